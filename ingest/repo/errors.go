@@ -1,0 +1,7 @@
+package repo
+
+import "errors"
+
+// ErrInvalid marks bytes from outside that are not what the protocol demands. They are
+// dropped and counted, never coerced; asking the same host again may yield better ones.
+var ErrInvalid = errors.New("invalid repository data")
