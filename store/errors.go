@@ -1,0 +1,20 @@
+package store
+
+import "errors"
+
+var (
+	// ErrNotFound says that no row stands under the key asked for.
+	ErrNotFound = errors.New("not found")
+	// ErrCorrupt says that our own bytes are not what we wrote. The process must stop:
+	// going on would build on a lie. `cistern check` names the differences.
+	ErrCorrupt = errors.New("store is corrupt")
+	// ErrFormat says that the directory was written by a format this binary does not know.
+	ErrFormat = errors.New("unknown store format")
+	// ErrStale says that a repository changed hands (wiped, untracked, requeued) while a
+	// fetch of it was under way, so that the outcome of the fetch no longer counts.
+	ErrStale = errors.New("repository changed meanwhile")
+	// ErrFutureCursor says that a cursor is above the head of the log plus one.
+	ErrFutureCursor = errors.New("cursor is in the future")
+	// ErrOutdatedCursor says that a cursor is below the tail of the log.
+	ErrOutdatedCursor = errors.New("cursor is below the oldest event kept")
+)

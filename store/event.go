@@ -1,0 +1,55 @@
+package store
+
+import "cistern/ingest/repo"
+
+// Kind is what an event of the log tells of.
+type Kind uint8
+
+const (
+	// KindRecord: a record was created, updated or deleted.
+	KindRecord Kind = 1 + iota
+	// KindAccount: an account's status changed.
+	KindAccount
+	// KindIdentity: an account's handle, PDS or key changed.
+	KindIdentity
+)
+
+// Action is what a commit did to a record.
+type Action uint8
+
+const (
+	// Create, Update and Delete are the repo operations of the protocol.
+	Create Action = 1 + iota
+	Update
+	Delete
+)
+
+var actionNames = [...]string{"", "create", "update", "delete"}
+
+// String is the protocol's word.
+func (a Action) String() string { return enumName(actionNames[:], uint8(a)) }
+
+// Event is one event of the log as readers see it. Byte slices are valid during the
+// callback that gives them only.
+type Event struct {
+	ID   uint64
+	Time int64 // unix microseconds, strictly rising with ID
+	Kind Kind
+	DID  string
+
+	// KindRecord:
+	Live       bool // from the firehose, not from a backfill
+	Rev        string
+	Action     Action
+	Collection []byte
+	Rkey       []byte
+	CID        repo.CID // zero for Delete
+	Record     []byte   // DAG-CBOR, nil for Delete
+
+	// KindAccount:
+	Status Status
+
+	// KindIdentity:
+	Handle string
+	PDS    string
+}

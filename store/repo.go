@@ -1,0 +1,213 @@
+package store
+
+import (
+	"fmt"
+
+	"cistern/ingest/repo"
+)
+
+// State is where a repository stands on its way to being a complete copy. Exactly one
+// holds at any time, and each has a gauge.
+type State uint8
+
+const (
+	// StatePending waits in the pending queue for a fetch, or is being fetched.
+	StatePending State = 1 + iota
+	// StateSynced is complete and verified as of its rev.
+	StateSynced
+	// StateResync failed and waits for its retry time; Retry says why and when.
+	StateResync
+	// StateGone is not to be had: deactivated, suspended, takendown, or not found.
+	StateGone
+	// StateIdle is known and not followed; what we hold of it is kept.
+	StateIdle
+)
+
+var stateNames = [...]string{"", "pending", "synced", "resync", "gone", "idle"}
+
+// String is the name used by the gauges, the admin endpoints and the command line.
+func (s State) String() string { return enumName(stateNames[:], uint8(s)) }
+
+// ParseState reads what String gives.
+func ParseState(s string) (State, error) {
+	i, err := enumValue(stateNames[:], "state", s)
+	return State(i), err
+}
+
+// Status is the account status that the account's host states, in the protocol's words
+// (com.atproto.sync.getRepoStatus). The zero Status is an active account.
+type Status uint8
+
+const (
+	// StatusActive is an account in good standing.
+	StatusActive Status = iota
+	// StatusTakendown to StatusDeleted are inactive and hidden from readers.
+	StatusTakendown
+	StatusSuspended
+	StatusDeactivated
+	StatusDeleted
+	// StatusNotFound is a repository its host does not know (RepoNotFound). Hidden.
+	StatusNotFound
+)
+
+var statusNames = [...]string{"active", "takendown", "suspended", "deactivated", "deleted", "notfound"}
+
+// String is the protocol's word for the status.
+func (s Status) String() string { return enumName(statusNames[:], uint8(s)) }
+
+// Hidden says whether queries and the log leave the account's records out.
+func (s Status) Hidden() bool { return s != StatusActive }
+
+// Why says for what reason a repository is followed. Untracked repositories are idle or gone.
+type Why uint8
+
+const (
+	// Untracked: not followed.
+	Untracked Why = iota
+	// ByOperator: asked for by name; kept whatever it holds.
+	ByOperator
+	// ByDiscovery: found by listing a host or by the firehose.
+	ByDiscovery
+)
+
+var whyNames = [...]string{"no", "operator", "discovery"}
+
+// String is the word in the admin endpoints.
+func (w Why) String() string { return enumName(whyNames[:], uint8(w)) }
+
+// ErrorKind is the class of the last failure; the gauges count repositories by it.
+type ErrorKind uint8
+
+const (
+	// NoError: the last attempt did not fail.
+	NoError ErrorKind = iota
+	// RateLimited: the host asked us to come later.
+	RateLimited
+	// Transport: the host could not be reached, or broke off.
+	Transport
+	// Generic: the host answered, and the answer is of no use (invalid, refused, not resolvable).
+	Generic
+)
+
+var kindNames = [...]string{"", "ratelimited", "transport", "generic"}
+
+// String is the word in gauges (error_<kind>) and admin endpoints.
+func (k ErrorKind) String() string { return enumName(kindNames[:], uint8(k)) }
+
+// Verified says how much of a repository was verified when it was last written.
+type Verified uint8
+
+const (
+	// VerifiedFull: every hash, the tree and the signature.
+	VerifiedFull Verified = iota
+	// VerifiedHashes: every hash and the tree, but no signature (--verify none).
+	VerifiedHashes
+)
+
+var verifiedNames = [...]string{"full", "hashes"}
+
+// String is the word in the admin endpoints.
+func (v Verified) String() string { return enumName(verifiedNames[:], uint8(v)) }
+
+// Ordinal names a repository's bulk rows. Ordinals rise in the order of first imports;
+// 0 means that none was given yet. They take 5 bytes in keys.
+type Ordinal uint64
+
+// OrdinalMax is the largest ordinal that a key holds.
+const OrdinalMax Ordinal = 1<<40 - 1
+
+// PendingKey is a repository's place in the pending queue.
+type PendingKey struct {
+	Host     uint32 `cbor:"1,keyasint,omitempty"` // HostID, 0 while unresolved
+	Priority uint8  `cbor:"2,keyasint,omitempty"` // lower first
+	Enqueue  uint64 `cbor:"3,keyasint,omitempty"` // rises with every enqueue; 0 lets PutRepo give the next
+}
+
+// Priorities of the pending queue, first served first.
+const (
+	PriorityOperator  uint8 = 1
+	PriorityRetry     uint8 = 2
+	PriorityDiscovery uint8 = 3
+)
+
+// Retry is what we remember of a repository's failures. It survives requeueing; only a
+// success resets it.
+type Retry struct {
+	Kind  ErrorKind `cbor:"1,keyasint,omitempty"`
+	Count uint32    `cbor:"2,keyasint,omitempty"` // failures in a row
+	Next  int64     `cbor:"3,keyasint,omitempty"` // unix seconds; when StateResync or StateGone wants the next look, 0 = never
+	Since int64     `cbor:"4,keyasint,omitempty"` // unix seconds of the first failure in a row
+	Error string    `cbor:"5,keyasint,omitempty"` // last error, bounded to ErrorBytesMax
+}
+
+// ErrorBytesMax bounds the error text kept in a row: hosts choose part of it.
+const ErrorBytesMax = 300
+
+// Repo is the row of one repository. One owner writes it, under Store.Lock.
+type Repo struct {
+	DID string `cbor:"-"`
+
+	State    State    `cbor:"1,keyasint"`
+	Status   Status   `cbor:"2,keyasint,omitempty"`
+	Tracked  Why      `cbor:"3,keyasint,omitempty"`
+	Attempt  uint64   `cbor:"4,keyasint,omitempty"` // raised by every new attempt, wipe, untrack and account change
+	Verified Verified `cbor:"5,keyasint,omitempty"`
+
+	Ordinal   Ordinal  `cbor:"6,keyasint,omitempty"`
+	NextBlock uint32   `cbor:"7,keyasint,omitempty"`  // number of the next record block
+	Rev       string   `cbor:"8,keyasint,omitempty"`  // rev of what we hold, "" before the first import
+	Data      repo.CID `cbor:"9,keyasint,omitempty"`  // MST root of what we hold
+	Commit    []byte   `cbor:"10,keyasint,omitempty"` // the signed commit block
+	Records   int64    `cbor:"11,keyasint,omitempty"` // record rows, hidden ones too
+	Blocks    int64    `cbor:"12,keyasint,omitempty"` // block rows, superseded ones too until pruned
+
+	PDS    string `cbor:"13,keyasint,omitempty"` // origin URL of the host, as last resolved
+	Handle string `cbor:"14,keyasint,omitempty"` // as the DID document claims it
+	Key    string `cbor:"15,keyasint,omitempty"` // signing key, multibase
+
+	Pending PendingKey `cbor:"16,keyasint"`
+	Retry   Retry      `cbor:"17,keyasint"`
+	SeenRev string     `cbor:"18,keyasint,omitempty"` // highest rev seen without its records
+	Missing uint32     `cbor:"19,keyasint,omitempty"` // RepoNotFound answers in a row
+	Updated int64      `cbor:"20,keyasint,omitempty"` // unix seconds of the last write
+
+	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
+	// moves the gauges by the difference.
+	loaded rowState
+}
+
+// rowState is the part of a row that indexes and gauges derive from.
+type rowState struct {
+	exists  bool
+	state   State
+	kind    ErrorKind
+	pending PendingKey
+	next    int64
+	ordinal Ordinal
+	records int64
+	blocks  int64
+}
+
+func (r *Repo) rowState() rowState {
+	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, next: r.Retry.Next,
+		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks}
+}
+
+// Known says whether the row stands on disk already.
+func (r *Repo) Known() bool { return r.loaded.exists }
+
+func enumName(names []string, i uint8) string {
+	if int(i) < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("unknown(%d)", i)
+}
+
+func enumValue(names []string, noun, s string) (uint8, error) {
+	for i, n := range names {
+		if n == s && n != "" {
+			return uint8(i), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown %s %q", noun, s)
+}
