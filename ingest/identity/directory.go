@@ -1,0 +1,223 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options configures a Directory.
+type Options struct {
+	// PLC lists base URLs of PLC directories in order of preference. Default https://plc.directory.
+	PLC []string
+	// AllowPrivate permits addresses that are not public, and did:web:localhost over http. For
+	// development only.
+	AllowPrivate bool
+	// Timeout bounds one lookup, fallbacks included. Default 10s.
+	Timeout time.Duration
+	// CacheSize bounds the cached answers; about 0.8 KiB each. Default 50,000.
+	CacheSize int
+	// TTL is how long an identity is served from the cache. Default 24h.
+	TTL time.Duration
+	// ErrorTTL is how long ErrNotFound and ErrInvalid are served from the cache; other
+	// failures are not kept. Default 2m.
+	ErrorTTL time.Duration
+	// BodyMax bounds one document in bytes. Default 64 KiB; real ones are near 1 KiB.
+	BodyMax int64
+	// UserAgent is sent with every request. Default "cistern".
+	UserAgent string
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// Registerer takes the metrics. Default a private registry.
+	Registerer prometheus.Registerer
+}
+
+func (o Options) withDefaults() Options {
+	if len(o.PLC) == 0 {
+		o.PLC = []string{"https://plc.directory"}
+	}
+	o.Timeout = defaultTo(o.Timeout, 10*time.Second)
+	o.CacheSize = defaultTo(o.CacheSize, 50_000)
+	o.TTL = defaultTo(o.TTL, 24*time.Hour)
+	o.ErrorTTL = defaultTo(o.ErrorTTL, 2*time.Minute)
+	o.BodyMax = defaultTo(o.BodyMax, 64<<10)
+	o.UserAgent = defaultTo(o.UserAgent, "cistern")
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	var errs []error
+	for _, p := range o.PLC {
+		errs = append(errs, o.validatePLC(p))
+	}
+	if o.Timeout < 0 || o.TTL < 0 || o.ErrorTTL < 0 {
+		errs = append(errs, errors.New("negative duration"))
+	}
+	if o.CacheSize < 0 || o.BodyMax < 0 {
+		errs = append(errs, errors.New("negative size"))
+	}
+	return errors.Join(errs...)
+}
+
+func (o Options) validatePLC(base string) error {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return fmt.Errorf("PLC directory %q is not an http or https URL", base)
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("PLC directory %q has a query or fragment", base)
+	}
+	if o.AllowPrivate {
+		return nil
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if u.Hostname() == "localhost" || (err == nil && CheckPublic(addr) != nil) {
+		return fmt.Errorf("PLC directory %q is at a private address, which must be allowed explicitly", base)
+	}
+	return nil
+}
+
+// Directory resolves DIDs.
+type Directory struct {
+	opts    Options
+	client  *http.Client
+	plc     *plcPool
+	metrics *metrics
+
+	// mu guards:
+	mu      sync.Mutex
+	cache   *cache
+	flights map[string]*flight
+}
+
+// flight is a lookup in progress; done is closed when its answer is there.
+type flight struct {
+	done chan struct{}
+	answer
+	abandoned bool // the leader gave up, which says nothing about the DID
+}
+
+// New makes a Directory.
+func New(opts Options) (*Directory, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("identity options: %w", err)
+	}
+	bases := make([]string, len(opts.PLC))
+	for i, p := range opts.PLC {
+		bases[i] = strings.TrimRight(p, "/")
+	}
+	d := &Directory{
+		opts: opts,
+		client: &http.Client{
+			Transport: NewTransport(TransportOptions{
+				AllowPrivate:    opts.AllowPrivate,
+				ReadBufferBytes: 4 << 10,
+			}),
+			CheckRedirect: checkRedirect,
+		},
+		plc:     newPLCPool(bases, opts.Now),
+		cache:   newCache(opts.CacheSize),
+		flights: make(map[string]*flight),
+	}
+	var err error
+	if d.metrics, err = newMetrics(opts.Registerer, d.cacheLen); err != nil {
+		return nil, fmt.Errorf("register identity metrics: %w", err)
+	}
+	return d, nil
+}
+
+// Resolve returns the identity of did, from the cache if it is fresh there. Errors: ErrNotFound,
+// ErrInvalid (ErrNoPDS and ErrNoKey among them), ErrRateLimited; any other is transient.
+func (d *Directory) Resolve(ctx context.Context, did string) (Identity, error) {
+	for {
+		a, f, lead := d.board(did)
+		switch {
+		case f == nil:
+			d.metrics.lookups.WithLabelValues("hit").Inc()
+			return a.ident, a.err
+		case lead:
+			d.metrics.lookups.WithLabelValues("miss").Inc()
+			d.fly(ctx, did, f)
+			return f.ident, f.err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return Identity{}, fmt.Errorf("resolve %s: %w", did, ctx.Err())
+		}
+		if f.abandoned {
+			continue // take over
+		}
+		d.metrics.lookups.WithLabelValues("coalesced").Inc()
+		return f.ident, f.err
+	}
+}
+
+// Purge forgets what is cached for did and detaches lookups that are under way (invariant 4).
+func (d *Directory) Purge(did string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cache.remove(did)
+	delete(d.flights, did)
+}
+
+// board finds the answer in the cache (no flight), or joins the flight for did, or opens one to lead.
+func (d *Directory) board(did string) (a answer, f *flight, lead bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a, ok := d.cache.get(did, d.opts.Now()); ok {
+		return a, nil, false
+	}
+	if f, ok := d.flights[did]; ok {
+		return answer{}, f, false
+	}
+	f = &flight{done: make(chan struct{})}
+	d.flights[did] = f
+	return answer{}, f, true
+}
+
+// fly does the lookup of a flight and lands it, whatever happens on the way.
+func (d *Directory) fly(ctx context.Context, did string, f *flight) {
+	f.err = fmt.Errorf("resolve %s: lookup panicked", did)
+	defer d.land(did, f)
+	f.ident, f.err = d.fetch(ctx, did)
+	f.abandoned = f.err != nil && ctx.Err() != nil
+}
+
+// land publishes the answer, and keeps it unless a Purge detached the flight.
+func (d *Directory) land(did string, f *flight) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer close(f.done)
+	if d.flights[did] != f {
+		return
+	}
+	delete(d.flights, did)
+	switch {
+	case f.err == nil:
+		d.cache.put(did, f.answer, d.opts.Now().Add(d.opts.TTL))
+	case errors.Is(f.err, ErrNotFound) || errors.Is(f.err, ErrInvalid):
+		d.cache.put(did, f.answer, d.opts.Now().Add(d.opts.ErrorTTL))
+	}
+}
+
+func (d *Directory) cacheLen() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return float64(d.cache.len())
+}

@@ -1,0 +1,38 @@
+// Package identity turns a DID into what an indexer needs of its document: where the
+// repository is hosted and which key signs it.
+//
+// # Purpose
+//
+// Resolve DIDs against PLC directories (and did:web hosts), keep the answers with their parsed
+// keys for a while, and own the policy that says which addresses outsiders may make us call.
+//
+// # Invariants
+//
+//  1. An Identity names exactly the DID that was asked for, with a PDS origin and a parsed key;
+//     a document that lacks one of them is an error, never a half-filled Identity.
+//  2. ErrNotFound is returned only on an answer: every directory said 404, or one said 410. A
+//     directory that could not be asked makes the failure transient.
+//  3. Unless AllowPrivate is set, no connection reaches an address that is not public. The check
+//     runs on the resolved address when the socket is made, so names, redirects and
+//     rebinding cannot evade it. No proxy is ever taken from the environment.
+//  4. After Purge(did) returns, no Resolve that starts later sees a document that was asked for before.
+//  5. Answers are bounded (BodyMax), lookups are bounded in time (Timeout), redirects are few and
+//     never leave https; the cache never exceeds CacheSize entries.
+//  6. Handles are declared, not verified: they are for display only.
+//
+// # Concurrency
+//
+// A Directory is safe for concurrent use and starts no goroutine. Lookups of one DID that overlap share
+// one request, made by the first caller with its context; when that caller gives up, another
+// one takes over.
+//
+// # Files
+//
+//   - directory.go: Options, Directory, Resolve, Purge, coalescing
+//   - document.go: DID document → Identity
+//   - fetch.go: did:plc and did:web over HTTP, fallback between PLC directories
+//   - plc.go: which PLC directory to ask next
+//   - cache.go: the bounded cache with expiry
+//   - netpolicy.go: NewTransport and the addresses it refuses
+//   - errors.go, metrics.go
+package identity

@@ -1,0 +1,97 @@
+package identity
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/identity"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// Identity is what an indexer needs of a DID document.
+type Identity struct {
+	// DID is the one that was asked for.
+	DID string
+	// Handle is the first valid at:// name the document declares, "" for none. Nobody verified it.
+	Handle string
+	// PDS is the origin of the account's host: scheme, host and port (unless it is the
+	// scheme's own), lower case, without a trailing slash.
+	PDS string
+	// Key is the signing key as a did:key, the same text for every form of document.
+	Key string
+	// PublicKey is Key, parsed.
+	PublicKey atcrypto.PublicKey
+}
+
+// didTextMax bounds a DID (https://atproto.com/specs/did: 2048 bytes).
+const didTextMax = 2048
+
+// parseDID checks the syntax and the method.
+func parseDID(text string) (syntax.DID, error) {
+	if len(text) > didTextMax {
+		return "", fmt.Errorf("DID of %d bytes: %w", len(text), ErrInvalid)
+	}
+	did, err := syntax.ParseDID(text)
+	if err != nil {
+		return "", fmt.Errorf("DID %.80q: %w: %w", text, err, ErrInvalid)
+	}
+	return did, nil
+}
+
+// parseDocument turns the bytes of did's document into an Identity (invariant 1).
+func parseDocument(did syntax.DID, body []byte) (Identity, error) {
+	var doc identity.DIDDocument
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return Identity{}, fmt.Errorf("decode document of %s: %w: %w", did, err, ErrInvalid)
+	}
+	if doc.DID != did {
+		return Identity{}, fmt.Errorf("document of %s names %.80q: %w", did, doc.DID, ErrInvalid)
+	}
+	parsed := identity.ParseIdentity(&doc)
+	ident := Identity{DID: did.String()}
+	if handle, err := parsed.DeclaredHandle(); err == nil {
+		ident.Handle = handle.String()
+	}
+	key, err := parsed.PublicKey()
+	if err != nil {
+		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoKey)
+	}
+	ident.PublicKey, ident.Key = key, key.DIDKey()
+	service, ok := parsed.Services["atproto_pds"]
+	if !ok {
+		return Identity{}, fmt.Errorf("document of %s: %w", did, ErrNoPDS)
+	}
+	if ident.PDS, err = parseOrigin(service.URL); err != nil {
+		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoPDS)
+	}
+	return ident, nil
+}
+
+// parseOrigin reduces an endpoint to its origin, in one spelling per host: it keys whatever is counted per host.
+func parseOrigin(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("endpoint %.200q does not parse", text)
+	}
+	if u.Scheme != "https" && u.Scheme != "http" {
+		return "", fmt.Errorf("endpoint %.200q is not http or https", text)
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
+		return "", fmt.Errorf("endpoint %.200q is more than an origin", text)
+	}
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if host == "" || strings.HasSuffix(u.Host, ":") {
+		return "", fmt.Errorf("endpoint %.200q names no host", text)
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Is6() {
+		host = "[" + addr.String() + "]"
+	}
+	if port != "" && port != map[string]string{"https": "443", "http": "80"}[u.Scheme] {
+		host += ":" + port
+	}
+	return u.Scheme + "://" + host, nil
+}

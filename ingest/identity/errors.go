@@ -1,0 +1,36 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNotFound: the DID does not exist, or it was tombstoned.
+	ErrNotFound = errors.New("DID not found")
+	// ErrInvalid: the DID is malformed or of a method we do not know, or its document is not
+	// usable. Only a change of the document helps.
+	ErrInvalid = errors.New("identity not usable")
+	// ErrNoPDS: the document declares no PDS, or not as an http or https origin. It is an ErrInvalid.
+	ErrNoPDS = fmt.Errorf("no PDS declared: %w", ErrInvalid)
+	// ErrNoKey: the document declares no signing key, or one we cannot parse. It is an ErrInvalid.
+	ErrNoKey = fmt.Errorf("no signing key declared: %w", ErrInvalid)
+	// ErrPrivateAddress: a connection would have reached an address that is not public.
+	ErrPrivateAddress = errors.New("address is not public")
+	// ErrRateLimited: every directory asked us to wait. errors.As to *RateLimitError says how long.
+	ErrRateLimited = errors.New("identity lookups are rate limited")
+)
+
+// RateLimitError is the ErrRateLimited of directories that answered 429.
+type RateLimitError struct {
+	// Until is when the first of them may be asked again.
+	Until time.Time
+}
+
+func (e *RateLimitError) Error() string {
+	return fmt.Sprintf("%v until %s", ErrRateLimited, e.Until.UTC().Format(time.RFC3339))
+}
+
+// Is makes errors.Is(err, ErrRateLimited) true.
+func (e *RateLimitError) Is(target error) bool { return target == ErrRateLimited }

@@ -1,0 +1,215 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// redirectsMax bounds how often one request may be sent elsewhere.
+const redirectsMax = 3
+
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > redirectsMax {
+		return fmt.Errorf("more than %d redirects", redirectsMax)
+	}
+	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return fmt.Errorf("redirect from https to %s", req.URL.Scheme)
+	}
+	return nil
+}
+
+// fetch gets and parses the document of did over the network.
+func (d *Directory) fetch(ctx context.Context, text string) (Identity, error) {
+	did, err := parseDID(text)
+	if err != nil {
+		return Identity{}, err
+	}
+	start := d.opts.Now()
+	ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout)
+	defer cancel()
+	var body []byte
+	method := did.Method()
+	switch method {
+	case "plc":
+		body, err = d.fetchPLC(ctx, did)
+	case "web":
+		body, err = d.fetchWeb(ctx, did)
+	default:
+		return Identity{}, fmt.Errorf("DID method %.40q: %w", method, ErrInvalid)
+	}
+	var ident Identity
+	if err == nil {
+		ident, err = parseDocument(did, body)
+	}
+	d.metrics.fetches.WithLabelValues(method, outcome(err)).Inc()
+	d.metrics.seconds.Observe(d.opts.Now().Sub(start).Seconds())
+	return ident, err
+}
+
+func outcome(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, ErrNotFound):
+		return "not_found"
+	case errors.Is(err, ErrInvalid):
+		return "invalid"
+	case errors.Is(err, ErrRateLimited):
+		return "rate_limited"
+	}
+	return "error"
+}
+
+// fetchPLC asks the PLC directories in turn until one has the document.
+func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID) ([]byte, error) {
+	if !validPLC(did.Identifier()) {
+		return nil, fmt.Errorf("DID %.80q is not 24 base32 letters: %w", did, ErrInvalid)
+	}
+	bases, until := d.plc.order()
+	var missing, failing error
+	if !until.IsZero() {
+		failing = &RateLimitError{Until: until}
+	}
+	for _, base := range bases {
+		body, err := d.getWithin(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String())
+		var limit *retryLater
+		switch {
+		case err == nil:
+			return body, nil
+		case errors.Is(err, errGone) || ctx.Err() != nil:
+			return nil, fmt.Errorf("resolve %s: %w", did, err)
+		case errors.Is(err, ErrNotFound):
+			missing = err
+			continue
+		case errors.As(err, &limit):
+			d.plc.park(base, limit.wait)
+		default:
+			d.plc.failed(base)
+		}
+		if failing == nil || errors.Is(failing, ErrRateLimited) {
+			failing = err
+		}
+	}
+	if failing == nil {
+		failing = missing // invariant 2: all of them said so
+	}
+	if _, until := d.plc.order(); errors.Is(failing, ErrRateLimited) && !until.IsZero() {
+		failing = &RateLimitError{Until: until}
+	}
+	return nil, fmt.Errorf("resolve %s: %w", did, failing)
+}
+
+// validPLC checks the method-specific part of a did:plc.
+func validPLC(id string) bool {
+	return len(id) == 24 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}
+
+// fetchWeb gets the document of a did:web from its host.
+func (d *Directory) fetchWeb(ctx context.Context, did syntax.DID) ([]byte, error) {
+	base, err := d.webBase(did.Identifier())
+	if err != nil {
+		return nil, fmt.Errorf("resolve %.200s: %w", did, err)
+	}
+	body, err := d.get(ctx, base+"/.well-known/did.json")
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", did, err)
+	}
+	return body, nil
+}
+
+// webBase is where a did:web lives: atproto allows a bare host name, and in development
+// localhost with a port (https://atproto.com/specs/did#blessed-did-methods).
+func (d *Directory) webBase(id string) (string, error) {
+	if host, port, _ := strings.Cut(id, "%3A"); d.opts.AllowPrivate && host == "localhost" {
+		if port == "" {
+			return "http://localhost", nil
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err == nil {
+			return "http://localhost:" + port, nil
+		}
+	}
+	host, err := syntax.ParseHandle(id)
+	if err != nil || (!host.AllowedTLD() && !d.opts.AllowPrivate) {
+		return "", fmt.Errorf("did:web host %.200q is not a public host name: %w", id, ErrInvalid)
+	}
+	return "https://" + host.Normalize().String(), nil
+}
+
+// errGone is the ErrNotFound of a tombstone, which no other directory can contradict.
+var errGone = fmt.Errorf("tombstoned: %w", ErrNotFound)
+
+// retryLater is a 429 with the delay it asked for, 0 for none.
+type retryLater struct{ wait time.Duration }
+
+func (e *retryLater) Error() string        { return "HTTP 429" }
+func (e *retryLater) Is(target error) bool { return target == ErrRateLimited }
+
+// getWithin is get with a share of the lookup's time, so that a silent directory leaves some to the next.
+func (d *Directory) getWithin(ctx context.Context, share time.Duration, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, share)
+	defer cancel()
+	return d.get(ctx, url)
+}
+
+// get fetches one document, bounded in size.
+func (d *Directory) get(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", d.opts.UserAgent)
+	resp, err := d.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := readBody(resp.Body, d.opts.BodyMax)
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return body, err
+	case http.StatusNotFound:
+		return nil, fmt.Errorf("HTTP 404: %w", ErrNotFound)
+	case http.StatusGone:
+		return nil, errGone
+	case http.StatusTooManyRequests:
+		return nil, &retryLater{retryAfter(resp.Header, d.opts.Now())}
+	}
+	return nil, fmt.Errorf("HTTP %d from %s", resp.StatusCode, req.URL.Host)
+}
+
+// readBody reads all of r, refusing more than limit bytes.
+func readBody(r io.Reader, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(body)) > limit {
+		err = fmt.Errorf("document over %d bytes: %w", limit, ErrInvalid)
+	}
+	return body, err
+}
+
+// retryAfter reads the delay an answer asks for: Retry-After in seconds or as a date, or
+// RateLimit-Reset in seconds or as a Unix time. 0 means that it asks for none.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	if v := h.Get("Retry-After"); v != "" {
+		if s, err := strconv.ParseInt(v, 10, 32); err == nil {
+			return time.Duration(s) * time.Second
+		}
+		if t, err := http.ParseTime(v); err == nil {
+			return t.Sub(now)
+		}
+	}
+	if s, err := strconv.ParseInt(h.Get("RateLimit-Reset"), 10, 64); err == nil && s > 0 {
+		if s > 1e9 { // a Unix time, as atproto servers send it
+			return time.Unix(s, 0).Sub(now)
+		}
+		return time.Duration(s) * time.Second
+	}
+	return 0
+}

@@ -1,0 +1,37 @@
+package identity
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	lookups *prometheus.CounterVec // result: hit, miss, coalesced
+	fetches *prometheus.CounterVec // method: plc, web; outcome: ok, not_found, invalid, rate_limited, error
+	seconds prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, error) {
+	m := &metrics{
+		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_identity_lookups_total",
+			Help: "Identity lookups by how they were answered.",
+		}, []string{"result"}),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_identity_fetches_total",
+			Help: "DID documents asked for over the network, by DID method and outcome.",
+		}, []string{"method", "outcome"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "cistern_identity_fetch_seconds",
+			Help:    "Time to fetch and parse one DID document.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8),
+		}),
+	}
+	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "cistern_identity_cache_entries",
+		Help: "Identities and failures held in the cache.",
+	}, entries)
+	for _, c := range []prometheus.Collector{m.lookups, m.fetches, m.seconds, size} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

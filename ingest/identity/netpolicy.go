@@ -1,0 +1,166 @@
+package identity
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// TransportOptions configures NewTransport.
+type TransportOptions struct {
+	// AllowPrivate permits connections to addresses that are not public. For development only.
+	AllowPrivate bool
+	// DialTimeout bounds making one connection, name lookup included. Default 10s.
+	DialTimeout time.Duration
+	// ResponseHeaderTimeout bounds the wait for the answer's headers. Default 30s; negative for none.
+	ResponseHeaderTimeout time.Duration
+	// MaxConnsPerHost bounds the connections to one host, idle ones included. Default 0, no bound.
+	MaxConnsPerHost int
+	// MaxIdleConnsPerHost is how many idle connections per host are kept for reuse. Default 64.
+	MaxIdleConnsPerHost int
+	// MaxIdleConns bounds the idle connections of all hosts. Default 1024.
+	MaxIdleConns int
+	// ReadBufferBytes is the buffer of each connection. Default 64 KiB, which suits bulk transfers.
+	ReadBufferBytes int
+	// DisableCompression leaves Accept-Encoding and decoding to the caller.
+	DisableCompression bool
+	// HTTP2 offers HTTP/2. Default off: bulk bodies cost less over connections of their own.
+	HTTP2 bool
+}
+
+// responseHeaderBytesMax bounds the headers of one answer; real ones are below 4 KiB.
+const responseHeaderBytesMax = 64 << 10
+
+func (o TransportOptions) withDefaults() TransportOptions {
+	o.DialTimeout = defaultTo(o.DialTimeout, 10*time.Second)
+	o.ResponseHeaderTimeout = max(0, defaultTo(o.ResponseHeaderTimeout, 30*time.Second))
+	o.MaxIdleConnsPerHost = defaultTo(o.MaxIdleConnsPerHost, 64)
+	o.MaxIdleConns = defaultTo(o.MaxIdleConns, 1024)
+	o.ReadBufferBytes = defaultTo(o.ReadBufferBytes, 64<<10)
+	return o
+}
+
+// NewTransport makes an HTTP transport for talking to hosts that outsiders name: it connects to
+// public addresses only (invariant 3) and never through a proxy.
+func NewTransport(opts TransportOptions) *http.Transport {
+	opts = opts.withDefaults()
+	dialer := &net.Dialer{Timeout: opts.DialTimeout, KeepAlive: 30 * time.Second}
+	if !opts.AllowPrivate {
+		dialer.Control = refusePrivate
+	}
+	return &http.Transport{
+		Proxy:                  nil,
+		DialContext:            dialer.DialContext,
+		ForceAttemptHTTP2:      opts.HTTP2,
+		TLSHandshakeTimeout:    opts.DialTimeout,
+		ResponseHeaderTimeout:  opts.ResponseHeaderTimeout,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxConnsPerHost:        opts.MaxConnsPerHost,
+		MaxIdleConnsPerHost:    opts.MaxIdleConnsPerHost,
+		MaxIdleConns:           opts.MaxIdleConns,
+		MaxResponseHeaderBytes: responseHeaderBytesMax,
+		ReadBufferSize:         opts.ReadBufferBytes,
+		DisableCompression:     opts.DisableCompression,
+	}
+}
+
+// refusePrivate is a net.Dialer.Control: it sees the address a name resolved to, before connecting.
+func refusePrivate(network, address string, _ syscall.RawConn) error {
+	if network != "tcp4" && network != "tcp6" {
+		return fmt.Errorf("dial network %s: %w", network, ErrPrivateAddress)
+	}
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("dial %q: %w", address, ErrPrivateAddress)
+	}
+	return CheckPublic(ap.Addr())
+}
+
+// CheckPublic returns ErrPrivateAddress, with the reason, unless addr is a public unicast address.
+func CheckPublic(addr netip.Addr) error {
+	if reason := privateReason(addr); reason != "" {
+		return fmt.Errorf("%s is %s: %w", addr, reason, ErrPrivateAddress)
+	}
+	return nil
+}
+
+// privateReason says why addr is not public; "" means that it is.
+func privateReason(addr netip.Addr) string {
+	if !addr.IsValid() {
+		return "no address"
+	}
+	if addr.Zone() != "" {
+		return "bound to an interface"
+	}
+	if addr.Is4In6() {
+		if reason := privateReason(addr.Unmap()); reason != "" {
+			return "IPv4-mapped, " + reason
+		}
+		return ""
+	}
+	for _, r := range reservedRanges {
+		if r.prefix.Contains(addr) {
+			return r.reason
+		}
+	}
+	if addr.Is6() && !globalUnicast6.Contains(addr) {
+		return "outside IPv6 global unicast"
+	}
+	return ""
+}
+
+// globalUnicast6 is all that IANA has assigned for global use; the rest is refused unseen.
+var globalUnicast6 = netip.MustParsePrefix("2000::/3")
+
+// reservedRanges is the IANA special-purpose registries (RFC 6890 and successors), less what is
+// globally reachable. Ranges that carry an IPv4 address inside are refused whole: what they
+// reach depends on a gateway we do not know.
+var reservedRanges = []struct {
+	prefix netip.Prefix
+	reason string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "this network"},
+	{netip.MustParsePrefix("10.0.0.0/8"), "private"},
+	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
+	{netip.MustParsePrefix("172.16.0.0/12"), "private"},
+	{netip.MustParsePrefix("192.0.0.0/24"), "IETF protocol assignments"},
+	{netip.MustParsePrefix("192.0.2.0/24"), "documentation"},
+	{netip.MustParsePrefix("192.88.99.0/24"), "6to4 relay"},
+	{netip.MustParsePrefix("192.168.0.0/16"), "private"},
+	{netip.MustParsePrefix("198.18.0.0/15"), "benchmarking"},
+	{netip.MustParsePrefix("198.51.100.0/24"), "documentation"},
+	{netip.MustParsePrefix("203.0.113.0/24"), "documentation"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved or broadcast"},
+
+	{netip.MustParsePrefix("::/128"), "unspecified"},
+	{netip.MustParsePrefix("::1/128"), "loopback"},
+	{netip.MustParsePrefix("::/96"), "IPv4-compatible"},
+	{netip.MustParsePrefix("64:ff9b::/96"), "NAT64"},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), "local NAT64"},
+	{netip.MustParsePrefix("100::/64"), "discard-only"},
+	{netip.MustParsePrefix("2001::/32"), "Teredo"},
+	{netip.MustParsePrefix("2001::/23"), "IETF protocol assignments"},
+	{netip.MustParsePrefix("2001:db8::/32"), "documentation"},
+	{netip.MustParsePrefix("2002::/16"), "6to4"},
+	{netip.MustParsePrefix("3fff::/20"), "documentation"},
+	{netip.MustParsePrefix("fc00::/7"), "unique local"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local"},
+	{netip.MustParsePrefix("fec0::/10"), "site-local"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+}
+
+// defaultTo is v, or def where v was left zero.
+func defaultTo[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
