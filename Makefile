@@ -1,0 +1,34 @@
+FUZZTIME ?= 5s
+FUZZERS = grep -rnoE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz[[:alnum:]_]+' . | sed -E 's,/[^/]*:[0-9]+:func , ,' | sort -u
+GOLDENS = grep -rlE --include='*_test.go' --exclude-dir=node_modules 'flag\.Bool\("update"' . | xargs -rn1 dirname | sort -u
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race fuzz bench lint check realnet golden clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+build: ## bin/cistern
+	go build -o bin/cistern ./cmd/cistern
+demo: build ## index a simulated network and show it
+	bin/cistern demo
+test: ## the fast part of the tests, under 30 s
+	go test -short ./...
+race: ## all tests, with the race detector
+	go test -race -timeout 10m ./...
+fuzz: ## every fuzz target for FUZZTIME (5s)
+	@$(FUZZERS) | while read -r dir name; do echo "fuzz $$dir $$name"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; done
+bench: ## benchmarks; BENCHMARKS.md has the figures
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
+	go vet ./... && go vet -tags realnet ./cmd/cistern
+	go tool staticcheck ./...
+check: lint race fuzz ## what has to pass before a commit, under 10 min
+realnet: ## index the reference PDS and compare every record
+	testdata/realnet/install.sh
+	go test -tags realnet -run Realnet -count 1 -timeout 15m -v ./cmd/cistern
+golden: ## rewrite the golden files
+	@for dir in $$($(GOLDENS)); do go test -count 1 "$$dir" -update || exit 1; done
+clean: ## remove what the targets above made
+	rm -rf bin testdata/realnet/node_modules && go clean -testcache
