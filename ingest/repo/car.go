@@ -1,0 +1,196 @@
+package repo
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// CAROptions bounds one ReadCAR. The zero value is usable.
+type CAROptions struct {
+	// MemoryBytes is how much of the body is kept in memory before spooling. Default 64 MiB.
+	MemoryBytes int64
+	// BytesMax bounds the CAR; a larger one is ErrInvalid. Default and ceiling: 4 GiB, 32 GiB.
+	BytesMax int64
+	// BlocksMax bounds the number of distinct blocks; more are ErrInvalid. Default 25,165,824.
+	BlocksMax int
+	// Spool opens a spool, at most once a CAR, when memory is exhausted. With nil that is an
+	// error, though not ErrInvalid.
+	Spool func() (Spool, error)
+	// Chunks takes memory from a pool and returns it on Close. Nil: allocated each time.
+	Chunks *ChunkPool
+	// Grow is asked before the body takes the given number of bytes more of memory, from the
+	// first on; false means to spool from here on. Nil: always true.
+	Grow func(bytes int64) bool
+}
+
+func (o CAROptions) withDefaults() CAROptions {
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = 64 << 20
+	}
+	if o.BytesMax == 0 {
+		o.BytesMax = bytesMax
+	}
+	if o.BlocksMax == 0 {
+		o.BlocksMax = blocksMax
+	}
+	return o
+}
+
+func (o CAROptions) validate() error {
+	var errs []error
+	if o.MemoryBytes < 0 {
+		errs = append(errs, fmt.Errorf("MemoryBytes %d is negative", o.MemoryBytes))
+	}
+	if o.BytesMax < 0 || o.BytesMax > bytesCeiling {
+		errs = append(errs, fmt.Errorf("BytesMax %d is not in 0..%d", o.BytesMax, int64(bytesCeiling)))
+	}
+	if o.BlocksMax < 0 || o.BlocksMax > math.MaxInt32 {
+		errs = append(errs, fmt.Errorf("BlocksMax %d is not in 0..%d", o.BlocksMax, math.MaxInt32))
+	}
+	return errors.Join(errs...)
+}
+
+// CAR is a CAR v1 that was read to its end: every block in it hashes to its CID.
+type CAR struct {
+	root      CID
+	bytes     int64
+	blocksMax int
+	index     index
+	body      body
+	walker    walker
+	proven    CID // data CID of the tree that a Walk has passed without error
+}
+
+// ReadCAR reads a CAR v1 to the end of r. Every block is hashed against its CID as it arrives;
+// a CID that is not v1, dag-cbor, sha2-256 is ErrInvalid, and so is a body that ends inside a
+// section (also io.ErrUnexpectedEOF). Blocks that stand there twice are kept once. Errors of r
+// are wrapped and not ErrInvalid. A body that ends between two sections is complete as far as
+// ReadCAR can tell: Walk finds out what is missing.
+func ReadCAR(r io.Reader, o CAROptions) (*CAR, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	buf := o.Chunks.get()
+	defer o.Chunks.put(buf)
+	src := source{r: r, buf: buf, limit: o.BytesMax}
+	root, err := src.header()
+	if err != nil {
+		return nil, err
+	}
+	c := &CAR{
+		root:      root,
+		blocksMax: o.BlocksMax,
+		index:     newIndex(),
+		body:      body{pool: o.Chunks, grow: o.Grow, open: o.Spool, memories: o.MemoryBytes, last: -1},
+	}
+	if err := c.readBlocks(&src); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	c.bytes = src.total
+	return c, nil
+}
+
+func (c *CAR) readBlocks(src *source) error {
+	for {
+		n, err := src.length()
+		if err == io.EOF {
+			return c.body.flush()
+		}
+		if err == nil {
+			err = c.readBlock(src, n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readBlock reads a section of n bytes.
+func (c *CAR) readBlock(src *source, n uint64) error {
+	if n < CIDBytes || n > CIDBytes+blockBytesMax {
+		return fmt.Errorf("block %d: section of %d bytes: %w", c.Blocks(), n, ErrInvalid)
+	}
+	var id [CIDBytes]byte
+	if err := src.full(id[:]); err != nil {
+		return err
+	}
+	want, err := ParseCIDBytes(id[:])
+	if err != nil {
+		return fmt.Errorf("block %d: %w", c.Blocks(), err)
+	}
+	entry, pos, err := c.body.reserve(int(n - CIDBytes))
+	if err != nil {
+		return err
+	}
+	if err := src.full(entryBlock(entry)); err != nil {
+		return err
+	}
+	if HashCID(entryBlock(entry)) != want {
+		return fmt.Errorf("block %s does not hash to its CID: %w", want, ErrInvalid)
+	}
+	return c.keep(entry, pos, &want)
+}
+
+// keep adds the entry to body and index unless the block is known.
+func (c *CAR) keep(entry []byte, pos uint64, id *CID) error {
+	if known, err := c.find(id); known != nil || err != nil {
+		return err
+	}
+	if c.index.count >= c.blocksMax {
+		return fmt.Errorf("CAR exceeds %d blocks: %w", c.blocksMax, ErrInvalid)
+	}
+	c.body.keep(entry, c.index.count, id)
+	c.index.add(c.index.hash(id), pos)
+	return nil
+}
+
+// find returns the entry of a block, nil if there is none.
+func (c *CAR) find(id *CID) ([]byte, error) {
+	if c.index.slots == nil {
+		return nil, errClosed
+	}
+	h := c.index.hash(id)
+	pos, slot, ok := c.index.next(h, c.index.home(h))
+	for ; ok; pos, slot, ok = c.index.next(h, slot) {
+		e, err := c.body.entry(pos)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Equal(entryDigest(e), id[:]) {
+			return e, nil
+		}
+	}
+	return nil, nil
+}
+
+var errClosed = errors.New("CAR is closed")
+
+// Root is the CID of the commit.
+func (c *CAR) Root() CID { return c.root }
+
+// Blocks is the number of distinct blocks.
+func (c *CAR) Blocks() int { return c.index.count }
+
+// Bytes is the length of the CAR as it was read.
+func (c *CAR) Bytes() int64 { return c.bytes }
+
+// Block returns a block's bytes: valid until Close while all of the CAR is in memory, until the
+// next call (of Walk as well) when part of it is spooled. They must not be changed.
+func (c *CAR) Block(id CID) ([]byte, bool, error) {
+	e, err := c.find(&id)
+	if e == nil {
+		return nil, false, err
+	}
+	return entryBlock(e), true, nil
+}
+
+// Close returns the memory to its pool and closes the spool. Closing again does nothing.
+func (c *CAR) Close() error {
+	c.index = index{count: c.index.count}
+	c.walker = walker{}
+	return c.body.close()
+}

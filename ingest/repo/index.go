@@ -1,0 +1,80 @@
+package repo
+
+import "hash/maphash"
+
+// index finds the position of a block's entry by its digest: open addressing with linear probing
+// in one array of integers. A slot holds 31 bits of hash and 33 bits of position plus one, 0 being
+// a free slot; the hash suffices to grow the table without looking at the body. Positions are
+// confirmed by the digest that stands in the body. The hash is keyed with a seed of this CAR,
+// because a digest's first bytes can be chosen by whoever has time to try.
+type index struct {
+	seed  maphash.Seed
+	slots []uint64
+	shift uint // 31 minus the logarithm of len(slots)
+	count int
+}
+
+const (
+	indexHashBits = 31
+	indexPosBits  = 64 - indexHashBits
+	indexPosMask  = 1<<indexPosBits - 1
+	indexLogMin   = 8 // 2 KiB
+)
+
+func newIndex() index {
+	return index{
+		seed:  maphash.MakeSeed(),
+		slots: make([]uint64, 1<<indexLogMin),
+		shift: indexHashBits - indexLogMin,
+	}
+}
+
+func (x *index) hash(c *CID) uint64 {
+	return maphash.Bytes(x.seed, c[:]) >> (64 - indexHashBits)
+}
+
+// next returns the position of the next entry whose hash is h, and where to go on from.
+// Searching begins at home(h).
+func (x *index) next(h, slot uint64) (pos, after uint64, ok bool) {
+	mask := uint64(len(x.slots) - 1)
+	for {
+		s := x.slots[slot&mask]
+		if s == 0 {
+			return 0, 0, false
+		}
+		slot++
+		if s>>indexPosBits == h {
+			return s&indexPosMask - 1, slot, true
+		}
+	}
+}
+
+func (x *index) home(h uint64) uint64 { return h >> x.shift }
+
+func (x *index) add(h, pos uint64) {
+	if x.count >= len(x.slots)/4*3 {
+		x.grow()
+	}
+	x.place(h<<indexPosBits | (pos + 1))
+	x.count++
+}
+
+func (x *index) place(s uint64) {
+	mask := uint64(len(x.slots) - 1)
+	at := x.home(s >> indexPosBits)
+	for x.slots[at&mask] != 0 {
+		at++
+	}
+	x.slots[at&mask] = s
+}
+
+func (x *index) grow() {
+	old := x.slots
+	x.slots = make([]uint64, 2*len(old))
+	x.shift--
+	for _, s := range old {
+		if s != 0 {
+			x.place(s)
+		}
+	}
+}

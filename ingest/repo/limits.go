@@ -1,0 +1,56 @@
+package repo
+
+import "time"
+
+// Limits on what comes from outside. Exceeding one is ErrInvalid.
+const (
+	// sectionVarintBytesMax: a uint64 takes at most ten bytes of seven bits.
+	sectionVarintBytesMax = 10
+
+	// headerBytesMax: {"roots":[CID],"version":1} takes 58 bytes; 4 KiB holds 100 roots.
+	headerBytesMax = 4 << 10
+
+	// blockBytesMax: the protocol allows records of 1 MiB; a tree node that somebody grew by
+	// choosing keys of one layer takes about 130 bytes an entry, so 2 MiB holds 16,000 entries,
+	// twice what other readers accept.
+	blockBytesMax = 2 << 20
+
+	// recordBytesMax is the protocol's limit on a record; what is larger is not transcoded.
+	recordBytesMax = 1 << 20
+
+	// bytesMax is the default limit on a CAR: 4 GiB, ten million records of 400 bytes.
+	bytesMax = 4 << 30
+
+	// bytesCeiling is what 33 bits of position in steps of 8 bytes can address, halved for padding.
+	bytesCeiling = 32 << 30
+
+	// blocksMax is the default limit on blocks: an index of 2^25 slots, three quarters full,
+	// which is 256 MiB. To make us hold that, a peer has to send at least a gigabyte.
+	blocksMax = 3 << 23
+
+	// layersMax: a key of layer n takes 4^n hashes to find, so that layer 32 takes 2^64.
+	layersMax = 32
+
+	// keyBytesMax: a collection of 317 bytes, a slash and a record key of 512, rounded up.
+	keyBytesMax = 1024
+
+	// collectionBytesMax and rkeyBytesMax are the protocol's.
+	collectionBytesMax = 317
+	rkeyBytesMax       = 512
+
+	// commitBytesMax: 6 fields, the longest being a DID of 2 KiB.
+	commitBytesMax = 4 << 10
+
+	// depthMax bounds how deeply a record's arrays and maps nest; the protocol recommends 32.
+	depthMax = 128
+
+	// unsortedKeysMax bounds maps whose keys are out of order, where finding duplicates is
+	// quadratic: 64 keys take 2,016 comparisons.
+	unsortedKeysMax = 64
+
+	// linkBytesMax bounds the CID in a link; the usual one takes 36 bytes.
+	linkBytesMax = 100
+
+	// RevSkewMax is how far ahead of our clock a rev may be.
+	RevSkewMax = 5 * time.Minute
+)

@@ -1,0 +1,220 @@
+package repo
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"math/bits"
+)
+
+// Leaf is one record of a repository as the tree lists it.
+type Leaf struct {
+	// Key is the MST key, valid during the callback only.
+	Key []byte
+	// CID is the record's.
+	CID CID
+	// Block is the dense index of the record's block in this CAR, in [0, Blocks()); it is the
+	// same for leaves with the same CID.
+	Block int
+	// Record is the block's bytes, valid as those of CAR.Block.
+	Record []byte
+	// Valid says whether Key is a collection, a slash and a record key (ValidPath). Other keys
+	// are legal in a tree but name no record of the protocol.
+	Valid bool
+}
+
+// frame is a node on the way from the root to where the walk is.
+type frame struct {
+	node  []byte // its bytes: in the body, or a copy in own
+	first int    // its entries are walker.entries[first:last]
+	next  int
+	last  int
+	layer int
+	child uint32 // offset of the digest of the subtree to visit before next, 0 for none
+	key   []byte // key of entry next-1, built in place
+	own   []byte
+}
+
+// walker holds the walk's stack, kept between walks for its memory.
+type walker struct {
+	frames  []frame
+	depth   int
+	entries []nodeEntry
+	nodes   int
+	last    []byte // the key visited last, in some frame's key
+	check   bool   // false: the tree has passed all checks before
+	path    pathChecker
+}
+
+// Walk visits every leaf of the tree whose root is data, in key order. It checks the whole
+// structure on its way; what is wrong is ErrInvalid, after the leaves before it have been visited:
+//
+//   - nodes are strict DAG-CBOR, present, and no more than the CAR has blocks;
+//   - keys are 1 to 1024 bytes long, ascend strictly over the whole tree, are compressed by exactly
+//     what they share with the one before in their node, and sit at the layer their hash demands;
+//   - a subtree is exactly one layer below its node; nodes without entries are legal in between
+//     only, except for the root of an empty tree;
+//   - every record's block is present.
+//
+// A tree therefore has one form for a given set of records. An error of fn ends the walk and is
+// returned as it is. Walking a tree again after a walk of it succeeded costs less, since keys
+// need not be hashed again. fn must not call Walk.
+func (c *CAR) Walk(data CID, fn func(Leaf) error) error {
+	w := &c.walker
+	w.depth, w.nodes, w.entries, w.last = 0, 0, w.entries[:0], nil
+	w.check = !data.Defined() || c.proven != data
+	if err := c.push(&data, -1); err != nil {
+		return err
+	}
+	for w.depth > 0 {
+		if err := c.step(fn); err != nil {
+			return err
+		}
+	}
+	c.proven = data
+	return nil
+}
+
+// step visits the next subtree or leaf of the deepest node, or leaves the node.
+func (c *CAR) step(fn func(Leaf) error) error {
+	w := &c.walker
+	f := &w.frames[w.depth-1]
+	if f.child != 0 {
+		id := digestAt(f.node, f.child)
+		f.child = 0
+		return c.push(&id, f.layer-1)
+	}
+	if f.next == f.last {
+		w.entries = w.entries[:f.first]
+		w.depth--
+		return nil
+	}
+	e := &w.entries[f.next]
+	f.next++
+	f.child = e.right
+	if err := w.advance(f, e); err != nil {
+		return fmt.Errorf("tree key %q at layer %d: %w: %w", f.key, f.layer, err, ErrInvalid)
+	}
+	leaf := Leaf{Key: f.key, CID: digestAt(f.node, e.value), Valid: w.path.valid(f.key)}
+	entry, err := c.find(&leaf.CID)
+	if err != nil {
+		return err
+	}
+	if entry == nil {
+		return fmt.Errorf("record %s of %q is missing: %w", leaf.CID, f.key, ErrInvalid)
+	}
+	leaf.Block, leaf.Record = entryIndex(entry), entryBlock(entry)
+	return fn(leaf)
+}
+
+// push enters a node. Layer -1 means the root, whose layer is that of its first key.
+func (c *CAR) push(id *CID, layer int) error {
+	entry, err := c.find(id)
+	if err != nil {
+		return err
+	}
+	if entry == nil {
+		return fmt.Errorf("tree node %s is missing: %w", id, ErrInvalid)
+	}
+	if err := c.enter(entryBlock(entry), layer); err != nil {
+		return fmt.Errorf("tree node %s: %w: %w", id, err, ErrInvalid)
+	}
+	return nil
+}
+
+func (c *CAR) enter(node []byte, layer int) (err error) {
+	w := &c.walker
+	if w.nodes++; w.nodes > c.Blocks() {
+		return errNodeCount
+	}
+	if w.depth == len(w.frames) {
+		if w.depth > layersMax {
+			return errTreeLayers
+		}
+		w.frames = append(w.frames, frame{key: make([]byte, 0, keyBytesMax)})
+	}
+	f := &w.frames[w.depth]
+	if c.body.spool != nil { // the bytes are valid until the next read only
+		f.own = append(f.own[:0], node...)
+		node = f.own
+	}
+	f.node, f.first, f.key = node, len(w.entries), f.key[:0]
+	w.entries, f.child, err = parseNode(w.entries, node)
+	f.next, f.last = f.first, len(w.entries)
+	if err != nil {
+		return err
+	}
+	if f.layer, err = w.enterLayer(f, layer); err != nil {
+		return err
+	}
+	w.depth++
+	return nil
+}
+
+// enterLayer is the layer of a node, given that its parent says it should be layer.
+func (w *walker) enterLayer(f *frame, layer int) (int, error) {
+	empty := f.first == f.last
+	switch {
+	case layer >= 0 && empty && f.child == 0:
+		return 0, errNodeEmpty
+	case layer >= 0:
+		return layer, nil
+	case w.depth > 0:
+		return 0, errNodeLayer
+	case empty && f.child != 0:
+		return 0, errNodeTop
+	case empty:
+		return 0, nil
+	}
+	e := &w.entries[f.first]
+	layer = keyLayer(f.node[e.suffix:][:e.suffixLen])
+	if layer >= layersMax {
+		return 0, errTreeLayers
+	}
+	return layer, nil
+}
+
+// advance builds the key of e from the one before it in the node and checks its place.
+func (w *walker) advance(f *frame, e *nodeEntry) error {
+	suffix, shared := f.node[e.suffix:][:e.suffixLen], int(e.prefixLen)
+	switch {
+	case shared > len(f.key):
+		return errKeyPrefix
+	case shared+len(suffix) == 0 || shared+len(suffix) > keyBytesMax:
+		return errKeyLength
+	case len(f.key) > 0:
+		// What the key before it continues with decides the order of the two.
+		if rest := f.key[shared:]; len(suffix) == 0 || len(rest) > 0 && suffix[0] < rest[0] {
+			return errKeyOrder
+		} else if len(rest) > 0 && suffix[0] == rest[0] {
+			return errKeyShared
+		}
+	}
+	f.key = append(f.key[:shared], suffix...)
+	if !w.check {
+		w.last = f.key
+		return nil
+	}
+	// In the same frame the last key has just been overwritten, and compared above.
+	if len(w.last) > 0 && &w.last[0] != &f.key[0] && bytes.Compare(w.last, f.key) >= 0 {
+		return errKeyOrder
+	}
+	w.last = f.key
+	if keyLayer(f.key) != f.layer {
+		return errKeyLayer
+	}
+	return nil
+}
+
+func digestAt(node []byte, at uint32) CID { return CID(node[at:][:len(CID{})]) }
+
+// keyLayer is the number of leading zero bits of the key's SHA-256, in pairs.
+func keyLayer(key []byte) int {
+	sum := sha256.Sum256(key)
+	for i := 0; i < len(sum); i++ {
+		if sum[i] != 0 {
+			return i*4 + bits.LeadingZeros8(sum[i])/2
+		}
+	}
+	return len(sum) * 4
+}
