@@ -38,7 +38,7 @@ func TestRealnet(t *testing.T) {
 
 	hosts.mutate(t,
 		"create u000 1", "create u001 3", "delete u001 app.bsky.graph.follow", "update u002", "delete u003 org.example.types",
-		"batch u004", "batch u004", "handle u005 renamed005.test",
+		"batch u004", "batch u009", "handle u005 renamed005.test",
 		"deactivate u006", "takedown u007", "deleteaccount u008")
 	changed := hosts.truth(t)
 	wantChanges := seeded.changes(changed)
