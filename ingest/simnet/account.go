@@ -1,0 +1,325 @@
+package simnet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/repo/mst"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+
+	"cistern/ingest/repo"
+)
+
+// Status is the state of an account at its host.
+type Status string
+
+// The states of an account; their names are those of the protocol.
+const (
+	Active      Status = "active"
+	Deactivated Status = "deactivated"
+	Takendown   Status = "takendown"
+	Suspended   Status = "suspended"
+	Deleted     Status = "deleted"
+)
+
+// Account is one account of the network with its repository.
+type Account struct {
+	net    *Network
+	index  int
+	did    string
+	handle string
+
+	// mu guards:
+	mu         sync.Mutex
+	host       *Host
+	former     []*Host // hosts it moved away from
+	status     Status
+	key        *signer
+	keyTurns   int // how often the key was rotated
+	legacy     bool
+	tombstoned bool
+	now, prev  *snapshot // now is nil until first touched
+	clock      time.Time // of the newest TID given out
+	rng        *rand.Rand
+}
+
+// Truth is what is true of an account: what a complete index holds.
+type Truth struct {
+	DID, Handle, Rev string
+	// Commit and Data are the CIDs of the newest commit and its tree.
+	Commit, Data repo.CID
+	// Host is the base URL of its PDS, Key its signing key as a did:key.
+	Host, Key string
+	Status    Status
+	// Records has the CID of every leaf of the tree by path, odd keys included.
+	Records map[string]repo.CID
+}
+
+// Write is one change to a repository: it puts Record at Path, or removes what is there if Record is nil.
+type Write struct {
+	Path   string
+	Record []byte
+}
+
+// Op is what a Write came to: Prev is zero for a create, CID for a delete.
+type Op struct {
+	Action, Path string
+	CID, Prev    repo.CID
+	Record       []byte
+}
+
+// Commit is one commit of a repository. Since and PrevData tell of the one before.
+type Commit struct {
+	DID, Rev, Since     string
+	CID, Data, PrevData repo.CID
+	Ops                 []Op
+}
+
+// DID is the account's DID.
+func (a *Account) DID() string { return a.did }
+
+// Handle is the account's handle.
+func (a *Account) Handle() string { return a.handle }
+
+// Host is where the account lives now.
+func (a *Account) Host() *Host {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.host
+}
+
+// Truth says what is true of the account now.
+func (a *Account) Truth() Truth {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.load()
+	t := Truth{
+		DID: a.did, Handle: a.handle, Rev: s.rev, Commit: s.root.cid, Data: s.data,
+		Host: a.host.URL(), Key: a.key.public.DIDKey(), Status: a.status,
+		Records: make(map[string]repo.CID, len(s.leaves)),
+	}
+	for _, l := range s.leaves {
+		t.Records[l.path] = l.cid
+	}
+	return t
+}
+
+// Paths lists the paths of all records in order.
+func (a *Account) Paths() []string {
+	s := a.snapshot()
+	paths := make([]string, len(s.leaves))
+	for i, l := range s.leaves {
+		paths[i] = l.path
+	}
+	return paths
+}
+
+// Record returns the bytes of a record; nil if there is none. Callers do not modify them.
+func (a *Account) Record(path string) []byte {
+	s := a.snapshot()
+	if i, ok := s.find(path); ok {
+		return s.leaves[i].data
+	}
+	return nil
+}
+
+// CAR is the repository as a correct host sends it.
+func (a *Account) CAR() []byte {
+	s := a.snapshot()
+	return encodeCAR(s.root.cid, s.blocks())
+}
+
+// Put creates or replaces one record in a commit of its own.
+func (a *Account) Put(path string, record map[string]any) (Commit, error) {
+	return a.Commit(Write{path, EncodeRecord(record)})
+}
+
+// Delete removes one record in a commit of its own.
+func (a *Account) Delete(path string) (Commit, error) { return a.Commit(Write{Path: path}) }
+
+// Commit applies writes in one commit with a new rev; without writes it only raises the rev.
+// Nothing happens if one of them is impossible.
+func (a *Account) Commit(writes ...Write) (Commit, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.commit(writes)
+}
+
+func (a *Account) commit(writes []Write) (Commit, error) {
+	old := a.load()
+	next := &snapshot{leaves: slices.Clone(old.leaves)}
+	ops := make([]Op, 0, len(writes))
+	for _, w := range writes {
+		op, err := next.apply(w)
+		if err != nil {
+			return Commit{}, fmt.Errorf("commit to %s: %w", a.did, err)
+		}
+		ops = append(ops, op)
+	}
+	a.prev, a.now = old, newSnapshot(a.did, a.tick(), next.leaves, a.key, a.net.opts.Preorder)
+	return Commit{
+		DID: a.did, Rev: a.now.rev, Since: old.rev,
+		CID: a.now.root.cid, Data: a.now.data, PrevData: old.data, Ops: ops,
+	}, nil
+}
+
+// apply makes one write to a snapshot under construction.
+func (s *snapshot) apply(w Write) (Op, error) {
+	if !mst.IsValidKey([]byte(w.Path)) {
+		return Op{}, fmt.Errorf("path %.40q is no MST key", w.Path)
+	}
+	i, found := s.find(w.Path)
+	op := Op{Path: w.Path, Record: w.Record}
+	if found {
+		op.Prev = s.leaves[i].cid
+	}
+	switch {
+	case w.Record == nil && !found:
+		return Op{}, fmt.Errorf("delete %q: no such record", w.Path)
+	case w.Record == nil:
+		op.Action = "delete"
+		s.leaves = slices.Delete(s.leaves, i, i+1)
+		return op, nil
+	case found:
+		op.Action = "update"
+		s.leaves[i] = newLeaf(w.Path, w.Record)
+	default:
+		op.Action = "create"
+		s.leaves = slices.Insert(s.leaves, i, newLeaf(w.Path, w.Record))
+	}
+	op.CID = s.leaves[i].cid
+	return op, nil
+}
+
+// Mutate makes a commit of n seeded writes: about half creates, a quarter each updates and deletes.
+func (a *Account) Mutate(n int) (Commit, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.load()
+	gen := recordGen{rng: a.rng, net: a.net, did: a.did}
+	touched := make(map[string]bool)
+	var writes []Write
+	for len(writes) < n {
+		path, record := gen.next(a.advance())
+		if len(s.leaves) > 0 && a.rng.IntN(2) == 0 {
+			path = s.leaves[a.rng.IntN(len(s.leaves))].path
+			if a.rng.IntN(2) == 0 {
+				record = nil
+			}
+		}
+		if !touched[path] {
+			touched[path] = true
+			writes = append(writes, Write{path, record})
+		}
+	}
+	return a.commit(writes)
+}
+
+// NextTID gives out a record key newer than all before.
+func (a *Account) NextTID() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.load()
+	return a.tick()
+}
+
+// SetStatus changes what the host says of the account. Deleted accounts are RepoNotFound there; the
+// PLC document stays until Tombstone.
+func (a *Account) SetStatus(s Status) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status = s
+}
+
+// Tombstone removes the DID from the PLC directory, which answers 410 from now on.
+func (a *Account) Tombstone() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tombstoned = true
+}
+
+// RotateKey gives the account a new signing key in its DID document, and signs an empty commit with it.
+func (a *Account) RotateKey() Commit {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.load()
+	a.keyTurns++
+	a.key = newSigner(a.net.derive("key", a.index, a.keyTurns), a.key.p256 != nil)
+	c, err := a.commit(nil)
+	if err != nil {
+		panic(fmt.Sprintf("simnet: empty commit: %v", err))
+	}
+	return c
+}
+
+// Migrate moves the account to another host: the DID document names it, and the old one calls
+// the account deactivated.
+func (a *Account) Migrate(to *Host) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.former = append(slices.DeleteFunc(a.former, func(h *Host) bool { return h == to }), a.host)
+	a.host = to
+}
+
+// SetLegacyDocument chooses the form of the DID document: the one before Multikey, or today's.
+func (a *Account) SetLegacyDocument(legacy bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.legacy = legacy
+}
+
+func (a *Account) snapshot() *snapshot {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.load()
+}
+
+// load returns the newest snapshot, generating the repository on first use. Called with mu held.
+func (a *Account) load() *snapshot {
+	if a.now == nil {
+		leaves := a.generate()
+		a.now = newSnapshot(a.did, a.tick(), leaves, a.key, a.net.opts.Preorder)
+	}
+	return a.now
+}
+
+// generate makes the first content of the repository, sorted by path.
+func (a *Account) generate() []leaf {
+	size := a.net.repoSize(a.index)
+	gen := recordGen{rng: a.rng, net: a.net, did: a.did}
+	a.clock = a.net.opts.Epoch.Add(-time.Duration(size+2) * stepMax)
+	leaves := make([]leaf, 0, size+1)
+	for i := range size {
+		at := a.advance()
+		if i == 0 {
+			leaves = append(leaves, newLeaf("app.bsky.actor.profile/self", gen.profile(at, a.index)))
+			continue
+		}
+		leaves = append(leaves, newLeaf(gen.next(at)))
+	}
+	if a.index < a.net.opts.OddKeys {
+		leaves = append(leaves, newLeaf("no slash, "+a.handle, gen.note(a.advance())))
+	}
+	slices.SortFunc(leaves, func(x, y leaf) int { return strings.Compare(x.path, y.path) })
+	return leaves
+}
+
+// stepMax is the longest time between two writes of one account on the logical clock.
+const stepMax = 2 * time.Minute
+
+// advance moves the account's logical clock by a seeded step.
+func (a *Account) advance() time.Time {
+	a.clock = a.clock.Add(time.Duration(1+a.rng.Int64N(int64(stepMax/time.Microsecond))) * time.Microsecond)
+	return a.clock
+}
+
+// tick is a TID newer than all the account had.
+func (a *Account) tick() string { return tid(a.advance(), a.index) }
+
+func tid(at time.Time, clock int) string {
+	return syntax.NewTID(at.UnixMicro(), uint(clock)&1023).String()
+}

@@ -1,0 +1,191 @@
+package simnet
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Host is one server of the network: a PDS, the PLC directory or the relay.
+type Host struct {
+	name   string
+	answer func(http.ResponseWriter, *http.Request, call)
+
+	// mu guards:
+	mu         sync.Mutex
+	address    string // kept while down, so that it comes back where it was
+	server     *http.Server
+	serving    *errgroup.Group
+	injections []*Injection
+	log        Log
+}
+
+// Log is what a host has been asked so far.
+type Log struct {
+	// Requests counts by endpoint: an NSID, or "did" at the PLC directory.
+	Requests map[string]int
+	// Fetches has the time of every getRepo by DID.
+	Fetches map[string][]time.Time
+	// InFlight is the number of getRepo requests being answered, InFlightMax its highest value.
+	InFlight, InFlightMax int
+}
+
+// call is one request, reduced to what servers and faults look at.
+type call struct {
+	endpoint string
+	did      string
+	fault    *Injection   // a fault in the CAR to be sent; nil for none
+	passed   []*Injection // latencies already suffered
+}
+
+const getRepo = "com.atproto.sync.getRepo"
+
+func newHost(name string, answer func(http.ResponseWriter, *http.Request, call)) *Host {
+	return &Host{name: name, answer: answer, log: Log{
+		Requests: make(map[string]int), Fetches: make(map[string][]time.Time),
+	}}
+}
+
+// URL is the base URL of the host, without a trailing slash; "" before it was first up.
+func (h *Host) URL() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.address == "" {
+		return ""
+	}
+	return "http://" + h.address
+}
+
+// Up makes the host listen, at the address it had if it was up before. It does nothing if it is up.
+func (h *Host) Up() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.server != nil {
+		return nil
+	}
+	address := h.address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	listener, err := net.Listen("tcp4", address)
+	if err != nil {
+		return fmt.Errorf("listen for %s: %w", h.name, err)
+	}
+	h.address = listener.Addr().String()
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          log.New(io.Discard, "", 0), // faults break connections on purpose
+	}
+	h.server, h.serving = server, new(errgroup.Group)
+	h.serving.Go(func() error { return server.Serve(listener) })
+	return nil
+}
+
+// Down makes the host refuse connections and breaks those it has. It does nothing if it is down.
+func (h *Host) Down() error {
+	h.mu.Lock()
+	server, serving := h.server, h.serving
+	h.server, h.serving = nil, nil
+	h.mu.Unlock()
+	if server == nil {
+		return nil
+	}
+	err := server.Close()
+	if serveErr := serving.Wait(); !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	return err
+}
+
+// Log is a copy of what the host has been asked so far.
+func (h *Host) Log() Log {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.log
+	l.Requests = maps.Clone(l.Requests)
+	l.Fetches = make(map[string][]time.Time, len(h.log.Fetches))
+	for did, at := range h.log.Fetches {
+		l.Fetches[did] = append([]time.Time(nil), at...)
+	}
+	return l
+}
+
+// ResetLog forgets what the host has been asked, except for what is in flight.
+func (h *Host) ResetLog() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log = Log{
+		Requests: make(map[string]int), Fetches: make(map[string][]time.Time),
+		InFlight: h.log.InFlight, InFlightMax: h.log.InFlight,
+	}
+}
+
+// ServeHTTP answers one request, as the faults in force want it.
+func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := parseCall(r)
+	h.enter(c)
+	defer h.leave(c)
+	for {
+		fault := h.take(c)
+		switch {
+		case fault == nil:
+			h.answer(w, r, c)
+		case fault.fault.Kind == Latency:
+			if !pause(r, fault.fault.Delay) {
+				return
+			}
+			c.passed = append(c.passed, fault)
+			continue
+		case fault.fault.Kind.inCAR():
+			c.fault = fault
+			h.answer(w, r, c)
+		default:
+			fault.answer(w, r)
+		}
+		return
+	}
+}
+
+func parseCall(r *http.Request) call {
+	if endpoint, ok := strings.CutPrefix(r.URL.Path, "/xrpc/"); ok {
+		did := r.URL.Query().Get("did")
+		if did == "" {
+			did = r.URL.Query().Get("repo")
+		}
+		return call{endpoint: endpoint, did: did}
+	}
+	return call{endpoint: "did", did: strings.TrimPrefix(r.URL.Path, "/")}
+}
+
+func (h *Host) enter(c call) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log.Requests[c.endpoint]++
+	if c.endpoint == getRepo {
+		h.log.Fetches[c.did] = append(h.log.Fetches[c.did], time.Now())
+		h.log.InFlight++
+		h.log.InFlightMax = max(h.log.InFlightMax, h.log.InFlight)
+	}
+}
+
+func (h *Host) leave(c call) {
+	if c.endpoint != getRepo {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log.InFlight--
+}
+
+// isPDS says whether the host is one of the fleet.
+func (h *Host) isPDS() bool { return strings.HasPrefix(h.name, "pds") }

@@ -1,0 +1,185 @@
+package simnet
+
+import (
+	"bytes"
+	"compress/gzip"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"cistern/ingest/repo"
+)
+
+// answer is what a host says in place of the truth, for the kinds that need no CAR.
+func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
+	f := in.fault
+	switch f.Kind {
+	case RateLimited:
+		f.setRetry(w.Header())
+		writeError(w, http.StatusTooManyRequests, "RateLimitExceeded", "Rate Limit Exceeded")
+	case ServerError:
+		if f.RetryAfter > 0 {
+			f.setRetry(w.Header())
+		}
+		writeError(w, defaultTo(f.Status, http.StatusServiceUnavailable), "InternalServerError", "Internal Server Error")
+	case Unavailable:
+		writeUnavailable(w, defaultTo(f.Account, Deleted), r.URL.Query().Get("did"))
+	case Hang:
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case Garbage:
+		w.Header().Set("Content-Type", carType)
+		_, _ = w.Write(bytes.Repeat([]byte("<html>\xff\x00 no repository here"), 200))
+	case Redirect:
+		http.Redirect(w, r, defaultTo(f.Location, "http://169.254.169.254/latest/meta-data/"), http.StatusFound)
+	case RedirectLoop:
+		http.Redirect(w, r, r.URL.String(), http.StatusFound)
+	case GzipBomb:
+		f.bomb(w)
+	default:
+		writeError(w, http.StatusNotImplemented, "NotImplemented", f.Kind.String())
+	}
+}
+
+func (f Fault) setRetry(h http.Header) {
+	at := time.Now().Add(f.RetryAfter)
+	switch f.RetryAs {
+	case RetrySeconds:
+		h.Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Round(time.Second)/time.Second)))
+	case RetryDate:
+		h.Set("Retry-After", at.UTC().Format(http.TimeFormat))
+	case RateLimitReset:
+		h.Set("RateLimit-Limit", "3000")
+		h.Set("RateLimit-Remaining", "0")
+		h.Set("RateLimit-Reset", strconv.FormatInt(at.Unix(), 10))
+	}
+}
+
+// bomb sends a well-formed CAR of one block over and over: about a thousandth of its size on the wire.
+func (f Fault) bomb(w http.ResponseWriter) {
+	const blockBytes = 1 << 20
+	junk := block{data: make([]byte, blockBytes)}
+	junk.cid = repo.HashCID(junk.data)
+	w.Header().Set("Content-Type", carType)
+	w.Header().Set("Content-Encoding", "gzip")
+	if _, err := w.Write(gzipMember(appendCARHeader(nil, junk.cid))); err != nil {
+		return
+	}
+	member := gzipMember(appendCARBlock(nil, junk))
+	for sent := int64(0); sent < defaultTo(f.Bytes, 4<<30); sent += blockBytes {
+		if _, err := w.Write(member); err != nil {
+			return
+		}
+	}
+}
+
+func gzipMember(b []byte) []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write(b) // a bytes.Buffer does not fail
+	_ = z.Close()
+	return out.Bytes()
+}
+
+// sendFaulty answers getRepo with a CAR that is wrong as the fault says.
+func (in *Injection) sendFaulty(w http.ResponseWriter, r *http.Request, a *Account) {
+	f := in.fault
+	car := a.faultyCAR(f.Kind)
+	w.Header().Set("Content-Type", carType)
+	cut := min(defaultTo(f.Bytes, int64(len(car)/2)), int64(len(car)))
+	switch f.Kind {
+	case Truncated:
+		_, _ = w.Write(car[:cut])
+	case Reset:
+		_, _ = w.Write(car[:cut])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	case SlowDrip:
+		f.drip(w, r, car)
+	case Mutated:
+		_, _ = w.Write(f.Mutate(car))
+	default:
+		_, _ = w.Write(car)
+	}
+}
+
+func (f Fault) drip(w http.ResponseWriter, r *http.Request, car []byte) {
+	for piece := range slices.Chunk(car, int(defaultTo(f.Bytes, 16))) {
+		if _, err := w.Write(piece); err != nil {
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+		if !pause(r, defaultTo(f.Delay, 50*time.Millisecond)) {
+			return
+		}
+	}
+}
+
+// faultyCAR is the account's CAR with one thing wrong; kinds that are not about content leave it right.
+func (a *Account) faultyCAR(kind FaultKind) []byte {
+	a.mu.Lock()
+	s, prev, key := a.load(), a.prev, a.key
+	a.mu.Unlock()
+	root, blocks := s.root, s.blocks()
+	switch kind {
+	case WrongDID:
+		return a.net.other(a).CAR()
+	case StaleRev:
+		if prev != nil {
+			root, blocks = prev.root, prev.blocks()
+			break
+		}
+		root = commitBlock(s.did, shiftRev(s.rev, -time.Hour), s.data, key.sign)
+	case FutureRev:
+		root = commitBlock(s.did, tid(time.Now().Add(24*time.Hour), a.index), s.data, key.sign)
+	case BadSignature:
+		stranger := newSigner(a.net.derive("stranger", a.index, 0), key.p256 != nil)
+		root = commitBlock(s.did, s.rev, s.data, stranger.sign)
+	case HighS:
+		root = commitBlock(s.did, s.rev, s.data, func(b []byte) []byte { return key.flipS(key.sign(b)) })
+	case WrongHash:
+		if i := pickBlock(blocks, true); i > 0 {
+			blocks[i].data = bytes.Clone(blocks[i].data)
+			blocks[i].data[len(blocks[i].data)/2] ^= 1
+		}
+	case MissingRecord, MissingNode:
+		if i := pickBlock(blocks, kind == MissingRecord); i > 0 {
+			blocks = slices.Delete(blocks, i, i+1)
+		}
+	}
+	blocks[0] = root
+	return encodeCAR(root.cid, blocks)
+}
+
+// pickBlock chooses the middle one of the blocks that are records, or nodes; 0 (the commit) if there is none.
+func pickBlock(blocks []block, leaf bool) int {
+	var at []int
+	for i, b := range blocks[1:] {
+		if b.leaf == leaf {
+			at = append(at, i+1)
+		}
+	}
+	if len(at) == 0 {
+		return 0
+	}
+	return at[len(at)/2]
+}
+
+// other is the account after a.
+func (n *Network) other(a *Account) *Account {
+	accounts := n.Accounts()
+	return accounts[(a.index+1)%len(accounts)]
+}
+
+// pause waits, or returns false if the client gave up first.
+func pause(r *http.Request, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}

@@ -1,0 +1,183 @@
+package simnet
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Network is a simulated AT network.
+type Network struct {
+	opts  Options
+	words []string
+	plc   *Host
+	relay *Host
+	hosts []*Host
+
+	// mu guards:
+	mu       sync.RWMutex
+	accounts []*Account
+	byDID    map[string]*Account
+}
+
+// New makes the accounts and hosts of a network. It generates no repository and listens nowhere yet.
+func New(opts Options) (*Network, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("simnet options: %w", err)
+	}
+	n := &Network{opts: opts, words: strings.Fields(wordList), byDID: make(map[string]*Account)}
+	n.plc = newHost("plc", n.servePLC)
+	n.relay = newHost("relay", n.serveRelay)
+	for i := range opts.Hosts {
+		h := newHost(fmt.Sprintf("pds%d", i), nil)
+		h.answer = (&pds{n, h}).serve
+		n.hosts = append(n.hosts, h)
+	}
+	for i := range opts.Repos {
+		n.addAccount(i, n.hosts[i%len(n.hosts)])
+	}
+	return n, nil
+}
+
+// Start makes every host listen and serve until Close.
+func (n *Network) Start(ctx context.Context) error {
+	for _, h := range n.all() {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(err, n.Close())
+		}
+		if err := h.Up(); err != nil {
+			return errors.Join(fmt.Errorf("start %s: %w", h.name, err), n.Close())
+		}
+	}
+	return nil
+}
+
+// Close stops every host, breaking what is in progress, and waits for its goroutines.
+func (n *Network) Close() error {
+	var errs []error
+	for _, h := range n.all() {
+		errs = append(errs, h.Down())
+	}
+	return errors.Join(errs...)
+}
+
+// Build generates all repositories now, on all cores, instead of when they are touched.
+func (n *Network) Build(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, a := range n.Accounts() {
+		g.Go(func() error {
+			if ctx.Err() == nil {
+				a.snapshot()
+			}
+			return ctx.Err()
+		})
+	}
+	return g.Wait()
+}
+
+// PLC is the base URL of the PLC directory.
+func (n *Network) PLC() string { return n.plc.URL() }
+
+// Relay is the base URL of the relay.
+func (n *Network) Relay() string { return n.relay.URL() }
+
+// PLCHost is the PLC directory as a host, for faults and counts.
+func (n *Network) PLCHost() *Host { return n.plc }
+
+// RelayHost is the relay as a host, for faults and counts.
+func (n *Network) RelayHost() *Host { return n.relay }
+
+// Host is PDS number i.
+func (n *Network) Host(i int) *Host { return n.hosts[i] }
+
+// Hosts lists the PDS hosts.
+func (n *Network) Hosts() []*Host { return append([]*Host(nil), n.hosts...) }
+
+// DIDs lists the DIDs of all accounts in the order they were made.
+func (n *Network) DIDs() []string {
+	accounts := n.Accounts()
+	dids := make([]string, len(accounts))
+	for i, a := range accounts {
+		dids[i] = a.did
+	}
+	return dids
+}
+
+// Accounts lists all accounts in the order they were made.
+func (n *Network) Accounts() []*Account {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.accounts[:len(n.accounts):len(n.accounts)]
+}
+
+// Account is the account with a DID; nil if there is none.
+func (n *Network) Account(did string) *Account {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.byDID[did]
+}
+
+// AddAccount makes one more account, with a generated repository, on a host.
+func (n *Network) AddAccount(on *Host) *Account {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.addAccount(len(n.accounts), on)
+}
+
+func (n *Network) addAccount(i int, on *Host) *Account {
+	digest := n.derive("did", i, 0)
+	rngSeed := n.derive("content", i, 0)
+	a := &Account{
+		net:    n,
+		index:  i,
+		did:    "did:plc:" + didEncoding.EncodeToString(digest[:])[:24],
+		handle: fmt.Sprintf("user%d.sim.test", i),
+		host:   on,
+		status: Active,
+		key:    newSigner(n.derive("key", i, 0), every(n.opts.P256Every, i)),
+		legacy: every(n.opts.LegacyEvery, i),
+		rng:    rand.New(rand.NewChaCha8(rngSeed)),
+	}
+	n.accounts = append(n.accounts, a)
+	n.byDID[a.did] = a
+	return a
+}
+
+var didEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// derive is the seed of one thing of one account.
+func (n *Network) derive(label string, account, turn int) [32]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "simnet/%d/%s/%d/%d", n.opts.Seed, label, account, turn))
+}
+
+// didAt is the DID of account i of those the network began with.
+func (n *Network) didAt(i int) string {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.accounts[i].did
+}
+
+// repoSize is how many records account i begins with: log-normal around the median.
+func (n *Network) repoSize(i int) int {
+	if i < n.opts.Repos && i >= n.opts.Repos-n.opts.Empty {
+		return 0
+	}
+	const sigma = 1.2 // mean ≈ 2 medians; one in twenty over 7 medians
+	seed := n.derive("size", i, 0)
+	z := rand.New(rand.NewChaCha8(seed)).NormFloat64()
+	size := math.Round(float64(n.opts.RecordsMedian) * math.Exp(sigma*z))
+	return int(min(max(size, 1), float64(n.opts.RecordsMax)))
+}
+
+func (n *Network) all() []*Host { return append([]*Host{n.plc, n.relay}, n.hosts...) }

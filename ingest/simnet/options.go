@@ -1,0 +1,80 @@
+package simnet
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Options describes a network. The same Options give the same bytes.
+type Options struct {
+	// Seed is where everything random comes from.
+	Seed uint64
+	// Hosts is the number of PDS hosts. Default 4.
+	Hosts int
+	// Repos is the number of accounts, spread over the hosts. Default 20.
+	Repos int
+	// RecordsMedian is the median number of records of a repository; sizes are log-normal, their mean
+	// is about twice that. Default 40.
+	RecordsMedian int
+	// RecordsMax bounds the records of one repository. Default 50 times the median.
+	RecordsMax int
+	// Empty is how many accounts, the last ones, have no record at all. Default 0.
+	Empty int
+	// OddKeys is how many accounts, the first ones, hold one legal MST key that is no valid
+	// collection/rkey path. Default 0.
+	OddKeys int
+	// LegacyEvery gives every nth account a DID document in the form used before Multikey. Default 0, none.
+	LegacyEvery int
+	// P256Every gives every nth account a P-256 key, the others have K-256. Default 4; negative: none.
+	P256Every int
+	// Epoch is the newest time in generated content, which reaches a few weeks back from there.
+	// Default 2026-01-01.
+	Epoch time.Time
+	// Gzip makes hosts compress CARs for clients that accept it, as the reference PDS does. Default off.
+	Gzip bool
+	// Preorder sends CAR blocks in tree order instead of the commit and then by falling CID,
+	// as the reference PDS does. Default off.
+	Preorder bool
+}
+
+func (o Options) withDefaults() Options {
+	o.Hosts = defaultTo(o.Hosts, 4)
+	o.Repos = defaultTo(o.Repos, 20)
+	o.RecordsMedian = defaultTo(o.RecordsMedian, 40)
+	o.RecordsMax = defaultTo(o.RecordsMax, 50*o.RecordsMedian)
+	o.P256Every = max(0, defaultTo(o.P256Every, 4))
+	o.Epoch = defaultTo(o.Epoch, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	return o
+}
+
+func (o Options) validate() error {
+	var errs []error
+	for _, f := range []struct {
+		name  string
+		value int
+	}{
+		{"Hosts", o.Hosts}, {"Repos", o.Repos}, {"RecordsMedian", o.RecordsMedian}, {"RecordsMax", o.RecordsMax},
+		{"Empty", o.Empty}, {"OddKeys", o.OddKeys}, {"LegacyEvery", o.LegacyEvery},
+	} {
+		if f.value < 0 {
+			errs = append(errs, fmt.Errorf("%s is negative: %d", f.name, f.value))
+		}
+	}
+	if o.Empty+o.OddKeys > o.Repos {
+		errs = append(errs, fmt.Errorf("Empty %d and OddKeys %d exceed Repos %d", o.Empty, o.OddKeys, o.Repos))
+	}
+	return errors.Join(errs...)
+}
+
+// defaultTo is v, or def where v was left zero.
+func defaultTo[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// every says whether account i is one of those an "every nth" option selects.
+func every(n, i int) bool { return n > 0 && i%n == n-1 }

@@ -1,0 +1,183 @@
+package simnet
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+const carType = "application/vnd.ipld.car"
+
+// pds is what one PDS host answers when nothing is wrong.
+type pds struct {
+	net  *Network
+	host *Host
+}
+
+func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
+	switch c.endpoint {
+	case "com.atproto.sync.listRepos":
+		writeRepos(w, r, p.net.Accounts(), p.host)
+		return
+	case "com.atproto.server.describeServer":
+		writeJSON(w, http.StatusOK, map[string]any{
+			"did": "did:web:localhost", "availableUserDomains": []string{".sim.test"}, "inviteCodeRequired": false,
+		})
+		return
+	}
+	a := p.net.Account(c.did)
+	state := Deleted
+	if a != nil {
+		state = a.stateAt(p.host)
+	}
+	switch c.endpoint {
+	case getRepo:
+		p.getRepo(w, r, c, a, state)
+	case "com.atproto.sync.getLatestCommit":
+		writeLatest(w, a, state)
+	case "com.atproto.sync.getRepoStatus":
+		writeStatus(w, a, state)
+	case "com.atproto.repo.getRecord", "com.atproto.repo.listRecords", "com.atproto.repo.describeRepo":
+		p.query(w, r, c, a, state)
+	default:
+		writeError(w, http.StatusNotImplemented, "MethodNotImplemented", "Method Not Implemented")
+	}
+}
+
+func (p *pds) getRepo(w http.ResponseWriter, r *http.Request, c call, a *Account, state Status) {
+	if state != Active {
+		writeUnavailable(w, state, c.did)
+		return
+	}
+	if c.fault != nil {
+		c.fault.sendFaulty(w, r, a)
+		return
+	}
+	s := a.snapshot()
+	w.Header().Set("Content-Type", carType)
+	var out io.Writer = w
+	if p.net.opts.Gzip && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		defer z.Close()
+		out = z
+	}
+	_ = writeCAR(out, s.root.cid, s.blocks()) // a client that left is no concern of a host
+}
+
+// stateAt is what a host says of the account: deactivated once it moved away, deleted if it
+// never was there. For nil (the relay) only the account's own status counts.
+func (a *Account) stateAt(h *Host) Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case h == nil || a.host == h:
+		return a.status
+	case slices.Contains(a.former, h) && a.status != Deleted:
+		return Deactivated
+	}
+	return Deleted
+}
+
+// writeUnavailable answers as the reference PDS does for an account that is not active.
+func writeUnavailable(w http.ResponseWriter, state Status, did string) {
+	code, message := "RepoNotFound", "Could not find repo for DID: "+did
+	switch state {
+	case Takendown:
+		code, message = "RepoTakendown", "Repo has been takendown: "+did
+	case Suspended:
+		code, message = "RepoSuspended", "Repo has been suspended: "+did
+	case Deactivated:
+		code, message = "RepoDeactivated", "Repo has been deactivated: "+did
+	}
+	writeError(w, http.StatusBadRequest, code, message)
+}
+
+func writeStatus(w http.ResponseWriter, a *Account, state Status) {
+	if state == Deleted {
+		writeUnavailable(w, state, "")
+		return
+	}
+	out := map[string]any{"did": a.did, "active": state == Active}
+	if state == Active {
+		out["rev"] = a.snapshot().rev
+	} else {
+		out["status"] = state
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+func writeLatest(w http.ResponseWriter, a *Account, state Status) {
+	if state != Active {
+		writeUnavailable(w, state, "")
+		return
+	}
+	s := a.snapshot()
+	writeJSON(w, http.StatusOK, map[string]any{"cid": s.root.cid.String(), "rev": s.rev})
+}
+
+// writeRepos answers listRepos of a host, or of the relay for nil. The cursor is the number of the next account.
+func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host) {
+	limit, ok := queryInt(r, "limit", 500, 1000)
+	at, okCursor := queryInt(r, "cursor", 0, 1<<30)
+	if !ok || !okCursor {
+		writeError(w, http.StatusBadRequest, "InvalidRequest", "limit or cursor is not a number in range")
+		return
+	}
+	repos := make([]any, 0, limit)
+	for ; at < len(accounts) && len(repos) < limit; at++ {
+		a := accounts[at]
+		state := a.stateAt(h)
+		if h != nil && state == Deleted {
+			continue
+		}
+		s := a.snapshot()
+		row := map[string]any{"did": a.did, "head": s.root.cid.String(), "rev": s.rev, "active": state == Active}
+		if state != Active {
+			row["status"] = state
+		}
+		repos = append(repos, row)
+	}
+	out := map[string]any{"repos": repos}
+	if at < len(accounts) {
+		out["cursor"] = strconv.Itoa(at)
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+// queryInt reads a number from the query, def if absent; false if it is none or out of 0..limit.
+func queryInt(r *http.Request, name string, def, limit int) (int, bool) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return def, true
+	}
+	v, err := strconv.Atoi(text)
+	return v, err == nil && v >= 0 && v <= limit
+}
+
+func writeError(w http.ResponseWriter, status int, code, message string) {
+	writeJSON(w, status, map[string]any{"error": code, "message": message})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	writeBody(w, v)
+}
+
+func writeBody(w io.Writer, v any) {
+	_ = json.NewEncoder(w).Encode(v) // a client that left is no concern of a host
+}
+
+// shiftRev is rev moved in time, with the same clock id.
+func shiftRev(rev string, by time.Duration) string {
+	t := syntax.TID(rev)
+	return tid(t.Time().Add(by), int(t.ClockID()))
+}

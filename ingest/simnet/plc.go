@@ -1,0 +1,62 @@
+package simnet
+
+import (
+	"net/http"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/mr-tron/base58"
+)
+
+// servePLC answers GET /{did} as the PLC directory does.
+func (n *Network) servePLC(w http.ResponseWriter, _ *http.Request, c call) {
+	a := n.Account(c.did)
+	if a == nil {
+		writeJSON(w, http.StatusNotFound, map[string]any{"message": "DID not registered: " + c.did})
+		return
+	}
+	doc, ok := a.document()
+	if !ok {
+		writeJSON(w, http.StatusGone, map[string]any{"message": "DID not available: " + c.did})
+		return
+	}
+	w.Header().Set("Content-Type", "application/did+ld+json; charset=utf-8")
+	writeBody(w, doc)
+}
+
+// document is the account's DID document; false if it is tombstoned.
+func (a *Account) document() (map[string]any, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tombstoned {
+		return nil, false
+	}
+	return map[string]any{
+		"@context":           []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"},
+		"id":                 a.did,
+		"alsoKnownAs":        []string{"at://" + a.handle},
+		"verificationMethod": []any{a.verificationMethod()},
+		"service": []any{map[string]any{
+			"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": a.host.URL(),
+		}},
+	}, true
+}
+
+// verificationMethod is the signing key in today's form, or in the one before Multikey: relative
+// id, a type per curve, the point uncompressed.
+func (a *Account) verificationMethod() map[string]any {
+	vm := map[string]any{"id": a.did + "#atproto", "type": "Multikey", "controller": a.did}
+	if !a.legacy {
+		vm["publicKeyMultibase"] = a.key.public.Multibase()
+		return vm
+	}
+	vm["id"] = "#atproto"
+	switch key := a.key.public.(type) {
+	case *atcrypto.PublicKeyK256:
+		vm["type"] = "EcdsaSecp256k1VerificationKey2019"
+		vm["publicKeyMultibase"] = "z" + base58.Encode(key.UncompressedBytes())
+	case *atcrypto.PublicKeyP256:
+		vm["type"] = "EcdsaSecp256r1VerificationKey2019"
+		vm["publicKeyMultibase"] = "z" + base58.Encode(key.UncompressedBytes())
+	}
+	return vm
+}
