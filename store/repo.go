@@ -120,7 +120,7 @@ const OrdinalMax Ordinal = 1<<40 - 1
 type PendingKey struct {
 	Host     uint32 `cbor:"1,keyasint,omitempty"` // HostID, 0 while unresolved
 	Priority uint8  `cbor:"2,keyasint,omitempty"` // lower first
-	Enqueue  uint64 `cbor:"3,keyasint,omitempty"` // rises with every enqueue; 0 lets PutRepo give the next
+	Enqueue  uint64 `cbor:"3,keyasint,omitempty"` // rises with every enqueue; PutRepo gives it
 }
 
 // Priorities of the pending queue, first served first.

@@ -1,0 +1,362 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"cistern/ingest/repo"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Batch is the only writer of rows. It gathers everything that one change touches and
+// commits it at once. The owner of a repository's lock adds that repository's changes.
+// A batch is not for concurrent use. Errors while adding are kept and given by Commit.
+type Batch struct {
+	s          *Store
+	b          *pebble.Batch
+	deltas     counts
+	entries    []entry
+	superseded []supersededBlock
+	refs       map[numbered]int64 // refs written by this batch, which reads of the store do not see
+	touched    map[Ordinal]bool   // repositories that Apply has seen
+	enqueued   []uint64           // enqueue ids to settle
+	key        []byte
+	err        error
+}
+
+type entry struct {
+	entryV1
+	id uint64
+}
+
+// supersededBlock fell to no references at an entry of the batch, or between entries.
+type supersededBlock struct {
+	entry   int
+	ordinal Ordinal
+	block   uint32
+}
+
+type numbered struct {
+	ordinal Ordinal
+	block   uint32
+}
+
+// Op is one record operation for Batch.Apply.
+type Op struct {
+	Path   []byte   // MST key
+	CID    repo.CID // zero deletes the record
+	Record []byte   // DAG-CBOR, hashed to CID by the caller
+}
+
+// NewBatch starts an empty batch. It must be committed or discarded.
+func (s *Store) NewBatch() *Batch {
+	return &Batch{s: s, b: s.db.NewBatch(), key: make([]byte, 0, 64)}
+}
+
+// Discard drops a batch that is not to be committed.
+func (b *Batch) Discard() {
+	b.s.queue.settle(b.enqueued)
+	b.fail(b.b.Close())
+}
+
+// Bytes is the size of the batch so far.
+func (b *Batch) Bytes() int { return b.b.Len() }
+
+// Commit applies the batch: reads see it when it returns. wait must be called; it returns
+// when the batch is durable, and what the batch says may be told to others from then on.
+func (b *Batch) Commit() (wait func() error, err error) {
+	defer b.s.queue.settle(b.enqueued)
+	if b.err != nil {
+		return nil, errors.Join(b.err, b.b.Close())
+	}
+	return b.s.commit(b)
+}
+
+// CommitSync is Commit and its wait.
+func (b *Batch) CommitSync() error {
+	wait, err := b.Commit()
+	if err != nil {
+		return err
+	}
+	return wait()
+}
+
+func (b *Batch) fail(err error) {
+	if b.err == nil && err != nil {
+		b.err = err
+	}
+}
+
+func (b *Batch) set(key, value []byte) { b.fail(b.b.Set(key, value, nil)) }
+func (b *Batch) delete(key []byte)     { b.fail(b.b.Delete(key, nil)) }
+
+// PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded,
+// and keeps the owner, pending and retry rows in step. A repository that becomes pending,
+// or changes host or priority in the queue, goes to the end of its queue.
+func (b *Batch) PutRepo(r *Repo) {
+	if len(r.Retry.Error) > ErrorBytesMax {
+		r.Retry.Error = r.Retry.Error[:ErrorBytesMax]
+	}
+	old := r.loaded
+	b.enqueue(r, old)
+	r.Updated = b.s.now().Unix()
+	now := r.rowState()
+	did := appendDID(nil, r.DID)
+	if old.queued() && (!now.queued() || old.pending != now.pending) {
+		b.delete(pendingKey(b.key[:0], old.pending))
+	}
+	if now.queued() && (!old.queued() || old.pending != now.pending) {
+		b.set(pendingKey(b.key[:0], now.pending), did)
+	}
+	if old.due() != 0 && old.due() != now.due() {
+		b.delete(retryKey(b.key[:0], old.due(), r.DID))
+	}
+	if now.due() != 0 && old.due() != now.due() {
+		b.set(retryKey(b.key[:0], now.due(), r.DID), nil)
+	}
+	if old.ordinal != 0 && old.ordinal != now.ordinal {
+		b.delete(ordinalKey(b.key[:0], spaceOwner, old.ordinal))
+	}
+	if now.ordinal != 0 && old.ordinal != now.ordinal {
+		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), did)
+	}
+	v, err := b.s.codec.encode(r)
+	b.fail(err)
+	b.set(repoKey(b.key[:0], r.DID), v)
+	b.deltas.move(old, now)
+	r.loaded = now
+}
+
+// enqueue gives a row that enters a queue its place in it. Enqueue ids are always fresh:
+// the remembered front of a queue relies on it.
+func (b *Batch) enqueue(r *Repo, old rowState) {
+	if r.State != StatePending {
+		r.Pending.Enqueue = 0
+		return
+	}
+	if old.queued() && old.pending.Host == r.Pending.Host && old.pending.Priority == r.Pending.Priority {
+		r.Pending.Enqueue = old.pending.Enqueue
+		return
+	}
+	id, err := b.s.nextEnqueue()
+	b.fail(err)
+	r.Pending.Enqueue = id
+	b.enqueued = append(b.enqueued, id)
+}
+
+func (r rowState) queued() bool { return r.exists && r.state == StatePending }
+
+// due is the second at which the row wants to be looked at again, 0 for never.
+func (r rowState) due() int64 {
+	if r.exists && (r.state == StateResync || r.state == StateGone) {
+		return r.next
+	}
+	return 0
+}
+
+// Apply writes the difference that one commit (or one part of a resync) makes to r's
+// records, as one entry of the log. What each op is follows from what is stored: a path we
+// hold is updated, an unknown one is created, a deletion of an unknown path and a write of
+// the same CID are nothing. Paths must be unique within a batch. r's counts change; the
+// caller writes it by PutRepo.
+func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
+	if b.touched[r.Ordinal] {
+		return fmt.Errorf("apply %s twice in one batch: reads would not see the first", r.DID)
+	}
+	if b.touched == nil {
+		b.touched, b.refs = map[Ordinal]bool{}, map[numbered]int64{}
+	}
+	b.touched[r.Ordinal] = true
+	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal}
+	collections := map[string]int64{}
+	for _, op := range ops {
+		if err := b.applyOp(r, &e, rev, op, collections); err != nil {
+			return fmt.Errorf("apply %s of %s: %w", op.Path, r.DID, err)
+		}
+	}
+	for c, d := range collections {
+		if err := b.addCollection([]byte(c), r.Ordinal, d); err != nil {
+			return err
+		}
+	}
+	if len(e.Ops) > 0 {
+		b.entries = append(b.entries, entry{entryV1: e})
+	}
+	return b.err
+}
+
+func (b *Batch) applyOp(r *Repo, e *entryV1, rev string, op Op, collections map[string]int64) error {
+	var old recordRow
+	key := recordKey(nil, r.Ordinal, op.Path)
+	err := get(b.s.db, key, func(v []byte) (err error) {
+		old, err = parseRecordRow(v)
+		return err
+	})
+	held := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	remove := !op.CID.Defined()
+	if held && old.cid == op.CID || !held && remove {
+		return nil
+	}
+	collection, _, valid := repo.SplitPath(op.Path)
+	action, block := Create, uint32(0)
+	if held {
+		action = Update
+		if err := b.unref(r, old.block, len(b.entries)); err != nil {
+			return err
+		}
+	}
+	if remove {
+		action = Delete
+		b.delete(key)
+	} else {
+		block = r.NextBlock
+		r.NextBlock++
+		r.Blocks++
+		b.set(numberedKey(b.key[:0], spaceBlock, r.Ordinal, block), op.Record)
+		b.set(key, recordRow{hidden: !valid, block: block, cid: op.CID, rev: []byte(rev)}.append(nil))
+	}
+	var d int64
+	switch action {
+	case Create:
+		d = 1
+	case Delete:
+		d = -1
+	}
+	r.Records += d
+	if valid {
+		collections[string(collection)] += d
+		e.Ops = append(e.Ops, entryOp{Action: action, Path: op.Path, Block: block})
+	}
+	return nil
+}
+
+// unref takes one reference from a block; with none left it is superseded at the entry.
+func (b *Batch) unref(r *Repo, block uint32, entry int) error {
+	at := numbered{r.Ordinal, block}
+	n, known := b.refs[at]
+	if !known {
+		var err error
+		if n, err = b.s.refs(b.s.db, r.Ordinal, block); err != nil {
+			return err
+		}
+	}
+	n--
+	b.refs[at] = n
+	key := numberedKey(b.key[:0], spaceRef, r.Ordinal, block)
+	switch {
+	case n > 1:
+		b.set(key, binary.AppendUvarint(nil, uint64(n)))
+	case n == 1:
+		b.delete(key)
+	case n == 0:
+		b.superseded = append(b.superseded, supersededBlock{entry, r.Ordinal, block})
+	default:
+		return fmt.Errorf("block %d of %s has %d references: %w", block, r.DID, n, ErrCorrupt)
+	}
+	return nil
+}
+
+// refs is how many record rows hold a block. No row means one.
+func (s *Store) refs(rd reader, o Ordinal, block uint32) (int64, error) {
+	n := int64(1)
+	err := get(rd, numberedKey(nil, spaceRef, o, block), func(v []byte) (err error) {
+		n, err = parseCountValue(v)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return n, err
+}
+
+func parseCountValue(v []byte) (int64, error) {
+	n, size := binary.Uvarint(v)
+	if size <= 0 || size != len(v) || n == 0 || n > 1<<62 {
+		return 0, fmt.Errorf("count %x: %w", v, ErrCorrupt)
+	}
+	return int64(n), nil
+}
+
+func (b *Batch) addCollection(collection []byte, o Ordinal, d int64) error {
+	if d == 0 {
+		return nil
+	}
+	var n int64
+	key := collectionKey(nil, collection, o)
+	err := get(b.s.db, key, func(v []byte) (err error) {
+		n, err = parseCountValue(v)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	switch was := n; {
+	case was+d < 0:
+		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, o, was+d, ErrCorrupt)
+	case was+d == 0:
+		b.delete(key)
+		b.deltas[countCollections]--
+	default:
+		b.set(key, binary.AppendUvarint(nil, uint64(was+d)))
+		if was == 0 {
+			b.deltas[countCollections]++
+		}
+	}
+	return b.err
+}
+
+// Wipe removes all data of a repository: records, blocks, refs, listings, collections. The
+// row stays, with its identity and status; the caller sets its state and writes it by
+// PutRepo. Events that named its records no longer expand. Not after Apply in one batch.
+func (b *Batch) Wipe(r *Repo) error {
+	if r.Ordinal != 0 {
+		collections, err := b.s.Collections(r)
+		if err != nil {
+			return err
+		}
+		for _, c := range collections {
+			b.delete(collectionKey(b.key[:0], []byte(c), r.Ordinal))
+		}
+		b.deltas[countCollections] -= int64(len(collections))
+		b.deleteOrdinals(r.Ordinal, r.Ordinal+1)
+	}
+	r.Attempt++
+	r.Ordinal, r.NextBlock, r.Records, r.Blocks = 0, 0, 0, 0
+	r.Rev, r.Data, r.Commit = "", repo.CID{}, nil
+	return b.err
+}
+
+// deleteOrdinals removes the bulk rows of [from, to).
+func (b *Batch) deleteOrdinals(from, to Ordinal) {
+	for _, space := range []byte{spaceRecord, spaceBlock, spaceRef, spaceListing} {
+		b.fail(b.b.DeleteRange(ordinalKey(nil, space, from), ordinalKey(nil, space, to), nil))
+	}
+}
+
+// Account adds an account event with r's status to the log.
+func (b *Batch) Account(r *Repo) {
+	b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryAccount, DID: appendDID(nil, r.DID), Status: r.Status}})
+}
+
+// Identity adds an identity event with r's handle and PDS to the log.
+func (b *Batch) Identity(r *Repo) {
+	b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryIdentity, DID: appendDID(nil, r.DID), Handle: r.Handle, PDS: r.PDS}})
+}
+
+// SetCrawlCursor remembers how far the listing of a source has been enqueued.
+func (b *Batch) SetCrawlCursor(source, cursor string) { b.set(crawlKey(source), []byte(cursor)) }
+
+// CrawlCursor is what SetCrawlCursor wrote last, "" for a new source.
+func (s *Store) CrawlCursor(source string) (string, error) {
+	var cursor string
+	err := get(s.db, crawlKey(source), func(v []byte) error { cursor = string(v); return nil })
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return cursor, err
+}

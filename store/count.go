@@ -1,0 +1,98 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Count names one exact counter. Counters change in the batch that changes what they count.
+type count uint8
+
+const (
+	countRepos count = iota
+	countRecords
+	countBlocks
+	countEvents
+	countCollections
+	countPending
+	countSynced
+	countResync
+	countGone
+	countIdle
+	countRateLimited
+	countTransport
+	countGeneric
+	countMax
+)
+
+var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections", "pending", "synced", "resync",
+	"gone", "idle", "error_ratelimited", "error_transport", "error_generic"}
+
+// counts are the values or the changes of all counters.
+type counts [countMax]int64
+
+func stateCount(s State) count {
+	switch s {
+	case StatePending:
+		return countPending
+	case StateSynced:
+		return countSynced
+	case StateResync:
+		return countResync
+	case StateGone:
+		return countGone
+	case StateIdle:
+		return countIdle
+	}
+	panic(fmt.Sprintf("store: no gauge for repository state %d", s)) // a state without a gauge is a bug of ours
+}
+
+// move changes the gauges by the way from one row to the next.
+func (c *counts) move(from, to rowState) {
+	c.add(from, -1)
+	c.add(to, 1)
+}
+
+// add counts the row n times.
+func (c *counts) add(r rowState, n int64) {
+	if !r.exists {
+		return
+	}
+	c[countRepos] += n
+	c[stateCount(r.state)] += n
+	c[countRecords] += n * r.records
+	c[countBlocks] += n * r.blocks
+	if r.state != StateResync {
+		return
+	}
+	switch r.kind {
+	case RateLimited:
+		c[countRateLimited] += n
+	case Transport:
+		c[countTransport] += n
+	default:
+		c[countGeneric] += n
+	}
+}
+
+func encodeCount(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+
+func decodeCount(name string, b []byte) (int64, error) {
+	if len(b) != 8 {
+		return 0, fmt.Errorf("count %s is %x: %w", name, b, ErrCorrupt)
+	}
+	return int64(binary.BigEndian.Uint64(b)), nil
+}
+
+// Counts are the exact counters: repos, records, blocks, events, collections (pairs of
+// repository and collection), and gauges of repositories by state and error kind.
+func (s *Store) Counts() map[string]int64 {
+	s.seq.mu.Lock()
+	c := s.seq.counts
+	s.seq.mu.Unlock()
+	m := make(map[string]int64, countMax)
+	for i, n := range c {
+		m[countNames[i]] = n
+	}
+	return m
+}

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+)
+
+const (
+	bottomLevel = 6
+	// blockSize of the bottom level: large blocks compress the many small similar records
+	// of a repository, and every bulk read is sequential.
+	blockSizeTop    = 16 << 10
+	blockSizeBottom = 32 << 10
+	openFilesMax    = 1000
+)
+
+// pebbleOptions are chosen by the measurements in BENCHMARKS.md ("Pebble options").
+func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
+	p := &pebble.Options{
+		FS:                          o.FS,
+		ReadOnly:                    o.ReadOnly,
+		CacheSize:                   o.CacheBytes,
+		MemTableSize:                uint64(o.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MaxOpenFiles:                openFilesMax,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       40,
+		LBaseMaxBytes:               64 << 20,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
+		Logger:                      engineLogger{o.Logger, fatal},
+	}
+	// Tables never cross keyspaces: else one live row of an old repository would stretch a
+	// bottom table over the place where the next import appends.
+	p.Experimental.SpanPolicyFunc = func(start []byte) (pebble.SpanPolicy, []byte, error) {
+		if len(start) == 0 {
+			return pebble.SpanPolicy{}, nil, nil
+		}
+		return pebble.SpanPolicy{}, spaceEnd(start[0]), nil
+	}
+	for i := range p.Levels {
+		l := &p.Levels[i]
+		l.BlockSize = blockSizeTop
+		l.IndexBlockSize = 256 << 10
+		l.Compression = func() *sstable.CompressionProfile { return sstable.MinLZCompression }
+		l.FilterPolicy = bloom.FilterPolicy(10)
+	}
+	// Plain Get does not consult filters at the bottom level, so none are built there.
+	p.Levels[bottomLevel].BlockSize = blockSizeBottom
+	p.Levels[bottomLevel].FilterPolicy = pebble.NoFilterPolicy
+	p.EnsureDefaults()
+	return p
+}
+
+// engineLogger hands Pebble's messages on. Fatalf is how Pebble tells that its write-ahead
+// log is lost; nothing may be committed after it.
+type engineLogger struct {
+	log   *slog.Logger
+	fatal func(error)
+}
+
+func (l engineLogger) Infof(format string, args ...any) {
+	l.log.Debug("pebble: " + fmt.Sprintf(format, args...))
+}
+
+func (l engineLogger) Errorf(format string, args ...any) {
+	l.log.Error("pebble: " + fmt.Sprintf(format, args...))
+}
+
+func (l engineLogger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf("pebble: "+format, args...)
+	l.fatal(err)
+	// Pebble's commit pipeline is unusable after this point and expects not to return.
+	panic(err)
+}

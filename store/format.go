@@ -1,0 +1,93 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// formatVersion is the layout described in keys.go and values.go. Another one is refused;
+// CHANGELOG.md says under "On-disk format" how to get from one to the next.
+const formatVersion = 1
+
+const (
+	metaFormat  = "format"
+	metaEpoch   = "epoch"
+	metaNext    = "next"    // next event id
+	metaTime    = "time"    // time of the newest event, unix microseconds
+	metaTail    = "tail"    // oldest event id kept
+	metaOrdinal = "ordinal" // next ordinal
+	metaEnqueue = "enqueue" // enqueue ids below this may be in use
+	metaHost    = "host"    // next host id
+)
+
+func (s *Store) meta(name string) (string, error) {
+	var v string
+	err := get(s.db, metaKey(name), func(b []byte) error { v = string(b); return nil })
+	return v, err
+}
+
+// metaNumber reads a number; absent is fallback.
+func (s *Store) metaNumber(name string, fallback uint64) (uint64, error) {
+	v, err := s.meta(name)
+	if errors.Is(err, ErrNotFound) {
+		return fallback, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("meta %s is %q: %w", name, v, ErrCorrupt)
+	}
+	return n, nil
+}
+
+func setMetaNumber(b *pebble.Batch, name string, n uint64) error {
+	return b.Set(metaKey(name), strconv.AppendUint(nil, n, 10), nil)
+}
+
+// loadFormat refuses a format it does not know and gives a new store its format and epoch.
+func (s *Store) loadFormat() error {
+	v, err := s.meta(metaFormat)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return s.writeFormat()
+	case err != nil:
+		return err
+	case v != strconv.Itoa(formatVersion):
+		return fmt.Errorf("%w %q: this binary knows %d; see CHANGELOG.md, On-disk format", ErrFormat, v, formatVersion)
+	}
+	s.epoch, err = s.meta(metaEpoch)
+	return err
+}
+
+func (s *Store) writeFormat() error {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	empty := !it.First()
+	if err := it.Close(); err != nil {
+		return err
+	}
+	if !empty || s.opts.ReadOnly {
+		return fmt.Errorf("%w: not a Cistern store", ErrFormat)
+	}
+	var id [8]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return err
+	}
+	s.epoch = hex.EncodeToString(id[:])
+	b := s.db.NewBatch()
+	return errors.Join(b.Set(metaKey(metaFormat), []byte(strconv.Itoa(formatVersion)), nil),
+		b.Set(metaKey(metaEpoch), []byte(s.epoch), nil), s.db.Apply(b, pebble.Sync), b.Close())
+}
+
+// Epoch names this log. A store made anew has another one, so that a cursor kept from the
+// old one is recognised as foreign.
+func (s *Store) Epoch() string { return s.epoch }

@@ -1,0 +1,455 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"cistern/ingest/repo"
+)
+
+const (
+	// leaseOrdinals is how many ordinals an import group may hand out.
+	leaseOrdinals = 4096
+	// importSlots is how many groups may be filled at a time. The first is preferred, so
+	// that groups are few and full; the second takes over while the first is written out.
+	importSlots = 2
+)
+
+// Import is the first copy of a repository, already verified.
+type Import struct {
+	DID     string
+	Attempt uint64 // the row's attempt when the fetch began; if it differs at the flip, the copy is dropped
+	Rev     string
+	Blocks  int // distinct blocks of the CAR: repo.Leaf.Block is below it
+	// Walk gives the leaves in key order. It was walked before without an error; an error
+	// now fails the store's group and every repository in it.
+	Walk func(fn func(repo.Leaf) error) error
+	// Complete sets what the row must say from the flip on (state, rev, data, commit,
+	// identity). It gets the row as it stands, under its lock; ordinal and counts are the
+	// store's to set. Events the completion wants besides the import's go into b.
+	Complete func(b *Batch, r *Repo)
+	// Done is called once: with nil when the copy is durable and visible, with ErrStale when
+	// it was dropped, else with the failure.
+	Done func(r Repo, err error)
+}
+
+// ordinals hands out leases and knows which are open.
+type ordinals struct {
+	mu   sync.Mutex
+	next Ordinal              // mu guards
+	open map[Ordinal]struct{} // mu guards: first ordinals of open leases
+}
+
+// lowestOpen is the first ordinal that an open import may still fill.
+func (o *ordinals) lowestOpen() Ordinal {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	low := o.next
+	for first := range o.open {
+		low = min(low, first)
+	}
+	return low
+}
+
+func (o *ordinals) release(first Ordinal) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.open, first)
+}
+
+// slot holds the group that is being filled.
+type slot struct {
+	mu sync.Mutex
+	g  *group // mu guards; nil between groups
+}
+
+// group gathers first copies. Nobody holds a repository's lock while it is open.
+type group struct {
+	s       *Store
+	opened  time.Time
+	first   Ordinal // the lease is [first, first+leaseOrdinals)
+	next    Ordinal
+	leased  func() error // waits for the lease to be durable
+	members []member
+	sink    sink
+	scratch importScratch
+}
+
+type member struct {
+	Import
+	ordinal     Ordinal
+	nextBlock   uint32
+	records     int64
+	events      uint32
+	collections []collectionCount
+}
+
+type collectionCount struct {
+	name  string
+	count int64
+}
+
+// importScratch is reused between the members of a group.
+type importScratch struct {
+	key     []byte
+	value   []byte
+	listing []byte
+	prev    []byte   // path of the op before in the listing row
+	last    uint32   // its block
+	numbers []uint32 // block number + 1 by Leaf.Block
+	refs    map[uint32]uint64
+}
+
+func (s *Store) openSlots() error {
+	for range importSlots {
+		s.slots = append(s.slots, &slot{})
+	}
+	return nil
+}
+
+// Import appends a first copy to an import group and returns; im.Walk is not used after.
+// Its Done is called when the group is flipped, by size, by age (Run) or by FlushImports.
+// An error means that the store can no longer be written; Done is called with it too.
+func (s *Store) Import(ctx context.Context, im Import) error {
+	if err := errors.Join(ctx.Err(), s.usable()); err != nil {
+		im.Done(Repo{}, err)
+		return err
+	}
+	sl := s.takeSlot()
+	defer sl.mu.Unlock()
+	if sl.g == nil {
+		g, err := s.openGroup()
+		if err != nil {
+			s.fail(err)
+			im.Done(Repo{}, s.failure)
+			return s.failure
+		}
+		sl.g = g
+	}
+	err := sl.g.append(im)
+	if err == nil && (sl.g.sink.bytes() < s.opts.GroupBytes && sl.g.next < sl.g.first+leaseOrdinals && s.now().Sub(sl.g.opened) < s.opts.GroupAge) {
+		return nil
+	}
+	return s.finish(sl, err)
+}
+
+// takeSlot locks the first slot that is free, or waits for the first.
+func (s *Store) takeSlot() *slot {
+	for _, sl := range s.slots {
+		if sl.mu.TryLock() {
+			return sl
+		}
+	}
+	sl := s.slots[0]
+	sl.mu.Lock()
+	return sl
+}
+
+// FlushImports flips all open groups now.
+func (s *Store) FlushImports() error {
+	var errs []error
+	for _, sl := range s.slots {
+		sl.mu.Lock()
+		if sl.g != nil {
+			errs = append(errs, s.finish(sl, nil))
+		}
+		sl.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// runImports flips groups by age, and all of them at the end.
+func (s *Store) runImports(ctx context.Context) error {
+	t := time.NewTicker(max(s.opts.GroupAge/4, time.Millisecond))
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.FlushImports()
+		case <-t.C:
+		}
+		for _, sl := range s.slots {
+			// A slot in use looks at its age itself.
+			if !sl.mu.TryLock() {
+				continue
+			}
+			var err error
+			if sl.g != nil && s.now().Sub(sl.g.opened) >= s.opts.GroupAge {
+				err = s.finish(sl, nil)
+			}
+			sl.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// openGroup leases a range of ordinals. The lease is in the write-ahead log before any row
+// of the group; a crash from here on leaves it, and recoverLeases deletes what it covers.
+func (s *Store) openGroup() (*group, error) {
+	s.ords.mu.Lock()
+	defer s.ords.mu.Unlock()
+	g := &group{s: s, opened: s.now(), first: s.ords.next, next: s.ords.next}
+	end := g.first + leaseOrdinals
+	if end > OrdinalMax {
+		return nil, fmt.Errorf("ordinals are used up at %d", end)
+	}
+	b := s.NewBatch()
+	b.set(ordinalKey(nil, spaceLease, g.first), appendOrdinal(nil, end))
+	b.fail(setMetaNumber(b.b, metaOrdinal, uint64(end)))
+	wait, err := b.Commit()
+	if err != nil {
+		return nil, err
+	}
+	s.ords.next = end
+	s.ords.open[g.first] = struct{}{}
+	g.leased = wait
+	g.sink.init(s)
+	g.scratch.refs = map[uint32]uint64{}
+	return g, nil
+}
+
+// recoverLeases deletes what import groups left that a crash cut off before their flip.
+func (s *Store) recoverLeases() error {
+	next, err := s.metaNumber(metaOrdinal, 1)
+	if err != nil {
+		return err
+	}
+	s.ords.next, s.ords.open = Ordinal(next), map[Ordinal]struct{}{}
+	if s.opts.ReadOnly {
+		return nil
+	}
+	if err := s.opts.FS.RemoveAll(s.importDir()); err != nil {
+		return err
+	}
+	if err := s.opts.FS.MkdirAll(s.importDir(), 0o755); err != nil {
+		return err
+	}
+	b := s.NewBatch()
+	err = scan(s.db, []byte{spaceLease}, spaceEnd(spaceLease), func(key, value []byte) (bool, error) {
+		first, err := parseOrdinalKey(spaceLease, key)
+		if err != nil || len(value) != ordinalBytes {
+			return false, errors.Join(errKey(spaceLease, key), err)
+		}
+		b.deleteOrdinals(first, parseOrdinal(value))
+		b.delete(key)
+		return true, nil
+	})
+	if err != nil || b.b.Empty() {
+		return errors.Join(err, b.b.Close())
+	}
+	return b.CommitSync()
+}
+
+// append writes the rows of one repository. The caller holds the slot.
+func (g *group) append(im Import) error {
+	m := member{Import: im, ordinal: g.next}
+	g.next++
+	x := &g.scratch
+	x.numbers = slices.Grow(x.numbers[:0], im.Blocks)[:im.Blocks]
+	clear(x.numbers)
+	x.listing, x.prev = append(x.listing[:0], valueVersion), x.prev[:0]
+	listed := uint32(0) // first op of the open listing row
+	err := im.Walk(func(l repo.Leaf) error { return g.leaf(&m, l, &listed) })
+	if err == nil {
+		err = g.closeListing(&m, listed)
+	}
+	if err == nil && len(x.refs) > 0 {
+		blocks := make([]uint32, 0, len(x.refs))
+		for b := range x.refs {
+			blocks = append(blocks, b)
+		}
+		slices.Sort(blocks)
+		for _, b := range blocks {
+			x.key = numberedKey(x.key[:0], spaceRef, m.ordinal, b)
+			x.value = binary.AppendUvarint(x.value[:0], x.refs[b])
+			if err = g.sink.put(tableRef, x.key, x.value); err != nil {
+				break
+			}
+		}
+		clear(x.refs)
+	}
+	g.members = append(g.members, m)
+	if err != nil {
+		return fmt.Errorf("import %s: %w", im.DID, err)
+	}
+	return nil
+}
+
+// leaf writes one record, and its block unless an equal one of the repository stands.
+func (g *group) leaf(m *member, l repo.Leaf, listed *uint32) error {
+	x := &g.scratch
+	number := m.nextBlock
+	if n := x.numbers[l.Block]; n != 0 {
+		number = n - 1
+		x.refs[number] = max(x.refs[number], 1) + 1
+	} else {
+		x.numbers[l.Block] = number + 1
+		m.nextBlock++
+		x.key = numberedKey(x.key[:0], spaceBlock, m.ordinal, number)
+		if err := g.sink.put(tableBlock, x.key, l.Record); err != nil {
+			return err
+		}
+	}
+	x.key = recordKey(x.key[:0], m.ordinal, l.Key)
+	x.value = recordRow{hidden: !l.Valid, block: number, cid: l.CID}.append(x.value[:0])
+	x.value = append(x.value, m.Rev...)
+	if err := g.sink.put(tableRecord, x.key, x.value); err != nil {
+		return err
+	}
+	m.records++
+	if !l.Valid {
+		return nil
+	}
+	first := len(x.listing) == 1
+	if first {
+		*listed = m.events
+	}
+	x.listing = appendListingOp(x.listing, x.prev, l.Key, number, first || number != x.last+1)
+	x.prev = append(x.prev[:0], l.Key...)
+	x.last = number
+	m.events++
+	collection, _, _ := repo.SplitPath(l.Key)
+	if n := len(m.collections); n == 0 || m.collections[n-1].name != string(collection) {
+		m.collections = append(m.collections, collectionCount{name: string(collection)})
+	}
+	m.collections[len(m.collections)-1].count++
+	if len(x.listing) < listingRowBytes {
+		return nil
+	}
+	return g.closeListing(m, *listed)
+}
+
+// closeListing writes the open listing row, if it holds anything.
+func (g *group) closeListing(m *member, listed uint32) error {
+	x := &g.scratch
+	if len(x.listing) == 1 {
+		return nil
+	}
+	x.key = numberedKey(x.key[:0], spaceListing, m.ordinal, listed)
+	err := g.sink.put(tableListing, x.key, x.listing)
+	x.listing, x.prev = append(x.listing[:0], valueVersion), x.prev[:0]
+	return err
+}
+
+// finish writes the group out, flips it and empties the slot. failed is an error met while
+// appending: the group cannot be trusted then.
+func (s *Store) finish(sl *slot, failed error) error {
+	g := sl.g
+	sl.g = nil
+	// The lease is durable before any row of the group may be: a crash after an ingest leaves
+	// rows that it covers.
+	err := errors.Join(failed, g.leased())
+	if err == nil {
+		err = g.write()
+	}
+	var rows []Repo
+	if err == nil {
+		rows, err = g.flip()
+	}
+	s.ords.release(g.first)
+	g.sink.close()
+	if err != nil {
+		s.fail(err)
+		err = s.failure
+	}
+	for i, m := range g.members {
+		switch {
+		case err != nil:
+			m.Done(Repo{}, err)
+		case rows[i].DID == "":
+			m.Done(Repo{}, ErrStale)
+		default:
+			m.Done(rows[i], nil)
+		}
+	}
+	return err
+}
+
+// write brings the group's rows into the database, where nothing names them yet.
+func (g *group) write() error {
+	s := g.s
+	if !g.sink.tabled() {
+		s.metrics.groups.WithLabelValues("batch").Inc()
+		return g.sink.applyBatches(s)
+	}
+	s.metrics.groups.WithLabelValues("tables").Inc()
+	paths, err := g.sink.finishTables()
+	if err != nil {
+		return err
+	}
+	s.opts.Step("before ingest")
+	if err := s.db.Ingest(context.Background(), paths); err != nil {
+		return fmt.Errorf("ingest import group: %w", engineError(err))
+	}
+	s.opts.Step("after ingest")
+	return nil
+}
+
+// flip makes the members visible in one batch, and removes the lease. It holds all their
+// locks, taken in order of DID. Rows of members that were dropped are zero.
+func (g *group) flip() (rows []Repo, err error) {
+	s := g.s
+	order := make([]int, len(g.members))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(g.members[a].DID, g.members[b].DID) })
+	b := s.NewBatch()
+	rows = make([]Repo, len(g.members))
+	unlock := make([]func(), 0, len(g.members))
+	for _, i := range order {
+		m := &g.members[i]
+		unlock = append(unlock, s.Lock(m.DID))
+		if rows[i], err = g.complete(b, m); err != nil {
+			break
+		}
+	}
+	b.delete(ordinalKey(nil, spaceLease, g.first))
+	var wait func() error
+	if err == nil {
+		wait, err = b.Commit()
+	}
+	for _, u := range unlock {
+		u()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := wait(); err != nil {
+		return nil, err
+	}
+	s.opts.Step("flipped")
+	return rows, nil
+}
+
+// complete adds one member to the flip, or deletes what was written of it.
+func (g *group) complete(b *Batch, m *member) (Repo, error) {
+	r, err := g.s.Repo(m.DID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Repo{}, err
+	}
+	if err != nil || r.Attempt != m.Attempt || r.Ordinal != 0 {
+		b.deleteOrdinals(m.ordinal, m.ordinal+1)
+		return Repo{}, b.err
+	}
+	r.Ordinal, r.NextBlock = m.ordinal, m.nextBlock
+	r.Records, r.Blocks = m.records, int64(m.nextBlock)
+	if m.events > 0 {
+		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events}})
+	}
+	m.Complete(b, &r)
+	b.PutRepo(&r)
+	for _, c := range m.collections {
+		b.set(collectionKey(b.key[:0], []byte(c.name), m.ordinal), binary.AppendUvarint(nil, uint64(c.count)))
+	}
+	b.deltas[countCollections] += int64(len(m.collections))
+	return r, b.err
+}

@@ -1,0 +1,225 @@
+package store
+
+import (
+	"encoding/base32"
+	"encoding/binary"
+	"fmt"
+)
+
+// The whole schema. Every key starts with the byte of its keyspace; numbers are
+// big-endian, so that byte order is number order; parts are split by length.
+//
+//	'a' name                             → meta        format, epoch, next ids, tail
+//	'b' ordinal(5) block(4)              → record bytes
+//	'c' name                             → count       int64, big-endian
+//	'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that collection
+//	'e' id(8)                            → entryV1     one commit, one import, one account or identity event
+//	'f' ordinal(5) op(4)                 → listingV1   slice of the paths an import wrote, from that op on
+//	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
+//	'h' host name                        → id(4)       and 'i' id(4) → host name
+//	'k' source                           → text        cursor of a listRepos crawl
+//	'o' ordinal(5)                       → did         owner of an ordinal
+//	'p' host(4) priority(1) enqueue(8)   → did         pending queue
+//	'q' due(8) did                       → empty       retries in due order, unix seconds
+//	'r' ordinal(5) path                  → recordV1    MST order; a repository is one range
+//	's' did                              → repoV1
+//	'u' ordinal(5) block(4)              → uvarint     record rows that hold the block; no row = 1
+//	'v' id(8) ordinal(5) block(4)        → empty       block superseded at that event
+//
+// did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
+const (
+	spaceMeta       = 'a'
+	spaceBlock      = 'b'
+	spaceCount      = 'c'
+	spaceCollection = 'd'
+	spaceEvent      = 'e'
+	spaceListing    = 'f'
+	spaceLease      = 'g'
+	spaceHost       = 'h'
+	spaceHostName   = 'i'
+	spaceCrawl      = 'k'
+	spaceOwner      = 'o'
+	spacePending    = 'p'
+	spaceRetry      = 'q'
+	spaceRecord     = 'r'
+	spaceRepo       = 's'
+	spaceRef        = 'u'
+	spaceSuperseded = 'v'
+)
+
+// spaceNames are the words of Store.Sizes, in key order.
+var spaceNames = map[byte]string{
+	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections", spaceEvent: "events",
+	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceCrawl: "crawls",
+	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
+	spaceRef: "refs", spaceSuperseded: "superseded",
+}
+
+const (
+	ordinalBytes = 5
+	blockBytes   = 4
+	idBytes      = 8
+
+	didPLC  = 0x01
+	didText = 0x02
+
+	plcPrefix = "did:plc:"
+	plcChars  = 24
+	plcBytes  = 15
+)
+
+var plcText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+func errKey(space byte, b []byte) error {
+	return fmt.Errorf("key %q of %s: %w", b, spaceNames[space], ErrCorrupt)
+}
+
+func appendOrdinal(dst []byte, o Ordinal) []byte {
+	return append(dst, byte(o>>32), byte(o>>24), byte(o>>16), byte(o>>8), byte(o))
+}
+
+func parseOrdinal(b []byte) Ordinal {
+	return Ordinal(b[0])<<32 | Ordinal(binary.BigEndian.Uint32(b[1:ordinalBytes]))
+}
+
+// appendDID appends the binary form of a DID.
+func appendDID(dst []byte, did string) []byte {
+	if len(did) == len(plcPrefix)+plcChars && did[:len(plcPrefix)] == plcPrefix {
+		var b [plcBytes]byte
+		if _, err := plcText.Decode(b[:], []byte(did[len(plcPrefix):])); err == nil {
+			return append(append(dst, didPLC), b[:]...)
+		}
+	}
+	dst = append(dst, didText)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(min(len(did), 0xffff)))
+	return append(dst, did...)
+}
+
+// parseDID reads what appendDID wrote; the whole of b must be one DID.
+func parseDID(b []byte) (string, error) {
+	if len(b) == 1+plcBytes && b[0] == didPLC {
+		var t [len(plcPrefix) + plcChars]byte
+		copy(t[:], plcPrefix)
+		plcText.Encode(t[len(plcPrefix):], b[1:])
+		return string(t[:]), nil
+	}
+	if len(b) >= 3 && b[0] == didText && int(binary.BigEndian.Uint16(b[1:])) == len(b)-3 {
+		return string(b[3:]), nil
+	}
+	return "", fmt.Errorf("DID %x: %w", b, ErrCorrupt)
+}
+
+func metaKey(name string) []byte  { return append([]byte{spaceMeta}, name...) }
+func countKey(name string) []byte { return append([]byte{spaceCount}, name...) }
+func crawlKey(name string) []byte { return append([]byte{spaceCrawl}, name...) }
+func hostKey(name string) []byte  { return append([]byte{spaceHost}, name...) }
+
+func hostNameKey(id uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{spaceHostName}, id)
+}
+
+func repoKey(dst []byte, did string) []byte { return appendDID(append(dst, spaceRepo), did) }
+
+func parseRepoKey(b []byte) (string, error) {
+	if len(b) == 0 || b[0] != spaceRepo {
+		return "", errKey(spaceRepo, b)
+	}
+	return parseDID(b[1:])
+}
+
+// ordinalKey is the prefix of all rows of an ordinal in one keyspace; for owner and lease it is the key.
+func ordinalKey(dst []byte, space byte, o Ordinal) []byte {
+	return appendOrdinal(append(dst, space), o)
+}
+
+func parseOrdinalKey(space byte, b []byte) (Ordinal, error) {
+	if len(b) != 1+ordinalBytes || b[0] != space {
+		return 0, errKey(space, b)
+	}
+	return parseOrdinal(b[1:]), nil
+}
+
+func recordKey(dst []byte, o Ordinal, path []byte) []byte {
+	return append(ordinalKey(dst, spaceRecord, o), path...)
+}
+
+func parseRecordKey(b []byte) (Ordinal, []byte, error) {
+	if len(b) <= 1+ordinalBytes || b[0] != spaceRecord {
+		return 0, nil, errKey(spaceRecord, b)
+	}
+	return parseOrdinal(b[1:]), b[1+ordinalBytes:], nil
+}
+
+// numberedKey is the key of a block, ref or listing row.
+func numberedKey(dst []byte, space byte, o Ordinal, n uint32) []byte {
+	return binary.BigEndian.AppendUint32(ordinalKey(dst, space, o), n)
+}
+
+func parseNumberedKey(space byte, b []byte) (Ordinal, uint32, error) {
+	if len(b) != 1+ordinalBytes+blockBytes || b[0] != space {
+		return 0, 0, errKey(space, b)
+	}
+	return parseOrdinal(b[1:]), binary.BigEndian.Uint32(b[1+ordinalBytes:]), nil
+}
+
+func collectionKey(dst []byte, collection []byte, o Ordinal) []byte {
+	return appendOrdinal(append(append(append(dst, spaceCollection), collection...), 0), o)
+}
+
+func parseCollectionKey(b []byte) (collection []byte, o Ordinal, err error) {
+	end := len(b) - ordinalBytes - 1
+	if end < 1 || b[0] != spaceCollection || b[end] != 0 {
+		return nil, 0, errKey(spaceCollection, b)
+	}
+	return b[1:end], parseOrdinal(b[end+1:]), nil
+}
+
+func eventKey(dst []byte, id uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, spaceEvent), id)
+}
+
+func parseEventKey(b []byte) (uint64, error) {
+	if len(b) != 1+idBytes || b[0] != spaceEvent {
+		return 0, errKey(spaceEvent, b)
+	}
+	return binary.BigEndian.Uint64(b[1:]), nil
+}
+
+func supersededKey(dst []byte, id uint64, o Ordinal, block uint32) []byte {
+	dst = binary.BigEndian.AppendUint64(append(dst, spaceSuperseded), id)
+	return binary.BigEndian.AppendUint32(appendOrdinal(dst, o), block)
+}
+
+func parseSupersededKey(b []byte) (id uint64, o Ordinal, block uint32, err error) {
+	if len(b) != 1+idBytes+ordinalBytes+blockBytes || b[0] != spaceSuperseded {
+		return 0, 0, 0, errKey(spaceSuperseded, b)
+	}
+	return binary.BigEndian.Uint64(b[1:]), parseOrdinal(b[1+idBytes:]), binary.BigEndian.Uint32(b[1+idBytes+ordinalBytes:]), nil
+}
+
+func pendingKey(dst []byte, k PendingKey) []byte {
+	dst = binary.BigEndian.AppendUint32(append(dst, spacePending), k.Host)
+	return binary.BigEndian.AppendUint64(append(dst, k.Priority), k.Enqueue)
+}
+
+func parsePendingKey(b []byte) (PendingKey, error) {
+	if len(b) != 1+4+1+8 || b[0] != spacePending {
+		return PendingKey{}, errKey(spacePending, b)
+	}
+	return PendingKey{Host: binary.BigEndian.Uint32(b[1:]), Priority: b[5], Enqueue: binary.BigEndian.Uint64(b[6:])}, nil
+}
+
+func retryKey(dst []byte, due int64, did string) []byte {
+	return appendDID(binary.BigEndian.AppendUint64(append(dst, spaceRetry), uint64(due)), did)
+}
+
+func parseRetryKey(b []byte) (due int64, did string, err error) {
+	if len(b) < 1+8+1 || b[0] != spaceRetry {
+		return 0, "", errKey(spaceRetry, b)
+	}
+	did, err = parseDID(b[9:])
+	return int64(binary.BigEndian.Uint64(b[1:])), did, err
+}
+
+// spaceEnd is the key after the last of the keyspace that key belongs to.
+func spaceEnd(space byte) []byte { return []byte{space + 1} }

@@ -1,0 +1,83 @@
+package store
+
+import (
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// examinedMax bounds the rows that one page of Repos looks at, so that a filter that
+// matches little does not hold an iterator for minutes.
+const examinedMax = 100_000
+
+// Repos lists repository rows in key order after the DID cursor ("" from the start), those
+// that match (nil: all). next is the cursor of the next page, "" at the end; a page may be
+// short and have one.
+func (s *Store) Repos(cursor string, limit int, match func(*Repo) bool) (rows []Repo, next string, err error) {
+	lower := []byte{spaceRepo}
+	if cursor != "" {
+		lower = append(repoKey(nil, cursor), 0)
+	}
+	examined := 0
+	err = scan(s.db, lower, spaceEnd(spaceRepo), func(key, value []byte) (bool, error) {
+		if len(rows) == limit || examined == examinedMax {
+			next = cursor
+			return false, nil
+		}
+		did, err := parseRepoKey(key)
+		if err != nil {
+			return false, err
+		}
+		row := Repo{DID: did}
+		if err := s.codec.decode(value, &row); err != nil {
+			return false, err
+		}
+		row.loaded = row.rowState()
+		examined, cursor = examined+1, did
+		if match == nil || match(&row) {
+			rows = append(rows, row)
+		}
+		return true, nil
+	})
+	return rows, next, err
+}
+
+// ReposByOrdinal lists the repositories that hold data in the order of their first import,
+// after an ordinal. It stops at the lowest ordinal that an open import may still fill, so
+// that a client that goes on from the last one it saw misses nobody.
+func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
+	end := s.ords.lowestOpen()
+	if after+1 >= end {
+		return nil, nil
+	}
+	var out []Repo
+	err := s.snapshot(func(snap reader) error {
+		return scan(snap, ordinalKey(nil, spaceOwner, after+1), ordinalKey(nil, spaceOwner, end), func(_, value []byte) (bool, error) {
+			if len(out) == limit {
+				return false, nil
+			}
+			did, err := parseDID(value)
+			if err != nil {
+				return false, err
+			}
+			row, err := s.loadRepo(snap, did)
+			out = append(out, row)
+			return true, err
+		})
+	})
+	return out, err
+}
+
+// Sizes estimates the bytes on disk of each keyspace, and the whole as "total".
+func (s *Store) Sizes() (map[string]int64, error) {
+	m := make(map[string]int64, len(spaceNames)+1)
+	for space, name := range spaceNames {
+		n, err := s.db.EstimateDiskUsage([]byte{space}, spaceEnd(space))
+		if err != nil {
+			return nil, engineError(err)
+		}
+		m[name] = int64(n)
+	}
+	m["total"] = int64(s.db.Metrics().DiskSpaceUsage())
+	return m, nil
+}
+
+var _ reader = (*pebble.Snapshot)(nil)

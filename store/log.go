@@ -1,0 +1,249 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"cistern/ingest/repo"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are
+// passed or the durable head is reached, and gives the id to go on from. It serves replay
+// and tail alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped
+// accounts keep their ids and are skipped. A body that is missing above the tail is
+// ErrCorrupt; a cursor above head+1 is ErrFutureCursor, one below the tail ErrOutdatedCursor.
+func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+	head := s.Head()
+	// The snapshot comes before the look at the tail: pruning moves the tail first and
+	// deletes after, so what the tail admits stands in the snapshot.
+	snap := s.db.NewSnapshot()
+	tail := s.Tail()
+	if cursor == 0 {
+		cursor = tail
+	}
+	switch {
+	case cursor > head+1:
+		err = fmt.Errorf("%w: %d, the head is %d", ErrFutureCursor, cursor, head)
+	case cursor < tail:
+		err = fmt.Errorf("%w: %d, the oldest is %d", ErrOutdatedCursor, cursor, tail)
+	case cursor <= head:
+		r := logReader{s: s, snap: snap, head: head, next: cursor, left: maxEvents, fn: fn}
+		err = r.run(ctx)
+		cursor = r.next
+	}
+	return cursor, errors.Join(err, snap.Close())
+}
+
+// logReader expands entries of the log into events.
+type logReader struct {
+	s    *Store
+	snap *pebble.Snapshot
+	head uint64
+	next uint64 // next id to give
+	left int    // ids still to pass
+	fn   func(*Event) error
+	ev   Event
+}
+
+func (r *logReader) run(ctx context.Context) error {
+	it, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent)})
+	if err != nil {
+		return engineError(err)
+	}
+	// The entry that holds the cursor starts at or before it.
+	for ok := it.SeekLT(eventKey(nil, r.next+1)); ok && r.left > 0 && r.next <= r.head; ok = it.Next() {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		if err = r.entry(it.Key(), it.Value()); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, engineError(it.Close()))
+}
+
+// entry expands the part of one row that is at or after next.
+func (r *logReader) entry(key, value []byte) error {
+	id, err := parseEventKey(key)
+	if err != nil {
+		return err
+	}
+	var e entryV1
+	if err := r.s.codec.decode(value, &e); err != nil {
+		return fmt.Errorf("event %d: %w", id, err)
+	}
+	end := id + e.ids()
+	if end <= r.next {
+		return nil
+	}
+	if id > r.next {
+		return fmt.Errorf("event %d is missing before %d: %w", r.next, id, ErrCorrupt)
+	}
+	if r.ev.DID, err = parseDID(e.DID); err != nil {
+		return err
+	}
+	r.ev = Event{DID: r.ev.DID, Live: e.Live, Rev: e.Rev, Status: e.Status, Handle: e.Handle, PDS: e.PDS}
+	switch e.Kind {
+	case entryAccount, entryIdentity:
+		r.ev.Kind = KindAccount
+		if e.Kind == entryIdentity {
+			r.ev.Kind = KindIdentity
+		}
+		return r.give(id, e.Time)
+	}
+	shown, err := r.visible(&e)
+	if err != nil {
+		return err
+	}
+	if !shown {
+		r.left -= int(min(end-r.next, uint64(r.left)))
+		r.next = end
+		return nil
+	}
+	r.ev.Kind = KindRecord
+	if e.Kind == entryImport {
+		return r.listing(id, &e)
+	}
+	return r.ops(id, &e)
+}
+
+// visible is the gate: records show while their account does and their data is the one the
+// entry speaks of.
+func (r *logReader) visible(e *entryV1) (bool, error) {
+	row, err := r.s.loadRepo(r.snap, r.ev.DID)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return row.Ordinal == e.Ordinal && !row.Status.Hidden(), err
+}
+
+// give hands the event with that id on.
+func (r *logReader) give(id uint64, entryTime int64) error {
+	r.ev.ID, r.ev.Time = id, entryTime
+	r.next = id + 1
+	r.left--
+	return r.fn(&r.ev)
+}
+
+// ops expands a commit's entry.
+func (r *logReader) ops(id uint64, e *entryV1) error {
+	blocks, err := r.blocks(e.Ordinal)
+	if err != nil {
+		return err
+	}
+	for i := int(r.next - id); i < len(e.Ops) && r.left > 0 && err == nil; i++ {
+		op := &e.Ops[i]
+		err = r.op(id+uint64(i), e.Time+int64(i), op.Action, op.Path, op.Block, blocks)
+	}
+	return errors.Join(err, engineError(blocks.it.Close()))
+}
+
+// listing expands an import's entry.
+func (r *logReader) listing(id uint64, e *entryV1) error {
+	rows, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceListing, e.Ordinal), UpperBound: ordinalKey(nil, spaceListing, e.Ordinal+1)})
+	if err != nil {
+		return engineError(err)
+	}
+	blocks, err := r.blocks(e.Ordinal)
+	if err != nil {
+		return errors.Join(err, rows.Close())
+	}
+	end := id + uint64(e.Count)
+	for ok := rows.SeekLT(numberedKey(nil, spaceListing, e.Ordinal, uint32(r.next-id)+1)); ok && r.left > 0 && err == nil; ok = rows.Next() {
+		err = r.listingRow(id, e, rows, blocks)
+	}
+	if err == nil && r.left > 0 && r.next != end {
+		err = fmt.Errorf("listing of ordinal %d ends at event %d of %d: %w", e.Ordinal, r.next, end, ErrCorrupt)
+	}
+	return errors.Join(err, engineError(blocks.it.Close()), engineError(rows.Close()))
+}
+
+func (r *logReader) listingRow(id uint64, e *entryV1, rows *pebble.Iterator, blocks *blockCursor) error {
+	_, n, err := parseNumberedKey(spaceListing, rows.Key())
+	if err != nil {
+		return err
+	}
+	l, err := newListingReader(rows.Value())
+	if err != nil {
+		return err
+	}
+	for at := id + uint64(n); r.left > 0; at++ {
+		ok, err := l.next()
+		if err != nil || !ok {
+			return err
+		}
+		if at < r.next {
+			continue
+		}
+		if at != r.next {
+			return fmt.Errorf("listing of ordinal %d lacks event %d: %w", e.Ordinal, r.next, ErrCorrupt)
+		}
+		if err := r.op(at, e.Time+int64(at-id), Create, l.op.path, l.op.block, blocks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// op gives one record event.
+func (r *logReader) op(id uint64, t int64, action Action, path []byte, block uint32, blocks *blockCursor) error {
+	ev := &r.ev
+	ev.Action, ev.CID, ev.Record = action, repo.CID{}, nil
+	collection, rkey, ok := repo.SplitPath(path)
+	if !ok {
+		return fmt.Errorf("event %d names path %q: %w", id, path, ErrCorrupt)
+	}
+	ev.Collection, ev.Rkey = collection, rkey
+	if action != Delete {
+		body, err := blocks.get(block)
+		if err != nil {
+			return fmt.Errorf("event %d: %w", id, err)
+		}
+		ev.Record, ev.CID = body, repo.HashCID(body)
+	}
+	return r.give(id, t)
+}
+
+// blockCursor reads blocks of one repository that are mostly asked for in rising order.
+type blockCursor struct {
+	it      *pebble.Iterator
+	ordinal Ordinal
+	at      int64 // number of the block the iterator stands on, -1 at first
+	key     []byte
+}
+
+func (r *logReader) blocks(o Ordinal) (*blockCursor, error) {
+	it, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceBlock, o), UpperBound: ordinalKey(nil, spaceBlock, o+1)})
+	return &blockCursor{it: it, ordinal: o, at: -1}, engineError(err)
+}
+
+// get is the body of a block, valid until the next call.
+func (c *blockCursor) get(block uint32) ([]byte, error) {
+	ok := true
+	switch {
+	case c.at == int64(block):
+	case c.at >= 0 && c.at+1 == int64(block):
+		ok = c.it.Next()
+	default:
+		c.key = numberedKey(c.key[:0], spaceBlock, c.ordinal, block)
+		ok = c.it.SeekGE(c.key)
+	}
+	if ok {
+		_, n, err := parseNumberedKey(spaceBlock, c.it.Key())
+		if err != nil {
+			return nil, err
+		}
+		ok = n == block
+	}
+	if !ok {
+		if err := c.it.Error(); err != nil {
+			return nil, engineError(err)
+		}
+		return nil, fmt.Errorf("block %d of ordinal %d is missing: %w", block, c.ordinal, ErrCorrupt)
+	}
+	c.at = int64(block)
+	return c.it.Value(), nil
+}

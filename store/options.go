@@ -1,0 +1,104 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options of Open. The zero value of a field takes the default.
+type Options struct {
+	// Dir holds everything. Required.
+	Dir string
+	// FS is the file system. Default: the operating system's.
+	FS vfs.FS
+	// ReadOnly opens an existing store for Check and reads; nothing is written.
+	ReadOnly bool
+
+	// Retention is how long events stay in the log. Default 0: for ever.
+	Retention time.Duration
+
+	// CacheBytes is Pebble's block cache. Default 32 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of one memtable; two may be full at a time. Default 16 MiB.
+	MemTableBytes int64
+
+	// GroupBytes closes an import group. Default 64 MiB.
+	GroupBytes int64
+	// GroupAge closes an import group that is younger in bytes. Default 400 ms.
+	GroupAge time.Duration
+	// SmallBytes is the size up to which a group is written by batches instead of tables. Default 8 MiB.
+	SmallBytes int64
+	// TableBytes cuts the tables of a group, in compressed bytes. Default 64 MiB.
+	TableBytes int64
+
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// Logger takes Pebble's messages and our own. Default: discard.
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: a private registry.
+	Registerer prometheus.Registerer
+	// Step is called at the named durable steps of an import and a commit; tests clone the
+	// file system there. Default: nothing.
+	Step func(name string)
+}
+
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 32 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 16 << 20
+	}
+	if o.GroupBytes == 0 {
+		o.GroupBytes = 64 << 20
+	}
+	if o.GroupAge == 0 {
+		o.GroupAge = 400 * time.Millisecond
+	}
+	if o.SmallBytes == 0 {
+		o.SmallBytes = 8 << 20
+	}
+	if o.TableBytes == 0 {
+		o.TableBytes = 64 << 20
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Step == nil {
+		o.Step = func(string) {}
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	var errs []error
+	if o.Dir == "" {
+		errs = append(errs, errors.New("store directory is empty"))
+	}
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"retention", int64(o.Retention)}, {"cache bytes", o.CacheBytes}, {"memtable bytes", o.MemTableBytes},
+		{"group bytes", o.GroupBytes}, {"group age", int64(o.GroupAge)}, {"small group bytes", o.SmallBytes}, {"table bytes", o.TableBytes},
+	} {
+		if f.n < 0 {
+			errs = append(errs, fmt.Errorf("store %s %d is negative", f.name, f.n))
+		}
+	}
+	return errors.Join(errs...)
+}

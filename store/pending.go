@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// enqueueLease is how many enqueue ids are reserved at a time, so that an id is never used
+// twice although handing one out writes nothing.
+const enqueueLease = 1 << 20
+
+type enqueuer struct {
+	mu    sync.Mutex
+	next  uint64 // mu guards
+	limit uint64 // mu guards: ids below it are reserved on disk
+	// open are the ids handed out to batches that are not applied yet. mu guards.
+	open map[uint64]struct{}
+	// low remembers, for each host and priority, an id below which no row stands or will
+	// stand: deleted rows pile up at the front of a queue, and a scan must not step over
+	// them. Rows enter a queue with fresh ids only. mu guards.
+	low map[lowKey]uint64
+}
+
+type lowKey struct {
+	host     uint32
+	priority uint8
+}
+
+func (s *Store) loadEnqueue() error {
+	n, err := s.metaNumber(metaEnqueue, 1)
+	s.queue.next, s.queue.limit, s.queue.low, s.queue.open = n, n, map[lowKey]uint64{}, map[uint64]struct{}{}
+	return err
+}
+
+// nextEnqueue hands out the next enqueue id, which is open until settled.
+func (s *Store) nextEnqueue() (uint64, error) {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.next == q.limit {
+		b := s.db.NewBatch()
+		err := errors.Join(setMetaNumber(b, metaEnqueue, q.limit+enqueueLease), s.db.Apply(b, pebble.Sync), b.Close())
+		if err != nil {
+			return 0, err
+		}
+		q.limit += enqueueLease
+	}
+	q.open[q.next] = struct{}{}
+	q.next++
+	return q.next - 1, nil
+}
+
+// settle ends the time in which rows with these ids may still appear.
+func (q *enqueuer) settle(ids []uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, id := range ids {
+		delete(q.open, id)
+	}
+}
+
+// floor is the id below which no row will appear that an iterator made now does not see.
+func (q *enqueuer) floor() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	floor := q.next
+	for id := range q.open {
+		floor = min(floor, id)
+	}
+	return floor
+}
+
+// Scan says how ScanPending goes on.
+type Scan uint8
+
+const (
+	// ScanNext goes to the next row.
+	ScanNext Scan = iota
+	// ScanSkipHost goes to the next host's first row.
+	ScanSkipHost
+	// ScanStop ends the scan.
+	ScanStop
+)
+
+// ScanPending calls fn for the rows of the pending queue, host by host in rising host id
+// from host from on, each in order of priority and then of enqueueing. It does not wrap.
+func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingKey, did string) Scan) error {
+	floor := s.queue.floor() // before the iterator
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: spaceEnd(spacePending)})
+	if err != nil {
+		return engineError(err)
+	}
+	err = s.scanPending(ctx, it, floor, from, fn)
+	return errors.Join(err, engineError(it.Close()))
+}
+
+func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint64, from uint32, fn func(k PendingKey, did string) Scan) error {
+	var at lowKey
+	first := true
+	for ok := it.SeekGE(pendingKey(nil, s.queue.from(lowKey{host: from}))); ok; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		k, err := parsePendingKey(it.Key())
+		if err != nil {
+			return err
+		}
+		if here := (lowKey{k.Host, k.Priority}); first || here != at {
+			// The first row met in a queue is its front, unless the remembered front is later.
+			first, at = false, here
+			if low := s.queue.from(here); low.Enqueue > k.Enqueue {
+				ok = it.SeekGE(pendingKey(nil, low))
+				continue
+			}
+			s.queue.remember(here, min(k.Enqueue, floor))
+		}
+		did, err := parseDID(it.Value())
+		if err != nil {
+			return err
+		}
+		switch fn(k, did) {
+		case ScanStop:
+			return nil
+		case ScanSkipHost:
+			if k.Host == 1<<32-1 {
+				return nil
+			}
+			ok = it.SeekGE(pendingKey(nil, PendingKey{Host: k.Host + 1}))
+		default:
+			ok = it.Next()
+		}
+	}
+	return nil
+}
+
+// from is the first key that may stand in a queue.
+func (q *enqueuer) from(k lowKey) PendingKey {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return PendingKey{Host: k.host, Priority: k.priority, Enqueue: q.low[k]}
+}
+
+// remember notes that no row stands before id in its queue.
+func (q *enqueuer) remember(k lowKey, id uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.low[k] = id
+}
+
+// DueRetries gives up to limit DIDs whose Retry.Next is now or earlier, in due order, and
+// the time of the first that is due later (zero when none waits).
+func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.Time, err error) {
+	err = scan(s.db, []byte{spaceRetry}, spaceEnd(spaceRetry), func(key, _ []byte) (bool, error) {
+		due, did, err := parseRetryKey(key)
+		if err != nil {
+			return false, err
+		}
+		if due > now.Unix() || len(dids) == limit {
+			next = time.Unix(due, 0)
+			return false, nil
+		}
+		dids = append(dids, did)
+		return true, nil
+	})
+	return dids, next, err
+}

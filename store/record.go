@@ -1,0 +1,189 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"cistern/ingest/repo"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Row is what the index holds of one record.
+type Row struct {
+	Path   []byte // MST key, collection/rkey unless Hidden
+	CID    repo.CID
+	Hidden bool // the path is no valid collection/rkey: kept for the root, shown to nobody
+}
+
+// Rows iterates over the record rows of a repository in MST key order, from one point in time.
+type Rows struct {
+	it  *pebble.Iterator
+	row Row
+	err error
+}
+
+// Rows starts before the first row. Close it.
+func (s *Store) Rows(o Ordinal) (*Rows, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o), UpperBound: ordinalKey(nil, spaceRecord, o+1)})
+	if err != nil {
+		return nil, engineError(err)
+	}
+	return &Rows{it: it}, nil
+}
+
+// Next moves to the next row and says whether there is one.
+func (r *Rows) Next() bool {
+	if r.err != nil {
+		return false
+	}
+	ok := false
+	if !r.it.Valid() {
+		ok = r.row.Path == nil && r.it.First()
+	} else {
+		ok = r.it.Next()
+	}
+	if !ok {
+		return false
+	}
+	v, err := parseRecordRow(r.it.Value())
+	if err != nil {
+		r.err = err
+		return false
+	}
+	_, path, err := parseRecordKey(r.it.Key())
+	r.row, r.err = Row{Path: path, CID: v.cid, Hidden: v.hidden}, err
+	return err == nil
+}
+
+// Row is the row Next moved to, valid until the next call.
+func (r *Rows) Row() Row { return r.row }
+
+// Close ends the iteration and gives its error.
+func (r *Rows) Close() error { return errors.Join(r.err, engineError(r.it.Close())) }
+
+// Record is a record with its body.
+type Record struct {
+	Collection string
+	Rkey       string
+	Rev        string // of the commit that wrote it, or of the import that found it
+	CID        repo.CID
+	Record     []byte // DAG-CBOR
+}
+
+// Record reads one record, or gives ErrNotFound. Whether r may be shown is the caller's to ask.
+func (s *Store) Record(r *Repo, collection, rkey string) (Record, error) {
+	path := []byte(collection + "/" + rkey)
+	var rec Record
+	err := s.snapshot(func(snap reader) error {
+		return get(snap, recordKey(nil, r.Ordinal, path), func(v []byte) error {
+			row, err := parseRecordRow(v)
+			if err != nil {
+				return err
+			}
+			rec, err = s.record(snap, r.Ordinal, path, row)
+			return err
+		})
+	})
+	return rec, err
+}
+
+// snapshot gives fn one point in time.
+func (s *Store) snapshot(fn func(snap reader) error) error {
+	snap := s.db.NewSnapshot()
+	return errors.Join(fn(snap), snap.Close())
+}
+
+func (s *Store) record(rd reader, o Ordinal, path []byte, row recordRow) (Record, error) {
+	collection, rkey, ok := repo.SplitPath(path)
+	if row.hidden || !ok {
+		return Record{}, ErrNotFound
+	}
+	rec := Record{Collection: string(collection), Rkey: string(rkey), Rev: string(row.rev), CID: row.cid}
+	err := get(rd, numberedKey(nil, spaceBlock, o, row.block), func(v []byte) error {
+		rec.Record = bytes.Clone(v)
+		return nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		return Record{}, fmt.Errorf("record %s of ordinal %d names block %d, which is missing: %w", path, o, row.block, ErrCorrupt)
+	}
+	return rec, err
+}
+
+// ListRecords lists the records of a collection by descending rkey, or ascending with
+// reverse, as com.atproto.repo.listRecords does. cursor is the last rkey of the page before.
+func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, reverse bool) ([]Record, error) {
+	if r.Ordinal == 0 {
+		return nil, nil
+	}
+	lower := recordKey(nil, r.Ordinal, []byte(collection+"/"))
+	upper := recordKey(nil, r.Ordinal, []byte(collection+"0")) // '0' follows '/'
+	if cursor != "" && reverse {
+		lower = append(append(lower, cursor...), 0)
+	} else if cursor != "" {
+		upper = append(append([]byte{}, lower...), cursor...)
+	}
+	if bytes.Compare(lower, upper) >= 0 {
+		return nil, nil
+	}
+	var out []Record
+	err := s.snapshot(func(snap reader) error {
+		it, err := snap.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+		if err != nil {
+			return engineError(err)
+		}
+		start, step := it.Last, it.Prev
+		if reverse {
+			start, step = it.First, it.Next
+		}
+		for ok := start(); ok && len(out) < limit && err == nil; ok = step() {
+			out, err = s.appendRecord(out, snap, it)
+		}
+		return errors.Join(err, engineError(it.Close()))
+	})
+	return out, err
+}
+
+func (s *Store) appendRecord(out []Record, rd reader, it *pebble.Iterator) ([]Record, error) {
+	o, path, err := parseRecordKey(it.Key())
+	if err != nil {
+		return out, err
+	}
+	row, err := parseRecordRow(it.Value())
+	if err != nil {
+		return out, err
+	}
+	rec, err := s.record(rd, o, path, row)
+	if errors.Is(err, ErrNotFound) {
+		return out, nil
+	}
+	return append(out, rec), err
+}
+
+// Collections are the collections of which r holds records, in order. It takes one seek
+// for each.
+func (s *Store) Collections(r *Repo) ([]string, error) {
+	if r.Ordinal == 0 {
+		return nil, nil
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, r.Ordinal), UpperBound: ordinalKey(nil, spaceRecord, r.Ordinal+1)})
+	if err != nil {
+		return nil, engineError(err)
+	}
+	var out []string
+	for ok := it.First(); ok; {
+		_, path, err := parseRecordKey(it.Key())
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		collection, _, valid := repo.SplitPath(path)
+		if !valid {
+			ok = it.Next()
+			continue
+		}
+		out = append(out, string(collection))
+		ok = it.SeekGE(recordKey(nil, r.Ordinal, append(bytes.Clone(collection), '0')))
+	}
+	return out, engineError(it.Close())
+}

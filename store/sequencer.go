@@ -1,0 +1,164 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// sequencer gives events their ids and counters their values as part of committing, so
+// that the order of ids is the order of visibility, and publishes what is durable.
+type sequencer struct {
+	// mu is held from giving ids until the batch is applied, so batches reach the
+	// write-ahead log in the order of their ids.
+	mu     sync.Mutex
+	counts counts // mu guards
+	next   uint64 // mu guards: next event id
+	time   int64  // mu guards: time of the newest event
+
+	tail atomic.Uint64 // oldest event id kept
+	head atomic.Uint64 // newest durable event id
+
+	headMu  sync.Mutex
+	changed chan struct{} // headMu guards; closed and replaced when head moves
+}
+
+func (s *Store) loadCounts() error {
+	for i, name := range countNames {
+		err := get(s.db, countKey(name), func(v []byte) (err error) {
+			s.seq.counts[i], err = decodeCount(name, v)
+			return err
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) loadLog() error {
+	next, err := s.metaNumber(metaNext, 1)
+	if err != nil {
+		return err
+	}
+	t, err := s.metaNumber(metaTime, 0)
+	if err != nil {
+		return err
+	}
+	tail, err := s.metaNumber(metaTail, 1)
+	if err != nil {
+		return err
+	}
+	s.seq.next, s.seq.time, s.seq.changed = next, int64(t), make(chan struct{})
+	s.seq.tail.Store(tail)
+	s.seq.head.Store(next - 1)
+	return nil
+}
+
+// commit gives b its ids and counter values and applies it. What it wrote is visible to
+// reads of rows when it returns; wait returns when it is durable, and publishes its events.
+func (s *Store) commit(b *Batch) (wait func() error, err error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	s.seq.mu.Lock()
+	head, err := s.sequence(b)
+	if err == nil {
+		// From here on the batch is in the write-ahead log's queue. A crash before the sync
+		// loses it whole, and every batch after it; the ids were not published.
+		err = s.db.ApplyNoSyncWait(b.b, pebble.Sync)
+	}
+	s.seq.mu.Unlock()
+	if err != nil {
+		s.fail(err) // ids were handed out and did not reach the log
+		return nil, s.failure
+	}
+	s.opts.Step("applied")
+	return func() error {
+		if err := b.b.SyncWait(); err != nil {
+			s.fail(err)
+			return s.failure
+		}
+		s.publish(head)
+		s.opts.Step("synced")
+		return b.b.Close()
+	}, nil
+}
+
+// sequence adds to the batch what depends on its place in the order. mu is held.
+func (s *Store) sequence(b *Batch) (head uint64, err error) {
+	q := &s.seq
+	now := s.now().UnixMicro()
+	for i := range b.entries {
+		e := &b.entries[i]
+		e.id = q.next
+		e.Time = max(now, q.time+1)
+		q.next += e.ids()
+		q.time = e.Time + int64(e.ids()) - 1
+		b.deltas[countEvents] += int64(e.ids())
+		v, err := s.codec.encode(&e.entryV1)
+		if err != nil {
+			return 0, err
+		}
+		if err := b.b.Set(eventKey(b.key[:0], e.id), v, nil); err != nil {
+			return 0, err
+		}
+	}
+	for _, d := range b.superseded {
+		id := q.next
+		if d.entry < len(b.entries) {
+			id = b.entries[d.entry].id
+		}
+		if err := b.b.Set(supersededKey(b.key[:0], id, d.ordinal, d.block), nil, nil); err != nil {
+			return 0, err
+		}
+	}
+	if len(b.entries) > 0 {
+		if err := errors.Join(setMetaNumber(b.b, metaNext, q.next), setMetaNumber(b.b, metaTime, uint64(q.time))); err != nil {
+			return 0, err
+		}
+	}
+	for i, d := range b.deltas {
+		if d == 0 {
+			continue
+		}
+		q.counts[i] += d
+		if q.counts[i] < 0 {
+			return 0, fmt.Errorf("counter %s would be %d: %w", countNames[i], q.counts[i], ErrCorrupt)
+		}
+		if err := b.b.Set(countKey(countNames[i]), encodeCount(q.counts[i]), nil); err != nil {
+			return 0, err
+		}
+	}
+	return q.next - 1, nil
+}
+
+// publish makes events up to head readable. The log's order makes them durable when any
+// later one is.
+func (s *Store) publish(head uint64) {
+	q := &s.seq
+	q.headMu.Lock()
+	defer q.headMu.Unlock()
+	if head <= q.head.Load() {
+		return
+	}
+	q.head.Store(head)
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+// Head is the newest durable event id, 0 when there was none yet.
+func (s *Store) Head() uint64 { return s.seq.head.Load() }
+
+// Tail is the oldest event id that the log keeps; Head+1 when it keeps none.
+func (s *Store) Tail() uint64 { return s.seq.tail.Load() }
+
+// Changed is closed when Head moves after the call.
+func (s *Store) Changed() <-chan struct{} {
+	s.seq.headMu.Lock()
+	defer s.seq.headMu.Unlock()
+	return s.seq.changed
+}

@@ -1,0 +1,197 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
+)
+
+// Store is everything on disk. Its methods may be called from any goroutine.
+type Store struct {
+	opts    Options
+	db      *pebble.DB
+	engine  *pebble.Options
+	codec   codec
+	seq     sequencer
+	locks   locks
+	hosts   hosts
+	slots   []*slot
+	ords    ordinals
+	queue   enqueuer
+	epoch   string
+	metrics *metrics
+
+	failOnce sync.Once
+	failed   chan struct{} // closed when the store can no longer be written
+	failure  error         // set before failed is closed
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens the store in o.Dir, making it if there is none, repairs what a crash left
+// (open import groups), and is ready when it returns. Run must run for imports to be
+// flipped by age.
+func Open(o Options) (*Store, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	c, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, codec: c, failed: make(chan struct{})}
+	s.locks.held = map[string]*didLock{}
+	s.engine = pebbleOptions(o, s.fail)
+	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
+		return nil, err
+	}
+	if !o.ReadOnly {
+		if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make store directory %s: %w", o.Dir, err)
+		}
+	}
+	if s.db, err = pebble.Open(o.Dir, s.engine); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", o.Dir, err)
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, err), s.db.Close())
+	}
+	return s, nil
+}
+
+// load reads what is kept in memory, and repairs.
+func (s *Store) load() error {
+	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts, s.recoverLeases, s.openSlots} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Run flips import groups that have reached their age and prunes the log, until ctx ends
+// or the store fails. Groups still open when ctx ends are flipped before it returns.
+func (s *Store) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.failed:
+			return s.failure
+		}
+	})
+	g.Go(func() error { return s.runImports(ctx) })
+	if s.opts.Retention > 0 {
+		g.Go(func() error { return s.runPrune(ctx) })
+	}
+	return g.Wait()
+}
+
+// Close closes the store. What was not committed is lost; what was is not. Idempotent.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.db.Close() })
+	return s.closeErr
+}
+
+// fail records the first error after which nothing may be written any more.
+func (s *Store) fail(err error) {
+	s.failOnce.Do(func() {
+		s.failure = fmt.Errorf("store failed: %w", err)
+		close(s.failed)
+	})
+}
+
+// usable is the failure once there was one.
+func (s *Store) usable() error {
+	select {
+	case <-s.failed:
+		return s.failure
+	default:
+		return nil
+	}
+}
+
+func (s *Store) now() time.Time { return s.opts.Now() }
+
+// reader is what a database and its snapshots have in common.
+type reader interface {
+	Get(key []byte) ([]byte, io.Closer, error)
+	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
+}
+
+// get calls fn with the value under key, valid during the call, or gives ErrNotFound.
+func get(r reader, key []byte, fn func(value []byte) error) error {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return engineError(err)
+	}
+	err = fn(v)
+	return errors.Join(err, closer.Close())
+}
+
+// engineError gives damage found by Pebble our name for it.
+func engineError(err error) error {
+	if err != nil && pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
+// scan calls fn for each row of [lower, upper) until it says stop.
+func scan(r reader, lower, upper []byte, fn func(key, value []byte) (more bool, err error)) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return engineError(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		more, err := fn(it.Key(), it.Value())
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		if !more {
+			break
+		}
+	}
+	return engineError(it.Close())
+}
+
+// load reads a repository's row through r.
+func (s *Store) loadRepo(r reader, did string) (Repo, error) {
+	row := Repo{DID: did}
+	err := get(r, repoKey(nil, did), func(v []byte) error { return s.codec.decode(v, &row) })
+	if err != nil {
+		return Repo{}, err
+	}
+	row.loaded = row.rowState()
+	return row, nil
+}
+
+// Repo is the row of a repository, or ErrNotFound.
+func (s *Store) Repo(did string) (Repo, error) {
+	row, err := s.loadRepo(s.db, did)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("read repository %s: %w", did, err)
+	}
+	return row, err
+}
+
+// RepoOrNew is the row of a repository, or a fresh one that is not on disk yet.
+func (s *Store) RepoOrNew(did string) (Repo, error) {
+	row, err := s.Repo(did)
+	if errors.Is(err, ErrNotFound) {
+		return Repo{DID: did}, nil
+	}
+	return row, err
+}
