@@ -149,9 +149,11 @@ func (b *body) flush() error {
 	return nil
 }
 
+func (b *body) inMemory(pos uint64) bool { return b.spool == nil || pos < b.spoolBase }
+
 // entry reads the entry at pos. From the spool it is valid until the next call.
 func (b *body) entry(pos uint64) ([]byte, error) {
-	if b.spool == nil || pos < b.spoolBase {
+	if b.inMemory(pos) {
 		return cutEntry(b.chunks[pos/chunkUnits][pos%chunkUnits*entryAlign:]), nil
 	}
 	at := int64(pos-b.spoolBase) * entryAlign
@@ -159,6 +161,11 @@ func (b *body) entry(pos uint64) ([]byte, error) {
 		return cutEntry(b.pending[at-b.spooled:]), nil
 	}
 	return b.readSpool(at)
+}
+
+// holds says whether the entry at pos has the digest. It is for entries in memory.
+func (b *body) holds(pos uint64, digest *CID) bool {
+	return CID(b.chunks[pos/chunkUnits][pos%chunkUnits*entryAlign+8:][:len(CID{})]) == *digest
 }
 
 func cutEntry(b []byte) []byte {

@@ -1,7 +1,6 @@
 package repo
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -114,11 +113,10 @@ func (c *CAR) readBlock(src *source, n uint64) error {
 	if n < CIDBytes || n > CIDBytes+blockBytesMax {
 		return fmt.Errorf("block %d: section of %d bytes: %w", c.Blocks(), n, ErrInvalid)
 	}
-	var id [CIDBytes]byte
-	if err := src.full(id[:]); err != nil {
+	if err := src.full(src.id[:]); err != nil {
 		return err
 	}
-	want, err := ParseCIDBytes(id[:])
+	want, err := ParseCIDBytes(src.id[:])
 	if err != nil {
 		return fmt.Errorf("block %d: %w", c.Blocks(), err)
 	}
@@ -130,41 +128,39 @@ func (c *CAR) readBlock(src *source, n uint64) error {
 		return err
 	}
 	if HashCID(entryBlock(entry)) != want {
-		return fmt.Errorf("block %s does not hash to its CID: %w", want, ErrInvalid)
+		return fmt.Errorf("block %s does not hash to its CID: %w", want.String(), ErrInvalid)
 	}
 	return c.keep(entry, pos, &want)
 }
 
 // keep adds the entry to body and index unless the block is known.
 func (c *CAR) keep(entry []byte, pos uint64, id *CID) error {
-	if known, err := c.find(id); known != nil || err != nil {
+	h := c.index.hash(id)
+	if known, err := c.locate(h, id); known != noPos || err != nil {
 		return err
 	}
 	if c.index.count >= c.blocksMax {
 		return fmt.Errorf("CAR exceeds %d blocks: %w", c.blocksMax, ErrInvalid)
 	}
 	c.body.keep(entry, c.index.count, id)
-	c.index.add(c.index.hash(id), pos)
+	c.index.add(h, pos)
 	return nil
 }
 
-// find returns the entry of a block, nil if there is none.
-func (c *CAR) find(id *CID) ([]byte, error) {
-	if c.index.slots == nil {
-		return nil, errClosed
-	}
-	h := c.index.hash(id)
-	pos, slot, ok := c.index.next(h, c.index.home(h))
-	for ; ok; pos, slot, ok = c.index.next(h, slot) {
+// locate returns the position of the block with this CID, whose hash is h, or noPos.
+func (c *CAR) locate(h uint64, id *CID) (uint64, error) {
+	pos, slot := c.index.first(h)
+	for pos != noPos {
 		e, err := c.body.entry(pos)
 		if err != nil {
-			return nil, err
+			return noPos, err
 		}
-		if bytes.Equal(entryDigest(e), id[:]) {
-			return e, nil
+		if CID(entryDigest(e)) == *id {
+			break
 		}
+		pos, slot = c.index.next(h, slot)
 	}
-	return nil, nil
+	return pos, nil
 }
 
 var errClosed = errors.New("CAR is closed")
@@ -181,8 +177,15 @@ func (c *CAR) Bytes() int64 { return c.bytes }
 // Block returns a block's bytes: valid until Close while all of the CAR is in memory, until the
 // next call (of Walk as well) when part of it is spooled. They must not be changed.
 func (c *CAR) Block(id CID) ([]byte, bool, error) {
-	e, err := c.find(&id)
-	if e == nil {
+	if c.index.slots == nil {
+		return nil, false, errClosed
+	}
+	pos, err := c.locate(c.index.hash(&id), &id)
+	if pos == noPos || err != nil {
+		return nil, false, err
+	}
+	e, err := c.body.entry(pos)
+	if err != nil {
 		return nil, false, err
 	}
 	return entryBlock(e), true, nil

@@ -33,18 +33,23 @@ func (x *index) hash(c *CID) uint64 {
 	return maphash.Bytes(x.seed, c[:]) >> (64 - indexHashBits)
 }
 
-// next returns the position of the next entry whose hash is h, and where to go on from.
-// Searching begins at home(h).
-func (x *index) next(h, slot uint64) (pos, after uint64, ok bool) {
+// noPos is the position of what is not there.
+const noPos = 1<<indexPosBits - 1
+
+// first returns the position of the first entry whose hash is h, noPos if there is none, and the
+// slot to go on from with next.
+func (x *index) first(h uint64) (pos, slot uint64) { return x.next(h, x.home(h)) }
+
+func (x *index) next(h, slot uint64) (pos, after uint64) {
 	mask := uint64(len(x.slots) - 1)
 	for {
 		s := x.slots[slot&mask]
 		if s == 0 {
-			return 0, 0, false
+			return noPos, 0
 		}
 		slot++
 		if s>>indexPosBits == h {
-			return s&indexPosMask - 1, slot, true
+			return s&indexPosMask - 1, slot
 		}
 	}
 }

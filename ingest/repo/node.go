@@ -15,6 +15,10 @@ type nodeEntry struct {
 	prefixLen uint16
 	right     uint32 // offset of the digest, 0 for null
 	value     uint32 // offset of the digest
+
+	// Where the blocks are in the body; set when the node is entered.
+	rightPos uint64
+	valuePos uint64
 }
 
 var (

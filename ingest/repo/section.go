@@ -15,6 +15,7 @@ type source struct {
 	total  int64 // bytes read from r
 	limit  int64
 	empty  int // reads in a row that gave nothing
+	id     [CIDBytes]byte
 }
 
 // emptyReadsMax is how many reads may return nothing and no error.

@@ -31,6 +31,7 @@ type frame struct {
 	last  int
 	layer int
 	child uint32 // offset of the digest of the subtree to visit before next, 0 for none
+	at    uint64 // position of that subtree
 	key   []byte // key of entry next-1, built in place
 	own   []byte
 }
@@ -60,19 +61,23 @@ type walker struct {
 // returned as it is. Walking a tree again after a walk of it succeeded costs less, since keys
 // need not be hashed again. fn must not call Walk.
 func (c *CAR) Walk(data CID, fn func(Leaf) error) error {
+	if c.index.slots == nil {
+		return errClosed
+	}
 	w := &c.walker
 	w.depth, w.nodes, w.entries, w.last = 0, 0, w.entries[:0], nil
 	w.check = !data.Defined() || c.proven != data
-	if err := c.push(&data, -1); err != nil {
-		return err
+	pos, err := c.locate(c.index.hash(&data), &data)
+	if err == nil {
+		err = c.push(pos, data, -1)
 	}
-	for w.depth > 0 {
-		if err := c.step(fn); err != nil {
-			return err
-		}
+	for err == nil && w.depth > 0 {
+		err = c.step(fn)
 	}
-	c.proven = data
-	return nil
+	if err == nil {
+		c.proven = data
+	}
+	return err
 }
 
 // step visits the next subtree or leaf of the deepest node, or leaves the node.
@@ -82,7 +87,7 @@ func (c *CAR) step(fn func(Leaf) error) error {
 	if f.child != 0 {
 		id := digestAt(f.node, f.child)
 		f.child = 0
-		return c.push(&id, f.layer-1)
+		return c.push(f.at, id, f.layer-1)
 	}
 	if f.next == f.last {
 		w.entries = w.entries[:f.first]
@@ -91,35 +96,35 @@ func (c *CAR) step(fn func(Leaf) error) error {
 	}
 	e := &w.entries[f.next]
 	f.next++
-	f.child = e.right
+	f.child, f.at = e.right, e.rightPos
 	if err := w.advance(f, e); err != nil {
 		return fmt.Errorf("tree key %q at layer %d: %w: %w", f.key, f.layer, err, ErrInvalid)
 	}
 	leaf := Leaf{Key: f.key, CID: digestAt(f.node, e.value), Valid: w.path.valid(f.key)}
-	entry, err := c.find(&leaf.CID)
+	if e.valuePos == noPos {
+		return fmt.Errorf("record %s of %q is missing: %w", leaf.CID.String(), f.key, ErrInvalid)
+	}
+	entry, err := c.body.entry(e.valuePos)
 	if err != nil {
 		return err
-	}
-	if entry == nil {
-		return fmt.Errorf("record %s of %q is missing: %w", leaf.CID, f.key, ErrInvalid)
 	}
 	leaf.Block, leaf.Record = entryIndex(entry), entryBlock(entry)
 	return fn(leaf)
 }
 
-// push enters a node. Layer -1 means the root, whose layer is that of its first key.
-func (c *CAR) push(id *CID, layer int) error {
-	entry, err := c.find(id)
+// push enters the node at pos. Layer -1 means the root, whose layer is that of its first key.
+func (c *CAR) push(pos uint64, id CID, layer int) error {
+	if pos == noPos {
+		return fmt.Errorf("tree node %s is missing: %w", id.String(), ErrInvalid)
+	}
+	entry, err := c.body.entry(pos)
 	if err != nil {
 		return err
 	}
-	if entry == nil {
-		return fmt.Errorf("tree node %s is missing: %w", id, ErrInvalid)
-	}
 	if err := c.enter(entryBlock(entry), layer); err != nil {
-		return fmt.Errorf("tree node %s: %w: %w", id, err, ErrInvalid)
+		return fmt.Errorf("tree node %s: %w: %w", id.String(), err, ErrInvalid)
 	}
-	return nil
+	return c.resolve(&c.walker.frames[c.walker.depth-1])
 }
 
 func (c *CAR) enter(node []byte, layer int) (err error) {
@@ -149,6 +154,55 @@ func (c *CAR) enter(node []byte, layer int) (err error) {
 	}
 	w.depth++
 	return nil
+}
+
+// resolve finds the blocks that the node names. Doing it for all of them at once lets the
+// processor wait for several of the cache misses at a time, which is most of a walk's time.
+func (c *CAR) resolve(f *frame) error {
+	entries := c.walker.entries[f.first:f.last]
+	if f.child != 0 {
+		f.at = c.candidate(f.node, f.child)
+	}
+	for i := range entries {
+		e := &entries[i]
+		e.valuePos = c.candidate(f.node, e.value)
+		if e.right != 0 {
+			e.rightPos = c.candidate(f.node, e.right)
+		}
+	}
+	if f.child != 0 {
+		if err := c.confirm(&f.at, f.node, f.child); err != nil {
+			return err
+		}
+	}
+	for i := range entries {
+		e := &entries[i]
+		if err := c.confirm(&e.valuePos, f.node, e.value); err != nil {
+			return err
+		}
+		if e.right != 0 {
+			if err := c.confirm(&e.rightPos, f.node, e.right); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// candidate is the position that the digest at node[at:] has unless another has the same hash.
+func (c *CAR) candidate(node []byte, at uint32) uint64 {
+	pos, _ := c.index.first(c.index.hash((*CID)(node[at:])))
+	return pos
+}
+
+// confirm replaces a candidate that was another's.
+func (c *CAR) confirm(pos *uint64, node []byte, at uint32) (err error) {
+	id := (*CID)(node[at:])
+	if *pos == noPos || c.body.inMemory(*pos) && c.body.holds(*pos, id) {
+		return nil
+	}
+	*pos, err = c.locate(c.index.hash(id), id)
+	return err
 }
 
 // enterLayer is the layer of a node, given that its parent says it should be layer.
