@@ -1,0 +1,442 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"cistern/ingest/repo"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Check recomputes from the rows everything that is derived from other rows: every counter
+// and gauge, every reference count, every collection count, the hash of every block, and
+// the cross-references between repositories, owners, queues, the log and its listings.
+// Each difference is reported as one line. It reads one point in time; imports in flight
+// (open leases) are left out. An error is a failure to read, not a difference.
+func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
+	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, superseded: map[numbered]bool{}, report: func(format string, args ...any) {
+		differences++
+		report(fmt.Sprintf(format, args...))
+	}}
+	// The counters and the rows are of one moment when nothing commits between reading both.
+	s.seq.mu.Lock()
+	snap := s.db.NewSnapshot()
+	c.want, c.next = s.seq.counts, s.seq.next
+	s.seq.mu.Unlock()
+	c.r = snap
+	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.strays, c.collections, c.log, c.counters} {
+		if err = step(); err != nil {
+			break
+		}
+	}
+	return differences, errors.Join(err, snap.Close())
+}
+
+type checker struct {
+	s      *Store
+	ctx    context.Context
+	r      *pebble.Snapshot
+	report func(format string, args ...any)
+
+	want   counts
+	got    counts
+	next   uint64
+	leased [][2]Ordinal
+
+	blocks     map[uint32]int64  // of one repository: block → record rows
+	superseded map[numbered]bool // blocks that await pruning
+	row        Repo              // repository of the ordinal at hand
+}
+
+// each scans a keyspace and looks at the context now and then.
+func (c *checker) each(lower, upper []byte, fn func(key, value []byte) error) error {
+	n := 0
+	return scan(c.r, lower, upper, func(key, value []byte) (bool, error) {
+		if n++; n%4096 == 0 && c.ctx.Err() != nil {
+			return false, c.ctx.Err()
+		}
+		return true, fn(key, value)
+	})
+}
+
+func (c *checker) space(space byte, fn func(key, value []byte) error) error {
+	return c.each([]byte{space}, spaceEnd(space), fn)
+}
+
+func (c *checker) leases() error {
+	return c.space(spaceLease, func(key, value []byte) error {
+		first, err := parseOrdinalKey(spaceLease, key)
+		if err == nil {
+			c.leased = append(c.leased, [2]Ordinal{first, parseOrdinal(value)})
+		}
+		return err
+	})
+}
+
+func (c *checker) inLease(o Ordinal) bool {
+	for _, l := range c.leased {
+		if o >= l[0] && o < l[1] {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *checker) supersededRows() error {
+	return c.space(spaceSuperseded, func(key, _ []byte) error {
+		id, o, block, err := parseSupersededKey(key)
+		if err != nil {
+			return err
+		}
+		if id > c.next {
+			c.report("superseded block %d of ordinal %d: event %d is not given yet", block, o, id)
+		}
+		c.superseded[numbered{o, block}] = true
+		return nil
+	})
+}
+
+// repos counts the rows and looks for what each must have elsewhere.
+func (c *checker) repos() error {
+	return c.space(spaceRepo, func(key, value []byte) error {
+		did, err := parseRepoKey(key)
+		if err != nil {
+			return err
+		}
+		r := Repo{DID: did}
+		if err := c.s.codec.decode(value, &r); err != nil {
+			return err
+		}
+		now := r.rowState()
+		c.got.add(now, 1)
+		c.got[countBlocks] -= r.Blocks // counted from the block rows
+		c.got[countRecords] -= r.Records
+		if now.queued() {
+			c.expect(pendingKey(nil, r.Pending), appendDID(nil, did), "pending row of %s", did)
+		}
+		if now.due() != 0 {
+			c.expect(retryKey(nil, now.due(), did), nil, "retry row of %s", did)
+		}
+		if r.Ordinal != 0 {
+			c.expect(ordinalKey(nil, spaceOwner, r.Ordinal), appendDID(nil, did), "owner row of %s", did)
+			commit, err := repo.ParseCommit(r.Commit)
+			if err != nil || commit.DID != did || commit.Rev != r.Rev || commit.Data != r.Data {
+				c.report("repository %s: rev %s and data %s are not those of its commit (%v)", did, r.Rev, r.Data, err)
+			}
+		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 {
+			c.report("repository %s: has rev %q, %d records and %d blocks but no ordinal", did, r.Rev, r.Records, r.Blocks)
+		}
+		return nil
+	})
+}
+
+// expect reports when the row under key is absent or another.
+func (c *checker) expect(key, value []byte, what string, args ...any) {
+	err := get(c.r, key, func(v []byte) error {
+		if !bytes.Equal(v, value) {
+			return fmt.Errorf("is %x instead of %x", v, value)
+		}
+		return nil
+	})
+	if err != nil {
+		c.report("%s: %v", fmt.Sprintf(what, args...), err)
+	}
+}
+
+// repo loads a row that another row names; absent is reported.
+func (c *checker) repo(did, what string) (Repo, bool) {
+	r, err := c.s.loadRepo(c.r, did)
+	if err != nil {
+		c.report("%s names repository %s: %v", what, did, err)
+	}
+	return r, err == nil
+}
+
+func (c *checker) owners() error {
+	return c.space(spaceOwner, func(key, value []byte) error {
+		o, err := parseOrdinalKey(spaceOwner, key)
+		if err != nil {
+			return err
+		}
+		did, err := parseDID(value)
+		if err != nil {
+			return err
+		}
+		if r, ok := c.repo(did, fmt.Sprintf("owner row %d", o)); ok && r.Ordinal != o {
+			c.report("owner row %d names %s, which has ordinal %d", o, did, r.Ordinal)
+		}
+		return nil
+	})
+}
+
+func (c *checker) queues() error {
+	err := c.space(spacePending, func(key, value []byte) error {
+		k, err := parsePendingKey(key)
+		if err != nil {
+			return err
+		}
+		did, err := parseDID(value)
+		if err != nil {
+			return err
+		}
+		if r, ok := c.repo(did, "pending row"); ok && (r.State != StatePending || r.Pending != k) {
+			c.report("pending row %+v names %s, which is %s with %+v", k, did, r.State, r.Pending)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.space(spaceRetry, func(key, _ []byte) error {
+		due, did, err := parseRetryKey(key)
+		if err != nil {
+			return err
+		}
+		if r, ok := c.repo(did, "retry row"); ok && r.loaded.due() != due {
+			c.report("retry row at %d names %s, which is %s and due at %d", due, did, r.State, r.loaded.due())
+		}
+		return nil
+	})
+}
+
+// records walks each repository's records, refs and blocks.
+func (c *checker) records() error {
+	return c.space(spaceOwner, func(key, value []byte) error {
+		o, err := parseOrdinalKey(spaceOwner, key)
+		if err != nil {
+			return err
+		}
+		did, err := parseDID(value)
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if c.row, ok = c.repo(did, "owner row"); !ok {
+			return nil
+		}
+		clear(c.blocks)
+		if err := c.recordRows(o); err != nil {
+			return err
+		}
+		return errors.Join(c.refRows(o), c.blockRows(o))
+	})
+}
+
+func (c *checker) recordRows(o Ordinal) error {
+	n := int64(0)
+	counts := map[string]int64{}
+	err := c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
+		_, p, err := parseRecordKey(key)
+		if err != nil {
+			return err
+		}
+		row, err := parseRecordRow(value)
+		if err != nil {
+			return err
+		}
+		n++
+		c.blocks[row.block]++
+		collection, _, valid := repo.SplitPath(p)
+		if valid == row.hidden {
+			c.report("record %s of %s: hidden is %v", p, c.row.DID, row.hidden)
+		}
+		if valid {
+			counts[string(collection)]++
+		}
+		return get(c.r, numberedKey(nil, spaceBlock, o, row.block), func(body []byte) error {
+			if cid := repo.HashCID(body); cid != row.cid {
+				c.report("record %s of %s: body hashes to %s, not %s", p, c.row.DID, cid, row.cid)
+			}
+			return nil
+		})
+	})
+	if errors.Is(err, ErrNotFound) {
+		c.report("records of %s: a body is missing", c.row.DID)
+		err = nil
+	}
+	if n != c.row.Records {
+		c.report("repository %s: %d records, its row says %d", c.row.DID, n, c.row.Records)
+	}
+	c.got[countRecords] += n
+	c.got[countCollections] += int64(len(counts))
+	for name, n := range counts {
+		err := get(c.r, collectionKey(nil, []byte(name), o), func(v []byte) error {
+			if has, err := parseCountValue(v); err != nil || has != n {
+				return fmt.Errorf("is %d instead of %d (%v)", has, n, err)
+			}
+			return nil
+		})
+		if err != nil {
+			c.report("collection count %s of %s: %v", name, c.row.DID, err)
+		}
+	}
+	return err
+}
+
+func (c *checker) refRows(o Ordinal) error {
+	listed := map[uint32]bool{}
+	err := c.each(numberedKey(nil, spaceRef, o, 0), ordinalKey(nil, spaceRef, o+1), func(key, value []byte) error {
+		_, block, err := parseNumberedKey(spaceRef, key)
+		if err != nil {
+			return err
+		}
+		n, err := parseCountValue(value)
+		listed[block] = true
+		if n != c.blocks[block] || n < 2 {
+			c.report("block %d of %s: ref row says %d, %d records hold it", block, c.row.DID, n, c.blocks[block])
+		}
+		return err
+	})
+	for block, n := range c.blocks {
+		if n > 1 && !listed[block] {
+			c.report("block %d of %s: %d records hold it and it has no ref row", block, c.row.DID, n)
+		}
+	}
+	return err
+}
+
+func (c *checker) blockRows(o Ordinal) error {
+	n := int64(0)
+	err := c.each(numberedKey(nil, spaceBlock, o, 0), ordinalKey(nil, spaceBlock, o+1), func(key, _ []byte) error {
+		_, block, err := parseNumberedKey(spaceBlock, key)
+		n++
+		if block >= c.row.NextBlock {
+			c.report("block %d of %s: the next to be given is %d", block, c.row.DID, c.row.NextBlock)
+		}
+		switch waits := c.superseded[numbered{o, block}]; {
+		case c.blocks[block] == 0 && !waits:
+			c.report("block %d of %s: nothing holds it and it is not superseded", block, c.row.DID)
+		case c.blocks[block] > 0 && waits:
+			c.report("block %d of %s: superseded, and %d records hold it", block, c.row.DID, c.blocks[block])
+		}
+		return err
+	})
+	if n != c.row.Blocks {
+		c.report("repository %s: %d blocks, its row says %d", c.row.DID, n, c.row.Blocks)
+	}
+	c.got[countBlocks] += n
+	return err
+}
+
+// strays looks for bulk rows of ordinals that nobody owns.
+func (c *checker) strays() error {
+	for _, space := range []byte{spaceRecord, spaceBlock, spaceRef, spaceListing} {
+		it, err := c.r.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: spaceEnd(space)})
+		if err != nil {
+			return engineError(err)
+		}
+		for ok := it.First(); ok && c.ctx.Err() == nil; {
+			o := parseOrdinal(it.Key()[1:])
+			err := get(c.r, ordinalKey(nil, spaceOwner, o), func([]byte) error { return nil })
+			if err != nil && !c.inLease(o) {
+				c.report("%s of ordinal %d: nobody owns it (%v)", spaceNames[space], o, err)
+			}
+			ok = it.SeekGE(ordinalKey(nil, space, o+1))
+		}
+		if err := it.Close(); err != nil {
+			return engineError(err)
+		}
+	}
+	return c.ctx.Err()
+}
+
+// collections looks for counts of what is not there; the counts themselves were compared
+// from the records' side.
+func (c *checker) collections() error {
+	n := int64(0)
+	err := c.space(spaceCollection, func(key, _ []byte) error {
+		n++
+		_, _, err := parseCollectionKey(key)
+		return err
+	})
+	if n != c.got[countCollections] {
+		c.report("collection rows: %d, the records make %d", n, c.got[countCollections])
+	}
+	return err
+}
+
+// log checks that ids follow one another without a gap, that times rise, and that imports
+// have their listings.
+func (c *checker) log() error {
+	at, last := uint64(0), int64(0)
+	err := c.space(spaceEvent, func(key, value []byte) error {
+		id, err := parseEventKey(key)
+		if err != nil {
+			return err
+		}
+		var e entryV1
+		if err := c.s.codec.decode(value, &e); err != nil {
+			return err
+		}
+		if at != 0 && id != at {
+			c.report("event %d follows the entry that ends before %d", id, at)
+		}
+		if e.Time <= last {
+			c.report("event %d: time %d is not after %d", id, e.Time, last)
+		}
+		at, last = id+e.ids(), e.Time+int64(e.ids())-1
+		c.got[countEvents] += int64(e.ids())
+		if e.Kind != entryImport {
+			return nil
+		}
+		return c.listing(id, &e)
+	})
+	if at != 0 && at != c.next {
+		c.report("the log ends before %d, the next id is %d", at, c.next)
+	}
+	return err
+}
+
+func (c *checker) listing(id uint64, e *entryV1) error {
+	did, err := parseDID(e.DID)
+	if err != nil {
+		return err
+	}
+	if r, err := c.s.loadRepo(c.r, did); err != nil || r.Ordinal != e.Ordinal {
+		return nil // wiped since
+	}
+	ops := uint32(0)
+	err = c.each(ordinalKey(nil, spaceListing, e.Ordinal), ordinalKey(nil, spaceListing, e.Ordinal+1), func(key, value []byte) error {
+		_, first, err := parseNumberedKey(spaceListing, key)
+		if err != nil {
+			return err
+		}
+		if first != ops {
+			c.report("event %d: a listing row starts at op %d, not %d", id, first, ops)
+		}
+		l, err := newListingReader(value)
+		for err == nil {
+			var more bool
+			if more, err = l.next(); !more {
+				break
+			}
+			ops++
+		}
+		return err
+	})
+	if ops != e.Count {
+		c.report("event %d: the listing has %d ops, the entry says %d", id, ops, e.Count)
+	}
+	return err
+}
+
+func (c *checker) counters() error {
+	for i, name := range countNames {
+		if c.got[i] != c.want[i] {
+			c.report("counter %s is %d, the rows make %d", name, c.want[i], c.got[i])
+		}
+		err := get(c.r, countKey(name), func(v []byte) error {
+			if n, err := decodeCount(name, v); err != nil || n != c.want[i] {
+				return fmt.Errorf("is %d on disk and %d in memory (%v)", n, c.want[i], err)
+			}
+			return nil
+		})
+		if err != nil && (!errors.Is(err, ErrNotFound) || c.want[i] != 0) {
+			c.report("counter %s: %v", name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+// Package storetest opens stores for tests and makes up repositories for them.
+package storetest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Open opens a store in memory (o.FS and o.Dir may say otherwise). When the test ends, the
+// store is checked and closed.
+func Open(t testing.TB, o store.Options) *store.Store {
+	t.Helper()
+	if o.FS == nil {
+		o.FS = vfs.NewMem()
+	}
+	if o.Dir == "" {
+		o.Dir = "db"
+	}
+	s, err := store.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		Check(t, s)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Check fails the test with every difference that the store finds in itself.
+func Check(t testing.TB, s *store.Store) {
+	t.Helper()
+	n, err := s.Check(t.Context(), func(d string) { t.Error("check:", d) })
+	if err != nil && t.Context().Err() == nil {
+		t.Errorf("check: %v", err)
+	}
+	if n > 0 {
+		t.Errorf("check: %d differences", n)
+	}
+}
+
+// DID makes a did:plc of a number.
+func DID(n int) string {
+	const letters = "abcdefghijklmnopqrstuvwxyz234567"
+	b := []byte("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
+	for i := len(b) - 1; n > 0; i-- {
+		b[i] = letters[n%32]
+		n /= 32
+	}
+	return string(b)
+}
+
+// Rev makes a TID of a number.
+func Rev(n int) string {
+	const letters = "234567abcdefghijklmnopqrstuvwxyz"
+	b := []byte("3kaaaaaaaaaaa")
+	for i := len(b) - 1; n > 0; i-- {
+		b[i] = letters[n%32]
+		n /= 32
+	}
+	for i := 2; i < len(b); i++ {
+		if b[i] == 'a' {
+			b[i] = '2'
+		}
+	}
+	return string(b)
+}
+
+// Commit is a commit block with a signature of no worth.
+func Commit(did, rev string, data repo.CID) []byte {
+	link := cbor.Tag{Number: 42, Content: data.AppendBytes([]byte{0})}
+	enc, err := cbor.CanonicalEncOptions().EncMode()
+	if err != nil {
+		panic(err)
+	}
+	b, err := enc.Marshal(map[string]any{"did": did, "rev": rev, "sig": make([]byte, 64), "data": link, "prev": nil, "version": 3})
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Text is a record of some text.
+func Text(text string) []byte {
+	b, err := cbor.Marshal(map[string]string{"text": text})
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Records are the contents of a repository: path → record bytes.
+type Records map[string][]byte
+
+// Random makes n records over some collections; some are equal to one another, and about
+// one in fifty has a path that is no valid collection/rkey.
+func Random(rng *rand.Rand, n int) Records {
+	m := Records{}
+	for len(m) < n {
+		path := fmt.Sprintf("app.test.c%d/%s", rng.IntN(4), Rev(rng.IntN(1<<30)))
+		if rng.IntN(50) == 0 {
+			path = fmt.Sprintf("no path %d", rng.IntN(1000))
+		}
+		m[path] = Text(fmt.Sprint("text ", rng.IntN(4*n+1)))
+	}
+	return m
+}
+
+// Paths are the paths in MST order.
+func (m Records) Paths() []string {
+	paths := make([]string, 0, len(m))
+	for p := range m {
+		paths = append(paths, p)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// Import is m as the first copy of a repository whose row stands in the store. Done is left
+// to the caller.
+func (m Records) Import(r store.Repo, rev string) store.Import {
+	data := repo.HashCID([]byte(rev))
+	numbers := map[repo.CID]int{}
+	for _, p := range m.Paths() {
+		c := repo.HashCID(m[p])
+		if _, ok := numbers[c]; !ok {
+			numbers[c] = len(numbers)
+		}
+	}
+	return store.Import{
+		DID: r.DID, Attempt: r.Attempt, Rev: rev, Blocks: len(numbers),
+		Walk: func(fn func(repo.Leaf) error) error {
+			for _, p := range m.Paths() {
+				c := repo.HashCID(m[p])
+				l := repo.Leaf{Key: []byte(p), CID: c, Block: numbers[c], Record: m[p], Valid: repo.ValidPath([]byte(p))}
+				if err := fn(l); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Complete: func(_ *store.Batch, r *store.Repo) {
+			r.State, r.Rev, r.Data, r.Commit = store.StateSynced, rev, data, Commit(r.DID, rev, data)
+		},
+	}
+}
