@@ -176,6 +176,9 @@ func (d *Directory) Purge(did string) {
 	delete(d.flights, did)
 }
 
+// Close closes idle connections. Lookups under way go on.
+func (d *Directory) Close() { d.client.CloseIdleConnections() }
+
 // board finds the answer in the cache (no flight), or joins the flight for did, or opens one to lead.
 func (d *Directory) board(did string) (a answer, f *flight, lead bool) {
 	d.mu.Lock()
