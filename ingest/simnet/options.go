@@ -62,7 +62,7 @@ func (o Options) validate() error {
 		}
 	}
 	if o.Empty+o.OddKeys > o.Repos {
-		errs = append(errs, fmt.Errorf("Empty %d and OddKeys %d exceed Repos %d", o.Empty, o.OddKeys, o.Repos))
+		errs = append(errs, fmt.Errorf("accounts Empty %d and OddKeys %d exceed Repos %d", o.Empty, o.OddKeys, o.Repos))
 	}
 	return errors.Join(errs...)
 }
