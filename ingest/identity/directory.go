@@ -148,10 +148,10 @@ func (d *Directory) Resolve(ctx context.Context, did string) (Identity, error) {
 		a, f, lead := d.board(did)
 		switch {
 		case f == nil:
-			d.metrics.lookups.WithLabelValues("hit").Inc()
+			d.metrics.hits.Inc()
 			return a.ident, a.err
 		case lead:
-			d.metrics.lookups.WithLabelValues("miss").Inc()
+			d.metrics.misses.Inc()
 			d.fly(ctx, did, f)
 			return f.ident, f.err
 		}
@@ -163,7 +163,7 @@ func (d *Directory) Resolve(ctx context.Context, did string) (Identity, error) {
 		if f.abandoned {
 			continue // take over
 		}
-		d.metrics.lookups.WithLabelValues("coalesced").Inc()
+		d.metrics.coalesced.Inc()
 		return f.ident, f.err
 	}
 }

@@ -56,11 +56,11 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 	if handle, err := parsed.DeclaredHandle(); err == nil {
 		ident.Handle = handle.String()
 	}
-	key, err := parsed.PublicKey()
-	if err != nil {
+	var err error
+	if ident.PublicKey, err = parsed.PublicKey(); err != nil {
 		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoKey)
 	}
-	ident.PublicKey, ident.Key = key, key.DIDKey()
+	ident.Key = keyText(parsed.Keys["atproto"], ident.PublicKey)
 	service, ok := parsed.Services["atproto_pds"]
 	if !ok {
 		return Identity{}, fmt.Errorf("document of %s: %w", did, ErrNoPDS)
@@ -69,6 +69,15 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoPDS)
 	}
 	return ident, nil
+}
+
+// keyText is the did:key of a method that parsed as key. A Multikey holds it already; compressing the point
+// again would double the cost of parsing.
+func keyText(method identity.VerificationMethod, key atcrypto.PublicKey) string {
+	if method.Type == "Multikey" {
+		return "did:key:" + method.PublicKeyMultibase
+	}
+	return key.DIDKey()
 }
 
 // parseOrigin reduces an endpoint to its origin, in one spelling per host: it keys whatever is counted per host.

@@ -3,17 +3,22 @@ package identity
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	lookups *prometheus.CounterVec // result: hit, miss, coalesced
+	// of cistern_identity_lookups_total, by result:
+	hits, misses, coalesced prometheus.Counter
+
 	fetches *prometheus.CounterVec // method: plc, web; outcome: ok, not_found, invalid, rate_limited, error
 	seconds prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, error) {
+	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cistern_identity_lookups_total",
+		Help: "Identity lookups by how they were answered.",
+	}, []string{"result"})
 	m := &metrics{
-		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_identity_lookups_total",
-			Help: "Identity lookups by how they were answered.",
-		}, []string{"result"}),
+		hits:      lookups.WithLabelValues("hit"),
+		misses:    lookups.WithLabelValues("miss"),
+		coalesced: lookups.WithLabelValues("coalesced"),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_identity_fetches_total",
 			Help: "DID documents asked for over the network, by DID method and outcome.",
@@ -28,7 +33,7 @@ func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, er
 		Name: "cistern_identity_cache_entries",
 		Help: "Identities and failures held in the cache.",
 	}, entries)
-	for _, c := range []prometheus.Collector{m.lookups, m.fetches, m.seconds, size} {
+	for _, c := range []prometheus.Collector{lookups, m.fetches, m.seconds, size} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
