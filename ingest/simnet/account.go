@@ -99,7 +99,7 @@ func (a *Account) Truth() Truth {
 	s := a.load()
 	t := Truth{
 		DID: a.did, Handle: a.handle, Rev: s.rev, Commit: s.root.cid, Data: s.data,
-		Host: a.host.URL(), Key: a.key.public.DIDKey(), Status: a.status,
+		Host: a.host.URL(), Key: "did:key:" + a.key.text, Status: a.status,
 		Records: make(map[string]repo.CID, len(s.leaves)),
 	}
 	for _, l := range s.leaves {

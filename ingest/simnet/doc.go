@@ -29,6 +29,7 @@
 //   - host.go: Host, one server with faults and a request log
 //   - pds.go, plc.go, relay.go, query.go: what the three kinds of server answer
 //   - fault.go: the faults and their injection; hostile.go: what a faulty host answers
+//   - forge.go: parts for repositories that no correct host would make
 //   - car.go, cbor.go, key.go: encodings and signatures
 //   - record.go, words.go: plausible records
 package simnet

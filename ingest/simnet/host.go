@@ -27,6 +27,8 @@ type Host struct {
 	serving    *errgroup.Group
 	injections []*Injection
 	log        Log
+	active     int        // requests being answered
+	idle       *sync.Cond // says that active fell to 0
 }
 
 // Log is what a host has been asked so far.
@@ -50,9 +52,11 @@ type call struct {
 const getRepo = "com.atproto.sync.getRepo"
 
 func newHost(name string, answer func(http.ResponseWriter, *http.Request, call)) *Host {
-	return &Host{name: name, answer: answer, log: Log{
+	h := &Host{name: name, answer: answer, log: Log{
 		Requests: make(map[string]int), Fetches: make(map[string][]time.Time),
 	}}
+	h.idle = sync.NewCond(&h.mu)
+	return h
 }
 
 // URL is the base URL of the host, without a trailing slash; "" before it was first up.
@@ -91,7 +95,8 @@ func (h *Host) Up() error {
 	return nil
 }
 
-// Down makes the host refuse connections and breaks those it has. It does nothing if it is down.
+// Down makes the host refuse connections, breaks those it has, and waits for their handlers. It
+// does nothing if it is down.
 func (h *Host) Down() error {
 	h.mu.Lock()
 	server, serving := h.server, h.serving
@@ -103,6 +108,11 @@ func (h *Host) Down() error {
 	err := server.Close()
 	if serveErr := serving.Wait(); !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.active > 0 {
+		h.idle.Wait()
 	}
 	return err
 }
@@ -170,6 +180,7 @@ func parseCall(r *http.Request) call {
 func (h *Host) enter(c call) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.active++
 	h.log.Requests[c.endpoint]++
 	if c.endpoint == getRepo {
 		h.log.Fetches[c.did] = append(h.log.Fetches[c.did], time.Now())
@@ -179,12 +190,14 @@ func (h *Host) enter(c call) {
 }
 
 func (h *Host) leave(c call) {
-	if c.endpoint != getRepo {
-		return
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.log.InFlight--
+	if c.endpoint == getRepo {
+		h.log.InFlight--
+	}
+	if h.active--; h.active == 0 {
+		h.idle.Broadcast()
+	}
 }
 
 // isPDS says whether the host is one of the fleet.

@@ -17,6 +17,7 @@ import (
 // commits have equal bytes (invariant 1); indigo's keys take theirs from the system.
 type signer struct {
 	public atcrypto.PublicKey
+	text   string   // of public, as a multibase
 	order  *big.Int // of the curve's group
 	k256   *secec.PrivateKey
 	p256   *ecdsa.PrivateKey
@@ -51,8 +52,11 @@ func parseSigner(secret []byte, p256 bool) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.public, err = private.PublicKey()
-	return s, err
+	if s.public, err = private.PublicKey(); err != nil {
+		return nil, err
+	}
+	s.text = s.public.Multibase()
+	return s, nil
 }
 
 // sign returns the 64-byte signature of content with a low S, as the protocol demands.

@@ -46,7 +46,7 @@ func (a *Account) document() (map[string]any, bool) {
 func (a *Account) verificationMethod() map[string]any {
 	vm := map[string]any{"id": a.did + "#atproto", "type": "Multikey", "controller": a.did}
 	if !a.legacy {
-		vm["publicKeyMultibase"] = a.key.public.Multibase()
+		vm["publicKeyMultibase"] = a.key.text
 		return vm
 	}
 	vm["id"] = "#atproto"

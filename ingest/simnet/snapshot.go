@@ -109,12 +109,11 @@ func (t *treeBuilder) build(leaves []leaf, layer int) repo.CID {
 		}
 		t.blocks = append(t.blocks, block{l.cid, l.data, true})
 		right := t.link(rest[1:end], layer-1)
-		entries = appendEntry(entries, prev, l, right)
+		shared := mst.CountPrefixLen([]byte(prev), []byte(l.path))
+		entries = appendEntry(entries, shared, l.path[shared:], l.cid, right)
 		prev, rest = l.path, rest[end:]
 	}
-	node := appendHead(make([]byte, 0, len(entries)+64), 5, 2)
-	node = append(appendHead(appendText(node, "e"), 4, count), entries...)
-	node = appendValue(appendText(node, "l"), left)
+	node := encodeNode(left, count, entries)
 	cid := repo.HashCID(node)
 	t.blocks[at] = block{cid: cid, data: node}
 	return cid
@@ -128,13 +127,18 @@ func (t *treeBuilder) link(leaves []leaf, layer int) any {
 	return t.build(leaves, layer)
 }
 
-// appendEntry writes one entry of a node: the path is what it adds to the one before.
-func appendEntry(b []byte, prev string, l leaf, right any) []byte {
-	shared := mst.CountPrefixLen([]byte(prev), []byte(l.path))
-	suffix := l.path[shared:]
+// appendEntry writes one entry of a node: its path is what it adds to the one before.
+func appendEntry(b []byte, shared int, suffix string, value repo.CID, right any) []byte {
 	b = appendHead(b, 5, 4)
 	b = append(appendHead(appendText(b, "k"), 2, uint64(len(suffix))), suffix...)
-	b = appendHead(appendText(b, "p"), 0, uint64(shared))
+	b = appendInt(appendText(b, "p"), int64(shared))
 	b = appendValue(appendText(b, "t"), right)
-	return appendValue(appendText(b, "v"), l.cid)
+	return appendValue(appendText(b, "v"), value)
+}
+
+// encodeNode is the node that holds encoded entries.
+func encodeNode(left any, count uint64, entries []byte) []byte {
+	node := appendHead(make([]byte, 0, len(entries)+64), 5, 2)
+	node = append(appendHead(appendText(node, "e"), 4, count), entries...)
+	return appendValue(appendText(node, "l"), left)
 }

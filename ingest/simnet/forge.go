@@ -1,0 +1,71 @@
+package simnet
+
+import (
+	"encoding/binary"
+
+	"cistern/ingest/repo"
+)
+
+// Entry is one entry of a tree node made by hand. Nothing in it needs to be right.
+type Entry struct {
+	Prefix int    // bytes shared with the entry before, by its own claim
+	Suffix string // the rest of the path
+	Value  repo.CID
+	Right  repo.CID // the subtree after it; zero for none
+}
+
+// EncodeNode is a tree node; a zero left is none.
+func EncodeNode(left repo.CID, entries ...Entry) []byte {
+	var body []byte
+	for _, e := range entries {
+		body = appendEntry(body, e.Prefix, e.Suffix, e.Value, optional(e.Right))
+	}
+	return encodeNode(optional(left), uint64(len(entries)), body)
+}
+
+func optional(c repo.CID) any {
+	if c.Defined() {
+		return c
+	}
+	return nil
+}
+
+// Forge signs, with the account's key, a commit with a new rev over whatever tree data names, and
+// returns a CAR of it and the blocks, under their true CIDs. The account's Truth does not change;
+// send the CAR with a Mutated fault.
+func (a *Account) Forge(data repo.CID, blocks ...[]byte) []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.load()
+	root := commitBlock(a.did, a.tick(), data, a.key.sign)
+	all := []block{root}
+	for _, b := range blocks {
+		all = append(all, block{cid: repo.HashCID(b), data: b})
+	}
+	return encodeCAR(root.cid, all)
+}
+
+// Blocks lists the blocks of the repository, the commit first, as a correct host sends them.
+func (a *Account) Blocks() [][]byte {
+	var all [][]byte
+	for _, b := range a.snapshot().blocks() {
+		all = append(all, b.data)
+	}
+	return all
+}
+
+// Span is where a block lies in a CAR: its section from Start, its data from Data to End.
+type Span struct{ Start, Data, End int }
+
+// Spans finds the blocks of a CAR made here.
+func Spans(car []byte) []Span {
+	var spans []Span
+	header, n := binary.Uvarint(car)
+	for at := n + int(header); at < len(car); {
+		size, n := binary.Uvarint(car[at:])
+		end := at + n + int(size)
+		spans = append(spans, Span{Start: at, Data: at + n + repo.CIDBytes, End: end})
+		at = end
+	}
+	return spans
+}
