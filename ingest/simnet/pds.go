@@ -41,9 +41,9 @@ func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 	case getRepo:
 		p.getRepo(w, r, c, a, state)
 	case "com.atproto.sync.getLatestCommit":
-		writeLatest(w, a, state)
+		writeLatest(w, a, c.did, state)
 	case "com.atproto.sync.getRepoStatus":
-		writeStatus(w, a, state)
+		writeStatus(w, a, c.did, state)
 	case "com.atproto.repo.getRecord", "com.atproto.repo.listRecords", "com.atproto.repo.describeRepo":
 		p.query(w, r, c, a, state)
 	default:
@@ -100,9 +100,9 @@ func writeUnavailable(w http.ResponseWriter, state Status, did string) {
 	writeError(w, http.StatusBadRequest, code, message)
 }
 
-func writeStatus(w http.ResponseWriter, a *Account, state Status) {
+func writeStatus(w http.ResponseWriter, a *Account, did string, state Status) {
 	if state == Deleted {
-		writeUnavailable(w, state, "")
+		writeUnavailable(w, state, did)
 		return
 	}
 	out := map[string]any{"did": a.did, "active": state == Active}
@@ -114,9 +114,9 @@ func writeStatus(w http.ResponseWriter, a *Account, state Status) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-func writeLatest(w http.ResponseWriter, a *Account, state Status) {
+func writeLatest(w http.ResponseWriter, a *Account, did string, state Status) {
 	if state != Active {
-		writeUnavailable(w, state, "")
+		writeUnavailable(w, state, did)
 		return
 	}
 	s := a.snapshot()

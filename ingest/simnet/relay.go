@@ -15,9 +15,9 @@ func (n *Network) serveRelay(w http.ResponseWriter, r *http.Request, c call) {
 		}
 		switch c.endpoint {
 		case "com.atproto.sync.getRepoStatus":
-			writeStatus(w, a, a.stateAt(nil))
+			writeStatus(w, a, c.did, a.stateAt(nil))
 		case "com.atproto.sync.getLatestCommit":
-			writeLatest(w, a, a.stateAt(nil))
+			writeLatest(w, a, c.did, a.stateAt(nil))
 		default:
 			http.Redirect(w, r, a.Host().URL()+r.URL.RequestURI(), http.StatusFound)
 		}
