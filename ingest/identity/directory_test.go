@@ -313,7 +313,12 @@ func TestUnusableDocuments(t *testing.T) {
 		{doc(key, pds("https://Host.Example:443/")), nil, "https://host.example"}, // one spelling per host
 		{doc(key, pds("http://[::ABCD]:81")), nil, "http://[::abcd]:81"},
 		{doc(key, pds("http://a.example:80"), `"alsoKnownAs":["at://!!","https://x","at://Ok.Example"]`), nil, "http://a.example"},
+		{doc(key, pds("https://host.example.:0444")), nil, "https://host.example:444"},
 		{doc(key), identity.ErrNoPDS, ""},
+		{doc(key, pds("https://[fe80::1%25eth0]")), identity.ErrNoPDS, ""},
+		{doc(key, pds("https://höst.example")), identity.ErrNoPDS, ""}, // names are sent as punycode
+		{doc(key, pds("https://host.example:99999")), identity.ErrNoPDS, ""},
+		{doc(key, pds("https://host.example:")), identity.ErrNoPDS, ""},
 		{doc(key, pds("ftp://host.example")), identity.ErrNoPDS, ""},
 		{doc(key, pds("https://user@host.example")), identity.ErrNoPDS, ""},
 		{doc(key, pds("https://host.example/path")), identity.ErrNoPDS, ""},

@@ -2,9 +2,11 @@ package identity
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -92,15 +94,46 @@ func parseOrigin(text string) (string, error) {
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
 		return "", fmt.Errorf("endpoint %.200q is more than an origin", text)
 	}
-	host, port := strings.ToLower(u.Hostname()), u.Port()
-	if host == "" || strings.HasSuffix(u.Host, ":") {
-		return "", fmt.Errorf("endpoint %.200q names no host", text)
+	host, err := canonicalHost(u.Hostname())
+	if err != nil {
+		return "", fmt.Errorf("endpoint %.200q: %w", text, err)
 	}
-	if addr, err := netip.ParseAddr(host); err == nil && addr.Is6() {
-		host = "[" + addr.String() + "]"
+	if strings.HasSuffix(u.Host, ":") {
+		return "", fmt.Errorf("endpoint %.200q ends before its port", text)
 	}
-	if port != "" && port != map[string]string{"https": "443", "http": "80"}[u.Scheme] {
-		host += ":" + port
+	if u.Port() != "" {
+		port, err := strconv.ParseUint(u.Port(), 10, 16)
+		if err != nil || port == 0 {
+			return "", fmt.Errorf("endpoint %.200q has no valid port", text)
+		}
+		if port != map[string]uint64{"https": 443, "http": 80}[u.Scheme] {
+			host += ":" + strconv.FormatUint(port, 10)
+		}
 	}
 	return u.Scheme + "://" + host, nil
+}
+
+// hostTextMax bounds a host name (RFC 1035: 253 characters).
+const hostTextMax = 253
+
+// canonicalHost is one spelling of a DNS name or address, as a URL wants it.
+func canonicalHost(host string) (string, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		switch {
+		case addr.Zone() != "":
+			return "", errors.New("address bound to an interface")
+		case addr.Is6():
+			return "[" + addr.String() + "]", nil
+		}
+		return addr.String(), nil
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if len(host) > hostTextMax {
+		return "", fmt.Errorf("host name of %d bytes", len(host))
+	}
+	if host == "" || strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" ||
+		strings.HasPrefix(host, ".") || strings.HasSuffix(host, ".") {
+		return "", fmt.Errorf("%q is no host name", host)
+	}
+	return host, nil
 }
