@@ -1,0 +1,97 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// open lets every web page read: there is nothing on the public listener that is not public.
+func open(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Expose-Headers", "*")
+		if r.Method == http.MethodOptions {
+			h.Set("Access-Control-Allow-Methods", "GET, HEAD")
+			h.Set("Access-Control-Allow-Headers", "*")
+			h.Set("Access-Control-Max-Age", "86400")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// guard admits the operator only (invariant 7).
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.admit(r); err != nil {
+			s.metrics.requests.WithLabelValues("guard", "refused").Inc()
+			s.answer(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) admit(r *http.Request) error {
+	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
+		return refuse("Forbidden", "origin %s is not this server", echo(strings.Join(origin, ", ")))
+	}
+	switch {
+	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
+		return nil // probes come by any name and tell nothing
+	case s.opts.AdminToken == "" && !ownHost(r):
+		return refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", echo(r.Host))
+	case s.opts.AdminToken != "" && !s.hasToken(r):
+		return refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")
+	}
+	return nil
+}
+
+// hasToken compares in constant time, whatever the lengths.
+func (s *Server) hasToken(r *http.Request) bool {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		user, password, ok := r.BasicAuth()
+		if !ok || user != "admin" {
+			return false
+		}
+		given = password
+	}
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(s.opts.AdminToken))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// sameOrigin says whether the one Origin header names the host that was asked for.
+func sameOrigin(origin []string, host string) bool {
+	u, err := url.Parse(origin[0])
+	return len(origin) == 1 && err == nil && (u.Scheme == "http" || u.Scheme == "https") && strings.EqualFold(u.Host, host)
+}
+
+// ownHost says whether the request names us by a loopback name or the address it came in on, so
+// that a name of somebody else's which resolves to us (DNS rebinding) does not do.
+func ownHost(r *http.Request) bool {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	if ip.Unmap().IsLoopback() {
+		return true
+	}
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return ok && local.AddrPort().Addr().Unmap().WithZone("") == ip.Unmap().WithZone("")
+}

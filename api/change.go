@@ -1,0 +1,202 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+
+	"cistern/store"
+)
+
+// outcome is what became of one item of a list.
+type outcome struct {
+	DID     string `json:"did"`
+	Result  string `json:"result,omitempty"`
+	Error   string `json:"error,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// change alters one row under its lock and says what it did. It writes the row when it altered it.
+type change func(b *store.Batch, row *store.Repo) (result string, err error)
+
+// track is PUT /repos: follow these, at the operator's wish.
+func (s *Server) track(w http.ResponseWriter, r *http.Request) error { return s.changeAll(w, r, track) }
+
+func track(b *store.Batch, row *store.Repo) (string, error) {
+	result := "known"
+	if row.Tracked == store.ByOperator {
+		return result, nil
+	}
+	if row.Tracked == store.Untracked {
+		result = "added"
+		if row.Known() {
+			row.Attempt++
+			if row.Ordinal == 0 && !row.Status.Hidden() {
+				b.Account(row) // a purge told consumers that the account is gone
+			}
+		}
+		enqueue(row)
+	}
+	row.Tracked = store.ByOperator
+	if row.State == store.StatePending {
+		row.Pending.Priority = store.PriorityOperator
+	}
+	b.PutRepo(row)
+	return result, nil
+}
+
+// enqueue puts row into the pending queue, ahead of what nobody waits for.
+func enqueue(row *store.Repo) {
+	row.State = store.StatePending
+	row.Pending.Priority = store.PriorityOperator
+}
+
+// untrack is DELETE /repos: stop following these, keep what we hold of them, or wipe it with ?purge=true.
+func (s *Server) untrack(w http.ResponseWriter, r *http.Request) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	purging, err := q.bool("purge")
+	if err != nil {
+		return err
+	}
+	if purging {
+		return s.changeAll(w, r, purge)
+	}
+	return s.changeAll(w, r, untrack)
+}
+
+func untrack(b *store.Batch, row *store.Repo) (string, error) {
+	if !row.Known() {
+		return "not found", nil
+	}
+	if row.Tracked != store.Untracked {
+		stop(row)
+		row.Attempt++
+		b.PutRepo(row)
+	}
+	return "removed", nil
+}
+
+// stop takes row out of every queue. That an account is gone remains true, but nobody looks again.
+func stop(row *store.Repo) {
+	row.Tracked = store.Untracked
+	if row.State != store.StateGone {
+		row.State = store.StateIdle
+	}
+	row.Retry.Next = 0
+}
+
+// purge wipes the data. Consumers are told by an account event, since to them the account no longer
+// exists; the row keeps the status that its host states.
+func purge(b *store.Batch, row *store.Repo) (string, error) {
+	if !row.Known() {
+		return "not found", nil
+	}
+	held := row.Ordinal != 0
+	if err := b.Wipe(row); err != nil { // raises Attempt
+		return "", err
+	}
+	stop(row)
+	if held {
+		gone := *row
+		gone.Status = store.StatusDeleted
+		b.Account(&gone)
+	}
+	b.PutRepo(row)
+	return "purged", nil
+}
+
+// resync is POST /repos/resync: fetch these again now.
+func (s *Server) resync(w http.ResponseWriter, r *http.Request) error {
+	return s.changeAll(w, r, resync)
+}
+
+func resync(b *store.Batch, row *store.Repo) (string, error) {
+	switch {
+	case !row.Known():
+		return "not found", nil
+	case row.Tracked == store.Untracked:
+		return "not tracked", nil
+	case row.State == store.StatePending && row.Pending.Priority == store.PriorityOperator:
+		return "queued", nil
+	case row.State != store.StatePending:
+		row.Attempt++
+	}
+	enqueue(row)
+	b.PutRepo(row)
+	return "queued", nil
+}
+
+// changeAll applies do to every DID of the body and answers with what became of each.
+func (s *Server) changeAll(w http.ResponseWriter, r *http.Request, do change) error {
+	dids, err := readDIDs(w, r)
+	if err != nil {
+		return err
+	}
+	out := make([]outcome, len(dids))
+	results := make(map[string]string, len(dids))
+	for i, did := range dids {
+		out[i].DID = did
+		if reason := badDID(did); reason != "" {
+			out[i] = outcome{DID: clip(did), Error: "InvalidDID", Message: echo(did) + " is not a DID: " + reason}
+			continue
+		}
+		results[did] = ""
+	}
+	if err := s.apply(results, do); err != nil {
+		return err
+	}
+	for i := range out {
+		if out[i].Error == "" {
+			out[i].Result = results[out[i].DID]
+		}
+	}
+	return writeList(w, r, out)
+}
+
+// clip bounds what an answer repeats of an item.
+func clip(did string) string { return did[:min(len(did), didBytesMax)] }
+
+// apply fills results, whose keys are DIDs. It returns when all changes are durable.
+func (s *Server) apply(results map[string]string, do change) error {
+	if len(results) == 0 {
+		return nil
+	}
+	dids := make([]string, 0, len(results))
+	for did := range results {
+		dids = append(dids, did)
+	}
+	slices.Sort(dids) // locks are taken in this order everywhere
+	defer s.opts.Wake()
+	for chunk := range slices.Chunk(dids, changesMax) {
+		wait, err := s.applyBatch(chunk, results, do)
+		if err == nil {
+			err = wait()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyBatch changes some rows at once. Their locks are held until the batch is applied, not until it is durable.
+func (s *Server) applyBatch(dids []string, results map[string]string, do change) (wait func() error, err error) {
+	b := s.store.NewBatch()
+	for _, did := range dids {
+		defer s.store.Lock(did)()
+	}
+	for _, did := range dids {
+		row, err := s.store.RepoOrNew(did)
+		if err == nil {
+			results[did], err = do(b, &row)
+		}
+		if err != nil {
+			b.Discard()
+			return nil, fmt.Errorf("change %s: %w", did, err)
+		}
+	}
+	return b.Commit()
+}

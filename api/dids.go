@@ -1,0 +1,141 @@
+package api
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+)
+
+// Content types of lists.
+const (
+	typeJSON   = "application/json"
+	typeNDJSON = "application/x-ndjson"
+)
+
+// wantsArray says whether a list is answered as one JSON array instead of JSON lines.
+func wantsArray(r *http.Request) bool {
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	switch {
+	case strings.Contains(accept, typeJSON):
+		return true
+	case strings.Contains(accept, typeNDJSON):
+		return false
+	}
+	return strings.Contains(r.Header.Get("Content-Type"), typeJSON)
+}
+
+// writeList answers with one JSON value for each item.
+func writeList[T any](w http.ResponseWriter, r *http.Request, items []T) error {
+	if wantsArray(r) {
+		if items == nil {
+			items = []T{}
+		}
+		writeJSON(w, http.StatusOK, items)
+		return nil
+	}
+	w.Header().Set("Content-Type", typeNDJSON)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	out := bufio.NewWriter(w)
+	lines := json.NewEncoder(out)
+	lines.SetEscapeHTML(false)
+	for i := range items {
+		if err := lines.Encode(&items[i]); err != nil {
+			return nil // the client's loss
+		}
+	}
+	_ = out.Flush() // likewise
+	return nil
+}
+
+// isJSON says whether the body claims to be JSON, which no form of a web page can.
+func isJSON(r *http.Request) bool {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && (t == typeJSON || t == typeNDJSON)
+}
+
+// readDIDs reads a request's list: JSON lines or an array, of {"did"} or bare strings. What
+// is in an item is for the caller to judge; an item of another shape is "".
+func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
+	if !isJSON(r) {
+		return nil, refuse("UnsupportedMediaType", "content type %s: want %s or %s", echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
+	}
+	body := bufio.NewReader(http.MaxBytesReader(w, r.Body, bodyBytesMax))
+	array, err := skipBracket(body)
+	if err != nil {
+		return nil, bodyError(err, 0)
+	}
+	items := json.NewDecoder(body)
+	if array {
+		if _, err := items.Token(); err != nil {
+			return nil, bodyError(err, 0)
+		}
+	}
+	var dids []string
+	for !array || items.More() {
+		var item json.RawMessage
+		err := items.Decode(&item)
+		if !array && errors.Is(err, io.EOF) {
+			return dids, nil
+		}
+		if err != nil {
+			return nil, bodyError(err, len(dids))
+		}
+		if len(dids) == bodyItemsMax {
+			return nil, refuse("PayloadTooLarge", "more than %d items: send several lists", bodyItemsMax)
+		}
+		dids = append(dids, didOf(item))
+	}
+	if _, err := items.Token(); err != nil {
+		return nil, bodyError(err, len(dids))
+	}
+	if _, err := items.Token(); !errors.Is(err, io.EOF) {
+		return nil, invalid("the body goes on after the end of its array")
+	}
+	return dids, nil
+}
+
+// skipBracket finds out whether the body is an array, without reading its bracket.
+func skipBracket(body *bufio.Reader) (array bool, err error) {
+	for {
+		b, err := body.ReadByte()
+		if errors.Is(err, io.EOF) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if b != ' ' && b != '\t' && b != '\r' && b != '\n' {
+			return b == '[', body.UnreadByte()
+		}
+	}
+}
+
+// bodyError says what is wrong with a body after n good items.
+func bodyError(err error, n int) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return refuse("PayloadTooLarge", "the body is longer than %d bytes: send several lists", large.Limit)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return invalid("the body ends within item %d", n+1)
+	}
+	return invalid("item %d is not JSON: %v", n+1, err)
+}
+
+func didOf(item json.RawMessage) string {
+	var s string
+	if json.Unmarshal(item, &s) == nil {
+		return s
+	}
+	var o struct {
+		DID string `json:"did"`
+	}
+	if json.Unmarshal(item, &o) != nil {
+		return ""
+	}
+	return o.DID
+}

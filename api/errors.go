@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// refusal is an error that is the client's to know: a name from the closed set that status
+// knows, and a sentence that says which value was wrong.
+type refusal struct {
+	name    string
+	message string
+}
+
+func (e *refusal) Error() string { return e.name + ": " + e.message }
+
+func refuse(name, format string, args ...any) error {
+	return &refusal{name: name, message: fmt.Sprintf(format, args...)}
+}
+
+func invalid(format string, args ...any) error { return refuse("InvalidRequest", format, args...) }
+
+// classify is the one place where an error becomes a status, a name and a message.
+func classify(err error) (status int, name, message string) {
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		return refusalStatus(r.name), r.name, r.message
+	case errors.Is(err, store.ErrCorrupt):
+		return http.StatusInternalServerError, "InternalError", "the store is damaged; the daemon stops"
+	case errors.Is(err, repo.ErrInvalid):
+		return http.StatusBadGateway, "InvalidRecord", "the stored record is not valid AT Protocol data and has no JSON form"
+	case errors.Is(err, store.ErrNotFound):
+		return http.StatusNotFound, "NotFound", "not found"
+	case errors.Is(err, store.ErrFutureCursor):
+		return http.StatusBadRequest, "FutureCursor", err.Error()
+	case errors.Is(err, store.ErrOutdatedCursor):
+		return http.StatusBadRequest, "OutdatedCursor", err.Error()
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable, "Unavailable", "the request was given up"
+	}
+	return http.StatusInternalServerError, "InternalError", "internal error; the daemon's log says more"
+}
+
+// refusalStatus is the status of a refusal. Those of the protocol are 400 as the reference PDS has them.
+func refusalStatus(name string) int {
+	switch name {
+	case "AuthRequired":
+		return http.StatusUnauthorized
+	case "Forbidden":
+		return http.StatusForbidden
+	case "NotFound":
+		return http.StatusNotFound
+	case "MethodNotAllowed":
+		return http.StatusMethodNotAllowed
+	case "PayloadTooLarge":
+		return http.StatusRequestEntityTooLarge
+	case "UnsupportedMediaType":
+		return http.StatusUnsupportedMediaType
+	case "UpgradeRequired":
+		return http.StatusUpgradeRequired
+	case "MethodNotImplemented":
+		return http.StatusNotImplemented
+	case "Unavailable":
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadRequest
+}
+
+// handler is a route. What it returns is answered by answer, unless it has answered itself.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// answer tells the client of err, and the log and Serve when it is ours.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
+	status, name, message := classify(err)
+	if status == http.StatusInternalServerError {
+		s.opts.Logger.LogAttrs(r.Context(), slog.LevelError, "request", slog.String("path", r.URL.Path), slog.Any("err", err))
+	}
+	s.watch(err)
+	switch status {
+	case http.StatusUnauthorized:
+		w.Header().Add("WWW-Authenticate", `Bearer realm="cistern"`)
+		w.Header().Add("WWW-Authenticate", `Basic realm="cistern", charset="UTF-8"`)
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	case http.StatusUpgradeRequired:
+		w.Header().Set("Upgrade", "websocket")
+	}
+	writeJSON(w, status, errorBody{Error: name, Message: message})
+}
+
+// watch makes Serve end when err says that our own bytes are damaged.
+func (s *Server) watch(err error) {
+	if errors.Is(err, store.ErrCorrupt) {
+		select {
+		case s.fatal <- err:
+		default:
+		}
+	}
+}
+
+type errorBody struct {
+	Error   string `json:"error"`
+	Message string `json:"message"`
+}
+
+// writeJSON answers with v. A client that went away is no error of ours.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":"InternalError","message":"answer has no JSON form"}`)
+	}
+	writeBody(w, status, body)
+}
+
+func writeBody(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) //nolint: the client's loss
+}

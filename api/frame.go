@@ -1,0 +1,166 @@
+package api
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// WebSocket frames (RFC 6455, section 5.2) as a server sends them: final, unmasked.
+const (
+	frameText  = 0x81
+	frameClose = 0x88
+	framePing  = 0x89
+	framePong  = 0x8a
+
+	// frameHeader is room for the header of a frame of 126 to 65,535 bytes, which is most of ours.
+	frameHeader = 4
+)
+
+// encoder appends events to a page, each as one text frame in hydrant's format.
+type encoder struct {
+	out     []byte
+	events  int
+	refused int // records that have no JSON form
+
+	// head is what consecutive events of one commit have in common.
+	head []byte
+	did  string
+	rev  string
+	live bool
+}
+
+// event appends ev.
+func (e *encoder) event(ev *store.Event) {
+	start := len(e.out)
+	e.out = append(e.out, `0000{"id":`...) // four bytes for the header
+	e.out = strconv.AppendUint(e.out, ev.ID, 10)
+	switch ev.Kind {
+	case store.KindRecord:
+		e.record(ev)
+	case store.KindIdentity:
+		e.identity(ev)
+	case store.KindAccount:
+		e.account(ev)
+	default:
+		e.out = e.out[:start] // a kind this format has no word for
+		return
+	}
+	e.out = sealFrame(append(e.out, "}}"...), start)
+	e.events++
+}
+
+func (e *encoder) record(ev *store.Event) {
+	if ev.DID != e.did || ev.Rev != e.rev || ev.Live != e.live || e.head == nil {
+		e.did, e.rev, e.live = ev.DID, ev.Rev, ev.Live
+		e.head = append(e.head[:0], `,"type":"record","record":{"live":`...)
+		e.head = strconv.AppendBool(e.head, ev.Live)
+		e.head = appendString(append(e.head, `,"did":`...), ev.DID)
+		e.head = appendString(append(e.head, `,"rev":`...), ev.Rev)
+		e.head = append(e.head, `,"collection":`...)
+	}
+	out := append(e.out, e.head...)
+	out = appendString(out, ev.Collection)
+	out = appendString(append(out, `,"rkey":`...), ev.Rkey)
+	out = append(append(append(out, `,"action":"`...), ev.Action.String()...), '"')
+	if ev.Action != store.Delete {
+		out = e.body(out, ev.Record)
+		out = append(out, `,"cid":"`...)
+		out = append(ev.CID.AppendText(out), '"')
+	}
+	e.out = out
+}
+
+// body appends the record, or nothing for one that has no JSON form: its CID still says which.
+func (e *encoder) body(out, record []byte) []byte {
+	mark := len(out)
+	out, err := repo.AppendJSON(append(out, `,"record":`...), record)
+	if err != nil {
+		e.refused++
+		return out[:mark]
+	}
+	return out
+}
+
+func (e *encoder) identity(ev *store.Event) {
+	out := append(e.out, `,"type":"identity","identity":{"did":`...)
+	out = appendString(out, ev.DID)
+	if ev.Handle != "" {
+		out = appendString(append(out, `,"handle":`...), ev.Handle)
+	}
+	if ev.PDS != "" {
+		out = appendString(append(out, `,"pds":`...), ev.PDS)
+	}
+	e.out = out
+}
+
+func (e *encoder) account(ev *store.Event) {
+	out := append(e.out, `,"type":"account","account":{"did":`...)
+	out = appendString(out, ev.DID)
+	out = append(out, `,"active":`...)
+	out = strconv.AppendBool(out, !ev.Status.Hidden())
+	if ev.Status.Hidden() {
+		out = appendString(append(out, `,"status":`...), ev.Status.String())
+	}
+	e.out = out
+}
+
+// sealFrame writes the header of the text frame that begins at start with frameHeader bytes of
+// room, moving the payload when the header is shorter or longer.
+func sealFrame(out []byte, start int) []byte {
+	n := len(out) - start - frameHeader
+	switch {
+	case n <= 125:
+		copy(out[start+2:], out[start+frameHeader:])
+		out = out[:len(out)-2]
+		out[start+1] = byte(n)
+	case n <= 0xffff:
+		out[start+1] = 126
+		binary.BigEndian.PutUint16(out[start+2:], uint16(n))
+	default:
+		out = append(out, "000000"...)
+		copy(out[start+10:], out[start+frameHeader:start+frameHeader+n])
+		out[start+1] = 127
+		binary.BigEndian.PutUint64(out[start+2:], uint64(n))
+	}
+	out[start] = frameText
+	return out
+}
+
+// frameEnd is where the frame that byte at belongs to ends, at itself when it stands between two.
+func frameEnd(frames []byte, at int) int {
+	end := 0
+	for end < at {
+		switch n := frames[end+1]; n {
+		case 126:
+			end += 4 + int(binary.BigEndian.Uint16(frames[end+2:]))
+		case 127:
+			end += 10 + int(binary.BigEndian.Uint64(frames[end+2:]))
+		default:
+			end += 2 + int(n)
+		}
+	}
+	return end
+}
+
+// appendControl appends a control frame, whose payload is at most 125 bytes.
+func appendControl[S string | []byte](dst []byte, kind byte, payload S) []byte {
+	payload = payload[:min(len(payload), inboundBytesMax)]
+	return append(append(dst, kind, byte(len(payload))), payload...)
+}
+
+// appendClose appends a close frame.
+func appendClose(dst []byte, code uint16, reason string) []byte {
+	return appendControl(dst, frameClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
+}
+
+// appendError appends the frame that says why a stream ends.
+func appendError(dst []byte, name, message string) []byte {
+	start := len(dst)
+	dst = append(dst, `0000{"type":"error","error":`...)
+	dst = appendString(dst, name)
+	dst = appendString(append(dst, `,"message":`...), message)
+	return sealFrame(append(dst, '}'), start)
+}

@@ -1,0 +1,54 @@
+package api
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	requests *prometheus.CounterVec   // route, result
+	seconds  *prometheus.HistogramVec // route
+	refused  prometheus.Counter
+
+	subscribers prometheus.Gauge
+	events      prometheus.Counter
+	bytes       prometheus.Counter
+	pages       *prometheus.CounterVec // source: encoded, shared
+	ended       *prometheus.CounterVec // reason: peer, message, shutdown, slow, cursor, internal
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_api_requests_total",
+			Help: "Requests by route and by how they ended: ok, or the class of the refusal.",
+		}, []string{"route", "result"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "cistern_api_request_seconds",
+			Help:    "Time to answer a request, streams excepted.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+		}, []string{"route"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cistern_api_unrepresentable_records_total",
+			Help: "Records that have no JSON form and were sent without their body or left out.",
+		}),
+		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "cistern_api_subscribers", Help: "Open streams.",
+		}),
+		events: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cistern_api_stream_events_total", Help: "Events sent to subscribers.",
+		}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cistern_api_stream_bytes_total", Help: "Bytes of events sent to subscribers.",
+		}),
+		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_api_stream_pages_total", Help: "Pages of events by whether they were encoded or shared.",
+		}, []string{"source"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_api_streams_ended_total", Help: "Streams by why they ended.",
+		}, []string{"reason"}),
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.subscribers, m.events, m.bytes, m.pages, m.ended} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"cistern/store"
+)
+
+// Log is what streams read. Its methods may be called by any goroutine.
+type Log interface {
+	// ReadLog calls fn for the visible events from id cursor on (0: the oldest kept), in order,
+	// until about maxEvents ids are passed or the head is reached, and gives the id to go on
+	// from, at most Head+1. With maxEvents 0 it only judges the cursor. store.ErrFutureCursor
+	// and store.ErrOutdatedCursor say that it is outside the log. fn's error ends the reading
+	// and comes back. Events are valid during the call.
+	ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
+	// Head is the newest id that readers may see.
+	Head() uint64
+	// Changed is closed when Head moves after the call.
+	Changed() <-chan struct{}
+}
+
+// errPageFull ends the reading of a page.
+var errPageFull = errors.New("page is full")
+
+// page is a stretch of the log, encoded.
+type page struct {
+	next   uint64 // id to go on from
+	frames []byte // whole text frames, not to be changed
+	events int
+
+	born  time.Time
+	ready chan struct{} // closed when the fields above are final
+	err   error         // why they are not
+}
+
+// pages encodes stretches of the log, each once for all subscribers that stand at the same id.
+type pages struct {
+	log       Log
+	pageBytes int
+	pageIDs   int
+	bytesMax  int
+	metrics   *metrics
+
+	mu     sync.Mutex
+	byID   map[uint64]*page // mu guards
+	recent []shared         // mu guards: finished pages of byID, oldest first
+	bytes  int              // mu guards: what recent holds
+}
+
+type shared struct {
+	id   uint64
+	page *page
+}
+
+// read gives the page that begins at id cursor. It is empty, with next = cursor, at the head.
+func (p *pages) read(ctx context.Context, cursor uint64) (*page, error) {
+	if cursor > p.log.Head() {
+		return &page{next: cursor}, nil
+	}
+	for {
+		pg, mine := p.claim(cursor)
+		if mine {
+			pg.err = p.encode(ctx, cursor, pg)
+			p.finish(cursor, pg)
+			return pg, pg.err
+		}
+		select {
+		case <-pg.ready:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if pg.err == nil {
+			p.metrics.pages.WithLabelValues("shared").Inc()
+			return pg, nil
+		}
+		if ctx.Err() != nil || !errors.Is(pg.err, context.Canceled) {
+			return nil, pg.err
+		}
+		// Whoever encoded it went away: our turn.
+	}
+}
+
+// claim gives the page at id, and whether the caller is to encode it.
+func (p *pages) claim(id uint64) (pg *page, mine bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.drop(now)
+	if pg := p.byID[id]; pg != nil && now.Sub(pg.born) < sharedAge {
+		return pg, false
+	}
+	pg = &page{born: now, ready: make(chan struct{})}
+	p.byID[id] = pg
+	return pg, true
+}
+
+// finish publishes a page that was claimed, and keeps it while there is room.
+func (p *pages) finish(id uint64, pg *page) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(pg.ready)
+	switch {
+	case p.byID[id] != pg: // took so long that it was claimed again
+	case pg.err != nil:
+		delete(p.byID, id)
+	default:
+		p.recent = append(p.recent, shared{id, pg})
+		p.bytes += cap(pg.frames)
+		p.drop(time.Now())
+	}
+}
+
+// drop forgets pages that are too old or too many. mu is held.
+func (p *pages) drop(now time.Time) {
+	n := 0
+	for _, old := range p.recent {
+		if p.bytes <= p.bytesMax && now.Sub(old.page.born) < sharedAge {
+			break
+		}
+		if p.byID[old.id] == old.page {
+			delete(p.byID, old.id)
+		}
+		p.bytes -= cap(old.page.frames)
+		n++
+	}
+	clear(p.recent[:n])
+	p.recent = p.recent[n:]
+}
+
+// encode fills pg with the events from id cursor on.
+func (p *pages) encode(ctx context.Context, cursor uint64, pg *page) error {
+	e := encoder{out: make([]byte, 0, p.pageBytes+p.pageBytes/8)}
+	full := uint64(0)
+	next, err := p.log.ReadLog(ctx, cursor, p.pageIDs, func(ev *store.Event) error {
+		e.event(ev)
+		if len(e.out) < p.pageBytes {
+			return nil
+		}
+		full = ev.ID + 1
+		return errPageFull
+	})
+	if full > 0 && errors.Is(err, errPageFull) {
+		next, err = full, nil
+	}
+	if err != nil {
+		return fmt.Errorf("read log from %d: %w", cursor, err)
+	}
+	pg.next, pg.frames, pg.events = next, e.out, e.events
+	p.metrics.pages.WithLabelValues("encoded").Inc()
+	p.metrics.refused.Add(float64(e.refused))
+	return nil
+}

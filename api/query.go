@@ -1,0 +1,143 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// query holds the parameters of a request. Parameters that nobody asks for are ignored, as the
+// reference servers do.
+type query struct{ values url.Values }
+
+func parseQuery(r *http.Request) (query, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return query{}, invalid("the query string cannot be read: %v", err)
+	}
+	return query{values}, nil
+}
+
+func (q query) text(name string) string { return q.values.Get(name) }
+
+// required is a parameter that must be there.
+func (q query) required(name string) (string, error) {
+	v := q.text(name)
+	if v == "" {
+		return "", invalid("parameter %q is missing", name)
+	}
+	return v, nil
+}
+
+// limit is the parameter limit.
+func (q query) limit(usual, most int) (int, error) {
+	v := q.text("limit")
+	if v == "" {
+		return usual, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > most {
+		return 0, invalid("limit %s is not an integer between 1 and %d", echo(v), most)
+	}
+	return n, nil
+}
+
+// uint64 is a parameter that is a whole number, and whether it is there.
+func (q query) uint64(name string) (n uint64, given bool, err error) {
+	if !q.values.Has(name) {
+		return 0, false, nil
+	}
+	v := q.text(name)
+	n, err = strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		return 0, true, invalid("%s %s is not a whole number", name, echo(v))
+	}
+	return n, true, nil
+}
+
+func (q query) bool(name string) (bool, error) {
+	switch v := q.text(name); v {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, invalid("%s %s is neither true nor false", name, echo(v))
+	}
+}
+
+// did is a required parameter that is a DID.
+func (q query) did(name string) (string, error) {
+	v, err := q.required(name)
+	if err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(v, "did:") {
+		if _, err := syntax.ParseHandle(v); err == nil {
+			return "", invalid("%s %s is a handle, and handles are not resolved here: give the DID", name, echo(v))
+		}
+	}
+	if reason := badDID(v); reason != "" {
+		return "", invalid("%s %s is not a DID: %s", name, echo(v), reason)
+	}
+	return v, nil
+}
+
+// collection is the required parameter of that name.
+func (q query) collection() (string, error) {
+	v, err := q.required("collection")
+	if err != nil {
+		return "", err
+	}
+	if _, err := syntax.ParseNSID(v); err != nil {
+		return "", invalid("collection %s is not an NSID", echo(v))
+	}
+	return v, nil
+}
+
+// recordKey is a parameter that is a record key, "" when it is not there.
+func (q query) recordKey(name string) (string, error) {
+	v := q.text(name)
+	if v == "" {
+		return "", nil
+	}
+	if _, err := syntax.ParseRecordKey(v); err != nil {
+		return "", invalid("%s %s is not a record key", name, echo(v))
+	}
+	return v, nil
+}
+
+// badDID says why did is not a DID of AT Protocol, "" when it is one.
+func badDID(did string) string {
+	if len(did) > didBytesMax {
+		return "longer than 2048 bytes"
+	}
+	if _, err := syntax.ParseDID(did); err != nil {
+		return "want did:plc:… or did:web:…"
+	}
+	switch method, rest, _ := strings.Cut(did[len("did:"):], ":"); method {
+	case "plc":
+		const chars = 24
+		if len(rest) != chars || strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz234567") != "" {
+			return "want 24 characters of a to z and 2 to 7 after did:plc:"
+		}
+	case "web":
+		if strings.Contains(rest, ":") {
+			return "did:web with a path is not part of AT Protocol"
+		}
+	default:
+		return "want the method plc or web"
+	}
+	return ""
+}
+
+// echo is a value from outside as an error may repeat it.
+func echo(v string) string {
+	if len(v) > echoCharsMax {
+		return strconv.QuoteToASCII(v[:echoCharsMax]) + "…"
+	}
+	return strconv.QuoteToASCII(v)
+}

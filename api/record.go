@@ -1,0 +1,122 @@
+package api
+
+import (
+	"errors"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// getRecord is com.atproto.repo.getRecord.
+func (s *Server) getRecord(q query) ([]byte, error) {
+	did, err := q.did("repo")
+	if err != nil {
+		return nil, err
+	}
+	collection, err := q.collection()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := q.required("rkey"); err != nil {
+		return nil, err
+	}
+	rkey, err := q.recordKey("rkey")
+	if err != nil {
+		return nil, err
+	}
+	var want repo.CID
+	if text := q.text("cid"); text != "" {
+		if want, err = repo.ParseCID(text); err != nil {
+			return nil, invalid("cid %s is not the CID of a record", echo(text))
+		}
+	}
+	row, err := s.visible(did)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := s.store.Record(&row, collection, rkey)
+	if errors.Is(err, store.ErrNotFound) || err == nil && want.Defined() && want != rec.CID {
+		return nil, refuse("RecordNotFound", "could not locate record: at://%s/%s/%s", did, collection, rkey)
+	}
+	if err != nil {
+		return nil, err
+	}
+	body, err := appendRecord(nil, did, &rec)
+	if err != nil {
+		s.metrics.refused.Inc()
+	}
+	return body, err
+}
+
+// appendRecord appends {"uri","cid","value"}, or leaves dst as it was.
+func appendRecord(dst []byte, did string, rec *store.Record) ([]byte, error) {
+	// DIDs, collections and record keys hold nothing that JSON escapes.
+	out := append(append(dst, `{"uri":"at://`...), did...)
+	out = append(append(out, '/'), rec.Collection...)
+	out = append(append(out, '/'), rec.Rkey...)
+	out = rec.CID.AppendText(append(out, `","cid":"`...))
+	out, err := repo.AppendJSON(append(out, `","value":`...), rec.Record)
+	if err != nil {
+		return dst, err
+	}
+	return append(out, '}'), nil
+}
+
+// listRecords is com.atproto.repo.listRecords. A page may be short for its size; the cursor,
+// when there is one, is the last record key looked at.
+func (s *Server) listRecords(q query) ([]byte, error) {
+	did, err := q.did("repo")
+	if err != nil {
+		return nil, err
+	}
+	collection, err := q.collection()
+	if err != nil {
+		return nil, err
+	}
+	limit, err := q.limit(50, 100)
+	if err != nil {
+		return nil, err
+	}
+	cursor, err := q.recordKey("cursor")
+	if err != nil {
+		return nil, err
+	}
+	reverse, err := q.bool("reverse")
+	if err != nil {
+		return nil, err
+	}
+	row, err := s.visible(did)
+	if err != nil {
+		return nil, err
+	}
+	return s.recordPage(&row, collection, cursor, limit, reverse)
+}
+
+func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit int, reverse bool) ([]byte, error) {
+	out, more := []byte(`{"records":[`), true
+	for start := len(out); more && limit > 0 && len(out) < pageBytesMax; {
+		step := min(limit, pageStep)
+		records, err := s.store.ListRecords(row, collection, cursor, step, reverse)
+		if err != nil {
+			return nil, err
+		}
+		for i := range records {
+			mark := len(out)
+			if mark > start {
+				out = append(out, ',')
+			}
+			if out, err = appendRecord(out, row.DID, &records[i]); err != nil {
+				s.metrics.refused.Inc() // it is in the log, by its CID
+				out = out[:mark]
+			}
+			cursor = records[i].Rkey
+		}
+		limit -= step
+		more = len(records) == step
+	}
+	out = append(out, ']')
+	if more {
+		out = appendString(append(out, `,"cursor":`...), cursor)
+	}
+	return append(out, '}'), nil
+}

@@ -1,0 +1,148 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"cistern/store"
+)
+
+// repoItem is a row as the operator sees it.
+type repoItem struct {
+	DID        string     `json:"did"`
+	Status     string     `json:"status"`
+	State      string     `json:"state"`
+	Tracked    bool       `json:"tracked"`
+	Why        string     `json:"why"`
+	Rev        string     `json:"rev,omitempty"`
+	Data       string     `json:"data,omitempty"`
+	Head       string     `json:"head,omitempty"`
+	Handle     string     `json:"handle,omitempty"`
+	PDS        string     `json:"pds,omitempty"`
+	SigningKey string     `json:"signing_key,omitempty"`
+	Records    int64      `json:"records"`
+	Error      *repoError `json:"error,omitempty"`
+	Verified   string     `json:"verified,omitempty"`
+	UpdatedAt  string     `json:"updated_at,omitempty"`
+}
+
+// repoError is the failure that a repository waits out.
+type repoError struct {
+	Kind      string `json:"kind"`
+	Count     uint32 `json:"count"`
+	NextRetry string `json:"next_retry,omitempty"`
+	Since     string `json:"since,omitempty"`
+	Message   string `json:"message"`
+}
+
+// listRows is GET /repos.
+func (s *Server) listRows(w http.ResponseWriter, r *http.Request) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	limit, err := q.limit(100, 1000)
+	if err != nil {
+		return err
+	}
+	cursor := q.text("cursor")
+	if reason := badDID(cursor); cursor != "" && reason != "" {
+		return invalid("cursor %s is not a DID: %s", echo(cursor), reason)
+	}
+	match, err := q.rowFilter()
+	if err != nil {
+		return err
+	}
+	rows, next, err := s.store.Repos(cursor, limit, match)
+	if err != nil {
+		return err
+	}
+	items := make([]repoItem, len(rows))
+	for i := range rows {
+		items[i] = s.item(&rows[i])
+	}
+	if next != "" {
+		w.Header().Set("Cistern-Next-Cursor", next)
+		q.values.Set("cursor", next)
+		w.Header().Set("Link", "<"+r.URL.Path+"?"+q.values.Encode()+`>; rel="next"`)
+	}
+	return writeList(w, r, items)
+}
+
+// rowFilter is what state=, host= and error= ask for, nil for everything.
+func (q query) rowFilter() (func(*store.Repo) bool, error) {
+	var state store.State
+	var err error
+	if v := q.text("state"); v != "" {
+		if state, err = store.ParseState(v); err != nil {
+			return nil, invalid("state %s: want pending, synced, resync, gone or idle", echo(v))
+		}
+	}
+	host, kind := strings.ToLower(q.text("host")), q.text("error")
+	if kind != "" && kind != store.RateLimited.String() && kind != store.Transport.String() && kind != store.Generic.String() {
+		return nil, invalid("error %s: want ratelimited, transport or generic", echo(kind))
+	}
+	if strings.ContainsAny(host, "/?#@") {
+		return nil, invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(host))
+	}
+	if state == 0 && host == "" && kind == "" {
+		return nil, nil
+	}
+	return func(row *store.Repo) bool {
+		return (state == 0 || row.State == state) && (kind == "" || row.Retry.Kind.String() == kind) && (host == "" || hostOf(row.PDS) == host)
+	}, nil
+}
+
+// hostOf is the host[:port] of an origin.
+func hostOf(origin string) string {
+	u, err := url.Parse(origin)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
+}
+
+// showRow is GET /repos/{did}.
+func (s *Server) showRow(w http.ResponseWriter, r *http.Request) error {
+	did := r.PathValue("did")
+	if reason := badDID(did); reason != "" {
+		return invalid("%s is not a DID: %s", echo(did), reason)
+	}
+	row, err := s.store.Repo(did)
+	if errors.Is(err, store.ErrNotFound) {
+		return refuse("NotFound", "no repository of %s is known", did)
+	}
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, s.item(&row))
+	return nil
+}
+
+func (s *Server) item(row *store.Repo) repoItem {
+	it := repoItem{
+		DID: row.DID, Status: row.Status.String(), State: row.State.String(), Tracked: row.Tracked != store.Untracked,
+		Why: row.Tracked.String(), Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: row.Key,
+		Records: row.Records, UpdatedAt: rfc3339(row.Updated),
+	}
+	if row.Rev != "" {
+		it.Data, it.Head, it.Verified = row.Data.String(), headOf(row), row.Verified.String()
+	}
+	if row.Retry.Kind != store.NoError || row.Retry.Count > 0 {
+		it.Error = &repoError{Kind: row.Retry.Kind.String(), Count: row.Retry.Count, Message: row.Retry.Error, Since: rfc3339(row.Retry.Since)}
+		if row.State == store.StateResync || row.State == store.StateGone {
+			it.Error.NextRetry = rfc3339(row.Retry.Next)
+		}
+	}
+	return it
+}
+
+func rfc3339(seconds int64) string {
+	if seconds == 0 {
+		return ""
+	}
+	return time.Unix(seconds, 0).UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Serve answers on both listeners, which it closes, until ctx ends, and then drains: requests are
+// finished, streams are closed with 1001 (going away). It returns nil when that was done within
+// DrainTimeout, and at once with the cause when a listener fails or the store proves damaged.
+func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range []struct {
+		name     string
+		listener net.Listener
+		handler  http.Handler
+	}{{"public", public, s.Public()}, {"admin", admin, s.Admin()}} {
+		srv := s.httpServer(ctx, l.handler)
+		g.Go(func() error {
+			err := srv.Serve(limitListener(l.listener, connsMax))
+			if errors.Is(err, http.ErrServerClosed) {
+				return nil
+			}
+			return fmt.Errorf("serve the %s listener: %w", l.name, err)
+		})
+		g.Go(func() error { return s.drain(ctx, srv) })
+	}
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-s.fatal:
+			return err
+		}
+	})
+	return g.Wait()
+}
+
+func (s *Server) httpServer(ctx context.Context, h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      answerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerBytesMax,
+		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
+		// Streams end with ctx; requests look at it while they wait only.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+}
+
+// drain waits for ctx, and then for what srv has begun and for all streams.
+func (s *Server) drain(ctx context.Context, srv *http.Server) error {
+	<-ctx.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DrainTimeout)
+	defer cancel()
+	err := srv.Shutdown(ctx)
+	if err == nil {
+		// The server forgets streams; whoever holds all places knows that they have ended.
+		if err = s.streams.slots.Acquire(ctx, s.streams.max); err == nil {
+			s.streams.slots.Release(s.streams.max)
+			return nil
+		}
+	}
+	return errors.Join(fmt.Errorf("drain requests and streams within %s: %w", s.opts.DrainTimeout, err), srv.Close())
+}
+
+// limitListener keeps at most n connections open; more wait in the kernel's queue.
+func limitListener(l net.Listener, n int) net.Listener {
+	return &boundedListener{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type boundedListener struct {
+	net.Listener
+	slots  chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+// Accept waits for a place, then for a connection.
+func (l *boundedListener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &boundedConn{Conn: c, release: func() { <-l.slots }}, nil
+}
+
+// Close also ends an Accept that waits for a place.
+func (l *boundedListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type boundedConn struct {
+	net.Conn
+	once    sync.Once
+	release func()
+}
+
+// Close gives the place back.
+func (c *boundedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(c.release)
+	return err
+}

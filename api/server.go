@@ -1,0 +1,240 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+
+	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
+)
+
+// Options of New. The zero value of a field takes the default.
+type Options struct {
+	// Store is what is served. Required.
+	Store *store.Store
+	// Logger. Default: discard.
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: a private registry.
+	Registerer prometheus.Registerer
+	// Gatherer is what /metrics shows. Default: Registerer, if it can be gathered from.
+	Gatherer prometheus.Gatherer
+	// AdminToken is the secret of the private listener. Default: none, and only loopback
+	// names and the listener's own address are answered.
+	AdminToken string
+	// Syncing is the number of repositories being fetched right now. Default: 0.
+	Syncing func() int
+	// Wake is called after the pending queue may have grown. Default: nothing.
+	Wake func()
+	// Ready says why the daemon cannot serve yet, for /readyz. Default: never.
+	Ready func() error
+	// Verify is the level of verification that /stats reports. Default "full".
+	Verify string
+	// Version is what /xrpc/_health reports. Default "dev".
+	Version string
+
+	// SubscribersMax bounds open streams; each takes about 20 KiB. Default 1,000.
+	SubscribersMax int
+	// WriteTimeout is how long a subscriber may leave a page unread. Default 30 s.
+	WriteTimeout time.Duration
+	// PageBytes is the size at which a page of events is sent. Default 128 KiB.
+	PageBytes int
+	// PageEvents bounds the ids passed by one page. Default 2,000.
+	PageEvents int
+	// SharedBytes bounds the encoded pages kept for sharing. Default 16 MiB.
+	SharedBytes int
+	// DrainTimeout bounds the end of Serve. Default 10 s.
+	DrainTimeout time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if g, ok := o.Registerer.(prometheus.Gatherer); ok && o.Gatherer == nil {
+		o.Gatherer = g
+	}
+	if o.Syncing == nil {
+		o.Syncing = func() int { return 0 }
+	}
+	if o.Wake == nil {
+		o.Wake = func() {}
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
+	}
+	o.Verify = or(o.Verify, "full")
+	o.Version = or(o.Version, "dev")
+	o.SubscribersMax = or(o.SubscribersMax, 1000)
+	o.WriteTimeout = or(o.WriteTimeout, 30*time.Second)
+	o.PageBytes = or(o.PageBytes, 128<<10)
+	o.PageEvents = or(o.PageEvents, 2000)
+	o.SharedBytes = or(o.SharedBytes, 16<<20)
+	o.DrainTimeout = or(o.DrainTimeout, 10*time.Second)
+	return o
+}
+
+func or[T comparable](v, usual T) T {
+	var zero T
+	if v == zero {
+		return usual
+	}
+	return v
+}
+
+func (o Options) validate() error {
+	var errs []error
+	if o.Store == nil {
+		errs = append(errs, errors.New("api needs a store"))
+	}
+	if o.Gatherer == nil {
+		errs = append(errs, errors.New("api needs a gatherer beside its registerer"))
+	}
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"subscribers", int64(o.SubscribersMax)}, {"write timeout", int64(o.WriteTimeout)}, {"page bytes", int64(o.PageBytes)},
+		{"page events", int64(o.PageEvents)}, {"shared bytes", int64(o.SharedBytes)}, {"drain timeout", int64(o.DrainTimeout)},
+	} {
+		if f.n < 0 {
+			errs = append(errs, fmt.Errorf("api %s %d is negative", f.name, f.n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Server answers requests.
+type Server struct {
+	opts    Options
+	store   *store.Store
+	metrics *metrics
+	streams *streams
+	sizes   sizes
+	queries *semaphore.Weighted
+	fatal   chan error // why Serve must end
+}
+
+// New makes a server. It serves when Serve is called, or through Public and Admin.
+func New(o Options) (*Server, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{opts: o, store: o.Store, metrics: m, queries: semaphore.NewWeighted(queriesMax), fatal: make(chan error, 1)}
+	s.sizes.read = o.Store.Sizes
+	s.streams = newStreams(o, o.Store, o.Store.Epoch(), m, s.watch)
+	return s, nil
+}
+
+func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error)) *streams {
+	p := &pages{log: log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes, metrics: m, byID: map[uint64]*page{}}
+	return &streams{log: log, epoch: epoch, pages: p, slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
+		max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
+}
+
+// Public is the read side.
+func (s *Server) Public() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/xrpc/{method}", s.xrpc(s.xrpcMethods()))
+	mux.Handle("GET /xrpc/_health", s.route("_health", s.health))
+	mux.Handle("GET /stream", s.untimed("stream", s.streams.serve))
+	mux.Handle("GET /stats", s.route("stats", s.stats))
+	mux.Handle("GET /{$}", s.route("banner", s.banner))
+	mux.Handle("/", s.unknown(mux))
+	return open(mux)
+}
+
+// Admin is the operator's side.
+func (s *Server) Admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /repos", s.route("repos", s.listRows))
+	mux.Handle("GET /repos/{did}", s.route("repo", s.showRow))
+	mux.Handle("PUT /repos", s.route("track", s.track))
+	mux.Handle("DELETE /repos", s.route("untrack", s.untrack))
+	mux.Handle("POST /repos/resync", s.route("resync", s.resync))
+	mux.Handle("GET /stats", s.route("stats", s.stats))
+	mux.Handle("GET /healthz", s.route("healthz", s.alive))
+	mux.Handle("GET /readyz", s.route("readyz", s.ready))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("/", s.unknown(mux))
+	return s.guard(mux)
+}
+
+// route answers for h, and counts.
+func (s *Server) route(name string, h handler) http.Handler {
+	seconds := s.metrics.seconds.WithLabelValues(name)
+	timed := s.untimed(name, h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		timed.ServeHTTP(w, r)
+		seconds.Observe(time.Since(start).Seconds())
+	})
+}
+
+func (s *Server) untimed(name string, h handler) http.Handler {
+	requests := s.metrics.requests.MustCurryWith(prometheus.Labels{"route": name})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		result := "ok"
+		if err := h(w, r); err != nil {
+			result = "refused"
+			if status, _, _ := classify(err); status >= http.StatusInternalServerError {
+				result = "failed"
+			}
+			s.answer(w, r, err)
+		}
+		requests.WithLabelValues(result).Inc()
+	})
+}
+
+// unknown is what mux has no route for. It tells a wrong method from a wrong path.
+func (s *Server) unknown(mux *http.ServeMux) http.Handler {
+	return s.route("unknown", func(w http.ResponseWriter, r *http.Request) error {
+		var allow []string
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+			if _, pattern := mux.Handler(other); pattern != "/" {
+				allow = append(allow, method)
+			}
+		}
+		if len(allow) == 0 {
+			return refuse("NotFound", "there is nothing at %s", echo(r.URL.Path))
+		}
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		return refuse("MethodNotAllowed", "%s takes %s, not %s", echo(r.URL.Path), strings.Join(allow, " and "), echo(r.Method))
+	})
+}
+
+const banner = `This is a Cistern: an index of AT Protocol repositories, each verified against its owner's key.
+
+  /xrpc/com.atproto.repo.{getRecord,listRecords,describeRepo}
+  /xrpc/com.atproto.sync.{getLatestCommit,getRepoStatus,listRepos}
+  /stream?cursor=N    every change of every record, as a WebSocket
+  /stats
+`
+
+func (s *Server) banner(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, banner) // the client's loss
+	return nil
+}

@@ -1,0 +1,89 @@
+package api
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// sizes are the bytes on disk, computed now and then.
+type sizes struct {
+	read func() (map[string]int64, error)
+
+	mu    sync.Mutex
+	bytes map[string]int64 // mu guards
+	born  time.Time        // mu guards
+}
+
+// get is a map not to be changed.
+func (z *sizes) get() (map[string]int64, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if now := time.Now(); z.bytes == nil || now.Sub(z.born) >= sizesAge {
+		bytes, err := z.read()
+		if err != nil {
+			return nil, fmt.Errorf("read sizes: %w", err)
+		}
+		z.bytes, z.born = bytes, now
+	}
+	return z.bytes, nil
+}
+
+type statistics struct {
+	Counts map[string]int64 `json:"counts"`
+	Sizes  map[string]int64 `json:"sizes"`
+	Verify string           `json:"verify"`
+	Log    logBounds        `json:"log"`
+}
+
+type logBounds struct {
+	Epoch string `json:"epoch"`
+	Tail  uint64 `json:"tail"`
+	Head  uint64 `json:"head"`
+}
+
+// stats is GET /stats, cheap enough to be polled.
+func (s *Server) stats(w http.ResponseWriter, _ *http.Request) error {
+	sizes, err := s.sizes.get()
+	if err != nil {
+		return err
+	}
+	counts := maps.Clone(s.store.Counts())
+	counts["syncing"] = int64(s.opts.Syncing())
+	writeJSON(w, http.StatusOK, statistics{
+		Counts: counts, Sizes: sizes, Verify: s.opts.Verify,
+		Log: logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
+	})
+	return nil
+}
+
+// alive is GET /healthz: the process answers.
+func (s *Server) alive(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, struct {
+		Status string `json:"status"`
+	}{"alive"})
+	return nil
+}
+
+// ready is GET /readyz: the store can be read. How far behind it is does not matter here.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
+	if err := s.opts.Ready(); err != nil {
+		s.opts.Logger.Warn("not ready", "err", err)
+		return refuse("Unavailable", "not ready; the daemon's log says more")
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Status string `json:"status"`
+		Head   uint64 `json:"head"`
+	}{"ready", s.store.Head()})
+	return nil
+}
+
+// health is what AT Protocol clients probe.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, struct {
+		Version string `json:"version"`
+	}{s.opts.Version})
+	return nil
+}

@@ -1,0 +1,273 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"cistern/store"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// streams serves /stream.
+type streams struct {
+	log          Log
+	epoch        string
+	pages        *pages
+	slots        *semaphore.Weighted // one for each subscriber
+	max          int64
+	writeTimeout time.Duration
+	logger       *slog.Logger
+	metrics      *metrics
+	watch        func(error) // told of every error that ended a stream
+}
+
+// serve is the route.
+func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	cursor, given, err := q.uint64("cursor")
+	if err != nil {
+		return err
+	}
+	if !websocket.IsWebSocketUpgrade(r) {
+		return refuse("UpgradeRequired", "/stream is a WebSocket: connect with ws://")
+	}
+	if !s.slots.TryAcquire(1) {
+		return refuse("Unavailable", "all %d places for subscribers are taken", s.max)
+	}
+	defer s.slots.Release(1)
+	s.metrics.subscribers.Inc()
+	defer s.metrics.subscribers.Dec()
+	upgrader := websocket.Upgrader{
+		HandshakeTimeout: s.writeTimeout,
+		CheckOrigin:      func(*http.Request) bool { return true }, // public and read-only
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			writeJSON(w, status, errorBody{Error: "InvalidRequest", Message: reason.Error()})
+		},
+	}
+	ws, err := upgrader.Upgrade(w, r, http.Header{"Cistern-Epoch": {s.epoch}})
+	if err != nil {
+		return nil // answered
+	}
+	u := &subscriber{streams: s, ws: ws, conn: ws.NetConn(), pongs: make(chan string, 1)}
+	return errors.Join(u.run(r.Context(), cursor, given, q.text("epoch")), ws.Close())
+}
+
+// Why a stream ends, besides the errors of the log.
+var (
+	errPeer    = errors.New("peer closed the stream or broke off")
+	errTalk    = errors.New("peer sent a message, and streams take none")
+	errTooSlow = errors.New("consumer did not read for too long")
+)
+
+// subscriber is one open stream. Its own goroutine alone writes to conn, whole frames at a
+// time. (The WebSocket library writes only when the peer breaks the protocol, and the stream is
+// over then.)
+type subscriber struct {
+	*streams
+	ws    *websocket.Conn
+	conn  net.Conn
+	pongs chan string // pings to answer
+	cut   []byte      // the rest of a frame that a timeout cut in two
+
+	mu      sync.Mutex
+	leaving bool // mu guards: farewell has set the last read deadline
+}
+
+// run serves the stream until it ends, and says farewell.
+func (u *subscriber) run(ctx context.Context, cursor uint64, given bool, epoch string) error {
+	g, peer := errgroup.WithContext(ctx)
+	// A write must not outlast the stream by more than its farewell.
+	stop := context.AfterFunc(peer, func() { _ = u.conn.SetWriteDeadline(time.Now().Add(farewellTimeout)) })
+	defer stop()
+	g.Go(u.listen)
+	g.Go(func() error {
+		err := u.open(peer, cursor, given, epoch)
+		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
+			err = context.Cause(peer) // what listen met
+		}
+		u.farewell(err)
+		u.watch(err)
+		return err
+	})
+	_ = g.Wait() // farewell has told everybody
+	return nil
+}
+
+// listen reads what the peer sends: pings, pongs, the end.
+func (u *subscriber) listen() error {
+	u.alive()
+	u.ws.SetReadLimit(inboundBytesMax)
+	u.ws.SetPongHandler(func(string) error { u.alive(); return nil })
+	u.ws.SetCloseHandler(func(int, string) error { return nil }) // farewell answers
+	u.ws.SetPingHandler(func(text string) error {
+		u.alive()
+		select {
+		case u.pongs <- text:
+		default: // one answer is enough for two pings
+		}
+		return nil
+	})
+	if _, _, err := u.ws.NextReader(); err != nil {
+		return errPeer
+	}
+	return errTalk
+}
+
+// alive notes a sign of life from the peer.
+func (u *subscriber) alive() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.leaving {
+		_ = u.conn.SetReadDeadline(time.Now().Add(peerTimeout)) // a closed connection fails in listen
+	}
+}
+
+// leave gives the peer until deadline to answer.
+func (u *subscriber) leave(deadline time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.leaving = true
+	_ = u.conn.SetReadDeadline(deadline)
+}
+
+// open judges the cursor and follows the log from it.
+func (u *subscriber) open(ctx context.Context, cursor uint64, given bool, epoch string) error {
+	if epoch != "" && epoch != u.epoch {
+		return fmt.Errorf("%w: it is of epoch %.80q, and the log of epoch %s", store.ErrOutdatedCursor, epoch, u.epoch)
+	}
+	if !given {
+		cursor = u.log.Head() + 1
+	}
+	// The answer is where to begin: for cursor 0, the oldest event kept.
+	cursor, err := u.log.ReadLog(ctx, cursor, 0, func(*store.Event) error { return nil })
+	if err != nil {
+		return err
+	}
+	return u.follow(ctx, cursor)
+}
+
+// follow is replay and tail: pages until there is none, then the next change.
+func (u *subscriber) follow(ctx context.Context, cursor uint64) error {
+	pings := time.NewTicker(pingEvery)
+	defer pings.Stop()
+	now := make(chan struct{})
+	close(now)
+	for {
+		changed := u.log.Changed() // before the look, so that no change falls in between
+		pg, err := u.pages.read(ctx, cursor)
+		if err != nil {
+			return err
+		}
+		if len(pg.frames) > 0 {
+			if err := u.send(ctx, pg.frames); err != nil {
+				return err
+			}
+			u.alive()
+			u.metrics.events.Add(float64(pg.events))
+			u.metrics.bytes.Add(float64(len(pg.frames)))
+		}
+		more := changed
+		if pg.next != cursor {
+			more = now
+		}
+		cursor = pg.next
+		if err := u.attend(ctx, more, pings.C); err != nil {
+			return err
+		}
+	}
+}
+
+// attend answers pings and sends ours, and returns when the log has more.
+func (u *subscriber) attend(ctx context.Context, more <-chan struct{}, pings <-chan time.Time) error {
+	for {
+		var frame []byte
+		select {
+		case <-more:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case text := <-u.pongs:
+			frame = appendControl(nil, framePong, text)
+		case <-pings:
+			frame = appendControl(nil, framePing, "")
+		}
+		if err := u.send(ctx, frame); err != nil {
+			return err
+		}
+	}
+}
+
+// send writes whole frames with one call.
+func (u *subscriber) send(ctx context.Context, frames []byte) error {
+	if err := u.conn.SetWriteDeadline(time.Now().Add(u.writeTimeout)); err != nil {
+		return errPeer
+	}
+	if err := ctx.Err(); err != nil { // it ended before the deadline was set anew
+		return err
+	}
+	n, err := u.conn.Write(frames)
+	if err == nil {
+		return nil
+	}
+	u.cut = frames[n:frameEnd(frames, n)]
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errTooSlow
+	}
+	return errPeer
+}
+
+// farewell tells the peer why the stream ends, and gives it a moment to answer.
+func (u *subscriber) farewell(err error) {
+	reason, frames := partingWords(err)
+	u.metrics.ended.WithLabelValues(reason).Inc()
+	level := slog.LevelDebug
+	if reason == "internal" {
+		level = slog.LevelError
+	}
+	u.logger.Log(context.Background(), level, "stream ended", slog.String("reason", reason), slog.Any("err", err))
+	deadline := time.Now().Add(farewellTimeout)
+	if u.conn.SetWriteDeadline(deadline) == nil {
+		if _, err := u.conn.Write(append(u.cut[:len(u.cut):len(u.cut)], frames...)); err == nil && reason != "peer" {
+			u.leave(deadline)
+			return
+		}
+	}
+	_ = u.conn.Close() // ends listen at once
+}
+
+// partingWords are the frames that end a stream.
+func partingWords(err error) (reason string, frames []byte) {
+	const normal, goingAway, policy, internal = 1000, 1001, 1008, 1011
+	switch {
+	case errors.Is(err, errPeer):
+		return "peer", appendClose(nil, normal, "")
+	case errors.Is(err, errTalk):
+		return "message", appendClose(nil, policy, errTalk.Error())
+	case errors.Is(err, context.Canceled):
+		return "shutdown", appendClose(nil, goingAway, "going away")
+	case errors.Is(err, errTooSlow):
+		return "slow", appendClose(appendError(nil, "ConsumerTooSlow", err.Error()), policy, "ConsumerTooSlow")
+	}
+	_, name, message := classify(err)
+	code, reason := uint16(policy), "cursor"
+	if name != "FutureCursor" && name != "OutdatedCursor" {
+		code, reason = internal, "internal"
+	}
+	return reason, appendClose(appendError(nil, name, message), code, name)
+}

@@ -1,0 +1,114 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"strconv"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+type latestCommit struct {
+	CID string `json:"cid"`
+	Rev string `json:"rev"`
+}
+
+// getLatestCommit is com.atproto.sync.getLatestCommit.
+func (s *Server) getLatestCommit(q query) ([]byte, error) {
+	did, err := q.did("did")
+	if err != nil {
+		return nil, err
+	}
+	row, err := s.visible(did)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(latestCommit{headOf(&row), row.Rev})
+}
+
+type repoStatus struct {
+	DID    string `json:"did"`
+	Active bool   `json:"active"`
+	Status string `json:"status,omitempty"`
+	Rev    string `json:"rev,omitempty"`
+}
+
+// getRepoStatus is com.atproto.sync.getRepoStatus. It answers for accounts that are hidden, too,
+// and for those whose copy is still to come.
+func (s *Server) getRepoStatus(q query) ([]byte, error) {
+	did, err := q.did("did")
+	if err != nil {
+		return nil, err
+	}
+	row, err := s.store.Repo(did)
+	if errors.Is(err, store.ErrNotFound) || err == nil && row.Status == store.StatusNotFound {
+		return nil, refuse("RepoNotFound", "could not find repo for DID: %s", did)
+	}
+	if err != nil {
+		return nil, err
+	}
+	st := repoStatus{DID: did, Active: !row.Status.Hidden(), Status: hiddenStatus(&row)}
+	if st.Active {
+		st.Rev = row.Rev
+	}
+	return json.Marshal(st)
+}
+
+// hiddenStatus is the reason why an account is not active, "" when it is.
+func hiddenStatus(row *store.Repo) string {
+	if row.Status.Hidden() {
+		return row.Status.String()
+	}
+	return ""
+}
+
+type repoPage struct {
+	Cursor string     `json:"cursor,omitempty"`
+	Repos  []repoHead `json:"repos"`
+}
+
+type repoHead struct {
+	DID    string `json:"did"`
+	Head   string `json:"head"`
+	Rev    string `json:"rev"`
+	Active bool   `json:"active"`
+	Status string `json:"status,omitempty"`
+}
+
+// listRepos is com.atproto.sync.listRepos: what we hold, in the order of first imports. The
+// cursor is the ordinal of the last row.
+func (s *Server) listRepos(q query) ([]byte, error) {
+	limit, err := q.limit(500, 1000)
+	if err != nil {
+		return nil, err
+	}
+	var after uint64
+	if q.text("cursor") != "" {
+		if after, _, err = q.uint64("cursor"); err != nil {
+			return nil, err
+		}
+	}
+	if after > uint64(store.OrdinalMax) {
+		return nil, invalid("cursor %d was not given by this server", after)
+	}
+	page := repoPage{Repos: []repoHead{}}
+	if after == uint64(store.OrdinalMax) {
+		return json.Marshal(page)
+	}
+	rows, err := s.store.ReposByOrdinal(store.Ordinal(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		row := &rows[i]
+		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), hiddenStatus(row)})
+	}
+	if len(rows) == limit {
+		page.Cursor = strconv.FormatUint(uint64(rows[limit-1].Ordinal), 10)
+	}
+	return json.Marshal(page)
+}
+
+// headOf is the CID of the signed commit we hold.
+func headOf(row *store.Repo) string { return repo.HashCID(row.Commit).String() }

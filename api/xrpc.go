@@ -1,0 +1,68 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// xrpcMethod is one query.
+type xrpcMethod func(q query) (body []byte, err error)
+
+func (s *Server) xrpcMethods() map[string]xrpcMethod {
+	return map[string]xrpcMethod{
+		"com.atproto.repo.describeRepo":    s.describeRepo,
+		"com.atproto.repo.getRecord":       s.getRecord,
+		"com.atproto.repo.listRecords":     s.listRecords,
+		"com.atproto.sync.getLatestCommit": s.getLatestCommit,
+		"com.atproto.sync.getRepoStatus":   s.getRepoStatus,
+		"com.atproto.sync.listRepos":       s.listRepos,
+	}
+}
+
+// xrpc answers /xrpc/{method}, unknown methods as the reference PDS does.
+func (s *Server) xrpc(methods map[string]xrpcMethod) http.Handler {
+	routes := make(map[string]http.Handler, len(methods))
+	for name, method := range methods {
+		routes[name] = s.route(name, func(w http.ResponseWriter, r *http.Request) error { return s.query(w, r, method) })
+	}
+	other := s.route("other", func(_ http.ResponseWriter, r *http.Request) error {
+		name := r.PathValue("method")
+		if _, err := syntax.ParseNSID(name); err != nil {
+			return invalid("xrpc path %s does not end in an NSID", echo(name))
+		}
+		return refuse("MethodNotImplemented", "method %s is not implemented here", echo(name))
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := routes[r.PathValue("method")]; h != nil {
+			h.ServeHTTP(w, r)
+			return
+		}
+		other.ServeHTTP(w, r)
+	})
+}
+
+// query waits for its turn and answers.
+func (s *Server) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return refuse("MethodNotAllowed", "%s is a query: want GET, got %s", r.PathValue("method"), echo(r.Method))
+	}
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), queryWait)
+	defer cancel()
+	if err := s.queries.Acquire(ctx, 1); err != nil {
+		return refuse("Unavailable", "too many queries at a time")
+	}
+	defer s.queries.Release(1)
+	body, err := method(q)
+	if err != nil {
+		return err
+	}
+	writeBody(w, http.StatusOK, body)
+	return nil
+}
