@@ -1,0 +1,111 @@
+package backfill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// difference is the merge of a verified copy with the rows we hold.
+type difference struct {
+	t     *task
+	rows  *store.Rows
+	more  bool
+	ops   []store.Op
+	bytes int
+}
+
+// diff writes what has changed since the copy we hold. Each batch is consistent in itself, for its
+// records and their events go together; rev, data and commit change with the last. A crash between
+// leaves a pending row, and its next task finds by the same merge what is still to be done. It runs
+// even when the rev is the one we hold, since such a crash may lie behind.
+func (t *task) diff(ctx context.Context, car *repo.CAR) error {
+	rows, err := t.r.store.Rows(t.row.Ordinal)
+	if err != nil {
+		return ours(err)
+	}
+	d := &difference{t: t, rows: rows, more: rows.Next()}
+	err = d.merge(ctx, car)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if cerr := rows.Close(); cerr != nil {
+		err = errors.Join(ours(cerr), err)
+	}
+	if err != nil {
+		return err
+	}
+	row, err := d.flush(t.complete)
+	if err != nil {
+		return err
+	}
+	// Durable now: the copy is complete.
+	t.r.release(t, true)
+	t.left = true
+	t.done(row)
+	return nil
+}
+
+func (d *difference) merge(ctx context.Context, car *repo.CAR) error {
+	err := car.Walk(d.t.commit.Data, func(l repo.Leaf) error {
+		for d.more {
+			row := d.rows.Row()
+			c := bytes.Compare(row.Path, l.Key)
+			if c > 0 {
+				break
+			}
+			if c < 0 {
+				if err := d.add(ctx, row.Path, repo.CID{}, nil); err != nil {
+					return err
+				}
+			}
+			d.more = d.rows.Next()
+			if c == 0 && row.CID == l.CID {
+				return nil
+			}
+			if c == 0 {
+				break
+			}
+		}
+		return d.add(ctx, l.Key, l.CID, l.Record)
+	})
+	for err == nil && d.more {
+		err = d.add(ctx, d.rows.Row().Path, repo.CID{}, nil)
+		d.more = d.rows.Next()
+	}
+	return err
+}
+
+// add notes one change, and writes those gathered when they are many.
+func (d *difference) add(ctx context.Context, path []byte, cid repo.CID, record []byte) error {
+	d.ops = append(d.ops, store.Op{Path: bytes.Clone(path), CID: cid, Record: bytes.Clone(record)})
+	d.bytes += len(path) + len(record)
+	if len(d.ops) < diffOpsMax && d.bytes < diffBytesMax {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := d.flush(nil)
+	return err
+}
+
+// flush writes the changes gathered, and what complete adds to them.
+func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
+	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
+		if len(d.ops) > 0 {
+			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {
+				return err
+			}
+		}
+		if complete != nil {
+			complete(b, row)
+		}
+		return nil
+	})
+	d.ops, d.bytes = d.ops[:0], 0
+	return row, err
+}

@@ -1,0 +1,172 @@
+package backfill
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// dispatch starts a task whenever there are permits for one, until ctx ends.
+func (r *Runner) dispatch(ctx context.Context, g *errgroup.Group) error {
+	for {
+		if err := r.scanHosts(ctx); err != nil {
+			return quiet(ctx, err)
+		}
+		for {
+			t, err := r.next(ctx)
+			if err != nil {
+				return quiet(ctx, err)
+			}
+			if t == nil {
+				break
+			}
+			g.Go(func() error { return t.run(ctx) })
+		}
+		if done, err := r.pause(ctx); done {
+			return err
+		}
+	}
+}
+
+// pause waits until something may have changed.
+func (r *Runner) pause(ctx context.Context) (done bool, err error) {
+	now := r.opts.Now()
+	r.mu.Lock()
+	next := r.unpark(now)
+	d := sleepMax
+	if !next.IsZero() {
+		d = min(d, next.Sub(now))
+	}
+	if r.rescan {
+		d = min(d, rescanEvery)
+	}
+	if len(r.runnable) > 0 && r.free > 0 {
+		d = 0
+	}
+	if wait := r.moveDebt(now); wait > 0 {
+		d = min(d, wait)
+	}
+	r.mu.Unlock()
+	t := time.NewTimer(max(d, 0))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return true, nil
+	case err := <-r.fatal:
+		return true, err
+	case <-r.kick:
+	case <-t.C:
+	}
+	return false, nil
+}
+
+// next finds a task and takes its permits; nil when none can be started now.
+func (r *Runner) next(ctx context.Context) (*task, error) {
+	for ctx.Err() == nil {
+		t, refill := r.pick()
+		if t != nil || refill == nil {
+			return t, nil
+		}
+		if err := r.refill(ctx, refill); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// pick takes permits for the repository whose turn it is, or names the host whose queue must be
+// read first. Hosts take turns; repositories of unknown host come when the known ones' are served.
+func (r *Runner) pick() (t *task, refill *host) {
+	now := r.opts.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unpark(now)
+	for r.free > 0 {
+		h := r.pop()
+		if h == nil {
+			break
+		}
+		if !h.open(now, r.opts.PerHost) {
+			continue // it comes back when a permit does, or when its time has come
+		}
+		it, ok := r.take(h)
+		if ok {
+			return r.start(h, it), nil
+		}
+		if h.more {
+			return nil, h
+		}
+	}
+	return r.pickUnresolved(now)
+}
+
+// take finds the next repository of a host. Called with mu held.
+func (r *Runner) take(h *host) (item, bool) {
+	if len(h.room) > 0 {
+		it := h.room[0]
+		h.room[0] = item{}
+		h.room = h.room[1:]
+		r.waiting--
+		return it, true
+	}
+	for len(h.ready) > 0 {
+		it := h.ready[0]
+		h.ready[0] = item{}
+		h.ready = h.ready[1:]
+		if _, busy := r.inflight[it.did]; !busy {
+			r.inflight[it.did] = struct{}{}
+			h.claimed++
+			return it, true
+		}
+	}
+	return item{}, false
+}
+
+// start takes the permits. Called with mu held, a free permit, and the item in flight.
+func (r *Runner) start(h *host, it item) *task {
+	r.free--
+	h.running++
+	r.push(h)
+	return &task{r: r, it: it, host: h, holder: h, epoch: h.epoch, global: true, local: true}
+}
+
+// release gives a task's permits back; those of the host alone when its transfer has ended.
+func (r *Runner) release(t *task, global bool) {
+	r.mu.Lock()
+	if t.local {
+		t.local = false
+		t.host.running--
+		r.push(t.host)
+	}
+	if t.looking {
+		t.looking = false
+		r.resolving--
+	}
+	if global && t.global {
+		t.global = false
+		r.free++
+	}
+	r.mu.Unlock()
+	signal(r.kick)
+}
+
+// leave takes a DID out of flight. Its row is written by now, or left to whoever changed it.
+func (r *Runner) leave(t *task) {
+	r.release(t, true)
+	t.left = true
+	r.mu.Lock()
+	delete(r.inflight, t.it.did)
+	if t.holder != nil {
+		t.holder.claimed--
+	}
+	r.mu.Unlock()
+}
+
+// quiet is nil for errors that only say that we were told to end.
+func quiet(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,43 @@
+// Package backfill turns rows that say "pending" into complete, verified copies of repositories.
+//
+// # Purpose
+//
+// Fetch every pending repository from its real host, verify it, store it or the difference to
+// what we hold, and give what fails a kind and a time to try again; find unknown repositories
+// by listing a host.
+//
+// # Invariants
+//
+//  1. The row is the truth: whatever is only in memory here (queues, parked hosts, permits) can be
+//     lost at any moment, and a new Runner goes on from the rows.
+//  2. Nothing is written of a repository before its CAR was read to the end, every block hashed,
+//     the commit checked (DID, version, rev, signature) and the tree walked without an error.
+//  3. A waiting repository holds no permit. A permit is taken before a DID is marked in flight, and
+//     given back on every path, at the latest when its task ends.
+//  4. One DID is in flight at most once. An outcome is dropped when the row's attempt is not the one
+//     the task began with, or the row is no longer pending.
+//  5. Rev, data and commit of a row change only in the batch that completes a copy. A difference cut
+//     short by a crash is taken up by the same merge.
+//  6. Each failure raises the row's retry count, and only a success resets it. A repository that
+//     waits because its host is parked has not failed.
+//  7. Whatever a host sends costs at most the limits in limits.go, and slows only its repositories.
+//
+// # Concurrency
+//
+// Run owns every goroutine: one that dispatches, one that requeues what is due, one a crawled
+// source, and one a task or lookup in flight. Wake, Syncing and InFlight may be called by anybody.
+// Runner.mu guards permits, hosts and the in-flight set; it is never held over I/O.
+//
+// States: pending → (task) → synced | resync | gone; resync and gone → (due) → pending.
+//
+// # Files
+//
+//   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
+//   - runner.go: Runner, Run, Wake; dispatch.go: who is next; queue.go: rows into memory
+//   - host.go: permits and parking of one host; hosts.go: the bounded table of them
+//   - resolve.go: rows whose host is unknown find it
+//   - task.go: one repository, step by step; fetch.go, body.go, wait.go, spool.go: its transfer
+//   - diff.go: the merge with what we hold; outcome.go: what a task writes at its end
+//   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
+//   - retry.go: what is due becomes pending; crawl.go: discovery by listRepos
+package backfill

@@ -1,0 +1,59 @@
+package backfill
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+var (
+	// errSlow: the host sends, but too little to be worth a permit.
+	errSlow = errors.New("body arrives too slowly")
+	// errTimeout: the transfer took longer than FetchTimeout.
+	errTimeout = errors.New("fetch took too long")
+	// errBroken: the connection ended before the body did.
+	errBroken = errors.New("body broke off")
+	// errRedirect: the host sent us where we do not go.
+	errRedirect = errors.New("redirect refused")
+	// errSpool: a body could not be spooled; our disk, not the host.
+	errSpool = errors.New("spool")
+)
+
+// answerError is an answer with another status than 200.
+type answerError struct {
+	code    int
+	name    string        // the XRPC error, "" if the body was none
+	message string        // bounded by errorBodyMax, shortened for the row
+	wait    time.Duration // how long the host asks us to wait, 0 if it does not say
+}
+
+func (e *answerError) Error() string {
+	if e.name == "" {
+		return fmt.Sprintf("host answered %d", e.code)
+	}
+	return fmt.Sprintf("host answered %d %s: %s", e.code, e.name, e.message)
+}
+
+// broken says whether a body ended too early, whoever noticed.
+func broken(err error) bool {
+	return errors.Is(err, errBroken) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// resolveError is a failure to find the host of a DID; no host is to blame.
+type resolveError struct{ error }
+
+func (e *resolveError) Unwrap() error { return e.error }
+
+// storeError is a failure of our own store: the process must stop.
+type storeError struct{ error }
+
+func (e *storeError) Unwrap() error { return e.error }
+
+// ours marks an error of the store.
+func ours(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &storeError{err}
+}

@@ -1,0 +1,177 @@
+package backfill
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"cistern/ingest/repo"
+)
+
+func fetchHeader(userAgent string) http.Header {
+	return http.Header{
+		"Accept":          {"application/vnd.ipld.car"},
+		"Accept-Encoding": {"zstd, gzip"},
+		"User-Agent":      {userAgent},
+	}
+}
+
+// checkRedirect follows a few redirects, never from https to anything else. The transport decides
+// which addresses may be reached.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > redirectsMax {
+		return fmt.Errorf("more than %d: %w", redirectsMax, errRedirect)
+	}
+	if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || via[0].URL.Scheme == "https") {
+		return fmt.Errorf("from %s to %.16s: %w", via[0].URL.Scheme, req.URL.Scheme, errRedirect)
+	}
+	return nil
+}
+
+// transfer watches one body: enough must arrive in time. Its one timer looks at it now and then.
+type transfer struct {
+	body   io.Reader
+	got    atomic.Int64
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	idle   time.Duration
+	left   atomic.Int64 // nanoseconds until the end of FetchTimeout
+	seen   int64        // owned by the timer: got when it looked last
+}
+
+func (r *Runner) newTransfer(cancel context.CancelCauseFunc) *transfer {
+	tr := &transfer{cancel: cancel, idle: r.opts.IdleTimeout}
+	tr.left.Store(int64(r.opts.FetchTimeout))
+	tr.timer = time.AfterFunc(min(tr.idle, r.opts.FetchTimeout), tr.look)
+	return tr
+}
+
+func (tr *transfer) look() {
+	left := time.Duration(tr.left.Add(-int64(tr.idle)))
+	got := tr.got.Load()
+	switch {
+	case left <= 0:
+		tr.cancel(errTimeout)
+	case got-tr.seen < progressBytes:
+		tr.cancel(errSlow)
+	default:
+		tr.seen = got
+		tr.timer.Reset(min(tr.idle, left))
+	}
+}
+
+// Read counts what arrives, before decompression.
+func (tr *transfer) Read(p []byte) (int, error) {
+	n, err := tr.body.Read(p)
+	tr.got.Add(int64(n))
+	return n, err
+}
+
+// fetch gets the repository from its host, every block hashed.
+func (t *task) fetch(ctx context.Context) (*repo.CAR, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	tr := t.r.newTransfer(cancel)
+	defer tr.timer.Stop()
+	car, err := t.transfer(ctx, tr)
+	t.r.metrics.bytes.Add(float64(tr.got.Load()))
+	if err == nil {
+		return car, nil
+	}
+	// What the watch said is the cause of whatever the connection said then.
+	if cause := context.Cause(ctx); errors.Is(cause, errSlow) || errors.Is(cause, errTimeout) {
+		err = fmt.Errorf("%w after %d bytes", cause, tr.got.Load())
+	}
+	return nil, err
+}
+
+func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
+	target := t.ident.PDS + "/xrpc/com.atproto.sync.getRepo?did=" + url.QueryEscape(t.it.did)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, &resolveError{err}
+	}
+	req.Header = t.r.header
+	resp, err := t.r.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	tr.body = resp.Body
+	if resp.StatusCode != http.StatusOK {
+		return nil, readAnswer(resp, tr, t.r.opts.Now())
+	}
+	if exhausted(resp.Header) {
+		t.r.judge(t, verdict{park: askedWait(resp.Header, t.r.opts.Now())})
+	}
+	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	if err != nil {
+		return nil, err
+	}
+	defer body.close()
+	car, err := repo.ReadCAR(body, repo.CAROptions{
+		MemoryBytes: t.r.opts.RepoMemoryBytes,
+		BytesMax:    t.r.opts.CARBytesMax,
+		BlocksMax:   t.r.opts.CARBlocksMax,
+		Spool:       t.r.openSpool,
+		Chunks:      t.r.chunks,
+		Grow:        t.grow,
+	})
+	if err != nil && !errors.Is(err, repo.ErrInvalid) && !errors.Is(err, errSpool) {
+		err = fmt.Errorf("%w: %w", errBroken, err)
+	}
+	return car, err
+}
+
+// grow asks for memory for the body. The first chunk is part of what every task may use.
+func (t *task) grow(n int64) bool {
+	if t.memory == 0 && n <= repo.ChunkBytes {
+		t.memory = -1
+		return true
+	}
+	if !t.r.memory.take(n) {
+		return false
+	}
+	t.memory = max(t.memory, 0) + n
+	return true
+}
+
+func (t *task) forgetMemory() {
+	t.r.memory.give(max(t.memory, 0))
+	t.memory = 0
+}
+
+// readAnswer reads an answer that is no CAR.
+func readAnswer(resp *http.Response, body io.Reader, now time.Time) error {
+	e := &answerError{code: resp.StatusCode, wait: askedWait(resp.Header, now)}
+	b, err := io.ReadAll(io.LimitReader(body, errorBodyMax))
+	var said struct {
+		Error   string `json:"error"`
+		Message string `json:"message"`
+	}
+	if err == nil && resp.Header.Get("Content-Encoding") == "" && json.Unmarshal(b, &said) == nil {
+		e.name, e.message = clean(said.Error), clean(said.Message)
+	}
+	return e
+}
+
+// clean makes text from a host fit for rows and logs.
+func clean(s string) string {
+	const textMax = 120
+	if len(s) > textMax {
+		s = s[:textMax]
+	}
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f || c == '\uFFFD' {
+			return -1
+		}
+		return c
+	}, s)
+}

@@ -1,0 +1,89 @@
+package backfill
+
+import "time"
+
+// Limits on what comes from outside, and on what waits in memory.
+const (
+	// hostsMax bounds the hosts remembered, at about 300 bytes each: 5 MiB. The network has
+	// some thousands.
+	hostsMax = 16 << 10
+
+	// readyMin and readyMax bound how many rows of one host's queue are read ahead, at about
+	// 100 bytes each. A read steps over the host's rows in flight, so more of those, more ahead.
+	readyMin = 32
+	readyMax = 1024
+
+	// roomMax bounds the repositories of one host that are resolved and wait for a permit, and
+	// roomsMax those of all hosts: 4,096 of about 400 bytes are 1.6 MiB.
+	roomMax  = 32
+	roomsMax = 4096
+
+	// freshFor is how long a document counts as just read.
+	freshFor = time.Minute
+
+	// movesPerSecond bounds how fast rows are moved to the queue of a host that is busy, each a
+	// small write of about 20 µs: 2 % of a core. 10,000 rows of one dead host in front of all
+	// others are out of the way in ten seconds.
+	movesPerSecond = 1000
+
+	// rescanEvery bounds how often a wake-up makes us look at the front of every host's queue:
+	// about 5 µs a host.
+	rescanEvery = 50 * time.Millisecond
+
+	// errorBodyMax bounds the body of an answer that is no CAR: a JSON object with two strings.
+	errorBodyMax = 64 << 10
+
+	// redirectsMax: a relay sends us to the PDS, and that perhaps to its new name.
+	redirectsMax = 3
+
+	// expandSlack and expandRatio bound what a compressed body may become: CIDs do not compress,
+	// and each block brings one of 36 bytes, twice; real repositories shrink 2 to 5 times.
+	expandSlack = 16 << 20
+	expandRatio = 100
+
+	// progressBytes must arrive in each Options.IdleTimeout: at 30 s that is 2 KiB/s.
+	progressBytes = 64 << 10
+
+	// baseBytes is what every task may use without asking: one chunk to read into, one to keep.
+	baseBytes = 512 << 10
+
+	// idleChunkBytes bounds the memory kept for later CARs: 32 tasks of baseBytes.
+	idleChunkBytes = 16 << 20
+
+	// diffOpsMax and diffBytesMax bound one batch of a difference; 4 MiB is well below a memtable.
+	diffOpsMax   = 2000
+	diffBytesMax = 4 << 20
+
+	// parkMin and parkMax clamp what a host may ask of us, so that no header silences us for
+	// a day or makes us hammer; parkDefault stands for a 429 that names no time.
+	parkMin     = time.Second
+	parkMax     = time.Hour
+	parkDefault = time.Minute
+
+	// A host that cannot be reached is left alone for a second, doubling to five minutes; one that
+	// breaks off or says 500 only from the third time in a row, for one broken repository says
+	// nothing about the others.
+	faultParkBase = time.Second
+	faultParkMax  = 5 * time.Minute
+	softFaultsMax = 3
+
+	// goneRecheck is when a repository that is not to be had is looked at again.
+	goneRecheck = 24 * time.Hour
+	// A repository that we hold is wiped after missingMax answers of RepoNotFound over missingSpan.
+	missingMax  = 3
+	missingSpan = 72 * time.Hour
+
+	// retryPage is how many due rows are requeued before others get a turn.
+	retryPage = 256
+	// sleepMax bounds every sleep, so that a stepped clock is noticed.
+	sleepMax = time.Minute
+
+	// crawlPage is what listRepos gives at most; at 200 bytes a row a page has 200 KiB.
+	crawlPage     = 1000
+	crawlBodyMax  = 4 << 20
+	cursorMax     = 4 << 10
+	crawlAgain    = time.Hour
+	crawlPause    = time.Second
+	crawlRetryMax = 5 * time.Minute
+	crawlTimeout  = time.Minute
+)

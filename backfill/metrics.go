@@ -1,0 +1,73 @@
+package backfill
+
+import (
+	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Results of a task, the closed set of the metric's label.
+const (
+	resultSynced = "synced"
+	resultGone   = "gone"
+	resultStale  = "stale"
+)
+
+func resultOf(v verdict) string {
+	if v.ending == endGone {
+		return resultGone
+	}
+	return v.kind.String()
+}
+
+type metrics struct {
+	tasks    *prometheus.CounterVec // result: synced, gone, stale, ratelimited, transport, generic
+	bytes    prometheus.Counter
+	parkings prometheus.Counter
+	requeued prometheus.Counter
+	found    prometheus.Counter
+	pages    *prometheus.CounterVec // outcome: ok, error
+}
+
+func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "cistern_backfill_" + name, Help: help})
+	}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cistern_backfill_" + name, Help: help}, f)
+	}
+	m := &metrics{
+		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_backfill_tasks_total", Help: "Tasks by how they ended.",
+		}, []string{"result"}),
+		bytes:    counter("received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
+		parkings: counter("parkings_total", "Times that a host was left alone, because it asked for it or failed."),
+		requeued: counter("requeued_total", "Repositories made pending again when due."),
+		found:    counter("discovered_total", "Repositories found by crawling."),
+		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_backfill_pages_total", Help: "Pages of listRepos asked for, by outcome.",
+		}, []string{"outcome"}),
+	}
+	for _, result := range []string{resultSynced, resultGone, resultStale, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
+		m.tasks.WithLabelValues(result)
+	}
+	locked := func(f func() int) func() float64 {
+		return func() float64 {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return float64(f())
+		}
+	}
+	for _, c := range []prometheus.Collector{
+		m.tasks, m.bytes, m.parkings, m.requeued, m.found, m.pages,
+		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
+		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", locked(func() int { return r.waiting })),
+		gauge("known_hosts", "Hosts with an entry in memory.", locked(func() int { return len(r.hosts) })),
+		gauge("parked_hosts", "Hosts being left alone.", locked(func() int { return len(r.parked) })),
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

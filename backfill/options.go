@@ -1,0 +1,180 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Directory finds the host and the key of a DID. Safe for concurrent use. Errors are those of
+// package identity; any other is transient. After Purge, Resolve asks anew.
+type Directory interface {
+	Resolve(ctx context.Context, did string) (identity.Identity, error)
+	Purge(did string)
+}
+
+// Verify says how much of what hosts send is checked.
+type Verify uint8
+
+const (
+	// VerifyFull checks every hash, the tree and the signature, here and for live commits.
+	VerifyFull Verify = iota
+	// VerifyBackfill is the same for this package.
+	VerifyBackfill
+	// VerifyNone leaves the signature out; the rows say so (store.VerifiedHashes).
+	VerifyNone
+)
+
+// ParseVerify reads full, backfill or none.
+func ParseVerify(s string) (Verify, error) {
+	for i, name := range []string{"full", "backfill", "none"} {
+		if s == name {
+			return Verify(i), nil
+		}
+	}
+	return 0, fmt.Errorf("verify level %q is not full, backfill or none", s)
+}
+
+// Options configures a Runner. Store and Directory are required.
+type Options struct {
+	Store     *store.Store
+	Directory Directory
+
+	// Transport makes the requests. Default: identity.NewTransport, as AllowPrivate says.
+	Transport http.RoundTripper
+	// AllowPrivate permits addresses that are not public. For development only.
+	AllowPrivate bool
+	// UserAgent is sent with every request. Default "cistern".
+	UserAgent string
+
+	// Verify is how much is checked. Default VerifyFull.
+	Verify Verify
+	// Crawl lists hosts whose listRepos names repositories to follow. Default: none.
+	Crawl []Source
+	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 50,000.
+	CrawlPendingMax int64
+
+	// Concurrency is the number of repositories fetched at a time. Default 32.
+	Concurrency int
+	// PerHost is the number of repositories fetched from one host at a time. Default 10.
+	PerHost int
+	// MemoryBytes bounds the bodies held in memory by all tasks. Default 128 MiB; at least
+	// 512 KiB a task.
+	MemoryBytes int64
+	// RepoMemoryBytes is how much of one body is held in memory before it is spooled. Default 32 MiB.
+	RepoMemoryBytes int64
+	// SpoolDir takes the bodies that do not fit. Default: the system's directory for temporary files.
+	SpoolDir string
+	// SpoolBytes bounds the spools of all tasks. Default 16 GiB.
+	SpoolBytes int64
+	// CARBytesMax bounds one repository. Default 4 GiB.
+	CARBytesMax int64
+	// CARBlocksMax bounds its blocks, whose index takes 8 to 16 bytes each. Default 8,388,608.
+	CARBlocksMax int
+
+	// FetchTimeout bounds one getRepo, headers to last byte. Default 5m.
+	FetchTimeout time.Duration
+	// IdleTimeout is the time in which 64 KiB, or the rest of the body, must arrive. Default 30s.
+	IdleTimeout time.Duration
+
+	// RetryBase is the delay after the first failure; it doubles up to RetryMax, ±10 %. Default 60s.
+	RetryBase time.Duration
+	// RetryMax is the longest delay. Default 1h.
+	RetryMax time.Duration
+
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// Seed makes delays repeatable. Default 0, which is a seed too.
+	Seed uint64
+	// Logger takes state changes. Default: discard.
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: a private registry.
+	Registerer prometheus.Registerer
+}
+
+func (o Options) withDefaults() Options {
+	o.UserAgent = defaultTo(o.UserAgent, "cistern")
+	o.CrawlPendingMax = defaultTo(o.CrawlPendingMax, 50_000)
+	o.Concurrency = defaultTo(o.Concurrency, 32)
+	o.PerHost = defaultTo(o.PerHost, 10)
+	o.MemoryBytes = defaultTo(o.MemoryBytes, 128<<20)
+	o.RepoMemoryBytes = defaultTo(o.RepoMemoryBytes, 32<<20)
+	o.SpoolBytes = defaultTo(o.SpoolBytes, 16<<30)
+	o.CARBytesMax = defaultTo(o.CARBytesMax, 4<<30)
+	o.CARBlocksMax = defaultTo(o.CARBlocksMax, 8<<20)
+	o.FetchTimeout = defaultTo(o.FetchTimeout, 5*time.Minute)
+	o.IdleTimeout = defaultTo(o.IdleTimeout, 30*time.Second)
+	o.RetryBase = defaultTo(o.RetryBase, time.Minute)
+	o.RetryMax = defaultTo(o.RetryMax, time.Hour)
+	if o.Transport == nil {
+		o.Transport = identity.NewTransport(identity.TransportOptions{
+			AllowPrivate:          o.AllowPrivate,
+			ResponseHeaderTimeout: o.IdleTimeout,
+			MaxIdleConnsPerHost:   o.PerHost,
+			DisableCompression:    true,
+		})
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	var errs []error
+	if o.Store == nil {
+		errs = append(errs, errors.New("no store"))
+	}
+	if o.Directory == nil {
+		errs = append(errs, errors.New("no directory"))
+	}
+	if o.Verify > VerifyNone {
+		errs = append(errs, fmt.Errorf("verify level %d is unknown", o.Verify))
+	}
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"crawl pending limit", o.CrawlPendingMax}, {"concurrency", int64(o.Concurrency)}, {"concurrency per host", int64(o.PerHost)},
+		{"memory bytes", o.MemoryBytes}, {"memory bytes per repository", o.RepoMemoryBytes}, {"spool bytes", o.SpoolBytes},
+		{"CAR bytes", o.CARBytesMax}, {"CAR blocks", int64(o.CARBlocksMax)}, {"fetch timeout", int64(o.FetchTimeout)},
+		{"idle timeout", int64(o.IdleTimeout)}, {"retry base", int64(o.RetryBase)}, {"retry maximum", int64(o.RetryMax)},
+	} {
+		if f.n < 1 {
+			errs = append(errs, fmt.Errorf("%s %d is not positive", f.name, f.n))
+		}
+	}
+	if need := int64(o.Concurrency) * baseBytes; o.MemoryBytes < need {
+		errs = append(errs, fmt.Errorf("memory bytes %d are less than the %d that %d tasks take at least", o.MemoryBytes, need, o.Concurrency))
+	}
+	if o.RetryMax < o.RetryBase {
+		errs = append(errs, fmt.Errorf("retry maximum %s is below the base %s", o.RetryMax, o.RetryBase))
+	}
+	for _, s := range o.Crawl {
+		errs = append(errs, s.validate())
+	}
+	return errors.Join(errs...)
+}
+
+// defaultTo is v, or def where v was left zero.
+func defaultTo[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

@@ -1,0 +1,204 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cistern/store"
+)
+
+// end writes what follows from err, tells the host's entry, and takes the DID out of flight.
+func (t *task) end(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	now := t.r.opts.Now()
+	v := classify(ctx, err, now)
+	// Before the permit is free: the next task is not to meet a host that has just failed.
+	t.r.judge(t, v)
+	t.r.release(t, true)
+	switch v.ending {
+	case endFatal:
+		t.r.leave(t)
+		return err
+	case endStop:
+		t.r.leave(t)
+		return nil
+	case endStale:
+		t.r.metrics.tasks.WithLabelValues(resultStale).Inc()
+		return t.letGo()
+	}
+	row, werr := t.update(func(b *store.Batch, row *store.Repo) error {
+		if v.ending == endGone {
+			return t.gone(b, row, v.status, now)
+		}
+		t.failed(row, v, err, now)
+		return nil
+	})
+	if errors.Is(werr, store.ErrStale) {
+		return t.letGo()
+	}
+	t.r.leave(t)
+	if werr != nil {
+		return quiet(ctx, werr)
+	}
+	t.r.metrics.tasks.WithLabelValues(resultOf(v)).Inc()
+	t.r.due(row.Retry.Next)
+	t.r.opts.Logger.Debug("backfill failed", "did", t.it.did, "host", t.ident.PDS, "err", err)
+	return nil
+}
+
+// letGo leaves a row to whoever changed it, and looks for it where it stands now.
+func (t *task) letGo() error {
+	if !t.left {
+		t.r.leave(t)
+	}
+	row, err := t.r.store.Repo(t.it.did)
+	if err == nil && row.State == store.StatePending {
+		t.r.note(row.Pending.Host)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return ours(err)
+}
+
+// update changes the row under its lock, unless the attempt is no longer this task's (ErrStale).
+// When it returns, the change is durable.
+func (t *task) update(change func(b *store.Batch, row *store.Repo) error) (store.Repo, error) {
+	row, wait, err := t.apply(change)
+	if err == nil {
+		err = ours(wait())
+	}
+	return row, err
+}
+
+func (t *task) apply(change func(b *store.Batch, row *store.Repo) error) (row store.Repo, wait func() error, err error) {
+	unlock := t.r.store.Lock(t.it.did)
+	defer unlock()
+	row, err = t.r.store.Repo(t.it.did)
+	if errors.Is(err, store.ErrNotFound) {
+		return row, nil, store.ErrStale
+	}
+	if err != nil {
+		return row, nil, ours(err)
+	}
+	if row.Attempt != t.row.Attempt || row.State != store.StatePending || row.Tracked == store.Untracked {
+		return row, nil, store.ErrStale
+	}
+	b := t.r.store.NewBatch()
+	if err := change(b, &row); err != nil {
+		b.Discard()
+		return row, nil, ours(err)
+	}
+	b.PutRepo(&row)
+	wait, err = b.Commit()
+	return row, wait, ours(err)
+}
+
+// failed makes the row wait for its next attempt.
+func (t *task) failed(row *store.Repo, v verdict, err error, now time.Time) {
+	t.learn(row)
+	count := row.Retry.Count
+	if count+1 > count {
+		count++
+	}
+	delay := max(t.r.delay(count), v.wait)
+	row.State = store.StateResync
+	row.Retry = store.Retry{
+		Kind:  v.kind,
+		Count: count,
+		Next:  now.Add(delay).Unix(),
+		Since: defaultTo(row.Retry.Since, now.Unix()),
+		Error: clipped(err.Error()),
+	}
+	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
+}
+
+// hostOr is the host the document named, or the one the row knows.
+func (t *task) hostOr(row *store.Repo) uint32 {
+	return defaultTo(t.hostID, row.Pending.Host)
+}
+
+// gone notes that the account's host does not give the repository out. What we hold is kept, and
+// hidden by its status; not found often and long enough, it is wiped.
+func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now time.Time) error {
+	t.learn(row)
+	since := defaultTo(row.Retry.Since, now.Unix())
+	missing := uint32(0)
+	if status == store.StatusNotFound {
+		if row.Missing == 0 {
+			since = now.Unix()
+		}
+		missing = row.Missing + 1
+		if row.Status == store.StatusDeleted && row.Ordinal == 0 {
+			status = store.StatusDeleted // as it was told already
+		}
+	}
+	wipe := row.Ordinal != 0 && missing >= missingMax && now.Sub(time.Unix(since, 0)) >= missingSpan
+	if wipe {
+		// Data and account event go together; a crash before this batch repeats the last check.
+		if err := b.Wipe(row); err != nil {
+			return err
+		}
+		status = store.StatusDeleted
+	}
+	changed := row.Status != status
+	row.State, row.Status, row.Missing = store.StateGone, status, missing
+	row.Retry = store.Retry{Next: now.Add(t.r.jitter(goneRecheck)).Unix(), Since: since}
+	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
+	if changed {
+		b.Account(row)
+	}
+	return nil
+}
+
+// complete makes the row say that the copy is whole.
+func (t *task) complete(b *store.Batch, row *store.Repo) {
+	held := row.Rev != ""
+	moved := row.Handle != t.ident.Handle || row.PDS != t.ident.PDS || row.Key != t.ident.Key
+	row.Rev, row.Data, row.Commit = t.commit.Rev, t.commit.Data, t.block
+	row.PDS, row.Handle, row.Key = t.ident.PDS, t.ident.Handle, t.ident.Key
+	row.Verified = store.VerifiedFull
+	if t.r.opts.Verify == VerifyNone {
+		row.Verified = store.VerifiedHashes
+	}
+	row.Retry, row.Missing = store.Retry{}, 0
+	// A rev that was seen while we fetched may have come too late for the fetch. One seen before it
+	// did not: the host has no such rev, or not yet, and asking at once again would not help.
+	again := row.SeenRev > row.Rev && row.SeenRev != t.row.SeenRev
+	if !again {
+		row.SeenRev = ""
+	}
+	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
+	row.State = store.StateSynced
+	if again {
+		row.State = store.StatePending
+		row.Attempt++
+	}
+	if row.Status != store.StatusActive {
+		row.Status = store.StatusActive
+		b.Account(row)
+	}
+	if held && moved {
+		b.Identity(row)
+	}
+}
+
+// clipped bounds an error text for the row, at the border of a character.
+func clipped(s string) string {
+	if len(s) <= store.ErrorBytesMax {
+		return s
+	}
+	s = s[:store.ErrorBytesMax]
+	for i := len(s) - 1; i > len(s)-4; i-- {
+		if s[i] < 0x80 {
+			break
+		}
+		if s[i] >= 0xc0 {
+			return s[:i]
+		}
+	}
+	return s
+}

@@ -1,0 +1,173 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// pickUnresolved starts a lookup for a repository whose host is unknown. Lookups go ahead of the
+// permits, but not far: what is found for a busy host has to be written to that host's queue.
+// Called with mu held.
+func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *host) {
+	h := r.hosts[0]
+	if h == nil || r.resolving >= r.opts.Concurrency || r.moveDebt(now) > 0 {
+		return nil, nil
+	}
+	if r.free == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
+		return nil, nil
+	}
+	it, ok := r.take(h)
+	if ok {
+		r.resolving++
+		return &task{r: r, it: it, holder: h, looking: true}, nil
+	}
+	if h.more {
+		return nil, h
+	}
+	return nil, nil
+}
+
+// moveDebt is how long until another row may be moved, 0 for now. Called with mu held.
+func (r *Runner) moveDebt(now time.Time) time.Duration {
+	missing := 1 - r.moves.TokensAt(now)
+	if missing <= 0 {
+		return 0
+	}
+	return time.Duration(missing / movesPerSecond * float64(time.Second))
+}
+
+// place finds the host of a resolved repository and says whether its task may go on; else the
+// task has left its repository in the host's room, or in its queue.
+func (t *task) place() (run bool, err error) {
+	id, err := t.r.hostID(t.ident.PDS)
+	if err != nil {
+		return false, err
+	}
+	t.hostID = id
+	switch r := t.r; r.seat(t) {
+	case seatTask:
+		return true, nil
+	case seatRoom:
+		t.left = true
+		return false, nil
+	default:
+		return false, t.move()
+	}
+}
+
+// seat is where a resolved repository goes.
+type seat uint8
+
+const (
+	seatTask  seat = iota // permits taken
+	seatRoom              // waits in its host's room, in flight, without a permit
+	seatQueue             // must be moved to its host's queue
+)
+
+func (r *Runner) seat(t *task) seat {
+	now := r.opts.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resolving--
+	t.looking = false
+	h := r.hostOf(t.hostID)
+	switch {
+	case h == nil || h.isParked(now):
+		r.moves.ReserveN(now, 1)
+		return seatQueue
+	case r.free > 0 && h.open(now, r.opts.PerHost):
+		t.holder.claimed--
+		h.claimed++
+		r.free--
+		h.running++
+		t.host, t.holder, t.epoch, t.global, t.local = h, h, h.epoch, true, true
+		return seatTask
+	case len(h.room) < roomMax && r.waiting < roomsMax:
+		t.holder.claimed--
+		h.claimed++
+		t.it.ident, t.it.looked = &t.ident, now
+		h.room = append(h.room, t.it)
+		r.waiting++
+		r.push(h)
+		signal(r.kick)
+		return seatRoom
+	}
+	r.moves.ReserveN(now, 1)
+	return seatQueue
+}
+
+// move puts the repository into the queue of its host, with what was learnt, and leaves it there.
+func (t *task) move() error {
+	_, err := t.update(func(_ *store.Batch, row *store.Repo) error {
+		row.Pending = store.PendingKey{Host: t.hostID, Priority: row.Pending.Priority}
+		t.learn(row)
+		return nil
+	})
+	t.r.leave(t)
+	if err == nil || errors.Is(err, store.ErrStale) {
+		t.r.note(t.hostID)
+	}
+	if errors.Is(err, store.ErrStale) {
+		return t.letGo()
+	}
+	return err
+}
+
+// learn notes in a row that holds nothing yet what the document said. Of one that does, the
+// completing batch does that, with an event.
+func (t *task) learn(row *store.Repo) {
+	if row.Ordinal == 0 && t.ident.DID != "" {
+		row.PDS, row.Handle, row.Key = t.ident.PDS, t.ident.Handle, t.ident.Key
+	}
+}
+
+// identify finds out host and key. A first copy whose row was moved here with its document
+// known uses what the directory remembers; refresh asks again if that does not fit.
+func (t *task) identify(ctx context.Context) error {
+	if t.it.ident != nil {
+		t.ident, t.fresh = *t.it.ident, t.r.opts.Now().Sub(t.it.looked) < freshFor
+		return nil
+	}
+	moved := t.row.Ordinal == 0 && t.row.Key != "" && t.row.Retry.Count == 0
+	if !moved {
+		return t.refresh(ctx)
+	}
+	return t.lookup(ctx)
+}
+
+// refresh asks for the document anew.
+func (t *task) refresh(ctx context.Context) error {
+	t.r.opts.Directory.Purge(t.it.did)
+	t.fresh = true
+	return t.lookup(ctx)
+}
+
+func (t *task) lookup(ctx context.Context) error {
+	ident, err := t.r.opts.Directory.Resolve(ctx, t.it.did)
+	if err != nil {
+		return &resolveError{err}
+	}
+	if ident.DID != t.it.did || ident.PDS == "" {
+		return &resolveError{identity.ErrInvalid}
+	}
+	t.ident = ident
+	return nil
+}
+
+// hostID is the store's id for the host of a PDS.
+func (r *Runner) hostID(pds string) (uint32, error) {
+	_, host, _ := strings.Cut(pds, "://")
+	id, err := r.store.HostID(strings.ToLower(host))
+	if errors.Is(err, store.ErrCorrupt) {
+		return 0, ours(err)
+	}
+	if err != nil {
+		return 0, &resolveError{err}
+	}
+	return id, nil
+}

@@ -1,0 +1,103 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cistern/store"
+)
+
+// retry makes repositories pending again when their time has come. It reads only what is due.
+func (r *Runner) retry(ctx context.Context) error {
+	for ctx.Err() == nil {
+		now := r.opts.Now()
+		r.setDue(0) // what is written from here on wakes us; what was written before is read now
+		dids, next, err := r.store.DueRetries(now, retryPage)
+		if err != nil {
+			return quiet(ctx, ours(err))
+		}
+		if err := r.requeue(dids, now); err != nil {
+			return quiet(ctx, err)
+		}
+		if len(dids) == retryPage {
+			continue
+		}
+		d := sleepMax
+		if !next.IsZero() {
+			r.setDue(next.Unix())
+			d = min(d, next.Sub(now))
+		}
+		// A page that came back empty although something was due would make this a busy loop.
+		sleep(ctx, max(d, rescanEvery), r.kickDue)
+	}
+	return nil
+}
+
+// requeue makes all of a page pending, and waits once for the disk.
+func (r *Runner) requeue(dids []string, now time.Time) error {
+	var waits []func() error
+	for _, did := range dids {
+		wait, host, err := r.requeueOne(did, now)
+		if err != nil {
+			return err
+		}
+		if wait != nil {
+			waits = append(waits, wait)
+			r.note(host)
+		}
+	}
+	for _, wait := range waits {
+		if err := wait(); err != nil {
+			return ours(err)
+		}
+	}
+	r.metrics.requeued.Add(float64(len(waits)))
+	return nil
+}
+
+// requeueOne keeps what the row remembers of its failures: only a success resets it.
+func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host uint32, err error) {
+	unlock := r.store.Lock(did)
+	defer unlock()
+	row, err := r.store.Repo(did)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, ours(err)
+	}
+	due := row.Retry.Next != 0 && row.Retry.Next <= now.Unix()
+	if !due || (row.State != store.StateResync && row.State != store.StateGone) {
+		return nil, 0, nil
+	}
+	row.Retry.Next = 0
+	if row.Tracked != store.Untracked {
+		row.State = store.StatePending
+		row.Attempt++
+		row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+	}
+	b := r.store.NewBatch()
+	b.PutRepo(&row)
+	wait, err = b.Commit()
+	return wait, row.Pending.Host, ours(err)
+}
+
+func (r *Runner) setDue(next int64) {
+	r.mu.Lock()
+	r.nextDue = next
+	r.mu.Unlock()
+}
+
+// due tells the retry loop of a time that may be earlier than the one it sleeps for.
+func (r *Runner) due(next int64) {
+	r.mu.Lock()
+	earlier := r.nextDue == 0 || next < r.nextDue
+	if earlier {
+		r.nextDue = next
+	}
+	r.mu.Unlock()
+	if earlier {
+		signal(r.kickDue)
+	}
+}

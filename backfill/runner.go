@@ -1,0 +1,160 @@
+package backfill
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+)
+
+// Runner fetches pending repositories.
+type Runner struct {
+	opts    Options
+	store   *store.Store
+	client  *http.Client
+	header  http.Header // of getRepo; shared, never changed
+	chunks  *repo.ChunkPool
+	memory  *budget
+	spools  *budget
+	decode  decoders
+	metrics *metrics
+	moves   *rate.Limiter
+
+	kick    chan struct{} // wakes the dispatcher
+	kickDue chan struct{} // wakes the retry loop
+	fatal   chan error    // the store failed in a callback
+
+	// owned by dispatch:
+	scanFrom uint32    // host at which the look at all queues goes on
+	scanned  time.Time // when the last one began
+
+	// mu guards:
+	mu        sync.Mutex
+	free      int // global permits left
+	resolving int // lookups of repositories with an unknown host
+	waiting   int // repositories in rooms
+	inflight  map[string]struct{}
+	hosts     map[uint32]*host
+	runnable  []*host
+	parked    hostHeap
+	rescan    bool // rows were enqueued by somebody else
+	nextDue   int64
+	rand      *rand.Rand
+}
+
+// New makes a Runner. Nothing happens before Run.
+func New(opts Options) (*Runner, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("backfill options: %w", err)
+	}
+	r := &Runner{
+		opts:     opts,
+		store:    opts.Store,
+		client:   &http.Client{Transport: opts.Transport, CheckRedirect: checkRedirect},
+		header:   fetchHeader(opts.UserAgent),
+		chunks:   repo.NewChunkPool(idleChunkBytes),
+		memory:   newBudget(opts.MemoryBytes - int64(opts.Concurrency)*baseBytes),
+		spools:   newBudget(opts.SpoolBytes),
+		moves:    rate.NewLimiter(movesPerSecond, movesPerSecond),
+		kick:     make(chan struct{}, 1),
+		kickDue:  make(chan struct{}, 1),
+		fatal:    make(chan error, 1),
+		free:     opts.Concurrency,
+		inflight: make(map[string]struct{}),
+		hosts:    make(map[uint32]*host),
+		rescan:   true,
+		rand:     rand.New(rand.NewPCG(opts.Seed, 0)),
+	}
+	var err error
+	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
+		return nil, fmt.Errorf("register backfill metrics: %w", err)
+	}
+	return r, nil
+}
+
+// Run works until ctx ends, and returns when everything it started has returned. An error means
+// that the store failed.
+func (r *Runner) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.dispatch(ctx, g) })
+	g.Go(func() error { return r.retry(ctx) })
+	for _, s := range r.opts.Crawl {
+		g.Go(func() error { return r.crawl(ctx, s) })
+	}
+	err := g.Wait()
+	r.client.CloseIdleConnections()
+	return err
+}
+
+// Wake says that rows were enqueued or have become due. Without it they are found some time later.
+func (r *Runner) Wake() {
+	r.mu.Lock()
+	r.rescan = true
+	r.mu.Unlock()
+	signal(r.kick)
+	signal(r.kickDue)
+}
+
+// Syncing is the number of repositories being fetched, or fetched and about to become visible.
+func (r *Runner) Syncing() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.inflight) - r.waiting
+}
+
+// InFlight says whether a copy of did is being made.
+func (r *Runner) InFlight(did string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.inflight[did]
+	return ok
+}
+
+// note says that a host's queue got rows, or kept one that a task let go of.
+func (r *Runner) note(id uint32) {
+	r.mu.Lock()
+	if h := r.hostOf(id); h != nil {
+		h.more = true
+		r.push(h)
+	} else {
+		r.rescan = true
+	}
+	r.mu.Unlock()
+	signal(r.kick)
+}
+
+// stop ends Run with an error from a callback.
+func (r *Runner) stop(err error) {
+	select {
+	case r.fatal <- err:
+	default:
+	}
+}
+
+// signal leaves a message for a loop that has none waiting.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits for a signal, for at most d, or for the end.
+func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-kick:
+	case <-t.C:
+	}
+}

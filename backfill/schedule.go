@@ -1,0 +1,118 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// ending is how a task ends.
+type ending uint8
+
+const (
+	endRetry ending = iota // resync row, due later
+	endGone                // not to be had
+	endStale               // others have changed the row: theirs to say
+	endStop                // told to end: the row stays as it is
+	endFatal               // the store failed
+)
+
+// verdict is what follows from the outcome of an attempt.
+type verdict struct {
+	ending ending
+	kind   store.ErrorKind // endRetry
+	status store.Status    // endGone
+	park   time.Duration   // the host asked for that much
+	fault  fault           // what it says of the host
+	spoke  bool            // the host answered in order
+	wait   time.Duration   // not to be retried earlier
+}
+
+// classify is the one place where a failure becomes a kind, a parking and a delay.
+func classify(ctx context.Context, err error, now time.Time) verdict {
+	var answer *answerError
+	var resolve *resolveError
+	var failure *storeError
+	switch {
+	case errors.As(err, &failure):
+		if ctx.Err() != nil {
+			return verdict{ending: endStop}
+		}
+		return verdict{ending: endFatal}
+	case errors.Is(err, store.ErrStale):
+		return verdict{ending: endStale}
+	case ctx.Err() != nil:
+		return verdict{ending: endStop}
+	case errors.As(err, &resolve):
+		return classifyResolve(err, now)
+	case errors.As(err, &answer):
+		return classifyAnswer(answer)
+	case errors.Is(err, repo.ErrInvalid) && !broken(err):
+		return verdict{kind: store.Generic, spoke: true}
+	case errors.Is(err, errRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool):
+		return verdict{kind: store.Generic}
+	case errors.Is(err, errSlow), errors.Is(err, errTimeout), broken(err):
+		return verdict{kind: store.Transport, fault: softFault}
+	}
+	return verdict{kind: store.Transport, fault: hardFault}
+}
+
+// classifyResolve: the DID's host could not be found out. Nothing follows for any host.
+func classifyResolve(err error, now time.Time) verdict {
+	var limited *identity.RateLimitError
+	switch {
+	case errors.As(err, &limited):
+		return verdict{kind: store.RateLimited, wait: min(limited.Until.Sub(now), parkMax)}
+	case errors.Is(err, identity.ErrRateLimited):
+		return verdict{kind: store.RateLimited}
+	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrInvalid), errors.Is(err, identity.ErrPrivateAddress):
+		return verdict{kind: store.Generic}
+	}
+	return verdict{kind: store.Transport}
+}
+
+// classifyAnswer: the host answered, but not with a repository. A 404 without the XRPC error
+// comes from something that is no PDS (a proxy, a parked domain) and says nothing about the account.
+func classifyAnswer(e *answerError) verdict {
+	switch {
+	case e.code == http.StatusTooManyRequests:
+		d := defaultTo(e.wait, parkDefault)
+		return verdict{kind: store.RateLimited, park: d, wait: d}
+	case e.code == http.StatusInternalServerError:
+		return verdict{kind: store.Transport, fault: softFault, park: e.wait, wait: e.wait}
+	case e.code > http.StatusInternalServerError:
+		return verdict{kind: store.Transport, fault: hardFault, park: e.wait, wait: e.wait}
+	}
+	switch e.name {
+	case "RepoNotFound":
+		return verdict{ending: endGone, status: store.StatusNotFound, spoke: true}
+	case "RepoTakendown":
+		return verdict{ending: endGone, status: store.StatusTakendown, spoke: true}
+	case "RepoSuspended":
+		return verdict{ending: endGone, status: store.StatusSuspended, spoke: true}
+	case "RepoDeactivated":
+		return verdict{ending: endGone, status: store.StatusDeactivated, spoke: true}
+	}
+	return verdict{kind: store.Generic, spoke: true}
+}
+
+// delay is how long to wait after so many failures in a row.
+func (r *Runner) delay(count uint32) time.Duration {
+	d := r.opts.RetryBase
+	for i := uint32(1); i < count && d < r.opts.RetryMax; i++ {
+		d *= 2
+	}
+	return r.jitter(min(d, r.opts.RetryMax))
+}
+
+// jitter moves d by up to a tenth either way, so that what failed together does not return together.
+func (r *Runner) jitter(d time.Duration) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Duration(float64(d) * (0.9 + 0.2*r.rand.Float64()))
+}
