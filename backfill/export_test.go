@@ -1,0 +1,30 @@
+package backfill
+
+import (
+	"net/http"
+	"time"
+)
+
+// Permits gives the global permits that are free and all permits that are taken.
+func Permits(r *Runner) (free, taken int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range r.hosts {
+		taken += h.running
+	}
+	return r.free, taken + r.opts.Concurrency - r.free + r.resolving
+}
+
+// Memory gives the bytes of the budgets that are taken.
+func Memory(r *Runner) (bodies, spools int64) {
+	return r.opts.MemoryBytes - int64(r.opts.Concurrency)*baseBytes - r.memory.left.Load(), r.opts.SpoolBytes - r.spools.left.Load()
+}
+
+// Delay is the time until the next attempt after so many failures.
+func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }
+
+// AskedWait is how long a host asks to be left alone.
+func AskedWait(h http.Header, now time.Time) time.Duration { return askedWait(h, now) }
+
+// Clipped is an error text for a row.
+func Clipped(s string) string { return clipped(s) }

@@ -1,0 +1,155 @@
+package backfill_test
+
+import (
+	"math"
+	"net/http"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"cistern/backfill"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+func TestFirstCopies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 60, Empty: 3, OddKeys: 3, LegacyEvery: 5, Gzip: true}})
+	w.add(w.net.DIDs()...)
+	w.settle(w.net.DIDs()...)
+	for _, did := range w.net.DIDs() {
+		w.equal(did)
+	}
+	c := w.store.Counts()
+	if c["synced"] != 60 || c["repos"] != 60 || c["pending"] != 0 {
+		t.Errorf("counts %v", c)
+	}
+	w.until("nothing in flight", func() bool { return w.run.Syncing() == 0 })
+	w.stop()
+	if bodies, spools := backfill.Memory(w.run); bodies != 0 || spools != 0 {
+		t.Errorf("budgets keep %d and %d bytes", bodies, spools)
+	}
+}
+
+func TestOneHostTenPermits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 300, RecordsMedian: 5}, runner: backfill.Options{PerHost: 3}})
+	w.add(w.net.DIDs()...)
+	w.settle(w.net.DIDs()...)
+	for _, did := range w.net.DIDs() {
+		w.equal(did)
+	}
+	if most := w.net.Host(0).Log().InFlightMax; most > 3 {
+		t.Errorf("the host got %d requests at a time, 3 are allowed", most)
+	}
+}
+
+func TestSpooledCopies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 4, RecordsMedian: 3000}, runner: backfill.Options{RepoMemoryBytes: 300_000}})
+	w.add(w.net.DIDs()...)
+	w.settle(w.net.DIDs()...)
+	for _, did := range w.net.DIDs() {
+		w.equal(did)
+	}
+	w.stop()
+	if bodies, spools := backfill.Memory(w.run); bodies != 0 || spools != 0 {
+		t.Errorf("budgets keep %d and %d bytes", bodies, spools)
+	}
+}
+
+func TestUntrackedAndForeignRowsAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 2, Hosts: 1}})
+	did := w.net.DIDs()[0]
+	hang := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: did})
+	w.add(did)
+	w.until("the fetch to begin", func() bool { return hang.Fired() > 0 })
+	w.change(did, func(r *store.Repo) { r.State, r.Tracked, r.Attempt = store.StateIdle, store.Untracked, r.Attempt+1 })
+	w.until("the task to end", func() bool { return !w.run.InFlight(did) })
+	if r := w.row(did); r.State != store.StateIdle || r.Ordinal != 0 {
+		t.Errorf("the outcome was not dropped: %+v", r)
+	}
+	hang.Clear()
+	// Asked for again while in flight: the first outcome is dropped, the second counts.
+	other := w.net.DIDs()[1]
+	hang = w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: other})
+	w.add(other)
+	w.until("the fetch to begin", func() bool { return hang.Fired() > 0 })
+	w.add(other)
+	w.settle(other)
+	w.equal(other)
+	if n := len(w.net.Host(0).Log().Fetches[other]); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+}
+
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
+	want := map[uint32]time.Duration{1: time.Minute, 2: 2 * time.Minute, 3: 4 * time.Minute, 6: 32 * time.Minute, 7: time.Hour,
+		64: time.Hour, 65: time.Hour, math.MaxUint32: time.Hour} // large counts must not overflow
+	for count, d := range want {
+		for range 100 {
+			if got := backfill.Delay(w.run, count); got < d*9/10 || got > d*11/10 {
+				t.Fatalf("after %d failures %s, want %s ±10 %%", count, got, d)
+			}
+		}
+	}
+}
+
+func TestAskedWait(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	for _, c := range []struct {
+		name, header, value string
+		want                time.Duration
+	}{
+		{"seconds", "Retry-After", "30", 30 * time.Second},
+		{"date", "Retry-After", now.Add(90 * time.Second).UTC().Format(http.TimeFormat), 90 * time.Second},
+		{"date gone by", "Retry-After", now.Add(-time.Hour).UTC().Format(http.TimeFormat), time.Second},
+		{"zero must not make us hammer", "Retry-After", "0", time.Second},
+		{"a week must not silence us", "Retry-After", "604800", time.Hour},
+		{"overflow", "Retry-After", "99999999999999999999999", time.Hour},
+		{"negative is no number of seconds", "Retry-After", "-5", 0},
+		{"words", "Retry-After", "soon", 0},
+		{"epoch, as the reference PDS", "RateLimit-Reset", "1800000060", time.Minute},
+		{"epoch gone by", "RateLimit-Reset", "1700000000", time.Second},
+		{"delta, as the draft", "RateLimit-Reset", "42", 42 * time.Second},
+		{"none", "X-Other", "1", 0},
+	} {
+		if got := backfill.AskedWait(http.Header{http.CanonicalHeaderKey(c.header): {c.value}}, now); got != c.want {
+			t.Errorf("%s: %s %q: %s, want %s", c.name, c.header, c.value, got, c.want)
+		}
+	}
+}
+
+func TestClipped(t *testing.T) {
+	t.Parallel()
+	for pad := range 8 {
+		s := "x234567"[:pad%8%7]
+		for len(s) < 2*store.ErrorBytesMax {
+			s += "aé€𝄞"
+		}
+		if got := backfill.Clipped(s); len(got) > store.ErrorBytesMax || len(got) < store.ErrorBytesMax-4 || !utf8.ValidString(got) {
+			t.Errorf("clipped to %d bytes, valid %v", len(got), utf8.ValidString(got))
+		}
+	}
+}
+
+func TestParseSource(t *testing.T) {
+	t.Parallel()
+	for s, ok := range map[string]bool{
+		"repos::https://relay.example":     true,
+		"repos::http://127.0.0.1:2583/":    true,
+		"repos:https://relay.example":      false, // one colon
+		"hosts::https://relay.example":     false, // unknown kind
+		"repos::relay.example":             false, // no scheme
+		"repos::https://relay.example/xyz": false, // more than an origin
+		"repos::wss://relay.example":       false,
+	} {
+		if _, err := backfill.ParseSource(s); (err == nil) != ok {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}

@@ -1,0 +1,245 @@
+package backfill_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// clock runs as fast as the real one, and can be set forward.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// world is a simulated network, a store and a runner between them.
+type world struct {
+	t     testing.TB
+	clock clock
+	net   *simnet.Network
+	store *store.Store
+	dir   *identity.Directory
+	run   *backfill.Runner
+	stop  func() // stops the runner and the store's loops
+}
+
+type worldOptions struct {
+	net    simnet.Options
+	store  store.Options
+	runner backfill.Options
+}
+
+func newWorld(t testing.TB, o worldOptions) *world {
+	t.Helper()
+	w := &world{t: t}
+	o.net.Seed = max(o.net.Seed, 1)
+	t.Logf("seed %d", o.net.Seed)
+	var err error
+	if w.net, err = simnet.New(o.net); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.net.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.net.Close() })
+	o.store.Now = w.clock.now
+	o.store.GroupAge = 5 * time.Millisecond
+	w.store = storetest.Open(t, o.store)
+	w.start(o.runner)
+	t.Cleanup(func() { w.stop() })
+	return w
+}
+
+// start makes a runner over the world's store and lets it run.
+func (w *world) start(o backfill.Options) {
+	w.t.Helper()
+	var err error
+	w.dir, err = identity.New(identity.Options{PLC: []string{w.net.PLC()}, AllowPrivate: true, Now: w.clock.now})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	o.Store, o.Directory, o.AllowPrivate, o.Now, o.SpoolDir = w.store, w.dir, true, w.clock.now, w.t.TempDir()
+	if w.run, err = backfill.New(o); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	storeCtx, cancelStore := context.WithCancel(context.Background())
+	g.Go(func() error { return w.run.Run(ctx) })
+	var sg errgroup.Group
+	sg.Go(func() error { return w.store.Run(storeCtx) })
+	w.stop = func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			w.t.Errorf("runner: %v", err)
+		}
+		cancelStore()
+		if err := sg.Wait(); err != nil {
+			w.t.Errorf("store: %v", err)
+		}
+		if free, running := backfill.Permits(w.run); running != 0 {
+			w.t.Errorf("after the end %d permits are free, %d taken", free, running)
+		}
+		w.stop = func() {}
+	}
+}
+
+// add asks for repositories by name.
+func (w *world) add(dids ...string) {
+	w.t.Helper()
+	for _, did := range dids {
+		w.change(did, func(r *store.Repo) {
+			r.State, r.Tracked = store.StatePending, store.ByOperator
+			r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityOperator}
+			r.Attempt++
+		})
+	}
+	w.run.Wake()
+}
+
+func (w *world) change(did string, f func(r *store.Repo)) {
+	w.t.Helper()
+	unlock := w.store.Lock(did)
+	defer unlock()
+	r, err := w.store.RepoOrNew(did)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	f(&r)
+	b := w.store.NewBatch()
+	b.PutRepo(&r)
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) row(did string) store.Repo {
+	w.t.Helper()
+	r, err := w.store.Repo(did)
+	if err != nil {
+		w.t.Fatalf("row of %s: %v", did, err)
+	}
+	return r
+}
+
+// until waits for a condition.
+func (w *world) until(what string, cond func() bool) {
+	w.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("still waiting for: %s; counts %v", what, w.store.Counts())
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// settle waits until a repository has left the queue and its task is over.
+func (w *world) settle(dids ...string) {
+	w.t.Helper()
+	for _, did := range dids {
+		w.until(fmt.Sprintf("%s to leave the queue", did), func() bool {
+			return w.row(did).State != store.StatePending && !w.run.InFlight(did)
+		})
+	}
+}
+
+// equal checks that the store holds exactly what is true of an account.
+func (w *world) equal(did string) {
+	w.t.Helper()
+	r, truth := w.row(did), w.net.Account(did).Truth()
+	if r.State != store.StateSynced || r.Status != store.StatusActive {
+		w.t.Errorf("%s is %v, %v (%+v), not synced", did, r.State, r.Status, r.Retry)
+	}
+	if r.Rev != truth.Rev || r.Data != truth.Data || repo.HashCID(r.Commit) != truth.Commit || r.PDS != truth.Host || r.Key != truth.Key {
+		w.t.Errorf("%s: row %+v, truth %+v", did, r, truth)
+	}
+	if r.Retry != (store.Retry{}) || r.Missing != 0 {
+		w.t.Errorf("%s is synced and remembers %+v, missing %d", did, r.Retry, r.Missing)
+	}
+	if got := w.records(did); !equalRecords(got, truth.Records) {
+		w.t.Errorf("%s holds %d records, truth %d", did, len(got), len(truth.Records))
+	}
+	if r.Records != int64(len(truth.Records)) {
+		w.t.Errorf("%s counts %d records, truth %d", did, r.Records, len(truth.Records))
+	}
+}
+
+func (w *world) records(did string) map[string]repo.CID {
+	w.t.Helper()
+	m := map[string]repo.CID{}
+	r := w.row(did)
+	if r.Ordinal == 0 {
+		return m
+	}
+	rows, err := w.store.Rows(r.Ordinal)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for rows.Next() {
+		m[string(rows.Row().Path)] = rows.Row().CID
+	}
+	if err := rows.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+func equalRecords(a, b map[string]repo.CID) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if b[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// events lists the log of a DID from an id on, as short texts.
+func (w *world) events(did string, from uint64) []string {
+	w.t.Helper()
+	var out []string
+	for cursor := from; cursor <= w.store.Head(); {
+		next, err := w.store.ReadLog(w.t.Context(), cursor, 10_000, func(e *store.Event) error {
+			if e.DID != did {
+				return nil
+			}
+			switch e.Kind {
+			case store.KindRecord:
+				out = append(out, fmt.Sprintf("%d %s/%s", e.Action, e.Collection, e.Rkey))
+			case store.KindAccount:
+				out = append(out, "account "+e.Status.String())
+			case store.KindIdentity:
+				out = append(out, "identity "+e.PDS)
+			}
+			return nil
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if next == cursor {
+			break
+		}
+		cursor = next
+	}
+	return out
+}
+
+// gauges checks that the counters say what the rows say.
+func (w *world) gauges() {
+	w.t.Helper()
+	storetest.Check(w.t, w.store)
+}
