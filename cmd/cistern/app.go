@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+)
+
+// app is the process as the commands see it.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string
+	exit           func(code int)
+	tune           tuning
+}
+
+// exitInterrupted is the shell's word for a process that was interrupted.
+const exitInterrupted = 130
+
+func (a *app) run(ctx context.Context, args []string) error {
+	return a.root().Run(ctx, append([]string{"cistern"}, args...))
+}
+
+func (a *app) root() *cli.Command {
+	usageError := func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+		return fmt.Errorf("%w (see: %s --help)", err, cmd.FullName())
+	}
+	root := &cli.Command{
+		Name:                          "cistern",
+		Usage:                         "a verified, queryable copy of AT Protocol repositories",
+		Commands:                      []*cli.Command{a.runCommand(), a.demoCommand(), a.checkCommand(), a.repoCommand(), a.versionCommand()},
+		CustomRootCommandHelpTemplate: rootHelp,
+		Action:                        a.unknownCommand,
+		Version:                       version(),
+		Suggest:                       true,
+		Writer:                        a.stdout,
+		ErrWriter:                     a.stderr,
+		ExitErrHandler:                func(context.Context, *cli.Command, error) {},
+	}
+	setUsageError(root, usageError)
+	return root
+}
+
+// setUsageError makes every command answer a bad flag in one line, without its help page.
+func setUsageError(cmd *cli.Command, f cli.OnUsageErrorFunc) {
+	cmd.OnUsageError = f
+	for _, sub := range cmd.Commands {
+		setUsageError(sub, f)
+	}
+}
+
+// unknownCommand is reached when no command was named.
+func (a *app) unknownCommand(_ context.Context, cmd *cli.Command) error {
+	if name := cmd.Args().First(); name != "" {
+		var names []string
+		for _, c := range cmd.Commands {
+			names = append(names, c.Name)
+		}
+		return fmt.Errorf("unknown command %q%s (see: %s --help)", name, suggest(name, names), cmd.FullName())
+	}
+	if cmd.Root() == cmd {
+		return cli.ShowRootCommandHelp(cmd)
+	}
+	return cli.ShowSubcommandHelp(cmd)
+}
+
+func (a *app) versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "version",
+		Usage: "print the version of this binary",
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			if err := noArguments(cmd); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(a.stdout, "cistern %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+// version is what the toolchain knows of the source this binary was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(unknown)"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && v == "(devel)" {
+			v = s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return v
+}
+
+func noArguments(cmd *cli.Command) error {
+	if cmd.NArg() > 0 {
+		return fmt.Errorf("%s takes no arguments, got %q", cmd.FullName(), cmd.Args().First())
+	}
+	return nil
+}
+
+// untilSignal runs fn with a context that ends at SIGINT or SIGTERM. A second signal ends the
+// process at once: what was durable stays durable.
+func (a *app) untilSignal(ctx context.Context, fn func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	done := make(chan struct{})
+	var g errgroup.Group
+	g.Go(func() error {
+		for received := 0; ; {
+			select {
+			case <-done:
+				return nil
+			case <-signals:
+			}
+			if received++; received > 1 {
+				fmt.Fprintln(a.stderr, "cistern: interrupted twice, leaving at once")
+				a.exit(exitInterrupted)
+			}
+			cancel()
+		}
+	})
+	g.Go(func() error {
+		defer close(done)
+		return fn(ctx)
+	})
+	return g.Wait()
+}

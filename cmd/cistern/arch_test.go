@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// levels has every package of the module. An import points to a lower level, never sideways.
+var levels = map[string]int{
+	"cmd/cistern":     5,
+	"backfill":        4,
+	"ingest":          4,
+	"api":             4,
+	"ingest/identity": 3,
+	"store":           2,
+	"filter":          1,
+	"ingest/repo":     1,
+
+	// Not production code, but for the demo's network.
+	"ingest/simnet":   2,
+	"store/storetest": 3,
+}
+
+// forTests are the packages that only tests, and those named here, may import.
+var forTests = map[string][]string{
+	"ingest/simnet":   {"cmd/cistern"},
+	"store/storetest": nil,
+}
+
+const linesMax = 600
+
+// source is one parsed file of the module.
+type source struct {
+	name, pkg string // name from the module's root
+	test      bool
+	lines     int
+	set       *token.FileSet
+	file      *ast.File
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var all []source
+	err := filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && file != root && (strings.HasPrefix(e.Name(), ".") || e.Name() == "testdata" || e.Name() == "node_modules"):
+			return fs.SkipDir
+		case e.IsDir() || filepath.Ext(file) != ".go":
+			return nil
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		set := token.NewFileSet()
+		parsed, err := parser.ParseFile(set, file, text, parser.SkipObjectResolution|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, file)
+		name = filepath.ToSlash(name)
+		all = append(all, source{name: name, pkg: path.Dir(name), test: strings.HasSuffix(name, "_test.go"),
+			lines: bytes.Count(text, []byte("\n")), set: set, file: parsed})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func (s source) imports() []string {
+	var imports []string
+	for _, i := range s.file.Imports {
+		p, _ := strconv.Unquote(i.Path.Value)
+		imports = append(imports, p)
+	}
+	return imports
+}
+
+// tool says whether the file is a program of its own that no build of the module contains.
+func (s source) tool() bool {
+	for _, group := range s.file.Comments {
+		for _, c := range group.List {
+			if c.Text == "//go:build ignore" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func TestImportsPointDown(t *testing.T) {
+	t.Parallel()
+	for _, s := range sources(t) {
+		if s.tool() {
+			continue
+		}
+		level, ok := levels[s.pkg]
+		if !ok {
+			t.Errorf("%s: package %s has no level: give it one here and in DESIGN", s.name, s.pkg)
+			continue
+		}
+		for _, imported := range s.imports() {
+			target, ours := strings.CutPrefix(imported, "cistern/")
+			if !ours {
+				continue
+			}
+			importers, restricted := forTests[target]
+			switch {
+			case target == s.pkg && s.test:
+			case restricted && s.test:
+			case restricted && !slices.Contains(importers, s.pkg):
+				t.Errorf("%s imports %s, which is for tests", s.name, target)
+			case levels[target] >= level:
+				t.Errorf("%s (level %d) imports %s (level %d): imports point down", s.name, level, target, levels[target])
+			}
+		}
+	}
+}
+
+func TestOnlyOwnersImport(t *testing.T) {
+	t.Parallel()
+	rules := []struct {
+		prefix string
+		owners []string
+		tests  bool // whether other packages' tests may
+		why    string
+	}{
+		{"github.com/cockroachdb/pebble", []string{"store", "store/storetest"}, false, "the engine never leaks out of store"},
+		{"github.com/urfave/cli", []string{"cmd/cistern"}, false, "options are cmd's"},
+		{"flag", []string{"cmd/cistern"}, true, "options are cmd's"},
+		{"os/signal", []string{"cmd/cistern"}, false, "signals are cmd's"},
+	}
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			for _, r := range rules {
+				is := imported == r.prefix || strings.HasPrefix(imported, r.prefix+"/")
+				if is && !slices.Contains(r.owners, s.pkg) && !(s.test && r.tests) && !s.tool() {
+					t.Errorf("%s imports %s: %s", s.name, imported, r.why)
+				}
+			}
+		}
+	}
+}
+
+func TestCallsWithOwners(t *testing.T) {
+	t.Parallel()
+	rules := map[string]string{
+		"os.Exit": "cmd/cistern", "os.Getenv": "cmd/cistern", "os.LookupEnv": "cmd/cistern", "os.Environ": "cmd/cistern",
+		"log.Fatal": "cmd/cistern", "log.Fatalf": "cmd/cistern", "log.Fatalln": "cmd/cistern",
+		"slog.Default": "", "slog.SetDefault": "", "http.Get": "", "http.Post": "", "http.Handle": "", "http.HandleFunc": "",
+		"http.DefaultClient": "", "http.DefaultTransport": "", "http.DefaultServeMux": "", "time.Sleep": "ingest/simnet",
+	}
+	for _, s := range sources(t) {
+		if s.test || s.tool() {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			selector, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			pkg, ok := selector.X.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			if owner, ruled := rules[pkg.Name+"."+selector.Sel.Name]; ruled && owner != s.pkg {
+				t.Errorf("%s: %s.%s", s.set.Position(n.Pos()), pkg.Name, selector.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
+func TestGoroutinesHaveOwners(t *testing.T) {
+	t.Parallel()
+	for _, s := range sources(t) {
+		if s.test || s.tool() || s.pkg == "ingest/simnet" {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if _, ok := n.(*ast.GoStmt); ok {
+				t.Errorf("%s: go statement: let an errgroup in a Run method own it", s.set.Position(n.Pos()))
+			}
+			if f, ok := n.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+				t.Errorf("%s: init: no package-level state", s.set.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+}
+
+func TestFilesAreShort(t *testing.T) {
+	t.Parallel()
+	for _, s := range sources(t) {
+		if s.lines > linesMax {
+			t.Errorf("%s has %d lines, more than %d: perhaps two nouns", s.name, s.lines, linesMax)
+		}
+	}
+}
+
+// TestPackagesExplainThemselves wants a doc.go with the four headings in every package that ships.
+func TestPackagesExplainThemselves(t *testing.T) {
+	t.Parallel()
+	docs, ships := map[string]source{}, map[string]bool{}
+	for _, s := range sources(t) {
+		if path.Base(s.name) == "doc.go" {
+			docs[s.pkg] = s
+		}
+		ships[s.pkg] = ships[s.pkg] || !s.test && !s.tool()
+	}
+	for pkg := range ships {
+		if !ships[pkg] || pkg == "store/storetest" {
+			continue
+		}
+		doc, ok := docs[pkg]
+		if !ok {
+			t.Errorf("%s has no doc.go", pkg)
+			continue
+		}
+		for _, heading := range []string{"# Purpose", "# Invariants", "# Concurrency", "# Files"} {
+			if !strings.Contains(doc.file.Doc.Text(), heading+"\n") {
+				t.Errorf("%s lacks the heading %q", doc.name, heading)
+			}
+		}
+		if doc.lines > 80 {
+			t.Errorf("%s has %d lines, more than 80", doc.name, doc.lines)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"cistern/store"
+
+	"github.com/urfave/cli/v3"
+)
+
+const checkAbout = `Verify a store offline: recompute every counter, reference, gauge and cross-reference from the data
+and print each difference. Nothing is written. The daemon must not be running on the store. The exit code is 0
+when there is no difference and 1 otherwise.`
+
+func (a *app) checkCommand() *cli.Command {
+	var cfg Config
+	options := only(cfg.options(), []string{"data"})
+	return &cli.Command{
+		Name:  "check",
+		Usage: "verify a store offline",
+		Flags: flags(options),
+		CustomHelpTemplate: helpText("cistern check [--data DIR]", checkAbout,
+			[]helpRow{{"--data DIR", "Directory of the store, also CISTERN_DATA. Default ./cistern-data."}}, false,
+			"  cistern check --data /var/lib/cistern && systemctl start cistern"),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if err := errors.Join(noArguments(cmd), cfg.load(cmd, a.environ, "data")); err != nil {
+				return err
+			}
+			return a.untilSignal(ctx, func(ctx context.Context) error { return a.check(ctx, cfg.Data) })
+		},
+	}
+}
+
+func (a *app) check(ctx context.Context, dir string) error {
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("no store to check: %w", err)
+	}
+	start := time.Now()
+	s, err := openForCheck(dir, slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "checking %s\n", dir)
+	n, err := s.Check(ctx, func(difference string) { fmt.Fprintf(a.stdout, "  difference: %s\n", difference) })
+	counts := s.Counts()
+	if err := errors.Join(err, s.Close()); err != nil {
+		return fmt.Errorf("check %s: %w", dir, err)
+	}
+	fmt.Fprintf(a.stdout, "  %s repositories, %s records, %s blocks, %s events in %.1f s\n", thousands(counts["repos"]),
+		thousands(counts["records"]), thousands(counts["blocks"]), thousands(counts["events"]), time.Since(start).Seconds())
+	if n > 0 {
+		return fmt.Errorf("%s differences in %s: keep a copy of it for a report, and index again into an empty directory", thousands(int64(n)), dir)
+	}
+	_, err = fmt.Fprintln(a.stdout, "no differences")
+	return err
+}
+
+// openForCheck opens a store that is not in use.
+func openForCheck(dir string, log *slog.Logger) (*store.Store, error) {
+	s, err := store.Open(store.Options{Dir: dir, ReadOnly: true, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("%w (stop the daemon first if one runs on it)", err)
+	}
+	return s, nil
+}

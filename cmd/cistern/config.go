@@ -1,0 +1,298 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cistern/backfill"
+
+	"github.com/urfave/cli/v3"
+)
+
+// Config is what an operator can choose. Every field is one option; none is needed.
+type Config struct {
+	Data         string
+	Listen       string
+	Admin        string
+	AdminToken   string
+	PLC          []string
+	Crawl        []backfill.Source
+	Relays       []string
+	Full         bool
+	AllowPrivate bool
+	Verify       string
+	Reserve      reserve
+	Retention    time.Duration
+	LogLevel     slog.Level
+}
+
+// option is one row of the table of options.
+type option struct {
+	name     string // of the flag; the variable's name derives from it
+	value    string // placeholder of the value; "" for a switch
+	standard string // the default, as it would be typed
+	help     string
+	repeat   bool // may be given more than once; commas separate in the variable
+	secret   bool // never echoed
+	set      func(value string) error
+}
+
+const envPrefix = "CISTERN_"
+
+func (o option) variable() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
+}
+
+// options is the table of all options, each bound to its field of c.
+func (c *Config) options() []option {
+	return []option{
+		{name: "data", value: "DIR", standard: "./cistern-data", set: setText(&c.Data),
+			help: "Directory of the store. Made if it is not there; one daemon at a time."},
+		{name: "listen", value: "ADDR", standard: ":2481", set: setParsed(&c.Listen, parseListen),
+			help: "Address of the public, read-only listener: XRPC queries and /stream."},
+		{name: "admin", value: "ADDR", standard: "127.0.0.1:2480", set: setParsed(&c.Admin, parseListen),
+			help: "Address of the private listener: /repos, /stats, /metrics, health, pprof. Anything but loopback needs --admin-token."},
+		{name: "admin-token", value: "TOKEN", secret: true, set: c.setAdminToken,
+			help: "Secret that the private listener asks for: bearer, or basic with user admin. Prefer the variable: flags show in process lists."},
+		{name: "plc", value: "URL", standard: "https://plc.directory", repeat: true, set: appendParsed(&c.PLC, parseURL, "https", "http"),
+			help: "PLC directory that resolves did:plc. Repeat it for fallbacks, asked in this order."},
+		{name: "crawl", value: "KIND::URL", repeat: true, set: c.setCrawl,
+			help: "Where to discover repositories. KIND repos pages through listRepos of a relay or PDS, as in repos::https://pds.example.com."},
+		{name: "relay", value: "URL", repeat: true, set: appendParsed(&c.Relays, parseOrigin, "https", "http", "wss", "ws"),
+			help: "Relay to follow. Until the live firehose is there, --mode full discovers repositories at it, and --mode filter leaves it alone."},
+		{name: "mode", value: "filter|full", standard: "filter", set: c.setMode,
+			help: "filter: only repositories asked for by name or found by --crawl. full: all that the relays list, too."},
+		{name: "allow-private", set: setSwitch(&c.AllowPrivate),
+			help: "Connect to loopback and private addresses too. For development: on a server it lets strangers reach your inner network."},
+		{name: "verify", value: "full|backfill|none", standard: "full", set: setChoice(&c.Verify, "full", "backfill", "none"),
+			help: "Which commit signatures are checked: all, those of backfills, or none. Hashes and trees are always checked."},
+		{name: "disk-reserve", value: "SIZE|PERCENT", standard: "5%", set: setParsed(&c.Reserve, parseReserve),
+			help: "Disk space to leave free, as in 10GiB or 5%. Below it imports stop; below a quarter of it the daemon stops. 0 turns it off."},
+		{name: "retention", value: "DURATION", standard: "0", set: setParsed(&c.Retention, parseAge),
+			help: "How long events stay in the log, as in 72h or 30d. 0 keeps them all. Records are not affected."},
+		{name: "log-level", value: "debug|info|warn|error", standard: "info", set: c.setLogLevel,
+			help: "Least severe message to log on standard error."},
+	}
+}
+
+func (c *Config) setAdminToken(s string) error {
+	if len(s) < 8 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("want at least 8 printable ASCII characters without spaces")
+	}
+	c.AdminToken = s
+	return nil
+}
+
+// crawlKinds are the ways to discover repositories, as --crawl names them.
+var crawlKinds = [...]string{backfill.SourceRepos}
+
+func (c *Config) setCrawl(s string) error {
+	kind, origin, ok := strings.Cut(s, "::")
+	if !ok {
+		return errors.New("want KIND::URL, as in repos::https://relay.example.com")
+	}
+	if !slices.Contains(crawlKinds[:], kind) {
+		return fmt.Errorf("unknown kind %q, known: %s", kind, strings.Join(crawlKinds[:], ", "))
+	}
+	origin, err := parseOrigin(origin, "https", "http")
+	if err == nil {
+		c.Crawl = append(c.Crawl, backfill.Source{Kind: kind, URL: origin})
+	}
+	return err
+}
+
+func (c *Config) setMode(s string) error {
+	var mode string
+	err := setChoice(&mode, "filter", "full")(s)
+	c.Full = mode == "full"
+	return err
+}
+
+func (c *Config) setLogLevel(s string) error {
+	var level string
+	if err := setChoice(&level, "debug", "info", "warn", "error")(s); err != nil {
+		return err
+	}
+	return c.LogLevel.UnmarshalText([]byte(level))
+}
+
+// validate finds what no single option shows.
+func (c *Config) validate() []error {
+	var errs []error
+	if c.Admin != "" && !loopback(c.Admin) && c.AdminToken == "" {
+		errs = append(errs, fmt.Errorf("--admin %s is not a loopback address: set --admin-token (or %sADMIN_TOKEN) so that strangers cannot drive the daemon", c.Admin, envPrefix))
+	}
+	if c.Full && len(c.Relays) == 0 && len(c.Crawl) == 0 {
+		errs = append(errs, errors.New("--mode full discovers repositories, but there is no --relay and no --crawl to discover them at"))
+	}
+	return errs
+}
+
+// crawlSources is where repositories are discovered: what --crawl names, and in full mode the relays.
+func (c *Config) crawlSources() []backfill.Source {
+	sources := slices.Clone(c.Crawl)
+	if !c.Full {
+		return sources
+	}
+	for _, r := range c.Relays {
+		r = strings.Replace(strings.Replace(r, "wss://", "https://", 1), "ws://", "http://", 1)
+		if s := (backfill.Source{Kind: backfill.SourceRepos, URL: r}); !slices.Contains(sources, s) {
+			sources = append(sources, s)
+		}
+	}
+	return sources
+}
+
+// load fills the fields of the options named (all when none is named) from the command's flags,
+// else from the environment, else from the defaults, and reports every mistake.
+func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error {
+	env, errs := readEnviron(environ, c.options())
+	for _, o := range only(c.options(), names) {
+		values, source := []string{o.standard}, "--"+o.name
+		switch {
+		case cmd.IsSet(o.name) && o.value == "":
+			values = []string{strconv.FormatBool(cmd.Bool(o.name))}
+		case cmd.IsSet(o.name):
+			values = cmd.StringSlice(o.name)
+		case env[o.variable()] != "":
+			values, source = o.split(env[o.variable()]), o.variable()
+		case o.standard == "":
+			continue
+		}
+		if len(values) > 1 && !o.repeat {
+			errs = append(errs, fmt.Errorf("%s: given %d times, want one value", source, len(values)))
+			continue
+		}
+		for _, v := range values {
+			errs = append(errs, o.try(source, v))
+		}
+	}
+	if err := mistakes(errs); err != nil {
+		return err
+	}
+	return mistakes(c.validate())
+}
+
+// mistakes is one error that tells all of errs.
+func mistakes(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) < 2 {
+		return errors.Join(errs...)
+	}
+	var lines strings.Builder
+	for _, err := range errs {
+		fmt.Fprintf(&lines, "\n  %s", err)
+	}
+	return fmt.Errorf("%d mistakes:%s", len(errs), &lines)
+}
+
+// try sets one value and names it with its source if it will not do.
+func (o option) try(source, value string) error {
+	err := o.set(value)
+	switch {
+	case err == nil:
+		return nil
+	case o.secret:
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	return fmt.Errorf("%s %q: %w", source, value, err)
+}
+
+func (o option) split(value string) []string {
+	if !o.repeat {
+		return []string{value}
+	}
+	values := strings.Split(value, ",")
+	for i := range values {
+		values[i] = strings.TrimSpace(values[i])
+	}
+	return values
+}
+
+// readEnviron picks our variables and reports those that no option reads.
+func readEnviron(environ []string, options []option) (map[string]string, []error) {
+	var known []string
+	for _, o := range options {
+		known = append(known, o.variable())
+	}
+	env := make(map[string]string)
+	var errs []error
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, envPrefix) {
+			continue
+		}
+		if !slices.Contains(known, name) {
+			best, _ := nearest(name, known)
+			errs = append(errs, fmt.Errorf("unknown variable %s; the nearest known is %s", name, best))
+			continue
+		}
+		env[name] = value
+	}
+	return env, errs
+}
+
+// only keeps the options of these names, in the table's order; all of them when there are no names.
+func only(options []option, names []string) []option {
+	if len(names) == 0 {
+		return options
+	}
+	return slices.DeleteFunc(options, func(o option) bool { return !slices.Contains(names, o.name) })
+}
+
+// flags declares options to the command line. Their values are read by load, which treats the
+// environment alike.
+func flags(options []option) []cli.Flag {
+	var flags []cli.Flag
+	for _, o := range options {
+		if o.value == "" {
+			flags = append(flags, &cli.BoolFlag{Name: o.name, Usage: o.help})
+			continue
+		}
+		flags = append(flags, &cli.StringSliceFlag{Name: o.name, Usage: o.help})
+	}
+	return flags
+}
+
+func setText(field *string) func(string) error {
+	return func(s string) error { *field = s; return nil }
+}
+
+func setParsed[T any](field *T, parse func(string) (T, error)) func(string) error {
+	return func(s string) (err error) { *field, err = parse(s); return err }
+}
+
+func setSwitch(field *bool) func(string) error {
+	return func(s string) (err error) {
+		if *field, err = strconv.ParseBool(s); err != nil {
+			return errors.New("want true or false")
+		}
+		return nil
+	}
+}
+
+func setChoice(field *string, choices ...string) func(string) error {
+	return func(s string) error {
+		if !slices.Contains(choices, s) {
+			return fmt.Errorf("want one of %s%s", strings.Join(choices, ", "), suggest(s, choices))
+		}
+		*field = s
+		return nil
+	}
+}
+
+func appendParsed(field *[]string, parse func(string, ...string) (string, error), schemes ...string) func(string) error {
+	return func(s string) error {
+		u, err := parse(s, schemes...)
+		if err != nil {
+			return err
+		}
+		*field = append(*field, u)
+		return nil
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v3"
+)
+
+// update is read by tests that have golden files.
+var update = flag.Bool("update", false, "rewrite the table of options in README.md")
+
+// loadArgs reads a command line and an environment as cistern run would.
+func loadArgs(t *testing.T, args, environ []string) (Config, error) {
+	t.Helper()
+	var cfg Config
+	var loadErr error
+	var out bytes.Buffer
+	cmd := &cli.Command{Name: "run", Flags: flags(cfg.options()), Writer: &out, ErrWriter: &out,
+		Action: func(_ context.Context, cmd *cli.Command) error { loadErr = cfg.load(cmd, environ); return nil }}
+	if err := cmd.Run(t.Context(), append([]string{"run"}, args...)); err != nil {
+		return cfg, err
+	}
+	return cfg, loadErr
+}
+
+func TestConfigDefaults(t *testing.T) {
+	t.Parallel()
+	got, err := loadArgs(t, nil, []string{"PATH=/bin", "CISTERN_MODE="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{Data: "./cistern-data", Listen: ":2481", Admin: "127.0.0.1:2480", PLC: []string{"https://plc.directory"},
+		Verify: "full", Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(reserve{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestConfigSources gives the same choices as flags and as variables.
+func TestConfigSources(t *testing.T) {
+	t.Parallel()
+	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
+		Crawl:  []backfill.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
+		Relays: []string{"wss://relay.example"}, Full: true, AllowPrivate: true, Verify: "none",
+		Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
+	rows := map[string]struct{ args, environ []string }{
+		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
+			"--plc", "https://a/", "--plc", "http://b:1", "--crawl", "repos::https://pds.example", "--crawl", "repos::http://127.0.0.1:3/",
+			"--relay", "wss://relay.example", "--mode", "full", "--allow-private", "--verify", "none",
+			"--disk-reserve", "10GiB", "--retention", "2d", "--log-level", "debug"}},
+		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
+			"CISTERN_PLC=https://a, http://b:1", "CISTERN_CRAWL=repos::https://pds.example,repos::http://127.0.0.1:3",
+			"CISTERN_RELAY=wss://relay.example", "CISTERN_MODE=full", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none",
+			"CISTERN_DISK_RESERVE=10GiB", "CISTERN_RETENTION=48h", "CISTERN_LOG_LEVEL=debug"}},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := loadArgs(t, row.args, row.environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(reserve{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	t.Run("flag wins", func(t *testing.T) {
+		t.Parallel()
+		got, err := loadArgs(t, []string{"--allow-private=false", "--plc", "https://flag"}, []string{"CISTERN_ALLOW_PRIVATE=true", "CISTERN_PLC=https://variable"})
+		if err != nil || got.AllowPrivate || !cmp.Equal(got.PLC, []string{"https://flag"}) {
+			t.Errorf("%v, %+v", err, got)
+		}
+	})
+}
+
+// TestConfigMistakes wants each mistake named with where it stands and what would do.
+func TestConfigMistakes(t *testing.T) {
+	t.Parallel()
+	rows := []struct {
+		name          string
+		args, environ []string
+		want          []string
+	}{
+		{"unknown variable", nil, []string{"CISTERN_DISKRESERVE=1"}, []string{"CISTERN_DISKRESERVE", "CISTERN_DISK_RESERVE"}},
+		{"unlike any variable", nil, []string{"CISTERN_ZZZZZZ=1"}, []string{"CISTERN_ZZZZZZ", "nearest known is CISTERN_"}},
+		{"bad switch", nil, []string{"CISTERN_ALLOW_PRIVATE=maybe"}, []string{`CISTERN_ALLOW_PRIVATE "maybe"`, "true or false"}},
+		{"crawl kind", []string{"--crawl", "collections::https://a"}, nil, []string{"--crawl", `unknown kind "collections"`, "known: repos"}},
+		{"crawl without kind", []string{"--crawl", "https://a"}, nil, []string{"KIND::URL"}},
+		{"crawl of nothing", []string{"--crawl", "repos::"}, nil, []string{"https://host"}},
+		{"crawl of a path", []string{"--crawl", "repos::https://a/xrpc"}, nil, []string{"--crawl", "without a path"}},
+		{"relay scheme", []string{"--relay", "ftp://a"}, nil, []string{`--relay "ftp://a"`, "wss://host"}},
+		{"password in a URL", []string{"--plc", "https://u:p@a"}, nil, []string{"--plc", "without user"}},
+		{"query in a URL", []string{"--plc", "https://a?b"}, nil, []string{"--plc", "without query"}},
+		{"second in a list", nil, []string{"CISTERN_PLC=https://a,,https://b"}, []string{`CISTERN_PLC ""`}},
+		{"no port", []string{"--listen", "localhost"}, nil, []string{`--listen "localhost"`, "host:port"}},
+		{"port above all", []string{"--listen", ":70000"}, nil, []string{"--listen", "host:port"}},
+		{"share above all", []string{"--disk-reserve", "150%"}, nil, []string{`--disk-reserve "150%"`, "90%"}},
+		{"size without unit", []string{"--disk-reserve", "10"}, nil, []string{"--disk-reserve", "10GiB"}},
+		{"negative duration", []string{"--retention=-1h"}, nil, []string{"--retention", "72h"}},
+		{"twice", []string{"--mode", "filter", "--mode", "filter"}, nil, []string{"--mode: given 2 times"}},
+		{"near miss", []string{"--verify", "backfil"}, nil, []string{"did you mean backfill?"}},
+		{"open admin", []string{"--admin", "0.0.0.0:2480"}, nil, []string{"--admin 0.0.0.0:2480", "--admin-token"}},
+		{"open admin by default host", []string{"--admin", ":2480"}, nil, []string{"--admin :2480", "--admin-token"}},
+		{"full of nothing", []string{"--mode", "full"}, nil, []string{"--mode full", "--relay"}},
+		{"all at once", []string{"--mode", "x", "--verify", "y"}, []string{"CISTERN_LOG_LEVEL=z", "CISTERN_FOO=1"},
+			[]string{"4 mistakes", `--mode "x"`, `--verify "y"`, `CISTERN_LOG_LEVEL "z"`, "CISTERN_FOO"}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := loadArgs(t, row.args, row.environ)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range row.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestConfigKeepsSecrets(t *testing.T) {
+	t.Parallel()
+	_, err := loadArgs(t, []string{"--admin-token", "a b c d e"}, nil)
+	if err == nil || strings.Contains(err.Error(), "a b c") || !strings.Contains(err.Error(), "--admin-token") {
+		t.Error(err)
+	}
+}
+
+func TestCrawlSources(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Crawl: []backfill.Source{{Kind: "repos", URL: "https://relay.example"}}, Relays: []string{"wss://relay.example", "ws://127.0.0.1:1", "https://b"}}
+	if got := cfg.crawlSources(); !cmp.Equal(got, cfg.Crawl) {
+		t.Errorf("filter mode crawls relays: %v", got)
+	}
+	cfg.Full = true
+	want := []backfill.Source{{Kind: "repos", URL: "https://relay.example"}, {Kind: "repos", URL: "http://127.0.0.1:1"}, {Kind: "repos", URL: "https://b"}}
+	if got := cfg.crawlSources(); !cmp.Equal(got, want) {
+		t.Error(got)
+	}
+}
+
+func TestReserve(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]uint64{"5%": 50, "0": 0, "0%": 0, "1.5KiB": 1536, "2kB": 2000, "10B": 10} {
+		r, err := parseReserve(text)
+		if got := r.of(1000); err != nil || got != want {
+			t.Errorf("%s of 1000: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "%", "-1%", "NaN%", "91%", "1", "-1B", "InfB", "1e30TiB", "5 %%"} {
+		if r, err := parseReserve(text); err == nil {
+			t.Errorf("%q gives %+v", text, r)
+		}
+	}
+}
+
+// TestReadmeOptions keeps the table in README.md equal to the options.
+func TestReadmeOptions(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join("..", "..", "README.md")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const open, shut = "<!-- options -->\n", "<!-- /options -->"
+	before, rest, ok := strings.Cut(string(text), open)
+	got, after, ok2 := strings.Cut(rest, shut)
+	if !ok || !ok2 {
+		t.Skip("README.md has no markers for the table")
+	}
+	want := optionsTable((&Config{}).options())
+	if *update {
+		if err := os.WriteFile(name, []byte(before+open+want+shut+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("README.md differs (go test ./cmd/cistern -run Readme -update):\n%s", diff)
+	}
+}

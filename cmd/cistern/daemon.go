@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"cistern/api"
+	"cistern/backfill"
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/urfave/cli/v3"
+)
+
+const runAbout = `Run the daemon: discover repositories, or take those that 'cistern repo add' names, fetch them from their
+hosts, verify them, and serve them. SIGTERM or Ctrl-C finishes what is in flight and stops; a second one stops at
+once, which loses nothing that was durable.`
+
+const runExamples = `  cistern run                                         index what 'repo add' names
+  cistern run --crawl repos::https://pds.example.com  all repositories of a host
+  cistern run --mode full --relay https://relay1.us-east.bsky.network
+  CISTERN_DATA=/var/lib/cistern CISTERN_ADMIN=:2480 CISTERN_ADMIN_TOKEN=... cistern run`
+
+// shutdownBudget bounds a clean stop.
+const shutdownBudget = 30 * time.Second
+
+func (a *app) runCommand() *cli.Command {
+	var cfg Config
+	return &cli.Command{
+		Name:               "run",
+		Usage:              "run the daemon",
+		Flags:              flags(cfg.options()),
+		CustomHelpTemplate: helpText("cistern run [options]", runAbout, helpRows(cfg.options()), true, runExamples),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if err := errors.Join(noArguments(cmd), cfg.load(cmd, a.environ)); err != nil {
+				return err
+			}
+			return a.untilSignal(ctx, func(ctx context.Context) error { return a.daemon(ctx, cfg) })
+		},
+	}
+}
+
+// daemon runs the daemon until ctx ends.
+func (a *app) daemon(ctx context.Context, cfg Config) error {
+	public, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	admin, err := net.Listen("tcp", cfg.Admin)
+	if err != nil {
+		return errors.Join(fmt.Errorf("--admin: %w", err), public.Close())
+	}
+	term := newTerminal(a.stderr, a.environ)
+	log := newLogger(term, cfg.LogLevel)
+	d, err := newDaemon(cfg, log, listeners{public, admin}, a.tune)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "version", version(), "data", cfg.Data, "public", public.Addr().String(), "admin", admin.Addr().String())
+	err = d.run(ctx, box{"progress", d.progress(term, log).Run})
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+func newLogger(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+type listeners struct{ public, admin net.Listener }
+
+// tuning changes options that are no operator's business, for tests.
+type tuning struct {
+	store    func(*store.Options)
+	backfill func(*backfill.Options)
+}
+
+// daemon is the wiring of one index.
+type daemon struct {
+	listeners
+	cfg     Config
+	tune    tuning
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	guard   *diskGuard
+
+	store    *store.Store
+	identity *identity.Directory
+	backfill *backfill.Runner
+	api      *api.Server
+}
+
+// newDaemon constructs the boxes, each from those before it, and starts none. It owns the listeners.
+func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
+	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(), guard: newDiskGuard(cfg.Data, cfg.Reserve, log)}
+	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, build := range []func() error{d.openStore, d.newIdentity, d.newBackfill, d.newAPI} {
+		if err := build(); err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+	}
+	return d, nil
+}
+
+// boxes is what runs, in the order of starting.
+func (d *daemon) boxes() []box {
+	return []box{
+		{"store", d.store.Run},
+		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
+		{"backfill", func(ctx context.Context) error { return d.guard.whileRoom(ctx, d.backfill.Run) }},
+		{"disk", d.guard.Run},
+	}
+}
+
+// run runs the boxes and others that watch them, and closes the store if nothing writes to it any more.
+func (d *daemon) run(ctx context.Context, watchers ...box) error {
+	err := boxes{list: append(d.boxes(), watchers...), budget: shutdownBudget}.Run(ctx)
+	if errors.Is(err, errBudget) {
+		return fmt.Errorf("%w: left without closing the store, which recovers at the next start", err)
+	}
+	return errors.Join(err, d.close())
+}
+
+func (d *daemon) close() error {
+	errs := []error{closeListener(d.public), closeListener(d.admin)}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closeListener closes a listener that a server may have closed already.
+func closeListener(l net.Listener) error {
+	if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func (d *daemon) openStore() (err error) {
+	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention, Logger: d.log, Registerer: d.metrics}
+	if d.tune.store != nil {
+		d.tune.store(&o)
+	}
+	d.store, err = store.Open(o)
+	return err
+}
+
+func (d *daemon) newIdentity() (err error) {
+	d.identity, err = identity.New(identity.Options{PLC: d.cfg.PLC, AllowPrivate: d.cfg.AllowPrivate,
+		UserAgent: userAgent(), Registerer: d.metrics})
+	return err
+}
+
+func (d *daemon) newBackfill() error {
+	verify, err := backfill.ParseVerify(d.cfg.Verify)
+	if err != nil {
+		return err
+	}
+	o := backfill.Options{Store: d.store, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
+		Verify: verify, Crawl: d.cfg.crawlSources(), SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
+	if d.tune.backfill != nil {
+		d.tune.backfill(&o)
+	}
+	d.backfill, err = backfill.New(o)
+	return err
+}
+
+func (d *daemon) newAPI() (err error) {
+	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken, Syncing: d.backfill.Syncing, Wake: d.backfill.Wake,
+		Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
+	return err
+}
+
+func userAgent() string { return "cistern/" + version() }
+
+func (d *daemon) sample() sample {
+	return newSample(time.Now(), d.store.Counts(), d.backfill.Syncing())
+}
+
+func (d *daemon) progress(term *terminal, log *slog.Logger) *progress {
+	return &progress{term: term, log: log, sample: d.sample, logEvery: logEveryDefault}
+}

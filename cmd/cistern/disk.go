@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// diskGuard keeps the reserve of the disk that the store is on: below it imports stop, at a
+// quarter of it the daemon does, while there is still room to close the store.
+type diskGuard struct {
+	dir     string
+	reserve reserve
+	every   time.Duration
+	free    func(dir string) (free, total uint64, err error)
+	log     *slog.Logger
+
+	// mu guards:
+	mu      sync.Mutex
+	short   bool
+	changed chan struct{} // closed and replaced when short changes
+}
+
+const diskEvery = 2 * time.Second
+
+func newDiskGuard(dir string, r reserve, log *slog.Logger) *diskGuard {
+	return &diskGuard{dir: dir, reserve: r, every: diskEvery, free: diskFree, log: log,
+		changed: make(chan struct{})}
+}
+
+// whileRoom runs fn while there is room: it ends fn's context when the disk becomes short, and runs
+// it anew when there is room again, until ctx ends or fn fails.
+func (g *diskGuard) whileRoom(ctx context.Context, fn func(context.Context) error) error {
+	for ctx.Err() == nil {
+		short, changed := g.state()
+		if !short {
+			fnCtx, stop := context.WithCancel(ctx)
+			var group errgroup.Group
+			group.Go(func() error {
+				defer stop()
+				select {
+				case <-changed:
+				case <-fnCtx.Done():
+				}
+				return nil
+			})
+			err := fn(fnCtx)
+			stop()
+			if err := errors.Join(err, group.Wait()); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (g *diskGuard) state() (short bool, changed <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.short, g.changed
+}
+
+// set says whether this changed anything.
+func (g *diskGuard) set(short bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.short == short {
+		return false
+	}
+	g.short = short
+	close(g.changed)
+	g.changed = make(chan struct{})
+	return true
+}
+
+// Run watches until ctx ends, or until the disk is so full that the daemon has to stop.
+func (g *diskGuard) Run(ctx context.Context) error {
+	tick := time.NewTicker(g.every)
+	defer tick.Stop()
+	for {
+		if err := g.look(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (g *diskGuard) look() error {
+	free, total, err := g.free(g.dir)
+	if err != nil {
+		return fmt.Errorf("free space of %s: %w", g.dir, err)
+	}
+	floor := g.reserve.of(total)
+	if free < floor/4 {
+		return fmt.Errorf("disk of %s has %s free, less than a quarter of the reserve of %s: stopped while the store can still be closed; make room or lower --disk-reserve",
+			g.dir, bytesText(free), bytesText(floor))
+	}
+	short := free < floor
+	switch {
+	case !g.set(short):
+	case short:
+		g.log.Warn("disk is short, imports stop", "dir", g.dir, "free", bytesText(free), "reserve", bytesText(floor))
+	default:
+		g.log.Info("disk has room again, imports go on", "dir", g.dir, "free", bytesText(free))
+	}
+	return nil
+}
+
+// diskFree is the space that an ordinary user may still write at dir, and the size of its disk.
+func diskFree(dir string) (free, total uint64, err error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, 0, err
+	}
+	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), nil
+}

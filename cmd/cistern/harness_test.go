@@ -1,0 +1,388 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/repo"
+	"cistern/ingest/simnet"
+	"cistern/store"
+
+	"github.com/gorilla/websocket"
+)
+
+// childVariable makes this test binary the daemon instead of a test.
+const childVariable = "CISTERNTEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) == "" {
+		os.Exit(m.Run())
+	}
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, exit: os.Exit, tune: hasty()}
+	if err := a.run(context.Background(), os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "cistern:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// hasty makes small worlds take the paths of large ones: groups of a few repositories that are
+// ingested as tables, and retries within the time of a test.
+func hasty() tuning {
+	return tuning{
+		store:    func(o *store.Options) { o.GroupAge, o.SmallBytes = 25*time.Millisecond, 8<<10 },
+		backfill: func(o *backfill.Options) { o.RetryBase, o.RetryMax = 200*time.Millisecond, time.Second },
+	}
+}
+
+// testIndex is a daemon under test as the outside sees it.
+type testIndex struct {
+	dir, public, admin string
+}
+
+func newTestIndex(t *testing.T) *testIndex {
+	return &testIndex{dir: t.TempDir(), public: freeAddress(t), admin: freeAddress(t)}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// args is the command line of the daemon.
+func (x *testIndex) args(n *simnet.Network, more ...string) []string {
+	return append([]string{"run", "--data", x.dir, "--listen", x.public, "--admin", x.admin, "--plc", n.PLC(),
+		"--allow-private", "--disk-reserve", "0", "--log-level", "warn"}, more...)
+}
+
+// start runs the daemon in this process. stop ends it as a signal would.
+func (x *testIndex) start(t *testing.T, args []string) (stop func()) {
+	t.Helper()
+	var stderr bytes.Buffer
+	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr, exit: os.Exit, tune: hasty()}
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- a.run(ctx, args) }()
+	stop = func() {
+		t.Helper()
+		cancel()
+		select {
+		case err := <-result:
+			result <- nil
+			if err != nil {
+				t.Errorf("run: %v\n%s", err, &stderr)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("the daemon does not stop")
+		}
+	}
+	t.Cleanup(stop)
+	x.await(t, "the daemon to answer", func() error {
+		select {
+		case err := <-result:
+			result <- nil
+			t.Fatalf("run: %v\n%s", err, &stderr)
+		default:
+		}
+		_, err := x.counts(t.Context())
+		return err
+	})
+	return stop
+}
+
+// await polls until f gives no error.
+func (x *testIndex) await(t *testing.T, what string, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited a minute for %s: %v", what, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (x *testIndex) counts(ctx context.Context) (map[string]int64, error) {
+	var stats struct{ Counts map[string]int64 }
+	return stats.Counts, x.call(ctx, "GET", "/stats", nil, func(b []byte) error { return json.Unmarshal(b, &stats) })
+}
+
+// call asks the private listener.
+func (x *testIndex) call(ctx context.Context, method, path string, dids []string, fn func([]byte) error) error {
+	var body bytes.Buffer
+	for _, did := range dids {
+		fmt.Fprintf(&body, "{\"did\":%q}\n", did)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+x.admin+path, &body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		return errors.Join(err, fmt.Errorf("%s %s: %s %s", method, path, res.Status, answer))
+	}
+	if fn != nil {
+		err = fn(answer)
+	}
+	return err
+}
+
+// settle waits until every count named is as wanted and nothing is pending or in flight.
+func (x *testIndex) settle(t *testing.T, want map[string]int64) {
+	t.Helper()
+	want = maps.Clone(want)
+	want["pending"], want["syncing"] = 0, 0
+	x.await(t, fmt.Sprint(want), func() error {
+		counts, err := x.counts(t.Context())
+		for _, name := range slices.Sorted(maps.Keys(want)) {
+			if err == nil && counts[name] != want[name] {
+				err = fmt.Errorf("%s is %d of %v", name, counts[name], counts)
+			}
+		}
+		return err
+	})
+}
+
+// frame is one event as it came, and what tests look at.
+type frame struct {
+	raw    []byte
+	ID     uint64
+	Type   string
+	Record struct {
+		DID, Rev, Collection, Rkey, Action, CID string
+		Live                                    bool
+		Record                                  json.RawMessage
+	}
+	Account struct {
+		DID    string
+		Active bool
+		Status string
+	}
+	Identity       struct{ DID string }
+	Error, Message string
+}
+
+func (f *frame) did() string { return f.Record.DID + f.Account.DID + f.Identity.DID }
+
+// stream gives events from cursor on to fn until it says stop, the connection breaks or ctx ends.
+func (x *testIndex) stream(ctx context.Context, cursor uint64, fn func(frame) (more bool, err error)) error {
+	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
+	conn, res, err := dialer.DialContext(ctx, fmt.Sprintf("ws://%s/stream?cursor=%d", x.public, cursor), nil)
+	if err != nil {
+		if res != nil {
+			text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+			err = fmt.Errorf("%w: %s %s", err, res.Status, text)
+		}
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	for {
+		_, raw, err := conn.ReadMessage()
+		if err != nil {
+			return err
+		}
+		f := frame{raw: raw}
+		if err := json.Unmarshal(raw, &f); err != nil {
+			return fmt.Errorf("frame %s: %w", raw, err)
+		}
+		if more, err := fn(f); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// replay reads the whole log up to its present head.
+func (x *testIndex) replay(t *testing.T) []frame {
+	t.Helper()
+	var stats struct{ Log struct{ Head uint64 } }
+	if err := x.call(t.Context(), "GET", "/stats", nil, func(b []byte) error { return json.Unmarshal(b, &stats) }); err != nil {
+		t.Fatal(err)
+	}
+	var frames []frame
+	if stats.Log.Head == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := x.stream(ctx, 0, func(f frame) (bool, error) {
+		if f.Type == "error" {
+			return false, fmt.Errorf("%s: %s", f.Error, f.Message)
+		}
+		frames = append(frames, f)
+		return f.ID < stats.Log.Head, nil
+	})
+	if err != nil {
+		t.Fatalf("replay to %d: %v", stats.Log.Head, err)
+	}
+	return frames
+}
+
+// fold is what a consumer of the stream holds: did → path → CID.
+type fold map[string]map[string]string
+
+// apply refuses events that do not follow from those before.
+func (f fold) apply(e frame) error {
+	if e.Type == "account" && !e.Account.Active {
+		delete(f, e.Account.DID)
+	}
+	if e.Type != "record" {
+		return nil
+	}
+	r := e.Record
+	path := r.Collection + "/" + r.Rkey
+	held, known := f[r.DID][path]
+	switch {
+	case r.Action == "create" && known, r.Action != "create" && !known, r.Action == "update" && held == r.CID:
+		return fmt.Errorf("event %d: %s of %s/%s %s when it is %q", e.ID, r.Action, r.DID, path, r.CID, held)
+	case r.Action == "delete":
+		delete(f[r.DID], path)
+		return nil
+	}
+	if f[r.DID] == nil {
+		f[r.DID] = map[string]string{}
+	}
+	f[r.DID][path] = r.CID
+	return nil
+}
+
+// wantTruth compares what a consumer holds with the network.
+func (f fold) wantTruth(t *testing.T, accounts []*simnet.Account) {
+	t.Helper()
+	for _, a := range accounts {
+		truth := a.Truth()
+		held := f[truth.DID]
+		n := 0
+		for path, cid := range truth.Records {
+			if _, _, ok := repo.SplitPath([]byte(path)); !ok {
+				continue // hidden
+			}
+			n++
+			if held[path] != cid.String() {
+				t.Errorf("%s/%s: the stream leaves %q, want %s", truth.DID, path, held[path], cid)
+			}
+		}
+		if len(held) != n {
+			t.Errorf("%s: the stream leaves %d records, want %d", truth.DID, len(held), n)
+		}
+	}
+}
+
+// wantStore checks the store of a stopped daemon and compares it with the network, byte for byte.
+func (x *testIndex) wantStore(t *testing.T, accounts []*simnet.Account) {
+	t.Helper()
+	s, err := openForCheck(x.dir, newLogger(io.Discard, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n, err := s.Check(t.Context(), func(d string) { t.Errorf("difference: %s", d) }); n != 0 || err != nil {
+		t.Errorf("check: %d differences, %v", n, err)
+	}
+	for _, a := range accounts {
+		if err := wantRepo(s, a); err != nil {
+			t.Errorf("%s: %v", a.DID(), err)
+		}
+	}
+}
+
+// wantRepo compares one repository.
+func wantRepo(s *store.Store, a *simnet.Account) error {
+	truth := a.Truth()
+	row, err := s.Repo(truth.DID)
+	if err != nil {
+		return err
+	}
+	if row.State != store.StateSynced || row.Rev != truth.Rev || row.Data != truth.Data {
+		return fmt.Errorf("%s at %s %s, want synced at %s %s (%s)", row.State, row.Rev, row.Data, truth.Rev, truth.Data, row.Retry.Error)
+	}
+	if len(truth.Records) == 0 {
+		return nil
+	}
+	rows, err := s.Rows(row.Ordinal)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	n := 0
+	for rows.Next() {
+		path, cid := string(rows.Row().Path), rows.Row().CID
+		if truth.Records[path] != cid {
+			return fmt.Errorf("%s is %s, want %s", path, cid, truth.Records[path])
+		}
+		n++
+		collection, rkey, _ := strings.Cut(path, "/")
+		if rows.Row().Hidden {
+			continue
+		}
+		r, err := s.Record(&row, collection, rkey)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if !bytes.Equal(r.Record, a.Record(path)) {
+			return fmt.Errorf("%s has other bytes", path)
+		}
+	}
+	if n != len(truth.Records) {
+		return fmt.Errorf("%d records, want %d", n, len(truth.Records))
+	}
+	return nil
+}
+
+// startNetwork makes a network for a test.
+func startNetwork(t *testing.T, o simnet.Options) *simnet.Network {
+	t.Helper()
+	n, err := simnet.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(n.Start(t.Context()), n.Build(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+// records is how many records of accounts are visible.
+func records(accounts []*simnet.Account) int64 {
+	var n int64
+	for _, a := range accounts {
+		n += int64(len(a.Truth().Records))
+	}
+	return n
+}

@@ -1,0 +1,21 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "cistern:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the whole program but for the process around it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	a := &app{stdin: os.Stdin, stdout: stdout, stderr: stderr, environ: os.Environ(), exit: os.Exit}
+	return a.run(ctx, args)
+}

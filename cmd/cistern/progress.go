@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// progress shows how far the index is: a line redrawn in place on a terminal, elsewhere a log
+// line every few seconds while something changes.
+type progress struct {
+	term   *terminal
+	log    *slog.Logger
+	now    func() time.Time
+	sample func() sample
+	// logEvery is the pace of log lines.
+	logEvery time.Duration
+	// total is how many repositories there will be; 0: as many as are known.
+	total int64
+
+	// owned by Run:
+	recent []sample // of the last rateWindow, oldest first
+	logged sample
+}
+
+// sample is what the index had at one time.
+type sample struct {
+	at                              time.Time
+	repos, records                  int64
+	pending, syncing, resync        int64
+	ratelimited, transport, generic int64
+	done                            int64 // repositories that need no fetch
+}
+
+func newSample(at time.Time, counts map[string]int64, syncing int) sample {
+	return sample{
+		at: at, repos: counts["repos"], records: counts["records"],
+		pending: counts["pending"], syncing: int64(syncing), resync: counts["resync"],
+		ratelimited: counts["error_ratelimited"], transport: counts["error_transport"], generic: counts["error_generic"],
+		done: counts["repos"] - counts["pending"] - counts["resync"],
+	}
+}
+
+const (
+	drawEvery       = 200 * time.Millisecond
+	logEveryDefault = 5 * time.Second
+	rateWindow      = 3 * time.Second
+)
+
+// Run shows progress until ctx ends.
+func (p *progress) Run(ctx context.Context) error {
+	every := p.logEvery
+	if p.term.live() {
+		every = drawEvery
+		defer p.term.draw("")
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		p.show(p.sample())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *progress) show(s sample) {
+	p.recent = append(p.recent, s)
+	for len(p.recent) > 2 && s.at.Sub(p.recent[1].at) >= rateWindow {
+		p.recent = p.recent[1:]
+	}
+	if p.term.live() {
+		p.term.draw(p.line(s, p.term.columns()))
+		return
+	}
+	still := p.logged
+	still.at = s.at
+	if s == still {
+		return
+	}
+	p.logged = s
+	if s.repos == 0 {
+		return
+	}
+	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records, "records_per_second", p.rate(),
+		"pending", s.pending, "syncing", s.syncing, "error_ratelimited", s.ratelimited,
+		"error_transport", s.transport, "error_generic", s.generic)
+}
+
+// rate is records per second over the recent samples.
+func (p *progress) rate() int64 {
+	first, last := p.recent[0], p.recent[len(p.recent)-1]
+	seconds := last.at.Sub(first.at).Seconds()
+	if seconds <= 0 {
+		return 0
+	}
+	return int64(float64(last.records-first.records) / seconds)
+}
+
+// segment is a piece of the line; the rank says which pieces go first when room is short.
+type segment struct {
+	text  string
+	color string
+	rank  int
+}
+
+// line is the progress line, at most columns-1 wide so that no terminal wraps it.
+func (p *progress) line(s sample, columns int) string {
+	total := max(p.total, s.repos)
+	segments := []segment{
+		{text: thousands(s.done) + "/" + thousands(total) + " repos", color: bold},
+		{text: thousands(s.records) + " records", rank: 1},
+		{text: thousands(p.rate()) + "/s", color: cyan, rank: 2},
+	}
+	if s.syncing > 0 || s.pending > 0 {
+		segments = append(segments, segment{text: thousands(s.syncing) + " syncing", color: dim, rank: 4},
+			segment{text: thousands(s.pending) + " pending", color: dim, rank: 5})
+	}
+	segments = append(segments, errorSegments(s)...)
+	const barMin = 10
+	for len(segments) > 1 && width(segments)+barMin+2 > columns-1 {
+		segments = dropLeastImportant(segments)
+	}
+	var b strings.Builder
+	if size := min(40, columns-1-width(segments)-1); size >= barMin {
+		b.WriteString(p.bar(s.done, total, size))
+	}
+	for _, g := range segments {
+		if b.Len() > 0 {
+			b.WriteString("  ")
+		}
+		b.WriteString(p.term.paint(g.color, clip(g.text, max(1, columns-1))))
+	}
+	return b.String()
+}
+
+// errorSegments names the kinds of failure that repositories wait out.
+func errorSegments(s sample) []segment {
+	kinds := []struct {
+		n    int64
+		name string
+	}{{s.ratelimited, "rate-limited"}, {s.transport, "unreachable"}, {s.generic, "refused"}}
+	var names []string
+	var sum int64
+	for _, k := range kinds {
+		if k.n > 0 {
+			names = append(names, fmt.Sprintf("%s %s", thousands(k.n), k.name))
+			sum += k.n
+		}
+	}
+	switch len(names) {
+	case 0:
+		return nil
+	case 1:
+		return []segment{{text: names[0], color: yellow, rank: 3}}
+	}
+	return []segment{{text: thousands(sum) + " failing", color: yellow, rank: 3},
+		{text: "(" + strings.Join(names, ", ") + ")", color: yellow, rank: 6}}
+}
+
+func dropLeastImportant(segments []segment) []segment {
+	worst := 0
+	for i, g := range segments {
+		if g.rank >= segments[worst].rank {
+			worst = i
+		}
+	}
+	return append(segments[:worst:worst], segments[worst+1:]...)
+}
+
+// width is the width of segments with the gaps before them.
+func width(segments []segment) int {
+	n := 0
+	for _, g := range segments {
+		n += 2 + utf8.RuneCountInString(g.text)
+	}
+	return n
+}
+
+// bar draws done of total, size columns wide.
+func (p *progress) bar(done, total int64, size int) string {
+	filled := 0
+	if total > 0 {
+		filled = int(min(done, total) * int64(size) / total)
+	}
+	full, empty := "━", "─"
+	if p.term.ascii {
+		full, empty = "#", "-"
+	}
+	return p.term.paint(green, strings.Repeat(full, filled)) + p.term.paint(dim, strings.Repeat(empty, size-filled))
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal is a writer with one line at its end that is redrawn in place. On anything but a
+// terminal the line is never drawn.
+type terminal struct {
+	out   io.Writer
+	fd    int // -1: not a terminal
+	color bool
+	ascii bool
+
+	// mu guards:
+	mu   sync.Mutex
+	line string
+}
+
+// columnsDefault is the width taken for a terminal that does not say.
+const columnsDefault = 80
+
+func newTerminal(out io.Writer, environ []string) *terminal {
+	t := &terminal{out: out, fd: -1}
+	if !isTerminal(out) || slices.Contains(environ, "TERM=dumb") {
+		return t
+	}
+	t.fd, t.color, t.ascii = int(out.(*os.File).Fd()), true, slices.Contains(environ, "TERM=linux")
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if name == "NO_COLOR" && value != "" {
+			t.color = false
+		}
+	}
+	return t
+}
+
+// isTerminal says whether a person may be looking at w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// live says whether the line is drawn.
+func (t *terminal) live() bool { return t.fd >= 0 }
+
+func (t *terminal) columns() int {
+	size, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ)
+	if err != nil || size.Col == 0 {
+		return columnsDefault
+	}
+	return int(size.Col)
+}
+
+// Write puts p above the line.
+func (t *terminal) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.line == "" {
+		return t.out.Write(p)
+	}
+	text := "\r\x1b[K" + string(p)
+	if !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	if _, err := io.WriteString(t.out, text+t.line); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// draw replaces the line; "" removes it.
+func (t *terminal) draw(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.live() || line == t.line {
+		return
+	}
+	t.line = line
+	fmt.Fprint(t.out, "\r\x1b[K"+line)
+}
+
+// paint puts text in a colour, if the terminal has colours.
+func (t *terminal) paint(color, text string) string {
+	if !t.color || text == "" {
+		return text
+	}
+	return "\x1b[" + color + "m" + text + "\x1b[0m"
+}
+
+// Colours for paint.
+const (
+	bold   = "1"
+	dim    = "2"
+	green  = "32"
+	yellow = "33"
+	cyan   = "36"
+)
+
+// thousands writes n with separators.
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// bytesText writes a size for people.
+func bytesText(n uint64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	f := float64(n)
+	for f >= 1000 && len(units) > 1 {
+		f, units = f/1024, units[1:]
+	}
+	if f == float64(int64(f)) || f >= 100 {
+		return fmt.Sprintf("%.0f %s", f, units[0])
+	}
+	return fmt.Sprintf("%.1f %s", f, units[0])
+}
+
+// clip shortens text to a number of characters, the last of them an ellipsis.
+func clip(text string, columns int) string {
+	if utf8.RuneCountInString(text) <= columns {
+		return text
+	}
+	return string([]rune(text)[:max(0, columns-1)]) + "…"
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// tour shows a visitor what the demo's index holds and how to ask it.
+type tour struct {
+	daemon  *daemon
+	network *simnet.Network
+	term    *terminal
+	out     io.Writer
+	started time.Time
+	exit    bool
+}
+
+const (
+	// tourLines is how much of an answer is shown.
+	tourLines = 16
+	// tourBodyMax bounds an answer.
+	tourBodyMax = 1 << 20
+	// tourColumns is the width of the report, where that of the terminal is not known.
+	tourColumns = 100
+)
+
+// Run reports, and then waits for ctx to end, or not.
+func (t *tour) Run(ctx context.Context) error {
+	s, err := t.indexed(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := t.summary(s, time.Since(t.started)); err != nil {
+		return err
+	}
+	for i, q := range t.questions() {
+		if err := t.ask(ctx, i+1, q); err != nil {
+			return err
+		}
+	}
+	if t.exit {
+		return nil
+	}
+	t.outlook()
+	<-ctx.Done()
+	fmt.Fprintln(t.out, "\nStopped.")
+	return nil
+}
+
+func (t *tour) summary(s sample, took time.Duration) error {
+	counts := t.daemon.store.Counts()
+	sizes, err := t.daemon.store.Sizes()
+	if err != nil {
+		return err
+	}
+	var disk int64
+	for _, n := range sizes {
+		disk += n
+	}
+	rate := int64(float64(s.records) / took.Seconds())
+	rows := [][2]string{
+		{"repositories", fmt.Sprintf("%s complete and verified, %s refused", thousands(s.done), thousands(s.resync))},
+		{"records", thousands(s.records)},
+		{"events", fmt.Sprintf("%s, replayable from any id", thousands(counts["events"]))},
+		{"time", fmt.Sprintf("%.1f s, %s records/s", took.Seconds(), thousands(rate))},
+		{"disk", fmt.Sprintf("%s in %s", bytesText(uint64(disk)), t.daemon.cfg.Data)},
+	}
+	if refusal, err := t.refusal(); err != nil {
+		return err
+	} else if refusal != "" {
+		rows = append(rows, [2]string{"refused", refusal})
+	}
+	fmt.Fprintf(t.out, "\n%s\n\n", t.paint(bold, "Indexed"))
+	for _, r := range rows {
+		fmt.Fprintf(t.out, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), clip(r[1], t.columns()-16))
+	}
+	return nil
+}
+
+// refusal says of one repository that failed why, if there is one.
+func (t *tour) refusal() (string, error) {
+	rows, _, err := t.daemon.store.Repos("", 1, func(r *store.Repo) bool { return r.State == store.StateResync })
+	if err != nil || len(rows) == 0 {
+		return "", err
+	}
+	return rows[0].DID + ": " + printable(rows[0].Retry.Error), nil
+}
+
+// question is an example query with the words that introduce it.
+type question struct {
+	about, path string
+	query       [][2]string
+}
+
+func (t *tour) questions() []question {
+	did, collection, rkey := t.example()
+	return []question{
+		{"One record, as its author signed it", "/xrpc/com.atproto.repo.getRecord", [][2]string{{"repo", did}, {"collection", collection}, {"rkey", rkey}}},
+		{"The newest of a collection", "/xrpc/com.atproto.repo.listRecords", [][2]string{{"repo", did}, {"collection", collection}, {"limit", "2"}}},
+		{"How much there is, from exact counters", "/stats", nil},
+	}
+}
+
+// example is a record to show: a post if there is one.
+func (t *tour) example() (did, collection, rkey string) {
+	const favourite = "app.bsky.feed.post/"
+	for _, a := range t.network.Accounts() {
+		paths := a.Paths()
+		i := slices.IndexFunc(paths, func(p string) bool { return strings.HasPrefix(p, favourite) })
+		if i < 0 && len(paths) > 0 {
+			i = 0
+		}
+		if i >= 0 {
+			collection, rkey, _ = strings.Cut(paths[i], "/")
+			return a.DID(), collection, rkey
+		}
+	}
+	return "", "", ""
+}
+
+// ask prints a question as a command and the answer it really gets.
+func (t *tour) ask(ctx context.Context, number int, q question) error {
+	base := "http://" + t.daemon.public.Addr().String() + q.path
+	command := "curl " + base
+	values := url.Values{}
+	for i, p := range q.query {
+		if i == 0 {
+			command = "curl -sG " + base
+		}
+		command += " \\\n      -d " + p[0] + "=" + p[1]
+		values.Set(p[0], p[1])
+	}
+	fmt.Fprintf(t.out, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. %s", number, q.about)), t.paint(cyan, command))
+	answer, err := fetch(ctx, base+"?"+values.Encode())
+	if err != nil {
+		return fmt.Errorf("example %d: %w", number, err)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, answer, "", "  "); err != nil {
+		return fmt.Errorf("example %d: %w", number, err)
+	}
+	lines := strings.Split(strings.TrimRight(pretty.String(), "\n"), "\n")
+	for i, line := range lines {
+		if i == tourLines && len(lines) > tourLines+1 {
+			fmt.Fprintf(t.out, "  %s\n", t.paint(dim, fmt.Sprintf("… %d more lines", len(lines)-i)))
+			break
+		}
+		fmt.Fprintf(t.out, "  %s\n", clip(printable(line), t.columns()-3))
+	}
+	return nil
+}
+
+// fetch asks our own listener.
+func fetch(ctx context.Context, target string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, tourBodyMax))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %s", target, res.Status, clip(string(body), 200))
+	}
+	return body, err
+}
+
+// outlook says what else there is to try.
+func (t *tour) outlook() {
+	public, admin := t.daemon.public.Addr(), t.daemon.admin.Addr()
+	fmt.Fprintf(t.out, "\n%s\n\n", t.paint(bold, "Serving until Ctrl-C"))
+	for _, r := range [][2]string{
+		{"public", fmt.Sprintf("http://%s", public)},
+		{"private", fmt.Sprintf("http://%s (/repos, /metrics, /readyz, /debug/pprof/)", admin)},
+		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0'", public)},
+		{"failing", fmt.Sprintf("cistern repo ls --state resync --admin %s", admin)},
+	} {
+		fmt.Fprintf(t.out, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), r[1])
+	}
+}
+
+func (t *tour) columns() int {
+	if t.term.live() {
+		return t.term.columns()
+	}
+	return tourColumns
+}
+
+func (t *tour) paint(color, text string) string {
+	if !isTerminal(t.out) {
+		return text
+	}
+	return t.term.paint(color, text)
+}
