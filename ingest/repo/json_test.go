@@ -264,6 +264,12 @@ var stricter = []string{
 	"holds no CID",      // CIDs of more than 100 bytes
 	"after the record",  // atdata does not look there
 	"tag is not a link", // atdata ignores other tags
+	"key is not text",   // the same before a key
+}
+
+// laxer are the words of atdata's errors for what AppendJSON accepts on purpose.
+var laxer = []string{
+	"nil $bytes", // atdata cannot write bytes of length 0
 }
 
 // imitates says whether the record holds a map that atdata takes for a link, bytes or a blob, and
@@ -327,6 +333,9 @@ func FuzzAppendJSON(f *testing.F) {
 			return
 		}
 		if wantErr != nil {
+			if slices.ContainsFunc(laxer, func(s string) bool { return strings.Contains(wantErr.Error(), s) }) {
+				return
+			}
 			t.Fatalf("%s; atdata refuses: %v", got, wantErr)
 		}
 		if !reflect.DeepEqual(v, decodeJSON(t, want)) {
