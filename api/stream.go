@@ -62,7 +62,9 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 		return nil // answered
 	}
 	u := &subscriber{streams: s, ws: ws, conn: ws.NetConn(), pongs: make(chan string, 1)}
-	return errors.Join(u.run(r.Context(), cursor, given, q.text("epoch")), ws.Close())
+	u.run(r.Context(), cursor, given, q.text("epoch"))
+	_ = ws.Close() // farewell may have closed it already
+	return nil
 }
 
 // Why a stream ends, besides the errors of the log.
@@ -87,7 +89,7 @@ type subscriber struct {
 }
 
 // run serves the stream until it ends, and says farewell.
-func (u *subscriber) run(ctx context.Context, cursor uint64, given bool, epoch string) error {
+func (u *subscriber) run(ctx context.Context, cursor uint64, given bool, epoch string) {
 	g, peer := errgroup.WithContext(ctx)
 	// A write must not outlast the stream by more than its farewell.
 	stop := context.AfterFunc(peer, func() { _ = u.conn.SetWriteDeadline(time.Now().Add(farewellTimeout)) })
@@ -103,7 +105,6 @@ func (u *subscriber) run(ctx context.Context, cursor uint64, given bool, epoch s
 		return err
 	})
 	_ = g.Wait() // farewell has told everybody
-	return nil
 }
 
 // listen reads what the peer sends: pings, pongs, the end.

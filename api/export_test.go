@@ -1,0 +1,59 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// StreamHandler serves /stream from a log.
+func StreamHandler(log Log, o Options) http.Handler {
+	o = o.withDefaults()
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		panic(err)
+	}
+	s := &Server{opts: o, metrics: m, fatal: make(chan error, 1)}
+	s.streams = newStreams(o, log, "epoch1", m, s.watch)
+	return s.untimed("stream", s.streams.serve)
+}
+
+// Pager reads pages of a log.
+type Pager struct{ pages *pages }
+
+// NewPager makes one.
+func NewPager(log Log, o Options) *Pager {
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		panic(err)
+	}
+	return &Pager{newStreams(o.withDefaults(), log, "epoch1", m, func(error) {}).pages}
+}
+
+// Read gives the page from cursor on.
+func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next uint64, err error) {
+	pg, err := p.pages.read(ctx, cursor)
+	if err != nil {
+		return nil, 0, err
+	}
+	return pg.frames, pg.next, nil
+}
+
+// AppendEvent encodes one event.
+func AppendEvent(ev *store.Event) (frame []byte, refused int) {
+	var e encoder
+	e.event(ev)
+	return e.out, e.refused
+}
+
+// FrameEnd is frameEnd.
+var FrameEnd = frameEnd
+
+// AppendString is appendString.
+func AppendString(dst []byte, s string) []byte { return appendString(dst, s) }
+
+// BadDID is badDID.
+var BadDID = badDID

@@ -1,0 +1,193 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"cistern/api"
+	"cistern/ingest/repo"
+	"cistern/store"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// fakeLog is a log in memory.
+type fakeLog struct {
+	mu      sync.Mutex
+	events  []store.Event // id i+1
+	tail    uint64
+	changed chan struct{}
+	reads   int
+	fail    error
+}
+
+func newFakeLog(events ...store.Event) *fakeLog {
+	l := &fakeLog{tail: 1, changed: make(chan struct{})}
+	l.add(events...)
+	return l
+}
+
+func (l *fakeLog) add(events ...store.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ev := range events {
+		ev.ID = uint64(len(l.events) + 1)
+		l.events = append(l.events, ev)
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *fakeLog) Head() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return uint64(len(l.events))
+}
+
+func (l *fakeLog) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+func (l *fakeLog) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (uint64, error) {
+	l.mu.Lock()
+	events, tail, fail := l.events, l.tail, l.fail
+	if maxEvents > 0 {
+		l.reads++
+	}
+	l.mu.Unlock()
+	if cursor == 0 {
+		cursor = tail
+	}
+	switch {
+	case fail != nil && maxEvents > 0:
+		return cursor, fail
+	case cursor > uint64(len(events))+1:
+		return cursor, store.ErrFutureCursor
+	case cursor < tail:
+		return cursor, store.ErrOutdatedCursor
+	}
+	for ; maxEvents > 0 && cursor <= uint64(len(events)); maxEvents-- {
+		ev := events[cursor-1]
+		cursor++
+		if ev.Kind == 0 { // hidden
+			continue
+		}
+		if err := fn(&ev); err != nil {
+			return cursor, err
+		}
+	}
+	return cursor, ctx.Err()
+}
+
+// posts makes n record events that look like a backfill of posts, 40 to a repository.
+func posts(n int) []store.Event {
+	events := make([]store.Event, n)
+	for i := range events {
+		text := strings.Repeat(fmt.Sprintf("post %d says hello ", i), 1+i%8)
+		record, err := cbor.Marshal(map[string]any{
+			"text": text[:min(len(text), 120)], "$type": "app.bsky.feed.post", "langs": []string{"en"},
+			"createdAt": "2026-01-02T03:04:05.678Z",
+		})
+		if err != nil {
+			panic(err)
+		}
+		events[i] = store.Event{
+			Kind: store.KindRecord, DID: fmt.Sprintf("did:plc:%024d", i/40), Rev: "3kabcdefghijk", Action: store.Create,
+			Collection: []byte("app.bsky.feed.post"), Rkey: fmt.Appendf(nil, "3k%011d", i), CID: repo.HashCID(record), Record: record,
+		}
+	}
+	return events
+}
+
+func BenchmarkPage(b *testing.B) {
+	log := newFakeLog(posts(100_000)...)
+	b.ReportAllocs()
+	events, size := 0, 0
+	start := cpuTime(b)
+	for b.Loop() {
+		pager := api.NewPager(log, api.Options{})
+		for cursor := uint64(1); cursor <= log.Head(); {
+			frames, next, err := pager.Read(b.Context(), cursor)
+			if err != nil {
+				b.Fatal(err)
+			}
+			size += len(frames)
+			cursor = next
+		}
+		events += int(log.Head())
+	}
+	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(events), "cpu-ns/event")
+	b.ReportMetric(float64(size)/float64(events), "B/event")
+}
+
+// BenchmarkStream sends over loopback TCP to a reader that only counts bytes. CPU time of the
+// reader's copy is in it.
+func BenchmarkStream(b *testing.B) {
+	log := newFakeLog(posts(200_000)...)
+	srv := httptest.NewServer(api.StreamHandler(log, api.Options{}))
+	defer srv.Close()
+	size := 0
+	pager := api.NewPager(log, api.Options{})
+	for cursor := uint64(1); cursor <= log.Head(); {
+		frames, next, err := pager.Read(b.Context(), cursor)
+		if err != nil {
+			b.Fatal(err)
+		}
+		size += len(frames)
+		cursor = next
+	}
+	events := 0
+	b.ReportAllocs()
+	buf := make([]byte, 1<<20)
+	start := cpuTime(b)
+	for b.Loop() {
+		conn := dialStream(b, srv, "?cursor=0")
+		for n := 0; n < size; {
+			k, err := conn.Read(buf)
+			if err != nil {
+				b.Fatal(err)
+			}
+			n += k
+		}
+		if err := conn.Close(); err != nil {
+			b.Fatal(err)
+		}
+		events += int(log.Head())
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
+	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(events), "cpu-ns/event")
+	b.ReportMetric(float64(size)/float64(log.Head()), "B/event")
+}
+
+// dialStream connects and gives the connection behind the handshake.
+func dialStream(t testing.TB, srv *httptest.Server, query string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = fmt.Fprintf(conn, "GET /stream%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var head []byte
+	for one := make([]byte, 1); !bytes.HasSuffix(head, []byte("\r\n\r\n")); head = append(head, one[0]) {
+		if _, err := conn.Read(one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
+		t.Fatalf("handshake: %s", head)
+	}
+	return conn
+}
