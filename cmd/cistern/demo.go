@@ -13,6 +13,7 @@ import (
 
 	"cistern/backfill"
 	"cistern/ingest/simnet"
+	"cistern/store"
 
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,12 @@ const demoAbout = `Start a simulated AT Protocol network in this process (a PLC 
 loopback, with real signed repositories), index it with the real daemon over HTTP, show three queries with their
 answers, and keep serving until Ctrl-C. One host asks to be left alone for a second, and one account's
 repository carries a forged signature, so that failures can be seen. Nothing leaves this machine.`
+
+// demoRecords is the median size of the demo's repositories: enough to see the bar move.
+const demoRecords = 100
+
+// demoGroupAge makes what was fetched visible a little sooner than a real index does, for the same reason.
+const demoGroupAge = 100 * time.Millisecond
 
 // demoOptions are the choices of the demo. It reads no variables: those configure real indexes.
 type demoOptions struct {
@@ -92,7 +99,7 @@ func (o demoOptions) validate() error {
 
 // demo runs the network, the daemon and the tour.
 func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
-	network, err := simnet.New(simnet.Options{Seed: o.seed, Hosts: o.hosts, Repos: o.repos})
+	network, err := simnet.New(simnet.Options{Seed: o.seed, Hosts: o.hosts, Repos: o.repos, RecordsMedian: demoRecords})
 	if err != nil {
 		return err
 	}
@@ -114,7 +121,7 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(demoConfig(network, data), demoLog(term), listeners{public, admin}, a.tune)
+	d, err := newDaemon(demoConfig(network, data), demoLog(term), listeners{public, admin}, tuning{store: func(o *store.Options) { o.GroupAge = demoGroupAge }})
 	if err != nil {
 		return err
 	}
@@ -188,9 +195,7 @@ func (t *tour) indexed(ctx context.Context) (sample, error) {
 		if s := t.daemon.sample(); s.repos >= p.total && s.pending == 0 && s.syncing == 0 {
 			stop()
 			err := g.Wait()
-			if t.term.live() {
-				fmt.Fprintln(t.term, p.line(s, t.term.columns()))
-			}
+			p.last(s)
 			return s, err
 		}
 		select {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 const rootHelp = `Cistern keeps a complete, verified, queryable copy of AT Protocol repositories.
@@ -66,13 +67,16 @@ func helpRows(options []option) []helpRow {
 }
 
 // wrap breaks text at helpColumns; lines after the first are indented.
-func wrap(text string, indent int) string {
+func wrap(text string, indent int) string { return wrapAt(text, indent, helpColumns) }
+
+// wrapAt breaks text at columns.
+func wrapAt(text string, indent, columns int) string {
 	var b strings.Builder
 	column := indent
 	for i, word := range strings.Fields(text) {
 		switch {
 		case i == 0:
-		case column+1+len(word) > helpColumns:
+		case column+1+utf8.RuneCountInString(word) > columns:
 			b.WriteString("\n" + strings.Repeat(" ", indent))
 			column = indent
 		default:
@@ -80,7 +84,7 @@ func wrap(text string, indent int) string {
 			column++
 		}
 		b.WriteString(word)
-		column += len(word)
+		column += utf8.RuneCountInString(word)
 	}
 	return b.String()
 }

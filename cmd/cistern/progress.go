@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,8 +23,8 @@ type progress struct {
 	total int64
 
 	// owned by Run:
-	recent []sample // of the last rateWindow, oldest first
-	logged sample
+	first, logged sample
+	recent        []sample // of the last rateWindow, oldest first
 }
 
 // sample is what the index had at one time.
@@ -48,6 +49,7 @@ const (
 	drawEvery       = 200 * time.Millisecond
 	logEveryDefault = 5 * time.Second
 	rateWindow      = 3 * time.Second
+	barMax          = 30
 )
 
 // Run shows progress until ctx ends.
@@ -70,6 +72,9 @@ func (p *progress) Run(ctx context.Context) error {
 }
 
 func (p *progress) show(s sample) {
+	if p.recent == nil {
+		p.first = s
+	}
 	p.recent = append(p.recent, s)
 	for len(p.recent) > 2 && s.at.Sub(p.recent[1].at) >= rateWindow {
 		p.recent = p.recent[1:]
@@ -90,6 +95,17 @@ func (p *progress) show(s sample) {
 	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records, "records_per_second", p.rate(),
 		"pending", s.pending, "syncing", s.syncing, "error_ratelimited", s.ratelimited,
 		"error_transport", s.transport, "error_generic", s.generic)
+}
+
+// last shows how it ended, with the rate of the whole time, and leaves that standing.
+func (p *progress) last(s sample) {
+	p.recent = []sample{p.first, s}
+	if p.term.live() {
+		fmt.Fprintln(p.term, p.line(s, p.term.columns()))
+		return
+	}
+	p.logged = sample{}
+	p.show(s)
 }
 
 // rate is records per second over the recent samples.
@@ -117,17 +133,19 @@ func (p *progress) line(s sample, columns int) string {
 		{text: thousands(s.records) + " records", rank: 1},
 		{text: thousands(p.rate()) + "/s", color: cyan, rank: 2},
 	}
-	if s.syncing > 0 || s.pending > 0 {
-		segments = append(segments, segment{text: thousands(s.syncing) + " syncing", color: dim, rank: 4},
-			segment{text: thousands(s.pending) + " pending", color: dim, rank: 5})
+	if s.syncing > 0 {
+		segments = append(segments, segment{text: thousands(s.syncing) + " syncing", color: dim, rank: 4})
+	}
+	if s.pending > 0 {
+		segments = append(segments, segment{text: thousands(s.pending) + " pending", color: dim, rank: 5})
 	}
 	segments = append(segments, errorSegments(s)...)
-	const barMin = 10
-	for len(segments) > 1 && width(segments)+barMin+2 > columns-1 {
+	size := min(barMax, columns/5) // of the terminal alone, so that the bar stays where it is
+	for len(segments) > 1 && size+width(segments) > columns-1 {
 		segments = dropLeastImportant(segments)
 	}
 	var b strings.Builder
-	if size := min(40, columns-1-width(segments)-1); size >= barMin {
+	if size+width(segments) <= columns-1 {
 		b.WriteString(p.bar(s.done, total, size))
 	}
 	for _, g := range segments {
@@ -139,19 +157,25 @@ func (p *progress) line(s sample, columns int) string {
 	return b.String()
 }
 
+// errorKind is how many repositories wait out failures of one kind.
+type errorKind struct {
+	n    int64
+	name string
+}
+
+func errorKinds(s sample) []errorKind {
+	all := []errorKind{{s.ratelimited, "rate-limited"}, {s.transport, "unreachable"}, {s.generic, "refused"}}
+	return slices.DeleteFunc(all, func(k errorKind) bool { return k.n == 0 })
+}
+
 // errorSegments names the kinds of failure that repositories wait out.
 func errorSegments(s sample) []segment {
-	kinds := []struct {
-		n    int64
-		name string
-	}{{s.ratelimited, "rate-limited"}, {s.transport, "unreachable"}, {s.generic, "refused"}}
+	kinds := errorKinds(s)
 	var names []string
 	var sum int64
 	for _, k := range kinds {
-		if k.n > 0 {
-			names = append(names, fmt.Sprintf("%s %s", thousands(k.n), k.name))
-			sum += k.n
-		}
+		names = append(names, thousands(k.n)+" "+k.name)
+		sum += k.n
 	}
 	switch len(names) {
 	case 0:

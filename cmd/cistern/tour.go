@@ -28,7 +28,7 @@ type tour struct {
 
 const (
 	// tourLines is how much of an answer is shown.
-	tourLines = 16
+	tourLines = 18
 	// tourBodyMax bounds an answer.
 	tourBodyMax = 1 << 20
 	// tourColumns is the width of the report, where that of the terminal is not known.
@@ -73,31 +73,42 @@ func (t *tour) summary(s sample, took time.Duration) error {
 	}
 	rate := int64(float64(s.records) / took.Seconds())
 	rows := [][2]string{
-		{"repositories", fmt.Sprintf("%s complete and verified, %s refused", thousands(s.done), thousands(s.resync))},
+		{"repositories", repositories(s)},
 		{"records", thousands(s.records)},
 		{"events", fmt.Sprintf("%s, replayable from any id", thousands(counts["events"]))},
 		{"time", fmt.Sprintf("%.1f s, %s records/s", took.Seconds(), thousands(rate))},
 		{"disk", fmt.Sprintf("%s in %s", bytesText(uint64(disk)), t.daemon.cfg.Data)},
 	}
-	if refusal, err := t.refusal(); err != nil {
+	refusal, err := t.refusal()
+	if err != nil {
 		return err
-	} else if refusal != "" {
+	}
+	if refusal != "" {
 		rows = append(rows, [2]string{"refused", refusal})
 	}
 	fmt.Fprintf(t.out, "\n%s\n\n", t.paint(bold, "Indexed"))
 	for _, r := range rows {
-		fmt.Fprintf(t.out, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), clip(r[1], t.columns()-16))
+		fmt.Fprintf(t.out, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), wrapAt(r[1], 16, t.columns()-1))
 	}
 	return nil
 }
 
+// repositories says how they stand.
+func repositories(s sample) string {
+	text := thousands(s.done) + " complete and verified"
+	for _, e := range errorKinds(s) {
+		text += fmt.Sprintf(", %s %s", thousands(e.n), e.name)
+	}
+	return text
+}
+
 // refusal says of one repository that failed why, if there is one.
 func (t *tour) refusal() (string, error) {
-	rows, _, err := t.daemon.store.Repos("", 1, func(r *store.Repo) bool { return r.State == store.StateResync })
+	rows, _, err := t.daemon.store.Repos("", 1, func(r *store.Repo) bool { return r.Retry.Kind == store.Generic })
 	if err != nil || len(rows) == 0 {
 		return "", err
 	}
-	return rows[0].DID + ": " + printable(rows[0].Retry.Error), nil
+	return printable(rows[0].Retry.Error), nil
 }
 
 // question is an example query with the words that introduce it.
