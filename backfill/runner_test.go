@@ -46,7 +46,7 @@ func TestOneHostTenPermits(t *testing.T) {
 
 func TestSpooledCopies(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 4, RecordsMedian: 3000}, runner: backfill.Options{RepoMemoryBytes: 300_000}})
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 4, RecordsMedian: 900, RecordsMax: 950}, runner: backfill.Options{RepoMemoryBytes: 256 << 10}})
 	w.add(w.net.DIDs()...)
 	w.settle(w.net.DIDs()...)
 	for _, did := range w.net.DIDs() {

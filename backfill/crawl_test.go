@@ -1,0 +1,62 @@
+package backfill_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestCrawl lists a relay over several pages, is stopped between them, goes on, and after an hour
+// finds who has come since.
+func TestCrawl(t *testing.T) {
+	t.Parallel()
+	const repos = 1500
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 3, Repos: repos, RecordsMedian: 1, Empty: 1000}})
+	inactive := w.net.DIDs()[7]
+	w.net.Account(inactive).SetStatus(simnet.Takendown)
+	known := w.net.DIDs()[3]
+	w.change(known, func(r *store.Repo) { r.State = store.StateIdle }) // not followed: discovery must not change that
+	source := backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}
+	options := backfill.Options{Crawl: []backfill.Source{source}, CrawlPendingMax: 400}
+	w.stop()
+	w.start(options)
+	w.until("the first page", func() bool { return w.store.Counts()["repos"] > 500 })
+	w.stop()
+	requests := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]
+	if cursor, err := w.store.CrawlCursor(source.String()); err != nil || cursor == "" || requests != 1 {
+		t.Fatalf("cursor %q after %d pages, %v", cursor, requests, err)
+	}
+	w.start(options)
+	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == repos-2 })
+	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 2 {
+		t.Errorf("%d pages were asked for, want 2: the first must not be listed again", n)
+	}
+	if r := w.row(known); r.State != store.StateIdle || r.Tracked != store.Untracked {
+		t.Errorf("known: %+v", r)
+	}
+	if _, err := w.store.Repo(inactive); err == nil {
+		t.Error("an inactive account was added")
+	}
+	w.equal(w.net.DIDs()[repos-1])
+}
+
+// TestCrawlSurvives a source that fails, and one that never moves on.
+func TestCrawlSurvives(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 3}})
+	w.stop()
+	failing := w.net.RelayHost().Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1})
+	garbage := w.net.RelayHost().Inject(simnet.Fault{Kind: simnet.Garbage, Count: 1})
+	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: w.net.Relay()}}})
+	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == 5 })
+	if failing.Fired() != 1 || garbage.Fired() != 1 {
+		t.Error("the faults were not met")
+	}
+	time.Sleep(20 * time.Millisecond)
+	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 3 {
+		t.Errorf("%d pages were asked for, want 3", n)
+	}
+}

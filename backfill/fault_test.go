@@ -1,0 +1,277 @@
+package backfill_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestFaults lets every fault meet a first copy: nothing is stored, the row says what happened and
+// when it is tried again, the host's other repository is copied, and both are once the fault is over.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		fault  simnet.Fault
+		kind   store.ErrorKind
+		status store.Status // not active: gone
+	}{
+		{fault: simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 2 * time.Second}, kind: store.RateLimited},
+		{fault: simnet.Fault{Kind: simnet.RateLimited, RetryAs: simnet.RetryUnsaid}, kind: store.RateLimited},
+		{fault: simnet.Fault{Kind: simnet.ServerError}, kind: store.Transport},
+		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 500}, kind: store.Transport},
+		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 403}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 404}, kind: store.Generic}, // no RepoNotFound: some proxy's
+		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deleted}, status: store.StatusNotFound},
+		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Takendown}, status: store.StatusTakendown},
+		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Suspended}, status: store.StatusSuspended},
+		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated}, status: store.StatusDeactivated},
+		{fault: simnet.Fault{Kind: simnet.Hang}, kind: store.Transport},
+		{fault: simnet.Fault{Kind: simnet.Garbage}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.Redirect, Location: "ftp://127.0.0.1/"}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.Redirect, Location: "http://127.0.0.1:1/"}, kind: store.Transport},
+		{fault: simnet.Fault{Kind: simnet.RedirectLoop}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.GzipBomb, Bytes: 256 << 20}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.WrongHash}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.WrongDID}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.FutureRev}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.BadSignature}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.HighS}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.MissingRecord}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.MissingNode}, kind: store.Generic},
+		{fault: simnet.Fault{Kind: simnet.Truncated}, kind: store.Transport},
+		{fault: simnet.Fault{Kind: simnet.Reset}, kind: store.Transport},
+		{fault: simnet.Fault{Kind: simnet.SlowDrip, Bytes: 16}, kind: store.Transport},
+	}
+	w := newWorld(t, worldOptions{
+		net:    simnet.Options{Hosts: len(cases), Repos: 2 * len(cases), RecordsMedian: 30},
+		runner: backfill.Options{IdleTimeout: 400 * time.Millisecond, Concurrency: 64},
+	})
+	dids := w.net.DIDs()
+	bad, good := dids[:len(cases)], dids[len(cases):]
+	injections := make([]*simnet.Injection, len(cases))
+	for i, c := range cases {
+		c.fault.DID = bad[i]
+		injections[i] = w.net.Account(bad[i]).Host().Inject(c.fault)
+	}
+	w.add(dids...)
+	w.settle(bad...)
+	counts := w.store.Counts()
+	want := map[string]int64{}
+	for i, c := range cases {
+		name := fmt.Sprintf("%v %+v", c.fault.Kind, c.fault)
+		if injections[i].Fired() == 0 {
+			t.Errorf("%s: never met", name)
+		}
+		r := w.row(bad[i])
+		if r.Ordinal != 0 || r.Rev != "" || r.Records != 0 {
+			t.Errorf("%s: something was stored: %+v", name, r)
+		}
+		if c.status != store.StatusActive {
+			want["gone"]++
+			if r.State != store.StateGone || r.Status != c.status || r.Retry.Kind != store.NoError || r.Retry.Next == 0 {
+				t.Errorf("%s: %v %v %+v", name, r.State, r.Status, r.Retry)
+			}
+			continue
+		}
+		want["resync"]++
+		want["error_"+c.kind.String()]++
+		wait := time.Duration(r.Retry.Next-w.clock.now().Unix()) * time.Second
+		if r.State != store.StateResync || r.Retry.Kind != c.kind || r.Retry.Count != 1 || r.Retry.Error == "" || wait < 45*time.Second || wait > 67*time.Second {
+			t.Errorf("%s: %v %+v in %s, want %v", name, r.State, r.Retry, wait, c.kind)
+		}
+	}
+	w.clock.advance(time.Minute) // parked hosts return
+	w.run.Wake()
+	w.settle(good...)
+	for _, did := range good {
+		w.equal(did)
+	}
+	for name, n := range want {
+		if got := counts[name]; got != n {
+			t.Errorf("gauge %s is %d, want %d", name, got, n)
+		}
+	}
+	w.gauges()
+
+	for _, h := range w.net.Hosts() {
+		h.ClearFaults()
+	}
+	// An attempt that began before may fail after the first of these hours.
+	w.until("everything to be synced", func() bool {
+		w.clock.advance(time.Hour)
+		w.run.Wake()
+		time.Sleep(10 * time.Millisecond)
+		return w.store.Counts()["synced"] == int64(len(dids))
+	})
+	for _, did := range dids {
+		w.equal(did)
+	}
+	w.until("nothing in flight", func() bool { return w.run.Syncing() == 0 })
+}
+
+// TestFaultsOnResync: what we hold stays as it is when a later copy is bad.
+func TestFaultsOnResync(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		kind simnet.FaultKind
+		want store.ErrorKind
+	}{
+		{simnet.StaleRev, store.Generic}, {simnet.BadSignature, store.Generic}, {simnet.MissingNode, store.Generic},
+		{simnet.MissingRecord, store.Generic}, {simnet.Truncated, store.Transport}, {simnet.WrongDID, store.Generic},
+	}
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: len(cases), Repos: len(cases)}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	head := w.store.Head()
+	before := map[string]store.Repo{}
+	for i, c := range cases {
+		before[dids[i]] = w.row(dids[i])
+		w.net.Account(dids[i]).Host().Inject(simnet.Fault{Kind: c.kind})
+		if c.kind != simnet.StaleRev { // which is then older than what we hold, not the one before the newest
+			if _, err := w.net.Account(dids[i]).Mutate(5); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.add(dids...)
+	w.settle(dids...)
+	for i, c := range cases {
+		r, old := w.row(dids[i]), before[dids[i]]
+		if r.State != store.StateResync || r.Retry.Kind != c.want {
+			t.Errorf("%v: %v %+v", c.kind, r.State, r.Retry)
+		}
+		if r.Rev != old.Rev || r.Data != old.Data || r.Records != old.Records || r.Ordinal != old.Ordinal {
+			t.Errorf("%v: the row changed: %+v", c.kind, r)
+		}
+		if e := w.events(dids[i], head+1); len(e) > 0 {
+			t.Errorf("%v: events %v", c.kind, e)
+		}
+	}
+	w.gauges()
+	for _, h := range w.net.Hosts() {
+		h.ClearFaults()
+	}
+	w.clock.advance(2 * time.Hour)
+	w.run.Wake()
+	w.until("everything to be synced", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+	for _, did := range dids {
+		w.equal(did)
+	}
+}
+
+// TestBackoffCurve: a dead host's attempts follow the curve, over restarts too.
+func TestBackoffCurve(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
+	did := w.net.DIDs()[0]
+	if err := w.net.Host(0).Down(); err != nil {
+		t.Fatal(err)
+	}
+	w.add(did)
+	var since int64
+	for n, minutes := range []int{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+		w.settle(did)
+		r := w.row(did)
+		if n == 0 {
+			since = r.Retry.Since
+		}
+		left := time.Until(time.Unix(r.Retry.Next, 0)) - w.clock.now().Sub(time.Now())
+		want := time.Duration(minutes) * time.Minute
+		if r.State != store.StateResync || r.Retry.Kind != store.Transport || r.Retry.Count != uint32(n+1) || r.Retry.Since != since {
+			t.Fatalf("after %d failures: %v %+v, since %d", n+1, r.State, r.Retry, since)
+		}
+		if left < want*9/10-5*time.Second || left > want*11/10+time.Second {
+			t.Fatalf("after %d failures: again in %s, want %s ±10 %%", n+1, left, want)
+		}
+		if c := w.store.Counts(); c["resync"] != 1 || c["error_transport"] != 1 || c["pending"] != 0 {
+			t.Fatalf("after %d failures: %v", n+1, c)
+		}
+		if n%2 == 1 {
+			w.stop()
+			w.start(backfill.Options{})
+		}
+		w.clock.advance(left - 5*time.Second)
+		w.run.Wake()
+		time.Sleep(20 * time.Millisecond)
+		if r := w.row(did); r.State != store.StateResync {
+			t.Fatalf("after %d failures: tried five seconds early: %+v", n+1, r)
+		}
+		w.clock.advance(6 * time.Second)
+		w.run.Wake()
+		w.until("the next attempt", func() bool { return w.row(did).Retry.Count > uint32(n+1) })
+	}
+	if err := w.net.Host(0).Up(); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(2 * time.Hour)
+	w.run.Wake()
+	w.until("the repository to heal", func() bool { return w.row(did).State == store.StateSynced })
+	w.equal(did)
+}
+
+// TestRateLimitedHostWaits: one repository gets the 429; the host's others stay pending, burn no
+// attempt, and are fetched when the host may be asked again.
+func TestRateLimitedHostWaits(t *testing.T) {
+	t.Parallel()
+	for _, form := range []simnet.RetryForm{simnet.RetrySeconds, simnet.RateLimitReset} {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 5}, runner: backfill.Options{PerHost: 1}})
+		limited := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 10 * time.Minute, RetryAs: form})
+		w.add(w.net.DIDs()...)
+		w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 20 })
+		w.until("the 429", func() bool { return w.store.Counts()["error_ratelimited"] == 1 })
+		time.Sleep(30 * time.Millisecond)
+		if c := w.store.Counts(); limited.Fired() != 1 || c["pending"] != 19 || c["resync"] != 1 {
+			t.Errorf("%d requests, counts %v", limited.Fired(), c)
+		}
+		if _, taken := backfill.Permits(w.run); taken != 0 {
+			t.Errorf("%d permits are taken while everybody waits", taken)
+		}
+		limited.Clear()
+		for _, did := range w.net.DIDs() {
+			if r := w.row(did); r.State == store.StatePending && r.Retry != (store.Retry{}) {
+				t.Errorf("%s waits and remembers %+v", did, r.Retry)
+			}
+		}
+		w.clock.advance(15 * time.Minute)
+		w.run.Wake()
+		w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 40 })
+		w.stop()
+	}
+}
+
+// TestHangingHost: a host that never answers holds its own permits only, and the first in the queue
+// are its repositories.
+func TestHangingHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{
+		net:    simnet.Options{Hosts: 2, Repos: 400, RecordsMedian: 3},
+		runner: backfill.Options{PerHost: 2, Concurrency: 8, IdleTimeout: 5 * time.Second},
+	})
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang})
+	var hanging, healthy []string
+	for _, a := range w.net.Accounts() {
+		if a.Host() == w.net.Host(0) {
+			hanging = append(hanging, a.DID())
+		} else {
+			healthy = append(healthy, a.DID())
+		}
+	}
+	w.add(hanging...)
+	w.add(healthy...)
+	begin := time.Now()
+	w.settle(healthy...)
+	if d := time.Since(begin); d > 4*time.Second {
+		t.Errorf("the healthy host's repositories took %s", d)
+	}
+	if c := w.store.Counts(); c["synced"] != int64(len(healthy)) || c["pending"] != int64(len(hanging)) {
+		t.Errorf("counts %v", c)
+	}
+	if _, taken := backfill.Permits(w.run); taken > 2*2 { // its own and the global ones
+		t.Errorf("the hanging host holds %d permits", taken)
+	}
+}

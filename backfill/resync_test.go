@@ -1,0 +1,283 @@
+package backfill_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/repo"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// changes are the events that lead from one set of records to another.
+func changes(from, to map[string]repo.CID) []string {
+	var out []string
+	for path, c := range to {
+		if old, ok := from[path]; !ok {
+			out = append(out, fmt.Sprintf("%d %s", store.Create, path))
+		} else if old != c {
+			out = append(out, fmt.Sprintf("%d %s", store.Update, path))
+		}
+	}
+	for path := range from {
+		if _, ok := to[path]; !ok {
+			out = append(out, fmt.Sprintf("%d %s", store.Delete, path))
+		}
+	}
+	out = slices.DeleteFunc(out, func(e string) bool { return !repo.ValidPath([]byte(e[2:])) })
+	slices.Sort(out)
+	return out
+}
+
+func (w *world) wantEvents(did string, from uint64, want []string) {
+	w.t.Helper()
+	got := w.events(did, from)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		w.t.Errorf("%s: %d events, want %d\n got %.500v\nwant %.500v", did, len(got), len(want), got, want)
+	}
+}
+
+// TestResync: the log gets exactly the difference, for small ones and for some over several batches.
+func TestResync(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 12, OddKeys: 2, RecordsMax: 300}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for round := range 4 {
+		head := w.store.Head()
+		before := map[string]map[string]repo.CID{}
+		for i, did := range dids {
+			a := w.net.Account(did)
+			before[did] = a.Truth().Records
+			if i%3 != 0 { // every third has not changed at all
+				if _, err := a.Mutate(1 + rng.IntN(40)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i == 1 {
+				w.rewrite(a, rng, round)
+			}
+		}
+		w.add(dids...)
+		w.settle(dids...)
+		for _, did := range dids {
+			w.equal(did)
+			w.wantEvents(did, head+1, changes(before[did], w.net.Account(did).Truth().Records))
+		}
+		w.gauges()
+	}
+}
+
+// rewrite changes thousands of records, so that the difference takes several batches, or takes them away.
+func (w *world) rewrite(a *simnet.Account, rng *rand.Rand, round int) {
+	w.t.Helper()
+	var writes []simnet.Write
+	held := map[string]bool{}
+	for _, path := range a.Paths() {
+		held[path] = true
+	}
+	for i := range 5000 {
+		wr := simnet.Write{Path: fmt.Sprintf("app.test.bulk/%05d", i)}
+		if round != 2 {
+			wr.Record = []byte("\xa1\x61n\x1a\x00" + string([]byte{byte(1 + rng.IntN(255)), byte(i >> 8), byte(i)}))
+		}
+		if wr.Record != nil || held[wr.Path] {
+			writes = append(writes, wr)
+		}
+	}
+	if _, err := a.Commit(writes...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestResyncAfterCrash: a crash between the batches of a difference leaves some of it done, the
+// row as before and pending. The next task does the rest, and no event comes twice.
+func TestResyncAfterCrash(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 200}})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	head, before := w.store.Head(), a.Truth().Records
+	if _, err := a.Mutate(100); err != nil {
+		t.Fatal(err)
+	}
+	w.half(a, before)
+	w.run.Wake()
+	w.settle(did)
+	w.equal(did)
+	w.wantEvents(did, head+1, changes(before, a.Truth().Records))
+}
+
+// half writes every second change of a resync, as a task does that dies then.
+func (w *world) half(a *simnet.Account, before map[string]repo.CID) {
+	w.t.Helper()
+	truth := a.Truth()
+	unlock := w.store.Lock(a.DID())
+	defer unlock()
+	r := w.row(a.DID())
+	r.State, r.Attempt = store.StatePending, r.Attempt+1
+	r.Pending.Priority = store.PriorityRetry
+	var ops []store.Op
+	for i, e := range changes(before, truth.Records) {
+		if i%2 == 0 {
+			path := e[2:]
+			ops = append(ops, store.Op{Path: []byte(path), CID: truth.Records[path], Record: a.Record(path)})
+		}
+	}
+	b := w.store.NewBatch()
+	if err := b.Apply(&r, false, truth.Rev, ops); err != nil {
+		w.t.Fatal(err)
+	}
+	b.PutRepo(&r)
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestMigration: the new host and key are found, whatever we knew, and the log says so.
+func TestMigration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	head := w.store.Head()
+	a.Migrate(w.net.Host(1))
+	a.RotateKey()
+	w.add(did)
+	w.settle(did)
+	w.equal(did)
+	if got, want := w.events(did, head+1), []string{"identity " + w.net.Host(1).URL()}; !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
+	}
+	r := w.row(did)
+	if name, err := w.store.HostName(r.Pending.Host); err != nil || "http://"+name != w.net.Host(1).URL() {
+		t.Errorf("its next place in the queue is at %q, %v", name, err)
+	}
+}
+
+// TestSeenRev: a higher rev seen while a fetch is under way queues the repository again, once.
+func TestSeenRev(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
+	for _, held := range []bool{false, true} {
+		did := w.net.DIDs()[0]
+		if held {
+			w.settle(did)
+		}
+		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, DID: did})
+		fetches := len(w.net.Host(0).Log().Fetches[did])
+		w.add(did)
+		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" }) // which the host will never have
+		w.until("the second fetch", func() bool { return len(w.net.Host(0).Log().Fetches[did]) == fetches+2 })
+		w.settle(did)
+		time.Sleep(50 * time.Millisecond)
+		if n := len(w.net.Host(0).Log().Fetches[did]) - fetches; n != 2 {
+			t.Errorf("%d fetches, want 2", n)
+		}
+		if r := w.row(did); r.SeenRev != "" {
+			t.Errorf("still to be seen: %s", r.SeenRev)
+		}
+		w.equal(did)
+		slow.Clear()
+	}
+}
+
+// TestGone: what we hold of an account that is gone is kept, and shown again when it returns; of
+// one that is not found for long enough it is wiped.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
+	dids := w.net.DIDs()
+	back, lost := dids[0], dids[1]
+	w.add(dids...)
+	w.settle(dids...)
+	head := w.store.Head()
+	w.net.Account(back).SetStatus(simnet.Deactivated)
+	w.net.Account(lost).SetStatus(simnet.Deleted)
+	w.add(dids...)
+	w.settle(dids...)
+	if r := w.row(back); r.State != store.StateGone || r.Status != store.StatusDeactivated || r.Records == 0 {
+		t.Errorf("deactivated: %+v", r)
+	}
+	// Three answers in a row wipe only once 72 hours lie between them.
+	for range 4 {
+		w.add(lost)
+		w.settle(lost)
+	}
+	if r := w.row(lost); r.State != store.StateGone || r.Status != store.StatusNotFound || r.Missing != 5 || r.Records == 0 {
+		t.Errorf("not found: %+v", r)
+	}
+	w.net.Account(back).SetStatus(simnet.Active)
+	for day := range 4 {
+		checks := len(w.net.Host(0).Log().Fetches[lost])
+		w.clock.advance(27 * time.Hour)
+		w.run.Wake()
+		w.until("the daily check", func() bool { return len(w.net.Host(0).Log().Fetches[lost]) > checks })
+		w.settle(dids...)
+		if r := w.row(lost); (r.Ordinal == 0) != (day >= 2) {
+			t.Errorf("day %d: %+v", day, r)
+		}
+	}
+	w.equal(back)
+	if r := w.row(lost); r.State != store.StateGone || r.Status != store.StatusDeleted || r.Records != 0 || r.Rev != "" {
+		t.Errorf("wiped: %+v", r)
+	}
+	w.gauges()
+	if got := w.accounts(lost, head+1); !slices.Equal(got, []string{"account notfound", "account deleted"}) {
+		t.Errorf("events %v", got)
+	}
+	if got := w.accounts(back, head+1); !slices.Equal(got, []string{"account deactivated", "account active"}) {
+		t.Errorf("events %v", got)
+	}
+	// One that was wiped and returns is a first copy again.
+	w.net.Account(lost).SetStatus(simnet.Active)
+	w.clock.advance(27 * time.Hour)
+	w.run.Wake()
+	w.until("the account to return", func() bool { return w.row(lost).State == store.StateSynced })
+	w.equal(lost)
+}
+
+// accounts lists the account events of a DID.
+func (w *world) accounts(did string, from uint64) []string {
+	return slices.DeleteFunc(w.events(did, from), func(e string) bool { return e[0] != 'a' })
+}
+
+// TestTombstone: a DID that its directory has closed fails as generic, and is asked for ever less.
+func TestTombstone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
+	did := w.net.DIDs()[0]
+	w.net.Account(did).Tombstone()
+	w.add(did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz")
+	w.settle(did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz")
+	for _, d := range []string{did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz"} {
+		if r := w.row(d); r.State != store.StateResync || r.Retry.Kind != store.Generic {
+			t.Errorf("%s: %v %+v", d, r.State, r.Retry)
+		}
+	}
+}
+
+// TestVerifyNone: without signatures checked the row says so.
+func TestVerifyNone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{Verify: backfill.VerifyNone}})
+	did := w.net.DIDs()[0]
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.BadSignature})
+	w.add(did)
+	w.settle(did)
+	if r := w.row(did); r.State != store.StateSynced || r.Verified != store.VerifiedHashes {
+		t.Errorf("%v %v", r.State, r.Verified)
+	}
+}
