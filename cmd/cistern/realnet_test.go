@@ -189,7 +189,13 @@ func (x *realIndex) compareHidden(t *testing.T, did, status string) {
 		Status string
 	}
 	err := getJSON(x.xrpc("com.atproto.sync.getRepoStatus"), url.Values{"did": {did}}, &got)
-	if err != nil || got.Active || status != "" && got.Status != status {
+	if status == "" { // deleted: its host does not know it any more, and neither do we
+		if err == nil || !strings.Contains(err.Error(), "RepoNotFound") {
+			t.Errorf("getRepoStatus %s: got %+v, %v, want RepoNotFound", did, got, err)
+		}
+		return
+	}
+	if err != nil || got.Active || got.Status != status {
 		t.Errorf("getRepoStatus %s: got %+v, %v, want inactive %s", did, got, err, status)
 	}
 }
