@@ -91,11 +91,15 @@ func (b *body) reserveMemory(size int) (entry []byte, pos uint64, ok bool) {
 		b.chunks = append(b.chunks, make([]byte, size))
 		return b.chunks[len(b.chunks)-1], uint64(len(b.chunks)-1) * chunkUnits, true
 	}
-	if b.last < 0 || b.used+size > ChunkBytes {
-		if !b.mayGrow(ChunkBytes) {
+	if b.last < 0 || b.used+size > len(b.chunks[b.last]) {
+		nth := len(b.chunks)
+		for size > chunkSize(b.pool, nth) {
+			nth++
+		}
+		if !b.mayGrow(int64(chunkSize(b.pool, nth))) {
 			return nil, 0, false
 		}
-		b.chunks = append(b.chunks, b.pool.get())
+		b.chunks = append(b.chunks, b.pool.get(nth))
 		b.last, b.used = len(b.chunks)-1, 0
 	}
 	return b.chunks[b.last][b.used:], uint64(b.last)*chunkUnits + uint64(b.used)/entryAlign, true
@@ -118,7 +122,7 @@ func (b *body) openSpool() error {
 		return fmt.Errorf("open spool: %w", err)
 	}
 	b.spool, b.spoolBase = s, uint64(len(b.chunks))*chunkUnits
-	b.pending = b.pool.get()[:0]
+	b.pending = b.pool.get(2)[:0]
 	return nil
 }
 

@@ -73,7 +73,7 @@ func ReadCAR(r io.Reader, o CAROptions) (*CAR, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	buf := o.Chunks.get()
+	buf := o.Chunks.get(0)
 	defer o.Chunks.put(buf)
 	src := source{r: r, buf: buf, limit: o.BytesMax}
 	root, err := src.header()
@@ -127,22 +127,18 @@ func (c *CAR) readBlock(src *source, n uint64) error {
 	if err := src.full(entryBlock(entry)); err != nil {
 		return err
 	}
+	h := c.index.hash(&want)
+	known, slot := c.index.first(h) // before hashing, so that the cache miss passes meanwhile
 	if HashCID(entryBlock(entry)) != want {
 		return fmt.Errorf("block %s does not hash to its CID: %w", want.String(), ErrInvalid)
 	}
-	return c.keep(entry, pos, &want)
-}
-
-// keep adds the entry to body and index unless the block is known.
-func (c *CAR) keep(entry []byte, pos uint64, id *CID) error {
-	h := c.index.hash(id)
-	if known, err := c.locate(h, id); known != noPos || err != nil {
+	if known, err = c.match(known, slot, h, &want); known != noPos || err != nil {
 		return err
 	}
 	if c.index.count >= c.blocksMax {
 		return fmt.Errorf("CAR exceeds %d blocks: %w", c.blocksMax, ErrInvalid)
 	}
-	c.body.keep(entry, c.index.count, id)
+	c.body.keep(entry, c.index.count, &want)
 	c.index.add(h, pos)
 	return nil
 }
@@ -150,6 +146,11 @@ func (c *CAR) keep(entry []byte, pos uint64, id *CID) error {
 // locate returns the position of the block with this CID, whose hash is h, or noPos.
 func (c *CAR) locate(h uint64, id *CID) (uint64, error) {
 	pos, slot := c.index.first(h)
+	return c.match(pos, slot, h, id)
+}
+
+// match goes on from a first position until one holds the block.
+func (c *CAR) match(pos, slot, h uint64, id *CID) (uint64, error) {
 	for pos != noPos {
 		e, err := c.body.entry(pos)
 		if err != nil {

@@ -21,9 +21,14 @@ func NewChunkPool(bytesMax int64) *ChunkPool {
 	return &ChunkPool{max: int(bytesMax / ChunkBytes)}
 }
 
-func (p *ChunkPool) get() []byte {
+// chunkBytesMin is the size of the first chunk where there is no pool, so that a small CAR, such as
+// the firehose carries, takes little; each further one is four times as large, up to ChunkBytes.
+const chunkBytesMin = 16 << 10
+
+// get returns the nth chunk for a CAR.
+func (p *ChunkPool) get(nth int) []byte {
 	if p == nil {
-		return make([]byte, ChunkBytes)
+		return make([]byte, chunkSize(p, nth))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -35,6 +40,14 @@ func (p *ChunkPool) get() []byte {
 	p.free[last] = nil
 	p.free = p.free[:last]
 	return c
+}
+
+// chunkSize is the size of what get returns.
+func chunkSize(p *ChunkPool, nth int) int {
+	if p != nil || nth > 1 {
+		return ChunkBytes
+	}
+	return chunkBytesMin << (2 * nth)
 }
 
 // put takes a chunk back; one of another size is left to the garbage collector.

@@ -101,12 +101,12 @@ func (c *CAR) step(fn func(Leaf) error) error {
 		return fmt.Errorf("tree key %q at layer %d: %w: %w", f.key, f.layer, err, ErrInvalid)
 	}
 	leaf := Leaf{Key: f.key, CID: digestAt(f.node, e.value), Valid: w.path.valid(f.key)}
-	if e.valuePos == noPos {
-		return fmt.Errorf("record %s of %q is missing: %w", leaf.CID.String(), f.key, ErrInvalid)
-	}
-	entry, err := c.body.entry(e.valuePos)
+	entry, err := c.fetch(e.valuePos, &leaf.CID)
 	if err != nil {
 		return err
+	}
+	if entry == nil {
+		return fmt.Errorf("record %s of %q is missing: %w", leaf.CID.String(), f.key, ErrInvalid)
 	}
 	leaf.Block, leaf.Record = entryIndex(entry), entryBlock(entry)
 	return fn(leaf)
@@ -114,12 +114,12 @@ func (c *CAR) step(fn func(Leaf) error) error {
 
 // push enters the node at pos. Layer -1 means the root, whose layer is that of its first key.
 func (c *CAR) push(pos uint64, id CID, layer int) error {
-	if pos == noPos {
-		return fmt.Errorf("tree node %s is missing: %w", id.String(), ErrInvalid)
-	}
-	entry, err := c.body.entry(pos)
+	entry, err := c.fetch(pos, &id)
 	if err != nil {
 		return err
+	}
+	if entry == nil {
+		return fmt.Errorf("tree node %s is missing: %w", id.String(), ErrInvalid)
 	}
 	if err := c.enter(entryBlock(entry), layer); err != nil {
 		return fmt.Errorf("tree node %s: %w: %w", id.String(), err, ErrInvalid)
@@ -195,14 +195,27 @@ func (c *CAR) candidate(node []byte, at uint32) uint64 {
 	return pos
 }
 
-// confirm replaces a candidate that was another's.
+// confirm replaces a candidate that was another's. What is spooled is left to fetch, since each
+// look at it is a read.
 func (c *CAR) confirm(pos *uint64, node []byte, at uint32) (err error) {
 	id := (*CID)(node[at:])
-	if *pos == noPos || c.body.inMemory(*pos) && c.body.holds(*pos, id) {
+	if *pos == noPos || !c.body.inMemory(*pos) || c.body.holds(*pos, id) {
 		return nil
 	}
 	*pos, err = c.locate(c.index.hash(id), id)
 	return err
+}
+
+// fetch returns the entry of a block whose candidate is pos, nil if there is none.
+func (c *CAR) fetch(pos uint64, id *CID) (entry []byte, err error) {
+	for pos != noPos && err == nil {
+		entry, err = c.body.entry(pos)
+		if err != nil || CID(entryDigest(entry)) == *id {
+			return entry, err
+		}
+		pos, err = c.locate(c.index.hash(id), id)
+	}
+	return nil, err
 }
 
 // enterLayer is the layer of a node, given that its parent says it should be layer.
