@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +16,6 @@ import (
 	"cistern/api"
 	"cistern/store"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
 )
@@ -262,7 +262,7 @@ func TestStreamReadError(t *testing.T) {
 // A consumer that stops reading for too long is told so, behind whole frames.
 func TestStreamSlowConsumer(t *testing.T) {
 	t.Parallel()
-	events := posts(100_000) // 45 MB: more than the kernel buffers
+	events := posts(40_000) // 18 MB: more than the kernel buffers
 	srv := serveLog(t, newFakeLog(events...), api.Options{WriteTimeout: 300 * time.Millisecond})
 	ws := follow(t, srv.URL, "?cursor=1")
 	wantIDs(t, ws, 1, 1)
@@ -305,8 +305,8 @@ func TestStreamShares(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range want {
-		if diff := cmp.Diff(want[0], want[i]); diff != "" {
-			t.Fatal(diff)
+		if !bytes.Equal(want[0], want[i]) {
+			t.Fatalf("reader %d got other pages than reader 0", i)
 		}
 	}
 	if pages := len(want[0])/(128<<10) + 1; log.reads > 2*pages {

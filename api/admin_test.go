@@ -1,0 +1,422 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"cistern/api"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var jsonType = map[string]string{"Content-Type": "application/json"}
+
+func TestAccess(t *testing.T) {
+	t.Parallel()
+	open, closed := newWorld(t, api.Options{}), newWorld(t, api.Options{AdminToken: "secret"})
+	own := strings.TrimPrefix(open.admin.URL, "http://")
+	type h = map[string]string
+	for name, c := range map[string]struct {
+		w      *world
+		path   string
+		header h
+		want   int
+	}{
+		"loopback":              {open, "/repos", nil, 200},
+		"localhost":             {open, "/repos", h{"Host": "localhost:2480"}, 200},
+		"IPv6":                  {open, "/repos", h{"Host": "[::1]:2480"}, 200},
+		"rebound name":          {open, "/repos", h{"Host": "evil.example"}, 403},
+		"loopback as subdomain": {open, "/repos", h{"Host": "127.0.0.1.evil.example"}, 403},
+		"other address":         {open, "/repos", h{"Host": "192.0.2.1"}, 403},
+		"rebound stats":         {open, "/stats", h{"Host": "evil.example"}, 403},
+		"rebound pprof":         {open, "/debug/pprof/", h{"Host": "evil.example"}, 403},
+		"rebound metrics":       {open, "/metrics", h{"Host": "evil.example"}, 403},
+		"probe by any name":     {open, "/readyz", h{"Host": "pod-1"}, 200},
+		"alive":                 {open, "/healthz", nil, 200},
+		"own origin":            {open, "/repos", h{"Origin": "http://" + own}, 200},
+		"foreign origin":        {open, "/repos", h{"Origin": "http://evil.example"}, 403},
+		"foreign port":          {open, "/repos", h{"Origin": "http://127.0.0.1:1"}, 403},
+		"sandboxed page":        {open, "/repos", h{"Origin": "null"}, 403},
+		"pprof":                 {open, "/debug/pprof/cmdline", nil, 200},
+		"metrics":               {open, "/metrics", nil, 200},
+		"no token":              {closed, "/repos", nil, 401},
+		"no token, stats":       {closed, "/stats", nil, 401},
+		"no token, metrics":     {closed, "/metrics", nil, 401},
+		"no token, pprof":       {closed, "/debug/pprof/heap", nil, 401},
+		"no token, nothing":     {closed, "/nothing", nil, 401},
+		"no token, probe":       {closed, "/readyz", nil, 200},
+		"wrong token":           {closed, "/repos", h{"Authorization": "Bearer secreT"}, 401},
+		"part of the token":     {closed, "/repos", h{"Authorization": "Bearer secre"}, 401},
+		"empty token":           {closed, "/repos", h{"Authorization": "Bearer "}, 401},
+		"bearer":                {closed, "/repos", h{"Authorization": "Bearer secret"}, 200},
+		"bearer, any host":      {closed, "/repos", h{"Authorization": "bearer secret", "Host": "cistern.example"}, 200},
+		"bearer, foreign page":  {closed, "/repos", h{"Authorization": "Bearer secret", "Origin": "http://evil.example"}, 403},
+		"basic admin:secret":    {closed, "/repos", h{"Authorization": "Basic YWRtaW46c2VjcmV0"}, 200},
+		"basic root:secret":     {closed, "/repos", h{"Authorization": "Basic cm9vdDpzZWNyZXQ="}, 401},
+		"nothing":               {open, "/nothing", nil, 404},
+	} {
+		var text string
+		res := call(t, "GET", c.w.admin.URL+c.path, "", c.header, &text)
+		if res.StatusCode != c.want {
+			t.Errorf("%s: %d %s, want %d", name, res.StatusCode, text, c.want)
+		}
+		if strings.Contains(text, "secret") {
+			t.Errorf("%s: answer tells the token: %s", name, text)
+		}
+	}
+	for _, c := range []struct {
+		method, path, contentType, body string
+		want                            int
+	}{
+		{"PUT", "/repos", "text/plain", "[]", 415}, // what a form of a web page may send
+		{"PUT", "/repos", "", "[]", 415},
+		{"PUT", "/repos", "application/json; charset=utf-8", "[]", 200},
+		{"POST", "/repos", "application/json", "[]", 405},
+		{"PATCH", "/repos/resync", "application/json", "[]", 405},
+	} {
+		var e json.RawMessage
+		res := call(t, c.method, open.admin.URL+c.path, c.body, map[string]string{"Content-Type": c.contentType}, &e)
+		if res.StatusCode != c.want {
+			t.Errorf("%s %s %q: %d %s", c.method, c.path, c.contentType, res.StatusCode, e)
+		}
+	}
+}
+
+type result struct{ DID, Result, Error, Message string }
+
+func (w *world) change(t testing.TB, method, path, body string) []result {
+	t.Helper()
+	var text string
+	if res := call(t, method, w.admin.URL+path, body, jsonType, &text); res.StatusCode != 200 {
+		t.Fatalf("%s %s: %d %s", method, path, res.StatusCode, text)
+	}
+	var out []result
+	if err := json.Unmarshal([]byte(text), &out); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return out
+}
+
+func (w *world) one(t testing.TB, method, path, did, want string) store.Repo {
+	t.Helper()
+	if diff := cmp.Diff([]result{{DID: did, Result: want}}, w.change(t, method, path, `[{"did":"`+did+`"}]`)); diff != "" {
+		t.Errorf("%s %s: %s", method, path, diff)
+	}
+	row, err := w.store.Repo(did)
+	if err != nil && want != "not found" {
+		t.Fatal(err)
+	}
+	return row
+}
+
+func wantRow(t testing.TB, r store.Repo, state store.State, why store.Why, attempt uint64) {
+	t.Helper()
+	if r.State != state || r.Tracked != why || r.Attempt != attempt {
+		t.Errorf("row is %s, tracked %s, attempt %d; want %s, %s, %d", r.State, r.Tracked, r.Attempt, state, why, attempt)
+	}
+	if r.State == store.StatePending && r.Pending.Priority != store.PriorityOperator {
+		t.Errorf("pending at priority %d", r.Pending.Priority)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	w.one(t, "DELETE", "/repos", alice, "not found")
+	w.one(t, "DELETE", "/repos?purge=true", alice, "not found")
+	w.one(t, "POST", "/repos/resync", alice, "not found")
+	wantRow(t, w.one(t, "PUT", "/repos", alice, "added"), store.StatePending, store.ByOperator, 0)
+	wantRow(t, w.one(t, "PUT", "/repos", alice, "known"), store.StatePending, store.ByOperator, 0)
+	wantRow(t, w.one(t, "POST", "/repos/resync", alice, "queued"), store.StatePending, store.ByOperator, 0)
+	wantRow(t, w.one(t, "DELETE", "/repos", alice, "removed"), store.StateIdle, store.Untracked, 1)
+	wantRow(t, w.one(t, "DELETE", "/repos", alice, "removed"), store.StateIdle, store.Untracked, 1)
+	wantRow(t, w.one(t, "POST", "/repos/resync", alice, "not tracked"), store.StateIdle, store.Untracked, 1)
+	wantRow(t, w.one(t, "PUT", "/repos", alice, "added"), store.StatePending, store.ByOperator, 2)
+
+	w.hold(t, bob, storetest.Records{"app.test.a/one": storetest.Text("x")}) // by discovery
+	wantRow(t, w.one(t, "PUT", "/repos", bob, "known"), store.StateSynced, store.ByOperator, 0)
+	wantRow(t, w.one(t, "POST", "/repos/resync", bob, "queued"), store.StatePending, store.ByOperator, 1)
+	if r := w.one(t, "DELETE", "/repos", bob, "removed"); r.Records != 1 || r.Rev == "" {
+		t.Errorf("removed without purge, and holds %d records", r.Records)
+	}
+	r := w.one(t, "DELETE", "/repos?purge=true", bob, "purged")
+	if wantRow(t, r, store.StateIdle, store.Untracked, 3); r.Records != 0 || r.Rev != "" || r.Status != store.StatusActive {
+		t.Errorf("purged, and holds %d records of %q as %s", r.Records, r.Rev, r.Status)
+	}
+	head := w.store.Head()
+	if m := next(t, follow(t, w.public.URL, fmt.Sprintf("?cursor=%d", head))); m.Account == nil || m.Account.DID != bob || m.Account.Status != "deleted" {
+		t.Errorf("a purge leaves %+v in the log", m)
+	}
+	w.one(t, "DELETE", "/repos?purge=true", bob, "purged") // nothing to tell a second time
+	if w.store.Head() != head {
+		t.Error("the second purge tells of the same again")
+	}
+	wantRow(t, w.one(t, "PUT", "/repos", bob, "added"), store.StatePending, store.ByOperator, 5)
+	if w.woken.Load() == 0 {
+		t.Error("nobody was woken")
+	}
+
+	w.add(t, carol) // gone, with a failure that is waited out
+	w.update(t, carol, func(_ *store.Batch, r *store.Repo) {
+		r.State, r.Status, r.Retry = store.StateGone, store.StatusDeactivated, store.Retry{Next: 2_000_000_000, Count: 3, Kind: store.Generic}
+	})
+	wantRow(t, w.one(t, "PUT", "/repos", carol, "known"), store.StateGone, store.ByOperator, 0)
+	r = w.one(t, "POST", "/repos/resync", carol, "queued")
+	if wantRow(t, r, store.StatePending, store.ByOperator, 1); r.Retry.Count != 3 {
+		t.Error("a resync forgets the failures")
+	}
+	w.update(t, carol, func(_ *store.Batch, r *store.Repo) { r.State = store.StateGone })
+	r = w.one(t, "DELETE", "/repos", carol, "removed")
+	if wantRow(t, r, store.StateGone, store.Untracked, 2); r.Retry.Next != 0 {
+		t.Error("somebody will look for a repository that is not followed")
+	}
+}
+
+func TestChangeBodies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	added := func(did string) result { return result{DID: did, Result: "added"} }
+	bad := result{DID: "did:x:y", Error: "InvalidDID"}
+	for name, c := range map[string]struct {
+		body string
+		want []result
+	}{
+		"array":          {`[{"did":"` + storetest.DID(10) + `"},"` + storetest.DID(11) + `"]`, []result{added(storetest.DID(10)), added(storetest.DID(11))}},
+		"lines":          {"\n{\"did\":\"" + storetest.DID(12) + "\"}\n\"" + storetest.DID(13) + "\"\n\n", []result{added(storetest.DID(12)), added(storetest.DID(13))}},
+		"one bad":        {`["` + storetest.DID(14) + `","did:x:y","` + storetest.DID(15) + `"]`, []result{added(storetest.DID(14)), bad, added(storetest.DID(15))}},
+		"twice":          {`["` + storetest.DID(16) + `","` + storetest.DID(16) + `"]`, []result{added(storetest.DID(16)), added(storetest.DID(16))}},
+		"nothing":        {"", []result{}},
+		"empty array":    {" [ ] ", []result{}},
+		"other shapes":   {`[7,null,{"repo":"x"}]`, []result{{Error: "InvalidDID"}, {Error: "InvalidDID"}, {Error: "InvalidDID"}}},
+		"fields unknown": {`{"did":"` + storetest.DID(17) + `","handle":"x"}`, []result{added(storetest.DID(17))}},
+	} {
+		got := w.change(t, "PUT", "/repos", c.body)
+		for i := range got {
+			if (got[i].Message != "") != (got[i].Error != "") {
+				t.Errorf("%s: %+v", name, got[i])
+			}
+			got[i].Message = ""
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	for name, c := range map[string]struct {
+		body   string
+		status int
+		says   string
+	}{
+		"cut array":   {`["` + storetest.DID(20) + `"`, 400, "item 2"},
+		"cut item":    {`["did:`, 400, "item 1"},
+		"no JSON":     {"did:plc:x", 400, "item 1"},
+		"after array": {`[] x`, 400, "after the end"},
+		"many":        {"[" + strings.Repeat("1,", 100_000) + "1]", 413, "100000"},
+		"long":        {`["` + strings.Repeat("x", 9<<20) + `"]`, 413, "8388608"},
+		"deep":        {strings.Repeat("[", 100_000), 400, "item"},
+	} {
+		var e refused
+		if res := call(t, "PUT", w.admin.URL+"/repos", c.body, jsonType, &e); res.StatusCode != c.status || !strings.Contains(e.Message, c.says) {
+			t.Errorf("%s: %d %.200s", name, res.StatusCode, e.Message)
+		}
+	}
+	if _, err := w.store.Repo(storetest.DID(20)); err == nil {
+		t.Error("a list that cannot be read was half done")
+	}
+}
+
+// More items than one batch takes, against a reader and other writers of the same rows.
+func TestChangeMany(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	dids := make([]string, 950)
+	for i := range dids {
+		dids[i] = storetest.DID(i*7919%950 + 1)
+	}
+	body, err := json.Marshal(dids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := make(chan []result, 4)
+	for range 4 {
+		go func() {
+			var out []result
+			req, err := http.NewRequest("PUT", w.admin.URL+"/repos", strings.NewReader(string(body)))
+			if err == nil {
+				req.Header.Set("Content-Type", "application/json")
+				var res *http.Response
+				if res, err = http.DefaultClient.Do(req); err == nil {
+					err = json.NewDecoder(res.Body).Decode(&out)
+					_ = res.Body.Close()
+				}
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			results <- out
+		}()
+	}
+	added := 0
+	for range 4 {
+		for i, r := range <-results {
+			if r.DID != dids[i] {
+				t.Fatalf("answer %d is of %s, want %s", i, r.DID, dids[i])
+			}
+			if r.Result == "added" {
+				added++
+			}
+		}
+	}
+	if n := w.store.Counts()["pending"]; n != 950 || added != 950 {
+		t.Errorf("%d pending, %d times added, want 950", n, added)
+	}
+}
+
+func TestRows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
+	w.add(t, bob)
+	w.update(t, bob, func(_ *store.Batch, r *store.Repo) {
+		r.PDS, r.State = "http://127.0.0.1:2583", store.StateResync
+		r.Retry = store.Retry{Kind: store.Transport, Count: 2, Next: 2_000_000_000, Since: 1_900_000_000, Error: "refused"}
+	})
+	type item struct {
+		DID, Status, State, Why, Rev, Data, Head, Handle, PDS, Verified string
+		Key                                                             string `json:"signing_key"`
+		Tracked                                                         bool
+		Records                                                         int
+		Error                                                           *struct {
+			Kind, Since, Message string
+			Count                int
+			Next                 string `json:"next_retry"`
+		}
+		Updated string `json:"updated_at"`
+	}
+	var a item
+	call(t, "GET", w.admin.URL+"/repos/"+alice, "", nil, &a)
+	if a.State != "synced" || a.Status != "active" || !a.Tracked || a.Why != "discovery" || a.Rev == "" || a.Data == "" || a.Head == "" || a.Handle != "alice.test" ||
+		a.PDS != "https://pds.test" || a.Verified != "full" || a.Key != "zKey" || a.Records != 1 || a.Error != nil || a.Updated == "" {
+		t.Errorf("%+v", a)
+	}
+	var b item
+	call(t, "GET", w.admin.URL+"/repos/"+bob, "", nil, &b)
+	if b.State != "resync" || b.Error == nil || b.Error.Kind != "transport" || b.Error.Count != 2 || b.Error.Next != "2033-05-18T03:33:20Z" || b.Error.Message != "refused" || b.Rev != "" {
+		t.Errorf("%+v %+v", b, b.Error)
+	}
+	for query, want := range map[string]string{
+		"": alice + " " + bob, "?state=synced": alice, "?state=resync": bob, "?state=gone": "", "?host=PDS.test": alice, "?host=127.0.0.1:2583": bob, "?host=127.0.0.1": "",
+		"?error=transport": bob, "?error=generic": "", "?state=synced&error=transport": "", "?cursor=" + alice: bob, "?cursor=" + bob: "",
+	} {
+		var text string
+		res := call(t, "GET", w.admin.URL+"/repos"+query, "", nil, &text)
+		var got []string
+		for line := range strings.Lines(text) {
+			var it item
+			if err := json.Unmarshal([]byte(line), &it); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, it.DID)
+		}
+		if strings.Join(got, " ") != want || res.Header.Get("Content-Type") != "application/x-ndjson" || res.Header.Get("Cistern-Next-Cursor") != "" {
+			t.Errorf("%s: got %s", query, got)
+		}
+	}
+	for query, says := range map[string]string{
+		"?limit=1001": "1001", "?limit=x": `"x"`, "?state=draining": `"draining"`, "?error=bad": `"bad"`, "?host=https://x": `"https://x"`, "?cursor=x": `"x"`,
+	} {
+		var e refused
+		if res := call(t, "GET", w.admin.URL+"/repos"+query, "", nil, &e); res.StatusCode != 400 || !strings.Contains(e.Message, says) {
+			t.Errorf("%s: %d %+v", query, res.StatusCode, e)
+		}
+	}
+	var e refused
+	if res := call(t, "GET", w.admin.URL+"/repos/did:x:y", "", nil, &e); res.StatusCode != 400 || !strings.Contains(e.Message, "did:x:y") {
+		t.Errorf("%d %+v", res.StatusCode, e)
+	}
+	if res := call(t, "GET", w.admin.URL+"/repos/"+carol, "", nil, &e); res.StatusCode != 404 || e.Error != "NotFound" {
+		t.Errorf("%d %+v", res.StatusCode, e)
+	}
+}
+
+func TestRowPaging(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	dids := make([]string, 25)
+	for i := range dids {
+		dids[i] = storetest.DID(i + 1)
+	}
+	body, err := json.Marshal(dids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(t, "PUT", "/repos", string(body))
+	var got []string
+	for path := "/repos?limit=10&state=pending"; path != ""; {
+		var page []struct{ DID string }
+		res := call(t, "GET", w.admin.URL+path, "", map[string]string{"Accept": "application/json"}, &page)
+		for _, it := range page {
+			got = append(got, it.DID)
+		}
+		cursor := res.Header.Get("Cistern-Next-Cursor")
+		path, _, _ = strings.Cut(strings.TrimPrefix(res.Header.Get("Link"), "<"), ">")
+		if (cursor == "") != (path == "") {
+			t.Fatalf("cursor %q, link %q", cursor, path)
+		}
+	}
+	if diff := cmp.Diff(dids, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{Syncing: func() int { return 3 }, Verify: "backfill"})
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x"), "app.test.b/two": storetest.Text("y")})
+	w.add(t, bob)
+	for _, base := range []string{w.public.URL, w.admin.URL} {
+		var got struct {
+			Counts, Sizes map[string]int64
+			Verify        string
+			Log           struct {
+				Epoch      string
+				Head, Tail uint64
+			}
+		}
+		call(t, "GET", base+"/stats", "", nil, &got)
+		want := map[string]int64{
+			"repos": 2, "records": 2, "blocks": 2, "events": 2, "collections": 2, "pending": 1, "syncing": 3, "synced": 1,
+			"gone": 0, "resync": 0, "idle": 0, "error_ratelimited": 0, "error_transport": 0, "error_generic": 0,
+		}
+		if diff := cmp.Diff(want, got.Counts); diff != "" {
+			t.Error(diff)
+		}
+		if len(got.Sizes) == 0 || got.Verify != "backfill" || got.Log.Head != 2 || got.Log.Tail != 1 || got.Log.Epoch != w.store.Epoch() {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+func TestNotReady(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{Ready: func() error { return fmt.Errorf("disk on /secret/path") }})
+	var e refused
+	if res := call(t, "GET", w.admin.URL+"/readyz", "", nil, &e); res.StatusCode != 503 || strings.Contains(e.Message, "secret") {
+		t.Errorf("%d %+v", res.StatusCode, e)
+	}
+	if res := call(t, "GET", w.admin.URL+"/healthz", "", nil, nil); res.StatusCode != 200 {
+		t.Errorf("not alive: %d", res.StatusCode)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	if _, err := api.New(api.Options{SubscribersMax: -1, PageBytes: -1}); err == nil ||
+		!strings.Contains(err.Error(), "store") || !strings.Contains(err.Error(), "subscribers") || !strings.Contains(err.Error(), "page bytes") {
+		t.Errorf("got %v", err)
+	}
+}
