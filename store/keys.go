@@ -86,7 +86,8 @@ func parseOrdinal(b []byte) Ordinal {
 func appendDID(dst []byte, did string) []byte {
 	if len(did) == len(plcPrefix)+plcChars && did[:len(plcPrefix)] == plcPrefix {
 		var b [plcBytes]byte
-		if _, err := plcText.Decode(b[:], []byte(did[len(plcPrefix):])); err == nil {
+		// The decoder skips line ends: what is shorter for it is not canonical.
+		if n, err := plcText.Decode(b[:], []byte(did[len(plcPrefix):])); err == nil && n == plcBytes {
 			return append(append(dst, didPLC), b[:]...)
 		}
 	}
