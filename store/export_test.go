@@ -1,6 +1,10 @@
 package store
 
-import "github.com/cockroachdb/pebble/v2"
+import (
+	"cistern/ingest/repo"
+
+	"github.com/cockroachdb/pebble/v2"
+)
 
 // SetFormat writes another format version.
 func SetFormat(s *Store, v string) error {
@@ -10,10 +14,126 @@ func SetFormat(s *Store, v string) error {
 // Metrics are Pebble's.
 func Metrics(s *Store) *pebble.Metrics { return s.db.Metrics() }
 
-// Compact settles the store.
-func Compact(s *Store) error {
-	if err := s.db.Flush(); err != nil {
-		return err
+// Compact writes the memtable out, so that all rows stand in tables.
+func Compact(s *Store) error { return s.db.Flush() }
+
+// Tables are the tables of each level.
+func Tables(s *Store) ([][]pebble.SSTableInfo, error) { return s.db.SSTables() }
+
+// SetRaw, DeleteRaw, GetRaw and ScanRaw go around Batch, to damage a store.
+func SetRaw(s *Store, key, value []byte) error { return s.db.Set(key, value, pebble.Sync) }
+
+func DeleteRaw(s *Store, key []byte) error { return s.db.Delete(key, pebble.Sync) }
+
+func GetRaw(s *Store, key []byte) (value []byte, err error) {
+	err = get(s.db, key, func(v []byte) error { value = append(value, v...); return nil })
+	return value, err
+}
+
+func ScanRaw(s *Store, space byte, fn func(key, value []byte)) error {
+	return scan(s.db, []byte{space}, spaceEnd(space), func(key, value []byte) (bool, error) { fn(key, value); return true, nil })
+}
+
+// Failed is closed when the store can no longer be written.
+func Failed(s *Store) <-chan struct{} { return s.failed }
+
+// The keys, each with its parser.
+var (
+	AppendDID                 = appendDID
+	ParseDID                  = parseDID
+	MetaKey                   = metaKey
+	CountKey                  = countKey
+	CrawlKey                  = crawlKey
+	HostKey                   = hostKey
+	HostNameKey               = hostNameKey
+	RepoKey                   = repoKey
+	ParseRepoKey              = parseRepoKey
+	OrdinalKey                = ordinalKey
+	ParseOrdinalKey           = parseOrdinalKey
+	RecordKey                 = recordKey
+	ParseRecordKey            = parseRecordKey
+	NumberedKey               = numberedKey
+	ParseNumberedKey          = parseNumberedKey
+	CollectionKey             = collectionKey
+	ParseCollectionKey        = parseCollectionKey
+	EventKey                  = eventKey
+	ParseEventKey             = parseEventKey
+	SupersededKey             = supersededKey
+	ParseSupersededKey        = parseSupersededKey
+	PendingRowKey             = pendingKey
+	ParsePendingRowKey        = parsePendingKey
+	RetryKey                  = retryKey
+	ParseRetryKey             = parseRetryKey
+	SpaceNames                = spaceNames
+	ParseCountValue           = parseCountValue
+	EncodeCount               = encodeCount
+	AppendListingOp           = appendListingOp
+	CountNames                = countNames
+	EntryCommit               = entryCommit
+	EntryImport               = entryImport
+	EntryAccount              = entryAccount
+	EntryIdentity             = entryIdentity
+	EnqueueLease       uint64 = enqueueLease
+)
+
+const (
+	SpaceLease   = spaceLease
+	SpaceOwner   = spaceOwner
+	SpaceBlock   = spaceBlock
+	SpaceRef     = spaceRef
+	SpaceListing = spaceListing
+	SpaceRecord  = spaceRecord
+	SpaceEvent   = spaceEvent
+	SpacePending = spacePending
+
+	LeaseOrdinals = leaseOrdinals
+	PruneEntries  = pruneEntries
+)
+
+// The values.
+type (
+	Entry   = entryV1
+	EntryOp = entryOp
+)
+
+// Codec encodes and decodes rows.
+func Codec() (encode func(any) ([]byte, error), decode func([]byte, any) error, err error) {
+	c, err := newCodec()
+	return c.encode, c.decode, err
+}
+
+// RecordRow is recordV1.
+type RecordRow struct {
+	Hidden bool
+	Block  uint32
+	CID    repo.CID
+	Rev    string
+}
+
+func (r RecordRow) Append(dst []byte) []byte {
+	return recordRow{hidden: r.Hidden, block: r.Block, cid: r.CID, rev: []byte(r.Rev)}.append(dst)
+}
+
+func ParseRecordRow(b []byte) (RecordRow, error) {
+	r, err := parseRecordRow(b)
+	return RecordRow{Hidden: r.hidden, Block: r.block, CID: r.cid, Rev: string(r.rev)}, err
+}
+
+// ListingOp is one op of a listing row.
+type ListingOp struct {
+	Path  string
+	Block uint32
+}
+
+// ReadListing reads the ops of a listing row up to the first error.
+func ReadListing(row []byte) (ops []ListingOp, err error) {
+	l, err := newListingReader(row)
+	for err == nil {
+		var more bool
+		if more, err = l.next(); !more {
+			break
+		}
+		ops = append(ops, ListingOp{Path: string(l.op.path), Block: l.op.block})
 	}
-	return nil
+	return ops, err
 }
