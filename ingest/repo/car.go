@@ -11,7 +11,7 @@ import (
 type CAROptions struct {
 	// MemoryBytes is how much of the body is kept in memory before spooling. Default 64 MiB.
 	MemoryBytes int64
-	// BytesMax bounds the CAR; a larger one is ErrInvalid. Default and ceiling: 4 GiB, 32 GiB.
+	// BytesMax bounds the CAR; a larger one is ErrInvalid. Default 4 GiB, at most 16 GiB.
 	BytesMax int64
 	// BlocksMax bounds the number of distinct blocks; more are ErrInvalid. Default 25,165,824.
 	BlocksMax int
@@ -73,59 +73,51 @@ func ReadCAR(r io.Reader, o CAROptions) (*CAR, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	buf := o.Chunks.get(0)
-	defer o.Chunks.put(buf)
-	src := source{r: r, buf: buf, limit: o.BytesMax}
-	root, err := src.header()
-	if err != nil {
-		return nil, err
-	}
 	c := &CAR{
-		root:      root,
 		blocksMax: o.BlocksMax,
 		index:     newIndex(),
-		body:      body{pool: o.Chunks, grow: o.Grow, open: o.Spool, memories: o.MemoryBytes, last: -1},
+		body: body{
+			source:   source{r: r, limit: o.BytesMax},
+			pool:     o.Chunks,
+			grow:     o.Grow,
+			open:     o.Spool,
+			memories: o.MemoryBytes,
+		},
 	}
-	if err := c.readBlocks(&src); err != nil {
+	if err := c.read(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	c.bytes = src.total
 	return c, nil
 }
 
-func (c *CAR) readBlocks(src *source) error {
-	for {
-		n, err := src.length()
-		if err == io.EOF {
-			return c.body.flush()
-		}
-		if err == nil {
-			err = c.readBlock(src, n)
-		}
-		if err != nil {
-			return err
-		}
+func (c *CAR) read() (err error) {
+	if c.root, err = c.body.header(); err != nil {
+		return err
 	}
+	for err == nil {
+		err = c.readBlock()
+	}
+	if err != io.EOF {
+		return err
+	}
+	c.bytes = c.body.total
+	return c.body.finish()
 }
 
-// readBlock reads a section of n bytes.
-func (c *CAR) readBlock(src *source, n uint64) error {
-	if n < CIDBytes || n > CIDBytes+blockBytesMax {
-		return fmt.Errorf("block %d: section of %d bytes: %w", c.Blocks(), n, ErrInvalid)
+func (c *CAR) readBlock() error {
+	entry, pos, err := c.body.section(CIDBytes + blockBytesMax)
+	if err == io.EOF {
+		return io.EOF
 	}
-	if err := src.full(src.id[:]); err != nil {
-		return err
+	if err == nil && len(entry) < CIDBytes {
+		err = fmt.Errorf("section of %d bytes: %w", len(entry), ErrInvalid)
 	}
-	want, err := ParseCIDBytes(src.id[:])
+	var want CID
+	if err == nil {
+		want, err = ParseCIDBytes(entry[:CIDBytes])
+	}
 	if err != nil {
 		return fmt.Errorf("block %d: %w", c.Blocks(), err)
-	}
-	entry, pos, err := c.body.reserve(int(n - CIDBytes))
-	if err != nil {
-		return err
-	}
-	if err := src.full(entryBlock(entry)); err != nil {
-		return err
 	}
 	h := c.index.hash(&want)
 	known, slot := c.index.first(h) // before hashing, so that the cache miss passes meanwhile
@@ -138,7 +130,10 @@ func (c *CAR) readBlock(src *source, n uint64) error {
 	if c.index.count >= c.blocksMax {
 		return fmt.Errorf("CAR exceeds %d blocks: %w", c.blocksMax, ErrInvalid)
 	}
-	c.body.keep(entry, c.index.count, &want)
+	if pos >= noPos-1 {
+		return fmt.Errorf("CAR does not fit into %d bytes of memory and spool: %w", uint64(noPos), ErrInvalid)
+	}
+	setEntryIndex(entry, c.index.count)
 	c.index.add(h, pos)
 	return nil
 }
@@ -156,7 +151,7 @@ func (c *CAR) match(pos, slot, h uint64, id *CID) (uint64, error) {
 		if err != nil {
 			return noPos, err
 		}
-		if CID(entryDigest(e)) == *id {
+		if entryHolds(e, id) {
 			break
 		}
 		pos, slot = c.index.next(h, slot)

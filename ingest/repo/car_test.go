@@ -293,9 +293,32 @@ func TestReadCARTransportErrors(t *testing.T) {
 			}
 		}
 	}
+	for cut := 100; cut < len(car); cut += 13 {
+		cause := errors.New("connection reset")
+		r := &farewell{b: car[:cut], err: cause}
+		if _, err := repo.ReadCAR(r, repo.CAROptions{}); !errors.Is(err, cause) {
+			t.Fatalf("error with the bytes before %d: %v", cut, err)
+		}
+	}
 	if _, err := repo.ReadCAR(stuck{}, repo.CAROptions{}); !errors.Is(err, io.ErrNoProgress) {
 		t.Fatalf("reader that gives nothing: %v", err)
 	}
+}
+
+// farewell returns an error once, with its last bytes, and then EOF.
+type farewell struct {
+	b   []byte
+	err error
+}
+
+func (f *farewell) Read(p []byte) (int, error) {
+	n := copy(p, f.b)
+	if f.b = f.b[n:]; len(f.b) > 0 {
+		return n, nil
+	}
+	err := f.err
+	f.err = io.EOF
+	return n, err
 }
 
 // stuck returns nothing and no error, for ever.

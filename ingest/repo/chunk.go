@@ -23,7 +23,9 @@ func NewChunkPool(bytesMax int64) *ChunkPool {
 
 // chunkBytesMin is the size of the first chunk where there is no pool, so that a small CAR, such as
 // the firehose carries, takes little; each further one is four times as large, up to ChunkBytes.
-const chunkBytesMin = 16 << 10
+const chunkBytesMin = ChunkBytes >> (2 * chunkGrowths)
+
+const chunkGrowths = 2
 
 // get returns the nth chunk for a CAR.
 func (p *ChunkPool) get(nth int) []byte {
@@ -44,7 +46,7 @@ func (p *ChunkPool) get(nth int) []byte {
 
 // chunkSize is the size of what get returns.
 func chunkSize(p *ChunkPool, nth int) int {
-	if p != nil || nth > 1 {
+	if p != nil || nth >= chunkGrowths {
 		return ChunkBytes
 	}
 	return chunkBytesMin << (2 * nth)

@@ -3,19 +3,19 @@ package repo
 import "hash/maphash"
 
 // index finds the position of a block's entry by its digest: open addressing with linear probing
-// in one array of integers. A slot holds 31 bits of hash and 33 bits of position plus one, 0 being
+// in one array of integers. A slot holds 29 bits of hash and 35 bits of position plus one, 0 being
 // a free slot; the hash suffices to grow the table without looking at the body. Positions are
 // confirmed by the digest that stands in the body. The hash is keyed with a seed of this CAR,
 // because a digest's first bytes can be chosen by whoever has time to try.
 type index struct {
 	seed  maphash.Seed
 	slots []uint64
-	shift uint // 31 minus the logarithm of len(slots)
+	shift uint // indexHashBits minus the logarithm of len(slots)
 	count int
 }
 
 const (
-	indexHashBits = 31
+	indexHashBits = 29
 	indexPosBits  = 64 - indexHashBits
 	indexPosMask  = 1<<indexPosBits - 1
 	indexLogMin   = 8 // 2 KiB

@@ -21,8 +21,9 @@ const (
 	// bytesMax is the default limit on a CAR: 4 GiB, ten million records of 400 bytes.
 	bytesMax = 4 << 30
 
-	// bytesCeiling is what 33 bits of position in steps of 8 bytes can address, halved for padding.
-	bytesCeiling = 32 << 30
+	// bytesCeiling is half of what 35 bits of position can address: large blocks in a row may leave
+	// half of the chunks empty.
+	bytesCeiling = 16 << 30
 
 	// blocksMax is the default limit on blocks: an index of 2^25 slots, three quarters full,
 	// which is 256 MiB. To make us hold that, a peer has to send at least a gigabyte.

@@ -6,109 +6,97 @@ import (
 	"io"
 )
 
-// source reads a CAR's sections through a buffer and keeps the peer's errors (ErrInvalid)
-// apart from those of the transport, which are wrapped as they come.
+// source is where a CAR comes from. It keeps the peer's errors (ErrInvalid) apart from those of
+// the transport, which are wrapped as they come.
 type source struct {
-	r      io.Reader
-	buf    []byte
-	lo, hi int
-	total  int64 // bytes read from r
-	limit  int64
-	empty  int // reads in a row that gave nothing
-	id     [CIDBytes]byte
+	r     io.Reader
+	total int64 // bytes read from r
+	limit int64
+	err   error // what r returned together with the last bytes
 }
 
-// emptyReadsMax is how many reads may return nothing and no error.
+// emptyReadsMax is how many reads in a row may return nothing and no error.
 const emptyReadsMax = 100
 
-// fill reads more when the buffer is empty. The error is io.EOF itself at the end of the body.
-func (s *source) fill() error {
-	for s.lo == s.hi {
-		n, err := s.r.Read(s.buf)
-		if n < 0 || n > len(s.buf) {
-			return fmt.Errorf("read CAR: reader returned %d of %d bytes", n, len(s.buf))
+// read reads at least one byte. The error is io.EOF itself at the end of the body.
+func (s *source) read(p []byte) (int, error) {
+	for range emptyReadsMax {
+		n, err := 0, s.err
+		if err == nil {
+			n, err = s.r.Read(p)
 		}
-		s.lo, s.hi, s.total = 0, n, s.total+int64(n)
-		if s.total > s.limit {
-			return fmt.Errorf("CAR exceeds %d bytes: %w", s.limit, ErrInvalid)
+		if n < 0 || n > len(p) {
+			return 0, fmt.Errorf("read CAR: reader returned %d of %d bytes", n, len(p))
 		}
-		if n > 0 {
-			s.empty = 0
-			return nil
-		}
-		if err == io.EOF {
-			return io.EOF
-		}
-		if err != nil {
-			return fmt.Errorf("read CAR: %w", err)
-		}
-		if s.empty++; s.empty > emptyReadsMax {
-			return fmt.Errorf("read CAR: %w", io.ErrNoProgress)
+		s.total += int64(n)
+		switch {
+		case s.total > s.limit:
+			return 0, fmt.Errorf("CAR exceeds %d bytes: %w", s.limit, ErrInvalid)
+		case n > 0:
+			s.err = err
+			return n, nil
+		case err == io.EOF:
+			return 0, io.EOF
+		case err != nil:
+			return 0, fmt.Errorf("read CAR: %w", err)
 		}
 	}
-	return nil
+	return 0, fmt.Errorf("read CAR: %w", io.ErrNoProgress)
 }
 
-// truncated turns the end of the body into the error of a body that ends inside something.
-func truncated(err error) error {
-	if err == io.EOF {
-		return fmt.Errorf("CAR ends inside a section: %w: %w", io.ErrUnexpectedEOF, ErrInvalid)
+// section reads the next section: its content and where it begins, which is where its length
+// stands. The error is io.EOF itself if there is none.
+func (b *body) section(lengthMax uint64) (content []byte, pos uint64, err error) {
+	n, k, err := b.length()
+	if err != nil {
+		return nil, 0, err
 	}
-	return err
-}
-
-func (s *source) full(p []byte) error {
-	for len(p) > 0 {
-		if err := s.fill(); err != nil {
-			return truncated(err)
-		}
-		n := copy(p, s.buf[s.lo:s.hi])
-		s.lo += n
-		p = p[n:]
+	if n > lengthMax {
+		return nil, 0, fmt.Errorf("section of %d bytes: %w", n, ErrInvalid)
 	}
-	return nil
+	size := k + int(n)
+	if err := b.more(size); err != nil {
+		return nil, 0, err
+	}
+	content, pos = b.cur[b.lo+k:b.lo+size], b.base+uint64(b.lo)
+	b.lo += size
+	return content, pos, nil
 }
 
-// length reads the varint before a section. The error is io.EOF itself where the body ends before it.
-func (s *source) length() (uint64, error) {
-	var v uint64
-	for i := range sectionVarintBytesMax {
-		if err := s.fill(); err != nil {
-			if i > 0 {
-				err = truncated(err)
+// length reads the varint at lo and how many bytes it takes.
+func (b *body) length() (n uint64, k int, err error) {
+	for k < sectionVarintBytesMax {
+		if b.hi-b.lo <= k {
+			if err := b.more(k + 1); err != nil {
+				return 0, 0, err
 			}
-			return 0, err
 		}
-		b := s.buf[s.lo]
-		s.lo++
-		if i == sectionVarintBytesMax-1 && b > 1 {
+		v := b.cur[b.lo+k]
+		if k == sectionVarintBytesMax-1 && v > 1 {
 			break
 		}
-		v |= uint64(b&0x7f) << (7 * i)
-		if b < 0x80 {
-			if b == 0 && i > 0 {
-				return 0, fmt.Errorf("section length has a needless byte: %w", ErrInvalid)
+		n |= uint64(v&0x7f) << (7 * k)
+		k++
+		if v < 0x80 {
+			if v == 0 && k > 1 {
+				return 0, 0, fmt.Errorf("section length has a needless byte: %w", ErrInvalid)
 			}
-			return v, nil
+			return n, k, nil
 		}
 	}
-	return 0, fmt.Errorf("section length exceeds 64 bits: %w", ErrInvalid)
+	return 0, 0, fmt.Errorf("section length exceeds 64 bits: %w", ErrInvalid)
 }
 
 // header reads the CAR's header and returns its first root.
-func (s *source) header() (CID, error) {
-	n, err := s.length()
+func (b *body) header() (CID, error) {
+	h, _, err := b.section(headerBytesMax)
+	if err == io.EOF {
+		return CID{}, fmt.Errorf("CAR is empty: %w: %w", io.ErrUnexpectedEOF, ErrInvalid)
+	}
 	if err != nil {
-		return CID{}, truncated(err)
+		return CID{}, fmt.Errorf("CAR header: %w", err)
 	}
-	if n > headerBytesMax {
-		return CID{}, fmt.Errorf("CAR header of %d bytes: %w", n, ErrInvalid)
-	}
-	b := make([]byte, n)
-	if err := s.full(b); err != nil {
-		return CID{}, err
-	}
-	root, err := parseHeader(b)
+	root, err := parseHeader(h)
 	if err != nil {
 		return CID{}, fmt.Errorf("CAR header: %w: %w", err, ErrInvalid)
 	}

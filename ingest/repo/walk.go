@@ -210,7 +210,7 @@ func (c *CAR) confirm(pos *uint64, node []byte, at uint32) (err error) {
 func (c *CAR) fetch(pos uint64, id *CID) (entry []byte, err error) {
 	for pos != noPos && err == nil {
 		entry, err = c.body.entry(pos)
-		if err != nil || CID(entryDigest(entry)) == *id {
+		if err != nil || entryHolds(entry, id) {
 			return entry, err
 		}
 		pos, err = c.locate(c.index.hash(id), id)
