@@ -61,7 +61,7 @@ type page struct {
 
 // crawl lists a source over and over: to its end, then after a pause from the start, since a list
 // may grow anywhere. It goes on where it left off.
-func (r *Runner) crawl(ctx context.Context, s Source) error {
+func (r *Runner) crawl(ctx context.Context, s Source, kick <-chan struct{}) error {
 	failures := 0
 	for ctx.Err() == nil {
 		cursor, err := r.store.CrawlCursor(s.String())
@@ -85,8 +85,8 @@ func (r *Runner) crawl(ctx context.Context, s Source) error {
 		} else {
 			failures = 0
 		}
-		if d > 0 {
-			sleep(ctx, d, nil)
+		for until := r.opts.Now().Add(d); ctx.Err() == nil && r.opts.Now().Before(until); {
+			sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
 		}
 	}
 	return nil
@@ -138,6 +138,14 @@ func (r *Runner) crawlPage(ctx context.Context, s Source, cursor string) (time.D
 // discover adds the repositories not known yet and moves the cursor, in one batch: after a crash
 // the page is either done or listed again.
 func (r *Runner) discover(s Source, dids []string, next string) (found int, err error) {
+	found, wait, err := r.addUnknown(s, dids, next)
+	if err == nil {
+		err = ours(wait())
+	}
+	return found, err
+}
+
+func (r *Runner) addUnknown(s Source, dids []string, next string) (found int, wait func() error, err error) {
 	// Several locks are taken in the order of DIDs.
 	slices.Sort(dids)
 	dids = slices.Compact(dids)
@@ -147,7 +155,7 @@ func (r *Runner) discover(s Source, dids []string, next string) (found int, err 
 		row, err := r.store.RepoOrNew(did)
 		if err != nil {
 			b.Discard()
-			return 0, ours(err)
+			return 0, nil, ours(err)
 		}
 		if row.Known() {
 			continue
@@ -158,7 +166,8 @@ func (r *Runner) discover(s Source, dids []string, next string) (found int, err 
 		found++
 	}
 	b.SetCrawlCursor(s.String(), next)
-	return found, ours(b.CommitSync())
+	wait, err = b.Commit()
+	return found, wait, ours(err)
 }
 
 func (r *Runner) listRepos(ctx context.Context, s Source, cursor string) (*page, error) {

@@ -42,7 +42,7 @@ func (r *Runner) pause(ctx context.Context) (done bool, err error) {
 		d = min(d, rescanEvery)
 	}
 	if len(r.runnable) > 0 && r.free > 0 {
-		d = 0
+		d = 0 // unpark has just put them there
 	}
 	if wait := r.moveDebt(now); wait > 0 {
 		d = min(d, wait)
@@ -90,19 +90,25 @@ func (r *Runner) pick() (t *task, refill *host) {
 		if !h.open(now, r.opts.PerHost) {
 			continue // it comes back when a permit does, or when its time has come
 		}
-		it, ok := r.take(h)
+		it, ok := r.take(h, now)
 		if ok {
 			return r.start(h, it), nil
 		}
-		if h.more {
+		if h.more && !r.lookupsParked(now) {
 			return nil, h
 		}
 	}
 	return r.pickUnresolved(now)
 }
 
+// lookupsParked says that only those can go on whose host and key were just found. Called with mu held.
+func (r *Runner) lookupsParked(now time.Time) bool {
+	h := r.hosts[0]
+	return h != nil && h.isParked(now)
+}
+
 // take finds the next repository of a host. Called with mu held.
-func (r *Runner) take(h *host) (item, bool) {
+func (r *Runner) take(h *host, now time.Time) (item, bool) {
 	if len(h.room) > 0 {
 		it := h.room[0]
 		h.room[0] = item{}
@@ -110,7 +116,7 @@ func (r *Runner) take(h *host) (item, bool) {
 		r.waiting--
 		return it, true
 	}
-	for len(h.ready) > 0 {
+	for len(h.ready) > 0 && !r.lookupsParked(now) {
 		it := h.ready[0]
 		h.ready[0] = item{}
 		h.ready = h.ready[1:]
@@ -128,7 +134,15 @@ func (r *Runner) start(h *host, it item) *task {
 	r.free--
 	h.running++
 	r.push(h)
-	return &task{r: r, it: it, host: h, holder: h, epoch: h.epoch, global: true, local: true}
+	return &task{r: r, it: it, host: h, holder: h, epoch: h.epoch, lookEpoch: r.lookEpoch(), global: true, local: true}
+}
+
+// lookEpoch is the epoch of lookups. Called with mu held.
+func (r *Runner) lookEpoch() uint64 {
+	if h := r.hosts[0]; h != nil {
+		return h.epoch
+	}
+	return 0
 }
 
 // release gives a task's permits back; those of the host alone when its transfer has ended.

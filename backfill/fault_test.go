@@ -180,7 +180,7 @@ func TestBackoffCurve(t *testing.T) {
 		if n == 0 {
 			since = r.Retry.Since
 		}
-		left := time.Until(time.Unix(r.Retry.Next, 0)) - w.clock.now().Sub(time.Now())
+		left := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
 		want := time.Duration(minutes) * time.Minute
 		if r.State != store.StateResync || r.Retry.Kind != store.Transport || r.Retry.Count != uint32(n+1) || r.Retry.Since != since {
 			t.Fatalf("after %d failures: %v %+v, since %d", n+1, r.State, r.Retry, since)

@@ -35,41 +35,66 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// transfer watches one body: enough must arrive in time. Its one timer looks at it now and then.
+// transfer watches one body: enough must arrive in time. Its one timer looks at it now and then,
+// and counts only the time that we wait for the host, not what we take ourselves.
 type transfer struct {
 	body   io.Reader
-	got    atomic.Int64
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	idle   time.Duration
-	left   atomic.Int64 // nanoseconds until the end of FetchTimeout
-	seen   int64        // owned by the timer: got when it looked last
+
+	got    atomic.Int64 // bytes, before decompression
+	waited atomic.Int64 // nanoseconds spent in reads that have ended
+	since  atomic.Int64 // when the read under way began, 0 for none
+	ended  atomic.Bool
+
+	// owned by the timer:
+	left       time.Duration // until the end of FetchTimeout
+	gotSeen    int64         // got and waited when it looked last
+	waitedSeen int64
 }
 
 func (r *Runner) newTransfer(cancel context.CancelCauseFunc) *transfer {
-	tr := &transfer{cancel: cancel, idle: r.opts.IdleTimeout}
-	tr.left.Store(int64(r.opts.FetchTimeout))
-	tr.timer = time.AfterFunc(min(tr.idle, r.opts.FetchTimeout), tr.look)
+	tr := &transfer{cancel: cancel, idle: r.opts.IdleTimeout, left: r.opts.FetchTimeout}
+	tr.since.Store(time.Now().UnixNano())         // for the headers
+	tr.timer = time.AfterFunc(time.Hour, tr.look) // which reads tr.timer
+	tr.timer.Reset(min(tr.idle, tr.left))
 	return tr
 }
 
+// end stops the watch.
+func (tr *transfer) end() {
+	tr.ended.Store(true)
+	tr.timer.Stop()
+}
+
 func (tr *transfer) look() {
-	left := time.Duration(tr.left.Add(-int64(tr.idle)))
-	got := tr.got.Load()
+	if tr.ended.Load() {
+		return
+	}
+	tr.left -= tr.idle
+	got, waited := tr.got.Load(), tr.waited.Load()
+	if since := tr.since.Load(); since != 0 {
+		waited += time.Now().UnixNano() - since
+	}
 	switch {
-	case left <= 0:
+	case tr.left <= 0:
 		tr.cancel(errTimeout)
-	case got-tr.seen < progressBytes:
+	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2:
 		tr.cancel(errSlow)
 	default:
-		tr.seen = got
-		tr.timer.Reset(min(tr.idle, left))
+		tr.gotSeen, tr.waitedSeen = got, waited
+		tr.timer.Reset(min(tr.idle, tr.left))
 	}
 }
 
-// Read counts what arrives, before decompression.
+// Read counts what arrives and how long it takes.
 func (tr *transfer) Read(p []byte) (int, error) {
+	begin := time.Now().UnixNano()
+	tr.since.Store(begin)
 	n, err := tr.body.Read(p)
+	tr.since.Store(0)
+	tr.waited.Add(time.Now().UnixNano() - begin)
 	tr.got.Add(int64(n))
 	return n, err
 }
@@ -79,7 +104,7 @@ func (t *task) fetch(ctx context.Context) (*repo.CAR, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	tr := t.r.newTransfer(cancel)
-	defer tr.timer.Stop()
+	defer tr.end()
 	car, err := t.transfer(ctx, tr)
 	t.r.metrics.bytes.Add(float64(tr.got.Load()))
 	if err == nil {
@@ -105,11 +130,15 @@ func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
 	}
 	defer resp.Body.Close()
 	tr.body = resp.Body
+	tr.since.Store(0)
 	if resp.StatusCode != http.StatusOK {
 		return nil, readAnswer(resp, tr, t.r.opts.Now())
 	}
 	if exhausted(resp.Header) {
 		t.r.judge(t, verdict{park: askedWait(resp.Header, t.r.opts.Now())})
+	}
+	if resp.ContentLength > t.r.opts.CARBytesMax {
+		return nil, fmt.Errorf("body of %d bytes: %w", resp.ContentLength, repo.ErrInvalid)
 	}
 	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {

@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"container/heap"
+	"strings"
 	"time"
 )
 
@@ -95,23 +96,32 @@ func (r *Runner) unpark(now time.Time) time.Time {
 		}
 		heap.Pop(&r.parked)
 		r.push(h)
+		if h.id == 0 {
+			for _, h := range r.hosts { // all waited for lookups
+				r.push(h)
+			}
+		}
 	}
 	return time.Time{}
 }
 
-// judge tells the host of a task what its attempt says of it.
+// judge tells the host of a task what its attempt says of it, or the lookups what a failed one
+// says of them: those of did:plc share a directory, those of did:web are up to the DID's own host.
 func (r *Runner) judge(t *task, v verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := t.host
+	h, epoch := t.host, t.epoch
+	if v.lookup && !strings.HasPrefix(t.it.did, didWeb) {
+		h, epoch = r.hostOf(0), t.lookEpoch
+	}
 	if h == nil {
 		return
 	}
 	if v.fault == noFault && v.park == 0 {
-		if v.spoke && t.epoch == h.epoch {
+		if v.spoke && epoch == h.epoch {
 			h.succeeded()
 		}
 		return
 	}
-	r.park(h, max(v.park, h.failed(v.fault, t.epoch)))
+	r.park(h, max(v.park, h.failed(v.fault, epoch)))
 }

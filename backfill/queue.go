@@ -50,7 +50,11 @@ func (r *Runner) scanHosts(ctx context.Context) error {
 func (r *Runner) refill(ctx context.Context, h *host) error {
 	r.mu.Lock()
 	h.more = false // from here on enqueueing sets it again
-	n := min(max(h.claimed/2, readyMin), readyMax)
+	ahead := h.claimed
+	if h.id == 0 {
+		ahead = len(r.inflight) // those that found their host stand here until they are done
+	}
+	n := min(max(ahead/2, readyMin), readyMax)
 	r.mu.Unlock()
 	ready := h.ready[:0:0]
 	full := false

@@ -3,6 +3,8 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -15,16 +17,16 @@ import (
 // Called with mu held.
 func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *host) {
 	h := r.hosts[0]
-	if h == nil || r.resolving >= r.opts.Concurrency || r.moveDebt(now) > 0 {
+	if h == nil || h.isParked(now) || r.resolving >= h.limit(r.opts.Concurrency) || r.moveDebt(now) > 0 {
 		return nil, nil
 	}
 	if r.free == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
 		return nil, nil
 	}
-	it, ok := r.take(h)
+	it, ok := r.take(h, now)
 	if ok {
 		r.resolving++
-		return &task{r: r, it: it, holder: h, looking: true}, nil
+		return &task{r: r, it: it, holder: h, lookEpoch: h.epoch, looking: true}, nil
 	}
 	if h.more {
 		return nil, h
@@ -41,19 +43,18 @@ func (r *Runner) moveDebt(now time.Time) time.Duration {
 	return time.Duration(missing / movesPerSecond * float64(time.Second))
 }
 
-// place finds the host of a resolved repository and says whether its task may go on; else the
-// task has left its repository in the host's room, or in its queue.
-func (t *task) place() (run bool, err error) {
-	id, err := t.r.hostID(t.ident.PDS)
+// place finds a seat at a host and says whether the task may go on; else it has left its
+// repository in the host's room, or in its queue.
+func (t *task) place(host string) (run bool, err error) {
+	id, err := t.r.hostID(host)
 	if err != nil {
 		return false, err
 	}
 	t.hostID = id
-	switch r := t.r; r.seat(t) {
+	switch t.r.seat(t) {
 	case seatTask:
 		return true, nil
 	case seatRoom:
-		t.left = true
 		return false, nil
 	default:
 		return false, t.move()
@@ -75,6 +76,9 @@ func (r *Runner) seat(t *task) seat {
 	defer r.mu.Unlock()
 	r.resolving--
 	t.looking = false
+	if t.ident.DID != "" {
+		r.hosts[0].succeeded()
+	}
 	h := r.hostOf(t.hostID)
 	switch {
 	case h == nil || h.isParked(now):
@@ -88,9 +92,12 @@ func (r *Runner) seat(t *task) seat {
 		t.host, t.holder, t.epoch, t.global, t.local = h, h, h.epoch, true, true
 		return seatTask
 	case len(h.room) < roomMax && r.waiting < roomsMax:
+		t.left = true // before somebody takes it from the room
 		t.holder.claimed--
 		h.claimed++
-		t.it.ident, t.it.looked = &t.ident, now
+		if t.ident.DID != "" {
+			t.it.ident, t.it.looked = &t.ident, now
+		}
 		h.room = append(h.room, t.it)
 		r.waiting++
 		r.push(h)
@@ -159,15 +166,36 @@ func (t *task) lookup(ctx context.Context) error {
 	return nil
 }
 
-// hostID is the store's id for the host of a PDS.
-func (r *Runner) hostID(pds string) (uint32, error) {
-	_, host, _ := strings.Cut(pds, "://")
-	id, err := r.store.HostID(strings.ToLower(host))
+// hostID is the store's id for a host.
+func (r *Runner) hostID(host string) (uint32, error) {
+	id, err := r.store.HostID(host)
 	if errors.Is(err, store.ErrCorrupt) {
 		return 0, ours(err)
 	}
 	if err != nil {
-		return 0, &resolveError{err}
+		return 0, &resolveError{fmt.Errorf("%w: %w", identity.ErrInvalid, err)}
 	}
 	return id, nil
+}
+
+// hostOfURL is the host and port of an origin.
+func hostOfURL(origin string) string {
+	_, host, _ := strings.Cut(origin, "://")
+	return strings.ToLower(host)
+}
+
+const didWeb = "did:web:"
+
+// webAuthority is the host that serves the document of a did:web.
+func webAuthority(did string) (string, bool) {
+	const nameMax = 253 + len(":65535")
+	name, ok := strings.CutPrefix(did, didWeb)
+	if !ok {
+		return "", false
+	}
+	name, err := url.PathUnescape(strings.ToLower(name))
+	if err != nil || name == "" || len(name) > nameMax || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-:") != "" {
+		return "", false // not to be resolved anyway
+	}
+	return name, true
 }

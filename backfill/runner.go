@@ -28,9 +28,10 @@ type Runner struct {
 	metrics *metrics
 	moves   *rate.Limiter
 
-	kick    chan struct{} // wakes the dispatcher
-	kickDue chan struct{} // wakes the retry loop
-	fatal   chan error    // the store failed in a callback
+	kick      chan struct{}   // wakes the dispatcher
+	kickDue   chan struct{}   // wakes the retry loop
+	kickCrawl []chan struct{} // wake the crawlers
+	fatal     chan error      // the store failed in a callback
 
 	// owned by dispatch:
 	scanFrom uint32    // host at which the look at all queues goes on
@@ -74,6 +75,9 @@ func New(opts Options) (*Runner, error) {
 		rescan:   true,
 		rand:     rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
+	for range opts.Crawl {
+		r.kickCrawl = append(r.kickCrawl, make(chan struct{}, 1))
+	}
 	var err error
 	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
@@ -87,8 +91,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.dispatch(ctx, g) })
 	g.Go(func() error { return r.retry(ctx) })
-	for _, s := range r.opts.Crawl {
-		g.Go(func() error { return r.crawl(ctx, s) })
+	for i, s := range r.opts.Crawl {
+		g.Go(func() error { return r.crawl(ctx, s, r.kickCrawl[i]) })
 	}
 	err := g.Wait()
 	r.client.CloseIdleConnections()
@@ -102,6 +106,9 @@ func (r *Runner) Wake() {
 	r.mu.Unlock()
 	signal(r.kick)
 	signal(r.kickDue)
+	for _, c := range r.kickCrawl {
+		signal(c)
+	}
 }
 
 // Syncing is the number of repositories being fetched, or fetched and about to become visible.

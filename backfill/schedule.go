@@ -31,6 +31,7 @@ type verdict struct {
 	fault  fault           // what it says of the host
 	spoke  bool            // the host answered in order
 	wait   time.Duration   // not to be retried earlier
+	lookup bool            // it was no host that failed, but the way to find out which
 }
 
 // classify is the one place where a failure becomes a kind, a parking and a delay.
@@ -62,18 +63,19 @@ func classify(ctx context.Context, err error, now time.Time) verdict {
 	return verdict{kind: store.Transport, fault: hardFault}
 }
 
-// classifyResolve: the DID's host could not be found out. Nothing follows for any host.
+// classifyResolve: the DID's host could not be found out. What follows, follows for other lookups.
 func classifyResolve(err error, now time.Time) verdict {
 	var limited *identity.RateLimitError
 	switch {
 	case errors.As(err, &limited):
-		return verdict{kind: store.RateLimited, wait: min(limited.Until.Sub(now), parkMax)}
+		d := min(max(limited.Until.Sub(now), parkMin), parkMax)
+		return verdict{kind: store.RateLimited, park: d, wait: d, lookup: true}
 	case errors.Is(err, identity.ErrRateLimited):
-		return verdict{kind: store.RateLimited}
+		return verdict{kind: store.RateLimited, park: parkMin, lookup: true}
 	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrInvalid), errors.Is(err, identity.ErrPrivateAddress):
-		return verdict{kind: store.Generic}
+		return verdict{kind: store.Generic, lookup: true}
 	}
-	return verdict{kind: store.Transport}
+	return verdict{kind: store.Transport, fault: hardFault, lookup: true}
 }
 
 // classifyAnswer: the host answered, but not with a repository. A 404 without the XRPC error

@@ -20,6 +20,8 @@ type task struct {
 	hostID uint32 // of the host that the document names, 0 before it is read
 	epoch  uint64 // of host, when the permit was taken
 
+	lookEpoch uint64 // of lookups, as the task began
+
 	// Runner.mu guards:
 	global  bool // holds a global permit
 	local   bool // holds a permit of host
@@ -68,12 +70,20 @@ func (t *task) work(ctx context.Context) error {
 	return t.copy(ctx)
 }
 
-// seekHost resolves a repository of unknown host and finds it a seat there.
+// seekHost resolves a repository of unknown host and finds it a seat there. The document of a
+// did:web is up to some host too, which may be slow: it waits its turn there.
 func (t *task) seekHost(ctx context.Context) error {
+	if authority, ok := webAuthority(t.it.did); ok {
+		run, err := t.place(authority)
+		if err != nil || !run {
+			return err
+		}
+		return t.checkHost(ctx)
+	}
 	if err := t.refresh(ctx); err != nil {
 		return err
 	}
-	_, err := t.place()
+	_, err := t.place(hostOfURL(t.ident.PDS))
 	return err
 }
 
@@ -82,7 +92,7 @@ func (t *task) checkHost(ctx context.Context) error {
 	if err := t.identify(ctx); err != nil {
 		return err
 	}
-	id, err := t.r.hostID(t.ident.PDS)
+	id, err := t.r.hostID(hostOfURL(t.ident.PDS))
 	if err != nil {
 		return err
 	}
@@ -105,7 +115,7 @@ func (t *task) copy(ctx context.Context) error {
 		return err
 	}
 	if t.ident.PDS != old.PDS {
-		id, err := t.r.hostID(t.ident.PDS)
+		id, err := t.r.hostID(hostOfURL(t.ident.PDS))
 		if err != nil {
 			return err
 		}
