@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 )
 
 var jsonType = map[string]string{"Content-Type": "application/json"}
@@ -241,28 +244,28 @@ func TestChangeMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	results := make(chan []result, 4)
-	for range 4 {
-		go func() {
-			var out []result
-			req, err := http.NewRequest("PUT", w.admin.URL+"/repos", strings.NewReader(string(body)))
-			if err == nil {
-				req.Header.Set("Content-Type", "application/json")
-				var res *http.Response
-				if res, err = http.DefaultClient.Do(req); err == nil {
-					err = json.NewDecoder(res.Body).Decode(&out)
-					_ = res.Body.Close()
-				}
-			}
+	results := make([][]result, 4)
+	var g errgroup.Group
+	for i := range results {
+		g.Go(func() error {
+			req, err := http.NewRequestWithContext(t.Context(), "PUT", w.admin.URL+"/repos", bytes.NewReader(body))
 			if err != nil {
-				t.Error(err)
+				return err
 			}
-			results <- out
-		}()
+			req.Header.Set("Content-Type", "application/json")
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			return errors.Join(json.NewDecoder(res.Body).Decode(&results[i]), res.Body.Close())
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	added := 0
-	for range 4 {
-		for i, r := range <-results {
+	for _, list := range results {
+		for i, r := range list {
 			if r.DID != dids[i] {
 				t.Fatalf("answer %d is of %s, want %s", i, r.DID, dids[i])
 			}

@@ -27,12 +27,6 @@
 // every stream ended, or the time for that ran out. A stream is the request's goroutine and one that
 // listens to the peer; only the former writes to the connection.
 //
-// # Streams
-//
-// GET /stream answers the upgrade with the header Cistern-Epoch; a client that keeps it beside its cursor
-// and passes both (?cursor=N&epoch=E) learns when N no longer means what it did: the log was
-// begun anew. Frames are text, one event each; several frames travel in one write.
-//
 // # Files
 //
 //	server.go  Options, Server, routes      serve.go     listeners, draining

@@ -57,3 +57,6 @@ func AppendString(dst []byte, s string) []byte { return appendString(dst, s) }
 
 // BadDID is badDID.
 var BadDID = badDID
+
+// Answer is answer.
+func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) { s.answer(w, r, err) }

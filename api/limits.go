@@ -7,9 +7,13 @@ const (
 	// connsMax bounds open connections of each listener: 4,096 × about 12 KiB of buffers and
 	// stacks is 48 MiB.
 	connsMax = 4096
-	// queriesMax bounds queries answered at a time. With at most pageBytesMax of records and
-	// their JSON each, the worst case is 32 × 3 × 8 MiB = 768 MiB; the usual page is 50 KiB.
+	// queriesMax bounds queries computed at a time. The worst holds pageBytesMax of JSON and
+	// pageStep records of 1 MiB, 32 × 33 MiB = 1 GiB; the usual page is 50 KiB.
 	queriesMax = 32
+	// largeAnswer is the size from which answers that clients have not read yet share
+	// largeBytesMax; smaller ones are bounded by 4,096 connections × 64 KiB = 256 MiB.
+	largeAnswer   = 64 << 10
+	largeBytesMax = 128 << 20
 	// queryWait is how long a query waits for its turn before it is sent away.
 	queryWait = 2 * time.Second
 	// pageBytesMax ends a page of listRecords early: limit 100 × 1 MiB would be 100 MiB.
@@ -23,8 +27,10 @@ const (
 	headerTimeout = 10 * time.Second
 	// bodyTimeout is how long a client may take to send a request, 8 MiB at 140 KB/s.
 	bodyTimeout = time.Minute
-	// answerTimeout is how long an answer may take. The private listener's profiles need the most.
-	answerTimeout = 5 * time.Minute
+	// answerTimeout is how long a client may take to read an answer, 16 MiB at 280 KB/s.
+	answerTimeout = time.Minute
+	// profileTimeout is the same on the private listener, whose profiles take as long as asked for.
+	profileTimeout = 5 * time.Minute
 	// idleTimeout closes connections that nobody uses.
 	idleTimeout = 2 * time.Minute
 

@@ -144,7 +144,7 @@ func (p *pages) encode(ctx context.Context, cursor uint64, pg *page) error {
 		full = ev.ID + 1
 		return errPageFull
 	})
-	if full > 0 && errors.Is(err, errPageFull) {
+	if full > 0 && errors.Is(err, errPageFull) && !errors.Is(err, store.ErrCorrupt) {
 		next, err = full, nil
 	}
 	if err != nil {

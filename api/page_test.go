@@ -13,6 +13,7 @@ import (
 	"cistern/api"
 	"cistern/ingest/repo"
 	"cistern/store"
+	"cistern/store/storetest"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -128,10 +129,49 @@ func BenchmarkPage(b *testing.B) {
 	b.ReportMetric(float64(size)/float64(events), "B/event")
 }
 
-// BenchmarkStream sends over loopback TCP to a reader that only counts bytes. CPU time of the
-// reader's copy is in it.
+// BenchmarkStream sends over loopback TCP to a reader that only counts bytes, from a log in
+// memory and from a store. CPU time of the reader's copy is in it.
 func BenchmarkStream(b *testing.B) {
-	log := newFakeLog(posts(200_000)...)
+	b.Run("log=fake", func(b *testing.B) { benchmarkStream(b, newFakeLog(posts(200_000)...)) })
+	b.Run("log=store", func(b *testing.B) { benchmarkStream(b, postStore(b, 200_000)) })
+}
+
+// postStore holds posts in repositories of 400, which is about the mean of the rig's std world.
+func postStore(b *testing.B, n int) *store.Store {
+	s := storetest.Open(b, store.Options{})
+	for i, events := 0, posts(n); len(events) > 0; i++ {
+		m := storetest.Records{}
+		for _, ev := range events[:min(400, len(events))] {
+			m[string(ev.Collection)+"/"+string(ev.Rkey)] = ev.Record
+		}
+		events = events[min(400, len(events)):]
+		r, err := s.RepoOrNew(storetest.DID(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.State, r.Tracked = store.StatePending, store.ByOperator
+		batch := s.NewBatch()
+		batch.PutRepo(&r)
+		if err := batch.CommitSync(); err != nil {
+			b.Fatal(err)
+		}
+		im := m.Import(r, storetest.Rev(i))
+		im.Done = func(_ store.Repo, err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		}
+		if err := s.Import(b.Context(), im); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.FlushImports(); err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+func benchmarkStream(b *testing.B, log api.Log) {
 	srv := httptest.NewServer(api.StreamHandler(log, api.Options{}))
 	defer srv.Close()
 	size := 0
@@ -162,7 +202,6 @@ func BenchmarkStream(b *testing.B) {
 		}
 		events += int(log.Head())
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
 	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(events), "cpu-ns/event")
 	b.ReportMetric(float64(size)/float64(log.Head()), "B/event")
 }

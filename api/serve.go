@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -21,8 +22,9 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 		name     string
 		listener net.Listener
 		handler  http.Handler
-	}{{"public", public, s.Public()}, {"admin", admin, s.Admin()}} {
-		srv := s.httpServer(ctx, l.handler)
+		answer   time.Duration
+	}{{"public", public, s.Public(), answerTimeout}, {"admin", admin, s.Admin(), profileTimeout}} {
+		srv := s.httpServer(ctx, l.handler, l.answer)
 		g.Go(func() error {
 			err := srv.Serve(limitListener(l.listener, connsMax))
 			if errors.Is(err, http.ErrServerClosed) {
@@ -43,12 +45,12 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	return g.Wait()
 }
 
-func (s *Server) httpServer(ctx context.Context, h http.Handler) *http.Server {
+func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Duration) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       bodyTimeout,
-		WriteTimeout:      answerTimeout,
+		WriteTimeout:      answer,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,
 		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),

@@ -41,7 +41,8 @@ type Options struct {
 	// Version is what /xrpc/_health reports. Default "dev".
 	Version string
 
-	// SubscribersMax bounds open streams; each takes about 20 KiB. Default 1,000.
+	// SubscribersMax bounds open streams; each takes about 20 KiB, and the page that it is being
+	// sent unless others share it. Default 1,000.
 	SubscribersMax int
 	// WriteTimeout is how long a subscriber may leave a page unread. Default 30 s.
 	WriteTimeout time.Duration
@@ -122,8 +123,9 @@ type Server struct {
 	metrics *metrics
 	streams *streams
 	sizes   sizes
-	queries *semaphore.Weighted
-	fatal   chan error // why Serve must end
+	queries *semaphore.Weighted // one for each query
+	large   *semaphore.Weighted // one for each byte of a long answer
+	fatal   chan error          // why Serve must end
 }
 
 // New makes a server. It serves when Serve is called, or through Public and Admin.
@@ -136,7 +138,8 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, store: o.Store, metrics: m, queries: semaphore.NewWeighted(queriesMax), fatal: make(chan error, 1)}
+	s := &Server{opts: o, store: o.Store, metrics: m, fatal: make(chan error, 1)}
+	s.queries, s.large = semaphore.NewWeighted(queriesMax), semaphore.NewWeighted(largeBytesMax)
 	s.sizes.read = o.Store.Sizes
 	s.streams = newStreams(o, o.Store, o.Store.Epoch(), m, s.watch)
 	return s, nil

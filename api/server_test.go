@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/websocket"
+	"golang.org/x/sync/errgroup"
 )
 
 // world is a store with a server on it.
@@ -373,8 +375,8 @@ func TestServe(t *testing.T) {
 	public, admin := listen(), listen()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- w.server.Serve(ctx, public, admin) }()
+	var served errgroup.Group
+	served.Go(func() error { return w.server.Serve(ctx, public, admin) })
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
 	reading, silent := follow(t, "http://"+public.Addr().String(), "?cursor=1"), follow(t, "http://"+public.Addr().String(), "")
 	wantIDs(t, reading, 1, 1)
@@ -385,7 +387,7 @@ func TestServe(t *testing.T) {
 	start := time.Now()
 	cancel()
 	ends(t, reading, websocket.CloseGoingAway)
-	if err := <-ended; err != nil || time.Since(start) > 8*time.Second {
+	if err := served.Wait(); err != nil || time.Since(start) > 8*time.Second {
 		t.Errorf("served until %s after: %v", time.Since(start), err)
 	}
 	ends(t, silent, websocket.CloseGoingAway)
@@ -406,6 +408,28 @@ func TestServeEndsWithItsListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := w.server.Serve(t.Context(), public, admin); err == nil || !strings.Contains(err.Error(), "admin listener") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Corruption stops the daemon, whoever came upon it.
+func TestServeEndsOnCorruption(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	rec := httptest.NewRecorder()
+	w.server.Answer(rec, httptest.NewRequest("GET", "/", nil), fmt.Errorf("row: %w", store.ErrCorrupt))
+	if rec.Code != http.StatusInternalServerError {
+		t.Errorf("status %d", rec.Code)
+	}
+	public, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.server.Serve(t.Context(), public, admin); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -53,16 +53,27 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, method xrpcMethod
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), queryWait)
-	defer cancel()
-	if err := s.queries.Acquire(ctx, 1); err != nil {
-		return refuse("Unavailable", "too many queries at a time")
-	}
-	defer s.queries.Release(1)
-	body, err := method(q)
+	body, err := s.compute(r.Context(), q, method)
 	if err != nil {
 		return err
 	}
+	if n := int64(len(body)); n >= largeAnswer {
+		if !s.large.TryAcquire(n) {
+			return refuse("Unavailable", "too many long answers wait for their readers")
+		}
+		defer s.large.Release(n)
+	}
 	writeBody(w, http.StatusOK, body)
 	return nil
+}
+
+// compute waits for its turn.
+func (s *Server) compute(ctx context.Context, q query, method xrpcMethod) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryWait)
+	defer cancel()
+	if err := s.queries.Acquire(ctx, 1); err != nil {
+		return nil, refuse("Unavailable", "too many queries at a time")
+	}
+	defer s.queries.Release(1)
+	return method(q)
 }
