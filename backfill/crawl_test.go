@@ -41,6 +41,18 @@ func TestCrawl(t *testing.T) {
 		t.Error("an inactive account was added")
 	}
 	w.equal(w.net.DIDs()[repos-1])
+
+	// Who comes later is found an hour later.
+	late := w.net.AddAccount(w.net.Host(1)).DID()
+	w.run.Wake()
+	time.Sleep(20 * time.Millisecond)
+	if _, err := w.store.Repo(late); err == nil {
+		t.Error("the source was listed again at once")
+	}
+	w.clock.advance(time.Hour)
+	w.run.Wake()
+	w.until("the new account", func() bool { return w.store.Counts()["synced"] == repos-1 })
+	w.equal(late)
 }
 
 // TestCrawlSurvives a source that fails, and one that never moves on.

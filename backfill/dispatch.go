@@ -90,6 +90,11 @@ func (r *Runner) pick() (t *task, refill *host) {
 		if !h.open(now, r.opts.PerHost) {
 			continue // it comes back when a permit does, or when its time has come
 		}
+		if !r.trusts(h) {
+			h.queued = true
+			r.shy = append(r.shy, h)
+			continue
+		}
 		it, ok := r.take(h, now)
 		if ok {
 			return r.start(h, it), nil
@@ -131,10 +136,27 @@ func (r *Runner) take(h *host, now time.Time) (item, bool) {
 
 // start takes the permits. Called with mu held, a free permit, and the item in flight.
 func (r *Runner) start(h *host, it item) *task {
+	t := &task{r: r, it: it, holder: h, lookEpoch: r.lookEpoch()}
+	r.grant(t, h)
+	r.push(h)
+	return t
+}
+
+// grant gives a task its permits. Called with mu held.
+func (r *Runner) grant(t *task, h *host) {
 	r.free--
 	h.running++
-	r.push(h)
-	return &task{r: r, it: it, host: h, holder: h, epoch: h.epoch, lookEpoch: r.lookEpoch(), global: true, local: true}
+	t.host, t.epoch, t.global, t.local, t.stranger = h, h.epoch, true, true, !h.proven
+	if t.stranger {
+		r.strangers++
+	}
+}
+
+// trusts says whether a host may be given a permit. Some are kept for hosts that have answered in
+// order before: names of hosts cost nothing, and thousands that hang must not stop everybody.
+// Called with mu held.
+func (r *Runner) trusts(h *host) bool {
+	return h.proven || r.strangers < max(1, r.opts.Concurrency*strangersShare/100)
 }
 
 // lookEpoch is the epoch of lookups. Called with mu held.
@@ -160,6 +182,14 @@ func (r *Runner) release(t *task, global bool) {
 	if global && t.global {
 		t.global = false
 		r.free++
+		if t.stranger {
+			r.strangers--
+			for _, h := range r.shy {
+				h.queued = false
+				r.push(h)
+			}
+			r.shy = r.shy[:0]
+		}
 	}
 	r.mu.Unlock()
 	signal(r.kick)

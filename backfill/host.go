@@ -38,11 +38,12 @@ type host struct {
 	faults int       // parkings in a row without a success between
 	soft   int       // soft faults in a row
 	trying bool      // parked lately: one request at a time until it succeeds
+	proven bool      // has answered in order since we remember it
 	epoch  uint64    // rises with each parking: failures of requests begun before it are old news
 
 	room   []item // resolved, waiting for a permit; in flight already
 	more   bool   // its queue may hold rows that are not in ready
-	queued bool   // is in Runner.runnable
+	queued bool   // is in Runner.runnable or Runner.shy
 
 	ready []item // owned by the dispatcher: read ahead from its queue
 }
@@ -70,7 +71,7 @@ func (h *host) idle(now time.Time) bool {
 }
 
 // succeeded clears what its failures built up.
-func (h *host) succeeded() { h.faults, h.soft, h.trying = 0, 0, false }
+func (h *host) succeeded() { h.faults, h.soft, h.trying, h.proven = 0, 0, false, true }
 
 // failed notes a fault of a request begun in an epoch, and says how long to leave it alone.
 func (h *host) failed(f fault, epoch uint64) time.Duration {

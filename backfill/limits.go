@@ -8,6 +8,10 @@ const (
 	// some thousands.
 	hostsMax = 16 << 10
 
+	// strangersShare is the percentage of the permits that hosts may take which have not yet
+	// answered in order: at 32 permits, 8 are left for the others.
+	strangersShare = 75
+
 	// readyMin and readyMax bound how many rows of one host's queue are read ahead, at about
 	// 100 bytes each. A read steps over the host's rows in flight, so more of those, more ahead.
 	readyMin = 32

@@ -14,7 +14,7 @@ func (t *task) end(ctx context.Context, err error) error {
 		return nil
 	}
 	now := t.r.opts.Now()
-	v := classify(ctx, err, now)
+	v := t.blame(classify(ctx, err, now))
 	// Before the permit is free: the next task is not to meet a host that has just failed.
 	t.r.judge(t, v)
 	t.r.release(t, true)
@@ -47,6 +47,23 @@ func (t *task) end(ctx context.Context, err error) error {
 	t.r.due(row.Retry.Next)
 	t.r.opts.Logger.Debug("backfill failed", "did", t.it.did, "host", t.ident.PDS, "err", err)
 	return nil
+}
+
+// blame puts a did:web whose document cannot be had into the queue of the host that should serve
+// it. Only there does it say something about the host whose permit was taken.
+func (t *task) blame(v verdict) verdict {
+	authority, ok := webAuthority(t.it.did)
+	if !v.lookup || !ok {
+		return v
+	}
+	id, err := t.r.hostID(authority)
+	if err == nil {
+		t.hostID = id
+	}
+	if err != nil || t.host == nil || t.host.id != id {
+		v.fault, v.park = noFault, 0
+	}
+	return v
 }
 
 // letGo leaves a row to whoever changed it, and looks for it where it stands now.

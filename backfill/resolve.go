@@ -84,12 +84,11 @@ func (r *Runner) seat(t *task) seat {
 	case h == nil || h.isParked(now):
 		r.moves.ReserveN(now, 1)
 		return seatQueue
-	case r.free > 0 && h.open(now, r.opts.PerHost):
+	case r.free > 0 && h.open(now, r.opts.PerHost) && r.trusts(h):
 		t.holder.claimed--
 		h.claimed++
-		r.free--
-		h.running++
-		t.host, t.holder, t.epoch, t.global, t.local = h, h, h.epoch, true, true
+		t.holder = h
+		r.grant(t, h)
 		return seatTask
 	case len(h.room) < roomMax && r.waiting < roomsMax:
 		t.left = true // before somebody takes it from the room

@@ -44,7 +44,9 @@ type Runner struct {
 	waiting   int // repositories in rooms
 	inflight  map[string]struct{}
 	hosts     map[uint32]*host
+	strangers int // global permits taken for hosts not proven then
 	runnable  []*host
+	shy       []*host // have work, and wait until strangers may have another permit
 	parked    hostHeap
 	rescan    bool // rows were enqueued by somebody else
 	nextDue   int64

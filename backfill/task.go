@@ -23,9 +23,10 @@ type task struct {
 	lookEpoch uint64 // of lookups, as the task began
 
 	// Runner.mu guards:
-	global  bool // holds a global permit
-	local   bool // holds a permit of host
-	looking bool // counts as a lookup
+	global   bool // holds a global permit
+	local    bool // holds a permit of host
+	looking  bool // counts as a lookup
+	stranger bool // its global permit is one of those for hosts not proven
 
 	left   bool // the DID is out of flight, or no longer this task's to say
 	memory int64

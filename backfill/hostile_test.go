@@ -1,0 +1,186 @@
+package backfill_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/identity"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// sections gives the offsets at which the sections of a CAR begin, and its end.
+func sections(car []byte) []int {
+	var out []int
+	for at := 0; at < len(car); {
+		out = append(out, at)
+		n, size := binary.Uvarint(car[at:])
+		at += size + int(n)
+	}
+	return append(out, len(car))
+}
+
+// TestDamagedCARs: a CAR cut at every block boundary, with a bit flipped in every block, with a
+// block left out, is refused whole, and the repository is copied once it comes undamaged.
+func TestDamagedCARs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 25}})
+	did := w.net.DIDs()[0]
+	at := sections(w.net.Account(did).CAR())
+	damages := map[string]func(i int, car []byte) []byte{
+		"cut":  func(i int, car []byte) []byte { return car[:at[i]] },
+		"flip": func(i int, car []byte) []byte { car[(at[i]+at[i+1])/2] ^= 1; return car },
+		"drop": func(i int, car []byte) []byte { return append(car[:at[i]], car[at[i+1]:]...) },
+	}
+	for name, damage := range damages {
+		for i := range at[:len(at)-1] {
+			in := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Mutated, Mutate: func(car []byte) []byte { return damage(i, car) }})
+			w.add(did)
+			w.settle(did)
+			if r := w.row(did); r.State != store.StateResync || r.Ordinal != 0 || r.Retry.Kind != store.Generic && r.Retry.Kind != store.Transport {
+				t.Fatalf("%s at section %d: %+v", name, i, r)
+			}
+			in.Clear()
+			w.clock.advance(10 * time.Minute) // a body that ends early parks its host
+		}
+	}
+	if n := w.store.Counts()["records"]; n != 0 {
+		t.Errorf("%d records stored", n)
+	}
+	w.add(did)
+	w.settle(did)
+	w.equal(did)
+}
+
+// TestDirectoryOutage: while nobody can be resolved, repositories wait rather than fail one by one.
+func TestDirectoryOutage(t *testing.T) {
+	t.Parallel()
+	for _, f := range []simnet.Fault{{Kind: simnet.ServerError}, {Kind: simnet.RateLimited, RetryAfter: 30 * time.Second}} {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 200, RecordsMedian: 3}, runner: backfill.Options{Concurrency: 8}})
+		w.net.PLCHost().Inject(f)
+		w.add(w.net.DIDs()...)
+		w.until("the first failures", func() bool { return w.store.Counts()["resync"] > 0 })
+		time.Sleep(50 * time.Millisecond)
+		if c := w.store.Counts(); c["resync"] > 16 {
+			t.Errorf("%v: %d repositories burnt an attempt", f.Kind, c["resync"])
+		}
+		w.net.PLCHost().ClearFaults()
+		w.until("all to be synced", func() bool {
+			w.clock.advance(time.Minute)
+			w.run.Wake()
+			time.Sleep(10 * time.Millisecond)
+			return w.store.Counts()["synced"] == 200
+		})
+		w.stop()
+	}
+}
+
+// slowWeb is a directory whose did:web lookups hang.
+type slowWeb struct{ backfill.Directory }
+
+// Resolve waits for a did:web until ctx ends or ten seconds are over.
+func (d slowWeb) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	if !strings.HasPrefix(did, "did:web:") {
+		return d.Directory.Resolve(ctx, did)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	<-ctx.Done()
+	return identity.Identity{}, ctx.Err()
+}
+
+// TestStrangers: names of hosts cost nothing. A hundred that hang, first in the queue, must not
+// keep a host waiting that has answered before.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 50, RecordsMedian: 3}})
+	w.stop()
+	r, err := backfill.New(backfill.Options{Store: w.store, Directory: slowWeb{w.dir}, AllowPrivate: true, Now: w.clock.now, Concurrency: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run = r
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error { return r.Run(ctx) })
+	g.Go(func() error { return w.store.Run(ctx) })
+	defer func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	}()
+	dids := w.net.DIDs()
+	w.add(dids[0])
+	w.settle(dids[0])
+	for i := range 100 {
+		w.add(fmt.Sprintf("did:web:h%d.evil.example", i))
+	}
+	begin := time.Now()
+	w.add(dids[1:]...)
+	w.settle(dids...)
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("took %s", d)
+	}
+	for _, did := range dids {
+		w.equal(did)
+	}
+}
+
+// TestWeb copies a did:web whose document and repository are with different hosts.
+func TestWeb(t *testing.T) {
+	t.Parallel()
+	net, err := simnet.New(simnet.Options{Seed: 1, Hosts: 1, Repos: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := net.Accounts()[0]
+	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(a.CAR()) }))
+	defer host.Close()
+	s := storetest.Open(t, store.Options{GroupAge: time.Millisecond})
+	const did = "did:web:somebody.example"
+	r, err := backfill.New(backfill.Options{Store: s, AllowPrivate: true, Directory: directory{did: {DID: did, PDS: host.URL}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, store: s, run: r}
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return r.Run(ctx) })
+	w.add(did)
+	w.settle(did)
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	// The commit is another DID's, and that was found out: it got to the right host.
+	row := w.row(did)
+	if name, err := s.HostName(row.Pending.Host); err != nil || "http://"+name != host.URL || !strings.Contains(row.Retry.Error, "the commit is of") {
+		t.Errorf("%+v at %q, %v", row.Retry, name, err)
+	}
+}
+
+// FuzzAskedWait: whatever a host asks for is clamped.
+func FuzzAskedWait(f *testing.F) {
+	for _, v := range []string{"", "0", "30", "-1", "1800000060", "99999999999999999999", "Fri, 20 Nov 2026 22:45:52 GMT", "1e9"} {
+		f.Add(v)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		for _, name := range []string{"Retry-After", "Ratelimit-Reset"} {
+			d := backfill.AskedWait(http.Header{name: {v}}, time.Unix(1_800_000_000, 0))
+			if d != 0 && (d < time.Second || d > time.Hour) {
+				t.Errorf("%s %q: %s", name, v, d)
+			}
+		}
+	})
+}
