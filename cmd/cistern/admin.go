@@ -136,7 +136,7 @@ func (c *adminClient) refused(res *http.Response) error {
 	}
 	hint := ""
 	if res.StatusCode == http.StatusUnauthorized {
-		hint = "; give the daemon's --admin-token"
+		hint = " (with --admin-token or CISTERN_ADMIN_TOKEN)"
 	}
 	return fmt.Errorf("the daemon at %s says %s: %s%s", c.base, printable(said.Error), printable(said.Message), hint)
 }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"cistern/api"
@@ -50,6 +52,7 @@ func (a *app) runCommand() *cli.Command {
 
 // daemon runs the daemon until ctx ends.
 func (a *app) daemon(ctx context.Context, cfg Config) error {
+	signal.Ignore(syscall.SIGPIPE) // whoever reads our log may go; the daemon stays
 	public, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)

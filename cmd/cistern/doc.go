@@ -28,5 +28,6 @@
 //   - progress.go, terminal.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - check.go: offline verification
-//   - repo.go, admin.go, table.go: commands for a running daemon
+//   - repo.go, admin.go: commands for a running daemon
+//   - table.go, text.go: output for people
 package main

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 )
 
 const rootHelp = `Cistern keeps a complete, verified, queryable copy of AT Protocol repositories.
@@ -76,7 +75,7 @@ func wrapAt(text string, indent, columns int) string {
 	for i, word := range strings.Fields(text) {
 		switch {
 		case i == 0:
-		case column+1+utf8.RuneCountInString(word) > columns:
+		case column+1+textColumns(word) > columns:
 			b.WriteString("\n" + strings.Repeat(" ", indent))
 			column = indent
 		default:
@@ -84,7 +83,7 @@ func wrapAt(text string, indent, columns int) string {
 			column++
 		}
 		b.WriteString(word)
-		column += utf8.RuneCountInString(word)
+		column += textColumns(word)
 	}
 	return b.String()
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // progress shows how far the index is: a line redrawn in place on a terminal, elsewhere a log
@@ -15,7 +14,6 @@ import (
 type progress struct {
 	term   *terminal
 	log    *slog.Logger
-	now    func() time.Time
 	sample func() sample
 	// logEvery is the pace of log lines.
 	logEvery time.Duration
@@ -201,7 +199,7 @@ func dropLeastImportant(segments []segment) []segment {
 func width(segments []segment) int {
 	n := 0
 	for _, g := range segments {
-		n += 2 + utf8.RuneCountInString(g.text)
+		n += 2 + textColumns(g.text)
 	}
 	return n
 }

@@ -391,10 +391,3 @@ func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
 	}
 	return nil
 }
-
-func plural(n int64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return thousands(n) + " " + many
-}

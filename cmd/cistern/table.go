@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
 )
 
 // table lays out rows under a heading in columns as wide as they need.
@@ -21,7 +20,7 @@ func (t *table) write(w io.Writer) error {
 	all := append([][]string{t.heading}, t.rows...)
 	for _, row := range all {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], textColumns(cell))
 		}
 	}
 	t.rows = nil
@@ -30,7 +29,7 @@ func (t *table) write(w io.Writer) error {
 		for i, cell := range row {
 			b.WriteString(cell)
 			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+				b.WriteString(strings.Repeat(" ", widths[i]-textColumns(cell)+2))
 			}
 		}
 		if _, err := fmt.Fprintln(w, strings.TrimRight(b.String(), " ")); err != nil {
@@ -38,14 +37,4 @@ func (t *table) write(w io.Writer) error {
 		}
 	}
 	return nil
-}
-
-// printable replaces what could drive a terminal: part of the text comes from strangers.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || (r >= 0x7f && r < 0xa0) || r == 0x2028 || r == 0x2029 || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069) {
-			return '·'
-		}
-		return r
-	}, s)
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,33 +107,3 @@ const (
 	yellow = "33"
 	cyan   = "36"
 )
-
-// thousands writes n with separators.
-func thousands(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// bytesText writes a size for people.
-func bytesText(n uint64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
-	f := float64(n)
-	for f >= 1000 && len(units) > 1 {
-		f, units = f/1024, units[1:]
-	}
-	if f == float64(int64(f)) || f >= 100 {
-		return fmt.Sprintf("%.0f %s", f, units[0])
-	}
-	return fmt.Sprintf("%.1f %s", f, units[0])
-}
-
-// clip shortens text to a number of characters, the last of them an ellipsis.
-func clip(text string, columns int) string {
-	if utf8.RuneCountInString(text) <= columns {
-		return text
-	}
-	return string([]rune(text)[:max(0, columns-1)]) + "…"
-}

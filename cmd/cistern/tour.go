@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"cistern/ingest/simnet"
@@ -35,12 +37,25 @@ const (
 	tourColumns = 100
 )
 
-// Run reports, and then waits for ctx to end, or not.
+// Run reports, and then waits for ctx to end, or not. It ends early when nobody reads on.
 func (t *tour) Run(ctx context.Context) error {
-	s, err := t.indexed(ctx)
-	if ctx.Err() != nil {
+	err := t.report(ctx)
+	switch {
+	case ctx.Err() != nil || errors.Is(err, syscall.EPIPE):
 		return nil
+	case err != nil || t.exit:
+		return err
 	}
+	if err := t.outlook(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	_, err = fmt.Fprintln(t.out, "\nStopped.")
+	return err
+}
+
+func (t *tour) report(ctx context.Context) error {
+	s, err := t.indexed(ctx)
 	if err != nil {
 		return err
 	}
@@ -52,12 +67,6 @@ func (t *tour) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	if t.exit {
-		return nil
-	}
-	t.outlook()
-	<-ctx.Done()
-	fmt.Fprintln(t.out, "\nStopped.")
 	return nil
 }
 
@@ -86,11 +95,18 @@ func (t *tour) summary(s sample, took time.Duration) error {
 	if refusal != "" {
 		rows = append(rows, [2]string{"refused", refusal})
 	}
-	fmt.Fprintf(t.out, "\n%s\n\n", t.paint(bold, "Indexed"))
+	return t.facts("Indexed", rows)
+}
+
+// facts prints names and values under a heading.
+func (t *tour) facts(heading string, rows [][2]string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n\n", t.paint(bold, heading))
 	for _, r := range rows {
-		fmt.Fprintf(t.out, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), wrapAt(r[1], 16, t.columns()-1))
+		fmt.Fprintf(&b, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), wrapAt(r[1], 16, t.columns()-1))
 	}
-	return nil
+	_, err := io.WriteString(t.out, b.String())
+	return err
 }
 
 // repositories says how they stand.
@@ -155,7 +171,6 @@ func (t *tour) ask(ctx context.Context, number int, q question) error {
 		command += " \\\n      -d " + p[0] + "=" + p[1]
 		values.Set(p[0], p[1])
 	}
-	fmt.Fprintf(t.out, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. %s", number, q.about)), t.paint(cyan, command))
 	answer, err := fetch(ctx, base+"?"+values.Encode())
 	if err != nil {
 		return fmt.Errorf("example %d: %w", number, err)
@@ -164,15 +179,18 @@ func (t *tour) ask(ctx context.Context, number int, q question) error {
 	if err := json.Indent(&pretty, answer, "", "  "); err != nil {
 		return fmt.Errorf("example %d: %w", number, err)
 	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. %s", number, q.about)), t.paint(cyan, command))
 	lines := strings.Split(strings.TrimRight(pretty.String(), "\n"), "\n")
 	for i, line := range lines {
 		if i == tourLines && len(lines) > tourLines+1 {
-			fmt.Fprintf(t.out, "  %s\n", t.paint(dim, fmt.Sprintf("… %d more lines", len(lines)-i)))
+			fmt.Fprintf(&b, "  %s\n", t.paint(dim, fmt.Sprintf("… %d more lines", len(lines)-i)))
 			break
 		}
-		fmt.Fprintf(t.out, "  %s\n", clip(printable(line), t.columns()-3))
+		fmt.Fprintf(&b, "  %s\n", clip(printable(line), t.columns()-3))
 	}
-	return nil
+	_, err = io.WriteString(t.out, b.String())
+	return err
 }
 
 // fetch asks our own listener.
@@ -195,17 +213,14 @@ func fetch(ctx context.Context, target string) ([]byte, error) {
 }
 
 // outlook says what else there is to try.
-func (t *tour) outlook() {
+func (t *tour) outlook() error {
 	public, admin := t.daemon.public.Addr(), t.daemon.admin.Addr()
-	fmt.Fprintf(t.out, "\n%s\n\n", t.paint(bold, "Serving until Ctrl-C"))
-	for _, r := range [][2]string{
+	return t.facts("Serving until Ctrl-C", [][2]string{
 		{"public", fmt.Sprintf("http://%s", public)},
 		{"private", fmt.Sprintf("http://%s (/repos, /metrics, /readyz, /debug/pprof/)", admin)},
 		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0'", public)},
 		{"failing", fmt.Sprintf("cistern repo ls --state resync --admin %s", admin)},
-	} {
-		fmt.Fprintf(t.out, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), r[1])
-	}
+	})
 }
 
 func (t *tour) columns() int {
