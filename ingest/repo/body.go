@@ -73,8 +73,8 @@ func (b *body) turn(n int) error {
 	} else if err := b.flush(); err != nil {
 		return err
 	}
-	if n > len(b.cur) {
-		b.pool.put(b.cur)
+	if small := b.cur; n > len(small) {
+		defer b.pool.put(small) // tail may be a part of it
 		b.cur = make([]byte, n)
 	}
 	b.hi, b.lo = copy(b.cur, tail), 0

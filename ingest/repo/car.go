@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 )
 
 // CAROptions bounds one ReadCAR. The zero value is usable.
@@ -13,7 +12,9 @@ type CAROptions struct {
 	MemoryBytes int64
 	// BytesMax bounds the CAR; a larger one is ErrInvalid. Default 4 GiB, at most 16 GiB.
 	BytesMax int64
-	// BlocksMax bounds the number of distinct blocks; more are ErrInvalid. Default 25,165,824.
+	// BlocksMax bounds the number of distinct blocks; more are ErrInvalid. Default 25,165,824,
+	// at most eight times that. The index, which MemoryBytes and Grow do not count, takes 11 to
+	// 21 bytes a block.
 	BlocksMax int
 	// Spool opens a spool, at most once a CAR, when memory is exhausted. With nil that is an
 	// error, though not ErrInvalid.
@@ -46,8 +47,8 @@ func (o CAROptions) validate() error {
 	if o.BytesMax < 0 || o.BytesMax > bytesCeiling {
 		errs = append(errs, fmt.Errorf("BytesMax %d is not in 0..%d", o.BytesMax, int64(bytesCeiling)))
 	}
-	if o.BlocksMax < 0 || o.BlocksMax > math.MaxInt32 {
-		errs = append(errs, fmt.Errorf("BlocksMax %d is not in 0..%d", o.BlocksMax, math.MaxInt32))
+	if o.BlocksMax < 0 || o.BlocksMax > blocksCeiling {
+		errs = append(errs, fmt.Errorf("BlocksMax %d is not in 0..%d", o.BlocksMax, blocksCeiling))
 	}
 	return errors.Join(errs...)
 }

@@ -386,6 +386,7 @@ func TestReadCARLimits(t *testing.T) {
 		"negative memory":                        {MemoryBytes: -1},
 		"bytes beyond what positions address":    {BytesMax: 1 << 40},
 		"negative blocks":                        {BlocksMax: -1},
+		"blocks beyond what the index can hold":  {BlocksMax: 1 << 30},
 	} {
 		if err := read(o); err == nil || errors.Is(err, repo.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -26,8 +26,11 @@ const (
 	bytesCeiling = 16 << 30
 
 	// blocksMax is the default limit on blocks: an index of 2^25 slots, three quarters full,
-	// which is 256 MiB. To make us hold that, a peer has to send at least a gigabyte.
+	// which is 256 MiB, and half of that again while it doubles. To make us hold that, a peer has to send at least a gigabyte.
 	blocksMax = 3 << 23
+
+	// blocksCeiling is an index of 2^28 slots, one bit less than a slot holds of the hash.
+	blocksCeiling = 3 << 26
 
 	// layersMax: a key of layer n takes 4^n hashes to find, so that layer 32 takes 2^64.
 	layersMax = 32

@@ -487,6 +487,69 @@ func TestWalkKeyLayers(t *testing.T) {
 	}
 }
 
+// TestWalkCommitProofs walks the trees of the protocol's commit proofs, whose roots are given, with
+// each prefix of their changes applied or not.
+func TestWalkCommitProofs(t *testing.T) {
+	t.Parallel()
+	var proofs []struct {
+		Comment, LeafValue                string
+		Keys, Adds, Dels                  []string
+		RootBeforeCommit, RootAfterCommit string
+	}
+	if err := json.Unmarshal(fixture(t, "interop/firehose/commit-proof-fixtures.json"), &proofs); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range proofs {
+		checkTree(t, p.Comment, p.Keys, p.LeafValue, p.RootBeforeCommit)
+		after := slices.DeleteFunc(append(p.Keys, p.Adds...), func(k string) bool { return slices.Contains(p.Dels, k) })
+		checkTree(t, p.Comment, after, p.LeafValue, p.RootAfterCommit)
+	}
+}
+
+// checkTree builds a tree of keys which all have one value, expects its root, and walks it.
+func checkTree(t *testing.T, name string, keys []string, value, root string) {
+	t.Helper()
+	v, err := repo.ParseCID(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys = slices.Sorted(slices.Values(keys))
+	var leaves []leaf
+	for _, k := range keys {
+		leaves = append(leaves, leaf{key: k, cid: v})
+	}
+	data, nodes := buildTree(leaves)
+	if data.String() != root {
+		t.Fatalf("%s: root %s, want %s", name, data, root)
+	}
+	// The value's bytes are not given, so that the walk must end at the first record.
+	c := mustRead(t, encodeCAR(data, nodes), repo.CAROptions{})
+	err = c.Walk(data, func(repo.Leaf) error { return nil })
+	if !errors.Is(err, repo.ErrInvalid) || !strings.Contains(err.Error(), keys[0]) {
+		t.Fatalf("%s: %v", name, err)
+	}
+}
+
+// TestWalkExampleKeys walks a tree of the protocol's example keys, up to layer 5.
+func TestWalkExampleKeys(t *testing.T) {
+	t.Parallel()
+	g := newGrove()
+	var keys []string
+	var leaves []leaf
+	for line := range strings.Lines(string(fixture(t, "interop/mst/example_keys.txt"))) {
+		keys = append(keys, strings.TrimSpace(line))
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		leaves = append(leaves, leaf{key: k, cid: g.record.cid})
+	}
+	root, nodes := buildTree(leaves)
+	g.blocks = append(g.blocks, nodes...)
+	if got, err := g.walk(t, root); err != nil || !slices.Equal(got, keys) {
+		t.Fatalf("%d keys of %d, %v", len(got), len(keys), err)
+	}
+}
+
 // TestCorpus reads a real repository and compares with what an independent reader listed.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
