@@ -48,7 +48,7 @@ func TestFaults(t *testing.T) {
 	}
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Hosts: len(cases), Repos: 2 * len(cases), RecordsMedian: 30},
-		runner: backfill.Options{IdleTimeout: 400 * time.Millisecond, Concurrency: 64},
+		runner: backfill.Options{IdleTimeout: 2 * time.Second, Concurrency: 64},
 	})
 	dids := w.net.DIDs()
 	bad, good := dids[:len(cases)], dids[len(cases):]

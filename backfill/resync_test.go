@@ -83,7 +83,7 @@ func (w *world) rewrite(a *simnet.Account, rng *rand.Rand, round int) {
 	for _, path := range a.Paths() {
 		held[path] = true
 	}
-	for i := range 5000 {
+	for i := range 3500 {
 		wr := simnet.Write{Path: fmt.Sprintf("app.test.bulk/%05d", i)}
 		if round != 2 {
 			wr.Record = []byte("\xa1\x61n\x1a\x00" + string([]byte{byte(1 + rng.IntN(255)), byte(i >> 8), byte(i)}))

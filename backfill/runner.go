@@ -89,7 +89,12 @@ func New(opts Options) (*Runner, error) {
 
 // Run works until ctx ends, and returns when everything it started has returned. An error means
 // that the store failed.
+//
+// It may be called again after it returned.
 func (r *Runner) Run(ctx context.Context) error {
+	r.mu.Lock()
+	r.rescan = true // tasks of an earlier run were told to end and left their rows as they were
+	r.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.dispatch(ctx, g) })
 	g.Go(func() error { return r.retry(ctx) })
