@@ -50,9 +50,15 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 		l.Compression = func() *sstable.CompressionProfile { return sstable.MinLZCompression }
 		l.FilterPolicy = bloom.FilterPolicy(10)
 	}
+	// At the bottom zstd level 1 costs 0.5 s more per million records than MinLZ and saves a
+	// quarter of the disk; level 3 saves 3 % more for another 0.65 s.
+	p.Levels[bottomLevel].Compression = func() *sstable.CompressionProfile { return sstable.BalancedCompression }
 	// Plain Get does not consult filters at the bottom level, so none are built there.
 	p.Levels[bottomLevel].BlockSize = blockSizeBottom
 	p.Levels[bottomLevel].FilterPolicy = pebble.NoFilterPolicy
+	if o.tune != nil {
+		o.tune(p)
+	}
 	p.EnsureDefaults()
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -29,7 +30,8 @@ type Options struct {
 
 	// GroupBytes closes an import group. Default 64 MiB.
 	GroupBytes int64
-	// GroupAge closes an import group that is younger in bytes. Default 400 ms.
+	// GroupAge closes an import group that has not reached GroupBytes. Default 2 s: at some
+	// MB/s it makes a table worth ingesting, and who waits for less calls FlushImports.
 	GroupAge time.Duration
 	// SmallBytes is the size up to which a group is written by batches instead of tables. Default 8 MiB.
 	SmallBytes int64
@@ -45,6 +47,8 @@ type Options struct {
 	// Step is called at the named durable steps of an import and a commit; tests clone the
 	// file system there. Default: nothing.
 	Step func(name string)
+
+	tune func(*pebble.Options) // of benchmarks that compare engine options
 }
 
 func (o Options) withDefaults() Options {
@@ -61,7 +65,7 @@ func (o Options) withDefaults() Options {
 		o.GroupBytes = 64 << 20
 	}
 	if o.GroupAge == 0 {
-		o.GroupAge = 400 * time.Millisecond
+		o.GroupAge = 2 * time.Second
 	}
 	if o.SmallBytes == 0 {
 		o.SmallBytes = 8 << 20

@@ -60,18 +60,13 @@ func DID(n int) string {
 	return string(b)
 }
 
-// Rev makes a TID of a number.
+// Rev makes a TID of a number; they sort alike.
 func Rev(n int) string {
 	const letters = "234567abcdefghijklmnopqrstuvwxyz"
-	b := []byte("3kaaaaaaaaaaa")
+	b := []byte("3k22222222222")
 	for i := len(b) - 1; n > 0; i-- {
 		b[i] = letters[n%32]
 		n /= 32
-	}
-	for i := 2; i < len(b); i++ {
-		if b[i] == 'a' {
-			b[i] = '2'
-		}
 	}
 	return string(b)
 }

@@ -1,0 +1,135 @@
+package store_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// TestImportsLandAtTheBottom ingests 50 groups with live rows, new accounts and wipes in
+// between, as they come beside a backfill. Every ingested table must land in the bottom
+// level and stay there, no table may reach over a keyspace, and what was written to tables
+// must stay under 1.3 times what was brought in.
+func TestImportsLandAtTheBottom(t *testing.T) {
+	t.Parallel()
+	const groups, reposPerGroup, recordsPerRepo = 50, 4, 120
+	o := store.Options{SmallBytes: 1, GroupAge: time.Hour, TableBytes: 64 << 10, MemTableBytes: 128 << 10}
+	s := storetest.Open(t, store.Tuned(o, func(p *pebble.Options) { p.LBaseMaxBytes = 128 << 10 }))
+	rng := seeded(t)
+	w := newWorld()
+	for g := range groups {
+		for i := range reposPerGroup {
+			w.importRepo(t, s, storetest.DID(1+g*reposPerGroup+i), bulky(rng, recordsPerRepo))
+		}
+		if err := s.FlushImports(); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 { // live rows of any earlier repository
+			if did := storetest.DID(1 + rng.IntN((g+1)*reposPerGroup)); w.records[did] != nil {
+				w.change(t, s, rng, did, true)
+			}
+		}
+		add(t, s, storetest.DID(1<<20+g)) // a row beside the imported ones
+		if g%10 == 9 {
+			if did := storetest.DID(1 + rng.IntN((g+1)*reposPerGroup)); w.records[did] != nil {
+				w.wipe(t, s, did)
+			}
+		}
+		if g%5 == 4 { // flushed rows lie above the place where the next imports append
+			if err := store.Compact(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	settled(t, s)
+	landed(t, s)
+	apart(t, s)
+}
+
+// bulky makes records of about a kilobyte that do not compress to nothing.
+func bulky(rng *rand.Rand, n int) storetest.Records {
+	m := storetest.Records{}
+	for len(m) < n {
+		b := make([]byte, 0, 512)
+		for len(b) < 500 {
+			b = binary.BigEndian.AppendUint64(b, rng.Uint64())
+		}
+		p := fmt.Sprintf("app.test.c%d/%s", rng.IntN(4), storetest.Rev(rng.IntN(1<<30)))
+		m[p] = storetest.Text(fmt.Sprintf("%x", b))
+		if !repo.ValidPath([]byte(p)) {
+			delete(m, p)
+		}
+	}
+	return m
+}
+
+// settled waits until nothing is left to compact.
+func settled(t testing.TB, s *store.Store) {
+	t.Helper()
+	if err := store.Compact(s); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		m := store.Metrics(s)
+		if m.Compact.NumInProgress == 0 && m.Compact.EstimatedDebt == 0 && m.Flush.NumInProgress == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Logf("compactions go on: debt %d", m.Compact.EstimatedDebt)
+			return
+		}
+	}
+}
+
+func landed(t *testing.T, s *store.Store) {
+	t.Helper()
+	m := store.Metrics(s)
+	bottom := len(m.Levels) - 1
+	var ingested, elsewhere, in, written uint64
+	for i, l := range m.Levels {
+		ingested += l.TablesIngested
+		in += l.TableBytesIngested
+		written += l.TableBytesIngested + l.TableBytesFlushed + l.TableBytesCompacted
+		if i != bottom {
+			elsewhere += l.TablesIngested
+		}
+	}
+	// A compaction into the bottom that runs at that moment keeps a table a level higher.
+	if elsewhere*100 > ingested {
+		t.Errorf("%d of %d tables were ingested above the bottom", elsewhere, ingested)
+	}
+	// Brought in: the tables as ingested, and the batches as written to the log.
+	wal := m.WAL.BytesIn
+	amplification := float64(written) / float64(in+wal)
+	t.Logf("ingested %d tables of %d bytes, batches %d bytes, written to tables %d bytes: amplification %.3f; with the log %.3f",
+		ingested, in, wal, written, amplification, float64(written+m.WAL.BytesWritten)/float64(in+wal))
+	if ingested == 0 || amplification > 1.3 {
+		t.Errorf("write amplification is %.2f", amplification)
+	}
+}
+
+// apart fails when a table reaches over a keyspace.
+func apart(t *testing.T, s *store.Store) {
+	t.Helper()
+	tables, err := store.Tables(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for level, list := range tables {
+		for _, f := range list {
+			a, b := f.Smallest.UserKey, f.Largest.UserKey
+			if a[0] == b[0] || f.Largest.IsExclusiveSentinel() && len(b) == 1 && b[0] == a[0]+1 {
+				continue
+			}
+			t.Errorf("table %s in level %d reaches from %x to %x", f.FileNum, level, a, b)
+		}
+	}
+}
