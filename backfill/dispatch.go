@@ -191,6 +191,9 @@ func (r *Runner) release(t *task, global bool) {
 			r.shy = r.shy[:0]
 		}
 	}
+	if r.onlyImports() {
+		signal(r.kickIdle)
+	}
 	r.mu.Unlock()
 	signal(r.kick)
 }

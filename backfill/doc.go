@@ -24,8 +24,8 @@
 //
 // # Concurrency
 //
-// Run owns every goroutine: one that dispatches, one that requeues what is due, one a crawled
-// source, and one a task or lookup in flight. Wake, Syncing and InFlight may be called by anybody.
+// Run owns every goroutine: one that dispatches, one that requeues what is due, one that flips imports
+// when nothing else is to do, one a crawled source, and one a task or lookup in flight. Wake, Syncing and InFlight may be called by anybody.
 // Runner.mu guards permits, hosts and the in-flight set; it is never held over I/O.
 //
 // States: pending → (task) → synced | resync | gone; resync and gone → (due) → pending.

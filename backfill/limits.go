@@ -30,6 +30,10 @@ const (
 	// others are out of the way in ten seconds.
 	movesPerSecond = 1000
 
+	// idlePause is how long there must be nothing to fetch before imports are flipped early: a
+	// trickle then costs at most 20 small batches a second.
+	idlePause = 50 * time.Millisecond
+
 	// rescanEvery bounds how often a wake-up makes us look at the front of every host's queue:
 	// about 5 µs a host.
 	rescanEvery = 50 * time.Millisecond

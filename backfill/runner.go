@@ -30,6 +30,7 @@ type Runner struct {
 
 	kick      chan struct{}   // wakes the dispatcher
 	kickDue   chan struct{}   // wakes the retry loop
+	kickIdle  chan struct{}   // wakes the flush
 	kickCrawl []chan struct{} // wake the crawlers
 	fatal     chan error      // the store failed in a callback
 
@@ -70,6 +71,7 @@ func New(opts Options) (*Runner, error) {
 		moves:    rate.NewLimiter(movesPerSecond, movesPerSecond),
 		kick:     make(chan struct{}, 1),
 		kickDue:  make(chan struct{}, 1),
+		kickIdle: make(chan struct{}, 1),
 		fatal:    make(chan error, 1),
 		free:     opts.Concurrency,
 		inflight: make(map[string]struct{}),
@@ -98,12 +100,44 @@ func (r *Runner) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.dispatch(ctx, g) })
 	g.Go(func() error { return r.retry(ctx) })
+	g.Go(func() error { return r.flush(ctx) })
 	for i, s := range r.opts.Crawl {
 		g.Go(func() error { return r.crawl(ctx, s, r.kickCrawl[i]) })
 	}
 	err := g.Wait()
 	r.client.CloseIdleConnections()
 	return err
+}
+
+// flush makes imports visible at once when there is nothing left to fetch: their group would wait
+// for more until it has reached its age.
+func (r *Runner) flush(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.kickIdle:
+		}
+		sleep(ctx, idlePause, nil)
+		if ctx.Err() != nil || !r.idle() {
+			continue // who is busy now comes by here again
+		}
+		if err := r.store.FlushImports(); err != nil {
+			return quiet(ctx, ours(err))
+		}
+	}
+}
+
+// idle says that imports waiting to be flipped are all there is.
+func (r *Runner) idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.onlyImports()
+}
+
+// onlyImports is idle with mu held.
+func (r *Runner) onlyImports() bool {
+	return r.free == r.opts.Concurrency && r.resolving == 0 && len(r.inflight) > r.waiting
 }
 
 // Wake says that rows were enqueued or have become due. Without it they are found some time later.
