@@ -77,14 +77,11 @@ func settled(t testing.TB, s *store.Store) {
 	if err := store.Compact(s); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		m := store.Metrics(s)
-		if m.Compact.NumInProgress == 0 && m.Compact.EstimatedDebt == 0 && m.Flush.NumInProgress == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Logf("compactions go on: debt %d", m.Compact.EstimatedDebt)
-			return
+	for quiet := 0; quiet < 5; time.Sleep(20 * time.Millisecond) {
+		if m := store.Metrics(s); m.Compact.NumInProgress == 0 && m.Flush.NumInProgress == 0 {
+			quiet++
+		} else {
+			quiet = 0
 		}
 	}
 }
