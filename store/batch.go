@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"cistern/ingest/repo"
 
@@ -96,9 +97,8 @@ func (b *Batch) delete(key []byte)     { b.fail(b.b.Delete(key, nil)) }
 // and keeps the owner, pending and retry rows in step. A repository that becomes pending,
 // or changes host or priority in the queue, goes to the end of its queue.
 func (b *Batch) PutRepo(r *Repo) {
-	if len(r.Retry.Error) > ErrorBytesMax {
-		r.Retry.Error = r.Retry.Error[:ErrorBytesMax]
-	}
+	// Hosts choose part of it, and the cut may fall into a letter.
+	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")
 	old := r.loaded
 	b.enqueue(r, old)
 	r.Updated = b.s.now().Unix()

@@ -24,7 +24,8 @@ func newCodec() (codec, error) {
 	if err != nil {
 		return codec{}, err
 	}
-	dec, err := cbor.DecOptions{MaxArrayElements: 1 << 20}.DecMode()
+	// What the encoder lets through has to be readable: it does not look at text.
+	dec, err := cbor.DecOptions{MaxArrayElements: 1 << 20, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
 	return codec{enc: enc, dec: dec}, err
 }
 
