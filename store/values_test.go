@@ -1,0 +1,307 @@
+package store_test
+
+import (
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func testCID() repo.CID { return repo.HashCID([]byte("x")) }
+
+// fullRepo is a row with every field set.
+func fullRepo() store.Repo {
+	return store.Repo{
+		State: store.StateResync, Status: store.StatusDeactivated, Tracked: store.ByDiscovery, Attempt: 5, Verified: store.VerifiedHashes,
+		Ordinal: 1<<40 - 1, NextBlock: 1<<32 - 1, Rev: "3kaaaaaaaaaaa", Data: testCID(), Commit: []byte{1, 2, 3}, Records: 10, Blocks: 9,
+		PDS: "https://pds.test", Handle: "a.test", Key: "zQ3sh",
+		Pending: store.PendingKey{Host: 1, Priority: 2, Enqueue: 3},
+		Retry:   store.Retry{Kind: store.Transport, Count: 4, Next: 1748693296, Since: 1748690000, Error: "no route"},
+		SeenRev: "3kb", Missing: 2, Updated: 1748693290,
+	}
+}
+
+func entries() map[string]store.Entry {
+	did := store.AppendDID(nil, plc)
+	return map[string]store.Entry{
+		"entry commit": {Kind: store.EntryCommit, Time: 1748693296000001, DID: did, Live: true, Rev: "3kaaaaaaaaaaa", Ordinal: 7,
+			Ops: []store.EntryOp{{Action: store.Create, Path: []byte("a.b.c/1"), Block: 4}, {Action: store.Delete, Path: []byte("a.b.c/2")}}},
+		"entry import":   {Kind: store.EntryImport, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa", Ordinal: 7, Count: 1 << 20},
+		"entry account":  {Kind: store.EntryAccount, Time: 1748693296000001, DID: did, Status: store.StatusDeleted},
+		"entry identity": {Kind: store.EntryIdentity, Time: 1748693296000001, DID: did, Handle: "a.test", PDS: "https://pds.test"},
+	}
+}
+
+// listing is a row whose ops have rising, repeated and explicit blocks.
+func listing() (row []byte, ops []store.ListingOp) {
+	ops = []store.ListingOp{{"a.b.c/1", 0}, {"a.b.c/2", 1}, {"a.b.d/1", 7}, {"a.b.d/10", 0}, {"a.b.d/11", 1}}
+	row = []byte{1}
+	var prev store.ListingOp
+	for i, op := range ops {
+		row = store.AppendListingOp(row, []byte(prev.Path), []byte(op.Path), op.Block, i == 0 || op.Block != prev.Block+1)
+		prev = op
+	}
+	return row, ops
+}
+
+func codec(t testing.TB) (func(any) ([]byte, error), func([]byte, any) error) {
+	t.Helper()
+	encode, decode, err := store.Codec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encode, decode
+}
+
+// TestValuesGolden: the bytes on disk are those of the format's version. A change here is
+// a change of the format: it needs a new version and a line in CHANGELOG.md.
+func TestValuesGolden(t *testing.T) {
+	t.Parallel()
+	encode, _ := codec(t)
+	var b strings.Builder
+	put := func(name string, v []byte) { fmt.Fprintf(&b, "%s %x\n", name, v) }
+	put("record", store.RecordRow{Block: 0x01020304, CID: testCID(), Rev: "3kaaaaaaaaaaa"}.Append(nil))
+	put("record hidden", store.RecordRow{Hidden: true, Block: 1, CID: testCID()}.Append(nil))
+	row, _ := listing()
+	put("listing", row)
+	put("count", store.EncodeCount(258))
+	v, err := encode(fullRepo())
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("repo", v)
+	if v, err = encode(store.Repo{State: store.StatePending}); err != nil {
+		t.Fatal(err)
+	}
+	put("repo empty", v)
+	for _, name := range []string{"entry commit", "entry import", "entry account", "entry identity"} {
+		if v, err = encode(entries()[name]); err != nil {
+			t.Fatal(err)
+		}
+		put(name, v)
+	}
+	const file = "testdata/values.golden"
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("values (-want +got):\n%s", d)
+	}
+}
+
+// TestValuesFormer: what the golden file holds, which stores on disk hold too, reads back.
+func TestValuesFormer(t *testing.T) {
+	t.Parallel()
+	_, decode := codec(t)
+	golden, err := os.ReadFile("testdata/values.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(golden)) {
+		at := strings.LastIndexByte(line, ' ')
+		name := line[:at]
+		v, err := hex.DecodeString(strings.TrimSpace(line[at+1:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, want any
+		switch name {
+		case "record":
+			got, err = store.ParseRecordRow(v)
+			want = store.RecordRow{Block: 0x01020304, CID: testCID(), Rev: "3kaaaaaaaaaaa"}
+		case "record hidden":
+			got, err = store.ParseRecordRow(v)
+			want = store.RecordRow{Hidden: true, Block: 1, CID: testCID()}
+		case "listing":
+			got, err = store.ReadListing(v)
+			_, want = listing()
+		case "count":
+			continue
+		case "repo", "repo empty":
+			r := store.Repo{}
+			err = decode(v, &r)
+			got, want = r, store.Repo{State: store.StatePending}
+			if name == "repo" {
+				want = fullRepo()
+			}
+		default:
+			e := store.Entry{}
+			err = decode(v, &e)
+			got, want = e, entries()[name]
+		}
+		if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(store.Repo{}, store.EntryOp{}), cmpopts.EquateEmpty()); err != nil || d != "" {
+			t.Errorf("%s: %v\n%s", name, err, d)
+		}
+	}
+}
+
+// TestRepoFieldsStored: every exported field of a row except its key comes back from disk,
+// so that a new field without a tag is noticed.
+func TestRepoFieldsStored(t *testing.T) {
+	t.Parallel()
+	encode, decode := codec(t)
+	r := fullRepo()
+	for i, v := 0, reflect.ValueOf(r); i < v.NumField(); i++ {
+		if f := v.Type().Field(i); f.IsExported() && f.Name != "DID" && v.Field(i).IsZero() {
+			t.Errorf("fullRepo does not set %s", f.Name)
+		}
+	}
+	b, err := encode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got store.Repo
+	if err := decode(b, &got); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(r, got, cmpopts.IgnoreUnexported(store.Repo{})); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestValuesRefused: another version byte, missing bytes and bytes left over are corruption.
+func TestValuesRefused(t *testing.T) {
+	t.Parallel()
+	encode, decode := codec(t)
+	v, err := encode(fullRepo())
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, _ := listing()
+	record := store.RecordRow{Block: 1, CID: testCID()}.Append(nil)
+	other := func(b []byte, first byte) []byte { return append([]byte{first}, b[1:]...) }
+	for name, read := range map[string]func(b []byte) error{
+		"repo":    func(b []byte) error { return decode(b, &store.Repo{}) },
+		"entry":   func(b []byte) error { return decode(b, &store.Entry{}) },
+		"record":  func(b []byte) error { _, err := store.ParseRecordRow(b); return err },
+		"listing": func(b []byte) error { _, err := store.ReadListing(b); return err },
+		"count":   func(b []byte) error { _, err := store.ParseCountValue(b); return err },
+	} {
+		rows := map[string][][]byte{
+			"repo":    {nil, {}, {1}, other(v, 0), other(v, 2), v[:len(v)-1], append(v[:len(v):len(v)], 0)},
+			"entry":   {nil, {1}, other(v, 2), {1, 0x80}},
+			"record":  {nil, record[:len(record)-1], other(record, 0), other(record, 2), append([]byte{1, 2}, record[2:]...)},
+			"listing": {nil, other(row, 2), row[:len(row)-1], {1, 1}, {1, 1, 5, 1, 'a', 0}, {1, 2, 0, 0}, {1, 1, 0, 200, 'a'}, {1, 1, 0, 1, 'a', 0xff, 0xff, 0xff, 0xff, 0x7f}},
+			"count":   {nil, {0}, {1, 1}, {0x80}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}},
+		}[name]
+		for _, b := range rows {
+			if err := read(b); !errors.Is(err, store.ErrCorrupt) {
+				t.Errorf("%s %x: %v", name, b, err)
+			}
+		}
+	}
+}
+
+// TestHostileText: text that comes from hosts is kept readable whatever its bytes are, cut
+// in the middle of a letter too.
+func TestHostileText(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	for i, text := range []string{"\xff\xfe", strings.Repeat("é", store.ErrorBytesMax), "a" + strings.Repeat("é", store.ErrorBytesMax), "\x00"} {
+		did := storetest.DID(i + 1)
+		r := add(t, s, did)
+		r.Retry.Error = text
+		b := s.NewBatch()
+		b.PutRepo(&r)
+		if err := b.CommitSync(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Repo(did)
+		if err != nil {
+			t.Errorf("%.20q: %v", text, err)
+		}
+		if len(got.Retry.Error) > store.ErrorBytesMax || got.Retry.Error != strings.ToValidUTF8(got.Retry.Error, "") {
+			t.Errorf("%.20q: kept as %q", text, got.Retry.Error)
+		}
+	}
+}
+
+func FuzzParseRecordRow(f *testing.F) {
+	f.Add(store.RecordRow{Block: 1, CID: testCID(), Rev: "3k"}.Append(nil))
+	f.Add(store.RecordRow{Hidden: true}.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := store.ParseRecordRow(b)
+		if err != nil {
+			if !errors.Is(err, store.ErrCorrupt) {
+				t.Error(err)
+			}
+			return
+		}
+		if again := r.Append(nil); string(again) != string(b) {
+			t.Errorf("%x is %+v, which is written as %x", b, r, again)
+		}
+	})
+}
+
+func FuzzListing(f *testing.F) {
+	row, _ := listing()
+	f.Add(row)
+	f.Add([]byte{1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ops, err := store.ReadListing(b)
+		if err != nil && !errors.Is(err, store.ErrCorrupt) {
+			t.Error(err)
+		}
+		row := []byte{1}
+		prev := ""
+		for _, op := range ops {
+			row = store.AppendListingOp(row, []byte(prev), []byte(op.Path), op.Block, true)
+			prev = op.Path
+		}
+		if again, err := store.ReadListing(row); err != nil || !cmp.Equal(again, ops) {
+			t.Errorf("%x: %v, written again %v, %v", b, ops, again, err)
+		}
+	})
+}
+
+func FuzzDecode(f *testing.F) {
+	encode, decode := codec(f)
+	seeds := []any{fullRepo(), store.Repo{}}
+	for _, e := range entries() {
+		seeds = append(seeds, e)
+	}
+	for _, v := range seeds {
+		b, err := encode(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, v := range []func() any{func() any { return new(store.Repo) }, func() any { return new(store.Entry) }} {
+			x, y := v(), v()
+			if err := decode(b, x); err != nil {
+				if !errors.Is(err, store.ErrCorrupt) {
+					t.Error(err)
+				}
+				continue
+			}
+			again, err := encode(x)
+			if err != nil {
+				t.Fatalf("%x: %+v cannot be written: %v", b, x, err)
+			}
+			if err := decode(again, y); err != nil || !cmp.Equal(x, y, cmpopts.IgnoreUnexported(store.Repo{}, store.EntryOp{}), cmpopts.EquateEmpty()) {
+				t.Errorf("%x: %+v, written again %+v, %v", b, x, y, err)
+			}
+		}
+	})
+}
