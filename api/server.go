@@ -154,24 +154,29 @@ func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error))
 // Public is the read side.
 func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/xrpc/{method}", s.xrpc(s.xrpcMethods()))
-	mux.Handle("GET /xrpc/_health", s.route("_health", s.health))
-	mux.Handle("GET /stream", s.untimed("stream", s.streams.serve))
-	mux.Handle("GET /stats", s.route("stats", s.stats))
+	s.readSide(mux)
 	mux.Handle("GET /{$}", s.route("banner", s.banner))
 	mux.Handle("/", s.unknown(mux))
 	return open(mux)
 }
 
-// Admin is the operator's side.
+// readSide is what both listeners carry.
+func (s *Server) readSide(mux *http.ServeMux) {
+	mux.Handle("/xrpc/{method}", s.xrpc(s.xrpcMethods()))
+	mux.Handle("GET /xrpc/_health", s.route("_health", s.health))
+	mux.Handle("GET /stream", s.untimed("stream", s.streams.serve))
+	mux.Handle("GET /stats", s.route("stats", s.stats))
+}
+
+// Admin is the operator's side, and the read side for who is there already.
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
+	s.readSide(mux)
 	mux.Handle("GET /repos", s.route("repos", s.listRows))
 	mux.Handle("GET /repos/{did}", s.route("repo", s.showRow))
 	mux.Handle("PUT /repos", s.route("track", s.track))
 	mux.Handle("DELETE /repos", s.route("untrack", s.untrack))
 	mux.Handle("POST /repos/resync", s.route("resync", s.resync))
-	mux.Handle("GET /stats", s.route("stats", s.stats))
 	mux.Handle("GET /healthz", s.route("healthz", s.alive))
 	mux.Handle("GET /readyz", s.route("readyz", s.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}))
