@@ -69,7 +69,8 @@ type Options struct {
 	// MemoryBytes bounds the bodies held in memory by all tasks. Default 128 MiB; at least
 	// 512 KiB a task.
 	MemoryBytes int64
-	// RepoMemoryBytes is how much of one body is held in memory before it is spooled. Default 32 MiB.
+	// RepoMemoryBytes is how much of one body is held in memory before it is spooled. Default 96 MiB:
+	// a repository of 91 MB then takes 0.70 CPU-s and 178 MB of process, with 32 MiB 0.86 and 117.
 	RepoMemoryBytes int64
 	// SpoolDir takes the bodies that do not fit. Default: the system's directory for temporary files.
 	SpoolDir string
@@ -106,7 +107,7 @@ func (o Options) withDefaults() Options {
 	o.Concurrency = defaultTo(o.Concurrency, 32)
 	o.PerHost = defaultTo(o.PerHost, 10)
 	o.MemoryBytes = defaultTo(o.MemoryBytes, 128<<20)
-	o.RepoMemoryBytes = defaultTo(o.RepoMemoryBytes, 32<<20)
+	o.RepoMemoryBytes = defaultTo(o.RepoMemoryBytes, 96<<20)
 	o.SpoolBytes = defaultTo(o.SpoolBytes, 16<<30)
 	o.CARBytesMax = defaultTo(o.CARBytesMax, 4<<30)
 	o.CARBlocksMax = defaultTo(o.CARBlocksMax, 8<<20)
