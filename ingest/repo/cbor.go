@@ -26,6 +26,8 @@ const (
 // string of 37 bytes, the multibase prefix of binary, and cidPrefix.
 const linkPrefix = "\xd8\x2a\x58\x25\x00" + cidPrefix
 
+const linkBytes = len(linkPrefix) + len(CID{})
+
 // head reads a data item's head at b[at:]. Not ok means truncated, not in its shortest form,
 // indefinite, or reserved.
 func head(b []byte, at int) (major byte, arg uint64, next int, ok bool) {
@@ -74,9 +76,8 @@ func literal(b []byte, at int, want string) (next int, ok bool) {
 
 // link reads a link to a block of a repository at b[at:]; the digest ends at next.
 func link(b []byte, at int) (next int, ok bool) {
-	next, ok = literal(b, at, linkPrefix)
-	if !ok || len(b)-next < len(CID{}) {
+	if at < 0 || len(b)-at < linkBytes || string(b[at:at+len(linkPrefix)]) != linkPrefix {
 		return 0, false
 	}
-	return next + len(CID{}), true
+	return at + linkBytes, true
 }

@@ -63,35 +63,30 @@ func parseNode(dst []nodeEntry, b []byte) (entries []nodeEntry, left uint32, err
 	return dst, left, nil
 }
 
+// The keys of an entry are compared with constants in place, which the compiler does without a
+// call: this is the innermost loop of a walk.
 func parseNodeEntry(e *nodeEntry, b []byte, at int) (next int, err error) {
-	at, ok := literal(b, at, "\xa4\x61k")
-	if !ok {
+	if len(b)-at < 3 || string(b[at:at+3]) != "\xa4\x61k" {
 		return 0, errNodeEntry
 	}
-	from, to, ok := span(b, at, majorBytes)
-	if !ok {
+	from, to, ok := span(b, at+3, majorBytes)
+	if !ok || len(b)-to < 2 || string(b[to:to+2]) != "\x61p" {
 		return 0, errNodeEntry
 	}
-	if at, ok = literal(b, to, "\x61p"); !ok {
-		return 0, errNodeEntry
-	}
-	major, prefix, at, ok := head(b, at)
+	major, prefix, at, ok := head(b, to+2)
 	if !ok || major != majorUint {
 		return 0, errNodeEntry
 	}
 	if prefix > keyBytesMax || to-from > keyBytesMax {
 		return 0, errKeyLength
 	}
-	if at, ok = literal(b, at, "\x61t"); !ok {
+	if len(b)-at < 2 || string(b[at:at+2]) != "\x61t" {
 		return 0, errNodeEntry
 	}
-	if e.right, at, ok = linkOrNull(b, at); !ok {
+	if e.right, at, ok = linkOrNull(b, at+2); !ok || len(b)-at < 2 || string(b[at:at+2]) != "\x61v" {
 		return 0, errNodeEntry
 	}
-	if at, ok = literal(b, at, "\x61v"); !ok {
-		return 0, errNodeEntry
-	}
-	if at, ok = link(b, at); !ok {
+	if at, ok = link(b, at+2); !ok {
 		return 0, errNodeEntry
 	}
 	e.suffix, e.suffixLen, e.prefixLen = uint32(from), uint16(to-from), uint16(prefix)
