@@ -146,8 +146,9 @@ const entryHeadBytes = CIDBytes
 
 func entryIndex(e []byte) int          { return int(binary.LittleEndian.Uint32(e)) }
 func setEntryIndex(e []byte, i int)    { binary.LittleEndian.PutUint32(e, uint32(i)) }
+func entryDigest(e []byte) CID         { return CID(e[len(cidPrefix):]) }
 func entryBlock(e []byte) []byte       { return e[entryHeadBytes:] }
-func entryHolds(e []byte, c *CID) bool { return CID(e[len(cidPrefix):]) == *c }
+func entryHolds(e []byte, c *CID) bool { return entryDigest(e) == *c }
 
 // cutEntry cuts an entry out of bytes that begin with its section.
 func cutEntry(b []byte) []byte {

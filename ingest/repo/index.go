@@ -54,6 +54,7 @@ func (x *index) next(h, slot uint64) (pos, after uint64) {
 	}
 }
 
+// home is where searching for h begins, within slots.
 func (x *index) home(h uint64) uint64 { return h >> x.shift }
 
 func (x *index) add(h, pos uint64) {
