@@ -188,7 +188,7 @@ func (r *Runner) listRepos(ctx context.Context, s Source, cursor string) (*page,
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, readAnswer(resp, resp.Body, r.opts.Now())
+		return nil, r.readAnswer(resp, &transfer{body: resp.Body})
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, crawlBodyMax+1))
 	if err != nil {

@@ -10,15 +10,15 @@ import (
 	"cistern/store"
 )
 
-// TestFaults lets every fault meet a first copy: nothing is stored, the row says what happened and
-// when it is tried again, the host's other repository is copied, and both are once the fault is over.
-func TestFaults(t *testing.T) {
-	t.Parallel()
-	cases := []struct {
-		fault  simnet.Fault
-		kind   store.ErrorKind
-		status store.Status // not active: gone
-	}{
+// faultCase is a fault and what the row must say after it.
+type faultCase struct {
+	fault  simnet.Fault
+	kind   store.ErrorKind
+	status store.Status // not active: gone
+}
+
+func faultCases() []faultCase {
+	return []faultCase{
 		{fault: simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 2 * time.Second}, kind: store.RateLimited},
 		{fault: simnet.Fault{Kind: simnet.RateLimited, RetryAs: simnet.RetryUnsaid}, kind: store.RateLimited},
 		{fault: simnet.Fault{Kind: simnet.ServerError}, kind: store.Transport},
@@ -46,6 +46,13 @@ func TestFaults(t *testing.T) {
 		{fault: simnet.Fault{Kind: simnet.Reset}, kind: store.Transport},
 		{fault: simnet.Fault{Kind: simnet.SlowDrip, Bytes: 16}, kind: store.Transport},
 	}
+}
+
+// TestFaults lets every fault meet a first copy: nothing is stored, the row says what happened and
+// when it is tried again, the host's other repository is copied, and both are once the fault is over.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	cases := faultCases()
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Hosts: len(cases), Repos: 2 * len(cases), RecordsMedian: 30},
 		runner: backfill.Options{IdleTimeout: 2 * time.Second, Concurrency: 64},

@@ -132,7 +132,7 @@ func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
 	tr.body = resp.Body
 	tr.since.Store(0)
 	if resp.StatusCode != http.StatusOK {
-		return nil, readAnswer(resp, tr, t.r.opts.Now())
+		return nil, t.r.readAnswer(resp, tr)
 	}
 	if exhausted(resp.Header) {
 		t.r.judge(t, verdict{park: askedWait(resp.Header, t.r.opts.Now())})
@@ -177,15 +177,20 @@ func (t *task) forgetMemory() {
 	t.memory = 0
 }
 
-// readAnswer reads an answer that is no CAR.
-func readAnswer(resp *http.Response, body io.Reader, now time.Time) error {
-	e := &answerError{code: resp.StatusCode, wait: askedWait(resp.Header, now)}
-	b, err := io.ReadAll(io.LimitReader(body, errorBodyMax))
+// readAnswer reads an answer that is not what was asked for.
+func (r *Runner) readAnswer(resp *http.Response, tr *transfer) error {
+	e := &answerError{code: resp.StatusCode, wait: askedWait(resp.Header, r.opts.Now())}
+	body, err := r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	if err != nil {
+		return e
+	}
+	defer body.close()
 	var said struct {
 		Error   string `json:"error"`
 		Message string `json:"message"`
 	}
-	if err == nil && resp.Header.Get("Content-Encoding") == "" && json.Unmarshal(b, &said) == nil {
+	b, err := io.ReadAll(io.LimitReader(body, errorBodyMax))
+	if err == nil && json.Unmarshal(b, &said) == nil {
 		e.name, e.message = clean(said.Error), clean(said.Message)
 	}
 	return e

@@ -16,6 +16,8 @@ import (
 	"cistern/store"
 	"cistern/store/storetest"
 
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -167,6 +169,70 @@ func TestWeb(t *testing.T) {
 	row := w.row(did)
 	if name, err := s.HostName(row.Pending.Host); err != nil || "http://"+name != host.URL || !strings.Contains(row.Retry.Error, "the commit is of") {
 		t.Errorf("%+v at %q, %v", row.Retry, name, err)
+	}
+}
+
+// TestEncodings: what a proxy compresses is understood, the answer that there is nothing as well
+// as a repository.
+func TestEncodings(t *testing.T) {
+	t.Parallel()
+	net, err := simnet.New(simnet.Options{Seed: 1, Hosts: 1, Repos: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := net.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer net.Close()
+	real, err := identity.New(identity.Options{PLC: []string{net.PLC()}, AllowPrivate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, gone := net.Accounts()[0], net.Accounts()[1]
+	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("did") == gone.DID() {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(http.StatusBadRequest)
+			z := gzip.NewWriter(w)
+			fmt.Fprint(z, `{"error":"RepoTakendown","message":"gone"}`)
+			z.Close()
+			return
+		}
+		w.Header().Set("Content-Encoding", "zstd")
+		z, _ := zstd.NewWriter(w)
+		z.Write(here.CAR())
+		z.Close()
+	}))
+	defer host.Close()
+	dir := directory{}
+	for _, a := range net.Accounts() {
+		ident, err := real.Resolve(t.Context(), a.DID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ident.PDS = host.URL
+		dir[a.DID()] = ident
+	}
+	s := storetest.Open(t, store.Options{})
+	r, err := backfill.New(backfill.Options{Store: s, AllowPrivate: true, Directory: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, store: s, run: r}
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return r.Run(ctx) })
+	w.add(here.DID(), gone.DID())
+	w.settle(here.DID(), gone.DID())
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	if r := w.row(here.DID()); r.State != store.StateSynced {
+		t.Errorf("zstd: %v %+v", r.State, r.Retry)
+	}
+	if r := w.row(gone.DID()); r.State != store.StateGone || r.Status != store.StatusTakendown {
+		t.Errorf("gzip: %v %v %+v", r.State, r.Status, r.Retry)
 	}
 }
 

@@ -49,6 +49,24 @@ func (t *task) end(ctx context.Context, err error) error {
 	return nil
 }
 
+// ignore takes a row out of the queue that nobody wants there.
+func (t *task) ignore() error {
+	defer t.r.leave(t)
+	unlock := t.r.store.Lock(t.it.did)
+	defer unlock()
+	row, err := t.r.store.Repo(t.it.did)
+	if err != nil {
+		return ours(err)
+	}
+	if row.State != store.StatePending || row.Tracked != store.Untracked {
+		return nil // whoever changed it has said so
+	}
+	row.State = store.StateIdle
+	b := t.r.store.NewBatch()
+	b.PutRepo(&row)
+	return ours(b.CommitSync())
+}
+
 // blame puts a did:web whose document cannot be had into the queue of the host that should serve
 // it. Only there does it say something about the host whose permit was taken.
 func (t *task) blame(v verdict) verdict {

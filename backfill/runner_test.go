@@ -84,6 +84,19 @@ func TestUntrackedAndForeignRowsAreLeftAlone(t *testing.T) {
 	}
 }
 
+// TestUntrackedPendingRow: a row that stands in the queue although nobody follows it leaves it.
+func TestUntrackedPendingRow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.change(did, func(r *store.Repo) { r.State = store.StatePending })
+	w.run.Wake()
+	w.settle(did)
+	if r := w.row(did); r.State != store.StateIdle {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestDelay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})

@@ -56,10 +56,13 @@ func (t *task) work(ctx context.Context) error {
 	if err != nil {
 		return ours(err)
 	}
-	if row.State != store.StatePending || row.Pending != t.it.key || row.Tracked == store.Untracked {
+	if row.State != store.StatePending || row.Pending != t.it.key {
 		return store.ErrStale
 	}
 	t.row = row
+	if row.Tracked == store.Untracked {
+		return t.ignore()
+	}
 	if t.host == nil {
 		err = t.seekHost(ctx)
 	} else {
