@@ -63,8 +63,35 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 	return p
 }
 
+// guard runs a write of the engine. Pebble panics in the writer's goroutine when its log or
+// manifest is lost (by Fatalf below, or by itself), and may hold its locks for ever then. The
+// panic becomes the store's failure: whoever recovers panics above us, as net/http does, must
+// not leave a store behind that hangs.
+func (s *Store) guard(write func() error) (err error) {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.fail(fmt.Errorf("%v", p))
+			s.broken.Store(true)
+			err = s.failure
+		}
+	}()
+	return write()
+}
+
+// apply applies and closes a batch that takes no part in the sequence.
+func (s *Store) apply(b *pebble.Batch, o *pebble.WriteOptions) error {
+	if err := s.guard(func() error { return s.db.Apply(b, o) }); err != nil {
+		return err // a broken engine may still hold the batch
+	}
+	return b.Close()
+}
+
 // engineLogger hands Pebble's messages on. Fatalf is how Pebble tells that its write-ahead
-// log is lost; nothing may be committed after it.
+// log or its manifest is lost; nothing may be committed after it. In a goroutine of Pebble's
+// own (a flush, a compaction) the panic ends the process.
 type engineLogger struct {
 	log   *slog.Logger
 	fatal func(error)

@@ -85,7 +85,7 @@ func (s *Store) writeFormat() error {
 	s.epoch = hex.EncodeToString(id[:])
 	b := s.db.NewBatch()
 	return errors.Join(b.Set(metaKey(metaFormat), []byte(strconv.Itoa(formatVersion)), nil),
-		b.Set(metaKey(metaEpoch), []byte(s.epoch), nil), s.db.Apply(b, pebble.Sync), b.Close())
+		b.Set(metaKey(metaEpoch), []byte(s.epoch), nil), s.apply(b, pebble.Sync))
 }
 
 // Epoch names this log. A store made anew has another one, so that a cursor kept from the

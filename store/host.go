@@ -43,7 +43,7 @@ func (s *Store) HostID(host string) (uint32, error) {
 	b := s.db.NewBatch()
 	// Unsynced: whatever batch uses the id comes later in the log.
 	err = errors.Join(b.Set(hostKey(host), binary.BigEndian.AppendUint32(nil, id), nil),
-		b.Set(hostNameKey(id), []byte(host), nil), setMetaNumber(b, metaHost, uint64(id)+1), s.db.Apply(b, pebble.NoSync), b.Close())
+		b.Set(hostNameKey(id), []byte(host), nil), setMetaNumber(b, metaHost, uint64(id)+1), s.apply(b, pebble.NoSync))
 	if err == nil {
 		s.hosts.next++
 	}

@@ -43,7 +43,7 @@ func (s *Store) nextEnqueue() (uint64, error) {
 	defer q.mu.Unlock()
 	if q.next == q.limit {
 		b := s.db.NewBatch()
-		err := errors.Join(setMetaNumber(b, metaEnqueue, q.limit+enqueueLease), s.db.Apply(b, pebble.Sync), b.Close())
+		err := errors.Join(setMetaNumber(b, metaEnqueue, q.limit+enqueueLease), s.apply(b, pebble.Sync))
 		if err != nil {
 			return 0, err
 		}

@@ -69,7 +69,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	if err == nil {
 		// From here on the batch is in the write-ahead log's queue. A crash before the sync
 		// loses it whole, and every batch after it; the ids were not published.
-		err = s.db.ApplyNoSyncWait(b.b, pebble.Sync)
+		err = s.guard(func() error { return s.db.ApplyNoSyncWait(b.b, pebble.Sync) })
 	}
 	s.seq.mu.Unlock()
 	if err != nil {
@@ -132,6 +132,9 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 		if err := b.b.Set(countKey(countNames[i]), encodeCount(q.counts[i]), nil); err != nil {
 			return 0, err
 		}
+	}
+	if b.b.Empty() {
+		return 0, nil // nothing to sync, so its end says nothing of the batches before it
 	}
 	return q.next - 1, nil
 }

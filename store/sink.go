@@ -133,7 +133,7 @@ func (k *sink) applyBatches(s *Store) error {
 			if err := b.Set(key, value, nil); err != nil || b.Len() < importBatchBytes {
 				return err
 			}
-			err := errors.Join(s.db.Apply(b, pebble.NoSync), b.Close())
+			err := s.apply(b, pebble.NoSync)
 			b = s.db.NewBatch()
 			s.opts.Step("import batch")
 			return err
@@ -142,7 +142,7 @@ func (k *sink) applyBatches(s *Store) error {
 			return errors.Join(err, b.Close())
 		}
 	}
-	return errors.Join(s.db.Apply(b, pebble.NoSync), b.Close())
+	return s.apply(b, pebble.NoSync)
 }
 
 // close drops what is left after a failure. Files are removed when the store is opened.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -30,6 +31,7 @@ type Store struct {
 	failOnce sync.Once
 	failed   chan struct{} // closed when the store can no longer be written
 	failure  error         // set before failed is closed
+	broken   atomic.Bool   // set after failure: the engine may hold its locks for ever
 
 	closeOnce sync.Once
 	closeErr  error
@@ -96,9 +98,17 @@ func (s *Store) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Close closes the store. What was not committed is lost; what was is not. Idempotent.
+// Close closes the store. What was not committed is lost; what was is not. Idempotent. An
+// engine that broke is left as it is, since closing could wait for ever: the process should
+// end, and opening the store recovers what was durable.
 func (s *Store) Close() error {
-	s.closeOnce.Do(func() { s.closeErr = s.db.Close() })
+	s.closeOnce.Do(func() {
+		if s.broken.Load() {
+			s.closeErr = fmt.Errorf("not closed: %w", s.failure)
+			return
+		}
+		s.closeErr = s.db.Close()
+	})
 	return s.closeErr
 }
 
