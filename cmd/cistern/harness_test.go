@@ -51,6 +51,7 @@ func hasty() tuning {
 // testIndex is a daemon under test as the outside sees it.
 type testIndex struct {
 	dir, public, admin string
+	token              string // of the private listener, if it has one
 }
 
 func newTestIndex(t *testing.T) *testIndex {
@@ -108,6 +109,14 @@ func (x *testIndex) start(t *testing.T, args []string) (stop func()) {
 	return stop
 }
 
+// startDaemon runs a daemon that was made already.
+func startDaemon(t *testing.T, d *daemon, result chan<- error) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { result <- d.run(ctx) }()
+	t.Cleanup(cancel)
+	return cancel
+}
+
 // await polls until f gives no error.
 func (x *testIndex) await(t *testing.T, what string, f func() error) {
 	t.Helper()
@@ -142,6 +151,9 @@ func (x *testIndex) call(ctx context.Context, method, path string, dids []string
 		return err
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
+	if x.token != "" {
+		req.Header.Set("Authorization", "Bearer "+x.token)
+	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(req)
 	if err != nil {

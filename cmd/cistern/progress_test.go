@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestProgressLine wants the line to fit any terminal, and its first word to survive on all.
+func TestProgressLine(t *testing.T) {
+	t.Parallel()
+	p := &progress{term: &terminal{fd: -1}, total: 1_000_000}
+	s := sample{repos: 900_000, done: 450_000, records: 123_456_789, pending: 449_900, syncing: 100, resync: 30,
+		ratelimited: 10, transport: 10, generic: 10}
+	p.recent = []sample{s}
+	for columns := 10; columns <= 200; columns++ {
+		line := p.line(s, columns)
+		if textColumns(line) > columns-1 {
+			t.Errorf("%d columns: %q takes %d", columns, line, textColumns(line))
+		}
+		if columns > 30 && !strings.Contains(line, "450,000/1,000,000 repos") {
+			t.Errorf("%d columns: %q", columns, line)
+		}
+	}
+	full := p.line(s, 200)
+	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "100 syncing", "449,900 pending", "30 failing", "(10 rate-limited, 10 unreachable, 10 refused)"} {
+		if !strings.Contains(full, part) {
+			t.Errorf("%q lacks %q", full, part)
+		}
+	}
+}
+
+func TestProgressRate(t *testing.T) {
+	t.Parallel()
+	p := &progress{term: &terminal{fd: -1}, log: slog.New(slog.DiscardHandler)}
+	start := time.Unix(0, 0)
+	for i := range 100 {
+		p.show(sample{at: start.Add(time.Duration(i) * drawEvery), repos: 1, records: int64(i * 200)})
+	}
+	if got := p.rate(); got != 1000 {
+		t.Errorf("rate %d, want 1000", got)
+	}
+	if n := len(p.recent); n > 20 {
+		t.Errorf("keeps %d samples", n)
+	}
+}
+
+// TestProgressLog wants a line while something changes, and silence afterwards.
+func TestProgressLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		begin := time.Now()
+		p := &progress{term: newTerminal(&out, nil), log: newLogger(&out, slog.LevelInfo), logEvery: logEveryDefault,
+			sample: func() sample {
+				n := min(int64(time.Since(begin)/time.Second), 20)
+				return sample{at: time.Now(), repos: n, done: n, records: n * 10}
+			}}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		if err := p.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(out.String(), "msg=progress"); n != 4 {
+			t.Errorf("%d lines in ten minutes with twenty seconds of change:\n%s", n, &out)
+		}
+		if strings.Contains(out.String(), "\x1b") {
+			t.Errorf("escapes without a terminal: %q", &out)
+		}
+	})
+}
+
+// TestTerminalLine puts log lines above the line that is redrawn.
+func TestTerminalLine(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	term := &terminal{out: &out, fd: 0}
+	term.draw("50%")
+	term.draw("50%")
+	if _, err := term.Write([]byte("a message\n")); err != nil {
+		t.Fatal(err)
+	}
+	term.draw("")
+	if want := "\r\x1b[K50%\r\x1b[Ka message\n50%\r\x1b[K"; out.String() != want {
+		t.Errorf("got %q, want %q", &out, want)
+	}
+}
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
+		if got := thousands(n); got != want {
+			t.Errorf("thousands(%d) = %s", n, got)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0 B", 999: "999 B", 1024: "1 KiB", 1536: "1.5 KiB", 5 << 30: "5 GiB", 150<<20 + 1: "150 MiB"} {
+		if got := bytesText(n); got != want {
+			t.Errorf("bytesText(%d) = %s, want %s", n, got, want)
+		}
+	}
+	for _, row := range []struct {
+		text    string
+		columns int
+		want    string
+	}{{"abc", 3, "abc"}, {"abcd", 3, "ab…"}, {"青空青空", 8, "青空青空"}, {"青空青空", 7, "青空青…"}, {"青空青空", 6, "青空…"}, {"e\u0301e\u0301", 2, "e\u0301e\u0301"}, {"abc", 0, "…"}} {
+		if got := clip(row.text, row.columns); got != row.want {
+			t.Errorf("clip(%q, %d) = %q, want %q", row.text, row.columns, got, row.want)
+		}
+	}
+	if got := printable("a\x1b[2Jb\u202ec\n"); got != "a·[2Jb·c·" {
+		t.Errorf("printable: %q", got)
+	}
+}
