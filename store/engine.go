@@ -35,6 +35,12 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
 		Logger:                      engineLogger{o.Logger, fatal},
 	}
+	// Pebble tries a flush or a compaction that failed again at once, for ever, and commits
+	// wait for it without an end. The first such error ends the store instead: what was not
+	// flushed stands in the write-ahead log.
+	p.EventListener = &pebble.EventListener{BackgroundError: func(err error) {
+		fatal(fmt.Errorf("pebble: flush or compaction: %w", engineError(err)))
+	}}
 	// Tables never cross keyspaces: else one live row of an old repository would stretch a
 	// bottom table over the place where the next import appends.
 	p.Experimental.SpanPolicyFunc = func(start []byte) (pebble.SpanPolicy, []byte, error) {
@@ -73,8 +79,7 @@ func (s *Store) guard(write func() error) (err error) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			s.fail(fmt.Errorf("%v", p))
-			s.broken.Store(true)
+			s.breakDown(fmt.Errorf("%v", p))
 			err = s.failure
 		}
 	}()

@@ -51,7 +51,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, codec: c, failed: make(chan struct{})}
 	s.locks.held = map[string]*didLock{}
-	s.engine = pebbleOptions(o, s.fail)
+	s.engine = pebbleOptions(o, s.breakDown)
 	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
 		return nil, err
 	}
@@ -118,6 +118,12 @@ func (s *Store) fail(err error) {
 		s.failure = fmt.Errorf("store failed: %w", err)
 		close(s.failed)
 	})
+}
+
+// breakDown is fail for what makes the engine itself unfit for any use, closing included.
+func (s *Store) breakDown(err error) {
+	s.fail(err)
+	s.broken.Store(true)
 }
 
 // usable is the failure once there was one.
