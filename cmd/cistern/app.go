@@ -112,11 +112,15 @@ func noArguments(cmd *cli.Command) error {
 // untilSignal runs fn with a context that ends at SIGINT or SIGTERM. A second signal ends the
 // process at once: what was durable stays durable.
 func (a *app) untilSignal(ctx context.Context, fn func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	return a.until(ctx, signals, fn)
+}
+
+func (a *app) until(ctx context.Context, signals <-chan os.Signal, fn func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	done := make(chan struct{})
 	var g errgroup.Group
 	g.Go(func() error {

@@ -64,7 +64,7 @@ func (a *app) check(ctx context.Context, dir string) error {
 func openForCheck(dir string, log *slog.Logger) (*store.Store, error) {
 	s, err := store.Open(store.Options{Dir: dir, ReadOnly: true, Logger: log})
 	if err != nil {
-		return nil, fmt.Errorf("%w (stop the daemon first if one runs on it)", err)
+		return nil, fmt.Errorf("%w (if a daemon runs on it, stop the daemon first)", err)
 	}
 	return s, nil
 }

@@ -57,7 +57,7 @@ func (a *app) repoCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "repo",
 		Usage:       "add, list, inspect, resync and remove repositories of a running daemon",
-		Description: repoAbout,
+		Description: strings.ReplaceAll(wrap(repoAbout, 3), "\n   ", "\n"),
 		Action:      a.unknownCommand,
 		Commands: []*cli.Command{
 			a.repoSubcommand("add", "DID... | -f FILE", "track repositories and fetch them",

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestSignals ends gently at the first signal and at once at the second.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	signals, left := make(chan os.Signal, 2), make(chan int, 1)
+	a := &app{stderr: io.Discard, exit: func(code int) { left <- code }}
+	stuck := errors.New("was stuck")
+	err := a.until(t.Context(), signals, func(ctx context.Context) error {
+		signals <- syscall.SIGTERM
+		<-ctx.Done()
+		signals <- syscall.SIGINT
+		if code := <-left; code != exitInterrupted {
+			t.Errorf("left with %d", code)
+		}
+		return stuck
+	})
+	if !errors.Is(err, stuck) {
+		t.Error(err)
+	}
+}
+
+// TestCommands wants every command to explain itself, and mistakes to end in one line.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	rows := []struct {
+		args        string
+		out, failed string
+	}{
+		{"", "Commands:", ""},
+		{"--help", "Commands:", ""},
+		{"run --help", "--disk-reserve SIZE|PERCENT", ""},
+		{"help demo", "--seed N", ""},
+		{"check --help", "Verify a store offline", ""},
+		{"repo", "resync", ""},
+		{"repo add --help", "-f, --file FILE", ""},
+		{"version", "cistern ", ""},
+		{"--version", "cistern", ""},
+		{"rnu", "", `unknown command "rnu"; did you mean run?`},
+		{"run --lisen :1", "", "cistern run --help"},
+		{"run now", "", `takes no arguments, got "now"`},
+		{"demo --repos 0 --hosts 0", "", "--hosts 0: want 1 to 200"},
+		{"demo --admin 0.0.0.0:1", "", "loopback"},
+		{"demo --data .", "", "want an empty directory"},
+		{"check --data /does/not/exist", "", "no store to check"},
+		{"check --data " + t.TempDir(), "", "open store"},
+	}
+	for _, row := range rows {
+		var out bytes.Buffer
+		a := &app{stdout: &out, stderr: &out, exit: func(int) {}}
+		err := a.run(t.Context(), strings.Fields(row.args))
+		if row.failed == "" && err != nil || row.failed != "" && (err == nil || !strings.Contains(err.Error(), row.failed)) {
+			t.Errorf("cistern %s: %v, want %q", row.args, err, row.failed)
+		}
+		if !strings.Contains(out.String(), row.out) || err != nil && strings.Contains(out.String(), "OPTIONS") {
+			t.Errorf("cistern %s: %s", row.args, &out)
+		}
+		for line := range strings.Lines(out.String()) {
+			if textColumns(line) > 101 {
+				t.Errorf("cistern %s: a wide line: %q", row.args, line)
+			}
+		}
+	}
+}
