@@ -27,7 +27,11 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	c.want, c.next = s.seq.counts, s.seq.next
 	s.seq.mu.Unlock()
 	c.r = snap
-	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.strays, c.collections, c.log, c.counters} {
+	c.tail, err = s.metaNumber(snap, metaTail, 1)
+	if err != nil {
+		return 0, errors.Join(err, snap.Close())
+	}
+	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.collections, c.log, c.counters} {
 		if err = step(); err != nil {
 			break
 		}
@@ -43,11 +47,12 @@ type checker struct {
 
 	want   counts
 	got    counts
-	next   uint64
+	next   uint64 // next event id
+	tail   uint64 // oldest event kept
 	leased [][2]Ordinal
 
 	blocks     map[uint32]int64  // of one repository: block → record rows
-	superseded map[numbered]bool // blocks that await pruning
+	superseded map[numbered]bool // blocks that await pruning → met among the block rows
 	row        Repo              // repository of the ordinal at hand
 }
 
@@ -69,10 +74,11 @@ func (c *checker) space(space byte, fn func(key, value []byte) error) error {
 func (c *checker) leases() error {
 	return c.space(spaceLease, func(key, value []byte) error {
 		first, err := parseOrdinalKey(spaceLease, key)
-		if err == nil {
-			c.leased = append(c.leased, [2]Ordinal{first, parseOrdinal(value)})
+		if err != nil || len(value) != ordinalBytes {
+			return errors.Join(errKey(spaceLease, key), err)
 		}
-		return err
+		c.leased = append(c.leased, [2]Ordinal{first, parseOrdinal(value)})
+		return nil
 	})
 }
 
@@ -94,9 +100,32 @@ func (c *checker) supersededRows() error {
 		if id > c.next {
 			c.report("superseded block %d of ordinal %d: event %d is not given yet", block, o, id)
 		}
-		c.superseded[numbered{o, block}] = true
+		at := numbered{o, block}
+		if _, twice := c.superseded[at]; twice {
+			c.report("block %d of ordinal %d: superseded twice", block, o)
+		}
+		c.superseded[at] = false
 		return nil
 	})
+}
+
+// supersededLeft looks at the superseded rows whose block was not met. A wiped repository
+// has no blocks, and its rows stay until the tail has passed them.
+func (c *checker) supersededLeft() error {
+	for at, met := range c.superseded {
+		if met {
+			continue
+		}
+		err := get(c.r, ordinalKey(nil, spaceOwner, at.ordinal), func(v []byte) error {
+			did, err := parseDID(v)
+			c.report("block %d of %s: superseded, and it is not there", at.block, did)
+			return err
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // repos counts the rows and looks for what each must have elsewhere.
@@ -246,17 +275,18 @@ func (c *checker) recordRows(o Ordinal) error {
 		if valid {
 			counts[string(collection)]++
 		}
-		return get(c.r, numberedKey(nil, spaceBlock, o, row.block), func(body []byte) error {
+		err = get(c.r, numberedKey(nil, spaceBlock, o, row.block), func(body []byte) error {
 			if cid := repo.HashCID(body); cid != row.cid {
 				c.report("record %s of %s: body hashes to %s, not %s", p, c.row.DID, cid, row.cid)
 			}
 			return nil
 		})
+		if errors.Is(err, ErrNotFound) {
+			c.report("record %s of %s: block %d is missing", p, c.row.DID, row.block)
+			err = nil
+		}
+		return err
 	})
-	if errors.Is(err, ErrNotFound) {
-		c.report("records of %s: a body is missing", c.row.DID)
-		err = nil
-	}
 	if n != c.row.Records {
 		c.report("repository %s: %d records, its row says %d", c.row.DID, n, c.row.Records)
 	}
@@ -306,7 +336,11 @@ func (c *checker) blockRows(o Ordinal) error {
 		if block >= c.row.NextBlock {
 			c.report("block %d of %s: the next to be given is %d", block, c.row.DID, c.row.NextBlock)
 		}
-		switch waits := c.superseded[numbered{o, block}]; {
+		_, waits := c.superseded[numbered{o, block}]
+		if waits {
+			c.superseded[numbered{o, block}] = true
+		}
+		switch {
 		case c.blocks[block] == 0 && !waits:
 			c.report("block %d of %s: nothing holds it and it is not superseded", block, c.row.DID)
 		case c.blocks[block] > 0 && waits:
@@ -329,6 +363,9 @@ func (c *checker) strays() error {
 			return engineError(err)
 		}
 		for ok := it.First(); ok && c.ctx.Err() == nil; {
+			if len(it.Key()) <= 1+ordinalBytes {
+				return errors.Join(errKey(space, it.Key()), it.Close())
+			}
 			o := parseOrdinal(it.Key()[1:])
 			err := get(c.r, ordinalKey(nil, spaceOwner, o), func([]byte) error { return nil })
 			if err != nil && !c.inLease(o) {
@@ -358,8 +395,8 @@ func (c *checker) collections() error {
 	return err
 }
 
-// log checks that ids follow one another without a gap, that times rise, and that imports
-// have their listings.
+// log checks that ids follow one another without a gap from the tail on, that times rise, and
+// that what entries name is there.
 func (c *checker) log() error {
 	at, last := uint64(0), int64(0)
 	err := c.space(spaceEvent, func(key, value []byte) error {
@@ -371,7 +408,10 @@ func (c *checker) log() error {
 		if err := c.s.codec.decode(value, &e); err != nil {
 			return err
 		}
-		if at != 0 && id != at {
+		switch {
+		case at == 0 && id != c.tail:
+			c.report("the log begins at %d, its tail is %d", id, c.tail)
+		case at != 0 && id != at:
 			c.report("event %d follows the entry that ends before %d", id, at)
 		}
 		if e.Time <= last {
@@ -379,27 +419,54 @@ func (c *checker) log() error {
 		}
 		at, last = id+e.ids(), e.Time+int64(e.ids())-1
 		c.got[countEvents] += int64(e.ids())
-		if e.Kind != entryImport {
-			return nil
-		}
-		return c.listing(id, &e)
+		return c.entry(id, &e)
 	})
-	if at != 0 && at != c.next {
+	if at == 0 {
+		at = c.tail
+	}
+	if at != c.next {
 		c.report("the log ends before %d, the next id is %d", at, c.next)
 	}
 	return err
 }
 
-func (c *checker) listing(id uint64, e *entryV1) error {
+// entry looks for what an entry of record events names, unless the repository was wiped since.
+func (c *checker) entry(id uint64, e *entryV1) error {
+	if e.Kind != entryImport && e.Kind != entryCommit {
+		return nil
+	}
 	did, err := parseDID(e.DID)
 	if err != nil {
 		return err
 	}
 	if r, err := c.s.loadRepo(c.r, did); err != nil || r.Ordinal != e.Ordinal {
-		return nil // wiped since
+		return nil // reported from the repository's side
 	}
+	blocks, err := newBlockCursor(c.r, e.Ordinal)
+	if err != nil {
+		return err
+	}
+	if e.Kind == entryImport {
+		err = c.listing(id, e, blocks)
+	}
+	for _, op := range e.Ops {
+		if op.Action != Delete {
+			c.named(id, op.Block, blocks)
+		}
+	}
+	return errors.Join(err, engineError(blocks.it.Close()))
+}
+
+// named reports a block that an event names and that is not there.
+func (c *checker) named(id uint64, block uint32, blocks *blockCursor) {
+	if _, err := blocks.get(block); err != nil {
+		c.report("event %d: block %d, which it names, is not there (%v)", id, block, err)
+	}
+}
+
+func (c *checker) listing(id uint64, e *entryV1, blocks *blockCursor) error {
 	ops := uint32(0)
-	err = c.each(ordinalKey(nil, spaceListing, e.Ordinal), ordinalKey(nil, spaceListing, e.Ordinal+1), func(key, value []byte) error {
+	err := c.each(ordinalKey(nil, spaceListing, e.Ordinal), ordinalKey(nil, spaceListing, e.Ordinal+1), func(key, value []byte) error {
 		_, first, err := parseNumberedKey(spaceListing, key)
 		if err != nil {
 			return err
@@ -413,6 +480,7 @@ func (c *checker) listing(id uint64, e *entryV1) error {
 			if more, err = l.next(); !more {
 				break
 			}
+			c.named(id, l.op.block, blocks)
 			ops++
 		}
 		return err

@@ -25,15 +25,15 @@ const (
 	metaHost    = "host"    // next host id
 )
 
-func (s *Store) meta(name string) (string, error) {
+func (s *Store) meta(r reader, name string) (string, error) {
 	var v string
-	err := get(s.db, metaKey(name), func(b []byte) error { v = string(b); return nil })
+	err := get(r, metaKey(name), func(b []byte) error { v = string(b); return nil })
 	return v, err
 }
 
 // metaNumber reads a number; absent is fallback.
-func (s *Store) metaNumber(name string, fallback uint64) (uint64, error) {
-	v, err := s.meta(name)
+func (s *Store) metaNumber(r reader, name string, fallback uint64) (uint64, error) {
+	v, err := s.meta(r, name)
 	if errors.Is(err, ErrNotFound) {
 		return fallback, nil
 	}
@@ -53,7 +53,7 @@ func setMetaNumber(b *pebble.Batch, name string, n uint64) error {
 
 // loadFormat refuses a format it does not know and gives a new store its format and epoch.
 func (s *Store) loadFormat() error {
-	v, err := s.meta(metaFormat)
+	v, err := s.meta(s.db, metaFormat)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return s.writeFormat()
@@ -62,7 +62,7 @@ func (s *Store) loadFormat() error {
 	case v != strconv.Itoa(formatVersion):
 		return fmt.Errorf("%w %q: this binary knows %d; see CHANGELOG.md, On-disk format", ErrFormat, v, formatVersion)
 	}
-	s.epoch, err = s.meta(metaEpoch)
+	s.epoch, err = s.meta(s.db, metaEpoch)
 	return err
 }
 

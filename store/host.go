@@ -19,7 +19,7 @@ type hosts struct {
 }
 
 func (s *Store) loadHosts() error {
-	n, err := s.metaNumber(metaHost, 1)
+	n, err := s.metaNumber(s.db, metaHost, 1)
 	s.hosts.next = uint32(n)
 	return err
 }

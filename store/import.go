@@ -218,7 +218,7 @@ func (s *Store) openGroup() (*group, error) {
 
 // recoverLeases deletes what import groups left that a crash cut off before their flip.
 func (s *Store) recoverLeases() error {
-	next, err := s.metaNumber(metaOrdinal, 1)
+	next, err := s.metaNumber(s.db, metaOrdinal, 1)
 	if err != nil {
 		return err
 	}

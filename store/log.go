@@ -215,8 +215,10 @@ type blockCursor struct {
 	key     []byte
 }
 
-func (r *logReader) blocks(o Ordinal) (*blockCursor, error) {
-	it, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceBlock, o), UpperBound: ordinalKey(nil, spaceBlock, o+1)})
+func (r *logReader) blocks(o Ordinal) (*blockCursor, error) { return newBlockCursor(r.snap, o) }
+
+func newBlockCursor(r reader, o Ordinal) (*blockCursor, error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceBlock, o), UpperBound: ordinalKey(nil, spaceBlock, o+1)})
 	return &blockCursor{it: it, ordinal: o, at: -1}, engineError(err)
 }
 
@@ -239,6 +241,7 @@ func (c *blockCursor) get(block uint32) ([]byte, error) {
 		ok = n == block
 	}
 	if !ok {
+		c.at = -1
 		if err := c.it.Error(); err != nil {
 			return nil, engineError(err)
 		}

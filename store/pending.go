@@ -31,7 +31,7 @@ type lowKey struct {
 }
 
 func (s *Store) loadEnqueue() error {
-	n, err := s.metaNumber(metaEnqueue, 1)
+	n, err := s.metaNumber(s.db, metaEnqueue, 1)
 	s.queue.next, s.queue.limit, s.queue.low, s.queue.open = n, n, map[lowKey]uint64{}, map[uint64]struct{}{}
 	return err
 }

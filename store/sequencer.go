@@ -40,15 +40,15 @@ func (s *Store) loadCounts() error {
 }
 
 func (s *Store) loadLog() error {
-	next, err := s.metaNumber(metaNext, 1)
+	next, err := s.metaNumber(s.db, metaNext, 1)
 	if err != nil {
 		return err
 	}
-	t, err := s.metaNumber(metaTime, 0)
+	t, err := s.metaNumber(s.db, metaTime, 0)
 	if err != nil {
 		return err
 	}
-	tail, err := s.metaNumber(metaTail, 1)
+	tail, err := s.metaNumber(s.db, metaTail, 1)
 	if err != nil {
 		return err
 	}
