@@ -109,26 +109,33 @@ func BenchmarkImport(b *testing.B) {
 			p.Levels[6].Compression, p.Levels[6].BlockSize = c, block
 		}
 	}
+	batches := store.Options{SmallBytes: 1 << 40, GroupAge: 400 * time.Millisecond}
+	batches64 := batches
+	batches64.MemTableBytes = 64 << 20
 	for _, row := range []struct {
 		name string
+		opts store.Options
 		tune func(*pebble.Options)
 	}{
-		{"chosen", nil},
-		{"minlz-32k", bottom(minlz, 32<<10)},
-		{"minlz-64k", bottom(minlz, 64<<10)},
-		{"zstd1-16k", bottom(balanced, 16<<10)},
-		{"zstd1-64k", bottom(balanced, 64<<10)},
-		{"zstd3-32k", bottom(zstd, 32<<10)},
+		{"chosen", store.Options{}, nil},
+		{"minlz-32k", store.Options{}, bottom(minlz, 32<<10)},
+		{"minlz-64k", store.Options{}, bottom(minlz, 64<<10)},
+		{"zstd1-16k", store.Options{}, bottom(balanced, 16<<10)},
+		{"zstd1-64k", store.Options{}, bottom(balanced, 64<<10)},
+		{"zstd3-32k", store.Options{}, bottom(zstd, 32<<10)},
+		{"tables-cross-keyspaces", store.Options{}, func(p *pebble.Options) { p.Experimental.SpanPolicyFunc = nil }},
+		{"batches", batches, nil},
+		{"batches-memtable-64m", batches64, nil},
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			for range b.N {
-				benchImport(b, row.tune)
+				benchImport(b, row.opts, row.tune)
 			}
 		})
 	}
 }
 
-func benchImport(b *testing.B, tune func(*pebble.Options)) {
+func benchImport(b *testing.B, o store.Options, tune func(*pebble.Options)) {
 	size := int64(400)
 	if v := os.Getenv("CISTERN_BENCH_MB"); v != "" {
 		var err error
@@ -136,7 +143,8 @@ func benchImport(b *testing.B, tune func(*pebble.Options)) {
 			b.Fatal(err)
 		}
 	}
-	s, err := store.Open(store.Tuned(store.Options{Dir: b.TempDir()}, tune))
+	o.Dir = b.TempDir()
+	s, err := store.Open(store.Tuned(o, tune))
 	if err != nil {
 		b.Fatal(err)
 	}
