@@ -98,43 +98,70 @@ func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingK
 	return errors.Join(err, engineError(it.Close()))
 }
 
+// scanPending goes from queue to queue. Within a host it asks for each priority in turn, so
+// that each is entered at its front; a seek finds the host after it.
 func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint64, from uint32, fn func(k PendingKey, did string) Scan) error {
-	var at lowKey
-	first := true
-	for ok := it.SeekGE(pendingKey(nil, s.queue.from(lowKey{host: from}))); ok; {
-		if err := ctx.Err(); err != nil {
+	for q := (lowKey{host: from}); ; {
+		action, err := s.scanQueue(ctx, it, floor, q, fn)
+		if err != nil || action == ScanStop {
 			return err
+		}
+		switch {
+		case action == ScanNext && q.priority < 1<<8-1:
+			q.priority++
+		case q.host < 1<<32-1:
+			q = lowKey{host: q.host + 1}
+		default:
+			return nil
+		}
+		if action == ScanNext && q.priority > 0 && q.priority <= PriorityDiscovery {
+			continue
+		}
+		if !it.SeekGE(pendingKey(nil, PendingKey{Host: q.host, Priority: q.priority})) {
+			return nil
 		}
 		k, err := parsePendingKey(it.Key())
 		if err != nil {
 			return err
 		}
-		if here := (lowKey{k.Host, k.Priority}); first || here != at {
-			// The first row met in a queue is its front, unless the remembered front is later.
-			first, at = false, here
-			if low := s.queue.from(here); low.Enqueue > k.Enqueue {
-				ok = it.SeekGE(pendingKey(nil, low))
-				continue
-			}
-			s.queue.remember(here, min(k.Enqueue, floor))
+		q = lowKey{k.Host, k.Priority}
+	}
+}
+
+// scanQueue calls fn for the rows of one host and priority, and remembers its front.
+func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64, q lowKey, fn func(k PendingKey, did string) Scan) (Scan, error) {
+	limit := pendingKey(nil, PendingKey{Host: q.host, Priority: q.priority, Enqueue: 1<<64 - 1})
+	met := false
+	for state := it.SeekGEWithLimit(pendingKey(nil, s.queue.from(q)), limit); state == pebble.IterValid; state = it.NextWithLimit(limit) {
+		if err := ctx.Err(); err != nil {
+			return ScanStop, err
+		}
+		k, err := parsePendingKey(it.Key())
+		if err != nil {
+			return ScanStop, err
+		}
+		if (lowKey{k.Host, k.Priority}) != q {
+			break // the iterator need not heed the limit
+		}
+		if !met {
+			met = true
+			s.queue.remember(q, min(k.Enqueue, floor))
 		}
 		did, err := parseDID(it.Value())
 		if err != nil {
-			return err
+			return ScanStop, err
 		}
-		switch fn(k, did) {
-		case ScanStop:
-			return nil
-		case ScanSkipHost:
-			if k.Host == 1<<32-1 {
-				return nil
-			}
-			ok = it.SeekGE(pendingKey(nil, PendingKey{Host: k.Host + 1}))
-		default:
-			ok = it.Next()
+		if action := fn(k, did); action != ScanNext {
+			return action, nil
 		}
 	}
-	return nil
+	if it.Error() != nil {
+		return ScanStop, nil // Close gives it
+	}
+	if !met {
+		s.queue.remember(q, floor)
+	}
+	return ScanNext, nil
 }
 
 // from is the first key that may stand in a queue.
