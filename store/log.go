@@ -21,6 +21,7 @@ func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn fu
 	// deletes after, so what the tail admits stands in the snapshot.
 	snap := s.db.NewSnapshot()
 	tail := s.Tail()
+	head = max(head, tail-1) // the log may have grown and been pruned since the look at the head
 	if cursor == 0 {
 		cursor = tail
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,18 +46,14 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 			break
 		}
 	}
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := s.pruneSuperseded(ctx)
-		if err != nil {
+	// Each batch goes on behind the one before: its deleted rows pile up there.
+	for from := []byte{spaceSuperseded}; from != nil; {
+		var err error
+		if from, err = s.pruneSuperseded(ctx, from); err != nil {
 			return fmt.Errorf("prune superseded blocks: %w", err)
 		}
-		if n == 0 {
-			return nil
-		}
 	}
+	return nil
 }
 
 // pruneEntries moves the tail past up to pruneEntries entries and deletes them. The tail
@@ -97,24 +94,30 @@ func (s *Store) pruneEntries(before int64) (n int, err error) {
 }
 
 // pruneSuperseded deletes up to pruneBlocks blocks superseded below the tail, repository by
-// repository, since each counts its blocks.
-func (s *Store) pruneSuperseded(ctx context.Context) (n int, err error) {
+// repository, since each counts its blocks. next is where the rows after them begin, nil at
+// the end.
+func (s *Store) pruneSuperseded(ctx context.Context, from []byte) (next []byte, err error) {
 	rows := map[Ordinal][][]byte{}
-	err = scan(s.db, []byte{spaceSuperseded}, supersededKey(nil, s.Tail(), 0, 0), func(key, _ []byte) (bool, error) {
+	n := 0
+	err = scan(s.db, from, supersededKey(nil, s.Tail(), 0, 0), func(key, _ []byte) (bool, error) {
+		if n == pruneBlocks {
+			next = bytes.Clone(key)
+			return false, nil
+		}
 		_, o, _, err := parseSupersededKey(key)
-		rows[o] = append(rows[o], append([]byte{}, key...))
+		rows[o] = append(rows[o], bytes.Clone(key))
 		n++
-		return n < pruneBlocks, err
+		return true, err
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for o, keys := range rows {
 		if err := errors.Join(ctx.Err(), s.pruneBlocksOf(o, keys)); err != nil {
-			return n, err
+			return nil, err
 		}
 	}
-	return n, nil
+	return next, nil
 }
 
 func (s *Store) pruneBlocksOf(o Ordinal, keys [][]byte) error {
