@@ -1,0 +1,296 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// clock is a time that moves when told.
+type clock struct{ us atomic.Int64 }
+
+func newClock() *clock {
+	c := &clock{}
+	c.us.Store(1_700_000_000_000_000)
+	return c
+}
+
+func (c *clock) now() time.Time                { return time.UnixMicro(c.us.Load()) }
+func (c *clock) tick(d time.Duration)          { c.us.Add(d.Microseconds()) }
+func (c *clock) ago(d time.Duration) time.Time { return c.now().Add(-d) }
+
+// one applies a single op, a deletion when body is "".
+func one(t testing.TB, s *store.Store, did, path, body string) {
+	t.Helper()
+	op := store.Op{Path: []byte(path)}
+	if body != "" {
+		op.Record = storetest.Text(body)
+		op.CID = repo.HashCID(op.Record)
+	}
+	edit(t, s, did, func(b *store.Batch, r *store.Repo) error { return b.Apply(r, true, r.Rev, []store.Op{op}) })
+}
+
+func imported(t testing.TB, s *store.Store, did string, m storetest.Records) {
+	t.Helper()
+	newWorld().importRepo(t, s, did, m)
+	if err := s.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func prune(t testing.TB, s *store.Store, before time.Time) {
+	t.Helper()
+	if err := s.Prune(context.Background(), before); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ids are the ids of the events from cursor on, and how the page ended.
+func ids(t testing.TB, s *store.Store, cursor uint64) (out []uint64) {
+	t.Helper()
+	next, err := s.ReadLog(context.Background(), cursor, 1<<20, func(e *store.Event) error { out = append(out, e.ID); return nil })
+	if err != nil || next != s.Head()+1 {
+		t.Errorf("from %d: next %d, head %d, %v", cursor, next, s.Head(), err)
+	}
+	return out
+}
+
+// TestPruneWholeEntries: the tail only stands where an entry begins, wherever in the time of
+// an entry the limit falls.
+func TestPruneWholeEntries(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	s := storetest.Open(t, store.Options{Now: c.now})
+	m := storetest.Records{}
+	for i := range 10 {
+		m[fmt.Sprint("app.test.a/", i)] = storetest.Text(fmt.Sprint(i))
+	}
+	for i := range 3 { // ids 1-10, 11-20, 21-30
+		imported(t, s, storetest.DID(i+1), m)
+		c.tick(time.Hour)
+	}
+	for _, row := range []struct {
+		before time.Time
+		tail   uint64
+	}{
+		{c.ago(4 * time.Hour), 1},                     // nothing is that old
+		{c.ago(3 * time.Hour), 1},                     // what happened at the limit stays
+		{c.ago(3*time.Hour - 5*time.Microsecond), 11}, // between the events of the first entry: it goes whole
+		{c.ago(3*time.Hour - 10*time.Minute), 11},     // nothing more
+		{c.ago(90 * time.Minute), 21},                 // the second
+		{c.ago(5 * time.Hour), 21},                    // an earlier limit brings nothing back
+	} {
+		prune(t, s, row.before)
+		if s.Tail() != row.tail || s.Counts()["events"] != int64(31-row.tail) {
+			t.Errorf("before %v: tail %d, %d events", row.before, s.Tail(), s.Counts()["events"])
+		}
+		storetest.Check(t, s)
+		if got := ids(t, s, row.tail); len(got) != int(31-row.tail) {
+			t.Errorf("tail %d: events %v", row.tail, got)
+		}
+		if row.tail > 1 {
+			if _, err := s.ReadLog(t.Context(), row.tail-1, 1, nil); !errors.Is(err, store.ErrOutdatedCursor) {
+				t.Errorf("below tail %d: %v", row.tail, err)
+			}
+		}
+	}
+	if got := ids(t, s, 25); cmp.Diff(got, []uint64{25, 26, 27, 28, 29, 30}) != "" {
+		t.Errorf("in the middle of the entry that is left: %v", got)
+	}
+}
+
+// TestPruneManyEntries: more entries and more superseded blocks than one batch takes.
+func TestPruneManyEntries(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	s := storetest.Open(t, store.Options{Now: c.now})
+	did := storetest.DID(1)
+	imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("first")})
+	const changes = 2*store.PruneEntries + 10
+	for i := range changes {
+		one(t, s, did, "app.test.a/1", fmt.Sprint(i))
+	}
+	c.tick(time.Hour)
+	one(t, s, did, "app.test.a/1", "last")
+	if n := s.Counts()["blocks"]; n != changes+2 {
+		t.Errorf("%d blocks", n)
+	}
+	prune(t, s, c.ago(time.Minute))
+	// The block before the last is superseded by the event that is left.
+	if n := s.Counts()["blocks"]; n != 2 || s.Tail() != s.Head() {
+		t.Errorf("%d blocks; tail %d, head %d", n, s.Tail(), s.Head())
+	}
+	storetest.Check(t, s)
+}
+
+// TestPruneSuperseded: a block stays as long as an event that names it is kept.
+func TestPruneSuperseded(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	s := storetest.Open(t, store.Options{Now: c.now})
+	did := storetest.DID(1)
+	imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("same"), "app.test.a/2": storetest.Text("same"), "app.test.a/3": storetest.Text("third"), "no path": storetest.Text("hidden")})
+	steps := []struct {
+		path, body string
+		blocks     int64 // when the tail has passed the step
+	}{
+		{"app.test.a/1", "new", 6},  // the other record still holds the shared block
+		{"app.test.a/2", "", 5},     // now nothing does
+		{"app.test.a/3", "more", 4}, // one for one
+		{"no path", "", 4},          // makes no event: it goes with the next one
+		{"app.test.a/9", "x", 3},    // a new one
+	}
+	for _, st := range steps {
+		c.tick(time.Hour)
+		one(t, s, did, st.path, st.body)
+	}
+	// Blocks in all: same, third, hidden; new, more, x.
+	for i, st := range steps {
+		before := c.ago(time.Duration(len(steps)-1-i)*time.Hour - time.Minute)
+		prune(t, s, before)
+		storetest.Check(t, s)
+		if n := s.Counts()["blocks"]; n != st.blocks {
+			t.Errorf("step %d (%s): %d blocks, want %d", i, st.path, n, st.blocks)
+		}
+		for _, id := range ids(t, s, 0) {
+			if id < s.Tail() {
+				t.Errorf("event %d below the tail", id)
+			}
+		}
+	}
+	if n := s.Counts()["blocks"]; n != 3 || s.Counts()["events"] != 0 {
+		t.Errorf("in the end %d blocks, %d events", n, s.Counts()["events"])
+	}
+}
+
+// TestPruneBesideReaders: readers that follow the log, or come with any cursor, while it
+// grows and is pruned get complete data or ErrOutdatedCursor.
+func TestPruneBesideReaders(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	rng := seeded(t)
+	const repos = 4
+	for i := range repos {
+		imported(t, s, storetest.DID(i+1), storetest.Random(rng, 40))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var readers, writers sync.WaitGroup
+	read := func(cursor uint64) (uint64, error) {
+		return s.ReadLog(t.Context(), cursor, 50, func(e *store.Event) error {
+			if e.Kind == store.KindRecord && e.Action != store.Delete && repo.HashCID(e.Record) != e.CID {
+				return fmt.Errorf("event %d: body is not that of its CID", e.ID)
+			}
+			return nil
+		})
+	}
+	readers.Go(func() { // follows
+		for cursor := uint64(0); ctx.Err() == nil; {
+			next, err := read(cursor)
+			if errors.Is(err, store.ErrOutdatedCursor) {
+				next, err = 0, nil
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			cursor = next
+		}
+	})
+	readers.Go(func() { // begins at the oldest, which is never outdated
+		for ctx.Err() == nil {
+			if _, err := read(0); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	readers.Go(func() { // any cursor
+		for n := uint64(0); ctx.Err() == nil; n++ {
+			if _, err := read(max(1, s.Tail()+n%7) - min(n%3, s.Tail()-1)); err != nil && !errors.Is(err, store.ErrOutdatedCursor) && !errors.Is(err, store.ErrFutureCursor) {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range repos {
+		did := storetest.DID(i + 1)
+		writers.Go(func() {
+			for n := range 60 {
+				one(t, s, did, fmt.Sprint("app.test.a/", n%5), fmt.Sprint(n))
+			}
+		})
+	}
+	readers.Go(func() {
+		for ctx.Err() == nil {
+			prune(t, s, time.Now())
+		}
+	})
+	writers.Wait()
+	stop()
+	readers.Wait()
+}
+
+// TestHiddenEvents: the events of an account that is not active are skipped and keep their
+// ids; they are told again when it is active. Those of a wiped account are gone, and the
+// account event that says so stays.
+func TestHiddenEvents(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	a, b := storetest.DID(1), storetest.DID(2)
+	imported(t, s, a, storetest.Records{"app.test.a/1": storetest.Text("1"), "app.test.a/2": storetest.Text("2")}) // 1, 2
+	imported(t, s, b, storetest.Records{"app.test.a/1": storetest.Text("3")})                                      // 3
+	one(t, s, a, "app.test.a/3", "4")                                                                              // 4
+	status := func(did string, st store.Status) {
+		edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.Status = st; b.Account(r); return nil })
+	}
+	want := func(when string, want ...uint64) {
+		t.Helper()
+		for _, page := range []int{1, 2, 100} {
+			var got []uint64
+			for cursor := uint64(1); cursor <= s.Head(); {
+				next, err := s.ReadLog(t.Context(), cursor, page, func(e *store.Event) error { got = append(got, e.ID); return nil })
+				if err != nil || next <= cursor {
+					t.Fatalf("%s: from %d to %d, %v", when, cursor, next, err)
+				}
+				cursor = next
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("%s by %d:\n%s", when, page, d)
+			}
+		}
+		storetest.Check(t, s)
+	}
+	want("all active", 1, 2, 3, 4)
+	for _, st := range []store.Status{store.StatusTakendown, store.StatusSuspended, store.StatusDeactivated, store.StatusDeleted, store.StatusNotFound} {
+		edit(t, s, a, func(_ *store.Batch, r *store.Repo) error { r.Status = st; return nil })
+		want(st.String(), 3)
+	}
+	status(a, store.StatusDeactivated) // 5
+	want("told", 3, 5)
+	one(t, s, a, "app.test.a/4", "6") // 6: kept, and not shown
+	want("written while hidden", 3, 5)
+	status(a, store.StatusActive) // 7
+	want("active again", 1, 2, 3, 4, 5, 6, 7)
+	newWorld().wipe(t, s, b) // 8; keeps its row
+	want("wiped", 1, 2, 4, 5, 6, 7, 8)
+	edit(t, s, b, func(_ *store.Batch, r *store.Repo) error {
+		r.State, r.Status = store.StatePending, store.StatusActive
+		return nil
+	})
+	imported(t, s, b, storetest.Records{"app.test.a/7": storetest.Text("9")}) // 9
+	want("imported anew", 1, 2, 4, 5, 6, 7, 8, 9)
+	prune(t, s, time.Now().Add(time.Hour))
+	if s.Counts()["events"] != 0 || s.Counts()["blocks"] != s.Counts()["records"] {
+		t.Errorf("pruned: %v", s.Counts())
+	}
+}
