@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 
 	"cistern/store"
 )
@@ -94,13 +95,16 @@ func (s *Server) describeRepo(q query) ([]byte, error) {
 	return json.Marshal(d)
 }
 
+// multibase is the key of a did:key, as documents have it.
+func multibase(key string) string { return strings.TrimPrefix(key, "did:key:") }
+
 func document(row *store.Repo) didDocument {
 	d := didDocument{Context: []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"}, ID: row.DID}
 	if row.Handle != "" {
 		d.AlsoKnownAs = []string{"at://" + row.Handle}
 	}
 	if row.Key != "" {
-		d.VerificationMethod = []verificationMethod{{row.DID + "#atproto", "Multikey", row.DID, row.Key}}
+		d.VerificationMethod = []verificationMethod{{row.DID + "#atproto", "Multikey", row.DID, multibase(row.Key)}}
 	}
 	if row.PDS != "" {
 		d.Service = []service{{"#atproto_pds", "AtprotoPersonalDataServer", row.PDS}}

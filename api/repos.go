@@ -125,7 +125,7 @@ func (s *Server) showRow(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) item(row *store.Repo) repoItem {
 	it := repoItem{
 		DID: row.DID, Status: row.Status.String(), State: row.State.String(), Tracked: row.Tracked != store.Untracked,
-		Why: row.Tracked.String(), Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: row.Key,
+		Why: row.Tracked.String(), Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: multibase(row.Key),
 		Records: row.Records, UpdatedAt: rfc3339(row.Updated),
 	}
 	if row.Rev != "" {
