@@ -43,6 +43,10 @@ func (s *Server) admit(r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
 		return refuse("Forbidden", "origin %s is not this server", echo(strings.Join(origin, ", ")))
 	}
+	// Images and links carry no Origin, and may ask for a profile of minutes: browsers say where they stand.
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
+		return refuse("Forbidden", "a page of another site asks (%s): open this address by itself", echo(site))
+	}
 	switch {
 	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
 		return nil // probes come by any name and tell nothing

@@ -45,6 +45,10 @@ func TestAccess(t *testing.T) {
 		"foreign origin":        {open, "/repos", h{"Origin": "http://evil.example"}, 403},
 		"foreign port":          {open, "/repos", h{"Origin": "http://127.0.0.1:1"}, 403},
 		"sandboxed page":        {open, "/repos", h{"Origin": "null"}, 403},
+		"foreign image":         {open, "/debug/pprof/profile?seconds=1", h{"Sec-Fetch-Site": "cross-site"}, 403}, // no Origin
+		"neighbour's image":     {open, "/stats", h{"Sec-Fetch-Site": "same-site"}, 403},                          // another port of localhost
+		"address bar":           {open, "/stats", h{"Sec-Fetch-Site": "none"}, 200},
+		"own page":              {open, "/stats", h{"Sec-Fetch-Site": "same-origin"}, 200},
 		"pprof":                 {open, "/debug/pprof/cmdline", nil, 200},
 		"metrics":               {open, "/metrics", nil, 200},
 		"no token":              {closed, "/repos", nil, 401},

@@ -17,8 +17,9 @@
 //     key after which its list goes on), whatever was written meanwhile.
 //  5. A write that was answered with 2xx is durable, and each of its rows was changed under its lock.
 //  6. Everything an outsider can make large has a limit in limits.go.
-//  7. No web page can drive the private listener: Host must be ours, Origin must be Host, and
-//     writes must be JSON by their content type. With a token, nothing but the probes answers without it.
+//  7. No web page can drive the private listener: Host must be ours, Origin must be Host, a
+//     browser must not say that another site asks, and writes must be JSON by their content type.
+//     With a token, nothing but the probes answers without it.
 //  8. Secrets are neither logged nor answered.
 //
 // # Concurrency

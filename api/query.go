@@ -53,7 +53,7 @@ func (q query) uint64(name string) (n uint64, given bool, err error) {
 	v := q.text(name)
 	n, err = strconv.ParseUint(v, 10, 64)
 	if err != nil {
-		return 0, true, invalid("%s %s is not a whole number", name, echo(v))
+		return 0, true, invalid("%s %s is not a whole number of at most 64 bits", name, echo(v))
 	}
 	return n, true, nil
 }
