@@ -236,6 +236,35 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
+// TestShared: one large block under many keys is little to send, and much to store and to read
+// again and again. It is refused, as a first copy and as a difference.
+func TestShared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
+	dids := w.net.DIDs()
+	w.add(dids[0])
+	w.settle(dids[0])
+	w.equal(dids[0])
+	blocks := w.store.Counts()["blocks"]
+	for i, did := range dids {
+		large := append([]byte{0x5a, 0, 8, 0, 0}, make([]byte, 512<<10)...)
+		for n := range 100 {
+			path := fmt.Sprintf("app.test.same/%d", n)
+			if _, err := w.net.Account(did).Commit(simnet.Write{Path: path, Record: large}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.add(did)
+		w.settle(did)
+		if r := w.row(did); r.State != store.StateResync || r.Retry.Kind != store.Generic || (r.Ordinal == 0) != (i == 1) {
+			t.Errorf("%s: %+v", did, r)
+		}
+	}
+	if n := w.store.Counts()["blocks"]; n != blocks {
+		t.Errorf("%d blocks stored, there were %d", n, blocks)
+	}
+}
+
 // FuzzAskedWait: whatever a host asks for is clamped.
 func FuzzAskedWait(f *testing.F) {
 	for _, v := range []string{"", "0", "30", "-1", "1800000060", "99999999999999999999", "Fri, 20 Nov 2026 22:45:52 GMT", "1e9"} {
@@ -249,4 +278,25 @@ func FuzzAskedWait(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestHiddenKeys: keys that name no record are kept, but not beyond counting, since lists step over them.
+func TestHiddenKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
+	did := w.net.DIDs()[0]
+	writes := make([]simnet.Write, 100_001)
+	for i := range writes {
+		writes[i] = simnet.Write{Path: fmt.Sprintf("app.test.a/%06d=", i), Record: []byte{0xa0}}
+	}
+	for _, n := range []int{1000, len(writes)} {
+		if _, err := w.net.Account(did).Commit(writes[:n]...); err != nil {
+			t.Fatal(err)
+		}
+		w.add(did)
+		w.settle(did)
+		if r := w.row(did); (r.State == store.StateSynced) != (n == 1000) {
+			t.Errorf("%d hidden keys: %v %+v", n, r.State, r.Retry)
+		}
+	}
 }

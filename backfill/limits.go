@@ -49,6 +49,15 @@ const (
 	expandSlack = 16 << 20
 	expandRatio = 100
 
+	// shareRatio bounds how much larger than its CAR a repository may become when blocks that records
+	// share are counted for each: a block of 1 MiB under 200,000 keys fits into 15 MB and makes 200 GB.
+	// Even thousands of equal records of 500 bytes, beside 60 of tree each, stay below ten.
+	shareRatio = 16
+
+	// hiddenMax bounds the keys that are no valid collection and record key. Lists step over them,
+	// at about 1 µs each.
+	hiddenMax = 100_000
+
 	// progressBytes must arrive in each Options.IdleTimeout: at 30 s that is 2 KiB/s.
 	progressBytes = 64 << 10
 

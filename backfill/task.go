@@ -192,7 +192,26 @@ func (t *task) verify(car *repo.CAR) error {
 			return err
 		}
 	}
-	return car.Walk(c.Data, func(repo.Leaf) error { return nil })
+	return walkAll(car, c.Data)
+}
+
+// walkAll checks the tree, and that its records, each counted as often as it is named, are not out
+// of proportion to what was sent: readers are sent them so often, and a difference stores them so.
+func walkAll(car *repo.CAR, data repo.CID) error {
+	limit := expandSlack + shareRatio*car.Bytes()
+	size, hidden := int64(0), 0
+	return car.Walk(data, func(l repo.Leaf) error {
+		if size += int64(len(l.Record)); size > limit {
+			return fmt.Errorf("the records make more than %d bytes, shared blocks counted each time: %w", limit, repo.ErrInvalid)
+		}
+		if l.Valid {
+			return nil
+		}
+		if hidden++; hidden > hiddenMax {
+			return fmt.Errorf("more than %d keys are no collection and record key: %w", hiddenMax, repo.ErrInvalid)
+		}
+		return nil
+	})
 }
 
 // write stores a verified copy: whole, or what has changed.
