@@ -162,6 +162,9 @@ func (r rowState) due() int64 {
 // the same CID are nothing. Paths must be unique within a batch. r's counts change; the
 // caller writes it by PutRepo.
 func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
+	if r.Ordinal == 0 {
+		return fmt.Errorf("apply %s: it was never imported", r.DID)
+	}
 	if b.touched[r.Ordinal] {
 		return fmt.Errorf("apply %s twice in one batch: reads would not see the first", r.DID)
 	}

@@ -57,10 +57,15 @@ func (o *ordinals) lowestOpen() Ordinal {
 	return low
 }
 
-func (o *ordinals) release(first Ordinal) {
+// release ends a lease, whose row is gone. Ordinals behind next were not used: the next group
+// takes them if no other lease follows, else small groups would use ordinals up within a year.
+func (o *ordinals) release(first, next Ordinal) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.open, first)
+	if o.next == first+leaseOrdinals {
+		o.next = next
+	}
 }
 
 // slot holds the group that is being filled.
@@ -354,7 +359,7 @@ func (s *Store) finish(sl *slot, failed error) error {
 	if err == nil {
 		rows, err = g.flip()
 	}
-	s.ords.release(g.first)
+	s.ords.release(g.first, g.next)
 	g.sink.close()
 	if err != nil {
 		s.fail(err)
@@ -401,16 +406,21 @@ func (g *group) flip() (rows []Repo, err error) {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortFunc(order, func(a, b int) int { return strings.Compare(g.members[a].DID, g.members[b].DID) })
+	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(g.members[a].DID, g.members[b].DID) })
 	b := s.NewBatch()
 	rows = make([]Repo, len(g.members))
 	unlock := make([]func(), 0, len(g.members))
+	last, held := "", false // a repository may be there twice, by two attempts; one copy is held
 	for _, i := range order {
 		m := &g.members[i]
-		unlock = append(unlock, s.Lock(m.DID))
-		if rows[i], err = g.complete(b, m); err != nil {
+		if m.DID != last {
+			unlock = append(unlock, s.Lock(m.DID))
+			last, held = m.DID, false
+		}
+		if rows[i], err = g.complete(b, m, held); err != nil {
 			break
 		}
+		held = held || rows[i].Ordinal != 0
 	}
 	b.delete(ordinalKey(nil, spaceLease, g.first))
 	var wait func() error
@@ -430,13 +440,14 @@ func (g *group) flip() (rows []Repo, err error) {
 	return rows, nil
 }
 
-// complete adds one member to the flip, or deletes what was written of it.
-func (g *group) complete(b *Batch, m *member) (Repo, error) {
+// complete adds one member to the flip, or deletes what was written of it. held says that the
+// batch completes another copy of the repository already.
+func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r, err := g.s.Repo(m.DID)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Repo{}, err
 	}
-	if err != nil || r.Attempt != m.Attempt || r.Ordinal != 0 {
+	if err != nil || held || r.Attempt != m.Attempt || r.Ordinal != 0 {
 		b.deleteOrdinals(m.ordinal, m.ordinal+1)
 		return Repo{}, b.err
 	}
