@@ -1,0 +1,88 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// TestOrdinalsReturned: a group of one repository takes one ordinal, not its whole lease; a
+// trickle of small groups would use all of them up within a year. None is given twice.
+func TestOrdinalsReturned(t *testing.T) {
+	t.Parallel()
+	o := store.Options{FS: vfs.NewMem(), Dir: "db", GroupAge: time.Hour}
+	s, err := store.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld()
+	n, last := 0, store.Ordinal(0)
+	group := func(want store.Ordinal) {
+		t.Helper()
+		n++
+		did := storetest.DID(n)
+		w.importRepo(t, s, did, storetest.Records{"app.test.a/1": storetest.Text(did)})
+		if err := s.FlushImports(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Repo(did)
+		if err != nil || r.Ordinal != want {
+			t.Errorf("group %d: ordinal %d, want %d, %v", n, r.Ordinal, want, err)
+		}
+		last = r.Ordinal
+	}
+	for i := range store.Ordinal(5) {
+		group(i + 1)
+	}
+	// Whoever opens the store next does not know what of the last lease was used.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = store.Open(o); err != nil {
+		t.Fatal(err)
+	}
+	group(last + store.LeaseOrdinals)
+	group(last + 1)
+	storetest.Check(t, s)
+	w.equal(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOrdinalsOfTwoLeases: while a later lease is open, an earlier one keeps what it did not use.
+func TestOrdinalsOfTwoLeases(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{GroupAge: time.Hour})
+	w := newWorld()
+	one := func(n int) storetest.Records {
+		return storetest.Records{"app.test.a/1": storetest.Text(storetest.DID(n))}
+	}
+	im := one(1).Import(add(t, s, storetest.DID(1)), w.rev())
+	im.Done = func(store.Repo, error) {}
+	walk := im.Walk
+	im.Walk = func(fn func(repo.Leaf) error) error { // the first slot is in use, so the second opens
+		w.importRepo(t, s, storetest.DID(2), one(2))
+		return walk(fn)
+	}
+	if err := s.Import(t.Context(), im); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+	w.importRepo(t, s, storetest.DID(3), one(3))
+	if err := s.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []store.Ordinal{1, store.LeaseOrdinals + 1, store.LeaseOrdinals + 2} {
+		if r, err := s.Repo(storetest.DID(n + 1)); err != nil || r.Ordinal != want {
+			t.Errorf("repository %d: ordinal %d, want %d, %v", n+1, r.Ordinal, want, err)
+		}
+	}
+}
