@@ -97,6 +97,8 @@ func (d *difference) add(ctx context.Context, path []byte, cid repo.CID, record 
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
 	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
 		if len(d.ops) > 0 {
+			// First, for readers pass over the events of accounts that are hidden when they come by.
+			activate(b, row)
 			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {
 				return err
 			}

@@ -212,12 +212,17 @@ func (t *task) complete(b *store.Batch, row *store.Repo) {
 		row.State = store.StatePending
 		row.Attempt++
 	}
+	activate(b, row)
+	if held && moved {
+		b.Identity(row)
+	}
+}
+
+// activate says that an account is shown again, if it was not.
+func activate(b *store.Batch, row *store.Repo) {
 	if row.Status != store.StatusActive {
 		row.Status = store.StatusActive
 		b.Account(row)
-	}
-	if held && moved {
-		b.Identity(row)
 	}
 }
 

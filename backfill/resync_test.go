@@ -249,6 +249,45 @@ func TestGone(t *testing.T) {
 	w.equal(lost)
 }
 
+// TestReturn: a reader at the tip is given every change of an account that was hidden and returns
+// with more of them than one batch takes.
+func TestReturn(t *testing.T) {
+	t.Parallel()
+	var w *world
+	var did string
+	var got []string
+	cursor := uint64(0)
+	w = newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, store: store.Options{Step: func(step string) {
+		if step != "synced" || cursor == 0 {
+			return
+		}
+		got = append(got, w.events(did, cursor)...)
+		cursor = w.store.Head() + 1
+	}}})
+	did = w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	a.SetStatus(simnet.Deactivated)
+	w.add(did)
+	w.settle(did)
+	before := a.Truth().Records
+	w.rewrite(a, rand.New(rand.NewPCG(1, 2)), 0)
+	a.SetStatus(simnet.Active)
+	cursor = w.store.Head() + 1
+	w.add(did)
+	w.settle(did)
+	w.stop()
+	if len(got) == 0 || got[0] != "account active" {
+		t.Fatalf("the first of %d events is not that the account is active", len(got))
+	}
+	got = got[1:]
+	slices.Sort(got)
+	if want := changes(before, a.Truth().Records); !slices.Equal(got, want) {
+		t.Errorf("%d events, want %d", len(got), len(want))
+	}
+}
+
 // accounts lists the account events of a DID.
 func (w *world) accounts(did string, from uint64) []string {
 	return slices.DeleteFunc(w.events(did, from), func(e string) bool { return e[0] != 'a' })
