@@ -373,6 +373,7 @@ func TestFaultInFlush(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestFaultChild$", "-test.v")
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // prints where it hangs
 		cmd.Env = append(os.Environ(), faultDir+"="+dir, fmt.Sprint(faultAt, "=", at))
 		out, err := cmd.CombinedOutput()
 		if ctx.Err() != nil {

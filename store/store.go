@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -31,7 +30,9 @@ type Store struct {
 	failOnce sync.Once
 	failed   chan struct{} // closed when the store can no longer be written
 	failure  error         // set before failed is closed
-	broken   atomic.Bool   // set after failure: the engine may hold its locks for ever
+
+	breakOnce sync.Once
+	broken    chan struct{} // closed after failed: the engine may hold its locks for ever
 
 	closeOnce sync.Once
 	closeErr  error
@@ -49,7 +50,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, codec: c, failed: make(chan struct{})}
+	s := &Store{opts: o, codec: c, failed: make(chan struct{}), broken: make(chan struct{})}
 	s.locks.held = map[string]*didLock{}
 	s.engine = pebbleOptions(o, s.breakDown)
 	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
@@ -80,7 +81,8 @@ func (s *Store) load() error {
 }
 
 // Run flips import groups that have reached their age and prunes the log, until ctx ends
-// or the store fails. Groups still open when ctx ends are flipped before it returns.
+// or the store fails. Groups still open when ctx ends are flipped before it returns. When
+// the engine broke, it returns without what may wait in there for ever: the process should end.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -95,7 +97,15 @@ func (s *Store) Run(ctx context.Context) error {
 	if s.opts.Retention > 0 {
 		g.Go(func() error { return s.runPrune(ctx) })
 	}
-	return g.Wait()
+	var all errgroup.Group
+	ended := make(chan struct{})
+	all.Go(func() error { defer close(ended); return g.Wait() })
+	select {
+	case <-ended:
+		return all.Wait()
+	case <-s.broken:
+		return s.failure
+	}
 }
 
 // Close closes the store. What was not committed is lost; what was is not. Idempotent. An
@@ -103,11 +113,12 @@ func (s *Store) Run(ctx context.Context) error {
 // end, and opening the store recovers what was durable.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		if s.broken.Load() {
+		select {
+		case <-s.broken:
 			s.closeErr = fmt.Errorf("not closed: %w", s.failure)
-			return
+		default:
+			s.closeErr = s.db.Close()
 		}
-		s.closeErr = s.db.Close()
 	})
 	return s.closeErr
 }
@@ -123,7 +134,7 @@ func (s *Store) fail(err error) {
 // breakDown is fail for what makes the engine itself unfit for any use, closing included.
 func (s *Store) breakDown(err error) {
 	s.fail(err)
-	s.broken.Store(true)
+	s.breakOnce.Do(func() { close(s.broken) })
 }
 
 // usable is the failure once there was one.
