@@ -31,11 +31,11 @@ type Import struct {
 	// now fails the store's group and every repository in it.
 	Walk func(fn func(repo.Leaf) error) error
 	// Complete sets what the row must say from the flip on (state, rev, data, commit,
-	// identity). It gets the row as it stands, under its lock; ordinal and counts are the
-	// store's to set. Events the completion wants besides the import's go into b.
+	// identity). It gets the row as it stands, under its lock, and takes no other; ordinal and
+	// counts are the store's to set. Events the completion wants besides the import's go into b.
 	Complete func(b *Batch, r *Repo)
 	// Done is called once: with nil when the copy is durable and visible, with ErrStale when
-	// it was dropped, else with the failure.
+	// it was dropped, else with the failure. It must return soon and not import.
 	Done func(r Repo, err error)
 }
 
@@ -120,7 +120,8 @@ func (s *Store) openSlots() error {
 
 // Import appends a first copy to an import group and returns; im.Walk is not used after.
 // Its Done is called when the group is flipped, by size, by age (Run) or by FlushImports.
-// An error means that the store can no longer be written; Done is called with it too.
+// An error means that the store can no longer be written, or that ctx ended; Done is called
+// with it too. The caller holds no lock of a repository: the flip takes them.
 func (s *Store) Import(ctx context.Context, im Import) error {
 	if err := errors.Join(ctx.Err(), s.usable()); err != nil {
 		im.Done(Repo{}, err)

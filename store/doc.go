@@ -1,0 +1,55 @@
+// Package store keeps everything that Cistern has on disk.
+//
+// # Purpose
+//
+// It holds verified copies of repositories, the ordered log of what happened to them, and the
+// state of the work on them, so that each change is there as a whole or not at all.
+//
+// # Invariants
+//
+//  1. A change is one Batch: its rows, index rows, queue rows, counters, source cursor and
+//     events become durable together. Nothing else writes rows that anything names.
+//  2. Ids of events rise in the order of visibility, without a gap, and are given as part of
+//     committing. What is published (Head) is durable; a published id never stands for another
+//     event. Times rise with ids, by at least a microsecond each.
+//  3. Every counter equals what the rows make of it, at each point in time. Check recomputes
+//     them, and every row that derives from another.
+//  4. Rows of an import stand under an ordinal that a lease covers until the flip, and no row
+//     outside the lease names them. Opening the store deletes what open leases cover.
+//  5. An ordinal is given once. Blocks of an ordinal are numbered upwards and never rewritten;
+//     no ref row means one reference; a block without references has a superseded row, and
+//     goes when the tail has passed the event that superseded it.
+//  6. Every event from the tail on that is shown has its body, unless its repository was wiped.
+//  7. A repository's row says what queue rows exist: one pending row while it is pending, one
+//     retry row while it waits for a time. Enqueue ids are fresh, so the front of a queue only
+//     moves forward.
+//  8. No table reaches over two keyspaces, so imports land at the bottom level.
+//  9. After the first failed write (of the log, a table, the manifest, a flush or a
+//     compaction) nothing is written any more: every write gives the failure, and Run ends
+//     with it. Then the process should end; opening the store again recovers all that was durable.
+//
+// # Concurrency
+//
+// Methods of Store may be called from any goroutine. A Batch belongs to one. Lock(did) gives
+// the right to write a repository's rows: read the row under it, commit, unlock, then wait;
+// who takes several takes them in order of DID. The sequencer's mutex is held only to give
+// ids and hand the batch to the engine. Import must be called without a lock of Lock, and its
+// callbacks must neither lock nor import: the flip calls Complete with the members' locks
+// held, and Done with its slot held. Run owns the goroutines that flip groups by age and
+// prune; there are no others but Pebble's.
+//
+// # Files
+//
+//	store.go   Open, Run, Close            keys.go      the schema: every key
+//	options.go Options                     values.go    encodings of rows, listings
+//	engine.go  Pebble's options, failures  format.go    format version, epoch
+//	batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
+//	repo.go    the row of a repository     count.go     counters and gauges
+//	import.go  import groups and the flip  sink.go      tables or batches of a group
+//	log.go     ReadLog                     event.go     Event
+//	record.go  records and their bodies    list.go      lists of repositories, sizes
+//	pending.go queues of work, retries     host.go      ids of hosts
+//	prune.go   retention                   check.go     Check
+//	lock.go    a lock for each DID         errors.go    error classes
+//	metrics.go what is measured
+package store
