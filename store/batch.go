@@ -165,6 +165,9 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	if r.Ordinal == 0 {
 		return fmt.Errorf("apply %s: it was never imported", r.DID)
 	}
+	if len(ops) > entryOpsMax {
+		return fmt.Errorf("apply %s: %d ops are more than %d", r.DID, len(ops), entryOpsMax)
+	}
 	if b.touched[r.Ordinal] {
 		return fmt.Errorf("apply %s twice in one batch: reads would not see the first", r.DID)
 	}

@@ -88,6 +88,7 @@ const (
 
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries
+	EntryOpsMax   = entryOpsMax
 )
 
 // The values.

@@ -127,6 +127,22 @@ func TestImportCancelled(t *testing.T) {
 	}
 }
 
+// TestApplyTooMuch: what could not be read back is not written.
+func TestApplyTooMuch(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	imported(t, s, storetest.DID(1), storetest.Records{})
+	r, err := s.Repo(storetest.DID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBatch()
+	defer b.Discard()
+	if err := b.Apply(&r, true, storetest.Rev(1), make([]store.Op, store.EntryOpsMax+1)); err == nil {
+		t.Error("applied")
+	}
+}
+
 // TestApplyWithoutOrdinal: a repository that was never imported has no place for records.
 func TestApplyWithoutOrdinal(t *testing.T) {
 	t.Parallel()

@@ -203,12 +203,23 @@ func TestListRecordsPages(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestListRecordsNothing: collections that hold nothing, and whatever cursor a client sends.
+func TestListRecordsNothing(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	imported(t, s, storetest.DID(1), storetest.Random(seeded(t), 50))
+	r, err := s.Repo(storetest.DID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []string{"app.test.none", "app.test", ""} {
 		if page, err := s.ListRecords(&r, c, "", 10, false); err != nil || len(page) > 0 {
 			t.Errorf("collection %q: %v, %v", c, page, err)
 		}
 	}
-	for _, cursor := range []string{"\x00", "\xff", "!"} { // whatever a client sends
+	for _, cursor := range []string{"\x00", "\xff", "!"} {
 		for _, reverse := range []bool{true, false} {
 			if _, err := s.ListRecords(&r, "app.test.c1", cursor, 10, reverse); err != nil {
 				t.Errorf("cursor %q: %v", cursor, err)

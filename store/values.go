@@ -25,7 +25,7 @@ func newCodec() (codec, error) {
 		return codec{}, err
 	}
 	// What the encoder lets through has to be readable: it does not look at text.
-	dec, err := cbor.DecOptions{MaxArrayElements: 1 << 20, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	dec, err := cbor.DecOptions{MaxArrayElements: entryOpsMax, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
 	return codec{enc: enc, dec: dec}, err
 }
 
@@ -102,6 +102,10 @@ type entryV1 struct {
 	Handle  string    `cbor:"10,keyasint,omitempty"`
 	PDS     string    `cbor:"11,keyasint,omitempty"`
 }
+
+// entryOpsMax bounds the ops of one entry, and so of one Apply: the decoder refuses more. A
+// million ops are some 50 MB, far beyond what one batch should hold.
+const entryOpsMax = 1 << 20
 
 // entryOp is one record operation. Its CID is the hash of the block, so it is not kept.
 type entryOp struct {
