@@ -7,10 +7,16 @@ import (
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 )
 
 // StreamHandler serves /stream from a log.
 func StreamHandler(log Log, o Options) http.Handler {
+	return StreamHandlerHolding(log, o, heldBytesMax)
+}
+
+// StreamHandlerHolding is StreamHandler whose subscribers hold at most so many bytes of long pages.
+func StreamHandlerHolding(log Log, o Options, bytes int64) http.Handler {
 	o = o.withDefaults()
 	m, err := newMetrics(prometheus.NewRegistry())
 	if err != nil {
@@ -18,6 +24,7 @@ func StreamHandler(log Log, o Options) http.Handler {
 	}
 	s := &Server{opts: o, metrics: m, fatal: make(chan error, 1)}
 	s.streams = newStreams(o, log, "epoch1", m, s.watch)
+	s.streams.held, s.streams.heldMax = semaphore.NewWeighted(bytes), bytes
 	return s.untimed("stream", s.streams.serve)
 }
 

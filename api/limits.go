@@ -7,18 +7,23 @@ const (
 	// connsMax bounds open connections of each listener: 4,096 × about 12 KiB of buffers and
 	// stacks is 48 MiB.
 	connsMax = 4096
-	// queriesMax bounds queries computed at a time. The worst holds pageBytesMax of JSON and
-	// pageStep records of 1 MiB, 32 × 33 MiB = 1 GiB; the usual page is 50 KiB.
+	// A record of 1 MiB can become 14 MiB of JSON: {"$bytes":""}, for each byte.
+
+	// queriesMax bounds queries computed at a time, each of weight 1 unless it lists. The worst
+	// holds one of these, and half of it on growing, 32 × 25 MiB = 800 MiB; the usual is 1 KiB.
 	queriesMax = 32
+	// listWeight is that of a list. The worst holds pageStep records of 1 MiB and, twice on growing,
+	// pageBytesMax and one record of JSON, 8 × 69 MiB = 550 MiB; the usual page is 50 KiB.
+	listWeight = 4
 	// largeAnswer is the size from which answers that clients have not read yet share
 	// largeBytesMax; smaller ones are bounded by 4,096 connections × 64 KiB = 256 MiB.
 	largeAnswer   = 64 << 10
 	largeBytesMax = 128 << 20
 	// queryWait is how long a query waits for its turn before it is sent away.
 	queryWait = 2 * time.Second
-	// pageBytesMax ends a page of listRecords early: limit 100 × 1 MiB would be 100 MiB.
+	// pageBytesMax ends a page of listRecords early: limit 100 × 14 MiB would be 1.4 GiB.
 	pageBytesMax = 8 << 20
-	// pageStep is how many records listRecords reads at a time between looks at pageBytesMax.
+	// pageStep is how many records listRecords reads at a time.
 	pageStep = 25
 
 	// headerBytesMax bounds request headers; browsers send 1 to 2 KiB.
@@ -45,6 +50,12 @@ const (
 	didBytesMax = 2048
 	// echoCharsMax bounds how much of a bad value an error repeats.
 	echoCharsMax = 80
+
+	// encodersMax bounds pages of events encoded at a time, 16 × 32 MiB = 512 MiB at worst.
+	encodersMax = 16
+	// heldBytesMax bounds the long pages that subscribers have not taken yet. Those of at most twice
+	// PageBytes are bounded by SubscribersMax, 1,000 × 256 KiB = 256 MiB.
+	heldBytesMax = 256 << 20
 
 	// inboundBytesMax bounds a WebSocket message from a client, who has nothing to say but
 	// control frames, which have this limit by themselves.

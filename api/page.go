@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"cistern/store"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Log is what streams read. Its methods may be called by any goroutine.
@@ -44,6 +46,7 @@ type pages struct {
 	pageBytes int
 	pageIDs   int
 	bytesMax  int
+	encoders  *semaphore.Weighted // one for each page being encoded
 	metrics   *metrics
 
 	mu     sync.Mutex
@@ -134,6 +137,10 @@ func (p *pages) drop(now time.Time) {
 
 // encode fills pg with the events from id cursor on.
 func (p *pages) encode(ctx context.Context, cursor uint64, pg *page) error {
+	if err := p.encoders.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer p.encoders.Release(1)
 	e := encoder{out: make([]byte, 0, p.pageBytes+p.pageBytes/8)}
 	full := uint64(0)
 	next, err := p.log.ReadLog(ctx, cursor, p.pageIDs, func(ev *store.Event) error {

@@ -1,8 +1,10 @@
 package api_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,5 +89,43 @@ func TestListReposPaging(t *testing.T) {
 	}
 	if len(got) != want+1 || got[0] != storetest.DID(1000) || got[want] != storetest.DID(5) {
 		t.Errorf("got %d: %q", len(got), got)
+	}
+}
+
+// blownUp is a record that takes fourteen times its size as JSON: nothing but empty byte strings.
+func blownUp(size int) []byte {
+	head := []byte{0xa1, 0x61, 'a', 0x9a, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
+	return append(head, bytes.Repeat([]byte{0x40}, size)...)
+}
+
+// A page ends with the record that makes it long, however much the records grow on their way to
+// JSON, and the next goes on behind that.
+func TestListRecordsPageBytes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	const size, n = 400_000, 6 // 5.6 MB of JSON
+	m := storetest.Records{}
+	for i := range n {
+		m[fmt.Sprintf("app.test.a/%d", i)] = blownUp(size + i)
+	}
+	w.hold(t, alice, m)
+	q := url.Values{"repo": {alice}, "collection": {"app.test.a"}, "limit": {"5"}, "reverse": {"true"}}
+	uri := regexp.MustCompile(`"uri":"at://[^"]*/app.test.a/(.)"`)
+	got, pages := "", 0
+	for cursor := "start"; cursor != ""; pages++ {
+		var text string
+		call(t, "GET", w.public.URL+"/xrpc/com.atproto.repo.listRecords?"+q.Encode(), "", nil, &text)
+		if len(text) > 8<<20+15*size {
+			t.Errorf("a page of %d bytes", len(text))
+		}
+		for _, match := range uri.FindAllStringSubmatch(text, -1) {
+			got += match[1]
+		}
+		_, cursor, _ = strings.Cut(text[len(text)-min(len(text), 40):], `],"cursor":"`)
+		cursor = strings.TrimSuffix(cursor, `"}`)
+		q.Set("cursor", cursor)
+	}
+	if got != "012345" || pages < 3 {
+		t.Errorf("%d pages with %s", pages, got)
 	}
 }

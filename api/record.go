@@ -100,8 +100,13 @@ func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit in
 		if err != nil {
 			return nil, err
 		}
+		more = len(records) == step
 		for i := range records {
 			mark := len(out)
+			if mark >= pageBytesMax {
+				more = true
+				break
+			}
 			if mark > start {
 				out = append(out, ',')
 			}
@@ -112,7 +117,6 @@ func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit in
 			cursor = records[i].Rkey
 		}
 		limit -= step
-		more = len(records) == step
 	}
 	out = append(out, ']')
 	if more {

@@ -123,7 +123,7 @@ type Server struct {
 	metrics *metrics
 	streams *streams
 	sizes   sizes
-	queries *semaphore.Weighted // one for each query
+	queries *semaphore.Weighted // the weight of each query
 	large   *semaphore.Weighted // one for each byte of a long answer
 	fatal   chan error          // why Serve must end
 }
@@ -146,9 +146,10 @@ func New(o Options) (*Server, error) {
 }
 
 func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error)) *streams {
-	p := &pages{log: log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes, metrics: m, byID: map[uint64]*page{}}
+	p := &pages{log: log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes, metrics: m,
+		encoders: semaphore.NewWeighted(encodersMax), byID: map[uint64]*page{}}
 	return &streams{log: log, epoch: epoch, pages: p, slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
-		max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
+		held: semaphore.NewWeighted(heldBytesMax), heldMax: heldBytesMax, max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
 }
 
 // Public is the read side.

@@ -24,6 +24,8 @@ type streams struct {
 	epoch        string
 	pages        *pages
 	slots        *semaphore.Weighted // one for each subscriber
+	held         *semaphore.Weighted // one for each byte of a long page that is being sent
+	heldMax      int64
 	max          int64
 	writeTimeout time.Duration
 	logger       *slog.Logger
@@ -168,27 +170,63 @@ func (u *subscriber) follow(ctx context.Context, cursor uint64) error {
 	close(now)
 	for {
 		changed := u.log.Changed() // before the look, so that no change falls in between
-		pg, err := u.pages.read(ctx, cursor)
+		next, err := u.forward(ctx, cursor)
 		if err != nil {
 			return err
 		}
-		if len(pg.frames) > 0 {
-			if err := u.send(ctx, pg.frames); err != nil {
-				return err
-			}
-			u.alive()
-			u.metrics.events.Add(float64(pg.events))
-			u.metrics.bytes.Add(float64(len(pg.frames)))
-		}
 		more := changed
-		if pg.next != cursor {
+		if next != cursor {
 			more = now
 		}
-		cursor = pg.next
+		cursor = next
 		if err := u.attend(ctx, more, pings.C); err != nil {
 			return err
 		}
 	}
+}
+
+// forward sends the page at cursor, if there is one, and gives the id to go on from.
+func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, err error) {
+	pg, held, err := u.take(ctx, cursor)
+	defer u.held.Release(held)
+	if err != nil || len(pg.frames) == 0 {
+		return pg.next, err
+	}
+	if err := u.send(ctx, pg.frames); err != nil {
+		return 0, err
+	}
+	u.alive()
+	u.metrics.events.Add(float64(pg.events))
+	u.metrics.bytes.Add(float64(len(pg.frames)))
+	return pg.next, nil
+}
+
+// take reads the page at cursor. A long one has its bytes reserved; where there is no room it is
+// read again when there is, so that waiting costs no memory.
+func (u *subscriber) take(ctx context.Context, cursor uint64) (pg *page, held int64, err error) {
+	for {
+		pg, err := u.pages.read(ctx, cursor)
+		if err != nil {
+			return &page{}, held, err
+		}
+		n := u.long(pg)
+		if n <= held || held == 0 && u.held.TryAcquire(n) {
+			return pg, max(n, held), nil
+		}
+		u.held.Release(held)
+		if err := u.held.Acquire(ctx, n); err != nil {
+			return &page{}, 0, err
+		}
+		held = n
+	}
+}
+
+// long is how many bytes of pg are to be reserved: none of a usual page.
+func (s *streams) long(pg *page) int64 {
+	if cap(pg.frames) <= 2*s.pages.pageBytes {
+		return 0
+	}
+	return min(int64(cap(pg.frames)), s.heldMax)
 }
 
 // attend answers pings and sends ours, and returns when the log has more.

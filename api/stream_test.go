@@ -282,6 +282,26 @@ func TestStreamSlowConsumer(t *testing.T) {
 	ends(t, ws, websocket.ClosePolicyViolation)
 }
 
+// Long pages that nobody takes cost only so much memory: others wait for theirs, and get them all.
+func TestStreamHoldsLongPages(t *testing.T) {
+	t.Parallel()
+	const slowFor, n = time.Second, 20
+	events := posts(n)
+	for i := range events {
+		events[i].Record = blownUp(70_000) // 980 KB of JSON, 20 MB in all: more than the kernel buffers
+	}
+	srv := httptest.NewServer(api.StreamHandlerHolding(newFakeLog(events...), api.Options{WriteTimeout: slowFor, PageBytes: 1000}, 1<<20))
+	t.Cleanup(srv.Close)
+	slow := follow(t, srv.URL, "?cursor=1")
+	<-time.After(slowFor / 4)
+	start := time.Now()
+	wantIDs(t, follow(t, srv.URL, "?cursor=2"), 2, n)
+	if took := time.Since(start); took < slowFor/4 {
+		t.Errorf("all pages came within %s beside one that is held", took)
+	}
+	wantIDs(t, slow, 1, 3)
+}
+
 // Subscribers at the same place share the work of encoding.
 func TestStreamShares(t *testing.T) {
 	t.Parallel()

@@ -8,16 +8,19 @@ import (
 )
 
 // xrpcMethod is one query.
-type xrpcMethod func(q query) (body []byte, err error)
+type xrpcMethod struct {
+	answer func(q query) (body []byte, err error)
+	weight int64 // of queriesMax
+}
 
 func (s *Server) xrpcMethods() map[string]xrpcMethod {
 	return map[string]xrpcMethod{
-		"com.atproto.repo.describeRepo":    s.describeRepo,
-		"com.atproto.repo.getRecord":       s.getRecord,
-		"com.atproto.repo.listRecords":     s.listRecords,
-		"com.atproto.sync.getLatestCommit": s.getLatestCommit,
-		"com.atproto.sync.getRepoStatus":   s.getRepoStatus,
-		"com.atproto.sync.listRepos":       s.listRepos,
+		"com.atproto.repo.describeRepo":    {s.describeRepo, listWeight},
+		"com.atproto.repo.getRecord":       {s.getRecord, 1},
+		"com.atproto.repo.listRecords":     {s.listRecords, listWeight},
+		"com.atproto.sync.getLatestCommit": {s.getLatestCommit, 1},
+		"com.atproto.sync.getRepoStatus":   {s.getRepoStatus, 1},
+		"com.atproto.sync.listRepos":       {s.listRepos, 1},
 	}
 }
 
@@ -71,9 +74,9 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, method xrpcMethod
 func (s *Server) compute(ctx context.Context, q query, method xrpcMethod) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	if err := s.queries.Acquire(ctx, 1); err != nil {
+	if err := s.queries.Acquire(ctx, method.weight); err != nil {
 		return nil, refuse("Unavailable", "too many queries at a time")
 	}
-	defer s.queries.Release(1)
-	return method(q)
+	defer s.queries.Release(method.weight)
+	return method.answer(q)
 }
