@@ -74,10 +74,12 @@ func (r *Runner) seat(t *task) seat {
 	now := r.opts.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.resolving--
-	t.looking = false
-	if t.ident.DID != "" {
-		r.hosts[0].succeeded()
+	if t.looking {
+		t.looking = false
+		r.resolving--
+		if t.ident.DID != "" {
+			r.hosts[0].succeeded()
+		}
 	}
 	h := r.hostOf(t.hostID)
 	switch {

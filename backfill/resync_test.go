@@ -1,16 +1,21 @@
 package backfill_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cistern/backfill"
+	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // changes are the events that lead from one set of records to another.
@@ -163,6 +168,59 @@ func TestMigration(t *testing.T) {
 	r := w.row(did)
 	if name, err := w.store.HostName(r.Pending.Host); err != nil || "http://"+name != w.net.Host(1).URL() {
 		t.Errorf("its next place in the queue is at %q, %v", name, err)
+	}
+}
+
+// turning is a directory that names another host after each Purge.
+type turning struct {
+	backfill.Directory
+	hosts  []string
+	purges atomic.Int64
+}
+
+func (d *turning) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	id, err := d.Directory.Resolve(ctx, did)
+	id.PDS = d.hosts[d.purges.Load()%int64(len(d.hosts))]
+	return id, err
+}
+
+func (d *turning) Purge(string) { d.purges.Add(1) }
+
+// TestTurningDocument: a document that names another host whenever it is read does not keep us
+// moving the repository about. One reading, one attempt; and then it waits as any other.
+func TestTurningDocument(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	w.stop()
+	d := &turning{Directory: w.dir, hosts: []string{w.net.Host(0).URL(), w.net.Host(1).URL()}}
+	r, err := backfill.New(backfill.Options{Store: w.store, Directory: d, AllowPrivate: true, Now: w.clock.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run = r
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error { return r.Run(ctx) })
+	defer func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+		if _, taken := backfill.Permits(r); taken != 0 {
+			t.Errorf("%d permits are taken after the end", taken)
+		}
+	}()
+	for range 6 {
+		before := d.purges.Load()
+		w.add(did)
+		time.Sleep(100 * time.Millisecond)
+		if n := d.purges.Load() - before; n > 1 {
+			t.Fatalf("the document was read %d times for one attempt", n)
+		}
+		w.settle(did)
 	}
 }
 

@@ -91,7 +91,7 @@ func (t *task) seekHost(ctx context.Context) error {
 	return err
 }
 
-// checkHost resolves a repository from a host's queue, and moves it when it lives elsewhere now.
+// checkHost resolves a repository from a host's queue, and goes on elsewhere when it lives there now.
 func (t *task) checkHost(ctx context.Context) error {
 	if err := t.identify(ctx); err != nil {
 		return err
@@ -102,9 +102,17 @@ func (t *task) checkHost(ctx context.Context) error {
 	}
 	t.hostID = id
 	if id != t.host.id {
-		return t.move()
+		return t.follow()
 	}
 	return nil
+}
+
+// follow finds a seat at the host that the document names now. The document is not read again
+// before that host was asked, else one that names another host each time would keep us moving.
+func (t *task) follow() error {
+	t.r.release(t, true)
+	_, err := t.place(hostOfURL(t.ident.PDS))
+	return err
 }
 
 // copy fetches, verifies and stores. A document that was only remembered is read again before
@@ -125,7 +133,9 @@ func (t *task) copy(ctx context.Context) error {
 		}
 		t.hostID = id
 		if id != t.host.id {
-			return t.move()
+			if err := t.follow(); err != nil || t.left {
+				return err
+			}
 		}
 	} else if t.ident.Key == old.Key {
 		return err
