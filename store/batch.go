@@ -23,6 +23,7 @@ type Batch struct {
 	refs       map[numbered]int64 // refs written by this batch, which reads of the store do not see
 	touched    map[Ordinal]bool   // repositories that Apply has seen
 	enqueued   []uint64           // enqueue ids to settle
+	due        int64              // earliest retry added, or noDue
 	key        []byte
 	err        error
 }
@@ -53,7 +54,7 @@ type Op struct {
 
 // NewBatch starts an empty batch. It must be committed or discarded.
 func (s *Store) NewBatch() *Batch {
-	return &Batch{s: s, b: s.db.NewBatch(), key: make([]byte, 0, 64)}
+	return &Batch{s: s, b: s.db.NewBatch(), key: make([]byte, 0, 64), due: noDue}
 }
 
 // Discard drops a batch that is not to be committed.
@@ -115,6 +116,7 @@ func (b *Batch) PutRepo(r *Repo) {
 	}
 	if now.due() != 0 && old.due() != now.due() {
 		b.set(retryKey(b.key[:0], now.due(), r.DID), nil)
+		b.due = min(b.due, now.due())
 	}
 	if old.ordinal != 0 && old.ordinal != now.ordinal {
 		b.delete(ordinalKey(b.key[:0], spaceOwner, old.ordinal))

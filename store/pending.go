@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -12,6 +11,9 @@ import (
 // enqueueLease is how many enqueue ids are reserved at a time, so that an id is never used
 // twice although handing one out writes nothing.
 const enqueueLease = 1 << 20
+
+// lowMax bounds the fronts remembered, of about 40 bytes each: those of 32,768 hosts are 5 MiB.
+const lowMax = 128 << 10
 
 type enqueuer struct {
 	mu    sync.Mutex
@@ -175,23 +177,8 @@ func (q *enqueuer) from(k lowKey) PendingKey {
 func (q *enqueuer) remember(k lowKey, id uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if len(q.low) >= lowMax {
+		clear(q.low)
+	}
 	q.low[k] = id
-}
-
-// DueRetries gives up to limit DIDs whose Retry.Next is now or earlier, in due order, and
-// the time of the first that is due later (zero when none waits).
-func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.Time, err error) {
-	err = scan(s.db, []byte{spaceRetry}, spaceEnd(spaceRetry), func(key, _ []byte) (bool, error) {
-		due, did, err := parseRetryKey(key)
-		if err != nil {
-			return false, err
-		}
-		if due > now.Unix() || len(dids) == limit {
-			next = time.Unix(due, 0)
-			return false, nil
-		}
-		dids = append(dids, did)
-		return true, nil
-	})
-	return dids, next, err
 }

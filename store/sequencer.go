@@ -76,6 +76,9 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 		s.fail(err) // ids were handed out and did not reach the log
 		return nil, s.failure
 	}
+	if b.due != noDue {
+		s.retries.added(b.due)
+	}
 	s.opts.Step("applied")
 	return func() error {
 		if err := b.b.SyncWait(); err != nil {

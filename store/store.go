@@ -24,6 +24,7 @@ type Store struct {
 	slots   []*slot
 	ords    ordinals
 	queue   enqueuer
+	retries retries
 	epoch   string
 	metrics *metrics
 

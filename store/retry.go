@@ -1,0 +1,67 @@
+package store
+
+import (
+	"encoding/binary"
+	"math"
+	"sync"
+	"time"
+)
+
+// noDue stands for no retry.
+const noDue int64 = math.MaxInt64
+
+// retries remembers where the retry index begins: the rows of what was due pile up, deleted,
+// in front of it, and a scan must not step over them.
+type retries struct {
+	mu   sync.Mutex
+	low  int64  // mu guards: no row is due earlier
+	adds uint64 // mu guards: batches applied that added rows
+}
+
+// added notes rows that stand now, none of them due before due.
+func (q *retries) added(due int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.adds++
+	q.low = min(q.low, due)
+}
+
+func (q *retries) front() (low int64, adds uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.low, q.adds
+}
+
+// remember notes the first row that a scan found, unless rows were added that it may not have seen.
+func (q *retries) remember(low int64, adds uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.adds == adds {
+		q.low = low
+	}
+}
+
+// DueRetries gives up to limit DIDs whose Retry.Next is now or earlier, in due order, and
+// the time of the first that is due later (zero when none waits).
+func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.Time, err error) {
+	low, adds := s.retries.front()
+	first := noDue
+	lower := binary.BigEndian.AppendUint64([]byte{spaceRetry}, uint64(low))
+	err = scan(s.db, lower, spaceEnd(spaceRetry), func(key, _ []byte) (bool, error) {
+		due, did, err := parseRetryKey(key)
+		if err != nil {
+			return false, err
+		}
+		first = min(first, due)
+		if due > now.Unix() || len(dids) == limit {
+			next = time.Unix(due, 0)
+			return false, nil
+		}
+		dids = append(dids, did)
+		return true, nil
+	})
+	if err == nil {
+		s.retries.remember(first, adds)
+	}
+	return dids, next, err
+}
