@@ -63,6 +63,9 @@ func (r *logReader) run(ctx context.Context) error {
 			break
 		}
 	}
+	if err == nil && it.Error() == nil && r.left > 0 && r.next <= r.head {
+		err = fmt.Errorf("event %d is missing, the head is %d: %w", r.next, r.head, ErrCorrupt)
+	}
 	return errors.Join(err, engineError(it.Close()))
 }
 
