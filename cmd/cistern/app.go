@@ -46,15 +46,16 @@ func (a *app) root() *cli.Command {
 		ErrWriter:                     a.stderr,
 		ExitErrHandler:                func(context.Context, *cli.Command, error) {},
 	}
-	setUsageError(root, usageError)
+	setAll(root, usageError)
 	return root
 }
 
-// setUsageError makes every command answer a bad flag in one line, without its help page.
-func setUsageError(cmd *cli.Command, f cli.OnUsageErrorFunc) {
-	cmd.OnUsageError = f
+// setAll makes every command answer a bad flag in one line, without its help page, and take the value
+// of a flag whole, commas and all.
+func setAll(cmd *cli.Command, f cli.OnUsageErrorFunc) {
+	cmd.OnUsageError, cmd.DisableSliceFlagSeparator = f, true
 	for _, sub := range cmd.Commands {
-		setUsageError(sub, f)
+		setAll(sub, f)
 	}
 }
 
@@ -75,8 +76,9 @@ func (a *app) unknownCommand(_ context.Context, cmd *cli.Command) error {
 
 func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "version",
-		Usage: "print the version of this binary",
+		Name:               "version",
+		Usage:              "print the version of this binary",
+		CustomHelpTemplate: helpText("cistern version", "Print the version of this binary, and what built it.", nil, false, "  cistern version"),
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
 				return err

@@ -96,7 +96,7 @@ func (o demoOptions) validate() error {
 	if entries, err := os.ReadDir(o.data); o.data != "" && err == nil && len(entries) > 0 {
 		errs = append(errs, fmt.Errorf("--data %q: want an empty directory, so that the demo's accounts mix with no others", o.data))
 	}
-	return errors.Join(errs...)
+	return mistakes(errs)
 }
 
 // demo runs the network, the daemon and the tour.

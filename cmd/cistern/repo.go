@@ -47,8 +47,8 @@ type repoRow struct {
 	} `json:"error"`
 }
 
-const repoAbout = `Drive a running daemon through its private listener. Answers are tables; --json gives the daemon's rows as
-JSON lines instead.`
+const repoAbout = `Drive a running daemon through its private listener, at 127.0.0.1:2480 or --admin. Answers are tables;
+--json gives the daemon's rows as JSON lines instead. 'cistern repo COMMAND --help' tells more.`
 
 // didsMax is how many DIDs one request carries; more go in several.
 const didsMax = 1000
@@ -153,7 +153,7 @@ func (s *repoSession) resync(ctx context.Context) error {
 		return errors.New("give either DIDs or --state, not both")
 	}
 	var dids []string
-	err := s.pages(ctx, url.Values{"state": {state}}, 0, func(line json.RawMessage) error {
+	_, err := s.pages(ctx, url.Values{"state": {state}}, 0, func(line json.RawMessage) error {
 		var row didRow
 		err := json.Unmarshal(line, &row)
 		dids = append(dids, row.DID)
@@ -287,7 +287,7 @@ func (s *repoSession) ls(ctx context.Context) error {
 	heading := []string{"DID", "STATE", "STATUS", "RECORDS", "REV", "HOST", "ERROR"}
 	t := table{heading: heading}
 	n := 0
-	err := s.pages(ctx, query, limit, func(line json.RawMessage) error {
+	more, err := s.pages(ctx, query, limit, func(line json.RawMessage) error {
 		n++
 		if s.cmd.Bool("json") {
 			return s.printJSON(line)
@@ -306,7 +306,11 @@ func (s *repoSession) ls(ctx context.Context) error {
 		_, err := fmt.Fprintln(s.stdout, "no repositories")
 		return err
 	}
-	return t.write(s.stdout)
+	if err := t.write(s.stdout); err != nil || !more {
+		return err
+	}
+	_, err = fmt.Fprintf(s.stderr, "there are more: --limit 0 lists all\n")
+	return err
 }
 
 func (r repoRow) cells() []string {
@@ -324,8 +328,8 @@ func (r repoRow) cells() []string {
 // pageMax is how many rows one request asks for.
 const pageMax = 1000
 
-// pages gives the rows that match to fn, limit of them or all.
-func (s *repoSession) pages(ctx context.Context, query url.Values, limit int, fn func(json.RawMessage) error) error {
+// pages gives the rows that match to fn, limit of them or all, and says whether there may be more.
+func (s *repoSession) pages(ctx context.Context, query url.Values, limit int, fn func(json.RawMessage) error) (more bool, err error) {
 	left := limit
 	for {
 		size := pageMax
@@ -338,7 +342,7 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int, fn
 			return fn(line)
 		})
 		if err != nil || next == "" || (limit > 0 && left <= 0) {
-			return err
+			return next != "", err
 		}
 		query.Set("cursor", next)
 	}

@@ -16,14 +16,14 @@ import (
 // TestRepoCommands drives a daemon as an operator would.
 func TestRepoCommands(t *testing.T) {
 	t.Parallel()
-	const token = "a-secret-for-tests"
+	const token = "a-secret,for-tests"
 	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 12, Hosts: 2})
 	x := newTestIndex(t)
 	x.start(t, x.args(n))
 	dids := n.DIDs()
 	command := func(stdin string, args ...string) (string, error) {
 		var out bytes.Buffer
-		a := &app{stdin: strings.NewReader(stdin), stdout: &out, stderr: io.Discard, environ: []string{"CISTERN_ADMIN=" + x.admin}}
+		a := &app{stdin: strings.NewReader(stdin), stdout: &out, stderr: &out, environ: []string{"CISTERN_ADMIN=" + x.admin}}
 		err := a.run(t.Context(), append([]string{"repo"}, args...))
 		return out.String(), err
 	}
@@ -47,6 +47,7 @@ func TestRepoCommands(t *testing.T) {
 		{"settled", "", nil, nil, ""},
 		{"all", "", []string{"ls"}, []string{"DID ", "STATE", dids[0], dids[11], "synced"}, ""},
 		{"in pages", "", []string{"ls", "--limit", "0", "--json"}, []string{`{"did":"` + dids[11]}, ""},
+		{"the first", "", []string{"ls", "--limit", "11"}, []string{"there are more: --limit 0"}, ""},
 		{"by host", "", []string{"ls", "--host", strings.TrimPrefix(n.Host(0).URL(), "http://")}, []string{dids[0], dids[2]}, ""},
 		{"by unknown state", "", []string{"ls", "--state", "odd"}, nil, "want pending"},
 		{"bad limit", "", []string{"ls", "--limit=-1"}, nil, "--limit -1"},
@@ -82,12 +83,12 @@ func TestRepoCommands(t *testing.T) {
 		y.start(t, y.args(n, "--admin-token", token))
 		var out bytes.Buffer
 		for _, row := range []struct {
-			environ []string
-			fails   bool
-		}{{nil, true}, {[]string{"CISTERN_ADMIN_TOKEN=" + token}, false}} {
+			environ, args []string
+			fails         bool
+		}{{nil, nil, true}, {[]string{"CISTERN_ADMIN_TOKEN=" + token}, nil, false}, {nil, []string{"--admin-token", token}, false}} {
 			a := &app{stdout: &out, stderr: io.Discard, environ: row.environ}
-			if err := a.run(t.Context(), []string{"repo", "ls", "--admin", "http://" + y.admin + "/"}); (err != nil) != row.fails {
-				t.Errorf("with %q: %v", row.environ, err)
+			if err := a.run(t.Context(), append([]string{"repo", "ls", "--admin", "http://" + y.admin + "/"}, row.args...)); (err != nil) != row.fails {
+				t.Errorf("with %q %q: %v", row.environ, row.args, err)
 			}
 		}
 	})
