@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -84,5 +85,40 @@ func TestOrdinalsOfTwoLeases(t *testing.T) {
 		if r, err := s.Repo(storetest.DID(n + 1)); err != nil || r.Ordinal != want {
 			t.Errorf("repository %d: ordinal %d, want %d, %v", n+1, r.Ordinal, want, err)
 		}
+	}
+}
+
+// TestLateImport: a copy that comes when the repository holds one already, or was wiped while the
+// copy was on its way, leaves nothing behind.
+func TestLateImport(t *testing.T) {
+	t.Parallel()
+	for _, wiped := range []bool{false, true} {
+		s := storetest.Open(t, store.Options{GroupAge: time.Hour})
+		w := newWorld()
+		did := storetest.DID(1)
+		row := add(t, s, did)
+		w.importRepo(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("first")})
+		if err := s.FlushImports(); err != nil {
+			t.Fatal(err)
+		}
+		if wiped {
+			row = add(t, s, did)
+		}
+		im := storetest.Records{"app.test.a/2": storetest.Text("late")}.Import(row, w.rev())
+		var got error
+		im.Done = func(_ store.Repo, err error) { got = err }
+		if err := s.Import(t.Context(), im); err != nil {
+			t.Fatal(err)
+		}
+		if wiped {
+			w.wipe(t, s, did)
+		}
+		if err := s.FlushImports(); err != nil {
+			t.Fatal(err)
+		}
+		if !errors.Is(got, store.ErrStale) {
+			t.Errorf("wiped %v: done with %v", wiped, got)
+		}
+		w.equal(t, s)
 	}
 }
