@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	environ        []string
+	program        string // as it was called
 	exit           func(code int)
 	tune           tuning
 }
@@ -111,6 +113,10 @@ func noArguments(cmd *cli.Command) error {
 	return nil
 }
 
+// echoMax is how long after the first signal another one counts as the same: supervisors and
+// wrappers that signal a process and then its group do so within milliseconds.
+const echoMax = time.Second
+
 // untilSignal runs fn with a context that ends at SIGINT or SIGTERM. A second signal ends the
 // process at once: what was durable stays durable.
 func (a *app) untilSignal(ctx context.Context, fn func(context.Context) error) error {
@@ -126,17 +132,20 @@ func (a *app) until(ctx context.Context, signals <-chan os.Signal, fn func(conte
 	done := make(chan struct{})
 	var g errgroup.Group
 	g.Go(func() error {
-		for received := 0; ; {
+		for first := (time.Time{}); ; {
 			select {
 			case <-done:
 				return nil
 			case <-signals:
 			}
-			if received++; received > 1 {
+			switch {
+			case first.IsZero():
+				first = time.Now()
+				cancel()
+			case time.Since(first) >= echoMax:
 				fmt.Fprintln(a.stderr, "cistern: interrupted twice, leaving at once")
 				a.exit(exitInterrupted)
 			}
-			cancel()
 		}
 	})
 	g.Go(func() error {

@@ -128,7 +128,7 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	t := &tour{daemon: d, network: network, term: term, out: a.stdout, started: time.Now(), exit: o.exit}
+	t := &tour{daemon: d, network: network, term: term, out: a.stdout, started: time.Now(), program: a.program, exit: o.exit}
 	return d.run(ctx, box{"tour", t.Run})
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ type tour struct {
 	term    *terminal
 	out     io.Writer
 	started time.Time
+	program string
 	exit    bool
 }
 
@@ -219,7 +221,7 @@ func (t *tour) outlook() error {
 		{"public", fmt.Sprintf("http://%s", public)},
 		{"private", fmt.Sprintf("http://%s (/repos, /metrics, /readyz, /debug/pprof/)", admin)},
 		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0'", public)},
-		{"failing", fmt.Sprintf("cistern repo ls --state resync --admin %s", admin)},
+		{"failing", fmt.Sprintf("%s repo ls --state resync --admin %s", cmp.Or(t.program, "cistern"), admin)},
 	})
 }
 
