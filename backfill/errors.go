@@ -18,6 +18,8 @@ var (
 	errRedirect = errors.New("redirect refused")
 	// errSpool: a body could not be spooled; our disk, not the host.
 	errSpool = errors.New("spool")
+	// errIndex: there are too many large repositories at a time.
+	errIndex = errors.New("indexes of all CARs together exceed their limit")
 )
 
 // answerError is an answer with another status than 200.

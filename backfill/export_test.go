@@ -20,6 +20,12 @@ func Memory(r *Runner) (bodies, spools int64) {
 	return r.opts.MemoryBytes - int64(r.opts.Concurrency)*baseBytes - r.memory.left.Load(), r.opts.SpoolBytes - r.spools.left.Load()
 }
 
+// TakeIndexes takes n bytes of what indexes may have.
+func TakeIndexes(r *Runner, n int64) bool { return r.indexes.take(n) }
+
+// IndexesLeft is what is not taken.
+func IndexesLeft(r *Runner) int64 { return r.indexes.left.Load() }
+
 // Delay is the time until the next attempt after so many failures.
 func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }
 

@@ -152,8 +152,9 @@ func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
 		Spool:       t.r.openSpool,
 		Chunks:      t.r.chunks,
 		Grow:        t.grow,
+		GrowIndex:   t.growIndex,
 	})
-	if err != nil && !errors.Is(err, repo.ErrInvalid) && !errors.Is(err, errSpool) {
+	if err != nil && !errors.Is(err, repo.ErrInvalid) && !errors.Is(err, errSpool) && !errors.Is(err, errIndex) {
 		err = fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return car, err
@@ -172,7 +173,19 @@ func (t *task) grow(n int64) bool {
 	return true
 }
 
+// growIndex asks for memory for the index. What the smaller one took stays counted: it is garbage
+// that may not be collected yet.
+func (t *task) growIndex(n int64) error {
+	if !t.r.indexes.take(n) {
+		return errIndex
+	}
+	t.index += n
+	return nil
+}
+
 func (t *task) forgetMemory() {
+	t.r.indexes.give(t.index)
+	t.index = 0
 	t.r.memory.give(max(t.memory, 0))
 	t.memory = 0
 }

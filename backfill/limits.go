@@ -64,6 +64,12 @@ const (
 	// baseBytes is what every task may use without asking: one chunk to read into, one to keep.
 	baseBytes = 512 << 10
 
+	// indexBytesMax bounds the indexes of all CARs: two of 8,388,608 blocks at a time, or one of
+	// 250,000 for each of 64 tasks. One takes 22 to indexPerBlock bytes a block, with what it left
+	// behind when it grew. Options.CARBlocksMax raises it, for one alone must fit.
+	indexBytesMax = 512 << 20
+	indexPerBlock = 43
+
 	// idleChunkBytes bounds the memory kept for later CARs: 32 tasks of baseBytes.
 	idleChunkBytes = 16 << 20
 

@@ -24,6 +24,7 @@ type Runner struct {
 	chunks  *repo.ChunkPool
 	memory  *budget
 	spools  *budget
+	indexes *budget
 	decode  decoders
 	metrics *metrics
 	moves   *rate.Limiter
@@ -68,6 +69,7 @@ func New(opts Options) (*Runner, error) {
 		chunks:   repo.NewChunkPool(idleChunkBytes),
 		memory:   newBudget(opts.MemoryBytes - int64(opts.Concurrency)*baseBytes),
 		spools:   newBudget(opts.SpoolBytes),
+		indexes:  newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
 		moves:    rate.NewLimiter(movesPerSecond, movesPerSecond),
 		kick:     make(chan struct{}, 1),
 		kickDue:  make(chan struct{}, 1),

@@ -55,7 +55,7 @@ func classify(ctx context.Context, err error, now time.Time) verdict {
 		return classifyAnswer(answer)
 	case errors.Is(err, repo.ErrInvalid) && !broken(err):
 		return verdict{kind: store.Generic, spoke: true}
-	case errors.Is(err, errRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool):
+	case errors.Is(err, errRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool), errors.Is(err, errIndex):
 		return verdict{kind: store.Generic}
 	case errors.Is(err, errSlow), errors.Is(err, errTimeout), broken(err):
 		return verdict{kind: store.Transport, fault: softFault}

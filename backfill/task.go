@@ -28,8 +28,9 @@ type task struct {
 	looking  bool // counts as a lookup
 	stranger bool // its global permit is one of those for hosts not proven
 
-	left   bool // the DID is out of flight, or no longer this task's to say
-	memory int64
+	left   bool  // the DID is out of flight, or no longer this task's to say
+	memory int64 // of the body, taken from Runner.memory
+	index  int64 // taken from Runner.indexes
 
 	row    store.Repo // as the task began
 	ident  identity.Identity

@@ -13,8 +13,8 @@ type CAROptions struct {
 	// BytesMax bounds the CAR; a larger one is ErrInvalid. Default 4 GiB, at most 16 GiB.
 	BytesMax int64
 	// BlocksMax bounds the number of distinct blocks; more are ErrInvalid. Default 25,165,824,
-	// at most eight times that. The index, which MemoryBytes and Grow do not count, takes 11 to
-	// 21 bytes a block.
+	// at most eight times that. The index, which MemoryBytes and Grow do not count but
+	// GrowIndex does, takes 11 to 21 bytes a block.
 	BlocksMax int
 	// Spool opens a spool, at most once a CAR, when memory is exhausted. With nil that is an
 	// error, though not ErrInvalid.
@@ -24,6 +24,9 @@ type CAROptions struct {
 	// Grow is asked before the body takes the given number of bytes more of memory, from the
 	// first on; false means to spool from here on. Nil: always true.
 	Grow func(bytes int64) bool
+	// GrowIndex is asked before the index takes the given number of bytes, once it has 128 KiB; it
+	// keeps half as many meanwhile. An error ends the reading and is returned wrapped. Nil: always nil.
+	GrowIndex func(bytes int64) error
 }
 
 func (o CAROptions) withDefaults() CAROptions {
@@ -59,6 +62,7 @@ type CAR struct {
 	bytes     int64
 	blocksMax int
 	index     index
+	growIndex func(bytes int64) error
 	body      body
 	arrived   []arrival
 	walker    walker
@@ -79,6 +83,7 @@ func ReadCAR(r io.Reader, o CAROptions) (*CAR, error) {
 	c := &CAR{
 		blocksMax: o.BlocksMax,
 		index:     newIndex(),
+		growIndex: o.GrowIndex,
 		arrived:   make([]arrival, 0, arrivalsMax),
 		body: body{
 			source:   source{r: r, limit: o.BytesMax},
@@ -167,11 +172,22 @@ func (c *CAR) settle() error {
 		if c.index.count >= c.blocksMax {
 			return fmt.Errorf("CAR exceeds %d blocks: %w", c.blocksMax, ErrInvalid)
 		}
+		if err := c.askIndex(); err != nil {
+			return fmt.Errorf("index %d blocks: %w", c.index.count+1, err)
+		}
 		setEntryIndex(entry, c.index.count)
 		c.index.add(a.hash, a.pos)
 	}
 	c.arrived = c.arrived[:0]
 	return nil
+}
+
+// askIndex asks for the memory that the next block of the index needs.
+func (c *CAR) askIndex() error {
+	if c.growIndex == nil || !c.index.full() || len(c.index.slots) < indexAskedMin {
+		return nil
+	}
+	return c.growIndex(int64(len(c.index.slots)) * 2 * 8)
 }
 
 // locate returns the position of the block with this CID, whose hash is h, or noPos.

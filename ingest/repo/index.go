@@ -19,6 +19,7 @@ const (
 	indexPosBits  = 64 - indexHashBits
 	indexPosMask  = 1<<indexPosBits - 1
 	indexLogMin   = 8 // 2 KiB
+	indexAskedMin = 128 << 10 / 8
 )
 
 func newIndex() index {
@@ -57,8 +58,11 @@ func (x *index) next(h, slot uint64) (pos, after uint64) {
 // home is where searching for h begins, within slots.
 func (x *index) home(h uint64) uint64 { return h >> x.shift }
 
+// full says that the next add grows the table.
+func (x *index) full() bool { return x.count >= len(x.slots)/4*3 }
+
 func (x *index) add(h, pos uint64) {
-	if x.count >= len(x.slots)/4*3 {
+	if x.full() {
 		x.grow()
 	}
 	x.place(h<<indexPosBits | (pos + 1))
