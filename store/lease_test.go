@@ -122,3 +122,59 @@ func TestLateImport(t *testing.T) {
 		w.equal(t, s)
 	}
 }
+
+// TestOrdinalsInOrder: a list by ordinals stops before those that an open import may still fill,
+// even when a later group is visible already.
+func TestOrdinalsInOrder(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{GroupAge: time.Hour, GroupBytes: 1})
+	w := newWorld()
+	m := storetest.Records{"app.test.a/1": storetest.Text("x")}
+	im := m.Import(add(t, s, storetest.DID(1)), w.rev())
+	im.Done = func(store.Repo, error) {}
+	walk := im.Walk
+	im.Walk = func(fn func(repo.Leaf) error) error {
+		w.importRepo(t, s, storetest.DID(2), m)
+		if r, err := s.Repo(storetest.DID(2)); err != nil || r.Ordinal == 0 {
+			t.Errorf("the second group is not flipped: %v", err)
+		}
+		if rows, err := s.ReposByOrdinal(0, 10); err != nil || len(rows) != 0 {
+			t.Errorf("%d repositories before the first group is flipped, %v", len(rows), err)
+		}
+		return walk(fn)
+	}
+	if err := s.Import(t.Context(), im); err != nil {
+		t.Fatal(err)
+	}
+	if rows, err := s.ReposByOrdinal(0, 10); err != nil || len(rows) != 2 || rows[0].DID != storetest.DID(1) {
+		t.Errorf("%v, %v", rows, err)
+	}
+}
+
+// TestLeaseUsedUp: a group closes when it has given out its last ordinal.
+func TestLeaseUsedUp(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{GroupAge: time.Hour})
+	w := newWorld()
+	done := 0
+	for n := range store.LeaseOrdinals + 1 {
+		im := storetest.Records{}.Import(add(t, s, storetest.DID(n+1)), w.rev())
+		im.Done = func(_ store.Repo, err error) {
+			if done++; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.Import(t.Context(), im); err != nil {
+			t.Fatal(err)
+		}
+		if want := n + 1 - (n+1)%store.LeaseOrdinals; done != want {
+			t.Fatalf("after %d imports %d are done, want %d", n+1, done, want)
+		}
+	}
+	if err := s.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Repo(storetest.DID(store.LeaseOrdinals + 1)); err != nil || r.Ordinal != store.LeaseOrdinals+1 {
+		t.Errorf("ordinal %d, %v", r.Ordinal, err)
+	}
+}
