@@ -169,7 +169,7 @@ func TestFaults(t *testing.T) {
 				want := held(t, plain)
 				all := &fault{applied: kind == "applied"}
 				runFault(t, o, all, rng, hs, want)
-				for range 25 {
+				for range 12 {
 					f := &fault{at: 1 + rng.Int64N(all.n.Load()), applied: kind == "applied", forever: kind == "disk full"}
 					runFault(t, o, f, rng, hs, want)
 				}
@@ -365,7 +365,7 @@ func TestFaultInFlush(t *testing.T) {
 	}
 	rng := seeded(t)
 	total := int64(0)
-	for i := range 8 {
+	for i := range 6 {
 		dir := t.TempDir()
 		at := int64(1 << 40) // counts the operations
 		if i > 0 {

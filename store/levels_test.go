@@ -20,9 +20,9 @@ import (
 // must stay under 1.3 times what was brought in.
 func TestImportsLandAtTheBottom(t *testing.T) {
 	t.Parallel()
-	const groups, reposPerGroup, recordsPerRepo = 50, 4, 120
-	o := store.Options{SmallBytes: 1, GroupAge: time.Hour, TableBytes: 64 << 10, MemTableBytes: 128 << 10}
-	s := storetest.Open(t, store.Tuned(o, func(p *pebble.Options) { p.LBaseMaxBytes = 128 << 10 }))
+	const groups, reposPerGroup, recordsPerRepo = 50, 3, 80
+	o := store.Options{SmallBytes: 1, GroupAge: time.Hour, TableBytes: 64 << 10, MemTableBytes: 64 << 10}
+	s := storetest.Open(t, store.Tuned(o, func(p *pebble.Options) { p.LBaseMaxBytes = 64 << 10 }))
 	rng := seeded(t)
 	w := newWorld()
 	for g := range groups {
