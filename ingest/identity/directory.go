@@ -91,6 +91,10 @@ func (o Options) validatePLC(base string) error {
 	return nil
 }
 
+// cachedDIDMax bounds what an entry of the cache takes: no DID that can be resolved is longer than
+// did:web: and a host name, and saying no to the others takes no request.
+const cachedDIDMax = len("did:web:") + hostTextMax
+
 // Directory resolves DIDs.
 type Directory struct {
 	opts    Options
@@ -212,6 +216,7 @@ func (d *Directory) land(did string, f *flight) {
 	}
 	delete(d.flights, did)
 	switch {
+	case len(did) > cachedDIDMax:
 	case f.err == nil:
 		d.cache.put(did, f.answer, d.opts.Now().Add(d.opts.TTL))
 	case errors.Is(f.err, ErrNotFound) || errors.Is(f.err, ErrInvalid):

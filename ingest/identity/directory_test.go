@@ -347,6 +347,31 @@ func TestUnusableDocuments(t *testing.T) {
 	}
 }
 
+// DIDs too long to be resolved are refused, not kept: 50,000 of 2 KiB each would be 100 MB and more.
+func TestLongDIDsAreNotCached(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	d := newDirectory(t, identity.Options{PLC: []string{"http://127.0.0.1:1"}, Registerer: reg})
+	for _, did := range []string{"did:web:" + strings.Repeat("a", 2000) + ".example", "did:plc:" + strings.Repeat("a", 300), strings.Repeat("x", 5000), "did:web:10.0.0.1"} {
+		if _, err := d.Resolve(t.Context(), did); !errors.Is(err, identity.ErrInvalid) {
+			t.Errorf("%.40s: %v", did, err)
+		}
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "cistern_identity_cache_entries" {
+			if n := f.GetMetric()[0].GetGauge().GetValue(); n != 1 { // the last
+				t.Errorf("%v answers are kept, want 1", n)
+			}
+			return
+		}
+	}
+	t.Error("there is no gauge of the cache")
+}
+
 func TestUnusableDIDsAskNobody(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 1})
