@@ -182,6 +182,10 @@ func TestChanges(t *testing.T) {
 	if wantRow(t, r, store.StateGone, store.Untracked, 2); r.Retry.Next != 0 {
 		t.Error("somebody will look for a repository that is not followed")
 	}
+	head = w.store.Head()
+	if w.one(t, "PUT", "/repos", carol, "added"); w.store.Head() != head {
+		t.Error("an account that stays hidden is told of when it is followed again")
+	}
 }
 
 func TestChangeBodies(t *testing.T) {

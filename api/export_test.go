@@ -28,6 +28,17 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) http.Handler {
 	return s.untimed("stream", s.streams.serve)
 }
 
+// LimitListener is limitListener.
+var LimitListener = limitListener
+
+// HTTPServer is what serves the public listener (false) or the private one (true).
+func (s *Server) HTTPServer(ctx context.Context, admin bool) *http.Server {
+	if admin {
+		return s.httpServer(ctx, s.Admin(), profileTimeout)
+	}
+	return s.httpServer(ctx, s.Public(), answerTimeout)
+}
+
 // Pager reads pages of a log.
 type Pager struct{ pages *pages }
 
