@@ -289,6 +289,48 @@ func TestRateLimitedDirectoryIsLeftAlone(t *testing.T) {
 	}
 }
 
+// One hostile header does not silence us for long.
+func TestRateLimitIsClamped(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Repos: 1})
+	var c clock
+	d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, Now: c.now})
+	n.PLCHost().Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 1000 * time.Hour, Count: 1})
+	var limited *identity.RateLimitError
+	if _, err := d.Resolve(t.Context(), n.DIDs()[0]); !errors.As(err, &limited) || limited.Until.Sub(c.now()) != 5*time.Minute {
+		t.Errorf("%v, want five minutes", err)
+	}
+	c.advance(5 * time.Minute)
+	if _, err := d.Resolve(t.Context(), n.DIDs()[0]); err != nil {
+		t.Error(err)
+	}
+}
+
+// A redirect may lead anywhere that a connection may go to, but not from https to plain text.
+func TestRedirects(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		from, to string
+		refused  bool
+	}{
+		{"https://plc.example/did", "https://other.example/did", false},
+		{"http://127.0.0.1/did", "http://127.0.0.1/other", false},
+		{"http://127.0.0.1/did", "https://plc.example/did", false},
+		{"https://plc.example/did", "http://plc.example/did", true},
+	} {
+		request := func(target string) *http.Request {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return req
+		}
+		if err := identity.CheckRedirect(request(row.to), []*http.Request{request(row.from)}); (err != nil) != row.refused {
+			t.Errorf("%s to %s: %v", row.from, row.to, err)
+		}
+	}
+}
+
 // serveDocument is a PLC directory that answers everything with one body.
 func serveDocument(t testing.TB, body string) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, body) }))
@@ -319,6 +361,7 @@ func TestUnusableDocuments(t *testing.T) {
 		{doc(key, pds("https://höst.example")), identity.ErrNoPDS, ""}, // names are sent as punycode
 		{doc(key, pds("https://host.example:99999")), identity.ErrNoPDS, ""},
 		{doc(key, pds("https://host.example:")), identity.ErrNoPDS, ""},
+		{doc(key, pds("https://host.example:0")), identity.ErrNoPDS, ""},
 		{doc(key, pds("ftp://host.example")), identity.ErrNoPDS, ""},
 		{doc(key, pds("https://user@host.example")), identity.ErrNoPDS, ""},
 		{doc(key, pds("https://host.example/path")), identity.ErrNoPDS, ""},
@@ -329,6 +372,8 @@ func TestUnusableDocuments(t *testing.T) {
 		{doc(strings.Replace(key, "Multikey", "Ed25519VerificationKey2020", 1), pds("https://host.example")), identity.ErrNoKey, ""},
 		{doc(strings.Replace(key, "zQ3sh", "zzzzz", 1), pds("https://host.example")), identity.ErrNoKey, ""},
 		{strings.Replace(doc(key, pds("https://host.example")), did, "did:plc:dddddddddddddddddddddddd", 1), identity.ErrInvalid, ""}, // someone else's
+		{strings.ReplaceAll(doc(key, pds("https://host.example")), did, "did:plc:dddddddddddddddddddddddd"), identity.ErrInvalid, ""}, // and usable to him
+		{strings.Replace(doc(key, pds("https://host.example")), did, "", 1), identity.ErrInvalid, ""},
 		{"<html>", identity.ErrInvalid, ""},
 		{"null", identity.ErrInvalid, ""},
 		{strings.Repeat(" ", 64<<10) + doc(key, pds("https://host.example")), identity.ErrInvalid, ""}, // over BodyMax

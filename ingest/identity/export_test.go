@@ -7,5 +7,8 @@ func ParseDocument(did string, body []byte) (Identity, error) {
 	return parseDocument(syntax.DID(did), body)
 }
 
+// CheckRedirect is checkRedirect.
+var CheckRedirect = checkRedirect
+
 // ParseOrigin is parseOrigin.
 func ParseOrigin(text string) (string, error) { return parseOrigin(text) }
