@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"cistern/store"
@@ -25,16 +24,6 @@ type Source struct {
 
 // SourceRepos is the kind that lists all repositories of a host.
 const SourceRepos = "repos"
-
-// ParseSource reads KIND::URL.
-func ParseSource(s string) (Source, error) {
-	kind, origin, ok := strings.Cut(s, "::")
-	if !ok {
-		return Source{}, fmt.Errorf("crawl source %q is not KIND::URL", s)
-	}
-	src := Source{Kind: kind, URL: strings.TrimRight(origin, "/")}
-	return src, src.validate()
-}
 
 // String is KIND::URL.
 func (s Source) String() string { return s.Kind + "::" + s.URL }

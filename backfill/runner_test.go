@@ -8,8 +8,10 @@ import (
 	"unicode/utf8"
 
 	"cistern/backfill"
+	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 func TestFirstCopies(t *testing.T) {
@@ -150,19 +152,20 @@ func TestClipped(t *testing.T) {
 	}
 }
 
-func TestParseSource(t *testing.T) {
+func TestSources(t *testing.T) {
 	t.Parallel()
-	for s, ok := range map[string]bool{
-		"repos::https://relay.example":     true,
-		"repos::http://127.0.0.1:2583/":    true,
-		"repos:https://relay.example":      false, // one colon
-		"hosts::https://relay.example":     false, // unknown kind
-		"repos::relay.example":             false, // no scheme
-		"repos::https://relay.example/xyz": false, // more than an origin
-		"repos::wss://relay.example":       false,
+	s := storetest.Open(t, store.Options{})
+	for source, ok := range map[backfill.Source]bool{
+		{Kind: "repos", URL: "https://relay.example"}:     true,
+		{Kind: "repos", URL: "http://127.0.0.1:2583"}:     true,
+		{Kind: "hosts", URL: "https://relay.example"}:     false, // unknown kind
+		{Kind: "repos", URL: "relay.example"}:             false, // no scheme
+		{Kind: "repos", URL: "https://relay.example/xyz"}: false, // more than an origin
+		{Kind: "repos", URL: "wss://relay.example"}:       false,
 	} {
-		if _, err := backfill.ParseSource(s); (err == nil) != ok {
-			t.Errorf("%q: %v", s, err)
+		_, err := backfill.New(backfill.Options{Store: s, Directory: new(identity.Directory), Crawl: []backfill.Source{source}})
+		if (err == nil) != ok {
+			t.Errorf("%v: %v", source, err)
 		}
 	}
 }
