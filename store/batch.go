@@ -63,9 +63,6 @@ func (b *Batch) Discard() {
 	b.fail(b.b.Close())
 }
 
-// Bytes is the size of the batch so far.
-func (b *Batch) Bytes() int { return b.b.Len() }
-
 // Commit applies the batch: reads see it when it returns. wait must be called; it returns
 // when the batch is durable, and what the batch says may be told to others from then on.
 func (b *Batch) Commit() (wait func() error, err error) {
