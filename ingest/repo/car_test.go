@@ -246,6 +246,7 @@ func TestReadCARInvalid(t *testing.T) {
 		"block with a sha2-512 CID":              foreign("\x01\x71\x13\x20"),
 		"block with an identity CID":             foreign("\x01\x71\x00\x20"),
 		"block with a CID version 0":             foreign("\x12\x20"),
+		"block of no bytes, with another's CID":  append(append(slices.Clone(header), repo.CIDBytes), section[1:1+repo.CIDBytes]...),
 		"a good block, then one byte of another": append(append(slices.Clone(header), section...), 40),
 	}
 	for name, car := range tests {
