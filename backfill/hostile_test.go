@@ -280,6 +280,31 @@ func FuzzAskedWait(f *testing.F) {
 	})
 }
 
+// TestCollections: each collection costs a row in one batch, so they are limited.
+func TestCollections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
+	did := w.net.DIDs()[0]
+	writes := make([]simnet.Write, 10_001)
+	for i := range writes {
+		writes[i] = simnet.Write{Path: fmt.Sprintf("app.test.a%05d/1", i), Record: []byte{0xa0}}
+	}
+	for _, n := range []int{9000, len(writes)} {
+		if _, err := w.net.Account(did).Commit(writes[:n]...); err != nil {
+			t.Fatal(err)
+		}
+		w.add(did)
+		w.settle(did)
+		r := w.row(did)
+		if (r.State == store.StateSynced) != (n == 9000) {
+			t.Errorf("%d collections: %v %+v", n, r.State, r.Retry)
+		}
+		if all, err := w.store.Collections(&r); err != nil || len(all) > 9100 {
+			t.Errorf("%d collections stored of %d, %v", len(all), n, err)
+		}
+	}
+}
+
 // TestIndexes: the indexes of all CARs together have a limit. What does not fit waits as after any
 // failure, and its host is not blamed.
 func TestIndexes(t *testing.T) {

@@ -58,6 +58,10 @@ const (
 	// at about 1 µs each.
 	hiddenMax = 100_000
 
+	// collectionsMax bounds the collections of a repository. Each is a row of the batch that makes it
+	// visible, and about 60 bytes until then; the largest repositories have some hundreds.
+	collectionsMax = 10_000
+
 	// progressBytes must arrive in each Options.IdleTimeout: at 30 s that is 2 KiB/s.
 	progressBytes = 64 << 10
 

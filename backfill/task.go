@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -210,16 +211,24 @@ func (t *task) verify(car *repo.CAR) error {
 // of proportion to what was sent: readers are sent them so often, and a difference stores them so.
 func walkAll(car *repo.CAR, data repo.CID) error {
 	limit := expandSlack + shareRatio*car.Bytes()
-	size, hidden := int64(0), 0
+	size, hidden, collections := int64(0), 0, 0
+	collection := []byte(nil) // of the record before, with its slash
 	return car.Walk(data, func(l repo.Leaf) error {
 		if size += int64(len(l.Record)); size > limit {
 			return fmt.Errorf("the records make more than %d bytes, shared blocks counted each time: %w", limit, repo.ErrInvalid)
 		}
-		if l.Valid {
+		if !l.Valid {
+			if hidden++; hidden > hiddenMax {
+				return fmt.Errorf("more than %d keys are no collection and record key: %w", hiddenMax, repo.ErrInvalid)
+			}
 			return nil
 		}
-		if hidden++; hidden > hiddenMax {
-			return fmt.Errorf("more than %d keys are no collection and record key: %w", hiddenMax, repo.ErrInvalid)
+		if len(collection) > 0 && bytes.HasPrefix(l.Key, collection) {
+			return nil
+		}
+		collection = append(collection[:0], l.Key[:bytes.IndexByte(l.Key, '/')+1]...)
+		if collections++; collections > collectionsMax {
+			return fmt.Errorf("more than %d collections: %w", collectionsMax, repo.ErrInvalid)
 		}
 		return nil
 	})
