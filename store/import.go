@@ -108,7 +108,7 @@ type importScratch struct {
 	prev    []byte   // path of the op before in the listing row
 	last    uint32   // its block
 	numbers []uint32 // block number + 1 by Leaf.Block
-	refs    map[uint32]uint64
+	refs    []uint32 // record rows that hold a block, by block number
 }
 
 func (s *Store) openSlots() error {
@@ -218,7 +218,6 @@ func (s *Store) openGroup() (*group, error) {
 	s.ords.open[g.first] = struct{}{}
 	g.leased = wait
 	g.sink.init(s)
-	g.scratch.refs = map[uint32]uint64{}
 	return g, nil
 }
 
@@ -261,26 +260,19 @@ func (g *group) append(im Import) error {
 	x := &g.scratch
 	x.numbers = slices.Grow(x.numbers[:0], im.Blocks)[:im.Blocks]
 	clear(x.numbers)
+	x.refs = x.refs[:0]
 	x.listing, x.prev = append(x.listing[:0], valueVersion), x.prev[:0]
 	listed := uint32(0) // first op of the open listing row
 	err := im.Walk(func(l repo.Leaf) error { return g.leaf(&m, l, &listed) })
 	if err == nil {
 		err = g.closeListing(&m, listed)
 	}
-	if err == nil && len(x.refs) > 0 {
-		blocks := make([]uint32, 0, len(x.refs))
-		for b := range x.refs {
-			blocks = append(blocks, b)
+	for block := 0; err == nil && block < len(x.refs); block++ {
+		if n := x.refs[block]; n > 1 {
+			x.key = numberedKey(x.key[:0], spaceRef, m.ordinal, uint32(block))
+			x.value = binary.AppendUvarint(x.value[:0], uint64(n))
+			err = g.sink.put(tableRef, x.key, x.value)
 		}
-		slices.Sort(blocks)
-		for _, b := range blocks {
-			x.key = numberedKey(x.key[:0], spaceRef, m.ordinal, b)
-			x.value = binary.AppendUvarint(x.value[:0], x.refs[b])
-			if err = g.sink.put(tableRef, x.key, x.value); err != nil {
-				break
-			}
-		}
-		clear(x.refs)
 	}
 	g.members = append(g.members, m)
 	if err != nil {
@@ -295,9 +287,10 @@ func (g *group) leaf(m *member, l repo.Leaf, listed *uint32) error {
 	number := m.nextBlock
 	if n := x.numbers[l.Block]; n != 0 {
 		number = n - 1
-		x.refs[number] = max(x.refs[number], 1) + 1
+		x.refs[number]++
 	} else {
 		x.numbers[l.Block] = number + 1
+		x.refs = append(x.refs, 1)
 		m.nextBlock++
 		x.key = numberedKey(x.key[:0], spaceBlock, m.ordinal, number)
 		if err := g.sink.put(tableBlock, x.key, l.Record); err != nil {
