@@ -86,6 +86,30 @@ func TestUntrackedAndForeignRowsAreLeftAlone(t *testing.T) {
 	}
 }
 
+// TestLateRefusals: what a host refuses says nothing about a row that others have changed meanwhile.
+func TestLateRefusals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 2, Hosts: 1}})
+	for i, did := range w.net.DIDs() {
+		w.net.Account(did).SetStatus(simnet.Deactivated)
+		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, DID: did, Count: 1})
+		w.add(did)
+		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+		state, fetches := store.StateGone, 2
+		if i == 0 {
+			w.add(did) // a new attempt, which has to be made
+		} else {
+			w.change(did, func(r *store.Repo) { r.State, r.Tracked = store.StateIdle, store.Untracked })
+			state, fetches = store.StateIdle, 1
+		}
+		w.settle(did)
+		w.until("the task to end", func() bool { return !w.run.InFlight(did) })
+		if r, n := w.row(did), len(w.net.Host(0).Log().Fetches[did]); r.State != state || n != fetches {
+			t.Errorf("%v after %d fetches, want %v after %d", r.State, n, state, fetches)
+		}
+	}
+}
+
 // TestUntrackedPendingRow: a row that stands in the queue although nobody follows it leaves it.
 func TestUntrackedPendingRow(t *testing.T) {
 	t.Parallel()
@@ -96,6 +120,19 @@ func TestUntrackedPendingRow(t *testing.T) {
 	w.settle(did)
 	if r := w.row(did); r.State != store.StateIdle {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestAskedDelay: a host that says when to come back is believed, also for the repository it refused.
+func TestAskedDelay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1, Hosts: 1}})
+	did := w.net.DIDs()[0]
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 30 * time.Minute})
+	w.add(did)
+	w.settle(did)
+	if r := w.row(did); r.Retry.Kind != store.RateLimited || r.Retry.Next < w.clock.now().Add(29*time.Minute).Unix() {
+		t.Errorf("%+v at %d", r.Retry, w.clock.now().Unix())
 	}
 }
 
