@@ -16,13 +16,13 @@ const epochMin = 1_000_000_000
 func askedWait(h http.Header, now time.Time) time.Duration {
 	for _, name := range []string{"Retry-After", "Ratelimit-Reset", "X-Ratelimit-Reset"} {
 		if d, ok := parseWait(h.Get(name), now); ok {
-			return min(max(d, parkMin), parkMax)
+			return d
 		}
 	}
 	return 0
 }
 
-// parseWait reads seconds, seconds since 1970, or an HTTP date.
+// parseWait reads seconds, seconds since 1970, or an HTTP date, and clamps what they say.
 func parseWait(v string, now time.Time) (time.Duration, bool) {
 	v = strings.TrimSpace(v)
 	if v == "" {
@@ -45,7 +45,7 @@ func parseWait(v string, now time.Time) (time.Duration, bool) {
 }
 
 func clampSeconds(n int64) time.Duration {
-	return time.Duration(min(max(n, 0), int64(parkMax/time.Second))) * time.Second
+	return time.Duration(min(max(n, int64(parkMin/time.Second)), int64(parkMax/time.Second))) * time.Second
 }
 
 // exhausted says whether the host told with a good answer that the next one would be refused.
