@@ -26,6 +26,7 @@ type fakeLog struct {
 	changed chan struct{}
 	reads   int
 	fail    error
+	looked  func() // called once, after somebody looked for the head
 }
 
 func newFakeLog(events ...store.Event) *fakeLog {
@@ -47,8 +48,13 @@ func (l *fakeLog) add(events ...store.Event) {
 
 func (l *fakeLog) Head() uint64 {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return uint64(len(l.events))
+	head, looked := uint64(len(l.events)), l.looked
+	l.looked = nil
+	l.mu.Unlock()
+	if looked != nil {
+		looked()
+	}
+	return head
 }
 
 func (l *fakeLog) Changed() <-chan struct{} {

@@ -259,6 +259,15 @@ func TestStreamReadError(t *testing.T) {
 	ends(t, ws, websocket.CloseInternalServerErr)
 }
 
+// What is written between the look at the log and the wait for a change is not waited for.
+func TestStreamMissesNoChange(t *testing.T) {
+	t.Parallel()
+	log := newFakeLog(identities(3)...)
+	log.looked = func() { log.add(identity(4)) }
+	srv := serveLog(t, log, api.Options{})
+	wantIDs(t, follow(t, srv.URL, "?cursor=4"), 4, 4)
+}
+
 // A consumer that stops reading for too long is told so, behind whole frames.
 func TestStreamSlowConsumer(t *testing.T) {
 	t.Parallel()
