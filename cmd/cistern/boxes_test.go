@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"cistern/store"
 )
 
 // TestBoxes stops in the reverse order of starting, for each way to begin stopping.
@@ -60,5 +64,42 @@ func TestBoxes(t *testing.T) {
 				time.Sleep(3 * time.Hour)
 			})
 		})
+	}
+}
+
+// TestStuckBoxKeepsTheStore wants a daemon that cannot stop in time to leave its store open under what
+// still runs.
+func TestStuckBoxKeepsTheStore(t *testing.T) {
+	t.Parallel()
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	cfg := Config{Data: t.TempDir(), PLC: []string{"http://127.0.0.1:1"}, AllowPrivate: true, Verify: "full"}
+	d, err := newDaemon(cfg, slog.New(slog.DiscardHandler), listeners{listen(), listen()}, tuning{budget: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, ended := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = d.run(ctx, box{"stuck", func(context.Context) error {
+		defer close(ended)
+		<-release
+		return nil
+	}})
+	if !errors.Is(err, errBudget) || !strings.Contains(err.Error(), "stuck") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := d.store.Repo("did:web:nobody.example"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the store answers %v", err)
+	}
+	close(release)
+	<-ended
+	if err := d.close(); err != nil { // what was not stopped is idle
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,6 +86,7 @@ type listeners struct{ public, admin net.Listener }
 type tuning struct {
 	store    func(*store.Options)
 	backfill func(*backfill.Options)
+	budget   time.Duration // for a clean stop; 0: shutdownBudget
 }
 
 // daemon is the wiring of one index.
@@ -126,7 +128,7 @@ func (d *daemon) boxes() []box {
 
 // run runs the boxes and others that watch them, and closes the store if nothing writes to it any more.
 func (d *daemon) run(ctx context.Context, watchers ...box) error {
-	err := boxes{list: append(d.boxes(), watchers...), budget: shutdownBudget}.Run(ctx)
+	err := boxes{list: append(d.boxes(), watchers...), budget: cmp.Or(d.tune.budget, shutdownBudget)}.Run(ctx)
 	if errors.Is(err, errBudget) {
 		return fmt.Errorf("%w: left without closing the store, which recovers at the next start", err)
 	}
