@@ -307,6 +307,24 @@ func TestGone(t *testing.T) {
 	w.equal(lost)
 }
 
+// TestGoneSeldomAsked: two answers are too few to wipe a repository, however long lies between them.
+func TestGoneSeldomAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	w.net.Account(did).SetStatus(simnet.Deleted)
+	for answers := uint32(1); answers <= 3; answers++ {
+		w.clock.advance(80 * time.Hour)
+		w.add(did)
+		w.settle(did)
+		if r := w.row(did); r.Missing != answers || (r.Ordinal == 0) != (answers == 3) {
+			t.Errorf("after %d answers: %v, missing %d, %d records", answers, r.Status, r.Missing, r.Records)
+		}
+	}
+}
+
 // TestReturn: a reader at the tip is given every change of an account that was hidden and returns
 // with more of them than one batch takes.
 func TestReturn(t *testing.T) {
