@@ -314,9 +314,16 @@ func TestGoneSeldomAsked(t *testing.T) {
 	did := w.net.DIDs()[0]
 	w.add(did)
 	w.settle(did)
-	w.net.Account(did).SetStatus(simnet.Deleted)
-	for answers := uint32(1); answers <= 3; answers++ {
-		w.clock.advance(80 * time.Hour)
+	for _, status := range []simnet.Status{simnet.Deleted, simnet.Deactivated, simnet.Deleted} {
+		w.net.Account(did).SetStatus(status)
+		w.add(did)
+		w.settle(did)
+		if n := w.row(did).Missing; (n == 1) != (status == simnet.Deleted) || n > 1 { // only answers in a row count
+			t.Errorf("status %v: missing %d", status, n)
+		}
+	}
+	w.clock.advance(80 * time.Hour)
+	for answers := uint32(2); answers <= 3; answers++ {
 		w.add(did)
 		w.settle(did)
 		if r := w.row(did); r.Missing != answers || (r.Ordinal == 0) != (answers == 3) {
