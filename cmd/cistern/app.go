@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,10 +109,13 @@ func version() string {
 
 func noArguments(cmd *cli.Command) error {
 	if cmd.NArg() > 0 {
-		return fmt.Errorf("%s takes no arguments, got %q", cmd.FullName(), cmd.Args().First())
+		return fmt.Errorf("%s takes no arguments, got %q", subject(cmd), cmd.Args().First())
 	}
 	return nil
 }
+
+// subject is a command as an error names it, behind the program's name.
+func subject(cmd *cli.Command) string { return strings.TrimPrefix(cmd.FullName(), "cistern ") }
 
 // echoMax is how long after the first signal another one counts as the same: supervisors and
 // wrappers that signal a process and then its group do so within milliseconds.

@@ -121,13 +121,17 @@ func (c *Config) setLogLevel(s string) error {
 	return c.LogLevel.UnmarshalText([]byte(level))
 }
 
-// validate finds what no single option shows.
-func (c *Config) validate() []error {
+// validate finds what no single option shows. bad are the options whose values were refused: what
+// depends on them is not judged.
+func (c *Config) validate(bad []string) []error {
 	var errs []error
-	if c.Admin != "" && !loopback(c.Admin) && c.AdminToken == "" {
+	fine := func(names ...string) bool {
+		return !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(bad, name) })
+	}
+	if fine("admin", "admin-token") && c.Admin != "" && !loopback(c.Admin) && c.AdminToken == "" {
 		errs = append(errs, fmt.Errorf("--admin %s is not a loopback address: set --admin-token (or %sADMIN_TOKEN) so that strangers cannot drive the daemon", c.Admin, envPrefix))
 	}
-	if c.Full && len(c.Relays) == 0 && len(c.Crawl) == 0 {
+	if fine("mode", "relay", "crawl") && c.Full && len(c.Relays) == 0 && len(c.Crawl) == 0 {
 		errs = append(errs, errors.New("--mode full discovers repositories, but there is no --relay and no --crawl to discover them at"))
 	}
 	return errs
@@ -152,6 +156,7 @@ func (c *Config) crawlSources() []backfill.Source {
 // else from the environment, else from the defaults, and reports every mistake.
 func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error {
 	env, errs := readEnviron(environ, c.options())
+	var bad []string
 	for _, o := range only(c.options(), names) {
 		values, source := []string{o.standard}, "--"+o.name
 		switch {
@@ -165,17 +170,16 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 			continue
 		}
 		if len(values) > 1 && !o.repeat {
-			errs = append(errs, fmt.Errorf("%s: given %d times, want one value", source, len(values)))
+			errs, bad = append(errs, fmt.Errorf("%s: given %d times, want one value", source, len(values))), append(bad, o.name)
 			continue
 		}
 		for _, v := range values {
-			errs = append(errs, o.try(source, v))
+			if err := o.try(source, v); err != nil {
+				errs, bad = append(errs, err), append(bad, o.name)
+			}
 		}
 	}
-	if err := mistakes(errs); err != nil {
-		return err
-	}
-	return mistakes(c.validate())
+	return mistakes(append(errs, c.validate(bad)...))
 }
 
 // mistakes is one error that tells all of errs.

@@ -116,6 +116,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"full of nothing", []string{"--mode", "full"}, nil, []string{"--mode full", "--relay"}},
 		{"all at once", []string{"--mode", "x", "--verify", "y"}, []string{"CISTERN_LOG_LEVEL=z", "CISTERN_FOO=1"},
 			[]string{"4 mistakes", `--mode "x"`, `--verify "y"`, `CISTERN_LOG_LEVEL "z"`, "CISTERN_FOO"}},
+		{"values and what they are together", []string{"--admin", ":1", "--mode", "full", "--verify", "y"}, nil, []string{"3 mistakes", "--admin-token", "--relay", "--verify"}},
+		{"together with what was refused", []string{"--admin", ":1", "--admin-token", "short", "--mode", "full", "--relay", "x"}, nil, []string{"2 mistakes", "--admin-token: want", `--relay "x"`}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

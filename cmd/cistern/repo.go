@@ -172,7 +172,7 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 		return err
 	}
 	if len(dids) == 0 {
-		return fmt.Errorf("%s needs DIDs, as arguments or from a file with -f", s.cmd.FullName())
+		return fmt.Errorf("%s needs DIDs, as arguments or from a file with -f", subject(s.cmd))
 	}
 	return s.send(ctx, method, path, query, dids)
 }
@@ -350,7 +350,7 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int, fn
 
 func (s *repoSession) show(ctx context.Context) error {
 	if s.cmd.NArg() != 1 {
-		return fmt.Errorf("%s needs one DID", s.cmd.FullName())
+		return fmt.Errorf("%s needs one DID", subject(s.cmd))
 	}
 	path := "/repos/" + url.PathEscape(s.cmd.Args().First())
 	_, err := s.client.do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
