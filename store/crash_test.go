@@ -25,7 +25,7 @@ type history struct {
 func histories(rng *rand.Rand, repos int) []history {
 	out := make([]history, repos)
 	for i := range out {
-		m := storetest.Random(rng, 5+rng.IntN(30))
+		m := storetest.Random(rng, 4+rng.IntN(14))
 		out[i] = history{did: storetest.DID(i + 1), steps: []storetest.Records{m}}
 		for range 3 {
 			m = maps.Clone(m)
@@ -178,8 +178,8 @@ func TestCrash(t *testing.T) {
 		t.Run(fmt.Sprint("small=", small), func(t *testing.T) {
 			t.Parallel()
 			rng := seeded(t)
-			hs := histories(rng, 8)
-			o := store.Options{FS: vfs.NewMem(), Dir: "db", SmallBytes: small, GroupBytes: 3 << 10, TableBytes: 2 << 10}
+			hs := histories(rng, 5)
+			o := store.Options{FS: vfs.NewMem(), Dir: "db", SmallBytes: small, GroupBytes: 1 << 10, TableBytes: 700}
 			plain := storetest.Open(t, o)
 			play(t, plain, hs)
 			want := held(t, plain)
