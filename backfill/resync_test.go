@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -171,6 +172,33 @@ func TestMigration(t *testing.T) {
 	}
 }
 
+// TestRememberedKey: a signature that a remembered key does not verify is held against the key of
+// today before the repository has failed.
+func TestRememberedKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	old, err := w.dir.Resolve(t.Context(), did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.net.Account(did).RotateKey()
+	host, err := w.store.HostID(strings.TrimPrefix(old.PDS, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(did, func(r *store.Repo) { // as a lookup leaves it whose host is busy
+		r.State, r.Tracked, r.PDS, r.Key = store.StatePending, store.ByOperator, old.PDS, old.Key
+		r.Pending = store.PendingKey{Host: host, Priority: store.PriorityOperator}
+	})
+	w.run.Wake()
+	w.settle(did)
+	w.equal(did)
+	if n := len(w.net.Host(0).Log().Fetches[did]); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+}
+
 // turning is a directory that names another host after each Purge.
 type turning struct {
 	backfill.Directory
@@ -236,6 +264,7 @@ func TestSeenRev(t *testing.T) {
 		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, DID: did})
 		fetches := len(w.net.Host(0).Log().Fetches[did])
 		w.add(did)
+		attempt := w.row(did).Attempt
 		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
 		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" }) // which the host will never have
 		w.until("the second fetch", func() bool { return len(w.net.Host(0).Log().Fetches[did]) == fetches+2 })
@@ -244,8 +273,8 @@ func TestSeenRev(t *testing.T) {
 		if n := len(w.net.Host(0).Log().Fetches[did]) - fetches; n != 2 {
 			t.Errorf("%d fetches, want 2", n)
 		}
-		if r := w.row(did); r.SeenRev != "" {
-			t.Errorf("still to be seen: %s", r.SeenRev)
+		if r := w.row(did); r.SeenRev != "" || r.Attempt != attempt+1 {
+			t.Errorf("still to be seen: %s, attempt %d after %d", r.SeenRev, r.Attempt, attempt)
 		}
 		w.equal(did)
 		slow.Clear()

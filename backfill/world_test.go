@@ -91,6 +91,9 @@ func (w *world) start(o backfill.Options) {
 		if free, running := backfill.Permits(w.run); running != 0 {
 			w.t.Errorf("after the end %d permits are free, %d taken", free, running)
 		}
+		if bodies, spools := backfill.Memory(w.run); bodies != 0 || spools != 0 {
+			w.t.Errorf("after the end bodies hold %d bytes, spools %d", bodies, spools)
+		}
 		w.stop = func() {}
 	}
 }
