@@ -330,10 +330,14 @@ func TestGone(t *testing.T) {
 	}
 	// One that was wiped and returns is a first copy again.
 	w.net.Account(lost).SetStatus(simnet.Active)
+	head = w.store.Head()
 	w.clock.advance(27 * time.Hour)
 	w.run.Wake()
 	w.until("the account to return", func() bool { return w.row(lost).State == store.StateSynced })
 	w.equal(lost)
+	if got := w.events(lost, head+1); len(got) < 2 || got[0] != "account active" {
+		t.Errorf("%d events, the first is not that the account is active", len(got))
+	}
 }
 
 // TestGoneSeldomAsked: two answers are too few to wipe a repository, however long lies between them.

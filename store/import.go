@@ -447,10 +447,10 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	}
 	r.Ordinal, r.NextBlock = m.ordinal, m.nextBlock
 	r.Records, r.Blocks = m.records, int64(m.nextBlock)
+	m.Complete(b, &r) // first, for it may say that the account is shown again
 	if m.events > 0 {
 		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events}})
 	}
-	m.Complete(b, &r)
 	b.PutRepo(&r)
 	for _, c := range m.collections {
 		b.set(collectionKey(b.key[:0], []byte(c.name), m.ordinal), binary.AppendUvarint(nil, uint64(c.count)))
