@@ -117,8 +117,10 @@ func (r *Runner) crawlPage(ctx context.Context, s Source, cursor string) (time.D
 	if found > 0 {
 		r.metrics.found.Add(float64(found))
 		r.note(0)
+	} else {
+		d = max(d, crawlKnown)
 	}
-	if d > 0 {
+	if next == "" {
 		r.opts.Logger.Info("crawl reached the end", "source", s.String(), "again", d)
 	}
 	return d, nil

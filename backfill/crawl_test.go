@@ -1,6 +1,10 @@
 package backfill_test
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,5 +74,25 @@ func TestCrawlSurvives(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 3 {
 		t.Errorf("%d pages were asked for, want 3", n)
+	}
+}
+
+// TestCrawlInCircles: a source whose cursors come round again is asked no faster than a page of
+// nothing new allows.
+func TestCrawlInCircles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 3}})
+	w.stop()
+	var pages atomic.Int64
+	source := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, `{"cursor":"%d","repos":[{"did":%q}]}`, pages.Add(1)%3, w.net.DIDs()[0])
+	}))
+	t.Cleanup(source.Close)
+	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: source.URL}}})
+	w.until("the account", func() bool { return w.store.Counts()["synced"] == 1 })
+	before := pages.Load()
+	time.Sleep(500 * time.Millisecond)
+	if n := pages.Load() - before; n > 10 {
+		t.Errorf("%d pages in half a second", n)
 	}
 }

@@ -111,6 +111,7 @@ const (
 	cursorMax     = 4 << 10
 	crawlAgain    = time.Hour
 	crawlPause    = time.Second
+	crawlKnown    = 100 * time.Millisecond // after a page of nothing new: cursors may go in circles
 	crawlRetryMax = 5 * time.Minute
 	crawlTimeout  = time.Minute
 )
