@@ -9,9 +9,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// hostsMax bounds the hosts we give ids to. The network has some thousands; each costs two
-// small rows and a remembered queue front.
-const hostsMax = 1 << 20
+// hostsMax bounds the hosts we give ids to, each two rows of some 40 bytes on disk. The network
+// has some thousands; but whoever has DIDs can name hosts, ids are never taken back, and when
+// none is left no new host is known any more. Making 16 million DIDs takes long.
+const hostsMax = 1 << 24
 
 type hosts struct {
 	mu   sync.Mutex
