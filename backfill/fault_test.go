@@ -283,7 +283,7 @@ func TestHangingHost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Hosts: 2, Repos: 400, RecordsMedian: 3},
-		runner: backfill.Options{PerHost: 2, Concurrency: 8, IdleTimeout: 25 * time.Second},
+		runner: backfill.Options{PerHost: 2, Concurrency: 8, IdleTimeout: time.Hour, FetchTimeout: time.Hour},
 	})
 	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang})
 	var hanging, healthy []string
@@ -296,11 +296,8 @@ func TestHangingHost(t *testing.T) {
 	}
 	w.add(hanging...)
 	w.add(healthy...)
-	begin := time.Now()
+	// No request to the hanging host ends before the test does: what settles, settles beside it.
 	w.settle(healthy...)
-	if d := time.Since(begin); d > 15*time.Second {
-		t.Errorf("the healthy host's repositories took %s", d)
-	}
 	if c := w.store.Counts(); c["synced"] != int64(len(healthy)) || c["pending"] != int64(len(hanging)) {
 		t.Errorf("counts %v", c)
 	}
