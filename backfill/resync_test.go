@@ -334,6 +334,7 @@ func TestGone(t *testing.T) {
 	w.clock.advance(27 * time.Hour)
 	w.run.Wake()
 	w.until("the account to return", func() bool { return w.row(lost).State == store.StateSynced })
+	w.settle(lost) // the row shows when it is applied, the events when they are durable
 	w.equal(lost)
 	if got := w.events(lost, head+1); len(got) < 2 || got[0] != "account active" {
 		t.Errorf("%d events, the first is not that the account is active", len(got))
