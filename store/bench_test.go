@@ -177,7 +177,7 @@ func benchImport(b *testing.B, o store.Options, tune func(*pebble.Options)) {
 	if err := s.FlushImports(); err != nil {
 		b.Fatal(err)
 	}
-	settle(s)
+	quiet(s, 5, 50*time.Millisecond)
 	cpu += cpuSeconds() - start
 	m := store.Metrics(s)
 	total := m.Total()
@@ -233,16 +233,5 @@ func benchCommit(b *testing.B, s *store.Store, did string, body []byte, rev stri
 	}
 	if err := wait(); err != nil {
 		b.Fatal(err)
-	}
-}
-
-// settle waits until the engine has nothing left to compact.
-func settle(s *store.Store) {
-	for quiet := 0; quiet < 5; time.Sleep(50 * time.Millisecond) {
-		if m := store.Metrics(s); m.Compact.NumInProgress == 0 && m.Flush.NumInProgress == 0 {
-			quiet++
-		} else {
-			quiet = 0
-		}
 	}
 }
