@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -195,4 +196,19 @@ func TestReadmeOptions(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("README.md differs (go test ./cmd/cistern -run Readme -update):\n%s", diff)
 	}
+}
+
+// optionsTable is the table of options for README.md.
+func optionsTable(options []option) string {
+	var b strings.Builder
+	b.WriteString("| flag | variable | default | meaning |\n|---|---|---|---|\n")
+	for _, o := range options {
+		standard := "-"
+		if o.standard != "" {
+			standard = "`" + o.standard + "`"
+		}
+		flag := strings.ReplaceAll(strings.TrimSpace("--"+o.name+" "+o.value), "|", `\|`)
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", flag, o.variable(), standard, o.help)
+	}
+	return b.String()
 }

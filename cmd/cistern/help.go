@@ -87,18 +87,3 @@ func wrapAt(text string, indent, columns int) string {
 	}
 	return b.String()
 }
-
-// optionsTable is the table of options for README.md.
-func optionsTable(options []option) string {
-	var b strings.Builder
-	b.WriteString("| flag | variable | default | meaning |\n|---|---|---|---|\n")
-	for _, o := range options {
-		standard := "-"
-		if o.standard != "" {
-			standard = "`" + o.standard + "`"
-		}
-		flag := strings.ReplaceAll(strings.TrimSpace("--"+o.name+" "+o.value), "|", `\|`)
-		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", flag, o.variable(), standard, o.help)
-	}
-	return b.String()
-}
