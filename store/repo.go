@@ -21,9 +21,12 @@ const (
 	StateGone
 	// StateIdle is known and not followed; what we hold of it is kept.
 	StateIdle
+	// StateDraining has a complete copy, and live commits buffered during its fetch still to be
+	// applied to it. It holds at least one buffered commit.
+	StateDraining
 )
 
-var stateNames = [...]string{"", "pending", "synced", "resync", "gone", "idle"}
+var stateNames = [...]string{"", "pending", "synced", "resync", "gone", "idle", "draining"}
 
 // String is the name used by the gauges, the admin endpoints and the command line.
 func (s State) String() string { return enumName(stateNames[:], uint8(s)) }
@@ -48,9 +51,11 @@ const (
 	StatusDeleted
 	// StatusNotFound is a repository its host does not know (RepoNotFound). Hidden.
 	StatusNotFound
+	// StatusInactive is an account that its host calls inactive for a reason we do not know. Hidden.
+	StatusInactive
 )
 
-var statusNames = [...]string{"active", "takendown", "suspended", "deactivated", "deleted", "notfound"}
+var statusNames = [...]string{"active", "takendown", "suspended", "deactivated", "deleted", "notfound", "inactive"}
 
 // String is the protocol's word for the status.
 func (s Status) String() string { return enumName(statusNames[:], uint8(s)) }
@@ -102,9 +107,15 @@ const (
 	VerifiedFull Verified = iota
 	// VerifiedHashes: every hash and the tree, but no signature (--verify none).
 	VerifiedHashes
+	// VerifiedOps: a live commit since the last full copy came without the proof that its operations
+	// are all that changed; hashes, signature, and what the operations wrote were verified.
+	VerifiedOps
+	// VerifiedFormerKey: everything, but the signature is of a key that the DID document held at the
+	// time of the rev and no longer holds (the account migrated and has not written since).
+	VerifiedFormerKey
 )
 
-var verifiedNames = [...]string{"full", "hashes"}
+var verifiedNames = [...]string{"full", "hashes", "ops", "formerkey"}
 
 // String is the word in the admin endpoints.
 func (v Verified) String() string { return enumName(verifiedNames[:], uint8(v)) }
@@ -170,6 +181,14 @@ type Repo struct {
 	SeenRev string     `cbor:"18,keyasint,omitempty"` // highest rev seen without its records
 	Missing uint32     `cbor:"19,keyasint,omitempty"` // RepoNotFound answers in a row
 	Updated int64      `cbor:"20,keyasint,omitempty"` // unix seconds of the last write
+
+	AccountTime  int64  `cbor:"21,keyasint,omitempty"` // unix microseconds of the newest #account event
+	IdentityTime int64  `cbor:"22,keyasint,omitempty"` // unix microseconds of the newest #identity event
+	Resolved     int64  `cbor:"23,keyasint,omitempty"` // unix seconds when PDS, Handle and Key were read from the document; 0: read it again
+	Breaks       uint32 `cbor:"24,keyasint,omitempty"` // chain breaks in a row, for the refetch budget
+	Broken       int64  `cbor:"25,keyasint,omitempty"` // unix seconds of the last break
+	Recheck      bool   `cbor:"26,keyasint,omitempty"` // the next fetch first asks whether the rev has moved at all
+	Listed       uint32 `cbor:"27,keyasint,omitempty"` // ops in listings of this ordinal: where the next one begins
 
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.

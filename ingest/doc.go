@@ -1,0 +1,38 @@
+// Package ingest follows firehoses, so that every tracked repository stays complete.
+//
+// # Purpose
+//
+// Read com.atproto.sync.subscribeRepos of any number of relays and PDSes, verify every event, and make it
+// durable once, in the order of its repository.
+//
+// # Invariants
+//
+//  1. Events of one DID are handled strictly in the order they were read, by one shard; events of other
+//     DIDs wait for them only while the shard computes, never while it waits for the network.
+//  2. The cursor of a source is the low watermark: every event up to it is in a batch before, or in the
+//     batch that carries it, or was skipped. It moves over skipped events too, and never backwards.
+//  3. Nothing is applied to a repository that is not synced. While a copy of it is being fetched, its commits
+//     are buffered durably; otherwise its row remembers the highest rev seen.
+//  4. A commit is applied only if envelope, commit, signature, blocks and operations agree, and the tree
+//     before it, by inversion, is the tree we hold. What does not fit makes the repository fetched again,
+//     as often as the refetch budget of its DID and its host allows.
+//  5. Draining is the live path: the shard of the DID takes buffered commits in the order of their revs
+//     as if they came now. A crash anywhere leaves a row from which it goes on.
+//  6. A bad frame is counted and passed over. No message makes us connect again at the same cursor.
+//  7. A row is changed under its lock, in the batch that holds everything else of the event.
+//
+// # Concurrency
+//
+// Run owns every goroutine: one that reads a socket and one that pings, for each source; one a shard and one that waits for
+// its batches to be durable; a bounded pool of lookups. Drain, Sources, AddSource, RemoveSource, ForgetCursor and SetPaused may be
+// called by anybody. tracker.mu, sources.mu and shard.mu are never held over I/O.
+//
+// # Files
+//
+//	runner.go  Runner, Run            options.go  Options           limits.go  every limit
+//	source.go  one connection         sources.go  the set of them   address.go names of sources
+//	order.go   cursors, watermarks    shard.go    queues by DID     park.go    who waits for the network
+//	verify.go  sync v1.1              commit.go   #commit           sync.go    #sync
+//	account.go #account               identity.go #identity         drain.go   buffered commits
+//	discover.go unknown DIDs          budget.go   refetches         metrics.go what is counted
+package ingest
