@@ -7,7 +7,7 @@
 // # Invariants
 //
 //  1. It is pure: a Filter never changes, and the same question gets the same answer.
-//  2. A pattern is an NSID, or the beginning of one that ends at a dot and stands before a star.
+//  2. A signal is an NSID, or the beginning of one that ends at a dot and stands before a star.
 //
 // # Concurrency
 //
@@ -15,5 +15,5 @@
 //
 // # Files
 //
-//	filter.go  Filter and its patterns
+//	filter.go  Filter and its signals
 package filter

@@ -1,0 +1,106 @@
+package filter_test
+
+import (
+	"strings"
+	"testing"
+
+	"cistern/filter"
+)
+
+func TestSignal(t *testing.T) {
+	t.Parallel()
+	f, err := filter.New(false, []string{"app.bsky.feed.post", "app.bsky.graph.*", "net.*", "app.bsky.feed.post"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		collection string
+		want       bool
+		why        string
+	}{
+		{"app.bsky.feed.post", true, "named"},
+		{"app.bsky.feed.posts", false, "longer than what is named"},
+		{"app.bsky.feed.pos", false, "shorter"},
+		{"app.bsky.feed.post.reply", false, "below what is named"},
+		{"app.bsky.feed.Post", false, "names of records keep their case"},
+		{"app.bsky.graph.follow", true, "one below a prefix"},
+		{"app.bsky.graph.list.item", true, "two below a prefix"},
+		{"app.bsky.graph", false, "the prefix without its dot"},
+		{"app.bsky.graph.", false, "the prefix and nothing"},
+		{"app.bsky.graphs.follow", false, "a prefix ends at its dot"},
+		{"app.bsky", false, "above a prefix"},
+		{"net.example.thing", true, "a prefix of one segment"},
+		{"network.example.thing", false, "which ends at its dot too"},
+		{"", false, "nothing"},
+		{".", false, "a dot"},
+	} {
+		if got := f.Signal([]byte(c.collection)); got != c.want {
+			t.Errorf("%s (%q): %v", c.why, c.collection, got)
+		}
+	}
+	if f.Full() {
+		t.Error("full without having been told")
+	}
+}
+
+func TestFullAndNone(t *testing.T) {
+	t.Parallel()
+	full, err := filter.New(true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var zero filter.Filter
+	if !full.Full() || zero.Full() {
+		t.Errorf("full %v, zero value %v", full.Full(), zero.Full())
+	}
+	if full.Signal([]byte("app.bsky.feed.post")) || zero.Signal([]byte("app.bsky.feed.post")) {
+		t.Error("a signal that nobody named")
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat(strings.Repeat("a", 62)+".", 5) // 315 bytes
+	for _, c := range []struct{ signal, why string }{
+		{"", "nothing"},
+		{"*", "everything, which is what full is for"},
+		{".*", "a dot"},
+		{"app", "no NSID"},
+		{"app.bsky", "an authority"},
+		{"app.bsky*", "not at a dot"},
+		{"app.bsky.feed.po*", "not at a dot"},
+		{"app.*.post", "a star in the middle"},
+		{"app.bsky.**", "two stars"},
+		{"app..*", "an empty segment"},
+		{"app.bsky.feed.post ", "a blank"},
+		{"app.bsky.feed.*.", "a dot behind the star"},
+		{"1app.bsky.*", "an authority that begins with a digit"},
+		{"app.bsky.föö", "not ASCII"},
+		{long + "aaa", "too long"},
+		{long + "aa.*", "a prefix too long to have anything below"},
+	} {
+		if _, err := filter.New(false, []string{"app.bsky.feed.post", c.signal}); err == nil {
+			t.Errorf("%s: %q was taken", c.why, c.signal)
+		}
+	}
+	_, err := filter.New(true, []string{"first", "app.bsky.*", "second"})
+	if err == nil || !strings.Contains(err.Error(), `"first"`) || !strings.Contains(err.Error(), `"second"`) {
+		t.Errorf("every bad signal is named: %v", err)
+	}
+	for _, signal := range []string{long + "aa", long + "*", "A-b.C.*"} {
+		if _, err := filter.New(false, []string{signal}); err != nil {
+			t.Errorf("%q: %v", signal, err)
+		}
+	}
+}
+
+func TestSignalAllocatesNothing(t *testing.T) {
+	f, err := filter.New(false, []string{"app.bsky.feed.post", "app.bsky.graph.*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, out := []byte("app.bsky.graph.follow"), []byte("com.example.other.thing")
+	if n := testing.AllocsPerRun(100, func() { _ = f.Signal(in) || f.Signal(out) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
