@@ -322,6 +322,7 @@ func TestRows(t *testing.T) {
 	for query, want := range map[string]string{
 		"": alice + " " + bob, "?state=synced": alice, "?state=resync": bob, "?state=gone": "", "?host=PDS.test": alice, "?host=127.0.0.1:2583": bob, "?host=127.0.0.1": "",
 		"?error=transport": bob, "?error=generic": "", "?state=synced&error=transport": "", "?cursor=" + alice: bob, "?cursor=" + bob: "",
+		"?state=draining": "", "?verified=full": alice, "?verified=formerkey": "",
 	} {
 		var text string
 		res := call(t, "GET", w.admin.URL+"/repos"+query, "", nil, &text)
@@ -338,7 +339,7 @@ func TestRows(t *testing.T) {
 		}
 	}
 	for query, says := range map[string]string{
-		"?limit=1001": "1001", "?limit=x": `"x"`, "?state=draining": `"draining"`, "?error=bad": `"bad"`, "?host=https://x": `"https://x"`, "?cursor=x": `"x"`,
+		"?limit=1001": "1001", "?limit=x": `"x"`, "?state=x": `"x"`, "?verified=all": `"all"`, "?error=bad": `"bad"`, "?host=https://x": `"https://x"`, "?cursor=x": `"x"`,
 	} {
 		var e refused
 		if res := call(t, "GET", w.admin.URL+"/repos"+query, "", nil, &e); res.StatusCode != 400 || !strings.Contains(e.Message, says) {

@@ -35,7 +35,7 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 				b.Account(row) // a purge told consumers that the account is gone
 			}
 		}
-		enqueue(row)
+		enqueue(b, row)
 	}
 	row.Tracked = store.ByOperator
 	if row.State == store.StatePending {
@@ -45,9 +45,13 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 	return result, nil
 }
 
-// enqueue puts row into the pending queue, ahead of what nobody waits for.
-func enqueue(row *store.Repo) {
-	row.State = store.StatePending
+// enqueue puts row into the pending queue, ahead of what nobody waits for, to be fetched whole. What is
+// buffered for a copy that was made before would be of no use.
+func enqueue(b *store.Batch, row *store.Repo) {
+	if row.State != store.StatePending {
+		b.DropBuffer(row)
+	}
+	row.State, row.Recheck = store.StatePending, false
 	row.Pending.Priority = store.PriorityOperator
 }
 
@@ -72,7 +76,7 @@ func untrack(b *store.Batch, row *store.Repo) (string, error) {
 		return "not found", nil
 	}
 	if row.Tracked != store.Untracked {
-		stop(row)
+		stop(b, row)
 		row.Attempt++
 		b.PutRepo(row)
 	}
@@ -80,7 +84,8 @@ func untrack(b *store.Batch, row *store.Repo) (string, error) {
 }
 
 // stop takes row out of every queue. That an account is gone remains true, but nobody looks again.
-func stop(row *store.Repo) {
+func stop(b *store.Batch, row *store.Repo) {
+	b.DropBuffer(row)
 	row.Tracked = store.Untracked
 	if row.State != store.StateGone {
 		row.State = store.StateIdle
@@ -95,10 +100,10 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 		return "not found", nil
 	}
 	held := row.Ordinal != 0
+	stop(b, row)
 	if err := b.Wipe(row); err != nil { // raises Attempt
 		return "", err
 	}
-	stop(row)
 	if held {
 		gone := *row
 		gone.Status = store.StatusDeleted
@@ -124,7 +129,7 @@ func resync(b *store.Batch, row *store.Repo) (string, error) {
 	case row.State != store.StatePending:
 		row.Attempt++
 	}
-	enqueue(row)
+	enqueue(b, row)
 	b.PutRepo(row)
 	return "queued", nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -96,6 +97,38 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 		return nil, invalid("the body goes on after the end of its array")
 	}
 	return dids, nil
+}
+
+// readObject reads a request's one JSON object into v, whose fields are all there may be.
+func readObject(w http.ResponseWriter, r *http.Request, v any) error {
+	if !isJSON(r) {
+		return refuse("UnsupportedMediaType", "content type %s: want %s", echo(r.Header.Get("Content-Type")), typeJSON)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, objectBytesMax))
+	if err != nil {
+		return bodyError(err, 0)
+	}
+	if trimmed := bytes.TrimSpace(body); len(trimmed) == 0 || trimmed[0] != '{' {
+		return invalid("the body is %s: want a JSON object", echo(string(trimmed)))
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return objectError(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return invalid("the body goes on after the end of its object")
+	}
+	return nil
+}
+
+// objectError says what is wrong with an object.
+func objectError(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return invalid("%s is a %s: want a %s", wrong.Field, wrong.Value, wrong.Type)
+	}
+	return invalid("the body will not do: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
 // skipBracket finds out whether the body is an array, without reading its bracket.

@@ -101,8 +101,8 @@ func (e *encoder) account(ev *store.Event) {
 	out = appendString(out, ev.DID)
 	out = append(out, `,"active":`...)
 	out = strconv.AppendBool(out, !ev.Status.Hidden())
-	if ev.Status.Hidden() {
-		out = appendString(append(out, `,"status":`...), ev.Status.String())
+	if status := hiddenStatus(ev.Status); status != "" {
+		out = appendString(append(out, `,"status":`...), status)
 	}
 	e.out = out
 }

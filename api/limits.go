@@ -43,6 +43,11 @@ const (
 	bodyBytesMax = 8 << 20
 	// bodyItemsMax bounds its items.
 	bodyItemsMax = 100_000
+	// objectBytesMax bounds the body of a change that is one object.
+	objectBytesMax = 64 << 10
+	// sourcesMax bounds the sources that can be added: each has two goroutines, a connection and a
+	// message of up to 5 MiB.
+	sourcesMax = 1000
 	// changesMax is how many rows one batch changes, under as many locks.
 	changesMax = 200
 

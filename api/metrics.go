@@ -10,12 +10,17 @@ type metrics struct {
 	subscribers prometheus.Gauge
 	events      prometheus.Counter
 	bytes       prometheus.Counter
-	pages       *prometheus.CounterVec // source: encoded, shared
+	encoded     prometheus.Counter     // pages
+	shared      prometheus.Counter     // pages
 	ended       *prometheus.CounterVec // reason: peer, message, shutdown, slow, cursor, internal
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	pages := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cistern_api_stream_pages_total", Help: "Pages of events by whether they were encoded or shared.",
+	}, []string{"source"})
 	m := &metrics{
+		encoded: pages.WithLabelValues("encoded"), shared: pages.WithLabelValues("shared"),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_api_requests_total",
 			Help: "Requests by route and by how they ended: ok, or the class of the refusal.",
@@ -38,14 +43,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cistern_api_stream_bytes_total", Help: "Bytes of events sent to subscribers.",
 		}),
-		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_api_stream_pages_total", Help: "Pages of events by whether they were encoded or shared.",
-		}, []string{"source"}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_api_streams_ended_total", Help: "Streams by why they ended.",
 		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.subscribers, m.events, m.bytes, m.pages, m.ended} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.subscribers, m.events, m.bytes, pages, m.ended} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

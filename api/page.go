@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,7 @@ type pages struct {
 	bytesMax  int
 	encoders  *semaphore.Weighted // one for each page being encoded
 	metrics   *metrics
+	spares    sync.Pool // *encoder
 
 	mu     sync.Mutex
 	byID   map[uint64]*page // mu guards
@@ -78,7 +80,7 @@ func (p *pages) read(ctx context.Context, cursor uint64) (*page, error) {
 			return nil, ctx.Err()
 		}
 		if pg.err == nil {
-			p.metrics.pages.WithLabelValues("shared").Inc()
+			p.metrics.shared.Inc()
 			return pg, nil
 		}
 		if ctx.Err() != nil || !errors.Is(pg.err, context.Canceled) {
@@ -141,7 +143,7 @@ func (p *pages) encode(ctx context.Context, cursor uint64, pg *page) error {
 		return err
 	}
 	defer p.encoders.Release(1)
-	e := encoder{out: make([]byte, 0, p.pageBytes+p.pageBytes/8)}
+	e := p.spare()
 	full := uint64(0)
 	next, err := p.log.ReadLog(ctx, cursor, p.pageIDs, func(ev *store.Event) error {
 		e.event(ev)
@@ -157,8 +159,29 @@ func (p *pages) encode(ctx context.Context, cursor uint64, pg *page) error {
 	if err != nil {
 		return fmt.Errorf("read log from %d: %w", cursor, err)
 	}
-	pg.next, pg.frames, pg.events = next, e.out, e.events
-	p.metrics.pages.WithLabelValues("encoded").Inc()
+	pg.next, pg.events = next, e.events
+	p.metrics.encoded.Inc()
 	p.metrics.refused.Add(float64(e.refused))
+	pg.frames = p.frames(e)
 	return nil
+}
+
+// spare is an encoder with room for a page.
+func (p *pages) spare() *encoder {
+	if e, ok := p.spares.Get().(*encoder); ok {
+		return e
+	}
+	return &encoder{out: make([]byte, 0, p.pageBytes+p.pageBytes/8)}
+}
+
+// frames is what e encoded, for good. Near the head pages are a few events: those are copied, so that
+// they are as large as what is in them, and e's room serves the next.
+func (p *pages) frames(e *encoder) []byte {
+	if len(e.out) >= p.pageBytes/2 {
+		return e.out
+	}
+	frames := slices.Clone(e.out)
+	e.out, e.events, e.refused = e.out[:0], 0, 0
+	p.spares.Put(e)
+	return frames
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"cistern/api"
 	"cistern/ingest/repo"
@@ -135,6 +136,95 @@ func BenchmarkPage(b *testing.B) {
 	b.ReportMetric(float64(size)/float64(events), "B/event")
 }
 
+// liveStore holds repositories of a post each. commit writes one more post to the i-th of them.
+func liveStore(b *testing.B, repos int) (s *store.Store, commit func(i int) (wait func() error)) {
+	s = storetest.Open(b, store.Options{})
+	post := posts(1)[0].Record
+	for i := range repos {
+		hold(b, s, i, storetest.Records{"app.bsky.feed.post/first": post})
+	}
+	if err := s.FlushImports(); err != nil {
+		b.Fatal(err)
+	}
+	commits := 0
+	return s, func(i int) (wait func() error) {
+		commits++
+		r, err := s.Repo(storetest.DID(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		batch := s.NewBatch()
+		r.Rev = storetest.Rev(repos + commits)
+		r.Commit = storetest.Commit(r.DID, r.Rev, r.Data)
+		op := store.Op{Path: fmt.Appendf(nil, "app.bsky.feed.post/%d", commits), CID: repo.HashCID(post), Record: post}
+		if err := batch.Apply(&r, true, r.Rev, []store.Op{op}); err != nil {
+			b.Fatal(err)
+		}
+		batch.PutRepo(&r)
+		if wait, err = batch.Commit(); err != nil {
+			b.Fatal(err)
+		}
+		return wait
+	}
+}
+
+// BenchmarkTail reads pages of a few events of live commits each, as subscribers at the head do.
+func BenchmarkTail(b *testing.B) {
+	const repos, commits = 1000, 20
+	s, commit := liveStore(b, repos)
+	first := s.Head() + 1
+	for i := range repos * commits {
+		if wait := commit(i % repos); i == repos*commits-1 {
+			if err := wait(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for _, n := range []int{1, 4, 16} {
+		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
+			pager := api.NewPager(s, api.Options{PageEvents: n})
+			b.ReportAllocs()
+			events, cursor, start := 0, first, cpuTime(b)
+			for b.Loop() {
+				_, next, err := pager.Read(b.Context(), cursor)
+				if err != nil {
+					b.Fatal(err)
+				}
+				events += int(next - cursor)
+				if cursor = next; cursor > s.Head() {
+					cursor = first
+					pager = api.NewPager(s, api.Options{PageEvents: n})
+				}
+			}
+			b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(events), "cpu-ns/event")
+		})
+	}
+}
+
+// BenchmarkLatency is the time from an event being durable until a subscriber has it.
+func BenchmarkLatency(b *testing.B) {
+	s, commit := liveStore(b, 1000)
+	srv := httptest.NewServer(api.StreamHandler(s, api.Options{}))
+	defer srv.Close()
+	conn := dialStream(b, srv, "")
+	buf := make([]byte, 64<<10)
+	var took time.Duration
+	i := 0
+	for b.Loop() {
+		wait := commit(i % 1000)
+		if err := wait(); err != nil {
+			b.Fatal(err)
+		}
+		durable := time.Now()
+		if _, err := conn.Read(buf); err != nil {
+			b.Fatal(err)
+		}
+		took += time.Since(durable)
+		i++
+	}
+	b.ReportMetric(float64(took.Microseconds())/float64(i), "µs/event")
+}
+
 // BenchmarkStream sends over loopback TCP to a reader that only counts bytes, from a log in
 // memory and from a store. CPU time of the reader's copy is in it.
 func BenchmarkStream(b *testing.B) {
@@ -151,30 +241,35 @@ func postStore(b *testing.B, n int) *store.Store {
 			m[string(ev.Collection)+"/"+string(ev.Rkey)] = ev.Record
 		}
 		events = events[min(400, len(events)):]
-		r, err := s.RepoOrNew(storetest.DID(i))
-		if err != nil {
-			b.Fatal(err)
-		}
-		r.State, r.Tracked = store.StatePending, store.ByOperator
-		batch := s.NewBatch()
-		batch.PutRepo(&r)
-		if err := batch.CommitSync(); err != nil {
-			b.Fatal(err)
-		}
-		im := m.Import(r, storetest.Rev(i))
-		im.Done = func(_ store.Repo, err error) {
-			if err != nil {
-				b.Error(err)
-			}
-		}
-		if err := s.Import(b.Context(), im); err != nil {
-			b.Fatal(err)
-		}
+		hold(b, s, i, m)
 	}
 	if err := s.FlushImports(); err != nil {
 		b.Fatal(err)
 	}
 	return s
+}
+
+// hold gives repository i a first copy, which is visible after FlushImports.
+func hold(b *testing.B, s *store.Store, i int, m storetest.Records) {
+	r, err := s.RepoOrNew(storetest.DID(i))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.State, r.Tracked = store.StatePending, store.ByOperator
+	batch := s.NewBatch()
+	batch.PutRepo(&r)
+	if err := batch.CommitSync(); err != nil {
+		b.Fatal(err)
+	}
+	im := m.Import(r, storetest.Rev(i))
+	im.Done = func(_ store.Repo, err error) {
+		if err != nil {
+			b.Error(err)
+		}
+	}
+	if err := s.Import(b.Context(), im); err != nil {
+		b.Fatal(err)
+	}
 }
 
 func benchmarkStream(b *testing.B, log api.Log) {

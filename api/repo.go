@@ -32,7 +32,9 @@ func (s *Server) visible(did string) (store.Repo, error) {
 		return row, refuse("RepoSuspended", "repo has been suspended: %s", did)
 	case store.StatusDeactivated:
 		return row, refuse("RepoDeactivated", "repo has been deactivated: %s", did)
-	default:
+	case store.StatusInactive: // for a reason that the protocol has no word for
+		return row, refuse("RepoDeactivated", "repo is not active: %s", did)
+	default: // deleted, or not known to its host
 		return row, refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
 }

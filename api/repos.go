@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,9 @@ type repoItem struct {
 	Records    int64      `json:"records"`
 	Error      *repoError `json:"error,omitempty"`
 	Verified   string     `json:"verified,omitempty"`
+	SeenRev    string     `json:"seen_rev,omitempty"`
+	Buffered   int        `json:"buffered,omitempty"`
+	ResolvedAt string     `json:"resolved_at,omitempty"`
 	UpdatedAt  string     `json:"updated_at,omitempty"`
 }
 
@@ -72,29 +76,38 @@ func (s *Server) listRows(w http.ResponseWriter, r *http.Request) error {
 	return writeList(w, r, items)
 }
 
-// rowFilter is what state=, host= and error= ask for, nil for everything.
+// rowFilter is what state=, host=, error= and verified= ask for, nil for everything.
 func (q query) rowFilter() (func(*store.Repo) bool, error) {
 	var state store.State
 	var err error
 	if v := q.text("state"); v != "" {
 		if state, err = store.ParseState(v); err != nil {
-			return nil, invalid("state %s: want pending, synced, resync, gone or idle", echo(v))
+			return nil, invalid("state %s: want pending, draining, synced, resync, gone or idle", echo(v))
 		}
 	}
-	host, kind := strings.ToLower(q.text("host")), q.text("error")
+	kind := q.text("error")
 	if kind != "" && kind != store.RateLimited.String() && kind != store.Transport.String() && kind != store.Generic.String() {
 		return nil, invalid("error %s: want ratelimited, transport or generic", echo(kind))
 	}
-	if strings.ContainsAny(host, "/?#@") {
-		return nil, invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(host))
+	verified := q.text("verified")
+	if verified != "" && !slices.ContainsFunc(verifiedLevels[:], func(v store.Verified) bool { return v.String() == verified }) {
+		return nil, invalid("verified %s: want full, hashes, ops or formerkey", echo(verified))
 	}
-	if state == 0 && host == "" && kind == "" {
+	host, err := q.host()
+	if err != nil {
+		return nil, err
+	}
+	if state == 0 && host == "" && kind == "" && verified == "" {
 		return nil, nil
 	}
 	return func(row *store.Repo) bool {
-		return (state == 0 || row.State == state) && (kind == "" || row.Retry.Kind.String() == kind) && (host == "" || hostOf(row.PDS) == host)
+		return (state == 0 || row.State == state) && (kind == "" || row.Retry.Kind.String() == kind) && (host == "" || hostOf(row.PDS) == host) &&
+			(verified == "" || row.Rev != "" && row.Verified.String() == verified)
 	}, nil
 }
+
+// verifiedLevels are those that rows can have.
+var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashes, store.VerifiedOps, store.VerifiedFormerKey}
 
 // hostOf is the host[:port] of an origin.
 func hostOf(origin string) string {
@@ -126,7 +139,7 @@ func (s *Server) item(row *store.Repo) repoItem {
 	it := repoItem{
 		DID: row.DID, Status: row.Status.String(), State: row.State.String(), Tracked: row.Tracked != store.Untracked,
 		Why: row.Tracked.String(), Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: multibase(row.Key),
-		Records: row.Records, UpdatedAt: rfc3339(row.Updated),
+		Records: row.Records, UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: s.store.Buffered(row.DID), ResolvedAt: rfc3339(row.Resolved),
 	}
 	if row.Rev != "" {
 		it.Data, it.Head, it.Verified = row.Data.String(), headOf(row), row.Verified.String()

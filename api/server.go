@@ -34,6 +34,10 @@ type Options struct {
 	Syncing func() int
 	// Wake is called after the pending queue may have grown. Default: nothing.
 	Wake func()
+	// Firehose follows the sources. Default: nothing does.
+	Firehose Firehose
+	// Ingestion are the switches of /ingestion. Default: no part is there.
+	Ingestion Ingestion
 	// Ready says why the daemon cannot serve yet, for /readyz. Default: never.
 	Ready func() error
 	// Verify is the level of verification that /stats reports. Default "full".
@@ -178,6 +182,12 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("PUT /repos", s.route("track", s.track))
 	mux.Handle("DELETE /repos", s.route("untrack", s.untrack))
 	mux.Handle("POST /repos/resync", s.route("resync", s.resync))
+	mux.Handle("GET /firehose/sources", s.route("sources", s.listSources))
+	mux.Handle("POST /firehose/sources", s.route("add_source", s.addSource))
+	mux.Handle("DELETE /firehose/sources", s.route("remove_source", s.removeSource))
+	mux.Handle("DELETE /firehose/cursors", s.route("forget_cursor", s.forgetCursor))
+	mux.Handle("GET /ingestion", s.route("ingestion", s.ingestion))
+	mux.Handle("PATCH /ingestion", s.route("set_ingestion", s.setIngestion))
 	mux.Handle("GET /healthz", s.route("healthz", s.alive))
 	mux.Handle("GET /readyz", s.route("readyz", s.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}))
@@ -220,7 +230,7 @@ func (s *Server) untimed(name string, h handler) http.Handler {
 func (s *Server) unknown(mux *http.ServeMux) http.Handler {
 	return s.route("unknown", func(w http.ResponseWriter, r *http.Request) error {
 		var allow []string
-		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
 			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 			if _, pattern := mux.Handler(other); pattern != "/" {
 				allow = append(allow, method)

@@ -275,6 +275,7 @@ func TestHidden(t *testing.T) {
 	for status, name := range map[store.Status]string{
 		store.StatusTakendown: "RepoTakendown", store.StatusSuspended: "RepoSuspended", store.StatusDeactivated: "RepoDeactivated",
 		store.StatusDeleted: "RepoNotFound", store.StatusNotFound: "RepoNotFound",
+		store.StatusInactive: "RepoDeactivated",
 	} {
 		w.update(t, alice, func(b *store.Batch, r *store.Repo) { r.Status = status; b.Account(r) })
 		repoIs, didIs := url.Values{"repo": {alice}, "collection": {"app.test.a"}, "rkey": {"one"}}, url.Values{"did": {alice}}
@@ -285,8 +286,17 @@ func TestHidden(t *testing.T) {
 		if status != store.StatusNotFound {
 			var got json.RawMessage
 			w.get(t, "com.atproto.sync.getRepoStatus", didIs, &got)
-			if want := `{"did":"` + alice + `","active":false,"status":"` + status.String() + `"}`; string(got) != want {
+			says := `,"status":"` + status.String() + `"`
+			if status == store.StatusInactive {
+				says = "" // the protocol has no word for it
+			}
+			if want := `{"did":"` + alice + `","active":false` + says + `}`; string(got) != want {
 				t.Errorf("getRepoStatus: %s", got)
+			}
+			var list struct{ Repos []json.RawMessage }
+			w.get(t, "com.atproto.sync.listRepos", nil, &list)
+			if len(list.Repos) != 1 || !strings.HasSuffix(string(list.Repos[0]), `,"active":false`+says+`}`) {
+				t.Errorf("listRepos: %s", list.Repos)
 			}
 		}
 		w.beginsWith(t, "account") // the import's event is skipped

@@ -36,6 +36,8 @@ type statistics struct {
 	Sizes  map[string]int64 `json:"sizes"`
 	Verify string           `json:"verify"`
 	Log    logBounds        `json:"log"`
+	// Firehose is absent where none is followed.
+	Firehose *firehoseTotals `json:"firehose,omitempty"`
 }
 
 type logBounds struct {
@@ -54,7 +56,8 @@ func (s *Server) stats(w http.ResponseWriter, _ *http.Request) error {
 	counts["syncing"] = int64(s.opts.Syncing())
 	writeJSON(w, http.StatusOK, statistics{
 		Counts: counts, Sizes: sizes, Verify: s.opts.Verify,
-		Log: logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
+		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
+		Firehose: s.firehoseTotals(),
 	})
 	return nil
 }

@@ -48,19 +48,20 @@ func (s *Server) getRepoStatus(q query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := repoStatus{DID: did, Active: !row.Status.Hidden(), Status: hiddenStatus(&row)}
+	st := repoStatus{DID: did, Active: !row.Status.Hidden(), Status: hiddenStatus(row.Status)}
 	if st.Active {
 		st.Rev = row.Rev
 	}
 	return json.Marshal(st)
 }
 
-// hiddenStatus is the reason why an account is not active, "" when it is.
-func hiddenStatus(row *store.Repo) string {
-	if row.Status.Hidden() {
-		return row.Status.String()
+// hiddenStatus is the reason why an account is not active, "" when it is, or when its host gave a
+// reason that the protocol has no word for.
+func hiddenStatus(status store.Status) string {
+	if status == store.StatusActive || status == store.StatusInactive {
+		return ""
 	}
-	return ""
+	return status.String()
 }
 
 type repoPage struct {
@@ -102,7 +103,7 @@ func (s *Server) listRepos(q query) ([]byte, error) {
 	}
 	for i := range rows {
 		row := &rows[i]
-		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), hiddenStatus(row)})
+		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), hiddenStatus(row.Status)})
 	}
 	if len(rows) == limit {
 		page.Cursor = strconv.FormatUint(uint64(rows[limit-1].Ordinal), 10)

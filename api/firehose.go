@@ -1,0 +1,303 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"cistern/store"
+)
+
+// Firehose is whatever follows sources, as the private listener drives it. Every function may be
+// called by any goroutine; one left out makes its endpoint say that no firehose is followed.
+type Firehose struct {
+	// Sources tells of every source, in order of URL.
+	Sources func() []Source
+	// Parse gives the one form of a source's address, or an error that says what is wrong with it.
+	Parse func(url string, pds bool) (store.Source, error)
+	// Add follows a source from now on, in place of the one with the same URL. It is durable on return.
+	Add func(store.Source) error
+	// Remove stops following a source: store.ErrNotFound if there is none.
+	Remove func(url string) error
+	// Forget drops the cursor of a source, which goes on at its tip: store.ErrNotFound if it has none.
+	Forget func(url string) error
+}
+
+// Source is what is known of a source.
+type Source struct {
+	URL       string
+	PDS       bool
+	Persisted bool // added while running
+	Running   bool // connected
+
+	Failures int // in a row
+	RetryIn  time.Duration
+	Failure  SourceFailure
+
+	Cursor, Seq        int64 // durable, and newest read
+	Events, Bytes      int64
+	BadFrames, Refused int64
+	LastEvent          time.Time
+	Lag                time.Duration
+}
+
+// SourceFailure is how a connection ended, or why there was none. It is zero if that never happened.
+type SourceFailure struct {
+	At           time.Time
+	Kind, Detail string
+}
+
+// sourceItem is a source as the operator sees it.
+type sourceItem struct {
+	URL                 string         `json:"url"`
+	IsPDS               bool           `json:"is_pds"`
+	Persisted           bool           `json:"persisted"`
+	Running             bool           `json:"running"`
+	Failing             bool           `json:"failing"`
+	ConsecutiveFailures int            `json:"consecutive_failures"`
+	RetryInSecs         float64        `json:"retry_in_secs,omitempty"`
+	LastFailure         *sourceFailure `json:"last_failure,omitempty"`
+	Stats               sourceStats    `json:"stats"`
+}
+
+type sourceFailure struct {
+	At     string `json:"at"`
+	Kind   string `json:"kind"`
+	Detail string `json:"detail"`
+}
+
+type sourceStats struct {
+	Cursor     int64   `json:"cursor"`
+	Seq        int64   `json:"seq"`
+	Events     int64   `json:"events"`
+	Bytes      int64   `json:"bytes"`
+	BadFrames  int64   `json:"bad_frames"`
+	Refused    int64   `json:"refused"`
+	LastEvent  string  `json:"last_event,omitempty"`
+	LagSeconds float64 `json:"lag_seconds"`
+}
+
+func (src *Source) failing() bool { return src.Failures > 0 }
+
+func (src *Source) item() sourceItem {
+	it := sourceItem{
+		URL: src.URL, IsPDS: src.PDS, Persisted: src.Persisted, Running: src.Running, Failing: src.failing(), ConsecutiveFailures: src.Failures, RetryInSecs: seconds(src.RetryIn),
+		Stats: sourceStats{Cursor: src.Cursor, Seq: src.Seq, Events: src.Events, Bytes: src.Bytes, BadFrames: src.BadFrames,
+			Refused: src.Refused, LastEvent: moment(src.LastEvent), LagSeconds: seconds(src.Lag)},
+	}
+	if f := src.Failure; !f.At.IsZero() {
+		it.LastFailure = &sourceFailure{At: moment(f.At), Kind: f.Kind, Detail: f.Detail}
+	}
+	return it
+}
+
+// seconds has the milliseconds that a reader may want.
+func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+var errNoFirehose = refuse("MethodNotImplemented", "this daemon follows no firehose")
+
+// listSources is GET /firehose/sources.
+func (s *Server) listSources(w http.ResponseWriter, r *http.Request) error {
+	if s.opts.Firehose.Sources == nil {
+		return errNoFirehose
+	}
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	match, err := s.sourceFilter(q)
+	if err != nil {
+		return err
+	}
+	items := []sourceItem{}
+	for _, src := range s.opts.Firehose.Sources() {
+		if match(&src) {
+			items = append(items, src.item())
+		}
+	}
+	writeJSON(w, http.StatusOK, items)
+	return nil
+}
+
+// sourceFilter is what url=, host=, is_pds=, running= and failing= ask for, all of them together.
+func (s *Server) sourceFilter(q query) (func(*Source) bool, error) {
+	var tests []func(*Source) bool
+	for name, of := range map[string]func(*Source) bool{
+		"is_pds":  func(src *Source) bool { return src.PDS },
+		"running": func(src *Source) bool { return src.Running },
+		"failing": (*Source).failing,
+	} {
+		if want, err := q.bool(name); err != nil {
+			return nil, err
+		} else if q.text(name) != "" {
+			tests = append(tests, func(src *Source) bool { return of(src) == want })
+		}
+	}
+	host, err := q.host()
+	if err != nil {
+		return nil, err
+	}
+	if host != "" {
+		tests = append(tests, func(src *Source) bool { return hostOf(src.URL) == host })
+	}
+	if text := q.text("url"); text != "" {
+		want, err := s.parseSource(text, false)
+		if err != nil {
+			return nil, err
+		}
+		tests = append(tests, func(src *Source) bool { return src.URL == want.URL })
+	}
+	return func(src *Source) bool {
+		for _, test := range tests {
+			if !test(src) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+func (s *Server) parseSource(url string, pds bool) (store.Source, error) {
+	if s.opts.Firehose.Parse == nil {
+		return store.Source{}, errNoFirehose
+	}
+	src, err := s.opts.Firehose.Parse(url, pds)
+	if err != nil {
+		return src, invalid("url %s: %v", echo(url), err)
+	}
+	return src, nil
+}
+
+// sourceBody is what a change names. Pointers tell what is missing.
+type sourceBody struct {
+	URL   *string `json:"url"`
+	IsPDS *bool   `json:"is_pds"`
+}
+
+// addSource is POST /firehose/sources.
+func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
+	var body sourceBody
+	if err := readObject(w, r, &body); err != nil {
+		return err
+	}
+	if body.URL == nil {
+		return invalid("the body lacks url")
+	}
+	src, err := s.parseSource(*body.URL, body.IsPDS != nil && *body.IsPDS)
+	if err != nil {
+		return err
+	}
+	if s.opts.Firehose.Add == nil || s.opts.Firehose.Sources == nil {
+		return errNoFirehose
+	}
+	if n := len(s.opts.Firehose.Sources()); n >= sourcesMax {
+		return invalid("%d sources are followed, and no more may be added", n)
+	}
+	if err := s.opts.Firehose.Add(src); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, struct {
+		URL   string `json:"url"`
+		IsPDS bool   `json:"is_pds"`
+	}{src.URL, src.PDS})
+	return nil
+}
+
+// removeSource is DELETE /firehose/sources.
+func (s *Server) removeSource(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		URL *string `json:"url"`
+	}
+	if err := readObject(w, r, &body); err != nil {
+		return err
+	}
+	return s.drop(w, "url", body.URL, s.opts.Firehose.Remove, "no source %s is followed")
+}
+
+// forgetCursor is DELETE /firehose/cursors.
+func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Key *string `json:"key"`
+	}
+	if err := readObject(w, r, &body); err != nil {
+		return err
+	}
+	return s.drop(w, "key", body.Key, s.opts.Firehose.Forget, "source %s has no cursor")
+}
+
+// drop does away with what the field name of a body names.
+func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func(url string) error, missing string) error {
+	if value == nil {
+		return invalid("the body lacks %s", name)
+	}
+	src, err := s.parseSource(*value, false)
+	if err != nil {
+		return err
+	}
+	if do == nil {
+		return errNoFirehose
+	}
+	err = do(src.URL)
+	if errors.Is(err, store.ErrNotFound) {
+		return refuse("NotFound", missing, echo(*value))
+	}
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, struct {
+		URL string `json:"url"`
+	}{src.URL})
+	return nil
+}
+
+// firehoseTotals are the sources in /stats.
+type firehoseTotals struct {
+	Sources   int   `json:"sources"`
+	Running   int   `json:"running"`
+	Failing   int   `json:"failing"`
+	Events    int64 `json:"events"`
+	Bytes     int64 `json:"bytes"`
+	BadFrames int64 `json:"bad_frames"`
+	Refused   int64 `json:"refused"`
+	// LagSeconds is of the connected source that is furthest behind.
+	LagSeconds float64 `json:"lag_seconds"`
+}
+
+func (s *Server) firehoseTotals() *firehoseTotals {
+	if s.opts.Firehose.Sources == nil {
+		return nil
+	}
+	t := &firehoseTotals{}
+	for _, src := range s.opts.Firehose.Sources() {
+		t.Sources++
+		t.Events += src.Events
+		t.Bytes += src.Bytes
+		t.BadFrames += src.BadFrames
+		t.Refused += src.Refused
+		if src.failing() {
+			t.Failing++
+		}
+		if src.Running {
+			t.Running++
+			t.LagSeconds = max(t.LagSeconds, seconds(src.Lag))
+		}
+	}
+	return t
+}
+
+// host is the parameter host: a name, with a port if it has one.
+func (q query) host() (string, error) {
+	host := strings.ToLower(q.text("host"))
+	if strings.ContainsAny(host, "/?#@") {
+		return "", invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(host))
+	}
+	return host, nil
+}

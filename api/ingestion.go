@@ -1,0 +1,68 @@
+package api
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Ingestion are the parts of the daemon that bring data in.
+type Ingestion struct {
+	Crawler, Firehose, Backfill Switch
+}
+
+// Switch turns a part on and off. What the part holds it finishes. Both functions may be called by any
+// goroutine; without them the part is not there, which is off.
+type Switch struct {
+	On  func() bool
+	Set func(on bool)
+}
+
+func (i *Ingestion) switches() map[string]*Switch {
+	return map[string]*Switch{"crawler": &i.Crawler, "firehose": &i.Firehose, "backfill": &i.Backfill}
+}
+
+// positions is how the switches stand.
+func (i *Ingestion) positions() map[string]bool {
+	positions := map[string]bool{}
+	for name, part := range i.switches() {
+		positions[name] = part.On != nil && part.On()
+	}
+	return positions
+}
+
+// ingestion is GET /ingestion.
+func (s *Server) ingestion(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, s.opts.Ingestion.positions())
+	return nil
+}
+
+// setIngestion is PATCH /ingestion. It answers as GET does, and changes nothing if any of the body will not do.
+func (s *Server) setIngestion(w http.ResponseWriter, r *http.Request) error {
+	var body map[string]json.RawMessage
+	if err := readObject(w, r, &body); err != nil {
+		return err
+	}
+	switches := s.opts.Ingestion.switches()
+	wanted := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(body)) {
+		part := switches[name]
+		if part == nil {
+			return invalid("%s is no part of ingestion: want %s", echo(name), strings.Join(slices.Sorted(maps.Keys(switches)), ", "))
+		}
+		text := string(body[name])
+		if text != "true" && text != "false" {
+			return invalid("%s is %s: want true or false", name, echo(text))
+		}
+		if part.Set == nil {
+			return invalid("this daemon has no %s", name)
+		}
+		wanted[name] = text == "true"
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		switches[name].Set(wanted[name])
+	}
+	return s.ingestion(w, r)
+}
