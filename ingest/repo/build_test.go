@@ -65,6 +65,8 @@ type block struct {
 	cid  repo.CID
 	data []byte
 	rev  int // the commit that wrote it
+
+	lo, hi string // of a tree node: the keys around it, "" for none
 }
 
 func newBlock(data []byte) block { return block{cid: repo.HashCID(data), data: data} }
@@ -144,18 +146,18 @@ func buildTree(leaves []leaf) (repo.CID, []block) {
 		top = max(top, layerOf(l.key))
 	}
 	var nodes []block
-	root := buildNode(leaves, top, &nodes)
+	root := buildNode(leaves, top, "", "", &nodes)
 	return root, nodes
 }
 
-func buildNode(leaves []leaf, layer int, nodes *[]block) repo.CID {
+func buildNode(leaves []leaf, layer int, lo, hi string, nodes *[]block) repo.CID {
 	var left repo.CID
 	var entries []entry
-	subtree := func(below []leaf) {
+	subtree := func(below []leaf, lo, hi string) {
 		if len(below) == 0 {
 			return
 		}
-		c := buildNode(below, layer-1, nodes)
+		c := buildNode(below, layer-1, lo, hi, nodes)
 		if len(entries) == 0 {
 			left = c
 		} else {
@@ -167,13 +169,14 @@ func buildNode(leaves []leaf, layer int, nodes *[]block) repo.CID {
 		if layerOf(l.key) < layer {
 			continue
 		}
-		subtree(leaves[from:i])
+		subtree(leaves[from:i], cmp.Or(prev, lo), l.key)
 		p := sharedPrefix(prev, l.key)
 		entries = append(entries, entry{prefix: int64(p), suffix: l.key[p:], value: l.cid})
 		from, prev = i+1, l.key
 	}
-	subtree(leaves[from:])
+	subtree(leaves[from:], cmp.Or(prev, lo), hi)
 	b := newBlock(encodeNode(left, entries...))
+	b.lo, b.hi = lo, hi
 	for _, l := range leaves {
 		b.rev = max(b.rev, l.rev)
 	}

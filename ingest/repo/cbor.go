@@ -56,6 +56,22 @@ func head(b []byte, at int) (major byte, arg uint64, next int, ok bool) {
 	return 0, 0, 0, false
 }
 
+// appendHead appends a data item's head in its shortest form.
+func appendHead(dst []byte, major byte, arg uint64) []byte {
+	major <<= 5
+	switch {
+	case arg < 24:
+		return append(dst, major|byte(arg))
+	case arg <= 0xff:
+		return append(dst, major|24, byte(arg))
+	case arg <= 0xffff:
+		return binary.BigEndian.AppendUint16(append(dst, major|25), uint16(arg))
+	case arg <= 0xffffffff:
+		return binary.BigEndian.AppendUint32(append(dst, major|26), uint32(arg))
+	}
+	return binary.BigEndian.AppendUint64(append(dst, major|27), arg)
+}
+
 // span reads the head of a string or byte string at b[at:] and returns where its content is.
 func span(b []byte, at int, want byte) (from, to int, ok bool) {
 	major, n, from, ok := head(b, at)

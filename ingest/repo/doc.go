@@ -28,6 +28,8 @@
 //	index.go    digest → place in the body  cid.go      CID
 //	walk.go     Walk and its checks         node.go     tree nodes
 //	path.go     collection/rkey             tid.go      revs
+//	slice.go    CARs of live messages       invert.go   taking operations back
+//	parttree.go trees known in part
 //	commit.go   commits and signatures      json.go     records to JSON
 //	cbor.go     DAG-CBOR heads and links    limits.go   every limit
 package repo

@@ -55,6 +55,23 @@ const (
 	// linkBytesMax bounds the CID in a link; the usual one takes 36 bytes.
 	linkBytesMax = 100
 
+	// sliceBytesMax is the protocol's limit on the blocks of a commit message.
+	sliceBytesMax = 2_000_000
+
+	// sliceBlocksMax: 200 operations in a tree of a million records take some 200 records and 2,500
+	// nodes; at 8,192 a block has 244 bytes.
+	sliceBlocksMax = 8192
+
+	// sliceKeyBytesMax bounds what the keys of a slice's nodes become when they are written out. 2 MB of
+	// nodes are 37,000 entries at most, of 200 bytes each; only keys of nearly 1 KiB make more.
+	sliceKeyBytesMax = 8 << 20
+
+	// sliceKeyChunkBytes holds the keys of an ordinary commit: 30 of 40 bytes each.
+	sliceKeyChunkBytes = 4 << 10
+
+	// sliceKeepBytes is how large a CAR may be whose memory is kept for the next: 20 ordinary commits.
+	sliceKeepBytes = 64 << 10
+
 	// RevSkewMax is how far ahead of our clock a rev may be.
 	RevSkewMax = 5 * time.Minute
 )

@@ -1,40 +1,154 @@
 package repo
 
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
 // Slice is the part of a repository that a live message carries (sync v1.1): the signed commit, the
 // tree nodes on the paths that its operations touch, and the records they wrote.
 //
-// A Slice may be used again by another Read, which keeps its memory.
-type Slice struct{}
+// A Slice may be used again by another Read, which keeps its memory. The zero value is empty. It must not
+// be copied after the first use.
+type Slice struct {
+	root   CID
+	bytes  int // length of the CAR
+	blocks []sliceBlock
+	index  index
+	tree   partTree
+}
+
+type sliceBlock struct {
+	id   *CID // in the CAR, as is data
+	data []byte
+}
 
 // SliceOp is one record operation in the form that the tree sees: a zero CID deletes, a zero Prev creates.
+// With both zero it says that there was nothing at the path, and is nothing.
 type SliceOp struct {
 	Path      []byte
 	CID, Prev CID
 }
 
 // ErrProof is ErrInvalid in the case where the slice lacks a node that the question needs.
-var ErrProof = errNotWritten
+var ErrProof = fmt.Errorf("tree node is not in the slice: %w", ErrInvalid)
 
-var errNotWritten = ErrInvalid
+var (
+	errVarint      = errors.New("section length is no varint in its shortest form")
+	errSection     = errors.New("CAR ends inside a section")
+	errSliceBytes  = errors.New("CAR exceeds 2000000 bytes")
+	errSliceBlocks = errors.New("CAR exceeds 8192 blocks")
+	errBlockBytes  = errors.New("length of the section is not that of a CID and a block")
+	errBlockHash   = errors.New("block does not hash to its CID")
+)
 
 // Read parses a CAR (v1, at least one root), hashing every block. The blocks refer to car, which
-// must not change. What is wrong is ErrInvalid.
-func (s *Slice) Read(car []byte) error { panic("not written yet") }
+// must not change. What is wrong is ErrInvalid, and leaves the slice empty.
+func (s *Slice) Read(car []byte) error {
+	if s.bytes > sliceKeepBytes || s.index.slots == nil {
+		*s = Slice{index: newIndex()}
+	}
+	s.forget()
+	if err := s.read(car); err != nil {
+		s.forget()
+		return fmt.Errorf("slice: %w: %w", err, ErrInvalid)
+	}
+	return nil
+}
+
+// forget empties the slice and keeps its memory.
+func (s *Slice) forget() {
+	clear(s.index.slots)
+	s.index.count = 0
+	s.root, s.blocks = CID{}, s.blocks[:0]
+	s.tree.forget()
+}
+
+func (s *Slice) read(car []byte) error {
+	s.bytes = len(car)
+	if len(car) > sliceBytesMax {
+		return errSliceBytes
+	}
+	header, at, err := cutSection(car, 0)
+	if err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	if len(header) > headerBytesMax {
+		return fmt.Errorf("header of %d bytes", len(header))
+	}
+	if s.root, err = parseHeader(header); err != nil {
+		return fmt.Errorf("header: %w", err)
+	}
+	for at < len(car) {
+		var entry []byte
+		if entry, at, err = cutSection(car, at); err == nil {
+			err = s.add(entry)
+		}
+		if err != nil {
+			return fmt.Errorf("block %d: %w", len(s.blocks), err)
+		}
+	}
+	return nil
+}
+
+// add checks a block. One that stands there twice is kept twice, and found once.
+func (s *Slice) add(entry []byte) error {
+	switch {
+	case len(s.blocks) == sliceBlocksMax:
+		return errSliceBlocks
+	case len(entry) < CIDBytes || len(entry) > CIDBytes+blockBytesMax:
+		return errBlockBytes
+	}
+	if _, err := ParseCIDBytes(entry[:CIDBytes]); err != nil {
+		return err
+	}
+	b := sliceBlock{id: (*CID)(entry[len(cidPrefix):]), data: entry[CIDBytes:]}
+	if HashCID(b.data) != *b.id {
+		return errBlockHash
+	}
+	s.index.add(s.index.hash(b.id), uint64(len(s.blocks)))
+	s.blocks = append(s.blocks, b)
+	return nil
+}
+
+// cutSection reads the section at car[at:] and where the next one begins.
+func cutSection(car []byte, at int) (content []byte, next int, err error) {
+	n, k := binary.Uvarint(car[at:])
+	if k == 0 {
+		return nil, 0, errSection
+	}
+	if k < 0 || k > 1 && car[at+k-1] == 0 {
+		return nil, 0, errVarint
+	}
+	at += k
+	if n > uint64(len(car)-at) {
+		return nil, 0, errSection
+	}
+	next = at + int(n)
+	return car[at:next:next], next, nil
+}
 
 // Root is the first root of the CAR: the commit.
-func (s *Slice) Root() CID { panic("not written yet") }
+func (s *Slice) Root() CID { return s.root }
 
 // Block is the block with that CID.
-func (s *Slice) Block(id CID) (block []byte, ok bool) { panic("not written yet") }
+func (s *Slice) Block(id CID) (block []byte, ok bool) { return s.block(&id) }
 
-// Invert takes the operations back, last to first, in the tree whose root is data, and gives the
-// root of the tree before them (the inductive proof of sync v1.1). It needs only the nodes on their paths: ErrProof
-// when one is missing, ErrInvalid when the tree does not hold what the operations say they wrote.
-func (s *Slice) Invert(data CID, ops []SliceOp) (prev CID, err error) { panic("not written yet") }
-
-// Find is the record at a path of the tree whose root is data, zero when the tree proves that there is
-// none. ErrProof when a node on the way is missing.
-func (s *Slice) Find(data CID, path []byte) (CID, error) { panic("not written yet") }
+func (s *Slice) block(id *CID) ([]byte, bool) {
+	if len(s.blocks) == 0 {
+		return nil, false
+	}
+	h := s.index.hash(id)
+	pos, slot := s.index.first(h)
+	for pos != noPos {
+		if b := &s.blocks[pos]; *b.id == *id {
+			return b.data, true
+		}
+		pos, slot = s.index.next(h, slot)
+	}
+	return nil, false
+}
 
 // ValidKey says whether path may be a key of a tree at all: 1 to 1024 bytes. Whether it names a
 // record is ValidPath's to say.

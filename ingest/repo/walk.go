@@ -264,18 +264,8 @@ func (w *walker) enterLayer(f *frame, layer int) (int, error) {
 // advance builds the key of e from the one before it in the node and checks its place.
 func (w *walker) advance(f *frame, e *nodeEntry) error {
 	suffix, shared := f.node[e.suffix:][:e.suffixLen], int(e.prefixLen)
-	switch {
-	case shared > len(f.key):
-		return errKeyPrefix
-	case shared+len(suffix) == 0 || shared+len(suffix) > keyBytesMax:
-		return errKeyLength
-	case len(f.key) > 0:
-		// What the key before it continues with decides the order of the two.
-		if rest := f.key[shared:]; len(suffix) == 0 || len(rest) > 0 && suffix[0] < rest[0] {
-			return errKeyOrder
-		} else if len(rest) > 0 && suffix[0] == rest[0] {
-			return errKeyShared
-		}
+	if err := checkSuffix(f.key, suffix, shared); err != nil {
+		return err
 	}
 	f.key = append(f.key[:shared], suffix...)
 	if !w.check {
@@ -289,6 +279,25 @@ func (w *walker) advance(f *frame, e *nodeEntry) error {
 	w.last = f.key
 	if keyLayer(f.key) != f.layer {
 		return errKeyLayer
+	}
+	return nil
+}
+
+// checkSuffix says whether the first bytes of key, as many as shared, and then suffix make a key that may follow it in
+// its node. An empty key means that there is none before it.
+func checkSuffix(key, suffix []byte, shared int) error {
+	switch {
+	case shared > len(key):
+		return errKeyPrefix
+	case shared+len(suffix) == 0 || shared+len(suffix) > keyBytesMax:
+		return errKeyLength
+	case len(key) > 0:
+		// What the key before it continues with decides the order of the two.
+		if rest := key[shared:]; len(suffix) == 0 || len(rest) > 0 && suffix[0] < rest[0] {
+			return errKeyOrder
+		} else if len(rest) > 0 && suffix[0] == rest[0] {
+			return errKeyShared
+		}
 	}
 	return nil
 }
