@@ -1,6 +1,10 @@
 package frame
 
-import "cistern/ingest/repo"
+import (
+	"fmt"
+
+	"cistern/ingest/repo"
+)
 
 // Kind is what a frame tells of.
 type Kind uint8
@@ -54,7 +58,85 @@ type Frame struct {
 }
 
 // Decode reads a whole message into f, using the memory of its Ops again. The error is repo.ErrInvalid;
-// f.Seq and f.DID are then what could be read before, for the log.
+// f.Kind, f.Seq and f.DID are then what could be read, for the log, and the rest is zero.
 func (f *Frame) Decode(message []byte) error {
-	panic("not written yet")
+	*f = Frame{Ops: f.Ops[:0]}
+	if len(message) > BytesMax {
+		return fmt.Errorf("decode frame of %d bytes: longer than %d: %w", len(message), BytesMax, repo.ErrInvalid)
+	}
+	r := reader{b: message}
+	kind := readHeader(&r)
+	if r.failed() {
+		return fmt.Errorf("decode frame of %d bytes: header: %s: %w", len(message), r.why, repo.ErrInvalid)
+	}
+	f.Kind = kind
+	if why := f.readBody(&r); why != "" {
+		*f = Frame{Kind: f.Kind, Seq: f.Seq, DID: f.DID, Ops: f.Ops[:0]}
+		return fmt.Errorf("decode %s frame of %d bytes, seq %d, did %.80q: %s: %w",
+			f.Kind, len(message), f.Seq, f.DID, why, repo.ErrInvalid)
+	}
+	return nil
+}
+
+// readHeader reads {"op": integer, "t": text}.
+func readHeader(r *reader) Kind {
+	var op int8
+	var t []byte
+	var hasOp, hasT bool
+	for n := r.count(majorMap, "no map"); n > 0 && !r.failed(); n-- {
+		switch key := r.span(majorText, "a key is no text"); {
+		case string(key) == "op" && !hasOp:
+			op, hasOp = r.op(), true
+		case string(key) == "t" && !hasT:
+			t, hasT = r.span(majorText, "t is no text"), true
+		case string(key) == "op" || string(key) == "t":
+			r.fail("a field stands there twice")
+		default:
+			r.skip(depthMax)
+		}
+	}
+	switch {
+	case !hasOp:
+		r.fail("no op")
+	case op == -1:
+		return KindError
+	case op == 1:
+		return kindOf(t)
+	}
+	return KindUnknown
+}
+
+func kindOf(t []byte) Kind {
+	switch string(t) {
+	case "#commit":
+		return KindCommit
+	case "#sync":
+		return KindSync
+	case "#identity":
+		return KindIdentity
+	case "#account":
+		return KindAccount
+	case "#info":
+		return KindInfo
+	}
+	return KindUnknown
+}
+
+// String is the type as messages name it, and as metrics may.
+func (k Kind) String() string {
+	switch k {
+	case KindCommit:
+		return "commit"
+	case KindSync:
+		return "sync"
+	case KindIdentity:
+		return "identity"
+	case KindAccount:
+		return "account"
+	case KindInfo:
+		return "info"
+	case KindError:
+		return "error"
+	}
+	return "unknown"
 }
