@@ -24,8 +24,12 @@ type Batch struct {
 	touched    map[Ordinal]bool   // repositories that Apply has seen
 	enqueued   []uint64           // enqueue ids to settle
 	due        int64              // earliest retry added, or noDue
-	key        []byte
-	err        error
+	cursors    []cursorMark
+	buffers    map[string]buffered // what the batch makes of them
+	// bufferBytes is by how much it changes what is buffered of all.
+	bufferBytes int64
+	key         []byte
+	err         error
 }
 
 type entry struct {
@@ -97,6 +101,7 @@ func (b *Batch) delete(key []byte)     { b.fail(b.b.Delete(key, nil)) }
 func (b *Batch) PutRepo(r *Repo) {
 	// Hosts choose part of it, and the cut may fall into a letter.
 	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")
+	b.settleBuffer(r)
 	old := r.loaded
 	b.enqueue(r, old)
 	r.Updated = b.s.now().Unix()
@@ -182,7 +187,7 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 		}
 	}
 	for c, d := range collections {
-		if err := b.addCollection([]byte(c), r.Ordinal, d); err != nil {
+		if err := b.addCollection(r, []byte(c), d); err != nil {
 			return err
 		}
 	}
@@ -233,7 +238,10 @@ func (b *Batch) applyOp(r *Repo, e *entryV1, rev string, op Op, collections map[
 		d = -1
 	}
 	r.Records += d
-	if valid {
+	if !valid {
+		// A row of before this count may hold more than it says.
+		r.Hidden = uint32(max(int64(r.Hidden)+d, 0))
+	} else {
 		collections[string(collection)] += d
 		e.Ops = append(e.Ops, entryOp{Action: action, Path: op.Path, Block: block})
 	}
@@ -287,12 +295,12 @@ func parseCountValue(v []byte) (int64, error) {
 	return int64(n), nil
 }
 
-func (b *Batch) addCollection(collection []byte, o Ordinal, d int64) error {
+func (b *Batch) addCollection(r *Repo, collection []byte, d int64) error {
 	if d == 0 {
 		return nil
 	}
 	var n int64
-	key := collectionKey(nil, collection, o)
+	key := collectionKey(nil, collection, r.Ordinal)
 	err := get(b.s.db, key, func(v []byte) (err error) {
 		n, err = parseCountValue(v)
 		return err
@@ -302,14 +310,16 @@ func (b *Batch) addCollection(collection []byte, o Ordinal, d int64) error {
 	}
 	switch was := n; {
 	case was+d < 0:
-		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, o, was+d, ErrCorrupt)
+		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, r.Ordinal, was+d, ErrCorrupt)
 	case was+d == 0:
 		b.delete(key)
 		b.deltas[countCollections]--
+		r.Collections -= min(r.Collections, 1)
 	default:
 		b.set(key, binary.AppendUvarint(nil, uint64(was+d)))
 		if was == 0 {
 			b.deltas[countCollections]++
+			r.Collections++
 		}
 	}
 	return b.err
@@ -332,6 +342,7 @@ func (b *Batch) Wipe(r *Repo) error {
 	}
 	r.Attempt++
 	r.Ordinal, r.NextBlock, r.Records, r.Blocks = 0, 0, 0, 0
+	r.Listed, r.Hidden, r.Collections = 0, 0, 0
 	r.Rev, r.Data, r.Commit = "", repo.CID{}, nil
 	return b.err
 }
@@ -351,17 +362,4 @@ func (b *Batch) Account(r *Repo) {
 // Identity adds an identity event with r's handle and PDS to the log.
 func (b *Batch) Identity(r *Repo) {
 	b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryIdentity, DID: appendDID(nil, r.DID), Handle: r.Handle, PDS: r.PDS}})
-}
-
-// SetCrawlCursor remembers how far the listing of a source has been enqueued.
-func (b *Batch) SetCrawlCursor(source, cursor string) { b.set(crawlKey(source), []byte(cursor)) }
-
-// CrawlCursor is what SetCrawlCursor wrote last, "" for a new source.
-func (s *Store) CrawlCursor(source string) (string, error) {
-	var cursor string
-	err := get(s.db, crawlKey(source), func(v []byte) error { cursor = string(v); return nil })
-	if errors.Is(err, ErrNotFound) {
-		err = nil
-	}
-	return cursor, err
 }

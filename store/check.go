@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"cistern/ingest/repo"
 
@@ -24,14 +25,16 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	// The counters and the rows are of one moment when nothing commits between reading both.
 	s.seq.mu.Lock()
 	snap := s.db.NewSnapshot()
-	c.want, c.next = s.seq.counts, s.seq.next
+	c.want, c.next, c.buffered = s.seq.counts, s.seq.next, s.buffers.copied()
+	c.cursors = maps.Clone(s.seq.cursors)
 	s.seq.mu.Unlock()
 	c.r = snap
 	c.tail, err = s.metaNumber(snap, metaTail, 1)
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.collections, c.log, c.counters} {
+	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.collections, c.log,
+		c.listings, c.sources, c.buffers, c.counters} {
 		if err = step(); err != nil {
 			break
 		}
@@ -50,6 +53,10 @@ type checker struct {
 	next   uint64 // next event id
 	tail   uint64 // oldest event kept
 	leased [][2]Ordinal
+	listed int64 // listing rows that entries name
+
+	buffered map[string]buffered // as in memory
+	cursors  map[string]int64    // as in memory
 
 	blocks     map[uint32]int64  // of one repository: block → record rows
 	superseded map[numbered]bool // blocks that await pruning → met among the block rows
@@ -143,6 +150,9 @@ func (c *checker) repos() error {
 		c.got.add(now, 1)
 		c.got[countBlocks] -= r.Blocks // counted from the block rows
 		c.got[countRecords] -= r.Records
+		if n := c.buffered[did].commits; (n > 0) != (r.State == StateDraining) && !(n > 0 && r.State == StatePending) {
+			c.report("repository %s: is %s with %d buffered commits", did, r.State, n)
+		}
 		if now.queued() {
 			c.expect(pendingKey(nil, r.Pending), appendDID(nil, did), "pending row of %s", did)
 		}
@@ -155,7 +165,7 @@ func (c *checker) repos() error {
 			if err != nil || commit.DID != did || commit.Rev != r.Rev || commit.Data != r.Data {
 				c.report("repository %s: rev %s and data %s are not those of its commit (%v)", did, r.Rev, r.Data, err)
 			}
-		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 {
+		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 || r.Collections != 0 {
 			c.report("repository %s: has rev %q, %d records and %d blocks but no ordinal", did, r.Rev, r.Records, r.Blocks)
 		}
 		return nil
@@ -255,7 +265,7 @@ func (c *checker) records() error {
 }
 
 func (c *checker) recordRows(o Ordinal) error {
-	n := int64(0)
+	n, hidden := int64(0), 0
 	counts := map[string]int64{}
 	err := c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
 		_, p, err := parseRecordKey(key)
@@ -274,6 +284,8 @@ func (c *checker) recordRows(o Ordinal) error {
 		}
 		if valid {
 			counts[string(collection)]++
+		} else {
+			hidden++
 		}
 		err = get(c.r, numberedKey(nil, spaceBlock, o, row.block), func(body []byte) error {
 			if cid := repo.HashCID(body); cid != row.cid {
@@ -290,6 +302,8 @@ func (c *checker) recordRows(o Ordinal) error {
 	if n != c.row.Records {
 		c.report("repository %s: %d records, its row says %d", c.row.DID, n, c.row.Records)
 	}
+	c.inRow("hidden rows", hidden, c.row.Hidden)
+	c.inRow("collections", len(counts), c.row.Collections)
 	c.got[countRecords] += n
 	c.got[countCollections] += int64(len(counts))
 	for name, n := range counts {
@@ -304,6 +318,13 @@ func (c *checker) recordRows(o Ordinal) error {
 		}
 	}
 	return err
+}
+
+// inRow compares a number with what the row says of it, which may be less in a row of before.
+func (c *checker) inRow(what string, n int, says uint32) {
+	if int(says) > n || int(says) < n && c.row.Listed > 0 {
+		c.report("repository %s: %d %s, its row says %d", c.row.DID, n, what, says)
+	}
 }
 
 func (c *checker) refRows(o Ordinal) error {
@@ -391,102 +412,6 @@ func (c *checker) collections() error {
 	})
 	if n != c.got[countCollections] {
 		c.report("collection rows: %d, the records make %d", n, c.got[countCollections])
-	}
-	return err
-}
-
-// log checks that ids follow one another without a gap from the tail on, that times rise, and
-// that what entries name is there.
-func (c *checker) log() error {
-	at, last := uint64(0), int64(0)
-	err := c.space(spaceEvent, func(key, value []byte) error {
-		id, err := parseEventKey(key)
-		if err != nil {
-			return err
-		}
-		var e entryV1
-		if err := c.s.codec.decode(value, &e); err != nil {
-			return err
-		}
-		switch {
-		case at == 0 && id != c.tail:
-			c.report("the log begins at %d, its tail is %d", id, c.tail)
-		case at != 0 && id != at:
-			c.report("event %d follows the entry that ends before %d", id, at)
-		}
-		if e.Time <= last {
-			c.report("event %d: time %d is not after %d", id, e.Time, last)
-		}
-		at, last = id+e.ids(), e.Time+int64(e.ids())-1
-		c.got[countEvents] += int64(e.ids())
-		return c.entry(id, &e)
-	})
-	if at == 0 {
-		at = c.tail
-	}
-	if at != c.next {
-		c.report("the log ends before %d, the next id is %d", at, c.next)
-	}
-	return err
-}
-
-// entry looks for what an entry of record events names, unless the repository was wiped since.
-func (c *checker) entry(id uint64, e *entryV1) error {
-	if e.Kind != entryImport && e.Kind != entryCommit {
-		return nil
-	}
-	did, err := parseDID(e.DID)
-	if err != nil {
-		return err
-	}
-	if r, err := c.s.loadRepo(c.r, did); err != nil || r.Ordinal != e.Ordinal {
-		return nil // reported from the repository's side
-	}
-	blocks, err := newBlockCursor(c.r, e.Ordinal)
-	if err != nil {
-		return err
-	}
-	if e.Kind == entryImport {
-		err = c.listing(id, e, blocks)
-	}
-	for _, op := range e.Ops {
-		if op.Action != Delete {
-			c.named(id, op.Block, blocks)
-		}
-	}
-	return errors.Join(err, engineError(blocks.it.Close()))
-}
-
-// named reports a block that an event names and that is not there.
-func (c *checker) named(id uint64, block uint32, blocks *blockCursor) {
-	if _, err := blocks.get(block); err != nil {
-		c.report("event %d: block %d, which it names, is not there (%v)", id, block, err)
-	}
-}
-
-func (c *checker) listing(id uint64, e *entryV1, blocks *blockCursor) error {
-	ops := uint32(0)
-	err := c.each(ordinalKey(nil, spaceListing, e.Ordinal), ordinalKey(nil, spaceListing, e.Ordinal+1), func(key, value []byte) error {
-		_, first, err := parseNumberedKey(spaceListing, key)
-		if err != nil {
-			return err
-		}
-		if first != ops {
-			c.report("event %d: a listing row starts at op %d, not %d", id, first, ops)
-		}
-		l, err := newListingReader(value)
-		for err == nil {
-			var more bool
-			if more, err = l.next(); !more {
-				break
-			}
-			c.named(id, l.op.block, blocks)
-			ops++
-		}
-		return err
-	})
-	if ops != e.Count {
-		c.report("event %d: the listing has %d ops, the entry says %d", id, ops, e.Count)
 	}
 	return err
 }

@@ -19,6 +19,8 @@ const (
 	countResync
 	countGone
 	countIdle
+	countDraining
+	countBuffered
 	countRateLimited
 	countTransport
 	countGeneric
@@ -26,7 +28,7 @@ const (
 )
 
 var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections", "pending", "synced", "resync",
-	"gone", "idle", "error_ratelimited", "error_transport", "error_generic"}
+	"gone", "idle", "draining", "buffered", "error_ratelimited", "error_transport", "error_generic"}
 
 // counts are the values or the changes of all counters.
 type counts [countMax]int64
@@ -43,6 +45,8 @@ func stateCount(s State) count {
 		return countGone
 	case StateIdle:
 		return countIdle
+	case StateDraining:
+		return countDraining
 	}
 	panic(fmt.Sprintf("store: no gauge for repository state %d", s)) // a state without a gauge is a bug of ours
 }
@@ -85,7 +89,7 @@ func decodeCount(name string, b []byte) (int64, error) {
 }
 
 // Counts are the exact counters: repos, records, blocks, events, collections (pairs of
-// repository and collection), and gauges of repositories by state and error kind.
+// repository and collection), buffered (live commits), and gauges of repositories by state and error kind.
 func (s *Store) Counts() map[string]int64 {
 	s.seq.mu.Lock()
 	c := s.seq.counts

@@ -1,34 +1,71 @@
 package store
 
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// cursorMark is what a batch is to do with the cursor of one source.
+type cursorMark struct {
+	source string
+	at     func() int64 // nil drops the cursor
+}
+
 // SetCursor has the batch write the cursor of a firehose source: the last seq up to which everything
 // is in the log of writes. at is called while the batch gets its place in the order of batches: what it
 // counts as done before it has been called for other batches is in batches before this one. It must
-// not block. A negative answer writes nothing.
-func (b *Batch) SetCursor(source string, at func() int64) { panic("not written yet") }
-
-// DropCursor forgets the cursor of a source.
-func (b *Batch) DropCursor(source string) { panic("not written yet") }
-
-// Cursor is the cursor of a source as last written; ok is false if there is none.
-func (s *Store) Cursor(source string) (seq int64, ok bool, err error) { panic("not written yet") }
-
-// Source is a firehose source that was added while running.
-type Source struct {
-	URL string `cbor:"1,keyasint"`           // normalised: ws or wss, host, base path
-	PDS bool   `cbor:"2,keyasint,omitempty"` // a PDS itself: it speaks for its own accounts only
+// not block, nor call the store. An answer that is negative, or not above the cursor, writes nothing.
+func (b *Batch) SetCursor(source string, at func() int64) {
+	b.cursors = append(b.cursors, cursorMark{source, at})
 }
 
-// PutSource remembers a source, replacing the one with the same URL.
-func (b *Batch) PutSource(src Source) { panic("not written yet") }
+// DropCursor forgets the cursor of a source.
+func (b *Batch) DropCursor(source string) { b.cursors = append(b.cursors, cursorMark{source, nil}) }
 
-// DropSource forgets a source. Its cursor stays until DropCursor.
-func (b *Batch) DropSource(url string) { panic("not written yet") }
+// mark adds to the batch what its place in the order makes of a cursor. The sequencer's mutex is held.
+func (s *Store) mark(b *Batch, m cursorMark) error {
+	q := &s.seq
+	if m.at == nil {
+		delete(q.cursors, m.source)
+		return b.b.Delete(cursorKey(m.source), nil)
+	}
+	seq := m.at()
+	if last, ok := q.cursors[m.source]; seq < 0 || ok && seq <= last {
+		return nil
+	}
+	q.cursors[m.source] = seq
+	return b.b.Set(cursorKey(m.source), binary.BigEndian.AppendUint64(nil, uint64(seq)), nil)
+}
 
-// Sources are the sources remembered, in order of URL.
-func (s *Store) Sources() ([]Source, error) { panic("not written yet") }
+// Cursor is the cursor of a source as last written; ok is false if there is none.
+func (s *Store) Cursor(source string) (seq int64, ok bool, err error) {
+	err = get(s.db, cursorKey(source), func(v []byte) (err error) {
+		seq, err = parseCursor(v)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("cursor of %s: %w", source, err)
+	}
+	return seq, true, nil
+}
 
-// DropCrawlCursor forgets a listing.
-func (b *Batch) DropCrawlCursor(source string) { panic("not written yet") }
+func parseCursor(v []byte) (int64, error) {
+	if len(v) != 8 || v[0]&0x80 != 0 {
+		return 0, fmt.Errorf("cursor %x: %w", v, ErrCorrupt)
+	}
+	return int64(binary.BigEndian.Uint64(v)), nil
+}
 
-// CrawlCursors are the cursors of all listings whose source begins with prefix, by source.
-func (s *Store) CrawlCursors(prefix string) (map[string]string, error) { panic("not written yet") }
+// loadCursors remembers the last value of each, for a cursor never moves backwards.
+func (s *Store) loadCursors() error {
+	s.seq.cursors = map[string]int64{}
+	return scan(s.db, []byte{spaceCursor}, spaceEnd(spaceCursor), func(key, value []byte) (bool, error) {
+		seq, err := parseCursor(value)
+		s.seq.cursors[string(key[1:])] = seq
+		return true, err
+	})
+}

@@ -24,7 +24,13 @@
 //     retry row while it waits for a time. Enqueue ids are fresh, so the front of a queue only
 //     moves forward.
 //  8. No table reaches over two keyspaces, so imports land at the bottom level.
-//  9. After the first failed write (of the log, a table, the manifest, a flush or a
+//  9. A firehose cursor is asked for while its batch gets its place in the order of the log, and
+//     never falls: a cursor on disk covers no event whose batch is not there.
+//  10. A draining repository holds buffered commits; a pending one may, until its fetch ends or
+//     the process does; nobody else holds any. What is dropped unused raises the row's SeenRev.
+//  11. Listing rows of an ordinal stand at ascending ops, each named by one entry; those from the
+//     row's Listed on, which an interrupted relist left, by none.
+//  12. After the first failed write (of the log, a table, the manifest, a flush or a
 //     compaction) nothing is written any more: every write gives the failure, and Run ends
 //     with it. Then the process should end; opening the store again recovers all that was durable.
 //
@@ -41,7 +47,7 @@
 // # Files
 //
 //	store.go   Open, Run, Close            keys.go      the schema: every key
-//	options.go Options                     values.go    encodings of rows, listings
+//	options.go Options                     values.go    encodings of rows
 //	engine.go  Pebble's options, failures  format.go    format version, epoch
 //	batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
 //	repo.go    the row of a repository     count.go     counters and gauges
@@ -51,5 +57,9 @@
 //	pending.go queues of work, retries     host.go      ids of hosts
 //	prune.go   retention                   check.go     Check
 //	lock.go    a lock for each DID         errors.go    error classes
-//	metrics.go what is measured
+//	metrics.go what is measured            buffer.go    live commits during a fetch
+//	cursor.go  firehose cursors            source.go    firehose sources
+//	crawl.go   cursors of listRepos        relist.go    Relist
+//	listing.go rows of many ops            limits.go    what is bounded
+//	checklog.go, checklive.go              Check, of the log, and of buffers and cursors
 package store

@@ -34,6 +34,13 @@ func ScanRaw(s *Store, space byte, fn func(key, value []byte)) error {
 	return scan(s.db, []byte{space}, spaceEnd(space), func(key, value []byte) (bool, error) { fn(key, value); return true, nil })
 }
 
+// AddBuffered has the store believe that n bytes more are buffered of all.
+func AddBuffered(s *Store, n int64) {
+	s.buffers.mu.Lock()
+	defer s.buffers.mu.Unlock()
+	s.buffers.bytes += n
+}
+
 // Failed is closed when the store can no longer be written.
 func Failed(s *Store) <-chan struct{} { return s.failed }
 
@@ -64,6 +71,10 @@ var (
 	ParsePendingRowKey        = parsePendingKey
 	RetryKey                  = retryKey
 	ParseRetryKey             = parseRetryKey
+	BufferKey                 = bufferKey
+	ParseBufferKey            = parseBufferKey
+	CursorKey                 = cursorKey
+	SourceKey                 = sourceKey
 	SpaceNames                = spaceNames
 	ParseCountValue           = parseCountValue
 	EncodeCount               = encodeCount
@@ -73,6 +84,7 @@ var (
 	EntryImport               = entryImport
 	EntryAccount              = entryAccount
 	EntryIdentity             = entryIdentity
+	EntryRelist               = entryRelist
 	EnqueueLease       uint64 = enqueueLease
 )
 
@@ -89,6 +101,11 @@ const (
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries
 	EntryOpsMax   = entryOpsMax
+
+	BufferCommitsMax = bufferCommitsMax
+	BufferBytesMax   = bufferBytesMax
+	BufferTotalMax   = bufferTotalMax
+	RelistBatchBytes = relistBatchBytes
 )
 
 // The values.

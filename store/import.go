@@ -92,6 +92,7 @@ type member struct {
 	nextBlock   uint32
 	records     int64
 	events      uint32
+	hidden      uint32
 	collections []collectionCount
 }
 
@@ -104,9 +105,7 @@ type collectionCount struct {
 type importScratch struct {
 	key     []byte
 	value   []byte
-	listing []byte
-	prev    []byte   // path of the op before in the listing row
-	last    uint32   // its block
+	listing listingWriter
 	numbers []uint32 // block number + 1 by Leaf.Block
 	refs    []uint32 // record rows that hold a block, by block number
 }
@@ -261,11 +260,10 @@ func (g *group) append(im Import) error {
 	x.numbers = slices.Grow(x.numbers[:0], im.Blocks)[:im.Blocks]
 	clear(x.numbers)
 	x.refs = x.refs[:0]
-	x.listing, x.prev = append(x.listing[:0], valueVersion), x.prev[:0]
-	listed := uint32(0) // first op of the open listing row
-	err := im.Walk(func(l repo.Leaf) error { return g.leaf(&m, l, &listed) })
+	x.listing.begin(0)
+	err := im.Walk(func(l repo.Leaf) error { return g.leaf(&m, l) })
 	if err == nil {
-		err = g.closeListing(&m, listed)
+		err = g.closeListing(&m)
 	}
 	for block := 0; err == nil && block < len(x.refs); block++ {
 		if n := x.refs[block]; n > 1 {
@@ -282,7 +280,7 @@ func (g *group) append(im Import) error {
 }
 
 // leaf writes one record, and its block unless an equal one of the repository stands.
-func (g *group) leaf(m *member, l repo.Leaf, listed *uint32) error {
+func (g *group) leaf(m *member, l repo.Leaf) error {
 	x := &g.scratch
 	number := m.nextBlock
 	if n := x.numbers[l.Block]; n != 0 {
@@ -305,36 +303,31 @@ func (g *group) leaf(m *member, l repo.Leaf, listed *uint32) error {
 	}
 	m.records++
 	if !l.Valid {
+		m.hidden++
 		return nil
 	}
-	first := len(x.listing) == 1
-	if first {
-		*listed = m.events
-	}
-	x.listing = appendListingOp(x.listing, x.prev, l.Key, number, first || number != x.last+1)
-	x.prev = append(x.prev[:0], l.Key...)
-	x.last = number
-	m.events++
+	full := x.listing.add(l.Key, number)
 	collection, _, _ := repo.SplitPath(l.Key)
 	if n := len(m.collections); n == 0 || m.collections[n-1].name != string(collection) {
 		m.collections = append(m.collections, collectionCount{name: string(collection)})
 	}
 	m.collections[len(m.collections)-1].count++
-	if len(x.listing) < listingRowBytes {
+	if !full {
 		return nil
 	}
-	return g.closeListing(m, *listed)
+	return g.closeListing(m)
 }
 
 // closeListing writes the open listing row, if it holds anything.
-func (g *group) closeListing(m *member, listed uint32) error {
-	x := &g.scratch
-	if len(x.listing) == 1 {
+func (g *group) closeListing(m *member) error {
+	w := &g.scratch.listing
+	m.events = w.next
+	if w.empty() {
 		return nil
 	}
-	x.key = numberedKey(x.key[:0], spaceListing, m.ordinal, listed)
-	err := g.sink.put(tableListing, x.key, x.listing)
-	x.listing, x.prev = append(x.listing[:0], valueVersion), x.prev[:0]
+	g.scratch.key = numberedKey(g.scratch.key[:0], spaceListing, m.ordinal, w.first)
+	err := g.sink.put(tableListing, g.scratch.key, w.row)
+	w.begin(w.next)
 	return err
 }
 
@@ -447,6 +440,7 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	}
 	r.Ordinal, r.NextBlock = m.ordinal, m.nextBlock
 	r.Records, r.Blocks = m.records, int64(m.nextBlock)
+	r.Listed, r.Hidden, r.Collections = max(m.events, 1), m.hidden, uint32(len(m.collections))
 	m.Complete(b, &r) // first, for it may say that the account is shown again
 	if m.events > 0 {
 		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events}})

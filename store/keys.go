@@ -13,11 +13,13 @@ import (
 //	'b' ordinal(5) block(4)              → record bytes
 //	'c' name                             → count       int64, big-endian
 //	'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that collection
-//	'e' id(8)                            → entryV1     one commit, one import, one account or identity event
-//	'f' ordinal(5) op(4)                 → listingV1   slice of the paths an import wrote, from that op on
+//	'e' id(8)                            → entryV1     one commit, one import or relist, one account or identity event
+//	'f' ordinal(5) op(4)                 → listingV1   slice of the paths an import wrote or a relist found, from that op on
 //	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
 //	'h' host name                        → id(4)       and 'i' id(4) → host name
 //	'k' source                           → text        cursor of a listRepos crawl
+//	'l' did rev(13)                      → message     live commit that waits for the end of its repository's fetch
+//	'm' source                           → seq(8)      cursor of a firehose source
 //	'o' ordinal(5)                       → did         owner of an ordinal
 //	'p' host(4) priority(1) enqueue(8)   → did         pending queue
 //	'q' due(8) did                       → empty       retries in due order, unix seconds
@@ -25,6 +27,7 @@ import (
 //	's' did                              → repoV1
 //	'u' ordinal(5) block(4)              → uvarint     record rows that hold the block; no row = 1
 //	'v' id(8) ordinal(5) block(4)        → empty       block superseded at that event
+//	'w' url                              → sourceV1    firehose source added while running
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 const (
@@ -38,6 +41,8 @@ const (
 	spaceHost       = 'h'
 	spaceHostName   = 'i'
 	spaceCrawl      = 'k'
+	spaceBuffer     = 'l'
+	spaceCursor     = 'm'
 	spaceOwner      = 'o'
 	spacePending    = 'p'
 	spaceRetry      = 'q'
@@ -45,12 +50,14 @@ const (
 	spaceRepo       = 's'
 	spaceRef        = 'u'
 	spaceSuperseded = 'v'
+	spaceSource     = 'w'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
 var spaceNames = map[byte]string{
 	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections", spaceEvent: "events",
 	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceCrawl: "crawls",
+	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources",
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
 	spaceRef: "refs", spaceSuperseded: "superseded",
 }
@@ -59,6 +66,7 @@ const (
 	ordinalBytes = 5
 	blockBytes   = 4
 	idBytes      = 8
+	revBytes     = 13
 
 	didPLC  = 0x01
 	didText = 0x02
@@ -114,6 +122,23 @@ func metaKey(name string) []byte  { return append([]byte{spaceMeta}, name...) }
 func countKey(name string) []byte { return append([]byte{spaceCount}, name...) }
 func crawlKey(name string) []byte { return append([]byte{spaceCrawl}, name...) }
 func hostKey(name string) []byte  { return append([]byte{spaceHost}, name...) }
+
+func cursorKey(source string) []byte { return append([]byte{spaceCursor}, source...) }
+func sourceKey(url string) []byte    { return append([]byte{spaceSource}, url...) }
+
+// bufferKey is a DID's prefix in the buffer when rev is empty.
+func bufferKey(dst []byte, did, rev string) []byte {
+	return append(appendDID(append(dst, spaceBuffer), did), rev...)
+}
+
+func parseBufferKey(b []byte) (did, rev string, err error) {
+	end := len(b) - revBytes
+	if end < 2 || b[0] != spaceBuffer {
+		return "", "", errKey(spaceBuffer, b)
+	}
+	did, err = parseDID(b[1:end])
+	return did, string(b[end:]), err
+}
 
 func hostNameKey(id uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{spaceHostName}, id)

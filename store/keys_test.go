@@ -18,6 +18,7 @@ import (
 type tuple struct {
 	n    [3]uint64
 	text string
+	rev  string
 }
 
 // keyType is one row of the table in keys.go.
@@ -218,6 +219,18 @@ func otherKeyTypes() []keyType {
 		},
 		order:  func(a, b tuple) int { return cmp.Or(numbers(a, b), compareDIDs(a.text, b.text)) },
 		golden: map[string]tuple{"7100000000683af1300125aa8fb6f9c3a8df64f789e5ee3919": {n: [3]uint64{1748693296}, text: plc}},
+	}, {
+		name: "buffered",
+		random: func(rng *rand.Rand) tuple {
+			return tuple{text: randomDID(rng), rev: randomText(rng, "2z\x00\x01\x02\xff", 13, 13)}
+		},
+		key: func(dst []byte, t tuple) []byte { return store.BufferKey(dst, did(t), t.rev) },
+		parse: func(b []byte) (tuple, error) {
+			s, rev, err := store.ParseBufferKey(b)
+			return tuple{text: s, rev: rev}, err
+		},
+		order:  func(a, b tuple) int { return cmp.Or(compareDIDs(a.text, b.text), cmp.Compare(a.rev, b.rev)) },
+		golden: map[string]tuple{"6c0125aa8fb6f9c3a8df64f789e5ee3919" + hex.EncodeToString([]byte("3kaaaaaaaaaaa")): {text: plc, rev: "3kaaaaaaaaaaa"}},
 	}}
 }
 
@@ -270,6 +283,8 @@ func TestKeyGolden(t *testing.T) {
 		"6b68747470733a2f2f612e62": store.CrawlKey("https://a.b"),
 		"68612e623a38303830":       store.HostKey("a.b:8080"),
 		"6901020304":               store.HostNameKey(0x01020304),
+		"6d77733a2f2f612e62":       store.CursorKey("ws://a.b"),
+		"7777733a2f2f612e62":       store.SourceKey("ws://a.b"),
 	} {
 		if hex.EncodeToString(got) != want {
 			t.Errorf("%q: %x, want %s", got, got, want)

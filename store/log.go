@@ -108,7 +108,7 @@ func (r *logReader) entry(key, value []byte) error {
 		return nil
 	}
 	r.ev.Kind = KindRecord
-	if e.Kind == entryImport {
+	if e.listed() {
 		return r.listing(id, &e)
 	}
 	return r.ops(id, &e)
@@ -145,9 +145,10 @@ func (r *logReader) ops(id uint64, e *entryV1) error {
 	return errors.Join(err, engineError(blocks.it.Close()))
 }
 
-// listing expands an import's entry.
+// listing expands an entry whose ops stand in listing rows.
 func (r *logReader) listing(id uint64, e *entryV1) error {
-	rows, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceListing, e.Ordinal), UpperBound: ordinalKey(nil, spaceListing, e.Ordinal+1)})
+	lower, upper := e.listing()
+	rows, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return engineError(err)
 	}
@@ -156,7 +157,7 @@ func (r *logReader) listing(id uint64, e *entryV1) error {
 		return errors.Join(err, rows.Close())
 	}
 	end := id + uint64(e.Count)
-	for ok := rows.SeekLT(numberedKey(nil, spaceListing, e.Ordinal, uint32(r.next-id)+1)); ok && r.left > 0 && err == nil; ok = rows.Next() {
+	for ok := rows.SeekLT(numberedKey(nil, spaceListing, e.Ordinal, e.First+uint32(r.next-id)+1)); ok && r.left > 0 && err == nil; ok = rows.Next() {
 		err = r.listingRow(id, e, rows, blocks)
 	}
 	if err == nil && r.left > 0 && r.next != end {
@@ -174,7 +175,7 @@ func (r *logReader) listingRow(id uint64, e *entryV1, rows *pebble.Iterator, blo
 	if err != nil {
 		return err
 	}
-	for at := id + uint64(n); r.left > 0; at++ {
+	for at := id + uint64(n-e.First); r.left > 0; at++ {
 		ok, err := l.next()
 		if err != nil || !ok {
 			return err

@@ -78,8 +78,9 @@ func (s *Store) pruneEntries(before int64) (n int, err error) {
 		events += e.ids()
 		tail = id + e.ids()
 		b.delete(key)
-		if e.Kind == entryImport {
-			b.fail(b.b.DeleteRange(ordinalKey(nil, spaceListing, e.Ordinal), ordinalKey(nil, spaceListing, e.Ordinal+1), nil))
+		if e.listed() {
+			lower, upper := e.listing()
+			b.fail(b.b.DeleteRange(lower, upper, nil))
 		}
 		return true, nil
 	})

@@ -89,6 +89,39 @@ func (s *Store) Record(r *Repo, collection, rkey string) (Record, error) {
 	return rec, err
 }
 
+// RecordCID is the CID of the record under an MST key of r, also of one that is shown to nobody;
+// zero when there is none.
+func (s *Store) RecordCID(r *Repo, path []byte) (repo.CID, error) {
+	if r.Ordinal == 0 {
+		return repo.CID{}, nil
+	}
+	var cid repo.CID
+	err := get(s.db, recordKey(nil, r.Ordinal, path), func(v []byte) error {
+		row, err := parseRecordRow(v)
+		cid = row.cid
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return cid, err
+}
+
+// eachRecord calls fn for the record rows of an ordinal in order.
+func (s *Store) eachRecord(o Ordinal, fn func(path []byte, row recordRow) error) error {
+	return scan(s.db, ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) (bool, error) {
+		_, path, err := parseRecordKey(key)
+		if err != nil {
+			return false, err
+		}
+		row, err := parseRecordRow(value)
+		if err != nil {
+			return false, err
+		}
+		return true, fn(path, row)
+	})
+}
+
 // snapshot gives fn one point in time.
 func (s *Store) snapshot(fn func(snap reader) error) error {
 	snap := s.db.NewSnapshot()

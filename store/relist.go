@@ -1,6 +1,168 @@
 package store
 
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
 // Relist adds one entry to the log that lists all current records of r again (live = false), for an
 // account that is shown again. Not after Apply in one batch. A large repository's listing is
 // written in batches of its own before; r changes, and the caller writes it by PutRepo.
-func (b *Batch) Relist(r *Repo) error { panic("not written yet") }
+//
+// Its rows stand from op r.Listed on. What a crash or a discarded batch leaves there is named by no
+// entry, and the next relist begins by deleting it.
+func (b *Batch) Relist(r *Repo) error {
+	if r.Ordinal == 0 {
+		return fmt.Errorf("relist %s: it was never imported", r.DID)
+	}
+	if b.touched[r.Ordinal] {
+		return fmt.Errorf("relist %s after Apply in one batch: reads would not see it", r.DID)
+	}
+	l := relisting{s: b.s, rows: b.s.db.NewBatch(), ordinal: r.Ordinal}
+	err := l.run(r)
+	if err == nil {
+		err = b.b.Apply(l.rows, nil)
+	}
+	if err := errors.Join(err, l.close()); err != nil {
+		return fmt.Errorf("relist %s: %w", r.DID, err)
+	}
+	if first := r.Listed; l.w.next > first {
+		r.Listed = l.w.next
+		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryRelist, DID: appendDID(nil, r.DID), Rev: r.Rev,
+			Ordinal: r.Ordinal, First: first, Count: r.Listed - first}})
+	}
+	return b.err
+}
+
+// relisting writes one listing.
+type relisting struct {
+	s       *Store
+	ordinal Ordinal
+	rows    *pebble.Batch // not applied yet; nil when a broken engine may hold it
+	w       listingWriter
+	key     []byte
+}
+
+func (l *relisting) run(r *Repo) error {
+	if r.Listed == 0 {
+		if err := l.adopt(r); err != nil {
+			return err
+		}
+	}
+	l.w.begin(r.Listed)
+	end := ordinalKey(nil, spaceListing, l.ordinal+1)
+	if err := l.rows.DeleteRange(numberedKey(nil, spaceListing, l.ordinal, r.Listed), end, nil); err != nil {
+		return err
+	}
+	err := l.s.eachRecord(l.ordinal, func(path []byte, row recordRow) error {
+		if row.hidden {
+			return nil
+		}
+		if l.w.next == math.MaxUint32 {
+			return errors.New("its numbers of listed ops are used up")
+		}
+		if !l.w.add(path, row.block) {
+			return nil
+		}
+		return l.closeRow()
+	})
+	if err != nil || l.w.empty() {
+		return err
+	}
+	return l.closeRow()
+}
+
+// closeRow takes the open row, and applies what has gathered when it is large.
+func (l *relisting) closeRow() error {
+	l.key = numberedKey(l.key[:0], spaceListing, l.ordinal, l.w.first)
+	err := l.rows.Set(l.key, l.w.row, nil)
+	l.w.begin(l.w.next)
+	if err != nil || l.rows.Len() < relistBatchBytes {
+		return err
+	}
+	return l.flush()
+}
+
+// flush applies the rows gathered. They are not synced: the batch with the entry follows them
+// in the write-ahead log.
+func (l *relisting) flush() error {
+	b := l.rows
+	l.rows = nil
+	if err := l.s.apply(b, pebble.NoSync); err != nil {
+		l.s.fail(err)
+		return err
+	}
+	l.rows = l.s.db.NewBatch()
+	l.s.opts.Step("relist batch")
+	return nil
+}
+
+func (l *relisting) close() error {
+	if l.rows == nil {
+		return nil
+	}
+	return l.rows.Close()
+}
+
+// adopt learns what the row of a store of before does not say: how far its import's listing goes,
+// and how many hidden rows and collections there are. The row on disk is told first, so that what an
+// interrupted relist leaves is not taken for the import's.
+func (l *relisting) adopt(r *Repo) error {
+	listed, err := l.s.lastListed(l.ordinal)
+	if err != nil {
+		return err
+	}
+	collections, err := l.s.Collections(r)
+	if err != nil {
+		return err
+	}
+	r.Listed, r.Hidden, r.Collections = max(listed, 1), 0, uint32(len(collections))
+	err = l.s.eachRecord(l.ordinal, func(_ []byte, row recordRow) error {
+		if row.hidden {
+			r.Hidden++
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	row, err := l.s.Repo(r.DID)
+	if err != nil {
+		return err
+	}
+	row.Listed, row.Hidden, row.Collections = r.Listed, r.Hidden, r.Collections
+	v, err := l.s.codec.encode(&row)
+	return errors.Join(err, l.rows.Set(repoKey(nil, r.DID), v, nil), l.flush())
+}
+
+// lastListed is the number of the op after the last in the listings of an ordinal.
+func (s *Store) lastListed(o Ordinal) (n uint32, err error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceListing, o), UpperBound: ordinalKey(nil, spaceListing, o+1)})
+	if err != nil {
+		return 0, engineError(err)
+	}
+	if it.Last() {
+		_, n, err = parseNumberedKey(spaceListing, it.Key())
+		if err == nil {
+			var ops uint32
+			ops, err = countListing(it.Value())
+			n += ops
+		}
+	}
+	return n, errors.Join(err, engineError(it.Close()))
+}
+
+func countListing(row []byte) (ops uint32, err error) {
+	l, err := newListingReader(row)
+	for err == nil {
+		var more bool
+		if more, err = l.next(); !more {
+			break
+		}
+		ops++
+	}
+	return ops, err
+}

@@ -188,7 +188,11 @@ type Repo struct {
 	Breaks       uint32 `cbor:"24,keyasint,omitempty"` // chain breaks in a row, for the refetch budget
 	Broken       int64  `cbor:"25,keyasint,omitempty"` // unix seconds of the last break
 	Recheck      bool   `cbor:"26,keyasint,omitempty"` // the next fetch first asks whether the rev has moved at all
-	Listed       uint32 `cbor:"27,keyasint,omitempty"` // ops in listings of this ordinal: where the next one begins
+	// Listed is where the next listing of this ordinal begins; above 0 from the import on, in stores of
+	// today. While it is 0, Hidden and Collections may be less than what there is.
+	Listed      uint32 `cbor:"27,keyasint,omitempty"`
+	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows of no valid collection/rkey
+	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are held
 
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.

@@ -18,6 +18,8 @@ type sequencer struct {
 	counts counts // mu guards
 	next   uint64 // mu guards: next event id
 	time   int64  // mu guards: time of the newest event
+	// cursors are the firehose cursors as last written, by source. mu guards.
+	cursors map[string]int64
 
 	tail atomic.Uint64 // oldest event id kept
 	head atomic.Uint64 // newest durable event id
@@ -71,6 +73,9 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 		// loses it whole, and every batch after it; the ids were not published.
 		err = s.guard(func() error { return s.db.ApplyNoSyncWait(b.b, pebble.Sync) })
 	}
+	if err == nil {
+		s.buffers.apply(b.buffers)
+	}
 	s.seq.mu.Unlock()
 	if err != nil {
 		s.fail(err) // ids were handed out and did not reach the log
@@ -121,6 +126,11 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 	}
 	if len(b.entries) > 0 {
 		if err := errors.Join(setMetaNumber(b.b, metaNext, q.next), setMetaNumber(b.b, metaTime, uint64(q.time))); err != nil {
+			return 0, err
+		}
+	}
+	for _, m := range b.cursors {
+		if err := s.mark(b, m); err != nil {
 			return 0, err
 		}
 	}

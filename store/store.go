@@ -25,6 +25,7 @@ type Store struct {
 	ords    ordinals
 	queue   enqueuer
 	retries retries
+	buffers buffers
 	epoch   string
 	metrics *metrics
 
@@ -73,7 +74,8 @@ func Open(o Options) (*Store, error) {
 
 // load reads what is kept in memory, and repairs.
 func (s *Store) load() error {
-	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts, s.recoverLeases, s.openSlots} {
+	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts,
+		s.loadCursors, s.recoverLeases, s.loadBuffers, s.openSlots} {
 		if err := step(); err != nil {
 			return err
 		}

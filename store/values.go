@@ -83,9 +83,10 @@ type entryKind uint8
 
 const (
 	entryCommit   entryKind = 1 + iota // Ops stand in the entry
-	entryImport                        // Count ops stand in the listing of Ordinal
+	entryImport                        // Count ops stand in the listings of Ordinal, from op First on
 	entryAccount                       // Status
 	entryIdentity                      // Handle, PDS
+	entryRelist                        // as entryImport: all records once more
 )
 
 // entryV1 is one row of the log. It takes as many ids as it has ops, at least one.
@@ -101,6 +102,7 @@ type entryV1 struct {
 	Status  Status    `cbor:"9,keyasint,omitempty"`
 	Handle  string    `cbor:"10,keyasint,omitempty"`
 	PDS     string    `cbor:"11,keyasint,omitempty"`
+	First   uint32    `cbor:"12,keyasint,omitempty"` // 0 in an import
 }
 
 // entryOpsMax bounds the ops of one entry, and so of one Apply: the decoder refuses more. A
@@ -120,84 +122,15 @@ func (e *entryV1) ids() uint64 {
 	switch e.Kind {
 	case entryCommit:
 		return uint64(len(e.Ops))
-	case entryImport:
+	case entryImport, entryRelist:
 		return uint64(e.Count)
 	}
 	return 1
 }
 
-// A listing row is version(1) and then, for each op: flags(1), how many bytes of the path
-// before it the path starts with (uvarint; 0 for the first), the length of the rest
-// (uvarint), the rest, and with flag listingBlock the block number (uvarint); without it
-// the number is one more than that of the op before. The first op of a row has the flag.
-const listingBlock = 1
+// listed says whether the entry's ops stand in listing rows, those of [lower, upper).
+func (e *entryV1) listed() bool { return e.Kind == entryImport || e.Kind == entryRelist }
 
-// listingRowBytes is the size at which a listing row is closed: small enough that a
-// cursor in the middle of an import skips little, large enough to compress.
-const listingRowBytes = 16 << 10
-
-type listingOp struct {
-	path  []byte
-	block uint32
-}
-
-func appendListingOp(dst []byte, prev, path []byte, block uint32, explicit bool) []byte {
-	n := 0
-	for n < len(prev) && n < len(path) && prev[n] == path[n] {
-		n++
-	}
-	var flags byte
-	if explicit {
-		flags = listingBlock
-	}
-	dst = binary.AppendUvarint(append(dst, flags), uint64(n))
-	dst = binary.AppendUvarint(dst, uint64(len(path)-n))
-	dst = append(dst, path[n:]...)
-	if explicit {
-		dst = binary.AppendUvarint(dst, uint64(block))
-	}
-	return dst
-}
-
-// listingReader walks the ops of one listing row.
-type listingReader struct {
-	rest []byte
-	op   listingOp
-}
-
-func newListingReader(row []byte) (listingReader, error) {
-	if len(row) == 0 || row[0] != valueVersion {
-		return listingReader{}, fmt.Errorf("listing row: version byte %.1x: %w", row, ErrCorrupt)
-	}
-	return listingReader{rest: row[1:]}, nil
-}
-
-// next moves to the next op; path is valid until the call after.
-func (l *listingReader) next() (bool, error) {
-	if len(l.rest) == 0 {
-		return false, nil
-	}
-	flags := l.rest[0]
-	b := l.rest[1:]
-	shared, n := binary.Uvarint(b)
-	if n <= 0 {
-		return false, fmt.Errorf("listing op: %w", ErrCorrupt)
-	}
-	b = b[n:]
-	length, n := binary.Uvarint(b)
-	if n <= 0 || flags&^listingBlock != 0 || shared > uint64(len(l.op.path)) || length > uint64(len(b)-n) {
-		return false, fmt.Errorf("listing op: %w", ErrCorrupt)
-	}
-	b = b[n:]
-	l.op.path = append(l.op.path[:shared], b[:length]...)
-	l.rest = b[length:]
-	l.op.block++
-	if flags&listingBlock != 0 {
-		block, n := binary.Uvarint(l.rest)
-		if n <= 0 || block > 1<<32-1 {
-			return false, fmt.Errorf("listing op: %w", ErrCorrupt)
-		}
-		l.op.block, l.rest = uint32(block), l.rest[n:]
-	}
-	return true, nil
+func (e *entryV1) listing() (lower, upper []byte) {
+	return numberedKey(nil, spaceListing, e.Ordinal, e.First), numberedKey(nil, spaceListing, e.Ordinal, e.First+e.Count)
 }

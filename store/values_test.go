@@ -31,7 +31,16 @@ func fullRepo() store.Repo {
 		Pending: store.PendingKey{Host: 1, Priority: 2, Enqueue: 3},
 		Retry:   store.Retry{Kind: store.Transport, Count: 4, Next: 1748693296, Since: 1748690000, Error: "no route"},
 		SeenRev: "3kb", Missing: 2, Updated: 1748693290,
+		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
+		Listed: 1<<32 - 1, Hidden: 7, Collections: 8,
 	}
+}
+
+// formerRepo is a row as it was before Cistern followed firehoses.
+func formerRepo() store.Repo {
+	r := fullRepo()
+	r.AccountTime, r.IdentityTime, r.Resolved, r.Breaks, r.Broken, r.Recheck, r.Listed, r.Hidden, r.Collections = 0, 0, 0, 0, 0, false, 0, 0, 0
+	return r
 }
 
 func entries() map[string]store.Entry {
@@ -40,6 +49,7 @@ func entries() map[string]store.Entry {
 		"entry commit": {Kind: store.EntryCommit, Time: 1748693296000001, DID: did, Live: true, Rev: "3kaaaaaaaaaaa", Ordinal: 7,
 			Ops: []store.EntryOp{{Action: store.Create, Path: []byte("a.b.c/1"), Block: 4}, {Action: store.Delete, Path: []byte("a.b.c/2")}}},
 		"entry import":   {Kind: store.EntryImport, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa", Ordinal: 7, Count: 1 << 20},
+		"entry relist":   {Kind: store.EntryRelist, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa", Ordinal: 7, First: 1 << 20, Count: 3},
 		"entry account":  {Kind: store.EntryAccount, Time: 1748693296000001, DID: did, Status: store.StatusDeleted},
 		"entry identity": {Kind: store.EntryIdentity, Time: 1748693296000001, DID: did, Handle: "a.test", PDS: "https://pds.test"},
 	}
@@ -82,12 +92,20 @@ func TestValuesGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	put("repo live", v)
+	if v, err = encode(formerRepo()); err != nil {
+		t.Fatal(err)
+	}
 	put("repo", v)
 	if v, err = encode(store.Repo{State: store.StatePending}); err != nil {
 		t.Fatal(err)
 	}
 	put("repo empty", v)
-	for _, name := range []string{"entry commit", "entry import", "entry account", "entry identity"} {
+	if v, err = encode(store.Source{URL: "wss://a.test", PDS: true}); err != nil {
+		t.Fatal(err)
+	}
+	put("source", v)
+	for _, name := range []string{"entry commit", "entry import", "entry relist", "entry account", "entry identity"} {
 		if v, err = encode(entries()[name]); err != nil {
 			t.Fatal(err)
 		}
@@ -136,13 +154,14 @@ func TestValuesFormer(t *testing.T) {
 			_, want = listing()
 		case "count":
 			continue
-		case "repo", "repo empty":
+		case "repo", "repo empty", "repo live":
 			r := store.Repo{}
 			err = decode(v, &r)
-			got, want = r, store.Repo{State: store.StatePending}
-			if name == "repo" {
-				want = fullRepo()
-			}
+			got, want = r, map[string]store.Repo{"repo": formerRepo(), "repo empty": {State: store.StatePending}, "repo live": fullRepo()}[name]
+		case "source":
+			src := store.Source{}
+			err = decode(v, &src)
+			got, want = src, store.Source{URL: "wss://a.test", PDS: true}
 		default:
 			e := store.Entry{}
 			err = decode(v, &e)

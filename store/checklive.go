@@ -1,0 +1,69 @@
+package store
+
+import "errors"
+
+// sources looks at the rows of firehose sources: each must be readable, and
+// cursors be what is remembered of them.
+func (c *checker) sources() error {
+	err := c.space(spaceCursor, func(key, value []byte) error {
+		seq, err := parseCursor(value)
+		if last, ok := c.cursors[string(key[1:])]; err != nil || !ok || seq != last {
+			c.report("cursor of %q: is %d on disk and %d in memory (%v)", key[1:], seq, last, err)
+		}
+		delete(c.cursors, string(key[1:]))
+		return nil
+	})
+	for source := range c.cursors {
+		c.report("cursor of %q: is in memory and not on disk", source)
+	}
+	return errors.Join(err, c.space(spaceSource, func(key, value []byte) error {
+		var src Source
+		if err := c.s.codec.decode(value, &src); err != nil || src.URL != string(key[1:]) {
+			c.report("source %q: holds %q (%v)", key[1:], src.URL, err)
+		}
+		return nil
+	}))
+}
+
+// buffers compares what is buffered with what is remembered of it, which repos compared with the
+// states of the rows.
+func (c *checker) buffers() error {
+	rows := map[string]buffered{}
+	err := c.space(spaceBuffer, func(key, value []byte) error {
+		did, rev, err := parseBufferKey(key)
+		if err != nil {
+			return err
+		}
+		now := rows[did]
+		rows[did] = buffered{commits: now.commits + 1, bytes: now.bytes + int64(len(value)), rev: rev}
+		c.got[countBuffered]++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for did, is := range rows {
+		if says := c.buffered[did]; is.commits != says.commits || is.bytes != says.bytes || is.rev > says.rev {
+			c.report("buffer of %s: %d commits of %d bytes up to %s, remembered are %d of %d up to %s", did,
+				is.commits, is.bytes, is.rev, says.commits, says.bytes, says.rev)
+		}
+		if err := c.known(did); err != nil {
+			return err
+		}
+	}
+	for did := range c.buffered {
+		if rows[did].commits == 0 {
+			c.report("buffer of %s: is remembered and not there", did)
+		}
+	}
+	return nil
+}
+
+// known reports a repository that something is buffered of and that has no row.
+func (c *checker) known(did string) error {
+	ok, err := holds(c.r, repoKey(nil, did))
+	if err == nil && !ok {
+		c.report("buffer of %s: there is no such repository", did)
+	}
+	return err
+}

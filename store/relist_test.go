@@ -1,0 +1,189 @@
+package store_test
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// setStatus writes a new status with its account event, and what a reactivation lists.
+func setStatus(t testing.TB, s *store.Store, did string, status store.Status) {
+	t.Helper()
+	edit(t, s, did, func(b *store.Batch, r *store.Repo) error {
+		r.Status = status
+		b.Account(r)
+		if status.Hidden() || r.Ordinal == 0 {
+			return nil
+		}
+		return b.Relist(r)
+	})
+}
+
+// events are those from cursor on, as text.
+func events(t testing.TB, s *store.Store, cursor uint64, page int) (out []string) {
+	t.Helper()
+	for cursor <= s.Head() {
+		next, err := s.ReadLog(t.Context(), cursor, page, func(e *store.Event) error {
+			text := fmt.Sprint(e.ID, " ", e.DID[len(e.DID)-1:], " ")
+			if e.Kind == store.KindAccount {
+				text += e.Status.String()
+			} else {
+				text += fmt.Sprint(e.Action, " ", string(e.Collection), "/", string(e.Rkey), " ", e.Live, " ", e.Rev[10:])
+			}
+			out = append(out, text)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cursor = next
+	}
+	return out
+}
+
+func small() storetest.Records {
+	return storetest.Records{"app.test.a/1": storetest.Text("x"), "app.test.b/1": storetest.Text("x"), "app.test.b/2": storetest.Text("y"),
+		"no path": storetest.Text("z")}
+}
+
+// TestRelist: a reactivation lists what is held then, once and in order, without what nobody is
+// shown; what it lists stays readable after it was changed, and goes with its entry.
+func TestRelist(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	s := storetest.Open(t, store.Options{Now: c.now})
+	did := storetest.DID(1)
+	imported(t, s, did, small()) // 1-3
+	one(t, s, did, "app.test.c/1", "new")
+	one(t, s, did, "app.test.b/1", "")
+	setStatus(t, s, did, store.StatusDeactivated) // 6
+	if got := events(t, s, 1, 100); cmp.Diff([]string{"6 b deactivated"}, got) != "" {
+		t.Errorf("hidden: %q", got)
+	}
+	c.tick(time.Hour)
+	setStatus(t, s, did, store.StatusActive) // 7, 8-10
+	storetest.Check(t, s)
+	one(t, s, did, "app.test.a/1", "changed") // 11
+	want := []string{"7 b active", "8 b create app.test.a/1 false 223", "9 b create app.test.b/2 false 223",
+		"10 b create app.test.c/1 false 223", "11 b update app.test.a/1 true 223"}
+	for page := 1; page < 6; page++ {
+		if d := cmp.Diff(want, events(t, s, 7, page)); d != "" {
+			t.Errorf("pages of %d:\n%s", page, d)
+		}
+	}
+	if got := events(t, s, 1, 100); len(got) != 11 || !strings.HasPrefix(got[0], "1 b create app.test.a/1 false") {
+		t.Errorf("from the start: %q", got)
+	}
+	listed := listedBody(t, s, 8)
+	if !bytes.Equal(listed, storetest.Text("x")) {
+		t.Errorf("event 8 shows %q", listed)
+	}
+	prune(t, s, c.ago(time.Minute)) // the import goes, and none of the relist
+	storetest.Check(t, s)
+	if d := cmp.Diff(want, events(t, s, 7, 2)); d != "" || s.Tail() != 7 {
+		t.Errorf("pruned to %d:\n%s", s.Tail(), d)
+	}
+	prune(t, s, c.ago(-time.Minute))
+	storetest.Check(t, s)
+	if n := listings(t, s); n != 0 {
+		t.Errorf("%d listing rows are left", n)
+	}
+	setStatus(t, s, did, store.StatusTakendown)
+	setStatus(t, s, did, store.StatusActive)
+	if got := events(t, s, 13, 100); len(got) != 4 {
+		t.Errorf("listed again: %q", got)
+	}
+}
+
+func listedBody(t testing.TB, s *store.Store, id uint64) (body []byte) {
+	t.Helper()
+	_, err := s.ReadLog(t.Context(), id, 1, func(e *store.Event) error { body = bytes.Clone(e.Record); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func listings(t testing.TB, s *store.Store) (n int) {
+	t.Helper()
+	if err := store.ScanRaw(s, store.SpaceListing, func(_, _ []byte) { n++ }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestVisibility: what each status does to record events of before and after.
+func TestVisibility(t *testing.T) {
+	t.Parallel()
+	for _, status := range []store.Status{store.StatusTakendown, store.StatusSuspended, store.StatusDeactivated, store.StatusDeleted,
+		store.StatusNotFound, store.StatusInactive} {
+		s := storetest.Open(t, store.Options{})
+		did := storetest.DID(1)
+		imported(t, s, did, small())                        // 1-3
+		imported(t, s, storetest.DID(2), small())           // 4-6
+		one(t, s, did, "app.test.a/1", "changed")           // 7
+		setStatus(t, s, did, status)                        // 8
+		one(t, s, storetest.DID(2), "app.test.a/1", "meta") // 9
+		if status == store.StatusDeleted {
+			edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
+			if c := s.Counts(); c["records"] != 4 || c["blocks"] != 4 {
+				t.Errorf("after the deletion %d records and %d blocks are left", c["records"], c["blocks"])
+			}
+		}
+		var got []string
+		for _, e := range events(t, s, 1, 100) {
+			if strings.Contains(e, " b ") {
+				got = append(got, e)
+			}
+		}
+		if cmp.Diff([]string{"8 b " + status.String()}, got) != "" {
+			t.Errorf("%s: %q", status, got)
+		}
+		setStatus(t, s, did, store.StatusActive) // 10
+		want := 13                               // all of before, and three listed
+		if status == store.StatusDeleted {
+			want = 6 // without the seven of its records
+		}
+		if got := events(t, s, 1, 100); len(got) != want {
+			t.Errorf("%s and back: %d events are shown: %q", status, len(got), got)
+		}
+		storetest.Check(t, s)
+	}
+}
+
+// TestRelistEmpty: an account without records lists nothing, and one that was never imported cannot.
+func TestRelistEmpty(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	imported(t, s, did, storetest.Records{"no path": storetest.Text("z")})
+	setStatus(t, s, did, store.StatusTakendown)
+	setStatus(t, s, did, store.StatusActive)
+	if got := events(t, s, 1, 100); len(got) != 2 {
+		t.Errorf("%q", got)
+	}
+	r := add(t, s, storetest.DID(2))
+	b := s.NewBatch()
+	if b.Relist(&r) == nil {
+		t.Error("listed what was never imported")
+	}
+	b.Discard()
+	b = s.NewBatch()
+	r = row(t, s, did)
+	body := storetest.Text("q")
+	if err := b.Apply(&r, true, storetest.Rev(9), []store.Op{{Path: []byte("app.test.a/1"), CID: repo.HashCID(body), Record: body}}); err != nil {
+		t.Fatal(err)
+	}
+	if b.Relist(&r) == nil {
+		t.Error("listed after Apply")
+	}
+	b.Discard()
+}

@@ -1,0 +1,29 @@
+package store
+
+// Source is a firehose source that was added while running.
+type Source struct {
+	URL string `cbor:"1,keyasint"`           // normalised: ws or wss, host, base path
+	PDS bool   `cbor:"2,keyasint,omitempty"` // a PDS itself: it speaks for its own accounts only
+}
+
+// PutSource remembers a source, replacing the one with the same URL.
+func (b *Batch) PutSource(src Source) {
+	v, err := b.s.codec.encode(src)
+	b.fail(err)
+	b.set(sourceKey(src.URL), v)
+}
+
+// DropSource forgets a source. Its cursor stays until DropCursor.
+func (b *Batch) DropSource(url string) { b.delete(sourceKey(url)) }
+
+// Sources are the sources remembered, in order of URL.
+func (s *Store) Sources() ([]Source, error) {
+	var out []Source
+	err := scan(s.db, []byte{spaceSource}, spaceEnd(spaceSource), func(_, value []byte) (bool, error) {
+		var src Source
+		err := s.codec.decode(value, &src)
+		out = append(out, src)
+		return true, err
+	})
+	return out, err
+}
