@@ -1,6 +1,10 @@
 package ingest
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"cistern/ingest/frame"
@@ -10,6 +14,57 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 )
 
+// Limits of the lexicon; the blocks of a commit are repo's to limit.
+const (
+	proofOpsMax       = 200
+	proofSyncBytesMax = 10_000
+)
+
+// Reasons for which messages are refused; rejection gives one of them.
+const (
+	refusedTime      = "time"      // no datetime
+	refusedRev       = "rev"       // no TID, or in the future
+	refusedCAR       = "car"       // no CAR, too large, or a block that does not hash to its CID
+	refusedRoot      = "root"      // the commit is not the CAR's root, not what the message names, or absent
+	refusedCommit    = "commit"    // no signed commit of version 3
+	refusedEnvelope  = "envelope"  // the commit has another DID or rev than the message
+	refusedOps       = "ops"       // too many, one path twice, an illegal key, or an impossible shape
+	refusedRecord    = "record"    // a record that was written is absent
+	refusedSignature = "signature" // not of this key
+	refusedProof     = "proof"     // tree nodes are absent
+	refusedTree      = "tree"      // the tree denies an operation, or is none
+)
+
+// refusal is a repo.ErrInvalid with its reason.
+type refusal struct {
+	reason string
+	err    error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// refuse wraps an error that is repo.ErrInvalid already.
+func refuse(reason string, err error) error { return &refusal{reason: reason, err: err} }
+
+func refusef(reason, format string, args ...any) error {
+	return refuse(reason, fmt.Errorf("%w: %w", fmt.Errorf(format, args...), repo.ErrInvalid))
+}
+
+// rejection is a word for the metric that counts refused events, of a closed set.
+func rejection(err error) string {
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		return r.reason
+	case errors.Is(err, repo.ErrSignature):
+		return refusedSignature
+	case errors.Is(err, repo.ErrProof):
+		return refusedProof
+	}
+	return refusedTree
+}
+
 // proof is a live commit taken apart once. It refers to the frame's message, and its memory is used again.
 type proof struct {
 	slice  repo.Slice
@@ -17,6 +72,10 @@ type proof struct {
 	block  []byte // the signed commit
 	ops    []repo.SliceOp
 	whole  bool // every update and delete states what it replaces, so that inversion needs nothing of ours
+
+	unstated []int32        // indices of the other updates and deletes
+	filled   []repo.SliceOp // ops with what we hold
+	order    []int32        // indices of ops in order of their paths
 }
 
 // read checks everything about a #commit that needs neither a key nor our rows: datetime and rev syntax,
@@ -24,24 +83,163 @@ type proof struct {
 // envelope, version 3, operations (at most 200, unique legal keys, create with cid and without prev, update with cid and a
 // different prev, delete without cid), and the record of each create and update. The error is
 // repo.ErrInvalid; rejection(err) is its reason for the metric.
-func (p *proof) read(f *frame.Frame, now time.Time) error { panic("not written yet") }
+func (p *proof) read(f *frame.Frame, now time.Time) error {
+	if err := p.readCommit(f, now); err != nil {
+		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, err)
+	}
+	if root := p.slice.Root(); root != f.Commit {
+		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, refusef(refusedRoot, "message names %s, the CAR's root is %s", f.Commit, root))
+	}
+	if err := p.readOps(f.Ops); err != nil {
+		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, err)
+	}
+	return nil
+}
 
 // readSync is read for #sync: only the commit has to be there.
-func (p *proof) readSync(f *frame.Frame, now time.Time) error { panic("not written yet") }
+func (p *proof) readSync(f *frame.Frame, now time.Time) error {
+	if len(f.Blocks) > proofSyncBytesMax {
+		return refusef(refusedCAR, "sync %s rev %s has %d bytes of blocks", f.DID, f.Rev, len(f.Blocks))
+	}
+	if err := p.readCommit(f, now); err != nil {
+		return fmt.Errorf("sync %s rev %s: %w", f.DID, f.Rev, err)
+	}
+	return nil
+}
+
+// readCommit reads the blocks and the commit in them.
+func (p *proof) readCommit(f *frame.Frame, now time.Time) error {
+	p.block, p.commit, p.ops, p.whole = nil, repo.Commit{}, p.ops[:0], true
+	p.unstated = p.unstated[:0]
+	if f.Time == 0 {
+		return refusef(refusedTime, "time is no datetime")
+	}
+	if _, err := repo.ParseTID(f.Rev); err != nil {
+		return refuse(refusedRev, err)
+	}
+	if err := (repo.Commit{Rev: f.Rev}).CheckRev(now); err != nil {
+		return refuse(refusedRev, err)
+	}
+	if err := p.slice.Read(f.Blocks); err != nil {
+		return refuse(refusedCAR, err)
+	}
+	block, ok := p.slice.Block(p.slice.Root())
+	if !ok {
+		return refusef(refusedRoot, "block %s is missing", p.slice.Root())
+	}
+	commit, err := repo.ParseCommit(block)
+	if err != nil {
+		return refuse(refusedCommit, err)
+	}
+	if commit.DID != f.DID || commit.Rev != f.Rev {
+		return refusef(refusedEnvelope, "commit is of %s rev %s", commit.DID, commit.Rev)
+	}
+	p.block, p.commit = block, commit
+	return nil
+}
+
+func (p *proof) readOps(ops []frame.Op) error {
+	if len(ops) > proofOpsMax {
+		return refusef(refusedOps, "%d operations", len(ops))
+	}
+	for i := range ops {
+		op := &ops[i]
+		if why := impossible(op); why != "" {
+			return refusef(refusedOps, "%.16s %.200q: %s", op.Action, op.Path, why)
+		}
+		if _, ok := p.slice.Block(op.CID); !ok && op.CID.Defined() {
+			return refusef(refusedRecord, "%.16s %.200q: record %s is missing", op.Action, op.Path, op.CID)
+		}
+		if op.Action != "create" && !op.Prev.Defined() {
+			p.whole, p.unstated = false, append(p.unstated, int32(i))
+		}
+		p.ops = append(p.ops, repo.SliceOp{Path: op.Path, CID: op.CID, Prev: op.Prev})
+	}
+	return p.unique()
+}
+
+// impossible says why an operation cannot be.
+func impossible(op *frame.Op) string {
+	switch {
+	case !repo.ValidKey(op.Path):
+		return "no key of a tree"
+	case op.Action != "create" && op.Action != "update" && op.Action != "delete":
+		return "no action"
+	case op.Action == "delete" && op.CID.Defined():
+		return "has a cid"
+	case op.Action != "delete" && !op.CID.Defined():
+		return "has no cid"
+	case op.Action == "create" && op.Prev.Defined():
+		return "has a prev"
+	case op.Action == "update" && op.Prev == op.CID:
+		return "has its cid as prev"
+	}
+	return ""
+}
+
+// unique checks that no path stands there twice.
+func (p *proof) unique() error {
+	p.order = p.order[:0]
+	for i := range p.ops {
+		p.order = append(p.order, int32(i))
+	}
+	slices.SortFunc(p.order, func(a, b int32) int { return bytes.Compare(p.ops[a].Path, p.ops[b].Path) })
+	for i := 1; i < len(p.order); i++ {
+		if path := p.ops[p.order[i]].Path; bytes.Equal(path, p.ops[p.order[i-1]].Path) {
+			return refusef(refusedOps, "two operations on %.200q", path)
+		}
+	}
+	return nil
+}
 
 // signed says whether the commit is signed by key: repo.ErrSignature.
-func (p *proof) signed(key atcrypto.PublicKey) error { panic("not written yet") }
+func (p *proof) signed(key atcrypto.PublicKey) error { return p.commit.Verify(p.block, key) }
 
 // before is the root of the tree before the operations, with held giving what we hold at a path for operations that do
 // not state what they replace. repo.ErrProof when nodes are missing; repo.ErrInvalid when the tree denies an operation.
-func (p *proof) before(held func(path []byte) (repo.CID, error)) (repo.CID, error) { panic("not written yet") }
+func (p *proof) before(held func(path []byte) (repo.CID, error)) (repo.CID, error) {
+	ops := p.ops
+	if !p.whole {
+		// What we do not hold was created if it was written, and is nothing if it was deleted. Should that be
+		// wrong, then the root will not be that of the tree we hold.
+		p.filled = append(p.filled[:0], ops...)
+		ops = p.filled
+		for _, i := range p.unstated {
+			var err error
+			if ops[i].Prev, err = held(ops[i].Path); err != nil {
+				return repo.CID{}, fmt.Errorf("read what %s holds at %.200q: %w", p.commit.DID, ops[i].Path, err)
+			}
+		}
+	}
+	root, err := p.slice.Invert(p.commit.Data, ops)
+	if err != nil {
+		return repo.CID{}, fmt.Errorf("invert commit %s rev %s: %w", p.commit.DID, p.commit.Rev, err)
+	}
+	return root, nil
+}
 
 // claimed checks without inversion that the tree holds what the operations wrote, as far as its nodes tell
-// (legacy hosts send no others).
-func (p *proof) claimed() error { panic("not written yet") }
+// (legacy hosts send no others). Every node above a record that was written is new, so those must be there.
+func (p *proof) claimed() error {
+	for i := range p.ops {
+		op := &p.ops[i]
+		switch found, err := p.slice.Find(p.commit.Data, op.Path); {
+		case errors.Is(err, repo.ErrProof) && !op.CID.Defined():
+		case err != nil:
+			return fmt.Errorf("find %.200q in commit %s rev %s: %w", op.Path, p.commit.DID, p.commit.Rev, err)
+		case found != op.CID:
+			return refusef(refusedTree, "commit %s rev %s: the tree has another answer at %.200q", p.commit.DID, p.commit.Rev, op.Path)
+		}
+	}
+	return nil
+}
 
 // writes are the operations as the store takes them.
-func (p *proof) writes(dst []store.Op) []store.Op { panic("not written yet") }
-
-// rejection is a word for the metric that counts refused events, of a closed set.
-func rejection(err error) string { panic("not written yet") }
+func (p *proof) writes(dst []store.Op) []store.Op {
+	for i := range p.ops {
+		op := &p.ops[i]
+		record, _ := p.slice.Block(op.CID)
+		dst = append(dst, store.Op{Path: op.Path, CID: op.CID, Record: record})
+	}
+	return dst
+}
