@@ -17,18 +17,19 @@ import (
 
 // levels has every package of the module. An import points to a lower level, never sideways.
 var levels = map[string]int{
-	"cmd/cistern":     5,
-	"backfill":        4,
-	"ingest":          4,
-	"api":             4,
-	"ingest/identity": 3,
-	"store":           2,
+	"cmd/cistern":     6,
+	"backfill":        5,
+	"ingest":          5,
+	"api":             5,
+	"ingest/identity": 4,
+	"store":           3,
+	"ingest/frame":    2,
 	"filter":          1,
 	"ingest/repo":     1,
 
 	// Not production code, but for the demo's network.
-	"ingest/simnet":   2,
-	"store/storetest": 3,
+	"ingest/simnet":   3,
+	"store/storetest": 4,
 }
 
 // forTests are the packages that only tests, and those named here, may import.

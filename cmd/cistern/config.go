@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest"
+	"cistern/store"
 
 	"github.com/urfave/cli/v3"
 )
@@ -22,7 +25,9 @@ type Config struct {
 	AdminToken   string
 	PLC          []string
 	Crawl        []backfill.Source
-	Relays       []string
+	Relays       []store.Source
+	PDS          []store.Source
+	Signals      []string
 	Full         bool
 	AllowPrivate bool
 	Verify       string
@@ -63,16 +68,20 @@ func (c *Config) options() []option {
 			help: "PLC directory that resolves did:plc. Repeat it for fallbacks, asked in this order."},
 		{name: "crawl", value: "KIND::URL", repeat: true, set: c.setCrawl,
 			help: "Where to discover repositories. KIND repos pages through listRepos of a relay or PDS, as in repos::https://pds.example.com."},
-		{name: "relay", value: "URL", repeat: true, set: appendParsed(&c.Relays, parseOrigin, "https", "http", "wss", "ws"),
-			help: "Relay to follow. Until the live firehose is there, --mode full discovers repositories at it, and --mode filter leaves it alone."},
+		{name: "relay", value: "URL", repeat: true, set: appendSource(&c.Relays, false),
+			help: "Relay whose firehose is followed: http, https, ws or wss, the path is added. Repeat it for several; what two tell counts once."},
+		{name: "pds", value: "URL", repeat: true, set: appendSource(&c.PDS, true),
+			help: "PDS whose own firehose is followed, without a relay. It is believed about its own accounts only."},
 		{name: "mode", value: "filter|full", standard: "filter", set: c.setMode,
-			help: "filter: only repositories asked for by name or found by --crawl. full: all that the relays list, too."},
+			help: "filter: only repositories asked for by name, or found by --crawl or --signal. full: all that the relays list or tell of, too."},
+		{name: "signal", value: "NSID", repeat: true, set: c.setSignal,
+			help: "Collection that makes a repository one to follow when the firehose shows a record in it, as in app.bsky.feed.post or app.bsky.*."},
 		{name: "allow-private", set: setSwitch(&c.AllowPrivate),
 			help: "Connect to loopback and private addresses too. For development: on a server it lets strangers reach your inner network."},
 		{name: "verify", value: "full|backfill|none", standard: "full", set: setChoice(&c.Verify, "full", "backfill", "none"),
-			help: "Which commit signatures are checked: all, those of backfills, or none. Hashes and trees are always checked."},
+			help: "Which commit signatures are checked: all, those of backfills but not of live commits, or none. Hashes and trees always are."},
 		{name: "disk-reserve", value: "SIZE|PERCENT", standard: "5%", set: setParsed(&c.Reserve, parseReserve),
-			help: "Disk space to leave free, as in 10GiB or 5%. Below it imports stop; below a quarter of it the daemon stops. 0 turns it off."},
+			help: "Disk space to leave free, as in 10GiB or 5%. Below it imports stop, and live events go on; below a quarter of it the daemon stops. 0 turns it off."},
 		{name: "retention", value: "DURATION", standard: "0", set: setParsed(&c.Retention, parseAge),
 			help: "How long events stay in the log, as in 72h or 30d. 0 keeps them all. Records are not affected."},
 		{name: "log-level", value: "debug|info|warn|error", standard: "info", set: c.setLogLevel,
@@ -134,7 +143,37 @@ func (c *Config) validate(bad []string) []error {
 	if fine("mode", "relay", "crawl") && c.Full && len(c.Relays) == 0 && len(c.Crawl) == 0 {
 		errs = append(errs, errors.New("--mode full discovers repositories, but there is no --relay and no --crawl to discover them at"))
 	}
+	if fine("mode", "signal") && c.Full && len(c.Signals) > 0 {
+		errs = append(errs, errors.New("--signal is for --mode filter: --mode full follows every repository"))
+	}
+	if fine("signal", "relay", "pds") && len(c.Signals) > 0 && len(c.Relays)+len(c.PDS) == 0 {
+		errs = append(errs, errors.New("--signal discovers by the firehose, but there is no --relay and no --pds to follow"))
+	}
+	for _, r := range c.Relays {
+		if fine("mode") && c.Full && strings.Contains(afterScheme(r.URL), "/") {
+			errs = append(errs, fmt.Errorf("--relay %s has a path, and --mode full lists the repositories of relays at their root only", r.URL))
+		}
+	}
 	return errs
+}
+
+// appendSource adds sources of the firehose.
+func appendSource(field *[]store.Source, pds bool) func(string) error {
+	return func(s string) error {
+		src, err := ingest.ParseSource(s, pds)
+		if err == nil {
+			*field = append(*field, src)
+		}
+		return err
+	}
+}
+
+func (c *Config) setSignal(s string) error {
+	_, err := filter.New(false, []string{s})
+	if err == nil {
+		c.Signals = append(c.Signals, s)
+	}
+	return err
 }
 
 // crawlSources is where repositories are discovered: what --crawl names, and in full mode the relays.
@@ -144,12 +183,21 @@ func (c *Config) crawlSources() []backfill.Source {
 		return sources
 	}
 	for _, r := range c.Relays {
-		r = strings.Replace(strings.Replace(r, "wss://", "https://", 1), "ws://", "http://", 1)
-		if s := (backfill.Source{Kind: backfill.SourceRepos, URL: r}); !slices.Contains(sources, s) {
+		origin := "https://" + afterScheme(r.URL)
+		if strings.HasPrefix(r.URL, "ws://") {
+			origin = "http://" + afterScheme(r.URL)
+		}
+		if s := (backfill.Source{Kind: backfill.SourceRepos, URL: origin}); !slices.Contains(sources, s) {
 			sources = append(sources, s)
 		}
 	}
 	return sources
+}
+
+// afterScheme is the host of a URL and what follows it.
+func afterScheme(url string) string {
+	_, rest, _ := strings.Cut(url, "://")
+	return rest
 }
 
 // load fills the fields of the options named (all when none is named) from the command's flags,

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/store"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v3"
@@ -53,16 +54,17 @@ func TestConfigSources(t *testing.T) {
 	t.Parallel()
 	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
 		Crawl:  []backfill.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
-		Relays: []string{"wss://relay.example"}, Full: true, AllowPrivate: true, Verify: "none",
+		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
+		Full: true, AllowPrivate: true, Verify: "none",
 		Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
 			"--plc", "https://a/", "--plc", "http://b:1", "--crawl", "repos::https://pds.example", "--crawl", "repos::http://127.0.0.1:3/",
-			"--relay", "wss://relay.example", "--mode", "full", "--allow-private", "--verify", "none",
+			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--allow-private", "--verify", "none",
 			"--disk-reserve", "10GiB", "--retention", "2d", "--log-level", "debug"}},
 		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
 			"CISTERN_PLC=https://a, http://b:1", "CISTERN_CRAWL=repos::https://pds.example,repos::http://127.0.0.1:3",
-			"CISTERN_RELAY=wss://relay.example", "CISTERN_MODE=full", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none",
+			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none",
 			"CISTERN_DISK_RESERVE=10GiB", "CISTERN_RETENTION=48h", "CISTERN_LOG_LEVEL=debug"}},
 	}
 	for name, row := range rows {
@@ -101,7 +103,13 @@ func TestConfigMistakes(t *testing.T) {
 		{"crawl without kind", []string{"--crawl", "https://a"}, nil, []string{"KIND::URL"}},
 		{"crawl of nothing", []string{"--crawl", "repos::"}, nil, []string{"https://host"}},
 		{"crawl of a path", []string{"--crawl", "repos::https://a/xrpc"}, nil, []string{"--crawl", "without a path"}},
-		{"relay scheme", []string{"--relay", "ftp://a"}, nil, []string{`--relay "ftp://a"`, "wss://host"}},
+		{"relay scheme", []string{"--relay", "ftp://a"}, nil, []string{`--relay "ftp://a"`, "wss"}},
+		{"no host", []string{"--pds", "wss://"}, nil, []string{`--pds "wss://"`}},
+		{"signal", []string{"--signal", "app.bsky.feed.*.x"}, nil, []string{`--signal "app.bsky.feed.*.x"`}},
+		{"signal that is everything", []string{"--signal", "*"}, nil, []string{`--signal "*"`}},
+		{"signal without a firehose", []string{"--signal", "app.bsky.*"}, nil, []string{"--signal", "--relay"}},
+		{"signal in full mode", []string{"--signal", "app.bsky.*", "--relay", "wss://a.example", "--mode", "full"}, nil, []string{"--signal", "--mode filter"}},
+		{"relay to list under a path", []string{"--relay", "wss://a.example/base", "--mode", "full"}, nil, []string{"wss://a.example/base", "path"}},
 		{"password in a URL", []string{"--plc", "https://u:p@a"}, nil, []string{"--plc", "without user"}},
 		{"query in a URL", []string{"--plc", "https://a?b"}, nil, []string{"--plc", "without query"}},
 		{"second in a list", nil, []string{"CISTERN_PLC=https://a,,https://b"}, []string{`CISTERN_PLC ""`}},
@@ -146,7 +154,8 @@ func TestConfigKeepsSecrets(t *testing.T) {
 
 func TestCrawlSources(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Crawl: []backfill.Source{{Kind: "repos", URL: "https://relay.example"}}, Relays: []string{"wss://relay.example", "ws://127.0.0.1:1", "https://b"}}
+	cfg := Config{Crawl: []backfill.Source{{Kind: "repos", URL: "https://relay.example"}},
+		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:1"}, {URL: "wss://b"}}, PDS: []store.Source{{URL: "wss://pds", PDS: true}}}
 	if got := cfg.crawlSources(); !cmp.Equal(got, cfg.Crawl) {
 		t.Errorf("filter mode crawls relays: %v", got)
 	}

@@ -10,11 +10,14 @@ import (
 	"math/rand/v2"
 	"net"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
 	"cistern/api"
 	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -24,11 +27,12 @@ import (
 )
 
 const runAbout = `Run the daemon: discover repositories, or take those that 'cistern repo add' names, fetch them from their
-hosts, verify them, and serve them. SIGTERM or Ctrl-C finishes what is in flight and stops; a second one stops at
+hosts, verify them, follow what the relays tell of them, and serve them. SIGTERM or Ctrl-C finishes what is in flight and stops; a second one stops at
 once, which loses nothing that was durable.`
 
 const runExamples = `  cistern run                                         index what 'repo add' names
   cistern run --crawl repos::https://pds.example.com  all repositories of a host
+  cistern run --relay https://relay1.us-east.bsky.network --signal app.bsky.feed.post
   cistern run --mode full --relay https://relay1.us-east.bsky.network
   CISTERN_DATA=/var/lib/cistern CISTERN_ADMIN=:2480 CISTERN_ADMIN_TOKEN=... cistern run`
 
@@ -86,6 +90,7 @@ type listeners struct{ public, admin net.Listener }
 type tuning struct {
 	store    func(*store.Options)
 	backfill func(*backfill.Options)
+	ingest   func(*ingest.Options)
 	budget   time.Duration // for a clean stop; 0: shutdownBudget
 }
 
@@ -101,6 +106,7 @@ type daemon struct {
 	store    *store.Store
 	identity *identity.Directory
 	backfill *backfill.Runner
+	ingest   *ingest.Runner
 	api      *api.Server
 }
 
@@ -108,7 +114,7 @@ type daemon struct {
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(), guard: newDiskGuard(cfg.Data, cfg.Reserve, log)}
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{d.openStore, d.newIdentity, d.newBackfill, d.newAPI} {
+	for _, build := range []func() error{d.openStore, d.newIdentity, d.newBackfill, d.newIngest, d.newAPI} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -122,6 +128,8 @@ func (d *daemon) boxes() []box {
 		{"store", d.store.Run},
 		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
 		{"backfill", func(ctx context.Context) error { return d.guard.whileRoom(ctx, d.backfill.Run) }},
+		{"crawl", func(ctx context.Context) error { return d.guard.whileRoom(ctx, d.backfill.Crawl) }},
+		{"ingest", d.ingest.Run}, // goes on while the disk is short: live events are few
 		{"disk", d.guard.Run},
 	}
 }
@@ -172,7 +180,8 @@ func (d *daemon) newBackfill() error {
 		return err
 	}
 	o := backfill.Options{Store: d.store, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
-		Verify: verify, Crawl: d.cfg.crawlSources(), SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
+		Verify: verify, Crawl: d.cfg.crawlSources(), SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+		Drain: func(did string) { d.ingest.Drain(did) }} // of the box made next: nothing drains before both run
 	if d.tune.backfill != nil {
 		d.tune.backfill(&o)
 	}
@@ -180,16 +189,31 @@ func (d *daemon) newBackfill() error {
 	return err
 }
 
+func (d *daemon) newIngest() error {
+	wanted, err := filter.New(d.cfg.Full, d.cfg.Signals)
+	if err != nil {
+		return err
+	}
+	o := ingest.Options{Store: d.store, Directory: d.identity, Sources: slices.Concat(d.cfg.Relays, d.cfg.PDS), Filter: wanted,
+		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Wake: d.backfill.Wake,
+		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
+	if d.tune.ingest != nil {
+		d.tune.ingest(&o)
+	}
+	d.ingest, err = ingest.New(o)
+	return err
+}
+
 func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken, Syncing: d.backfill.Syncing, Wake: d.backfill.Wake,
-		Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
+		Firehose: d.firehose(), Ingestion: d.ingestion(), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
 	return err
 }
 
 func userAgent() string { return "cistern/" + version() }
 
 func (d *daemon) sample() sample {
-	return newSample(time.Now(), d.store.Counts(), d.backfill.Syncing())
+	return newSample(time.Now(), d.store.Counts(), d.backfill.Syncing(), d.ingest.Sources())
 }
 
 func (d *daemon) progress(term *terminal, log *slog.Logger) *progress {

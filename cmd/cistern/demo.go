@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"cistern/backfill"
+	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
 
@@ -23,7 +23,7 @@ import (
 
 const demoAbout = `Start a simulated AT Protocol network in this process (a PLC directory, a fleet of hosts and a relay, all on
 loopback, with real signed repositories), index it with the real daemon over HTTP, show three queries with their
-answers, and keep serving until Ctrl-C. One host asks to be left alone for a second, and one account's
+answers, then let the accounts write, follow that by the relay's firehose, and keep serving until Ctrl-C. One host asks to be left alone for a second, and one account's
 repository carries a forged signature, so that failures can be seen. Nothing leaves this machine.`
 
 // demoRecords is the median size of the demo's repositories: enough to see the bar move.
@@ -124,7 +124,11 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(demoConfig(network, data), demoLog(term), listeners{public, admin}, tuning{store: func(o *store.Options) { o.GroupAge = demoGroupAge }})
+	cfg, err := demoConfig(network, data)
+	if err != nil {
+		return errors.Join(err, public.Close(), admin.Close())
+	}
+	d, err := newDaemon(cfg, demoLog(term), listeners{public, admin}, tuning{store: func(o *store.Options) { o.GroupAge = demoGroupAge }})
 	if err != nil {
 		return err
 	}
@@ -142,9 +146,9 @@ func misbehave(n *simnet.Network) {
 	}
 }
 
-func demoConfig(n *simnet.Network, data string) Config {
-	return Config{Data: data, PLC: []string{n.PLC()}, Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: n.Relay()}},
-		AllowPrivate: true, Verify: "full"}
+func demoConfig(n *simnet.Network, data string) (Config, error) {
+	relay, err := ingest.ParseSource(n.Relay(), false)
+	return Config{Data: data, PLC: []string{n.PLC()}, Full: true, Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full"}, err
 }
 
 // demoLog is for what a visitor has to know: the tour tells the rest.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"cistern/ingest"
 )
 
 // progress shows how far the index is: a line redrawn in place on a terminal, elsewhere a log
@@ -32,22 +34,42 @@ type sample struct {
 	pending, syncing, resync        int64
 	ratelimited, transport, generic int64
 	done                            int64 // repositories that need no fetch
+
+	sources, running int64         // of the firehose, and how many of them are connected
+	frames           int64         // read from them
+	lag              time.Duration // of the connected source furthest behind, in whole seconds
 }
 
-func newSample(at time.Time, counts map[string]int64, syncing int) sample {
-	return sample{
+func newSample(at time.Time, counts map[string]int64, syncing int, sources []ingest.SourceStatus) sample {
+	s := sample{
 		at: at, repos: counts["repos"], records: counts["records"],
 		pending: counts["pending"], syncing: int64(syncing), resync: counts["resync"],
 		ratelimited: counts["error_ratelimited"], transport: counts["error_transport"], generic: counts["error_generic"],
-		done: counts["repos"] - counts["pending"] - counts["resync"],
+		done:    counts["repos"] - counts["pending"] - counts["resync"],
+		sources: int64(len(sources)),
 	}
+	for _, src := range sources {
+		s.frames += src.Events
+		if src.Running {
+			s.running++
+			s.lag = max(s.lag, src.Lag.Truncate(time.Second))
+		}
+	}
+	return s
 }
+
+// fetching says whether repositories wait for a fetch or are being fetched.
+func (s *sample) fetching() bool { return s.pending > 0 || s.syncing > 0 }
 
 const (
 	drawEvery       = 200 * time.Millisecond
 	logEveryDefault = 5 * time.Second
-	rateWindow      = 3 * time.Second
-	barMax          = 30
+	// logLiveEvery is the pace of log lines while nothing but live events happens.
+	logLiveEvery = time.Minute
+	// lagShown is the lag from which the line tells of it.
+	lagShown   = 5 * time.Second
+	rateWindow = 3 * time.Second
+	barMax     = 30
 )
 
 // Run shows progress until ctx ends.
@@ -82,8 +104,8 @@ func (p *progress) show(s sample) {
 		return
 	}
 	still := p.logged
-	still.at = s.at
-	if s == still {
+	still.at, still.lag = s.at, s.lag
+	if s == still || !s.fetching() && !p.logged.fetching() && s.done == p.logged.done && s.at.Sub(p.logged.at) < logLiveEvery {
 		return
 	}
 	p.logged = s
@@ -91,7 +113,7 @@ func (p *progress) show(s sample) {
 		return
 	}
 	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records, "records_per_second", p.rate(),
-		"pending", s.pending, "syncing", s.syncing, "error_ratelimited", s.ratelimited,
+		"live_per_second", p.liveRate(), "sources", s.running, "lag", s.lag, "pending", s.pending, "syncing", s.syncing, "error_ratelimited", s.ratelimited,
 		"error_transport", s.transport, "error_generic", s.generic)
 }
 
@@ -106,14 +128,20 @@ func (p *progress) last(s sample) {
 	p.show(s)
 }
 
-// rate is records per second over the recent samples.
-func (p *progress) rate() int64 {
-	first, last := p.recent[0], p.recent[len(p.recent)-1]
+// rate is records per second over the recent samples, liveRate messages of the firehose.
+func (p *progress) rate() int64 { return p.perSecond(func(s *sample) int64 { return s.records }) }
+
+func (p *progress) liveRate() int64 {
+	return p.perSecond(func(s *sample) int64 { return s.frames })
+}
+
+func (p *progress) perSecond(count func(*sample) int64) int64 {
+	first, last := &p.recent[0], &p.recent[len(p.recent)-1]
 	seconds := last.at.Sub(first.at).Seconds()
 	if seconds <= 0 {
 		return 0
 	}
-	return int64(float64(last.records-first.records) / seconds)
+	return int64(float64(count(last)-count(first)) / seconds)
 }
 
 // segment is a piece of the line; the rank says which pieces go first when room is short.
@@ -137,7 +165,7 @@ func (p *progress) line(s sample, columns int) string {
 	if s.pending > 0 {
 		segments = append(segments, segment{text: thousands(s.pending) + " pending", color: dim, rank: 5})
 	}
-	segments = append(segments, errorSegments(s)...)
+	segments = append(append(segments, p.liveSegments(s)...), errorSegments(s)...)
 	size := min(barMax, columns/5) // of the terminal alone, so that the bar stays where it is
 	for len(segments) > 1 && size+width(segments) > columns-1 {
 		segments = dropLeastImportant(segments)
@@ -153,6 +181,21 @@ func (p *progress) line(s sample, columns int) string {
 		b.WriteString(p.term.paint(g.color, clip(g.text, max(1, columns-1))))
 	}
 	return b.String()
+}
+
+// liveSegments tell of the firehose, if one is followed.
+func (p *progress) liveSegments(s sample) []segment {
+	var segments []segment
+	if s.sources > 0 {
+		segments = append(segments, segment{text: thousands(p.liveRate()) + "/s live", color: cyan, rank: 3})
+	}
+	if down := s.sources - s.running; down > 0 {
+		segments = append(segments, segment{text: plural(down, "source", "sources") + " down", color: yellow, rank: 3})
+	}
+	if s.lag >= lagShown {
+		segments = append(segments, segment{text: s.lag.String() + " behind", color: yellow, rank: 4})
+	}
+	return segments
 }
 
 // errorKind is how many repositories wait out failures of one kind.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"cistern/ingest"
 )
 
 // TestProgressLine wants the line to fit any terminal, and its first word to survive on all.
@@ -15,7 +17,7 @@ func TestProgressLine(t *testing.T) {
 	t.Parallel()
 	p := &progress{term: &terminal{fd: -1}, total: 1_000_000}
 	s := sample{repos: 900_000, done: 450_000, records: 123_456_789, pending: 449_900, syncing: 100, resync: 30,
-		ratelimited: 10, transport: 10, generic: 10}
+		ratelimited: 10, transport: 10, generic: 10, sources: 3, running: 2, lag: 75 * time.Second}
 	p.recent = []sample{s}
 	for columns := 10; columns <= 200; columns++ {
 		line := p.line(s, columns)
@@ -27,7 +29,7 @@ func TestProgressLine(t *testing.T) {
 		}
 	}
 	full := p.line(s, 200)
-	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "100 syncing", "449,900 pending", "30 failing", "(10 rate-limited, 10 unreachable, 10 refused)"} {
+	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "100 syncing", "449,900 pending", "0/s live", "1 source down", "1m15s behind", "30 failing", "(10 rate-limited, 10 unreachable, 10 refused)"} {
 		if !strings.Contains(full, part) {
 			t.Errorf("%q lacks %q", full, part)
 		}
@@ -70,6 +72,32 @@ func TestProgressLog(t *testing.T) {
 		}
 		if strings.Contains(out.String(), "\x1b") {
 			t.Errorf("escapes without a terminal: %q", &out)
+		}
+	})
+}
+
+// TestProgressLogLive wants few lines of a daemon that has everything and follows.
+func TestProgressLogLive(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		begin := time.Now()
+		p := &progress{term: newTerminal(&out, nil), log: newLogger(&out, slog.LevelInfo), logEvery: logEveryDefault,
+			sample: func() sample {
+				n := int64(time.Since(begin) / time.Millisecond)
+				return newSample(time.Now(), map[string]int64{"repos": 5, "synced": 5, "records": n}, 0,
+					[]ingest.SourceStatus{{Running: true, Events: 2 * n, Lag: time.Duration(n) * time.Microsecond}})
+			}}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		if err := p.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(out.String(), "msg=progress"); n < 9 || n > 12 {
+			t.Errorf("%d lines in ten minutes of nothing but live events:\n%s", n, &out)
+		}
+		if !strings.Contains(out.String(), "live_per_second=2000 sources=1") {
+			t.Errorf("no rate:\n%s", &out)
 		}
 	})
 }

@@ -17,6 +17,9 @@ import (
 
 	"cistern/ingest/simnet"
 	"cistern/store"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/sync/errgroup"
 )
 
 // tour shows a visitor what the demo's index holds and how to ask it.
@@ -33,15 +36,29 @@ type tour struct {
 const (
 	// tourLines is how much of an answer is shown.
 	tourLines = 18
+	// tourEvents is how many live events are shown, tourWriteEvery how often an account writes, and
+	// tourWait how long they may take.
+	tourEvents     = 3
+	tourWriteEvery = 300 * time.Millisecond
+	tourWait       = 20 * time.Second
 	// tourBodyMax bounds an answer.
 	tourBodyMax = 1 << 20
 	// tourColumns is the width of the report, where that of the terminal is not known.
 	tourColumns = 100
 )
 
-// Run reports, and then waits for ctx to end, or not. It ends early when nobody reads on.
+// Run reports, and then waits for ctx to end, or not, while the accounts of the network write. It ends early
+// when nobody reads on.
 func (t *tour) Run(ctx context.Context) error {
-	err := t.report(ctx)
+	writing, stop := context.WithCancel(ctx)
+	var writers errgroup.Group
+	err := t.tell(ctx, func() { writers.Go(func() error { return t.write(writing) }) })
+	stop()
+	return errors.Join(err, writers.Wait())
+}
+
+func (t *tour) tell(ctx context.Context, startWriting func()) error {
+	err := t.report(ctx, startWriting)
 	switch {
 	case ctx.Err() != nil || errors.Is(err, syscall.EPIPE):
 		return nil
@@ -56,7 +73,7 @@ func (t *tour) Run(ctx context.Context) error {
 	return err
 }
 
-func (t *tour) report(ctx context.Context) error {
+func (t *tour) report(ctx context.Context, startWriting func()) error {
 	s, err := t.indexed(ctx)
 	if err != nil {
 		return err
@@ -69,7 +86,7 @@ func (t *tour) report(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return t.live(ctx, len(t.questions())+1, startWriting)
 }
 
 func (t *tour) summary(s sample, took time.Duration) error {
@@ -195,6 +212,50 @@ func (t *tour) ask(ctx context.Context, number int, q question) error {
 	return err
 }
 
+// live has the accounts write, and shows the events that come of it.
+func (t *tour) live(ctx context.Context, number int, startWriting func()) error {
+	ctx, cancel := context.WithTimeout(ctx, tourWait)
+	defer cancel()
+	address := fmt.Sprintf("ws://%s/stream", t.daemon.public.Addr())
+	conn, _, err := websocket.DefaultDialer.DialContext(ctx, address, nil)
+	if err != nil {
+		return fmt.Errorf("example %d: %w", number, err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	defer conn.Close()
+	conn.SetReadLimit(tourBodyMax)
+	startWriting()
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. What accounts write, as it happens", number)), t.paint(cyan, "websocat "+address))
+	for range tourEvents {
+		_, event, err := conn.ReadMessage()
+		if err != nil {
+			return fmt.Errorf("example %d: no event within %s: %w", number, tourWait, err)
+		}
+		fmt.Fprintf(&b, "  %s\n", clip(printable(string(event)), t.columns()-3))
+	}
+	_, err = io.WriteString(t.out, b.String())
+	return err
+}
+
+// write lets one account after the other change a record until ctx ends.
+func (t *tour) write(ctx context.Context) error {
+	tick := time.NewTicker(tourWriteEvery)
+	defer tick.Stop()
+	for {
+		for _, a := range t.network.Accounts() {
+			if _, err := a.Mutate(1); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
+}
+
 // fetch asks our own listener.
 func fetch(ctx context.Context, target string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
@@ -220,7 +281,7 @@ func (t *tour) outlook() error {
 	return t.facts("Serving until Ctrl-C", [][2]string{
 		{"public", fmt.Sprintf("http://%s", public)},
 		{"private", fmt.Sprintf("http://%s (/repos, /metrics, /readyz, /debug/pprof/)", admin)},
-		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0'", public)},
+		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0', and a few more each second", public)},
 		{"failing", fmt.Sprintf("%s repo ls --state resync --admin %s", cmp.Or(t.program, "cistern"), admin)},
 	})
 }
