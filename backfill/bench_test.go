@@ -15,6 +15,7 @@ import (
 	"cistern/store"
 	"cistern/store/storetest"
 
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -76,6 +77,11 @@ func (d directory) Resolve(_ context.Context, did string) (identity.Identity, er
 
 // Purge does nothing.
 func (d directory) Purge(string) {}
+
+// KeysAt knows none.
+func (d directory) KeysAt(context.Context, string, time.Time) ([]atcrypto.PublicKey, error) {
+	return nil, nil
+}
 
 // copyAll gives the processor time it took.
 func copyAll(b *testing.B, idents directory, perHost int) time.Duration {

@@ -41,18 +41,33 @@ func (s Source) validate() error {
 
 // page is one answer of listRepos.
 type page struct {
-	Cursor string `json:"cursor"`
-	Repos  []struct {
-		DID    string `json:"did"`
-		Active *bool  `json:"active"`
-	} `json:"repos"`
+	Cursor string   `json:"cursor"`
+	Repos  []listed `json:"repos"`
+}
+
+// listed is what a host says of a repository.
+type listed struct {
+	DID    string `json:"did"`
+	Rev    string `json:"rev"`
+	Active *bool  `json:"active"`
+	Status string `json:"status"`
+}
+
+func (l listed) active() bool { return l.Active == nil || *l.Active }
+
+// next is the cursor of the page after p, which was asked for with a cursor; "" at the end.
+func (p *page) next(cursor string) string {
+	if p.Cursor == cursor || len(p.Repos) == 0 {
+		return ""
+	}
+	return p.Cursor
 }
 
 // crawl lists a source over and over: to its end, then after a pause from the start, since a list
 // may grow anywhere. It goes on where it left off.
 func (r *Runner) crawl(ctx context.Context, s Source, kick <-chan struct{}) error {
 	failures := 0
-	for ctx.Err() == nil {
+	for r.crawlGate.pass(ctx) {
 		cursor, err := r.store.CrawlCursor(s.String())
 		if err != nil {
 			return quiet(ctx, ours(err))
@@ -74,11 +89,16 @@ func (r *Runner) crawl(ctx context.Context, s Source, kick <-chan struct{}) erro
 		} else {
 			failures = 0
 		}
-		for until := r.opts.Now().Add(d); ctx.Err() == nil && r.opts.Now().Before(until); {
-			sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
-		}
+		r.rest(ctx, d, kick)
 	}
 	return nil
+}
+
+// rest lets a time of our clock pass, which signals may have moved.
+func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}) {
+	for until := r.opts.Now().Add(d); ctx.Err() == nil && r.opts.Now().Before(until); {
+		sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
+	}
 }
 
 // crawlDelay is what the source asks for, or grows from a second.
@@ -92,23 +112,23 @@ func (r *Runner) crawlDelay(err error, failures int) time.Duration {
 
 // crawlPage enqueues what a page names, and says how long to wait before the next.
 func (r *Runner) crawlPage(ctx context.Context, s Source, cursor string) (time.Duration, error) {
-	p, err := r.listRepos(ctx, s, cursor)
+	p, err := r.listRepos(ctx, s.URL, cursor)
 	if err != nil {
 		return 0, err
 	}
 	r.metrics.pages.WithLabelValues("ok").Inc()
 	var dids []string
 	for _, entry := range p.Repos {
-		if entry.Active != nil && !*entry.Active {
+		if !entry.active() {
 			continue // its host says there is nothing to fetch
 		}
 		if _, err := syntax.ParseDID(entry.DID); err == nil {
 			dids = append(dids, entry.DID)
 		}
 	}
-	next, d := p.Cursor, time.Duration(0)
-	if next == "" || next == cursor || len(p.Repos) == 0 {
-		next, d = "", crawlAgain
+	next, d := p.next(cursor), time.Duration(0)
+	if next == "" {
+		d = crawlAgain
 	}
 	found, err := r.discover(s, dids, next)
 	if err != nil {
@@ -126,49 +146,85 @@ func (r *Runner) crawlPage(ctx context.Context, s Source, cursor string) (time.D
 	return d, nil
 }
 
-// discover adds the repositories not known yet and moves the cursor, in one batch: after a crash
-// the page is either done or listed again.
+// discover adds the repositories not known yet, and then moves the cursor: after a crash the page
+// is either done or listed again.
 func (r *Runner) discover(s Source, dids []string, next string) (found int, err error) {
-	found, wait, err := r.addUnknown(s, dids, next)
-	if err == nil {
-		err = ours(wait())
+	slices.Sort(dids)
+	var unknown []string
+	for _, did := range slices.Compact(dids) {
+		switch _, err := r.store.Repo(did); {
+		case errors.Is(err, store.ErrNotFound):
+			unknown = append(unknown, did)
+		case err != nil:
+			return 0, ours(err)
+		}
 	}
+	for len(unknown) > crawlLocksMax {
+		n, err := r.addUnknown(unknown[:crawlLocksMax], func(*store.Batch) {})
+		if err != nil {
+			return 0, err
+		}
+		found += n
+		unknown = unknown[crawlLocksMax:]
+	}
+	n, err := r.addUnknown(unknown, func(b *store.Batch) { b.SetCrawlCursor(s.String(), next) })
+	return found + n, err
+}
+
+func (r *Runner) addUnknown(dids []string, and func(b *store.Batch)) (found int, err error) {
+	err = r.inBatch(dids, func(b *store.Batch, row *store.Repo) error {
+		if !row.Known() {
+			track(row)
+			b.PutRepo(row)
+			found++
+		}
+		return nil
+	}, and)
 	return found, err
 }
 
-func (r *Runner) addUnknown(s Source, dids []string, next string) (found int, wait func() error, err error) {
-	// Several locks are taken in the order of DIDs.
-	slices.Sort(dids)
-	dids = slices.Compact(dids)
+// track has an unknown repository fetched, because a host listed it.
+func track(row *store.Repo) {
+	row.State, row.Tracked = store.StatePending, store.ByDiscovery
+	row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
+}
+
+// inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
+// into it. DIDs are in ascending order. It returns when the batch is durable.
+func (r *Runner) inBatch(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) error {
+	wait, err := r.commitLocked(dids, change, and)
+	if err == nil {
+		err = wait()
+	}
+	return ours(err)
+}
+
+func (r *Runner) commitLocked(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) (wait func() error, err error) {
 	b := r.store.NewBatch()
 	for _, did := range dids {
 		defer r.store.Lock(did)()
 		row, err := r.store.RepoOrNew(did)
+		if err == nil {
+			err = change(b, &row)
+		}
 		if err != nil {
 			b.Discard()
-			return 0, nil, ours(err)
+			return nil, err
 		}
-		if row.Known() {
-			continue
-		}
-		row.State, row.Tracked = store.StatePending, store.ByDiscovery
-		row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
-		b.PutRepo(&row)
-		found++
 	}
-	b.SetCrawlCursor(s.String(), next)
-	wait, err = b.Commit()
-	return found, wait, ours(err)
+	and(b)
+	return b.Commit()
 }
 
-func (r *Runner) listRepos(ctx context.Context, s Source, cursor string) (*page, error) {
+// listRepos asks a host, by its base URL, for a page.
+func (r *Runner) listRepos(ctx context.Context, base, cursor string) (*page, error) {
 	ctx, cancel := context.WithTimeout(ctx, crawlTimeout)
 	defer cancel()
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
 	if cursor != "" {
 		query.Set("cursor", cursor)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/xrpc/com.atproto.sync.listRepos?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/xrpc/com.atproto.sync.listRepos?"+query.Encode(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,9 @@ type difference struct {
 // leaves a pending row, and its next task finds by the same merge what is still to be done. It runs
 // even when the rev is the one we hold, since such a crash may lie behind.
 func (t *task) diff(ctx context.Context, car *repo.CAR) error {
+	if err := t.reveal(); err != nil {
+		return err
+	}
 	rows, err := t.r.store.Rows(t.row.Ordinal)
 	if err != nil {
 		return ours(err)
@@ -96,9 +99,9 @@ func (d *difference) add(ctx context.Context, path []byte, cid repo.CID, record 
 // flush writes the changes gathered, and what complete adds to them.
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
 	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
+		// What is written is no longer what row.Rev names, so only a copy can complete it.
+		row.Recheck = false
 		if len(d.ops) > 0 {
-			// First, for readers pass over the events of accounts that are hidden when they come by.
-			activate(b, row)
 			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {
 				return err
 			}
@@ -110,4 +113,15 @@ func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo
 	})
 	d.ops, d.bytes = d.ops[:0], 0
 	return row, err
+}
+
+// reveal shows an account that was hidden, in a batch of its own before any difference: readers pass
+// over events of accounts that are hidden when they come by. After a crash behind it the next task
+// finds the account shown, so that its records are listed once.
+func (t *task) reveal() error {
+	if !t.row.Status.Hidden() {
+		return nil
+	}
+	_, err := t.update(reveal)
+	return err
 }

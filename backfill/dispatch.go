@@ -23,14 +23,14 @@ func (r *Runner) dispatch(ctx context.Context, g *errgroup.Group) error {
 			}
 			g.Go(func() error { return t.run(ctx) })
 		}
-		if done, err := r.pause(ctx); done {
+		if done, err := r.await(ctx); done {
 			return err
 		}
 	}
 }
 
-// pause waits until something may have changed.
-func (r *Runner) pause(ctx context.Context) (done bool, err error) {
+// await waits until something may have changed.
+func (r *Runner) await(ctx context.Context) (done bool, err error) {
 	now := r.opts.Now()
 	r.mu.Lock()
 	next := r.unpark(now)
@@ -41,7 +41,7 @@ func (r *Runner) pause(ctx context.Context) (done bool, err error) {
 	if r.rescan {
 		d = min(d, rescanEvery)
 	}
-	if len(r.runnable) > 0 && r.free > 0 {
+	if len(r.runnable) > 0 && r.free > 0 && !r.Paused() {
 		d = 0 // unpark has just put them there
 	}
 	if wait := r.moveDebt(now); wait > 0 {
@@ -82,6 +82,9 @@ func (r *Runner) pick() (t *task, refill *host) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unpark(now)
+	if r.Paused() {
+		return nil, nil
+	}
 	for r.free > 0 {
 		h := r.pop()
 		if h == nil {

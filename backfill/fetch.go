@@ -15,9 +15,9 @@ import (
 	"cistern/ingest/repo"
 )
 
-func fetchHeader(userAgent string) http.Header {
+func queryHeader(userAgent, accept string) http.Header {
 	return http.Header{
-		"Accept":          {"application/vnd.ipld.car"},
+		"Accept":          {accept},
 		"Accept-Encoding": {"zstd, gzip"},
 		"User-Agent":      {userAgent},
 	}
@@ -100,43 +100,36 @@ func (tr *transfer) Read(p []byte) (int, error) {
 }
 
 // fetch gets the repository from its host, every block hashed.
-func (t *task) fetch(ctx context.Context) (*repo.CAR, error) {
+func (t *task) fetch(ctx context.Context) (car *repo.CAR, err error) {
+	err = t.watched(ctx, func(ctx context.Context, tr *transfer) error {
+		car, err = t.transfer(ctx, tr)
+		return err
+	})
+	return car, err
+}
+
+// watched runs a request under the watch of a transfer.
+func (t *task) watched(ctx context.Context, request func(ctx context.Context, tr *transfer) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	tr := t.r.newTransfer(cancel)
 	defer tr.end()
-	car, err := t.transfer(ctx, tr)
+	err := request(ctx, tr)
 	t.r.metrics.bytes.Add(float64(tr.got.Load()))
-	if err == nil {
-		return car, nil
-	}
 	// What the watch said is the cause of whatever the connection said then.
-	if cause := context.Cause(ctx); errors.Is(cause, errSlow) || errors.Is(cause, errTimeout) {
+	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errSlow) || errors.Is(cause, errTimeout)) {
 		err = fmt.Errorf("%w after %d bytes", cause, tr.got.Load())
 	}
-	return nil, err
+	return err
 }
 
 func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
-	target := t.ident.PDS + "/xrpc/com.atproto.sync.getRepo?did=" + url.QueryEscape(t.it.did)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return nil, &resolveError{err}
-	}
-	req.Header = t.r.header
-	resp, err := t.r.client.Do(req)
+	resp, err := t.ask(ctx, tr, "com.atproto.sync.getRepo", t.r.header)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	tr.body = resp.Body
-	tr.since.Store(0)
-	if resp.StatusCode != http.StatusOK {
-		return nil, t.r.readAnswer(resp, tr)
-	}
-	if exhausted(resp.Header) {
-		t.r.judge(t, verdict{park: askedWait(resp.Header, t.r.opts.Now())})
-	}
+	t.sender = strings.ToLower(resp.Request.URL.Host)
 	if resp.ContentLength > t.r.opts.CARBytesMax {
 		return nil, fmt.Errorf("body of %d bytes: %w", resp.ContentLength, repo.ErrInvalid)
 	}
@@ -158,6 +151,30 @@ func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
 		err = fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return car, err
+}
+
+// ask sends a query about the repository to its host. An answer that is none is an error.
+func (t *task) ask(ctx context.Context, tr *transfer, method string, header http.Header) (*http.Response, error) {
+	target := t.ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(t.it.did)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, &resolveError{err}
+	}
+	req.Header = header
+	resp, err := t.r.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	tr.body = resp.Body
+	tr.since.Store(0)
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, t.r.readAnswer(resp, tr)
+	}
+	if exhausted(resp.Header) {
+		t.r.judge(t, verdict{park: askedWait(resp.Header, t.r.opts.Now())})
+	}
+	return resp, nil
 }
 
 // grow asks for memory for the body. The first chunk is part of what every task may use.

@@ -13,6 +13,7 @@ type item struct {
 	key    store.PendingKey
 	ident  *identity.Identity // looked up for this place in the queue; nil: not yet
 	looked time.Time          // when
+	marks  identityMarks      // of the row, before
 }
 
 // fault is what a failed attempt says about its host.

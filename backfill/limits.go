@@ -94,6 +94,13 @@ const (
 	faultParkMax  = 5 * time.Minute
 	softFaultsMax = 3
 
+	// lagsMax is how often we come back to a host that has an older rev than was announced, before we
+	// believe the host: over a quarter of an hour with the default delays.
+	lagsMax = 4
+
+	// latestBodyMax bounds an answer of getLatestCommit: a JSON object with a CID and a rev.
+	latestBodyMax = 4 << 10
+
 	// goneRecheck is when a repository that is not to be had is looked at again.
 	goneRecheck = 24 * time.Hour
 	// A repository that we hold is wiped after missingMax answers of RepoNotFound over missingSpan.
@@ -104,6 +111,15 @@ const (
 	retryPage = 256
 	// sleepMax bounds every sleep, so that a stepped clock is noticed.
 	sleepMax = time.Minute
+
+	// crawlLocksMax bounds the repositories that one batch of a page locks: about 2 ms of work.
+	crawlLocksMax = 100
+
+	// passesMax bounds the hosts reconciled at a time; others wait for their turn.
+	passesMax = 16
+	// passPagesMax ends a reconciliation whose cursors go in circles: at crawlPage that is a billion
+	// repositories.
+	passPagesMax = 1 << 20
 
 	// crawlPage is what listRepos gives at most; at 200 bytes a row a page has 200 KiB.
 	crawlPage     = 1000

@@ -11,14 +11,17 @@ import (
 	"cistern/ingest/identity"
 	"cistern/store"
 
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Directory finds the host and the key of a DID. Safe for concurrent use. Errors are those of
+// Directory finds the host and the keys of a DID. Safe for concurrent use. Errors are those of
 // package identity; any other is transient. After Purge, Resolve asks anew.
 type Directory interface {
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
 	Purge(did string)
+	// KeysAt are the keys that a did:plc held until then and that today's document no longer names.
+	KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error)
 }
 
 // Verify says how much of what hosts send is checked.
@@ -57,6 +60,9 @@ type Options struct {
 
 	// Verify is how much is checked. Default VerifyFull.
 	Verify Verify
+	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
+	// to be applied to it (store.StateDraining). It must not block. Default: nothing.
+	Drain func(did string)
 	// Crawl lists hosts whose listRepos names repositories to follow. Default: none.
 	Crawl []Source
 	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 50,000.
@@ -123,6 +129,9 @@ func (o Options) withDefaults() Options {
 			MaxIdleConnsPerHost:   o.PerHost,
 			DisableCompression:    true,
 		})
+	}
+	if o.Drain == nil {
+		o.Drain = func(string) {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -20,16 +20,21 @@ func (t *task) end(ctx context.Context, err error) error {
 	t.r.release(t, true)
 	switch v.ending {
 	case endFatal:
+		err = errors.Join(err, t.abandon())
 		t.r.leave(t)
 		return err
 	case endStop:
+		// The row stays pending, and its next fetch starts a buffer of its own.
+		err := t.abandon()
 		t.r.leave(t)
-		return nil
+		return quiet(ctx, err)
 	case endStale:
 		t.r.metrics.tasks.WithLabelValues(resultStale).Inc()
 		return t.letGo()
 	}
 	row, werr := t.update(func(b *store.Batch, row *store.Repo) error {
+		t.closeWindow()
+		b.DropBuffer(row)
 		if v.ending == endGone {
 			return t.gone(b, row, v.status, now)
 		}
@@ -86,6 +91,9 @@ func (t *task) blame(v verdict) verdict {
 
 // letGo leaves a row to whoever changed it, and looks for it where it stands now.
 func (t *task) letGo() error {
+	if err := t.abandon(); err != nil {
+		return err
+	}
 	if !t.left {
 		t.r.leave(t)
 	}
@@ -119,7 +127,7 @@ func (t *task) apply(change func(b *store.Batch, row *store.Repo) error) (row st
 	if err != nil {
 		return row, nil, ours(err)
 	}
-	if row.Attempt != t.row.Attempt || row.State != store.StatePending || row.Tracked == store.Untracked {
+	if !t.owns(&row) {
 		return row, nil, store.ErrStale
 	}
 	b := t.r.store.NewBatch()
@@ -187,43 +195,6 @@ func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now ti
 		b.Account(row)
 	}
 	return nil
-}
-
-// complete makes the row say that the copy is whole.
-func (t *task) complete(b *store.Batch, row *store.Repo) {
-	held := row.Rev != ""
-	moved := row.Handle != t.ident.Handle || row.PDS != t.ident.PDS || row.Key != t.ident.Key
-	row.Rev, row.Data, row.Commit = t.commit.Rev, t.commit.Data, t.block
-	row.PDS, row.Handle, row.Key = t.ident.PDS, t.ident.Handle, t.ident.Key
-	row.Verified = store.VerifiedFull
-	if t.r.opts.Verify == VerifyNone {
-		row.Verified = store.VerifiedHashes
-	}
-	row.Retry, row.Missing = store.Retry{}, 0
-	// A rev that was seen while we fetched may have come too late for the fetch. One seen before it
-	// did not: the host has no such rev, or not yet, and asking at once again would not help.
-	again := row.SeenRev > row.Rev && row.SeenRev != t.row.SeenRev
-	if !again {
-		row.SeenRev = ""
-	}
-	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
-	row.State = store.StateSynced
-	if again {
-		row.State = store.StatePending
-		row.Attempt++
-	}
-	activate(b, row)
-	if held && moved {
-		b.Identity(row)
-	}
-}
-
-// activate says that an account is shown again, if it was not.
-func activate(b *store.Batch, row *store.Repo) {
-	if row.Status != store.StatusActive {
-		row.Status = store.StatusActive
-		b.Account(row)
-	}
 }
 
 // clipped bounds an error text for the row, at the border of a character.

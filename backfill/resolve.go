@@ -97,7 +97,7 @@ func (r *Runner) seat(t *task) seat {
 		t.holder.claimed--
 		h.claimed++
 		if t.ident.DID != "" {
-			t.it.ident, t.it.looked = &t.ident, now
+			t.it.ident, t.it.looked, t.it.marks = &t.ident, now, t.marks
 		}
 		h.room = append(h.room, t.it)
 		r.waiting++
@@ -129,8 +129,8 @@ func (t *task) move() error {
 // learn notes in a row that holds nothing yet what the document said. Of one that does, the
 // completing batch does that, with an event.
 func (t *task) learn(row *store.Repo) {
-	if row.Ordinal == 0 && t.ident.DID != "" {
-		row.PDS, row.Handle, row.Key = t.ident.PDS, t.ident.Handle, t.ident.Key
+	if row.Ordinal == 0 {
+		t.know(row)
 	}
 }
 
@@ -138,12 +138,16 @@ func (t *task) learn(row *store.Repo) {
 // known uses what the directory remembers; refresh asks again if that does not fit.
 func (t *task) identify(ctx context.Context) error {
 	if t.it.ident != nil {
-		t.ident, t.fresh = *t.it.ident, t.r.opts.Now().Sub(t.it.looked) < freshFor
+		t.ident, t.looked, t.marks = *t.it.ident, t.it.looked, t.it.marks
+		t.fresh = t.r.opts.Now().Sub(t.looked) < freshFor
 		return nil
 	}
 	moved := t.row.Ordinal == 0 && t.row.Key != "" && t.row.Retry.Count == 0
 	if !moved {
 		return t.refresh(ctx)
+	}
+	if t.marks = marksOf(&t.row); t.row.Resolved != 0 {
+		t.looked = time.Unix(t.row.Resolved, 0)
 	}
 	return t.lookup(ctx)
 }
@@ -151,7 +155,7 @@ func (t *task) identify(ctx context.Context) error {
 // refresh asks for the document anew.
 func (t *task) refresh(ctx context.Context) error {
 	t.r.opts.Directory.Purge(t.it.did)
-	t.fresh = true
+	t.fresh, t.looked, t.marks = true, t.r.opts.Now(), marksOf(&t.row)
 	return t.lookup(ctx)
 }
 

@@ -21,6 +21,7 @@ type Runner struct {
 	store   *store.Store
 	client  *http.Client
 	header  http.Header // of getRepo; shared, never changed
+	asking  http.Header // of other queries about a repository; likewise
 	chunks  *repo.ChunkPool
 	memory  *budget
 	spools  *budget
@@ -33,7 +34,10 @@ type Runner struct {
 	kickDue   chan struct{}   // wakes the retry loop
 	kickIdle  chan struct{}   // wakes the flush
 	kickCrawl []chan struct{} // wake the crawlers
+	kickPass  chan struct{}   // wakes who starts reconciliations
 	fatal     chan error      // the store failed in a callback
+	tasksGate gate
+	crawlGate gate
 
 	// owned by dispatch:
 	scanFrom uint32    // host at which the look at all queues goes on
@@ -65,7 +69,8 @@ func New(opts Options) (*Runner, error) {
 		opts:     opts,
 		store:    opts.Store,
 		client:   &http.Client{Transport: opts.Transport, CheckRedirect: checkRedirect},
-		header:   fetchHeader(opts.UserAgent),
+		header:   queryHeader(opts.UserAgent, "application/vnd.ipld.car"),
+		asking:   queryHeader(opts.UserAgent, "application/json"),
 		chunks:   repo.NewChunkPool(idleChunkBytes),
 		memory:   newBudget(opts.MemoryBytes - int64(opts.Concurrency)*baseBytes),
 		spools:   newBudget(opts.SpoolBytes),
@@ -74,6 +79,7 @@ func New(opts Options) (*Runner, error) {
 		kick:     make(chan struct{}, 1),
 		kickDue:  make(chan struct{}, 1),
 		kickIdle: make(chan struct{}, 1),
+		kickPass: make(chan struct{}, 1),
 		fatal:    make(chan error, 1),
 		free:     opts.Concurrency,
 		inflight: make(map[string]struct{}),
@@ -91,7 +97,7 @@ func New(opts Options) (*Runner, error) {
 	return r, nil
 }
 
-// Run works until ctx ends, and returns when everything it started has returned. An error means
+// Run fetches until ctx ends, and returns when everything it started has returned. An error means
 // that the store failed.
 //
 // It may be called again after it returned.
@@ -103,12 +109,21 @@ func (r *Runner) Run(ctx context.Context) error {
 	g.Go(func() error { return r.dispatch(ctx, g) })
 	g.Go(func() error { return r.retry(ctx) })
 	g.Go(func() error { return r.flush(ctx) })
-	for i, s := range r.opts.Crawl {
-		g.Go(func() error { return r.crawl(ctx, s, r.kickCrawl[i]) })
-	}
 	err := g.Wait()
 	r.client.CloseIdleConnections()
 	return err
+}
+
+// Crawl lists hosts until ctx ends, for repositories not known yet and to compare revs after a gap, and
+// returns when everything it started has returned. An error means that the store failed. It needs no Run,
+// and may be called again after it returned.
+func (r *Runner) Crawl(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i, s := range r.opts.Crawl {
+		g.Go(func() error { return r.crawl(ctx, s, r.kickCrawl[i]) })
+	}
+	g.Go(func() error { return r.reconcile(ctx) })
+	return g.Wait()
 }
 
 // flush makes imports visible at once when there is nothing left to fetch: their group would wait
@@ -144,14 +159,20 @@ func (r *Runner) onlyImports() bool {
 
 // Wake says that rows were enqueued or have become due. Without it they are found some time later.
 func (r *Runner) Wake() {
+	r.lookAgain()
+	signal(r.kickDue)
+	signal(r.kickPass)
+	for _, c := range r.kickCrawl {
+		signal(c)
+	}
+}
+
+// lookAgain has the dispatcher look at the front of every queue.
+func (r *Runner) lookAgain() {
 	r.mu.Lock()
 	r.rescan = true
 	r.mu.Unlock()
 	signal(r.kick)
-	signal(r.kickDue)
-	for _, c := range r.kickCrawl {
-		signal(c)
-	}
 }
 
 // Syncing is the number of repositories being fetched, or fetched and about to become visible.

@@ -1,11 +1,11 @@
 package backfill
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
@@ -33,20 +33,35 @@ type task struct {
 	memory int64 // of the body, taken from Runner.memory
 	index  int64 // taken from Runner.indexes
 
-	row    store.Repo // as the task began
-	ident  identity.Identity
-	fresh  bool // ident was asked for now, not remembered
-	commit repo.Commit
-	block  []byte // the signed commit
+	row      store.Repo // as the task began; from openWindow on, as the fetch began
+	fetching bool       // live commits are buffered: between openWindow and closeWindow
+	ident    identity.Identity
+	fresh    bool          // ident was asked for now, not remembered
+	looked   time.Time     // when ident was asked for, zero if that is not known
+	marks    identityMarks // of the row, before ident was asked for
+	sender   string        // host and port that sent the CAR, redirects followed
+	commit   repo.Commit
+	block    []byte // the signed commit
+	former   bool   // its signature is of a key that the document no longer names
+	forgot   string // the rev that was seen and is looked for no more
 }
 
 // run does the task and everything that follows from how it ended.
 func (t *task) run(ctx context.Context) error {
+	defer t.unwind()
 	err := t.work(ctx)
 	if t.left {
 		return quiet(ctx, err)
 	}
 	return t.end(ctx, err)
+}
+
+// unwind closes the window behind a panic; every other path has done so.
+func (t *task) unwind() {
+	if !t.left && t.fetching {
+		defer t.r.store.Lock(t.it.did)()
+		t.closeWindow()
+	}
 }
 
 // work goes as far as it can. With nil, t.left says that others see to the rest.
@@ -129,6 +144,9 @@ func (t *task) copy(ctx context.Context) error {
 		return err
 	}
 	if t.ident.PDS != old.PDS {
+		if err := t.abandon(); err != nil {
+			return err
+		}
 		id, err := t.r.hostID(hostOfURL(t.ident.PDS))
 		if err != nil {
 			return err
@@ -139,7 +157,7 @@ func (t *task) copy(ctx context.Context) error {
 				return err
 			}
 		}
-	} else if t.ident.Key == old.Key {
+	} else if t.ident.Key == old.Key && !t.mayBeFormer(err) {
 		return err
 	}
 	return t.attempt(ctx)
@@ -152,12 +170,20 @@ func mayBeOutdated(err error) bool {
 }
 
 func (t *task) attempt(ctx context.Context) error {
+	if err := t.openWindow(); err != nil {
+		return err
+	}
+	if t.row.Recheck && t.row.Rev != "" {
+		if done, err := t.recheck(ctx); done || err != nil {
+			return err
+		}
+	}
 	car, err := t.fetch(ctx)
 	if err != nil {
 		t.forgetMemory()
 		return err
 	}
-	err = t.verify(car)
+	err = t.verify(ctx, car)
 	if err == nil {
 		// The host has done its part.
 		t.r.judge(t, verdict{spoke: true})
@@ -172,66 +198,6 @@ func (t *task) attempt(ctx context.Context) error {
 		t.r.release(t, true)
 	}
 	return err
-}
-
-// verify checks everything about a CAR that can be checked without writing.
-func (t *task) verify(car *repo.CAR) error {
-	block, ok, err := car.Block(car.Root())
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("the commit %s is not in the CAR: %w", car.Root(), repo.ErrInvalid)
-	}
-	t.block = append([]byte(nil), block...)
-	if t.commit, err = repo.ParseCommit(t.block); err != nil {
-		return err
-	}
-	c := t.commit
-	switch {
-	case c.DID != t.it.did:
-		return fmt.Errorf("the commit is of %.64s: %w", c.DID, repo.ErrInvalid)
-	case c.Version != 3:
-		return fmt.Errorf("the commit is of version %d: %w", c.Version, repo.ErrInvalid)
-	case c.Rev < t.row.Rev:
-		return fmt.Errorf("rev %s is older than %s, which we hold: %w", c.Rev, t.row.Rev, repo.ErrInvalid)
-	}
-	if err := c.CheckRev(t.r.opts.Now()); err != nil {
-		return err
-	}
-	if t.r.opts.Verify != VerifyNone {
-		if err := c.Verify(t.block, t.ident.PublicKey); err != nil {
-			return err
-		}
-	}
-	return walkAll(car, c.Data)
-}
-
-// walkAll checks the tree, and that its records, each counted as often as it is named, are not out
-// of proportion to what was sent: readers are sent them so often, and a difference stores them so.
-func walkAll(car *repo.CAR, data repo.CID) error {
-	limit := expandSlack + shareRatio*car.Bytes()
-	size, hidden, collections := int64(0), 0, 0
-	collection := []byte(nil) // of the record before, with its slash
-	return car.Walk(data, func(l repo.Leaf) error {
-		if size += int64(len(l.Record)); size > limit {
-			return fmt.Errorf("the records make more than %d bytes, shared blocks counted each time: %w", limit, repo.ErrInvalid)
-		}
-		if !l.Valid {
-			if hidden++; hidden > hiddenMax {
-				return fmt.Errorf("more than %d keys are no collection and record key: %w", hiddenMax, repo.ErrInvalid)
-			}
-			return nil
-		}
-		if len(collection) > 0 && bytes.HasPrefix(l.Key, collection) {
-			return nil
-		}
-		collection = append(collection[:0], l.Key[:bytes.IndexByte(l.Key, '/')+1]...)
-		if collections++; collections > collectionsMax {
-			return fmt.Errorf("more than %d collections: %w", collectionsMax, repo.ErrInvalid)
-		}
-		return nil
-	})
 }
 
 // write stores a verified copy: whole, or what has changed.
@@ -260,9 +226,16 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 		t.done(row)
 	case errors.Is(err, store.ErrStale):
 		t.r.metrics.tasks.WithLabelValues(resultStale).Inc()
+		err := t.abandon()
 		t.depart()
 		t.r.Wake()
+		if err != nil && ctx.Err() == nil {
+			t.r.stop(err)
+		}
 	default:
+		if aerr := t.abandon(); aerr != nil {
+			err = errors.Join(err, aerr)
+		}
 		t.depart()
 		if ctx.Err() == nil {
 			t.r.stop(ours(err))
@@ -279,13 +252,4 @@ func (t *task) depart() {
 	}
 	t.r.mu.Unlock()
 	signal(t.r.kick)
-}
-
-// done counts a copy that is complete and takes the DID out of flight.
-func (t *task) done(row store.Repo) {
-	t.r.metrics.tasks.WithLabelValues(resultSynced).Inc()
-	t.depart()
-	if row.State == store.StatePending {
-		t.r.note(row.Pending.Host)
-	}
 }

@@ -69,7 +69,10 @@ func (w *world) start(o backfill.Options) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o.Store, o.Directory, o.AllowPrivate, o.Now, o.SpoolDir = w.store, w.dir, true, w.clock.now, w.t.TempDir()
+	o.Store, o.AllowPrivate, o.Now, o.SpoolDir = w.store, true, w.clock.now, w.t.TempDir()
+	if o.Directory == nil {
+		o.Directory = w.dir
+	}
 	if w.run, err = backfill.New(o); err != nil {
 		w.t.Fatal(err)
 	}
@@ -77,6 +80,7 @@ func (w *world) start(o backfill.Options) {
 	var g errgroup.Group
 	storeCtx, cancelStore := context.WithCancel(context.Background())
 	g.Go(func() error { return w.run.Run(ctx) })
+	g.Go(func() error { return w.run.Crawl(ctx) })
 	var sg errgroup.Group
 	sg.Go(func() error { return w.store.Run(storeCtx) })
 	w.stop = func() {

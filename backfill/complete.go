@@ -1,0 +1,157 @@
+package backfill
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"cistern/store"
+)
+
+// identityMarks tell whether others wrote a row's identity since its document was asked for.
+type identityMarks struct {
+	event, resolved int64 // Repo.IdentityTime and Repo.Resolved
+}
+
+func marksOf(row *store.Repo) identityMarks { return identityMarks{row.IdentityTime, row.Resolved} }
+
+// know notes in the row what the document said, and says whether that changed anything. What an
+// identity event brought since the document was asked for is newer, and stays.
+func (t *task) know(row *store.Repo) (moved bool) {
+	overtaken := marksOf(row) != t.marks
+	if t.ident.DID == "" || overtaken && row.Key != "" {
+		return false
+	}
+	moved = row.Handle != t.ident.Handle || row.PDS != t.ident.PDS || row.Key != t.ident.Key
+	row.PDS, row.Handle, row.Key = t.ident.PDS, t.ident.Handle, t.ident.Key
+	row.Resolved = unixSeconds(t.looked)
+	if overtaken {
+		row.Resolved = 0
+	}
+	return moved
+}
+
+// complete makes the row say that the copy is whole. Called by the batch that writes its last part.
+func (t *task) complete(b *store.Batch, row *store.Repo) {
+	held := row.Rev != ""
+	row.Rev, row.Data, row.Commit = t.commit.Rev, t.commit.Data, t.block
+	switch {
+	case t.r.opts.Verify == VerifyNone:
+		row.Verified = store.VerifiedHashes
+	case t.former:
+		row.Verified = store.VerifiedFormerKey
+	default:
+		row.Verified = store.VerifiedFull
+	}
+	row.Recheck = false
+	t.conclude(b, row, held)
+}
+
+// conclude ends the task of a repository that is whole at row.Rev.
+func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
+	t.closeWindow()
+	moved := t.know(row)
+	row.Missing = 0
+	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
+	t.settle(row)
+	activate(b, row)
+	if held && moved {
+		b.Identity(row)
+	}
+}
+
+// settle finds the state of a repository that is whole at row.Rev. With commits buffered, its shard
+// has the last word.
+func (t *task) settle(row *store.Repo) {
+	before := row.Retry
+	row.State, row.Retry = store.StateSynced, store.Retry{}
+	behind := row.SeenRev > row.Rev
+	if !behind {
+		row.SeenRev = ""
+	}
+	switch {
+	case t.r.store.Buffered(row.DID) > 0:
+		row.State = store.StateDraining
+		if behind && lagged(before) {
+			row.Retry = store.Retry{Count: before.Count, Since: before.Since, Error: before.Error}
+		}
+	case behind:
+		t.lag(row, before)
+	}
+}
+
+// lagText begins the error of a repository whose host has an older rev than was announced.
+const lagText = "the host has rev "
+
+func lagged(r store.Retry) bool { return strings.HasPrefix(r.Error, lagText) }
+
+// lag decides what to do about a rev that was seen and that the copy does not have. It may have come
+// too late for this fetch, and then we ask again at once; but once only, for anybody could keep us busy
+// so. Otherwise the host has no such rev, or not yet: we ask some times more, and then believe the host.
+func (t *task) lag(row *store.Repo, before store.Retry) {
+	late := row.SeenRev != t.row.SeenRev
+	count := uint32(1)
+	if lagged(before) {
+		count = before.Count + 1
+	}
+	if !late && count > lagsMax {
+		t.forgot, row.SeenRev, row.Recheck = row.SeenRev, "", false
+		return
+	}
+	now := t.r.opts.Now()
+	row.Retry = store.Retry{
+		Count: count,
+		Since: defaultTo(before.Since, now.Unix()),
+		Error: clipped(fmt.Sprintf("%s%s, %s was seen", lagText, row.Rev, row.SeenRev)),
+	}
+	if late && count == 1 {
+		row.State = store.StatePending
+		row.Attempt++
+		return
+	}
+	row.State, row.Retry.Kind = store.StateResync, store.Generic
+	row.Retry.Next = now.Add(t.r.delay(count)).Unix()
+}
+
+// activate says that an account is shown again, if it was not.
+func activate(b *store.Batch, row *store.Repo) {
+	if row.Status != store.StatusActive {
+		row.Status = store.StatusActive
+		b.Account(row)
+	}
+}
+
+// reveal shows an account again of which we hold data. Its records were hidden, so that readers may
+// have dropped them: they are listed anew. Not in one batch with changes to them.
+func reveal(b *store.Batch, row *store.Repo) error {
+	if !row.Status.Hidden() {
+		return nil
+	}
+	activate(b, row)
+	return b.Relist(row)
+}
+
+// done counts a repository that is whole and takes its DID out of flight. What it says is durable.
+func (t *task) done(row store.Repo) {
+	t.r.metrics.tasks.WithLabelValues(resultSynced).Inc()
+	t.depart()
+	if t.forgot != "" {
+		t.r.opts.Logger.Info("a rev that its host does not have is forgotten", "did", t.it.did, "rev", row.Rev, "seen", t.forgot)
+	}
+	switch row.State {
+	case store.StatePending:
+		t.r.note(row.Pending.Host)
+	case store.StateResync:
+		t.r.due(row.Retry.Next)
+	case store.StateDraining:
+		t.r.opts.Drain(t.it.did)
+	}
+}
+
+// unixSeconds is 0 for the zero time.
+func unixSeconds(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.Unix()
+}

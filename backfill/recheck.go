@@ -1,0 +1,85 @@
+package backfill
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// latest is an answer of getLatestCommit.
+type latest struct {
+	CID string `json:"cid"`
+	Rev string `json:"rev"`
+}
+
+// recheck asks the host whether it has anything but what we hold, and ends the task if it has not.
+func (t *task) recheck(ctx context.Context) (done bool, err error) {
+	var l latest
+	err = t.watched(ctx, func(ctx context.Context, tr *transfer) error {
+		l, err = t.latestCommit(ctx, tr)
+		return err
+	})
+	switch {
+	case err != nil && saysNothing(err):
+		return false, nil // the fetch will tell
+	case err != nil:
+		return false, err
+	case l.Rev != t.row.Rev || l.CID != repo.HashCID(t.row.Commit).String():
+		return false, nil
+	}
+	t.r.judge(t, verdict{spoke: true})
+	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
+		if err := reveal(b, row); err != nil {
+			return err
+		}
+		t.conclude(b, row, true)
+		// A rev that was seen may still come; asking for it costs little.
+		row.Recheck = row.State == store.StatePending || row.State == store.StateResync
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	// Durable now: what we hold is whole.
+	t.r.release(t, true)
+	t.left = true
+	t.done(row)
+	return true, nil
+}
+
+func (t *task) latestCommit(ctx context.Context, tr *transfer) (l latest, err error) {
+	resp, err := t.ask(ctx, tr, "com.atproto.sync.getLatestCommit", t.r.asking)
+	if err != nil {
+		return l, err
+	}
+	defer resp.Body.Close()
+	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	if err != nil {
+		return l, err
+	}
+	defer body.close()
+	b, err := io.ReadAll(io.LimitReader(body, latestBodyMax))
+	if err == nil && json.Unmarshal(b, &l) != nil {
+		l = latest{} // no rev
+	}
+	return l, err
+}
+
+// saysNothing: the host answered, but neither that the account is not to be had nor that we should
+// leave it alone. It may not know the question.
+func saysNothing(err error) bool {
+	var answer *answerError
+	if !errors.As(err, &answer) {
+		return errors.Is(err, repo.ErrInvalid)
+	}
+	if answer.code == http.StatusNotImplemented {
+		return true
+	}
+	return answer.code < 500 && answer.code != http.StatusTooManyRequests && !strings.HasPrefix(answer.name, "Repo")
+}

@@ -1,0 +1,73 @@
+package backfill
+
+import (
+	"errors"
+
+	"cistern/store"
+)
+
+// openWindow has the live commits of the repository buffered from now on: what the host sends after
+// this may hold them or not. Whatever ends the task closes the window again, under the DID's lock.
+func (t *task) openWindow() error {
+	if t.fetching {
+		return nil
+	}
+	defer t.r.store.Lock(t.it.did)()
+	row, err := t.r.store.Repo(t.it.did)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.ErrStale
+	}
+	if err != nil {
+		return ours(err)
+	}
+	if !t.owns(&row) {
+		return store.ErrStale
+	}
+	t.row = row // with the highest rev seen before the fetch
+	t.fetching = true
+	t.r.store.BeginFetch(t.it.did)
+	return nil
+}
+
+// owns says whether the row still waits for this task. Called under the DID's lock.
+func (t *task) owns(row *store.Repo) bool {
+	return row.Attempt == t.row.Attempt && row.State == store.StatePending && row.Tracked != store.Untracked
+}
+
+// closeWindow is called under the DID's lock, in the critical section that ends the task.
+func (t *task) closeWindow() {
+	if t.fetching {
+		t.fetching = false
+		t.r.store.EndFetch(t.it.did)
+	}
+}
+
+// abandon closes the window of a task that writes nothing itself. What was buffered is of no use,
+// since nobody knows what will be missing before it: the row remembers the rev instead.
+func (t *task) abandon() error {
+	if !t.fetching {
+		return nil
+	}
+	wait, err := t.dropWindow()
+	if err != nil || wait == nil {
+		return err
+	}
+	return ours(wait())
+}
+
+func (t *task) dropWindow() (wait func() error, err error) {
+	defer t.r.store.Lock(t.it.did)()
+	t.closeWindow()
+	if t.r.store.Buffered(t.it.did) == 0 {
+		return nil, nil
+	}
+	row, err := t.r.store.Repo(t.it.did)
+	if err != nil {
+		return nil, ours(err)
+	}
+	b := t.r.store.NewBatch()
+	b.DropBuffer(&row)
+	b.PutRepo(&row)
+	wait, err = b.Commit()
+	return wait, ours(err)
+}
