@@ -28,13 +28,13 @@ const (
 
 // Account is one account of the network with its repository.
 type Account struct {
-	net    *Network
-	index  int
-	did    string
-	handle string
+	net   *Network
+	index int
+	did   string
 
 	// mu guards:
 	mu         sync.Mutex
+	handle     string
 	host       *Host
 	former     []*Host // hosts it moved away from
 	status     Status
@@ -43,7 +43,9 @@ type Account struct {
 	legacy     bool
 	tombstoned bool
 	now, prev  *snapshot // now is nil until first touched
-	clock      time.Time // of the newest TID given out
+	told       string    // rev that the streams know of
+	plc        []plcOp
+	clock      time.Time // of the newest TID or event given out
 	rng        *rand.Rand
 }
 
@@ -83,7 +85,11 @@ type Commit struct {
 func (a *Account) DID() string { return a.did }
 
 // Handle is the account's handle.
-func (a *Account) Handle() string { return a.handle }
+func (a *Account) Handle() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.handle
+}
 
 // Host is where the account lives now.
 func (a *Account) Host() *Host {
@@ -161,6 +167,7 @@ func (a *Account) commit(writes []Write) (Commit, error) {
 		ops = append(ops, op)
 	}
 	a.prev, a.now = old, newSnapshot(a.did, a.tick(), next.leaves, a.key, a.net.opts.Preorder)
+	a.emitCommit(old, ops)
 	return Commit{
 		DID: a.did, Rev: a.now.rev, Since: old.rev,
 		CID: a.now.root.cid, Data: a.now.data, PrevData: old.data, Ops: ops,
@@ -228,18 +235,40 @@ func (a *Account) NextTID() string {
 }
 
 // SetStatus changes what the host says of the account. Deleted accounts are RepoNotFound there; the
-// PLC document stays until Tombstone.
+// PLC document stays until Tombstone. The streams are told, unless it was so before; like the reference
+// PDS they name the head too when an account is active again after it was deactivated.
 func (a *Account) SetStatus(s Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.status = s
+	before := a.status
+	if a.status = s; s == before {
+		return
+	}
+	a.emitAccount()
+	if s != Active {
+		return
+	}
+	own := before == Deactivated || before == Deleted
+	if own {
+		a.emitIdentity()
+	}
+	if own || a.told != a.load().rev {
+		a.emitSync()
+	}
 }
 
 // Tombstone removes the DID from the PLC directory, which answers 410 from now on.
 func (a *Account) Tombstone() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.tombstoned {
+		return
+	}
 	a.tombstoned = true
+	a.logPLC()
+	if a.status != Deleted {
+		a.emit(identityEvent(a.did, "", a.stamp()))
+	}
 }
 
 // RotateKey gives the account a new signing key in its DID document, and signs an empty commit with it.
@@ -247,8 +276,9 @@ func (a *Account) RotateKey() Commit {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.load()
-	a.keyTurns++
-	a.key = newSigner(a.net.derive("key", a.index, a.keyTurns), a.key.p256 != nil)
+	a.turnKey()
+	a.logPLC()
+	a.emitIdentity()
 	c, err := a.commit(nil)
 	if err != nil {
 		panic(fmt.Sprintf("simnet: empty commit: %v", err))
@@ -256,11 +286,20 @@ func (a *Account) RotateKey() Commit {
 	return c
 }
 
+func (a *Account) turnKey() {
+	a.keyTurns++
+	a.key = newSigner(a.net.derive("key", a.index, a.keyTurns), a.key.p256 != nil)
+}
+
 // Migrate moves the account to another host: the DID document names it, and the old one calls
-// the account deactivated.
+// the account deactivated. Its key stays; see MigrateKey.
 func (a *Account) Migrate(to *Host) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.migrate(to)
+}
+
+func (a *Account) move(to *Host) {
 	a.former = append(slices.DeleteFunc(a.former, func(h *Host) bool { return h == to }), a.host)
 	a.host = to
 }
@@ -283,6 +322,7 @@ func (a *Account) load() *snapshot {
 	if a.now == nil {
 		leaves := a.generate()
 		a.now = newSnapshot(a.did, a.tick(), leaves, a.key, a.net.opts.Preorder)
+		a.told = a.now.rev
 	}
 	return a.now
 }
@@ -291,7 +331,7 @@ func (a *Account) load() *snapshot {
 func (a *Account) generate() []leaf {
 	size := a.net.repoSize(a.index)
 	gen := recordGen{rng: a.rng, net: a.net, did: a.did}
-	a.clock = a.net.opts.Epoch.Add(-time.Duration(size+2) * stepMax)
+	a.clock = a.born()
 	leaves := make([]leaf, 0, size+1)
 	for i := range size {
 		at := a.advance()

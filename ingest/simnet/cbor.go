@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"cistern/ingest/repo"
 )
@@ -57,21 +58,22 @@ func appendValue(b []byte, v any) []byte {
 
 // appendMap writes the keys in DAG-CBOR's order: shorter first, then by bytes.
 func appendMap(b []byte, m map[string]any) []byte {
+	b = appendHead(b, 5, uint64(len(m)))
+	for _, k := range sortedKeys(m) {
+		b = appendValue(appendText(b, k), m[k])
+	}
+	return b
+}
+
+func sortedKeys(m map[string]any) []string {
 	keys := slices.AppendSeq(make([]string, 0, len(m)), maps.Keys(m))
 	slices.SortFunc(keys, func(x, y string) int {
 		if len(x) != len(y) {
 			return len(x) - len(y)
 		}
-		if x < y {
-			return -1
-		}
-		return 1
+		return strings.Compare(x, y)
 	})
-	b = appendHead(b, 5, uint64(len(keys)))
-	for _, k := range keys {
-		b = appendValue(appendText(b, k), m[k])
-	}
-	return b
+	return keys
 }
 
 func appendInt(b []byte, n int64) []byte {

@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// Serve a PLC directory, a fleet of PDS hosts and a relay on loopback, with real signed
-// repositories, every fault an indexer must survive, and the truth to compare with.
+// Serve a PLC directory, a fleet of PDS hosts and relays on loopback, with real signed
+// repositories, their firehoses, every fault an indexer must survive, and the truth to compare with.
 //
 // # Invariants
 //
@@ -14,11 +14,19 @@
 //  3. A fault that fires is counted by its Injection, so a test can prove that it met it.
 //  4. Everything listens on 127.0.0.1; the network itself calls nobody.
 //  5. A commit raises the rev of its account. A request sees one commit, never a mixture of two.
+//  6. Every mutation of an account is told once, by its host's stream and then by those of all relays, in the
+//     order it happened, unless the account is not active: then only #account and #identity are. Accounts
+//     made before Start are not news.
+//  7. Times of events, and of the operations in the PLC directory's log, are those of the account's
+//     logical clock, which also gives the revs.
+//  8. A cursor is a seq of one stream. It gives all messages after it that the window kept.
 //
 // # Concurrency
 //
 // All methods are safe for concurrent use. Start runs one http.Server per host in an errgroup; Close
-// stops and joins them. Repositories are generated when first touched, or all at once by Build.
+// stops and joins them. Repositories are generated when first touched, or all at once by Build. An event is
+// in all logs when the mutation returns; each connection sends them at its own pace. Locks are taken in the
+// order account, stream, network.
 //
 // # Files
 //
@@ -27,7 +35,10 @@
 //   - account.go: Account, Truth, mutations
 //   - snapshot.go: one commit of a repository: tree, signature, blocks
 //   - host.go: Host, one server with faults and a request log
-//   - pds.go, plc.go, relay.go, query.go: what the three kinds of server answer
+//   - pds.go, plc.go, plclog.go, relay.go, query.go: what the three kinds of server answer
+//   - event.go: the messages of a firehose; emit.go: which of them a mutation makes
+//   - stream.go: the log of a host's firehose; subscribe.go: its connections
+//   - streamfault.go: the faults of firehoses; streamhostile.go: the commits they alter
 //   - fault.go: the faults and their injection; hostile.go: what a faulty host answers
 //   - forge.go: parts for repositories that no correct host would make
 //   - car.go, cbor.go, key.go: encodings and signatures

@@ -9,7 +9,7 @@ import (
 // FaultKind is a way for a host to misbehave.
 type FaultKind int
 
-// The faults. Those from WrongHash on send a CAR that is wrong in one respect; the others
+// The faults. Those from WrongHash on send a CAR that is wrong in one respect, or late; the others
 // answer in place of the host.
 const (
 	// RateLimited answers 429 and says when to return (RetryAfter, RetryAs).
@@ -55,13 +55,15 @@ const (
 	SlowDrip
 	// Mutated sends what Mutate makes of the CAR.
 	Mutated
+	// Gate takes the state of the repository, waits Delay, runs Hook, and then sends what it took.
+	Gate
 )
 
 // String is the name of the kind.
 func (k FaultKind) String() string {
 	names := [...]string{"RateLimited", "ServerError", "Unavailable", "Hang", "Garbage", "Redirect", "RedirectLoop",
 		"GzipBomb", "Latency", "WrongHash", "WrongDID", "StaleRev", "FutureRev", "BadSignature", "HighS",
-		"MissingRecord", "MissingNode", "Truncated", "Reset", "SlowDrip", "Mutated"}
+		"MissingRecord", "MissingNode", "Truncated", "Reset", "SlowDrip", "Mutated", "Gate"}
 	if k < 1 || int(k) > len(names) {
 		return fmt.Sprintf("FaultKind(%d)", int(k))
 	}
@@ -87,7 +89,7 @@ type Fault struct {
 	Kind FaultKind
 	// DID limits the fault to requests about one account. Default all.
 	DID string
-	// Endpoint limits the fault to one NSID, "did" for documents; "*" is all. Default getRepo
+	// Endpoint limits the fault to one NSID, "did" for documents, "log/audit" for their history; "*" is all. Default getRepo
 	// at a PDS, all at the PLC directory and the relay; faults in a CAR meet getRepo only.
 	Endpoint string
 	// Count is how often it fires before it is spent. Default 0, until cleared.
@@ -99,7 +101,7 @@ type Fault struct {
 	// RetryAfter and RetryAs are what RateLimited and ServerError ask for.
 	RetryAfter time.Duration
 	RetryAs    RetryForm
-	// Delay is Latency's wait and SlowDrip's pace.
+	// Delay is the wait of Latency and Gate, and SlowDrip's pace.
 	Delay time.Duration
 	// Bytes is the size or offset that the kind speaks of.
 	Bytes int64
@@ -107,6 +109,8 @@ type Fault struct {
 	Location string
 	// Mutate is Mutated's change; it may modify its argument.
 	Mutate func(car []byte) []byte
+	// Hook is what Gate runs, such as a commit, or a wait for a channel.
+	Hook func()
 }
 
 // Injection is a fault in force at one host.

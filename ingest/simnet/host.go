@@ -19,6 +19,7 @@ import (
 type Host struct {
 	name   string
 	answer func(http.ResponseWriter, *http.Request, call)
+	stream *stream // nil at the PLC directory
 
 	// mu guards:
 	mu         sync.Mutex
@@ -33,7 +34,7 @@ type Host struct {
 
 // Log is what a host has been asked so far.
 type Log struct {
-	// Requests counts by endpoint: an NSID, or "did" at the PLC directory.
+	// Requests counts by endpoint: an NSID, or "did" and "log/audit" at the PLC directory.
 	Requests map[string]int
 	// Fetches has the time of every getRepo by DID.
 	Fetches map[string][]time.Time
@@ -85,6 +86,9 @@ func (h *Host) Up() error {
 		return fmt.Errorf("listen for %s: %w", h.name, err)
 	}
 	h.address = listener.Addr().String()
+	if h.stream != nil {
+		h.stream.setDown(false)
+	}
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -106,6 +110,9 @@ func (h *Host) Down() error {
 		return nil
 	}
 	err := server.Close()
+	if h.stream != nil {
+		h.stream.setDown(true)
+	}
 	if serveErr := serving.Wait(); !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}
@@ -174,7 +181,8 @@ func parseCall(r *http.Request) call {
 		}
 		return call{endpoint: endpoint, did: did}
 	}
-	return call{endpoint: "did", did: strings.TrimPrefix(r.URL.Path, "/")}
+	did, endpoint, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	return call{endpoint: defaultTo(endpoint, "did"), did: did}
 }
 
 func (h *Host) enter(c call) {

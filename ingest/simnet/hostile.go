@@ -99,6 +99,14 @@ func (in *Injection) sendFaulty(w http.ResponseWriter, r *http.Request, a *Accou
 		f.drip(w, r, car)
 	case Mutated:
 		_, _ = w.Write(f.Mutate(car))
+	case Gate:
+		if f.Delay > 0 && !pause(r, f.Delay) {
+			return
+		}
+		if f.Hook != nil {
+			f.Hook()
+		}
+		_, _ = w.Write(car)
 	default:
 		_, _ = w.Write(car)
 	}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
@@ -17,16 +18,17 @@ import (
 
 // Network is a simulated AT network.
 type Network struct {
-	opts  Options
-	words []string
-	plc   *Host
-	relay *Host
-	hosts []*Host
+	opts   Options
+	words  []string
+	plc    *Host
+	relays []*Host
+	hosts  []*Host
 
 	// mu guards:
 	mu       sync.RWMutex
 	accounts []*Account
 	byDID    map[string]*Account
+	running  bool // accounts that join now are news
 }
 
 // New makes the accounts and hosts of a network. It generates no repository and listens nowhere yet.
@@ -37,10 +39,16 @@ func New(opts Options) (*Network, error) {
 	}
 	n := &Network{opts: opts, words: strings.Fields(wordList), byDID: make(map[string]*Account)}
 	n.plc = newHost("plc", n.servePLC)
-	n.relay = newHost("relay", n.serveRelay)
+	for i := range opts.Relays {
+		h := newHost(fmt.Sprintf("relay%d", i), nil)
+		h.answer = (&relay{n, h}).serve
+		h.stream = newStream(n, int64(i+1)*relaySeqs, opts.Window)
+		n.relays = append(n.relays, h)
+	}
 	for i := range opts.Hosts {
 		h := newHost(fmt.Sprintf("pds%d", i), nil)
 		h.answer = (&pds{n, h}).serve
+		h.stream = newStream(n, 0, opts.Window)
 		n.hosts = append(n.hosts, h)
 	}
 	for i := range opts.Repos {
@@ -59,6 +67,9 @@ func (n *Network) Start(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("start %s: %w", h.name, err), n.Close())
 		}
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.running = true
 	return nil
 }
 
@@ -89,14 +100,17 @@ func (n *Network) Build(ctx context.Context) error {
 // PLC is the base URL of the PLC directory.
 func (n *Network) PLC() string { return n.plc.URL() }
 
-// Relay is the base URL of the relay.
-func (n *Network) Relay() string { return n.relay.URL() }
+// Relay is the base URL of the first relay.
+func (n *Network) Relay() string { return n.relays[0].URL() }
 
 // PLCHost is the PLC directory as a host, for faults and counts.
 func (n *Network) PLCHost() *Host { return n.plc }
 
-// RelayHost is the relay as a host, for faults and counts.
-func (n *Network) RelayHost() *Host { return n.relay }
+// RelayHost is the first relay as a host, for faults and counts.
+func (n *Network) RelayHost() *Host { return n.relays[0] }
+
+// Relays lists the relays.
+func (n *Network) Relays() []*Host { return slices.Clone(n.relays) }
 
 // Host is PDS number i.
 func (n *Network) Host(i int) *Host { return n.hosts[i] }
@@ -128,11 +142,18 @@ func (n *Network) Account(did string) *Account {
 	return n.byDID[did]
 }
 
-// AddAccount makes one more account, with a generated repository, on a host.
+// AddAccount makes one more account, with a generated repository, on a host. Once the network was
+// started the streams tell of it.
 func (n *Network) AddAccount(on *Host) *Account {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.addAccount(len(n.accounts), on)
+	a, running := n.addAccount(len(n.accounts), on), n.running
+	a.mu.Lock() // before anyone can see it, so that its first commit is its first event
+	defer a.mu.Unlock()
+	n.mu.Unlock()
+	if running {
+		a.create()
+	}
+	return a
 }
 
 func (n *Network) addAccount(i int, on *Host) *Account {
@@ -149,6 +170,7 @@ func (n *Network) addAccount(i int, on *Host) *Account {
 		legacy: every(n.opts.LegacyEvery, i),
 		rng:    rand.New(rand.NewChaCha8(rngSeed)),
 	}
+	a.plc = []plcOp{{a.born(), a.key, a.handle, on, false}}
 	n.accounts = append(n.accounts, a)
 	n.byDID[a.did] = a
 	return a
@@ -180,4 +202,4 @@ func (n *Network) repoSize(i int) int {
 	return int(min(max(size, 1), float64(n.opts.RecordsMax)))
 }
 
-func (n *Network) all() []*Host { return append([]*Host{n.plc, n.relay}, n.hosts...) }
+func (n *Network) all() []*Host { return slices.Concat([]*Host{n.plc}, n.relays, n.hosts) }

@@ -12,6 +12,10 @@ type Options struct {
 	Seed uint64
 	// Hosts is the number of PDS hosts. Default 4.
 	Hosts int
+	// Relays is the number of relays, which know all accounts. Default 1.
+	Relays int
+	// Window is how many messages every stream keeps for those who come back; see Host.SetWindow. Default 2^20.
+	Window int
 	// Repos is the number of accounts, spread over the hosts. Default 20.
 	Repos int
 	// RecordsMedian is the median number of records of a repository; sizes are log-normal, their mean
@@ -40,6 +44,8 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.Hosts = defaultTo(o.Hosts, 4)
+	o.Relays = defaultTo(o.Relays, 1)
+	o.Window = defaultTo(o.Window, 1<<20)
 	o.Repos = defaultTo(o.Repos, 20)
 	o.RecordsMedian = defaultTo(o.RecordsMedian, 40)
 	o.RecordsMax = defaultTo(o.RecordsMax, 50*o.RecordsMedian)
@@ -54,7 +60,7 @@ func (o Options) validate() error {
 		name  string
 		value int
 	}{
-		{"Hosts", o.Hosts}, {"Repos", o.Repos}, {"RecordsMedian", o.RecordsMedian}, {"RecordsMax", o.RecordsMax},
+		{"Hosts", o.Hosts}, {"Relays", o.Relays}, {"Window", o.Window}, {"Repos", o.Repos}, {"RecordsMedian", o.RecordsMedian}, {"RecordsMax", o.RecordsMax},
 		{"Empty", o.Empty}, {"OddKeys", o.OddKeys}, {"LegacyEvery", o.LegacyEvery},
 	} {
 		if f.value < 0 {

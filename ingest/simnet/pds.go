@@ -23,6 +23,9 @@ type pds struct {
 
 func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 	switch c.endpoint {
+	case subscribeRepos:
+		p.host.stream.serve(w, r)
+		return
 	case "com.atproto.sync.listRepos":
 		writeRepos(w, r, p.net.Accounts(), p.host)
 		return

@@ -7,11 +7,18 @@ import (
 	"github.com/mr-tron/base58"
 )
 
-// servePLC answers GET /{did} as the PLC directory does.
+// auditLog is the endpoint of a DID's history.
+const auditLog = "log/audit"
+
+// servePLC answers GET /{did} and GET /{did}/log/audit as the PLC directory does.
 func (n *Network) servePLC(w http.ResponseWriter, _ *http.Request, c call) {
 	a := n.Account(c.did)
 	if a == nil {
 		writeJSON(w, http.StatusNotFound, map[string]any{"message": "DID not registered: " + c.did})
+		return
+	}
+	if c.endpoint == auditLog {
+		a.writeAuditLog(w)
 		return
 	}
 	doc, ok := a.document()

@@ -76,7 +76,7 @@ func (a *Account) describeRepo(w http.ResponseWriter) {
 	}
 	doc, _ := a.document()
 	writeJSON(w, http.StatusOK, map[string]any{
-		"handle": a.handle, "did": a.did, "didDoc": doc, "collections": collections, "handleIsCorrect": true,
+		"handle": a.Handle(), "did": a.did, "didDoc": doc, "collections": collections, "handleIsCorrect": true,
 	})
 }
 

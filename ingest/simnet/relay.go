@@ -2,13 +2,24 @@ package simnet
 
 import "net/http"
 
-// serveRelay answers as a relay does: it knows every account and sends clients on for repositories.
-func (n *Network) serveRelay(w http.ResponseWriter, r *http.Request, c call) {
+// relay is what a relay answers when nothing is wrong: it knows every account and sends clients on for
+// repositories.
+type relay struct {
+	net  *Network
+	host *Host
+}
+
+// relaySeqs keeps the numbers of the relays' streams apart, so that a cursor of one is of no use at another.
+const relaySeqs = 1_000_000_000
+
+func (l *relay) serve(w http.ResponseWriter, r *http.Request, c call) {
 	switch c.endpoint {
+	case subscribeRepos:
+		l.host.stream.serve(w, r)
 	case "com.atproto.sync.listRepos":
-		writeRepos(w, r, n.Accounts(), nil)
+		writeRepos(w, r, l.net.Accounts(), nil)
 	case "com.atproto.sync.getRepoStatus", "com.atproto.sync.getLatestCommit", getRepo:
-		a := n.Account(c.did)
+		a := l.net.Account(c.did)
 		if a == nil {
 			writeUnavailable(w, Deleted, c.did)
 			return

@@ -30,6 +30,7 @@ type snapshot struct {
 	data   repo.CID // root of the tree
 	leaves []leaf   // sorted by path
 	tree   []block  // nodes and records in preorder, equal blocks repeated
+	nodes  []extent // of the nodes
 	root   block    // the commit
 	order  func() []block
 }
@@ -37,7 +38,7 @@ type snapshot struct {
 // newSnapshot builds the tree over sorted leaves and signs a commit of it.
 func newSnapshot(did, rev string, leaves []leaf, key *signer, preorder bool) *snapshot {
 	s := &snapshot{did: did, rev: rev, leaves: leaves}
-	s.data, s.tree = buildTree(leaves)
+	s.data, s.tree, s.nodes = buildTree(leaves)
 	s.root = commitBlock(did, rev, s.data, key.sign)
 	s.order = sync.OnceValue(func() []block { return carOrder(s.tree, preorder) })
 	return s
@@ -50,6 +51,44 @@ func (s *snapshot) blocks() []block { return append([]block{s.root}, s.order()..
 // find is the position of path among the leaves, or where it would be.
 func (s *snapshot) find(path string) (int, bool) {
 	return slices.BinarySearchFunc(s.leaves, path, func(l leaf, p string) int { return strings.Compare(l.path, p) })
+}
+
+// proof lists the nodes that cover the ops of the commit: those on the way to each path and to its neighbours
+// on both sides, which suffice to take the ops back (sync v1.1). All new nodes are among them.
+func (s *snapshot) proof(ops []Op) []block {
+	var wanted []int // leaves to which the way is shown
+	for _, op := range ops {
+		i, found := s.find(op.Path)
+		wanted = append(wanted, i-1, i)
+		if found {
+			wanted = append(wanted, i+1)
+		}
+	}
+	slices.Sort(wanted)
+	proof := []block{s.tree[0]}
+	for _, n := range s.nodes[1:] {
+		if i, _ := slices.BinarySearch(wanted, n.from); i < len(wanted) && wanted[i] < n.to {
+			proof = append(proof, s.tree[n.at])
+		}
+	}
+	return proof
+}
+
+// newNodes lists the nodes that old does not have, and the root.
+func (s *snapshot) newNodes(old *snapshot) []block {
+	had := make(map[repo.CID]bool)
+	if old != nil {
+		for _, n := range old.nodes {
+			had[old.tree[n.at].cid] = true
+		}
+	}
+	nodes := []block{s.tree[0]}
+	for _, n := range s.nodes[1:] {
+		if b := s.tree[n.at]; !had[b.cid] {
+			nodes = append(nodes, b)
+		}
+	}
+	return nodes
 }
 
 // carOrder drops repeated blocks and puts the rest in the order of transfer: as walked, or by
@@ -78,23 +117,31 @@ func commitBlock(did, rev string, data repo.CID, sign func([]byte) []byte) block
 }
 
 // buildTree makes the MST of sorted leaves bottom-up: its root and all blocks, records included.
-func buildTree(leaves []leaf) (repo.CID, []block) {
+func buildTree(leaves []leaf) (repo.CID, []block, []extent) {
 	top := 0
 	for _, l := range leaves {
 		top = max(top, l.height)
 	}
 	t := treeBuilder{blocks: make([]block, 0, len(leaves)*5/4+1)}
 	root := t.build(leaves, top)
-	return root, t.blocks
+	return root, t.blocks, t.nodes
 }
 
-type treeBuilder struct{ blocks []block }
+// extent is a node's place among the blocks and the leaves it covers.
+type extent struct{ at, from, to int }
+
+type treeBuilder struct {
+	blocks []block
+	nodes  []extent
+	leaves int // how many are in blocks
+}
 
 // build makes the node for leaves at a layer and, before it, all below. The node stands
 // in front of what it links to.
 func (t *treeBuilder) build(leaves []leaf, layer int) repo.CID {
 	at := len(t.blocks)
 	t.blocks = append(t.blocks, block{})
+	t.nodes = append(t.nodes, extent{at, t.leaves, t.leaves + len(leaves)})
 	n := slices.IndexFunc(leaves, func(l leaf) bool { return l.height == layer })
 	if n < 0 {
 		n = len(leaves)
@@ -108,6 +155,7 @@ func (t *treeBuilder) build(leaves []leaf, layer int) repo.CID {
 			end++
 		}
 		t.blocks = append(t.blocks, block{l.cid, l.data, true})
+		t.leaves++
 		right := t.link(rest[1:end], layer-1)
 		shared := mst.CountPrefixLen([]byte(prev), []byte(l.path))
 		entries = appendEntry(entries, shared, l.path[shared:], l.cid, right)

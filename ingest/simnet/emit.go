@@ -1,0 +1,135 @@
+package simnet
+
+import "time"
+
+// emit gives an event to the account's host and to the relays, in this order. Called with mu held, so
+// that every stream has the events of an account in the order they happened.
+func (a *Account) emit(events ...*event) {
+	for _, e := range events {
+		for _, h := range a.net.hosts {
+			h.stream.receive(e, h == a.host)
+		}
+		for _, h := range a.net.relays {
+			h.stream.receive(e, true)
+		}
+	}
+}
+
+// stamp moves the logical clock by what the times of events can express, and no more, and
+// returns it. Called with mu held.
+func (a *Account) stamp() time.Time {
+	a.load()
+	a.clock = a.clock.Add(time.Millisecond)
+	return a.clock
+}
+
+// emitIdentity tells of the DID document as it is now. A deleted account has nothing to tell.
+func (a *Account) emitIdentity() {
+	if a.status != Deleted {
+		a.emit(identityEvent(a.did, a.handle, a.stamp()))
+	}
+}
+
+func (a *Account) emitAccount() {
+	a.emit(accountEvent(a.did, a.status == Active, a.status, a.stamp()))
+}
+
+// emitSync tells of the head if the account is active.
+func (a *Account) emitSync() {
+	s := a.load()
+	e := syncEvent(s, a.stamp())
+	e.hidden = a.status != Active
+	a.announce(e, s)
+}
+
+// emitCommit tells of the commit from old to the head.
+func (a *Account) emitCommit(old *snapshot, ops []Op) {
+	e := commitEvent(&commitParts{account: a, old: old, now: a.now, ops: ops, key: a.key}, a.clock)
+	e.hidden = a.status != Active
+	a.announce(e, a.now)
+}
+
+func (a *Account) announce(e *event, s *snapshot) {
+	if !e.hidden {
+		a.told = s.rev
+	}
+	a.emit(e)
+}
+
+// create generates the repository of an account that joins a running network, and tells of it: the
+// first commit holds as much as one message may, others bring the rest. Called with mu held.
+func (a *Account) create() {
+	all := a.generate()
+	at := a.clock.Add(time.Millisecond)
+	a.clock = at.Add(time.Millisecond)
+	a.emit(identityEvent(a.did, a.handle, at), accountEvent(a.did, true, Active, a.clock))
+	for end := 0; a.now == nil || end < len(all); {
+		from := end
+		end = min(end+commitOpsMax, len(all))
+		var ops []Op
+		for _, l := range all[from:end] {
+			ops = append(ops, Op{Action: "create", Path: l.path, CID: l.cid, Record: l.data})
+		}
+		a.prev, a.now = a.now, newSnapshot(a.did, a.tick(), all[:end:end], a.key, a.net.opts.Preorder)
+		a.emitCommit(a.prev, ops)
+	}
+}
+
+// Sync has the host tell of the head in a #sync, though nothing happened.
+func (a *Account) Sync() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.emitSync()
+}
+
+// SetHandle gives the account another handle in its DID document.
+func (a *Account) SetHandle(handle string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.load()
+	a.handle = handle
+	a.logPLC()
+	a.emitIdentity()
+}
+
+// Announce has the host tell, in an #account event, whatever it is given. The account stays as it is.
+func (a *Account) Announce(active bool, status Status) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.emit(accountEvent(a.did, active, status, a.stamp()))
+}
+
+// AnnounceIdentity tells of an unchanged DID document.
+func (a *Account) AnnounceIdentity() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.emitIdentity()
+}
+
+// MigrateKey moves the account as Migrate does, and gives it a new signing key without a commit: the
+// newest one keeps the signature of the old key.
+func (a *Account) MigrateKey(to *Host) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.load()
+	a.turnKey()
+	a.migrate(to)
+}
+
+// migrate tells of a move as the reference PDS does: the new host activates the account, names its
+// head, and the old one deactivates it, which relays pass over, since it is no longer its host.
+func (a *Account) migrate(to *Host) {
+	from := a.host
+	a.move(to)
+	a.logPLC()
+	if a.status != Active {
+		a.emitIdentity()
+		return
+	}
+	a.emitAccount()
+	a.emitIdentity()
+	a.emitSync()
+	if from != to {
+		from.stream.receive(accountEvent(a.did, false, Deactivated, a.stamp()), true)
+	}
+}

@@ -1,0 +1,194 @@
+package simnet
+
+import (
+	"maps"
+	"time"
+
+	"cistern/ingest/repo"
+)
+
+// event is one thing that happened to an account, as the streams tell it. It never changes.
+type event struct {
+	kind   string // the message type, with its hash sign
+	did    string
+	fields map[string]any // of the message, without seq
+	commit *commitParts   // of a #commit
+	hidden bool           // hosts keep it to themselves: the account is not active
+	// The frame, but for the number of seq between the two.
+	head, tail []byte
+}
+
+// commitParts is what a #commit was made from, for faults to make another.
+type commitParts struct {
+	account  *Account
+	old, now *snapshot // old is nil for the first commit
+	ops      []Op
+	key      *signer
+}
+
+// Limits of the protocol for a #commit; what exceeds them is told by a #sync.
+const (
+	commitOpsMax    = 200
+	commitBlocksMax = 2_000_000
+)
+
+// newEvent encodes a message.
+func newEvent(kind, did string, fields map[string]any) *event {
+	e := &event{kind: kind, did: did, fields: fields}
+	e.encode()
+	return e
+}
+
+// encode writes the frame in two halves around seq, since every stream has its own.
+func (e *event) encode() {
+	b := appendValue(nil, map[string]any{"t": e.kind, "op": 1})
+	b = appendHead(b, 5, uint64(len(e.fields)+1))
+	fields := maps.Clone(e.fields)
+	fields["seq"] = nil
+	for _, k := range sortedKeys(fields) {
+		b = appendText(b, k)
+		if k == "seq" {
+			e.head, b = b, nil
+			continue
+		}
+		b = appendValue(b, fields[k])
+	}
+	e.tail = b
+}
+
+// with is the event with some fields changed; nil removes one.
+func (e *event) with(changes map[string]any) *event {
+	changed := *e
+	changed.fields = maps.Clone(e.fields)
+	for k, v := range changes {
+		if v == nil {
+			delete(changed.fields, k)
+			continue
+		}
+		changed.fields[k] = v
+	}
+	changed.encode()
+	return &changed
+}
+
+// errorFrame is the last message of a stream that ends for a reason.
+func errorFrame(code, message string) []byte {
+	return appendValue(appendValue(nil, map[string]any{"op": -1}), map[string]any{"error": code, "message": message})
+}
+
+func infoFrame(name, message string) []byte {
+	return appendValue(appendValue(nil, map[string]any{"t": "#info", "op": 1}), map[string]any{"name": name, "message": message})
+}
+
+func identityEvent(did, handle string, at time.Time) *event {
+	fields := map[string]any{"did": did, "time": datetime(at)}
+	if handle != "" {
+		fields["handle"] = handle
+	}
+	return newEvent("#identity", did, fields)
+}
+
+func accountEvent(did string, active bool, status Status, at time.Time) *event {
+	fields := map[string]any{"did": did, "time": datetime(at), "active": active}
+	if status != "" && status != Active {
+		fields["status"] = string(status)
+	}
+	return newEvent("#account", did, fields)
+}
+
+func syncEvent(s *snapshot, at time.Time) *event {
+	return newEvent("#sync", s.did, map[string]any{
+		"did": s.did, "rev": s.rev, "time": datetime(at), "blocks": encodeCAR(s.root.cid, []block{s.root}),
+	})
+}
+
+// commitEvent tells of a commit by sync v1.1, or by a #sync if it is too large for one message.
+func commitEvent(p *commitParts, at time.Time) *event {
+	p.ops = foldOps(p.ops)
+	if len(p.ops) > commitOpsMax {
+		return syncEvent(p.now, at)
+	}
+	fields := map[string]any{
+		"repo": p.now.did, "rev": p.now.rev, "since": nil, "commit": p.now.root.cid, "time": datetime(at),
+		"rebase": false, "tooBig": false, "blobs": []any{}, "ops": p.opFields(true),
+		"blocks": p.car(p.now.root, p.now.proof(p.ops), nil),
+	}
+	if p.old != nil {
+		fields["since"], fields["prevData"] = p.old.rev, p.old.data
+	}
+	if len(fields["blocks"].([]byte)) > commitBlocksMax {
+		return syncEvent(p.now, at)
+	}
+	e := newEvent("#commit", p.now.did, fields)
+	e.commit = p
+	return e
+}
+
+// foldOps makes one op of all those on a path, in order of the first; those that came to nothing are left out.
+func foldOps(ops []Op) []Op {
+	at := make(map[string]int, len(ops))
+	folded := make([]Op, 0, len(ops))
+	for _, op := range ops {
+		i, seen := at[op.Path]
+		if !seen {
+			at[op.Path] = len(folded)
+			folded = append(folded, op)
+			continue
+		}
+		folded[i].CID, folded[i].Record = op.CID, op.Record
+	}
+	kept := folded[:0]
+	for _, op := range folded {
+		if op.CID == op.Prev {
+			continue
+		}
+		switch {
+		case !op.CID.Defined():
+			op.Action = "delete"
+		case !op.Prev.Defined():
+			op.Action = "create"
+		default:
+			op.Action = "update"
+		}
+		kept = append(kept, op)
+	}
+	return kept
+}
+
+func (p *commitParts) opFields(prev bool) []any {
+	ops := make([]any, 0, len(p.ops))
+	for _, op := range p.ops {
+		fields := map[string]any{"action": op.Action, "path": op.Path, "cid": optional(op.CID)}
+		if prev && op.Prev.Defined() {
+			fields["prev"] = op.Prev
+		}
+		ops = append(ops, fields)
+	}
+	return ops
+}
+
+// car is the CAR of a #commit: the commit, the nodes, the records of the ops, as replace wants them.
+func (p *commitParts) car(root block, nodes []block, replace func(Op) []byte) []byte {
+	seen := make(map[repo.CID]bool)
+	blocks := []block{root}
+	add := func(b block) {
+		if b.data != nil && !seen[b.cid] {
+			seen[b.cid] = true
+			blocks = append(blocks, b)
+		}
+	}
+	for _, b := range nodes {
+		add(b)
+	}
+	for _, op := range p.ops {
+		if !op.CID.Defined() {
+			continue
+		}
+		data := op.Record
+		if replace != nil {
+			data = replace(op)
+		}
+		add(block{cid: op.CID, data: data, leaf: true})
+	}
+	return encodeCAR(root.cid, blocks)
+}

@@ -1,0 +1,480 @@
+package simnet_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	comatproto "github.com/bluesky-social/indigo/api/atproto"
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	indigo "github.com/bluesky-social/indigo/atproto/repo"
+	"github.com/bluesky-social/indigo/atproto/repo/mst"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/bluesky-social/indigo/events"
+	"github.com/bluesky-social/indigo/lex/util"
+	"github.com/google/go-cmp/cmp"
+	"github.com/gorilla/websocket"
+	"github.com/ipfs/go-cid"
+
+	"cistern/ingest/simnet"
+)
+
+// frame is one message as indigo decodes it.
+type frame struct {
+	events.XRPCStreamEvent
+	kind string // message type; "error"; "" for what indigo does not know
+	did  string
+	seq  int64
+	time string
+}
+
+func decodeFrame(message []byte) (frame, error) {
+	var f frame
+	r := bytes.NewReader(message)
+	if err := f.Deserialize(r); err != nil {
+		return f, err
+	}
+	switch {
+	case f.RepoCommit != nil:
+		f.kind, f.did, f.time = "#commit", f.RepoCommit.Repo, f.RepoCommit.Time
+	case f.RepoSync != nil:
+		f.kind, f.did, f.time = "#sync", f.RepoSync.Did, f.RepoSync.Time
+	case f.RepoIdentity != nil:
+		f.kind, f.did, f.time = "#identity", f.RepoIdentity.Did, f.RepoIdentity.Time
+	case f.RepoAccount != nil:
+		f.kind, f.did, f.time = "#account", f.RepoAccount.Did, f.RepoAccount.Time
+	case f.RepoInfo != nil:
+		f.kind = "#info"
+	case f.Error != nil:
+		f.kind = "error"
+	}
+	if f.kind != "" && r.Len() > 0 {
+		return f, fmt.Errorf("%d bytes behind a %s", r.Len(), f.kind)
+	}
+	f.seq, _ = f.GetSequence()
+	return f, nil
+}
+
+func mustDecode(t testing.TB, message []byte) frame {
+	t.Helper()
+	f, err := decodeFrame(message)
+	if err != nil {
+		t.Fatalf("decode %.60q: %v", message, err)
+	}
+	return f
+}
+
+// frames decodes what a host's stream keeps after a cursor.
+func frames(t testing.TB, h *simnet.Host, cursor int64) []frame {
+	t.Helper()
+	var all []frame
+	for _, m := range h.Messages(cursor) {
+		all = append(all, mustDecode(t, m))
+	}
+	return all
+}
+
+// outline names frames, and the accounts by their number.
+func outline(n *simnet.Network, all []frame) string {
+	number := make(map[string]int)
+	for i, did := range n.DIDs() {
+		number[did] = i
+	}
+	var words []string
+	for _, f := range all {
+		words = append(words, fmt.Sprintf("%s%d", strings.TrimPrefix(f.kind, "#"), number[f.did]))
+	}
+	return strings.Join(words, " ")
+}
+
+func streamURL(h *simnet.Host, query string) string {
+	return "ws" + strings.TrimPrefix(h.URL(), "http") + "/xrpc/com.atproto.sync.subscribeRepos" + query
+}
+
+func dial(t testing.TB, h *simnet.Host, query string) *websocket.Conn {
+	t.Helper()
+	conn, _, err := websocket.DefaultDialer.DialContext(t.Context(), streamURL(h, query), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func read(t testing.TB, conn *websocket.Conn) frame {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, message, err := conn.ReadMessage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mustDecode(t, message)
+}
+
+func readN(t testing.TB, conn *websocket.Conn, n int) []frame {
+	t.Helper()
+	all := make([]frame, n)
+	for i := range all {
+		all[i] = read(t, conn)
+	}
+	return all
+}
+
+// verifyCommit checks a #commit with indigo's code, and that its ops taken back lead to prevData, or
+// to nothing for a first commit.
+func verifyCommit(t testing.TB, c *comatproto.SyncSubscribeRepos_Commit, key string) {
+	t.Helper()
+	if err := checkCommit(c, key); err != nil {
+		t.Errorf("commit %s %s: %v", c.Repo, c.Rev, err)
+	}
+}
+
+func checkCommit(c *comatproto.SyncSubscribeRepos_Commit, key string) error {
+	ctx := context.Background()
+	if c.PrevData == nil {
+		if c.Since != nil {
+			return errors.New("since without prevData")
+		}
+		empty := mst.NewEmptyTree()
+		none, err := empty.RootCID()
+		if err != nil {
+			return err
+		}
+		withPrev := *c
+		link := (*util.LexLink)(none)
+		withPrev.PrevData = link
+		c = &withPrev
+	}
+	if _, err := indigo.VerifyCommitMessage(ctx, c); err != nil {
+		return err
+	}
+	commit, root, err := indigo.LoadCommitFromCAR(ctx, bytes.NewReader(c.Blocks))
+	if err != nil {
+		return err
+	}
+	public, err := atcrypto.ParsePublicDIDKey(key)
+	if err != nil {
+		return err
+	}
+	if *root != cid.Cid(c.Commit) || commit.DID != c.Repo || commit.Rev != c.Rev {
+		return errors.New("message and commit disagree")
+	}
+	return commit.VerifySignature(public)
+}
+
+func TestMutationsMakeEvents(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 2, Hosts: 2, Relays: 2, RecordsMedian: 5})
+	a, from, to := n.Accounts()[0], n.Host(0), n.Host(1)
+	commit := func() {
+		if _, err := a.Mutate(2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		name          string
+		do            func()
+		relay, at, by string // events at the relays and at the two hosts
+	}{
+		{"commit", commit, "commit0", "commit0", ""},
+		{"empty commit", func() { _, _ = a.Commit() }, "commit0", "commit0", ""},
+		{"rotation", func() { a.RotateKey() }, "identity0 commit0", "identity0 commit0", ""},
+		{"handle", func() { a.SetHandle("new.sim.test") }, "identity0", "identity0", ""},
+		{"sync", a.Sync, "sync0", "sync0", ""},
+		{"takedown", func() { a.SetStatus(simnet.Takendown) }, "account0", "account0", ""},
+		{"no news", func() { a.SetStatus(simnet.Takendown) }, "", "", ""},
+		{"hidden commit", commit, "", "", ""},
+		{"appeal, after a commit", func() { a.SetStatus(simnet.Active) }, "account0 sync0", "account0 sync0", ""},
+		{"suspension", func() { a.SetStatus(simnet.Suspended); a.SetStatus(simnet.Active) }, "account0 account0", "account0 account0", ""},
+		{"deactivation", func() { a.SetStatus(simnet.Deactivated) }, "account0", "account0", ""},
+		{"reactivation", func() { a.SetStatus(simnet.Active) }, "account0 identity0 sync0", "account0 identity0 sync0", ""},
+		{"migration", func() { a.Migrate(to) }, "account0 identity0 sync0", "account0", "account0 identity0 sync0"},
+		{"commit there", commit, "commit0", "", "commit0"},
+		{"migration with a new key", func() { a.MigrateKey(from) }, "account0 identity0 sync0", "account0 identity0 sync0", "account0"},
+		{"odd status", func() { a.Announce(false, "throttled") }, "account0", "account0", ""},
+		{"same identity", a.AnnounceIdentity, "identity0", "identity0", ""},
+		{"deletion", func() { a.SetStatus(simnet.Deleted) }, "account0", "account0", ""},
+		{"tombstone", a.Tombstone, "", "", ""},
+		{"new account", func() { n.AddAccount(to) }, "identity2 account2 commit2", "", "identity2 account2 commit2"},
+	} {
+		hosts := []*simnet.Host{n.RelayHost(), n.Relays()[1], from, to}
+		var heads []int64
+		for _, h := range hosts {
+			heads = append(heads, h.Head())
+		}
+		row.do()
+		for i, want := range []string{row.relay, row.relay, row.at, row.by} {
+			if got := outline(n, frames(t, hosts[i], heads[i])); got != want {
+				t.Errorf("%s: host %d says %q, want %q", row.name, i, got, want)
+			}
+		}
+	}
+}
+
+func TestCommitShapes(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, simnet.Options{Seed: 3, Repos: 1, Hosts: 1, Empty: 1})
+	a, relay := n.Accounts()[0], n.RelayHost()
+	post := simnet.EncodeRecord(simnet.Post("hello"))
+	other := simnet.EncodeRecord(simnet.Post("other"))
+	// Paths by layer of the tree, so that the root rises and falls.
+	var layers [4][]string
+	for i := 0; len(layers[0]) < 3 || len(layers[1]) < 3 || len(layers[2]) < 3 || len(layers[3]) < 3; i++ {
+		path := fmt.Sprintf("com.example.shape/%d", i)
+		if h := mst.HeightForKey([]byte(path)); h < len(layers) {
+			layers[h] = append(layers[h], path)
+		}
+	}
+	put := func(paths ...string) (w []simnet.Write) {
+		for _, p := range paths {
+			w = append(w, simnet.Write{Path: p, Record: post})
+		}
+		return w
+	}
+	drop := func(paths ...string) (w []simnet.Write) {
+		for _, p := range paths {
+			w = append(w, simnet.Write{Path: p})
+		}
+		return w
+	}
+	low, top := layers[0], layers[3]
+	for i, writes := range [][]simnet.Write{
+		put(low[0]),  // first key
+		drop(low[0]), // last key, the tree is empty
+		nil,          // empty commit of an empty tree
+		put(top[0]),  // first key, high up
+		put(low[0]),  // nodes without entries in between
+		drop(top[0]), // the root falls by three
+		put(top[0], top[1]),
+		append(drop(top[0]), put(top[2], layers[1][0])...),
+		{{Path: low[0], Record: other}},                                // update
+		{{Path: low[0], Record: other}},                                // update to the same: an empty commit
+		append(put(low[1]), drop(low[1])...),                           // create and delete: an empty commit
+		append(put(low[1]), simnet.Write{Path: low[1], Record: other}), // twice in one commit
+		{{Path: low[0]}, {Path: low[0], Record: post}},                 // delete and create: an update
+		append(append(drop(top[1], top[2], layers[1][0], low[0], low[1]), put(layers[2][:3]...)...), put(low[:50]...)...), // all at once
+	} {
+		head := relay.Head()
+		if _, err := a.Commit(writes...); err != nil {
+			t.Fatal(err)
+		}
+		all := frames(t, relay, head)
+		if len(all) != 1 || all[0].kind != "#commit" {
+			t.Fatalf("commit %d made %d frames", i, len(all))
+		}
+		verifyCommit(t, all[0].RepoCommit, a.Truth().Key)
+	}
+}
+
+func TestNewAccountIsToldInFull(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 1, Hosts: 1, RecordsMedian: 900, RecordsMax: 1000})
+	head := n.RelayHost().Head()
+	a := n.AddAccount(n.Host(0))
+	truth := a.Truth()
+	var records int
+	var rev, since *string
+	all := frames(t, n.RelayHost(), head)
+	for i, f := range all[2:] {
+		c := f.RepoCommit
+		verifyCommit(t, c, truth.Key)
+		if (c.Since == nil) != (i == 0) || (i > 0 && *c.Since != *since) {
+			t.Errorf("commit %d since %v", i, c.Since)
+		}
+		since, rev = &c.Rev, &c.Rev
+		records += len(c.Ops)
+	}
+	if len(all) < 4 || records != len(truth.Records) || *rev != truth.Rev {
+		t.Errorf("%s: %d of %d records, rev %s of %s", outline(n, all), records, len(truth.Records), *rev, truth.Rev)
+	}
+	checkAccount(t, a)
+}
+
+func TestLargeCommitIsASync(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, simnet.Options{Repos: 1, Hosts: 1})
+	head := n.RelayHost().Head()
+	for _, size := range []int{200, 201} {
+		if _, err := n.Accounts()[0].Mutate(size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := n.Accounts()[0].Put("com.example.big/1", map[string]any{"text": strings.Repeat("x", 2<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := outline(n, frames(t, n.RelayHost(), head)); got != "commit0 sync0 sync0" {
+		t.Error(got)
+	}
+}
+
+func TestCursors(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 4, Repos: 2, Hosts: 1, Relays: 2, RecordsMedian: 3})
+	a, relay := n.Accounts()[0], n.RelayHost()
+	base := relay.Head()
+	for range 10 {
+		_, _ = a.Mutate(1)
+	}
+	if got := readN(t, dial(t, relay, "?cursor=0"), 10); got[0].seq != base+1 || got[9].seq != base+10 {
+		t.Errorf("from the start: %d to %d", got[0].seq, got[9].seq)
+	}
+	if got := read(t, dial(t, relay, fmt.Sprintf("?cursor=%d", base+7))); got.seq != base+8 {
+		t.Errorf("after %d: %d", base+7, got.seq)
+	}
+	live := dial(t, relay, "")
+	atHead := dial(t, relay, fmt.Sprintf("?cursor=%d", base+10))
+	if err := relay.WaitConnections(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = a.Mutate(1)
+	for _, conn := range []*websocket.Conn{live, atHead} {
+		if got := read(t, conn); got.seq != base+11 {
+			t.Errorf("from now on: %d", got.seq)
+		}
+	}
+	relay.SetWindow(4)
+	if got := relay.Messages(0); len(got) != 4 {
+		t.Errorf("%d messages kept", len(got))
+	}
+	for _, cursor := range []int64{0, base + 6} {
+		conn := dial(t, relay, fmt.Sprintf("?cursor=%d", cursor))
+		got := readN(t, conn, 5)
+		if got[0].RepoInfo == nil || got[0].RepoInfo.Name != "OutdatedCursor" || got[1].seq != base+8 || got[4].seq != base+11 {
+			t.Errorf("cursor %d: %+v", cursor, got)
+		}
+	}
+	if got := read(t, dial(t, relay, fmt.Sprintf("?cursor=%d", base+7))); got.seq != base+8 {
+		t.Errorf("a cursor at the edge of the window: %s %d", got.kind, got.seq)
+	}
+	for _, h := range []*simnet.Host{relay, n.Host(0)} { // a cursor of another relay is in the future here
+		conn := dial(t, h, fmt.Sprintf("?cursor=%d", n.Relays()[1].Head()))
+		if got := read(t, conn); got.Error == nil || got.Error.Error != "FutureCursor" {
+			t.Errorf("cursor beyond the head: %+v", got)
+		}
+		if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
+			t.Errorf("after FutureCursor: %v", err)
+		}
+	}
+	if r := get(t, relay.URL()+"/xrpc/com.atproto.sync.subscribeRepos?cursor=x"); r.status != http.StatusBadRequest {
+		t.Errorf("cursor x: %d", r.status)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 4, Repos: 2, Hosts: 1, RecordsMedian: 3})
+	relay := n.RelayHost()
+	for _, end := range []func(){
+		func() {
+			if dropped := relay.DropConnections(); dropped != 2 {
+				t.Errorf("dropped %d", dropped)
+			}
+		},
+		func() { _ = relay.Down() },
+	} {
+		one, two := dial(t, relay, ""), dial(t, relay, "?cursor=0")
+		if err := relay.WaitConnections(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = n.Accounts()[0].Mutate(1)
+		if err := relay.WaitDelivered(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		pong := make(chan string, 1)
+		one.SetPongHandler(func(data string) error { pong <- data; return nil })
+		_ = one.WriteControl(websocket.PingMessage, []byte("hey"), time.Now().Add(time.Second))
+		read(t, one)
+		waitFor(t, func() bool {
+			_ = one.SetReadDeadline(time.Now().Add(2 * time.Second))
+			go func() { _, _, _ = one.ReadMessage() }()
+			return <-pong == "hey"
+		})
+		end()
+		readUntilBroken(t, two)
+		waitFor(t, func() bool { return relay.Connections() == 0 })
+		if err := relay.Up(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if relay.WaitConnections(ctx, 1) == nil || relay.WaitDelivered(ctx) == nil {
+		t.Error("nobody reads, and it was said that somebody does")
+	}
+}
+
+func readUntilBroken(t testing.TB, conn *websocket.Conn) {
+	t.Helper()
+	for {
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, _, err := conn.ReadMessage(); err != nil {
+			var timeout interface{ Timeout() bool }
+			if errors.As(err, &timeout) && timeout.Timeout() {
+				t.Error("the connection was not broken")
+			}
+			return
+		}
+	}
+}
+
+func TestSlowConsumerIsSentOff(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 4, Repos: 1, Hosts: 1, RecordsMedian: 3})
+	relay := n.RelayHost()
+	lag := relay.InjectStream(simnet.StreamFault{Kind: simnet.StreamLag, Delay: time.Hour})
+	_, _ = n.Accounts()[0].Mutate(1)
+	conn := dial(t, relay, "?cursor=0")
+	waitFor(t, func() bool { return lag.Fired() == 1 })
+	relay.SetWindow(0)
+	lag.Clear()
+	if got := read(t, conn); got.Error == nil || got.Error.Error != "ConsumerTooSlow" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStreamsAreDeterministic(t *testing.T) {
+	t.Parallel()
+	var logs [2][][]byte
+	for i := range logs {
+		n := startNetwork(t, simnet.Options{Seed: 9, Repos: 4, Hosts: 2, RecordsMedian: 5})
+		for _, a := range n.Accounts() {
+			_, _ = a.Mutate(3)
+			a.SetHandle("x" + a.Handle())
+			a.RotateKey()
+			a.Migrate(n.Host(1))
+		}
+		n.AddAccount(n.Host(0))
+		for _, h := range append(n.Hosts(), n.Relays()...) {
+			logs[i] = append(logs[i], h.Messages(0)...)
+		}
+	}
+	if diff := cmp.Diff(logs[0], logs[1]); diff != "" || len(logs[0]) < 20 {
+		t.Errorf("%d messages; %s", len(logs[0]), diff)
+	}
+}
+
+// TestTimesFollowOneAnother wants, per account, the times of events to rise, and those of commits not before them.
+func TestTimesFollowOneAnother(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 9, Repos: 1, Hosts: 2, RecordsMedian: 5})
+	a := n.Accounts()[0]
+	for i := range 20 {
+		_, _ = a.Mutate(1)
+		a.SetHandle(fmt.Sprintf("h%d.sim.test", i))
+		a.AnnounceIdentity()
+		a.MigrateKey(n.Host(i % 2))
+	}
+	before := time.Time{}
+	for i, f := range frames(t, n.RelayHost(), 0) {
+		at, err := syntax.ParseDatetimeTime(f.time)
+		if err != nil || at.Before(before) || (f.kind != "#commit" && !at.After(before)) {
+			t.Errorf("event %d, %s, at %s after %s: %v", i, f.kind, at, before, err)
+		}
+		before = at
+	}
+}
