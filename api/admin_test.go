@@ -188,6 +188,49 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// TestChangesOfDraining wants nothing buffered to be left of a repository that no longer drains.
+func TestChangesOfDraining(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	rev := storetest.Rev(1000)
+	for i, c := range []struct {
+		method, path, result string
+		state                store.State
+		why                  store.Why
+		seen                 string
+	}{
+		{"POST", "/repos/resync", "queued", store.StatePending, store.ByDiscovery, rev},
+		{"DELETE", "/repos", "removed", store.StateIdle, store.Untracked, rev},
+		{"DELETE", "/repos?purge=true", "purged", store.StateIdle, store.Untracked, ""},
+		{"PUT", "/repos", "known", store.StateDraining, store.ByOperator, ""}, // goes on
+	} {
+		did := storetest.DID(i)
+		w.hold(t, did, storetest.Records{"app.test.a/one": storetest.Text("x")})
+		w.update(t, did, func(b *store.Batch, r *store.Repo) {
+			w.store.BeginFetch(did)
+			if r.State = store.StateDraining; !b.Buffer(r, rev, []byte("message")) {
+				t.Error("not buffered")
+			}
+			w.store.EndFetch(did)
+		})
+		var it struct {
+			State    string
+			Buffered int
+		}
+		if call(t, "GET", w.admin.URL+"/repos/"+did, "", nil, &it); it.State != "draining" || it.Buffered != 1 {
+			t.Errorf("before: %+v", it)
+		}
+		r := w.one(t, c.method, c.path, did, c.result)
+		buffered := 0
+		if c.state == store.StateDraining {
+			buffered = 1
+		}
+		if r.State != c.state || r.Tracked != c.why || w.store.Buffered(did) != buffered || c.seen != "" && r.SeenRev != c.seen {
+			t.Errorf("%s %s: %s, %s, %d buffered, seen %s", c.method, c.path, r.State, r.Tracked, w.store.Buffered(did), r.SeenRev)
+		}
+	}
+}
+
 func TestChangeBodies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
@@ -402,7 +445,7 @@ func TestStats(t *testing.T) {
 		call(t, "GET", base+"/stats", "", nil, &got)
 		want := map[string]int64{
 			"repos": 2, "records": 2, "blocks": 2, "events": 2, "collections": 2, "pending": 1, "syncing": 3, "synced": 1,
-			"gone": 0, "resync": 0, "idle": 0, "error_ratelimited": 0, "error_transport": 0, "error_generic": 0,
+			"gone": 0, "resync": 0, "idle": 0, "draining": 0, "buffered": 0, "error_ratelimited": 0, "error_transport": 0, "error_generic": 0,
 		}
 		if diff := cmp.Diff(want, got.Counts); diff != "" {
 			t.Error(diff)
