@@ -37,6 +37,7 @@
 //	stream.go  /stream                      page.go      events encoded once for all
 //	frame.go   one event as a frame         text.go      JSON strings
 //	repos.go   GET /repos                   change.go    PUT, DELETE, resync
+//	firehose.go sources and cursors         ingestion.go the switches
 //	dids.go    request bodies               stats.go     /stats, probes
 //	query.go   parameters                   limits.go    every limit
 //	metrics.go

@@ -24,6 +24,7 @@
 //   - main.go, app.go: the process, the command tree, signals
 //   - config.go, values.go, help.go: options, how their values are read, help texts
 //   - daemon.go, boxes.go: what starts, in which order, and how it stops
+//   - firehose.go: ingest and its switches as the private listener drives them
 //   - disk.go: the disk reserve
 //   - progress.go, terminal.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
