@@ -15,8 +15,8 @@ import (
 	indigo "github.com/bluesky-social/indigo/atproto/repo"
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/bluesky-social/indigo/events"
 	"github.com/bluesky-social/indigo/lex/util"
+	"github.com/fxamacker/cbor/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/websocket"
 	"github.com/ipfs/go-cid"
@@ -24,40 +24,67 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// frame is one message as indigo decodes it.
+// frame is one message as indigo's types read it.
 type frame struct {
-	events.XRPCStreamEvent
-	kind string // message type; "error"; "" for what indigo does not know
+	kind string // message type; "error" for error frames
 	did  string
 	seq  int64
 	time string
+
+	commit  *comatproto.SyncSubscribeRepos_Commit
+	account *comatproto.SyncSubscribeRepos_Account
+	sync    *comatproto.SyncSubscribeRepos_Sync
+	handle  string // of an #identity
+	name    string // of an #info or an error
 }
 
-func decodeFrame(message []byte) (frame, error) {
-	var f frame
-	r := bytes.NewReader(message)
-	if err := f.Deserialize(r); err != nil {
+func decodeFrame(message []byte) (f frame, err error) {
+	var header struct {
+		Op int    `cbor:"op"`
+		T  string `cbor:"t"`
+	}
+	d := cbor.NewDecoder(bytes.NewReader(message))
+	if err := d.Decode(&header); err != nil {
 		return f, err
 	}
+	r := bytes.NewReader(message[d.NumBytesRead():])
+	f.kind = header.T
 	switch {
-	case f.RepoCommit != nil:
-		f.kind, f.did, f.time = "#commit", f.RepoCommit.Repo, f.RepoCommit.Time
-	case f.RepoSync != nil:
-		f.kind, f.did, f.time = "#sync", f.RepoSync.Did, f.RepoSync.Time
-	case f.RepoIdentity != nil:
-		f.kind, f.did, f.time = "#identity", f.RepoIdentity.Did, f.RepoIdentity.Time
-	case f.RepoAccount != nil:
-		f.kind, f.did, f.time = "#account", f.RepoAccount.Did, f.RepoAccount.Time
-	case f.RepoInfo != nil:
-		f.kind = "#info"
-	case f.Error != nil:
-		f.kind = "error"
+	case header.Op == -1:
+		var e struct{ Error, Message string }
+		f.kind, err = "error", cbor.NewDecoder(r).Decode(&e)
+		f.name = e.Error
+		return f, err
+	case header.T == "#commit":
+		f.commit = new(comatproto.SyncSubscribeRepos_Commit)
+		err = f.commit.UnmarshalCBOR(r)
+		f.did, f.seq, f.time = f.commit.Repo, f.commit.Seq, f.commit.Time
+	case header.T == "#sync":
+		f.sync = new(comatproto.SyncSubscribeRepos_Sync)
+		err = f.sync.UnmarshalCBOR(r)
+		f.did, f.seq, f.time = f.sync.Did, f.sync.Seq, f.sync.Time
+	case header.T == "#identity":
+		var m comatproto.SyncSubscribeRepos_Identity
+		err = m.UnmarshalCBOR(r)
+		f.did, f.seq, f.time = m.Did, m.Seq, m.Time
+		if m.Handle != nil {
+			f.handle = *m.Handle
+		}
+	case header.T == "#account":
+		f.account = new(comatproto.SyncSubscribeRepos_Account)
+		err = f.account.UnmarshalCBOR(r)
+		f.did, f.seq, f.time = f.account.Did, f.account.Seq, f.account.Time
+	case header.T == "#info":
+		var m comatproto.SyncSubscribeRepos_Info
+		err = m.UnmarshalCBOR(r)
+		f.name = m.Name
+	default:
+		return f, nil
 	}
-	if f.kind != "" && r.Len() > 0 {
-		return f, fmt.Errorf("%d bytes behind a %s", r.Len(), f.kind)
+	if err == nil && r.Len() > 0 {
+		err = fmt.Errorf("%d bytes behind a %s", r.Len(), f.kind)
 	}
-	f.seq, _ = f.GetSequence()
-	return f, nil
+	return f, err
 }
 
 func mustDecode(t testing.TB, message []byte) frame {
@@ -267,7 +294,7 @@ func TestCommitShapes(t *testing.T) {
 		if len(all) != 1 || all[0].kind != "#commit" {
 			t.Fatalf("commit %d made %d frames", i, len(all))
 		}
-		verifyCommit(t, all[0].RepoCommit, a.Truth().Key)
+		verifyCommit(t, all[0].commit, a.Truth().Key)
 	}
 }
 
@@ -281,7 +308,7 @@ func TestNewAccountIsToldInFull(t *testing.T) {
 	var rev, since *string
 	all := frames(t, n.RelayHost(), head)
 	for i, f := range all[2:] {
-		c := f.RepoCommit
+		c := f.commit
 		verifyCommit(t, c, truth.Key)
 		if (c.Since == nil) != (i == 0) || (i > 0 && *c.Since != *since) {
 			t.Errorf("commit %d since %v", i, c.Since)
@@ -344,7 +371,7 @@ func TestCursors(t *testing.T) {
 	for _, cursor := range []int64{0, base + 6} {
 		conn := dial(t, relay, fmt.Sprintf("?cursor=%d", cursor))
 		got := readN(t, conn, 5)
-		if got[0].RepoInfo == nil || got[0].RepoInfo.Name != "OutdatedCursor" || got[1].seq != base+8 || got[4].seq != base+11 {
+		if got[0].kind != "#info" || got[0].name != "OutdatedCursor" || got[1].seq != base+8 || got[4].seq != base+11 {
 			t.Errorf("cursor %d: %+v", cursor, got)
 		}
 	}
@@ -353,7 +380,7 @@ func TestCursors(t *testing.T) {
 	}
 	for _, h := range []*simnet.Host{relay, n.Host(0)} { // a cursor of another relay is in the future here
 		conn := dial(t, h, fmt.Sprintf("?cursor=%d", n.Relays()[1].Head()))
-		if got := read(t, conn); got.Error == nil || got.Error.Error != "FutureCursor" {
+		if got := read(t, conn); got.kind != "error" || got.name != "FutureCursor" {
 			t.Errorf("cursor beyond the head: %+v", got)
 		}
 		if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
@@ -432,7 +459,7 @@ func TestSlowConsumerIsSentOff(t *testing.T) {
 	waitFor(t, func() bool { return lag.Fired() == 1 })
 	relay.SetWindow(0)
 	lag.Clear()
-	if got := read(t, conn); got.Error == nil || got.Error.Error != "ConsumerTooSlow" {
+	if got := read(t, conn); got.kind != "error" || got.name != "ConsumerTooSlow" {
 		t.Errorf("%+v", got)
 	}
 }
