@@ -81,9 +81,18 @@ func (m *keyMaker) key() string {
 	return fmt.Sprintf("%s/3l%06d", worldCollections[m.IntN(4)], m.IntN(600))
 }
 
-func (m *keyMaker) cid() repo.CID {
-	return repo.HashCID([]byte(fmt.Sprint(m.Uint64())))
+// recordBlocks are what keys may name.
+func recordBlocks() []block {
+	var all []block
+	for i := range 100 {
+		all = append(all, recordBlock(i))
+	}
+	return all
 }
+
+func recordBlock(i int) block { return newBlock(cborText(nil, fmt.Sprint("record ", i))) }
+
+func (m *keyMaker) cid() repo.CID { return recordBlock(m.IntN(100)).cid }
 
 // change draws what a repository held, and up to n operations on it.
 func (m *keyMaker) change(size, n int) *change {
