@@ -91,6 +91,13 @@ func (a *Account) Handle() string {
 	return a.handle
 }
 
+// Status is what its host says of the account.
+func (a *Account) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status
+}
+
 // Host is where the account lives now.
 func (a *Account) Host() *Host {
 	a.mu.Lock()

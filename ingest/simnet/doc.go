@@ -32,6 +32,7 @@
 //
 //   - options.go: Options
 //   - network.go: Network, its life and its accounts
+//   - history.go: seeded random mutations of the whole network
 //   - account.go: Account, Truth, mutations
 //   - snapshot.go: one commit of a repository: tree, signature, blocks
 //   - host.go: Host, one server with faults and a request log

@@ -135,6 +135,16 @@ func (n *Network) Accounts() []*Account {
 	return n.accounts[:len(n.accounts):len(n.accounts)]
 }
 
+// Truths says what is true of all accounts, in the order they were made.
+func (n *Network) Truths() []Truth {
+	accounts := n.Accounts()
+	truths := make([]Truth, len(accounts))
+	for i, a := range accounts {
+		truths[i] = a.Truth()
+	}
+	return truths
+}
+
 // Account is the account with a DID; nil if there is none.
 func (n *Network) Account(did string) *Account {
 	n.mu.RLock()
