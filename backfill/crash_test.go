@@ -96,6 +96,9 @@ func (w *world) tells(did string) {
 	held, rev := map[string]repo.CID{}, ""
 	for cursor := w.store.Tail(); cursor <= w.store.Head(); {
 		next, err := w.store.ReadLog(w.t.Context(), cursor, 10_000, func(e *store.Event) error {
+			if e.DID == did && e.Kind == store.KindAccount && e.Status.Hidden() {
+				held, rev = map[string]repo.CID{}, "" // a reader may drop what is listed anew
+			}
 			if e.DID != did || e.Kind != store.KindRecord {
 				return nil
 			}

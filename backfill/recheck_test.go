@@ -1,0 +1,342 @@
+package backfill_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/identity"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const latestCommit = "com.atproto.sync.getLatestCommit"
+
+// recheck asks whether a repository has moved at all.
+func (w *world) recheck(did string) {
+	w.t.Helper()
+	w.change(did, func(r *store.Repo) { r.Recheck = true })
+	w.add(did)
+	w.settle(did)
+}
+
+// TestRecheck: a repository that has not moved is not transferred again, whatever else has changed.
+func TestRecheck(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name    string
+		change  func(w *world, a *simnet.Account)
+		state   store.State
+		status  store.Status
+		fetches int
+		events  []string // other than of records
+	}{
+		{name: "nothing", state: store.StateSynced},
+		{name: "a commit", change: func(w *world, a *simnet.Account) {
+			if _, err := a.Mutate(4); err != nil {
+				w.t.Fatal(err)
+			}
+		}, state: store.StateSynced, fetches: 1},
+		{name: "the account", change: func(_ *world, a *simnet.Account) { a.SetStatus(simnet.Takendown) },
+			state: store.StateGone, status: store.StatusTakendown, events: []string{"account takendown"}},
+		{name: "the identity", change: func(w *world, a *simnet.Account) {
+			w.change(a.DID(), func(r *store.Repo) { r.Handle = "old.sim.test" })
+		}, state: store.StateSynced, events: []string{"identity "}},
+		{name: "a rev seen that the host knows", change: func(w *world, a *simnet.Account) {
+			w.change(a.DID(), func(r *store.Repo) { r.SeenRev = r.Rev })
+		}, state: store.StateSynced},
+		{name: "another commit of the same rev", change: func(w *world, a *simnet.Account) {
+			w.change(a.DID(), func(r *store.Repo) { r.Commit = append(slices.Clone(r.Commit), 0) })
+		}, state: store.StateSynced, fetches: 1},
+		{name: "the question is unknown", change: func(_ *world, a *simnet.Account) {
+			a.Host().Inject(simnet.Fault{Kind: simnet.ServerError, Status: 501, DID: a.DID(), Endpoint: latestCommit})
+		}, state: store.StateSynced, fetches: 1},
+		{name: "a proxy that knows nothing", change: func(_ *world, a *simnet.Account) {
+			a.Host().Inject(simnet.Fault{Kind: simnet.ServerError, Status: 404, DID: a.DID(), Endpoint: latestCommit})
+		}, state: store.StateSynced, fetches: 1},
+		{name: "no answer", change: func(_ *world, a *simnet.Account) {
+			a.Host().Inject(simnet.Fault{Kind: simnet.Garbage, DID: a.DID(), Endpoint: latestCommit})
+		}, state: store.StateSynced, fetches: 1},
+		{name: "come later", change: func(_ *world, a *simnet.Account) {
+			a.Host().Inject(simnet.Fault{Kind: simnet.RateLimited, DID: a.DID(), Endpoint: latestCommit, Count: 1})
+		}, state: store.StateResync},
+	}
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: len(cases), Repos: len(cases), RecordsMedian: 20}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	for i, c := range cases {
+		did := dids[i]
+		a := w.net.Account(did)
+		head, fetches := w.store.Head(), len(a.Host().Log().Fetches[did])
+		if c.change != nil {
+			c.change(w, a)
+		}
+		w.recheck(did)
+		r := w.row(did)
+		if n := len(a.Host().Log().Fetches[did]) - fetches; n != c.fetches || a.Host().Log().Requests[latestCommit] == 0 {
+			t.Errorf("%s: %d transfers, want %d", c.name, n, c.fetches)
+		}
+		if r.State != c.state || r.Status != c.status || r.Recheck == (c.state == store.StateSynced) {
+			t.Errorf("%s: %v, %v, recheck %v (%+v)", c.name, r.State, r.Status, r.Recheck, r.Retry)
+		}
+		if c.state == store.StateSynced {
+			w.equal(did)
+		}
+		others := slices.DeleteFunc(w.events(did, head+1), func(e string) bool { return e[0] < 'a' })
+		if len(c.events) > 0 && c.events[0] == "identity " {
+			c.events[0] += a.Host().URL()
+		}
+		if !slices.Equal(others, c.events) {
+			t.Errorf("%s: events %v, want %v", c.name, others, c.events)
+		}
+	}
+}
+
+// TestRecheckWithoutData: where nothing is held, everything is to be transferred.
+func TestRecheckWithoutData(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.change(did, func(r *store.Repo) { r.State = store.StateIdle })
+	w.recheck(did)
+	w.equal(did)
+	if w.row(did).Recheck || w.net.Host(0).Log().Requests[latestCommit] != 0 {
+		t.Error("asked what its latest commit is")
+	}
+}
+
+// TestRecheckOfLag: a rev that somebody made up costs questions, and no transfers.
+func TestRecheckOfLag(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).NextTID() })
+	w.recheck(did)
+	for n := range 6 {
+		w.clock.advance(time.Hour)
+		w.run.Wake()
+		w.until("an answer", func() bool {
+			r := w.row(did)
+			return r.State == store.StateSynced || r.State == store.StateResync && int(r.Retry.Count) == n+2
+		})
+		w.settle(did)
+		if w.row(did).State == store.StateSynced {
+			break
+		}
+	}
+	w.equal(did)
+	log := w.net.Host(0).Log()
+	if n := len(log.Fetches[did]); n != 1 || log.Requests[latestCommit] != 5 {
+		t.Errorf("%d transfers, %d questions", n, log.Requests[latestCommit])
+	}
+	if r := w.row(did); r.SeenRev != "" || r.Recheck {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestRevealedByRecheck: an account that returns unchanged is listed anew without a transfer.
+func TestRevealedByRecheck(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	a.SetStatus(simnet.Suspended)
+	w.add(did)
+	w.settle(did)
+	a.SetStatus(simnet.Active)
+	head, fetches := w.store.Head(), len(w.net.Host(0).Log().Fetches[did])
+	w.recheck(did)
+	w.equal(did)
+	if len(w.net.Host(0).Log().Fetches[did]) != fetches {
+		t.Error("it was transferred")
+	}
+	got := w.events(did, head+1)
+	if len(got) == 0 || got[0] != "account active" {
+		t.Fatalf("the first of %d events is not that the account is active", len(got))
+	}
+	if slices.Sort(got[1:]); !slices.Equal(got[1:], changes(nil, a.Truth().Records)) {
+		t.Errorf("%d records listed of %d", len(got)-1, len(a.Truth().Records))
+	}
+}
+
+// TestRevealCrash: an account returns with more changes than one batch takes. From whatever a crash
+// leaves, its records are listed once, and every change is told once behind that.
+func TestRevealCrash(t *testing.T) {
+	t.Parallel()
+	const seed = 11
+	fs := vfs.NewCrashableMem()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var mu sync.Mutex // guards what follows
+	var clones []*vfs.MemFS
+	armed := false
+	step := func(string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if armed && len(clones) < 60 {
+			percent := []int{0, 50, 100}[rng.IntN(3)]
+			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
+		}
+	}
+	w := newWorld(t, worldOptions{
+		net:   simnet.Options{Seed: seed, Hosts: 1, Repos: 1, OddKeys: 1, RecordsMedian: 100},
+		store: store.Options{FS: fs, Step: step, SmallBytes: 64 << 20},
+	})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	a.SetStatus(simnet.Deactivated)
+	w.add(did)
+	w.settle(did)
+	w.rewrite(a, rand.New(rand.NewPCG(seed, 1)), 0)
+	a.SetStatus(simnet.Active)
+	mu.Lock()
+	armed = true
+	mu.Unlock()
+	w.add(did)
+	w.settle(did)
+	w.stop()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(clones) < 8 {
+		t.Errorf("only %d crashes", len(clones))
+	}
+	for _, clone := range clones {
+		c := &world{t: t, net: w.net}
+		s, err := store.Open(store.Options{FS: clone, Dir: "db", Now: c.clock.now, GroupAge: 5 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.store = s
+		storetest.Check(t, s)
+		c.start(backfill.Options{})
+		c.add(did)
+		c.settle(did)
+		c.equal(did)
+		c.tells(did)
+		c.stop()
+		storetest.Check(t, s)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// keyring is a directory that names another key than the one that accounts sign with, and remembers
+// that one.
+type keyring struct {
+	backfill.Directory
+	today atcrypto.PublicKey
+	keys  func(was identity.Identity) ([]atcrypto.PublicKey, error)
+
+	mu sync.Mutex
+	at time.Time // mu guards: what KeysAt was asked for last
+}
+
+// Resolve names today's key.
+func (d *keyring) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	id, err := d.Directory.Resolve(ctx, did)
+	id.PublicKey, id.Key = d.today, d.today.DIDKey()
+	return id, err
+}
+
+// KeysAt gives the former ones.
+func (d *keyring) KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error) {
+	d.mu.Lock()
+	d.at = at
+	d.mu.Unlock()
+	was, err := d.Directory.Resolve(ctx, did)
+	if err != nil {
+		return nil, err
+	}
+	return d.keys(was)
+}
+
+// TestFormerKey: an account that moved and has not written since is signed with a key that its
+// document no longer names. Its own host may give it out, and nobody else.
+func TestFormerKey(t *testing.T) {
+	t.Parallel()
+	stranger, err := atcrypto.GeneratePrivateKeyK256()
+	if err != nil {
+		t.Fatal(err)
+	}
+	today, err := stranger.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	knows := func(was identity.Identity) ([]atcrypto.PublicKey, error) {
+		return []atcrypto.PublicKey{today, was.PublicKey}, nil
+	}
+	cases := []struct {
+		name   string
+		keys   func(was identity.Identity) ([]atcrypto.PublicKey, error)
+		fault  simnet.Fault
+		synced bool
+		kind   store.ErrorKind
+	}{
+		{name: "former key", keys: knows, synced: true},
+		{name: "a key it never had", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return []atcrypto.PublicKey{today}, nil }, kind: store.Generic},
+		{name: "no former key", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, nil }, kind: store.Generic},
+		{name: "no history", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, identity.ErrNotFound }, kind: store.Generic},
+		{name: "no directory", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, errors.New("broken") }, kind: store.Transport},
+		{name: "forged", keys: knows, fault: simnet.Fault{Kind: simnet.BadSignature}, kind: store.Generic},
+		{name: "from elsewhere", keys: knows, fault: simnet.Fault{Kind: simnet.Redirect}, kind: store.Generic},
+	}
+	for _, c := range cases {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
+		w.stop()
+		did := w.net.DIDs()[0]
+		if c.fault.Kind == simnet.Redirect {
+			elsewhere := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Write(w.net.Account(did).CAR())
+			}))
+			t.Cleanup(elsewhere.Close)
+			c.fault.Location = elsewhere.URL
+		}
+		if c.fault.Kind != 0 {
+			w.net.Host(0).Inject(c.fault)
+		}
+		plc, err := identity.New(identity.Options{PLC: []string{w.net.PLC()}, AllowPrivate: true, Now: w.clock.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &keyring{Directory: plc, today: today, keys: c.keys}
+		w.start(backfill.Options{Directory: d})
+		w.add(did)
+		w.settle(did)
+		r := w.row(did)
+		if c.synced {
+			if r.State != store.StateSynced || r.Verified != store.VerifiedFormerKey || r.Key != today.DIDKey() {
+				t.Errorf("%s: %v %v %+v", c.name, r.State, r.Verified, r.Retry)
+			}
+			if d.at.IsZero() || d.at.After(w.clock.now()) {
+				t.Errorf("%s: keys of %v", c.name, d.at)
+			}
+			continue
+		}
+		says := map[store.ErrorKind]string{store.Generic: "signature", store.Transport: "former keys: broken"}[c.kind]
+		if r.State != store.StateResync || r.Retry.Kind != c.kind || !strings.Contains(r.Retry.Error, says) || r.Ordinal != 0 {
+			t.Errorf("%s: %v %+v", c.name, r.State, r.Retry)
+		}
+		if asked := !d.at.IsZero(); asked == (c.name == "from elsewhere") {
+			t.Errorf("%s: keys were asked for: %v (%+v)", c.name, asked, r.Retry)
+		}
+	}
+}

@@ -1,0 +1,309 @@
+package backfill_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// drains remembers for whom Options.Drain was called.
+type drains struct {
+	mu   sync.Mutex
+	dids []string // mu guards
+}
+
+func (d *drains) add(did string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dids = append(d.dids, did)
+}
+
+func (d *drains) count(did string) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, other := range d.dids {
+		if other == did {
+			n++
+		}
+	}
+	return n
+}
+
+// live does with a commit what the live side does of a repository that is not synced.
+func (w *world) live(did, rev string) (buffered bool) {
+	w.t.Helper()
+	unlock := w.store.Lock(did)
+	defer unlock()
+	r := w.row(did)
+	b := w.store.NewBatch()
+	if r.State == store.StatePending && w.store.Fetching(did) {
+		buffered = b.Buffer(&r, rev, []byte("the commit of "+rev))
+	} else {
+		r.SeenRev = max(r.SeenRev, rev)
+	}
+	b.PutRepo(&r)
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+	return buffered
+}
+
+// window is a way a fetch ends while a commit is buffered.
+type window struct {
+	name   string
+	before func(w *world, a *simnet.Account) // the fetch begins
+	during func(w *world, a *simnet.Account) // after the commit was buffered
+	state  store.State
+	left   int // commits that stay buffered
+}
+
+func windows() []window {
+	held := func(w *world, a *simnet.Account) {
+		w.add(a.DID())
+		w.settle(a.DID())
+	}
+	inject := func(f simnet.Fault) func(w *world, a *simnet.Account) {
+		return func(w *world, a *simnet.Account) {
+			f.DID = a.DID()
+			a.Host().Inject(f)
+		}
+	}
+	again := func(f func(r *store.Repo)) func(w *world, a *simnet.Account) {
+		return func(w *world, a *simnet.Account) { w.change(a.DID(), f) }
+	}
+	return []window{
+		{name: "first copy", state: store.StateDraining, left: 1},
+		{name: "difference", before: func(w *world, a *simnet.Account) {
+			held(w, a)
+			if _, err := a.Mutate(10); err != nil {
+				w.t.Fatal(err)
+			}
+		}, state: store.StateDraining, left: 1},
+		{name: "recheck", before: func(w *world, a *simnet.Account) {
+			held(w, a)
+			again(func(r *store.Repo) { r.Recheck = true })(w, a)
+		}, state: store.StateDraining, left: 1},
+		{name: "failure", before: inject(simnet.Fault{Kind: simnet.BadSignature}), state: store.StateResync},
+		{name: "failure of a difference", before: func(w *world, a *simnet.Account) {
+			held(w, a)
+			inject(simnet.Fault{Kind: simnet.MissingNode})(w, a)
+		}, state: store.StateResync},
+		{name: "gone", before: func(_ *world, a *simnet.Account) { a.SetStatus(simnet.Deactivated) }, state: store.StateGone},
+		// The attempt that follows has not got the rev either: it lags.
+		{name: "stale first copy", during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
+		{name: "stale difference", before: held, during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
+		{name: "stale failure", before: inject(simnet.Fault{Kind: simnet.Truncated, Count: 1}),
+			during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
+		{name: "untracked", during: again(func(r *store.Repo) {
+			r.State, r.Tracked, r.Attempt = store.StateIdle, store.Untracked, r.Attempt+1
+		}), state: store.StateIdle},
+		// Its host sends us on: what was buffered before is no continuation of what the other one sends.
+		{name: "moved", before: func(w *world, a *simnet.Account) {
+			old, err := w.dir.Resolve(w.t.Context(), a.DID())
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			host, err := w.store.HostID(strings.TrimPrefix(old.PDS, "http://"))
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.change(a.DID(), func(r *store.Repo) { r.State, r.Key, r.PDS, r.Pending.Host = store.StateIdle, old.Key, old.PDS, host })
+			a.Migrate(w.net.Host(1))
+		}, state: store.StateResync},
+	}
+}
+
+// TestWindow: live commits are buffered from before the host is asked until the fetch ends. A copy
+// that is complete leaves them to be drained, every other ending turns them into a rev that was seen.
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	cases := windows()
+	var d drains
+	w := newWorld(t, worldOptions{
+		net:    simnet.Options{Hosts: 2, Repos: 2 * len(cases), RecordsMedian: 20},
+		runner: backfill.Options{Drain: d.add, Concurrency: 64, PerHost: 64},
+	})
+	accounts := slices.DeleteFunc(slices.Clone(w.net.Accounts()), func(a *simnet.Account) bool { return a.Host() != w.net.Host(0) })
+	for i, c := range cases {
+		a := accounts[i]
+		did := a.DID()
+		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, DID: did, Endpoint: "*"})
+		if c.before != nil {
+			c.before(w, a)
+		}
+		was := slow.Fired()
+		if w.store.Fetching(did) {
+			t.Fatalf("%s: it is said to be fetched before it is", c.name)
+		}
+		w.add(did)
+		w.until("the fetch to begin", func() bool { return slow.Fired() > was })
+		rev := a.NextTID()
+		if !w.live(did, rev) {
+			t.Fatalf("%s: its commits are not buffered while it is fetched", c.name)
+		}
+		if c.during != nil {
+			c.during(w, a)
+		}
+		w.settle(did)
+		w.until("the task to end", func() bool { return !w.run.InFlight(did) })
+		r := w.row(did)
+		if n := w.store.Buffered(did); r.State != c.state || n != c.left || w.store.Fetching(did) {
+			t.Errorf("%s: %v with %d buffered, fetching %v (%+v)", c.name, r.State, n, w.store.Fetching(did), r.Retry)
+		}
+		if seen := r.SeenRev == rev; seen != (c.left == 0) {
+			t.Errorf("%s: the rev seen is %q, %s was", c.name, r.SeenRev, rev)
+		}
+		if d.count(did) != c.left {
+			t.Errorf("%s: asked %d times to drain it", c.name, d.count(did))
+		}
+		w.gauges()
+		slow.Clear()
+	}
+}
+
+// TestWindowAtShutdown: who is told to end leaves the row pending, and nothing buffered behind which
+// others may be missing.
+func TestWindowAtShutdown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 20}, store: store.Options{GroupAge: time.Hour}})
+	w.stop()
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang})
+	w.start(backfill.Options{})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.until("the fetch to begin", func() bool { return w.net.Host(0).Log().InFlight > 0 })
+	rev := w.net.Account(did).NextTID()
+	if !w.live(did, rev) {
+		t.Fatal("not buffered")
+	}
+	w.stop()
+	if r := w.row(did); r.State != store.StatePending || r.SeenRev != rev || w.store.Buffered(did) != 0 || w.store.Fetching(did) {
+		t.Errorf("%v, seen %q, %d buffered, fetching %v", r.State, r.SeenRev, w.store.Buffered(did), w.store.Fetching(did))
+	}
+	w.net.Host(0).ClearFaults()
+	if _, err := w.net.Account(did).Mutate(3); err != nil {
+		t.Fatal(err)
+	}
+	w.start(backfill.Options{})
+	w.settle(did)
+	w.equal(did)
+}
+
+// TestLag: a host that has an older rev than was announced is asked again, ever more seldom, and
+// then believed.
+func TestLag(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
+	for _, held := range []bool{false, true} {
+		did := w.net.DIDs()[0]
+		if held {
+			did = w.net.DIDs()[1]
+			w.add(did)
+			w.settle(did)
+		}
+		announced := w.net.Account(did).NextTID()
+		w.change(did, func(r *store.Repo) { r.State, r.SeenRev = store.StateIdle, announced })
+		w.add(did)
+		for n := uint32(1); n <= 4; n++ {
+			w.settle(did)
+			r := w.row(did)
+			left := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
+			want := time.Minute << (n - 1)
+			says := fmt.Sprintf("the host has rev %s, %s was seen", r.Rev, announced)
+			if r.State != store.StateResync || r.Retry.Kind != store.Generic || r.Retry.Count != n || r.SeenRev != announced || r.Retry.Error != says || r.Records == 0 {
+				t.Fatalf("after %d copies: %v %+v, seen %q", n, r.State, r.Retry, r.SeenRev)
+			}
+			if left < want*9/10-5*time.Second || left > want*11/10+time.Second {
+				t.Errorf("after %d copies: again in %s", n, left)
+			}
+			w.clock.advance(left + 2*time.Second)
+			w.run.Wake()
+			w.until("the next attempt", func() bool { r := w.row(did); return r.State == store.StateSynced || r.Retry.Count > n })
+		}
+		w.settle(did)
+		if r := w.row(did); r.SeenRev != "" {
+			t.Errorf("still to be seen: %s", r.SeenRev)
+		}
+		w.equal(did)
+		// A host that catches up ends it at once.
+		w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).NextTID() })
+		w.add(did)
+		w.settle(did)
+		if _, err := w.net.Account(did).Mutate(3); err != nil {
+			t.Fatal(err)
+		}
+		w.clock.advance(2 * time.Minute)
+		w.run.Wake()
+		w.until("the repository to be synced", func() bool { return w.row(did).State == store.StateSynced })
+		w.settle(did)
+		w.equal(did)
+	}
+}
+
+// TestDesynchronized: a row that the live side left waiting is fetched when it is due, or when we are woken.
+func TestDesynchronized(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	c, err := w.net.Account(did).Mutate(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(did, func(r *store.Repo) {
+		r.State, r.Attempt, r.SeenRev = store.StateResync, r.Attempt+1, c.Rev
+		r.Pending.Priority = store.PriorityRetry
+		r.Retry = store.Retry{Kind: store.Generic, Next: w.clock.now().Add(10 * time.Minute).Unix(), Error: "commit does not follow"}
+	})
+	w.run.Wake()
+	time.Sleep(30 * time.Millisecond)
+	if r := w.row(did); r.State != store.StateResync {
+		t.Fatalf("%v before it is due", r.State)
+	}
+	w.clock.advance(11 * time.Minute)
+	w.run.Wake()
+	w.until("it to be fetched", func() bool { return w.row(did).State == store.StateSynced })
+	w.settle(did)
+	w.equal(did)
+}
+
+// TestOvertaken: what an identity event brings while a copy is made is newer than the document that
+// the copy began with.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	began := w.clock.now().Unix()
+	w.add(did)
+	w.settle(did)
+	w.equal(did)
+	if r := w.row(did); r.Resolved < began || r.Resolved > w.clock.now().Unix() {
+		t.Errorf("its document was read at %d, the copy began at %d", r.Resolved, began)
+	}
+	head := w.store.Head()
+	for _, resolved := range []int64{0, began + 5} { // the new document could not be had, could be had
+		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+		w.add(did)
+		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+		w.change(did, func(r *store.Repo) {
+			r.Handle, r.Resolved = "new.sim.test", resolved
+			r.IdentityTime++
+		})
+		w.settle(did)
+		if r := w.row(did); r.Handle != "new.sim.test" || r.Resolved != resolved {
+			t.Errorf("handle %s, resolved %d, want %d", r.Handle, r.Resolved, resolved)
+		}
+		slow.Clear()
+	}
+	if e := w.events(did, head+1); len(e) > 0 {
+		t.Errorf("events %v", e)
+	}
+}
