@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/ingest"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -45,6 +46,9 @@ func hasty() tuning {
 	return tuning{
 		store:    func(o *store.Options) { o.GroupAge, o.SmallBytes = 25*time.Millisecond, 8<<10 },
 		backfill: func(o *backfill.Options) { o.RetryBase, o.RetryMax = 200*time.Millisecond, time.Second },
+		ingest: func(o *ingest.Options) {
+			o.RetryBase, o.RetryMax, o.RefetchBase = 20*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
+		},
 	}
 }
 
@@ -174,7 +178,7 @@ func (x *testIndex) call(ctx context.Context, method, path string, dids []string
 func (x *testIndex) settle(t *testing.T, want map[string]int64) {
 	t.Helper()
 	want = maps.Clone(want)
-	want["pending"], want["syncing"] = 0, 0
+	want["pending"], want["syncing"], want["draining"], want["resync"] = 0, 0, 0, 0
 	x.await(t, fmt.Sprint(want), func() error {
 		counts, err := x.counts(t.Context())
 		for _, name := range slices.Sorted(maps.Keys(want)) {
@@ -238,12 +242,9 @@ func (x *testIndex) stream(ctx context.Context, cursor uint64, fn func(frame) (m
 // replay reads the whole log up to its present head.
 func (x *testIndex) replay(t *testing.T) []frame {
 	t.Helper()
-	var stats struct{ Log struct{ Head uint64 } }
-	if err := x.call(t.Context(), "GET", "/stats", nil, func(b []byte) error { return json.Unmarshal(b, &stats) }); err != nil {
-		t.Fatal(err)
-	}
+	head := x.head(t)
 	var frames []frame
-	if stats.Log.Head == 0 {
+	if head == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -253,10 +254,10 @@ func (x *testIndex) replay(t *testing.T) []frame {
 			return false, fmt.Errorf("%s: %s", f.Error, f.Message)
 		}
 		frames = append(frames, f)
-		return f.ID < stats.Log.Head, nil
+		return f.ID < head, nil
 	})
 	if err != nil {
-		t.Fatalf("replay to %d: %v", stats.Log.Head, err)
+		t.Fatalf("replay to %d: %v", head, err)
 	}
 	return frames
 }
@@ -296,6 +297,9 @@ func (f fold) wantTruth(t *testing.T, accounts []*simnet.Account) {
 		truth := a.Truth()
 		held := f[truth.DID]
 		n := 0
+		if truth.Status != simnet.Active {
+			truth.Records = nil
+		}
 		for path, cid := range truth.Records {
 			if _, _, ok := repo.SplitPath([]byte(path)); !ok {
 				continue // hidden
@@ -335,6 +339,17 @@ func wantRepo(s *store.Store, a *simnet.Account) error {
 	row, err := s.Repo(truth.DID)
 	if err != nil {
 		return err
+	}
+	if row.Status.String() != string(truth.Status) || row.Handle != truth.Handle || row.PDS != truth.Host {
+		return fmt.Errorf("%s, handle %s at %s, want %s, %s at %s", row.Status, row.Handle, row.PDS, truth.Status, truth.Handle, truth.Host)
+	}
+	switch {
+	case truth.Status != simnet.Active && row.State != store.StateGone:
+		return fmt.Errorf("%s is %s", truth.Status, row.State)
+	case truth.Status == simnet.Deleted && (row.Ordinal != 0 || row.Records != 0):
+		return fmt.Errorf("deleted, and holds %d records", row.Records)
+	case truth.Status != simnet.Active:
+		return nil
 	}
 	if row.State != store.StateSynced || row.Rev != truth.Rev || row.Data != truth.Data {
 		return fmt.Errorf("%s at %s %s, want synced at %s %s (%s)", row.State, row.Rev, row.Data, truth.Rev, truth.Data, row.Retry.Error)
@@ -390,11 +405,24 @@ func startNetwork(t *testing.T, o simnet.Options) *simnet.Network {
 	return n
 }
 
-// records is how many records of accounts are visible.
+// records is how many records of accounts an index holds.
 func records(accounts []*simnet.Account) int64 {
 	var n int64
 	for _, a := range accounts {
-		n += int64(len(a.Truth().Records))
+		if t := a.Truth(); t.Status != simnet.Deleted {
+			n += int64(len(t.Records))
+		}
+	}
+	return n
+}
+
+// active is how many accounts are.
+func active(accounts []*simnet.Account) int64 {
+	var n int64
+	for _, a := range accounts {
+		if a.Truth().Status == simnet.Active {
+			n++
+		}
 	}
 	return n
 }

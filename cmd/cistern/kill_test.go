@@ -35,11 +35,8 @@ func TestKill(t *testing.T) {
 	seed := testNumber(t, "CISTERNTEST_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CISTERNTEST_SEED=%d CISTERNTEST_KILLS=%d repeats this run", seed, kills)
 	n := startNetwork(t, simnet.Options{Seed: seed, Repos: 40, Hosts: 4, RecordsMedian: 15, RecordsMax: 300})
-	for _, h := range n.Hosts() {
-		h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 5 * time.Millisecond})
-	}
-	k := &killRun{t: t, network: n, index: newTestIndex(t), rng: rand.New(rand.NewPCG(seed, 0)),
-		wanted: map[string]bool{}, purged: map[string]bool{}, seen: map[uint64][32]byte{}, owner: map[uint64]string{}}
+	k := newKillRun(t, n, seed, 5*time.Millisecond)
+	k.args, k.disturb = k.index.args(n, "--crawl", "repos::"+n.Relay()), k.disturbBackfill
 	for _, did := range n.DIDs() {
 		k.wanted[did] = true
 	}
@@ -53,6 +50,15 @@ func TestKill(t *testing.T) {
 	if !t.Failed() {
 		k.finish()
 	}
+}
+
+// newKillRun makes a run on a network whose hosts answer late, so that kills meet fetches in flight.
+func newKillRun(t *testing.T, n *simnet.Network, seed uint64, late time.Duration) *killRun {
+	for _, h := range n.Hosts() {
+		h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: late})
+	}
+	return &killRun{t: t, network: n, index: newTestIndex(t), rng: rand.New(rand.NewPCG(seed, 0)),
+		wanted: map[string]bool{}, purged: map[string]bool{}, seen: map[uint64][32]byte{}, owner: map[uint64]string{}}
 }
 
 func testNumber(t *testing.T, name string, standard uint64) uint64 {
@@ -73,10 +79,13 @@ type killRun struct {
 	network *simnet.Network
 	index   *testIndex
 	rng     *rand.Rand
-	purging bool            // wiping is among the things that happen now, and what it hides leaves gaps
-	wanted  map[string]bool // accounts that were ever asked for
-	purged  map[string]bool // accounts of which a wipe was ever asked for
-	busy    int             // kills while repositories were being fetched
+	args    []string                  // of the daemon
+	disturb func(ctx context.Context) // makes something happen
+	purging bool                      // wiping is among the things that happen now, and what it hides leaves gaps
+	wanted  map[string]bool           // accounts that were ever asked for
+	purged  map[string]bool           // accounts of which a wipe was ever asked for
+	busy    int                       // kills while repositories were being fetched
+	drained int                       // kills while commits were buffered
 
 	// mu guards what the consumer found out:
 	mu    sync.Mutex
@@ -90,7 +99,7 @@ const accountsMax = 250
 
 // life starts the daemon, keeps it busy, and kills it.
 func (k *killRun) life(i int) {
-	c := startChild(k.t, k.index.args(k.network, "--crawl", "repos::"+k.network.Relay()))
+	c := startChild(k.t, k.args)
 	moment := 20*time.Millisecond + time.Duration(k.rng.Int64N(int64(380*time.Millisecond)))
 	opening := k.rng.IntN(4) == 0 // count from the start of the process, so as to hit recovery, too
 	if !opening {
@@ -118,8 +127,13 @@ func (k *killRun) life(i int) {
 		return nil
 	})
 	<-ctx.Done()
-	if counts, err := k.index.counts(k.t.Context()); err == nil && counts["pending"] > 0 {
-		k.busy++
+	if counts, err := k.index.counts(k.t.Context()); err == nil {
+		if counts["pending"] > 0 {
+			k.busy++
+		}
+		if counts["buffered"] > 0 {
+			k.drained++
+		}
 	}
 	if err := c.cmd.Process.Kill(); err != nil {
 		k.t.Errorf("life %d: %v", i, err)
@@ -190,9 +204,9 @@ func (k *killRun) note(f frame) error {
 	return nil
 }
 
-// disturb changes the network or what is asked for. A call that fails met the kill; whether it took
+// disturbBackfill changes the network or what is asked for. A call that fails met the kill; whether it took
 // effect is not known then, and must not matter.
-func (k *killRun) disturb(ctx context.Context) {
+func (k *killRun) disturbBackfill(ctx context.Context) {
 	accounts := k.network.Accounts()
 	a := accounts[k.rng.IntN(len(accounts))]
 	switch pick := k.rng.IntN(10); {
