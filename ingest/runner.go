@@ -2,41 +2,171 @@ package ingest
 
 import (
 	"context"
+	"fmt"
+	"hash/maphash"
 
 	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Runner follows sources.
 type Runner struct {
-	opts Options
+	opts    Options
+	store   *store.Store
+	budget  *budget
+	metrics *metrics
+	tally   *tally
+	sources *sources
+	shards  []*shard
+	seed    maphash.Seed
+
+	lookups errands // of DIDs whose documents a directory of ours has
+	webs    errands // of DIDs whose documents are at hosts that anybody may run
+	heavy   errands // account events that move much
 }
 
 // New makes a Runner. Nothing happens before Run.
-func New(opts Options) (*Runner, error) { return nil, errNotWritten }
+func New(opts Options) (*Runner, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("ingest options: %w", err)
+	}
+	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase), seed: maphash.MakeSeed()}
+	for _, e := range []*errands{&r.lookups, &r.webs, &r.heavy} {
+		e.kick = make(chan struct{}, 1)
+	}
+	for range opts.Shards {
+		r.shards = append(r.shards, newShard(r))
+	}
+	var err error
+	if r.metrics, err = newMetrics(opts.Registerer, r); err == nil {
+		r.tally, err = newTally(opts.Registerer, r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("register ingest metrics: %w", err)
+	}
+	if r.sources, err = newSources(opts, r.metrics, r.submit); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
 
 // Run works until ctx ends, and returns when everything it started has returned; events read before have been
 // handled by then, or will be read again. An error means that the store failed. It may be called again.
-func (r *Runner) Run(ctx context.Context) error { return errNotWritten }
+//
+// It ends in the order in which events pass: sources stop reading, shards handle what was read, and the
+// last batches become durable. What waits for the network is dropped: no cursor has passed it.
+func (r *Runner) Run(ctx context.Context) error {
+	err := r.run(ctx, r.runSources)
+	r.lookups.clear()
+	r.webs.clear()
+	r.heavy.clear()
+	for _, s := range r.shards {
+		s.abandon()
+	}
+	if err == nil {
+		err = r.saveCursors()
+	}
+	return err
+}
+
+func (r *Runner) run(ctx context.Context, read func(context.Context) error) error {
+	if err := r.findDraining(nil); err != nil {
+		return err
+	}
+	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(failed, stop)()
+	ended := make(chan struct{})
+	g.Go(func() error {
+		defer close(ended)
+		return read(reading)
+	})
+	for _, s := range r.shards {
+		waits := make(chan func() error, waitsMax)
+		g.Go(func() error {
+			defer close(waits)
+			return s.run(failed, ended, waits)
+		})
+		g.Go(func() error { return settle(failed, waits) })
+	}
+	for range r.opts.Lookups {
+		g.Go(func() error { return r.lookups.work(reading, r.lookUp) })
+	}
+	for range max(1, r.opts.Lookups/websShare) {
+		g.Go(func() error { return r.webs.work(reading, r.lookUp) })
+	}
+	for range heavyMax {
+		g.Go(func() error { return r.heavy.work(reading, r.doHeavy) })
+	}
+	return g.Wait()
+}
+
+// settle waits for batches to be durable, in their order. Readers see their events from then on.
+func settle(ctx context.Context, waits <-chan func() error) error {
+	for {
+		select {
+		case wait, ok := <-waits:
+			if !ok {
+				return nil
+			}
+			if err := wait(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// submit hands an event to the shard of its DID. It waits while that has much to do, and fails only at the end of ctx.
+func (r *Runner) submit(ctx context.Context, e *event) error {
+	select {
+	case r.shardOf(e.frame.DID).queue <- e:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Runner) shardOf(did string) *shard {
+	return r.shards[maphash.String(r.seed, did)%uint64(len(r.shards))]
+}
 
 // Drain says that did's row became draining. It never blocks; without it the next event or the next
 // Run finds the row.
-func (r *Runner) Drain(did string) {}
+func (r *Runner) Drain(did string) { r.shardOf(did).drainSoon(did) }
 
-// SetPaused closes all connections, or opens them again. What was read is handled.
-func (r *Runner) SetPaused(paused bool) {}
+// findDraining tells the shards (or one of them) of all rows that are draining.
+func (r *Runner) findDraining(only *shard) error {
+	dids, err := r.store.Draining()
+	if err != nil {
+		return err
+	}
+	for _, did := range dids {
+		if s := r.shardOf(did); only == nil || only == s {
+			s.drainSoon(did)
+		}
+	}
+	return nil
+}
 
-// Paused is what SetPaused said last.
-func (r *Runner) Paused() bool { return false }
+// queued is the number of events that wait in shards.
+func (r *Runner) queued() float64 {
+	n := 0
+	for _, s := range r.shards {
+		n += len(s.queue)
+	}
+	return float64(n)
+}
 
-// AddSource follows one more source from now on, and after a restart. Replaces the one with the same URL.
-func (r *Runner) AddSource(src store.Source) error { return errNotWritten }
-
-// RemoveSource stops following a source, given in any form that ParseSource reads: store.ErrNotFound if there is none. One that the
-// Options name is back after a restart.
-func (r *Runner) RemoveSource(url string) error { return errNotWritten }
-
-// ForgetCursor forgets how far a source was read and connects it anew at its tip: store.ErrNotFound if it has no cursor.
-func (r *Runner) ForgetCursor(url string) error { return errNotWritten }
-
-// Sources tells of every source, in order of URL.
-func (r *Runner) Sources() []SourceStatus { return nil }
+// parked is the number of DIDs whose events wait for the network.
+func (r *Runner) parked() float64 {
+	n := int64(0)
+	for _, s := range r.shards {
+		n += s.parked.Load()
+	}
+	return float64(n)
+}

@@ -1,0 +1,577 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"cistern/ingest/frame"
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// job is what an item does for its lane.
+type job uint8
+
+const (
+	jobCommit job = iota
+	jobSync
+	jobIdentity
+	jobAccount
+	jobDrain   // take a buffered commit
+	jobRefresh // read an identity that could not be read when an #identity came
+	jobFold    // commits of which only the rev was kept
+	jobs
+	jobNothing = jobs
+)
+
+var jobNames = [jobs]string{"commit", "sync", "identity", "account", "drained", "refresh", "folded"}
+
+// item is one step of one lane. It is prepared without a lock, by a row that may be old, and decided
+// under the lock, by the row as it is.
+type item struct {
+	s    *shard
+	r    *Runner
+	lane *lane
+	job  job
+	e    *event       // nil if no event of the lane is meant
+	f    *frame.Frame // of e, or of the buffered commit
+	rev  string       // of f
+	now  time.Time
+
+	outcome outcome
+	need    need // with outcomePark
+
+	// what preparing a #commit or #sync found out:
+	prepared bool
+	proof    proof
+	ident    identity.Identity
+	known    bool     // ident is
+	prev     repo.CID // the tree before, if proof.whole
+	prevErr  error
+	bad      error // it is invalid
+	unsure   bool  // there was no key to be had
+	partial  bool  // applied without proof that its operations are all
+
+	drain drainStep
+	ops   []store.Op
+}
+
+// begin takes what comes next in a lane.
+func (it *item) begin(s *shard, l *lane, now time.Time) {
+	it.s = s
+	switch {
+	case len(l.fold.marks) > 0:
+		it.take(l, nil, now)
+		it.job = jobFold
+	case l.drain:
+		it.take(l, nil, now)
+		it.job = jobDrain
+	case l.refresh > 0:
+		it.take(l, nil, now)
+		it.job = jobRefresh
+	case len(l.events) > 0:
+		it.take(l, l.events[0], now)
+	default:
+		it.take(l, nil, now)
+	}
+}
+
+// take begins with an event, or with something else than an event.
+func (it *item) take(l *lane, e *event, now time.Time) {
+	it.r, it.lane, it.now, it.job = l.shard.r, l, now, jobNothing
+	it.outcome, it.need = outcomeSkipped, needNothing
+	it.e, it.f, it.rev = e, nil, ""
+	it.prepared, it.known, it.unsure, it.partial = false, false, false, false
+	it.prev, it.prevErr, it.bad = repo.CID{}, nil, nil
+	if e != nil {
+		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
+	}
+}
+
+func jobOf(k frame.Kind) job {
+	switch k {
+	case frame.KindCommit:
+		return jobCommit
+	case frame.KindSync:
+		return jobSync
+	case frame.KindIdentity:
+		return jobIdentity
+	}
+	return jobAccount
+}
+
+// end lets go of memory that is not the item's.
+func (it *item) end() {
+	clear(it.ops)
+	if cap(it.drain.message) > keptBytesMax {
+		it.drain.message = nil
+	}
+	it.lane, it.e, it.f, it.ident = nil, nil, nil, identity.Identity{}
+}
+
+// park has the lane wait for an errand.
+func (it *item) park(n need) (done bool, err error) {
+	it.outcome, it.need = outcomePark, n
+	return true, nil
+}
+
+// finish ends an item with nothing to write.
+func (it *item) finish(o outcome) (done bool, err error) {
+	it.outcome = o
+	return true, nil
+}
+
+// reject drops an event that says nothing about its repository.
+func (it *item) reject(reason string) (done bool, err error) {
+	it.r.tally.rejected.WithLabelValues(reason).Inc()
+	return it.finish(outcomeRejected)
+}
+
+// prepare does what needs no lock. With done, nothing is to be decided any more: as of the moment at which the row
+// was read, there was nothing to be written.
+func (it *item) prepare() (done bool, err error) {
+	switch it.job {
+	case jobNothing:
+		return true, nil
+	case jobFold:
+		return false, nil
+	case jobDrain:
+		return it.prepareDrain()
+	case jobRefresh:
+		return it.prepareRefresh()
+	}
+	row, err := it.r.store.RepoOrNew(it.lane.did)
+	if err != nil {
+		return true, err
+	}
+	if reason := it.fault(&row); reason != "" {
+		return it.reject(reason)
+	}
+	if !it.wanted(&row) {
+		return it.finish(outcomeSkipped)
+	}
+	if host := it.e.src.pdsHost(); host != "" {
+		if done := it.authorise(&row, host); done {
+			return true, nil
+		}
+	}
+	switch it.job {
+	case jobIdentity:
+		return it.prepareIdentity(&row)
+	case jobAccount:
+		return false, nil
+	}
+	return it.prepareCommit(&row)
+}
+
+// fault says what makes an event worthless whatever we hold: the reason for the metric, "" if nothing does.
+func (it *item) fault(row *store.Repo) (reason string) {
+	if !row.Known() && !validDID(it.lane.did) {
+		return reasonDID
+	}
+	if it.job == jobCommit || it.job == jobSync {
+		return revFault(it.rev, it.now)
+	}
+	if it.f.Time <= 0 {
+		return reasonTime
+	}
+	return ""
+}
+
+// revFault says what is wrong with a rev by itself. One in the future would shut out all that follow.
+func revFault(rev string, now time.Time) (reason string) {
+	if (repo.Commit{Rev: rev}).CheckRev(now) != nil {
+		return reasonRev
+	}
+	return ""
+}
+
+// prepareCommit verifies a #commit or #sync if it is to be applied. For others no key is looked up: there may
+// be millions of them.
+func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
+	switch row.State {
+	case store.StateResync, store.StateGone:
+		if it.rev <= max(row.SeenRev, row.Rev) {
+			return it.finish(outcomeSkipped)
+		}
+	case store.StateDraining:
+		it.s.startDrain(it.lane)
+		return it.finish(outcomeAgain)
+	case store.StateSynced:
+		if it.rev <= row.Rev {
+			return it.finish(outcomeSkipped)
+		}
+		if it.job == jobCommit && it.f.TooBig {
+			return false, nil
+		}
+		if n := it.verify(row); n != needNothing {
+			return it.park(n)
+		}
+	}
+	return false, nil
+}
+
+// verify checks everything that needs no row under its lock, and says what is missing for it.
+func (it *item) verify(row *store.Repo) need {
+	it.prepared = true
+	p := &it.proof
+	if it.job == jobSync {
+		it.bad = p.readSync(it.f, it.now)
+	} else {
+		it.bad = p.read(it.f, it.now)
+	}
+	if it.bad != nil {
+		return needNothing
+	}
+	if !it.r.opts.SkipSignatures {
+		if n := it.checkSignature(row); n != needNothing || it.bad != nil || it.unsure {
+			return n
+		}
+	}
+	if it.job != jobSync && p.whole {
+		it.prev, it.prevErr = p.before(func([]byte) (repo.CID, error) { return repo.CID{}, nil })
+	}
+	return needNothing
+}
+
+// checkSignature asks for the document again, once, when the signature is not of the key that we know.
+func (it *item) checkSignature(row *store.Repo) need {
+	l := it.lane
+	if !it.identify(row) {
+		switch {
+		case l.got == needNothing:
+			return needKey
+		case passing(l.err):
+			it.unsure = true
+		default:
+			it.bad = errIdentity
+		}
+		return needNothing
+	}
+	if it.bad = it.proof.signed(it.ident.PublicKey); it.bad == nil {
+		return needNothing
+	}
+	if errors.Is(it.bad, repo.ErrSignature) && l.got == needNothing {
+		return needRefresh
+	}
+	return needNothing
+}
+
+// identify finds the identity without a request: what an errand has found out, what the directory
+// remembers, or what the row does.
+func (it *item) identify(row *store.Repo) bool {
+	dir, l := it.r.opts.Directory, it.lane
+	if l.got != needNothing {
+		it.ident, it.known = l.ident, l.err == nil
+		return it.known
+	}
+	if it.ident, it.known = dir.Cached(l.did); it.known {
+		return true
+	}
+	at := time.Unix(row.Resolved, 0)
+	if row.Resolved != 0 && it.now.Sub(at) < rowIdentityMax && row.Key != "" {
+		dir.Remember(identity.Identity{DID: l.did, Handle: row.Handle, PDS: row.PDS, Key: row.Key}, at)
+		it.ident, it.known = dir.Cached(l.did)
+	}
+	return it.known
+}
+
+// decide does what the row demands, which nobody else changes now.
+func (it *item) decide(w *writing) error {
+	row, err := it.r.store.RepoOrNew(it.lane.did)
+	if err != nil {
+		return err
+	}
+	switch it.job {
+	case jobCommit, jobSync:
+		return it.decideCommit(w, &row)
+	case jobIdentity, jobRefresh:
+		return it.decideIdentity(w, &row)
+	case jobAccount:
+		return it.decideAccount(w, &row, false)
+	case jobDrain:
+		return it.decideDrain(w, &row)
+	case jobFold:
+		return it.decideFold(w, &row)
+	}
+	return nil
+}
+
+func (it *item) decideCommit(w *writing, row *store.Repo) error {
+	if !row.Known() {
+		it.discover(w, row, it.rev)
+		return nil
+	}
+	switch row.State {
+	case store.StatePending:
+		if it.job == jobCommit && it.r.store.Fetching(row.DID) {
+			it.buffer(w, row)
+			return nil
+		}
+		it.seen(w, row, it.rev)
+	case store.StateResync, store.StateGone:
+		it.seen(w, row, it.rev)
+	case store.StateDraining:
+		it.s.startDrain(it.lane)
+		it.outcome = outcomeAgain
+	case store.StateSynced:
+		return it.decideSynced(w, row)
+	}
+	return nil
+}
+
+// decideSynced: the repository is complete, so the event either follows or shows that we miss something.
+func (it *item) decideSynced(w *writing, row *store.Repo) error {
+	switch {
+	case it.rev <= row.Rev:
+		return nil
+	case it.job == jobCommit && it.f.TooBig:
+		it.desync(w, row, it.rev, true, "commit %s says only that it is too big", it.rev)
+		it.outcome = outcomeDesynced
+		return nil
+	case !it.prepared:
+		it.outcome = outcomeAgain // the row was not synced when we prepared
+		return nil
+	case it.job == jobSync:
+		it.decideSync(w, row)
+		return nil
+	}
+	return it.advance(w, row)
+}
+
+// advance applies a commit that was prepared to a complete repository, or has it fetched again.
+func (it *item) advance(w *writing, row *store.Repo) error {
+	v, err := it.judge(row)
+	if err != nil {
+		return err
+	}
+	if v != fits {
+		it.fail(w, row, v)
+		return nil
+	}
+	it.outcome = outcomeApplied
+	if err := it.apply(w, row); err != nil {
+		return err
+	}
+	w.batch().PutRepo(row)
+	return nil
+}
+
+// verdict is how an event relates to what we hold.
+type verdict uint8
+
+const (
+	fits    verdict = iota
+	breaks          // it follows something that we do not have
+	invalid         // item.bad
+	unsure          // nobody could tell us the key
+)
+
+// judge compares a verified commit with the row. The error is the store's.
+func (it *item) judge(row *store.Repo) (verdict, error) {
+	switch {
+	case it.unsure:
+		return unsure, nil
+	case it.bad != nil:
+		return invalid, nil
+	case row.Ordinal == 0:
+		return breaks, nil
+	}
+	f, prev, err := it.f, it.prev, it.prevErr
+	if !it.proof.whole {
+		var failure error
+		prev, err = it.proof.before(func(path []byte) (repo.CID, error) {
+			cid, err := it.r.store.RecordCID(row, path)
+			failure = errors.Join(failure, err)
+			return cid, err
+		})
+		if failure != nil {
+			return breaks, failure
+		}
+	}
+	stated := f.PrevData.Defined()
+	switch {
+	case stated && f.PrevData != row.Data:
+		return breaks, nil
+	case errors.Is(err, repo.ErrProof): // a host of before sync v1.1 leaves out the nodes beside
+		if f.Since != row.Rev {
+			return breaks, nil
+		}
+		it.partial = true
+		it.bad = it.proof.claimed()
+	case err != nil:
+		it.bad = err
+	case prev != row.Data, f.Since != row.Rev && (f.Since != "" || stated):
+		return breaks, nil
+	}
+	if it.bad == nil {
+		it.bad = overflow(row, it.proof.ops)
+	}
+	if it.bad != nil {
+		return invalid, nil
+	}
+	return fits, nil
+}
+
+// apply writes the records of a commit that fits. The caller writes the row.
+func (it *item) apply(w *writing, row *store.Repo) error {
+	b, p := w.batch(), &it.proof
+	it.learn(w, row)
+	it.ops = p.writes(it.ops[:0])
+	if err := b.Apply(row, true, p.commit.Rev, it.ops); err != nil {
+		return err
+	}
+	it.move(row)
+	return nil
+}
+
+// move has the row say that it is at the commit.
+func (it *item) move(row *store.Repo) {
+	p := &it.proof
+	row.Rev, row.Data, row.Commit = p.commit.Rev, p.commit.Data, p.block
+	if row.SeenRev <= row.Rev {
+		row.SeenRev = ""
+	}
+	switch {
+	case it.partial, row.Verified == store.VerifiedOps:
+		row.Verified = store.VerifiedOps // until the next full copy
+	case it.r.opts.SkipSignatures:
+		row.Verified = store.VerifiedHashes
+	default:
+		row.Verified = store.VerifiedFull
+	}
+}
+
+// learn writes down the identity that was looked up for the event.
+func (it *item) learn(w *writing, row *store.Repo) {
+	if it.lane.got == needNothing || it.lane.err != nil || it.lane.ident.DID == "" {
+		return
+	}
+	if setIdentity(row, it.lane.ident, it.now) {
+		w.batch().Identity(row)
+	}
+}
+
+// fail has the repository fetched again.
+func (it *item) fail(w *writing, row *store.Repo, v verdict) {
+	rev := it.rev
+	switch v {
+	case breaks:
+		it.outcome = outcomeDesynced
+		it.desync(w, row, rev, false, "commit %s does not follow %s", rev, row.Rev)
+	case invalid:
+		it.outcome = outcomeRejected
+		it.r.tally.rejected.WithLabelValues(reasonOf(it.bad)).Inc()
+		it.desync(w, row, rev, true, "commit %s: %v", rev, it.bad)
+	case unsure:
+		it.outcome = outcomeFailed
+		it.desync(w, row, rev, true, "commit %s: the identity could not be read: %v", rev, it.lane.err)
+	}
+}
+
+// desync queues a complete repository for a fetch, now or when the budget allows. With recheck the fetch begins by asking whether
+// the host has anything new: then it was not the host that sent the event, or it was the event that was wrong.
+func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, why string, args ...any) {
+	b := w.batch()
+	if row.State == store.StateDraining {
+		b.DropBuffer(row)
+	}
+	it.learn(w, row)
+	due := it.r.budget.spend(row, hostOf(row.PDS), it.now)
+	row.Attempt++
+	row.SeenRev = max(row.SeenRev, rev)
+	row.Recheck = recheck
+	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+	label := "now"
+	if due.After(it.now) {
+		label = "later"
+		row.State = store.StateResync
+		row.Retry.Kind, row.Retry.Next = store.Generic, due.Unix()
+		row.Retry.Since = defaultTo(row.Retry.Since, it.now.Unix())
+		row.Retry.Error = fmt.Sprintf(why, args...)
+	} else {
+		row.State = store.StatePending
+	}
+	b.PutRepo(row)
+	w.wake = true
+	it.r.tally.refetches.WithLabelValues(label).Inc()
+	it.r.opts.Logger.Debug("repository is fetched again", "did", row.DID, "rev", rev, "err", fmt.Sprintf(why, args...))
+}
+
+// buffer keeps a commit until the copy that is being made is complete. It is verified then.
+func (it *item) buffer(w *writing, row *store.Repo) {
+	if it.rev <= row.Rev {
+		return
+	}
+	it.outcome = outcomeBuffered
+	if b := w.batch(); !b.Buffer(row, it.rev, it.e.message) {
+		it.outcome = outcomeSeen
+		b.PutRepo(row)
+	}
+}
+
+// seen remembers that the host has more than we do.
+func (it *item) seen(w *writing, row *store.Repo, rev string) {
+	if rev <= max(row.SeenRev, row.Rev) {
+		return
+	}
+	it.outcome = outcomeSeen
+	row.SeenRev = rev
+	w.batch().PutRepo(row)
+}
+
+// decideFold: there was no room for some commits.
+func (it *item) decideFold(w *writing, row *store.Repo) error {
+	rev := it.lane.fold.rev
+	if !row.Known() || row.Tracked == store.Untracked || rev <= row.Rev {
+		return nil
+	}
+	if row.State != store.StateSynced && row.State != store.StateDraining {
+		it.seen(w, row, rev)
+		return nil
+	}
+	it.stopDrain()
+	it.outcome = outcomeFailed
+	it.desync(w, row, rev, true, "commit %s: too many waited for an identity", rev)
+	return nil
+}
+
+// overflow says whether a commit would make a repository too large in what others pay for. It may say so a
+// little early.
+func overflow(row *store.Repo, ops []repo.SliceOp) error {
+	if int(row.Collections)+len(ops) <= collectionsMax && int(row.Hidden)+len(ops) <= hiddenMax {
+		return nil
+	}
+	collections, hidden := map[string]struct{}{}, 0
+	for _, op := range ops {
+		collection, _, ok := repo.SplitPath(op.Path)
+		switch {
+		case !op.CID.Defined() || op.Prev.Defined():
+		case ok:
+			collections[string(collection)] = struct{}{}
+		default:
+			hidden++
+		}
+	}
+	if int(row.Collections)+len(collections) > collectionsMax && len(collections) > 0 || int(row.Hidden)+hidden > hiddenMax && hidden > 0 {
+		return errLimit
+	}
+	return nil
+}
+
+var (
+	errIdentity = fmt.Errorf("no usable identity: %w", repo.ErrInvalid)
+	errLimit    = fmt.Errorf("more collections or hidden keys than a repository may have: %w", repo.ErrInvalid)
+)
+
+func reasonOf(err error) string {
+	switch {
+	case errors.Is(err, errIdentity):
+		return reasonIdentity
+	case errors.Is(err, errLimit):
+		return reasonLimit
+	}
+	return rejection(err)
+}

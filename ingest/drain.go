@@ -1,0 +1,148 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+
+	"cistern/ingest/frame"
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// drainStep is what one step of a drain found in the buffer: commits that the copy holds already, and
+// the first that it does not.
+type drainStep struct {
+	attempt uint64
+	stale   []string
+	found   bool
+	rev     string
+	message []byte
+	frame   frame.Frame // of message
+}
+
+// staleMax bounds the commits that one step removes.
+const staleMax = 256
+
+var (
+	errEnough   = errors.New("enough")
+	errNoCommit = fmt.Errorf("a buffered message is no commit: %w", repo.ErrInvalid)
+)
+
+// startDrain has the buffer come before everything else of a lane.
+func (s *shard) startDrain(l *lane) {
+	if !l.drain {
+		l.drain = true
+		s.draining++
+	}
+	s.enqueue(l)
+}
+
+// stopDrain lets events go on.
+func (it *item) stopDrain() {
+	if it.lane.drain {
+		it.lane.drain = false
+		it.s.draining--
+	}
+}
+
+// prepareDrain verifies the next buffered commit. Only the shard itself adds to the buffer of a row, and none
+// while that is draining.
+func (it *item) prepareDrain() (done bool, err error) {
+	row, err := it.r.store.RepoOrNew(it.lane.did)
+	if err != nil {
+		return true, err
+	}
+	if row.State != store.StateDraining {
+		it.stopDrain()
+		return it.finish(outcomeSkipped)
+	}
+	d := &it.drain
+	*d = drainStep{attempt: row.Attempt, stale: d.stale[:0], message: d.message[:0], frame: d.frame}
+	err = it.r.store.BufferedCommits(row.DID, func(rev string, message []byte) error {
+		if len(d.stale) == staleMax {
+			return errEnough
+		}
+		if rev <= row.Rev {
+			d.stale = append(d.stale, rev)
+			return nil
+		}
+		d.found, d.rev = true, rev
+		d.message = append(d.message, message...)
+		return errEnough
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return true, err
+	}
+	if !d.found {
+		return false, nil
+	}
+	it.f, it.rev, it.prepared = &d.frame, d.rev, true
+	if err := d.frame.Decode(d.message); err != nil || d.frame.Kind != frame.KindCommit || d.frame.Rev != d.rev || d.frame.DID != row.DID {
+		it.bad = errNoCommit
+		return false, nil
+	}
+	if d.frame.TooBig {
+		return false, nil
+	}
+	if n := it.verify(&row); n != needNothing {
+		return it.park(n)
+	}
+	return false, nil
+}
+
+// decideDrain takes one commit out of the buffer. The batch that takes the last ends the drain; a crash before leaves a
+// row that is draining, and the commits that it does not hold yet.
+func (it *item) decideDrain(w *writing, row *store.Repo) error {
+	d := &it.drain
+	if row.State != store.StateDraining {
+		it.stopDrain()
+		return nil
+	}
+	if row.Attempt != d.attempt || len(d.stale) > 0 && d.stale[len(d.stale)-1] > row.Rev || d.found && d.rev <= row.Rev {
+		it.outcome = outcomeAgain
+		return nil
+	}
+	taken := len(d.stale)
+	for _, rev := range d.stale {
+		w.batch().Unbuffer(row, rev)
+	}
+	if d.found {
+		v := breaks
+		if !d.frame.TooBig {
+			var err error
+			if v, err = it.judge(row); err != nil {
+				return err
+			}
+		}
+		if v != fits {
+			it.stopDrain()
+			it.fail(w, row, v)
+			return nil
+		}
+		it.outcome = outcomeApplied
+		if err := it.apply(w, row); err != nil {
+			return err
+		}
+		w.batch().Unbuffer(row, d.rev)
+		taken++
+	}
+	if it.r.store.Buffered(row.DID) <= taken {
+		it.drained(w, row)
+		return nil
+	}
+	w.batch().PutRepo(row)
+	return nil
+}
+
+// drained ends a drain. A rev seen that even the buffer did not bring is asked for again: with Recheck, so that the
+// fetch is the judge of whether there is such a rev.
+func (it *item) drained(w *writing, row *store.Repo) {
+	it.stopDrain()
+	row.State = store.StateSynced
+	if row.SeenRev > row.Rev {
+		it.desync(w, row, row.SeenRev, true, "the host has rev %s, %s was seen", row.Rev, row.SeenRev)
+		return
+	}
+	row.SeenRev, row.Retry = "", store.Retry{}
+	w.batch().PutRepo(row)
+}

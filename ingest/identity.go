@@ -1,0 +1,123 @@
+package ingest
+
+import (
+	"time"
+
+	"cistern/ingest/frame"
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+const (
+	// rowIdentityMax is how long what a row says of an identity is used without reading the document again.
+	rowIdentityMax = 24 * time.Hour
+	// strangerFor is how long a PDS that is not that of a DID counts as such without a lookup, and strangersMax bounds
+	// for how many pairs that is remembered, of about 100 bytes.
+	strangerFor  = time.Minute
+	strangersMax = 8192
+)
+
+// prepareIdentity has the document read: what the event says of it is nobody's word.
+func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
+	if it.stated() <= row.IdentityTime || it.superseded() {
+		return it.finish(outcomeSkipped)
+	}
+	if it.lane.got != needRefresh {
+		return it.park(needRefresh)
+	}
+	return false, nil
+}
+
+// superseded says that a newer #identity waits behind this one: reading the document once is enough.
+func (it *item) superseded() bool {
+	for _, e := range it.lane.events[1:] {
+		if e.frame.Kind == frame.KindIdentity && e.frame.Time > it.f.Time && e.src.pdsHost() == it.e.src.pdsHost() {
+			return true
+		}
+	}
+	return false
+}
+
+func (it *item) prepareRefresh() (done bool, err error) {
+	if it.lane.got != needRefresh {
+		return it.park(needRefresh)
+	}
+	return false, nil
+}
+
+// decideIdentity writes what the document says. When it could not be read, the row no longer vouches for what it
+// holds, and the lookup is tried again later.
+func (it *item) decideIdentity(w *writing, row *store.Repo) error {
+	l, tries := it.lane, it.lane.refresh
+	l.refresh = 0
+	if !row.Known() || row.Tracked == store.Untracked {
+		return nil
+	}
+	if it.job == jobIdentity {
+		if it.stated() <= row.IdentityTime {
+			return nil
+		}
+		row.IdentityTime = it.stated()
+	}
+	if l.err != nil {
+		it.outcome = outcomeFailed
+		row.Resolved = 0
+		w.batch().PutRepo(row)
+		if passing(l.err) {
+			it.s.refreshLater(row.DID, tries+1, it.now)
+		}
+		return nil
+	}
+	it.outcome = outcomeApplied
+	moved := setIdentity(row, l.ident, it.now)
+	w.batch().PutRepo(row)
+	if moved {
+		w.batch().Identity(row)
+	}
+	return nil
+}
+
+// setIdentity has the row say what was just read, and says whether it said something else before.
+func setIdentity(row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
+	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS || row.Key != ident.Key)
+	row.Handle, row.PDS, row.Key, row.Resolved = ident.Handle, ident.PDS, ident.Key, now.Unix()
+	return moved
+}
+
+// authorise checks that a PDS speaks for the account of the event, as the DID document says. It asks for the document
+// again before it says no. With done, the event waits or is refused.
+func (it *item) authorise(row *store.Repo, host string) (done bool) {
+	known := it.identify(row)
+	if known && hostOf(it.ident.PDS) == host {
+		return false
+	}
+	s, l := it.s, it.lane
+	pair := l.did + " " + host
+	if at, ok := s.strangers[pair]; ok && it.now.Sub(at) < strangerFor {
+		return it.refuse()
+	}
+	if l.got == needNothing {
+		it.outcome, it.need = outcomePark, needKey
+		if known {
+			it.need = needRefresh
+		}
+		return true
+	}
+	if passing(l.err) {
+		if hostOf(row.PDS) == host {
+			return false // as far as we know
+		}
+		return it.refuse()
+	}
+	if len(s.strangers) >= strangersMax/len(s.r.shards) {
+		clear(s.strangers)
+	}
+	s.strangers[pair] = it.now
+	return it.refuse()
+}
+
+func (it *item) refuse() (done bool) {
+	it.e.src.refused()
+	it.outcome = outcomeRefused
+	return true
+}

@@ -1,0 +1,312 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"cistern/ingest/frame"
+	"cistern/ingest/identity"
+)
+
+// need is what a parked lane waits for.
+type need uint8
+
+const (
+	needNothing need = iota
+	needKey          // the identity, as the directory knows it
+	needRefresh      // the identity, read anew
+	needHeavy        // an account event that moves much
+)
+
+// lane holds the events of one DID that a shard has taken, in order. It is owned by its shard, but for
+// what an errand answers while the lane is parked.
+type lane struct {
+	shard *shard
+	did   string
+
+	events []*event // first is next
+	bytes  int64    // of events, while parked
+	fold   fold
+	drain  bool // the buffer comes first
+	queued bool // in shard.ready, or in the group at hand
+	// refresh counts the times its identity was asked for because of an #identity, 0 when that is over.
+	refresh int
+
+	// parked says what it waits for. Then events come behind it, and nothing is handled.
+	parked need
+	tries  int
+	due    time.Time // when the errand is to be tried again
+
+	head *event // with needHeavy: what is to be done
+
+	// written by the errand:
+	ident identity.Identity
+	err   error
+	// got is what ident and err answer, until the next event is done.
+	got need
+}
+
+// fold is what is left of commits for which there was no room while their DID was parked: their repository is fetched
+// again. It stands for events that came after those of the lane, and may be handled before them:
+// they find a row then that remembers a rev above theirs.
+type fold struct {
+	rev   string
+	marks []mark
+}
+
+// mark is an event that is done when what it says is written.
+type mark struct {
+	src *source
+	seq int64
+}
+
+func (l *lane) empty() bool {
+	return len(l.events) == 0 && len(l.fold.marks) == 0 && !l.drain && l.refresh == 0 && l.parked == needNothing
+}
+
+// pop takes the first event out.
+func (l *lane) pop() {
+	n := copy(l.events, l.events[1:])
+	l.events[n] = nil
+	l.events = l.events[:n]
+}
+
+// park makes the lane wait for an errand.
+func (s *shard) park(l *lane, n need) {
+	l.parked, l.tries, l.due = n, 0, time.Time{}
+	if n == needHeavy {
+		l.head = l.events[0]
+	}
+	s.parked.Add(1)
+	s.local -= len(l.events)
+	for _, e := range l.events {
+		l.bytes += e.cost
+	}
+	s.parkedBytes += l.bytes
+	s.parkedEvents += len(l.events)
+	s.send(l)
+}
+
+// send starts the errand.
+func (s *shard) send(l *lane) {
+	l.err = nil
+	switch {
+	case l.parked == needHeavy:
+		s.r.heavy.add(l)
+	case strings.HasPrefix(l.did, "did:web:"):
+		s.r.webs.add(l)
+	default:
+		s.r.lookups.add(l)
+	}
+}
+
+// unpark lets the events go on.
+func (s *shard) unpark(l *lane) {
+	l.got, l.parked, l.head = l.parked, needNothing, nil
+	s.parked.Add(-1)
+	s.parkedBytes -= l.bytes
+	s.parkedEvents -= len(l.events)
+	s.local += len(l.events)
+	l.bytes = 0
+}
+
+// wait puts an event behind those of a parked lane. Of a commit for which there is no room only the rev is kept.
+func (s *shard) wait(l *lane, e *event) {
+	if k := e.frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (l.fold.rev != "" || s.crowded(l, e)) {
+		if revFault(e.frame.Rev, s.r.opts.Now()) == "" {
+			l.fold.rev = max(l.fold.rev, e.frame.Rev)
+		}
+		l.fold.marks = append(l.fold.marks, mark{e.src, e.seq})
+		s.folded++
+		s.r.tally.folded.Inc()
+		s.r.release(e)
+		return
+	}
+	l.events = append(l.events, e)
+	l.bytes += e.cost
+	s.parkedBytes += e.cost
+	s.parkedEvents++
+}
+
+// crowded says that a commit may not wait for its lane. Room that others make soon is waited for by full.
+func (s *shard) crowded(l *lane, e *event) bool {
+	return len(l.events) >= laneEventsMax || s.parkedBytes+e.cost > s.parkedBytesMax()
+}
+
+// parkedBytesMax leaves most of the readers' budget to events that go on: else a directory that does not
+// answer would stop everybody.
+func (s *shard) parkedBytesMax() int64 {
+	return s.r.opts.QueueBytes / parkedShare / int64(len(s.r.shards))
+}
+
+// full says that no more events may be taken: too many wait that cannot be folded, or they wait for lookups which are
+// being answered, so that it is better to wait than to fetch repositories again.
+func (s *shard) full(now time.Time) bool {
+	if s.folded >= foldsMax || s.parkedEvents >= parkedEventsMax {
+		return true
+	}
+	return s.parkedBytes >= s.parkedBytesMax()/2 && now.Sub(s.answered) < answeredWithin
+}
+
+// collect takes back lanes whose errands are done, and starts those that are due again.
+func (s *shard) collect(now time.Time) {
+	s.mu.Lock()
+	s.back, s.inbox = append(s.back[:0], s.inbox...), s.inbox[:0]
+	s.mu.Unlock()
+	for _, l := range s.back {
+		s.answer(l, now)
+	}
+	clear(s.back)
+	if now.Before(s.nextDue) {
+		return
+	}
+	s.nextDue = now.Add(dueEvery)
+	s.later = slices.DeleteFunc(s.later, func(l *lane) bool {
+		due := !l.due.After(now)
+		if due {
+			s.send(l)
+		}
+		return due
+	})
+	s.refreshes = slices.DeleteFunc(s.refreshes, func(f refresh) bool {
+		due := !f.at.After(now)
+		if due {
+			l := s.lane(f.did)
+			l.refresh = f.tries
+			s.enqueue(l)
+		}
+		return due
+	})
+}
+
+// refresh is an identity that could not be read when an #identity said that it has changed.
+type refresh struct {
+	did   string
+	at    time.Time
+	tries int
+}
+
+// refreshLater tries again. With too many waiting, the next need of the key will.
+func (s *shard) refreshLater(did string, tries int, now time.Time) {
+	if tries <= refreshTriesMax && len(s.refreshes) < refreshesMax {
+		s.refreshes = append(s.refreshes, refresh{did, now.Add(lookupDelay(tries)), tries})
+	}
+}
+
+// answer is what follows from the end of an errand.
+func (s *shard) answer(l *lane, now time.Time) {
+	heavy := l.parked == needHeavy
+	if l.err == nil && !heavy {
+		s.answered = now
+	}
+	if passing(l.err) {
+		if !errors.Is(l.err, context.Canceled) {
+			l.tries++
+		}
+		if l.tries < s.triesMax(l) {
+			l.due = now.Add(lookupDelay(l.tries))
+			s.later = append(s.later, l)
+			return
+		}
+	}
+	s.unpark(l)
+	if heavy {
+		s.finish(l) // who did the errand has written and counted it
+	}
+	s.requeue(l)
+}
+
+// triesMax is how often the identity is asked for before the first event goes on without. Of commits
+// a fetch of the repository brings everything, but of a status nobody tells again.
+func (s *shard) triesMax(l *lane) int {
+	if len(l.events) > 0 && l.events[0].frame.Kind == frame.KindAccount {
+		return lookupsMaxAccount
+	}
+	if l.refresh > 0 || len(l.events) > 0 && l.events[0].frame.Kind == frame.KindIdentity {
+		return 1 // refreshLater sees to it, and holds no event
+	}
+	return lookupsMax
+}
+
+// passing says whether a failure says nothing about the DID.
+func passing(err error) bool {
+	return err != nil && !errors.Is(err, identity.ErrNotFound) && !errors.Is(err, identity.ErrInvalid) && !errors.Is(err, identity.ErrPrivateAddress)
+}
+
+// lookupDelay is how long to wait after so many failures.
+func lookupDelay(tries int) time.Duration {
+	return min(lookupDelayBase<<min(max(tries-1, 0), 16), lookupDelayMax)
+}
+
+// errands are lanes that wait for a goroutine of a pool. They are no more than there are parked lanes.
+type errands struct {
+	kick chan struct{}
+
+	mu    sync.Mutex
+	lanes []*lane // mu guards
+}
+
+func (q *errands) add(l *lane) {
+	q.mu.Lock()
+	q.lanes = append(q.lanes, l)
+	q.mu.Unlock()
+	signal(q.kick)
+}
+
+func (q *errands) take() *lane {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.lanes) == 0 {
+		return nil
+	}
+	l := q.lanes[0]
+	q.lanes[0] = nil
+	if q.lanes = q.lanes[1:]; len(q.lanes) > 0 {
+		signal(q.kick)
+	}
+	return l
+}
+
+// clear forgets them.
+func (q *errands) clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lanes = nil
+}
+
+// work does errands until ctx ends.
+func (q *errands) work(ctx context.Context, do func(context.Context, *lane) error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.kick:
+		}
+		for ctx.Err() == nil {
+			l := q.take()
+			if l == nil {
+				break
+			}
+			if err := do(ctx, l); err != nil {
+				return err
+			}
+			l.shard.returned(l)
+		}
+	}
+}
+
+// lookUp reads an identity.
+func (r *Runner) lookUp(ctx context.Context, l *lane) error {
+	if l.parked == needRefresh {
+		r.opts.Directory.Purge(l.did)
+	}
+	l.ident, l.err = r.opts.Directory.Resolve(ctx, l.did)
+	if l.err == nil && l.ident.DID != l.did {
+		l.err = identity.ErrInvalid
+	}
+	return nil
+}

@@ -1,0 +1,452 @@
+package ingest
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// Limits of one shard.
+const (
+	// queueMax is how many events wait for a shard. Their bytes are bounded by Options.QueueBytes.
+	queueMax = 1024
+	// groupMax and groupBytesMax bound what goes into one batch: at 100 µs of CPU an event, a group takes 7 ms.
+	groupMax      = 64
+	groupBytesMax = 1 << 20
+	// keptBytesMax bounds what an item keeps of a buffered commit's memory.
+	keptBytesMax = 16 << 10
+	// localMax is how many events are taken from the queue before they are handled.
+	localMax = 4 * groupMax
+	// waitsMax is how many batches may wait to be durable.
+	waitsMax = 32
+	// drainsMax bounds the rows to be drained that are remembered, and drainsAtOnce those that
+	// take turns with events.
+	drainsMax    = 4096
+	drainsAtOnce = 16
+
+	// laneEventsMax bounds the events of one DID that wait for an errand, and parkedShare says which part of the
+	// readers' budget all may hold. parkedEventsMax bounds the count where events are small.
+	laneEventsMax   = 256
+	parkedShare     = 2
+	parkedEventsMax = 4096
+	// foldsMax bounds the events of which only a number of 16 bytes is left.
+	foldsMax = 64 << 10
+	// answeredWithin is how fresh an answer must be for the directory to count as answering.
+	answeredWithin = time.Second
+
+	// A lookup that fails is tried again after a second, doubling; a dead directory costs so each DID some seconds.
+	lookupsMax        = 3
+	lookupsMaxAccount = 12
+	lookupDelayBase   = time.Second
+	lookupDelayMax    = time.Minute
+	// refreshesMax bounds the identities that are read again later, of about 100 bytes.
+	refreshesMax    = 1024
+	refreshTriesMax = 12
+	dueEvery        = 200 * time.Millisecond
+
+	// websShare is the part of the lookups that documents of did:web may take beside: their hosts are anybody's.
+	websShare = 4
+	// heavyMax is how many repositories are listed again or wiped at a time.
+	heavyMax = 2
+)
+
+// shard handles the events of the DIDs that fall to it, each DID's in the order in which they were submitted (invariant 1).
+type shard struct {
+	r      *Runner
+	queue  chan *event
+	kick   chan struct{} // there is something in inbox or drains
+	parked atomic.Int64  // lanes
+
+	mu     sync.Mutex
+	inbox  []*lane             // mu guards: their errands are done
+	drains map[string]struct{} // mu guards: rows to be drained
+	missed bool                // mu guards: there were too many of them
+
+	// owned by run, which may be called again:
+	lanes        map[string]*lane // those that are not empty
+	idle         []*lane          // for later DIDs
+	ready        []*lane          // have something to be done and are not parked
+	back         []*lane
+	later        []*lane // parked, and to be sent again
+	refreshes    []refresh
+	strangers    map[string]time.Time // when a PDS was found not to be that of a DID
+	nextDue      time.Time
+	answered     time.Time // when a lookup succeeded last
+	local        int       // events of lanes that are not parked
+	parkedEvents int
+	parkedBytes  int64
+	folded       int // marks of folds
+	draining     int // lanes with drain
+	ending       bool
+	items        [groupMax]item
+	group        []*item // those of items that need the lock
+	unlocks      []func()
+	marks        []marks
+}
+
+func newShard(r *Runner) *shard {
+	return &shard{
+		r: r, queue: make(chan *event, queueMax), kick: make(chan struct{}, 1),
+		drains: map[string]struct{}{}, lanes: map[string]*lane{}, strangers: map[string]time.Time{},
+	}
+}
+
+// run handles events until ended is closed and all are handled, or until ctx ends. It never waits for the network, nor
+// for a batch to be durable.
+func (s *shard) run(ctx context.Context, ended <-chan struct{}, waits chan<- func() error) error {
+	tick := time.NewTicker(dueEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		now := s.r.opts.Now()
+		if !s.ending {
+			s.collect(now)
+			if err := s.takeDrains(); err != nil {
+				return err
+			}
+		}
+		full := s.full(now)
+		for !full && s.local < localMax && s.receive() {
+			full = s.full(now)
+		}
+		if len(s.ready) > 0 {
+			if err := s.handle(ctx, waits); err != nil {
+				return err
+			}
+			continue
+		}
+		if s.ending && (full || len(s.queue) == 0) {
+			return nil
+		}
+		queue := s.queue
+		if full {
+			queue = nil
+		}
+		select {
+		case e := <-queue:
+			s.take(e)
+		case <-s.kick:
+		case <-tick.C:
+		case <-ended:
+			s.ending, ended = true, nil
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// receive takes an event if one waits.
+func (s *shard) receive() bool {
+	select {
+	case e := <-s.queue:
+		s.take(e)
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *shard) take(e *event) {
+	l := s.lane(e.frame.DID)
+	if l.parked != needNothing {
+		s.wait(l, e)
+		return
+	}
+	l.events = append(l.events, e)
+	s.local++
+	s.enqueue(l)
+}
+
+// lane is that of a DID.
+func (s *shard) lane(did string) *lane {
+	l := s.lanes[did]
+	if l != nil {
+		return l
+	}
+	if n := len(s.idle); n > 0 {
+		l = s.idle[n-1]
+		s.idle = s.idle[:n-1]
+	} else {
+		l = &lane{shard: s}
+	}
+	l.did = strings.Clone(did)
+	s.lanes[l.did] = l
+	return l
+}
+
+// enqueue gives a lane its turn.
+func (s *shard) enqueue(l *lane) {
+	if !l.queued && l.parked == needNothing {
+		l.queued = true
+		s.ready = append(s.ready, l)
+	}
+}
+
+// requeue gives it its turn if there is more to do, and forgets it if not.
+func (s *shard) requeue(l *lane) {
+	if !l.empty() {
+		if !s.ending || !l.drain {
+			s.enqueue(l)
+		}
+		return
+	}
+	delete(s.lanes, l.did)
+	if len(s.idle) < localMax {
+		*l = lane{shard: s, events: l.events[:0], fold: fold{marks: l.fold.marks[:0]}}
+		s.idle = append(s.idle, l)
+	}
+}
+
+// finish takes out the first event: it is done.
+func (s *shard) finish(l *lane) {
+	e := l.events[0]
+	l.pop()
+	s.local--
+	l.forget()
+	s.r.release(e)
+}
+
+// forget drops what an errand answered.
+func (l *lane) forget() {
+	if l.got != needNothing {
+		l.ident, l.err, l.got = identity.Identity{}, nil, needNothing
+	}
+}
+
+// abandon gives back the memory of what an ended run did not handle. It is read again.
+func (s *shard) abandon() {
+	for len(s.queue) > 0 {
+		s.r.release(<-s.queue)
+	}
+	for _, l := range s.lanes {
+		for _, e := range l.events {
+			s.r.release(e)
+		}
+	}
+	clear(s.lanes)
+	s.mu.Lock()
+	s.inbox = nil
+	s.mu.Unlock()
+	s.idle, s.ready, s.later, s.marks = nil, nil, nil, nil
+	s.local, s.parkedEvents, s.parkedBytes, s.folded, s.draining = 0, 0, 0, 0, 0
+	s.ending = false
+	s.parked.Store(0)
+}
+
+// returned is called by errands.
+func (s *shard) returned(l *lane) {
+	s.mu.Lock()
+	s.inbox = append(s.inbox, l)
+	s.mu.Unlock()
+	signal(s.kick)
+}
+
+// drainSoon notes a row that is draining.
+func (s *shard) drainSoon(did string) {
+	s.mu.Lock()
+	if _, known := s.drains[did]; !known && len(s.drains) >= drainsMax {
+		s.missed = true
+	} else {
+		s.drains[did] = struct{}{}
+	}
+	s.mu.Unlock()
+	signal(s.kick)
+}
+
+// takeDrains lets some rows be drained, in turns with events.
+func (s *shard) takeDrains() error {
+	s.mu.Lock()
+	for did := range s.drains {
+		if s.draining >= drainsAtOnce {
+			break
+		}
+		delete(s.drains, did)
+		s.startDrain(s.lane(did))
+	}
+	again := s.missed && len(s.drains) == 0
+	if again {
+		s.missed = false
+	}
+	s.mu.Unlock()
+	if again {
+		return s.r.findDraining(s)
+	}
+	return nil
+}
+
+// handle makes one group of what is ready, one thing for each DID, and writes it.
+func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
+	now := s.r.opts.Now()
+	s.group = s.group[:0]
+	n, bytes := 0, int64(0)
+	for n < len(s.ready) && n < groupMax && bytes < groupBytesMax {
+		it := &s.items[n]
+		it.begin(s, s.ready[n], now)
+		n++
+		if it.e != nil {
+			bytes += it.e.cost
+		}
+		done, err := it.prepare()
+		if err != nil {
+			return err
+		}
+		if it.job == jobDrain {
+			bytes += int64(len(it.drain.message))
+		}
+		if !done {
+			s.group = append(s.group, it)
+		}
+	}
+	wait, err := s.write(s.items[:n])
+	if err != nil {
+		return err
+	}
+	rest := copy(s.ready, s.ready[n:])
+	clear(s.ready[rest:])
+	s.ready = s.ready[:rest]
+	for i := range s.items[:n] {
+		s.after(&s.items[i])
+	}
+	if wait == nil {
+		return nil
+	}
+	select {
+	case waits <- wait:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// after does what follows from an item for its lane.
+func (s *shard) after(it *item) {
+	l := it.lane
+	l.queued = false
+	if it.outcome < outcomes && it.job != jobNothing {
+		s.r.tally.events[it.job][it.outcome].Inc()
+	}
+	switch {
+	case it.outcome == outcomePark:
+		s.park(l, it.need)
+		if !s.ending {
+			s.send(l)
+		}
+		it.end()
+		return
+	case it.outcome == outcomeAgain, it.job == jobNothing:
+	case it.job == jobFold:
+		s.folded -= len(l.fold.marks)
+		clear(l.fold.marks)
+		l.fold = fold{marks: l.fold.marks[:0]}
+	case it.e != nil:
+		s.finish(l)
+	default:
+		l.forget()
+	}
+	it.end()
+	s.requeue(l)
+}
+
+// marks are the events of one source that a group has done.
+type marks struct {
+	src  *source
+	seqs []int64
+}
+
+// mark notes an event of the group as done.
+func (s *shard) mark(m mark) {
+	for i := range s.marks {
+		if s.marks[i].src == m.src {
+			s.marks[i].seqs = append(s.marks[i].seqs, m.seq)
+			return
+		}
+	}
+	if n := len(s.marks); n < cap(s.marks) {
+		s.marks = s.marks[:n+1]
+		s.marks[n].src, s.marks[n].seqs = m.src, append(s.marks[n].seqs[:0], m.seq)
+		return
+	}
+	s.marks = append(s.marks, marks{m.src, []int64{m.seq}})
+}
+
+// write decides about the group under its locks, and commits what follows in one batch. It gives the wait for
+// that batch, nil if there was nothing to write.
+func (s *shard) write(items []item) (wait func() error, err error) {
+	w := writing{r: s.r}
+	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.lane.did, b.lane.did) })
+	for _, it := range s.group {
+		s.unlocks = append(s.unlocks, s.r.store.Lock(it.lane.did))
+	}
+	defer s.unlock()
+	for _, it := range s.group {
+		if err := it.decide(&w); err != nil {
+			w.discard()
+			return nil, err
+		}
+	}
+	s.marks = s.marks[:0]
+	for i := range items {
+		it := &items[i]
+		switch {
+		case it.outcome >= outcomes || it.job == jobNothing:
+		case it.job == jobFold:
+			for _, m := range it.lane.fold.marks {
+				s.mark(m)
+			}
+		case it.e != nil:
+			s.mark(mark{it.e.src, it.e.seq})
+		}
+	}
+	return w.commit(s.marks)
+}
+
+func (s *shard) unlock() {
+	for _, f := range s.unlocks {
+		f()
+	}
+	clear(s.unlocks)
+	s.unlocks = s.unlocks[:0]
+}
+
+// writing is a batch that begins with the first thing to be written.
+type writing struct {
+	r    *Runner
+	b    *store.Batch
+	wake bool // rows were enqueued for a fetch
+}
+
+func (w *writing) batch() *store.Batch {
+	if w.b == nil {
+		w.b = w.r.store.NewBatch()
+	}
+	return w.b
+}
+
+func (w *writing) discard() {
+	if w.b != nil {
+		w.b.Discard()
+	}
+}
+
+// commit writes the batch, with the cursors. Events count as done while it gets its place in the log: a crash that loses
+// them loses with them every cursor that lies behind them. Those of a group that writes nothing are done at once: what made
+// them needless was applied before, and so is durable before any cursor that a later batch writes.
+func (w *writing) commit(done []marks) (wait func() error, err error) {
+	if w.b == nil {
+		for _, m := range done {
+			m.src.tracker.finish(m.seqs...)
+		}
+		return nil, nil
+	}
+	for _, m := range done {
+		w.b.SetCursor(m.src.key(), func() int64 { return m.src.tracker.finish(m.seqs...) })
+	}
+	if wait, err = w.b.Commit(); err == nil && w.wake {
+		w.r.opts.Wake()
+	}
+	return wait, err
+}
