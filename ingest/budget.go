@@ -1,16 +1,89 @@
 package ingest
 
 import (
+	"sync"
 	"time"
 
 	"cistern/store"
+
+	"golang.org/x/time/rate"
 )
 
 // budget bounds how often others can make us fetch repositories again: for each DID by what its row
 // remembers, for each host by a bucket in memory.
-type budget struct{}
+type budget struct {
+	base time.Duration
+
+	// mu guards:
+	mu     sync.Mutex
+	hosts  map[string]*rate.Limiter
+	others *rate.Limiter // of hosts that found no room
+}
+
+// newBudget makes a budget whose first delay is base (Options.RefetchBase).
+func newBudget(base time.Duration) *budget {
+	return &budget{base: base, hosts: map[string]*rate.Limiter{}, others: newBucket()}
+}
+
+func newBucket() *rate.Limiter { return rate.NewLimiter(1.0/refetchSeconds, refetchBurst) }
 
 // spend notes a break of row (Breaks, Broken) and says when its repository may be fetched: now (zero
 // time) or later. The first in an hour is free; then the delay doubles from RefetchBase to an hour. Hosts: a
 // burst of 100, and one a second.
-func (b *budget) spend(row *store.Repo, host string, now time.Time) (due time.Time) { panic("not written yet") }
+func (b *budget) spend(row *store.Repo, host string, now time.Time) (due time.Time) {
+	// The hour of good order begins when the fetch was allowed: or else who waited for it would be trusted again at once.
+	if now.Unix() > row.Broken+int64((b.delay(row.Breaks)+refetchWindow)/time.Second) {
+		row.Breaks = 0
+	}
+	row.Breaks++
+	row.Broken = now.Unix()
+	d := max(b.delay(row.Breaks), b.hostDelay(host, now))
+	if d == 0 {
+		return time.Time{}
+	}
+	return now.Add(d)
+}
+
+// delay is how long a repository waits after so many breaks.
+func (b *budget) delay(breaks uint32) time.Duration {
+	if breaks < 2 {
+		return 0
+	}
+	d := b.base
+	for i := uint32(2); i < breaks && d < refetchDelayMax; i++ {
+		d *= 2
+	}
+	return min(d, refetchDelayMax)
+}
+
+func (b *budget) hostDelay(host string, now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	reservation := b.bucket(host, now).ReserveN(now, 1)
+	d := reservation.DelayFrom(now)
+	if d > refetchDelayMax {
+		reservation.CancelAt(now) // the queue of a host does not grow beyond an hour
+		d = refetchDelayMax
+	}
+	return d
+}
+
+// bucket is that of a host. One that is full again is as good as none, so it makes room.
+func (b *budget) bucket(host string, now time.Time) *rate.Limiter {
+	if l := b.hosts[host]; l != nil {
+		return l
+	}
+	if len(b.hosts) >= refetchHostsMax {
+		for h, l := range b.hosts {
+			if l.TokensAt(now) >= refetchBurst {
+				delete(b.hosts, h)
+			}
+		}
+	}
+	if len(b.hosts) >= refetchHostsMax {
+		return b.others
+	}
+	l := newBucket()
+	b.hosts[host] = l
+	return l
+}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -69,6 +70,84 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
 	Registerer prometheus.Registerer
+}
+
+func (o Options) withDefaults() Options {
+	o.UserAgent = defaultTo(o.UserAgent, "cistern")
+	o.Shards = defaultTo(o.Shards, 8)
+	o.QueueBytes = defaultTo(o.QueueBytes, 64<<20)
+	o.Lookups = defaultTo(o.Lookups, 32)
+	o.SilentAfter = defaultTo(o.SilentAfter, time.Minute)
+	o.ReadTimeout = defaultTo(o.ReadTimeout, 45*time.Second)
+	o.RetryBase = defaultTo(o.RetryBase, time.Second)
+	o.RetryMax = defaultTo(o.RetryMax, time.Minute)
+	o.RefetchBase = defaultTo(o.RefetchBase, time.Minute)
+	if o.Filter == nil {
+		o.Filter = new(filter.Filter)
+	}
+	if o.Wake == nil {
+		o.Wake = func() {}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	var errs []error
+	if o.Store == nil {
+		errs = append(errs, errors.New("no store"))
+	}
+	if o.Directory == nil {
+		errs = append(errs, errors.New("no directory"))
+	}
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"shards", int64(o.Shards)}, {"queue bytes", o.QueueBytes}, {"lookups", int64(o.Lookups)},
+		{"silence", int64(o.SilentAfter)}, {"read timeout", int64(o.ReadTimeout)}, {"retry base", int64(o.RetryBase)},
+		{"retry maximum", int64(o.RetryMax)}, {"refetch base", int64(o.RefetchBase)},
+	} {
+		if f.n < 1 {
+			errs = append(errs, fmt.Errorf("%s %d is not positive", f.name, f.n))
+		}
+	}
+	if o.RetryMax < o.RetryBase {
+		errs = append(errs, fmt.Errorf("retry maximum %s is below the base %s", o.RetryMax, o.RetryBase))
+	}
+	if len(o.Sources) > sourcesMax {
+		errs = append(errs, fmt.Errorf("%d sources are more than %d", len(o.Sources), sourcesMax))
+	}
+	pds := map[string]bool{}
+	for _, src := range o.Sources {
+		parsed, err := ParseSource(src.URL, src.PDS)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if was, twice := pds[parsed.URL]; twice && was != parsed.PDS {
+			errs = append(errs, fmt.Errorf("source %s cannot be both a relay and a PDS", parsed.URL))
+		}
+		pds[parsed.URL] = parsed.PDS
+	}
+	return errors.Join(errs...)
+}
+
+// defaultTo is v, or def where v was left zero.
+func defaultTo[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
 }
 
 var errNotWritten = errors.New("not written yet")

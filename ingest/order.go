@@ -8,19 +8,140 @@ import "sync"
 // An event is done either because it was skipped, or because it is in a batch. For the second, finish is called by the
 // closure given to store.Batch.SetCursor, which runs while the batch gets its place in the log: another batch
 // that counts the event as done comes behind this one, so a crash that loses the event loses that cursor too.
+//
+// It numbers events itself, and never gives a number twice: a host that counts anew (reset) cannot have events of
+// before mistaken for those of now. Its memory is that of the events in flight: one that takes long
+// holds the mark, and nothing else.
 type tracker struct {
-	mu sync.Mutex
+	mu      sync.Mutex
+	ring    []inflight // len is a power of two, or zero
+	head, n int        // of the ring; entries in the order of their numbers
+	done    int        // of the n
+	numbers int64      // given so far
+	newest  int64      // seq read last, -1 for none
 }
 
-// begin notes an event that was read. Seqs rise; one that does not is refused.
-func (t *tracker) begin(seq int64) bool { panic("not written yet") }
+// inflight is an event that was begun. It stays until it is done and all before it are, or until half of the ring is done.
+type inflight struct {
+	number int64
+	before int64 // seq of the event read before it
+	done   bool
+}
 
-// finish marks events as done and gives the mark, -1 before the first.
-func (t *tracker) finish(seqs ...int64) (mark int64) { panic("not written yet") }
+func newTracker(cursor int64) *tracker { return &tracker{newest: cursor} }
 
-// mark is the seq up to which all events are done, -1 before the first.
-func (t *tracker) mark() int64 { panic("not written yet") }
+// begin notes an event that was read and gives its number, from 1. Seqs rise; one that does not is refused.
+func (t *tracker) begin(seq int64) (number int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if seq <= t.newest {
+		return 0, false
+	}
+	before := t.newest
+	if before < 0 {
+		before = seq - 1 // all before the first event that a source gives is none of ours
+	}
+	if t.n == len(t.ring) {
+		t.makeRoom()
+	}
+	t.numbers++
+	*t.at(t.n) = inflight{number: t.numbers, before: before}
+	t.n++
+	t.newest = seq
+	return t.numbers, true
+}
 
-// reset forgets everything: the source starts anew elsewhere. Events of before are done with begin's old epoch
-// and must not be finished any more; the caller waits for them first.
-func (t *tracker) reset() { panic("not written yet") }
+// finish marks events as done, by their numbers, and gives the mark, -1 if there is none.
+func (t *tracker) finish(numbers ...int64) (mark int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, number := range numbers {
+		if e := t.find(number); e != nil && !e.done {
+			e.done = true
+			t.done++
+		}
+	}
+	for t.n > 0 && t.at(0).done {
+		t.head = (t.head + 1) & (len(t.ring) - 1)
+		t.n--
+		t.done--
+	}
+	return t.markLocked()
+}
+
+// mark is the seq up to which all events are done, -1 if there is none.
+func (t *tracker) mark() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.markLocked()
+}
+
+func (t *tracker) markLocked() int64 {
+	if t.n > 0 {
+		return t.at(0).before
+	}
+	return t.newest
+}
+
+// last is the newest seq that was begun, or the cursor, -1 if there is none. As long as the process lives, reading goes
+// on behind it: what is in flight need not be read again.
+func (t *tracker) last() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.newest
+}
+
+// waiting is the number of events begun and not done.
+func (t *tracker) waiting() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n - t.done
+}
+
+// reset begins anew behind cursor, -1 for none. Events in flight are forgotten: finishing them does nothing.
+func (t *tracker) reset(cursor int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.head, t.n, t.done, t.newest = 0, 0, 0, cursor
+}
+
+func (t *tracker) at(i int) *inflight { return &t.ring[(t.head+i)&(len(t.ring)-1)] }
+
+// find is the entry of a number, nil if there is none any more. Entries are in order, and without gaps mostly.
+func (t *tracker) find(number int64) *inflight {
+	if t.n == 0 || number < t.at(0).number {
+		return nil
+	}
+	// The entry is no further from the first than their numbers are, and no further from the last.
+	low := max(0, t.n-1-int(t.numbers-number))
+	high := int(min(int64(t.n-1), number-t.at(0).number))
+	for low <= high {
+		i := (low + high) / 2
+		switch e := t.at(i); {
+		case e.number == number:
+			return e
+		case e.number < number:
+			low = i + 1
+		default:
+			high = i - 1
+		}
+	}
+	return nil
+}
+
+// makeRoom leaves out what is done, and has room for as many events again as are left: the events that fill it pay for it.
+func (t *tracker) makeRoom() {
+	size := 64
+	for size < 2*(t.n-t.done) {
+		size *= 2
+	}
+	ring := make([]inflight, size)
+	kept := 0
+	for i := range t.n {
+		if e := t.at(i); !e.done {
+			ring[kept] = *e
+			kept++
+		}
+	}
+	t.ring, t.head, t.n, t.done = ring, 0, kept, 0
+}

@@ -1,12 +1,27 @@
 package ingest
 
-import "time"
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
 
 // SourceStatus is what is known of a source.
 type SourceStatus struct {
 	URL       string // normalised
 	PDS       bool
-	Persisted bool // added while running, not named by the Options
+	Persisted bool // added while running, so that it is followed after a restart whatever the Options name
 
 	Running  bool // connected
 	Failures int  // in a row
@@ -14,13 +29,13 @@ type SourceStatus struct {
 	// LastFailure and its time, kind (dial, http, closed, timeout, silent, error, read) and text; zero if there was none.
 	LastFailure LastFailure
 
-	Cursor    int64     // durable low watermark; 0 for none yet
-	Seq       int64     // newest seq read
-	Events    int64     // frames read since the process began
-	Bytes     int64     // of them
-	Bad       int64     // frames that were no frames, passed over
-	Refused   int64     // events that a PDS sent about accounts that are not its own
-	LastEvent time.Time // when the newest frame was read
+	Cursor    int64         // durable low watermark; 0 for none yet
+	Seq       int64         // newest seq read
+	Events    int64         // frames read since the process began
+	Bytes     int64         // of them
+	Bad       int64         // frames that were no frames, passed over
+	Refused   int64         // events that a PDS sent about accounts that are not its own
+	LastEvent time.Time     // when the newest frame was read
 	Lag       time.Duration // now less the time that the newest event states; 0 if unknown
 }
 
@@ -29,4 +44,324 @@ type LastFailure struct {
 	At     time.Time
 	Kind   string
 	Detail string
+}
+
+// sources are all sources that are followed, and what they share.
+type sources struct {
+	metrics *metrics
+	opts    Options
+	store   *store.Store
+	submit  func(context.Context, *event) error // to the shards
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+
+	pool   pool
+	queue  *semaphore.Weighted // of Options.QueueBytes
+	queued atomic.Int64        // what is taken of it
+	spoke  atomic.Int64        // unix nanoseconds of the newest message of any source
+
+	kick chan struct{} // wakes run, which starts what is new
+
+	rows sync.Mutex // held while the row of a source is changed and the set after it; may be held over I/O
+
+	// mu guards:
+	mu     sync.Mutex
+	byURL  map[string]*source
+	paused bool
+}
+
+// newSources makes the set of what the Options and the store name. Nothing is connected before run.
+func newSources(opts Options, m *metrics, submit func(context.Context, *event) error) (*sources, error) {
+	s := &sources{
+		opts:    opts,
+		store:   opts.Store,
+		metrics: m,
+		submit:  submit,
+		dial:    identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate}),
+		queue:   semaphore.NewWeighted(opts.QueueBytes),
+		kick:    make(chan struct{}, 1),
+		byURL:   map[string]*source{},
+	}
+	for _, named := range opts.Sources {
+		src, err := ParseSource(named.URL, named.PDS)
+		if err != nil {
+			return nil, err
+		}
+		s.byURL[src.URL] = newSource(s, src)
+	}
+	rows, err := opts.Store.Sources()
+	if err != nil {
+		return nil, fmt.Errorf("read sources: %w", err)
+	}
+	for _, row := range rows { // the row is newer than the Options: somebody asked for it while they held
+		src := newSource(s, row)
+		src.persisted.Store(true)
+		s.byURL[row.URL] = src
+	}
+	return s, nil
+}
+
+// runSources reads all sources until ctx ends, and returns when all have ended. An error is the store's.
+func (r *Runner) runSources(ctx context.Context) error { return r.sources.run(ctx) }
+
+func (s *sources) run(ctx context.Context) error {
+	// What an earlier run read and did not handle is read again.
+	for _, src := range s.all() {
+		if err := src.rewind(); err != nil {
+			return err
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.saveEvery(ctx) })
+	g.Go(func() error {
+		for {
+			for _, src := range s.all() {
+				if src.start() {
+					g.Go(func() error { return src.run(ctx) })
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.kick:
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// saveEvery writes the cursors that moved over skipped events only.
+func (s *sources) saveEvery(ctx context.Context) error {
+	t := time.NewTicker(cursorEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := s.save(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// saveCursors writes the cursors of all sources as far as their events are handled. What ends a run may call it once nothing is
+// handled any more: less is read again then.
+func (r *Runner) saveCursors() error { return r.sources.save() }
+
+func (s *sources) save() error {
+	b, moved := s.store.NewBatch(), false
+	for _, src := range s.all() {
+		behind, err := src.behind()
+		if err != nil {
+			b.Discard()
+			return err
+		}
+		if behind {
+			b.SetCursor(src.url, src.tracker.mark)
+			moved = true
+		}
+	}
+	if !moved {
+		b.Discard()
+		return nil
+	}
+	return b.CommitSync()
+}
+
+// SetPaused closes all connections, or opens them again. What was read is handled.
+func (r *Runner) SetPaused(paused bool) {
+	s := r.sources
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = paused
+	for _, src := range s.byURL {
+		src.setPaused(paused)
+	}
+}
+
+// Paused is what SetPaused said last.
+func (r *Runner) Paused() bool {
+	s := r.sources
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.paused
+}
+
+// AddSource follows one more source from now on, and after a restart. Replaces the one with the same URL.
+func (r *Runner) AddSource(src store.Source) error {
+	src, err := ParseSource(src.URL, src.PDS)
+	if err != nil {
+		return err
+	}
+	s := r.sources
+	s.rows.Lock()
+	defer s.rows.Unlock()
+	if s.get(src.URL) == nil && s.count(nil) >= sourcesMax {
+		return fmt.Errorf("add source %s: there are %d already", src.URL, sourcesMax)
+	}
+	b := s.store.NewBatch()
+	b.PutSource(src)
+	if err := b.CommitSync(); err != nil {
+		return err
+	}
+	return s.follow(src)
+}
+
+// follow puts a source into the set, or changes the one that is there.
+func (s *sources) follow(row store.Source) error {
+	fresh := newSource(s, row)
+	if err := fresh.rewind(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src := s.byURL[row.URL]
+	if src == nil {
+		src = fresh
+		s.byURL[row.URL] = src
+	}
+	src.persisted.Store(true)
+	src.pds.Store(row.PDS)
+	src.setPaused(s.paused)
+	src.setRemoved(false) // with mu held: it may be about to leave the set
+	signal(s.kick)
+	return nil
+}
+
+// RemoveSource stops following a source, given in any form that ParseSource reads: store.ErrNotFound if there is none. One that the
+// Options name is back after a restart.
+func (r *Runner) RemoveSource(url string) error {
+	row, err := ParseSource(url, false)
+	if err != nil {
+		return err
+	}
+	s := r.sources
+	s.rows.Lock()
+	defer s.rows.Unlock()
+	src := s.get(row.URL)
+	if src == nil {
+		return fmt.Errorf("source %s: %w", row.URL, store.ErrNotFound)
+	}
+	if src.persisted.Load() {
+		b := s.store.NewBatch()
+		b.DropSource(row.URL)
+		if err := b.CommitSync(); err != nil {
+			return err
+		}
+	}
+	src.persisted.Store(false)
+	src.setRemoved(true)
+	return nil
+}
+
+// ForgetCursor forgets how far a source was read and connects it anew at its tip: store.ErrNotFound if it has no cursor.
+func (r *Runner) ForgetCursor(url string) error {
+	row, err := ParseSource(url, false)
+	if err != nil {
+		return err
+	}
+	s := r.sources
+	s.rows.Lock()
+	defer s.rows.Unlock()
+	_, ok, err := s.store.Cursor(row.URL)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	src := s.byURL[row.URL] // one that is being removed too: its events may still write their cursor
+	s.mu.Unlock()
+	switch {
+	case src != nil && (ok || src.tracker.last() >= 0):
+		release := src.hold()
+		defer release()
+		src.restart(-1)
+	case !ok:
+		return fmt.Errorf("cursor of %s: %w", row.URL, store.ErrNotFound)
+	}
+	b := s.store.NewBatch()
+	b.DropCursor(row.URL)
+	return b.CommitSync()
+}
+
+// Sources tells of every source, in order of URL.
+func (r *Runner) Sources() []SourceStatus {
+	var all []SourceStatus
+	for _, src := range r.sources.all() {
+		if !src.isRemoved() {
+			all = append(all, src.status())
+		}
+	}
+	slices.SortFunc(all, func(a, b SourceStatus) int { return strings.Compare(a.URL, b.URL) })
+	return all
+}
+
+// all are the sources of the set, those being removed too.
+func (s *sources) all() []*source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*source, 0, len(s.byURL))
+	for _, src := range s.byURL {
+		all = append(all, src)
+	}
+	return all
+}
+
+// get is a source that is not being removed, nil if there is none.
+func (s *sources) get(url string) *source {
+	s.mu.Lock()
+	src := s.byURL[url]
+	s.mu.Unlock()
+	if src == nil || src.isRemoved() {
+		return nil
+	}
+	return src
+}
+
+// drop takes a source out of the set if it is still to be removed.
+func (s *sources) drop(src *source) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !src.isRemoved() {
+		return false
+	}
+	delete(s.byURL, src.url)
+	return true
+}
+
+// count is the number of sources for which is holds (nil: all), less those being removed.
+func (s *sources) count(is func(*source) bool) int {
+	n := 0
+	for _, src := range s.all() {
+		if !src.isRemoved() && (is == nil || is(src)) {
+			n++
+		}
+	}
+	return n
+}
+
+// reconcile has the source's listing compared with what we hold: events of it were missed. With cursor forgotten, the source is
+// read from its tip, in the same batch.
+func (s *sources) reconcile(src *source, forget bool) error {
+	b := s.store.NewBatch()
+	b.SetCrawlCursor(listingOf(src.url), "")
+	s.metrics.reconciles.Inc()
+	if forget {
+		s.metrics.restarts.Inc()
+		src.restart(-1)
+		b.DropCursor(src.url)
+	}
+	if err := b.CommitSync(); err != nil {
+		return &ending{kind: "store", err: err, ours: true}
+	}
+	s.opts.Wake()
+	return nil
+}
+
+// signal leaves a message for a loop that has none waiting.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

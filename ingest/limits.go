@@ -1,0 +1,62 @@
+package ingest
+
+import "time"
+
+// Limits on what comes from sockets.
+const (
+	// What is larger than frame.BytesMax is read and thrown away up to here; beyond that the connection is given up.
+	discardBytesMax = 64 << 20
+
+	// Buffers are of 4 KiB, which holds most commits, to 8 MiB, in steps of two. A message is charged for all of its
+	// buffer: 64 MiB are 16,384 events at most.
+	bufferBytesMin = 4 << 10
+	bufferClasses  = 12
+
+	// handshakeBytesMax bounds what a host sends until the answer to our request is read, certificates included.
+	handshakeBytesMax = 256 << 10
+	handshakeTimeout  = 20 * time.Second
+	writeTimeout      = 5 * time.Second
+	// messageTimeouts read timeouts is how long one message may take, however steadily it trickles in.
+	messageTimeouts = 4
+
+	// readBufferBytes takes some ten commits with one system call. A PDS has fewer of them, and there may
+	// be thousands of PDSes.
+	readBufferBytes    = 64 << 10
+	readBufferBytesPDS = 4 << 10
+	writeBufferBytes   = 512 // pings and pongs
+
+	// sourcesMax bounds the sources that are followed, at two goroutines and some 30 KiB each.
+	sourcesMax = 8192
+	// urlBytesMax bounds the name of a source.
+	urlBytesMax = 512
+
+	// A connection is healthy, and failures before it are forgotten, after so much time or so many events.
+	healthyAfter  = time.Minute
+	healthyEvents = 1000
+	// retryAfterRatio times Options.RetryMax is the longest that a host may ask us to stay away.
+	retryAfterRatio = 5
+	// patienceMax bounds the time after which a source that is always silent is connected anew.
+	patienceMax = time.Hour
+
+	// straysMax events in a row below the cursor, rising among themselves, are a new count of the host.
+	straysMax = 100
+	// stuckMax connections in a row that end at a message which we refuse to read to its end: start at the tip.
+	stuckMax = 3
+
+	// cursorEvery is how often cursors are written that moved without a batch.
+	cursorEvery = time.Second
+	// removeEvery is how often we look whether the events of a removed source are handled.
+	removeEvery = 50 * time.Millisecond
+)
+
+// Limits on what we fetch because others made us.
+const (
+	refetchDelayMax = time.Hour
+	// refetchWindow is how long a repository must keep in order to be trusted as before.
+	refetchWindow = time.Hour
+	// Of one host's repositories so many are fetched again at once, and then one a second.
+	refetchBurst   = 100
+	refetchSeconds = 1
+	// refetchHostsMax bounds the hosts remembered, at about 200 bytes each; the others share one bucket.
+	refetchHostsMax = 4096
+)

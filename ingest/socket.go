@@ -1,0 +1,423 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"cistern/ingest/frame"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/sync/errgroup"
+)
+
+// socket is one connection to a source.
+type socket struct {
+	src   *source
+	conn  *websocket.Conn
+	since time.Time
+
+	// owned by who reads:
+	asked      bool      // with a cursor
+	renewed    time.Time // when the deadline was set
+	begun      time.Time // when the message being read began, zero between messages
+	read       int       // messages
+	outdated   bool
+	complained bool // about a bad message
+
+	// for who watches:
+	reading atomic.Bool  // and not busy with a message
+	heard   atomic.Int64 // unix nanoseconds of the newest message, or of the end of the work on it
+}
+
+// cappedConn bounds what is read before the handshake is over.
+type cappedConn struct {
+	net.Conn
+	left int64
+}
+
+func (c *cappedConn) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, fmt.Errorf("answer of more than %d bytes", handshakeBytesMax)
+	}
+	n, err := c.Conn.Read(b)
+	c.left -= int64(n)
+	return n, err
+}
+
+// follow connects and reads until attempt ends (nil) or something fails. Events go on with ctx, that of the run: what was read
+// is handled, whoever wants no more of it.
+func (s *source) follow(attempt, ctx context.Context) *ending {
+	cursor := s.tracker.last()
+	c, end := s.connect(attempt, cursor)
+	if end != nil {
+		if attempt.Err() != nil {
+			return nil
+		}
+		return end
+	}
+	s.connectedNow(cursor)
+	s.strays = 0
+	var g errgroup.Group
+	watching, stop := context.WithCancel(attempt)
+	patience := s.patience
+	g.Go(func() error { return c.watch(watching, patience) })
+	err := c.readAll(ctx)
+	stop()
+	watched := g.Wait()
+	if c.read >= healthyEvents || time.Since(c.since) >= healthyAfter {
+		s.healthy()
+	}
+	if c.read >= healthyEvents {
+		s.patience = s.set.opts.SilentAfter
+	}
+	if end, ok := errors.AsType[*ending](err); ok && end.ours {
+		return end
+	}
+	if attempt.Err() != nil {
+		return nil
+	}
+	if end, ok := errors.AsType[*ending](watched); ok {
+		if c.read < healthyEvents {
+			s.patience = min(2*s.patience, max(patienceMax, s.patience))
+		}
+		return end
+	}
+	return why(err)
+}
+
+// why says how a connection ended.
+func why(err error) *ending {
+	if end, ok := errors.AsType[*ending](err); ok {
+		return end
+	}
+	var closed *websocket.CloseError
+	var network net.Error
+	switch {
+	case errors.As(err, &closed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return &ending{kind: failClosed, err: err}
+	case errors.As(err, &network) && network.Timeout():
+		return &ending{kind: failTimeout, err: err}
+	case errors.As(err, &network):
+		return &ending{kind: failClosed, err: err}
+	}
+	return &ending{kind: failRead, err: err}
+}
+
+// connect makes a connection that goes on behind cursor.
+func (s *source) connect(ctx context.Context, cursor int64) (*socket, *ending) {
+	var raw *cappedConn
+	dialer := websocket.Dialer{
+		NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := s.set.dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			raw = &cappedConn{Conn: conn, left: handshakeBytesMax}
+			return raw, nil
+		},
+		HandshakeTimeout: handshakeTimeout,
+		ReadBufferSize:   readBufferBytes,
+		WriteBufferSize:  writeBufferBytes,
+	}
+	if s.pds.Load() {
+		dialer.ReadBufferSize = readBufferBytesPDS
+	}
+	conn, resp, err := dialer.DialContext(ctx, subscribeURL(s.url, cursor), http.Header{"User-Agent": {s.set.opts.UserAgent}})
+	if err != nil {
+		if resp == nil {
+			return nil, &ending{kind: failDial, err: err}
+		}
+		return nil, &ending{kind: failHTTP, err: fmt.Errorf("answer %.100q", resp.Status), wait: retryAfter(resp, s.set.opts.Now())}
+	}
+	if ext := resp.Header.Get("Sec-Websocket-Extensions"); ext != "" {
+		conn.Close()
+		return nil, &ending{kind: failHTTP, err: fmt.Errorf("answer with extension %.100q that was not offered", ext)}
+	}
+	raw.left = math.MaxInt64
+	now := time.Now()
+	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0}
+	c.heard.Store(now.UnixNano())
+	c.reading.Store(true)
+	conn.SetPongHandler(func(string) error { c.renew(time.Now()); return nil })
+	conn.SetPingHandler(func(data string) error {
+		c.renew(time.Now())
+		return conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeTimeout))
+	})
+	return c, nil
+}
+
+// retryAfter is for how long a host that is too busy asks us to stay away.
+func retryAfter(resp *http.Response, now time.Time) time.Duration {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return 0
+	}
+	text := resp.Header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
+
+// renew gives the host Options.ReadTimeout from now, but not for one message without end.
+func (c *socket) renew(now time.Time) {
+	timeout := c.src.set.opts.ReadTimeout
+	if now.Sub(c.renewed) < timeout/16 || !c.begun.IsZero() && now.Sub(c.begun) > messageTimeouts*timeout {
+		return
+	}
+	c.renewed = now
+	_ = c.conn.SetReadDeadline(now.Add(timeout)) // the next read fails too
+}
+
+// watch pings, so that a dead host is told from one that has nothing to say; it ends the connection of one that has nothing to
+// say while others have, and closes it when ctx ends.
+func (c *socket) watch(ctx context.Context, patience time.Duration) error {
+	defer c.conn.Close()
+	o := &c.src.set.opts
+	t := time.NewTicker(max(time.Millisecond, min(o.ReadTimeout/3, patience/4)))
+	defer t.Stop()
+	healthy := false
+	for {
+		select {
+		case <-ctx.Done():
+			bye := websocket.FormatCloseMessage(websocket.CloseGoingAway, "")
+			_ = c.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second)) // a courtesy
+			return nil
+		case now := <-t.C:
+			if err := c.conn.WriteControl(websocket.PingMessage, nil, now.Add(writeTimeout)); err != nil {
+				return nil // who reads finds out why
+			}
+			heard, spoke := c.heard.Load(), c.src.set.spoke.Load()
+			quiet := now.Sub(time.Unix(0, heard))
+			if c.reading.Load() && quiet > patience && spoke > heard && now.Sub(time.Unix(0, spoke)) < patience {
+				return &ending{kind: failSilent, err: fmt.Errorf("nothing for %s while others speak", quiet.Round(time.Millisecond))}
+			}
+			if !healthy && now.Sub(c.since) >= healthyAfter {
+				healthy = true
+				c.src.healthy()
+			}
+		}
+	}
+}
+
+// readAll reads messages until the connection ends, or ctx.
+func (c *socket) readAll(ctx context.Context) error {
+	for {
+		e, err := c.next()
+		if err != nil {
+			return err
+		}
+		c.note()
+		if e == nil {
+			continue
+		}
+		if err := c.handle(ctx, e); err != nil {
+			return err
+		}
+		c.heard.Store(time.Now().UnixNano())
+	}
+}
+
+// note counts a message.
+func (c *socket) note() {
+	now := time.Now().UnixNano()
+	c.heard.Store(now)
+	c.src.set.spoke.Store(now)
+	c.src.lastRead.Store(c.src.set.opts.Now().UnixNano())
+	c.src.messages.Add(1)
+	if c.read++; c.read == healthyEvents {
+		c.src.healthy()
+	}
+}
+
+// weigh counts the bytes of a message.
+func (c *socket) weigh(n int) {
+	c.src.bytes.Add(int64(n))
+	c.src.set.metrics.bytes.Add(float64(n))
+}
+
+// next reads one message. It is nil if it was passed over.
+func (c *socket) next() (*event, error) {
+	c.begun = time.Time{}
+	c.renew(time.Now())
+	c.reading.Store(true)
+	defer c.reading.Store(false)
+	typ, r, err := c.conn.NextReader()
+	if err != nil {
+		return nil, err
+	}
+	c.begun = time.Now()
+	p := &c.src.set.pool
+	b, n := p.buffer(0), 0
+	for {
+		if n == len(b.b) {
+			b = p.grow(b)
+		}
+		m, err := r.Read(b.b[n:])
+		n += m
+		switch {
+		case n > frame.BytesMax:
+			err := c.tooLong(b, n, r)
+			p.putBuffer(b)
+			return nil, err
+		case err == io.EOF:
+			c.weigh(n)
+			if typ != websocket.BinaryMessage {
+				p.putBuffer(b)
+				return nil, c.bad(0, errors.New("message of text"))
+			}
+			e := p.event()
+			e.src, e.buffer, e.message = c.src, b, b.b[:n]
+			return e, nil
+		case err != nil:
+			p.putBuffer(b)
+			return nil, err
+		}
+		if m > 0 {
+			c.renew(time.Now())
+		}
+	}
+}
+
+// tooLong passes over a message that is longer than any may be, of which b holds the first n bytes. Its seq stands near its
+// beginning: if the rest cannot be passed over, the next connection need not begin with it.
+func (c *socket) tooLong(b *buffer, n int, r io.Reader) error {
+	var f frame.Frame
+	_ = f.Decode(b.b[:frame.BytesMax]) // it is cut off
+	if err := c.bad(f.Seq, fmt.Errorf("message of more than %d bytes", frame.BytesMax)); err != nil {
+		return err
+	}
+	for {
+		m, err := r.Read(b.b)
+		n += m
+		if err == nil && n <= discardBytesMax {
+			c.renew(time.Now())
+			continue
+		}
+		c.weigh(n)
+		switch err {
+		case io.EOF:
+			return nil
+		case nil:
+			return &ending{kind: failRead, err: fmt.Errorf("message of more than %d bytes, seq %d", discardBytesMax, f.Seq)}
+		}
+		return err
+	}
+}
+
+// bad counts a message that is none, and moves the cursor over it if it says where it stands.
+func (c *socket) bad(seq int64, why error) error {
+	s := c.src
+	s.set.metrics.bad.Inc()
+	if s.bad.Add(1); !c.complained {
+		c.complained = true
+		s.set.opts.Logger.Warn("source sent what is no message; more of this connection go unmentioned", "source", s.url, "seq", seq, "err", why)
+	}
+	return c.skip(seq)
+}
+
+// skip moves the cursor over a message that no shard has to see.
+func (c *socket) skip(seq int64) error {
+	if seq <= 0 {
+		return nil
+	}
+	number, err := c.src.admit(seq)
+	c.src.tracker.finish(number)
+	return err
+}
+
+// handle decodes a message, and hands it to its shard or draws the consequences itself.
+func (c *socket) handle(ctx context.Context, e *event) error {
+	s, f := c.src, &e.frame
+	if err := f.Decode(e.message); err != nil {
+		defer s.set.release(e)
+		return c.bad(f.Seq, err)
+	}
+	s.set.metrics.messages[f.Kind].Inc()
+	if f.Time > 0 {
+		s.lastStated.Store(f.Time)
+	}
+	switch f.Kind {
+	case frame.KindCommit, frame.KindSync, frame.KindIdentity, frame.KindAccount:
+		return s.dispatch(ctx, e)
+	}
+	defer s.set.release(e)
+	switch {
+	case f.Kind == frame.KindError:
+		return c.failed(f.Name, f.Message)
+	case f.Kind == frame.KindInfo && f.Name == "OutdatedCursor" && !c.outdated:
+		c.outdated = true
+		s.set.opts.Logger.Warn("source no longer has all events since the cursor: comparing its listing", "source", s.url, "message", f.Message)
+		return s.set.reconcile(s, false)
+	}
+	return c.skip(f.Seq)
+}
+
+// failed draws the consequences of an error message, after which a host says nothing more.
+func (c *socket) failed(name, message string) error {
+	s := c.src
+	if name == "FutureCursor" && c.asked {
+		s.set.opts.Logger.Warn("source does not know the cursor yet, so it counts anew: going on at its tip", "source", s.url, "seq", s.tracker.last())
+		if err := s.set.reconcile(s, true); err != nil {
+			return err
+		}
+	}
+	return &ending{kind: failError, err: fmt.Errorf("%.100q: %.200q", name, message)}
+}
+
+// dispatch hands an event to its shard. It waits while too much waits already.
+func (s *source) dispatch(ctx context.Context, e *event) error {
+	number, err := s.admit(e.frame.Seq)
+	if err != nil {
+		s.set.release(e)
+		return err
+	}
+	e.seq = number
+	cost := min(int64(len(e.buffer.b)), s.set.opts.QueueBytes)
+	if err := s.set.queue.Acquire(ctx, cost); err != nil {
+		s.set.release(e)
+		return err
+	}
+	e.cost = cost
+	s.set.queued.Add(cost)
+	if err := s.set.submit(ctx, e); err != nil {
+		s.set.release(e)
+		return err
+	}
+	return nil
+}
+
+// admit gives an event its number, 0 if it stands below the cursor: its host may repeat itself, and revs tell what is new. But a
+// host that goes on down there counts anew, and then so do we.
+func (s *source) admit(seq int64) (number int64, err error) {
+	number, ok := s.tracker.begin(seq)
+	if ok {
+		s.strays = 0
+		return number, nil
+	}
+	if s.strays == 0 || seq <= s.strayLast {
+		s.strays = 0
+	}
+	s.strays++
+	s.strayLast = seq
+	if s.strays < straysMax {
+		return 0, nil
+	}
+	s.strays = 0
+	s.set.opts.Logger.Warn("source counts anew", "source", s.url, "was", s.tracker.last(), "seq", seq)
+	if err := s.set.reconcile(s, true); err != nil {
+		return 0, err
+	}
+	number, _ = s.tracker.begin(seq)
+	return number, nil
+}

@@ -1,0 +1,365 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cistern/store"
+)
+
+// source is one firehose: its cursor, and the connection to it while there is one.
+type source struct {
+	set       *sources
+	url       string // normalised
+	tracker   *tracker
+	pds       atomic.Bool
+	persisted atomic.Bool
+
+	messages   atomic.Int64
+	bytes      atomic.Int64
+	bad        atomic.Int64
+	foreign    atomic.Int64 // events about accounts that are not its own
+	lastRead   atomic.Int64 // unix nanoseconds by Options.Now
+	lastStated atomic.Int64 // unix microseconds, as the newest event states
+
+	moved atomic.Int64  // the mark when the durable cursor was looked at last
+	kick  chan struct{} // wakes run
+
+	// owned by run:
+	patience  time.Duration // how long it may be silent
+	strays    int           // events in a row below the cursor, rising
+	strayLast int64         // the last of them
+	stuck     int           // connections in a row that ended at the same message
+	stuckAt   int64
+
+	// mu guards:
+	mu        sync.Mutex
+	started   bool // run is running
+	removed   bool
+	paused    bool
+	holds     int                     // callers that want no connection for a moment
+	stop      context.CancelCauseFunc // ends the attempt under way, nil while there is none
+	idle      sync.Cond               // of mu: stop became nil
+	live      bool                    // connected
+	failures  int                     // in a row
+	lastFail  LastFailure
+	nextRetry time.Time // zero: at once
+	jitter    *rand.Rand
+}
+
+func newSource(set *sources, row store.Source) *source {
+	s := &source{set: set, url: row.URL, tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter}
+	var name uint64
+	for _, c := range []byte(row.URL) {
+		name = name*31 + uint64(c)
+	}
+	s.jitter = rand.New(rand.NewPCG(set.opts.Seed, name))
+	s.idle.L = &s.mu
+	s.pds.Store(row.PDS)
+	return s
+}
+
+// key names the source in rows.
+func (s *source) key() string { return s.url }
+
+// pdsHost is the host of a source that is a PDS itself, spelled as in the origins of package identity: with its port unless
+// that is the scheme's own. "" for a relay, which may speak of every account.
+func (s *source) pdsHost() string {
+	if !s.pds.Load() {
+		return ""
+	}
+	return hostOf(s.url)
+}
+
+// refused counts an event that a PDS sent about an account that is not its own.
+func (s *source) refused() { s.foreign.Add(1) }
+
+// ending is why a connection ended, or could not be made.
+type ending struct {
+	kind string
+	err  error
+	wait time.Duration // what the host asked for
+	ours bool          // it was our store that failed
+}
+
+func (e *ending) Error() string { return e.kind + ": " + e.err.Error() }
+func (e *ending) Unwrap() error { return e.err }
+
+// errStopped ends an attempt that somebody does not want any more.
+var errStopped = errors.New("stopped")
+
+// run follows the source until ctx ends or it is removed. An error is the store's.
+func (s *source) run(ctx context.Context) error {
+	defer s.leave()
+	for ctx.Err() == nil {
+		attempt := s.begin(ctx)
+		if attempt == nil {
+			if gone, err := s.rest(ctx); gone || err != nil {
+				return err
+			}
+			continue
+		}
+		err := s.settle(ctx, s.follow(attempt, ctx))
+		s.end()
+		if err != nil {
+			return err
+		}
+		s.pause(ctx)
+	}
+	return nil
+}
+
+// begin is the context of a new attempt, nil if none is wanted.
+func (s *source) begin(ctx context.Context) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.wanted() {
+		return nil
+	}
+	attempt, stop := context.WithCancelCause(ctx)
+	s.stop = stop
+	return attempt
+}
+
+// end makes the end of an attempt known.
+func (s *source) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop(nil)
+	s.stop, s.live = nil, false
+	s.idle.Broadcast()
+}
+
+// wanted says whether there should be a connection. Called with mu held.
+func (s *source) wanted() bool { return !s.removed && !s.paused && s.holds == 0 }
+
+// start says that run is to be called, once.
+func (s *source) start() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started {
+		return false
+	}
+	s.started = true
+	return true
+}
+
+func (s *source) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started = false
+}
+
+// rest waits until a connection may be wanted again. A removed source stays until its events are handled, so that
+// nobody reads and counts them anew beside it.
+func (s *source) rest(ctx context.Context) (gone bool, err error) {
+	if s.isRemoved() && s.tracker.waiting() == 0 {
+		behind, err := s.behind()
+		if err == nil && behind {
+			b := s.set.store.NewBatch()
+			b.SetCursor(s.url, s.tracker.mark)
+			err = b.CommitSync()
+		}
+		return err != nil || s.set.drop(s), err
+	}
+	t := time.NewTimer(removeEvery)
+	defer t.Stop()
+	if !s.isRemoved() {
+		t.Stop()
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.kick:
+	case <-t.C:
+	}
+	return false, nil
+}
+
+// settle draws the consequences of how an attempt ended.
+func (s *source) settle(ctx context.Context, e *ending) error {
+	if e == nil || ctx.Err() != nil {
+		return nil
+	}
+	if e.ours {
+		return fmt.Errorf("follow source %s: %w", s.url, e.err)
+	}
+	s.set.metrics.failures.WithLabelValues(e.kind).Inc()
+	failures, retry := s.fail(e)
+	if worthSaying(failures) {
+		s.set.opts.Logger.Warn("source failed", "source", s.url, "kind", e.kind, "failures", failures, "retry", retry, "err", e.err)
+	}
+	if e.kind != failRead {
+		return nil
+	}
+	// A message that we cannot read to its end would be sent again, and again. What the host counts after it is unknown.
+	if at := s.tracker.last(); at != s.stuckAt || s.stuck == 0 {
+		s.stuckAt, s.stuck = at, 1
+	} else {
+		s.stuck++
+	}
+	if s.stuck < stuckMax || s.stuckAt < 0 {
+		return nil
+	}
+	s.stuck = 0
+	s.set.opts.Logger.Warn("source sends again and again what cannot be read: going on at its tip", "source", s.url, "seq", s.stuckAt)
+	return s.set.reconcile(s, true)
+}
+
+// fail notes a failure and plans the next attempt.
+func (s *source) fail(e *ending) (failures int, retry time.Duration) {
+	o := &s.set.opts
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ceiling := o.RetryBase
+	for i := 0; i < s.failures && ceiling < o.RetryMax; i++ {
+		ceiling *= 2
+	}
+	retry = time.Duration(s.jitter.Int64N(int64(min(ceiling, o.RetryMax)) + 1))
+	retry = max(retry, min(e.wait, retryAfterRatio*o.RetryMax))
+	s.failures++
+	s.nextRetry = time.Now().Add(retry)
+	s.lastFail = LastFailure{At: o.Now(), Kind: e.kind, Detail: e.err.Error()}
+	return s.failures, retry
+}
+
+// worthSaying keeps the log of a source that always fails short.
+func worthSaying(failures int) bool { return failures&(failures-1) == 0 }
+
+// pause waits until it is time for the next attempt.
+func (s *source) pause(ctx context.Context) {
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		d, wanted := time.Until(s.nextRetry), s.wanted()
+		s.mu.Unlock()
+		if d <= 0 || !wanted {
+			return
+		}
+		t := time.NewTimer(d)
+		select {
+		case <-ctx.Done():
+		case <-s.kick:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// connectedNow notes that there is a connection.
+func (s *source) connectedNow(cursor int64) {
+	s.mu.Lock()
+	s.live = true
+	failures := s.failures
+	s.mu.Unlock()
+	if worthSaying(failures) {
+		s.set.opts.Logger.Info("source connected", "source", s.url, "cursor", cursor)
+	}
+}
+
+// healthy forgets failures.
+func (s *source) healthy() {
+	s.mu.Lock()
+	s.failures = 0
+	s.mu.Unlock()
+}
+
+// change changes what is wanted, and has run look at it at once.
+func (s *source) change(f func()) {
+	s.mu.Lock()
+	f()
+	s.nextRetry = time.Time{}
+	if s.stop != nil && !s.wanted() {
+		s.stop(errStopped)
+	}
+	s.mu.Unlock()
+	signal(s.kick)
+}
+
+func (s *source) setRemoved(removed bool) { s.change(func() { s.removed = removed }) }
+func (s *source) setPaused(paused bool)   { s.change(func() { s.paused = paused }) }
+
+// hold ends the connection and lets none be made until release is called.
+func (s *source) hold() (release func()) {
+	s.change(func() { s.holds++ })
+	s.mu.Lock()
+	for s.stop != nil {
+		s.idle.Wait()
+	}
+	s.mu.Unlock()
+	return func() { s.change(func() { s.holds-- }) }
+}
+
+func (s *source) isRemoved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removed
+}
+
+func (s *source) connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live
+}
+
+// rewind goes back to the durable cursor: a run begins, and nothing is in flight.
+func (s *source) rewind() error {
+	cursor, ok, err := s.set.store.Cursor(s.url)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		cursor = -1
+	}
+	s.restart(cursor)
+	return nil
+}
+
+// restart forgets what is in flight and goes on behind cursor, -1 for none.
+func (s *source) restart(cursor int64) {
+	s.tracker.reset(cursor)
+	s.moved.Store(-1)
+}
+
+// behind says whether the durable cursor is behind the mark. It looks only when the mark has moved since the last time.
+func (s *source) behind() (bool, error) {
+	mark := s.tracker.mark()
+	if mark < 0 || s.moved.Swap(mark) == mark {
+		return false, nil
+	}
+	cursor, ok, err := s.set.store.Cursor(s.url)
+	return err == nil && (!ok || cursor < mark), err
+}
+
+// lag is the time between now and what the newest event states.
+func (s *source) lag() time.Duration {
+	stated := s.lastStated.Load()
+	if stated == 0 {
+		return 0
+	}
+	return max(0, s.set.opts.Now().Sub(time.UnixMicro(stated)))
+}
+
+func (s *source) status() SourceStatus {
+	st := SourceStatus{
+		URL: s.url, PDS: s.pds.Load(), Persisted: s.persisted.Load(),
+		Seq: max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(), Bad: s.bad.Load(), Refused: s.foreign.Load(),
+		Lag: s.lag(),
+	}
+	if at := s.lastRead.Load(); at != 0 {
+		st.LastEvent = time.Unix(0, at)
+	}
+	if cursor, ok, err := s.set.store.Cursor(s.url); ok && err == nil {
+		st.Cursor = cursor
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Running, st.Failures, st.LastFailure = s.live, s.failures, s.lastFail
+	if !s.live && s.stop == nil && s.wanted() {
+		st.RetryIn = max(0, time.Until(s.nextRetry))
+	}
+	return st
+}
