@@ -9,6 +9,7 @@ import (
 type answer struct {
 	ident Identity
 	err   error
+	told  bool // by Remember: Cached shows it, Resolve does not (invariant 7)
 }
 
 // cache is a least-recently-used map with expiry. It does no locking and starts nothing.

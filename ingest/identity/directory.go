@@ -172,6 +172,53 @@ func (d *Directory) Resolve(ctx context.Context, did string) (Identity, error) {
 	}
 }
 
+// Cached is the identity of did if the cache holds a fresh one. It makes no request and never waits
+// for one.
+func (d *Directory) Cached(did string) (Identity, bool) {
+	d.mu.Lock()
+	a, ok := d.cache.get(did, d.opts.Now())
+	d.mu.Unlock()
+	if !ok || a.err != nil {
+		return Identity{}, false
+	}
+	d.metrics.hits.Inc()
+	return a.ident, true
+}
+
+// Remember puts an identity that was read from its document at that time into the cache, for Cached
+// (invariant 7), unless the cache knows the DID already. Its PublicKey may be nil: it is parsed from
+// Key. What is older than the TTL, lacks a PDS, or has a key that cannot be parsed, is not kept.
+func (d *Directory) Remember(ident Identity, at time.Time) {
+	now := d.opts.Now()
+	if at.After(now) {
+		at = now
+	}
+	expires := at.Add(d.opts.TTL)
+	if !now.Before(expires) || ident.DID == "" || len(ident.DID) > cachedDIDMax || ident.PDS == "" || d.knows(ident.DID) {
+		return
+	}
+	if ident.PublicKey == nil {
+		key, err := ParseKey(ident.Key)
+		if err != nil {
+			return
+		}
+		ident.PublicKey = key
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, known := d.cache.get(ident.DID, now); !known { // a lookup may have landed meanwhile
+		d.cache.put(ident.DID, answer{ident: ident, told: true}, expires)
+	}
+}
+
+// knows says whether the cache holds an answer for did, be it that there is none.
+func (d *Directory) knows(did string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.cache.get(did, d.opts.Now())
+	return ok
+}
+
 // Purge forgets what is cached for did and detaches lookups that are under way (invariant 4).
 func (d *Directory) Purge(did string) {
 	d.mu.Lock()
@@ -187,7 +234,7 @@ func (d *Directory) Close() { d.client.CloseIdleConnections() }
 func (d *Directory) board(did string) (a answer, f *flight, lead bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if a, ok := d.cache.get(did, d.opts.Now()); ok {
+	if a, ok := d.cache.get(did, d.opts.Now()); ok && !a.told {
 		return a, nil, false
 	}
 	if f, ok := d.flights[did]; ok {

@@ -19,20 +19,26 @@
 //  5. Answers are bounded (BodyMax), lookups are bounded in time (Timeout), redirects are few and
 //     never leave https; the cache never exceeds CacheSize entries.
 //  6. Handles are declared, not verified: they are for display only.
+//  7. What Remember was told is shown by Cached and never by Resolve, and gives way to any answer. So a
+//     caller who tells of an old row just after a Purge cannot break invariant 4; what he gets back
+//     from Cached is what he held in his hand.
+//  8. KeysAt takes the word of the PLC directory, as Resolve does; operations that were nullified count for nothing.
 //
 // # Concurrency
 //
-// A Directory is safe for concurrent use and starts no goroutine. Lookups of one DID that overlap share
+// A Directory is safe for concurrent use and starts no goroutine. Its lock is never held over I/O: Cached, Remember and
+// Purge do not wait for lookups. Lookups of one DID that overlap share
 // one request, made by the first caller with its context; when that caller gives up, another
 // one takes over.
 //
 // # Files
 //
-//   - directory.go: Options, Directory, Resolve, Purge, coalescing
-//   - document.go: DID document → Identity
+//   - directory.go: Options, Directory, Resolve, Cached, Remember, Purge, coalescing
+//   - document.go: DID document → Identity, ParseKey
+//   - audit.go: KeysAt, from the audit log of a did:plc
 //   - fetch.go: did:plc and did:web over HTTP, fallback between PLC directories
 //   - plc.go: which PLC directory to ask next
 //   - cache.go: the bounded cache with expiry
-//   - netpolicy.go: NewTransport and the addresses it refuses
+//   - netpolicy.go: NewTransport, Dialer and the addresses it refuses
 //   - errors.go, metrics.go
 package identity

@@ -82,6 +82,21 @@ func keyText(method identity.VerificationMethod, key atcrypto.PublicKey) string 
 	return key.DIDKey()
 }
 
+// keyTextMax bounds a did:key; those of the curves in use take 57 bytes.
+const keyTextMax = 256
+
+// ParseKey parses a signing key in the form of Identity.Key ("did:key:z…"). The error is ErrNoKey.
+func ParseKey(text string) (atcrypto.PublicKey, error) {
+	if len(text) > keyTextMax {
+		return nil, fmt.Errorf("key of %d bytes: %w", len(text), ErrNoKey)
+	}
+	key, err := atcrypto.ParsePublicDIDKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("key %q: %w: %w", text, err, ErrNoKey)
+	}
+	return key, nil
+}
+
 // parseOrigin reduces an endpoint to its origin, in one spelling per host: it keys whatever is counted per host.
 func parseOrigin(text string) (string, error) {
 	u, err := url.Parse(text)

@@ -16,6 +16,8 @@ var (
 	ErrNoPDS = fmt.Errorf("no PDS declared: %w", ErrInvalid)
 	// ErrNoKey: the document declares no signing key, or one we cannot parse. It is an ErrInvalid.
 	ErrNoKey = fmt.Errorf("no signing key declared: %w", ErrInvalid)
+	// ErrNoLog: DIDs of this method have no history. It is an ErrInvalid.
+	ErrNoLog = fmt.Errorf("no audit log: %w", ErrInvalid)
 	// ErrPrivateAddress: a connection would have reached an address that is not public.
 	ErrPrivateAddress = errors.New("address is not public")
 	// ErrRateLimited: every directory asked us to wait. errors.As to *RateLimitError says how long.

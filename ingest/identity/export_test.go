@@ -1,6 +1,11 @@
 package identity
 
-import "github.com/bluesky-social/indigo/atproto/syntax"
+import (
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
 
 // ParseDocument is parseDocument, for fuzzing without a server.
 func ParseDocument(did string, body []byte) (Identity, error) {
@@ -12,3 +17,14 @@ var CheckRedirect = checkRedirect
 
 // ParseOrigin is parseOrigin.
 func ParseOrigin(text string) (string, error) { return parseOrigin(text) }
+
+// ParseAudit is parseAudit, for fuzzing without a server.
+func ParseAudit(did string, body []byte, at time.Time) ([]atcrypto.PublicKey, error) {
+	return parseAudit(syntax.DID(did), body, at)
+}
+
+// The limits of audit logs.
+const (
+	AuditBytesMax = auditBytesMax
+	AuditKeysMax  = auditKeysMax
+)

@@ -39,7 +39,7 @@ func (d *Directory) fetch(ctx context.Context, text string) (Identity, error) {
 	method := did.Method()
 	switch method {
 	case "plc":
-		body, err = d.fetchPLC(ctx, did)
+		body, err = d.fetchPLC(ctx, did, "", d.opts.BodyMax)
 	case "web":
 		body, err = d.fetchWeb(ctx, did)
 	default:
@@ -68,8 +68,9 @@ func outcome(err error) string {
 	return "error"
 }
 
-// fetchPLC asks the PLC directories in turn until one has the document.
-func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID) ([]byte, error) {
+// fetchPLC asks the PLC directories in turn until one has what stands at path below the DID: "" for
+// the document. The answer is bounded in size.
+func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, limit int64) ([]byte, error) {
 	if !validPLC(did.Identifier()) {
 		return nil, fmt.Errorf("DID %.80q is not 24 base32 letters: %w", did, ErrInvalid)
 	}
@@ -79,7 +80,7 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID) ([]byte, error
 		failing = &RateLimitError{Until: until}
 	}
 	for _, base := range bases {
-		body, err := d.getWithin(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String())
+		body, err := d.getWithin(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String()+path, limit)
 		var limit *retryLater
 		switch {
 		case err == nil:
@@ -118,7 +119,7 @@ func (d *Directory) fetchWeb(ctx context.Context, did syntax.DID) ([]byte, error
 	if err != nil {
 		return nil, fmt.Errorf("resolve %.200s: %w", did, err)
 	}
-	body, err := d.get(ctx, base+"/.well-known/did.json")
+	body, err := d.get(ctx, base+"/.well-known/did.json", d.opts.BodyMax)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", did, err)
 	}
@@ -153,14 +154,14 @@ func (e *retryLater) Error() string        { return "HTTP 429" }
 func (e *retryLater) Is(target error) bool { return target == ErrRateLimited }
 
 // getWithin is get with a share of the lookup's time, so that a silent directory leaves some to the next.
-func (d *Directory) getWithin(ctx context.Context, share time.Duration, url string) ([]byte, error) {
+func (d *Directory) getWithin(ctx context.Context, share time.Duration, url string, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, share)
 	defer cancel()
-	return d.get(ctx, url)
+	return d.get(ctx, url, limit)
 }
 
 // get fetches one document, bounded in size.
-func (d *Directory) get(ctx context.Context, url string) ([]byte, error) {
+func (d *Directory) get(ctx context.Context, url string, limit int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
@@ -171,7 +172,7 @@ func (d *Directory) get(ctx context.Context, url string) ([]byte, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := readBody(resp.Body, d.opts.BodyMax)
+	body, err := readBody(resp.Body, limit)
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return body, err

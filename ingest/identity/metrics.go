@@ -6,7 +6,7 @@ type metrics struct {
 	// of cistern_identity_lookups_total, by result:
 	hits, misses, coalesced prometheus.Counter
 
-	fetches *prometheus.CounterVec // method: plc, web; outcome: ok, not_found, invalid, rate_limited, error
+	fetches *prometheus.CounterVec // method: plc, web, audit; outcome: ok, not_found, invalid, rate_limited, error
 	seconds prometheus.Histogram
 }
 
@@ -21,7 +21,7 @@ func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, er
 		coalesced: lookups.WithLabelValues("coalesced"),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_identity_fetches_total",
-			Help: "DID documents asked for over the network, by DID method and outcome.",
+			Help: "DID documents and audit logs asked for over the network, by DID method or audit, and outcome.",
 		}, []string{"method", "outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "cistern_identity_fetch_seconds",

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -47,13 +48,9 @@ func (o TransportOptions) withDefaults() TransportOptions {
 // public addresses only (invariant 3) and never through a proxy.
 func NewTransport(opts TransportOptions) *http.Transport {
 	opts = opts.withDefaults()
-	dialer := &net.Dialer{Timeout: opts.DialTimeout, KeepAlive: 30 * time.Second}
-	if !opts.AllowPrivate {
-		dialer.Control = refusePrivate
-	}
 	return &http.Transport{
 		Proxy:                  nil,
-		DialContext:            dialer.DialContext,
+		DialContext:            Dialer(opts),
 		ForceAttemptHTTP2:      opts.HTTP2,
 		TLSHandshakeTimeout:    opts.DialTimeout,
 		ResponseHeaderTimeout:  opts.ResponseHeaderTimeout,
@@ -66,6 +63,16 @@ func NewTransport(opts TransportOptions) *http.Transport {
 		ReadBufferSize:         opts.ReadBufferBytes,
 		DisableCompression:     opts.DisableCompression,
 	}
+}
+
+// Dialer is how NewTransport connects, for protocols other than HTTP: to public addresses only
+// (ErrPrivateAddress), within DialTimeout.
+func Dialer(opts TransportOptions) func(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second}
+	if !opts.AllowPrivate {
+		dialer.Control = refusePrivate
+	}
+	return dialer.DialContext
 }
 
 // refusePrivate is a net.Dialer.Control: it sees the address a name resolved to, before connecting.

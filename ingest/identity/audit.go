@@ -1,0 +1,108 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+const (
+	// auditBytesMax bounds an audit log. An operation takes 1 to 2 KiB in it, and the directory takes
+	// 100 in a week: 4 MiB is half a year of somebody who does nothing else.
+	auditBytesMax = 4 << 20
+
+	// auditSkew is how much the clock of the host that made a commit may be behind that of the directory.
+	auditSkew = 5 * time.Minute
+
+	// auditKeysMax bounds the keys handed out, each of which costs a signature to be tried.
+	auditKeysMax = 8
+)
+
+// auditEntry is an operation in the log of the PLC directory
+// (https://web.plc.directory/spec/v0.1/did-plc). Operations of type create are those of before 2023.
+type auditEntry struct {
+	DID       syntax.DID `json:"did"`
+	Nullified bool       `json:"nullified"`
+	CreatedAt time.Time  `json:"createdAt"`
+	Operation struct {
+		Type                string            `json:"type"`
+		SigningKey          string            `json:"signingKey"`          // of create
+		VerificationMethods map[string]string `json:"verificationMethods"` // of plc_operation
+	} `json:"operation"`
+}
+
+// key is the signing key that the operation set, "" for none.
+func (e auditEntry) key() string {
+	switch e.Operation.Type {
+	case "plc_operation":
+		return e.Operation.VerificationMethods["atproto"]
+	case "create":
+		return e.Operation.SigningKey
+	}
+	return ""
+}
+
+// KeysAt are the signing keys that the PLC directory's audit log of did held valid at some moment up to at,
+// newest first, without the one of today's document. Errors as of Resolve, and ErrNoLog for DIDs of
+// another method. Answers are not cached: only a repository whose signature fails needs them.
+func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error) {
+	parsed, err := parseDID(did)
+	if err != nil {
+		return nil, err
+	}
+	if parsed.Method() != "plc" {
+		return nil, fmt.Errorf("history of %s: %w", parsed, ErrNoLog)
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout)
+	defer cancel()
+	body, err := d.fetchPLC(ctx, parsed, "/log/audit", auditBytesMax)
+	var keys []atcrypto.PublicKey
+	if err == nil {
+		keys, err = parseAudit(parsed, body, at)
+	}
+	d.metrics.fetches.WithLabelValues("audit", outcome(err)).Inc()
+	return keys, err
+}
+
+// parseAudit reads did's log. A key that we cannot parse has signed nothing that we could check, and is left out.
+func parseAudit(did syntax.DID, body []byte, at time.Time) ([]atcrypto.PublicKey, error) {
+	var log []auditEntry
+	if err := json.Unmarshal(body, &log); err != nil {
+		return nil, fmt.Errorf("decode audit log of %s: %w: %w", did, err, ErrInvalid)
+	}
+	for _, e := range log {
+		if e.DID != did || e.CreatedAt.IsZero() {
+			return nil, fmt.Errorf("audit log of %s has an entry of %.80q at %s: %w", did, e.DID, e.CreatedAt, ErrInvalid)
+		}
+	}
+	log = slices.DeleteFunc(log, func(e auditEntry) bool { return e.Nullified })
+	if len(log) == 0 {
+		return nil, fmt.Errorf("audit log of %s is empty: %w", did, ErrInvalid)
+	}
+	slices.SortStableFunc(log, func(a, b auditEntry) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	slices.Reverse(log) // newest first, of one moment the later one
+	if log[0].Operation.Type == "plc_tombstone" {
+		return nil, fmt.Errorf("audit log of %s: %w", did, errGone)
+	}
+	seen := map[string]bool{log[0].key(): true, "": true} // today's key, and none
+	var keys []atcrypto.PublicKey
+	for _, e := range log[1:] {
+		text := e.key()
+		if e.CreatedAt.After(at.Add(auditSkew)) || seen[text] {
+			continue
+		}
+		seen[text] = true
+		if key, err := ParseKey(text); err == nil {
+			keys = append(keys, key)
+		}
+		if len(keys) == auditKeysMax {
+			break
+		}
+	}
+	return keys, nil
+}
