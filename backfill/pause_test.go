@@ -1,0 +1,66 @@
+package backfill_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestPause: paused, no task starts and what is in flight is finished; later everything goes on.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 5}, runner: backfill.Options{PerHost: 2}})
+	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond})
+	w.net.Host(1).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond})
+	w.add(w.net.DIDs()...)
+	w.until("the first fetches", func() bool { return slow.Fired() > 0 })
+	w.run.SetPaused(true)
+	w.run.SetPaused(true)
+	if !w.run.Paused() {
+		t.Error("not paused")
+	}
+	w.until("what is in flight to end", func() bool { return w.run.Syncing() == 0 })
+	synced := w.store.Counts()["synced"]
+	w.run.Wake()
+	time.Sleep(300 * time.Millisecond)
+	if c := w.store.Counts(); synced == 0 || c["synced"]+c["pending"] != 40 || c["pending"] == 0 {
+		t.Errorf("%d were synced, then %v", synced, c)
+	}
+	if _, taken := backfill.Permits(w.run); taken != 0 {
+		t.Errorf("%d permits are taken during a pause", taken)
+	}
+	w.net.Host(0).ClearFaults()
+	w.net.Host(1).ClearFaults()
+	w.run.SetPaused(false)
+	w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 40 })
+	if w.run.Paused() {
+		t.Error("still paused")
+	}
+}
+
+// TestCrawlPause: crawlers ask for nothing during a pause, and fetches go on beside it.
+func TestCrawlPause(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 5}})
+	w.stop()
+	source := backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}
+	pages := func() int { return w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"] }
+	w.start(backfill.Options{Crawl: []backfill.Source{source}})
+	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == 5 })
+	w.run.SetCrawlPaused(true)
+	before := pages()
+	late := w.net.AddAccount(w.net.Host(0)).DID()
+	w.clock.advance(2 * time.Hour)
+	w.run.Wake()
+	w.add(w.net.DIDs()[0])
+	w.settle(w.net.DIDs()[0])
+	if _, err := w.store.Repo(late); err == nil || pages() != before {
+		t.Error("a page was asked for during a pause")
+	}
+	w.run.SetCrawlPaused(false)
+	w.run.Wake()
+	w.until("the new account", func() bool { r, err := w.store.Repo(late); return err == nil && r.State == store.StateSynced })
+}
