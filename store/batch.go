@@ -28,7 +28,8 @@ type Batch struct {
 	buffers    map[string]buffered // what the batch makes of them
 	// bufferBytes is by how much it changes what is buffered of all.
 	bufferBytes int64
-	key         []byte
+	key         []byte // for keys and values on their way into b
+	value       []byte
 	err         error
 }
 
@@ -126,9 +127,8 @@ func (b *Batch) PutRepo(r *Repo) {
 	if now.ordinal != 0 && old.ordinal != now.ordinal {
 		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), did)
 	}
-	v, err := b.s.codec.encode(r)
-	b.fail(err)
-	b.set(repoKey(b.key[:0], r.DID), v)
+	b.value = appendRepo(b.value[:0], r)
+	b.set(repoKey(b.key[:0], r.DID), b.value)
 	b.deltas.move(old, now)
 	r.loaded = now
 }

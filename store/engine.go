@@ -24,7 +24,7 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 	p := &pebble.Options{
 		FS:                          o.FS,
 		ReadOnly:                    o.ReadOnly,
-		CacheSize:                   o.CacheBytes,
+		CacheSize:                   o.CacheBytes + o.MemTableBytes, // Pebble takes the memtables out of it
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
 		FormatMajorVersion:          pebble.FormatNewest,

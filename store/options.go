@@ -23,7 +23,7 @@ type Options struct {
 	// Retention is how long events stay in the log. Default 0: for ever.
 	Retention time.Duration
 
-	// CacheBytes is Pebble's block cache. Default 32 MiB.
+	// CacheBytes is Pebble's block cache, beside one memtable. Default 32 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size of one memtable; two may be full at a time. Default 16 MiB.
 	MemTableBytes int64

@@ -134,8 +134,7 @@ func (l *relisting) adopt(r *Repo) error {
 		return err
 	}
 	row.Listed, row.Hidden, row.Collections = r.Listed, r.Hidden, r.Collections
-	v, err := l.s.codec.encode(&row)
-	return errors.Join(err, l.rows.Set(repoKey(nil, r.DID), v, nil), l.flush())
+	return errors.Join(l.rows.Set(repoKey(nil, r.DID), appendRepo(nil, &row), nil), l.flush())
 }
 
 // lastListed is the number of the op after the last in the listings of an ordinal.

@@ -107,11 +107,8 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 		q.next += e.ids()
 		q.time = e.Time + int64(e.ids()) - 1
 		b.deltas[countEvents] += int64(e.ids())
-		v, err := s.codec.encode(&e.entryV1)
-		if err != nil {
-			return 0, err
-		}
-		if err := b.b.Set(eventKey(b.key[:0], e.id), v, nil); err != nil {
+		b.value = appendEntry(b.value[:0], &e.entryV1)
+		if err := b.b.Set(eventKey(b.key[:0], e.id), b.value, nil); err != nil {
 			return 0, err
 		}
 	}

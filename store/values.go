@@ -5,47 +5,11 @@ import (
 	"fmt"
 
 	"cistern/ingest/repo"
-
-	"github.com/fxamacker/cbor/v2"
 )
 
 // valueVersion is the first byte of every encoded value. Values of another version are
 // refused, never guessed at.
 const valueVersion = 1
-
-// codec encodes row values as deterministic CBOR behind the version byte.
-type codec struct {
-	enc cbor.EncMode
-	dec cbor.DecMode
-}
-
-func newCodec() (codec, error) {
-	enc, err := cbor.CoreDetEncOptions().EncMode()
-	if err != nil {
-		return codec{}, err
-	}
-	// What the encoder lets through has to be readable: it does not look at text.
-	dec, err := cbor.DecOptions{MaxArrayElements: entryOpsMax, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
-	return codec{enc: enc, dec: dec}, err
-}
-
-func (c codec) encode(v any) ([]byte, error) {
-	b, err := c.enc.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("encode %T: %w", v, err)
-	}
-	return append([]byte{valueVersion}, b...), nil
-}
-
-func (c codec) decode(b []byte, v any) error {
-	if len(b) == 0 || b[0] != valueVersion {
-		return fmt.Errorf("decode %T: version byte %.1x: %w", v, b, ErrCorrupt)
-	}
-	if err := c.dec.Unmarshal(b[1:], v); err != nil {
-		return fmt.Errorf("decode %T: %w: %w", v, err, ErrCorrupt)
-	}
-	return nil
-}
 
 // recordRow is recordV1: version(1) flags(1) block(4) digest(32) rev. It is raw bytes,
 // for there are as many as there are records.
