@@ -190,6 +190,7 @@ type realIndex struct {
 	hosts         *realHosts
 	binary, dir   string
 	public, admin string // host:port
+	follows       bool   // the PDSes' firehoses
 	log           *os.File
 	cmd           *exec.Cmd
 }
@@ -207,6 +208,7 @@ type realEvent struct {
 		DID, Status string
 		Active      bool
 	}
+	Identity struct{ DID, Handle string }
 }
 
 func newRealIndex(t *testing.T, hosts *realHosts) *realIndex {
@@ -244,6 +246,9 @@ func (x *realIndex) start(t *testing.T) {
 		"--allow-private", "--log-level", "info"}
 	for _, pds := range x.hosts.PDS {
 		args = append(args, "--crawl", "repos::"+pds)
+		if x.follows {
+			args = append(args, "--pds", pds)
+		}
 	}
 	x.cmd = x.command(args...)
 	must(t, x.cmd.Start())
@@ -294,6 +299,48 @@ func (x *realIndex) waitFor(t *testing.T, want map[string]int64) {
 			if got, ok := counts[name]; err == nil && (!ok || got != want[name]) {
 				err = fmt.Errorf("%s: got %d, want %d, in %v", name, got, want[name], counts)
 			}
+		}
+		return err
+	})
+}
+
+// waitFollowing waits until the firehoses of all PDSes are connected.
+func (x *realIndex) waitFollowing(t *testing.T) {
+	t.Helper()
+	eventually(t, startLimit, func() error {
+		var sources []struct {
+			URL     string
+			Running bool
+		}
+		err := getJSON("http://"+x.admin+"/firehose/sources", url.Values{"running": {"true"}}, &sources)
+		if err == nil && len(sources) != len(x.hosts.PDS) {
+			err = fmt.Errorf("following %v of %v", sources, x.hosts.PDS)
+		}
+		return err
+	})
+}
+
+// waitTruth waits until every account stands at the rev that its host has, and accounts that are not active do not here.
+func (x *realIndex) waitTruth(t *testing.T, truth realTruth) {
+	t.Helper()
+	eventually(t, settleLimit, func() error {
+		active := map[string]string{}
+		err := getPages(x.xrpc("com.atproto.sync.listRepos"), url.Values{"limit": {"1000"}}, "repos", func(r struct {
+			DID, Rev string
+			Active   bool
+		}) {
+			if r.Active {
+				active[r.DID] = r.Rev
+			}
+		})
+		want := map[string]string{}
+		for did, account := range truth.accounts {
+			if account.Active {
+				want[did] = account.Rev
+			}
+		}
+		if err == nil && !maps.Equal(active, want) {
+			err = fmt.Errorf("active are %v, want %v", active, want)
 		}
 		return err
 	})

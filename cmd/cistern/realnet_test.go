@@ -32,7 +32,7 @@ func TestRealnet(t *testing.T) {
 	index.waitFor(t, map[string]int64{"repos": realAccounts, "synced": realAccounts, "gone": 0, "records": seeded.count()})
 	index.compareQueries(t, seeded)
 	events := index.stream(t, 0, int(seeded.count()))
-	compareChanges(t, events, realTruth{}.changes(seeded), seeded)
+	compareChanges(t, events, realTruth{}.changes(seeded), seeded, false)
 	index.stop(t)
 	index.check(t)
 
@@ -55,7 +55,7 @@ func TestRealnet(t *testing.T) {
 	index.compareHidden(t, hosts.did(t, "u007"), "takendown")
 	index.compareHidden(t, hosts.did(t, "u008"), "")
 	events = index.stream(t, head+1, len(wantChanges))
-	compareChanges(t, events, wantChanges, changed)
+	compareChanges(t, events, wantChanges, changed, false)
 	compareAccountEvent(t, events, hosts.did(t, "u006"), "deactivated")
 	compareAccountEvent(t, events, hosts.did(t, "u007"), "takendown")
 	head = max(head, events[len(events)-1].ID)
@@ -71,6 +71,54 @@ func TestRealnet(t *testing.T) {
 	index.compareQueries(t, returned)
 	events = index.stream(t, head+1, 1)
 	compareFold(t, index.streamTo(t, events[len(events)-1].ID), returned)
+	index.stop(t)
+	index.check(t)
+}
+
+// TestRealnetLive tells another: the daemon follows the PDSes themselves while accounts change, misses some of it while it
+// is down, and catches up from its cursors. Nothing is fetched a second time by hand.
+func TestRealnetLive(t *testing.T) {
+	hosts := startRealHosts(t)
+	hosts.node(t, "seed.mjs", fmt.Sprint(realAccounts), fmt.Sprint(realRecords))
+	seeded := hosts.truth(t)
+	index := newRealIndex(t, hosts)
+	index.follows = true
+
+	index.start(t)
+	index.waitFor(t, map[string]int64{"repos": realAccounts, "synced": realAccounts, "records": seeded.count()})
+	index.waitFollowing(t)
+	events := index.stream(t, 0, int(seeded.count()))
+	head := events[len(events)-1].ID
+
+	hosts.mutate(t,
+		"create u000 1", "create u001 3", "delete u001 app.bsky.graph.follow", "update u002", "delete u003 org.example.types",
+		"batch u004", "batch u009", "handle u005 renamed005.test",
+		"deactivate u006", "takedown u007", "deleteaccount u008")
+	changed := hosts.truth(t)
+	wantChanges := seeded.changes(changed)
+	index.waitTruth(t, changed)
+	index.waitFor(t, map[string]int64{"synced": realAccounts - 3, "gone": 3, "buffered": 0})
+	index.compareQueries(t, changed)
+	index.compareHidden(t, hosts.did(t, "u006"), "deactivated")
+	index.compareHidden(t, hosts.did(t, "u007"), "takendown")
+	index.compareHidden(t, hosts.did(t, "u008"), "deleted")
+	events = index.stream(t, head+1, len(wantChanges))
+	compareChanges(t, events, wantChanges, changed, true)
+	compareAccountEvent(t, events, hosts.did(t, "u006"), "deactivated")
+	compareAccountEvent(t, events, hosts.did(t, "u007"), "takendown")
+	compareAccountEvent(t, events, hosts.did(t, "u008"), "deleted")
+	compareIdentityEvent(t, events, hosts.did(t, "u005"), "renamed005.test")
+	index.stop(t)
+	index.check(t)
+
+	hosts.mutate(t, "activate u006", "untakedown u007", "create u006 1", "create u000 2", "delete u002", "update u010", "batch u011")
+	returned := hosts.truth(t)
+	index.start(t)
+	index.waitTruth(t, returned)
+	index.waitFor(t, map[string]int64{"synced": realAccounts - 1, "gone": 1, "buffered": 0})
+	index.compareQueries(t, returned)
+	events = index.stream(t, 0, int(returned.count()))
+	compareFold(t, events, returned)
 	index.stop(t)
 	index.check(t)
 }
@@ -219,8 +267,9 @@ func compareRecords(t *testing.T, what string, got, want map[string]realRecord) 
 	}
 }
 
-// compareChanges wants each change as exactly one event, with the record as the host has it, and no other record event.
-func compareChanges(t *testing.T, events []realEvent, want []realChange, truth realTruth) {
+// compareChanges wants each change as exactly one event, with the record as the host has it, and no other record event. A
+// backfill has them all at the rev of the host, a live event is of a rev on the way there.
+func compareChanges(t *testing.T, events []realEvent, want []realChange, truth realTruth, live bool) {
 	t.Helper()
 	var got []realChange
 	for _, e := range events {
@@ -230,8 +279,8 @@ func compareChanges(t *testing.T, events []realEvent, want []realChange, truth r
 		r := e.Record
 		path := r.Collection + "/" + r.RKey
 		got = append(got, realChange{r.DID, path, r.Action, r.CID})
-		if r.Rev != truth.accounts[r.DID].Rev || r.Live {
-			t.Errorf("event %d: rev %s live %v, want the rev of the host, %s, and not live", e.ID, r.Rev, r.Live, truth.accounts[r.DID].Rev)
+		if now := truth.accounts[r.DID].Rev; r.Live != live || r.Rev > now || !live && r.Rev != now {
+			t.Errorf("event %d: rev %s live %v, and the host is at %s", e.ID, r.Rev, r.Live, now)
 		}
 		if value := truth.records[r.DID][path].Value; !reflect.DeepEqual(r.Record, value) {
 			t.Errorf("event %d: %s %s is\n%v, want\n%v", e.ID, r.DID, path, r.Record, value)
@@ -258,6 +307,16 @@ func compareAccountEvent(t *testing.T, events []realEvent, did, status string) {
 		}
 	}
 	t.Errorf("no account event says that %s is %s", did, status)
+}
+
+func compareIdentityEvent(t *testing.T, events []realEvent, did, handle string) {
+	t.Helper()
+	for _, e := range events {
+		if e.Type == "identity" && e.Identity.DID == did && e.Identity.Handle == handle {
+			return
+		}
+	}
+	t.Errorf("no identity event says that %s is %s", did, handle)
 }
 
 // compareFold wants a consumer that applies all events in turn to end with the records of all active accounts.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"cistern/ingest/simnet"
+	"cistern/store"
 )
 
 // TestRepoCommands drives a daemon as an operator would.
@@ -94,7 +95,30 @@ func TestRepoCommands(t *testing.T) {
 	})
 }
 
-// TestReserveStopsBackfill lets the disk become short in the middle of a backfill.
+// wantLive has a repository that is complete commit, and wants the index to follow.
+func wantLive(t *testing.T, d *daemon, n *simnet.Network) {
+	t.Helper()
+	for _, a := range n.Accounts() {
+		if row, err := d.store.Repo(a.DID()); err != nil || row.State != store.StateSynced {
+			continue
+		}
+		c, err := a.Mutate(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		(&testIndex{}).await(t, "a live event", func() error {
+			row, err := d.store.Repo(a.DID())
+			if err == nil && row.Rev != c.Rev {
+				err = fmt.Errorf("%s at %s", row.State, row.Rev)
+			}
+			return err
+		})
+		return
+	}
+	t.Error("nothing is complete")
+}
+
+// TestReserveStopsBackfill lets the disk become short in the middle of a backfill: imports stop, live events go on.
 func TestReserveStopsBackfill(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 4, Repos: 60, Hosts: 2})
@@ -102,7 +126,10 @@ func TestReserveStopsBackfill(t *testing.T) {
 		h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 20 * 1e6})
 	}
 	x := newTestIndex(t)
-	cfg := demoConfig(n, x.dir)
+	cfg, err := demoConfig(n, x.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := (&app{stdout: io.Discard}).listenNear("127.0.0.1:0", "")
 	if err != nil {
 		t.Fatal(err)
@@ -142,6 +169,7 @@ func TestReserveStopsBackfill(t *testing.T) {
 		if after := d.store.Counts()["synced"]; after != before {
 			t.Errorf("imports went on while the disk was short: %d, then %d", before, after)
 		}
+		wantLive(t, d, n)
 		d.guard.set(false)
 	}
 	x.await(t, "the rest", some(60))

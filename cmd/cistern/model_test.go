@@ -1,0 +1,420 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest"
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// model is a seeded network and a Cistern that follows it: the boxes of the daemon without its listeners,
+// over a store in memory.
+type model struct {
+	t     *testing.T
+	seed  uint64
+	rng   *rand.Rand
+	net   *simnet.Network
+	plan  plan
+	store *store.Store
+	stop  func()
+	live  *ingest.Runner
+}
+
+// plan is what a seed decides about a run.
+type plan struct {
+	relays int  // how many are followed; 0: the hosts themselves
+	late   bool // the firehose is followed from the middle of the history on
+	lossy  bool // faults hide events, which no later one of the same account may show
+	steps  int
+	stops  int // how often the boxes are stopped and started again
+}
+
+func (m *model) open() {
+	m.store = storetest.Open(m.t, store.Options{GroupAge: 3 * time.Millisecond})
+	m.start()
+	m.t.Cleanup(func() { m.stop() })
+}
+
+// start runs the boxes, new ones over the same store.
+func (m *model) start() {
+	t := m.t
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	if os.Getenv("CISTERNTEST_LOG") != "" {
+		log = newLogger(os.Stderr, slog.LevelDebug)
+	}
+	dir, err := identity.New(identity.Options{PLC: []string{m.net.PLC()}, AllowPrivate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := filter.New(true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch, err := backfill.New(backfill.Options{Store: m.store, Directory: dir, AllowPrivate: true, SpoolDir: t.TempDir(), Logger: log,
+		Crawl:     []backfill.Source{{Kind: backfill.SourceRepos, URL: m.net.Relay()}},
+		RetryBase: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Drain: func(did string) { m.live.Drain(did) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Filter: full, Wake: fetch.Wake, Logger: log,
+		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
+		RefetchBase: 20 * time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stops []func()
+	for _, run := range []func(context.Context) error{m.store.Run, fetch.Run, fetch.Crawl, m.live.Run} {
+		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+		var g errgroup.Group
+		g.Go(func() error { return run(ctx) })
+		stops = append(stops, func() {
+			cancel()
+			if err := g.Wait(); err != nil {
+				t.Errorf("a box ended: %v", err)
+			}
+		})
+	}
+	m.stop = func() {
+		for _, stop := range slices.Backward(stops) {
+			stop()
+		}
+		m.stop = func() {}
+	}
+}
+
+func (m *model) sources() []store.Source {
+	var out []store.Source
+	add := func(url string, pds bool) {
+		src, err := ingest.ParseSource(url, pds)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		out = append(out, src)
+	}
+	for _, r := range m.net.Relays()[:m.plan.relays] {
+		add(r.URL(), false)
+	}
+	if m.plan.relays == 0 {
+		for _, h := range m.net.Hosts() {
+			add(h.URL(), true)
+		}
+	}
+	return out
+}
+
+// settle waits until the store equals the network, and says what still differs when it does not.
+func (m *model) settle() {
+	m.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := m.equal()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("the store does not come to equal the network: %v\ncounts %v\nsources %+v", err, m.store.Counts(), m.live.Sources())
+		}
+		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+// equal compares rows and records with the truth.
+func (m *model) equal() error {
+	var errs []error
+	total, records := 0, 0
+	for _, a := range m.net.Accounts() {
+		truth := a.Truth()
+		total++
+		n, err := m.equalRepo(a, truth)
+		records += n
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", truth.DID, err))
+		}
+	}
+	c := m.store.Counts()
+	if c["repos"] != int64(total) || c["records"] != int64(records) || c["buffered"] != 0 || c["draining"] != 0 || c["pending"] != 0 {
+		errs = append(errs, fmt.Errorf("counts %v, want %d repos and %d records", c, total, records))
+	}
+	return errors.Join(errs...)
+}
+
+var statuses = map[simnet.Status]store.Status{simnet.Active: store.StatusActive, simnet.Deactivated: store.StatusDeactivated,
+	simnet.Takendown: store.StatusTakendown, simnet.Suspended: store.StatusSuspended, simnet.Deleted: store.StatusDeleted}
+
+func (m *model) equalRepo(a *simnet.Account, truth simnet.Truth) (records int, err error) {
+	row, err := m.store.Repo(truth.DID)
+	if err != nil {
+		return 0, err
+	}
+	if row.Status != statuses[truth.Status] {
+		return 0, fmt.Errorf("is %s, want %s (%s, %+v)", row.Status, truth.Status, row.State, row.Retry)
+	}
+	if truth.Status == simnet.Deleted {
+		if row.Ordinal != 0 || row.Records != 0 {
+			return int(row.Records), fmt.Errorf("deleted, and holds %d records", row.Records)
+		}
+		return 0, nil
+	}
+	if truth.Status != simnet.Active {
+		return int(row.Records), nil // what was held is kept
+	}
+	if row.Handle != truth.Handle || row.PDS != truth.Host || row.Key != truth.Key {
+		return 0, fmt.Errorf("is %s at %s with %s, want %s at %s with %s", row.Handle, row.PDS, row.Key, truth.Handle, truth.Host, truth.Key)
+	}
+	return len(truth.Records), wantRepo(m.store, a)
+}
+
+// logged is what a consumer makes of the log.
+type logged struct {
+	records map[string]map[string]repo.CID
+	status  map[string]store.Status
+	handles map[string]string
+	changes int // record events that are live
+}
+
+// fold reads the whole log. With strict, an event that does not follow from those before is an error:
+// each change is there exactly once.
+func (m *model) fold() logged {
+	t := m.t
+	t.Helper()
+	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
+	for cursor := uint64(1); cursor <= m.store.Head(); {
+		next, err := m.store.ReadLog(context.Background(), cursor, 1000, func(e *store.Event) error { return l.apply(e) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		cursor = next
+	}
+	return l
+}
+
+func (l *logged) apply(e *store.Event) error {
+	switch e.Kind {
+	case store.KindAccount:
+		l.status[e.DID] = e.Status
+		if e.Status.Hidden() {
+			delete(l.records, e.DID)
+		}
+		return nil
+	case store.KindIdentity:
+		l.handles[e.DID] = e.Handle
+		return nil
+	}
+	path := string(e.Collection) + "/" + string(e.Rkey)
+	held, known := l.records[e.DID][path]
+	if known == (e.Action == store.Create) || e.Action == store.Update && held == e.CID {
+		return fmt.Errorf("event %d (%s, live %v): action %s of %s/%s %s when it is %s", e.ID, e.Rev, e.Live, e.Action, e.DID, path, e.CID, held)
+	}
+	if e.Live {
+		l.changes++
+	}
+	if e.Action == store.Delete {
+		delete(l.records[e.DID], path)
+		return nil
+	}
+	if repo.HashCID(e.Record) != e.CID {
+		return fmt.Errorf("event %d: the record is not %s", e.ID, e.CID)
+	}
+	if l.records[e.DID] == nil {
+		l.records[e.DID] = map[string]repo.CID{}
+	}
+	l.records[e.DID][path] = e.CID
+	return nil
+}
+
+// wantTruth compares what the log makes with the network.
+func (l logged) wantTruth(m *model) {
+	m.t.Helper()
+	for _, a := range m.net.Accounts() {
+		truth := a.Truth()
+		if got := l.status[truth.DID]; got != statuses[truth.Status] {
+			m.t.Errorf("%s: the log leaves it %s, want %s", truth.DID, got, truth.Status)
+		}
+		if h, ok := l.handles[truth.DID]; ok && truth.Status == simnet.Active && h != truth.Handle {
+			m.t.Errorf("%s: the log leaves the handle %s, want %s", truth.DID, h, truth.Handle)
+		}
+		want := map[string]repo.CID{}
+		if truth.Status == simnet.Active {
+			maps.Copy(want, truth.Records)
+			maps.DeleteFunc(want, func(path string, _ repo.CID) bool { _, _, ok := repo.SplitPath([]byte(path)); return !ok })
+		}
+		if got := l.records[truth.DID]; !maps.Equal(got, want) {
+			m.t.Errorf("%s: the log leaves %d records, want %d: %s", truth.DID, len(got), len(want), mapDiff(got, want))
+		}
+	}
+}
+
+func mapDiff(got, want map[string]repo.CID) string {
+	var b strings.Builder
+	for _, path := range slices.Sorted(maps.Keys(want)) {
+		if got[path] != want[path] {
+			fmt.Fprintf(&b, " -%s %s (got %s)", path, want[path], got[path])
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[path]; !ok {
+			fmt.Fprintf(&b, " +%s", path)
+		}
+	}
+	if b.Len() > 600 {
+		return b.String()[:600]
+	}
+	return b.String()
+}
+
+// TestModel plays seeded histories with faults against Cistern. When the network has fallen quiet, the
+// store equals it, and so does what a consumer makes of the log, in which each change follows from those
+// before it: nothing is there twice, nothing is missing.
+//
+// CISTERNTEST_SEEDS is the number of seeds (200; make soak has more), CISTERNTEST_SEED the first of them.
+func TestModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	t.Parallel()
+	first := testNumber(t, "CISTERNTEST_SEED", 1)
+	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", 200); seed++ {
+		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			newModel(t, seed).play()
+		})
+	}
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	m := &model{t: t, rng: rng, seed: seed}
+	m.plan = plan{relays: rng.IntN(3), late: rng.IntN(4) == 0, lossy: rng.IntN(2) == 0, steps: 20 + rng.IntN(60)}
+	if rng.IntN(3) == 0 {
+		m.plan.stops = 1 + rng.IntN(3)
+	}
+	return m
+}
+
+func (m *model) play() {
+	t := m.t
+	m.net = startNetwork(t, simnet.Options{Seed: m.seed, Hosts: 2 + m.rng.IntN(2), Repos: 3 + m.rng.IntN(5), Relays: 2,
+		RecordsMedian: 1 + m.rng.IntN(12), RecordsMax: 60, OddKeys: m.rng.IntN(2), Empty: m.rng.IntN(2)})
+	history := m.net.History(m.seed, simnet.Weights{})
+	if m.plan.late {
+		history.Run(m.plan.steps / 2)
+	}
+	m.injectFaults()
+	m.open()
+	for i := range m.plan.steps {
+		history.Step()
+		if m.rng.IntN(3) == 0 {
+			time.Sleep(time.Duration(m.rng.IntN(3000)) * time.Microsecond)
+		}
+		if m.plan.stops > 0 && i%(m.plan.steps/m.plan.stops+1) == 7 {
+			m.stop()
+			history.Run(m.rng.IntN(4))
+			m.start()
+		}
+		if m.rng.IntN(40) == 0 {
+			m.streams()[m.rng.IntN(len(m.streams()))].DropConnections()
+		}
+	}
+	m.quiet()
+	m.settle()
+	if t.Failed() {
+		return
+	}
+	m.stop() // the log holds what is durable
+	m.fold().wantTruth(m)
+}
+
+// streams are the hosts that are followed.
+func (m *model) streams() []*simnet.Host {
+	if m.plan.relays == 0 {
+		return m.net.Hosts()
+	}
+	return m.net.Relays()[:m.plan.relays]
+}
+
+// harmless faults take nothing away that the same stream does not bring later.
+var harmless = []simnet.StreamFault{
+	{Kind: simnet.StreamDuplicate}, {Kind: simnet.StreamReorder, Ahead: 3}, {Kind: simnet.StreamSeqRegression},
+	{Kind: simnet.StreamGarbage}, {Kind: simnet.StreamUnknownType}, {Kind: simnet.StreamOversized}, {Kind: simnet.StreamWrongHost},
+	{Kind: simnet.StreamHidden}, {Kind: simnet.StreamForgedExtra}, {Kind: simnet.StreamLyingSince, Extra: true},
+	{Kind: simnet.StreamForgedSignature, Extra: true}, {Kind: simnet.StreamForgedRecord, Extra: true},
+	{Kind: simnet.StreamMissingRecord, Extra: true}, {Kind: simnet.StreamWrongDID, Extra: true}, {Kind: simnet.StreamFutureRev, Extra: true},
+	{Kind: simnet.StreamTooBig}, {Kind: simnet.StreamSyncInstead}, {Kind: simnet.StreamNoPrevData}, {Kind: simnet.StreamNoPrevData, Bare: true},
+	{Kind: simnet.StreamSilent, After: 9}, {Kind: simnet.StreamDead, After: 5}, {Kind: simnet.StreamDisconnect, After: 11},
+	{Kind: simnet.StreamError}, {Kind: simnet.StreamRefused}, {Kind: simnet.StreamLag, Delay: 4 * time.Millisecond},
+}
+
+// lossy faults hide events, or give others in their place.
+var lossy = []simnet.StreamFault{
+	{Kind: simnet.StreamGap}, {Kind: simnet.StreamLyingSince}, {Kind: simnet.StreamForgedSignature}, {Kind: simnet.StreamForgedRecord},
+	{Kind: simnet.StreamMissingRecord}, {Kind: simnet.StreamWrongDID}, {Kind: simnet.StreamFutureRev},
+	{Kind: simnet.StreamError, Error: "FutureCursor"},
+}
+
+func (m *model) injectFaults() {
+	kinds := harmless
+	if m.plan.lossy {
+		kinds = append(slices.Clone(kinds), lossy...)
+	}
+	for _, h := range m.streams() {
+		for range m.rng.IntN(4) {
+			f := kinds[m.rng.IntN(len(kinds))]
+			f.Count = 1 + m.rng.IntN(4)
+			f.After += m.rng.IntN(10)
+			h.InjectStream(f)
+		}
+		if m.plan.lossy && m.rng.IntN(4) == 0 {
+			h.SetWindow(3 + m.rng.IntN(10)) // who reconnects has missed something
+		}
+	}
+	for _, h := range m.net.Hosts() {
+		if m.rng.IntN(2) == 0 { // commits come while a copy is on its way
+			h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: time.Duration(1+m.rng.IntN(15)) * time.Millisecond})
+		}
+		if m.rng.IntN(4) == 0 {
+			h.Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1 + m.rng.IntN(3)})
+		}
+	}
+}
+
+// quiet ends all faults. What was lost is made up for by one honest word of each account.
+func (m *model) quiet() {
+	for _, h := range append(m.net.Hosts(), m.net.Relays()...) {
+		h.ClearFaults()
+		h.ClearStreamFaults()
+		h.SetWindow(1 << 20)
+	}
+	m.net.Settle()
+	if !m.plan.lossy && !m.plan.late {
+		return
+	}
+	for _, a := range m.net.Accounts() {
+		status := a.Status()
+		a.Announce(status == simnet.Active, status)
+		if status == simnet.Active {
+			a.AnnounceIdentity()
+			if _, err := a.Commit(); err != nil {
+				m.t.Error(err)
+			}
+		}
+	}
+}
