@@ -143,7 +143,7 @@ func TestKeysAt(t *testing.T) {
 		{"null", "null", time.Hour, nil, identity.ErrInvalid},
 		{"no JSON", "<html>", time.Hour, nil, identity.ErrInvalid},
 		{"no time", `[{"did":"` + auditDID + `","operation":{"type":"create"}}]`, time.Hour, nil, identity.ErrInvalid},
-		{"without end", strings.Repeat(" ", identity.AuditBytesMax) + "[]", time.Hour, nil, identity.ErrInvalid},
+		{"without end", strings.Repeat(" ", identity.AuditBytesMax) + auditLog(t, op{typ: set, key: k[0]}), time.Hour, nil, identity.ErrInvalid},
 	} {
 		d := newDirectory(t, identity.Options{PLC: []string{serveDocument(t, row.log)}})
 		got, err := d.KeysAt(t.Context(), auditDID, auditBase.Add(row.at))
