@@ -1,0 +1,99 @@
+package ingest
+
+import (
+	"context"
+	"time"
+
+	"cistern/ingest/frame"
+	"cistern/store"
+)
+
+// Event is an event that a source handed to its shard.
+type Event struct {
+	r *Runner
+	e *event
+}
+
+// Frame is what the event tells.
+func (e Event) Frame() *frame.Frame { return &e.e.frame }
+
+// Source is the key of its source.
+func (e Event) Source() string { return e.e.src.key() }
+
+// PDSHost is that of its source.
+func (e Event) PDSHost() string { return e.e.src.pdsHost() }
+
+// Refuse counts it as refused.
+func (e Event) Refuse() { e.e.src.refused() }
+
+// Skip is what a shard does with an event that writes nothing.
+func (e Event) Skip() {
+	e.e.src.tracker.finish(e.e.seq)
+	e.r.release(e.e)
+}
+
+// Write is what a shard does with an event that it writes.
+func (e Event) Write() error {
+	b := e.r.opts.Store.NewBatch()
+	src, number := e.e.src, e.e.seq
+	b.SetCursor(src.key(), func() int64 { return src.tracker.finish(number) })
+	e.r.release(e.e)
+	return b.CommitSync()
+}
+
+// SetSubmit has f take the events instead of the shards.
+func SetSubmit(r *Runner, f func(ctx context.Context, e Event) error) {
+	r.sources.submit = func(ctx context.Context, e *event) error { return f(ctx, Event{r, e}) }
+}
+
+// RunSources runs the sources alone.
+func RunSources(ctx context.Context, r *Runner) error { return r.runSources(ctx) }
+
+// Queued is what messages take of Options.QueueBytes.
+func Queued(r *Runner) int64 { return r.sources.queued.Load() }
+
+// Tracker is the tracker of one source.
+type Tracker struct{ t *tracker }
+
+// NewTracker makes a tracker behind a cursor.
+func NewTracker(cursor int64) Tracker { return Tracker{newTracker(cursor)} }
+
+// Begin and the others are the tracker's own.
+func (t Tracker) Begin(seq int64) (int64, bool)    { return t.t.begin(seq) }
+func (t Tracker) Finish(numbers ...int64) int64    { return t.t.finish(numbers...) }
+func (t Tracker) Mark() int64                      { return t.t.mark() }
+func (t Tracker) Last() int64                      { return t.t.last() }
+func (t Tracker) Waiting() int                     { return t.t.waiting() }
+func (t Tracker) Reset(cursor int64)               { t.t.reset(cursor) }
+func (t Tracker) Size() int                        { return len(t.t.ring) }
+func Subscribe(source string, cursor int64) string { return subscribeURL(source, cursor) }
+
+// Listing is the crawl cursor of a source's listing.
+func Listing(source string) string { return listingOf(source) }
+
+// HostOf is the host of a normalised address.
+func HostOf(source string) string { return hostOf(source) }
+
+// Budget is that of refetches.
+type Budget struct{ b *budget }
+
+// NewBudget makes a budget.
+func NewBudget(base time.Duration) Budget { return Budget{newBudget(base)} }
+
+// Spend is the budget's.
+func (b Budget) Spend(row *store.Repo, host string, now time.Time) time.Time {
+	return b.b.spend(row, host, now)
+}
+
+// Hosts is how many hosts it remembers.
+func (b Budget) Hosts() int { return len(b.b.hosts) }
+
+// RefetchHostsMax and the others are limits.
+const (
+	RefetchHostsMax = refetchHostsMax
+	RefetchBurst    = refetchBurst
+	StraysMax       = straysMax
+	StuckMax        = stuckMax
+	DiscardBytesMax = discardBytesMax
+	URLBytesMax     = urlBytesMax
+)
