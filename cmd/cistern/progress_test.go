@@ -28,7 +28,7 @@ func TestProgressLine(t *testing.T) {
 			t.Errorf("%d columns: %q", columns, line)
 		}
 	}
-	full := p.line(s, 200)
+	full := p.line(s, 250)
 	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "100 syncing", "449,900 pending", "0/s live", "1 source down", "1m15s behind", "30 failing", "(10 rate-limited, 10 unreachable, 10 refused)"} {
 		if !strings.Contains(full, part) {
 			t.Errorf("%q lacks %q", full, part)
