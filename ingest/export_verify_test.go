@@ -1,0 +1,29 @@
+package ingest
+
+import (
+	"time"
+
+	"cistern/ingest/frame"
+	"cistern/ingest/repo"
+	"cistern/store"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+)
+
+// Proof is proof for tests.
+type Proof struct{ p proof }
+
+func (p *Proof) Read(f *frame.Frame, now time.Time) error     { return p.p.read(f, now) }
+func (p *Proof) ReadSync(f *frame.Frame, now time.Time) error { return p.p.readSync(f, now) }
+func (p *Proof) Signed(key atcrypto.PublicKey) error          { return p.p.signed(key) }
+func (p *Proof) Claimed() error                               { return p.p.claimed() }
+func (p *Proof) Writes(dst []store.Op) []store.Op             { return p.p.writes(dst) }
+func (p *Proof) Whole() bool                                  { return p.p.whole }
+func (p *Proof) Commit() repo.Commit                          { return p.p.commit }
+
+func (p *Proof) Before(held func(path []byte) (repo.CID, error)) (repo.CID, error) {
+	return p.p.before(held)
+}
+
+// Rejection is rejection.
+func Rejection(err error) string { return rejection(err) }
