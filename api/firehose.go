@@ -14,7 +14,7 @@ import (
 type Firehose struct {
 	// Sources tells of every source, in order of URL.
 	Sources func() []Source
-	// Parse gives the one form of a source's address, or an error that says what is wrong with it.
+	// Parse gives the one form of a source's address, or an error that repeats it and says what is wrong.
 	Parse func(url string, pds bool) (store.Source, error)
 	// Add follows a source from now on, in place of the one with the same URL. It is durable on return.
 	Add func(store.Source) error
@@ -171,7 +171,7 @@ func (s *Server) parseSource(url string, pds bool) (store.Source, error) {
 	}
 	src, err := s.opts.Firehose.Parse(url, pds)
 	if err != nil {
-		return src, invalid("url %s: %v", echo(url), err)
+		return src, invalid("%v", err)
 	}
 	return src, nil
 }

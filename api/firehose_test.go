@@ -43,7 +43,7 @@ func (f *fakeFirehose) options() api.Firehose {
 		Parse: func(url string, pds bool) (store.Source, error) {
 			host, ok := strings.CutPrefix(strings.TrimRight(strings.ToLower(url), "/"), "wss://")
 			if !ok || host == "" {
-				return store.Source{}, errors.New("want wss://host")
+				return store.Source{}, fmt.Errorf("source %.200q: want wss://host", url)
 			}
 			return store.Source{URL: "wss://" + host, PDS: pds}, nil
 		},
