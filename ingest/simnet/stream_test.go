@@ -20,6 +20,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/gorilla/websocket"
 	"github.com/ipfs/go-cid"
+	"golang.org/x/sync/errgroup"
 
 	"cistern/ingest/simnet"
 )
@@ -503,5 +504,58 @@ func TestTimesFollowOneAnother(t *testing.T) {
 			t.Errorf("event %d, %s, at %s after %s: %v", i, f.kind, at, before, err)
 		}
 		before = at
+	}
+}
+
+// TestConcurrentUse wants the order of each account kept, and nothing lost, while all things happen at once.
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 5, Repos: 6, Hosts: 2, Relays: 2, RecordsMedian: 5})
+	relay := n.RelayHost()
+	base := relay.Head()
+	conn := dial(t, relay, fmt.Sprintf("?cursor=%d", base))
+	var g errgroup.Group
+	for _, a := range n.Accounts() {
+		g.Go(func() error {
+			for i := range 30 {
+				if _, err := a.Mutate(2); err != nil {
+					return err
+				}
+				if i%10 == 0 {
+					a.MigrateKey(n.Host(i / 10 % 2))
+					n.AddAccount(n.Host(i / 10 % 2))
+				}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for range 10 {
+			get(t, n.Relay()+"/xrpc/com.atproto.sync.listRepos")
+			n.Relays()[1].DropConnections()
+			in := n.Relays()[1].InjectStream(simnet.StreamFault{Kind: simnet.StreamWrongDID, Count: 1})
+			in.Clear()
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	revs := make(map[string]string)
+	for i, f := range readN(t, conn, int(relay.Head()-base)) {
+		if f.seq != base+int64(i)+1 {
+			t.Fatalf("seq %d at place %d", f.seq, i)
+		}
+		if f.kind == "#commit" {
+			if since := f.commit.Since; since != nil && revs[f.did] != "" && *since != revs[f.did] {
+				t.Errorf("commit %s %s since %s after %s", f.did, f.commit.Rev, *since, revs[f.did])
+			}
+			revs[f.did] = f.commit.Rev
+		}
+	}
+	for _, truth := range n.Truths() {
+		if truth.Rev != revs[truth.DID] {
+			t.Errorf("%s at %s, told %s", truth.DID, truth.Rev, revs[truth.DID])
+		}
 	}
 }
