@@ -75,7 +75,7 @@ func (l *lane) pop() {
 	l.events = l.events[:n]
 }
 
-// park makes the lane wait for an errand.
+// park makes the lane wait for an errand, which send starts.
 func (s *shard) park(l *lane, n need) {
 	l.parked, l.tries, l.due = n, 0, time.Time{}
 	if n == needHeavy {
@@ -88,7 +88,6 @@ func (s *shard) park(l *lane, n need) {
 	}
 	s.parkedBytes += l.bytes
 	s.parkedEvents += len(l.events)
-	s.send(l)
 }
 
 // send starts the errand.

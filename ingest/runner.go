@@ -57,8 +57,10 @@ func New(opts Options) (*Runner, error) {
 //
 // It ends in the order in which events pass: sources stop reading, shards handle what was read, and the
 // last batches become durable. What waits for the network is dropped: no cursor has passed it.
-func (r *Runner) Run(ctx context.Context) error {
-	err := r.run(ctx, r.runSources)
+func (r *Runner) Run(ctx context.Context) error { return r.runWith(ctx, r.runSources) }
+
+func (r *Runner) runWith(ctx context.Context, read func(context.Context) error) error {
+	err := r.run(ctx, read)
 	r.lookups.clear()
 	r.webs.clear()
 	r.heavy.clear()

@@ -1,0 +1,314 @@
+package ingest_test
+
+import (
+	"testing"
+
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+func TestCommitsAreApplied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.net.Accounts()[0], w.net.Accounts()[1]
+	w.hold(a, b)
+	w.skip()
+	w.put(a, "app.test.x/one", "1")
+	w.put(b, "app.test.x/one", "1")
+	w.put(a, "app.test.x/one", "2")
+	w.put(a, "app.test.x/two", "2")
+	if _, err := a.Delete("app.test.x/one"); err != nil {
+		t.Fatal(err)
+	}
+	w.pass()
+	w.equal(a)
+	w.equal(b)
+	w.logs(a, "create app.test.x/one", "update app.test.x/one", "create app.test.x/two", "delete app.test.x/one")
+	w.logs(b, "create app.test.x/one")
+	if n := w.count("events_total", "commit", "applied"); n != 5 {
+		t.Errorf("%d commits were applied, want 5", n)
+	}
+	if n := w.dir.lookups(a.DID()); n != 0 {
+		t.Errorf("%d lookups although the row knows the key", n)
+	}
+	w.stop()
+	if seq, _, err := w.store.Cursor("ws://relay.test"); seq != w.sent || err != nil {
+		t.Errorf("cursor is %d (%v), want %d", seq, err, w.sent)
+	}
+}
+
+func TestDuplicatesChangeNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	other, from := ingestFeed(w, "ws://other.test", false), w.sent
+	for i := range 20 {
+		w.put(a, "app.test.x/one", string(rune('a'+i)))
+	}
+	w.sendTo(other, w.net.RelayHost(), from)
+	w.pass()
+	w.until("the other is done", func() bool { return other.Waiting() == 0 })
+	w.equal(a)
+	w.until("the log is durable", func() bool { lines, _ := w.log(a); return len(lines) >= 20 })
+	if lines, _ := w.log(a); len(lines) != 20 {
+		t.Errorf("%d changes in the log, want 20: %v", len(lines), lines)
+	}
+	if w.row(a).Breaks != 0 {
+		t.Error("a duplicate broke the chain")
+	}
+}
+
+func TestUnknownRepositories(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		full    bool
+		signals []string
+		want    bool
+	}{
+		{"none", false, nil, false},
+		{"full", true, nil, true},
+		{"signal", false, []string{"app.test.*"}, true},
+		{"other signal", false, []string{"app.other.*"}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.stop()
+			w.opts.Filter = w.filter(c.full, c.signals...)
+			w.start()
+			a := w.net.Accounts()[0]
+			w.skip()
+			commit := w.put(a, "app.test.x/one", "1")
+			w.pass()
+			row, err := w.store.RepoOrNew(a.DID())
+			if err != nil || row.Known() != c.want {
+				t.Fatalf("known: %t, want %t (%v)", row.Known(), c.want, err)
+			}
+			if c.want && (row.State != store.StatePending || row.Tracked != store.ByDiscovery || row.SeenRev != commit.Rev || row.Pending.Priority != store.PriorityDiscovery || w.wakes == 0) {
+				t.Errorf("row %+v, %d wakes", row, w.wakes)
+			}
+			if w.dir.lookups(a.DID()) != 0 {
+				t.Error("looked up")
+			}
+		})
+	}
+}
+
+func TestRowsThatAreNotSyncedRemember(t *testing.T) {
+	t.Parallel()
+	for _, state := range []store.State{store.StatePending, store.StateResync, store.StateGone} {
+		t.Run(state.String(), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			w.hold(a)
+			w.skip()
+			before := w.row(a)
+			set(w, a, func(r *store.Repo) { r.State, r.Resolved = state, 0 })
+			commit := w.put(a, "app.test.x/one", "1")
+			w.pass()
+			row := w.row(a)
+			if row.State != state || row.SeenRev != commit.Rev || row.Rev != before.Rev {
+				t.Errorf("row is %s at %s, seen %q, want %s at %s, seen %s", row.State, row.Rev, row.SeenRev, state, before.Rev, commit.Rev)
+			}
+			if w.dir.lookups(a.DID()) != 0 {
+				t.Error("looked up")
+			}
+		})
+	}
+}
+
+// A commit that does not fit is never applied, and the repository is fetched again.
+func TestCommitsThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		kind    simnet.StreamFaultKind
+		recheck bool
+		outcome string
+	}{
+		{simnet.StreamGap, false, ""},
+		{simnet.StreamLyingSince, false, "desynced"},
+		{simnet.StreamForgedSignature, true, "rejected"},
+		{simnet.StreamForgedRecord, true, "rejected"},
+		{simnet.StreamMissingRecord, true, "rejected"},
+		{simnet.StreamTooBig, true, "desynced"},
+		{simnet.StreamSyncInstead, false, ""},
+	} {
+		t.Run(c.kind.String(), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			w.hold(a)
+			w.skip()
+			before := w.row(a)
+			in := w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: c.kind, DID: a.DID(), Count: 1})
+			last := w.put(a, "app.test.x/one", "1")
+			if c.kind == simnet.StreamGap {
+				last = w.put(a, "app.test.x/two", "1")
+			}
+			w.pass()
+			if in.Fired() != 1 {
+				t.Fatal("the fault did not fire")
+			}
+			row := w.row(a)
+			if row.State != store.StatePending || row.Rev != before.Rev || row.SeenRev != last.Rev || row.Recheck != c.recheck || row.Attempt != before.Attempt+1 {
+				t.Errorf("row is %s at %s, seen %q, recheck %t", row.State, row.Rev, row.SeenRev, row.Recheck)
+			}
+			if c.outcome != "" && w.count("events_total", "commit", c.outcome) != 1 {
+				t.Errorf("no commit was %s", c.outcome)
+			}
+			w.logs(a)
+		})
+	}
+}
+
+func TestFutureRevIsDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamFutureRev, DID: a.DID(), Count: 1, Extra: true})
+	w.put(a, "app.test.x/one", "1")
+	w.pass()
+	w.equal(a)
+	if n := w.count("rejected_total", "rev"); n != 1 {
+		t.Errorf("%d rejected for their rev, want 1", n)
+	}
+}
+
+// One forged commit costs one lookup and one fetch.
+func TestForgedExtra(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamForgedExtra, DID: a.DID(), Count: 5})
+	for range 5 {
+		w.put(a, "app.test.x/one", "1")
+	}
+	w.pass()
+	row := w.row(a)
+	if row.State != store.StatePending || !row.Recheck || w.dir.lookups(a.DID()) != 1 || row.Breaks != 1 {
+		t.Errorf("row is %s, recheck %t, %d lookups, %d breaks", row.State, row.Recheck, w.dir.lookups(a.DID()), row.Breaks)
+	}
+}
+
+func TestBudgetDelaysFetches(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamLyingSince, DID: a.DID()})
+	states := map[store.State]int{}
+	for range 5 {
+		w.put(a, "app.test.x/one", "1")
+		w.pass()
+		row := w.row(a)
+		states[row.State]++
+		if row.State == store.StateResync && (row.Retry.Next <= w.clock().Unix() || row.Retry.Kind != store.Generic || row.Retry.Error == "") {
+			t.Errorf("retry %+v", row.Retry)
+		}
+		// What a fetch would bring, but for the records.
+		truth := a.Truth()
+		set(w, a, func(r *store.Repo) {
+			r.State, r.Rev, r.Data, r.SeenRev = store.StateSynced, truth.Rev, truth.Data, ""
+			r.Commit = storetest.Commit(r.DID, truth.Rev, truth.Data)
+		})
+	}
+	if states[store.StatePending] != 1 || states[store.StateResync] != 4 {
+		t.Errorf("states after breaks: %v, want 1 pending and 4 resync", states)
+	}
+}
+
+// Hosts of before sync v1.1 name neither prevData nor prev.
+func TestLegacyHost(t *testing.T) {
+	t.Parallel()
+	for _, bare := range []bool{false, true} {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		w.hold(a)
+		w.skip()
+		w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: bare})
+		w.put(a, "app.test.x/one", "1")
+		w.put(a, "app.test.x/one", "2")
+		w.put(a, "app.test.x/two", "2")
+		if _, err := a.Delete("app.test.x/one"); err != nil {
+			t.Fatal(err)
+		}
+		w.pass()
+		w.equal(a)
+		want := store.VerifiedFull
+		if bare {
+			want = store.VerifiedOps
+		}
+		if got := w.row(a).Verified; got != want && !(bare && got == store.VerifiedFull) {
+			t.Errorf("bare %t: verified %s, want %s", bare, got, want)
+		}
+	}
+}
+
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamGap, DID: a.DID(), Type: "#identity"})
+	a.RotateKey()
+	w.put(a, "app.test.x/one", "1")
+	w.pass()
+	w.equal(a)
+	if got := w.row(a); got.Key != a.Truth().Key {
+		t.Error("the row keeps the old key")
+	}
+	if n := w.dir.lookups(a.DID()); n != 1 {
+		t.Errorf("%d lookups, want 1", n)
+	}
+	w.logs(a, "identity "+a.Handle(), "create app.test.x/one")
+}
+
+func TestSync(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	a.Sync() // the rev we hold
+	w.pass()
+	w.equal(a)
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamSyncInstead, DID: a.DID(), Count: 1})
+	if _, err := a.Commit(); err != nil { // the same tree under a new rev
+		t.Fatal(err)
+	}
+	w.put(a, "app.test.x/one", "1")
+	w.pass()
+	w.equal(a)
+	if n := w.count("events_total", "sync", "applied"); n != 1 {
+		t.Errorf("%d syncs applied, want 1", n)
+	}
+}
+
+func TestSkipSignatures(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stop()
+	w.opts.SkipSignatures = true
+	w.start()
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	set(w, a, func(r *store.Repo) { r.Resolved = 0 })
+	w.put(a, "app.test.x/one", "1")
+	w.pass()
+	w.equal(a)
+	if w.row(a).Verified != store.VerifiedHashes || w.dir.lookups(a.DID()) != 0 {
+		t.Errorf("verified %s, %d lookups", w.row(a).Verified, w.dir.lookups(a.DID()))
+	}
+}

@@ -1,0 +1,467 @@
+package ingest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"cistern/filter"
+	"cistern/ingest"
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// world is a network, a store that begins with copies of it, and a Runner fed with messages by hand.
+type world struct {
+	t     *testing.T
+	net   *simnet.Network
+	store *store.Store
+	dir   *directory
+	opts  ingest.Options
+	reg   *prometheus.Registry
+	r     *ingest.Runner
+	feed  *ingest.Feed
+	sent  int64 // of the relay's messages
+	stop  func()
+
+	mu    sync.Mutex
+	now   time.Time
+	wakes int
+}
+
+func newWorld(t *testing.T, change ...func(*ingest.Options)) *world {
+	t.Helper()
+	net, err := simnet.New(simnet.Options{Seed: 7, Repos: 4, Hosts: 2, RecordsMedian: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := net.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = net.Close() })
+	w := &world{t: t, net: net, store: storetest.Open(t, store.Options{}), now: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)}
+	w.dir = &directory{net: net, cache: map[string]identity.Identity{}, asked: map[string]int{}}
+	w.reg = prometheus.NewRegistry()
+	w.opts = ingest.Options{
+		Store: w.store, Directory: w.dir, Shards: 2, Registerer: w.reg, Now: w.clock,
+		Wake: func() { w.mu.Lock(); defer w.mu.Unlock(); w.wakes++ },
+	}
+	for _, f := range change {
+		f(&w.opts)
+	}
+	w.start()
+	return w
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(time.Microsecond)
+	return w.now
+}
+
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+// start makes a Runner and runs it until stop or the end of the test.
+func (w *world) start() {
+	w.t.Helper()
+	w.opts.Registerer = prometheus.NewRegistry()
+	w.reg = w.opts.Registerer.(*prometheus.Registry)
+	r, err := ingest.New(w.opts)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.r, w.feed = r, ingest.NewFeed(r, "ws://relay.test", false)
+	w.run()
+}
+
+func (w *world) run() {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
+	ended := make(chan error, 1)
+	r := w.r
+	started := make(chan struct{})
+	go func() { ended <- r.RunFeeds(ctx, func() { close(started) }) }()
+	<-started
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Errorf("run: %v", err)
+		}
+		if n := r.Queued(); n != 0 {
+			w.t.Errorf("%d bytes are still counted as queued", n)
+		}
+	})
+	w.t.Cleanup(w.stop)
+}
+
+// hold makes the store hold a complete copy of an account, as backfill would.
+func (w *world) hold(accounts ...*simnet.Account) {
+	w.t.Helper()
+	for _, a := range accounts {
+		w.copy(a)
+	}
+}
+
+func (w *world) copy(a *simnet.Account) {
+	w.t.Helper()
+	unlock := w.store.Lock(a.DID())
+	row, err := w.store.RepoOrNew(a.DID())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	row.State, row.Tracked = store.StatePending, store.ByOperator
+	b := w.store.NewBatch()
+	b.PutRepo(&row)
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+	unlock()
+	w.complete(a, a.Truth(), w.records(a))
+}
+
+// records are the current records of an account.
+func (w *world) records(a *simnet.Account) map[string][]byte {
+	m := map[string][]byte{}
+	for _, p := range a.Paths() {
+		m[p] = a.Record(p)
+	}
+	return m
+}
+
+// complete ends a fetch that found the truth and the records given.
+func (w *world) complete(a *simnet.Account, truth simnet.Truth, records map[string][]byte) {
+	w.t.Helper()
+	row, err := w.store.Repo(a.DID())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	paths := slices.Sorted(maps.Keys(records))
+	err = w.store.Import(w.t.Context(), store.Import{
+		DID: a.DID(), Attempt: row.Attempt, Rev: truth.Rev, Blocks: len(paths),
+		Walk: func(fn func(repo.Leaf) error) error {
+			for i, p := range paths {
+				l := repo.Leaf{Key: []byte(p), CID: repo.HashCID(records[p]), Block: i, Record: records[p], Valid: repo.ValidPath([]byte(p))}
+				if err := fn(l); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Complete: func(b *store.Batch, r *store.Repo) {
+			w.store.EndFetch(r.DID)
+			r.State, r.Rev, r.Data = store.StateSynced, truth.Rev, truth.Data
+			if w.store.Buffered(r.DID) > 0 {
+				r.State = store.StateDraining
+			}
+			r.Commit = storetest.Commit(r.DID, truth.Rev, truth.Data)
+			r.PDS, r.Handle, r.Key, r.Resolved = truth.Host, truth.Handle, truth.Key, w.clock().Unix()
+		},
+		Done: func(_ store.Repo, err error) {
+			if err != nil {
+				w.t.Error("import:", err)
+			}
+		},
+	})
+	if err == nil {
+		err = w.store.FlushImports()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// refetch has what a fetch brings written by hand: everything anew.
+func (w *world) begin(a *simnet.Account) {
+	defer w.store.Lock(a.DID())()
+	w.store.BeginFetch(a.DID())
+}
+
+// pass gives the Runner everything the relay has said since, and waits until it is handled.
+func (w *world) pass() {
+	w.t.Helper()
+	w.send()
+	w.settle()
+}
+
+func (w *world) send() {
+	w.t.Helper()
+	w.sent = w.sendTo(w.feed, w.net.RelayHost(), w.sent)
+}
+
+func (w *world) sendTo(f *ingest.Feed, h *simnet.Host, after int64) int64 {
+	w.t.Helper()
+	for _, m := range h.Messages(after) {
+		if err := f.Send(w.t.Context(), m); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return h.Head()
+}
+
+func (w *world) skip() { w.sent = w.net.RelayHost().Head() }
+
+func (w *world) settle() {
+	w.t.Helper()
+	w.until("all events are done", func() bool { return w.feed.Waiting() == 0 })
+}
+
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not in 20 s: %s", what)
+		}
+	}
+}
+
+func (w *world) row(a *simnet.Account) store.Repo {
+	w.t.Helper()
+	row, err := w.store.Repo(a.DID())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return row
+}
+
+// equal says that the copy of an account is complete.
+func (w *world) equal(a *simnet.Account) {
+	w.t.Helper()
+	truth, row := a.Truth(), w.row(a)
+	if row.State != store.StateSynced || row.Rev != truth.Rev || row.Data != truth.Data || row.SeenRev != "" {
+		w.t.Errorf("%s is %s at %s, want synced at %s (seen %q, retry %+v)", a.DID(), row.State, row.Rev, truth.Rev, row.SeenRev, row.Retry)
+	}
+	if diff := cmp.Diff(truth.Records, w.held(row)); diff != "" {
+		w.t.Errorf("records of %s (-truth +held):\n%s", a.DID(), diff)
+	}
+	if int(row.Records) != len(truth.Records) {
+		w.t.Errorf("%s counts %d records, want %d", a.DID(), row.Records, len(truth.Records))
+	}
+}
+
+func (w *world) held(row store.Repo) map[string]repo.CID {
+	w.t.Helper()
+	m := map[string]repo.CID{}
+	rows, err := w.store.Rows(row.Ordinal)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for rows.Next() {
+		m[string(rows.Row().Path)] = rows.Row().CID
+	}
+	if err := rows.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+// log is what the log says of live changes, accounts and identities, and how many records it lists otherwise.
+func (w *world) log(a *simnet.Account) (lines []string, listed int) {
+	w.t.Helper()
+	for cursor := w.store.Tail(); ; {
+		next, err := w.store.ReadLog(w.t.Context(), cursor, 1000, func(e *store.Event) error {
+			switch {
+			case e.DID != a.DID():
+			case e.Kind == store.KindAccount:
+				lines = append(lines, "account "+e.Status.String())
+			case e.Kind == store.KindIdentity:
+				lines = append(lines, "identity "+e.Handle)
+			case !e.Live:
+				listed++
+			default:
+				lines = append(lines, fmt.Sprintf("%s %s/%s", e.Action, e.Collection, e.Rkey))
+			}
+			return nil
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if next == cursor {
+			return lines, listed
+		}
+		cursor = next
+	}
+}
+
+func (w *world) logs(a *simnet.Account, want ...string) {
+	w.t.Helper()
+	w.until("the log is durable", func() bool { lines, _ := w.log(a); return len(lines) >= len(want) })
+	lines, _ := w.log(a)
+	if diff := cmp.Diff(want, lines); diff != "" {
+		w.t.Errorf("log of %s (-want +got):\n%s", a.DID(), diff)
+	}
+}
+
+// count is the value of a metric with the labels given in order of their names.
+func (w *world) count(name string, labels ...string) int {
+	w.t.Helper()
+	families, err := w.reg.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "cistern_ingest_"+name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var values []string
+			for _, l := range m.GetLabel() {
+				values = append(values, l.GetValue())
+			}
+			if slices.Equal(values, labels) {
+				return int(m.GetCounter().GetValue() + m.GetGauge().GetValue())
+			}
+		}
+	}
+	return 0
+}
+
+func (w *world) put(a *simnet.Account, path, text string) simnet.Commit {
+	w.t.Helper()
+	c, err := a.Put(path, simnet.Post(text))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) filter(full bool, signals ...string) *filter.Filter {
+	f, err := filter.New(full, signals)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return f
+}
+
+// directory answers with the truth of a network, unless it is told to wait or to fail.
+type directory struct {
+	net *simnet.Network
+
+	mu    sync.Mutex
+	cache map[string]identity.Identity
+	asked map[string]int
+	block map[string]chan struct{} // Resolve waits until it is closed
+	fail  error
+}
+
+func (d *directory) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	d.mu.Lock()
+	d.asked[did]++
+	wait, err := d.block[did], d.fail
+	d.mu.Unlock()
+	if wait != nil {
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return identity.Identity{}, ctx.Err()
+		}
+	}
+	if err != nil {
+		return identity.Identity{}, err
+	}
+	a := d.net.Account(did)
+	if a == nil {
+		return identity.Identity{}, identity.ErrNotFound
+	}
+	truth := a.Truth()
+	key, err := atcrypto.ParsePublicDIDKey(truth.Key)
+	if err != nil {
+		return identity.Identity{}, errors.Join(identity.ErrInvalid, err)
+	}
+	ident := identity.Identity{DID: did, Handle: truth.Handle, PDS: truth.Host, Key: truth.Key, PublicKey: key}
+	d.mu.Lock()
+	d.cache[did] = ident
+	d.mu.Unlock()
+	return ident, nil
+}
+
+func (d *directory) Purge(did string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.cache, did)
+}
+
+func (d *directory) Cached(did string) (identity.Identity, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ident, ok := d.cache[did]
+	return ident, ok
+}
+
+func (d *directory) Remember(ident identity.Identity, _ time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.cache[ident.DID]; ok {
+		return
+	}
+	key, err := atcrypto.ParsePublicDIDKey(ident.Key)
+	if err == nil {
+		ident.PublicKey = key
+		d.cache[ident.DID] = ident
+	}
+}
+
+func (d *directory) lookups(did string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asked[did]
+}
+
+// stall has lookups of a DID wait until the answer is called.
+func (d *directory) stall(did string) (answer func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.block == nil {
+		d.block = map[string]chan struct{}{}
+	}
+	c := make(chan struct{})
+	d.block[did] = c
+	delete(d.cache, did)
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		delete(d.block, did)
+		d.mu.Unlock()
+		close(c)
+	})
+}
+
+func (d *directory) failing(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = err
+	clear(d.cache)
+}
+
+// set changes a row by hand.
+func set(w *world, a *simnet.Account, f func(*store.Repo)) {
+	w.t.Helper()
+	defer w.store.Lock(a.DID())()
+	row, err := w.store.RepoOrNew(a.DID())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	f(&row)
+	b := w.store.NewBatch()
+	b.PutRepo(&row)
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// ingestFeed is one more source of the running Runner.
+func ingestFeed(w *world, url string, pds bool) *ingest.Feed { return ingest.NewFeed(w.r, url, pds) }
