@@ -4,7 +4,7 @@
 //
 // Fetch every pending repository from its real host, verify it, store it or the difference to
 // what we hold, and give what fails a kind and a time to try again; find unknown repositories
-// by listing a host.
+// by listing a host, and by the same list those that moved on while we missed its events.
 //
 // # Invariants
 //
@@ -17,27 +17,38 @@
 //  4. One DID is in flight at most once. An outcome is dropped when the row's attempt is not the one
 //     the task began with, or the row is no longer pending.
 //  5. Rev, data and commit of a row change only in the batch that completes a copy. A difference cut
-//     short by a crash is taken up by the same merge.
+//     short by a crash is taken up by the same merge; until then the row cannot be completed without one.
 //  6. Each failure raises the row's retry count, and only a success resets it. A repository that
 //     waits because its host is parked has not failed.
 //  7. Whatever a host sends costs at most the limits in limits.go, and slows only its repositories.
+//  8. Live commits are buffered from before the host is asked until the critical section that ends the
+//     task. A copy that is complete leaves them to be drained; any other ending drops them and
+//     leaves the highest rev as one that was seen.
+//  9. A copy below a rev that was seen is no success: it is asked for again, ever more seldom, and
+//     only after lagsMax times the host is believed.
+//  10. Records of an account that was hidden are listed anew once when it is shown again, before any change
+//     to them.
+//  11. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
 //
 // # Concurrency
 //
-// Run owns every goroutine: one that dispatches, one that requeues what is due, one that flips imports
-// when nothing else is to do, one a crawled source, and one a task or lookup in flight. Wake, Syncing and InFlight may be called by anybody.
+// Run owns the goroutines that fetch: one that dispatches, one that requeues what is due, one that flips
+// imports when nothing else is to do, and one a task or lookup in flight. Crawl owns one a crawled source, one that
+// starts reconciliations, and one each of those. Everything else may be called by anybody.
 // Runner.mu guards permits, hosts and the in-flight set; it is never held over I/O.
 //
-// States: pending → (task) → synced | resync | gone; resync and gone → (due) → pending.
+// States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
 //
 // # Files
 //
 //   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
-//   - runner.go: Runner, Run, Wake; dispatch.go: who is next; queue.go: rows into memory
+//   - runner.go: Runner, Run, Crawl, Wake; pause.go: its switches
+//   - dispatch.go: who is next; queue.go: rows into memory
 //   - host.go: permits and parking of one host; hosts.go: the bounded table of them
 //   - resolve.go: rows whose host is unknown find it
-//   - task.go: one repository, step by step; fetch.go, body.go, wait.go, spool.go: its transfer
-//   - diff.go: the merge with what we hold; outcome.go: what a task writes at its end
+//   - task.go: one repository, step by step; window.go: whose live commits are buffered meanwhile
+//   - recheck.go: whether a transfer is needed; fetch.go, body.go, wait.go, spool.go: the transfer; verify.go
+//   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
-//   - retry.go: what is due becomes pending; crawl.go: discovery by listRepos
+//   - retry.go: what is due becomes pending; crawl.go: discovery by listRepos; reconcile.go: gaps
 package backfill

@@ -77,8 +77,9 @@ const (
 	// idleChunkBytes bounds the memory kept for later CARs: 32 tasks of baseBytes.
 	idleChunkBytes = 16 << 20
 
-	// diffOpsMax and diffBytesMax bound one batch of a difference; 4 MiB is well below a memtable.
-	diffOpsMax   = 2000
+	// diffOpsMax and diffBytesMax bound one batch of a difference: 500 reads hold the DID's lock for 5 ms,
+	// cold ones for 50, and live commits of the DID wait; 4 MiB is well below a memtable.
+	diffOpsMax   = 500
 	diffBytesMax = 4 << 20
 
 	// parkMin and parkMax clamp what a host may ask of us, so that no header silences us for

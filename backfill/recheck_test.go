@@ -1,24 +1,17 @@
 package backfill_test
 
 import (
-	"context"
-	"errors"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"cistern/backfill"
-	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -235,108 +228,6 @@ func TestRevealCrash(t *testing.T) {
 		storetest.Check(t, s)
 		if err := s.Close(); err != nil {
 			t.Error(err)
-		}
-	}
-}
-
-// keyring is a directory that names another key than the one that accounts sign with, and remembers
-// that one.
-type keyring struct {
-	backfill.Directory
-	today atcrypto.PublicKey
-	keys  func(was identity.Identity) ([]atcrypto.PublicKey, error)
-
-	mu sync.Mutex
-	at time.Time // mu guards: what KeysAt was asked for last
-}
-
-// Resolve names today's key.
-func (d *keyring) Resolve(ctx context.Context, did string) (identity.Identity, error) {
-	id, err := d.Directory.Resolve(ctx, did)
-	id.PublicKey, id.Key = d.today, d.today.DIDKey()
-	return id, err
-}
-
-// KeysAt gives the former ones.
-func (d *keyring) KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error) {
-	d.mu.Lock()
-	d.at = at
-	d.mu.Unlock()
-	was, err := d.Directory.Resolve(ctx, did)
-	if err != nil {
-		return nil, err
-	}
-	return d.keys(was)
-}
-
-// TestFormerKey: an account that moved and has not written since is signed with a key that its
-// document no longer names. Its own host may give it out, and nobody else.
-func TestFormerKey(t *testing.T) {
-	t.Parallel()
-	stranger, err := atcrypto.GeneratePrivateKeyK256()
-	if err != nil {
-		t.Fatal(err)
-	}
-	today, err := stranger.PublicKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	knows := func(was identity.Identity) ([]atcrypto.PublicKey, error) {
-		return []atcrypto.PublicKey{today, was.PublicKey}, nil
-	}
-	cases := []struct {
-		name   string
-		keys   func(was identity.Identity) ([]atcrypto.PublicKey, error)
-		fault  simnet.Fault
-		synced bool
-		kind   store.ErrorKind
-	}{
-		{name: "former key", keys: knows, synced: true},
-		{name: "a key it never had", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return []atcrypto.PublicKey{today}, nil }, kind: store.Generic},
-		{name: "no former key", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, nil }, kind: store.Generic},
-		{name: "no history", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, identity.ErrNotFound }, kind: store.Generic},
-		{name: "no directory", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, errors.New("broken") }, kind: store.Transport},
-		{name: "forged", keys: knows, fault: simnet.Fault{Kind: simnet.BadSignature}, kind: store.Generic},
-		{name: "from elsewhere", keys: knows, fault: simnet.Fault{Kind: simnet.Redirect}, kind: store.Generic},
-	}
-	for _, c := range cases {
-		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
-		w.stop()
-		did := w.net.DIDs()[0]
-		if c.fault.Kind == simnet.Redirect {
-			elsewhere := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-				rw.Write(w.net.Account(did).CAR())
-			}))
-			t.Cleanup(elsewhere.Close)
-			c.fault.Location = elsewhere.URL
-		}
-		if c.fault.Kind != 0 {
-			w.net.Host(0).Inject(c.fault)
-		}
-		plc, err := identity.New(identity.Options{PLC: []string{w.net.PLC()}, AllowPrivate: true, Now: w.clock.now})
-		if err != nil {
-			t.Fatal(err)
-		}
-		d := &keyring{Directory: plc, today: today, keys: c.keys}
-		w.start(backfill.Options{Directory: d})
-		w.add(did)
-		w.settle(did)
-		r := w.row(did)
-		if c.synced {
-			if r.State != store.StateSynced || r.Verified != store.VerifiedFormerKey || r.Key != today.DIDKey() {
-				t.Errorf("%s: %v %v %+v", c.name, r.State, r.Verified, r.Retry)
-			}
-			if d.at.IsZero() || d.at.After(w.clock.now()) {
-				t.Errorf("%s: keys of %v", c.name, d.at)
-			}
-			continue
-		}
-		says := map[store.ErrorKind]string{store.Generic: "signature", store.Transport: "former keys: broken"}[c.kind]
-		if r.State != store.StateResync || r.Retry.Kind != c.kind || !strings.Contains(r.Retry.Error, says) || r.Ordinal != 0 {
-			t.Errorf("%s: %v %+v", c.name, r.State, r.Retry)
-		}
-		if asked := !d.at.IsZero(); asked == (c.name == "from elsewhere") {
-			t.Errorf("%s: keys were asked for: %v (%+v)", c.name, asked, r.Retry)
 		}
 	}
 }

@@ -76,7 +76,9 @@ func (l *list) asked() []string {
 	return slices.Clone(l.cursors)
 }
 
-func active(did, rev string) string { return fmt.Sprintf(`{"did":%q,"rev":%q,"active":true}`, did, rev) }
+func active(did, rev string) string {
+	return fmt.Sprintf(`{"did":%q,"rev":%q,"active":true}`, did, rev)
+}
 
 func inactive(did, status string) string {
 	return fmt.Sprintf(`{"did":%q,"rev":"","active":false,"status":%q}`, did, status)

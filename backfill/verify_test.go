@@ -1,0 +1,154 @@
+package backfill_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/identity"
+	"cistern/ingest/simnet"
+	"cistern/store"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+)
+
+// keyring is a directory that names another key than the one that accounts sign with, and remembers
+// that one.
+type keyring struct {
+	backfill.Directory
+	today atcrypto.PublicKey
+	keys  func(was identity.Identity) ([]atcrypto.PublicKey, error)
+
+	mu sync.Mutex
+	at time.Time // mu guards: what KeysAt was asked for last
+}
+
+// Resolve names today's key.
+func (d *keyring) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	id, err := d.Directory.Resolve(ctx, did)
+	id.PublicKey, id.Key = d.today, d.today.DIDKey()
+	return id, err
+}
+
+// KeysAt gives the former ones.
+func (d *keyring) KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error) {
+	d.mu.Lock()
+	d.at = at
+	d.mu.Unlock()
+	was, err := d.Directory.Resolve(ctx, did)
+	if err != nil {
+		return nil, err
+	}
+	return d.keys(was)
+}
+
+// TestFormerKey: an account that moved and has not written since is signed with a key that its
+// document no longer names. Its own host may give it out, and nobody else.
+func TestFormerKey(t *testing.T) {
+	t.Parallel()
+	stranger, err := atcrypto.GeneratePrivateKeyK256()
+	if err != nil {
+		t.Fatal(err)
+	}
+	today, err := stranger.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	knows := func(was identity.Identity) ([]atcrypto.PublicKey, error) {
+		return []atcrypto.PublicKey{today, was.PublicKey}, nil
+	}
+	cases := []struct {
+		name   string
+		keys   func(was identity.Identity) ([]atcrypto.PublicKey, error)
+		fault  simnet.Fault
+		synced bool
+		kind   store.ErrorKind
+	}{
+		{name: "former key", keys: knows, synced: true},
+		{name: "a key it never had", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return []atcrypto.PublicKey{today}, nil }, kind: store.Generic},
+		{name: "no former key", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, nil }, kind: store.Generic},
+		{name: "no history", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, identity.ErrNotFound }, kind: store.Generic},
+		{name: "no directory", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, errors.New("broken") }, kind: store.Transport},
+		{name: "forged", keys: knows, fault: simnet.Fault{Kind: simnet.BadSignature}, kind: store.Generic},
+		{name: "from elsewhere", keys: knows, fault: simnet.Fault{Kind: simnet.Redirect}, kind: store.Generic},
+	}
+	for _, c := range cases {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
+		w.stop()
+		did := w.net.DIDs()[0]
+		if c.fault.Kind == simnet.Redirect {
+			elsewhere := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Write(w.net.Account(did).CAR())
+			}))
+			t.Cleanup(elsewhere.Close)
+			c.fault.Location = elsewhere.URL
+		}
+		if c.fault.Kind != 0 {
+			w.net.Host(0).Inject(c.fault)
+		}
+		plc, err := identity.New(identity.Options{PLC: []string{w.net.PLC()}, AllowPrivate: true, Now: w.clock.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &keyring{Directory: plc, today: today, keys: c.keys}
+		w.start(backfill.Options{Directory: d})
+		w.add(did)
+		w.settle(did)
+		r := w.row(did)
+		if c.synced {
+			if r.State != store.StateSynced || r.Verified != store.VerifiedFormerKey || r.Key != today.DIDKey() {
+				t.Errorf("%s: %v %v %+v", c.name, r.State, r.Verified, r.Retry)
+			}
+			if d.at.IsZero() || d.at.After(w.clock.now()) {
+				t.Errorf("%s: keys of %v", c.name, d.at)
+			}
+			continue
+		}
+		says := map[store.ErrorKind]string{store.Generic: "signature", store.Transport: "former keys: broken"}[c.kind]
+		if r.State != store.StateResync || r.Retry.Kind != c.kind || !strings.Contains(r.Retry.Error, says) || r.Ordinal != 0 {
+			t.Errorf("%s: %v %+v", c.name, r.State, r.Retry)
+		}
+		if asked := !d.at.IsZero(); asked == (c.name == "from elsewhere") {
+			t.Errorf("%s: keys were asked for: %v (%+v)", c.name, asked, r.Retry)
+		}
+	}
+}
+
+// TestMigratedKey: an account moves to another host under another key and writes nothing. First copies and
+// later ones take it as it is, and the first commit under the new key is verified as any other.
+func TestMigratedKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2, RecordsMedian: 20}})
+	for i, did := range w.net.DIDs() {
+		a := w.net.Account(did)
+		if i == 1 {
+			w.add(did)
+			w.settle(did)
+		}
+		a.MigrateKey(w.net.Host(1 - i))
+		w.add(did)
+		w.settle(did)
+		w.equal(did)
+		if v := w.row(did).Verified; v != store.VerifiedFormerKey {
+			t.Errorf("account %d: verified %v", i, v)
+		}
+		if n := w.net.PLCHost().Log().Requests["log/audit"]; n != i+1 {
+			t.Errorf("account %d: its history was read %d times", i, n)
+		}
+		if _, err := a.Mutate(2); err != nil {
+			t.Fatal(err)
+		}
+		w.add(did)
+		w.settle(did)
+		w.equal(did)
+		if v := w.row(did).Verified; v != store.VerifiedFull {
+			t.Errorf("account %d, after a commit: verified %v", i, v)
+		}
+	}
+}
