@@ -17,6 +17,9 @@ type Event struct {
 // Frame is what the event tells.
 func (e Event) Frame() *frame.Frame { return &e.e.frame }
 
+// Message is what it came in.
+func (e Event) Message() []byte { return e.e.message }
+
 // Source is the key of its source.
 func (e Event) Source() string { return e.e.src.key() }
 

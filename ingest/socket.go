@@ -112,8 +112,9 @@ func why(err error) *ending {
 }
 
 // connect makes a connection that goes on behind cursor.
-func (s *source) connect(ctx context.Context, cursor int64) (*socket, *ending) {
+func (s *source) connect(attempt context.Context, cursor int64) (*socket, *ending) {
 	var raw *cappedConn
+	release := func() bool { return true }
 	dialer := websocket.Dialer{
 		NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := s.set.dial(ctx, network, address)
@@ -121,6 +122,7 @@ func (s *source) connect(ctx context.Context, cursor int64) (*socket, *ending) {
 				return nil, err
 			}
 			raw = &cappedConn{Conn: conn, left: handshakeBytesMax}
+			release = context.AfterFunc(attempt, func() { conn.Close() }) // the handshake heeds only its timeout
 			return raw, nil
 		},
 		HandshakeTimeout: handshakeTimeout,
@@ -130,7 +132,8 @@ func (s *source) connect(ctx context.Context, cursor int64) (*socket, *ending) {
 	if s.pds.Load() {
 		dialer.ReadBufferSize = readBufferBytesPDS
 	}
-	conn, resp, err := dialer.DialContext(ctx, subscribeURL(s.url, cursor), http.Header{"User-Agent": {s.set.opts.UserAgent}})
+	conn, resp, err := dialer.DialContext(attempt, subscribeURL(s.url, cursor), http.Header{"User-Agent": {s.set.opts.UserAgent}})
+	release()
 	if err != nil {
 		if resp == nil {
 			return nil, &ending{kind: failDial, err: err}

@@ -1,0 +1,674 @@
+package ingest_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/ingest/frame"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/gorilla/websocket"
+)
+
+// TestReconnectsBehindWhatWasRead: nothing is read twice, although all of it is still in flight.
+func TestReconnectsBehindWhatWasRead(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		switch n {
+		case 0:
+			c.after(5, 10) // and hangs up
+		default:
+			c.after(5, 20)
+			c.stay()
+		}
+	})
+	s := newStage(t, h.source)
+	var held []ingest.Event
+	s.holding(func(e ingest.Event) { held = append(held, e) })
+	stop := s.run()
+	s.sees(h.url, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)
+	if got := h.asked(); !slices.Equal(got, []string{"-", "10"}) {
+		t.Errorf("asked with cursors %q", got)
+	}
+	if h.agents[0] != "cistern" {
+		t.Errorf("user agent %q", h.agents[0])
+	}
+	st := s.status(h.url)
+	if !st.Running || st.Seq != 20 || st.Events != 16 || st.Bytes == 0 || st.LastFailure.Kind != "closed" || st.Failures != 1 || st.Lag <= 0 || st.LastEvent.IsZero() {
+		t.Errorf("status %+v", st)
+	}
+	if ingest.Queued(s.r) != 16*4096 {
+		t.Errorf("%d bytes queued", ingest.Queued(s.r))
+	}
+	for i, e := range held {
+		if i == 0 {
+			continue // holds the cursor
+		}
+		if err := e.Write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.cursor(h.url); got != 4 {
+		t.Errorf("cursor %d while 5 is in flight", got)
+	}
+	if err := held[0].Write(); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.cursor(h.url); got != 20 || s.status(h.url).Cursor != 20 {
+		t.Errorf("cursor %d", got)
+	}
+	stop()
+	if ingest.Queued(s.r) != 0 {
+		t.Errorf("%d bytes queued at the end", ingest.Queued(s.r))
+	}
+}
+
+// TestNextRunBeginsAtTheDurableCursor: what an earlier run read and did not finish is read again.
+func TestNextRunBeginsAtTheDurableCursor(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.after(1, 6)
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.holding(func(e ingest.Event) {
+		if e.Frame().Seq <= 3 {
+			if err := e.Write(); err != nil {
+				t.Error(err)
+			}
+		} // the others are lost
+	})
+	stop := s.run()
+	s.sees(h.url, 1, 2, 3, 4, 5, 6)
+	stop()
+	s.holding(nil)
+	s.run()
+	s.sees(h.url, 1, 2, 3, 4, 5, 6, 4, 5, 6)
+	s.until("cursor 6", func() bool { return s.cursor(h.url) == 6 })
+	if got := h.asked(); !slices.Equal(got, []string{"-", "3"}) {
+		t.Errorf("asked with cursors %q", got)
+	}
+}
+
+// TestSkippedEventsMoveTheCursor: nothing is ever written, and yet a restart need not begin at the beginning.
+func TestSkippedEventsMoveTheCursor(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.after(1, 5)
+		c.send(encode(header("#future"), map[string]any{"seq": 6, "what": "ever"}))
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.holding(func(e ingest.Event) { e.Skip() })
+	s.run()
+	s.until("cursor 6", func() bool { return s.cursor(h.url) == 6 })
+}
+
+// TestBadMessagesArePassedOver sends every kind of garbage between good events on one connection.
+func TestBadMessagesArePassedOver(t *testing.T) {
+	t.Parallel()
+	huge := encode(header("#commit"), map[string]any{"seq": 8, "repo": "did:plc:a", "blocks": bytes.Repeat([]byte{1}, frame.BytesMax+1000)})
+	h := newFirehose(t, func(_ int, c *client) {
+		c.after(1, 1)
+		c.send([]byte{}, []byte("garbage"), bytes.Repeat([]byte{0x81}, 1000), []byte{0xa0}, account(2)[:20])
+		_ = c.WriteMessage(websocket.TextMessage, account(2))
+		c.after(3, 3)
+		c.send(encode(header("#account"), map[string]any{"seq": 4, "did": 5})) // bad, but says where it stands
+		c.after(5, 5)
+		c.send(make([]byte, frame.BytesMax+1)) // no message at all
+		c.after(6, 6)
+		c.send(huge)
+		c.send(make([]byte, frame.BytesMax)) // just short enough to be read, but no message
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 1, 3, 5, 6)
+	s.until("all bad messages", func() bool { return s.status(h.url).Bad == 10 })
+	s.until("the cursor behind the huge one", func() bool { return s.cursor(h.url) == 8 })
+	if got := h.asked(); len(got) != 1 {
+		t.Errorf("connected with cursors %q", got)
+	}
+	if n := strings.Count(s.text.String(), "what is no message"); n != 1 {
+		t.Errorf("%d lines in the log", n)
+	}
+	if ingest.Queued(s.r) != 0 {
+		t.Errorf("%d bytes queued", ingest.Queued(s.r))
+	}
+}
+
+// TestMessageWithoutEnd: the rest of it is not worth reading, and the next connection does not begin with it.
+func TestMessageWithoutEnd(t *testing.T) {
+	t.Parallel()
+	start := encode(header("#commit"), map[string]any{"seq": 2, "repo": "did:plc:a", "blocks": make([]byte, frame.BytesMax)})
+	h := newFirehose(t, func(_ int, c *client) {
+		if c.cursor < 2 {
+			c.after(1, 1)
+			w, err := c.NextWriter(websocket.BinaryMessage)
+			for chunk := start; err == nil; chunk = make([]byte, 1<<20) {
+				_, err = w.Write(chunk)
+			}
+			return
+		}
+		c.after(3, 4)
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 1, 3, 4)
+	if got := h.asked(); !slices.Equal(got, []string{"-", "2"}) {
+		t.Errorf("asked with cursors %q", got)
+	}
+	st := s.status(h.url)
+	if st.LastFailure.Kind != "read" || st.Bytes < ingest.DiscardBytesMax || st.Bytes > ingest.DiscardBytesMax+10<<20 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// TestStuckSourceGoesOnAtItsTip: a host sends after its cursor what breaks every connection, and does not say where it stands.
+func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		if c.cursor >= 0 && c.cursor < 9 || len(c.RemoteAddr().String()) == 0 {
+			c.UnderlyingConn().Write([]byte{0xf2, 0}) // reserved bits
+			c.stay()
+			return
+		}
+		c.send(account(20))
+		c.stay()
+	})
+	db := storetest.Open(t, store.Options{})
+	b := db.NewBatch()
+	b.SetCursor(h.url, func() int64 { return 7 })
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	s := newStageOn(t, db, h.source)
+	s.run()
+	s.sees(h.url, 20)
+	want := append(slices.Repeat([]string{"7"}, ingest.StuckMax), "-")
+	if got := h.asked(); !slices.Equal(got, want) {
+		t.Errorf("asked with cursors %q, want %q", got, want)
+	}
+	if !s.reconciling(h.url) || s.wakes.Load() == 0 {
+		t.Error("what was missed is not looked for")
+	}
+	s.until("cursor 20", func() bool { return s.cursor(h.url) == 20 })
+}
+
+func TestDisconnectInsideAMessage(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		if n == 0 {
+			c.after(1, 2)
+			m := account(3)
+			head := binary.BigEndian.AppendUint16([]byte{0x82, 126}, uint16(len(m)))
+			c.UnderlyingConn().Write(append(head, m[:len(m)/2]...))
+			return
+		}
+		c.after(1, 4)
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 1, 2, 3, 4)
+	if st := s.status(h.url); st.Bad != 0 || st.LastFailure.Kind != "closed" {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// TestOutdatedCursor: reading goes on, and the gap is closed by the listing.
+func TestOutdatedCursor(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(info("OutdatedCursor"), info("OutdatedCursor"), info("Other"))
+		c.after(100, 102)
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 100, 101, 102)
+	if !s.reconciling(h.url) || s.wakes.Load() != 1 {
+		t.Errorf("listing to be compared: %t, %d wakes", s.reconciling(h.url), s.wakes.Load())
+	}
+	if got := h.asked(); len(got) != 1 {
+		t.Errorf("asked with cursors %q", got)
+	}
+}
+
+// TestFutureCursor: the host counts anew, below the cursor.
+func TestFutureCursor(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		if c.cursor > 50 {
+			c.send(failure("FutureCursor"))
+			return
+		}
+		c.after(5, 7)
+		c.stay()
+	})
+	db := storetest.Open(t, store.Options{})
+	b := db.NewBatch()
+	b.SetCursor(h.url, func() int64 { return 1000 })
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	s := newStageOn(t, db, h.source)
+	s.run()
+	s.sees(h.url, 5, 6, 7)
+	s.until("cursor 7", func() bool { return s.cursor(h.url) == 7 })
+	if got := h.asked(); !slices.Equal(got, []string{"1000", "-"}) {
+		t.Errorf("asked with cursors %q", got)
+	}
+	if !s.reconciling(h.url) || s.status(h.url).LastFailure.Kind != "error" {
+		t.Errorf("status %+v, listing to be compared: %t", s.status(h.url), s.reconciling(h.url))
+	}
+}
+
+// TestErrorMessagesReconnect, behind what was read; FutureCursor to who sent none is one like others.
+func TestErrorMessagesReconnect(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		switch n {
+		case 0:
+			c.send(failure("FutureCursor"))
+		case 1:
+			c.after(1, 3)
+			c.send(failure("ConsumerTooSlow"))
+		case 2:
+			c.send(failure(strings.Repeat("x", 100)))
+		default:
+			c.after(1, 5)
+			c.stay()
+		}
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 1, 2, 3, 4, 5)
+	if got := h.asked(); !slices.Equal(got, []string{"-", "-", "3", "3"}) {
+		t.Errorf("asked with cursors %q", got)
+	}
+	if s.reconciling(h.url) {
+		t.Error("a listing is to be compared")
+	}
+}
+
+// TestHostCountsAnew without saying so: its events are handled all the time, and the cursor follows in the end.
+func TestHostCountsAnew(t *testing.T) {
+	t.Parallel()
+	more := make(chan struct{})
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(account(1000))
+		c.send(accounts(1, ingest.StraysMax-1)...)
+		c.send(account(1001)) // no: it only repeated itself
+		c.send(accounts(1, ingest.StraysMax+20)...)
+		<-more
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	n := 1 + ingest.StraysMax - 1 + 1 + ingest.StraysMax + 20
+	s.until("all events", func() bool { return len(s.seqs(h.url)) == n })
+	s.until("the cursor of the new count", func() bool { return s.cursor(h.url) == ingest.StraysMax+20 })
+	if !s.reconciling(h.url) || s.wakes.Load() != 1 {
+		t.Errorf("listing to be compared: %t, %d wakes", s.reconciling(h.url), s.wakes.Load())
+	}
+	close(more)
+}
+
+// TestEventsOutOfOrder are handled, and the cursor stays where it is.
+func TestEventsOutOfOrder(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(account(10), account(10), account(3), account(2), account(11))
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 10, 10, 3, 2, 11)
+	if got := s.cursor(h.url); got != 11 {
+		t.Errorf("cursor %d", got)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]struct {
+		status int
+		after  string
+		long   bool
+	}{
+		"seconds":         {http.StatusTooManyRequests, "3600", true},
+		"date":            {http.StatusServiceUnavailable, time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), true},
+		"past":            {http.StatusServiceUnavailable, time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat), false},
+		"nonsense":        {http.StatusTooManyRequests, "soon", false},
+		"of another code": {http.StatusForbidden, "3600", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFirehose(t, func(_ int, c *client) {
+				c.after(1, 1)
+				c.stay()
+			})
+			h.refuse = func(n int, w http.ResponseWriter) bool {
+				if n == 0 {
+					w.Header().Set("Retry-After", answer.after)
+					w.WriteHeader(answer.status)
+				}
+				return n == 0
+			}
+			s := newStage(t, h.source, func(o *ingest.Options) { o.RetryMax = 60 * time.Millisecond })
+			began := time.Now()
+			s.run()
+			s.sees(h.url, 1)
+			waited := time.Since(began) >= 300*time.Millisecond // five times RetryMax is as long as a host may ask for
+			if answer.long && !waited {
+				t.Errorf("came back after %s", time.Since(began))
+			}
+			if st := s.status(h.url); st.LastFailure.Kind != "http" || !strings.Contains(st.LastFailure.Detail, fmt.Sprint(answer.status)) {
+				t.Errorf("status %+v", st)
+			}
+		})
+	}
+}
+
+// TestHandshakeFaults are failures with a kind, and each is followed by another attempt.
+func TestHandshakeFaults(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.after(1, 1)
+		c.stay()
+	})
+	hijack := func(w http.ResponseWriter, answer string, n int) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		for range n {
+			if _, err := conn.Write([]byte(answer)); err != nil {
+				return
+			}
+		}
+	}
+	h.refuse = func(n int, w http.ResponseWriter) bool {
+		switch n {
+		case 0:
+			http.Redirect(w, &http.Request{Method: "GET"}, "http://127.0.0.1:1/", http.StatusFound)
+		case 1:
+			hijack(w, "HTTP/1.1 200 OK\r\n", 1)
+		case 2: // headers without end
+			hijack(w, "HTTP/1.1 101 Switching Protocols\r\n", 1)
+		case 3:
+			hijack(w, "HTTP/1.1 101 Switching Protocols\r\n"+strings.Repeat("X: y\r\n", 100_000), 10)
+		default:
+			return false
+		}
+		return true
+	}
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 1)
+	if got := h.asked(); len(got) != 5 {
+		t.Errorf("asked with cursors %q", got)
+	}
+	if st := s.status(h.url); st.LastFailure.Kind != "dial" || !strings.Contains(st.LastFailure.Detail, "bytes") || st.Failures != 4 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+func TestRefusedConnections(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, func(o *ingest.Options) {
+		o.Sources = []store.Source{{URL: "ws://127.0.0.1:1"}}
+	})
+	s.run()
+	s.until("ten failures", func() bool { return s.status("ws://127.0.0.1:1").Failures >= 10 })
+	st := s.status("ws://127.0.0.1:1")
+	if st.Running || st.LastFailure.Kind != "dial" || st.LastFailure.At.IsZero() {
+		t.Errorf("status %+v", st)
+	}
+	if n := strings.Count(s.text.String(), "source failed"); n > 5 {
+		t.Errorf("%d lines in the log", n)
+	}
+}
+
+// TestPrivateAddresses are not connected to by default.
+func TestPrivateAddresses(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) { c.stay() })
+	s := newStage(t, h.source, func(o *ingest.Options) { o.AllowPrivate = false })
+	s.run()
+	s.until("a failure", func() bool { return s.status(h.url).LastFailure.Kind == "dial" })
+	if got := h.asked(); len(got) != 0 {
+		t.Errorf("it was connected to %d times", len(got))
+	}
+}
+
+// TestDeadHost: one that answers no ping is given up, one that says nothing but answers is not.
+func TestDeadHost(t *testing.T) {
+	t.Parallel()
+	dead := newFirehose(t, func(n int, c *client) {
+		c.after(1, 1)
+		if n == 0 {
+			time.Sleep(2 * time.Second) // reads nothing, so it answers nothing
+			return
+		}
+		c.stay()
+	})
+	quiet := newFirehose(t, func(_ int, c *client) { c.stay() })
+	s := newStage(t, dead.source, quiet.source, func(o *ingest.Options) { o.ReadTimeout = 200 * time.Millisecond })
+	s.run()
+	s.until("another connection", func() bool { return len(dead.asked()) == 2 })
+	if st := s.status(dead.url); st.LastFailure.Kind != "timeout" {
+		t.Errorf("status %+v", st)
+	}
+	s.until("the other host", func() bool { return s.status(quiet.url).Running })
+	time.Sleep(500 * time.Millisecond)
+	if got := quiet.asked(); len(got) != 1 || !s.status(quiet.url).Running {
+		t.Errorf("the quiet host was connected to %d times", len(got))
+	}
+}
+
+// TestPingsOfTheHostCount: a host may ping instead of answering.
+func TestPingsOfTheHostCount(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		pongs := make(chan string, 100)
+		c.SetPongHandler(func(data string) error { pongs <- data; return nil })
+		c.SetPingHandler(func(string) error { return nil }) // no answer
+		c.listen()
+		for range 20 {
+			_ = c.WriteControl(websocket.PingMessage, []byte("hello"), time.Now().Add(time.Second))
+			select {
+			case got := <-pongs:
+				if got != "hello" {
+					c.t.Errorf("pong %q", got)
+				}
+			case <-time.After(5 * time.Second):
+				c.t.Error("no pong")
+			}
+			time.Sleep(40 * time.Millisecond)
+		}
+		c.after(1, 1)
+		<-c.gone
+	})
+	s := newStage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 300 * time.Millisecond })
+	s.run()
+	s.sees(h.url, 1)
+	if got := h.asked(); len(got) != 1 {
+		t.Errorf("connected %d times", len(got))
+	}
+}
+
+// TestTrickle: a message may take long as long as it comes, but not for ever.
+func TestTrickle(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		m := account(int64(n) + 1)
+		pause := 10 * time.Millisecond // all of it in less than four timeouts
+		if n == 1 {
+			pause = 100 * time.Millisecond
+		}
+		if n > 1 {
+			c.send(m)
+			c.stay()
+			return
+		}
+		if _, err := c.UnderlyingConn().Write([]byte{0x82, byte(len(m))}); err != nil {
+			return
+		}
+		for _, b := range m {
+			if _, err := c.UnderlyingConn().Write([]byte{b}); err != nil {
+				return
+			}
+			time.Sleep(pause)
+		}
+	})
+	s := newStage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 400 * time.Millisecond })
+	s.run()
+	s.sees(h.url, 1, 3)
+	if st := s.status(h.url); st.LastFailure.Kind != "timeout" {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// TestSilentSource is connected anew while others speak, less and less often.
+func TestSilentSource(t *testing.T) {
+	t.Parallel()
+	silent := newFirehose(t, func(_ int, c *client) { c.stay() })
+	loud := newFirehose(t, func(_ int, c *client) {
+		c.listen()
+		for seq := int64(1); ; seq++ {
+			c.send(account(seq))
+			select {
+			case <-c.gone:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	s := newStage(t, silent.source, func(o *ingest.Options) { o.SilentAfter = 100 * time.Millisecond })
+	s.run()
+	time.Sleep(400 * time.Millisecond)
+	if got := silent.asked(); len(got) != 1 {
+		t.Errorf("alone, it was connected to %d times", len(got))
+	}
+	if err := s.r.AddSource(store.Source{URL: loud.URL}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("another connection", func() bool { return len(silent.asked()) >= 3 })
+	if st := s.status(silent.url); st.LastFailure.Kind != "silent" {
+		t.Errorf("status %+v", st)
+	}
+	n := len(silent.asked())
+	time.Sleep(600 * time.Millisecond) // six times SilentAfter; by now it has the patience for four
+	if got := len(silent.asked()) - n; got > 2 {
+		t.Errorf("%d more connections in six times the time", got)
+	}
+	if got := loud.asked(); len(got) != 1 {
+		t.Errorf("the loud one was connected to %d times", len(got))
+	}
+	if !strings.Contains(s.text.String(), "kind=silent") {
+		t.Error("the log does not say so")
+	}
+}
+
+// TestSourceThatWaitsForUsIsNotSilent: our shards are slow, not the host, and not dead either.
+func TestSourceThatWaitsForUsIsNotSilent(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.after(1, 3)
+		c.stay()
+	})
+	loud := newFirehose(t, func(_ int, c *client) {
+		c.listen()
+		for seq := int64(1); ; seq++ {
+			c.send(account(seq))
+			select {
+			case <-c.gone:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	s := newStage(t, h.source, loud.source, func(o *ingest.Options) { o.SilentAfter, o.ReadTimeout = 100*time.Millisecond, 150*time.Millisecond })
+	s.holding(func(e ingest.Event) {
+		if e.Source() == h.url && e.Frame().Seq == 2 {
+			time.Sleep(time.Second)
+		}
+		if err := e.Write(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.run()
+	s.sees(h.url, 1, 2, 3)
+	if got := h.asked(); len(got) != 1 {
+		t.Errorf("connected %d times, last failure %+v", len(got), s.status(h.url).LastFailure)
+	}
+}
+
+// TestQueueBytesBoundReading: a host cannot make us hold more than the budget, and what is given back is read on.
+func TestQueueBytesBoundReading(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.after(1, 100)
+		c.stay()
+	})
+	s := newStage(t, h.source, func(o *ingest.Options) { o.QueueBytes = 40 << 10 })
+	held := make(chan ingest.Event, 100)
+	s.holding(func(e ingest.Event) { held <- e })
+	s.run()
+	s.until("ten events", func() bool { return len(held) == 10 })
+	time.Sleep(100 * time.Millisecond)
+	if n := len(held); n != 10 || ingest.Queued(s.r) != 40<<10 {
+		t.Errorf("%d events of %d bytes are held", n, ingest.Queued(s.r))
+	}
+	for range 100 {
+		e := <-held
+		e.Skip()
+	}
+	if ingest.Queued(s.r) != 0 {
+		t.Errorf("%d bytes queued at the end", ingest.Queued(s.r))
+	}
+}
+
+// TestMessagesKeepTheirBytes: buffers are used again, but never while somebody has them.
+func TestMessagesKeepTheirBytes(t *testing.T) {
+	t.Parallel()
+	const n = 2000
+	h := newFirehose(t, func(_ int, c *client) {
+		for seq := int64(1); seq <= n; seq++ {
+			text := strings.Repeat("x", int(seq*7919%40_000)) // of all classes of buffers up to 64 KiB
+			c.send(encode(header("#account"), map[string]any{"seq": seq, "did": storetest.DID(int(seq)), "time": "2026-01-02T03:04:05Z", "active": true, "more": text}))
+		}
+		c.stay()
+	})
+	s := newStage(t, h.source, func(o *ingest.Options) { o.QueueBytes = 1 << 20 })
+	held, count := []ingest.Event{}, 0
+	s.holding(func(e ingest.Event) {
+		held = append(held, e)
+		if len(held) < 10 {
+			return
+		}
+		for _, e := range held {
+			if want := storetest.DID(int(e.Frame().Seq)); e.Frame().DID != want || !bytes.Contains(e.Message(), []byte(want)) {
+				t.Errorf("event %d is of %q", e.Frame().Seq, e.Frame().DID)
+			}
+			e.Skip()
+		}
+		count += len(held)
+		held = held[:0]
+	})
+	s.run()
+	s.until("all events", func() bool { return s.status(h.url).Events == n })
+}

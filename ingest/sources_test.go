@@ -1,0 +1,323 @@
+package ingest_test
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+// steady sends the events 1 to n, and stays.
+func steady(t *testing.T, n int64) *firehose {
+	return newFirehose(t, func(_ int, c *client) {
+		c.after(1, n)
+		c.stay()
+	})
+}
+
+func TestSourcesAreAddedAndRemoved(t *testing.T) {
+	t.Parallel()
+	a, b := steady(t, 2), steady(t, 3)
+	s := newStage(t, a.source)
+	stop := s.run()
+	s.sees(a.url, 1, 2)
+	if err := s.r.AddSource(store.Source{URL: b.URL + "/xrpc/com.atproto.sync.subscribeRepos", PDS: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.sees(b.url, 1, 2, 3)
+	var urls []string
+	for _, st := range s.r.Sources() {
+		urls = append(urls, st.URL)
+		if want := st.URL == b.url; st.PDS != want || st.Persisted != want || !st.Running {
+			t.Errorf("status %+v", st)
+		}
+	}
+	if want := []string{a.url, b.url}; !slices.Equal(urls, want) && !slices.IsSorted(urls) {
+		t.Errorf("sources %q, want %q", urls, want)
+	}
+	if err := s.r.RemoveSource(b.URL); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.status(b.url); st.URL != "" {
+		t.Errorf("it is there: %+v", st)
+	}
+	if err := s.r.RemoveSource(b.URL); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("removed twice: %v", err)
+	}
+	if err := s.r.RemoveSource(a.URL); err != nil { // one that the Options name
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"add": s.r.AddSource(store.Source{URL: "relay"}), "remove": s.r.RemoveSource("relay"), "forget": s.r.ForgetCursor("relay"),
+	} {
+		if err == nil {
+			t.Errorf("%s took no address", name)
+		}
+	}
+	stop()
+	if got := s.cursor(b.url); got != 3 {
+		t.Errorf("cursor %d stays", got)
+	}
+}
+
+func TestSourcesSurviveARestart(t *testing.T) {
+	t.Parallel()
+	a, b := steady(t, 2), steady(t, 2)
+	db := storetest.Open(t, store.Options{})
+	s := newStageOn(t, db, a.source)
+	for _, src := range []store.Source{{URL: b.URL}, {URL: b.URL, PDS: true}, {URL: a.URL, PDS: true}} { // also before Run
+		if err := s.r.AddSource(src); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = newStageOn(t, db, a.source)
+	for _, h := range []*firehose{a, b} {
+		if st := s.status(h.url); !st.PDS || !st.Persisted {
+			t.Errorf("status %+v", st)
+		}
+	}
+	stop := s.run()
+	s.sees(a.url, 1, 2)
+	s.sees(b.url, 1, 2)
+	for _, h := range []*firehose{a, b} {
+		if err := s.r.RemoveSource(h.url); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	s = newStageOn(t, db, a.source)
+	if all := s.r.Sources(); len(all) != 1 || all[0].URL != a.url || all[0].PDS || all[0].Persisted || all[0].Cursor != 2 {
+		t.Errorf("sources %+v", all)
+	}
+}
+
+// TestReplaceSource changes what it is, without a gap, and tries at once.
+func TestReplaceSource(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.listen()
+		for seq := max(c.cursor+1, 1); ; seq++ {
+			c.send(account(seq))
+			select {
+			case <-c.gone:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	s := newStage(t, h.source)
+	hosts := map[string]int64{}
+	s.holding(func(e ingest.Event) {
+		hosts[e.PDSHost()]++
+		e.Refuse()
+		e.Skip()
+	})
+	stop := s.run()
+	s.until("events", func() bool { return len(s.seqs(h.url)) > 20 })
+	if err := s.r.AddSource(store.Source{URL: h.URL, PDS: true}); err != nil {
+		t.Fatal(err)
+	}
+	n := len(s.seqs(h.url))
+	s.until("more events", func() bool { return len(s.seqs(h.url)) > n+20 })
+	stop()
+	for i, seq := range s.seqs(h.url) {
+		if seq != int64(i)+1 {
+			t.Fatalf("event %d has seq %d", i, seq)
+		}
+	}
+	if name := strings.TrimPrefix(h.url, "ws://"); hosts[""] == 0 || hosts[name] == 0 || len(hosts) != 2 {
+		t.Errorf("hosts %v", hosts)
+	}
+	if st := s.status(h.url); st.Refused != int64(len(s.seqs(h.url))) {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// TestRemovedSourceComesBack while its events are in flight: they are not read again beside themselves.
+func TestRemovedSourceComesBack(t *testing.T) {
+	t.Parallel()
+	h := steady(t, 4)
+	s := newStage(t, h.source)
+	held := make(chan ingest.Event, 10)
+	s.holding(func(e ingest.Event) { held <- e })
+	s.run()
+	s.sees(h.url, 1, 2, 3, 4)
+	if err := s.r.RemoveSource(h.url); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("another connection", func() bool { return len(h.asked()) == 2 })
+	if got := h.asked(); got[1] != "4" {
+		t.Errorf("asked with cursors %q", got)
+	}
+	if err := s.r.RemoveSource(h.url); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		e := <-held
+		e.Skip()
+	}
+	s.until("the last cursor", func() bool { return s.cursor(h.url) == 4 })
+	// It has left, or is about to; either way it begins behind its cursor.
+	if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("a third connection", func() bool { return len(h.asked()) == 3 })
+	if got := h.asked(); got[2] != "4" {
+		t.Errorf("asked with cursors %q", got)
+	}
+}
+
+// TestForgetCursor goes on at the tip, and events of before write no cursor any more.
+func TestForgetCursor(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		if c.cursor < 0 && c.t.Context().Err() == nil {
+			c.after(100, 102)
+		}
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	var held []ingest.Event
+	s.holding(func(e ingest.Event) {
+		if e.Frame().Seq == 101 {
+			held = append(held, e)
+			return
+		}
+		if err := e.Write(); err != nil {
+			t.Error(err)
+		}
+	})
+	stop := s.run()
+	s.sees(h.url, 100, 101, 102)
+	s.until("cursor 100", func() bool { return s.cursor(h.url) == 100 })
+	if err := s.r.ForgetCursor(h.URL); err != nil {
+		t.Fatal(err)
+	}
+	s.sees(h.url, 100, 101, 102, 100, 101, 102)
+	s.until("cursor 100", func() bool { return s.cursor(h.url) == 100 })
+	if err := held[0].Write(); err != nil { // that of before, while the new one is in flight
+		t.Fatal(err)
+	}
+	if got := s.cursor(h.url); got != 100 {
+		t.Errorf("cursor %d while 101 is in flight", got)
+	}
+	if got := h.asked(); !slices.Equal(got, []string{"-", "-"}) {
+		t.Errorf("asked with cursors %q", got)
+	}
+	stop()
+	// While nothing runs, and of a source that is not followed.
+	b := s.store.NewBatch()
+	b.SetCursor("ws://elsewhere", func() int64 { return 5 })
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{h.url, "http://elsewhere"} {
+		if err := s.r.ForgetCursor(url); err != nil {
+			t.Error(err)
+		}
+		if err := s.r.ForgetCursor(url); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s forgotten twice: %v", url, err)
+		}
+	}
+	if s.cursor(h.url) != -1 || s.cursor("ws://elsewhere") != -1 {
+		t.Error("a cursor is left")
+	}
+}
+
+func TestPause(t *testing.T) {
+	t.Parallel()
+	a, b := steady(t, 3), steady(t, 1)
+	s := newStage(t, a.source)
+	s.r.SetPaused(true)
+	s.run()
+	if err := s.r.AddSource(store.Source{URL: b.URL}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if len(a.asked())+len(b.asked()) != 0 || !s.r.Paused() {
+		t.Error("it connects while paused")
+	}
+	s.r.SetPaused(false)
+	s.sees(a.url, 1, 2, 3)
+	s.sees(b.url, 1)
+	s.r.SetPaused(true)
+	s.until("the connections to end", func() bool { return !s.status(a.url).Running && !s.status(b.url).Running })
+	if st := s.status(a.url); st.LastFailure.Kind != "" || st.RetryIn != 0 {
+		t.Errorf("status %+v", st)
+	}
+	n := len(a.asked())
+	s.r.SetPaused(false)
+	s.until("a connection", func() bool { return len(a.asked()) == n+1 })
+	if got := a.asked()[n]; got != "3" {
+		t.Errorf("asked with cursor %s", got)
+	}
+}
+
+// TestChangesDoNotWaitForRetries: who resumes or replaces a source that fails wants to see it at once.
+func TestChangesDoNotWaitForRetries(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		if n == 0 {
+			return
+		}
+		c.after(1, 1)
+		c.stay()
+	})
+	s := newStage(t, h.source, func(o *ingest.Options) { o.RetryBase, o.RetryMax = time.Hour, time.Hour })
+	s.run()
+	s.until("a failure", func() bool { return s.status(h.url).Failures == 1 })
+	if d := s.status(h.url).RetryIn; d <= 0 || d > time.Hour {
+		t.Errorf("retry in %s", d)
+	}
+	if err := s.r.AddSource(store.Source{URL: h.URL}); err != nil {
+		t.Fatal(err)
+	}
+	s.sees(h.url, 1)
+}
+
+// TestRunEndsInEveryState: connected, connecting, between attempts, paused, and handing over.
+func TestRunEndsInEveryState(t *testing.T) {
+	t.Parallel()
+	good, silent := steady(t, 5), newFirehose(t, func(_ int, c *client) { c.stay() })
+	slow := newFirehose(t, nil)
+	block := make(chan struct{})
+	t.Cleanup(func() { close(block) })
+	slow.refuse = func(int, http.ResponseWriter) bool { <-block; return true }
+	s := newStage(t, good.source, silent.source, slow.source, func(o *ingest.Options) {
+		o.Sources = append(o.Sources, store.Source{URL: "ws://127.0.0.1:1"})
+	})
+	for range 5 {
+		stop := s.run()
+		s.until("connections", func() bool { return s.status(good.url).Running && s.status(silent.url).Running })
+		stop()
+		for _, st := range s.r.Sources() {
+			if st.Running {
+				t.Errorf("status %+v", st)
+			}
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	_, err := ingest.New(ingest.Options{Shards: -1, QueueBytes: -1, Lookups: -1, SilentAfter: -1, ReadTimeout: -1, RetryBase: 2, RetryMax: 1, RefetchBase: -1,
+		Sources: []store.Source{{URL: "relay"}, {URL: "wss://a"}, {URL: "https://a", PDS: true}}})
+	if err == nil {
+		t.Fatal("New took everything")
+	}
+	for _, word := range []string{"store", "directory", "shards", "queue bytes", "lookups", "silence", "read timeout", "retry maximum", "refetch base", `"relay"`, "both"} {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("nothing about %q: %v", word, err)
+		}
+	}
+}

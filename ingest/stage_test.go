@@ -1,0 +1,320 @@
+package ingest_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/gorilla/websocket"
+)
+
+// stage is a Runner's sources without shards, and what they handed over.
+type stage struct {
+	t     *testing.T
+	store *store.Store
+	r     *ingest.Runner
+	wakes atomic.Int64
+	text  lockedBuffer // the log
+
+	mu   sync.Mutex
+	seen map[string][]int64 // seqs by source
+	hold func(ingest.Event) // nil writes each
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func newStage(t *testing.T, change ...func(*ingest.Options)) *stage {
+	return newStageOn(t, storetest.Open(t, store.Options{}), change...)
+}
+
+func newStageOn(t *testing.T, db *store.Store, change ...func(*ingest.Options)) *stage {
+	t.Helper()
+	s := &stage{t: t, store: db, seen: map[string][]int64{}}
+	o := ingest.Options{
+		Store: db, Directory: &directory{}, AllowPrivate: true, Wake: func() { s.wakes.Add(1) },
+		RetryBase: time.Millisecond, RetryMax: 20 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&s.text, nil)),
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	var err error
+	if s.r, err = ingest.New(o); err != nil {
+		t.Fatal(err)
+	}
+	ingest.SetSubmit(s.r, func(_ context.Context, e ingest.Event) error {
+		s.mu.Lock()
+		s.seen[e.Source()] = append(s.seen[e.Source()], e.Frame().Seq)
+		hold := s.hold
+		s.mu.Unlock()
+		if hold != nil {
+			hold(e)
+			return nil
+		}
+		return e.Write()
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(s.text.String())
+		}
+	})
+	return s
+}
+
+// run runs the sources until the test ends, or stop is called, which says what they took along.
+func (s *stage) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- ingest.RunSources(ctx, s.r) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				s.t.Error(err)
+			}
+		case <-time.After(10 * time.Second):
+			s.t.Error("the sources do not end")
+		}
+	})
+	s.t.Cleanup(stop)
+	return stop
+}
+
+func (s *stage) holding(f func(ingest.Event)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hold = f
+}
+
+// seqs are those handed over from a source, in order.
+func (s *stage) seqs(source string) []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.seen[source])
+}
+
+func (s *stage) sees(source string, want ...int64) {
+	s.t.Helper()
+	s.until("events "+strings.Trim(strings.Join(strings.Fields(sprint(want)), " "), "[]")+" of "+source, func() bool { return slices.Equal(s.seqs(source), want) })
+}
+
+func (s *stage) status(source string) ingest.SourceStatus {
+	for _, st := range s.r.Sources() {
+		if st.URL == source {
+			return st
+		}
+	}
+	return ingest.SourceStatus{}
+}
+
+func (s *stage) cursor(source string) int64 {
+	seq, ok, err := s.store.Cursor(source)
+	if err != nil {
+		s.t.Error(err)
+	}
+	if !ok {
+		return -1
+	}
+	return seq
+}
+
+// reconciling says whether a source's listing is to be compared.
+func (s *stage) reconciling(source string) bool {
+	all, err := s.store.CrawlCursors(ingest.Listing(source))
+	if err != nil {
+		s.t.Error(err)
+	}
+	cursor, ok := all[ingest.Listing(source)]
+	return ok && cursor == ""
+}
+
+func (s *stage) until(what string, ok func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("waited in vain for %s; status %+v, seen %v", what, s.r.Sources(), s.seen)
+		}
+	}
+}
+
+// firehose is a host whose every connection follows a script.
+type firehose struct {
+	*httptest.Server
+	t      *testing.T
+	url    string // as a source
+	script func(n int, c *client)
+
+	mu      sync.Mutex
+	cursors []string // asked for, by connection; "-" for none
+	agents  []string
+	open    sync.WaitGroup
+	refuse  func(n int, w http.ResponseWriter) bool
+}
+
+// client is one connection to a firehose.
+type client struct {
+	*websocket.Conn
+	t      *testing.T
+	cursor int64 // -1 for none
+	gone   chan struct{}
+}
+
+// newFirehose serves script, which is called for each connection with its number from 0. The connection is closed when it returns.
+func newFirehose(t *testing.T, script func(n int, c *client)) *firehose {
+	h := &firehose{t: t, script: script}
+	h.Server = httptest.NewServer(h)
+	h.url = "ws" + strings.TrimPrefix(h.URL, "http")
+	t.Cleanup(func() {
+		h.Close()
+		h.open.Wait()
+	})
+	return h
+}
+
+func (h *firehose) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	h.open.Add(1)
+	defer h.open.Done()
+	if req.URL.Path != "/xrpc/com.atproto.sync.subscribeRepos" {
+		h.t.Errorf("asked for %s", req.URL)
+	}
+	h.mu.Lock()
+	n, cursor := len(h.cursors), "-"
+	if req.URL.Query().Has("cursor") {
+		cursor = req.URL.Query().Get("cursor")
+	}
+	h.cursors, h.agents = append(h.cursors, cursor), append(h.agents, req.UserAgent())
+	h.mu.Unlock()
+	if h.refuse != nil && h.refuse(n, w) {
+		return
+	}
+	up := websocket.Upgrader{WriteBufferSize: 1 << 20}
+	conn, err := up.Upgrade(w, req, nil)
+	if err != nil {
+		h.t.Error(err)
+		return
+	}
+	c := &client{Conn: conn, t: h.t, cursor: -1, gone: make(chan struct{})}
+	if cursor != "-" {
+		if c.cursor, err = strconv.ParseInt(cursor, 10, 64); err != nil {
+			h.t.Error(err)
+		}
+	}
+	defer conn.Close()
+	h.script(n, c)
+}
+
+func (h *firehose) asked() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.cursors)
+}
+
+// source names the firehose in Options.
+func (h *firehose) source(o *ingest.Options) {
+	o.Sources = append(o.Sources, store.Source{URL: h.URL})
+}
+
+// send sends messages; that the other side has gone is found out by stay.
+func (c *client) send(messages ...[]byte) {
+	for _, m := range messages {
+		_ = c.WriteMessage(websocket.BinaryMessage, m)
+	}
+}
+
+// listen answers pings.
+func (c *client) listen() {
+	go func() {
+		defer close(c.gone)
+		for {
+			if _, _, err := c.ReadMessage(); err != nil {
+				return
+			}
+		}
+	}()
+}
+
+// stay answers pings until the other side has gone.
+func (c *client) stay() {
+	c.listen()
+	<-c.gone
+}
+
+func encode(parts ...any) []byte {
+	var out []byte
+	for _, p := range parts {
+		b, err := cbor.CoreDetEncOptions().EncMode()
+		if err != nil {
+			panic(err)
+		}
+		part, err := b.Marshal(p)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, part...)
+	}
+	return out
+}
+
+func header(kind string) map[string]any { return map[string]any{"op": 1, "t": kind} }
+
+// account is an #account event.
+func account(seq int64) []byte {
+	return encode(header("#account"), map[string]any{"seq": seq, "did": storetest.DID(int(seq)), "time": "2026-01-02T03:04:05Z", "active": true})
+}
+
+func accounts(from, to int64) (all [][]byte) {
+	for seq := from; seq <= to; seq++ {
+		all = append(all, account(seq))
+	}
+	return all
+}
+
+func info(name string) []byte {
+	return encode(header("#info"), map[string]any{"name": name, "message": "so it is"})
+}
+
+func failure(name string) []byte {
+	return encode(map[string]any{"op": -1}, map[string]any{"error": name, "message": "so it is"})
+}
+
+// after are the events from..to that a well-behaved host sends to who asks with a cursor.
+func (c *client) after(from, to int64) {
+	c.send(accounts(max(from, c.cursor+1), to)...)
+}
+
+func sprint(seqs []int64) string {
+	var words []string
+	for _, seq := range seqs {
+		words = append(words, strconv.FormatInt(seq, 10))
+	}
+	return strings.Join(words, " ")
+}
