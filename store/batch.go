@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,22 +16,26 @@ import (
 // commits it at once. The owner of a repository's lock adds that repository's changes.
 // A batch is not for concurrent use. Errors while adding are kept and given by Commit.
 type Batch struct {
-	s          *Store
-	b          *pebble.Batch
-	deltas     counts
-	entries    []entry
-	superseded []supersededBlock
-	refs       map[numbered]int64 // refs written by this batch, which reads of the store do not see
-	touched    map[Ordinal]bool   // repositories that Apply has seen
-	enqueued   []uint64           // enqueue ids to settle
-	due        int64              // earliest retry added, or noDue
-	cursors    []cursorMark
-	buffers    map[string]buffered // what the batch makes of them
-	// bufferBytes is by how much it changes what is buffered of all.
-	bufferBytes int64
-	key         []byte // for keys and values on their way into b
-	value       []byte
+	s           *Store
+	b           *pebble.Batch
+	deltas      counts
+	entries     []entry
+	superseded  []supersededBlock
+	refs        map[numbered]int64 // refs written by this batch, which reads of the store do not see
+	touched     map[Ordinal]bool   // repositories that Apply has seen
+	enqueued    []uint64           // enqueue ids to settle
+	due         int64              // earliest retry added, or noDue
+	cursors     []cursorMark
+	buffers     map[string]buffered // what the batch makes of them
+	bufferBytes int64               // by how much it changes what is buffered of all
+	rows        []Repo              // as PutRepo wrote them
+	counts      []collectionCounted // as Apply left them
 	err         error
+
+	changes []collectionChange // of the Apply at hand
+	key     []byte             // keys and values on their way into b
+	value   []byte
+	path    []byte // key of the record at hand
 }
 
 type entry struct {
@@ -55,6 +60,9 @@ type Op struct {
 	Path   []byte   // MST key
 	CID    repo.CID // zero deletes the record
 	Record []byte   // DAG-CBOR, hashed to CID by the caller
+	// New says that the caller knows that nothing is held under Path, as the proof of a verified
+	// commit on what is held shows, and spares the look. A wrong one leaves a damaged store.
+	New bool
 }
 
 // NewBatch starts an empty batch. It must be committed or discarded.
@@ -107,12 +115,11 @@ func (b *Batch) PutRepo(r *Repo) {
 	b.enqueue(r, old)
 	r.Updated = b.s.now().Unix()
 	now := r.rowState()
-	did := appendDID(nil, r.DID)
 	if old.queued() && (!now.queued() || old.pending != now.pending) {
 		b.delete(pendingKey(b.key[:0], old.pending))
 	}
 	if now.queued() && (!old.queued() || old.pending != now.pending) {
-		b.set(pendingKey(b.key[:0], now.pending), did)
+		b.set(pendingKey(b.key[:0], now.pending), appendDID(nil, r.DID))
 	}
 	if old.due() != 0 && old.due() != now.due() {
 		b.delete(retryKey(b.key[:0], old.due(), r.DID))
@@ -125,12 +132,15 @@ func (b *Batch) PutRepo(r *Repo) {
 		b.delete(ordinalKey(b.key[:0], spaceOwner, old.ordinal))
 	}
 	if now.ordinal != 0 && old.ordinal != now.ordinal {
-		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), did)
+		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), appendDID(nil, r.DID))
 	}
 	b.value = appendRepo(b.value[:0], r)
 	b.set(repoKey(b.key[:0], r.DID), b.value)
 	b.deltas.move(old, now)
 	r.loaded = now
+	row := *r
+	row.Commit = bytes.Clone(r.Commit) // it may stand in a buffer of the caller's
+	b.rows = append(b.rows, row)
 }
 
 // enqueue gives a row that enters a queue its place in it. Enqueue ids are always fresh:
@@ -176,18 +186,18 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 		return fmt.Errorf("apply %s twice in one batch: reads would not see the first", r.DID)
 	}
 	if b.touched == nil {
-		b.touched, b.refs = map[Ordinal]bool{}, map[numbered]int64{}
+		b.touched = map[Ordinal]bool{}
 	}
 	b.touched[r.Ordinal] = true
-	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal}
-	collections := map[string]int64{}
-	for _, op := range ops {
-		if err := b.applyOp(r, &e, rev, op, collections); err != nil {
-			return fmt.Errorf("apply %s of %s: %w", op.Path, r.DID, err)
+	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal, Ops: make([]entryOp, 0, len(ops))}
+	b.changes = b.changes[:0]
+	for i := range ops {
+		if err := b.applyOp(r, &e, rev, &ops[i]); err != nil {
+			return fmt.Errorf("apply %s of %s: %w", ops[i].Path, r.DID, err)
 		}
 	}
-	for c, d := range collections {
-		if err := b.addCollection(r, []byte(c), d); err != nil {
+	for _, c := range b.changes {
+		if err := b.addCollection(r, c.collection, c.d); err != nil {
 			return err
 		}
 	}
@@ -197,13 +207,34 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	return b.err
 }
 
-func (b *Batch) applyOp(r *Repo, e *entryV1, rev string, op Op, collections map[string]int64) error {
+// collectionChange is by how many records a collection grows in an Apply.
+type collectionChange struct {
+	collection []byte
+	d          int64
+}
+
+// changed notes the growth of a collection. A large Apply comes in the order of paths, mostly.
+func (b *Batch) changed(collection []byte, d int64) {
+	for i := len(b.changes) - 1; i >= 0; i-- {
+		if c := &b.changes[i]; bytes.Equal(c.collection, collection) {
+			c.d += d
+			return
+		}
+	}
+	b.changes = append(b.changes, collectionChange{collection, d})
+}
+
+func (b *Batch) applyOp(r *Repo, e *entryV1, rev string, op *Op) error {
 	var old recordRow
-	key := recordKey(nil, r.Ordinal, op.Path)
-	err := get(b.s.db, key, func(v []byte) (err error) {
-		old, err = parseRecordRow(v)
-		return err
-	})
+	key := recordKey(b.path[:0], r.Ordinal, op.Path)
+	b.path = key
+	err := ErrNotFound
+	if !op.New {
+		err = get(b.s.db, key, func(v []byte) (err error) {
+			old, err = parseRecordRow(v)
+			return err
+		})
+	}
 	held := err == nil
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
@@ -228,7 +259,8 @@ func (b *Batch) applyOp(r *Repo, e *entryV1, rev string, op Op, collections map[
 		r.NextBlock++
 		r.Blocks++
 		b.set(numberedKey(b.key[:0], spaceBlock, r.Ordinal, block), op.Record)
-		b.set(key, recordRow{hidden: !valid, block: block, cid: op.CID, rev: []byte(rev)}.append(nil))
+		b.value = append(recordRow{hidden: !valid, block: block, cid: op.CID}.append(b.value[:0]), rev...)
+		b.set(key, b.value)
 	}
 	var d int64
 	switch action {
@@ -242,7 +274,7 @@ func (b *Batch) applyOp(r *Repo, e *entryV1, rev string, op Op, collections map[
 		// A row of before this count may hold more than it says.
 		r.Hidden = uint32(max(int64(r.Hidden)+d, 0))
 	} else {
-		collections[string(collection)] += d
+		b.changed(collection, d)
 		e.Ops = append(e.Ops, entryOp{Action: action, Path: op.Path, Block: block})
 	}
 	return nil
@@ -257,6 +289,9 @@ func (b *Batch) unref(r *Repo, block uint32, entry int) error {
 		if n, err = b.s.refs(b.s.db, r.Ordinal, block); err != nil {
 			return err
 		}
+	}
+	if b.refs == nil {
+		b.refs = map[numbered]int64{}
 	}
 	n--
 	b.refs[at] = n
@@ -299,15 +334,19 @@ func (b *Batch) addCollection(r *Repo, collection []byte, d int64) error {
 	if d == 0 {
 		return nil
 	}
-	var n int64
-	key := collectionKey(nil, collection, r.Ordinal)
-	err := get(b.s.db, key, func(v []byte) (err error) {
-		n, err = parseCountValue(v)
-		return err
-	})
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
+	key := collectionKey(b.key[:0], collection, r.Ordinal)
+	c := collectionOf{r.Ordinal, string(collection)}
+	n, ok := b.s.caches.counts.get(c)
+	if !ok {
+		err := get(b.s.db, key, func(v []byte) (err error) {
+			n, err = parseCountValue(v)
+			return err
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
 	}
+	b.counts = append(b.counts, collectionCounted{c, n + d})
 	switch was := n; {
 	case was+d < 0:
 		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, r.Ordinal, was+d, ErrCorrupt)
@@ -316,7 +355,8 @@ func (b *Batch) addCollection(r *Repo, collection []byte, d int64) error {
 		b.deltas[countCollections]--
 		r.Collections -= min(r.Collections, 1)
 	default:
-		b.set(key, binary.AppendUvarint(nil, uint64(was+d)))
+		b.value = binary.AppendUvarint(b.value[:0], uint64(was+d))
+		b.set(key, b.value)
 		if was == 0 {
 			b.deltas[countCollections]++
 			r.Collections++

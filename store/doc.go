@@ -61,5 +61,7 @@
 //	cursor.go  firehose cursors            source.go    firehose sources
 //	crawl.go   cursors of listRepos        relist.go    Relist
 //	listing.go rows of many ops            limits.go    what is bounded
+//	codec.go   what is written as CBOR     decode.go    and read
+//	cache.go   rows written last
 //	checklog.go, checklive.go              Check, of the log, and of buffers and cursors
 package store

@@ -78,7 +78,7 @@ func benchLive(b *testing.B, size int) {
 			for k := range 1 + n%5/4 {
 				binary.LittleEndian.PutUint64(body, uint64(n*2+k))
 				path := []byte("app.bsky.feed.c" + string('0'+rune(rng.IntN(4))) + "/" + storetest.Rev(1<<40+2*n+k))
-				ops = append(ops, store.Op{Path: path, CID: repo.CID(body[:32]), Record: body})
+				ops = append(ops, store.Op{Path: path, CID: repo.CID(body[:32]), Record: body, New: true})
 			}
 			if err := batch.Apply(&r, true, rev, ops); err != nil {
 				b.Fatal(err)

@@ -75,6 +75,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	}
 	if err == nil {
 		s.buffers.apply(b.buffers)
+		s.caches.apply(b)
 	}
 	s.seq.mu.Unlock()
 	if err != nil {

@@ -26,6 +26,7 @@ type Store struct {
 	queue   enqueuer
 	retries retries
 	buffers buffers
+	caches  caches
 	epoch   string
 	metrics *metrics
 
@@ -54,6 +55,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, codec: c, failed: make(chan struct{}), broken: make(chan struct{})}
 	s.locks.held = map[string]*didLock{}
+	s.caches.init()
 	s.engine = pebbleOptions(o, s.breakDown)
 	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
 		return nil, err
@@ -208,8 +210,12 @@ func (s *Store) loadRepo(r reader, did string) (Repo, error) {
 	return row, nil
 }
 
-// Repo is the row of a repository, or ErrNotFound.
+// Repo is the row of a repository, or ErrNotFound. The bytes it points to are to be replaced, not
+// written into.
 func (s *Store) Repo(did string) (Repo, error) {
+	if row, ok := s.caches.rows.get(did); ok {
+		return row, nil
+	}
 	row, err := s.loadRepo(s.db, did)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		err = fmt.Errorf("read repository %s: %w", did, err)
