@@ -73,7 +73,6 @@ func (s *Slice) remove() error {
 	n.entries = slices.Delete(n.entries, i, i+1)
 	for d := len(t.path) - 1; t.path[d].node.empty(); d-- {
 		if d == 0 {
-			t.top.node.layer = 0
 			return nil
 		}
 		up := t.path[d-1]

@@ -38,7 +38,7 @@ func TestSliceReadHostile(t *testing.T) {
 		"no hash":                encodeCAR(a.cid, []block{a, lie}),
 		"no root":                append(section([]byte("\xa2\x65roots\x80\x67version\x01")), good[len(header):]...),
 		"version 2":              bytes.Replace(good, []byte("version\x01"), []byte("version\x02"), 1),
-		"long header":            section(append([]byte("\xa2\x65roots"), make([]byte, 5000)...)),
+		"header of 100 roots":    section([]byte("\xa2\x65roots\x98\x64"), bytes.Repeat(cborLink(nil, a.cid), 100), []byte("\x67version\x01")),
 		"more than 2000000 byte": encodeCAR(a.cid, []block{newBlock(make([]byte, 2_000_000))}),
 		"more than 8192 blocks":  encodeCAR(a.cid, slices.Repeat([]block{a}, 8193)),
 	} {
@@ -136,6 +136,54 @@ func TestInvertHostile(t *testing.T) {
 	readSlice(t, &s, nodes)
 	if got, err := s.Find(nodes[1].cid, []byte(d0)); err != nil || got != v {
 		t.Errorf("find: %s %v", got, err)
+	}
+}
+
+// TestInvertBounds has subtrees whose keys are not between those around them, where a key is taken out or put in
+// above them.
+func TestInvertBounds(t *testing.T) {
+	t.Parallel()
+	v := repo.HashCID([]byte("record"))
+	key := func(prefix string, layer int) string { return keyAt(prefix, layer) }
+	type side struct{ outer, inner string } // a key of layer 1, and one of layer 0 on the side of the middle
+	good := map[string]side{"left": {key("b", 1), key("c", 0)}, "right": {key("f", 1), key("e", 0)}}
+	for name, change := range map[string]func(left, right *side){
+		"":                                 func(_, _ *side) {},
+		"inner of left before outer":       func(l, _ *side) { l.inner = key("a", 0) },
+		"inner of left after the middle":   func(l, _ *side) { l.inner = key("e", 0) },
+		"inner of right after outer":       func(_, r *side) { r.inner = key("g", 0) },
+		"inner of right before the middle": func(_, r *side) { r.inner = key("c", 0) },
+		"left after the middle":            func(l, _ *side) { l.outer = key("g", 1) },
+		"right before the middle":          func(_, r *side) { r.outer = key("a", 1) },
+		"right after the end":              func(_, r *side) { r.outer = key("j", 1) },
+	} {
+		l, r := good["left"], good["right"]
+		change(&l, &r)
+		middle, end := key("d", 2), key("h", 2)
+		node := func(left repo.CID, k string, right repo.CID) block {
+			return newBlock(encodeNode(left, entry{suffix: k, value: v, right: right}))
+		}
+		l0, r0 := node(repo.CID{}, l.inner, repo.CID{}), node(repo.CID{}, r.inner, repo.CID{})
+		l1, r1 := node(repo.CID{}, l.outer, l0.cid), node(r0.cid, r.outer, repo.CID{})
+		merged := newBlock(encodeNode(l1.cid, entry{suffix: middle, value: v, right: r1.cid}, entry{suffix: end, value: v}))
+		// The same without the middle, which is to be put back.
+		lr := newBlock(encodeNode(repo.CID{}, entry{suffix: l.inner, value: v}, entry{suffix: r.inner, value: v}))
+		lr1 := newBlock(encodeNode(repo.CID{}, entry{suffix: l.outer, value: v, right: lr.cid}, entry{suffix: r.outer, value: v}))
+		split := newBlock(encodeNode(lr1.cid, entry{suffix: end, value: v}))
+
+		var s repo.Slice
+		readSlice(t, &s, []block{l0, r0, l1, r1, merged, lr, lr1, split})
+		without, err := s.Invert(merged.cid, []repo.SliceOp{{Path: []byte(middle), CID: v}})
+		if name == "" && (err != nil || without != split.cid) || name != "" && (!errors.Is(err, repo.ErrInvalid) || errors.Is(err, repo.ErrProof)) {
+			t.Errorf("take out, %s: %s, want %s: %v", name, without, split.cid, err)
+		}
+		with, err := s.Invert(split.cid, []repo.SliceOp{{Path: []byte(middle), Prev: v}})
+		if strings.Contains(name, "the middle") {
+			continue // lies on one side of it, or is in order
+		}
+		if name == "" && (err != nil || with != merged.cid) || name != "" && (!errors.Is(err, repo.ErrInvalid) || errors.Is(err, repo.ErrProof)) {
+			t.Errorf("put in, %s: %s, want %s: %v", name, with, merged.cid, err)
+		}
 	}
 }
 
