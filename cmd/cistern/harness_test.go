@@ -83,7 +83,7 @@ func (x *testIndex) start(t *testing.T, args []string) (stop func()) {
 	t.Helper()
 	var stderr bytes.Buffer
 	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr, exit: os.Exit, tune: hasty()}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // explain asks it at the end
 	result := make(chan error, 1)
 	go func() { result <- a.run(ctx, args) }()
 	stop = func() {
@@ -100,6 +100,7 @@ func (x *testIndex) start(t *testing.T, args []string) (stop func()) {
 		}
 	}
 	t.Cleanup(stop)
+	t.Cleanup(func() { x.explain(t, &stderr) })
 	x.await(t, "the daemon to answer", func() error {
 		select {
 		case err := <-result:
@@ -111,6 +112,25 @@ func (x *testIndex) start(t *testing.T, args []string) (stop func()) {
 		return err
 	})
 	return stop
+}
+
+// explain logs what a daemon that still runs can tell of a failure.
+func (x *testIndex) explain(t *testing.T, stderr *bytes.Buffer) {
+	if !t.Failed() {
+		return
+	}
+	ctx := context.WithoutCancel(t.Context())
+	for _, path := range []string{"/firehose/sources", "/metrics"} {
+		_ = x.call(ctx, "GET", path, nil, func(b []byte) error {
+			for line := range strings.Lines(string(b)) {
+				if path != "/metrics" || strings.HasPrefix(line, "cistern_ingest") && !strings.HasSuffix(line, " 0\n") {
+					t.Log(strings.TrimSpace(line))
+				}
+			}
+			return nil
+		})
+	}
+	t.Logf("%s", stderr)
 }
 
 // startDaemon runs a daemon that was made already.
