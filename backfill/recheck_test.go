@@ -198,8 +198,10 @@ func TestRevealCrash(t *testing.T) {
 	a.SetStatus(simnet.Deactivated)
 	w.add(did)
 	w.settle(did)
+	held := w.records(did)
 	w.rewrite(a, rand.New(rand.NewPCG(seed, 1)), 0)
 	a.SetStatus(simnet.Active)
+	w.change(did, func(r *store.Repo) { r.Recheck = true })
 	mu.Lock()
 	armed = true
 	mu.Unlock()
@@ -219,6 +221,9 @@ func TestRevealCrash(t *testing.T) {
 		}
 		c.store = s
 		storetest.Check(t, s)
+		if r := c.row(did); r.Recheck && !equalRecords(c.records(did), held) {
+			t.Errorf("%v, holds records of another rev than %s, and would be believed if its host had that", r.State, r.Rev)
+		}
 		c.start(backfill.Options{})
 		c.add(did)
 		c.settle(did)

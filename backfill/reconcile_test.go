@@ -251,14 +251,15 @@ func TestReconcileUnderway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
 	ahead, taken := w.net.DIDs()[0], w.net.DIDs()[1]
-	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond})
+	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: ahead})
 	// What its host sends is older than what was announced meanwhile.
 	stale := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.StaleRev, DID: ahead, Count: 1})
 	if _, err := w.net.Account(ahead).Mutate(3); err != nil {
 		t.Fatal(err)
 	}
+	drip := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.SlowDrip, Bytes: 256, Delay: 50 * time.Millisecond, DID: taken, Count: 1})
 	w.add(ahead, taken)
-	w.until("the fetches to begin", func() bool { return slow.Fired() == 2 })
+	w.until("the fetches to begin", func() bool { return slow.Fired() > 0 && drip.Fired() > 0 })
 	l := newList(t)
 	l.entries = []string{active(ahead, w.net.Account(ahead).Truth().Rev), inactive(taken, "takendown")}
 	w.gap(l.URL)

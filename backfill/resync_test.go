@@ -267,8 +267,9 @@ func TestSeenRev(t *testing.T) {
 		w.add(did)
 		attempt := w.row(did).Attempt
 		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
-		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" }) // which the host will never have
+		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzy" }) // which the host will never have
 		w.until("the second fetch", func() bool { return len(w.net.Host(0).Log().Fetches[did]) == fetches+2 })
+		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" })
 		w.settle(did)
 		time.Sleep(50 * time.Millisecond)
 		if n := len(w.net.Host(0).Log().Fetches[did]) - fetches; n != 2 {

@@ -152,3 +152,29 @@ func TestMigratedKey(t *testing.T) {
 		}
 	}
 }
+
+// TestRememberedDocument: a document that was only remembered is read again before a former key counts.
+func TestRememberedDocument(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1, RecordsMedian: 20}})
+	did := w.net.DIDs()[0]
+	w.net.Account(did).MigrateKey(w.net.Host(1))
+	ident, err := w.dir.Resolve(t.Context(), did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := w.store.HostID(strings.TrimPrefix(ident.PDS, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(did, func(r *store.Repo) { // as a lookup leaves it whose host is busy
+		r.State, r.Tracked, r.PDS, r.Key = store.StatePending, store.ByOperator, ident.PDS, ident.Key
+		r.Pending = store.PendingKey{Host: host, Priority: store.PriorityOperator}
+	})
+	w.run.Wake()
+	w.settle(did)
+	w.equal(did)
+	if r, n := w.row(did), w.net.PLCHost().Log().Requests["did"]; r.Verified != store.VerifiedFormerKey || n != 2 {
+		t.Errorf("verified %v, the document was read %d times", r.Verified, n)
+	}
+}

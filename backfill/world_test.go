@@ -18,9 +18,16 @@ import (
 )
 
 // clock runs as fast as the real one, and can be set forward.
-type clock struct{ ahead atomic.Int64 }
+type clock struct {
+	ahead atomic.Int64
+	calls atomic.Int64
+}
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) now() time.Time {
+	c.calls.Add(1)
+	return time.Now().Add(time.Duration(c.ahead.Load()))
+}
+
 func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // world is a simulated network, a store and a runner between them.
