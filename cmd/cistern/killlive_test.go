@@ -23,7 +23,7 @@ func TestKillLive(t *testing.T) {
 	seed := testNumber(t, "CISTERNTEST_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CISTERNTEST_SEED=%d CISTERNTEST_KILLS=%d repeats this run", seed, kills)
 	n := startNetwork(t, simnet.Options{Seed: seed, Repos: 40, Hosts: 4, RecordsMedian: 15, RecordsMax: 300})
-	k := newKillRun(t, n, seed, 20*time.Millisecond)
+	k := newKillRun(t, n, seed, 40*time.Millisecond)
 	k.args = k.index.args(n, "--mode", "full", "--relay", n.Relay())
 	k.purging = true // deletions and returns leave gaps
 	l := &liveliness{t: t, network: n, rng: k.rng, only: 120}
@@ -40,18 +40,24 @@ func TestKillLive(t *testing.T) {
 	}
 }
 
-// disturbLive lets accounts act, or asks for a fetch and has the account commit while it runs.
+// disturbLive lets accounts act, or asks for fetches and has their accounts commit meanwhile.
 func (k *killRun) disturbLive(ctx context.Context, l *liveliness) {
 	if k.rng.IntN(3) > 0 {
 		l.act(1 + k.rng.IntN(4))
 		return
 	}
 	accounts := k.network.Accounts()
-	a := accounts[k.rng.IntN(len(accounts))]
-	_ = k.index.call(ctx, "POST", "/repos/resync", []string{a.DID()}, nil) // a call that fails met the kill
-	for range 1 + k.rng.IntN(4) {
+	some := min(4, len(accounts))
+	first := k.rng.IntN(len(accounts) - some + 1)
+	var dids []string
+	for _, a := range accounts[first : first+some] {
+		dids = append(dids, a.DID())
+	}
+	_ = k.index.call(ctx, "POST", "/repos/resync", dids, nil) // a call that fails met the kill
+	for range 3 * some {
+		a := accounts[first+k.rng.IntN(some)]
 		if a.Truth().Status != simnet.Active {
-			return
+			continue
 		}
 		if _, err := a.Mutate(1 + k.rng.IntN(3)); err != nil {
 			k.t.Errorf("mutate %s: %v", a.DID(), err)
@@ -100,7 +106,7 @@ func (k *killRun) finishLive() {
 	x.wantStore(t, accounts)
 	t.Logf("%d kills with work in flight, %d with commits buffered, %d accounts, %d events seen, %d live of %d, head %d",
 		k.busy, k.drained, len(accounts), len(k.seen), live, len(frames), frames[len(frames)-1].ID)
-	if live == 0 || k.busy == 0 {
+	if live == 0 || k.busy == 0 || k.drained == 0 {
 		t.Error("the kills met nothing")
 	}
 	if bytes.Contains(c.stderr.Bytes(), []byte("panic")) {
