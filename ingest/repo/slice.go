@@ -39,7 +39,7 @@ var (
 	errSection     = errors.New("CAR ends inside a section")
 	errSliceBytes  = errors.New("CAR exceeds 2000000 bytes")
 	errSliceBlocks = errors.New("CAR exceeds 8192 blocks")
-	errBlockBytes  = errors.New("length of the section is not that of a CID and a block")
+	errBlockBytes  = errors.New("section is shorter than a CID")
 	errBlockHash   = errors.New("block does not hash to its CID")
 )
 
@@ -97,7 +97,7 @@ func (s *Slice) add(entry []byte) error {
 	switch {
 	case len(s.blocks) == sliceBlocksMax:
 		return errSliceBlocks
-	case len(entry) < CIDBytes || len(entry) > CIDBytes+blockBytesMax:
+	case len(entry) < CIDBytes:
 		return errBlockBytes
 	}
 	if _, err := ParseCIDBytes(entry[:CIDBytes]); err != nil {

@@ -268,6 +268,31 @@ func TestInvertNothing(t *testing.T) {
 	}
 }
 
+// TestSliceReadAgain has the second message without the nodes of the first, in whose memory something else is now.
+func TestSliceReadAgain(t *testing.T) {
+	t.Parallel()
+	c := newKeyMaker(2).change(40, 3)
+	data, nodes := c.after.tree()
+	var s repo.Slice
+	for _, use := range []func() error{
+		func() error { _, err := s.Find(data, c.ops[0].Path); return err },
+		func() error { _, err := s.Invert(data, c.ops); return err },
+	} {
+		car := encodeCAR(data, nodes)
+		if err := s.Read(car); err != nil || use() != nil {
+			t.Fatal(err, use())
+		}
+		clear(car)
+		readSlice(t, &s, recordBlocks())
+		if err := use(); !errors.Is(err, repo.ErrProof) {
+			t.Fatalf("with nodes of the message before: %v", err)
+		}
+		if _, ok := s.Block(data); ok {
+			t.Fatal("a block of the message before")
+		}
+	}
+}
+
 // TestInvertInterop has the commits that the protocol's authors chose, with their proofs.
 func TestInvertInterop(t *testing.T) {
 	t.Parallel()
