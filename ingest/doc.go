@@ -25,14 +25,16 @@
 //
 // Run owns every goroutine: one that reads a socket and one that pings, for each source; one a shard and one that waits for
 // its batches to be durable; a bounded pool of lookups. Drain, Sources, AddSource, RemoveSource, ForgetCursor and SetPaused may be
-// called by anybody. tracker.mu, sources.mu and shard.mu are never held over I/O.
+// called by anybody. tracker.mu, source.mu, sources.mu and shard.mu are never held over I/O; sources.mu is taken before source.mu.
 //
 // # Files
 //
-//	runner.go  Runner, Run            options.go  Options           limits.go  every limit
-//	source.go  one connection         sources.go  the set of them   address.go names of sources
-//	order.go   cursors, watermarks    shard.go    queues by DID     park.go    who waits for the network
+//	runner.go  Runner, Run            options.go  Options           limits.go  every limit of sockets
+//	source.go  one source             socket.go   its connection    event.go   what it hands over
+//	sources.go the set of them        address.go  their names       order.go   cursors, watermarks
+//	shard.go   queues by DID          park.go     who waits for the network
 //	verify.go  sync v1.1              commit.go   #commit           sync.go    #sync
 //	account.go #account               identity.go #identity         drain.go   buffered commits
-//	discover.go unknown DIDs          budget.go   refetches         metrics.go what is counted
+//	discover.go unknown DIDs          budget.go   refetches
+//	metrics.go what sources count     tally.go    what shards count
 package ingest

@@ -16,7 +16,7 @@ type event struct {
 	frame   frame.Frame // refers to message
 
 	buffer *buffer
-	cost   int64 // taken from Options.QueueBytes
+	cost   int64 // its memory, taken from Options.QueueBytes
 }
 
 // buffer is memory for one message.
@@ -43,8 +43,11 @@ func (p *pool) put(e *event) {
 	if e.buffer != nil {
 		p.putBuffer(e.buffer)
 	}
-	clear(e.frame.Ops[:cap(e.frame.Ops)])
-	*e = event{frame: frame.Frame{Ops: e.frame.Ops[:0]}}
+	ops := e.frame.Ops[:0]
+	if clear(e.frame.Ops); cap(ops) > opsKept {
+		ops = nil
+	}
+	*e = event{frame: frame.Frame{Ops: ops}}
 	p.events.Put(e)
 }
 

@@ -12,6 +12,11 @@ const (
 	bufferBytesMin = 4 << 10
 	bufferClasses  = 12
 
+	// opBytes is the memory of one operation of a decoded message, which is charged too: it is more than the message
+	// has for it. An event that had more than opsKept does not keep their memory for later ones.
+	opBytes = 112
+	opsKept = 16
+
 	// handshakeBytesMax bounds what a host sends until the answer to our request is read, certificates included.
 	handshakeBytesMax = 256 << 10
 	handshakeTimeout  = 20 * time.Second

@@ -386,7 +386,7 @@ func (s *source) dispatch(ctx context.Context, e *event) error {
 		return err
 	}
 	e.seq = number
-	cost := min(int64(len(e.buffer.b)), s.set.opts.QueueBytes)
+	cost := min(int64(len(e.buffer.b)+opBytes*cap(e.frame.Ops)), s.set.opts.QueueBytes)
 	if err := s.set.queue.Acquire(ctx, cost); err != nil {
 		s.set.release(e)
 		return err

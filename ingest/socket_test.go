@@ -2,8 +2,11 @@ package ingest_test
 
 import (
 	"bytes"
+	"crypto/sha1"
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,6 +19,7 @@ import (
 	"cistern/store/storetest"
 
 	"github.com/gorilla/websocket"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestReconnectsBehindWhatWasRead: nothing is read twice, although all of it is still in flight.
@@ -129,13 +133,30 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 		c.send(make([]byte, frame.BytesMax)) // just short enough to be read, but no message
 		c.stay()
 	})
-	s := newStage(t, h.source)
+	registry := prometheus.NewRegistry()
+	s := newStage(t, h.source, func(o *ingest.Options) { o.Registerer = registry })
 	s.run()
 	s.sees(h.url, 1, 3, 5, 6)
 	s.until("all bad messages", func() bool { return s.status(h.url).Bad == 10 })
 	s.until("the cursor behind the huge one", func() bool { return s.cursor(h.url) == 8 })
 	if got := h.asked(); len(got) != 1 {
 		t.Errorf("connected with cursors %q", got)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "cistern_ingest_messages_total" {
+				counts[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	want := map[string]float64{"account": 4, "bad": 10, "commit": 0, "error": 0, "identity": 0, "info": 0, "sync": 0, "unknown": 0}
+	if !maps.Equal(counts, want) {
+		t.Errorf("counted %v", counts)
 	}
 	if n := strings.Count(s.text.String(), "what is no message"); n != 1 {
 		t.Errorf("%d lines in the log", n)
@@ -177,7 +198,7 @@ func TestMessageWithoutEnd(t *testing.T) {
 func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
-		if c.cursor >= 0 && c.cursor < 9 || len(c.RemoteAddr().String()) == 0 {
+		if c.cursor >= 0 && c.cursor < 9 {
 			c.UnderlyingConn().Write([]byte{0xf2, 0}) // reserved bits
 			c.stay()
 			return
@@ -358,7 +379,7 @@ func TestRetryAfter(t *testing.T) {
 				c.after(1, 1)
 				c.stay()
 			})
-			h.refuse = func(n int, w http.ResponseWriter) bool {
+			h.refuse = func(n int, w http.ResponseWriter, _ string) bool {
 				if n == 0 {
 					w.Header().Set("Retry-After", answer.after)
 					w.WriteHeader(answer.status)
@@ -400,7 +421,7 @@ func TestHandshakeFaults(t *testing.T) {
 			}
 		}
 	}
-	h.refuse = func(n int, w http.ResponseWriter) bool {
+	h.refuse = func(n int, w http.ResponseWriter, key string) bool {
 		switch n {
 		case 0:
 			http.Redirect(w, &http.Request{Method: "GET"}, "http://127.0.0.1:1/", http.StatusFound)
@@ -408,7 +429,11 @@ func TestHandshakeFaults(t *testing.T) {
 			hijack(w, "HTTP/1.1 200 OK\r\n", 1)
 		case 2: // headers without end
 			hijack(w, "HTTP/1.1 101 Switching Protocols\r\n", 1)
-		case 3:
+		case 3: // what we did not offer
+			sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+			hijack(w, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+
+				base64.StdEncoding.EncodeToString(sum[:])+"\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n", 1)
+		case 4:
 			hijack(w, "HTTP/1.1 101 Switching Protocols\r\n"+strings.Repeat("X: y\r\n", 100_000), 10)
 		default:
 			return false
@@ -418,10 +443,10 @@ func TestHandshakeFaults(t *testing.T) {
 	s := newStage(t, h.source)
 	s.run()
 	s.sees(h.url, 1)
-	if got := h.asked(); len(got) != 5 {
+	if got := h.asked(); len(got) != 6 {
 		t.Errorf("asked with cursors %q", got)
 	}
-	if st := s.status(h.url); st.LastFailure.Kind != "dial" || !strings.Contains(st.LastFailure.Detail, "bytes") || st.Failures != 4 {
+	if st := s.status(h.url); st.LastFailure.Kind != "dial" || !strings.Contains(st.LastFailure.Detail, "bytes") || st.Failures != 5 || !strings.Contains(s.text.String(), "not offered") {
 		t.Errorf("status %+v", st)
 	}
 }

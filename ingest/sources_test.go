@@ -181,7 +181,7 @@ func TestRemovedSourceComesBack(t *testing.T) {
 func TestForgetCursor(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
-		if c.cursor < 0 && c.t.Context().Err() == nil {
+		if c.cursor < 0 {
 			c.after(100, 102)
 		}
 		c.stay()
@@ -292,7 +292,7 @@ func TestRunEndsInEveryState(t *testing.T) {
 	slow := newFirehose(t, nil)
 	block := make(chan struct{})
 	t.Cleanup(func() { close(block) })
-	slow.refuse = func(int, http.ResponseWriter) bool { <-block; return true }
+	slow.refuse = func(int, http.ResponseWriter, string) bool { <-block; return true }
 	s := newStage(t, good.source, silent.source, slow.source, func(o *ingest.Options) {
 		o.Sources = append(o.Sources, store.Source{URL: "ws://127.0.0.1:1"})
 	})

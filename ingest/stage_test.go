@@ -71,15 +71,20 @@ func newStageOn(t *testing.T, db *store.Store, change ...func(*ingest.Options)) 
 		t.Fatal(err)
 	}
 	ingest.SetSubmit(s.r, func(_ context.Context, e ingest.Event) error {
+		source, seq := e.Source(), e.Frame().Seq
 		s.mu.Lock()
-		s.seen[e.Source()] = append(s.seen[e.Source()], e.Frame().Seq)
 		hold := s.hold
 		s.mu.Unlock()
+		var err error
 		if hold != nil {
 			hold(e)
-			return nil
+		} else {
+			err = e.Write()
 		}
-		return e.Write()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.seen[source] = append(s.seen[source], seq)
+		return err
 	})
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -177,7 +182,7 @@ type firehose struct {
 	cursors []string // asked for, by connection; "-" for none
 	agents  []string
 	open    sync.WaitGroup
-	refuse  func(n int, w http.ResponseWriter) bool
+	refuse  func(n int, w http.ResponseWriter, key string) bool // answers itself; key is of the handshake
 }
 
 // client is one connection to a firehose.
@@ -213,7 +218,7 @@ func (h *firehose) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	h.cursors, h.agents = append(h.cursors, cursor), append(h.agents, req.UserAgent())
 	h.mu.Unlock()
-	if h.refuse != nil && h.refuse(n, w) {
+	if h.refuse != nil && h.refuse(n, w, req.Header.Get("Sec-WebSocket-Key")) {
 		return
 	}
 	up := websocket.Upgrader{WriteBufferSize: 1 << 20}
