@@ -224,7 +224,7 @@ func TestDemo(t *testing.T) {
 	if err := a.run(ctx, []string{"demo", "--exit", "--repos", "30", "--hosts", "3", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"com.atproto.repo.getRecord", `"$type": "app.bsky.feed.post"`, `"records": [`, "signature", "/stats", `"synced":`, "websocat ws://", `"live":true`} {
+	for _, want := range []string{"com.atproto.repo.getRecord", `"$type": "app.bsky.feed.post"`, `"records": [`, "signature", "/stats", `"synced":`, "websocat ws://", `"live": true`} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demo does not show %q:\n%s", want, &out)
 		}

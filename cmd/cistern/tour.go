@@ -36,9 +36,7 @@ type tour struct {
 const (
 	// tourLines is how much of an answer is shown.
 	tourLines = 18
-	// tourEvents is how many live events are shown, tourWriteEvery how often an account writes, and
-	// tourWait how long they may take.
-	tourEvents     = 3
+	// tourWriteEvery is how often an account writes, and tourWait how long the first event may take.
 	tourWriteEvery = 300 * time.Millisecond
 	tourWait       = 20 * time.Second
 	// tourBodyMax bounds an answer.
@@ -194,12 +192,17 @@ func (t *tour) ask(ctx context.Context, number int, q question) error {
 	if err != nil {
 		return fmt.Errorf("example %d: %w", number, err)
 	}
+	return t.show(number, q.about, command, answer)
+}
+
+// show prints a command, and what it answers.
+func (t *tour) show(number int, about, command string, answer []byte) error {
 	var pretty bytes.Buffer
 	if err := json.Indent(&pretty, answer, "", "  "); err != nil {
 		return fmt.Errorf("example %d: %w", number, err)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. %s", number, q.about)), t.paint(cyan, command))
+	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. %s", number, about)), t.paint(cyan, command))
 	lines := strings.Split(strings.TrimRight(pretty.String(), "\n"), "\n")
 	for i, line := range lines {
 		if i == tourLines && len(lines) > tourLines+1 {
@@ -208,11 +211,11 @@ func (t *tour) ask(ctx context.Context, number int, q question) error {
 		}
 		fmt.Fprintf(&b, "  %s\n", clip(printable(line), t.columns()-3))
 	}
-	_, err = io.WriteString(t.out, b.String())
+	_, err := io.WriteString(t.out, b.String())
 	return err
 }
 
-// live has the accounts write, and shows the events that come of it.
+// live has the accounts write, and shows the first event that comes of it.
 func (t *tour) live(ctx context.Context, number int, startWriting func()) error {
 	ctx, cancel := context.WithTimeout(ctx, tourWait)
 	defer cancel()
@@ -225,17 +228,11 @@ func (t *tour) live(ctx context.Context, number int, startWriting func()) error 
 	defer conn.Close()
 	conn.SetReadLimit(tourBodyMax)
 	startWriting()
-	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. What accounts write, as it happens", number)), t.paint(cyan, "websocat "+address))
-	for range tourEvents {
-		_, event, err := conn.ReadMessage()
-		if err != nil {
-			return fmt.Errorf("example %d: no event within %s: %w", number, tourWait, err)
-		}
-		fmt.Fprintf(&b, "  %s\n", clip(printable(string(event)), t.columns()-3))
+	_, event, err := conn.ReadMessage()
+	if err != nil {
+		return fmt.Errorf("example %d: no event within %s: %w", number, tourWait, err)
 	}
-	_, err = io.WriteString(t.out, b.String())
-	return err
+	return t.show(number, "What accounts write, as it happens", "websocat "+address, event)
 }
 
 // write lets one account after the other change a record until ctx ends.
