@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"cistern/store"
 	"cistern/store/storetest"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -186,4 +188,138 @@ func TestRelistEmpty(t *testing.T) {
 		t.Error("listed after Apply")
 	}
 	b.Discard()
+}
+
+// large is a repository whose listing takes several batches: long paths of which no two share much.
+func large(t testing.TB, s *store.Store, did string) (records int) {
+	t.Helper()
+	m := storetest.Records{"no path": storetest.Text("hidden"), "app.test.a/0": storetest.Text("a")}
+	for i := range store.RelistBatchBytes * 5 / 2 / 400 {
+		path := "app.test.b/"
+		for k := range 6 {
+			path += fmt.Sprintf("%x", repo.HashCID(fmt.Appendf(nil, "%d %d", i, k)))[:64]
+		}
+		m[path] = storetest.Text("same")
+	}
+	imported(t, s, did, m)
+	return len(m) - 1
+}
+
+// TestRelistInterrupted: crashes between the batches of a listing, and a batch that is discarded, leave
+// rows that no entry names; the next listing does not trip over them, whatever has changed. So it is in
+// a store of before, whose rows do not say how far the import's listing goes.
+func TestRelistInterrupted(t *testing.T) {
+	t.Parallel()
+	for _, former := range []bool{false, true} {
+		t.Run(fmt.Sprint("former=", former), func(t *testing.T) {
+			t.Parallel()
+			fs := vfs.NewCrashableMem()
+			var clones []*vfs.MemFS
+			batches := 0
+			o := store.Options{FS: fs, Dir: "db", Step: func(name string) {
+				if name == "relist batch" {
+					batches++
+					clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}))
+				}
+			}}
+			s := storetest.Open(t, o)
+			did := storetest.DID(1)
+			n := large(t, s, did)
+			if former {
+				edit(t, s, did, func(_ *store.Batch, r *store.Repo) error { r.Listed, r.Hidden, r.Collections = 0, 0, 0; return nil })
+			}
+			storetest.Check(t, s)
+			r := row(t, s, did)
+			b := s.NewBatch()
+			if err := b.Relist(&r); err != nil {
+				t.Fatal(err)
+			}
+			b.Discard()
+			if batches < 2 {
+				t.Fatalf("%d batches", batches)
+			}
+			for i, s := range append(reopened(t, clones), s) {
+				storetest.Check(t, s)
+				one(t, s, did, "app.test.a/0", "") // every op moves by one
+				before := s.Head()
+				setStatus(t, s, did, store.StatusActive)
+				storetest.Check(t, s)
+				if got := events(t, s, before+1, 1000); len(got) != n {
+					t.Errorf("clone %d: %d events of %d", i, len(got), n)
+				}
+				if r := row(t, s, did); int(r.Listed) != 2*n-1 || r.Hidden != 1 || r.Collections != 1 {
+					t.Errorf("clone %d: listed %d of %d, %d hidden, %d collections", i, r.Listed, 2*n-1, r.Hidden, r.Collections)
+				}
+				prune(t, s, time.Now().Add(time.Hour))
+				storetest.Check(t, s)
+				if n := listings(t, s); n != 0 {
+					t.Errorf("clone %d: %d listing rows are left", i, n)
+				}
+			}
+		})
+	}
+}
+
+func reopened(t testing.TB, clones []*vfs.MemFS) (out []*store.Store) {
+	t.Helper()
+	for _, fs := range clones {
+		out = append(out, storetest.Open(t, store.Options{FS: fs}))
+	}
+	return out
+}
+
+// TestRelistWiped: a wipe takes the listings along, and nothing of them is shown.
+func TestRelistWiped(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	imported(t, s, did, small())
+	setStatus(t, s, did, store.StatusActive)
+	edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
+	if n := listings(t, s); n != 0 {
+		t.Errorf("%d listing rows are left", n)
+	}
+	if got := events(t, s, 1, 100); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+	prune(t, s, time.Now().Add(time.Hour))
+}
+
+// TestCounted: a row says how many hidden rows and collections there are, and the CID of each record
+// can be asked for.
+func TestCounted(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	imported(t, s, did, small())
+	for _, step := range []struct {
+		path, body          string
+		hidden, collections uint32
+	}{
+		{"app.test.c/1", "new", 1, 3},
+		{"app.test.c/1", "changed", 1, 3},
+		{"app.test.c/2", "", 1, 3}, // was never there
+		{"no other", "hidden", 2, 3},
+		{"no path", "changed", 2, 3},
+		{"no path", "", 1, 3},
+		{"app.test.a/1", "", 1, 2},
+		{"app.test.b/1", "", 1, 2},
+	} {
+		one(t, s, did, step.path, step.body)
+		r := row(t, s, did)
+		if r.Hidden != step.hidden || r.Collections != step.collections {
+			t.Errorf("after %s: %d hidden, %d collections", step.path, r.Hidden, r.Collections)
+		}
+		want := repo.CID{}
+		if step.body != "" {
+			want = repo.HashCID(storetest.Text(step.body))
+		}
+		if got, err := s.RecordCID(&r, []byte(step.path)); got != want || err != nil {
+			t.Errorf("%s is %s, %v", step.path, got, err)
+		}
+		storetest.Check(t, s)
+	}
+	if got, err := s.RecordCID(&store.Repo{}, []byte("app.test.a/1")); got.Defined() || err != nil {
+		t.Errorf("of nobody: %s, %v", got, err)
+	}
 }
