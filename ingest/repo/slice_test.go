@@ -112,6 +112,9 @@ func (m *keyMaker) change(size, n int) *change {
 			if op.Prev = c.before[key]; everything || m.IntN(2) == 0 {
 				op.CID = repo.CID{}
 			}
+			for op.CID == op.Prev {
+				op.CID = m.cid()
+			}
 		} else if _, taken := c.before[key]; taken || c.after[key].Defined() {
 			n--
 			continue
