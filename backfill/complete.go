@@ -43,7 +43,6 @@ func (t *task) complete(b *store.Batch, row *store.Repo) {
 	default:
 		row.Verified = store.VerifiedFull
 	}
-	row.Recheck = false
 	t.conclude(b, row, held)
 }
 
@@ -64,7 +63,7 @@ func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 // has the last word.
 func (t *task) settle(row *store.Repo) {
 	before := row.Retry
-	row.State, row.Retry = store.StateSynced, store.Retry{}
+	row.State, row.Retry, row.Recheck = store.StateSynced, store.Retry{}, false
 	behind := row.SeenRev > row.Rev
 	if !behind {
 		row.SeenRev = ""
@@ -95,9 +94,10 @@ func (t *task) lag(row *store.Repo, before store.Retry) {
 		count = before.Count + 1
 	}
 	if !late && count > lagsMax {
-		t.forgot, row.SeenRev, row.Recheck = row.SeenRev, "", false
+		t.forgot, row.SeenRev = row.SeenRev, ""
 		return
 	}
+	row.Recheck = true // what we hold is whole: only another rev is worth a transfer
 	now := t.r.opts.Now()
 	row.Retry = store.Retry{
 		Count: count,

@@ -39,8 +39,6 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 			return err
 		}
 		t.conclude(b, row, true)
-		// A rev that was seen may still come; asking for it costs little.
-		row.Recheck = row.State == store.StatePending || row.State == store.StateResync
 		return nil
 	})
 	if err != nil {

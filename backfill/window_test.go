@@ -232,6 +232,9 @@ func TestLag(t *testing.T) {
 			t.Errorf("still to be seen: %s", r.SeenRev)
 		}
 		w.equal(did)
+		if n := len(w.net.Host(0).Log().Fetches[did]); n != 1 && !held || n != 2 && held {
+			t.Errorf("%d transfers", n)
+		}
 		// A host that catches up ends it at once.
 		w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).NextTID() })
 		w.add(did)

@@ -40,8 +40,8 @@
 // the right to write a repository's rows: read the row under it, commit, unlock, then wait;
 // who takes several takes them in order of DID. The sequencer's mutex is held only to give
 // ids and hand the batch to the engine. Import must be called without a lock of Lock, and its
-// callbacks must neither lock nor import: the flip calls Complete with the members' locks
-// held, and Done with its slot held. Run owns the goroutines that flip groups by age and
+// callbacks must not import: the flip calls Complete with the members' locks held, so that it must
+// not lock either, and Done with its slot held, for which no holder of a lock waits. Run owns the goroutines that flip groups by age and
 // prune; there are no others but Pebble's.
 //
 // # Files
