@@ -137,7 +137,7 @@ func seeds(t testing.TB) uint64 {
 	if testing.Short() {
 		return 200
 	}
-	return 1500
+	return 600
 }
 
 // TestInvert takes back random commits, given the covering proof only and given all nodes.
