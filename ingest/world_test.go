@@ -51,16 +51,20 @@ func newWorld(t *testing.T, change ...func(*ingest.Options)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = net.Close() })
-	w := &world{t: t, net: net, store: storetest.Open(t, store.Options{}), now: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)}
+	w := &world{t: t, net: net, now: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)}
 	w.dir = &directory{net: net, cache: map[string]identity.Identity{}, asked: map[string]int{}}
 	w.reg = prometheus.NewRegistry()
 	w.opts = ingest.Options{
-		Store: w.store, Directory: w.dir, Shards: 2, Registerer: w.reg, Now: w.clock,
+		Directory: w.dir, Shards: 2, Registerer: w.reg, Now: w.clock,
 		Wake: func() { w.mu.Lock(); defer w.mu.Unlock(); w.wakes++ },
 	}
 	for _, f := range change {
 		f(&w.opts)
 	}
+	if w.opts.Store == nil {
+		w.opts.Store = storetest.Open(t, store.Options{})
+	}
+	w.store = w.opts.Store
 	w.start()
 	return w
 }
@@ -465,3 +469,22 @@ func set(w *world, a *simnet.Account, f func(*store.Repo)) {
 
 // ingestFeed is one more source of the running Runner.
 func ingestFeed(w *world, url string, pds bool) *ingest.Feed { return ingest.NewFeed(w.r, url, pds) }
+
+// fill adds records to a copy until it holds n, which the account knows nothing of.
+func (w *world) fill(a *simnet.Account, n int) {
+	w.t.Helper()
+	row := w.row(a)
+	for i := int(row.Records); i < n; {
+		b := w.store.NewBatch()
+		var ops []store.Op
+		for ; i < n && len(ops) < 1000; i++ {
+			record := storetest.Text(fmt.Sprint(i))
+			ops = append(ops, store.Op{Path: fmt.Appendf(nil, "app.test.fill/%d", i), CID: repo.HashCID(record), Record: record})
+		}
+		err := b.Apply(&row, false, row.Rev, ops)
+		b.PutRepo(&row)
+		if err := errors.Join(err, b.CommitSync()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
