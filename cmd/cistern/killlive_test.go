@@ -26,6 +26,13 @@ func TestKillLive(t *testing.T) {
 	k := newKillRun(t, n, seed, 40*time.Millisecond)
 	k.args = k.index.args(n, "--mode", "full", "--relay", n.Relay())
 	k.purging = true // deletions and returns leave gaps
+	c := startChild(t, k.args)
+	k.index.await(t, "the daemon to answer", func() error { _, err := k.index.counts(t.Context()); return err })
+	k.index.prime(t, n, n.RelayHost())
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.wait(t) // killed
 	l := &liveliness{t: t, network: n, rng: k.rng, only: 120}
 	k.disturb = func(ctx context.Context) { k.disturbLive(ctx, l) }
 	for i := 1; i <= kills && !t.Failed(); i++ {

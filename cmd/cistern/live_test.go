@@ -81,7 +81,7 @@ func TestDaemonDirect(t *testing.T) {
 	if status, answer := x.send(t, "POST", "/firehose/sources", body); status != http.StatusCreated {
 		t.Fatalf("%d %s", status, answer)
 	}
-	x.follow(t, n.Hosts()...)
+	x.prime(t, n, n.Hosts()...)
 	l := liveliness{t: t, network: n, rng: rand.New(rand.NewPCG(18, 1)), only: 30}
 	l.act(60)
 	x.awaitRevs(t, n.Accounts())
@@ -114,7 +114,7 @@ func TestDaemonSwitches(t *testing.T) {
 	x := newTestIndex(t)
 	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay()))
 	x.settle(t, map[string]int64{"synced": 20})
-	x.follow(t, n.RelayHost())
+	x.prime(t, n, n.RelayHost())
 	if status, answer := x.send(t, "PATCH", "/ingestion", `{"firehose":false,"backfill":false}`); status != http.StatusOK ||
 		answer != `{"backfill":false,"crawler":true,"firehose":false}` {
 		t.Errorf("%d %s", status, answer)
@@ -239,6 +239,23 @@ func (x *testIndex) follow(t *testing.T, hosts ...*simnet.Host) {
 			t.Fatalf("nobody follows %s: %v", h.URL(), err)
 		}
 	}
+}
+
+// prime follows hosts until each source has a cursor: where it goes on after a restart depends on that.
+func (x *testIndex) prime(t *testing.T, n *simnet.Network, hosts ...*simnet.Host) {
+	t.Helper()
+	x.follow(t, hosts...)
+	for _, a := range n.Accounts() {
+		a.AnnounceIdentity()
+	}
+	x.await(t, "cursors", func() error {
+		for _, src := range x.sources(t, "") {
+			if src.Stats.Cursor == 0 {
+				return fmt.Errorf("%s has none", src.URL)
+			}
+		}
+		return nil
+	})
 }
 
 // awaitRevs waits until the index says of every account what is true: its status, and the rev if it is active.
