@@ -133,10 +133,12 @@ func (s *stream) setDown(down bool) {
 
 // disconnect breaks all connections and says how many they were. Called with mu held.
 func (s *stream) disconnect() int {
+	n := len(s.readers)
 	for r := range s.readers {
 		_ = r.conn.NetConn().Close()
 	}
-	return len(s.readers)
+	clear(s.readers) // at once: who waits for connections means others
+	return n
 }
 
 // Head is the seq of the newest message of the host's stream.
