@@ -12,21 +12,38 @@ func (t *task) openWindow() error {
 	if t.fetching {
 		return nil
 	}
+	wait, err := t.beginFetch()
+	if err != nil || wait == nil {
+		return err
+	}
+	return ours(wait())
+}
+
+func (t *task) beginFetch() (wait func() error, err error) {
 	defer t.r.store.Lock(t.it.did)()
 	row, err := t.r.store.Repo(t.it.did)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.ErrStale
+		return nil, store.ErrStale
 	}
 	if err != nil {
-		return ours(err)
+		return nil, ours(err)
 	}
 	if !t.owns(&row) {
-		return store.ErrStale
+		return nil, store.ErrStale
+	}
+	if t.r.store.Buffered(row.DID) > 0 {
+		// Of an earlier fetch, queued again before it was drained: others may be missing behind it.
+		b := t.r.store.NewBatch()
+		b.DropBuffer(&row)
+		b.PutRepo(&row)
+		if wait, err = b.Commit(); err != nil {
+			return nil, ours(err)
+		}
 	}
 	t.row = row // with the highest rev seen before the fetch
 	t.fetching = true
-	t.r.store.BeginFetch(t.it.did)
-	return nil
+	t.r.store.BeginFetch(row.DID)
+	return wait, nil
 }
 
 // owns says whether the row still waits for this task. Called under the DID's lock.

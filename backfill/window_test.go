@@ -168,6 +168,29 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// TestWindowOfBefore: what an earlier fetch left to be drained is no continuation of the next one's copy.
+func TestWindowOfBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
+	did := w.net.DIDs()[0]
+	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 100 * time.Millisecond})
+	w.add(did)
+	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	rev := w.net.Account(did).NextTID()
+	if !w.live(did, rev) {
+		t.Fatal("not buffered")
+	}
+	w.settle(did)
+	if s := w.row(did).State; s != store.StateDraining {
+		t.Fatal(s)
+	}
+	w.add(did)
+	w.settle(did)
+	if r := w.row(did); r.State != store.StateResync || r.SeenRev != rev || w.store.Buffered(did) != 0 {
+		t.Errorf("%v, seen %q, %d buffered", r.State, r.SeenRev, w.store.Buffered(did))
+	}
+}
+
 // TestWindowAtShutdown: who is told to end leaves the row pending, and nothing buffered behind which
 // others may be missing.
 func TestWindowAtShutdown(t *testing.T) {
