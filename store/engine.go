@@ -89,7 +89,8 @@ func (s *Store) guard(write func() error) (err error) {
 // apply applies and closes a batch that takes no part in the sequence.
 func (s *Store) apply(b *pebble.Batch, o *pebble.WriteOptions) error {
 	if err := s.guard(func() error { return s.db.Apply(b, o) }); err != nil {
-		return err // a broken engine may still hold the batch
+		s.fail(err) // a broken engine may still hold the batch
+		return s.failure
 	}
 	return b.Close()
 }

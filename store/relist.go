@@ -92,7 +92,6 @@ func (l *relisting) flush() error {
 	b := l.rows
 	l.rows = nil
 	if err := l.s.apply(b, pebble.NoSync); err != nil {
-		l.s.fail(err)
 		return err
 	}
 	l.rows = l.s.db.NewBatch()

@@ -242,7 +242,7 @@ func (w *world) equal(t testing.TB, s *store.Store) {
 	}
 }
 
-// TestModel drives random histories through imports by both ways, changes, wipes, reopening
+// TestModel drives random histories through imports by both ways, changes, wipes, reactivations, reopening
 // and pruning, and compares the store and its log with a plain map.
 func TestModel(t *testing.T) {
 	t.Parallel()
@@ -277,6 +277,14 @@ func TestModel(t *testing.T) {
 					}
 					if did := storetest.DID(1 + rng.IntN(next)); w.records[did] != nil {
 						w.wipe(t, s, did)
+					}
+				case n == 9 && next > 0:
+					if err := s.FlushImports(); err != nil {
+						t.Fatal(err)
+					}
+					if did := storetest.DID(1 + rng.IntN(next)); w.records[did] != nil {
+						setStatus(t, s, did, store.StatusDeactivated)
+						setStatus(t, s, did, store.StatusActive)
 					}
 				}
 				if step%20 != 19 {

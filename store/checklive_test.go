@@ -1,0 +1,87 @@
+package store_test
+
+import (
+	"strings"
+	"testing"
+
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+// livePatient is a store to be damaged: DID 1 is draining with two buffered commits and was relisted
+// (ops 3 and 4 of its listings); DID 2 is pending with one; there are a cursor and a source.
+func livePatient(t *testing.T) *store.Store {
+	t.Helper()
+	s := patient(t)
+	w := newWorld()
+	w.importRepo(t, s, storetest.DID(11), storetest.Records{"app.test.a/1": storetest.Text("x"), "no path": storetest.Text("y"),
+		"app.test.a/2": storetest.Text("z")})
+	if err := s.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+	setStatus(t, s, storetest.DID(11), store.StatusActive)
+	edit(t, s, storetest.DID(11), func(b *store.Batch, r *store.Repo) error {
+		b.Buffer(r, storetest.Rev(7), []byte("seven"))
+		b.Buffer(r, storetest.Rev(8), []byte("eight"))
+		r.State = store.StateDraining
+		return nil
+	})
+	add(t, s, storetest.DID(12))
+	buffer(t, s, storetest.DID(12), "m", 9)
+	write(t, s, func(b *store.Batch) {
+		b.SetCursor(firehose, at(5))
+		b.PutSource(store.Source{URL: firehose})
+	})
+	storetest.Check(t, s)
+	return s
+}
+
+func bufferKey(did, rev int) []byte {
+	return store.BufferKey(nil, storetest.DID(did), storetest.Rev(rev))
+}
+
+var liveDamages = []damage{
+	{"buffered commit lost", func(d surgeon) { d.delete(bufferKey(11, 8)) }, "1 commits of 5 bytes"},
+	{"all buffered commits lost", func(d surgeon) { d.delete(bufferKey(12, 9)) }, "is remembered and not there"},
+	{"buffered commit cut", func(d surgeon) { d.set(bufferKey(11, 8), []byte("e")) }, "2 commits of 6 bytes"},
+	{"buffered commit too many", func(d surgeon) { d.set(bufferKey(11, 9), nil) }, "3 commits of 10 bytes"},
+	{"buffered commit of nobody", func(d surgeon) { d.set(bufferKey(99, 9), nil) }, "there is no such repository"},
+	{"draining said to be synced", func(d surgeon) { d.put(11, func(r *store.Repo) { r.State = store.StateSynced }) }, "is synced with 2 buffered commits"},
+	{"synced said to be draining", func(d surgeon) { d.put(2, func(r *store.Repo) { r.State = store.StateDraining }) }, "is draining with 0 buffered commits"},
+	{"count of buffered commits", func(d surgeon) { d.set(store.CountKey("buffered"), store.EncodeCount(7)) }, "counter buffered"},
+	{"count of draining repositories", func(d surgeon) { d.set(store.CountKey("draining"), store.EncodeCount(7)) }, "counter draining"},
+	{"cursor another", func(d surgeon) { d.set(store.CursorKey(firehose), store.EncodeCount(6)) }, "is 6 on disk and 5 in memory"},
+	{"cursor lost", func(d surgeon) { d.delete(store.CursorKey(firehose)) }, "is in memory and not on disk"},
+	{"cursor too many", func(d surgeon) { d.set(store.CursorKey(mirror), store.EncodeCount(6)) }, "is 6 on disk and 0 in memory"},
+	{"cursor negative", func(d surgeon) { d.set(store.CursorKey(firehose), store.EncodeCount(-1)) }, "store is corrupt"},
+	{"source unreadable", func(d surgeon) { d.set(store.SourceKey(firehose), []byte{1, 0xff}) }, "source \"wss://relay.test\""},
+	{"source under another URL", func(d surgeon) { d.set(store.SourceKey(mirror), d.get(store.SourceKey(firehose))) }, "holds \"wss://relay.test\""},
+	{"hidden rows miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Hidden = 0 }) }, "1 hidden rows, its row says 0"},
+	{"collections miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Collections = 2 }) }, "1 collections, its row says 2"},
+	{"listings behind the next", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Listed = 3 }) }, "lists ops 2 to 4, the next to come is 3"},
+	{"relist lost", func(d surgeon) { d.delete(d.numbered(store.SpaceListing, 11, 2)) }, "the listing has 0 ops, the entry says 2"},
+	{"relist moved", func(d surgeon) {
+		d.set(d.numbered(store.SpaceListing, 11, 3), d.get(d.numbered(store.SpaceListing, 11, 2)))
+		d.delete(d.numbered(store.SpaceListing, 11, 2))
+	}, "a listing row starts at op 1, not 0"},
+	{"listing of no entry", func(d surgeon) {
+		d.put(11, func(r *store.Repo) { r.Listed = 9 })
+		d.set(d.numbered(store.SpaceListing, 11, 6), d.get(d.numbered(store.SpaceListing, 11, 2)))
+	}, "listing rows, entries name"},
+}
+
+func TestCheckFindsLiveDamage(t *testing.T) {
+	t.Parallel()
+	for _, row := range liveDamages {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := livePatient(t)
+			row.do(surgeon{t, s})
+			var said []string
+			n, err := s.Check(t.Context(), func(d string) { said = append(said, d) })
+			if err != nil || n == 0 || n != len(said) || !strings.Contains(strings.Join(said, "\n"), row.report) {
+				t.Errorf("%d differences, %v, want %q:\n%s", n, err, row.report, strings.Join(said, "\n"))
+			}
+		})
+	}
+}
