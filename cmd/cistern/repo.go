@@ -64,10 +64,11 @@ func (a *app) repoCommand() *cli.Command {
 				[]helpRow{fileRow}, []cli.Flag{fileFlag()}, (*repoSession).add,
 				"  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz\n  sort -u dids.txt | cistern repo add -f -"),
 			a.repoSubcommand("ls", "", "list repositories",
-				[]helpRow{{"--state STATE", "Only those in this state: pending, synced, resync, gone or idle."},
+				[]helpRow{{"--state STATE", "Only those in this state: pending, draining, synced, resync, gone or idle."},
+					{"--verified LEVEL", "Only those last written with this much verified: full, hashes, ops or formerkey."},
 					{"--host HOST", "Only those of this host, as in pds.example.com."},
 					{"--limit N", "At most so many. Default 100; 0 for all."}},
-				[]cli.Flag{&cli.StringFlag{Name: "state"}, &cli.StringFlag{Name: "host"}, &cli.IntFlag{Name: "limit", Value: 100}}, (*repoSession).ls,
+				[]cli.Flag{&cli.StringFlag{Name: "state"}, &cli.StringFlag{Name: "verified"}, &cli.StringFlag{Name: "host"}, &cli.IntFlag{Name: "limit", Value: 100}}, (*repoSession).ls,
 				"  cistern repo ls --state resync --limit 0\n  cistern repo ls --host pds.example.com --json | jq -r .did"),
 			a.repoSubcommand("show", "DID", "show all that is known of a repository", nil, nil, (*repoSession).show,
 				"  cistern repo show did:plc:ewvi7nxzyoun6zhxrhs64oiz"),
@@ -279,7 +280,7 @@ func (s *repoSession) ls(ctx context.Context) error {
 		return fmt.Errorf("--limit %d: want 0 for all, or more", limit)
 	}
 	query := url.Values{}
-	for _, name := range []string{"state", "host"} {
+	for _, name := range []string{"state", "verified", "host"} {
 		if v := s.cmd.String(name); v != "" {
 			query.Set(name, v)
 		}
