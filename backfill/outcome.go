@@ -35,6 +35,10 @@ func (t *task) end(ctx context.Context, err error) error {
 	row, werr := t.update(func(b *store.Batch, row *store.Repo) error {
 		t.closeWindow()
 		b.DropBuffer(row)
+		if v.ending == endGone && t.toldSince(row) {
+			row.Attempt++ // still pending: the host is asked again
+			return nil
+		}
 		if v.ending == endGone {
 			return t.gone(b, row, v.status, now)
 		}
@@ -48,10 +52,19 @@ func (t *task) end(ctx context.Context, err error) error {
 	if werr != nil {
 		return quiet(ctx, werr)
 	}
+	if row.State == store.StatePending {
+		t.r.note(row.Pending.Host)
+	}
 	t.r.metrics.tasks.WithLabelValues(resultOf(v)).Inc()
 	t.r.due(row.Retry.Next)
 	t.r.opts.Logger.Debug("backfill failed", "did", t.it.did, "host", t.ident.PDS, "err", err)
 	return nil
+}
+
+// toldSince says whether the firehose spoke of the account or its document while the task ran. What the host
+// answered may be of before: an account that moves is deactivated where it was.
+func (t *task) toldSince(row *store.Repo) bool {
+	return row.AccountTime != t.row.AccountTime || row.IdentityTime != t.row.IdentityTime
 }
 
 // ignore takes a row out of the queue that nobody wants there.

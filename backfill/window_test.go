@@ -333,3 +333,35 @@ func TestOvertaken(t *testing.T) {
 		t.Errorf("events %v", e)
 	}
 }
+
+// TestGoneOvertaken: an answer that the account is gone does not count when the firehose spoke of the account
+// since the task began. An account that moves is deactivated where it was.
+func TestGoneOvertaken(t *testing.T) {
+	t.Parallel()
+	for name, tell := range map[string]func(*store.Repo){
+		"account":  func(r *store.Repo) { r.AccountTime++ },
+		"identity": func(r *store.Repo) { r.IdentityTime++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+			did := w.net.DIDs()[0]
+			slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+			gone := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated, Count: 1})
+			w.add(did)
+			w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+			w.change(did, tell)
+			w.until("it to be fetched", func() bool { return w.row(did).State == store.StateSynced })
+			w.settle(did)
+			w.equal(did)
+			if gone.Fired() != 1 || w.row(did).Status != store.StatusActive {
+				t.Errorf("fired %d, status %s", gone.Fired(), w.row(did).Status)
+			}
+			for _, e := range w.events(did, 1) {
+				if strings.HasPrefix(e, "account") {
+					t.Errorf("event %s", e)
+				}
+			}
+		})
+	}
+}
