@@ -169,7 +169,7 @@ func TestOldAccountEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.until("all is done", func() bool { return again.Waiting() == 0 })
+	w.until("all is done", func() bool { return again.Idle() })
 	if row := w.row(a); row.Status.Hidden() {
 		t.Errorf("hidden again: %+v", row)
 	}
@@ -264,12 +264,12 @@ func TestDirectPDS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.until("the wrong host is refused", func() bool { return wrong.Waiting() == 0 && wrong.Refused() > 0 })
+	w.until("the wrong host is refused", func() bool { return wrong.Idle() && wrong.Refused() > 0 })
 	if row := w.row(a); row.State != store.StateSynced || w.dir.lookups(a.DID()) != 1 {
 		t.Errorf("row is %s after %d lookups, want synced after 1", row.State, w.dir.lookups(a.DID()))
 	}
 	at = w.sendTo(own, home, at)
-	w.until("the own host is heard", func() bool { return own.Waiting() == 0 })
+	w.until("the own host is heard", func() bool { return own.Idle() })
 	w.equal(a)
 	if own.Refused() != 0 {
 		t.Error("the own host was refused")
@@ -280,9 +280,9 @@ func TestDirectPDS(t *testing.T) {
 	after := other.Head()
 	w.put(a, "app.test.x/two", "1")
 	w.sendTo(wrong, other, after)
-	w.until("the new host is heard", func() bool { return wrong.Waiting() == 0 })
+	w.until("the new host is heard", func() bool { return wrong.Idle() })
 	w.equal(a)
 	w.sendTo(own, home, at) // its account event says deactivated
-	w.until("the old host is refused", func() bool { return own.Waiting() == 0 })
+	w.until("the old host is refused", func() bool { return own.Idle() })
 	w.equal(a)
 }

@@ -50,7 +50,7 @@ func TestDuplicatesChangeNothing(t *testing.T) {
 	}
 	w.sendTo(other, w.net.RelayHost(), from)
 	w.pass()
-	w.until("the other is done", func() bool { return other.Waiting() == 0 })
+	w.until("the other is done", func() bool { return other.Idle() })
 	w.equal(a)
 	w.until("the log is durable", func() bool { lines, _ := w.log(a); return len(lines) >= 20 })
 	if lines, _ := w.log(a); len(lines) != 20 {

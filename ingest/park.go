@@ -75,7 +75,7 @@ func (l *lane) pop() {
 	l.events = l.events[:n]
 }
 
-// park makes the lane wait for an errand, which send starts.
+// park makes the lane wait for an errand, unless there is no room even for its first event.
 func (s *shard) park(l *lane, n need) {
 	l.parked, l.tries, l.due = n, 0, time.Time{}
 	if n == needHeavy {
@@ -83,11 +83,20 @@ func (s *shard) park(l *lane, n need) {
 	}
 	s.parked.Add(1)
 	s.local -= len(l.events)
-	for _, e := range l.events {
-		l.bytes += e.cost
+	events := l.events
+	l.events = events[:0]
+	for _, e := range events {
+		s.wait(l, e)
 	}
-	s.parkedBytes += l.bytes
-	s.parkedEvents += len(l.events)
+	clear(events[len(l.events):])
+	switch {
+	case len(events) > 0 && len(l.events) == 0:
+		s.unpark(l)
+		l.got = needNothing
+		s.requeue(l)
+	case !s.ending:
+		s.send(l)
+	}
 }
 
 // send starts the errand.

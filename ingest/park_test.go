@@ -102,9 +102,7 @@ func TestParkedCommitsFold(t *testing.T) {
 	if n := w.count("folded_total"); n == 0 {
 		t.Error("nothing was folded")
 	}
-	if w.r.Queued() > 64<<10/ingest.ParkedShare {
-		t.Errorf("%d bytes held", w.r.Queued())
-	}
+	w.until("only parked ones are held", func() bool { return w.r.Queued() <= 64<<10/ingest.ParkedShare })
 	answer()
 	w.settle()
 	row := w.row(a)
@@ -125,7 +123,7 @@ func TestDirectoryDown(t *testing.T) {
 	w.dir.failing(errDown)
 	commit := w.put(a, "app.test.x/one", "1")
 	w.send()
-	w.until("the event is done", func() bool { w.advance(time.Second); return w.feed.Waiting() == 0 })
+	w.until("the event is done", func() bool { w.advance(time.Second); return w.feed.Idle() })
 	row := w.row(a)
 	if row.State != store.StatePending || row.SeenRev != commit.Rev || !row.Recheck {
 		t.Errorf("row is %s, seen %q", row.State, row.SeenRev)

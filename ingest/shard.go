@@ -331,11 +331,8 @@ func (s *shard) after(it *item) {
 	}
 	switch {
 	case it.outcome == outcomePark:
-		s.park(l, it.need)
-		if !s.ending {
-			s.send(l)
-		}
 		it.end()
+		s.park(l, it.need)
 		return
 	case it.outcome == outcomeAgain, it.job == jobNothing:
 	case it.job == jobFold:

@@ -222,7 +222,7 @@ func (w *world) skip() { w.sent = w.net.RelayHost().Head() }
 
 func (w *world) settle() {
 	w.t.Helper()
-	w.until("all events are done", func() bool { return w.feed.Waiting() == 0 })
+	w.until("all events are done", func() bool { return w.feed.Idle() })
 }
 
 func (w *world) until(what string, ok func() bool) {
