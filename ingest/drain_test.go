@@ -208,6 +208,6 @@ func TestDrainsTakeTurns(t *testing.T) {
 	}
 }
 
-func newWorldIn(t *testing.T, o store.Options, change ...func(*ingest.Options)) *world {
+func newWorldIn(t testing.TB, o store.Options, change ...func(*ingest.Options)) *world {
 	return newWorld(t, append(change, func(opts *ingest.Options) { opts.Store = storetest.Open(t, o) })...)
 }

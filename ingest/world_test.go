@@ -25,7 +25,7 @@ import (
 
 // world is a network, a store that begins with copies of it, and a Runner fed with messages by hand.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	net   *simnet.Network
 	store *store.Store
 	dir   *directory
@@ -41,7 +41,7 @@ type world struct {
 	wakes int
 }
 
-func newWorld(t *testing.T, change ...func(*ingest.Options)) *world {
+func newWorld(t testing.TB, change ...func(*ingest.Options)) *world {
 	t.Helper()
 	net, err := simnet.New(simnet.Options{Seed: 7, Repos: 4, Hosts: 2, RecordsMedian: 12})
 	if err != nil {
