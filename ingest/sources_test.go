@@ -321,3 +321,34 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestForgetCursorWaitsForTheReader: what is read on the old connection must not become the new cursor.
+func TestForgetCursorWaitsForTheReader(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.after(100, 120) // all of it is in our buffer by the time that the connection ends
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	s.holding(func(e ingest.Event) {
+		if e.Frame().Seq == 101 && len(h.asked()) == 1 {
+			close(entered)
+			<-leave
+		}
+		e.Skip()
+	})
+	s.run()
+	<-entered
+	forgotten := make(chan error, 1)
+	go func() { forgotten <- s.r.ForgetCursor(h.url) }()
+	time.Sleep(100 * time.Millisecond)
+	close(leave)
+	if err := <-forgotten; err != nil {
+		t.Fatal(err)
+	}
+	s.until("another connection", func() bool { return len(h.asked()) == 2 })
+	if got := h.asked(); got[1] != "-" {
+		t.Errorf("asked with cursors %q", got)
+	}
+}
