@@ -149,5 +149,3 @@ func defaultTo[T comparable](v, def T) T {
 	}
 	return v
 }
-
-var errNotWritten = errors.New("not written yet")
