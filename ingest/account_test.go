@@ -286,3 +286,31 @@ func TestDirectPDS(t *testing.T) {
 	w.until("the old host is refused", func() bool { return own.Idle() })
 	w.equal(a)
 }
+
+// However many events say that an identity has changed, it is read as often as that can have helped.
+func TestIdentityLookupsAreFew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	answer := w.dir.stall(a.DID())
+	from := w.sent
+	for i := range 20 {
+		a.SetHandle(fmt.Sprintf("new%d.test", i))
+	}
+	w.send()
+	w.until("it is parked", func() bool { return w.r.Parked() == 1 })
+	answer()
+	w.settle()
+	again := ingestFeed(w, "ws://other.test", false)
+	w.sendTo(again, w.net.RelayHost(), from)
+	w.until("the other is done", func() bool { return again.Idle() })
+	if n := w.dir.lookups(a.DID()); n > 2 {
+		t.Errorf("%d lookups", n)
+	}
+	if w.row(a).Handle != "new19.test" {
+		t.Errorf("handle %s", w.row(a).Handle)
+	}
+	w.logs(a, "identity new19.test")
+}

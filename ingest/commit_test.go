@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"testing"
 
+	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -311,4 +312,22 @@ func TestSkipSignatures(t *testing.T) {
 	if w.row(a).Verified != store.VerifiedHashes || w.dir.lookups(a.DID()) != 0 {
 		t.Errorf("verified %s, %d lookups", w.row(a).Verified, w.dir.lookups(a.DID()))
 	}
+}
+
+// What a fetch would refuse, a commit does not bring in.
+func TestTooManyCollections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	held := w.row(a).Collections
+	set(w, a, func(r *store.Repo) { r.Collections = ingest.CollectionsMax })
+	w.put(a, "app.test.x/one", "1")
+	w.pass()
+	set(w, a, func(r *store.Repo) { r.Collections = held })
+	if row := w.row(a); row.State != store.StatePending || w.count("rejected_total", "limit") != 1 {
+		t.Errorf("row is %s", row.State)
+	}
+	w.logs(a)
 }

@@ -32,7 +32,7 @@
 //	runner.go  Runner, Run            options.go  Options           limits.go  every limit of sockets
 //	source.go  one source             socket.go   its connection    event.go   what it hands over
 //	sources.go the set of them        address.go  their names       order.go   cursors, watermarks
-//	shard.go   queues by DID          park.go     who waits for the network
+//	shard.go   queues by DID          park.go     who waits          item.go     one step of a DID
 //	verify.go  sync v1.1              commit.go   #commit           sync.go    #sync
 //	account.go #account               identity.go #identity         drain.go   buffered commits
 //	discover.go unknown DIDs          budget.go   refetches

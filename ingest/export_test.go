@@ -72,6 +72,7 @@ func (r *Runner) Parked() int { return int(r.parked()) }
 
 // HeavyRecords, ParkedShare and others are limits.
 const (
-	HeavyRecords = heavyRecords
-	ParkedShare  = parkedShare
+	HeavyRecords   = heavyRecords
+	ParkedShare    = parkedShare
+	CollectionsMax = collectionsMax
 )

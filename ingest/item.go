@@ -1,0 +1,208 @@
+package ingest
+
+import (
+	"time"
+
+	"cistern/ingest/frame"
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// job is what an item does for its lane.
+type job uint8
+
+const (
+	jobCommit job = iota
+	jobSync
+	jobIdentity
+	jobAccount
+	jobDrain   // take a buffered commit
+	jobRefresh // read an identity that could not be read when an #identity came
+	jobFold    // commits of which only the rev was kept
+	jobs
+	jobNothing = jobs
+)
+
+var jobNames = [jobs]string{"commit", "sync", "identity", "account", "drained", "refresh", "folded"}
+
+// item is one step of one lane. It is prepared without a lock, by a row that may be old, and decided
+// under the lock, by the row as it is.
+type item struct {
+	s    *shard
+	r    *Runner
+	lane *lane
+	job  job
+	e    *event       // nil if no event of the lane is meant
+	f    *frame.Frame // of e, or of the buffered commit
+	rev  string       // of f
+	now  time.Time
+
+	outcome outcome
+	need    need // with outcomePark
+
+	// what preparing a #commit or #sync found out:
+	prepared bool
+	proof    proof
+	ident    identity.Identity
+	known    bool     // ident is
+	prev     repo.CID // the tree before, if proof.whole
+	prevErr  error
+	bad      error // it is invalid
+	unsure   bool  // there was no key to be had
+	partial  bool  // applied without proof that its operations are all
+
+	drain drainStep
+	ops   []store.Op
+}
+
+// begin takes what comes next in a lane.
+func (it *item) begin(s *shard, l *lane, now time.Time) {
+	it.s = s
+	switch {
+	case len(l.fold.marks) > 0:
+		it.take(l, nil, now)
+		it.job = jobFold
+	case l.drain:
+		it.take(l, nil, now)
+		it.job = jobDrain
+	case l.refresh > 0:
+		it.take(l, nil, now)
+		it.job = jobRefresh
+	case len(l.events) > 0:
+		it.take(l, l.events[0], now)
+	default:
+		it.take(l, nil, now)
+	}
+}
+
+// take begins with an event, or with something else than an event.
+func (it *item) take(l *lane, e *event, now time.Time) {
+	it.r, it.lane, it.now, it.job = l.shard.r, l, now, jobNothing
+	it.outcome, it.need = outcomeSkipped, needNothing
+	it.e, it.f, it.rev = e, nil, ""
+	it.prepared, it.known, it.unsure, it.partial = false, false, false, false
+	it.prev, it.prevErr, it.bad = repo.CID{}, nil, nil
+	if e != nil {
+		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
+	}
+}
+
+func jobOf(k frame.Kind) job {
+	switch k {
+	case frame.KindCommit:
+		return jobCommit
+	case frame.KindSync:
+		return jobSync
+	case frame.KindIdentity:
+		return jobIdentity
+	}
+	return jobAccount
+}
+
+// end lets go of memory that is not the item's.
+func (it *item) end() {
+	clear(it.ops)
+	if cap(it.drain.message) > keptBytesMax {
+		it.drain.message = nil
+	}
+	it.lane, it.e, it.f, it.ident = nil, nil, nil, identity.Identity{}
+}
+
+// park has the lane wait for an errand.
+func (it *item) park(n need) (done bool, err error) {
+	it.outcome, it.need = outcomePark, n
+	return true, nil
+}
+
+// finish ends an item with nothing to write.
+func (it *item) finish(o outcome) (done bool, err error) {
+	it.outcome = o
+	return true, nil
+}
+
+// reject drops an event that says nothing about its repository.
+func (it *item) reject(reason string) (done bool, err error) {
+	it.r.tally.rejected.WithLabelValues(reason).Inc()
+	return it.finish(outcomeRejected)
+}
+
+// prepare does what needs no lock. With done, nothing is to be decided any more: as of the moment at which the row
+// was read, there was nothing to be written.
+func (it *item) prepare() (done bool, err error) {
+	switch it.job {
+	case jobNothing:
+		return true, nil
+	case jobFold:
+		return false, nil
+	case jobDrain:
+		return it.prepareDrain()
+	case jobRefresh:
+		return it.prepareRefresh()
+	}
+	row, err := it.r.store.RepoOrNew(it.lane.did)
+	if err != nil {
+		return true, err
+	}
+	if reason := it.fault(&row); reason != "" {
+		return it.reject(reason)
+	}
+	if !it.wanted(&row) {
+		return it.finish(outcomeSkipped)
+	}
+	if host := it.e.src.pdsHost(); host != "" {
+		if done := it.authorise(&row, host); done {
+			return true, nil
+		}
+	}
+	switch it.job {
+	case jobIdentity:
+		return it.prepareIdentity(&row)
+	case jobAccount:
+		return false, nil
+	}
+	return it.prepareCommit(&row)
+}
+
+// fault says what makes an event worthless whatever we hold: the reason for the metric, "" if nothing does.
+func (it *item) fault(row *store.Repo) (reason string) {
+	if !row.Known() && !validDID(it.lane.did) {
+		return reasonDID
+	}
+	if it.job == jobCommit || it.job == jobSync {
+		return revFault(it.rev, it.now)
+	}
+	if it.f.Time <= 0 {
+		return reasonTime
+	}
+	return ""
+}
+
+// revFault says what is wrong with a rev by itself. One in the future would shut out all that follow.
+func revFault(rev string, now time.Time) (reason string) {
+	if (repo.Commit{Rev: rev}).CheckRev(now) != nil {
+		return reasonRev
+	}
+	return ""
+}
+
+// decide does what the row demands, which nobody else changes now.
+func (it *item) decide(w *writing) error {
+	row, err := it.r.store.RepoOrNew(it.lane.did)
+	if err != nil {
+		return err
+	}
+	switch it.job {
+	case jobCommit, jobSync:
+		return it.decideCommit(w, &row)
+	case jobIdentity, jobRefresh:
+		return it.decideIdentity(w, &row)
+	case jobAccount:
+		return it.decideAccount(w, &row, false)
+	case jobDrain:
+		return it.decideDrain(w, &row)
+	case jobFold:
+		return it.decideFold(w, &row)
+	}
+	return nil
+}
