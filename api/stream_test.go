@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -269,6 +270,27 @@ func TestStreamMissesNoChange(t *testing.T) {
 }
 
 // A consumer that stops reading for too long is told so, behind whole frames.
+// TestStreamWakes wants a subscriber at the head to be woken by each event: looking for it now and then would
+// cost half the interval on average.
+func TestStreamWakes(t *testing.T) {
+	t.Parallel()
+	log := newFakeLog(identities(1)...)
+	ws := follow(t, serveLog(t, log, api.Options{}).URL, "?cursor=2")
+	took := make([]time.Duration, 300)
+	for i := range took {
+		begun := time.Now()
+		log.add(identity(i))
+		if m := next(t, ws); m.ID != uint64(i+2) {
+			t.Fatalf("got event %d, want %d", m.ID, i+2)
+		}
+		took[i] = time.Since(begun)
+	}
+	slices.Sort(took)
+	if median := took[len(took)/2]; median > 5*time.Millisecond {
+		t.Errorf("an event takes %s", median)
+	}
+}
+
 func TestStreamSlowConsumer(t *testing.T) {
 	t.Parallel()
 	events := posts(40_000) // 18 MB: more than the kernel buffers

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/ingest/simnet"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// TestLiveDuringHugeBackfill measures how long live events of some repositories take into the store, in quiet and
+// while one of 60,000 records is fetched and imported: that must not hold them up. (A subscriber of the stream has the
+// 60,000 events of the import to read, before those that come after it.)
+func TestLiveDuringHugeBackfill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes a large repository")
+	}
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 31, Repos: 20, Hosts: 2})
+	small := n.Accounts()
+	huge := n.AddAccount(n.Host(0))
+	var writes []simnet.Write
+	for i := range 60_000 {
+		writes = append(writes, simnet.Write{Path: fmt.Sprintf("com.example.thing/%06d", i),
+			Record: simnet.EncodeRecord(map[string]any{"$type": "com.example.thing", "n": i, "text": "one of very many records"})})
+	}
+	if _, err := huge.Commit(writes...); err != nil {
+		t.Fatal(err)
+	}
+	huge.CAR() // makes its blocks
+	x, d, stop := startInside(t, n)
+	x.track(t, small...)
+	x.settle(t, map[string]int64{"synced": 20})
+	x.prime(t, n, n.RelayHost())
+
+	quiet := measureLive(t, d, small, func(i int) bool { return i < 100 })
+	x.track(t, huge)
+	busy := measureLive(t, d, small, func(int) bool { return d.store.Counts()["synced"] < 21 })
+	t.Logf("quiet: %s; during the import of %d records: %s", quiet, len(writes), busy)
+	if len(busy) < 20 {
+		t.Errorf("only %d live events while the repository was fetched: it is too small to show anything", len(busy))
+	}
+	if late := busy.quantile(0.9); late > max(20*quiet.quantile(0.9), 200*time.Millisecond) {
+		t.Errorf("one event in ten took more than %s", late)
+	}
+	stop()
+	x.wantStore(t, n.Accounts())
+}
+
+// startInside runs a daemon of this process whose parts the test can ask.
+func startInside(t *testing.T, n *simnet.Network) (x *testIndex, d *daemon, stop func()) {
+	t.Helper()
+	x = newTestIndex(t)
+	relay, err := ingest.ParseSource(n.Relay(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Data: x.dir, PLC: []string{n.PLC()}, Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full"}
+	public, err := net.Listen("tcp", x.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := net.Listen("tcp", x.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err = newDaemon(cfg, newLogger(io.Discard, 0), listeners{public, admin}, hasty()); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error, 1)
+	end := startDaemon(t, d, result)
+	return x, d, func() {
+		end()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// track asks for accounts by name.
+func (x *testIndex) track(t *testing.T, accounts ...*simnet.Account) {
+	t.Helper()
+	var dids []string
+	for _, a := range accounts {
+		dids = append(dids, a.DID())
+	}
+	if err := x.call(t.Context(), "PUT", "/repos", dids, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// measureLive has one account after the other write, and waits for the index to have it.
+func measureLive(t *testing.T, d *daemon, accounts []*simnet.Account, more func(i int) bool) latencies {
+	t.Helper()
+	var took latencies
+	for i := 0; more(i); i++ {
+		a := accounts[i%len(accounts)]
+		begun := time.Now()
+		c, err := a.Put("com.example.thing/"+a.NextTID(), map[string]any{"$type": "com.example.thing", "n": i})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if row, err := d.store.Repo(a.DID()); err != nil {
+				t.Fatal(err)
+			} else if row.Rev == c.Rev {
+				break
+			}
+			if time.Since(begun) > time.Minute {
+				t.Fatalf("commit %d of %s does not come", i, a.DID())
+			}
+			pause(t.Context(), 100*time.Microsecond)
+		}
+		took = append(took, time.Since(begun))
+		pause(t.Context(), time.Millisecond)
+	}
+	slices.Sort(took)
+	return took
+}
+
+// TestBackfillDuringLiveFlood measures how long a resync of many repositories takes, in quiet and under more live
+// commits than there is time for: it must not starve.
+func TestBackfillDuringLiveFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 32, Repos: 60, Hosts: 3})
+	busy, fetched := n.Accounts()[:20], n.DIDs()[20:]
+	x := newTestIndex(t)
+	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay()))
+	x.settle(t, map[string]int64{"synced": 60})
+	x.prime(t, n, n.RelayHost())
+	fetch := func() time.Duration {
+		begun := time.Now()
+		if err := x.call(t.Context(), "POST", "/repos/resync", fetched, nil); err != nil {
+			t.Fatal(err)
+		}
+		x.await(t, "the resync", func() error {
+			counts, err := x.counts(t.Context())
+			if err == nil && counts["pending"] > 0 {
+				err = fmt.Errorf("%d pending", counts["pending"])
+			}
+			return err
+		})
+		return time.Since(begun)
+	}
+	quiet := fetch()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var g errgroup.Group
+	commits := 0
+	g.Go(func() error {
+		for ctx.Err() == nil {
+			if _, err := busy[commits%len(busy)].Mutate(1); err != nil {
+				return err
+			}
+			commits++
+		}
+		return nil
+	})
+	flooded := fetch()
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d repositories took %s in quiet, and %s beside %d commits", len(fetched), quiet, flooded, commits)
+	if flooded > max(20*quiet, 10*time.Second) {
+		t.Error("the flood starves the backfill")
+	}
+	x.awaitRevs(t, n.Accounts())
+	stop()
+	x.wantStore(t, n.Accounts())
+}
+
+// latencies are sorted.
+type latencies []time.Duration
+
+func (l latencies) quantile(q float64) time.Duration {
+	if len(l) == 0 {
+		return 0
+	}
+	return l[int(q*float64(len(l)-1))]
+}
+
+func (l latencies) String() string {
+	return fmt.Sprintf("%d events, median %s, 90%% within %s, all within %s", len(l), l.quantile(0.5), l.quantile(0.9), l.quantile(1))
+}
