@@ -37,7 +37,7 @@ func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 
 // verify checks everything that needs no row under its lock, and says what is missing for it.
 func (it *item) verify(row *store.Repo) need {
-	it.prepared = true
+	it.prepared, it.large = true, len(it.f.Blocks) > keptBlocksMax
 	p := &it.proof
 	if it.job == jobSync {
 		it.bad = p.readSync(it.f, it.now)

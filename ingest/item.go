@@ -51,6 +51,7 @@ type item struct {
 	bad      error // it is invalid
 	unsure   bool  // there was no key to be had
 	partial  bool  // applied without proof that its operations are all
+	large    bool  // proof holds much memory
 
 	drain drainStep
 	ops   []store.Op
@@ -81,7 +82,7 @@ func (it *item) take(l *lane, e *event, now time.Time) {
 	it.r, it.lane, it.now, it.job = l.shard.r, l, now, jobNothing
 	it.outcome, it.need = outcomeSkipped, needNothing
 	it.e, it.f, it.rev = e, nil, ""
-	it.prepared, it.known, it.unsure, it.partial = false, false, false, false
+	it.prepared, it.known, it.unsure, it.partial, it.large = false, false, false, false, false
 	it.prev, it.prevErr, it.bad = repo.CID{}, nil, nil
 	if e != nil {
 		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
@@ -103,6 +104,9 @@ func jobOf(k frame.Kind) job {
 // end lets go of memory that is not the item's.
 func (it *item) end() {
 	clear(it.ops)
+	if it.large {
+		it.proof = proof{}
+	}
 	if cap(it.drain.message) > keptBytesMax {
 		it.drain.message = nil
 	}

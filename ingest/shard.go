@@ -19,8 +19,10 @@ const (
 	// groupMax and groupBytesMax bound what goes into one batch: at 100 µs of CPU an event, a group takes 7 ms.
 	groupMax      = 64
 	groupBytesMax = 1 << 20
-	// keptBytesMax bounds what an item keeps of a buffered commit's memory.
-	keptBytesMax = 16 << 10
+	// keptBytesMax bounds what an item keeps of a buffered commit's memory, and keptBlocksMax the blocks of a commit
+	// after which it keeps the memory that taking them apart took, a small multiple.
+	keptBytesMax  = 16 << 10
+	keptBlocksMax = 64 << 10
 	// localMax is how many events are taken from the queue before they are handled.
 	localMax = 4 * groupMax
 	// waitsMax is how many batches may wait to be durable.
