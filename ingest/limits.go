@@ -42,6 +42,9 @@ const (
 	retryAfterRatio = 5
 	// patienceMax bounds the time after which a source that is always silent is connected anew.
 	patienceMax = time.Hour
+	// idlePatiences is how many times its patience a source may be silent though nobody else speaks: its host may answer pings
+	// and have lost our subscription.
+	idlePatiences = 10
 
 	// straysMax events in a row below the cursor, rising among themselves, are a new count of the host.
 	straysMax = 100

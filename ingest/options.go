@@ -51,7 +51,9 @@ type Options struct {
 	// Lookups is the number of identities looked up at a time. Default 32.
 	Lookups int
 
-	// SilentAfter is how long a source may say nothing while others speak, before it is connected anew. Default 60s.
+	// SilentAfter is how long a source may say nothing while others speak, before it is connected anew; it doubles for one that
+	// has nothing to say then either. Ten times as long a source may say nothing whatever others do, be it the only one: it is
+	// connected anew at its cursor, which is no failure. Default 60s.
 	SilentAfter time.Duration
 	// ReadTimeout is how long nothing at all, not even a pong, may come from a socket. Default 45s; a ping is sent at a third of it.
 	ReadTimeout time.Duration

@@ -85,7 +85,7 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 		return nil
 	}
 	if end, ok := errors.AsType[*ending](watched); ok {
-		if c.read < healthyEvents {
+		if c.read < healthyEvents && !end.idle {
 			s.patience = min(2*s.patience, max(patienceMax, s.patience))
 		}
 		return end
@@ -183,7 +183,7 @@ func (c *socket) renew(now time.Time) {
 }
 
 // watch pings, so that a dead host is told from one that has nothing to say; it ends the connection of one that has nothing to
-// say while others have, and closes it when ctx ends.
+// say while others have, or far longer than that whatever others do, and closes it when ctx ends.
 func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 	defer c.conn.Close()
 	o := &c.src.set.opts
@@ -204,6 +204,9 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 			quiet := now.Sub(time.Unix(0, heard))
 			if c.reading.Load() && quiet > patience && spoke > heard && now.Sub(time.Unix(0, spoke)) < patience {
 				return &ending{kind: failSilent, err: fmt.Errorf("nothing for %s while others speak", quiet.Round(time.Millisecond))}
+			}
+			if c.reading.Load() && quiet > idlePatiences*patience {
+				return &ending{kind: failSilent, idle: true, err: fmt.Errorf("nothing for %s", quiet.Round(time.Millisecond))}
 			}
 			if !healthy && now.Sub(c.since) >= healthyAfter {
 				healthy = true

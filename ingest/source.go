@@ -85,6 +85,7 @@ type ending struct {
 	err  error
 	wait time.Duration // what the host asked for
 	ours bool          // it was our store that failed
+	idle bool          // nobody else had anything to say either: no failure
 }
 
 func (e *ending) Error() string { return e.kind + ": " + e.err.Error() }
@@ -187,6 +188,10 @@ func (s *source) settle(ctx context.Context, e *ending) error {
 	}
 	if e.ours {
 		return fmt.Errorf("follow source %s: %w", s.url, e.err)
+	}
+	if e.idle {
+		s.set.opts.Logger.Info("source says nothing: connecting anew, in case it has forgotten us", "source", s.url, "err", e.err)
+		return nil
 	}
 	s.set.metrics.failures.WithLabelValues(e.kind).Inc()
 	failures, retry := s.fail(e)
