@@ -240,9 +240,7 @@ func TestStreamPeer(t *testing.T) {
 
 	for _, size := range []int{1, 100_000} { // a message is not wanted, however long
 		ws = follow(t, srv.URL, "")
-		if err := ws.WriteMessage(websocket.TextMessage, make([]byte, size)); err != nil {
-			t.Fatal(err)
-		}
+		_ = ws.WriteMessage(websocket.TextMessage, make([]byte, size)) // the stream may end within a long one
 		if _, _, err := ws.ReadMessage(); err == nil {
 			t.Errorf("message of %d bytes: the stream goes on", size)
 		}
