@@ -20,7 +20,7 @@ import (
 type Directory interface {
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
 	Purge(did string)
-	// KeysAt are the keys that a did:plc held until then and that today's document no longer names.
+	// KeysAt are the keys in force within minutes of then, of a did:plc, that today's document no longer names.
 	KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error)
 }
 

@@ -16,7 +16,7 @@ const (
 	// 100 in a week: 4 MiB is half a year of somebody who does nothing else.
 	auditBytesMax = 4 << 20
 
-	// auditSkew is how much the clock of the host that made a commit may be behind that of the directory.
+	// auditSkew is how far the clocks of the directory and of the host that made a commit may be apart, either way.
 	auditSkew = 5 * time.Minute
 
 	// auditKeysMax bounds the keys handed out, each of which costs a signature to be tried.
@@ -47,9 +47,10 @@ func (e auditEntry) key() string {
 	return ""
 }
 
-// KeysAt are the signing keys that the PLC directory's audit log of did held valid at some moment up to at,
-// newest first, without the one of today's document. Errors as of Resolve, and ErrNoLog for DIDs of
-// another method. Answers are not cached: only a repository whose signature fails needs them.
+// KeysAt are the signing keys that were in force within 5 minutes of at, by the PLC directory's audit log of did:
+// each from its operation until the next that was not nullified. Newest first, without the one of today's document,
+// which the caller has tried. Errors as of Resolve, and ErrNoLog for DIDs of another method. Answers are not
+// cached: only a repository whose signature fails needs them.
 func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error) {
 	parsed, err := parseDID(did)
 	if err != nil {
@@ -91,10 +92,13 @@ func parseAudit(did syntax.DID, body []byte, at time.Time) ([]atcrypto.PublicKey
 	}
 	seen := map[string]bool{log[0].key(): true, "": true} // today's key, and none
 	var keys []atcrypto.PublicKey
-	for _, e := range log[1:] {
-		text := e.key()
+	for i, e := range log[1:] {
+		text, until := e.key(), log[i].CreatedAt
 		if e.CreatedAt.After(at.Add(auditSkew)) || seen[text] {
 			continue
+		}
+		if until.Before(at.Add(-auditSkew)) {
+			break // so were all before it
 		}
 		seen[text] = true
 		if key, err := ParseKey(text); err == nil {

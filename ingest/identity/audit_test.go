@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"cistern/ingest/identity"
+	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 )
 
@@ -95,13 +96,15 @@ func TestKeysAt(t *testing.T) {
 	k := newKeys(t, 4)
 	const set = "plc_operation"
 	var many []op
-	for i, key := range newKeys(t, identity.AuditKeysMax+3) {
-		many = append(many, op{hours: i, typ: set, key: key})
+	for _, key := range newKeys(t, identity.AuditKeysMax+3) {
+		many = append(many, op{typ: set, key: key})
 	}
 	var newest []string
 	for _, o := range slices.Backward(many[2 : len(many)-1]) {
 		newest = append(newest, o.key)
 	}
+	three := auditLog(t, op{typ: set, key: k[0]}, op{hours: 2, typ: set, key: k[1]}, op{hours: 3, typ: set, key: k[2]})
+	const skew, tick = 5 * time.Minute, time.Millisecond
 	for _, row := range []struct {
 		why  string
 		log  string
@@ -112,43 +115,68 @@ func TestKeysAt(t *testing.T) {
 		{"one key, today's", auditLog(t, op{typ: set, key: k[0]}), time.Hour, nil, nil},
 		{"the one before", auditLog(t, op{typ: set, key: k[0]}, op{hours: 5, typ: set, key: k[1]}), time.Hour, k[:1], nil},
 		{"a legacy operation", auditLog(t, op{typ: "create", key: k[0]}, op{hours: 5, typ: set, key: k[1]}), time.Hour, k[:1], nil},
-		{"newest first", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set, key: k[2]}),
-			9 * time.Hour, []string{k[1], k[0]}, nil},
-		{"not those of later", auditLog(t, op{typ: set, key: k[0]}, op{hours: 2, typ: set, key: k[1]}, op{hours: 3, typ: set, key: k[2]}),
-			time.Hour, k[:1], nil},
-		{"a clock may be behind by minutes", auditLog(t, op{typ: set, key: k[0]}, op{hours: 2, typ: set, key: k[1]}, op{hours: 3, typ: set, key: k[2]}),
-			2*time.Hour - 5*time.Minute, []string{k[1], k[0]}, nil},
-		{"but not by more", auditLog(t, op{typ: set, key: k[0]}, op{hours: 2, typ: set, key: k[1]}, op{hours: 3, typ: set, key: k[2]}),
-			2*time.Hour - 5*time.Minute - time.Millisecond, k[:1], nil},
+		{"not those of later", three, time.Hour, k[:1], nil},
+		{"not those of before", three, 2*time.Hour + 30*time.Minute, k[1:2], nil},
+		{"nor any but today's once that is in force", three, 9 * time.Hour, nil, nil},
+		{"before the account began", three, -time.Hour, nil, nil},
+		{"our clock may be ahead by minutes", three, 2*time.Hour - skew, []string{k[1], k[0]}, nil},
+		{"but not by more", three, 2*time.Hour - skew - tick, k[:1], nil},
+		{"or behind by minutes, newest first", three, 2*time.Hour + skew, []string{k[1], k[0]}, nil},
+		{"but not by more either", three, 2*time.Hour + skew + tick, k[1:2], nil},
+		{"a key that was rotated out is good for minutes", three, 3*time.Hour + skew, k[1:2], nil},
+		{"and not for longer", three, 3*time.Hour + skew + tick, nil, nil},
+		{"nor a year later", three, 365 * 24 * time.Hour, nil, nil},
+		{"operations that leave the key alone", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[0]}, op{hours: 2, typ: set, key: k[0]}, op{hours: 3, typ: set, key: k[1]}),
+			90 * time.Minute, k[:1], nil},
 		{"nullified operations never held", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1], nullified: true}, op{hours: 2, typ: set, key: k[2]}),
-			9 * time.Hour, k[:1], nil},
+			90 * time.Minute, k[:1], nil},
 		{"nor does a nullified one hold today", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set, key: k[2], nullified: true}),
-			9 * time.Hour, k[:1], nil},
-		{"today's key is not given though it held before", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set, key: k[0]}),
-			9 * time.Hour, k[1:2], nil},
-		{"a key that held twice is given once", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set, key: k[0]}, op{hours: 3, typ: set, key: k[2]}),
-			9 * time.Hour, []string{k[0], k[1]}, nil},
+			30 * time.Minute, k[:1], nil},
+		{"today's key is not given though it held then", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set, key: k[0]}),
+			time.Hour, k[1:2], nil},
+		{"a key that held twice is good for both times", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set, key: k[0]}, op{hours: 3, typ: set, key: k[2]}),
+			30 * time.Minute, k[:1], nil},
+		{"but not between them", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set, key: k[0]}, op{hours: 3, typ: set, key: k[2]}),
+			90 * time.Minute, k[1:2], nil},
+		{"and is given once", auditLog(t, op{typ: set, key: k[0]}, op{typ: set, key: k[1]}, op{typ: set, key: k[0]}, op{hours: 3, typ: set, key: k[2]}),
+			0, k[:2], nil},
 		{"operations of one moment stand in their order", auditLog(t, op{typ: set, key: k[0]}, op{typ: set, key: k[1]}, op{typ: set, key: k[2]}),
-			time.Hour, []string{k[1], k[0]}, nil},
-		{"a key of no curve we know is left out", auditLog(t, op{typ: set, key: "did:key:zzz"}, op{hours: 1, typ: set, key: k[1]}, op{hours: 2, typ: set}),
-			9 * time.Hour, k[1:2], nil},
+			0, []string{k[1], k[0]}, nil},
+		{"a key of no curve we know is left out", auditLog(t, op{typ: set, key: k[1]}, op{typ: set, key: "did:key:zzz"}, op{hours: 2, typ: set}),
+			0, k[1:2], nil},
 		{"an operation of a type unknown to us sets none", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "novel", key: k[1]}, op{hours: 2, typ: set, key: k[2]}),
-			9 * time.Hour, k[:1], nil},
-		{"as many as there may be", auditLog(t, many...), 99 * time.Hour, newest, nil},
-		{"a tombstone", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "plc_tombstone"}), 9 * time.Hour, nil, identity.ErrNotFound},
+			time.Hour, k[:1], nil},
+		{"so that the key of before ends", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "novel", key: k[1]}, op{hours: 2, typ: set, key: k[2]}),
+			90 * time.Minute, nil, nil},
+		{"as many as there may be", auditLog(t, many...), 0, newest, nil},
+		{"a tombstone", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "plc_tombstone"}), 30 * time.Minute, nil, identity.ErrNotFound},
 		{"a tombstone taken back", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "plc_tombstone", nullified: true}, op{hours: 2, typ: set, key: k[1]}),
-			9 * time.Hour, k[:1], nil},
-		{"somebody else's", auditLog(t, op{typ: set, key: k[0], did: "did:plc:dddddddddddddddddddddddd"}), 9 * time.Hour, nil, identity.ErrInvalid},
-		{"nothing", "[]", time.Hour, nil, identity.ErrInvalid},
-		{"null", "null", time.Hour, nil, identity.ErrInvalid},
-		{"no JSON", "<html>", time.Hour, nil, identity.ErrInvalid},
-		{"no time", `[{"did":"` + auditDID + `","operation":{"type":"create"}}]`, time.Hour, nil, identity.ErrInvalid},
-		{"without end", strings.Repeat(" ", identity.AuditBytesMax) + auditLog(t, op{typ: set, key: k[0]}), time.Hour, nil, identity.ErrInvalid},
+			90 * time.Minute, k[:1], nil},
 	} {
 		d := newDirectory(t, identity.Options{PLC: []string{serveDocument(t, row.log)}})
 		got, err := d.KeysAt(t.Context(), auditDID, auditBase.Add(row.at))
 		if !errors.Is(err, row.err) || !slices.Equal(texts(got), row.want) {
 			t.Errorf("%s: %v, %v; want %v, %v", row.why, texts(got), err, row.want, row.err)
+		}
+	}
+}
+
+func TestKeysAtOfBadLogs(t *testing.T) {
+	t.Parallel()
+	good := op{typ: "plc_operation", key: newKeys(t, 1)[0]}
+	foreign := good
+	foreign.did = "did:plc:dddddddddddddddddddddddd"
+	for why, log := range map[string]string{
+		"somebody else's": auditLog(t, foreign),
+		"nothing":         "[]",
+		"null":            "null",
+		"no JSON":         "<html>",
+		"no time":         `[{"did":"` + auditDID + `","operation":{"type":"create"}}]`,
+		"without end":     strings.Repeat(" ", identity.AuditBytesMax) + auditLog(t, good),
+	} {
+		d := newDirectory(t, identity.Options{PLC: []string{serveDocument(t, log)}})
+		if got, err := d.KeysAt(t.Context(), auditDID, auditBase); !errors.Is(err, identity.ErrInvalid) || got != nil {
+			t.Errorf("%s: %v, %v", why, texts(got), err)
 		}
 	}
 }
@@ -161,12 +189,14 @@ func TestKeysAtOfTheNetwork(t *testing.T) {
 	for _, a := range n.Accounts() {
 		before := a.Truth()
 		a.RotateKey()
-		keys, err := d.KeysAt(t.Context(), a.DID(), time.Now().Add(1000*time.Hour))
-		if err != nil || !slices.Equal(texts(keys), []string{before.Key}) {
-			t.Errorf("%s: %v, %v; want %s", a.DID(), texts(keys), err, before.Key)
+		for after, want := range map[time.Duration][]string{0: {before.Key}, 1000 * time.Hour: nil} {
+			keys, err := d.KeysAt(t.Context(), a.DID(), repo.TIDTime(before.Rev).Add(after))
+			if err != nil || !slices.Equal(texts(keys), want) {
+				t.Errorf("%s, %s after its rev: %v, %v; want %s", a.DID(), after, texts(keys), err, want)
+			}
 		}
 	}
-	if n := fetches(t, reg, "ok"); n != 2 {
+	if n := fetches(t, reg, "ok"); n != 4 {
 		t.Errorf("%v fetches were counted", n)
 	}
 }
@@ -198,7 +228,7 @@ func TestKeysAtFallsBack(t *testing.T) {
 			fmt.Fprint(w, log)
 		}))
 		d := newDirectory(t, identity.Options{PLC: []string{first.URL, second.URL}, Timeout: time.Second})
-		keys, err := d.KeysAt(t.Context(), auditDID, auditBase.Add(9*time.Hour))
+		keys, err := d.KeysAt(t.Context(), auditDID, auditBase.Add(30*time.Minute))
 		if !isClass(err, row.want) || (err == nil) != (len(keys) == 1) || (asked.Load() == 1) != row.then {
 			t.Errorf("%s: %v, %v, the second was asked %d times", row.why, texts(keys), err, asked.Load())
 		}

@@ -22,7 +22,8 @@
 //  7. What Remember was told is shown by Cached and never by Resolve, and gives way to any answer. So a
 //     caller who tells of an old row just after a Purge cannot break invariant 4; what he gets back
 //     from Cached is what he held in his hand.
-//  8. KeysAt takes the word of the PLC directory, as Resolve does; operations that were nullified count for nothing.
+//  8. KeysAt takes the word of the PLC directory, as Resolve does; operations that were nullified count for nothing. A key
+//     that was rotated out is good for no moment that is minutes later.
 //
 // # Concurrency
 //
