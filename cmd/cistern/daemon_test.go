@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -190,10 +191,10 @@ type child struct {
 	done   chan error
 }
 
-func startChild(t *testing.T, args []string) *child {
+func startChild(t *testing.T, args []string, environ ...string) *child {
 	t.Helper()
 	c := &child{cmd: exec.Command(os.Args[0], args...), stderr: &bytes.Buffer{}, done: make(chan error, 1)}
-	c.cmd.Env = append(os.Environ(), childVariable+"=1", "GORACE=atexit_sleep_ms=0")
+	c.cmd.Env = slices.Concat(os.Environ(), []string{childVariable + "=1", "GORACE=atexit_sleep_ms=0"}, environ)
 	c.cmd.Stdout, c.cmd.Stderr = c.stderr, c.stderr
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func newKillRun(t *testing.T, n *simnet.Network, seed uint64, late time.Duration
 		h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: late})
 	}
 	return &killRun{t: t, network: n, index: newTestIndex(t), rng: rand.New(rand.NewPCG(seed, 0)),
-		wanted: map[string]bool{}, purged: map[string]bool{}, seen: map[uint64][32]byte{}, owner: map[uint64]string{}}
+		wanted: map[string]bool{}, purged: map[string]bool{}, seen: map[uint64][32]byte{}, owner: map[uint64]string{}, lasting: map[uint64]bool{}}
 }
 
 func testNumber(t *testing.T, name string, standard uint64) uint64 {
@@ -88,10 +88,11 @@ type killRun struct {
 	drained int                       // kills while commits were buffered
 
 	// mu guards what the consumer found out:
-	mu    sync.Mutex
-	seen  map[uint64][32]byte // id → hash of the frame as published
-	owner map[uint64]string   // id → DID
-	last  uint64
+	mu      sync.Mutex
+	seen    map[uint64][32]byte // id → hash of the frame as published
+	owner   map[uint64]string   // id → DID
+	lasting map[uint64]bool     // ids of account and identity events, which stay when records go
+	last    uint64
 }
 
 // accountsMax bounds the growth of the network.
@@ -199,6 +200,9 @@ func (k *killRun) note(f frame) error {
 	}
 	if f.ID > k.last+1 && !k.purging {
 		return lostError{fmt.Sprintf("event %d follows %d, and nothing was wiped", f.ID, k.last)}
+	}
+	if f.Type != "record" {
+		k.lasting[f.ID] = true
 	}
 	k.seen[f.ID], k.owner[f.ID], k.last = hash, f.did(), max(k.last, f.ID)
 	return nil
