@@ -1,0 +1,172 @@
+package ingest_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/ingest/identity"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// What a row says of a key is used for a day: then a rotation of which nobody told us is found at last.
+func TestRowsVouchForADay(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		age     time.Duration
+		lookups int
+	}{
+		{23 * time.Hour, 0},
+		{25 * time.Hour, 1},
+	} {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		w.hold(a)
+		w.skip()
+		w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamGap, DID: a.DID(), Type: "#identity"})
+		a.SetHandle("untold.test")
+		at := w.clock().Add(-c.age)
+		set(w, a, func(r *store.Repo) { r.Resolved = at.Unix() })
+		w.put(a, "app.test.x/one", "1")
+		w.pass()
+		w.equal(a)
+		if n := w.dir.lookups(a.DID()); n != c.lookups {
+			t.Errorf("%d lookups after %s, want %d", n, c.age, c.lookups)
+		}
+		if row := w.row(a); (row.Handle == "untold.test") != (c.lookups > 0) || (row.Resolved > at.Unix()) != (c.lookups > 0) {
+			t.Errorf("after %s the handle is %s, resolved %d", c.age, row.Handle, row.Resolved)
+		}
+	}
+}
+
+// An account moves with its key, and keeps its handle: that is an identity event too.
+func TestIdentityOfAMove(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		move func(w *world, a *simnet.Account)
+	}{
+		{"key", func(_ *world, a *simnet.Account) { a.RotateKey() }},
+		{"host", func(w *world, a *simnet.Account) { a.Migrate(elsewhere(w, a)) }},
+		{"both", func(w *world, a *simnet.Account) { a.MigrateKey(elsewhere(w, a)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			w.hold(a)
+			w.skip()
+			c.move(w, a)
+			w.put(a, "app.test.x/one", "1")
+			w.pass()
+			w.equal(a)
+			truth, row := a.Truth(), w.row(a)
+			if row.PDS != truth.Host || row.Key != truth.Key || row.Handle != truth.Handle {
+				t.Errorf("row says %s, %s, %s; it is %s, %s, %s", row.Handle, row.PDS, row.Key, truth.Handle, truth.Host, truth.Key)
+			}
+			w.logs(a, "identity "+a.Handle(), "create app.test.x/one")
+		})
+	}
+}
+
+// elsewhere is a host that is not the account's.
+func elsewhere(w *world, a *simnet.Account) *simnet.Host {
+	for _, h := range w.net.Hosts() {
+		if h != a.Host() {
+			return h
+		}
+	}
+	w.t.Fatal("there is one host only")
+	return nil
+}
+
+// oddDirectory answers with one PDS for all.
+type oddDirectory struct {
+	*directory
+	pds string
+}
+
+func (d *oddDirectory) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	ident, err := d.directory.Resolve(ctx, did)
+	ident.PDS = d.pds
+	d.directory.mu.Lock()
+	defer d.directory.mu.Unlock()
+	d.directory.cache[did] = ident
+	return ident, err
+}
+
+// Whatever stands in a document where the host should: nobody stumbles over it.
+func TestDocumentsOfOddHosts(t *testing.T) {
+	t.Parallel()
+	for _, pds := range []string{"", "://", "http://", "http://[::1", "http://%zz", "javascript:alert(1)", "http://a:b:c/d?e#f", "\x00\xff"} {
+		t.Run(fmt.Sprintf("%q", pds), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *ingest.Options) { o.Directory = &oddDirectory{o.Directory.(*directory), pds} })
+			a, home := w.net.Accounts()[0], w.net.Accounts()[0].Host()
+			w.hold(a)
+			w.skip()
+			a.AnnounceIdentity()
+			w.put(a, "app.test.x/one", "1")
+			w.pass()
+			w.equal(a)
+			own, from := ingestFeed(w, "ws"+home.URL()[len("http"):], true), home.Head()
+			w.put(a, "app.test.x/two", "1")
+			w.sendTo(own, home, from)
+			w.until("the host is not believed", func() bool { return own.Idle() && own.Refused() == 1 })
+			w.pass() // by the relay
+			w.equal(a)
+			// A commit that does not fit spends the budget of whatever host this is.
+			w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamTooBig, DID: a.DID(), Count: 1})
+			w.put(a, "app.test.x/three", "1")
+			w.pass()
+			if row := w.row(a); row.State != store.StatePending {
+				t.Errorf("row is %s", row.State)
+			}
+		})
+	}
+}
+
+// Documents of did:web are at hosts that anybody runs. However many of them do not answer, the keys of
+// others are looked up.
+func TestSlowWebsDelayNoOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *ingest.Options) { o.Lookups = 4 })
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	identityOf := func(did string, seq int) []byte {
+		return encode(header("#identity"), map[string]any{"seq": seq, "did": did, "time": "2026-01-02T03:04:05Z", "handle": "a.example"})
+	}
+	var answers []func()
+	for i := range 40 {
+		did := fmt.Sprintf("did:web:host%d.example", i)
+		unlock := w.store.Lock(did)
+		b := w.store.NewBatch()
+		b.PutRepo(&store.Repo{DID: did, State: store.StateIdle, Tracked: store.ByOperator})
+		if err := b.CommitSync(); err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+		answers = append(answers, w.dir.stall(did))
+		if err := w.feed.Send(t.Context(), identityOf(did, 1+i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("all wait", func() bool { return w.r.Parked() == 40 })
+	other := ingestFeed(w, "ws://other.test", false)
+	set(w, a, func(r *store.Repo) { r.Resolved = 0 })
+	w.put(a, "app.test.x/one", "1")
+	w.sendTo(other, w.net.RelayHost(), w.sent)
+	w.until("the other goes on", func() bool { return other.Waiting() == 0 })
+	w.equal(a)
+	if n := w.r.Parked(); n != 40 {
+		t.Errorf("%d wait still, want 40", n)
+	}
+	for _, answer := range answers {
+		answer()
+	}
+	w.settle()
+}
