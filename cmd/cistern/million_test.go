@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,16 +31,24 @@ import (
 )
 
 const (
-	// heapPerRow is the growth of the heap, in bytes for each row more, at which something keeps an entry for each: a map of
-	// 64-bit numbers, the least there is, takes 9 to 18.
-	heapPerRow = 6
-	// cachesFull rows fill what is bounded by numbers, as the rows written last, so that more of them add nothing.
-	cachesFull = 40_000
+	// rowsUnit divides the numbers of rows, so that the caches of rows written last (two generations of 4096) are as full in all.
+	rowsUnit = 4096
+	// rowsBase rows fill everything that is bounded by a number, so that more of them add nothing.
+	rowsBase = 10 * rowsUnit
 	// writers is how many accounts of the simulated network write.
 	writers = 200
 	// deadPDS is the host of the rows, where nobody listens.
 	deadPDS = "http://127.0.0.1:1"
 )
+
+// heap is what the collector leaves of a daemon.
+type heap struct{ bytes, objects int64 }
+
+// within says whether now, with so many rows more, is no more than was, but for slack bytes of free buffers and the like. The
+// least that something keeps for a row is an entry of a map: that of a DID is an object, and that of a number 9 to 18 bytes.
+func (was heap) within(now heap, rows int, slack int64) bool {
+	return now.bytes-was.bytes < slack+4*int64(rows) && now.objects-was.objects < 2000+int64(rows)/50
+}
 
 // TestMillion: what the daemon holds in memory does not grow with the repositories that it follows. Every one of them is in the
 // firehose once; some accounts are found by it, fetched, and write on; readers come in everywhere.
@@ -48,53 +58,56 @@ func TestMillion(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
-	rows := int(testNumber(t, "CISTERNTEST_ROWS", 3*cachesFull))
-	sizes := []int{cachesFull, rows}
-	if rows >= 1_000_000 {
-		sizes = []int{1000, cachesFull, rows}
+	rows := int(testNumber(t, "CISTERNTEST_ROWS", 3*rowsBase))
+	rows = (rows + rowsUnit - 1) / rowsUnit * rowsUnit
+	if rows > 1_000_000 {
+		measureRows(t, 1000)
 	}
-	var heaps []int64
-	for _, n := range sizes {
-		heaps = append(heaps, measureRows(t, n))
-	}
-	last := len(sizes) - 1
-	grown := float64(heaps[last]-heaps[last-1]) / float64(sizes[last]-sizes[last-1])
-	t.Logf("the heap grew by %.2f bytes a row from %d rows to %d", grown, sizes[last-1], sizes[last])
-	if grown > heapPerRow {
-		t.Errorf("more than %d bytes a row", heapPerRow)
+	few, many := measureRows(t, rowsBase), measureRows(t, rows)
+	more := rows - rowsBase
+	for i, slack := range []int64{3 << 20, 16 << 20} {
+		t.Logf("from %d rows to %d the heap grew by %.2f bytes and %.4f objects a row", rowsBase, rows,
+			float64(many[i].bytes-few[i].bytes)/float64(more), float64(many[i].objects-few[i].objects)/float64(more))
+		if !few[i].within(many[i], more, slack) {
+			t.Errorf("heap %d: with %d rows %+v, with %d rows %+v", i, rowsBase, few[i], rows, many[i])
+		}
 	}
 }
 
-// measureRows runs a daemon with n rows through everything, and gives its live heap then.
-func measureRows(t *testing.T, n int) (heap int64) {
-	n0 := startNetwork(t, simnet.Options{Seed: 23, Repos: writers, Hosts: 2, RecordsMedian: 5, RecordsMax: 20})
-	m := &manyRows{t: t, n: n, index: newTestIndex(t), network: n0, rng: rand.New(rand.NewPCG(23, uint64(n)))}
+// measureRows runs a daemon with n rows, and gives its heap when all of them have spoken, and when there were readers and fetches.
+func measureRows(t *testing.T, n int) [2]heap {
+	network := startNetwork(t, simnet.Options{Seed: 23, Repos: writers, Hosts: 2, RecordsMedian: 5, RecordsMax: 20})
+	m := &manyRows{t: t, n: n, index: newTestIndex(t), network: network, rng: rand.New(rand.NewPCG(23, uint64(n))), talk: make(chan struct{})}
 	begun := time.Now()
 	m.build()
-	t.Logf("%d rows: made in %s, %d MB on disk", n, time.Since(begun).Round(time.Second), m.disk()>>20)
+	m.say("made in %s, %d MB on disk", time.Since(begun).Round(100*time.Millisecond), m.disk()>>20)
+	args := m.index.args(network, "--mode", "full", "--relay", m.relay())
+	args[slices.Index(args, "--plc")+1] = m.directory()
 
-	args := append(m.index.args(n0, "--mode", "full", "--relay", m.relay()), "--plc", m.directory())
-	args = dropPLC(args, n0.PLC())
 	c := m.start(args)
-	if status, answer := m.index.send(t, "POST", "/firehose/sources", fmt.Sprintf(`{"url":%q}`, n0.Relay())); status != http.StatusCreated {
+	if status, answer := m.index.send(t, "POST", "/firehose/sources", fmt.Sprintf(`{"url":%q}`, network.Relay())); status != http.StatusCreated {
 		t.Fatalf("%d %s", status, answer)
 	}
+	m.index.follow(t, network.RelayHost())
+	m.write() // so that they are found, and fetched
+	m.stop(c)
+
+	c = m.start(args)
+	m.allSpeak()
 	m.write()
-	m.everyRowSpeaks()
+	spoken := m.heap(c, "all have spoken")
 	m.read()
-	m.write()
-	heap = m.heap()
-	rss, peak := m.memory(c)
-	t.Logf("%d rows: live heap %.2f MB, resident %d MB, at most %d MB", n, float64(heap)/(1<<20), rss>>20, peak>>20)
-	m.stop(c)
-	c = m.start(args) // nothing may read all rows to begin with
-	heap = max(heap, m.heap())
-	m.stop(c)
-	t.Logf("%d rows: %d MB on disk at the end", n, m.disk()>>20)
-	if n < 1_000_000 {
-		m.index.wantStore(t, n0.Accounts())
+	if err := m.index.call(t.Context(), "POST", "/repos/resync", network.DIDs(), nil); err != nil {
+		t.Error(err)
 	}
-	return heap
+	m.write()
+	used := m.heap(c, "readers and fetches")
+	m.stop(c)
+	m.say("%d MB on disk at the end", m.disk()>>20)
+	if n < 1_000_000 {
+		m.index.wantStore(t, network.Accounts())
+	}
+	return [2]heap{spoken, used}
 }
 
 // manyRows is a daemon with many rows.
@@ -104,7 +117,12 @@ type manyRows struct {
 	index   *testIndex
 	network *simnet.Network
 	rng     *rand.Rand
-	spoken  int // events of the writers
+	talk    chan struct{} // closed when the rows' accounts are to speak
+}
+
+func (m *manyRows) say(format string, args ...any) {
+	m.t.Helper()
+	m.t.Logf("%d rows: "+format, append([]any{m.n}, args...)...)
 }
 
 // stateOf is the state of row i: one in a hundred is not synced.
@@ -251,10 +269,20 @@ func (m *manyRows) relay() string {
 			return
 		}
 		defer conn.Close()
+		gone := make(chan struct{})
+		go func() { // answers pings
+			defer close(gone)
+			_, _, _ = conn.ReadMessage()
+		}()
+		select {
+		case <-gone:
+			return
+		case <-m.talk:
+		}
 		cursor, _ := strconv.Atoi(req.URL.Query().Get("cursor"))
 		for i := cursor; i < m.n && conn.WriteMessage(websocket.BinaryMessage, event(i)) == nil; i++ {
 		}
-		_, _, _ = conn.ReadMessage() // answers pings until the daemon goes
+		<-gone
 	}))
 	m.t.Cleanup(server.Close)
 	return server.URL
@@ -283,18 +311,6 @@ func (m *manyRows) directory() string {
 	return server.URL
 }
 
-// dropPLC takes an option out of a command line.
-func dropPLC(args []string, value string) (out []string) {
-	for i := 0; i < len(args); i++ {
-		if args[i] == "--plc" && args[i+1] == value {
-			i++
-			continue
-		}
-		out = append(out, args[i])
-	}
-	return out
-}
-
 // start starts the daemon and says how long it took to answer.
 func (m *manyRows) start(args []string) *child {
 	begun := time.Now()
@@ -308,7 +324,7 @@ func (m *manyRows) start(args []string) *child {
 		_, err := m.index.counts(m.t.Context())
 		return err
 	})
-	m.t.Logf("%d rows: answers %d ms after its start", m.n, time.Since(begun).Milliseconds())
+	m.say("answers %d ms after its start", time.Since(begun).Milliseconds())
 	return c
 }
 
@@ -331,27 +347,22 @@ func (m *manyRows) write() {
 	m.index.awaitRevs(m.t, m.network.Accounts())
 }
 
-// everyRowSpeaks waits until the daemon has handled the event of every row.
-func (m *manyRows) everyRowSpeaks() {
+// allSpeak has the account of every row speak, and waits until the daemon has handled it.
+func (m *manyRows) allSpeak() {
 	begun := time.Now()
-	for seq := int64(0); seq < int64(m.n); {
+	close(m.talk)
+	for done := int64(0); done < int64(m.n); {
 		if time.Since(begun) > 10*time.Minute {
-			m.t.Fatalf("only %d of %d events are handled", seq, m.n)
+			m.t.Fatalf("only %d of %d events are handled", done, m.n)
 		}
-		time.Sleep(50 * time.Millisecond)
-		seq = m.n64()
-	}
-	m.t.Logf("%d rows: an event of each was handled after %s", m.n, time.Since(begun).Round(100*time.Millisecond))
-}
-
-// n64 is the cursor of the rows' relay.
-func (m *manyRows) n64() int64 {
-	for _, s := range m.index.sources(m.t, "") {
-		if !s.Persisted {
-			return s.Stats.Cursor
+		time.Sleep(20 * time.Millisecond)
+		for _, s := range m.index.sources(m.t, "") {
+			if !s.Persisted { // the others are the network's
+				done = s.Stats.Cursor
+			}
 		}
 	}
-	return 0
+	m.say("an event of each is handled within %s", time.Since(begun).Round(10*time.Millisecond))
 }
 
 // read reads the stream from random places, and random rows.
@@ -388,28 +399,37 @@ func (m *manyRows) read() {
 	}
 }
 
-var heapAlloc = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
+var memStats = regexp.MustCompile(`(?m)^# (HeapAlloc|HeapObjects) = (\d+)$`)
 
-// heap is the least of what the daemon's collector leaves over some seconds: what is in flight comes and goes.
-func (m *manyRows) heap() int64 {
-	var least int64
+// heap is the least that the daemon's collector leaves over some seconds: what is in flight comes and goes.
+func (m *manyRows) heap(c *child, when string) heap {
+	least := heap{math.MaxInt64, math.MaxInt64}
 	for range 8 {
 		time.Sleep(250 * time.Millisecond)
 		err := m.index.call(m.t.Context(), "GET", "/debug/pprof/heap?debug=1&gc=1", nil, func(b []byte) error {
-			found := heapAlloc.FindSubmatch(b)
-			if found == nil {
-				return errors.New("no HeapAlloc in the profile")
+			found := memStats.FindAllSubmatch(b, -1)
+			if len(found) != 2 {
+				return errors.New("the profile does not say how large the heap is")
 			}
-			n, err := strconv.ParseInt(string(found[1]), 10, 64)
-			if least == 0 || n < least {
-				least = n
+			for _, f := range found {
+				n, err := strconv.ParseInt(string(f[2]), 10, 64)
+				if err != nil {
+					return err
+				}
+				if string(f[1]) == "HeapAlloc" {
+					least.bytes = min(least.bytes, n)
+				} else {
+					least.objects = min(least.objects, n)
+				}
 			}
-			return err
+			return nil
 		})
 		if err != nil {
 			m.t.Fatal(err)
 		}
 	}
+	rss, peak := m.memory(c)
+	m.say("%s: live heap %.1f MB in %d objects, resident %d MB, at most %d MB", when, float64(least.bytes)/(1<<20), least.objects, rss>>20, peak>>20)
 	return least
 }
 
