@@ -1,0 +1,114 @@
+package backfill_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestGoneFails: an account that is gone is asked for, and its host fails. That is a failure like others:
+// one question, and the next when it is due. Its data stays hidden until the host says otherwise.
+func TestGoneFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	a.SetStatus(simnet.Deactivated)
+	w.add(did)
+	w.settle(did)
+	broken := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError, Status: http.StatusInternalServerError})
+	for n := uint32(1); n <= 3; n++ {
+		asked := broken.Fired()
+		w.add(did)
+		w.settle(did)
+		time.Sleep(50 * time.Millisecond)
+		r := w.row(did)
+		if r.State != store.StateResync || r.Status != store.StatusDeactivated || r.Retry.Count != n || r.Retry.Next <= w.clock.now().Unix() || r.Records == 0 {
+			t.Errorf("after %d failures: %v, %v %+v", n, r.State, r.Status, r.Retry)
+		}
+		if got := broken.Fired() - asked; got != 1 {
+			t.Errorf("asked %d times, want 1", got)
+		}
+		w.gauges()
+	}
+	broken.Clear()
+	a.SetStatus(simnet.Active)
+	w.stop()
+	w.start(backfill.Options{})
+	w.clock.advance(2 * time.Hour)
+	w.run.Wake()
+	w.until("the account to return", func() bool { return w.row(did).State == store.StateSynced })
+	w.settle(did)
+	w.equal(did)
+}
+
+// TestAccountWhileFetched: what the firehose says of an account while a copy of it is made is newer than
+// the copy, of which nothing is kept then.
+func TestAccountWhileFetched(t *testing.T) {
+	t.Parallel()
+	for _, held := range []bool{false, true} {
+		for _, status := range []store.Status{store.StatusTakendown, store.StatusDeleted} {
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+			did := w.net.DIDs()[0]
+			if held {
+				w.add(did)
+				w.settle(did)
+				if _, err := w.net.Account(did).Mutate(20); err != nil {
+					t.Fatal(err)
+				}
+			}
+			records := w.rowOrNew(did).Records
+			slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, DID: did})
+			w.add(did)
+			w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+			w.hide(did, status)
+			w.until("the task to end", func() bool { return !w.run.InFlight(did) })
+			r := w.row(did)
+			if status == store.StatusDeleted {
+				records = 0
+			}
+			if r.State != store.StateGone || r.Status != status || r.Records != records || w.store.Fetching(did) {
+				t.Errorf("held %v: %v, %v with %d records, want %v with %d", held, r.State, r.Status, r.Records, status, records)
+			}
+			w.gauges()
+		}
+	}
+}
+
+// rowOrNew is a row that need not exist.
+func (w *world) rowOrNew(did string) store.Repo {
+	w.t.Helper()
+	r, err := w.store.RepoOrNew(did)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// hide does with an account event what the live side does.
+func (w *world) hide(did string, status store.Status) {
+	w.t.Helper()
+	defer w.store.Lock(did)()
+	r := w.row(did)
+	b := w.store.NewBatch()
+	b.DropBuffer(&r)
+	if status == store.StatusDeleted && r.Ordinal != 0 {
+		if err := b.Wipe(&r); err != nil {
+			w.t.Fatal(err)
+		}
+	} else {
+		r.Attempt++
+	}
+	r.State, r.Status, r.AccountTime = store.StateGone, status, r.AccountTime+1
+	b.PutRepo(&r)
+	b.Account(&r)
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+}
