@@ -15,20 +15,24 @@ type identityMarks struct {
 
 func marksOf(row *store.Repo) identityMarks { return identityMarks{row.IdentityTime, row.Resolved} }
 
-// know notes in the row what the document said, and says whether that changed anything. What an
-// identity event brought since the document was asked for is newer, and stays.
-func (t *task) know(row *store.Repo) (moved bool) {
+// know notes in the row what the document said, with an event if it said something else before: readers
+// may have been told that, even of a repository that was never whole. What an identity event brought
+// since the document was asked for is newer, and stays.
+func (t *task) know(b *store.Batch, row *store.Repo, held bool) {
 	overtaken := marksOf(row) != t.marks
 	if t.ident.DID == "" || overtaken && row.Key != "" {
-		return false
+		return
 	}
-	moved = row.Handle != t.ident.Handle || row.PDS != t.ident.PDS || row.Key != t.ident.Key
+	known := held || row.Key != ""
+	moved := row.Handle != t.ident.Handle || row.PDS != t.ident.PDS || row.Key != t.ident.Key
 	row.PDS, row.Handle, row.Key = t.ident.PDS, t.ident.Handle, t.ident.Key
 	row.Resolved = unixSeconds(t.looked)
 	if overtaken {
 		row.Resolved = 0
 	}
-	return moved
+	if known && moved {
+		b.Identity(row)
+	}
 }
 
 // complete makes the row say that the copy is whole. Called by the batch that writes its last part.
@@ -49,14 +53,11 @@ func (t *task) complete(b *store.Batch, row *store.Repo) {
 // conclude ends the task of a repository that is whole at row.Rev.
 func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 	t.closeWindow()
-	moved := t.know(row)
 	row.Missing = 0
 	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
 	t.settle(row)
 	activate(b, row)
-	if held && moved {
-		b.Identity(row)
-	}
+	t.know(b, row, held)
 }
 
 // settle finds the state of a repository that is whole at row.Rev. With commits buffered, its shard

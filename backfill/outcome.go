@@ -42,7 +42,7 @@ func (t *task) end(ctx context.Context, err error) error {
 		if v.ending == endGone {
 			return t.gone(b, row, v.status, now)
 		}
-		t.failed(row, v, err, now)
+		t.failed(b, row, v, err, now)
 		return nil
 	})
 	if errors.Is(werr, store.ErrStale) {
@@ -154,8 +154,8 @@ func (t *task) apply(change func(b *store.Batch, row *store.Repo) error) (row st
 }
 
 // failed makes the row wait for its next attempt.
-func (t *task) failed(row *store.Repo, v verdict, err error, now time.Time) {
-	t.learn(row)
+func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now time.Time) {
+	t.learn(b, row)
 	count := row.Retry.Count
 	if count+1 > count {
 		count++
@@ -180,7 +180,7 @@ func (t *task) hostOr(row *store.Repo) uint32 {
 // gone notes that the account's host does not give the repository out. What we hold is kept, and
 // hidden by its status; not found often and long enough, it is wiped.
 func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now time.Time) error {
-	t.learn(row)
+	t.learn(b, row)
 	since := defaultTo(row.Retry.Since, now.Unix())
 	missing := uint32(0)
 	if status == store.StatusNotFound {

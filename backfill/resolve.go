@@ -111,9 +111,9 @@ func (r *Runner) seat(t *task) seat {
 
 // move puts the repository into the queue of its host, with what was learnt, and leaves it there.
 func (t *task) move() error {
-	_, err := t.update(func(_ *store.Batch, row *store.Repo) error {
+	_, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		row.Pending = store.PendingKey{Host: t.hostID, Priority: row.Pending.Priority}
-		t.learn(row)
+		t.learn(b, row)
 		return nil
 	})
 	t.r.leave(t)
@@ -128,9 +128,9 @@ func (t *task) move() error {
 
 // learn notes in a row that holds nothing yet what the document said. Of one that does, the
 // completing batch does that, with an event.
-func (t *task) learn(row *store.Repo) {
+func (t *task) learn(b *store.Batch, row *store.Repo) {
 	if row.Ordinal == 0 {
-		t.know(row)
+		t.know(b, row, false)
 	}
 }
 

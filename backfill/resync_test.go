@@ -172,6 +172,27 @@ func TestMigration(t *testing.T) {
 	}
 }
 
+// TestMigrationBeforeTheFirstCopy: readers may have been told of the identity that an attempt found that failed.
+func TestMigrationBeforeTheFirstCopy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	a.Host().Inject(simnet.Fault{Kind: simnet.BadSignature, DID: did, Count: 1})
+	w.add(did)
+	w.settle(did)
+	if events := w.events(did, 1); len(events) > 0 || w.row(did).Key == "" {
+		t.Errorf("events %v after a first attempt, row %+v", events, w.row(did))
+	}
+	a.Migrate(w.net.Host(1))
+	w.add(did)
+	w.settle(did)
+	w.equal(did)
+	if events := w.events(did, 1); !slices.Contains(events, "identity "+w.net.Host(1).URL()) {
+		t.Errorf("the log does not tell of the move: %v", events)
+	}
+}
+
 // TestRememberedKey: a signature that a remembered key does not verify is held against the key of
 // today before the repository has failed.
 func TestRememberedKey(t *testing.T) {
