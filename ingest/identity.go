@@ -11,9 +11,7 @@ import (
 const (
 	// rowIdentityMax is how long what a row says of an identity is used without reading the document again.
 	rowIdentityMax = 24 * time.Hour
-	// strangerFor is how long a PDS that is not that of a DID counts as such without a lookup, and strangersMax bounds
-	// for how many pairs that is remembered, of about 100 bytes.
-	strangerFor  = time.Minute
+	// strangersMax bounds for how many pairs Options.RefuseFor is remembered, of about 100 bytes.
 	strangersMax = 8192
 )
 
@@ -93,7 +91,7 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	}
 	s, l := it.s, it.lane
 	pair := l.did + " " + host
-	if at, ok := s.strangers[pair]; ok && it.now.Sub(at) < strangerFor {
+	if at, ok := s.strangers[pair]; ok && it.now.Sub(at) < s.r.opts.RefuseFor {
 		return it.refuse()
 	}
 	if l.got == needNothing {

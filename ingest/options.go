@@ -64,6 +64,10 @@ type Options struct {
 	// RefetchBase is the delay after a repository's second chain break; it doubles up to an hour. Default 1m.
 	RefetchBase time.Duration
 
+	// RefuseFor is how long a PDS that is not that of a DID counts as such without another look at the document. What
+	// it says of an account that moves there meanwhile is not heard. Default 10s.
+	RefuseFor time.Duration
+
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Seed makes delays repeatable. Default 0, which is a seed too.
@@ -84,6 +88,7 @@ func (o Options) withDefaults() Options {
 	o.RetryBase = defaultTo(o.RetryBase, time.Second)
 	o.RetryMax = defaultTo(o.RetryMax, time.Minute)
 	o.RefetchBase = defaultTo(o.RefetchBase, time.Minute)
+	o.RefuseFor = defaultTo(o.RefuseFor, 10*time.Second)
 	if o.Filter == nil {
 		o.Filter = new(filter.Filter)
 	}
@@ -116,7 +121,7 @@ func (o Options) validate() error {
 	}{
 		{"shards", int64(o.Shards)}, {"queue bytes", o.QueueBytes}, {"lookups", int64(o.Lookups)},
 		{"silence", int64(o.SilentAfter)}, {"read timeout", int64(o.ReadTimeout)}, {"retry base", int64(o.RetryBase)},
-		{"retry maximum", int64(o.RetryMax)}, {"refetch base", int64(o.RefetchBase)},
+		{"retry maximum", int64(o.RetryMax)}, {"refetch base", int64(o.RefetchBase)}, {"refusal time", int64(o.RefuseFor)},
 	} {
 		if f.n < 1 {
 			errs = append(errs, fmt.Errorf("%s %d is not positive", f.name, f.n))

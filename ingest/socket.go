@@ -34,6 +34,7 @@ type socket struct {
 
 	// for who watches:
 	reading atomic.Bool  // and not busy with a message
+	lively  atomic.Int64 // unix nanoseconds of the newest sign of life, pings and pongs too
 	heard   atomic.Int64 // unix nanoseconds of the newest message, or of the end of the work on it
 }
 
@@ -57,6 +58,7 @@ func (c *cappedConn) Read(b []byte) (int, error) {
 func (s *source) follow(attempt, ctx context.Context) *ending {
 	cursor := s.tracker.last()
 	c, end := s.connect(attempt, cursor)
+	first := !s.tried.Swap(true)
 	if end != nil {
 		if attempt.Err() != nil {
 			return nil
@@ -64,6 +66,12 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 		return end
 	}
 	s.connectedNow(cursor)
+	if cursor < 0 {
+		if err := s.begunAtTip(first); err != nil {
+			c.conn.Close()
+			return err
+		}
+	}
 	s.strays = 0
 	var g errgroup.Group
 	watching, stop := context.WithCancel(attempt)
@@ -91,6 +99,21 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 		return end
 	}
 	return why(err)
+}
+
+// begunAtTip has what we hold compared with the source's listing when events may have passed before the connection
+// stood: nothing tells of those. At the first connection nothing was missed unless a copy is complete already, for
+// fetches wait for it (Tried).
+func (s *source) begunAtTip(first bool) *ending {
+	counts := s.set.store.Counts()
+	if counts["repos"] == 0 || first && counts["synced"]+counts["draining"] == 0 {
+		return nil
+	}
+	err := s.set.reconcile(s, false)
+	if end, ok := errors.AsType[*ending](err); ok {
+		return end
+	}
+	return nil
 }
 
 // why says how a connection ended.
@@ -175,6 +198,7 @@ func retryAfter(resp *http.Response, now time.Time) time.Duration {
 // renew gives the host Options.ReadTimeout from now, but not for one message without end.
 func (c *socket) renew(now time.Time) {
 	timeout := c.src.set.opts.ReadTimeout
+	c.lively.Store(now.UnixNano())
 	if now.Sub(c.renewed) < timeout/16 || !c.begun.IsZero() && now.Sub(c.begun) > messageTimeouts*timeout {
 		return
 	}
@@ -182,12 +206,13 @@ func (c *socket) renew(now time.Time) {
 	_ = c.conn.SetReadDeadline(now.Add(timeout)) // the next read fails too
 }
 
-// watch pings, so that a dead host is told from one that has nothing to say; it ends the connection of one that has nothing to
+// watch pings a host that shows no sign of life, so that a dead one is told from one that has nothing to say; it ends the connection of one that has nothing to
 // say while others have, or far longer than that whatever others do, and closes it when ctx ends.
 func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 	defer c.conn.Close()
 	o := &c.src.set.opts
-	t := time.NewTicker(max(time.Millisecond, min(o.ReadTimeout/3, patience/4)))
+	pings := max(time.Millisecond, min(o.ReadTimeout/3, patience/4))
+	t := time.NewTicker(pings)
 	defer t.Stop()
 	healthy := false
 	for {
@@ -197,8 +222,10 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 			_ = c.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second)) // a courtesy
 			return nil
 		case now := <-t.C:
-			if err := c.conn.WriteControl(websocket.PingMessage, nil, now.Add(writeTimeout)); err != nil {
-				return nil // who reads finds out why
+			if now.UnixNano()-c.lively.Load() > int64(pings)/2 {
+				if err := c.conn.WriteControl(websocket.PingMessage, nil, now.Add(writeTimeout)); err != nil {
+					return nil // who reads finds out why
+				}
 			}
 			heard, spoke := c.heard.Load(), c.src.set.spoke.Load()
 			quiet := now.Sub(time.Unix(0, heard))

@@ -32,6 +32,7 @@ type source struct {
 
 	// owned by run:
 	patience  time.Duration // how long it may be silent
+	tried     atomic.Bool   // the first attempt to connect is over
 	strays    int           // events in a row below the cursor, rising
 	strayLast int64         // the last of them
 	stuck     int           // connections in a row that ended at the same message
@@ -138,6 +139,12 @@ func (s *source) end() {
 
 // wanted says whether there should be a connection. Called with mu held.
 func (s *source) wanted() bool { return !s.removed && !s.paused && s.holds == 0 }
+
+func (s *source) isWanted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted()
+}
 
 // start says that run is to be called, once.
 func (s *source) start() bool {

@@ -296,6 +296,17 @@ func (r *Runner) Sources() []SourceStatus {
 	return all
 }
 
+// Tried says whether every source that is wanted was connected, or could not be, once: from then on a fetch
+// that begins misses no event of a source that answers.
+func (r *Runner) Tried() bool {
+	for _, src := range r.sources.all() {
+		if src.isWanted() && !src.tried.Load() {
+			return false
+		}
+	}
+	return true
+}
+
 // all are the sources of the set, those being removed too.
 func (s *sources) all() []*source {
 	s.mu.Lock()

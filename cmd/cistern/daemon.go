@@ -127,10 +127,30 @@ func (d *daemon) boxes() []box {
 	return []box{
 		{"store", d.store.Run},
 		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
-		{"backfill", func(ctx context.Context) error { return d.guard.whileRoom(ctx, d.backfill.Run) }},
+		{"backfill", func(ctx context.Context) error {
+			awaitSources(ctx, d.ingest)
+			return d.guard.whileRoom(ctx, d.backfill.Run)
+		}},
 		{"crawl", func(ctx context.Context) error { return d.guard.whileRoom(ctx, d.backfill.Crawl) }},
 		{"ingest", d.ingest.Run}, // goes on while the disk is short: live events are few
 		{"disk", d.guard.Run},
+	}
+}
+
+// sourcesBudget is how long fetches wait for the firehose. A source that connects later has its listing compared.
+const sourcesBudget = 10 * time.Second
+
+// awaitSources waits until the firehose is followed: of a repository fetched before, commits would be missed between the
+// copy and the first event.
+func awaitSources(ctx context.Context, live *ingest.Runner) {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for end := time.Now().Add(sourcesBudget); !live.Tried() && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
 	}
 }
 

@@ -79,12 +79,16 @@ func (m *model) start() {
 	}
 	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Filter: full, Wake: fetch.Wake, Logger: log,
 		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
-		RefetchBase: 20 * time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
+		RefetchBase: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
+	run := func(ctx context.Context) error {
+		awaitSources(ctx, m.live)
+		return fetch.Run(ctx)
+	}
 	var stops []func()
-	for _, run := range []func(context.Context) error{m.store.Run, fetch.Run, fetch.Crawl, m.live.Run} {
+	for _, run := range []func(context.Context) error{m.store.Run, run, fetch.Crawl, m.live.Run} {
 		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 		var g errgroup.Group
 		g.Go(func() error { return run(ctx) })
@@ -439,9 +443,6 @@ func (m *model) injectFaults() {
 	for _, h := range m.streams() {
 		for range m.rng.IntN(4) {
 			f := kinds[m.rng.IntN(len(kinds))]
-			if f.Kind == simnet.StreamWrongHost && m.plan.relays == 0 {
-				continue
-			}
 			f.Count = 1 + m.rng.IntN(4)
 			f.After += m.rng.IntN(10)
 			h.InjectStream(f)

@@ -1,0 +1,50 @@
+package ingest_test
+
+import (
+	"testing"
+
+	"cistern/store"
+)
+
+// TestTip: a connection without a cursor has the source's listing compared with what we hold, for nothing tells of what
+// passed before it; the first one only if a copy was complete by then.
+func TestTip(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		state store.State // of the one repository, 0 for none
+		lives int         // connections
+		want  bool
+	}{
+		"an empty store has nothing to compare":         {0, 2, false},
+		"fetches wait for the first connection":         {store.StatePending, 1, false},
+		"a copy of before":                              {store.StateSynced, 1, true},
+		"a copy may have begun between two connections": {store.StatePending, 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFirehose(t, func(n int, cl *client) {
+				if n == c.lives-1 {
+					cl.stay()
+				}
+			})
+			s := newStage(t, h.source)
+			if c.state != 0 {
+				b := s.store.NewBatch()
+				b.PutRepo(&store.Repo{DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", State: c.state, Tracked: store.ByOperator})
+				if err := b.CommitSync(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s.r.Tried() {
+				t.Error("tried before it ran")
+			}
+			s.run()
+			s.until("the connections", func() bool { return len(h.asked()) == c.lives && s.status(h.url).Running && s.r.Tried() })
+			if c.want {
+				s.until("a listing to be compared", func() bool { return s.reconciling(h.url) })
+			} else if s.reconciling(h.url) {
+				t.Error("a listing is to be compared")
+			}
+		})
+	}
+}
