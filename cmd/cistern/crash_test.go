@@ -1,0 +1,555 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	wire "cistern/ingest/frame"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+// crashWorld is a seeded network, and the lives of a Cistern that follows it: the first, and those that
+// go on from what crashes left.
+type crashWorld struct {
+	t       *testing.T
+	seed    uint64
+	rng     *rand.Rand
+	net     *simnet.Network
+	history *simnet.History
+	plan    plan
+	before  map[string]bool
+	options store.Options
+	starts  []int64                    // where the streams stood when they were followed first
+	revs    map[string]map[string]bool // of every account, as far as seen
+	met     *crashesMet
+
+	begun atomic.Bool // every source has a durable cursor
+
+	// mu guards:
+	mu      sync.Mutex
+	crashes []*crash
+	dice    *rand.Rand
+}
+
+// crash is what a crash left, and what had been told of before.
+type crash struct {
+	fs    *storetest.CrashFS
+	name  string
+	depth int
+	begun bool
+	head  uint64
+	told  map[uint64]toldEvent
+}
+
+// toldEvent is a published event. A record event goes when its account does.
+type toldEvent struct {
+	record  bool
+	deletes bool
+	did     string
+	text    string
+}
+
+// crashesMet counts, over all seeds, what the clones held.
+type crashesMet struct {
+	mu    sync.Mutex
+	found map[string]int // mu guards
+}
+
+func (c *crashesMet) add(what string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.found[what] += n
+}
+
+// TestCrash clones the file system of a Cistern that follows a seeded network, as crashes at random moments would leave
+// it, some of them while it still recovers from one. What each leaves must check clean, hold every event that was
+// published, unless its account was deleted since, under the same id, and cursors that cover nothing that is not there. Then a
+// new daemon goes on from it. Where the streams tell everything, it has to come to equal the network by itself, and in its
+// log each change follows from those before it: none is missing, and none is there twice.
+//
+// Variables are those of TestModel.
+func TestCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	t.Parallel()
+	met := &crashesMet{found: map[string]int{}}
+	first, seeds := testNumber(t, "CISTERNTEST_SEED", 1), testNumber(t, "CISTERNTEST_SEEDS", 60)
+	t.Cleanup(func() {
+		t.Logf("met %v", met.found)
+		for _, what := range []string{"applied", "synced", "flipped", "before ingest", "after ingest", "any moment", "during open",
+			"commits buffered", "draining", "wiped", "not synced", "second crashes"} {
+			if seeds >= 60 && met.found[what] == 0 {
+				t.Errorf("no crash met %q", what)
+			}
+		}
+	})
+	for seed := first; seed < first+seeds; seed++ {
+		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			newCrashWorld(t, seed, met).play()
+		})
+	}
+}
+
+func newCrashWorld(t *testing.T, seed uint64, met *crashesMet) *crashWorld {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	w := &crashWorld{t: t, seed: seed, rng: rng, met: met, dice: rand.New(rand.NewPCG(seed, 2)), revs: map[string]map[string]bool{}}
+	w.plan = plan{relays: 1 + rng.IntN(2), late: rng.IntN(4) == 0, lossy: rng.IntN(6) == 0, steps: 20 + rng.IntN(40)}
+	if rng.IntN(6) == 0 {
+		w.plan.relays = 0
+	}
+	w.options = store.Options{Dir: "db", GroupAge: 3 * time.Millisecond}
+	if rng.IntN(2) == 0 {
+		w.options.SmallBytes = 1 // tables
+	}
+	if rng.IntN(2) == 0 {
+		w.options.MemTableBytes = 128 << 10 // flushes
+	}
+	w.net = startNetwork(t, simnet.Options{Seed: seed, Hosts: 2, Repos: 3 + rng.IntN(5), Relays: 2,
+		RecordsMedian: 1 + rng.IntN(12), RecordsMax: 60, OddKeys: rng.IntN(2), Empty: rng.IntN(2)})
+	weights := simnet.Weights{Commit: 70, Empty: 3, Burst: 4, Status: 10, Handle: 5, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 4, New: 4, Sync: 2}
+	if w.plan.relays == 0 {
+		weights.Migrate, weights.MigrateKey = 0, 0 // a host may speak before the document does
+	}
+	w.history = w.net.History(seed, weights)
+	return w
+}
+
+// play lives once, and then once more from every crash.
+func (w *crashWorld) play() {
+	if w.plan.late { // without deletions, of which nobody would tell
+		w.net.History(w.seed+1, simnet.Weights{Commit: 10, Empty: 1, Status: 3, Key: 1}).Run(w.plan.steps / 2)
+	}
+	w.before = map[string]bool{}
+	for _, a := range w.net.Accounts() {
+		w.before[a.DID()] = a.Status() != simnet.Active
+	}
+	l := w.open(&crash{fs: storetest.NewCrashFS()}, w.rng.IntN(3) == 0)
+	w.begin(l)
+	w.injectFaults(l)
+	for range w.plan.steps {
+		w.step()
+		if w.rng.IntN(3) == 0 {
+			time.Sleep(time.Duration(w.rng.IntN(3000)) * time.Microsecond)
+		}
+		w.perhaps(l, 6, 6)
+		if w.rng.IntN(40) == 0 {
+			l.streams()[w.rng.IntN(len(l.streams()))].DropConnections()
+		}
+	}
+	l.finish()
+	for i := 0; i < len(w.crashes) && !w.t.Failed(); i++ {
+		w.recover(w.crashes[i])
+		w.crashes[i] = nil
+	}
+}
+
+// begin waits until every source has a durable cursor.
+func (w *crashWorld) begin(l *life) {
+	l.connected()
+	for _, h := range l.streams() {
+		w.starts = append(w.starts, h.Head())
+	}
+	for _, a := range w.net.Accounts() {
+		a.AnnounceIdentity()
+	}
+	for i, h := range l.streams() {
+		if h.Head() == w.starts[i] {
+			return // a host without accounts has no cursor to come back to
+		}
+	}
+	l.begun()
+	b := l.store.NewBatch()
+	b.DropCursor("nobody") // durable with all before it
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.begun.Store(true)
+}
+
+// step has the network do something, and notes the revs that are true.
+func (w *crashWorld) step() {
+	w.history.Step()
+	for _, a := range w.net.Accounts() {
+		w.seen(a.DID(), a.Truth().Rev)
+	}
+}
+
+func (w *crashWorld) seen(did, rev string) {
+	if w.revs[did] == nil {
+		w.revs[did] = map[string]bool{}
+	}
+	w.revs[did][rev] = true
+}
+
+// injectFaults has accounts commit while they are fetched, and streams go wrong. A host that counts backwards is left out: what
+// it sends below the cursor, no cursor covers.
+func (w *crashWorld) injectFaults(l *life) {
+	kinds := slices.Clone(harmless)
+	if w.plan.lossy {
+		kinds = append(kinds, lossy...)
+	}
+	kinds = slices.DeleteFunc(kinds, func(f simnet.StreamFault) bool {
+		return f.Kind == simnet.StreamSeqRegression || f.Kind == simnet.StreamWrongHost && w.plan.relays == 0
+	})
+	for _, h := range l.streams() {
+		for range 3 {
+			a := w.account()
+			h.InjectStream(simnet.StreamFault{Kind: simnet.StreamTooBig, DID: a.DID(), Count: 3, After: w.rng.IntN(4)})
+		}
+		for range w.rng.IntN(4) {
+			f := kinds[w.rng.IntN(len(kinds))]
+			f.Count = 1 + w.rng.IntN(4)
+			f.After += w.rng.IntN(10)
+			h.InjectStream(f)
+		}
+	}
+	for _, h := range w.net.Hosts() {
+		w.gate(h)
+		if w.rng.IntN(3) == 0 {
+			h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: time.Duration(1+w.rng.IntN(10)) * time.Millisecond})
+		}
+		if w.rng.IntN(4) == 0 {
+			h.Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1 + w.rng.IntN(3)})
+		}
+	}
+}
+
+func (w *crashWorld) account() *simnet.Account {
+	accounts := w.net.Accounts()
+	return accounts[w.rng.IntN(len(accounts))]
+}
+
+// gate has some accounts commit after a copy of them was taken and before it is sent.
+func (w *crashWorld) gate(h *simnet.Host) {
+	for _, a := range w.net.Accounts() {
+		commits := w.rng.IntN(4)
+		h.Inject(simnet.Fault{Kind: simnet.Gate, DID: a.DID(), Count: 1 + w.rng.IntN(3), Delay: time.Duration(w.rng.IntN(8)) * time.Millisecond, Hook: func() {
+			for range commits {
+				if a.Status() == simnet.Active {
+					_, _ = a.Mutate(2) // it may have gone meanwhile
+				}
+			}
+			time.Sleep(time.Duration(commits) * time.Millisecond)
+		}})
+	}
+}
+
+// perhaps takes a crash at this moment, or soon, at a durable step.
+func (w *crashWorld) perhaps(l *life, most, oneIn int) {
+	w.mu.Lock()
+	n := len(w.crashes)
+	w.mu.Unlock()
+	if n >= most || w.rng.IntN(oneIn) > 0 {
+		return
+	}
+	names := []string{"", "", "", "flipped", "before ingest", "after ingest", "now"}
+	switch name := names[w.rng.IntN(len(names))]; name {
+	case "now":
+		l.crash("any moment")
+	case "":
+		l.arm(name, 1+w.rng.IntN(20))
+	default:
+		l.arm(name, 1)
+	}
+}
+
+// life is one daemon, from the opening of its store to the crash.
+type life struct {
+	*model
+	world *crashWorld
+	from  *crash
+	armed atomic.Pointer[trap]
+}
+
+// trap is a crash at the nth durable step of a name, "" for any.
+type trap struct {
+	name string
+	left atomic.Int64
+}
+
+func (l *life) arm(name string, n int) {
+	tr := &trap{name: name}
+	tr.left.Store(int64(n))
+	l.armed.Store(tr)
+}
+
+// open begins a life. With early it may crash before everything is open.
+func (w *crashWorld) open(from *crash, early bool) *life {
+	m := &model{t: w.t, seed: w.seed, rng: w.rng, net: w.net, plan: w.plan, before: w.before, stop: func() {}}
+	l := &life{model: m, world: w, from: from}
+	if from.depth > 0 && !from.begun {
+		m.plan.lossy = true // what came between is lost
+	}
+	if early {
+		l.arm("", 1+w.rng.IntN(10))
+	}
+	o := w.options
+	o.FS, o.Step = from.fs, func(name string) {
+		if tr := l.armed.Load(); tr != nil && (tr.name == "" || tr.name == name) && tr.left.Add(-1) == 0 {
+			l.crash(name)
+		}
+	}
+	s, err := store.Open(o)
+	if err != nil {
+		w.t.Fatalf("%s: %v", from.describe(), err)
+	}
+	m.store = s
+	l.checkOpened()
+	m.start()
+	w.t.Cleanup(func() { m.stop() })
+	return l
+}
+
+// crash clones what is on disk. What was told is read before.
+func (l *life) crash(name string) {
+	w := l.world
+	c := &crash{name: name, depth: l.from.depth + 1, told: maps.Clone(l.from.told), head: l.from.head, begun: w.begun.Load() && (l.from.begun || l.from.depth == 0)}
+	if l.store == nil {
+		c.name = "during open"
+	} else {
+		c.head = l.store.Head()
+		if l.store.Counts()["buffered"] > 0 {
+			w.met.add("commits buffered", 1)
+		}
+		told, err := toldOf(l.store)
+		if err != nil {
+			w.t.Errorf("%s: %v", c.describe(), err)
+		}
+		if c.told == nil {
+			c.told = map[uint64]toldEvent{}
+		}
+		maps.Copy(c.told, told)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	percent := []int{0, 50, 100}[w.dice.IntN(3)]
+	c.fs = l.from.fs.Clone(w.dice, percent)
+	c.name = fmt.Sprintf("%s, %d%% of what is not synced", c.name, percent)
+	w.crashes = append(w.crashes, c)
+	w.met.add(strings.SplitN(c.name, ",", 2)[0], 1)
+	if c.depth > 1 {
+		w.met.add("second crashes", 1)
+	}
+}
+
+func (c *crash) describe() string {
+	return fmt.Sprintf("crash %d (%s) at head %d", c.depth, c.name, c.head)
+}
+
+// toldOf is every event that a reader sees, by id.
+func toldOf(s *store.Store) (map[uint64]toldEvent, error) {
+	out := map[uint64]toldEvent{}
+	last := int64(0)
+	for cursor := s.Tail(); cursor <= s.Head(); {
+		next, err := s.ReadLog(context.Background(), cursor, 1000, func(e *store.Event) error {
+			if e.Time <= last {
+				return fmt.Errorf("event %d is of %d, and the one before of %d", e.ID, e.Time, last)
+			}
+			last = e.Time
+			out[e.ID] = toldEvent{e.Kind == store.KindRecord, e.Kind == store.KindAccount && e.Status == store.StatusDeleted, e.DID,
+				fmt.Sprint(e.Kind, e.DID, e.Time, e.Live, e.Rev, e.Action, string(e.Collection), string(e.Rkey), e.CID, e.Record, e.Status, e.Handle, e.PDS)}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		cursor = next
+	}
+	return out, nil
+}
+
+// checkOpened looks at what a crash left.
+func (l *life) checkOpened() {
+	if l.from.depth == 0 {
+		return
+	}
+	w, s := l.world, l.store
+	storetest.Check(w.t, s)
+	l.kept()
+	if l.exact() {
+		l.covered()
+	}
+	c := s.Counts()
+	if c["draining"] > 0 {
+		w.met.add("draining", 1)
+	}
+	if s.Head() == l.from.head {
+		w.met.add("not synced", 1)
+	}
+}
+
+// kept checks that everything that was told is still told.
+func (l *life) kept() {
+	t, s, c := l.world.t, l.store, l.from
+	t.Helper()
+	if s.Head() < c.head {
+		t.Errorf("%s: the head is %d", c.describe(), s.Head())
+	}
+	now, err := toldOf(s)
+	if err != nil {
+		t.Errorf("%s: %v", c.describe(), err)
+		return
+	}
+	deleted := map[string]uint64{}
+	for id, e := range now {
+		if e.deletes {
+			deleted[e.did] = max(deleted[e.did], id)
+		}
+	}
+	wiped := false
+	for id, e := range c.told {
+		got, ok := now[id]
+		if ok {
+			if got.text != e.text {
+				t.Errorf("%s: event %d was\n%s and is\n%s", c.describe(), id, e.text, got.text)
+			}
+			continue
+		}
+		row, err := s.Repo(e.did)
+		if !e.record || err != nil || !row.Status.Hidden() && deleted[e.did] < id {
+			t.Errorf("%s: event %d is gone: %s (%v)", c.describe(), id, e.text, err)
+		}
+		wiped = wiped || deleted[e.did] > id
+	}
+	if wiped {
+		l.world.met.add("wiped", 1)
+	}
+}
+
+// covered checks that the store reflects every message that its cursors say it has.
+func (l *life) covered() {
+	w := l.world
+	for i, h := range l.streams() {
+		url := l.sources()[i].URL
+		cursor, ok, err := l.store.Cursor(url)
+		if err != nil || !ok || cursor < w.starts[i] {
+			w.t.Errorf("%s: cursor of %s: %d, %v, %v", l.from.describe(), url, cursor, ok, err)
+			continue
+		}
+		all := framesOf(h.Messages(w.starts[i]))
+		w.honest(all)
+		newest, known := map[string]int64{}, map[string]bool{}
+		for _, f := range all {
+			if f.Kind == wire.KindIdentity {
+				newest[f.DID] = f.Seq
+			}
+		}
+		for _, f := range all {
+			switch {
+			case f.Seq > cursor:
+			case f.Kind == wire.KindIdentity && (!known[f.DID] || newest[f.DID] > cursor): // one that follows makes it needless
+			default:
+				known[f.DID] = true
+				if err := l.reflects(&f); err != nil {
+					w.t.Errorf("%s: %s has cursor %d, which covers %s %s of %s at %d: %v", l.from.describe(), url, cursor, f.Kind, f.Rev, f.DID, f.Seq, err)
+				}
+			}
+		}
+	}
+}
+
+// framesOf are the frames of accounts.
+func framesOf(messages [][]byte) (out []wire.Frame) {
+	for _, m := range messages {
+		var f wire.Frame
+		if f.Decode(m) == nil && f.DID != "" && f.Kind != wire.KindUnknown {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// honest learns the revs between those that were seen: a true commit names the one before.
+func (w *crashWorld) honest(frames []wire.Frame) {
+	for _, f := range slices.Backward(frames) {
+		if f.Kind == wire.KindCommit && f.Since != "" && w.revs[f.DID][f.Rev] {
+			w.seen(f.DID, f.Since)
+		}
+	}
+}
+
+// reflects says whether what a frame told is known: held, buffered, or noted as to be fetched.
+func (l *life) reflects(f *wire.Frame) error {
+	row, err := l.store.RepoOrNew(f.DID)
+	if err != nil {
+		return err
+	}
+	switch f.Kind {
+	case wire.KindCommit, wire.KindSync:
+		top := max(row.Rev, row.SeenRev)
+		err := l.store.BufferedCommits(f.DID, func(rev string, _ []byte) error { top = max(top, rev); return nil })
+		if err != nil || top < f.Rev && l.world.revs[f.DID][f.Rev] && row.Status != store.StatusDeleted {
+			return fmt.Errorf("%s at %q, seen %q, with buffer %q (%v)", row.State, row.Rev, row.SeenRev, top, err)
+		}
+	case wire.KindAccount:
+		if row.AccountTime < f.Time {
+			return fmt.Errorf("the account is as of %d, not %d", row.AccountTime, f.Time)
+		}
+	case wire.KindIdentity:
+		if row.IdentityTime < f.Time {
+			return fmt.Errorf("the identity is as of %d, not %d", row.IdentityTime, f.Time)
+		}
+	}
+	return nil
+}
+
+// recover goes on from a crash, while the network does.
+func (w *crashWorld) recover(c *crash) {
+	l := w.open(c, c.depth < 3 && w.rng.IntN(3) == 0)
+	for range w.rng.IntN(4) {
+		w.step()
+		w.perhaps(l, 8, 8)
+	}
+	l.finish()
+}
+
+// exact says that the streams tell everything that the life does not know.
+func (l *life) exact() bool {
+	return !l.world.plan.lossy && l.world.begun.Load() && (l.from.begun || l.from.depth == 0)
+}
+
+// quiet ends all faults. Only where the streams do not tell everything do the accounts say where they are.
+func (l *life) quiet() {
+	if !l.exact() {
+		l.model.quiet()
+		return
+	}
+	for _, h := range append(l.net.Hosts(), l.net.Relays()...) {
+		h.ClearFaults()
+		h.ClearStreamFaults()
+		h.DropConnections() // some were silent
+	}
+}
+
+// finish has the daemon catch up, and compares everything.
+func (l *life) finish() {
+	l.quiet()
+	l.settle()
+	l.armed.Store(nil)
+	l.stop()
+	t := l.world.t
+	if t.Failed() {
+		return
+	}
+	l.fold().wantTruth(l.model)
+	l.kept()
+	storetest.Check(t, l.store)
+	if err := l.store.Close(); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Logf("%s: %+v", l.from.describe(), l.plan)
+	}
+}
