@@ -221,6 +221,13 @@ func (it *item) apply(w *writing, row *store.Repo) error {
 	b, p := w.batch(), &it.proof
 	it.learn(w, row)
 	it.ops = p.writes(it.ops[:0])
+	if p.whole && !it.partial && row.Verified != store.VerifiedOps {
+		// The tree before the commit, which is the one we hold, has nothing where a record is created: the
+		// store need not look.
+		for i := range it.ops {
+			it.ops[i].New = p.ops[i].CID.Defined() && !p.ops[i].Prev.Defined()
+		}
+	}
 	if err := b.Apply(row, true, p.commit.Rev, it.ops); err != nil {
 		return err
 	}
