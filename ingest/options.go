@@ -46,7 +46,7 @@ type Options struct {
 
 	// Shards is the number of queues. Default 8.
 	Shards int
-	// QueueBytes bounds the messages read and not yet handled. Default 64 MiB.
+	// QueueBytes bounds the messages read and not yet handled. Default 32 MiB.
 	QueueBytes int64
 	// Lookups is the number of identities looked up at a time. Default 32.
 	Lookups int
@@ -81,7 +81,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.UserAgent = defaultTo(o.UserAgent, "cistern")
 	o.Shards = defaultTo(o.Shards, 8)
-	o.QueueBytes = defaultTo(o.QueueBytes, 64<<20)
+	o.QueueBytes = defaultTo(o.QueueBytes, 32<<20)
 	o.Lookups = defaultTo(o.Lookups, 32)
 	o.SilentAfter = defaultTo(o.SilentAfter, time.Minute)
 	o.ReadTimeout = defaultTo(o.ReadTimeout, 45*time.Second)
