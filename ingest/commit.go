@@ -196,7 +196,7 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	switch {
 	case stated && f.PrevData != row.Data:
 		return breaks, nil
-	case errors.Is(err, repo.ErrProof): // a host of before sync v1.1 leaves out the nodes beside
+	case errors.Is(err, repo.ErrProof) && !stated: // a host of before sync v1.1 leaves out the nodes beside
 		if f.Since != row.Rev {
 			return breaks, nil
 		}

@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -228,5 +229,65 @@ func TestSyncOfManyRelays(t *testing.T) {
 	}
 	if n := w.count("refetches_total", "now") + w.count("refetches_total", "later"); n != 1 {
 		t.Errorf("%d fetches, want 1", n)
+	}
+}
+
+// Without the nodes beside, inversion is impossible. A host of before sync v1.1 is believed then as far as the nodes
+// which it must have go: that what was written is there, and what was deleted is not. Of a host that names the tree
+// before, the whole proof is wanted.
+func TestProofsLeftOut(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change func(b body, w *world, a *simnet.Account)
+		reason string // "": it is applied
+	}{
+		{"nothing else", func(body, *world, *simnet.Account) {}, ""},
+		{"a delete that never was", func(b body, _ *world, a *simnet.Account) {
+			b["ops"] = append(b["ops"].([]any), map[string]any{"action": "delete", "path": a.Paths()[3], "cid": nil})
+		}, "proof"},
+		{"and the tree before is named", func(b body, w *world, a *simnet.Account) {
+			b["prevData"] = cbor.Tag{Number: 42, Content: append([]byte{0}, w.row(a).Data.AppendBytes(nil)...)}
+		}, "proof"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			for i := range 300 {
+				w.put(a, fmt.Sprintf("app.test.x/%03d", i), "1")
+			}
+			w.hold(a)
+			w.skip()
+			w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: true})
+			before := w.row(a)
+			for i := range 40 { // some of them can do without the nodes that are missing
+				change := func(body) {}
+				if i >= 20 {
+					change = func(b body) { c.change(b, w, a) }
+				}
+				writes := []simnet.Write{{Path: fmt.Sprintf("app.test.x/%03d", 7*i)},
+					{Path: fmt.Sprintf("app.test.x/%03da", 299-7*i), Record: simnet.EncodeRecord(simnet.Post("new"))}}
+				if _, err := a.Commit(writes...); err != nil {
+					t.Fatal(err)
+				}
+				w.hand(altered(t, w.next("#commit"), change))
+				if row := w.row(a); row.State != store.StateSynced {
+					if c.reason == "" || i < 20 {
+						t.Fatalf("commit %d: row is %s", i, row.State)
+					}
+					if row.State != store.StatePending || !row.Recheck || w.count("rejected_total", c.reason)+w.count("rejected_total", "tree") != 1 {
+						t.Errorf("row is %s, recheck %t", row.State, row.Recheck)
+					}
+					return
+				}
+				w.equal(a)
+			}
+			if c.reason != "" {
+				t.Error("it was never refused")
+			} else if row := w.row(a); row.Verified != store.VerifiedOps || row.Breaks != 0 || before.Verified == row.Verified {
+				t.Errorf("verified %s, %d breaks", row.Verified, row.Breaks)
+			}
+		})
 	}
 }

@@ -218,13 +218,13 @@ func (p *proof) before(held func(path []byte) (repo.CID, error)) (repo.CID, erro
 	return root, nil
 }
 
-// claimed checks without inversion that the tree holds what the operations wrote, as far as its nodes tell
-// (legacy hosts send no others). Every node above a record that was written is new, so those must be there.
+// claimed checks without inversion that the tree holds what the operations wrote, and not what they deleted. Legacy
+// hosts send no nodes but new ones. Those above a record that was written are new, and so are those above
+// the place of one that was deleted, but where the tree became lower: that is refused, and fetched.
 func (p *proof) claimed() error {
 	for i := range p.ops {
 		op := &p.ops[i]
 		switch found, err := p.slice.Find(p.commit.Data, op.Path); {
-		case errors.Is(err, repo.ErrProof) && !op.CID.Defined():
 		case err != nil:
 			return fmt.Errorf("find %.200q in commit %s rev %s: %w", op.Path, p.commit.DID, p.commit.Rev, err)
 		case found != op.CID:

@@ -388,45 +388,65 @@ func TestProofLegacy(t *testing.T) {
 	}
 }
 
-// TestProofMissing leaves out all nodes but those above the records that were written.
+// TestProofMissing leaves out all nodes but those above the records that were written, and above the places of
+// those that were deleted.
 func TestProofMissing(t *testing.T) {
 	t.Parallel()
-	m := newProofMaker(t, 3000)
-	f, _ := m.commit(map[string]string{proofNew: "created", proofEnd: ""})
-	data, nodes := m.tree()
+	for i := range 300 { // until a key has nodes below it that would have to be parted again
+		m := newProofMaker(t, 300)
+		gone := fmt.Sprintf("app.bsky.feed.like/3l%05d", i)
+		f, _ := m.commit(map[string]string{proofNew: "created", gone: ""})
+		data, nodes := m.tree()
+		message := func(nodes [][]byte) {
+			blocks := slices.Concat([][]byte{m.sign(f.DID, f.Rev, data)}, nodes, [][]byte{proofRecord("created")})
+			f.Blocks, f.Commit = proofCAR(blocks...), repo.HashCID(blocks[0])
+		}
+		var p ingest.Proof
+		message(proofNodes(t, data, nodes, proofNew, gone))
+		if err := p.Read(f, proofNow); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Claimed(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := p.Before(proofNothing)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, repo.ErrProof) || ingest.Rejection(err) != "proof" {
+			t.Fatal(err)
+		}
+		// Each of both is proven, or the claim is worth nothing.
+		for _, path := range []string{proofNew, gone} {
+			message(proofNodes(t, data, nodes, path))
+			if err := p.Read(f, proofNow); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Claimed(); !errors.Is(err, repo.ErrProof) {
+				t.Errorf("with the nodes above %s only: %v", path, err)
+			}
+		}
+		return
+	}
+	t.Error("no key has nodes below it")
+}
+
+// proofNodes are those of the nodes without which some of the paths cannot be found.
+func proofNodes(t *testing.T, data repo.CID, nodes [][]byte, paths ...string) [][]byte {
+	t.Helper()
 	var s repo.Slice
 	for i := 1; i < len(nodes); {
 		kept := slices.Delete(slices.Clone(nodes), i, i+1)
 		if err := s.Read(proofCAR(kept...)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Find(data, []byte(proofNew)); err != nil {
+		if slices.ContainsFunc(paths, func(path string) bool { _, err := s.Find(data, []byte(path)); return err != nil }) {
 			i++
 			continue
 		}
 		nodes = kept
 	}
-	blocks := slices.Concat([][]byte{m.sign(f.DID, f.Rev, data)}, nodes, [][]byte{proofRecord("created")})
-	f.Blocks, f.Commit = proofCAR(blocks...), repo.HashCID(blocks[0])
-	var p ingest.Proof
-	if err := p.Read(f, proofNow); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Before(proofNothing); !errors.Is(err, repo.ErrProof) || ingest.Rejection(err) != "proof" {
-		t.Fatalf("%d nodes: %v", len(nodes), err)
-	}
-	if err := p.Claimed(); err != nil {
-		t.Fatal(err)
-	}
-	// The record itself is proven, or the claim is worth nothing.
-	blocks = slices.Delete(blocks, len(blocks)-2, len(blocks)-1)
-	f.Blocks = proofCAR(blocks...)
-	if err := p.Read(f, proofNow); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Claimed(); !errors.Is(err, repo.ErrProof) {
-		t.Fatalf("a record without its nodes: %v", err)
-	}
+	return nodes
 }
 
 // TestProofAllocations: the texts and the signature of the commit.
