@@ -1,0 +1,25 @@
+package api_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/api"
+)
+
+// TestStreamReplaysBesideLiveEvents: who reads a long log from its beginning, slower than live events come, is
+// given all of it: nobody is too slow for what lies on disk.
+func TestStreamReplaysBesideLiveEvents(t *testing.T) {
+	t.Parallel()
+	const old, live, burst = 60_000, 20_000, 500
+	log := newFakeLog(identities(old)...)
+	ws := follow(t, serveLog(t, log, api.Options{}).URL, "?cursor=0")
+	wantIDs(t, ws, 1, 1) // it has begun
+	for range live / burst {
+		log.add(identities(burst)...)
+	}
+	time.Sleep(100 * time.Millisecond) // and reads nothing meanwhile
+	wantIDs(t, ws, 2, old+live)
+	log.add(identity(0))
+	wantIDs(t, ws, old+live+1, old+live+1)
+}
