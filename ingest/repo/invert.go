@@ -124,6 +124,13 @@ func (s *Slice) merge(l, r subtree, layer int, lo, key, hi []byte) (subtree, err
 		return subtree{}, err
 	}
 	*a.gap(end) = inner
+	// The longer one takes in the other: a wide node is not copied for each of the operations around it.
+	if len(a.entries) < len(b.entries) {
+		b.left = a.left
+		b.entries = slices.Insert(b.entries, 0, a.entries...)
+		b.changed = true
+		return subtree{node: b}, nil
+	}
 	a.entries = append(a.entries, b.entries...)
 	a.changed = true
 	return subtree{node: a}, nil
@@ -186,10 +193,16 @@ func (s *Slice) split(l subtree, layer int, key, lo, hi []byte) (left, right sub
 		return subtree{}, l, nil
 	}
 	m := s.tree.node(layer)
+	n.changed, m.changed = true, true
+	if i < len(n.entries)/2 { // the shorter part is what is copied, as in merge
+		m.left, m.entries = n.left, append(m.entries, n.entries[:i]...)
+		*m.gap(i) = a
+		n.left, n.entries = b, n.entries[i:]
+		return subtree{node: m}, subtree{node: n}, nil
+	}
 	m.left, m.entries = b, append(m.entries, n.entries[i:]...)
 	n.entries = n.entries[:i]
 	*n.gap(i) = a
-	n.changed, m.changed = true, true
 	return subtree{node: n}, subtree{node: m}, nil
 }
 

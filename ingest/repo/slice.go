@@ -92,7 +92,7 @@ func (s *Slice) read(car []byte) error {
 	return nil
 }
 
-// add checks a block. One that stands there twice is kept twice, and found once.
+// add checks a block. One that stands there twice counts twice, and is found once.
 func (s *Slice) add(entry []byte) error {
 	switch {
 	case len(s.blocks) == sliceBlocksMax:
@@ -107,7 +107,10 @@ func (s *Slice) add(entry []byte) error {
 	if HashCID(b.data) != *b.id {
 		return errBlockHash
 	}
-	s.index.add(s.index.hash(b.id), uint64(len(s.blocks)))
+	h := s.index.hash(b.id)
+	if _, known := s.find(h, b.id); !known { // thousands of one CID would all be probed for each other
+		s.index.add(h, uint64(len(s.blocks)))
+	}
 	s.blocks = append(s.blocks, b)
 	return nil
 }
@@ -139,7 +142,11 @@ func (s *Slice) block(id *CID) ([]byte, bool) {
 	if len(s.blocks) == 0 {
 		return nil, false
 	}
-	h := s.index.hash(id)
+	return s.find(s.index.hash(id), id)
+}
+
+// find is block, for who knows the hash of id.
+func (s *Slice) find(h uint64, id *CID) ([]byte, bool) {
 	pos, slot := s.index.first(h)
 	for pos != noPos {
 		if b := &s.blocks[pos]; *b.id == *id {
