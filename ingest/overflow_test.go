@@ -29,9 +29,14 @@ func TestBufferOverflows(t *testing.T) {
 		t.Errorf("row is %s, seen %q, attempt %d after %d, %d buffered", row.State, row.SeenRev, row.Attempt, attempt, w.store.Buffered(a.DID()))
 	}
 	w.logs(a)
-	if w.wakes == 0 {
-		t.Error("nobody was woken")
-	}
+	w.until("somebody is woken", w.woken)
+}
+
+// woken says that rows were enqueued for a fetch. That is said just after they are written.
+func (w *world) woken() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wakes > 0
 }
 
 // active decides whether an account is shown; status says only why not.
