@@ -104,6 +104,31 @@ func TestHandshakeFaults(t *testing.T) {
 	}
 }
 
+// TestLongFailure is what a host says that speaks no HTTP: it does not fill the log, nor the answers that name it.
+func TestLongFailure(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) { c.stay() })
+	h.refuse = func(_ int, w http.ResponseWriter, _ string) bool {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return true
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "%s\r\n", strings.Repeat("\x01", 200_000))
+		return true
+	}
+	s := newStage(t, h.source)
+	s.run()
+	s.until("two failures", func() bool { return s.status(h.url).Failures > 1 })
+	if st := s.status(h.url); len(st.LastFailure.Detail) > 1000 || !strings.Contains(st.LastFailure.Detail, "malformed") {
+		t.Errorf("%d bytes: %.200q", len(st.LastFailure.Detail), st.LastFailure.Detail)
+	}
+	if text := s.text.String(); len(text) > 10_000 || !strings.Contains(text, "malformed") {
+		t.Errorf("%d bytes in the log: %.200q", len(text), text)
+	}
+}
+
 func TestRefusedConnections(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(o *ingest.Options) {

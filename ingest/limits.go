@@ -20,7 +20,9 @@ const (
 	// handshakeBytesMax bounds what a host sends until the answer to our request is read, certificates included.
 	handshakeBytesMax = 256 << 10
 	handshakeTimeout  = 20 * time.Second
-	writeTimeout      = 5 * time.Second
+	// failureBytesMax is where the text of a failure is cut off.
+	failureBytesMax = 512
+	writeTimeout    = 5 * time.Second
 	// messageTimeouts read timeouts is how long one message may take, however steadily it trickles in.
 	messageTimeouts = 4
 
@@ -46,7 +48,7 @@ const (
 	// and have lost our subscription.
 	idlePatiences = 10
 
-	// straysMax events in a row below the cursor, rising among themselves, are a new count of the host.
+	// straysMax events in a row below the cursor, rising among themselves, are a new count of the host; once in a connection.
 	straysMax = 100
 	// stuckMax connections in a row that end at a message which we refuse to read to its end: start at the tip.
 	stuckMax = 3

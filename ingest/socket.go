@@ -72,7 +72,7 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 			return err
 		}
 	}
-	s.strays = 0
+	s.strays, s.recounted = 0, false
 	var g errgroup.Group
 	watching, stop := context.WithCancel(attempt)
 	patience := s.patience
@@ -447,6 +447,10 @@ func (s *source) admit(seq int64) (number int64, err error) {
 		return 0, nil
 	}
 	s.strays = 0
+	if s.recounted { // a write and a line each time, for as long as it likes
+		return 0, &ending{kind: failError, err: fmt.Errorf("counts anew again and again, seq %d", seq)}
+	}
+	s.recounted = true
 	s.set.opts.Logger.Warn("source counts anew", "source", s.url, "was", s.tracker.last(), "seq", seq)
 	if err := s.set.reconcile(s, true); err != nil {
 		return 0, err

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -339,6 +340,27 @@ func TestHostCountsAnew(t *testing.T) {
 		t.Errorf("listing to be compared: %t, %d wakes", s.reconciling(h.url), s.wakes.Load())
 	}
 	close(more)
+}
+
+// TestHostCountsAnewAllTheTime is ended after the second time: each costs a durable write, a comparison and a line of the log.
+func TestHostCountsAnewAllTheTime(t *testing.T) {
+	t.Parallel()
+	const times = 40
+	h := newFirehose(t, func(n int, c *client) {
+		for range times {
+			if n == 0 {
+				c.send(account(1 << 50))
+				c.send(accounts(1, ingest.StraysMax)...)
+			}
+		}
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.until("another connection", func() bool { return len(h.asked()) > 1 })
+	if n := s.wakes.Load(); n != 1 || h.asked()[1] != strconv.Itoa(1<<50) || s.status(h.url).LastFailure.Kind != "error" {
+		t.Errorf("%d comparisons, asked with %q, status %+v", n, h.asked(), s.status(h.url))
+	}
 }
 
 // TestEventsOutOfOrder are handled, and the cursor stays where it is.

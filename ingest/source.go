@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type source struct {
 	tried     atomic.Bool   // the first attempt to connect is over
 	strays    int           // events in a row below the cursor, rising
 	strayLast int64         // the last of them
+	recounted bool          // the host of this connection has counted anew
 	stuck     int           // connections in a row that ended at the same message
 	stuckAt   int64
 
@@ -90,6 +92,13 @@ type ending struct {
 }
 
 func (e *ending) Error() string { return e.kind + ": " + e.err.Error() }
+
+// text is the cause for logs and answers. A host may have written much of it: what is no HTTP is quoted whole.
+func (e *ending) text() string {
+	text := e.err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), failureBytesMax)], "")
+}
+
 func (e *ending) Unwrap() error { return e.err }
 
 // errStopped ends an attempt that somebody does not want any more.
@@ -203,7 +212,7 @@ func (s *source) settle(ctx context.Context, e *ending) error {
 	s.set.metrics.failures.WithLabelValues(e.kind).Inc()
 	failures, retry := s.fail(e)
 	if worthSaying(failures) {
-		s.set.opts.Logger.Warn("source failed", "source", s.url, "kind", e.kind, "failures", failures, "retry", retry, "err", e.err)
+		s.set.opts.Logger.Warn("source failed", "source", s.url, "kind", e.kind, "failures", failures, "retry", retry, "err", e.text())
 	}
 	if e.kind != failRead {
 		return nil
@@ -235,7 +244,7 @@ func (s *source) fail(e *ending) (failures int, retry time.Duration) {
 	retry = max(retry, min(e.wait, retryAfterRatio*o.RetryMax))
 	s.failures++
 	s.nextRetry = time.Now().Add(retry)
-	s.lastFail = LastFailure{At: o.Now(), Kind: e.kind, Detail: e.err.Error()}
+	s.lastFail = LastFailure{At: o.Now(), Kind: e.kind, Detail: e.text()}
 	return s.failures, retry
 }
 
