@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	wire "cistern/ingest/frame"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -148,6 +147,7 @@ func (w *crashWorld) play() {
 			l.streams()[w.rng.IntN(len(l.streams()))].DropConnections()
 		}
 	}
+	w.finale(l)
 	l.finish()
 	for i := 0; i < len(w.crashes) && !w.t.Failed(); i++ {
 		w.recover(w.crashes[i])
@@ -237,21 +237,48 @@ func (w *crashWorld) gate(h *simnet.Host) {
 		commits := w.rng.IntN(4)
 		h.Inject(simnet.Fault{Kind: simnet.Gate, DID: a.DID(), Count: 1 + w.rng.IntN(3), Delay: time.Duration(w.rng.IntN(8)) * time.Millisecond, Hook: func() {
 			for range commits {
-				if a.Status() == simnet.Active {
-					_, _ = a.Mutate(2) // it may have gone meanwhile
-				}
+				mutate(a)
 			}
 			time.Sleep(time.Duration(commits) * time.Millisecond)
 		}})
 	}
 }
 
+// mutate has an account commit, if it is there.
+func mutate(a *simnet.Account) {
+	if a.Status() == simnet.Active {
+		_, _ = a.Mutate(2) // it may go meanwhile
+	}
+}
+
+// finale has accounts say their last word while they are fetched, and crashes meanwhile: nothing comes that would repair what is
+// lost there.
+func (w *crashWorld) finale(l *life) {
+	for range 3 {
+		a := w.account()
+		for _, h := range l.streams() {
+			h.InjectStream(simnet.StreamFault{Kind: simnet.StreamTooBig, DID: a.DID(), Count: 1})
+		}
+		for _, h := range w.net.Hosts() {
+			h.ClearFaults()
+			h.Inject(simnet.Fault{Kind: simnet.Gate, DID: a.DID(), Count: 1, Hook: func() {
+				mutate(a)
+				time.Sleep(3 * time.Millisecond)
+			}})
+		}
+		if w.crashed() < 9 {
+			l.arm("draining", 1+w.rng.IntN(2))
+		}
+		mutate(a)
+		time.Sleep(time.Duration(5+w.rng.IntN(10)) * time.Millisecond)
+		w.perhaps(l, 9, 4)
+		w.seen(a.DID(), a.Truth().Rev)
+	}
+}
+
 // perhaps takes a crash at this moment, or soon, at a durable step.
 func (w *crashWorld) perhaps(l *life, most, oneIn int) {
-	w.mu.Lock()
-	n := len(w.crashes)
-	w.mu.Unlock()
-	if n >= most || w.rng.IntN(oneIn) > 0 {
+	if w.crashed() >= most || w.rng.IntN(oneIn) > 0 {
 		return
 	}
 	names := []string{"", "", "", "flipped", "before ingest", "after ingest", "now"}
@@ -265,6 +292,12 @@ func (w *crashWorld) perhaps(l *life, most, oneIn int) {
 	}
 }
 
+func (w *crashWorld) crashed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.crashes)
+}
+
 // life is one daemon, from the opening of its store to the crash.
 type life struct {
 	*model
@@ -273,7 +306,7 @@ type life struct {
 	armed atomic.Pointer[trap]
 }
 
-// trap is a crash at the nth durable step of a name, "" for any.
+// trap is a crash at the nth durable step of a name: "" for any, "draining" for any while a repository is draining.
 type trap struct {
 	name string
 	left atomic.Int64
@@ -297,7 +330,7 @@ func (w *crashWorld) open(from *crash, early bool) *life {
 	}
 	o := w.options
 	o.FS, o.Step = from.fs, func(name string) {
-		if tr := l.armed.Load(); tr != nil && (tr.name == "" || tr.name == name) && tr.left.Add(-1) == 0 {
+		if tr := l.armed.Load(); tr != nil && l.meets(tr, name) && tr.left.Add(-1) == 0 {
 			l.crash(name)
 		}
 	}
@@ -310,6 +343,10 @@ func (w *crashWorld) open(from *crash, early bool) *life {
 	m.start()
 	w.t.Cleanup(func() { m.stop() })
 	return l
+}
+
+func (l *life) meets(tr *trap, name string) bool {
+	return tr.name == "" || tr.name == name || tr.name == "draining" && l.store.Counts()["draining"] > 0
 }
 
 // crash clones what is on disk. What was told is read before.
@@ -370,147 +407,12 @@ func toldOf(s *store.Store) (map[uint64]toldEvent, error) {
 	return out, nil
 }
 
-// checkOpened looks at what a crash left.
-func (l *life) checkOpened() {
-	if l.from.depth == 0 {
-		return
-	}
-	w, s := l.world, l.store
-	storetest.Check(w.t, s)
-	l.kept()
-	if l.exact() {
-		l.covered()
-	}
-	c := s.Counts()
-	if c["draining"] > 0 {
-		w.met.add("draining", 1)
-	}
-	if s.Head() == l.from.head {
-		w.met.add("not synced", 1)
-	}
-}
-
-// kept checks that everything that was told is still told.
-func (l *life) kept() {
-	t, s, c := l.world.t, l.store, l.from
-	t.Helper()
-	if s.Head() < c.head {
-		t.Errorf("%s: the head is %d", c.describe(), s.Head())
-	}
-	now, err := toldOf(s)
-	if err != nil {
-		t.Errorf("%s: %v", c.describe(), err)
-		return
-	}
-	deleted := map[string]uint64{}
-	for id, e := range now {
-		if e.deletes {
-			deleted[e.did] = max(deleted[e.did], id)
-		}
-	}
-	wiped := false
-	for id, e := range c.told {
-		got, ok := now[id]
-		if ok {
-			if got.text != e.text {
-				t.Errorf("%s: event %d was\n%s and is\n%s", c.describe(), id, e.text, got.text)
-			}
-			continue
-		}
-		row, err := s.Repo(e.did)
-		if !e.record || err != nil || !row.Status.Hidden() && deleted[e.did] < id {
-			t.Errorf("%s: event %d is gone: %s (%v)", c.describe(), id, e.text, err)
-		}
-		wiped = wiped || deleted[e.did] > id
-	}
-	if wiped {
-		l.world.met.add("wiped", 1)
-	}
-}
-
-// covered checks that the store reflects every message that its cursors say it has.
-func (l *life) covered() {
-	w := l.world
-	for i, h := range l.streams() {
-		url := l.sources()[i].URL
-		cursor, ok, err := l.store.Cursor(url)
-		if err != nil || !ok || cursor < w.starts[i] {
-			w.t.Errorf("%s: cursor of %s: %d, %v, %v", l.from.describe(), url, cursor, ok, err)
-			continue
-		}
-		all := framesOf(h.Messages(w.starts[i]))
-		w.honest(all)
-		newest, known := map[string]int64{}, map[string]bool{}
-		for _, f := range all {
-			if f.Kind == wire.KindIdentity {
-				newest[f.DID] = f.Seq
-			}
-		}
-		for _, f := range all {
-			switch {
-			case f.Seq > cursor:
-			case f.Kind == wire.KindIdentity && (!known[f.DID] || newest[f.DID] > cursor): // one that follows makes it needless
-			default:
-				known[f.DID] = true
-				if err := l.reflects(&f); err != nil {
-					w.t.Errorf("%s: %s has cursor %d, which covers %s %s of %s at %d: %v", l.from.describe(), url, cursor, f.Kind, f.Rev, f.DID, f.Seq, err)
-				}
-			}
-		}
-	}
-}
-
-// framesOf are the frames of accounts.
-func framesOf(messages [][]byte) (out []wire.Frame) {
-	for _, m := range messages {
-		var f wire.Frame
-		if f.Decode(m) == nil && f.DID != "" && f.Kind != wire.KindUnknown {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
-// honest learns the revs between those that were seen: a true commit names the one before.
-func (w *crashWorld) honest(frames []wire.Frame) {
-	for _, f := range slices.Backward(frames) {
-		if f.Kind == wire.KindCommit && f.Since != "" && w.revs[f.DID][f.Rev] {
-			w.seen(f.DID, f.Since)
-		}
-	}
-}
-
-// reflects says whether what a frame told is known: held, buffered, or noted as to be fetched.
-func (l *life) reflects(f *wire.Frame) error {
-	row, err := l.store.RepoOrNew(f.DID)
-	if err != nil {
-		return err
-	}
-	switch f.Kind {
-	case wire.KindCommit, wire.KindSync:
-		top := max(row.Rev, row.SeenRev)
-		err := l.store.BufferedCommits(f.DID, func(rev string, _ []byte) error { top = max(top, rev); return nil })
-		if err != nil || top < f.Rev && l.world.revs[f.DID][f.Rev] && row.Status != store.StatusDeleted {
-			return fmt.Errorf("%s at %q, seen %q, with buffer %q (%v)", row.State, row.Rev, row.SeenRev, top, err)
-		}
-	case wire.KindAccount:
-		if row.AccountTime < f.Time {
-			return fmt.Errorf("the account is as of %d, not %d", row.AccountTime, f.Time)
-		}
-	case wire.KindIdentity:
-		if row.IdentityTime < f.Time {
-			return fmt.Errorf("the identity is as of %d, not %d", row.IdentityTime, f.Time)
-		}
-	}
-	return nil
-}
-
 // recover goes on from a crash, while the network does.
 func (w *crashWorld) recover(c *crash) {
 	l := w.open(c, c.depth < 3 && w.rng.IntN(3) == 0)
 	for range w.rng.IntN(4) {
 		w.step()
-		w.perhaps(l, 8, 8)
+		w.perhaps(l, 10, 8)
 	}
 	l.finish()
 }
