@@ -99,8 +99,7 @@ func (d *difference) add(ctx context.Context, path []byte, cid repo.CID, record 
 // flush writes the changes gathered, and what complete adds to them.
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
 	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
-		// What is written is no longer what row.Rev names, so only a copy can complete it.
-		row.Recheck = false
+		row.Torn = true // no longer what row.Rev names, so that only a copy can complete it
 		if len(d.ops) > 0 {
 			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {
 				return err

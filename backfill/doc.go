@@ -17,7 +17,7 @@
 //  4. One DID is in flight at most once. An outcome is dropped when the row's attempt is not the one
 //     the task began with, or the row is no longer pending.
 //  5. Rev, data and commit of a row change only in the batch that completes a copy. A difference cut
-//     short by a crash is taken up by the same merge; until then the row cannot be completed without one.
+//     short by a crash is taken up by the same merge; until then the row is torn, and only a copy completes it.
 //  6. Each failure raises the row's retry count, and only a success resets it. A repository that
 //     waits because its host is parked has not failed.
 //  7. Whatever a host sends costs at most the limits in limits.go, and slows only its repositories.

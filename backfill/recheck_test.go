@@ -1,13 +1,19 @@
 package backfill_test
 
 import (
+	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cistern/backfill"
+	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -198,7 +204,7 @@ func TestRevealCrash(t *testing.T) {
 	a.SetStatus(simnet.Deactivated)
 	w.add(did)
 	w.settle(did)
-	held := w.records(did)
+	held, rev := w.records(did), w.row(did).Rev
 	w.rewrite(a, rand.New(rand.NewPCG(seed, 1)), 0)
 	a.SetStatus(simnet.Active)
 	w.change(did, func(r *store.Repo) { r.Recheck = true })
@@ -221,7 +227,7 @@ func TestRevealCrash(t *testing.T) {
 		}
 		c.store = s
 		storetest.Check(t, s)
-		if r := c.row(did); r.Recheck && !equalRecords(c.records(did), held) {
+		if r := c.row(did); r.Rev == rev && !r.Torn && !equalRecords(c.records(did), held) {
 			t.Errorf("%v, holds records of another rev than %s, and would be believed if its host had that", r.State, r.Rev)
 		}
 		c.start(backfill.Options{})
@@ -234,5 +240,67 @@ func TestRevealCrash(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// liar answers every getLatestCommit with what it was given last.
+type liar struct {
+	next   http.RoundTripper
+	answer atomic.Value // string
+}
+
+func (l *liar) RoundTrip(req *http.Request) (*http.Response, error) {
+	answer, ok := l.answer.Load().(string)
+	if !ok || !strings.HasSuffix(req.URL.Path, latestCommit) {
+		return l.next.RoundTrip(req)
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(answer)), Request: req}, nil
+}
+
+// TestRecheckOfTorn: what a difference that was cut short left is no copy of the row's rev, so that a host
+// that claims to have that rev still is not believed.
+func TestRecheckOfTorn(t *testing.T) {
+	t.Parallel()
+	transport := &liar{next: &http.Transport{}}
+	var applied atomic.Int64
+	var w *world
+	var did string
+	var cut sync.WaitGroup
+	step := func(name string) {
+		if name != "applied" || applied.Add(1) != 1 {
+			return
+		}
+		// The first batch of the difference: its writer holds the DID's lock, and the account's events come next.
+		cut.Go(func() {
+			w.change(did, func(r *store.Repo) {
+				r.Attempt++
+				r.Recheck = true // as when the account was away for a moment
+			})
+		})
+		time.Sleep(20 * time.Millisecond)
+	}
+	applied.Store(1)
+	w = newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 50}, store: store.Options{Step: step},
+		runner: backfill.Options{Transport: transport}})
+	did = w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	r := w.row(did)
+	transport.answer.Store(fmt.Sprintf(`{"cid":%q,"rev":%q}`, repo.HashCID(r.Commit), r.Rev))
+	w.rewrite(a, rand.New(rand.NewPCG(1, 1)), 0)
+	head := w.store.Head()
+	w.run.SetPaused(true)
+	w.add(did)
+	applied.Store(0)
+	w.run.SetPaused(false)
+	w.settle(did)
+	cut.Wait()
+	if applied.Load() < 3 || w.store.Head() == head {
+		t.Fatalf("nothing was cut short: %d batches", applied.Load())
+	}
+	w.equal(did)
+	if r := w.row(did); r.Torn || r.Recheck {
+		t.Errorf("torn %v, recheck %v", r.Torn, r.Recheck)
 	}
 }

@@ -173,7 +173,7 @@ func (t *task) attempt(ctx context.Context) error {
 	if err := t.openWindow(); err != nil {
 		return err
 	}
-	if t.row.Recheck && t.row.Rev != "" {
+	if t.row.Recheck && t.row.Rev != "" && !t.row.Torn {
 		if done, err := t.recheck(ctx); done || err != nil {
 			return err
 		}

@@ -383,7 +383,7 @@ func (b *Batch) Wipe(r *Repo) error {
 	r.Attempt++
 	r.Ordinal, r.NextBlock, r.Records, r.Blocks = 0, 0, 0, 0
 	r.Listed, r.Hidden, r.Collections = 0, 0, 0
-	r.Rev, r.Data, r.Commit = "", repo.CID{}, nil
+	r.Rev, r.Data, r.Commit, r.Torn = "", repo.CID{}, nil, false
 	return b.err
 }
 

@@ -177,6 +177,7 @@ func appendRepo(dst []byte, r *Repo) []byte {
 	w.uint(27, uint64(r.Listed))
 	w.uint(28, uint64(r.Hidden))
 	w.uint(29, uint64(r.Collections))
+	w.bool(30, r.Torn)
 	return w.end()
 }
 

@@ -166,6 +166,8 @@ func (f *fieldReader) repoWork(k uint64, r *Repo) {
 		r.Hidden = uint32(f.uint(math.MaxUint32))
 	case 29:
 		r.Collections = uint32(f.uint(math.MaxUint32))
+	case 30:
+		r.Torn = f.bool()
 	default:
 		f.odd = true
 	}

@@ -193,6 +193,7 @@ type Repo struct {
 	Listed      uint32 `cbor:"27,keyasint,omitempty"`
 	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows of no valid collection/rkey
 	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are held
+	Torn        bool   `cbor:"30,keyasint,omitempty"` // a difference was written in part: the records are those of no rev
 
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.

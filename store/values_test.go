@@ -32,14 +32,14 @@ func fullRepo() store.Repo {
 		Retry:   store.Retry{Kind: store.Transport, Count: 4, Next: 1748693296, Since: 1748690000, Error: "no route"},
 		SeenRev: "3kb", Missing: 2, Updated: 1748693290,
 		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
-		Listed: 1<<32 - 1, Hidden: 7, Collections: 8,
+		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true,
 	}
 }
 
 // formerRepo is a row as it was before Cistern followed firehoses.
 func formerRepo() store.Repo {
 	r := fullRepo()
-	r.AccountTime, r.IdentityTime, r.Resolved, r.Breaks, r.Broken, r.Recheck, r.Listed, r.Hidden, r.Collections = 0, 0, 0, 0, 0, false, 0, 0, 0
+	r.AccountTime, r.IdentityTime, r.Resolved, r.Breaks, r.Broken, r.Recheck, r.Listed, r.Hidden, r.Collections, r.Torn = 0, 0, 0, 0, 0, false, 0, 0, 0, false
 	return r
 }
 
