@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -198,7 +199,9 @@ func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Firehose.Add == nil || s.opts.Firehose.Sources == nil {
 		return errNoFirehose
 	}
-	if n := len(s.opts.Firehose.Sources()); n >= sourcesMax {
+	sources := s.opts.Firehose.Sources()
+	known := slices.ContainsFunc(sources, func(have Source) bool { return have.URL == src.URL }) // to be changed
+	if n := len(sources); n >= sourcesMax && !known {
 		return invalid("%d sources are followed, and no more may be added", n)
 	}
 	if err := s.opts.Firehose.Add(src); err != nil {

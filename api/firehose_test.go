@@ -180,8 +180,11 @@ func TestSourceChanges(t *testing.T) {
 	for i := len(f.sources); i < 1000; i++ {
 		f.sources = append(f.sources, api.Source{URL: fmt.Sprintf("wss://%d.test", i)})
 	}
-	if res := call(t, "POST", w.admin.URL+"/firehose/sources", `{"url":"wss://x.test"}`, jsonType, &e); res.StatusCode != 400 || !strings.Contains(e.Message, "1000") {
+	if res := call(t, "POST", w.admin.URL+"/firehose/sources", `{"url":"wss://y.test"}`, jsonType, &e); res.StatusCode != 400 || !strings.Contains(e.Message, "1000") {
 		t.Errorf("the 1001st source: %d %+v", res.StatusCode, e)
+	}
+	if res := call(t, "POST", w.admin.URL+"/firehose/sources", `{"url":"wss://host.test","is_pds":false}`, jsonType, nil); res.StatusCode != 201 || f.sources[f.index("wss://host.test")].PDS {
+		t.Errorf("a change among 1000 sources: %d", res.StatusCode)
 	}
 }
 
