@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"cistern/backfill"
 	"cistern/filter"
 	"cistern/ingest"
+	"cistern/ingest/identity"
 	"cistern/store"
 
 	"github.com/urfave/cli/v3"
@@ -61,7 +64,7 @@ func (c *Config) options() []option {
 		{name: "listen", value: "ADDR", standard: ":2481", set: setParsed(&c.Listen, parseListen),
 			help: "Address of the public, read-only listener: XRPC queries and /stream."},
 		{name: "admin", value: "ADDR", standard: "127.0.0.1:2480", set: setParsed(&c.Admin, parseListen),
-			help: "Address of the private listener: /repos, /stats, /metrics, health, pprof. Anything but loopback needs --admin-token."},
+			help: "Address of the private listener: /repos, /firehose, /ingestion, /stats, /metrics, health, pprof. Anything but loopback needs --admin-token."},
 		{name: "admin-token", value: "TOKEN", secret: true, set: c.setAdminToken,
 			help: "Secret that the private listener asks for: bearer, or basic with user admin. Prefer the variable: flags show in process lists."},
 		{name: "plc", value: "URL", standard: "https://plc.directory", repeat: true, set: appendParsed(&c.PLC, parseURL, "https", "http"),
@@ -149,6 +152,14 @@ func (c *Config) validate(bad []string) []error {
 	if fine("signal", "relay", "pds") && len(c.Signals) > 0 && len(c.Relays)+len(c.PDS) == 0 {
 		errs = append(errs, errors.New("--signal discovers by the firehose, but there is no --relay and no --pds to follow"))
 	}
+	for _, src := range slices.Concat(c.Relays, c.PDS) {
+		if host := privateHost(src.URL); fine("allow-private") && !c.AllowPrivate && host != "" {
+			errs = append(errs, fmt.Errorf("%s is at the private address %s: add --allow-private, or it is never connected to", src.URL, host))
+		}
+		if src.PDS && slices.Contains(c.Relays, store.Source{URL: src.URL}) {
+			errs = append(errs, fmt.Errorf("%s cannot be both a --relay and a --pds", src.URL))
+		}
+	}
 	for _, r := range c.Relays {
 		if fine("mode") && c.Full && strings.Contains(afterScheme(r.URL), "/") {
 			errs = append(errs, fmt.Errorf("--relay %s has a path, and --mode full lists the repositories of relays at their root only", r.URL))
@@ -157,14 +168,28 @@ func (c *Config) validate(bad []string) []error {
 	return errs
 }
 
+// privateHost is the host of a URL that only this machine or its network can reach, "" for any other.
+func privateHost(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if u.Hostname() == "localhost" || err == nil && identity.CheckPublic(addr) != nil {
+		return u.Hostname()
+	}
+	return ""
+}
+
 // appendSource adds sources of the firehose.
 func appendSource(field *[]store.Source, pds bool) func(string) error {
 	return func(s string) error {
 		src, err := ingest.ParseSource(s, pds)
-		if err == nil {
-			*field = append(*field, src)
+		if err != nil {
+			return fmt.Errorf("want a URL like https://relay.example.com; this one %w", errors.Unwrap(err)) // try names it
 		}
-		return err
+		*field = append(*field, src)
+		return nil
 	}
 }
 
@@ -252,7 +277,7 @@ func (o option) try(source, value string) error {
 	case o.secret:
 		return fmt.Errorf("%s: %w", source, err)
 	}
-	return fmt.Errorf("%s %q: %w", source, value, err)
+	return fmt.Errorf("%s %q: %w", source, withoutUser(value), err)
 }
 
 func (o option) split(value string) []string {

@@ -140,6 +140,15 @@ func parseOrigin(s string, schemes ...string) (string, error) {
 	return base, nil
 }
 
+// withoutUser is a value as an error may show it: what stands before the host of a URL may be a password.
+func withoutUser(value string) string {
+	scheme, rest, _ := strings.Cut(value, "://")
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		return scheme + "://…" + rest[at:]
+	}
+	return value
+}
+
 // suggest names the candidate nearest to word, as words to put behind an error; "" when none is near.
 func suggest(word string, candidates []string) string {
 	best, distance := nearest(word, candidates)
