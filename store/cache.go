@@ -1,6 +1,9 @@
 package store
 
-import "sync"
+import (
+	"maps"
+	"sync"
+)
 
 // cacheRows and cacheCounts bound one generation of what is kept in memory for accounts that write
 // often: some 1.5 KiB a row and 100 bytes a count, in two generations up to 12 and 6 MiB. A miss
@@ -44,6 +47,19 @@ func (c *cache[K, V]) add(k K, v V) {
 		c.new, c.old = make(map[K]V, c.limit), c.new
 	}
 	c.new[k] = v
+}
+
+// copied is all that is remembered.
+func (c *cache[K, V]) copied() map[K]V {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := maps.Clone(c.new)
+	for k, v := range c.old {
+		if _, newer := all[k]; !newer {
+			all[k] = v
+		}
+	}
+	return all
 }
 
 // caches are what Repo and Apply need of disk and memory again and again. Both change when a batch

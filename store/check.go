@@ -25,8 +25,8 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	// The counters and the rows are of one moment when nothing commits between reading both.
 	s.seq.mu.Lock()
 	snap := s.db.NewSnapshot()
-	c.want, c.next, c.buffered = s.seq.counts, s.seq.next, s.buffers.copied()
-	c.cursors = maps.Clone(s.seq.cursors)
+	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
+	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(), s.caches.counts.copied()
 	s.seq.mu.Unlock()
 	c.r = snap
 	c.tail, err = s.metaNumber(snap, metaTail, 1)
@@ -34,7 +34,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 		return 0, errors.Join(err, snap.Close())
 	}
 	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.collections, c.log,
-		c.listings, c.sources, c.buffers, c.counters} {
+		c.listings, c.sources, c.buffers, c.caches, c.numbers, c.counters} {
 		if err = step(); err != nil {
 			break
 		}
@@ -51,12 +51,15 @@ type checker struct {
 	want   counts
 	got    counts
 	next   uint64 // next event id
+	time   int64  // of the newest event
 	tail   uint64 // oldest event kept
 	leased [][2]Ordinal
 	listed int64 // listing rows that entries name
 
 	buffered map[string]buffered // as in memory
 	cursors  map[string]int64    // as in memory
+	rows     map[string]Repo     // as cached
+	counted  map[collectionOf]int64
 
 	blocks     map[uint32]int64  // of one repository: block → record rows
 	superseded map[numbered]bool // blocks that await pruning → met among the block rows

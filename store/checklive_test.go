@@ -68,6 +68,30 @@ var liveDamages = []damage{
 		d.put(11, func(r *store.Repo) { r.Listed = 9 })
 		d.set(d.numbered(store.SpaceListing, 11, 6), d.get(d.numbered(store.SpaceListing, 11, 2)))
 	}, "listing rows, entries name"},
+	{"cached row another", func(d surgeon) { r := d.repo(2); r.SeenRev = storetest.Rev(9); store.CacheRow(d.s, r) }, "cached row of " + storetest.DID(2)},
+	{"cached row loaded from another", func(d surgeon) {
+		r := d.repo(2)
+		r.State = store.StateIdle
+		store.CacheRow(d.s, r)
+		d.put(2, func(*store.Repo) {})
+	}, "cached row of " + storetest.DID(2)},
+	{"cached row of nobody", func(d surgeon) { store.CacheRow(d.s, store.Repo{DID: storetest.DID(99)}) }, "cached row of " + storetest.DID(99)},
+	{"cached count another", func(d surgeon) { store.CacheCount(d.s, d.ordinal(1), "app.test.b", 2) }, "cached count app.test.b"},
+	{"cached count of nothing", func(d surgeon) { store.CacheCount(d.s, d.ordinal(1), "app.test.z", 1) }, "is 0 instead of 1"},
+	{"next event another", func(d surgeon) { d.set(store.MetaKey("next"), []byte("3")) }, "the next event is 3 after"},
+	{"time of the newest event another", func(d surgeon) { d.set(store.MetaKey("time"), []byte("3")) }, "after 3 on disk"},
+	{"enqueue ids given again", func(d surgeon) { d.set(store.MetaKey("enqueue"), []byte("1")) }, "ids to come begin at 1"},
+	{"ordinals given again", func(d surgeon) { d.set(store.MetaKey("ordinal"), []byte("1")) }, "ordinals to come begin at 1"},
+	{"host ids given again", func(d surgeon) { d.host(); d.set(store.MetaKey("host"), []byte("1")) }, "host pds.test: is 00000001"},
+	{"host without its name", func(d surgeon) { d.host(); d.delete(store.HostNameKey(1)) }, "name of host 00000001"},
+}
+
+// host makes a host known.
+func (d surgeon) host() {
+	d.t.Helper()
+	if id, err := d.s.HostID("pds.test"); err != nil || id != 1 {
+		d.t.Fatal(id, err)
+	}
 }
 
 func TestCheckFindsLiveDamage(t *testing.T) {

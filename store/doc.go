@@ -63,5 +63,5 @@
 //	listing.go rows of many ops            limits.go    what is bounded
 //	codec.go   what is written as CBOR     decode.go    and read
 //	cache.go   rows written last
-//	checklog.go, checklive.go              Check, of the log, and of buffers and cursors
+//	checklog.go, checklive.go, checkmemory.go  Check: the log; buffers, cursors; what is in memory
 package store

@@ -41,6 +41,13 @@ func AddBuffered(s *Store, n int64) {
 	s.buffers.bytes += n
 }
 
+// CacheRow and CacheCount have the store believe something of a repository, and of its collection.
+func CacheRow(s *Store, r Repo) { s.caches.rows.put(r.DID, r) }
+
+func CacheCount(s *Store, o Ordinal, collection string, n int64) {
+	s.caches.counts.put(collectionOf{o, collection}, n)
+}
+
 // Failed is closed when the store can no longer be written.
 func Failed(s *Store) <-chan struct{} { return s.failed }
 

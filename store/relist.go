@@ -133,11 +133,9 @@ func (l *relisting) adopt(r *Repo) error {
 		return err
 	}
 	row.Listed, row.Hidden, row.Collections = r.Listed, r.Hidden, r.Collections
-	if err := errors.Join(l.rows.Set(repoKey(nil, r.DID), appendRepo(nil, &row), nil), l.flush()); err != nil {
-		return err
-	}
-	l.s.caches.rows.put(r.DID, row)
-	return nil
+	b := l.s.NewBatch()
+	b.PutRepo(&row)
+	return b.CommitSync()
 }
 
 // lastListed is the number of the op after the last in the listings of an ordinal.

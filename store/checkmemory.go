@@ -1,0 +1,76 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// caches compares what is cached with the rows on disk.
+func (c *checker) caches() error {
+	for did, row := range c.rows {
+		err := get(c.r, repoKey(nil, did), func(v []byte) error {
+			if !bytes.Equal(v, appendRepo(nil, &row)) || row.DID != did || row.loaded != row.rowState() {
+				return fmt.Errorf("is %x instead of %+v", v, row)
+			}
+			return nil
+		})
+		if err != nil {
+			c.report("cached row of %s: %v", did, err)
+		}
+	}
+	for of, says := range c.counted {
+		n := int64(0)
+		err := get(c.r, collectionKey(nil, []byte(of.collection), of.ordinal), func(v []byte) (err error) {
+			n, err = parseCountValue(v)
+			return err
+		})
+		owned, oerr := holds(c.r, ordinalKey(nil, spaceOwner, of.ordinal))
+		if err = errors.Join(err, oerr); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if owned && n != says { // of a wiped one nobody asks again
+			c.report("cached count %s of ordinal %d: is %d instead of %d", of.collection, of.ordinal, n, says)
+		}
+	}
+	return nil
+}
+
+// numbers looks at what is given next: nothing that is there may be given again.
+func (c *checker) numbers() error {
+	next, err1 := c.s.metaNumber(c.r, metaNext, 1)
+	t, err2 := c.s.metaNumber(c.r, metaTime, 0)
+	enqueue, err3 := c.s.metaNumber(c.r, metaEnqueue, 1)
+	ordinal, err4 := c.s.metaNumber(c.r, metaOrdinal, 1)
+	host, err5 := c.s.metaNumber(c.r, metaHost, 1)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return err
+	}
+	if next != c.next || int64(t) != c.time {
+		c.report("the next event is %d after %d on disk, and %d after %d in memory", next, t, c.next, c.time)
+	}
+	pending := c.space(spacePending, func(key, _ []byte) error {
+		k, err := parsePendingKey(key)
+		if err == nil && k.Enqueue >= enqueue {
+			c.report("pending row %+v: ids to come begin at %d", k, enqueue)
+		}
+		return err
+	})
+	owners := c.space(spaceOwner, func(key, _ []byte) error {
+		o, err := parseOrdinalKey(spaceOwner, key)
+		if err == nil && uint64(o) >= ordinal {
+			c.report("owner row %d: ordinals to come begin at %d", o, ordinal)
+		}
+		return err
+	})
+	hosts := c.space(spaceHost, func(key, value []byte) error {
+		if len(value) != 4 || uint64(binary.BigEndian.Uint32(value)) >= host {
+			c.report("host %s: is %x, ids to come begin at %d", key[1:], value, host)
+			return nil
+		}
+		c.expect(hostNameKey(binary.BigEndian.Uint32(value)), key[1:], "name of host %x", value)
+		return nil
+	})
+	return errors.Join(pending, owners, hosts)
+}
