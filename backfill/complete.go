@@ -123,7 +123,8 @@ func activate(b *store.Batch, row *store.Repo) {
 }
 
 // reveal shows an account again of which we hold data. Its records were hidden, so that readers may
-// have dropped them: they are listed anew. Not in one batch with changes to them.
+// have dropped them: they are listed anew, or wiped, with a new attempt, when that cannot be (Batch.Relist).
+// Not in one batch with changes to them.
 func reveal(b *store.Batch, row *store.Repo) error {
 	if !row.Status.Hidden() {
 		return nil

@@ -121,6 +121,9 @@ func (t *task) reveal() error {
 	if !t.row.Status.Hidden() {
 		return nil
 	}
-	_, err := t.update(reveal)
+	row, err := t.update(reveal)
+	if err == nil && row.Ordinal == 0 {
+		return store.ErrStale // wiped: the next attempt is a first copy
+	}
 	return err
 }

@@ -35,12 +35,15 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 	}
 	t.r.judge(t, verdict{spoke: true})
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
-		if err := reveal(b, row); err != nil {
+		if err := reveal(b, row); err != nil || row.Ordinal == 0 {
 			return err
 		}
 		t.conclude(b, row, true)
 		return nil
 	})
+	if err == nil && row.Ordinal == 0 {
+		err = store.ErrStale // wiped: the next attempt is a first copy
+	}
 	if err != nil {
 		return false, err
 	}

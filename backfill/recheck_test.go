@@ -3,6 +3,7 @@ package backfill_test
 import (
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -172,6 +173,38 @@ func TestRevealedByRecheck(t *testing.T) {
 	}
 	if slices.Sort(got[1:]); !slices.Equal(got[1:], changes(nil, a.Truth().Records)) {
 		t.Errorf("%d records listed of %d", len(got)-1, len(a.Truth().Records))
+	}
+}
+
+// TestRevealUsedUp: an account that has come and gone so often that its records cannot be listed again is
+// fetched as if for the first time, whether it moved or not.
+func TestRevealUsedUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
+	for i, did := range w.net.DIDs() {
+		a := w.net.Account(did)
+		w.add(did)
+		w.settle(did)
+		a.SetStatus(simnet.Deactivated)
+		w.add(did)
+		w.settle(did)
+		a.SetStatus(simnet.Active)
+		if i == 1 {
+			if _, err := a.Mutate(3); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.change(did, func(r *store.Repo) { r.Listed = math.MaxUint32 })
+		head := w.store.Head()
+		w.recheck(did)
+		w.equal(did)
+		got := w.events(did, head+1)
+		if len(got) == 0 || got[0] != "account active" {
+			t.Fatalf("the first of %d events is not that the account is active", len(got))
+		}
+		if slices.Sort(got[1:]); !slices.Equal(got[1:], changes(nil, a.Truth().Records)) {
+			t.Errorf("%d records listed of %d", len(got)-1, len(a.Truth().Records))
+		}
 	}
 }
 

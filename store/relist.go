@@ -12,6 +12,8 @@ import (
 // account that is shown again. Not after Apply in one batch. A large repository's listing is
 // written in batches of its own before; r changes, and the caller writes it by PutRepo.
 //
+// When the numbers of listed ops are used up, r is wiped instead, and to be fetched as if for the first time.
+//
 // Its rows stand from op r.Listed on. What a crash or a discarded batch leaves there is named by no
 // entry, and the next relist begins by deleting it.
 func (b *Batch) Relist(r *Repo) error {
@@ -20,6 +22,9 @@ func (b *Batch) Relist(r *Repo) error {
 	}
 	if b.touched[r.Ordinal] {
 		return fmt.Errorf("relist %s after Apply in one batch: reads would not see it", r.DID)
+	}
+	if int64(r.Listed)+r.Records > math.MaxUint32 {
+		return b.Wipe(r)
 	}
 	l := relisting{s: b.s, rows: b.s.db.NewBatch(), ordinal: r.Ordinal}
 	err := l.run(r)
@@ -60,9 +65,6 @@ func (l *relisting) run(r *Repo) error {
 	err := l.s.eachRecord(l.ordinal, func(path []byte, row recordRow) error {
 		if row.hidden {
 			return nil
-		}
-		if l.w.next == math.MaxUint32 {
-			return errors.New("its numbers of listed ops are used up")
 		}
 		if !l.w.add(path, row.block) {
 			return nil

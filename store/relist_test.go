@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -102,6 +103,35 @@ func TestRelist(t *testing.T) {
 	setStatus(t, s, did, store.StatusActive)
 	if got := events(t, s, 13, 100); len(got) != 4 {
 		t.Errorf("listed again: %q", got)
+	}
+}
+
+// TestRelistUsedUp: the numbers of listed ops end, for whoever has an account come and go long enough. Then it is
+// wiped, and to be fetched as if for the first time; the last relist before is whole.
+func TestRelistUsedUp(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	imported(t, s, did, small()) // 1-3
+	edit(t, s, did, func(_ *store.Batch, r *store.Repo) error {
+		r.Listed = math.MaxUint32 - uint32(r.Records)
+		return nil
+	})
+	setStatus(t, s, did, store.StatusDeactivated)
+	setStatus(t, s, did, store.StatusActive) // 5, 6-8
+	storetest.Check(t, s)
+	if got := events(t, s, 6, 2); len(got) != 3 {
+		t.Errorf("the last relist: %q", got)
+	}
+	attempt := edit(t, s, did, func(*store.Batch, *store.Repo) error { return nil }).Attempt
+	setStatus(t, s, did, store.StatusDeactivated)
+	setStatus(t, s, did, store.StatusActive) // 10
+	r, err := s.Repo(did)
+	if err != nil || r.Ordinal != 0 || r.Records != 0 || r.Listed != 0 || r.Attempt == attempt || s.Head() != 10 {
+		t.Errorf("%+v, %v, head %d", r, err, s.Head())
+	}
+	if n := listings(t, s); n != 0 {
+		t.Errorf("%d listing rows are left", n)
 	}
 }
 
