@@ -14,8 +14,8 @@ import (
 const (
 	// goneRecheck is when a repository that is not to be had is looked at again, as in package backfill.
 	goneRecheck = 24 * time.Hour
-	// heavyRecords is the size from which a repository is wiped and listed again outside of its shard: 20,000 rows
-	// take some 20 ms.
+	// heavyRecords is the size from which a repository, or those of one group together, are wiped and listed again
+	// outside of their shard: 20,000 rows take some 20 ms.
 	heavyRecords = 20_000
 
 	// collectionsMax and hiddenMax bound a repository as in package backfill.
@@ -58,9 +58,12 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 		return nil
 	}
 	moves := row.Ordinal != 0 && (status == store.StatusDeleted || status == store.StatusActive && row.Status.Hidden())
-	if moves && !heavy && row.Records >= heavyRecords {
-		it.outcome, it.need = outcomePark, needHeavy
-		return nil
+	if moves && !heavy {
+		if w.moved+row.Records >= heavyRecords {
+			it.outcome, it.need = outcomePark, needHeavy
+			return nil
+		}
+		w.moved += row.Records
 	}
 	row.AccountTime = it.stated()
 	it.outcome = outcomeApplied
@@ -114,6 +117,16 @@ func (it *item) show(w *writing, row *store.Repo) error {
 		b.PutRepo(row) // its time only
 		return nil
 	}
+	if row.Ordinal != 0 && int64(row.Listed)+row.Records > math.MaxUint32 {
+		// Its numbers of listed ops are used up. A new copy begins to count anew.
+		if err := b.Wipe(row); err != nil {
+			return err
+		}
+	}
+	if wait := it.r.budget.again(row, it.now); wait > 0 {
+		it.postpone(b, row, it.now.Add(wait))
+		return nil
+	}
 	row.Status = store.StatusActive
 	if hidden {
 		b.Account(row)
@@ -134,6 +147,18 @@ func (it *item) show(w *writing, row *store.Repo) error {
 	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 	b.PutRepo(row)
 	return nil
+}
+
+// postpone leaves an account hidden that came back too often. When it is due, its own host is asked; one that nobody
+// follows waits for the next event.
+func (it *item) postpone(b *store.Batch, row *store.Repo, due time.Time) {
+	it.outcome = outcomePostponed
+	if row.Tracked != store.Untracked {
+		row.Attempt++
+		row.State, row.Recheck = store.StateGone, row.Ordinal != 0
+		row.Retry = store.Retry{Next: due.Unix(), Since: it.now.Unix(), Error: "the account came back too often"}
+	}
+	b.PutRepo(row)
 }
 
 // jittered spreads what happens at one moment to many repositories over a tenth of d either way.

@@ -31,17 +31,23 @@ func newBucket() *rate.Limiter { return rate.NewLimiter(1.0/refetchSeconds, refe
 // time) or later. The first in an hour is free; then the delay doubles from RefetchBase to an hour. Hosts: a
 // burst of 100, and one a second.
 func (b *budget) spend(row *store.Repo, host string, now time.Time) (due time.Time) {
+	d := max(b.again(row, now), b.hostDelay(host, now))
+	if d == 0 {
+		return time.Time{}
+	}
+	return now.Add(d)
+}
+
+// again is spend without the host: the account comes back, which its host has nothing to do with. A relay that says so
+// again and again, of a repository of a million records, must not have us list them each time.
+func (b *budget) again(row *store.Repo, now time.Time) (wait time.Duration) {
 	// The hour of good order begins when the fetch was allowed: or else who waited for it would be trusted again at once.
 	if now.Unix() > row.Broken+int64((b.delay(row.Breaks)+refetchWindow)/time.Second) {
 		row.Breaks = 0
 	}
 	row.Breaks++
 	row.Broken = now.Unix()
-	d := max(b.delay(row.Breaks), b.hostDelay(host, now))
-	if d == 0 {
-		return time.Time{}
-	}
-	return now.Add(d)
+	return b.delay(row.Breaks)
 }
 
 // delay is how long a repository waits after so many breaks.

@@ -416,6 +416,8 @@ type writing struct {
 	r    *Runner
 	b    *store.Batch
 	wake bool // rows were enqueued for a fetch
+	// moved is the number of records wiped or listed again.
+	moved int64
 }
 
 func (w *writing) batch() *store.Batch {

@@ -10,15 +10,16 @@ import (
 type outcome uint8
 
 const (
-	outcomeApplied  outcome = iota // written: records, rev, status or identity
-	outcomeBuffered                // kept until the copy that is being made is complete
-	outcomeSeen                    // its rev is remembered; the copy to be made will hold it
-	outcomeTracked                 // its repository is followed from now on
-	outcomeSkipped                 // known already, or of nobody we follow
-	outcomeDesynced                // does not fit what we hold: the repository is fetched again
-	outcomeRejected                // invalid
-	outcomeRefused                 // its host does not speak for the account
-	outcomeFailed                  // its identity could not be found out: the repository is fetched again
+	outcomeApplied   outcome = iota // written: records, rev, status or identity
+	outcomeBuffered                 // kept until the copy that is being made is complete
+	outcomeSeen                     // its rev is remembered; the copy to be made will hold it
+	outcomeTracked                  // its repository is followed from now on
+	outcomeSkipped                  // known already, or of nobody we follow
+	outcomeDesynced                 // does not fit what we hold: the repository is fetched again
+	outcomeRejected                 // invalid
+	outcomeRefused                  // its host does not speak for the account
+	outcomeFailed                   // its identity could not be found out: the repository is fetched again
+	outcomePostponed                // its account came back too often, and stays hidden for a while
 	outcomes
 
 	// The event is not done:
@@ -26,7 +27,7 @@ const (
 	outcomePark  // its DID waits for an errand
 )
 
-var outcomeNames = [outcomes]string{"applied", "buffered", "seen", "tracked", "skipped", "desynced", "rejected", "refused", "failed"}
+var outcomeNames = [outcomes]string{"applied", "buffered", "seen", "tracked", "skipped", "desynced", "rejected", "refused", "failed", "postponed"}
 
 // Reasons for which events are rejected, beside those of rejection.
 const (
