@@ -18,6 +18,10 @@ import (
 // XRPC follows. Whoever notices the gap writes one with "", and wakes us.
 const reconcilePrefix = "reconcile::"
 
+// firstPage is the cursor of a pass that is at its first page. It is not "", so that a pass that is asked
+// for anew is told from one that has just begun.
+const firstPage = "\x00"
+
 // reconcile starts a pass for every host that wants one.
 func (r *Runner) reconcile(ctx context.Context) error {
 	var running sync.Map // by name of the cursor
@@ -115,7 +119,17 @@ func (p *pass) run(ctx context.Context) error {
 
 // page handles one page, and says whether it was the last.
 func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) {
-	list, err := p.r.listRepos(ctx, p.url, cursor)
+	if cursor == "" {
+		if _, err := p.move("", firstPage); err != nil {
+			return false, err
+		}
+		cursor = firstPage
+	}
+	at := cursor
+	if at == firstPage {
+		at = ""
+	}
+	list, err := p.r.listRepos(ctx, p.url, at)
 	if err != nil {
 		return false, err
 	}
@@ -125,7 +139,7 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	next := list.next(cursor)
+	next := list.next(at)
 	if p.pages++; p.pages >= passPagesMax {
 		next = ""
 	}

@@ -26,11 +26,12 @@ type list struct {
 	entries []string      // mu guards: JSON objects
 	cursors []string      // mu guards: asked for
 	status  int           // mu guards: of the answers, 0 for 200
-	hold    chan struct{} // mu guards: the second page waits for it, unless nil
+	hold    chan struct{} // mu guards: the page at holdAt waits for it, unless nil
+	holdAt  int
 }
 
 func newList(t *testing.T) *list {
-	l := &list{}
+	l := &list{holdAt: 2}
 	l.Server = httptest.NewServer(http.HandlerFunc(l.serve))
 	t.Cleanup(l.Close)
 	return l
@@ -50,7 +51,7 @@ func (l *list) serve(w http.ResponseWriter, r *http.Request) {
 		next = fmt.Sprint(to)
 	}
 	l.mu.Unlock()
-	if hold != nil && at == 2 {
+	if hold != nil && at == l.holdAt {
 		select {
 		case <-hold:
 		case <-r.Context().Done():
@@ -244,6 +245,37 @@ func TestReconcileResumes(t *testing.T) {
 	w.run.SetCrawlPaused(false)
 	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+}
+
+// TestReconcileAnewAtOnce: a pass that is asked for anew while its first page is on the way begins again: the
+// page may have been made before the new gap.
+func TestReconcileAnewAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 5}})
+	l := newList(t)
+	for _, did := range w.net.DIDs() {
+		l.entries = append(l.entries, active(did, w.net.Account(did).Truth().Rev))
+	}
+	l.hold, l.holdAt = make(chan struct{}), 0
+	w.gap(l.URL)
+	w.until("the first page", func() bool { return len(l.asked()) == 1 })
+	w.gap(l.URL)
+	l.set(func() { close(l.hold); l.hold = nil })
+	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	if got, want := l.asked(), []string{"", "", "2"}; !slices.Equal(got, want) {
+		t.Errorf("pages %q, want %q", got, want)
+	}
+	// A restart while the first page is asked for goes on with that.
+	l.set(func() { l.cursors, l.hold = nil, make(chan struct{}) })
+	w.gap(l.URL)
+	w.until("the first page", func() bool { return len(l.asked()) == 1 })
+	w.stop()
+	l.set(func() { l.hold = nil })
+	w.start(backfill.Options{})
+	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	if got, want := l.asked(), []string{"", "", "2"}; !slices.Equal(got, want) {
+		t.Errorf("pages %q, want %q", got, want)
+	}
 }
 
 // TestReconcileUnderway: a list that is ahead of a fetch under way is not forgotten when it ends below.
