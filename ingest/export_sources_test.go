@@ -55,6 +55,9 @@ func RunSources(ctx context.Context, r *Runner) error { return r.runSources(ctx)
 // Queued is what messages take of Options.QueueBytes.
 func Queued(r *Runner) int64 { return r.sources.queued.Load() }
 
+// HeldSources is the size of the set, with those being removed.
+func HeldSources(r *Runner) int { return len(r.sources.all()) }
+
 // Tracker is the tracker of one source.
 type Tracker struct{ t *tracker }
 
@@ -97,6 +100,7 @@ const (
 	RefetchBurst    = refetchBurst
 	StraysMax       = straysMax
 	StuckMax        = stuckMax
+	SourcesMax      = sourcesMax
 	DiscardBytesMax = discardBytesMax
 	URLBytesMax     = urlBytesMax
 )

@@ -8,7 +8,7 @@ const (
 	discardBytesMax = 64 << 20
 
 	// Buffers are of 4 KiB, which holds most commits, to 8 MiB, in steps of two. A message is charged for all of its
-	// buffer: 64 MiB are 16,384 events at most.
+	// buffer: 32 MiB are 8,192 events at most.
 	bufferBytesMin = 4 << 10
 	bufferClasses  = 12
 

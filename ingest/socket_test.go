@@ -222,6 +222,21 @@ func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 	s.until("cursor 20", func() bool { return s.cursor(h.url) == 20 })
 }
 
+// TestStuckAtTheTip: who has no cursor is at the tip already, so that there is nothing to give up and nothing to say.
+func TestStuckAtTheTip(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.UnderlyingConn().Write([]byte{0xf2, 0}) // reserved bits
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.until("failures", func() bool { return s.status(h.url).Failures > 3*ingest.StuckMax })
+	if strings.Contains(s.text.String(), "at its tip") || s.wakes.Load() != 0 {
+		t.Errorf("%d comparisons of listings", s.wakes.Load())
+	}
+}
+
 func TestDisconnectInsideAMessage(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(n int, c *client) {

@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -305,6 +306,44 @@ func TestRunEndsInEveryState(t *testing.T) {
 				t.Errorf("status %+v", st)
 			}
 		}
+	}
+}
+
+// TestRemovedSourcesLeave nothing behind once their events are handled.
+func TestRemovedSourcesLeave(t *testing.T) {
+	t.Parallel()
+	h := steady(t, 3)
+	s := newStage(t, h.source)
+	s.run()
+	s.sees(h.url, 1, 2, 3)
+	for i := range 5 {
+		url := fmt.Sprintf("ws://127.0.0.1:1/%d", i)
+		if err := errors.Join(s.r.AddSource(store.Source{URL: url}), s.r.RemoveSource(url)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.r.RemoveSource(h.url); err != nil {
+		t.Fatal(err)
+	}
+	s.until("an empty set", func() bool { return ingest.HeldSources(s.r) == 0 })
+}
+
+// TestSourcesAreBounded, but one that is there may be changed.
+func TestSourcesAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, func(o *ingest.Options) {
+		for i := range ingest.SourcesMax {
+			o.Sources = append(o.Sources, store.Source{URL: fmt.Sprintf("ws://127.0.0.1:1/%d", i)})
+		}
+	})
+	if err := s.r.AddSource(store.Source{URL: "ws://127.0.0.1:2"}); err == nil || !strings.Contains(err.Error(), "ws://127.0.0.1:2") {
+		t.Errorf("one more: %v", err)
+	}
+	if err := s.r.AddSource(store.Source{URL: "ws://127.0.0.1:1/7", PDS: true}); err != nil || !s.status("ws://127.0.0.1:1/7").PDS {
+		t.Errorf("one that is there: %v", err)
+	}
+	if err := errors.Join(s.r.RemoveSource("ws://127.0.0.1:1/8"), s.r.AddSource(store.Source{URL: "ws://127.0.0.1:2"})); err != nil {
+		t.Errorf("one for another: %v", err)
 	}
 }
 
