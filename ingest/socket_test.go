@@ -357,6 +357,35 @@ func TestHostCountsAnew(t *testing.T) {
 	close(more)
 }
 
+// TestFirstOfANewCount holds the cursor like any event while it is in flight.
+func TestFirstOfANewCount(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(account(1000))
+		c.send(accounts(1, ingest.StraysMax+1)...)
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	held := make(chan ingest.Event, 1)
+	s.holding(func(e ingest.Event) {
+		if e.Frame().Seq == ingest.StraysMax {
+			held <- e
+			return
+		}
+		if err := e.Write(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.run()
+	s.until("all events", func() bool { return len(s.seqs(h.url)) == 1+ingest.StraysMax+1 })
+	if got := s.cursor(h.url); got != ingest.StraysMax-1 {
+		t.Errorf("cursor %d while %d is in flight", got, ingest.StraysMax)
+	}
+	e := <-held
+	e.Skip()
+	s.until("the cursor", func() bool { return s.cursor(h.url) == ingest.StraysMax+1 })
+}
+
 // TestHostCountsAnewAllTheTime is ended after the second time: each costs a durable write, a comparison and a line of the log.
 func TestHostCountsAnewAllTheTime(t *testing.T) {
 	t.Parallel()

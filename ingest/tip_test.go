@@ -18,6 +18,7 @@ func TestTip(t *testing.T) {
 		"an empty store has nothing to compare":         {0, 2, false},
 		"fetches wait for the first connection":         {store.StatePending, 1, false},
 		"a copy of before":                              {store.StateSynced, 1, true},
+		"a copy of before, with commits to apply":       {store.StateDraining, 1, true},
 		"a copy may have begun between two connections": {store.StatePending, 2, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -29,8 +30,11 @@ func TestTip(t *testing.T) {
 			})
 			s := newStage(t, h.source)
 			if c.state != 0 {
-				b := s.store.NewBatch()
-				b.PutRepo(&store.Repo{DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", State: c.state, Tracked: store.ByOperator})
+				b, row := s.store.NewBatch(), &store.Repo{DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", State: c.state, Tracked: store.ByOperator}
+				if s.store.BeginFetch(row.DID); c.state == store.StateDraining && !b.Buffer(row, "3kaaaaaaaaa22", []byte("a commit")) {
+					t.Fatal("not buffered")
+				}
+				b.PutRepo(row)
 				if err := b.CommitSync(); err != nil {
 					t.Fatal(err)
 				}
