@@ -94,6 +94,9 @@ func TestRecheck(t *testing.T) {
 		}
 		if c.state == store.StateSynced {
 			w.equal(did)
+			if r.SeenRev != "" {
+				t.Errorf("%s: still to be seen: %s", c.name, r.SeenRev)
+			}
 		}
 		others := slices.DeleteFunc(w.events(did, head+1), func(e string) bool { return e[0] < 'a' })
 		if len(c.events) > 0 && c.events[0] == "identity " {

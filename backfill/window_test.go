@@ -273,6 +273,59 @@ func TestLag(t *testing.T) {
 	}
 }
 
+// TestLagOfLate: a rev that came while the last copy was made is not forgotten with it: no host was asked for it yet.
+func TestLagOfLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	a := w.net.Account(did)
+	w.change(did, func(r *store.Repo) {
+		r.SeenRev, r.Retry = a.NextTID(), store.Retry{Count: 4, Since: 1, Error: "the host has rev 3a, 3b was seen"}
+	})
+	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+	w.add(did)
+	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	late := a.NextTID()
+	w.change(did, func(r *store.Repo) { r.SeenRev = late })
+	w.settle(did)
+	if r := w.row(did); r.State != store.StateResync || r.SeenRev != late || r.Retry.Count != 5 || r.Retry.Since != 1 {
+		t.Errorf("%v, seen %q instead of %q, %+v", r.State, r.SeenRev, late, r.Retry)
+	}
+}
+
+// TestLagOfDrain: how often a host had an older rev is not forgotten because commits wait to be drained, which may bring
+// the rev or not.
+func TestLagOfDrain(t *testing.T) {
+	t.Parallel()
+	for _, lagged := range []bool{false, true} {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+		did := w.net.DIDs()[0]
+		a := w.net.Account(did)
+		before := store.Retry{Count: 3, Since: 1, Error: "broken"}
+		if lagged {
+			before.Error = "the host has rev 3a, 3b was seen"
+		}
+		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+		first, seen := a.NextTID(), a.NextTID()
+		w.add(did)
+		w.change(did, func(r *store.Repo) { r.SeenRev, r.Retry = seen, before })
+		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 && w.store.Fetching(did) })
+		if !w.live(did, first) {
+			t.Fatal("nothing is buffered")
+		}
+		w.settle(did)
+		want := store.Retry{}
+		if lagged {
+			want = before
+		}
+		if r := w.row(did); r.State != store.StateDraining || r.SeenRev != seen || r.Retry != want {
+			t.Errorf("%v, seen %q instead of %q, %+v instead of %+v", r.State, r.SeenRev, seen, r.Retry, want)
+		}
+	}
+}
+
 // TestDesynchronized: a row that the live side left waiting is fetched when it is due, or when we are woken.
 func TestDesynchronized(t *testing.T) {
 	t.Parallel()

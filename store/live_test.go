@@ -1,9 +1,11 @@
 package store_test
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"cistern/store"
 	"cistern/store/storetest"
@@ -192,5 +194,49 @@ func runLiveFault(t *testing.T, script *liveScript, f *fault, rng *rand.Rand) {
 	r.equal()
 	if err := attempt(t, "close after "+hit, func(testing.TB) { s.Close() }); err != nil { //nolint:errcheck // it may say anything, and must return
 		t.Error(err)
+	}
+}
+
+// TestFailedBatch: a batch that failed has changed nothing that is kept in memory either.
+func TestFailedBatch(t *testing.T) {
+	t.Parallel()
+	s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db", GroupAge: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	did := storetest.DID(1)
+	imported(t, s, did, small())
+	r := edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.State = store.StatePending; return nil })
+	b := s.NewBatch()
+	b.Buffer(&r, storetest.Rev(9), []byte("nine"))
+	r.SeenRev, r.Records = storetest.Rev(9), -10 // fewer than there are
+	b.PutRepo(&r)
+	if err := b.CommitSync(); err == nil {
+		t.Fatal("committed")
+	}
+	if r, err := s.Repo(did); err != nil || r.SeenRev != "" || s.Buffered(did) != 0 {
+		t.Errorf("seen %q, %d buffered, %v", r.SeenRev, s.Buffered(did), err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRowKept: a row that is read does not change with the buffer that its commit was in when it was written.
+func TestRowKept(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	imported(t, s, did, small())
+	var buffer []byte
+	r := edit(t, s, did, func(_ *store.Batch, r *store.Repo) error {
+		buffer = bytes.Clone(r.Commit)
+		r.Commit = buffer
+		return nil
+	})
+	want := bytes.Clone(r.Commit)
+	clear(buffer)
+	if r, err := s.Repo(did); err != nil || !bytes.Equal(r.Commit, want) {
+		t.Errorf("commit %x, %v", r.Commit, err)
 	}
 }
