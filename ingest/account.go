@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"cistern/ingest/frame"
 	"cistern/ingest/repo"
 	"cistern/store"
 )
@@ -44,11 +45,13 @@ func statusOf(active bool, status string) (s store.Status, ok bool) {
 }
 
 // stated is the time of an event in unix microseconds. One from the future would shut out those that follow.
-func (it *item) stated() int64 {
-	if it.f.Time > it.now.Add(repo.RevSkewMax).UnixMicro() {
-		return it.now.UnixMicro()
+func (it *item) stated() int64 { return stated(it.f, it.now) }
+
+func stated(f *frame.Frame, now time.Time) int64 {
+	if f.Time > now.Add(repo.RevSkewMax).UnixMicro() {
+		return now.UnixMicro()
 	}
-	return it.f.Time
+	return f.Time
 }
 
 // decideAccount changes who may see a repository. With heavy it runs beside the shard and may take its time.
@@ -116,12 +119,6 @@ func (it *item) show(w *writing, row *store.Repo) error {
 	if !hidden && !gone {
 		b.PutRepo(row) // its time only
 		return nil
-	}
-	if row.Ordinal != 0 && int64(row.Listed)+row.Records > math.MaxUint32 {
-		// Its numbers of listed ops are used up. A new copy begins to count anew.
-		if err := b.Wipe(row); err != nil {
-			return err
-		}
 	}
 	if wait := it.r.budget.again(row, it.now); wait > 0 {
 		it.postpone(b, row, it.now.Add(wait))

@@ -332,8 +332,16 @@ func (it *item) seen(w *writing, row *store.Repo, rev string) {
 
 // decideFold: there was no room for some commits.
 func (it *item) decideFold(w *writing, row *store.Repo) error {
-	rev := it.lane.fold.rev
-	if !row.Known() || row.Tracked == store.Untracked || rev <= row.Rev {
+	pds := row.PDS
+	if l := it.lane; l.got != needNothing && l.err == nil {
+		pds = l.ident.PDS
+	}
+	rev := it.lane.fold.rev(hostOf(pds))
+	if !row.Known() && rev != "" {
+		it.discover(w, row, rev)
+		return nil
+	}
+	if row.Tracked == store.Untracked || rev <= row.Rev {
 		return nil
 	}
 	if row.State != store.StateSynced && row.State != store.StateDraining {

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"time"
 
 	"cistern/ingest/frame"
@@ -20,16 +21,23 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 	if it.stated() <= row.IdentityTime || it.superseded() {
 		return it.finish(outcomeSkipped)
 	}
-	if it.lane.got != needRefresh {
+	l := it.lane
+	if l.got != needRefresh && l.web() && it.s.crowded(l, it.e) {
+		l.ident, l.err, l.got = identity.Identity{}, errCrowded, needRefresh // as if the lookup had failed
+	}
+	if l.got != needRefresh {
 		return it.park(needRefresh)
 	}
 	return false, nil
 }
 
+// errCrowded: too many wait for documents of did:web.
+var errCrowded = errors.New("too many wait for an identity")
+
 // superseded says that a newer #identity waits behind this one: reading the document once is enough.
 func (it *item) superseded() bool {
 	for _, e := range it.lane.events[1:] {
-		if e.frame.Kind == frame.KindIdentity && e.frame.Time > it.f.Time && e.src.pdsHost() == it.e.src.pdsHost() {
+		if e.frame.Kind == frame.KindIdentity && stated(&e.frame, it.now) > it.stated() && e.src.pdsHost() == it.e.src.pdsHost() {
 			return true
 		}
 	}

@@ -50,13 +50,24 @@ type lane struct {
 	got need
 }
 
-// fold is what is left of commits for which there was no room while their DID was parked: their repository is fetched
-// again. It stands for events that came after those of the lane, and may be handled before them:
+// fold is what is left of events for which there was no room while their DID was parked. The repository of a commit is
+// fetched again. It stands for events that came after those of the lane, and may be handled before them:
 // they find a row then that remembers a rev above theirs.
 type fold struct {
-	rev   string
+	revs  map[string]string // the highest, by the PDS that sent it, "" for all relays
 	marks []mark
 }
+
+// add notes the rev of a commit.
+func (f *fold) add(host, rev string) {
+	if f.revs == nil {
+		f.revs = map[string]string{}
+	}
+	f.revs[host] = max(f.revs[host], rev)
+}
+
+// rev is the highest of relays and of the PDS that speaks for the account: others may say what they like.
+func (f *fold) rev(pds string) string { return max(f.revs[""], f.revs[pds]) }
 
 // mark is an event that is done when what it says is written.
 type mark struct {
@@ -67,6 +78,9 @@ type mark struct {
 func (l *lane) empty() bool {
 	return len(l.events) == 0 && len(l.fold.marks) == 0 && !l.drain && l.refresh == 0 && l.parked == needNothing
 }
+
+// web says that its document is at a host that anybody may run.
+func (l *lane) web() bool { return strings.HasPrefix(l.did, "did:web:") }
 
 // pop takes the first event out.
 func (l *lane) pop() {
@@ -105,7 +119,7 @@ func (s *shard) send(l *lane) {
 	switch {
 	case l.parked == needHeavy:
 		s.r.heavy.add(l)
-	case strings.HasPrefix(l.did, "did:web:"):
+	case l.web():
 		s.r.webs.add(l)
 	default:
 		s.r.lookups.add(l)
@@ -117,31 +131,92 @@ func (s *shard) unpark(l *lane) {
 	l.got, l.parked, l.head = l.parked, needNothing, nil
 	s.parked.Add(-1)
 	s.parkedBytes -= l.bytes
+	if l.web() {
+		s.webBytes -= l.bytes
+	}
 	s.parkedEvents -= len(l.events)
 	s.local += len(l.events)
 	l.bytes = 0
 }
 
-// wait puts an event behind those of a parked lane. Of a commit for which there is no room only the rev is kept.
+// wait puts an event behind those of a parked lane. Of a commit for which there is no room only the rev is kept, of
+// account and identity events only the newest.
 func (s *shard) wait(l *lane, e *event) {
-	if k := e.frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (l.fold.rev != "" || s.crowded(l, e)) {
+	if k := e.frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (len(l.fold.revs) > 0 || s.crowded(l, e)) {
 		if revFault(e.frame.Rev, s.r.opts.Now()) == "" {
-			l.fold.rev = max(l.fold.rev, e.frame.Rev)
+			l.fold.add(e.src.pdsHost(), e.frame.Rev)
 		}
-		l.fold.marks = append(l.fold.marks, mark{e.src, e.seq})
-		s.folded++
-		s.r.tally.folded.Inc()
-		s.r.release(e)
+		s.fold(l, e)
 		return
+	}
+	if s.crowded(l, e) {
+		if e = s.newer(l, e); e == nil {
+			return
+		}
 	}
 	l.events = append(l.events, e)
 	l.bytes += e.cost
 	s.parkedBytes += e.cost
+	if l.web() {
+		s.webBytes += e.cost
+	}
 	s.parkedEvents++
 }
 
-// crowded says that a commit may not wait for its lane. Room that others make soon is waited for by full.
+// fold leaves only the mark of an event.
+func (s *shard) fold(l *lane, e *event) {
+	l.fold.marks = append(l.fold.marks, mark{e.src, e.seq})
+	s.folded++
+	s.r.tally.folded.Inc()
+	s.r.release(e)
+}
+
+// newer keeps the newer of e, which is no commit, and an event of its kind that waits, both of one source: that alone
+// would count in the end. It gives what is to wait, nil if that waits already. The first event may be in work.
+func (s *shard) newer(l *lane, e *event) *event {
+	now := s.r.opts.Now()
+	if !tells(e) {
+		s.fold(l, e)
+		return nil
+	}
+	for i := 1; i < len(l.events); i++ {
+		old := l.events[i]
+		if old.src != e.src || old.frame.Kind != e.frame.Kind || !tells(old) {
+			continue
+		}
+		if stated(&e.frame, now) <= stated(&old.frame, now) {
+			s.fold(l, e)
+			return nil
+		}
+		l.events = slices.Delete(l.events, i, i+1)
+		s.leave(l, old)
+		s.fold(l, old)
+		break
+	}
+	return e
+}
+
+// tells says that an event that is no commit may change anything.
+func tells(e *event) bool {
+	_, ok := statusOf(e.frame.Active, e.frame.Status)
+	return ok || e.frame.Kind != frame.KindAccount
+}
+
+// leave counts an event out of those that wait.
+func (s *shard) leave(l *lane, e *event) {
+	l.bytes -= e.cost
+	s.parkedBytes -= e.cost
+	if l.web() {
+		s.webBytes -= e.cost
+	}
+	s.parkedEvents--
+}
+
+// crowded says that an event had better not wait for its lane. Room that others make soon is waited for by full.
 func (s *shard) crowded(l *lane, e *event) bool {
+	if l.web() && s.webBytes+e.cost > s.parkedBytesMax()/websBytesShare {
+		return true
+	}
 	return len(l.events) >= laneEventsMax || s.parkedBytes+e.cost > s.parkedBytesMax()
 }
 
@@ -157,7 +232,7 @@ func (s *shard) full(now time.Time) bool {
 	if s.folded >= foldsMax || s.parkedEvents >= parkedEventsMax {
 		return true
 	}
-	return s.parkedBytes >= s.parkedBytesMax()/2 && now.Sub(s.answered) < answeredWithin
+	return s.parkedBytes-s.webBytes >= s.parkedBytesMax()/2 && now.Sub(s.answered) < answeredWithin
 }
 
 // collect takes back lanes whose errands are done, and starts those that are due again.
@@ -208,7 +283,7 @@ func (s *shard) refreshLater(did string, tries int, now time.Time) {
 // answer is what follows from the end of an errand.
 func (s *shard) answer(l *lane, now time.Time) {
 	heavy := l.parked == needHeavy
-	if l.err == nil && !heavy {
+	if l.err == nil && !heavy && !l.web() {
 		s.answered = now
 	}
 	if passing(l.err) {

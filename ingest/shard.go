@@ -37,6 +37,9 @@ const (
 	laneEventsMax   = 256
 	parkedShare     = 2
 	parkedEventsMax = 4096
+	// websBytesShare is the part of parkedBytesMax that may wait for documents of did:web: whoever runs their hosts lets
+	// us wait as long as he likes, which must be nobody else's loss.
+	websBytesShare = 4
 	// foldsMax bounds the events of which only a number of 16 bytes is left.
 	foldsMax = 64 << 10
 	// answeredWithin is how fresh an answer must be for the directory to count as answering.
@@ -83,8 +86,9 @@ type shard struct {
 	local        int       // events of lanes that are not parked
 	parkedEvents int
 	parkedBytes  int64
-	folded       int // marks of folds
-	draining     int // lanes with drain
+	webBytes     int64 // of parkedBytes, of lanes that wait for documents of did:web
+	folded       int   // marks of folds
+	draining     int   // lanes with drain
 	ending       bool
 	items        [groupMax]item
 	group        []*item // those of items that need the lock
@@ -198,7 +202,7 @@ func (s *shard) requeue(l *lane) {
 		return
 	}
 	delete(s.lanes, l.did)
-	if len(s.idle) < localMax {
+	if len(s.idle) < localMax && cap(l.events) <= laneEventsMax && cap(l.fold.marks) <= laneEventsMax {
 		*l = lane{shard: s, events: l.events[:0], fold: fold{marks: l.fold.marks[:0]}}
 		s.idle = append(s.idle, l)
 	}
@@ -235,7 +239,8 @@ func (s *shard) abandon() {
 	s.inbox = nil
 	s.mu.Unlock()
 	s.idle, s.ready, s.later, s.marks = nil, nil, nil, nil
-	s.local, s.parkedEvents, s.parkedBytes, s.folded, s.draining = 0, 0, 0, 0, 0
+	s.local, s.parkedEvents, s.folded, s.draining = 0, 0, 0, 0
+	s.parkedBytes, s.webBytes = 0, 0
 	s.ending = false
 	s.parked.Store(0)
 }

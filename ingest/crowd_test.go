@@ -1,0 +1,110 @@
+package ingest_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/store"
+)
+
+// flood is a world with a small queue, and a hand for events of DIDs that it does not know.
+func flood(t *testing.T) (w *world, send func(message []byte) error) {
+	w = newWorld(t, func(o *ingest.Options) { o.Shards, o.Lookups, o.QueueBytes = 1, 4, 64<<10 })
+	w.hold(w.net.Accounts()[0])
+	w.skip()
+	return w, func(message []byte) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return w.feed.Send(ctx, message)
+	}
+}
+
+// web tracks a did:web whose host does not answer until the end of the test.
+func (w *world) web(did string) {
+	w.t.Helper()
+	defer w.store.Lock(did)()
+	b := w.store.NewBatch()
+	b.PutRepo(&store.Repo{DID: did, State: store.StateIdle, Tracked: store.ByOperator})
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(w.dir.stall(did))
+}
+
+// However many identities are at hosts that do not answer, what waits for them leaves room for everybody else.
+func TestWebsDoNotFillTheQueue(t *testing.T) {
+	t.Parallel()
+	w, send := flood(t)
+	a := w.net.Accounts()[0]
+	at := w.clock().Format(time.RFC3339)
+	const webs = 900
+	for i := range webs {
+		did := fmt.Sprintf("did:web:host%d.example", i)
+		w.web(did)
+		m := encode(header("#identity"), map[string]any{"seq": 1 + i, "did": did, "time": at, "handle": "a.example"})
+		if err := send(m); err != nil {
+			t.Fatalf("event %d: %v", i, err)
+		}
+	}
+	other := ingestFeed(w, "ws://other.test", false)
+	w.put(a, "app.test.x/one", "1")
+	w.sendTo(other, w.net.RelayHost(), w.sent)
+	w.until("the other goes on", func() bool { return other.Idle() || other.Waiting() == 0 })
+	w.equal(a)
+	if n := w.feed.Waiting(); n == 0 || n > webs/5 {
+		t.Errorf("%d identities wait", n)
+	}
+	// Nobody's word for what was not read.
+	did := fmt.Sprintf("did:web:host%d.example", webs-1)
+	if row, err := w.store.Repo(did); err != nil || row.IdentityTime == 0 || row.Resolved != 0 {
+		t.Errorf("row %+v, %v", row, err)
+	}
+}
+
+// Nor do events behind one such identity: of each kind the newest waits, and counts.
+func TestNewestAccountWaits(t *testing.T) {
+	t.Parallel()
+	w, send := flood(t)
+	did := "did:web:slow.example"
+	unlock := w.store.Lock(did)
+	b := w.store.NewBatch()
+	b.PutRepo(&store.Repo{DID: did, State: store.StateIdle, Tracked: store.ByOperator})
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	answer := w.dir.stall(did)
+	seq := 0
+	say := func(kind string, after time.Duration, more map[string]any) {
+		t.Helper()
+		seq++
+		body := map[string]any{"seq": seq, "did": did, "time": w.clock().Add(after).Format(time.RFC3339Nano)}
+		for k, v := range more {
+			body[k] = v
+		}
+		if err := send(encode(header(kind), body)); err != nil {
+			t.Fatalf("event %d: %v", seq, err)
+		}
+	}
+	say("#identity", 0, map[string]any{"handle": "a.example"})
+	w.until("it waits", func() bool { return w.r.Parked() == 1 })
+	for i := range 1000 {
+		status := []string{"suspended", "takendown"}[i%2]
+		say("#account", time.Duration(i)*time.Millisecond, map[string]any{"active": false, "status": status})
+	}
+	say("#account", 3*time.Second, map[string]any{"active": false, "status": "throttled"})
+	say("#account", -time.Hour, map[string]any{"active": false, "status": "deleted"})
+	say("#account", 2*time.Second, map[string]any{"active": false, "status": "deactivated"})
+	w.until("all is taken", func() bool { return w.count("queued_events") == 0 })
+	answer()
+	w.settle()
+	if row, err := w.store.Repo(did); err != nil || row.Status != store.StatusDeactivated {
+		t.Errorf("it is %s, %v", row.Status, err)
+	}
+	if w.feed.Mark() != w.feed.Last() {
+		t.Errorf("the mark is at %d of %d", w.feed.Mark(), w.feed.Last())
+	}
+}

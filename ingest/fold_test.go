@@ -1,0 +1,87 @@
+package ingest_test
+
+import (
+	"fmt"
+	"testing"
+
+	"cistern/ingest"
+	"cistern/store"
+)
+
+// A PDS that floods us with commits of somebody else's account has nothing fetched again: not even when so many wait for
+// the document that only revs are kept.
+func TestStrangersFoldNothing(t *testing.T) {
+	t.Parallel()
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprint("own ", own), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
+			a := w.net.Accounts()[0]
+			host := w.net.Host(0)
+			if (host == a.Host()) != own {
+				host = w.net.Host(1)
+			}
+			w.hold(a)
+			w.skip()
+			set(w, a, func(r *store.Repo) { r.Resolved = 0 })
+			answer := w.dir.stall(a.DID())
+			feed := ingestFeed(w, "ws"+host.URL()[len("http"):], true)
+			before := a.Host().Head()
+			for i := range 100 {
+				w.put(a, "app.test.x/one", fmt.Sprint(i))
+			}
+			for _, m := range a.Host().Messages(before) {
+				if err := feed.Send(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.until("some are folded", func() bool { return w.count("folded_total") > 0 })
+			answer()
+			w.until("all is done", func() bool { return feed.Idle() })
+			want := store.StateSynced
+			if own {
+				want = store.StatePending
+			}
+			if row := w.row(a); row.State != want {
+				t.Errorf("it is %s, want %s: %s", row.State, want, row.Retry.Error)
+			}
+		})
+	}
+}
+
+// What a stranger's flood pushes out of an account that nobody knew is not lost: it is followed all the same.
+func TestFoldsAreDiscovered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
+	w.opts.Filter = w.filter(true)
+	w.stop()
+	w.start()
+	a := w.net.Accounts()[0]
+	host := w.net.Host(0)
+	if host == a.Host() {
+		host = w.net.Host(1)
+	}
+	w.skip()
+	answer := w.dir.stall(a.DID())
+	stranger := ingestFeed(w, "ws"+host.URL()[len("http"):], true)
+	before := a.Host().Head()
+	for i := range 100 {
+		w.put(a, "app.test.x/one", fmt.Sprint(i))
+	}
+	for _, m := range a.Host().Messages(before) {
+		if err := stranger.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("some are folded", func() bool { return w.count("folded_total") > 0 })
+	w.skip()
+	w.put(a, "app.test.x/one", "last")
+	w.send()
+	w.until("all is taken", func() bool { return w.count("queued_events") == 0 })
+	answer()
+	w.settle()
+	w.until("all is done", func() bool { return stranger.Idle() })
+	if row := w.row(a); row.State != store.StatePending || row.SeenRev != a.Truth().Rev {
+		t.Errorf("it is %s, seen %q, want pending and %s", row.State, row.SeenRev, a.Truth().Rev)
+	}
+}
