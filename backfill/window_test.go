@@ -387,6 +387,21 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
+// TestOvertakenAtFirst: the document of a first copy may be of before an identity event, so that it is to be read again.
+func TestOvertakenAtFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+	w.add(did)
+	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	w.change(did, func(r *store.Repo) { r.IdentityTime++ })
+	w.settle(did)
+	if r := w.row(did); r.Key == "" || r.PDS == "" || r.Resolved != 0 {
+		t.Errorf("key %q of %q, resolved %d", r.Key, r.PDS, r.Resolved)
+	}
+}
+
 // TestGoneOvertaken: an answer that the account is gone does not count when the firehose spoke of the account
 // since the task began. An account that moves is deactivated where it was.
 func TestGoneOvertaken(t *testing.T) {
