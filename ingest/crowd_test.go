@@ -52,7 +52,7 @@ func TestWebsDoNotFillTheQueue(t *testing.T) {
 	other := ingestFeed(w, "ws://other.test", false)
 	w.put(a, "app.test.x/one", "1")
 	w.sendTo(other, w.net.RelayHost(), w.sent)
-	w.until("the other goes on", func() bool { return other.Idle() || other.Waiting() == 0 })
+	w.until("the other goes on", func() bool { return w.row(a).Rev == a.Truth().Rev })
 	w.equal(a)
 	if n := w.feed.Waiting(); n == 0 || n > webs/5 {
 		t.Errorf("%d identities wait", n)

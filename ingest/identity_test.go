@@ -160,7 +160,7 @@ func TestSlowWebsDelayNoOthers(t *testing.T) {
 	set(w, a, func(r *store.Repo) { r.Resolved = 0 })
 	w.put(a, "app.test.x/one", "1")
 	w.sendTo(other, w.net.RelayHost(), w.sent)
-	w.until("the other goes on", func() bool { return other.Waiting() == 0 })
+	w.until("the other goes on", func() bool { return w.row(a).Rev == a.Truth().Rev })
 	w.equal(a)
 	if n := w.r.Parked(); n != 40 {
 		t.Errorf("%d wait still, want 40", n)
