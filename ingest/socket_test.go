@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -334,79 +333,6 @@ func TestErrorMessagesReconnect(t *testing.T) {
 	}
 }
 
-// TestHostCountsAnew without saying so: its events are handled all the time, and the cursor follows in the end.
-func TestHostCountsAnew(t *testing.T) {
-	t.Parallel()
-	more := make(chan struct{})
-	h := newFirehose(t, func(_ int, c *client) {
-		c.send(account(1000))
-		c.send(accounts(1, ingest.StraysMax-1)...)
-		c.send(account(1001)) // no: it only repeated itself
-		c.send(accounts(1, ingest.StraysMax+20)...)
-		<-more
-		c.stay()
-	})
-	s := newStage(t, h.source)
-	s.run()
-	n := 1 + ingest.StraysMax - 1 + 1 + ingest.StraysMax + 20
-	s.until("all events", func() bool { return len(s.seqs(h.url)) == n })
-	s.until("the cursor of the new count", func() bool { return s.cursor(h.url) == ingest.StraysMax+20 })
-	if !s.reconciling(h.url) || s.wakes.Load() != 1 {
-		t.Errorf("listing to be compared: %t, %d wakes", s.reconciling(h.url), s.wakes.Load())
-	}
-	close(more)
-}
-
-// TestFirstOfANewCount holds the cursor like any event while it is in flight.
-func TestFirstOfANewCount(t *testing.T) {
-	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
-		c.send(account(1000))
-		c.send(accounts(1, ingest.StraysMax+1)...)
-		c.stay()
-	})
-	s := newStage(t, h.source)
-	held := make(chan ingest.Event, 1)
-	s.holding(func(e ingest.Event) {
-		if e.Frame().Seq == ingest.StraysMax {
-			held <- e
-			return
-		}
-		if err := e.Write(); err != nil {
-			t.Error(err)
-		}
-	})
-	s.run()
-	s.until("all events", func() bool { return len(s.seqs(h.url)) == 1+ingest.StraysMax+1 })
-	if got := s.cursor(h.url); got != ingest.StraysMax-1 {
-		t.Errorf("cursor %d while %d is in flight", got, ingest.StraysMax)
-	}
-	e := <-held
-	e.Skip()
-	s.until("the cursor", func() bool { return s.cursor(h.url) == ingest.StraysMax+1 })
-}
-
-// TestHostCountsAnewAllTheTime is ended after the second time: each costs a durable write, a comparison and a line of the log.
-func TestHostCountsAnewAllTheTime(t *testing.T) {
-	t.Parallel()
-	const times = 40
-	h := newFirehose(t, func(n int, c *client) {
-		for range times {
-			if n == 0 {
-				c.send(account(1 << 50))
-				c.send(accounts(1, ingest.StraysMax)...)
-			}
-		}
-		c.stay()
-	})
-	s := newStage(t, h.source)
-	s.run()
-	s.until("another connection", func() bool { return len(h.asked()) > 1 })
-	if n := s.wakes.Load(); n != 1 || h.asked()[1] != strconv.Itoa(1<<50) || s.status(h.url).LastFailure.Kind != "error" {
-		t.Errorf("%d comparisons, asked with %q, status %+v", n, h.asked(), s.status(h.url))
-	}
-}
-
 // TestEventsOutOfOrder are handled, and the cursor stays where it is.
 func TestEventsOutOfOrder(t *testing.T) {
 	t.Parallel()
@@ -536,6 +462,28 @@ func TestQueueBytesBoundReading(t *testing.T) {
 }
 
 // TestMessagesKeepTheirBytes: buffers are used again, but never while somebody has them.
+// TestOperationsCount to what waits: decoded they are larger than in their message.
+func TestOperationsCount(t *testing.T) {
+	t.Parallel()
+	ops := slices.Repeat([]map[string]any{{"action": "delete", "path": "", "cid": nil}}, 200)
+	message := encode(header("#commit"), map[string]any{"seq": 1, "repo": "did:plc:a", "rev": "3kaaaaaaaaa22", "ops": ops})
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(message)
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	held := make(chan ingest.Event, 1)
+	s.holding(func(e ingest.Event) { held <- e })
+	s.run()
+	e := <-held
+	if got, least := ingest.Queued(s.r), int64(len(message)+200*100); len(e.Frame().Ops) != 200 || got < least {
+		t.Errorf("%d bytes for %d operations, want %d", got, len(e.Frame().Ops), least)
+	}
+	if e.Skip(); ingest.Queued(s.r) != 0 {
+		t.Errorf("%d bytes of nothing", ingest.Queued(s.r))
+	}
+}
+
 func TestMessagesKeepTheirBytes(t *testing.T) {
 	t.Parallel()
 	const n = 2000
