@@ -272,3 +272,30 @@ func TestFetching(t *testing.T) {
 		t.Error("a is still being fetched")
 	}
 }
+
+// TestBufferTwice: a commit that comes twice, even for one batch, is buffered and counted once.
+func TestBufferTwice(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	add(t, s, did)
+	for range 2 {
+		edit(t, s, did, func(b *store.Batch, r *store.Repo) error {
+			for _, message := range []string{"first", "again"} {
+				if !b.Buffer(r, storetest.Rev(9), []byte(message)) {
+					t.Errorf("%s: not kept", message)
+				}
+			}
+			return nil
+		})
+	}
+	err := s.BufferedCommits(did, func(_ string, message []byte) error {
+		if string(message) != "first" {
+			t.Errorf("%s is kept", message)
+		}
+		return nil
+	})
+	if n := s.Buffered(did); n != 1 || s.Counts()["buffered"] != 1 || err != nil {
+		t.Errorf("%d are buffered, %v, %v", n, s.Counts(), err)
+	}
+}
