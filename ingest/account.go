@@ -121,7 +121,7 @@ func (it *item) show(w *writing, row *store.Repo) error {
 		return nil
 	}
 	if wait := it.r.budget.again(row, it.now); wait > 0 {
-		it.postpone(b, row, it.now.Add(wait))
+		it.postpone(w, row, it.now.Add(wait))
 		return nil
 	}
 	row.Status = store.StatusActive
@@ -148,14 +148,15 @@ func (it *item) show(w *writing, row *store.Repo) error {
 
 // postpone leaves an account hidden that came back too often. When it is due, its own host is asked; one that nobody
 // follows waits for the next event.
-func (it *item) postpone(b *store.Batch, row *store.Repo, due time.Time) {
+func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 	it.outcome = outcomePostponed
 	if row.Tracked != store.Untracked {
+		w.wake = true // it may be due before anything else
 		row.Attempt++
 		row.State, row.Recheck = store.StateGone, row.Ordinal != 0
 		row.Retry = store.Retry{Next: due.Unix(), Since: it.now.Unix(), Error: "the account came back too often"}
 	}
-	b.PutRepo(row)
+	w.batch().PutRepo(row)
 }
 
 // jittered spreads what happens at one moment to many repositories over a tenth of d either way.

@@ -27,6 +27,7 @@ func TestReactivationsArePostponed(t *testing.T) {
 	}
 	w.pass()
 	w.logs(a, "account deactivated", "account active", "account deactivated")
+	w.until("somebody is woken for the first and each that is postponed", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.wakes == 5 })
 	row, now := w.row(a), w.clock()
 	if row.State != store.StateGone || row.Status != store.StatusDeactivated || !row.Recheck {
 		t.Errorf("it is %s, %s, recheck %v", row.State, row.Status, row.Recheck)
