@@ -19,7 +19,7 @@ const (
 	jobAccount
 	jobDrain   // take a buffered commit
 	jobRefresh // read an identity that could not be read when an #identity came
-	jobFold    // commits of which only the rev was kept
+	jobFold    // events of which only a rev was kept, or only a newer one
 	jobs
 	jobNothing = jobs
 )

@@ -53,7 +53,7 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 	t := &tally{
 		rejected:  vec("rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonTime, reasonDID, reasonIdentity, reasonLimit),
 		refetches: vec("refetches_total", "Repositories queued to be fetched again, because an event did not fit.", "due", "now", "later"),
-		folded:    counter("folded_total", "Commits of which only the rev was kept, because too many waited for an identity."),
+		folded:    counter("folded_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
 	}
 	for j := range jobs {
 		for o := range outcomes {
