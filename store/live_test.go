@@ -222,6 +222,18 @@ func TestFailedBatch(t *testing.T) {
 	}
 }
 
+// TestWipeTorn: nothing of a difference cut short is left by a wipe.
+func TestWipeTorn(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{}) // which checks
+	did := storetest.DID(1)
+	imported(t, s, did, small())
+	edit(t, s, did, func(_ *store.Batch, r *store.Repo) error { r.State, r.Torn = store.StatePending, true; return nil })
+	if r := edit(t, s, did, func(b *store.Batch, r *store.Repo) error { return b.Wipe(r) }); r.Torn {
+		t.Error("torn")
+	}
+}
+
 // TestRowKept: a row that is read does not change with the buffer that its commit was in when it was written.
 func TestRowKept(t *testing.T) {
 	t.Parallel()

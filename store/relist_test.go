@@ -106,6 +106,34 @@ func TestRelist(t *testing.T) {
 	}
 }
 
+// TestRelistOfPruned: where the import's listing was pruned before stores knew how far it goes, what an interrupted relist
+// leaves is not taken for it.
+func TestRelistOfPruned(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	n := large(t, s, did)
+	edit(t, s, did, func(_ *store.Batch, r *store.Repo) error { r.Listed, r.Hidden, r.Collections = 0, 0, 0; return nil })
+	prune(t, s, time.Now().Add(time.Hour))
+	r := row(t, s, did)
+	b := s.NewBatch()
+	if err := b.Relist(&r); err != nil {
+		t.Fatal(err)
+	}
+	b.Discard()
+	if listings(t, s) == 0 || row(t, s, did).Listed != 1 {
+		t.Fatalf("%d listing rows are left, the next listing begins at %d", listings(t, s), row(t, s, did).Listed)
+	}
+	before := s.Head()
+	setStatus(t, s, did, store.StatusActive)
+	if got := events(t, s, before+1, 1000); len(got) != n+1 {
+		t.Errorf("%d events of %d", len(got), n+1)
+	}
+	if r := row(t, s, did); int(r.Listed) != n+1 {
+		t.Errorf("listed %d of %d", r.Listed, n+1)
+	}
+}
+
 // TestRelistUsedUp: the numbers of listed ops end, for whoever has an account come and go long enough. Then it is
 // wiped, and to be fetched as if for the first time; the last relist before is whole.
 func TestRelistUsedUp(t *testing.T) {
