@@ -41,13 +41,18 @@ func (b *budget) spend(row *store.Repo, host string, now time.Time) (due time.Ti
 // again is spend without the host: the account comes back, which its host has nothing to do with. A relay that says so
 // again and again, of a repository of a million records, must not have us list them each time.
 func (b *budget) again(row *store.Repo, now time.Time) (wait time.Duration) {
-	// The hour of good order begins when the fetch was allowed: or else who waited for it would be trusted again at once.
-	if now.Unix() > row.Broken+int64((b.delay(row.Breaks)+refetchWindow)/time.Second) {
+	if b.rested(row, now) {
 		row.Breaks = 0
 	}
 	row.Breaks++
 	row.Broken = now.Unix()
 	return b.delay(row.Breaks)
+}
+
+// rested says whether row's last break lies so far back that another is as the first.
+func (b *budget) rested(row *store.Repo, now time.Time) bool {
+	// The hour of good order begins when the fetch was allowed: or else who waited for it would be trusted again at once.
+	return now.Unix() > row.Broken+int64((b.delay(row.Breaks)+refetchWindow)/time.Second)
 }
 
 // delay is how long a repository waits after so many breaks.

@@ -148,6 +148,9 @@ func (it *item) advance(w *writing, row *store.Repo) error {
 	if err != nil {
 		return err
 	}
+	if v == fits && it.partial && row.State == store.StateSynced && it.r.budget.rested(row, it.now) {
+		v = unproven
+	}
 	if v != fits {
 		it.fail(w, row, v)
 		return nil
@@ -164,10 +167,11 @@ func (it *item) advance(w *writing, row *store.Repo) error {
 type verdict uint8
 
 const (
-	fits    verdict = iota
-	breaks          // it follows something that we do not have
-	invalid         // item.bad
-	unsure          // nobody could tell us the key
+	fits     verdict = iota
+	breaks           // it follows something that we do not have
+	invalid          // item.bad
+	unsure           // nobody could tell us the key
+	unproven         // it fits, as far as what was sent shows
 )
 
 // judge compares a verified commit with the row. The error is the store's.
@@ -273,6 +277,11 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 		it.outcome = outcomeRejected
 		it.r.tally.rejected.WithLabelValues(reasonOf(it.bad)).Inc()
 		it.desync(w, row, rev, true, "commit %s: %v", rev, it.bad)
+	case unproven:
+		// Whoever leaves the proof out may leave operations out too. A full copy an hour shows it; until the
+		// next one the row says what it rests on (VerifiedOps).
+		it.outcome = outcomeDesynced
+		it.desync(w, row, rev, false, "commit %s comes without the proof that it tells all", rev)
 	case unsure:
 		it.outcome = outcomeFailed
 		it.desync(w, row, rev, true, "commit %s: the identity could not be read: %v", rev, it.lane.err)

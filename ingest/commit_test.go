@@ -1,7 +1,9 @@
 package ingest_test
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"cistern/ingest"
 	"cistern/ingest/simnet"
@@ -240,6 +242,7 @@ func TestLegacyHost(t *testing.T) {
 		w.hold(a)
 		w.skip()
 		w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: bare})
+		set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
 		w.put(a, "app.test.x/one", "1")
 		w.put(a, "app.test.x/one", "2")
 		w.put(a, "app.test.x/two", "2")
@@ -255,6 +258,75 @@ func TestLegacyHost(t *testing.T) {
 		if got := w.row(a).Verified; got != want && !(bare && got == store.VerifiedFull) {
 			t.Errorf("bare %t: verified %s, want %s", bare, got, want)
 		}
+	}
+}
+
+// TestUnprovenFetchedHourly: a host that leaves proofs out may leave operations out, so its repositories are fetched, but
+// once an hour only.
+func TestUnprovenFetchedHourly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	for i := range 300 {
+		w.put(a, fmt.Sprintf("app.test.x/%03d", i), "1")
+	}
+	w.hold(a)
+	w.skip()
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: true})
+	unproven := 0
+	for hour := range 3 {
+		fetched := 0
+		for i := range 30 {
+			gone, made := fmt.Sprintf("app.test.x/%03d", 9*i+hour), fmt.Sprintf("app.test.x/%03da", 299-9*i-hour)
+			if _, err := a.Commit(simnet.Write{Path: gone}, simnet.Write{Path: made, Record: simnet.EncodeRecord(simnet.Post("new"))}); err != nil {
+				t.Fatal(err)
+			}
+			w.pass()
+			row := w.row(a)
+			if row.State == store.StateSynced {
+				w.equal(a)
+				if row.Verified == store.VerifiedOps {
+					unproven++
+				}
+				continue
+			}
+			if row.State != store.StatePending || row.Recheck {
+				t.Fatalf("row is %s, recheck %t", row.State, row.Recheck)
+			}
+			fetched++
+			catchUp(w, a, gone, made)
+		}
+		if fetched != 1 {
+			t.Errorf("hour %d: fetched %d times", hour, fetched)
+		}
+		w.advance(62 * time.Minute)
+	}
+	if unproven == 0 {
+		t.Error("no commit came without its proof")
+	}
+}
+
+// catchUp is a fetch that finds some records changed.
+func catchUp(w *world, a *simnet.Account, paths ...string) {
+	w.t.Helper()
+	defer w.store.Lock(a.DID())()
+	row, err := w.store.Repo(a.DID())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	truth, b := a.Truth(), w.store.NewBatch()
+	var ops []store.Op
+	for _, p := range paths {
+		ops = append(ops, store.Op{Path: []byte(p), CID: truth.Records[p], Record: a.Record(p)})
+	}
+	if err := b.Apply(&row, false, truth.Rev, ops); err != nil {
+		w.t.Fatal(err)
+	}
+	row.State, row.Rev, row.Data, row.SeenRev, row.Verified = store.StateSynced, truth.Rev, truth.Data, "", store.VerifiedFull
+	row.Commit = storetest.Commit(row.DID, truth.Rev, truth.Data)
+	b.PutRepo(&row)
+	if err := b.CommitSync(); err != nil {
+		w.t.Fatal(err)
 	}
 }
 

@@ -260,6 +260,7 @@ func TestProofsLeftOut(t *testing.T) {
 			w.hold(a)
 			w.skip()
 			w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: true})
+			set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
 			before := w.row(a)
 			for i := range 40 { // some of them can do without the nodes that are missing
 				change := func(body) {}
