@@ -91,20 +91,51 @@ func TestNewestAccountWaits(t *testing.T) {
 	}
 	say("#identity", 0, map[string]any{"handle": "a.example"})
 	w.until("it waits", func() bool { return w.r.Parked() == 1 })
-	for i := range 1000 {
+	for i := range 5000 {
 		status := []string{"suspended", "takendown"}[i%2]
 		say("#account", time.Duration(i)*time.Millisecond, map[string]any{"active": false, "status": status})
 	}
-	say("#account", 3*time.Second, map[string]any{"active": false, "status": "throttled"})
+	say("#account", 7*time.Second, map[string]any{"active": false, "status": "throttled"})
 	say("#account", -time.Hour, map[string]any{"active": false, "status": "deleted"})
-	say("#account", 2*time.Second, map[string]any{"active": false, "status": "deactivated"})
+	say("#account", 6*time.Second, map[string]any{"active": false, "status": "deactivated"})
+	for range 200 {
+		say("#account", 8*time.Second, map[string]any{"active": false, "status": "throttled"})
+	}
 	w.until("all is taken", func() bool { return w.count("queued_events") == 0 })
 	answer()
 	w.settle()
 	if row, err := w.store.Repo(did); err != nil || row.Status != store.StatusDeactivated {
 		t.Errorf("it is %s, %v", row.Status, err)
 	}
+	lookups := w.dir.lookups(did)
+	say("#identity", 9*time.Second, map[string]any{"handle": "a.example"}) // there is room again
+	w.settle()
+	if n := w.dir.lookups(did); n != lookups+1 {
+		t.Errorf("%d lookups, want %d", n, lookups+1)
+	}
 	if w.feed.Mark() != w.feed.Last() {
 		t.Errorf("the mark is at %d of %d", w.feed.Mark(), w.feed.Last())
+	}
+}
+
+// An identity event that claims to be of the far future does not stand for the one before it: its own time is not believed.
+func TestFutureSupersedesNothing(t *testing.T) {
+	t.Parallel()
+	w, send := flood(t)
+	a := w.net.Accounts()[0]
+	answer := w.dir.stall(a.DID())
+	now := w.clock()
+	set(w, a, func(r *store.Repo) { r.IdentityTime = now.Add(time.Minute).UnixMicro() })
+	for i, after := range []time.Duration{2 * time.Minute, time.Hour} {
+		m := encode(header("#identity"), map[string]any{"seq": 1 + i, "did": a.DID(), "time": now.Add(after).Format(time.RFC3339Nano)})
+		if err := send(m); err != nil {
+			t.Fatal(err)
+		}
+		w.until("it waits", func() bool { return w.r.Parked() == 1 && w.count("queued_events") == 0 })
+	}
+	answer()
+	w.settle()
+	if want := now.Add(2 * time.Minute).UnixMicro(); w.row(a).IdentityTime != want {
+		t.Errorf("the newest is of %d, want %d", w.row(a).IdentityTime, want)
 	}
 }

@@ -40,11 +40,23 @@ func TestReactivationsArePostponed(t *testing.T) {
 		t.Errorf("%d were postponed, want 4", n)
 	}
 	w.advance(3 * time.Hour)
+	set(w, a, func(r *store.Repo) { r.Missing = 3 })
 	a.Announce(true, simnet.Active)
 	w.pass()
 	w.logs(a, "account deactivated", "account active", "account deactivated", "account active")
+	if n := w.row(a).Missing; n != 0 {
+		t.Errorf("it was missing %d times", n)
+	}
 	if _, listed := w.log(a); listed <= before {
 		t.Errorf("%d records are listed, %d were before it came back", listed, before)
+	}
+	// A fetch that is under way may have the answer of before.
+	set(w, a, func(r *store.Repo) { r.State, r.Status = store.StatePending, store.StatusSuspended })
+	attempt := w.row(a).Attempt
+	a.Announce(true, simnet.Active)
+	w.pass()
+	if row := w.row(a); row.State != store.StateGone || row.Status != store.StatusSuspended || row.Attempt == attempt || row.Retry.Next == 0 {
+		t.Errorf("it is %s, %s, due %d", row.State, row.Status, row.Retry.Next)
 	}
 }
 
