@@ -22,9 +22,6 @@ const (
 	roomMax  = 32
 	roomsMax = 4096
 
-	// freshFor is how long a document counts as just read.
-	freshFor = time.Minute
-
 	// movesPerSecond bounds how fast rows are moved to the queue of a host that is busy, each a
 	// small write of about 20 µs: 2 % of a core. 10,000 rows of one dead host in front of all
 	// others are out of the way in ten seconds.

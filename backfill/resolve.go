@@ -134,12 +134,11 @@ func (t *task) learn(b *store.Batch, row *store.Repo) {
 	}
 }
 
-// identify finds out host and key. A first copy whose row was moved here with its document
-// known uses what the directory remembers; refresh asks again if that does not fit.
+// identify finds out host and key. What was looked up for a place in a room, and what the directory remembers of a first
+// copy whose row was moved here, may be of before the account moved: refresh asks again if it does not fit.
 func (t *task) identify(ctx context.Context) error {
 	if t.it.ident != nil {
 		t.ident, t.looked, t.marks = *t.it.ident, t.it.looked, t.it.marks
-		t.fresh = t.r.opts.Now().Sub(t.looked) < freshFor
 		return nil
 	}
 	moved := t.row.Ordinal == 0 && t.row.Key != "" && t.row.Retry.Count == 0

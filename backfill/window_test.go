@@ -433,3 +433,19 @@ func TestGoneOvertaken(t *testing.T) {
 		})
 	}
 }
+
+// TestMovedWhileItWaits: what was looked up for a place in a host's room is looked up again before the host's word that
+// the account is gone counts.
+func TestMovedWhileItWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 4}, runner: backfill.Options{PerHost: 1}})
+	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond})
+	first, second := w.net.Accounts()[0], w.net.Accounts()[2] // both of host 0
+	w.add(first.DID())
+	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	w.add(second.DID())
+	w.until("the document of the other to be read", func() bool { return w.run.InFlight(second.DID()) && w.net.PLCHost().Log().Requests["did"] == 2 })
+	second.Migrate(w.net.Host(1))
+	w.settle(first.DID(), second.DID())
+	w.equal(second.DID())
+}

@@ -75,7 +75,13 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		return nil
 	}
 	it.outcome = outcomeApplied
+	host := row.PDS
 	moved := setIdentity(row, l.ident, it.now)
+	if row.State == store.StateGone && row.Status != store.StatusDeleted && row.Tracked != store.Untracked && row.PDS != host {
+		// What the former host said of the account says nothing any more: the new one is asked at once.
+		row.Retry.Next = it.now.Unix()
+		w.wake = true
+	}
 	w.batch().PutRepo(row)
 	if moved {
 		w.batch().Identity(row)

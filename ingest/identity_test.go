@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -169,4 +170,27 @@ func TestSlowWebsDelayNoOthers(t *testing.T) {
 		answer()
 	}
 	w.settle()
+}
+
+// TestGoneWhereItWas: an account that is gone at its host is asked about again, at once, when its document names another.
+func TestGoneWhereItWas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	set(w, a, func(r *store.Repo) {
+		r.State, r.Status, r.Retry.Next = store.StateGone, store.StatusDeactivated, w.clock().Add(24*time.Hour).Unix()
+	})
+	a.AnnounceIdentity()
+	w.pass()
+	if next := w.row(a).Retry.Next; next <= w.clock().Unix() {
+		t.Error("asked again, though it lives where it did")
+	}
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamGap, DID: a.DID(), Type: "#account"})
+	a.Migrate(w.net.Host(1 - slices.Index(w.net.Hosts(), a.Host())))
+	w.pass()
+	if next := w.row(a).Retry.Next; next > w.clock().Unix() {
+		t.Errorf("asked again in %d s", next-w.clock().Unix())
+	}
 }

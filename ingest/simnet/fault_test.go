@@ -264,6 +264,7 @@ func TestLogCounts(t *testing.T) {
 	cancel()
 	<-done
 	<-done
+	waitFor(t, func() bool { return host.Log().InFlight == 0 }) // the host notices later than we
 	get(t, repoURL(a))
 	waitFor(t, func() bool { return host.Log().InFlight == 0 })
 	l := host.Log()
