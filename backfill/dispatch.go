@@ -128,8 +128,8 @@ func (r *Runner) take(h *host, now time.Time) (item, bool) {
 		it := h.ready[0]
 		h.ready[0] = item{}
 		h.ready = h.ready[1:]
-		if _, busy := r.inflight[it.did]; !busy {
-			r.inflight[it.did] = struct{}{}
+		if !r.busy(it.did, it.key) {
+			r.inflight[it.did] = &flight{key: it.key}
 			h.claimed++
 			return it, true
 		}
@@ -206,7 +206,7 @@ func (r *Runner) leave(t *task) {
 	r.release(t, true)
 	t.left = true
 	r.mu.Lock()
-	delete(r.inflight, t.it.did)
+	r.land(t.it.did)
 	if t.holder != nil {
 		t.holder.claimed--
 	}

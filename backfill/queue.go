@@ -45,6 +45,46 @@ func (r *Runner) scanHosts(ctx context.Context) error {
 	return ours(err)
 }
 
+// flight is a DID in flight: the place in the queue that it was taken from, and whether it was met at another since. Then its
+// row was enqueued anew while the task ended, and nobody else tells of it.
+type flight struct {
+	key  store.PendingKey
+	anew bool
+	host uint32 // where it was met
+}
+
+// passOver says whether a row of the queue is in flight.
+func (r *Runner) passOver(did string, k store.PendingKey) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.busy(did, k)
+}
+
+// busy is passOver with mu held.
+func (r *Runner) busy(did string, k store.PendingKey) bool {
+	f := r.inflight[did]
+	if f != nil && f.key != k {
+		f.anew, f.host = true, k.Host
+	}
+	return f != nil
+}
+
+// land takes a DID out of flight. Called with mu held.
+func (r *Runner) land(did string) {
+	f := r.inflight[did]
+	delete(r.inflight, did)
+	if f == nil || !f.anew {
+		return
+	}
+	if h := r.hostOf(f.host); h != nil {
+		h.more = true
+		r.push(h)
+	} else {
+		r.rescan = true
+	}
+	signal(r.kick)
+}
+
 // refill reads the next rows of a host's queue. Those in flight stand in front of the others, so
 // the more there are, the more is read at once.
 func (r *Runner) refill(ctx context.Context, h *host) error {
@@ -62,7 +102,7 @@ func (r *Runner) refill(ctx context.Context, h *host) error {
 		if k.Host != h.id {
 			return store.ScanStop
 		}
-		if r.InFlight(did) {
+		if r.passOver(did, k) {
 			return store.ScanNext
 		}
 		if len(ready) == n {

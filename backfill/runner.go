@@ -48,7 +48,7 @@ type Runner struct {
 	free      int // global permits left
 	resolving int // lookups of repositories with an unknown host
 	waiting   int // repositories in rooms
-	inflight  map[string]struct{}
+	inflight  map[string]*flight
 	hosts     map[uint32]*host
 	strangers int // global permits taken for hosts not proven then
 	runnable  []*host
@@ -82,7 +82,7 @@ func New(opts Options) (*Runner, error) {
 		kickPass: make(chan struct{}, 1),
 		fatal:    make(chan error, 1),
 		free:     opts.Concurrency,
-		inflight: make(map[string]struct{}),
+		inflight: make(map[string]*flight),
 		hosts:    make(map[uint32]*host),
 		rescan:   true,
 		rand:     rand.New(rand.NewPCG(opts.Seed, 0)),

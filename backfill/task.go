@@ -246,7 +246,7 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 // depart takes the DID out of flight while the task may still hold permits, which it gives back itself.
 func (t *task) depart() {
 	t.r.mu.Lock()
-	delete(t.r.inflight, t.it.did)
+	t.r.land(t.it.did)
 	if t.holder != nil {
 		t.holder.claimed--
 	}

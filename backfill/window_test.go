@@ -449,3 +449,36 @@ func TestMovedWhileItWaits(t *testing.T) {
 	w.settle(first.DID(), second.DID())
 	w.equal(second.DID())
 }
+
+// TestEnqueuedWhileItEnds: a row that is enqueued anew between the last batch of its task and the task's end is passed over
+// in the queue, for its DID is still in flight. It is fetched all the same.
+func TestEnqueuedWhileItEnds(t *testing.T) {
+	t.Parallel()
+	var w *world
+	var did string
+	var once sync.Once
+	o := worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}}
+	o.store.Step = func(step string) {
+		if step != "synced" || did == "" {
+			return
+		}
+		if r, err := w.store.Repo(did); err != nil || r.State != store.StateGone {
+			return
+		}
+		once.Do(func() {
+			w.change(did, func(r *store.Repo) {
+				r.State, r.Status, r.Attempt = store.StatePending, store.StatusActive, r.Attempt+1
+				r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityRetry}
+			})
+			w.run.Wake()
+			time.Sleep(200 * time.Millisecond) // the dispatcher looks at the queue meanwhile
+		})
+	}
+	w = newWorld(t, o)
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated, Count: 1})
+	did = w.net.DIDs()[0]
+	w.add(did)
+	w.until("it to be fetched", func() bool { return w.row(did).State == store.StateSynced })
+	w.settle(did)
+	w.equal(did)
+}

@@ -36,6 +36,7 @@ type model struct {
 	store *store.Store
 	stop  func()
 	live  *ingest.Runner
+	fetch *backfill.Runner
 
 	before map[string]bool // accounts that were hidden before Cistern came: nobody tells of them
 }
@@ -77,6 +78,7 @@ func (m *model) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.fetch = fetch
 	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Filter: full, Wake: fetch.Wake, Logger: log,
 		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 		RefetchBase: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
@@ -137,6 +139,11 @@ func (m *model) settle() {
 			return
 		}
 		if time.Now().After(deadline) {
+			for _, did := range m.net.DIDs() {
+				if row, _ := m.store.Repo(did); row.State != store.StateSynced {
+					m.t.Logf("%+v in flight %t of %d, fetching %t", row, m.fetch.InFlight(did), m.fetch.Syncing(), m.store.Fetching(did))
+				}
+			}
 			m.t.Fatalf("%+v: the store does not come to equal the network: %v\ncounts %v\n%s", m.plan, err, m.store.Counts(), m.where())
 		}
 		time.Sleep(3 * time.Millisecond)

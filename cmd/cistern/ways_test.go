@@ -27,7 +27,7 @@ func TestModelWays(t *testing.T) {
 	}
 	t.Parallel()
 	first := testNumber(t, "CISTERNTEST_SEED", 1)
-	for seed := first; seed < first+20; seed++ {
+	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", 20); seed++ {
 		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			live := follow(t, seed, plan{relays: 1})
