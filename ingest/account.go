@@ -92,6 +92,9 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status) error {
 		row.Tracked, next = store.ByDiscovery, 0
 	case row.Tracked == store.Untracked:
 		next = 0
+	case row.Resolved == 0:
+		next = it.now.Unix() // we were about to read whose account it is: that is done all the same
+		w.wake = true
 	}
 	if status == store.StatusDeleted && row.Ordinal != 0 {
 		if err := b.Wipe(row); err != nil {

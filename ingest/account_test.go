@@ -197,6 +197,27 @@ func TestUnknownAccounts(t *testing.T) {
 	}
 }
 
+// TestGoneBeforeRead: whose account it was is read at once, also when it goes before its first fetch has read that.
+func TestGoneBeforeRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stop()
+	w.opts.Filter = w.filter(true)
+	w.start()
+	a := w.net.Accounts()[0]
+	w.skip()
+	w.put(a, "app.test.x/one", "1")
+	w.pass()
+	if row := w.row(a); row.State != store.StatePending || row.Resolved != 0 {
+		t.Fatalf("row %+v", row)
+	}
+	a.SetStatus(simnet.Deleted)
+	w.pass()
+	if row := w.row(a); row.State != store.StateGone || row.Status != store.StatusDeleted || row.Retry.Next != w.clock().Unix() {
+		t.Errorf("row %+v", row)
+	}
+}
+
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
