@@ -199,7 +199,7 @@ func TestChangesOfDraining(t *testing.T) {
 		why                  store.Why
 		seen                 string
 	}{
-		{"POST", "/repos/resync", "queued", store.StatePending, store.ByDiscovery, rev},
+		{"POST", "/repos/resync", "queued", store.StatePending, store.ByNetwork, rev},
 		{"DELETE", "/repos", "removed", store.StateIdle, store.Untracked, rev},
 		{"DELETE", "/repos?purge=true", "purged", store.StateIdle, store.Untracked, ""},
 		{"PUT", "/repos", "known", store.StateDraining, store.ByOperator, ""}, // goes on

@@ -69,7 +69,7 @@ func (w *world) update(t testing.TB, did string, fn func(b *store.Batch, r *stor
 func (w *world) add(t testing.TB, did string) {
 	t.Helper()
 	w.update(t, did, func(_ *store.Batch, r *store.Repo) {
-		r.State, r.Tracked, r.Pending.Priority = store.StatePending, store.ByDiscovery, store.PriorityDiscovery
+		r.State, r.Tracked, r.Pending.Priority = store.StatePending, store.ByNetwork, store.PriorityDiscovery
 		r.PDS, r.Handle, r.Key = "https://pds.test", "alice.test", "did:key:zKey"
 	})
 }

@@ -185,7 +185,7 @@ func (r *Runner) addUnknown(dids []string, and func(b *store.Batch)) (found int,
 
 // track has an unknown repository fetched, because a host listed it.
 func track(row *store.Repo) {
-	row.State, row.Tracked = store.StatePending, store.ByDiscovery
+	row.State, row.Tracked = store.StatePending, store.ByNetwork
 	row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
 }
 

@@ -3,59 +3,119 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// Filter says which repositories are followed. The zero value follows only what is asked for by name.
-type Filter struct {
-	full bool
-	// signals are whole collections, and beginnings with the dot they end at, which no collection has.
-	signals map[string]struct{}
+// Modes of discovery.
+const (
+	// ModeFilter follows what was asked for by name, and what a signal finds.
+	ModeFilter = "filter"
+	// ModeFull follows every repository.
+	ModeFull = "full"
+)
+
+// What is stored of a repository.
+const (
+	// StoreWanted keeps the records of the wanted collections.
+	StoreWanted = "wanted"
+	// StoreAll keeps all records, and shows those of the wanted collections.
+	StoreAll = "all"
+)
+
+// Config is a filter as operators write it, and as it is kept. Zero values take the first of the modes above.
+type Config struct {
+	Mode        string   `json:"mode"`        // ModeFilter or ModeFull
+	Store       string   `json:"store"`       // StoreWanted or StoreAll
+	Signals     []string `json:"signals"`     // collections that make a repository one to follow
+	Collections []string `json:"collections"` // collections whose records are wanted; none: all
+	Excludes    []string `json:"excludes"`    // DIDs that are not followed
 }
 
-// New makes a filter that follows every repository (full), or those found with a record in a
-// collection that one of the signals names: an NSID (app.bsky.feed.post) or a prefix at a dot
-// (app.bsky.*). The error names every signal that is neither.
-func New(full bool, signals []string) (*Filter, error) {
-	f := &Filter{full: full, signals: make(map[string]struct{}, len(signals))}
+// Filter says which repositories are followed, and which of their records are wanted. It never changes. The zero
+// value follows only what is asked for by name, and wants all of it.
+type Filter struct {
+	config      Config
+	signals     patterns
+	collections patterns
+	excludes    map[string]struct{}
+}
+
+// patterns are whole collections, and beginnings with the dot they end at, which no collection has.
+type patterns map[string]struct{}
+
+// Compile makes a filter. A signal or collection is an NSID (app.bsky.feed.post), or a prefix at a dot (app.bsky.*).
+// The error names every value that is none.
+func Compile(c Config) (*Filter, error) {
 	var errs []error
-	for _, s := range signals {
-		key, err := parse(s)
-		errs = append(errs, err)
-		f.signals[key] = struct{}{}
+	f := &Filter{excludes: map[string]struct{}{}}
+	c.Mode, c.Store = defaultTo(c.Mode, ModeFilter), defaultTo(c.Store, StoreWanted)
+	if c.Mode != ModeFilter && c.Mode != ModeFull {
+		errs = append(errs, fmt.Errorf("mode %.400q is not %s or %s", c.Mode, ModeFilter, ModeFull))
+	}
+	if c.Store != StoreWanted && c.Store != StoreAll {
+		errs = append(errs, fmt.Errorf("store %.400q is not %s or %s", c.Store, StoreWanted, StoreAll))
+	}
+	var err error
+	f.signals, err = compile("signal", c.Signals)
+	errs = append(errs, err)
+	f.collections, err = compile("collection", c.Collections)
+	errs = append(errs, err)
+	for _, did := range c.Excludes {
+		if _, err := syntax.ParseDID(did); err != nil {
+			errs = append(errs, fmt.Errorf("exclude %.400q is not a DID", did))
+		}
+		f.excludes[did] = struct{}{}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	c.Signals, c.Collections, c.Excludes = normal(c.Signals), normal(c.Collections), normal(c.Excludes)
+	f.config = c
 	return f, nil
 }
 
-// parse gives the text under which a signal is looked up.
-func parse(signal string) (string, error) {
-	prefix, wild := strings.CutSuffix(signal, "*")
+// normal is a set in ascending order, never nil.
+func normal(set []string) []string {
+	set = slices.Clone(set)
+	slices.Sort(set)
+	return append([]string{}, slices.Compact(set)...)
+}
+
+func compile(noun string, texts []string) (patterns, error) {
+	p := make(patterns, len(texts))
+	var errs []error
+	for _, s := range texts {
+		key, err := parse(noun, s)
+		errs = append(errs, err)
+		p[key] = struct{}{}
+	}
+	return p, errors.Join(errs...)
+}
+
+// parse gives the text under which a pattern is looked up.
+func parse(noun, text string) (string, error) {
+	prefix, wild := strings.CutSuffix(text, "*")
 	if !wild {
-		if _, err := syntax.ParseNSID(signal); err != nil {
-			return "", fmt.Errorf("signal %.400q is neither an NSID nor the beginning of one with .* at its end", signal)
+		if _, err := syntax.ParseNSID(text); err != nil {
+			return "", fmt.Errorf("%s %.400q is neither an NSID nor the beginning of one with .* at its end", noun, text)
 		}
-		return signal, nil
+		return text, nil
 	}
 	// It begins an NSID if a letter completes it, or two between which a dot stands (app.*).
 	_, short := syntax.ParseNSID(prefix + "a")
 	_, long := syntax.ParseNSID(prefix + "a.a")
 	if !strings.HasSuffix(prefix, ".") || (short != nil && long != nil) {
-		return "", fmt.Errorf("signal %.400q: what stands before the star does not begin an NSID or does not end at a dot", signal)
+		return "", fmt.Errorf("%s %.400q: what stands before the star does not begin an NSID or does not end at a dot", noun, text)
 	}
 	return prefix, nil
 }
 
-// Full says whether every repository is followed.
-func (f *Filter) Full() bool { return f.full }
-
-// Signal says whether a record of this collection makes its repository one to follow.
-func (f *Filter) Signal(collection []byte) bool {
-	if len(f.signals) == 0 || len(collection) == 0 {
+// match says whether a collection is one of them.
+func (p patterns) match(collection []byte) bool {
+	if len(p) == 0 || len(collection) == 0 {
 		return false
 	}
 	// The last byte is not looked at as a dot: a prefix stands before something.
@@ -63,13 +123,119 @@ func (f *Filter) Signal(collection []byte) bool {
 		if b != '.' {
 			continue
 		}
-		if _, ok := f.signals[string(collection[:i+1])]; ok {
+		if _, ok := p[string(collection[:i+1])]; ok {
 			return true
 		}
 	}
 	if collection[len(collection)-1] == '.' {
 		return false
 	}
-	_, ok := f.signals[string(collection)]
+	_, ok := p[string(collection)]
 	return ok
+}
+
+// covers says whether whatever matches q matches p.
+func (p patterns) covers(q patterns) bool {
+	for key := range q {
+		found := false
+		for i := 1; i <= len(key) && !found; i++ {
+			if key[i-1] == '.' {
+				_, found = p[key[:i]]
+			}
+		}
+		if _, same := p[key]; !same && !found {
+			return false
+		}
+	}
+	return true
+}
+
+// Config is the filter as it is written, with sets sorted and without doubles.
+func (f *Filter) Config() Config {
+	c := f.config
+	c.Mode, c.Store = defaultTo(c.Mode, ModeFilter), defaultTo(c.Store, StoreWanted)
+	c.Signals, c.Collections, c.Excludes = normal(c.Signals), normal(c.Collections), normal(c.Excludes)
+	return c
+}
+
+// Full says whether every repository is followed.
+func (f *Filter) Full() bool { return f.config.Mode == ModeFull }
+
+// StoresAll says whether records that are not wanted are kept too, shown to nobody.
+func (f *Filter) StoresAll() bool { return f.config.Store == StoreAll }
+
+// Signals are the patterns of collections that make a repository one to follow, in ascending order.
+func (f *Filter) Signals() []string { return normal(f.config.Signals) }
+
+// Signal says whether a record of this collection makes its repository one to follow.
+func (f *Filter) Signal(collection []byte) bool { return f.signals.match(collection) }
+
+// Excluded says whether a repository is not to be followed.
+func (f *Filter) Excluded(did string) bool {
+	_, ok := f.excludes[did]
+	return ok
+}
+
+// WantsAll says whether every collection is wanted.
+func (f *Filter) WantsAll() bool { return len(f.collections) == 0 }
+
+// Wants says whether the records of a collection are wanted.
+func (f *Filter) Wants(collection []byte) bool {
+	return len(f.collections) == 0 || f.collections.match(collection)
+}
+
+// Covers says whether f wants whatever g wants.
+func (f *Filter) Covers(g *Filter) bool {
+	return f.WantsAll() || !g.WantsAll() && f.collections.covers(g.collections)
+}
+
+// SignalsCovered says whether f wants the records that g's signals look for, so that what is held by f shows
+// whether a repository has one.
+func (f *Filter) SignalsCovered(g *Filter) bool {
+	return f.WantsAll() || f.collections.covers(g.signals)
+}
+
+// Range is a range of MST keys: those at or above Lower and below Upper.
+type Range struct{ Lower, Upper []byte }
+
+// Ranges are the MST keys of the wanted collections, and with signals those of the signals too, in ascending
+// order and apart from each other. nil is all keys.
+func (f *Filter) Ranges(signals bool) []Range {
+	if f.WantsAll() {
+		return nil
+	}
+	var keys []string
+	add := func(p patterns) {
+		for key := range p {
+			if !strings.HasSuffix(key, ".") {
+				key += "/"
+			}
+			keys = append(keys, key)
+		}
+	}
+	add(f.collections)
+	if signals {
+		add(f.signals)
+	}
+	slices.Sort(keys)
+	var out []Range
+	last := ""
+	for _, key := range keys {
+		if last != "" && strings.HasPrefix(key, last) {
+			continue
+		}
+		last = key
+		upper := []byte(key)
+		upper[len(upper)-1]++ // a dot or a slash
+		out = append(out, Range{[]byte(key), upper})
+	}
+	return out
+}
+
+// defaultTo is v, or def where v was left empty.
+func defaultTo(v, def string) string {
+	if v == "" {
+		return def
+	}
+	return v
 }

@@ -9,7 +9,7 @@ import (
 
 func TestSignal(t *testing.T) {
 	t.Parallel()
-	f, err := filter.New(false, []string{"app.bsky.feed.post", "app.bsky.graph.*", "net.*", "app.bsky.feed.post"})
+	f, err := filter.Compile(filter.Config{Signals: []string{"app.bsky.feed.post", "app.bsky.graph.*", "net.*", "app.bsky.feed.post"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestSignal(t *testing.T) {
 
 func TestFullAndNone(t *testing.T) {
 	t.Parallel()
-	full, err := filter.New(true, nil)
+	full, err := filter.Compile(filter.Config{Mode: filter.ModeFull})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,23 +79,23 @@ func TestNewRefuses(t *testing.T) {
 		{long + "aaa", "too long"},
 		{long + "aa.*", "a prefix too long to have anything below"},
 	} {
-		if _, err := filter.New(false, []string{"app.bsky.feed.post", c.signal}); err == nil {
+		if _, err := filter.Compile(filter.Config{Signals: []string{"app.bsky.feed.post", c.signal}}); err == nil {
 			t.Errorf("%s: %q was taken", c.why, c.signal)
 		}
 	}
-	_, err := filter.New(true, []string{"first", "app.bsky.*", "second"})
+	_, err := filter.Compile(filter.Config{Mode: filter.ModeFull, Signals: []string{"first", "app.bsky.*", "second"}})
 	if err == nil || !strings.Contains(err.Error(), `"first"`) || !strings.Contains(err.Error(), `"second"`) {
 		t.Errorf("every bad signal is named: %v", err)
 	}
 	for _, signal := range []string{long + "aa", long + "*", "A-b.C.*"} {
-		if _, err := filter.New(false, []string{signal}); err != nil {
+		if _, err := filter.Compile(filter.Config{Signals: []string{signal}}); err != nil {
 			t.Errorf("%q: %v", signal, err)
 		}
 	}
 }
 
 func TestSignalAllocatesNothing(t *testing.T) {
-	f, err := filter.New(false, []string{"app.bsky.feed.post", "app.bsky.graph.*"})
+	f, err := filter.Compile(filter.Config{Signals: []string{"app.bsky.feed.post", "app.bsky.graph.*"}})
 	if err != nil {
 		t.Fatal(err)
 	}

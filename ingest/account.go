@@ -89,7 +89,7 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status) error {
 	next := it.now.Add(jittered(row.DID, goneRecheck)).Unix()
 	switch {
 	case !row.Known():
-		row.Tracked, next = store.ByDiscovery, 0
+		row.Tracked, next = store.ByNetwork, 0
 	case row.Tracked == store.Untracked:
 		next = 0
 	case row.Resolved == 0:

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -179,8 +180,10 @@ func TestUnknownAccounts(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		w := newWorld(t)
 		w.stop()
-		w.opts.Filter = w.filter(full)
 		w.start()
+		if full {
+			w.follow(filter.ModeFull)
+		}
 		a, b := w.net.Accounts()[0], w.net.Accounts()[1]
 		w.skip()
 		a.SetStatus(simnet.Deleted)
@@ -202,7 +205,7 @@ func TestGoneBeforeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.stop()
-	w.opts.Filter = w.filter(true)
+	w.follow(filter.ModeFull)
 	w.start()
 	a := w.net.Accounts()[0]
 	w.skip()

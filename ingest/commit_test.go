@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
@@ -82,7 +83,11 @@ func TestUnknownRepositories(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.stop()
-			w.opts.Filter = w.filter(c.full, c.signals...)
+			mode := filter.ModeFilter
+			if c.full {
+				mode = filter.ModeFull
+			}
+			w.follow(mode, c.signals...)
 			w.start()
 			a := w.net.Accounts()[0]
 			w.skip()
@@ -92,7 +97,7 @@ func TestUnknownRepositories(t *testing.T) {
 			if err != nil || row.Known() != c.want {
 				t.Fatalf("known: %t, want %t (%v)", row.Known(), c.want, err)
 			}
-			if c.want && (row.State != store.StatePending || row.Tracked != store.ByDiscovery || row.SeenRev != commit.Rev || row.Pending.Priority != store.PriorityDiscovery) {
+			if c.want && (row.State != store.StatePending || row.Tracked != store.ByNetwork || row.SeenRev != commit.Rev || row.Pending.Priority != store.PriorityDiscovery) {
 				t.Errorf("row %+v", row)
 			}
 			if c.want {

@@ -9,7 +9,7 @@ import (
 
 // wanted says whether an event is of a repository that we follow, or may follow from now on.
 func (it *item) wanted(row *store.Repo) bool {
-	full := it.r.opts.Filter.Full()
+	full := it.r.store.Filter().Full()
 	switch {
 	case it.job == jobIdentity && row.Tracked == store.Untracked:
 		it.r.opts.Directory.Purge(row.DID)
@@ -26,8 +26,9 @@ func (it *item) wanted(row *store.Repo) bool {
 
 // signals says whether a commit touches a collection that makes its repository one to follow.
 func (it *item) signals() bool {
+	f := it.r.store.Filter()
 	for _, op := range it.f.Ops {
-		if collection, _, ok := repo.SplitPath(op.Path); ok && it.r.opts.Filter.Signal(collection) {
+		if collection, _, ok := repo.SplitPath(op.Path); ok && f.Signal(collection) {
 			return true
 		}
 	}
@@ -40,7 +41,7 @@ func (it *item) discover(w *writing, row *store.Repo, rev string) {
 		return
 	}
 	it.outcome = outcomeTracked
-	row.State, row.Tracked, row.SeenRev = store.StatePending, store.ByDiscovery, rev
+	row.State, row.Tracked, row.SeenRev = store.StatePending, store.ByNetwork, rev
 	row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
 	w.batch().PutRepo(row)
 	w.wake = true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"cistern/filter"
 	"cistern/ingest"
 	"cistern/store"
 )
@@ -53,7 +54,7 @@ func TestStrangersFoldNothing(t *testing.T) {
 func TestFoldsAreDiscovered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
-	w.opts.Filter = w.filter(true)
+	w.follow(filter.ModeFull)
 	w.stop()
 	w.start()
 	a := w.net.Accounts()[0]

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
@@ -177,7 +178,7 @@ func TestFollowedWithoutSignal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.stop()
-	w.opts.Filter = w.filter(false, "app.other.*")
+	w.follow(filter.ModeFilter, "app.other.*")
 	w.start()
 	a, b := w.net.Accounts()[0], w.net.Accounts()[1]
 	w.hold(a) // by an operator

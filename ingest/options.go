@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -33,8 +32,6 @@ type Options struct {
 
 	// Sources are followed beside those that were added while running. URLs are normalised by ParseSource.
 	Sources []store.Source
-	// Filter says which unknown repositories are followed. Default: none.
-	Filter *filter.Filter
 	// SkipSignatures leaves out the check of commit signatures; rows say so. Default: they are checked.
 	SkipSignatures bool
 	// AllowPrivate permits addresses that are not public. For development only.
@@ -89,9 +86,6 @@ func (o Options) withDefaults() Options {
 	o.RetryMax = defaultTo(o.RetryMax, time.Minute)
 	o.RefetchBase = defaultTo(o.RefetchBase, time.Minute)
 	o.RefuseFor = defaultTo(o.RefuseFor, 10*time.Second)
-	if o.Filter == nil {
-		o.Filter = new(filter.Filter)
-	}
 	if o.Wake == nil {
 		o.Wake = func() {}
 	}

@@ -344,12 +344,12 @@ func (w *world) put(a *simnet.Account, path, text string) simnet.Commit {
 	return c
 }
 
-func (w *world) filter(full bool, signals ...string) *filter.Filter {
-	f, err := filter.New(full, signals)
-	if err != nil {
+// follow puts a filter in force.
+func (w *world) follow(mode string, signals ...string) {
+	w.t.Helper()
+	if _, err := w.store.SetFilter(filter.Config{Mode: mode, Signals: signals}); err != nil {
 		w.t.Fatal(err)
 	}
-	return f
 }
 
 // directory answers with the truth of a network, unless it is told to wait or to fail.

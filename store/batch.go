@@ -60,6 +60,9 @@ type Op struct {
 	Path   []byte   // MST key
 	CID    repo.CID // zero deletes the record
 	Record []byte   // DAG-CBOR, hashed to CID by the caller
+	// Keep leaves the record as it stands, and has it shown or not as the repository's filter says; CID and Record
+	// are not looked at. Nothing happens where no record is held.
+	Keep bool
 	// New says that the caller knows that nothing is held under Path, as the proof of a verified
 	// commit on what is held shows, and spares the look. A wrong one leaves a damaged store.
 	New bool

@@ -178,6 +178,9 @@ func appendRepo(dst []byte, r *Repo) []byte {
 	w.uint(28, uint64(r.Hidden))
 	w.uint(29, uint64(r.Collections))
 	w.bool(30, r.Torn)
+	w.uint(31, uint64(r.Filter))
+	w.bool(32, r.Sweep)
+	w.bool(33, r.Lacks)
 	return w.end()
 }
 

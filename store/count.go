@@ -21,6 +21,8 @@ const (
 	countIdle
 	countDraining
 	countBuffered
+	countBehind
+	countLacking
 	countRateLimited
 	countTransport
 	countGeneric
@@ -28,7 +30,7 @@ const (
 )
 
 var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections", "pending", "synced", "resync",
-	"gone", "idle", "draining", "buffered", "error_ratelimited", "error_transport", "error_generic"}
+	"gone", "idle", "draining", "buffered", "behind", "lacking", "error_ratelimited", "error_transport", "error_generic"}
 
 // counts are the values or the changes of all counters.
 type counts [countMax]int64

@@ -168,6 +168,12 @@ func (f *fieldReader) repoWork(k uint64, r *Repo) {
 		r.Collections = uint32(f.uint(math.MaxUint32))
 	case 30:
 		r.Torn = f.bool()
+	case 31:
+		r.Filter = uint32(f.uint(math.MaxUint32))
+	case 32:
+		r.Sweep = f.bool()
+	case 33:
+		r.Lacks = f.bool()
 	default:
 		f.odd = true
 	}

@@ -17,6 +17,7 @@ import (
 //	'f' ordinal(5) op(4)                 → listingV1   slice of the paths an import wrote or a relist found, from that op on
 //	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
 //	'h' host name                        → id(4)       and 'i' id(4) → host name
+//	'j' version(4)                       → filterV1    a filter that is or was in force
 //	'k' source                           → text        cursor of a listRepos crawl
 //	'l' did rev(13)                      → message     live commit that waits for the end of its repository's fetch
 //	'm' source                           → seq(8)      cursor of a firehose source
@@ -40,6 +41,7 @@ const (
 	spaceLease      = 'g'
 	spaceHost       = 'h'
 	spaceHostName   = 'i'
+	spaceFilter     = 'j'
 	spaceCrawl      = 'k'
 	spaceBuffer     = 'l'
 	spaceCursor     = 'm'
@@ -56,7 +58,7 @@ const (
 // spaceNames are the words of Store.Sizes, in key order.
 var spaceNames = map[byte]string{
 	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections", spaceEvent: "events",
-	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceCrawl: "crawls",
+	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceFilter: "filters", spaceCrawl: "crawls",
 	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources",
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
 	spaceRef: "refs", spaceSuperseded: "superseded",
@@ -245,6 +247,17 @@ func parseRetryKey(b []byte) (due int64, did string, err error) {
 	}
 	did, err = parseDID(b[9:])
 	return int64(binary.BigEndian.Uint64(b[1:])), did, err
+}
+
+func filterKey(dst []byte, version uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, spaceFilter), version)
+}
+
+func parseFilterKey(b []byte) (uint32, error) {
+	if len(b) != 1+4 || b[0] != spaceFilter {
+		return 0, errKey(spaceFilter, b)
+	}
+	return binary.BigEndian.Uint32(b[1:]), nil
 }
 
 // spaceEnd is the key after the last of the keyspace that key belongs to.

@@ -184,7 +184,7 @@ func (r *liveRun) commit(b *store.Batch, row *store.Repo, h happening) {
 		b.PutRepo(row)
 	default:
 		if !row.Known() {
-			row.State, row.Tracked, row.Pending.Priority = store.StatePending, store.ByDiscovery, store.PriorityDiscovery
+			row.State, row.Tracked, row.Pending.Priority = store.StatePending, store.ByNetwork, store.PriorityDiscovery
 		}
 		row.SeenRev = max(row.SeenRev, h.rev())
 		b.PutRepo(row)

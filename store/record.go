@@ -12,9 +12,10 @@ import (
 
 // Row is what the index holds of one record.
 type Row struct {
-	Path   []byte // MST key, collection/rkey unless Hidden
-	CID    repo.CID
-	Hidden bool // the path is no valid collection/rkey: kept for the root, shown to nobody
+	Path    []byte // MST key, collection/rkey unless Hidden
+	CID     repo.CID
+	Hidden  bool // the path is no valid collection/rkey: kept for the root, shown to nobody
+	Shelved bool // the filter of the repository does not want it: kept, shown to nobody
 }
 
 // Rows iterates over the record rows of a repository in MST key order, from one point in time.

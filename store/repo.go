@@ -71,11 +71,13 @@ const (
 	Untracked Why = iota
 	// ByOperator: asked for by name; kept whatever it holds.
 	ByOperator
-	// ByDiscovery: found by listing a host or by the firehose.
-	ByDiscovery
+	// ByNetwork: found by listing a host or by the firehose, while every repository was followed.
+	ByNetwork
+	// BySignal: found with a record in a collection that a signal names. One that has none is forgotten.
+	BySignal
 )
 
-var whyNames = [...]string{"no", "operator", "discovery"}
+var whyNames = [...]string{"no", "operator", "network", "signal"}
 
 // String is the word in the admin endpoints.
 func (w Why) String() string { return enumName(whyNames[:], uint8(w)) }
@@ -194,6 +196,11 @@ type Repo struct {
 	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows of no valid collection/rkey
 	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are held
 	Torn        bool   `cbor:"30,keyasint,omitempty"` // a difference was written in part: the records are those of no rev
+
+	// Filter is the version of the filter by which the records were chosen: each that it wants is shown, no other is.
+	Filter uint32 `cbor:"31,keyasint,omitempty"`
+	Sweep  bool   `cbor:"32,keyasint,omitempty"` // but rows may be left that an older version chose: to be looked through
+	Lacks  bool   `cbor:"33,keyasint,omitempty"` // but records are missing that no older version wanted: to be fetched
 
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.

@@ -21,6 +21,7 @@ type Store struct {
 	seq     sequencer
 	locks   locks
 	hosts   hosts
+	filters filters
 	slots   []*slot
 	ords    ordinals
 	queue   enqueuer
@@ -76,7 +77,7 @@ func Open(o Options) (*Store, error) {
 
 // load reads what is kept in memory, and repairs.
 func (s *Store) load() error {
-	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts,
+	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts, s.loadFilters,
 		s.loadCursors, s.recoverLeases, s.loadBuffers, s.openSlots} {
 		if err := step(); err != nil {
 			return err

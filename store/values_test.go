@@ -25,7 +25,7 @@ func testCID() repo.CID { return repo.HashCID([]byte("x")) }
 // fullRepo is a row with every field set.
 func fullRepo() store.Repo {
 	return store.Repo{
-		State: store.StateResync, Status: store.StatusDeactivated, Tracked: store.ByDiscovery, Attempt: 5, Verified: store.VerifiedHashes,
+		State: store.StateResync, Status: store.StatusDeactivated, Tracked: store.ByNetwork, Attempt: 5, Verified: store.VerifiedHashes,
 		Ordinal: 1<<40 - 1, NextBlock: 1<<32 - 1, Rev: "3kaaaaaaaaaaa", Data: testCID(), Commit: []byte{1, 2, 3}, Records: 10, Blocks: 9,
 		PDS: "https://pds.test", Handle: "a.test", Key: "zQ3sh",
 		Pending: store.PendingKey{Host: 1, Priority: 2, Enqueue: 3},

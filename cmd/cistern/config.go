@@ -194,7 +194,7 @@ func appendSource(field *[]store.Source, pds bool) func(string) error {
 }
 
 func (c *Config) setSignal(s string) error {
-	_, err := filter.New(false, []string{s})
+	_, err := filter.Compile(filter.Config{Signals: []string{s}})
 	if err == nil {
 		c.Signals = append(c.Signals, s)
 	}
@@ -217,6 +217,15 @@ func (c *Config) crawlSources() []backfill.Source {
 		}
 	}
 	return sources
+}
+
+// filter is what a new store begins with.
+func (c *Config) filter() filter.Config {
+	f := filter.Config{Mode: filter.ModeFilter, Signals: c.Signals}
+	if c.Full {
+		f.Mode = filter.ModeFull
+	}
+	return f
 }
 
 // afterScheme is the host of a URL and what follows it.

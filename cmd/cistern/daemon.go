@@ -16,7 +16,6 @@ import (
 
 	"cistern/api"
 	"cistern/backfill"
-	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -185,6 +184,10 @@ func (d *daemon) openStore() (err error) {
 		d.tune.store(&o)
 	}
 	d.store, err = store.Open(o)
+	if err != nil || d.store.Filter().Version > 0 {
+		return err // what was set while running stays
+	}
+	_, err = d.store.SetFilter(d.cfg.filter())
 	return err
 }
 
@@ -209,12 +212,8 @@ func (d *daemon) newBackfill() error {
 	return err
 }
 
-func (d *daemon) newIngest() error {
-	wanted, err := filter.New(d.cfg.Full, d.cfg.Signals)
-	if err != nil {
-		return err
-	}
-	o := ingest.Options{Store: d.store, Directory: d.identity, Sources: slices.Concat(d.cfg.Relays, d.cfg.PDS), Filter: wanted,
+func (d *daemon) newIngest() (err error) {
+	o := ingest.Options{Store: d.store, Directory: d.identity, Sources: slices.Concat(d.cfg.Relays, d.cfg.PDS),
 		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Wake: d.backfill.Wake,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
 	if d.tune.ingest != nil {

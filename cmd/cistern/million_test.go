@@ -161,7 +161,7 @@ func (m *manyRows) build() {
 	for from := 0; from < m.n; from += batch {
 		var g errgroup.Group
 		m.put(s, from, min(from+batch, m.n), func(r *store.Repo, _ int) {
-			r.State, r.Tracked, r.Pending = store.StatePending, store.ByDiscovery, store.PendingKey{Host: host, Priority: store.PriorityDiscovery}
+			r.State, r.Tracked, r.Pending = store.StatePending, store.ByNetwork, store.PendingKey{Host: host, Priority: store.PriorityDiscovery}
 			r.PDS, r.Key = deadPDS, rowKey
 		})
 		for part := range 2 {

@@ -68,8 +68,7 @@ func (m *model) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full, err := filter.New(true, nil)
-	if err != nil {
+	if _, err := m.store.SetFilter(filter.Config{Mode: filter.ModeFull}); err != nil {
 		t.Fatal(err)
 	}
 	fetch, err := backfill.New(backfill.Options{Store: m.store, Directory: dir, AllowPrivate: true, SpoolDir: t.TempDir(), Logger: log,
@@ -79,7 +78,7 @@ func (m *model) start() {
 		t.Fatal(err)
 	}
 	m.fetch = fetch
-	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Filter: full, Wake: fetch.Wake, Logger: log,
+	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Wake: fetch.Wake, Logger: log,
 		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 		RefetchBase: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
 	if err != nil {
