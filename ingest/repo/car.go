@@ -19,6 +19,8 @@ type CAROptions struct {
 	// Spool opens a spool, at most once a CAR, when memory is exhausted. With nil that is an
 	// error, though not ErrInvalid.
 	Spool func() (Spool, error)
+	// Rootless accepts a CAR whose list of roots is empty, as answers that are no repository have it; its Root is zero.
+	Rootless bool
 	// Chunks takes memory from a pool and returns it on Close. Nil: allocated each time.
 	Chunks *ChunkPool
 	// Grow is asked before the body takes the given number of bytes more of memory, from the
@@ -62,6 +64,7 @@ type CAR struct {
 	bytes     int64
 	blocksMax int
 	index     index
+	rootless  bool
 	growIndex func(bytes int64) error
 	body      body
 	arrived   []arrival
@@ -82,6 +85,7 @@ func ReadCAR(r io.Reader, o CAROptions) (*CAR, error) {
 	}
 	c := &CAR{
 		blocksMax: o.BlocksMax,
+		rootless:  o.Rootless,
 		index:     newIndex(),
 		growIndex: o.GrowIndex,
 		arrived:   make([]arrival, 0, arrivalsMax),
@@ -100,7 +104,7 @@ func ReadCAR(r io.Reader, o CAROptions) (*CAR, error) {
 }
 
 func (c *CAR) read() (err error) {
-	if c.root, err = c.body.header(); err != nil {
+	if c.root, err = c.body.header(c.rootless); err != nil {
 		return err
 	}
 	for err == nil {

@@ -31,7 +31,7 @@
 //	walk.go     Walk and its checks         node.go     tree nodes
 //	path.go     collection/rkey             tid.go      revs
 //	slice.go    CARs of live messages       invert.go   taking operations back
-//	parttree.go trees known in part
+//	parttree.go trees known in part         partial.go  records of some key ranges
 //	commit.go   commits and signatures      json.go     records to JSON
 //	cbor.go     DAG-CBOR heads and links    limits.go   every limit
 package repo

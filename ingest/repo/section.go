@@ -87,8 +87,8 @@ func (b *body) length() (n uint64, k int, err error) {
 	return 0, 0, fmt.Errorf("section length exceeds 64 bits: %w", ErrInvalid)
 }
 
-// header reads the CAR's header and returns its first root.
-func (b *body) header() (CID, error) {
+// header reads the CAR's header and returns its first root, zero if there is none and that is allowed.
+func (b *body) header(rootless bool) (CID, error) {
 	h, _, err := b.section(headerBytesMax)
 	if err == io.EOF {
 		return CID{}, fmt.Errorf("CAR is empty: %w: %w", io.ErrUnexpectedEOF, ErrInvalid)
@@ -97,11 +97,16 @@ func (b *body) header() (CID, error) {
 		return CID{}, fmt.Errorf("CAR header: %w", err)
 	}
 	root, err := parseHeader(h)
+	if errors.Is(err, errNoRoot) && rootless {
+		return CID{}, nil
+	}
 	if err != nil {
 		return CID{}, fmt.Errorf("CAR header: %w: %w", err, ErrInvalid)
 	}
 	return root, nil
 }
+
+var errNoRoot = errors.New("no root")
 
 // parseHeader reads {"roots":[link…],"version":1}. The keys may stand in either order: the
 // header is not hashed, so that nothing depends on its form.
@@ -138,7 +143,7 @@ func parseRoots(b []byte, at int) (root CID, next int, err error) {
 		return CID{}, 0, errors.New("roots is not a list")
 	}
 	if n == 0 {
-		return CID{}, 0, errors.New("no root")
+		return CID{}, 0, errNoRoot
 	}
 	if next, ok = link(b, at); !ok {
 		return CID{}, 0, errors.New("root is not a link to v1 dag-cbor sha2-256")

@@ -73,6 +73,7 @@ func (g *grove) walk(t testing.TB, root repo.CID) (keys []string, err error) {
 		keys = append(keys, string(l.Key))
 		return nil
 	})
+	agreePart(t, root, blockMap(g.blocks), keys, err)
 	return keys, err
 }
 
