@@ -269,39 +269,31 @@ func TestPartialHostile(t *testing.T) {
 	}
 }
 
+// FuzzPartial takes changes to the nodes of a good repository, as FuzzWalk, and a range.
 func FuzzPartial(f *testing.F) {
-	for seed := range uint64(4) {
-		f.Add(newWorld(40+int(seed)*50, seed).car(seed), []byte("app.bsky.feed.like/"), []byte("app.bsky.feed.post/3l0"))
-	}
-	g := newGrove()
-	bad := g.node(g.node(repo.CID{}, g.leaf(keysAt(0, 1)[0])), g.leaf(keysAt(1, 1)[0]))
-	commit := newBlock(encodeCommit("did:plc:ewvi7nxzyoun6zhxrhs64oiz", "3jzfcijpj2z2a", bad, []byte{1}))
-	f.Add(encodeCAR(commit.cid, append(g.blocks, commit)), []byte{}, []byte{0xff})
-	f.Fuzz(func(t *testing.T, car, lower, upper []byte) {
-		c, err := repo.ReadCAR(bytes.NewReader(car), repo.CAROptions{})
-		if err != nil {
+	f.Add([]byte{0}, []byte{}, []byte{0xff})
+	f.Add([]byte{2, 0, 5, 0x18, 3, 0, 5, 0}, []byte("app.bsky.feed.like/"), []byte("app.bsky.feed.post/3l0"))
+	f.Add([]byte{5, 1, 1, 2, 4, 3, 2, 1}, []byte("app.bsky.feed.post/"), []byte("app.bsky.feed.post0"))
+	worlds := changeable()
+	f.Fuzz(func(t *testing.T, changes, lower, upper []byte) {
+		w := changed(worlds, changes)
+		if w == nil {
 			return
 		}
-		defer c.Close()
-		commit, whole, wholeErr := walkAll(c)
-		if !commit.Data.Defined() {
-			return
-		}
-		block := func(id repo.CID) ([]byte, bool) {
-			b, ok, err := c.Block(id)
-			return b, ok && err == nil
-		}
+		c := mustRead(t, w.car(0), repo.CAROptions{})
+		_, whole, wholeErr := walkAll(c)
+		block := blockMap(w.blocks(0))
 		var keys []string
 		for _, l := range whole {
 			keys = append(keys, l.key)
 		}
-		agreePart(t, commit.Data, block, keys, wholeErr)
+		agreePart(t, w.data, block, keys, wholeErr)
 		ranges := []repo.Range{{Lower: lower, Upper: upper}}
 		p := repo.NewPartial(repo.PartialOptions{Wanted: ranges, Sample: everyKey})
-		_, err = gather(p, commit.Data, block)
+		_, err := gather(p, w.data, block)
 		var part []leaf
 		if err == nil {
-			part, err = partLeaves(p, commit.Data)
+			part, err = partLeaves(p, w.data)
 		}
 		if err != nil && (wholeErr == nil || !errors.Is(err, repo.ErrInvalid)) {
 			t.Fatalf("the whole: %v; the part: %v", wholeErr, err)
