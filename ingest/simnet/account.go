@@ -42,6 +42,7 @@ type Account struct {
 	keyTurns   int // how often the key was rotated
 	legacy     bool
 	tombstoned bool
+	quiet      bool      // relays have not heard of it
 	now, prev  *snapshot // now is nil until first touched
 	told       string    // rev that the streams know of
 	plc        []plcOp
@@ -309,6 +310,14 @@ func (a *Account) Migrate(to *Host) {
 func (a *Account) move(to *Host) {
 	a.former = append(slices.DeleteFunc(a.former, func(h *Host) bool { return h == to }), a.host)
 	a.host = to
+	to.seat(a)
+}
+
+// Quiet says that no relay knows the account.
+func (a *Account) Quiet() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.quiet
 }
 
 // SetLegacyDocument chooses the form of the DID document: the one before Multikey, or today's.

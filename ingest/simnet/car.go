@@ -14,9 +14,13 @@ type block struct {
 	leaf bool // a record, not a tree node
 }
 
-// appendCARHeader writes the header of a CAR v1 with one root.
-func appendCARHeader(dst []byte, root repo.CID) []byte {
-	header := appendValue(nil, map[string]any{"roots": []any{root}, "version": 1})
+// appendCARHeader writes the header of a CAR v1, whose roots are usually one.
+func appendCARHeader(dst []byte, roots ...repo.CID) []byte {
+	list := make([]any, len(roots))
+	for i, root := range roots {
+		list[i] = root
+	}
+	header := appendValue(nil, map[string]any{"roots": list, "version": 1})
 	return append(binary.AppendUvarint(dst, uint64(len(header))), header...)
 }
 

@@ -23,8 +23,8 @@
 //
 // # Concurrency
 //
-// All methods are safe for concurrent use. Start runs one http.Server per host in an errgroup; Close
-// stops and joins them. Repositories are generated when first touched, or all at once by Build. An event is
+// All methods are safe for concurrent use. Start runs one http.Server per host in an errgroup, which costs a
+// listening socket and a waiting goroutine each; Close stops and joins them. Repositories are generated when first touched, or all at once by Build. An event is
 // in all logs when the mutation returns; each connection sends them at its own pace. Locks are taken in the
 // order account, stream, network.
 //
@@ -35,8 +35,10 @@
 //   - history.go: seeded random mutations of the whole network
 //   - account.go: Account, Truth, mutations
 //   - snapshot.go: one commit of a repository: tree, signature, blocks
-//   - host.go: Host, one server with faults and a request log
-//   - pds.go, plc.go, plclog.go, relay.go, query.go: what the three kinds of server answer
+//   - seat.go: which accounts live on which host
+//   - host.go: Host, one server with faults and a request log; connection.go: its connections, and its death
+//   - limit.go: how much a host answers, and who asks for more
+//   - pds.go, proof.go, plc.go, plclog.go, relay.go, query.go: what the three kinds of server answer
 //   - event.go: the messages of a firehose; emit.go: which of them a mutation makes
 //   - stream.go: the log of a host's firehose; subscribe.go: its connections
 //   - streamfault.go: the faults of firehoses; streamhostile.go: the commits they alter

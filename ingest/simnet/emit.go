@@ -6,6 +6,7 @@ import "time"
 // that every stream has the events of an account in the order they happened.
 func (a *Account) emit(events ...*event) {
 	for _, e := range events {
+		a.quiet = a.quiet && e.hidden
 		for _, h := range a.net.hosts {
 			h.stream.receive(e, h == a.host)
 		}

@@ -90,7 +90,7 @@ type Fault struct {
 	// DID limits the fault to requests about one account. Default all.
 	DID string
 	// Endpoint limits the fault to one NSID, "did" for documents, "log/audit" for their history; "*" is all. Default getRepo
-	// at a PDS, all at the PLC directory and the relay; faults in a CAR meet getRepo only.
+	// at a PDS, all at the PLC directory and the relay; faults in a CAR meet getRepo, sync.getRecord and sync.getBlocks only.
 	Endpoint string
 	// Count is how often it fires before it is spent. Default 0, until cleared.
 	Count int
@@ -175,6 +175,6 @@ func (in *Injection) matches(c call) bool {
 	return (f.Count == 0 || in.fired < f.Count) &&
 		(f.DID == "" || f.DID == c.did) &&
 		(f.Endpoint == "*" || f.Endpoint == c.endpoint) &&
-		(!f.Kind.inCAR() || c.endpoint == getRepo) &&
+		(!f.Kind.inCAR() || sendsCAR(c.endpoint)) &&
 		!slices.Contains(c.passed, in)
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,8 +27,12 @@ type Host struct {
 	address    string // kept while down, so that it comes back where it was
 	server     *http.Server
 	serving    *errgroup.Group
+	dead       bool // connections are reset
+	conns      map[net.Conn]struct{}
+	residents  []*Account // those who live or lived here, in the order they were made
 	injections []*Injection
 	log        Log
+	meter      meter
 	active     int        // requests being answered
 	idle       *sync.Cond // says that active fell to 0
 }
@@ -40,6 +45,14 @@ type Log struct {
 	Fetches map[string][]time.Time
 	// InFlight is the number of getRepo requests being answered, InFlightMax its highest value.
 	InFlight, InFlightMax int
+	// Resets has the time of every connection that came while the host was dead.
+	Resets []time.Time
+	// Refused counts the requests that a window had no room for, Excess those beyond Limit.InFlight: each was
+	// answered 429.
+	Refused, Excess int
+	// Early counts, by endpoint, requests that came before the time that an answer had named, by Retry-After or since nothing
+	// remained of the window. Those that an answer of the last second speaks of may have crossed it and do not count.
+	Early map[string]int
 }
 
 // call is one request, reduced to what servers and faults look at.
@@ -53,9 +66,8 @@ type call struct {
 const getRepo = "com.atproto.sync.getRepo"
 
 func newHost(name string, answer func(http.ResponseWriter, *http.Request, call)) *Host {
-	h := &Host{name: name, answer: answer, log: Log{
-		Requests: make(map[string]int), Fetches: make(map[string][]time.Time),
-	}}
+	h := &Host{name: name, answer: answer}
+	h.ResetLog()
 	h.idle = sync.NewCond(&h.mu)
 	return h
 }
@@ -74,6 +86,10 @@ func (h *Host) URL() string {
 func (h *Host) Up() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.stream != nil {
+		h.stream.setDown(false)
+	}
+	h.dead = false
 	if h.server != nil {
 		return nil
 	}
@@ -86,16 +102,14 @@ func (h *Host) Up() error {
 		return fmt.Errorf("listen for %s: %w", h.name, err)
 	}
 	h.address = listener.Addr().String()
-	if h.stream != nil {
-		h.stream.setDown(false)
-	}
 	server := &http.Server{
 		Handler:           h,
+		ConnState:         h.connState,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0), // faults break connections on purpose
 	}
 	h.server, h.serving = server, new(errgroup.Group)
-	h.serving.Go(func() error { return server.Serve(listener) })
+	h.serving.Go(func() error { return server.Serve(door{listener, h}) })
 	return nil
 }
 
@@ -116,11 +130,7 @@ func (h *Host) Down() error {
 	if serveErr := serving.Wait(); !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for h.active > 0 {
-		h.idle.Wait()
-	}
+	h.await()
 	return err
 }
 
@@ -130,6 +140,8 @@ func (h *Host) Log() Log {
 	defer h.mu.Unlock()
 	l := h.log
 	l.Requests = maps.Clone(l.Requests)
+	l.Early = maps.Clone(l.Early)
+	l.Resets = slices.Clone(l.Resets)
 	l.Fetches = make(map[string][]time.Time, len(h.log.Fetches))
 	for did, at := range h.log.Fetches {
 		l.Fetches[did] = append([]time.Time(nil), at...)
@@ -142,7 +154,7 @@ func (h *Host) ResetLog() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.log = Log{
-		Requests: make(map[string]int), Fetches: make(map[string][]time.Time),
+		Requests: make(map[string]int), Fetches: make(map[string][]time.Time), Early: make(map[string]int),
 		InFlight: h.log.InFlight, InFlightMax: h.log.InFlight,
 	}
 }
@@ -150,8 +162,22 @@ func (h *Host) ResetLog() {
 // ServeHTTP answers one request, as the faults in force want it.
 func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := parseCall(r)
-	h.enter(c)
+	a := h.enter(c)
 	defer h.leave(c)
+	a.setHeader(w.Header())
+	if a.wait > 0 {
+		a.refuse(w)
+		h.tell(a.wait)
+		return
+	}
+	if a.limited && a.remaining == 0 {
+		defer func() { h.tell(time.Until(a.ends)) }()
+	}
+	h.meet(w, r, c)
+}
+
+// meet has a request meet the faults in force, or the host.
+func (h *Host) meet(w http.ResponseWriter, r *http.Request, c call) {
 	for {
 		fault := h.take(c)
 		switch {
@@ -168,6 +194,7 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.answer(w, r, c)
 		default:
 			fault.answer(w, r)
+			h.tell(fault.fault.asked())
 		}
 		return
 	}
@@ -185,7 +212,7 @@ func parseCall(r *http.Request) call {
 	return call{endpoint: defaultTo(endpoint, "did"), did: did}
 }
 
-func (h *Host) enter(c call) {
+func (h *Host) enter(c call) (a admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.active++
@@ -195,6 +222,10 @@ func (h *Host) enter(c call) {
 		h.log.InFlight++
 		h.log.InFlightMax = max(h.log.InFlightMax, h.log.InFlight)
 	}
+	if c.endpoint != subscribeRepos {
+		a = h.admit(c, time.Now())
+	}
+	return a
 }
 
 func (h *Host) leave(c call) {
@@ -202,6 +233,9 @@ func (h *Host) leave(c call) {
 	defer h.mu.Unlock()
 	if c.endpoint == getRepo {
 		h.log.InFlight--
+	}
+	if c.endpoint != subscribeRepos {
+		h.meter.open--
 	}
 	if h.active--; h.active == 0 {
 		h.idle.Broadcast()

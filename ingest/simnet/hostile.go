@@ -56,6 +56,17 @@ func (f Fault) setRetry(h http.Header) {
 	}
 }
 
+// asked is how long a client that heeds the answer waits at least: two of the forms name a second that began before.
+func (f Fault) asked() time.Duration {
+	switch {
+	case f.Kind != RateLimited && f.Kind != ServerError, f.RetryAs == RetryUnsaid:
+		return 0
+	case f.RetryAs == RetrySeconds:
+		return f.RetryAfter.Round(time.Second)
+	}
+	return f.RetryAfter - time.Second
+}
+
 // bomb sends a well-formed CAR of one block over and over: about a thousandth of its size on the wire.
 func (f Fault) bomb(w http.ResponseWriter) {
 	const blockBytes = 1 << 20
@@ -82,11 +93,14 @@ func gzipMember(b []byte) []byte {
 	return out.Bytes()
 }
 
-// sendFaulty answers getRepo with a CAR that is wrong as the fault says.
-func (in *Injection) sendFaulty(w http.ResponseWriter, r *http.Request, a *Account) {
-	f := in.fault
-	car := a.faultyCAR(f.Kind)
+// sendCAR sends a CAR, in a way that is wrong as the fault says; nil is no fault.
+func (in *Injection) sendCAR(w http.ResponseWriter, r *http.Request, car []byte) {
 	w.Header().Set("Content-Type", carType)
+	if in == nil {
+		_, _ = w.Write(car) // a client that left is no concern of a host
+		return
+	}
+	f := in.fault
 	cut := min(defaultTo(f.Bytes, int64(len(car)/2)), int64(len(car)))
 	switch f.Kind {
 	case Truncated:
@@ -126,17 +140,25 @@ func (f Fault) drip(w http.ResponseWriter, r *http.Request, car []byte) {
 
 // faultyCAR is the account's CAR with one thing wrong; kinds that are not about content leave it right.
 func (a *Account) faultyCAR(kind FaultKind) []byte {
+	if kind == WrongDID {
+		return a.net.other(a).CAR()
+	}
+	s, root := a.faultySnapshot(kind)
+	blocks := faultyBlocks(kind, s.blocks())
+	blocks[0] = root
+	return encodeCAR(root.cid, blocks)
+}
+
+// faultySnapshot is the account's state and the commit that the host shows for it.
+func (a *Account) faultySnapshot(kind FaultKind) (s *snapshot, root block) {
 	a.mu.Lock()
 	s, prev, key := a.load(), a.prev, a.key
 	a.mu.Unlock()
-	root, blocks := s.root, s.blocks()
+	root = s.root
 	switch kind {
-	case WrongDID:
-		return a.net.other(a).CAR()
 	case StaleRev:
 		if prev != nil {
-			root, blocks = prev.root, prev.blocks()
-			break
+			return prev, prev.root
 		}
 		root = commitBlock(s.did, shiftRev(s.rev, -time.Hour), s.data, key.sign)
 	case FutureRev:
@@ -146,6 +168,13 @@ func (a *Account) faultyCAR(kind FaultKind) []byte {
 		root = commitBlock(s.did, s.rev, s.data, stranger.sign)
 	case HighS:
 		root = commitBlock(s.did, s.rev, s.data, func(b []byte) []byte { return key.flipS(key.sign(b)) })
+	}
+	return s, root
+}
+
+// faultyBlocks changes one block behind the first, which is a commit.
+func faultyBlocks(kind FaultKind, blocks []block) []block {
+	switch kind {
 	case WrongHash:
 		if i := pickBlock(blocks, true); i > 0 {
 			blocks[i].data = bytes.Clone(blocks[i].data)
@@ -156,8 +185,7 @@ func (a *Account) faultyCAR(kind FaultKind) []byte {
 			blocks = slices.Delete(blocks, i, i+1)
 		}
 	}
-	blocks[0] = root
-	return encodeCAR(root.cid, blocks)
+	return blocks
 }
 
 // pickBlock chooses the middle one of the blocks that are records, or nodes; 0 (the commit) if there is none.

@@ -49,10 +49,12 @@ func New(opts Options) (*Network, error) {
 		h := newHost(fmt.Sprintf("pds%d", i), nil)
 		h.answer = (&pds{n, h}).serve
 		h.stream = newStream(n, 0, opts.Window)
+		h.meter.limit = opts.Limit
 		n.hosts = append(n.hosts, h)
 	}
+	seats := newSeats(n)
 	for i := range opts.Repos {
-		n.addAccount(i, n.hosts[i%len(n.hosts)])
+		n.addAccount(i, seats.of(i)).quiet = every(opts.QuietEvery, i)
 	}
 	return n, nil
 }
@@ -183,6 +185,7 @@ func (n *Network) addAccount(i int, on *Host) *Account {
 	a.plc = []plcOp{{a.born(), a.key, a.handle, on, false}}
 	n.accounts = append(n.accounts, a)
 	n.byDID[a.did] = a
+	on.seat(a)
 	return a
 }
 

@@ -12,7 +12,15 @@ type Options struct {
 	Seed uint64
 	// Hosts is the number of PDS hosts. Default 4.
 	Hosts int
-	// Relays is the number of relays, which know all accounts. Default 1.
+	// Skew gives every host one account, as far as there are enough, and host i of the rest a share in
+	// proportion to (i+1)^-Skew: at 1.5 half of all accounts live on a few of 1,000 hosts. Default 0, all hosts have equally many.
+	Skew float64
+	// QuietEvery makes every nth account one that no relay knows until it is told of: the account has not written since
+	// the relays began. Default 0, none.
+	QuietEvery int
+	// Limit is what every PDS answers to one client, to be changed by Host.SetLimit. Default none.
+	Limit Limit
+	// Relays is the number of relays, which know all accounts but the quiet ones. Default 1.
 	Relays int
 	// Window is how many messages every stream keeps for those who come back; see Host.SetWindow. Default 2^20.
 	Window int
@@ -61,11 +69,15 @@ func (o Options) validate() error {
 		value int
 	}{
 		{"Hosts", o.Hosts}, {"Relays", o.Relays}, {"Window", o.Window}, {"Repos", o.Repos}, {"RecordsMedian", o.RecordsMedian}, {"RecordsMax", o.RecordsMax},
-		{"Empty", o.Empty}, {"OddKeys", o.OddKeys}, {"LegacyEvery", o.LegacyEvery},
+		{"Empty", o.Empty}, {"OddKeys", o.OddKeys}, {"LegacyEvery", o.LegacyEvery}, {"QuietEvery", o.QuietEvery},
+		{"Limit.InFlight", o.Limit.InFlight}, {"Limit.Requests", o.Limit.Requests}, {"Limit.Window", int(o.Limit.Window)},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %d", f.name, f.value))
 		}
+	}
+	if o.Skew < 0 {
+		errs = append(errs, fmt.Errorf("Skew is negative: %g", o.Skew))
 	}
 	if o.Empty+o.OddKeys > o.Repos {
 		errs = append(errs, fmt.Errorf("accounts Empty %d and OddKeys %d exceed Repos %d", o.Empty, o.OddKeys, o.Repos))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 		p.host.stream.serve(w, r)
 		return
 	case "com.atproto.sync.listRepos":
-		writeRepos(w, r, p.net.Accounts(), p.host)
+		writeRepos(w, r, p.host.listed(), p.host)
 		return
 	case "com.atproto.server.describeServer":
 		writeJSON(w, http.StatusOK, map[string]any{
@@ -43,6 +44,8 @@ func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 	switch c.endpoint {
 	case getRepo:
 		p.getRepo(w, r, c, a, state)
+	case getProof, getBlocks:
+		p.part(w, r, c, a, state)
 	case "com.atproto.sync.getLatestCommit":
 		writeLatest(w, a, c.did, state)
 	case "com.atproto.sync.getRepoStatus":
@@ -60,7 +63,7 @@ func (p *pds) getRepo(w http.ResponseWriter, r *http.Request, c call, a *Account
 		return
 	}
 	if c.fault != nil {
-		c.fault.sendFaulty(w, r, a)
+		c.fault.sendCAR(w, r, a.faultyCAR(c.fault.fault.Kind))
 		return
 	}
 	s := a.snapshot()
@@ -126,19 +129,20 @@ func writeLatest(w http.ResponseWriter, a *Account, did string, state Status) {
 	writeJSON(w, http.StatusOK, map[string]any{"cid": s.root.cid.String(), "rev": s.rev})
 }
 
-// writeRepos answers listRepos of a host, or of the relay for nil. The cursor is the number of the next account.
+// writeRepos answers listRepos of a host, or of a relay for nil. The cursor is the number of the account to go on from.
 func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host) {
 	limit, ok := queryInt(r, "limit", 500, 1000)
-	at, okCursor := queryInt(r, "cursor", 0, 1<<30)
+	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
 	if !ok || !okCursor {
 		writeError(w, http.StatusBadRequest, "InvalidRequest", "limit or cursor is not a number in range")
 		return
 	}
-	repos := make([]any, 0, limit)
+	at := sort.Search(len(accounts), func(i int) bool { return accounts[i].index >= from })
+	repos := make([]any, 0, min(limit, len(accounts)-at))
 	for ; at < len(accounts) && len(repos) < limit; at++ {
 		a := accounts[at]
 		state := a.stateAt(h)
-		if h != nil && state == Deleted {
+		if h != nil && state == Deleted || h == nil && a.Quiet() {
 			continue
 		}
 		s := a.snapshot()
@@ -150,7 +154,7 @@ func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *
 	}
 	out := map[string]any{"repos": repos}
 	if at < len(accounts) {
-		out["cursor"] = strconv.Itoa(at)
+		out["cursor"] = strconv.Itoa(accounts[at].index)
 	}
 	writeJSON(w, http.StatusOK, out)
 }

@@ -2,7 +2,7 @@ package simnet
 
 import "net/http"
 
-// relay is what a relay answers when nothing is wrong: it knows every account and sends clients on for
+// relay is what a relay answers when nothing is wrong: it knows every account but the quiet ones, and sends clients on for
 // repositories.
 type relay struct {
 	net  *Network
@@ -20,7 +20,7 @@ func (l *relay) serve(w http.ResponseWriter, r *http.Request, c call) {
 		writeRepos(w, r, l.net.Accounts(), nil)
 	case "com.atproto.sync.getRepoStatus", "com.atproto.sync.getLatestCommit", getRepo:
 		a := l.net.Account(c.did)
-		if a == nil {
+		if a == nil || a.Quiet() {
 			writeUnavailable(w, Deleted, c.did)
 			return
 		}

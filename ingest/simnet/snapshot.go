@@ -33,6 +33,7 @@ type snapshot struct {
 	nodes  []extent // of the nodes
 	root   block    // the commit
 	order  func() []block
+	known  func() map[repo.CID]block
 }
 
 // newSnapshot builds the tree over sorted leaves and signs a commit of it.
@@ -41,6 +42,7 @@ func newSnapshot(did, rev string, leaves []leaf, key *signer, preorder bool) *sn
 	s.data, s.tree, s.nodes = buildTree(leaves)
 	s.root = commitBlock(did, rev, s.data, key.sign)
 	s.order = sync.OnceValue(func() []block { return carOrder(s.tree, preorder) })
+	s.known = sync.OnceValue(s.knownBlocks)
 	return s
 }
 

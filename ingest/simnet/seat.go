@@ -1,0 +1,58 @@
+package simnet
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sort"
+)
+
+// seats decides on which host the accounts begin.
+type seats struct {
+	net    *Network
+	shares []float64 // of the hosts up to each, by Options.Skew; empty: all have the same
+}
+
+func newSeats(n *Network) seats {
+	s := seats{net: n}
+	if n.opts.Skew <= 0 {
+		return s
+	}
+	sum := 0.0
+	for i := range n.opts.Hosts {
+		sum += math.Pow(float64(i+1), -n.opts.Skew)
+		s.shares = append(s.shares, sum)
+	}
+	return s
+}
+
+// of is the host of account i: in turn, or one each and the rest by their shares.
+func (s seats) of(i int) *Host {
+	hosts := s.net.hosts
+	if len(s.shares) == 0 || i < len(hosts) {
+		return hosts[i%len(hosts)]
+	}
+	draw := rand.New(rand.NewChaCha8(s.net.derive("seat", i, 0))).Float64() * s.shares[len(hosts)-1]
+	return hosts[min(sort.SearchFloat64s(s.shares, draw), len(hosts)-1)]
+}
+
+// seat adds an account to those the host lists, in the order they were made. It stays there when it moves away,
+// since its former host goes on listing it.
+func (h *Host) seat(a *Account) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at := sort.Search(len(h.residents), func(i int) bool { return h.residents[i].index >= a.index })
+	switch {
+	case at == len(h.residents):
+		h.residents = append(h.residents, a)
+	case h.residents[at] != a: // into a copy: lists being read do not change
+		h.residents = slices.Insert(slices.Clone(h.residents), at, a)
+	}
+}
+
+// listed are the accounts the host has or had, in the order they were made.
+func (h *Host) listed() []*Account {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.residents[:len(h.residents):len(h.residents)]
+}
