@@ -1,0 +1,102 @@
+package simnet
+
+import (
+	"net/http"
+
+	"cistern/ingest/repo"
+)
+
+// What the sync methods for parts of a repository are called.
+const (
+	getProof  = "com.atproto.sync.getRecord"
+	getBlocks = "com.atproto.sync.getBlocks"
+)
+
+func sendsCAR(endpoint string) bool {
+	return endpoint == getRepo || endpoint == getProof || endpoint == getBlocks
+}
+
+// cidsMax bounds the blocks that one getBlocks may name; the URL does so anyway.
+const cidsMax = 1000
+
+// part answers the methods that send a part of a repository, as the reference PDS: getRecord the commit, the nodes on the
+// way to a path and the record, if there is one; getBlocks the blocks named, without a root, unless one is missing.
+func (p *pds) part(w http.ResponseWriter, r *http.Request, c call, a *Account, state Status) {
+	if state != Active {
+		writeUnavailable(w, state, c.did)
+		return
+	}
+	if c.endpoint == getProof {
+		a.sendProof(w, r, c)
+		return
+	}
+	texts := r.URL.Query()["cids"]
+	if len(texts) == 0 || len(texts) > cidsMax {
+		writeError(w, http.StatusBadRequest, "InvalidRequest", "cids are none or too many")
+		return
+	}
+	a.sendBlocks(w, r, c, texts)
+}
+
+func (a *Account) sendProof(w http.ResponseWriter, r *http.Request, c call) {
+	path := r.URL.Query().Get("collection") + "/" + r.URL.Query().Get("rkey")
+	kind := FaultKind(0)
+	if c.fault != nil {
+		kind = c.fault.fault.Kind
+	}
+	from := a
+	if kind == WrongDID {
+		from = a.net.other(a)
+	}
+	s, root := from.faultySnapshot(kind)
+	blocks := faultyBlocks(kind, append([]block{root}, s.way(path)...))
+	c.fault.sendCAR(w, r, encodeCAR(root.cid, blocks))
+}
+
+func (a *Account) sendBlocks(w http.ResponseWriter, r *http.Request, c call, texts []string) {
+	s := a.snapshot()
+	blocks := []block{{}} // in place of the commit
+	for _, text := range texts {
+		id, err := repo.ParseCID(text)
+		b, ok := s.known()[id]
+		if err != nil || !ok {
+			writeError(w, http.StatusBadRequest, "InvalidRequest", "Could not find cids: "+text)
+			return
+		}
+		blocks = append(blocks, b)
+	}
+	if c.fault != nil {
+		blocks = faultyBlocks(c.fault.fault.Kind, blocks)
+	}
+	car := appendCARHeader(nil)
+	for _, b := range blocks[1:] {
+		car = appendCARBlock(car, b)
+	}
+	c.fault.sendCAR(w, r, car)
+}
+
+// way lists the nodes on the way to a path, whether or not there is a record, and the record.
+func (s *snapshot) way(path string) []block {
+	i, found := s.find(path)
+	var way []block
+	for _, n := range s.nodes {
+		if n.from <= i && (i < n.to || !found && i == n.to) {
+			way = append(way, s.tree[n.at])
+		}
+	}
+	if found {
+		l := s.leaves[i]
+		way = append(way, block{l.cid, l.data, true})
+	}
+	return way
+}
+
+// knownBlocks are the blocks of a snapshot by CID, the commit too.
+func (s *snapshot) knownBlocks() map[repo.CID]block {
+	m := make(map[repo.CID]block, len(s.tree)+1)
+	for _, b := range s.tree {
+		m[b.cid] = b
+	}
+	m[s.root.cid] = s.root
+	return m
+}
