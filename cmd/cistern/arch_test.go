@@ -24,6 +24,7 @@ var levels = map[string]int{
 	"ingest/identity": 4,
 	"store":           3,
 	"ingest/frame":    2,
+	"backfill/pace":   1,
 	"filter":          1,
 	"ingest/repo":     1,
 

@@ -1,0 +1,130 @@
+package pace
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// Limits bound what one host is asked.
+type Limits struct {
+	Min, Max  int // requests at a time: what adapts stays between them
+	PerSecond int // requests that begin in any second; 0: no limit, as with the next two
+	PerHour   int
+	PerDay    int
+}
+
+// Override replaces parts of the limits of a host; a part that is 0 stays as it is.
+type Override struct {
+	Concurrency int `cbor:"1,keyasint,omitempty" json:"concurrency,omitempty"` // requests at a time, at most
+	PerSecond   int `cbor:"2,keyasint,omitempty" json:"per_second,omitempty"`
+	PerHour     int `cbor:"3,keyasint,omitempty" json:"per_hour,omitempty"`
+	PerDay      int `cbor:"4,keyasint,omitempty" json:"per_day,omitempty"`
+}
+
+// What an override may say. More requests at a time than this are no limit to speak of, and the windows
+// have to be a time apart that a clock can tell.
+const (
+	concurrencyMax = 1000
+	perSecondMax   = 100_000
+	perHourMax     = 3600 * perSecondMax
+	perDayMax      = 24 * perHourMax
+)
+
+// Validate names the part that cannot be.
+func (o Override) Validate() error {
+	for _, part := range []struct {
+		name     string
+		n, limit int
+	}{{"concurrency", o.Concurrency, concurrencyMax}, {"per_second", o.PerSecond, perSecondMax},
+		{"per_hour", o.PerHour, perHourMax}, {"per_day", o.PerDay, perDayMax}} {
+		if part.n < 0 || part.n > part.limit {
+			return fmt.Errorf("%s %d is not from 1 to %d", part.name, part.n, part.limit)
+		}
+	}
+	if o == (Override{}) {
+		return errors.New("no limit is set: want concurrency, per_second, per_hour or per_day")
+	}
+	return nil
+}
+
+// Over gives the limits with the override in force.
+func (o Override) Over(l Limits) Limits {
+	if o.Concurrency > 0 {
+		l.Max, l.Min = o.Concurrency, min(l.Min, o.Concurrency)
+	}
+	if o.PerSecond > 0 {
+		l.PerSecond = o.PerSecond
+	}
+	if o.PerHour > 0 {
+		l.PerHour = o.PerHour
+	}
+	if o.PerDay > 0 {
+		l.PerDay = o.PerDay
+	}
+	return l
+}
+
+// Rule is what holds for every host whose name a pattern matches.
+type Rule struct {
+	Glob     string // as path.Match reads it, of host or host:port
+	Override Override
+	Banned   bool
+}
+
+// ParseGlob checks a pattern of host names, and gives its lower case.
+func ParseGlob(s string) (string, error) {
+	s = strings.ToLower(s)
+	if _, err := path.Match(s, ""); err != nil || s == "" || strings.ContainsAny(s, "/@ ") {
+		return "", errors.New("want a host or a pattern of hosts, as in pds.example.com or *.example.com")
+	}
+	return s, nil
+}
+
+// ParseRule reads GLOB=CONCURRENCY[,PER_SECOND[,PER_HOUR[,PER_DAY]]]; a number left out or 0 sets no limit.
+func ParseRule(s string) (Rule, error) {
+	errForm := errors.New("want HOST=CONCURRENCY[,PER_SECOND[,PER_HOUR[,PER_DAY]]], as in *.example.com=4,10,5000")
+	glob, numbers, ok := strings.Cut(s, "=")
+	if !ok {
+		return Rule{}, errForm
+	}
+	glob, err := ParseGlob(glob)
+	if err != nil {
+		return Rule{}, err
+	}
+	r := Rule{Glob: glob}
+	parts := []*int{&r.Override.Concurrency, &r.Override.PerSecond, &r.Override.PerHour, &r.Override.PerDay}
+	fields := strings.Split(numbers, ",")
+	if len(fields) > len(parts) {
+		return Rule{}, errForm
+	}
+	for i, field := range fields {
+		if field = strings.TrimSpace(field); field == "" {
+			continue
+		}
+		if *parts[i], err = strconv.Atoi(field); err != nil {
+			return Rule{}, fmt.Errorf("%q is no number: %w", field, errForm)
+		}
+	}
+	return r, r.Override.Validate()
+}
+
+// Rules are asked in order. The first that matches and bans, bans; the first that matches and limits, limits.
+type Rules []Rule
+
+// Of is what the rules say of a host.
+func (rules Rules) Of(host string) (o Override, banned bool) {
+	limited := false
+	for _, r := range rules {
+		if ok, err := path.Match(r.Glob, host); err != nil || !ok {
+			continue
+		}
+		banned = banned || r.Banned
+		if !limited && r.Override != (Override{}) {
+			o, limited = r.Override, true
+		}
+	}
+	return o, banned
+}
