@@ -4,9 +4,9 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
+	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -147,7 +147,7 @@ func (s *Server) sourceFilter(q query) (func(*Source) bool, error) {
 		return nil, err
 	}
 	if host != "" {
-		tests = append(tests, func(src *Source) bool { return hostOf(src.URL) == host })
+		tests = append(tests, func(src *Source) bool { return identity.HostOf(src.URL) == host })
 	}
 	if text := q.text("url"); text != "" {
 		want, err := s.parseSource(text, false)
@@ -298,9 +298,13 @@ func (s *Server) firehoseTotals() *firehoseTotals {
 
 // host is the parameter host: a name, with a port if it has one.
 func (q query) host() (string, error) {
-	host := strings.ToLower(q.text("host"))
-	if strings.ContainsAny(host, "/?#@") {
-		return "", invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(host))
+	text := q.text("host")
+	if text == "" {
+		return "", nil
 	}
-	return host, nil
+	origin, err := identity.ParseOrigin(text)
+	if err != nil {
+		return "", invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(text))
+	}
+	return identity.HostOf(origin), nil
 }

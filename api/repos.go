@@ -3,11 +3,10 @@ package api
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
+	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -101,22 +100,13 @@ func (q query) rowFilter() (func(*store.Repo) bool, error) {
 		return nil, nil
 	}
 	return func(row *store.Repo) bool {
-		return (state == 0 || row.State == state) && (kind == "" || row.Retry.Kind.String() == kind) && (host == "" || hostOf(row.PDS) == host) &&
+		return (state == 0 || row.State == state) && (kind == "" || row.Retry.Kind.String() == kind) && (host == "" || identity.HostOf(row.PDS) == host) &&
 			(verified == "" || row.Rev != "" && row.Verified.String() == verified)
 	}, nil
 }
 
 // verifiedLevels are those that rows can have.
 var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashes, store.VerifiedOps, store.VerifiedFormerKey}
-
-// hostOf is the host[:port] of an origin.
-func hostOf(origin string) string {
-	u, err := url.Parse(origin)
-	if err != nil {
-		return ""
-	}
-	return strings.ToLower(u.Host)
-}
 
 // showRow is GET /repos/{did}.
 func (s *Server) showRow(w http.ResponseWriter, r *http.Request) error {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 )
 
@@ -99,8 +100,28 @@ func (tr *transfer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fetch gets the repository from its host, every block hashed.
-func (t *task) fetch(ctx context.Context) (car *repo.CAR, err error) {
+// records are those of a verified copy, in key order: a repo.CAR, or a repo.Partial.
+type records interface {
+	Blocks() int
+	Bytes() int64
+	Walk(data repo.CID, fn func(repo.Leaf) error) error
+	Close() error
+}
+
+// fetch gets what is wanted of the repository from its host, and checks everything.
+func (t *task) fetch(ctx context.Context) (records, error) {
+	car, err := t.whole(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.verify(ctx, car); err != nil {
+		return nil, errors.Join(err, car.Close())
+	}
+	return car, nil
+}
+
+// whole gets the whole repository, every block hashed.
+func (t *task) whole(ctx context.Context) (car *repo.CAR, err error) {
 	err = t.watched(ctx, func(ctx context.Context, tr *transfer) error {
 		car, err = t.transfer(ctx, tr)
 		return err
@@ -129,7 +150,7 @@ func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	t.sender = strings.ToLower(resp.Request.URL.Host)
+	t.sender = senderOf(resp)
 	if resp.ContentLength > t.r.opts.CARBytesMax {
 		return nil, fmt.Errorf("body of %d bytes: %w", resp.ContentLength, repo.ErrInvalid)
 	}
@@ -151,6 +172,15 @@ func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
 		err = fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return car, err
+}
+
+// senderOf is the host and port that sent an answer, redirects followed; "" for none that a document could name.
+func senderOf(resp *http.Response) string {
+	origin, err := identity.ParseOrigin(resp.Request.URL.Scheme + "://" + resp.Request.URL.Host)
+	if err != nil {
+		return ""
+	}
+	return identity.HostOf(origin)
 }
 
 // ask sends a query about the repository to its host. An answer that is none is an error.

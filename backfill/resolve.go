@@ -182,24 +182,18 @@ func (r *Runner) hostID(host string) (uint32, error) {
 	return id, nil
 }
 
-// hostOfURL is the host and port of an origin.
-func hostOfURL(origin string) string {
-	_, host, _ := strings.Cut(origin, "://")
-	return strings.ToLower(host)
-}
-
 const didWeb = "did:web:"
 
 // webAuthority is the host that serves the document of a did:web.
 func webAuthority(did string) (string, bool) {
-	const nameMax = 253 + len(":65535")
 	name, ok := strings.CutPrefix(did, didWeb)
 	if !ok {
 		return "", false
 	}
-	name, err := url.PathUnescape(strings.ToLower(name))
-	if err != nil || name == "" || len(name) > nameMax || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-:") != "" {
+	name, err := url.PathUnescape(name)
+	if err != nil {
 		return "", false // not to be resolved anyway
 	}
-	return name, true
+	origin, err := identity.ParseOrigin(name)
+	return identity.HostOf(origin), err == nil
 }

@@ -33,8 +33,9 @@ type task struct {
 	memory int64 // of the body, taken from Runner.memory
 	index  int64 // taken from Runner.indexes
 
-	row      store.Repo // as the task began; from openWindow on, as the fetch began
-	fetching bool       // live commits are buffered: between openWindow and closeWindow
+	filter   store.FilterVersion // by which this attempt chooses records
+	row      store.Repo          // as the task began; from openWindow on, as the fetch began
+	fetching bool                // live commits are buffered: between openWindow and closeWindow
 	ident    identity.Identity
 	fresh    bool          // ident was asked for now, not remembered
 	looked   time.Time     // when ident was asked for, zero if that is not known
@@ -104,7 +105,7 @@ func (t *task) seekHost(ctx context.Context) error {
 	if err := t.refresh(ctx); err != nil {
 		return err
 	}
-	_, err := t.place(hostOfURL(t.ident.PDS))
+	_, err := t.place(identity.HostOf(t.ident.PDS))
 	return err
 }
 
@@ -113,7 +114,7 @@ func (t *task) checkHost(ctx context.Context) error {
 	if err := t.identify(ctx); err != nil {
 		return err
 	}
-	id, err := t.r.hostID(hostOfURL(t.ident.PDS))
+	id, err := t.r.hostID(identity.HostOf(t.ident.PDS))
 	if err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func (t *task) checkHost(ctx context.Context) error {
 // before that host was asked, else one that names another host each time would keep us moving.
 func (t *task) follow() error {
 	t.r.release(t, true)
-	_, err := t.place(hostOfURL(t.ident.PDS))
+	_, err := t.place(identity.HostOf(t.ident.PDS))
 	return err
 }
 
@@ -147,7 +148,7 @@ func (t *task) copy(ctx context.Context) error {
 		if err := t.abandon(); err != nil {
 			return err
 		}
-		id, err := t.r.hostID(hostOfURL(t.ident.PDS))
+		id, err := t.r.hostID(identity.HostOf(t.ident.PDS))
 		if err != nil {
 			return err
 		}
@@ -173,24 +174,22 @@ func (t *task) attempt(ctx context.Context) error {
 	if err := t.openWindow(); err != nil {
 		return err
 	}
+	t.filter = t.r.store.Filter()
 	if t.row.Recheck && t.row.Rev != "" && !t.row.Torn {
 		if done, err := t.recheck(ctx); done || err != nil {
 			return err
 		}
 	}
-	car, err := t.fetch(ctx)
+	c, err := t.fetch(ctx)
 	if err != nil {
 		t.forgetMemory()
 		return err
 	}
-	err = t.verify(ctx, car)
-	if err == nil {
-		// The host has done its part.
-		t.r.judge(t, verdict{spoke: true})
-		t.r.release(t, false)
-		err = t.write(ctx, car)
-	}
-	if cerr := car.Close(); err == nil && cerr != nil && !t.left {
+	// The host has done its part.
+	t.r.judge(t, verdict{spoke: true})
+	t.r.release(t, false)
+	err = t.write(ctx, c)
+	if cerr := c.Close(); err == nil && cerr != nil && !t.left {
 		err = fmt.Errorf("%w: %w", errSpool, cerr)
 	}
 	t.forgetMemory()
@@ -201,9 +200,9 @@ func (t *task) attempt(ctx context.Context) error {
 }
 
 // write stores a verified copy: whole, or what has changed.
-func (t *task) write(ctx context.Context, car *repo.CAR) error {
+func (t *task) write(ctx context.Context, c records) error {
 	if t.row.Ordinal != 0 {
-		return t.diff(ctx, car)
+		return t.diff(ctx, c)
 	}
 	// From here on Done ends the task, perhaps on another goroutine and before Import returns.
 	t.left = true
@@ -211,8 +210,8 @@ func (t *task) write(ctx context.Context, car *repo.CAR) error {
 		DID:      t.it.did,
 		Attempt:  t.row.Attempt,
 		Rev:      t.commit.Rev,
-		Blocks:   car.Blocks(),
-		Walk:     func(fn func(repo.Leaf) error) error { return car.Walk(t.commit.Data, fn) },
+		Blocks:   c.Blocks(),
+		Walk:     func(fn func(repo.Leaf) error) error { return c.Walk(t.commit.Data, fn) },
 		Complete: func(b *store.Batch, row *store.Repo) { t.complete(b, row) },
 		Done:     func(row store.Repo, err error) { t.imported(ctx, row, err) },
 	})

@@ -20,6 +20,14 @@ func (t *task) verify(ctx context.Context, car *repo.CAR) error {
 	if !ok {
 		return fmt.Errorf("the commit %s is not in the CAR: %w", car.Root(), repo.ErrInvalid)
 	}
+	if err := t.verifyCommit(ctx, block); err != nil {
+		return err
+	}
+	return walkAll(car, t.commit.Data)
+}
+
+// verifyCommit takes the signed commit, if it may be what the repository is at now.
+func (t *task) verifyCommit(ctx context.Context, block []byte) (err error) {
 	t.block = append([]byte(nil), block...)
 	if t.commit, err = repo.ParseCommit(t.block); err != nil {
 		return err
@@ -37,11 +45,9 @@ func (t *task) verify(ctx context.Context, car *repo.CAR) error {
 		return err
 	}
 	if t.r.opts.Verify != VerifyNone {
-		if err := t.verifySignature(ctx); err != nil {
-			return err
-		}
+		return t.verifySignature(ctx)
 	}
-	return walkAll(car, c.Data)
+	return nil
 }
 
 // verifySignature holds the commit against the key of the document. An account that moved and has
@@ -50,7 +56,7 @@ func (t *task) verify(ctx context.Context, car *repo.CAR) error {
 func (t *task) verifySignature(ctx context.Context) error {
 	t.former = false
 	err := t.commit.Verify(t.block, t.ident.PublicKey)
-	if !t.mayBeFormer(err) || !t.fresh || t.sender != hostOfURL(t.ident.PDS) {
+	if !t.mayBeFormer(err) || !t.fresh || t.sender != identity.HostOf(t.ident.PDS) {
 		return err
 	}
 	keys, kerr := t.r.opts.Directory.KeysAt(ctx, t.it.did, repo.TIDTime(t.commit.Rev))
@@ -76,11 +82,11 @@ func (t *task) mayBeFormer(err error) bool {
 
 // walkAll checks the tree, and that its records, each counted as often as it is named, are not out
 // of proportion to what was sent: readers are sent them so often, and a difference stores them so.
-func walkAll(car *repo.CAR, data repo.CID) error {
-	limit := expandSlack + shareRatio*car.Bytes()
+func walkAll(copied records, data repo.CID) error {
+	limit := expandSlack + shareRatio*copied.Bytes()
 	size, hidden, collections := int64(0), 0, 0
 	collection := []byte(nil) // of the record before, with its slash
-	return car.Walk(data, func(l repo.Leaf) error {
+	return copied.Walk(data, func(l repo.Leaf) error {
 		if size += int64(len(l.Record)); size > limit {
 			return fmt.Errorf("the records make more than %d bytes, shared blocks counted each time: %w", limit, repo.ErrInvalid)
 		}

@@ -3,11 +3,11 @@ package ingest
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -19,77 +19,23 @@ const subscribePath = "/xrpc/com.atproto.sync.subscribeRepos"
 func ParseSource(url string, pds bool) (store.Source, error) {
 	normal, err := normalise(url)
 	if err != nil {
-		return store.Source{}, fmt.Errorf("source %.200q: %w", url, err)
+		return store.Source{}, fmt.Errorf("source %.200q %w", url, err)
 	}
 	return store.Source{URL: normal, PDS: pds}, nil
 }
 
 func normalise(text string) (string, error) {
 	if len(text) > urlBytesMax {
-		return "", fmt.Errorf("%d bytes are more than %d", len(text), urlBytesMax)
+		return "", fmt.Errorf("has %d bytes, more than %d", len(text), urlBytesMax)
 	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return "", errors.New("does not parse")
-	}
-	scheme, port := "", ""
-	switch u.Scheme {
-	case "http", "ws":
-		scheme, port = "ws", "80"
-	case "https", "wss":
-		scheme, port = "wss", "443"
-	default:
-		return "", errors.New("is not http, https, ws or wss")
-	}
-	if u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#") {
-		return "", errors.New("is more than a host and a path")
-	}
-	host, err := normalHost(u)
+	origin, path, err := identity.ParseBase(text)
 	if err != nil {
 		return "", err
 	}
-	if p := u.Port(); p != "" {
-		n, err := strconv.ParseUint(p, 10, 16)
-		if err != nil || n == 0 {
-			return "", errors.New("has no valid port")
-		}
-		if p = strconv.FormatUint(n, 10); p != port {
-			host += ":" + p
-		}
-	}
-	path, err := basePath(u.EscapedPath())
-	if err != nil {
+	if path, err = basePath(path); err != nil {
 		return "", err
 	}
-	return scheme + "://" + host + path, nil
-}
-
-func normalHost(u *url.URL) (string, error) {
-	if strings.HasSuffix(u.Host, ":") {
-		return "", errors.New("ends before its port")
-	}
-	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
-	if strings.HasPrefix(u.Host, "[") {
-		addr, err := netip.ParseAddr(host)
-		if err != nil || !addr.Is6() || addr.Zone() != "" {
-			return "", errors.New("has no valid IPv6 address")
-		}
-		return "[" + addr.String() + "]", nil
-	}
-	if len(host) > 253 {
-		return "", errors.New("has a host of more than 253 bytes")
-	}
-	for label := range strings.SplitSeq(host, ".") {
-		if label == "" || len(label) > 63 {
-			return "", errors.New("has no valid host")
-		}
-		for _, c := range []byte(label) {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return "", errors.New("has a host that is not of letters, digits, - and _")
-			}
-		}
-	}
-	return host, nil
+	return "ws" + strings.TrimPrefix(origin, "http") + path, nil
 }
 
 // basePath is what stands before the path of subscribeRepos, "" for nothing.
@@ -120,10 +66,3 @@ func subscribeURL(source string, cursor int64) string {
 
 // listingOf names the crawl cursor of a source's listing that is to be compared with what we hold.
 func listingOf(source string) string { return "reconcile::http" + strings.TrimPrefix(source, "ws") }
-
-// hostOf is the host of a normalised address, with its port unless it is the scheme's own.
-func hostOf(url string) string {
-	_, rest, _ := strings.Cut(url, "://")
-	host, _, _ := strings.Cut(rest, "/")
-	return host
-}

@@ -296,7 +296,7 @@ func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, wh
 		b.DropBuffer(row)
 	}
 	it.learn(w, row)
-	due := it.r.budget.spend(row, hostOf(row.PDS), it.now)
+	due := it.r.budget.spend(row, identity.HostOf(row.PDS), it.now)
 	row.Attempt++
 	row.SeenRev = max(row.SeenRev, rev)
 	row.Recheck = recheck
@@ -345,7 +345,7 @@ func (it *item) decideFold(w *writing, row *store.Repo) error {
 	if l := it.lane; l.got != needNothing && l.err == nil {
 		pds = l.ident.PDS
 	}
-	rev := it.lane.fold.rev(hostOf(pds))
+	rev := it.lane.fold.rev(identity.HostOf(pds))
 	if !row.Known() && rev != "" {
 		it.discover(w, row, rev)
 		return nil

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cistern/ingest/frame"
+	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -78,7 +79,7 @@ func Subscribe(source string, cursor int64) string { return subscribeURL(source,
 func Listing(source string) string { return listingOf(source) }
 
 // HostOf is the host of a normalised address.
-func HostOf(source string) string { return hostOf(source) }
+func HostOf(source string) string { return identity.HostOf(source) }
 
 // Budget is that of refetches.
 type Budget struct{ b *budget }

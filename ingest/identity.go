@@ -100,7 +100,7 @@ func setIdentity(row *store.Repo, ident identity.Identity, now time.Time) (moved
 // again before it says no. With done, the event waits or is refused.
 func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	known := it.identify(row)
-	if known && hostOf(it.ident.PDS) == host {
+	if known && identity.HostOf(it.ident.PDS) == host {
 		return false
 	}
 	s, l := it.s, it.lane
@@ -116,7 +116,7 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 		return true
 	}
 	if passing(l.err) {
-		if hostOf(row.PDS) == host {
+		if identity.HostOf(row.PDS) == host {
 			return false // as far as we know
 		}
 		return it.refuse()

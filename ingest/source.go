@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -76,7 +77,7 @@ func (s *source) pdsHost() string {
 	if !s.pds.Load() {
 		return ""
 	}
-	return hostOf(s.url)
+	return identity.HostOf(s.url)
 }
 
 // refused counts an event that a PDS sent about an account that is not its own.

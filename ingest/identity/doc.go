@@ -36,6 +36,7 @@
 //
 //   - directory.go: Options, Directory, Resolve, Cached, Remember, Purge, coalescing
 //   - document.go: DID document → Identity, ParseKey
+//   - origin.go: ParseOrigin, HostOf: one spelling per host
 //   - audit.go: KeysAt, from the audit log of a did:plc
 //   - fetch.go: did:plc and did:web over HTTP, fallback between PLC directories
 //   - plc.go: which PLC directory to ask next

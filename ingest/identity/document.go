@@ -2,11 +2,7 @@ package identity
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -67,7 +63,7 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 	if !ok {
 		return Identity{}, fmt.Errorf("document of %s: %w", did, ErrNoPDS)
 	}
-	if ident.PDS, err = parseOrigin(service.URL); err != nil {
+	if ident.PDS, err = parseEndpoint(service.URL); err != nil {
 		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoPDS)
 	}
 	return ident, nil
@@ -97,58 +93,14 @@ func ParseKey(text string) (atcrypto.PublicKey, error) {
 	return key, nil
 }
 
-// parseOrigin reduces an endpoint to its origin, in one spelling per host: it keys whatever is counted per host.
-func parseOrigin(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil {
-		return "", fmt.Errorf("endpoint %.200q does not parse", text)
-	}
-	if u.Scheme != "https" && u.Scheme != "http" {
+// parseEndpoint is the origin of a service, which a document names with its scheme.
+func parseEndpoint(text string) (string, error) {
+	if scheme, _, _ := strings.Cut(strings.ToLower(text), "://"); scheme != "https" && scheme != "http" {
 		return "", fmt.Errorf("endpoint %.200q is not http or https", text)
 	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
-		return "", fmt.Errorf("endpoint %.200q is more than an origin", text)
-	}
-	host, err := canonicalHost(u.Hostname())
+	origin, err := ParseOrigin(text)
 	if err != nil {
-		return "", fmt.Errorf("endpoint %.200q: %w", text, err)
+		return "", fmt.Errorf("endpoint %w", err)
 	}
-	if strings.HasSuffix(u.Host, ":") {
-		return "", fmt.Errorf("endpoint %.200q ends before its port", text)
-	}
-	if u.Port() != "" {
-		port, err := strconv.ParseUint(u.Port(), 10, 16)
-		if err != nil || port == 0 {
-			return "", fmt.Errorf("endpoint %.200q has no valid port", text)
-		}
-		if port != map[string]uint64{"https": 443, "http": 80}[u.Scheme] {
-			host += ":" + strconv.FormatUint(port, 10)
-		}
-	}
-	return u.Scheme + "://" + host, nil
-}
-
-// hostTextMax bounds a host name (RFC 1035: 253 characters).
-const hostTextMax = 253
-
-// canonicalHost is one spelling of a DNS name or address, as a URL wants it.
-func canonicalHost(host string) (string, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		switch {
-		case addr.Zone() != "":
-			return "", errors.New("address bound to an interface")
-		case addr.Is6():
-			return "[" + addr.String() + "]", nil
-		}
-		return addr.String(), nil
-	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if len(host) > hostTextMax {
-		return "", fmt.Errorf("host name of %d bytes", len(host))
-	}
-	if host == "" || strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" ||
-		strings.HasPrefix(host, ".") || strings.HasSuffix(host, ".") {
-		return "", fmt.Errorf("%q is no host name", host)
-	}
-	return host, nil
+	return origin, nil
 }

@@ -34,19 +34,3 @@ func FuzzParseDocument(f *testing.F) {
 		}
 	})
 }
-
-// FuzzParseOrigin holds that an origin is its own origin: one spelling per host.
-func FuzzParseOrigin(f *testing.F) {
-	for _, s := range []string{"https://A.example:443/", "http://[::ABCD%25x]:80", "http://1.2.3.4:8080", "https://[::1]"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		origin, err := identity.ParseOrigin(s)
-		if err != nil {
-			return
-		}
-		if again, err := identity.ParseOrigin(origin); err != nil || again != origin {
-			t.Errorf("%q → %q → %q, %v", s, origin, again, err)
-		}
-	})
-}

@@ -15,9 +15,6 @@ func ParseDocument(did string, body []byte) (Identity, error) {
 // CheckRedirect is checkRedirect.
 var CheckRedirect = checkRedirect
 
-// ParseOrigin is parseOrigin.
-func ParseOrigin(text string) (string, error) { return parseOrigin(text) }
-
 // ParseAudit is parseAudit, for fuzzing without a server.
 func ParseAudit(did string, body []byte, at time.Time) ([]atcrypto.PublicKey, error) {
 	return parseAudit(syntax.DID(did), body, at)
