@@ -382,7 +382,7 @@ func TestRows(t *testing.T) {
 		}
 	}
 	for query, says := range map[string]string{
-		"?limit=1001": "1001", "?limit=x": `"x"`, "?state=x": `"x"`, "?verified=all": `"all"`, "?error=bad": `"bad"`, "?host=https://x": `"https://x"`, "?cursor=x": `"x"`,
+		"?limit=1001": "1001", "?limit=x": `"x"`, "?state=x": `"x"`, "?verified=all": `"all"`, "?error=bad": `"bad"`, "?host=https://x/y": `"https://x/y"`, "?cursor=x": `"x"`,
 	} {
 		var e refused
 		if res := call(t, "GET", w.admin.URL+"/repos"+query, "", nil, &e); res.StatusCode != 400 || !strings.Contains(e.Message, says) {
