@@ -22,7 +22,7 @@ type difference struct {
 // records and their events go together; rev, data and commit change with the last. A crash between
 // leaves a pending row, and its next task finds by the same merge what is still to be done. It runs
 // even when the rev is the one we hold, since such a crash may lie behind.
-func (t *task) diff(ctx context.Context, car *repo.CAR) error {
+func (t *task) diff(ctx context.Context, c records) error {
 	if err := t.reveal(); err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func (t *task) diff(ctx context.Context, car *repo.CAR) error {
 		return ours(err)
 	}
 	d := &difference{t: t, rows: rows, more: rows.Next()}
-	err = d.merge(ctx, car)
+	err = d.merge(ctx, c)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -52,24 +52,24 @@ func (t *task) diff(ctx context.Context, car *repo.CAR) error {
 	return nil
 }
 
-func (d *difference) merge(ctx context.Context, car *repo.CAR) error {
-	err := car.Walk(d.t.commit.Data, func(l repo.Leaf) error {
+func (d *difference) merge(ctx context.Context, c records) error {
+	err := c.Walk(d.t.commit.Data, func(l repo.Leaf) error {
 		for d.more {
 			row := d.rows.Row()
-			c := bytes.Compare(row.Path, l.Key)
-			if c > 0 {
+			order := bytes.Compare(row.Path, l.Key)
+			if order > 0 {
 				break
 			}
-			if c < 0 {
+			if order < 0 {
 				if err := d.add(ctx, row.Path, repo.CID{}, nil); err != nil {
 					return err
 				}
 			}
 			d.more = d.rows.Next()
-			if c == 0 && row.CID == l.CID {
+			if order == 0 && row.CID == l.CID {
 				return nil
 			}
-			if c == 0 {
+			if order == 0 {
 				break
 			}
 		}

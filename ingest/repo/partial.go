@@ -337,6 +337,12 @@ func inside(ranges []Range, key []byte) bool {
 	return i < len(ranges) && bytes.Compare(ranges[i].Lower, key) <= 0
 }
 
+// Close forgets the blocks. Closing again does nothing.
+func (p *Partial) Close() error {
+	p.blocks, p.front, p.waiting, p.leaves, p.sorted = nil, nil, nil, nil, false
+	return nil
+}
+
 // Walk visits the leaves of the wanted ranges in key order, as Walk of a CAR does all; Leaf.Block is below Blocks. The
 // part must be whole: what is missing is ErrInvalid, after the leaves before it have been visited.
 func (p *Partial) Walk(data CID, fn func(Leaf) error) error {
