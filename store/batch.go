@@ -36,6 +36,7 @@ type Batch struct {
 	key     []byte             // keys and values on their way into b
 	value   []byte
 	path    []byte // key of the record at hand
+	rev     []byte // and its rev
 }
 
 type entry struct {
@@ -174,10 +175,11 @@ func (r rowState) due() int64 {
 }
 
 // Apply writes the difference that one commit (or one part of a resync) makes to r's
-// records, as one entry of the log. What each op is follows from what is stored: a path we
-// hold is updated, an unknown one is created, a deletion of an unknown path and a write of
-// the same CID are nothing. Paths must be unique within a batch. r's counts change; the
-// caller writes it by PutRepo.
+// records, as one entry of the log. What each op is follows from what is stored and shown: a
+// path that is shown is updated, one that is not is created, a deletion of an unknown path and a
+// write of the same CID are nothing. The filter that r names chooses: what it does not want is
+// left out, or stored and shown to nobody, and deleted if it was shown. Paths must be unique within
+// a batch. r's counts change; the caller writes it by PutRepo.
 func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	if r.Ordinal == 0 {
 		return fmt.Errorf("apply %s: it was never imported", r.DID)
@@ -188,6 +190,10 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	if b.touched[r.Ordinal] {
 		return fmt.Errorf("apply %s twice in one batch: reads would not see the first", r.DID)
 	}
+	f, err := b.s.FilterAt(r.Filter)
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", r.DID, err)
+	}
 	if b.touched == nil {
 		b.touched = map[Ordinal]bool{}
 	}
@@ -195,7 +201,7 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal, Ops: make([]entryOp, 0, len(ops))}
 	b.changes = b.changes[:0]
 	for i := range ops {
-		if err := b.applyOp(r, &e, rev, &ops[i]); err != nil {
+		if err := b.applyOp(r, f, &e, rev, &ops[i]); err != nil {
 			return fmt.Errorf("apply %s of %s: %w", ops[i].Path, r.DID, err)
 		}
 	}
@@ -225,62 +231,6 @@ func (b *Batch) changed(collection []byte, d int64) {
 		}
 	}
 	b.changes = append(b.changes, collectionChange{collection, d})
-}
-
-func (b *Batch) applyOp(r *Repo, e *entryV1, rev string, op *Op) error {
-	var old recordRow
-	key := recordKey(b.path[:0], r.Ordinal, op.Path)
-	b.path = key
-	err := ErrNotFound
-	if !op.New {
-		err = get(b.s.db, key, func(v []byte) (err error) {
-			old, err = parseRecordRow(v)
-			return err
-		})
-	}
-	held := err == nil
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	remove := !op.CID.Defined()
-	if held && old.cid == op.CID || !held && remove {
-		return nil
-	}
-	collection, _, valid := repo.SplitPath(op.Path)
-	action, block := Create, uint32(0)
-	if held {
-		action = Update
-		if err := b.unref(r, old.block, len(b.entries)); err != nil {
-			return err
-		}
-	}
-	if remove {
-		action = Delete
-		b.delete(key)
-	} else {
-		block = r.NextBlock
-		r.NextBlock++
-		r.Blocks++
-		b.set(numberedKey(b.key[:0], spaceBlock, r.Ordinal, block), op.Record)
-		b.value = append(recordRow{hidden: !valid, block: block, cid: op.CID}.append(b.value[:0]), rev...)
-		b.set(key, b.value)
-	}
-	var d int64
-	switch action {
-	case Create:
-		d = 1
-	case Delete:
-		d = -1
-	}
-	r.Records += d
-	if !valid {
-		// A row of before this count may hold more than it says.
-		r.Hidden = uint32(max(int64(r.Hidden)+d, 0))
-	} else {
-		b.changed(collection, d)
-		e.Ops = append(e.Ops, entryOp{Action: action, Path: op.Path, Block: block})
-	}
-	return nil
 }
 
 // unref takes one reference from a block; with none left it is superseded at the entry.
@@ -385,7 +335,8 @@ func (b *Batch) Wipe(r *Repo) error {
 	}
 	r.Attempt++
 	r.Ordinal, r.NextBlock, r.Records, r.Blocks = 0, 0, 0, 0
-	r.Listed, r.Hidden, r.Collections = 0, 0, 0
+	r.Listed, r.Hidden, r.Collections, r.Shelved = 0, 0, 0, 0
+	r.Filter, r.Sweep, r.Lacks = 0, false, false
 	r.Rev, r.Data, r.Commit, r.Torn = "", repo.CID{}, nil, false
 	return b.err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 
+	"cistern/filter"
 	"cistern/ingest/repo"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -23,18 +24,21 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 		report(fmt.Sprintf(format, args...))
 	}}
 	// The counters and the rows are of one moment when nothing commits between reading both.
+	s.filters.mu.Lock()
+	c.version = s.Filter().Version
 	s.seq.mu.Lock()
 	snap := s.db.NewSnapshot()
 	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
 	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(), s.caches.counts.copied()
 	s.seq.mu.Unlock()
+	s.filters.mu.Unlock()
 	c.r = snap
 	c.tail, err = s.metaNumber(snap, metaTail, 1)
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
 	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.collections, c.log,
-		c.listings, c.sources, c.buffers, c.caches, c.numbers, c.counters} {
+		c.listings, c.sources, c.filters, c.buffers, c.caches, c.numbers, c.counters} {
 		if err = step(); err != nil {
 			break
 		}
@@ -58,6 +62,7 @@ type checker struct {
 
 	buffered map[string]buffered // as in memory
 	cursors  map[string]int64    // as in memory
+	version  uint32              // of the filter in force
 	rows     map[string]Repo     // as cached
 	counted  map[collectionOf]int64
 
@@ -168,7 +173,7 @@ func (c *checker) repos() error {
 			if err != nil || commit.DID != did || commit.Rev != r.Rev || commit.Data != r.Data {
 				c.report("repository %s: rev %s and data %s are not those of its commit (%v)", did, r.Rev, r.Data, err)
 			}
-		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 || r.Collections != 0 || r.Torn {
+		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 || r.Collections != 0 || r.Shelved != 0 || r.Torn || r.Sweep || r.Lacks {
 			c.report("repository %s: has rev %q, %d records and %d blocks but no ordinal", did, r.Rev, r.Records, r.Blocks)
 		}
 		return nil
@@ -268,9 +273,14 @@ func (c *checker) records() error {
 }
 
 func (c *checker) recordRows(o Ordinal) error {
-	n, hidden := int64(0), 0
+	var held Repo // its counts are those of the rows
 	counts := map[string]int64{}
-	err := c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
+	f, err := c.s.FilterAt(c.row.Filter)
+	if err != nil {
+		c.report("repository %s: %v", c.row.DID, err)
+		f = new(filter.Filter)
+	}
+	err = c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
 		_, p, err := parseRecordKey(key)
 		if err != nil {
 			return err
@@ -279,16 +289,19 @@ func (c *checker) recordRows(o Ordinal) error {
 		if err != nil {
 			return err
 		}
-		n++
+		at := row.place()
+		held.moved(absent, at)
 		c.blocks[row.block]++
 		collection, _, valid := repo.SplitPath(p)
-		if valid == row.hidden {
+		// Before a sweep, and where a difference was written in part, the filter need not have chosen.
+		switch want := placeOf(f, collection, valid); {
+		case valid == row.hidden:
 			c.report("record %s of %s: hidden is %v", p, c.row.DID, row.hidden)
+		case at != want && !c.row.Sweep && !c.row.Torn:
+			c.report("record %s of %s: is %s, its filter says %s", p, c.row.DID, at, want)
 		}
-		if valid {
+		if valid && !row.shelved {
 			counts[string(collection)]++
-		} else {
-			hidden++
 		}
 		err = get(c.r, numberedKey(nil, spaceBlock, o, row.block), func(body []byte) error {
 			if cid := repo.HashCID(body); cid != row.cid {
@@ -302,12 +315,15 @@ func (c *checker) recordRows(o Ordinal) error {
 		}
 		return err
 	})
-	if n != c.row.Records {
-		c.report("repository %s: %d records, its row says %d", c.row.DID, n, c.row.Records)
+	if held.Records != c.row.Records {
+		c.report("repository %s: %d records, its row says %d", c.row.DID, held.Records, c.row.Records)
 	}
-	c.inRow("hidden rows", hidden, c.row.Hidden)
+	if held.Shelved != c.row.Shelved {
+		c.report("repository %s: %d shelved records, its row says %d", c.row.DID, held.Shelved, c.row.Shelved)
+	}
+	c.inRow("hidden rows", int(held.Hidden), c.row.Hidden)
 	c.inRow("collections", len(counts), c.row.Collections)
-	c.got[countRecords] += n
+	c.got[countRecords] += held.Records
 	c.got[countCollections] += int64(len(counts))
 	for name, n := range counts {
 		err := get(c.r, collectionKey(nil, []byte(name), o), func(v []byte) error {

@@ -1,6 +1,11 @@
 package store
 
-import "errors"
+import (
+	"errors"
+	"reflect"
+
+	"cistern/filter"
+)
 
 // sources looks at the rows of firehose sources: each must be readable, and
 // cursors be what is remembered of them.
@@ -23,6 +28,31 @@ func (c *checker) sources() error {
 		}
 		return nil
 	}))
+}
+
+// filters looks at the versions of the filter: each is as it is in memory, and none is missing.
+func (c *checker) filters() error {
+	next := uint32(1)
+	err := c.space(spaceFilter, func(key, value []byte) error {
+		version, err := parseFilterKey(key)
+		if err != nil {
+			return err
+		}
+		f, err := c.s.FilterAt(version)
+		var is filter.Config
+		if err == nil {
+			err = c.s.codec.decode(value, &is)
+		}
+		if err != nil || version != next || !reflect.DeepEqual(f.Config(), is) {
+			c.report("filter version %d after %d: is %+v, not as in memory (%v)", version, next-1, is, err)
+		}
+		next++
+		return nil
+	})
+	if err == nil && c.version != next-1 {
+		c.report("filter versions: %d on disk and %d in memory", next-1, c.version)
+	}
+	return err
 }
 
 // buffers compares what is buffered with what is remembered of it, which repos compared with the

@@ -181,6 +181,7 @@ func appendRepo(dst []byte, r *Repo) []byte {
 	w.uint(31, uint64(r.Filter))
 	w.bool(32, r.Sweep)
 	w.bool(33, r.Lacks)
+	w.int(34, r.Shelved)
 	return w.end()
 }
 

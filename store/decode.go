@@ -174,6 +174,8 @@ func (f *fieldReader) repoWork(k uint64, r *Repo) {
 		r.Sweep = f.bool()
 	case 33:
 		r.Lacks = f.bool()
+	case 34:
+		r.Shelved = f.int()
 	default:
 		f.odd = true
 	}

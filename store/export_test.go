@@ -150,19 +150,20 @@ func DecodeByHand(b []byte, v any) (ok bool) {
 
 // RecordRow is recordV1.
 type RecordRow struct {
-	Hidden bool
-	Block  uint32
-	CID    repo.CID
-	Rev    string
+	Hidden  bool
+	Shelved bool
+	Block   uint32
+	CID     repo.CID
+	Rev     string
 }
 
 func (r RecordRow) Append(dst []byte) []byte {
-	return recordRow{hidden: r.Hidden, block: r.Block, cid: r.CID, rev: []byte(r.Rev)}.append(dst)
+	return recordRow{hidden: r.Hidden, shelved: r.Shelved, block: r.Block, cid: r.CID, rev: []byte(r.Rev)}.append(dst)
 }
 
 func ParseRecordRow(b []byte) (RecordRow, error) {
 	r, err := parseRecordRow(b)
-	return RecordRow{Hidden: r.hidden, Block: r.block, CID: r.cid, Rev: string(r.rev)}, err
+	return RecordRow{Hidden: r.hidden, Shelved: r.shelved, Block: r.block, CID: r.cid, Rev: string(r.rev)}, err
 }
 
 // ListingOp is one op of a listing row.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/filter"
 	"cistern/ingest/repo"
 )
 
@@ -98,6 +99,8 @@ type member struct {
 	events      uint32
 	hidden      uint32
 	collections []collectionCount
+	filter      *filter.Filter
+	shelved     int64
 }
 
 type collectionCount struct {
@@ -126,7 +129,8 @@ func (s *Store) openSlots() error {
 // An error means that the store can no longer be written, or that ctx ended; Done is called
 // with it too. The caller holds no lock of a repository: the flip takes them.
 func (s *Store) Import(ctx context.Context, im Import) error {
-	if err := errors.Join(ctx.Err(), s.usable()); err != nil {
+	_, err := s.FilterAt(im.Filter)
+	if err := errors.Join(ctx.Err(), s.usable(), err); err != nil {
 		im.Done(Repo{}, err)
 		return err
 	}
@@ -141,7 +145,7 @@ func (s *Store) Import(ctx context.Context, im Import) error {
 		}
 		sl.g = g
 	}
-	err := sl.g.append(im)
+	err = sl.g.append(im)
 	if err == nil && (sl.g.sink.bytes() < s.opts.GroupBytes && sl.g.next < sl.g.first+leaseOrdinals && s.now().Sub(sl.g.opened) < s.opts.GroupAge) {
 		return nil
 	}
@@ -260,12 +264,17 @@ func (s *Store) recoverLeases() error {
 func (g *group) append(im Import) error {
 	m := member{Import: im, ordinal: g.next}
 	g.next++
+	f, err := g.s.FilterAt(im.Filter)
+	if err != nil {
+		return err
+	}
+	m.filter = f
 	x := &g.scratch
 	x.numbers = slices.Grow(x.numbers[:0], im.Blocks)[:im.Blocks]
 	clear(x.numbers)
 	x.refs = x.refs[:0]
 	x.listing.begin(0)
-	err := im.Walk(func(l repo.Leaf) error { return g.leaf(&m, l) })
+	err = im.Walk(func(l repo.Leaf) error { return g.leaf(&m, l) })
 	if err == nil {
 		err = g.closeListing(&m)
 	}
@@ -283,8 +292,13 @@ func (g *group) append(im Import) error {
 	return nil
 }
 
-// leaf writes one record, and its block unless an equal one of the repository stands.
+// leaf writes one record if it is to be kept, and its block unless an equal one of the repository stands.
 func (g *group) leaf(m *member, l repo.Leaf) error {
+	collection, _, valid := repo.SplitPath(l.Key)
+	at := placeOf(m.filter, collection, valid)
+	if at == absent {
+		return nil
+	}
 	x := &g.scratch
 	number := m.nextBlock
 	if n := x.numbers[l.Block]; n != 0 {
@@ -300,18 +314,22 @@ func (g *group) leaf(m *member, l repo.Leaf) error {
 		}
 	}
 	x.key = recordKey(x.key[:0], m.ordinal, l.Key)
-	x.value = recordRow{hidden: !l.Valid, block: number, cid: l.CID}.append(x.value[:0])
+	x.value = recordRow{hidden: at == hidden, shelved: at == shelved, block: number, cid: l.CID}.append(x.value[:0])
 	x.value = append(x.value, m.Rev...)
 	if err := g.sink.put(tableRecord, x.key, x.value); err != nil {
 		return err
 	}
-	m.records++
-	if !l.Valid {
+	switch at {
+	case shelved:
+		m.shelved++
+		return nil
+	case hidden:
+		m.records++
 		m.hidden++
 		return nil
 	}
+	m.records++
 	full := x.listing.add(l.Key, number)
-	collection, _, _ := repo.SplitPath(l.Key)
 	if n := len(m.collections); n == 0 || m.collections[n-1].name != string(collection) {
 		m.collections = append(m.collections, collectionCount{name: string(collection)})
 	}
@@ -454,6 +472,7 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r.Ordinal, r.NextBlock = m.ordinal, m.nextBlock
 	r.Records, r.Blocks = m.records, int64(m.nextBlock)
 	r.Listed, r.Hidden, r.Collections = max(m.events, 1), m.hidden, uint32(len(m.collections))
+	r.Filter, r.Sweep, r.Lacks, r.Shelved = m.Filter, false, false, m.shelved
 	m.Complete(b, &r) // first, for it may say that the account is shown again
 	if m.events > 0 {
 		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events}})

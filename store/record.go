@@ -54,7 +54,7 @@ func (r *Rows) Next() bool {
 		return false
 	}
 	_, path, err := parseRecordKey(r.it.Key())
-	r.row, r.err = Row{Path: path, CID: v.cid, Hidden: v.hidden}, err
+	r.row, r.err = Row{Path: path, CID: v.cid, Hidden: v.hidden, Shelved: v.shelved}, err
 	return err == nil
 }
 
@@ -131,7 +131,7 @@ func (s *Store) snapshot(fn func(snap reader) error) error {
 
 func (s *Store) record(rd reader, o Ordinal, path []byte, row recordRow) (Record, error) {
 	collection, rkey, ok := repo.SplitPath(path)
-	if row.hidden || !ok {
+	if row.place() != shown || !ok {
 		return Record{}, ErrNotFound
 	}
 	rec := Record{Collection: string(collection), Rkey: string(rkey), Rev: string(row.rev), CID: row.cid}
@@ -171,7 +171,11 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 		if reverse {
 			start, step = it.First, it.Next
 		}
-		for ok := start(); ok && len(out) < limit && err == nil; ok = step() {
+		ok := start()
+		if ok { // else a client could have us walk over whatever is shelved
+			ok, err = s.shows(snap, r.Ordinal, []byte(collection), it.Value())
+		}
+		for ; ok && len(out) < limit && err == nil; ok = step() {
 			out, err = s.appendRecord(out, snap, it)
 		}
 		return errors.Join(err, engineError(it.Close()))
@@ -195,29 +199,42 @@ func (s *Store) appendRecord(out []Record, rd reader, it *pebble.Iterator) ([]Re
 	return append(out, rec), err
 }
 
-// Collections are the collections of which r holds records, in order. It takes one seek
+// Collections are the collections of which r shows records, in order. It takes one seek
 // for each.
-func (s *Store) Collections(r *Repo) ([]string, error) {
+func (s *Store) Collections(r *Repo) (out []string, err error) {
 	if r.Ordinal == 0 {
 		return nil, nil
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, r.Ordinal), UpperBound: ordinalKey(nil, spaceRecord, r.Ordinal+1)})
-	if err != nil {
-		return nil, engineError(err)
-	}
-	var out []string
-	for ok := it.First(); ok; {
-		_, path, err := parseRecordKey(it.Key())
+	err = s.snapshot(func(snap reader) error {
+		it, err := snap.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, r.Ordinal), UpperBound: ordinalKey(nil, spaceRecord, r.Ordinal+1)})
 		if err != nil {
-			return nil, errors.Join(err, it.Close())
+			return engineError(err)
 		}
-		collection, _, valid := repo.SplitPath(path)
-		if !valid {
-			ok = it.Next()
-			continue
+		for ok := it.First(); ok && err == nil; {
+			_, path, perr := parseRecordKey(it.Key())
+			collection, _, valid := repo.SplitPath(path)
+			if err = perr; err != nil || !valid {
+				ok = it.Next()
+				continue
+			}
+			collection = bytes.Clone(collection)
+			var shows bool
+			if shows, err = s.shows(snap, r.Ordinal, collection, it.Value()); shows {
+				out = append(out, string(collection))
+			}
+			ok = it.SeekGE(recordKey(nil, r.Ordinal, append(collection, '0')))
 		}
-		out = append(out, string(collection))
-		ok = it.SeekGE(recordKey(nil, r.Ordinal, append(bytes.Clone(collection), '0')))
+		return errors.Join(err, engineError(it.Close()))
+	})
+	return out, err
+}
+
+// shows says whether any record of a collection is shown, of which value is a row. Where rows are shelved, it takes
+// a look at what is counted, for rows that are shown may stand anywhere between them.
+func (s *Store) shows(rd reader, o Ordinal, collection, value []byte) (bool, error) {
+	row, err := parseRecordRow(value)
+	if err != nil || !row.shelved {
+		return err == nil, err
 	}
-	return out, engineError(it.Close())
+	return holds(rd, collectionKey(nil, collection, o))
 }

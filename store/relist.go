@@ -63,7 +63,7 @@ func (l *relisting) run(r *Repo) error {
 		return err
 	}
 	err := l.s.eachRecord(l.ordinal, func(path []byte, row recordRow) error {
-		if row.hidden {
+		if row.place() != shown {
 			return nil
 		}
 		if !l.w.add(path, row.block) {

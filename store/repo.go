@@ -171,7 +171,7 @@ type Repo struct {
 	Rev       string   `cbor:"8,keyasint,omitempty"`  // rev of what we hold, "" before the first import
 	Data      repo.CID `cbor:"9,keyasint,omitempty"`  // MST root of what we hold
 	Commit    []byte   `cbor:"10,keyasint,omitempty"` // the signed commit block
-	Records   int64    `cbor:"11,keyasint,omitempty"` // record rows, hidden ones too
+	Records   int64    `cbor:"11,keyasint,omitempty"` // record rows that are shown, and hidden ones
 	Blocks    int64    `cbor:"12,keyasint,omitempty"` // block rows, superseded ones too until pruned
 
 	PDS    string `cbor:"13,keyasint,omitempty"` // origin URL of the host, as last resolved
@@ -194,13 +194,15 @@ type Repo struct {
 	// today. While it is 0, Hidden and Collections may be less than what there is.
 	Listed      uint32 `cbor:"27,keyasint,omitempty"`
 	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows of no valid collection/rkey
-	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are held
+	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are shown
 	Torn        bool   `cbor:"30,keyasint,omitempty"` // a difference was written in part: the records are those of no rev
 
 	// Filter is the version of the filter by which the records were chosen: each that it wants is shown, no other is.
 	Filter uint32 `cbor:"31,keyasint,omitempty"`
 	Sweep  bool   `cbor:"32,keyasint,omitempty"` // but rows may be left that an older version chose: to be looked through
 	Lacks  bool   `cbor:"33,keyasint,omitempty"` // but records are missing that no older version wanted: to be fetched
+	// Shelved is how many record rows there are besides, kept and shown to nobody since the filter does not want them.
+	Shelved int64 `cbor:"34,keyasint,omitempty"`
 
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.

@@ -14,15 +14,17 @@ const valueVersion = 1
 // recordRow is recordV1: version(1) flags(1) block(4) digest(32) rev. It is raw bytes,
 // for there are as many as there are records.
 type recordRow struct {
-	hidden bool
-	block  uint32
-	cid    repo.CID
-	rev    []byte
+	hidden  bool
+	shelved bool
+	block   uint32
+	cid     repo.CID
+	rev     []byte
 }
 
 const (
 	recordRowBytes = 1 + 1 + blockBytes + 32
 	recordHidden   = 1 // flag: the path is a legal MST key and no valid collection/rkey
+	recordShelved  = 2 // flag: the filter of the repository does not want it
 )
 
 func (r recordRow) append(dst []byte) []byte {
@@ -30,15 +32,18 @@ func (r recordRow) append(dst []byte) []byte {
 	if r.hidden {
 		flags |= recordHidden
 	}
+	if r.shelved {
+		flags |= recordShelved
+	}
 	dst = binary.BigEndian.AppendUint32(append(dst, valueVersion, flags), r.block)
 	return append(append(dst, r.cid[:]...), r.rev...)
 }
 
 func parseRecordRow(b []byte) (recordRow, error) {
-	if len(b) < recordRowBytes || b[0] != valueVersion || b[1]&^recordHidden != 0 {
+	if len(b) < recordRowBytes || b[0] != valueVersion || b[1] > recordShelved {
 		return recordRow{}, fmt.Errorf("record row %x: %w", b, ErrCorrupt)
 	}
-	return recordRow{hidden: b[1]&recordHidden != 0, block: binary.BigEndian.Uint32(b[2:]),
+	return recordRow{hidden: b[1] == recordHidden, shelved: b[1] == recordShelved, block: binary.BigEndian.Uint32(b[2:]),
 		cid: repo.CID(b[6:recordRowBytes]), rev: b[recordRowBytes:]}, nil
 }
 

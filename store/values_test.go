@@ -32,13 +32,20 @@ func fullRepo() store.Repo {
 		Retry:   store.Retry{Kind: store.Transport, Count: 4, Next: 1748693296, Since: 1748690000, Error: "no route"},
 		SeenRev: "3kb", Missing: 2, Updated: 1748693290,
 		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
-		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true,
+		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11,
 	}
+}
+
+// liveRepo is a row as it was before Cistern had filters.
+func liveRepo() store.Repo {
+	r := fullRepo()
+	r.Filter, r.Sweep, r.Lacks, r.Shelved = 0, false, false, 0
+	return r
 }
 
 // formerRepo is a row as it was before Cistern followed firehoses.
 func formerRepo() store.Repo {
-	r := fullRepo()
+	r := liveRepo()
 	r.AccountTime, r.IdentityTime, r.Resolved, r.Breaks, r.Broken, r.Recheck, r.Listed, r.Hidden, r.Collections, r.Torn = 0, 0, 0, 0, 0, false, 0, 0, 0, false
 	return r
 }
@@ -86,10 +93,15 @@ func TestValuesGolden(t *testing.T) {
 	put("record", store.RecordRow{Block: 0x01020304, CID: testCID(), Rev: "3kaaaaaaaaaaa"}.Append(nil))
 	put("record hidden", store.RecordRow{Hidden: true, Block: 1, CID: testCID()}.Append(nil))
 	row, _ := listing()
+	put("record shelved", store.RecordRow{Shelved: true, Block: 1, CID: testCID()}.Append(nil))
 	put("listing", row)
 	put("count", store.EncodeCount(258))
 	v, err := encode(fullRepo())
 	if err != nil {
+		t.Fatal(err)
+	}
+	put("repo filtered", v)
+	if v, err = encode(liveRepo()); err != nil {
 		t.Fatal(err)
 	}
 	put("repo live", v)
@@ -149,15 +161,18 @@ func TestValuesFormer(t *testing.T) {
 		case "record hidden":
 			got, err = store.ParseRecordRow(v)
 			want = store.RecordRow{Hidden: true, Block: 1, CID: testCID()}
+		case "record shelved":
+			got, err = store.ParseRecordRow(v)
+			want = store.RecordRow{Shelved: true, Block: 1, CID: testCID()}
 		case "listing":
 			got, err = store.ReadListing(v)
 			_, want = listing()
 		case "count":
 			continue
-		case "repo", "repo empty", "repo live":
+		case "repo", "repo empty", "repo live", "repo filtered":
 			r := store.Repo{}
 			err = decode(v, &r)
-			got, want = r, map[string]store.Repo{"repo": formerRepo(), "repo empty": {State: store.StatePending}, "repo live": fullRepo()}[name]
+			got, want = r, map[string]store.Repo{"repo": formerRepo(), "repo empty": {State: store.StatePending}, "repo live": liveRepo(), "repo filtered": fullRepo()}[name]
 		case "source":
 			src := store.Source{}
 			err = decode(v, &src)
@@ -218,7 +233,7 @@ func TestValuesRefused(t *testing.T) {
 		rows := map[string][][]byte{
 			"repo":    {nil, {}, {1}, other(v, 0), other(v, 2), v[:len(v)-1], append(v[:len(v):len(v)], 0)},
 			"entry":   {nil, {1}, other(v, 2), {1, 0x80}},
-			"record":  {nil, record[:len(record)-1], other(record, 0), other(record, 2), append([]byte{1, 2}, record[2:]...)},
+			"record":  {nil, record[:len(record)-1], other(record, 0), other(record, 2), append([]byte{1, 3}, record[2:]...), append([]byte{1, 4}, record[2:]...)},
 			"listing": {nil, other(row, 2), row[:len(row)-1], {1, 1}, {1, 1, 5, 1, 'a', 0}, {1, 2, 0, 0}, {1, 1, 0, 200, 'a'}, {1, 1, 0, 1, 'a', 0xff, 0xff, 0xff, 0xff, 0x7f}},
 			"count":   {nil, {0}, {1, 1}, {0x80}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}},
 		}[name]

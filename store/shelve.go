@@ -1,0 +1,144 @@
+package store
+
+import (
+	"errors"
+
+	"cistern/filter"
+	"cistern/ingest/repo"
+)
+
+// place is how a record is held.
+type place uint8
+
+const (
+	absent  place = iota
+	hidden        // its path is no valid collection/rkey: kept for the root, shown to nobody
+	shelved       // in a collection that is not wanted, where everything is stored: shown to nobody
+	shown
+)
+
+var placeNames = [...]string{"absent", "hidden", "shelved", "shown"}
+
+func (p place) String() string { return placeNames[p] }
+
+// placeOf is where a filter puts what stands under an MST key. The parts are those of repo.SplitPath.
+func placeOf(f *filter.Filter, collection []byte, valid bool) place {
+	switch {
+	case valid && f.Wants(collection):
+		return shown
+	case !f.WantsAll() && !f.StoresAll():
+		return absent
+	case !valid:
+		return hidden
+	}
+	return shelved
+}
+
+func (r recordRow) place() place {
+	switch {
+	case r.hidden:
+		return hidden
+	case r.shelved:
+		return shelved
+	}
+	return shown
+}
+
+// moved has the row count one record that goes from one place to another.
+func (r *Repo) moved(from, to place) {
+	for _, step := range [...]struct {
+		at place
+		d  int64
+	}{{from, -1}, {to, 1}} {
+		switch step.at {
+		case shelved:
+			r.Shelved += step.d
+		case hidden:
+			// A row of before this count may hold more than it says.
+			r.Hidden = uint32(max(int64(r.Hidden)+step.d, 0))
+			r.Records += step.d
+		case shown:
+			r.Records += step.d
+		}
+	}
+}
+
+// look is the row under a key, and where it holds its record. Its rev is good until the next look.
+func (b *Batch) look(key []byte) (row recordRow, at place, err error) {
+	err = get(b.s.db, key, func(v []byte) (err error) {
+		if row, err = parseRecordRow(v); err == nil {
+			b.rev = append(b.rev[:0], row.rev...)
+			row.rev, at = b.rev, row.place()
+		}
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return row, at, err
+}
+
+func (b *Batch) applyOp(r *Repo, f *filter.Filter, e *entryV1, rev string, op *Op) error {
+	collection, _, valid := repo.SplitPath(op.Path)
+	to := placeOf(f, collection, valid)
+	if to == absent && (op.New || !r.Sweep && !r.Torn) {
+		return nil // nothing is held that is not wanted
+	}
+	key := recordKey(b.path[:0], r.Ordinal, op.Path)
+	b.path = key
+	var old recordRow
+	from := absent
+	if !op.New {
+		var err error
+		if old, from, err = b.look(key); err != nil {
+			return err
+		}
+	}
+	if !op.Keep && !op.CID.Defined() || op.Keep && from == absent {
+		to = absent
+	}
+	same := from != absent && (op.Keep || old.cid == op.CID)
+	if from == to && (same || to == absent) {
+		return nil
+	}
+	block := old.block
+	if from != absent && (to == absent || !same) {
+		if err := b.unref(r, old.block, len(b.entries)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case to == absent:
+		b.delete(key)
+	case same: // shown from now on, or shown no more
+		b.setRecord(key, to, block, old.cid, string(old.rev))
+	default:
+		block = r.NextBlock
+		r.NextBlock++
+		r.Blocks++
+		b.set(numberedKey(b.key[:0], spaceBlock, r.Ordinal, block), op.Record)
+		b.setRecord(key, to, block, op.CID, rev)
+	}
+	r.moved(from, to)
+	b.tell(e, op.Path, collection, from, to, block)
+	return nil
+}
+
+func (b *Batch) setRecord(key []byte, at place, block uint32, cid repo.CID, rev string) {
+	b.value = append(recordRow{hidden: at == hidden, shelved: at == shelved, block: block, cid: cid}.append(b.value[:0]), rev...)
+	b.set(key, b.value)
+}
+
+// tell adds to the entry what readers see of a record's way from one place to another, and counts its collection.
+func (b *Batch) tell(e *entryV1, path, collection []byte, from, to place, block uint32) {
+	switch {
+	case from == shown && to == shown:
+		e.Ops = append(e.Ops, entryOp{Action: Update, Path: path, Block: block})
+	case to == shown:
+		b.changed(collection, 1)
+		e.Ops = append(e.Ops, entryOp{Action: Create, Path: path, Block: block})
+	case from == shown:
+		b.changed(collection, -1)
+		e.Ops = append(e.Ops, entryOp{Action: Delete, Path: path})
+	}
+}
