@@ -24,14 +24,10 @@ func queryHeader(userAgent, accept string) http.Header {
 	}
 }
 
-// checkRedirect follows a few redirects, never from https to anything else. The transport decides
-// which addresses may be reached.
+// checkRedirect is identity.CheckRedirect, with a class for what it refuses.
 func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) > redirectsMax {
-		return fmt.Errorf("more than %d: %w", redirectsMax, errRedirect)
-	}
-	if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || via[0].URL.Scheme == "https") {
-		return fmt.Errorf("from %s to %.16s: %w", via[0].URL.Scheme, req.URL.Scheme, errRedirect)
+	if err := identity.CheckRedirect(req, via); err != nil {
+		return fmt.Errorf("%w: %w", errRedirect, err)
 	}
 	return nil
 }
@@ -110,6 +106,18 @@ type records interface {
 
 // fetch gets what is wanted of the repository from its host, and checks everything.
 func (t *task) fetch(ctx context.Context) (records, error) {
+	c, way, err := t.sparse(ctx)
+	if c == nil && err == nil {
+		c, err = t.fetchAll(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.r.metrics.fetches.WithLabelValues(way).Inc()
+	return c, nil
+}
+
+func (t *task) fetchAll(ctx context.Context) (records, error) {
 	car, err := t.whole(ctx)
 	if err != nil {
 		return nil, err
@@ -123,7 +131,11 @@ func (t *task) fetch(ctx context.Context) (records, error) {
 // whole gets the whole repository, every block hashed.
 func (t *task) whole(ctx context.Context) (car *repo.CAR, err error) {
 	err = t.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		car, err = t.transfer(ctx, tr)
+		car, err = t.transfer(ctx, tr, "com.atproto.sync.getRepo", "", repo.CAROptions{
+			BytesMax:  t.r.opts.CARBytesMax,
+			BlocksMax: t.r.opts.CARBlocksMax,
+			GrowIndex: t.growIndex,
+		})
 		return err
 	})
 	return car, err
@@ -137,6 +149,7 @@ func (t *task) watched(ctx context.Context, request func(ctx context.Context, tr
 	defer tr.end()
 	err := request(ctx, tr)
 	t.r.metrics.bytes.Add(float64(tr.got.Load()))
+	t.fetched(tr.got.Load(), 0)
 	// What the watch said is the cause of whatever the connection said then.
 	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errSlow) || errors.Is(cause, errTimeout)) {
 		err = fmt.Errorf("%w after %d bytes", cause, tr.got.Load())
@@ -144,14 +157,15 @@ func (t *task) watched(ctx context.Context, request func(ctx context.Context, tr
 	return err
 }
 
-func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
-	resp, err := t.ask(ctx, tr, "com.atproto.sync.getRepo", t.r.header)
+// transfer asks a question whose answer is a CAR.
+func (t *task) transfer(ctx context.Context, tr *transfer, method, query string, o repo.CAROptions) (*repo.CAR, error) {
+	resp, err := t.ask(ctx, tr, method, query, t.r.header)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	t.sender = senderOf(resp)
-	if resp.ContentLength > t.r.opts.CARBytesMax {
+	if resp.ContentLength > o.BytesMax {
 		return nil, fmt.Errorf("body of %d bytes: %w", resp.ContentLength, repo.ErrInvalid)
 	}
 	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
@@ -159,15 +173,8 @@ func (t *task) transfer(ctx context.Context, tr *transfer) (*repo.CAR, error) {
 		return nil, err
 	}
 	defer body.close()
-	car, err := repo.ReadCAR(body, repo.CAROptions{
-		MemoryBytes: t.r.opts.RepoMemoryBytes,
-		BytesMax:    t.r.opts.CARBytesMax,
-		BlocksMax:   t.r.opts.CARBlocksMax,
-		Spool:       t.r.openSpool,
-		Chunks:      t.r.chunks,
-		Grow:        t.grow,
-		GrowIndex:   t.growIndex,
-	})
+	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = t.r.opts.RepoMemoryBytes, t.r.openSpool, t.r.chunks, t.grow
+	car, err := repo.ReadCAR(body, o)
 	if err != nil && !errors.Is(err, repo.ErrInvalid) && !errors.Is(err, errSpool) && !errors.Is(err, errIndex) {
 		err = fmt.Errorf("%w: %w", errBroken, err)
 	}
@@ -183,26 +190,31 @@ func senderOf(resp *http.Response) string {
 	return identity.HostOf(origin)
 }
 
-// ask sends a query about the repository to its host. An answer that is none is an error.
-func (t *task) ask(ctx context.Context, tr *transfer, method string, header http.Header) (*http.Response, error) {
-	target := t.ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(t.it.did)
+// ask sends a query about the repository to its host; query is what follows the DID in the URL. An answer that is none is
+// an error.
+func (t *task) ask(ctx context.Context, tr *transfer, method, query string, header http.Header) (*http.Response, error) {
+	target := t.ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(t.it.did) + query
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, &resolveError{err}
 	}
 	req.Header = header
+	if err := t.spend(ctx); err != nil {
+		return nil, err
+	}
+	asked := t.r.opts.Now()
 	resp, err := t.r.client.Do(req)
 	if err != nil {
 		return nil, err
+	}
+	if t.host != nil && resp.Request.URL.Host == req.URL.Host {
+		t.r.heard(t.host, t.permit, resp.Header, t.r.opts.Now().Sub(asked))
 	}
 	tr.body = resp.Body
 	tr.since.Store(0)
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
 		return nil, t.r.readAnswer(resp, tr)
-	}
-	if exhausted(resp.Header) {
-		t.r.judge(t, verdict{park: askedWait(resp.Header, t.r.opts.Now())})
 	}
 	return resp, nil
 }
@@ -230,11 +242,18 @@ func (t *task) growIndex(n int64) error {
 	return nil
 }
 
-func (t *task) forgetMemory() {
-	t.r.indexes.give(t.index)
-	t.index = 0
+// forgetBody gives back what the last answer took.
+func (t *task) forgetBody() {
 	t.r.memory.give(max(t.memory, 0))
 	t.memory = 0
+}
+
+func (t *task) forgetMemory() {
+	t.r.memory.give(max(t.kept, 0))
+	t.kept = 0
+	t.r.indexes.give(t.index)
+	t.index = 0
+	t.forgetBody()
 }
 
 // readAnswer reads an answer that is not what was asked for.

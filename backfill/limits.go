@@ -8,10 +8,6 @@ const (
 	// some thousands.
 	hostsMax = 16 << 10
 
-	// strangersShare is the percentage of the permits that hosts may take which have not yet
-	// answered in order: at 32 permits, 8 are left for the others.
-	strangersShare = 75
-
 	// readyMin and readyMax bound how many rows of one host's queue are read ahead, at about
 	// 100 bytes each. A read steps over the host's rows in flight, so more of those, more ahead.
 	readyMin = 32
@@ -37,9 +33,6 @@ const (
 
 	// errorBodyMax bounds the body of an answer that is no CAR: a JSON object with two strings.
 	errorBodyMax = 64 << 10
-
-	// redirectsMax: a relay sends us to the PDS, and that perhaps to its new name.
-	redirectsMax = 3
 
 	// expandSlack and expandRatio bound what a compressed body may become: CIDs do not compress,
 	// and each block brings one of 36 bytes, twice; real repositories shrink 2 to 5 times.
@@ -85,12 +78,27 @@ const (
 	parkMax     = time.Hour
 	parkDefault = time.Minute
 
-	// A host that cannot be reached is left alone for a second, doubling to five minutes; one that
-	// breaks off or says 500 only from the third time in a row, for one broken repository says
-	// nothing about the others.
-	faultParkBase = time.Second
-	faultParkMax  = 5 * time.Minute
-	softFaultsMax = 3
+	// admitMax is how long a request that was granted waits for its host's windows.
+	admitMax = 2 * time.Second
+
+	// sparseTriesMax is how often in a row a fetch of parts may fail before the whole is fetched, and sparseRootsMax how
+	// often a repository may move on during one.
+	sparseTriesMax = 2
+	sparseRootsMax = 4
+	// sparseLayerMin is the layer of the root at or below which a tree, of some hundred records at most, is one answer.
+	sparseLayerMin = 2
+	// sparseRecordsMin is how few records are not worth a part when they were all held.
+	sparseRecordsMin = 500
+	// sparseGuessMin is how many subtrees must be left to look into before it is guessed how much is wanted.
+	sparseGuessMin = 100
+	// blocksPerAsk is how many blocks are asked for at a time: 65 bytes each in a URL, of which many servers take 8 KiB.
+	blocksPerAsk = 100
+	// proofBlocksMax bounds a proof: the commit, a node for each layer and a record.
+	proofBlocksMax = 64
+	// answerBlockBytes bounds a block in an answer: no record and hardly any node is larger than 1 MiB.
+	answerBlockBytes = 2<<20 + 64
+	// partlessFor is how long a host is not asked for parts after it said that it sends none.
+	partlessFor = time.Hour
 
 	// lagsMax is how often we come back to a host that has an older rev than was announced, before we
 	// believe the host: over a quarter of an hour with the default delays.
@@ -109,6 +117,19 @@ const (
 	retryPage = 256
 	// sleepMax bounds every sleep, so that a stepped clock is noticed.
 	sleepMax = time.Minute
+
+	// refilterPage is how many rows that need something are listed at a time, of 1 KiB each with their commit.
+	refilterPage = 512
+	// roomAllMax and roomHostMax bound who waits for a fetch at a time since the filter wants more of it: 32 tasks have
+	// eight each in front of them. Their live commits wait with them, some minutes at a host that answers at all.
+	roomAllMax  = 256
+	roomHostMax = 32
+	// roomWait is how long a host is waited for in each round, and roomLook how often: 256 rows are 2 ms.
+	roomWait = time.Minute
+	roomLook = 100 * time.Millisecond
+	// roundPause is what lies between rounds, doubling: 40 million rows take minutes to go through.
+	roundPause    = 100 * time.Millisecond
+	roundPauseMax = 30 * time.Second
 
 	// crawlLocksMax bounds the repositories that one batch of a page locks: about 2 ms of work.
 	crawlLocksMax = 100

@@ -8,9 +8,10 @@ import (
 
 // Results of a task, the closed set of the metric's label.
 const (
-	resultSynced = "synced"
-	resultGone   = "gone"
-	resultStale  = "stale"
+	resultSynced  = "synced"
+	resultGone    = "gone"
+	resultStale   = "stale"
+	resultDropped = "dropped"
 )
 
 func resultOf(v verdict) string {
@@ -20,9 +21,18 @@ func resultOf(v verdict) string {
 	return v.kind.String()
 }
 
+// Ways of a fetch, the closed set of the metric's label.
+const (
+	fetchFull     = "full"
+	fetchSparse   = "sparse"
+	fetchFallback = "fallback" // the whole, since the part was not to be had
+)
+
 type metrics struct {
-	tasks    *prometheus.CounterVec // result: synced, gone, stale, ratelimited, transport, generic
+	tasks    *prometheus.CounterVec // result: synced, gone, stale, dropped, ratelimited, transport, generic
 	bytes    prometheus.Counter
+	fetches  *prometheus.CounterVec // strategy: full, sparse, fallback
+	parts    prometheus.Counter
 	parkings prometheus.Counter
 	requeued prometheus.Counter
 	found    prometheus.Counter
@@ -40,7 +50,11 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_backfill_tasks_total", Help: "Tasks by how they ended.",
 		}, []string{"result"}),
-		bytes:    counter("received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
+		bytes: counter("received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
+		parts: counter("sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole since the parts were not to be had.",
+		}, []string{"strategy"}),
 		parkings: counter("parkings_total", "Times that a host was left alone, because it asked for it or failed."),
 		requeued: counter("requeued_total", "Repositories made pending again when due."),
 		found:    counter("discovered_total", "Repositories found by crawling."),
@@ -48,8 +62,11 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 			Name: "cistern_backfill_pages_total", Help: "Pages of listRepos asked for, by outcome.",
 		}, []string{"outcome"}),
 	}
-	for _, result := range []string{resultSynced, resultGone, resultStale, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
+	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
 		m.tasks.WithLabelValues(result)
+	}
+	for _, strategy := range []string{fetchFull, fetchSparse, fetchFallback} {
+		m.fetches.WithLabelValues(strategy)
 	}
 	locked := func(f func() int) func() float64 {
 		return func() float64 {
@@ -59,11 +76,19 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		}
 	}
 	for _, c := range []prometheus.Collector{
-		m.tasks, m.bytes, m.parkings, m.requeued, m.found, m.pages,
+		m.tasks, m.bytes, m.fetches, m.parts, m.parkings, m.requeued, m.found, m.pages,
 		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
 		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", locked(func() int { return r.waiting })),
 		gauge("known_hosts", "Hosts with an entry in memory.", locked(func() int { return len(r.hosts) })),
-		gauge("parked_hosts", "Hosts being left alone.", locked(func() int { return len(r.parked) })),
+		gauge("parked_hosts", "Hosts being left alone.", locked(func() (n int) {
+			now := r.opts.Now()
+			for _, h := range r.hosts {
+				if h.Parked(now) {
+					n++
+				}
+			}
+			return n
+		})),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

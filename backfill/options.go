@@ -58,6 +58,8 @@ type Options struct {
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
 
+	// Strategy is how a repository is fetched when the filter wants only some collections. Default StrategyAuto.
+	Strategy Strategy
 	// Verify is how much is checked. Default VerifyFull.
 	Verify Verify
 	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
@@ -155,6 +157,9 @@ func (o Options) validate() error {
 	}
 	if o.Verify > VerifyNone {
 		errs = append(errs, fmt.Errorf("verify level %d is unknown", o.Verify))
+	}
+	if int(o.Strategy) >= len(strategies) {
+		errs = append(errs, fmt.Errorf("strategy %d is unknown", o.Strategy))
 	}
 	for _, f := range []struct {
 		name string

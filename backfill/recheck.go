@@ -18,6 +18,21 @@ type latest struct {
 	Rev string `json:"rev"`
 }
 
+// enough says whether the records of the rev that we hold are all that the filter wants of it. What else it wants
+// is then done without a fetch, by whoever brings repositories to it.
+func (t *task) enough() (bool, error) {
+	row := &t.row
+	if row.Rev == "" || row.Torn || row.Lacks {
+		return false, nil
+	}
+	old, err := t.r.store.FilterAt(row.Filter)
+	if err != nil {
+		return false, ours(err)
+	}
+	rel := relate(old, t.filter.Filter)
+	return !rel.lacks && (!rel.judges || rel.sees || !onSignal(t.filter.Filter, row)), nil
+}
+
 // recheck asks the host whether it has anything but what we hold, and ends the task if it has not.
 func (t *task) recheck(ctx context.Context) (done bool, err error) {
 	var l latest
@@ -55,7 +70,7 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 }
 
 func (t *task) latestCommit(ctx context.Context, tr *transfer) (l latest, err error) {
-	resp, err := t.ask(ctx, tr, "com.atproto.sync.getLatestCommit", t.r.asking)
+	resp, err := t.ask(ctx, tr, "com.atproto.sync.getLatestCommit", "", t.r.asking)
 	if err != nil {
 		return l, err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/backfill/pace"
 	"cistern/ingest/repo"
 	"cistern/store"
 
@@ -17,27 +18,29 @@ import (
 
 // Runner fetches pending repositories.
 type Runner struct {
-	opts    Options
-	store   *store.Store
-	client  *http.Client
-	header  http.Header // of getRepo; shared, never changed
-	asking  http.Header // of other queries about a repository; likewise
-	chunks  *repo.ChunkPool
-	memory  *budget
-	spools  *budget
-	indexes *budget
-	decode  decoders
-	metrics *metrics
-	moves   *rate.Limiter
+	opts     Options
+	store    *store.Store
+	client   *http.Client
+	header   http.Header // of getRepo; shared, never changed
+	asking   http.Header // of other queries about a repository; likewise
+	chunks   *repo.ChunkPool
+	memory   *budget
+	partless partless
+	spools   *budget
+	indexes  *budget
+	decode   decoders
+	metrics  *metrics
+	moves    *rate.Limiter
 
-	kick      chan struct{}   // wakes the dispatcher
-	kickDue   chan struct{}   // wakes the retry loop
-	kickIdle  chan struct{}   // wakes the flush
-	kickCrawl []chan struct{} // wake the crawlers
-	kickPass  chan struct{}   // wakes who starts reconciliations
-	fatal     chan error      // the store failed in a callback
-	tasksGate gate
-	crawlGate gate
+	kick       chan struct{}   // wakes the dispatcher
+	kickDue    chan struct{}   // wakes the retry loop
+	kickIdle   chan struct{}   // wakes the flush
+	kickCrawl  []chan struct{} // wake the crawlers
+	kickPass   chan struct{}   // wakes who starts reconciliations
+	kickFilter chan struct{}   // wakes who brings repositories to a new filter
+	fatal      chan error      // the store failed in a callback
+	tasksGate  gate
+	crawlGate  gate
 
 	// owned by dispatch:
 	scanFrom uint32    // host at which the look at all queues goes on
@@ -45,16 +48,14 @@ type Runner struct {
 
 	// mu guards:
 	mu        sync.Mutex
-	free      int // global permits left
+	sched     *pace.Scheduler
 	resolving int // lookups of repositories with an unknown host
 	waiting   int // repositories in rooms
 	inflight  map[string]*flight
+	versions  map[string]uint32 // of the filters that those in flight are fetched by
 	hosts     map[uint32]*host
-	strangers int // global permits taken for hosts not proven then
-	runnable  []*host
-	shy       []*host // have work, and wait until strangers may have another permit
-	parked    hostHeap
-	rescan    bool // rows were enqueued by somebody else
+	stalled   []*host // have work that needs lookups, which were parked
+	rescan    bool    // rows were enqueued by somebody else
 	nextDue   int64
 	rand      *rand.Rand
 }
@@ -66,26 +67,28 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
 	r := &Runner{
-		opts:     opts,
-		store:    opts.Store,
-		client:   &http.Client{Transport: opts.Transport, CheckRedirect: checkRedirect},
-		header:   queryHeader(opts.UserAgent, "application/vnd.ipld.car"),
-		asking:   queryHeader(opts.UserAgent, "application/json"),
-		chunks:   repo.NewChunkPool(idleChunkBytes),
-		memory:   newBudget(opts.MemoryBytes - int64(opts.Concurrency)*baseBytes),
-		spools:   newBudget(opts.SpoolBytes),
-		indexes:  newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
-		moves:    rate.NewLimiter(movesPerSecond, movesPerSecond),
-		kick:     make(chan struct{}, 1),
-		kickDue:  make(chan struct{}, 1),
-		kickIdle: make(chan struct{}, 1),
-		kickPass: make(chan struct{}, 1),
-		fatal:    make(chan error, 1),
-		free:     opts.Concurrency,
-		inflight: make(map[string]*flight),
-		hosts:    make(map[uint32]*host),
-		rescan:   true,
-		rand:     rand.New(rand.NewPCG(opts.Seed, 0)),
+		opts:       opts,
+		store:      opts.Store,
+		client:     &http.Client{Transport: opts.Transport, CheckRedirect: checkRedirect},
+		header:     queryHeader(opts.UserAgent, "application/vnd.ipld.car"),
+		asking:     queryHeader(opts.UserAgent, "application/json"),
+		chunks:     repo.NewChunkPool(idleChunkBytes),
+		memory:     newBudget(opts.MemoryBytes - int64(opts.Concurrency)*baseBytes),
+		spools:     newBudget(opts.SpoolBytes),
+		indexes:    newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
+		moves:      rate.NewLimiter(movesPerSecond, movesPerSecond),
+		kick:       make(chan struct{}, 1),
+		kickDue:    make(chan struct{}, 1),
+		kickIdle:   make(chan struct{}, 1),
+		kickPass:   make(chan struct{}, 1),
+		kickFilter: make(chan struct{}, 1),
+		fatal:      make(chan error, 1),
+		sched:      pace.NewScheduler(opts.Concurrency),
+		inflight:   make(map[string]*flight),
+		versions:   make(map[string]uint32),
+		hosts:      make(map[uint32]*host),
+		rescan:     true,
+		rand:       rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
 	for range opts.Crawl {
 		r.kickCrawl = append(r.kickCrawl, make(chan struct{}, 1))
@@ -109,6 +112,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	g.Go(func() error { return r.dispatch(ctx, g) })
 	g.Go(func() error { return r.retry(ctx) })
 	g.Go(func() error { return r.flush(ctx) })
+	g.Go(func() error { return r.refilter(ctx) })
 	err := g.Wait()
 	r.client.CloseIdleConnections()
 	return err
@@ -154,7 +158,7 @@ func (r *Runner) idle() bool {
 
 // onlyImports is idle with mu held.
 func (r *Runner) onlyImports() bool {
-	return r.free == r.opts.Concurrency && r.resolving == 0 && len(r.inflight) > r.waiting
+	return r.sched.Free() == r.opts.Concurrency && r.resolving == 0 && len(r.inflight) > r.waiting
 }
 
 // Wake says that rows were enqueued or have become due. Without it they are found some time later.
@@ -162,6 +166,7 @@ func (r *Runner) Wake() {
 	r.lookAgain()
 	signal(r.kickDue)
 	signal(r.kickPass)
+	signal(r.kickFilter)
 	for _, c := range r.kickCrawl {
 		signal(c)
 	}

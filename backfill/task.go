@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -19,21 +20,23 @@ type task struct {
 	host   *host  // whose permit it took; nil while the host is unknown
 	holder *host  // counts it as claimed
 	hostID uint32 // of the host that the document names, 0 before it is read
-	epoch  uint64 // of host, when the permit was taken
+	permit pace.Permit
 
-	lookEpoch uint64 // of lookups, as the task began
+	lookPermit pace.Permit // of lookups, as the task began
 
 	// Runner.mu guards:
-	global   bool // holds a global permit
-	local    bool // holds a permit of host
-	looking  bool // counts as a lookup
-	stranger bool // its global permit is one of those for hosts not proven
+	global  bool // holds a global permit
+	local   bool // holds a permit of host
+	looking bool // counts as a lookup
+	prepaid bool // its permit was spent on a request that is still to come
 
 	left   bool  // the DID is out of flight, or no longer this task's to say
 	memory int64 // of the body, taken from Runner.memory
+	kept   int64 // of a part of a repository, taken from Runner.memory
 	index  int64 // taken from Runner.indexes
 
-	filter   store.FilterVersion // by which this attempt chooses records
+	filter   store.FilterVersion // as the fetch began: by it the attempt chooses records
+	signal   bool                // the copy has a record in a collection that a signal names
 	row      store.Repo          // as the task began; from openWindow on, as the fetch began
 	fetching bool                // live commits are buffered: between openWindow and closeWindow
 	ident    identity.Identity
@@ -78,6 +81,9 @@ func (t *task) work(ctx context.Context) error {
 		return store.ErrStale
 	}
 	t.row = row
+	if t.r.store.Filter().Excluded(row.DID) {
+		return t.forget(ctx)
+	}
 	if row.Tracked == store.Untracked {
 		return t.ignore()
 	}
@@ -119,7 +125,7 @@ func (t *task) checkHost(ctx context.Context) error {
 		return err
 	}
 	t.hostID = id
-	if id != t.host.id {
+	if id != t.host.ID {
 		return t.follow()
 	}
 	return nil
@@ -153,7 +159,7 @@ func (t *task) copy(ctx context.Context) error {
 			return err
 		}
 		t.hostID = id
-		if id != t.host.id {
+		if id != t.host.ID {
 			if err := t.follow(); err != nil || t.left {
 				return err
 			}
@@ -174,8 +180,11 @@ func (t *task) attempt(ctx context.Context) error {
 	if err := t.openWindow(); err != nil {
 		return err
 	}
-	t.filter = t.r.store.Filter()
-	if t.row.Recheck && t.row.Rev != "" && !t.row.Torn {
+	enough, err := t.enough()
+	if err != nil {
+		return err
+	}
+	if t.row.Recheck && enough {
 		if done, err := t.recheck(ctx); done || err != nil {
 			return err
 		}
@@ -199,8 +208,11 @@ func (t *task) attempt(ctx context.Context) error {
 	return err
 }
 
-// write stores a verified copy: whole, or what has changed.
+// write stores a verified copy: whole, or what has changed. One that nobody follows is not stored, and forgotten.
 func (t *task) write(ctx context.Context, c records) error {
+	if !t.signal && onSignal(t.filter.Filter, &t.row) {
+		return t.forget(ctx)
+	}
 	if t.row.Ordinal != 0 {
 		return t.diff(ctx, c)
 	}
@@ -210,6 +222,7 @@ func (t *task) write(ctx context.Context, c records) error {
 		DID:      t.it.did,
 		Attempt:  t.row.Attempt,
 		Rev:      t.commit.Rev,
+		Filter:   t.filter.Version,
 		Blocks:   c.Blocks(),
 		Walk:     func(fn func(repo.Leaf) error) error { return c.Walk(t.commit.Data, fn) },
 		Complete: func(b *store.Batch, row *store.Repo) { t.complete(b, row) },
