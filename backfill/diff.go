@@ -61,31 +61,56 @@ func (d *difference) merge(ctx context.Context, c records) error {
 				break
 			}
 			if order < 0 {
-				if err := d.add(ctx, row.Path, repo.CID{}, nil); err != nil {
+				if err := d.add(ctx, store.Op{Path: row.Path}); err != nil {
 					return err
 				}
 			}
-			d.more = d.rows.Next()
-			if order == 0 && row.CID == l.CID {
-				return nil
-			}
 			if order == 0 {
-				break
+				return d.meet(ctx, row, l)
 			}
+			d.more = d.rows.Next()
 		}
-		return d.add(ctx, l.Key, l.CID, l.Record)
+		if !d.keeps(l.Key) {
+			return nil
+		}
+		return d.add(ctx, store.Op{Path: l.Key, CID: l.CID, Record: l.Record})
 	})
 	for err == nil && d.more {
-		err = d.add(ctx, d.rows.Row().Path, repo.CID{}, nil)
+		err = d.add(ctx, store.Op{Path: d.rows.Row().Path})
 		d.more = d.rows.Next()
 	}
 	return err
 }
 
+// meet compares a row with the leaf of its key, and goes to the next.
+func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err error) {
+	switch {
+	case !d.keeps(l.Key):
+		err = d.add(ctx, store.Op{Path: l.Key})
+	case row.CID != l.CID:
+		err = d.add(ctx, store.Op{Path: l.Key, CID: l.CID, Record: l.Record})
+	case !inPlace(d.t.filter.Filter, row):
+		err = d.add(ctx, store.Op{Path: l.Key, Keep: true})
+	}
+	d.more = d.rows.Next()
+	return err
+}
+
+// keeps says whether the filter of the task has a record held, shown or not.
+func (d *difference) keeps(path []byte) bool {
+	f := d.t.filter
+	if keepsAll(f.Filter) {
+		return true
+	}
+	collection, _, valid := repo.SplitPath(path)
+	return valid && f.Wants(collection)
+}
+
 // add notes one change, and writes those gathered when they are many.
-func (d *difference) add(ctx context.Context, path []byte, cid repo.CID, record []byte) error {
-	d.ops = append(d.ops, store.Op{Path: bytes.Clone(path), CID: cid, Record: bytes.Clone(record)})
-	d.bytes += len(path) + len(record)
+func (d *difference) add(ctx context.Context, op store.Op) error {
+	op.Path, op.Record = bytes.Clone(op.Path), bytes.Clone(op.Record)
+	d.ops = append(d.ops, op)
+	d.bytes += len(op.Path) + len(op.Record)
 	if len(d.ops) < diffOpsMax && d.bytes < diffBytesMax {
 		return nil
 	}
@@ -100,6 +125,9 @@ func (d *difference) add(ctx context.Context, path []byte, cid repo.CID, record 
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
 	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
 		row.Torn = true // no longer what row.Rev names, so that only a copy can complete it
+		if row.Filter != d.t.filter.Version {
+			row.Filter, row.Sweep = d.t.filter.Version, true // Apply chooses by it from here on
+		}
 		if len(d.ops) > 0 {
 			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {
 				return err

@@ -28,6 +28,8 @@ func (t *task) end(ctx context.Context, err error) error {
 		err := t.abandon()
 		t.r.leave(t)
 		return quiet(ctx, err)
+	case endLater:
+		return t.letGo()
 	case endStale:
 		t.r.metrics.tasks.WithLabelValues(resultStale).Inc()
 		return t.letGo()
@@ -97,7 +99,7 @@ func (t *task) blame(v verdict) verdict {
 	if err == nil {
 		t.hostID = id
 	}
-	if err != nil || t.host == nil || t.host.id != id {
+	if err != nil || t.host == nil || t.host.ID != id {
 		v.fault, v.park = noFault, 0
 	}
 	return v

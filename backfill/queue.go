@@ -73,6 +73,7 @@ func (r *Runner) busy(did string, k store.PendingKey) bool {
 func (r *Runner) land(did string) {
 	f := r.inflight[did]
 	delete(r.inflight, did)
+	delete(r.versions, did)
 	if f == nil || !f.anew {
 		return
 	}
@@ -91,15 +92,15 @@ func (r *Runner) refill(ctx context.Context, h *host) error {
 	r.mu.Lock()
 	h.more = false // from here on enqueueing sets it again
 	ahead := h.claimed
-	if h.id == 0 {
+	if h.ID == 0 {
 		ahead = len(r.inflight) // those that found their host stand here until they are done
 	}
 	n := min(max(ahead/2, readyMin), readyMax)
 	r.mu.Unlock()
 	ready := h.ready[:0:0]
 	full := false
-	err := r.store.ScanPending(ctx, h.id, func(k store.PendingKey, did string) store.Scan {
-		if k.Host != h.id {
+	err := r.store.ScanPending(ctx, h.ID, func(k store.PendingKey, did string) store.Scan {
+		if k.Host != h.ID {
 			return store.ScanStop
 		}
 		if r.passOver(did, k) {
@@ -116,7 +117,7 @@ func (r *Runner) refill(ctx context.Context, h *host) error {
 	defer r.mu.Unlock()
 	h.ready = ready
 	h.more = h.more || full
-	if h.id != 0 {
+	if h.ID != 0 {
 		r.push(h)
 	}
 	return ours(err)

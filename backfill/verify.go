@@ -23,7 +23,7 @@ func (t *task) verify(ctx context.Context, car *repo.CAR) error {
 	if err := t.verifyCommit(ctx, block); err != nil {
 		return err
 	}
-	return walkAll(car, t.commit.Data)
+	return t.walkAll(car)
 }
 
 // verifyCommit takes the signed commit, if it may be what the repository is at now.
@@ -81,12 +81,14 @@ func (t *task) mayBeFormer(err error) bool {
 }
 
 // walkAll checks the tree, and that its records, each counted as often as it is named, are not out
-// of proportion to what was sent: readers are sent them so often, and a difference stores them so.
-func walkAll(copied records, data repo.CID) error {
+// of proportion to what was sent: readers are sent them so often, and a difference stores them so. It notes whether
+// any is in a collection that a signal names.
+func (t *task) walkAll(copied records) error {
+	t.signal = false
 	limit := expandSlack + shareRatio*copied.Bytes()
 	size, hidden, collections := int64(0), 0, 0
 	collection := []byte(nil) // of the record before, with its slash
-	return copied.Walk(data, func(l repo.Leaf) error {
+	return copied.Walk(t.commit.Data, func(l repo.Leaf) error {
 		if size += int64(len(l.Record)); size > limit {
 			return fmt.Errorf("the records make more than %d bytes, shared blocks counted each time: %w", limit, repo.ErrInvalid)
 		}
@@ -103,6 +105,7 @@ func walkAll(copied records, data repo.CID) error {
 		if collections++; collections > collectionsMax {
 			return fmt.Errorf("more than %d collections: %w", collectionsMax, repo.ErrInvalid)
 		}
+		t.signal = t.signal || t.filter.Signal(collection[:len(collection)-1])
 		return nil
 	})
 }

@@ -41,6 +41,10 @@ func (t *task) beginFetch() (wait func() error, err error) {
 		}
 	}
 	t.row = row // with the highest rev seen before the fetch
+	t.filter = t.r.workingBy(row.DID)
+	if t.filter.Excluded(row.DID) {
+		return nil, store.ErrStale // the next task forgets it
+	}
 	t.fetching = true
 	t.r.store.BeginFetch(row.DID)
 	return wait, nil

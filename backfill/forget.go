@@ -1,0 +1,202 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"cistern/store"
+)
+
+// forgetting takes a repository away of which nothing is to be known any more: first its records, with events, then
+// its row. One that takes more than one batch is pending and torn meanwhile: live commits are not applied, and if it
+// is to be followed after all, its next task fetches it.
+type forgetting struct {
+	r    *Runner
+	did  string
+	task *task // that found it out and has it in hand, or nil
+	// due says without a task whether the row is to go. Asked under its lock, before anything is deleted.
+	due func(row *store.Repo) (bool, error)
+
+	begun   bool
+	attempt uint64
+	ordinal store.Ordinal
+}
+
+// run says whether the row is gone, durably.
+func (f *forgetting) run(ctx context.Context) (gone bool, err error) {
+	wait, err := f.begin()
+	if err == nil && wait == nil && f.begun {
+		wait, err = f.parts(ctx)
+	}
+	if err != nil || wait == nil {
+		return false, err
+	}
+	return true, ours(wait())
+}
+
+// begin drops a small repository at once, and has the row of a large one say what is under way.
+func (f *forgetting) begin() (wait func() error, err error) {
+	defer f.r.store.Lock(f.did)()
+	row, err := f.row()
+	if err != nil || row == nil {
+		return nil, err
+	}
+	if row.Records+row.Shelved <= diffOpsMax {
+		ops, err := f.deletions(row)
+		if err != nil {
+			return nil, err
+		}
+		return f.drop(row, ops)
+	}
+	b := f.r.store.NewBatch()
+	if f.task == nil {
+		b.DropBuffer(row)
+		row.Attempt++
+		row.State, row.Retry.Next = store.StatePending, 0
+		row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+	}
+	row.Torn, row.Sweep = true, true
+	b.PutRepo(row)
+	f.begun, f.attempt, f.ordinal = true, row.Attempt, row.Ordinal
+	_, err = b.Commit()
+	return nil, ours(err)
+}
+
+// row is the repository's, nil when it is not, or no longer, to go. Called under its lock.
+func (f *forgetting) row() (*store.Repo, error) {
+	row, err := f.r.store.Repo(f.did)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, ours(err)
+	}
+	due := false
+	switch {
+	case f.task != nil:
+		due = f.task.owns(&row) && f.task.disowns(&row)
+	case f.begun:
+		due = row.Attempt == f.attempt && row.State == store.StatePending && row.Torn && !f.r.store.Fetching(f.did)
+	default:
+		due, err = f.due(&row)
+	}
+	if err != nil || !due {
+		return nil, err
+	}
+	return &row, nil
+}
+
+// deletions are of all records of a small repository.
+func (f *forgetting) deletions(row *store.Repo) (ops []store.Op, err error) {
+	if row.Ordinal == 0 {
+		return nil, nil
+	}
+	rows, err := f.r.store.Rows(row.Ordinal)
+	if err != nil {
+		return nil, ours(err)
+	}
+	for rows.Next() {
+		ops = append(ops, deletion(rows.Row()))
+	}
+	return ops, ours(rows.Close())
+}
+
+func deletion(row store.Row) store.Op { return store.Op{Path: slices.Clone(row.Path)} }
+
+// parts deletes the records of a large repository. Nobody writes others meanwhile.
+func (f *forgetting) parts(ctx context.Context) (wait func() error, err error) {
+	rows, err := f.r.store.Rows(f.ordinal)
+	if err != nil {
+		return nil, ours(err)
+	}
+	var ops []store.Op
+	for more, goes := rows.Next(), true; more && goes && err == nil; {
+		if len(ops) == diffOpsMax {
+			goes, err = f.part(ops)
+			ops = ops[:0]
+			err = errors.Join(err, ctx.Err())
+		}
+		ops = append(ops, deletion(rows.Row()))
+		more = rows.Next()
+	}
+	if err = errors.Join(err, ours(rows.Close())); err != nil {
+		return nil, err
+	}
+	defer f.r.store.Lock(f.did)()
+	row, err := f.row()
+	if err != nil || row == nil {
+		return nil, err
+	}
+	return f.drop(row, ops)
+}
+
+func (f *forgetting) part(ops []store.Op) (goes bool, err error) {
+	defer f.r.store.Lock(f.did)()
+	row, err := f.row()
+	if err != nil || row == nil {
+		return false, err
+	}
+	b := f.r.store.NewBatch()
+	if err := b.Apply(row, false, f.rev(row), ops); err != nil {
+		b.Discard()
+		return false, ours(err)
+	}
+	b.PutRepo(row)
+	_, err = b.Commit()
+	return true, ours(err)
+}
+
+// drop deletes what is left, and the row. Readers who were told that the account is not active are told otherwise: if
+// it is ever found again, nobody else will.
+func (f *forgetting) drop(row *store.Repo, ops []store.Op) (wait func() error, err error) {
+	b := f.r.store.NewBatch()
+	row.Sweep = true // whatever is held goes
+	if len(ops) > 0 {
+		err = b.Apply(row, false, f.rev(row), ops)
+	}
+	if row.Status.Hidden() {
+		row.Status = store.StatusActive
+		b.Account(row)
+	}
+	b.DropBuffer(row)
+	if err = errors.Join(err, b.DropRepo(row)); err != nil {
+		b.Discard()
+		return nil, ours(err)
+	}
+	if f.task != nil {
+		f.task.closeWindow()
+	}
+	wait, err = b.Commit()
+	return wait, ours(err)
+}
+
+// rev is that of the deletions: none told of the repository is higher.
+func (f *forgetting) rev(row *store.Repo) string {
+	if row.Torn {
+		return max(row.Rev, row.SeenRev)
+	}
+	return row.Rev
+}
+
+// disowns says whether the task has found out that its repository is not to be followed. Called under the DID's lock.
+func (t *task) disowns(row *store.Repo) bool {
+	if !t.fetching {
+		return t.r.store.Filter().Excluded(row.DID)
+	}
+	return !t.signal && onSignal(t.filter.Filter, row)
+}
+
+// forget ends the task of a repository that is not to be followed.
+func (t *task) forget(ctx context.Context) error {
+	gone, err := (&forgetting{r: t.r, did: t.it.did, task: t}).run(ctx)
+	if err == nil && !gone {
+		err = store.ErrStale
+	}
+	if err != nil {
+		return err
+	}
+	t.r.metrics.tasks.WithLabelValues(resultDropped).Inc()
+	t.r.leave(t)
+	return nil
+}

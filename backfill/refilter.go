@@ -1,0 +1,265 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cistern/store"
+)
+
+// refilter brings every repository to the filter in force, whenever that was changed.
+func (r *Runner) refilter(ctx context.Context) error {
+	p := &refiltering{r: r}
+	for r.tasksGate.pass(ctx) {
+		_, asked, err := p.cursor()
+		if err == nil && asked {
+			err = p.run(ctx)
+		}
+		if err != nil {
+			return quiet(ctx, err)
+		}
+		sleep(ctx, sleepMax, r.kickFilter)
+	}
+	return nil
+}
+
+// Refilter says whether repositories are being brought to a filter that was changed, and the last DID that
+// the round under way is done with. When it says no, each is there that could be had.
+func (r *Runner) Refilter() (cursor string, running bool, err error) {
+	cursor, running, err = (&refiltering{r: r}).cursor()
+	if cursor == firstPage {
+		cursor = ""
+	}
+	return cursor, running, err
+}
+
+// refiltering goes through all rows, in order of DID, as often as it takes. In its first round it changes what can be
+// changed at once, and fetches what there is room for; in the others it waits for room too. It ends behind a
+// round that left nothing to another, in which no task worked by an older filter either.
+type refiltering struct {
+	r         *Runner
+	filter    store.FilterVersion
+	relations []relation // of versions to filter
+	left      int        // what the round leaves to another
+	patient   bool       // waits for room
+	room      room
+	queued    map[string]uint32 // who was made pending since something is lacking, and their hosts
+	rounds    int
+	waits     []func() error
+	counts    refilterCounts
+}
+
+type refilterCounts struct {
+	scanned, swept, queued, dropped int64
+}
+
+// cursor is where the pass stands; asked is false when every repository is as the filter wants it.
+func (p *refiltering) cursor() (cursor string, asked bool, err error) {
+	all, err := p.r.store.CrawlCursors(store.RefilterCursor)
+	cursor, asked = all[store.RefilterCursor]
+	return cursor, asked, ours(err)
+}
+
+// run goes on where the cursor stands until it is gone.
+func (p *refiltering) run(ctx context.Context) error {
+	*p = refiltering{r: p.r, queued: map[string]uint32{}}
+	log := p.r.opts.Logger
+	for resumed := true; p.r.tasksGate.pass(ctx); resumed = false {
+		cursor, asked, err := p.cursor()
+		if err != nil || !asked {
+			return err
+		}
+		switch {
+		case cursor == "":
+			// Whoever set the filter holds the lock that move takes until it is in force.
+			if _, err := p.move("", firstPage, false); err != nil {
+				return err
+			}
+			*p = refiltering{r: p.r, queued: p.queued}
+			p.begin()
+			cursor = firstPage
+			log.Info("refiltering begins", "version", p.filter.Version)
+		case resumed:
+			p.begin()
+			p.left = 1 // what it left before is not known
+			log.Info("refiltering goes on", "version", p.filter.Version, "cursor", cursor)
+		case cursor == firstPage:
+			p.begin()
+		}
+		ended, err := p.page(ctx, cursor)
+		if err != nil {
+			return err
+		}
+		if ended {
+			log.Info("refiltering ended", "version", p.filter.Version, "scanned", p.counts.scanned, "swept", p.counts.swept,
+				"queued", p.counts.queued, "dropped", p.counts.dropped)
+			return nil
+		}
+	}
+	return nil
+}
+
+// begin starts a round.
+func (p *refiltering) begin() {
+	p.filter, p.relations, p.left = p.r.store.Filter(), nil, 0
+	p.room.reset()
+	if p.r.worksBefore(p.filter.Version) {
+		p.left++
+	}
+	_, _ = p.relation(p.filter.Version) // all of them: rows name no later one
+}
+
+// page handles one page, and says whether the pass is over.
+func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err error) {
+	at := cursor
+	if at == firstPage {
+		at = ""
+	}
+	rows, next, err := p.r.store.Repos(at, refilterPage, p.concerns)
+	if err != nil {
+		return false, ours(err)
+	}
+	for i := range rows {
+		if !p.r.tasksGate.pass(ctx) {
+			return false, p.settle(nil)
+		}
+		if err := p.visit(ctx, rows[i].DID); err != nil {
+			return false, p.settle(err)
+		}
+	}
+	if err := p.settle(nil); err != nil {
+		return false, err
+	}
+	switch {
+	case next != "":
+		_, err = p.move(cursor, next, false)
+	case p.left == 0:
+		return p.move(cursor, "", true)
+	default:
+		p.patient = true
+		if _, err = p.move(cursor, firstPage, false); err == nil {
+			p.pause(ctx)
+		}
+	}
+	return false, err
+}
+
+// settle waits until what was written is durable.
+func (p *refiltering) settle(err error) error {
+	for _, wait := range p.waits {
+		err = errors.Join(err, ours(wait()))
+	}
+	p.waits = p.waits[:0]
+	return err
+}
+
+// move takes the cursor on, behind what its page led to: after a crash the page is either done or done again, which
+// changes nothing. When the filter was changed meanwhile the cursor is another than ours, and the pass begins anew.
+func (p *refiltering) move(cursor, next string, drop bool) (ended bool, err error) {
+	defer p.r.store.Lock(store.RefilterCursor)()
+	now, asked, err := p.cursor()
+	if err != nil || !asked || now != cursor {
+		return false, err
+	}
+	b := p.r.store.NewBatch()
+	if drop {
+		b.DropCrawlCursor(store.RefilterCursor)
+	} else {
+		b.SetCrawlCursor(store.RefilterCursor, next)
+	}
+	return drop, ours(b.CommitSync())
+}
+
+// pause lets some time pass between two rounds, the more the more there were. A filter that is changed ends it.
+func (p *refiltering) pause(ctx context.Context) {
+	d := min(roundPause<<min(p.rounds, 16), roundPauseMax)
+	p.rounds++
+	for until := time.Now().Add(d); ctx.Err() == nil && time.Now().Before(until); {
+		sleep(ctx, time.Until(until), p.r.kickFilter)
+		if cursor, _, err := p.cursor(); err != nil || cursor == "" {
+			return
+		}
+	}
+}
+
+// visit does what one repository needs.
+func (p *refiltering) visit(ctx context.Context, did string) error {
+	v, err := p.look(did)
+	switch {
+	case err != nil:
+		return err
+	case v.later:
+		p.left++
+	case v.drop:
+		return p.drop(ctx, did)
+	}
+	if v.sweep {
+		if err := p.sweep(ctx, &v.row); err != nil {
+			return err
+		}
+	}
+	if !v.fetch {
+		return nil
+	}
+	if v.row.State != store.StateSynced || !p.hasRoom(ctx, v.row.Pending.Host) {
+		p.left++
+		return nil
+	}
+	return p.enqueue(did)
+}
+
+// look says what a repository needs, and has its row say so.
+func (p *refiltering) look(did string) (v revision, err error) {
+	defer p.r.store.Lock(did)()
+	row, err := p.r.store.Repo(did)
+	if errors.Is(err, store.ErrNotFound) {
+		return v, nil
+	}
+	if err == nil {
+		v, err = p.revise(&row)
+	}
+	if err == nil && v.write {
+		err = p.commit(p.r.store.NewBatch(), &row)
+	}
+	return v, ours(err)
+}
+
+// drop forgets a repository that nobody follows any more.
+func (p *refiltering) drop(ctx context.Context, did string) error {
+	f := &forgetting{r: p.r, did: did, due: func(row *store.Repo) (bool, error) {
+		v, err := p.revise(row)
+		return v.drop && !v.later, err
+	}}
+	dropped, err := f.run(ctx)
+	if err != nil {
+		return err
+	}
+	if dropped {
+		p.counts.dropped++
+	} else {
+		p.left++ // it has changed
+	}
+	return nil
+}
+
+// workingBy is the filter in force, by which a DID in flight is fetched from now on.
+func (r *Runner) workingBy(did string) store.FilterVersion {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.store.Filter() // under mu, so that worksBefore knows of those that read an older one
+	r.versions[did] = f.Version
+	return f
+}
+
+// worksBefore says whether a task is under way that works by an older filter than that version.
+func (r *Runner) worksBefore(version uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range r.versions {
+		if v < version {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,230 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"cistern/filter"
+	"cistern/ingest/repo"
+	"cistern/store"
+)
+
+// relation is how what an earlier filter chose stands to what the one in force chooses.
+type relation struct {
+	differs bool // something is to be held or shown otherwise
+	sweeps  bool // some of what is held goes, or is shown from now on, or no longer
+	lacks   bool // something is to be held that was not
+	judges  bool // who had a signal then may have none now
+	sees    bool // what was held shows whether there is a signal
+}
+
+func relate(old, now *filter.Filter) relation {
+	all := keepsAll(old)
+	rel := relation{
+		differs: !now.Covers(old) || !old.Covers(now) || all != keepsAll(now),
+		lacks:   !all && (keepsAll(now) || !old.Covers(now)),
+		judges:  !now.Full() && (old.Full() || !includes(now.Signals(), old.Signals())),
+		sees:    all || old.SignalsCovered(now),
+	}
+	rel.sweeps = rel.differs && (all || !now.Covers(old))
+	return rel
+}
+
+// keepsAll says whether a filter has every record held, shown or not.
+func keepsAll(f *filter.Filter) bool { return f.WantsAll() || f.StoresAll() }
+
+func includes(all, some []string) bool {
+	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
+}
+
+// onSignal says whether a repository is followed only while it holds a record that a signal names.
+func onSignal(f *filter.Filter, row *store.Repo) bool {
+	return !f.Full() && (row.Tracked == store.BySignal || row.Tracked == store.ByNetwork)
+}
+
+// inPlace says whether a record is held as a filter wants it.
+func inPlace(f *filter.Filter, row store.Row) bool {
+	collection, _, valid := repo.SplitPath(row.Path)
+	switch {
+	case valid && f.Wants(collection):
+		return !row.Shelved && !row.Hidden
+	case !keepsAll(f):
+		return false
+	case !valid:
+		return row.Hidden
+	}
+	return row.Shelved
+}
+
+// revision is what is to be done about one repository.
+type revision struct {
+	row   store.Repo
+	drop  bool // nobody follows it any more
+	write bool // the row has changed
+	sweep bool // its records are to be looked through
+	fetch bool // it is to be fetched
+	later bool // it is being fetched: not now
+}
+
+// concerns says of a row as it was listed whether it has to be looked at.
+func (p *refiltering) concerns(row *store.Repo) bool {
+	p.counts.scanned++
+	switch {
+	case p.filter.Excluded(row.DID):
+		return true
+	case row.Tracked == store.Untracked:
+		return false
+	case onSignal(p.filter.Filter, row):
+		return true
+	}
+	return row.Sweep || row.Lacks || row.Ordinal != 0 && (row.Filter >= uint32(len(p.relations)) || p.relations[row.Filter].differs)
+}
+
+// revise says what a row needs, and has it say so. Called under its lock. What is being fetched is left alone: its
+// task has a version of its own, and another round sees what it made of it.
+func (p *refiltering) revise(row *store.Repo) (v revision, err error) {
+	excluded := p.filter.Excluded(row.DID)
+	if !excluded && row.Tracked == store.Untracked {
+		return v, nil
+	}
+	var rel relation
+	if row.Ordinal != 0 {
+		if rel, err = p.relation(row.Filter); err != nil {
+			return v, err
+		}
+	}
+	if p.r.store.Fetching(row.DID) {
+		v.later = excluded || rel.differs || rel.judges || row.Sweep
+		return v, nil
+	}
+	unseen := false
+	if v.drop = excluded; !v.drop && onSignal(p.filter.Filter, row) {
+		if v.drop, unseen, err = p.judge(row, rel); err != nil {
+			return v, err
+		}
+	}
+	if v.drop || row.Ordinal == 0 {
+		return v, nil
+	}
+	if rel.differs || unseen {
+		row.Filter, v.write = p.filter.Version, true
+		row.Sweep = row.Sweep || rel.sweeps
+		row.Lacks = row.Lacks || rel.lacks || unseen
+	}
+	v.sweep = row.Sweep && !row.Torn // else its next copy sees to that
+	v.fetch = row.Lacks && (row.State == store.StateSynced || row.State == store.StateDraining)
+	v.row = *row
+	return v, nil
+}
+
+// judge says whether a repository that is followed for a signal has none, or whether only a fetch can tell.
+func (p *refiltering) judge(row *store.Repo, rel relation) (drop, unseen bool, err error) {
+	switch {
+	case len(p.filter.Signals()) == 0:
+		return true, false, nil
+	case row.Ordinal == 0:
+		// One that waits for its first fetch is judged by that.
+		return row.Tracked == store.ByNetwork && row.State == store.StateGone, false, nil
+	}
+	has, err := p.r.store.Holds(row.Ordinal, p.filter.Signal)
+	switch {
+	case err != nil || has:
+		return false, false, ours(err)
+	case rel.sees && !row.Lacks && !row.Torn:
+		return true, false, nil
+	}
+	return false, rel.judges, nil
+}
+
+// relation is how a version stands to that of the pass.
+func (p *refiltering) relation(version uint32) (relation, error) {
+	for n := uint32(len(p.relations)); n <= version; n++ {
+		old, err := p.r.store.FilterAt(n)
+		if err != nil {
+			return relation{}, ours(err)
+		}
+		p.relations = append(p.relations, relate(old, p.filter.Filter))
+	}
+	return p.relations[version], nil
+}
+
+// sweep brings the records of a repository to its row's filter, some at a time. A crash between leaves a row that
+// says so. Whatever else takes the row over meanwhile, a filter, a wipe or a copy, sees to the rest.
+func (p *refiltering) sweep(ctx context.Context, row *store.Repo) error {
+	p.counts.swept++
+	rows, err := p.r.store.Rows(row.Ordinal)
+	if err != nil {
+		return ours(err)
+	}
+	goes := true
+	var ops []store.Op
+	for goes && err == nil && rows.Next() {
+		if r := rows.Row(); !inPlace(p.filter.Filter, r) {
+			ops = append(ops, store.Op{Path: slices.Clone(r.Path), Keep: true})
+		}
+		if len(ops) == diffOpsMax {
+			goes, err = p.put(row, ops, false)
+			ops = ops[:0]
+			err = errors.Join(err, ctx.Err())
+		}
+	}
+	if err = errors.Join(err, ours(rows.Close())); err != nil || !goes {
+		return err
+	}
+	_, err = p.put(row, ops, true)
+	return err
+}
+
+// put writes a part of a sweep, and with the last that it is over.
+func (p *refiltering) put(swept *store.Repo, ops []store.Op, last bool) (goes bool, err error) {
+	defer p.r.store.Lock(swept.DID)()
+	row, err := p.r.store.RepoOrNew(swept.DID)
+	if err != nil {
+		return false, ours(err)
+	}
+	if row.Ordinal != swept.Ordinal || row.Filter != p.filter.Version || !row.Sweep || row.Torn {
+		return false, nil
+	}
+	b := p.r.store.NewBatch()
+	if len(ops) > 0 {
+		if err := b.Apply(&row, false, row.Rev, ops); err != nil {
+			b.Discard()
+			return false, ours(err)
+		}
+	}
+	row.Sweep = !last
+	return true, p.commit(b, &row)
+}
+
+// enqueue has a repository fetched that lacks something. Called when there is room for it.
+func (p *refiltering) enqueue(did string) error {
+	defer p.r.store.Lock(did)()
+	row, err := p.r.store.RepoOrNew(did)
+	if err != nil {
+		return ours(err)
+	}
+	if !row.Lacks || row.State != store.StateSynced || row.Tracked == store.Untracked {
+		return nil
+	}
+	row.State, row.Recheck = store.StatePending, false
+	row.Attempt++
+	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+	if err := p.commit(p.r.store.NewBatch(), &row); err != nil {
+		return err
+	}
+	p.counts.queued++
+	p.queued[did] = row.Pending.Host
+	p.r.note(row.Pending.Host)
+	return nil
+}
+
+// commit writes a row under its lock. The page waits for the disk.
+func (p *refiltering) commit(b *store.Batch, row *store.Repo) error {
+	b.PutRepo(row)
+	wait, err := b.Commit()
+	if err == nil {
+		p.waits = append(p.waits, wait)
+	}
+	return ours(err)
+}
