@@ -29,6 +29,7 @@ type Batch struct {
 	buffers     map[string]buffered // what the batch makes of them
 	bufferBytes int64               // by how much it changes what is buffered of all
 	rows        []Repo              // as PutRepo wrote them
+	dropped     []droppedRepo
 	counts      []collectionCounted // as Apply left them
 	err         error
 
@@ -119,32 +120,37 @@ func (b *Batch) PutRepo(r *Repo) {
 	b.enqueue(r, old)
 	r.Updated = b.s.now().Unix()
 	now := r.rowState()
+	b.move(r.DID, old, now)
+	b.value = appendRepo(b.value[:0], r)
+	b.set(repoKey(b.key[:0], r.DID), b.value)
+	r.loaded = now
+	row := *r
+	row.Commit = bytes.Clone(r.Commit) // it may stand in a buffer of the caller's
+	b.rows = append(b.rows, row)
+}
+
+// move brings what derives from a row from one state of it to the next.
+func (b *Batch) move(did string, old, now rowState) {
 	if old.queued() && (!now.queued() || old.pending != now.pending) {
 		b.delete(pendingKey(b.key[:0], old.pending))
 	}
 	if now.queued() && (!old.queued() || old.pending != now.pending) {
-		b.set(pendingKey(b.key[:0], now.pending), appendDID(nil, r.DID))
+		b.set(pendingKey(b.key[:0], now.pending), appendDID(nil, did))
 	}
 	if old.due() != 0 && old.due() != now.due() {
-		b.delete(retryKey(b.key[:0], old.due(), r.DID))
+		b.delete(retryKey(b.key[:0], old.due(), did))
 	}
 	if now.due() != 0 && old.due() != now.due() {
-		b.set(retryKey(b.key[:0], now.due(), r.DID), nil)
+		b.set(retryKey(b.key[:0], now.due(), did), nil)
 		b.due = min(b.due, now.due())
 	}
 	if old.ordinal != 0 && old.ordinal != now.ordinal {
 		b.delete(ordinalKey(b.key[:0], spaceOwner, old.ordinal))
 	}
 	if now.ordinal != 0 && old.ordinal != now.ordinal {
-		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), appendDID(nil, r.DID))
+		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), appendDID(nil, did))
 	}
-	b.value = appendRepo(b.value[:0], r)
-	b.set(repoKey(b.key[:0], r.DID), b.value)
 	b.deltas.move(old, now)
-	r.loaded = now
-	row := *r
-	row.Commit = bytes.Clone(r.Commit) // it may stand in a buffer of the caller's
-	b.rows = append(b.rows, row)
 }
 
 // enqueue gives a row that enters a queue its place in it. Enqueue ids are always fresh:

@@ -49,6 +49,13 @@ func (c *cache[K, V]) add(k K, v V) {
 	c.new[k] = v
 }
 
+func (c *cache[K, V]) remove(k K) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.new, k)
+	delete(c.old, k)
+}
+
 // copied is all that is remembered.
 func (c *cache[K, V]) copied() map[K]V {
 	c.mu.Lock()
@@ -90,6 +97,9 @@ func (c *caches) init() {
 func (c *caches) apply(b *Batch) {
 	for i := range b.rows {
 		c.rows.put(b.rows[i].DID, b.rows[i])
+	}
+	for _, d := range b.dropped {
+		c.rows.remove(d.did)
 	}
 	for _, n := range b.counts {
 		c.counts.put(n.collectionOf, n.n)

@@ -37,7 +37,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.collections, c.log,
+	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.dropped, c.collections, c.log,
 		c.listings, c.sources, c.filters, c.buffers, c.caches, c.numbers, c.counters} {
 		if err = step(); err != nil {
 			break

@@ -104,6 +104,7 @@ const (
 	SpaceRecord  = spaceRecord
 	SpaceEvent   = spaceEvent
 	SpacePending = spacePending
+	SpaceDropped = spaceDropped
 
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries

@@ -98,9 +98,3 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 
 // filterVersionsMax bounds the versions, all of which are kept, in memory too. Operators change filters now and then.
 const filterVersionsMax = 1 << 16
-
-// DropRepo removes a repository's row, so that nobody knows of it any more. It must hold no records: the caller has
-// deleted them by Apply, with events. What else stands under its ordinal goes.
-func (b *Batch) DropRepo(r *Repo) error {
-	return fmt.Errorf("drop %s: not yet", r.DID)
-}

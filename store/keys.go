@@ -29,39 +29,43 @@ import (
 //	'u' ordinal(5) block(4)              → uvarint     record rows that hold the block; no row = 1
 //	'v' id(8) ordinal(5) block(4)        → empty       block superseded at that event
 //	'w' url                              → sourceV1    firehose source added while running
+//	'x' kind::url                        → crawlSourceV1  crawl source added while running
+//	'y' ordinal(5)                       → id(8)       dropped; what the log tells of it stands before that event
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 const (
-	spaceMeta       = 'a'
-	spaceBlock      = 'b'
-	spaceCount      = 'c'
-	spaceCollection = 'd'
-	spaceEvent      = 'e'
-	spaceListing    = 'f'
-	spaceLease      = 'g'
-	spaceHost       = 'h'
-	spaceHostName   = 'i'
-	spaceFilter     = 'j'
-	spaceCrawl      = 'k'
-	spaceBuffer     = 'l'
-	spaceCursor     = 'm'
-	spaceOwner      = 'o'
-	spacePending    = 'p'
-	spaceRetry      = 'q'
-	spaceRecord     = 'r'
-	spaceRepo       = 's'
-	spaceRef        = 'u'
-	spaceSuperseded = 'v'
-	spaceSource     = 'w'
+	spaceMeta        = 'a'
+	spaceBlock       = 'b'
+	spaceCount       = 'c'
+	spaceCollection  = 'd'
+	spaceEvent       = 'e'
+	spaceListing     = 'f'
+	spaceLease       = 'g'
+	spaceHost        = 'h'
+	spaceHostName    = 'i'
+	spaceFilter      = 'j'
+	spaceCrawl       = 'k'
+	spaceBuffer      = 'l'
+	spaceCursor      = 'm'
+	spaceOwner       = 'o'
+	spacePending     = 'p'
+	spaceRetry       = 'q'
+	spaceRecord      = 'r'
+	spaceRepo        = 's'
+	spaceRef         = 'u'
+	spaceSuperseded  = 'v'
+	spaceSource      = 'w'
+	spaceCrawlSource = 'x'
+	spaceDropped     = 'y'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
 var spaceNames = map[byte]string{
 	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections", spaceEvent: "events",
 	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceFilter: "filters", spaceCrawl: "crawls",
-	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources",
+	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources", spaceCrawlSource: "crawl_sources",
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
-	spaceRef: "refs", spaceSuperseded: "superseded",
+	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped",
 }
 
 const (
@@ -127,6 +131,8 @@ func hostKey(name string) []byte  { return append([]byte{spaceHost}, name...) }
 
 func cursorKey(source string) []byte { return append([]byte{spaceCursor}, source...) }
 func sourceKey(url string) []byte    { return append([]byte{spaceSource}, url...) }
+
+func crawlSourceKey(name string) []byte { return append([]byte{spaceCrawlSource}, name...) }
 
 // bufferKey is a DID's prefix in the buffer when rev is empty.
 func bufferKey(dst []byte, did, rev string) []byte {

@@ -13,7 +13,7 @@ import (
 // ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are
 // passed or the durable head is reached, and gives the id to go on from. It serves replay
 // and tail alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped
-// accounts keep their ids and are skipped. A body that is missing above the tail is
+// accounts keep their ids and are skipped; of a dropped repository only deletions are given. A body that is missing above the tail is
 // ErrCorrupt; a cursor above head+1 is ErrFutureCursor, one below the tail ErrOutdatedCursor.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
@@ -98,11 +98,11 @@ func (r *logReader) entry(key, value []byte) error {
 		}
 		return r.give(id, e.Time)
 	}
-	shown, err := r.visible(&e)
+	g, err := r.gate(&e)
 	if err != nil {
 		return err
 	}
-	if !shown {
+	if g == gateClosed {
 		r.left -= int(min(end-r.next, uint64(r.left)))
 		r.next = end
 		return nil
@@ -111,17 +111,34 @@ func (r *logReader) entry(key, value []byte) error {
 	if e.listed() {
 		return r.listing(id, &e)
 	}
-	return r.ops(id, &e)
+	return r.ops(id, &e, g == gateDeletions)
 }
 
-// visible is the gate: records show while their account does and their data is the one the
-// entry speaks of.
-func (r *logReader) visible(e *entryV1) (bool, error) {
+// gate is what is shown of an entry of record events.
+type gate uint8
+
+const (
+	gateClosed gate = iota
+	gateDeletions
+	gateOpen
+)
+
+// gate: records show while their account does and their data is the one the entry speaks of. Of a repository that
+// was dropped the deletions show, with which that began; whoever tracks it again has other data.
+func (r *logReader) gate(e *entryV1) (gate, error) {
 	row, err := r.s.loadRepo(r.snap, r.ev.DID)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return gateClosed, err
+	case err == nil && row.Ordinal == e.Ordinal && !row.Status.Hidden():
+		return gateOpen, nil
+	case err == nil && row.Ordinal == e.Ordinal || e.Kind != entryCommit:
+		return gateClosed, nil
 	}
-	return row.Ordinal == e.Ordinal && !row.Status.Hidden(), err
+	if dropped, err := holds(r.snap, ordinalKey(nil, spaceDropped, e.Ordinal)); err != nil || !dropped {
+		return gateClosed, err
+	}
+	return gateDeletions, nil
 }
 
 // give hands the event with that id on.
@@ -132,14 +149,19 @@ func (r *logReader) give(id uint64, entryTime int64) error {
 	return r.fn(&r.ev)
 }
 
-// ops expands a commit's entry.
-func (r *logReader) ops(id uint64, e *entryV1) error {
+// ops expands a commit's entry, or its deletions only.
+func (r *logReader) ops(id uint64, e *entryV1, deletions bool) error {
 	blocks, err := r.blocks(e.Ordinal)
 	if err != nil {
 		return err
 	}
 	for i := int(r.next - id); i < len(e.Ops) && r.left > 0 && err == nil; i++ {
 		op := &e.Ops[i]
+		if deletions && op.Action != Delete {
+			r.next++
+			r.left--
+			continue
+		}
 		err = r.op(id+uint64(i), e.Time+int64(i), op.Action, op.Path, op.Block, blocks)
 	}
 	return errors.Join(err, engineError(blocks.it.Close()))

@@ -46,6 +46,9 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 			break
 		}
 	}
+	if err := s.pruneDropped(); err != nil {
+		return fmt.Errorf("prune dropped ordinals: %w", err)
+	}
 	// Each batch goes on behind the one before: its deleted rows pile up there.
 	for from := []byte{spaceSuperseded}; from != nil; {
 		var err error

@@ -127,6 +127,9 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 			return 0, err
 		}
 	}
+	if err := s.markDropped(b); err != nil {
+		return 0, err
+	}
 	for _, m := range b.cursors {
 		if err := s.mark(b, m); err != nil {
 			return 0, err

@@ -75,7 +75,7 @@ func keep(path string) store.Op { return store.Op{Path: []byte(path), Keep: true
 func spoken(t testing.TB, s *store.Store, from uint64) (out []string) {
 	t.Helper()
 	for from <= s.Head() {
-		next, err := s.ReadLog(t.Context(), from, 10, func(e *store.Event) error {
+		next, err := s.ReadLog(t.Context(), from, 2, func(e *store.Event) error {
 			out = append(out, fmt.Sprintf("%s %s/%s %.30s", e.Action, e.Collection, e.Rkey, e.Record))
 			return nil
 		})

@@ -1,0 +1,113 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// DropRepo removes a repository's row and all that stands under its ordinal, so that nobody knows of it any more. It
+// must show no records: the caller has deleted them by Apply, with events, in this batch or before. r is a fresh row
+// afterwards, not on disk. Not after PutRepo of r in one batch.
+//
+// Readers of the log are given those deletions for as long as the log keeps them, also when the repository is tracked
+// again, under another ordinal; what was created and updated before is skipped, as when a repository is wiped. So
+// whoever reads the log from its beginning meets deletions of records that it was never told of.
+//
+// A copy of it may be on its way: it is dropped at its flip unless the repository is tracked again meanwhile with the
+// same count of attempts.
+func (b *Batch) DropRepo(r *Repo) error {
+	shows, err := b.shows(r)
+	if err != nil {
+		return fmt.Errorf("drop %s: %w", r.DID, err)
+	}
+	if shows {
+		return fmt.Errorf("drop %s: it shows records", r.DID)
+	}
+	b.DropBuffer(r)
+	if r.Ordinal != 0 {
+		b.deleteOrdinals(r.Ordinal, r.Ordinal+1)
+		b.dropped = append(b.dropped, droppedRepo{r.DID, r.Ordinal})
+	} else {
+		b.dropped = append(b.dropped, droppedRepo{did: r.DID})
+	}
+	if r.loaded.exists {
+		b.move(r.DID, r.loaded, rowState{})
+		b.delete(repoKey(b.key[:0], r.DID))
+	}
+	*r = Repo{DID: r.DID}
+	return b.err
+}
+
+// droppedRepo is a repository that a batch drops, and the ordinal it had, 0 for none.
+type droppedRepo struct {
+	did     string
+	ordinal Ordinal
+}
+
+// shows says whether r shows records.
+func (b *Batch) shows(r *Repo) (shows bool, err error) {
+	shows = r.Records != int64(r.Hidden)
+	if !shows || r.Listed > 0 || r.Ordinal == 0 || b.touched[r.Ordinal] {
+		return shows, nil
+	}
+	shows = false // a row of before may say less of what is hidden
+	err = b.s.eachRecord(r.Ordinal, func(_ []byte, row recordRow) error {
+		shows = shows || row.place() == shown
+		return nil
+	})
+	return shows, err
+}
+
+// markDropped notes up to where the log may tell of an ordinal that is dropped. The sequencer's mutex is held.
+func (s *Store) markDropped(b *Batch) error {
+	for _, d := range b.dropped {
+		if d.ordinal == 0 {
+			continue
+		}
+		if err := b.b.Set(ordinalKey(b.key[:0], spaceDropped, d.ordinal), binary.BigEndian.AppendUint64(nil, s.seq.next), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseDropped(v []byte) (id uint64, err error) {
+	if len(v) != idBytes {
+		return 0, fmt.Errorf("dropped at %x: %w", v, ErrCorrupt)
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+// pruneDropped forgets ordinals of which the log tells nothing any more.
+func (s *Store) pruneDropped() error {
+	b := s.NewBatch()
+	tail := s.Tail()
+	err := scan(s.db, []byte{spaceDropped}, spaceEnd(spaceDropped), func(key, value []byte) (bool, error) {
+		id, err := parseDropped(value)
+		if id <= tail {
+			b.delete(key)
+		}
+		return b.b.Count() < pruneBlocks, err
+	})
+	if err != nil || b.b.Empty() {
+		b.Discard()
+		return err
+	}
+	return b.CommitSync()
+}
+
+// dropped looks at the ordinals of repositories that were dropped: nobody has them.
+func (c *checker) dropped() error {
+	return c.space(spaceDropped, func(key, value []byte) error {
+		o, err := parseOrdinalKey(spaceDropped, key)
+		if err != nil {
+			return err
+		}
+		id, err := parseDropped(value)
+		owned, oerr := holds(c.r, ordinalKey(nil, spaceOwner, o))
+		if err != nil || owned || id > c.next {
+			c.report("dropped ordinal %d: at event %d of %d, has an owner: %v (%v)", o, id, c.next, owned, err)
+		}
+		return oerr
+	})
+}
