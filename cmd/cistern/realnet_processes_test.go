@@ -191,6 +191,7 @@ type realIndex struct {
 	binary, dir   string
 	public, admin string // host:port
 	follows       bool   // the PDSes' firehoses
+	more          []string
 	log           *os.File
 	cmd           *exec.Cmd
 }
@@ -250,7 +251,7 @@ func (x *realIndex) start(t *testing.T) {
 			args = append(args, "--pds", pds)
 		}
 	}
-	x.cmd = x.command(args...)
+	x.cmd = x.command(append(args, x.more...)...)
 	must(t, x.cmd.Start())
 	eventually(t, startLimit, func() error { _, err := x.counts(); return err })
 }
