@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -21,6 +22,8 @@ type Options struct {
 	// AllowPrivate permits addresses that are not public, and did:web:localhost over http. For
 	// development only.
 	AllowPrivate bool
+	// Resolver looks up the names of hosts. Default net.DefaultResolver.
+	Resolver *net.Resolver
 	// Timeout bounds one lookup, fallbacks included. Default 10s.
 	Timeout time.Duration
 	// CacheSize bounds the cached answers; about 0.8 KiB each. Default 50,000.
@@ -130,9 +133,10 @@ func New(opts Options) (*Directory, error) {
 		client: &http.Client{
 			Transport: NewTransport(TransportOptions{
 				AllowPrivate:    opts.AllowPrivate,
+				Resolver:        opts.Resolver,
 				ReadBufferBytes: 4 << 10,
 			}),
-			CheckRedirect: checkRedirect,
+			CheckRedirect: CheckRedirect,
 		},
 		plc:     newPLCPool(bases, opts.Now),
 		cache:   newCache(opts.CacheSize),

@@ -41,6 +41,6 @@
 //   - fetch.go: did:plc and did:web over HTTP, fallback between PLC directories
 //   - plc.go: which PLC directory to ask next
 //   - cache.go: the bounded cache with expiry
-//   - netpolicy.go: NewTransport, Dialer and the addresses it refuses
+//   - netpolicy.go: NewTransport, Dialer and the addresses it refuses, CheckRedirect
 //   - errors.go, metrics.go
 package identity

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
@@ -12,8 +13,10 @@ func ParseDocument(did string, body []byte) (Identity, error) {
 	return parseDocument(syntax.DID(did), body)
 }
 
-// CheckRedirect is checkRedirect.
-var CheckRedirect = checkRedirect
+// WrapTransport puts something before the transport of a Directory that makes no requests yet.
+func WrapTransport(d *Directory, wrap func(http.RoundTripper) http.RoundTripper) {
+	d.client.Transport = wrap(d.client.Transport)
+}
 
 // ParseAudit is parseAudit, for fuzzing without a server.
 func ParseAudit(did string, body []byte, at time.Time) ([]atcrypto.PublicKey, error) {

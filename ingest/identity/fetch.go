@@ -13,19 +13,6 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// redirectsMax bounds how often one request may be sent elsewhere.
-const redirectsMax = 3
-
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) > redirectsMax {
-		return fmt.Errorf("more than %d redirects", redirectsMax)
-	}
-	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("redirect from https to %s", req.URL.Scheme)
-	}
-	return nil
-}
-
 // fetch gets and parses the document of did over the network.
 func (d *Directory) fetch(ctx context.Context, text string) (Identity, error) {
 	did, err := parseDID(text)

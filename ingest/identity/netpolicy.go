@@ -14,6 +14,8 @@ import (
 type TransportOptions struct {
 	// AllowPrivate permits connections to addresses that are not public. For development only.
 	AllowPrivate bool
+	// Resolver looks up names. Default net.DefaultResolver.
+	Resolver *net.Resolver
 	// DialTimeout bounds making one connection, name lookup included. Default 10s.
 	DialTimeout time.Duration
 	// ResponseHeaderTimeout bounds the wait for the answer's headers. Default 30s; negative for none.
@@ -31,6 +33,9 @@ type TransportOptions struct {
 	// HTTP2 offers HTTP/2. Default off: bulk bodies cost less over connections of their own.
 	HTTP2 bool
 }
+
+// redirectsMax bounds how often one request may be sent elsewhere: a relay sends us to the PDS, and that perhaps to its new name.
+const redirectsMax = 3
 
 // responseHeaderBytesMax bounds the headers of one answer; real ones are below 4 KiB.
 const responseHeaderBytesMax = 64 << 10
@@ -68,11 +73,24 @@ func NewTransport(opts TransportOptions) *http.Transport {
 // Dialer is how NewTransport connects, for protocols other than HTTP: to public addresses only
 // (ErrPrivateAddress), within DialTimeout.
 func Dialer(opts TransportOptions) func(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second, Resolver: opts.Resolver}
 	if !opts.AllowPrivate {
 		dialer.Control = refusePrivate
 	}
 	return dialer.DialContext
+}
+
+// CheckRedirect is an http.Client.CheckRedirect for hosts that outsiders name: it follows few redirects, and none to anything but
+// http or from https to http, at whichever step. Which addresses may be reached is up to the transport, at each step too.
+func CheckRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > redirectsMax {
+		return fmt.Errorf("more than %d redirects", redirectsMax)
+	}
+	from, to := via[len(via)-1].URL.Scheme, req.URL.Scheme
+	if to != "https" && (to != "http" || from == "https") {
+		return fmt.Errorf("redirect from %s to %.16s", from, to)
+	}
+	return nil
 }
 
 // refusePrivate is a net.Dialer.Control: it sees the address a name resolved to, before connecting.
