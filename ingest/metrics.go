@@ -47,6 +47,8 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		gauge("connected_sources", "Sources that are connected.", func() float64 { return float64(r.sources.count((*source).connected)) }),
 		gauge("queue_bytes", "Memory of messages read and not yet handled.", func() float64 { return float64(r.sources.queued.Load()) }),
 		gauge("lag_seconds", "The longest time between now and what the newest event of a connected relay states.", func() float64 { return r.sources.lag().Seconds() }),
+		eventAges{r, prometheus.NewDesc(metricPrefix+"source_event_age_seconds",
+			"The time since the newest event of a source was read, or since it is followed while none was.", []string{"source"}, nil)},
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -72,6 +74,22 @@ func vec(name, help, label string, values ...string) *prometheus.CounterVec {
 
 func gauge(name, help string, f func() float64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metricPrefix + name, Help: help}, f)
+}
+
+// eventAges is a gauge for each source: the one label that is an open set, of what the operator named, sourcesMax at most.
+type eventAges struct {
+	r    *Runner
+	desc *prometheus.Desc
+}
+
+func (a eventAges) Describe(ch chan<- *prometheus.Desc) { ch <- a.desc }
+
+func (a eventAges) Collect(ch chan<- prometheus.Metric) {
+	for _, src := range a.r.sources.all() {
+		if !src.isRemoved() {
+			ch <- prometheus.MustNewConstMetric(a.desc, prometheus.GaugeValue, src.eventAge().Seconds(), src.url)
+		}
+	}
 }
 
 // lag is that of the relay furthest behind. PDSes may have nothing to say for days.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"cistern/ingest/identity"
@@ -36,6 +37,8 @@ type Options struct {
 	SkipSignatures bool
 	// AllowPrivate permits addresses that are not public. For development only.
 	AllowPrivate bool
+	// Resolver looks up the names of sources. Default net.DefaultResolver.
+	Resolver *net.Resolver
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
 	// Wake is called when rows were enqueued for a fetch. It must not block. Default: nothing.

@@ -27,6 +27,7 @@ type source struct {
 	bad        atomic.Int64
 	foreign    atomic.Int64 // events about accounts that are not its own
 	lastRead   atomic.Int64 // unix nanoseconds by Options.Now
+	followed   time.Time    // since when, by Options.Now
 	lastStated atomic.Int64 // unix microseconds, as the newest event states
 
 	moved atomic.Int64  // the mark when the durable cursor was looked at last
@@ -57,7 +58,7 @@ type source struct {
 }
 
 func newSource(set *sources, row store.Source) *source {
-	s := &source{set: set, url: row.URL, tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter}
+	s := &source{set: set, url: row.URL, tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter, followed: set.opts.Now()}
 	var name uint64
 	for _, c := range []byte(row.URL) {
 		name = name*31 + uint64(c)
@@ -363,6 +364,15 @@ func (s *source) lag() time.Duration {
 		return 0
 	}
 	return max(0, s.set.opts.Now().Sub(time.UnixMicro(stated)))
+}
+
+// eventAge is how long ago the newest event was read, or for how long none has come since the source is followed.
+func (s *source) eventAge() time.Duration {
+	since := s.followed
+	if at := s.lastRead.Load(); at != 0 {
+		since = time.Unix(0, at)
+	}
+	return max(0, s.set.opts.Now().Sub(since))
 }
 
 func (s *source) status() SourceStatus {

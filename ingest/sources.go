@@ -76,7 +76,7 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		store:   opts.Store,
 		metrics: m,
 		submit:  submit,
-		dial:    identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate}),
+		dial:    identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate, Resolver: opts.Resolver}),
 		queue:   semaphore.NewWeighted(opts.QueueBytes),
 		kick:    make(chan struct{}, 1),
 		byURL:   map[string]*source{},
