@@ -2,7 +2,10 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // Count names one exact counter. Counters change in the batch that changes what they count.
@@ -68,6 +71,12 @@ func (c *counts) add(r rowState, n int64) {
 	c[stateCount(r.state)] += n
 	c[countRecords] += n * r.records
 	c[countBlocks] += n * r.blocks
+	if r.behind {
+		c[countBehind] += n
+	}
+	if r.lacking {
+		c[countLacking] += n
+	}
 	if r.state != StateResync {
 		return
 	}
@@ -90,8 +99,34 @@ func decodeCount(name string, b []byte) (int64, error) {
 	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
-// Counts are the exact counters: repos, records, blocks, events, collections (pairs of
-// repository and collection), buffered (live commits), and gauges of repositories by state and error kind.
+// recount counts what no counter says in stores of before: who is behind, and who lacks records.
+func (s *Store) recount() error {
+	var all counts
+	err := scan(s.db, []byte{spaceRepo}, spaceEnd(spaceRepo), func(_, value []byte) (bool, error) {
+		var r Repo
+		err := s.codec.decodeRepo(value, &r)
+		if err == nil {
+			all.add(r.rowState(), 1)
+		}
+		return true, err
+	})
+	if err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	for _, i := range []count{countBehind, countLacking} {
+		s.seq.counts[i] = all[i]
+		err = errors.Join(err, b.Set(countKey(countNames[i]), encodeCount(all[i]), nil))
+	}
+	if err != nil || s.opts.ReadOnly {
+		return errors.Join(err, b.Close())
+	}
+	return s.apply(b, pebble.Sync)
+}
+
+// Counts are the exact counters: repos, records that are shown or hidden, blocks, events, collections (pairs of
+// repository and collection), buffered (live commits), and gauges of repositories by state and error kind, of those
+// known to have a later rev (behind), and of those that are not yet what their filter says (lacking).
 func (s *Store) Counts() map[string]int64 {
 	s.seq.mu.Lock()
 	c := s.seq.counts

@@ -219,11 +219,18 @@ type rowState struct {
 	ordinal Ordinal
 	records int64
 	blocks  int64
+	behind  bool
+	lacking bool
 }
 
 func (r *Repo) rowState() rowState {
 	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, next: r.Retry.Next,
-		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks}
+		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), lacking: r.Lacks || r.Sweep}
+}
+
+// Behind says whether the repository is followed, and known to have a later rev than we hold.
+func (r *Repo) Behind() bool {
+	return r.Tracked != Untracked && r.State != StateGone && r.State != StateIdle && r.SeenRev > r.Rev
 }
 
 // Known says whether the row stands on disk already.
