@@ -1,0 +1,315 @@
+package backfill_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/repo"
+	"cistern/ingest/simnet"
+	"cistern/store"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	proofs = "com.atproto.sync.getRecord"
+	parts  = "com.atproto.sync.getBlocks"
+)
+
+// counted is the sum of a counter, or of that with a label's value.
+func counted(t testing.TB, reg *prometheus.Registry, name, value string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "cistern_backfill_"+name && (value == "" || m.GetLabel()[0].GetValue() == value) {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// ways are how copies were fetched: full, sparse, fallback.
+func ways(t testing.TB, reg *prometheus.Registry) (n [3]float64) {
+	for i, way := range []string{"full", "sparse", "fallback"} {
+		n[i] = counted(t, reg, "fetches_total", way)
+	}
+	return n
+}
+
+func newSparseWorld(t testing.TB, net simnet.Options, f filter.Config, strategy backfill.Strategy) (*world, *prometheus.Registry) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	w := newWorld(t, worldOptions{net: net, runner: backfill.Options{Strategy: strategy, Registerer: reg, RetryBase: time.Millisecond, RetryMax: time.Second}})
+	w.refilter(f)
+	w.ends(func() bool { return true })
+	return w, reg
+}
+
+// image is what a world holds and tells of a repository.
+type image struct {
+	Rev      string
+	Data     repo.CID
+	Commit   string
+	State    store.State
+	Filter   uint32
+	Records  int64
+	Shelved  int64
+	Verified store.Verified
+	Rows     map[string]repo.CID
+	Events   []string
+}
+
+func (w *world) image(did string) image {
+	r := w.row(did)
+	return image{r.Rev, r.Data, string(r.Commit), r.State, r.Filter, r.Records, r.Shelved, r.Verified, w.records(did), w.events(did, 0)}
+}
+
+func sparseFilter(r *rand.Rand) filter.Config {
+	all := []string{"app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.feed.*", "app.bsky.*", "app.bsky.graph.follow",
+		"app.bsky.actor.profile", "com.example.sim.note", "com.example.*", "org.example.nothing", "app.bsky.feed.repost"}
+	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return filter.Config{Collections: all[:1+r.IntN(3)]}
+}
+
+// TestSparseIsFull: with the same filters, mutations and refetches, copies of parts hold and tell what copies of the whole
+// do.
+func TestSparseIsFull(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(seed, 11))
+			filters := []filter.Config{sparseFilter(r), sparseFilter(r), sparseFilter(r)}
+			net := simnet.Options{Seed: seed + 1, Hosts: 2, Repos: 8, RecordsMedian: 150, OddKeys: 2, Empty: 1, Gzip: seed%2 == 0, Preorder: seed%3 == 0}
+			var images [3][]map[string]image
+			for i, strategy := range []backfill.Strategy{backfill.StrategyFull, backfill.StrategySparse, backfill.StrategyAuto} {
+				var w *world
+				var reg *prometheus.Registry
+				w, reg = newSparseWorld(t, net, filters[0], strategy)
+				for round, f := range filters {
+					if round > 0 {
+						w.refilter(f)
+						w.ends(func() bool { return true })
+						for _, a := range w.net.Accounts() {
+							if _, err := a.Mutate(1 + round*3); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+					dids := w.net.DIDs()
+					w.add(dids...)
+					w.settle(dids...)
+					w.ends(func() bool { return true })
+					m := map[string]image{}
+					for _, did := range dids {
+						m[did] = w.image(did)
+						w.fits(did)
+					}
+					images[i] = append(images[i], m)
+				}
+				w.gauges()
+				if n := ways(t, reg); n[2] != 0 || (n[1] > 0) != (strategy != backfill.StrategyFull) || strategy == backfill.StrategySparse && n[0] != 0 {
+					t.Errorf("strategy %d fetched full, sparse, fallback: %v", strategy, n)
+				}
+			}
+			for i := range images[1:] {
+				if d := cmp.Diff(images[0], images[i+1]); d != "" {
+					t.Errorf("filters %v: full and strategy %d differ: %.2000s", filters, i+1, d)
+				}
+			}
+		})
+	}
+}
+
+// TestSparseFaults: whatever is wrong with parts, the copy is right in the end, by the whole if need be.
+func TestSparseFaults(t *testing.T) {
+	t.Parallel()
+	const fallback, sparse, full = "fallback", "sparse", "full"
+	fault := func(kind simnet.FaultKind, endpoint string) simnet.Fault {
+		return simnet.Fault{Kind: kind, Endpoint: endpoint}
+	}
+	status := func(code int, endpoint string) simnet.Fault {
+		return simnet.Fault{Kind: simnet.ServerError, Status: code, Endpoint: endpoint}
+	}
+	// of others' blocks, under their true CIDs
+	foreign := simnet.Fault{Kind: simnet.Mutated, Endpoint: parts, Mutate: func(car []byte) []byte {
+		header := append([]byte{}, car[:sections(car)[1]]...)
+		other := []byte{0xa0}
+		id := repo.HashCID(other)
+		return append(id.AppendBytes(append(header, byte(repo.CIDBytes+1))), other...)
+	}}
+	many := simnet.Fault{Kind: simnet.Mutated, Endpoint: parts, Mutate: func(car []byte) []byte {
+		header := append([]byte{}, car[:sections(car)[1]]...)
+		for i := range 1000 {
+			junk := []byte{0x19, byte(1 + i>>8), byte(i)}
+			id := repo.HashCID(junk)
+			header = append(id.AppendBytes(append(header, byte(repo.CIDBytes+3))), junk...)
+		}
+		return header
+	}}
+	once := func(f simnet.Fault) simnet.Fault { f.Count = 1; return f }
+	tests := map[string]struct {
+		fault simnet.Fault
+		way   string
+	}{
+		"no proofs":                  {status(501, proofs), fallback},
+		"no such path":               {status(404, proofs), fallback},
+		"proofs fail":                {status(500, proofs), fallback},
+		"no blocks":                  {status(501, parts), fallback},
+		"bad request":                {status(400, parts), fallback},
+		"host is away for a moment":  {once(status(503, parts)), sparse},
+		"host is away":               {status(503, parts), full},
+		"limited":                    {once(simnet.Fault{Kind: simnet.RateLimited, Endpoint: parts, RetryAfter: time.Second}), full},
+		"proof of another":           {fault(simnet.WrongDID, proofs), fallback},
+		"proof of a stranger":        {fault(simnet.BadSignature, proofs), full},
+		"proof of the future":        {fault(simnet.FutureRev, proofs), fallback},
+		"garbage for a proof":        {fault(simnet.Garbage, proofs), fallback},
+		"garbage for blocks":         {fault(simnet.Garbage, parts), fallback},
+		"forged block":               {fault(simnet.WrongHash, parts), fallback},
+		"record left out":            {fault(simnet.MissingRecord, parts), fallback},
+		"node left out":              {fault(simnet.MissingNode, parts), fallback},
+		"node left out of the proof": {fault(simnet.MissingNode, proofs), sparse}, // it is asked for
+		"cut off":                    {fault(simnet.Truncated, parts), full},
+		"broken off once":            {once(fault(simnet.Reset, parts)), sparse},
+		"blocks of others":           {foreign, fallback},
+		"blocks without end":         {many, fallback},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 2, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}}, backfill.StrategySparse)
+			did := w.net.DIDs()[0]
+			in := w.net.Host(0).Inject(test.fault)
+			w.add(did)
+			w.until("the copy", func() bool {
+				w.clock.advance(time.Minute)
+				w.run.Wake()
+				return w.row(did).State == store.StateSynced && !w.run.InFlight(did)
+			})
+			w.fits(did)
+			w.gauges()
+			if n := counted(t, reg, "fetches_total", test.way); n != 1 || in.Fired() == 0 {
+				t.Errorf("%s %v times; full, sparse, fallback: %v; fired %d", test.way, n, ways(t, reg), in.Fired())
+			}
+		})
+	}
+}
+
+// TestSparseMovesOn: a repository that changes while its parts are fetched is copied at one of its commits.
+func TestSparseMovesOn(t *testing.T) {
+	t.Parallel()
+	for endpoint, moves := range map[string]int{proofs: 1, parts: 2, proofs + " ever again": 0} {
+		t.Run(endpoint, func(t *testing.T) {
+			t.Parallel()
+			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, backfill.StrategySparse)
+			a := w.net.Accounts()[0]
+			w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: strings.Fields(endpoint)[0], Count: moves, Hook: func() {
+				if _, err := a.Mutate(30); err != nil {
+					t.Error(err)
+				}
+			}})
+			w.add(a.DID())
+			w.settle(a.DID())
+			w.fits(a.DID())
+			want := [3]float64{0, 1, 0}
+			if moves == 0 {
+				want = [3]float64{0, 0, 1}
+			}
+			if n := ways(t, reg); n != want {
+				t.Errorf("fetched full, sparse, fallback: %v", n)
+			}
+		})
+	}
+}
+
+// TestSparseSignal: a repository found by a signal is kept for a record that is not wanted itself, and forgotten without.
+func TestSparseSignal(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []backfill.Strategy{backfill.StrategyFull, backfill.StrategySparse} {
+		for signal, kept := range map[string]bool{"app.bsky.feed.like": true, "org.example.nothing": false} {
+			w, _ := newSparseWorld(t, simnet.Options{Seed: 5, Hosts: 1, Repos: 1, RecordsMedian: 500},
+				filter.Config{Signals: []string{signal}, Collections: []string{"app.bsky.feed.repost"}}, strategy)
+			did := w.net.DIDs()[0]
+			w.change(did, func(r *store.Repo) {
+				r.State, r.Tracked, r.Attempt = store.StatePending, store.BySignal, 1
+			})
+			w.run.Wake()
+			w.until("the verdict", func() bool {
+				r, err := w.store.Repo(did)
+				return !w.run.InFlight(did) && (err != nil || r.State != store.StatePending)
+			})
+			if _, err := w.store.Repo(did); (err == nil) != kept {
+				t.Errorf("strategy %d, signal %s: %v", strategy, signal, err)
+			}
+			if kept {
+				w.fits(did)
+			}
+			w.stop()
+		}
+	}
+}
+
+// bigAccount gives the only account of a network n records, of which every hundredth is wanted.
+func bigAccount(t testing.TB, net *simnet.Network, n int) *simnet.Account {
+	t.Helper()
+	a := net.Accounts()[0]
+	writes := make([]simnet.Write, 0, n)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range n {
+		collection := "app.bsky.feed.like"
+		if i >= n-n/100 {
+			collection = "app.bsky.feed.post"
+		}
+		record := simnet.EncodeRecord(map[string]any{
+			"$type": collection, "number": int(r.Uint32()), "text": strings.Repeat("x", 80+r.IntN(200)), "createdAt": "2026-01-01T00:00:00.000Z",
+		})
+		writes = append(writes, simnet.Write{Path: fmt.Sprintf("%s/3l%011d", collection, i), Record: record})
+	}
+	for chunk := range slices.Chunk(writes, 1<<30) {
+		if _, err := a.Commit(chunk...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a
+}
+
+// TestSparseTransfersLittle: of 250,000 records with one in a hundred wanted, less than a twentieth of the whole is
+// transferred.
+func TestSparseTransfersLittle(t *testing.T) {
+	t.Parallel()
+	n := 250_000
+	if testing.Short() {
+		n /= 10
+	}
+	w, reg := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, backfill.StrategyAuto)
+	a := bigAccount(t, w.net, n)
+	begin := time.Now()
+	w.add(a.DID())
+	w.settle(a.DID())
+	took := time.Since(begin)
+	w.fits(a.DID())
+	if r := w.row(a.DID()); r.Records != int64(n/100) {
+		t.Errorf("%d records, want %d", r.Records, n/100)
+	}
+	if got := ways(t, reg); got != [3]float64{0, 1, 0} {
+		t.Errorf("fetched full, sparse, fallback: %v", got)
+	}
+	whole, got := float64(len(a.CAR())), counted(t, reg, "received_bytes_total", "")
+	requests := w.net.Host(0).Log().Requests
+	t.Logf("%d records: %.0f bytes of %.0f, %.2f %%; %d proofs, %d getBlocks, %s", n, got, whole, 100*got/whole, requests[proofs], requests[parts], took)
+	if got > whole/20 {
+		t.Errorf("%.0f bytes were transferred of %.0f", got, whole)
+	}
+}
