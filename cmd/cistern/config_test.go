@@ -55,16 +55,16 @@ func TestConfigSources(t *testing.T) {
 	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
 		Crawl:  []backfill.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
-		Full: true, AllowPrivate: true, Verify: "none",
+		Full: true, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
 		Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
 			"--plc", "https://a/", "--plc", "http://b:1", "--crawl", "repos::https://pds.example", "--crawl", "repos::http://127.0.0.1:3/",
-			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--allow-private", "--verify", "none",
+			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--allow-private", "--verify", "none", "--strategy", "sparse",
 			"--disk-reserve", "10GiB", "--retention", "2d", "--log-level", "debug"}},
 		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
 			"CISTERN_PLC=https://a, http://b:1", "CISTERN_CRAWL=repos::https://pds.example,repos::http://127.0.0.1:3",
-			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none",
+			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none", "CISTERN_STRATEGY=sparse",
 			"CISTERN_DISK_RESERVE=10GiB", "CISTERN_RETENTION=48h", "CISTERN_LOG_LEVEL=debug"}},
 	}
 	for name, row := range rows {
@@ -123,6 +123,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"size without unit", []string{"--disk-reserve", "10"}, nil, []string{"--disk-reserve", "10GiB"}},
 		{"negative duration", []string{"--retention=-1h"}, nil, []string{"--retention", "72h"}},
 		{"twice", []string{"--mode", "filter", "--mode", "filter"}, nil, []string{"--mode: given 2 times"}},
+		{"near miss of a strategy", []string{"--strategy", "spars"}, nil, []string{"did you mean sparse?"}},
 		{"near miss", []string{"--verify", "backfil"}, nil, []string{"did you mean backfill?"}},
 		{"open admin", []string{"--admin", "0.0.0.0:2480"}, nil, []string{"--admin 0.0.0.0:2480", "--admin-token"}},
 		{"open admin by default host", []string{"--admin", ":2480"}, nil, []string{"--admin :2480", "--admin-token"}},
