@@ -81,7 +81,7 @@ func (b *Batch) look(key []byte) (row recordRow, at place, err error) {
 func (b *Batch) applyOp(r *Repo, f *filter.Filter, e *entryV1, rev string, op *Op) error {
 	collection, _, valid := repo.SplitPath(op.Path)
 	to := placeOf(f, collection, valid)
-	if to == absent && (op.New || !r.Sweep && !r.Torn) {
+	if to == absent && !op.Keep && (op.New || !r.Sweep && !r.Torn) {
 		return nil // nothing is held that is not wanted
 	}
 	key := recordKey(b.path[:0], r.Ordinal, op.Path)
