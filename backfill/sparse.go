@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -229,8 +230,14 @@ func (s *sparse) probe(ctx context.Context) error {
 
 // gather asks for what is missing until nothing is.
 func (s *sparse) gather(ctx context.Context) error {
-	for {
+	for skipped := s.t.row.Ordinal == 0; ; {
 		missing, err := s.part.Missing(nil)
+		if err == nil && s.part.Mapped() && !skipped {
+			skipped = true
+			if err = s.skip(); err == nil {
+				missing, err = s.part.Missing(nil)
+			}
+		}
 		if err != nil || len(missing) == 0 {
 			return err
 		}
@@ -245,13 +252,34 @@ func (s *sparse) gather(ctx context.Context) error {
 	}
 }
 
+// skip leaves out the records that are held already: the difference does not look at them. Nobody changes them while the
+// fetch buffers live commits.
+func (s *sparse) skip() error {
+	rows, err := s.t.r.store.Rows(s.t.row.Ordinal)
+	if err != nil {
+		return ours(err)
+	}
+	more := rows.Next()
+	s.part.Skip(func(key []byte, id repo.CID) bool {
+		for more && bytes.Compare(rows.Row().Path, key) < 0 {
+			more = rows.Next()
+		}
+		return more && bytes.Equal(rows.Row().Path, key) && rows.Row().CID == id
+	})
+	return ours(rows.Close())
+}
+
 // wasteful says whether the whole is likely to cost less than what is missing: a small repository is one answer, and so is
 // one of which most is wanted. The guess of the latter is good only when many subtrees are still to be looked into.
 func (s *sparse) wasteful(missing int) bool {
+	mapped := s.part.Mapped()
 	if s.part.Layer() <= sparseLayerMin {
-		return true
+		return !mapped || missing > blocksPerAsk
 	}
 	all, inside := s.part.Guess()
+	if mapped {
+		inside = float64(missing)
+	}
 	return missing > sparseGuessMin && inside > all/2
 }
 

@@ -312,4 +312,16 @@ func TestSparseTransfersLittle(t *testing.T) {
 	if got > whole/20 {
 		t.Errorf("%.0f bytes were transferred of %.0f", got, whole)
 	}
+	// One that is held costs its tree and what has changed.
+	if _, err := a.Put("app.bsky.feed.post/self", simnet.Post("news")); err != nil {
+		t.Fatal(err)
+	}
+	w.add(a.DID())
+	w.settle(a.DID())
+	w.fits(a.DID())
+	again := counted(t, reg, "received_bytes_total", "") - got
+	t.Logf("after one more record: %.0f bytes", again)
+	if again > got/2 {
+		t.Errorf("%.0f bytes for one more record, %.0f for all", again, got)
+	}
 }

@@ -58,8 +58,9 @@ type partBlock struct {
 }
 
 type partLeaf struct {
-	key []byte
-	cid CID
+	key  []byte
+	cid  CID
+	held bool // by the caller
 }
 
 // outpost is a subtree that is to be looked into, and the keys around it.
@@ -205,9 +206,22 @@ func (p *Partial) Missing(dst []CID) ([]CID, error) {
 		return dst, err
 	}
 	for i := range p.leaves {
-		add(p.leaves[i].cid)
+		if !p.leaves[i].held {
+			add(p.leaves[i].cid)
+		}
 	}
 	return dst, nil
+}
+
+// Mapped says whether no node is missing any more: Missing has come to records.
+func (p *Partial) Mapped() bool { return p.sorted }
+
+// Skip leaves out the records that the caller has, as held says, which is asked of each leaf in key order. Walk gives
+// those leaves without them. The part must be mapped.
+func (p *Partial) Skip(held func(key []byte, id CID) bool) {
+	for i := range p.leaves {
+		p.leaves[i].held = held(p.leaves[i].key, p.leaves[i].cid)
+	}
 }
 
 // sort brings the leaves, which came in the order of nodes, into that of keys.
@@ -256,7 +270,7 @@ func (p *Partial) visit(o *outpost, block []byte) (err error) {
 			return err
 		}
 		if inside(p.options.Wanted, key) {
-			l := partLeaf{bytes.Clone(key), digestAt(block, e.value)}
+			l := partLeaf{key: bytes.Clone(key), cid: digestAt(block, e.value)}
 			if err := p.hold(l.size()); err != nil {
 				return err
 			}
@@ -352,7 +366,7 @@ func (p *Partial) Walk(data CID, fn func(Leaf) error) error {
 	for i := range p.leaves {
 		l := &p.leaves[i]
 		b, ok := p.blocks[l.cid]
-		if !ok {
+		if !ok && !l.held {
 			return fmt.Errorf("record %s of %q is missing: %w", l.cid.String(), l.key, ErrInvalid)
 		}
 		if err := fn(Leaf{Key: l.key, CID: l.cid, Block: b.index, Record: b.data, Valid: p.path.valid(l.key)}); err != nil {

@@ -199,6 +199,53 @@ func TestPartialOtherRoot(t *testing.T) {
 	}
 }
 
+// TestPartialSkips: records that the caller has are not asked for, and their leaves come without them.
+func TestPartialSkips(t *testing.T) {
+	t.Parallel()
+	w := newWorld(400, 9)
+	block := blockMap(w.blocks(0))
+	p := repo.NewPartial(repo.PartialOptions{Wanted: everyKey})
+	p.Plant(w.data)
+	for !p.Mapped() {
+		missing, err := p.Missing(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range missing {
+			if b, _ := block(id); !p.Mapped() {
+				if err := p.Insert(id, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	i := 0
+	p.Skip(func(key []byte, id repo.CID) bool {
+		if l := w.leaves[i]; string(key) != l.key || id != l.cid {
+			t.Fatalf("leaf %d is %q, not %q", i, key, l.key)
+		}
+		i++
+		return i != 7
+	})
+	missing, err := p.Missing(nil)
+	if err != nil || i != len(w.leaves) || !slices.Equal(missing, []repo.CID{w.leaves[6].cid}) {
+		t.Fatalf("missing %v, %v after %d leaves", missing, err, i)
+	}
+	b, _ := block(missing[0])
+	if err := p.Insert(missing[0], b); err != nil {
+		t.Fatal(err)
+	}
+	err = p.Walk(w.data, func(l repo.Leaf) error {
+		if (len(l.Record) > 0) != (l.CID == w.leaves[6].cid) {
+			t.Errorf("leaf %q comes with %d bytes", l.Key, len(l.Record))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPartialRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(500, 5)
