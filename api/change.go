@@ -20,7 +20,16 @@ type outcome struct {
 type change func(b *store.Batch, row *store.Repo) (result string, err error)
 
 // track is PUT /repos: follow these, at the operator's wish.
-func (s *Server) track(w http.ResponseWriter, r *http.Request) error { return s.changeAll(w, r, track) }
+func (s *Server) track(w http.ResponseWriter, r *http.Request) error {
+	dids, err := readDIDs(w, r)
+	if err != nil {
+		return err
+	}
+	if err := s.notExcluded(dids); err != nil {
+		return err
+	}
+	return s.changeEach(w, r, dids, track)
+}
 
 func track(b *store.Batch, row *store.Repo) (string, error) {
 	result := "known"
@@ -140,6 +149,11 @@ func (s *Server) changeAll(w http.ResponseWriter, r *http.Request, do change) er
 	if err != nil {
 		return err
 	}
+	return s.changeEach(w, r, dids, do)
+}
+
+// changeEach is the same of DIDs that were read already.
+func (s *Server) changeEach(w http.ResponseWriter, r *http.Request, dids []string, do change) error {
 	out := make([]outcome, len(dids))
 	results := make(map[string]string, len(dids))
 	for i, did := range dids {

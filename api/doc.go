@@ -38,7 +38,7 @@
 //	frame.go   one event as a frame         text.go      JSON strings
 //	repos.go   GET /repos                   change.go    PUT, DELETE, resync
 //	firehose.go sources and cursors         ingestion.go the switches
-//	dids.go    request bodies               stats.go     /stats, probes
-//	query.go   parameters                   limits.go    every limit
-//	metrics.go
+//	filter.go  GET and PATCH /filter        stats.go     /stats, probes
+//	dids.go    request bodies               query.go     parameters
+//	limits.go  every limit                  metrics.go
 package api

@@ -114,7 +114,7 @@ func TestSources(t *testing.T) {
 			t.Errorf("%s: got %s", query, urls)
 		}
 	}
-	for query, says := range map[string]string{"is_pds=1": `"1"`, "running=x": `"x"`, "failing=no": `"no"`, "host=wss://x": `"wss://x"`, "url=ftp://x": `"ftp://x"`} {
+	for query, says := range map[string]string{"is_pds=1": `"1"`, "running=x": `"x"`, "failing=no": `"no"`, "host=wss://x/y": `"wss://x/y"`, "url=ftp://x": `"ftp://x"`} {
 		var e refused
 		if res := call(t, "GET", w.admin.URL+"/firehose/sources?"+query, "", nil, &e); res.StatusCode != 400 || !strings.Contains(e.Message, says) {
 			t.Errorf("%s: %d %+v", query, res.StatusCode, e)

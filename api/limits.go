@@ -45,6 +45,10 @@ const (
 	bodyItemsMax = 100_000
 	// objectBytesMax bounds the body of a change that is one object.
 	objectBytesMax = 64 << 10
+	// filterBytesMax bounds a change of the filter: 30,000 items of 130 bytes.
+	filterBytesMax = 4 << 20
+	// mistakesMax bounds what is wrong with one body, as told: 100 × 500 bytes, or DIDs of 2 KiB.
+	mistakesMax = 100
 	// sourcesMax bounds the sources that can be added: each has two goroutines, a connection and a
 	// message of up to 5 MiB.
 	sourcesMax = 1000

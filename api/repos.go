@@ -24,6 +24,8 @@ type repoItem struct {
 	PDS        string     `json:"pds,omitempty"`
 	SigningKey string     `json:"signing_key,omitempty"`
 	Records    int64      `json:"records"`
+	Shelved    int64      `json:"shelved,omitempty"` // kept, and not wanted by the filter
+	Lacking    bool       `json:"lacking,omitempty"` // it does not hold yet what the filter wants
 	Error      *repoError `json:"error,omitempty"`
 	Verified   string     `json:"verified,omitempty"`
 	SeenRev    string     `json:"seen_rev,omitempty"`
@@ -129,7 +131,7 @@ func (s *Server) item(row *store.Repo) repoItem {
 	it := repoItem{
 		DID: row.DID, Status: row.Status.String(), State: row.State.String(), Tracked: row.Tracked != store.Untracked,
 		Why: row.Tracked.String(), Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: multibase(row.Key),
-		Records: row.Records, UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: s.store.Buffered(row.DID), ResolvedAt: rfc3339(row.Resolved),
+		Records: row.Records, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep, UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: s.store.Buffered(row.DID), ResolvedAt: rfc3339(row.Resolved),
 	}
 	if row.Rev != "" {
 		it.Data, it.Head, it.Verified = row.Data.String(), headOf(row), row.Verified.String()

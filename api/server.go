@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"cistern/store"
@@ -34,6 +35,9 @@ type Options struct {
 	Syncing func() int
 	// Wake is called after the pending queue may have grown. Default: nothing.
 	Wake func()
+	// Refilter says whether repositories are being brought to a filter that was changed, and the last DID that is
+	// done. Default: they are not.
+	Refilter func() (cursor string, running bool, err error)
 	// Firehose follows the sources. Default: nothing does.
 	Firehose Firehose
 	// Ingestion are the switches of /ingestion. Default: no part is there.
@@ -75,6 +79,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Wake == nil {
 		o.Wake = func() {}
+	}
+	if o.Refilter == nil {
+		o.Refilter = func() (string, bool, error) { return "", false, nil }
 	}
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }
@@ -130,6 +137,8 @@ type Server struct {
 	queries *semaphore.Weighted // the weight of each query
 	large   *semaphore.Weighted // one for each byte of a long answer
 	fatal   chan error          // why Serve must end
+
+	filterMu sync.Mutex // held while the filter is read, changed and set
 }
 
 // New makes a server. It serves when Serve is called, or through Public and Admin.
@@ -182,6 +191,8 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("PUT /repos", s.route("track", s.track))
 	mux.Handle("DELETE /repos", s.route("untrack", s.untrack))
 	mux.Handle("POST /repos/resync", s.route("resync", s.resync))
+	mux.Handle("GET /filter", s.route("filter", s.showFilter))
+	mux.Handle("PATCH /filter", s.route("set_filter", s.changeFilter))
 	mux.Handle("GET /firehose/sources", s.route("sources", s.listSources))
 	mux.Handle("POST /firehose/sources", s.route("add_source", s.addSource))
 	mux.Handle("DELETE /firehose/sources", s.route("remove_source", s.removeSource))

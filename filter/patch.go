@@ -48,7 +48,7 @@ func (c Config) Patch(body []byte) (Config, error) {
 // member is one field of a JSON object.
 type member struct {
 	name  string
-	value json.RawMessage
+	value json.RawMessage // compact, so that an error is one line
 }
 
 // members takes an object apart. What is there twice says nothing sure, so that is an error.
@@ -69,9 +69,15 @@ func members(text []byte) ([]member, error) {
 			return nil, fmt.Errorf("says %.400q twice", m.name)
 		}
 		seen[m.name] = struct{}{}
-		if err := d.Decode(&m.value); err != nil {
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
 			return nil, fmt.Errorf("is not JSON at %.400q: %w", m.name, err)
 		}
+		var line bytes.Buffer
+		if err := json.Compact(&line, value); err != nil {
+			return nil, fmt.Errorf("is not JSON at %.400q: %w", m.name, err)
+		}
+		m.value = line.Bytes()
 		out = append(out, m)
 	}
 	if _, err := d.Token(); err != nil {

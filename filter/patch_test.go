@@ -85,6 +85,7 @@ func TestPatchRefuses(t *testing.T) {
 		{"set of another type", `{"signals":null,"collections":"app.bsky.feed.post","excludes":true}`, []string{"signals is null", "collections is", "excludes is true"}},
 		{"items of another type", `{"signals":["app.bsky.feed.post",7,null,["x"]]}`, []string{"item 7", "item null", `item ["x"]`}},
 		{"marks of another type", `{"signals":{"app.bsky.feed.post":1,"app.bsky.feed.like":null}}`, []string{`1 for "app.bsky.feed.post"`, `null for "app.bsky.feed.like"`}},
+		{"lines in a value", "{\"mode\":[\n1,\n2]}", []string{"mode is [1,2]"}},
 		{"no pattern", `{"signals":["app"],"collections":{"*":true}}`, []string{`signal "app"`, `collection "*"`}},
 		{"no pattern, to be removed", `{"collections":{"app.bsky.feed.":false}}`, []string{`"app.bsky.feed."`}},
 		{"no DID", `{"excludes":["alice.test"]}`, []string{`"alice.test"`, "DID"}},
@@ -100,6 +101,9 @@ func TestPatchRefuses(t *testing.T) {
 			if !strings.Contains(err.Error(), says) {
 				t.Errorf("%s: %q does not say %q", c.why, err, says)
 			}
+		}
+		if strings.Count(err.Error(), "\n") >= len(c.says) {
+			t.Errorf("%s: more lines than mistakes: %v", c.why, err)
 		}
 		if len(err.Error()) > 2000 {
 			t.Errorf("%s: an error of %d bytes", c.why, len(err.Error()))
