@@ -53,8 +53,10 @@ func (f *forgetting) begin() (wait func() error, err error) {
 	if f.task == nil {
 		b.DropBuffer(row)
 		row.Attempt++
-		row.State, row.Retry.Next = store.StatePending, 0
-		row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+		if row.Tracked != store.Untracked {
+			row.State, row.Retry.Next = store.StatePending, 0
+			row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+		}
 	}
 	row.Torn, row.Sweep = true, true
 	b.PutRepo(row)
@@ -77,7 +79,7 @@ func (f *forgetting) row() (*store.Repo, error) {
 	case f.task != nil:
 		due = f.task.owns(&row) && f.task.disowns(&row)
 	case f.begun:
-		due = row.Attempt == f.attempt && row.State == store.StatePending && row.Torn && !f.r.store.Fetching(f.did)
+		due = row.Attempt == f.attempt && row.Torn && !f.r.store.Fetching(f.did)
 	default:
 		due, err = f.due(&row)
 	}

@@ -124,8 +124,11 @@ const (
 	// eight each in front of them. Their live commits wait with them, some minutes at a host that answers at all.
 	roomAllMax  = 256
 	roomHostMax = 32
-	// roomWait is how long a host is waited for in each round, and roomLook how often: 256 rows are 2 ms.
-	roomWait = time.Minute
+	// roomWait is how long a host is waited for at which nothing moves, and roomLook how often: 256 rows are 2 ms.
+	roomWait = 15 * time.Second
+	// roomDead is when the others of such a host are left to the retry queue: a host that fails is asked every five
+	// minutes, so at least twice by then.
+	roomDead = 11 * time.Minute
 	roomLook = 100 * time.Millisecond
 	// roundPause is what lies between rounds, doubling: 40 million rows take minutes to go through.
 	roundPause    = 100 * time.Millisecond
@@ -144,9 +147,36 @@ const (
 	crawlPage     = 1000
 	crawlBodyMax  = 4 << 20
 	cursorMax     = 4 << 10
-	crawlAgain    = time.Hour
 	crawlPause    = time.Second
 	crawlKnown    = 100 * time.Millisecond // after a page of nothing new: cursors may go in circles
 	crawlRetryMax = 5 * time.Minute
 	crawlTimeout  = time.Minute
+	crawlIdle     = time.Hour // a source that discovers nothing in this mode: a change of the filter wakes it
+	// emptyPagesMax ends a list whose pages name nobody. Relays leave out who is not active, page by page.
+	emptyPagesMax = 10
+	// crawlListsMax is how many lists of one source are read at a time, each by one request: 64 pages of 4 MiB
+	// at worst, and 16 of 200 KiB a second. visitPagesMax is when another gets a turn.
+	crawlListsMax = 64
+	visitPagesMax = 16
+	// crawlHostsMax bounds the hosts that a relay has us list, at about 300 bytes of memory and 100 of disk each: 15 MiB.
+	// The network has some thousands.
+	crawlHostsMax = 50_000
+	// crawlHostRetryMax is the longest that one of them is left alone for its failures, crawlBannedAgain for a ban.
+	crawlHostRetryMax = time.Hour
+	crawlBannedAgain  = time.Hour
+	// A list that is ahead of us by a rev younger than lagAge may be ahead of the firehose too, which has lagGrace to
+	// come by before we ask.
+	lagAge   = 5 * time.Minute
+	lagGrace = 5 * time.Second
+
+	// describeMax is how many accounts of a page are asked about at a time; an answer has a DID document and NSIDs.
+	describeMax     = 8
+	describeBodyMax = 2 << 20
+	// describeTries is how often a page waits for a host that is out of order before it goes on and leaves those that are left
+	// for later: after laterBase, doubling to laterMax. At most latersMax of 100 bytes are remembered; the next pass names
+	// the others again.
+	describeTries = 5
+	laterBase     = 15 * time.Minute
+	laterMax      = 24 * time.Hour
+	latersMax     = 100_000
 )

@@ -40,14 +40,14 @@ func (r *Runner) Refilter() (cursor string, running bool, err error) {
 type refiltering struct {
 	r         *Runner
 	filter    store.FilterVersion
-	relations []relation // of versions to filter
+	relations []relation // of all versions up to that of filter
 	left      int        // what the round leaves to another
 	patient   bool       // waits for room
 	room      room
-	queued    map[string]uint32 // who was made pending since something is lacking, and their hosts
 	rounds    int
 	waits     []func() error
 	counts    refilterCounts
+	counted   refilterCounts // of them, by the metrics
 }
 
 type refilterCounts struct {
@@ -63,29 +63,33 @@ func (p *refiltering) cursor() (cursor string, asked bool, err error) {
 
 // run goes on where the cursor stands until it is gone.
 func (p *refiltering) run(ctx context.Context) error {
-	*p = refiltering{r: p.r, queued: map[string]uint32{}}
+	*p = refiltering{r: p.r, room: newRoom()}
 	log := p.r.opts.Logger
 	for resumed := true; p.r.tasksGate.pass(ctx); resumed = false {
 		cursor, asked, err := p.cursor()
 		if err != nil || !asked {
 			return err
 		}
-		switch {
-		case cursor == "":
+		anew := cursor == ""
+		if anew {
 			// Whoever set the filter holds the lock that move takes until it is in force.
 			if _, err := p.move("", firstPage, false); err != nil {
 				return err
 			}
-			*p = refiltering{r: p.r, queued: p.queued}
-			p.begin()
+			*p = refiltering{r: p.r, room: p.room}
 			cursor = firstPage
+		}
+		if resumed || cursor == firstPage {
+			if err := p.begin(); err != nil {
+				return err
+			}
+		}
+		switch {
+		case anew:
 			log.Info("refiltering begins", "version", p.filter.Version)
 		case resumed:
-			p.begin()
-			p.left = 1 // what it left before is not known
+			p.left++ // what it left before is not known
 			log.Info("refiltering goes on", "version", p.filter.Version, "cursor", cursor)
-		case cursor == firstPage:
-			p.begin()
 		}
 		ended, err := p.page(ctx, cursor)
 		if err != nil {
@@ -101,13 +105,13 @@ func (p *refiltering) run(ctx context.Context) error {
 }
 
 // begin starts a round.
-func (p *refiltering) begin() {
-	p.filter, p.relations, p.left = p.r.store.Filter(), nil, 0
+func (p *refiltering) begin() error {
+	p.filter, p.left = p.r.store.Filter(), 0
 	p.room.reset()
 	if p.r.worksBefore(p.filter.Version) {
 		p.left++
 	}
-	_, _ = p.relation(p.filter.Version) // all of them: rows name no later one
+	return p.relateAll()
 }
 
 // page handles one page, and says whether the pass is over.
@@ -121,13 +125,14 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 		return false, ours(err)
 	}
 	for i := range rows {
-		if !p.r.tasksGate.pass(ctx) {
-			return false, p.settle(nil)
+		if !p.r.tasksGate.pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
+			return false, p.settle(nil) // told to end, or to begin anew
 		}
 		if err := p.visit(ctx, rows[i].DID); err != nil {
 			return false, p.settle(err)
 		}
 	}
+	p.count()
 	if err := p.settle(nil); err != nil {
 		return false, err
 	}
@@ -143,6 +148,18 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 		}
 	}
 	return false, err
+}
+
+// count tells the metrics what a page led to.
+func (p *refiltering) count() {
+	for result, n := range map[string]int64{
+		refilterSwept:   p.counts.swept - p.counted.swept,
+		refilterQueued:  p.counts.queued - p.counted.queued,
+		refilterDropped: p.counts.dropped - p.counted.dropped,
+	} {
+		p.r.metrics.refiltered.WithLabelValues(result).Add(float64(n))
+	}
+	p.counted = p.counts
 }
 
 // settle waits until what was written is durable.
@@ -202,11 +219,15 @@ func (p *refiltering) visit(ctx context.Context, did string) error {
 	if !v.fetch {
 		return nil
 	}
-	if v.row.State != store.StateSynced || !p.hasRoom(ctx, v.row.Pending.Host) {
-		p.left++
-		return nil
+	switch host := v.row.Pending.Host; {
+	case v.row.State != store.StateSynced:
+	case p.hasRoom(ctx, host):
+		return p.enqueue(did, false)
+	case p.room.dead(host, p.r.opts.Now()):
+		return p.enqueue(did, true)
 	}
-	return p.enqueue(did)
+	p.left++
+	return nil
 }
 
 // look says what a repository needs, and has its row say so.

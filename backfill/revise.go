@@ -77,22 +77,22 @@ func (p *refiltering) concerns(row *store.Repo) bool {
 		return false
 	case onSignal(p.filter.Filter, row):
 		return true
+	case row.Filter > p.filter.Version:
+		return false // the pass begins anew
 	}
-	return row.Sweep || row.Lacks || row.Ordinal != 0 && (row.Filter >= uint32(len(p.relations)) || p.relations[row.Filter].differs)
+	return row.Sweep || row.Lacks || row.Ordinal != 0 && p.relations[row.Filter].differs
 }
 
 // revise says what a row needs, and has it say so. Called under its lock. What is being fetched is left alone: its
 // task has a version of its own, and another round sees what it made of it.
 func (p *refiltering) revise(row *store.Repo) (v revision, err error) {
 	excluded := p.filter.Excluded(row.DID)
-	if !excluded && row.Tracked == store.Untracked {
+	if !excluded && row.Tracked == store.Untracked || row.Filter > p.filter.Version {
 		return v, nil
 	}
 	var rel relation
 	if row.Ordinal != 0 {
-		if rel, err = p.relation(row.Filter); err != nil {
-			return v, err
-		}
+		rel = p.relations[row.Filter]
 	}
 	if p.r.store.Fetching(row.DID) {
 		v.later = excluded || rel.differs || rel.judges || row.Sweep
@@ -137,16 +137,17 @@ func (p *refiltering) judge(row *store.Repo, rel relation) (drop, unseen bool, e
 	return false, rel.judges, nil
 }
 
-// relation is how a version stands to that of the pass.
-func (p *refiltering) relation(version uint32) (relation, error) {
-	for n := uint32(len(p.relations)); n <= version; n++ {
-		old, err := p.r.store.FilterAt(n)
+// relateAll says how all versions stand to that of the pass.
+func (p *refiltering) relateAll() error {
+	p.relations = p.relations[:0]
+	for version := range p.filter.Version + 1 {
+		old, err := p.r.store.FilterAt(version)
 		if err != nil {
-			return relation{}, ours(err)
+			return ours(err)
 		}
 		p.relations = append(p.relations, relate(old, p.filter.Filter))
 	}
-	return p.relations[version], nil
+	return nil
 }
 
 // sweep brings the records of a repository to its row's filter, some at a time. A crash between leaves a row that
@@ -197,8 +198,8 @@ func (p *refiltering) put(swept *store.Repo, ops []store.Op, last bool) (goes bo
 	return true, p.commit(b, &row)
 }
 
-// enqueue has a repository fetched that lacks something. Called when there is room for it.
-func (p *refiltering) enqueue(did string) error {
+// enqueue has a repository fetched that lacks something: now, for there is room, or when its host is asked again.
+func (p *refiltering) enqueue(did string, dead bool) error {
 	defer p.r.store.Lock(did)()
 	row, err := p.r.store.RepoOrNew(did)
 	if err != nil {
@@ -210,11 +211,21 @@ func (p *refiltering) enqueue(did string) error {
 	row.State, row.Recheck = store.StatePending, false
 	row.Attempt++
 	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+	now := p.r.opts.Now()
+	if dead {
+		row.State = store.StateResync
+		row.Retry = store.Retry{Kind: store.Transport, Count: 1, Since: now.Unix(), Error: "its host has not sent any of those before it",
+			Next: now.Add(p.r.jitter(p.r.opts.RetryMax)).Unix()}
+	}
 	if err := p.commit(p.r.store.NewBatch(), &row); err != nil {
 		return err
 	}
 	p.counts.queued++
-	p.queued[did] = row.Pending.Host
+	if dead {
+		p.r.due(row.Retry.Next)
+		return nil
+	}
+	p.room.add(did, row.Pending.Host, now)
 	p.r.note(row.Pending.Host)
 	return nil
 }

@@ -81,11 +81,11 @@ func (t *task) work(ctx context.Context) error {
 		return store.ErrStale
 	}
 	t.row = row
-	if t.r.store.Filter().Excluded(row.DID) {
-		return t.forget(ctx)
-	}
 	if row.Tracked == store.Untracked {
 		return t.ignore()
+	}
+	if t.r.store.Filter().Excluded(row.DID) {
+		return t.forget(ctx)
 	}
 	if t.host == nil {
 		err = t.seekHost(ctx)

@@ -1,0 +1,251 @@
+package backfill_test
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// has says whether an account holds a record of a collection.
+func (w *world) has(did, collection string) bool {
+	for path := range maps.Keys(w.net.Account(did).Truth().Records) {
+		if strings.HasPrefix(path, collection+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *world) known(did string) bool {
+	_, err := w.store.Repo(did)
+	return !errors.Is(err, store.ErrNotFound)
+}
+
+// follow has repositories followed for a reason.
+func (w *world) follow(why store.Why, dids ...string) {
+	w.t.Helper()
+	for _, did := range dids {
+		w.change(did, func(r *store.Repo) {
+			r.State, r.Tracked = store.StatePending, why
+			r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityDiscovery}
+			r.Attempt++
+		})
+	}
+	w.run.Wake()
+}
+
+// TestForgets: who was found in a network that was followed as a whole, or for a signal, stays only while holding a
+// record that a signal of today names, be that seen here or at the host. Who was asked for stays.
+func TestForgets(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		before  filter.Config
+		after   filter.Config
+		fetches bool
+	}{
+		{"seen", filter.Config{Mode: filter.ModeFull}, filter.Config{Signals: []string{notes}}, false},
+		{"seen though narrowed", filter.Config{Mode: filter.ModeFull},
+			filter.Config{Signals: []string{notes}, Collections: []string{posts}}, false},
+		{"seen in what is shelved", filter.Config{Mode: filter.ModeFull, Store: filter.StoreAll, Collections: []string{posts}},
+			filter.Config{Signals: []string{notes}, Store: filter.StoreAll, Collections: []string{posts}}, false},
+		{"not seen", filter.Config{Mode: filter.ModeFull, Collections: []string{posts}},
+			filter.Config{Signals: []string{notes}, Collections: []string{posts}}, true},
+		{"another signal", filter.Config{Signals: []string{profile}, Collections: []string{posts}},
+			filter.Config{Signals: []string{"com.example.*"}, Collections: []string{posts}}, true},
+		{"one signal more", filter.Config{Signals: []string{profile}, Collections: []string{posts}},
+			filter.Config{Signals: []string{profile, notes}, Collections: []string{posts}}, false},
+		{"no signal", filter.Config{Mode: filter.ModeFull, Collections: []string{posts}}, filter.Config{Collections: []string{posts}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 2, Repos: 24, RecordsMedian: 15}})
+			dids := w.net.DIDs()
+			w.refilter(c.before)
+			w.follow(store.ByNetwork, dids[:8]...)
+			w.follow(store.BySignal, dids[8:16]...)
+			w.follow(store.ByOperator, dids[16:]...)
+			w.converges(dids...)
+			for _, did := range dids {
+				if !w.known(did) {
+					t.Fatalf("%s was forgotten", did)
+				}
+			}
+			w.net.Host(0).ResetLog()
+			w.refilter(c.after)
+			w.converges(dids...)
+			f := w.store.Filter()
+			kept, forgotten := 0, 0
+			for i, did := range dids {
+				follows := i >= 16 || f.Signal([]byte(notes)) && w.has(did, notes) || f.Signal([]byte(profile)) && w.has(did, profile)
+				if w.known(did) != follows {
+					t.Errorf("%s is known: %v", did, !follows)
+				}
+				if follows && i < 16 {
+					kept++
+				}
+				if !follows {
+					forgotten++
+				}
+			}
+			t.Logf("%d kept, %d forgotten", kept, forgotten)
+			if asked := len(w.net.Host(0).Log().Requests); (asked > 0) != c.fetches {
+				t.Errorf("the host was asked %d kinds of questions", asked)
+			}
+		})
+	}
+}
+
+// TestForgetsUnsignalled: who has no record that a signal names is forgotten by the first fetch, whole or in parts.
+func TestForgetsUnsignalled(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []backfill.Strategy{backfill.StrategySparse, backfill.StrategyFull} {
+		w := newWorld(t, worldOptions{
+			net:    simnet.Options{Seed: 4, Hosts: 2, Repos: 16, RecordsMedian: 15},
+			runner: backfill.Options{Strategy: strategy},
+		})
+		dids := w.net.DIDs()
+		w.refilter(filter.Config{Signals: []string{notes}, Collections: []string{posts}})
+		w.follow(store.BySignal, dids...)
+		w.converges(dids...)
+		for _, did := range dids {
+			if w.known(did) != w.has(did, notes) {
+				t.Errorf("%s is known: %v", did, w.known(did))
+			}
+		}
+	}
+}
+
+// TestExcludes: who is excluded is forgotten, whatever its state and size and whoever asked for it, and comes back when
+// it is asked for again.
+func TestExcludes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 6, Hosts: 2, Repos: 8, RecordsMedian: 900, RecordsMax: 2000}})
+	dids := w.net.DIDs()
+	w.refilter(filter.Config{Collections: []string{posts}, Store: filter.StoreAll})
+	w.add(dids...)
+	w.converges(dids...)
+	w.change(dids[2], func(r *store.Repo) { r.State, r.Tracked = store.StateIdle, store.Untracked })
+	w.net.Account(dids[3]).SetStatus(simnet.Deactivated)
+	w.add(dids[3])
+	w.settle(dids[3])
+	if r := w.row(dids[3]); r.State != store.StateGone {
+		t.Fatalf("%+v", r)
+	}
+	w.stop()
+	w.add(dids[4]) // waits
+	w.refilter(filter.Config{Collections: []string{posts}, Store: filter.StoreAll, Excludes: dids[:5]})
+	w.start(backfill.Options{})
+	w.converges(dids...)
+	for i, did := range dids {
+		if w.known(did) != (i >= 5) {
+			t.Errorf("%d is known: %v", i, w.known(did))
+		}
+	}
+	w.net.Host(0).ResetLog()
+	w.add(dids[0]) // by somebody who did not look
+	w.until("it to be forgotten", func() bool { return !w.known(dids[0]) })
+	if n := len(w.net.Host(0).Log().Requests); n != 0 {
+		t.Errorf("its host was asked %d kinds of questions", n)
+	}
+	w.net.Account(dids[3]).SetStatus(simnet.Active)
+	w.refilter(filter.Config{})
+	w.add(dids...)
+	w.converges(dids...)
+}
+
+// TestRefilterWhileFetched changes the filter while hosts answer: what comes was asked for by the one before.
+func TestRefilterWhileFetched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{
+		net:    simnet.Options{Seed: 8, Hosts: 1, Repos: 6, RecordsMedian: 30},
+		runner: backfill.Options{Strategy: backfill.StrategyFull},
+	})
+	dids := w.net.DIDs()
+	changes := []filter.Config{
+		{Collections: []string{likes}},
+		{Collections: []string{likes, posts}, Excludes: dids[:1]},
+		{Collections: []string{follows}, Signals: []string{"com.example.absent.thing"}},
+		{Collections: []string{posts}, Store: filter.StoreAll},
+		{Mode: filter.ModeFull},
+		{Collections: []string{posts}, Excludes: dids[1:2]},
+	}
+	w.refilter(filter.Config{Collections: []string{posts}})
+	w.follow(store.ByOperator, dids[:4]...)
+	for _, did := range dids[:3] {
+		w.settle(did)
+	}
+	for _, c := range changes {
+		w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() { w.refilter(c) }})
+		for _, did := range dids {
+			if !w.store.Filter().Excluded(did) {
+				w.follow(store.ByOperator, did)
+			}
+		}
+		w.until("the change", func() bool { return slices.Equal(w.store.Filter().Config().Collections, c.Collections) })
+		if len(c.Excludes) > 0 {
+			w.ends(func() bool { return !w.known(c.Excludes[0]) })
+		}
+	}
+	w.clock.advance(time.Hour)
+	w.run.Wake()
+	w.converges(dids...)
+}
+
+// TestRefilterDeadHost: a host that is dead holds nobody else up, and its repositories become what the filter says when
+// it is back; what is held of them is swept meanwhile.
+func TestRefilterDeadHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 8, Hosts: 2, Repos: 90, RecordsMedian: 5}})
+	dids := w.net.DIDs()
+	w.refilter(filter.Config{Collections: []string{posts, likes}})
+	w.add(dids...)
+	w.converges(dids...)
+	if err := w.net.Host(1).Down(); err != nil {
+		t.Fatal(err)
+	}
+	w.refilter(filter.Config{Collections: []string{posts, follows}})
+	var dead []string
+	for _, did := range dids {
+		if w.net.Account(did).Host() == w.net.Host(1) {
+			dead = append(dead, did)
+			continue
+		}
+		w.until("the others", func() bool {
+			w.clock.advance(100 * time.Millisecond)
+			r := w.row(did)
+			return r.State == store.StateSynced && !r.Lacks && !r.Sweep && r.Filter == 2
+		})
+		w.fits(did)
+	}
+	for _, did := range dead {
+		w.until("the sweep", func() bool { r := w.row(did); return !r.Sweep && r.Filter == 2 })
+		for path := range w.told(did) {
+			if !strings.HasPrefix(path, posts+"/") {
+				t.Errorf("%s is still shown", path)
+			}
+		}
+	}
+	w.until("the pass to be over", func() bool {
+		w.clock.advance(10 * time.Second)
+		_, running, err := w.run.Refilter()
+		return err == nil && !running
+	})
+	if err := w.net.Host(1).Up(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("all to be whole", func() bool {
+		w.clock.advance(time.Minute)
+		w.run.Wake()
+		return w.store.Counts()["synced"] == int64(len(dids))
+	})
+	w.converges(dids...)
+}
