@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"cistern/backfill/pace"
+
 	"golang.org/x/sync/errgroup"
 )
 
@@ -41,7 +43,7 @@ func (r *Runner) await(ctx context.Context) (done bool, err error) {
 	if r.rescan {
 		d = min(d, rescanEvery)
 	}
-	if len(r.runnable) > 0 && r.free > 0 && !r.Paused() {
+	if r.sched.Ready() && !r.Paused() {
 		d = 0 // unpark has just put them there
 	}
 	if wait := r.moveDebt(now); wait > 0 {
@@ -85,24 +87,19 @@ func (r *Runner) pick() (t *task, refill *host) {
 	if r.Paused() {
 		return nil, nil
 	}
-	for r.free > 0 {
-		h := r.pop()
-		if h == nil {
+	for {
+		picked := r.sched.Pick(now)
+		if picked == nil {
 			break
 		}
-		if !h.open(now, r.opts.PerHost) {
-			continue // it comes back when a permit does, or when its time has come
-		}
-		if !r.trusts(h) {
-			h.queued = true
-			r.shy = append(r.shy, h)
-			continue
-		}
+		h := r.hosts[picked.ID]
 		it, ok := r.take(h, now)
 		if ok {
 			return r.start(h, it), nil
 		}
-		if h.more && !r.lookupsParked(now) {
+		if r.lookupsParked(now) {
+			r.stall(h)
+		} else if h.more {
 			return nil, h
 		}
 	}
@@ -112,7 +109,7 @@ func (r *Runner) pick() (t *task, refill *host) {
 // lookupsParked says that only those can go on whose host and key were just found. Called with mu held.
 func (r *Runner) lookupsParked(now time.Time) bool {
 	h := r.hosts[0]
-	return h != nil && h.isParked(now)
+	return h != nil && h.Parked(now)
 }
 
 // take finds the next repository of a host. Called with mu held.
@@ -139,7 +136,7 @@ func (r *Runner) take(h *host, now time.Time) (item, bool) {
 
 // start takes the permits. Called with mu held, a free permit, and the item in flight.
 func (r *Runner) start(h *host, it item) *task {
-	t := &task{r: r, it: it, holder: h, lookEpoch: r.lookEpoch()}
+	t := &task{r: r, it: it, holder: h, lookPermit: r.lookMark()}
 	r.grant(t, h)
 	r.push(h)
 	return t
@@ -147,27 +144,23 @@ func (r *Runner) start(h *host, it item) *task {
 
 // grant gives a task its permits. Called with mu held.
 func (r *Runner) grant(t *task, h *host) {
-	r.free--
-	h.running++
-	t.host, t.epoch, t.global, t.local, t.stranger = h, h.epoch, true, true, !h.proven
-	if t.stranger {
-		r.strangers++
-	}
+	t.permit = r.sched.Begin(&h.Host, r.opts.Now())
+	t.host, t.global, t.local, t.prepaid = h, true, true, true
 }
 
-// trusts says whether a host may be given a permit. Some are kept for hosts that have answered in
-// order before: names of hosts cost nothing, and thousands that hang must not stop everybody.
-// Called with mu held.
-func (r *Runner) trusts(h *host) bool {
-	return h.proven || r.strangers < max(1, r.opts.Concurrency*strangersShare/100)
-}
-
-// lookEpoch is the epoch of lookups. Called with mu held.
-func (r *Runner) lookEpoch() uint64 {
+// lookMark is what a lookup that begins now has to show. Called with mu held.
+func (r *Runner) lookMark() pace.Permit {
 	if h := r.hosts[0]; h != nil {
-		return h.epoch
+		return h.Mark()
 	}
-	return 0
+	return pace.Permit{}
+}
+
+// looked ends a lookup that counts as one. Called with mu held.
+func (r *Runner) looked(t *task) {
+	t.looking = false
+	r.resolving--
+	r.hosts[0].End()
 }
 
 // release gives a task's permits back; those of the host alone when its transfer has ended.
@@ -175,24 +168,18 @@ func (r *Runner) release(t *task, global bool) {
 	r.mu.Lock()
 	if t.local {
 		t.local = false
-		t.host.running--
-		r.push(t.host)
+		if t.prepaid {
+			t.prepaid = false
+			t.host.Refund()
+		}
+		r.leaveHost(t.host)
 	}
 	if t.looking {
-		t.looking = false
-		r.resolving--
+		r.looked(t)
 	}
 	if global && t.global {
 		t.global = false
-		r.free++
-		if t.stranger {
-			r.strangers--
-			for _, h := range r.shy {
-				h.queued = false
-				r.push(h)
-			}
-			r.shy = r.shy[:0]
-		}
+		r.sched.Return(&t.host.Host, t.permit, r.opts.Now())
 	}
 	if r.onlyImports() {
 		signal(r.kickIdle)

@@ -10,9 +10,11 @@ func Permits(r *Runner) (free, taken int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, h := range r.hosts {
-		taken += h.running
+		if h.ID != 0 {
+			taken += h.Running()
+		}
 	}
-	return r.free, taken + r.opts.Concurrency - r.free + r.resolving
+	return r.sched.Free(), taken + r.opts.Concurrency - r.sched.Free() + r.resolving
 }
 
 // Memory gives the bytes of the budgets that are taken.

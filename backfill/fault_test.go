@@ -262,8 +262,8 @@ func TestParkedOnce(t *testing.T) {
 	h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond})
 	h.Inject(simnet.Fault{Kind: simnet.ServerError})
 	w.add(w.net.DIDs()...)
-	w.until("all permits to be taken", func() bool { return h.Log().InFlight == 10 })
-	w.until("their failures", func() bool { return w.store.Counts()["resync"] == 10 })
+	w.until("all permits to be taken", func() bool { return h.Log().InFlight == 4 })
+	w.until("their failures", func() bool { return w.store.Counts()["resync"] == 4 })
 	h.ClearFaults()
 	h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, Count: 1})
 	h.ResetLog()
@@ -274,7 +274,7 @@ func TestParkedOnce(t *testing.T) {
 	if n := h.Log().InFlightMax; n != 1 {
 		t.Errorf("%d requests try the host", n)
 	}
-	w.until("the others", func() bool { return w.store.Counts()["synced"] == 10 })
+	w.until("the others", func() bool { return w.store.Counts()["synced"] == 16 })
 }
 
 // TestHangingHost: a host that never answers holds its own permits only, and the first in the queue

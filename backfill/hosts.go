@@ -1,9 +1,10 @@
 package backfill
 
 import (
-	"container/heap"
 	"strings"
 	"time"
+
+	"cistern/backfill/pace"
 )
 
 // hostOf finds the entry of a host or makes one; nil when the table is full of hosts that are in
@@ -15,9 +16,26 @@ func (r *Runner) hostOf(id uint32) *host {
 	if len(r.hosts) >= hostsMax && !r.evict() {
 		return nil
 	}
-	h := &host{id: id, heap: -1}
+	h := &host{}
+	h.ID = id
+	r.configure(h)
 	r.hosts[id] = h
 	return h
+}
+
+// configure has a host asked as much as is set for it. Called with mu held.
+func (r *Runner) configure(h *host) {
+	if h.ID == 0 { // lookups, which a directory of ours answers
+		h.Configure(pace.Limits{Max: r.opts.Concurrency}, false)
+		h.Trust()
+		return
+	}
+	h.Configure(r.limitsOf(h.ID))
+}
+
+// limitsOf is what is set for a host.
+func (r *Runner) limitsOf(id uint32) (l pace.Limits, banned bool) {
+	return pace.Limits{Min: 1, Max: r.opts.PerHost}, false
 }
 
 // evict forgets an idle host, one without faults if chance offers it.
@@ -27,9 +45,9 @@ func (r *Runner) evict() bool {
 	var found *host
 	seen := 0
 	for _, h := range r.hosts { // Go starts anywhere
-		if h.id != 0 && h.idle(now) {
+		if h.ID != 0 && h.idle(now) {
 			found = h
-			if h.faults == 0 {
+			if h.Blameless() {
 				break
 			}
 		}
@@ -40,69 +58,44 @@ func (r *Runner) evict() bool {
 	if found == nil {
 		return false
 	}
-	delete(r.hosts, found.id)
+	delete(r.hosts, found.ID)
 	return true
 }
 
 // push makes the dispatcher consider a host, unless it stands for the unknown ones (id 0), which
 // come when there is nobody else. Called with mu held.
 func (r *Runner) push(h *host) {
-	if h.id == 0 || h.queued || !h.hasWork() || !h.open(r.opts.Now(), r.opts.PerHost) {
-		return
+	if h.ID != 0 && h.hasWork() {
+		r.sched.Offer(&h.Host, r.opts.Now())
 	}
-	h.queued = true
-	r.runnable = append(r.runnable, h)
 }
 
-// pop takes the host whose turn it is. Called with mu held.
-func (r *Runner) pop() *host {
-	if len(r.runnable) == 0 {
-		return nil
+// stall sets a host aside whose work needs lookups, while those are parked. Called with mu held.
+func (r *Runner) stall(h *host) {
+	if !h.stalled {
+		h.stalled = true
+		r.stalled = append(r.stalled, h)
 	}
-	h := r.runnable[0]
-	r.runnable[0] = nil
-	r.runnable = r.runnable[1:]
-	h.queued = false
-	return h
-}
-
-// park leaves a host alone for d, or as long as it is parked already. Called with mu held.
-func (r *Runner) park(h *host, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	h.epoch++
-	h.trying = true
-	until := r.opts.Now().Add(d)
-	if !until.After(h.until) {
-		return
-	}
-	h.until = until
-	if h.heap < 0 {
-		heap.Push(&r.parked, h)
-	} else {
-		heap.Fix(&r.parked, h.heap)
-	}
-	r.metrics.parkings.Inc()
 }
 
 // unpark returns the hosts whose time has come to the dispatcher, and says when the next one's
 // comes (zero: none). Called with mu held.
 func (r *Runner) unpark(now time.Time) time.Time {
-	for len(r.parked) > 0 {
-		h := r.parked[0]
-		if h.isParked(now) {
-			return h.until
+	if len(r.stalled) > 0 && !r.lookupsParked(now) {
+		for _, h := range r.stalled {
+			h.stalled = false
+			r.push(h)
 		}
-		heap.Pop(&r.parked)
-		r.push(h)
-		if h.id == 0 {
-			for _, h := range r.hosts { // all waited for lookups
-				r.push(h)
-			}
+		clear(r.stalled)
+		r.stalled = r.stalled[:0]
+	}
+	next := r.sched.Wake(now)
+	if r.lookupsParked(now) {
+		if at := r.hosts[0].Opens(now); next.IsZero() || at.Before(next) {
+			next = at
 		}
 	}
-	return time.Time{}
+	return next
 }
 
 // judge tells the host of a task what its attempt says of it, or the lookups what a failed one
@@ -110,18 +103,20 @@ func (r *Runner) unpark(now time.Time) time.Time {
 func (r *Runner) judge(t *task, v verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h, epoch := t.host, t.epoch
+	h, p := t.host, t.permit
 	if v.lookup && !strings.HasPrefix(t.it.did, didWeb) {
-		h, epoch = r.hostOf(0), t.lookEpoch
+		h, p = r.hostOf(0), t.lookPermit
 	}
-	if h == nil {
-		return
+	if h != nil {
+		r.blame(h, p, v)
 	}
-	if v.fault == noFault && v.park == 0 {
-		if v.spoke && epoch == h.epoch {
-			h.succeeded()
-		}
-		return
+}
+
+// blame has a host's limiter take over what a request says of it. Called with mu held.
+func (r *Runner) blame(h *host, p pace.Permit, v verdict) {
+	now := r.opts.Now()
+	if h.Note(pace.Outcome{Fault: v.fault, Answered: v.spoke, Congested: v.congested, Park: v.park}, p, now) > 0 {
+		r.metrics.parkings.Inc()
 	}
-	r.park(h, max(v.park, h.failed(v.fault, epoch)))
+	h.tally.noted(v, now)
 }

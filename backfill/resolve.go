@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -17,16 +18,16 @@ import (
 // Called with mu held.
 func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *host) {
 	h := r.hosts[0]
-	if h == nil || h.isParked(now) || r.resolving >= h.limit(r.opts.Concurrency) || r.moveDebt(now) > 0 {
+	if h == nil || !h.Open(now) || r.moveDebt(now) > 0 {
 		return nil, nil
 	}
-	if r.free == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
+	if r.sched.Free() == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
 		return nil, nil
 	}
 	it, ok := r.take(h, now)
 	if ok {
 		r.resolving++
-		return &task{r: r, it: it, holder: h, lookEpoch: h.epoch, looking: true}, nil
+		return &task{r: r, it: it, holder: h, lookPermit: h.Limiter.Begin(now), looking: true}, nil
 	}
 	if h.more {
 		return nil, h
@@ -75,18 +76,17 @@ func (r *Runner) seat(t *task) seat {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if t.looking {
-		t.looking = false
-		r.resolving--
 		if t.ident.DID != "" {
-			r.hosts[0].succeeded()
+			r.hosts[0].Note(pace.Outcome{Answered: true}, t.lookPermit, now)
 		}
+		r.looked(t)
 	}
 	h := r.hostOf(t.hostID)
 	switch {
-	case h == nil || h.isParked(now):
+	case h == nil || h.Banned() || h.Opens(now).Sub(now) > admitMax:
 		r.moves.ReserveN(now, 1)
 		return seatQueue
-	case r.free > 0 && h.open(now, r.opts.PerHost) && r.trusts(h):
+	case r.sched.Free() > 0 && h.Open(now) && r.sched.Trusts(&h.Host):
 		t.holder.claimed--
 		h.claimed++
 		t.holder = h

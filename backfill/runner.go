@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cistern/backfill/pace"
@@ -32,13 +33,15 @@ type Runner struct {
 	metrics  *metrics
 	moves    *rate.Limiter
 
-	kick       chan struct{}   // wakes the dispatcher
-	kickDue    chan struct{}   // wakes the retry loop
-	kickIdle   chan struct{}   // wakes the flush
-	kickCrawl  []chan struct{} // wake the crawlers
-	kickPass   chan struct{}   // wakes who starts reconciliations
-	kickFilter chan struct{}   // wakes who brings repositories to a new filter
-	fatal      chan error      // the store failed in a callback
+	kick       chan struct{} // wakes the dispatcher
+	kickDue    chan struct{} // wakes the retry loop
+	kickIdle   chan struct{} // wakes the flush
+	kickLater  chan struct{} // wakes who asks again what accounts hold
+	kickPass   chan struct{} // wakes who starts reconciliations
+	kickFilter chan struct{} // wakes who brings repositories to a new filter
+	fatal      chan error    // the store failed in a callback
+	crawls     *crawlers
+	laters     atomic.Int64 // accounts to be asked about again, about
 	tasksGate  gate
 	crawlGate  gate
 
@@ -81,6 +84,7 @@ func New(opts Options) (*Runner, error) {
 		kickDue:    make(chan struct{}, 1),
 		kickIdle:   make(chan struct{}, 1),
 		kickPass:   make(chan struct{}, 1),
+		kickLater:  make(chan struct{}, 1),
 		kickFilter: make(chan struct{}, 1),
 		fatal:      make(chan error, 1),
 		sched:      pace.NewScheduler(opts.Concurrency),
@@ -90,10 +94,10 @@ func New(opts Options) (*Runner, error) {
 		rescan:     true,
 		rand:       rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
-	for range opts.Crawl {
-		r.kickCrawl = append(r.kickCrawl, make(chan struct{}, 1))
-	}
 	var err error
+	if r.crawls, err = newCrawlers(r); err != nil {
+		return nil, fmt.Errorf("read crawl sources: %w", err)
+	}
 	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
 	}
@@ -123,9 +127,8 @@ func (r *Runner) Run(ctx context.Context) error {
 // and may be called again after it returned.
 func (r *Runner) Crawl(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for i, s := range r.opts.Crawl {
-		g.Go(func() error { return r.crawl(ctx, s, r.kickCrawl[i]) })
-	}
+	g.Go(func() error { return r.crawls.run(ctx) })
+	g.Go(func() error { return r.reconsider(ctx) })
 	g.Go(func() error { return r.reconcile(ctx) })
 	return g.Wait()
 }
@@ -167,9 +170,7 @@ func (r *Runner) Wake() {
 	signal(r.kickDue)
 	signal(r.kickPass)
 	signal(r.kickFilter)
-	for _, c := range r.kickCrawl {
-		signal(c)
-	}
+	r.crawls.wake()
 }
 
 // lookAgain has the dispatcher look at the front of every queue.

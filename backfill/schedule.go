@@ -19,6 +19,7 @@ const (
 	endGone                // not to be had
 	endStale               // others have changed the row: theirs to say
 	endStop                // told to end: the row stays as it is
+	endLater               // the host is not to be asked now: it stays in its queue
 	endFatal               // the store failed
 )
 
@@ -32,10 +33,20 @@ type verdict struct {
 	spoke  bool            // the host answered in order
 	wait   time.Duration   // not to be retried earlier
 	lookup bool            // it was no host that failed, but the way to find out which
+
+	congested bool  // the host was asked too much at a time
+	err       error // what it follows from, nil for none
 }
 
 // classify is the one place where a failure becomes a kind, a parking and a delay.
 func classify(ctx context.Context, err error, now time.Time) verdict {
+	v := verdictOf(ctx, err, now)
+	v.err = err
+	return v
+}
+
+func verdictOf(ctx context.Context, err error, now time.Time) verdict {
+	var busy *busyError
 	var answer *answerError
 	var resolve *resolveError
 	var failure *storeError
@@ -49,6 +60,8 @@ func classify(ctx context.Context, err error, now time.Time) verdict {
 		return verdict{ending: endStale}
 	case ctx.Err() != nil:
 		return verdict{ending: endStop}
+	case errors.As(err, &busy), errors.Is(err, errBanned):
+		return verdict{ending: endLater}
 	case errors.As(err, &resolve):
 		return classifyResolve(err, now)
 	case errors.As(err, &answer):
@@ -57,7 +70,9 @@ func classify(ctx context.Context, err error, now time.Time) verdict {
 		return verdict{kind: store.Generic, spoke: true}
 	case errors.Is(err, errRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool), errors.Is(err, errIndex):
 		return verdict{kind: store.Generic}
-	case errors.Is(err, errSlow), errors.Is(err, errTimeout), broken(err):
+	case errors.Is(err, errSlow), errors.Is(err, errTimeout):
+		return verdict{kind: store.Transport, fault: softFault, congested: true}
+	case broken(err):
 		return verdict{kind: store.Transport, fault: softFault}
 	}
 	return verdict{kind: store.Transport, fault: hardFault}

@@ -1,0 +1,196 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"cistern/backfill/pace"
+)
+
+// errBanned: the operator wants the host left alone.
+var errBanned = errors.New("host is banned")
+
+// busyError says that a host is not to be asked before some time.
+type busyError struct {
+	until time.Time
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("host is not to be asked before %s", e.until.UTC().Format(time.RFC3339))
+}
+
+// waiter waits for a permit of a host.
+type waiter struct {
+	granted chan pace.Permit // of one; closed when the host is to be looked at again
+}
+
+// answered is how a request ended that admit let through.
+type answered struct {
+	err    error
+	header http.Header   // of the answer, nil if there was none
+	took   time.Duration // until it began
+	bytes  int64         // of its body
+}
+
+// admit waits until a host may be asked once more, for requests that belong to no task, and is told by done how that
+// one ended, which must be called. A host that is parked or has spent a window for more than admitMax is a busyError, a banned
+// one errBanned: whoever asks should do something else meanwhile.
+func (r *Runner) admit(ctx context.Context, hostID uint32) (done func(answered), err error) {
+	for {
+		h, p, w, err := r.knock(hostID)
+		if err != nil {
+			return nil, err
+		}
+		if w == nil && h != nil {
+			return func(a answered) { r.dismiss(ctx, h, p, a) }, nil
+		}
+		if w == nil { // in a moment
+			sleep(ctx, max(r.opensIn(hostID), time.Millisecond), nil)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue
+		}
+		select {
+		case p, ok := <-w.granted:
+			if ok {
+				return func(a answered) { r.dismiss(ctx, h, p, a) }, nil
+			}
+		case <-ctx.Done():
+			r.giveUp(h, w)
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// knock takes a permit if there is one, or queues for it, or gives neither when the host opens soon.
+func (r *Runner) knock(hostID uint32) (h *host, p pace.Permit, w *waiter, err error) {
+	now := r.opts.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h = r.hostOf(hostID); h == nil {
+		return nil, p, nil, &busyError{now.Add(crawlPause)}
+	}
+	switch at := h.Opens(now); {
+	case h.Banned():
+		return nil, p, nil, errBanned
+	case at.Sub(now) > admitMax || h.Parked(now):
+		return nil, p, nil, &busyError{at}
+	case at.After(now):
+		return nil, p, nil, nil
+	case h.Open(now) && len(h.waiters) == 0:
+		return h, h.Limiter.Begin(now), nil, nil
+	}
+	w = &waiter{granted: make(chan pace.Permit, 1)}
+	h.waiters = append(h.waiters, w)
+	return h, p, w, nil
+}
+
+func (r *Runner) opensIn(hostID uint32) time.Duration {
+	now := r.opts.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.hosts[hostID]; h != nil {
+		return h.Opens(now).Sub(now)
+	}
+	return 0
+}
+
+// giveUp takes back a place in the queue, or the permit that it has just become.
+func (r *Runner) giveUp(h *host, w *waiter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(h.waiters, w); i >= 0 {
+		h.waiters = slices.Delete(h.waiters, i, i+1)
+		return
+	}
+	if _, ok := <-w.granted; ok { // filled or closed under mu
+		h.Refund()
+		r.leaveHost(h)
+	}
+}
+
+// leaveHost gives back a host's part of a permit, to who waits for it before the dispatcher. Called with mu held.
+func (r *Runner) leaveHost(h *host) {
+	now := r.opts.Now()
+	r.sched.Leave(&h.Host, now)
+	r.serve(h, now)
+	r.push(h)
+}
+
+// serve lets in who waits for a permit of a host. When that is not a matter of permits any more, they are to
+// look again. Called with mu held.
+func (r *Runner) serve(h *host, now time.Time) {
+	for len(h.waiters) > 0 {
+		w := h.waiters[0]
+		switch {
+		case h.Open(now):
+			w.granted <- h.Limiter.Begin(now)
+		case h.Banned() || h.Opens(now).After(now):
+			close(w.granted)
+		default:
+			return
+		}
+		h.waiters = slices.Delete(h.waiters, 0, 1)
+	}
+}
+
+// dismiss ends a request that admit let through.
+func (r *Runner) dismiss(ctx context.Context, h *host, p pace.Permit, a answered) {
+	v := verdict{spoke: true}
+	if a.err != nil {
+		v = classify(ctx, a.err, r.opts.Now())
+	}
+	r.heard(h, p, a.header, a.took)
+	r.mu.Lock()
+	if v.ending == endRetry || v.ending == endGone {
+		r.blame(h, p, v)
+	}
+	h.tally.received(a.bytes)
+	r.leaveHost(h)
+	r.mu.Unlock()
+	signal(r.kick)
+}
+
+// heard has the limiter of a host learn from the beginning of an answer. header may be nil.
+func (r *Runner) heard(h *host, p pace.Permit, header http.Header, took time.Duration) {
+	now := r.opts.Now()
+	q := pace.ParseQuota(header, now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h.Heard(took, q, p, now)
+}
+
+// spend waits until the host of a task may be asked again, which has a permit already. The first request came with
+// it. When that takes longer, the task has to come again: it is not to hold a permit while it waits.
+func (t *task) spend(ctx context.Context) error {
+	for {
+		now := t.r.opts.Now()
+		t.r.mu.Lock()
+		if t.prepaid || t.host == nil {
+			t.prepaid = false
+			t.r.mu.Unlock()
+			return nil
+		}
+		at, banned := t.host.Opens(now), t.host.Banned()
+		if !at.After(now) && !banned {
+			t.host.Spend(now)
+		}
+		t.r.mu.Unlock()
+		switch d := at.Sub(now); {
+		case banned, d > admitMax:
+			return &busyError{at}
+		case d > 0:
+			sleep(ctx, d, nil)
+		default:
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
