@@ -2,96 +2,105 @@ package backfill
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
+	"cistern/ingest/identity"
 	"cistern/store"
-
-	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// Source is a host whose listing names repositories to follow.
-type Source struct {
-	Kind string // "repos": com.atproto.sync.listRepos
-	URL  string // origin: scheme, host and port
+// list is one list that a source pages through, by itself: its mark says how far.
+type list struct {
+	name       string // of its mark
+	origin     string // who is asked
+	collection string // whose repositories it lists; "": all of a host
+	roster     bool   // it lists hosts
+	host       uint32 // whose own accounts it lists; 0: it is not a PDS's list in a source of hosts
+
+	// owned by whoever visits it:
+	empty int              // pages in a row that named nobody
+	known map[string]sight // what was found out about the accounts of the page that is asked for
+
+	// crawler.mu guards:
+	mark     mark
+	failures int // in a row; only who visits it changes it
+	due      time.Time
+	heap     int // place in crawler.waiting, -1 for none
 }
 
-// SourceRepos is the kind that lists all repositories of a host.
-const SourceRepos = "repos"
-
-// String is KIND::URL.
-func (s Source) String() string { return s.Kind + "::" + s.URL }
-
-func (s Source) validate() error {
-	if s.Kind != SourceRepos {
-		return fmt.Errorf("crawl source %q: kind %q is not %q", s, s.Kind, SourceRepos)
+// viewOf says what the lists of a source are read for; without ok they are not read at all.
+func (r *Runner) viewOf(s Source) (v reading, ok bool) {
+	f := r.store.Filter()
+	v = reading{why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
+	switch {
+	case f.Full():
+		return v, true
+	case s.Implied:
+		return v, false
+	case s.Kind == SourceCollection:
+		v.why = store.BySignal
+	case len(f.Signals()) > 0:
+		v.why, v.ask, v.out = store.BySignal, true, false
+	default:
+		// There is nothing to choose by, and the operator has named this list: it is followed as if its
+		// accounts had been named.
+		v.why, v.out = store.ByOperator, false
 	}
-	u, err := url.Parse(s.URL)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return fmt.Errorf("crawl source %q: %q is not the http or https origin of a host", s, s.URL)
-	}
-	return nil
+	return v, true
 }
 
-// page is one answer of listRepos.
-type page struct {
-	Cursor string   `json:"cursor"`
-	Repos  []listed `json:"repos"`
-}
-
-// listed is what a host says of a repository.
-type listed struct {
-	DID    string `json:"did"`
-	Rev    string `json:"rev"`
-	Active *bool  `json:"active"`
-	Status string `json:"status"`
-}
-
-func (l listed) active() bool { return l.Active == nil || *l.Active }
-
-// next is the cursor of the page after p, which was asked for with a cursor; "" at the end.
-func (p *page) next(cursor string) string {
-	if p.Cursor == cursor || len(p.Repos) == 0 {
-		return ""
-	}
-	return p.Cursor
-}
-
-// crawl lists a source over and over: to its end, then after a pause from the start, since a list
-// may grow anywhere. It goes on where it left off.
-func (r *Runner) crawl(ctx context.Context, s Source, kick <-chan struct{}) error {
-	failures := 0
-	for r.crawlGate.pass(ctx) {
-		cursor, err := r.store.CrawlCursor(s.String())
-		if err != nil {
-			return quiet(ctx, ours(err))
-		}
-		if r.store.Counts()["pending"] > r.opts.CrawlPendingMax {
-			sleep(ctx, crawlPause, nil)
-			continue
-		}
-		d, err := r.crawlPage(ctx, s, cursor)
+// visit reads pages of a list until something is to be waited for, and says when to come again.
+func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error) {
+	for range visitPagesMax {
+		d, err := c.step(ctx, l)
 		var failure *storeError
-		if errors.As(err, &failure) {
-			return quiet(ctx, err)
+		switch {
+		case errors.As(err, &failure):
+			return due, quiet(ctx, err)
+		case ctx.Err() != nil:
+			return due, nil
+		case err != nil:
+			c.r.metrics.pages.WithLabelValues(c.source.Kind, "error").Inc()
+			d = c.r.listDelay(err, l)
+			c.noteFailure(l, err)
+			c.r.opts.Logger.Warn("crawl failed", "source", l.name, "retry", d, "err", err)
+			return c.r.opts.Now().Add(d), nil
 		}
-		if err != nil && ctx.Err() == nil {
-			r.metrics.pages.WithLabelValues("error").Inc()
-			d = r.crawlDelay(err, failures)
-			failures++
-			r.opts.Logger.Warn("crawl failed", "source", s.String(), "retry", d, "err", err)
-		} else {
-			failures = 0
+		c.noteAnswer(l)
+		if d > 0 || c.r.crawlGate.shut() {
+			return c.r.opts.Now().Add(d), nil
 		}
-		r.rest(ctx, d, kick)
 	}
-	return nil
+	return c.r.opts.Now(), nil
+}
+
+// listDelay is what a list's host asks for, or grows from a second: up to minutes for a source, and
+// to an hour for one host of many.
+func (r *Runner) listDelay(err error, l *list) time.Duration {
+	if errors.Is(err, errBanned) {
+		return crawlBannedAgain
+	}
+	most := crawlRetryMax
+	if l.host != 0 {
+		most = crawlHostRetryMax
+	}
+	return r.crawlDelay(err, l.failures, most)
+}
+
+// crawlDelay is what the host asks for, or grows from a second.
+func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Duration {
+	var answer *answerError
+	var busy *busyError
+	switch {
+	case errors.As(err, &busy):
+		return max(crawlKnown, busy.until.Sub(r.opts.Now()))
+	case errors.As(err, &answer) && answer.wait > 0:
+		return answer.wait
+	}
+	return r.jitter(min(most, crawlPause<<min(failures, 20)))
 }
 
 // rest lets a time of our clock pass, which signals may have moved.
@@ -101,155 +110,188 @@ func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}
 	}
 }
 
-// crawlDelay is what the source asks for, or grows from a second.
-func (r *Runner) crawlDelay(err error, failures int) time.Duration {
-	var answer *answerError
-	if errors.As(err, &answer) && answer.wait > 0 {
-		return answer.wait
+// step reads one page, and says how long to wait before the next.
+func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
+	r := c.r
+	if r.store.Counts()["pending"] > r.opts.CrawlPendingMax {
+		return crawlPause, nil
 	}
-	return r.jitter(min(crawlRetryMax, crawlPause<<min(failures, 10)))
+	v, ok := r.viewOf(c.source)
+	if !ok {
+		return crawlIdle, nil // unless the filter changes
+	}
+	text, err := r.store.CrawlCursor(l.name)
+	if err != nil {
+		return 0, ours(err)
+	}
+	f := r.store.Filter()
+	m := parseMark(text)
+	began, err := r.store.FilterAt(m.filter)
+	if err != nil {
+		return 0, ours(err)
+	}
+	now := r.opts.Now()
+	switch {
+	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery)) && (l.roster || !wider(f.Filter, began)):
+		return m.due(r.opts.CrawlEvery).Sub(now), nil
+	case m.ended != 0, m.filter != f.Version && !l.roster && wider(f.Filter, began):
+		m = mark{} // from the beginning, by this filter
+	}
+	m.filter = f.Version
+	if l.roster {
+		return c.stepHosts(ctx, l, text, m)
+	}
+	return c.stepRepos(ctx, l, v, text, m)
 }
 
-// crawlPage enqueues what a page names, and says how long to wait before the next.
-func (r *Runner) crawlPage(ctx context.Context, s Source, cursor string) (time.Duration, error) {
-	p, err := r.listRepos(ctx, s.URL, cursor)
+// stepRepos reads a page of repositories. was is the mark as it stands, m that of the page.
+func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string, m mark) (time.Duration, error) {
+	r := c.r
+	if l.host != 0 {
+		v.host, v.id = identity.HostOf(l.origin), l.host
+	}
+	p, err := c.ask(ctx, l, m.cursor)
 	if err != nil {
 		return 0, err
 	}
-	r.metrics.pages.WithLabelValues("ok").Inc()
-	var dids []string
-	for _, entry := range p.Repos {
-		if !entry.active() {
-			continue // its host says there is nothing to fetch
-		}
-		if _, err := syntax.ParseDID(entry.DID); err == nil {
-			dids = append(dids, entry.DID)
-		}
-	}
-	next, d := p.next(cursor), time.Duration(0)
-	if next == "" {
-		d = crawlAgain
-	}
-	found, err := r.discover(s, dids, next)
+	r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
+	named := len(p.Repos)
+	todo, err := r.choose(p.Repos, v)
 	if err != nil {
 		return 0, err
 	}
-	if found > 0 {
-		r.metrics.found.Add(float64(found))
-		r.note(0)
-	} else {
-		d = max(d, crawlKnown)
-	}
-	if next == "" {
-		r.opts.Logger.Info("crawl reached the end", "source", s.String(), "again", d)
-	}
-	return d, nil
-}
-
-// discover adds the repositories not known yet, and then moves the cursor: after a crash the page
-// is either done or listed again.
-func (r *Runner) discover(s Source, dids []string, next string) (found int, err error) {
-	slices.Sort(dids)
-	var unknown []string
-	for _, did := range slices.Compact(dids) {
-		switch _, err := r.store.Repo(did); {
-		case errors.Is(err, store.ErrNotFound):
-			unknown = append(unknown, did)
-		case err != nil:
-			return 0, ours(err)
+	var later []string
+	if v.ask {
+		at := ""
+		if l.host != 0 {
+			at = l.origin
+		}
+		if l.known == nil {
+			l.known = map[string]sight{}
+		}
+		todo, later, err = r.inspect(ctx, todo, v, at, l.known)
+		if err != nil && (l.failures < describeTries || ctx.Err() != nil || isOurs(err)) {
+			return 0, err // the same page again
 		}
 	}
-	for len(unknown) > crawlLocksMax {
-		n, err := r.addUnknown(unknown[:crawlLocksMax], func(*store.Batch) {})
-		if err != nil {
+	r.awaitLive(ctx, todo, v)
+	to := c.turn(l, m, next(m.cursor, p.Cursor), named)
+	defer r.store.Lock(l.name)()
+	same, err := c.unmoved(l.name, was)
+	if err != nil {
+		return 0, err
+	}
+	s, err := r.absorb(todo, v, func(b *store.Batch) {
+		r.postpone(b, later)
+		if same {
+			b.SetCrawlCursor(l.name, to.String())
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	l.known = nil
+	s.listed = int64(named)
+	c.notePage(l, to, s)
+	return c.pause(l, to, s.found+s.queued > 0), nil
+}
+
+func isOurs(err error) bool {
+	var failure *storeError
+	return errors.As(err, &failure)
+}
+
+// unmoved says whether a mark is still what a page was asked for by: somebody may have had it forgotten. Called
+// with the lock of its name.
+func (c *crawler) unmoved(name, was string) (bool, error) {
+	now, err := c.r.store.CrawlCursor(name)
+	return now == was, ours(err)
+}
+
+// ask asks for the page of a list.
+func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*page, error) {
+	if l.collection != "" {
+		return c.r.listCollection(ctx, l.origin, l.collection, cursor)
+	}
+	return c.r.listRepos(ctx, l.origin, cursor)
+}
+
+// turn is the mark after a page with so many entries. A page that names nobody is not the end, but many are; and cursors may go in
+// circles.
+func (c *crawler) turn(l *list, m mark, next string, named int) mark {
+	l.empty++
+	if named > 0 {
+		l.empty = 0
+	}
+	m.cursor, m.pages = next, m.pages+1
+	if next == "" || m.pages >= passPagesMax || l.empty >= emptyPagesMax {
+		l.empty = 0
+		m.cursor, m.ended = "", max(1, c.r.opts.Now().Unix())
+	}
+	return m
+}
+
+// pause is how long to wait after a page.
+func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
+	switch {
+	case m.ended != 0:
+		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name, "pages", m.pages)
+		return max(crawlKnown, m.due(c.r.opts.CrawlEvery).Sub(c.r.opts.Now()))
+	case something:
+		return 0
+	}
+	return crawlKnown
+}
+
+// stepHosts reads a page of hosts. Each becomes a list of its own, in the batch that moves the mark.
+func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (time.Duration, error) {
+	p, err := c.r.listHosts(ctx, l.origin, m.cursor)
+	if err != nil {
+		return 0, err
+	}
+	c.r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
+	var fresh []string
+	for _, h := range p.Hosts {
+		if h.Status == "banned" || h.Status == "takendown" {
+			continue
+		}
+		origin, err := c.originOf(h.Hostname)
+		name := c.source.String() + "::" + origin
+		if err == nil && !c.has(name) && !slices.Contains(fresh, name) && c.size()+len(fresh) < crawlHostsMax {
+			fresh = append(fresh, name)
+		}
+	}
+	to := c.turn(l, m, next(m.cursor, p.Cursor), len(p.Hosts))
+	defer c.r.store.Lock(l.name)()
+	same, err := c.unmoved(l.name, was)
+	if err != nil {
+		return 0, err
+	}
+	b := c.r.store.NewBatch()
+	for _, name := range fresh {
+		b.SetCrawlCursor(name, "")
+	}
+	if same {
+		b.SetCrawlCursor(l.name, to.String())
+	}
+	if err := b.CommitSync(); err != nil {
+		return 0, ours(err)
+	}
+	for _, name := range fresh {
+		if err := c.addHost(name, ""); err != nil {
 			return 0, err
 		}
-		found += n
-		unknown = unknown[crawlLocksMax:]
 	}
-	n, err := r.addUnknown(unknown, func(b *store.Batch) { b.SetCrawlCursor(s.String(), next) })
-	return found + n, err
+	c.notePage(l, to, survey{})
+	return c.pause(l, to, len(fresh) > 0), nil
 }
 
-func (r *Runner) addUnknown(dids []string, and func(b *store.Batch)) (found int, err error) {
-	err = r.inBatch(dids, func(b *store.Batch, row *store.Repo) error {
-		if !row.Known() {
-			track(row)
-			b.PutRepo(row)
-			found++
-		}
-		return nil
-	}, and)
-	return found, err
-}
-
-// track has an unknown repository fetched, because a host listed it.
-func track(row *store.Repo) {
-	row.State, row.Tracked = store.StatePending, store.ByNetwork
-	row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
-}
-
-// inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
-// into it. DIDs are in ascending order. It returns when the batch is durable.
-func (r *Runner) inBatch(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) error {
-	wait, err := r.commitLocked(dids, change, and)
-	if err == nil {
-		err = wait()
-	}
-	return ours(err)
-}
-
-func (r *Runner) commitLocked(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) (wait func() error, err error) {
-	b := r.store.NewBatch()
-	for _, did := range dids {
-		defer r.store.Lock(did)()
-		row, err := r.store.RepoOrNew(did)
-		if err == nil {
-			err = change(b, &row)
-		}
-		if err != nil {
-			b.Discard()
-			return nil, err
+// originOf is where a host that a relay names is asked. In development, hosts are reached as their relay is.
+func (c *crawler) originOf(hostname string) (string, error) {
+	if !strings.Contains(hostname, "://") && c.r.opts.AllowPrivate {
+		if u, err := url.Parse(c.source.URL); err == nil {
+			hostname = u.Scheme + "://" + hostname
 		}
 	}
-	and(b)
-	return b.Commit()
-}
-
-// listRepos asks a host, by its base URL, for a page.
-func (r *Runner) listRepos(ctx context.Context, base, cursor string) (*page, error) {
-	ctx, cancel := context.WithTimeout(ctx, crawlTimeout)
-	defer cancel()
-	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
-	if cursor != "" {
-		query.Set("cursor", cursor)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/xrpc/com.atproto.sync.listRepos?"+query.Encode(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("User-Agent", r.opts.UserAgent)
-	resp, err := r.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, r.readAnswer(resp, &transfer{body: resp.Body})
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, crawlBodyMax+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(body) > crawlBodyMax {
-		return nil, fmt.Errorf("page exceeds %d bytes", crawlBodyMax)
-	}
-	var p page
-	if err := json.Unmarshal(body, &p); err != nil {
-		return nil, fmt.Errorf("page is no listRepos answer: %w", err)
-	}
-	if len(p.Cursor) > cursorMax {
-		return nil, fmt.Errorf("cursor of %d bytes", len(p.Cursor))
-	}
-	return &p, nil
+	return identity.ParseOrigin(hostname)
 }

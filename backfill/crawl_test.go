@@ -24,7 +24,7 @@ func TestCrawl(t *testing.T) {
 	known := w.net.DIDs()[3]
 	w.change(known, func(r *store.Repo) { r.State = store.StateIdle }) // not followed: discovery must not change that
 	source := backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}
-	options := backfill.Options{Crawl: []backfill.Source{source}, CrawlPendingMax: 400}
+	options := backfill.Options{Crawl: []backfill.Source{source}, CrawlPendingMax: 400, CrawlEvery: time.Hour}
 	w.stop()
 	w.start(options)
 	w.until("the first page", func() bool { return w.store.Counts()["repos"] > 500 })

@@ -65,10 +65,14 @@ type Options struct {
 	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
 	// to be applied to it (store.StateDraining). It must not block. Default: nothing.
 	Drain func(did string)
-	// Crawl lists hosts whose listRepos names repositories to follow. Default: none.
+	// Crawl lists where repositories to follow are discovered, beside those that AddCrawl remembers. Default: none.
 	Crawl []Source
-	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 50,000.
+	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 20,000,000: a queued repository
+	// takes some 200 bytes of disk and nothing else, and a host's queue must be known for it to be asked all the time.
 	CrawlPendingMax int64
+	// CrawlEvery is how long after its end a list is read from the beginning again. Default 24h: what the firehose tells of is
+	// known at once, and the whole network is some 40,000 pages, which its hosts count with everything else they are asked.
+	CrawlEvery time.Duration
 
 	// Concurrency is the number of repositories fetched at a time. Default 32.
 	Concurrency int
@@ -112,7 +116,8 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.UserAgent = defaultTo(o.UserAgent, "cistern")
-	o.CrawlPendingMax = defaultTo(o.CrawlPendingMax, 50_000)
+	o.CrawlPendingMax = defaultTo(o.CrawlPendingMax, 20_000_000)
+	o.CrawlEvery = defaultTo(o.CrawlEvery, 24*time.Hour)
 	o.Concurrency = defaultTo(o.Concurrency, 32)
 	o.PerHost = defaultTo(o.PerHost, 10)
 	o.MemoryBytes = defaultTo(o.MemoryBytes, 96<<20)
@@ -165,7 +170,7 @@ func (o Options) validate() error {
 		name string
 		n    int64
 	}{
-		{"crawl pending limit", o.CrawlPendingMax}, {"concurrency", int64(o.Concurrency)}, {"concurrency per host", int64(o.PerHost)},
+		{"crawl pending limit", o.CrawlPendingMax}, {"crawl period", int64(o.CrawlEvery)}, {"concurrency", int64(o.Concurrency)}, {"concurrency per host", int64(o.PerHost)},
 		{"memory bytes", o.MemoryBytes}, {"memory bytes per repository", o.RepoMemoryBytes}, {"spool bytes", o.SpoolBytes},
 		{"CAR bytes", o.CARBytesMax}, {"CAR blocks", int64(o.CARBlocksMax)}, {"fetch timeout", int64(o.FetchTimeout)},
 		{"idle timeout", int64(o.IdleTimeout)}, {"retry base", int64(o.RetryBase)}, {"retry maximum", int64(o.RetryMax)},

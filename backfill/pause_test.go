@@ -57,7 +57,7 @@ func TestCrawlPause(t *testing.T) {
 	w.run.SetCrawlPaused(true)
 	before := pages()
 	late := w.net.AddAccount(w.net.Host(0)).DID()
-	w.clock.advance(2 * time.Hour)
+	w.clock.advance(25 * time.Hour)
 	w.run.Wake()
 	w.add(w.net.DIDs()[0])
 	w.settle(w.net.DIDs()[0])

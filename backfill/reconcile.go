@@ -1,16 +1,14 @@
 package backfill
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
 	"sync"
 
-	"cistern/ingest/repo"
+	"cistern/ingest/identity"
 	"cistern/store"
 
-	"github.com/bluesky-social/indigo/atproto/syntax"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -54,22 +52,30 @@ func (r *Runner) reconcile(ctx context.Context) error {
 
 // pass goes once through the list of a host, and has fetched again whatever is ahead of what we hold.
 type pass struct {
-	r        *Runner
-	name     string // of its cursor
-	url      string
-	discover bool // the host is one that is crawled too
-	pages    int
-	counts   passCounts
-}
-
-type passCounts struct {
-	listed, queued, found int64
+	r      *Runner
+	name   string // of its cursor
+	url    string
+	pages  int
+	empty  int // in a row
+	counts survey
 }
 
 func (r *Runner) newPass(name string) *pass {
-	p := &pass{r: r, name: name, url: name[len(reconcilePrefix):]}
-	p.discover = slices.Contains(r.opts.Crawl, Source{Kind: SourceRepos, URL: p.url})
-	return p
+	return &pass{r: r, name: name, url: name[len(reconcilePrefix):]}
+}
+
+// view: who is unknown is left to the crawl, unless the host is crawled too and nobody has to be asked first.
+func (p *pass) view() reading {
+	v := reading{compare: true}
+	origin, err := identity.ParseOrigin(p.url)
+	source := Source{Kind: SourceRepos, URL: origin}
+	if err != nil || !slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
+		return v
+	}
+	if of, ok := p.r.viewOf(source); ok && !of.ask {
+		v = of
+	}
+	return v
 }
 
 // cursor is where the pass stands; asked is false once nobody wants it any more.
@@ -105,8 +111,8 @@ func (p *pass) run(ctx context.Context) error {
 		}
 		d := crawlKnown
 		if err != nil && ctx.Err() == nil {
-			p.r.metrics.pages.WithLabelValues("error").Inc()
-			d = p.r.crawlDelay(err, failures)
+			p.r.metrics.pages.WithLabelValues(kindGap, "error").Inc()
+			d = p.r.crawlDelay(err, failures, crawlRetryMax)
 			failures++
 			log.Warn("reconciliation is held up", "retry", d, "err", err)
 		} else {
@@ -133,22 +139,28 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	p.r.metrics.pages.WithLabelValues("ok").Inc()
+	p.r.metrics.pages.WithLabelValues(kindGap, "ok").Inc()
 	p.counts.listed += int64(len(list.Repos))
-	todo, err := p.choose(list.Repos)
+	p.empty++
+	if len(list.Repos) > 0 {
+		p.empty = 0
+	}
+	view := p.view()
+	todo, err := p.r.choose(list.Repos, view)
 	if err != nil {
 		return false, err
 	}
-	next := list.next(at)
-	if p.pages++; p.pages >= passPagesMax {
-		next = ""
+	to := next(at, list.Cursor)
+	if p.pages++; p.pages >= passPagesMax || p.empty >= emptyPagesMax {
+		to = ""
 	}
-	for chunk := range slices.Chunk(todo, crawlLocksMax) {
-		if err := p.write(chunk); err != nil {
-			return false, err
-		}
+	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
+	if err != nil {
+		return false, err
 	}
-	return p.move(cursor, next)
+	p.counts.queued += s.queued
+	p.counts.found += s.found
+	return p.move(cursor, to)
 }
 
 // move takes the cursor on, behind what its page led to: after a crash the page is either done or
@@ -166,109 +178,4 @@ func (p *pass) move(cursor, next string) (ended bool, err error) {
 		b.SetCrawlCursor(p.name, next)
 	}
 	return next == "", ours(b.CommitSync())
-}
-
-// finding is what follows from an entry of the list.
-type finding uint8
-
-const (
-	nothing  finding = iota
-	isNew            // to be followed
-	isAhead          // a fetch under way must not end below its rev
-	isBehind         // to be looked at again
-)
-
-// choose picks the entries that something follows from, in order of DID. It holds no locks: write looks again.
-func (p *pass) choose(entries []listed) (todo []listed, err error) {
-	slices.SortFunc(entries, func(a, b listed) int { return cmp.Or(cmp.Compare(a.DID, b.DID), -cmp.Compare(a.Rev, b.Rev)) })
-	entries = slices.CompactFunc(entries, func(a, b listed) bool { return a.DID == b.DID })
-	now := p.r.opts.Now()
-	for _, e := range entries {
-		if _, err := syntax.ParseDID(e.DID); err != nil {
-			continue
-		}
-		if _, err := repo.ParseTID(e.Rev); err != nil || repo.TIDTime(e.Rev).After(now.Add(repo.RevSkewMax)) {
-			e.Rev = "" // below every rev
-		}
-		row, err := p.r.store.RepoOrNew(e.DID)
-		if err != nil {
-			return nil, ours(err)
-		}
-		if p.judge(&row, e) != nothing {
-			todo = append(todo, e)
-		}
-	}
-	return todo, nil
-}
-
-// judge holds an entry against what we know. A list may be older than what we hold, so that only
-// what is ahead of us counts, and the repository's own host has the last word.
-func (p *pass) judge(row *store.Repo, e listed) finding {
-	if !row.Known() {
-		if p.discover && e.active() {
-			return isNew
-		}
-		return nothing
-	}
-	// While it is fetched, or its commits drained, the answer that counts may be there already.
-	underway := row.State == store.StateDraining || row.State == store.StatePending && p.r.store.Fetching(row.DID)
-	switch {
-	case row.Tracked == store.Untracked:
-	case !e.active():
-		hides := e.Status != "throttled" && e.Status != "desynchronized"
-		if hides && !row.Status.Hidden() && (row.State == store.StateSynced || underway) {
-			return isBehind
-		}
-	case row.State == store.StateGone:
-		return isBehind
-	case row.State == store.StateSynced && e.Rev > row.Rev:
-		return isBehind
-	case underway && e.Rev > max(row.Rev, row.SeenRev):
-		return isAhead
-	}
-	return nothing
-}
-
-func (p *pass) write(chunk []listed) error {
-	dids := make([]string, len(chunk))
-	for i, e := range chunk {
-		dids[i] = e.DID
-	}
-	i := -1
-	var queued, found int64
-	err := p.r.inBatch(dids, func(b *store.Batch, row *store.Repo) error {
-		i++
-		e := chunk[i]
-		switch p.judge(row, e) {
-		case nothing:
-			return nil
-		case isNew:
-			track(row)
-			found++
-		case isBehind:
-			b.DropBuffer(row)
-			row.Attempt++
-			row.Recheck, row.Retry.Next = true, 0
-			if row.State != store.StatePending {
-				row.State = store.StatePending
-				row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
-			}
-			queued++
-		}
-		if e.active() {
-			row.SeenRev = max(row.SeenRev, e.Rev)
-		}
-		b.PutRepo(row)
-		return nil
-	}, func(*store.Batch) {})
-	if err != nil {
-		return err
-	}
-	p.counts.queued += queued
-	p.counts.found += found
-	p.r.metrics.found.Add(float64(found))
-	if queued+found > 0 {
-		p.r.lookAgain()
-	}
-	return nil
 }

@@ -1,0 +1,289 @@
+package backfill
+
+import (
+	"container/heap"
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"cistern/ingest/identity"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// crawler reads the lists of one source.
+type crawler struct {
+	r         *Runner
+	source    Source
+	persisted bool
+	kick      chan struct{}
+
+	// mu guards:
+	mu      sync.Mutex
+	stop    context.CancelFunc // not nil while it runs
+	ended   chan struct{}      // closed when it has stopped
+	lists   map[string]*list   // by name
+	waiting listHeap           // those that nobody visits
+	visits  int
+	stale   bool // lists are to be read from the store again
+	filter  uint32
+	status  CrawlStatus
+}
+
+// CrawlStatus is how a source stands.
+type CrawlStatus struct {
+	Source
+	Persisted bool // added while running
+	Running   bool
+	// Lists are those it pages through, Ended those of which a pass has come to its end, Failing those that failed last.
+	Lists, Ended, Failing int
+	// Pages, Listed (entries), Queued (known, and asked for again) and Found (new) are since the start.
+	Pages, Listed, Queued, Found int64
+	// PassEnded is when nothing was left to be listed, zero: not yet; Since is when the source was taken up.
+	PassEnded, Since time.Time
+	Failure          string // the last one
+	FailedAt         time.Time
+}
+
+// listHeap orders lists by when they are due.
+type listHeap []*list
+
+func (q listHeap) Len() int           { return len(q) }
+func (q listHeap) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+func (q listHeap) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].heap, q[j].heap = i, j
+}
+func (q *listHeap) Push(x any) {
+	l := x.(*list)
+	l.heap = len(*q)
+	*q = append(*q, l)
+}
+func (q *listHeap) Pop() any {
+	old := *q
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	l.heap = -1
+	return l
+}
+
+func newCrawler(r *Runner, s Source, persisted bool) *crawler {
+	return &crawler{r: r, source: s, persisted: persisted, kick: make(chan struct{}, 1), stale: true,
+		status: CrawlStatus{Since: r.opts.Now()}}
+}
+
+// run reads the lists until ctx ends. Whoever waits for a host holds no place.
+func (c *crawler) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(crawlListsMax)
+	for c.r.crawlGate.pass(ctx) {
+		if err := c.refresh(); err != nil {
+			return quiet(ctx, joined(err, g.Wait()))
+		}
+		l, d := c.take()
+		if l == nil {
+			sleep(ctx, min(d, sleepMax), c.kick)
+			continue
+		}
+		g.Go(func() error {
+			due, err := c.visit(ctx, l)
+			c.putBack(l, due)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// joined is the first error that is one.
+func joined(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take is the list whose turn it is, or nil and how long nothing is due.
+func (c *crawler) take() (*list, time.Duration) {
+	now := c.r.opts.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) == 0 {
+		return nil, sleepMax
+	}
+	if d := c.waiting[0].due.Sub(now); d > 0 {
+		return nil, d
+	}
+	c.visits++
+	return heap.Pop(&c.waiting).(*list), 0
+}
+
+func (c *crawler) putBack(l *list, due time.Time) {
+	now := c.r.opts.Now()
+	c.mu.Lock()
+	c.visits--
+	if c.lists[l.name] == l {
+		l.due = due
+		heap.Push(&c.waiting, l)
+	}
+	if c.visits == 0 && len(c.waiting) > 0 && c.waiting[0].due.After(now) && c.allEnded() {
+		c.status.PassEnded = now
+	}
+	c.mu.Unlock()
+	signal(c.kick)
+}
+
+// allEnded says whether no list that answers has pages left. Called with mu held.
+func (c *crawler) allEnded() bool {
+	for _, l := range c.lists {
+		if l.mark.ended == 0 && l.failures == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// refresh has the lists follow the filter, and the store if marks were forgotten.
+func (c *crawler) refresh() error {
+	f := c.r.store.Filter()
+	c.mu.Lock()
+	stale, changed := c.stale, f.Version != c.filter
+	c.stale, c.filter = false, f.Version
+	c.mu.Unlock()
+	if stale || changed && c.source.Kind == SourceCollection {
+		return c.load()
+	}
+	if changed {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, l := range c.waiting {
+			if l.failures == 0 {
+				l.due = time.Time{} // to see whether it is to be read anew
+			}
+		}
+		heap.Init(&c.waiting)
+	}
+	return nil
+}
+
+// load makes the lists, as the store has them. Those being visited are done with when their visit ends.
+func (c *crawler) load() error {
+	c.mu.Lock()
+	c.lists, c.waiting = map[string]*list{}, nil
+	c.mu.Unlock()
+	name := c.source.String()
+	switch c.source.Kind {
+	case SourceRepos:
+		return c.add(&list{name: name, origin: c.source.URL})
+	case SourceCollection:
+		for _, nsid := range exact(c.r.store.Filter().Filter) {
+			if err := c.add(&list{name: name + "::" + nsid, origin: c.source.URL, collection: nsid}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := c.add(&list{name: name, origin: c.source.URL, roster: true}); err != nil {
+		return err
+	}
+	known, err := c.r.store.CrawlCursors(name + "::")
+	if err != nil {
+		return ours(err)
+	}
+	for host, text := range known {
+		if err := c.addHost(host, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add takes up a list, with the mark that the store has.
+func (c *crawler) add(l *list) error {
+	text, err := c.r.store.CrawlCursor(l.name)
+	if err != nil {
+		return ours(err)
+	}
+	c.enter(l, parseMark(text))
+	return nil
+}
+
+// addHost takes up the list of a host that a relay named.
+func (c *crawler) addHost(name, text string) error {
+	origin := strings.TrimPrefix(name, c.source.String()+"::")
+	id, err := c.r.hostID(identity.HostOf(origin))
+	if isOurs(err) {
+		return err
+	}
+	if err != nil {
+		return nil // no more hosts are taken up: it is left out
+	}
+	c.enter(&list{name: name, origin: origin, host: id}, parseMark(text))
+	return nil
+}
+
+func (c *crawler) enter(l *list, m mark) {
+	l.mark, l.due = m, m.due(c.r.opts.CrawlEvery)
+	c.mu.Lock()
+	c.lists[l.name] = l
+	heap.Push(&c.waiting, l)
+	c.mu.Unlock()
+	signal(c.kick)
+}
+
+func (c *crawler) has(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lists[name] != nil
+}
+
+// size is how many hosts are listed.
+func (c *crawler) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.lists) - 1
+}
+
+func (c *crawler) notePage(l *list, m mark, s survey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.mark = m
+	c.status.Pages++
+	c.status.Listed += s.listed
+	c.status.Queued += s.queued
+	c.status.Found += s.found
+}
+
+func (c *crawler) noteAnswer(l *list) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.failures = 0
+}
+
+func (c *crawler) noteFailure(l *list, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.failures++
+	c.status.Failure, c.status.FailedAt = clipped(clean(err.Error())), c.r.opts.Now()
+}
+
+// now is how the source stands.
+func (c *crawler) now() CrawlStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	s.Source, s.Persisted, s.Running = c.source, c.persisted, c.stop != nil
+	s.Lists = len(c.lists)
+	for _, l := range c.lists {
+		if l.mark.ended != 0 {
+			s.Ended++
+		}
+		if l.failures > 0 {
+			s.Failing++
+		}
+	}
+	return s
+}

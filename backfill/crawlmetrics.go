@@ -1,0 +1,43 @@
+package backfill
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// kindGap is the kind of pages that are read after missed events.
+const kindGap = "gap"
+
+// crawlGauges tell of the crawl sources by kind: their names are no labels.
+func crawlGauges(r *Runner) []prometheus.Collector {
+	gauge := func(kind, name, help string, f func(CrawlStatus) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cistern_backfill_crawl_" + name, Help: help,
+			ConstLabels: prometheus.Labels{"kind": kind}}, func() (most float64) {
+			for _, s := range r.Crawls() {
+				if s.Kind == kind {
+					most = max(most, f(s))
+				}
+			}
+			return most
+		})
+	}
+	var all []prometheus.Collector
+	for _, kind := range SourceKinds() {
+		all = append(all,
+			gauge(kind, "lists", "Lists (hosts, collections) of the crawl source that has most.",
+				func(s CrawlStatus) float64 { return float64(s.Lists) }),
+			gauge(kind, "failing_lists", "Lists that failed last, of the crawl source that has most.",
+				func(s CrawlStatus) float64 { return float64(s.Failing) }),
+			gauge(kind, "pass_age_seconds", "Time since everything was listed, of the crawl source for which it is longest.",
+				func(s CrawlStatus) float64 { return r.opts.Now().Sub(later(s.PassEnded, s.Since)).Seconds() }))
+	}
+	return all
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,179 @@
+package backfill
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// page is one answer of listRepos or listReposByCollection.
+type page struct {
+	Cursor string   `json:"cursor"`
+	Repos  []listed `json:"repos"`
+}
+
+// listed is what a host says of a repository.
+type listed struct {
+	DID    string `json:"did"`
+	Rev    string `json:"rev"`
+	Active *bool  `json:"active"`
+	Status string `json:"status"`
+}
+
+func (l listed) active() bool { return l.Active == nil || *l.Active }
+
+// hidden is the status of an account that is not to be had. Troubles of a host with another host say nothing of accounts.
+func (l listed) hidden() (s store.Status, ok bool) {
+	if l.active() || l.Status == "throttled" || l.Status == "desynchronized" {
+		return 0, false
+	}
+	switch l.Status {
+	case "deleted":
+		return store.StatusDeleted, true
+	case "takendown":
+		return store.StatusTakendown, true
+	case "suspended":
+		return store.StatusSuspended, true
+	case "deactivated":
+		return store.StatusDeactivated, true
+	}
+	return store.StatusInactive, true
+}
+
+// hostPage is one answer of listHosts.
+type hostPage struct {
+	Cursor string       `json:"cursor"`
+	Hosts  []listedHost `json:"hosts"`
+}
+
+type listedHost struct {
+	Hostname string `json:"hostname"`
+	Status   string `json:"status"`
+}
+
+// next is the cursor of the page after one that was asked for with a cursor; "" at the end.
+func next(cursor, answered string) string {
+	if answered == cursor {
+		return ""
+	}
+	return answered
+}
+
+// listRepos asks a host, by its base URL, for a page.
+func (r *Runner) listRepos(ctx context.Context, base, cursor string) (*page, error) {
+	var p page
+	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
+	if err := r.askPage(ctx, base, "com.atproto.sync.listRepos", query, cursor, &p); err != nil {
+		return nil, err
+	}
+	return &p, checkCursor(p.Cursor)
+}
+
+// listCollection asks for a page of those that hold a collection.
+func (r *Runner) listCollection(ctx context.Context, base, collection, cursor string) (*page, error) {
+	var p page
+	query := url.Values{"limit": {fmt.Sprint(crawlPage)}, "collection": {collection}}
+	if err := r.askPage(ctx, base, "com.atproto.sync.listReposByCollection", query, cursor, &p); err != nil {
+		return nil, err
+	}
+	return &p, checkCursor(p.Cursor)
+}
+
+// listHosts asks a relay for a page.
+func (r *Runner) listHosts(ctx context.Context, base, cursor string) (*hostPage, error) {
+	var p hostPage
+	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
+	if err := r.askPage(ctx, base, "com.atproto.sync.listHosts", query, cursor, &p); err != nil {
+		return nil, err
+	}
+	return &p, checkCursor(p.Cursor)
+}
+
+func checkCursor(cursor string) error {
+	if len(cursor) > cursorMax {
+		return fmt.Errorf("cursor of %d bytes", len(cursor))
+	}
+	return nil
+}
+
+func (r *Runner) askPage(ctx context.Context, base, method string, query url.Values, cursor string, into any) error {
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	body, err := r.query(ctx, base, method, query, crawlBodyMax)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("page is no answer of %s: %w", method, errNoAnswer)
+	}
+	return nil
+}
+
+// errNoAnswer: what came is not what was asked for.
+var errNoAnswer = errors.New("it does not parse")
+
+// query asks a host, by its base URL, as its limits allow. The answer has at most bodyMax bytes.
+func (r *Runner) query(ctx context.Context, base, method string, query url.Values, bodyMax int64) ([]byte, error) {
+	origin, _, err := identity.ParseBase(base)
+	if err != nil {
+		return nil, fmt.Errorf("host %w", err)
+	}
+	id, err := r.hostID(identity.HostOf(origin))
+	if err != nil {
+		return nil, err
+	}
+	done, err := r.admit(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	a := answered{}
+	body, err := r.send(ctx, strings.TrimSuffix(base, "/")+"/xrpc/"+method+"?"+query.Encode(), bodyMax, &a)
+	a.err = err
+	if errors.Is(err, errLong) || err != nil && ctx.Err() != nil {
+		a.err = nil // not a fault of the host that others should know of
+	}
+	done(a)
+	return body, err
+}
+
+// errLong: an answer is longer than any in order.
+var errLong = errors.New("answer is too long")
+
+func (r *Runner) send(ctx context.Context, target string, bodyMax int64, a *answered) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, crawlTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", r.opts.UserAgent)
+	begin := time.Now()
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	a.header, a.took = resp.Header, time.Since(begin)
+	if resp.StatusCode != http.StatusOK {
+		return nil, r.readAnswer(resp, &transfer{body: resp.Body})
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyMax+1))
+	a.bytes = int64(len(body))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > bodyMax {
+		return nil, fmt.Errorf("more than %d bytes: %w", bodyMax, errLong)
+	}
+	return body, nil
+}

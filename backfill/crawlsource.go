@@ -1,0 +1,77 @@
+package backfill
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"cistern/filter"
+	"cistern/ingest/identity"
+)
+
+// Kinds of crawl sources.
+const (
+	// SourceHosts lists the hosts of a relay, and then the repositories of each of them.
+	SourceHosts = "hosts"
+	// SourceRepos lists the repositories of a relay or PDS.
+	SourceRepos = "repos"
+	// SourceCollection lists the repositories that hold a collection, for each signal that names one.
+	SourceCollection = "collection"
+)
+
+// SourceKinds are the kinds there are.
+func SourceKinds() []string { return []string{SourceHosts, SourceRepos, SourceCollection} }
+
+// Source is where repositories to follow are discovered.
+type Source struct {
+	Kind string // SourceHosts, SourceRepos or SourceCollection
+	URL  string // origin: scheme, host and port
+	// Implied sources were not asked for by name: they discover nothing but in mode full.
+	Implied bool
+}
+
+// String is KIND::URL.
+func (s Source) String() string { return s.Kind + "::" + s.URL }
+
+// ParseSource is the source of a kind at an address, in the one spelling of it. An error repeats the bad value.
+func ParseSource(kind, address string) (Source, error) {
+	if !slices.Contains(SourceKinds(), kind) {
+		return Source{}, fmt.Errorf("unknown kind %.80q, known: %s", kind, strings.Join(SourceKinds(), ", "))
+	}
+	origin, err := identity.ParseOrigin(address)
+	return Source{Kind: kind, URL: origin}, err
+}
+
+func (s Source) validate() error {
+	p, err := ParseSource(s.Kind, s.URL)
+	if err == nil && p.URL != s.URL {
+		err = fmt.Errorf("%q is not in the form %q", s.URL, p.URL)
+	}
+	if err != nil {
+		return fmt.Errorf("crawl source %q: %w", s, err)
+	}
+	return nil
+}
+
+// exact are the signals that name a collection. A list of one collection's repositories says nothing of the others.
+func exact(f *filter.Filter) []string {
+	return slices.DeleteFunc(f.Signals(), func(s string) bool { return strings.HasSuffix(s, "*") })
+}
+
+// wider says whether f discovers what g passed over.
+func wider(f, g *filter.Filter) bool {
+	if f.Full() && !g.Full() {
+		return true
+	}
+	had := func(old []string) func(string) bool {
+		return func(s string) bool { return slices.Contains(old, s) }
+	}
+	c, old := f.Config(), g.Config()
+	switch {
+	case !f.Full() && !slices.Equal(slices.DeleteFunc(slices.Clone(c.Signals), had(old.Signals)), []string{}) && !g.Full():
+		return true
+	case !f.Full() && len(c.Signals) == 0 && len(old.Signals) > 0:
+		return true // an explicit list is followed whole then
+	}
+	return slices.ContainsFunc(old.Excludes, func(did string) bool { return !f.Excluded(did) })
+}

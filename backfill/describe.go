@@ -1,0 +1,201 @@
+package backfill
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// laterPrefix begins the crawl cursors of accounts whose host did not say what they hold. The DID follows; the value is
+// when to ask again, in unix seconds, and how often that was tried.
+const laterPrefix = "later::"
+
+// sight is what a host says of an account's collections.
+type sight uint8
+
+const (
+	unseen   sight = iota // it did not say
+	seen                  // it holds what a signal names
+	unwanted              // it does not, or is not to be had
+)
+
+// describe asks the host of an account what collections it holds. at is the host's origin, "" to look it up.
+func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
+	if at == "" {
+		ident, err := r.opts.Directory.Resolve(ctx, did)
+		if err == nil {
+			at = ident.PDS
+		}
+		if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrInvalid) || err == nil && at == "" {
+			return unwanted, nil // nobody holds it
+		}
+		if err != nil {
+			return unseen, &resolveError{err}
+		}
+	}
+	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, describeBodyMax)
+	var failure *storeError
+	var answer *answerError
+	switch {
+	case errors.As(err, &failure), err == nil:
+	case errors.As(err, &answer) && answer.code < http.StatusInternalServerError && answer.code != http.StatusTooManyRequests && answer.name != "":
+		return unwanted, nil // this account is not to be had there
+	}
+	if err != nil {
+		return unseen, err
+	}
+	var said struct {
+		DID         string   `json:"did"`
+		Collections []string `json:"collections"`
+	}
+	if err := json.Unmarshal(body, &said); err != nil || said.DID != did {
+		return unseen, fmt.Errorf("describeRepo of %s: %w", did, errNoAnswer)
+	}
+	f := r.store.Filter()
+	for _, c := range said.Collections {
+		if f.Signal([]byte(c)) {
+			return seen, nil
+		}
+	}
+	return unwanted, nil
+}
+
+// inspect leaves of the entries of a page those that something follows from: who is unknown has to hold what a signal
+// names. What was found out is kept in known, so that a page that is asked for again does not ask everybody again. It gives
+// those who are to be asked later; with an error their host is out of order.
+func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin string, known map[string]sight) (left []listed, later []string, err error) {
+	sights := make([]sight, len(todo))
+	errs := make([]error, len(todo))
+	g := new(errgroup.Group)
+	g.SetLimit(describeMax)
+	for i, e := range todo {
+		row, err := r.store.RepoOrNew(e.DID)
+		if err != nil {
+			return nil, nil, errors.Join(ours(err), g.Wait())
+		}
+		switch sights[i] = known[e.DID]; {
+		case r.find(&row, e, v) != isUnsure:
+			sights[i] = seen // of another kind
+		case sights[i] == unseen:
+			g.Go(func() error {
+				sights[i], errs[i] = r.describe(ctx, e.DID, origin)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // they leave their errors in errs
+	for i, e := range todo {
+		var failure *storeError
+		switch {
+		case errors.As(errs[i], &failure) || ctx.Err() != nil:
+			return nil, nil, errors.Join(errs[i], ctx.Err())
+		case sights[i] == seen:
+			left = append(left, e)
+		case sights[i] == unseen:
+			later = append(later, e.DID)
+			if err == nil && blames(errs[i]) {
+				err = errs[i]
+			}
+		}
+		known[e.DID] = sights[i]
+	}
+	return left, later, err
+}
+
+// blames says whether a failure is the host's, so that others there would fail too.
+func blames(err error) bool {
+	var busy *busyError
+	var answer *answerError
+	var resolve *resolveError
+	switch {
+	case errors.As(err, &busy), errors.As(err, &resolve):
+		return true
+	case errors.As(err, &answer):
+		return answer.code == http.StatusTooManyRequests || answer.code > http.StatusInternalServerError
+	}
+	return !errors.Is(err, errNoAnswer) && !errors.Is(err, errLong)
+}
+
+// postpone notes in a batch who is to be asked later.
+func (r *Runner) postpone(b *store.Batch, dids []string) {
+	for _, did := range dids {
+		if r.laters.Add(1) > latersMax {
+			r.laters.Add(-1)
+			continue // the next pass names it again
+		}
+		b.SetCrawlCursor(laterPrefix+did, fmt.Sprintf("%d 1", r.opts.Now().Add(laterBase).Unix()))
+	}
+	if len(dids) > 0 {
+		signal(r.kickLater)
+	}
+}
+
+// reconsider asks again about accounts whose host did not say what they hold, ever more seldom, and never gives them up.
+func (r *Runner) reconsider(ctx context.Context) error {
+	for r.crawlGate.pass(ctx) {
+		all, err := r.store.CrawlCursors(laterPrefix)
+		if err != nil {
+			return quiet(ctx, ours(err))
+		}
+		r.laters.Store(int64(len(all)))
+		g := new(errgroup.Group)
+		g.SetLimit(describeMax)
+		for name, value := range all {
+			due, tries := parseLater(value)
+			if ctx.Err() != nil || r.opts.Now().Before(due) {
+				continue
+			}
+			g.Go(func() error { return r.askAgain(ctx, name, tries) })
+		}
+		if err := g.Wait(); err != nil {
+			return quiet(ctx, err)
+		}
+		sleep(ctx, sleepMax, r.kickLater)
+	}
+	return nil
+}
+
+func parseLater(value string) (due time.Time, tries int) {
+	at, n, _ := strings.Cut(value, " ")
+	unix, _ := strconv.ParseInt(at, 10, 64)
+	tries, _ = strconv.Atoi(n)
+	return time.Unix(unix, 0), tries
+}
+
+// askAgain asks about one account, and writes what follows.
+func (r *Runner) askAgain(ctx context.Context, name string, tries int) error {
+	did := name[len(laterPrefix):]
+	saw := unwanted
+	v, _ := r.viewOf(Source{Kind: SourceRepos})
+	row, err := r.store.RepoOrNew(did)
+	if err == nil && v.ask && r.find(&row, listed{DID: did}, v) == isUnsure {
+		saw, err = r.describe(ctx, did, "")
+	}
+	var failure *storeError
+	if errors.As(err, &failure) || ctx.Err() != nil {
+		return err
+	}
+	if saw == unseen {
+		b := r.store.NewBatch()
+		d := min(laterMax, laterBase<<min(tries, 10))
+		b.SetCrawlCursor(name, fmt.Sprintf("%d %d", r.opts.Now().Add(r.jitter(d)).Unix(), tries+1))
+		return ours(b.CommitSync())
+	}
+	var todo []listed
+	if saw == seen {
+		todo = []listed{{DID: did}}
+	}
+	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropCrawlCursor(name) })
+	return err
+}

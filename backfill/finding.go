@@ -1,0 +1,229 @@
+package backfill
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/store"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// finding is what follows from an entry of a list.
+type finding uint8
+
+const (
+	nothing  finding = iota
+	isNew            // to be followed
+	isUnsure         // to be followed if its host says that it holds what a signal names
+	isOut            // nobody knows it yet, and it is not to be had
+	isAhead          // a fetch under way must not end below its rev
+	isBehind         // to be looked at again
+)
+
+// reading is what a list is read for.
+type reading struct {
+	why     store.Why // of whom nobody knows yet; Untracked: they are passed over
+	ask     bool      // but only of those that hold what a signal names
+	out     bool      // who is not to be had is noted too
+	compare bool      // it tells revs and statuses
+	host    string    // it is the list of this host, and believed about its own accounts; "": of a relay, which speaks for all
+	id      uint32    // of that host
+}
+
+// survey is what a page came to.
+type survey struct {
+	listed, queued, found int64
+}
+
+// choose picks the entries that something follows from, in order of DID. It holds no locks: absorb looks again.
+func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) {
+	slices.SortFunc(entries, func(a, b listed) int { return cmp.Or(cmp.Compare(a.DID, b.DID), -cmp.Compare(a.Rev, b.Rev)) })
+	entries = slices.CompactFunc(entries, func(a, b listed) bool { return a.DID == b.DID })
+	now := r.opts.Now()
+	for _, e := range entries {
+		if _, err := syntax.ParseDID(e.DID); err != nil {
+			continue
+		}
+		if _, err := repo.ParseTID(e.Rev); err != nil || repo.TIDTime(e.Rev).After(now.Add(repo.RevSkewMax)) {
+			e.Rev = "" // below every rev
+		}
+		row, err := r.store.RepoOrNew(e.DID)
+		if err != nil {
+			return nil, ours(err)
+		}
+		if r.find(&row, e, v) != nothing {
+			todo = append(todo, e)
+		}
+	}
+	return todo, nil
+}
+
+// find holds an entry against what we know. A list may be older than what we hold, so that only
+// what is ahead of us counts, and the repository's own host has the last word.
+func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
+	if !row.Known() {
+		return r.findUnknown(e, v)
+	}
+	if row.Tracked == store.Untracked || !v.compare {
+		return nothing
+	}
+	status, hidden := e.hidden()
+	if v.host != "" && !livesAt(row, v) {
+		// Another host's account, or one that has moved there since it was found not to be had. Nobody looks at that one again.
+		if e.active() && row.State == store.StateGone && row.Retry.Next == 0 {
+			return isBehind
+		}
+		return nothing
+	}
+	// While it is fetched, or its commits drained, the answer that counts may be there already.
+	underway := row.State == store.StateDraining || row.State == store.StatePending && r.store.Fetching(row.DID)
+	switch {
+	case !e.active():
+		if hidden && status.Hidden() && !row.Status.Hidden() && (row.State == store.StateSynced || underway) {
+			return isBehind
+		}
+	case row.State == store.StateGone:
+		return isBehind
+	case row.State == store.StateSynced && e.Rev > row.Rev:
+		return isBehind
+	case underway && e.Rev > max(row.Rev, row.SeenRev):
+		return isAhead
+	}
+	return nothing
+}
+
+func (r *Runner) findUnknown(e listed, v reading) finding {
+	if v.why == store.Untracked || r.store.Filter().Excluded(e.DID) {
+		return nothing
+	}
+	if _, hidden := e.hidden(); hidden {
+		if v.out {
+			return isOut
+		}
+		return nothing
+	}
+	if v.ask {
+		return isUnsure
+	}
+	return isNew
+}
+
+// livesAt says whether an account is one of a host's own, or nobody has found out yet whose it is.
+func livesAt(row *store.Repo, v reading) bool {
+	if row.PDS != "" {
+		return identity.HostOf(row.PDS) == v.host
+	}
+	return row.Pending.Host == 0 || row.Pending.Host == v.id
+}
+
+// awaitLive gives the live side a moment for what a list tells already: of a rev this young, the event may be on its way.
+func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
+	now := r.opts.Now()
+	for _, e := range todo {
+		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) > lagAge {
+			continue
+		}
+		row, err := r.store.RepoOrNew(e.DID)
+		if err == nil && row.State == store.StateSynced && r.find(&row, e, v) == isBehind {
+			sleep(ctx, lagGrace, nil)
+			return
+		}
+	}
+}
+
+// absorb writes what follows from entries that choose picked, in batches of bounded size; and goes into the last of them.
+func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
+	for len(todo) > crawlLocksMax {
+		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
+			return s, err
+		}
+		todo = todo[crawlLocksMax:]
+	}
+	err = r.absorbSome(todo, v, &s, and)
+	if s.queued+s.found > 0 {
+		r.metrics.found.Add(float64(s.found))
+		r.lookAgain()
+	}
+	return s, err
+}
+
+func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *store.Batch)) error {
+	dids := make([]string, len(chunk))
+	for i, e := range chunk {
+		dids[i] = e.DID
+	}
+	i := -1
+	done := survey{}
+	err := r.inBatch(dids, func(b *store.Batch, row *store.Repo) error {
+		i++
+		r.follow(b, row, chunk[i], v, &done)
+		return nil
+	}, and)
+	if err == nil {
+		s.queued += done.queued
+		s.found += done.found
+	}
+	return err
+}
+
+// follow writes what follows from an entry.
+func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s *survey) {
+	switch r.find(row, e, v) {
+	case nothing:
+		return
+	case isNew, isUnsure: // who is left has been asked about
+		row.State, row.Tracked = store.StatePending, v.why
+		row.Pending = store.PendingKey{Host: v.id, Priority: store.PriorityDiscovery}
+		s.found++
+	case isOut:
+		row.Status, _ = e.hidden()
+		row.State, row.Tracked = store.StateGone, v.why
+		row.Pending = store.PendingKey{Host: v.id, Priority: store.PriorityRetry}
+		b.PutRepo(row)
+		return
+	case isBehind:
+		b.DropBuffer(row)
+		row.Attempt++
+		row.Recheck, row.Retry.Next = true, 0
+		if row.State != store.StatePending {
+			row.State = store.StatePending
+			row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+		}
+		s.queued++
+	}
+	if e.active() {
+		row.SeenRev = max(row.SeenRev, e.Rev)
+	}
+	b.PutRepo(row)
+}
+
+// inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
+// into it. DIDs are in ascending order. It returns when the batch is durable.
+func (r *Runner) inBatch(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) error {
+	wait, err := r.commitLocked(dids, change, and)
+	if err == nil {
+		err = wait()
+	}
+	return ours(err)
+}
+
+func (r *Runner) commitLocked(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) (wait func() error, err error) {
+	b := r.store.NewBatch()
+	for _, did := range dids {
+		defer r.store.Lock(did)()
+		row, err := r.store.RepoOrNew(did)
+		if err == nil {
+			err = change(b, &row)
+		}
+		if err != nil {
+			b.Discard()
+			return nil, err
+		}
+	}
+	and(b)
+	return b.Commit()
+}

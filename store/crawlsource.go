@@ -1,0 +1,31 @@
+package store
+
+// CrawlSource is a crawl source that was added while running.
+type CrawlSource struct {
+	Kind string `cbor:"1,keyasint"` // as package backfill names it
+	URL  string `cbor:"2,keyasint"` // origin
+}
+
+func (c CrawlSource) name() string { return c.Kind + "::" + c.URL }
+
+// PutCrawlSource remembers a crawl source, replacing the one with the same kind and URL.
+func (b *Batch) PutCrawlSource(c CrawlSource) {
+	v, err := b.s.codec.encode(c)
+	b.fail(err)
+	b.set(crawlSourceKey(c.name()), v)
+}
+
+// DropCrawlSource forgets a crawl source. Its cursors stay until DropCrawlCursor.
+func (b *Batch) DropCrawlSource(c CrawlSource) { b.delete(crawlSourceKey(c.name())) }
+
+// CrawlSources are the crawl sources remembered, in order of kind and URL.
+func (s *Store) CrawlSources() ([]CrawlSource, error) {
+	var out []CrawlSource
+	err := scan(s.db, []byte{spaceCrawlSource}, spaceEnd(spaceCrawlSource), func(_, value []byte) (bool, error) {
+		var c CrawlSource
+		err := s.codec.decode(value, &c)
+		out = append(out, c)
+		return true, err
+	})
+	return out, err
+}
