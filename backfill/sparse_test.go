@@ -3,7 +3,6 @@ package backfill_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -261,15 +260,15 @@ func TestSparseSignal(t *testing.T) {
 	}
 }
 
-// bigAccount gives the only account of a network n records, of which every hundredth is wanted.
-func bigAccount(t testing.TB, net *simnet.Network, n int) *simnet.Account {
+// bigAccount gives the only account of a network n records, of which the last are posts.
+func bigAccount(t testing.TB, net *simnet.Network, n, posts int) *simnet.Account {
 	t.Helper()
 	a := net.Accounts()[0]
 	writes := make([]simnet.Write, 0, n)
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range n {
 		collection := "app.bsky.feed.like"
-		if i >= n-n/100 {
+		if i >= n-posts {
 			collection = "app.bsky.feed.post"
 		}
 		record := simnet.EncodeRecord(map[string]any{
@@ -277,10 +276,8 @@ func bigAccount(t testing.TB, net *simnet.Network, n int) *simnet.Account {
 		})
 		writes = append(writes, simnet.Write{Path: fmt.Sprintf("%s/3l%011d", collection, i), Record: record})
 	}
-	for chunk := range slices.Chunk(writes, 1<<30) {
-		if _, err := a.Commit(chunk...); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := a.Commit(writes...); err != nil {
+		t.Fatal(err)
 	}
 	return a
 }
@@ -294,7 +291,7 @@ func TestSparseTransfersLittle(t *testing.T) {
 		n /= 10
 	}
 	w, reg := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, backfill.StrategyAuto)
-	a := bigAccount(t, w.net, n)
+	a := bigAccount(t, w.net, n, n/100)
 	begin := time.Now()
 	w.add(a.DID())
 	w.settle(a.DID())

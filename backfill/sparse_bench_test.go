@@ -1,0 +1,40 @@
+package backfill_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+)
+
+// BenchmarkParts copies what is wanted of one repository of 250,000 records, by its parts and by the whole. Everything is
+// in this process: the time is that of both sides, and that of the network is one round trip for each request more.
+func BenchmarkParts(b *testing.B) {
+	for _, perMille := range []int{1, 10, 100} {
+		for _, strategy := range []backfill.Strategy{backfill.StrategySparse, backfill.StrategyFull} {
+			b.Run(fmt.Sprintf("permille=%d/strategy=%d", perMille, strategy), func(b *testing.B) {
+				for range b.N {
+					b.StopTimer()
+					w, reg := newSparseWorld(b, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, strategy)
+					const n = 250_000
+					a := bigAccount(b, w.net, n, n*perMille/1000)
+					cpu := cpuTime()
+					b.StartTimer()
+					w.add(a.DID())
+					for w.store.Counts()["synced"] != 1 {
+						time.Sleep(time.Millisecond)
+					}
+					b.StopTimer()
+					b.ReportMetric(float64((cpuTime() - cpu).Milliseconds()), "cpu-ms")
+					b.ReportMetric(counted(b, reg, "received_bytes_total", ""), "bytes")
+					requests := w.net.Host(0).Log().Requests
+					b.ReportMetric(float64(requests[proofs]+requests[parts]+requests["com.atproto.sync.getRepo"]), "requests")
+					w.stop()
+				}
+			})
+		}
+	}
+}
