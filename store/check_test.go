@@ -276,7 +276,7 @@ var logDamages = []damage{
 // fails proves nothing.
 func TestCheckFindsDamage(t *testing.T) {
 	t.Parallel()
-	for _, kind := range [][]damage{rowDamages, bulkDamages, logDamages} {
+	for _, kind := range [][]damage{rowDamages, bulkDamages, logDamages, filterDamages} {
 		for _, row := range kind {
 			t.Run(row.name, func(t *testing.T) {
 				t.Parallel()

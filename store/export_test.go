@@ -105,6 +105,7 @@ const (
 	SpaceEvent   = spaceEvent
 	SpacePending = spacePending
 	SpaceDropped = spaceDropped
+	SpaceFilter  = spaceFilter
 
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries
