@@ -30,6 +30,9 @@ func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 	case "com.atproto.sync.listRepos":
 		writeRepos(w, r, p.host.listed(), p.host)
 		return
+	case "com.atproto.sync.listReposByCollection":
+		writeHolders(w, r, p.host.listed(), p.host)
+		return
 	case "com.atproto.server.describeServer":
 		writeJSON(w, http.StatusOK, map[string]any{
 			"did": "did:web:localhost", "availableUserDomains": []string{".sim.test"}, "inviteCodeRequired": false,

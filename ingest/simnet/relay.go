@@ -18,6 +18,10 @@ func (l *relay) serve(w http.ResponseWriter, r *http.Request, c call) {
 		l.host.stream.serve(w, r)
 	case "com.atproto.sync.listRepos":
 		writeRepos(w, r, l.net.Accounts(), nil)
+	case "com.atproto.sync.listReposByCollection":
+		writeHolders(w, r, l.net.Accounts(), nil)
+	case "com.atproto.sync.listHosts":
+		l.writeHosts(w, r)
 	case "com.atproto.sync.getRepoStatus", "com.atproto.sync.getLatestCommit", getRepo:
 		a := l.net.Account(c.did)
 		if a == nil || a.Quiet() {
