@@ -52,6 +52,8 @@ const (
 	// sourcesMax bounds the sources that can be added: each has two goroutines, a connection and a
 	// message of up to 5 MiB.
 	sourcesMax = 1000
+	// crawlsMax bounds the crawl sources that can be added: each asks for up to 64 pages at a time.
+	crawlsMax = 100
 	// changesMax is how many rows one batch changes, under as many locks.
 	changesMax = 200
 

@@ -40,6 +40,8 @@ type Options struct {
 	Refilter func() (cursor string, running bool, err error)
 	// Firehose follows the sources. Default: nothing does.
 	Firehose Firehose
+	// Crawler discovers repositories. Default: nothing does.
+	Crawler Crawler
 	// Ingestion are the switches of /ingestion. Default: no part is there.
 	Ingestion Ingestion
 	// Ready says why the daemon cannot serve yet, for /readyz. Default: never.
@@ -197,6 +199,10 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("POST /firehose/sources", s.route("add_source", s.addSource))
 	mux.Handle("DELETE /firehose/sources", s.route("remove_source", s.removeSource))
 	mux.Handle("DELETE /firehose/cursors", s.route("forget_cursor", s.forgetCursor))
+	mux.Handle("GET /crawler/sources", s.route("crawls", s.listCrawls))
+	mux.Handle("POST /crawler/sources", s.route("add_crawl", s.addCrawl))
+	mux.Handle("DELETE /crawler/sources", s.route("remove_crawl", s.removeCrawl))
+	mux.Handle("DELETE /crawler/cursors", s.route("forget_crawl", s.forgetCrawl))
 	mux.Handle("GET /ingestion", s.route("ingestion", s.ingestion))
 	mux.Handle("PATCH /ingestion", s.route("set_ingestion", s.setIngestion))
 	mux.Handle("GET /healthz", s.route("healthz", s.alive))

@@ -1,0 +1,172 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"cistern/store"
+)
+
+// Crawler is whatever discovers repositories, as the private listener drives it. Every function may be called by any goroutine;
+// one left out makes its endpoint say that nothing is crawled.
+type Crawler struct {
+	// Sources tells of every source, in order of kind and URL.
+	Sources func() []Crawl
+	// Parse gives the one form of a source, or an error that repeats the bad value and says what is wrong.
+	Parse func(kind, url string) (store.CrawlSource, error)
+	// Add discovers by a source from now on. It is durable on return. One that is there stays.
+	Add func(store.CrawlSource) error
+	// Remove stops discovering by a source: store.ErrNotFound if there is none.
+	Remove func(store.CrawlSource) error
+	// Forget has a source list everything from the beginning: store.ErrNotFound if it has not begun.
+	Forget func(store.CrawlSource) error
+}
+
+// Crawl is what is known of a crawl source.
+type Crawl struct {
+	store.CrawlSource
+	Persisted, Running bool
+
+	Lists, Ended, Failing        int
+	Pages, Listed, Queued, Found int64
+	PassEnded                    time.Time
+	FailedAt                     time.Time
+	Failure                      string
+}
+
+// crawlItem is a crawl source as the operator sees it.
+type crawlItem struct {
+	URL       string      `json:"url"`
+	Kind      string      `json:"kind"`
+	Persisted bool        `json:"persisted"`
+	Running   bool        `json:"running"`
+	LastPass  string      `json:"last_pass,omitempty"`
+	LastError *crawlError `json:"last_error,omitempty"`
+	Stats     crawlStats  `json:"stats"`
+}
+
+type crawlError struct {
+	At     string `json:"at"`
+	Detail string `json:"detail"`
+}
+
+// crawlStats: lists are those of hosts or collections that the source pages through, ended and failing some of them. queued
+// repositories were known, and are looked at again.
+type crawlStats struct {
+	Lists   int   `json:"lists"`
+	Ended   int   `json:"ended"`
+	Failing int   `json:"failing"`
+	Pages   int64 `json:"pages"`
+	Listed  int64 `json:"listed"`
+	Found   int64 `json:"found"`
+	Queued  int64 `json:"queued"`
+}
+
+func (c *Crawl) item() crawlItem {
+	it := crawlItem{URL: c.URL, Kind: c.Kind, Persisted: c.Persisted, Running: c.Running, LastPass: moment(c.PassEnded),
+		Stats: crawlStats{Lists: c.Lists, Ended: c.Ended, Failing: c.Failing, Pages: c.Pages, Listed: c.Listed, Found: c.Found, Queued: c.Queued}}
+	if !c.FailedAt.IsZero() {
+		it.LastError = &crawlError{At: moment(c.FailedAt), Detail: c.Failure}
+	}
+	return it
+}
+
+var errNoCrawler = refuse("MethodNotImplemented", "this daemon crawls nothing")
+
+// listCrawls is GET /crawler/sources.
+func (s *Server) listCrawls(w http.ResponseWriter, r *http.Request) error {
+	if s.opts.Crawler.Sources == nil {
+		return errNoCrawler
+	}
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	items := []crawlItem{}
+	for _, c := range s.opts.Crawler.Sources() {
+		items = append(items, c.item())
+	}
+	writeJSON(w, http.StatusOK, items)
+	return nil
+}
+
+// readCrawl is the source that a body names.
+func (s *Server) readCrawl(w http.ResponseWriter, r *http.Request) (c store.CrawlSource, err error) {
+	var body struct {
+		URL  *string `json:"url"`
+		Kind *string `json:"kind"`
+	}
+	if err := readObject(w, r, &body); err != nil {
+		return c, err
+	}
+	switch {
+	case s.opts.Crawler.Parse == nil:
+		return c, errNoCrawler
+	case body.URL == nil:
+		return c, invalid("the body lacks url")
+	case body.Kind == nil:
+		return c, invalid("the body lacks kind")
+	}
+	if c, err = s.opts.Crawler.Parse(*body.Kind, *body.URL); err != nil {
+		return c, invalid("%v", err)
+	}
+	return c, nil
+}
+
+// addCrawl is POST /crawler/sources.
+func (s *Server) addCrawl(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.readCrawl(w, r)
+	if err != nil {
+		return err
+	}
+	if s.opts.Crawler.Add == nil || s.opts.Crawler.Sources == nil {
+		return errNoCrawler
+	}
+	all := s.opts.Crawler.Sources()
+	known := slices.ContainsFunc(all, func(have Crawl) bool { return have.CrawlSource == c })
+	if n := len(all); n >= crawlsMax && !known {
+		return invalid("%d sources are crawled, and no more may be added", n)
+	}
+	if err := s.opts.Crawler.Add(c); err != nil {
+		return err
+	}
+	writeCrawl(w, http.StatusCreated, c)
+	return nil
+}
+
+// removeCrawl is DELETE /crawler/sources.
+func (s *Server) removeCrawl(w http.ResponseWriter, r *http.Request) error {
+	return s.dropCrawl(w, r, s.opts.Crawler.Remove, "no crawl source %s is there")
+}
+
+// forgetCrawl is DELETE /crawler/cursors.
+func (s *Server) forgetCrawl(w http.ResponseWriter, r *http.Request) error {
+	return s.dropCrawl(w, r, s.opts.Crawler.Forget, "crawl source %s has no cursor")
+}
+
+func (s *Server) dropCrawl(w http.ResponseWriter, r *http.Request, do func(store.CrawlSource) error, missing string) error {
+	c, err := s.readCrawl(w, r)
+	if err != nil {
+		return err
+	}
+	if do == nil {
+		return errNoCrawler
+	}
+	err = do(c)
+	if errors.Is(err, store.ErrNotFound) {
+		return refuse("NotFound", missing, echo(c.Kind+"::"+c.URL))
+	}
+	if err != nil {
+		return err
+	}
+	writeCrawl(w, http.StatusOK, c)
+	return nil
+}
+
+func writeCrawl(w http.ResponseWriter, status int, c store.CrawlSource) {
+	writeJSON(w, status, struct {
+		URL  string `json:"url"`
+		Kind string `json:"kind"`
+	}{c.URL, c.Kind})
+}
