@@ -57,7 +57,8 @@ func stated(f *frame.Frame, now time.Time) int64 {
 // decideAccount changes who may see a repository. With heavy it runs beside the shard and may take its time.
 func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 	status, ok := statusOf(it.f.Active, it.f.Status)
-	if !it.wanted(row) || !ok || row.Known() && it.stated() <= row.AccountTime {
+	why, wanted := it.wanted(row)
+	if !wanted || !ok || row.Known() && it.stated() <= row.AccountTime {
 		return nil
 	}
 	moves := row.Ordinal != 0 && (status == store.StatusDeleted || status == store.StatusActive && row.Status.Hidden())
@@ -72,7 +73,7 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 	it.outcome = outcomeApplied
 	switch {
 	case status != store.StatusActive:
-		return it.hide(w, row, status)
+		return it.hide(w, row, status, why)
 	case !row.Known():
 		it.discover(w, row, "")
 		return nil
@@ -82,14 +83,15 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 }
 
 // hide notes that an account is not active. What we hold stays, unless it was deleted: then data and
-// account event go together, and older events of its records no longer expand.
-func (it *item) hide(w *writing, row *store.Repo, status store.Status) error {
+// account event go together, and older events of its records no longer expand. One that nobody knew is followed as why
+// says: when it comes back, it is fetched.
+func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store.Why) error {
 	b := w.batch()
 	b.DropBuffer(row)
 	next := it.now.Add(jittered(row.DID, goneRecheck)).Unix()
 	switch {
 	case !row.Known():
-		row.Tracked, next = store.ByNetwork, 0
+		row.Tracked, next = why, 0
 	case row.Tracked == store.Untracked:
 		next = 0
 	case row.Resolved == 0:

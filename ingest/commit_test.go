@@ -73,11 +73,13 @@ func TestUnknownRepositories(t *testing.T) {
 		full    bool
 		signals []string
 		want    bool
+		why     store.Why
 	}{
-		{"none", false, nil, false},
-		{"full", true, nil, true},
-		{"signal", false, []string{"app.test.*"}, true},
-		{"other signal", false, []string{"app.other.*"}, false},
+		{"none", false, nil, false, store.Untracked},
+		{"full", true, nil, true, store.ByNetwork},
+		{"full, with a signal", true, []string{"app.test.*"}, true, store.ByNetwork},
+		{"signal", false, []string{"app.test.*"}, true, store.BySignal},
+		{"other signal", false, []string{"app.other.*"}, false, store.Untracked},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -97,7 +99,7 @@ func TestUnknownRepositories(t *testing.T) {
 			if err != nil || row.Known() != c.want {
 				t.Fatalf("known: %t, want %t (%v)", row.Known(), c.want, err)
 			}
-			if c.want && (row.State != store.StatePending || row.Tracked != store.ByNetwork || row.SeenRev != commit.Rev || row.Pending.Priority != store.PriorityDiscovery) {
+			if c.want && (row.State != store.StatePending || row.Tracked != c.why || row.SeenRev != commit.Rev || row.Pending.Priority != store.PriorityDiscovery) {
 				t.Errorf("row %+v", row)
 			}
 			if c.want {

@@ -7,26 +7,30 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// wanted says whether an event is of a repository that we follow, or may follow from now on.
-func (it *item) wanted(row *store.Repo) bool {
-	full := it.r.store.Filter().Full()
-	switch {
-	case it.job == jobIdentity && row.Tracked == store.Untracked:
+// wanted says whether an event is of a repository that we follow, or may follow from now on, and why. What the filter
+// excludes is not followed even where its row is still to be dropped.
+func (it *item) wanted(row *store.Repo) (why store.Why, ok bool) {
+	f, why := it.r.store.Filter(), row.Tracked
+	switch excluded := f.Excluded(row.DID); {
+	case it.job == jobIdentity && (excluded || why == store.Untracked):
 		it.r.opts.Directory.Purge(row.DID)
-		return false
+		return why, false
+	case excluded:
+		return why, false
 	case it.job == jobAccount && row.Known():
-		return row.Tracked != store.Untracked || row.Ordinal != 0
+		return why, why != store.Untracked || row.Ordinal != 0
 	case row.Known():
-		return row.Tracked != store.Untracked
-	case it.job == jobCommit:
-		return full || it.signals()
+		return why, why != store.Untracked
+	case f.Full():
+		return store.ByNetwork, true
+	case it.job == jobCommit && it.signals(f):
+		return store.BySignal, true
 	}
-	return full
+	return store.Untracked, false
 }
 
 // signals says whether a commit touches a collection that makes its repository one to follow.
-func (it *item) signals() bool {
-	f := it.r.store.Filter()
+func (it *item) signals(f store.FilterVersion) bool {
 	for _, op := range it.f.Ops {
 		if collection, _, ok := repo.SplitPath(op.Path); ok && f.Signal(collection) {
 			return true
@@ -37,11 +41,12 @@ func (it *item) signals() bool {
 
 // discover follows an unknown repository. Nobody has verified the event: the fetch finds out what is true.
 func (it *item) discover(w *writing, row *store.Repo, rev string) {
-	if !it.wanted(row) {
+	why, ok := it.wanted(row)
+	if !ok {
 		return
 	}
 	it.outcome = outcomeTracked
-	row.State, row.Tracked, row.SeenRev = store.StatePending, store.ByNetwork, rev
+	row.State, row.Tracked, row.SeenRev = store.StatePending, why, rev
 	row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
 	w.batch().PutRepo(row)
 	w.wake = true

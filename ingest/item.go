@@ -151,7 +151,7 @@ func (it *item) prepare() (done bool, err error) {
 	if reason := it.fault(&row); reason != "" {
 		return it.reject(reason)
 	}
-	if !it.wanted(&row) {
+	if _, ok := it.wanted(&row); !ok {
 		return it.finish(outcomeSkipped)
 	}
 	if host := it.e.src.pdsHost(); host != "" {
