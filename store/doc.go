@@ -19,7 +19,8 @@
 //  5. An ordinal is given once. Blocks of an ordinal are numbered upwards and never rewritten;
 //     no ref row means one reference; a block without references has a superseded row, and
 //     goes when the tail has passed the event that superseded it.
-//  6. Every event from the tail on that is shown has its body, unless its repository was wiped.
+//  6. Every event from the tail on that is shown has its body, unless its repository was wiped. Of a
+//     dropped one the deletions are shown, which have none: who had its records learns of their end.
 //  7. A repository's row says what queue rows exist: one pending row while it is pending, one
 //     retry row while it waits for a time. Enqueue ids are fresh, so the front of a queue only
 //     moves forward.
@@ -30,7 +31,11 @@
 //     the process does; nobody else holds any. What is dropped unused raises the row's SeenRev.
 //  11. Listing rows of an ordinal stand at ascending ops, each named by one entry; those from the
 //     row's Listed on, which an interrupted relist left, by none.
-//  12. After the first failed write (of the log, a table, the manifest, a flush or a
+//  12. The filter that a row names chose its records: each that it wants is shown. Others are not held,
+//     or shelved with their blocks: in no list, no collection count, no event. Until a row is swept,
+//     records may be held as an older filter chose; while it lacks some, wanted ones are missing.
+//     What has no valid path is kept where all is wanted or stored. Versions of the filter stay.
+//  13. After the first failed write (of the log, a table, the manifest, a flush or a
 //     compaction) nothing is written any more: every write gives the failure, and Run ends
 //     with it. Then the process should end; opening the store again recovers all that was durable.
 //
@@ -62,6 +67,7 @@
 //	crawl.go   cursors of listRepos        relist.go    Relist
 //	listing.go rows of many ops            limits.go    what is bounded
 //	codec.go   what is written as CBOR     decode.go    and read
-//	cache.go   rows written last
+//	cache.go   rows written last           filter.go    versions of the filter
+//	shelve.go  what is kept, and shown     drop.go      repositories that are followed no more
 //	checklog.go, checklive.go, checkmemory.go  Check: the log; buffers, cursors; what is in memory
 package store
