@@ -1,6 +1,10 @@
 package frame
 
-import "slices"
+import (
+	"slices"
+
+	"cistern/ingest/repo"
+)
 
 // field is one of the fields that are read; the others are passed over.
 type field uint32
@@ -93,14 +97,14 @@ func fieldOf(key []byte) field {
 // readBody reads the rest of the message and says what is wrong with it. A field that is CBOR but not
 // what it should be does not keep the later ones from being read: seq may be among them.
 func (f *Frame) readBody(r *reader) (why string) {
-	if f.Kind == KindUnknown && r.left() > 0 && r.b[r.at]>>5 != majorMap {
+	if f.Kind == KindUnknown && r.left() > 0 && r.b[r.at]>>5 != repo.MajorMap {
 		r.skip(depthMax)
 		return r.end()
 	}
 	read, need := fieldsOf(f.Kind)
 	var seen field
-	for n := r.count(majorMap, "the body is no map"); n > 0 && !r.failed(); n-- {
-		key := r.span(majorText, "a key is no text")
+	for n := r.count(repo.MajorMap, "the body is no map"); n > 0 && !r.failed(); n-- {
+		key := r.span(repo.MajorText, "a key is no text")
 		at, name := r.at, fieldOf(key)&read
 		switch {
 		case r.failed():
@@ -157,7 +161,7 @@ func (f *Frame) readField(r *reader, name field) {
 		f.Rebase = !r.null() && r.bool()
 	case fieldBlocks:
 		if !r.null() {
-			f.Blocks = r.span(majorBytes, "blocks are no bytes")
+			f.Blocks = r.span(repo.MajorBytes, "blocks are no bytes")
 		}
 	case fieldOps:
 		f.readOps(r)
@@ -179,7 +183,7 @@ func (f *Frame) readOps(r *reader) {
 	if r.null() {
 		return
 	}
-	n := r.count(majorArray, "ops are no array")
+	n := r.count(repo.MajorArray, "ops are no array")
 	if n > opsMax {
 		r.fail("too many ops")
 		return
@@ -192,15 +196,15 @@ func (f *Frame) readOps(r *reader) {
 
 func readOp(r *reader) (op Op) {
 	var hasAction, hasPath, hasCID, hasPrev bool
-	for n := r.count(majorMap, "an op is no map"); n > 0 && !r.failed(); n-- {
+	for n := r.count(repo.MajorMap, "an op is no map"); n > 0 && !r.failed(); n-- {
 		twice := false
-		switch key := r.span(majorText, "a key of an op is no text"); string(key) {
+		switch key := r.span(repo.MajorText, "a key of an op is no text"); string(key) {
 		case "action":
 			twice, hasAction = hasAction, true
 			op.Action = r.action()
 		case "path": // whether it is UTF-8 is for the tree to say, which holds bytes
 			twice, hasPath = hasPath, true
-			op.Path = r.span(majorText, "path is no text")
+			op.Path = r.span(repo.MajorText, "path is no text")
 		case "cid":
 			twice, hasCID = hasCID, true
 			op.CID = r.linkOrNull()

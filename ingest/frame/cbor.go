@@ -1,7 +1,6 @@
 package frame
 
 import (
-	"encoding/binary"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -9,30 +8,11 @@ import (
 	"cistern/ingest/repo"
 )
 
-// Major types of CBOR (RFC 8949). Heads are in their shortest form and lengths definite, as
-// DAG-CBOR has them.
+// The first bytes of floats, which are skipped wherever they stand.
 const (
-	majorUint   = 0
-	majorNint   = 1
-	majorBytes  = 2
-	majorText   = 3
-	majorArray  = 4
-	majorMap    = 5
-	majorTag    = 6
-	majorSimple = 7
-
-	cborFalse = 0xf4
-	cborTrue  = 0xf5
-	cborNull  = 0xf6
-
-	tagLink = 42
+	floatHalf   = 0xf9
+	floatDouble = 0xfb
 )
-
-// linkPrefix stands before the digest in a link to a block of a repository: tag 42, a byte
-// string of 37 bytes, the multibase prefix of binary, CIDv1, dag-cbor, sha2-256 of 32 bytes.
-const linkPrefix = "\xd8\x2a\x58\x25\x00\x01\x71\x12\x20"
-
-const linkBytes = len(linkPrefix) + len(repo.CID{})
 
 // reader takes values from a message. The first that is not what was asked for sets why, and from
 // then on nothing is read.
@@ -53,45 +33,26 @@ func (r *reader) failed() bool { return r.why != "" }
 // left is the number of bytes not read yet.
 func (r *reader) left() int { return len(r.b) - r.at }
 
-// head reads the head of an item.
+// head reads the head of an item. That of a float, which repositories do not have, is passed over whole.
 func (r *reader) head() (major byte, arg uint64) {
-	if r.failed() || r.at >= len(r.b) {
-		r.fail("truncated")
+	if r.failed() {
 		return 0, 0
 	}
-	first, rest := r.b[r.at], r.b[r.at+1:]
-	major, info := first>>5, first&31
-	if info < 24 {
-		r.at++
-		return major, uint64(info)
+	if r.at < len(r.b) && r.b[r.at] >= floatHalf && r.b[r.at] <= floatDouble {
+		n := 1 + 2<<(r.b[r.at]-floatHalf)
+		if n > r.left() {
+			r.fail("truncated")
+			return 0, 0
+		}
+		r.at += n
+		return repo.MajorSimple, 0
 	}
-	size := 1 << (info - 24)
-	if info > 27 || len(rest) < size {
-		r.fail("truncated, indefinite or reserved")
+	major, arg, next, ok := repo.Head(r.b, r.at)
+	if !ok || major == repo.MajorSimple && next-r.at > 1 && arg < 32 { // those are simple values of one byte
+		r.fail("truncated, not in its shortest form, indefinite or reserved")
 		return 0, 0
 	}
-	var least uint64
-	switch size {
-	case 1:
-		arg, least = uint64(rest[0]), 24
-	case 2:
-		arg, least = uint64(binary.BigEndian.Uint16(rest)), 1<<8
-	case 4:
-		arg, least = uint64(binary.BigEndian.Uint32(rest)), 1<<16
-	case 8:
-		arg, least = binary.BigEndian.Uint64(rest), 1<<32
-	}
-	switch {
-	case major == majorSimple && size == 1:
-		least = 32 // smaller ones would be the simple values of one byte
-	case major == majorSimple:
-		least = 0 // the bits of a float
-	}
-	if arg < least {
-		r.fail("not in its shortest form")
-		return 0, 0
-	}
-	r.at += 1 + size
+	r.at = next
 	return major, arg
 }
 
@@ -131,7 +92,7 @@ func (r *reader) count(major byte, why string) int {
 
 // null reads a null if there is one.
 func (r *reader) null() bool {
-	if r.failed() || r.at >= len(r.b) || r.b[r.at] != cborNull {
+	if r.failed() || r.at >= len(r.b) || r.b[r.at] != repo.CBORNull {
 		return false
 	}
 	r.at++
@@ -139,17 +100,17 @@ func (r *reader) null() bool {
 }
 
 func (r *reader) bool() bool {
-	if r.failed() || r.at >= len(r.b) || r.b[r.at]|1 != cborTrue {
+	if r.failed() || r.at >= len(r.b) || r.b[r.at]|1 != repo.CBORTrue {
 		r.fail("no boolean")
 		return false
 	}
 	r.at++
-	return r.b[r.at-1] == cborTrue
+	return r.b[r.at-1] == repo.CBORTrue
 }
 
 // seq reads a sequence number.
 func (r *reader) seq() int64 {
-	n := r.want(majorUint, "no positive integer")
+	n := r.want(repo.MajorUint, "no positive integer")
 	if n == 0 || n > seqMax {
 		r.fail("no sequence number")
 		return 0
@@ -161,10 +122,10 @@ func (r *reader) seq() int64 {
 func (r *reader) op() int8 {
 	major, n := r.head()
 	switch {
-	case major != majorUint && major != majorNint:
+	case major != repo.MajorUint && major != repo.MajorNint:
 		r.fail("no integer")
 	case n > 126:
-	case major == majorNint:
+	case major == repo.MajorNint:
 		return -1 - int8(n)
 	default:
 		return int8(n)
@@ -174,7 +135,7 @@ func (r *reader) op() int8 {
 
 // text reads UTF-8 of at most limit bytes and copies it.
 func (r *reader) text(limit int) string {
-	s := r.span(majorText, "no text")
+	s := r.span(repo.MajorText, "no text")
 	switch {
 	case len(s) > limit:
 		r.fail("too long")
@@ -199,14 +160,14 @@ func (r *reader) cut(limit int) string {
 	if r.null() {
 		return ""
 	}
-	s := r.span(majorText, "no text")
+	s := r.span(repo.MajorText, "no text")
 	return strings.ToValidUTF8(string(s[:min(len(s), limit)]), "")
 }
 
 // action is text, without a copy for the usual ones.
 func (r *reader) action() string {
 	at := r.at
-	switch s := r.span(majorText, "no text"); string(s) {
+	switch s := r.span(repo.MajorText, "no text"); string(s) {
 	case "create":
 		return "create"
 	case "update":
@@ -222,11 +183,11 @@ func (r *reader) action() string {
 
 // micros reads a datetime; 0 for any other item.
 func (r *reader) micros() int64 {
-	if r.at >= len(r.b) || r.b[r.at]>>5 != majorText {
+	if r.at >= len(r.b) || r.b[r.at]>>5 != repo.MajorText {
 		r.skip(depthMax)
 		return 0
 	}
-	s := r.span(majorText, "no text")
+	s := r.span(repo.MajorText, "no text")
 	if len(s) > timeBytesMax {
 		return 0
 	}
@@ -239,14 +200,14 @@ func (r *reader) micros() int64 {
 
 // link reads a link; other says that it leads to no block of a repository.
 func (r *reader) link() (id repo.CID, other bool) {
-	if r.left() >= linkBytes && !r.failed() && string(r.b[r.at:r.at+len(linkPrefix)]) == linkPrefix {
-		r.at += linkBytes
-		return repo.CID(r.b[r.at-len(id) : r.at]), false
+	if next, ok := repo.Link(r.b, r.at); ok && !r.failed() {
+		r.at = next
+		return repo.CID(r.b[next-len(id) : next]), false
 	}
-	if r.want(majorTag, "no link") != tagLink {
+	if r.want(repo.MajorTag, "no link") != repo.TagLink {
 		r.fail("no link")
 	}
-	s := r.span(majorBytes, "no link")
+	s := r.span(repo.MajorBytes, "no link")
 	if len(s) < 2 || len(s) > linkBytesMax || s[0] != 0 {
 		r.fail("no link")
 	}
@@ -280,24 +241,24 @@ func (r *reader) skip(depth int) {
 	case r.failed():
 	case depth == 0:
 		r.fail("nested too deeply")
-	case major == majorBytes || major == majorText:
+	case major == repo.MajorBytes || major == repo.MajorText:
 		if n > uint64(r.left()) {
 			r.fail("truncated")
 			return
 		}
 		r.at += int(n)
-	case major == majorArray || major == majorMap:
+	case major == repo.MajorArray || major == repo.MajorMap:
 		if n > uint64(r.left()) {
 			r.fail("truncated")
 			return
 		}
-		if major == majorMap {
+		if major == repo.MajorMap {
 			n *= 2
 		}
 		for i := uint64(0); i < n && !r.failed(); i++ {
 			r.skip(depth - 1)
 		}
-	case major == majorTag:
+	case major == repo.MajorTag:
 		r.skip(depth - 1)
 	}
 }

@@ -83,12 +83,12 @@ func readHeader(r *reader) Kind {
 	var op int8
 	var t []byte
 	var hasOp, hasT bool
-	for n := r.count(majorMap, "no map"); n > 0 && !r.failed(); n-- {
-		switch key := r.span(majorText, "a key is no text"); {
+	for n := r.count(repo.MajorMap, "no map"); n > 0 && !r.failed(); n-- {
+		switch key := r.span(repo.MajorText, "a key is no text"); {
 		case string(key) == "op" && !hasOp:
 			op, hasOp = r.op(), true
 		case string(key) == "t" && !hasT:
-			t, hasT = r.span(majorText, "t is no text"), true
+			t, hasT = r.span(repo.MajorText, "t is no text"), true
 		case string(key) == "op" || string(key) == "t":
 			r.fail("a field stands there twice")
 		default:

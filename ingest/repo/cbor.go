@@ -5,21 +5,21 @@ import "encoding/binary"
 // Major types and simple values of CBOR (RFC 8949), as DAG-CBOR restricts them: the shortest
 // form of every head, no indefinite lengths, no tag but 42.
 const (
-	majorUint  = 0
-	majorNint  = 1
-	majorBytes = 2
-	majorText  = 3
-	majorArray = 4
-	majorMap   = 5
-	majorTag   = 6
+	MajorUint  = 0
+	MajorNint  = 1
+	MajorBytes = 2
+	MajorText  = 3
+	MajorArray = 4
+	MajorMap   = 5
+	MajorTag   = 6
 
-	majorSimple = 7
+	MajorSimple = 7
 
-	cborFalse = 0xf4
-	cborTrue  = 0xf5
-	cborNull  = 0xf6
+	CBORFalse = 0xf4
+	CBORTrue  = 0xf5
+	CBORNull  = 0xf6
 
-	tagLink = 42
+	TagLink = 42
 )
 
 // linkPrefix stands before the digest in a link to a block of a repository: tag 42, a byte
@@ -28,9 +28,9 @@ const linkPrefix = "\xd8\x2a\x58\x25\x00" + cidPrefix
 
 const linkBytes = len(linkPrefix) + len(CID{})
 
-// head reads a data item's head at b[at:]. Not ok means truncated, not in its shortest form,
+// Head reads a data item's head at b[at:]. Not ok means truncated, not in its shortest form,
 // indefinite, or reserved.
-func head(b []byte, at int) (major byte, arg uint64, next int, ok bool) {
+func Head(b []byte, at int) (major byte, arg uint64, next int, ok bool) {
 	if uint(at) >= uint(len(b)) {
 		return 0, 0, 0, false
 	}
@@ -74,7 +74,7 @@ func appendHead(dst []byte, major byte, arg uint64) []byte {
 
 // span reads the head of a string or byte string at b[at:] and returns where its content is.
 func span(b []byte, at int, want byte) (from, to int, ok bool) {
-	major, n, from, ok := head(b, at)
+	major, n, from, ok := Head(b, at)
 	if !ok || major != want || n > uint64(len(b)-from) {
 		return 0, 0, false
 	}
@@ -90,8 +90,8 @@ func literal(b []byte, at int, want string) (next int, ok bool) {
 	return next, true
 }
 
-// link reads a link to a block of a repository at b[at:]; the digest ends at next.
-func link(b []byte, at int) (next int, ok bool) {
+// Link reads a link to a block of a repository at b[at:]; the digest ends at next.
+func Link(b []byte, at int) (next int, ok bool) {
 	if at < 0 || len(b)-at < linkBytes || string(b[at:at+len(linkPrefix)]) != linkPrefix {
 		return 0, false
 	}

@@ -58,22 +58,22 @@ func parseCommit(b []byte) (c Commit, sig sigField, err error) {
 	if !ok {
 		return c, sig, errors.New("not a map of six fields")
 	}
-	from, at, ok := field(b, at, "\x63did", majorText)
+	from, at, ok := field(b, at, "\x63did", MajorText)
 	if !ok {
 		return c, sig, errors.New("field did")
 	}
 	c.DID = string(b[from:at])
-	if from, at, ok = field(b, at, "\x63rev", majorText); !ok {
+	if from, at, ok = field(b, at, "\x63rev", MajorText); !ok {
 		return c, sig, errors.New("field rev")
 	}
 	c.Rev = string(b[from:at])
 	sig.from = at
-	if from, at, ok = field(b, at, "\x63sig", majorBytes); !ok || from == at {
+	if from, at, ok = field(b, at, "\x63sig", MajorBytes); !ok || from == at {
 		return c, sig, errors.New("field sig")
 	}
 	sig.to, c.Sig = at, slices.Clone(b[from:at])
 	if at, ok = literal(b, at, "\x64data"); ok {
-		at, ok = link(b, at)
+		at, ok = Link(b, at)
 	}
 	if !ok {
 		return c, sig, errors.New("field data")

@@ -224,7 +224,7 @@ func (t *partTree) seal(l subtree) *CID {
 
 // encode appends the node in the one form that parseNode and Walk accept. The subtrees are sealed.
 func (n *partNode) encode(dst []byte) []byte {
-	dst = appendHead(append(dst, "\xa2\x61e"...), majorArray, uint64(len(n.entries)))
+	dst = appendHead(append(dst, "\xa2\x61e"...), MajorArray, uint64(len(n.entries)))
 	var last []byte
 	for i := range n.entries {
 		e := &n.entries[i]
@@ -233,9 +233,9 @@ func (n *partNode) encode(dst []byte) []byte {
 			shared++
 		}
 		last = e.key
-		dst = appendHead(append(dst, "\xa4\x61k"...), majorBytes, uint64(len(e.key)-shared))
+		dst = appendHead(append(dst, "\xa4\x61k"...), MajorBytes, uint64(len(e.key)-shared))
 		dst = append(append(dst, e.key[shared:]...), "\x61p"...)
-		dst = appendHead(dst, majorUint, uint64(shared))
+		dst = appendHead(dst, MajorUint, uint64(shared))
 		dst = appendLink(append(dst, "\x61t"...), e.right.id)
 		dst = appendLink(append(dst, "\x61v"...), e.value)
 	}
@@ -245,7 +245,7 @@ func (n *partNode) encode(dst []byte) []byte {
 // appendLink appends a link to a block, or null.
 func appendLink(dst []byte, id *CID) []byte {
 	if id == nil {
-		return append(dst, cborNull)
+		return append(dst, CBORNull)
 	}
 	return append(append(dst, linkPrefix...), id[:]...)
 }

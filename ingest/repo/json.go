@@ -57,7 +57,7 @@ func (t *transcoder) record() error {
 	if len(t.in) > recordBytesMax {
 		return errJSONLong
 	}
-	if len(t.in) == 0 || t.in[0]>>5 != majorMap {
+	if len(t.in) == 0 || t.in[0]>>5 != MajorMap {
 		return errJSONTop
 	}
 	if err := t.value(depthMax); err != nil {
@@ -71,29 +71,29 @@ func (t *transcoder) record() error {
 
 // value transcodes one value, in which arrays and maps may nest depth deep.
 func (t *transcoder) value(depth int) error {
-	major, arg, next, ok := head(t.in, t.at)
+	major, arg, next, ok := Head(t.in, t.at)
 	if !ok {
-		if t.at < len(t.in) && t.in[t.at]>>5 == majorSimple {
+		if t.at < len(t.in) && t.in[t.at]>>5 == MajorSimple {
 			return errJSONFloat
 		}
 		return errJSONHead
 	}
 	switch major {
-	case majorUint, majorNint:
+	case MajorUint, MajorNint:
 		t.at = next
 		return t.integer(major, arg)
-	case majorBytes:
+	case MajorBytes:
 		return t.bytes()
-	case majorText:
+	case MajorText:
 		return t.text()
-	case majorArray:
+	case MajorArray:
 		t.at = next
 		return t.array(arg, depth-1)
-	case majorMap:
+	case MajorMap:
 		t.at = next
 		return t.object(arg, depth-1)
-	case majorTag:
-		if arg != tagLink {
+	case MajorTag:
+		if arg != TagLink {
 			return errJSONTag
 		}
 		t.at = next
@@ -107,7 +107,7 @@ func (t *transcoder) integer(major byte, arg uint64) error {
 		return errJSONInt
 	}
 	n := int64(arg)
-	if major == majorNint {
+	if major == MajorNint {
 		n = -1 - n
 	}
 	t.out = strconv.AppendInt(t.out, n, 10)
@@ -116,11 +116,11 @@ func (t *transcoder) integer(major byte, arg uint64) error {
 
 func (t *transcoder) simple() error {
 	switch t.in[t.at] {
-	case cborFalse:
+	case CBORFalse:
 		t.out = append(t.out, "false"...)
-	case cborTrue:
+	case CBORTrue:
 		t.out = append(t.out, "true"...)
-	case cborNull:
+	case CBORNull:
 		t.out = append(t.out, "null"...)
 	default:
 		return errJSONFloat
@@ -156,7 +156,7 @@ func (t *transcoder) object(n uint64, depth int) error {
 		if i > 0 {
 			t.out = append(t.out, ',')
 		}
-		from, to, ok := span(t.in, t.at, majorText)
+		from, to, ok := span(t.in, t.at, MajorText)
 		if !ok {
 			return errJSONKey
 		}
@@ -176,7 +176,7 @@ func (t *transcoder) object(n uint64, depth int) error {
 }
 
 func (t *transcoder) text() error {
-	from, to, ok := span(t.in, t.at, majorText)
+	from, to, ok := span(t.in, t.at, MajorText)
 	if !ok {
 		return errJSONHead
 	}
@@ -190,7 +190,7 @@ func (t *transcoder) text() error {
 }
 
 func (t *transcoder) bytes() error {
-	from, to, ok := span(t.in, t.at, majorBytes)
+	from, to, ok := span(t.in, t.at, MajorBytes)
 	if !ok {
 		return errJSONHead
 	}
@@ -203,7 +203,7 @@ func (t *transcoder) bytes() error {
 
 // link transcodes the byte string behind tag 42: a zero byte, then any CID.
 func (t *transcoder) link() error {
-	from, to, ok := span(t.in, t.at, majorBytes)
+	from, to, ok := span(t.in, t.at, MajorBytes)
 	if !ok || from == to || to-from > 1+linkBytesMax || t.in[from] != 0 {
 		return errJSONLink
 	}

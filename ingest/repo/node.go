@@ -43,8 +43,8 @@ func parseNode(dst []nodeEntry, b []byte) (entries []nodeEntry, left uint32, err
 	if !ok {
 		return dst, 0, errNodeForm
 	}
-	major, n, at, ok := head(b, at)
-	if !ok || major != majorArray {
+	major, n, at, ok := Head(b, at)
+	if !ok || major != MajorArray {
 		return dst, 0, errNodeForm
 	}
 	for range n {
@@ -69,12 +69,12 @@ func parseNodeEntry(e *nodeEntry, b []byte, at int) (next int, err error) {
 	if len(b)-at < 3 || string(b[at:at+3]) != "\xa4\x61k" {
 		return 0, errNodeEntry
 	}
-	from, to, ok := span(b, at+3, majorBytes)
+	from, to, ok := span(b, at+3, MajorBytes)
 	if !ok || len(b)-to < 2 || string(b[to:to+2]) != "\x61p" {
 		return 0, errNodeEntry
 	}
-	major, prefix, at, ok := head(b, to+2)
-	if !ok || major != majorUint {
+	major, prefix, at, ok := Head(b, to+2)
+	if !ok || major != MajorUint {
 		return 0, errNodeEntry
 	}
 	if prefix > keyBytesMax || to-from > keyBytesMax {
@@ -86,7 +86,7 @@ func parseNodeEntry(e *nodeEntry, b []byte, at int) (next int, err error) {
 	if e.right, at, ok = linkOrNull(b, at+2); !ok || len(b)-at < 2 || string(b[at:at+2]) != "\x61v" {
 		return 0, errNodeEntry
 	}
-	if at, ok = link(b, at+2); !ok {
+	if at, ok = Link(b, at+2); !ok {
 		return 0, errNodeEntry
 	}
 	e.suffix, e.suffixLen, e.prefixLen = uint32(from), uint16(to-from), uint16(prefix)
@@ -96,9 +96,9 @@ func parseNodeEntry(e *nodeEntry, b []byte, at int) (next int, err error) {
 
 // linkOrNull reads a link or null at b[at:]; digest is 0 for null.
 func linkOrNull(b []byte, at int) (digest uint32, next int, ok bool) {
-	if at < len(b) && b[at] == cborNull {
+	if at < len(b) && b[at] == CBORNull {
 		return 0, at + 1, true
 	}
-	next, ok = link(b, at)
+	next, ok = Link(b, at)
 	return uint32(next - len(CID{})), next, ok
 }

@@ -138,23 +138,23 @@ func parseHeader(b []byte) (root CID, err error) {
 
 // parseRoots returns the first root; the others have no meaning for a repository.
 func parseRoots(b []byte, at int) (root CID, next int, err error) {
-	major, n, at, ok := head(b, at)
-	if !ok || major != majorArray {
+	major, n, at, ok := Head(b, at)
+	if !ok || major != MajorArray {
 		return CID{}, 0, errors.New("roots is not a list")
 	}
 	if n == 0 {
 		return CID{}, 0, errNoRoot
 	}
-	if next, ok = link(b, at); !ok {
+	if next, ok = Link(b, at); !ok {
 		return CID{}, 0, errors.New("root is not a link to v1 dag-cbor sha2-256")
 	}
 	root = CID(b[next-len(CID{}) : next])
 	for range n - 1 {
-		tag, nr, at, ok := head(b, next)
-		if !ok || tag != majorTag || nr != tagLink {
+		tag, nr, at, ok := Head(b, next)
+		if !ok || tag != MajorTag || nr != TagLink {
 			return CID{}, 0, errors.New("root is not a link")
 		}
-		if _, next, ok = span(b, at, majorBytes); !ok {
+		if _, next, ok = span(b, at, MajorBytes); !ok {
 			return CID{}, 0, errors.New("root is not a link")
 		}
 	}
