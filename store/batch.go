@@ -29,6 +29,7 @@ type Batch struct {
 	buffers     map[string]buffered // what the batch makes of them
 	bufferBytes int64               // by how much it changes what is buffered of all
 	rows        []Repo              // as PutRepo wrote them
+	hosts       map[uint32]hostChange
 	dropped     []droppedRepo
 	counts      []collectionCounted // as Apply left them
 	err         error
@@ -151,6 +152,7 @@ func (b *Batch) move(did string, old, now rowState) {
 		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), appendDID(nil, did))
 	}
 	b.deltas.move(old, now)
+	b.moveHost(old, now)
 }
 
 // enqueue gives a row that enters a queue its place in it. Enqueue ids are always fresh:

@@ -19,7 +19,7 @@ import (
 // Each difference is reported as one line. It reads one point in time; imports in flight
 // (open leases) are left out. An error is a failure to read, not a difference.
 func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
-	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, superseded: map[numbered]bool{}, report: func(format string, args ...any) {
+	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, superseded: map[numbered]bool{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}
@@ -30,6 +30,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	snap := s.db.NewSnapshot()
 	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
 	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(), s.caches.counts.copied()
+	c.hostsSay = s.hosts.copied()
 	s.seq.mu.Unlock()
 	s.filters.mu.Unlock()
 	c.r = snap
@@ -38,7 +39,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 		return 0, errors.Join(err, snap.Close())
 	}
 	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.dropped, c.collections, c.log,
-		c.listings, c.sources, c.filters, c.buffers, c.caches, c.numbers, c.counters} {
+		c.listings, c.sources, c.filters, c.buffers, c.caches, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
 		}
@@ -65,6 +66,9 @@ type checker struct {
 	version  uint32              // of the filter in force
 	rows     map[string]Repo     // as cached
 	counted  map[collectionOf]int64
+
+	byHost   map[uint32]HostCounts // from the rows
+	hostsSay map[uint32]HostCounts // as in memory
 
 	blocks     map[uint32]int64  // of one repository: block → record rows
 	superseded map[numbered]bool // blocks that await pruning → met among the block rows
@@ -156,6 +160,7 @@ func (c *checker) repos() error {
 		}
 		now := r.rowState()
 		c.got.add(now, 1)
+		c.countHost(now)
 		c.got[countBlocks] -= r.Blocks // counted from the block rows
 		c.got[countRecords] -= r.Records
 		if n := c.buffered[did].commits; (n > 0) != (r.State == StateDraining) && !(n > 0 && r.State == StatePending) {

@@ -6,47 +6,124 @@ import (
 	"fmt"
 	"sync"
 
+	"cistern/backfill/pace"
+
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// hostsMax bounds the hosts we give ids to, each two rows of some 40 bytes on disk. The network
-// has some thousands; but whoever has DIDs can name hosts, ids are never taken back, and when
-// none is left no new host is known any more. Making 16 million DIDs takes long.
-const hostsMax = 1 << 24
-
+// hosts knows every host, and what is counted and set for it: some 200 bytes each.
 type hosts struct {
 	mu   sync.Mutex
-	next uint32 // mu guards
+	next uint32               // mu guards
+	of   map[uint32]*hostMemo // mu guards; 0 stands for repositories whose host is unknown
+	// fresh are the hosts into whose queues rows came since somebody asked, each with the first priority of them. mu guards.
+	fresh map[uint32]uint8
+	// counted says that the counts are on disk: they are not in a store of before that is open to be read only.
+	counted bool
 }
 
+// hostMemo is a host in memory.
+type hostMemo struct {
+	name string
+	row  HostRow
+	HostCounts
+}
+
+// HostCounts are the repositories whose row names a host.
+type HostCounts struct {
+	Accounts int64 // known
+	Queued   int64 // pending, those in flight too
+}
+
+// HostRow is what is set for a host, and what was learnt of it.
+type HostRow struct {
+	Banned    bool          `cbor:"1,keyasint,omitempty"` // not to be asked
+	Limits    pace.Override `cbor:"2,keyasint"`           // instead of the usual ones
+	Bytes     int64         `cbor:"3,keyasint,omitempty"` // received from it
+	Repos     int64         `cbor:"4,keyasint,omitempty"` // fetched from it
+	Error     string        `cbor:"5,keyasint,omitempty"` // of its last failure
+	Failing   int64         `cbor:"6,keyasint,omitempty"` // unix seconds since when it has not answered in order, 0: it does
+	FirstSeen int64         `cbor:"7,keyasint,omitempty"` // unix seconds when its name became known
+	LastSeen  int64         `cbor:"8,keyasint,omitempty"` // unix seconds when it answered in order last, about
+}
+
+// Host is a host as the store knows it.
+type Host struct {
+	ID   uint32
+	Name string // host or host:port
+	HostCounts
+	HostRow
+}
+
+// loadHosts reads all hosts.
 func (s *Store) loadHosts() error {
 	n, err := s.metaNumber(s.db, metaHost, 1)
-	s.hosts.next = uint32(n)
-	return err
+	q := &s.hosts
+	q.next, q.of, q.fresh = uint32(n), map[uint32]*hostMemo{0: {}}, map[uint32]uint8{}
+	if err != nil {
+		return err
+	}
+	err = scan(s.db, []byte{spaceHostName}, spaceEnd(spaceHostName), func(key, value []byte) (bool, error) {
+		id, err := parseHostIDKey(spaceHostName, key)
+		q.of[id] = &hostMemo{name: string(value)}
+		return true, err
+	})
+	if err != nil {
+		return err
+	}
+	err = scan(s.db, []byte{spaceHostRow}, spaceEnd(spaceHostRow), func(key, value []byte) (bool, error) {
+		id, err := parseHostIDKey(spaceHostRow, key)
+		if err != nil {
+			return false, err
+		}
+		return true, s.codec.decode(value, &q.memo(id).row)
+	})
+	if err != nil {
+		return err
+	}
+	return s.loadHostCounts()
+}
+
+// memo is the entry of a host. The mutex is held.
+func (q *hosts) memo(id uint32) *hostMemo {
+	m := q.of[id]
+	if m == nil {
+		m = &hostMemo{}
+		q.of[id] = m
+	}
+	return m
 }
 
 // HostID gives the id of a host (host or host:port, lower case), handing one out to a host
-// not met before. Ids are never reused.
+// not met before. Ids are never reused, and only Options.HostsMax are given.
 func (s *Store) HostID(host string) (uint32, error) {
 	id, err := s.hostID(host)
 	if !errors.Is(err, ErrNotFound) {
 		return id, err
 	}
-	s.hosts.mu.Lock()
-	defer s.hosts.mu.Unlock()
+	q := &s.hosts
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if id, err = s.hostID(host); !errors.Is(err, ErrNotFound) {
 		return id, err
 	}
-	if s.hosts.next > hostsMax {
-		return 0, fmt.Errorf("host %s: more than %d hosts", host, hostsMax)
+	if int64(q.next) > s.opts.HostsMax {
+		return 0, fmt.Errorf("host %s: more than %d hosts", host, s.opts.HostsMax)
 	}
-	id = s.hosts.next
+	id = q.next
+	row := HostRow{FirstSeen: s.now().Unix()}
+	value, err := s.codec.encode(&row)
+	if err != nil {
+		return 0, err
+	}
 	b := s.db.NewBatch()
 	// Unsynced: whatever batch uses the id comes later in the log.
-	err = errors.Join(b.Set(hostKey(host), binary.BigEndian.AppendUint32(nil, id), nil),
+	err = errors.Join(b.Set(hostKey(host), binary.BigEndian.AppendUint32(nil, id), nil), b.Set(hostIDKey(spaceHostRow, id), value, nil),
 		b.Set(hostNameKey(id), []byte(host), nil), setMetaNumber(b, metaHost, uint64(id)+1), s.apply(b, pebble.NoSync))
 	if err == nil {
-		s.hosts.next++
+		q.next++
+		m := q.memo(id)
+		m.name, m.row = host, row
 	}
 	return id, err
 }
@@ -65,7 +142,59 @@ func (s *Store) hostID(host string) (uint32, error) {
 
 // HostName is the host with that id, or ErrNotFound.
 func (s *Store) HostName(id uint32) (string, error) {
-	var name string
-	err := get(s.db, hostNameKey(id), func(v []byte) error { name = string(v); return nil })
-	return name, err
+	h, ok := s.HostByID(id)
+	if !ok {
+		return "", ErrNotFound
+	}
+	return h.Name, nil
+}
+
+// HostByID is the host with that id, from memory.
+func (s *Store) HostByID(id uint32) (h Host, ok bool) {
+	q := &s.hosts
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m := q.of[id]
+	if m == nil || m.name == "" {
+		return Host{}, false
+	}
+	return m.host(id), true
+}
+
+func (m *hostMemo) host(id uint32) Host {
+	return Host{ID: id, Name: m.name, HostCounts: m.HostCounts, HostRow: m.row}
+}
+
+// HostNamed is the host of that name, or ErrNotFound.
+func (s *Store) HostNamed(name string) (Host, error) {
+	id, err := s.hostID(name)
+	if err != nil {
+		return Host{}, err
+	}
+	h, _ := s.HostByID(id)
+	return h, nil
+}
+
+// Hosts gives up to limit hosts that match, in order of name behind after; next is where to go on, "" at the end.
+func (s *Store) Hosts(after string, limit int, match func(*Host) bool) (page []Host, next string, err error) {
+	lower := []byte{spaceHost}
+	if after != "" {
+		lower = append(hostKey(after), 0)
+	}
+	err = scan(s.db, lower, spaceEnd(spaceHost), func(key, value []byte) (bool, error) {
+		if len(value) != 4 {
+			return false, errKey(spaceHost, key)
+		}
+		h, ok := s.HostByID(binary.BigEndian.Uint32(value))
+		if !ok || match != nil && !match(&h) {
+			return true, nil
+		}
+		if len(page) == limit {
+			next = page[limit-1].Name
+			return false, nil
+		}
+		page = append(page, h)
+		return true, nil
+	})
+	return page, next, err
 }

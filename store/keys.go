@@ -21,11 +21,13 @@ import (
 //	'k' source                           → text        cursor of a listRepos crawl
 //	'l' did rev(13)                      → message     live commit that waits for the end of its repository's fetch
 //	'm' source                           → seq(8)      cursor of a firehose source
+//	'n' host(4)                          → hostV1      what is set for a host, and was learnt of it
 //	'o' ordinal(5)                       → did         owner of an ordinal
 //	'p' host(4) priority(1) enqueue(8)   → did         pending queue
 //	'q' due(8) did                       → empty       retries in due order, unix seconds
 //	'r' ordinal(5) path                  → recordV1    MST order; a repository is one range
 //	's' did                              → repoV1
+//	't' host(4)                          → uvarints    rows that name the host, and those of them that are pending
 //	'u' ordinal(5) block(4)              → uvarint     record rows that hold the block; no row = 1
 //	'v' id(8) ordinal(5) block(4)        → empty       block superseded at that event
 //	'w' url                              → sourceV1    firehose source added while running
@@ -47,11 +49,13 @@ const (
 	spaceCrawl       = 'k'
 	spaceBuffer      = 'l'
 	spaceCursor      = 'm'
+	spaceHostRow     = 'n'
 	spaceOwner       = 'o'
 	spacePending     = 'p'
 	spaceRetry       = 'q'
 	spaceRecord      = 'r'
 	spaceRepo        = 's'
+	spaceHostCount   = 't'
 	spaceRef         = 'u'
 	spaceSuperseded  = 'v'
 	spaceSource      = 'w'
@@ -62,7 +66,7 @@ const (
 // spaceNames are the words of Store.Sizes, in key order.
 var spaceNames = map[byte]string{
 	spaceMeta: "meta", spaceBlock: "blocks", spaceCount: "counts", spaceCollection: "collections", spaceEvent: "events",
-	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceFilter: "filters", spaceCrawl: "crawls",
+	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceHostRow: "host_rows", spaceHostCount: "host_counts", spaceFilter: "filters", spaceCrawl: "crawls",
 	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources", spaceCrawlSource: "crawl_sources",
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
 	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped",
@@ -148,8 +152,18 @@ func parseBufferKey(b []byte) (did, rev string, err error) {
 	return did, string(b[end:]), err
 }
 
-func hostNameKey(id uint32) []byte {
-	return binary.BigEndian.AppendUint32([]byte{spaceHostName}, id)
+func hostNameKey(id uint32) []byte { return hostIDKey(spaceHostName, id) }
+
+// hostIDKey is the key of what is kept of a host in one keyspace.
+func hostIDKey(space byte, id uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{space}, id)
+}
+
+func parseHostIDKey(space byte, b []byte) (uint32, error) {
+	if len(b) != 1+4 || b[0] != space {
+		return 0, errKey(space, b)
+	}
+	return binary.BigEndian.Uint32(b[1:]), nil
 }
 
 func repoKey(dst []byte, did string) []byte { return appendDID(append(dst, spaceRepo), did) }

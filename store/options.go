@@ -20,6 +20,11 @@ type Options struct {
 	// ReadOnly opens an existing store for Check and reads; nothing is written.
 	ReadOnly bool
 
+	// HostsMax bounds the hosts that get an id, each some 100 bytes on disk and 200 in memory. Ids are never taken
+	// back: when none is left no new host is known any more. The network has some thousands, but whoever has DIDs
+	// can name hosts. Default 262,144.
+	HostsMax int64
+
 	// Retention is how long events stay in the log. Default 0: for ever.
 	Retention time.Duration
 
@@ -54,6 +59,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
 		o.FS = vfs.Default
+	}
+	if o.HostsMax == 0 {
+		o.HostsMax = 256 << 10
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 32 << 20

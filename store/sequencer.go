@@ -84,6 +84,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	if err == nil {
 		s.buffers.apply(b.buffers)
 		s.caches.apply(b)
+		s.enqueuedHosts(b)
 	}
 	s.seq.mu.Unlock()
 	if err != nil {
@@ -154,6 +155,9 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 		if err := b.b.Set(countKey(countNames[i]), encodeCount(q.counts[i]), nil); err != nil {
 			return 0, err
 		}
+	}
+	if err := s.countHosts(b); err != nil {
+		return 0, err
 	}
 	if b.b.Empty() {
 		return 0, nil // nothing to sync, so its end says nothing of the batches before it

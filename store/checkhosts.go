@@ -1,0 +1,72 @@
+package store
+
+import "maps"
+
+// copied is the counts of all hosts, as in memory.
+func (q *hosts) copied() map[uint32]HostCounts {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	all := map[uint32]HostCounts{}
+	for id, m := range q.of {
+		if m.HostCounts != (HostCounts{}) {
+			all[id] = m.HostCounts
+		}
+	}
+	return all
+}
+
+// countHost counts a row with its host.
+func (c *checker) countHost(r rowState) {
+	n := c.byHost[r.pending.Host]
+	n.Accounts++
+	if r.queued() {
+		n.Queued++
+	}
+	c.byHost[r.pending.Host] = n
+}
+
+// hosts compares the counts of hosts with the rows, and looks at what is kept of hosts.
+func (c *checker) hosts() error {
+	disk := map[uint32]HostCounts{}
+	err := c.space(spaceHostCount, func(key, value []byte) error {
+		id, err := parseHostIDKey(spaceHostCount, key)
+		if err != nil {
+			return err
+		}
+		n, err := parseHostCounts(value)
+		if err != nil {
+			c.report("counts of host %d: %v", id, err)
+		}
+		disk[id] = n
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !c.s.hosts.counted {
+		disk = maps.Clone(c.byHost) // a store of before, which nobody has written to
+	}
+	for _, all := range []map[uint32]HostCounts{c.byHost, disk, c.hostsSay} {
+		for id := range all {
+			if is := c.byHost[id]; disk[id] != is || c.hostsSay[id] != is {
+				c.report("host %d: counts are %+v on disk and %+v in memory, the rows make %+v", id, disk[id], c.hostsSay[id], is)
+				c.byHost[id], disk[id], c.hostsSay[id] = HostCounts{}, HostCounts{}, HostCounts{} // said once
+			}
+		}
+	}
+	return c.space(spaceHostRow, func(key, value []byte) error {
+		id, err := parseHostIDKey(spaceHostRow, key)
+		if err != nil {
+			return err
+		}
+		var row HostRow
+		if err := c.s.codec.decode(value, &row); err != nil {
+			c.report("row of host %d: %v", id, err)
+			return nil
+		}
+		if ok, err := holds(c.r, hostNameKey(id)); err != nil || !ok {
+			c.report("row of host %d: it has no name (%v)", id, err)
+		}
+		return nil
+	})
+}

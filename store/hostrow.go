@@ -1,0 +1,222 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// SetHost changes what is set for a host: its ban and its limits. It is durable on return. The host gets an id if it had none.
+func (s *Store) SetHost(name string, change func(row *HostRow)) (id uint32, err error) {
+	if id, err = s.HostID(name); err != nil {
+		return 0, err
+	}
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	row := s.hosts.memo(id).row
+	change(&row)
+	return id, s.putHosts(map[uint32]HostRow{id: row}, pebble.Sync)
+}
+
+// NoteHosts changes what was learnt of some hosts. It is durable with whatever is written next: losing it loses
+// statistics only.
+func (s *Store) NoteHosts(ids []uint32, change func(id uint32, row *HostRow)) error {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	rows := make(map[uint32]HostRow, len(ids))
+	for _, id := range ids {
+		row := s.hosts.memo(id).row
+		change(id, &row)
+		row.Error = strings.ToValidUTF8(row.Error[:min(len(row.Error), ErrorBytesMax)], "")
+		rows[id] = row
+	}
+	return s.putHosts(rows, pebble.NoSync)
+}
+
+// putHosts writes rows. The mutex of the hosts is held.
+func (s *Store) putHosts(rows map[uint32]HostRow, sync *pebble.WriteOptions) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	for id, row := range rows {
+		value, err := s.codec.encode(&row)
+		if err = errors.Join(err, b.Set(hostIDKey(spaceHostRow, id), value, nil)); err != nil {
+			return errors.Join(err, b.Close())
+		}
+	}
+	if err := s.apply(b, sync); err != nil {
+		return err
+	}
+	for id, row := range rows {
+		s.hosts.memo(id).row = row
+	}
+	return nil
+}
+
+// hostChange is what a batch does to the counts of a host.
+type hostChange struct {
+	HostCounts
+	enqueued bool
+	priority uint8 // the first of what it enqueues
+}
+
+// moveHost counts the way of a row from one state to the next. What changes neither host nor queue costs nothing.
+func (b *Batch) moveHost(old, now rowState) {
+	if old.exists == now.exists && old.queued() == now.queued() && old.pending == now.pending {
+		return
+	}
+	if b.hosts == nil {
+		b.hosts = map[uint32]hostChange{}
+	}
+	count := func(r rowState, n int64) {
+		if r.exists {
+			c := b.hosts[r.pending.Host]
+			c.Accounts += n
+			if r.queued() {
+				c.Queued += n
+			}
+			b.hosts[r.pending.Host] = c
+		}
+	}
+	count(old, -1)
+	count(now, 1)
+	if now.queued() && (!old.queued() || old.pending != now.pending) {
+		c := b.hosts[now.pending.Host]
+		if !c.enqueued || now.pending.Priority < c.priority {
+			c.enqueued, c.priority = true, now.pending.Priority
+		}
+		b.hosts[now.pending.Host] = c
+	}
+}
+
+// countHosts adds to the batch the counts that it makes. The sequencer's mutex is held, so that the order of values
+// is the order of batches.
+func (s *Store) countHosts(b *Batch) error {
+	if len(b.hosts) == 0 {
+		return nil
+	}
+	q := &s.hosts
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for id, c := range b.hosts {
+		if c.HostCounts == (HostCounts{}) {
+			continue
+		}
+		m := q.memo(id)
+		m.Accounts += c.Accounts
+		m.Queued += c.Queued
+		if m.Queued < 0 || m.Accounts < m.Queued {
+			return fmt.Errorf("host %d would have %d accounts and %d queued: %w", id, m.Accounts, m.Queued, ErrCorrupt)
+		}
+		if err := setHostCounts(b.b, id, m.HostCounts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enqueuedHosts remembers what a batch that is applied put into queues.
+func (s *Store) enqueuedHosts(b *Batch) {
+	if len(b.hosts) == 0 {
+		return
+	}
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	for id, c := range b.hosts {
+		if !c.enqueued {
+			continue
+		}
+		if p, ok := s.hosts.fresh[id]; !ok || c.priority < p {
+			s.hosts.fresh[id] = c.priority
+		}
+	}
+}
+
+// TakeEnqueued gives the hosts into whose queues rows came since the last call, each with the first priority of them.
+func (s *Store) TakeEnqueued() map[uint32]uint8 {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	fresh := s.hosts.fresh
+	if len(fresh) > 0 {
+		s.hosts.fresh = map[uint32]uint8{}
+	}
+	return fresh
+}
+
+// QueuedHosts are those with a row in their queue; 0 stands for the unknown ones.
+func (s *Store) QueuedHosts() []uint32 {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	var ids []uint32
+	for id, m := range s.hosts.of {
+		if m.Queued > 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func setHostCounts(b *pebble.Batch, id uint32, c HostCounts) error {
+	if c == (HostCounts{}) {
+		return b.Delete(hostIDKey(spaceHostCount, id), nil)
+	}
+	return b.Set(hostIDKey(spaceHostCount, id), appendHostCounts(nil, c), nil)
+}
+
+func appendHostCounts(dst []byte, c HostCounts) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(dst, uint64(c.Accounts)), uint64(c.Queued))
+}
+
+func parseHostCounts(v []byte) (HostCounts, error) {
+	accounts, n := binary.Uvarint(v)
+	queued, m := binary.Uvarint(v[max(n, 0):])
+	if n <= 0 || m <= 0 || n+m != len(v) || accounts > 1<<62 || queued > accounts {
+		return HostCounts{}, fmt.Errorf("counts of a host %x: %w", v, ErrCorrupt)
+	}
+	return HostCounts{Accounts: int64(accounts), Queued: int64(queued)}, nil
+}
+
+// loadHostCounts reads the counts, or makes them for a store of before.
+func (s *Store) loadHostCounts() error {
+	q := &s.hosts
+	err := scan(s.db, []byte{spaceHostCount}, spaceEnd(spaceHostCount), func(key, value []byte) (bool, error) {
+		id, err := parseHostIDKey(spaceHostCount, key)
+		if err != nil {
+			return false, err
+		}
+		q.counted = true
+		q.memo(id).HostCounts, err = parseHostCounts(value)
+		return true, err
+	})
+	if err != nil || q.counted || s.seq.counts[countRepos] == 0 {
+		q.counted = true
+		return err
+	}
+	err = scan(s.db, []byte{spaceRepo}, spaceEnd(spaceRepo), func(key, value []byte) (bool, error) {
+		var r Repo
+		if err := s.codec.decodeRepo(value, &r); err != nil {
+			return false, err
+		}
+		m := q.memo(r.Pending.Host)
+		m.Accounts++
+		if r.State == StatePending {
+			m.Queued++
+		}
+		return true, nil
+	})
+	if err != nil || s.opts.ReadOnly {
+		return err
+	}
+	b := s.db.NewBatch()
+	for id, m := range q.of {
+		if m.HostCounts != (HostCounts{}) {
+			err = errors.Join(err, setHostCounts(b, id, m.HostCounts))
+		}
+	}
+	q.counted = true
+	return errors.Join(err, s.apply(b, pebble.Sync)) // all of them or none, so that a crash counts again
+}
