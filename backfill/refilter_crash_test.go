@@ -24,11 +24,11 @@ func TestRefilterCrash(t *testing.T) {
 	var mu sync.Mutex // guards rng and clones
 	var clones []*storetest.CrashFS
 	w := newWorld(t, worldOptions{
-		net: simnet.Options{Seed: seed, Hosts: 2, Repos: 8, OddKeys: 1, RecordsMedian: 500, RecordsMax: 1800},
+		net: simnet.Options{Seed: seed, Hosts: 2, Repos: 8, OddKeys: 1, RecordsMedian: 300, RecordsMax: 1300},
 		store: store.Options{FS: fs, Step: func(string) {
 			mu.Lock()
 			defer mu.Unlock()
-			if rng.IntN(6) == 0 && len(clones) < 60 {
+			if rng.IntN(12) == 0 && len(clones) < 24 {
 				clones = append(clones, fs.Clone(rng, []int{0, 50, 100}[rng.IntN(3)]))
 			}
 		}},
@@ -37,7 +37,7 @@ func TestRefilterCrash(t *testing.T) {
 	dids := w.net.DIDs()
 	w.add(dids[:5]...)
 	w.signal(dids[5:]...)
-	for _, c := range []filter.Config{
+	for i, c := range []filter.Config{
 		{Collections: []string{posts}, Signals: []string{posts}},
 		{Collections: []string{likes, follows}, Signals: []string{posts}},
 		{Collections: []string{likes}, Store: filter.StoreAll, Signals: []string{posts}},
@@ -46,7 +46,7 @@ func TestRefilterCrash(t *testing.T) {
 	} {
 		w.refilter(c)
 		w.signal(dids[5:]...)
-		if rng.IntN(2) == 0 {
+		if i%2 == 0 {
 			w.ends(func() bool { return true })
 		}
 	}
@@ -54,7 +54,7 @@ func TestRefilterCrash(t *testing.T) {
 	w.stop()
 	mu.Lock()
 	defer mu.Unlock()
-	if len(clones) < 30 {
+	if len(clones) < 12 {
 		t.Errorf("only %d crashes", len(clones))
 	}
 	for _, clone := range clones {
