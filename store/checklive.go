@@ -7,7 +7,7 @@ import (
 	"cistern/filter"
 )
 
-// sources looks at the rows of firehose sources: each must be readable, and
+// sources looks at the rows of firehose and crawl sources: each must be readable, and
 // cursors be what is remembered of them.
 func (c *checker) sources() error {
 	err := c.space(spaceCursor, func(key, value []byte) error {
@@ -25,6 +25,12 @@ func (c *checker) sources() error {
 		var src Source
 		if err := c.s.codec.decode(value, &src); err != nil || src.URL != string(key[1:]) {
 			c.report("source %q: holds %q (%v)", key[1:], src.URL, err)
+		}
+		return nil
+	}), c.space(spaceCrawlSource, func(key, value []byte) error {
+		var src CrawlSource
+		if err := c.s.codec.decode(value, &src); err != nil || src.name() != string(key[1:]) {
+			c.report("crawl source %q: holds %q (%v)", key[1:], src.name(), err)
 		}
 		return nil
 	}))
