@@ -28,10 +28,15 @@ type Config struct {
 	AdminToken   string
 	PLC          []string
 	Crawl        []backfill.Source
+	CrawlEvery   time.Duration
 	Relays       []store.Source
 	PDS          []store.Source
-	Signals      []string
 	Full         bool
+	Signals      []string
+	Collections  []string
+	Excludes     []string
+	Store        string
+	Seeds        []string // options of the filter that were given, by flag or by variable
 	AllowPrivate bool
 	Verify       string
 	Strategy     backfill.Strategy
@@ -48,6 +53,7 @@ type option struct {
 	help     string
 	repeat   bool // may be given more than once; commas separate in the variable
 	secret   bool // never echoed
+	seed     bool // only a new store takes it: what was set while running stays
 	set      func(value string) error
 }
 
@@ -71,15 +77,23 @@ func (c *Config) options() []option {
 		{name: "plc", value: "URL", standard: "https://plc.directory", repeat: true, set: appendParsed(&c.PLC, parseURL, "https", "http"),
 			help: "PLC directory that resolves did:plc. Repeat it for fallbacks, asked in this order."},
 		{name: "crawl", value: "KIND::URL", repeat: true, set: c.setCrawl,
-			help: "Where to discover repositories. KIND repos pages through listRepos of a relay or PDS, as in repos::https://pds.example.com."},
+			help: "Where to discover repositories. hosts: all hosts that a relay knows, each listed by itself; repos: the listing of one relay or PDS; collection: who holds what --signal names. As in repos::https://pds.example.com. Mode full implies hosts of every --relay."},
+		{name: "crawl-every", value: "DURATION", standard: "24h", set: setParsed(&c.CrawlEvery, parsePeriod),
+			help: "How long after its end a listing is gone through again, as in 6h or 7d, to find who is new and what was missed."},
 		{name: "relay", value: "URL", repeat: true, set: appendSource(&c.Relays, false),
 			help: "Relay whose firehose is followed: http, https, ws or wss, the path is added. Repeat it for several; what two tell counts once."},
 		{name: "pds", value: "URL", repeat: true, set: appendSource(&c.PDS, true),
 			help: "PDS whose own firehose is followed, without a relay. It is believed about its own accounts only."},
-		{name: "mode", value: "filter|full", standard: "filter", set: c.setMode,
-			help: "filter: only repositories asked for by name, or found by --crawl or --signal. full: all that the relays list or tell of, too."},
-		{name: "signal", value: "NSID", repeat: true, set: c.setSignal,
-			help: "Collection that makes a repository one to follow when the firehose shows a record in it, as in app.bsky.feed.post or app.bsky.*."},
+		{name: "mode", value: "filter|full", standard: "filter", seed: true, set: c.setMode,
+			help: "filter: only repositories asked for by name, or found by --crawl or --signal. full: all that the relays list or tell of, too. This and the four below are for a new store: afterwards PATCH /filter changes them."},
+		{name: "signal", value: "NSID", repeat: true, seed: true, set: appendPattern(&c.Signals),
+			help: "Collection that makes a repository one to follow when the firehose or --crawl shows a record in it, as in app.bsky.feed.post or app.bsky.*."},
+		{name: "collection", value: "NSID", repeat: true, seed: true, set: appendPattern(&c.Collections),
+			help: "Collection whose records are wanted, as in app.bsky.feed.post or app.bsky.*. Without any, all are."},
+		{name: "store", value: "wanted|all", standard: "wanted", seed: true, set: setChoice(&c.Store, filter.StoreWanted, filter.StoreAll),
+			help: "What is stored of a repository. wanted: the records of every --collection. all: the others too, served to nobody, so that a collection added later needs no fetch."},
+		{name: "exclude", value: "DID", repeat: true, seed: true, set: appendDID(&c.Excludes),
+			help: "Repository that is not followed, whoever asks for it."},
 		{name: "allow-private", set: setSwitch(&c.AllowPrivate),
 			help: "Connect to loopback and private addresses too. For development: on a server it lets strangers reach your inner network."},
 		{name: "verify", value: "full|backfill|none", standard: "full", set: setChoice(&c.Verify, "full", "backfill", "none"),
@@ -101,31 +115,6 @@ func (c *Config) setAdminToken(s string) error {
 	}
 	c.AdminToken = s
 	return nil
-}
-
-// crawlKinds are the ways to discover repositories, as --crawl names them.
-var crawlKinds = [...]string{backfill.SourceRepos}
-
-func (c *Config) setCrawl(s string) error {
-	kind, origin, ok := strings.Cut(s, "::")
-	if !ok {
-		return errors.New("want KIND::URL, as in repos::https://relay.example.com")
-	}
-	if !slices.Contains(crawlKinds[:], kind) {
-		return fmt.Errorf("unknown kind %q, known: %s", kind, strings.Join(crawlKinds[:], ", "))
-	}
-	origin, err := parseOrigin(origin, "https", "http")
-	if err == nil {
-		c.Crawl = append(c.Crawl, backfill.Source{Kind: kind, URL: origin})
-	}
-	return err
-}
-
-func (c *Config) setMode(s string) error {
-	var mode string
-	err := setChoice(&mode, "filter", "full")(s)
-	c.Full = mode == "full"
-	return err
 }
 
 func (c *Config) setStrategy(s string) error {
@@ -161,8 +150,8 @@ func (c *Config) validate(bad []string) []error {
 	if fine("mode", "signal") && c.Full && len(c.Signals) > 0 {
 		errs = append(errs, errors.New("--signal is for --mode filter: --mode full follows every repository"))
 	}
-	if fine("signal", "relay", "pds") && len(c.Signals) > 0 && len(c.Relays)+len(c.PDS) == 0 {
-		errs = append(errs, errors.New("--signal discovers by the firehose, but there is no --relay and no --pds to follow"))
+	if fine("signal", "relay", "pds", "crawl") && len(c.Signals) > 0 && len(c.Relays)+len(c.PDS)+len(c.Crawl) == 0 {
+		errs = append(errs, errors.New("--signal discovers by the firehose or by --crawl, but there is no --relay and no --pds to follow, and no --crawl"))
 	}
 	for _, src := range slices.Concat(c.Relays, c.PDS) {
 		if host := privateHost(src.URL); fine("allow-private") && !c.AllowPrivate && host != "" {
@@ -174,7 +163,7 @@ func (c *Config) validate(bad []string) []error {
 	}
 	for _, r := range c.Relays {
 		if fine("mode") && c.Full && strings.Contains(afterScheme(r.URL), "/") {
-			errs = append(errs, fmt.Errorf("--relay %s has a path, and --mode full lists the repositories of relays at their root only", r.URL))
+			errs = append(errs, fmt.Errorf("--relay %s has a path, and --mode full lists the hosts of relays at their root only", r.URL))
 		}
 	}
 	return errs
@@ -205,41 +194,6 @@ func appendSource(field *[]store.Source, pds bool) func(string) error {
 	}
 }
 
-func (c *Config) setSignal(s string) error {
-	_, err := filter.Compile(filter.Config{Signals: []string{s}})
-	if err == nil {
-		c.Signals = append(c.Signals, s)
-	}
-	return err
-}
-
-// crawlSources is where repositories are discovered: what --crawl names, and in full mode the relays.
-func (c *Config) crawlSources() []backfill.Source {
-	sources := slices.Clone(c.Crawl)
-	if !c.Full {
-		return sources
-	}
-	for _, r := range c.Relays {
-		origin := "https://" + afterScheme(r.URL)
-		if strings.HasPrefix(r.URL, "ws://") {
-			origin = "http://" + afterScheme(r.URL)
-		}
-		if s := (backfill.Source{Kind: backfill.SourceRepos, URL: origin}); !slices.Contains(sources, s) {
-			sources = append(sources, s)
-		}
-	}
-	return sources
-}
-
-// filter is what a new store begins with.
-func (c *Config) filter() filter.Config {
-	f := filter.Config{Mode: filter.ModeFilter, Signals: c.Signals}
-	if c.Full {
-		f.Mode = filter.ModeFull
-	}
-	return f
-}
-
 // afterScheme is the host of a URL and what follows it.
 func afterScheme(url string) string {
 	_, rest, _ := strings.Cut(url, "://")
@@ -266,6 +220,9 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 		if len(values) > 1 && !o.repeat {
 			errs, bad = append(errs, fmt.Errorf("%s: given %d times, want one value", source, len(values))), append(bad, o.name)
 			continue
+		}
+		if o.seed && (cmd.IsSet(o.name) || env[o.variable()] != "") {
+			c.Seeds = append(c.Seeds, o.name)
 		}
 		for _, v := range values {
 			if err := o.try(source, v); err != nil {

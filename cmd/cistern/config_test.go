@@ -43,7 +43,7 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Data: "./cistern-data", Listen: ":2481", Admin: "127.0.0.1:2480", PLC: []string{"https://plc.directory"},
-		Verify: "full", Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
+		CrawlEvery: 24 * time.Hour, Verify: "full", Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(reserve{})); diff != "" {
 		t.Error(diff)
 	}
@@ -55,7 +55,7 @@ func TestConfigSources(t *testing.T) {
 	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
 		Crawl:  []backfill.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
-		Full: true, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
+		CrawlEvery: 24 * time.Hour, Full: true, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
 		Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
@@ -99,10 +99,11 @@ func TestConfigMistakes(t *testing.T) {
 		{"unknown variable", nil, []string{"CISTERN_DISKRESERVE=1"}, []string{"CISTERN_DISKRESERVE", "CISTERN_DISK_RESERVE"}},
 		{"unlike any variable", nil, []string{"CISTERN_ZZZZZZ=1"}, []string{"CISTERN_ZZZZZZ", "nearest known is CISTERN_"}},
 		{"bad switch", nil, []string{"CISTERN_ALLOW_PRIVATE=maybe"}, []string{`CISTERN_ALLOW_PRIVATE "maybe"`, "true or false"}},
-		{"crawl kind", []string{"--crawl", "collections::https://a"}, nil, []string{"--crawl", `unknown kind "collections"`, "known: repos"}},
+		{"crawl kind", []string{"--crawl", "collections::https://a"}, nil, []string{"--crawl", `unknown kind "collections"`, "known: hosts, repos, collection"}},
+		{"crawl without a pause", []string{"--crawl-every", "0"}, nil, []string{`--crawl-every "0"`, "6h"}},
 		{"crawl without kind", []string{"--crawl", "https://a"}, nil, []string{"KIND::URL"}},
-		{"crawl of nothing", []string{"--crawl", "repos::"}, nil, []string{"https://host"}},
-		{"crawl of a path", []string{"--crawl", "repos::https://a/xrpc"}, nil, []string{"--crawl", "without a path"}},
+		{"crawl of nothing", []string{"--crawl", "repos::"}, nil, []string{`--crawl "repos::"`, "no valid host"}},
+		{"crawl of a path", []string{"--crawl", "repos::https://a/xrpc"}, nil, []string{"--crawl", "has a path"}},
 		{"relay scheme", []string{"--relay", "ftp://a"}, nil, []string{`--relay "ftp://a"`, "wss"}},
 		{"no host", []string{"--pds", "wss://"}, nil, []string{`--pds "wss://"`}},
 		{"signal", []string{"--signal", "app.bsky.feed.*.x"}, nil, []string{`--signal "app.bsky.feed.*.x"`}},
@@ -160,12 +161,8 @@ func TestConfigKeepsSecrets(t *testing.T) {
 func TestCrawlSources(t *testing.T) {
 	t.Parallel()
 	cfg := Config{Crawl: []backfill.Source{{Kind: "repos", URL: "https://relay.example"}},
-		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:1"}, {URL: "wss://b"}}, PDS: []store.Source{{URL: "wss://pds", PDS: true}}}
-	if got := cfg.crawlSources(); !cmp.Equal(got, cfg.Crawl) {
-		t.Errorf("filter mode crawls relays: %v", got)
-	}
-	cfg.Full = true
-	want := []backfill.Source{{Kind: "repos", URL: "https://relay.example"}, {Kind: "repos", URL: "http://127.0.0.1:1"}, {Kind: "repos", URL: "https://b"}}
+		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:1"}, {URL: "wss://b"}, {URL: "wss://c/path"}}, PDS: []store.Source{{URL: "wss://pds", PDS: true}}}
+	want := []backfill.Source{{Kind: "repos", URL: "https://relay.example"}, {Kind: "hosts", URL: "http://127.0.0.1:1", Implied: true}, {Kind: "hosts", URL: "https://b", Implied: true}}
 	if got := cfg.crawlSources(); !cmp.Equal(got, want) {
 		t.Error(got)
 	}

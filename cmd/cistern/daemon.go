@@ -32,6 +32,7 @@ once, which loses nothing that was durable.`
 const runExamples = `  cistern run                                         index what 'repo add' names
   cistern run --crawl repos::https://pds.example.com  all repositories of a host
   cistern run --relay https://relay1.us-east.bsky.network --signal app.bsky.feed.post
+  cistern run --relay https://relay1.us-east.bsky.network --signal app.bsky.feed.post --collection 'app.bsky.feed.*'
   cistern run --mode full --relay https://relay1.us-east.bsky.network
   CISTERN_DATA=/var/lib/cistern CISTERN_ADMIN=:2480 CISTERN_ADMIN_TOKEN=... cistern run`
 
@@ -183,12 +184,10 @@ func (d *daemon) openStore() (err error) {
 	if d.tune.store != nil {
 		d.tune.store(&o)
 	}
-	d.store, err = store.Open(o)
-	if err != nil || d.store.Filter().Version > 0 {
-		return err // what was set while running stays
+	if d.store, err = store.Open(o); err != nil {
+		return err
 	}
-	_, err = d.store.SetFilter(d.cfg.filter())
-	return err
+	return d.seedFilter()
 }
 
 func (d *daemon) newIdentity() (err error) {
@@ -203,7 +202,7 @@ func (d *daemon) newBackfill() error {
 		return err
 	}
 	o := backfill.Options{Store: d.store, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
-		Verify: verify, Strategy: d.cfg.Strategy, Crawl: d.cfg.crawlSources(), SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+		Verify: verify, Strategy: d.cfg.Strategy, Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
 		Drain: func(did string) { d.ingest.Drain(did) }} // of the box made next: nothing drains before both run
 	if d.tune.backfill != nil {
 		d.tune.backfill(&o)
@@ -224,8 +223,8 @@ func (d *daemon) newIngest() (err error) {
 }
 
 func (d *daemon) newAPI() (err error) {
-	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken, Syncing: d.backfill.Syncing, Wake: d.backfill.Wake,
-		Firehose: d.firehose(), Ingestion: d.ingestion(), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
+	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken, Syncing: d.backfill.Syncing, Wake: d.backfill.Wake, Refilter: d.backfill.Refilter,
+		Crawler: d.crawler(), Firehose: d.firehose(), Ingestion: d.ingestion(), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
 	return err
 }
 

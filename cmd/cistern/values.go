@@ -128,18 +128,6 @@ func parseURL(s string, schemes ...string) (string, error) {
 	return strings.TrimRight(s, "/"), nil
 }
 
-// parseOrigin checks a URL that has no path.
-func parseOrigin(s string, schemes ...string) (string, error) {
-	base, err := parseURL(s, schemes...)
-	if err != nil {
-		return "", err
-	}
-	if u, err := url.Parse(base); err != nil || u.Path != "" {
-		return "", fmt.Errorf("want a URL without a path, as in %s://host", schemes[0])
-	}
-	return base, nil
-}
-
 // withoutUser is a value as an error may show it: what stands before the host of a URL may be a password.
 func withoutUser(value string) string {
 	scheme, rest, _ := strings.Cut(value, "://")
