@@ -87,8 +87,13 @@ func (x *testIndex) args(n *simnet.Network, more ...string) []string {
 // start runs the daemon in this process. stop ends it as a signal would.
 func (x *testIndex) start(t *testing.T, args []string) (stop func()) {
 	t.Helper()
+	return x.startTuned(t, args, hasty())
+}
+
+func (x *testIndex) startTuned(t *testing.T, args []string, tune tuning) (stop func()) {
+	t.Helper()
 	var stderr bytes.Buffer
-	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr, exit: os.Exit, tune: hasty()}
+	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: &stderr, exit: os.Exit, tune: tune}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // explain asks it at the end
 	result := make(chan error, 1)
 	go func() { result <- a.run(ctx, args) }()
@@ -150,14 +155,19 @@ func startDaemon(t *testing.T, d *daemon, result chan<- error) (stop func()) {
 // await polls until f gives no error.
 func (x *testIndex) await(t *testing.T, what string, f func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	x.awaitFor(t, time.Minute, what, f)
+}
+
+func (x *testIndex) awaitFor(t *testing.T, limit time.Duration, what string, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
 	for {
 		err := f()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited a minute for %s: %v", what, err)
+			t.Fatalf("waited %s for %s: %v", limit, what, err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
