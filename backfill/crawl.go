@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -286,12 +287,17 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 	return c.pause(l, to, len(fresh) > 0), nil
 }
 
-// originOf is where a host that a relay names is asked. In development, hosts are reached as their relay is.
+// originOf is where a host that a relay names is asked: no less privately than the relay. In development, hosts are reached as
+// their relay is.
 func (c *crawler) originOf(hostname string) (string, error) {
 	if !strings.Contains(hostname, "://") && c.r.opts.AllowPrivate {
 		if u, err := url.Parse(c.source.URL); err == nil {
 			hostname = u.Scheme + "://" + hostname
 		}
 	}
-	return identity.ParseOrigin(hostname)
+	origin, err := identity.ParseOrigin(hostname)
+	if err == nil && strings.HasPrefix(c.source.URL, "https:") && !strings.HasPrefix(origin, "https:") {
+		err = fmt.Errorf("%.200q would be asked without TLS", hostname)
+	}
+	return origin, err
 }
