@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -148,11 +149,13 @@ func TestEnumeration(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	o := backfill.Options{Store: s, Directory: nobody{}, Transport: network.transport(), AllowPrivate: true, CrawlPendingMax: 1 << 40}
-	for i := range hosts {
-		o.Crawl = append(o.Crawl, backfill.Source{Kind: backfill.SourceRepos, URL: "http://" + network.name(i)})
+	if _, err := s.SetFilter(filter.Config{Mode: filter.ModeFull, Store: filter.StoreWanted}); err != nil {
+		t.Fatal(err)
 	}
-	r, err := backfill.New(o)
+	r, err := backfill.New(backfill.Options{
+		Store: s, Directory: nobody{}, Transport: network.transport(), AllowPrivate: true,
+		Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: "http://relay.test"}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
