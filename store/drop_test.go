@@ -99,6 +99,7 @@ func TestDropEveryState(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	empty := s.Counts()
+	var err error
 	for i, edit := range []func(b *store.Batch, r *store.Repo){
 		func(_ *store.Batch, r *store.Repo) { r.State = store.StatePending },
 		func(b *store.Batch, r *store.Repo) {
@@ -113,6 +114,9 @@ func TestDropEveryState(t *testing.T) {
 	} {
 		did := storetest.DID(i + 1)
 		r := add(t, s, did)
+		if r.Pending.Host, err = s.HostID("pds.test"); err != nil {
+			t.Fatal(err)
+		}
 		b := s.NewBatch()
 		edit(b, &r)
 		b.PutRepo(&r)

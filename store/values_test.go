@@ -272,6 +272,7 @@ func TestHostileText(t *testing.T) {
 func FuzzParseRecordRow(f *testing.F) {
 	f.Add(store.RecordRow{Block: 1, CID: testCID(), Rev: "3k"}.Append(nil))
 	f.Add(store.RecordRow{Hidden: true}.Append(nil))
+	f.Add(store.RecordRow{Shelved: true}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := store.ParseRecordRow(b)
 		if err != nil {
