@@ -43,7 +43,7 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Data: "./cistern-data", Listen: ":2481", Admin: "127.0.0.1:2480", PLC: []string{"https://plc.directory"},
-		CrawlEvery: 24 * time.Hour, Verify: "full", Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
+		CrawlEvery: 24 * time.Hour, Store: "wanted", Verify: "full", Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(reserve{})); diff != "" {
 		t.Error(diff)
 	}
@@ -55,16 +55,19 @@ func TestConfigSources(t *testing.T) {
 	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
 		Crawl:  []backfill.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
-		CrawlEvery: 24 * time.Hour, Full: true, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
+		CrawlEvery: 24 * time.Hour, Full: true, Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
+		Seeds: []string{"mode", "collection", "store", "exclude"}, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
 		Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
 			"--plc", "https://a/", "--plc", "http://b:1", "--crawl", "repos::https://pds.example", "--crawl", "repos::http://127.0.0.1:3/",
-			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--allow-private", "--verify", "none", "--strategy", "sparse",
+			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--collection", "app.bsky.feed.*",
+			"--collection", "app.bsky.actor.profile", "--exclude", "did:web:a.example", "--store", "all", "--allow-private", "--verify", "none", "--strategy", "sparse",
 			"--disk-reserve", "10GiB", "--retention", "2d", "--log-level", "debug"}},
 		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
 			"CISTERN_PLC=https://a, http://b:1", "CISTERN_CRAWL=repos::https://pds.example,repos::http://127.0.0.1:3",
-			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none", "CISTERN_STRATEGY=sparse",
+			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full",
+			"CISTERN_COLLECTION=app.bsky.feed.*,app.bsky.actor.profile", "CISTERN_EXCLUDE=did:web:a.example", "CISTERN_STORE=all", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none", "CISTERN_STRATEGY=sparse",
 			"CISTERN_DISK_RESERVE=10GiB", "CISTERN_RETENTION=48h", "CISTERN_LOG_LEVEL=debug"}},
 	}
 	for name, row := range rows {
@@ -108,6 +111,10 @@ func TestConfigMistakes(t *testing.T) {
 		{"no host", []string{"--pds", "wss://"}, nil, []string{`--pds "wss://"`}},
 		{"signal", []string{"--signal", "app.bsky.feed.*.x"}, nil, []string{`--signal "app.bsky.feed.*.x"`}},
 		{"signal that is everything", []string{"--signal", "*"}, nil, []string{`--signal "*"`}},
+		{"collection", []string{"--collection", "app.bsky"}, nil, []string{`--collection "app.bsky"`, "app.bsky.*"}},
+		{"second collection", nil, []string{"CISTERN_COLLECTION=app.bsky.feed.post,post"}, []string{`CISTERN_COLLECTION "post"`}},
+		{"exclude of a handle", []string{"--exclude", "alice.test"}, nil, []string{`--exclude "alice.test"`, "did:plc:"}},
+		{"store", []string{"--store", "everything"}, nil, []string{`--store "everything"`, "wanted, all"}},
 		{"relay and PDS at once", []string{"--relay", "wss://a.example", "--pds", "https://A.example:443"}, nil, []string{"wss://a.example cannot", "--relay", "--pds"}},
 		{"private relay", []string{"--relay", "http://127.0.0.1:1"}, nil, []string{"ws://127.0.0.1:1", "--allow-private"}},
 		{"private PDS", []string{"--pds", "http://localhost"}, nil, []string{"ws://localhost", "--allow-private"}},

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// patch changes the filter of a running daemon.
+func (x *testIndex) patch(t *testing.T, body string) filter.Config {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "PATCH", "http://"+x.admin+"/filter", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	var c filter.Config
+	if err != nil || res.StatusCode != http.StatusOK || json.Unmarshal(text, &c) != nil {
+		t.Fatalf("%s: %d %s %v", body, res.StatusCode, text, err)
+	}
+	return c
+}
+
+// TestFilterSurvivesRestarts: what was set at runtime holds, whatever the options of the next start say.
+func TestFilterSurvivesRestarts(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 5, Hosts: 1, Repos: 1, RecordsMedian: 1, RecordsMax: 1})
+	x := newTestIndex(t)
+	stop := x.start(t, x.args(n, "--collection", "app.test.a", "--store", "all"))
+	if diff := cmp.Diff([]string{"app.test.a"}, x.patch(t, `{}`).Collections); diff != "" {
+		t.Errorf("the options are not what a new store begins with: %s", diff)
+	}
+	want := x.patch(t, `{"collections":["app.test.b"],"excludes":["did:web:a.example"],"store":"wanted"}`)
+	stop()
+	for _, more := range [][]string{nil, {"--collection", "app.test.c", "--store", "all", "--exclude", "did:web:b.example"}} {
+		stop = x.start(t, x.args(n, more...))
+		if diff := cmp.Diff(want, x.patch(t, `{}`)); diff != "" {
+			t.Errorf("%s: %s", more, diff)
+		}
+		stop()
+	}
+}
+
+// TestSeedFilter wants one line about options that are not applied, and none about those that say what holds.
+func TestSeedFilter(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		args, environ []string
+		says          string // of what is ignored
+	}{
+		"none":             {nil, nil, ""},
+		"as held":          {[]string{"--signal", "app.test.b", "--mode", "filter"}, []string{"CISTERN_COLLECTION=app.test.a"}, ""},
+		"others":           {[]string{"--signal", "app.test.c", "--mode", "filter"}, []string{"CISTERN_COLLECTION=app.test.c", "CISTERN_STORE=all"}, `"--signal --collection --store"`},
+		"mode and exclude": {[]string{"--mode", "full"}, []string{"CISTERN_EXCLUDE=did:web:a.example"}, `"--mode --exclude"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := storetest.Open(t, store.Options{})
+			held, err := s.SetFilter(filter.Config{Signals: []string{"app.test.b"}, Collections: []string{"app.test.a"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := loadArgs(t, append([]string{"--relay", "wss://relay.example"}, c.args...), c.environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			d := &daemon{store: s, cfg: cfg, log: newLogger(&out, slog.LevelInfo)}
+			if err := d.seedFilter(); err != nil {
+				t.Fatal(err)
+			}
+			if s.Filter().Version != held.Version {
+				t.Error("the filter was changed")
+			}
+			want := 1
+			if c.says == "" {
+				want = 0
+			}
+			if got := out.String(); strings.Count(got, "\n") != want || !strings.Contains(got, c.says) || want == 1 && !strings.Contains(got, "PATCH /filter") {
+				t.Errorf("logged %q, want %d lines with %s", got, want, c.says)
+			}
+		})
+	}
+	s := storetest.Open(t, store.Options{})
+	cfg, err := loadArgs(t, []string{"--signal", "app.test.b", "--pds", "wss://pds.example", "--exclude", "did:web:a.example"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&daemon{store: s, cfg: cfg, log: slog.New(slog.DiscardHandler)}).seedFilter(); err != nil {
+		t.Fatal(err)
+	}
+	want := filter.Config{Mode: "filter", Store: "wanted", Signals: []string{"app.test.b"}, Collections: []string{}, Excludes: []string{"did:web:a.example"}}
+	if diff := cmp.Diff(want, s.Filter().Config()); diff != "" {
+		t.Errorf("a new store begins with another filter: %s", diff)
+	}
+}
