@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -157,3 +159,58 @@ func (l *lockedText) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// TestRosterKeepsTLS: a relay that is asked over TLS does not have us ask hosts without, nor does it name anything but hosts.
+func TestRosterKeepsTLS(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	asked := map[string]bool{}
+	network := roundTrip(func(req *http.Request) (*http.Response, error) {
+		mu.Lock()
+		asked[req.URL.Scheme+"://"+req.URL.Host] = true
+		mu.Unlock()
+		w := httptest.NewRecorder()
+		if strings.HasSuffix(req.URL.Path, ".listHosts") {
+			_, _ = w.WriteString(`{"hosts":[{"hostname":"b.dev"},{"hostname":"http://plain.dev"},{"hostname":"ws://plain.dev"},{"hostname":"ftp://x.dev"},
+				{"hostname":"u:p@user.dev"},{"hostname":"path.dev/x"},{"hostname":"a b.dev"},{"hostname":""},{"hostname":"127.1"},
+				{"hostname":"https://A.dev:443."},{"hostname":"https://A.dev.:443"},{"hostname":"a.dev"},{"hostname":"wss://a.DEV"}]}`)
+		} else {
+			_, _ = w.WriteString(`{"repos":[]}`)
+		}
+		resp := w.Result()
+		resp.Request = req
+		return resp, nil
+	})
+	s := storetest.Open(t, store.Options{})
+	r, err := backfill.New(backfill.Options{Store: s, Directory: directory{}, Transport: network,
+		Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: "https://relay.dev"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SetFilter(filter.Config{Mode: filter.ModeFull}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return r.Crawl(ctx) })
+	defer func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for deadline := time.Now().Add(20 * time.Second); r.Crawls()[0].PassEnded.IsZero(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", r.Crawls())
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if want := map[string]bool{"https://relay.dev": true, "https://a.dev": true, "https://b.dev": true}; !maps.Equal(asked, want) {
+		t.Errorf("asked %v, want %v", asked, want)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
