@@ -42,6 +42,8 @@ type Options struct {
 	Firehose Firehose
 	// Crawler discovers repositories. Default: nothing does.
 	Crawler Crawler
+	// Hosts are those that repositories are fetched from. Default: none is asked.
+	Hosts Hosts
 	// Ingestion are the switches of /ingestion. Default: no part is there.
 	Ingestion Ingestion
 	// Ready says why the daemon cannot serve yet, for /readyz. Default: never.
@@ -203,6 +205,12 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("POST /crawler/sources", s.route("add_crawl", s.addCrawl))
 	mux.Handle("DELETE /crawler/sources", s.route("remove_crawl", s.removeCrawl))
 	mux.Handle("DELETE /crawler/cursors", s.route("forget_crawl", s.forgetCrawl))
+	mux.Handle("GET /hosts", s.route("hosts", s.listHosts))
+	mux.Handle("GET /hosts/{host}", s.route("host", s.showHost))
+	mux.Handle("PUT /hosts/{host}/limits", s.route("limit_host", s.limitHost))
+	mux.Handle("DELETE /hosts/{host}/limits", s.route("unlimit_host", s.unlimitHost))
+	mux.Handle("PUT /hosts/{host}/ban", s.route("ban_host", s.banHost))
+	mux.Handle("DELETE /hosts/{host}/ban", s.route("unban_host", s.unbanHost))
 	mux.Handle("GET /ingestion", s.route("ingestion", s.ingestion))
 	mux.Handle("PATCH /ingestion", s.route("set_ingestion", s.setIngestion))
 	mux.Handle("GET /healthz", s.route("healthz", s.alive))

@@ -12,9 +12,7 @@ import (
 // dispatch starts a task whenever there are permits for one, until ctx ends.
 func (r *Runner) dispatch(ctx context.Context, g *errgroup.Group) error {
 	for {
-		if err := r.scanHosts(ctx); err != nil {
-			return quiet(ctx, err)
-		}
+		r.scanHosts()
 		for {
 			t, err := r.next(ctx)
 			if err != nil {
@@ -36,12 +34,9 @@ func (r *Runner) await(ctx context.Context) (done bool, err error) {
 	now := r.opts.Now()
 	r.mu.Lock()
 	next := r.unpark(now)
-	d := sleepMax
+	d := r.scanIn(now)
 	if !next.IsZero() {
 		d = min(d, next.Sub(now))
-	}
-	if r.rescan {
-		d = min(d, rescanEvery)
 	}
 	if r.sched.Ready() && !r.Paused() {
 		d = 0 // unpark has just put them there

@@ -10,9 +10,7 @@ type Picked struct {
 
 // Pick does what the dispatcher does for one task, which is not run.
 func Pick(ctx context.Context, r *Runner) (Picked, error) {
-	if err := r.scanHosts(ctx); err != nil {
-		return Picked{}, err
-	}
+	r.scanHosts()
 	t, err := r.next(ctx)
 	if t == nil {
 		return Picked{}, err

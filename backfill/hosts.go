@@ -33,9 +33,12 @@ func (r *Runner) configure(h *host) {
 	h.Configure(r.limitsOf(h.ID))
 }
 
-// limitsOf is what is set for a host.
+// limitsOf is what is set for a host: by its row, else by the first rule that matches, else the usual.
 func (r *Runner) limitsOf(id uint32) (l pace.Limits, banned bool) {
-	return pace.Limits{Min: 1, Max: r.opts.PerHost}, false
+	h, _ := r.store.HostByID(id) // from memory
+	rule, banned := r.opts.HostRules.Of(h.Name)
+	l = rule.Over(pace.Limits{Min: 1, Max: r.opts.PerHost})
+	return h.Limits.Over(l), banned || h.Banned
 }
 
 // evict forgets an idle host, one without faults if chance offers it.

@@ -27,9 +27,13 @@ const (
 	// trickle then costs at most 20 small batches a second.
 	idlePause = 50 * time.Millisecond
 
-	// rescanEvery bounds how often a wake-up makes us look at the front of every host's queue:
-	// about 5 µs a host.
-	rescanEvery = 50 * time.Millisecond
+	// rescanEvery bounds how often a wake-up makes us look at the queues that grew, and rescanAllEvery at all that hold
+	// rows: about 0.2 µs a host.
+	rescanEvery    = 50 * time.Millisecond
+	rescanAllEvery = time.Second
+
+	// hostsNoted is how often what was learnt of hosts is written.
+	hostsNoted = 30 * time.Second
 
 	// errorBodyMax bounds the body of an answer that is no CAR: a JSON object with two strings.
 	errorBodyMax = 64 << 10

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -78,6 +79,8 @@ type Options struct {
 	Concurrency int
 	// PerHost is the number of repositories fetched from one host at a time. Default 10.
 	PerHost int
+	// HostRules limit or ban hosts by patterns of their names. What is set for one host (store.HostRow) goes before.
+	HostRules pace.Rules
 	// MemoryBytes bounds the bodies held in memory by all tasks. Default 96 MiB; at least
 	// 512 KiB a task.
 	MemoryBytes int64

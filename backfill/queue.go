@@ -2,47 +2,61 @@ package backfill
 
 import (
 	"context"
+	"time"
 
 	"cistern/store"
 )
 
-// scanHosts looks at the front of every host's queue when rows were enqueued by somebody else.
-func (r *Runner) scanHosts(ctx context.Context) error {
+// scanHosts has the dispatcher look at the queues into which somebody put rows, and now and then at all that hold any:
+// a row that stayed in its queue while its task was dropped is told of by nobody.
+func (r *Runner) scanHosts() {
 	now := r.opts.Now()
+	ago := func(then time.Time) time.Duration {
+		if d := now.Sub(then); d >= 0 {
+			return d
+		}
+		return time.Hour // a stepped clock
+	}
 	r.mu.Lock()
-	due := r.rescan && !(now.Sub(r.scanned) < rescanEvery && now.After(r.scanned))
-	if due {
-		r.rescan = false
-	}
-	r.mu.Unlock()
-	if !due {
-		return nil
-	}
-	r.scanned = now
-	from := r.scanFrom
-	r.scanFrom = 0
-	err := r.store.ScanPending(ctx, from, func(k store.PendingKey, _ string) store.Scan {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		h := r.hostOf(k.Host)
-		if h == nil {
-			// The table is full of hosts with work: go on from here when some of it is done.
-			r.scanFrom, r.rescan = k.Host, true
-			return store.ScanStop
+	defer r.mu.Unlock()
+	if r.rescan && ago(r.scanned) >= rescanEvery {
+		r.rescan, r.scanned = false, now
+		for id, priority := range r.store.TakeEnqueued() {
+			r.look(id, priority)
 		}
-		if len(h.ready) > 0 && k.Priority < h.ready[0].key.Priority {
-			h.ready = nil // something more urgent came; what was read ahead stands in the queue
-		}
-		h.more = true
-		r.push(h)
-		return store.ScanSkipHost
-	})
-	if from > 0 && r.scanFrom == 0 {
-		r.mu.Lock()
-		r.rescan = true // the hosts before it
-		r.mu.Unlock()
 	}
-	return ours(err)
+	if r.rescanAll && ago(r.scannedAll) >= rescanAllEvery {
+		r.rescanAll, r.scannedAll = false, now
+		for _, id := range r.store.QueuedHosts() {
+			r.look(id, 1<<8-1)
+		}
+	}
+}
+
+// scanIn is how long until scanHosts has something to do, sleepMax for nothing. Called with mu held.
+func (r *Runner) scanIn(now time.Time) time.Duration {
+	d := sleepMax
+	if r.rescan {
+		d = min(d, rescanEvery)
+	}
+	if r.rescanAll {
+		d = min(d, max(rescanEvery, r.scannedAll.Add(rescanAllEvery).Sub(now)))
+	}
+	return d
+}
+
+// look says that there are rows in a host's queue, the first of a priority. Called with mu held.
+func (r *Runner) look(id uint32, priority uint8) {
+	h := r.hostOf(id)
+	if h == nil {
+		r.rescanAll = true // the table is full of hosts with work: when some of it is done
+		return
+	}
+	if len(h.ready) > 0 && priority < h.ready[0].key.Priority {
+		h.ready = nil // something more urgent came; what was read ahead stands in the queue
+	}
+	h.more = true
+	r.push(h)
 }
 
 // flight is a DID in flight: the place in the queue that it was taken from, and whether it was met at another since. Then its
@@ -81,7 +95,7 @@ func (r *Runner) land(did string) {
 		h.more = true
 		r.push(h)
 	} else {
-		r.rescan = true
+		r.rescanAll = true
 	}
 	signal(r.kick)
 }

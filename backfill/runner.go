@@ -45,22 +45,20 @@ type Runner struct {
 	tasksGate  gate
 	crawlGate  gate
 
-	// owned by dispatch:
-	scanFrom uint32    // host at which the look at all queues goes on
-	scanned  time.Time // when the last one began
-
 	// mu guards:
-	mu        sync.Mutex
-	sched     *pace.Scheduler
-	resolving int // lookups of repositories with an unknown host
-	waiting   int // repositories in rooms
-	inflight  map[string]*flight
-	versions  map[string]uint32 // of the filters that those in flight are fetched by
-	hosts     map[uint32]*host
-	stalled   []*host // have work that needs lookups, which were parked
-	rescan    bool    // rows were enqueued by somebody else
-	nextDue   int64
-	rand      *rand.Rand
+	mu                  sync.Mutex
+	sched               *pace.Scheduler
+	resolving           int // lookups of repositories with an unknown host
+	waiting             int // repositories in rooms
+	inflight            map[string]*flight
+	versions            map[string]uint32 // of the filters that those in flight are fetched by
+	hosts               map[uint32]*host
+	stalled             []*host   // have work that needs lookups, which were parked
+	rescan              bool      // rows were enqueued by somebody else
+	rescanAll           bool      // rows may stand in any queue
+	scanned, scannedAll time.Time // when that was looked at last
+	nextDue             int64
+	rand                *rand.Rand
 }
 
 // New makes a Runner. Nothing happens before Run.
@@ -91,7 +89,7 @@ func New(opts Options) (*Runner, error) {
 		inflight:   make(map[string]*flight),
 		versions:   make(map[string]uint32),
 		hosts:      make(map[uint32]*host),
-		rescan:     true,
+		rescanAll:  true,
 		rand:       rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
 	var err error
@@ -110,15 +108,19 @@ func New(opts Options) (*Runner, error) {
 // It may be called again after it returned.
 func (r *Runner) Run(ctx context.Context) error {
 	r.mu.Lock()
-	r.rescan = true // tasks of an earlier run were told to end and left their rows as they were
+	r.rescanAll, r.scannedAll = true, time.Time{} // tasks of an earlier run were told to end and left their rows as they were
 	r.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.dispatch(ctx, g) })
 	g.Go(func() error { return r.retry(ctx) })
 	g.Go(func() error { return r.flush(ctx) })
+	g.Go(func() error { return r.noteHosts(ctx) })
 	g.Go(func() error { return r.refilter(ctx) })
 	err := g.Wait()
 	r.client.CloseIdleConnections()
+	if err == nil {
+		err = ours(r.writeTallies())
+	}
 	return err
 }
 
@@ -176,7 +178,7 @@ func (r *Runner) Wake() {
 // lookAgain has the dispatcher look at the front of every queue.
 func (r *Runner) lookAgain() {
 	r.mu.Lock()
-	r.rescan = true
+	r.rescan, r.rescanAll = true, true
 	r.mu.Unlock()
 	signal(r.kick)
 }
@@ -203,7 +205,7 @@ func (r *Runner) note(id uint32) {
 		h.more = true
 		r.push(h)
 	} else {
-		r.rescan = true
+		r.rescanAll = true
 	}
 	r.mu.Unlock()
 	signal(r.kick)

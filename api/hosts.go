@@ -1,0 +1,213 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"cistern/backfill/pace"
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// Hosts is whatever asks hosts, as the private listener shows and drives it. Both functions may be called by any goroutine.
+type Hosts struct {
+	// Standing is how a host stands right now. Default: nothing is asked of any.
+	Standing func(id uint32) HostStanding
+	// Changed is called when what is set for a host was changed. Default: nothing.
+	Changed func(id uint32)
+}
+
+// HostStanding is what is known of a host beside its row.
+type HostStanding struct {
+	pace.View
+	Bytes, Repos int64  // more than the row says
+	Error        string // newer than that of the row, "" for none
+}
+
+// hostItem is a host as the operator sees it.
+type hostItem struct {
+	Host         string        `json:"host"`
+	State        string        `json:"state"`
+	Accounts     int64         `json:"accounts"`
+	Queued       int64         `json:"queued"`
+	InFlight     int           `json:"in_flight"`
+	ParkedUntil  string        `json:"parked_until,omitempty"`
+	FailingSince string        `json:"failing_since,omitempty"`
+	LastError    string        `json:"last_error,omitempty"`
+	Bytes        int64         `json:"bytes"`
+	ReposFetched int64         `json:"repos_fetched"`
+	FirstSeen    string        `json:"first_seen,omitempty"`
+	LastSeen     string        `json:"last_seen,omitempty"`
+	Limits       limitsItem    `json:"limits"`
+	Override     pace.Override `json:"override"`
+}
+
+// limitsItem is how much a host is asked. A window without a limit is left out.
+type limitsItem struct {
+	Concurrency    int    `json:"concurrency"` // that it would be given now
+	ConcurrencyMin int    `json:"concurrency_min"`
+	ConcurrencyMax int    `json:"concurrency_max"`
+	PerSecond      int    `json:"per_second,omitempty"`
+	PerHour        int    `json:"per_hour,omitempty"`
+	PerDay         int    `json:"per_day,omitempty"`
+	OpensAt        string `json:"opens_at,omitempty"` // when the next request may begin, if not now
+
+	Told      *toldItem `json:"told,omitempty"` // by the host's own headers
+	LatencyMs int64     `json:"latency_ms,omitempty"`
+}
+
+type toldItem struct {
+	Limit     int    `json:"limit,omitempty"`
+	Remaining int    `json:"remaining"`
+	Reset     string `json:"reset"`
+}
+
+func (s *Server) hostItem(h *store.Host) hostItem {
+	var now HostStanding
+	if s.opts.Hosts.Standing != nil {
+		now = s.opts.Hosts.Standing(h.ID)
+	} else {
+		now.Banned = h.Banned
+	}
+	it := hostItem{
+		Host: h.Name, State: now.State(), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
+		FailingSince: moment(now.FailingSince), LastError: or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
+		FirstSeen: rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen), Override: h.Limits,
+		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min, ConcurrencyMax: now.Limits.Max,
+			PerSecond: now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay, OpensAt: moment(now.Opens),
+			LatencyMs: now.Latency.Milliseconds()},
+	}
+	if it.State == "ok" && h.Failing != 0 && h.Failing > h.LastSeen {
+		it.State = "failing" // as it was before the daemon was started anew
+		it.FailingSince = rfc3339(h.Failing)
+	}
+	if q := now.Told; !q.Reset.IsZero() {
+		it.Limits.Told = &toldItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339)}
+	}
+	return it
+}
+
+// listHosts is GET /hosts.
+func (s *Server) listHosts(w http.ResponseWriter, r *http.Request) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	limit, err := q.limit(100, 1000)
+	if err != nil {
+		return err
+	}
+	state := q.text("state")
+	if state != "" && !slices.Contains(pace.States[:], state) {
+		return invalid("state %s: want %s", echo(state), strings.Join(pace.States[:], ", "))
+	}
+	cursor := q.text("cursor")
+	if cursor != "" {
+		if cursor, err = hostName(cursor); err != nil {
+			return err
+		}
+	}
+	items := []hostItem{}
+	_, next, err := s.store.Hosts(cursor, limit, func(h *store.Host) bool {
+		it := s.hostItem(h)
+		match := state == "" || it.State == state
+		if match && len(items) < limit {
+			items = append(items, it)
+		}
+		return match
+	})
+	if err != nil {
+		return err
+	}
+	if next != "" {
+		w.Header().Set("Cistern-Next-Cursor", next)
+		q.values.Set("cursor", next)
+		w.Header().Set("Link", "<"+r.URL.Path+"?"+q.values.Encode()+`>; rel="next"`)
+	}
+	return writeList(w, r, items)
+}
+
+// hostName is the one spelling of a host.
+func hostName(s string) (string, error) {
+	origin, err := identity.ParseOrigin(s)
+	if err != nil {
+		return "", invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(s))
+	}
+	return identity.HostOf(origin), nil
+}
+
+// namedHost is the host that a path names.
+func (s *Server) namedHost(r *http.Request) (store.Host, error) {
+	name, err := hostName(r.PathValue("host"))
+	if err != nil {
+		return store.Host{}, err
+	}
+	h, err := s.store.HostNamed(name)
+	if errors.Is(err, store.ErrNotFound) {
+		return h, refuse("NotFound", "no host %s is known", echo(name))
+	}
+	return h, err
+}
+
+// showHost is GET /hosts/{host}.
+func (s *Server) showHost(w http.ResponseWriter, r *http.Request) error {
+	h, err := s.namedHost(r)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, s.hostItem(&h))
+	return nil
+}
+
+// setHost changes what is set for the host that a path names, has it obeyed, and answers with the host. A host
+// that is not known yet is from then on.
+func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row *store.HostRow)) error {
+	name, err := hostName(r.PathValue("host"))
+	if err != nil {
+		return err
+	}
+	id, err := s.store.SetHost(name, change)
+	if err != nil {
+		return err
+	}
+	if s.opts.Hosts.Changed != nil {
+		s.opts.Hosts.Changed(id)
+	}
+	return s.showHost(w, r)
+}
+
+// limitHost is PUT /hosts/{host}/limits.
+func (s *Server) limitHost(w http.ResponseWriter, r *http.Request) error {
+	var limits pace.Override
+	if err := readObject(w, r, &limits); err != nil {
+		return err
+	}
+	if err := limits.Validate(); err != nil {
+		return invalid("%v", err)
+	}
+	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = limits })
+}
+
+// unlimitHost is DELETE /hosts/{host}/limits.
+func (s *Server) unlimitHost(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.namedHost(r); err != nil {
+		return err
+	}
+	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = pace.Override{} })
+}
+
+// banHost is PUT /hosts/{host}/ban.
+func (s *Server) banHost(w http.ResponseWriter, r *http.Request) error {
+	return s.setHost(w, r, func(row *store.HostRow) { row.Banned = true })
+}
+
+// unbanHost is DELETE /hosts/{host}/ban.
+func (s *Server) unbanHost(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.namedHost(r); err != nil {
+		return err
+	}
+	return s.setHost(w, r, func(row *store.HostRow) { row.Banned = false })
+}
