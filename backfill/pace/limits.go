@@ -83,9 +83,9 @@ func ParseGlob(s string) (string, error) {
 	return s, nil
 }
 
-// ParseRule reads GLOB=CONCURRENCY[,PER_SECOND[,PER_HOUR[,PER_DAY]]]; a number left out or 0 sets no limit.
+// ParseRule reads GLOB=CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]]; a number left out or 0 sets no limit.
 func ParseRule(s string) (Rule, error) {
-	errForm := errors.New("want HOST=CONCURRENCY[,PER_SECOND[,PER_HOUR[,PER_DAY]]], as in *.example.com=4,10,5000")
+	errForm := errors.New("want HOST=CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]], as in *.example.com=4:10:5000")
 	glob, numbers, ok := strings.Cut(s, "=")
 	if !ok {
 		return Rule{}, errForm
@@ -96,7 +96,7 @@ func ParseRule(s string) (Rule, error) {
 	}
 	r := Rule{Glob: glob}
 	parts := []*int{&r.Override.Concurrency, &r.Override.PerSecond, &r.Override.PerHour, &r.Override.PerDay}
-	fields := strings.Split(numbers, ",")
+	fields := strings.Split(numbers, ":")
 	if len(fields) > len(parts) {
 		return Rule{}, errForm
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/identity"
@@ -37,6 +38,7 @@ type Config struct {
 	Excludes     []string
 	Store        string
 	Seeds        []string // options of the filter that were given, by flag or by variable
+	HostRules    pace.Rules
 	AllowPrivate bool
 	Verify       string
 	Strategy     backfill.Strategy
@@ -94,6 +96,10 @@ func (c *Config) options() []option {
 			help: "What is stored of a repository. wanted: the records of every --collection. all: the others too, served to nobody, so that a collection added later needs no fetch."},
 		{name: "exclude", value: "DID", repeat: true, seed: true, set: appendDID(&c.Excludes),
 			help: "Repository that is not followed, whoever asks for it."},
+		{name: "host-limit", value: "HOST=N[:S[:H[:D]]]", repeat: true, set: c.setHostLimit,
+			help: "Ask hosts of that name or pattern N requests at a time at most, and S a second, H an hour, D a day, as in *.example.com=4:10:5000. The first that fits counts; unlimited they get up to 10 at a time."},
+		{name: "host-ban", value: "HOST", repeat: true, set: c.setHostBan,
+			help: "Never ask hosts of that name or pattern, as in pds.example.com or *.example.com. Their repositories wait in their queues."},
 		{name: "allow-private", set: setSwitch(&c.AllowPrivate),
 			help: "Connect to loopback and private addresses too. For development: on a server it lets strangers reach your inner network."},
 		{name: "verify", value: "full|backfill|none", standard: "full", set: setChoice(&c.Verify, "full", "backfill", "none"),
@@ -122,6 +128,22 @@ func (c *Config) setStrategy(s string) error {
 	err := setChoice(&strategy, "auto", "sparse", "full")(s)
 	if err == nil {
 		c.Strategy, err = backfill.ParseStrategy(strategy)
+	}
+	return err
+}
+
+func (c *Config) setHostLimit(s string) error {
+	rule, err := pace.ParseRule(s)
+	if err == nil {
+		c.HostRules = append(c.HostRules, rule)
+	}
+	return err
+}
+
+func (c *Config) setHostBan(s string) error {
+	glob, err := pace.ParseGlob(s)
+	if err == nil {
+		c.HostRules = append(c.HostRules, pace.Rule{Glob: glob, Banned: true})
 	}
 	return err
 }

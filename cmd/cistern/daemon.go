@@ -201,7 +201,7 @@ func (d *daemon) newBackfill() error {
 	if err != nil {
 		return err
 	}
-	o := backfill.Options{Store: d.store, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
+	o := backfill.Options{Store: d.store, HostRules: d.cfg.HostRules, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
 		Verify: verify, Strategy: d.cfg.Strategy, Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
 		Drain: func(did string) { d.ingest.Drain(did) }} // of the box made next: nothing drains before both run
 	if d.tune.backfill != nil {
@@ -224,8 +224,16 @@ func (d *daemon) newIngest() (err error) {
 
 func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken, Syncing: d.backfill.Syncing, Wake: d.backfill.Wake, Refilter: d.backfill.Refilter,
-		Crawler: d.crawler(), Firehose: d.firehose(), Ingestion: d.ingestion(), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
+		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(), Ingestion: d.ingestion(), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
 	return err
+}
+
+// hosts is what the private listener shows and drives of them.
+func (d *daemon) hosts() api.Hosts {
+	return api.Hosts{Changed: d.backfill.HostChanged, Standing: func(id uint32) api.HostStanding {
+		now := d.backfill.HostStanding(id)
+		return api.HostStanding{View: now.View, Bytes: now.Bytes, Repos: now.Repos, Error: now.Error}
+	}}
 }
 
 func userAgent() string { return "cistern/" + version() }
