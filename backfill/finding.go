@@ -183,6 +183,7 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 		row.Status, _ = e.hidden()
 		row.State, row.Tracked = store.StateGone, v.why
 		row.Pending = store.PendingKey{Host: v.id, Priority: store.PriorityRetry}
+		b.Account(row)
 		b.PutRepo(row)
 		return
 	case isBehind:
