@@ -93,8 +93,9 @@ const (
 	sparseLayerMin = 2
 	// sparseRecordsMin is how few records are not worth a part when they were all held.
 	sparseRecordsMin = 500
-	// sparseGuessMin is how many subtrees must be left to look into before it is guessed how much is wanted.
-	sparseGuessMin = 100
+	// sparseGuessMin is how many subtrees, two for each range not counted, must be left to look into before it is guessed
+	// how much is wanted.
+	sparseGuessMin = 8
 	// blocksPerAsk is how many blocks are asked for at a time: 65 bytes each in a URL, of which many servers take 8 KiB.
 	blocksPerAsk = 100
 	// proofBlocksMax bounds a proof: the commit, a node for each layer and a record.

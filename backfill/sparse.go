@@ -58,6 +58,7 @@ type sparse struct {
 	part     *repo.Partial
 	received int64 // bytes of all answers, before decompression
 	path     string
+	ranges   int // of wanted keys
 }
 
 // sparse fetches the wanted part: a proof of some path brings the signed commit and a way into the tree, and then blocks
@@ -120,7 +121,7 @@ func (t *task) newSparse() *sparse {
 	case strategy == StrategyAuto && t.smallAsHeld():
 		return nil
 	}
-	s := &sparse{t: t, path: probePath(wanted[0])}
+	s := &sparse{t: t, path: probePath(wanted[0]), ranges: len(wanted)}
 	s.part = repo.NewPartial(repo.PartialOptions{
 		Wanted:   keyRanges(wanted),
 		Sample:   t.signalRanges(),
@@ -270,17 +271,18 @@ func (s *sparse) skip() error {
 }
 
 // wasteful says whether the whole is likely to cost less than what is missing: a small repository is one answer, and so is
-// one of which most is wanted. The guess of the latter is good only when many subtrees are still to be looked into.
+// one of which most is wanted. The guess of the latter is no good while hardly more subtrees are to be looked into than
+// ranges have ends.
 func (s *sparse) wasteful(missing int) bool {
 	mapped := s.part.Mapped()
 	if s.part.Layer() <= sparseLayerMin {
 		return !mapped || missing > blocksPerAsk
 	}
-	all, inside := s.part.Guess()
+	inside, outside := s.part.Guess()
 	if mapped {
-		inside = float64(missing)
+		return float64(missing) > (inside+outside)/2
 	}
-	return missing > sparseGuessMin && inside > all/2
+	return missing > sparseGuessMin+2*s.ranges && inside > outside
 }
 
 func (s *sparse) blocks(ctx context.Context, ids []repo.CID) error {
@@ -322,6 +324,9 @@ func (s *sparse) insert(car *repo.CAR, ids []repo.CID) (some bool, err error) {
 // ask sends one query and gives its answer, which has about so many blocks, to read.
 func (s *sparse) ask(ctx context.Context, method, query string, blocks int, read func(*repo.CAR) error) error {
 	t := s.t
+	if s.received > t.r.opts.CARBytesMax {
+		return fmt.Errorf("parts of %d bytes: %w", s.received, repo.ErrInvalid)
+	}
 	var car *repo.CAR
 	err := t.watched(ctx, func(ctx context.Context, tr *transfer) (err error) {
 		defer func() { s.received += tr.got.Load() }()

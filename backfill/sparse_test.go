@@ -47,10 +47,14 @@ func ways(t testing.TB, reg *prometheus.Registry) (n [3]float64) {
 	return n
 }
 
-func newSparseWorld(t testing.TB, net simnet.Options, f filter.Config, strategy backfill.Strategy) (*world, *prometheus.Registry) {
+func newSparseWorld(t testing.TB, net simnet.Options, f filter.Config, strategy backfill.Strategy, tune ...func(*backfill.Options)) (*world, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	w := newWorld(t, worldOptions{net: net, runner: backfill.Options{Strategy: strategy, Registerer: reg, RetryBase: time.Millisecond, RetryMax: time.Second}})
+	o := backfill.Options{Strategy: strategy, Registerer: reg, RetryBase: time.Millisecond, RetryMax: time.Second}
+	for _, f := range tune {
+		f(&o)
+	}
+	w := newWorld(t, worldOptions{net: net, runner: o})
 	w.refilter(f)
 	w.ends(func() bool { return true })
 	return w, reg
@@ -257,6 +261,62 @@ func TestSparseSignal(t *testing.T) {
 			}
 			w.stop()
 		}
+	}
+}
+
+// TestSparseNotWorthIt: what is small, or mostly wanted, or too large to be held, is fetched whole, and a host that sends no
+// parts is not asked for them again.
+func TestSparseNotWorthIt(t *testing.T) {
+	t.Parallel()
+	reposts, most := []string{"app.bsky.feed.repost"}, []string{"app.bsky.*", "com.example.*"}
+	little := func(o *backfill.Options) { o.RepoMemoryBytes = 256 << 10 }
+	none := simnet.Fault{Kind: simnet.ServerError, Status: 501, Endpoint: proofs}
+	tests := map[string]struct {
+		records  int
+		wanted   []string
+		strategy backfill.Strategy
+		tune     func(*backfill.Options)
+		fault    *simnet.Fault
+		want     [3]float64 // full, sparse, fallback
+		proofs   int
+	}{
+		"small":          {60, most, backfill.StrategyAuto, nil, nil, [3]float64{3, 0, 0}, 3},
+		"small, by will": {60, most, backfill.StrategySparse, nil, nil, [3]float64{0, 3, 0}, 3},
+		"most wanted":    {3000, most, backfill.StrategyAuto, nil, nil, [3]float64{3, 0, 0}, 3},
+		"little memory":  {3000, most, backfill.StrategySparse, little, nil, [3]float64{3, 0, 0}, 3},
+		"never":          {3000, reposts, backfill.StrategyFull, nil, nil, [3]float64{3, 0, 0}, 0},
+		"all wanted":     {300, nil, backfill.StrategySparse, nil, nil, [3]float64{3, 0, 0}, 0},
+		"no parts":       {300, reposts, backfill.StrategySparse, nil, &none, [3]float64{2, 0, 1}, 1},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if test.tune == nil {
+				test.tune = func(*backfill.Options) {}
+			}
+			net := simnet.Options{Seed: 6, Hosts: 1, Repos: 10, RecordsMedian: test.records, RecordsMax: test.records + 1}
+			w, reg := newSparseWorld(t, net, filter.Config{Collections: test.wanted}, test.strategy, test.tune)
+			if test.fault != nil {
+				w.net.Host(0).Inject(*test.fault)
+			}
+			done := 0
+			for _, a := range w.net.Accounts() {
+				if len(a.Paths()) < test.records || done == 3 {
+					continue // sizes are random up to the limit
+				}
+				done++
+				w.add(a.DID())
+				w.settle(a.DID())
+				w.fits(a.DID())
+			}
+			if n := ways(t, reg); n != test.want {
+				t.Errorf("fetched full, sparse, fallback: %v, want %v", n, test.want)
+			}
+			if n := w.net.Host(0).Log().Requests[proofs]; n != test.proofs {
+				t.Errorf("%d proofs were asked for, want %d", n, test.proofs)
+			}
+			w.gauges()
+		})
 	}
 }
 

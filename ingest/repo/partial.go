@@ -39,7 +39,7 @@ type Partial struct {
 
 	data    CID
 	layer   int // of the root, -1 until it was read
-	width   int // entries of the root
+	outside float64
 	front   []outpost
 	waiting []outpost // those whose nodes are not there
 	opened  int       // nodes read since Plant
@@ -93,7 +93,7 @@ func (p *Partial) Plant(data CID) {
 	for _, l := range p.leaves {
 		p.held -= l.size()
 	}
-	p.data, p.layer, p.width, p.opened = data, -1, 0, 0
+	p.data, p.layer, p.outside, p.opened = data, -1, 0, 0
 	p.front, p.waiting, p.leaves, p.sorted, p.sampled = p.front[:0], p.waiting[:0], nil, false, false
 	root := outpost{id: data, layer: -1}
 	p.held += root.size()
@@ -148,17 +148,14 @@ func (p *Partial) Sampled() bool { return p.sampled }
 // Layer is that of the tree's root, -1 as long as that is missing.
 func (p *Partial) Layer() int { return p.layer }
 
-// Guess says about how many records the tree has, and how many of them lie in the ranges, from how wide its root is and
-// how much is still to be looked into: a subtree has four below it on average.
-func (p *Partial) Guess() (all, inside float64) {
-	if p.layer < 0 {
-		return 0, 0
-	}
+// Guess says about how many records of the tree lie in the ranges and how many elsewhere, from what was seen and from the
+// layers of the subtrees that were passed by and of those still to be looked into: a subtree has four below it on average.
+func (p *Partial) Guess() (inside, outside float64) {
 	inside = float64(len(p.leaves))
 	for i := range p.waiting {
 		inside += fourTo(p.waiting[i].layer + 1)
 	}
-	return float64(p.width+1) * fourTo(p.layer), inside
+	return inside, p.outside
 }
 
 func fourTo(n int) float64 { return float64(uint64(1) << (2 * min(n, 31))) }
@@ -275,6 +272,8 @@ func (p *Partial) visit(o *outpost, block []byte) (err error) {
 				return err
 			}
 			p.leaves = append(p.leaves, l)
+		} else {
+			p.outside++
 		}
 		p.sampled = p.sampled || inside(p.options.Sample, key) && ValidPath(key)
 		child, before = e.right, key
@@ -301,7 +300,7 @@ func (p *Partial) layerOf(o *outpost, block []byte, left uint32) (int, error) {
 	if layer >= layersMax {
 		return 0, errTreeLayers
 	}
-	p.layer, p.width = layer, len(p.entries)
+	p.layer = layer
 	return layer, nil
 }
 
@@ -324,6 +323,7 @@ func (p *Partial) descend(block []byte, digest uint32, layer int, lo, hi []byte)
 	case layer < 0:
 		return errNodeLayer
 	case !p.needs(lo, hi):
+		p.outside += fourTo(layer + 1)
 		return nil
 	}
 	o := outpost{digestAt(block, digest), layer, bytes.Clone(lo), bytes.Clone(hi)}
