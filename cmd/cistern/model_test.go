@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ type model struct {
 	live  *ingest.Runner
 	fetch *backfill.Runner
 
+	config filter.Config   // of a new store; full without a mode
+	every  time.Duration   // how often lists are gone through; 0: once a day
 	before map[string]bool // accounts that were hidden before Cistern came: nobody tells of them
 }
 
@@ -68,11 +71,14 @@ func (m *model) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.store.SetFilter(filter.Config{Mode: filter.ModeFull}); err != nil {
-		t.Fatal(err)
+	if m.store.Filter().Version == 0 {
+		m.config.Mode = cmp.Or(m.config.Mode, filter.ModeFull)
+		if _, err := m.store.SetFilter(m.config); err != nil {
+			t.Fatal(err)
+		}
 	}
 	fetch, err := backfill.New(backfill.Options{Store: m.store, Directory: dir, AllowPrivate: true, SpoolDir: t.TempDir(), Logger: log,
-		Crawl:     []backfill.Source{{Kind: backfill.SourceRepos, URL: m.net.Relay()}},
+		Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: m.net.Relay()}}, CrawlEvery: m.every,
 		RetryBase: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Drain: func(did string) { m.live.Drain(did) }})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,386 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/filter"
+	"cistern/ingest/repo"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+// refilterModel is a model whose filter is changed while it lives.
+type refilterModel struct {
+	*model
+	fs    *storetest.CrashFS
+	asked map[string]bool // by the operator, some time
+	shaky map[string]bool // may have been dropped some time: readers who begin now do not learn of all before
+}
+
+// TestRefilter changes filters, at random and again and again, while accounts commit, come and go, and while Cistern
+// stops, crashes and starts. When all is quiet, every repository holds exactly what the filter in force says, nobody
+// is followed whom it does not follow, none is missing, and what a consumer makes of the log is the same.
+//
+// Variables are those of TestModel; there are 30 seeds without them.
+func TestRefilter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	t.Parallel()
+	first := testNumber(t, "CISTERNTEST_SEED", 1)
+	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", 30); seed++ {
+		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			newRefilterModel(t, seed).play()
+		})
+	}
+}
+
+func newRefilterModel(t *testing.T, seed uint64) *refilterModel {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	m := &model{t: t, rng: rng, seed: seed, every: 200 * time.Millisecond, before: map[string]bool{}}
+	m.plan = plan{relays: 1 + rng.IntN(2), steps: 20 + rng.IntN(60)}
+	return &refilterModel{model: m, fs: storetest.NewCrashFS(), asked: map[string]bool{}, shaky: map[string]bool{}}
+}
+
+func (m *refilterModel) play() {
+	m.net = startNetwork(m.t, simnet.Options{Seed: m.seed, Hosts: 2, Repos: 4 + m.rng.IntN(6), Relays: 2,
+		RecordsMedian: 1 + m.rng.IntN(40), RecordsMax: 200, OddKeys: m.rng.IntN(2), Empty: m.rng.IntN(2)})
+	history := m.net.History(m.seed, simnet.Weights{Commit: 70, Empty: 3, Burst: 4, Status: 6, Handle: 2, Key: 2, Delete: 2, New: 4, Sync: 2})
+	m.config = m.random()
+	m.note(m.config)
+	m.reopen(m.fs)
+	m.connected()
+	for _, a := range m.net.Accounts() { // so that every source has a cursor to come back to
+		a.AnnounceIdentity()
+	}
+	m.begun()
+	for _, h := range m.net.Hosts() {
+		if m.rng.IntN(2) == 0 {
+			h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: time.Duration(1+m.rng.IntN(10)) * time.Millisecond})
+		}
+		if m.rng.IntN(3) == 0 {
+			h.Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1 + m.rng.IntN(3)})
+		}
+	}
+	for range m.plan.steps {
+		history.Step()
+		if m.rng.IntN(3) == 0 {
+			time.Sleep(time.Duration(m.rng.IntN(6000)) * time.Microsecond)
+		}
+		m.perhaps()
+	}
+	for _, h := range m.net.Hosts() {
+		h.ClearFaults()
+	}
+	m.net.Settle()
+	m.settle()
+	m.stop() // the log holds what is durable
+	if !m.t.Failed() {
+		m.wantLog()
+	}
+}
+
+// reopen begins, or goes on, on a file system.
+func (m *refilterModel) reopen(fs *storetest.CrashFS) {
+	m.fs = fs
+	m.store = storetest.Open(m.t, store.Options{FS: fs, GroupAge: 3 * time.Millisecond})
+	m.start()
+	stop := &m.stop
+	m.t.Cleanup(func() { (*stop)() })
+}
+
+// perhaps changes the filter, has an account asked for, or ends this life.
+func (m *refilterModel) perhaps() {
+	switch m.rng.IntN(20) {
+	case 0, 1, 2:
+		config := m.store.Filter().Config()
+		if m.rng.IntN(3) == 0 {
+			config = m.random()
+		} else {
+			m.edit(&config)
+		}
+		m.note(config)
+		if _, err := m.store.SetFilter(config); err != nil {
+			m.t.Fatal(err)
+		}
+		m.fetch.Wake()
+	case 3:
+		m.ask(m.account().DID())
+	case 4:
+		m.stop()
+		m.start()
+	case 5:
+		clone := m.fs.Clone(m.rng, m.rng.IntN(101))
+		m.stop()
+		m.reopen(clone)
+	}
+}
+
+func (m *refilterModel) account() *simnet.Account {
+	accounts := m.net.Accounts()
+	return accounts[m.rng.IntN(len(accounts))]
+}
+
+// ask has the operator ask for a repository, as PUT /repos does.
+func (m *refilterModel) ask(did string) {
+	defer m.fetch.Wake()
+	defer m.store.Lock(did)()
+	row, err := m.store.RepoOrNew(did)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if m.store.Filter().Excluded(did) || row.Tracked == store.ByOperator {
+		return
+	}
+	b := m.store.NewBatch()
+	if row.Tracked == store.Untracked {
+		row.State, row.Pending.Priority = store.StatePending, store.PriorityOperator
+	}
+	row.Tracked = store.ByOperator
+	b.PutRepo(&row)
+	if err := b.CommitSync(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.asked[did] = true
+}
+
+var patternPool = []string{"app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.feed.repost", "app.bsky.graph.follow", "app.bsky.actor.profile",
+	"app.bsky.feed.*", "app.bsky.graph.*", "app.bsky.*", "com.example.sim.note", "com.example.none"}
+
+func (m *refilterModel) patterns(most int) (out []string) {
+	for range m.rng.IntN(most + 1) {
+		out = append(out, patternPool[m.rng.IntN(len(patternPool))])
+	}
+	return out
+}
+
+func (m *refilterModel) random() filter.Config {
+	c := filter.Config{Mode: filter.ModeFilter, Store: filter.StoreWanted, Signals: m.patterns(2), Collections: m.patterns(3)}
+	if m.rng.IntN(2) == 0 {
+		c.Mode = filter.ModeFull
+	}
+	if m.rng.IntN(3) == 0 {
+		c.Store = filter.StoreAll
+	}
+	for _, a := range m.net.Accounts() {
+		if m.rng.IntN(8) == 0 {
+			c.Excludes = append(c.Excludes, a.DID())
+		}
+	}
+	return c
+}
+
+// edit changes one thing.
+func (m *refilterModel) edit(c *filter.Config) {
+	other := m.random()
+	switch m.rng.IntN(6) {
+	case 0:
+		c.Mode = other.Mode
+	case 1:
+		c.Store = other.Store
+	case 2:
+		c.Signals = other.Signals
+	case 3:
+		c.Excludes = other.Excludes
+	default:
+		c.Collections = other.Collections
+	}
+}
+
+// note remembers who may be dropped by a filter.
+func (m *refilterModel) note(c filter.Config) {
+	for _, did := range c.Excludes {
+		m.shaky[did] = true
+	}
+	if c.Mode == filter.ModeFull {
+		return
+	}
+	for _, a := range m.net.Accounts() {
+		if !m.asked[a.DID()] {
+			m.shaky[a.DID()] = true
+		}
+	}
+}
+
+// settle waits until the store is what the filter makes of the network.
+func (m *refilterModel) settle() {
+	m.t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		err := m.equal()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			for _, did := range m.net.DIDs() {
+				row, _ := m.store.Repo(did)
+				m.t.Logf("%+v in flight %t", row, m.fetch.InFlight(did))
+			}
+			m.t.Fatalf("%+v, filter %d %+v: the store does not come to what the filter says: %v\ncounts %v\n%s", m.plan, m.store.Filter().Version, m.store.Filter().Config(), err, m.store.Counts(), m.where())
+		}
+	}
+}
+
+func (m *refilterModel) equal() error {
+	if cursor, running, err := m.fetch.Refilter(); running || err != nil {
+		return fmt.Errorf("the pass is at %q, %w", cursor, err)
+	}
+	f := m.store.Filter()
+	var errs []error
+	var repos, records int64
+	for _, a := range m.net.Accounts() {
+		row, err := m.store.Repo(a.DID())
+		known := err == nil
+		if !known && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if known {
+			repos++
+			records += row.Records
+		}
+		if err := m.equalRepo(f, a.Truth(), &row, known); err != nil {
+			errs = append(errs, fmt.Errorf("%s (%s, %s): %w", a.DID(), row.State, row.Tracked, err))
+		}
+	}
+	c := m.store.Counts()
+	if c["repos"] != repos || c["records"] != records || c["pending"]+c["draining"]+c["buffered"] != 0 {
+		errs = append(errs, fmt.Errorf("counts %v, want %d repos and %d records", c, repos, records))
+	}
+	return errors.Join(errs...)
+}
+
+// equalRepo compares who is followed, and what is held.
+func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row *store.Repo, known bool) error {
+	signal := false
+	for path := range truth.Records {
+		collection, _, ok := repo.SplitPath([]byte(path))
+		signal = signal || ok && f.Signal(collection)
+	}
+	active := truth.Status == simnet.Active
+	switch {
+	case f.Excluded(truth.DID):
+		if known {
+			return errors.New("excluded, and there")
+		}
+		return nil
+	case !known && active && (f.Full() || signal || m.asked[truth.DID] && !m.shaky[truth.DID]):
+		return fmt.Errorf("not there, with full %v, signal %v, asked for %v", f.Full(), signal, m.asked[truth.DID])
+	case !known:
+		return nil
+	case active && row.Tracked != store.ByOperator && !f.Full() && !signal:
+		return errors.New("there without a reason")
+	}
+	if !active {
+		return m.within(f, row)
+	}
+	if row.State != store.StateSynced || row.Rev != truth.Rev || row.Data != truth.Data || row.Lacks || row.Sweep || row.Torn {
+		return fmt.Errorf("%s at %s (lacks %v, sweep %v), want %s", row.State, row.Rev, row.Lacks, row.Sweep, truth.Rev)
+	}
+	return m.exactly(f, truth, row)
+}
+
+// within wants nothing shown of an account that is away but what the filter wants.
+func (m *refilterModel) within(f store.FilterVersion, row *store.Repo) error {
+	if row.Ordinal == 0 {
+		return nil
+	}
+	shown, _, err := m.held(row)
+	for path := range shown {
+		if collection, _, _ := strings.Cut(path, "/"); !f.Wants([]byte(collection)) {
+			return fmt.Errorf("%s is shown", path)
+		}
+	}
+	return err
+}
+
+// held are the records of a repository that are shown, and those that are kept besides.
+func (m *refilterModel) held(row *store.Repo) (shown, kept map[string]repo.CID, err error) {
+	shown, kept = map[string]repo.CID{}, map[string]repo.CID{}
+	if row.Ordinal == 0 {
+		return shown, kept, nil
+	}
+	rows, err := m.store.Rows(row.Ordinal)
+	if err != nil {
+		return nil, nil, err
+	}
+	for rows.Next() {
+		r := rows.Row()
+		if r.Shelved || r.Hidden {
+			kept[string(r.Path)] = r.CID
+			continue
+		}
+		shown[string(r.Path)] = r.CID
+	}
+	return shown, kept, rows.Close()
+}
+
+// wanted are the records that a filter has shown, and those that it has kept besides.
+func wanted(f store.FilterVersion, truth simnet.Truth) (shown, kept map[string]repo.CID) {
+	shown, kept = map[string]repo.CID{}, map[string]repo.CID{}
+	for path, cid := range truth.Records {
+		collection, _, ok := repo.SplitPath([]byte(path))
+		switch {
+		case ok && f.Wants(collection):
+			shown[path] = cid
+		case f.StoresAll() || f.WantsAll():
+			kept[path] = cid
+		}
+	}
+	return shown, kept
+}
+
+func (m *refilterModel) exactly(f store.FilterVersion, truth simnet.Truth, row *store.Repo) error {
+	shown, kept, err := m.held(row)
+	if err != nil {
+		return err
+	}
+	wantShown, wantKept := wanted(f, truth)
+	if !maps.Equal(shown, wantShown) {
+		return fmt.Errorf("shows %d, want %d:%s", len(shown), len(wantShown), mapDiff(shown, wantShown))
+	}
+	if !maps.Equal(kept, wantKept) {
+		return fmt.Errorf("keeps %d, want %d:%s", len(kept), len(wantKept), mapDiff(kept, wantKept))
+	}
+	if row.Records+row.Shelved != int64(len(shown)+len(kept)) || row.Records-int64(row.Hidden) != int64(len(shown)) {
+		return fmt.Errorf("row counts %d, %d of them hidden, and %d shelved; there are %d and %d", row.Records, row.Hidden, row.Shelved, len(shown), len(kept))
+	}
+	return nil
+}
+
+// wantLog folds the log, in which each change follows from those before it, but for deletions of what was dropped:
+// who begins behind the drop was told of nothing before.
+func (m *refilterModel) wantLog() {
+	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
+	for cursor := uint64(1); cursor <= m.store.Head(); {
+		next, err := m.store.ReadLog(m.t.Context(), cursor, 1000, func(e *store.Event) error {
+			if e.Kind == store.KindRecord && e.Action == store.Delete && m.shaky[e.DID] {
+				if _, told := l.records[e.DID][string(e.Collection)+"/"+string(e.Rkey)]; !told {
+					return nil
+				}
+			}
+			return l.apply(e)
+		})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		cursor = next
+	}
+	f := m.store.Filter()
+	for _, a := range m.net.Accounts() {
+		truth := a.Truth()
+		want := map[string]repo.CID{}
+		if _, err := m.store.Repo(truth.DID); err == nil && truth.Status == simnet.Active {
+			want, _ = wanted(f, truth)
+		}
+		if got := l.records[truth.DID]; !maps.Equal(got, want) {
+			m.t.Errorf("%s: the log leaves %d records, want %d:%s", truth.DID, len(got), len(want), mapDiff(got, want))
+		}
+	}
+}
