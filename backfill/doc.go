@@ -29,8 +29,10 @@
 //     only after lagsMax times the host is believed.
 //  10. Records of an account that was hidden are listed anew once when it is shown again, before any change
 //     to them.
-//  11. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
-//  12. A task chooses records by the filter in force as its fetch began, and its batches say so in the row. A
+//  11. A list's mark moves in the batch that enqueues the last of what its page named. A host's list is believed about its own
+//     accounts only.
+//  12. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
+//  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row. A
 //     pass goes through all rows when the filter was changed, as often as it takes: it is over behind a round that
 //     left nothing to do and was begun when no task worked by an older filter. It leaves alone what is being fetched.
 //  13. A repository that is not to be followed is deleted record by record, with events, and then its row. Cut
@@ -40,8 +42,8 @@
 //
 // Run owns the goroutines that fetch: one that dispatches, one that requeues what is due, one that flips
 // imports when nothing else is to do, one that brings repositories to a filter that was changed, and one a task or
-// lookup in flight. Crawl owns one a crawled source, one that
-// starts reconciliations, and one each of those. Everything else may be called by anybody.
+// lookup in flight. Crawl owns one a crawled source and one a list that it reads just now, one that
+// starts reconciliations and one each of those, and one that asks again what accounts hold. Everything else may be called by anybody.
 // Runner.mu guards permits, hosts and the in-flight set; it is never held over I/O.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
@@ -60,5 +62,7 @@
 //   - refilter.go: the pass of a changed filter; revise.go: what it does about one repository; room.go: how many
 //     wait to be fetched for it at a time; forget.go: repositories nobody follows any more
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
-//   - retry.go: what is due becomes pending; crawl.go: discovery by listRepos; reconcile.go: gaps
+//   - retry.go: what is due becomes pending
+//   - crawlers.go: sources of discovery; crawler.go, crawl.go: the lists of one, page by page; crawlmark.go, crawlpage.go
+//   - finding.go: a list against what we hold; describe.go: what unknown accounts hold; reconcile.go: gaps
 package backfill

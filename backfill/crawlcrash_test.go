@@ -1,0 +1,154 @@
+package backfill_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// TestCrawlCrash clones the file system at many durable steps of passes over hosts, with none, some or all of what was not
+// synced. In each clone a mark that moved on has left nobody of its page behind, and the next run finds everybody else.
+func TestCrawlCrash(t *testing.T) {
+	t.Parallel()
+	const seed = 9
+	fs := vfs.NewCrashableMem()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var mu sync.Mutex // guards rng and clones
+	var clones []*vfs.MemFS
+	step := func(string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(clones) < 40 {
+			percent := []int{0, 50, 100}[rng.IntN(3)]
+			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
+		}
+	}
+	w := newWorld(t, worldOptions{
+		net:   simnet.Options{Seed: seed, Hosts: 10, Repos: 50, RecordsMedian: 2, QuietEvery: 3},
+		store: store.Options{FS: fs, Step: step, SmallBytes: 64 << 20}, // no ingests: cloning deadlocks with a link
+	})
+	w.run.SetPaused(true)
+	out := w.net.DIDs()[1]
+	w.net.Account(out).SetStatus(simnet.Suspended)
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	s := backfill.Source{Kind: backfill.SourceHosts, URL: w.net.Relay()}
+	if err := w.run.AddCrawl(s); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the pass to end", func() bool { return w.crawls().Ended == 11 })
+	w.stop()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(clones) < 5 {
+		t.Errorf("only %d crashes", len(clones))
+	}
+	for _, clone := range clones {
+		w.crawlRecovers(t, clone, s)
+	}
+}
+
+func (w *world) crawlRecovers(t *testing.T, fs *vfs.MemFS, source backfill.Source) {
+	c := &world{t: t, net: w.net}
+	s, err := store.Open(store.Options{FS: fs, Dir: "db", Now: c.clock.now, GroupAge: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.store = s
+	storetest.Check(t, s)
+	for _, h := range c.net.Hosts() {
+		if !c.ended(source.String() + "::" + h.URL()) {
+			continue
+		}
+		for _, a := range c.net.Accounts() {
+			if _, err := s.Repo(a.DID()); a.Host() == h && err != nil {
+				t.Errorf("the list of %s has ended without %s: %v", h.URL(), a.DID(), err)
+			}
+		}
+	}
+	c.start(backfill.Options{Crawl: []backfill.Source{source}})
+	c.filter(filter.Config{Mode: filter.ModeFull}) // if the crash came before it
+	c.until("all to be synced", func() bool {
+		return s.Counts()["synced"] == int64(len(c.net.Accounts())-1) && s.Counts()["gone"] == 1
+	})
+	c.stop()
+	storetest.Check(t, s)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCrawlRestarts: a pass that is stopped again and again comes to its end, asking for no page much more often than that.
+func TestCrawlRestarts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 12, RecordsMedian: 2}})
+	l := newList(t)
+	for _, did := range w.net.DIDs() {
+		l.entries = append(l.entries, active(did, ""))
+	}
+	w.stop()
+	s := backfill.Source{Kind: backfill.SourceRepos, URL: l.URL}
+	restarts := 0
+	for ; !w.ended(s.String()); restarts++ {
+		if restarts == 20 {
+			t.Fatalf("pages %q", l.asked())
+		}
+		was := len(l.asked())
+		w.start(backfill.Options{Crawl: []backfill.Source{s}})
+		w.until("a page", func() bool { return len(l.asked()) > was })
+		w.stop()
+	}
+	asked := l.asked()
+	for _, cursor := range []string{"", "2", "4", "6", "8", "10"} {
+		if !slices.Contains(asked, cursor) {
+			t.Errorf("page %q was left out of %q", cursor, asked)
+		}
+	}
+	if !slices.IsSortedFunc(asked, func(a, b string) int { return cursorOf(a) - cursorOf(b) }) {
+		t.Errorf("pages %q went back", asked)
+	}
+	if n := w.store.Counts()["repos"]; n != 12 {
+		t.Errorf("%d repositories", n)
+	}
+}
+
+func cursorOf(s string) (n int) {
+	fmt.Sscan(s, &n)
+	return n
+}
+
+// TestCrawlWaitsForLive: a list that is ahead by a young rev is not believed before the firehose had a moment; an old
+// rev has no such excuse.
+func TestCrawlWaitsForLive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	young := syntax.NewTID(w.clock.now().UnixMicro(), 0).String()
+	l := newList(t)
+	l.entries = []string{active(dids[0], young)}
+	s := backfill.Source{Kind: backfill.SourceRepos, URL: l.URL}
+	if err := w.run.AddCrawl(s); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the page", func() bool { return len(l.asked()) == 1 })
+	was := w.row(dids[0]).Rev
+	w.change(dids[0], func(r *store.Repo) { r.Rev = young }) // as a live commit would
+	w.until("the pass to end", func() bool { return w.ended(s.String()) })
+	if c := w.crawls(); c.Queued != 0 {
+		t.Errorf("status %+v", c)
+	}
+	w.change(dids[0], func(r *store.Repo) { r.Rev = was })
+}
