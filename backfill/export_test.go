@@ -1,6 +1,8 @@
 package backfill
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"time"
 )
@@ -36,3 +38,18 @@ func AskedWait(h http.Header, now time.Time) time.Duration { return askedWait(h,
 
 // Clipped is an error text for a row.
 func Clipped(s string) string { return clipped(s) }
+
+// Admit lets a request in that belongs to no task.
+func Admit(ctx context.Context, r *Runner, host uint32) (done func(error), err error) {
+	d, err := r.admit(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	return func(err error) { d(answered{err: err, took: time.Millisecond}) }, nil
+}
+
+// IsBusy says whether err is that a host is not to be asked now.
+func IsBusy(err error) bool {
+	var busy *busyError
+	return errors.As(err, &busy)
+}

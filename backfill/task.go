@@ -195,6 +195,7 @@ func (t *task) attempt(ctx context.Context) error {
 		return err
 	}
 	// The host has done its part.
+	t.fetched(0, 1)
 	t.r.judge(t, verdict{spoke: true})
 	t.r.release(t, false)
 	err = t.write(ctx, c)

@@ -16,6 +16,8 @@ type simHost struct {
 	latency func(running int, now time.Time) time.Duration
 	refuse  func(running int, now time.Time) (pace.Outcome, bool) // what it says instead of an answer
 
+	tell func(now time.Time) pace.Quota // in its answers
+
 	inflight int
 	begun    []time.Time // of requests, if kept
 	keep     bool
@@ -40,6 +42,7 @@ type event struct {
 	p    pace.Permit
 	out  pace.Outcome
 	took time.Duration
+	told pace.Quota
 }
 
 type events []event
@@ -118,6 +121,9 @@ func (m *sim) begin(h *simHost) {
 			e.out = out
 		}
 	}
+	if h.tell != nil {
+		e.told = h.tell(m.now)
+	}
 	e.at = m.now.Add(e.took)
 	heap.Push(&m.events, e)
 	if h.work > 0 {
@@ -130,7 +136,7 @@ func (m *sim) end(e event) {
 	h.inflight--
 	if e.out.Answered {
 		h.served++
-		h.Heard(e.took, pace.Quota{}, e.p, m.now)
+		h.Heard(e.took, e.told, e.p, m.now)
 	} else {
 		h.work++ // it comes again
 	}

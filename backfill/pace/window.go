@@ -65,7 +65,9 @@ const sameReset = 2 * time.Second
 // allowance keeps count of the quota that the host told last.
 type allowance struct {
 	Quota
-	next time.Time // when the next request is due
+	next    time.Time     // when the next request is due
+	length  time.Duration // of a window, at least
+	guessed bool          // that the window is like the one before: no answer has told of it yet
 }
 
 // told takes over what an answer said. Answers overtake each other, and requests under way may not be
@@ -77,8 +79,9 @@ func (a *allowance) told(q Quota, now time.Time, running int) {
 	q.Remaining = max(q.Remaining, 0)
 	d := q.Reset.Sub(a.Reset)
 	switch {
-	case d > sameReset || !a.Reset.After(now):
-		a.Quota = q
+	case d > sameReset || a.guessed || !a.Reset.After(now):
+		a.Quota, a.guessed = q, false
+		a.length = max(a.length, q.Reset.Sub(now))
 		a.Remaining = max(0, q.Remaining-max(0, running-1))
 	case d < -sameReset:
 		return // of a window before
@@ -93,7 +96,7 @@ func (a *allowance) told(q Quota, now time.Time, running int) {
 func (a *allowance) opens(now time.Time) time.Time {
 	switch {
 	case !a.Reset.After(now):
-		return time.Time{} // a new window, of which we know nothing
+		return time.Time{} // a new window
 	case a.Remaining <= 0:
 		return a.Reset
 	}
@@ -102,7 +105,10 @@ func (a *allowance) opens(now time.Time) time.Time {
 
 func (a *allowance) spend(now time.Time) {
 	if !a.Reset.After(now) {
-		return
+		if a.Limit == 0 {
+			return // nothing is known
+		}
+		a.guessed, a.Remaining, a.Reset = true, a.Limit, now.Add(a.length)
 	}
 	if a.next.Before(now) {
 		a.next = now

@@ -1,0 +1,107 @@
+package backfill_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/backfill/pace"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// hostOf is the store's id of the host of an account.
+func (w *world) hostOf(h *simnet.Host) uint32 {
+	w.t.Helper()
+	id, err := w.store.HostID(strings.TrimPrefix(h.URL(), "http://"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+// TestBan: a banned host is not asked, its repositories wait in its queue, and they are fetched once the ban is lifted,
+// without a restart.
+func TestBan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 3}})
+	h := w.net.Host(0)
+	set := func(banned bool) {
+		id, err := w.store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = banned })
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.run.HostChanged(id)
+	}
+	set(true)
+	w.add(w.net.DIDs()...)
+	w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 20 })
+	id := w.hostOf(h)
+	w.until("the rest to wait in its queue", func() bool {
+		of, _ := w.store.HostByID(id)
+		return of.Queued == 20 && of.Accounts == 20
+	})
+	if n := h.Log().Requests["com.atproto.sync.getRepo"]; n != 0 {
+		t.Errorf("the banned host was asked %d times", n)
+	}
+	if now := w.run.HostStanding(id); now.State() != "banned" || now.Running != 0 {
+		t.Errorf("it stands as %s, %+v", now.State(), now)
+	}
+	set(false)
+	w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 40 })
+	w.stop()
+	of, _ := w.store.HostByID(id)
+	if of.Repos != 20 || of.Bytes == 0 || of.LastSeen == 0 || of.FirstSeen == 0 || of.Queued != 0 || of.Accounts != 20 || of.Failing != 0 {
+		t.Errorf("in the end its row is %+v", of)
+	}
+}
+
+// TestHostRules: hosts that a pattern names are asked no more than it says, at a time and in a second.
+func TestHostRules(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{
+		net: simnet.Options{Hosts: 1, Repos: 25, RecordsMedian: 3},
+		runner: backfill.Options{HostRules: pace.Rules{{Glob: "*.example", Banned: true},
+			{Glob: "127.0.0.1:*", Override: pace.Override{Concurrency: 2, PerSecond: 20}}, {Glob: "*", Override: pace.Override{Concurrency: 1}}}},
+	})
+	w.add(w.net.DIDs()...)
+	w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 25 })
+	log := w.net.Host(0).Log()
+	if log.InFlightMax > 2 {
+		t.Errorf("%d requests at a time", log.InFlightMax)
+	}
+	var first, last time.Time
+	for _, at := range log.Fetches {
+		for _, a := range at {
+			if first.IsZero() || a.Before(first) {
+				first = a
+			}
+			if a.After(last) {
+				last = a
+			}
+		}
+	}
+	if d := last.Sub(first); d < 24*50*time.Millisecond-20*time.Millisecond { // they arrive a little sooner or later
+		t.Errorf("25 requests came within %s", d)
+	}
+}
+
+// TestHostFails: what a host failed with is known while it lasts, and after a restart.
+func TestHostFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 3}})
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError})
+	w.add(w.net.DIDs()...)
+	id := w.hostOf(w.net.Host(0))
+	w.until("the host to be parked", func() bool { return !w.run.HostStanding(id).ParkedUntil.IsZero() })
+	now := w.run.HostStanding(id)
+	if now.State() != "parked" || now.FailingSince.IsZero() || !strings.Contains(now.Error, "503") {
+		t.Errorf("it stands as %s, %+v", now.State(), now)
+	}
+	w.stop()
+	of, _ := w.store.HostByID(id)
+	if of.Failing == 0 || !strings.Contains(of.Error, "503") || of.Repos != 0 {
+		t.Errorf("its row is %+v", of)
+	}
+}

@@ -1,0 +1,164 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"cistern/backfill/pace"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// TestHostCounts: the counts of hosts follow the rows through random changes, crashes and a store of before.
+func TestHostCounts(t *testing.T) {
+	t.Parallel()
+	const seed = 11
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	fs := vfs.NewCrashableMem()
+	s := storetest.Open(t, store.Options{Dir: "data", FS: fs})
+	var ids []uint32
+	for i := range 5 {
+		id, err := s.HostID(fmt.Sprintf("h%d.test", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	ids = append(ids, 0)
+	want := map[uint32]store.HostCounts{}
+	of := map[string]store.PendingKey{}
+	state := map[string]store.State{}
+	for range 100 {
+		b := s.NewBatch()
+		for _, i := range rng.Perm(60)[:rng.IntN(8)] {
+			did := fmt.Sprintf("did:web:a%d.test", i)
+			r, err := s.RepoOrNew(did)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Pending.Host = ids[rng.IntN(len(ids))]
+			r.Pending.Priority = uint8(1 + rng.IntN(3))
+			r.State = []store.State{store.StatePending, store.StateResync, store.StateIdle}[rng.IntN(3)]
+			b.PutRepo(&r)
+			of[did], state[did] = r.Pending, r.State
+		}
+		if err := b.CommitSync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for did, k := range of {
+		c := want[k.Host]
+		c.Accounts++
+		if state[did] == store.StatePending {
+			c.Queued++
+		}
+		want[k.Host] = c
+	}
+	same := func(s *store.Store, when string) {
+		t.Helper()
+		for _, id := range ids[:5] {
+			if h, ok := s.HostByID(id); !ok || h.HostCounts != want[id] {
+				t.Errorf("%s: host %d counts %+v, want %+v", when, id, h.HostCounts, want[id])
+			}
+		}
+		queued := 0
+		for _, id := range s.QueuedHosts() {
+			if want[id].Queued == 0 {
+				t.Errorf("%s: host %d has nothing queued", when, id)
+			}
+			queued++
+		}
+		for _, c := range want {
+			if c.Queued > 0 {
+				queued--
+			}
+		}
+		if queued != 0 {
+			t.Errorf("%s: %d hosts too many have something queued", when, queued)
+		}
+	}
+	same(s, "written")
+	if n := len(s.TakeEnqueued()); n != 6 || len(s.TakeEnqueued()) != 0 {
+		t.Errorf("%d hosts were enqueued at", n)
+	}
+	after := storetest.Open(t, store.Options{Dir: "data", FS: fs.CrashClone(vfs.CrashCloneCfg{})})
+	same(after, "after a crash")
+	var keys [][]byte
+	if err := store.ScanRaw(after, 't', func(key, _ []byte) { keys = append(keys, append([]byte(nil), key...)) }); err != nil {
+		t.Fatal(err)
+	}
+	former := fs.CrashClone(vfs.CrashCloneCfg{})
+	old, err := store.Open(store.Options{Dir: "data", FS: former})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if err := store.DeleteRaw(old, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	same(storetest.Open(t, store.Options{Dir: "data", FS: former, ReadOnly: true}), "read of a store of before")
+	same(storetest.Open(t, store.Options{Dir: "data", FS: former.CrashClone(vfs.CrashCloneCfg{})}), "of a store of before")
+}
+
+// TestHostRows: what is set for a host is durable, and lists have every host once.
+func TestHostRows(t *testing.T) {
+	t.Parallel()
+	fs := vfs.NewCrashableMem()
+	s := storetest.Open(t, store.Options{Dir: "data", FS: fs, HostsMax: 12})
+	for i := range 11 {
+		if _, err := s.HostID(fmt.Sprintf("h%02d.test", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limits := pace.Override{Concurrency: 3, PerDay: 7}
+	if _, err := s.SetHost("new.test", func(row *store.HostRow) { row.Banned, row.Limits = true, limits }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.HostID("h11.test"); err == nil {
+		t.Error("a thirteenth host was taken")
+	}
+	s = storetest.Open(t, store.Options{Dir: "data", FS: fs.CrashClone(vfs.CrashCloneCfg{})})
+	if h, err := s.HostNamed("new.test"); err != nil || !h.Banned || h.Limits != limits || h.FirstSeen == 0 {
+		t.Errorf("after a crash: %+v, %v", h, err)
+	}
+	if _, err := s.HostNamed("h11.test"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an unknown one: %v", err)
+	}
+	if err := s.NoteHosts([]uint32{1, 2}, func(id uint32, row *store.HostRow) { row.Bytes += int64(id); row.Error = "\xff down" }); err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := s.HostByID(2); h.Bytes != 2 || h.Error != " down" {
+		t.Errorf("noted: %+v", h)
+	}
+	for _, limit := range []int{1, 5, 12, 100} {
+		n, last := 0, ""
+		for after := ""; ; {
+			page, next, err := s.Hosts(after, limit, func(h *store.Host) bool { return h.Name != "h03.test" })
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, h := range page {
+				if h.Name <= last || h.Name == "h03.test" {
+					t.Errorf("%s after %s", h.Name, last)
+				}
+				last = h.Name
+				n++
+			}
+			if after = next; next == "" {
+				break
+			}
+		}
+		if n != 11 {
+			t.Errorf("pages of %d have %d hosts", limit, n)
+		}
+	}
+}
