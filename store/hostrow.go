@@ -141,9 +141,10 @@ func (s *Store) TakeEnqueued() map[uint32]uint8 {
 	s.hosts.mu.Lock()
 	defer s.hosts.mu.Unlock()
 	fresh := s.hosts.fresh
-	if len(fresh) > 0 {
-		s.hosts.fresh = map[uint32]uint8{}
+	if len(fresh) == 0 {
+		return nil // not the map itself, which is written to
 	}
+	s.hosts.fresh = map[uint32]uint8{}
 	return fresh
 }
 
