@@ -53,7 +53,8 @@
 //   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
 //   - runner.go: Runner, Run, Crawl, Wake; pause.go: its switches
 //   - dispatch.go: who is next; queue.go: rows into memory
-//   - host.go: permits and parking of one host; hosts.go: the bounded table of them
+//   - host.go: what waits for one host; hosts.go: the bounded table of them, paced by package pace; admit.go: requests of no
+//     task; tally.go: what is learnt of hosts
 //   - resolve.go: rows whose host is unknown find it
 //   - task.go: one repository, step by step; window.go: whose live commits are buffered meanwhile
 //   - recheck.go: whether a transfer is needed; fetch.go, body.go, wait.go, spool.go: the transfer; verify.go

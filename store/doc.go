@@ -69,5 +69,6 @@
 //	codec.go   what is written as CBOR     decode.go    and read
 //	cache.go   rows written last           filter.go    versions of the filter
 //	shelve.go  what is kept, and shown     drop.go      repositories that are followed no more
-//	checklog.go, checklive.go, checkmemory.go  Check: the log; buffers, cursors; what is in memory
+//	hostrow.go what is set for hosts, and counted
+//	checkhosts.go, checklog.go, checklive.go, checkmemory.go  Check: the log; buffers, cursors; what is in memory
 package store
