@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, staticcheck
 	go tool staticcheck ./...
 check: lint race fuzz ## what has to pass before a commit, under 10 min
 soak: ## SEEDS (2000) seeded networks with faults and crashes, from SEED (1000) on
-	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash)$$' ./cmd/cistern
+	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash|Refilter)$$' ./cmd/cistern
 realnet: ## index the reference PDS and compare every record
 	testdata/realnet/install.sh
 	go test -tags realnet -run Realnet -count 1 -timeout 15m -v ./cmd/cistern

@@ -20,6 +20,7 @@ import (
 type refilterModel struct {
 	*model
 	fs    *storetest.CrashFS
+	first map[string]bool // accounts from before the first filter
 	asked map[string]bool // by the operator, some time
 	shaky map[string]bool // may have been dropped some time: readers who begin now do not learn of all before
 }
@@ -47,13 +48,16 @@ func newRefilterModel(t *testing.T, seed uint64) *refilterModel {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	m := &model{t: t, rng: rng, seed: seed, every: 200 * time.Millisecond, before: map[string]bool{}}
 	m.plan = plan{relays: 1 + rng.IntN(2), steps: 20 + rng.IntN(60)}
-	return &refilterModel{model: m, fs: storetest.NewCrashFS(), asked: map[string]bool{}, shaky: map[string]bool{}}
+	return &refilterModel{model: m, fs: storetest.NewCrashFS(), first: map[string]bool{}, asked: map[string]bool{}, shaky: map[string]bool{}}
 }
 
 func (m *refilterModel) play() {
 	m.net = startNetwork(m.t, simnet.Options{Seed: m.seed, Hosts: 2, Repos: 4 + m.rng.IntN(6), Relays: 2,
 		RecordsMedian: 1 + m.rng.IntN(40), RecordsMax: 200, OddKeys: m.rng.IntN(2), Empty: m.rng.IntN(2)})
 	history := m.net.History(m.seed, simnet.Weights{Commit: 70, Empty: 3, Burst: 4, Status: 6, Handle: 2, Key: 2, Delete: 2, New: 4, Sync: 2})
+	for _, did := range m.net.DIDs() {
+		m.first[did] = true
+	}
 	m.config = m.random()
 	m.note(m.config)
 	m.reopen(m.fs)
@@ -355,17 +359,26 @@ func (m *refilterModel) exactly(f store.FilterVersion, truth simnet.Truth, row *
 }
 
 // wantLog folds the log, in which each change follows from those before it, but for deletions of what was dropped:
-// who begins behind the drop was told of nothing before.
+// who begins behind the drop was told of nothing before. What is told of an account while it is away is passed over:
+// when it comes back, it is listed anew.
 func (m *refilterModel) wantLog() {
 	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
+	trail := map[string][]string{}
 	for cursor := uint64(1); cursor <= m.store.Head(); {
 		next, err := m.store.ReadLog(m.t.Context(), cursor, 1000, func(e *store.Event) error {
-			if e.Kind == store.KindRecord && e.Action == store.Delete && m.shaky[e.DID] {
+			if e.Kind == store.KindRecord && l.status[e.DID].Hidden() {
+				return nil // what a pass changed while the account was away is shown once it is back, in front of its new listing
+			}
+			if e.Kind == store.KindRecord && e.Action == store.Delete && (m.shaky[e.DID] || !m.first[e.DID]) {
 				if _, told := l.records[e.DID][string(e.Collection)+"/"+string(e.Rkey)]; !told {
 					return nil
 				}
 			}
-			return l.apply(e)
+			trail[e.DID] = append(trail[e.DID], fmt.Sprintf("%d: kind %d, action %s, rev %s, live %v, status %s, %s/%s", e.ID, e.Kind, e.Action, e.Rev, e.Live, e.Status, e.Collection, e.Rkey))
+			if err := l.apply(e); err != nil {
+				return fmt.Errorf("%w, after\n%s", err, strings.Join(trail[e.DID], "\n"))
+			}
+			return nil
 		})
 		if err != nil {
 			m.t.Fatal(err)
