@@ -220,7 +220,7 @@ func TestShelveModel(t *testing.T) {
 				h.again(t, s, 0)
 				shelves = append(shelves, h)
 			}
-			for step := range 250 {
+			for step := range 150 {
 				h := shelves[rng.IntN(len(shelves))]
 				switch n := rng.IntN(20); {
 				case n < 8:

@@ -56,7 +56,7 @@ func sweepAll(t testing.TB, s *store.Store, did string, version uint32, drops bo
 func TestSweepCrash(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
-	contents := storetest.Random(rng, 40)
+	contents := storetest.Random(rng, 24)
 	filters := []filter.Config{only("app.test.c0", filter.StoreAll), only("app.test.c1", filter.StoreAll), only("app.test.c1", ""), only("app.none.*", "")}
 	// play brings the store from wherever it stands to the end, and gives what was held after each filter it set.
 	play := func(s *store.Store) (held []map[string]string) {
@@ -98,7 +98,7 @@ func TestSweepCrash(t *testing.T) {
 	if err := plain.Close(); err != nil {
 		t.Error(err)
 	}
-	if len(want) != len(filters) || len(crashes) < 40 {
+	if len(want) != len(filters) || len(crashes) < 20 {
 		t.Fatalf("%d filters, %d crashes", len(want), len(crashes))
 	}
 	for i, c := range crashes {
