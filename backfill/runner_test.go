@@ -195,7 +195,9 @@ func TestSources(t *testing.T) {
 	for source, ok := range map[backfill.Source]bool{
 		{Kind: "repos", URL: "https://relay.example"}:     true,
 		{Kind: "repos", URL: "http://127.0.0.1:2583"}:     true,
-		{Kind: "hosts", URL: "https://relay.example"}:     false, // unknown kind
+		{Kind: "hosts", URL: "https://relay.example"}:     true,
+		{Kind: "all", URL: "https://relay.example"}:       false, // unknown kind
+		{Kind: "repos", URL: "https://Relay.example:443"}: false, // another spelling
 		{Kind: "repos", URL: "relay.example"}:             false, // no scheme
 		{Kind: "repos", URL: "https://relay.example/xyz"}: false, // more than an origin
 		{Kind: "repos", URL: "wss://relay.example"}:       false,
