@@ -96,7 +96,7 @@ func copyAll(b *testing.B, idents directory, perHost int) time.Duration {
 		if err != nil {
 			b.Fatal(err)
 		}
-		row.State, row.Tracked, row.Pending.Priority = store.StatePending, store.ByNetwork, store.PriorityDiscovery
+		row.State, row.Tracked, row.Pending.Priority = store.StatePending, store.ByOperator, store.PriorityDiscovery
 		batch := s.NewBatch()
 		batch.PutRepo(&row)
 		if err := batch.CommitSync(); err != nil {

@@ -53,3 +53,11 @@ func IsBusy(err error) bool {
 	var busy *busyError
 	return errors.As(err, &busy)
 }
+
+// Rescan looks at all queues.
+func Rescan(r *Runner) {
+	r.mu.Lock()
+	r.rescanAll, r.scannedAll = true, time.Time{}
+	r.mu.Unlock()
+	r.scanHosts()
+}
