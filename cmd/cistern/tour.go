@@ -35,7 +35,7 @@ type tour struct {
 
 const (
 	// tourLines is how much of an answer is shown.
-	tourLines = 18
+	tourLines = 20
 	// tourWriteEvery is how often an account writes, and tourWait how long the first event may take.
 	tourWriteEvery = 300 * time.Millisecond
 	tourWait       = 20 * time.Second
