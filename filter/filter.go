@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -198,6 +199,16 @@ func (f *Filter) WantsAll() bool { return len(f.collections) == 0 }
 // Wants says whether the records of a collection are wanted.
 func (f *Filter) Wants(collection []byte) bool {
 	return len(f.collections) == 0 || f.collections.match(collection)
+}
+
+// Keeps says whether what stands under an MST key is held, shown or not. Keys that are no collection and record key are
+// held only where all is.
+func (f *Filter) Keeps(key []byte) bool {
+	if f.WantsAll() || f.StoresAll() {
+		return true
+	}
+	collection, _, ok := bytes.Cut(key, []byte("/"))
+	return ok && f.collections.match(collection)
 }
 
 // Covers says whether f wants whatever g wants.

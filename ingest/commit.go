@@ -186,14 +186,22 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	}
 	f, prev, err := it.f, it.prev, it.prevErr
 	if !it.proof.whole {
-		var failure error
+		kept, failure := it.r.store.FilterAt(row.Filter)
+		if failure != nil {
+			return breaks, failure
+		}
+		unheld := false
 		prev, err = it.proof.before(func(path []byte) (repo.CID, error) {
+			unheld = unheld || row.Lacks || !kept.Keeps(path)
 			cid, err := it.r.store.RecordCID(row, path)
 			failure = errors.Join(failure, err)
 			return cid, err
 		})
-		if failure != nil {
+		switch {
+		case failure != nil:
 			return breaks, failure
+		case unheld && !f.PrevData.Defined():
+			err = repo.ErrProof // nobody here knows what stood there
 		}
 	}
 	stated := f.PrevData.Defined()

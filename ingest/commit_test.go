@@ -269,6 +269,29 @@ func TestLegacyHost(t *testing.T) {
 	}
 }
 
+// TestLegacyFiltered: nobody can tell what stood under a path that the filter leaves out, so that a commit of such a host is
+// applied unproven, not fetched.
+func TestLegacyFiltered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	if _, err := w.store.SetFilter(filter.Config{Collections: []string{"app.test.wanted"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.put(a, "app.test.x/one", "1")
+	w.hold(a)
+	w.skip()
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID()})
+	set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
+	w.put(a, "app.test.x/one", "2")
+	w.put(a, "app.test.wanted/one", "3")
+	w.pass()
+	row := w.row(a)
+	if row.State != store.StateSynced || row.Verified != store.VerifiedOps || row.Rev != a.Truth().Rev || row.Records != 1 || row.Breaks != 0 {
+		t.Errorf("row %+v, want rev %s", row, a.Truth().Rev)
+	}
+}
+
 // TestUnprovenFetchedHourly: a host that leaves proofs out may leave operations out, so its repositories are fetched, but
 // once an hour only.
 func TestUnprovenFetchedHourly(t *testing.T) {

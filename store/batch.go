@@ -187,7 +187,8 @@ func (r rowState) due() int64 {
 // path that is shown is updated, one that is not is created, a deletion of an unknown path and a
 // write of the same CID are nothing. The filter that r names chooses: what it does not want is
 // left out, or stored and shown to nobody, and deleted if it was shown. Paths must be unique within
-// a batch. r's counts change; the caller writes it by PutRepo.
+// a batch. Of an account that is hidden nothing is told: when it is shown again, it is listed anew.
+// r's counts change; the caller writes it by PutRepo.
 func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	if r.Ordinal == 0 {
 		return fmt.Errorf("apply %s: it was never imported", r.DID)
@@ -218,7 +219,7 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 			return err
 		}
 	}
-	if len(e.Ops) > 0 {
+	if len(e.Ops) > 0 && !r.Status.Hidden() {
 		b.entries = append(b.entries, entry{entryV1: e})
 	}
 	return b.err

@@ -359,16 +359,12 @@ func (m *refilterModel) exactly(f store.FilterVersion, truth simnet.Truth, row *
 }
 
 // wantLog folds the log, in which each change follows from those before it, but for deletions of what was dropped:
-// who begins behind the drop was told of nothing before. What is told of an account while it is away is passed over:
-// when it comes back, it is listed anew.
+// who begins behind the drop was told of nothing before.
 func (m *refilterModel) wantLog() {
 	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
 	trail := map[string][]string{}
 	for cursor := uint64(1); cursor <= m.store.Head(); {
 		next, err := m.store.ReadLog(m.t.Context(), cursor, 1000, func(e *store.Event) error {
-			if e.Kind == store.KindRecord && l.status[e.DID].Hidden() {
-				return nil // what a pass changed while the account was away is shown once it is back, in front of its new listing
-			}
 			if e.Kind == store.KindRecord && e.Action == store.Delete && (m.shaky[e.DID] || !m.first[e.DID]) {
 				if _, told := l.records[e.DID][string(e.Collection)+"/"+string(e.Rkey)]; !told {
 					return nil

@@ -77,7 +77,7 @@ func (o Options) validate() error {
 		}
 	}
 	if o.Skew < 0 {
-		errs = append(errs, fmt.Errorf("Skew is negative: %g", o.Skew))
+		errs = append(errs, fmt.Errorf("skew is negative: %g", o.Skew))
 	}
 	if o.Empty+o.OddKeys > o.Repos {
 		errs = append(errs, fmt.Errorf("accounts Empty %d and OddKeys %d exceed Repos %d", o.Empty, o.OddKeys, o.Repos))
