@@ -133,9 +133,9 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	}
 	now := r.opts.Now()
 	switch {
-	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery)) && (l.roster || !wider(f.Filter, began)):
+	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery)) && (l.roster || !wider(f, began, m.filter)):
 		return m.due(r.opts.CrawlEvery).Sub(now), nil
-	case m.ended != 0, m.filter != f.Version && !l.roster && wider(f.Filter, began):
+	case m.ended != 0, m.filter != f.Version && !l.roster && wider(f, began, m.filter):
 		m = mark{} // from the beginning, by this filter
 	}
 	m.filter = f.Version

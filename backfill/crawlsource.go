@@ -7,6 +7,7 @@ import (
 
 	"cistern/filter"
 	"cistern/ingest/identity"
+	"cistern/store"
 )
 
 // Kinds of crawl sources.
@@ -58,9 +59,9 @@ func exact(f *filter.Filter) []string {
 	return slices.DeleteFunc(f.Signals(), func(s string) bool { return strings.HasSuffix(s, "*") })
 }
 
-// wider says whether f discovers what g passed over.
-func wider(f, g *filter.Filter) bool {
-	if f.Full() && !g.Full() {
+// wider says whether the filter in force discovers what an earlier one, g, passed over.
+func wider(f store.FilterVersion, g *filter.Filter, version uint32) bool {
+	if f.Readmitted > version || f.Full() && !g.Full() {
 		return true
 	}
 	had := func(old []string) func(string) bool {
@@ -73,5 +74,5 @@ func wider(f, g *filter.Filter) bool {
 	case !f.Full() && len(c.Signals) == 0 && len(old.Signals) > 0:
 		return true // an explicit list is followed whole then
 	}
-	return slices.ContainsFunc(old.Excludes, func(did string) bool { return !f.Excluded(did) })
+	return false
 }

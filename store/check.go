@@ -25,7 +25,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	}}
 	// The counters and the rows are of one moment when nothing commits between reading both.
 	s.filters.mu.Lock()
-	c.version = s.Filter().Version
+	c.filtersWere = *s.filters.all.Load()
 	s.seq.mu.Lock()
 	snap := s.db.NewSnapshot()
 	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
@@ -61,11 +61,11 @@ type checker struct {
 	leased [][2]Ordinal
 	listed int64 // listing rows that entries name
 
-	buffered map[string]buffered // as in memory
-	cursors  map[string]int64    // as in memory
-	version  uint32              // of the filter in force
-	rows     map[string]Repo     // as cached
-	counted  map[collectionOf]int64
+	buffered    map[string]buffered // as in memory
+	cursors     map[string]int64    // as in memory
+	filtersWere []FilterVersion     // as in memory
+	rows        map[string]Repo     // as cached
+	counted     map[collectionOf]int64
 
 	byHost   map[uint32]HostCounts // from the rows
 	hostsSay map[uint32]HostCounts // as in memory

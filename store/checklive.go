@@ -3,8 +3,6 @@ package store
 import (
 	"errors"
 	"reflect"
-
-	"cistern/filter"
 )
 
 // sources looks at the rows of firehose and crawl sources: each must be readable, and
@@ -44,19 +42,18 @@ func (c *checker) filters() error {
 		if err != nil {
 			return err
 		}
-		f, err := c.s.FilterAt(version)
-		var is filter.Config
-		if err == nil {
-			err = c.s.codec.decode(value, &is)
-		}
-		if err != nil || version != next || !reflect.DeepEqual(f.Config(), is) {
+		var is filterV1
+		err = c.s.codec.decode(value, &is)
+		if int(version) >= len(c.filtersWere) {
+			c.report("filter version %d after %d is not in memory", version, next-1)
+		} else if f := c.filtersWere[version]; err != nil || version != next || f.Readmitted != is.Readmitted || !reflect.DeepEqual(f.Config(), is.Config) {
 			c.report("filter version %d after %d: is %+v, not as in memory (%v)", version, next-1, is, err)
 		}
 		next++
 		return nil
 	})
-	if err == nil && c.version != next-1 {
-		c.report("filter versions: %d on disk and %d in memory", next-1, c.version)
+	if inMemory := len(c.filtersWere) - 1; err == nil && inMemory != int(next-1) {
+		c.report("filter versions: %d on disk and %d in memory", next-1, inMemory)
 	}
 	return err
 }

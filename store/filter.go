@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,18 +17,26 @@ const RefilterCursor = "refilter"
 // FilterVersion is a filter under its number. The first that is set has number 1; 0 is the zero Filter.
 type FilterVersion struct {
 	*filter.Filter
-	Version uint32
+	Version    uint32
+	Readmitted uint32 // the last version, this one at most, that no longer excludes somebody
 }
 
-// filters are all versions there were: rows name them.
+// filterV1 is a version on disk.
+type filterV1 struct {
+	Config     filter.Config `cbor:"1,keyasint"`
+	Readmitted uint32        `cbor:"2,keyasint,omitempty"`
+}
+
+// filters are all versions there were: rows name them. Only that in force knows whom it excludes: lists of thousands that
+// are changed often would add up.
 type filters struct {
-	mu  sync.Mutex                       // held while a version is added
-	all atomic.Pointer[[]*filter.Filter] // by version
+	mu  sync.Mutex                      // held while a version is added
+	all atomic.Pointer[[]FilterVersion] // by version
 }
 
 // loadFilters reads the versions. That in force is the last.
 func (s *Store) loadFilters() error {
-	all := []*filter.Filter{new(filter.Filter)}
+	all := []FilterVersion{{Filter: new(filter.Filter)}}
 	err := scan(s.db, []byte{spaceFilter}, spaceEnd(spaceFilter), func(key, value []byte) (bool, error) {
 		version, err := parseFilterKey(key)
 		if err != nil {
@@ -36,15 +45,15 @@ func (s *Store) loadFilters() error {
 		if int(version) != len(all) {
 			return false, fmt.Errorf("filter version %d follows %d: %w", version, len(all)-1, ErrCorrupt)
 		}
-		var c filter.Config
-		if err := s.codec.decode(value, &c); err != nil {
+		var v filterV1
+		if err := s.codec.decode(value, &v); err != nil {
 			return false, err
 		}
-		f, err := filter.Compile(c)
+		f, err := filter.Compile(v.Config)
 		if err != nil {
 			return false, fmt.Errorf("filter version %d: %w: %w", version, err, ErrCorrupt)
 		}
-		all = append(all, f)
+		all = append(all, FilterVersion{f, version, v.Readmitted})
 		return true, nil
 	})
 	s.filters.all.Store(&all)
@@ -54,16 +63,16 @@ func (s *Store) loadFilters() error {
 // Filter is the filter in force.
 func (s *Store) Filter() FilterVersion {
 	all := *s.filters.all.Load()
-	return FilterVersion{all[len(all)-1], uint32(len(all) - 1)}
+	return all[len(all)-1]
 }
 
-// FilterAt is the filter that had a number.
+// FilterAt is the filter that had a number. Whom it excluded is known of the one in force only.
 func (s *Store) FilterAt(version uint32) (*filter.Filter, error) {
 	all := *s.filters.all.Load()
 	if int64(version) >= int64(len(all)) {
 		return nil, fmt.Errorf("filter version %d of %d: %w", version, len(all)-1, ErrCorrupt)
 	}
-	return all[version], nil
+	return all[version].Filter, nil
 }
 
 // SetFilter puts a filter in force, and says in the same batch that every repository is to be brought to it. It is
@@ -76,24 +85,44 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	s.filters.mu.Lock()
 	defer s.filters.mu.Unlock()
 	all := *s.filters.all.Load()
-	if len(all) > 1 && reflect.DeepEqual(all[len(all)-1].Config(), f.Config()) {
-		return s.Filter(), nil
+	was := all[len(all)-1]
+	if len(all) > 1 && reflect.DeepEqual(was.Config(), f.Config()) {
+		return was, nil
 	}
 	if len(all) > filterVersionsMax {
 		return FilterVersion{}, fmt.Errorf("the filter was changed more than %d times", filterVersionsMax)
 	}
 	defer s.Lock(RefilterCursor)() // whoever moves the cursor holds it
+	next := slices.Clone(all)
+	v := FilterVersion{f, uint32(len(all)), was.Readmitted}
+	if old := was.Config(); len(old.Excludes) > 0 {
+		if slices.ContainsFunc(old.Excludes, func(did string) bool { return !f.Excluded(did) }) {
+			v.Readmitted = v.Version
+		}
+		old.Excludes = nil
+		if was.Filter, err = filter.Compile(old); err != nil {
+			return FilterVersion{}, err
+		}
+		next[was.Version] = was
+	}
+	next = append(next, v)
 	b := s.NewBatch()
-	v, err := s.codec.encode(f.Config())
-	b.fail(err)
-	b.set(filterKey(nil, uint32(len(all))), v)
+	b.putFilter(v)
+	if was.Version > 0 {
+		b.putFilter(was)
+	}
 	b.SetCrawlCursor(RefilterCursor, "")
 	if err := b.CommitSync(); err != nil {
 		return FilterVersion{}, err
 	}
-	next := append(all[:len(all):len(all)], f)
 	s.filters.all.Store(&next)
-	return s.Filter(), nil
+	return v, nil
+}
+
+func (b *Batch) putFilter(f FilterVersion) {
+	v, err := b.s.codec.encode(filterV1{f.Config(), f.Readmitted})
+	b.fail(err)
+	b.set(filterKey(nil, f.Version), v)
 }
 
 // filterVersionsMax bounds the versions, all of which are kept, in memory too. Operators change filters now and then.
