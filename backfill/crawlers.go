@@ -18,7 +18,10 @@ type crawlers struct {
 	r    *Runner
 	kick chan struct{} // a source came
 
-	// mu guards:
+	changing sync.Mutex // whoever changes the list holds it all the while, and takes it before mu
+
+	// mu guards what follows. Nobody waits with it: Runner.Wake, which takes it, is called with locks held that a
+	// source may need to come to its end.
 	mu   sync.Mutex
 	list []*crawler
 }
@@ -125,10 +128,10 @@ func (r *Runner) AddCrawl(s Source) error {
 	}
 	s.Implied = false
 	cs := r.crawls
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	i := cs.find(s)
-	if i >= 0 && !cs.list[i].source.Implied {
+	cs.changing.Lock()
+	defer cs.changing.Unlock()
+	c := cs.of(s)
+	if c != nil && !c.source.Implied {
 		return nil
 	}
 	b := r.store.NewBatch()
@@ -136,11 +139,12 @@ func (r *Runner) AddCrawl(s Source) error {
 	if err := b.CommitSync(); err != nil {
 		return err
 	}
-	if i >= 0 {
-		cs.list[i].halt()
-		cs.list = slices.Delete(cs.list, i, i+1)
+	if c != nil {
+		cs.remove(c)
 	}
+	cs.mu.Lock()
 	cs.list = append(cs.list, newCrawler(r, s, true))
+	cs.mu.Unlock()
 	signal(cs.kick)
 	return nil
 }
@@ -149,10 +153,10 @@ func (r *Runner) AddCrawl(s Source) error {
 // the next start. What it found stays followed, and its cursors stay until ForgetCrawlCursor.
 func (r *Runner) RemoveCrawl(s Source) error {
 	cs := r.crawls
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	i := cs.find(s)
-	if i < 0 {
+	cs.changing.Lock()
+	defer cs.changing.Unlock()
+	c := cs.of(s)
+	if c == nil {
 		return fmt.Errorf("crawl source %s: %w", s, store.ErrNotFound)
 	}
 	b := r.store.NewBatch()
@@ -160,8 +164,27 @@ func (r *Runner) RemoveCrawl(s Source) error {
 	if err := b.CommitSync(); err != nil {
 		return err
 	}
-	cs.list[i].halt()
-	cs.list = slices.Delete(cs.list, i, i+1)
+	cs.remove(c)
+	return nil
+}
+
+// remove takes a source off the list, so that nobody starts it, and returns when it has stopped. Called with changing held.
+func (cs *crawlers) remove(c *crawler) {
+	cs.mu.Lock()
+	if i := slices.Index(cs.list, c); i >= 0 {
+		cs.list = slices.Delete(cs.list, i, i+1)
+	}
+	cs.mu.Unlock()
+	c.halt()
+}
+
+// of is the source of that kind and URL, nil if there is none.
+func (cs *crawlers) of(s Source) *crawler {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if i := cs.find(s); i >= 0 {
+		return cs.list[i]
+	}
 	return nil
 }
 
@@ -187,10 +210,7 @@ func (r *Runner) ForgetCrawlCursor(s Source) error {
 			return err
 		}
 	}
-	r.crawls.mu.Lock()
-	defer r.crawls.mu.Unlock()
-	if i := r.crawls.find(s); i >= 0 {
-		c := r.crawls.list[i]
+	if c := r.crawls.of(s); c != nil {
 		c.mu.Lock()
 		c.stale = true
 		c.mu.Unlock()

@@ -1,0 +1,50 @@
+package backfill_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+)
+
+// TestStopCrawlBlocksNobody: whoever holds the lock of a repository may wake us, while a source that is being stopped waits for
+// just that lock.
+func TestStopCrawlBlocksNobody(t *testing.T) {
+	t.Parallel()
+	for name, stop := range map[string]func(*backfill.Runner, backfill.Source) error{
+		"remove": (*backfill.Runner).RemoveCrawl,
+		"add":    (*backfill.Runner).AddCrawl, // in the place of the one that is implied
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}})
+			did := w.net.DIDs()[0]
+			list := newList(t)
+			list.entries = []string{active(did, "")}
+			w.filter(filter.Config{Mode: filter.ModeFull})
+			w.stop()
+			unlock := w.store.Lock(did)
+			source := backfill.Source{Kind: backfill.SourceRepos, URL: list.URL, Implied: true}
+			w.start(backfill.Options{Crawl: []backfill.Source{source}, CrawlEvery: time.Hour})
+			time.Sleep(300 * time.Millisecond) // it has read its page and come to the lock
+			stopped, woken := make(chan error, 1), make(chan bool)
+			go func() { stopped <- stop(w.run, source) }()
+			time.Sleep(100 * time.Millisecond)
+			go func() {
+				w.run.Wake()
+				close(woken)
+			}()
+			select {
+			case <-woken:
+			case <-time.After(5 * time.Second):
+				t.Error("Wake waits for a source that waits for the lock of its caller")
+			}
+			unlock()
+			if err := <-stopped; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
