@@ -108,7 +108,7 @@ func (d *difference) keeps(path []byte) bool {
 
 // add notes one change, and writes those gathered when they are many.
 func (d *difference) add(ctx context.Context, op store.Op) error {
-	if op.CID.Defined() && len(op.Record) == 0 {
+	if op.CID.Defined() && op.Record == nil { // one of no bytes is no such
 		return store.ErrStale // it was held as the fetch began, and was not fetched again
 	}
 	op.Path, op.Record = bytes.Clone(op.Path), bytes.Clone(op.Record)

@@ -1,0 +1,37 @@
+package backfill_test
+
+import (
+	"testing"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestHollowRecord: a record of no bytes is what its CID says. It is stored as others are, and nobody is fetched over and
+// over for its sake.
+func TestHollowRecord(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []backfill.Strategy{backfill.StrategySparse, backfill.StrategyFull} {
+		w := newWorld(t, worldOptions{
+			net:    simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 15},
+			runner: backfill.Options{Strategy: strategy},
+		})
+		did := w.net.DIDs()[0]
+		w.refilter(filter.Config{Collections: []string{posts}})
+		w.add(did)
+		w.converges(did)
+		if _, err := w.net.Account(did).Commit(simnet.Write{Path: posts + "/hollow", Record: []byte{}}); err != nil {
+			t.Fatal(err)
+		}
+		w.net.Host(0).ResetLog()
+		w.follow(store.ByOperator, did)
+		w.converges(did)
+		for method, n := range w.net.Host(0).Log().Requests {
+			if n > 10 {
+				t.Errorf("%d requests of %s", n, method)
+			}
+		}
+	}
+}
