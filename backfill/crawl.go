@@ -23,13 +23,15 @@ type list struct {
 
 	// owned by whoever visits it:
 	empty int              // pages in a row that named nobody
-	known map[string]sight // what was found out about the accounts of the page that is asked for
+	known map[string]sight // what was found out about the accounts of the page that is asked for,
+	by    uint32           // by this version of the filter
 
 	// crawler.mu guards:
 	mark     mark
 	failures int // in a row; only who visits it changes it
 	due      time.Time
-	heap     int // place in crawler.waiting, -1 for none
+	filter   uint32 // in force when it was visited last
+	heap     int    // place in crawler.waiting, -1 for none
 }
 
 // viewOf says what the lists of a source are read for; without ok they are not read at all.
@@ -139,6 +141,9 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 		m = mark{} // from the beginning, by this filter
 	}
 	m.filter = f.Version
+	if l.by != f.Version {
+		l.known, l.by = nil, f.Version
+	}
 	if l.roster {
 		return c.stepHosts(ctx, l, text, m)
 	}

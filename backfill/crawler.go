@@ -118,7 +118,9 @@ func (c *crawler) take() (*list, time.Duration) {
 		return nil, d
 	}
 	c.visits++
-	return heap.Pop(&c.waiting).(*list), 0
+	l := heap.Pop(&c.waiting).(*list)
+	l.filter = c.filter
+	return l, 0
 }
 
 func (c *crawler) putBack(l *list, due time.Time) {
@@ -126,7 +128,9 @@ func (c *crawler) putBack(l *list, due time.Time) {
 	c.mu.Lock()
 	c.visits--
 	if c.lists[l.name] == l {
-		l.due = due
+		if l.due = due; l.filter != c.filter && l.failures == 0 {
+			l.due = time.Time{} // refresh did not see it
+		}
 		heap.Push(&c.waiting, l)
 	}
 	if c.visits == 0 && len(c.waiting) > 0 && c.waiting[0].due.After(now) && c.allEnded() {

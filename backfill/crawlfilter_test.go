@@ -1,0 +1,51 @@
+package backfill_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+)
+
+// TestCrawlFilterWhileReading: a signal that is added while the last page of a list is on the way has the list read again at
+// once, not when its next pass is due.
+func TestCrawlFilterWhileReading(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
+	w.filter(filter.Config{Signals: []string{"com.example.nothing"}})
+	w.stop()
+	source := newList(t)
+	for _, did := range w.net.DIDs() {
+		source.entries = append(source.entries, active(did, ""))
+	}
+	hold := make(chan struct{})
+	source.hold = hold
+	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: source.URL}}})
+	w.until("the last page to be asked for", func() bool { return slices.Contains(source.asked(), "2") })
+	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
+	time.Sleep(100 * time.Millisecond) // the source has seen it
+	close(hold)
+	w.until("all", func() bool { return w.store.Counts()["synced"] == 4 })
+}
+
+// TestCrawlFilterWhileFailing: what an account holds is judged anew by a signal that came while its page was held up by another's
+// host.
+func TestCrawlFilterWhileFailing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2, RecordsMedian: 3}})
+	dids := w.net.DIDs()
+	sick := w.net.Account(dids[1]).Host()
+	fault := sick.Inject(simnet.Fault{Kind: simnet.ServerError, Endpoint: describe})
+	w.filter(filter.Config{Signals: []string{"com.example.nothing"}})
+	w.stop()
+	source := newList(t)
+	source.entries = []string{active(dids[0], ""), active(dids[1], "")}
+	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: source.URL}}})
+	w.until("the page to be held up", func() bool { return w.crawls().Failing == 1 })
+	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
+	fault.Clear()
+	w.until("both", func() bool { return w.store.Counts()["synced"] == 2 })
+}
