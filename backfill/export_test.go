@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"cistern/store"
 )
 
 // Permits gives the global permits that are free and all permits that are taken.
@@ -60,4 +62,19 @@ func Rescan(r *Runner) {
 	r.rescanAll, r.scannedAll = true, time.Time{}
 	r.mu.Unlock()
 	r.scanHosts()
+}
+
+// SweepPart does one part of a sweep of a repository by the filter that its row names, as the pass does.
+func SweepPart(r *Runner, row *store.Repo, paths ...string) (goes bool, err error) {
+	f, err := r.store.FilterAt(row.Filter)
+	if err != nil {
+		return false, err
+	}
+	p := &refiltering{r: r, filter: store.FilterVersion{Filter: f, Version: row.Filter}, room: newRoom()}
+	var ops []store.Op
+	for _, path := range paths {
+		ops = append(ops, store.Op{Path: []byte(path), Keep: true})
+	}
+	goes, err = p.put(row, ops, false)
+	return goes, p.settle(err)
 }

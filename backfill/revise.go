@@ -151,7 +151,8 @@ func (p *refiltering) relateAll() error {
 }
 
 // sweep brings the records of a repository to its row's filter, some at a time. A crash between leaves a row that
-// says so. Whatever else takes the row over meanwhile, a filter, a wipe or a copy, sees to the rest.
+// says so. Whatever else takes the row over meanwhile, a filter, a wipe or a copy, sees to the rest; another round looks
+// whether it did.
 func (p *refiltering) sweep(ctx context.Context, row *store.Repo) error {
 	p.counts.swept++
 	rows, err := p.r.store.Rows(row.Ordinal)
@@ -170,10 +171,12 @@ func (p *refiltering) sweep(ctx context.Context, row *store.Repo) error {
 			err = errors.Join(err, ctx.Err())
 		}
 	}
-	if err = errors.Join(err, ours(rows.Close())); err != nil || !goes {
-		return err
+	if err = errors.Join(err, ours(rows.Close())); err == nil && goes {
+		goes, err = p.put(row, ops, true)
 	}
-	_, err = p.put(row, ops, true)
+	if !goes {
+		p.left++
+	}
 	return err
 }
 
@@ -186,6 +189,9 @@ func (p *refiltering) put(swept *store.Repo, ops []store.Op, last bool) (goes bo
 	}
 	if row.Ordinal != swept.Ordinal || row.Filter != p.filter.Version || !row.Sweep || row.Torn {
 		return false, nil
+	}
+	if p.r.store.Fetching(row.DID) {
+		return false, nil // by a later filter perhaps, and what that wants is compared with what is held now
 	}
 	b := p.r.store.NewBatch()
 	if len(ops) > 0 {
