@@ -32,7 +32,7 @@ once, which loses nothing that was durable.`
 const runExamples = `  cistern run                                         index what 'repo add' names
   cistern run --crawl repos::https://pds.example.com  all repositories of a host
   cistern run --relay https://relay1.us-east.bsky.network --signal app.bsky.feed.post
-  cistern run --relay https://relay1.us-east.bsky.network --signal app.bsky.feed.post --collection 'app.bsky.feed.*'
+  cistern run --relay https://relay1.us-east.bsky.network --collection 'app.bsky.feed.*'
   cistern run --mode full --relay https://relay1.us-east.bsky.network
   CISTERN_DATA=/var/lib/cistern CISTERN_ADMIN=:2480 CISTERN_ADMIN_TOKEN=... cistern run`
 
