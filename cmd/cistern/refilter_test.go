@@ -389,7 +389,7 @@ func (m *refilterModel) wantLog() {
 			want, _ = wanted(f, truth)
 		}
 		if got := l.records[truth.DID]; !maps.Equal(got, want) {
-			m.t.Errorf("%s: the log leaves %d records, want %d:%s", truth.DID, len(got), len(want), mapDiff(got, want))
+			m.t.Errorf("%s: the log leaves %d records, want %d:%s after\n%s", truth.DID, len(got), len(want), mapDiff(got, want), strings.Join(trail[truth.DID], "\n"))
 		}
 	}
 }
