@@ -32,6 +32,7 @@ type host struct {
 	claimed int       // DIDs in flight, those that only wait for their import to be flipped too
 	room    []item    // resolved, waiting for a permit; in flight already
 	more    bool      // its queue may hold rows that are not in ready
+	reading bool      // its queue is being read
 	stalled bool      // is in Runner.stalled
 	waiters []*waiter // for a permit of the host alone
 	tally   tally     // what is to be written of it
@@ -43,5 +44,5 @@ func (h *host) hasWork() bool { return len(h.room) > 0 || len(h.ready) > 0 || h.
 
 // idle says whether forgetting it loses nothing but its history.
 func (h *host) idle(now time.Time) bool {
-	return h.Idle(now) && h.claimed == 0 && !h.hasWork() && !h.stalled && len(h.waiters) == 0 && !h.tally.dirty
+	return h.Idle(now) && h.claimed == 0 && !h.hasWork() && !h.reading && !h.stalled && len(h.waiters) == 0 && !h.tally.dirty
 }

@@ -104,7 +104,7 @@ func (r *Runner) land(did string) {
 // the more there are, the more is read at once.
 func (r *Runner) refill(ctx context.Context, h *host) error {
 	r.mu.Lock()
-	h.more = false // from here on enqueueing sets it again
+	h.more, h.reading = false, true // from here on enqueueing sets more again
 	ahead := h.claimed
 	if h.ID == 0 {
 		ahead = len(r.inflight) // those that found their host stand here until they are done
@@ -129,7 +129,7 @@ func (r *Runner) refill(ctx context.Context, h *host) error {
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h.ready = ready
+	h.ready, h.reading = ready, false
 	h.more = h.more || full
 	if h.ID != 0 {
 		r.push(h)
