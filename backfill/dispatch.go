@@ -129,6 +129,18 @@ func (r *Runner) take(h *host, now time.Time) (item, bool) {
 	return item{}, false
 }
 
+// clearRoom puts those who wait for a permit of a host back into the queues where they stand: a ban may last, and an
+// account that moves meanwhile is not to wait for its former host. Called with mu held.
+func (r *Runner) clearRoom(h *host) {
+	for _, it := range h.room {
+		r.waiting--
+		h.claimed--
+		r.land(it.did)
+		r.lookInto(it.key.Host)
+	}
+	h.room = nil
+}
+
 // start takes the permits. Called with mu held, a free permit, and the item in flight.
 func (r *Runner) start(h *host, it item) *task {
 	t := &task{r: r, it: it, holder: h, lookPermit: r.lookMark()}

@@ -57,6 +57,31 @@ func TestBan(t *testing.T) {
 	}
 }
 
+// TestBanInTheMiddle: who waits for a permit of a host while it is banned goes back to the queue, where others may find that it
+// has moved.
+func TestBanInTheMiddle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 3}, runner: backfill.Options{PerHost: 1}})
+	h := w.net.Host(0)
+	slow := h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, Endpoint: "com.atproto.sync.getRepo"})
+	w.add(w.net.DIDs()...)
+	w.until("some to be fetched", func() bool { return w.store.Counts()["synced"] > 20 })
+	id, err := w.store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run.HostChanged(id)
+	slow.Clear()
+	w.until("the host to be left alone", func() bool { return w.run.HostStanding(id).Running == 0 })
+	w.until("the rest to wait in its queue", func() bool {
+		of, _ := w.store.HostByID(id)
+		return of.Queued > 10 && of.Queued == w.store.Counts()["pending"]
+	})
+	for _, did := range w.net.DIDs() {
+		w.until("nobody to be in flight", func() bool { return !w.run.InFlight(did) })
+	}
+}
+
 // TestHostRules: hosts that a pattern names are asked no more than it says, at a time and in a second.
 func TestHostRules(t *testing.T) {
 	t.Parallel()

@@ -91,7 +91,12 @@ func (r *Runner) land(did string) {
 	if f == nil || !f.anew {
 		return
 	}
-	if h := r.hostOf(f.host); h != nil {
+	r.lookInto(f.host)
+}
+
+// lookInto says that a host's queue got rows, or kept one that a task let go of. Called with mu held.
+func (r *Runner) lookInto(id uint32) {
+	if h := r.hostOf(id); h != nil {
 		h.more = true
 		r.push(h)
 	} else {

@@ -27,6 +27,7 @@ type Runner struct {
 	chunks   *repo.ChunkPool
 	memory   *budget
 	partless partless
+	futile   *futile
 	spools   *budget
 	indexes  *budget
 	decode   decoders
@@ -74,6 +75,7 @@ func New(opts Options) (*Runner, error) {
 		header:     queryHeader(opts.UserAgent, "application/vnd.ipld.car"),
 		asking:     queryHeader(opts.UserAgent, "application/json"),
 		chunks:     repo.NewChunkPool(idleChunkBytes),
+		futile:     newFutile(),
 		memory:     newBudget(opts.MemoryBytes - int64(opts.Concurrency)*baseBytes),
 		spools:     newBudget(opts.SpoolBytes),
 		indexes:    newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
@@ -198,17 +200,11 @@ func (r *Runner) InFlight(did string) bool {
 	return ok
 }
 
-// note says that a host's queue got rows, or kept one that a task let go of.
+// note is lookInto for who does not hold mu.
 func (r *Runner) note(id uint32) {
 	r.mu.Lock()
-	if h := r.hostOf(id); h != nil {
-		h.more = true
-		r.push(h)
-	} else {
-		r.rescanAll = true
-	}
-	r.mu.Unlock()
-	signal(r.kick)
+	defer r.mu.Unlock()
+	r.lookInto(id)
 }
 
 // stop ends Run with an error from a callback.

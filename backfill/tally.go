@@ -109,6 +109,9 @@ func (r *Runner) HostChanged(id uint32) {
 	r.mu.Lock()
 	if h := r.hosts[id]; h != nil {
 		r.configure(h)
+		if h.Banned() {
+			r.clearRoom(h)
+		}
 		r.serve(h, now)
 		r.push(h)
 		r.sched.Reconsider(&h.Host, now)
