@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -256,15 +255,15 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 		return 0, err
 	}
 	c.r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
-	var fresh []string
+	fresh := map[string]bool{}
 	for _, h := range p.Hosts {
 		if h.Status == "banned" || h.Status == "takendown" {
 			continue
 		}
 		origin, err := c.originOf(h.Hostname)
 		name := c.source.String() + "::" + origin
-		if err == nil && !c.has(name) && !slices.Contains(fresh, name) && c.size()+len(fresh) < crawlHostsMax {
-			fresh = append(fresh, name)
+		if err == nil && !c.has(name) && c.size()+len(fresh) < crawlHostsMax {
+			fresh[name] = true
 		}
 	}
 	to := c.turn(l, m, next(m.cursor, p.Cursor), len(p.Hosts))
@@ -274,7 +273,7 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 		return 0, err
 	}
 	b := c.r.store.NewBatch()
-	for _, name := range fresh {
+	for name := range fresh {
 		b.SetCrawlCursor(name, "")
 	}
 	if same {
@@ -283,7 +282,7 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 	if err := b.CommitSync(); err != nil {
 		return 0, ours(err)
 	}
-	for _, name := range fresh {
+	for name := range fresh {
 		if err := c.addHost(name, ""); err != nil {
 			return 0, err
 		}

@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,23 @@ import (
 
 // page is one answer of listRepos or listReposByCollection.
 type page struct {
-	Cursor string   `json:"cursor"`
-	Repos  []listed `json:"repos"`
+	Cursor string          `json:"cursor"`
+	Repos  entries[listed] `json:"repos"`
+}
+
+// crawlCommasMax bounds the entries of a page, of 60 bytes each in memory. A page in order has some 5000 commas.
+const crawlCommasMax = 64 << 10
+
+// entries are those of a page. An entry takes two bytes of an answer and twenty times that of memory, so that they
+// are counted first.
+type entries[T any] []T
+
+// UnmarshalJSON reads an array.
+func (l *entries[T]) UnmarshalJSON(text []byte) error {
+	if n := bytes.Count(text, []byte{','}); n > crawlCommasMax {
+		return fmt.Errorf("list with %d commas", n)
+	}
+	return json.Unmarshal(text, (*[]T)(l))
 }
 
 // listed is what a host says of a repository.
@@ -51,8 +67,8 @@ func (l listed) hidden() (s store.Status, ok bool) {
 
 // hostPage is one answer of listHosts.
 type hostPage struct {
-	Cursor string       `json:"cursor"`
-	Hosts  []listedHost `json:"hosts"`
+	Cursor string              `json:"cursor"`
+	Hosts  entries[listedHost] `json:"hosts"`
 }
 
 type listedHost struct {

@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -77,4 +78,16 @@ func SweepPart(r *Runner, row *store.Repo, paths ...string) (goes bool, err erro
 	}
 	goes, err = p.put(row, ops, false)
 	return goes, p.settle(err)
+}
+
+// DecodePage reads a page of repos or hosts, and gives the number of its entries.
+func DecodePage(key string, text []byte) (int, error) {
+	var repos page
+	var hosts hostPage
+	if key == "repos" {
+		err := json.Unmarshal(text, &repos)
+		return len(repos.Repos), err
+	}
+	err := json.Unmarshal(text, &hosts)
+	return len(hosts.Hosts), err
 }
