@@ -87,6 +87,9 @@ func (t *task) work(ctx context.Context) error {
 	if t.r.store.Filter().Excluded(row.DID) {
 		return t.forget(ctx)
 	}
+	if due, soon := t.tooSoon(); soon {
+		return t.postpone(due)
+	}
 	if t.host == nil {
 		err = t.seekHost(ctx)
 	} else {
@@ -212,6 +215,9 @@ func (t *task) attempt(ctx context.Context) error {
 // write stores a verified copy: whole, or what has changed. One that nobody follows is not stored, and forgotten.
 func (t *task) write(ctx context.Context, c records) error {
 	if !t.signal && onSignal(t.filter.Filter, &t.row) {
+		if t.row.Ordinal == 0 {
+			t.r.futile.add(t.it.did, t.r.opts.Now(), t.r.delay)
+		}
 		return t.forget(ctx)
 	}
 	if t.row.Ordinal != 0 {

@@ -1,0 +1,67 @@
+package backfill_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestFutile: an account that shows a signal again and again, and holds no record of it when it is looked at, is not
+// fetched each time. When it does hold one it is followed.
+func TestFutile(t *testing.T) {
+	t.Parallel()
+	const signal = "com.example.rare.thing"
+	w := newWorld(t, worldOptions{
+		net:    simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15},
+		runner: backfill.Options{Strategy: backfill.StrategyFull},
+	})
+	did := w.net.DIDs()[0]
+	w.refilter(filter.Config{Signals: []string{signal}})
+	rests := func() bool { // forgotten, or not due
+		row, err := w.store.RepoOrNew(did)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (!row.Known() || row.State == store.StateResync && row.Retry.Next > w.clock.now().Unix()) && !w.run.InFlight(did)
+	}
+	show := func() {
+		if w.known(did) {
+			return // who is known already is not discovered
+		}
+		w.follow(store.BySignal, did)
+		w.until("its end", rests)
+	}
+	asked := func() (n int) { return w.net.Host(0).Log().Requests["com.atproto.sync.getRepo"] }
+	for range 20 {
+		show()
+	}
+	if n := asked(); n != 2 {
+		t.Errorf("%d fetches", n)
+	}
+	for range 60 {
+		w.clock.advance(2 * time.Minute)
+		w.run.Wake()
+		w.until("its end", rests)
+		show()
+	}
+	if n := asked(); n < 5 || n > 12 {
+		t.Errorf("%d fetches within two hours", n)
+	}
+	if _, err := w.net.Account(did).Put(signal+"/a", map[string]any{"$type": signal}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it to be followed", func() bool {
+		w.clock.advance(time.Minute)
+		if !w.known(did) {
+			w.follow(store.BySignal, did)
+		}
+		w.run.Wake()
+		row, err := w.store.RepoOrNew(did)
+		return err == nil && row.State == store.StateSynced
+	})
+	w.converges(did)
+}
