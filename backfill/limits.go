@@ -105,6 +105,11 @@ const (
 	// partlessFor is how long a host is not asked for parts after it said that it sends none.
 	partlessFor = time.Hour
 
+	// futileMax bounds who is remembered to have been fetched in vain for a signal, and futileFor says for how long another
+	// such fetch counts as one more in a row.
+	futileMax = 64 << 10
+	futileFor = time.Hour
+
 	// lagsMax is how often we come back to a host that has an older rev than was announced, before we
 	// believe the host: over a quarter of an hour with the default delays.
 	lagsMax = 4
