@@ -22,6 +22,7 @@ type list struct {
 
 	// owned by whoever visits it:
 	empty int              // pages in a row that named nobody
+	news  bool             // most of the page before were unknown
 	known map[string]sight // what was found out about the accounts of the page that is asked for,
 	by    uint32           // by this version of the filter
 
@@ -161,9 +162,11 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 	}
 	r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
 	named := len(p.Repos)
-	todo, err := r.choose(p.Repos, v)
-	if err != nil {
-		return 0, err
+	todo := r.wellFormed(p.Repos)
+	if !l.news || v.ask { // of who is unknown it would only be a second look
+		if todo, err = r.choose(todo, v); err != nil {
+			return 0, err
+		}
 	}
 	var later []string
 	if v.ask {
@@ -195,7 +198,7 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 	if err != nil {
 		return 0, err
 	}
-	l.known = nil
+	l.known, l.news = nil, 2*s.found > int64(named)
 	s.listed = int64(named)
 	c.notePage(l, to, s)
 	return c.pause(l, to, s.found+s.queued > 0), nil

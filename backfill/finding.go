@@ -39,11 +39,12 @@ type survey struct {
 	listed, queued, found int64
 }
 
-// choose picks the entries that something follows from, in order of DID. It holds no locks: absorb looks again.
-func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) {
+// wellFormed leaves of entries those that name an account, each once, in order of DID.
+func (r *Runner) wellFormed(entries []listed) []listed {
 	slices.SortFunc(entries, func(a, b listed) int { return cmp.Or(cmp.Compare(a.DID, b.DID), -cmp.Compare(a.Rev, b.Rev)) })
 	entries = slices.CompactFunc(entries, func(a, b listed) bool { return a.DID == b.DID })
 	now := r.opts.Now()
+	left := entries[:0]
 	for _, e := range entries {
 		if _, err := syntax.ParseDID(e.DID); err != nil {
 			continue
@@ -51,6 +52,14 @@ func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) 
 		if _, err := repo.ParseTID(e.Rev); err != nil || repo.TIDTime(e.Rev).After(now.Add(repo.RevSkewMax)) {
 			e.Rev = "" // below every rev
 		}
+		left = append(left, e)
+	}
+	return left
+}
+
+// choose picks the entries that something follows from. It holds no locks: absorb looks again.
+func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) {
+	for _, e := range entries {
 		row, err := r.store.RepoOrNew(e.DID)
 		if err != nil {
 			return nil, ours(err)

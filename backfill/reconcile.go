@@ -146,7 +146,7 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 		p.empty = 0
 	}
 	view := p.view()
-	todo, err := p.r.choose(list.Repos, view)
+	todo, err := p.r.choose(p.r.wellFormed(list.Repos), view)
 	if err != nil {
 		return false, err
 	}
