@@ -207,8 +207,13 @@ func (f *Filter) Keeps(key []byte) bool {
 	if f.WantsAll() || f.StoresAll() {
 		return true
 	}
-	collection, _, ok := bytes.Cut(key, []byte("/"))
-	return ok && f.collections.match(collection)
+	collection, rkey, ok := bytes.Cut(key, []byte("/"))
+	if !ok || !f.collections.match(collection) {
+		return false
+	}
+	_, odd := syntax.ParseNSID(string(collection)) // a prefix matches what is none
+	_, odder := syntax.ParseRecordKey(string(rkey))
+	return odd == nil && odder == nil
 }
 
 // Covers says whether f wants whatever g wants.

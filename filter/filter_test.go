@@ -104,3 +104,34 @@ func TestSignalAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestKeeps(t *testing.T) {
+	t.Parallel()
+	f, err := filter.Compile(filter.Config{Collections: []string{"app.bsky.feed.post", "app.bsky.graph.*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := filter.Compile(filter.Config{Collections: []string{"app.bsky.feed.post"}, Store: filter.StoreAll})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]bool{
+		"app.bsky.feed.post/3kabc":    true,
+		"app.bsky.graph.follow/a":     true,
+		"app.bsky.feed.like/a":        false,
+		"app.bsky.feed.post/a b":      false, // no record key
+		"app.bsky.feed.post/a/b":      false,
+		"app.bsky.feed.post/":         false,
+		"app.bsky.graph.1-/a":         false, // no collection
+		"app.bsky.feed.post":          false,
+		"app.bsky.feed.post/..":       false,
+		"app.bsky.graph.list.item/~x": true,
+	} {
+		if got := f.Keeps([]byte(key)); got != want {
+			t.Errorf("%q: %v", key, got)
+		}
+		if !all.Keeps([]byte(key)) {
+			t.Errorf("%q: what is stored as a whole is kept", key)
+		}
+	}
+}
