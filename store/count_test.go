@@ -34,6 +34,7 @@ func TestCountsBehind(t *testing.T) {
 		func(r *store.Repo) { r.SeenRev = "" },
 		func(r *store.Repo) { r.Filter, r.Lacks = version, true },
 		func(r *store.Repo) { r.Filter, r.Sweep, r.SeenRev = version, true, storetest.Rev(9) },
+		func(r *store.Repo) { r.Filter, r.Sweep, r.Tracked = version, true, store.Untracked }, // nobody looks at it again
 	} {
 		did := storetest.DID(i + 1)
 		importBy(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("x")}, 0, storetest.Rev(1))
