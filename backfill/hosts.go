@@ -41,10 +41,14 @@ func (r *Runner) limitsOf(id uint32) (l pace.Limits, banned bool) {
 	return h.Limits.Over(l), banned || h.Banned
 }
 
-// evict forgets an idle host, one without faults if chance offers it.
+// evict forgets an idle host, one without faults if chance offers it. That there is none is found out by looking at all,
+// and so not for each of the thousands that may want a place.
 func (r *Runner) evict() bool {
 	const tries = 64
 	now := r.opts.Now()
+	if since := now.Sub(r.full); since >= 0 && since < rescanEvery {
+		return false
+	}
 	var found *host
 	seen := 0
 	for _, h := range r.hosts { // Go starts anywhere
@@ -59,6 +63,7 @@ func (r *Runner) evict() bool {
 		}
 	}
 	if found == nil {
+		r.full = now
 		return false
 	}
 	delete(r.hosts, found.ID)

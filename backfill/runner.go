@@ -54,6 +54,7 @@ type Runner struct {
 	inflight            map[string]*flight
 	versions            map[string]uint32 // of the filters that those in flight are fetched by
 	hosts               map[uint32]*host
+	full                time.Time // when no host was idle
 	stalled             []*host   // have work that needs lookups, which were parked
 	rescan              bool      // rows were enqueued by somebody else
 	rescanAll           bool      // rows may stand in any queue
