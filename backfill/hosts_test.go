@@ -82,6 +82,24 @@ func TestBanInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestNobodyWakes: rows that somebody enqueued and told nobody of are found some time later.
+func TestNobodyWakes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
+	dids := w.net.DIDs()
+	w.add(dids[0])
+	w.settle(dids[0])
+	w.clock.advance(2 * time.Second)
+	w.run.Wake()
+	time.Sleep(200 * time.Millisecond) // it has looked everywhere
+	w.change(dids[1], func(r *store.Repo) {
+		r.State, r.Tracked, r.Pending.Priority = store.StatePending, store.ByOperator, store.PriorityOperator
+	})
+	w.clock.advance(2 * time.Minute)
+	w.run.HostChanged(w.hostOf(w.net.Host(0))) // the dispatcher goes round, as it does each minute
+	w.until("the other", func() bool { return w.store.Counts()["synced"] == 2 })
+}
+
 // TestHostRules: hosts that a pattern names are asked no more than it says, at a time and in a second.
 func TestHostRules(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,7 @@ func (r *Runner) scanHosts() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rescan && ago(r.scanned) >= rescanEvery {
+	if since := ago(r.scanned); r.rescan && since >= rescanEvery || since >= sleepMax {
 		r.rescan, r.scanned = false, now
 		for id, priority := range r.store.TakeEnqueued() {
 			r.look(id, priority)
