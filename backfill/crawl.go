@@ -12,6 +12,10 @@ import (
 	"cistern/store"
 )
 
+// crawlShare is the part of Options.CrawlPendingMax that the accounts of one host may take: 2.5 million by default. The
+// largest have a million.
+const crawlShare = 8
+
 // list is one list that a source pages through, by itself: its mark says how far.
 type list struct {
 	name       string // of its mark
@@ -116,7 +120,7 @@ func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}
 // step reads one page, and says how long to wait before the next.
 func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	r := c.r
-	if r.store.Counts()["pending"] > r.opts.CrawlPendingMax {
+	if r.store.Counts()["pending"] > r.opts.CrawlPendingMax || r.crowds(l.host) {
 		return crawlPause, nil
 	}
 	v, ok := r.viewOf(c.source)
@@ -148,6 +152,15 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 		return c.stepHosts(ctx, l, text, m)
 	}
 	return c.stepRepos(ctx, l, v, text, m)
+}
+
+// crowds says whether a host has had its share of what may be pending: names of accounts cost it nothing.
+func (r *Runner) crowds(host uint32) bool {
+	if host == 0 {
+		return false
+	}
+	h, _ := r.store.HostByID(host)
+	return h.Queued > max(1, r.opts.CrawlPendingMax/crawlShare)
 }
 
 // stepRepos reads a page of repositories. was is the mark as it stands, m that of the page.
