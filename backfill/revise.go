@@ -107,7 +107,7 @@ func (p *refiltering) revise(row *store.Repo) (v revision, err error) {
 	if v.drop || row.Ordinal == 0 {
 		return v, nil
 	}
-	if rel.differs || unseen {
+	if rel.differs || unseen || row.Sweep && row.Filter != p.filter.Version { // a sweep goes on by the version in force
 		row.Filter, v.write = p.filter.Version, true
 		row.Sweep = row.Sweep || rel.sweeps
 		row.Lacks = row.Lacks || rel.lacks || unseen
