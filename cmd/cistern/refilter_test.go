@@ -381,6 +381,7 @@ func (m *refilterModel) wantLog() {
 		}
 		cursor = next
 	}
+	m.t.Logf("head %d, tail %d, counts %v, filter %d", m.store.Head(), m.store.Tail(), m.store.Counts(), m.store.Filter().Version)
 	f := m.store.Filter()
 	for _, a := range m.net.Accounts() {
 		truth := a.Truth()
