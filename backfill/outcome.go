@@ -61,10 +61,11 @@ func (t *task) end(ctx context.Context, err error) error {
 	return nil
 }
 
-// toldSince says whether the firehose spoke of the account or its document while the task ran. What the host
-// answered may be of before: an account that moves is deactivated where it was.
+// toldSince says whether the firehose spoke of the account since its host was asked, or of its document since that was
+// read. What the host answered may be of before, and it may be the former one: an account that moves is deactivated
+// where it was.
 func (t *task) toldSince(row *store.Repo) bool {
-	return row.AccountTime != t.row.AccountTime || row.IdentityTime != t.row.IdentityTime
+	return row.AccountTime != t.row.AccountTime || marksOf(row) != t.marks
 }
 
 // ignore takes a row out of the queue that nobody wants there.

@@ -1,6 +1,7 @@
 package backfill_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
 )
@@ -431,6 +433,51 @@ func TestGoneOvertaken(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// overtaken is a directory of which an answer is read, and then something happens, once.
+type overtaken struct {
+	backfill.Directory
+	then func(did string)
+	once sync.Once
+}
+
+func (d *overtaken) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	id, err := d.Directory.Resolve(ctx, did)
+	d.once.Do(func() { d.then(did) })
+	return id, err
+}
+
+// TestGoneWhereItWas: the document was read, the account moved, the firehose told of it, and then the host was asked
+// that the document had named.
+func TestGoneWhereItWas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
+	a := w.net.Accounts()[0]
+	w.add(a.DID())
+	w.settle(a.DID())
+	head := w.store.Head()
+	w.stop()
+	w.start(backfill.Options{Directory: &overtaken{Directory: w.dir, then: func(did string) {
+		a.Migrate(w.net.Host(1))
+		w.change(did, func(r *store.Repo) {
+			r.IdentityTime++
+			r.AccountTime++
+			r.PDS = w.net.Host(1).URL()
+		})
+	}}})
+	w.add(a.DID())
+	w.until("it to be fetched", func() bool { s := w.row(a.DID()).State; return s == store.StateSynced || s == store.StateGone })
+	w.settle(a.DID())
+	if r := w.row(a.DID()); r.State != store.StateSynced || r.Status != store.StatusActive {
+		t.Fatalf("it is %s, %s", r.State, r.Status)
+	}
+	w.equal(a.DID())
+	for _, e := range w.events(a.DID(), head+1) {
+		if strings.HasPrefix(e, "account") {
+			t.Errorf("event %s", e)
+		}
 	}
 }
 
