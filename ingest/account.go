@@ -94,8 +94,8 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store
 		row.Tracked, next = why, 0
 	case row.Tracked == store.Untracked:
 		next = 0
-	case row.Resolved == 0:
-		next = it.now.Unix() // we were about to read whose account it is: that is done all the same
+	case row.Resolved == 0 && (row.State == store.StatePending || row.Retry.Next != 0 && row.Retry.Next <= it.now.Unix()):
+		next = it.now.Unix() // we were about to read whose account it is: that is done all the same, but not again for each event
 		w.wake = true
 	}
 	if status == store.StatusDeleted && row.Ordinal != 0 {

@@ -214,9 +214,19 @@ func TestGoneBeforeRead(t *testing.T) {
 	if row := w.row(a); row.State != store.StatePending || row.Resolved != 0 {
 		t.Fatalf("row %+v", row)
 	}
-	a.SetStatus(simnet.Deleted)
+	for _, status := range []simnet.Status{simnet.Deactivated, simnet.Deleted} {
+		a.SetStatus(status)
+		w.pass()
+		if row := w.row(a); row.State != store.StateGone || row.Status.String() != string(status) || row.Retry.Next != w.clock().Unix() {
+			t.Errorf("row %+v, want %s", row, status)
+		}
+	}
+	set(w, a, func(r *store.Repo) { // the document could not be read: who says more of the account does not make us ask sooner
+		r.State, r.Retry = store.StateResync, store.Retry{Next: w.clock().Unix() + 60, Count: 1, Kind: store.Transport}
+	})
+	a.SetStatus(simnet.Suspended)
 	w.pass()
-	if row := w.row(a); row.State != store.StateGone || row.Status != store.StatusDeleted || row.Retry.Next != w.clock().Unix() {
+	if row := w.row(a); row.State != store.StateGone || row.Retry.Next < w.clock().Unix()+3600 {
 		t.Errorf("row %+v", row)
 	}
 }
