@@ -38,10 +38,9 @@ type list struct {
 	heap     int    // place in crawler.waiting, -1 for none
 }
 
-// viewOf says what the lists of a source are read for; without ok they are not read at all.
-func (r *Runner) viewOf(s Source) (v reading, ok bool) {
-	f := r.store.Filter()
-	v = reading{why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
+// viewOf says what the lists of a source are read for by a filter; without ok they are not read at all.
+func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
+	v = reading{filter: f.Version, why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
 	switch {
 	case f.Full():
 		return v, true
@@ -123,7 +122,8 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	if r.store.Counts()["pending"] > r.opts.CrawlPendingMax || r.crowds(l.host) {
 		return crawlPause, nil
 	}
-	v, ok := r.viewOf(c.source)
+	f := r.store.Filter()
+	v, ok := r.viewOf(c.source, f)
 	if !ok {
 		return crawlIdle, nil // unless the filter changes
 	}
@@ -131,17 +131,18 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	if err != nil {
 		return 0, ours(err)
 	}
-	f := r.store.Filter()
 	m := parseMark(text)
-	began, err := r.store.FilterAt(m.filter)
-	if err != nil {
-		return 0, ours(err)
+	anew := false
+	if !l.roster {
+		if anew, err = r.discovers(f, m.filter); err != nil {
+			return 0, err
+		}
 	}
 	now := r.opts.Now()
 	switch {
-	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery)) && (l.roster || !wider(f, began, m.filter)):
+	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery)) && !anew:
 		return m.due(r.opts.CrawlEvery).Sub(now), nil
-	case m.ended != 0, m.filter != f.Version && !l.roster && wider(f, began, m.filter):
+	case m.ended != 0 || anew:
 		m = mark{} // from the beginning, by this filter
 	}
 	m.filter = f.Version
@@ -208,6 +209,9 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 			b.SetCrawlCursor(l.name, to.String())
 		}
 	})
+	if errors.Is(err, errRefiltered) {
+		return 0, nil // the same page again
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -49,3 +49,24 @@ func TestCrawlFilterWhileFailing(t *testing.T) {
 	fault.Clear()
 	w.until("both", func() bool { return w.store.Counts()["synced"] == 2 })
 }
+
+// TestCrawlFilterThereAndBack: what a filter had forgotten is discovered again by one like that before it, not when the next pass
+// is due.
+func TestCrawlFilterThereAndBack(t *testing.T) {
+	t.Parallel()
+	for name, narrow := range map[string]filter.Config{
+		"mode":   {Mode: filter.ModeFilter},
+		"signal": {Mode: filter.ModeFilter, Signals: []string{"com.example.nothing"}},
+	} {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
+		w.filter(filter.Config{Mode: filter.ModeFull})
+		w.stop()
+		w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: w.net.Relay(), Implied: true}}})
+		w.until("all", func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Ended == 1 })
+		w.filter(narrow)
+		w.until("none", func() bool { return w.store.Counts()["repos"] == 0 })
+		w.filter(filter.Config{Mode: filter.ModeFull})
+		w.until("all again, in mode full, after a filter by "+name, func() bool { return w.store.Counts()["synced"] == 4 })
+		w.stop()
+	}
+}

@@ -59,20 +59,30 @@ func exact(f *filter.Filter) []string {
 	return slices.DeleteFunc(f.Signals(), func(s string) bool { return strings.HasSuffix(s, "*") })
 }
 
-// wider says whether the filter in force discovers what an earlier one, g, passed over.
-func wider(f store.FilterVersion, g *filter.Filter, version uint32) bool {
-	if f.Readmitted > version || f.Full() && !g.Full() {
-		return true
+// discovers says whether the filter in force discovers what was passed over, or forgotten, by any since that version.
+func (r *Runner) discovers(f store.FilterVersion, since uint32) (bool, error) {
+	if f.Readmitted > since {
+		return true, nil
 	}
-	had := func(old []string) func(string) bool {
-		return func(s string) bool { return slices.Contains(old, s) }
+	for ; since < f.Version; since++ {
+		g, err := r.store.FilterAt(since)
+		if err != nil {
+			return false, ours(err)
+		}
+		if wider(f.Filter, g) {
+			return true, nil
+		}
 	}
-	c, old := f.Config(), g.Config()
+	return false, nil
+}
+
+// wider says whether a filter discovers what another, g, passes over.
+func wider(f, g *filter.Filter) bool {
 	switch {
-	case !f.Full() && !slices.Equal(slices.DeleteFunc(slices.Clone(c.Signals), had(old.Signals)), []string{}) && !g.Full():
-		return true
-	case !f.Full() && len(c.Signals) == 0 && len(old.Signals) > 0:
-		return true // an explicit list is followed whole then
+	case f.Full() || g.Full():
+		return !g.Full()
+	case len(f.Signals()) == 0:
+		return len(g.Signals()) > 0 // an explicit list is followed whole then
 	}
-	return false
+	return !includes(g.Signals(), f.Signals())
 }

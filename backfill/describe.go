@@ -177,7 +177,7 @@ func parseLater(value string) (due time.Time, tries int) {
 func (r *Runner) askAgain(ctx context.Context, name string, tries int) error {
 	did := name[len(laterPrefix):]
 	saw := unwanted
-	v, _ := r.viewOf(Source{Kind: SourceRepos})
+	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())
 	row, err := r.store.RepoOrNew(did)
 	if err == nil && v.ask && r.find(&row, listed{DID: did}, v) == isUnsure {
 		saw, err = r.describe(ctx, did, "")
@@ -196,6 +196,8 @@ func (r *Runner) askAgain(ctx context.Context, name string, tries int) error {
 	if saw == seen {
 		todo = []listed{{DID: did}}
 	}
-	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropCrawlCursor(name) })
+	if _, err = r.absorb(todo, v, func(b *store.Batch) { b.DropCrawlCursor(name) }); errors.Is(err, errRefiltered) {
+		return nil // it is still there
+	}
 	return err
 }

@@ -3,6 +3,7 @@ package backfill
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"cistern/ingest/identity"
@@ -32,7 +33,11 @@ type reading struct {
 	compare bool      // it tells revs and statuses
 	host    string    // it is the list of this host, and believed about its own accounts; "": of a relay, which speaks for all
 	id      uint32    // of that host
+	filter  uint32    // version of the filter that says so
 }
+
+// errRefiltered: a list was read for a filter that is no longer in force. It is to be read again.
+var errRefiltered = errors.New("the filter was changed")
 
 // survey is what a page came to.
 type survey struct {
@@ -145,6 +150,7 @@ func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
 }
 
 // absorb writes what follows from entries that choose picked, in batches of bounded size; and goes into the last of them.
+// With errRefiltered, some may be written, and the last is not.
 func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
@@ -167,10 +173,9 @@ func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *st
 	}
 	i := -1
 	done := survey{}
-	err := r.inBatch(dids, func(b *store.Batch, row *store.Repo) error {
+	err := r.inBatch(dids, v.filter, func(b *store.Batch, row *store.Repo) {
 		i++
 		r.follow(b, row, chunk[i], v, &done)
-		return nil
 	}, and)
 	if err == nil {
 		s.queued += done.queued
@@ -212,28 +217,31 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 }
 
 // inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
-// into it. DIDs are in ascending order. It returns when the batch is durable.
-func (r *Runner) inBatch(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) error {
-	wait, err := r.commitLocked(dids, change, and)
+// into it, if the filter in force is that version. DIDs are in ascending order. It returns when the batch is durable.
+func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
+	wait, err := r.commitLocked(dids, version, change, and)
 	if err == nil {
-		err = wait()
+		err = ours(wait())
 	}
-	return ours(err)
+	return err
 }
 
-func (r *Runner) commitLocked(dids []string, change func(b *store.Batch, row *store.Repo) error, and func(b *store.Batch)) (wait func() error, err error) {
+func (r *Runner) commitLocked(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) (wait func() error, err error) {
+	defer r.store.HoldFilter()()
+	if r.store.Filter().Version != version {
+		return nil, errRefiltered
+	}
 	b := r.store.NewBatch()
 	for _, did := range dids {
 		defer r.store.Lock(did)()
 		row, err := r.store.RepoOrNew(did)
-		if err == nil {
-			err = change(b, &row)
-		}
 		if err != nil {
 			b.Discard()
-			return nil, err
+			return nil, ours(err)
 		}
+		change(b, &row)
 	}
 	and(b)
-	return b.Commit()
+	wait, err = b.Commit()
+	return wait, ours(err)
 }

@@ -66,13 +66,14 @@ func (r *Runner) newPass(name string) *pass {
 
 // view: who is unknown is left to the crawl, unless the host is crawled too and nobody has to be asked first.
 func (p *pass) view() reading {
-	v := reading{compare: true}
+	f := p.r.store.Filter()
+	v := reading{filter: f.Version, compare: true}
 	origin, err := identity.ParseOrigin(p.url)
 	source := Source{Kind: SourceRepos, URL: origin}
 	if err != nil || !slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
 		return v
 	}
-	if of, ok := p.r.viewOf(source); ok && !of.ask {
+	if of, ok := p.r.viewOf(source, f); ok && !of.ask {
 		v = of
 	}
 	return v
@@ -155,6 +156,9 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 		to = ""
 	}
 	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
+	if errors.Is(err, errRefiltered) {
+		return false, nil // the same page again
+	}
 	if err != nil {
 		return false, err
 	}

@@ -381,6 +381,7 @@ func (s *shard) mark(m mark) {
 // that batch, nil if there was nothing to write.
 func (s *shard) write(items []item) (wait func() error, err error) {
 	w := writing{r: s.r}
+	defer s.r.store.HoldFilter()()
 	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.lane.did, b.lane.did) })
 	for _, it := range s.group {
 		s.unlocks = append(s.unlocks, s.r.store.Lock(it.lane.did))

@@ -31,6 +31,7 @@ type filterV1 struct {
 // are changed often would add up.
 type filters struct {
 	mu  sync.Mutex                      // held while a version is added
+	use sync.RWMutex                    // held by HoldFilter, and while all is replaced
 	all atomic.Pointer[[]FilterVersion] // by version
 }
 
@@ -75,8 +76,16 @@ func (s *Store) FilterAt(version uint32) (*filter.Filter, error) {
 	return all[version].Filter, nil
 }
 
+// HoldFilter keeps another filter from coming into force until release is called. Whoever follows a repository because
+// of what the filter says holds it from asking until that is applied, and before any Lock: whatever brings the store to a
+// filter then finds the row.
+func (s *Store) HoldFilter() (release func()) {
+	s.filters.use.RLock()
+	return s.filters.use.RUnlock
+}
+
 // SetFilter puts a filter in force, and says in the same batch that every repository is to be brought to it. It is
-// durable on return. One that says what the one in force says changes nothing.
+// durable on return. One that says what the one in force says changes nothing. Called without locks or HoldFilter.
 func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	f, err := filter.Compile(c)
 	if err != nil {
@@ -115,6 +124,8 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	if err := b.CommitSync(); err != nil {
 		return FilterVersion{}, err
 	}
+	s.filters.use.Lock()
+	defer s.filters.use.Unlock()
 	s.filters.all.Store(&next)
 	return v, nil
 }

@@ -236,6 +236,12 @@ func (m *refilterModel) equal() error {
 	if cursor, running, err := m.fetch.Refilter(); running || err != nil {
 		return fmt.Errorf("the pass is at %q, %w", cursor, err)
 	}
+	for i, src := range m.sources() { // a commit of before may have somebody followed for a while
+		cursor, _, err := m.store.Cursor(src.URL)
+		if head := m.streams()[i].Head(); cursor != head {
+			return fmt.Errorf("%s is followed up to %d, %w, of %d", src.URL, cursor, err, head)
+		}
+	}
 	f := m.store.Filter()
 	var errs []error
 	var repos, records int64
@@ -262,6 +268,7 @@ func (m *refilterModel) equal() error {
 
 // equalRepo compares who is followed, and what is held.
 func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row *store.Repo, known bool) error {
+	named := !f.Full() && len(f.Signals()) == 0 // by the list that is gone through
 	signal := false
 	for path := range truth.Records {
 		collection, _, ok := repo.SplitPath([]byte(path))
@@ -274,8 +281,8 @@ func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row
 			return errors.New("excluded, and there")
 		}
 		return nil
-	case !known && active && (f.Full() || signal || m.asked[truth.DID] && !m.shaky[truth.DID]):
-		return fmt.Errorf("not there, with full %v, signal %v, asked for %v", f.Full(), signal, m.asked[truth.DID])
+	case !known && active && (f.Full() || signal || named || m.asked[truth.DID] && !m.shaky[truth.DID]):
+		return fmt.Errorf("not there, with full %v, signal %v, named %v, asked for %v", f.Full(), signal, named, m.asked[truth.DID])
 	case !known:
 		return nil
 	case active && row.Tracked != store.ByOperator && !f.Full() && !signal:
