@@ -58,7 +58,6 @@ func (f *forgetting) begin() (wait func() error, err error) {
 			row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 		}
 	}
-	activate(b, row)
 	row.Torn, row.Sweep = true, true
 	b.PutRepo(row)
 	f.begun, f.attempt, f.ordinal = true, row.Attempt, row.Ordinal
@@ -150,15 +149,15 @@ func (f *forgetting) part(ops []store.Op) (goes bool, err error) {
 	return true, ours(err)
 }
 
-// drop deletes what is left, and the row. Readers who were told that the account is not active are told otherwise before
-// that: of hidden accounts they are told nothing, and if it is ever found again, nobody else will.
+// drop deletes what is left, and the row. Readers who were told that the account is not active, and so hold nothing of it, are
+// told otherwise last: if it is ever found again, nobody else will.
 func (f *forgetting) drop(row *store.Repo, ops []store.Op) (wait func() error, err error) {
 	b := f.r.store.NewBatch()
-	activate(b, row)
 	row.Sweep = true // whatever is held goes
 	if len(ops) > 0 {
 		err = b.Apply(row, false, f.rev(row), ops)
 	}
+	activate(b, row)
 	b.DropBuffer(row)
 	if err = errors.Join(err, b.DropRepo(row)); err != nil {
 		b.Discard()

@@ -142,6 +142,7 @@ func TestExcludes(t *testing.T) {
 	}
 	w.stop()
 	w.add(dids[4]) // waits
+	from := w.store.Head() + 1
 	w.refilter(filter.Config{Collections: []string{posts}, Store: filter.StoreAll, Excludes: dids[:5]})
 	w.start(backfill.Options{})
 	w.converges(dids...)
@@ -149,6 +150,10 @@ func TestExcludes(t *testing.T) {
 		if w.known(did) != (i >= 5) {
 			t.Errorf("%d is known: %v", i, w.known(did))
 		}
+	}
+	// Of who was not to be had, nobody holds anything.
+	if told := w.events(dids[3], from); !slices.Equal(told, []string{"account active"}) {
+		t.Errorf("of what is hidden, %d events are told: %.200q", len(told), told)
 	}
 	w.net.Host(0).ResetLog()
 	w.add(dids[0]) // by somebody who did not look
