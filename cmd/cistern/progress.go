@@ -34,6 +34,7 @@ type sample struct {
 	pending, syncing, resync        int64
 	ratelimited, transport, generic int64
 	done                            int64 // repositories that need no fetch
+	behind, lacking                 int64 // known to have a later rev; not yet what the filter says
 
 	sources, running int64         // of the firehose, and how many of them are connected
 	frames           int64         // read from them
@@ -45,7 +46,8 @@ func newSample(at time.Time, counts map[string]int64, syncing int, sources []ing
 		at: at, repos: counts["repos"], records: counts["records"],
 		pending: counts["pending"], syncing: int64(syncing), resync: counts["resync"],
 		ratelimited: counts["error_ratelimited"], transport: counts["error_transport"], generic: counts["error_generic"],
-		done:    counts["repos"] - counts["pending"] - counts["resync"],
+		done:   counts["repos"] - counts["pending"] - counts["resync"],
+		behind: counts["behind"], lacking: counts["lacking"],
 		sources: int64(len(sources)),
 	}
 	for _, src := range sources {
@@ -113,7 +115,7 @@ func (p *progress) show(s sample) {
 		return
 	}
 	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records, "records_per_second", p.rate(),
-		"live_per_second", p.liveRate(), "sources", s.running, "lag", s.lag, "pending", s.pending, "syncing", s.syncing, "error_ratelimited", s.ratelimited,
+		"live_per_second", p.liveRate(), "sources", s.running, "lag", s.lag, "pending", s.pending, "syncing", s.syncing, "behind", s.behind, "lacking", s.lacking, "error_ratelimited", s.ratelimited,
 		"error_transport", s.transport, "error_generic", s.generic)
 }
 
@@ -164,6 +166,9 @@ func (p *progress) line(s sample, columns int) string {
 	}
 	if s.pending > 0 {
 		segments = append(segments, segment{text: thousands(s.pending) + " pending", color: dim, rank: 5})
+	}
+	if s.lacking > 0 {
+		segments = append(segments, segment{text: thousands(s.lacking) + " to refilter", color: dim, rank: 5})
 	}
 	segments = append(append(segments, p.liveSegments(s)...), errorSegments(s)...)
 	size := min(barMax, columns/5) // of the terminal alone, so that the bar stays where it is

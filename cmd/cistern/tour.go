@@ -146,16 +146,21 @@ func (t *tour) refusal() (string, error) {
 
 // question is an example query with the words that introduce it.
 type question struct {
-	about, path string
-	query       [][2]string
+	about   string
+	private bool // asked of the private listener
+	path    string
+	query   [][2]string
 }
 
 func (t *tour) questions() []question {
 	did, collection, rkey := t.example()
 	return []question{
-		{"One record, as its author signed it", "/xrpc/com.atproto.repo.getRecord", [][2]string{{"repo", did}, {"collection", collection}, {"rkey", rkey}}},
-		{"The newest of a collection", "/xrpc/com.atproto.repo.listRecords", [][2]string{{"repo", did}, {"collection", collection}, {"limit", "2"}}},
-		{"How much there is, from exact counters", "/stats", nil},
+		{about: "One record, as its author signed it", path: "/xrpc/com.atproto.repo.getRecord",
+			query: [][2]string{{"repo", did}, {"collection", collection}, {"rkey", rkey}}},
+		{about: "The newest of a collection", path: "/xrpc/com.atproto.repo.listRecords",
+			query: [][2]string{{"repo", did}, {"collection", collection}, {"limit", "2"}}},
+		{about: "How much there is, from exact counters", path: "/stats"},
+		{about: "Whom Cistern asks, how much, and who refuses", private: true, path: "/hosts", query: [][2]string{{"limit", "1"}}},
 	}
 }
 
@@ -178,7 +183,11 @@ func (t *tour) example() (did, collection, rkey string) {
 
 // ask prints a question as a command and the answer it really gets.
 func (t *tour) ask(ctx context.Context, number int, q question) error {
-	base := "http://" + t.daemon.public.Addr().String() + q.path
+	listener := t.daemon.public
+	if q.private {
+		listener = t.daemon.admin
+	}
+	base := "http://" + listener.Addr().String() + q.path
 	command := "curl " + base
 	values := url.Values{}
 	for i, p := range q.query {
@@ -277,7 +286,7 @@ func (t *tour) outlook() error {
 	public, admin := t.daemon.public.Addr(), t.daemon.admin.Addr()
 	return t.facts("Serving until Ctrl-C", [][2]string{
 		{"public", fmt.Sprintf("http://%s", public)},
-		{"private", fmt.Sprintf("http://%s (/repos, /metrics, /readyz, /debug/pprof/)", admin)},
+		{"private", fmt.Sprintf("http://%s (/repos, /hosts, /filter, /metrics, /debug/pprof/)", admin)},
 		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0', and a few more each second", public)},
 		{"failing", fmt.Sprintf("%s repo ls --state resync --admin %s", cmp.Or(t.program, "cistern"), admin)},
 	})
