@@ -43,7 +43,7 @@
 //
 // Methods of Store may be called from any goroutine. A Batch belongs to one. Lock(did) gives
 // the right to write a repository's rows: read the row under it, commit, unlock, then wait;
-// who takes several takes them in order of DID. The sequencer's mutex is held only to give
+// who takes several takes them in order of DID, and HoldFilter before them. The sequencer's mutex is held only to give
 // ids and hand the batch to the engine. Import must be called without a lock of Lock, and its
 // callbacks must not import: the flip calls Complete with the members' locks held, so that it must
 // not lock either, and Done with its slot held, for which no holder of a lock waits. Run owns the goroutines that flip groups by age and
@@ -69,6 +69,6 @@
 //	codec.go   what is written as CBOR     decode.go    and read
 //	cache.go   rows written last           filter.go    versions of the filter
 //	shelve.go  what is kept, and shown     drop.go      repositories that are followed no more
-//	hostrow.go what is set for hosts, and counted
+//	hostrow.go what is set for hosts       holds.go     whether records of a kind are held
 //	checkhosts.go, checklog.go, checklive.go, checkmemory.go  Check: the log; buffers, cursors; what is in memory
 package store
