@@ -18,8 +18,14 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 		Help: "Import groups written, by way: ingested tables or ordinary batches."}, []string{"way"})}
 	errs := []error{r.Register(m.groups)}
 	for i, name := range countNames {
-		errs = append(errs, r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cistern_store_" + name,
-			Help: "Exact counter " + name + ", as in /stats."}, func() float64 {
+		o := prometheus.GaugeOpts{Name: "cistern_store_" + name, Help: "Exact counter " + name + ", as in /stats."}
+		switch name { // what an operator watches
+		case "behind":
+			o = prometheus.GaugeOpts{Name: "cistern_repos_behind", Help: "Repositories that are known to have a later rev than what is held."}
+		case "lacking":
+			o = prometheus.GaugeOpts{Name: "cistern_repos_lacking", Help: "Repositories that do not hold yet what the filter wants of them."}
+		}
+		errs = append(errs, r.Register(prometheus.NewGaugeFunc(o, func() float64 {
 			s.seq.mu.Lock()
 			defer s.seq.mu.Unlock()
 			return float64(s.seq.counts[i])
