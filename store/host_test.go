@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"cistern/backfill/pace"
@@ -11,6 +12,7 @@ import (
 	"cistern/store/storetest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // TestHostCounts: the counts of hosts follow the rows through random changes, crashes and a store of before.
@@ -160,5 +162,49 @@ func TestHostRows(t *testing.T) {
 		if n != 11 {
 			t.Errorf("pages of %d have %d hosts", limit, n)
 		}
+	}
+}
+
+// TestSetHostWaitsAlone: while what is set for a host is on its way to a slow disk, others read hosts and count them.
+func TestSetHostWaitsAlone(t *testing.T) {
+	t.Parallel()
+	var slow atomic.Bool
+	began, free := make(chan struct{}, 100), make(chan struct{})
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if slow.Load() && op.Kind == errorfs.OpFileSyncData {
+			began <- struct{}{}
+			<-free
+		}
+		return nil
+	}))
+	s := storetest.Open(t, store.Options{FS: fs})
+	slow.Store(true)
+	set := make(chan error)
+	go func() {
+		_, err := s.SetHost("a.test", func(row *store.HostRow) { row.Banned = true })
+		set <- err
+	}()
+	<-began
+	h, err := s.HostNamed("a.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBatch()
+	b.PutRepo(&store.Repo{DID: storetest.DID(1), State: store.StateIdle, Pending: store.PendingKey{Host: h.ID}})
+	wait, err := b.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-set:
+		t.Errorf("it was set before it was durable: %v", err)
+	default:
+	}
+	close(free)
+	if err := errors.Join(<-set, wait()); err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := s.HostByID(h.ID); !h.Banned || h.Accounts != 1 {
+		t.Errorf("it stands as %+v", h)
 	}
 }

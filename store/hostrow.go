@@ -14,11 +14,24 @@ func (s *Store) SetHost(name string, change func(row *HostRow)) (id uint32, err 
 	if id, err = s.HostID(name); err != nil {
 		return 0, err
 	}
+	if err := s.changeHost(id, change); err != nil {
+		return 0, err
+	}
+	// The row is in the log's queue. Whoever counts or looks up hosts meanwhile must not wait for the disk, so that nobody
+	// does with the mutex of the hosts held.
+	if err := s.guard(func() error { return s.db.LogData(nil, pebble.Sync) }); err != nil {
+		s.fail(err)
+		return 0, s.failure
+	}
+	return id, nil
+}
+
+func (s *Store) changeHost(id uint32, change func(row *HostRow)) error {
 	s.hosts.mu.Lock()
 	defer s.hosts.mu.Unlock()
 	row := s.hosts.memo(id).row
 	change(&row)
-	return id, s.putHosts(map[uint32]HostRow{id: row}, pebble.Sync)
+	return s.putHosts(map[uint32]HostRow{id: row})
 }
 
 // NoteHosts changes what was learnt of some hosts. It is durable with whatever is written next: losing it loses
@@ -33,11 +46,11 @@ func (s *Store) NoteHosts(ids []uint32, change func(id uint32, row *HostRow)) er
 		row.Error = strings.ToValidUTF8(row.Error[:min(len(row.Error), ErrorBytesMax)], "")
 		rows[id] = row
 	}
-	return s.putHosts(rows, pebble.NoSync)
+	return s.putHosts(rows)
 }
 
 // putHosts writes rows. The mutex of the hosts is held.
-func (s *Store) putHosts(rows map[uint32]HostRow, sync *pebble.WriteOptions) error {
+func (s *Store) putHosts(rows map[uint32]HostRow) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
@@ -48,7 +61,7 @@ func (s *Store) putHosts(rows map[uint32]HostRow, sync *pebble.WriteOptions) err
 			return errors.Join(err, b.Close())
 		}
 	}
-	if err := s.apply(b, sync); err != nil {
+	if err := s.apply(b, pebble.NoSync); err != nil {
 		return err
 	}
 	for id, row := range rows {
