@@ -73,7 +73,7 @@ func (c *Config) options() []option {
 		{name: "listen", value: "ADDR", standard: ":2481", set: setParsed(&c.Listen, parseListen),
 			help: "Address of the public, read-only listener: XRPC queries and /stream."},
 		{name: "admin", value: "ADDR", standard: "127.0.0.1:2480", set: setParsed(&c.Admin, parseListen),
-			help: "Address of the private listener: /repos, /firehose, /ingestion, /stats, /metrics, health, pprof. Anything but loopback needs --admin-token."},
+			help: "Address of the private listener: /repos, /filter, /hosts, /crawler, /firehose, /stats, /metrics, pprof. Anything but loopback needs --admin-token."},
 		{name: "admin-token", value: "TOKEN", secret: true, set: c.setAdminToken,
 			help: "Secret that the private listener asks for: bearer, or basic with user admin. Prefer the variable: flags show in process lists."},
 		{name: "plc", value: "URL", standard: "https://plc.directory", repeat: true, set: appendParsed(&c.PLC, parseURL, "https", "http"),
