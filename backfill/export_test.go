@@ -57,6 +57,11 @@ func IsBusy(err error) bool {
 	return errors.As(err, &busy)
 }
 
+// Limited is an answer of a host that wants to be left alone for so long.
+func Limited(wait time.Duration) error {
+	return &answerError{code: http.StatusTooManyRequests, wait: wait}
+}
+
 // Rescan looks at all queues.
 func Rescan(r *Runner) {
 	r.mu.Lock()

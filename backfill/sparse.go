@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -57,6 +58,7 @@ type sparse struct {
 	t        *task
 	part     *repo.Partial
 	received int64 // bytes of all answers, before decompression
+	began    time.Time
 	path     string
 	ranges   int // of wanted keys
 }
@@ -76,6 +78,7 @@ func (t *task) sparse(ctx context.Context) (part records, way string, err error)
 	}
 	if err == nil {
 		t.signal = t.signal || s.part.Sampled()
+		t.r.partless.gathered(t.hostID)
 		return s.part, fetchSparse, nil
 	}
 	t.forgetMemory()
@@ -86,10 +89,16 @@ func (t *task) sparse(ctx context.Context) (part records, way string, err error)
 		t.r.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", t.it.did, "host", t.ident.PDS, "err", err)
 		return nil, fetchFallback, nil
 	}
-	if s.received > 0 && errors.As(err, new(*busyError)) || classify(ctx, err, t.r.opts.Now()).kind == store.RateLimited {
-		t.r.partless.add(t.hostID, t.r.opts.Now()) // one question is more likely to pass than many
+	if s.part.Blocks() > 0 && breaksOff(err) {
+		t.r.partless.cut(t.hostID, t.it.did, s.began, t.r.opts.Now())
 	}
 	return nil, "", err
+}
+
+// breaksOff says whether the host is not to be asked any more for now.
+func breaksOff(err error) bool {
+	var answer *answerError
+	return errors.As(err, new(*busyError)) || errors.As(err, &answer) && answer.code == http.StatusTooManyRequests
 }
 
 // fallsBack says whether getRepo may do better: the host answered, and neither that the account is not to be had nor that
@@ -120,8 +129,10 @@ func (t *task) newSparse() *sparse {
 		return nil
 	case strategy == StrategyAuto && t.smallAsHeld():
 		return nil
+	case t.r.partless.wasCut(t.it.did):
+		return nil
 	}
-	s := &sparse{t: t, path: probePath(wanted[0]), ranges: len(wanted)}
+	s := &sparse{t: t, began: t.r.opts.Now(), path: probePath(wanted[0]), ranges: len(wanted)}
 	s.part = repo.NewPartial(repo.PartialOptions{
 		Wanted:   keyRanges(wanted),
 		Sample:   t.signalRanges(),

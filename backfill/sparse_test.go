@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
@@ -308,6 +309,66 @@ func TestSparseNotWorthIt(t *testing.T) {
 				w.add(a.DID())
 				w.settle(a.DID())
 				w.fits(a.DID())
+			}
+			if n := ways(t, reg); n != test.want {
+				t.Errorf("fetched full, sparse, fallback: %v, want %v", n, test.want)
+			}
+			if n := w.net.Host(0).Log().Requests[proofs]; n != test.proofs {
+				t.Errorf("%d proofs were asked for, want %d", n, test.proofs)
+			}
+			w.gauges()
+		})
+	}
+}
+
+// TestSparseCutShort: a host that is not to be asked any more in the middle of a part sends that repository whole next, and
+// parts of others. Only one that does so again and again is not asked for parts any more.
+func TestSparseCutShort(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		rules  pace.Rules
+		fault  func(w *world) simnet.Fault
+		want   [3]float64 // full, sparse, fallback
+		proofs int
+	}{
+		"its host was parked": {nil, func(w *world) simnet.Fault {
+			return simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 1, Hook: func() {
+				done, err := backfill.Admit(w.t.Context(), w.run, w.hostOf(w.net.Host(0)))
+				if err != nil {
+					w.t.Error(err)
+					return
+				}
+				done(backfill.Limited(time.Minute))
+			}}
+		}, [3]float64{1, 2, 0}, 3},
+		"it was limited": {nil, func(*world) simnet.Fault {
+			return simnet.Fault{Kind: simnet.RateLimited, Endpoint: parts, Count: 1, RetryAfter: time.Second}
+		}, [3]float64{1, 2, 0}, 3},
+		"one request a minute": {pace.Rules{{Glob: "*", Override: pace.Override{PerHour: 60}}}, nil, [3]float64{3, 0, 0}, 2},
+		"limited for ever": {nil, func(*world) simnet.Fault {
+			return simnet.Fault{Kind: simnet.RateLimited, Endpoint: parts, RetryAfter: time.Second}
+		}, [3]float64{3, 0, 0}, 2},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 3, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}},
+				backfill.StrategySparse, func(o *backfill.Options) { o.HostRules = test.rules })
+			id := w.hostOf(w.net.Host(0))
+			if test.fault != nil {
+				w.net.Host(0).Inject(test.fault(w))
+			}
+			for _, did := range w.net.DIDs() {
+				w.add(did)
+				w.until("the copy", func() bool {
+					row, host := w.row(did), w.run.HostStanding(id)
+					if row.State == store.StateResync || host.Opens.After(w.clock.now()) || host.ParkedUntil.After(w.clock.now()) {
+						w.clock.advance(time.Second)
+						w.run.Wake()
+					}
+					return row.State == store.StateSynced && !w.run.InFlight(did)
+				})
+				w.fits(did)
 			}
 			if n := ways(t, reg); n != test.want {
 				t.Errorf("fetched full, sparse, fallback: %v, want %v", n, test.want)
