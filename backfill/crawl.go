@@ -12,8 +12,8 @@ import (
 	"cistern/store"
 )
 
-// crawlShare is the part of Options.CrawlPendingMax that the accounts of one host may take: 2.5 million by default. The
-// largest have a million.
+// crawlShare is the part of what may still become pending that the accounts of one host may take: 2.5 million of the default
+// Options.CrawlPendingMax. The largest have a million.
 const crawlShare = 8
 
 // list is one list that a source pages through, by itself: its mark says how far.
@@ -119,7 +119,7 @@ func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}
 // step reads one page, and says how long to wait before the next.
 func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	r := c.r
-	if r.store.Counts()["pending"] > r.opts.CrawlPendingMax || r.crowds(l.host) {
+	if !l.roster && r.crowds(l.host) {
 		return crawlPause, nil
 	}
 	f := r.store.Filter()
@@ -155,13 +155,16 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	return c.stepRepos(ctx, l, v, text, m)
 }
 
-// crowds says whether a host has had its share of what may be pending: names of accounts cost it nothing.
+// crowds says whether a list has to wait because of what is pending. The more that is, the less a host may have of it, so that those
+// whose queues never get shorter, dead ones and those that make accounts up, leave the others something however many they are; and who
+// has nothing pending always gets a page. What the operator wants left alone is in nobody's way.
 func (r *Runner) crowds(host uint32) bool {
+	left := r.opts.CrawlPendingMax - r.store.Counts()["pending"]
 	if host == 0 {
-		return false
+		return left < 0 && left+r.queuedAtBanned() < 0
 	}
 	h, _ := r.store.HostByID(host)
-	return h.Queued > max(1, r.opts.CrawlPendingMax/crawlShare)
+	return h.Queued > max(0, left/crawlShare)
 }
 
 // stepRepos reads a page of repositories. was is the mark as it stands, m that of the page.

@@ -41,6 +41,17 @@ func (r *Runner) limitsOf(id uint32) (l pace.Limits, banned bool) {
 	return h.Limits.Over(l), banned || h.Banned
 }
 
+// queuedAtBanned is how many wait for hosts that are not to be asked. It looks at all that have a queue.
+func (r *Runner) queuedAtBanned() (n int64) {
+	for _, id := range r.store.QueuedHosts() {
+		if _, banned := r.limitsOf(id); banned {
+			h, _ := r.store.HostByID(id)
+			n += h.Queued
+		}
+	}
+	return n
+}
+
 // evict forgets an idle host, one without faults if chance offers it. That there is none is found out by looking at all,
 // and so not for each of the thousands that may want a place.
 func (r *Runner) evict() bool {
