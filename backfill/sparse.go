@@ -44,6 +44,8 @@ func ParseStrategy(s string) (Strategy, error) {
 const (
 	proofMethod  = "com.atproto.sync.getRecord"
 	blocksMethod = "com.atproto.sync.getBlocks"
+
+	nameBlockNotFound = "BlockNotFound" // the lexicon's name for what the reference PDS calls a bad request
 )
 
 var (
@@ -85,7 +87,7 @@ func (t *task) sparse(ctx context.Context) (part records, way string, err error)
 	switch {
 	case errors.Is(err, errWhole), errors.Is(err, repo.ErrPartialBytes):
 		return nil, fetchFull, nil
-	case t.fallsBack(ctx, err):
+	case errors.Is(err, errTimeout), t.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
 		t.r.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", t.it.did, "host", t.ident.PDS, "err", err)
 		return nil, fetchFallback, nil
 	}
@@ -106,8 +108,8 @@ func breaksOff(err error) bool {
 func (t *task) fallsBack(ctx context.Context, err error) bool {
 	var answer *answerError
 	if errors.As(err, &answer) {
-		if answer.code == http.StatusNotImplemented || answer.code == http.StatusNotFound && !strings.HasPrefix(answer.name, "Re") {
-			t.r.partless.add(t.hostID, t.r.opts.Now()) // 404 is said of repositories and records too
+		if answer.code == http.StatusNotImplemented || answer.code == http.StatusNotFound && !ofMethod(answer.name) {
+			t.r.partless.add(t.hostID, t.r.opts.Now())
 		}
 		if answer.code == http.StatusNotImplemented || answer.code == http.StatusInternalServerError {
 			return true
@@ -115,6 +117,11 @@ func (t *task) fallsBack(ctx context.Context, err error) bool {
 	}
 	v := classify(ctx, err, t.r.opts.Now())
 	return v.ending == endRetry && v.kind == store.Generic && !v.lookup && !errors.Is(err, repo.ErrSignature)
+}
+
+// ofMethod says whether an error is one that the methods have themselves, whatever its status: the host knows them.
+func ofMethod(name string) bool {
+	return strings.HasPrefix(name, "Repo") || name == "RecordNotFound" || name == nameBlockNotFound
 }
 
 // newSparse is nil if the whole is wanted, or is likely to be cheaper. A repository whose last attempts failed is fetched
@@ -208,7 +215,8 @@ func (s *sparse) run(ctx context.Context) error {
 // withheld says whether the host does not have the blocks, or does not give them.
 func withheld(err error) bool {
 	var answer *answerError
-	return errors.Is(err, errOmitted) || errors.As(err, &answer) && answer.code == http.StatusBadRequest && !strings.HasPrefix(answer.name, "Repo")
+	return errors.Is(err, errOmitted) || errors.As(err, &answer) &&
+		(answer.code == http.StatusBadRequest && !strings.HasPrefix(answer.name, "Repo") || answer.name == nameBlockNotFound)
 }
 
 // probe asks for the proof of a path, and takes the signed commit and what else of it is of use.

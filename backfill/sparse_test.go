@@ -2,7 +2,9 @@ package backfill_test
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -235,6 +237,57 @@ func TestSparseMovesOn(t *testing.T) {
 				t.Errorf("fetched full, sparse, fallback: %v", n)
 			}
 		})
+	}
+}
+
+// blockNotFound has a host call a bad request for blocks what the lexicon calls it, and a 404.
+type blockNotFound struct{ http.RoundTripper }
+
+func (b blockNotFound) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.RoundTripper.RoundTrip(req)
+	if err == nil && strings.HasSuffix(req.URL.Path, parts) && resp.StatusCode == http.StatusBadRequest {
+		_ = resp.Body.Close()
+		resp.StatusCode, resp.Body = http.StatusNotFound, io.NopCloser(strings.NewReader(`{"error":"BlockNotFound"}`))
+	}
+	return resp, err
+}
+
+// TestSparseBlockNotFound: a host that has other words for a block that is gone is asked for parts as before.
+func TestSparseBlockNotFound(t *testing.T) {
+	t.Parallel()
+	w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, backfill.StrategySparse,
+		func(o *backfill.Options) { o.Transport = blockNotFound{&http.Transport{}} })
+	a := w.net.Accounts()[0]
+	gone := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 2, Hook: func() {
+		if _, err := a.Mutate(30); err != nil {
+			t.Error(err)
+		}
+	}})
+	for i, a := range w.net.Accounts() {
+		w.add(a.DID())
+		w.settle(a.DID())
+		w.fits(a.DID())
+		if n, want := ways(t, reg), [3]float64{0, float64(i + 1), 0}; n != want || gone.Fired() != 2 {
+			t.Errorf("fetched full, sparse, fallback: %v, want %v", n, want)
+		}
+	}
+}
+
+// TestSparseSlow: parts that take too long are no failure, for the whole may not.
+func TestSparseSlow(t *testing.T) {
+	t.Parallel()
+	w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 300}, filter.Config{Collections: []string{"app.bsky.feed.repost"}}, backfill.StrategySparse,
+		func(o *backfill.Options) { o.FetchTimeout = 3 * time.Second })
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang, Endpoint: parts})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	w.fits(did)
+	if n := ways(t, reg); n != [3]float64{0, 0, 1} {
+		t.Errorf("fetched full, sparse, fallback: %v", n)
+	}
+	if host := w.run.HostStanding(w.hostOf(w.net.Host(0))); host.Error != "" || host.State() != "ok" {
+		t.Errorf("the host stands as %+v", host)
 	}
 }
 
