@@ -184,13 +184,12 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	case row.Ordinal == 0:
 		return breaks, nil
 	}
-	f, prev, err := it.f, it.prev, it.prevErr
+	f, prev, err, unheld := it.f, it.prev, it.prevErr, false
 	if !it.proof.whole {
 		kept, failure := it.r.store.FilterAt(row.Filter)
 		if failure != nil {
 			return breaks, failure
 		}
-		unheld := false
 		prev, err = it.proof.before(func(path []byte) (repo.CID, error) {
 			unheld = unheld || row.Lacks || !kept.Keeps(path)
 			cid, err := it.r.store.RecordCID(row, path)
@@ -200,7 +199,7 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 		switch {
 		case failure != nil:
 			return breaks, failure
-		case unheld && !f.PrevData.Defined():
+		case unheld:
 			err = repo.ErrProof // nobody here knows what stood there
 		}
 	}
@@ -208,7 +207,7 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	switch {
 	case stated && f.PrevData != row.Data:
 		return breaks, nil
-	case errors.Is(err, repo.ErrProof) && !stated: // a host of before sync v1.1 leaves out the nodes beside
+	case errors.Is(err, repo.ErrProof) && (unheld || !stated): // a host of before sync v1.1 leaves out the nodes beside
 		if f.Since != row.Rev {
 			return breaks, nil
 		}

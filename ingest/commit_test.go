@@ -269,26 +269,47 @@ func TestLegacyHost(t *testing.T) {
 	}
 }
 
-// TestLegacyFiltered: nobody can tell what stood under a path that the filter leaves out, so that a commit of such a host is
-// applied unproven, not fetched.
+// TestLegacyFiltered: nobody can tell what stood under a path that the filter leaves out, so that a commit of a host that does
+// not say it is applied unproven, not fetched, whether or not it names the tree before.
 func TestLegacyFiltered(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	a := w.net.Accounts()[0]
-	if _, err := w.store.SetFilter(filter.Config{Collections: []string{"app.test.wanted"}}); err != nil {
-		t.Fatal(err)
-	}
-	w.put(a, "app.test.x/one", "1")
-	w.hold(a)
-	w.skip()
-	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID()})
-	set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
-	w.put(a, "app.test.x/one", "2")
-	w.put(a, "app.test.wanted/one", "3")
-	w.pass()
-	row := w.row(a)
-	if row.State != store.StateSynced || row.Verified != store.VerifiedOps || row.Rev != a.Truth().Rev || row.Records != 1 || row.Breaks != 0 {
-		t.Errorf("row %+v, want rev %s", row, a.Truth().Rev)
+	for name, change := range map[string]func(b body){
+		"nothing of before": body.legacy,
+		"only the tree before": func(b body) {
+			before := b["prevData"]
+			b.legacy()
+			b["prevData"] = before
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			if _, err := w.store.SetFilter(filter.Config{Collections: []string{"app.test.wanted"}}); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range []string{"app.test.wanted/old", "app.test.x/one", "app.test.x/two"} {
+				w.put(a, path, "1")
+			}
+			w.hold(a)
+			w.skip()
+			set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
+			for _, writes := range [][]simnet.Write{
+				{{Path: "app.test.x/one", Record: simnet.EncodeRecord(simnet.Post("2"))}},
+				{{Path: "app.test.wanted/one", Record: simnet.EncodeRecord(simnet.Post("3"))}},
+				{{Path: "app.test.wanted/old"}, {Path: "app.test.wanted/two", Record: simnet.EncodeRecord(simnet.Post("4"))}, {Path: "app.test.x/two"}},
+			} {
+				if _, err := a.Commit(writes...); err != nil {
+					t.Fatal(err)
+				}
+				w.hand(altered(t, w.next("#commit"), change))
+			}
+			row := w.row(a)
+			if row.State != store.StateSynced || row.Verified != store.VerifiedOps || row.Rev != a.Truth().Rev || row.Records != 2 || row.Breaks != 0 {
+				t.Errorf("row %+v, want rev %s", row, a.Truth().Rev)
+			}
+			w.logs(a, "create app.test.wanted/one", "delete app.test.wanted/old", "create app.test.wanted/two")
+		})
 	}
 }
 
