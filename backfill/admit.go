@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/ingest/identity"
+	"cistern/store"
 )
 
 // errBanned: the operator wants the host left alone.
@@ -168,19 +170,26 @@ func (r *Runner) heard(h *host, p pace.Permit, header http.Header, took time.Dur
 // spend waits until the host of a task may be asked again, which has a permit already. The first request came with
 // it. When that takes longer, the task has to come again: it is not to hold a permit while it waits.
 func (t *task) spend(ctx context.Context) error {
+	t.r.mu.Lock()
+	free := t.prepaid || t.host == nil
+	t.prepaid = false
+	t.r.mu.Unlock()
+	if free {
+		return nil
+	}
+	return t.r.spendAt(ctx, t.host)
+}
+
+// spendAt waits until a host may be asked once more as far as time decides, and notes that it is.
+func (r *Runner) spendAt(ctx context.Context, h *host) error {
 	for {
-		now := t.r.opts.Now()
-		t.r.mu.Lock()
-		if t.prepaid || t.host == nil {
-			t.prepaid = false
-			t.r.mu.Unlock()
-			return nil
-		}
-		at, banned := t.host.Opens(now), t.host.Banned()
+		now := r.opts.Now()
+		r.mu.Lock()
+		at, banned := h.Opens(now), h.Banned()
 		if !at.After(now) && !banned {
-			t.host.Spend(now)
+			h.Spend(now)
 		}
-		t.r.mu.Unlock()
+		r.mu.Unlock()
 		switch d := at.Sub(now); {
 		case banned, d > admitMax:
 			return &busyError{at}
@@ -193,4 +202,42 @@ func (t *task) spend(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// checkRedirect is an http.Client.CheckRedirect: whoever sends us elsewhere must not have us ask a host that is banned or parked,
+// or more often than its windows allow. What it refuses is the sender's failure.
+func (r *Runner) checkRedirect(req *http.Request, via []*http.Request) error {
+	err := identity.CheckRedirect(req, via)
+	if err == nil {
+		err = r.spendElsewhere(req)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %v", errRedirect, err) // and not busy: then the sender would be asked again at once
+	}
+	return nil
+}
+
+// spendElsewhere is spendAt for the host of a request. One that we do not know is not taken up: names cost nothing.
+func (r *Runner) spendElsewhere(req *http.Request) error {
+	origin, err := identity.ParseOrigin(req.URL.Scheme + "://" + req.URL.Host)
+	if err != nil {
+		return err
+	}
+	to, err := r.store.HostNamed(identity.HostOf(origin))
+	if errors.Is(err, store.ErrNotFound) {
+		if _, banned := r.opts.HostRules.Of(identity.HostOf(origin)); banned {
+			return errBanned
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	h := r.hostOf(to.ID)
+	r.mu.Unlock()
+	if h == nil {
+		return errors.New("too many hosts are in use")
+	}
+	return r.spendAt(req.Context(), h)
 }

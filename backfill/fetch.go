@@ -24,14 +24,6 @@ func queryHeader(userAgent, accept string) http.Header {
 	}
 }
 
-// checkRedirect is identity.CheckRedirect, with a class for what it refuses.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if err := identity.CheckRedirect(req, via); err != nil {
-		return fmt.Errorf("%w: %w", errRedirect, err)
-	}
-	return nil
-}
-
 // transfer watches one body: enough must arrive in time. Its one timer looks at it now and then,
 // and counts only the time that we wait for the host, not what we take ourselves.
 type transfer struct {

@@ -148,3 +148,54 @@ func TestHostFails(t *testing.T) {
 		t.Errorf("its row is %+v", of)
 	}
 }
+
+// TestRedirectTo: hosts that send us elsewhere do not have us ask whom the operator wants left alone, or more than a host's windows
+// allow. What is refused is their failure, and they are not asked again at once.
+func TestRedirectTo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		row   store.HostRow
+		rules pace.Rules
+		most  int
+	}{
+		"banned":         {row: store.HostRow{Banned: true}},
+		"limited":        {row: store.HostRow{Limits: pace.Override{PerHour: 2}}, most: 1},
+		"banned by rule": {rules: pace.Rules{{Glob: "localhost:*", Banned: true}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 20, RecordsMedian: 3}, runner: backfill.Options{HostRules: c.rules}})
+			from, to := w.net.Host(0), w.net.Host(1)
+			target := to.URL()
+			if c.rules != nil {
+				target = strings.Replace(target, "127.0.0.1", "localhost", 1) // a name that nobody knows
+			} else if _, err := w.store.SetHost(strings.TrimPrefix(target, "http://"), func(row *store.HostRow) { *row = c.row }); err != nil {
+				t.Fatal(err)
+			}
+			var sent []string
+			for _, did := range w.net.DIDs() {
+				if w.net.Account(did).Host() == from {
+					sent = append(sent, did)
+				}
+			}
+			from.Inject(simnet.Fault{Kind: simnet.Redirect, Location: target + "/xrpc/com.atproto.sync.getRepo?did=" + sent[0]})
+			w.add(sent...)
+			w.settle(sent...)
+			refused := 0
+			for _, did := range sent {
+				if r := w.row(did); r.State == store.StateResync && r.Retry.Kind == store.Generic && strings.Contains(r.Retry.Error, "redirect") {
+					refused++
+				}
+			}
+			if refused != len(sent)-c.most {
+				t.Errorf("%d of %d were refused", refused, len(sent))
+			}
+			if n := to.Log().Requests["com.atproto.sync.getRepo"]; n != c.most {
+				t.Errorf("the other host was asked %d times", n)
+			}
+			if n := from.Log().Requests["com.atproto.sync.getRepo"]; n > 2*len(sent) {
+				t.Errorf("it was asked %d times itself", n)
+			}
+		})
+	}
+}

@@ -72,7 +72,6 @@ func New(opts Options) (*Runner, error) {
 	r := &Runner{
 		opts:       opts,
 		store:      opts.Store,
-		client:     &http.Client{Transport: opts.Transport, CheckRedirect: checkRedirect},
 		header:     queryHeader(opts.UserAgent, "application/vnd.ipld.car"),
 		asking:     queryHeader(opts.UserAgent, "application/json"),
 		chunks:     repo.NewChunkPool(idleChunkBytes),
@@ -95,6 +94,7 @@ func New(opts Options) (*Runner, error) {
 		rescanAll:  true,
 		rand:       rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
+	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
 	var err error
 	if r.crawls, err = newCrawlers(r); err != nil {
 		return nil, fmt.Errorf("read crawl sources: %w", err)
