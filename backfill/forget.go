@@ -3,8 +3,11 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
+	"cistern/ingest/frame"
+	"cistern/ingest/repo"
 	"cistern/store"
 )
 
@@ -16,11 +19,13 @@ type forgetting struct {
 	did  string
 	task *task // that found it out and has it in hand, or nil
 	// due says without a task whether the row is to go. Asked under its lock, before anything is deleted.
-	due func(row *store.Repo) (bool, error)
+	due     func(row *store.Repo) (bool, error)
+	version uint32 // of the filter that says so: by another it may have to stay
 
 	begun   bool
 	attempt uint64
 	ordinal store.Ordinal
+	seen    string // the row's SeenRev
 }
 
 // run says whether the row is gone, durably.
@@ -37,6 +42,7 @@ func (f *forgetting) run(ctx context.Context) (gone bool, err error) {
 
 // begin drops a small repository at once, and has the row of a large one say what is under way.
 func (f *forgetting) begin() (wait func() error, err error) {
+	defer f.r.store.HoldFilter()()
 	defer f.r.store.Lock(f.did)()
 	row, err := f.row()
 	if err != nil || row == nil {
@@ -60,13 +66,17 @@ func (f *forgetting) begin() (wait func() error, err error) {
 	}
 	row.Torn, row.Sweep = true, true
 	b.PutRepo(row)
-	f.begun, f.attempt, f.ordinal = true, row.Attempt, row.Ordinal
+	f.begun, f.attempt, f.ordinal, f.seen = true, row.Attempt, row.Ordinal, row.SeenRev
 	_, err = b.Commit()
 	return nil, ours(err)
 }
 
-// row is the repository's, nil when it is not, or no longer, to go. Called under its lock.
+// row is the repository's, nil when it is not, or no longer, to go. Called under its lock, with the filter held.
 func (f *forgetting) row() (*store.Repo, error) {
+	now := f.r.store.Filter()
+	if now.Version != f.version {
+		return nil, nil
+	}
 	row, err := f.r.store.Repo(f.did)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -77,9 +87,12 @@ func (f *forgetting) row() (*store.Repo, error) {
 	due := false
 	switch {
 	case f.task != nil:
-		due = f.task.owns(&row) && f.task.disowns(&row)
+		if due = f.task.owns(&row); due {
+			due, err = f.task.disowns(&row)
+		}
 	case f.begun:
-		due = row.Attempt == f.attempt && row.Torn && !f.r.store.Fetching(f.did)
+		// A commit that came meanwhile was not applied, and may show a signal: then a fetch is to say.
+		due = row.Attempt == f.attempt && row.Torn && !f.r.store.Fetching(f.did) && (row.SeenRev == f.seen || now.Excluded(f.did))
 	default:
 		due, err = f.due(&row)
 	}
@@ -125,6 +138,7 @@ func (f *forgetting) parts(ctx context.Context) (wait func() error, err error) {
 	if err = errors.Join(err, ours(rows.Close())); err != nil {
 		return nil, err
 	}
+	defer f.r.store.HoldFilter()()
 	defer f.r.store.Lock(f.did)()
 	row, err := f.row()
 	if err != nil || row == nil {
@@ -134,6 +148,7 @@ func (f *forgetting) parts(ctx context.Context) (wait func() error, err error) {
 }
 
 func (f *forgetting) part(ops []store.Op) (goes bool, err error) {
+	defer f.r.store.HoldFilter()()
 	defer f.r.store.Lock(f.did)()
 	row, err := f.row()
 	if err != nil || row == nil {
@@ -179,16 +194,47 @@ func (f *forgetting) rev(row *store.Repo) string {
 }
 
 // disowns says whether the task has found out that its repository is not to be followed. Called under the DID's lock.
-func (t *task) disowns(row *store.Repo) bool {
+func (t *task) disowns(row *store.Repo) (bool, error) {
 	if !t.fetching {
-		return t.r.store.Filter().Excluded(row.DID)
+		return t.r.store.Filter().Excluded(row.DID), nil
 	}
-	return !t.signal && onSignal(t.filter.Filter, row)
+	if t.signal || !onSignal(t.filter.Filter, row) {
+		return false, nil
+	}
+	return true, t.outdone(row)
+}
+
+// errOutdone: a copy has no record that a signal names, and what was seen besides may be one.
+var errOutdone = fmt.Errorf("the copy shows no signal, and a commit that it is without may: %w", repo.ErrInvalid)
+
+// outdone is an error if the copy is of before a commit that shows a signal, or the host older than what was seen of it
+// some times. To forget the repository would lose that commit.
+func (t *task) outdone(row *store.Repo) error {
+	late := row.SeenRev > t.commit.Rev && row.Retry.Count < lagsMax
+	var f frame.Frame
+	err := t.r.store.BufferedCommits(row.DID, func(rev string, message []byte) error {
+		if late || rev <= t.commit.Rev || f.Decode(message) != nil {
+			return nil
+		}
+		late = f.TooBig || slices.ContainsFunc(f.Ops, func(op frame.Op) bool {
+			collection, _, valid := repo.SplitPath(op.Path)
+			return valid && op.CID.Defined() && t.filter.Signal(collection)
+		})
+		return nil
+	})
+	if err != nil || !late {
+		return ours(err)
+	}
+	return errOutdone
 }
 
 // forget ends the task of a repository that is not to be followed.
 func (t *task) forget(ctx context.Context) error {
-	gone, err := (&forgetting{r: t.r, did: t.it.did, task: t}).run(ctx)
+	f := &forgetting{r: t.r, did: t.it.did, task: t, version: t.filter.Version}
+	if !t.fetching {
+		f.version = t.r.store.Filter().Version
+	}
+	gone, err := f.run(ctx)
 	if err == nil && !gone {
 		err = store.ErrStale
 	}

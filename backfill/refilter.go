@@ -248,7 +248,7 @@ func (p *refiltering) look(did string) (v revision, err error) {
 
 // drop forgets a repository that nobody follows any more.
 func (p *refiltering) drop(ctx context.Context, did string) error {
-	f := &forgetting{r: p.r, did: did, due: func(row *store.Repo) (bool, error) {
+	f := &forgetting{r: p.r, did: did, version: p.filter.Version, due: func(row *store.Repo) (bool, error) {
 		v, err := p.revise(row)
 		return v.drop && !v.later, err
 	}}

@@ -131,10 +131,12 @@ func (p *refiltering) judge(row *store.Repo, rel relation) (drop, unseen bool, e
 	switch {
 	case err != nil || has:
 		return false, false, ours(err)
-	case rel.sees && !row.Lacks && !row.Torn:
-		return true, false, nil
+	case !rel.sees || row.Lacks || row.Torn:
+		return false, rel.judges, nil
+	case row.State != store.StateGone && (row.SeenRev > row.Rev || p.r.store.Buffered(row.DID) > 0):
+		return false, true, nil // what it is without may show one
 	}
-	return false, rel.judges, nil
+	return true, false, nil
 }
 
 // relateAll says how all versions stand to that of the pass.

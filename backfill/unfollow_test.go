@@ -1,0 +1,193 @@
+package backfill_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+const rare = "com.example.rare.thing"
+
+// commits does with the last message of an account's host what the live side does while a repository is fetched.
+func (w *world) commits(did, rev string) {
+	w.t.Helper()
+	messages := w.net.Account(did).Host().Messages(0)
+	defer w.store.Lock(did)()
+	r := w.row(did)
+	b := w.store.NewBatch()
+	if !w.store.Fetching(did) || !b.Buffer(&r, rev, messages[len(messages)-1]) {
+		w.t.Errorf("a commit of %s is not buffered", did)
+	}
+	b.PutRepo(&r)
+	if err := b.CommitSync(); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// TestForgetsOutdone: a commit that came while a copy without a signal was on its way is not lost if it shows one; if it
+// shows none, its repository is forgotten by the same fetch.
+func TestForgetsOutdone(t *testing.T) {
+	t.Parallel()
+	for _, collection := range []string{rare, posts} {
+		w := newWorld(t, worldOptions{
+			net:    simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 15},
+			runner: backfill.Options{Strategy: backfill.StrategyFull},
+		})
+		a := w.net.Accounts()[0]
+		w.refilter(filter.Config{Signals: []string{rare}})
+		came := make(chan struct{})
+		w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
+			defer close(came)
+			c, err := a.Put(collection+"/late", map[string]any{"$type": collection})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			w.commits(a.DID(), c.Rev)
+		}})
+		w.follow(store.BySignal, a.DID())
+		<-came
+		if collection != rare {
+			w.until("it to be forgotten", func() bool { return !w.known(a.DID()) })
+			if n := w.net.Host(0).Log().Requests["com.atproto.sync.getRepo"]; n != 1 {
+				t.Errorf("%d fetches", n)
+			}
+			continue
+		}
+		w.until("it to be followed", func() bool {
+			w.clock.advance(time.Second)
+			w.run.Wake()
+			return w.known(a.DID()) && w.row(a.DID()).State == store.StateSynced
+		})
+		w.converges(a.DID())
+	}
+}
+
+// TestForgetsLagging: a host that has not got the rev by which an account was found is asked some times, and believed then.
+func TestForgetsLagging(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15}})
+	dids := w.net.DIDs()
+	w.refilter(filter.Config{Signals: []string{rare}})
+	w.stop()
+	for _, did := range dids {
+		w.change(did, func(r *store.Repo) {
+			r.State, r.Tracked, r.SeenRev = store.StatePending, store.BySignal, "7zzzzzzzzzzzz"
+		})
+	}
+	w.start(backfill.Options{})
+	w.settle(dids...)
+	if _, err := w.net.Account(dids[0]).Put(rare+"/a", map[string]any{"$type": rare}); err != nil {
+		t.Fatal(err)
+	}
+	w.change(dids[0], func(r *store.Repo) { r.SeenRev = w.net.Account(dids[0]).Truth().Rev })
+	w.until("one to be followed, and the other forgotten", func() bool {
+		w.clock.advance(time.Minute)
+		w.run.Wake()
+		return w.known(dids[0]) && w.row(dids[0]).State == store.StateSynced && !w.known(dids[1])
+	})
+}
+
+// TestForgetsByFilterInForce: a large repository that is being forgotten stays when the filter is changed meanwhile, or a
+// commit was seen that may be a reason to follow it; whom the filter excludes it does not help.
+func TestForgetsByFilterInForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 6, Hosts: 1, Repos: 15, RecordsMedian: 1500, RecordsMax: 2000}})
+	w.add(w.net.DIDs()...)
+	w.converges()
+	w.stop()
+	dids := slices.DeleteFunc(w.net.DIDs(), func(did string) bool { return w.row(did).Records < 600 })
+	all := w.store.Counts()["synced"]
+	w.refilter(filter.Config{Excludes: dids[:2]})
+	f := w.store.Filter()
+	forget := map[string]func() (bool, error){}
+	for _, did := range dids[:4] {
+		begun, goOn, err := backfill.BeginForget(w.run, did, f)
+		if err != nil || !begun {
+			t.Fatalf("%v, %v", begun, err)
+		}
+		forget[did] = goOn
+	}
+	goes := func(did string) bool {
+		t.Helper()
+		gone, err := forget[did]()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return gone
+	}
+	seen := func(r *store.Repo) { r.SeenRev = "7zzzzzzzzzzzz" }
+	w.change(dids[0], seen)
+	w.change(dids[2], seen)
+	if !goes(dids[0]) || goes(dids[2]) || !goes(dids[3]) {
+		t.Error("a commit that was seen keeps who is excluded, or does not keep who is not, or what nobody saw is kept")
+	}
+	w.refilter(filter.Config{})
+	if goes(dids[1]) {
+		t.Error("who is excluded no longer is forgotten")
+	}
+	if begun, _, err := backfill.BeginForget(w.run, dids[4], f); begun || err != nil {
+		t.Errorf("by a filter that is no longer in force: %v, %v", begun, err)
+	}
+	w.start(backfill.Options{})
+	w.until("what was begun to be whole", func() bool {
+		w.clock.advance(time.Minute)
+		w.run.Wake()
+		return w.store.Counts()["synced"] == all-2
+	})
+	w.fits(dids[1])
+	w.fits(dids[2])
+}
+
+// TestForgetsNobodyBehind: what is held shows no signal, but the account has moved on since: its next copy is to say.
+func TestForgetsNobodyBehind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 3, RecordsMedian: 15}})
+	dids := w.net.DIDs()
+	w.refilter(filter.Config{Mode: filter.ModeFull})
+	w.follow(store.ByNetwork, dids...)
+	w.converges(dids...)
+	w.stop()
+	for i, collection := range []string{rare, posts} {
+		c, err := w.net.Account(dids[i]).Put(collection+"/late", map[string]any{"$type": collection})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.change(dids[i], func(r *store.Repo) {
+			r.State, r.SeenRev, r.Recheck = store.StateResync, c.Rev, true
+			r.Retry = store.Retry{Kind: store.Generic, Count: 1, Next: w.clock.now().Unix() + 3600, Error: "test"}
+		})
+	}
+	w.refilter(filter.Config{Signals: []string{rare}})
+	w.start(backfill.Options{})
+	w.converges(dids[2])
+	if w.known(dids[2]) {
+		t.Error("who is not behind is not forgotten")
+	}
+	w.until("one to be followed, and the other forgotten", func() bool {
+		w.clock.advance(time.Minute)
+		w.run.Wake()
+		return w.known(dids[0]) && w.row(dids[0]).State == store.StateSynced && !w.known(dids[1])
+	})
+	w.converges(dids...)
+}
+
+// TestSweepByEqualFilter: a sweep that was begun by an earlier filter goes on by one that keeps the same.
+func TestSweepByEqualFilter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.converges(did)
+	w.stop()
+	w.refilter(filter.Config{Collections: []string{posts}})
+	w.change(did, func(r *store.Repo) { r.Filter, r.Sweep = 1, true }) // as the pass begins with it
+	w.refilter(filter.Config{Collections: []string{posts}, Signals: []string{rare}})
+	w.start(backfill.Options{})
+	w.converges(did)
+}
