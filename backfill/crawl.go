@@ -140,8 +140,8 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	}
 	now := r.opts.Now()
 	switch {
-	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery)) && !anew:
-		return m.due(r.opts.CrawlEvery).Sub(now), nil
+	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery, now)) && !anew:
+		return m.due(r.opts.CrawlEvery, now).Sub(now), nil
 	case m.ended != 0 || anew:
 		m = mark{} // from the beginning, by this filter
 	}
@@ -264,7 +264,8 @@ func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
 	switch {
 	case m.ended != 0:
 		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name, "pages", m.pages)
-		return max(crawlKnown, m.due(c.r.opts.CrawlEvery).Sub(c.r.opts.Now()))
+		now := c.r.opts.Now()
+		return max(crawlKnown, m.due(c.r.opts.CrawlEvery, now).Sub(now))
 	case something:
 		return 0
 	}

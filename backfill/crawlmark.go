@@ -37,10 +37,12 @@ func parseMark(s string) mark {
 	return mark{uint32(version), ended, pages, parts[3]}
 }
 
-// due is when the list is to be read from the beginning again, zero while the pass is under way.
-func (m mark) due(every time.Duration) time.Time {
-	if m.ended == 0 {
+// due is when the list is to be read from the beginning again, zero while the pass is under way, and when the clock that told its
+// end was ahead of now by more than that.
+func (m mark) due(every time.Duration, now time.Time) time.Time {
+	ended := time.Unix(m.ended, 0)
+	if m.ended == 0 || ended.Sub(now) > every {
 		return time.Time{}
 	}
-	return time.Unix(m.ended, 0).Add(every)
+	return ended.Add(every)
 }

@@ -153,7 +153,8 @@ func (r *Runner) reconsider(ctx context.Context) error {
 		g.SetLimit(describeMax)
 		for name, value := range all {
 			due, tries := parseLater(value)
-			if ctx.Err() != nil || r.opts.Now().Before(due) {
+			wait := due.Sub(r.opts.Now())
+			if ctx.Err() != nil || wait > 0 && wait <= 2*laterMax { // longer was meant by a clock that was ahead
 				continue
 			}
 			g.Go(func() error { return r.askAgain(ctx, name, tries) })

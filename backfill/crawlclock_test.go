@@ -1,0 +1,38 @@
+package backfill_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+)
+
+// TestCrawlClock: what was noted while the clock was years ahead keeps no list from being read when it is right again, and
+// nobody from being asked about.
+func TestCrawlClock(t *testing.T) {
+	t.Parallel()
+	const years = 10 * 365 * 24 * time.Hour
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 20}})
+	dids := w.net.DIDs()
+	w.filter(filter.Config{Signals: []string{"app.*"}})
+	w.stop()
+	l := newList(t)
+	l.entries = []string{active(dids[0], "")}
+	s := backfill.Source{Kind: backfill.SourceRepos, URL: l.URL}
+	w.clock.advance(years)
+	w.start(backfill.Options{Crawl: []backfill.Source{s}})
+	w.until("the end", func() bool { return w.ended(s.String()) && w.store.Counts()["synced"] == 1 })
+	w.stop()
+	l.set(func() { l.entries = append(l.entries, active(dids[1], "")) })
+	b := w.store.NewBatch()
+	b.SetCrawlCursor("later::"+dids[2], fmt.Sprintf("%d 3", w.clock.now().Unix()))
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(-years)
+	w.start(backfill.Options{Crawl: []backfill.Source{s}})
+	w.until("all", func() bool { return w.store.Counts()["synced"] == 3 && w.ended(s.String()) })
+}
