@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"cistern/backfill/pace"
@@ -16,10 +17,26 @@ type hosts struct {
 	mu   sync.Mutex
 	next uint32               // mu guards
 	of   map[uint32]*hostMemo // mu guards; 0 stands for repositories whose host is unknown
+	// sites are how many hosts have an id by what their names have in common. mu guards.
+	sites map[string]int64
 	// fresh are the hosts into whose queues rows came since somebody asked, each with the first priority of them. mu guards.
 	fresh map[uint32]uint8
 	// counted says that the counts are on disk: they are not in a store of before that is open to be read only.
 	counted bool
+}
+
+// siteShare is the part of Options.HostsMax that the hosts of one site may have: 16,384 by default, a hundred times those of the largest.
+const siteShare = 16
+
+// site is what names of hosts have in common that whoever has one can make up more of: the last two labels, and all addresses, which have
+// ports. Nobody else's hosts are to stay unknown because of them.
+func site(host string) string {
+	name, _, _ := strings.Cut(host, ":")
+	last := strings.LastIndexByte(name, '.')
+	if label := name[last+1:]; label == "" || label[0] == '[' || label[0] >= '0' && label[0] <= '9' { // no domain ends like that
+		return "addresses"
+	}
+	return name[strings.LastIndexByte(name[:max(last, 0)], '.')+1:]
 }
 
 // hostMemo is a host in memory.
@@ -59,13 +76,14 @@ type Host struct {
 func (s *Store) loadHosts() error {
 	n, err := s.metaNumber(s.db, metaHost, 1)
 	q := &s.hosts
-	q.next, q.of, q.fresh = uint32(n), map[uint32]*hostMemo{0: {}}, map[uint32]uint8{}
+	q.next, q.of, q.fresh, q.sites = uint32(n), map[uint32]*hostMemo{0: {}}, map[uint32]uint8{}, map[string]int64{}
 	if err != nil {
 		return err
 	}
 	err = scan(s.db, []byte{spaceHostName}, spaceEnd(spaceHostName), func(key, value []byte) (bool, error) {
 		id, err := parseHostIDKey(spaceHostName, key)
 		q.of[id] = &hostMemo{name: string(value)}
+		q.sites[site(string(value))]++
 		return true, err
 	})
 	if err != nil {
@@ -95,7 +113,7 @@ func (q *hosts) memo(id uint32) *hostMemo {
 }
 
 // HostID gives the id of a host (host or host:port, lower case), handing one out to a host
-// not met before. Ids are never reused, and only Options.HostsMax are given.
+// not met before. Ids are never reused, and only Options.HostsMax are given, no more than a part of them for one site.
 func (s *Store) HostID(host string) (uint32, error) {
 	id, err := s.hostID(host)
 	if !errors.Is(err, ErrNotFound) {
@@ -110,6 +128,9 @@ func (s *Store) HostID(host string) (uint32, error) {
 	if int64(q.next) > s.opts.HostsMax {
 		return 0, fmt.Errorf("host %s: more than %d hosts", host, s.opts.HostsMax)
 	}
+	if most := max(1, s.opts.HostsMax/siteShare); q.sites[site(host)] >= most {
+		return 0, fmt.Errorf("host %s: more than %d hosts of %s", host, most, site(host))
+	}
 	id = q.next
 	row := HostRow{FirstSeen: s.now().Unix()}
 	value, err := s.codec.encode(&row)
@@ -122,6 +143,7 @@ func (s *Store) HostID(host string) (uint32, error) {
 		b.Set(hostNameKey(id), []byte(host), nil), setMetaNumber(b, metaHost, uint64(id)+1), s.apply(b, pebble.NoSync))
 	if err == nil {
 		q.next++
+		q.sites[site(host)]++
 		m := q.memo(id)
 		m.name, m.row = host, row
 	}

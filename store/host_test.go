@@ -208,3 +208,38 @@ func TestSetHostWaitsAlone(t *testing.T) {
 		t.Errorf("it stands as %+v", h)
 	}
 }
+
+// TestHostsOfOneSite: names of hosts cost whoever has a domain or an address nothing, and they leave ids for the hosts of others, after a
+// restart too.
+func TestHostsOfOneSite(t *testing.T) {
+	t.Parallel()
+	fs := vfs.NewCrashableMem()
+	s := storetest.Open(t, store.Options{Dir: "data", FS: fs, HostsMax: 160})
+	for _, names := range []string{"h%d.evil.example", "%d.h.evil.example:81", "evil.example:%d", "10.0.0.1:%d", "10.0.%d.1", "[2001:db8::%d]", "[2001:db8::1]:%d"} {
+		for i := 1; i < 40; i++ {
+			_, _ = s.HostID(fmt.Sprintf(names, i))
+		}
+	}
+	for _, again := range []bool{false, true} {
+		if again {
+			s = storetest.Open(t, store.Options{Dir: "data", FS: fs.CrashClone(vfs.CrashCloneCfg{}), HostsMax: 160})
+		}
+		want := 2 * 10
+		if again {
+			want += 2
+		}
+		if all, _, err := s.Hosts("", 1000, nil); err != nil || len(all) != want {
+			t.Errorf("%d hosts are known, not %d: %v", len(all), want, err)
+		}
+		for _, name := range []string{"x.evil.example", "10.0.0.1", "[2001:db8::f]"} {
+			if id, err := s.HostID(name); err == nil {
+				t.Errorf("%s became host %d", name, id)
+			}
+		}
+		for _, name := range []string{"h1.evil.example", "a.example", "localhost"} {
+			if _, err := s.SetHost(name, func(*store.HostRow) {}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
