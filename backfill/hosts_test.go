@@ -1,6 +1,7 @@
 package backfill_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -197,5 +198,31 @@ func TestRedirectTo(t *testing.T) {
 				t.Errorf("it was asked %d times itself", n)
 			}
 		})
+	}
+}
+
+// TestNamesOfNobody: names that a host's list makes up, and that nobody serves, become no hosts; and they are the lister's to wait for.
+func TestNamesOfNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{Directory: directory{}}})
+	id := w.hostOf(w.net.Host(0))
+	var dids []string
+	for i := range 40 {
+		did := fmt.Sprintf("did:web:h%d.example", i)
+		dids = append(dids, did)
+		w.change(did, func(r *store.Repo) {
+			r.State, r.Tracked = store.StatePending, store.ByNetwork
+			r.Pending = store.PendingKey{Host: id, Priority: store.PriorityDiscovery}
+		})
+	}
+	w.run.Wake()
+	w.settle(dids...)
+	for _, did := range dids {
+		if r := w.row(did); r.State != store.StateResync || r.Pending.Host != id {
+			t.Errorf("%s: %v at host %d, %+v", did, r.State, r.Pending.Host, r.Retry)
+		}
+	}
+	if all, _, err := w.store.Hosts("", 100, nil); err != nil || len(all) != 1 {
+		t.Errorf("%d hosts are known, %v", len(all), err)
 	}
 }

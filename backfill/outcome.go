@@ -88,18 +88,18 @@ func (t *task) ignore() error {
 	return ours(b.CommitSync())
 }
 
-// blame puts a did:web whose document cannot be had into the queue of the host that should serve
-// it. Only there does it say something about the host whose permit was taken.
+// blame puts a did:web whose document cannot be had into the queue of the host that should serve it, if that is known: who lists
+// names that nobody serves is not to fill our table of hosts. Only there does it say something about the host whose permit was taken.
 func (t *task) blame(v verdict) verdict {
 	authority, ok := webAuthority(t.it.did)
 	if !v.lookup || !ok {
 		return v
 	}
-	id, err := t.r.hostID(authority)
+	h, err := t.r.store.HostNamed(authority)
 	if err == nil {
-		t.hostID = id
+		t.hostID = h.ID
 	}
-	if err != nil || t.host == nil || t.host.ID != id {
+	if err != nil || t.host == nil || t.host.ID != h.ID {
 		v.fault, v.park = noFault, 0
 	}
 	return v
