@@ -16,6 +16,10 @@ import (
 // Options.CrawlPendingMax. The largest have a million.
 const crawlShare = 8
 
+// crawlAccountsMax is how many accounts of a host that a relay names are taken up: one that makes them up costs a row of 300 bytes for
+// each, with its event and its retry, 6 GB in all. The largest have a million.
+const crawlAccountsMax = 20_000_000
+
 // list is one list that a source pages through, by itself: its mark says how far.
 type list struct {
 	name       string // of its mark
@@ -122,6 +126,9 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	if !l.roster && r.crowds(l.host) {
 		return crawlPause, nil
 	}
+	if err := r.overrun(l.host); err != nil {
+		return 0, err
+	}
 	f := r.store.Filter()
 	v, ok := r.viewOf(c.source, f)
 	if !ok {
@@ -165,6 +172,16 @@ func (r *Runner) crowds(host uint32) bool {
 	}
 	h, _ := r.store.HostByID(host)
 	return h.Queued > max(0, left/crawlShare)
+}
+
+// overrun is an error if a host has named more accounts than any has. Those that are not to be had wait in no queue, so that what is
+// pending does not bound them.
+func (r *Runner) overrun(host uint32) error {
+	h, _ := r.store.HostByID(host)
+	if host == 0 || h.Accounts < r.crawls.accountsMax {
+		return nil
+	}
+	return fmt.Errorf("%d accounts of %s are known, and its list is not read for more", h.Accounts, h.Name)
 }
 
 // stepRepos reads a page of repositories. was is the mark as it stands, m that of the page.

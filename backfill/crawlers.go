@@ -15,8 +15,9 @@ import (
 
 // crawlers are the sources of discovery.
 type crawlers struct {
-	r    *Runner
-	kick chan struct{} // a source came
+	r           *Runner
+	kick        chan struct{} // a source came
+	accountsMax int64         // of one host
 
 	changing sync.Mutex // whoever changes the list holds it all the while, and takes it before mu
 
@@ -28,7 +29,7 @@ type crawlers struct {
 
 // newCrawlers takes up the sources of the options, and those added while an earlier daemon ran.
 func newCrawlers(r *Runner) (*crawlers, error) {
-	cs := &crawlers{r: r, kick: make(chan struct{}, 1)}
+	cs := &crawlers{r: r, kick: make(chan struct{}, 1), accountsMax: crawlAccountsMax}
 	for _, s := range r.opts.Crawl {
 		if cs.find(s) < 0 {
 			cs.list = append(cs.list, newCrawler(r, s, false))
