@@ -230,7 +230,7 @@ func (c *crawler) addHost(name, text string) error {
 }
 
 func (c *crawler) enter(l *list, m mark) {
-	l.mark, l.due = m, m.due(c.r.opts.CrawlEvery, c.r.opts.Now())
+	l.mark = m // it is visited at once: whether it is due is a matter of the filter too
 	c.mu.Lock()
 	c.lists[l.name] = l
 	heap.Push(&c.waiting, l)

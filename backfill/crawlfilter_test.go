@@ -70,3 +70,30 @@ func TestCrawlFilterThereAndBack(t *testing.T) {
 		w.stop()
 	}
 }
+
+// TestCrawlFilterThenRestart: a list is read again at once for a signal that came just before a crash, and one of a collection when
+// its signal is back.
+func TestCrawlFilterThenRestart(t *testing.T) {
+	t.Parallel()
+	for _, kind := range backfill.SourceKinds() {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 20}})
+		with, without := filter.Config{Signals: []string{posts}}, filter.Config{Signals: []string{"com.example.nothing"}}
+		w.filter(with)
+		w.stop()
+		crawl := backfill.Options{Crawl: []backfill.Source{{Kind: kind, URL: w.net.Relay()}}}
+		w.start(crawl)
+		found := func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Ended == w.crawls().Lists }
+		w.until(kind+": all", found)
+		w.filter(without)
+		w.until(kind+": none", func() bool { return w.store.Counts()["repos"] == 0 })
+		w.filter(with)
+		w.until(kind+": all again", func() bool { return w.store.Counts()["synced"] == 4 })
+		w.filter(without)
+		w.until(kind+": none again", func() bool { return w.store.Counts()["repos"] == 0 })
+		w.stop()
+		w.filter(with)
+		w.start(crawl)
+		w.until(kind+": all after a restart", func() bool { return w.store.Counts()["synced"] == 4 })
+		w.stop()
+	}
+}
