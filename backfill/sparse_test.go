@@ -246,7 +246,7 @@ func TestSparseFaults(t *testing.T) {
 			})
 			w.fits(did)
 			w.gauges()
-			if n := counted(t, reg, "fetches_total", test.way); n != 1 || in.Fired() == 0 {
+			if n := counted(t, reg, "fetches_total", test.way); n != 1 || in.Fired() == 0 || in.Fired() > 10 {
 				t.Errorf("%s %v times; full, sparse, fallback: %v; fired %d", test.way, n, ways(t, reg), in.Fired())
 			}
 		})
@@ -256,7 +256,7 @@ func TestSparseFaults(t *testing.T) {
 // TestSparseMovesOn: a repository that changes while its parts are fetched is copied at one of its commits.
 func TestSparseMovesOn(t *testing.T) {
 	t.Parallel()
-	for endpoint, moves := range map[string]int{proofs: 1, parts: 2, proofs + " ever again": 0} {
+	for endpoint, moves := range map[string]int{proofs: 1, parts: 6, proofs + " ever again": 0} {
 		t.Run(endpoint, func(t *testing.T) {
 			t.Parallel()
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, backfill.StrategySparse)
@@ -316,18 +316,51 @@ func TestSparseBlockNotFound(t *testing.T) {
 // TestSparseSlow: parts that take too long are no failure, for the whole may not.
 func TestSparseSlow(t *testing.T) {
 	t.Parallel()
-	w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 300}, filter.Config{Collections: []string{"app.bsky.feed.repost"}}, backfill.StrategySparse,
-		func(o *backfill.Options) { o.FetchTimeout = 3 * time.Second })
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang, Endpoint: parts})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	w.fits(did)
-	if n := ways(t, reg); n != [3]float64{0, 0, 1} {
-		t.Errorf("fetched full, sparse, fallback: %v", n)
+	for name, fault := range map[string]simnet.Fault{
+		"one is never answered": {Kind: simnet.Hang},
+		"there are many":        {Kind: simnet.Latency, Delay: 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}},
+				backfill.StrategySparse, func(o *backfill.Options) { o.FetchTimeout = 3 * time.Second })
+			fault.Endpoint = parts
+			w.net.Host(0).Inject(fault)
+			did := w.net.DIDs()[0]
+			w.add(did)
+			w.settle(did)
+			w.fits(did)
+			if n := ways(t, reg); n != [3]float64{0, 0, 1} {
+				t.Errorf("fetched full, sparse, fallback: %v", n)
+			}
+			if host := w.run.HostStanding(w.hostOf(w.net.Host(0))); host.Error != "" || host.State() != "ok" {
+				t.Errorf("the host stands as %+v", host)
+			}
+		})
 	}
-	if host := w.run.HostStanding(w.hostOf(w.net.Host(0))); host.Error != "" || host.State() != "ok" {
-		t.Errorf("the host stands as %+v", host)
+}
+
+// TestSparseShared: a part is out of proportion when the whole is.
+func TestSparseShared(t *testing.T) {
+	t.Parallel()
+	var kinds []string
+	for _, strategy := range []backfill.Strategy{backfill.StrategyFull, backfill.StrategySparse} {
+		w, _ := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, strategy)
+		a := w.net.Accounts()[0]
+		big := simnet.EncodeRecord(simnet.Post(strings.Repeat("x", 900_000)))
+		var writes []simnet.Write
+		for i := range 60 {
+			writes = append(writes, simnet.Write{Path: fmt.Sprintf("app.bsky.feed.post/%d", i), Record: big})
+		}
+		if _, err := a.Commit(writes...); err != nil {
+			t.Fatal(err)
+		}
+		w.add(a.DID())
+		w.settle(a.DID())
+		kinds = append(kinds, fmt.Sprint(w.row(a.DID()).State, w.row(a.DID()).Retry.Error))
+	}
+	if kinds[0] != kinds[1] || !strings.Contains(kinds[0], "shared blocks") {
+		t.Errorf("it ends whole and in parts as %q", kinds)
 	}
 }
 

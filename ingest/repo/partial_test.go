@@ -316,6 +316,33 @@ func TestPartialHostile(t *testing.T) {
 	}
 }
 
+// TestPartialCounts: nodes are read no more often than there are blocks, lest one that stands in thousands of gaps be; of
+// another root they are counted anew.
+func TestPartialCounts(t *testing.T) {
+	t.Parallel()
+	g, keys := newGrove(), keysAt(2, 5)
+	low := g.node(repo.HashCID([]byte("never sent")))
+	first := g.leaf(keys[0])
+	first.right = low
+	entries := []entry{first}
+	for i := range keys[1:] {
+		e := g.after(keys[i], keys[i+1])
+		e.right = low
+		entries = append(entries, e)
+	}
+	p := repo.NewPartial(repo.PartialOptions{Wanted: everyKey})
+	if rounds, err := gather(p, g.node(repo.CID{}, entries...), blockMap(g.blocks)); !errors.Is(err, repo.ErrInvalid) || len(rounds) != 2 {
+		t.Errorf("one node in five gaps: %v after %d rounds", err, len(rounds))
+	}
+	w := newWorld(400, 9)
+	p = repo.NewPartial(repo.PartialOptions{Wanted: []repo.Range{{Lower: []byte("app.bsky.feed.like/"), Upper: []byte("app.bsky.feed.like/")}}})
+	for range 3 {
+		if _, err := gather(p, w.data, blockMap(w.blocks(0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // FuzzPartial takes changes to the nodes of a good repository, as FuzzWalk, and a range.
 func FuzzPartial(f *testing.F) {
 	f.Add([]byte{0}, []byte{}, []byte{0xff})
