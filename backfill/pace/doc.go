@@ -18,7 +18,8 @@
 //  5. Hosts with work take turns. Of the permits, one that holds a sixteenth of them comes behind those that hold less, and, if it
 //     holds them for longer than is usual, leaves a quarter free. So no host delays another much, however much work it
 //     has, and every host is served.
-//  6. Hosts that never answered in order take part of the permits only: names of hosts cost nothing.
+//  6. Hosts that never answered in order, and those that hold permits for very long, take part of the permits only: names of hosts
+//     cost nothing.
 //  7. A pick takes constant time, whatever the hosts and however much is queued for them; one whose
 //     time has come takes the logarithm of how many wait for theirs.
 //

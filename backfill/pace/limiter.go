@@ -152,7 +152,7 @@ func (l *Limiter) Begin(now time.Time) Permit {
 func (l *Limiter) Mark() Permit { return Permit{epoch: l.epoch, cuts: l.cuts} }
 
 func (l *Limiter) permit(now time.Time) Permit {
-	return Permit{epoch: l.epoch, cuts: l.cuts, stranger: !l.proven, since: now}
+	return Permit{epoch: l.epoch, cuts: l.cuts, since: now}
 }
 
 // Spend notes that a request begins, for who holds a permit already.

@@ -25,8 +25,11 @@ func (h *Host) Idle(now time.Time) bool {
 
 const (
 	// strangersShare is the percentage of the permits that hosts may take which have not yet
-	// answered in order.
+	// answered in order, or are tardy.
 	strangersShare = 75
+	// tardyTimes as long as half of the permits are held, or as long as usualMax, is tardy: large repositories of many are not.
+	tardyTimes = 8
+	usualMax   = time.Second
 	// A host that holds a sixteenth (shareOf) of the permits comes behind those that hold less; a slow one then leaves
 	// a quarter (keepOf) free.
 	shareOf = 16
@@ -35,18 +38,24 @@ const (
 	slowTimes = 2
 )
 
+// The rings of a Scheduler. Those behind the first share a part of the permits.
+const (
+	calm  = iota // proven, below their share
+	shy          // not proven
+	tardy        // proven, below their share, and hold permits for very long
+)
+
 // Scheduler shares permits among hosts that have work.
 type Scheduler struct {
 	permits, free int
-	strangers     int // permits held for hosts that were not proven then
+	strangers     int // permits held for hosts that were strange then
 
-	calm  ring      // proven, below their share
-	shy   ring      // not proven
+	rings [3]ring   // of hosts that may be asked now
+	turn  int       // whose turn was last of them
 	rich  []*Host   // at their share or above: at most permits ÷ share of them
-	turn  bool      // of shy before calm
 	timed timedHeap // have work, and wait for a time
 
-	hold time.Duration // for how long a permit is held, usually
+	hold, usual time.Duration // for how long a permit is held: the mean, and what half of them are held for, at most usualMax
 }
 
 // NewScheduler has so many permits.
@@ -72,7 +81,7 @@ func (s *Scheduler) Ready() bool {
 			return true
 		}
 	}
-	return s.calm.len() > 0 || s.shy.len() > 0 && s.strangers < s.strangersMax()
+	return s.rings[calm].len() > 0 || s.rings[shy].len()+s.rings[tardy].len() > 0 && s.strangers < s.strangersMax()
 }
 
 // Offer says that a host has work. It is picked when its turn has come and it may be asked.
@@ -105,11 +114,13 @@ func (s *Scheduler) enter(h *Host, now time.Time) {
 	h.queued = true
 	switch {
 	case !h.proven:
-		s.shy.push(h)
+		s.rings[shy].push(h)
 	case h.running >= s.share():
 		s.rich = append(s.rich, h)
+	case s.strange(h):
+		s.rings[tardy].push(h)
 	default:
-		s.calm.push(h)
+		s.rings[calm].push(h)
 	}
 }
 
@@ -131,7 +142,7 @@ func (s *Scheduler) Wake(now time.Time) time.Time {
 
 // Trusts says whether a host may be given a permit as far as it is known.
 func (s *Scheduler) Trusts(h *Host) bool {
-	return h.proven || s.strangers < s.strangersMax()
+	return !s.strange(h) || s.strangers < s.strangersMax()
 }
 
 // Pick is the host whose turn it is, and that may be asked now; nil if there is none or no permit is free. It is
@@ -144,7 +155,7 @@ func (s *Scheduler) Pick(now time.Time) *Host {
 			break
 		}
 		h.queued = false
-		if !h.Open(now) || h.proven && h.running >= s.share() {
+		if !h.Open(now) || h.proven && h.running >= s.share() || !s.Trusts(h) {
 			s.enter(h, now)
 			continue
 		}
@@ -186,17 +197,13 @@ func (s *Scheduler) leaveRich(h *Host) {
 	}
 }
 
-// first takes who comes next of those below their share, strangers and others in turn.
+// first takes who comes next of those below their share, of each ring in turn.
 func (s *Scheduler) first() *Host {
-	shy := s.shy.len() > 0 && s.strangers < s.strangersMax()
-	calm := s.calm.len() > 0
-	switch {
-	case shy && (s.turn || !calm):
-		s.turn = false
-		return s.shy.pop()
-	case calm:
-		s.turn = true
-		return s.calm.pop()
+	for range s.rings {
+		s.turn = (s.turn + 1) % len(s.rings)
+		if q := &s.rings[s.turn]; q.len() > 0 && (s.turn == calm || s.strangers < s.strangersMax()) {
+			return q.pop()
+		}
 	}
 	return nil
 }
@@ -205,9 +212,13 @@ func (s *Scheduler) first() *Host {
 // who may come.
 func (s *Scheduler) slow(h *Host) bool { return h.hold > slowTimes*s.hold }
 
+// strange says whether a host gets of a part of the permits only: with the others it might go nowhere for long.
+func (s *Scheduler) strange(h *Host) bool { return !h.proven || h.hold > tardyTimes*s.usual }
+
 // Begin gives a host a permit of its own and one of ours. It is open, and trusted.
 func (s *Scheduler) Begin(h *Host, now time.Time) Permit {
 	p := h.Limiter.Begin(now)
+	p.stranger = s.strange(h)
 	s.free--
 	if p.stranger {
 		s.strangers++
@@ -235,8 +246,15 @@ func (s *Scheduler) Return(h *Host, p Permit, now time.Time) {
 		h.hold = held
 	}
 	if s.hold == 0 {
-		s.hold = held
+		s.hold, s.usual = held, held
 	}
-	h.hold += (held - h.hold) / 8
+	if h.hold += (held - h.hold) / 8; held > tardyTimes*usualMax {
+		h.hold = held // it hangs now and then, and answers in time between
+	}
 	s.hold += (held - s.hold) / 64
+	if held > s.usual { // not by how much: those that hang are not to make it usual
+		s.usual = min(s.usual+s.usual/64+1, usualMax)
+	} else {
+		s.usual = min(s.usual-s.usual/64, usualMax)
+	}
 }

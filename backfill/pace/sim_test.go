@@ -379,3 +379,54 @@ func TestWindows(t *testing.T) {
 		}
 	}
 }
+
+// TestHangers: hosts that answer in order now and then, and hang until they are given up on else, leave most to those that
+// do not, also to new ones, and are served.
+func TestHangers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ hangers, every int }{{100, 3}, {500, 2}, {500, 10}} { // of ten times it hangs once, else it answers once
+		m := newSim(t, 32)
+		count := func(hosts []*simHost) (served int) {
+			for _, h := range hosts {
+				served += h.served
+			}
+			return served
+		}
+		const good = 40
+		for i := range good {
+			m.add(1<<40, time.Duration(20+i%7)*time.Millisecond, usual)
+		}
+		m.run(time.Minute)
+		before := count(m.hosts)
+		m.run(time.Minute)
+		without := count(m.hosts) - before
+		for range c.hangers {
+			n, hangs := 0, false
+			h := m.add(1<<40, 0, usual)
+			h.latency = func(int, time.Time) time.Duration {
+				n++
+				if hangs = n > 20 && (n%c.every == 0) == (c.every == 10); hangs {
+					return 30 * time.Second
+				}
+				return 20 * time.Millisecond
+			}
+			h.refuse = func(int, time.Time) (pace.Outcome, bool) {
+				return pace.Outcome{Fault: pace.SoftFault, Congested: true}, hangs
+			}
+		}
+		m.run(20 * time.Minute) // until all are known
+		before = count(m.hosts[:good])
+		fresh := m.add(1<<40, 20*time.Millisecond, usual)
+		m.run(10 * time.Minute)
+		with := (count(m.hosts[:good]) - before) / 10
+		t.Logf("%d that hang of %d times: %d answers a minute of %d, %d of a new one", c.hangers, c.every, with, without, fresh.served/10)
+		if with < without/10 || fresh.served < with/good {
+			t.Errorf("%d that hang of %d times: %d answers a minute of %d, %d of a new one", c.hangers, c.every, with, without, fresh.served/10)
+		}
+		for _, h := range m.hosts {
+			if h.served == 0 {
+				t.Errorf("%d that hang of %d times: host %d was not served", c.hangers, c.every, h.ID)
+			}
+		}
+	}
+}
