@@ -25,8 +25,8 @@ type hosts struct {
 	counted bool
 }
 
-// siteShare is the part of Options.HostsMax that the hosts of one site may have: 16,384 by default, a hundred times those of the largest.
-const siteShare = 16
+// siteShare is the part of Options.HostsMax that the hosts of one site may have: 4,096 by default. The largest has a hundred.
+const siteShare = 64
 
 // site is what names of hosts have in common that whoever has one can make up more of: the last two labels, and all addresses, which have
 // ports. Nobody else's hosts are to stay unknown because of them.

@@ -214,7 +214,7 @@ func TestSetHostWaitsAlone(t *testing.T) {
 func TestHostsOfOneSite(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewCrashableMem()
-	s := storetest.Open(t, store.Options{Dir: "data", FS: fs, HostsMax: 160})
+	s := storetest.Open(t, store.Options{Dir: "data", FS: fs, HostsMax: 640})
 	for _, names := range []string{"h%d.evil.example", "%d.h.evil.example:81", "evil.example:%d", "10.0.0.1:%d", "10.0.%d.1", "[2001:db8::%d]", "[2001:db8::1]:%d"} {
 		for i := 1; i < 40; i++ {
 			_, _ = s.HostID(fmt.Sprintf(names, i))
@@ -222,7 +222,7 @@ func TestHostsOfOneSite(t *testing.T) {
 	}
 	for _, again := range []bool{false, true} {
 		if again {
-			s = storetest.Open(t, store.Options{Dir: "data", FS: fs.CrashClone(vfs.CrashCloneCfg{}), HostsMax: 160})
+			s = storetest.Open(t, store.Options{Dir: "data", FS: fs.CrashClone(vfs.CrashCloneCfg{}), HostsMax: 640})
 		}
 		want := 2 * 10
 		if again {

@@ -22,7 +22,7 @@ type Options struct {
 
 	// HostsMax bounds the hosts that get an id, each some 100 bytes on disk and 200 in memory. Ids are never taken
 	// back: when none is left no new host is known any more. The network has some thousands, but whoever has DIDs
-	// can name hosts. Default 262,144.
+	// can name hosts: so those of one domain, and those that are addresses, get a 64th of them. Default 262,144.
 	HostsMax int64
 
 	// Retention is how long events stay in the log. Default 0: for ever.
