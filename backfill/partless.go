@@ -9,9 +9,9 @@ import (
 type partless struct {
 	mu sync.Mutex
 	// mu guards, at most hostsMax each:
-	till map[uint32]time.Time // hosts that send no parts, or too few at a time
+	till map[uint32]time.Time // hosts that send no parts, or break them off
 	cuts map[uint32]time.Time // when a host last broke off the gathering of a part, and none was gathered since
-	dids map[string]struct{}  // whose part was broken off
+	dids map[string]struct{}  // repositories to be fetched whole
 }
 
 // add remembers a host.
@@ -40,10 +40,9 @@ func (p *partless) has(host uint32, now time.Time) bool {
 	return known
 }
 
-// cut notes that a host would not be asked any more while a part was gathered, since began. What has come is lost, so that
-// the whole is next: one question is more likely to pass than many. A host that does it again to one begun later, with
-// none gathered between, has no room for parts.
-func (p *partless) cut(host uint32, did string, began, now time.Time) {
+// cut notes that the gathering of a part, begun at a time, was broken off by its host. One that does it again to one begun
+// later, with none gathered between, has no strength for parts.
+func (p *partless) cut(host uint32, began, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if last, known := p.cuts[host]; known && began.After(last) {
@@ -53,14 +52,21 @@ func (p *partless) cut(host uint32, did string, began, now time.Time) {
 		p.cuts = make(map[uint32]time.Time)
 	}
 	p.cuts[host] = now
+}
+
+// wholeNext remembers a repository whose host would not be asked any more. What has come of it is lost: one question is more
+// likely to pass than many.
+func (p *partless) wholeNext(did string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.dids == nil || len(p.dids) >= hostsMax {
 		p.dids = make(map[string]struct{})
 	}
 	p.dids[did] = struct{}{}
 }
 
-// wasCut says whether the last part of a repository was broken off, and forgets it.
-func (p *partless) wasCut(did string) bool {
+// takeWhole says whether a repository is one that wholeNext remembers, and forgets it.
+func (p *partless) takeWhole(did string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, known := p.dids[did]

@@ -91,16 +91,23 @@ func (t *task) sparse(ctx context.Context) (part records, way string, err error)
 		t.r.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", t.it.did, "host", t.ident.PDS, "err", err)
 		return nil, fetchFallback, nil
 	}
-	if s.part.Blocks() > 0 && breaksOff(err) {
-		t.r.partless.cut(t.hostID, t.it.did, s.began, t.r.opts.Now())
+	if s.part.Blocks() > 0 {
+		t.cutShort(ctx, s, err)
 	}
 	return nil, "", err
 }
 
-// breaksOff says whether the host is not to be asked any more for now.
-func breaksOff(err error) bool {
-	var answer *answerError
-	return errors.As(err, new(*busyError)) || errors.As(err, &answer) && answer.code == http.StatusTooManyRequests
+// cutShort notes what ended the gathering of a part that had begun, if it was the host.
+func (t *task) cutShort(ctx context.Context, s *sparse, err error) {
+	now := t.r.opts.Now()
+	v := classify(ctx, err, now)
+	if v.lookup || v.ending != endRetry && v.ending != endLater {
+		return
+	}
+	t.r.partless.cut(t.hostID, s.began, now)
+	if v.ending == endLater || v.kind == store.RateLimited {
+		t.r.partless.wholeNext(t.it.did)
+	}
 }
 
 // fallsBack says whether getRepo may do better: the host answered, and neither that the account is not to be had nor that
@@ -136,7 +143,7 @@ func (t *task) newSparse() *sparse {
 		return nil
 	case strategy == StrategyAuto && t.smallAsHeld():
 		return nil
-	case t.r.partless.wasCut(t.it.did):
+	case t.r.partless.takeWhole(t.it.did):
 		return nil
 	}
 	s := &sparse{t: t, began: t.r.opts.Now(), path: probePath(wanted[0]), ranges: len(wanted)}

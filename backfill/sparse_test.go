@@ -471,6 +471,12 @@ func TestSparseCutShort(t *testing.T) {
 			return simnet.Fault{Kind: simnet.RateLimited, Endpoint: parts, Count: 1, RetryAfter: time.Second}
 		}, [3]float64{1, 2, 0}, 3},
 		"one request a minute": {pace.Rules{{Glob: "*", Override: pace.Override{PerHour: 60}}}, nil, [3]float64{3, 0, 0}, 2},
+		"the connection broke": {nil, func(*world) simnet.Fault {
+			return simnet.Fault{Kind: simnet.Reset, Endpoint: parts, Count: 1}
+		}, [3]float64{0, 3, 0}, 4},
+		"blocks are too much for it": {nil, func(*world) simnet.Fault {
+			return simnet.Fault{Kind: simnet.ServerError, Status: 504, Endpoint: parts}
+		}, [3]float64{3, 0, 0}, 2},
 		"limited for ever": {nil, func(*world) simnet.Fault {
 			return simnet.Fault{Kind: simnet.RateLimited, Endpoint: parts, RetryAfter: time.Second}
 		}, [3]float64{3, 0, 0}, 2},
