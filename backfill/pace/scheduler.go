@@ -27,9 +27,10 @@ const (
 	// strangersShare is the percentage of the permits that hosts may take which have not yet
 	// answered in order, or are tardy.
 	strangersShare = 75
-	// tardyTimes as long as half of the permits are held, or as long as usualMax, is tardy: large repositories of many are not.
-	tardyTimes = 8
-	usualMax   = time.Second
+	// tardyTimes as long as half of the permits are held is tardy, from tardyMin to tardyMax: large repositories of many are not, and
+	// a host that hangs is, whatever the others do.
+	tardyTimes         = 8
+	tardyMin, tardyMax = time.Second, 8 * time.Second
 	// A host that holds a sixteenth (shareOf) of the permits comes behind those that hold less; a slow one then leaves
 	// a quarter (keepOf) free.
 	shareOf = 16
@@ -55,7 +56,7 @@ type Scheduler struct {
 	rich  []*Host   // at their share or above: at most permits ÷ share of them
 	timed timedHeap // have work, and wait for a time
 
-	hold, usual time.Duration // for how long a permit is held: the mean, and what half of them are held for, at most usualMax
+	hold, usual time.Duration // for how long a permit is held: the mean, and what half of them are held for
 }
 
 // NewScheduler has so many permits.
@@ -213,7 +214,9 @@ func (s *Scheduler) first() *Host {
 func (s *Scheduler) slow(h *Host) bool { return h.hold > slowTimes*s.hold }
 
 // strange says whether a host gets of a part of the permits only: with the others it might go nowhere for long.
-func (s *Scheduler) strange(h *Host) bool { return !h.proven || h.hold > tardyTimes*s.usual }
+func (s *Scheduler) strange(h *Host) bool {
+	return !h.proven || h.hold > min(max(tardyTimes*s.usual, tardyMin), tardyMax)
+}
 
 // Begin gives a host a permit of its own and one of ours. It is open, and trusted.
 func (s *Scheduler) Begin(h *Host, now time.Time) Permit {
@@ -248,13 +251,13 @@ func (s *Scheduler) Return(h *Host, p Permit, now time.Time) {
 	if s.hold == 0 {
 		s.hold, s.usual = held, held
 	}
-	if h.hold += (held - h.hold) / 8; held > tardyTimes*usualMax {
+	if h.hold += (held - h.hold) / 8; held > tardyMax {
 		h.hold = held // it hangs now and then, and answers in time between
 	}
 	s.hold += (held - s.hold) / 64
 	if held > s.usual { // not by how much: those that hang are not to make it usual
-		s.usual = min(s.usual+s.usual/64+1, usualMax)
+		s.usual += s.usual/64 + 1
 	} else {
-		s.usual = min(s.usual-s.usual/64, usualMax)
+		s.usual -= s.usual / 64
 	}
 }

@@ -430,3 +430,24 @@ func TestHangers(t *testing.T) {
 		}
 	}
 }
+
+// TestStrangersHang: a host that answers is no stranger for answering less quickly than at first, and has its part of the permits
+// when strangers hang.
+func TestStrangersHang(t *testing.T) {
+	t.Parallel()
+	m := newSim(t, 8)
+	h := m.add(1<<40, 3*time.Millisecond, usual)
+	m.run(100 * time.Millisecond)
+	h.latency = func(int, time.Time) time.Duration { return 300 * time.Millisecond }
+	for range 100 {
+		s := m.add(1<<40, 10*time.Second, usual)
+		s.refuse = func(int, time.Time) (pace.Outcome, bool) {
+			return pace.Outcome{Fault: pace.SoftFault, Congested: true}, true
+		}
+	}
+	before := h.served
+	m.run(10 * time.Minute)
+	if n := h.served - before; n < 2*600*1000/300*9/10 {
+		t.Errorf("%d answers in ten minutes", n)
+	}
+}
