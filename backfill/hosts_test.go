@@ -226,3 +226,27 @@ func TestNamesOfNobody(t *testing.T) {
 		t.Errorf("%d hosts are known, %v", len(all), err)
 	}
 }
+
+// TestNobodyIsAskedForSeldom: who has no document is looked up ever more seldom, down to once a day, unless records of theirs are held.
+func TestNobodyIsAskedForSeldom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
+	held, nobody := w.net.DIDs()[0], w.net.DIDs()[1]
+	w.add(held)
+	w.settle(held)
+	w.stop()
+	w.start(backfill.Options{Directory: directory{}})
+	for did, most := range map[string]time.Duration{held: time.Hour, nobody: 24 * time.Hour} {
+		w.change(did, func(r *store.Repo) {
+			r.State, r.Tracked, r.Pending.Priority, r.Retry.Count = store.StatePending, store.ByOperator, store.PriorityOperator, 30
+			r.Attempt++
+		})
+		w.run.Wake()
+		w.settle(did)
+		r := w.row(did)
+		wait := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
+		if r.State != store.StateResync || r.Retry.Kind != store.Generic || wait < most*89/100 || wait > most*111/100 {
+			t.Errorf("it is %v, and looked up again in %s, want %s: %+v", r.State, wait, most, r.Retry)
+		}
+	}
+}

@@ -163,7 +163,11 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	if count+1 > count {
 		count++
 	}
-	delay := max(t.r.delay(count), v.wait)
+	most := t.r.opts.RetryMax
+	if v.nobody && row.Ordinal == 0 { // lists make up names for nothing, and each attempt asks a directory that all share
+		most = max(most, goneRecheck)
+	}
+	delay := max(t.r.delayUpTo(count, most), v.wait)
 	row.State = store.StateResync
 	row.Retry = store.Retry{
 		Kind:  v.kind,

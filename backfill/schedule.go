@@ -34,6 +34,7 @@ type verdict struct {
 	wait   time.Duration   // not to be retried earlier
 	lookup bool            // it was no host that failed, but the way to find out which
 
+	nobody    bool  // no document says where the repository is: only a change of that helps
 	congested bool  // the host was asked too much at a time
 	err       error // what it follows from, nil for none
 }
@@ -88,7 +89,7 @@ func classifyResolve(err error, now time.Time) verdict {
 	case errors.Is(err, identity.ErrRateLimited):
 		return verdict{kind: store.RateLimited, park: parkMin, lookup: true}
 	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrInvalid), errors.Is(err, identity.ErrPrivateAddress):
-		return verdict{kind: store.Generic, lookup: true}
+		return verdict{kind: store.Generic, lookup: true, nobody: true}
 	}
 	return verdict{kind: store.Transport, fault: hardFault, lookup: true}
 }
@@ -119,12 +120,14 @@ func classifyAnswer(e *answerError) verdict {
 }
 
 // delay is how long to wait after so many failures in a row.
-func (r *Runner) delay(count uint32) time.Duration {
+func (r *Runner) delay(count uint32) time.Duration { return r.delayUpTo(count, r.opts.RetryMax) }
+
+func (r *Runner) delayUpTo(count uint32, most time.Duration) time.Duration {
 	d := r.opts.RetryBase
-	for i := uint32(1); i < count && d < r.opts.RetryMax; i++ {
+	for i := uint32(1); i < count && d < most; i++ {
 		d *= 2
 	}
-	return r.jitter(min(d, r.opts.RetryMax))
+	return r.jitter(min(d, most))
 }
 
 // jitter moves d by up to a tenth either way, so that what failed together does not return together.
