@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/filter"
+	wire "cistern/ingest/frame"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -23,6 +24,7 @@ type refilterModel struct {
 	first map[string]bool // accounts from before the first filter
 	asked map[string]bool // by the operator, some time
 	shaky map[string]bool // may have been dropped some time: readers who begin now do not learn of all before
+	since int64           // seq of the first stream as the filter was changed last
 }
 
 // TestRefilter changes filters, at random and again and again, while accounts commit, come and go, and while Cistern
@@ -201,6 +203,7 @@ func (m *refilterModel) edit(c *filter.Config) {
 
 // note remembers who may be dropped by a filter.
 func (m *refilterModel) note(c filter.Config) {
+	m.since = m.streams()[0].Head()
 	for _, did := range c.Excludes {
 		m.shaky[did] = true
 	}
@@ -285,7 +288,7 @@ func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row
 		return fmt.Errorf("not there, with full %v, signal %v, named %v, asked for %v", f.Full(), signal, named, m.asked[truth.DID])
 	case !known:
 		return nil
-	case active && row.Tracked != store.ByOperator && !f.Full() && !signal:
+	case active && row.Tracked != store.ByOperator && !f.Full() && !signal && !m.signalled(f, truth.DID):
 		return errors.New("there without a reason")
 	}
 	if !active {
@@ -295,6 +298,26 @@ func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row
 		return fmt.Errorf("%s at %s (lacks %v, sweep %v), want %s", row.State, row.Rev, row.Lacks, row.Sweep, truth.Rev)
 	}
 	return m.exactly(f, truth, row)
+}
+
+// signalled says whether an account may have held what a signal names since the filter was changed last: who did is followed until
+// it is changed again.
+func (m *refilterModel) signalled(f store.FilterVersion, did string) bool {
+	var e wire.Frame
+	for _, message := range m.streams()[0].Messages(m.since) {
+		if e.Decode(message) != nil || e.DID != did {
+			continue
+		}
+		if e.Kind == wire.KindSync || e.TooBig {
+			return true
+		}
+		for _, op := range e.Ops {
+			if collection, _, ok := repo.SplitPath(op.Path); ok && f.Signal(collection) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // within wants nothing shown of an account that is away but what the filter wants.
