@@ -72,7 +72,7 @@ func TestQuota(t *testing.T) {
 func TestRules(t *testing.T) {
 	t.Parallel()
 	var rules pace.Rules
-	for _, s := range []string{"*.Example.com=4:10:5000:100000", "a.test=:3", "*.test=2", "127.0.0.1:*=7"} {
+	for _, s := range []string{"*.Example.com=4:10:5000:100000", "a.test=:3", "*.test=2", "127.0.0.1:*=7", "c.example:81=5"} {
 		r, err := pace.ParseRule(s)
 		if err != nil {
 			t.Fatalf("%s: %v", s, err)
@@ -83,8 +83,10 @@ func TestRules(t *testing.T) {
 	for host, want := range map[string]pace.Override{
 		"pds.example.com": {Concurrency: 4, PerSecond: 10, PerHour: 5000, PerDay: 100_000}, "example.com": {},
 		"a.test": {PerSecond: 3}, "b.test": {Concurrency: 2}, "127.0.0.1:80": {Concurrency: 7}, "": {},
+		// A name has all ports, unless the rule names one.
+		"b.test:81": {Concurrency: 2}, "c.example:81": {Concurrency: 5}, "c.example": {}, "c.example:82": {}, "127.0.0.1": {},
 	} {
-		if got, banned := rules.Of(host); got != want || banned != (host == "b.test") {
+		if got, banned := rules.Of(host); got != want || banned != strings.HasPrefix(host, "b.test") {
 			t.Errorf("%q: %+v, banned %v", host, got, banned)
 		}
 	}

@@ -69,7 +69,7 @@ func (o Override) Over(l Limits) Limits {
 
 // Rule is what holds for every host whose name a pattern matches.
 type Rule struct {
-	Glob     string // as path.Match reads it, of host or host:port
+	Glob     string // as path.Match reads it, of host:port; without a port, of host at any port
 	Override Override
 	Banned   bool
 }
@@ -114,11 +114,24 @@ func ParseRule(s string) (Rule, error) {
 // Rules are asked in order. The first that matches and bans, bans; the first that matches and limits, limits.
 type Rules []Rule
 
+// matches says whether a host is meant: who has a name has all its ports, and is not to get out of a ban by another.
+func (r Rule) matches(host string) bool {
+	if ok, err := path.Match(r.Glob, host); err != nil || ok {
+		return ok
+	}
+	name, _, found := strings.Cut(host, ":")
+	if !found || strings.Contains(r.Glob, ":") {
+		return false
+	}
+	ok, _ := path.Match(r.Glob, name)
+	return ok
+}
+
 // Of is what the rules say of a host.
 func (rules Rules) Of(host string) (o Override, banned bool) {
 	limited := false
 	for _, r := range rules {
-		if ok, err := path.Match(r.Glob, host); err != nil || !ok {
+		if !r.matches(host) {
 			continue
 		}
 		banned = banned || r.Banned
