@@ -37,6 +37,7 @@ type Batch struct {
 	changes []collectionChange // of the Apply at hand
 	key     []byte             // keys and values on their way into b
 	value   []byte
+	row     bytes.Buffer
 	path    []byte // key of the record at hand
 	rev     []byte // and its rev
 }
@@ -122,8 +123,8 @@ func (b *Batch) PutRepo(r *Repo) {
 	r.Updated = b.s.now().Unix()
 	now := r.rowState()
 	b.move(r.DID, old, now)
-	b.value = appendRepo(b.value[:0], r)
-	b.set(repoKey(b.key[:0], r.DID), b.value)
+	b.fail(b.s.codec.encodeTo(&b.row, r))
+	b.set(repoKey(b.key[:0], r.DID), b.row.Bytes())
 	r.loaded = now
 	row := *r
 	row.Commit = bytes.Clone(r.Commit) // it may stand in a buffer of the caller's

@@ -155,7 +155,7 @@ func (c *checker) repos() error {
 			return err
 		}
 		r := Repo{DID: did}
-		if err := c.s.codec.decodeRepo(value, &r); err != nil {
+		if err := c.s.codec.decode(value, &r); err != nil {
 			return err
 		}
 		now := r.rowState()

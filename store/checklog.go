@@ -14,7 +14,7 @@ func (c *checker) log() error {
 			return err
 		}
 		var e entryV1
-		if err := c.s.codec.decodeEntry(value, &e); err != nil {
+		if err := c.s.codec.decode(value, &e); err != nil {
 			return err
 		}
 		switch {

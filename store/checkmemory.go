@@ -11,7 +11,11 @@ import (
 func (c *checker) caches() error {
 	for did, row := range c.rows {
 		err := get(c.r, repoKey(nil, did), func(v []byte) error {
-			if !bytes.Equal(v, appendRepo(nil, &row)) || row.DID != did || row.loaded != row.rowState() {
+			want, err := c.s.codec.encode(&row)
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(v, want) || row.DID != did || row.loaded != row.rowState() {
 				return fmt.Errorf("is %x instead of %+v", v, row)
 			}
 			return nil

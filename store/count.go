@@ -104,7 +104,7 @@ func (s *Store) recount() error {
 	var all counts
 	err := scan(s.db, []byte{spaceRepo}, spaceEnd(spaceRepo), func(_, value []byte) (bool, error) {
 		var r Repo
-		err := s.codec.decodeRepo(value, &r)
+		err := s.codec.decode(value, &r)
 		if err == nil {
 			all.add(r.rowState(), 1)
 		}

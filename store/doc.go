@@ -66,8 +66,8 @@
 //	cursor.go  firehose cursors            source.go    firehose sources
 //	crawl.go   cursors of listRepos        relist.go    Relist
 //	listing.go rows of many ops            limits.go    what is bounded
-//	codec.go   what is written as CBOR     decode.go    and read
-//	cache.go   rows written last           filter.go    versions of the filter
+//	codec.go   what is written as CBOR     cache.go     rows written last
+//	filter.go  versions of the filter
 //	shelve.go  what is kept, and shown     drop.go      repositories that are followed no more
 //	hostrow.go what is set for hosts       holds.go     whether records of a kind are held
 //	checkhosts.go, checklog.go, checklive.go, checkmemory.go  Check: the log; buffers, cursors; what is in memory

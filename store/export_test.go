@@ -129,27 +129,6 @@ func Codec() (encode func(any) ([]byte, error), decode func([]byte, any) error, 
 	return c.encode, c.decode, err
 }
 
-// The rows written and read by hand.
-var (
-	AppendRepo  = appendRepo
-	AppendEntry = appendEntry
-)
-
-// DecodeByHand reads a *Repo or an *Entry; ok is false when the decoder would be asked.
-func DecodeByHand(b []byte, v any) (ok bool) {
-	if len(b) == 0 || b[0] != valueVersion {
-		return false
-	}
-	f := fieldReader{b: string(b[1:])}
-	switch v := v.(type) {
-	case *Repo:
-		f.repo(v)
-	case *Entry:
-		f.entry(v)
-	}
-	return !f.odd && f.b == ""
-}
-
 // RecordRow is recordV1.
 type RecordRow struct {
 	Hidden  bool

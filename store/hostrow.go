@@ -212,7 +212,7 @@ func (s *Store) loadHostCounts() error {
 	}
 	err = scan(s.db, []byte{spaceRepo}, spaceEnd(spaceRepo), func(key, value []byte) (bool, error) {
 		var r Repo
-		if err := s.codec.decodeRepo(value, &r); err != nil {
+		if err := s.codec.decode(value, &r); err != nil {
 			return false, err
 		}
 		m := q.memo(r.Pending.Host)

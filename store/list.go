@@ -27,7 +27,7 @@ func (s *Store) Repos(cursor string, limit int, match func(*Repo) bool) (rows []
 			return false, err
 		}
 		row := Repo{DID: did}
-		if err := s.codec.decodeRepo(value, &row); err != nil {
+		if err := s.codec.decode(value, &row); err != nil {
 			return false, err
 		}
 		row.loaded = row.rowState()

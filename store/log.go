@@ -76,7 +76,7 @@ func (r *logReader) entry(key, value []byte) error {
 		return err
 	}
 	var e entryV1
-	if err := r.s.codec.decodeEntry(value, &e); err != nil {
+	if err := r.s.codec.decode(value, &e); err != nil {
 		return fmt.Errorf("event %d: %w", id, err)
 	}
 	end := id + e.ids()

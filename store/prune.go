@@ -71,7 +71,7 @@ func (s *Store) pruneEntries(before int64) (n int, err error) {
 			return false, err
 		}
 		var e entryV1
-		if err := s.codec.decodeEntry(value, &e); err != nil {
+		if err := s.codec.decode(value, &e); err != nil {
 			return false, err
 		}
 		if e.Time >= before || id > head || n == pruneEntries {

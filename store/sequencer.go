@@ -117,8 +117,10 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 		q.next += e.ids()
 		q.time = e.Time + int64(e.ids()) - 1
 		b.deltas[countEvents] += int64(e.ids())
-		b.value = appendEntry(b.value[:0], &e.entryV1)
-		if err := b.b.Set(eventKey(b.key[:0], e.id), b.value, nil); err != nil {
+		if err := s.codec.encodeTo(&b.row, &e.entryV1); err != nil {
+			return 0, err
+		}
+		if err := b.b.Set(eventKey(b.key[:0], e.id), b.row.Bytes(), nil); err != nil {
 			return 0, err
 		}
 	}

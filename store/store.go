@@ -203,7 +203,7 @@ func scan(r reader, lower, upper []byte, fn func(key, value []byte) (more bool, 
 // load reads a repository's row through r.
 func (s *Store) loadRepo(r reader, did string) (Repo, error) {
 	row := Repo{DID: did}
-	err := get(r, repoKey(nil, did), func(v []byte) error { return s.codec.decodeRepo(v, &row) })
+	err := get(r, repoKey(nil, did), func(v []byte) error { return s.codec.decode(v, &row) })
 	if err != nil {
 		return Repo{}, err
 	}
