@@ -191,3 +191,36 @@ func TestSweepByEqualFilter(t *testing.T) {
 	w.start(backfill.Options{})
 	w.converges(did)
 }
+
+// TestRefilterWaitsForOne: the pass is not over while a single repository cannot be fetched yet.
+func TestRefilterWaitsForOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40}})
+	did := w.net.DIDs()[0]
+	w.refilter(filter.Config{Collections: []string{posts}})
+	w.add(did)
+	w.converges(did)
+	w.stop()
+	change := func(f func(b *store.Batch, r *store.Repo)) {
+		defer w.store.Lock(did)()
+		r := w.row(did)
+		b := w.store.NewBatch()
+		f(b, &r)
+		b.PutRepo(&r)
+		if err := b.CommitSync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(b *store.Batch, r *store.Repo) { // commits that came during its fetch are still to be applied
+		r.State = store.StateDraining
+		b.Buffer(r, r.Rev, []byte("a commit"))
+	})
+	w.refilter(filter.Config{Collections: []string{posts, likes}})
+	w.start(backfill.Options{})
+	w.until("the pass to meet it", func() bool { return w.row(did).Lacks })
+	change(func(b *store.Batch, r *store.Repo) {
+		b.DropBuffer(r)
+		r.State, r.SeenRev = store.StateSynced, ""
+	})
+	w.converges(did)
+}
