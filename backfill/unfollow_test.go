@@ -224,3 +224,48 @@ func TestRefilterWaitsForOne(t *testing.T) {
 	})
 	w.converges(did)
 }
+
+// TestRefilterSeesFirstFetches: a first copy that is made by an earlier filter while the pass goes by is brought to the filter too.
+func TestRefilterSeesFirstFetches(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{
+		net:    simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40},
+		runner: backfill.Options{Strategy: backfill.StrategyFull},
+	})
+	did := w.net.DIDs()[0]
+	w.refilter(filter.Config{Collections: []string{posts}})
+	w.ends(func() bool { return true })
+	came := make(chan struct{})
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
+		defer close(came)
+		w.refilter(filter.Config{Collections: []string{posts, likes}})
+		for range 100 { // a pass that does not wait for this fetch is over then
+			if _, running, err := w.run.Refilter(); err != nil || !running {
+				return
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}})
+	w.add(did)
+	<-came
+	w.converges(did)
+}
+
+// TestRefilterResumed: a pass that goes on after a crash begins again behind its end, for it does not know whom it left out.
+func TestRefilterResumed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 4, RecordsMedian: 20}})
+	dids := w.net.DIDs()
+	w.refilter(filter.Config{Collections: []string{posts}})
+	w.add(dids...)
+	w.converges(dids...)
+	w.stop()
+	w.refilter(filter.Config{Collections: []string{posts, likes}})
+	b := w.store.NewBatch()
+	b.SetCrawlCursor(store.RefilterCursor, slices.Max(dids))
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	w.start(backfill.Options{})
+	w.converges(dids...)
+}
