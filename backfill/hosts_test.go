@@ -1,13 +1,17 @@
 package backfill_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"cistern/backfill"
 	"cistern/backfill/pace"
+	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
 )
@@ -247,6 +251,52 @@ func TestNobodyIsAskedForSeldom(t *testing.T) {
 		wait := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
 		if r.State != store.StateResync || r.Retry.Kind != store.Generic || wait < most*89/100 || wait > most*111/100 {
 			t.Errorf("it is %v, and looked up again in %s, want %s: %+v", r.State, wait, most, r.Retry)
+		}
+	}
+}
+
+// faltering is a directory that fails for some.
+type faltering struct {
+	backfill.Directory
+	fails sync.Map // by DID
+}
+
+// Resolve fails if it is to.
+func (d *faltering) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	if _, fails := d.fails.LoadAndDelete(did); fails {
+		return identity.Identity{}, errors.New("connection reset")
+	}
+	return d.Directory.Resolve(ctx, did)
+}
+
+// TestLookupsRecover: a lookup that fails now and then, between others that do not, does not park lookups ever longer, also of those whose
+// host is known.
+func TestLookupsRecover(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 24, RecordsMedian: 3}})
+	w.stop()
+	d := &faltering{Directory: w.dir}
+	w.start(backfill.Options{Directory: d})
+	id := w.hostOf(w.net.Host(0))
+	dids := w.net.DIDs()
+	ask := func(did string) {
+		w.change(did, func(r *store.Repo) {
+			r.State, r.Tracked, r.Pending = store.StatePending, store.ByOperator, store.PendingKey{Host: id, Priority: store.PriorityOperator}
+			r.Attempt++
+		})
+		w.run.Wake()
+		w.settle(did)
+	}
+	for i := range len(dids) / 2 {
+		d.fails.Store(dids[2*i], true)
+		ask(dids[2*i])
+		if wait := w.run.HostStanding(0).ParkedUntil.Sub(w.clock.now()); wait > time.Second {
+			t.Fatalf("failure %d parks all lookups for %s", i+1, wait)
+		}
+		w.clock.advance(2 * time.Second)
+		ask(dids[2*i+1])
+		if r := w.row(dids[2*i+1]); r.State != store.StateSynced {
+			t.Fatalf("%v, %+v", r.State, r.Retry)
 		}
 	}
 }

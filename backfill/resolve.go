@@ -76,9 +76,6 @@ func (r *Runner) seat(t *task) seat {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if t.looking {
-		if t.ident.DID != "" {
-			r.hosts[0].Note(pace.Outcome{Answered: true}, t.lookPermit, now)
-		}
 		r.looked(t)
 	}
 	h := r.hostOf(t.hostID)
@@ -155,7 +152,20 @@ func (t *task) identify(ctx context.Context) error {
 func (t *task) refresh(ctx context.Context) error {
 	t.r.opts.Directory.Purge(t.it.did)
 	t.fresh, t.looked, t.marks = true, t.r.opts.Now(), marksOf(&t.row)
-	return t.lookup(ctx)
+	if err := t.lookup(ctx); err != nil {
+		return err
+	}
+	t.r.answeredLookup(t)
+	return nil
+}
+
+// answeredLookup ends what failures of lookups have built up: most are of tasks that hold no permit of theirs, and fail for all.
+func (r *Runner) answeredLookup(t *task) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.hosts[0]; h != nil && !strings.HasPrefix(t.it.did, didWeb) {
+		h.Note(pace.Outcome{Answered: true}, t.lookPermit, r.opts.Now())
+	}
 }
 
 func (t *task) lookup(ctx context.Context) error {
