@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/pace"
+	"cistern/filter"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -338,5 +340,63 @@ func TestRecheckOfTorn(t *testing.T) {
 	w.equal(did)
 	if r := w.row(did); r.Torn || r.Recheck {
 		t.Errorf("torn %v, recheck %v", r.Torn, r.Recheck)
+	}
+}
+
+// patiently waits for a copy, with a clock that goes on while the host is not to be asked.
+func (w *world) patiently(did string) {
+	w.t.Helper()
+	id := w.hostOf(w.net.Account(did).Host())
+	w.until("the copy", func() bool {
+		row, host := w.row(did), w.run.HostStanding(id)
+		if row.State == store.StateResync || host.Opens.After(w.clock.now()) || host.ParkedUntil.After(w.clock.now()) {
+			w.clock.advance(time.Second)
+			w.run.Wake()
+		}
+		return row.State == store.StateSynced && !w.run.InFlight(did)
+	})
+}
+
+// TestOneRequestAtATime: a host that takes no second request for a minute is asked the one that counts, whatever would be
+// asked before it elsewhere.
+func TestOneRequestAtATime(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(w *world, a *simnet.Account){
+		"a small one": func(w *world, a *simnet.Account) { w.add(a.DID()) },
+		"no proofs": func(w *world, a *simnet.Account) {
+			a.Host().Inject(simnet.Fault{Kind: simnet.ServerError, Status: 500, Endpoint: proofs})
+			w.add(a.DID())
+		},
+		"moved on": func(w *world, a *simnet.Account) {
+			w.add(a.DID())
+			w.patiently(a.DID())
+			if _, err := a.Mutate(4); err != nil {
+				w.t.Fatal(err)
+			}
+			w.change(a.DID(), func(r *store.Repo) { r.Recheck = true })
+			w.add(a.DID())
+		},
+		"a former key": func(w *world, a *simnet.Account) {
+			a.MigrateKey(w.net.Host(1))
+			ident, err := w.dir.Resolve(w.t.Context(), a.DID())
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.change(a.DID(), func(r *store.Repo) { // as a lookup leaves it whose host is busy
+				r.State, r.Tracked, r.PDS, r.Key = store.StatePending, store.ByOperator, ident.PDS, ident.Key
+				r.Pending = store.PendingKey{Host: w.hostOf(w.net.Host(1)), Priority: store.PriorityOperator}
+			})
+			w.run.Wake()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, _ := newSparseWorld(t, simnet.Options{Hosts: 2, Repos: 1, RecordsMedian: 20}, filter.Config{Collections: []string{"app.bsky.feed.repost"}},
+				backfill.StrategyAuto, func(o *backfill.Options) { o.HostRules = pace.Rules{{Glob: "*", Override: pace.Override{PerHour: 60}}} })
+			a := w.net.Accounts()[0]
+			prepare(w, a)
+			w.patiently(a.DID())
+			w.fits(a.DID())
+		})
 	}
 }

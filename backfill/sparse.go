@@ -105,7 +105,7 @@ func (t *task) cutShort(ctx context.Context, s *sparse, err error) {
 		return
 	}
 	t.r.partless.cut(t.hostID, s.began, now)
-	if v.ending == endLater || v.kind == store.RateLimited {
+	if v.kind == store.RateLimited {
 		t.r.partless.wholeNext(t.it.did)
 	}
 }

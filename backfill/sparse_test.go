@@ -486,20 +486,12 @@ func TestSparseCutShort(t *testing.T) {
 			t.Parallel()
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 3, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}},
 				backfill.StrategySparse, func(o *backfill.Options) { o.HostRules = test.rules })
-			id := w.hostOf(w.net.Host(0))
 			if test.fault != nil {
 				w.net.Host(0).Inject(test.fault(w))
 			}
 			for _, did := range w.net.DIDs() {
 				w.add(did)
-				w.until("the copy", func() bool {
-					row, host := w.row(did), w.run.HostStanding(id)
-					if row.State == store.StateResync || host.Opens.After(w.clock.now()) || host.ParkedUntil.After(w.clock.now()) {
-						w.clock.advance(time.Second)
-						w.run.Wake()
-					}
-					return row.State == store.StateSynced && !w.run.InFlight(did)
-				})
+				w.patiently(did)
 				w.fits(did)
 			}
 			if n := ways(t, reg); n != test.want {

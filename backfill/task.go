@@ -170,7 +170,11 @@ func (t *task) copy(ctx context.Context) error {
 	} else if t.ident.Key == old.Key && !t.mayBeFormer(err) {
 		return err
 	}
-	return t.attempt(ctx)
+	again := t.attempt(ctx)
+	if errors.Is(err, repo.ErrSignature) && errors.As(again, new(*busyError)) {
+		return err // it counts, and so the next attempt begins with the document
+	}
+	return again
 }
 
 // mayBeOutdated says whether err may come from an old idea of host or key.
@@ -195,7 +199,7 @@ func (t *task) attempt(ctx context.Context) error {
 	c, err := t.fetch(ctx)
 	if err != nil {
 		t.forgetMemory()
-		return err
+		return errors.Join(err, t.straighten(err))
 	}
 	// The host has done its part.
 	t.fetched(0, 1)
@@ -209,6 +213,23 @@ func (t *task) attempt(ctx context.Context) error {
 	if t.left {
 		t.r.release(t, true)
 	}
+	return err
+}
+
+// straighten has the next attempt ask for nothing but the whole when the host did not take the questions of this one: with a
+// permit comes one request, and it may be minutes until the host takes another.
+func (t *task) straighten(err error) error {
+	if !errors.As(err, new(*busyError)) {
+		return nil
+	}
+	t.r.partless.wholeNext(t.it.did)
+	if !t.row.Recheck {
+		return nil
+	}
+	_, err = t.update(func(_ *store.Batch, row *store.Repo) error {
+		row.Recheck = false
+		return nil
+	})
 	return err
 }
 
