@@ -18,3 +18,8 @@ func BeginForget(r *Runner, did string, by store.FilterVersion) (begun bool, goO
 		return true, wait()
 	}, err
 }
+
+// MoveRefilter takes the cursor of the pass on, or drops it, as the pass does.
+func MoveRefilter(r *Runner, cursor, next string, drop bool) (ended bool, err error) {
+	return (&refiltering{r: r}).move(cursor, next, drop)
+}

@@ -269,3 +269,18 @@ func TestRefilterResumed(t *testing.T) {
 	w.start(backfill.Options{})
 	w.converges(dids...)
 }
+
+// TestRefilterBeginsAnew: a filter that is set while the last of a pass is written is not taken for done.
+func TestRefilterBeginsAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 1}})
+	w.stop()
+	w.refilter(filter.Config{Collections: []string{posts}})
+	for _, drop := range []bool{false, true} {
+		ended, err := backfill.MoveRefilter(w.run, w.net.DIDs()[0], "did:plc:z", drop)
+		cursor, running, cerr := w.run.Refilter()
+		if ended || err != nil || cerr != nil || cursor != "" || !running {
+			t.Errorf("drop %v: ended %v (%v), running %v from %q (%v)", drop, ended, err, running, cursor, cerr)
+		}
+	}
+}
