@@ -8,6 +8,7 @@ import (
 	"cistern/backfill"
 	"cistern/filter"
 	"cistern/ingest/simnet"
+	"cistern/store"
 )
 
 // TestCrawlFilterWhileReading: a signal that is added while the last page of a list is on the way has the list read again at
@@ -95,5 +96,26 @@ func TestCrawlFilterThenRestart(t *testing.T) {
 		w.start(crawl)
 		w.until(kind+": all after a restart", func() bool { return w.store.Counts()["synced"] == 4 })
 		w.stop()
+	}
+}
+
+// TestCrawlByFilterInForce: a page that was judged by a filter has nobody followed once another is in force, and does not count as
+// read.
+func TestCrawlByFilterInForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	w.stop()
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	old := w.store.Filter().Version
+	w.filter(filter.Config{Mode: filter.ModeFilter})
+	did := w.net.DIDs()[0]
+	for _, c := range []struct {
+		version uint32
+		stale   bool
+	}{{old, true}, {old + 1, false}} {
+		stale, err := backfill.Absorb(w.run, did, c.version, func(b *store.Batch) { b.SetCrawlCursor("page", "read") })
+		if stale != c.stale || err != nil || w.known(did) == stale || (w.mark("page") == "") != stale {
+			t.Errorf("by version %d: stale %v, known %v, mark %q, %v", c.version, stale, w.known(did), w.mark("page"), err)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,10 +65,7 @@ func (m *refilterModel) play() {
 	m.note(m.config)
 	m.reopen(m.fs)
 	m.connected()
-	for _, a := range m.net.Accounts() { // so that every source has a cursor to come back to
-		a.AnnounceIdentity()
-	}
-	m.begun()
+	m.announced()
 	for _, h := range m.net.Hosts() {
 		if m.rng.IntN(2) == 0 {
 			h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: time.Duration(1+m.rng.IntN(10)) * time.Millisecond})
@@ -92,6 +90,25 @@ func (m *refilterModel) play() {
 	if !m.t.Failed() {
 		m.wantLog()
 	}
+}
+
+// announced gives every source a cursor to come back to. A connection that breaks before it has one misses what comes
+// meanwhile.
+func (m *refilterModel) announced() {
+	for range 30 {
+		for _, a := range m.net.Accounts() {
+			a.AnnounceIdentity()
+		}
+		for until := time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+			if !slices.ContainsFunc(m.sources(), func(src store.Source) bool {
+				_, ok, err := m.store.Cursor(src.URL)
+				return !ok || err != nil
+			}) {
+				return
+			}
+		}
+	}
+	m.begun()
 }
 
 // reopen begins, or goes on, on a file system.
