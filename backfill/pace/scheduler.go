@@ -251,11 +251,9 @@ func (s *Scheduler) Return(h *Host, p Permit, now time.Time) {
 	if s.hold == 0 {
 		s.hold, s.usual = held, held
 	}
-	if h.hold += (held - h.hold) / 8; held > tardyMax {
-		h.hold = held // it hangs now and then, and answers in time between
-	}
+	h.hold += (held - h.hold) / 8
 	s.hold += (held - s.hold) / 64
-	if held > s.usual { // not by how much: those that hang are not to make it usual
+	if held > s.usual { // not by how much: those that hang now and then are not to make it usual
 		s.usual += s.usual/64 + 1
 	} else {
 		s.usual -= s.usual / 64

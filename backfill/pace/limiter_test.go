@@ -1,0 +1,124 @@
+package pace_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"cistern/backfill/pace"
+)
+
+// fresh is a limiter of a host that nothing was asked of.
+func fresh(l pace.Limits) *pace.Limiter {
+	h := &pace.Limiter{}
+	h.Configure(l, false)
+	return h
+}
+
+// TestOldNews: what was asked before the host was parked says nothing of it any more, and of many refusals at a time one counts.
+func TestOldNews(t *testing.T) {
+	t.Parallel()
+	h, now := fresh(usual), epoch
+	p := []pace.Permit{h.Begin(now), h.Begin(now), h.Begin(now)}
+	if d := h.Note(pace.Outcome{Fault: pace.HardFault}, p[0], now); d != time.Second {
+		t.Errorf("the first fault parks for %s", d)
+	}
+	h.Note(pace.Outcome{Fault: pace.HardFault}, p[1], now)
+	if v := h.View(now); v.ParkedUntil != now.Add(time.Second) {
+		t.Errorf("another of the same time parks until %s", v.ParkedUntil)
+	}
+	h.Note(pace.Outcome{Answered: true}, p[2], now)
+	if v := h.View(now); v.FailingSince.IsZero() || v.Concurrency != 1 {
+		t.Errorf("an answer to what was asked before leaves %+v", v)
+	}
+	h, p = fresh(usual), nil
+	for range 4 {
+		p = append(p, h.Begin(now))
+	}
+	for i := range p {
+		h.Note(pace.Outcome{Congested: true}, p[i], now)
+	}
+	if n := h.Limit(); n != 2 {
+		t.Errorf("four refusals of four at a time leave %d", n)
+	}
+}
+
+// TestParks: a host is parked for the longest time that was said, and one that breaks off from the third time in a row, or at once after it was parked.
+func TestParks(t *testing.T) {
+	t.Parallel()
+	h, now := fresh(usual), epoch
+	h.Note(pace.Outcome{Park: time.Hour}, h.Begin(now), now)
+	h.Note(pace.Outcome{Park: time.Second}, h.Mark(), now)
+	if at := h.Opens(now); at != now.Add(time.Hour) {
+		t.Errorf("it opens at %s", at)
+	}
+	h = fresh(usual)
+	for i, want := range []time.Duration{0, 0, time.Second, 2 * time.Second} {
+		if d := h.Note(pace.Outcome{Fault: pace.SoftFault}, h.Begin(now), now); d != want {
+			t.Errorf("soft fault %d parks for %s, not %s", i+1, d, want)
+		}
+		h.End()
+		now = now.Add(time.Minute)
+	}
+	h = fresh(usual)
+	h.Note(pace.Outcome{Fault: pace.HardFault}, h.Begin(now), now)
+	h.End()
+	if d := h.Note(pace.Outcome{Fault: pace.SoftFault}, h.Begin(now.Add(time.Minute)), now.Add(time.Minute)); d != 2*time.Second {
+		t.Errorf("a soft fault of a host that was parked parks for %s", d)
+	}
+}
+
+// TestRefund: what was not sent is not spent, and limits that are set again as they were forget nothing.
+func TestRefund(t *testing.T) {
+	t.Parallel()
+	limits := pace.Limits{Min: 1, Max: 10, PerSecond: 1}
+	h, now := fresh(limits), epoch
+	h.Begin(now)
+	h.Configure(limits, false)
+	if h.Open(now) {
+		t.Error("a second request within a second")
+	}
+	h.Refund()
+	if !h.Open(now) {
+		t.Error("what was not sent is spent")
+	}
+	h.Heard(0, pace.Quota{Limit: 10, Remaining: 2, Reset: now.Add(time.Hour)}, h.Mark(), now)
+	h.Begin(now)
+	h.Refund()
+	if n := h.View(now).Told.Remaining; n != 2 {
+		t.Errorf("%d are left of two", n)
+	}
+}
+
+// TestSlower: answers that take far longer than they did have the host asked less.
+func TestSlower(t *testing.T) {
+	t.Parallel()
+	h, now := fresh(usual), epoch
+	p := h.Begin(now)
+	for range 10 {
+		h.Heard(20*time.Millisecond, pace.Quota{}, p, now)
+	}
+	before := h.Limit()
+	for range 8 {
+		h.Heard(2*time.Second, pace.Quota{}, p, now)
+	}
+	if n := h.Limit(); n != before/2 {
+		t.Errorf("%d at a time, %d before", n, before)
+	}
+}
+
+// TestOverride: one below the least is the least; and no header silences us for more than an hour.
+func TestOverride(t *testing.T) {
+	t.Parallel()
+	if l := (pace.Override{Concurrency: 2}).Over(pace.Limits{Min: 4, Max: 10}); l != (pace.Limits{Min: 2, Max: 2}) {
+		t.Errorf("%+v", l)
+	}
+	for v, want := range map[string]time.Duration{
+		"31536000": time.Hour, "99999999999999999999": time.Hour, "Fri, 20 Nov 2099 22:45:52 GMT": time.Hour, "0": time.Second,
+		"-5": 0, "NaN": 0, "Fri, 20 Nov 1999 22:45:52 GMT": time.Second,
+	} {
+		if d := pace.AskedWait(http.Header{"Retry-After": {v}}, epoch); d != want {
+			t.Errorf("Retry-After %s is %s, not %s", v, d, want)
+		}
+	}
+}
