@@ -93,19 +93,21 @@ func (m *refilterModel) play() {
 }
 
 // announced gives every source a cursor to come back to. A connection that breaks before it has one misses what comes
-// meanwhile.
+// meanwhile, and a crash may lose the first.
 func (m *refilterModel) announced() {
+	lacks := func(src store.Source) bool {
+		_, ok, err := m.store.Cursor(src.URL)
+		return !ok || err != nil
+	}
 	for range 30 {
+		if !slices.ContainsFunc(m.sources(), lacks) {
+			return
+		}
 		for _, a := range m.net.Accounts() {
 			a.AnnounceIdentity()
 		}
-		for until := time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
-			if !slices.ContainsFunc(m.sources(), func(src store.Source) bool {
-				_, ok, err := m.store.Cursor(src.URL)
-				return !ok || err != nil
-			}) {
-				return
-			}
+		for until := time.Now().Add(time.Second); time.Now().Before(until) && slices.ContainsFunc(m.sources(), lacks); {
+			time.Sleep(time.Millisecond)
 		}
 	}
 	m.begun()
@@ -237,6 +239,7 @@ func (m *refilterModel) note(c filter.Config) {
 // settle waits until the store is what the filter makes of the network.
 func (m *refilterModel) settle() {
 	m.t.Helper()
+	m.announced()
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := m.equal()
 		if err == nil {
