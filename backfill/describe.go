@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -55,20 +56,60 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	if err != nil {
 		return unseen, err
 	}
+	return shows(body, did, r.store.Filter())
+}
+
+// shows reads what a host says of an account's collections.
+func shows(answer []byte, did string, f store.FilterVersion) (sight, error) {
 	var said struct {
 		DID         string   `json:"did"`
 		Collections []string `json:"collections"`
 	}
-	if err := json.Unmarshal(body, &said); err != nil || said.DID != did {
+	if err := json.Unmarshal(answer, &said); err != nil || said.DID != did {
 		return unseen, fmt.Errorf("describeRepo of %s: %w", did, errNoAnswer)
 	}
-	f := r.store.Filter()
 	for _, c := range said.Collections {
 		if f.Signal([]byte(c)) {
 			return seen, nil
 		}
 	}
 	return unwanted, nil
+}
+
+// passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds
+// nothing that a signal names, as its host says: millions of them need no copy to be judged. Who does not say is fetched.
+func (t *task) passedOver(ctx context.Context) (bool, error) {
+	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !onSignal(t.filter.Filter, &t.row) {
+		return false, nil
+	}
+	saw := unseen
+	err := t.watched(ctx, func(ctx context.Context, tr *transfer) error {
+		resp, err := t.ask(ctx, tr, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), t.r.asking)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+		if err != nil {
+			return err
+		}
+		defer body.close()
+		answer, err := io.ReadAll(io.LimitReader(body, describeBodyMax))
+		if err == nil {
+			saw, _ = shows(answer, t.it.did, t.filter)
+		}
+		return err
+	})
+	var a *answerError
+	switch {
+	case errors.As(err, &a) && a.code != http.StatusTooManyRequests:
+		return false, nil // the fetch will tell
+	case err != nil || saw != unwanted:
+		return false, err
+	}
+	t.commit.Rev = t.row.SeenRev // no older
+	t.signal = false
+	return true, nil
 }
 
 // inspect leaves of the entries of a page those that something follows from: who is unknown has to hold what a signal

@@ -245,3 +245,12 @@ func (t *task) forget(ctx context.Context) error {
 	t.r.leave(t)
 	return nil
 }
+
+// passBy forgets a repository that was not to be had as a network was followed as a whole, which it is no longer. Who was
+// fetched, or shows a signal, is not forgotten.
+func (r *Runner) passBy(ctx context.Context, did string) (gone bool, err error) {
+	now := r.store.Filter()
+	return (&forgetting{r: r, did: did, version: now.Version, due: func(row *store.Repo) (bool, error) {
+		return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork && onSignal(now.Filter, row), nil
+	}}).run(ctx)
+}

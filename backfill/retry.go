@@ -17,7 +17,7 @@ func (r *Runner) retry(ctx context.Context) error {
 		if err != nil {
 			return quiet(ctx, ours(err))
 		}
-		if err := r.requeue(dids, now); err != nil {
+		if err := r.requeue(ctx, dids, now); err != nil {
 			return quiet(ctx, err)
 		}
 		if len(dids) == retryPage {
@@ -35,9 +35,15 @@ func (r *Runner) retry(ctx context.Context) error {
 }
 
 // requeue makes all of a page pending, and waits once for the disk.
-func (r *Runner) requeue(dids []string, now time.Time) error {
+func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) error {
 	var waits []func() error
 	for _, did := range dids {
+		if gone, err := r.passBy(ctx, did); gone || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		wait, host, err := r.requeueOne(did, now)
 		if err != nil {
 			return err

@@ -196,6 +196,15 @@ func (t *task) attempt(ctx context.Context) error {
 			return err
 		}
 	}
+	out, err := t.passedOver(ctx)
+	if err != nil {
+		return err
+	}
+	if out {
+		t.r.judge(t, verdict{spoke: true})
+		t.r.release(t, true)
+		return t.forget(ctx)
+	}
 	c, err := t.fetch(ctx)
 	if err != nil {
 		t.forgetMemory()

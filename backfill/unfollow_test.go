@@ -284,3 +284,55 @@ func TestRefilterBeginsAnew(t *testing.T) {
 		}
 	}
 }
+
+// TestForgetsUnfetched: who was found in the whole network and not fetched before a filter by signals is judged by what its
+// host says of it; only who holds a signal is fetched.
+func TestForgetsUnfetched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 20, RecordsMedian: 15}})
+	dids := w.net.DIDs()
+	w.refilter(filter.Config{Mode: filter.ModeFull})
+	w.stop()
+	w.follow(store.ByNetwork, dids...)
+	w.refilter(filter.Config{Signals: []string{notes}})
+	w.start(backfill.Options{})
+	w.converges(dids...)
+	kept := 0
+	for _, did := range dids {
+		if w.known(did) != w.has(did, notes) {
+			t.Errorf("%s is known: %v", did, w.known(did))
+		}
+		if w.has(did, notes) {
+			kept++
+		}
+	}
+	if n := w.net.Host(0).Log().Requests["com.atproto.sync.getRepo"]; n != kept || kept == len(dids) || kept == 0 {
+		t.Errorf("%d are kept, and %d were fetched", kept, n)
+	}
+}
+
+// TestForgetsGone: who was found in the whole network and is not to be had is looked at once more at most when that is
+// followed no longer.
+func TestForgetsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15}})
+	dids := w.net.DIDs()
+	w.refilter(filter.Config{Mode: filter.ModeFull})
+	w.stop()
+	for _, did := range dids {
+		w.net.Account(did).SetStatus(simnet.Deactivated)
+	}
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, Endpoint: "*"}) // the pass does not meet them gone
+	w.follow(store.ByNetwork, dids[0])
+	w.follow(store.BySignal, dids[1])
+	w.refilter(filter.Config{Signals: []string{notes}})
+	w.start(backfill.Options{})
+	w.ends(func() bool { return true })
+	w.clock.advance(30 * time.Hour)
+	w.run.Wake()
+	w.until("one to be forgotten", func() bool { return !w.known(dids[0]) })
+	if told := w.events(dids[0], 1); !slices.Equal(told, []string{"account deactivated", "account active"}) {
+		t.Errorf("told %q", told)
+	}
+	w.until("the other to be looked at", func() bool { return w.row(dids[1]).Retry.Next > w.clock.now().Unix() })
+}

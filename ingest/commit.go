@@ -114,6 +114,12 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 		it.seen(w, row, it.rev)
 	case store.StateResync, store.StateGone:
 		it.seen(w, row, it.rev)
+		if hearsay(row) && it.outcome == outcomeSeen {
+			row.State, row.Attempt = store.StatePending, row.Attempt+1
+			row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
+			w.batch().PutRepo(row)
+			w.wake = true
+		}
 	case store.StateDraining:
 		it.s.startDrain(it.lane)
 		it.outcome = outcomeAgain
@@ -121,6 +127,12 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 		return it.decideSynced(w, row)
 	}
 	return nil
+}
+
+// hearsay says whether nobody but some host's list, or an event that came first, says that an account is not to be had: whose it
+// is was never looked up. One that commits is looked at.
+func hearsay(row *store.Repo) bool {
+	return row.State == store.StateGone && row.Tracked != store.Untracked && row.Ordinal == 0 && row.Resolved == 0 && row.Retry.Next == 0
 }
 
 // decideSynced: the repository is complete, so the event either follows or shows that we miss something.

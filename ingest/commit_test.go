@@ -136,6 +136,23 @@ func TestRowsThatAreNotSyncedRemember(t *testing.T) {
 	}
 }
 
+// TestCommitsOfHearsay: an account that some host called deleted before anybody had looked whose it is, is looked at when it commits.
+func TestCommitsOfHearsay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.skip()
+	set(w, a, func(r *store.Repo) {
+		r.State, r.Status, r.Tracked = store.StateGone, store.StatusDeleted, store.ByNetwork
+	})
+	commit := w.put(a, "app.test.x/one", "1")
+	w.pass()
+	if row := w.row(a); row.State != store.StatePending || row.SeenRev != commit.Rev || row.Attempt != 1 {
+		t.Errorf("row %+v", row)
+	}
+	w.until("somebody is woken", w.woken)
+}
+
 // A commit that does not fit is never applied, and the repository is fetched again.
 func TestCommitsThatDoNotFit(t *testing.T) {
 	t.Parallel()
