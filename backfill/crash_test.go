@@ -29,7 +29,7 @@ func TestCrash(t *testing.T) {
 	step := func(string) {
 		mu.Lock()
 		defer mu.Unlock()
-		if rng.IntN(8) == 0 && len(clones) < 40 {
+		if rng.IntN(4) == 0 && len(clones) < 40 {
 			percent := []int{0, 50, 100}[rng.IntN(3)]
 			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
 		}

@@ -102,7 +102,7 @@ const (
 	proofBlocksMax = 64
 	// answerBlockBytes bounds a block in an answer: no record and hardly any node is larger than 1 MiB.
 	answerBlockBytes = 2<<20 + 64
-	// partlessFor is how long a host is not asked for parts after it said that it sends none.
+	// partlessFor is how long a host is not asked for parts after it said that it sends none, or broke them off.
 	partlessFor = time.Hour
 
 	// futileMax bounds who is remembered to have been fetched in vain for a signal, and futileFor says for how long another

@@ -70,7 +70,7 @@ type Options struct {
 	Crawl []Source
 	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 20,000,000: a queued repository
 	// takes some 200 bytes of disk and nothing else, and a host's queue must be known for it to be asked all the time.
-	// Those of one host may take an eighth of it, lest what one makes up leaves no room for the others.
+	// Those of one host may take an eighth of what is left of it, lest what some make up leaves no room for the others.
 	CrawlPendingMax int64
 	// CrawlEvery is how long after its end a list is read from the beginning again. Default 24h: what the firehose tells of is
 	// known at once, and the whole network is some 40,000 pages, which its hosts count with everything else they are asked.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -20,30 +21,46 @@ const reconcilePrefix = "reconcile::"
 // for anew is told from one that has just begun.
 const firstPage = "\x00"
 
-// reconcile starts a pass for every host that wants one.
+// reconcile goes through the list of every host that wants it. Who waits for a host that failed lets others have the place.
 func (r *Runner) reconcile(ctx context.Context) error {
-	var running sync.Map // by name of the cursor
+	var mu sync.Mutex            // guards passes, and which of them are running; who runs one owns the rest of it
+	passes := map[string]*pass{} // by name of the cursor
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(passesMax)
+	visit := func(p *pass) error {
+		err := p.run(ctx)
+		mu.Lock()
+		if p.running = false; p.over {
+			delete(passes, p.name)
+		}
+		mu.Unlock()
+		signal(r.kickPass)
+		return err
+	}
 	g.Go(func() error { // one of the limit, and the one that starts the others
 		for r.crawlGate.pass(ctx) {
 			asked, err := r.store.CrawlCursors(reconcilePrefix)
 			if err != nil {
 				return quiet(ctx, ours(err))
 			}
+			now, d := r.opts.Now(), sleepMax
+			mu.Lock()
 			for name := range asked {
-				if _, there := running.LoadOrStore(name, true); there {
-					continue
+				p := passes[name]
+				if p == nil {
+					p = &pass{r: r, name: name, url: name[len(reconcilePrefix):]}
+					passes[name] = p
 				}
-				if !g.TryGo(func() error {
-					defer signal(r.kickPass)
-					defer running.Delete(name)
-					return r.newPass(name).run(ctx)
-				}) {
-					running.Delete(name)
+				switch {
+				case p.running:
+				case p.due.After(now):
+					d = min(d, p.due.Sub(now))
+				default:
+					p.running = g.TryGo(func() error { return visit(p) })
 				}
 			}
-			sleep(ctx, sleepMax, r.kickPass)
+			mu.Unlock()
+			sleep(ctx, d, r.kickPass)
 		}
 		return nil
 	})
@@ -52,16 +69,16 @@ func (r *Runner) reconcile(ctx context.Context) error {
 
 // pass goes once through the list of a host, and has fetched again whatever is ahead of what we hold.
 type pass struct {
-	r      *Runner
-	name   string // of its cursor
-	url    string
-	pages  int
-	empty  int // in a row
-	counts survey
-}
-
-func (r *Runner) newPass(name string) *pass {
-	return &pass{r: r, name: name, url: name[len(reconcilePrefix):]}
+	r        *Runner
+	name     string // of its cursor
+	url      string
+	pages    int
+	empty    int // in a row
+	counts   survey
+	failures int       // in a row
+	due      time.Time // when its host is asked again
+	running  bool
+	over     bool // it came to the end, or nobody wants it any more
 }
 
 // view: who is unknown is left to the crawl, unless the host is crawled too and nobody has to be asked first.
@@ -86,40 +103,41 @@ func (p *pass) cursor() (cursor string, asked bool, err error) {
 	return cursor, asked, ours(err)
 }
 
+// run reads pages until the end, or until its host is to be left alone for a while.
 func (p *pass) run(ctx context.Context) error {
 	log := p.r.opts.Logger.With("source", p.url)
-	failures := 0
-	for started := false; p.r.crawlGate.pass(ctx); started = true {
+	for p.r.crawlGate.pass(ctx) {
 		cursor, asked, err := p.cursor()
 		if err != nil {
 			return quiet(ctx, err)
 		}
 		if !asked {
 			log.Info("reconciliation is no longer wanted")
+			p.over = true
 			return nil
 		}
-		if !started {
+		if p.pages == 0 && p.failures == 0 {
 			log.Info("reconciliation begins", "cursor", cursor)
 		}
-		ended, err := p.page(ctx, cursor)
+		p.over, err = p.page(ctx, cursor)
 		var failure *storeError
 		if errors.As(err, &failure) {
 			return quiet(ctx, err)
 		}
-		if ended {
+		if p.over {
 			log.Info("reconciliation ended", "listed", p.counts.listed, "queued", p.counts.queued, "found", p.counts.found)
 			return nil
 		}
-		d := crawlKnown
 		if err != nil && ctx.Err() == nil {
 			p.r.metrics.pages.WithLabelValues(kindGap, "error").Inc()
-			d = p.r.crawlDelay(err, failures, crawlRetryMax)
-			failures++
+			d := p.r.crawlDelay(err, p.failures, crawlRetryMax)
+			p.failures++
+			p.due = p.r.opts.Now().Add(d)
 			log.Warn("reconciliation is held up", "retry", d, "err", err)
-		} else {
-			failures = 0
+			return nil
 		}
-		p.r.rest(ctx, d, nil)
+		p.failures = 0
+		p.r.rest(ctx, crawlKnown, nil)
 	}
 	return nil
 }

@@ -306,3 +306,26 @@ func TestReconcileUnderway(t *testing.T) {
 		t.Errorf("%v", r.State)
 	}
 }
+
+// TestReconcilePastDeadHosts: hosts that do not answer, however many, keep no other from being gone through.
+func TestReconcilePastDeadHosts(t *testing.T) {
+	t.Parallel()
+	var log safeBuffer
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3},
+		runner: backfill.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	const dead = 40
+	for i := range dead {
+		w.gap(fmt.Sprintf("http://127.0.0.1:%d", 1+i))
+	}
+	w.until("the dead to be asked", func() bool { return strings.Count(log.String(), "is held up") >= 15 })
+	if _, err := w.net.Account(dids[0]).Mutate(3); err != nil {
+		t.Fatal(err)
+	}
+	w.gap(w.net.Host(0).URL())
+	w.until("the living one to be gone through", func() bool { return len(w.passes()) == dead })
+	w.settle(dids...)
+	w.equal(dids[0])
+}
