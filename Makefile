@@ -25,7 +25,7 @@ lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
 	go vet ./... && go vet -tags realnet ./cmd/cistern
 	go tool staticcheck ./...
-check: lint race fuzz ## what has to pass before a commit, under 10 min
+check: lint race fuzz ## what has to pass before a commit, some 12 min
 soak: ## SEEDS (2000) seeded networks with faults and crashes, from SEED (1000) on
 	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash|Refilter)$$' ./cmd/cistern
 realnet: ## index the reference PDS and compare every record
