@@ -173,6 +173,20 @@ func (c *crawler) refresh() error {
 	return nil
 }
 
+// look has the list of a host looked at now, whatever it waits for: what is set for the host was changed.
+func (c *crawler) look(host uint32) {
+	c.mu.Lock()
+	for _, l := range c.waiting {
+		if l.host == host {
+			l.due = time.Time{}
+			heap.Fix(&c.waiting, l.heap)
+			break
+		}
+	}
+	c.mu.Unlock()
+	signal(c.kick)
+}
+
 // load makes the lists, as the store has them. Those being visited are done with when their visit ends.
 func (c *crawler) load() error {
 	c.mu.Lock()

@@ -118,4 +118,7 @@ func (r *Runner) HostChanged(id uint32) {
 	}
 	r.mu.Unlock()
 	signal(r.kick)
+	for _, c := range r.crawls.all() {
+		c.look(id)
+	}
 }
