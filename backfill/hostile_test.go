@@ -90,13 +90,11 @@ func TestDirectoryOutage(t *testing.T) {
 // slowWeb is a directory whose did:web lookups hang.
 type slowWeb struct{ backfill.Directory }
 
-// Resolve waits for a did:web until ctx ends or ten seconds are over.
+// Resolve waits for a did:web until ctx ends.
 func (d slowWeb) Resolve(ctx context.Context, did string) (identity.Identity, error) {
 	if !strings.HasPrefix(did, "did:web:") {
 		return d.Directory.Resolve(ctx, did)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	<-ctx.Done()
 	return identity.Identity{}, ctx.Err()
 }
@@ -128,12 +126,8 @@ func TestStrangers(t *testing.T) {
 	for i := range 100 {
 		w.add(fmt.Sprintf("did:web:h%d.evil.example", i))
 	}
-	begin := time.Now()
 	w.add(dids[1:]...)
 	w.settle(dids...)
-	if d := time.Since(begin); d > 5*time.Second {
-		t.Errorf("took %s", d)
-	}
 	for _, did := range dids {
 		w.equal(did)
 	}
