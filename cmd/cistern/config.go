@@ -188,7 +188,24 @@ func (c *Config) validate(bad []string) []error {
 			errs = append(errs, fmt.Errorf("--relay %s has a path, and --mode full lists the hosts of relays at their root only", r.URL))
 		}
 	}
+	for _, address := range c.named() {
+		if _, banned := c.HostRules.Of(identity.HostOf(address)); banned && fine("host-ban") {
+			errs = append(errs, fmt.Errorf("%s is to be read, but a --host-ban fits it", address))
+		}
+	}
 	return errs
+}
+
+// named are the URLs of the hosts that are to be read.
+func (c *Config) named() (urls []string) {
+	for _, src := range slices.Concat(c.Relays, c.PDS) {
+		urls = append(urls, src.URL)
+	}
+	for _, src := range c.Crawl {
+		urls = append(urls, src.URL)
+	}
+	slices.Sort(urls)
+	return slices.Compact(urls)
 }
 
 // privateHost is the host of a URL that only this machine or its network can reach, "" for any other.

@@ -135,6 +135,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"near miss", []string{"--verify", "backfil"}, nil, []string{"did you mean backfill?"}},
 		{"open admin", []string{"--admin", "0.0.0.0:2480"}, nil, []string{"--admin 0.0.0.0:2480", "--admin-token"}},
 		{"open admin by default host", []string{"--admin", ":2480"}, nil, []string{"--admin :2480", "--admin-token"}},
+		{"banned and read", []string{"--pds", "https://pds.example.com", "--host-ban", "*.example.com"}, nil, []string{"wss://pds.example.com", "--host-ban"}},
+		{"banned and listed", []string{"--crawl", "repos::https://pds.example.com", "--host-ban", "pds.example.com"}, nil, []string{"https://pds.example.com", "--host-ban"}},
 		{"full of nothing", []string{"--mode", "full"}, nil, []string{"--mode full", "--relay"}},
 		{"all at once", []string{"--mode", "x", "--verify", "y"}, []string{"CISTERN_LOG_LEVEL=z", "CISTERN_FOO=1"},
 			[]string{"4 mistakes", `--mode "x"`, `--verify "y"`, `CISTERN_LOG_LEVEL "z"`, "CISTERN_FOO"}},
