@@ -65,6 +65,14 @@ func (p *partless) wholeNext(did string) {
 	p.dids[did] = struct{}{}
 }
 
+// asksWhole says whether a repository is one that wholeNext remembers.
+func (p *partless) asksWhole(did string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, known := p.dids[did]
+	return known
+}
+
 // takeWhole says whether a repository is one that wholeNext remembers, and forgets it.
 func (p *partless) takeWhole(did string) bool {
 	p.mu.Lock()

@@ -374,6 +374,10 @@ func TestOneRequestAtATime(t *testing.T) {
 			a.Host().Inject(simnet.Fault{Kind: simnet.ServerError, Status: 500, Endpoint: proofs})
 			w.add(a.DID())
 		},
+		"one of the network": func(w *world, a *simnet.Account) {
+			w.filter(filter.Config{Collections: []string{"app.bsky.feed.repost"}, Signals: []string{"app.bsky.feed.*"}})
+			w.follow(store.ByNetwork, a.DID())
+		},
 		"moved on": func(w *world, a *simnet.Account) {
 			w.add(a.DID())
 			w.patiently(a.DID())
