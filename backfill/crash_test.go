@@ -3,7 +3,6 @@ package backfill_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"testing"
 	"time"
 
@@ -11,9 +10,6 @@ import (
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
-	"cistern/store/storetest"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // TestCrash clones the file system at many durable steps of first copies, failures and resyncs, with
@@ -22,21 +18,10 @@ import (
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	const seed = 5
-	fs := vfs.NewCrashableMem()
-	rng := rand.New(rand.NewPCG(seed, 0))
-	var mu sync.Mutex // guards rng and clones
-	var clones []*vfs.MemFS
-	step := func(string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if rng.IntN(4) == 0 && len(clones) < 40 {
-			percent := []int{0, 50, 100}[rng.IntN(3)]
-			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
-		}
-	}
+	crashes := newCrashes(seed, 4, 40)
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: seed, Hosts: 2, Repos: 8, OddKeys: 1, RecordsMax: 200},
-		store:  store.Options{FS: fs, Step: step, SmallBytes: 64 << 20}, // no ingests: cloning deadlocks with a link
+		store:  store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
 		runner: backfill.Options{Concurrency: 2},
 	})
 	dids := w.net.DIDs()
@@ -48,46 +33,23 @@ func TestCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.rewrite(w.net.Account(dids[2]), rng, 0)
+	w.rewrite(w.net.Account(dids[2]), rand.New(rand.NewPCG(seed, 1)), 0)
 	w.clock.advance(time.Hour)
 	w.add(dids[1:]...)
 	w.settle(dids...)
 	w.stop()
-	mu.Lock()
-	defer mu.Unlock()
-	if len(clones) < 10 {
-		t.Errorf("only %d crashes", len(clones))
-	}
-	for _, clone := range clones {
-		w.recovers(t, clone, dids)
-	}
-}
-
-// recovers opens what a crash left and lets it run to the end.
-func (w *world) recovers(t *testing.T, fs *vfs.MemFS, dids []string) {
-	c := &world{t: t, net: w.net}
-	c.clock.advance(time.Duration(w.clock.ahead.Load()))
-	s, err := store.Open(store.Options{FS: fs, Dir: "db", Now: c.clock.now, GroupAge: 5 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.store = s
-	storetest.Check(t, s)
-	c.start(backfill.Options{})
-	c.add(dids...)
-	c.settle(dids...)
-	c.clock.advance(2 * time.Hour)
-	c.run.Wake()
-	c.until("all to be synced", func() bool { return s.Counts()["synced"] == int64(len(dids)) })
-	for _, did := range dids {
-		c.equal(did)
-		c.tells(did)
-	}
-	c.stop()
-	storetest.Check(t, s)
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	crashes.each(w, 10, func(w *world) {
+		w.start(backfill.Options{})
+		w.add(dids...)
+		w.settle(dids...)
+		w.clock.advance(2 * time.Hour)
+		w.run.Wake()
+		w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+		for _, did := range dids {
+			w.equal(did)
+			w.tells(did)
+		}
+	})
 }
 
 // tells checks that the log of a DID leads to what is true, and no event says what was so already.

@@ -2,20 +2,15 @@ package backfill_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
-	"time"
 
 	"cistern/backfill"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
-	"cistern/store/storetest"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // TestCrawlCrash clones the file system at many durable steps of passes over hosts, with none, some or all of what was not
@@ -23,21 +18,10 @@ import (
 func TestCrawlCrash(t *testing.T) {
 	t.Parallel()
 	const seed = 9
-	fs := vfs.NewCrashableMem()
-	rng := rand.New(rand.NewPCG(seed, 0))
-	var mu sync.Mutex // guards rng and clones
-	var clones []*vfs.MemFS
-	step := func(string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if len(clones) < 40 {
-			percent := []int{0, 50, 100}[rng.IntN(3)]
-			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
-		}
-	}
+	crashes := newCrashes(seed, 1, 40)
 	w := newWorld(t, worldOptions{
 		net:   simnet.Options{Seed: seed, Hosts: 10, Repos: 50, RecordsMedian: 2, QuietEvery: 3},
-		store: store.Options{FS: fs, Step: step, SmallBytes: 64 << 20}, // no ingests: cloning deadlocks with a link
+		store: store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
 	})
 	w.run.SetPaused(true)
 	out := w.net.DIDs()[1]
@@ -49,44 +33,23 @@ func TestCrawlCrash(t *testing.T) {
 	}
 	w.until("the pass to end", func() bool { return w.crawls().Ended == 11 })
 	w.stop()
-	mu.Lock()
-	defer mu.Unlock()
-	if len(clones) < 5 {
-		t.Errorf("only %d crashes", len(clones))
-	}
-	for _, clone := range clones {
-		w.crawlRecovers(t, clone, s)
-	}
-}
-
-func (w *world) crawlRecovers(t *testing.T, fs *vfs.MemFS, source backfill.Source) {
-	c := &world{t: t, net: w.net}
-	s, err := store.Open(store.Options{FS: fs, Dir: "db", Now: c.clock.now, GroupAge: 5 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.store = s
-	storetest.Check(t, s)
-	for _, h := range c.net.Hosts() {
-		if !c.ended(source.String() + "::" + h.URL()) {
-			continue
-		}
-		for _, a := range c.net.Accounts() {
-			if _, err := s.Repo(a.DID()); a.Host() == h && err != nil {
-				t.Errorf("the list of %s has ended without %s: %v", h.URL(), a.DID(), err)
+	crashes.each(w, 5, func(w *world) {
+		for _, h := range w.net.Hosts() {
+			if !w.ended(s.String() + "::" + h.URL()) {
+				continue
+			}
+			for _, a := range w.net.Accounts() {
+				if _, err := w.store.Repo(a.DID()); a.Host() == h && err != nil {
+					t.Errorf("the list of %s has ended without %s: %v", h.URL(), a.DID(), err)
+				}
 			}
 		}
-	}
-	c.start(backfill.Options{Crawl: []backfill.Source{source}})
-	c.filter(filter.Config{Mode: filter.ModeFull}) // if the crash came before it
-	c.until("all to be synced", func() bool {
-		return s.Counts()["synced"] == int64(len(c.net.Accounts())-1) && s.Counts()["gone"] == 1
+		w.start(backfill.Options{Crawl: []backfill.Source{s}})
+		w.filter(filter.Config{Mode: filter.ModeFull}) // if the crash came before it
+		w.until("all to be synced", func() bool {
+			return w.store.Counts()["synced"] == int64(len(w.net.Accounts())-1) && w.store.Counts()["gone"] == 1
+		})
 	})
-	c.stop()
-	storetest.Check(t, s)
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestCrawlRestarts: a pass that is stopped again and again comes to its end, asking for no page much more often than that.

@@ -19,9 +19,6 @@ import (
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
-	"cistern/store/storetest"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 const latestCommit = "com.atproto.sync.getLatestCommit"
@@ -218,22 +215,11 @@ func TestRevealUsedUp(t *testing.T) {
 func TestRevealCrash(t *testing.T) {
 	t.Parallel()
 	const seed = 11
-	fs := vfs.NewCrashableMem()
-	rng := rand.New(rand.NewPCG(seed, 0))
-	var mu sync.Mutex // guards what follows
-	var clones []*vfs.MemFS
-	armed := false
-	step := func(string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if armed && len(clones) < 60 {
-			percent := []int{0, 50, 100}[rng.IntN(3)]
-			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
-		}
-	}
+	crashes := newCrashes(seed, 1, 60)
+	crashes.setIdle(true)
 	w := newWorld(t, worldOptions{
 		net:   simnet.Options{Seed: seed, Hosts: 1, Repos: 1, OddKeys: 1, RecordsMedian: 100},
-		store: store.Options{FS: fs, Step: step, SmallBytes: 64 << 20},
+		store: store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
 	})
 	did := w.net.DIDs()[0]
 	a := w.net.Account(did)
@@ -246,39 +232,20 @@ func TestRevealCrash(t *testing.T) {
 	w.rewrite(a, rand.New(rand.NewPCG(seed, 1)), 0)
 	a.SetStatus(simnet.Active)
 	w.change(did, func(r *store.Repo) { r.Recheck = true })
-	mu.Lock()
-	armed = true
-	mu.Unlock()
+	crashes.setIdle(false)
 	w.add(did)
 	w.settle(did)
 	w.stop()
-	mu.Lock()
-	defer mu.Unlock()
-	if len(clones) < 8 {
-		t.Errorf("only %d crashes", len(clones))
-	}
-	for _, clone := range clones {
-		c := &world{t: t, net: w.net}
-		s, err := store.Open(store.Options{FS: clone, Dir: "db", Now: c.clock.now, GroupAge: 5 * time.Millisecond})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.store = s
-		storetest.Check(t, s)
-		if r := c.row(did); r.Rev == rev && !r.Torn && !equalRecords(c.records(did), held) {
+	crashes.each(w, 8, func(w *world) {
+		if r := w.row(did); r.Rev == rev && !r.Torn && !equalRecords(w.records(did), held) {
 			t.Errorf("%v, holds records of another rev than %s, and would be believed if its host had that", r.State, r.Rev)
 		}
-		c.start(backfill.Options{})
-		c.add(did)
-		c.settle(did)
-		c.equal(did)
-		c.tells(did)
-		c.stop()
-		storetest.Check(t, s)
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}
+		w.start(backfill.Options{})
+		w.add(did)
+		w.settle(did)
+		w.equal(did)
+		w.tells(did)
+	})
 }
 
 // liar answers every getLatestCommit with what it was given last.
