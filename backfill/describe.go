@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -84,17 +83,7 @@ func (t *task) passedOver(ctx context.Context) (bool, error) {
 	}
 	saw := unseen
 	err := t.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		resp, err := t.ask(ctx, tr, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), t.r.asking)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
-		if err != nil {
-			return err
-		}
-		defer body.close()
-		answer, err := io.ReadAll(io.LimitReader(body, describeBodyMax))
+		answer, err := t.answer(ctx, tr, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), describeBodyMax)
 		if err == nil {
 			saw, _ = shows(answer, t.it.did, t.filter)
 		}

@@ -280,3 +280,18 @@ func clean(s string) string {
 		return c
 	}, s)
 }
+
+// answer is the body of what ask gets. One longer than bodyMax is cut, and no JSON then.
+func (t *task) answer(ctx context.Context, tr *transfer, method, query string, bodyMax int64) ([]byte, error) {
+	resp, err := t.ask(ctx, tr, method, query, t.r.asking)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	if err != nil {
+		return nil, err
+	}
+	defer body.close()
+	return io.ReadAll(io.LimitReader(body, bodyMax))
+}

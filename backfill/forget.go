@@ -250,6 +250,9 @@ func (t *task) forget(ctx context.Context) error {
 // fetched, or shows a signal, is not forgotten.
 func (r *Runner) passBy(ctx context.Context, did string) (gone bool, err error) {
 	now := r.store.Filter()
+	if now.Full() {
+		return false, nil // without a look: of a whole network, hundreds are due each second
+	}
 	return (&forgetting{r: r, did: did, version: now.Version, due: func(row *store.Repo) (bool, error) {
 		return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork && onSignal(now.Filter, row), nil
 	}}).run(ctx)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 
@@ -70,17 +69,7 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 }
 
 func (t *task) latestCommit(ctx context.Context, tr *transfer) (l latest, err error) {
-	resp, err := t.ask(ctx, tr, "com.atproto.sync.getLatestCommit", "", t.r.asking)
-	if err != nil {
-		return l, err
-	}
-	defer resp.Body.Close()
-	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
-	if err != nil {
-		return l, err
-	}
-	defer body.close()
-	b, err := io.ReadAll(io.LimitReader(body, latestBodyMax))
+	b, err := t.answer(ctx, tr, "com.atproto.sync.getLatestCommit", "", latestBodyMax)
 	if err == nil && json.Unmarshal(b, &l) != nil {
 		l = latest{} // no rev
 	}
