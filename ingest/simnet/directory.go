@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// writeHosts answers listHosts of a relay: every PDS, those that are down as offline. The cursor is the number of the host to
-// go on from.
+// writeHosts answers listHosts of a relay: every PDS that it knows, those that are down as offline. The cursor is the number
+// of the host to go on from.
 func (l *relay) writeHosts(w http.ResponseWriter, r *http.Request) {
 	limit, ok := queryInt(r, "limit", 200, 1000)
 	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
@@ -20,6 +20,9 @@ func (l *relay) writeHosts(w http.ResponseWriter, r *http.Request) {
 	at := from
 	for ; at < len(l.net.hosts) && len(hosts) < limit; at++ {
 		h := l.net.hosts[at]
+		if !l.knowsHost(h) {
+			continue
+		}
 		status := "active"
 		if !h.isUp() {
 			status = "offline"
@@ -40,9 +43,9 @@ func (h *Host) isUp() bool {
 	return h.server != nil
 }
 
-// writeHolders answers listReposByCollection of a host, or of a relay for nil: the active accounts that hold a record of the
-// collection. The cursor is the number of the account to go on from, so that a page may name nobody.
-func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host) {
+// writeHolders answers listReposByCollection of a host, or of a relay for nil: the active accounts among those it knows that
+// hold a record of the collection. The cursor is the number of the account to go on from, so that a page may name nobody.
+func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, knows func(*Account) bool) {
 	collection := r.URL.Query().Get("collection")
 	limit, ok := queryInt(r, "limit", 500, 2000)
 	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
@@ -55,7 +58,7 @@ func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h
 	for looked := 0; at < len(accounts) && looked < limit; at++ {
 		looked++
 		a := accounts[at]
-		if a.stateAt(h) == Active && !(h == nil && a.Quiet()) && a.holds(collection) {
+		if a.stateAt(h) == Active && knows(a) && a.holds(collection) {
 			repos = append(repos, map[string]any{"did": a.did})
 		}
 	}

@@ -11,7 +11,7 @@ func (a *Account) emit(events ...*event) {
 			h.stream.receive(e, h == a.host)
 		}
 		for _, h := range a.net.relays {
-			h.stream.receive(e, true)
+			h.stream.receive(e, h.relay.hears(a, e))
 		}
 	}
 }

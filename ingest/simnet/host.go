@@ -21,6 +21,7 @@ type Host struct {
 	name   string
 	answer func(http.ResponseWriter, *http.Request, call)
 	stream *stream // nil at the PLC directory
+	relay  *relay  // nil but at a relay
 
 	// mu guards:
 	mu         sync.Mutex

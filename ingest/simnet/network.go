@@ -41,8 +41,10 @@ func New(opts Options) (*Network, error) {
 	n.plc = newHost("plc", n.servePLC)
 	for i := range opts.Relays {
 		h := newHost(fmt.Sprintf("relay%d", i), nil)
-		h.answer = (&relay{n, h}).serve
+		h.relay = &relay{net: n, host: h}
+		h.answer = h.relay.serve
 		h.stream = newStream(n, int64(i+1)*relaySeqs, opts.Window)
+		h.stream.silent = opts.Manners == Indigo
 		n.relays = append(n.relays, h)
 	}
 	for i := range opts.Hosts {

@@ -22,6 +22,8 @@ type Options struct {
 	Limit Limit
 	// Relays is the number of relays, which know all accounts but the quiet ones. Default 1.
 	Relays int
+	// Manners is how much relays say of their own accord. Default Polite.
+	Manners Manners
 	// Window is how many messages every stream keeps for those who come back; see Host.SetWindow. Default 2^20.
 	Window int
 	// Repos is the number of accounts, spread over the hosts. Default 20.
@@ -53,6 +55,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Hosts = defaultTo(o.Hosts, 4)
 	o.Relays = defaultTo(o.Relays, 1)
+	o.Manners = defaultTo(o.Manners, Polite)
 	o.Window = defaultTo(o.Window, 1<<20)
 	o.Repos = defaultTo(o.Repos, 20)
 	o.RecordsMedian = defaultTo(o.RecordsMedian, 40)

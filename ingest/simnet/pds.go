@@ -28,10 +28,10 @@ func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 		p.host.stream.serve(w, r)
 		return
 	case "com.atproto.sync.listRepos":
-		writeRepos(w, r, p.host.listed(), p.host)
+		writeRepos(w, r, p.host.listed(), p.host, func(_ *Account, status Status) bool { return status != Deleted })
 		return
 	case "com.atproto.sync.listReposByCollection":
-		writeHolders(w, r, p.host.listed(), p.host)
+		writeHolders(w, r, p.host.listed(), p.host, func(*Account) bool { return true })
 		return
 	case "com.atproto.server.describeServer":
 		writeJSON(w, http.StatusOK, map[string]any{
@@ -132,8 +132,9 @@ func writeLatest(w http.ResponseWriter, a *Account, did string, state Status) {
 	writeJSON(w, http.StatusOK, map[string]any{"cid": s.root.cid.String(), "rev": s.rev})
 }
 
-// writeRepos answers listRepos of a host, or of a relay for nil. The cursor is the number of the account to go on from.
-func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host) {
+// writeRepos answers listRepos of a host, or of a relay for nil, with the accounts that lists selects. The cursor is the number
+// of the account to go on from.
+func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, lists func(*Account, Status) bool) {
 	limit, ok := queryInt(r, "limit", 500, 1000)
 	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
 	if !ok || !okCursor {
@@ -145,7 +146,7 @@ func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *
 	for ; at < len(accounts) && len(repos) < limit; at++ {
 		a := accounts[at]
 		state := a.stateAt(h)
-		if h != nil && state == Deleted || h == nil && a.Quiet() {
+		if !lists(a, state) {
 			continue
 		}
 		s := a.snapshot()

@@ -1,12 +1,22 @@
 package simnet
 
-import "net/http"
+import (
+	"net/http"
+	"sync"
+)
 
 // relay is what a relay answers when nothing is wrong: it knows every account but the quiet ones, and sends clients on for
 // repositories.
 type relay struct {
 	net  *Network
 	host *Host
+
+	// mu guards the following. It is taken after the mutex of an account.
+	mu      sync.Mutex
+	emptied bool              // only what is in heard and hosts is known
+	heard   map[*Account]bool // that sent an event since the relay was emptied
+	hosts   map[*Host]bool    // of these accounts
+	limit   int               // of the accounts of one host; 0: none
 }
 
 // relaySeqs keeps the numbers of the relays' streams apart, so that a cursor of one is of no use at another.
@@ -17,14 +27,14 @@ func (l *relay) serve(w http.ResponseWriter, r *http.Request, c call) {
 	case subscribeRepos:
 		l.host.stream.serve(w, r)
 	case "com.atproto.sync.listRepos":
-		writeRepos(w, r, l.net.Accounts(), nil)
+		writeRepos(w, r, l.net.Accounts(), nil, l.lists)
 	case "com.atproto.sync.listReposByCollection":
-		writeHolders(w, r, l.net.Accounts(), nil)
+		writeHolders(w, r, l.net.Accounts(), nil, l.knows)
 	case "com.atproto.sync.listHosts":
 		l.writeHosts(w, r)
 	case "com.atproto.sync.getRepoStatus", "com.atproto.sync.getLatestCommit", getRepo:
 		a := l.net.Account(c.did)
-		if a == nil || a.Quiet() {
+		if a == nil || !l.knows(a) {
 			writeUnavailable(w, Deleted, c.did)
 			return
 		}

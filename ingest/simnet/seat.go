@@ -50,6 +50,13 @@ func (h *Host) seat(a *Account) {
 	}
 }
 
+// rank is the place of an account among those that live or lived on the host, in the order they were made.
+func (h *Host) rank(a *Account) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return sort.Search(len(h.residents), func(i int) bool { return h.residents[i].index >= a.index })
+}
+
 // listed are the accounts the host has or had, in the order they were made.
 func (h *Host) listed() []*Account {
 	h.mu.Lock()

@@ -12,7 +12,8 @@ const subscribeRepos = "com.atproto.sync.subscribeRepos"
 
 // stream is the firehose of one host: a log of messages in its own order with its own numbers, and who reads it.
 type stream struct {
-	net *Network
+	net    *Network
+	silent bool // gaps are not announced
 
 	// mu guards:
 	mu      sync.Mutex
@@ -120,6 +121,16 @@ func (m message) append(b []byte) []byte {
 		return b
 	}
 	return append(appendInt(b, m.seq), m.tail...)
+}
+
+// empty forgets all messages and numbers those to come from first on.
+func (s *stream) empty(first int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log, s.held = nil, nil
+	s.head, s.dropped = first-1, 0
+	s.disconnect()
+	s.wake()
 }
 
 func (s *stream) setDown(down bool) {

@@ -97,6 +97,10 @@ func (s *stream) join(sub *subscriber, cursor int64) (greeting, bool) {
 	switch {
 	case cursor == noCursor:
 		sub.pos = s.head
+	case cursor > s.head && s.silent:
+		sub.pos = s.head
+	case cursor < s.dropped && s.silent:
+		sub.pos = s.dropped
 	case cursor > s.head:
 		return greeting{errorFrame("FutureCursor", "Cursor in the future."), true}, true
 	case cursor < s.dropped:
