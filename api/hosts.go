@@ -55,14 +55,15 @@ type limitsItem struct {
 	PerDay         int    `json:"per_day,omitempty"`
 	OpensAt        string `json:"opens_at,omitempty"` // when the next request may begin, if not now
 
-	Told      *toldItem `json:"told,omitempty"` // by the host's own headers
-	LatencyMs int64     `json:"latency_ms,omitempty"`
+	Told      []toldItem `json:"told,omitempty"` // by the host's own headers, one for each of its policies
+	LatencyMs int64      `json:"latency_ms,omitempty"`
 }
 
 type toldItem struct {
 	Limit     int    `json:"limit,omitempty"`
 	Remaining int    `json:"remaining"`
 	Reset     string `json:"reset"`
+	Window    int64  `json:"window,omitempty"` // seconds
 }
 
 func (s *Server) hostItem(h *store.Host) hostItem {
@@ -84,8 +85,8 @@ func (s *Server) hostItem(h *store.Host) hostItem {
 		it.State = "failing" // as it was before the daemon was started anew
 		it.FailingSince = rfc3339(h.Failing)
 	}
-	if q := now.Told; !q.Reset.IsZero() {
-		it.Limits.Told = &toldItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339)}
+	for _, q := range now.Told {
+		it.Limits.Told = append(it.Limits.Told, toldItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339), Window: int64(q.Window.Seconds())})
 	}
 	return it
 }

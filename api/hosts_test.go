@@ -26,7 +26,7 @@ type hostAnswer struct {
 		Concurrency    int
 		ConcurrencyMax int `json:"concurrency_max"`
 		PerSecond      int `json:"per_second"`
-		Told           *struct{ Remaining int }
+		Told           []struct{ Remaining int }
 	}
 	Override pace.Override
 	Message  string
@@ -48,7 +48,7 @@ func TestHosts(t *testing.T) {
 			s := api.HostStanding{View: l.View(now), Bytes: 5, Repos: 1}
 			if id == 2 {
 				s.ParkedUntil, s.Running, s.Error = now.Add(time.Minute), 3, "went away"
-				s.Told = pace.Quota{Limit: 10, Remaining: 4, Reset: now.Add(time.Hour)}
+				s.Told = []pace.Quota{{Limit: 10, Remaining: 4, Reset: now.Add(time.Hour)}}
 			}
 			return s
 		}}})
@@ -79,7 +79,7 @@ func TestHosts(t *testing.T) {
 	for _, name := range []string{"h2.test", "H2.test.", "h2.test:443"} {
 		h = hostAnswer{}
 		if resp := call(t, "GET", w.admin.URL+"/hosts/"+name, "", nil, &h); resp.StatusCode != 200 || h.Host != "h2.test" || h.State != "parked" ||
-			h.InFlight != 3 || h.ParkedUntil == "" || h.LastError != "went away" || h.Bytes != 105 || h.ReposFetched != 8 || h.Limits.Told == nil || h.Limits.Told.Remaining != 4 {
+			h.InFlight != 3 || h.ParkedUntil == "" || h.LastError != "went away" || h.Bytes != 105 || h.ReposFetched != 8 || len(h.Limits.Told) != 1 || h.Limits.Told[0].Remaining != 4 {
 			t.Errorf("%s: %d %+v", name, resp.StatusCode, h)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"cistern/backfill/pace"
@@ -18,7 +19,8 @@ var errBanned = errors.New("host is banned")
 
 // busyError says that a host is not to be asked before some time.
 type busyError struct {
-	until time.Time
+	until   time.Time
+	queries bool // but it may be asked for a repository
 }
 
 func (e *busyError) Error() string {
@@ -75,17 +77,17 @@ func (r *Runner) knock(hostID uint32) (h *host, p pace.Permit, w *waiter, err er
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if h = r.hostOf(hostID); h == nil {
-		return nil, p, nil, &busyError{now.Add(crawlPause)}
+		return nil, p, nil, &busyError{until: now.Add(crawlPause)}
 	}
-	switch at := h.Opens(now); {
+	switch at := h.Opens(pace.Query, now); {
 	case h.Banned():
 		return nil, p, nil, errBanned
 	case at.Sub(now) > admitMax || h.Parked(now):
-		return nil, p, nil, &busyError{at}
+		return nil, p, nil, &busyError{until: at}
 	case at.After(now):
 		return nil, p, nil, nil
-	case h.Open(now) && len(h.waiters) == 0:
-		return h, h.Limiter.Begin(now), nil, nil
+	case h.Open(pace.Query, now) && len(h.waiters) == 0:
+		return h, h.Limiter.Begin(pace.Query, now), nil, nil
 	}
 	w = &waiter{granted: make(chan pace.Permit, 1)}
 	h.waiters = append(h.waiters, w)
@@ -97,7 +99,7 @@ func (r *Runner) opensIn(hostID uint32) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if h := r.hosts[hostID]; h != nil {
-		return h.Opens(now).Sub(now)
+		return h.Opens(pace.Query, now).Sub(now)
 	}
 	return 0
 }
@@ -111,7 +113,7 @@ func (r *Runner) giveUp(h *host, w *waiter) {
 		return
 	}
 	if _, ok := <-w.granted; ok { // filled or closed under mu
-		h.Refund()
+		h.Refund(pace.Query)
 		r.leaveHost(h)
 	}
 }
@@ -130,9 +132,9 @@ func (r *Runner) serve(h *host, now time.Time) {
 	for len(h.waiters) > 0 {
 		w := h.waiters[0]
 		switch {
-		case h.Open(now):
-			w.granted <- h.Limiter.Begin(now)
-		case h.Banned() || h.Opens(now).After(now):
+		case h.Open(pace.Query, now):
+			w.granted <- h.Limiter.Begin(pace.Query, now)
+		case h.Banned() || h.Opens(pace.Query, now).After(now):
 			close(w.granted)
 		default:
 			return
@@ -147,7 +149,7 @@ func (r *Runner) dismiss(ctx context.Context, h *host, p pace.Permit, a answered
 	if a.err != nil {
 		v = classify(ctx, a.err, r.opts.Now())
 	}
-	r.heard(h, p, a.header, a.took)
+	r.heard(h, pace.Query, p, a.header, a.took)
 	r.mu.Lock()
 	if v.ending == endRetry || v.ending == endGone {
 		r.blame(h, p, v)
@@ -158,41 +160,79 @@ func (r *Runner) dismiss(ctx context.Context, h *host, p pace.Permit, a answered
 	signal(r.kick)
 }
 
-// heard has the limiter of a host learn from the beginning of an answer. header may be nil.
-func (r *Runner) heard(h *host, p pace.Permit, header http.Header, took time.Duration) {
+// heard has the limiter of a host learn from the beginning of an answer to a request of a kind. header may be nil.
+func (r *Runner) heard(h *host, k pace.Kind, p pace.Permit, header http.Header, took time.Duration) {
 	now := r.opts.Now()
 	q := pace.ParseQuota(header, now)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h.Heard(took, q, p, now)
+	h.Heard(k, took, q, p, now)
 }
 
-// spend waits until the host of a task may be asked again, which has a permit already. The first request came with
-// it. When that takes longer, the task has to come again: it is not to hold a permit while it waits.
-func (t *task) spend(ctx context.Context) error {
-	t.r.mu.Lock()
-	free := t.prepaid || t.host == nil
-	t.prepaid = false
-	t.r.mu.Unlock()
-	if free {
+// kindOf is the kind of request that a method is.
+func kindOf(method string) pace.Kind {
+	if method == repoMethod {
+		return pace.Fetch
+	}
+	return pace.Query
+}
+
+// spend waits until the host of a task, which holds a permit already, may be asked once more, and notes that it is. The first
+// request came with the permit. When the wait is longer than admitMax the error is a busyError, and the task has to come
+// again: it is not to hold a permit while it waits.
+func (t *task) spend(ctx context.Context, k pace.Kind) error {
+	if t.host == nil {
 		return nil
 	}
-	return t.r.spendAt(ctx, t.host)
+	for {
+		at, paid := t.payAhead(k)
+		if paid {
+			return nil
+		}
+		if at.IsZero() {
+			return t.r.spendAt(ctx, t.host, k)
+		}
+		d := at.Sub(t.r.opts.Now())
+		if d > admitMax {
+			return &busyError{until: at, queries: true}
+		}
+		if sleep(ctx, max(d, time.Millisecond), nil); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// payAhead pays a request with the one that came with the permit, if that was not sent yet. A time says from when on that can
+// be done; neither means that nothing was paid ahead.
+func (t *task) payAhead(k pace.Kind) (at time.Time, paid bool) {
+	t.r.mu.Lock()
+	defer t.r.mu.Unlock()
+	if !t.prepaid {
+		return at, false
+	}
+	if k == pace.Query { // the permit was given for a fetch
+		if at = t.host.Exchange(t.r.opts.Now()); !at.IsZero() {
+			return at, false
+		}
+	}
+	t.prepaid = false
+	return at, true
 }
 
 // spendAt waits until a host may be asked once more as far as time decides, and notes that it is.
-func (r *Runner) spendAt(ctx context.Context, h *host) error {
+func (r *Runner) spendAt(ctx context.Context, h *host, k pace.Kind) error {
 	for {
 		now := r.opts.Now()
 		r.mu.Lock()
-		at, banned := h.Opens(now), h.Banned()
+		at, banned := h.Opens(k, now), h.Banned()
+		queries := !h.Opens(pace.Fetch, now).After(now)
 		if !at.After(now) && !banned {
-			h.Spend(now)
+			h.Spend(k, now)
 		}
 		r.mu.Unlock()
 		switch d := at.Sub(now); {
 		case banned, d > admitMax:
-			return &busyError{at}
+			return &busyError{until: at, queries: queries && !banned}
 		case d > 0:
 			sleep(ctx, d, nil)
 		default:
@@ -202,6 +242,14 @@ func (r *Runner) spendAt(ctx context.Context, h *host) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// spares reports whether the host of a task has told of no quota of queries, or has half of it left.
+func (t *task) spares() bool {
+	now := t.r.opts.Now()
+	t.r.mu.Lock()
+	defer t.r.mu.Unlock()
+	return t.host == nil || t.host.Spare(pace.Query, now)
 }
 
 // checkRedirect is an http.Client.CheckRedirect: whoever sends us elsewhere must not have us ask a host that is banned or parked,
@@ -239,5 +287,5 @@ func (r *Runner) spendElsewhere(req *http.Request) error {
 	if h == nil {
 		return errors.New("too many hosts are in use")
 	}
-	return r.spendAt(req.Context(), h)
+	return r.spendAt(req.Context(), h, kindOf(strings.TrimPrefix(req.URL.Path, "/xrpc/")))
 }

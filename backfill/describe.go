@@ -91,7 +91,7 @@ func (t *task) passedOver(ctx context.Context) (bool, error) {
 	})
 	var a *answerError
 	switch {
-	case errors.As(err, &a) && a.code != http.StatusTooManyRequests:
+	case errors.As(err, &a) && a.code != http.StatusTooManyRequests, asQueries(err):
 		return false, nil // the fetch will tell
 	case err != nil || saw != unwanted:
 		return false, err

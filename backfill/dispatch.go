@@ -177,7 +177,7 @@ func (r *Runner) release(t *task, global bool) {
 		t.local = false
 		if t.prepaid {
 			t.prepaid = false
-			t.host.Refund()
+			t.host.Refund(pace.Fetch)
 		}
 		r.leaveHost(t.host)
 	}

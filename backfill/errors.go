@@ -28,6 +28,7 @@ type answerError struct {
 	name    string        // the XRPC error, "" if the body was none
 	message string        // bounded by errorBodyMax, shortened for the row
 	wait    time.Duration // how long the host asks us to wait, 0 if it does not say
+	quota   bool          // a quota is spent that the answer names and the host's limiter keeps until the wait is over
 }
 
 func (e *answerError) Error() string {
@@ -35,6 +36,14 @@ func (e *answerError) Error() string {
 		return fmt.Sprintf("host answered %d", e.code)
 	}
 	return fmt.Sprintf("host answered %d %s: %s", e.code, e.name, e.message)
+}
+
+// asQueries reports whether a query failed because the host's quota of queries is spent. It may have one of its own for
+// whole repositories.
+func asQueries(err error) bool {
+	var busy *busyError
+	var answer *answerError
+	return errors.As(err, &busy) && busy.queries || errors.As(err, &answer) && answer.quota
 }
 
 // broken says whether a body ended too early, whoever noticed.

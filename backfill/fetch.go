@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 )
@@ -123,7 +124,7 @@ func (t *task) fetchAll(ctx context.Context) (records, error) {
 // whole gets the whole repository, every block hashed.
 func (t *task) whole(ctx context.Context) (car *repo.CAR, err error) {
 	err = t.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		car, err = t.transfer(ctx, tr, "com.atproto.sync.getRepo", "", repo.CAROptions{
+		car, err = t.transfer(ctx, tr, repoMethod, "", repo.CAROptions{
 			BytesMax:  t.r.opts.CARBytesMax,
 			BlocksMax: t.r.opts.CARBlocksMax,
 			GrowIndex: t.growIndex,
@@ -191,7 +192,7 @@ func (t *task) ask(ctx context.Context, tr *transfer, method, query string, head
 		return nil, &resolveError{err}
 	}
 	req.Header = header
-	if err := t.spend(ctx); err != nil {
+	if err := t.spend(ctx, kindOf(method)); err != nil {
 		return nil, err
 	}
 	asked := t.r.opts.Now()
@@ -200,7 +201,7 @@ func (t *task) ask(ctx context.Context, tr *transfer, method, query string, head
 		return nil, err
 	}
 	if t.host != nil && resp.Request.URL.Host == req.URL.Host {
-		t.r.heard(t.host, t.permit, resp.Header, t.r.opts.Now().Sub(asked))
+		t.r.heard(t.host, kindOf(method), t.permit, resp.Header, t.r.opts.Now().Sub(asked))
 	}
 	tr.body = resp.Body
 	tr.since.Store(0)
@@ -250,7 +251,12 @@ func (t *task) forgetMemory() {
 
 // readAnswer reads an answer that is not what was asked for.
 func (r *Runner) readAnswer(resp *http.Response, tr *transfer) error {
-	e := &answerError{code: resp.StatusCode, wait: askedWait(resp.Header, r.opts.Now())}
+	now := r.opts.Now()
+	e := &answerError{code: resp.StatusCode, wait: askedWait(resp.Header, now)}
+	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil { // not redirected: heard has it
+		q := pace.ParseQuota(resp.Header, now)
+		e.quota = q.Spent(now) && e.wait <= q.Reset.Sub(now)+time.Second
+	}
 	body, err := r.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
 		return e

@@ -110,7 +110,7 @@ func (r *Runner) unpark(now time.Time) time.Time {
 	}
 	next := r.sched.Wake(now)
 	if r.lookupsParked(now) {
-		if at := r.hosts[0].Opens(now); next.IsZero() || at.Before(next) {
+		if at := r.hosts[0].Opens(pace.Fetch, now); next.IsZero() || at.Before(next) {
 			next = at
 		}
 	}

@@ -4,8 +4,8 @@ import "time"
 
 // Limits on what comes from outside, and on what waits in memory.
 const (
-	// hostsMax bounds the hosts remembered, at about 300 bytes each: 5 MiB. The network has
-	// some thousands.
+	// hostsMax bounds the hosts remembered, at about 300 bytes each, and 200 more for the quotas of the reference
+	// PDS: 8 MiB. The network has some thousands.
 	hostsMax = 16 << 10
 
 	// readyMin and readyMax bound how many rows of one host's queue are read ahead, at about

@@ -77,11 +77,11 @@ func (t *task) latestCommit(ctx context.Context, tr *transfer) (l latest, err er
 }
 
 // saysNothing: the host answered, but neither that the account is not to be had nor that we should
-// leave it alone. It may not know the question.
+// leave it alone. It may not know the question, or its quota of queries may be spent while that of fetches is not.
 func saysNothing(err error) bool {
 	var answer *answerError
 	if !errors.As(err, &answer) {
-		return errors.Is(err, repo.ErrInvalid)
+		return errors.Is(err, repo.ErrInvalid) || asQueries(err)
 	}
 	if answer.code == http.StatusNotImplemented {
 		return true

@@ -18,7 +18,7 @@ import (
 // Called with mu held.
 func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *host) {
 	h := r.hosts[0]
-	if h == nil || !h.Open(now) || r.moveDebt(now) > 0 {
+	if h == nil || !h.Open(pace.Fetch, now) || r.moveDebt(now) > 0 {
 		return nil, nil
 	}
 	if r.sched.Free() == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
@@ -27,7 +27,7 @@ func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *host) {
 	it, ok := r.take(h, now)
 	if ok {
 		r.resolving++
-		return &task{r: r, it: it, holder: h, lookPermit: h.Limiter.Begin(now), looking: true}, nil
+		return &task{r: r, it: it, holder: h, lookPermit: h.Limiter.Begin(pace.Fetch, now), looking: true}, nil
 	}
 	if h.more {
 		return nil, h
@@ -80,10 +80,10 @@ func (r *Runner) seat(t *task) seat {
 	}
 	h := r.hostOf(t.hostID)
 	switch {
-	case h == nil || h.Banned() || h.Opens(now).Sub(now) > admitMax:
+	case h == nil || h.Banned() || h.Opens(pace.Fetch, now).Sub(now) > admitMax:
 		r.moves.ReserveN(now, 1)
 		return seatQueue
-	case r.sched.Free() > 0 && h.Open(now) && r.sched.Trusts(&h.Host):
+	case r.sched.Free() > 0 && h.Open(pace.Fetch, now) && r.sched.Trusts(&h.Host):
 		t.holder.claimed--
 		h.claimed++
 		t.holder = h

@@ -174,6 +174,15 @@ func TestAskedWait(t *testing.T) {
 			t.Errorf("%s: %s %q: %s, want %s", c.name, c.header, c.value, got, c.want)
 		}
 	}
+	// A window of which requests are left is not what the host complains of.
+	h := http.Header{"Ratelimit-Reset": {"300"}, "Ratelimit-Remaining": {"2999"}}
+	if got := backfill.AskedWait(h, now); got != 0 {
+		t.Errorf("with requests left: %s", got)
+	}
+	h.Set("RateLimit-Remaining", "0")
+	if got := backfill.AskedWait(h, now); got != 5*time.Minute {
+		t.Errorf("with none left: %s", got)
+	}
 }
 
 func TestClipped(t *testing.T) {

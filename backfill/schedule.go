@@ -100,6 +100,9 @@ func classifyAnswer(e *answerError) verdict {
 	switch {
 	case e.code == http.StatusTooManyRequests:
 		d := defaultTo(e.wait, parkDefault)
+		if e.quota { // the other quotas of the host are not spent
+			return verdict{kind: store.RateLimited, wait: d}
+		}
 		return verdict{kind: store.RateLimited, park: d, wait: d}
 	case e.code == http.StatusInternalServerError:
 		return verdict{kind: store.Transport, fault: softFault, park: e.wait, wait: e.wait}

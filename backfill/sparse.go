@@ -42,6 +42,7 @@ func ParseStrategy(s string) (Strategy, error) {
 }
 
 const (
+	repoMethod   = "com.atproto.sync.getRepo"
 	proofMethod  = "com.atproto.sync.getRecord"
 	blocksMethod = "com.atproto.sync.getBlocks"
 
@@ -87,7 +88,7 @@ func (t *task) sparse(ctx context.Context) (part records, way string, err error)
 	switch {
 	case errors.Is(err, errWhole), errors.Is(err, repo.ErrPartialBytes):
 		return nil, fetchFull, nil
-	case errors.Is(err, errTimeout), t.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
+	case errors.Is(err, errTimeout), asQueries(err), t.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
 		t.r.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", t.it.did, "host", t.ident.PDS, "err", err)
 		return nil, fetchFallback, nil
 	}
@@ -141,7 +142,7 @@ func (t *task) newSparse() *sparse {
 		return nil
 	case t.r.partless.has(t.hostID, t.r.opts.Now()):
 		return nil
-	case strategy == StrategyAuto && t.smallAsHeld():
+	case strategy == StrategyAuto && (t.smallAsHeld() || !t.spares()):
 		return nil
 	case t.r.partless.takeWhole(t.it.did):
 		return nil

@@ -20,7 +20,7 @@ type tally struct {
 // noted keeps what a request says of its host.
 func (y *tally) noted(v verdict, now time.Time) {
 	switch {
-	case v.err != nil && (v.fault != noFault || v.park > 0):
+	case v.err != nil && (v.fault != noFault || v.park > 0 || v.kind == store.RateLimited && !v.lookup):
 		y.err, y.dirty = clipped(v.err.Error()), true
 	case v.spoke:
 		y.seen, y.dirty = now, true

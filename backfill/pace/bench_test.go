@@ -27,7 +27,7 @@ func BenchmarkPick(b *testing.B) {
 				h := s.Pick(now)
 				p := s.Begin(h, now)
 				now = now.Add(time.Millisecond)
-				h.Heard(time.Millisecond, pace.Quota{}, p, now)
+				h.Heard(pace.Fetch, time.Millisecond, pace.Quota{}, p, now)
 				h.Note(pace.Outcome{Answered: true}, p, now)
 				s.Leave(h, now)
 				s.Return(h, p, now)

@@ -11,7 +11,8 @@
 //     for it; after a parking one at a time until it has answered in order.
 //  2. No request begins while its host is banned, parked, or has spent a window: in any stretch of a second, an
 //     hour or a day there begin no more than were set. What a host says is left until its reset is never overdrawn,
-//     and its second half is spent evenly.
+//     and its second half is spent evenly. A host may count kinds of requests apart, in quotas with different policies: a
+//     request spends the quotas that answers to its kind named, and no other.
 //  3. A refusal halves what a host is asked at a time, once for all requests that were under way; each success
 //     while answers come in the usual time adds to it, one a round.
 //  4. A fault parks a host for a second, doubling to five minutes with each that follows, until it answers in order.
@@ -31,7 +32,8 @@
 // # Files
 //
 //   - limits.go: what can be set for a host, and rules of which hosts it is set for
-//   - limiter.go: one host: requests at a time, faults, parking; window.go: requests in a while
+//   - limiter.go: one host: requests at a time, faults, parking; window.go: requests in a while;
+//     quota.go: what the host said itself of its limits, by policy
 //   - header.go: what answers say of limits
 //   - scheduler.go: who is next; ring.go: the queues of it
 package pace

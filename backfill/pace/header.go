@@ -17,14 +17,20 @@ const (
 	askedMax = time.Hour
 )
 
+// remainingNames are where the number of requests stands that are left.
+var remainingNames = [...]string{"Ratelimit-Remaining", "X-Ratelimit-Remaining"}
+
 // resetNames are where the end of a window stands.
 var resetNames = [...]string{"Ratelimit-Reset", "X-Ratelimit-Reset"}
 
-// AskedWait is how long the host wants to be left alone, by Retry-After or RateLimit-Reset;
-// clamped; 0 if it does not say.
+// AskedWait is how long the host wants to be left alone, by Retry-After, or by RateLimit-Reset unless requests remain until
+// then; clamped; 0 if it does not say.
 func AskedWait(h http.Header, now time.Time) time.Duration {
 	if d, ok := parseWait(h.Get("Retry-After"), now); ok {
 		return d
+	}
+	if left, ok := number(h, remainingNames[:]...); ok && left > 0 {
+		return 0
 	}
 	d, _ := resetIn(h, now)
 	return d
@@ -68,7 +74,7 @@ func clampSeconds(n int64) time.Duration {
 // ParseQuota reads RateLimit-Limit, -Remaining and -Reset, or the window of RateLimit-Policy ("100;w=60") where the
 // reset is missing. Without a number that remains or a time it gives the zero Quota.
 func ParseQuota(h http.Header, now time.Time) Quota {
-	left, ok := number(h, "Ratelimit-Remaining", "X-Ratelimit-Remaining")
+	left, ok := number(h, remainingNames[:]...)
 	if !ok {
 		return Quota{}
 	}
@@ -77,14 +83,24 @@ func ParseQuota(h http.Header, now time.Time) Quota {
 	if limit == 0 {
 		limit = leading(policy)
 	}
+	window := windowOf(policy)
 	d, ok := resetIn(h, now)
 	if !ok {
-		_, after, found := strings.Cut(policy, "w=")
-		if d, ok = parseWait(strconv.Itoa(leading(after)), now); !found || !ok {
+		if d = window; d == 0 {
 			return Quota{}
 		}
 	}
-	return Quota{Limit: limit, Remaining: left, Reset: now.Add(d)}
+	return Quota{Limit: limit, Remaining: left, Reset: now.Add(d), Window: window}
+}
+
+// windowOf is the length of the window that a RateLimit-Policy names, 0 if it names none.
+func windowOf(policy string) time.Duration {
+	_, after, found := strings.Cut(policy, "w=")
+	if !found {
+		return 0
+	}
+	d, _ := parseWait(strconv.Itoa(leading(after)), time.Time{})
+	return d
 }
 
 // number reads the number that one of some headers begins with.

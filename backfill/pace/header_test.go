@@ -19,15 +19,15 @@ func TestQuotas(t *testing.T) {
 		headers string
 		want    pace.Quota
 	}{
-		"reference PDS":   {"RateLimit-Limit: 3000, RateLimit-Remaining: 2998, RateLimit-Reset: " + in(200*time.Second) + ", RateLimit-Policy: 3000;w=300", pace.Quota{3000, 2998, now.Add(200 * time.Second)}},
-		"draft":           {"RateLimit-Limit: 100, RateLimit-Remaining: 7, RateLimit-Reset: 30", pace.Quota{100, 7, now.Add(30 * time.Second)}},
-		"X-":              {"X-RateLimit-Limit: 100, X-RateLimit-Remaining: 0, X-RateLimit-Reset: 30", pace.Quota{100, 0, now.Add(30 * time.Second)}},
-		"policy only":     {"RateLimit-Remaining: 5, RateLimit-Policy: 10;w=60", pace.Quota{10, 5, now.Add(time.Minute)}},
+		"reference PDS":   {"RateLimit-Limit: 3000, RateLimit-Remaining: 2998, RateLimit-Reset: " + in(200*time.Second) + ", RateLimit-Policy: 3000;w=300", pace.Quota{3000, 2998, now.Add(200 * time.Second), 5 * time.Minute}},
+		"draft":           {"RateLimit-Limit: 100, RateLimit-Remaining: 7, RateLimit-Reset: 30", pace.Quota{100, 7, now.Add(30 * time.Second), 0}},
+		"X-":              {"X-RateLimit-Limit: 100, X-RateLimit-Remaining: 0, X-RateLimit-Reset: 30", pace.Quota{100, 0, now.Add(30 * time.Second), 0}},
+		"policy only":     {"RateLimit-Remaining: 5, RateLimit-Policy: 10;w=60", pace.Quota{10, 5, now.Add(time.Minute), time.Minute}},
 		"no reset":        {"RateLimit-Limit: 100, RateLimit-Remaining: 7", pace.Quota{}},
 		"nothing":         {"", pace.Quota{}},
 		"no number":       {"RateLimit-Remaining: many, RateLimit-Reset: 30", pace.Quota{}},
-		"reset is past":   {"RateLimit-Remaining: 1, RateLimit-Reset: " + in(-time.Hour), pace.Quota{0, 1, now.Add(time.Second)}},
-		"reset is absurd": {"RateLimit-Remaining: 1, RateLimit-Reset: 99999999999999999999", pace.Quota{0, 1, now.Add(time.Hour)}},
+		"reset is past":   {"RateLimit-Remaining: 1, RateLimit-Reset: " + in(-time.Hour), pace.Quota{0, 1, now.Add(time.Second), 0}},
+		"reset is absurd": {"RateLimit-Remaining: 1, RateLimit-Reset: 99999999999999999999", pace.Quota{0, 1, now.Add(time.Hour), 0}},
 	}
 	for name, c := range cases {
 		h := http.Header{}
@@ -39,32 +39,6 @@ func TestQuotas(t *testing.T) {
 		if got := pace.ParseQuota(h, now); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
-	}
-}
-
-// TestQuota: a host that tells its limit with each answer never has to refuse, and what it leaves is used.
-func TestQuota(t *testing.T) {
-	t.Parallel()
-	for _, limit := range []int{1, 10, 300, 3000} {
-		const span = 5 * time.Minute
-		m := newSim(t, 32)
-		h := m.add(1<<40, 0, usual)
-		left, reset, refused := limit, epoch.Add(span), 0
-		h.latency = func(int, time.Time) time.Duration { return 30 * time.Millisecond }
-		h.tell = func(now time.Time) pace.Quota {
-			for !now.Before(reset) {
-				left, reset = limit, reset.Add(span)
-			}
-			if left--; left < 0 {
-				refused++
-			}
-			return pace.Quota{Limit: limit, Remaining: max(left, 0), Reset: reset}
-		}
-		m.run(10 * span)
-		if refused > 3 || h.served < limit*10*8/10 { // before anything is known of it, it gets a few at once
-			t.Errorf("limit %d: %d were too many, %d of %d answered", limit, refused, h.served, 10*limit)
-		}
-		t.Logf("limit %d: %d were too many, %d of %d answered", limit, refused, h.served, 10*limit)
 	}
 }
 

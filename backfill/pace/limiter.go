@@ -66,7 +66,7 @@ type Limiter struct {
 	heard       time.Time     // when one began last
 
 	second, hour, day window
-	told              allowance
+	told              quotas
 
 	until   time.Time // parked until then
 	failing time.Time // since when it has not answered in order, zero if it does
@@ -125,10 +125,10 @@ func (l *Limiter) Parked(now time.Time) bool { return now.Before(l.until) }
 // Blameless says whether forgetting the host loses no memory of a fault.
 func (l *Limiter) Blameless() bool { return l.faults == 0 && l.failing.IsZero() }
 
-// Opens is from when on another request may begin as far as time decides: parking and windows.
-func (l *Limiter) Opens(now time.Time) time.Time {
+// Opens is from when on another request of a kind may begin as far as time decides: parking and windows.
+func (l *Limiter) Opens(k Kind, now time.Time) time.Time {
 	at := l.until
-	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(), l.told.opens(now)} {
+	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(), l.told.opens(k, now)} {
 		if t.After(at) {
 			at = t
 		}
@@ -136,15 +136,15 @@ func (l *Limiter) Opens(now time.Time) time.Time {
 	return at
 }
 
-// Open says whether it could be given another request now.
-func (l *Limiter) Open(now time.Time) bool {
-	return !l.banned && l.running < l.Limit() && !l.Opens(now).After(now)
+// Open reports whether another request of a kind may begin now.
+func (l *Limiter) Open(k Kind, now time.Time) bool {
+	return !l.banned && l.running < l.Limit() && !l.Opens(k, now).After(now)
 }
 
-// Begin takes a permit and spends the windows. The host is Open.
-func (l *Limiter) Begin(now time.Time) Permit {
+// Begin takes a permit and spends the windows. The host is Open for the kind.
+func (l *Limiter) Begin(k Kind, now time.Time) Permit {
 	l.running++
-	l.Spend(now)
+	l.Spend(k, now)
 	return l.permit(now)
 }
 
@@ -155,28 +155,35 @@ func (l *Limiter) permit(now time.Time) Permit {
 	return Permit{epoch: l.epoch, cuts: l.cuts, since: now}
 }
 
-// Spend notes that a request begins, for who holds a permit already.
-func (l *Limiter) Spend(now time.Time) {
+// Spend notes that a request begins for which a permit is held already.
+func (l *Limiter) Spend(k Kind, now time.Time) {
 	l.second.spend(now)
 	l.hour.spend(now)
 	l.day.spend(now)
-	l.told.spend(now)
+	l.told.spend(k, now)
 }
 
 // Refund takes back what was spent on a request that was not sent.
-func (l *Limiter) Refund() {
+func (l *Limiter) Refund(k Kind) {
 	l.second.refund()
 	l.hour.refund()
 	l.day.refund()
-	l.told.refund()
+	l.told.refund(k)
 }
+
+// Exchange turns what was spent on a Fetch that was not sent into what a Query costs. While the quotas of queries do not
+// allow one it changes nothing, and gives the time from when on they do; else it gives the zero time.
+func (l *Limiter) Exchange(now time.Time) time.Time { return l.told.exchange(Fetch, Query, now) }
+
+// Spare reports whether the host's quotas of a kind are less than half spent, as far as it told of any.
+func (l *Limiter) Spare(k Kind, now time.Time) bool { return l.told.spare(k, now) }
 
 // End gives a permit back.
 func (l *Limiter) End() { l.running-- }
 
-// Heard notes that an answer began after some time, and what it told of the host's own limit.
-func (l *Limiter) Heard(took time.Duration, q Quota, p Permit, now time.Time) {
-	l.told.told(q, now, l.running)
+// Heard notes that the answer to a request of a kind began after some time, and what it told of the host's own limits.
+func (l *Limiter) Heard(k Kind, took time.Duration, q Quota, p Permit, now time.Time) {
+	l.told.told(k, q, now, l.running)
 	if took <= 0 {
 		return
 	}
@@ -281,8 +288,8 @@ type View struct {
 	Banned       bool
 	ParkedUntil  time.Time // zero: it is not
 	FailingSince time.Time // zero: it is not
-	Opens        time.Time // when its windows allow the next request; zero: now
-	Told         Quota     // what the host said itself, zero when that is over
+	Opens        time.Time // when its windows allow the next fetch; zero: now
+	Told         []Quota   // what the host said itself of windows that have not ended
 	Latency      time.Duration
 }
 
@@ -308,11 +315,9 @@ func (l *Limiter) View(now time.Time) View {
 	if l.Parked(now) {
 		v.ParkedUntil = l.until
 	}
-	if at := l.Opens(now); at.After(now) {
+	if at := l.Opens(Fetch, now); at.After(now) {
 		v.Opens = at
 	}
-	if l.told.Reset.After(now) {
-		v.Told = l.told.Quota
-	}
+	v.Told = l.told.in(now)
 	return v
 }

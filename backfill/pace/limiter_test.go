@@ -19,7 +19,7 @@ func fresh(l pace.Limits) *pace.Limiter {
 func TestOldNews(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
-	p := []pace.Permit{h.Begin(now), h.Begin(now), h.Begin(now)}
+	p := []pace.Permit{h.Begin(pace.Fetch, now), h.Begin(pace.Fetch, now), h.Begin(pace.Fetch, now)}
 	if d := h.Note(pace.Outcome{Fault: pace.HardFault}, p[0], now); d != time.Second {
 		t.Errorf("the first fault parks for %s", d)
 	}
@@ -33,7 +33,7 @@ func TestOldNews(t *testing.T) {
 	}
 	h, p = fresh(usual), nil
 	for range 4 {
-		p = append(p, h.Begin(now))
+		p = append(p, h.Begin(pace.Fetch, now))
 	}
 	for i := range p {
 		h.Note(pace.Outcome{Congested: true}, p[i], now)
@@ -47,23 +47,23 @@ func TestOldNews(t *testing.T) {
 func TestParks(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
-	h.Note(pace.Outcome{Park: time.Hour}, h.Begin(now), now)
+	h.Note(pace.Outcome{Park: time.Hour}, h.Begin(pace.Fetch, now), now)
 	h.Note(pace.Outcome{Park: time.Second}, h.Mark(), now)
-	if at := h.Opens(now); at != now.Add(time.Hour) {
+	if at := h.Opens(pace.Fetch, now); at != now.Add(time.Hour) {
 		t.Errorf("it opens at %s", at)
 	}
 	h = fresh(usual)
 	for i, want := range []time.Duration{0, 0, time.Second, 2 * time.Second} {
-		if d := h.Note(pace.Outcome{Fault: pace.SoftFault}, h.Begin(now), now); d != want {
+		if d := h.Note(pace.Outcome{Fault: pace.SoftFault}, h.Begin(pace.Fetch, now), now); d != want {
 			t.Errorf("soft fault %d parks for %s, not %s", i+1, d, want)
 		}
 		h.End()
 		now = now.Add(time.Minute)
 	}
 	h = fresh(usual)
-	h.Note(pace.Outcome{Fault: pace.HardFault}, h.Begin(now), now)
+	h.Note(pace.Outcome{Fault: pace.HardFault}, h.Begin(pace.Fetch, now), now)
 	h.End()
-	if d := h.Note(pace.Outcome{Fault: pace.SoftFault}, h.Begin(now.Add(time.Minute)), now.Add(time.Minute)); d != 2*time.Second {
+	if d := h.Note(pace.Outcome{Fault: pace.SoftFault}, h.Begin(pace.Fetch, now.Add(time.Minute)), now.Add(time.Minute)); d != 2*time.Second {
 		t.Errorf("a soft fault of a host that was parked parks for %s", d)
 	}
 }
@@ -73,19 +73,19 @@ func TestRefund(t *testing.T) {
 	t.Parallel()
 	limits := pace.Limits{Min: 1, Max: 10, PerSecond: 1}
 	h, now := fresh(limits), epoch
-	h.Begin(now)
+	h.Begin(pace.Fetch, now)
 	h.Configure(limits, false)
-	if h.Open(now) {
+	if h.Open(pace.Fetch, now) {
 		t.Error("a second request within a second")
 	}
-	h.Refund()
-	if !h.Open(now) {
+	h.Refund(pace.Fetch)
+	if !h.Open(pace.Fetch, now) {
 		t.Error("what was not sent is spent")
 	}
-	h.Heard(0, pace.Quota{Limit: 10, Remaining: 2, Reset: now.Add(time.Hour)}, h.Mark(), now)
-	h.Begin(now)
-	h.Refund()
-	if n := h.View(now).Told.Remaining; n != 2 {
+	h.Heard(pace.Fetch, 0, pace.Quota{Limit: 10, Remaining: 2, Reset: now.Add(time.Hour)}, h.Mark(), now)
+	h.Begin(pace.Fetch, now)
+	h.Refund(pace.Fetch)
+	if n := h.View(now).Told[0].Remaining; n != 2 {
 		t.Errorf("%d are left of two", n)
 	}
 }
@@ -94,13 +94,13 @@ func TestRefund(t *testing.T) {
 func TestSlower(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
-	p := h.Begin(now)
+	p := h.Begin(pace.Fetch, now)
 	for range 10 {
-		h.Heard(20*time.Millisecond, pace.Quota{}, p, now)
+		h.Heard(pace.Fetch, 20*time.Millisecond, pace.Quota{}, p, now)
 	}
 	before := h.Limit()
 	for range 8 {
-		h.Heard(2*time.Second, pace.Quota{}, p, now)
+		h.Heard(pace.Fetch, 2*time.Second, pace.Quota{}, p, now)
 	}
 	if n := h.Limit(); n != before/2 {
 		t.Errorf("%d at a time, %d before", n, before)

@@ -97,7 +97,7 @@ func (s *Scheduler) enter(h *Host, now time.Time) {
 	if !h.wants || h.queued || h.banned {
 		return
 	}
-	if at := h.Opens(now); at.After(now) {
+	if at := h.Opens(Fetch, now); at.After(now) {
 		h.at = at
 		if h.place == 0 {
 			heap.Push(&s.timed, h)
@@ -156,7 +156,7 @@ func (s *Scheduler) Pick(now time.Time) *Host {
 			break
 		}
 		h.queued = false
-		if !h.Open(now) || h.proven && h.running >= s.share() || !s.Trusts(h) {
+		if !h.Open(Fetch, now) || h.proven && h.running >= s.share() || !s.Trusts(h) {
 			s.enter(h, now)
 			continue
 		}
@@ -176,12 +176,12 @@ func (s *Scheduler) Pick(now time.Time) *Host {
 func (s *Scheduler) pickRich(now time.Time, slow bool) *Host {
 	for i := 0; i < len(s.rich); {
 		h := s.rich[i]
-		if s.slow(h) != slow && h.Open(now) {
+		if s.slow(h) != slow && h.Open(Fetch, now) {
 			i++
 			continue
 		}
 		s.leaveRich(h)
-		if !h.Open(now) {
+		if !h.Open(Fetch, now) {
 			s.enter(h, now)
 			continue
 		}
@@ -220,7 +220,7 @@ func (s *Scheduler) strange(h *Host) bool {
 
 // Begin gives a host a permit of its own and one of ours. It is open, and trusted.
 func (s *Scheduler) Begin(h *Host, now time.Time) Permit {
-	p := h.Limiter.Begin(now)
+	p := h.Limiter.Begin(Fetch, now)
 	p.stranger = s.strange(h)
 	s.free--
 	if p.stranger {

@@ -136,7 +136,7 @@ func (m *sim) end(e event) {
 	h.inflight--
 	if e.out.Answered {
 		h.served++
-		h.Heard(e.took, e.told, e.p, m.now)
+		h.Heard(pace.Fetch, e.took, e.told, e.p, m.now)
 	} else {
 		h.work++ // it comes again
 	}

@@ -105,7 +105,7 @@ func (c *Config) options() []option {
 		{name: "verify", value: "full|backfill|none", standard: "full", set: setChoice(&c.Verify, "full", "backfill", "none"),
 			help: "Which commit signatures are checked: all, those of backfills but not of live commits, or none. Hashes and trees always are."},
 		{name: "strategy", value: "auto|sparse|full", standard: "auto", set: c.setStrategy,
-			help: "How a repository is fetched when only some collections are wanted: their records and the proof of them (sparse), all of it (full), or what is likely to be fewer bytes (auto). Parts take more requests: where hosts count those, full is faster. A host that sends no parts is asked for all."},
+			help: "How a repository is fetched when only some collections are wanted: their records and the proof of them (sparse), all of it (full), or what is likely to be fewer bytes (auto). Parts take more requests, which hosts count: auto asks for all when the host says that half of its quota for them is spent. A host that sends no parts is asked for all."},
 		{name: "disk-reserve", value: "SIZE|PERCENT", standard: "5%", set: setParsed(&c.Reserve, parseReserve),
 			help: "Disk space to leave free, as in 10GiB or 5%. Below it imports stop, and live events go on; below a quarter of it the daemon stops. 0 turns it off."},
 		{name: "retention", value: "DURATION", standard: "0", set: setParsed(&c.Retention, parseAge),

@@ -102,7 +102,7 @@ func (o demoOptions) validate() error {
 // demo runs the network, the daemon and the tour.
 func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // a reader like head must not keep us from cleaning up
-	network, err := simnet.New(simnet.Options{Seed: o.seed, Hosts: o.hosts, Repos: o.repos, RecordsMedian: demoRecords})
+	network, err := simnet.New(simnet.Options{Seed: o.seed, Hosts: o.hosts, Repos: o.repos, RecordsMedian: demoRecords, NoLimit: true})
 	if err != nil {
 		return err
 	}

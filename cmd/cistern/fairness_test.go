@@ -19,7 +19,7 @@ import (
 // lopsided is a network one of whose hosts has 19 of 20 accounts, and the others the rest.
 func lopsided(t *testing.T, others, hosts int) *simnet.Network {
 	t.Helper()
-	n, err := simnet.New(simnet.Options{Seed: 6, Hosts: hosts + 1, Repos: hosts + 1, RecordsMedian: 5})
+	n, err := simnet.New(simnet.Options{Seed: 6, Hosts: hosts + 1, Repos: hosts + 1, RecordsMedian: 5, NoLimit: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func TestMillion(t *testing.T) {
 
 // measureRows runs a daemon with n rows, and gives its heap when all of them have spoken, and when there were readers and fetches.
 func measureRows(t *testing.T, n int) [2]heap {
-	network := startNetwork(t, simnet.Options{Seed: 23, Repos: writers, Hosts: 2, RecordsMedian: 5, RecordsMax: 20})
+	network := startNetwork(t, simnet.Options{Seed: 23, Repos: writers, Hosts: 2, RecordsMedian: 5, RecordsMax: 20, NoLimit: true})
 	m := &manyRows{t: t, n: n, index: newTestIndex(t), network: network, rng: rand.New(rand.NewPCG(23, uint64(n))), talk: make(chan struct{})}
 	begun := time.Now()
 	m.build()

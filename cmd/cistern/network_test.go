@@ -21,8 +21,8 @@ type wholeNetwork struct {
 }
 
 // networkLimit is what every host bears: more at a time than Cistern asks of one by default, and of a large
-// host less than it has accounts.
-var networkLimit = simnet.Limit{InFlight: 16, Requests: 300, Window: 4 * time.Second}
+// host less than it has accounts. It counts getRepo apart.
+var networkLimit = simnet.Limit{InFlight: 16, Requests: 300, Fetches: 600, Window: 4 * time.Second}
 
 func newWholeNetwork(t *testing.T, hosts, accounts int) *wholeNetwork {
 	t.Helper()

@@ -183,7 +183,7 @@ func readBody(r io.Reader, limit int64) ([]byte, error) {
 }
 
 // retryAfter reads the delay an answer asks for: Retry-After in seconds or as a date, or
-// RateLimit-Reset in seconds or as a Unix time. 0 means that it asks for none.
+// RateLimit-Reset in seconds or as a Unix time, unless requests remain until then. 0 means that it asks for none.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	if v := h.Get("Retry-After"); v != "" {
 		if s, err := strconv.ParseInt(v, 10, 32); err == nil {
@@ -192,6 +192,9 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 		if t, err := http.ParseTime(v); err == nil {
 			return t.Sub(now)
 		}
+	}
+	if left := h.Get("RateLimit-Remaining"); left != "" && left != "0" {
+		return 0
 	}
 	if s, err := strconv.ParseInt(h.Get("RateLimit-Reset"), 10, 64); err == nil && s > 0 {
 		if s > 1e9 { // a Unix time, as atproto servers send it

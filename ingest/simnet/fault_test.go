@@ -60,7 +60,7 @@ func TestFaultyAnswers(t *testing.T) {
 			return r.status == 429 && err == nil && time.Until(time.Unix(at, 0)) > 50*time.Minute
 		}},
 		{"unsaid", simnet.Fault{Kind: simnet.RateLimited, RetryAs: simnet.RetryUnsaid}, func(r reply) bool {
-			return r.status == 429 && r.header.Get("Retry-After") == "" && r.header.Get("RateLimit-Reset") == ""
+			return r.status == 429 && r.header.Get("Retry-After") == "" && r.header.Get("RateLimit-Remaining") != "0"
 		}},
 		{"503", simnet.Fault{Kind: simnet.ServerError, RetryAfter: 3 * time.Second}, func(r reply) bool {
 			return r.status == 503 && r.header.Get("Retry-After") == "3"

@@ -52,7 +52,7 @@ type Log struct {
 	// answered 429.
 	Refused, Excess int
 	// Early counts, by endpoint, requests that came before the time that an answer had named, by Retry-After or since nothing
-	// remained of the window. Those that an answer of the last second speaks of may have crossed it and do not count.
+	// remained of the quota in which they count. Those that an answer of the last second speaks of may have crossed it and do not count.
 	Early map[string]int
 }
 
@@ -168,11 +168,15 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.setHeader(w.Header())
 	if a.wait > 0 {
 		a.refuse(w)
-		h.tell(a.wait)
+		if a.spent {
+			h.tellSpent(c, a)
+		} else {
+			h.tell(a.wait)
+		}
 		return
 	}
-	if a.limited && a.remaining == 0 {
-		defer func() { h.tell(time.Until(a.ends)) }()
+	if a.quota > 0 && a.remaining == 0 {
+		defer h.tellSpent(c, a)
 	}
 	h.meet(w, r, c)
 }

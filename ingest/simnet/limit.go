@@ -14,9 +14,15 @@ type Limit struct {
 	// Requests is how many may come in a window. Every answer tells of it as the reference PDS does, in RateLimit-Limit,
 	// -Remaining, -Reset and -Policy. Default 0, any number.
 	Requests int
+	// Fetches is how many getRepo may come in a window. They have a quota of their own, of which their answers tell, and do
+	// not count in Requests. Default 0, they count in Requests.
+	Fetches int
 	// Window begins with the first request after the last one, and ends with a whole second. Default 5 minutes.
 	Window time.Duration
 }
+
+// ReferenceLimit is that of the reference PDS, and the default of a network's hosts.
+func ReferenceLimit() Limit { return Limit{Requests: 3000, Fetches: 6000, Window: 5 * time.Minute} }
 
 // noticeTime is how long a client may take until it heeds an answer: requests cross it on the wire, and tests run
 // on busy machines.
@@ -24,21 +30,53 @@ const noticeTime = time.Second
 
 // meter counts requests against a limit. It belongs to its host's mu.
 type meter struct {
-	limit Limit
-	open  int       // requests being answered
-	used  int       // requests in the window
-	ends  time.Time // of the window
-	told  time.Time // when an answer last said to wait
+	limit   Limit
+	open    int    // requests being answered
+	said    notice // of all requests
+	fetches bucket
+	others  bucket
+}
+
+// notice is what answers said about when to come again.
+type notice struct {
+	told  time.Time // when one last said to wait
 	until time.Time // as long as it said
+}
+
+// early reports whether a request comes too early, and could know.
+func (n *notice) early(now time.Time) bool {
+	return now.Before(n.until) && now.Sub(n.told) > noticeTime
+}
+
+func (n *notice) tell(now, until time.Time) {
+	if until.After(n.until) {
+		n.told, n.until = now, until
+	}
+}
+
+// bucket counts the requests of one quota.
+type bucket struct {
+	used int       // requests in the window
+	ends time.Time // of the window
+	said notice
+}
+
+// bucketOf is the quota in which a request counts, and its size; 0 is no quota.
+func (m *meter) bucketOf(c call) (*bucket, int) {
+	if c.endpoint == getRepo && m.limit.Fetches > 0 {
+		return &m.fetches, m.limit.Fetches
+	}
+	return &m.others, m.limit.Requests
 }
 
 // admission is what the meter says of one request.
 type admission struct {
-	limited   bool // there is a window to tell of
-	limit     Limit
+	quota     int           // size of the quota in which it counts; 0: there is none to tell of
+	window    time.Duration // of the quota
 	remaining int
 	ends      time.Time
 	wait      time.Duration // not zero: the request is refused
+	spent     bool          // because of the quota
 }
 
 // SetLimit chooses how much the host answers, from now on.
@@ -46,27 +84,28 @@ func (h *Host) SetLimit(l Limit) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.meter.limit = l
-	h.meter.used, h.meter.ends = 0, time.Time{}
+	h.meter.fetches.ends, h.meter.others.ends = time.Time{}, time.Time{}
 }
 
 // admit counts a request and judges it. Called with mu held.
 func (h *Host) admit(c call, now time.Time) admission {
 	m := &h.meter
 	m.open++
-	if now.Before(m.until) && now.Sub(m.told) > noticeTime {
+	b, quota := m.bucketOf(c)
+	if m.said.early(now) || b.said.early(now) {
 		h.log.Early[c.endpoint]++
 	}
-	a := admission{limit: m.limit, limited: m.limit.Requests > 0}
-	if a.limited {
-		if !now.Before(m.ends) {
-			m.used = 0
-			m.ends = now.Add(defaultTo(m.limit.Window, 5*time.Minute) + time.Second - 1).Truncate(time.Second)
+	a := admission{quota: quota, window: defaultTo(m.limit.Window, 5*time.Minute)}
+	if quota > 0 {
+		if !now.Before(b.ends) {
+			b.used = 0
+			b.ends = now.Add(a.window + time.Second - 1).Truncate(time.Second)
 		}
-		m.used++
-		a.ends, a.remaining = m.ends, max(0, m.limit.Requests-m.used)
-		if m.used > m.limit.Requests {
+		b.used++
+		a.ends, a.remaining = b.ends, max(0, quota-b.used)
+		if b.used > quota {
 			h.log.Refused++
-			a.wait = m.ends.Sub(now)
+			a.wait, a.spent = b.ends.Sub(now), true
 			return a
 		}
 	}
@@ -77,25 +116,31 @@ func (h *Host) admit(c call, now time.Time) admission {
 	return a
 }
 
-// tell notes that an answer which was just given says when to come again.
+// tell notes that an answer which was just given says when to come again, with any request.
 func (h *Host) tell(wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	if until := now.Add(wait); until.After(h.meter.until) {
-		h.meter.told, h.meter.until = now, until
-	}
+	h.meter.said.tell(now, now.Add(wait))
+}
+
+// tellSpent notes that an answer which was just given says that the quota of a request is spent.
+func (h *Host) tellSpent(c call, a admission) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b, _ := h.meter.bucketOf(c)
+	b.said.tell(time.Now(), a.ends)
 }
 
 // setHeader tells of the window.
 func (a admission) setHeader(h http.Header) {
-	if !a.limited {
+	if a.quota == 0 {
 		return
 	}
-	h.Set("RateLimit-Limit", strconv.Itoa(a.limit.Requests))
+	h.Set("RateLimit-Limit", strconv.Itoa(a.quota))
 	h.Set("RateLimit-Remaining", strconv.Itoa(a.remaining))
 	h.Set("RateLimit-Reset", strconv.FormatInt(a.ends.Unix(), 10))
-	h.Set("RateLimit-Policy", fmt.Sprintf("%d;w=%d", a.limit.Requests, defaultTo(a.limit.Window, 5*time.Minute)/time.Second))
+	h.Set("RateLimit-Policy", fmt.Sprintf("%d;w=%d", a.quota, a.window/time.Second))
 }
 
 // refuse answers a request beyond the limits.

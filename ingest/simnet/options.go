@@ -18,8 +18,10 @@ type Options struct {
 	// QuietEvery makes every nth account one that no relay knows until it is told of: the account has not written since
 	// the relays began. Default 0, none.
 	QuietEvery int
-	// Limit is what every PDS answers to one client, to be changed by Host.SetLimit. Default none.
+	// Limit is what every PDS answers to one client, to be changed by Host.SetLimit. Default ReferenceLimit.
 	Limit Limit
+	// NoLimit has them answer any number of requests, and tell of no quota. For benchmarks.
+	NoLimit bool
 	// Relays is the number of relays, which know all accounts but the quiet ones. Default 1.
 	Relays int
 	// Manners is how much relays say of their own accord. Default Polite.
@@ -57,6 +59,9 @@ func (o Options) withDefaults() Options {
 	o.Relays = defaultTo(o.Relays, 1)
 	o.Manners = defaultTo(o.Manners, Polite)
 	o.Window = defaultTo(o.Window, 1<<20)
+	if o.Limit == (Limit{}) && !o.NoLimit {
+		o.Limit = ReferenceLimit()
+	}
 	o.Repos = defaultTo(o.Repos, 20)
 	o.RecordsMedian = defaultTo(o.RecordsMedian, 40)
 	o.RecordsMax = defaultTo(o.RecordsMax, 50*o.RecordsMedian)
@@ -73,7 +78,7 @@ func (o Options) validate() error {
 	}{
 		{"Hosts", o.Hosts}, {"Relays", o.Relays}, {"Window", o.Window}, {"Repos", o.Repos}, {"RecordsMedian", o.RecordsMedian}, {"RecordsMax", o.RecordsMax},
 		{"Empty", o.Empty}, {"OddKeys", o.OddKeys}, {"LegacyEvery", o.LegacyEvery}, {"QuietEvery", o.QuietEvery},
-		{"Limit.InFlight", o.Limit.InFlight}, {"Limit.Requests", o.Limit.Requests}, {"Limit.Window", int(o.Limit.Window)},
+		{"Limit.InFlight", o.Limit.InFlight}, {"Limit.Requests", o.Limit.Requests}, {"Limit.Fetches", o.Limit.Fetches}, {"Limit.Window", int(o.Limit.Window)},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %d", f.name, f.value))
