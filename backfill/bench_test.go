@@ -11,11 +11,11 @@ import (
 
 	"cistern/backfill"
 	"cistern/ingest/identity"
+	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -79,7 +79,7 @@ func (d directory) Resolve(_ context.Context, did string) (identity.Identity, er
 func (d directory) Purge(string) {}
 
 // KeysAt knows none.
-func (d directory) KeysAt(context.Context, string, time.Time) ([]atcrypto.PublicKey, error) {
+func (d directory) KeysAt(context.Context, string, time.Time) ([]*repo.Key, error) {
 	return nil, nil
 }
 

@@ -10,9 +10,9 @@ import (
 
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
+	"cistern/ingest/repo"
 	"cistern/store"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -22,7 +22,7 @@ type Directory interface {
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
 	Purge(did string)
 	// KeysAt are the keys in force within minutes of then, of a did:plc, that today's document no longer names.
-	KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error)
+	KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error)
 }
 
 // Verify says how much of what hosts send is checked.

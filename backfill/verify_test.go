@@ -23,8 +23,8 @@ import (
 // that one.
 type keyring struct {
 	backfill.Directory
-	today atcrypto.PublicKey
-	keys  func(was identity.Identity) ([]atcrypto.PublicKey, error)
+	today *repo.Key
+	keys  func(was identity.Identity) ([]*repo.Key, error)
 
 	mu sync.Mutex
 	at time.Time // mu guards: what KeysAt was asked for last
@@ -38,7 +38,7 @@ func (d *keyring) Resolve(ctx context.Context, did string) (identity.Identity, e
 }
 
 // KeysAt gives the former ones.
-func (d *keyring) KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error) {
+func (d *keyring) KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error) {
 	d.mu.Lock()
 	d.at = at
 	d.mu.Unlock()
@@ -57,25 +57,29 @@ func TestFormerKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	today, err := stranger.PublicKey()
+	public, err := stranger.PublicKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	knows := func(was identity.Identity) ([]atcrypto.PublicKey, error) {
-		return []atcrypto.PublicKey{today, was.PublicKey}, nil
+	today, err := repo.ParseKey(public.DIDKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	knows := func(was identity.Identity) ([]*repo.Key, error) {
+		return []*repo.Key{today, was.PublicKey}, nil
 	}
 	cases := []struct {
 		name   string
-		keys   func(was identity.Identity) ([]atcrypto.PublicKey, error)
+		keys   func(was identity.Identity) ([]*repo.Key, error)
 		fault  simnet.Fault
 		synced bool
 		kind   store.ErrorKind
 	}{
 		{name: "former key", keys: knows, synced: true},
-		{name: "a key it never had", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return []atcrypto.PublicKey{today}, nil }, kind: store.Generic},
-		{name: "no former key", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, nil }, kind: store.Generic},
-		{name: "no history", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, identity.ErrNotFound }, kind: store.Generic},
-		{name: "no directory", keys: func(identity.Identity) ([]atcrypto.PublicKey, error) { return nil, errors.New("broken") }, kind: store.Transport},
+		{name: "a key it never had", keys: func(identity.Identity) ([]*repo.Key, error) { return []*repo.Key{today}, nil }, kind: store.Generic},
+		{name: "no former key", keys: func(identity.Identity) ([]*repo.Key, error) { return nil, nil }, kind: store.Generic},
+		{name: "no history", keys: func(identity.Identity) ([]*repo.Key, error) { return nil, identity.ErrNotFound }, kind: store.Generic},
+		{name: "no directory", keys: func(identity.Identity) ([]*repo.Key, error) { return nil, errors.New("broken") }, kind: store.Transport},
 		{name: "forged", keys: knows, fault: simnet.Fault{Kind: simnet.BadSignature}, kind: store.Generic},
 		{name: "from elsewhere", keys: knows, fault: simnet.Fault{Kind: simnet.Redirect}, kind: store.Generic},
 	}

@@ -6,8 +6,6 @@ import (
 	"cistern/ingest/frame"
 	"cistern/ingest/repo"
 	"cistern/store"
-
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 )
 
 // Proof is proof for tests.
@@ -15,7 +13,7 @@ type Proof struct{ p proof }
 
 func (p *Proof) Read(f *frame.Frame, now time.Time) error     { return p.p.read(f, now) }
 func (p *Proof) ReadSync(f *frame.Frame, now time.Time) error { return p.p.readSync(f, now) }
-func (p *Proof) Signed(key atcrypto.PublicKey) error          { return p.p.signed(key) }
+func (p *Proof) Signed(key *repo.Key) error                   { return p.p.signed(key) }
 func (p *Proof) Claimed() error                               { return p.p.claimed() }
 func (p *Proof) Writes(dst []store.Op) []store.Op             { return p.p.writes(dst) }
 func (p *Proof) Whole() bool                                  { return p.p.whole }

@@ -10,8 +10,6 @@ import (
 	"cistern/ingest/frame"
 	"cistern/ingest/repo"
 	"cistern/store"
-
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 )
 
 // Limits of the lexicon; the blocks of a commit are repo's to limit.
@@ -193,7 +191,7 @@ func (p *proof) unique() error {
 }
 
 // signed says whether the commit is signed by key: repo.ErrSignature.
-func (p *proof) signed(key atcrypto.PublicKey) error { return p.commit.Verify(p.block, key) }
+func (p *proof) signed(key *repo.Key) error { return p.commit.Verify(p.block, key) }
 
 // before is the root of the tree before the operations, with held giving what we hold at a path for operations that do
 // not state what they replace. repo.ErrProof when nodes are missing; repo.ErrInvalid when the tree denies an operation.

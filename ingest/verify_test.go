@@ -48,12 +48,16 @@ func newProofMaker(t testing.TB, size int) *proofMaker {
 	return m
 }
 
-func (m *proofMaker) public() atcrypto.PublicKey {
+func (m *proofMaker) public() *repo.Key {
 	pub, err := m.key.PublicKey()
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return pub
+	key, err := repo.ParseKey(pub.DIDKey())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return key
 }
 
 // proofRecord is a record's block: a text.
@@ -338,7 +342,11 @@ func TestProofLies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := stranger.PublicKey()
+	public, err := stranger.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := repo.ParseKey(public.DIDKey())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,6 @@ import (
 	"cistern/store"
 	"cistern/store/storetest"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -383,7 +382,7 @@ func (d *directory) Resolve(ctx context.Context, did string) (identity.Identity,
 		return identity.Identity{}, identity.ErrNotFound
 	}
 	truth := a.Truth()
-	key, err := atcrypto.ParsePublicDIDKey(truth.Key)
+	key, err := repo.ParseKey(truth.Key)
 	if err != nil {
 		return identity.Identity{}, errors.Join(identity.ErrInvalid, err)
 	}
@@ -413,7 +412,7 @@ func (d *directory) Remember(ident identity.Identity, _ time.Time) {
 	if _, ok := d.cache[ident.DID]; ok {
 		return
 	}
-	key, err := atcrypto.ParsePublicDIDKey(ident.Key)
+	key, err := repo.ParseKey(ident.Key)
 	if err == nil {
 		ident.PublicKey = key
 		d.cache[ident.DID] = ident

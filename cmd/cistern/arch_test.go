@@ -147,6 +147,7 @@ func TestOnlyOwnersImport(t *testing.T) {
 	}{
 		{"github.com/cockroachdb/pebble", []string{"store", "store/storetest"}, false, "the engine never leaks out of store"},
 		{"github.com/urfave/cli", []string{"cmd/cistern"}, false, "options are cmd's"},
+		{"github.com/ethereum/go-ethereum", []string{"ingest/repo"}, false, "only its libsecp256k1 is of use"},
 		{"flag", []string{"cmd/cistern"}, true, "options are cmd's"},
 		{"os/signal", []string{"cmd/cistern"}, false, "signals are cmd's"},
 	}

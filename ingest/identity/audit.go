@@ -7,7 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"cistern/ingest/repo"
+
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
@@ -51,7 +52,7 @@ func (e auditEntry) key() string {
 // each from its operation until the next that was not nullified. Newest first, without the one of today's document,
 // which the caller has tried. Errors as of Resolve, and ErrNoLog for DIDs of another method. Answers are not
 // cached: only a repository whose signature fails needs them.
-func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]atcrypto.PublicKey, error) {
+func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error) {
 	parsed, err := parseDID(did)
 	if err != nil {
 		return nil, err
@@ -62,7 +63,7 @@ func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]atc
 	ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout)
 	defer cancel()
 	body, err := d.fetchPLC(ctx, parsed, "/log/audit", auditBytesMax)
-	var keys []atcrypto.PublicKey
+	var keys []*repo.Key
 	if err == nil {
 		keys, err = parseAudit(parsed, body, at)
 	}
@@ -71,7 +72,7 @@ func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]atc
 }
 
 // parseAudit reads did's log. A key that we cannot parse has signed nothing that we could check, and is left out.
-func parseAudit(did syntax.DID, body []byte, at time.Time) ([]atcrypto.PublicKey, error) {
+func parseAudit(did syntax.DID, body []byte, at time.Time) ([]*repo.Key, error) {
 	var log []auditEntry
 	if err := json.Unmarshal(body, &log); err != nil {
 		return nil, fmt.Errorf("decode audit log of %s: %w: %w", did, err, ErrInvalid)
@@ -91,7 +92,7 @@ func parseAudit(did syntax.DID, body []byte, at time.Time) ([]atcrypto.PublicKey
 		return nil, fmt.Errorf("audit log of %s: %w", did, errGone)
 	}
 	seen := map[string]bool{log[0].key(): true, "": true} // today's key, and none
-	var keys []atcrypto.PublicKey
+	var keys []*repo.Key
 	for i, e := range log[1:] {
 		text, until := e.key(), log[i].CreatedAt
 		if e.CreatedAt.After(at.Add(auditSkew)) || seen[text] {

@@ -84,7 +84,7 @@ func auditLog(t testing.TB, ops ...op) string {
 	return string(b)
 }
 
-func texts(keys []atcrypto.PublicKey) (out []string) {
+func texts(keys []*repo.Key) (out []string) {
 	for _, k := range keys {
 		out = append(out, k.DIDKey())
 	}

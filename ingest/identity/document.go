@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"cistern/ingest/repo"
+
 	"github.com/bluesky-social/indigo/atproto/identity"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
@@ -22,7 +23,7 @@ type Identity struct {
 	// Key is the signing key as a did:key, the same text for every form of document.
 	Key string
 	// PublicKey is Key, parsed.
-	PublicKey atcrypto.PublicKey
+	PublicKey *repo.Key
 }
 
 // didTextMax bounds a DID (https://atproto.com/specs/did: 2048 bytes).
@@ -55,10 +56,12 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 		ident.Handle = handle.String()
 	}
 	var err error
-	if ident.PublicKey, err = parsed.PublicKey(); err != nil {
+	if ident.Key, err = keyText(parsed); err != nil {
 		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoKey)
 	}
-	ident.Key = keyText(parsed.Keys["atproto"], ident.PublicKey)
+	if ident.PublicKey, err = ParseKey(ident.Key); err != nil {
+		return Identity{}, fmt.Errorf("document of %s: %w", did, err)
+	}
 	service, ok := parsed.Services["atproto_pds"]
 	if !ok {
 		return Identity{}, fmt.Errorf("document of %s: %w", did, ErrNoPDS)
@@ -69,26 +72,29 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 	return ident, nil
 }
 
-// keyText is the did:key of a method that parsed as key. A Multikey holds it already; compressing the point
-// again would double the cost of parsing.
-func keyText(method identity.VerificationMethod, key atcrypto.PublicKey) string {
-	if method.Type == "Multikey" {
-		return "did:key:" + method.PublicKeyMultibase
+// keyText is the signing key as a did:key. A Multikey holds it already.
+func keyText(parsed identity.Identity) (string, error) {
+	if method := parsed.Keys["atproto"]; method.Type == "Multikey" {
+		return "did:key:" + method.PublicKeyMultibase, nil
 	}
-	return key.DIDKey()
+	key, err := parsed.PublicKey()
+	if err != nil {
+		return "", err
+	}
+	return key.DIDKey(), nil
 }
 
 // keyTextMax bounds a did:key; those of the curves in use take 57 bytes.
 const keyTextMax = 256
 
 // ParseKey parses a signing key in the form of Identity.Key ("did:key:z…"). The error is ErrNoKey.
-func ParseKey(text string) (atcrypto.PublicKey, error) {
+func ParseKey(text string) (*repo.Key, error) {
 	if len(text) > keyTextMax {
 		return nil, fmt.Errorf("key of %d bytes: %w", len(text), ErrNoKey)
 	}
-	key, err := atcrypto.ParsePublicDIDKey(text)
+	key, err := repo.ParseKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("key %q: %w: %w", text, err, ErrNoKey)
+		return nil, fmt.Errorf("%w: %w", err, ErrNoKey)
 	}
 	return key, nil
 }

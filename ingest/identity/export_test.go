@@ -4,7 +4,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"cistern/ingest/repo"
+
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
@@ -19,7 +20,7 @@ func WrapTransport(d *Directory, wrap func(http.RoundTripper) http.RoundTripper)
 }
 
 // ParseAudit is parseAudit, for fuzzing without a server.
-func ParseAudit(did string, body []byte, at time.Time) ([]atcrypto.PublicKey, error) {
+func ParseAudit(did string, body []byte, at time.Time) ([]*repo.Key, error) {
 	return parseAudit(syntax.DID(did), body, at)
 }
 

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
@@ -114,7 +113,7 @@ func (c Commit) CheckRev(now time.Time) error {
 // Verify checks the signature in block, from which c was parsed. The signed bytes are those of
 // the block without its field sig. A signature that does not verify, or that has a high S, is
 // ErrSignature.
-func (c Commit) Verify(block []byte, key atcrypto.PublicKey) error {
+func (c Commit) Verify(block []byte, key *Key) error {
 	parsed, sig, err := parseCommit(block)
 	if err != nil {
 		return fmt.Errorf("commit: %w: %w", err, ErrInvalid)
@@ -126,7 +125,7 @@ func (c Commit) Verify(block []byte, key atcrypto.PublicKey) error {
 	unsigned = append(unsigned, 0xa5) // a map of five fields
 	unsigned = append(unsigned, block[1:sig.from]...)
 	unsigned = append(unsigned, block[sig.to:]...)
-	if err := key.HashAndVerify(unsigned, c.Sig); err != nil {
+	if !key.Verify(unsigned, c.Sig) {
 		return fmt.Errorf("commit %s rev %s: %w", c.DID, c.Rev, ErrSignature)
 	}
 	return nil

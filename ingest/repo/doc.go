@@ -20,7 +20,7 @@
 //
 // # Concurrency
 //
-// A CAR or a Slice belongs to one goroutine at a time. ChunkPool may be shared. Functions are pure. No
+// A CAR or a Slice belongs to one goroutine at a time. ChunkPool and Key may be shared. Functions are pure. No
 // goroutine is started.
 //
 // # Files
@@ -34,4 +34,5 @@
 //	parttree.go trees known in part         partial.go  records of some key ranges
 //	commit.go   commits and signatures      json.go     records to JSON
 //	cbor.go     DAG-CBOR heads and links    limits.go   every limit
+//	key.go      Key: signing keys           k256_cgo.go, k256_go.go  K-256 with and without cgo
 package repo
