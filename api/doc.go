@@ -16,7 +16,8 @@
 //  4. A page boundary is never lost: the cursor a client passes is the first id it gets (or the
 //     key after which its list goes on), whatever was written meanwhile.
 //  5. A write that was answered with 2xx is durable, and each of its rows was changed under its lock.
-//  6. Everything an outsider can make large has a limit in limits.go.
+//  6. Everything an outsider can make large has a limit in limits.go, and one client cannot use up
+//     connections, streams, query turns or the memory of answers: a quarter is left to others.
 //  7. No web page can drive the private listener: Host must be ours, Origin must be Host, a
 //     browser must not say that another site asks, and writes must be JSON by their content type.
 //     With a token, nothing but the probes answers without it.
@@ -31,6 +32,7 @@
 // # Files
 //
 //	server.go  Options, Server, routes      serve.go     listeners, draining
+//	conns.go   connections of a listener    clients.go   what one client may take
 //	errors.go  error class → HTTP status    access.go    token, Host, Origin, CORS
 //	xrpc.go    dispatch of queries          record.go    getRecord, listRecords
 //	repo.go    describeRepo, the gate       sync.go      com.atproto.sync

@@ -68,6 +68,8 @@ func refusalStatus(name string) int {
 		return http.StatusUpgradeRequired
 	case "MethodNotImplemented":
 		return http.StatusNotImplemented
+	case "RateLimitExceeded":
+		return http.StatusTooManyRequests
 	case "Unavailable":
 		return http.StatusServiceUnavailable
 	}

@@ -2,12 +2,12 @@ package api
 
 import (
 	"context"
+	"net"
 	"net/http"
 
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 )
 
 // StreamHandler serves /stream from a log.
@@ -24,12 +24,17 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) http.Handler {
 	}
 	s := &Server{opts: o, metrics: m, fatal: make(chan error, 1)}
 	s.streams = newStreams(o, log, "epoch1", m, s.watch)
-	s.streams.held, s.streams.heldMax = semaphore.NewWeighted(bytes), bytes
+	s.streams.held = newTurns(bytes)
 	return s.untimed("stream", s.streams.serve)
 }
 
-// LimitListener is limitListener.
-var LimitListener = limitListener
+// LimitListener bounds the connections of a listener.
+func LimitListener(l net.Listener, limit, reserve, share int) net.Listener {
+	return limitListener(l, newPlaces(limit, reserve, share), func() {}, func() {})
+}
+
+// ClientOf is clientOf.
+var ClientOf = clientOf
 
 // HTTPServer is what serves the public listener (false) or the private one (true).
 func (s *Server) HTTPServer(ctx context.Context, admin bool) *http.Server {
@@ -78,3 +83,27 @@ var BadDID = badDID
 
 // Answer is answer.
 func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) { s.answer(w, r, err) }
+
+// Turns are turns.
+type Turns struct{ turns *turns }
+
+// NewTurns makes them.
+func NewTurns(size int64) *Turns { return &Turns{newTurns(size)} }
+
+// Acquire is acquire.
+func (t *Turns) Acquire(ctx context.Context, peer string, n int64) error {
+	return t.turns.acquire(ctx, clientOf(peer), n)
+}
+
+// TryAcquire is tryAcquire.
+func (t *Turns) TryAcquire(peer string, n int64) bool { return t.turns.tryAcquire(clientOf(peer), n) }
+
+// Release is release.
+func (t *Turns) Release(peer string, n int64) { t.turns.release(clientOf(peer), n) }
+
+// Clients is how many clients are remembered.
+func (t *Turns) Clients() int {
+	t.turns.mu.Lock()
+	defer t.turns.mu.Unlock()
+	return len(t.turns.clients)
+}

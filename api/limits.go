@@ -7,6 +7,14 @@ const (
 	// connsMax bounds open connections of each listener: 4,096 × about 12 KiB of buffers and
 	// stacks is 48 MiB.
 	connsMax = 4096
+	// connsReserve is how many of them no client gets that holds connsShare already. 16 clients with
+	// a share each fill it; one client alone gets 3,072.
+	connsReserve = connsMax / 4
+	connsShare   = 64
+	// streamsReserve and streamsShare divide Options.SubscribersMax in the same way: of 1,000 streams one
+	// client gets 750, and the rest is for clients with up to 25.
+	streamsReserve = 4
+	streamsShare   = 40
 	// A record of 1 MiB can become 14 MiB of JSON: {"$bytes":""}, for each byte.
 
 	// queriesMax bounds queries computed at a time, each of weight 1 unless it lists. The worst

@@ -6,6 +6,7 @@ type metrics struct {
 	requests *prometheus.CounterVec   // route, result
 	seconds  *prometheus.HistogramVec // route
 	refused  prometheus.Counter
+	conns    *prometheus.CounterVec // result: refused, evicted
 
 	subscribers prometheus.Gauge
 	events      prometheus.Counter
@@ -34,6 +35,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "cistern_api_unrepresentable_records_total",
 			Help: "Records that have no JSON form and were sent without their body or left out.",
 		}),
+		conns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_api_connections_limited_total",
+			Help: "Connections refused because their client had its share, and idle ones evicted to make room.",
+		}, []string{"result"}),
 		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "cistern_api_subscribers", Help: "Open streams.",
 		}),
@@ -47,7 +52,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "cistern_api_streams_ended_total", Help: "Streams by why they ended.",
 		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.subscribers, m.events, m.bytes, pages, m.ended} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refused, m.conns, m.subscribers, m.events, m.bytes, pages, m.ended} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -11,14 +12,17 @@ import (
 
 // query holds the parameters of a request. Parameters that nobody asks for are ignored, as the
 // reference servers do.
-type query struct{ values url.Values }
+type query struct {
+	values url.Values
+	client netip.Prefix
+}
 
 func parseQuery(r *http.Request) (query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return query{}, invalid("the query string cannot be read: %v", err)
 	}
-	return query{values}, nil
+	return query{values, clientOf(r.RemoteAddr)}, nil
 }
 
 func (q query) text(name string) string { return q.values.Get(name) }

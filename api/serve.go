@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +25,8 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	}{{"public", public, s.Public(), answerTimeout}, {"admin", admin, s.Admin(), profileTimeout}} {
 		srv := s.httpServer(ctx, l.handler, l.answer)
 		g.Go(func() error {
-			err := srv.Serve(limitListener(l.listener, connsMax))
+			refused, evicted := s.metrics.conns.WithLabelValues("refused").Inc, s.metrics.conns.WithLabelValues("evicted").Inc
+			err := srv.Serve(limitListener(l.listener, newPlaces(connsMax, connsReserve, connsShare), refused, evicted))
 			if errors.Is(err, http.ErrServerClosed) {
 				return nil
 			}
@@ -53,6 +53,7 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Dur
 		WriteTimeout:      answer,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,
+		ConnState:         noteState,
 		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
 		// Streams end with ctx; requests look at it while they wait only.
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -66,57 +67,11 @@ func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	defer cancel()
 	err := srv.Shutdown(ctx)
 	if err == nil {
-		// The server forgets streams; whoever holds all places knows that they have ended.
+		// The server does not count streams: having all their places means that they have ended.
 		if err = s.streams.slots.Acquire(ctx, s.streams.max); err == nil {
 			s.streams.slots.Release(s.streams.max)
 			return nil
 		}
 	}
 	return errors.Join(fmt.Errorf("drain requests and streams within %s: %w", s.opts.DrainTimeout, err), srv.Close())
-}
-
-// limitListener keeps at most n connections open; more wait in the kernel's queue.
-func limitListener(l net.Listener, n int) net.Listener {
-	return &boundedListener{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
-type boundedListener struct {
-	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-// Accept waits for a place, then for a connection.
-func (l *boundedListener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &boundedConn{Conn: c, release: func() { <-l.slots }}, nil
-}
-
-// Close also ends an Accept that waits for a place.
-func (l *boundedListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-type boundedConn struct {
-	net.Conn
-	once    sync.Once
-	release func()
-}
-
-// Close gives the place back.
-func (c *boundedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(c.release)
-	return err
 }

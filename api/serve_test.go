@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -114,56 +113,4 @@ func TestLongHeadersAreRefused(t *testing.T) {
 	if err := g.Wait(); !errors.Is(err, http.ErrServerClosed) {
 		t.Error(err)
 	}
-}
-
-// A listener holds so many connections and takes the next when one is closed, however often.
-func TestConnectionsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		inner := newPipeListener()
-		l := api.LimitListener(inner, 2)
-		accepted := make(chan net.Conn, 9)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		var g errgroup.Group
-		g.Go(func() error {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return err
-				}
-				accepted <- c
-			}
-		})
-		g.Go(func() error {
-			for {
-				near, far := net.Pipe()
-				select {
-				case inner.conns <- far:
-				case <-ctx.Done():
-					return errors.Join(near.Close(), far.Close())
-				}
-			}
-		})
-		synctest.Wait()
-		if len(accepted) != 2 {
-			t.Fatalf("%d accepted, want 2", len(accepted))
-		}
-		first := <-accepted
-		for range 3 { // closing twice makes one place
-			if err := first.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		synctest.Wait()
-		if len(accepted) != 2 {
-			t.Errorf("%d accepted after one was closed, want 2", len(accepted))
-		}
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-		cancel()
-		if err := g.Wait(); !errors.Is(err, net.ErrClosed) {
-			t.Error(err)
-		}
-	})
 }

@@ -138,9 +138,9 @@ type Server struct {
 	metrics *metrics
 	streams *streams
 	sizes   sizes
-	queries *semaphore.Weighted // the weight of each query
-	large   *semaphore.Weighted // one for each byte of a long answer
-	fatal   chan error          // why Serve must end
+	queries *turns     // the weight of each query
+	large   *turns     // one for each byte of a long answer
+	fatal   chan error // why Serve must end
 
 	filterMu sync.Mutex // held while the filter is read, changed and set
 }
@@ -156,7 +156,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opts: o, store: o.Store, metrics: m, fatal: make(chan error, 1)}
-	s.queries, s.large = semaphore.NewWeighted(queriesMax), semaphore.NewWeighted(largeBytesMax)
+	s.queries, s.large = newTurns(queriesMax), newTurns(largeBytesMax)
 	s.sizes.read = o.Store.Sizes
 	s.streams = newStreams(o, o.Store, o.Store.Epoch(), m, s.watch)
 	return s, nil
@@ -166,7 +166,8 @@ func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error))
 	p := &pages{log: log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes, metrics: m,
 		encoders: semaphore.NewWeighted(encodersMax), byID: map[uint64]*page{}}
 	return &streams{log: log, epoch: epoch, pages: p, slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
-		held: semaphore.NewWeighted(heldBytesMax), heldMax: heldBytesMax, max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
+		places: newPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve, max(1, o.SubscribersMax/streamsShare)),
+		held:   newTurns(heldBytesMax), max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
 }
 
 // Public is the read side.

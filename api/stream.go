@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -23,9 +24,9 @@ type streams struct {
 	log          Log
 	epoch        string
 	pages        *pages
-	slots        *semaphore.Weighted // one for each subscriber
-	held         *semaphore.Weighted // one for each byte of a long page that is being sent
-	heldMax      int64
+	places       *places             // of subscribers
+	slots        *semaphore.Weighted // one for each subscriber, for the end of Serve to wait for
+	held         *turns              // one for each byte of a long page that is being sent
 	max          int64
 	writeTimeout time.Duration
 	logger       *slog.Logger
@@ -46,8 +47,16 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 	if !websocket.IsWebSocketUpgrade(r) {
 		return refuse("UpgradeRequired", "/stream is a WebSocket: connect with ws://")
 	}
-	if !s.slots.TryAcquire(1) {
+	client := clientOf(r.RemoteAddr)
+	if !s.places.take(client) {
+		if !s.places.full() {
+			return refuse("RateLimitExceeded", "your address has its share of the %d streams", s.max)
+		}
 		return refuse("Unavailable", "all %d places for subscribers are taken", s.max)
+	}
+	defer s.places.give(client)
+	if !s.slots.TryAcquire(1) {
+		return refuse("Unavailable", "the server is about to stop")
 	}
 	defer s.slots.Release(1)
 	s.metrics.subscribers.Inc()
@@ -63,7 +72,7 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return nil // answered
 	}
-	u := &subscriber{streams: s, ws: ws, conn: ws.NetConn(), pongs: make(chan string, 1)}
+	u := &subscriber{streams: s, client: client, ws: ws, conn: ws.NetConn(), pongs: make(chan string, 1)}
 	u.run(r.Context(), cursor, given, q.text("epoch"))
 	_ = ws.Close() // farewell may have closed it already
 	return nil
@@ -81,10 +90,11 @@ var (
 // over then.)
 type subscriber struct {
 	*streams
-	ws    *websocket.Conn
-	conn  net.Conn
-	pongs chan string // pings to answer
-	cut   []byte      // the rest of a frame that a timeout cut in two
+	client netip.Prefix
+	ws     *websocket.Conn
+	conn   net.Conn
+	pongs  chan string // pings to answer
+	cut    []byte      // the rest of a frame that a timeout cut in two
 
 	mu      sync.Mutex
 	leaving bool // mu guards: farewell has set the last read deadline
@@ -188,7 +198,7 @@ func (u *subscriber) follow(ctx context.Context, cursor uint64) error {
 // forward sends the page at cursor, if there is one, and gives the id to go on from.
 func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, err error) {
 	pg, held, err := u.take(ctx, cursor)
-	defer u.held.Release(held)
+	defer u.release(held)
 	if err != nil || len(pg.frames) == 0 {
 		return pg.next, err
 	}
@@ -210,14 +220,21 @@ func (u *subscriber) take(ctx context.Context, cursor uint64) (pg *page, held in
 			return &page{}, held, err
 		}
 		n := u.long(pg)
-		if n <= held || held == 0 && u.held.TryAcquire(n) {
+		if n <= held || held == 0 && u.held.tryAcquire(u.client, n) {
 			return pg, max(n, held), nil
 		}
-		u.held.Release(held)
-		if err := u.held.Acquire(ctx, n); err != nil {
+		u.release(held)
+		if err := u.held.acquire(ctx, u.client, n); err != nil {
 			return &page{}, 0, err
 		}
 		held = n
+	}
+}
+
+// release returns the bytes of a long page.
+func (u *subscriber) release(held int64) {
+	if held > 0 {
+		u.held.release(u.client, held)
 	}
 }
 
@@ -226,7 +243,7 @@ func (s *streams) long(pg *page) int64 {
 	if cap(pg.frames) <= 2*s.pages.pageBytes {
 		return 0
 	}
-	return min(int64(cap(pg.frames)), s.heldMax)
+	return min(int64(cap(pg.frames)), s.held.most)
 }
 
 // attend answers pings and sends ours, and returns when the log has more.

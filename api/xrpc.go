@@ -61,10 +61,10 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, method xrpcMethod
 		return err
 	}
 	if n := int64(len(body)); n >= largeAnswer {
-		if !s.large.TryAcquire(n) {
+		if !s.large.tryAcquire(q.client, n) {
 			return refuse("Unavailable", "too many long answers wait for their readers")
 		}
-		defer s.large.Release(n)
+		defer s.large.release(q.client, n)
 	}
 	writeBody(w, http.StatusOK, body)
 	return nil
@@ -74,9 +74,9 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, method xrpcMethod
 func (s *Server) compute(ctx context.Context, q query, method xrpcMethod) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	if err := s.queries.Acquire(ctx, method.weight); err != nil {
+	if err := s.queries.acquire(ctx, q.client, method.weight); err != nil {
 		return nil, refuse("Unavailable", "too many queries at a time")
 	}
-	defer s.queries.Release(method.weight)
+	defer s.queries.release(q.client, method.weight)
 	return method.answer(q)
 }

@@ -71,7 +71,7 @@ func (c *Config) options() []option {
 		{name: "data", value: "DIR", standard: "./cistern-data", set: setText(&c.Data),
 			help: "Directory of the store. Made if it is not there; one daemon at a time."},
 		{name: "listen", value: "ADDR", standard: ":2481", set: setParsed(&c.Listen, parseListen),
-			help: "Address of the public, read-only listener: XRPC queries and /stream."},
+			help: "Address of the public, read-only listener: XRPC queries and /stream. One client gets at most three quarters of its connections and streams; behind a proxy all clients are one."},
 		{name: "admin", value: "ADDR", standard: "127.0.0.1:2480", set: setParsed(&c.Admin, parseListen),
 			help: "Address of the private listener: /repos, /filter, /hosts, /crawler, /firehose, /stats, /metrics, pprof. Anything but loopback needs --admin-token."},
 		{name: "admin-token", value: "TOKEN", secret: true, set: c.setAdminToken,

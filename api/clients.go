@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// clientOf is what limits count clients by: the IPv4 address of a peer, or the /64 that its IPv6 address is
+// in, because every IPv6 customer has at least that many addresses. Peers without an IP address count as one
+// client. Forwarding headers are not read: any client can send them.
+func clientOf(peer string) netip.Prefix {
+	const ipv6Bits = 64
+	host, _, err := net.SplitHostPort(peer)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr = addr.Unmap().WithZone("")
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = ipv6Bits
+	}
+	prefix, err := addr.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefix
+}
+
+// places is a number of places that one client cannot take all of. A client that holds fewer than share gets
+// any free place; one that holds more gets none of the last reserve places.
+type places struct {
+	max, reserve, share int
+
+	// mu guards:
+	mu    sync.Mutex
+	taken int
+	held  map[netip.Prefix]int // by clients that hold any, so at most max entries
+}
+
+func newPlaces(limit, reserve, share int) *places {
+	return &places{max: limit, reserve: reserve, share: share, held: map[netip.Prefix]int{}}
+}
+
+// take gives c a place, if there is one for it.
+func (p *places) take(c netip.Prefix) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	free := p.max - p.taken
+	if free <= 0 || p.held[c] >= p.share && free <= p.reserve {
+		return false
+	}
+	p.taken++
+	p.held[c]++
+	return true
+}
+
+// give returns a place of c.
+func (p *places) give(c netip.Prefix) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken--
+	if p.held[c]--; p.held[c] == 0 {
+		delete(p.held, c)
+	}
+}
+
+// belowShare reports whether c holds less than its share.
+func (p *places) belowShare(c netip.Prefix) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held[c] < p.share
+}
+
+// full reports whether no client gets a place.
+func (p *places) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken >= p.max
+}
+
+// turns is a semaphore of which one client holds at most three quarters. A client waits for its own part
+// first, so that its queue, however long, stands before no other client.
+type turns struct {
+	all  *semaphore.Weighted
+	most int64 // of one client
+
+	// mu guards:
+	mu      sync.Mutex
+	clients map[netip.Prefix]*turn // those that hold or await something
+}
+
+type turn struct {
+	own  *semaphore.Weighted
+	uses int // guarded by turns.mu
+}
+
+func newTurns(size int64) *turns {
+	return &turns{all: semaphore.NewWeighted(size), most: max(1, size/4*3), clients: map[netip.Prefix]*turn{}}
+}
+
+// acquire waits until c may have n more, which must not be above most, or until ctx ends.
+func (t *turns) acquire(ctx context.Context, c netip.Prefix, n int64) error {
+	own := t.enter(c)
+	if err := own.Acquire(ctx, n); err != nil {
+		t.leave(c)
+		return err
+	}
+	if err := t.all.Acquire(ctx, n); err != nil {
+		own.Release(n)
+		t.leave(c)
+		return err
+	}
+	return nil
+}
+
+// tryAcquire is acquire without waiting.
+func (t *turns) tryAcquire(c netip.Prefix, n int64) bool {
+	own := t.enter(c)
+	if !own.TryAcquire(n) {
+		t.leave(c)
+		return false
+	}
+	if !t.all.TryAcquire(n) {
+		own.Release(n)
+		t.leave(c)
+		return false
+	}
+	return true
+}
+
+// release returns what one call of acquire or tryAcquire gave to c.
+func (t *turns) release(c netip.Prefix, n int64) {
+	t.all.Release(n)
+	t.mu.Lock()
+	own := t.clients[c].own
+	t.mu.Unlock()
+	own.Release(n)
+	t.leave(c)
+}
+
+func (t *turns) enter(c netip.Prefix) *semaphore.Weighted {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	mine := t.clients[c]
+	if mine == nil {
+		mine = &turn{own: semaphore.NewWeighted(t.most)}
+		t.clients[c] = mine
+	}
+	mine.uses++
+	return mine.own
+}
+
+func (t *turns) leave(c netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if mine := t.clients[c]; mine.uses > 1 {
+		mine.uses--
+		return
+	}
+	delete(t.clients, c)
+}

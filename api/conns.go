@@ -1,0 +1,150 @@
+package api
+
+import (
+	"container/list"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+)
+
+// boundedListener bounds the open connections of a listener, those of each client among them. A client that
+// would get no place has the connection that has been idle longest closed: of all connections while it holds
+// less than its share, else of its own. When there is none, the new connection is closed at once, so that it
+// does not stand before those of other clients in the kernel's queue. A connection is idle until the header of
+// a request is complete, so clients that send theirs slowly hold no place against others either.
+type boundedListener struct {
+	net.Listener
+	places  *places
+	refused func() // called for each connection that was closed at once
+	evicted func() // called for each idle connection that was closed for another
+
+	// mu guards:
+	mu   sync.Mutex
+	idle *list.List                  // of all *boundedConn that are idle, longest first
+	own  map[netip.Prefix]*list.List // the same of each client that has any
+}
+
+func limitListener(l net.Listener, p *places, refused, evicted func()) *boundedListener {
+	return &boundedListener{Listener: l, places: p, refused: refused, evicted: evicted,
+		idle: list.New(), own: map[netip.Prefix]*list.List{}}
+}
+
+// Accept gives the next connection that there is a place for.
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if admitted := l.admit(c); admitted != nil {
+			return admitted, nil
+		}
+		l.refused()
+		_ = c.Close() // the peer's loss
+	}
+}
+
+// admit gives c a place, or nil.
+func (l *boundedListener) admit(c net.Conn) *boundedConn {
+	from := clientOf(c.RemoteAddr().String())
+	if !l.places.take(from) && !l.evict(from) {
+		return nil
+	}
+	admitted := &boundedConn{Conn: c, listener: l, client: from}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wait(admitted)
+	return admitted
+}
+
+// evict closes an idle connection and gives its place to a client.
+func (l *boundedListener) evict(from netip.Prefix) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	waiting := l.own[from]
+	if l.places.belowShare(from) {
+		waiting = l.idle
+	}
+	if waiting == nil || waiting.Len() == 0 {
+		return false
+	}
+	victim := waiting.Front().Value.(*boundedConn)
+	l.stop(victim)
+	victim.closed = true
+	_ = victim.Conn.Close() // its server finds it closed
+	l.evicted()
+	// A place of the client's own is kept: returning it might leave it to the reserve.
+	if victim.client == from {
+		return true
+	}
+	l.places.give(victim.client)
+	return l.places.take(from)
+}
+
+// wait notes that c has no request from now on. mu is held.
+func (l *boundedListener) wait(c *boundedConn) {
+	if c.idle != nil || c.closed {
+		return
+	}
+	own := l.own[c.client]
+	if own == nil {
+		own = list.New()
+		l.own[c.client] = own
+	}
+	c.idle, c.idleOwn = l.idle.PushBack(c), own.PushBack(c)
+}
+
+// stop notes that c has a request, or is closed. mu is held.
+func (l *boundedListener) stop(c *boundedConn) {
+	if c.idle == nil {
+		return
+	}
+	own := l.own[c.client]
+	l.idle.Remove(c.idle)
+	own.Remove(c.idleOwn)
+	if own.Len() == 0 {
+		delete(l.own, c.client)
+	}
+	c.idle, c.idleOwn = nil, nil
+}
+
+type boundedConn struct {
+	net.Conn
+	listener *boundedListener
+	client   netip.Prefix
+
+	// listener.mu guards:
+	idle, idleOwn *list.Element // nil while a request is answered
+	closed        bool          // its place is no longer its own
+}
+
+// Close gives the place back.
+func (c *boundedConn) Close() error {
+	l := c.listener
+	l.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		l.stop(c)
+		l.places.give(c.client)
+	}
+	l.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// noteState is the ConnState of servers whose connections come from a boundedListener. A stream, whose
+// connection is hijacked, is never idle.
+func noteState(conn net.Conn, state http.ConnState) {
+	c, ok := conn.(*boundedConn)
+	if !ok {
+		return
+	}
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	switch state {
+	case http.StateNew, http.StateIdle:
+		c.listener.wait(c)
+	case http.StateActive, http.StateHijacked, http.StateClosed:
+		c.listener.stop(c)
+	}
+}
