@@ -195,39 +195,28 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 		return invalid, nil
 	case row.Ordinal == 0:
 		return breaks, nil
-	}
-	f, prev, err, unheld := it.f, it.prev, it.prevErr, false
-	if !it.proof.whole {
-		kept, failure := it.r.store.FilterAt(row.Filter)
-		if failure != nil {
-			return breaks, failure
-		}
-		prev, err = it.proof.before(func(path []byte) (repo.CID, error) {
-			unheld = unheld || row.Lacks || !kept.Keeps(path)
-			cid, err := it.r.store.RecordCID(row, path)
-			failure = errors.Join(failure, err)
-			return cid, err
-		})
-		switch {
-		case failure != nil:
-			return breaks, failure
-		case unheld:
-			err = repo.ErrProof // nobody here knows what stood there
-		}
-	}
-	stated := f.PrevData.Defined()
-	switch {
-	case stated && f.PrevData != row.Data:
+	case it.proof.commit.Data == row.Data:
+		// The commit leads to the tree we hold, whatever its operations are: only the rev moves, as by a #sync.
+		it.proof.ops = it.proof.ops[:0]
+		return fits, nil
+	case it.f.PrevData.Defined() && it.f.PrevData != row.Data:
 		return breaks, nil
-	case errors.Is(err, repo.ErrProof) && (unheld || !stated): // a host of before sync v1.1 leaves out the nodes beside
-		if f.Since != row.Rev {
+	}
+	prev, unheld, err, failure := it.before(row)
+	switch {
+	case failure != nil:
+		return breaks, failure
+	case err == nil && prev == row.Data:
+		// The operations, taken back, lead to the tree we hold. since can add nothing to that.
+	case unheld, errors.Is(err, repo.ErrProof) && !it.f.PrevData.Defined():
+		// Nothing of ours shows what stood there, or a host older than sync v1.1 left out the nodes beside the path.
+		if it.f.Since != row.Rev {
 			return breaks, nil
 		}
-		it.partial = true
-		it.bad = it.proof.claimed()
+		it.partial, it.bad = true, it.proof.claimed()
 	case err != nil:
 		it.bad = err
-	case prev != row.Data, f.Since != row.Rev && (f.Since != "" || stated):
+	default:
 		return breaks, nil
 	}
 	if it.bad == nil {
@@ -237,6 +226,26 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 		return invalid, nil
 	}
 	return fits, nil
+}
+
+// before is the root of the tree before the commit, and err why the message does not show it. unheld reports that an
+// operation replaces something at a path whose records the filter leaves out; the root then assumes that nothing stood
+// there. failure is an error of the store.
+func (it *item) before(row *store.Repo) (prev repo.CID, unheld bool, err, failure error) {
+	if it.proof.whole {
+		return it.prev, false, it.prevErr, nil
+	}
+	kept, failure := it.r.store.FilterAt(row.Filter)
+	if failure != nil {
+		return repo.CID{}, false, nil, failure
+	}
+	prev, err = it.proof.before(func(path []byte) (repo.CID, error) {
+		unheld = unheld || row.Lacks || !kept.Keeps(path)
+		cid, err := it.r.store.RecordCID(row, path)
+		failure = errors.Join(failure, err)
+		return cid, err
+	})
+	return prev, unheld, err, failure
 }
 
 // apply writes the records of a commit that fits. The caller writes the row.

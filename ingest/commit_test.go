@@ -162,7 +162,6 @@ func TestCommitsThatDoNotFit(t *testing.T) {
 		outcome string
 	}{
 		{simnet.StreamGap, false, ""},
-		{simnet.StreamLyingSince, false, "desynced"},
 		{simnet.StreamForgedSignature, true, "rejected"},
 		{simnet.StreamForgedRecord, true, "rejected"},
 		{simnet.StreamMissingRecord, true, "rejected"},
@@ -236,10 +235,10 @@ func TestBudgetDelaysFetches(t *testing.T) {
 	a := w.net.Accounts()[0]
 	w.hold(a)
 	w.skip()
-	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamLyingSince, DID: a.DID()})
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamSyncInstead, DID: a.DID()})
 	states := map[store.State]int{}
-	for range 5 {
-		w.put(a, "app.test.x/one", "1")
+	for i := range 5 {
+		w.put(a, "app.test.x/one", fmt.Sprint(i))
 		w.pass()
 		row := w.row(a)
 		states[row.State]++

@@ -87,11 +87,11 @@ func TestEnvelopesLie(t *testing.T) {
 		{name: "another tree before", change: func(b body) { b["prevData"] = b.op(1)["cid"] }, state: store.StatePending},
 		{name: "another record", change: func(b body) { b.op(1)["cid"] = b.op(0)["cid"] }, state: store.StatePending, reason: "tree"},
 		{name: "another predecessor", change: func(b body) { b.op(0)["prev"] = b.op(1)["cid"] }, state: store.StatePending},
-		{name: "a delete of what was written", change: func(b body) { b.op(1)["action"], b.op(1)["cid"] = "delete", nil }, state: store.StatePending, reason: "tree"},
+		{name: "a delete of what was written", change: func(b body) { b.op(1)["action"], b.op(1)["cid"] = "delete", nil }, state: store.StatePending},
 		{name: "a create that was an update", change: func(b body) { b.op(0)["action"] = "create"; delete(b.op(0), "prev") }, state: store.StatePending},
 		// A host of before sync v1.1 says what it knows, and it is right.
 		{name: "nothing of before", change: func(b body) { b.legacy(); b["since"] = nil }, state: store.StateSynced, applied: true},
-		{name: "since is missing and prevData is not", change: func(b body) { b["since"] = nil }, state: store.StatePending},
+		{name: "since is missing and prevData is not", change: func(b body) { b["since"] = nil }, state: store.StateSynced, applied: true},
 		{name: "a rev that is none", change: func(b body) { b["rev"] = "3jui7kd2z2y2" }, state: store.StateSynced, reason: "rev"},
 		{name: "the rev of another commit", change: func(b body) { b["rev"] = b["rev"].(string)[:12] + "3" }, state: store.StatePending, reason: "envelope"},
 		{name: "a rev to come", change: func(b body) { b["rev"] = "3mzzzzzzzzzz2" }, state: store.StateSynced, reason: "rev"}, // of 2026-12

@@ -89,6 +89,7 @@ func TestLegacyHostBehind(t *testing.T) {
 	w.skip()
 	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamGap, DID: a.DID(), Count: 1})
 	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: true})
+	w.put(a, "app.test.x/missed", "1")
 	for i := range 30 {
 		w.put(a, "app.test.x/one", fmt.Sprint(i))
 	}

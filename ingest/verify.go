@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,7 +27,7 @@ const (
 	refusedRoot      = "root"      // the commit is not the CAR's root, not what the message names, or absent
 	refusedCommit    = "commit"    // no signed commit of version 3
 	refusedEnvelope  = "envelope"  // the commit has another DID or rev than the message
-	refusedOps       = "ops"       // too many, one path twice, an illegal key, or an impossible shape
+	refusedOps       = "ops"       // too many, an illegal key, or an impossible shape
 	refusedRecord    = "record"    // a record that was written is absent
 	refusedSignature = "signature" // not of this key
 	refusedProof     = "proof"     // tree nodes are absent
@@ -67,20 +68,20 @@ func rejection(err error) string {
 type proof struct {
 	slice  repo.Slice
 	commit repo.Commit
-	block  []byte // the signed commit
-	ops    []repo.SliceOp
-	whole  bool // every update and delete states what it replaces, so that inversion needs nothing of ours
+	block  []byte         // the signed commit
+	ops    []repo.SliceOp // net changes: at most one a path, none that states it changes nothing
+	whole  bool           // every update and delete states what it replaces, so that inversion needs nothing of ours
 
-	unstated []int32        // indices of the other updates and deletes
+	unstated []int32        // indices of the ops that do not state what they replace
 	filled   []repo.SliceOp // ops with what we hold
-	order    []int32        // indices of ops in order of their paths
+	order    []int32        // indices of the message's operations, sorted by path
+	last     []int32        // for the first operation on a path the index of the last one on it, -1 for the others
 }
 
 // read checks everything about a #commit that needs neither a key nor our rows: datetime and rev syntax,
 // rev not in the future, size limits of the lexicon, CAR, hashes, root = commit = message, DID and rev as in the
-// envelope, version 3, operations (at most 200, unique legal keys, create with cid and without prev, update with cid and a
-// different prev, delete without cid), and the record of each create and update. The error is
-// repo.ErrInvalid; rejection(err) is its reason for the metric.
+// envelope, version 3, operations (at most 200, legal keys, create and update with cid, delete without), and the record
+// at each path that changed. The error is repo.ErrInvalid; rejection(err) is its reason for the metric.
 func (p *proof) read(f *frame.Frame, now time.Time) error {
 	if err := p.readCommit(f, now); err != nil {
 		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, err)
@@ -136,28 +137,61 @@ func (p *proof) readCommit(f *frame.Frame, now time.Time) error {
 	return nil
 }
 
+// readOps reduces the operations to net changes. Several on one path become one: what the first replaced, and what the
+// last left there. (The reference PDS emits all of them as they were requested, each with the record before the commit
+// as its prev.) One that states that it changes nothing is left out: it needs neither record nor tree nodes, because
+// the inversion of the others already determines both trees.
 func (p *proof) readOps(ops []frame.Op) error {
 	if len(ops) > proofOpsMax {
 		return refusef(refusedOps, "%d operations", len(ops))
 	}
+	p.findLast(ops)
 	for i := range ops {
-		op := &ops[i]
-		if why := impossible(op); why != "" {
-			return refusef(refusedOps, "%.16s %.200q: %s", op.Action, op.Path, why)
+		first, last := &ops[i], p.last[i]
+		if why := impossible(first, last >= 0); why != "" {
+			return refusef(refusedOps, "%.16s %.200q: %s", first.Action, first.Path, why)
 		}
-		if _, ok := p.slice.Block(op.CID); !ok && op.CID.Defined() {
-			return refusef(refusedRecord, "%.16s %.200q: record %s is missing", op.Action, op.Path, op.CID)
+		if last < 0 {
+			continue
 		}
-		if op.Action != "create" && !op.Prev.Defined() {
-			p.whole, p.unstated = false, append(p.unstated, int32(i))
+		net := repo.SliceOp{Path: first.Path, CID: ops[last].CID, Prev: first.Prev}
+		stated := first.Action == "create" || first.Prev.Defined()
+		if stated && net.CID == net.Prev {
+			continue
 		}
-		p.ops = append(p.ops, repo.SliceOp{Path: op.Path, CID: op.CID, Prev: op.Prev})
+		if _, ok := p.slice.Block(net.CID); !ok && net.CID.Defined() {
+			return refusef(refusedRecord, "%.16s %.200q: record %s is missing", ops[last].Action, net.Path, net.CID)
+		}
+		if !stated {
+			p.whole, p.unstated = false, append(p.unstated, int32(len(p.ops)))
+		}
+		p.ops = append(p.ops, net)
 	}
-	return p.unique()
+	return nil
 }
 
-// impossible says why an operation cannot be.
-func impossible(op *frame.Op) string {
+// findLast sets p.last.
+func (p *proof) findLast(ops []frame.Op) {
+	p.order, p.last = p.order[:0], p.last[:0]
+	for i := range ops {
+		p.order, p.last = append(p.order, int32(i)), append(p.last, int32(i))
+	}
+	slices.SortFunc(p.order, func(a, b int32) int {
+		return cmp.Or(bytes.Compare(ops[a].Path, ops[b].Path), cmp.Compare(a, b))
+	})
+	first := int32(0)
+	for i, at := range p.order {
+		if i == 0 || !bytes.Equal(ops[first].Path, ops[at].Path) {
+			first = at
+			continue
+		}
+		p.last[first], p.last[at] = at, -1
+	}
+}
+
+// impossible says why an operation cannot be. Only the first one on a path may be asked about its prev: a create that
+// follows a delete in the same commit names the record before the commit.
+func impossible(op *frame.Op, first bool) string {
 	switch {
 	case !repo.ValidKey(op.Path):
 		return "no key of a tree"
@@ -167,27 +201,10 @@ func impossible(op *frame.Op) string {
 		return "has a cid"
 	case op.Action != "delete" && !op.CID.Defined():
 		return "has no cid"
-	case op.Action == "create" && op.Prev.Defined():
+	case op.Action == "create" && op.Prev.Defined() && first:
 		return "has a prev"
-	case op.Action == "update" && op.Prev == op.CID:
-		return "has its cid as prev"
 	}
 	return ""
-}
-
-// unique checks that no path stands there twice.
-func (p *proof) unique() error {
-	p.order = p.order[:0]
-	for i := range p.ops {
-		p.order = append(p.order, int32(i))
-	}
-	slices.SortFunc(p.order, func(a, b int32) int { return bytes.Compare(p.ops[a].Path, p.ops[b].Path) })
-	for i := 1; i < len(p.order); i++ {
-		if path := p.ops[p.order[i]].Path; bytes.Equal(path, p.ops[p.order[i-1]].Path) {
-			return refusef(refusedOps, "two operations on %.200q", path)
-		}
-	}
-	return nil
 }
 
 // signed says whether the commit is signed by key: repo.ErrSignature.
@@ -195,19 +212,23 @@ func (p *proof) signed(key *repo.Key) error { return p.commit.Verify(p.block, ke
 
 // before is the root of the tree before the operations, with held giving what we hold at a path for operations that do
 // not state what they replace. repo.ErrProof when nodes are missing; repo.ErrInvalid when the tree denies an operation.
+// A commit that changes nothing needs no nodes: the tree before it is its own.
 func (p *proof) before(held func(path []byte) (repo.CID, error)) (repo.CID, error) {
 	ops := p.ops
 	if !p.whole {
 		// What we do not hold was created if it was written, and is nothing if it was deleted. Should that be
 		// wrong, then the root will not be that of the tree we hold.
 		p.filled = append(p.filled[:0], ops...)
-		ops = p.filled
 		for _, i := range p.unstated {
 			var err error
-			if ops[i].Prev, err = held(ops[i].Path); err != nil {
+			if p.filled[i].Prev, err = held(ops[i].Path); err != nil {
 				return repo.CID{}, fmt.Errorf("read what %s holds at %.200q: %w", p.commit.DID, ops[i].Path, err)
 			}
 		}
+		ops = slices.DeleteFunc(p.filled, func(op repo.SliceOp) bool { return op.CID == op.Prev })
+	}
+	if len(ops) == 0 {
+		return p.commit.Data, nil
 	}
 	root, err := p.slice.Invert(p.commit.Data, ops)
 	if err != nil {

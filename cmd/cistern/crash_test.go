@@ -117,7 +117,7 @@ func newCrashWorld(t *testing.T, seed uint64, met *crashesMet) *crashWorld {
 	}
 	w.net = startNetwork(t, simnet.Options{Seed: seed, Hosts: 2, Repos: 3 + rng.IntN(5), Relays: 2,
 		RecordsMedian: 1 + rng.IntN(12), RecordsMax: 60, OddKeys: rng.IntN(2), Empty: rng.IntN(2)})
-	weights := simnet.Weights{Commit: 70, Empty: 3, Burst: 4, Status: 10, Handle: 5, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 4, New: 4, Sync: 2}
+	weights := simnet.Weights{Commit: 70, Redundant: 8, Empty: 3, Burst: 4, Status: 10, Handle: 5, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 4, New: 4, Sync: 2}
 	if w.plan.relays == 0 {
 		weights.Migrate, weights.MigrateKey = 0, 0 // a host may speak before the document does
 	}
@@ -128,7 +128,7 @@ func newCrashWorld(t *testing.T, seed uint64, met *crashesMet) *crashWorld {
 // play lives once, and then once more from every crash.
 func (w *crashWorld) play() {
 	if w.plan.late { // without deletions, of which nobody would tell
-		w.net.History(w.seed+1, simnet.Weights{Commit: 10, Empty: 1, Status: 3, Key: 1}).Run(w.plan.steps / 2)
+		w.net.History(w.seed+1, simnet.Weights{Commit: 10, Redundant: 2, Empty: 1, Status: 3, Key: 1}).Run(w.plan.steps / 2)
 	}
 	w.before = map[string]bool{}
 	for _, a := range w.net.Accounts() {

@@ -432,7 +432,7 @@ func (m *model) streams() []*simnet.Host {
 var harmless = []simnet.StreamFault{
 	{Kind: simnet.StreamDuplicate}, {Kind: simnet.StreamReorder, Ahead: 3}, {Kind: simnet.StreamSeqRegression},
 	{Kind: simnet.StreamGarbage}, {Kind: simnet.StreamUnknownType}, {Kind: simnet.StreamOversized}, {Kind: simnet.StreamWrongHost},
-	{Kind: simnet.StreamHidden}, {Kind: simnet.StreamForgedExtra}, {Kind: simnet.StreamLyingSince, Extra: true},
+	{Kind: simnet.StreamHidden}, {Kind: simnet.StreamForgedExtra}, {Kind: simnet.StreamLyingSince}, {Kind: simnet.StreamLyingSince, Bare: true},
 	{Kind: simnet.StreamForgedSignature, Extra: true}, {Kind: simnet.StreamForgedRecord, Extra: true},
 	{Kind: simnet.StreamMissingRecord, Extra: true}, {Kind: simnet.StreamWrongDID, Extra: true}, {Kind: simnet.StreamFutureRev, Extra: true},
 	{Kind: simnet.StreamTooBig}, {Kind: simnet.StreamSyncInstead}, {Kind: simnet.StreamNoPrevData}, {Kind: simnet.StreamNoPrevData, Bare: true},
@@ -442,7 +442,7 @@ var harmless = []simnet.StreamFault{
 
 // lossy faults hide events, or give others in their place.
 var lossy = []simnet.StreamFault{
-	{Kind: simnet.StreamGap}, {Kind: simnet.StreamLyingSince}, {Kind: simnet.StreamForgedSignature}, {Kind: simnet.StreamForgedRecord},
+	{Kind: simnet.StreamGap}, {Kind: simnet.StreamForgedSignature}, {Kind: simnet.StreamForgedRecord},
 	{Kind: simnet.StreamMissingRecord}, {Kind: simnet.StreamWrongDID}, {Kind: simnet.StreamFutureRev},
 	{Kind: simnet.StreamError, Error: "FutureCursor"},
 }

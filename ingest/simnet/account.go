@@ -66,9 +66,11 @@ type Truth struct {
 type Write struct {
 	Path   string
 	Record []byte
+	// Absent has a delete of nothing succeed, and stand among the operations.
+	Absent bool
 }
 
-// Op is what a Write came to: Prev is zero for a create, CID for a delete.
+// Op is what a Write came to: Prev is zero for a create, CID for a delete. Several on one path build on each other.
 type Op struct {
 	Action, Path string
 	CID, Prev    repo.CID
@@ -149,7 +151,7 @@ func (a *Account) CAR() []byte {
 
 // Put creates or replaces one record in a commit of its own.
 func (a *Account) Put(path string, record map[string]any) (Commit, error) {
-	return a.Commit(Write{path, EncodeRecord(record)})
+	return a.Commit(Write{Path: path, Record: EncodeRecord(record)})
 }
 
 // Delete removes one record in a commit of its own.
@@ -193,6 +195,9 @@ func (s *snapshot) apply(w Write) (Op, error) {
 		op.Prev = s.leaves[i].cid
 	}
 	switch {
+	case w.Record == nil && !found && w.Absent:
+		op.Action = "delete"
+		return op, nil
 	case w.Record == nil && !found:
 		return Op{}, fmt.Errorf("delete %q: no such record", w.Path)
 	case w.Record == nil:
@@ -228,7 +233,7 @@ func (a *Account) Mutate(n int) (Commit, error) {
 		}
 		if !touched[path] {
 			touched[path] = true
-			writes = append(writes, Write{path, record})
+			writes = append(writes, Write{Path: path, Record: record})
 		}
 	}
 	return a.commit(writes)

@@ -33,7 +33,7 @@
 //   - options.go: Options
 //   - network.go: Network, its life and its accounts
 //   - history.go: seeded random mutations of the whole network
-//   - account.go: Account, Truth, mutations
+//   - account.go: Account, Truth, mutations; redundant.go: commits whose operations come to less than they say
 //   - snapshot.go: one commit of a repository: tree, signature, blocks
 //   - seat.go: which accounts live on which host
 //   - host.go: Host, one server with faults and a request log; connection.go: its connections, and its death

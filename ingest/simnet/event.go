@@ -2,6 +2,7 @@ package simnet
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"cistern/ingest/repo"
@@ -22,7 +23,8 @@ type event struct {
 type commitParts struct {
 	account  *Account
 	old, now *snapshot // old is nil for the first commit
-	ops      []Op
+	ops      []Op      // as the message states them
+	net      []Op      // what they come to, at most one a path
 	key      *signer
 }
 
@@ -102,16 +104,18 @@ func syncEvent(s *snapshot, at time.Time) *event {
 	})
 }
 
-// commitEvent tells of a commit by sync v1.1, or by a #sync if it is too large for one message.
+// commitEvent tells of a commit by sync v1.1, or by a #sync if it is too large for one message. The operations are
+// those requested, each with the record before the commit as its prev, as the reference PDS emits them. The message
+// has the nodes that prove the net changes, so a commit that changes nothing has none.
 func commitEvent(p *commitParts, at time.Time) *event {
-	p.ops = foldOps(p.ops)
+	p.ops, p.net = restate(p.ops)
 	if len(p.ops) > commitOpsMax {
 		return syncEvent(p.now, at)
 	}
 	fields := map[string]any{
 		"repo": p.now.did, "rev": p.now.rev, "since": nil, "commit": p.now.root.cid, "time": datetime(at),
 		"rebase": false, "tooBig": false, "blobs": []any{}, "ops": p.opFields(true),
-		"blocks": p.car(p.now.root, p.now.proof(p.ops), nil),
+		"blocks": p.car(p.now.root, p.proof(), nil),
 	}
 	if p.old != nil {
 		fields["since"], fields["prevData"] = p.old.rev, p.old.data
@@ -124,35 +128,29 @@ func commitEvent(p *commitParts, at time.Time) *event {
 	return e
 }
 
-// foldOps makes one op of all those on a path, in order of the first; those that came to nothing are left out.
-func foldOps(ops []Op) []Op {
-	at := make(map[string]int, len(ops))
-	folded := make([]Op, 0, len(ops))
+// restate gives the ops, each with the record before the first op on its path as prev, and the net changes.
+func restate(ops []Op) (stated, net []Op) {
+	first := make(map[string]int, len(ops)) // index in net
 	for _, op := range ops {
-		i, seen := at[op.Path]
+		i, seen := first[op.Path]
 		if !seen {
-			at[op.Path] = len(folded)
-			folded = append(folded, op)
-			continue
+			i = len(net)
+			first[op.Path] = i
+			net = append(net, op)
 		}
-		folded[i].CID, folded[i].Record = op.CID, op.Record
+		net[i].CID, net[i].Record = op.CID, op.Record
+		op.Prev = net[i].Prev
+		stated = append(stated, op)
 	}
-	kept := folded[:0]
-	for _, op := range folded {
-		if op.CID == op.Prev {
-			continue
-		}
-		switch {
-		case !op.CID.Defined():
-			op.Action = "delete"
-		case !op.Prev.Defined():
-			op.Action = "create"
-		default:
-			op.Action = "update"
-		}
-		kept = append(kept, op)
+	return stated, slices.DeleteFunc(net, func(op Op) bool { return op.CID == op.Prev })
+}
+
+// proof lists the nodes that prove the net changes.
+func (p *commitParts) proof() []block {
+	if len(p.net) == 0 {
+		return nil
 	}
-	return kept
+	return p.now.proof(p.net)
 }
 
 func (p *commitParts) opFields(prev bool) []any {
@@ -167,7 +165,7 @@ func (p *commitParts) opFields(prev bool) []any {
 	return ops
 }
 
-// car is the CAR of a #commit: the commit, the nodes, the records of the ops, as replace wants them.
+// car is the CAR of a #commit: the commit, the nodes, and the records that the ops left in the tree, as replace wants them.
 func (p *commitParts) car(root block, nodes []block, replace func(Op) []byte) []byte {
 	seen := make(map[repo.CID]bool)
 	blocks := []block{root}
@@ -181,7 +179,7 @@ func (p *commitParts) car(root block, nodes []block, replace func(Op) []byte) []
 		add(b)
 	}
 	for _, op := range p.ops {
-		if !op.CID.Defined() {
+		if i, found := p.now.find(op.Path); !found || p.now.leaves[i].cid != op.CID {
 			continue
 		}
 		data := op.Record

@@ -8,6 +8,7 @@ import (
 // Weights says how often each kind of step is taken, in proportion to the others, and how large some are.
 type Weights struct {
 	Commit     int // of 1 to WritesMax writes
+	Redundant  int // a commit whose operations come to less than they say
 	Empty      int // a commit without writes
 	Burst      int // of 2 to BurstMax commits of one account
 	Status     int // active to deactivated, taken down or suspended, on among these, and back
@@ -28,7 +29,7 @@ type Weights struct {
 
 // DefaultWeights are mostly commits, with some of everything.
 func DefaultWeights() Weights {
-	return Weights{Commit: 100, Empty: 4, Burst: 3, Status: 8, Handle: 4, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 1, New: 1, Sync: 2}
+	return Weights{Commit: 100, Redundant: 12, Empty: 4, Burst: 3, Status: 8, Handle: 4, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 1, New: 1, Sync: 2}
 }
 
 // History makes seeded random mutations of a whole network. It belongs to one goroutine; two histories
@@ -76,6 +77,7 @@ func (h *History) Step() Change {
 		do     func() string // the DID, "" if nobody was fit
 	}{
 		{"commit", w.Commit, func() string { return h.commits(1) }},
+		{"redundant", w.Redundant, h.redundant},
 		{"empty", w.Empty, h.empty},
 		{"burst", w.Burst, func() string { return h.commits(2 + h.rng.IntN(max(1, w.BurstMax-1))) }},
 		{"status", w.Status, h.status},
@@ -125,6 +127,14 @@ func (h *History) commits(n int) string {
 			if _, err := a.Mutate(1 + h.rng.IntN(h.weights.WritesMax)); err != nil {
 				panic(fmt.Sprintf("simnet: seeded commit: %v", err)) // Mutate makes possible writes only
 			}
+		}
+	})
+}
+
+func (h *History) redundant() string {
+	return h.with(Active, func(a *Account) {
+		if _, err := a.MutateRedundantly(); err != nil {
+			panic(fmt.Sprintf("simnet: seeded commit: %v", err)) // it makes possible writes only
 		}
 	})
 }

@@ -282,7 +282,7 @@ func TestWritesAreCheckedAndAtomic(t *testing.T) {
 		t.Errorf("failed commit left: %s", diff)
 	}
 	var actions []string
-	for _, write := range []simnet.Write{{"a.b.c/1", post}, {"a.b.c/1", post[:1]}, {"a.b.c/1", nil}} {
+	for _, write := range []simnet.Write{{Path: "a.b.c/1", Record: post}, {Path: "a.b.c/1", Record: post[:1]}, {Path: "a.b.c/1"}} {
 		c, err := a.Commit(write)
 		if err != nil {
 			t.Fatal(err)

@@ -178,8 +178,10 @@ func checkCommit(c *comatproto.SyncSubscribeRepos_Commit, key string) error {
 		withPrev.PrevData = link
 		c = &withPrev
 	}
-	if _, err := indigo.VerifyCommitMessage(ctx, c); err != nil {
-		return err
+	if c = netCommit(c); len(c.Ops) > 0 {
+		if _, err := indigo.VerifyCommitMessage(ctx, c); err != nil {
+			return err
+		}
 	}
 	commit, root, err := indigo.LoadCommitFromCAR(ctx, bytes.NewReader(c.Blocks))
 	if err != nil {
@@ -192,7 +194,39 @@ func checkCommit(c *comatproto.SyncSubscribeRepos_Commit, key string) error {
 	if *root != cid.Cid(c.Commit) || commit.DID != c.Repo || commit.Rev != c.Rev {
 		return errors.New("message and commit disagree")
 	}
+	if len(c.Ops) == 0 && commit.Data != cid.Cid(*c.PrevData) {
+		return errors.New("a commit without changes has another tree")
+	}
 	return commit.VerifySignature(public)
+}
+
+// netCommit is the message with net changes for its operations, which is what indigo's code takes.
+func netCommit(c *comatproto.SyncSubscribeRepos_Commit) *comatproto.SyncSubscribeRepos_Commit {
+	changed := *c
+	changed.Ops = nil
+	for _, op := range c.Ops {
+		i := slices.IndexFunc(changed.Ops, func(o *comatproto.SyncSubscribeRepos_RepoOp) bool { return o.Path == op.Path })
+		if i < 0 {
+			first := *op
+			changed.Ops = append(changed.Ops, &first)
+			continue
+		}
+		changed.Ops[i].Cid = op.Cid
+	}
+	changed.Ops = slices.DeleteFunc(changed.Ops, func(op *comatproto.SyncSubscribeRepos_RepoOp) bool {
+		switch {
+		case op.Cid == nil && op.Prev == nil:
+			return true
+		case op.Cid == nil:
+			op.Action = "delete"
+		case op.Prev == nil:
+			op.Action = "create"
+		default:
+			op.Action = "update"
+		}
+		return op.Cid != nil && op.Prev != nil && *op.Cid == *op.Prev
+	})
+	return &changed
 }
 
 func TestMutationsMakeEvents(t *testing.T) {

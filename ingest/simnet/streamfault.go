@@ -37,7 +37,7 @@ const (
 	// StreamForgedExtra sends, always before the true one, a commit that never happened: right in all but
 	// the signature, which is a stranger's.
 	StreamForgedExtra
-	// StreamLyingSince names a rev in since that was not the one before.
+	// StreamLyingSince names a rev in since that was not the one before, or null with Bare.
 	StreamLyingSince
 	// StreamNoPrevData leaves out prevData and the prev of ops, as hosts before sync v1.1 do; with
 	// Bare also the nodes that are not new.
@@ -106,7 +106,7 @@ type StreamFault struct {
 	Ahead int
 	// Extra has the true commit follow the altered one. Otherwise it is never sent.
 	Extra bool
-	// Bare leaves out what StreamNoPrevData says.
+	// Bare leaves out what StreamNoPrevData and StreamLyingSince say.
 	Bare bool
 	// Delay is StreamLag's.
 	Delay time.Duration

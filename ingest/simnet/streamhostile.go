@@ -17,7 +17,12 @@ func (p *commitParts) altered(e *event, f StreamFault) *event {
 	case StreamForgedExtra:
 		return p.forged(e)
 	case StreamLyingSince:
-		return e.with(map[string]any{"since": shiftRev(p.now.rev, -time.Hour)})
+		altered := e.with(map[string]any{"since": shiftRev(p.now.rev, -time.Hour)})
+		if f.Bare {
+			altered.fields["since"] = nil
+			altered.encode()
+		}
+		return altered
 	case StreamNoPrevData:
 		changes := map[string]any{"prevData": nil, "ops": p.opFields(false)}
 		if f.Bare {
@@ -60,18 +65,18 @@ func (p *commitParts) stranger() *signer {
 func (p *commitParts) signed(e *event, rev string, key *signer) *event {
 	root := commitBlock(p.now.did, rev, p.now.data, key.sign)
 	return e.with(map[string]any{
-		"rev": rev, "commit": root.cid, "blocks": p.car(root, p.now.proof(p.ops), nil),
+		"rev": rev, "commit": root.cid, "blocks": p.car(root, p.proof(), nil),
 	})
 }
 
-// replaced is the #commit with other bytes, or none, for its first record.
+// replaced is the #commit with other bytes, or none, for the first record that it changed.
 func (p *commitParts) replaced(e *event, change func([]byte) []byte) *event {
-	i := slices.IndexFunc(p.ops, func(op Op) bool { return op.CID.Defined() })
+	i := slices.IndexFunc(p.net, func(op Op) bool { return op.CID.Defined() })
 	if i < 0 {
 		return nil
 	}
-	victim := p.ops[i].CID
-	return e.with(map[string]any{"blocks": p.car(p.now.root, p.now.proof(p.ops), func(op Op) []byte {
+	victim := p.net[i].CID
+	return e.with(map[string]any{"blocks": p.car(p.now.root, p.proof(), func(op Op) []byte {
 		if op.CID == victim {
 			return change(op.Record)
 		}
