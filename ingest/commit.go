@@ -28,6 +28,10 @@ func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 		if it.job == jobCommit && it.f.TooBig {
 			return false, nil
 		}
+		if it.e.broken != nil {
+			it.prepared, it.bad = true, it.e.broken
+			return false, nil
+		}
 		if n := it.verify(row); n != needNothing {
 			return it.park(n)
 		}
@@ -107,7 +111,7 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 	}
 	switch row.State {
 	case store.StatePending:
-		if it.job == jobCommit && it.r.store.Fetching(row.DID) {
+		if it.job == jobCommit && it.e.broken == nil && it.r.store.Fetching(row.DID) {
 			it.buffer(w, row)
 			return nil
 		}

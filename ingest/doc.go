@@ -19,7 +19,8 @@
 //     as often as the refetch budget of its DID and its host allows. The former bounds reactivations too.
 //  5. Draining is the live path: the shard of the DID takes buffered commits in the order of their revs
 //     as if they came now. A crash anywhere leaves a row from which it goes on.
-//  6. A bad frame is counted and passed over. No message makes us connect again and again at the same cursor: what breaks
+//  6. A bad frame is counted and passed over; a #commit or #sync of which DID and rev can be read has the
+//     repository fetched, as one that is invalid. No message makes us connect again and again at the same cursor: what breaks
 //     the connection itself is given up, with the cursor, after three times.
 //  7. A row is changed under its lock, in the batch that holds everything else of the event.
 //

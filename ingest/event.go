@@ -14,6 +14,8 @@ type event struct {
 	seq     int64
 	message []byte
 	frame   frame.Frame // refers to message
+	// broken is why the message could not be decoded. frame then has only the DID and rev of a #commit or #sync.
+	broken error
 
 	buffer *buffer
 	cost   int64 // its memory, taken from Options.QueueBytes

@@ -6,6 +6,8 @@ import "time"
 const (
 	// What is larger than frame.BytesMax is read and thrown away up to here; beyond that the connection is given up.
 	discardBytesMax = 64 << 20
+	// discardClass is the class of the buffer that it is read into: 64 KiB.
+	discardClass = 4
 
 	// Buffers are of 4 KiB, which holds most commits, to 8 MiB, in steps of two. A message is charged for all of its
 	// buffer: 32 MiB are 8,192 events at most.

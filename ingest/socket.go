@@ -247,14 +247,15 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 func (c *socket) readAll(ctx context.Context) error {
 	for {
 		e, err := c.next()
+		if err == nil || e != nil {
+			c.note()
+		}
+		if e != nil {
+			if err := c.handle(ctx, e); err != nil {
+				return err
+			}
+		}
 		if err != nil {
-			return err
-		}
-		c.note()
-		if e == nil {
-			continue
-		}
-		if err := c.handle(ctx, e); err != nil {
 			return err
 		}
 		c.heard.Store(time.Now().UnixNano())
@@ -279,7 +280,8 @@ func (c *socket) weigh(n int) {
 	c.src.set.metrics.bytes.Add(float64(n))
 }
 
-// next reads one message. It is nil if it was passed over.
+// next reads one message, nil if it was passed over. Of one that is too long it gives the beginning, also when the rest
+// could not be read.
 func (c *socket) next() (*event, error) {
 	c.begun = time.Time{}
 	c.renew(time.Now())
@@ -300,9 +302,9 @@ func (c *socket) next() (*event, error) {
 		n += m
 		switch {
 		case n > frame.BytesMax:
-			err := c.tooLong(b, n, r)
-			p.putBuffer(b)
-			return nil, err
+			e := p.event()
+			e.src, e.buffer, e.message = c.src, b, b.b[:n]
+			return e, c.discard(n, r)
 		case err == io.EOF:
 			c.weigh(n)
 			if typ != websocket.BinaryMessage {
@@ -322,16 +324,13 @@ func (c *socket) next() (*event, error) {
 	}
 }
 
-// tooLong passes over a message that is longer than any may be, of which b holds the first n bytes. Its seq stands near its
-// beginning: if the rest cannot be passed over, the next connection need not begin with it.
-func (c *socket) tooLong(b *buffer, n int, r io.Reader) error {
-	var f frame.Frame
-	_ = f.Decode(b.b[:frame.BytesMax]) // it is cut off
-	if err := c.bad(f.Seq, fmt.Errorf("message of more than %d bytes", frame.BytesMax)); err != nil {
-		return err
-	}
+// discard reads the rest of a message that is too long, of which n bytes have been read.
+func (c *socket) discard(n int, r io.Reader) error {
+	p := &c.src.set.pool
+	scratch := p.buffer(discardClass)
+	defer p.putBuffer(scratch)
 	for {
-		m, err := r.Read(b.b)
+		m, err := r.Read(scratch.b)
 		n += m
 		if err == nil && n <= discardBytesMax {
 			c.renew(time.Now())
@@ -342,7 +341,7 @@ func (c *socket) tooLong(b *buffer, n int, r io.Reader) error {
 		case io.EOF:
 			return nil
 		case nil:
-			return &ending{kind: failRead, err: fmt.Errorf("message of more than %d bytes, seq %d", discardBytesMax, f.Seq)}
+			return &ending{kind: failRead, err: fmt.Errorf("message of more than %d bytes", discardBytesMax)}
 		}
 		return err
 	}
@@ -350,13 +349,18 @@ func (c *socket) tooLong(b *buffer, n int, r io.Reader) error {
 
 // bad counts a message that is none, and moves the cursor over it if it says where it stands.
 func (c *socket) bad(seq int64, why error) error {
+	c.complain(seq, why)
+	return c.skip(seq)
+}
+
+// complain counts a message that is none, and logs the first of a connection.
+func (c *socket) complain(seq int64, why error) {
 	s := c.src
 	s.set.metrics.bad.Inc()
 	if s.bad.Add(1); !c.complained {
 		c.complained = true
 		s.set.opts.Logger.Warn("source sent what is no message; more of this connection go unmentioned", "source", s.url, "seq", seq, "err", why)
 	}
-	return c.skip(seq)
 }
 
 // skip moves the cursor over a message that no shard has to see.
@@ -373,6 +377,12 @@ func (c *socket) skip(seq int64) error {
 func (c *socket) handle(ctx context.Context, e *event) error {
 	s, f := c.src, &e.frame
 	if err := f.Decode(e.message); err != nil {
+		if (f.Kind == frame.KindCommit || f.Kind == frame.KindSync) && f.DID != "" && f.Rev != "" && f.Seq > 0 {
+			// The shard has the repository fetched, as for a commit that is invalid otherwise.
+			c.complain(f.Seq, err)
+			e.broken = refuse(refusedFrame, err)
+			return s.dispatch(ctx, e)
+		}
 		defer s.set.release(e)
 		return c.bad(f.Seq, err)
 	}

@@ -21,6 +21,7 @@ const (
 
 // Reasons for which messages are refused; rejection gives one of them.
 const (
+	refusedFrame     = "frame"     // the message cannot be decoded, but for its DID and rev
 	refusedTime      = "time"      // no datetime
 	refusedRev       = "rev"       // no TID, or in the future
 	refusedCAR       = "car"       // no CAR, too large, or a block that does not hash to its CID

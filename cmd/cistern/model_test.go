@@ -431,7 +431,7 @@ func (m *model) streams() []*simnet.Host {
 // harmless faults take nothing away that the same stream does not bring later.
 var harmless = []simnet.StreamFault{
 	{Kind: simnet.StreamDuplicate}, {Kind: simnet.StreamReorder, Ahead: 3}, {Kind: simnet.StreamSeqRegression},
-	{Kind: simnet.StreamGarbage}, {Kind: simnet.StreamUnknownType}, {Kind: simnet.StreamOversized}, {Kind: simnet.StreamWrongHost},
+	{Kind: simnet.StreamGarbage}, {Kind: simnet.StreamUnknownType}, {Kind: simnet.StreamOversized}, {Kind: simnet.StreamManyOps}, {Kind: simnet.StreamWrongHost},
 	{Kind: simnet.StreamHidden}, {Kind: simnet.StreamForgedExtra}, {Kind: simnet.StreamLyingSince}, {Kind: simnet.StreamLyingSince, Bare: true},
 	{Kind: simnet.StreamForgedSignature, Extra: true}, {Kind: simnet.StreamForgedRecord, Extra: true},
 	{Kind: simnet.StreamMissingRecord, Extra: true}, {Kind: simnet.StreamWrongDID, Extra: true}, {Kind: simnet.StreamFutureRev, Extra: true},

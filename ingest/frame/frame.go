@@ -57,21 +57,23 @@ type Frame struct {
 	Message string
 }
 
-// Decode reads a whole message into f, using the memory of its Ops again. The error is repo.ErrInvalid;
-// f.Kind, f.Seq and f.DID are then what could be read, for the log, and the rest is zero.
+// Decode reads a whole message into f, using the memory of its Ops again. The error is repo.ErrInvalid; f then has only
+// what could be read of Kind, Seq and DID, and of Rev, so that the repository can be fetched. Of a message longer than
+// BytesMax the first BytesMax bytes are read for these.
 func (f *Frame) Decode(message []byte) error {
 	*f = Frame{Ops: f.Ops[:0]}
-	if len(message) > BytesMax {
-		return fmt.Errorf("decode frame of %d bytes: longer than %d: %w", len(message), BytesMax, repo.ErrInvalid)
-	}
-	r := reader{b: message}
+	r := reader{b: message[:min(len(message), BytesMax)]}
 	kind := readHeader(&r)
 	if r.failed() {
 		return fmt.Errorf("decode frame of %d bytes: header: %s: %w", len(message), r.why, repo.ErrInvalid)
 	}
 	f.Kind = kind
-	if why := f.readBody(&r); why != "" {
-		*f = Frame{Kind: f.Kind, Seq: f.Seq, DID: f.DID, Ops: f.Ops[:0]}
+	why := f.readBody(&r)
+	if len(message) > BytesMax {
+		why = fmt.Sprintf("longer than %d bytes", BytesMax)
+	}
+	if why != "" {
+		*f = Frame{Kind: f.Kind, Seq: f.Seq, DID: f.DID, Rev: f.Rev, Ops: f.Ops[:0]}
 		return fmt.Errorf("decode %s frame of %d bytes, seq %d, did %.80q: %s: %w",
 			f.Kind, len(message), f.Seq, f.DID, why, repo.ErrInvalid)
 	}

@@ -2,8 +2,8 @@ package frame
 
 // Limits on what comes from outside. Exceeding one is repo.ErrInvalid.
 const (
-	// BytesMax bounds a message: the protocol's 5 MiB, of which blocks take at most 2 MB. Who reads
-	// the socket refuses longer ones before they are in memory.
+	// BytesMax bounds a message: the protocol's 5 MiB, of which blocks take at most 2 MB. The rest of a longer
+	// one is not kept in memory.
 	BytesMax = 5 << 20
 
 	// opsMax is five times what the lexicon allows: so many cost 104 KiB, and whoever checks commits can still

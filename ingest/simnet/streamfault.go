@@ -29,8 +29,6 @@ const (
 	StreamGarbage
 	// StreamUnknownType sends a frame of an unknown type before an event.
 	StreamUnknownType
-	// StreamOversized sends a #commit of more than 5 MiB before an event.
-	StreamOversized
 
 	// Those from here on send something else in place of a #commit, or before it if Extra is set.
 
@@ -56,6 +54,10 @@ const (
 	StreamTooBig
 	// StreamSyncInstead sends a #sync of the commit.
 	StreamSyncInstead
+	// StreamOversized sends the #commit with blocks that make the message longer than 5 MiB.
+	StreamOversized
+	// StreamManyOps sends the #commit with 1,001 operations.
+	StreamManyOps
 
 	// Those from here on happen to connections, when they sent After messages.
 
@@ -76,8 +78,8 @@ const (
 // String is the name of the kind.
 func (k StreamFaultKind) String() string {
 	names := [...]string{"Duplicate", "Reorder", "Gap", "SeqRegression", "WrongHost", "Hidden", "Garbage", "UnknownType",
-		"Oversized", "ForgedExtra", "LyingSince", "NoPrevData", "ForgedSignature", "ForgedRecord", "MissingRecord", "WrongDID",
-		"FutureRev", "TooBig", "SyncInstead", "Silent", "Dead", "Disconnect", "Error", "Refused", "Lag"}
+		"ForgedExtra", "LyingSince", "NoPrevData", "ForgedSignature", "ForgedRecord", "MissingRecord", "WrongDID",
+		"FutureRev", "TooBig", "SyncInstead", "Oversized", "ManyOps", "Silent", "Dead", "Disconnect", "Error", "Refused", "Lag"}
 	if k < 1 || int(k) > len(names) {
 		return fmt.Sprintf("StreamFaultKind(%d)", int(k))
 	}
@@ -235,9 +237,6 @@ func (in *StreamInjection) effect(e *event) func() {
 		return before(message{raw: true, head: []byte("<html>\xff\x00 no frame here")})
 	case StreamUnknownType:
 		x := newEvent("#unheard", e.did, map[string]any{"did": e.did, "time": e.fields["time"], "news": "none"})
-		return before(message{head: x.head, tail: x.tail})
-	case StreamOversized:
-		x := oversized(e)
 		return before(message{head: x.head, tail: x.tail})
 	}
 	altered := e.commit.altered(e, f)

@@ -3,12 +3,9 @@ package simnet
 import (
 	"bytes"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
-
-	"cistern/ingest/repo"
 )
 
 // altered is the #commit as the fault wants it; nil if this commit cannot be altered so.
@@ -52,6 +49,11 @@ func (p *commitParts) altered(e *event, f StreamFault) *event {
 	case StreamSyncInstead:
 		at, _ := syntax.ParseDatetimeTime(e.fields["time"].(string))
 		return syncEvent(p.now, at)
+	case StreamOversized:
+		return e.with(map[string]any{"blocks": append(bytes.Clone(e.fields["blocks"].([]byte)), make([]byte, 5<<20)...)})
+	case StreamManyOps:
+		op := map[string]any{"action": "delete", "path": "app.test.many/ops", "cid": nil}
+		return e.with(map[string]any{"ops": slices.Repeat([]any{op}, 1001)})
 	}
 	return nil
 }
@@ -106,14 +108,4 @@ func (p *commitParts) forged(e *event) *event {
 	q.ops = []Op{{Action: "create", Path: path, CID: l.cid, Record: l.data}}
 	at, _ := syntax.ParseDatetimeTime(e.fields["time"].(string))
 	return commitEvent(q, at)
-}
-
-// oversized is a #commit of more than a frame may hold.
-func oversized(e *event) *event {
-	junk := []byte(strings.Repeat("too much ", (5<<20)/9+1))
-	root := commitBlock(e.did, "2222222222222", repo.HashCID(EncodeNode(repo.CID{})), func([]byte) []byte { return make([]byte, 64) })
-	return newEvent("#commit", e.did, map[string]any{
-		"repo": e.did, "rev": "2222222222222", "since": nil, "commit": root.cid, "time": e.fields["time"],
-		"rebase": false, "tooBig": false, "blobs": []any{}, "ops": []any{}, "blocks": junk,
-	})
 }
