@@ -147,7 +147,12 @@ func TestChanges(t *testing.T) {
 
 	w.hold(t, bob, storetest.Records{"app.test.a/one": storetest.Text("x")}) // by discovery
 	wantRow(t, w.one(t, "PUT", "/repos", bob, "known"), store.StateSynced, store.ByOperator, 0)
-	wantRow(t, w.one(t, "POST", "/repos/resync", bob, "queued"), store.StatePending, store.ByOperator, 1)
+	before := w.one(t, "POST", "/repos/resync", bob, "queued")
+	wantRow(t, before, store.StatePending, store.ByOperator, 1)
+	// Of one that is pending already a fetch may be under way, which does not answer this request.
+	if r := w.one(t, "POST", "/repos/resync", bob, "queued"); r.Asked != before.Asked+1 || r.Attempt != before.Attempt {
+		t.Errorf("asked %d times of %d, attempt %d of %d", r.Asked, before.Asked, r.Attempt, before.Attempt)
+	}
 	if r := w.one(t, "DELETE", "/repos", bob, "removed"); r.Records != 1 || r.Rev == "" {
 		t.Errorf("removed without purge, and holds %d records", r.Records)
 	}

@@ -122,7 +122,8 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 	return "purged", nil
 }
 
-// resync is POST /repos/resync: fetch these again now.
+// resync is POST /repos/resync: fetch these again now. A fetch that is under way may be older than what is asked for, so
+// that another follows it.
 func (s *Server) resync(w http.ResponseWriter, r *http.Request) error {
 	return s.changeAll(w, r, resync)
 }
@@ -133,9 +134,9 @@ func resync(b *store.Batch, row *store.Repo) (string, error) {
 		return "not found", nil
 	case row.Tracked == store.Untracked:
 		return "not tracked", nil
-	case row.State == store.StatePending && row.Pending.Priority == store.PriorityOperator:
-		return "queued", nil
-	case row.State != store.StatePending:
+	case row.State == store.StatePending:
+		row.Asked++
+	default:
 		row.Attempt++
 	}
 	enqueue(b, row)

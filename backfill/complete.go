@@ -54,9 +54,16 @@ func (t *task) complete(b *store.Batch, row *store.Repo) {
 // conclude ends the task of a repository that is whole at row.Rev.
 func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 	t.closeWindow()
+	asked := t.askedSince(row)
 	row.Missing = 0
 	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
 	t.settle(row)
+	if asked {
+		b.DropBuffer(row) // the next fetch brings what these bring
+		row.State, row.Retry, row.Recheck = store.StatePending, store.Retry{}, false
+		row.Pending.Priority = store.PriorityOperator
+		row.Attempt++
+	}
 	activate(b, row)
 	t.know(b, row, held)
 }

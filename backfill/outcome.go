@@ -37,7 +37,7 @@ func (t *task) end(ctx context.Context, err error) error {
 	row, werr := t.update(func(b *store.Batch, row *store.Repo) error {
 		t.closeWindow()
 		b.DropBuffer(row)
-		if v.ending == endGone && t.toldSince(row) {
+		if t.askedSince(row) || v.ending == endGone && t.toldSince(row) {
 			row.Attempt++ // still pending: the host is asked again
 			return nil
 		}

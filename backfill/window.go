@@ -55,6 +55,13 @@ func (t *task) owns(row *store.Repo) bool {
 	return row.Attempt == t.row.Attempt && row.State == store.StatePending && row.Tracked != store.Untracked
 }
 
+// askedSince reports whether the operator asked for a fetch after this one began. What it brings may be older than what the
+// operator wants to see.
+func (t *task) askedSince(row *store.Repo) bool {
+	raised := row.Pending.Priority == store.PriorityOperator && t.row.Pending.Priority != store.PriorityOperator
+	return raised || row.Asked != t.row.Asked
+}
+
 // closeWindow is called under the DID's lock, in the critical section that ends the task.
 func (t *task) closeWindow() {
 	if t.fetching {

@@ -204,6 +204,10 @@ type Repo struct {
 	// Shelved is how many record rows there are besides, kept and shown to nobody since the filter does not want them.
 	Shelved int64 `cbor:"34,keyasint,omitempty"`
 
+	// Asked rises with each request of the operator to fetch a repository that is pending: a fetch that began before the
+	// request does not satisfy it.
+	Asked uint32 `cbor:"48,keyasint,omitempty"`
+
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.
 	loaded rowState

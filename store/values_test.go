@@ -32,14 +32,14 @@ func fullRepo() store.Repo {
 		Retry:   store.Retry{Kind: store.Transport, Count: 4, Next: 1748693296, Since: 1748690000, Error: "no route"},
 		SeenRev: "3kb", Missing: 2, Updated: 1748693290,
 		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
-		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11,
+		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11, Asked: 12,
 	}
 }
 
 // liveRepo is a row as it was before Cistern had filters.
 func liveRepo() store.Repo {
 	r := fullRepo()
-	r.Filter, r.Sweep, r.Lacks, r.Shelved = 0, false, false, 0
+	r.Filter, r.Sweep, r.Lacks, r.Shelved, r.Asked = 0, false, false, 0, 0
 	return r
 }
 

@@ -109,7 +109,8 @@ type Fault struct {
 	Location string
 	// Mutate is Mutated's change; it may modify its argument.
 	Mutate func(car []byte) []byte
-	// Hook is what Gate runs, such as a commit, or a wait for a channel.
+	// Hook is what Gate runs, such as a commit, or a wait for a channel. Latency runs it after its wait, and kinds that answer
+	// without a CAR before they do.
 	Hook func()
 }
 

@@ -192,6 +192,7 @@ func (h *Host) meet(w http.ResponseWriter, r *http.Request, c call) {
 			if !pause(r, fault.fault.Delay) {
 				return
 			}
+			fault.fault.runHook()
 			c.passed = append(c.passed, fault)
 			continue
 		case fault.fault.Kind.inCAR():

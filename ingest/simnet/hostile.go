@@ -14,6 +14,7 @@ import (
 // answer is what a host says in place of the truth, for the kinds that need no CAR.
 func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
 	f := in.fault
+	f.runHook()
 	switch f.Kind {
 	case RateLimited:
 		f.setRetry(w.Header())
@@ -39,6 +40,12 @@ func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
 		f.bomb(w)
 	default:
 		writeError(w, http.StatusNotImplemented, "NotImplemented", f.Kind.String())
+	}
+}
+
+func (f Fault) runHook() {
+	if f.Hook != nil {
+		f.Hook()
 	}
 }
 
@@ -117,9 +124,7 @@ func (in *Injection) sendCAR(w http.ResponseWriter, r *http.Request, car []byte)
 		if f.Delay > 0 && !pause(r, f.Delay) {
 			return
 		}
-		if f.Hook != nil {
-			f.Hook()
-		}
+		f.runHook()
 		_, _ = w.Write(car)
 	default:
 		_, _ = w.Write(car)
