@@ -464,7 +464,7 @@ func TestResolveWebOnLocalhost(t *testing.T) {
 			return
 		}
 		fmt.Fprintf(w, `{"id":%q,"verificationMethod":[{"id":"%s#atproto","type":"Multikey","controller":%q,"publicKeyMultibase":%q}],
-			"service":[{"id":"#atproto_pds","serviceEndpoint":%q}]}`, did, did, did, strings.TrimPrefix(truth.Key, "did:key:"), truth.Host)
+			"service":[{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":%q}]}`, did, did, did, strings.TrimPrefix(truth.Key, "did:key:"), truth.Host)
 	}))
 	defer server.Close()
 	did = "did:web:localhost%3A" + server.URL[strings.LastIndex(server.URL, ":")+1:]

@@ -2,13 +2,16 @@ package identity
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"cistern/ingest/repo"
 
-	"github.com/bluesky-social/indigo/atproto/identity"
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/mr-tron/base58"
 )
 
 // Identity is what an indexer needs of a DID document.
@@ -41,50 +44,141 @@ func parseDID(text string) (syntax.DID, error) {
 	return did, nil
 }
 
+// document is what matters here of a DID document. DID Core leaves the form of its entries open: a
+// serviceEndpoint may be a text, an object or a list, a type a text or a list. What has another form
+// than these fields is skipped (decodeDocument), so that no entry makes those beside it unusable.
+type document struct {
+	ID          string   `json:"id"`
+	AlsoKnownAs []string `json:"alsoKnownAs"`
+	Methods     []struct {
+		ID         string `json:"id"`
+		Type       string `json:"type"`
+		Controller string `json:"controller"`
+		Multibase  string `json:"publicKeyMultibase"`
+	} `json:"verificationMethod"`
+	Services []struct {
+		ID       string `json:"id"`
+		Type     any    `json:"type"`
+		Endpoint string `json:"serviceEndpoint"`
+	} `json:"service"`
+}
+
+// decodeDocument reads JSON. Values of another type than their field's are skipped, and leave it empty.
+func decodeDocument(body []byte) (doc document, err error) {
+	err = json.Unmarshal(body, &doc)
+	if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) {
+		err = nil // of the first value that was skipped: Unmarshal went on behind it
+	}
+	return doc, err
+}
+
 // parseDocument turns the bytes of did's document into an Identity (invariant 1).
 func parseDocument(did syntax.DID, body []byte) (Identity, error) {
-	var doc identity.DIDDocument
-	if err := json.Unmarshal(body, &doc); err != nil {
+	doc, err := decodeDocument(body)
+	if err != nil {
 		return Identity{}, fmt.Errorf("decode document of %s: %w: %w", did, err, ErrInvalid)
 	}
-	if doc.DID != did {
-		return Identity{}, fmt.Errorf("document of %s names %.80q: %w", did, doc.DID, ErrInvalid)
+	if doc.ID != did.String() {
+		return Identity{}, fmt.Errorf("document of %s names %.80q: %w", did, doc.ID, ErrInvalid)
 	}
-	parsed := identity.ParseIdentity(&doc)
-	ident := Identity{DID: did.String()}
-	if handle, err := parsed.DeclaredHandle(); err == nil {
-		ident.Handle = handle.String()
-	}
-	var err error
-	if ident.Key, err = keyText(parsed); err != nil {
-		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoKey)
-	}
-	if ident.PublicKey, err = ParseKey(ident.Key); err != nil {
+	ident := Identity{DID: doc.ID, Handle: doc.handle()}
+	if ident.Key, ident.PublicKey, err = doc.key(); err != nil {
 		return Identity{}, fmt.Errorf("document of %s: %w", did, err)
 	}
-	service, ok := parsed.Services["atproto_pds"]
-	if !ok {
-		return Identity{}, fmt.Errorf("document of %s: %w", did, ErrNoPDS)
-	}
-	if ident.PDS, err = parseEndpoint(service.URL); err != nil {
-		return Identity{}, fmt.Errorf("document of %s: %w: %w", did, err, ErrNoPDS)
+	if ident.PDS, err = doc.pds(); err != nil {
+		return Identity{}, fmt.Errorf("document of %s: %w", did, err)
 	}
 	return ident, nil
 }
 
-// keyText is the signing key as a did:key. A Multikey holds it already.
-func keyText(parsed identity.Identity) (string, error) {
-	if method := parsed.Keys["atproto"]; method.Type == "Multikey" {
-		return "did:key:" + method.PublicKeyMultibase, nil
+// handle is the first valid handle among the names of the document, "" for none.
+func (d *document) handle() string {
+	for _, name := range d.AlsoKnownAs {
+		if text, ok := strings.CutPrefix(name, "at://"); ok {
+			if handle, err := syntax.ParseHandle(text); err == nil {
+				return handle.Normalize().String()
+			}
+		}
 	}
-	key, err := parsed.PublicKey()
+	return ""
+}
+
+// key is the signing key: of the methods named #atproto that the DID itself controls, the first whose
+// key can be parsed (https://atproto.com/specs/did). The error is ErrNoKey.
+func (d *document) key() (text string, key *repo.Key, err error) {
+	err = ErrNoKey
+	for _, m := range d.Methods {
+		if !strings.HasSuffix(m.ID, "#atproto") || m.Controller != d.ID {
+			continue
+		}
+		text, failure := methodKey(m.Type, m.Multibase)
+		if failure == nil {
+			key, failure = ParseKey(text)
+		}
+		if failure == nil {
+			return text, key, nil
+		}
+		if err == ErrNoKey { // the first failure is reported
+			err = fmt.Errorf("%w: %w", failure, ErrNoKey)
+		}
+	}
+	return "", nil, err
+}
+
+// methodKey is the did:key of a verification method. A Multikey holds it already; documents of the older
+// forms have the bare point.
+func methodKey(form, multibase string) (string, error) {
+	if form == "Multikey" {
+		return "did:key:" + multibase, nil
+	}
+	encoded, ok := strings.CutPrefix(multibase, "z")
+	if !ok || len(multibase) > keyTextMax {
+		return "", errors.New("key is not base58btc")
+	}
+	point, err := base58.Decode(encoded)
+	if err != nil {
+		return "", fmt.Errorf("key: %w", err)
+	}
+	var key atcrypto.PublicKey
+	switch form {
+	case "EcdsaSecp256r1VerificationKey2019":
+		key, err = atcrypto.ParsePublicUncompressedBytesP256(point)
+	case "EcdsaSecp256k1VerificationKey2019":
+		key, err = atcrypto.ParsePublicUncompressedBytesK256(point)
+	default:
+		err = fmt.Errorf("key is of type %.80q", form)
+	}
 	if err != nil {
 		return "", err
 	}
 	return key.DIDKey(), nil
 }
 
-// keyTextMax bounds a did:key; those of the curves in use take 57 bytes.
+// pds is the origin of the account's host: of the first service that is named #atproto_pds and is of the
+// type of a PDS (https://atproto.com/specs/did). The error is ErrNoPDS.
+func (d *document) pds() (string, error) {
+	for _, s := range d.Services {
+		if !strings.HasSuffix(s.ID, "#atproto_pds") || !isOfType(s.Type, "AtprotoPersonalDataServer") {
+			continue
+		}
+		origin, err := parseEndpoint(s.Endpoint)
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", err, ErrNoPDS)
+		}
+		return origin, nil
+	}
+	return "", ErrNoPDS
+}
+
+// isOfType reports whether a type, which is a text or a list of them, is or contains want.
+func isOfType(form any, want string) bool {
+	if list, ok := form.([]any); ok {
+		return slices.Contains(list, any(want))
+	}
+	return form == any(want)
+}
+
+// keyTextMax bounds a key in a document or a row: a did:key takes 57 bytes, a point in the older form 90.
 const keyTextMax = 256
 
 // ParseKey parses a signing key in the form of Identity.Key ("did:key:z…"). The error is ErrNoKey.
