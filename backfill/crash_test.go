@@ -20,7 +20,7 @@ func TestCrash(t *testing.T) {
 	const seed = 5
 	crashes := newCrashes(seed, 4, 40)
 	w := newWorld(t, worldOptions{
-		net:    simnet.Options{Seed: seed, Hosts: 2, Repos: 8, OddKeys: 1, RecordsMax: 200},
+		net:    simnet.Options{Seed: seed, Clutter: true, Hosts: 2, Repos: 8, OddKeys: 1, RecordsMax: 200},
 		store:  store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
 		runner: backfill.Options{Concurrency: 2},
 	})

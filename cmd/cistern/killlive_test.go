@@ -22,7 +22,7 @@ func TestKillLive(t *testing.T) {
 	kills := int(testNumber(t, "CISTERNTEST_KILLS", 100))
 	seed := testNumber(t, "CISTERNTEST_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CISTERNTEST_SEED=%d CISTERNTEST_KILLS=%d repeats this run", seed, kills)
-	n := startNetwork(t, simnet.Options{Seed: seed, Repos: 40, Hosts: 4, RecordsMedian: 15, RecordsMax: 300})
+	n := startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Repos: 40, Hosts: 4, RecordsMedian: 15, RecordsMax: 300})
 	k := newKillRun(t, n, seed, 40*time.Millisecond)
 	k.args = k.index.args(n, "--mode", "full", "--relay", n.Relay())
 	k.purging = true // deletions and returns leave gaps

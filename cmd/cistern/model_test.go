@@ -346,7 +346,7 @@ func newModel(t *testing.T, seed uint64) *model {
 
 func (m *model) play() {
 	t := m.t
-	m.net = startNetwork(t, simnet.Options{Seed: m.seed, Hosts: 2 + m.rng.IntN(2), Repos: 3 + m.rng.IntN(5), Relays: 2,
+	m.net = startNetwork(t, simnet.Options{Seed: m.seed, Clutter: true, Hosts: 2 + m.rng.IntN(2), Repos: 3 + m.rng.IntN(5), Relays: 2,
 		RecordsMedian: 1 + m.rng.IntN(12), RecordsMax: 60, OddKeys: m.rng.IntN(2), Empty: m.rng.IntN(2)})
 	history := m.net.History(m.seed, simnet.Weights{})
 	if m.plan.late {

@@ -58,7 +58,7 @@ func (o CAROptions) validate() error {
 	return errors.Join(errs...)
 }
 
-// CAR is a CAR v1 that was read to its end: every block in it hashes to its CID.
+// CAR is a CAR v1 that was read to its end: every block that it hands out hashes to its CID.
 type CAR struct {
 	root      CID
 	bytes     int64
@@ -73,8 +73,9 @@ type CAR struct {
 	proven    CID    // data CID of the tree that a Walk has passed without error
 }
 
-// ReadCAR reads a CAR v1 to the end of r. Every block is hashed against its CID as it arrives;
-// a CID that is not v1, dag-cbor, sha2-256 is ErrInvalid, and so is a body that ends inside a
+// ReadCAR reads a CAR v1 to the end of r. Every block is hashed against its CID as it arrives, except
+// for blocks whose CID is not v1, dag-cbor, sha2-256: they are passed over, as no repository can name
+// them. A section without a CID is ErrInvalid, and so is a body that ends inside a
 // section (also io.ErrUnexpectedEOF). Blocks that stand there twice are kept once. Errors of r
 // are wrapped and not ErrInvalid. A body that ends between two sections is complete as far as
 // ReadCAR can tell: Walk finds out what is missing.
@@ -124,6 +125,9 @@ func (c *CAR) readBlock() error {
 	entry, pos, err := c.body.section(CIDBytes + blockBytesMax)
 	if err == io.EOF {
 		return io.EOF
+	}
+	if err == nil && isForeign(entry) {
+		return nil
 	}
 	if err == nil && len(entry) < CIDBytes {
 		err = fmt.Errorf("section of %d bytes: %w", len(entry), ErrInvalid)

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,33 @@ func (b *body) length() (n uint64, k int, err error) {
 	}
 	return 0, 0, fmt.Errorf("section length exceeds 64 bits: %w", ErrInvalid)
 }
+
+// isForeign reports whether a section holds a block under a CID of another form than a repository's: of
+// another version, codec or hash. No commit and no tree can name such a block, and the repository
+// specification has readers pass over blocks that nothing names, so its content does not matter.
+func isForeign(section []byte) bool {
+	if len(section) >= len(cidPrefix) && string(section[:len(cidPrefix)]) == cidPrefix {
+		return false
+	}
+	if len(section) >= cidV0Bytes && string(section[:len(cidV0Prefix)]) == cidV0Prefix {
+		return true
+	}
+	var parts [4]uint64 // version, codec, hash function, length of the digest
+	for i := range parts {
+		n, k := binary.Uvarint(section)
+		if k <= 0 {
+			return false
+		}
+		parts[i], section = n, section[k:]
+	}
+	return parts[0] == 1 && parts[3] <= uint64(len(section))
+}
+
+// A CID of version 0 is a bare sha2-256 multihash.
+const (
+	cidV0Prefix = "\x12\x20"
+	cidV0Bytes  = len(cidV0Prefix) + 32
+)
 
 // header reads the CAR's header and returns its first root, zero if there is none and that is allowed.
 func (b *body) header(rootless bool) (CID, error) {

@@ -43,8 +43,8 @@ var (
 	errBlockHash   = errors.New("block does not hash to its CID")
 )
 
-// Read parses a CAR (v1, at least one root), hashing every block. The blocks refer to car, which
-// must not change. What is wrong is ErrInvalid, and leaves the slice empty.
+// Read parses a CAR (v1, at least one root), hashing every block whose CID is of a repository's form;
+// others are passed over, as ReadCAR does. The blocks refer to car, which must not change. What is wrong is ErrInvalid, and leaves the slice empty.
 func (s *Slice) Read(car []byte) error {
 	if s.bytes > sliceKeepBytes || s.index.slots == nil {
 		*s = Slice{index: newIndex()}
@@ -95,6 +95,8 @@ func (s *Slice) read(car []byte) error {
 // add checks a block. One that stands there twice counts twice, and is found once.
 func (s *Slice) add(entry []byte) error {
 	switch {
+	case isForeign(entry):
+		return nil
 	case len(s.blocks) == sliceBlocksMax:
 		return errSliceBlocks
 	case len(entry) < CIDBytes:

@@ -22,7 +22,6 @@ func TestSliceReadHostile(t *testing.T) {
 		all := bytes.Join(content, nil)
 		return append(binary.AppendUvarint(nil, uint64(len(all))), all...)
 	}
-	raw := append([]byte("\x01\x55\x12\x20"), a.cid[:]...)
 	lie := block{cid: b.cid, data: a.data}
 	for name, car := range map[string][]byte{
 		"nothing":                nil,
@@ -34,7 +33,7 @@ func TestSliceReadHostile(t *testing.T) {
 		"length of 63 bits":      append(slices.Clone(good), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f),
 		"section of nothing":     append(slices.Clone(good), 0),
 		"section without a CID":  append(slices.Clone(good), section(make([]byte, 35))...),
-		"raw block":              append(slices.Clone(good), section(raw, a.data)...),
+		"CID of version 2":       append(slices.Clone(good), section([]byte("\x02\x71\x12\x20"), a.cid[:], a.data)...),
 		"no hash":                encodeCAR(a.cid, []block{a, lie}),
 		"no root":                append(section([]byte("\xa2\x65roots\x80\x67version\x01")), good[len(header):]...),
 		"version 2":              bytes.Replace(good, []byte("version\x01"), []byte("version\x02"), 1),

@@ -29,6 +29,17 @@ func appendCARBlock(dst []byte, b block) []byte {
 	return append(b.cid.AppendBytes(dst), b.data...)
 }
 
+// appendClutter writes blocks that no tree names: raw, dag-pb of version 0, and identity.
+func appendClutter(dst []byte) []byte {
+	digest := repo.HashCID(nil)
+	for _, section := range []string{
+		"\x01\x55\x12\x20" + string(digest[:]), "\x12\x20" + string(digest[:]) + "a node", "\x01\x71\x00\x01\xa0\xa0",
+	} {
+		dst = append(binary.AppendUvarint(dst, uint64(len(section))), section...)
+	}
+	return dst
+}
+
 // encodeCAR is a whole CAR in memory.
 func encodeCAR(root repo.CID, blocks []block) []byte {
 	size := 64
@@ -42,10 +53,13 @@ func encodeCAR(root repo.CID, blocks []block) []byte {
 	return car
 }
 
-// writeCAR streams a CAR through one buffer.
-func writeCAR(w io.Writer, root repo.CID, blocks []block) error {
+// writeCAR streams a CAR through one buffer, with clutter before its blocks and after them if wanted.
+func writeCAR(w io.Writer, root repo.CID, blocks []block, clutter bool) error {
 	const flushBytes = 64 << 10
 	buf := appendCARHeader(make([]byte, 0, flushBytes+8<<10), root)
+	if clutter {
+		buf = appendClutter(buf)
+	}
 	for _, b := range blocks {
 		buf = appendCARBlock(buf, b)
 		if len(buf) < flushBytes {
@@ -55,6 +69,9 @@ func writeCAR(w io.Writer, root repo.CID, blocks []block) error {
 			return err
 		}
 		buf = buf[:0]
+	}
+	if clutter {
+		buf = appendClutter(buf)
 	}
 	_, err := w.Write(buf)
 	return err

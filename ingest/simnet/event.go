@@ -188,5 +188,9 @@ func (p *commitParts) car(root block, nodes []block, replace func(Op) []byte) []
 		}
 		add(block{cid: op.CID, data: data, leaf: true})
 	}
-	return encodeCAR(root.cid, blocks)
+	car := encodeCAR(root.cid, blocks)
+	if p.account.net.opts.Clutter {
+		car = appendClutter(car)
+	}
+	return car
 }

@@ -49,6 +49,9 @@ type Options struct {
 	Epoch time.Time
 	// Gzip makes hosts compress CARs for clients that accept it, as the reference PDS does. Default off.
 	Gzip bool
+	// Clutter makes hosts send what readers have to ignore: blocks that nothing names, under CIDs that no
+	// repository has, in every CAR, and services of other kinds and forms in every DID document. Default off.
+	Clutter bool
 	// Preorder sends CAR blocks in tree order instead of the commit and then by falling CID,
 	// as the reference PDS does. Default off.
 	Preorder bool

@@ -78,7 +78,7 @@ func (p *pds) getRepo(w http.ResponseWriter, r *http.Request, c call, a *Account
 		defer z.Close()
 		out = z
 	}
-	_ = writeCAR(out, s.root.cid, s.blocks()) // a client that left is no concern of a host
+	_ = writeCAR(out, s.root.cid, s.blocks(), p.net.opts.Clutter) // a client that left is no concern of a host
 }
 
 // stateAt is what a host says of the account: deactivated once it moved away, deleted if it

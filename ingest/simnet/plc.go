@@ -37,14 +37,21 @@ func (a *Account) document() (map[string]any, bool) {
 	if a.tombstoned {
 		return nil, false
 	}
+	services := []any{map[string]any{
+		"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": a.host.URL(),
+	}}
+	if a.net.opts.Clutter {
+		services = append([]any{
+			map[string]any{"id": "#didcomm", "type": "DIDCommMessaging", "serviceEndpoint": map[string]any{"uri": "https://didcomm.test"}},
+			map[string]any{"id": "#files", "type": []string{"LinkedDomains"}, "serviceEndpoint": []string{"https://files.test"}},
+		}, services...)
+	}
 	return map[string]any{
 		"@context":           []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"},
 		"id":                 a.did,
 		"alsoKnownAs":        []string{"at://" + a.handle},
 		"verificationMethod": []any{a.verificationMethod()},
-		"service": []any{map[string]any{
-			"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": a.host.URL(),
-		}},
+		"service":            services,
 	}, true
 }
 

@@ -50,7 +50,11 @@ func (a *Account) sendProof(w http.ResponseWriter, r *http.Request, c call) {
 	}
 	s, root := from.faultySnapshot(kind)
 	blocks := faultyBlocks(kind, append([]block{root}, s.way(path)...))
-	c.fault.sendCAR(w, r, encodeCAR(root.cid, blocks))
+	car := encodeCAR(root.cid, blocks)
+	if a.net.opts.Clutter {
+		car = appendClutter(car)
+	}
+	c.fault.sendCAR(w, r, car)
 }
 
 func (a *Account) sendBlocks(w http.ResponseWriter, r *http.Request, c call, texts []string) {
@@ -71,6 +75,9 @@ func (a *Account) sendBlocks(w http.ResponseWriter, r *http.Request, c call, tex
 	car := appendCARHeader(nil)
 	for _, b := range blocks[1:] {
 		car = appendCARBlock(car, b)
+	}
+	if a.net.opts.Clutter {
+		car = appendClutter(car)
 	}
 	c.fault.sendCAR(w, r, car)
 }
