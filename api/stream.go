@@ -61,6 +61,10 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 	defer s.slots.Release(1)
 	s.metrics.subscribers.Inc()
 	defer s.metrics.subscribers.Dec()
+	if !given {
+		// Before the handshake, so that its answer promises every event published from then on.
+		cursor = s.log.Head() + 1
+	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: s.writeTimeout,
 		CheckOrigin:      func(*http.Request) bool { return true }, // public and read-only
@@ -73,7 +77,7 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 		return nil // answered
 	}
 	u := &subscriber{streams: s, client: client, ws: ws, conn: ws.NetConn(), pongs: make(chan string, 1)}
-	u.run(r.Context(), cursor, given, q.text("epoch"))
+	u.run(r.Context(), cursor, q.text("epoch"))
 	_ = ws.Close() // farewell may have closed it already
 	return nil
 }
@@ -101,14 +105,14 @@ type subscriber struct {
 }
 
 // run serves the stream until it ends, and says farewell.
-func (u *subscriber) run(ctx context.Context, cursor uint64, given bool, epoch string) {
+func (u *subscriber) run(ctx context.Context, cursor uint64, epoch string) {
 	g, peer := errgroup.WithContext(ctx)
 	// A write must not outlast the stream by more than its farewell.
 	stop := context.AfterFunc(peer, func() { _ = u.conn.SetWriteDeadline(time.Now().Add(farewellTimeout)) })
 	defer stop()
 	g.Go(u.listen)
 	g.Go(func() error {
-		err := u.open(peer, cursor, given, epoch)
+		err := u.open(peer, cursor, epoch)
 		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
 			err = context.Cause(peer) // what listen met
 		}
@@ -157,12 +161,9 @@ func (u *subscriber) leave(deadline time.Time) {
 }
 
 // open judges the cursor and follows the log from it.
-func (u *subscriber) open(ctx context.Context, cursor uint64, given bool, epoch string) error {
+func (u *subscriber) open(ctx context.Context, cursor uint64, epoch string) error {
 	if epoch != "" && epoch != u.epoch {
 		return fmt.Errorf("%w: it is of epoch %.80q, and the log of epoch %s", store.ErrOutdatedCursor, epoch, u.epoch)
-	}
-	if !given {
-		cursor = u.log.Head() + 1
 	}
 	// The answer is where to begin: for cursor 0, the oldest event kept.
 	cursor, err := u.log.ReadLog(ctx, cursor, 0, func(*store.Event) error { return nil })
