@@ -131,6 +131,31 @@ func wantRow(t testing.TB, r store.Repo, state store.State, why store.Why, attem
 	}
 }
 
+// Every request that changes something must be JSON by its content type, whether it has a body or not: a form of a
+// web page cannot be.
+func TestChangesAreJSON(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	for _, c := range []struct{ method, path string }{
+		{"PUT", "/repos"}, {"DELETE", "/repos"}, {"POST", "/repos/resync"}, {"PATCH", "/filter"}, {"PATCH", "/ingestion"},
+		{"POST", "/firehose/sources"}, {"DELETE", "/firehose/sources"}, {"DELETE", "/firehose/cursors"},
+		{"POST", "/crawler/sources"}, {"DELETE", "/crawler/sources"}, {"DELETE", "/crawler/cursors"},
+		{"PUT", "/hosts/pds.test/limits"}, {"DELETE", "/hosts/pds.test/limits"},
+		{"PUT", "/hosts/pds.test/ban"}, {"DELETE", "/hosts/pds.test/ban"},
+	} {
+		for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded"} {
+			var e refused
+			res := call(t, c.method, w.admin.URL+c.path, "", map[string]string{"Content-Type": contentType}, &e)
+			if res.StatusCode != 415 || e.Error != "UnsupportedMediaType" {
+				t.Errorf("%s %s with content type %q: %d %+v", c.method, c.path, contentType, res.StatusCode, e)
+			}
+		}
+	}
+	if _, err := w.store.HostNamed("pds.test"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a refused request made a host: %v", err)
+	}
+}
+
 func TestChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})

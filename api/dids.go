@@ -61,9 +61,6 @@ func isJSON(r *http.Request) bool {
 // readDIDs reads a request's list: JSON lines or an array, of {"did"} or bare strings. What
 // is in an item is for the caller to judge; an item of another shape is "".
 func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
-	if !isJSON(r) {
-		return nil, refuse("UnsupportedMediaType", "content type %s: want %s or %s", echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
-	}
 	body := bufio.NewReader(http.MaxBytesReader(w, r.Body, bodyBytesMax))
 	array, err := skipBracket(body)
 	if err != nil {
@@ -101,9 +98,6 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 
 // readObject reads a request's one JSON object into v, whose fields are all there may be.
 func readObject(w http.ResponseWriter, r *http.Request, v any) error {
-	if !isJSON(r) {
-		return refuse("UnsupportedMediaType", "content type %s: want %s", echo(r.Header.Get("Content-Type")), typeJSON)
-	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, objectBytesMax))
 	if err != nil {
 		return bodyError(err, 0)

@@ -14,14 +14,15 @@ import (
 type filterItem struct {
 	filter.Config
 	Version uint32 `json:"version"`
-	// Change is null when every repository is as the filter says, as far as it is to be had.
+	// Change is null when every repository is as the filter says, except those that are gone.
 	Change *filterChange `json:"change"`
 }
 
 // filterChange is how far repositories have been brought to the filter.
 type filterChange struct {
-	Cursor  string `json:"cursor"`  // the last DID that this round is done with
-	Lacking int64  `json:"lacking"` // repositories that do not hold yet what they are to hold
+	Running bool   `json:"running"` // a pass over all repositories is under way
+	Cursor  string `json:"cursor"`  // the last DID that its round is done with
+	Lacking int64  `json:"lacking"` // repositories that lack records, or hold too many: their fetch is to come
 }
 
 // showFilter is GET /filter.
@@ -35,8 +36,8 @@ func (s *Server) writeFilter(w http.ResponseWriter, f store.FilterVersion) error
 	if err != nil {
 		return fmt.Errorf("look how far the filter is applied: %w", err)
 	}
-	if running {
-		item.Change = &filterChange{Cursor: cursor, Lacking: s.store.Counts()["lacking"]}
+	if lacking := s.store.Counts()["lacking"]; running || lacking > 0 {
+		item.Change = &filterChange{Running: running, Cursor: cursor, Lacking: lacking}
 	}
 	writeJSON(w, http.StatusOK, item)
 	return nil
@@ -45,9 +46,6 @@ func (s *Server) writeFilter(w http.ResponseWriter, f store.FilterVersion) error
 // changeFilter is PATCH /filter. It answers as GET does, once the filter is durable, and changes nothing if any of the
 // body will not do.
 func (s *Server) changeFilter(w http.ResponseWriter, r *http.Request) error {
-	if !isJSON(r) {
-		return refuse("UnsupportedMediaType", "content type %s: want %s", echo(r.Header.Get("Content-Type")), typeJSON)
-	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, filterBytesMax))
 	if err != nil {
 		return bodyError(err, 0)

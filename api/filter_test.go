@@ -11,6 +11,7 @@ import (
 	"cistern/api"
 	"cistern/filter"
 	"cistern/store"
+	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,7 @@ type filterAnswer struct {
 	filter.Config
 	Version uint32
 	Change  *struct {
+		Running bool
 		Cursor  string
 		Lacking int64
 	}
@@ -70,6 +72,26 @@ func TestFilter(t *testing.T) {
 	call(t, "GET", w.admin.URL+"/filter", "", nil, &got)
 	if got.Change == nil || got.Change.Cursor != bob || got.Change.Lacking != 0 {
 		t.Errorf("under way: %+v", got.Change)
+	}
+}
+
+// A change is not over while repositories lack records, though the pass over them has ended.
+func TestFilterChangeLacks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
+	w.update(t, alice, func(_ *store.Batch, r *store.Repo) { r.Lacks = true })
+	var got filterAnswer
+	if call(t, "GET", w.admin.URL+"/filter", "", nil, &got); got.Change == nil || got.Change.Lacking != 1 || got.Change.Running {
+		t.Errorf("with a repository that lacks records: %+v", got.Change)
+	}
+	// What is gone cannot be fetched: it is no reason to wait.
+	w.update(t, alice, func(_ *store.Batch, r *store.Repo) {
+		r.State, r.Status, r.Pending = store.StateGone, store.StatusDeactivated, store.PendingKey{}
+	})
+	got = filterAnswer{}
+	if call(t, "GET", w.admin.URL+"/filter", "", nil, &got); got.Change != nil {
+		t.Errorf("with a repository that is gone: %+v", got.Change)
 	}
 }
 

@@ -46,8 +46,8 @@ func TestListRecordsPaging(t *testing.T) {
 			for _, rec := range page.Records {
 				got = append(got, strings.TrimPrefix(rec.URI, "at://"+did+"/app.test.a/"))
 			}
-			if len(page.Records) > limit || page.Cursor != "" && len(page.Records) < limit {
-				rt.Fatalf("page of %d for limit %d", len(page.Records), limit)
+			if len(page.Records) > limit || (page.Cursor == "") != (len(page.Records) == 0) {
+				rt.Fatalf("page of %d for limit %d with cursor %q", len(page.Records), limit, page.Cursor)
 			}
 			if page.Cursor == "" {
 				break
@@ -58,6 +58,39 @@ func TestListRecordsPaging(t *testing.T) {
 			rt.Fatalf("got %q, want %q", got, keys)
 		}
 	})
+}
+
+// A cursor that is no record key is a place among them all the same.
+func TestListRecordsAnyCursor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	keys := []string{"-", "1", "a", "b", "~"}
+	m := storetest.Records{"app.test.0/x": storetest.Text("near"), "app.test.a0/x": storetest.Text("near")}
+	for _, k := range keys {
+		m["app.test.a/"+k] = storetest.Text(k)
+	}
+	w.hold(t, alice, m)
+	for _, cursor := range []string{" ", "a/b", "a!", "~~~", "é", "\x00", "\xff", "../", strings.Repeat("a", 600)} {
+		for _, reverse := range []bool{false, true} {
+			var want, got []string
+			for _, k := range keys {
+				if reverse && k > cursor || !reverse && k < cursor {
+					want = append(want, k)
+				}
+			}
+			if !reverse {
+				slices.Reverse(want)
+			}
+			var page listed
+			w.get(t, "com.atproto.repo.listRecords", url.Values{"repo": {alice}, "collection": {"app.test.a"}, "cursor": {cursor}, "reverse": {strconv.FormatBool(reverse)}}, &page)
+			for _, rec := range page.Records {
+				got = append(got, strings.TrimPrefix(rec.URI, "at://"+alice+"/app.test.a/"))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("cursor %q, reverse %t: got %q, want %q", cursor, reverse, got, want)
+			}
+		}
+	}
 }
 
 // A client that pages while repositories are added misses none that stood there.
@@ -86,6 +119,12 @@ func TestListReposPaging(t *testing.T) {
 		if len(got) == 7 {
 			w.hold(t, storetest.DID(5), storetest.Records{"app.test.a/x": storetest.Text("x")})
 		}
+	}
+	// The cursor of the last page is where a client goes on when there are more.
+	w.hold(t, storetest.DID(6), storetest.Records{"app.test.a/x": storetest.Text("x")})
+	var more struct{ Repos []struct{ DID string } }
+	if w.get(t, "com.atproto.sync.listRepos", q, &more); len(more.Repos) != 1 || more.Repos[0].DID != storetest.DID(6) {
+		t.Errorf("after the last cursor: %+v", more)
 	}
 	if len(got) != want+1 || got[0] != storetest.DID(1000) || got[want] != storetest.DID(5) {
 		t.Errorf("got %d: %q", len(got), got)

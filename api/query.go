@@ -1,6 +1,7 @@
 package api
 
 import (
+	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -10,8 +11,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// query holds the parameters of a request. Parameters that nobody asks for are ignored, as the
-// reference servers do.
+// query holds the parameters of a request, each at most once. Unknown parameters are ignored, as the reference
+// servers do.
 type query struct {
 	values url.Values
 	client netip.Prefix
@@ -21,6 +22,11 @@ func parseQuery(r *http.Request) (query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return query{}, invalid("the query string cannot be read: %v", err)
+	}
+	for name, given := range values {
+		if len(given) > 1 {
+			return query{}, invalid("parameter %s is given %d times: want one value", echo(name), len(given))
+		}
 	}
 	return query{values, clientOf(r.RemoteAddr)}, nil
 }
@@ -42,11 +48,11 @@ func (q query) limit(usual, most int) (int, error) {
 	if v == "" {
 		return usual, nil
 	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 1 || n > most {
+	n, err := strconv.ParseUint(v, 10, 31) // no sign: a client that does not escape + sends a space
+	if err != nil || n < 1 || n > uint64(most) {
 		return 0, invalid("limit %s is not an integer between 1 and %d", echo(v), most)
 	}
-	return n, nil
+	return int(n), nil
 }
 
 // uint64 is a parameter that is a whole number, and whether it is there.
@@ -57,7 +63,7 @@ func (q query) uint64(name string) (n uint64, given bool, err error) {
 	v := q.text(name)
 	n, err = strconv.ParseUint(v, 10, 64)
 	if err != nil {
-		return 0, true, invalid("%s %s is not a whole number of at most 64 bits", name, echo(v))
+		return 0, true, invalid("%s %s: want a whole number from 0 to %d", name, echo(v), uint64(math.MaxUint64))
 	}
 	return n, true, nil
 }

@@ -30,7 +30,7 @@ func (s *Server) getRecord(q query) ([]byte, error) {
 			return nil, invalid("cid %s is not the CID of a record", echo(text))
 		}
 	}
-	row, err := s.visible(did)
+	row, err := s.readable(did)
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,8 @@ func appendRecord(dst []byte, did string, rec *store.Record) ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-// listRecords is com.atproto.repo.listRecords. A page may be short for its size; the cursor,
-// when there is one, is the last record key looked at.
+// listRecords is com.atproto.repo.listRecords. A page may be short for its size. The cursor is the last record key
+// looked at, and missing when there was none, as of the reference PDS: a list ends with an empty page.
 func (s *Server) listRecords(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
@@ -77,23 +77,20 @@ func (s *Server) listRecords(q query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	cursor, err := q.recordKey("cursor")
-	if err != nil {
-		return nil, err
-	}
 	reverse, err := q.bool("reverse")
 	if err != nil {
 		return nil, err
 	}
-	row, err := s.visible(did)
+	row, err := s.readable(did)
 	if err != nil {
 		return nil, err
 	}
-	return s.recordPage(&row, collection, cursor, limit, reverse)
+	// Any text is a position among the keys, as it is for the reference PDS.
+	return s.recordPage(&row, collection, q.text("cursor"), limit, reverse)
 }
 
 func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit int, reverse bool) ([]byte, error) {
-	out, more := []byte(`{"records":[`), true
+	out, more, first := []byte(`{"records":[`), true, cursor
 	for start := len(out); more && limit > 0 && len(out) < pageBytesMax; {
 		step := min(limit, pageStep)
 		records, err := s.store.ListRecords(row, collection, cursor, step, reverse)
@@ -119,7 +116,7 @@ func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit in
 		limit -= step
 	}
 	out = append(out, ']')
-	if more {
+	if cursor != first {
 		out = appendString(append(out, `,"cursor":`...), cursor)
 	}
 	return append(out, '}'), nil

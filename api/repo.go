@@ -39,6 +39,17 @@ func (s *Server) visible(did string) (store.Repo, error) {
 	}
 }
 
+// readable is visible for methods of com.atproto.repo whose lexicons have no error for a repository that is unknown
+// or inactive. As of the reference PDS they answer InvalidRequest; the message has the reason.
+func (s *Server) readable(did string) (store.Repo, error) {
+	row, err := s.visible(did)
+	var hidden *refusal
+	if errors.As(err, &hidden) {
+		return row, invalid("%s", hidden.message)
+	}
+	return row, err
+}
+
 // handleInvalid is the protocol's word for a handle that is missing or wrong.
 const handleInvalid = "handle.invalid"
 
@@ -72,8 +83,9 @@ type service struct {
 	Endpoint string `json:"serviceEndpoint"`
 }
 
-// describeRepo is com.atproto.repo.describeRepo. The document is what was last resolved; handles are
-// as it claims them, unverified.
+// describeRepo is com.atproto.repo.describeRepo. The document is what was last resolved, and the handle what it
+// claims. handleIsCorrect, for which the lexicon wants a handle that resolves to the DID, is always false: handles
+// are not resolved, since that would be a request for every account to a name that the account chose.
 func (s *Server) describeRepo(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
@@ -100,8 +112,22 @@ func (s *Server) describeRepo(q query) ([]byte, error) {
 // multibase is the key of a did:key, as documents have it.
 func multibase(key string) string { return strings.TrimPrefix(key, "did:key:") }
 
+// keySuite is the context that the PLC directory adds for the curve of a key, "" for an unknown one.
+func keySuite(multibase string) string {
+	switch {
+	case strings.HasPrefix(multibase, "zQ3s"):
+		return "https://w3id.org/security/suites/secp256k1-2019/v1"
+	case strings.HasPrefix(multibase, "zDn"):
+		return "https://w3id.org/security/suites/ecdsa-2019/v1"
+	}
+	return ""
+}
+
 func document(row *store.Repo) didDocument {
 	d := didDocument{Context: []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"}, ID: row.DID}
+	if suite := keySuite(multibase(row.Key)); suite != "" {
+		d.Context = append(d.Context, suite)
+	}
 	if row.Handle != "" {
 		d.AlsoKnownAs = []string{"at://" + row.Handle}
 	}

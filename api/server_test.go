@@ -186,8 +186,7 @@ func TestQueries(t *testing.T) {
 				`"collections":["app.test.a","app.test.b"],"handleIsCorrect":false}`},
 		{"com.atproto.sync.getLatestCommit", url.Values{"did": {alice}}, `{"cid":"` + head + `","rev":"` + row.Rev + `"}`},
 		{"com.atproto.sync.getRepoStatus", url.Values{"did": {alice}}, `{"did":"` + alice + `","active":true,"rev":"` + row.Rev + `"}`},
-		{"com.atproto.sync.getRepoStatus", url.Values{"did": {bob}}, `{"did":"` + bob + `","active":true}`}, // not fetched yet
-		{"com.atproto.sync.listRepos", url.Values{"cursor": {""}}, `{"repos":[{"did":"` + alice + `","head":"` + head + `","rev":"` + row.Rev + `","active":true}]}`},
+		{"com.atproto.sync.listRepos", url.Values{"cursor": {""}}, `{"cursor":"1","repos":[{"did":"` + alice + `","head":"` + head + `","rev":"` + row.Rev + `","active":true}]}`},
 		{"_health", nil, `{"version":"dev"}`},
 	} {
 		var got json.RawMessage
@@ -203,7 +202,7 @@ func TestQueryRefusals(t *testing.T) {
 	w := newWorld(t, api.Options{})
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x"), "app.test.f/bad": {0xa1, 0x61, 'x', 0xfb, 0, 0, 0, 0, 0, 0, 0, 0}})
 	w.add(t, bob)
-	const get, list = "com.atproto.repo.getRecord", "com.atproto.repo.listRecords"
+	const get, list, describe = "com.atproto.repo.getRecord", "com.atproto.repo.listRecords", "com.atproto.repo.describeRepo"
 	key := url.Values{"repo": {alice}, "collection": {"app.test.a"}, "rkey": {"one"}}
 	with := func(k, v string) url.Values {
 		q := url.Values{}
@@ -227,29 +226,38 @@ func TestQueryRefusals(t *testing.T) {
 		{get, with("rkey", ""), 400, "InvalidRequest", `"rkey" is missing`},
 		{get, with("cid", "bafy"), 400, "InvalidRequest", `cid "bafy"`},
 		{get, with("rkey", "none"), 400, "RecordNotFound", "at://" + alice + "/app.test.a/none"},
-		{get, with("cid", repo.HashCID([]byte("other")).String()), 400, "RecordNotFound", ""}, // the record has changed since
-		{get, with("repo", carol), 400, "RepoNotFound", carol},
-		{get, with("repo", bob), 400, "RepoNotFound", bob}, // known, but there is no copy
+		{get, with("cid", repo.HashCID([]byte("other")).String()), 400, "RecordNotFound", ""},      // the record has changed since
+		{get, with("repo", carol), 400, "InvalidRequest", "could not find repo for DID: " + carol}, // no error of its lexicon
+		{get, with("repo", bob), 400, "InvalidRequest", bob},                                       // known, but there is no copy
+		{list, with("repo", carol), 400, "InvalidRequest", carol},
+		{describe, with("repo", carol), 400, "RepoNotFound", carol},
+		{get, url.Values{"repo": {alice, alice}, "collection": {"app.test.a"}, "rkey": {"one"}}, 400, "InvalidRequest", `"repo" is given 2 times`},
 		{get, url.Values{"repo": {alice}, "collection": {"app.test.f"}, "rkey": {"bad"}}, 502, "InvalidRecord", ""},
 		{list, with("limit", "0"), 400, "InvalidRequest", `limit "0"`},
 		{list, with("limit", "101"), 400, "InvalidRequest", `limit "101"`},
 		{list, with("limit", "ten"), 400, "InvalidRequest", `limit "ten"`},
 		{list, with("reverse", "yes"), 400, "InvalidRequest", `reverse "yes"`},
-		{list, with("cursor", "a/b"), 400, "InvalidRequest", `cursor "a/b"`},
+		{list, with("limit", "+5"), 400, "InvalidRequest", `limit "+5"`},
+		{list, with("limit", " 5"), 400, "InvalidRequest", `limit " 5"`}, // a + that was not escaped
+		{list, with("limit", "5_0"), 400, "InvalidRequest", `limit "5_0"`},
+		{list, with("limit", "4294967297"), 400, "InvalidRequest", `limit "4294967297"`},
 		{list, with("collection", strings.Repeat("x", 500)), 400, "InvalidRequest", strings.Repeat("x", 80) + `"…`},
 		{"com.atproto.sync.listRepos", url.Values{"limit": {"1001"}}, 400, "InvalidRequest", `limit "1001"`},
 		{"com.atproto.sync.listRepos", url.Values{"cursor": {alice}}, 400, "InvalidRequest", `cursor "did:plc`},
 		{"com.atproto.sync.listRepos", url.Values{"cursor": {"1099511627776"}}, 400, "InvalidRequest", `1099511627776`}, // 2^40
 		{"com.atproto.sync.getLatestCommit", url.Values{"did": {bob}}, 400, "RepoNotFound", ""},
 		{"com.atproto.sync.getRepoStatus", url.Values{"did": {carol}}, 400, "RepoNotFound", ""},
+		{"com.atproto.sync.getRepoStatus", url.Values{"did": {bob}}, 400, "RepoNotFound", ""}, // its DID may not even exist
 		{"com.atproto.sync.getRepo", url.Values{"did": {alice}}, 501, "MethodNotImplemented", "getRepo"},
 		{"nothing", nil, 400, "InvalidRequest", "NSID"},
 	} {
 		w.refuses(t, c.method, c.q, c.status, c.name, c.says)
 	}
 	var e refused
-	if res := call(t, "POST", w.public.URL+"/xrpc/"+get, "", nil, &e); res.StatusCode != 405 || res.Header.Get("Allow") == "" {
-		t.Errorf("POST of a query: %d %+v", res.StatusCode, e)
+	for _, method := range []string{"POST", "PUT", "DELETE"} {
+		if res := call(t, method, w.public.URL+"/xrpc/"+get, "", nil, &e); res.StatusCode != 400 || e.Error != "InvalidRequest" || !strings.Contains(e.Message, "want GET") {
+			t.Errorf("%s of a query: %d %+v", method, res.StatusCode, e)
+		}
 	}
 	if res := call(t, "GET", w.public.URL+"/xrpc/"+get+"?repo=%zz", "", nil, &e); res.StatusCode != 400 {
 		t.Errorf("broken query string: %d %+v", res.StatusCode, e)
@@ -267,6 +275,41 @@ func TestQueryRefusals(t *testing.T) {
 	}
 }
 
+// A purged repository is as unknown as one that never was.
+func TestPurgedIsNotFound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
+	w.one(t, "DELETE", "/repos?purge=true", alice, "purged")
+	for _, method := range []string{"getRepoStatus", "getLatestCommit"} {
+		w.refuses(t, "com.atproto.sync."+method, url.Values{"did": {alice}}, 400, "RepoNotFound", alice)
+	}
+}
+
+// Documents have the contexts that the PLC directory gives them, which depend on the curve of the key.
+func TestDocumentContext(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
+	const did, multikey = "https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"
+	for key, want := range map[string][]string{
+		"": {did, multikey},
+		"did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme": {did, multikey, "https://w3id.org/security/suites/secp256k1-2019/v1"},
+		"did:key:zDnaerx9CtbPJ1q36T5Ln5wYt3MQYeGRG5ehnPAmxcf5mDZpv": {did, multikey, "https://w3id.org/security/suites/ecdsa-2019/v1"},
+	} {
+		w.update(t, alice, func(_ *store.Batch, r *store.Repo) { r.Key = key })
+		var got struct {
+			DIDDoc struct {
+				Context []string `json:"@context"`
+			}
+		}
+		w.get(t, "com.atproto.repo.describeRepo", url.Values{"repo": {alice}}, &got)
+		if diff := cmp.Diff(want, got.DIDDoc.Context); diff != "" {
+			t.Errorf("%s: %s", key, diff)
+		}
+	}
+}
+
 func TestHidden(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
@@ -279,8 +322,8 @@ func TestHidden(t *testing.T) {
 	} {
 		w.update(t, alice, func(b *store.Batch, r *store.Repo) { r.Status = status; b.Account(r) })
 		repoIs, didIs := url.Values{"repo": {alice}, "collection": {"app.test.a"}, "rkey": {"one"}}, url.Values{"did": {alice}}
-		w.refuses(t, "com.atproto.repo.getRecord", repoIs, 400, name, alice)
-		w.refuses(t, "com.atproto.repo.listRecords", repoIs, 400, name, alice)
+		w.refuses(t, "com.atproto.repo.getRecord", repoIs, 400, "InvalidRequest", alice)
+		w.refuses(t, "com.atproto.repo.listRecords", repoIs, 400, "InvalidRequest", alice)
 		w.refuses(t, "com.atproto.repo.describeRepo", repoIs, 400, name, alice)
 		w.refuses(t, "com.atproto.sync.getLatestCommit", didIs, 400, name, alice)
 		if status != store.StatusNotFound {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"errors"
 	"strconv"
 
 	"cistern/ingest/repo"
@@ -34,19 +33,19 @@ type repoStatus struct {
 	Rev    string `json:"rev,omitempty"`
 }
 
-// getRepoStatus is com.atproto.sync.getRepoStatus. It answers for accounts that are hidden, too,
-// and for those whose copy is still to come.
+// getRepoStatus is com.atproto.sync.getRepoStatus. It answers for accounts that are hidden, too. A repository of
+// which there is no copy is not found, because nothing is known of it yet: its DID may not exist.
 func (s *Server) getRepoStatus(q query) ([]byte, error) {
 	did, err := q.did("did")
 	if err != nil {
 		return nil, err
 	}
-	row, err := s.store.Repo(did)
-	if errors.Is(err, store.ErrNotFound) || err == nil && row.Status == store.StatusNotFound {
-		return nil, refuse("RepoNotFound", "could not find repo for DID: %s", did)
-	}
+	row, err := s.held(did)
 	if err != nil {
 		return nil, err
+	}
+	if row.Status == store.StatusNotFound {
+		return nil, refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
 	st := repoStatus{DID: did, Active: !row.Status.Hidden(), Status: hiddenStatus(row.Status)}
 	if st.Active {
@@ -77,8 +76,9 @@ type repoHead struct {
 	Status string `json:"status,omitempty"`
 }
 
-// listRepos is com.atproto.sync.listRepos: what we hold, in the order of first imports. The
-// cursor is the ordinal of the last row.
+// listRepos is com.atproto.sync.listRepos: what we hold, in the order of first imports. The cursor is the ordinal of
+// the last row, so that a client can go on there when there are more. Accounts that were inactive when they were
+// found are left out: nothing was fetched of them, and the lexicon requires a head and a rev.
 func (s *Server) listRepos(q query) ([]byte, error) {
 	limit, err := q.limit(500, 1000)
 	if err != nil {
@@ -105,8 +105,8 @@ func (s *Server) listRepos(q query) ([]byte, error) {
 		row := &rows[i]
 		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), hiddenStatus(row.Status)})
 	}
-	if len(rows) == limit {
-		page.Cursor = strconv.FormatUint(uint64(rows[limit-1].Ordinal), 10)
+	if len(rows) > 0 {
+		page.Cursor = strconv.FormatUint(uint64(rows[len(rows)-1].Ordinal), 10)
 	}
 	return json.Marshal(page)
 }

@@ -49,8 +49,7 @@ func (s *Server) xrpc(methods map[string]xrpcMethod) http.Handler {
 // query waits for its turn and answers.
 func (s *Server) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		return refuse("MethodNotAllowed", "%s is a query: want GET, got %s", r.PathValue("method"), echo(r.Method))
+		return invalid("%s is a query: want GET, got %s", r.PathValue("method"), echo(r.Method))
 	}
 	q, err := parseQuery(r)
 	if err != nil {

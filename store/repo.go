@@ -229,7 +229,7 @@ type rowState struct {
 
 func (r *Repo) rowState() rowState {
 	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, next: r.Retry.Next,
-		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), lacking: r.Tracked != Untracked && (r.Lacks || r.Sweep)}
+		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep)}
 }
 
 // Behind says whether the repository is followed, and known to have a later rev than we hold.
