@@ -33,13 +33,18 @@ type list struct {
 	news  bool             // most of the page before were unknown
 	known map[string]sight // what was found out about the accounts of the page that is asked for,
 	by    uint32           // by this version of the filter
+	slow  bool             // the last page took long
+
+	repeats repeats
+	listing *listing // remembers which accounts of its host it names; nil: it is not that of a host, or was begun earlier
 
 	// crawler.mu guards:
 	mark     mark
 	failures int // in a row; only who visits it changes it
 	due      time.Time
 	filter   uint32 // in force when it was visited last
-	heap     int    // place in crawler.waiting, -1 for none
+	heap     int    // place in its queue, -1 for none
+	trust    trust  // in its host; only who visits it changes it
 }
 
 // viewOf says what the lists of a source are read for by a filter; without ok they are not read at all.
@@ -76,11 +81,12 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 			c.r.metrics.pages.WithLabelValues(c.source.Kind, "error").Inc()
 			d = c.r.listDelay(err, l)
 			c.noteFailure(l, err)
+			l.listing.set(listingStalled)
 			c.r.opts.Logger.Warn("crawl failed", "source", l.name, "retry", d, "err", err)
 			return c.r.opts.Now().Add(d), nil
 		}
 		c.noteAnswer(l)
-		if d > 0 || c.r.crawlGate.shut() {
+		if d > 0 || l.slow || c.r.crawlGate.shut() {
 			return c.r.opts.Now().Add(d), nil
 		}
 	}
@@ -150,7 +156,7 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery, now)) && !anew:
 		return m.due(r.opts.CrawlEvery, now).Sub(now), nil
 	case m.ended != 0 || anew:
-		m = mark{} // from the beginning, by this filter
+		m = m.again() // from the beginning, by this filter
 	}
 	m.filter = f.Version
 	if l.by != f.Version {
@@ -190,13 +196,23 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 	if l.host != 0 {
 		v.host, v.id = identity.HostOf(l.origin), l.host
 	}
+	if m.pages == 0 && l.listing == nil || m.cursor == "" && m.pages == 0 && l.repeats.pages > 0 {
+		if err := c.open(l, v); err != nil {
+			return 0, err
+		}
+	}
+	v.listing = l.listing
+	begin := r.opts.Now()
 	p, err := c.ask(ctx, l, m.cursor)
 	if err != nil {
 		return 0, err
 	}
+	l.slow = r.opts.Now().Sub(begin) > crawlSlow
+	l.listing.set(listingRead)
 	r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
 	named := len(p.Repos)
 	todo := r.wellFormed(p.Repos)
+	names := didsOf(todo)
 	if !l.news || v.ask { // of who is unknown it would only be a second look
 		if todo, err = r.choose(todo, v); err != nil {
 			return 0, err
@@ -217,7 +233,7 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 		}
 	}
 	r.awaitLive(ctx, todo, v)
-	to := c.turn(l, m, next(m.cursor, p.Cursor), named)
+	to, whole := c.turn(l, m, next(m.cursor, p.Cursor), names, named)
 	defer r.store.Lock(l.name)()
 	same, err := c.unmoved(l.name, was)
 	if err != nil {
@@ -234,6 +250,9 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 	}
 	if err != nil {
 		return 0, err
+	}
+	if to.ended != 0 {
+		c.finished(l, same && whole)
 	}
 	l.known, l.news = nil, 2*s.found > int64(named)
 	s.listed = int64(named)
@@ -261,19 +280,46 @@ func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*page, error
 	return c.r.listRepos(ctx, l.origin, cursor)
 }
 
-// turn is the mark after a page with so many entries. A page that names nobody is not the end, but many are; and cursors may go in
-// circles.
-func (c *crawler) turn(l *list, m mark, next string, named int) mark {
+// turn is the mark after a page with so many entries, which names these, and whether the list came to its end by itself. A page
+// that names nobody is not the end, but many are; and cursors may go in circles.
+func (c *crawler) turn(l *list, m mark, next string, names []string, entries int) (to mark, whole bool) {
+	again := l.repeats.page(m.cursor, names)
 	l.empty++
-	if named > 0 {
+	if entries > 0 {
 		l.empty = 0
 	}
-	m.cursor, m.pages = next, m.pages+1
-	if next == "" || m.pages >= passPagesMax || l.empty >= emptyPagesMax {
-		l.empty = 0
-		m.cursor, m.ended = "", max(1, c.r.opts.Now().Unix())
+	m.cursor, m.pages, m.named = next, m.pages+1, m.named+int64(entries)
+	switch {
+	case next == "":
+	case again || m.pages >= passPagesMax:
+		c.r.cutShort(l.name, m.pages, again)
+		c.noteTrouble("the listing repeats itself, or has no end")
+	case l.empty < emptyPagesMax:
+		return m, false
 	}
-	return m
+	l.empty = 0
+	return m.end(c.r.opts.Now()), next == ""
+}
+
+// open prepares a list for its first page. Of a host that lists its own accounts it is remembered which of them it names.
+func (c *crawler) open(l *list, v reading) error {
+	l.listing.set(listingDone)
+	l.repeats, l.listing = repeats{}, nil
+	accounts, _, err := c.r.accountsAt(l.origin)
+	if err == nil && accounts > 0 && v.compare {
+		l.listing = c.r.absences.join(identity.HostOf(l.origin))
+	}
+	return err
+}
+
+// finished has the accounts that a list did not name looked at, if it was read from beginning to end.
+func (c *crawler) finished(l *list, whole bool) {
+	if whole {
+		l.listing.end("")
+	} else {
+		l.listing.set(listingDone)
+	}
+	l.repeats, l.listing = repeats{}, nil
 }
 
 // pause is how long to wait after a page.
@@ -289,7 +335,8 @@ func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
 	return crawlKnown
 }
 
-// stepHosts reads a page of hosts. Each becomes a list of its own, in the batch that moves the mark.
+// stepHosts reads a page of hosts. Each becomes a list of its own, in the batch that moves the mark; and at the end those of
+// all accounts that we know, for a relay that has just started names few.
 func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (time.Duration, error) {
 	p, err := c.r.listHosts(ctx, l.origin, m.cursor)
 	if err != nil {
@@ -297,17 +344,27 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 	}
 	c.r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
 	fresh := map[string]bool{}
+	var names []string
 	for _, h := range p.Hosts {
+		names = append(names, h.Hostname)
 		if h.Status == "banned" || h.Status == "takendown" {
 			continue
 		}
-		origin, err := c.originOf(h.Hostname)
-		name := c.source.String() + "::" + origin
-		if err == nil && !c.has(name) && c.size()+len(fresh) < crawlHostsMax {
-			fresh[name] = true
+		if origin, err := c.r.originOf(c.source.URL, h.Hostname); err == nil {
+			c.discover(origin, fresh)
 		}
 	}
-	to := c.turn(l, m, next(m.cursor, p.Cursor), len(p.Hosts))
+	to, _ := c.turn(l, m, next(m.cursor, p.Cursor), names, len(names))
+	if to.ended != 0 {
+		l.repeats = repeats{}
+		known, err := c.r.knownHosts(c.source.URL)
+		if err != nil {
+			return 0, err
+		}
+		for _, origin := range known {
+			c.discover(origin, fresh)
+		}
+	}
 	defer c.r.store.Lock(l.name)()
 	same, err := c.unmoved(l.name, was)
 	if err != nil {
@@ -332,16 +389,24 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 	return c.pause(l, to, len(fresh) > 0), nil
 }
 
-// originOf is where a host that a relay names is asked: no less privately than the relay. In development, hosts are reached as
-// their relay is.
-func (c *crawler) originOf(hostname string) (string, error) {
-	if !strings.Contains(hostname, "://") && c.r.opts.AllowPrivate {
-		if u, err := url.Parse(c.source.URL); err == nil {
+// discover notes that a host is to be listed, unless it is already.
+func (c *crawler) discover(origin string, fresh map[string]bool) {
+	name := c.source.String() + "::" + origin
+	if !c.has(name) && c.size()+len(fresh) < crawlHostsMax {
+		fresh[name] = true
+	}
+}
+
+// originOf is where a host is asked that is known from an address: no less privately than that one. In development, hosts
+// are reached as the relay is that names them.
+func (r *Runner) originOf(from, hostname string) (string, error) {
+	if !strings.Contains(hostname, "://") && r.opts.AllowPrivate {
+		if u, err := url.Parse(from); err == nil {
 			hostname = u.Scheme + "://" + hostname
 		}
 	}
 	origin, err := identity.ParseOrigin(hostname)
-	if err == nil && strings.HasPrefix(c.source.URL, "https:") && !strings.HasPrefix(origin, "https:") {
+	if err == nil && strings.HasPrefix(from, "https:") && !strings.HasPrefix(origin, "https:") {
 		err = fmt.Errorf("%.200q would be asked without TLS", hostname)
 	}
 	return origin, err

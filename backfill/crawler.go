@@ -20,15 +20,15 @@ type crawler struct {
 	kick      chan struct{}
 
 	// mu guards:
-	mu      sync.Mutex
-	stop    context.CancelFunc // not nil while it runs
-	ended   chan struct{}      // closed when it has stopped
-	lists   map[string]*list   // by name
-	waiting listHeap           // those that nobody visits
-	visits  int
-	stale   bool // lists are to be read from the store again
-	filter  uint32
-	status  CrawlStatus
+	mu     sync.Mutex
+	stop   context.CancelFunc // not nil while it runs
+	ended  chan struct{}      // closed when it has stopped
+	lists  map[string]*list   // by name
+	queues [trusts]listHeap   // lists that are not being visited
+	visits [trusts]int        // under way
+	stale  bool               // lists are to be read from the store again
+	filter uint32
+	status CrawlStatus
 }
 
 // CrawlStatus is how a source stands.
@@ -111,29 +111,46 @@ func (c *crawler) take() (*list, time.Duration) {
 	now := c.r.opts.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.waiting) == 0 {
-		return nil, sleepMax
-	}
-	if d := c.waiting[0].due.Sub(now); d > 0 {
+	q, d := c.first(now, false)
+	if q == nil || d > 0 {
 		return nil, d
 	}
-	c.visits++
-	l := heap.Pop(&c.waiting).(*list)
+	l := heap.Pop(q).(*list)
 	l.filter = c.filter
+	c.visits[l.trust]++
 	return l, 0
+}
+
+// first is the queue of the list that is due first, and how long until then; of hosts that have a place left, or of all.
+// Called with mu held.
+func (c *crawler) first(now time.Time, all bool) (q *listHeap, d time.Duration) {
+	d = sleepMax
+	for t := range trusts {
+		if len(c.queues[t]) == 0 || !all && c.visits[t] >= t.places(crawlListsMax) {
+			continue
+		}
+		if wait := c.queues[t][0].due.Sub(now); q == nil || wait < d {
+			q, d = &c.queues[t], wait
+		}
+	}
+	return q, d
 }
 
 func (c *crawler) putBack(l *list, due time.Time) {
 	now := c.r.opts.Now()
 	c.mu.Lock()
-	c.visits--
+	c.visits[l.trust]--
+	l.trust = trusted
+	if l.host != 0 && (l.failures > 0 || l.slow) {
+		l.trust = doubted
+	}
 	if c.lists[l.name] == l {
 		if l.due = due; l.filter != c.filter && l.failures == 0 {
 			l.due = time.Time{} // refresh did not see it
 		}
-		heap.Push(&c.waiting, l)
+		heap.Push(&c.queues[l.trust], l)
 	}
-	if c.visits == 0 && len(c.waiting) > 0 && c.waiting[0].due.After(now) && c.allEnded() {
+	if _, d := c.first(now, true); c.visits == [trusts]int{} && d > 0 && c.allEnded() {
 		c.status.PassEnded = now
 	}
 	c.mu.Unlock()
@@ -163,12 +180,14 @@ func (c *crawler) refresh() error {
 	if changed {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		for _, l := range c.waiting {
-			if l.failures == 0 {
-				l.due = time.Time{} // to see whether it is to be read anew
+		for i := range c.queues {
+			for _, l := range c.queues[i] {
+				if l.failures == 0 {
+					l.due = time.Time{} // to see whether it is to be read anew
+				}
 			}
+			heap.Init(&c.queues[i])
 		}
-		heap.Init(&c.waiting)
 	}
 	return nil
 }
@@ -176,11 +195,13 @@ func (c *crawler) refresh() error {
 // look has the list of a host looked at now, whatever it waits for: what is set for the host was changed.
 func (c *crawler) look(host uint32) {
 	c.mu.Lock()
-	for _, l := range c.waiting {
-		if l.host == host {
-			l.due = time.Time{}
-			heap.Fix(&c.waiting, l.heap)
-			break
+	for i := range c.queues {
+		for _, l := range c.queues[i] {
+			if l.host == host {
+				l.due = time.Time{}
+				heap.Fix(&c.queues[i], l.heap)
+				break
+			}
 		}
 	}
 	c.mu.Unlock()
@@ -190,7 +211,10 @@ func (c *crawler) look(host uint32) {
 // load makes the lists, as the store has them. Those being visited are done with when their visit ends.
 func (c *crawler) load() error {
 	c.mu.Lock()
-	c.lists, c.waiting = map[string]*list{}, nil
+	for _, l := range c.lists {
+		l.listing.set(listingDone)
+	}
+	c.lists, c.queues = map[string]*list{}, [trusts]listHeap{}
 	c.mu.Unlock()
 	name := c.source.String()
 	switch c.source.Kind {
@@ -239,7 +263,7 @@ func (c *crawler) addHost(name, text string) error {
 	if err != nil {
 		return nil // no more hosts are taken up: it is left out
 	}
-	c.enter(&list{name: name, origin: origin, host: id}, parseMark(text))
+	c.enter(&list{name: name, origin: origin, host: id, trust: c.r.trustIn(id)}, parseMark(text))
 	return nil
 }
 
@@ -247,7 +271,7 @@ func (c *crawler) enter(l *list, m mark) {
 	l.mark = m // it is visited at once: whether it is due is a matter of the filter too
 	c.mu.Lock()
 	c.lists[l.name] = l
-	heap.Push(&c.waiting, l)
+	heap.Push(&c.queues[l.trust], l)
 	c.mu.Unlock()
 	signal(c.kick)
 }
@@ -286,6 +310,13 @@ func (c *crawler) noteFailure(l *list, err error) {
 	defer c.mu.Unlock()
 	l.failures++
 	c.status.Failure, c.status.FailedAt = clipped(clean(err.Error())), c.r.opts.Now()
+}
+
+// noteTrouble notes what is wrong with a list that answers.
+func (c *crawler) noteTrouble(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Failure, c.status.FailedAt = what, c.r.opts.Now()
 }
 
 // now is how the source stands.

@@ -22,7 +22,7 @@ func TestCrawlOverrun(t *testing.T) {
 	backfill.BoundAccounts(w.run, 6)
 	liar := newList(t)
 	for i := range 50 {
-		liar.entries = append(liar.entries, inactive(storetest.DID(1000+i), "deleted"))
+		liar.entries = append(liar.entries, inactive(storetest.DID(1000+i), "deactivated"))
 	}
 	relay := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(rw, `{"hosts":[{"hostname":%q},{"hostname":%q}]}`, strings.TrimPrefix(liar.URL, "http://"),
@@ -34,7 +34,7 @@ func TestCrawlOverrun(t *testing.T) {
 	}
 	w.until("the honest ones", func() bool { return w.store.Counts()["synced"] == 4 })
 	w.until("the liar to be left alone", func() bool { return strings.Contains(w.crawls().Failure, "6 accounts of ") })
-	if n := w.store.Counts()["gone"]; n != 6 || len(liar.asked()) != 3 {
+	if n := w.store.Counts()["repos"]; n != 6+4 || len(liar.asked()) != 3 {
 		t.Errorf("%d accounts are noted, of pages %q", n, liar.asked())
 	}
 }

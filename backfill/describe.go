@@ -160,11 +160,11 @@ func blames(err error) bool {
 // postpone notes in a batch who is to be asked later.
 func (r *Runner) postpone(b *store.Batch, dids []string) {
 	for _, did := range dids {
-		if r.laters.Add(1) > latersMax {
-			r.laters.Add(-1)
+		name, at := laterPrefix+did, r.opts.Now().Add(laterBase)
+		if !r.laters.put(name, at, 1) {
 			continue // the next pass names it again
 		}
-		b.SetCrawlCursor(laterPrefix+did, fmt.Sprintf("%d 1", r.opts.Now().Add(laterBase).Unix()))
+		b.SetCrawlCursor(name, laterText(at, 1))
 	}
 	if len(dids) > 0 {
 		signal(r.kickLater)
@@ -173,29 +173,36 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 
 // reconsider asks again about accounts whose host did not say what they hold, ever more seldom, and never gives them up.
 func (r *Runner) reconsider(ctx context.Context) error {
+	all, err := r.store.CrawlCursors(laterPrefix)
+	if err != nil {
+		return quiet(ctx, ours(err))
+	}
+	for name, value := range all {
+		due, tries := parseLater(value)
+		r.laters.put(name, due, tries)
+	}
 	for r.crawlGate.pass(ctx) {
-		all, err := r.store.CrawlCursors(laterPrefix)
-		if err != nil {
-			return quiet(ctx, ours(err))
-		}
-		r.laters.Store(int64(len(all)))
 		g := new(errgroup.Group)
 		g.SetLimit(describeMax)
-		for name, value := range all {
-			due, tries := parseLater(value)
-			wait := due.Sub(r.opts.Now())
-			if ctx.Err() != nil || wait > 0 && wait <= 2*laterMax { // longer was meant by a clock that was ahead
-				continue
-			}
-			g.Go(func() error { return r.askAgain(ctx, name, tries) })
+		for _, l := range r.laters.take(r.opts.Now()) {
+			g.Go(func() error {
+				if ctx.Err() != nil {
+					r.laters.again(l) // Crawl may be called again
+					return nil
+				}
+				return r.askAgain(ctx, l)
+			})
 		}
 		if err := g.Wait(); err != nil {
 			return quiet(ctx, err)
 		}
-		sleep(ctx, sleepMax, r.kickLater)
+		sleep(ctx, min(r.laters.wait(r.opts.Now()), sleepMax), r.kickLater)
 	}
 	return nil
 }
+
+// laterText is what parseLater reads.
+func laterText(due time.Time, tries int) string { return fmt.Sprintf("%d %d", due.Unix(), tries) }
 
 func parseLater(value string) (due time.Time, tries int) {
 	at, n, _ := strings.Cut(value, " ")
@@ -205,8 +212,8 @@ func parseLater(value string) (due time.Time, tries int) {
 }
 
 // askAgain asks about one account, and writes what follows.
-func (r *Runner) askAgain(ctx context.Context, name string, tries int) error {
-	did := name[len(laterPrefix):]
+func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
+	did := l.name[len(laterPrefix):]
 	saw := unwanted
 	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())
 	row, err := r.store.RepoOrNew(did)
@@ -215,20 +222,28 @@ func (r *Runner) askAgain(ctx context.Context, name string, tries int) error {
 	}
 	var failure *storeError
 	if errors.As(err, &failure) || ctx.Err() != nil {
+		r.laters.again(l)
 		return err
 	}
 	if saw == unseen {
 		b := r.store.NewBatch()
-		d := min(laterMax, laterBase<<min(tries, 10))
-		b.SetCrawlCursor(name, fmt.Sprintf("%d %d", r.opts.Now().Add(r.jitter(d)).Unix(), tries+1))
+		l.due, l.tries = r.opts.Now().Add(r.jitter(min(laterMax, laterBase<<min(l.tries, 10)))), l.tries+1
+		b.SetCrawlCursor(l.name, laterText(l.due, l.tries))
+		r.laters.again(l)
 		return ours(b.CommitSync())
 	}
 	var todo []listed
 	if saw == seen {
 		todo = []listed{{DID: did}}
 	}
-	if _, err = r.absorb(todo, v, func(b *store.Batch) { b.DropCrawlCursor(name) }); errors.Is(err, errRefiltered) {
-		return nil // it is still there
+	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropCrawlCursor(l.name) })
+	if err == nil {
+		r.laters.drop(l.name)
+		return nil
+	}
+	r.laters.again(l)
+	if errors.Is(err, errRefiltered) {
+		return nil // by that filter, at once
 	}
 	return err
 }

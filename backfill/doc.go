@@ -30,7 +30,8 @@
 //  10. Records of an account that was hidden are listed anew once when it is shown again, before any change
 //     to them.
 //  11. A list's mark moves in the batch that enqueues the last of what its page named. A host's list is believed about its own
-//     accounts only.
+//     accounts only, and an account that nobody knows yet has neither a status nor an event before its own host was asked.
+//     That a list does not name a repository makes its host be asked, and only if the list was read from beginning to end.
 //  12. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
 //  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row. A
 //     pass goes through all rows when the filter was changed, as often as it takes: it is over behind a round that
@@ -43,7 +44,8 @@
 // Run owns the goroutines that fetch: one that dispatches, one that requeues what is due, one that flips
 // imports when nothing else is to do, one that brings repositories to a filter that was changed, and one a task or
 // lookup in flight. Crawl owns one a crawled source and one a list that it reads just now, one that
-// starts reconciliations and one each of those, and one that asks again what accounts hold. Everything else may be called by anybody.
+// starts reconciliations and one each of those, one that finds what lists do not name, and one that asks again what accounts hold. Everything else may
+// be called by anybody.
 // Runner.mu guards permits, hosts and the in-flight set; it is never held over I/O.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
@@ -66,5 +68,7 @@
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
 //   - retry.go: what is due becomes pending
 //   - crawlers.go: sources of discovery; crawler.go, crawl.go: the lists of one, page by page; crawlmark.go, crawlpage.go
-//   - finding.go: a list against what we hold; describe.go: what unknown accounts hold; reconcile.go: gaps
+//   - trust.go: how many places hosts may take that do not answer; repeats.go: lists that name the same again
+//   - finding.go: a list against what we hold; absent.go: what lists do not name; describe.go: what unknown accounts hold
+//   - reconcile.go: which lists are compared after a gap; pass.go: one of them
 package backfill

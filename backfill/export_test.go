@@ -96,3 +96,43 @@ func DecodePage(key string, text []byte) (int, error) {
 	err := json.Unmarshal(text, &hosts)
 	return len(hosts.Hosts), err
 }
+
+// NewRepeats watches a listing: it takes pages by their cursors, and reports whether the listing repeats itself.
+func NewRepeats() func(cursor string, names []string) bool {
+	var p repeats
+	return p.page
+}
+
+// GoneDelay is how long an account that has been gone for some time is left alone.
+func GoneDelay(gone time.Duration) time.Duration { return goneDelay(gone) }
+
+// EndPass ends a pass that named so many entries, behind that mark, and says when the next is due.
+func EndPass(text string, named int64, every time.Duration, now time.Time) (string, time.Time) {
+	m := parseMark(text).again()
+	m.named = named
+	m = parseMark(m.end(now).String())
+	return m.String(), m.due(every, now)
+}
+
+// LatersMax bounds Laters.
+const LatersMax = latersMax
+
+// Laters is who is to be asked again what an account holds.
+type Laters struct{ l *laters }
+
+// NewLaters is an empty list.
+func NewLaters() Laters { return Laters{newLaters()} }
+
+// Put adds an account, and reports whether it is in the list.
+func (l Laters) Put(name string, due time.Time) bool { return l.l.put(name, due, 1) }
+
+// Take gives the accounts that are due.
+func (l Laters) Take(now time.Time) (names []string) {
+	for _, a := range l.l.take(now) {
+		names = append(names, a.name)
+	}
+	return names
+}
+
+// Includes reports whether a set has all of another, both in ascending order.
+func Includes(all, some []string) bool { return includes(all, some) }

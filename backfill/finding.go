@@ -20,7 +20,6 @@ const (
 	nothing  finding = iota
 	isNew            // to be followed
 	isUnsure         // to be followed if its host says that it holds what a signal names
-	isOut            // nobody knows it yet, and it is not to be had
 	isAhead          // a fetch under way must not end below its rev
 	isBehind         // to be looked at again
 )
@@ -29,11 +28,12 @@ const (
 type reading struct {
 	why     store.Why // of whom nobody knows yet; Untracked: they are passed over
 	ask     bool      // but only of those that hold what a signal names
-	out     bool      // who is not to be had is noted too
+	out     bool      // accounts that the list calls inactive are followed too: their own host is asked
 	compare bool      // it tells revs and statuses
 	host    string    // it is the list of this host, and believed about its own accounts; "": of a relay, which speaks for all
 	id      uint32    // of that host
 	filter  uint32    // version of the filter that says so
+	listing *listing  // remembers which repositories the list names; nil: nobody wants to know
 }
 
 // errRefiltered: a list was read for a filter that is no longer in force. It is to be read again.
@@ -69,6 +69,7 @@ func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) 
 		if err != nil {
 			return nil, ours(err)
 		}
+		v.listing.show(&row)
 		if r.find(&row, e, v) != nothing {
 			todo = append(todo, e)
 		}
@@ -114,9 +115,9 @@ func (r *Runner) findUnknown(e listed, v reading) finding {
 	if v.why == store.Untracked || r.store.Filter().Excluded(e.DID) {
 		return nothing
 	}
-	if _, hidden := e.hidden(); hidden {
-		if v.out {
-			return isOut
+	if status, hidden := e.hidden(); hidden {
+		if v.out && status != store.StatusDeleted {
+			return isNew // whether it is so, and whose account it is, nobody has found out yet
 		}
 		return nothing
 	}
@@ -186,6 +187,7 @@ func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *st
 
 // follow writes what follows from an entry.
 func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s *survey) {
+	v.listing.show(row) // choose may not have looked
 	switch r.find(row, e, v) {
 	case nothing:
 		return
@@ -193,27 +195,25 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 		row.State, row.Tracked = store.StatePending, v.why
 		row.Pending = store.PendingKey{Host: v.id, Priority: store.PriorityDiscovery}
 		s.found++
-	case isOut:
-		row.Status, _ = e.hidden()
-		row.State, row.Tracked = store.StateGone, v.why
-		row.Pending = store.PendingKey{Host: v.id, Priority: store.PriorityRetry}
-		b.Account(row)
-		b.PutRepo(row)
-		return
 	case isBehind:
-		b.DropBuffer(row)
-		row.Attempt++
-		row.Recheck, row.Retry.Next = true, 0
-		if row.State != store.StatePending {
-			row.State = store.StatePending
-			row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
-		}
+		lookAgainAt(b, row)
 		s.queued++
 	}
 	if e.active() {
 		row.SeenRev = max(row.SeenRev, e.Rev)
 	}
 	b.PutRepo(row)
+}
+
+// lookAgainAt has the host of an account asked whether it has anything but what we hold.
+func lookAgainAt(b *store.Batch, row *store.Repo) {
+	b.DropBuffer(row)
+	row.Attempt++
+	row.Recheck, row.Retry.Next = true, 0
+	if row.State != store.StatePending {
+		row.State = store.StatePending
+		row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+	}
 }
 
 // inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs

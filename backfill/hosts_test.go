@@ -232,7 +232,7 @@ func TestNamesOfNobody(t *testing.T) {
 	}
 }
 
-// TestNobodyIsAskedForSeldom: who has no document is looked up ever more seldom, down to once a day, unless records of theirs are held.
+// TestNobodyIsAskedForSeldom: who has no document is looked up ever more seldom, down to once in four weeks, unless records of theirs are held.
 func TestNobodyIsAskedForSeldom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
@@ -241,7 +241,7 @@ func TestNobodyIsAskedForSeldom(t *testing.T) {
 	w.settle(held)
 	w.stop()
 	w.start(backfill.Options{Directory: directory{}})
-	for did, most := range map[string]time.Duration{held: time.Hour, nobody: 24 * time.Hour} {
+	for did, most := range map[string]time.Duration{held: time.Hour, nobody: 28 * 24 * time.Hour} {
 		w.change(did, func(r *store.Repo) {
 			r.State, r.Tracked, r.Pending.Priority, r.Retry.Count = store.StatePending, store.ByOperator, store.PriorityOperator, 30
 			r.Attempt++

@@ -117,8 +117,10 @@ const (
 	// latestBodyMax bounds an answer of getLatestCommit: a JSON object with a CID and a rev.
 	latestBodyMax = 4 << 10
 
-	// goneRecheck is when a repository that is not to be had is looked at again.
-	goneRecheck = 24 * time.Hour
+	// goneRecheck is when a repository that is not to be had is looked at again, and goneRecheckMax when it has been gone for
+	// long: 8 million of them are three requests a second, of all hosts together.
+	goneRecheck    = 24 * time.Hour
+	goneRecheckMax = 28 * 24 * time.Hour
 	// A repository that we hold is wiped after missingMax answers of RepoNotFound over missingSpan.
 	missingMax  = 3
 	missingSpan = 72 * time.Hour
@@ -149,8 +151,9 @@ const (
 
 	// passesMax bounds the hosts reconciled at a time; others wait for their turn.
 	passesMax = 16
-	// passPagesMax ends a reconciliation whose cursors go in circles: at crawlPage that is a billion
-	// repositories.
+	// readRest, in times of what reading the cursors of all reconciliations took, lies between two: 16,000 take some 20 ms.
+	readRest = 19
+	// passPagesMax ends a list that makes accounts up without end: at crawlPage that is a billion repositories.
 	passPagesMax = 1 << 20
 
 	// crawlPage is what listRepos gives at most; at 200 bytes a row a page has 200 KiB.
@@ -178,6 +181,32 @@ const (
 	// come by before we ask.
 	lagAge   = 5 * time.Minute
 	lagGrace = 5 * time.Second
+
+	// untriedShare and doubtedShare are the parts of the places for lists, one in so many, for hosts that have not been
+	// asked yet, and for those that fail or whose pages take longer than crawlSlow. Hosts that hang until crawlTimeout
+	// leave the others a quarter at least.
+	untriedShare = 2
+	doubtedShare = 4
+	crawlSlow    = 5 * time.Second
+
+	// A pass that named nothing, or much less than the one before, is repeated after thinAgain, doubling: thinMax of them
+	// take 8.5 hours, and then the list is taken to be so.
+	thinAgain = time.Minute
+	thinMax   = 10
+
+	// roundsMax bounds the sets of bits for what listings show, of 5 MiB each for 40 million repositories.
+	roundsMax = 4
+	// absentPage is how many absent repositories are queued at a time, and absentQueueMax when the queue of their host is
+	// too long for more: the scan is repeated then, up to absentScansMax times, so that 16,000 of one host are checked in a round.
+	absentPage     = 512
+	absentQueueMax = 1000
+	absentScansMax = 16
+	absentPause    = time.Second
+	// absentWait is how long listings under way are waited for, so that one scan of all rows serves them too; and
+	// absentRest, in times of what a scan took, lies between two: 5 % of one core however many rows there are.
+	absentWait    = 5 * time.Minute
+	absentRest    = 19
+	absentRestMax = 24 * time.Hour
 
 	// describeMax is how many accounts of a page are asked about at a time; an answer has a DID document and NSIDs.
 	describeMax     = 8

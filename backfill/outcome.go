@@ -165,7 +165,7 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	}
 	most := t.r.opts.RetryMax
 	if v.nobody && row.Ordinal == 0 { // lists make up names for nothing, and each attempt asks a directory that all share
-		most = max(most, goneRecheck)
+		most = max(most, goneRecheckMax)
 	}
 	delay := max(t.r.delayUpTo(count, most), v.wait)
 	row.State = store.StateResync
@@ -209,12 +209,22 @@ func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now ti
 	}
 	changed := row.Status != status
 	row.State, row.Status, row.Missing = store.StateGone, status, missing
-	row.Retry = store.Retry{Next: now.Add(t.r.jitter(goneRecheck)).Unix(), Since: since}
+	again := goneDelay(now.Sub(time.Unix(since, 0)))
+	if missing > 0 && row.Ordinal != 0 {
+		again = goneRecheck // to be wiped soon, or found again
+	}
+	row.Retry = store.Retry{Next: now.Add(t.r.jitter(again)).Unix(), Since: since}
 	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
 	if changed {
 		b.Account(row)
 	}
 	return nil
+}
+
+// goneDelay is how long an account that has been gone for some time is left alone: as long again, from a day to weeks. The
+// firehose and the lists of its host tell at once when it comes back.
+func goneDelay(gone time.Duration) time.Duration {
+	return min(max(gone, goneRecheck), goneRecheckMax)
 }
 
 // clipped bounds an error text for the row, at the border of a character.

@@ -3,7 +3,6 @@ package backfill
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,53 +12,53 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// reconcilePrefix begins the crawl cursors of hosts whose events we missed some of: the base URL of their
-// XRPC follows. Whoever notices the gap writes one with "", and wakes us.
+// reconcilePrefix begins the crawl cursors of listings that are compared with what we hold, since events were missed: the
+// base URL of the XRPC follows. The live side writes one with "" when it notices a gap, and wakes us. When events of a relay
+// were missed it writes store.ReconcileCursor too: then the listings of all hosts that we know are compared.
 const reconcilePrefix = "reconcile::"
 
 // firstPage is the cursor of a pass that is at its first page. It is not "", so that a pass that is asked
-// for anew is told from one that has just begun.
-const firstPage = "\x00"
+// for anew is told from one that has just begun. listedPage is the cursor of a pass that has read all pages, before the
+// repositories that none of them named are queued.
+const (
+	firstPage  = "\x00"
+	listedPage = "\x01"
+)
 
-// reconcile goes through the list of every host that wants it. Who waits for a host that failed lets others have the place.
+// reconciler goes through the listings that are to be compared, some at a time. A pass whose host failed gives its place to
+// another, and passes of hosts that are not trusted may take only some of the places.
+type reconciler struct {
+	r *Runner
+
+	// owned by the goroutine that starts passes:
+	read time.Time // when the cursors were read last
+	took time.Duration
+	all  time.Time // when the listings of all hosts were asked for
+	idle time.Time // when none of them was under way any more; zero: they are
+
+	// mu guards:
+	mu     sync.Mutex
+	passes map[string]*pass // by name of the cursor; whoever runs one owns the rest of it
+}
+
+// reconcile runs passes until ctx ends.
 func (r *Runner) reconcile(ctx context.Context) error {
-	var mu sync.Mutex            // guards passes, and which of them are running; who runs one owns the rest of it
-	passes := map[string]*pass{} // by name of the cursor
+	c := &reconciler{r: r, passes: map[string]*pass{}}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(passesMax)
-	visit := func(p *pass) error {
-		err := p.run(ctx)
-		mu.Lock()
-		if p.running = false; p.over {
-			delete(passes, p.name)
-		}
-		mu.Unlock()
-		signal(r.kickPass)
-		return err
-	}
-	g.Go(func() error { // one of the limit, and the one that starts the others
+	g.SetLimit(passesMax + 1)
+	g.Go(func() error { // starts the others
 		for r.crawlGate.pass(ctx) {
-			asked, err := r.store.CrawlCursors(reconcilePrefix)
+			err := c.readCursors()
+			if err == nil {
+				err = c.askHosts()
+			}
 			if err != nil {
-				return quiet(ctx, ours(err))
+				return quiet(ctx, err)
 			}
-			now, d := r.opts.Now(), sleepMax
-			mu.Lock()
-			for name := range asked {
-				p := passes[name]
-				if p == nil {
-					p = &pass{r: r, name: name, url: name[len(reconcilePrefix):]}
-					passes[name] = p
-				}
-				switch {
-				case p.running:
-				case p.due.After(now):
-					d = min(d, p.due.Sub(now))
-				default:
-					p.running = g.TryGo(func() error { return visit(p) })
-				}
+			d := c.start(func(p *pass) bool { return g.TryGo(func() error { return c.visit(ctx, p) }) })
+			if r.gapSeen.Load() {
+				d = min(d, max(time.Millisecond, c.readRest(r.opts.Now())))
 			}
-			mu.Unlock()
 			sleep(ctx, d, r.kickPass)
 		}
 		return nil
@@ -67,137 +66,161 @@ func (r *Runner) reconcile(ctx context.Context) error {
 	return g.Wait()
 }
 
-// pass goes once through the list of a host, and has fetched again whatever is ahead of what we hold.
-type pass struct {
-	r        *Runner
-	name     string // of its cursor
-	url      string
-	pages    int
-	empty    int // in a row
-	counts   survey
-	failures int       // in a row
-	due      time.Time // when its host is asked again
-	running  bool
-	over     bool // it came to the end, or nobody wants it any more
+// visit runs a pass until it ends or its host fails.
+func (c *reconciler) visit(ctx context.Context, p *pass) error {
+	err := p.run(ctx)
+	c.mu.Lock()
+	p.running, p.trust = false, trusted
+	if p.failures > 0 || p.slow {
+		p.trust = doubted
+	}
+	if p.over {
+		delete(c.passes, p.name)
+	}
+	c.mu.Unlock()
+	signal(c.r.kickPass)
+	return err
 }
 
-// view: who is unknown is left to the crawl, unless the host is crawled too and nobody has to be asked first.
-func (p *pass) view() reading {
-	f := p.r.store.Filter()
-	v := reading{filter: f.Version, compare: true}
-	origin, err := identity.ParseOrigin(p.url)
-	source := Source{Kind: SourceRepos, URL: origin}
-	if err != nil || !slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
-		return v
+// readRest is how long the cursors are not to be read again: reading them takes a bounded part of the time, however many there
+// are and however often we are woken.
+func (c *reconciler) readRest(now time.Time) time.Duration {
+	since := now.Sub(c.read)
+	if since < 0 {
+		return 0
 	}
-	if of, ok := p.r.viewOf(source, f); ok && !of.ask {
-		v = of
-	}
-	return v
+	return min(sleepMax, readRest*c.took) - since
 }
 
-// cursor is where the pass stands; asked is false once nobody wants it any more.
-func (p *pass) cursor() (cursor string, asked bool, err error) {
-	all, err := p.r.store.CrawlCursors(p.name)
-	cursor, asked = all[p.name]
-	return cursor, asked, ours(err)
-}
-
-// run reads pages until the end, or until its host is to be left alone for a while.
-func (p *pass) run(ctx context.Context) error {
-	log := p.r.opts.Logger.With("source", p.url)
-	for p.r.crawlGate.pass(ctx) {
-		cursor, asked, err := p.cursor()
-		if err != nil {
-			return quiet(ctx, err)
-		}
-		if !asked {
-			log.Info("reconciliation is no longer wanted")
-			p.over = true
-			return nil
-		}
-		if p.pages == 0 && p.failures == 0 {
-			log.Info("reconciliation begins", "cursor", cursor)
-		}
-		p.over, err = p.page(ctx, cursor)
-		var failure *storeError
-		if errors.As(err, &failure) {
-			return quiet(ctx, err)
-		}
-		if p.over {
-			log.Info("reconciliation ended", "listed", p.counts.listed, "queued", p.counts.queued, "found", p.counts.found)
-			return nil
-		}
-		if err != nil && ctx.Err() == nil {
-			p.r.metrics.pages.WithLabelValues(kindGap, "error").Inc()
-			d := p.r.crawlDelay(err, p.failures, crawlRetryMax)
-			p.failures++
-			p.due = p.r.opts.Now().Add(d)
-			log.Warn("reconciliation is held up", "retry", d, "err", err)
-			return nil
-		}
-		p.failures = 0
-		p.r.rest(ctx, crawlKnown, nil)
+// readCursors takes up the passes that are asked for, when there may be new ones, and now and then.
+func (c *reconciler) readCursors() error {
+	now := c.r.opts.Now()
+	if c.readRest(now) > 0 {
+		return nil
 	}
+	if since := now.Sub(c.read); !c.r.gapSeen.Swap(false) && since >= 0 && since < sleepMax {
+		return nil
+	}
+	asked, err := c.r.store.CrawlCursors(reconcilePrefix)
+	if err != nil {
+		return ours(err)
+	}
+	c.read = now
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, cursor := range asked {
+		if c.passes[name] == nil && (cursor != listedPage || !c.r.absences.awaits(name)) {
+			c.passes[name] = newPass(c.r, name)
+		}
+	}
+	c.took = c.r.opts.Now().Sub(now)
 	return nil
 }
 
-// page handles one page, and says whether it was the last.
-func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) {
-	if cursor == "" {
-		if _, err := p.move("", firstPage); err != nil {
-			return false, err
+// start starts passes that are due while go takes them, and says how long until another is.
+func (c *reconciler) start(try func(*pass) bool) time.Duration {
+	now, d, running := c.r.opts.Now(), sleepMax, [trusts]int{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.passes {
+		if p.running {
+			running[p.trust]++
 		}
-		cursor = firstPage
 	}
-	at := cursor
-	if at == firstPage {
-		at = ""
+	for _, p := range c.passes {
+		switch {
+		case p.running || running[p.trust] >= p.trust.places(passesMax):
+		case p.due.After(now):
+			d = min(d, p.due.Sub(now))
+		default:
+			p.running = true
+			if !try(p) {
+				p.running = false
+				return d
+			}
+			running[p.trust]++
+		}
 	}
-	list, err := p.r.listRepos(ctx, p.url, at)
-	if err != nil {
-		return false, err
-	}
-	p.r.metrics.pages.WithLabelValues(kindGap, "ok").Inc()
-	p.counts.listed += int64(len(list.Repos))
-	p.empty++
-	if len(list.Repos) > 0 {
-		p.empty = 0
-	}
-	view := p.view()
-	todo, err := p.r.choose(p.r.wellFormed(list.Repos), view)
-	if err != nil {
-		return false, err
-	}
-	to := next(at, list.Cursor)
-	if p.pages++; p.pages >= passPagesMax || p.empty >= emptyPagesMax {
-		to = ""
-	}
-	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
-	if errors.Is(err, errRefiltered) {
-		return false, nil // the same page again
-	}
-	if err != nil {
-		return false, err
-	}
-	p.counts.queued += s.queued
-	p.counts.found += s.found
-	return p.move(cursor, to)
+	return d
 }
 
-// move takes the cursor on, behind what its page led to: after a crash the page is either done or
-// listed again. A pass that was asked for anew meanwhile has another cursor than ours, and begins again.
-func (p *pass) move(cursor, next string) (ended bool, err error) {
-	defer p.r.store.Lock(p.name)()
-	now, asked, err := p.cursor()
-	if err != nil || !asked || now != cursor {
-		return false, err
+// askHosts asks for the listings of all hosts that we know, when events of a relay were missed. One such round is not cut
+// short by the next, and the next leaves as much time between them as the last one took.
+func (c *reconciler) askHosts() error {
+	now := c.r.opts.Now()
+	if c.idle.IsZero() && !c.busy() {
+		c.idle = now
 	}
-	b := p.r.store.NewBatch()
-	if next == "" {
-		b.DropCrawlCursor(p.name)
-	} else {
-		b.SetCrawlCursor(p.name, next)
+	if took := c.idle.Sub(c.all); c.idle.IsZero() || !c.all.IsZero() && now.Sub(c.idle) >= 0 && now.Sub(c.idle) < took {
+		return nil
 	}
-	return next == "", ours(b.CommitSync())
+	defer c.r.store.Lock(store.ReconcileCursor)()
+	asked, err := c.r.store.CrawlCursors(store.ReconcileCursor)
+	relay, ok := asked[store.ReconcileCursor]
+	if err != nil || !ok {
+		return ours(err)
+	}
+	b := c.r.store.NewBatch()
+	names, err := c.r.knownHosts(relay)
+	if err != nil {
+		b.Discard()
+		return err
+	}
+	for _, origin := range names {
+		b.SetCrawlCursor(reconcilePrefix+origin, "")
+	}
+	b.DropCrawlCursor(store.ReconcileCursor)
+	if err := b.CommitSync(); err != nil {
+		return ours(err)
+	}
+	c.all, c.idle, c.read = now, time.Time{}, time.Time{}
+	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared", "relay", relay, "hosts", len(names))
+	return c.readCursors()
+}
+
+// busy reports whether the listing of a PDS is being compared, but for those of hosts that fail.
+func (c *reconciler) busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.passes {
+		if p.own && p.trust != doubted {
+			return true
+		}
+	}
+	return false
+}
+
+// knownHosts gives the origins of the hosts of all accounts that we know, as the host at an address would be asked for them.
+func (r *Runner) knownHosts(from string) (origins []string, err error) {
+	for after := ""; ; {
+		page, next, err := r.store.Hosts(after, 1000, func(h *store.Host) bool { return h.ID != 0 && h.Accounts > 0 })
+		if err != nil {
+			return nil, ours(err)
+		}
+		for _, h := range page {
+			if _, banned := r.limitsOf(h.ID); banned {
+				continue
+			}
+			if origin, err := r.originOf(from, h.Name); err == nil {
+				origins = append(origins, origin)
+			}
+		}
+		if next == "" {
+			return origins, nil
+		}
+		after = next
+	}
+}
+
+// accountsAt is how many accounts we know at the host of a URL, and its id.
+func (r *Runner) accountsAt(base string) (accounts int64, id uint32, err error) {
+	origin, _, err := identity.ParseBase(base)
+	if err != nil {
+		return 0, 0, nil
+	}
+	h, err := r.store.HostNamed(identity.HostOf(origin))
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, 0, nil
+	}
+	return h.Accounts, h.ID, ours(err)
 }

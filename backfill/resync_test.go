@@ -337,7 +337,7 @@ func TestGone(t *testing.T) {
 		t.Errorf("not found: %+v", r)
 	}
 	w.net.Account(back).SetStatus(simnet.Active)
-	for day := range 4 {
+	for day := range 3 {
 		checks := len(w.net.Host(0).Log().Fetches[lost])
 		w.clock.advance(27 * time.Hour)
 		w.run.Wake()
@@ -361,7 +361,7 @@ func TestGone(t *testing.T) {
 	// One that was wiped and returns is a first copy again.
 	w.net.Account(lost).SetStatus(simnet.Active)
 	head = w.store.Head()
-	w.clock.advance(27 * time.Hour)
+	w.clock.advance(4 * 27 * time.Hour) // it has been gone for 81 hours, and is looked at after as many
 	w.run.Wake()
 	w.until("the account to return", func() bool { return w.row(lost).State == store.StateSynced })
 	w.settle(lost) // the row shows when it is applied, the events when they are durable

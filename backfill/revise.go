@@ -34,8 +34,16 @@ func relate(old, now *filter.Filter) relation {
 // keepsAll says whether a filter has every record held, shown or not.
 func keepsAll(f *filter.Filter) bool { return f.WantsAll() || f.StoresAll() }
 
+// includes reports whether one set has all of another. Both are in ascending order.
 func includes(all, some []string) bool {
-	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
+	for _, s := range some {
+		i, found := slices.BinarySearch(all, s)
+		if !found {
+			return false
+		}
+		all = all[i+1:]
+	}
+	return true
 }
 
 // onSignal says whether a repository is followed only while it holds a record that a signal names.

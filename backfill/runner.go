@@ -42,7 +42,9 @@ type Runner struct {
 	kickFilter chan struct{} // wakes who brings repositories to a new filter
 	fatal      chan error    // the store failed in a callback
 	crawls     *crawlers
-	laters     atomic.Int64 // accounts to be asked about again, about
+	absences   *absences
+	gapSeen    atomic.Bool // crawl cursors of reconciliations may have been written
+	laters     *laters
 	tasksGate  gate
 	crawlGate  gate
 
@@ -95,6 +97,8 @@ func New(opts Options) (*Runner, error) {
 		rand:       rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
 	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
+	r.absences, r.laters = newAbsences(r), newLaters()
+	r.gapSeen.Store(true)
 	var err error
 	if r.crawls, err = newCrawlers(r); err != nil {
 		return nil, fmt.Errorf("read crawl sources: %w", err)
@@ -135,6 +139,7 @@ func (r *Runner) Crawl(ctx context.Context) error {
 	g.Go(func() error { return r.crawls.run(ctx) })
 	g.Go(func() error { return r.reconsider(ctx) })
 	g.Go(func() error { return r.reconcile(ctx) })
+	g.Go(func() error { return r.absences.run(ctx) })
 	return g.Wait()
 }
 
@@ -173,6 +178,7 @@ func (r *Runner) onlyImports() bool {
 func (r *Runner) Wake() {
 	r.lookAgain()
 	signal(r.kickDue)
+	r.gapSeen.Store(true)
 	signal(r.kickPass)
 	signal(r.kickFilter)
 	r.crawls.wake()

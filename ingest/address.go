@@ -65,4 +65,8 @@ func subscribeURL(source string, cursor int64) string {
 }
 
 // listingOf names the crawl cursor of a source's listing that is to be compared with what we hold.
-func listingOf(source string) string { return "reconcile::http" + strings.TrimPrefix(source, "ws") }
+func listingOf(source string) string {
+	return reconcilePrefix + "http" + strings.TrimPrefix(source, "ws")
+}
+
+const reconcilePrefix = "reconcile::"

@@ -351,11 +351,16 @@ func (s *sources) count(is func(*source) bool) int {
 	return n
 }
 
-// reconcile has the source's listing compared with what we hold: events of it were missed. With cursor forgotten, the source is
+// reconcile has the source's listing compared with what we hold, and for a relay those of all known hosts: events of it were
+// missed. With cursor forgotten, the source is
 // read from its tip, in the same batch.
 func (s *sources) reconcile(src *source, forget bool) error {
 	b := s.store.NewBatch()
-	b.SetCrawlCursor(listingOf(src.url), "")
+	listing := listingOf(src.url)
+	b.SetCrawlCursor(listing, "")
+	if !src.pds.Load() { // its listing leaves out inactive accounts, and all that it does not know
+		b.SetCrawlCursor(store.ReconcileCursor, strings.TrimPrefix(listing, reconcilePrefix))
+	}
 	s.metrics.reconciles.Inc()
 	if forget {
 		s.metrics.restarts.Inc()

@@ -2,6 +2,10 @@ package store
 
 import "errors"
 
+// ReconcileCursor names the crawl cursor that says that events of a relay were missed: its value is the relay's base URL. The
+// listings of all known hosts are to be compared with what we hold.
+const ReconcileCursor = "reconcile"
+
 // SetCrawlCursor remembers how far the listing of a source has been enqueued.
 func (b *Batch) SetCrawlCursor(source, cursor string) { b.set(crawlKey(source), []byte(cursor)) }
 

@@ -62,6 +62,9 @@ func (o *ordinals) lowestOpen() Ordinal {
 	return low
 }
 
+// OrdinalsEnd is an ordinal that every import which is not complete yet will reach or exceed.
+func (s *Store) OrdinalsEnd() Ordinal { return s.ords.lowestOpen() }
+
 // release ends a lease, whose row is gone. Ordinals behind next were not used: the next group
 // takes them if no other lease follows, else small groups would use ordinals up within a year.
 func (o *ordinals) release(first, next Ordinal) {

@@ -1,0 +1,374 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// absences finds repositories that we hold and that their own host lists no longer: the account was deleted, or moved, while
+// we missed its events. A deleted account stands in no listing, so that no entry of a page says so.
+//
+// While the listing of a host is read, each repository of that host that a page names sets one bit, by its ordinal. When the
+// listing has come to its end, one scan over all rows finds the repositories of the host without a bit, and makes them
+// pending: the task asks the account's host whether anything has changed, and writes what it answers. Nothing is written for a
+// repository that is listed, and the bits of 40 million repositories take 5 MB. They are lost with the process: then the
+// listings of a reconciliation are read again, and the periodic ones find out next time.
+type absences struct {
+	r    *Runner
+	kick chan struct{}
+
+	// mu guards:
+	mu     sync.Mutex
+	rounds []*round // oldest first, at most roundsMax
+	rest   time.Time
+}
+
+// round is a set of bits that the listings of several hosts share, each host once.
+type round struct {
+	a     *absences
+	end   store.Ordinal // first ordinal that is not judged: repositories imported since may have been listed before
+	hosts map[string]*listing
+	bits  map[store.Ordinal]*[bitsPerPage / 64]uint64 // a page for each range of ordinals that was met
+}
+
+// bitsPerPage is how many ordinals share a page of bits of 8 KiB.
+const bitsPerPage = 64 << 10
+
+// listing is the listing of one host, read from its first page on. Its methods do nothing for nil: the listing concludes
+// nothing then.
+type listing struct {
+	round  *round
+	host   string // host[:port]
+	stage  listingStage
+	ended  time.Time
+	cursor string // name of the crawl cursor to drop once absent repositories are queued; "" for none
+}
+
+type listingStage uint8
+
+const (
+	listingRead    listingStage = iota // its pages are being read
+	listingStalled                     // its host failed; nothing waits for it
+	listingEnded                       // read from beginning to end, absent repositories are to be queued
+	listingDone                        // nothing more follows from it
+)
+
+func newAbsences(r *Runner) *absences { return &absences{r: r, kick: make(chan struct{}, 1)} }
+
+// join begins the listing of a host, nil when too many listings are under way to remember what another one shows.
+func (a *absences) join(host string) *listing {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g := &listing{host: host}
+	if n := len(a.rounds); n > 0 && a.rounds[n-1].hosts[host] == nil {
+		g.round = a.rounds[n-1]
+	} else if g.round = a.newRound(); g.round == nil {
+		return nil
+	}
+	g.round.hosts[host] = g
+	return g
+}
+
+// newRound makes room for another round by forgetting one that has nothing under way but hosts that fail. Called with mu held.
+func (a *absences) newRound() *round {
+	a.prune()
+	for i := 0; len(a.rounds) >= roundsMax; i++ {
+		if i == len(a.rounds) {
+			return nil
+		}
+		if !a.rounds[i].has(listingRead, listingEnded) {
+			a.rounds = append(a.rounds[:i], a.rounds[i+1:]...)
+		}
+	}
+	d := &round{a: a, end: a.r.store.OrdinalsEnd(), hosts: map[string]*listing{}, bits: map[store.Ordinal]*[bitsPerPage / 64]uint64{}}
+	a.rounds = append(a.rounds, d)
+	return d
+}
+
+// prune forgets rounds from which nothing follows any more. Called with mu held.
+func (a *absences) prune() {
+	left := a.rounds[:0]
+	for _, d := range a.rounds {
+		if d.has(listingRead, listingStalled, listingEnded) {
+			left = append(left, d)
+		}
+	}
+	clear(a.rounds[len(left):])
+	a.rounds = left
+}
+
+// has reports whether a listing of the round is at one of some stages. Called with mu held.
+func (d *round) has(stages ...listingStage) bool {
+	for _, g := range d.hosts {
+		for _, s := range stages {
+			if g.stage == s {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shown reports whether a listing showed a repository. Called with mu held.
+func (d *round) shown(o store.Ordinal) bool {
+	page := d.bits[o/bitsPerPage]
+	return page != nil && page[o%bitsPerPage/64]&(1<<(o%64)) != 0
+}
+
+// show notes that the listing names a repository. Those of other hosts do not count.
+func (g *listing) show(row *store.Repo) {
+	if g == nil || row.Ordinal == 0 || identity.HostOf(row.PDS) != g.host {
+		return
+	}
+	g.round.a.mu.Lock()
+	defer g.round.a.mu.Unlock()
+	if row.Ordinal >= g.round.end {
+		return // not judged
+	}
+	page := g.round.bits[row.Ordinal/bitsPerPage]
+	if page == nil {
+		page = new([bitsPerPage / 64]uint64)
+		g.round.bits[row.Ordinal/bitsPerPage] = page
+	}
+	page[row.Ordinal%bitsPerPage/64] |= 1 << (row.Ordinal % 64)
+}
+
+// set moves a listing on. What has nothing to follow stays so.
+func (g *listing) set(stage listingStage) {
+	if g == nil {
+		return
+	}
+	g.round.a.mu.Lock()
+	changed := g.stage != listingDone && g.stage != stage
+	if changed {
+		g.stage = stage
+	}
+	g.round.a.mu.Unlock()
+	if changed {
+		signal(g.round.a.kick)
+	}
+}
+
+// end notes that the listing was read from beginning to end, and reports whether its absent repositories will be queued.
+// The crawl cursor of that name is dropped once they are, unless it is "".
+func (g *listing) end(cursor string) bool {
+	if g == nil {
+		return false
+	}
+	a := g.round.a
+	defer signal(a.kick)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.rounds {
+		if d == g.round {
+			g.stage, g.cursor, g.ended = listingEnded, cursor, a.r.opts.Now()
+			return true
+		}
+	}
+	return false // it failed for so long that its round was forgotten
+}
+
+// awaits reports whether a crawl cursor is to be dropped once absent repositories are queued.
+func (a *absences) awaits(cursor string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.rounds {
+		for _, g := range d.hosts {
+			if g.stage == listingEnded && g.cursor == cursor {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// run queues the absent repositories of listings that have ended, until ctx ends.
+func (a *absences) run(ctx context.Context) error {
+	for a.r.crawlGate.pass(ctx) {
+		d, ended, wait := a.next(a.r.opts.Now())
+		if d == nil {
+			sleep(ctx, min(wait, sleepMax), a.kick)
+			continue
+		}
+		begin := a.r.opts.Now()
+		done, err := a.conclude(ctx, d, ended)
+		if err != nil || !done {
+			return quiet(ctx, err)
+		}
+		now := a.r.opts.Now()
+		a.mu.Lock()
+		a.rest = now.Add(absentRest * now.Sub(begin))
+		a.mu.Unlock()
+	}
+	return nil
+}
+
+// next is a round of which listings have ended, and those listings; without, how long to wait. The listings that are being
+// read are waited for, so that one scan serves all of them, but not for ever.
+func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wait time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.prune()
+	wait = sleepMax
+	for _, d := range a.rounds {
+		ended, due := map[string]*listing{}, time.Time{}
+		for host, g := range d.hosts {
+			if g.stage == listingEnded {
+				ended[host] = g
+				if due.IsZero() || g.ended.Before(due) {
+					due = g.ended
+				}
+			}
+		}
+		if len(ended) == 0 {
+			continue
+		}
+		if !d.has(listingRead) {
+			due = time.Time{}
+		} else {
+			due = due.Add(absentWait)
+		}
+		if a.rest.After(due) && a.rest.Sub(now) <= absentRestMax { // longer is of a clock that was ahead
+			due = a.rest
+		}
+		if !due.After(now) {
+			return d, ended, 0
+		}
+		wait = min(wait, due.Sub(now))
+	}
+	return nil, nil, wait
+}
+
+// conclude queues what some listings of a round did not show, and drops their cursors. Without done it was told to end.
+func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*listing) (done bool, err error) {
+	s := &absentScan{a: a, round: d, ended: ended, queued: map[store.Ordinal]bool{}}
+	for scan := 0; ; scan++ {
+		s.left = 0
+		if done, err := s.scan(ctx); !done || err != nil {
+			return false, err
+		}
+		if s.left == 0 || scan == absentScansMax {
+			break
+		}
+		sleep(ctx, absentPause, nil) // a queue of a host is full
+	}
+	if len(s.queued)+s.left > 0 {
+		a.r.opts.Logger.Info("repositories that their hosts no longer list are checked", "hosts", len(ended), "queued", len(s.queued), "left", s.left)
+	}
+	var names []string
+	a.mu.Lock()
+	for _, g := range ended {
+		if g.cursor != "" && g.stage == listingEnded {
+			names = append(names, g.cursor)
+		}
+	}
+	a.mu.Unlock()
+	for _, name := range names {
+		// The absent repositories are pending, durably. A crash before this has the listing read again.
+		if err := a.r.dropListed(name); err != nil {
+			return false, err
+		}
+	}
+	a.mu.Lock()
+	for _, g := range ended {
+		g.stage = listingDone
+	}
+	a.mu.Unlock()
+	return true, nil
+}
+
+// absentScan goes through all rows for the repositories of some hosts that their listings did not show.
+type absentScan struct {
+	a      *absences
+	round  *round
+	ended  map[string]*listing
+	queued map[store.Ordinal]bool
+	left   int // not queued, since the queue of their host is full
+}
+
+func (s *absentScan) scan(ctx context.Context) (done bool, err error) {
+	for cursor := ""; ; {
+		if !s.a.r.crawlGate.pass(ctx) {
+			return false, nil
+		}
+		rows, next, err := s.a.r.store.Repos(cursor, absentPage, s.absent)
+		if err != nil {
+			return false, ours(err)
+		}
+		if err := s.queue(rows); err != nil {
+			return false, err
+		}
+		if next == "" {
+			return true, nil
+		}
+		cursor = next
+	}
+}
+
+// absent reports whether a repository is whole, and was not named by the listing of its host.
+func (s *absentScan) absent(row *store.Repo) bool {
+	if row.State != store.StateSynced || row.Tracked == store.Untracked || row.Ordinal == 0 || row.Ordinal >= s.round.end ||
+		s.ended[identity.HostOf(row.PDS)] == nil || s.queued[row.Ordinal] {
+		return false
+	}
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	return !s.round.shown(row.Ordinal)
+}
+
+// queue makes absent repositories pending. While they wait their live commits are not applied, so that a host whose
+// listing leaves out many has only some checked at a time.
+func (s *absentScan) queue(rows []store.Repo) error {
+	r := s.a.r
+	var dids []string
+	room := map[uint32]int64{}
+	for _, row := range rows {
+		id := row.Pending.Host
+		if _, there := room[id]; !there {
+			h, _ := r.store.HostByID(id)
+			room[id] = absentQueueMax - h.Queued
+		}
+		if room[id] <= 0 {
+			s.left++
+			continue
+		}
+		room[id]--
+		dids = append(dids, row.DID)
+	}
+	for len(dids) > 0 {
+		n := min(len(dids), crawlLocksMax)
+		err := r.inBatch(dids[:n], r.store.Filter().Version, func(b *store.Batch, row *store.Repo) {
+			if row.Known() && s.absent(row) {
+				s.queued[row.Ordinal] = true
+				lookAgainAt(b, row)
+				b.PutRepo(row)
+			}
+		}, func(*store.Batch) {})
+		if errors.Is(err, errRefiltered) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		dids = dids[n:]
+		r.lookAgain()
+	}
+	return nil
+}
+
+// dropListed ends a reconciliation whose listing was read to the end, unless it was asked for anew meanwhile.
+func (r *Runner) dropListed(name string) error {
+	defer r.store.Lock(name)()
+	cursor, err := r.store.CrawlCursor(name)
+	if err != nil || cursor != listedPage {
+		return ours(err)
+	}
+	b := r.store.NewBatch()
+	b.DropCrawlCursor(name)
+	return ours(b.CommitSync())
+}

@@ -1,0 +1,44 @@
+package backfill_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+)
+
+// TestLaters: accounts that are to be asked again come in order of time, each once; a full list takes no more, and what a clock
+// that was years ahead meant is due at once. Adding one costs the same however many there are.
+func TestLaters(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	l := backfill.NewLaters()
+	for i := range backfill.LatersMax {
+		if !l.Put(fmt.Sprint(i), now.Add(time.Duration(i%7)*time.Minute)) || !l.Put(fmt.Sprint(i), now) {
+			t.Fatalf("account %d was not taken", i)
+		}
+	}
+	if l.Put("one more", now) {
+		t.Error("a full list took another")
+	}
+	taken := 0
+	for minute := range 7 {
+		at := now.Add(time.Duration(minute) * time.Minute)
+		names := l.Take(at)
+		if taken += len(names); len(names) < backfill.LatersMax/7 {
+			t.Errorf("minute %d: %d accounts", minute, len(names))
+		}
+		if again := l.Take(at); len(again) != 0 {
+			t.Errorf("minute %d: %d accounts were given twice", minute, len(again))
+		}
+	}
+	if taken != backfill.LatersMax {
+		t.Errorf("%d accounts were given of %d", taken, backfill.LatersMax)
+	}
+	l = backfill.NewLaters()
+	l.Put("ahead", now.AddDate(10, 0, 0))
+	if names := l.Take(now); len(names) != 1 {
+		t.Errorf("due now: %v", names)
+	}
+}

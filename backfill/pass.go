@@ -1,0 +1,232 @@
+package backfill
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// pass goes once through a listing, and has fetched again whatever is ahead of what we hold.
+type pass struct {
+	r        *Runner
+	name     string // of its cursor
+	url      string
+	pages    int
+	empty    int // in a row
+	counts   survey
+	repeats  repeats
+	failures int       // in a row
+	slow     bool      // the last page took long
+	due      time.Time // when its host is asked again
+	over     bool      // it came to the end, or nobody wants it any more
+
+	// reconciler.mu guards, and they change only between two visits:
+	running bool
+	trust   trust
+	own     bool // the host lists its own accounts: it is a PDS
+
+	listing *listing // of a PDS, once its first page was asked for
+}
+
+func newPass(r *Runner, name string) *pass {
+	p := &pass{r: r, name: name, url: name[len(reconcilePrefix):]}
+	accounts, id, _ := r.accountsAt(p.url)
+	p.own, p.trust = accounts > 0, r.trustIn(id)
+	return p
+}
+
+// level is of the log lines: thousands of hosts may be gone through at a time.
+func (p *pass) level(usual slog.Level) slog.Level {
+	if p.own {
+		return slog.LevelDebug
+	}
+	return usual
+}
+
+// view: accounts that nobody knows yet are left to the crawl, unless the host is crawled too and nobody has to be asked first. A PDS
+// is believed about its own accounts only.
+func (p *pass) view() reading {
+	f := p.r.store.Filter()
+	v := reading{filter: f.Version, compare: true}
+	origin, err := identity.ParseOrigin(p.url)
+	source := Source{Kind: SourceRepos, URL: origin}
+	if err == nil && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
+		if of, ok := p.r.viewOf(source, f); ok && !of.ask {
+			v = of
+		}
+	}
+	if _, id, err := p.r.accountsAt(p.url); err == nil && p.own {
+		v.host, v.id = identity.HostOf(p.url), id
+	}
+	v.listing = p.listing
+	return v
+}
+
+// cursor is where the pass stands; asked is false once nobody wants it any more.
+func (p *pass) cursor() (cursor string, asked bool, err error) {
+	all, err := p.r.store.CrawlCursors(p.name)
+	cursor, asked = all[p.name]
+	return cursor, asked, ours(err)
+}
+
+// run reads pages until the end, or until its host is to be left alone for a while.
+func (p *pass) run(ctx context.Context) error {
+	log := p.r.opts.Logger.With("source", p.url)
+	for p.r.crawlGate.pass(ctx) {
+		cursor, asked, err := p.cursor()
+		if err != nil {
+			return quiet(ctx, err)
+		}
+		if !asked {
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation is no longer wanted")
+			p.leave()
+			return nil
+		}
+		if p.pages == 0 && p.failures == 0 {
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation begins", "cursor", cursor)
+		}
+		begin := p.r.opts.Now()
+		p.slow = false
+		p.over, err = p.page(ctx, cursor)
+		var failure *storeError
+		switch {
+		case errors.As(err, &failure):
+			return quiet(ctx, err)
+		case p.over:
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation ended", "listed", p.counts.listed, "queued", p.counts.queued, "found", p.counts.found)
+			return nil
+		case err != nil && ctx.Err() == nil:
+			p.fail(ctx, log, err)
+			return nil
+		}
+		p.failures = 0
+		if p.r.opts.Now().Sub(begin) > crawlSlow {
+			p.slow = true
+			return nil // another may have its place
+		}
+		p.r.rest(ctx, crawlKnown, nil)
+	}
+	return nil
+}
+
+// leave gives a pass up that nobody wants.
+func (p *pass) leave() {
+	p.over = true
+	p.listing.set(listingDone)
+}
+
+// giveUp has nothing follow from what the listing does not name: it is not read to its end.
+func (p *pass) giveUp() {
+	p.listing.set(listingDone)
+	p.listing = nil
+}
+
+func (p *pass) fail(ctx context.Context, log *slog.Logger, err error) {
+	p.r.metrics.pages.WithLabelValues(kindGap, "error").Inc()
+	most := crawlRetryMax
+	if p.own {
+		most = crawlHostRetryMax
+	}
+	d := p.r.crawlDelay(err, p.failures, most)
+	if errors.Is(err, errBanned) {
+		d = crawlBannedAgain
+	}
+	p.failures++
+	p.due = p.r.opts.Now().Add(d)
+	p.listing.set(listingStalled)
+	log.Log(ctx, p.level(slog.LevelWarn), "reconciliation is held up", "retry", d, "err", err)
+}
+
+// begin prepares for the first page: of the listing of a PDS it is remembered which repositories it names.
+func (p *pass) begin() {
+	p.listing.set(listingDone) // it was asked for anew
+	p.pages, p.empty, p.repeats, p.listing = 0, 0, repeats{}, nil
+	if p.own {
+		p.listing = p.r.absences.join(identity.HostOf(p.url))
+	}
+}
+
+// page handles one page, and says whether it was the last.
+func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) {
+	resumed := p.own && p.listing == nil && p.pages == 0 && cursor != firstPage // what it showed before a restart is not known
+	if cursor == "" || cursor == listedPage || resumed {
+		if _, err := p.move(cursor, firstPage); err != nil {
+			return false, err
+		}
+		cursor = firstPage
+		p.begin()
+	} else if p.pages == 0 && p.listing == nil {
+		p.begin()
+	}
+	at := cursor
+	if at == firstPage {
+		at = ""
+	}
+	list, err := p.r.listRepos(ctx, p.url, at)
+	if err != nil {
+		return false, err
+	}
+	p.listing.set(listingRead)
+	p.r.metrics.pages.WithLabelValues(kindGap, "ok").Inc()
+	p.counts.listed += int64(len(list.Repos))
+	p.empty++
+	if len(list.Repos) > 0 {
+		p.empty = 0
+	}
+	view := p.view()
+	entries := p.r.wellFormed(list.Repos)
+	again := p.repeats.page(at, didsOf(entries))
+	todo, err := p.r.choose(entries, view)
+	if err != nil {
+		return false, err
+	}
+	to := next(at, list.Cursor)
+	if p.pages++; to != "" && (again || p.pages >= passPagesMax) {
+		p.r.cutShort(p.url, p.pages, again)
+		p.giveUp()
+		to = ""
+	}
+	if to != "" && p.empty >= emptyPagesMax {
+		p.giveUp()
+		to = ""
+	}
+	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
+	if errors.Is(err, errRefiltered) {
+		return false, nil // the same page again
+	}
+	if err != nil {
+		return false, err
+	}
+	p.counts.queued += s.queued
+	p.counts.found += s.found
+	return p.move(cursor, to)
+}
+
+// move takes the cursor on, behind what its page led to: after a crash the page is either done or
+// listed again. A pass that was asked for anew meanwhile has another cursor than ours, and begins again.
+func (p *pass) move(cursor, next string) (ended bool, err error) {
+	defer p.r.store.Lock(p.name)()
+	now, asked, err := p.cursor()
+	if err != nil || !asked || now != cursor {
+		return false, err
+	}
+	b := p.r.store.NewBatch()
+	switch {
+	case next != "":
+		b.SetCrawlCursor(p.name, next)
+	case p.listing != nil:
+		// A crash from here until the absent repositories are pending has the listing read again.
+		b.SetCrawlCursor(p.name, listedPage)
+	default:
+		b.DropCrawlCursor(p.name)
+	}
+	if err := b.CommitSync(); err != nil {
+		return false, ours(err)
+	}
+	return next == "" && (p.listing == nil || p.listing.end(p.name)), nil
+}
