@@ -392,6 +392,11 @@ func TestRows(t *testing.T) {
 	if b.State != "resync" || b.Error == nil || b.Error.Kind != "transport" || b.Error.Count != 2 || b.Error.Next != "2033-05-18T03:33:20Z" || b.Error.Message != "refused" || b.Rev != "" {
 		t.Errorf("%+v %+v", b, b.Error)
 	}
+	w.update(t, alice, func(_ *store.Batch, r *store.Repo) { r.FutureDue = 2_000_000_000 })
+	call(t, "GET", w.admin.URL+"/repos/"+alice, "", nil, &a)
+	if a.State != "synced" || a.Error == nil || a.Error.Kind != "future" || a.Error.Next != "2033-05-18T03:33:20Z" || a.Error.Message == "" {
+		t.Errorf("%+v %+v", a, a.Error)
+	}
 	for query, want := range map[string]string{
 		"": alice + " " + bob, "?state=synced": alice, "?state=resync": bob, "?state=gone": "", "?host=PDS.test": alice, "?host=127.0.0.1:2583": bob, "?host=127.0.0.1": "",
 		"?error=transport": bob, "?error=generic": "", "?state=synced&error=transport": "", "?cursor=" + alice: bob, "?cursor=" + bob: "",

@@ -141,6 +141,9 @@ func (s *Server) item(row *store.Repo) repoItem {
 		if row.State == store.StateResync || row.State == store.StateGone {
 			it.Error.NextRetry = rfc3339(row.Retry.Next)
 		}
+	} else if row.State == store.StateSynced && row.FutureDue != 0 {
+		it.Error = &repoError{Kind: "future", Message: "a commit was dropped whose rev is in the future by the clock of this machine",
+			NextRetry: rfc3339(row.FutureDue)}
 	}
 	return it
 }

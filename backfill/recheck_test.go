@@ -107,6 +107,33 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
+// TestFutureDue: a synced repository of which a commit came from the future is fetched when its time has come, if its host
+// has anything new then.
+func TestFutureDue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	if _, err := w.net.Account(dids[1]).Mutate(3); err != nil {
+		t.Fatal(err)
+	}
+	due := w.clock.now().Add(10 * time.Minute).Unix()
+	for _, did := range dids {
+		w.change(did, func(r *store.Repo) { r.FutureDue, r.SeenRev = due, w.net.Account(did).NextTID() })
+	}
+	w.clock.advance(10*time.Minute + time.Second)
+	w.run.Wake()
+	for _, did := range dids {
+		w.until("it was looked at", func() bool { r := w.row(did); return r.FutureDue == 0 && r.State == store.StateSynced })
+		w.equal(did)
+	}
+	log := w.net.Host(0).Log()
+	if n := log.Requests[latestCommit]; n != 2 || len(log.Fetches[dids[0]]) != 1 || len(log.Fetches[dids[1]]) != 2 {
+		t.Errorf("%d questions, %d and %d transfers", n, len(log.Fetches[dids[0]]), len(log.Fetches[dids[1]]))
+	}
+}
+
 // TestRecheckWithoutData: where nothing is held, everything is to be transferred.
 func TestRecheckWithoutData(t *testing.T) {
 	t.Parallel()

@@ -73,11 +73,14 @@ func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host 
 	if err != nil {
 		return nil, 0, ours(err)
 	}
-	due := row.Retry.Next != 0 && row.Retry.Next <= now.Unix()
-	if !due || (row.State != store.StateResync && row.State != store.StateGone) {
+	if due := row.Due(); due == 0 || due > now.Unix() {
 		return nil, 0, nil
 	}
-	row.Retry.Next = 0
+	if row.State == store.StateSynced {
+		row.Recheck = true // what we hold is whole: only another rev is worth a transfer
+		row.SeenRev = ""   // nobody has verified it: the host says whether there is such a rev
+	}
+	row.Retry.Next, row.FutureDue = 0, 0
 	if row.Tracked != store.Untracked {
 		row.State = store.StatePending
 		row.Attempt++

@@ -196,21 +196,6 @@ func TestCommitsThatDoNotFit(t *testing.T) {
 	}
 }
 
-func TestFutureRevIsDropped(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.net.Accounts()[0]
-	w.hold(a)
-	w.skip()
-	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamFutureRev, DID: a.DID(), Count: 1, Extra: true})
-	w.put(a, "app.test.x/one", "1")
-	w.pass()
-	w.equal(a)
-	if n := w.count("rejected_total", "rev"); n != 1 {
-		t.Errorf("%d rejected for their rev, want 1", n)
-	}
-}
-
 // One forged commit costs one lookup and one fetch.
 func TestForgedExtra(t *testing.T) {
 	t.Parallel()

@@ -38,6 +38,6 @@
 //	shard.go   queues by DID          park.go     who waits          item.go     one step of a DID
 //	verify.go  sync v1.1              commit.go   #commit           sync.go    #sync
 //	account.go #account               identity.go #identity         drain.go   buffered commits
-//	discover.go unknown DIDs          budget.go   refetches
+//	discover.go unknown DIDs          budget.go   refetches         future.go  revs that are not yet
 //	metrics.go what sources count     tally.go    what shards count
 package ingest

@@ -51,6 +51,7 @@ type item struct {
 	bad      error // it is invalid
 	unsure   bool  // there was no key to be had
 	partial  bool  // applied without proof that its operations are all
+	future   bool  // its rev is in the future by our clock
 	large    bool  // proof holds much memory
 
 	drain drainStep
@@ -82,7 +83,7 @@ func (it *item) take(l *lane, e *event, now time.Time) {
 	it.r, it.lane, it.now, it.job = l.shard.r, l, now, jobNothing
 	it.outcome, it.need = outcomeSkipped, needNothing
 	it.e, it.f, it.rev = e, nil, ""
-	it.prepared, it.known, it.unsure, it.partial, it.large = false, false, false, false, false
+	it.prepared, it.known, it.unsure, it.partial, it.large, it.future = false, false, false, false, false, false
 	it.prev, it.prevErr, it.bad = repo.CID{}, nil, nil
 	if e != nil {
 		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
@@ -148,7 +149,10 @@ func (it *item) prepare() (done bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	if reason := it.fault(&row); reason != "" {
+	switch reason := it.fault(&row); {
+	case reason == reasonFuture:
+		it.future = true
+	case reason != "":
 		return it.reject(reason)
 	}
 	if _, ok := it.wanted(&row); !ok {
@@ -158,6 +162,10 @@ func (it *item) prepare() (done bool, err error) {
 		if done := it.authorise(&row, host); done {
 			return true, nil
 		}
+	}
+	if it.future {
+		it.r.tally.rejected.WithLabelValues(reasonFuture).Inc()
+		return false, nil
 	}
 	switch it.job {
 	case jobIdentity:
@@ -184,8 +192,11 @@ func (it *item) fault(row *store.Repo) (reason string) {
 
 // revFault says what is wrong with a rev by itself. One in the future would shut out all that follow.
 func revFault(rev string, now time.Time) (reason string) {
-	if (repo.Commit{Rev: rev}).CheckRev(now) != nil {
+	if _, err := repo.ParseTID(rev); err != nil {
 		return reasonRev
+	}
+	if (repo.Commit{Rev: rev}).CheckRev(now) != nil {
+		return reasonFuture
 	}
 	return ""
 }
@@ -195,6 +206,10 @@ func (it *item) decide(w *writing) error {
 	row, err := it.r.store.RepoOrNew(it.lane.did)
 	if err != nil {
 		return err
+	}
+	if it.future {
+		it.decideFuture(w, &row)
+		return nil
 	}
 	switch it.job {
 	case jobCommit, jobSync:

@@ -94,7 +94,7 @@ func TestEnvelopesLie(t *testing.T) {
 		{name: "since is missing and prevData is not", change: func(b body) { b["since"] = nil }, state: store.StateSynced, applied: true},
 		{name: "a rev that is none", change: func(b body) { b["rev"] = "3jui7kd2z2y2" }, state: store.StateSynced, reason: "rev"},
 		{name: "the rev of another commit", change: func(b body) { b["rev"] = b["rev"].(string)[:12] + "3" }, state: store.StatePending, reason: "envelope"},
-		{name: "a rev to come", change: func(b body) { b["rev"] = "3mzzzzzzzzzz2" }, state: store.StateSynced, reason: "rev"}, // of 2026-12
+		{name: "a rev to come", change: func(b body) { b["rev"] = "3mzzzzzzzzzz2" }, state: store.StateSynced, reason: "future"}, // of 2026-12
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -64,6 +64,8 @@ const (
 // Limits on what we fetch because others made us.
 const (
 	refetchDelayMax = time.Hour
+	// futureMax is after what time a repository is looked at whose commits are further in the future than that.
+	futureMax = 24 * time.Hour
 	// refetchWindow is how long a repository must keep in order to be trusted as before.
 	refetchWindow = time.Hour
 	// Of one host's repositories so many are fetched again at once, and then one a second.

@@ -139,12 +139,12 @@ func (b *Batch) move(did string, old, now rowState) {
 	if now.queued() && (!old.queued() || old.pending != now.pending) {
 		b.set(pendingKey(b.key[:0], now.pending), appendDID(nil, did))
 	}
-	if old.due() != 0 && old.due() != now.due() {
-		b.delete(retryKey(b.key[:0], old.due(), did))
+	if old.due != 0 && old.due != now.due {
+		b.delete(retryKey(b.key[:0], old.due, did))
 	}
-	if now.due() != 0 && old.due() != now.due() {
-		b.set(retryKey(b.key[:0], now.due(), did), nil)
-		b.due = min(b.due, now.due())
+	if now.due != 0 && old.due != now.due {
+		b.set(retryKey(b.key[:0], now.due, did), nil)
+		b.due = min(b.due, now.due)
 	}
 	if old.ordinal != 0 && old.ordinal != now.ordinal {
 		b.delete(ordinalKey(b.key[:0], spaceOwner, old.ordinal))
@@ -174,14 +174,6 @@ func (b *Batch) enqueue(r *Repo, old rowState) {
 }
 
 func (r rowState) queued() bool { return r.exists && r.state == StatePending }
-
-// due is the second at which the row wants to be looked at again, 0 for never.
-func (r rowState) due() int64 {
-	if r.exists && (r.state == StateResync || r.state == StateGone) {
-		return r.next
-	}
-	return 0
-}
 
 // Apply writes the difference that one commit (or one part of a resync) makes to r's
 // records, as one entry of the log. What each op is follows from what is stored and shown: a

@@ -169,8 +169,8 @@ func (c *checker) repos() error {
 		if now.queued() {
 			c.expect(pendingKey(nil, r.Pending), appendDID(nil, did), "pending row of %s", did)
 		}
-		if now.due() != 0 {
-			c.expect(retryKey(nil, now.due(), did), nil, "retry row of %s", did)
+		if now.due != 0 {
+			c.expect(retryKey(nil, now.due, did), nil, "retry row of %s", did)
 		}
 		if r.Ordinal != 0 {
 			c.expect(ordinalKey(nil, spaceOwner, r.Ordinal), appendDID(nil, did), "owner row of %s", did)
@@ -247,8 +247,8 @@ func (c *checker) queues() error {
 		if err != nil {
 			return err
 		}
-		if r, ok := c.repo(did, "retry row"); ok && r.loaded.due() != due {
-			c.report("retry row at %d names %s, which is %s and due at %d", due, did, r.State, r.loaded.due())
+		if r, ok := c.repo(did, "retry row"); ok && r.Due() != due {
+			c.report("retry row at %d names %s, which is %s and due at %d", due, did, r.State, r.Due())
 		}
 		return nil
 	})

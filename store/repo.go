@@ -208,6 +208,10 @@ type Repo struct {
 	// request does not satisfy it.
 	Asked uint32 `cbor:"48,keyasint,omitempty"`
 
+	// FutureDue is when, in unix seconds, a synced repository is fetched again because a commit of it was dropped whose rev
+	// was in the future by our clock; 0: never.
+	FutureDue int64 `cbor:"40,keyasint,omitempty"`
+
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.
 	loaded rowState
@@ -219,7 +223,7 @@ type rowState struct {
 	state   State
 	kind    ErrorKind
 	pending PendingKey
-	next    int64
+	due     int64 // Repo.Due
 	ordinal Ordinal
 	records int64
 	blocks  int64
@@ -228,8 +232,19 @@ type rowState struct {
 }
 
 func (r *Repo) rowState() rowState {
-	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, next: r.Retry.Next,
+	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, due: r.Due(),
 		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep)}
+}
+
+// Due is the unix second at which the row wants to be looked at again, 0 for never.
+func (r *Repo) Due() int64 {
+	switch r.State {
+	case StateResync, StateGone:
+		return r.Retry.Next
+	case StateSynced:
+		return r.FutureDue
+	}
+	return 0
 }
 
 // Behind says whether the repository is followed, and known to have a later rev than we hold.

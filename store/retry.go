@@ -41,7 +41,7 @@ func (q *retries) remember(low int64, adds uint64) {
 	}
 }
 
-// DueRetries gives up to limit DIDs whose Retry.Next is now or earlier, in due order, and
+// DueRetries gives up to limit DIDs whose Due is now or earlier, in due order, and
 // the time of the first that is due later (zero when none waits).
 func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.Time, err error) {
 	low, adds := s.retries.front()
