@@ -18,7 +18,7 @@ type Crawler struct {
 	Parse func(kind, url string) (store.CrawlSource, error)
 	// Add discovers by a source from now on. It is durable on return. One that is there stays.
 	Add func(store.CrawlSource) error
-	// Remove stops discovering by a source: store.ErrNotFound if there is none.
+	// Remove stops discovering by a source, after a restart too: store.ErrNotFound if there is none.
 	Remove func(store.CrawlSource) error
 	// Forget has a source list everything from the beginning: store.ErrNotFound if it has not begun.
 	Forget func(store.CrawlSource) error
@@ -27,6 +27,7 @@ type Crawler struct {
 // Crawl is what is known of a crawl source.
 type Crawl struct {
 	store.CrawlSource
+	Named              bool // by an option
 	Persisted, Running bool
 
 	Lists, Ended, Failing        int
@@ -131,27 +132,30 @@ func (s *Server) addCrawl(w http.ResponseWriter, r *http.Request) error {
 	if err := s.opts.Crawler.Add(c); err != nil {
 		return err
 	}
-	writeCrawl(w, http.StatusCreated, c)
+	writeCrawl(w, http.StatusCreated, c, "")
 	return nil
 }
 
 // removeCrawl is DELETE /crawler/sources.
 func (s *Server) removeCrawl(w http.ResponseWriter, r *http.Request) error {
-	return s.dropCrawl(w, r, s.opts.Crawler.Remove, "no crawl source %s is there")
+	return s.dropCrawl(w, r, s.opts.Crawler.Remove, "no crawl source %s is there", staysRemoved)
 }
 
 // forgetCrawl is DELETE /crawler/cursors.
 func (s *Server) forgetCrawl(w http.ResponseWriter, r *http.Request) error {
-	return s.dropCrawl(w, r, s.opts.Crawler.Forget, "crawl source %s has no cursor")
+	return s.dropCrawl(w, r, s.opts.Crawler.Forget, "crawl source %s has no cursor", "")
 }
 
-func (s *Server) dropCrawl(w http.ResponseWriter, r *http.Request, do func(store.CrawlSource) error, missing string) error {
+func (s *Server) dropCrawl(w http.ResponseWriter, r *http.Request, do func(store.CrawlSource) error, missing, note string) error {
 	c, err := s.readCrawl(w, r)
 	if err != nil {
 		return err
 	}
 	if do == nil {
 		return errNoCrawler
+	}
+	if s.opts.Crawler.Sources == nil || !slices.ContainsFunc(s.opts.Crawler.Sources(), func(have Crawl) bool { return have.CrawlSource == c && have.Named }) {
+		note = ""
 	}
 	err = do(c)
 	if errors.Is(err, store.ErrNotFound) {
@@ -160,13 +164,14 @@ func (s *Server) dropCrawl(w http.ResponseWriter, r *http.Request, do func(store
 	if err != nil {
 		return err
 	}
-	writeCrawl(w, http.StatusOK, c)
+	writeCrawl(w, http.StatusOK, c, note)
 	return nil
 }
 
-func writeCrawl(w http.ResponseWriter, status int, c store.CrawlSource) {
+func writeCrawl(w http.ResponseWriter, status int, c store.CrawlSource, note string) {
 	writeJSON(w, status, struct {
 		URL  string `json:"url"`
 		Kind string `json:"kind"`
-	}{c.URL, c.Kind})
+		Note string `json:"note,omitempty"`
+	}{c.URL, c.Kind, note})
 }

@@ -88,6 +88,7 @@ func TestCrawlSources(t *testing.T) {
 	if res := call(t, "GET", w.public.URL+"/crawler/sources", "", nil, nil); res.StatusCode != 404 {
 		t.Errorf("the public listener shows sources: %d", res.StatusCode)
 	}
+	f.sources = append(f.sources, api.Crawl{CrawlSource: store.CrawlSource{Kind: "repos", URL: "https://named.test"}, Named: true})
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -104,6 +105,7 @@ func TestCrawlSources(t *testing.T) {
 		{"DELETE", "/crawler/sources", `{"url":"https://new.test","kind":"hosts"}`, 404, "hosts::https://new.test"},
 		{"DELETE", "/crawler/sources", `{"url":"https://new.test","kind":"repos"}`, 200, "new.test"},
 		{"DELETE", "/crawler/sources", `{"url":"https://new.test","kind":"repos"}`, 404, "new.test"},
+		{"DELETE", "/crawler/sources", `{"url":"https://named.test","kind":"repos"}`, 200, "stays removed after a restart"},
 		{"DELETE", "/crawler/sources", `{"url":7,"kind":"repos"}`, 400, "url is a number"},
 		{"DELETE", "/crawler/cursors", `{"url":"https://relay.test","kind":"hosts"}`, 200, "relay.test"},
 		{"DELETE", "/crawler/cursors", `{"url":"https://relay.test","kind":"hosts"}`, 404, "has no cursor"},

@@ -19,7 +19,7 @@ type Firehose struct {
 	Parse func(url string, pds bool) (store.Source, error)
 	// Add follows a source from now on, in place of the one with the same URL. It is durable on return.
 	Add func(store.Source) error
-	// Remove stops following a source: store.ErrNotFound if there is none.
+	// Remove stops following a source, after a restart too: store.ErrNotFound if there is none.
 	Remove func(url string) error
 	// Forget drops the cursor of a source, which goes on at its tip: store.ErrNotFound if it has none.
 	Forget func(url string) error
@@ -29,6 +29,7 @@ type Firehose struct {
 type Source struct {
 	URL       string
 	PDS       bool
+	Named     bool // by an option
 	Persisted bool // added while running
 	Running   bool // connected
 
@@ -222,7 +223,7 @@ func (s *Server) removeSource(w http.ResponseWriter, r *http.Request) error {
 	if err := readObject(w, r, &body); err != nil {
 		return err
 	}
-	return s.drop(w, "url", body.URL, s.opts.Firehose.Remove, "no source %s is followed")
+	return s.drop(w, "url", body.URL, s.opts.Firehose.Remove, "no source %s is followed", staysRemoved)
 }
 
 // forgetCursor is DELETE /firehose/cursors.
@@ -233,11 +234,14 @@ func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) error {
 	if err := readObject(w, r, &body); err != nil {
 		return err
 	}
-	return s.drop(w, "key", body.Key, s.opts.Firehose.Forget, "source %s has no cursor")
+	return s.drop(w, "key", body.Key, s.opts.Firehose.Forget, "source %s has no cursor", "")
 }
 
-// drop does away with what the field name of a body names.
-func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func(url string) error, missing string) error {
+// staysRemoved tells what becomes of a source that was removed though an option names it.
+const staysRemoved = "an option of the daemon names this source: it stays removed after a restart until POST adds it again"
+
+// drop does away with what the field name of a body names. The answer has a note for a source that an option names.
+func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func(url string) error, missing, note string) error {
 	if value == nil {
 		return invalid("the body lacks %s", name)
 	}
@@ -248,6 +252,9 @@ func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func
 	if do == nil {
 		return errNoFirehose
 	}
+	if s.opts.Firehose.Sources == nil || !slices.ContainsFunc(s.opts.Firehose.Sources(), func(have Source) bool { return have.URL == src.URL && have.Named }) {
+		note = ""
+	}
 	err = do(src.URL)
 	if errors.Is(err, store.ErrNotFound) {
 		return refuse("NotFound", missing, echo(*value))
@@ -256,8 +263,9 @@ func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func
 		return err
 	}
 	writeJSON(w, http.StatusOK, struct {
-		URL string `json:"url"`
-	}{src.URL})
+		URL  string `json:"url"`
+		Note string `json:"note,omitempty"`
+	}{src.URL, note})
 	return nil
 }
 

@@ -133,6 +133,7 @@ func TestSources(t *testing.T) {
 func TestSourceChanges(t *testing.T) {
 	t.Parallel()
 	f := newFakeFirehose()
+	f.sources = append(f.sources, api.Source{URL: "wss://named.test", Named: true})
 	w := newWorld(t, api.Options{Firehose: f.options()})
 	for _, c := range []struct {
 		method, path, body string
@@ -152,6 +153,7 @@ func TestSourceChanges(t *testing.T) {
 		{"POST", "/firehose/sources", `{"url":"` + strings.Repeat("x", 1<<16) + `"}`, 413, "longer"},
 		{"DELETE", "/firehose/sources", `{"url":"wss://NEW.test"}`, 200, "wss://new.test"},
 		{"DELETE", "/firehose/sources", `{"url":"wss://new.test"}`, 404, "wss://new.test"},
+		{"DELETE", "/firehose/sources", `{"url":"wss://named.test"}`, 200, "stays removed after a restart"},
 		{"DELETE", "/firehose/sources", `{"key":"wss://new.test"}`, 400, "key"},
 		{"DELETE", "/firehose/sources", `{"url":"x"}`, 400, `\"x\"`},
 		{"DELETE", "/firehose/cursors", `{"key":"wss://relay.test"}`, 200, "wss://relay.test"},

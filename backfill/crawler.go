@@ -34,6 +34,7 @@ type crawler struct {
 // CrawlStatus is how a source stands.
 type CrawlStatus struct {
 	Source
+	Named     bool // by the options
 	Persisted bool // added while running
 	Running   bool
 	// Lists are those it pages through, Ended those of which a pass has come to its end, Failing those that failed last.
@@ -324,6 +325,7 @@ func (c *crawler) now() CrawlStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status
+	s.Named = c.named()
 	s.Source, s.Persisted, s.Running = c.source, c.persisted, c.stop != nil
 	s.Lists = len(c.lists)
 	for _, l := range c.lists {

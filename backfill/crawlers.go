@@ -41,9 +41,17 @@ func newCrawlers(r *Runner) (*crawlers, error) {
 	}
 	for _, a := range added {
 		s := Source{Kind: a.Kind, URL: a.URL}
-		if i := cs.find(s); i < 0 {
+		i := cs.find(s)
+		switch {
+		case a.Removed:
+			if i >= 0 {
+				r.opts.Logger.Warn("crawl source stays removed though an option names it: DELETE /crawler/sources removed it, POST adds it again",
+					"source", s.String())
+				cs.list = slices.Delete(cs.list, i, i+1)
+			}
+		case i < 0:
 			cs.list = append(cs.list, newCrawler(r, s, true))
-		} else if cs.list[i].source.Implied {
+		case cs.list[i].source.Implied:
 			cs.list[i] = newCrawler(r, s, true)
 		}
 	}
@@ -150,8 +158,8 @@ func (r *Runner) AddCrawl(s Source) error {
 	return nil
 }
 
-// RemoveCrawl stops discovering by a source: store.ErrNotFound if there is none. One of the options comes back with
-// the next start. What it found stays followed, and its cursors stay until ForgetCrawlCursor.
+// RemoveCrawl stops discovering by a source: store.ErrNotFound if there is none. It stays removed after a restart until
+// AddCrawl, whatever the options name. What it found stays followed, and its cursors stay until ForgetCrawlCursor.
 func (r *Runner) RemoveCrawl(s Source) error {
 	cs := r.crawls
 	cs.changing.Lock()
@@ -160,12 +168,18 @@ func (r *Runner) RemoveCrawl(s Source) error {
 	if c == nil {
 		return fmt.Errorf("crawl source %s: %w", s, store.ErrNotFound)
 	}
+	named := c.named()
 	b := r.store.NewBatch()
-	b.DropCrawlSource(store.CrawlSource{Kind: s.Kind, URL: s.URL})
+	if row := (store.CrawlSource{Kind: s.Kind, URL: s.URL, Removed: named}); named {
+		b.PutCrawlSource(row)
+	} else {
+		b.DropCrawlSource(row)
+	}
 	if err := b.CommitSync(); err != nil {
 		return err
 	}
 	cs.remove(c)
+	r.opts.Logger.Info("crawl source removed", "source", s.String(), "named_by_option", named)
 	return nil
 }
 
@@ -177,6 +191,11 @@ func (cs *crawlers) remove(c *crawler) {
 	}
 	cs.mu.Unlock()
 	c.halt()
+}
+
+// named reports whether the options name the source.
+func (c *crawler) named() bool {
+	return slices.ContainsFunc(c.r.opts.Crawl, func(o Source) bool { return o.String() == c.source.String() })
 }
 
 // of is the source of that kind and URL, nil if there is none.

@@ -1,9 +1,11 @@
 package backfill_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -375,6 +377,42 @@ func TestCrawlSourcesComeAndGo(t *testing.T) {
 	}
 	if err := w.run.ForgetCrawlCursor(s); err != nil {
 		t.Errorf("forget the cursor of a source that is gone: %v", err)
+	}
+}
+
+// TestCrawlNamedStaysRemoved: a source that the options name, by --crawl or because of a relay, stays removed after a
+// restart until it is added again.
+func TestCrawlNamedStaysRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}})
+	named := backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}
+	implied := backfill.Source{Kind: backfill.SourceHosts, URL: w.net.Relay(), Implied: true}
+	var log bytes.Buffer
+	restart := func() []backfill.CrawlStatus {
+		w.stop()
+		log.Reset()
+		w.start(backfill.Options{Crawl: []backfill.Source{named, implied}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		return w.run.Crawls()
+	}
+	if all := restart(); len(all) != 2 || !all[0].Named || !all[1].Named {
+		t.Fatalf("sources %+v", all)
+	}
+	for _, s := range []backfill.Source{named, implied} {
+		if err := w.run.RemoveCrawl(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := restart()
+	w.stop() // the log is quiet now
+	if len(all) != 0 || strings.Count(log.String(), "stays removed") != 2 {
+		t.Errorf("after a restart there are %+v, and the log says %q", all, log.String())
+	}
+	w.start(backfill.Options{Crawl: []backfill.Source{named, implied}})
+	if err := w.run.AddCrawl(named); err != nil {
+		t.Fatal(err)
+	}
+	if all := restart(); len(all) != 1 || all[0].Source != named || !all[0].Named {
+		t.Errorf("sources %+v, want the one that was added again", all)
 	}
 }
 

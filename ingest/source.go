@@ -377,7 +377,7 @@ func (s *source) eventAge() time.Duration {
 
 func (s *source) status() SourceStatus {
 	st := SourceStatus{
-		URL: s.url, PDS: s.pds.Load(), Persisted: s.persisted.Load(),
+		URL: s.url, PDS: s.pds.Load(), Named: s.set.named[s.url], Persisted: s.persisted.Load(),
 		Seq: max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(), Bad: s.bad.Load(), Refused: s.foreign.Load(),
 		Lag: s.lag(),
 	}

@@ -21,6 +21,7 @@ import (
 type SourceStatus struct {
 	URL       string // normalised
 	PDS       bool
+	Named     bool // by the Options
 	Persisted bool // added while running, so that it is followed after a restart whatever the Options name
 
 	Running  bool // connected
@@ -59,7 +60,8 @@ type sources struct {
 	queued atomic.Int64        // what is taken of it
 	spoke  atomic.Int64        // unix nanoseconds of the newest message of any source
 
-	kick chan struct{} // wakes run, which starts what is new
+	named map[string]bool // URLs that the Options name
+	kick  chan struct{}   // wakes run, which starts what is new
 
 	rows sync.Mutex // held while the row of a source is changed and the set after it; may be held over I/O
 
@@ -78,6 +80,7 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		submit:  submit,
 		dial:    identity.Dialer(identity.TransportOptions{AllowPrivate: opts.AllowPrivate, Resolver: opts.Resolver}),
 		queue:   semaphore.NewWeighted(opts.QueueBytes),
+		named:   map[string]bool{},
 		kick:    make(chan struct{}, 1),
 		byURL:   map[string]*source{},
 	}
@@ -86,6 +89,7 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		if err != nil {
 			return nil, err
 		}
+		s.named[src.URL] = true
 		s.byURL[src.URL] = newSource(s, src)
 	}
 	rows, err := opts.Store.Sources()
@@ -93,6 +97,13 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		return nil, fmt.Errorf("read sources: %w", err)
 	}
 	for _, row := range rows { // the row is newer than the Options: somebody asked for it while they held
+		if row.Removed {
+			if s.named[row.URL] {
+				opts.Logger.Warn("source stays removed though an option names it: DELETE /firehose/sources removed it, POST adds it again", "source", row.URL)
+			}
+			delete(s.byURL, row.URL)
+			continue
+		}
 		src := newSource(s, row)
 		src.persisted.Store(true)
 		s.byURL[row.URL] = src
@@ -229,8 +240,8 @@ func (s *sources) follow(row store.Source) error {
 	return nil
 }
 
-// RemoveSource stops following a source, given in any form that ParseSource reads: store.ErrNotFound if there is none. One that the
-// Options name is back after a restart.
+// RemoveSource stops following a source, given in any form that ParseSource reads: store.ErrNotFound if there is none. It stays
+// removed after a restart until AddSource, whatever the Options name.
 func (r *Runner) RemoveSource(url string) error {
 	row, err := ParseSource(url, false)
 	if err != nil {
@@ -243,15 +254,21 @@ func (r *Runner) RemoveSource(url string) error {
 	if src == nil {
 		return fmt.Errorf("source %s: %w", row.URL, store.ErrNotFound)
 	}
-	if src.persisted.Load() {
+	named := s.named[row.URL]
+	if named || src.persisted.Load() {
 		b := s.store.NewBatch()
-		b.DropSource(row.URL)
+		if named {
+			b.PutSource(store.Source{URL: row.URL, PDS: src.pds.Load(), Removed: true})
+		} else {
+			b.DropSource(row.URL)
+		}
 		if err := b.CommitSync(); err != nil {
 			return err
 		}
 	}
 	src.persisted.Store(false)
 	src.setRemoved(true)
+	r.opts.Logger.Info("source removed", "source", row.URL, "named_by_option", named)
 	return nil
 }
 

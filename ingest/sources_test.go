@@ -93,8 +93,22 @@ func TestSourcesSurviveARestart(t *testing.T) {
 	}
 	stop()
 	s = newStageOn(t, db, a.source)
-	if all := s.r.Sources(); len(all) != 1 || all[0].URL != a.url || all[0].PDS || all[0].Persisted || all[0].Cursor != 2 {
+	if all := s.r.Sources(); len(all) != 0 {
+		t.Errorf("what was removed is back after a restart: %+v", all)
+	}
+	if text := s.text.String(); !strings.Contains(text, a.url) || strings.Contains(text, b.url) || !strings.Contains(text, "stays removed") {
+		t.Errorf("the log of the start must say that a source of the options stays removed: %q", text)
+	}
+	// The operator wants it again.
+	if err := s.r.AddSource(store.Source{URL: a.URL}); err != nil {
+		t.Fatal(err)
+	}
+	s = newStageOn(t, db, a.source)
+	if all := s.r.Sources(); len(all) != 1 || all[0].URL != a.url || !all[0].Named || !all[0].Persisted || all[0].Cursor != 2 {
 		t.Errorf("sources %+v", all)
+	}
+	if text := s.text.String(); text != "" {
+		t.Errorf("the start logs %q", text)
 	}
 }
 

@@ -1,9 +1,11 @@
 package store
 
-// Source is a firehose source that was added while running.
+// Source is a firehose source that was added, or removed though the options name it, while running.
 type Source struct {
 	URL string `cbor:"1,keyasint"`           // normalised: ws or wss, host, base path
 	PDS bool   `cbor:"2,keyasint,omitempty"` // a PDS itself: it speaks for its own accounts only
+	// Removed sources are not followed, whatever the options name.
+	Removed bool `cbor:"3,keyasint,omitempty"`
 }
 
 // PutSource remembers a source, replacing the one with the same URL.
