@@ -338,7 +338,7 @@ func TestCrawlSourcesComeAndGo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 2}})
 	s := backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}
-	for _, bad := range []backfill.Source{{Kind: "list_repos", URL: s.URL}, {Kind: "repos", URL: "https://a/b"}, {Kind: "repos", URL: "HTTPS://a"}} {
+	for _, bad := range []backfill.Source{{Kind: "list_repos", URL: s.URL}, {Kind: "repos", URL: "https://a/b"}, {Kind: "repos", URL: "HTTPS://a"}, {Kind: "repos", URL: "localhost:2583"}} {
 		if err := w.run.AddCrawl(bad); err == nil || !strings.Contains(err.Error(), bad.Kind) {
 			t.Errorf("%v: %v", bad, err)
 		}

@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,13 +35,20 @@ type Source struct {
 // String is KIND::URL.
 func (s Source) String() string { return s.Kind + "::" + s.URL }
 
-// ParseSource is the source of a kind at an address, in the one spelling of it. An error repeats the bad value.
+// ParseSource is the source of a kind at an address, in the one spelling of it. An address names its scheme, as that of a
+// firehose does: what speaks no TLS is not to be asked with it, nor the other way round. An error repeats the bad value.
 func ParseSource(kind, address string) (Source, error) {
 	if !slices.Contains(SourceKinds(), kind) {
 		return Source{}, fmt.Errorf("unknown kind %.80q, known: %s", kind, strings.Join(SourceKinds(), ", "))
 	}
-	origin, err := identity.ParseOrigin(address)
-	return Source{Kind: kind, URL: origin}, err
+	origin, path, err := identity.ParseBase(address)
+	if err == nil && path != "" && path != "/" {
+		err = errors.New("is more than an origin: it has a path")
+	}
+	if err != nil {
+		return Source{}, fmt.Errorf("%.200q %w", address, err)
+	}
+	return Source{Kind: kind, URL: origin}, nil
 }
 
 func (s Source) validate() error {

@@ -38,7 +38,10 @@ func TestParseSourceRefuses(t *testing.T) {
 	t.Parallel()
 	for in, word := range map[string]string{
 		"":                                    "http, https",
-		"relay.example":                       "http, https",
+		"relay.example":                       "put https:// before it",
+		"localhost:12583":                     "http:// if it speaks no TLS",
+		"127.0.0.1:12583":                     "http:// if it speaks no TLS",
+		"me:secret@relay.example":             "put https:// before it",
 		"ftp://relay.example":                 "http, https",
 		"wss://":                              "host",
 		"wss:///path":                         "host",

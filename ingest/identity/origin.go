@@ -46,6 +46,9 @@ func ParseBase(s string) (origin, path string, err error) {
 		return "", "", fmt.Errorf("has more than %d bytes", originTextMax)
 	}
 	u, err := url.Parse(s)
+	if err != nil && s != "" && !strings.Contains(s, "://") {
+		return "", "", errScheme(s) // host:port with an address does not parse either
+	}
 	if err != nil {
 		return "", "", errors.New("does not parse as a URL")
 	}
@@ -55,7 +58,7 @@ func ParseBase(s string) (origin, path string, err error) {
 	case "https", "wss":
 		scheme, standard = "https", 443
 	default:
-		return "", "", errors.New("is not http, https, ws or wss")
+		return "", "", errScheme(s)
 	}
 	if u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#") {
 		return "", "", errors.New("is more than a host and a path")
@@ -74,6 +77,14 @@ func ParseBase(s string) (origin, path string, err error) {
 		}
 	}
 	return scheme + "://" + host, u.EscapedPath(), nil
+}
+
+// errScheme is the error about an address that does not begin as it should. It does not repeat it, which may hold a password.
+func errScheme(s string) error {
+	if s != "" && !strings.Contains(s, "://") {
+		return errors.New("does not say whether it is http, https, ws or wss: put https:// before it, or http:// if it speaks no TLS")
+	}
+	return errors.New("is not http, https, ws or wss")
 }
 
 // HostOf is the host[:port] of what ParseOrigin gave, whatever stands before and behind it.
