@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"cistern/store"
@@ -86,7 +87,7 @@ func (p *refiltering) run(ctx context.Context) error {
 		}
 		switch {
 		case anew:
-			log.Info("refiltering begins", "version", p.filter.Version)
+			log.Log(ctx, p.level(), "refiltering begins", "version", p.filter.Version)
 		case resumed:
 			p.left++ // what it left before is not known
 			log.Info("refiltering goes on", "version", p.filter.Version, "cursor", cursor)
@@ -96,12 +97,20 @@ func (p *refiltering) run(ctx context.Context) error {
 			return err
 		}
 		if ended {
-			log.Info("refiltering ended", "version", p.filter.Version, "scanned", p.counts.scanned, "swept", p.counts.swept,
+			log.Log(ctx, p.level(), "refiltering ended", "version", p.filter.Version, "scanned", p.counts.scanned, "swept", p.counts.swept,
 				"queued", p.counts.queued, "dropped", p.counts.dropped)
 			return nil
 		}
 	}
 	return nil
+}
+
+// level is of log lines: a store without repositories, as it is when the first filter is set, is no news.
+func (p *refiltering) level() slog.Level {
+	if p.counts.scanned == 0 && p.r.store.Counts()["repos"] == 0 {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // begin starts a round.

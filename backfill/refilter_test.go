@@ -3,7 +3,9 @@ package backfill_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -299,4 +301,24 @@ func randomFilter(rng *rand.Rand, dids []string) filter.Config {
 		c.Excludes = []string{dids[rng.IntN(len(dids))]}
 	}
 	return c
+}
+
+// TestFirstFilterIsNoNews: the pass that follows the first filter of a store without repositories is not announced; that of a
+// later one is.
+func TestFirstFilterIsNoNews(t *testing.T) {
+	t.Parallel()
+	var log safeBuffer
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}, runner: backfill.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}})
+	over := func() bool { _, running, err := w.run.Refilter(); return err == nil && !running }
+	w.filter(filter.Config{Collections: []string{"app.bsky.feed.post"}})
+	w.until("the pass to end", over)
+	if strings.Contains(log.String(), "refiltering") {
+		t.Errorf("log %s", log.String())
+	}
+	w.add(w.net.DIDs()[0])
+	w.settle(w.net.DIDs()[0])
+	w.filter(filter.Config{})
+	w.until("the pass to be announced", func() bool {
+		return strings.Contains(log.String(), "refiltering begins") && strings.Contains(log.String(), "refiltering ended")
+	})
 }
