@@ -66,13 +66,17 @@ type toldItem struct {
 	Window    int64  `json:"window,omitempty"` // seconds
 }
 
-func (s *Server) hostItem(h *store.Host) hostItem {
-	var now HostStanding
+// standing is how a host stands right now.
+func (s *Server) standing(h *store.Host) (now HostStanding) {
 	if s.opts.Hosts.Standing != nil {
-		now = s.opts.Hosts.Standing(h.ID)
-	} else {
-		now.Banned = h.Banned
+		return s.opts.Hosts.Standing(h.ID)
 	}
+	now.Banned = h.Banned
+	return now
+}
+
+func (s *Server) hostItem(h *store.Host) hostItem {
+	now := s.standing(h)
 	it := hostItem{
 		Host: h.Name, State: now.State(), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
 		FailingSince: moment(now.FailingSince), LastError: or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
@@ -170,9 +174,22 @@ func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row
 	if err != nil {
 		return err
 	}
-	id, err := s.store.SetHost(name, change)
+	var was, is store.HostRow
+	id, err := s.store.SetHost(name, func(row *store.HostRow) {
+		was = *row
+		change(row)
+		is = *row
+	})
 	if err != nil {
 		return err
+	}
+	switch log := s.opts.Logger; {
+	case is.Banned && !was.Banned:
+		log.Info("host is banned: it is not asked any more", "host", name)
+	case was.Banned && !is.Banned:
+		log.Info("host is no longer banned", "host", name)
+	case was.Limits != is.Limits:
+		log.Info("the limits of a host were changed", "host", name, "limits", is.Limits)
 	}
 	if s.opts.Hosts.Changed != nil {
 		s.opts.Hosts.Changed(id)

@@ -26,6 +26,7 @@ type repoItem struct {
 	Records    int64      `json:"records"`
 	Shelved    int64      `json:"shelved,omitempty"` // kept, and not wanted by the filter
 	Lacking    bool       `json:"lacking,omitempty"` // it does not hold yet what the filter wants
+	Waits      string     `json:"waits,omitempty"`   // why a pending repository is not fetched, if its host is left alone
 	Error      *repoError `json:"error,omitempty"`
 	Verified   string     `json:"verified,omitempty"`
 	SeenRev    string     `json:"seen_rev,omitempty"`
@@ -136,6 +137,9 @@ func (s *Server) item(row *store.Repo) repoItem {
 	if row.Rev != "" {
 		it.Data, it.Head, it.Verified = row.Data.String(), headOf(row), row.Verified.String()
 	}
+	if row.State == store.StatePending {
+		it.Waits = s.waits(row.Pending.Host)
+	}
 	if row.Retry.Kind != store.NoError || row.Retry.Count > 0 {
 		it.Error = &repoError{Kind: row.Retry.Kind.String(), Count: row.Retry.Count, Message: row.Retry.Error, Since: rfc3339(row.Retry.Since)}
 		if row.State == store.StateResync || row.State == store.StateGone {
@@ -146,6 +150,20 @@ func (s *Server) item(row *store.Repo) repoItem {
 			NextRetry: rfc3339(row.FutureDue)}
 	}
 	return it
+}
+
+// waits says why nothing is asked of a host now, "" if it is asked.
+func (s *Server) waits(id uint32) string {
+	h, _ := s.store.HostByID(id)
+	switch now := s.standing(&h); {
+	case id == 0:
+		return ""
+	case now.Banned:
+		return "host " + h.Name + " is banned"
+	case !now.ParkedUntil.IsZero():
+		return "host " + h.Name + " is left alone until " + moment(now.ParkedUntil)
+	}
+	return ""
 }
 
 func rfc3339(seconds int64) string {
