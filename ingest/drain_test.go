@@ -49,6 +49,24 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainOfManyCommits: how many commits come during a fetch does not matter, as long as their bytes are within the limit.
+func TestDrainOfManyCommits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.skip()
+	const n = 1500
+	complete := fetching(w, a, n)
+	w.pass()
+	if got := w.store.Buffered(a.DID()); got != n+1 {
+		t.Fatalf("%d commits buffered, want %d", got, n+1)
+	}
+	complete()
+	w.r.Drain(a.DID())
+	w.until("the buffer is drained", func() bool { return w.row(a).State == store.StateSynced })
+	w.equal(a)
+}
+
 // Without a call of Drain, the next event finds the row, and comes after what is buffered.
 func TestEventDrains(t *testing.T) {
 	t.Parallel()

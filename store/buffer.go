@@ -21,6 +21,8 @@ type buffered struct {
 	commits int
 	bytes   int64
 	rev     string // the highest; it may have been drained already
+	// low is a rev below which nothing is buffered: a scan from there does not step over what was drained.
+	low string
 }
 
 func (q *buffers) get(did string) (one buffered, total int64) {
@@ -72,14 +74,14 @@ func (b *Batch) Buffer(r *Repo, rev string, message []byte) (kept bool) {
 		}
 	}
 	size := int64(len(message))
-	if now.commits == bufferCommitsMax || now.bytes+size > bufferBytesMax || total+size > bufferTotalMax {
+	if now.bytes+size > bufferBytesMax || total+size > bufferTotalMax {
 		b.DropBuffer(r)
 		r.SeenRev = max(r.SeenRev, rev)
 		return false
 	}
 	b.set(key, message)
 	b.deltas[countBuffered]++
-	b.setBuffered(r.DID, buffered{commits: now.commits + 1, bytes: now.bytes + size, rev: max(now.rev, rev)})
+	b.setBuffered(r.DID, buffered{commits: now.commits + 1, bytes: now.bytes + size, rev: max(now.rev, rev), low: min(now.low, rev)})
 	return true
 }
 
@@ -110,7 +112,7 @@ func holds(r reader, key []byte) (bool, error) {
 	return err == nil, err
 }
 
-// Unbuffer removes one buffered commit: it has been drained. Once for a rev in a batch.
+// Unbuffer removes the first buffered commit: it has been drained. Once for a rev in a batch.
 func (b *Batch) Unbuffer(r *Repo, rev string) {
 	key := bufferKey(b.key[:0], r.DID, rev)
 	var size int64
@@ -121,6 +123,7 @@ func (b *Batch) Unbuffer(r *Repo, rev string) {
 	now, _ := b.buffered(r.DID)
 	now.commits--
 	now.bytes -= size
+	now.low = rev
 	if err == nil && (now.commits < 0 || now.bytes < 0) {
 		err = fmt.Errorf("buffered commit %s of %s was counted never: %w", rev, r.DID, ErrCorrupt)
 	}
@@ -167,7 +170,8 @@ func (s *Store) Buffered(did string) int {
 // BufferedCommits calls fn for the commits buffered for did in the order of their revs. message is
 // valid during the call.
 func (s *Store) BufferedCommits(did string, fn func(rev string, message []byte) error) error {
-	return scan(s.db, bufferKey(nil, did, ""), bufferEnd(did), func(key, value []byte) (bool, error) {
+	now, _ := s.buffers.get(did)
+	return scan(s.db, bufferKey(nil, did, now.low), bufferEnd(did), func(key, value []byte) (bool, error) {
 		_, rev, err := parseBufferKey(key)
 		if err != nil {
 			return false, err

@@ -115,12 +115,6 @@ func TestBufferLimits(t *testing.T) {
 		name string
 		fill func(t *testing.T, s *store.Store, did string) (last int)
 	}{
-		{"commits", func(t *testing.T, s *store.Store, did string) int {
-			for i := range store.BufferCommitsMax {
-				buffer(t, s, did, "m", 1+i)
-			}
-			return store.BufferCommitsMax
-		}},
 		{"bytes", func(t *testing.T, s *store.Store, did string) int {
 			buffer(t, s, did, large, 1)
 			buffer(t, s, did, large[4:], 2)

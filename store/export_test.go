@@ -111,7 +111,6 @@ const (
 	PruneEntries  = pruneEntries
 	EntryOpsMax   = entryOpsMax
 
-	BufferCommitsMax = bufferCommitsMax
 	BufferBytesMax   = bufferBytesMax
 	BufferTotalMax   = bufferTotalMax
 	RelistBatchBytes = relistBatchBytes
