@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 
-	"cistern/ingest/repo"
 	"cistern/store"
 )
 
@@ -35,8 +34,6 @@ func classify(err error) (status int, name, message string) {
 		return refusalStatus(r.name), r.name, r.message
 	case errors.Is(err, store.ErrCorrupt):
 		return http.StatusInternalServerError, "InternalError", "the store is damaged; the daemon stops"
-	case errors.Is(err, repo.ErrInvalid):
-		return http.StatusBadGateway, "InvalidRecord", "the stored record is not valid AT Protocol data and has no JSON form"
 	case errors.Is(err, store.ErrNotFound):
 		return http.StatusNotFound, "NotFound", "not found"
 	case errors.Is(err, store.ErrFutureCursor):

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"strconv"
 
-	"cistern/ingest/repo"
 	"cistern/store"
 )
 
@@ -66,22 +65,14 @@ func (e *encoder) record(ev *store.Event) {
 	out = appendString(append(out, `,"rkey":`...), ev.Rkey)
 	out = append(append(append(out, `,"action":"`...), ev.Action.String()...), '"')
 	if ev.Action != store.Delete {
-		out = e.body(out, ev.Record)
+		var ok bool
+		if out, ok = appendBody(out, "record", ev.Record); !ok {
+			e.refused++
+		}
 		out = append(out, `,"cid":"`...)
 		out = append(ev.CID.AppendText(out), '"')
 	}
 	e.out = out
-}
-
-// body appends the record, or nothing for one that has no JSON form: its CID still says which.
-func (e *encoder) body(out, record []byte) []byte {
-	mark := len(out)
-	out, err := repo.AppendJSON(append(out, `,"record":`...), record)
-	if err != nil {
-		e.refused++
-		return out[:mark]
-	}
-	return out
 }
 
 func (e *encoder) identity(ev *store.Event) {

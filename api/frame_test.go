@@ -64,8 +64,9 @@ func TestEventFrames(t *testing.T) {
 		"update": {ev: update, want: `{"id":7,"type":"record","record":{"live":false,"did":"did:plc:x","rev":"3k","collection":"a.b.c","rkey":"r","action":"update","record":{"text":"hi"},"cid":"` + cid.String() + `"}}`},
 		// no record and no cid
 		"delete": {ev: remove, want: `{"id":7,"type":"record","record":{"live":true,"did":"did:plc:x","rev":"3k","collection":"a.b.c","rkey":"r","action":"delete"}}`},
-		// a float, which the data model forbids: the CID is all we can say
-		"no JSON form": {ev: broken, refused: 1, want: `{"id":7,"type":"record","record":{"live":true,"did":"did:plc:x","rev":"3k","collection":"a.b.c","rkey":"r","action":"create","cid":"` + cid.String() + `"}}`},
+		// a float, which the data model forbids
+		"no JSON form": {ev: broken, refused: 1, want: `{"id":7,"type":"record","record":{"live":true,"did":"did:plc:x","rev":"3k","collection":"a.b.c","rkey":"r","action":"create",` +
+			`"unrepresentable":"byte 3: float, or a simple value other than false, true and null","cid":"` + cid.String() + `"}}`},
 		"identity": {
 			ev:   store.Event{ID: 8, Kind: store.KindIdentity, DID: "did:plc:x", Handle: "a.test", PDS: "https://p.test"},
 			want: `{"id":8,"type":"identity","identity":{"did":"did:plc:x","handle":"a.test","pds":"https://p.test"}}`,

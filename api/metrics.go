@@ -33,7 +33,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"route"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cistern_api_unrepresentable_records_total",
-			Help: "Records that have no JSON form and were sent without their body or left out.",
+			Help: "Records that have no JSON form and were sent with the reason in place of their body.",
 		}),
 		conns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_api_connections_limited_total",

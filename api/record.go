@@ -41,25 +41,39 @@ func (s *Server) getRecord(q query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := appendRecord(nil, did, &rec)
-	if err != nil {
-		s.metrics.refused.Inc()
-	}
-	return body, err
+	return s.appendRecord(nil, did, &rec), nil
 }
 
-// appendRecord appends {"uri","cid","value"}, or leaves dst as it was.
-func appendRecord(dst []byte, did string, rec *store.Record) ([]byte, error) {
+// appendRecord appends {"uri","cid","value"}, or {"uri","cid","unrepresentable"} for a record that has no JSON form.
+func (s *Server) appendRecord(dst []byte, did string, rec *store.Record) []byte {
 	// DIDs, collections and record keys hold nothing that JSON escapes.
 	out := append(append(dst, `{"uri":"at://`...), did...)
 	out = append(append(out, '/'), rec.Collection...)
 	out = append(append(out, '/'), rec.Rkey...)
-	out = rec.CID.AppendText(append(out, `","cid":"`...))
-	out, err := repo.AppendJSON(append(out, `","value":`...), rec.Record)
-	if err != nil {
-		return dst, err
+	out = append(rec.CID.AppendText(append(out, `","cid":"`...)), '"')
+	out, ok := appendBody(out, "value", rec.Record)
+	if !ok {
+		s.metrics.refused.Inc()
 	}
-	return append(out, '}'), nil
+	return append(out, '}')
+}
+
+// appendBody appends a record as one more field of an object. For a record that has no JSON form (a float, an integer
+// beyond 64 bits, more than 1 MiB, and whatever else repo.AppendJSON refuses) the field "unrepresentable" says why
+// instead, and ok is false.
+func appendBody(out []byte, name string, record []byte) (_ []byte, ok bool) {
+	mark := len(out)
+	out = append(append(append(out, `,"`...), name...), `":`...)
+	out, err := repo.AppendJSON(out, record)
+	if err == nil {
+		return out, true
+	}
+	reason := "not valid"
+	var why *repo.JSONError
+	if errors.As(err, &why) {
+		reason = why.Reason()
+	}
+	return appendString(append(out[:mark], `,"unrepresentable":`...), reason), false
 }
 
 // listRecords is com.atproto.repo.listRecords. A page may be short for its size. The cursor is the last record key
@@ -107,10 +121,7 @@ func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit in
 			if mark > start {
 				out = append(out, ',')
 			}
-			if out, err = appendRecord(out, row.DID, &records[i]); err != nil {
-				s.metrics.refused.Inc() // it is in the log, by its CID
-				out = out[:mark]
-			}
+			out = s.appendRecord(out, row.DID, &records[i])
 			cursor = records[i].Rkey
 		}
 		limit -= step

@@ -26,10 +26,25 @@ import (
 func AppendJSON(dst, block []byte) ([]byte, error) {
 	t := transcoder{in: block, out: dst}
 	if err := t.record(); err != nil {
-		return dst, fmt.Errorf("record to JSON at byte %d: %w: %w", t.at, err, ErrInvalid)
+		return dst, &JSONError{at: t.at, why: err}
 	}
 	return t.out, nil
 }
+
+// JSONError is why a record has no JSON form. It is ErrInvalid.
+type JSONError struct {
+	at  int
+	why error
+}
+
+// Error is the reason, for a log.
+func (e *JSONError) Error() string { return fmt.Sprintf("record to JSON at %s", e.Reason()) }
+
+// Unwrap makes it ErrInvalid.
+func (e *JSONError) Unwrap() []error { return []error{e.why, ErrInvalid} }
+
+// Reason is the reason, for readers of the record.
+func (e *JSONError) Reason() string { return fmt.Sprintf("byte %d: %v", e.at, e.why) }
 
 type transcoder struct {
 	in  []byte
@@ -39,7 +54,6 @@ type transcoder struct {
 
 var (
 	errJSONHead   = errors.New("truncated, indefinite or not in its shortest form")
-	errJSONLong   = errors.New("record exceeds 1 MiB")
 	errJSONTop    = errors.New("record is not a map")
 	errJSONTail   = errors.New("bytes after the record")
 	errJSONInt    = errors.New("integer exceeds 64 bits with sign")
@@ -55,7 +69,7 @@ var (
 
 func (t *transcoder) record() error {
 	if len(t.in) > recordBytesMax {
-		return errJSONLong
+		return fmt.Errorf("record of %d bytes exceeds %d", len(t.in), recordBytesMax)
 	}
 	if len(t.in) == 0 || t.in[0]>>5 != MajorMap {
 		return errJSONTop

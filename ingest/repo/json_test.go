@@ -199,7 +199,8 @@ func TestAppendJSONInvalid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got, err := repo.AppendJSON([]byte("before"), []byte(in))
-			if !errors.Is(err, repo.ErrInvalid) || string(got) != "before" {
+			var why *repo.JSONError
+			if !errors.Is(err, repo.ErrInvalid) || !errors.As(err, &why) || why.Reason() == "" || string(got) != "before" {
 				t.Fatalf("%.100s, %v", got, err)
 			}
 		})
