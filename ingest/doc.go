@@ -20,9 +20,12 @@
 //  5. Draining is the live path: the shard of the DID takes buffered commits in the order of their revs
 //     as if they came now. A crash anywhere leaves a row from which it goes on.
 //  6. A bad frame is counted and passed over; a #commit or #sync of which DID and rev can be read has the
-//     repository fetched, as one that is invalid. No message makes us connect again and again at the same cursor: what breaks
-//     the connection itself is given up, with the cursor, after three times.
-//  7. A row is changed under its lock, in the batch that holds everything else of the event.
+//     repository fetched, as one that is invalid. No message makes us connect again and again at the same cursor: one that
+//     breaks the connection inside it is given up, with the cursor, after three times over two minutes.
+//  7. Messages missed between two connections are found whether the host announces them or not, by the signs that
+//     gap.go lists, and looked for in the source's listing. That is asked for, or noted as owed, durably before
+//     the cursor moves past the gap.
+//  8. A row is changed under its lock, in the batch that holds everything else of the event.
 //
 // # Concurrency
 //
@@ -33,6 +36,7 @@
 // # Files
 //
 //	runner.go  Runner, Run            options.go  Options           limits.go  every limit of sockets
+//	gap.go     missed messages
 //	source.go  one source             socket.go   its connection    event.go   what it hands over
 //	sources.go the set of them        address.go  their names       order.go   cursors, watermarks
 //	shard.go   queues by DID          park.go     who waits          item.go     one step of a DID

@@ -53,6 +53,9 @@ func SetSubmit(r *Runner, f func(ctx context.Context, e Event) error) {
 // RunSources runs the sources alone.
 func RunSources(ctx context.Context, r *Runner) error { return r.runSources(ctx) }
 
+// SetStuckAfter has a source stuck inside a message lose its cursor after d.
+func SetStuckAfter(r *Runner, d time.Duration) { r.sources.stuckAfter = d }
+
 // Queued is what messages take of Options.QueueBytes.
 func Queued(r *Runner) int64 { return r.sources.queued.Load() }
 
@@ -101,6 +104,9 @@ const (
 	RefetchBurst    = refetchBurst
 	StraysMax       = straysMax
 	StuckMax        = stuckMax
+	DenseMin        = denseMin
+	GapTime         = gapTime
+	GapTimeDense    = gapTimeDense
 	SourcesMax      = sourcesMax
 	DiscardBytesMax = discardBytesMax
 	URLBytesMax     = urlBytesMax

@@ -39,7 +39,8 @@ const (
 	// urlBytesMax bounds the name of a source.
 	urlBytesMax = 512
 
-	// A connection is healthy, and failures before it are forgotten, after so much time or so many events.
+	// A source is healthy, and its failures are forgotten, with the first event that is applied. Where events change nothing of
+	// what is followed, a connection is healthy after so much time or so many events.
 	healthyAfter  = time.Minute
 	healthyEvents = 1000
 	// retryAfterRatio times Options.RetryMax is the longest that a host may ask us to stay away.
@@ -52,8 +53,24 @@ const (
 
 	// straysMax events in a row below the cursor, rising among themselves, are a new count of the host; once in a connection.
 	straysMax = 100
-	// stuckMax connections in a row that end at a message which we refuse to read to its end: start at the tip.
-	stuckMax = 3
+	// stuckMax connections in a row that end inside one message which we refuse to read to its end, over stuckAfter at least:
+	// start at the tip. A proxy whose host restarts may end more connections than that, but within seconds and between
+	// messages.
+	stuckMax   = 3
+	stuckAfter = 2 * time.Minute
+
+	// denseMax bounds the measure of how dense the seqs of a source are: one more for two consecutive seqs, half for a
+	// seq left out. A source is dense from denseMin on: three seqs left out in a row are enough to tell that it is not, and
+	// two are not.
+	denseMax = 64
+	denseMin = 8
+	// gapTime is for how long a source that is not dense may have sent nothing unless messages are missing, gapTimeDense for
+	// how long one that is.
+	gapTime      = 10 * time.Minute
+	gapTimeDense = 2 * time.Hour
+	// progressEvery is how far the time up to which a source was read moves before it is written: 8,192 sources write 137
+	// rows a second at most.
+	progressEvery = time.Minute
 
 	// cursorEvery is how often cursors are written that moved without a batch.
 	cursorEvery = time.Second

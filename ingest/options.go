@@ -64,6 +64,10 @@ type Options struct {
 	// RefetchBase is the delay after a repository's second chain break; it doubles up to an hour. Default 1m.
 	RefetchBase time.Duration
 
+	// ReconcileEvery is how often at most one source may have its listing compared because of messages that may be missing.
+	// Default 10m.
+	ReconcileEvery time.Duration
+
 	// RefuseFor is how long a PDS that is not that of a DID counts as such without another look at the document. What
 	// it says of an account that moves there meanwhile is not heard. Default 10s.
 	RefuseFor time.Duration
@@ -89,6 +93,7 @@ func (o Options) withDefaults() Options {
 	o.RetryMax = defaultTo(o.RetryMax, time.Minute)
 	o.RefetchBase = defaultTo(o.RefetchBase, time.Minute)
 	o.RefuseFor = defaultTo(o.RefuseFor, 10*time.Second)
+	o.ReconcileEvery = defaultTo(o.ReconcileEvery, 10*time.Minute)
 	if o.Wake == nil {
 		o.Wake = func() {}
 	}
@@ -119,6 +124,7 @@ func (o Options) validate() error {
 		{"shards", int64(o.Shards)}, {"queue bytes", o.QueueBytes}, {"lookups", int64(o.Lookups)},
 		{"silence", int64(o.SilentAfter)}, {"read timeout", int64(o.ReadTimeout)}, {"retry base", int64(o.RetryBase)},
 		{"retry maximum", int64(o.RetryMax)}, {"refetch base", int64(o.RefetchBase)}, {"refusal time", int64(o.RefuseFor)},
+		{"reconciliation period", int64(o.ReconcileEvery)},
 	} {
 		if f.n < 1 {
 			errs = append(errs, fmt.Errorf("%s %d is not positive", f.name, f.n))

@@ -347,6 +347,9 @@ func (s *shard) after(it *item) {
 		clear(l.fold.marks)
 		l.fold = fold{marks: l.fold.marks[:0]}
 	case it.e != nil:
+		if it.outcome == outcomeApplied {
+			it.e.src.healthy() // it sends again what helps
+		}
 		s.finish(l)
 	default:
 		l.forget()

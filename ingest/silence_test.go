@@ -82,7 +82,7 @@ func TestSilenceOfAll(t *testing.T) {
 	if st := s.status(h.url); st.Failures != 0 || st.LastFailure.Kind != "" {
 		t.Errorf("status %+v", st)
 	}
-	if text := s.text.String(); !strings.Contains(text, "source says nothing") || strings.Contains(text, "level=WARN") {
+	if text := s.text.String(); !strings.Contains(text, "source sends nothing") || strings.Contains(text, "level=WARN") {
 		t.Error("the log does not say so, or too loudly")
 	}
 }

@@ -26,16 +26,22 @@ type socket struct {
 
 	// owned by who reads:
 	asked      bool      // with a cursor
+	begins     bool      // no message with a seq has come
+	newest     int64     // seq of the newest message of this connection, -1 for none
+	clock      int64     // where the source's stood when the connection was made
+	sinceTime  int64     // since by Options.Now, unix microseconds
 	renewed    time.Time // when the deadline was set
 	begun      time.Time // when the message being read began, zero between messages
 	read       int       // messages
 	outdated   bool
 	complained bool // about a bad message
 
-	// for who watches:
-	reading atomic.Bool  // and not busy with a message
-	lively  atomic.Int64 // unix nanoseconds of the newest sign of life, pings and pongs too
-	heard   atomic.Int64 // unix nanoseconds of the newest message, or of the end of the work on it
+	// for watch:
+	looked   bool         // whether the silence at its beginning means a gap
+	reading  atomic.Bool  // and not busy with a message
+	messages atomic.Int64 // read
+	lively   atomic.Int64 // unix nanoseconds of the newest sign of life, pings and pongs too
+	heard    atomic.Int64 // unix nanoseconds of the newest message, or of the end of the work on it
 }
 
 // cappedConn bounds what is read before the handshake is over.
@@ -58,7 +64,7 @@ func (c *cappedConn) Read(b []byte) (int, error) {
 func (s *source) follow(attempt, ctx context.Context) *ending {
 	cursor := s.tracker.last()
 	c, end := s.connect(attempt, cursor)
-	first := !s.tried.Swap(true)
+	s.tried.Store(true)
 	if end != nil {
 		if attempt.Err() != nil {
 			return nil
@@ -67,12 +73,14 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 	}
 	s.connectedNow(cursor)
 	if cursor < 0 {
-		if err := s.begunAtTip(first); err != nil {
+		if err := s.begunAtTip(); err != nil {
 			c.conn.Close()
 			return err
 		}
 	}
 	s.strays, s.recounted = 0, false
+	s.socket.Store(c)
+	defer s.socket.Store(nil)
 	var g errgroup.Group
 	watching, stop := context.WithCancel(attempt)
 	patience := s.patience
@@ -93,20 +101,25 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 		return nil
 	}
 	if end, ok := errors.AsType[*ending](watched); ok {
-		if c.read < healthyEvents && !end.idle {
+		if end.ours {
+			return end
+		}
+		if c.read < healthyEvents && !end.lone {
 			s.patience = min(2*s.patience, max(patienceMax, s.patience))
 		}
 		return end
 	}
-	return why(err)
+	end = why(err)
+	end.inside = !c.begun.IsZero()
+	return end
 }
 
-// begunAtTip has what we hold compared with the source's listing when events may have passed before the connection
-// stood: nothing tells of those. At the first connection nothing was missed unless a copy is complete already, for
-// fetches wait for it (Tried).
-func (s *source) begunAtTip(first bool) *ending {
+// begunAtTip has what we hold compared with the source's listing when messages may have passed before the connection
+// stood: nothing tells of them. Nothing was missed if no copy has been begun: fetches read what was there before, and those that
+// are begun from now on read at least what was there when the connection stood.
+func (s *source) begunAtTip() *ending {
 	counts := s.set.store.Counts()
-	if counts["repos"] == 0 || first && counts["synced"]+counts["draining"] == 0 {
+	if counts["synced"]+counts["draining"]+counts["resync"] == 0 && !s.set.store.FetchBegun() {
 		return nil
 	}
 	err := s.set.reconcile(s, false)
@@ -169,7 +182,8 @@ func (s *source) connect(attempt context.Context, cursor int64) (*socket, *endin
 	}
 	raw.left = math.MaxInt64
 	now := time.Now()
-	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0}
+	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0, begins: cursor >= 0, newest: -1,
+		clock: s.gaps.clock.Load(), sinceTime: s.set.opts.Now().UnixMicro()}
 	c.heard.Store(now.UnixNano())
 	c.reading.Store(true)
 	conn.SetPongHandler(func(string) error { c.renew(time.Now()); return nil })
@@ -227,13 +241,8 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 					return nil // who reads finds out why
 				}
 			}
-			heard, spoke := c.heard.Load(), c.src.set.spoke.Load()
-			quiet := now.Sub(time.Unix(0, heard))
-			if c.reading.Load() && quiet > patience && spoke > heard && now.Sub(time.Unix(0, spoke)) < patience {
-				return &ending{kind: failSilent, err: fmt.Errorf("nothing for %s while others speak", quiet.Round(time.Millisecond))}
-			}
-			if c.reading.Load() && quiet > idlePatiences*patience {
-				return &ending{kind: failSilent, idle: true, err: fmt.Errorf("nothing for %s", quiet.Round(time.Millisecond))}
+			if err := c.checkQuiet(now, patience); err != nil {
+				return err
 			}
 			if !healthy && now.Sub(c.since) >= healthyAfter {
 				healthy = true
@@ -241,6 +250,33 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 			}
 		}
 	}
+}
+
+// checkQuiet draws the consequences of a connection on which nothing comes while we wait for it.
+func (c *socket) checkQuiet(now time.Time, patience time.Duration) error {
+	if !c.reading.Load() {
+		return nil
+	}
+	s := c.src
+	heard, spoke := c.heard.Load(), s.set.spoke.Load()
+	quiet := now.Sub(time.Unix(0, heard))
+	if quiet > s.set.idleAfter() { // its host has sent all that there is
+		s.gaps.read(math.MaxInt64, s.set.opts.Now().UnixMicro())
+	}
+	if c.messages.Load() == 0 && quiet > s.set.idleAfter() && !c.looked {
+		c.looked = true
+		if err := c.checkSilence(); err != nil {
+			return err
+		}
+	}
+	if quiet > patience && spoke > heard && now.Sub(time.Unix(0, spoke)) < patience {
+		return &ending{kind: failSilent, idle: s.pds.Load(), err: fmt.Errorf("no message for %s while other sources sent some",
+			quiet.Round(time.Millisecond))}
+	}
+	if quiet > idlePatiences*patience {
+		return &ending{kind: failSilent, idle: true, lone: true, err: fmt.Errorf("no message for %s", quiet.Round(time.Millisecond))}
+	}
+	return nil
 }
 
 // readAll reads messages until the connection ends, or ctx.
@@ -269,6 +305,7 @@ func (c *socket) note() {
 	c.src.set.spoke.Store(now)
 	c.src.lastRead.Store(c.src.set.opts.Now().UnixNano())
 	c.src.messages.Add(1)
+	c.messages.Add(1)
 	if c.read++; c.read == healthyEvents {
 		c.src.healthy()
 	}
@@ -350,7 +387,7 @@ func (c *socket) discard(n int, r io.Reader) error {
 // bad counts a message that is none, and moves the cursor over it if it says where it stands.
 func (c *socket) bad(seq int64, why error) error {
 	c.complain(seq, why)
-	return c.skip(seq)
+	return c.skip(seq, 0)
 }
 
 // complain counts a message that is none, and logs the first of a connection.
@@ -363,12 +400,12 @@ func (c *socket) complain(seq int64, why error) {
 	}
 }
 
-// skip moves the cursor over a message that no shard has to see.
-func (c *socket) skip(seq int64) error {
+// skip moves the cursor over a message that no shard has to see. stated is its time, 0 if that is unknown.
+func (c *socket) skip(seq, stated int64) error {
 	if seq <= 0 {
 		return nil
 	}
-	number, err := c.src.admit(seq)
+	number, err := c.admit(seq, stated)
 	c.src.tracker.finish(number)
 	return err
 }
@@ -381,18 +418,15 @@ func (c *socket) handle(ctx context.Context, e *event) error {
 			// The shard has the repository fetched, as for a commit that is invalid otherwise.
 			c.complain(f.Seq, err)
 			e.broken = refuse(refusedFrame, err)
-			return s.dispatch(ctx, e)
+			return c.dispatch(ctx, e)
 		}
 		defer s.set.release(e)
 		return c.bad(f.Seq, err)
 	}
 	s.set.metrics.messages[f.Kind].Inc()
-	if f.Time > 0 {
-		s.lastStated.Store(f.Time)
-	}
 	switch f.Kind {
 	case frame.KindCommit, frame.KindSync, frame.KindIdentity, frame.KindAccount:
-		return s.dispatch(ctx, e)
+		return c.dispatch(ctx, e)
 	}
 	defer s.set.release(e)
 	switch {
@@ -403,7 +437,7 @@ func (c *socket) handle(ctx context.Context, e *event) error {
 		s.set.opts.Logger.Warn("source no longer has all events since the cursor: comparing its listing", "source", s.url, "message", f.Message)
 		return s.set.reconcile(s, false)
 	}
-	return c.skip(f.Seq)
+	return c.skip(f.Seq, f.Time)
 }
 
 // failed draws the consequences of an error message, after which a host says nothing more.
@@ -419,8 +453,9 @@ func (c *socket) failed(name, message string) error {
 }
 
 // dispatch hands an event to its shard. It waits while too much waits already.
-func (s *source) dispatch(ctx context.Context, e *event) error {
-	number, err := s.admit(e.frame.Seq)
+func (c *socket) dispatch(ctx context.Context, e *event) error {
+	s := c.src
+	number, err := c.admit(e.frame.Seq, e.frame.Time)
 	if err != nil {
 		s.set.release(e)
 		return err
@@ -442,10 +477,24 @@ func (s *source) dispatch(ctx context.Context, e *event) error {
 
 // admit gives an event its number, 0 if it stands below the cursor: its host may repeat itself, and revs tell what is new. But a
 // host that goes on down there counts anew, and then so do we.
-func (s *source) admit(seq int64) (number int64, err error) {
+func (c *socket) admit(seq, stated int64) (number int64, err error) {
+	s := c.src
+	if c.begins {
+		c.begins = false
+		if err := c.checkGap(seq, stated); err != nil {
+			return 0, err
+		}
+	}
 	number, ok := s.tracker.begin(seq)
+	if stated > 0 {
+		s.lastStated.Store(stated)
+		s.gaps.read(stated, s.set.opts.Now().UnixMicro())
+	}
 	if ok {
-		s.strays = 0
+		if c.newest >= 0 {
+			s.gaps.step(c.newest, seq)
+		}
+		s.strays, c.newest = 0, seq
 		return number, nil
 	}
 	if s.strays == 0 || seq <= s.strayLast {
@@ -466,5 +515,6 @@ func (s *source) admit(seq int64) (number int64, err error) {
 		return 0, err
 	}
 	number, _ = s.tracker.begin(seq)
+	c.newest = seq
 	return number, nil
 }

@@ -190,12 +190,13 @@ func TestMessageWithoutEnd(t *testing.T) {
 	}
 }
 
-// TestStuckSourceGoesOnAtItsTip: a host sends after its cursor what breaks every connection, and does not say where it stands.
+// TestStuckSourceGoesOnAtItsTip: a host sends after its cursor a message that breaks every connection, and does not say where it
+// stands.
 func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
 		if c.cursor >= 0 && c.cursor < 9 {
-			c.UnderlyingConn().Write([]byte{0xf2, 0}) // reserved bits
+			c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0}) // the first byte of a message, and reserved bits
 			c.stay()
 			return
 		}
@@ -209,6 +210,7 @@ func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newStageOn(t, db, h.source)
+	ingest.SetStuckAfter(s.r, 0)
 	s.run()
 	s.sees(h.url, 20)
 	want := append(slices.Repeat([]string{"7"}, ingest.StuckMax), "-")
@@ -221,14 +223,52 @@ func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 	s.until("cursor 20", func() bool { return s.cursor(h.url) == 20 })
 }
 
+// TestEndingsThatKeepTheCursor: a proxy whose host restarts closes every connection at once, with a code that the WebSocket
+// library takes for a broken message; and one that ends inside a message does so for minutes before it loses the cursor.
+func TestEndingsThatKeepTheCursor(t *testing.T) {
+	t.Parallel()
+	closing := func(code uint16) []byte { return binary.BigEndian.AppendUint16([]byte{0x88, 2}, code) }
+	for name, c := range map[string]struct {
+		sent  []byte
+		after time.Duration // how long the source must be stuck
+	}{
+		"bad gateway":                    {closing(1014), 0},
+		"abnormal closure":               {closing(1006), 0},
+		"going away":                     {closing(1001), 0},
+		"reserved bits between messages": {[]byte{0xf2, 0}, 0},
+		"inside a message, for a moment": {[]byte{0x02, 1, 0xa0, 0xf0, 0}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFirehose(t, func(n int, cl *client) {
+				switch {
+				case n == 0:
+					cl.after(7, 7)
+				case n <= 3*ingest.StuckMax:
+					cl.UnderlyingConn().Write(c.sent)
+				}
+				cl.stay()
+			})
+			s := newStage(t, h.source, func(o *ingest.Options) { o.SilentAfter = 50 * time.Millisecond })
+			ingest.SetStuckAfter(s.r, c.after)
+			s.run()
+			s.until("the last connection", func() bool { return len(h.asked()) >= 2+3*ingest.StuckMax })
+			if got := h.asked()[1:]; slices.Contains(got, "-") {
+				t.Errorf("asked with cursors %q: the cursor was given up", got)
+			}
+		})
+	}
+}
+
 // TestStuckAtTheTip: who has no cursor is at the tip already, so that there is nothing to give up and nothing to say.
 func TestStuckAtTheTip(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
-		c.UnderlyingConn().Write([]byte{0xf2, 0}) // reserved bits
+		c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0}) // the first byte of a message, and reserved bits
 		c.stay()
 	})
 	s := newStage(t, h.source)
+	ingest.SetStuckAfter(s.r, 0)
 	s.run()
 	s.until("failures", func() bool { return s.status(h.url).Failures > 3*ingest.StuckMax })
 	if strings.Contains(s.text.String(), "at its tip") || s.wakes.Load() != 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -19,8 +20,11 @@ type source struct {
 	set       *sources
 	url       string // normalised
 	tracker   *tracker
+	gaps      gaps
+	socket    atomic.Pointer[socket] // the connection, nil if there is none
 	pds       atomic.Bool
 	persisted atomic.Bool
+	failing   atomic.Bool // failures is not 0
 
 	messages   atomic.Int64
 	bytes      atomic.Int64
@@ -39,8 +43,9 @@ type source struct {
 	strays    int           // events in a row below the cursor, rising
 	strayLast int64         // the last of them
 	recounted bool          // the host of this connection has counted anew
-	stuck     int           // connections in a row that ended at the same message
-	stuckAt   int64
+	stuck     int           // connections in a row that ended inside the same message
+	stuckAt   int64         // the seq before it
+	stuckTime time.Time     // when the first of them ended
 
 	// mu guards:
 	mu        sync.Mutex
@@ -90,7 +95,10 @@ type ending struct {
 	err  error
 	wait time.Duration // what the host asked for
 	ours bool          // it was our store that failed
-	idle bool          // nobody else had anything to say either: no failure
+	idle bool          // it is no failure that nothing came
+	lone bool          // nor did other sources send anything
+	// inside says that the connection ended inside a message.
+	inside bool
 }
 
 func (e *ending) Error() string { return e.kind + ": " + e.err.Error() }
@@ -208,7 +216,11 @@ func (s *source) settle(ctx context.Context, e *ending) error {
 		return fmt.Errorf("follow source %s: %w", s.url, e.err)
 	}
 	if e.idle {
-		s.set.opts.Logger.Info("source says nothing: connecting anew, in case it has forgotten us", "source", s.url, "err", e.err)
+		level := slog.LevelInfo
+		if s.pds.Load() { // many PDSes are quiet most of the time
+			level = slog.LevelDebug
+		}
+		s.set.opts.Logger.Log(ctx, level, "source sends nothing: connecting anew, in case its host lost the subscription", "source", s.url, "err", e.err)
 		return nil
 	}
 	s.set.metrics.failures.WithLabelValues(e.kind).Inc()
@@ -216,20 +228,20 @@ func (s *source) settle(ctx context.Context, e *ending) error {
 	if worthSaying(failures) {
 		s.set.opts.Logger.Warn("source failed", "source", s.url, "kind", e.kind, "failures", failures, "retry", retry, "err", e.text())
 	}
-	if e.kind != failRead {
+	if e.kind != failRead || !e.inside {
 		return nil
 	}
 	// A message that we cannot read to its end would be sent again, and again. What the host counts after it is unknown.
 	if at := s.tracker.last(); at != s.stuckAt || s.stuck == 0 {
-		s.stuckAt, s.stuck = at, 1
+		s.stuckAt, s.stuck, s.stuckTime = at, 1, time.Now()
 	} else {
 		s.stuck++
 	}
-	if s.stuck < stuckMax || s.stuckAt < 0 {
+	if s.stuck < stuckMax || s.stuckAt < 0 || time.Since(s.stuckTime) < s.set.stuckAfter {
 		return nil
 	}
 	s.stuck = 0
-	s.set.opts.Logger.Warn("source sends again and again what cannot be read: going on at its tip", "source", s.url, "seq", s.stuckAt)
+	s.set.opts.Logger.Warn("source sends the same unreadable message on every connection: going on at its newest message", "source", s.url, "seq", s.stuckAt)
 	return s.set.reconcile(s, true)
 }
 
@@ -245,6 +257,7 @@ func (s *source) fail(e *ending) (failures int, retry time.Duration) {
 	retry = time.Duration(s.jitter.Int64N(int64(min(ceiling, o.RetryMax)) + 1))
 	retry = max(retry, min(e.wait, retryAfterRatio*o.RetryMax))
 	s.failures++
+	s.failing.Store(true)
 	s.nextRetry = time.Now().Add(retry)
 	s.lastFail = LastFailure{At: o.Now(), Kind: e.kind, Detail: e.text()}
 	return s.failures, retry
@@ -283,8 +296,11 @@ func (s *source) connectedNow(cursor int64) {
 	}
 }
 
-// healthy forgets failures.
+// healthy forgets failures. It is cheap to call for every event.
 func (s *source) healthy() {
+	if !s.failing.Swap(false) {
+		return
+	}
 	s.mu.Lock()
 	s.failures = 0
 	s.mu.Unlock()
@@ -338,13 +354,16 @@ func (s *source) rewind() error {
 		cursor = -1
 	}
 	s.restart(cursor)
-	return nil
+	return s.gaps.load(s.set.store, s.url)
 }
 
 // restart forgets what is in flight and goes on behind cursor, -1 for none.
 func (s *source) restart(cursor int64) {
 	s.tracker.reset(cursor)
 	s.moved.Store(-1)
+	s.gaps.mu.Lock()
+	s.gaps.sampled = false
+	s.gaps.mu.Unlock()
 }
 
 // behind says whether the durable cursor is behind the mark. It looks only when the mark has moved since the last time.
@@ -357,13 +376,21 @@ func (s *source) behind() (bool, error) {
 	return err == nil && (!ok || cursor < mark), err
 }
 
-// lag is the time between now and what the newest event states.
+// lag is how far the source is behind now: 0 if it has nothing more to send, and if nothing is known. While all that came is
+// handled, it is the delay of the newest message.
 func (s *source) lag() time.Duration {
-	stated := s.lastStated.Load()
-	if stated == 0 {
+	at := max(s.lastStated.Load(), s.gaps.clock.Load())
+	if at == 0 {
 		return 0
 	}
-	return max(0, s.set.opts.Now().Sub(time.UnixMicro(stated)))
+	until := s.set.opts.Now()
+	if c := s.socket.Load(); c != nil && c.messages.Load() > 0 && c.reading.Load() && s.tracker.waiting() == 0 {
+		if time.Since(time.Unix(0, c.heard.Load())) > s.set.idleAfter() {
+			return 0
+		}
+		until = time.Unix(0, s.lastRead.Load())
+	}
+	return max(0, until.Sub(time.UnixMicro(at)))
 }
 
 // eventAge is how long ago the newest event was read, or for how long none has come since the source is followed.

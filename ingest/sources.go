@@ -69,6 +69,8 @@ type sources struct {
 	mu     sync.Mutex
 	byURL  map[string]*source
 	paused bool
+
+	stuckAfter time.Duration // the limit of that name
 }
 
 // newSources makes the set of what the Options and the store name. Nothing is connected before run.
@@ -83,6 +85,8 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		named:   map[string]bool{},
 		kick:    make(chan struct{}, 1),
 		byURL:   map[string]*source{},
+
+		stuckAfter: stuckAfter,
 	}
 	for _, named := range opts.Sources {
 		src, err := ParseSource(named.URL, named.PDS)
@@ -140,7 +144,8 @@ func (s *sources) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// saveEvery writes the cursors that moved over skipped events only.
+// saveEvery writes the cursors that moved over skipped events only, and how far sources were read; and asks for the comparisons
+// that are owed.
 func (s *sources) saveEvery(ctx context.Context) error {
 	t := time.NewTicker(cursorEvery)
 	defer t.Stop()
@@ -151,6 +156,11 @@ func (s *sources) saveEvery(ctx context.Context) error {
 		case <-t.C:
 			if err := s.save(); err != nil {
 				return err
+			}
+			for _, src := range s.all() {
+				if err := s.askOwed(src); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -170,6 +180,9 @@ func (s *sources) save() error {
 		}
 		if behind {
 			b.SetCursor(src.url, src.tracker.mark)
+			moved = true
+		}
+		if src.progress(b) {
 			moved = true
 		}
 	}
@@ -298,6 +311,7 @@ func (r *Runner) ForgetCursor(url string) error {
 	}
 	b := s.store.NewBatch()
 	b.DropCursor(row.URL)
+	b.DropProgress(row.URL)
 	return b.CommitSync()
 }
 
@@ -368,28 +382,8 @@ func (s *sources) count(is func(*source) bool) int {
 	return n
 }
 
-// reconcile has the source's listing compared with what we hold, and for a relay those of all known hosts: events of it were
-// missed. With cursor forgotten, the source is
-// read from its tip, in the same batch.
-func (s *sources) reconcile(src *source, forget bool) error {
-	b := s.store.NewBatch()
-	listing := listingOf(src.url)
-	b.SetCrawlCursor(listing, "")
-	if !src.pds.Load() { // its listing leaves out inactive accounts, and all that it does not know
-		b.SetCrawlCursor(store.ReconcileCursor, strings.TrimPrefix(listing, reconcilePrefix))
-	}
-	s.metrics.reconciles.Inc()
-	if forget {
-		s.metrics.restarts.Inc()
-		src.restart(-1)
-		b.DropCursor(src.url)
-	}
-	if err := b.CommitSync(); err != nil {
-		return &ending{kind: "store", err: err, ours: true}
-	}
-	s.opts.Wake()
-	return nil
-}
+// idleAfter is how long a source that is connected sends nothing before it counts as having no more to send.
+func (s *sources) idleAfter() time.Duration { return s.opts.SilentAfter / 4 }
 
 // signal leaves a message for a loop that has none waiting.
 func signal(c chan struct{}) {

@@ -7,19 +7,23 @@ import (
 )
 
 // TestTip: a connection without a cursor has the source's listing compared with what we hold, for nothing tells of what
-// passed before it; the first one only if a copy was complete by then.
+// passed before it; but not while no copy has been begun, for fetches read all that was there before.
 func TestTip(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		state store.State // of the one repository, 0 for none
+		fetch bool        // its copy was begun
 		lives int         // connections
 		want  bool
 	}{
-		"an empty store has nothing to compare":         {0, 2, false},
-		"fetches wait for the first connection":         {store.StatePending, 1, false},
-		"a copy of before":                              {store.StateSynced, 1, true},
-		"a copy of before, with commits to apply":       {store.StateDraining, 1, true},
-		"a copy may have begun between two connections": {store.StatePending, 2, true},
+		"an empty store has nothing to compare":                {0, false, 2, false},
+		"fetches wait for the first connection":                {store.StatePending, false, 1, false},
+		"fetches wait for the second connection too":           {store.StatePending, false, 2, false},
+		"a complete copy, made by an earlier process":          {store.StateSynced, false, 1, true},
+		"a complete copy, with commits to apply":               {store.StateDraining, true, 1, true},
+		"a copy that failed before, and may be older":          {store.StateResync, false, 1, true},
+		"the first copy is on its way":                         {store.StatePending, true, 1, true},
+		"the first copy was begun between the two connections": {store.StatePending, true, 2, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -31,7 +35,10 @@ func TestTip(t *testing.T) {
 			s := newStage(t, h.source)
 			if c.state != 0 {
 				b, row := s.store.NewBatch(), &store.Repo{DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", State: c.state, Tracked: store.ByOperator}
-				if s.store.BeginFetch(row.DID); c.state == store.StateDraining && !b.Buffer(row, "3kaaaaaaaaa22", []byte("a commit")) {
+				if c.fetch {
+					s.store.BeginFetch(row.DID)
+				}
+				if c.state == store.StateDraining && !b.Buffer(row, "3kaaaaaaaaa22", []byte("a commit")) {
 					t.Fatal("not buffered")
 				}
 				b.PutRepo(row)

@@ -14,6 +14,7 @@ type buffers struct {
 	of       map[string]buffered // mu guards
 	bytes    int64               // mu guards: of all
 	fetching map[string]struct{} // mu guards
+	begun    bool                // mu guards: a copy was begun since the store was opened
 }
 
 // buffered is what is kept of one repository.
@@ -208,6 +209,14 @@ func (s *Store) BeginFetch(did string) {
 	s.buffers.mu.Lock()
 	defer s.buffers.mu.Unlock()
 	s.buffers.fetching[did] = struct{}{}
+	s.buffers.begun = true
+}
+
+// FetchBegun reports whether any copy was begun since the store was opened.
+func (s *Store) FetchBegun() bool {
+	s.buffers.mu.Lock()
+	defer s.buffers.mu.Unlock()
+	return s.buffers.begun
 }
 
 // EndFetch takes BeginFetch back, under the same lock.

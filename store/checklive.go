@@ -5,8 +5,8 @@ import (
 	"reflect"
 )
 
-// sources looks at the rows of firehose and crawl sources: each must be readable, and
-// cursors be what is remembered of them.
+// sources looks at the rows of firehose and crawl sources, and at what is remembered of their progress: each must be
+// readable, and cursors be what is remembered of them.
 func (c *checker) sources() error {
 	err := c.space(spaceCursor, func(key, value []byte) error {
 		seq, err := parseCursor(value)
@@ -23,6 +23,12 @@ func (c *checker) sources() error {
 		var src Source
 		if err := c.s.codec.decode(value, &src); err != nil || src.URL != string(key[1:]) {
 			c.report("source %q: holds %q (%v)", key[1:], src.URL, err)
+		}
+		return nil
+	}), c.space(spaceProgress, func(key, value []byte) error {
+		var p Progress
+		if err := c.s.codec.decode(value, &p); err != nil {
+			c.report("progress of %q: %v", key[1:], err)
 		}
 		return nil
 	}), c.space(spaceCrawlSource, func(key, value []byte) error {

@@ -55,6 +55,7 @@ var liveDamages = []damage{
 	{"cursor too many", func(d surgeon) { d.set(store.CursorKey(mirror), store.EncodeCount(6)) }, "is 6 on disk and 0 in memory"},
 	{"cursor negative", func(d surgeon) { d.set(store.CursorKey(firehose), store.EncodeCount(-1)) }, "store is corrupt"},
 	{"source unreadable", func(d surgeon) { d.set(store.SourceKey(firehose), []byte{1, 0xff}) }, "source \"wss://relay.test\""},
+	{"progress unreadable", func(d surgeon) { d.set(store.ProgressKey(firehose), []byte{1, 0xff}) }, "progress of \"wss://relay.test\""},
 	{"source under another URL", func(d surgeon) { d.set(store.SourceKey(mirror), d.get(store.SourceKey(firehose))) }, "holds \"wss://relay.test\""},
 	{"hidden rows miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Hidden = 0 }) }, "1 hidden rows, its row says 0"},
 	{"collections miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Collections = 2 }) }, "1 collections, its row says 2"},

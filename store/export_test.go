@@ -82,6 +82,7 @@ var (
 	ParseBufferKey            = parseBufferKey
 	CursorKey                 = cursorKey
 	SourceKey                 = sourceKey
+	ProgressKey               = progressKey
 	SpaceNames                = spaceNames
 	ParseCountValue           = parseCountValue
 	EncodeCount               = encodeCount

@@ -33,6 +33,7 @@ import (
 //	'w' url                              → sourceV1    firehose source added while running
 //	'x' kind::url                        → crawlSourceV1  crawl source added while running
 //	'y' ordinal(5)                       → id(8)       dropped; what the log tells of it stands before that event
+//	'z' source                           → progressV1  what is remembered of a firehose source beside its cursor
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 const (
@@ -61,6 +62,7 @@ const (
 	spaceSource      = 'w'
 	spaceCrawlSource = 'x'
 	spaceDropped     = 'y'
+	spaceProgress    = 'z'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -69,7 +71,7 @@ var spaceNames = map[byte]string{
 	spaceListing: "listings", spaceLease: "leases", spaceHost: "hosts", spaceHostName: "host_names", spaceHostRow: "host_rows", spaceHostCount: "host_counts", spaceFilter: "filters", spaceCrawl: "crawls",
 	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources", spaceCrawlSource: "crawl_sources",
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
-	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped",
+	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped", spaceProgress: "progress",
 }
 
 const (
@@ -133,8 +135,9 @@ func countKey(name string) []byte { return append([]byte{spaceCount}, name...) }
 func crawlKey(name string) []byte { return append([]byte{spaceCrawl}, name...) }
 func hostKey(name string) []byte  { return append([]byte{spaceHost}, name...) }
 
-func cursorKey(source string) []byte { return append([]byte{spaceCursor}, source...) }
-func sourceKey(url string) []byte    { return append([]byte{spaceSource}, url...) }
+func cursorKey(source string) []byte   { return append([]byte{spaceCursor}, source...) }
+func progressKey(source string) []byte { return append([]byte{spaceProgress}, source...) }
+func sourceKey(url string) []byte      { return append([]byte{spaceSource}, url...) }
 
 func crawlSourceKey(name string) []byte { return append([]byte{spaceCrawlSource}, name...) }
 

@@ -285,6 +285,7 @@ func TestKeyGolden(t *testing.T) {
 		"6901020304":               store.HostNameKey(0x01020304),
 		"6d77733a2f2f612e62":       store.CursorKey("ws://a.b"),
 		"7777733a2f2f612e62":       store.SourceKey("ws://a.b"),
+		"7a77733a2f2f612e62":       store.ProgressKey("ws://a.b"),
 	} {
 		if hex.EncodeToString(got) != want {
 			t.Errorf("%q: %x, want %s", got, got, want)

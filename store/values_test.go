@@ -52,6 +52,10 @@ func formerRepo() store.Repo {
 	return r
 }
 
+func fullProgress() store.Progress {
+	return store.Progress{At: 1748693296000001, Dense: 64, Owed: true}
+}
+
 func entries() map[string]store.Entry {
 	did := store.AppendDID(nil, plc)
 	return map[string]store.Entry{
@@ -119,6 +123,10 @@ func TestValuesGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	put("source", v)
+	if v, err = encode(fullProgress()); err != nil {
+		t.Fatal(err)
+	}
+	put("progress", v)
 	for _, name := range []string{"entry commit", "entry import", "entry relist", "entry account", "entry identity"} {
 		if v, err = encode(entries()[name]); err != nil {
 			t.Fatal(err)
@@ -175,6 +183,10 @@ func TestValuesFormer(t *testing.T) {
 			r := store.Repo{}
 			err = decode(v, &r)
 			got, want = r, map[string]store.Repo{"repo": formerRepo(), "repo empty": {State: store.StatePending}, "repo live": liveRepo(), "repo filtered": fullRepo()}[name]
+		case "progress":
+			p := store.Progress{}
+			err = decode(v, &p)
+			got, want = p, fullProgress()
 		case "source":
 			src := store.Source{}
 			err = decode(v, &src)

@@ -115,7 +115,7 @@ func newCrashWorld(t *testing.T, seed uint64, met *crashesMet) *crashWorld {
 	if rng.IntN(2) == 0 {
 		w.options.MemTableBytes = 128 << 10 // flushes
 	}
-	w.net = startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Hosts: 2, Repos: 3 + rng.IntN(5), Relays: 2,
+	w.net = startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Hosts: 2, Repos: 3 + rng.IntN(5), Relays: 2, Manners: simnet.Indigo,
 		RecordsMedian: 1 + rng.IntN(12), RecordsMax: 60, OddKeys: rng.IntN(2), Empty: rng.IntN(2)})
 	weights := simnet.Weights{Commit: 70, Redundant: 8, Empty: 3, Burst: 4, Status: 10, Handle: 5, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 4, New: 4, Sync: 2}
 	if w.plan.relays == 0 {

@@ -6,22 +6,25 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestDaemonGap stops a daemon for longer than its relay remembers. What the relay no longer sends is found by its
-// listing: who wrote, and who is no longer active. Nothing else is said of these accounts afterwards.
+// TestDaemonGap stops a daemon for longer than its relay remembers, whether the relay says so or not. What the relay no longer
+// sends is found by its listing: accounts that wrote and, where the listing names them, accounts that are no longer active.
+// No later event names these accounts.
 func TestDaemonGap(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name string
-		lose func(h *simnet.Host) // how events are lost while nobody reads
+		name    string
+		manners simnet.Manners
+		lose    func(h *simnet.Host) // how events are lost while the daemon is stopped
 	}{
-		{"outdated cursor", func(h *simnet.Host) { h.SetWindow(2) }},
-		{"future cursor", func(h *simnet.Host) {
+		{"silent", simnet.Indigo, func(h *simnet.Host) { h.SetWindow(2) }},
+		{"outdated cursor", simnet.Polite, func(h *simnet.Host) { h.SetWindow(2) }},
+		{"future cursor", simnet.Polite, func(h *simnet.Host) {
 			h.InjectStream(simnet.StreamFault{Kind: simnet.StreamError, Error: "FutureCursor", Count: 1})
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			n := startNetwork(t, simnet.Options{Seed: 23, Repos: 20, Hosts: 2, RecordsMedian: 8})
+			n := startNetwork(t, simnet.Options{Seed: 23, Repos: 20, Hosts: 2, RecordsMedian: 8, Manners: c.manners})
 			x := newTestIndex(t)
 			args := x.args(n, "--relay", n.Relay())
 			stop := x.start(t, args)
@@ -35,8 +38,10 @@ func TestDaemonGap(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			accounts[11].SetStatus(simnet.Deactivated)
-			accounts[12].SetStatus(simnet.Takendown)
+			if c.manners == simnet.Polite {
+				accounts[11].SetStatus(simnet.Deactivated)
+				accounts[12].SetStatus(simnet.Takendown)
+			}
 			last := accounts[19] // whose events are kept
 			for range 3 {
 				if _, err := last.Mutate(1); err != nil {

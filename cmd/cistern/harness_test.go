@@ -55,6 +55,7 @@ func hasty() tuning {
 		backfill: func(o *backfill.Options) { o.RetryBase, o.RetryMax = 200*time.Millisecond, time.Second },
 		ingest: func(o *ingest.Options) {
 			o.RetryBase, o.RetryMax, o.RefetchBase = 20*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
+			o.ReconcileEvery = 50 * time.Millisecond
 		},
 	}
 }

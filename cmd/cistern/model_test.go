@@ -86,7 +86,7 @@ func (m *model) start() {
 	m.fetch = fetch
 	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Wake: fetch.Wake, Logger: log,
 		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
-		RefetchBase: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
+		RefetchBase: 20 * time.Millisecond, ReconcileEvery: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +346,7 @@ func newModel(t *testing.T, seed uint64) *model {
 
 func (m *model) play() {
 	t := m.t
-	m.net = startNetwork(t, simnet.Options{Seed: m.seed, Clutter: true, Hosts: 2 + m.rng.IntN(2), Repos: 3 + m.rng.IntN(5), Relays: 2,
+	m.net = startNetwork(t, simnet.Options{Seed: m.seed, Clutter: true, Hosts: 2 + m.rng.IntN(2), Repos: 3 + m.rng.IntN(5), Relays: 2, Manners: simnet.Indigo,
 		RecordsMedian: 1 + m.rng.IntN(12), RecordsMax: 60, OddKeys: m.rng.IntN(2), Empty: m.rng.IntN(2)})
 	history := m.net.History(m.seed, simnet.Weights{})
 	if m.plan.late {

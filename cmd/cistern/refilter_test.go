@@ -55,7 +55,7 @@ func newRefilterModel(t *testing.T, seed uint64) *refilterModel {
 }
 
 func (m *refilterModel) play() {
-	m.net = startNetwork(m.t, simnet.Options{Seed: m.seed, Clutter: true, Hosts: 2, Repos: 4 + m.rng.IntN(6), Relays: 2,
+	m.net = startNetwork(m.t, simnet.Options{Seed: m.seed, Clutter: true, Hosts: 2, Repos: 4 + m.rng.IntN(6), Relays: 2, Manners: simnet.Indigo,
 		RecordsMedian: 1 + m.rng.IntN(40), RecordsMax: 200, OddKeys: m.rng.IntN(2), Empty: m.rng.IntN(2)})
 	history := m.net.History(m.seed, simnet.Weights{Commit: 70, Redundant: 8, Empty: 3, Burst: 4, Status: 6, Handle: 2, Key: 2, Delete: 2, New: 4, Sync: 2})
 	for _, did := range m.net.DIDs() {

@@ -47,7 +47,7 @@ func TestModelWays(t *testing.T) {
 // follow plays the one history that the seed gives.
 func follow(t *testing.T, seed uint64, p plan) map[string]outcome {
 	m := &model{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), plan: p, before: map[string]bool{}}
-	m.net = startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Hosts: 2, Repos: 5, Relays: 2, RecordsMedian: 5, RecordsMax: 40, OddKeys: 1})
+	m.net = startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Hosts: 2, Repos: 5, Relays: 2, Manners: simnet.Indigo, RecordsMedian: 5, RecordsMax: 40, OddKeys: 1})
 	history := m.net.History(seed, simnet.Weights{})
 	begin := func() {
 		m.open()

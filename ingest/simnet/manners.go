@@ -64,11 +64,15 @@ func (h *Host) SetAccountLimit(n int) {
 	h.relay.limit = n
 }
 
-// Empty has a relay lose all its data. Its connections break; its next message has the number first, which may be
-// below or above those of before; it lists and knows only accounts, and hosts, that sent an event since.
+// Recount has the host's stream lose all messages and give the number first to the next one, which may be below or above the
+// numbers of before. Its connections break.
+func (h *Host) Recount(first int64) { h.stream.empty(first) }
+
+// Empty has a relay lose all its data: it counts anew as after Recount, and lists and knows only accounts, and hosts, that
+// sent an event since.
 func (h *Host) Empty(first int64) {
 	h.relay.mu.Lock()
 	h.relay.emptied, h.relay.heard, h.relay.hosts = true, map[*Account]bool{}, map[*Host]bool{}
 	h.relay.mu.Unlock()
-	h.stream.empty(first)
+	h.Recount(first)
 }

@@ -1,0 +1,289 @@
+package ingest_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+// eventAt is an #account event that states a time.
+func eventAt(seq int64, at time.Time) []byte {
+	return encode(header("#account"), map[string]any{"seq": seq, "did": storetest.DID(int(seq)), "time": at.UTC().Format(time.RFC3339Nano), "active": true})
+}
+
+// readUpTo is a store in which a source was read up to a cursor.
+func readUpTo(t *testing.T, source string, cursor int64, p store.Progress) *store.Store {
+	t.Helper()
+	db := storetest.Open(t, store.Options{})
+	b := db.NewBatch()
+	b.SetCursor(source, func() int64 { return cursor })
+	if p != (store.Progress{}) {
+		b.PutProgress(source, p)
+	}
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// TestFirstMessageShowsAGap: nothing announces a gap, so the first message of a connection is held against the cursor.
+func TestFirstMessageShowsAGap(t *testing.T) {
+	t.Parallel()
+	const cursor, dense, sparse = 1000, 2 * ingest.DenseMin, 1
+	for name, c := range map[string]struct {
+		read  time.Duration // how long ago all was read; 0: unknown
+		dense int64
+		seq   int64         // of the first message
+		age   time.Duration // its
+		want  bool
+	}{
+		"the next message":  {time.Hour, dense, cursor + 1, time.Hour, false},
+		"messages left out": {time.Hour, dense, cursor + 2, time.Hour, true},
+		"messages left out, and nothing known of the source": {0, 0, cursor + 50, time.Hour, true},
+		"numbers left out as always":                         {time.Hour, sparse, cursor + 50, time.Hour - time.Minute, false},
+		"numbers left out, and a jump in time":               {3 * ingest.GapTime, sparse, cursor + 50, ingest.GapTime, true},
+		"a live message after a long absence":                {2 * ingest.GapTime, sparse, cursor + 50, 0, true},
+		"a live message after a short absence":               {ingest.GapTime / 2, sparse, cursor + 50, 0, false},
+		"the next message of a source that was quiet":        {ingest.GapTimeDense / 2, dense, cursor + 1, 0, false},
+		"the next number, of a new count":                    {2 * ingest.GapTimeDense, dense, cursor + 1, ingest.GapTimeDense / 2, true},
+		"a message from the future":                          {time.Minute, sparse, cursor + 50, -time.Hour, false},
+		"a message from the past":                            {time.Minute, sparse, cursor + 50, 24 * time.Hour, false},
+		"the cursor again":                                   {time.Minute, dense, cursor, time.Minute, true},
+		"a new count":                                        {time.Minute, sparse, 1, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := time.Now()
+			h := newFirehose(t, func(_ int, cl *client) {
+				cl.send(eventAt(c.seq, now.Add(-c.age)))
+				cl.stay()
+			})
+			p := store.Progress{Dense: c.dense}
+			if c.read > 0 {
+				p.At = now.Add(-c.read).UnixMicro()
+			}
+			s := newStageOn(t, readUpTo(t, h.url, cursor, p), h.source)
+			s.run()
+			s.sees(h.url, c.seq)
+			if s.reconciling(h.url) != c.want || s.wakes.Load() > 1 {
+				t.Errorf("listing to be compared: %t, want %t; %d wakes", s.reconciling(h.url), c.want, s.wakes.Load())
+			}
+			s.until("the cursor", func() bool { return s.cursor(h.url) == c.seq })
+		})
+	}
+}
+
+// TestSparseSourceIsLearnt: a source that leaves numbers out within its connections is not suspected at the next one, and what was
+// learnt survives a restart.
+func TestSparseSourceIsLearnt(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		at := max(c.cursor, 0) + 3
+		c.send(account(at), account(at+3), account(at+6), account(at+9), account(at+12))
+		if n%2 == 1 {
+			c.stay()
+		}
+	})
+	s := newStage(t, h.source)
+	stop := s.run()
+	s.until("two connections", func() bool { return len(s.seqs(h.url)) == 10 })
+	if s.reconciling(h.url) {
+		t.Error("numbers that a sparse source leaves out count as a gap")
+	}
+	s.until("what was learnt", func() bool {
+		p, ok, err := s.store.Progress(h.url)
+		return ok && err == nil && p.Dense < ingest.DenseMin && s.cursor(h.url) == 30
+	})
+	stop()
+	again := newStageOn(t, s.store, h.source)
+	again.run()
+	again.until("two more connections", func() bool { return len(again.seqs(h.url)) == 10 })
+	if again.reconciling(h.url) {
+		t.Error("after a restart, numbers that a sparse source leaves out count as a gap")
+	}
+}
+
+// TestNewCountOfAQuietHost is found out at its first message, although no connection brings as many as would prove it from
+// within, and although the host says nothing of cursors in its future.
+func TestNewCountOfAQuietHost(t *testing.T) {
+	t.Parallel()
+	const each = 20
+	h := newFirehose(t, func(n int, c *client) {
+		switch n {
+		case 0:
+			c.send(account(100_000))
+			return
+		case 1: // it has counted anew
+			c.send(accounts(1, each)...)
+			return
+		}
+		c.after(1, 2*each)
+		c.stay()
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.until("the new count", func() bool { return s.cursor(h.url) == 2*each })
+	if got := h.asked(); !slices.Equal(got, []string{"-", "100000", "20"}) || !s.reconciling(h.url) {
+		t.Errorf("asked with cursors %q; listing to be compared: %t", got, s.reconciling(h.url))
+	}
+}
+
+// TestOldCursorAndNoMessage: messages that were missed hours ago must not wait for the next one, which may come tomorrow.
+func TestOldCursorAndNoMessage(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		read time.Duration
+		want bool
+	}{
+		"hours ago":    {2 * ingest.GapTimeDense, true},
+		"a moment ago": {ingest.GapTimeDense / 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newFirehose(t, func(_ int, c *client) { c.stay() })
+			p := store.Progress{At: time.Now().Add(-c.read).UnixMicro(), Dense: 2 * ingest.DenseMin}
+			s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) { o.SilentAfter = 40 * time.Millisecond })
+			s.run()
+			// The second connection begins after the first was looked at, and what was seen then is no news.
+			s.until("two connections", func() bool { return len(h.asked()) >= 2 })
+			if s.reconciling(h.url) != c.want || s.wakes.Load() > 1 {
+				t.Errorf("listing to be compared: %t, want %t; %d wakes", s.reconciling(h.url), c.want, s.wakes.Load())
+			}
+		})
+	}
+}
+
+// TestIdleSourceWasRead: an idle source is read up to now, not up to its newest message: its next connection is no gap.
+func TestIdleSourceWasRead(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		if n == 1 {
+			c.send(eventAt(2000, time.Now()))
+		}
+		c.stay()
+	})
+	start := time.Now()
+	p := store.Progress{At: start.Add(-ingest.GapTime + time.Second).UnixMicro(), Dense: 1}
+	s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) { o.SilentAfter = 40 * time.Millisecond })
+	s.run()
+	s.sees(h.url, 2000)
+	s.until("the time up to which it was read", func() bool {
+		p, _, err := s.store.Progress(h.url)
+		return err == nil && p.At >= start.UnixMicro()
+	})
+	if s.reconciling(h.url) {
+		t.Error("an idle source counts as not read")
+	}
+}
+
+// TestComparisonsAreBounded: a source that leaves messages out in every connection has its listing compared once in a
+// while; what comes in between is owed, in a later process too.
+func TestComparisonsAreBounded(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(n int, c *client) {
+		at := c.cursor + 100
+		c.send(accounts(at, at+20)...)
+		if n%3 == 2 {
+			c.stay()
+		}
+	})
+	s := newStageOn(t, readUpTo(t, h.url, 1000, store.Progress{}), h.source, func(o *ingest.Options) { o.ReconcileEvery = time.Hour })
+	stop := s.run()
+	s.until("three connections", func() bool { return len(s.seqs(h.url)) == 63 })
+	if n := s.wakes.Load(); n != 1 {
+		t.Errorf("%d comparisons in an hour", n)
+	}
+	if p, ok, err := s.store.Progress(h.url); !p.Owed || !ok || err != nil {
+		t.Errorf("progress %+v, %t, %v: want a comparison owed", p, ok, err)
+	}
+	stop()
+	done := s.store.NewBatch()
+	done.DropCrawlCursor(ingest.Listing(h.url)) // the first comparison is over
+	if err := done.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	h.script = func(_ int, c *client) { c.stay() }
+	again := newStageOn(t, s.store, h.source, func(o *ingest.Options) { o.ReconcileEvery = time.Hour })
+	again.run()
+	again.until("what is owed", func() bool { return again.reconciling(h.url) })
+	if p, _, err := s.store.Progress(h.url); p.Owed || err != nil {
+		t.Errorf("progress %+v, %v: it is owed no more", p, err)
+	}
+}
+
+// TestComparisonIsNotBegunAnew: one that is under way is not disturbed, for a source that leaves messages out again and
+// again would never have it end. The next one follows.
+func TestComparisonIsNotBegunAnew(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(account(5000))
+		c.stay()
+	})
+	db := readUpTo(t, h.url, 1000, store.Progress{})
+	b := db.NewBatch()
+	b.SetCrawlCursor(ingest.Listing(h.url), "page 7")
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	s := newStageOn(t, db, h.source, func(o *ingest.Options) { o.ReconcileEvery = 1 })
+	s.run()
+	s.sees(h.url, 5000)
+	if at, err := db.CrawlCursor(ingest.Listing(h.url)); at != "page 7" || err != nil {
+		t.Errorf("the comparison under way is at %q, %v", at, err)
+	}
+	b = db.NewBatch()
+	b.DropCrawlCursor(ingest.Listing(h.url))
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the next comparison", func() bool { return s.reconciling(h.url) })
+}
+
+// TestLagOfAnIdleSource that has nothing more to send is 0, however old its newest message; while it is behind, the lag is what it
+// is behind.
+func TestLagOfAnIdleSource(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(eventAt(1, time.Now().Add(-time.Hour)))
+		c.stay()
+	})
+	s := newStage(t, h.source, func(o *ingest.Options) { o.SilentAfter = time.Second })
+	held := make(chan ingest.Event, 1)
+	s.holding(func(e ingest.Event) { held <- e })
+	s.run()
+	e := <-held
+	if lag := s.status(h.url).Lag; lag < time.Hour {
+		t.Errorf("lag %s while an event of an hour ago is in flight", lag)
+	}
+	e.Skip()
+	s.until("no lag", func() bool { return s.status(h.url).Lag == 0 && s.status(h.url).Running })
+}
+
+// TestQuietPDSIsNoFailure, whatever other sources send meanwhile; a relay that sends nothing for so long is one.
+func TestQuietPDSIsNoFailure(t *testing.T) {
+	t.Parallel()
+	quiet := newFirehose(t, func(_ int, c *client) { c.stay() })
+	loud := newFirehose(t, func(_ int, c *client) {
+		c.listen()
+		for seq := int64(1); ; seq++ {
+			c.send(account(seq))
+			select {
+			case <-c.gone:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	s := newStage(t, loud.source, func(o *ingest.Options) {
+		o.SilentAfter, o.Sources = 60*time.Millisecond, append(o.Sources, store.Source{URL: quiet.URL, PDS: true})
+	})
+	s.run()
+	s.until("another connection", func() bool { return len(quiet.asked()) >= 2 })
+	if st := s.status(quiet.url); st.Failures != 0 || st.LastFailure.Kind != "" {
+		t.Errorf("status %+v", st)
+	}
+}
