@@ -265,7 +265,7 @@ func (r *Runner) checkRedirect(req *http.Request, via []*http.Request) error {
 		err = r.spendElsewhere(req)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %v", errRedirect, err) // and not busy: then the sender would be asked again at once
+		return fmt.Errorf("%w to %s: %v", errRedirect, clean(req.URL.Redacted()), err) // and not busy: then the sender would be asked again at once
 	}
 	return nil
 }

@@ -130,7 +130,7 @@ func (r *Runner) askPage(ctx context.Context, base, method string, query url.Val
 		return err
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("page is no answer of %s: %w", method, errNoAnswer)
+		return fmt.Errorf("answer of %s: %w: %v", method, errNoAnswer, err)
 	}
 	return nil
 }
@@ -176,6 +176,9 @@ func (r *Runner) send(ctx context.Context, target string, bodyMax int64, a *answ
 	req.Header.Set("User-Agent", r.opts.UserAgent)
 	begin := time.Now()
 	resp, err := r.client.Do(req)
+	if timedOut(ctx, err) {
+		return nil, fmt.Errorf("no answer within %s: %w", r.opts.IdleTimeout, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +194,9 @@ func (r *Runner) send(ctx context.Context, target string, bodyMax int64, a *answ
 	}
 	if int64(len(body)) > bodyMax {
 		return nil, fmt.Errorf("more than %d bytes: %w", bodyMax, errLong)
+	}
+	if kind := contentType(resp.Header); kind != "application/json" && !json.Valid(body) {
+		return nil, fmt.Errorf("host answered 200 with %s: %w", kind, errNoAnswer)
 	}
 	return body, nil
 }

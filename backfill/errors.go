@@ -10,6 +10,10 @@ import (
 var (
 	// errSlow: the host sends, but too little to be worth a permit.
 	errSlow = errors.New("body arrives too slowly")
+	// errSilent: no answer began in time.
+	errSilent = errors.New("no answer")
+	// errNotCAR: an answer of 200 that is something else than it should be, as its content type says.
+	errNotCAR = errors.New("the answer is no repository")
 	// errTimeout: the transfer took longer than FetchTimeout.
 	errTimeout = errors.New("fetch took too long")
 	// errBroken: the connection ended before the body did.

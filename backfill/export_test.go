@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -32,6 +33,28 @@ func TakeIndexes(r *Runner, n int64) bool { return r.indexes.take(n) }
 
 // IndexesLeft is what is not taken.
 func IndexesLeft(r *Runner) int64 { return r.indexes.left.Load() }
+
+// Transfer reads a body under the watch of a fetch.
+func Transfer(ctx context.Context, o Options, body io.Reader) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &Runner{opts: o.withDefaults()}
+	tr := r.newTransfer(cancel)
+	defer tr.end()
+	tr.body = body
+	tr.begun.Store(true)
+	tr.since.Store(0)
+	p := make([]byte, 1<<20)
+	for {
+		_, err := tr.Read(p)
+		switch {
+		case err == io.EOF:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
+	}
+}
 
 // Delay is the time until the next attempt after so many failures.
 func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }

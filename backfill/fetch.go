@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,6 +18,9 @@ import (
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 )
+
+// carType is the content type of a CAR.
+const carType = "application/vnd.ipld.car"
 
 func queryHeader(userAgent, accept string) http.Header {
 	return http.Header{
@@ -34,6 +39,7 @@ type transfer struct {
 	idle   time.Duration
 
 	got    atomic.Int64 // bytes, before decompression
+	begun  atomic.Bool  // the headers are there
 	waited atomic.Int64 // nanoseconds spent in reads that have ended
 	since  atomic.Int64 // when the read under way began, 0 for none
 	ended  atomic.Bool
@@ -70,6 +76,8 @@ func (tr *transfer) look() {
 	switch {
 	case tr.left <= 0:
 		tr.cancel(errTimeout)
+	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2 && !tr.begun.Load():
+		tr.cancel(errSilent)
 	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2:
 		tr.cancel(errSlow)
 	default:
@@ -144,10 +152,24 @@ func (t *task) watched(ctx context.Context, request func(ctx context.Context, tr
 	t.r.metrics.bytes.Add(float64(tr.got.Load()))
 	t.fetched(tr.got.Load(), 0)
 	// What the watch said is the cause of whatever the connection said then.
-	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errSlow) || errors.Is(cause, errTimeout)) {
+	cause := context.Cause(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(cause, errSilent):
+		err = fmt.Errorf("%w within %s", errSilent, tr.idle)
+	case timedOut(ctx, err):
+		err = fmt.Errorf("no answer within %s: %w", tr.idle, err)
+	case errors.Is(cause, errSlow), errors.Is(cause, errTimeout):
 		err = fmt.Errorf("%w after %d bytes", cause, tr.got.Load())
 	}
 	return err
+}
+
+// timedOut reports whether the transport gave up waiting for an answer (ResponseHeaderTimeout), which has no error of its own. It is
+// neither the context that ended, nor a connection that could not be made.
+func timedOut(ctx context.Context, err error) bool {
+	var timeout net.Error
+	return ctx.Err() == nil && errors.As(err, &timeout) && timeout.Timeout() && !errors.As(err, new(*net.OpError))
 }
 
 // transfer asks a question whose answer is a CAR.
@@ -159,7 +181,7 @@ func (t *task) transfer(ctx context.Context, tr *transfer, method, query string,
 	defer resp.Body.Close()
 	t.sender = senderOf(resp)
 	if resp.ContentLength > o.BytesMax {
-		return nil, fmt.Errorf("body of %d bytes: %w", resp.ContentLength, repo.ErrInvalid)
+		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: --repo-max raises the limit", resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
 	}
 	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
@@ -168,10 +190,31 @@ func (t *task) transfer(ctx context.Context, tr *transfer, method, query string,
 	defer body.close()
 	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = t.r.opts.RepoMemoryBytes, t.r.openSpool, t.r.chunks, t.grow
 	car, err := repo.ReadCAR(body, o)
-	if err != nil && !errors.Is(err, repo.ErrInvalid) && !errors.Is(err, errSpool) && !errors.Is(err, errIndex) {
-		err = fmt.Errorf("%w: %w", errBroken, err)
+	return car, readError(err, resp.Header)
+}
+
+// readError says what is known of an answer of 200 that could not be read.
+func readError(err error, header http.Header) error {
+	switch kind := contentType(header); {
+	case err == nil, errors.Is(err, errSpool), errors.Is(err, errIndex):
+		return err
+	case !errors.Is(err, repo.ErrInvalid):
+		return fmt.Errorf("%w: %w", errBroken, err)
+	case errors.Is(err, repo.ErrTooLarge):
+		return fmt.Errorf("%w: --repo-max raises the limit", err)
+	case kind != carType && kind != "application/octet-stream":
+		return fmt.Errorf("host answered 200 with %s: %w", kind, errNotCAR)
 	}
-	return car, err
+	return err
+}
+
+// contentType is that of an answer, without parameters, or words that say that there is none.
+func contentType(h http.Header) string {
+	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return "no content type"
+	}
+	return clean(kind)
 }
 
 // senderOf is the host and port that sent an answer, redirects followed; "" for none that a document could name.
@@ -204,6 +247,7 @@ func (t *task) ask(ctx context.Context, tr *transfer, method, query string, head
 		t.r.heard(t.host, kindOf(method), t.permit, resp.Header, t.r.opts.Now().Sub(asked))
 	}
 	tr.body = resp.Body
+	tr.begun.Store(true)
 	tr.since.Store(0)
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()

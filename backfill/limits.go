@@ -56,6 +56,11 @@ const (
 	// visible, and about 60 bytes until then; the largest repositories have some hundreds.
 	collectionsMax = 10_000
 
+	// carBytesCeiling is the most that Options.CARBytesMax may be: what positions in a CAR can address (repo.CAROptions). A block
+	// of a repository has at least bytesPerBlock on average, so that its blocks are bounded with its bytes.
+	carBytesCeiling = 16 << 30
+	bytesPerBlock   = 512
+
 	// progressBytes must arrive in each Options.IdleTimeout: at 30 s that is 2 KiB/s.
 	progressBytes = 64 << 10
 
@@ -85,6 +90,8 @@ const (
 	// admitMax is how long a request that was granted waits for its host's windows.
 	admitMax = 2 * time.Second
 
+	// sparseTimeMax is how long the parts of a repository may take: they are many short answers. Then the whole is fetched.
+	sparseTimeMax = 5 * time.Minute
 	// sparseTriesMax is how often in a row a fetch of parts may fail before the whole is fetched, and sparseRootsMax how
 	// often a repository may move on during one.
 	sparseTriesMax = 2
@@ -118,7 +125,8 @@ const (
 	latestBodyMax = 4 << 10
 
 	// goneRecheck is when a repository that is not to be had is looked at again, and goneRecheckMax when it has been gone for
-	// long: 8 million of them are three requests a second, of all hosts together.
+	// long: 8 million of them are three requests a second, of all hosts together. goneRecheck is also the longest delay of one
+	// whose copies are refused again and again, each of which may cost gigabytes.
 	goneRecheck    = 24 * time.Hour
 	goneRecheckMax = 28 * 24 * time.Hour
 	// A repository that we hold is wiped after missingMax answers of RepoNotFound over missingSpan.

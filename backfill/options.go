@@ -91,14 +91,16 @@ type Options struct {
 	RepoMemoryBytes int64
 	// SpoolDir takes the bodies that do not fit. Default: the system's directory for temporary files.
 	SpoolDir string
-	// SpoolBytes bounds the spools of all tasks. Default 16 GiB.
+	// SpoolBytes bounds the spools of all tasks. Default four times CARBytesMax, 16 GiB.
 	SpoolBytes int64
-	// CARBytesMax bounds one repository. Default 4 GiB.
+	// CARBytesMax bounds one repository, at most 16 GiB. Default 4 GiB.
 	CARBytesMax int64
-	// CARBlocksMax bounds its blocks, whose index takes 8 to 16 bytes each. Default 8,388,608.
+	// CARBlocksMax bounds its blocks, whose index takes 8 to 16 bytes each. Default one for each 512 bytes of CARBytesMax:
+	// 8,388,608, or 6.5 million records.
 	CARBlocksMax int
 
-	// FetchTimeout bounds one getRepo, headers to last byte. Default 5m.
+	// FetchTimeout bounds one getRepo, headers to last byte. Default 6h: 4 GiB at 200 KB/s. What ends a fetch that is of no
+	// use is IdleTimeout.
 	FetchTimeout time.Duration
 	// IdleTimeout is the time in which 64 KiB, or the rest of the body, must arrive. Default 30s.
 	IdleTimeout time.Duration
@@ -126,10 +128,10 @@ func (o Options) withDefaults() Options {
 	o.PerHost = defaultTo(o.PerHost, 10)
 	o.MemoryBytes = defaultTo(o.MemoryBytes, 96<<20)
 	o.RepoMemoryBytes = defaultTo(o.RepoMemoryBytes, 32<<20)
-	o.SpoolBytes = defaultTo(o.SpoolBytes, 16<<30)
 	o.CARBytesMax = defaultTo(o.CARBytesMax, 4<<30)
-	o.CARBlocksMax = defaultTo(o.CARBlocksMax, 8<<20)
-	o.FetchTimeout = defaultTo(o.FetchTimeout, 5*time.Minute)
+	o.CARBlocksMax = defaultTo(o.CARBlocksMax, int(o.CARBytesMax/bytesPerBlock))
+	o.SpoolBytes = defaultTo(o.SpoolBytes, 4*o.CARBytesMax)
+	o.FetchTimeout = defaultTo(o.FetchTimeout, 6*time.Hour)
 	o.IdleTimeout = defaultTo(o.IdleTimeout, 30*time.Second)
 	o.RetryBase = defaultTo(o.RetryBase, time.Minute)
 	o.RetryMax = defaultTo(o.RetryMax, time.Hour)
@@ -185,6 +187,9 @@ func (o Options) validate() error {
 	}
 	if need := int64(o.Concurrency) * baseBytes; o.MemoryBytes < need {
 		errs = append(errs, fmt.Errorf("memory bytes %d are less than the %d that %d tasks take at least", o.MemoryBytes, need, o.Concurrency))
+	}
+	if o.CARBytesMax > carBytesCeiling {
+		errs = append(errs, fmt.Errorf("CAR bytes %d are more than %d", o.CARBytesMax, int64(carBytesCeiling)))
 	}
 	if o.RetryMax < o.RetryBase {
 		errs = append(errs, fmt.Errorf("retry maximum %s is below the base %s", o.RetryMax, o.RetryBase))

@@ -164,8 +164,11 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 		count++
 	}
 	most := t.r.opts.RetryMax
-	if v.nobody && row.Ordinal == 0 { // lists make up names for nothing, and each attempt asks a directory that all share
+	switch {
+	case v.nobody && row.Ordinal == 0: // lists make up names for nothing, and each attempt asks a directory that all share
 		most = max(most, goneRecheckMax)
+	case v.refused:
+		most = max(most, goneRecheck)
 	}
 	delay := max(t.r.delayUpTo(count, most), v.wait)
 	row.State = store.StateResync

@@ -74,7 +74,7 @@ func New(opts Options) (*Runner, error) {
 	r := &Runner{
 		opts:       opts,
 		store:      opts.Store,
-		header:     queryHeader(opts.UserAgent, "application/vnd.ipld.car"),
+		header:     queryHeader(opts.UserAgent, carType),
 		asking:     queryHeader(opts.UserAgent, "application/json"),
 		chunks:     repo.NewChunkPool(idleChunkBytes),
 		futile:     newFutile(),

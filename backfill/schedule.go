@@ -35,6 +35,7 @@ type verdict struct {
 	lookup bool            // it was no host that failed, but the way to find out which
 
 	nobody    bool  // no document says where the repository is: only a change of that helps
+	refused   bool  // the host sent a copy that is of no use, and is likely to send it again
 	congested bool  // the host was asked too much at a time
 	err       error // what it follows from, nil for none
 }
@@ -67,12 +68,14 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 		return classifyResolve(err, now)
 	case errors.As(err, &answer):
 		return classifyAnswer(answer)
-	case errors.Is(err, repo.ErrInvalid) && !broken(err):
+	case errors.Is(err, errNotCAR):
 		return verdict{kind: store.Generic, spoke: true}
+	case errors.Is(err, repo.ErrInvalid) && !broken(err):
+		return verdict{kind: store.Generic, spoke: true, refused: true}
 	case errors.Is(err, errRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool), errors.Is(err, errIndex):
 		return verdict{kind: store.Generic}
-	case errors.Is(err, errSlow), errors.Is(err, errTimeout):
-		return verdict{kind: store.Transport, fault: softFault, congested: true}
+	case errors.Is(err, errSlow), errors.Is(err, errSilent), errors.Is(err, errTimeout):
+		return verdict{kind: store.Transport, fault: softFault, congested: true, refused: errors.Is(err, errTimeout)}
 	case broken(err):
 		return verdict{kind: store.Transport, fault: softFault}
 	}

@@ -202,7 +202,7 @@ func probePath(r filter.Range) string {
 // run gathers the part. A repository that moves on meanwhile loses nodes that were named: then there is a newer proof,
 // and what has come stays.
 func (s *sparse) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.t.r.opts.FetchTimeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(sparseTimeMax, s.t.r.opts.FetchTimeout), errTimeout)
 	defer cancel()
 	var err error
 	for range sparseRootsMax {

@@ -42,6 +42,8 @@ type Config struct {
 	AllowPrivate bool
 	Verify       string
 	Strategy     backfill.Strategy
+	RepoMax      int64
+	FetchTimeout time.Duration
 	Reserve      reserve
 	Retention    time.Duration
 	LogLevel     slog.Level
@@ -106,6 +108,10 @@ func (c *Config) options() []option {
 			help: "Which commit signatures are checked: all, those of backfills but not of live commits, or none. Hashes and trees always are."},
 		{name: "strategy", value: "auto|sparse|full", standard: "auto", set: c.setStrategy,
 			help: "How a repository is fetched when only some collections are wanted: their records and the proof of them (sparse), all of it (full), or what is likely to be fewer bytes (auto). Parts take more requests, which hosts count: auto asks for all when the host says that half of its quota for them is spent. A host that sends no parts is asked for all."},
+		{name: "repo-max", value: "SIZE", standard: "4GiB", set: setParsed(&c.RepoMax, parseRepoMax),
+			help: "Largest repository that is fetched, as a CAR, up to 16GiB. It may have a block for each 512 bytes of that: 6.5 million records at 4GiB."},
+		{name: "fetch-timeout", value: "DURATION", standard: "6h", set: setParsed(&c.FetchTimeout, parsePeriod),
+			help: "How long one repository may take to arrive. One that arrives at less than 2 KiB a second, for half a minute, is given up before."},
 		{name: "disk-reserve", value: "SIZE|PERCENT", standard: "5%", set: setParsed(&c.Reserve, parseReserve),
 			help: "Disk space to leave free, as in 10GiB or 5%. Below it imports stop, and live events go on; below a quarter of it the daemon stops. 0 turns it off."},
 		{name: "retention", value: "DURATION", standard: "0", set: setParsed(&c.Retention, parseAge),

@@ -43,7 +43,7 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Data: "./cistern-data", Listen: ":2481", Admin: "127.0.0.1:2480", PLC: []string{"https://plc.directory"},
-		CrawlEvery: 24 * time.Hour, Store: "wanted", Verify: "full", Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
+		CrawlEvery: 24 * time.Hour, Store: "wanted", Verify: "full", RepoMax: 4 << 30, FetchTimeout: 6 * time.Hour, Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(reserve{})); diff != "" {
 		t.Error(diff)
 	}
@@ -57,18 +57,18 @@ func TestConfigSources(t *testing.T) {
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
 		CrawlEvery: 24 * time.Hour, Full: true, Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
 		Seeds: []string{"mode", "collection", "store", "exclude"}, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
-		Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
+		RepoMax: 8 << 30, FetchTimeout: 24 * time.Hour, Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
 			"--plc", "https://a/", "--plc", "http://b:1", "--crawl", "repos::https://pds.example", "--crawl", "repos::http://127.0.0.1:3/",
 			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--collection", "app.bsky.feed.*",
 			"--collection", "app.bsky.actor.profile", "--exclude", "did:web:a.example", "--store", "all", "--allow-private", "--verify", "none", "--strategy", "sparse",
-			"--disk-reserve", "10GiB", "--retention", "2d", "--log-level", "debug"}},
+			"--repo-max", "8GiB", "--fetch-timeout", "1d", "--disk-reserve", "10GiB", "--retention", "2d", "--log-level", "debug"}},
 		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
 			"CISTERN_PLC=https://a, http://b:1", "CISTERN_CRAWL=repos::https://pds.example,repos::http://127.0.0.1:3",
 			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full",
 			"CISTERN_COLLECTION=app.bsky.feed.*,app.bsky.actor.profile", "CISTERN_EXCLUDE=did:web:a.example", "CISTERN_STORE=all", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_VERIFY=none", "CISTERN_STRATEGY=sparse",
-			"CISTERN_DISK_RESERVE=10GiB", "CISTERN_RETENTION=48h", "CISTERN_LOG_LEVEL=debug"}},
+			"CISTERN_REPO_MAX=8GiB", "CISTERN_FETCH_TIMEOUT=24h", "CISTERN_DISK_RESERVE=10GiB", "CISTERN_RETENTION=48h", "CISTERN_LOG_LEVEL=debug"}},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
@@ -129,6 +129,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"second in a list", nil, []string{"CISTERN_PLC=https://a,,https://b"}, []string{`CISTERN_PLC ""`}},
 		{"no port", []string{"--listen", "localhost"}, nil, []string{`--listen "localhost"`, "host:port"}},
 		{"port above all", []string{"--listen", ":70000"}, nil, []string{"--listen", "host:port"}},
+		{"repository that no CAR can hold", []string{"--repo-max", "17GiB"}, nil, []string{`--repo-max "17GiB"`, "16GiB"}},
+		{"no time to fetch", []string{"--fetch-timeout", "0"}, nil, []string{`--fetch-timeout "0"`, "6h"}},
 		{"share above all", []string{"--disk-reserve", "150%"}, nil, []string{`--disk-reserve "150%"`, "90%"}},
 		{"size without unit", []string{"--disk-reserve", "10"}, nil, []string{"--disk-reserve", "10GiB"}},
 		{"negative duration", []string{"--retention=-1h"}, nil, []string{"--retention", "72h"}},

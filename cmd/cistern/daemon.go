@@ -202,7 +202,7 @@ func (d *daemon) newBackfill() error {
 		return err
 	}
 	o := backfill.Options{Store: d.store, HostRules: d.cfg.HostRules, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
-		Verify: verify, Strategy: d.cfg.Strategy, Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+		Verify: verify, Strategy: d.cfg.Strategy, CARBytesMax: d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout, Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
 		Drain: func(did string) { d.ingest.Drain(did) }} // of the box made next: nothing drains before both run
 	if d.tune.backfill != nil {
 		d.tune.backfill(&o)

@@ -68,6 +68,15 @@ func parseSize(s string) (uint64, error) {
 	return 0, errors.New("want a size like 512MiB or 10GiB")
 }
 
+// parseRepoMax reads the size of a repository: what positions in a CAR can address is the most.
+func parseRepoMax(s string) (int64, error) {
+	n, err := parseSize(s)
+	if err != nil || n < 1<<20 || n > 16<<30 {
+		return 0, errors.New("want a size from 1MiB to 16GiB")
+	}
+	return int64(n), nil
+}
+
 // parseAge reads a duration as Go does, and days.
 func parseAge(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {

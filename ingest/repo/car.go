@@ -178,7 +178,7 @@ func (c *CAR) settle() error {
 			continue
 		}
 		if c.index.count >= c.blocksMax {
-			return fmt.Errorf("CAR exceeds %d blocks: %w", c.blocksMax, ErrInvalid)
+			return fmt.Errorf("CAR exceeds %d blocks: %w", c.blocksMax, ErrTooLarge)
 		}
 		if err := c.askIndex(); err != nil {
 			return fmt.Errorf("index %d blocks: %w", c.index.count+1, err)

@@ -32,7 +32,7 @@ func (s *source) read(p []byte) (int, error) {
 		s.total += int64(n)
 		switch {
 		case s.total > s.limit:
-			return 0, fmt.Errorf("CAR exceeds %d bytes: %w", s.limit, ErrInvalid)
+			return 0, fmt.Errorf("CAR exceeds %d bytes: %w", s.limit, ErrTooLarge)
 		case n > 0:
 			s.err = err
 			return n, nil

@@ -1,0 +1,151 @@
+package backfill_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/identity"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// elsewhere is a directory in which all accounts live at one host.
+type elsewhere struct {
+	backfill.Directory
+	host string
+}
+
+// Resolve names the host.
+func (d elsewhere) Resolve(ctx context.Context, did string) (identity.Identity, error) {
+	ident, err := d.Directory.Resolve(ctx, did)
+	ident.PDS = d.host
+	return ident, err
+}
+
+// TestSaysWhatCame: the row of a repository that could not be fetched says what its host sent instead, or that nothing came.
+func TestSaysWhatCame(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		kind   store.ErrorKind
+		want   []string
+	}{
+		"a page": {func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "text/html; charset=utf-8")
+			fmt.Fprint(rw, "<html>under construction")
+		}, store.Generic, []string{"200", "text/html"}},
+		"JSON": {func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(rw, `{"error":"Oops"}`)
+		}, store.Generic, []string{"200", "application/json"}},
+		"nothing that says what it is": {func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header()["Content-Type"] = nil
+			fmt.Fprint(rw, "????")
+		}, store.Generic, []string{"200", "no content type"}},
+		"a CAR that is none": {func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Type", "application/vnd.ipld.car")
+			fmt.Fprint(rw, strings.Repeat("?", 1000))
+		}, store.Generic, []string{"invalid repository data"}},
+		"a redirect": {func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "ftp://elsewhere.example/repo", http.StatusFound)
+		}, store.Generic, []string{"redirect refused", "ftp://elsewhere.example/repo"}},
+		"silence": {func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		}, store.Transport, []string{"no answer within 300ms"}},
+		"a drip": {func(rw http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(rw).Flush()
+			<-r.Context().Done()
+		}, store.Transport, []string{"too slowly"}},
+		"too much": {func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Length", fmt.Sprint(1<<40))
+		}, store.Generic, []string{"exceeds 4294967296", "--repo-max"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := httptest.NewServer(c.answer)
+			defer host.Close()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+			did := w.net.DIDs()[0]
+			w.stop()
+			w.start(backfill.Options{Directory: elsewhere{w.dir, host.URL}, IdleTimeout: 300 * time.Millisecond})
+			w.add(did)
+			w.settle(did)
+			r := w.row(did)
+			if r.State != store.StateResync || r.Retry.Kind != c.kind {
+				t.Errorf("%v, %+v", r.State, r.Retry)
+			}
+			for _, part := range c.want {
+				if !strings.Contains(r.Retry.Error, part) {
+					t.Errorf("the row says %q, and not %q", r.Retry.Error, part)
+				}
+			}
+			w.stop()
+		})
+	}
+}
+
+// TestSaysWhyListIsUnreadable: a source of discovery whose list cannot be read says why.
+func TestSaysWhyListIsUnreadable(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ kind, body, want string }{
+		"a page":    {"text/html", "<html>", "200 with text/html"},
+		"cut short": {"application/json", `{"repos":[`, "unexpected end"},
+		"a number":  {"application/json", `{"repos":[],"cursor":5}`, "cursor"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Header().Set("Content-Type", c.kind)
+				fmt.Fprint(rw, c.body)
+			}))
+			defer host.Close()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+			w.filter(filter.Config{Mode: filter.ModeFull})
+			w.stop()
+			w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: host.URL}}})
+			w.until("the failure", func() bool { return w.crawls().Failing == 1 })
+			if err := w.crawls().Failure; !strings.Contains(err, c.want) {
+				t.Errorf("it says %q, not %q", err, c.want)
+			}
+			w.stop()
+		})
+	}
+}
+
+// TestRefusedSeldom: a repository that is refused again and again is fetched ever more seldom, down to once a day; one whose host
+// is out of order each hour.
+func TestRefusedSeldom(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		fault   simnet.Fault
+		options backfill.Options
+		most    time.Duration
+	}{
+		"invalid":   {simnet.Fault{Kind: simnet.WrongHash}, backfill.Options{}, 24 * time.Hour},
+		"too large": {simnet.Fault{Kind: simnet.Latency}, backfill.Options{CARBytesMax: 4096}, 24 * time.Hour},
+		"too many":  {simnet.Fault{Kind: simnet.Latency}, backfill.Options{CARBlocksMax: 3}, 24 * time.Hour},
+		"503":       {simnet.Fault{Kind: simnet.ServerError}, backfill.Options{}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 50}, runner: c.options})
+			did := w.net.DIDs()[0]
+			w.net.Host(0).Inject(c.fault)
+			w.change(did, func(r *store.Repo) { r.State, r.Retry.Count = store.StateIdle, 30 })
+			w.add(did)
+			w.settle(did)
+			r := w.row(did)
+			wait := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
+			if r.State != store.StateResync || wait < c.most*89/100 || wait > c.most*111/100 {
+				t.Errorf("%v, again in %s: %+v", r.State, wait, r.Retry)
+			}
+		})
+	}
+}

@@ -1,0 +1,54 @@
+package backfill_test
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cistern/backfill"
+)
+
+// drip is a body of which so many bytes come each second.
+type drip struct{ left, each int }
+
+func (d *drip) Read(p []byte) (int, error) {
+	if d.left <= 0 {
+		return 0, io.EOF
+	}
+	time.Sleep(time.Second)
+	n := min(d.left, d.each, len(p))
+	d.left -= n
+	return n, nil
+}
+
+// TestSteadyTransfer: a body that keeps coming may take hours, and one that does not is given up within a minute.
+func TestSteadyTransfer(t *testing.T) {
+	for name, c := range map[string]struct {
+		body    drip
+		options backfill.Options
+		want    string // the error
+		within  time.Duration
+	}{
+		"8 Mbit/s for an hour":   {drip{3600 << 20, 1 << 20}, backfill.Options{}, "", time.Hour},
+		"4 KiB/s for five hours": {drip{5 * 3600 << 12, 1 << 12}, backfill.Options{}, "", 5 * time.Hour},
+		"one that never ends":    {drip{1 << 40, 1 << 12}, backfill.Options{}, "too long", 6 * time.Hour},
+		"one beyond what is set": {drip{1 << 40, 1 << 12}, backfill.Options{FetchTimeout: 10 * time.Minute}, "too long", 10 * time.Minute},
+		"1 KiB/s":                {drip{1 << 30, 1 << 10}, backfill.Options{}, "too slowly", time.Minute},
+		"1 byte/s":               {drip{1 << 30, 1}, backfill.Options{}, "too slowly", time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				err := backfill.Transfer(t.Context(), c.options, &c.body)
+				if took := time.Since(begin); took > c.within+time.Minute || took < c.within-31*time.Second {
+					t.Errorf("it ended after %s", took)
+				}
+				if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
