@@ -189,7 +189,7 @@ func (a *absences) awaits(cursor string) bool {
 
 // run queues the absent repositories of listings that have ended, until ctx ends.
 func (a *absences) run(ctx context.Context) error {
-	for a.r.crawlGate.pass(ctx) {
+	for ctx.Err() == nil {
 		d, ended, wait := a.next(a.r.opts.Now())
 		if d == nil {
 			sleep(ctx, min(wait, sleepMax), a.kick)
@@ -293,7 +293,7 @@ type absentScan struct {
 
 func (s *absentScan) scan(ctx context.Context) (done bool, err error) {
 	for cursor := ""; ; {
-		if !s.a.r.crawlGate.pass(ctx) {
+		if ctx.Err() != nil {
 			return false, nil
 		}
 		rows, next, err := s.a.r.store.Repos(cursor, absentPage, s.absent)

@@ -48,14 +48,15 @@ func (p *pass) level(usual slog.Level) slog.Level {
 	return usual
 }
 
-// view: accounts that nobody knows yet are left to the crawl, unless the host is crawled too and nobody has to be asked first. A PDS
+// view: accounts that nobody knows yet are left to the crawl, unless the host is crawled too, the crawl is on and nobody has to be
+// asked first. A PDS
 // is believed about its own accounts only.
 func (p *pass) view() reading {
 	f := p.r.store.Filter()
 	v := reading{filter: f.Version, compare: true}
 	origin, err := identity.ParseOrigin(p.url)
 	source := Source{Kind: SourceRepos, URL: origin}
-	if err == nil && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
+	if err == nil && !p.r.crawlGate.shut() && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
 		if of, ok := p.r.viewOf(source, f); ok && !of.ask {
 			v = of
 		}
@@ -77,7 +78,7 @@ func (p *pass) cursor() (cursor string, asked bool, err error) {
 // run reads pages until the end, or until its host is to be left alone for a while.
 func (p *pass) run(ctx context.Context) error {
 	log := p.r.opts.Logger.With("source", p.url)
-	for p.r.crawlGate.pass(ctx) {
+	for ctx.Err() == nil {
 		cursor, asked, err := p.cursor()
 		if err != nil {
 			return quiet(ctx, err)

@@ -11,8 +11,8 @@ type gate struct {
 	opened chan struct{} // mu guards; nil while open, closed when it opens again
 }
 
-// set shuts the gate or opens it.
-func (g *gate) set(shut bool) {
+// set shuts the gate or opens it, and reports whether that changed anything.
+func (g *gate) set(shut bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -21,7 +21,10 @@ func (g *gate) set(shut bool) {
 	case !shut && g.opened != nil:
 		close(g.opened)
 		g.opened = nil
+	default:
+		return false
 	}
+	return true
 }
 
 func (g *gate) shut() bool {
@@ -46,16 +49,22 @@ func (g *gate) pass(ctx context.Context) bool {
 
 // SetPaused stops Run from starting tasks, or lets it go on. What is in flight is finished.
 func (r *Runner) SetPaused(paused bool) {
-	r.tasksGate.set(paused)
+	if r.tasksGate.set(paused) {
+		r.opts.Logger.Info("backfill was switched", "on", !paused)
+	}
 	signal(r.kick)
 }
 
 // Paused is what SetPaused said last.
 func (r *Runner) Paused() bool { return r.tasksGate.shut() }
 
-// SetCrawlPaused stops Crawl from asking for pages, or lets it go on. A page that was asked for is
-// finished.
-func (r *Runner) SetCrawlPaused(paused bool) { r.crawlGate.set(paused) }
+// SetCrawlPaused stops Crawl from looking for new repositories, or lets it go on. A page that was asked for is finished. Listings
+// that are compared because events were missed are read all the same: that is repair, not discovery.
+func (r *Runner) SetCrawlPaused(paused bool) {
+	if r.crawlGate.set(paused) {
+		r.opts.Logger.Info("the crawler was switched", "on", !paused)
+	}
+}
 
 // CrawlPaused is what SetCrawlPaused said last.
 func (r *Runner) CrawlPaused() bool { return r.crawlGate.shut() }

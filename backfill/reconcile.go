@@ -47,7 +47,7 @@ func (r *Runner) reconcile(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(passesMax + 1)
 	g.Go(func() error { // starts the others
-		for r.crawlGate.pass(ctx) {
+		for ctx.Err() == nil {
 			err := c.readCursors()
 			if err == nil {
 				err = c.askHosts()

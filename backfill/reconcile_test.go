@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
 
@@ -220,15 +221,9 @@ func TestReconcileResumes(t *testing.T) {
 		t.Errorf("%d repositories were added", n)
 	}
 
-	// Paused, it waits; a host that fails is asked again.
-	w.run.SetCrawlPaused(true)
+	// A host that fails is asked again.
 	l.set(func() { l.cursors, l.status = nil, http.StatusBadGateway })
 	w.gap(l.URL)
-	time.Sleep(50 * time.Millisecond)
-	if n := len(l.asked()); n != 0 || !w.run.CrawlPaused() {
-		t.Errorf("%d pages were asked for during a pause", n)
-	}
-	w.run.SetCrawlPaused(false)
 	w.until("the failure", func() bool { return len(l.asked()) == 1 })
 	time.Sleep(50 * time.Millisecond)
 	if n := len(l.asked()); n != 1 {
@@ -240,11 +235,37 @@ func TestReconcileResumes(t *testing.T) {
 	// Of a host that is crawled too, whoever is unknown is found.
 	w.stop()
 	w.start(backfill.Options{Crawl: []backfill.Source{source}, CrawlPendingMax: 1})
-	w.run.SetCrawlPaused(true)
 	w.gap(l.URL)
-	w.run.SetCrawlPaused(false)
 	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+}
+
+// TestGapIsRepairedWhileTheCrawlIsOff: what was missed is fetched, and accounts that are unknown stay so until the crawl is on.
+func TestGapIsRepairedWhileTheCrawlIsOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 5}})
+	held := w.net.Accounts()[0]
+	w.add(held.DID())
+	w.settle(held.DID())
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	w.run.SetCrawlPaused(true)
+	if err := w.run.AddCrawl(backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := held.Mutate(2); err != nil {
+		t.Fatal(err)
+	}
+	w.gap(w.net.Relay())
+	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.until("what was missed", func() bool {
+		row, err := w.store.Repo(held.DID())
+		return err == nil && row.State == store.StateSynced && row.Rev == held.Truth().Rev
+	})
+	if n := w.store.Counts()["repos"]; n != 1 {
+		t.Errorf("%d repositories are followed while the crawl is off, want 1", n)
+	}
+	w.run.SetCrawlPaused(false)
+	w.until("the others", func() bool { return w.store.Counts()["synced"] == 3 })
 }
 
 // TestReconcileAnewAtOnce: a pass that is asked for anew while its first page is on the way begins again: the

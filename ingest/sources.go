@@ -198,6 +198,9 @@ func (r *Runner) SetPaused(paused bool) {
 	s := r.sources
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.paused != paused {
+		s.opts.Logger.Info("reading of sources was switched", "on", !paused)
+	}
 	s.paused = paused
 	for _, src := range s.byURL {
 		src.setPaused(paused)
