@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -163,7 +162,7 @@ func (u *subscriber) leave(deadline time.Time) {
 // open judges the cursor and follows the log from it.
 func (u *subscriber) open(ctx context.Context, cursor uint64, epoch string) error {
 	if epoch != "" && epoch != u.epoch {
-		return fmt.Errorf("%w: it is of epoch %.80q, and the log of epoch %s", store.ErrOutdatedCursor, epoch, u.epoch)
+		return refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was made anew, so begin at cursor 0", echo(epoch), u.epoch)
 	}
 	// The answer is where to begin: for cursor 0, the oldest event kept.
 	cursor, err := u.log.ReadLog(ctx, cursor, 0, func(*store.Event) error { return nil })

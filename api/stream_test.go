@@ -154,8 +154,12 @@ func TestStreamCursors(t *testing.T) {
 		{"?epoch=other%22%0a", "OutdatedCursor"},    // and is quoted
 	} {
 		ws := follow(t, srv.URL, c.query)
-		if m := next(t, ws); m.Type != "error" || m.Error != c.name || m.Message == "" {
+		m := next(t, ws)
+		if m.Type != "error" || m.Error != c.name || m.Message == "" {
 			t.Errorf("%s: %+v", c.query, m)
+		}
+		if foreign := strings.Contains(c.query, "epoch"); strings.Contains(m.Message, "of epoch") != foreign || strings.Contains(m.Message, "below") == foreign && c.name == "OutdatedCursor" {
+			t.Errorf("%s: %s", c.query, m.Message)
 		}
 		ends(t, ws, websocket.ClosePolicyViolation)
 	}

@@ -292,7 +292,11 @@ func (s *source) connectedNow(cursor int64) {
 	failures := s.failures
 	s.mu.Unlock()
 	if worthSaying(failures) {
-		s.set.opts.Logger.Info("source connected", "source", s.url, "cursor", cursor)
+		from := []any{"source", s.url}
+		if cursor >= 0 { // else at the tip
+			from = append(from, "cursor", cursor)
+		}
+		s.set.opts.Logger.Info("source connected", from...)
 	}
 }
 

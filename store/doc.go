@@ -62,6 +62,7 @@
 //	pending.go queues of work, retries     host.go      ids of hosts
 //	prune.go   retention                   check.go     Check
 //	lock.go    a lock for each DID         errors.go    error classes
+//	dirlock.go another process has it open
 //	metrics.go what is measured            buffer.go    live commits during a fetch
 //	cursor.go  firehose cursors            source.go    firehose sources
 //	crawl.go   cursors of listRepos        relist.go    Relist

@@ -58,6 +58,11 @@ func Open(o Options) (*Store, error) {
 	s.locks.held = map[string]*didLock{}
 	s.caches.init()
 	s.engine = pebbleOptions(o, s.breakDown)
+	if o.ReadOnly {
+		if err := exists(o); err != nil {
+			return nil, err
+		}
+	}
 	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
 		return nil, err
 	}
@@ -67,7 +72,7 @@ func Open(o Options) (*Store, error) {
 		}
 	}
 	if s.db, err = pebble.Open(o.Dir, s.engine); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", o.Dir, err)
+		return nil, openError(o.Dir, err)
 	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, err), s.db.Close())

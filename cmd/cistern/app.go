@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,12 +31,16 @@ type app struct {
 const exitInterrupted = 130
 
 func (a *app) run(ctx context.Context, args []string) error {
-	return a.root().Run(ctx, append([]string{"cistern"}, args...))
+	root := a.root(args)
+	if err := checkCommands(root, args); err != nil {
+		return err
+	}
+	return root.Run(ctx, append([]string{"cistern"}, args...))
 }
 
-func (a *app) root() *cli.Command {
+func (a *app) root(args []string) *cli.Command {
 	usageError := func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
-		return fmt.Errorf("%w (see: %s --help)", err, cmd.FullName())
+		return fmt.Errorf("%w%s (see: %s --help)", err, suggestFlag(cmd, args), cmd.FullName())
 	}
 	root := &cli.Command{
 		Name:                          "cistern",
@@ -62,15 +67,50 @@ func setAll(cmd *cli.Command, f cli.OnUsageErrorFunc) {
 	}
 }
 
+// checkCommands refuses args that name no command, with or without help asked for it.
+func checkCommands(cmd *cli.Command, args []string) error {
+	path := cmd.Name
+	for _, name := range args {
+		if name == "help" || name == "h" {
+			continue
+		}
+		if strings.HasPrefix(name, "-") || len(cmd.Commands) == 0 {
+			return nil
+		}
+		i := slices.IndexFunc(cmd.Commands, func(c *cli.Command) bool { return c.Name == name })
+		if i < 0 {
+			var names []string
+			for _, c := range cmd.Commands {
+				names = append(names, c.Name)
+			}
+			return fmt.Errorf("unknown command %q%s (see: %s --help)", name, suggest(name, names), path)
+		}
+		cmd = cmd.Commands[i]
+		path += " " + cmd.Name
+	}
+	return nil
+}
+
+// suggestFlag names the flag of cmd that is nearest to the first unknown one of args, as words to put behind an
+// error; "" when none is near.
+func suggestFlag(cmd *cli.Command, args []string) string {
+	names := []string{"--help"}
+	for _, f := range cmd.Flags {
+		for _, name := range f.Names() {
+			names = append(names, "--"+name)
+		}
+	}
+	for _, arg := range args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && name != "" && !slices.Contains(names, "--"+name) {
+			return suggest("--"+name, names)
+		}
+	}
+	return ""
+}
+
 // unknownCommand is reached when no command was named.
 func (a *app) unknownCommand(_ context.Context, cmd *cli.Command) error {
-	if name := cmd.Args().First(); name != "" {
-		var names []string
-		for _, c := range cmd.Commands {
-			names = append(names, c.Name)
-		}
-		return fmt.Errorf("unknown command %q%s (see: %s --help)", name, suggest(name, names), cmd.FullName())
-	}
 	if cmd.Root() == cmd {
 		return cli.ShowRootCommandHelp(cmd)
 	}

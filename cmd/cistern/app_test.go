@@ -45,6 +45,7 @@ func TestSignals(t *testing.T) {
 // TestCommands wants every command to explain itself, and mistakes to end in one line.
 func TestCommands(t *testing.T) {
 	t.Parallel()
+	empty := t.TempDir()
 	rows := []struct {
 		args        string
 		out, failed string
@@ -61,13 +62,21 @@ func TestCommands(t *testing.T) {
 		{"version", "cistern ", ""},
 		{"--version", "cistern", ""},
 		{"rnu", "", `unknown command "rnu"; did you mean run?`},
-		{"run --lisen :1", "", "cistern run --help"},
+		{"filter --help", "", `unknown command "filter" (see: cistern --help)`},
+		{"help filter", "", `unknown command "filter"`},
+		{"repo shw --help", "", `unknown command "shw"; did you mean show? (see: cistern repo --help)`},
+		{"repo help add", "-f, --file FILE", ""},
+		{"run --lisen :1", "", "did you mean --listen? (see: cistern run --help)"},
+		{"run --listen :1 --relai=x", "", "did you mean --relay?"},
+		{"check --dta .", "", "did you mean --data?"},
+		{"repo ls --state x --hst y", "", "did you mean --host?"},
+		{"run --listen", "", "(see: cistern run --help)"}, // known, without its value
 		{"run now", "", `takes no arguments, got "now"`},
 		{"demo --repos 0 --hosts 0", "", "2 mistakes:\n  --repos 0: want 1 to 1000000\n  --hosts 0: want 1 to 200"},
 		{"demo --admin 0.0.0.0:1", "", "loopback"},
 		{"demo --data .", "", "want an empty directory"},
 		{"check --data /does/not/exist", "", "no store to check"},
-		{"check --data " + t.TempDir(), "", "open store"},
+		{"check --data " + empty, "", "there is none in this directory"},
 	}
 	for _, row := range rows {
 		var out bytes.Buffer
@@ -84,5 +93,11 @@ func TestCommands(t *testing.T) {
 				t.Errorf("cistern %s: a wide line: %q", row.args, line)
 			}
 		}
+		if err != nil && row.args != "check" && strings.Contains(err.Error(), "stop") {
+			t.Errorf("cistern %s: %v, but no daemon is there to be stopped", row.args, err)
+		}
+	}
+	if left, err := os.ReadDir(empty); err != nil || len(left) > 0 {
+		t.Errorf("check left %v in an empty directory (%v)", left, err)
 	}
 }

@@ -63,8 +63,8 @@ func (a *app) check(ctx context.Context, dir string) error {
 // openForCheck opens a store that is not in use.
 func openForCheck(dir string, log *slog.Logger) (*store.Store, error) {
 	s, err := store.Open(store.Options{Dir: dir, ReadOnly: true, Logger: log})
-	if err != nil {
-		return nil, fmt.Errorf("%w (if a daemon runs on it, stop the daemon first)", err)
+	if errors.Is(err, store.ErrLocked) {
+		return nil, fmt.Errorf("%w: stop it first", err)
 	}
-	return s, nil
+	return s, err
 }

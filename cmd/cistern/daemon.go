@@ -110,11 +110,13 @@ type daemon struct {
 	api      *api.Server
 }
 
-// newDaemon constructs the boxes, each from those before it, and starts none. It owns the listeners.
+// newDaemon constructs the boxes, each from those before it, and starts none. It owns the listeners. What can fail
+// without the store comes before it, and the filter last: a start that fails must not leave a store behind whose
+// filter its options chose.
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(), guard: newDiskGuard(cfg.Data, cfg.Reserve, log)}
 	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{d.openStore, d.newIdentity, d.newBackfill, d.newIngest, d.newAPI} {
+	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newBackfill, d.newIngest, d.newAPI, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -184,10 +186,8 @@ func (d *daemon) openStore() (err error) {
 	if d.tune.store != nil {
 		d.tune.store(&o)
 	}
-	if d.store, err = store.Open(o); err != nil {
-		return err
-	}
-	return d.seedFilter()
+	d.store, err = store.Open(o)
+	return err
 }
 
 func (d *daemon) newIdentity() (err error) {

@@ -173,13 +173,15 @@ func TestDaemonRefusesTwo(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 1, Repos: 1, Hosts: 1})
 	x := newTestIndex(t)
-	x.start(t, x.args(n))
+	first := startChild(t, x.args(n))
+	x.settle(t, map[string]int64{"repos": 0})
 	y := &testIndex{dir: x.dir, public: freeAddress(t), admin: freeAddress(t)}
 	a := &app{stdout: io.Discard, stderr: io.Discard}
-	if err := a.run(t.Context(), y.args(n)); err == nil || !strings.Contains(err.Error(), x.dir) {
+	pid := fmt.Sprintf("process id %d", first.cmd.Process.Pid)
+	if err := a.run(t.Context(), y.args(n)); err == nil || !strings.Contains(err.Error(), x.dir) || !strings.Contains(err.Error(), pid) {
 		t.Errorf("second daemon: %v", err)
 	}
-	if err := a.run(t.Context(), []string{"check", "--data", x.dir}); err == nil || !strings.Contains(err.Error(), "stop the daemon") {
+	if err := a.run(t.Context(), []string{"check", "--data", x.dir}); err == nil || !strings.Contains(err.Error(), pid) || !strings.Contains(err.Error(), "stop it first") {
 		t.Errorf("check beside a daemon: %v", err)
 	}
 }

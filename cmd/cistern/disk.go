@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -100,15 +103,39 @@ func (g *diskGuard) Run(ctx context.Context) error {
 	}
 }
 
-func (g *diskGuard) look() error {
-	free, total, err := g.free(g.dir)
-	if err != nil {
-		return fmt.Errorf("free space of %s: %w", g.dir, err)
+// start refuses a disk on which the daemon would stop at once, before the store is made: until then the nearest
+// directory above it is asked.
+func (g *diskGuard) start() error {
+	dir := g.dir
+	for {
+		_, err := os.Stat(dir)
+		if above := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && above != dir {
+			dir = above
+			continue
+		}
+		_, _, err = g.room(dir)
+		return err
 	}
-	floor := g.reserve.of(total)
+}
+
+// room is the free space at dir and the reserve there, or why the daemon must stop.
+func (g *diskGuard) room(dir string) (free, floor uint64, err error) {
+	free, total, err := g.free(dir)
+	if err != nil {
+		return 0, 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	floor = g.reserve.of(total)
 	if free < floor/4 {
-		return fmt.Errorf("disk of %s has %s free, less than a quarter of the reserve of %s: stopped while the store can still be closed; make room or lower --disk-reserve",
-			g.dir, bytesText(free), bytesText(floor))
+		return free, floor, fmt.Errorf("disk of %s has %s free, less than a quarter of the reserve of %s: stopped while the store can still be closed; make room or lower --disk-reserve",
+			dir, bytesText(free), bytesText(floor))
+	}
+	return free, floor, nil
+}
+
+func (g *diskGuard) look() error {
+	free, floor, err := g.room(g.dir)
+	if err != nil {
+		return err
 	}
 	short := free < floor
 	switch {

@@ -3,13 +3,19 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"cistern/backfill"
 	"cistern/filter"
+	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -109,5 +115,38 @@ func TestSeedFilter(t *testing.T) {
 	want := filter.Config{Mode: "filter", Store: "wanted", Signals: []string{"app.test.b"}, Collections: []string{}, Excludes: []string{"did:web:a.example"}}
 	if diff := cmp.Diff(want, s.Filter().Config()); diff != "" {
 		t.Errorf("a new store begins with another filter: %s", diff)
+	}
+}
+
+// A start that fails leaves no filter behind, so that the options of the next one count.
+func TestFailedStartPinsNoFilter(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "above", "store")
+	args := []string{"run", "--data", dir, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--collection", "app.test.a"}
+	a := &app{stdout: io.Discard, stderr: io.Discard}
+	if err := a.run(t.Context(), append(args, "--disk-reserve", "1000000TiB")); err == nil || !strings.Contains(err.Error(), "--disk-reserve") {
+		t.Errorf("start on a disk that is too full: %v", err)
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it made the directory of the store: %v", err)
+	}
+	for name, tune := range map[string]tuning{
+		"backfill": {backfill: func(o *backfill.Options) { o.Concurrency = -1 }},
+		"ingest":   {ingest: func(o *ingest.Options) { o.Sources = []store.Source{{URL: "ftp://x"}} }},
+	} {
+		a := &app{stdout: io.Discard, stderr: io.Discard, tune: tune}
+		if err := a.run(t.Context(), args); err == nil {
+			t.Errorf("%s: started with a bad option", name)
+		}
+	}
+	s, err := store.Open(store.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := s.Filter(); f.Version != 0 {
+		t.Errorf("the failed starts set a filter: %+v", f.Config())
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
