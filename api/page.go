@@ -111,7 +111,7 @@ func (p *pages) finish(id uint64, pg *page) {
 	close(pg.ready)
 	switch {
 	case p.byID[id] != pg: // took so long that it was claimed again
-	case pg.err != nil:
+	case pg.err != nil || pg.next == id: // nothing yet: what it waits for may be there in a moment
 		delete(p.byID, id)
 	default:
 		p.recent = append(p.recent, shared{id, pg})

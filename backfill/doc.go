@@ -63,7 +63,7 @@
 //   - sparse.go: only the wanted parts; partless.go: hosts that send none
 //   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
 //   - refilter.go: the pass of a changed filter; revise.go: what it does about one repository; room.go: how many
-//     wait to be fetched for it at a time; forget.go: repositories nobody follows any more; futile.go: and who
+//     wait to be fetched for it at a time; waits.go: batches that wait for the disk together; forget.go: repositories nobody follows any more; futile.go: and who
 //     showed a signal, but had no record of it
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
 //   - retry.go: what is due becomes pending

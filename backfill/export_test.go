@@ -108,6 +108,15 @@ func SweepPart(r *Runner, row *store.Repo, paths ...string) (goes bool, err erro
 	return goes, p.settle(err)
 }
 
+// SweepHeld sweeps a repository by the filter in force, as the pass does, and gives the bytes of the batches that wait for
+// the disk then, and what one batch may add to them.
+func SweepHeld(r *Runner, row *store.Repo) (held, most int64, err error) {
+	p := &refiltering{r: r, filter: r.store.Filter(), room: newRoom()}
+	err = p.sweep(context.Background(), row)
+	held = p.waits.bytes
+	return held, waitsBytesMax + diffOpsMax*1024, p.settle(err)
+}
+
 // DecodePage reads a page of repos or hosts, and gives the number of its entries.
 func DecodePage(key string, text []byte) (int, error) {
 	var repos page

@@ -26,18 +26,20 @@ type forgetting struct {
 	attempt uint64
 	ordinal store.Ordinal
 	seen    string // the row's SeenRev
+	waits   waits  // for the parts of a large repository
 }
 
-// run says whether the row is gone, durably.
-func (f *forgetting) run(ctx context.Context) (gone bool, err error) {
-	wait, err := f.begin()
+// run deletes the row. wait returns when it is gone durably; it is nil when the row is not, or no longer, to go. Callers
+// with many of them wait once for the disk.
+func (f *forgetting) run(ctx context.Context) (wait func() error, err error) {
+	wait, err = f.begin()
 	if err == nil && wait == nil && f.begun {
 		wait, err = f.parts(ctx)
 	}
-	if err != nil || wait == nil {
-		return false, err
+	if err != nil {
+		return nil, err
 	}
-	return true, ours(wait())
+	return wait, nil
 }
 
 // begin drops a small repository at once, and has the row of a large one say what is under way.
@@ -67,8 +69,7 @@ func (f *forgetting) begin() (wait func() error, err error) {
 	row.Torn, row.Sweep = true, true
 	b.PutRepo(row)
 	f.begun, f.attempt, f.ordinal, f.seen = true, row.Attempt, row.Ordinal, row.SeenRev
-	_, err = b.Commit()
-	return nil, ours(err)
+	return nil, ours(f.waits.commit(b))
 }
 
 // row is the repository's, nil when it is not, or no longer, to go. Called under its lock, with the filter held.
@@ -130,12 +131,12 @@ func (f *forgetting) parts(ctx context.Context) (wait func() error, err error) {
 		if len(ops) == diffOpsMax {
 			goes, err = f.part(ops)
 			ops = ops[:0]
-			err = errors.Join(err, ctx.Err())
+			err = errors.Join(err, ours(f.waits.bound()), ctx.Err())
 		}
 		ops = append(ops, deletion(rows.Row()))
 		more = rows.Next()
 	}
-	if err = errors.Join(err, ours(rows.Close())); err != nil {
+	if err = errors.Join(err, ours(f.waits.settle()), ours(rows.Close())); err != nil {
 		return nil, err
 	}
 	defer f.r.store.HoldFilter()()
@@ -160,8 +161,7 @@ func (f *forgetting) part(ops []store.Op) (goes bool, err error) {
 		return false, ours(err)
 	}
 	b.PutRepo(row)
-	_, err = b.Commit()
-	return true, ours(err)
+	return true, ours(f.waits.commit(b))
 }
 
 // drop deletes what is left, and the row. Readers who were told that the account is not active, and so hold nothing of it, are
@@ -234,9 +234,12 @@ func (t *task) forget(ctx context.Context) error {
 	if !t.fetching {
 		f.version = t.r.store.Filter().Version
 	}
-	gone, err := f.run(ctx)
-	if err == nil && !gone {
+	wait, err := f.run(ctx)
+	switch {
+	case err == nil && wait == nil:
 		err = store.ErrStale
+	case err == nil:
+		err = ours(wait())
 	}
 	if err != nil {
 		return err
@@ -246,12 +249,12 @@ func (t *task) forget(ctx context.Context) error {
 	return nil
 }
 
-// passBy forgets a repository that was not to be had as a network was followed as a whole, which it is no longer. Who was
+// passBy, like run, forgets a repository that was not to be had as a network was followed as a whole, which it is no longer. Who was
 // fetched, or shows a signal, is not forgotten.
-func (r *Runner) passBy(ctx context.Context, did string) (gone bool, err error) {
+func (r *Runner) passBy(ctx context.Context, did string) (wait func() error, err error) {
 	now := r.store.Filter()
 	if now.Full() {
-		return false, nil // without a look: of a whole network, hundreds are due each second
+		return nil, nil // without a look: of a whole network, hundreds are due each second
 	}
 	return (&forgetting{r: r, did: did, version: now.Version, due: func(row *store.Repo) (bool, error) {
 		return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork && onSignal(now.Filter, row), nil

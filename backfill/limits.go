@@ -81,6 +81,12 @@ const (
 	diffOpsMax   = 500
 	diffBytesMax = 4 << 20
 
+	// waitsBytesMax bounds the batches that were applied and wait for the disk, of one pass over all repositories. At 150 MB/s
+	// they are written in some 50 ms, so that the wait for the disk is a small part.
+	waitsBytesMax = 8 << 20
+	// forgottenBytes is about what the batch takes that forgets a small repository: 500 records at most, of 300 bytes each.
+	forgottenBytes = 64 << 10
+
 	// parkMin and parkMax clamp what a host may ask of us, so that no header silences us for
 	// a day or makes us hammer; parkDefault stands for a 429 that names no time.
 	parkMin     = time.Second

@@ -46,7 +46,7 @@ type refiltering struct {
 	patient   bool       // waits for room
 	room      room
 	rounds    int
-	waits     []func() error
+	waits     waits
 	counts    refilterCounts
 	counted   refilterCounts // of them, by the metrics
 }
@@ -137,7 +137,7 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 		if !p.r.tasksGate.pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
 			return false, p.settle(nil) // told to end, or to begin anew
 		}
-		if err := p.visit(ctx, rows[i].DID); err != nil {
+		if err := errors.Join(p.visit(ctx, rows[i].DID), ours(p.waits.bound())); err != nil {
 			return false, p.settle(err)
 		}
 	}
@@ -173,11 +173,7 @@ func (p *refiltering) count() {
 
 // settle waits until what was written is durable.
 func (p *refiltering) settle(err error) error {
-	for _, wait := range p.waits {
-		err = errors.Join(err, ours(wait()))
-	}
-	p.waits = p.waits[:0]
-	return err
+	return errors.Join(err, ours(p.waits.settle()))
 }
 
 // move takes the cursor on, behind what its page led to: after a crash the page is either done or done again, which
@@ -261,15 +257,16 @@ func (p *refiltering) drop(ctx context.Context, did string) error {
 		v, err := p.revise(row)
 		return v.drop && !v.later, err
 	}}
-	dropped, err := f.run(ctx)
+	wait, err := f.run(ctx)
 	if err != nil {
 		return err
 	}
-	if dropped {
-		p.counts.dropped++
-	} else {
+	if wait == nil {
 		p.left++ // it has changed
+		return nil
 	}
+	p.counts.dropped++
+	p.waits.add(wait, forgottenBytes)
 	return nil
 }
 

@@ -37,11 +37,14 @@ func (r *Runner) retry(ctx context.Context) error {
 // requeue makes all of a page pending, and waits once for the disk.
 func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) error {
 	var waits []func() error
+	requeued := 0
 	for _, did := range dids {
-		if gone, err := r.passBy(ctx, did); gone || err != nil {
-			if err != nil {
-				return err
-			}
+		gone, err := r.passBy(ctx, did)
+		if err != nil {
+			return err
+		}
+		if gone != nil {
+			waits = append(waits, gone)
 			continue
 		}
 		wait, host, err := r.requeueOne(did, now)
@@ -50,6 +53,7 @@ func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) erro
 		}
 		if wait != nil {
 			waits = append(waits, wait)
+			requeued++
 			r.note(host)
 		}
 	}
@@ -58,7 +62,7 @@ func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) erro
 			return ours(err)
 		}
 	}
-	r.metrics.requeued.Add(float64(len(waits)))
+	r.metrics.requeued.Add(float64(requeued))
 	return nil
 }
 
@@ -73,7 +77,7 @@ func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host 
 	if err != nil {
 		return nil, 0, ours(err)
 	}
-	if due := row.Due(); due == 0 || due > now.Unix() {
+	if !store.IsDue(row.Due(), now) {
 		return nil, 0, nil
 	}
 	if row.State == store.StateSynced {

@@ -178,7 +178,7 @@ func (p *refiltering) sweep(ctx context.Context, row *store.Repo) error {
 		if len(ops) == diffOpsMax {
 			goes, err = p.put(row, ops, false)
 			ops = ops[:0]
-			err = errors.Join(err, ctx.Err())
+			err = errors.Join(err, ours(p.waits.bound()), ctx.Err())
 		}
 	}
 	if err = errors.Join(err, ours(rows.Close())); err == nil && goes {
@@ -246,12 +246,8 @@ func (p *refiltering) enqueue(did string, dead bool) error {
 	return nil
 }
 
-// commit writes a row under its lock. The page waits for the disk.
+// commit writes a row under its lock. The pass waits for the disk without locks.
 func (p *refiltering) commit(b *store.Batch, row *store.Repo) error {
 	b.PutRepo(row)
-	wait, err := b.Commit()
-	if err == nil {
-		p.waits = append(p.waits, wait)
-	}
-	return ours(err)
+	return ours(p.waits.commit(b))
 }

@@ -31,6 +31,8 @@ type Batch struct {
 	rows        []Repo              // as PutRepo wrote them
 	hosts       map[uint32]hostChange
 	dropped     []droppedRepo
+	gated       []string            // repositories whose events it hides
+	abandoned   []Ordinal           // their bulk rows are left to the collector
 	counts      []collectionCounted // as Apply left them
 	err         error
 
@@ -82,6 +84,20 @@ func (b *Batch) Discard() {
 	b.s.queue.settle(b.enqueued)
 	b.fail(b.b.Close())
 }
+
+// Bytes is about how much memory the batch takes, until its wait has returned.
+func (b *Batch) Bytes() int64 {
+	n := int64(b.b.Len())
+	for i := range b.entries {
+		for j := range b.entries[i].Ops {
+			n += int64(len(b.entries[i].Ops[j].Path)) + opBytes
+		}
+	}
+	return n + int64(len(b.superseded)+len(b.refs))*opBytes
+}
+
+// opBytes is what an op, a superseded block or a reference take in memory, beside the path, and on disk.
+const opBytes = 64
 
 // Commit applies the batch: reads see it when it returns. wait must be called; it returns
 // when the batch is durable, and what the batch says may be told to others from then on.
@@ -154,6 +170,9 @@ func (b *Batch) move(did string, old, now rowState) {
 	}
 	b.deltas.move(old, now)
 	b.moveHost(old, now)
+	if gates(old, now) {
+		b.gated = append(b.gated, did)
+	}
 }
 
 // enqueue gives a row that enters a queue its place in it. Enqueue ids are always fresh:
@@ -320,8 +339,8 @@ func (b *Batch) addCollection(r *Repo, collection []byte, d int64) error {
 	return b.err
 }
 
-// Wipe removes all data of a repository: records, blocks, refs, listings, collections. The
-// row stays, with its identity and status; the caller sets its state and writes it by
+// Wipe removes all data of a repository: its collections at once, its records, blocks, refs and
+// listings, which nothing names any more, by the collector some seconds later. The row stays, with its identity and status; the caller sets its state and writes it by
 // PutRepo. Events that named its records no longer expand. Not after Apply in one batch.
 func (b *Batch) Wipe(r *Repo) error {
 	if r.Ordinal != 0 {
@@ -333,7 +352,7 @@ func (b *Batch) Wipe(r *Repo) error {
 			b.delete(collectionKey(b.key[:0], []byte(c), r.Ordinal))
 		}
 		b.deltas[countCollections] -= int64(len(collections))
-		b.deleteOrdinals(r.Ordinal, r.Ordinal+1)
+		b.abandon(r.Ordinal)
 	}
 	r.Attempt++
 	r.Ordinal, r.NextBlock, r.Records, r.Blocks = 0, 0, 0, 0
@@ -341,13 +360,6 @@ func (b *Batch) Wipe(r *Repo) error {
 	r.Filter, r.Sweep, r.Lacks = 0, false, false
 	r.Rev, r.Data, r.Commit, r.Torn = "", repo.CID{}, nil, false
 	return b.err
-}
-
-// deleteOrdinals removes the bulk rows of [from, to).
-func (b *Batch) deleteOrdinals(from, to Ordinal) {
-	for _, space := range []byte{spaceRecord, spaceBlock, spaceRef, spaceListing} {
-		b.fail(b.b.DeleteRange(ordinalKey(nil, space, from), ordinalKey(nil, space, to), nil))
-	}
 }
 
 // Account adds an account event with r's status to the log.

@@ -38,7 +38,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.dropped, c.collections, c.log,
+	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log,
 		c.listings, c.sources, c.filters, c.buffers, c.caches, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
@@ -402,7 +402,7 @@ func (c *checker) blockRows(o Ordinal) error {
 
 // strays looks for bulk rows of ordinals that nobody owns.
 func (c *checker) strays() error {
-	for _, space := range []byte{spaceRecord, spaceBlock, spaceRef, spaceListing} {
+	for _, space := range bulkSpaces {
 		it, err := c.r.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: spaceEnd(space)})
 		if err != nil {
 			return engineError(err)
@@ -414,7 +414,9 @@ func (c *checker) strays() error {
 			o := parseOrdinal(it.Key()[1:])
 			err := get(c.r, ordinalKey(nil, spaceOwner, o), func([]byte) error { return nil })
 			if err != nil && !c.inLease(o) {
-				c.report("%s of ordinal %d: nobody owns it (%v)", spaceNames[space], o, err)
+				if waits, gerr := isGarbage(c.r, o); gerr != nil || !waits {
+					c.report("%s of ordinal %d: nobody owns it (%v)", spaceNames[space], o, errors.Join(err, gerr))
+				}
 			}
 			ok = it.SeekGE(ordinalKey(nil, space, o+1))
 		}

@@ -16,11 +16,14 @@
 //     them, and every row that derives from another.
 //  4. Rows of an import stand under an ordinal that a lease covers until the flip, and no row
 //     outside the lease names them. Opening the store deletes what open leases cover.
+//     The rows of an ordinal whose repository was wiped, dropped or never became visible are abandoned: a row
+//     says so until the collector has deleted them.
 //  5. An ordinal is given once. Blocks of an ordinal are numbered upwards and never rewritten;
 //     no ref row means one reference; a block without references has a superseded row, and
 //     goes when the tail has passed the event that superseded it.
 //  6. Every event from the tail on that is shown has its body, unless its repository was wiped. Of a
 //     dropped one the deletions are shown, which have none: who had its records learns of their end.
+//     A page of the log never passes an event that is hidden by a batch which a crash may still lose.
 //  7. A repository's row says what queue rows exist: one pending row while it is pending, one
 //     retry row while it waits for a time. Enqueue ids are fresh, so the front of a queue only
 //     moves forward.
@@ -46,8 +49,8 @@
 // who takes several takes them in order of DID, and HoldFilter before them. The sequencer's mutex is held only to give
 // ids and hand the batch to the engine. Import must be called without a lock of Lock, and its
 // callbacks must not import: the flip calls Complete with the members' locks held, so that it must
-// not lock either, and Done with its slot held, for which no holder of a lock waits. Run owns the goroutines that flip groups by age and
-// prune; there are no others but Pebble's.
+// not lock either, and Done with its slot held, for which no holder of a lock waits. Run owns the goroutines that flip groups by age, prune
+// and collect; there are no others but Pebble's.
 //
 // # Files
 //
@@ -60,7 +63,9 @@
 //	log.go     ReadLog                     event.go     Event
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
 //	pending.go queues of work, retries     host.go      ids of hosts
-//	prune.go   retention                   check.go     Check
+//	retention.go how old events are        prune.go     what goes with old events
+//	collect.go rows of wiped repositories  unsettled.go what a crash may show again
+//	check.go   Check
 //	lock.go    a lock for each DID         errors.go    error classes
 //	dirlock.go another process has it open
 //	metrics.go what is measured            buffer.go    live commits during a fetch

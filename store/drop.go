@@ -2,10 +2,11 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
-// DropRepo removes a repository's row and all that stands under its ordinal, so that nobody knows of it any more. It
+// DropRepo removes a repository's row, and leaves what stands under its ordinal to the collector. It
 // must show no records: the caller has deleted them by Apply, with events, in this batch or before. r is a fresh row
 // afterwards, not on disk. Not after PutRepo of r in one batch.
 //
@@ -25,7 +26,7 @@ func (b *Batch) DropRepo(r *Repo) error {
 	}
 	b.DropBuffer(r)
 	if r.Ordinal != 0 {
-		b.deleteOrdinals(r.Ordinal, r.Ordinal+1)
+		b.abandon(r.Ordinal)
 		b.dropped = append(b.dropped, droppedRepo{r.DID, r.Ordinal})
 	} else {
 		b.dropped = append(b.dropped, droppedRepo{did: r.DID})
@@ -64,7 +65,9 @@ func (s *Store) markDropped(b *Batch) error {
 		if d.ordinal == 0 {
 			continue
 		}
-		if err := b.b.Set(ordinalKey(b.key[:0], spaceDropped, d.ordinal), binary.BigEndian.AppendUint64(nil, s.seq.next), nil); err != nil {
+		err := errors.Join(b.b.Set(ordinalKey(b.key[:0], spaceDropped, d.ordinal), binary.BigEndian.AppendUint64(nil, s.seq.next), nil),
+			b.b.Set(droppedAtKey(nil, s.seq.next, d.ordinal), nil, nil))
+		if err != nil {
 			return err
 		}
 	}
@@ -78,27 +81,11 @@ func parseDropped(v []byte) (id uint64, err error) {
 	return binary.BigEndian.Uint64(v), nil
 }
 
-// pruneDropped forgets ordinals of which the log tells nothing any more.
-func (s *Store) pruneDropped() error {
-	b := s.NewBatch()
-	tail := s.Tail()
-	err := scan(s.db, []byte{spaceDropped}, spaceEnd(spaceDropped), func(key, value []byte) (bool, error) {
-		id, err := parseDropped(value)
-		if id <= tail {
-			b.delete(key)
-		}
-		return b.b.Count() < pruneBlocks, err
-	})
-	if err != nil || b.b.Empty() {
-		b.Discard()
-		return err
-	}
-	return b.CommitSync()
-}
-
-// dropped looks at the ordinals of repositories that were dropped: nobody has them.
+// dropped looks at the ordinals of repositories that were dropped: no repository has one, and each is noted under its event too.
 func (c *checker) dropped() error {
-	return c.space(spaceDropped, func(key, value []byte) error {
+	n := 0
+	err := c.space(spaceDropped, func(key, value []byte) error {
+		n++
 		o, err := parseOrdinalKey(spaceDropped, key)
 		if err != nil {
 			return err
@@ -108,6 +95,22 @@ func (c *checker) dropped() error {
 		if err != nil || owned || id > c.next {
 			c.report("dropped ordinal %d: at event %d of %d, has an owner: %v (%v)", o, id, c.next, owned, err)
 		}
-		return oerr
+		noted, nerr := holds(c.r, droppedAtKey(nil, id, o))
+		if nerr == nil && !noted {
+			c.report("dropped ordinal %d: not noted at event %d", o, id)
+		}
+		return errors.Join(oerr, nerr)
 	})
+	if err != nil {
+		return err
+	}
+	err = c.space(spaceDroppedAt, func(key, _ []byte) error {
+		n--
+		_, _, err := parseDroppedAtKey(key)
+		return err
+	})
+	if n != 0 {
+		c.report("dropped ordinals: %d more than noted at events", n)
+	}
+	return err
 }

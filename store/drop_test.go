@@ -83,9 +83,7 @@ func TestDropRepo(t *testing.T) {
 			t.Errorf("events, tracked again (-want +got):\n%s", d)
 		}
 		for range 2 { // the second time the tail stands where the drop was
-			if err := s.Prune(t.Context(), time.Now().Add(time.Hour)); err != nil {
-				t.Fatal(err)
-			}
+			prune(t, s, time.Now().Add(time.Hour))
 		}
 		n := 0
 		if err := store.ScanRaw(s, store.SpaceDropped, func(_, _ []byte) { n++ }); err != nil || n != 0 {

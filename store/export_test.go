@@ -1,6 +1,9 @@
 package store
 
 import (
+	"context"
+	"time"
+
 	"cistern/ingest/repo"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -14,8 +17,41 @@ func SetFormat(s *Store, v string) error {
 // Metrics are Pebble's.
 func Metrics(s *Store) *pebble.Metrics { return s.db.Metrics() }
 
+// Prune prunes the entries that end before event to.
+func Prune(ctx context.Context, s *Store, to uint64) error { return s.prune(ctx, to) }
+
+// Retain is a minute of Run with that retention.
+func Retain(ctx context.Context, s *Store, retention time.Duration) error {
+	return s.retain(ctx, retention)
+}
+
+// Now is the store's clock.
+func Now(s *Store) time.Time { return s.now() }
+
+// Collect deletes the rows of abandoned ordinals.
+func Collect(s *Store) error { return s.collect() }
+
 // Compact writes the memtable out, so that all rows stand in tables.
 func Compact(s *Store) error { return s.db.Flush() }
+
+// RangeTombstones are those in tables, after the memtable was written out.
+func RangeTombstones(s *Store) (n uint64, err error) {
+	if err := s.db.Flush(); err != nil {
+		return 0, err
+	}
+	levels, err := s.db.SSTables(pebble.WithProperties())
+	for _, tables := range levels {
+		for _, t := range tables {
+			n += t.Properties.NumRangeDeletions
+		}
+	}
+	return n, err
+}
+
+// PrunePage is one page of Prune.
+func PrunePage(s *Store, to uint64) (more bool, err error) {
+	return s.prunePage(context.Background(), to)
+}
 
 // Tables are the tables of each level.
 func Tables(s *Store) ([][]pebble.SSTableInfo, error) { return s.db.SSTables() }
@@ -74,6 +110,8 @@ var (
 	ParseEventKey             = parseEventKey
 	SupersededKey             = supersededKey
 	ParseSupersededKey        = parseSupersededKey
+	DroppedAtKey              = droppedAtKey
+	ParseDroppedAtKey         = parseDroppedAtKey
 	PendingRowKey             = pendingKey
 	ParsePendingRowKey        = parsePendingKey
 	RetryKey                  = retryKey
@@ -106,11 +144,16 @@ const (
 	SpaceEvent   = spaceEvent
 	SpacePending = spacePending
 	SpaceDropped = spaceDropped
+	SpaceGarbage = spaceGarbage
 	SpaceFilter  = spaceFilter
 
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries
-	EntryOpsMax   = entryOpsMax
+	PruneBlocks   = pruneBlocks
+	PruneInterval = pruneInterval
+
+	CollectInterval = collectInterval
+	EntryOpsMax     = entryOpsMax
 
 	BufferBytesMax   = bufferBytesMax
 	BufferTotalMax   = bufferTotalMax
@@ -122,6 +165,9 @@ type (
 	Entry   = entryV1
 	EntryOp = entryOp
 )
+
+// IDs is the number of event ids of an entry.
+func IDs(e *Entry) uint64 { return e.ids() }
 
 // Codec encodes and decodes rows.
 func Codec() (encode func(any) ([]byte, error), decode func([]byte, any) error, err error) {

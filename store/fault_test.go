@@ -190,7 +190,8 @@ func runFault(t *testing.T, o store.Options, f *fault, rng *rand.Rand, hs []hist
 	err = attempt(t, "play", func(t testing.TB) { play(t, s, hs) })
 	hit, _ := f.hit.Load().(string)
 	var published map[uint64]string
-	if err := attempt(t, "read", func(t testing.TB) { published = told(t, s) }); err != nil {
+	var position uint64
+	if err := attempt(t, "read", func(t testing.TB) { published, position = toldUpTo(t, s) }); err != nil {
 		t.Errorf("%s: the log cannot be read: %v", hit, err)
 	}
 	select {
@@ -217,7 +218,7 @@ func runFault(t *testing.T, o store.Options, f *fault, rng *rand.Rand, hs []hist
 			t.Error(err)
 		}
 	}
-	recovered(t, o, clone, hs, published, want)
+	recovered(t, o, clone, hs, published, position, want)
 	if err := attempt(t, "close after "+hit, func(testing.TB) { s.Close() }); err != nil { //nolint:errcheck // it may say anything, and must return
 		t.Error(err)
 	}

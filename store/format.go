@@ -23,6 +23,7 @@ const (
 	metaOrdinal = "ordinal" // next ordinal
 	metaEnqueue = "enqueue" // enqueue ids below this may be in use
 	metaHost    = "host"    // next host id
+	metaAges    = "ages"    // agesV1
 )
 
 func (s *Store) meta(r reader, name string) (string, error) {

@@ -253,7 +253,7 @@ func (s *Store) recoverLeases() error {
 		if err != nil || len(value) != ordinalBytes {
 			return false, errors.Join(errKey(spaceLease, key), err)
 		}
-		b.deleteOrdinals(first, parseOrdinal(value))
+		b.fail(deleteOrdinals(b.b, first, parseOrdinal(value)))
 		b.delete(key)
 		return true, nil
 	})
@@ -461,7 +461,7 @@ func (g *group) flipSome(rows []Repo, from, to int) (wait func() error, err erro
 	return b.Commit()
 }
 
-// complete adds one member to the flip, or deletes what was written of it. held says that the
+// complete adds one member to the flip, or abandons what was written of it. held says that the
 // batch completes another copy of the repository already.
 func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r, err := g.s.Repo(m.DID)
@@ -469,7 +469,7 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 		return Repo{}, err
 	}
 	if err != nil || held || r.Attempt != m.Attempt || r.Ordinal != 0 {
-		b.deleteOrdinals(m.ordinal, m.ordinal+1)
+		b.abandon(m.ordinal)
 		return Repo{}, b.err
 	}
 	r.Ordinal, r.NextBlock = m.ordinal, m.nextBlock

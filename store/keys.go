@@ -34,6 +34,8 @@ import (
 //	'x' kind::url                        → crawlSourceV1  crawl source added while running
 //	'y' ordinal(5)                       → id(8)       dropped; what the log tells of it stands before that event
 //	'z' source                           → progressV1  what is remembered of a firehose source beside its cursor
+//	'A' ordinal(5)                       → empty       abandoned; its rows in 'b', 'f', 'r' and 'u' wait for the collector
+//	'B' id(8) ordinal(5)                 → empty       the rows of 'y' by their event, in which order they are pruned
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 const (
@@ -63,6 +65,8 @@ const (
 	spaceCrawlSource = 'x'
 	spaceDropped     = 'y'
 	spaceProgress    = 'z'
+	spaceGarbage     = 'A'
+	spaceDroppedAt   = 'B'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -72,6 +76,7 @@ var spaceNames = map[byte]string{
 	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources", spaceCrawlSource: "crawl_sources",
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
 	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped", spaceProgress: "progress",
+	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at",
 }
 
 const (
@@ -246,6 +251,17 @@ func parseSupersededKey(b []byte) (id uint64, o Ordinal, block uint32, err error
 		return 0, 0, 0, errKey(spaceSuperseded, b)
 	}
 	return binary.BigEndian.Uint64(b[1:]), parseOrdinal(b[1+idBytes:]), binary.BigEndian.Uint32(b[1+idBytes+ordinalBytes:]), nil
+}
+
+func droppedAtKey(dst []byte, id uint64, o Ordinal) []byte {
+	return appendOrdinal(binary.BigEndian.AppendUint64(append(dst, spaceDroppedAt), id), o)
+}
+
+func parseDroppedAtKey(b []byte) (id uint64, o Ordinal, err error) {
+	if len(b) != 1+idBytes+ordinalBytes || b[0] != spaceDroppedAt {
+		return 0, 0, errKey(spaceDroppedAt, b)
+	}
+	return binary.BigEndian.Uint64(b[1:]), parseOrdinal(b[1+idBytes:]), nil
 }
 
 func pendingKey(dst []byte, k PendingKey) []byte {

@@ -127,7 +127,7 @@ func keyTypes() []keyType {
 		}
 	}
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
-		ordinal(store.SpaceOwner), ordinal(store.SpaceLease)}, otherKeyTypes()...)
+		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage)}, otherKeyTypes()...)
 }
 
 func otherKeyTypes() []keyType {
@@ -185,6 +185,18 @@ func otherKeyTypes() []keyType {
 		},
 		order:  numbers,
 		golden: map[string]tuple{"650102030405060708": {n: [3]uint64{0x0102030405060708}}},
+	}, {
+		name:   "dropped_at",
+		random: func(rng *rand.Rand) tuple { return tuple{n: [3]uint64{near(rng, 64), near(rng, 40)}} },
+		key: func(dst []byte, t tuple) []byte {
+			return store.DroppedAtKey(dst, t.n[0], store.Ordinal(t.n[1]))
+		},
+		parse: func(b []byte) (tuple, error) {
+			id, o, err := store.ParseDroppedAtKey(b)
+			return tuple{n: [3]uint64{id, uint64(o)}}, err
+		},
+		order:  numbers,
+		golden: map[string]tuple{"4200000000000000010000000002": {n: [3]uint64{1, 2}}},
 	}, {
 		name:   "superseded",
 		random: func(rng *rand.Rand) tuple { return tuple{n: [3]uint64{near(rng, 64), near(rng, 40), near(rng, 32)}} },

@@ -13,7 +13,8 @@ import (
 // ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are
 // passed or the durable head is reached, and gives the id to go on from. It serves replay
 // and tail alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped
-// accounts keep their ids and are skipped; of a dropped repository only deletions are given. A body that is missing above the tail is
+// accounts keep their ids and are skipped; of a dropped repository only deletions are given. Where the state that
+// hides an event is not durable yet, the page ends before the event, and Changed tells when it may be passed. A body that is missing above the tail is
 // ErrCorrupt; a cursor above head+1 is ErrFutureCursor, one below the tail ErrOutdatedCursor.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
@@ -45,8 +46,10 @@ type logReader struct {
 	head uint64
 	next uint64 // next id to give
 	left int    // ids still to pass
-	fn   func(*Event) error
-	ev   Event
+	// stopped says that the page ends before an entry that must not be passed yet.
+	stopped bool
+	fn      func(*Event) error
+	ev      Event
 }
 
 func (r *logReader) run(ctx context.Context) error {
@@ -55,7 +58,7 @@ func (r *logReader) run(ctx context.Context) error {
 		return engineError(err)
 	}
 	// The entry that holds the cursor starts at or before it.
-	for ok := it.SeekLT(eventKey(nil, r.next+1)); ok && r.left > 0 && r.next <= r.head; ok = it.Next() {
+	for ok := it.SeekLT(eventKey(nil, r.next+1)); ok && !r.stopped && r.left > 0 && r.next <= r.head; ok = it.Next() {
 		if err = ctx.Err(); err != nil {
 			break
 		}
@@ -63,7 +66,7 @@ func (r *logReader) run(ctx context.Context) error {
 			break
 		}
 	}
-	if err == nil && it.Error() == nil && r.left > 0 && r.next <= r.head {
+	if err == nil && it.Error() == nil && !r.stopped && r.left > 0 && r.next <= r.head {
 		err = fmt.Errorf("event %d is missing, the head is %d: %w", r.next, r.head, ErrCorrupt)
 	}
 	return errors.Join(err, engineError(it.Close()))
@@ -101,6 +104,12 @@ func (r *logReader) entry(key, value []byte) error {
 	g, err := r.gate(&e)
 	if err != nil {
 		return err
+	}
+	if g != gateOpen && r.s.unsettled.holds(r.ev.DID) {
+		// A crash may lose the state that hides the entry: it would then be shown again, below the
+		// position that the reader went on from.
+		r.stopped = true
+		return nil
 	}
 	if g == gateClosed {
 		r.left -= int(min(end-r.next, uint64(r.left)))

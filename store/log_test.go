@@ -38,3 +38,70 @@ func TestLostEvent(t *testing.T) {
 		}
 	}
 }
+
+// TestReadLogWaitsForWhatHides: a reader does not pass events that a batch hides which a crash may still lose, and is
+// woken when it may.
+func TestReadLogWaitsForWhatHides(t *testing.T) {
+	t.Parallel()
+	for name, hide := range map[string]func(b *store.Batch, r *store.Repo) error{
+		"hidden": func(b *store.Batch, r *store.Repo) error {
+			r.Status = store.StatusDeactivated
+			b.PutRepo(r)
+			return nil
+		},
+		"wiped": func(b *store.Batch, r *store.Repo) error {
+			r.State = store.StateGone
+			err := b.Wipe(r)
+			b.PutRepo(r)
+			return err
+		},
+		"dropped": func(b *store.Batch, r *store.Repo) error {
+			if err := b.Apply(r, false, r.Rev, []store.Op{drop("app.test.a/1")}); err != nil {
+				return err
+			}
+			return b.DropRepo(r)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := storetest.Open(t, store.Options{})
+			did := storetest.DID(1)
+			imported(t, s, storetest.DID(2), storetest.Records{"app.test.a/1": storetest.Text("another")}) // event 1
+			imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")})                  // 2
+			imported(t, s, storetest.DID(3), storetest.Records{"app.test.a/1": storetest.Text("last")})    // 3
+			unlock := s.Lock(did)
+			r, err := s.Repo(did)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := s.NewBatch()
+			if err := hide(b, &r); err != nil {
+				t.Fatal(err)
+			}
+			wait, err := b.Commit()
+			unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := s.Changed()
+			none := func(e *store.Event) error {
+				if e.ID > 1 {
+					t.Errorf("event %d is given", e.ID)
+				}
+				return nil
+			}
+			for _, from := range []uint64{1, 2} {
+				if next, err := s.ReadLog(t.Context(), from, 100, none); next != 2 || err != nil {
+					t.Errorf("from %d the reader goes on at %d, %v", from, next, err)
+				}
+			}
+			if err := wait(); err != nil {
+				t.Fatal(err)
+			}
+			<-changed
+			if next, err := s.ReadLog(t.Context(), 2, 2, func(*store.Event) error { return nil }); next != 4 || err != nil {
+				t.Errorf("when it is durable, the reader goes on at %d, %v", next, err)
+			}
+		})
+	}
+}

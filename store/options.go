@@ -25,7 +25,8 @@ type Options struct {
 	// can name hosts: so those of one domain, and those that are addresses, get a 64th of them. Default 262,144.
 	HostsMax int64
 
-	// Retention is how long events stay in the log. Default 0: for ever.
+	// Retention is how long events stay in the log. Default 0: for ever. The time is counted (retention.go): a step of
+	// the clock longer than Retention does not count, nor does the time that the store was closed if it was longer.
 	Retention time.Duration
 
 	// CacheBytes is Pebble's block cache, beside one memtable. Default 32 MiB.

@@ -4,68 +4,94 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"time"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 const (
-	// pruneInterval is how often retention is looked at.
-	pruneInterval = time.Minute
-	// pruneEntries and pruneBlocks bound one batch of pruning.
+	// pruneEntries, pruneBlocks and pruneDropped bound one page of pruning: some 10 ms of work.
 	pruneEntries = 1000
-	pruneBlocks  = 1000
+	pruneBlocks  = 4096
+	pruneDropped = 4096
+	// pruneRepos bounds the repositories of one batch, whose locks it holds for about 20 µs each while
+	// live commits of them wait.
+	pruneRepos = 64
+	// listingRowsFew is up to how many listing rows of an entry are deleted one by one. An import of
+	// some hundred records has one or two; a range tombstone for each would make reads beside slow.
+	listingRowsFew = 16
 )
 
-func (s *Store) runPrune(ctx context.Context) error {
-	t := time.NewTicker(pruneInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if err := s.Prune(ctx, s.now().Add(-s.opts.Retention)); err != nil && ctx.Err() == nil {
-				return err
-			}
-		}
-	}
+// pruner takes out of the store what only events below the tail name. Pages are serialized.
+type pruner struct {
+	mu sync.Mutex
+	// superseded and dropped are where the first row of each keyspace may stand: the rows before were
+	// deleted, and a scan should not step over their tombstones again. Rows are added at the
+	// next event id only, so none appears before. mu guards.
+	superseded, dropped []byte
+	waits               []func() error // of the page at hand
 }
 
-// Prune takes entries older than before out of the log, whole entries at a time, and then
-// the blocks that only they held. A reader below the new tail gets ErrOutdatedCursor.
-func (s *Store) Prune(ctx context.Context, before time.Time) error {
-	for {
+// prune takes the entries that end before event to out of the log, whole entries at a time, and what
+// only they named. A reader below the new tail gets ErrOutdatedCursor.
+func (s *Store) prune(ctx context.Context, to uint64) error {
+	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := s.pruneEntries(before.UnixMicro())
-		if err != nil {
-			return fmt.Errorf("prune the log: %w", err)
-		}
-		if n < pruneEntries {
-			break
-		}
-	}
-	if err := s.pruneDropped(); err != nil {
-		return fmt.Errorf("prune dropped ordinals: %w", err)
-	}
-	// Each batch goes on behind the one before: its deleted rows pile up there.
-	for from := []byte{spaceSuperseded}; from != nil; {
 		var err error
-		if from, err = s.pruneSuperseded(ctx, from); err != nil {
-			return fmt.Errorf("prune superseded blocks: %w", err)
+		if more, err = s.prunePage(ctx, to); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// prunePage prunes some entries, some superseded blocks and some dropped ordinals, so that none of
+// them waits for all of the others, and waits for the disk once. No order of its batches matters: after a crash
+// the log's order has kept the first of them, and pruning goes on from there.
+func (s *Store) prunePage(ctx context.Context, to uint64) (more bool, err error) {
+	p := &s.pruner
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range [...]func() (bool, error){
+		func() (bool, error) { return s.pruneEntries(to) },
+		func() (bool, error) { return s.pruneSuperseded(ctx) },
+		s.pruneDropped,
+	} {
+		again, perr := part()
+		if perr != nil {
+			err = perr
+			break
+		}
+		more = more || again
+	}
+	for _, wait := range p.waits {
+		err = errors.Join(err, wait())
+	}
+	p.waits = p.waits[:0]
+	return more, err
+}
+
+// commit applies a batch of the page at hand.
+func (p *pruner) commit(b *Batch) error {
+	wait, err := b.Commit()
+	if err == nil {
+		p.waits = append(p.waits, wait)
+	}
+	return err
+}
+
 // pruneEntries moves the tail past up to pruneEntries entries and deletes them. The tail
 // moves in memory first: ReadLog takes its snapshot before it looks at the tail.
-func (s *Store) pruneEntries(before int64) (n int, err error) {
+func (s *Store) pruneEntries(to uint64) (more bool, err error) {
 	b := s.NewBatch()
-	tail, events := s.Tail(), uint64(0)
-	head := s.Head()
-	err = scan(s.db, eventKey(nil, tail), spaceEnd(spaceEvent), func(key, value []byte) (bool, error) {
+	tail, events, n := s.Tail(), uint64(0), 0
+	to = min(to, s.Head()+1)
+	var listed []entryV1
+	err = scan(s.db, eventKey(nil, tail), eventKey(nil, max(tail, to)), func(key, value []byte) (bool, error) {
 		id, err := parseEventKey(key)
 		if err != nil {
 			return false, err
@@ -74,7 +100,11 @@ func (s *Store) pruneEntries(before int64) (n int, err error) {
 		if err := s.codec.decode(value, &e); err != nil {
 			return false, err
 		}
-		if e.Time >= before || id > head || n == pruneEntries {
+		if id+e.ids() > to {
+			return false, nil
+		}
+		if n == pruneEntries {
+			more = true
 			return false, nil
 		}
 		n++
@@ -82,78 +112,159 @@ func (s *Store) pruneEntries(before int64) (n int, err error) {
 		tail = id + e.ids()
 		b.delete(key)
 		if e.listed() {
-			lower, upper := e.listing()
-			b.fail(b.b.DeleteRange(lower, upper, nil))
+			e.Ops = nil
+			listed = append(listed, e)
 		}
 		return true, nil
 	})
+	if err == nil && len(listed) > 0 {
+		err = s.pruneListings(b, listed)
+	}
 	if err != nil || n == 0 {
 		b.Discard()
-		return 0, err
+		return false, err
 	}
 	b.fail(setMetaNumber(b.b, metaTail, tail))
 	b.deltas[countEvents] -= int64(events)
 	s.seq.tail.Store(tail)
-	return n, b.CommitSync()
+	return more, s.pruner.commit(b)
 }
 
-// pruneSuperseded deletes up to pruneBlocks blocks superseded below the tail, repository by
-// repository, since each counts its blocks. next is where the rows after them begin, nil at
-// the end.
-func (s *Store) pruneSuperseded(ctx context.Context, from []byte) (next []byte, err error) {
-	rows := map[Ordinal][][]byte{}
+// pruneListings deletes the listing rows of entries.
+func (s *Store) pruneListings(b *Batch, entries []entryV1) error {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceListing}, UpperBound: spaceEnd(spaceListing)})
+	if err != nil {
+		return engineError(err)
+	}
+	for i := range entries {
+		lower, upper := entries[i].listing()
+		b.fail(deleteFew(b.b, it, lower, upper))
+	}
+	return errors.Join(b.err, engineError(it.Close()))
+}
+
+// deleteFew deletes the rows of [lower, upper): one by one when they are few, else by a range tombstone.
+func deleteFew(b *pebble.Batch, it *pebble.Iterator, lower, upper []byte) error {
 	n := 0
-	err = scan(s.db, from, supersededKey(nil, s.Tail(), 0, 0), func(key, _ []byte) (bool, error) {
+	for ok := it.SeekGE(lower); ok && bytes.Compare(it.Key(), upper) < 0; ok = it.Next() {
+		if n++; n > listingRowsFew {
+			return b.DeleteRange(lower, upper, nil)
+		}
+		if err := b.Delete(it.Key(), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// supersededRow is a row of the keyspace superseded.
+type supersededRow struct {
+	key     []byte
+	ordinal Ordinal
+	block   uint32
+}
+
+// pruneSuperseded deletes up to pruneBlocks blocks that were superseded below the tail. Each
+// repository counts its blocks, so that its row is written under its lock.
+func (s *Store) pruneSuperseded(ctx context.Context) (more bool, err error) {
+	rows := map[Ordinal][]supersededRow{}
+	n := 0
+	end := supersededKey(nil, s.Tail(), 0, 0)
+	front := end
+	from := max(string(s.pruner.superseded), string(rune(spaceSuperseded)))
+	err = scan(s.db, []byte(from), []byte(max(from, string(end))), func(key, _ []byte) (bool, error) {
 		if n == pruneBlocks {
-			next = bytes.Clone(key)
+			front, more = bytes.Clone(key), true
 			return false, nil
 		}
-		_, o, _, err := parseSupersededKey(key)
-		rows[o] = append(rows[o], bytes.Clone(key))
+		_, o, block, err := parseSupersededKey(key)
+		rows[o] = append(rows[o], supersededRow{bytes.Clone(key), o, block})
 		n++
 		return true, err
 	})
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	for o, keys := range rows {
-		if err := errors.Join(ctx.Err(), s.pruneBlocksOf(o, keys)); err != nil {
-			return nil, err
+	byDID, err := s.ownersOf(rows)
+	if err != nil {
+		return false, err
+	}
+	for dids := range slices.Chunk(slices.Sorted(maps.Keys(byDID)), pruneRepos) {
+		if err := errors.Join(ctx.Err(), s.pruneBlocksOf(dids, byDID)); err != nil {
+			return false, err
 		}
 	}
-	return next, nil
+	s.pruner.superseded = front
+	return more, nil
 }
 
-func (s *Store) pruneBlocksOf(o Ordinal, keys [][]byte) error {
-	var did string
-	err := get(s.db, ordinalKey(nil, spaceOwner, o), func(v []byte) (err error) {
-		did, err = parseDID(v)
-		return err
-	})
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	b := s.NewBatch()
-	for _, k := range keys {
-		b.delete(k)
-	}
-	if did != "" {
-		unlock := s.Lock(did)
-		defer unlock()
-		r, err := s.RepoOrNew(did)
-		if err != nil {
-			b.Discard()
+// ownersOf gives the rows by the repository that has their ordinal, under "" where none has. A
+// repository may be there with two ordinals, one of them of before it was wiped.
+func (s *Store) ownersOf(rows map[Ordinal][]supersededRow) (byDID map[string][]supersededRow, err error) {
+	byDID = map[string][]supersededRow{}
+	for o, some := range rows {
+		did := ""
+		err := get(s.db, ordinalKey(nil, spaceOwner, o), func(v []byte) (err error) {
+			did, err = parseDID(v)
 			return err
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
 		}
-		if r.Ordinal == o {
-			for _, k := range keys {
-				_, _, block, err := parseSupersededKey(k)
-				b.fail(err)
-				b.delete(numberedKey(b.key[:0], spaceBlock, o, block))
+		byDID[did] = append(byDID[did], some...)
+	}
+	return byDID, nil
+}
+
+// pruneBlocksOf deletes the blocks of some repositories, given in order of DID, in one batch. Those of an ordinal that no
+// repository has any more are the collector's.
+func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow) error {
+	b := s.NewBatch()
+	for _, did := range dids {
+		var r Repo
+		if did != "" {
+			defer s.Lock(did)()
+			var err error
+			if r, err = s.RepoOrNew(did); err != nil {
+				b.Discard()
+				return err
 			}
-			r.Blocks -= int64(len(keys))
+		}
+		blocks := r.Blocks
+		for _, row := range byDID[did] {
+			b.delete(row.key)
+			if did != "" && r.Ordinal == row.ordinal {
+				b.delete(numberedKey(b.key[:0], spaceBlock, row.ordinal, row.block))
+				r.Blocks--
+			}
+		}
+		if r.Blocks != blocks {
 			b.PutRepo(&r)
 		}
 	}
-	return b.CommitSync()
+	return s.pruner.commit(b)
+}
+
+// pruneDropped forgets up to pruneDropped ordinals of which the log tells nothing any more.
+func (s *Store) pruneDropped() (more bool, err error) {
+	b := s.NewBatch()
+	end := droppedAtKey(nil, s.Tail()+1, 0)
+	front := end
+	from := max(string(s.pruner.dropped), string(rune(spaceDroppedAt)))
+	err = scan(s.db, []byte(from), []byte(max(from, string(end))), func(key, _ []byte) (bool, error) {
+		if b.b.Count() >= 2*pruneDropped {
+			front, more = bytes.Clone(key), true
+			return false, nil
+		}
+		_, o, err := parseDroppedAtKey(key)
+		b.delete(key)
+		b.delete(ordinalKey(b.key[:0], spaceDropped, o))
+		return true, err
+	})
+	if err != nil || b.b.Empty() {
+		b.Discard()
+		return false, err
+	}
+	s.pruner.dropped = front
+	return more, s.pruner.commit(b)
 }

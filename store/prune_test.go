@@ -13,6 +13,8 @@ import (
 	"cistern/store"
 	"cistern/store/storetest"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -48,9 +50,26 @@ func imported(t testing.TB, s *store.Store, did string, m storetest.Records) {
 	}
 }
 
+// prune takes out of the log what is dated before that time, and what retention of that length takes
+// out now.
 func prune(t testing.TB, s *store.Store, before time.Time) {
 	t.Helper()
-	if err := s.Prune(context.Background(), before); err != nil {
+	if err := store.Retain(context.Background(), s, store.Now(s).Sub(before)); err != nil {
+		t.Fatal(err)
+	}
+	_, decode := codec(t)
+	to := uint64(0)
+	err := store.ScanRaw(s, store.SpaceEvent, func(key, value []byte) {
+		id, err := store.ParseEventKey(key)
+		var e store.Entry
+		if err := errors.Join(err, decode(value, &e)); err != nil {
+			t.Error(err)
+		}
+		if e.Time < before.UnixMicro() {
+			to = id + store.IDs(&e)
+		}
+	})
+	if err := errors.Join(err, store.Prune(context.Background(), s, to)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -291,6 +310,79 @@ func TestHiddenEvents(t *testing.T) {
 	want("imported anew", 1, 2, 4, 5, 6, 7, 8)
 	prune(t, s, time.Now().Add(time.Hour))
 	if s.Counts()["events"] != 0 || s.Counts()["blocks"] != s.Counts()["records"] {
+		t.Errorf("pruned: %v", s.Counts())
+	}
+}
+
+// superseding imports n repositories and updates the record of each.
+func superseding(t testing.TB, s *store.Store, n int) {
+	t.Helper()
+	for _, did := range importMany(t, s, n) {
+		one(t, s, did, "app.test.a/1", "changed")
+	}
+}
+
+// TestPruneSyncs: pruning the blocks of many repositories waits for the disk a few times, not once for each of them.
+func TestPruneSyncs(t *testing.T) {
+	t.Parallel()
+	var syncs atomic.Int64
+	count := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData {
+			syncs.Add(1)
+		}
+		return nil
+	})
+	c := newClock()
+	s := storetest.Open(t, store.Options{FS: errorfs.Wrap(vfs.NewMem(), count), Now: c.now})
+	const n = 1000
+	superseding(t, s, n)
+	c.tick(time.Hour)
+	before := syncs.Load()
+	prune(t, s, c.ago(time.Minute))
+	if got := syncs.Load() - before; got > n/10 {
+		t.Errorf("%d syncs for %d repositories", got, n)
+	}
+	if got := s.Counts()["blocks"]; got != n {
+		t.Errorf("%d blocks are left, want %d", got, n)
+	}
+}
+
+// TestPrunePages: entries, superseded blocks and dropped ordinals are pruned beside each other: none of them waits for the
+// end of the others.
+func TestPrunePages(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did, other := storetest.DID(1), storetest.DID(2)
+	imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("first")})
+	imported(t, s, other, storetest.Records{"app.test.a/1": storetest.Text("other")})
+	dropRepo(t, s, other, []store.Op{drop("app.test.a/1")}, true)
+	at := s.Tail()
+	for range 10 { // one entry supersedes half a page
+		var ops []store.Op
+		for i := range store.PruneBlocks / 2 {
+			ops = append(ops, put(fmt.Sprintf("app.test.b/%05d", i), fmt.Sprint(s.Head(), i)))
+		}
+		edit(t, s, did, func(b *store.Batch, r *store.Repo) error { return b.Apply(r, true, r.Rev, ops) })
+	}
+	blocks := s.Counts()["blocks"]
+	for pages := 1; ; pages++ {
+		more, err := store.PrunePage(s, s.Head()+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := 0
+		if err := store.ScanRaw(s, store.SpaceDropped, func(_, _ []byte) { left++ }); err != nil {
+			t.Fatal(err)
+		}
+		now := s.Counts()["blocks"]
+		if pages == 1 && (!more || s.Tail() == at || now == blocks || left != 0) {
+			t.Errorf("after a page: more %v, tail %d, %d of %d blocks, %d dropped ordinals", more, s.Tail(), now, blocks, left)
+		}
+		if storetest.Check(t, s); !more {
+			break
+		}
+	}
+	if s.Counts()["blocks"] != s.Counts()["records"] || s.Counts()["events"] != 0 {
 		t.Errorf("pruned: %v", s.Counts())
 	}
 }

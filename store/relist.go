@@ -59,10 +59,11 @@ func (l *relisting) run(r *Repo) error {
 	}
 	l.w.begin(r.Listed)
 	end := ordinalKey(nil, spaceListing, l.ordinal+1)
-	if err := l.rows.DeleteRange(numberedKey(nil, spaceListing, l.ordinal, r.Listed), end, nil); err != nil {
+	err := l.clean(numberedKey(nil, spaceListing, l.ordinal, r.Listed), end)
+	if err != nil {
 		return err
 	}
-	err := l.s.eachRecord(l.ordinal, func(path []byte, row recordRow) error {
+	err = l.s.eachRecord(l.ordinal, func(path []byte, row recordRow) error {
 		if row.place() != shown {
 			return nil
 		}
@@ -75,6 +76,16 @@ func (l *relisting) run(r *Repo) error {
 		return err
 	}
 	return l.closeRow()
+}
+
+// clean deletes the rows that an interrupted relist left. There are hardly ever any, and a range
+// tombstone for each relist would make reads slow (Batch.abandon).
+func (l *relisting) clean(lower, upper []byte) error {
+	it, err := l.s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return engineError(err)
+	}
+	return errors.Join(deleteFew(l.rows, it, lower, upper), engineError(it.Close()))
 }
 
 // closeRow takes the open row, and applies what has gathered when it is large.

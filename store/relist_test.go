@@ -174,6 +174,9 @@ func listedBody(t testing.TB, s *store.Store, id uint64) (body []byte) {
 
 func listings(t testing.TB, s *store.Store) (n int) {
 	t.Helper()
+	if err := store.Collect(s); err != nil {
+		t.Fatal(err)
+	}
 	if err := store.ScanRaw(s, store.SpaceListing, func(_, _ []byte) { n++ }); err != nil {
 		t.Fatal(err)
 	}

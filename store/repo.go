@@ -229,11 +229,12 @@ type rowState struct {
 	blocks  int64
 	behind  bool
 	lacking bool
+	hidden  bool
 }
 
 func (r *Repo) rowState() rowState {
 	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, due: r.Due(),
-		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep)}
+		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden()}
 }
 
 // Due is the unix second at which the row wants to be looked at again, 0 for never.

@@ -41,7 +41,16 @@ func (q *retries) remember(low int64, adds uint64) {
 	}
 }
 
-// DueRetries gives up to limit DIDs whose Due is now or earlier, in due order, and
+// RetryAheadMax is how far ahead a retry may be due: twice the longest delay that anything sets, some weeks for accounts
+// that were deleted long ago. One that is due later was set by a clock that was ahead, and is due now.
+const RetryAheadMax = 8 * 7 * 24 * time.Hour
+
+// IsDue reports whether a time to look at a row again (Repo.Due, 0 for never) has come.
+func IsDue(due int64, now time.Time) bool {
+	return due != 0 && (due <= now.Unix() || due > now.Add(RetryAheadMax).Unix())
+}
+
+// DueRetries gives up to limit DIDs whose Due has come, in the order of Due, and
 // the time of the first that is due later (zero when none waits).
 func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.Time, err error) {
 	low, adds := s.retries.front()
@@ -60,8 +69,18 @@ func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.T
 		dids = append(dids, did)
 		return true, nil
 	})
-	if err == nil {
-		s.retries.remember(first, adds)
+	if err != nil {
+		return nil, next, err
 	}
+	s.retries.remember(first, adds)
+	ahead := binary.BigEndian.AppendUint64([]byte{spaceRetry}, uint64(now.Add(RetryAheadMax).Unix()+1))
+	err = scan(s.db, ahead, spaceEnd(spaceRetry), func(key, _ []byte) (bool, error) {
+		if len(dids) == limit {
+			return false, nil
+		}
+		_, did, err := parseRetryKey(key)
+		dids = append(dids, did)
+		return true, err
+	})
 	return dids, next, err
 }

@@ -8,6 +8,7 @@ import (
 	"cistern/store"
 	"cistern/store/storetest"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -96,5 +97,41 @@ func TestRetryFrontRace(t *testing.T) {
 	}
 	if dids, _, err := s.DueRetries(time.Unix(2000, 0), 2*writers*rows); err != nil || len(dids) != writers*rows {
 		t.Errorf("%d rows are due, want %d, %v", len(dids), writers*rows, err)
+	}
+}
+
+// TestRetryAhead: a retry that a clock set while it was far ahead is due now; one that is due in weeks is not.
+func TestRetryAhead(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	now := time.Unix(1_700_000_000, 0)
+	for n, due := range map[int]time.Time{
+		1: now.Add(-time.Hour),                       // due
+		2: now.Add(store.RetryAheadMax),              // the longest delay
+		3: now.Add(store.RetryAheadMax + 1e9),        // longer than any
+		4: now.Add(365 * 24 * time.Hour),             // by a clock of next year
+		5: now.Add(30 * 24 * time.Hour),              // deleted long ago
+		6: now.Add(store.RetryAheadMax).Add(1 << 62), // no time at all
+	} {
+		if err := putRetry(t, s, n, due.Unix()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		limit int
+		want  []string
+	}{
+		{10, []string{storetest.DID(1), storetest.DID(3), storetest.DID(4), storetest.DID(6)}},
+		{2, []string{storetest.DID(1), storetest.DID(3)}},
+	} {
+		dids, next, err := s.DueRetries(now, row.limit)
+		if d := cmp.Diff(row.want, dids); d != "" || err != nil || !next.Equal(now.Add(30*24*time.Hour)) {
+			t.Errorf("limit %d: next %v, %v\n%s", row.limit, next, err, d)
+		}
+		for _, did := range row.want {
+			if r, err := s.Repo(did); err != nil || !store.IsDue(r.Due(), now) {
+				t.Errorf("%s: not due by itself, %v", did, err)
+			}
+		}
 	}
 }

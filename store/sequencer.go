@@ -76,14 +76,17 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	}
 	s.seq.mu.Lock()
 	head, err := s.sequence(b)
+	number := uint64(0)
 	if err == nil {
 		// From here on the batch is in the write-ahead log's queue. A crash before the sync
 		// loses it whole, and every batch after it; the ids were not published.
+		number = s.unsettled.add(b.gated)
 		err = s.guard(func() error { return s.db.ApplyNoSyncWait(b.b, pebble.Sync) })
 	}
 	if err == nil {
 		s.buffers.apply(b.buffers)
 		s.caches.apply(b)
+		s.garbage.add(b.abandoned)
 		s.enqueuedHosts(b)
 	}
 	s.seq.mu.Unlock()
@@ -95,14 +98,15 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 		s.retries.added(b.due)
 	}
 	s.opts.Step("applied")
+	rows := b.b // the caller may wait for many batches: the rest of b is garbage meanwhile
 	return func() error {
-		if err := b.b.SyncWait(); err != nil {
+		if err := rows.SyncWait(); err != nil {
 			s.fail(err)
 			return s.failure
 		}
-		s.publish(head)
+		s.publish(head, s.unsettled.settle(number))
 		s.opts.Step("synced")
-		return b.b.Close()
+		return rows.Close()
 	}, nil
 }
 
@@ -168,15 +172,15 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 }
 
 // publish makes events up to head readable. The log's order makes them durable when any
-// later one is.
-func (s *Store) publish(head uint64) {
+// later one is. wake wakes readers also when head does not move.
+func (s *Store) publish(head uint64, wake bool) {
 	q := &s.seq
 	q.headMu.Lock()
 	defer q.headMu.Unlock()
-	if head <= q.head.Load() {
+	if head <= q.head.Load() && !wake {
 		return
 	}
-	q.head.Store(head)
+	q.head.Store(max(head, q.head.Load()))
 	close(q.changed)
 	q.changed = make(chan struct{})
 }
@@ -187,7 +191,7 @@ func (s *Store) Head() uint64 { return s.seq.head.Load() }
 // Tail is the oldest event id that the log keeps; Head+1 when it keeps none.
 func (s *Store) Tail() uint64 { return s.seq.tail.Load() }
 
-// Changed is closed when Head moves after the call.
+// Changed is closed when Head moves after the call, or when ReadLog may pass what it stopped before.
 func (s *Store) Changed() <-chan struct{} {
 	s.seq.headMu.Lock()
 	defer s.seq.headMu.Unlock()

@@ -268,9 +268,7 @@ func TestShelveModel(t *testing.T) {
 					return
 				}
 			}
-			if err := s.Prune(t.Context(), time.Now().Add(time.Hour)); err != nil {
-				t.Error(err)
-			}
+			prune(t, s, time.Now().Add(time.Hour))
 			storetest.Check(t, s)
 			if err := s.Close(); err != nil {
 				t.Error(err)

@@ -14,22 +14,26 @@ import (
 
 // Store is everything on disk. Its methods may be called from any goroutine.
 type Store struct {
-	opts    Options
-	db      *pebble.DB
-	engine  *pebble.Options
-	codec   codec
-	seq     sequencer
-	locks   locks
-	hosts   hosts
-	filters filters
-	slots   []*slot
-	ords    ordinals
-	queue   enqueuer
-	retries retries
-	buffers buffers
-	caches  caches
-	epoch   string
-	metrics *metrics
+	opts      Options
+	db        *pebble.DB
+	engine    *pebble.Options
+	codec     codec
+	seq       sequencer
+	locks     locks
+	hosts     hosts
+	filters   filters
+	slots     []*slot
+	ords      ordinals
+	queue     enqueuer
+	retries   retries
+	buffers   buffers
+	caches    caches
+	garbage   garbage
+	unsettled unsettled
+	pruner    pruner
+	ages      ages
+	epoch     string
+	metrics   *metrics
 
 	failOnce sync.Once
 	failed   chan struct{} // closed when the store can no longer be written
@@ -83,7 +87,7 @@ func Open(o Options) (*Store, error) {
 // load reads what is kept in memory, and repairs.
 func (s *Store) load() error {
 	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts, s.loadFilters,
-		s.loadCursors, s.recoverLeases, s.loadBuffers, s.openSlots} {
+		s.loadCursors, s.loadGarbage, s.loadAges, s.recoverLeases, s.loadBuffers, s.openSlots} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -91,7 +95,8 @@ func (s *Store) load() error {
 	return nil
 }
 
-// Run flips import groups that have reached their age and prunes the log, until ctx ends
+// Run flips import groups that have reached their age, prunes the log, and deletes the rows of wiped
+// and dropped repositories, until ctx ends
 // or the store fails. Groups still open when ctx ends are flipped before it returns. When
 // the engine broke, it returns without what may wait in there for ever: the process should end.
 func (s *Store) Run(ctx context.Context) error {
@@ -105,9 +110,8 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(func() error { return s.runImports(ctx) })
-	if s.opts.Retention > 0 {
-		g.Go(func() error { return s.runPrune(ctx) })
-	}
+	g.Go(func() error { return s.runCollect(ctx) })
+	g.Go(func() error { return s.runPrune(ctx) })
 	var all errgroup.Group
 	ended := make(chan struct{})
 	all.Go(func() error { defer close(ended); return g.Wait() })

@@ -307,9 +307,7 @@ func TestModel(t *testing.T) {
 				}
 			}
 			before := held(t, s)
-			if err := s.Prune(t.Context(), time.Now().Add(time.Hour)); err != nil {
-				t.Fatal(err)
-			}
+			prune(t, s, time.Now().Add(time.Hour))
 			storetest.Check(t, s)
 			if n := s.Counts()["events"]; n != 0 || s.Tail() != s.Head()+1 {
 				t.Errorf("pruned: %d events, tail %d, head %d", n, s.Tail(), s.Head())
@@ -347,9 +345,7 @@ func TestCursorLimits(t *testing.T) {
 			t.Errorf("cursor %d: %d, %v", row.cursor, next, err)
 		}
 	}
-	if err := s.Prune(t.Context(), time.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	prune(t, s, time.Now().Add(time.Hour))
 	if _, err := s.ReadLog(t.Context(), 2, 100, none); !errors.Is(err, store.ErrOutdatedCursor) {
 		t.Errorf("below the tail: %v", err)
 	}

@@ -1,0 +1,47 @@
+package backfill
+
+import (
+	"errors"
+
+	"cistern/store"
+)
+
+// waits are batches that were applied and are not known to be durable. The owner waits once for many
+// of them, without locks. Each keeps its memory until then.
+type waits struct {
+	waits []func() error
+	bytes int64
+}
+
+// commit applies a batch.
+func (w *waits) commit(b *store.Batch) error {
+	n := b.Bytes()
+	wait, err := b.Commit()
+	if err == nil {
+		w.add(wait, n)
+	}
+	return err
+}
+
+func (w *waits) add(wait func() error, bytes int64) {
+	w.waits = append(w.waits, wait)
+	w.bytes += bytes
+}
+
+// bound waits for the disk if the batches take much memory.
+func (w *waits) bound() error {
+	if w.bytes < waitsBytesMax {
+		return nil
+	}
+	return w.settle()
+}
+
+// settle waits until all of them are durable.
+func (w *waits) settle() (err error) {
+	for _, wait := range w.waits {
+		err = errors.Join(err, wait())
+	}
+	clear(w.waits)
+	w.waits, w.bytes = w.waits[:0], 0
+	return err
+}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+const (
+	// collectInterval is how often the rows of abandoned ordinals are deleted. After each batch of
+	// range tombstones the next read sorts all of the memtable's anew (100,000 take some 30 ms), so
+	// that batches must be few; the disk space may wait for some seconds.
+	collectInterval = 5 * time.Second
+	// collectOrdinals bounds one batch: four range tombstones of about 100 bytes for each run of
+	// neighbours are 6 MiB at most, less than half a memtable.
+	collectOrdinals = 16 << 10
+)
+
+// garbage holds the ordinals whose repository was wiped, dropped, or never became visible, and whose bulk
+// rows still stand. Each has a row on disk, written by the batch that abandoned it. Nothing names the
+// bulk rows any more, and an ordinal is never given twice, so the collector may delete them at any time.
+type garbage struct {
+	mu       sync.Mutex
+	ordinals []Ordinal // mu guards: 8 bytes for each that waits
+}
+
+func (g *garbage) add(os []Ordinal) {
+	if len(os) == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ordinals = append(g.ordinals, os...)
+}
+
+// take gives all that wait, and forgets them.
+func (g *garbage) take() []Ordinal {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	os := g.ordinals
+	g.ordinals = nil
+	return os
+}
+
+// abandon leaves the bulk rows of an ordinal to the collector. Range tombstones in the batch itself
+// would make forgetting n repositories cost n²: Pebble sorts all of the memtable's at the next read.
+func (b *Batch) abandon(o Ordinal) {
+	b.set(ordinalKey(b.key[:0], spaceGarbage, o), nil)
+	b.abandoned = append(b.abandoned, o)
+}
+
+// loadGarbage reads what was abandoned and not collected before the store was closed.
+func (s *Store) loadGarbage() error {
+	return scan(s.db, []byte{spaceGarbage}, spaceEnd(spaceGarbage), func(key, _ []byte) (bool, error) {
+		o, err := parseOrdinalKey(spaceGarbage, key)
+		s.garbage.add([]Ordinal{o})
+		return true, err
+	})
+}
+
+// runCollect collects now and then until ctx ends. What is left then is collected after the next start.
+func (s *Store) runCollect(ctx context.Context) error {
+	t := time.NewTicker(collectInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if err := s.collect(); err != nil {
+			return fmt.Errorf("collect the rows of abandoned ordinals: %w", err)
+		}
+	}
+}
+
+// collect deletes the bulk rows of all abandoned ordinals, many in one batch and neighbours as one
+// range. The batches are not synced: one that a crash loses leaves its ordinals' rows, and they are
+// collected after the next start.
+func (s *Store) collect() error {
+	all := s.garbage.take()
+	slices.Sort(all)
+	for some := range slices.Chunk(all, collectOrdinals) {
+		b := s.db.NewBatch()
+		if err := deleteAbandoned(b, some); err != nil {
+			return err
+		}
+		if err := s.apply(b, pebble.NoSync); err != nil {
+			return err
+		}
+		s.opts.Step("collected")
+	}
+	return nil
+}
+
+// deleteAbandoned adds the deletion of the bulk rows of ordinals, given in order, and of the rows that remember them.
+func deleteAbandoned(b *pebble.Batch, all []Ordinal) error {
+	var key [1 + ordinalBytes]byte
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n] == all[n-1]+1 {
+			n++
+		}
+		for _, o := range all[:n] {
+			if err := b.Delete(ordinalKey(key[:0], spaceGarbage, o), nil); err != nil {
+				return err
+			}
+		}
+		if err := deleteOrdinals(b, all[0], all[n-1]+1); err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// deleteOrdinals removes the bulk rows of [from, to).
+func deleteOrdinals(b *pebble.Batch, from, to Ordinal) error {
+	for _, space := range bulkSpaces {
+		if err := b.DeleteRange(ordinalKey(nil, space, from), ordinalKey(nil, space, to), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bulkSpaces are the keyspaces whose rows begin with the ordinal of their repository.
+var bulkSpaces = [...]byte{spaceRecord, spaceBlock, spaceRef, spaceListing}
+
+// isGarbage reports whether an ordinal was abandoned and its bulk rows may still stand.
+func isGarbage(r reader, o Ordinal) (bool, error) {
+	return holds(r, ordinalKey(nil, spaceGarbage, o))
+}
+
+// garbage looks at the ordinals that wait for the collector: each was given, and no repository has it.
+func (c *checker) garbage() error {
+	next, err := c.s.metaNumber(c.r, metaOrdinal, 1)
+	if err != nil {
+		return err
+	}
+	return c.space(spaceGarbage, func(key, _ []byte) error {
+		o, err := parseOrdinalKey(spaceGarbage, key)
+		if err != nil {
+			return err
+		}
+		owned, err := holds(c.r, ordinalKey(nil, spaceOwner, o))
+		if owned || c.inLease(o) || o == 0 || uint64(o) >= next {
+			c.report("abandoned ordinal %d: has an owner (%v), stands in an open lease, or was not given before %d", o, owned, next)
+		}
+		return err
+	})
+}

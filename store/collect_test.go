@@ -1,0 +1,134 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
+)
+
+// importMany imports n repositories of one record each in one group, so that their ordinals are neighbours.
+func importMany(t testing.TB, s *store.Store, n int) (dids []string) {
+	t.Helper()
+	w := newWorld()
+	for i := range n {
+		did := storetest.DID(i + 1)
+		dids = append(dids, did)
+		w.importRepo(t, s, did, storetest.Records{"app.test.a/1": storetest.Text(fmt.Sprint(i))})
+	}
+	if err := s.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+	return dids
+}
+
+// bulkRows counts the rows of records, blocks, refs and listings.
+func bulkRows(t testing.TB, s *store.Store) (n int) {
+	t.Helper()
+	for _, space := range []byte{store.SpaceRecord, store.SpaceBlock, store.SpaceRef, store.SpaceListing} {
+		if err := store.ScanRaw(s, space, func(_, _ []byte) { n++ }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// TestCollect: what wiping and dropping a repository costs does not depend on how many went before. Their batches write no
+// range tombstones, all of which Pebble sorts at the next read; the collector writes four for all neighbours.
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	const n = 200
+	for i, did := range importMany(t, s, n) {
+		if i%2 == 0 {
+			dropRepo(t, s, did, []store.Op{drop("app.test.a/1")}, true)
+			continue
+		}
+		edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
+	}
+	storetest.Check(t, s)
+	if got, err := store.RangeTombstones(s); got != 0 || err != nil {
+		t.Errorf("%d range tombstones for %d repositories, %v", got, n, err)
+	}
+	if bulkRows(t, s) == 0 {
+		t.Fatal("nothing is left to the collector")
+	}
+	if err := store.Collect(s); err != nil {
+		t.Fatal(err)
+	}
+	if got := bulkRows(t, s); got != 0 {
+		t.Errorf("%d rows are left", got)
+	}
+	if got, err := store.RangeTombstones(s); got > 4 || err != nil {
+		t.Errorf("%d range tombstones for %d neighbours, %v", got, n, err)
+	}
+	if err := store.ScanRaw(s, store.SpaceGarbage, func(key, _ []byte) { t.Errorf("%x still waits", key) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCollectAfterCrash: what was abandoned before a crash is collected after it, and what stands beside is left alone.
+func TestCollectAfterCrash(t *testing.T) {
+	t.Parallel()
+	fs := storetest.NewCrashFS()
+	s, err := store.Open(store.Options{FS: fs, Dir: "db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dids := importMany(t, s, 3)
+	edit(t, s, dids[1], func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
+	// A copy that was dropped at its flip leaves rows too.
+	im := storetest.Records{"app.test.a/1": storetest.Text("x")}.Import(add(t, s, storetest.DID(9)), storetest.Rev(1))
+	im.Done = func(store.Repo, error) {}
+	if err := s.Import(t.Context(), im); err != nil {
+		t.Fatal(err)
+	}
+	dropRepo(t, s, im.DID, nil, true)
+	if err := s.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+	clone := fs.Clone(seeded(t), 0)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := storetest.Open(t, store.Options{FS: clone, Dir: "db"})
+	storetest.Check(t, again)
+	if err := store.Collect(again); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := bulkRows(t, again), 2*3; got != want { // record, block, listing
+		t.Errorf("%d rows, want %d", got, want)
+	}
+}
+
+// TestCollectRuns: Run collects by itself.
+func TestCollectRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dids := importMany(t, s, 2)
+		edit(t, s, dids[0], func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
+		ctx, stop := context.WithCancel(t.Context())
+		var run errgroup.Group
+		run.Go(func() error { return s.Run(ctx) })
+		time.Sleep(store.CollectInterval + time.Second)
+		synctest.Wait()
+		if got := bulkRows(t, s); got != 3 {
+			t.Errorf("%d rows", got)
+		}
+		stop()
+		if err := errors.Join(run.Wait(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,69 @@
+package store
+
+import "sync"
+
+// unsettled knows the repositories whose events were hidden by a batch that is not durable yet: a reader
+// of the log must not pass those events, for a crash may bring them back.
+type unsettled struct {
+	mu    sync.Mutex
+	last  uint64            // mu guards: number of the newest batch; the order of numbers is that of the log
+	of    map[string]uint64 // mu guards: DID → the newest batch that hid its events
+	queue []gatedBy         // mu guards: in order of batch
+	held  bool              // mu guards: a reader stopped before such an event
+}
+
+type gatedBy struct {
+	did   string
+	batch uint64
+}
+
+// add numbers a batch that is about to be applied, and notes whose events it hides.
+func (u *unsettled) add(dids []string) (number uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.last++
+	for _, did := range dids {
+		if u.of == nil {
+			u.of = map[string]uint64{}
+		}
+		u.of[did] = u.last
+		u.queue = append(u.queue, gatedBy{did, u.last})
+	}
+	return u.last
+}
+
+// settle notes that a batch, and so every batch before it, is durable. wake says that a reader may wait for it.
+func (u *unsettled) settle(number uint64) (wake bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := 0
+	for n < len(u.queue) && u.queue[n].batch <= number {
+		if g := u.queue[n]; u.of[g.did] == g.batch {
+			delete(u.of, g.did)
+		}
+		n++
+	}
+	if n == 0 {
+		return false
+	}
+	if u.queue = u.queue[n:]; len(u.queue) == 0 {
+		u.queue = nil
+	}
+	wake = u.held
+	u.held = false
+	return wake
+}
+
+// holds reports whether events of a repository that are hidden must not be passed yet. If so, settle tells the caller's wake-up.
+func (u *unsettled) holds(did string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, held := u.of[did]
+	u.held = u.held || held
+	return held
+}
+
+// gates reports whether a change of a row hides events that were shown.
+func gates(old, now rowState) bool {
+	return old.ordinal != 0 && (now.ordinal != old.ordinal || now.hidden && !old.hidden)
+}
