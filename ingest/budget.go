@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"sync"
 	"time"
 
 	"cistern/store"
@@ -12,20 +11,14 @@ import (
 // budget bounds how often others can make us fetch repositories again: for each DID by what its row
 // remembers, for each host by a bucket in memory.
 type budget struct {
-	base time.Duration
-
-	// mu guards:
-	mu     sync.Mutex
-	hosts  map[string]*rate.Limiter
-	others *rate.Limiter // of hosts that found no room
+	base  time.Duration
+	hosts *buckets
 }
 
 // newBudget makes a budget whose first delay is base (Options.RefetchBase).
 func newBudget(base time.Duration) *budget {
-	return &budget{base: base, hosts: map[string]*rate.Limiter{}, others: newBucket()}
+	return &budget{base: base, hosts: newBuckets(rate.Limit(1.0/refetchSeconds), refetchBurst, refetchHostsMax)}
 }
-
-func newBucket() *rate.Limiter { return rate.NewLimiter(1.0/refetchSeconds, refetchBurst) }
 
 // spend notes a break of row (Breaks, Broken) and says when its repository may be fetched: now (zero
 // time) or later. The first in an hour is free; then the delay doubles from RefetchBase to an hour. Hosts: a
@@ -68,33 +61,5 @@ func (b *budget) delay(breaks uint32) time.Duration {
 }
 
 func (b *budget) hostDelay(host string, now time.Time) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	reservation := b.bucket(host, now).ReserveN(now, 1)
-	d := reservation.DelayFrom(now)
-	if d > refetchDelayMax {
-		reservation.CancelAt(now) // the queue of a host does not grow beyond an hour
-		d = refetchDelayMax
-	}
-	return d
-}
-
-// bucket is that of a host. One that is full again is as good as none, so it makes room.
-func (b *budget) bucket(host string, now time.Time) *rate.Limiter {
-	if l := b.hosts[host]; l != nil {
-		return l
-	}
-	if len(b.hosts) >= refetchHostsMax {
-		for h, l := range b.hosts {
-			if l.TokensAt(now) >= refetchBurst {
-				delete(b.hosts, h)
-			}
-		}
-	}
-	if len(b.hosts) >= refetchHostsMax {
-		return b.others
-	}
-	l := newBucket()
-	b.hosts[host] = l
-	return l
+	return b.hosts.wait(host, refetchDelayMax, now)
 }

@@ -62,13 +62,16 @@ func (it *item) verify(row *store.Repo) need {
 	return needNothing
 }
 
-// checkSignature asks for the document again, once, when the signature is not of the key that we know.
+// checkSignature asks for the document again, once, when the signature is not of the key that we know. While the
+// directory does not answer, the key that the row holds counts (outage.go).
 func (it *item) checkSignature(row *store.Repo) need {
 	l := it.lane
 	if !it.identify(row) {
 		switch {
 		case l.got == needNothing:
-			return needKey
+			return it.wantKey(row)
+		case passing(l.err) && !l.mismatch && it.signedByHeld(row):
+			return it.accept()
 		case passing(l.err):
 			it.unsure = true
 		default:
@@ -80,6 +83,7 @@ func (it *item) checkSignature(row *store.Repo) need {
 		return needNothing
 	}
 	if errors.Is(it.bad, repo.ErrSignature) && l.got == needNothing {
+		l.mismatch = true
 		return needRefresh
 	}
 	return needNothing
@@ -293,7 +297,7 @@ func (it *item) learn(w *writing, row *store.Repo) {
 	if it.lane.got == needNothing || it.lane.err != nil || it.lane.ident.DID == "" {
 		return
 	}
-	if setIdentity(row, it.lane.ident, it.now) {
+	if it.lane.learned(row) {
 		w.batch().Identity(row)
 	}
 }

@@ -43,5 +43,6 @@
 //	verify.go  sync v1.1              commit.go   #commit           sync.go    #sync
 //	account.go #account               identity.go #identity         drain.go   buffered commits
 //	discover.go unknown DIDs          budget.go   refetches         future.go  revs that are not yet
+//	buckets.go token buckets by key   outage.go   lookups that fail  reread.go   reads for #identity
 //	metrics.go what sources count     tally.go    what shards count
 package ingest

@@ -96,7 +96,7 @@ func (b Budget) Spend(row *store.Repo, host string, now time.Time) time.Time {
 }
 
 // Hosts is how many hosts it remembers.
-func (b Budget) Hosts() int { return len(b.b.hosts) }
+func (b Budget) Hosts() int { return len(b.b.hosts.byKey) }
 
 // RefetchHostsMax and the others are limits.
 const (

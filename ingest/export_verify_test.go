@@ -25,3 +25,10 @@ func (p *Proof) Before(held func(path []byte) (repo.CID, error)) (repo.CID, erro
 
 // Rejection is rejection.
 func Rejection(err error) string { return rejection(err) }
+
+// The limits of documents that are read.
+const (
+	OutageFailures = outageFailures
+	RereadBurst    = rereadBurst
+	RereadSeconds  = rereadSeconds
+)

@@ -16,12 +16,21 @@ const (
 	strangersMax = 8192
 )
 
-// prepareIdentity has the document read: what the event says of it is nobody's word.
+// prepareIdentity has the document read, now or when the budget allows: what the event says of it is nobody's word.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 	if it.stated() <= row.IdentityTime || it.superseded() {
 		return it.finish(outcomeSkipped)
 	}
 	l := it.lane
+	if l.got != needRefresh {
+		if _, waits := it.s.refreshes[l.did]; waits {
+			return it.finish(outcomeSkipped) // the document will be read after this event
+		}
+		if wait := it.r.rereads.wait(l.did, identity.HostOf(row.PDS), it.now); wait > 0 {
+			it.readAt = it.now.Add(wait)
+			return false, nil
+		}
+	}
 	if l.got != needRefresh && l.web() && it.s.crowded(l, it.e) {
 		l.ident, l.err, l.got = identity.Identity{}, errCrowded, needRefresh // as if the lookup had failed
 	}
@@ -64,6 +73,10 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 			return nil
 		}
 		row.IdentityTime = it.stated()
+		if !it.readAt.IsZero() {
+			it.postponeRead(w, row)
+			return nil
+		}
 	}
 	if l.err != nil {
 		it.outcome = outcomeFailed
@@ -76,7 +89,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	}
 	it.outcome = outcomeApplied
 	host := row.PDS
-	moved := setIdentity(row, l.ident, it.now)
+	moved := l.learned(row)
 	if row.State == store.StateGone && row.Status != store.StatusDeleted && row.Tracked != store.Untracked && row.PDS != host {
 		// What the former host said of the account says nothing any more: the new one is asked at once.
 		row.Retry.Next = it.now.Unix()

@@ -54,6 +54,8 @@ type item struct {
 	future   bool  // its rev is in the future by our clock
 	large    bool  // proof holds much memory
 
+	readAt time.Time // when the document is read for an #identity, zero for now
+
 	drain drainStep
 	ops   []store.Op
 }
@@ -84,7 +86,7 @@ func (it *item) take(l *lane, e *event, now time.Time) {
 	it.outcome, it.need = outcomeSkipped, needNothing
 	it.e, it.f, it.rev = e, nil, ""
 	it.prepared, it.known, it.unsure, it.partial, it.large, it.future = false, false, false, false, false, false
-	it.prev, it.prevErr, it.bad = repo.CID{}, nil, nil
+	it.prev, it.prevErr, it.bad, it.readAt = repo.CID{}, nil, nil, time.Time{}
 	if e != nil {
 		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
 	}

@@ -43,9 +43,13 @@ type lane struct {
 
 	head *event // with needHeavy: what is to be done
 
+	// Why its event waits for the identity: the key that the row holds fits, or none that we know does.
+	held, mismatch bool
+
 	// written by the errand:
 	ident identity.Identity
 	err   error
+	read  time.Time // when the lookup began
 	// got is what ident and err answer, until the next event is done.
 	got need
 }
@@ -80,7 +84,9 @@ func (l *lane) empty() bool {
 }
 
 // web says that its document is at a host that anybody may run.
-func (l *lane) web() bool { return strings.HasPrefix(l.did, "did:web:") }
+func (l *lane) web() bool { return webDID(l.did) }
+
+func webDID(did string) bool { return strings.HasPrefix(did, "did:web:") }
 
 // pop takes the first event out.
 func (l *lane) pop() {
@@ -106,7 +112,7 @@ func (s *shard) park(l *lane, n need) {
 	switch {
 	case len(events) > 0 && len(l.events) == 0:
 		s.unpark(l)
-		l.got = needNothing
+		l.forget()
 		s.requeue(l)
 	case !s.ending:
 		s.send(l)
@@ -121,6 +127,8 @@ func (s *shard) send(l *lane) {
 		s.r.heavy.add(l)
 	case l.web():
 		s.r.webs.add(l)
+	case l.rereads():
+		s.r.rereading.add(l)
 	default:
 		s.r.lookups.add(l)
 	}
@@ -255,29 +263,7 @@ func (s *shard) collect(now time.Time) {
 		}
 		return due
 	})
-	s.refreshes = slices.DeleteFunc(s.refreshes, func(f refresh) bool {
-		due := !f.at.After(now)
-		if due {
-			l := s.lane(f.did)
-			l.refresh = f.tries
-			s.enqueue(l)
-		}
-		return due
-	})
-}
-
-// refresh is an identity that could not be read when an #identity said that it has changed.
-type refresh struct {
-	did   string
-	at    time.Time
-	tries int
-}
-
-// refreshLater tries again. With too many waiting, the next need of the key will.
-func (s *shard) refreshLater(did string, tries int, now time.Time) {
-	if tries <= refreshTriesMax && len(s.refreshes) < refreshesMax {
-		s.refreshes = append(s.refreshes, refresh{did, now.Add(lookupDelay(tries)), tries})
-	}
+	s.startRefreshes(now)
 }
 
 // answer is what follows from the end of an errand.
@@ -304,13 +290,20 @@ func (s *shard) answer(l *lane, now time.Time) {
 }
 
 // triesMax is how often the identity is asked for before the first event goes on without. Of commits
-// a fetch of the repository brings everything, but of a status nobody tells again.
+// a fetch of the repository brings everything, but of a status nobody tells again. See wantKey for commits whose
+// signature we could check against some key.
 func (s *shard) triesMax(l *lane) int {
 	if len(l.events) > 0 && l.events[0].frame.Kind == frame.KindAccount {
 		return lookupsMaxAccount
 	}
 	if l.refresh > 0 || len(l.events) > 0 && l.events[0].frame.Kind == frame.KindIdentity {
 		return 1 // refreshLater sees to it, and holds no event
+	}
+	switch {
+	case l.held:
+		return 1
+	case l.mismatch:
+		return lookupsMaxMismatch
 	}
 	return lookupsMax
 }
@@ -384,10 +377,18 @@ func (q *errands) work(ctx context.Context, do func(context.Context, *lane) erro
 
 // lookUp reads an identity.
 func (r *Runner) lookUp(ctx context.Context, l *lane) error {
+	l.read = r.opts.Now()
+	if !l.web() && r.outage.lasts(l.read) {
+		l.err = errOutage
+		return nil
+	}
 	if l.parked == needRefresh {
 		r.opts.Directory.Purge(l.did)
 	}
 	l.ident, l.err = r.opts.Directory.Resolve(ctx, l.did)
+	if !l.web() {
+		r.outage.note(l.err, r.opts.Now())
+	}
 	if l.err == nil && l.ident.DID != l.did {
 		l.err = identity.ErrInvalid
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"cistern/ingest"
 	"cistern/ingest/identity"
@@ -110,30 +109,6 @@ func TestParkedCommitsFold(t *testing.T) {
 		t.Errorf("row is %s, seen %q, want pending and %s", row.State, row.SeenRev, a.Truth().Rev)
 	}
 	w.logs(a)
-}
-
-// While the directory is down, events go on in the end, and repositories are fetched again.
-func TestDirectoryDown(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a := w.net.Accounts()[0]
-	w.hold(a)
-	w.skip()
-	set(w, a, func(r *store.Repo) { r.Resolved = 0 })
-	w.dir.failing(errDown)
-	commit := w.put(a, "app.test.x/one", "1")
-	w.send()
-	w.until("the event is done", func() bool { w.advance(time.Second); return w.feed.Idle() })
-	row := w.row(a)
-	if row.State != store.StatePending || row.SeenRev != commit.Rev || !row.Recheck {
-		t.Errorf("row is %s, seen %q", row.State, row.SeenRev)
-	}
-	if n := w.dir.lookups(a.DID()); n != 3 {
-		t.Errorf("%d lookups, want 3", n)
-	}
-	if w.count("events_total", "commit", "failed") != 1 {
-		t.Error("not counted")
-	}
 }
 
 // No document, no key: the fetch finds out what is to become of the repository.

@@ -21,9 +21,12 @@ type Runner struct {
 	shards  []*shard
 	seed    maphash.Seed
 
-	lookups errands // of DIDs whose documents a directory of ours has
-	webs    errands // of DIDs whose documents are at hosts that anybody may run
-	heavy   errands // account events that move much
+	lookups   errands // of DIDs whose documents a directory of ours has
+	rereading errands // the same, because of an #identity
+	webs      errands // of DIDs whose documents are at hosts that anybody may run
+	heavy     errands // account events that move much
+	rereads   *rereads
+	outage    outage
 }
 
 // New makes a Runner. Nothing happens before Run.
@@ -32,8 +35,8 @@ func New(opts Options) (*Runner, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("ingest options: %w", err)
 	}
-	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase), seed: maphash.MakeSeed()}
-	for _, e := range []*errands{&r.lookups, &r.webs, &r.heavy} {
+	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase), rereads: newRereads(), seed: maphash.MakeSeed()}
+	for _, e := range []*errands{&r.lookups, &r.rereading, &r.webs, &r.heavy} {
 		e.kick = make(chan struct{}, 1)
 	}
 	for range opts.Shards {
@@ -62,6 +65,7 @@ func (r *Runner) Run(ctx context.Context) error { return r.runWith(ctx, r.runSou
 func (r *Runner) runWith(ctx context.Context, read func(context.Context) error) error {
 	err := r.run(ctx, read)
 	r.lookups.clear()
+	r.rereading.clear()
 	r.webs.clear()
 	r.heavy.clear()
 	for _, s := range r.shards {
@@ -96,6 +100,9 @@ func (r *Runner) run(ctx context.Context, read func(context.Context) error) erro
 	}
 	for range r.opts.Lookups {
 		g.Go(func() error { return r.lookups.work(reading, r.lookUp) })
+	}
+	for range max(1, r.opts.Lookups/rereadShare) {
+		g.Go(func() error { return r.rereading.work(reading, r.lookUp) })
 	}
 	for range max(1, r.opts.Lookups/websShare) {
 		g.Go(func() error { return r.webs.work(reading, r.lookUp) })

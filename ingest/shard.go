@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -46,10 +45,11 @@ const (
 	answeredWithin = time.Second
 
 	// A lookup that fails is tried again after a second, doubling; a dead directory costs so each DID some seconds.
-	lookupsMax        = 3
-	lookupsMaxAccount = 12
-	lookupDelayBase   = time.Second
-	lookupDelayMax    = time.Minute
+	lookupsMax         = 3
+	lookupsMaxAccount  = 12
+	lookupsMaxMismatch = 12 // some 8 minutes
+	lookupDelayBase    = time.Second
+	lookupDelayMax     = time.Minute
 	// refreshesMax bounds the identities that are read again later, of about 100 bytes.
 	refreshesMax    = 1024
 	refreshTriesMax = 12
@@ -78,8 +78,8 @@ type shard struct {
 	idle         []*lane          // for later DIDs
 	ready        []*lane          // have something to be done and are not parked
 	back         []*lane
-	later        []*lane // parked, and to be sent again
-	refreshes    []refresh
+	later        []*lane              // parked, and to be sent again
+	refreshes    map[string]refresh   // documents to be read again, by DID
 	strangers    map[string]time.Time // when a PDS was found not to be that of a DID
 	nextDue      time.Time
 	answered     time.Time // when a lookup succeeded last
@@ -99,7 +99,7 @@ type shard struct {
 func newShard(r *Runner) *shard {
 	return &shard{
 		r: r, queue: make(chan *event, queueMax), kick: make(chan struct{}, 1),
-		drains: map[string]struct{}{}, lanes: map[string]*lane{}, strangers: map[string]time.Time{},
+		drains: map[string]struct{}{}, lanes: map[string]*lane{}, strangers: map[string]time.Time{}, refreshes: map[string]refresh{},
 	}
 }
 
@@ -215,13 +215,6 @@ func (s *shard) finish(l *lane) {
 	s.local--
 	l.forget()
 	s.r.release(e)
-}
-
-// forget drops what an errand answered.
-func (l *lane) forget() {
-	if l.got != needNothing {
-		l.ident, l.err, l.got = identity.Identity{}, nil, needNothing
-	}
 }
 
 // abandon gives back the memory of what an ended run did not handle. It is read again.

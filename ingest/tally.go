@@ -19,7 +19,7 @@ const (
 	outcomeRejected                 // invalid
 	outcomeRefused                  // its host does not speak for the account
 	outcomeFailed                   // its identity could not be found out: the repository is fetched again
-	outcomePostponed                // its account came back too often, and stays hidden for a while
+	outcomePostponed                // beyond its budget: the account stays hidden for a while, or the document is read later
 	outcomes
 
 	// The event is not done:

@@ -1,0 +1,81 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+const (
+	// outageFailures is how many lookups in a row have to fail before the directories count as not answering. One
+	// odd DID alone, whose lookup always fails, does not reach it among others that are answered.
+	outageFailures = 8
+	// outageFor is how long no further lookup is made then. Lookups that wait fail at once, so that their events do not
+	// each wait for a timeout of some seconds.
+	outageFor = 5 * time.Second
+)
+
+// errOutage is what a lookup fails with while the directories do not answer.
+var errOutage = errors.New("the directories have not answered for a while")
+
+// outage is a circuit breaker for lookups of did:plc: after outageFailures failures in a row it opens for outageFor,
+// again and again until a lookup is answered.
+type outage struct {
+	// mu guards:
+	mu       sync.Mutex
+	failures int
+	until    time.Time
+}
+
+// lasts reports whether lookups are not to be made now.
+func (o *outage) lasts(now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return now.Before(o.until)
+}
+
+// note counts the result of a lookup.
+func (o *outage) note(err error, now time.Time) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !passing(err) {
+		o.failures, o.until = 0, time.Time{}
+		return
+	}
+	if o.failures++; o.failures >= outageFailures {
+		o.until = now.Add(outageFor)
+	}
+}
+
+// signedByHeld reports whether the event is signed by the key that the row holds, however old that is. While no
+// directory answers, such a commit is applied (stale-if-error).
+func (it *item) signedByHeld(row *store.Repo) bool {
+	key, err := identity.ParseKey(row.Key)
+	return err == nil && it.proof.signed(key) == nil
+}
+
+// accept takes the held key for good until the document can be read.
+func (it *item) accept() need {
+	it.s.refreshLater(it.lane.did, 1, it.now)
+	return needNothing
+}
+
+// wantKey decides what an event waits for whose key nobody has told us lately. If the held key fits, one failed lookup
+// suffices to go on with it, and none is made while the directories do not answer. Otherwise the key may have been
+// rotated: the event waits for the directory longer, since the other way out is to fetch the whole repository.
+func (it *item) wantKey(row *store.Repo) need {
+	l := it.lane
+	l.held = it.signedByHeld(row)
+	l.mismatch = !l.held
+	if l.held && !l.web() && it.r.outage.lasts(it.now) {
+		return it.accept()
+	}
+	return needKey
+}

@@ -1,0 +1,108 @@
+package ingest
+
+import (
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"golang.org/x/time/rate"
+)
+
+// Limits on documents that are read because of #identity events. Anybody can have a relay pass such events on, for any
+// DID, and each read is a request to a directory.
+const (
+	// Of one DID's events so many are answered by a read at once, and then one a minute. A migration makes three.
+	rereadBurst   = 3
+	rereadSeconds = 60
+	// rereadDIDsMax bounds the DIDs remembered, at about 200 bytes each; more than these within three minutes share a bucket.
+	rereadDIDsMax = 16 << 10
+	// Of the accounts of one host so many documents are read at once, and then five a second.
+	rereadHostBurst     = 100
+	rereadHostPerSecond = 5
+	// rereadDelayMax is the longest delay of a read.
+	rereadDelayMax = 10 * time.Minute
+	// rereadShare is the part of the lookups that such reads may take beside: commits that wait for a key have the others.
+	rereadShare = 4
+)
+
+// rereads is the budget of reads for #identity events, by DID and by the account's host.
+type rereads struct{ dids, hosts *buckets }
+
+func newRereads() *rereads {
+	return &rereads{
+		dids:  newBuckets(rate.Limit(1.0/rereadSeconds), rereadBurst, rereadDIDsMax),
+		hosts: newBuckets(rereadHostPerSecond, rereadHostBurst, refetchHostsMax),
+	}
+}
+
+// wait takes a read from the budget and says how long it has to wait.
+func (r *rereads) wait(did, host string, now time.Time) time.Duration {
+	return max(r.dids.wait(did, rereadDelayMax, now), r.hosts.wait(host, rereadDelayMax, now))
+}
+
+// postponeRead has the document read when the budget allows. Until then the row vouches for what it holds, and no
+// longer: should the read be forgotten (by a crash, or for lack of room), the next need of the key makes it.
+func (it *item) postponeRead(w *writing, row *store.Repo) {
+	it.outcome = outcomePostponed
+	row.Resolved = min(row.Resolved, it.readAt.Add(-rowIdentityMax).Unix())
+	w.batch().PutRepo(row)
+	it.r.opts.Directory.Purge(row.DID)
+	it.s.refreshAt(row.DID, 1, it.readAt)
+}
+
+// refresh is a document that is to be read later.
+type refresh struct {
+	at    time.Time
+	tries int
+}
+
+// refreshLater has a document read again after tries attempts that failed. With too many waiting, the next need of
+// the key will.
+func (s *shard) refreshLater(did string, tries int, now time.Time) {
+	if tries <= refreshTriesMax {
+		s.refreshAt(did, tries, now.Add(lookupDelay(tries)))
+	}
+}
+
+// refreshAt has a document read at a time, unless that is to be done already.
+func (s *shard) refreshAt(did string, tries int, at time.Time) {
+	if _, waits := s.refreshes[did]; !waits && len(s.refreshes) < refreshesMax {
+		s.refreshes[did] = refresh{at, tries}
+	}
+}
+
+// startRefreshes begins the reads that are due. While the directories do not answer they stay due.
+func (s *shard) startRefreshes(now time.Time) {
+	down := s.r.outage.lasts(now)
+	for did, f := range s.refreshes {
+		if f.at.After(now) || down && !webDID(did) {
+			continue
+		}
+		delete(s.refreshes, did)
+		l := s.lane(did)
+		l.refresh = f.tries
+		s.enqueue(l)
+	}
+}
+
+// rereads reports whether the lane waits for a document because of an #identity.
+func (l *lane) rereads() bool {
+	return l.parked == needRefresh && (l.refresh > 0 || len(l.events) > 0 && jobOf(l.events[0].frame.Kind) == jobIdentity)
+}
+
+// learned has the row say what a lookup has found out, unless the row was read from a document later than that.
+func (l *lane) learned(row *store.Repo) (moved bool) {
+	if row.Resolved > l.read.Unix() {
+		return false
+	}
+	return setIdentity(row, l.ident, l.read)
+}
+
+// forget drops what an errand answered.
+func (l *lane) forget() {
+	l.held, l.mismatch = false, false
+	if l.got != needNothing {
+		l.ident, l.err, l.got, l.read = identity.Identity{}, nil, needNothing, time.Time{}
+	}
+}
