@@ -103,7 +103,7 @@ func (c *Config) options() []option {
 		{name: "host-ban", value: "HOST", repeat: true, set: c.setHostBan,
 			help: "Never ask hosts of that name or pattern, as in pds.example.com or *.example.com. Their repositories wait in their queues."},
 		{name: "allow-private", set: setSwitch(&c.AllowPrivate),
-			help: "Connect to loopback and private addresses too. For development: on a server it lets strangers reach your inner network."},
+			help: "Connect to loopback and private addresses too, and to this machine's own. For development: on a server it lets strangers reach your inner network."},
 		{name: "verify", value: "full|backfill|none", standard: "full", set: setChoice(&c.Verify, "full", "backfill", "none"),
 			help: "Which commit signatures are checked: all, those of backfills but not of live commits, or none. Hashes and trees always are."},
 		{name: "strategy", value: "auto|sparse|full", standard: "auto", set: c.setStrategy,

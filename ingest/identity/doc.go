@@ -12,7 +12,8 @@
 //     a document that lacks one of them is an error, never a half-filled Identity.
 //  2. ErrNotFound is returned only on an answer: every directory said 404, or one said 410. A
 //     directory that could not be asked makes the failure transient.
-//  3. Unless AllowPrivate is set, no connection reaches an address that is not public. The check
+//  3. Unless AllowPrivate is set, no connection reaches an address that is not public, or that an interface of this
+//     machine has. The check
 //     runs on the resolved address when the socket is made, so names, redirects and
 //     rebinding cannot evade it. No proxy is ever taken from the environment.
 //  4. After Purge(did) returns, no Resolve that starts later sees a document that was asked for before.

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"net"
 	"net/http"
 	"time"
 
@@ -29,3 +30,9 @@ const (
 	AuditBytesMax = auditBytesMax
 	AuditKeysMax  = auditKeysMax
 )
+
+// NewGuard is the check of a Dialer that reads the machine's addresses from interfaces.
+func NewGuard(interfaces func() ([]net.Addr, error), now func() time.Time) func(network, address string) error {
+	g := &addressGuard{interfaces: interfaces, now: now}
+	return func(network, address string) error { return g.control(network, address, nil) }
+}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -75,7 +77,8 @@ func NewTransport(opts TransportOptions) *http.Transport {
 func Dialer(opts TransportOptions) func(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second, Resolver: opts.Resolver}
 	if !opts.AllowPrivate {
-		dialer.Control = refusePrivate
+		guard := &addressGuard{interfaces: net.InterfaceAddrs, now: time.Now}
+		dialer.Control = guard.control
 	}
 	return dialer.DialContext
 }
@@ -84,17 +87,33 @@ func Dialer(opts TransportOptions) func(ctx context.Context, network, address st
 // http or from https to http, at whichever step. Which addresses may be reached is up to the transport, at each step too.
 func CheckRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > redirectsMax {
-		return fmt.Errorf("more than %d redirects", redirectsMax)
+		return fmt.Errorf("more than %d redirects, the last to %.200s", redirectsMax, req.URL.Redacted())
 	}
 	from, to := via[len(via)-1].URL.Scheme, req.URL.Scheme
 	if to != "https" && (to != "http" || from == "https") {
-		return fmt.Errorf("redirect from %s to %.16s", from, to)
+		return fmt.Errorf("redirect from %s to %.200s", from, req.URL.Redacted())
 	}
 	return nil
 }
 
-// refusePrivate is a net.Dialer.Control: it sees the address a name resolved to, before connecting.
-func refusePrivate(network, address string, _ syscall.RawConn) error {
+// addressGuard refuses connections to addresses that are not public, and to those of this machine: a service that a
+// firewall keeps from the world may be reached by them from here. It knows the addresses that interfaces have;
+// one that a router outside translates, as clouds do, is not among them.
+type addressGuard struct {
+	interfaces func() ([]net.Addr, error)
+	now        func() time.Time
+
+	// mu guards:
+	mu   sync.Mutex
+	own  []netip.Addr
+	read time.Time
+}
+
+// ownAddressesAge is how old the list of this machine's addresses may be; reading it takes some 50 µs.
+const ownAddressesAge = time.Minute
+
+// control is a net.Dialer.Control: it sees the address a name resolved to, before connecting.
+func (g *addressGuard) control(network, address string, _ syscall.RawConn) error {
 	if network != "tcp4" && network != "tcp6" {
 		return fmt.Errorf("dial network %s: %w", network, ErrPrivateAddress)
 	}
@@ -102,7 +121,35 @@ func refusePrivate(network, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return fmt.Errorf("dial %q: %w", address, ErrPrivateAddress)
 	}
-	return CheckPublic(ap.Addr())
+	if err := CheckPublic(ap.Addr()); err != nil {
+		return err
+	}
+	if slices.Contains(g.ownAddresses(), ap.Addr().Unmap()) {
+		return fmt.Errorf("%s is an address of this machine: %w", ap.Addr(), ErrPrivateAddress)
+	}
+	return nil
+}
+
+// ownAddresses are those of the interfaces. Where the system does not tell them, they are those it told last.
+func (g *addressGuard) ownAddresses() []netip.Addr {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now()
+	if !g.read.IsZero() && now.Sub(g.read) < ownAddressesAge {
+		return g.own
+	}
+	g.read = now
+	addrs, err := g.interfaces()
+	if err != nil {
+		return g.own
+	}
+	g.own = nil
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			g.own = append(g.own, prefix.Addr().Unmap().WithZone(""))
+		}
+	}
+	return g.own
 }
 
 // CheckPublic returns ErrPrivateAddress, with the reason, unless addr is a public unicast address.
@@ -152,6 +199,7 @@ var reservedRanges = []struct {
 	{netip.MustParsePrefix("10.0.0.0/8"), "private"},
 	{netip.MustParsePrefix("100.64.0.0/10"), "carrier-grade NAT"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("168.63.129.16/32"), "Azure's own services"}, // public by number, answered by the host of a virtual machine
 	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
 	{netip.MustParsePrefix("172.16.0.0/12"), "private"},
 	{netip.MustParsePrefix("192.0.0.0/24"), "IETF protocol assignments"},

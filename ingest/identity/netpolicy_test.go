@@ -2,11 +2,13 @@ package identity_test
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"cistern/ingest/identity"
 )
@@ -39,6 +41,10 @@ func TestCheckPublic(t *testing.T) {
 		{"127.0.0.1", "loopback"},
 		{"127.255.255.254", "loopback"},
 		{"169.254.169.254", "link-local"}, // cloud metadata
+		{"168.63.129.15", ""},
+		{"168.63.129.16", "Azure"}, // the same there
+		{"168.63.129.17", ""},
+		{"::ffff:168.63.129.16", "Azure"},
 		{"192.0.0.170", "IETF protocol assignments"},
 		{"192.0.2.1", "documentation"},
 		{"198.51.100.1", "documentation"},
@@ -137,4 +143,50 @@ func TestTransportIgnoresProxies(t *testing.T) {
 	if identity.NewTransport(identity.TransportOptions{}).Proxy != nil {
 		t.Error("the transport has a proxy function")
 	}
+}
+
+// TestOwnAddresses: an address of this machine is refused though it is public, from when an interface has it.
+func TestOwnAddresses(t *testing.T) {
+	t.Parallel()
+	var c clock
+	own := []string{"127.0.0.1/8", "93.184.216.34/24", "2a00::7/64"}
+	var broken error
+	reads := 0
+	check := identity.NewGuard(func() (addrs []net.Addr, err error) {
+		reads++
+		for _, text := range own {
+			ip, network, err := net.ParseCIDR(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			addrs = append(addrs, &net.IPNet{IP: ip, Mask: network.Mask})
+		}
+		return addrs, broken
+	}, c.now)
+	refused := func(why, address string, want bool) {
+		t.Helper()
+		network := "tcp4"
+		if strings.HasPrefix(address, "[") {
+			network = "tcp6"
+		}
+		if err := check(network, address); errors.Is(err, identity.ErrPrivateAddress) != want {
+			t.Errorf("%s: %s: %v", why, address, err)
+		}
+	}
+	refused("its own", "93.184.216.34:80", true)
+	refused("its own, of IPv6", "[2a00::7]:443", true)
+	refused("its own, mapped", "[::ffff:93.184.216.34]:80", true)
+	refused("a neighbour", "93.184.216.35:80", false)
+	refused("a neighbour of IPv6", "[2a00::8]:443", false)
+	refused("private", "10.0.0.1:80", true)
+	if reads != 1 {
+		t.Errorf("the addresses were read %d times", reads)
+	}
+	own = []string{"93.184.216.35/24"}
+	c.advance(time.Minute)
+	refused("its own now", "93.184.216.35:80", true)
+	refused("no longer its own", "93.184.216.34:80", false)
+	broken = errors.New("no netlink")
+	c.advance(time.Minute)
+	refused("as known last", "93.184.216.35:80", true)
 }
