@@ -78,6 +78,9 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("decode document of %s: %w: %w", did, err, ErrInvalid)
 	}
+	if doc.ID == "" {
+		return Identity{}, fmt.Errorf("the answer for %s is JSON without an id, and so no DID document: %w", did, ErrInvalid)
+	}
 	if doc.ID != did.String() {
 		return Identity{}, fmt.Errorf("document of %s names %.80q: %w", did, doc.ID, ErrInvalid)
 	}

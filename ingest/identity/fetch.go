@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +68,8 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 		failing = &RateLimitError{Until: until}
 	}
 	for _, base := range bases {
-		body, err := d.getWithin(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String()+path, limit)
+		// Each directory has a share of the lookup's time, so that a silent one leaves some to the next.
+		body, err := d.get(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String()+path, limit)
 		var limit *retryLater
 		switch {
 		case err == nil:
@@ -106,7 +108,10 @@ func (d *Directory) fetchWeb(ctx context.Context, did syntax.DID) ([]byte, error
 	if err != nil {
 		return nil, fmt.Errorf("resolve %.200s: %w", did, err)
 	}
-	body, err := d.get(ctx, base+"/.well-known/did.json", d.opts.BodyMax)
+	body, err := d.get(ctx, d.opts.Timeout, base+"/.well-known/did.json", d.opts.BodyMax)
+	if foreign := (*notJSON)(nil); errors.As(err, &foreign) {
+		err = fmt.Errorf("%w: %w", err, ErrInvalid) // the host is the only one that has the document, and has none
+	}
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", did, err)
 	}
@@ -140,37 +145,57 @@ type retryLater struct{ wait time.Duration }
 func (e *retryLater) Error() string        { return "HTTP 429" }
 func (e *retryLater) Is(target error) bool { return target == ErrRateLimited }
 
-// getWithin is get with a share of the lookup's time, so that a silent directory leaves some to the next.
-func (d *Directory) getWithin(ctx context.Context, share time.Duration, url string, limit int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, share)
-	defer cancel()
-	return d.get(ctx, url, limit)
+// notJSON is an answer with status 200 that says nothing about the DID: a page of a proxy, or a part of a document.
+type notJSON struct{ host, contentType string }
+
+func (e *notJSON) Error() string {
+	return fmt.Sprintf("HTTP 200 from %s with content type %.80q is not JSON", e.host, e.contentType)
 }
 
-// get fetches one document, bounded in size.
-func (d *Directory) get(ctx context.Context, url string, limit int64) ([]byte, error) {
+// get fetches JSON, bounded in size and time. Errors say what came instead.
+func (d *Directory) get(ctx context.Context, within time.Duration, url string, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", d.opts.UserAgent)
 	resp, err := d.client.Do(req)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("no answer from %s within %s: %w", req.URL.Host, within, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := readBody(resp.Body, limit)
+	host := answered(req, resp)
 	switch resp.StatusCode {
 	case http.StatusOK:
+		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			return nil, fmt.Errorf("no complete answer from %s within %s: %w", host, within, err)
+		case err == nil && !json.Valid(body):
+			return nil, &notJSON{host, resp.Header.Get("Content-Type")}
+		}
 		return body, err
 	case http.StatusNotFound:
-		return nil, fmt.Errorf("HTTP 404: %w", ErrNotFound)
+		return nil, fmt.Errorf("HTTP 404 from %s: %w", host, ErrNotFound)
 	case http.StatusGone:
 		return nil, errGone
 	case http.StatusTooManyRequests:
 		return nil, &retryLater{retryAfter(resp.Header, d.opts.Now())}
 	}
-	return nil, fmt.Errorf("HTTP %d from %s", resp.StatusCode, req.URL.Host)
+	return nil, fmt.Errorf("HTTP %d from %s", resp.StatusCode, host)
+}
+
+// answered names the host that gave the answer, and the one that was asked if that redirected us.
+func answered(req *http.Request, resp *http.Response) string {
+	if from, by := resp.Request.URL.Host, req.URL.Host; from != by {
+		return fmt.Sprintf("%.255s, to which %.255s redirects", from, by)
+	}
+	return req.URL.Host
 }
 
 // readBody reads all of r, refusing more than limit bytes.
