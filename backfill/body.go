@@ -17,10 +17,12 @@ import (
 type decoders struct {
 	gzip sync.Pool // of *gzip.Reader
 	zstd sync.Pool // of *zstd.Decoder
+
+	permits budget // of zstd bodies: a transfer takes one before it offers to decompress them
 }
 
-// zstdWindowMax bounds what a zstd body makes us remember; encoders of HTTP bodies use at most 8 MiB.
-const zstdWindowMax = 8 << 20
+// errEncoding: the host compresses in a way that was not offered.
+var errEncoding = fmt.Errorf("content encoding that was not asked for: %w", repo.ErrInvalid)
 
 // body is a decoded body. It must be closed, though not by a caller who has read an error only.
 type body struct {
@@ -40,6 +42,9 @@ func (d *decoders) open(encoding string, tr *transfer) (body, error) {
 		}
 		return body{&expansion{r: z, from: tr}, func() { d.gzip.Put(z) }}, nil
 	case "zstd":
+		if !tr.zstd {
+			return body{}, errEncoding
+		}
 		z, err := d.openZstd(tr)
 		if err != nil {
 			return body{}, err

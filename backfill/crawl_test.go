@@ -11,6 +11,7 @@ import (
 	"cistern/backfill"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // TestCrawl lists a relay over several pages, is stopped between them, goes on, and after an hour
@@ -49,7 +50,7 @@ func TestCrawl(t *testing.T) {
 	// Who comes later is found an hour later.
 	late := w.net.AddAccount(w.net.Host(1)).DID()
 	w.run.Wake()
-	time.Sleep(20 * time.Millisecond)
+	w.crawlElsewhere()
 	if _, err := w.store.Repo(late); err == nil {
 		t.Error("the source was listed again at once")
 	}
@@ -71,7 +72,7 @@ func TestCrawlSurvives(t *testing.T) {
 	if failing.Fired() != 1 || garbage.Fired() != 1 {
 		t.Error("the faults were not met")
 	}
-	time.Sleep(20 * time.Millisecond)
+	w.crawlElsewhere()
 	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 3 {
 		t.Errorf("%d pages were asked for, want 3", n)
 	}
@@ -90,9 +91,25 @@ func TestCrawlInCircles(t *testing.T) {
 	t.Cleanup(source.Close)
 	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: source.URL}}})
 	w.until("the account", func() bool { return w.store.Counts()["synced"] == 1 })
-	before := pages.Load()
-	time.Sleep(500 * time.Millisecond)
-	if n := pages.Load() - before; n > 10 {
-		t.Errorf("%d pages in half a second", n)
+	before, begin := pages.Load(), time.Now()
+	ended := func() bool { return w.crawls().Ended > 0 }
+	w.until("five pages more, or the end", func() bool { return ended() || pages.Load() >= before+5 })
+	if took := time.Since(begin); !ended() && took < 4*100*time.Millisecond {
+		t.Errorf("five pages of nothing new in %s", took)
+	}
+}
+
+// crawlElsewhere has another source listed to its end: what the sources there are do at once, they have done by then.
+func (w *world) crawlElsewhere() {
+	w.t.Helper()
+	l := newList(w.t)
+	l.entries = []string{inactive(storetest.DID(1), "deactivated")}
+	s := backfill.Source{Kind: backfill.SourceRepos, URL: l.URL}
+	if err := w.run.AddCrawl(s); err != nil {
+		w.t.Fatal(err)
+	}
+	w.until("another source to end", func() bool { return w.ended(s.String()) })
+	if err := w.run.RemoveCrawl(s); err != nil {
+		w.t.Fatal(err)
 	}
 }

@@ -28,7 +28,7 @@ func TestStopCrawlBlocksNobody(t *testing.T) {
 			unlock := w.store.Lock(did)
 			source := backfill.Source{Kind: backfill.SourceRepos, URL: list.URL, Implied: true}
 			w.start(backfill.Options{Crawl: []backfill.Source{source}, CrawlEvery: time.Hour})
-			time.Sleep(300 * time.Millisecond) // it has read its page and come to the lock
+			w.until("its page to be read", func() bool { return len(list.asked()) > 0 })
 			stopped, woken := make(chan error, 1), make(chan bool)
 			go func() { stopped <- stop(w.run, source) }()
 			time.Sleep(100 * time.Millisecond)

@@ -319,14 +319,13 @@ func TestCrawlWhy(t *testing.T) {
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 2}})
 	w.stop()
 	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: w.net.Relay(), Implied: true}}})
-	time.Sleep(100 * time.Millisecond)
-	if n := len(w.net.RelayHost().Log().Requests); n != 0 {
-		t.Errorf("%d requests of an implied source", n)
-	}
-	if err := w.run.AddCrawl(backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}); err != nil {
+	if err := w.run.AddCrawl(backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Host(0).URL()}); err != nil {
 		t.Fatal(err)
 	}
 	w.until("all", func() bool { return w.store.Counts()["synced"] == 3 })
+	if n := len(w.net.RelayHost().Log().Requests); n != 0 {
+		t.Errorf("%d requests of an implied source, while another was listed to its end", n)
+	}
 	if r := w.row(w.net.DIDs()[0]); r.Tracked != store.ByOperator {
 		t.Errorf("followed because of %v", r.Tracked)
 	}

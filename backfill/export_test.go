@@ -25,7 +25,7 @@ func Permits(r *Runner) (free, taken int) {
 
 // Memory gives the bytes of the budgets that are taken.
 func Memory(r *Runner) (bodies, spools int64) {
-	return r.opts.MemoryBytes - int64(r.opts.Concurrency)*baseBytes - r.memory.left.Load(), r.opts.SpoolBytes - r.spools.left.Load()
+	return r.opts.bodyBytes() - r.memory.left.Load(), r.opts.SpoolBytes - r.spools.left.Load()
 }
 
 // TakeIndexes takes n bytes of what indexes may have.
@@ -54,6 +54,18 @@ func Transfer(ctx context.Context, o Options, body io.Reader) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// ZstdPermits is how many zstd bodies may be open at a time by default, and how many are not taken.
+func ZstdPermits(r *Runner) (all, free int64) {
+	return r.opts.zstdBodies(), r.decode.permits.left.Load()
+}
+
+// ScannedAll is when the dispatcher looked at all queues last.
+func ScannedAll(r *Runner) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.scannedAll
 }
 
 // Delay is the time until the next attempt after so many failures.

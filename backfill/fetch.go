@@ -22,10 +22,10 @@ import (
 // carType is the content type of a CAR.
 const carType = "application/vnd.ipld.car"
 
-func queryHeader(userAgent, accept string) http.Header {
+func queryHeader(userAgent, accept, encodings string) http.Header {
 	return http.Header{
 		"Accept":          {accept},
-		"Accept-Encoding": {"zstd, gzip"},
+		"Accept-Encoding": {encodings},
 		"User-Agent":      {userAgent},
 	}
 }
@@ -40,6 +40,7 @@ type transfer struct {
 
 	got    atomic.Int64 // bytes, before decompression
 	begun  atomic.Bool  // the headers are there
+	zstd   bool         // holds a permit for a zstd body
 	waited atomic.Int64 // nanoseconds spent in reads that have ended
 	since  atomic.Int64 // when the read under way began, 0 for none
 	ended  atomic.Bool
@@ -174,7 +175,12 @@ func timedOut(ctx context.Context, err error) bool {
 
 // transfer asks a question whose answer is a CAR.
 func (t *task) transfer(ctx context.Context, tr *transfer, method, query string, o repo.CAROptions) (*repo.CAR, error) {
-	resp, err := t.ask(ctx, tr, method, query, t.r.header)
+	header := t.r.header
+	if tr.zstd = t.r.decode.permits.take(1); tr.zstd {
+		header = t.r.zipping
+		defer t.r.decode.permits.give(1)
+	}
+	resp, err := t.ask(ctx, tr, method, query, header)
 	if err != nil {
 		return nil, err
 	}

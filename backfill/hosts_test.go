@@ -96,8 +96,9 @@ func TestNobodyWakes(t *testing.T) {
 	w.add(dids[0])
 	w.settle(dids[0])
 	w.clock.advance(2 * time.Second)
+	woken := w.clock.now()
 	w.run.Wake()
-	time.Sleep(200 * time.Millisecond) // it has looked everywhere
+	w.until("it to have looked everywhere", func() bool { return backfill.ScannedAll(w.run).After(woken) })
 	w.change(dids[1], func(r *store.Repo) {
 		r.State, r.Tracked, r.Pending.Priority = store.StatePending, store.ByOperator, store.PriorityOperator
 	})

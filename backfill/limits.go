@@ -67,6 +67,13 @@ const (
 	// baseBytes is what every task may use without asking: one chunk to read into, one to keep.
 	baseBytes = 512 << 10
 
+	// zstdWindowMax bounds what a zstd body makes us remember: RFC 9659 allows encoders of HTTP bodies 8 MiB. A decoder has
+	// that and some buffers, zstdBytes together. At most zstdBodiesMax bodies are open at a time, 34 MiB, or as many as take a
+	// third of what tasks share of Options.MemoryBytes; other requests offer gzip only, whose window has 32 KiB.
+	zstdWindowMax = 8 << 20
+	zstdBytes     = 8<<20 + 512<<10
+	zstdBodiesMax = 4
+
 	// indexBytesMax bounds the indexes of all CARs: two of 8,388,608 blocks at a time, or one of
 	// 250,000 for each of 64 tasks. One takes 22 to indexPerBlock bytes a block, with what it left
 	// behind when it grew. Options.CARBlocksMax raises it, for one alone must fit.

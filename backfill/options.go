@@ -82,7 +82,7 @@ type Options struct {
 	PerHost int
 	// HostRules limit or ban hosts by patterns of their names. What is set for one host (store.HostRow) goes before.
 	HostRules pace.Rules
-	// MemoryBytes bounds the bodies held in memory by all tasks. Default 96 MiB; at least
+	// MemoryBytes bounds the bodies held in memory by all tasks, and the windows of zstd decoders. Default 128 MiB; at least
 	// 512 KiB a task.
 	MemoryBytes int64
 	// RepoMemoryBytes is how much of one body is held in memory before it is spooled. Default 32 MiB:
@@ -126,7 +126,7 @@ func (o Options) withDefaults() Options {
 	o.CrawlEvery = defaultTo(o.CrawlEvery, 24*time.Hour)
 	o.Concurrency = defaultTo(o.Concurrency, 32)
 	o.PerHost = defaultTo(o.PerHost, 10)
-	o.MemoryBytes = defaultTo(o.MemoryBytes, 96<<20)
+	o.MemoryBytes = defaultTo(o.MemoryBytes, 128<<20)
 	o.RepoMemoryBytes = defaultTo(o.RepoMemoryBytes, 32<<20)
 	o.CARBytesMax = defaultTo(o.CARBytesMax, 4<<30)
 	o.CARBlocksMax = defaultTo(o.CARBlocksMax, int(o.CARBytesMax/bytesPerBlock))
@@ -156,6 +156,16 @@ func (o Options) withDefaults() Options {
 		o.Registerer = prometheus.NewRegistry()
 	}
 	return o
+}
+
+// zstdBodies is how many zstd bodies may be open at a time.
+func (o Options) zstdBodies() int64 {
+	return min(zstdBodiesMax, (o.MemoryBytes-int64(o.Concurrency)*baseBytes)/3/zstdBytes)
+}
+
+// bodyBytes is what tasks share of the memory for bodies, beside what each may use without asking.
+func (o Options) bodyBytes() int64 {
+	return o.MemoryBytes - int64(o.Concurrency)*baseBytes - o.zstdBodies()*zstdBytes
 }
 
 func (o Options) validate() error {

@@ -31,7 +31,7 @@ type list struct {
 	holdAt  int
 }
 
-func newList(t *testing.T) *list {
+func newList(t testing.TB) *list {
 	l := &list{holdAt: 2}
 	l.Server = httptest.NewServer(http.HandlerFunc(l.serve))
 	t.Cleanup(l.Close)

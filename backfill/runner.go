@@ -22,7 +22,8 @@ type Runner struct {
 	opts     Options
 	store    *store.Store
 	client   *http.Client
-	header   http.Header // of getRepo; shared, never changed
+	header   http.Header // of requests for CARs; shared, never changed
+	zipping  http.Header // of those that hold a permit for a zstd body; likewise
 	asking   http.Header // of other queries about a repository; likewise
 	chunks   *repo.ChunkPool
 	memory   *budget
@@ -74,11 +75,12 @@ func New(opts Options) (*Runner, error) {
 	r := &Runner{
 		opts:       opts,
 		store:      opts.Store,
-		header:     queryHeader(opts.UserAgent, carType),
-		asking:     queryHeader(opts.UserAgent, "application/json"),
+		header:     queryHeader(opts.UserAgent, carType, "gzip"),
+		zipping:    queryHeader(opts.UserAgent, carType, "zstd, gzip"),
+		asking:     queryHeader(opts.UserAgent, "application/json", "gzip"),
 		chunks:     repo.NewChunkPool(idleChunkBytes),
 		futile:     newFutile(),
-		memory:     newBudget(opts.MemoryBytes - int64(opts.Concurrency)*baseBytes),
+		memory:     newBudget(opts.bodyBytes()),
 		spools:     newBudget(opts.SpoolBytes),
 		indexes:    newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
 		moves:      rate.NewLimiter(movesPerSecond, movesPerSecond),
@@ -96,6 +98,7 @@ func New(opts Options) (*Runner, error) {
 		rescanAll:  true,
 		rand:       rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
+	r.decode.permits.give(opts.zstdBodies())
 	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
 	r.absences, r.laters = newAbsences(r), newLaters()
 	r.gapSeen.Store(true)

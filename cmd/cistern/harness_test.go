@@ -169,7 +169,24 @@ func startDaemon(t *testing.T, d *daemon, result chan<- error) (stop func()) {
 	return cancel
 }
 
-// await polls until f gives no error.
+// patience tells whether to go on waiting. It ends when what is waited for has stood still for a while: a busy machine makes
+// everything slow, but lets nothing stand still.
+type patience struct {
+	limit time.Duration
+	state string
+	until time.Time
+}
+
+// ends reports whether the state has been the same for the limit.
+func (p *patience) ends(state ...any) bool {
+	now := time.Now()
+	if s := fmt.Sprint(state...); s != p.state || p.until.IsZero() {
+		p.state, p.until = s, now.Add(p.limit)
+	}
+	return now.After(p.until)
+}
+
+// await polls until f gives no error, while its errors change.
 func (x *testIndex) await(t *testing.T, what string, f func() error) {
 	t.Helper()
 	x.awaitFor(t, time.Minute, what, f)
@@ -177,14 +194,14 @@ func (x *testIndex) await(t *testing.T, what string, f func() error) {
 
 func (x *testIndex) awaitFor(t *testing.T, limit time.Duration, what string, f func() error) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	p := patience{limit: limit}
 	for {
 		err := f()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s: %v", limit, what, err)
+		if p.ends(err) {
+			t.Fatalf("nothing changed for %s while waiting for %s: %v", limit, what, err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -137,13 +137,13 @@ func (m *model) sources() []store.Source {
 // settle waits until the store equals the network, and says what still differs when it does not.
 func (m *model) settle() {
 	m.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	p := patience{limit: 30 * time.Second}
 	for {
 		err := m.equal()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		if p.ends(err, m.store.Counts(), m.store.Head(), m.where()) {
 			for _, did := range m.net.DIDs() {
 				if row, _ := m.store.Repo(did); row.State != store.StateSynced {
 					m.t.Logf("%+v in flight %t of %d, fetching %t", row, m.fetch.InFlight(did), m.fetch.Syncing(), m.store.Fetching(did))
@@ -405,7 +405,7 @@ func (m *model) connected() {
 
 // begun waits until every source has a durable cursor.
 func (m *model) begun() {
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for p := (patience{limit: 30 * time.Second}); ; time.Sleep(time.Millisecond) {
 		begun := true
 		for _, src := range m.sources() {
 			_, ok, err := m.store.Cursor(src.URL)
@@ -414,7 +414,7 @@ func (m *model) begun() {
 		if begun {
 			return
 		}
-		if time.Now().After(deadline) {
+		if p.ends(m.store.Counts(), m.store.Head(), m.where()) {
 			m.t.Fatalf("no cursor: %+v", m.live.Sources())
 		}
 	}

@@ -114,7 +114,7 @@ func (p *progress) show(s sample) {
 	if s.repos == 0 {
 		return
 	}
-	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records, "records_per_second", p.rate(),
+	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records, "new_records_per_second", p.rate(),
 		"live_per_second", p.liveRate(), "sources", s.running, "lag", s.lag, "pending", s.pending, "syncing", s.syncing, "behind", s.behind, "lacking", s.lacking, "error_ratelimited", s.ratelimited,
 		"error_transport", s.transport, "error_generic", s.generic)
 }
@@ -130,8 +130,11 @@ func (p *progress) last(s sample) {
 	p.show(s)
 }
 
-// rate is records per second over the recent samples, liveRate messages of the firehose.
-func (p *progress) rate() int64 { return p.perSecond(func(s *sample) int64 { return s.records }) }
+// rate is by how many records a second the store grew over the recent samples, 0 while it shrinks; liveRate is messages of the
+// firehose.
+func (p *progress) rate() int64 {
+	return max(0, p.perSecond(func(s *sample) int64 { return s.records }))
+}
 
 func (p *progress) liveRate() int64 {
 	return p.perSecond(func(s *sample) int64 { return s.frames })

@@ -49,6 +49,12 @@ func TestProgressRate(t *testing.T) {
 	if n := len(p.recent); n > 20 {
 		t.Errorf("keeps %d samples", n)
 	}
+	for i := range 100 { // what is no longer wanted goes
+		p.show(sample{at: start.Add(time.Duration(100+i) * drawEvery), repos: 1, records: int64(20_000 - i*200)})
+	}
+	if got := p.rate(); got != 0 {
+		t.Errorf("rate %d while the store shrinks", got)
+	}
 }
 
 // TestProgressLog wants a line while something changes, and silence afterwards.

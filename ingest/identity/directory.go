@@ -89,7 +89,7 @@ func (o Options) validatePLC(base string) error {
 	}
 	addr, err := netip.ParseAddr(u.Hostname())
 	if u.Hostname() == "localhost" || (err == nil && CheckPublic(addr) != nil) {
-		return fmt.Errorf("PLC directory %q is at a private address, which must be allowed explicitly", base)
+		return fmt.Errorf("PLC directory %q is at a private address: add --allow-private, or it is never connected to", base)
 	}
 	return nil
 }
