@@ -65,10 +65,15 @@ func (a *absences) join(host string) *listing {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	g := &listing{host: host}
-	if n := len(a.rounds); n > 0 && a.rounds[n-1].hosts[host] == nil {
-		g.round = a.rounds[n-1]
-	} else if g.round = a.newRound(); g.round == nil {
-		return nil
+	for _, d := range a.rounds {
+		if d.hosts[host] == nil {
+			g.round = d
+		}
+	}
+	if g.round == nil {
+		if g.round = a.newRound(); g.round == nil {
+			return nil
+		}
 	}
 	g.round.hosts[host] = g
 	return g
@@ -120,6 +125,16 @@ func (d *round) shown(o store.Ordinal) bool {
 	return page != nil && page[o%bitsPerPage/64]&(1<<(o%64)) != 0
 }
 
+// set has shown say yes. Called with mu held.
+func (d *round) set(o store.Ordinal) {
+	page := d.bits[o/bitsPerPage]
+	if page == nil {
+		page = new([bitsPerPage / 64]uint64)
+		d.bits[o/bitsPerPage] = page
+	}
+	page[o%bitsPerPage/64] |= 1 << (o % 64)
+}
+
 // show notes that the listing names a repository. Those of other hosts do not count.
 func (g *listing) show(row *store.Repo) {
 	if g == nil || row.Ordinal == 0 || identity.HostOf(row.PDS) != g.host {
@@ -130,12 +145,7 @@ func (g *listing) show(row *store.Repo) {
 	if row.Ordinal >= g.round.end {
 		return // not judged
 	}
-	page := g.round.bits[row.Ordinal/bitsPerPage]
-	if page == nil {
-		page = new([bitsPerPage / 64]uint64)
-		g.round.bits[row.Ordinal/bitsPerPage] = page
-	}
-	page[row.Ordinal%bitsPerPage/64] |= 1 << (row.Ordinal % 64)
+	g.round.set(row.Ordinal)
 }
 
 // set moves a listing on. What has nothing to follow stays so.
@@ -246,7 +256,7 @@ func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wai
 
 // conclude queues what some listings of a round did not show, and drops their cursors. Without done it was told to end.
 func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*listing) (done bool, err error) {
-	s := &absentScan{a: a, round: d, ended: ended, queued: map[store.Ordinal]bool{}}
+	s := &absentScan{a: a, round: d, ended: ended}
 	for scan := 0; ; scan++ {
 		s.left = 0
 		if done, err := s.scan(ctx); !done || err != nil {
@@ -257,8 +267,8 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 		}
 		sleep(ctx, absentPause, nil) // a queue of a host is full
 	}
-	if len(s.queued)+s.left > 0 {
-		a.r.opts.Logger.Info("repositories that their hosts no longer list are checked", "hosts", len(ended), "queued", len(s.queued), "left", s.left)
+	if s.queued+s.left > 0 {
+		a.r.opts.Logger.Info("repositories that their hosts no longer list are checked", "hosts", len(ended), "queued", s.queued, "left", s.left)
 	}
 	var names []string
 	a.mu.Lock()
@@ -287,7 +297,7 @@ type absentScan struct {
 	a      *absences
 	round  *round
 	ended  map[string]*listing
-	queued map[store.Ordinal]bool
+	queued int
 	left   int // not queued, since the queue of their host is full
 }
 
@@ -313,7 +323,7 @@ func (s *absentScan) scan(ctx context.Context) (done bool, err error) {
 // absent reports whether a repository is whole, and was not named by the listing of its host.
 func (s *absentScan) absent(row *store.Repo) bool {
 	if row.State != store.StateSynced || row.Tracked == store.Untracked || row.Ordinal == 0 || row.Ordinal >= s.round.end ||
-		s.ended[identity.HostOf(row.PDS)] == nil || s.queued[row.Ordinal] {
+		s.ended[identity.HostOf(row.PDS)] == nil {
 		return false
 	}
 	s.a.mu.Lock()
@@ -344,9 +354,9 @@ func (s *absentScan) queue(rows []store.Repo) error {
 		n := min(len(dids), crawlLocksMax)
 		err := r.inBatch(dids[:n], r.store.Filter().Version, func(b *store.Batch, row *store.Repo) {
 			if row.Known() && s.absent(row) {
-				s.queued[row.Ordinal] = true
 				lookAgainAt(b, row)
 				b.PutRepo(row)
+				s.note(row.Ordinal)
 			}
 		}, func(*store.Batch) {})
 		if errors.Is(err, errRefiltered) {
@@ -359,6 +369,14 @@ func (s *absentScan) queue(rows []store.Repo) error {
 		r.lookAgain()
 	}
 	return nil
+}
+
+// note has later scans pass over a repository that was queued.
+func (s *absentScan) note(o store.Ordinal) {
+	s.queued++
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	s.round.set(o)
 }
 
 // dropListed ends a reconciliation whose listing was read to the end, unless it was asked for anew meanwhile.

@@ -9,6 +9,7 @@ import (
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // missed says that events of a relay were missed, as the live side does.
@@ -143,4 +144,38 @@ func TestAbsentAfterRestart(t *testing.T) {
 		t.Errorf("%d repositories were asked for, want the one that is not listed", n)
 	}
 	w.equal(dids[5])
+}
+
+// TestFewAccountsOfManyPages: after a gap, a listing that is much longer than what we hold of its host is not read to its
+// end: the accounts that it has not named by then are asked for.
+func TestFewAccountsOfManyPages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 3}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	l := newList(t)
+	for i := range 200 {
+		l.entries = append(l.entries, active(storetest.DID(1000+i), ""))
+	}
+	id, err := w.store.HostID(l.URL[len("http://"):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, did := range dids {
+		w.change(did, func(r *store.Repo) { r.PDS, r.Pending.Host = l.URL, id })
+	}
+	if _, err := w.net.Account(dids[1]).Mutate(2); err != nil {
+		t.Fatal(err)
+	}
+	w.net.Account(dids[2]).SetStatus(simnet.Deleted)
+	w.gap(l.URL)
+	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.settle(dids...)
+	if n := len(l.asked()); n != 10 {
+		t.Errorf("%d pages were read of a hundred, to find three accounts", n)
+	}
+	for _, did := range dids {
+		w.status(did)
+	}
 }

@@ -38,8 +38,6 @@ type answered struct {
 	header http.Header   // of the answer, nil if there was none
 	took   time.Duration // until it began
 	bytes  int64         // of its body
-
-	cancelled bool // by us: it says nothing of the host, not that it answers either
 }
 
 // admit waits until a host may be asked once more, for requests that belong to no task, and is told by done how that
@@ -148,10 +146,7 @@ func (r *Runner) serve(h *host, now time.Time) {
 // dismiss ends a request that admit let through.
 func (r *Runner) dismiss(ctx context.Context, h *host, p pace.Permit, a answered) {
 	v := verdict{spoke: true}
-	switch {
-	case a.cancelled:
-		v = verdict{ending: endStop}
-	case a.err != nil:
+	if a.err != nil { // one that we cancelled says nothing of the host, not that it answers either
 		v = classify(ctx, a.err, r.opts.Now())
 	}
 	r.heard(h, pace.Query, p, a.header, a.took)

@@ -155,7 +155,6 @@ func (r *Runner) query(ctx context.Context, base, method string, query url.Value
 	a := answered{}
 	body, err := r.send(ctx, strings.TrimSuffix(base, "/")+"/xrpc/"+method+"?"+query.Encode(), bodyMax, &a)
 	a.err = err
-	a.cancelled = err != nil && ctx.Err() != nil
 	if errors.Is(err, errLong) {
 		a.err = nil // not a fault of the host that others should know of
 	}

@@ -215,8 +215,15 @@ const (
 	thinAgain = time.Minute
 	thinMax   = 10
 
+	// comparePagesMin is how many pages of a listing are read at least, when it is only compared with what we hold. Beyond
+	// that they are no more than the repositories that we know there: each of those takes one request, and the listing of
+	// a relay 40,000.
+	comparePagesMin = 10
+
 	// roundsMax bounds the sets of bits for what listings show, of 5 MiB each for 40 million repositories.
+	// A reconciliation that finds no place in one is put off for joinAgain.
 	roundsMax = 4
+	joinAgain = time.Minute
 	// absentPage is how many absent repositories are queued at a time, and absentQueueMax when the queue of their host is
 	// too long for more: the scan is repeated then, up to absentScansMax times, so that 16,000 of one host are checked in a round.
 	absentPage     = 512

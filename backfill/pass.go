@@ -121,6 +121,16 @@ func (p *pass) leave() {
 	p.listing.set(listingDone)
 }
 
+// known is how many repositories the listing may name: of its host if that is a PDS. Those of a relay's listing are in the
+// listings of their hosts.
+func (p *pass) known() int64 {
+	if !p.own {
+		return p.r.store.Counts()["repos"]
+	}
+	accounts, _, _ := p.r.accountsAt(p.url)
+	return accounts
+}
+
 // giveUp has nothing follow from what the listing does not name: it is not read to its end.
 func (p *pass) giveUp() {
 	p.listing.set(listingDone)
@@ -144,12 +154,14 @@ func (p *pass) fail(ctx context.Context, log *slog.Logger, err error) {
 }
 
 // begin prepares for the first page: of the listing of a PDS it is remembered which repositories it names.
-func (p *pass) begin() {
-	p.listing.set(listingDone) // it was asked for anew
-	p.pages, p.empty, p.repeats, p.listing = 0, 0, repeats{}, nil
+func (p *pass) begin() error {
+	p.empty, p.repeats = 0, repeats{}
 	if p.own {
-		p.listing = p.r.absences.join(identity.HostOf(p.url))
+		if p.listing = p.r.absences.join(identity.HostOf(p.url)); p.listing == nil {
+			return &busyError{until: p.r.opts.Now().Add(joinAgain)} // it is read when others have ended
+		}
 	}
+	return nil
 }
 
 // page handles one page, and says whether it was the last.
@@ -159,10 +171,14 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 		if _, err := p.move(cursor, firstPage); err != nil {
 			return false, err
 		}
-		cursor = firstPage
-		p.begin()
-	} else if p.pages == 0 && p.listing == nil {
-		p.begin()
+		cursor, p.pages = firstPage, 0
+		p.listing.set(listingDone) // it was asked for anew
+		p.listing = nil
+	}
+	if p.pages == 0 && p.listing == nil {
+		if err := p.begin(); err != nil {
+			return false, err
+		}
 	}
 	at := cursor
 	if at == firstPage {
@@ -195,6 +211,9 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 	if to != "" && p.empty >= emptyPagesMax {
 		p.giveUp()
 		to = ""
+	}
+	if view.why == store.Untracked && int64(p.pages) >= max(comparePagesMin, p.known()) {
+		to = "" // it is cheaper to ask for the repositories that it has not named
 	}
 	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
 	if errors.Is(err, errRefiltered) {

@@ -101,6 +101,12 @@ func TestHangingHosts(t *testing.T) {
 		t.Errorf("%d of 64 places were held by hosts that are known to hang", most)
 	}
 
+	for _, name := range h.names {
+		if row, err := w.store.HostNamed(name); err != nil || row.LastSeen != 0 {
+			t.Errorf("%s never answered, and its row says that it did: %+v, %v", name, row.HostRow, err)
+		}
+	}
+
 	options.Crawl = nil
 	w.start(options)
 	for _, name := range h.names {
