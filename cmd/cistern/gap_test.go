@@ -1,14 +1,17 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
 	"testing"
 
 	"cistern/ingest/simnet"
 )
 
 // TestDaemonGap stops a daemon for longer than its relay remembers, whether the relay says so or not. What the relay no longer
-// sends is found by its listing: accounts that wrote and, where the listing names them, accounts that are no longer active.
-// No later event names these accounts.
+// sends is found by listings, its own and those of the hosts: accounts that wrote, and accounts that are no longer active, which
+// the relay's listing leaves out. No later event names these accounts.
 func TestDaemonGap(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -17,6 +20,7 @@ func TestDaemonGap(t *testing.T) {
 		lose    func(h *simnet.Host) // how events are lost while the daemon is stopped
 	}{
 		{"silent", simnet.Indigo, func(h *simnet.Host) { h.SetWindow(2) }},
+		{"emptied relay", simnet.Indigo, func(h *simnet.Host) { h.Empty(1) }},
 		{"outdated cursor", simnet.Polite, func(h *simnet.Host) { h.SetWindow(2) }},
 		{"future cursor", simnet.Polite, func(h *simnet.Host) {
 			h.InjectStream(simnet.StreamFault{Kind: simnet.StreamError, Error: "FutureCursor", Count: 1})
@@ -38,10 +42,10 @@ func TestDaemonGap(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if c.manners == simnet.Polite {
-				accounts[11].SetStatus(simnet.Deactivated)
-				accounts[12].SetStatus(simnet.Takendown)
-			}
+			accounts[11].SetStatus(simnet.Deactivated)
+			accounts[12].SetStatus(simnet.Takendown)
+			deleted := accounts[13]
+			deleted.SetStatus(simnet.Deleted)
 			last := accounts[19] // whose events are kept
 			for range 3 {
 				if _, err := last.Mutate(1); err != nil {
@@ -55,9 +59,17 @@ func TestDaemonGap(t *testing.T) {
 			}
 			stop = x.start(t, args)
 			x.follow(t, n.RelayHost())
-			x.awaitRevs(t, accounts)
+			x.awaitRevs(t, slices.Concat(accounts[:13], accounts[14:]))
+			x.await(t, "the deletion to be found", func() error {
+				var row struct{ State, Status string }
+				err := x.call(t.Context(), "GET", "/repos/"+deleted.DID(), nil, func(b []byte) error { return json.Unmarshal(b, &row) })
+				if err == nil && (row.State == "synced" || row.State == "pending") {
+					err = fmt.Errorf("%+v", row)
+				}
+				return err
+			})
 			for i, a := range accounts {
-				if got := len(a.Host().Log().Fetches[a.DID()]) - fetches[a]; got > 0 && i > 12 && i < 19 {
+				if got := len(a.Host().Log().Fetches[a.DID()]) - fetches[a]; got > 0 && i > 13 && i < 19 {
 					t.Errorf("account %d has not changed, and was fetched %d times", i, got)
 				}
 			}
