@@ -30,6 +30,7 @@ type Source struct {
 	URL       string
 	PDS       bool
 	Named     bool // by an option
+	Direct    bool // a PDS that is followed because relays send nothing of some of its accounts
 	Persisted bool // added while running
 	Running   bool // connected
 
@@ -55,6 +56,7 @@ type sourceItem struct {
 	URL                 string         `json:"url"`
 	IsPDS               bool           `json:"is_pds"`
 	Persisted           bool           `json:"persisted"`
+	Direct              bool           `json:"direct,omitempty"` // followed because relays send nothing of some of its accounts
 	Running             bool           `json:"running"`
 	Failing             bool           `json:"failing"`
 	ConsecutiveFailures int            `json:"consecutive_failures"`
@@ -84,7 +86,7 @@ func (src *Source) failing() bool { return src.Failures > 0 }
 
 func (src *Source) item() sourceItem {
 	it := sourceItem{
-		URL: src.URL, IsPDS: src.PDS, Persisted: src.Persisted, Running: src.Running, Failing: src.failing(), ConsecutiveFailures: src.Failures, RetryInSecs: seconds(src.RetryIn),
+		URL: src.URL, IsPDS: src.PDS, Persisted: src.Persisted, Direct: src.Direct, Running: src.Running, Failing: src.failing(), ConsecutiveFailures: src.Failures, RetryInSecs: seconds(src.RetryIn),
 		Stats: sourceStats{Cursor: src.Cursor, Seq: src.Seq, Events: src.Events, Bytes: src.Bytes, BadFrames: src.BadFrames,
 			Refused: src.Refused, LastEvent: moment(src.LastEvent), LagSeconds: seconds(src.Lag)},
 	}

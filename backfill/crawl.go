@@ -233,6 +233,11 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 		}
 	}
 	r.awaitLive(ctx, todo, v)
+	if r.unheard(todo, v) {
+		if err := r.opts.Unheard(l.origin); err != nil {
+			return 0, ours(err)
+		}
+	}
 	to, whole := c.turn(l, m, next(m.cursor, p.Cursor), names, named)
 	defer r.store.Lock(l.name)()
 	same, err := c.unmoved(l.name, was)

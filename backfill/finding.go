@@ -150,6 +150,18 @@ func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
 	}
 }
 
+// unheard reports whether the listing of a host is ahead of a copy by a rev so old that its event should have come.
+func (r *Runner) unheard(todo []listed, v reading) bool {
+	now := r.opts.Now()
+	return v.host != "" && slices.ContainsFunc(todo, func(e listed) bool {
+		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) < lagAge {
+			return false
+		}
+		row, err := r.store.RepoOrNew(e.DID)
+		return err == nil && row.State == store.StateSynced && e.Rev > row.Rev && r.find(&row, e, v) == isBehind
+	})
+}
+
 // absorb writes what follows from entries that choose picked, in batches of bounded size; and goes into the last of them.
 // With errRefiltered, some may be written, and the last is not.
 func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {

@@ -66,6 +66,9 @@ type Options struct {
 	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
 	// to be applied to it (store.StateDraining). It must not block. Default: nothing.
 	Drain func(did string)
+	// Unheard is called when a host's own listing shows commits of repositories that we hold which no firehose has brought. It may
+	// be called often for one host, and an error ends Crawl. Default: nothing.
+	Unheard func(origin string) error
 	// Crawl lists where repositories to follow are discovered, beside those that AddCrawl remembers. Default: none.
 	Crawl []Source
 	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 20,000,000: a queued repository
@@ -145,6 +148,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Drain == nil {
 		o.Drain = func(string) {}
+	}
+	if o.Unheard == nil {
+		o.Unheard = func(string) error { return nil }
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -36,7 +36,7 @@
 // # Files
 //
 //	runner.go  Runner, Run            options.go  Options           limits.go  every limit of sockets
-//	gap.go     missed messages
+//	gap.go     missed messages     direct.go   hosts beside relays
 //	source.go  one source             socket.go   its connection    event.go   what it hands over
 //	sources.go the set of them        address.go  their names       order.go   cursors, watermarks
 //	shard.go   queues by DID          park.go     who waits          item.go     one step of a DID

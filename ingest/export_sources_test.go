@@ -56,6 +56,16 @@ func RunSources(ctx context.Context, r *Runner) error { return r.runSources(ctx)
 // SetStuckAfter has a source stuck inside a message lose its cursor after d.
 func SetStuckAfter(r *Runner, d time.Duration) { r.sources.stuckAfter = d }
 
+// DirectNeeded is when the one direct source was needed last.
+func DirectNeeded(r *Runner) (at time.Time) {
+	d := &r.sources.direct
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, at = range d.needed {
+	}
+	return at
+}
+
 // Queued is what messages take of Options.QueueBytes.
 func Queued(r *Runner) int64 { return r.sources.queued.Load() }
 
@@ -105,6 +115,8 @@ const (
 	StraysMax       = straysMax
 	StuckMax        = stuckMax
 	DenseMin        = denseMin
+	HeardWithin     = heardWithin
+	DirectFor       = directFor
 	GapTime         = gapTime
 	GapTimeDense    = gapTimeDense
 	SourcesMax      = sourcesMax

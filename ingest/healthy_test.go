@@ -31,7 +31,7 @@ func TestFirstAppliedEventEndsTheFailure(t *testing.T) {
 			c.stay()
 		}
 	})
-	r := w.read(h)
+	r := w.read(h.URL)
 	status := func() ingest.SourceStatus { return r.Sources()[0] }
 	w.until("failures", func() bool { return len(h.asked()) > failures })
 	w.until("the event to be applied", func() bool { return w.row(a).Rev == a.Truth().Rev })
@@ -41,14 +41,14 @@ func TestFirstAppliedEventEndsTheFailure(t *testing.T) {
 	}
 }
 
-// read runs a Runner on the world's store that reads a firehose, in place of the one that is fed by hand.
-func (w *world) read(h *firehose) *ingest.Runner {
+// read runs a Runner on the world's store that reads a relay, in place of the one that is fed by hand.
+func (w *world) read(url string) *ingest.Runner {
 	w.t.Helper()
 	w.stop()
 	o := w.opts
 	o.Registerer = prometheus.NewRegistry()
 	o.AllowPrivate, o.RetryBase, o.RetryMax = true, time.Millisecond, 20*time.Millisecond
-	o.Sources = []store.Source{{URL: h.URL}}
+	o.Sources = []store.Source{{URL: url}}
 	r, err := ingest.New(o)
 	if err != nil {
 		w.t.Fatal(err)

@@ -68,6 +68,14 @@ const (
 	// how long one that is.
 	gapTime      = 10 * time.Minute
 	gapTimeDense = 2 * time.Hour
+	// directMax bounds the hosts that are followed directly because relays do not send all their accounts, and unheardMax the
+	// accounts remembered for it, at about 100 bytes.
+	directMax  = 256
+	unheardMax = 16384
+	// heardWithin is how long relays may take to send an event that a direct source has sent. A direct source is dropped when
+	// all its events came from relays too for directFor.
+	heardWithin = 10 * time.Minute
+	directFor   = 24 * time.Hour
 	// progressEvery is how far the time up to which a source was read moves before it is written: 8,192 sources write 137
 	// rows a second at most.
 	progressEvery = time.Minute

@@ -24,6 +24,7 @@ type source struct {
 	socket    atomic.Pointer[socket] // the connection, nil if there is none
 	pds       atomic.Bool
 	persisted atomic.Bool
+	direct    atomic.Bool // as its row says
 	failing   atomic.Bool // failures is not 0
 
 	messages   atomic.Int64
@@ -388,11 +389,13 @@ func (s *source) lag() time.Duration {
 		return 0
 	}
 	until := s.set.opts.Now()
-	if c := s.socket.Load(); c != nil && c.messages.Load() > 0 && c.reading.Load() && s.tracker.waiting() == 0 {
+	if c := s.socket.Load(); c != nil && c.reading.Load() && s.tracker.waiting() == 0 {
 		if time.Since(time.Unix(0, c.heard.Load())) > s.set.idleAfter() {
 			return 0
 		}
-		until = time.Unix(0, s.lastRead.Load())
+		if c.messages.Load() > 0 {
+			until = time.Unix(0, s.lastRead.Load())
+		}
 	}
 	return max(0, until.Sub(time.UnixMicro(at)))
 }
@@ -408,7 +411,7 @@ func (s *source) eventAge() time.Duration {
 
 func (s *source) status() SourceStatus {
 	st := SourceStatus{
-		URL: s.url, PDS: s.pds.Load(), Named: s.set.named[s.url], Persisted: s.persisted.Load(),
+		URL: s.url, PDS: s.pds.Load(), Direct: s.direct.Load(), Named: s.set.named[s.url], Persisted: s.persisted.Load(),
 		Seq: max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(), Bad: s.bad.Load(), Refused: s.foreign.Load(),
 		Lag: s.lag(),
 	}

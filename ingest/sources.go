@@ -22,6 +22,7 @@ type SourceStatus struct {
 	URL       string // normalised
 	PDS       bool
 	Named     bool // by the Options
+	Direct    bool // a PDS that is followed because relays send nothing of some of its accounts
 	Persisted bool // added while running, so that it is followed after a restart whatever the Options name
 
 	Running  bool // connected
@@ -71,6 +72,7 @@ type sources struct {
 	paused bool
 
 	stuckAfter time.Duration // the limit of that name
+	direct     direct
 }
 
 // newSources makes the set of what the Options and the store name. Nothing is connected before run.
@@ -87,6 +89,7 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		byURL:   map[string]*source{},
 
 		stuckAfter: stuckAfter,
+		direct:     direct{applied: map[string]appliedEvent{}, needed: map[*source]time.Time{}},
 	}
 	for _, named := range opts.Sources {
 		src, err := ParseSource(named.URL, named.PDS)
@@ -110,6 +113,7 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		}
 		src := newSource(s, row)
 		src.persisted.Store(true)
+		s.mark(src, row)
 		s.byURL[row.URL] = src
 	}
 	return s, nil
@@ -155,6 +159,9 @@ func (s *sources) saveEvery(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			if err := s.save(); err != nil {
+				return err
+			}
+			if err := s.dropDirect(); err != nil {
 				return err
 			}
 			for _, src := range s.all() {
@@ -250,6 +257,7 @@ func (s *sources) follow(row store.Source) error {
 	}
 	src.persisted.Store(true)
 	src.pds.Store(row.PDS)
+	s.mark(src, row)
 	src.setPaused(s.paused)
 	src.setRemoved(false) // with mu held: it may be about to leave the set
 	signal(s.kick)

@@ -6,6 +6,8 @@ type Source struct {
 	PDS bool   `cbor:"2,keyasint,omitempty"` // a PDS itself: it speaks for its own accounts only
 	// Removed sources are not followed, whatever the options name.
 	Removed bool `cbor:"3,keyasint,omitempty"`
+	// Direct sources are PDSes that were added because relays send nothing of some of their accounts.
+	Direct bool `cbor:"4,keyasint,omitempty"`
 }
 
 // PutSource remembers a source, replacing the one with the same URL.

@@ -52,6 +52,10 @@ func formerRepo() store.Repo {
 	return r
 }
 
+func directSource() store.Source {
+	return store.Source{URL: "wss://a.test", PDS: true, Removed: true, Direct: true}
+}
+
 func fullProgress() store.Progress {
 	return store.Progress{At: 1748693296000001, Dense: 64, Owed: true}
 }
@@ -123,6 +127,10 @@ func TestValuesGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	put("source", v)
+	if v, err = encode(directSource()); err != nil {
+		t.Fatal(err)
+	}
+	put("source direct", v)
 	if v, err = encode(fullProgress()); err != nil {
 		t.Fatal(err)
 	}
@@ -187,6 +195,10 @@ func TestValuesFormer(t *testing.T) {
 			p := store.Progress{}
 			err = decode(v, &p)
 			got, want = p, fullProgress()
+		case "source direct":
+			src := store.Source{}
+			err = decode(v, &src)
+			got, want = src, directSource()
 		case "source":
 			src := store.Source{}
 			err = decode(v, &src)

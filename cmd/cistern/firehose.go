@@ -21,7 +21,7 @@ func (d *daemon) firehose() api.Firehose {
 
 func apiSource(s ingest.SourceStatus) api.Source {
 	return api.Source{
-		URL: s.URL, PDS: s.PDS, Named: s.Named, Persisted: s.Persisted, Running: s.Running, Failures: s.Failures, RetryIn: s.RetryIn,
+		URL: s.URL, PDS: s.PDS, Named: s.Named, Direct: s.Direct, Persisted: s.Persisted, Running: s.Running, Failures: s.Failures, RetryIn: s.RetryIn,
 		Failure: api.SourceFailure{At: s.LastFailure.At, Kind: s.LastFailure.Kind, Detail: s.LastFailure.Detail},
 		Cursor:  s.Cursor, Seq: s.Seq, Events: s.Events, Bytes: s.Bytes, BadFrames: s.Bad, Refused: s.Refused,
 		LastEvent: s.LastEvent, Lag: s.Lag,

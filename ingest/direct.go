@@ -1,0 +1,139 @@
+package ingest
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cistern/store"
+)
+
+// direct decides how long hosts are followed directly, beside relays. A relay passes on only so many accounts of one host, so
+// that the listing of the host moves while the relay stays silent. FollowHost adds the host's own firehose then.
+//
+// An account counts as unheard when an event of it that came from its host was applied, and no relay sent one within
+// heardWithin. A direct source without any such account for directFor is dropped again. After a restart directFor begins anew.
+type direct struct {
+	any     atomic.Bool // needed holds any source
+	mu      sync.Mutex
+	applied map[string]appliedEvent // mu guards; by DID: the oldest event from its host that no relay has sent
+	needed  map[*source]time.Time   // mu guards; when an account of a direct source was found to be unheard last
+}
+
+type appliedEvent struct {
+	src *source
+	at  time.Time
+}
+
+// note is told of each event that was applied or was known already.
+func (d *direct) note(e *event, applied bool, now time.Time) {
+	if !d.any.Load() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !e.src.pds.Load():
+		delete(d.applied, e.frame.DID)
+	case applied && e.src.direct.Load() && len(d.applied) < unheardMax:
+		if _, waits := d.applied[e.frame.DID]; !waits {
+			d.applied[string([]byte(e.frame.DID))] = appliedEvent{e.src, now}
+		}
+	}
+}
+
+// begin has a source counted as needed now.
+func (d *direct) begin(src *source, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.needed[src] = now
+	d.any.Store(true)
+}
+
+// superfluous gives the direct sources that no account has needed for directFor.
+func (d *direct) superfluous(now time.Time) (all []*source) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for did, a := range d.applied {
+		if now.Sub(a.at) >= heardWithin {
+			delete(d.applied, did)
+			if _, follows := d.needed[a.src]; follows {
+				d.needed[a.src] = now
+			}
+		}
+	}
+	for src, at := range d.needed {
+		if src.isRemoved() || now.Sub(at) >= directFor {
+			delete(d.needed, src)
+			all = append(all, src)
+		}
+	}
+	if len(d.needed) == 0 {
+		d.any.Store(false)
+		clear(d.applied)
+	}
+	return all
+}
+
+// FollowHost follows the firehose of a PDS directly, since its listing, at origin, moves while the relays stay silent. It does
+// nothing if the PDS is followed already, if no relay is, or if directMax hosts are followed so. The source is kept over restarts
+// and dropped when the relays send its events again.
+func (r *Runner) FollowHost(origin string) error {
+	row, err := ParseSource(origin, true)
+	if err != nil {
+		return err
+	}
+	row.Direct = true
+	s := r.sources
+	s.rows.Lock()
+	defer s.rows.Unlock()
+	isDirect := func(src *source) bool { return src.direct.Load() }
+	isRelay := func(src *source) bool { return !src.pds.Load() }
+	if s.get(row.URL) != nil || s.count(isRelay) == 0 || s.count(isDirect) >= directMax || s.count(nil) >= sourcesMax {
+		return nil
+	}
+	b := s.store.NewBatch()
+	b.PutSource(row)
+	if err := b.CommitSync(); err != nil {
+		return err
+	}
+	s.opts.Logger.Info("host followed directly: its listing moves and the relays send nothing of it", "source", row.URL)
+	return s.follow(row)
+}
+
+// dropDirect drops the direct sources that are no longer needed.
+func (s *sources) dropDirect() error {
+	for _, src := range s.direct.superfluous(s.opts.Now()) {
+		if err := s.dropOne(src); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *sources) dropOne(src *source) error {
+	s.rows.Lock()
+	defer s.rows.Unlock()
+	if !src.direct.Load() || src.isRemoved() {
+		return nil // an operator has added it by name, or removed it, meanwhile
+	}
+	b := s.store.NewBatch()
+	b.DropSource(src.url)
+	b.DropCursor(src.url) // it is read from its newest message if it is needed again, and its listing compared
+	b.DropProgress(src.url)
+	if err := b.CommitSync(); err != nil {
+		return err
+	}
+	src.persisted.Store(false)
+	src.setRemoved(true)
+	s.opts.Logger.Info("host no longer followed directly: the relays send its events", "source", src.url)
+	return nil
+}
+
+// mark has a source counted as direct or not, as its row says.
+func (s *sources) mark(src *source, row store.Source) {
+	src.direct.Store(row.Direct)
+	if row.Direct {
+		s.direct.begin(src, s.opts.Now())
+	}
+}

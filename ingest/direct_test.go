@@ -1,0 +1,105 @@
+package ingest_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/ingest"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestHostIsFollowedDirectly while relays are silent about some of its accounts, and no longer.
+func TestHostIsFollowedDirectly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	relay, accounts := w.net.RelayHost(), w.net.Accounts()
+	relay.SetAccountLimit(1)
+	a := accounts[3] // the second of its host
+	w.hold(accounts...)
+	r := w.read(relay.URL())
+	put := func() {
+		t.Helper()
+		if _, err := a.Mutate(1); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the commit", func() bool { return w.row(a).Rev == a.Truth().Rev })
+	}
+	status := func() (st ingest.SourceStatus) {
+		for _, st := range r.Sources() {
+			if st.Direct {
+				return st
+			}
+		}
+		return ingest.SourceStatus{}
+	}
+	for range 2 { // the second time it is there
+		if err := r.FollowHost(a.Host().URL()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("the host to be followed", func() bool { return status().Running })
+	if st := status(); !st.PDS || !st.Persisted || len(r.Sources()) != 2 {
+		t.Errorf("sources %+v", r.Sources())
+	}
+	put() // as the relay would not have it
+	needed := func() time.Time { return ingest.DirectNeeded(r) }
+	first := needed()
+	w.advance(ingest.HeardWithin)
+	w.until("it to be needed", func() bool { return needed().After(first) })
+	w.advance(ingest.DirectFor - time.Minute)
+	relay.SetAccountLimit(0)
+	put()
+	w.until("both to be read", func() bool {
+		for _, h := range []*simnet.Host{relay, a.Host()} {
+			src, err := ingest.ParseSource(h.URL(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at, _, err := w.store.Cursor(src.URL); at != h.Head() || err != nil {
+				return false
+			}
+		}
+		return true
+	})
+	if status().URL == "" {
+		t.Error("the host is no longer followed, although it was needed less than a day ago")
+	}
+	w.advance(time.Minute)
+	w.until("the host to be followed no longer", func() bool { return status().URL == "" })
+	if rows, err := w.store.Sources(); len(rows) != 0 || err != nil {
+		t.Errorf("sources remembered: %+v, %v", rows, err)
+	}
+}
+
+// TestDirectSourceAfterRestart is followed on, and no longer direct once somebody adds it by name.
+func TestDirectSourceAfterRestart(t *testing.T) {
+	t.Parallel()
+	h, relay := steady(t, 2), steady(t, 2)
+	s := newStage(t, relay.source)
+	if err := s.r.FollowHost(h.URL); err != nil {
+		t.Fatal(err)
+	}
+	s = newStageOn(t, s.store, relay.source)
+	if st := s.status(h.url); !st.Direct || !st.PDS || !st.Persisted {
+		t.Errorf("status %+v", st)
+	}
+	s.run()
+	s.sees(h.url, 1, 2)
+	if err := s.r.AddSource(store.Source{URL: h.URL, PDS: true}); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.status(h.url); st.Direct || !st.Persisted {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// TestNoHostIsFollowedWithoutARelay: whoever reads PDSes only has chosen them.
+func TestNoHostIsFollowedWithoutARelay(t *testing.T) {
+	t.Parallel()
+	h, other := steady(t, 1), steady(t, 1)
+	s := newStage(t, func(o *ingest.Options) { o.Sources = []store.Source{{URL: other.URL, PDS: true}} })
+	if err := s.r.FollowHost(h.URL); err != nil || s.status(h.url).URL != "" {
+		t.Errorf("%v, status %+v", err, s.status(h.url))
+	}
+}
