@@ -1,9 +1,7 @@
 package api_test
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -147,17 +145,5 @@ func TestHostRefusals(t *testing.T) {
 	}
 	if _, err := w.store.HostNamed("none.test"); err == nil {
 		t.Error("a refused change made a host known")
-	}
-}
-
-// Switching a part of ingestion is in the log.
-func TestSwitchesAreLogged(t *testing.T) {
-	t.Parallel()
-	var log bytes.Buffer
-	w := newWorld(t, api.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)),
-		Ingestion: api.Ingestion{Crawler: api.Switch{On: func() bool { return true }, Set: func(bool) {}}}})
-	res := call(t, "PATCH", w.admin.URL+"/ingestion", `{"crawler":false}`, jsonType, nil)
-	if res.StatusCode != 200 || !strings.Contains(log.String(), "part=crawler on=false") {
-		t.Errorf("%d, and the log says %q", res.StatusCode, log.String())
 	}
 }

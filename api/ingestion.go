@@ -63,7 +63,6 @@ func (s *Server) setIngestion(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		switches[name].Set(wanted[name])
-		s.opts.Logger.Info("ingestion switched by the operator, until the next start", "part", name, "on", wanted[name])
 	}
 	return s.ingestion(w, r)
 }
