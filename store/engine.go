@@ -2,12 +2,15 @@ package store
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 const (
@@ -17,7 +20,23 @@ const (
 	blockSizeTop    = 16 << 10
 	blockSizeBottom = 32 << 10
 	openFilesMax    = 1000
+	// tableBytesPerSync is after how many bytes an import table is written out while it grows: 64 MiB at once, when it is
+	// closed, would hold up the write-ahead log's syncs meanwhile.
+	tableBytesPerSync = 512 << 10
+	// diskSlowAfter is how long a write, sync or other operation may take until the log says that the disk is slow.
+	diskSlowAfter = 5 * time.Second
 )
+
+// checkHealth has operations of the operating system's file system be watched. The closer ends that.
+func (s *Store) checkHealth(fs vfs.FS) (vfs.FS, io.Closer) {
+	return vfs.WithDiskHealthChecks(fs, diskSlowAfter, nil, s.diskSlow)
+}
+
+// diskSlow is called for an operation that is still under way after diskSlowAfter, and again while it is.
+func (s *Store) diskSlow(info vfs.DiskSlowInfo) {
+	s.metrics.diskSlow.Inc()
+	s.opts.Logger.Warn("disk is slow: commits and imports wait for it", "operation", info.OpType.String(), "file", info.Path, "seconds", info.Duration.Seconds())
+}
 
 // pebbleOptions are chosen by the measurements in BENCHMARKS.md ("Pebble options").
 func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
@@ -27,7 +46,7 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 		CacheSize:                   o.CacheBytes + o.MemTableBytes, // Pebble takes the memtables out of it
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          engineFormat,
 		MaxOpenFiles:                openFilesMax,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       40,

@@ -7,6 +7,7 @@ import (
 	"cistern/ingest/repo"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // SetFormat writes another format version.
@@ -211,3 +212,10 @@ func ReadListing(row []byte) (ops []ListingOp, err error) {
 	}
 	return ops, err
 }
+
+// EngineFormat is the format of Pebble's files.
+const EngineFormat = engineFormat
+
+// WatchesDisk says whether operations of the disk are watched; DiskSlow is called for one that hangs.
+func WatchesDisk(s *Store) bool             { return s.health != nil }
+func DiskSlow(s *Store, i vfs.DiskSlowInfo) { s.diskSlow(i) }

@@ -14,6 +14,10 @@ import (
 // CHANGELOG.md says under "On-disk format" how to get from one to the next.
 const formatVersion = 1
 
+// engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a change here, and a line
+// in CHANGELOG.md, since older binaries cannot open the store afterwards.
+const engineFormat = pebble.FormatValueSeparation
+
 const (
 	metaFormat  = "format"
 	metaEpoch   = "epoch"

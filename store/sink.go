@@ -109,6 +109,7 @@ func (k *sink) openTable() (*sstable.Writer, error) {
 		return nil, fmt.Errorf("create import table %s: %w", name, err)
 	}
 	k.paths = append(k.paths, name)
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: tableBytesPerSync})
 	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), k.s.engine.MakeWriterOptions(bottomLevel, k.s.db.TableFormat())), nil
 }
 

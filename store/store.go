@@ -44,12 +44,14 @@ type Store struct {
 
 	closeOnce sync.Once
 	closeErr  error
+	health    io.Closer // ends the watch over the disk, nil without
 }
 
 // Open opens the store in o.Dir, making it if there is none, repairs what a crash left
 // (open import groups), and is ready when it returns. Run must run for imports to be
 // flipped by age.
 func Open(o Options) (*Store, error) {
+	watched := o.FS == nil
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -61,7 +63,6 @@ func Open(o Options) (*Store, error) {
 	s := &Store{opts: o, codec: c, failed: make(chan struct{}), broken: make(chan struct{})}
 	s.locks.held = map[string]*didLock{}
 	s.caches.init()
-	s.engine = pebbleOptions(o, s.breakDown)
 	if o.ReadOnly {
 		if err := exists(o); err != nil {
 			return nil, err
@@ -70,18 +71,39 @@ func Open(o Options) (*Store, error) {
 	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
 		return nil, err
 	}
+	if watched {
+		o.FS, s.health = s.checkHealth(o.FS)
+		s.opts.FS = o.FS
+	}
+	s.engine = pebbleOptions(o, s.breakDown)
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.closeHealth())
+	}
+	return s, nil
+}
+
+// open makes the directory, opens the engine, and loads what is kept in memory.
+func (s *Store) open() (err error) {
+	o := &s.opts
 	if !o.ReadOnly {
 		if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make store directory %s: %w", o.Dir, err)
+			return fmt.Errorf("make store directory %s: %w", o.Dir, err)
 		}
 	}
 	if s.db, err = pebble.Open(o.Dir, s.engine); err != nil {
-		return nil, openError(o.Dir, err)
+		return openError(o.Dir, err)
 	}
 	if err := s.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", o.Dir, err), s.db.Close())
+		return errors.Join(fmt.Errorf("open store %s: %w", o.Dir, err), s.db.Close())
 	}
-	return s, nil
+	return nil
+}
+
+func (s *Store) closeHealth() error {
+	if s.health == nil {
+		return nil
+	}
+	return s.health.Close()
 }
 
 // load reads what is kept in memory, and repairs.
@@ -132,7 +154,7 @@ func (s *Store) Close() error {
 		case <-s.broken:
 			s.closeErr = fmt.Errorf("not closed: %w", s.failure)
 		default:
-			s.closeErr = s.db.Close()
+			s.closeErr = errors.Join(s.db.Close(), s.closeHealth())
 		}
 	})
 	return s.closeErr
