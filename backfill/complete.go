@@ -38,7 +38,7 @@ func (t *task) know(b *store.Batch, row *store.Repo, held bool) {
 // complete makes the row say that the copy is whole. Called by the batch that writes its last part.
 func (t *task) complete(b *store.Batch, row *store.Repo) {
 	held := row.Rev != ""
-	row.Rev, row.Data, row.Commit, row.Torn = t.commit.Rev, t.commit.Data, t.block, false
+	row.Rev, row.Data, row.Commit, row.Torn, row.TornRev = t.commit.Rev, t.commit.Data, t.block, false, ""
 	row.Filter, row.Sweep, row.Lacks = t.filter.Version, false, false
 	switch {
 	case t.r.opts.Verify == VerifyNone:

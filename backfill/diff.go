@@ -128,6 +128,7 @@ func (d *difference) add(ctx context.Context, op store.Op) error {
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
 	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
 		row.Torn = true // no longer what row.Rev names, so that only a copy can complete it
+		row.TornRev = max(row.TornRev, d.t.commit.Rev)
 		if row.Filter != d.t.filter.Version {
 			row.Filter, row.Sweep = d.t.filter.Version, true // Apply chooses by it from here on
 		}

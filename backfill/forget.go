@@ -187,10 +187,7 @@ func (f *forgetting) drop(row *store.Repo, ops []store.Op) (wait func() error, e
 
 // rev is that of the deletions: none told of the repository is higher.
 func (f *forgetting) rev(row *store.Repo) string {
-	if row.Torn {
-		return max(row.Rev, row.SeenRev)
-	}
-	return row.Rev
+	return max(row.Rev, row.TornRev)
 }
 
 // disowns says whether the task has found out that its repository is not to be followed. Called under the DID's lock.

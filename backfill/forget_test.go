@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -253,4 +254,34 @@ func TestRefilterDeadHost(t *testing.T) {
 		return w.store.Counts()["synced"] == int64(len(dids))
 	})
 	w.converges(dids...)
+}
+
+// TestForgettingEnded: when the runner ends while a large repository is forgotten in parts, the deletes told so far are
+// published, though no later batch comes.
+func TestForgettingEnded(t *testing.T) {
+	t.Parallel()
+	var w *world
+	var armed atomic.Bool
+	var base int64
+	reached, ending := make(chan struct{}), make(chan struct{})
+	step := func(name string) {
+		if name == "applied" && armed.Load() && w.store.Counts()["events"] > base && armed.CompareAndSwap(true, false) {
+			close(reached)
+			<-ending
+		}
+	}
+	w = newWorld(t, worldOptions{net: simnet.Options{Seed: 6, Hosts: 1, Repos: 1, RecordsMedian: 3000, RecordsMax: 3000}, store: store.Options{Step: step}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	base = w.store.Counts()["events"]
+	armed.Store(true)
+	w.refilter(filter.Config{Excludes: []string{did}})
+	<-reached
+	w.end()
+	close(ending)
+	w.stop()
+	if events, head := w.store.Counts()["events"], int64(w.store.Head()); events <= base || head != events || !w.known(did) {
+		t.Errorf("%d events, of which %d are published; known %t", events, head, w.known(did))
+	}
 }

@@ -310,6 +310,9 @@ func TestRecheckOfTorn(t *testing.T) {
 				if caught = r.Torn; !caught {
 					return
 				}
+				if rev := w.net.Account(did).Truth().Rev; r.TornRev != rev {
+					t.Errorf("torn at %q, want %s", r.TornRev, rev)
+				}
 				r.Attempt++
 				r.Recheck = true // as when the account was away for a moment
 			})
@@ -339,8 +342,39 @@ func TestRecheckOfTorn(t *testing.T) {
 		t.Fatal("nothing was cut short")
 	}
 	w.equal(did)
-	if r := w.row(did); r.Torn || r.Recheck {
-		t.Errorf("torn %v, recheck %v", r.Torn, r.Recheck)
+	if r := w.row(did); r.Torn || r.TornRev != "" || r.Recheck {
+		t.Errorf("torn %v at %q, recheck %v", r.Torn, r.TornRev, r.Recheck)
+	}
+}
+
+// TestTornIsNotFollowedByLess: events of a difference that was cut short are in the log, so that no copy of a lower rev is
+// taken behind it, though it is newer than what was held before.
+func TestTornIsNotFollowedByLess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	for range 2 {
+		if _, err := a.Mutate(3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	torn, head := a.Truth().Rev, w.store.Head()
+	w.change(did, func(r *store.Repo) { r.Torn, r.TornRev = true, torn })
+	older := a.Host().Inject(simnet.Fault{Kind: simnet.StaleRev, DID: did, Count: 1})
+	w.add(did)
+	w.settle(did)
+	r := w.row(did)
+	if older.Fired() != 1 || r.State != store.StateResync || !strings.Contains(r.Retry.Error, torn) || w.store.Head() != head {
+		t.Errorf("%v at %s after an older copy: %+v", r.State, r.Rev, r.Retry)
+	}
+	w.add(did)
+	w.settle(did)
+	w.equal(did)
+	if r := w.row(did); r.Torn || r.TornRev != "" {
+		t.Errorf("torn %v at %q", r.Torn, r.TornRev)
 	}
 }
 

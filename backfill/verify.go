@@ -40,6 +40,8 @@ func (t *task) verifyCommit(ctx context.Context, block []byte) (err error) {
 		return fmt.Errorf("the commit is of version %d: %w", c.Version, repo.ErrInvalid)
 	case c.Rev < t.row.Rev:
 		return fmt.Errorf("rev %s is older than %s, which we hold: %w", c.Rev, t.row.Rev, repo.ErrInvalid)
+	case c.Rev < t.row.TornRev:
+		return fmt.Errorf("rev %s is older than %s, of which we hold a part: %w", c.Rev, t.row.TornRev, repo.ErrInvalid)
 	}
 	if err := c.CheckRev(t.r.opts.Now()); err != nil {
 		return err

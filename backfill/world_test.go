@@ -39,6 +39,7 @@ type world struct {
 	dir   *identity.Directory
 	run   *backfill.Runner
 	stop  func() // stops the runner and the store's loops
+	end   func() // has the runner begin to stop
 }
 
 type worldOptions struct {
@@ -84,6 +85,7 @@ func (w *world) start(o backfill.Options) {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	w.end = cancel
 	var g errgroup.Group
 	storeCtx, cancelStore := context.WithCancel(context.Background())
 	g.Go(func() error { return w.run.Run(ctx) })

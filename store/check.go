@@ -178,7 +178,7 @@ func (c *checker) repos() error {
 			if err != nil || commit.DID != did || commit.Rev != r.Rev || commit.Data != r.Data {
 				c.report("repository %s: rev %s and data %s are not those of its commit (%v)", did, r.Rev, r.Data, err)
 			}
-		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 || r.Collections != 0 || r.Shelved != 0 || r.Torn || r.Sweep || r.Lacks {
+		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 || r.Collections != 0 || r.Shelved != 0 || r.Torn || r.TornRev != "" || r.Sweep || r.Lacks {
 			c.report("repository %s: has rev %q, %d records and %d blocks but no ordinal", did, r.Rev, r.Records, r.Blocks)
 		}
 		return nil

@@ -211,6 +211,9 @@ type Repo struct {
 	// FutureDue is when, in unix seconds, a synced repository is fetched again because a commit of it was dropped whose rev
 	// was in the future by our clock; 0: never.
 	FutureDue int64 `cbor:"40,keyasint,omitempty"`
+	// TornRev is the rev of a difference that was written in part, "" without: events of it are in the log, so that no copy
+	// of a lower rev may follow.
+	TornRev string `cbor:"41,keyasint,omitempty"`
 
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.

@@ -33,7 +33,7 @@ func fullRepo() store.Repo {
 		SeenRev: "3kb", Missing: 2, Updated: 1748693290,
 		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
 		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11, Asked: 12,
-		FutureDue: 1_700_000_007,
+		FutureDue: 1_700_000_007, TornRev: "3kc",
 	}
 }
 
@@ -41,7 +41,7 @@ func fullRepo() store.Repo {
 func liveRepo() store.Repo {
 	r := fullRepo()
 	r.Filter, r.Sweep, r.Lacks, r.Shelved, r.Asked = 0, false, false, 0, 0
-	r.FutureDue = 0
+	r.FutureDue, r.TornRev = 0, ""
 	return r
 }
 
