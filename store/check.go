@@ -2,10 +2,12 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -19,7 +21,7 @@ import (
 // Each difference is reported as one line. It reads one point in time; imports in flight
 // (open leases) are left out. An error is a failure to read, not a difference.
 func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
-	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, superseded: map[numbered]bool{}, report: func(format string, args ...any) {
+	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}
@@ -70,9 +72,9 @@ type checker struct {
 	byHost   map[uint32]HostCounts // from the rows
 	hostsSay map[uint32]HostCounts // as in memory
 
-	blocks     map[uint32]int64  // of one repository: block → record rows
-	superseded map[numbered]bool // blocks that await pruning → met among the block rows
-	row        Repo              // repository of the ordinal at hand
+	blocks     map[uint32]int64 // of one repository: block → record rows
+	superseded []waitingBlock   // blocks that await pruning, sorted
+	row        Repo             // repository of the ordinal at hand
 }
 
 // each scans a keyspace and looks at the context now and then.
@@ -110,8 +112,20 @@ func (c *checker) inLease(o Ordinal) bool {
 	return false
 }
 
+// waitingBlock is a block that awaits pruning. It takes 16 bytes, as there may be as many as records changed within the
+// retention.
+type waitingBlock struct {
+	ordinal Ordinal
+	block   uint32
+	met     bool // among the block rows
+}
+
+func compareWaiting(a, b waitingBlock) int {
+	return cmp.Or(cmp.Compare(a.ordinal, b.ordinal), cmp.Compare(a.block, b.block))
+}
+
 func (c *checker) supersededRows() error {
-	return c.space(spaceSuperseded, func(key, _ []byte) error {
+	err := c.space(spaceSuperseded, func(key, _ []byte) error {
 		id, o, block, err := parseSupersededKey(key)
 		if err != nil {
 			return err
@@ -119,20 +133,32 @@ func (c *checker) supersededRows() error {
 		if id > c.next {
 			c.report("superseded block %d of ordinal %d: event %d is not given yet", block, o, id)
 		}
-		at := numbered{o, block}
-		if _, twice := c.superseded[at]; twice {
-			c.report("block %d of ordinal %d: superseded twice", block, o)
-		}
-		c.superseded[at] = false
+		c.superseded = append(c.superseded, waitingBlock{ordinal: o, block: block})
 		return nil
 	})
+	slices.SortFunc(c.superseded, compareWaiting)
+	c.superseded = slices.CompactFunc(c.superseded, func(a, b waitingBlock) bool {
+		if a != b {
+			return false
+		}
+		c.report("block %d of ordinal %d: superseded twice", a.block, a.ordinal)
+		return true
+	})
+	return err
+}
+
+// supersededOf are the superseded rows of a repository.
+func (c *checker) supersededOf(o Ordinal) []waitingBlock {
+	from, _ := slices.BinarySearchFunc(c.superseded, waitingBlock{ordinal: o}, compareWaiting)
+	to, _ := slices.BinarySearchFunc(c.superseded, waitingBlock{ordinal: o + 1}, compareWaiting)
+	return c.superseded[from:to]
 }
 
 // supersededLeft looks at the superseded rows whose block was not met. A wiped repository
 // has no blocks, and its rows stay until the tail has passed them.
 func (c *checker) supersededLeft() error {
-	for at, met := range c.superseded {
-		if met {
+	for _, at := range c.superseded {
+		if at.met {
 			continue
 		}
 		err := get(c.r, ordinalKey(nil, spaceOwner, at.ordinal), func(v []byte) error {
@@ -374,16 +400,19 @@ func (c *checker) refRows(o Ordinal) error {
 }
 
 func (c *checker) blockRows(o Ordinal) error {
-	n := int64(0)
+	n, superseded := int64(0), c.supersededOf(o)
 	err := c.each(numberedKey(nil, spaceBlock, o, 0), ordinalKey(nil, spaceBlock, o+1), func(key, _ []byte) error {
 		_, block, err := parseNumberedKey(spaceBlock, key)
 		n++
 		if block >= c.row.NextBlock {
 			c.report("block %d of %s: the next to be given is %d", block, c.row.DID, c.row.NextBlock)
 		}
-		_, waits := c.superseded[numbered{o, block}]
+		for len(superseded) > 0 && superseded[0].block < block {
+			superseded = superseded[1:]
+		}
+		waits := len(superseded) > 0 && superseded[0].block == block
 		if waits {
-			c.superseded[numbered{o, block}] = true
+			superseded[0].met = true
 		}
 		switch {
 		case c.blocks[block] == 0 && !waits:
