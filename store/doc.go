@@ -59,13 +59,13 @@
 //	engine.go  Pebble's options, failures  format.go    format version, epoch
 //	batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
 //	repo.go    the row of a repository     count.go     counters and gauges
-//	import.go  import groups and the flip  sink.go      tables or batches of a group
+//	import.go  import groups and the flip  slots.go     places of groups being filled
+//	sink.go    tables or batches of a group check.go   Check
 //	log.go     ReadLog                     event.go     Event
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
 //	pending.go queues of work, retries     host.go      ids of hosts
 //	retention.go how old events are        prune.go     what goes with old events
 //	collect.go rows of wiped repositories  unsettled.go what a crash may show again
-//	check.go   Check
 //	lock.go    a lock for each DID         errors.go    error classes
 //	dirlock.go another process has it open
 //	metrics.go what is measured            buffer.go    live commits during a fetch

@@ -148,6 +148,7 @@ const (
 	SpaceGarbage = spaceGarbage
 	SpaceFilter  = spaceFilter
 
+	LargeBlocks   = largeBlocks
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries
 	PruneBlocks   = pruneBlocks
@@ -219,3 +220,16 @@ const EngineFormat = engineFormat
 // WatchesDisk says whether operations of the disk are watched; DiskSlow is called for one that hangs.
 func WatchesDisk(s *Store) bool             { return s.health != nil }
 func DiskSlow(s *Store, i vfs.DiskSlowInfo) { s.diskSlow(i) }
+
+// Rows that have no type of their own in the interface.
+type (
+	FilterRow = filterV1
+	AgesRow   = agesV1
+	AgeMark   = ageMark
+)
+
+// The counts of a host.
+var (
+	AppendHostCounts = appendHostCounts
+	ParseHostCounts  = parseHostCounts
+)

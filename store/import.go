@@ -17,9 +17,6 @@ import (
 const (
 	// leaseOrdinals is how many ordinals an import group may hand out.
 	leaseOrdinals = 4096
-	// importSlots is how many groups may be filled at a time. The first is preferred, so
-	// that groups are few and full; the second takes over while the first is written out.
-	importSlots = 2
 	// flipMembersMax bounds the members that a batch makes visible: it holds their locks for 15 to
 	// 30 µs each, and the sequencer for a part of that, while live commits wait for both.
 	flipMembersMax = 256
@@ -76,12 +73,6 @@ func (o *ordinals) release(first, next Ordinal) {
 	}
 }
 
-// slot holds the group that is being filled.
-type slot struct {
-	mu sync.Mutex
-	g  *group // mu guards; nil between groups
-}
-
 // group gathers first copies. Nobody holds a repository's lock while it is open.
 type group struct {
 	s       *Store
@@ -120,13 +111,6 @@ type importScratch struct {
 	refs    []uint32 // record rows that hold a block, by block number
 }
 
-func (s *Store) openSlots() error {
-	for range importSlots {
-		s.slots = append(s.slots, &slot{})
-	}
-	return nil
-}
-
 // Import appends a first copy to an import group and returns; im.Walk is not used after.
 // Its Done is called when the group is flipped, by size, by age (Run) or by FlushImports.
 // An error means that the store can no longer be written, or that ctx ended; Done is called
@@ -137,8 +121,8 @@ func (s *Store) Import(ctx context.Context, im Import) error {
 		im.Done(Repo{}, err)
 		return err
 	}
-	sl := s.takeSlot()
-	defer sl.mu.Unlock()
+	sl := s.slots.take(im.Blocks)
+	defer s.slots.release(sl)
 	if sl.g == nil {
 		g, err := s.openGroup()
 		if err != nil {
@@ -149,33 +133,32 @@ func (s *Store) Import(ctx context.Context, im Import) error {
 		sl.g = g
 	}
 	err = sl.g.append(im)
-	if err == nil && (sl.g.sink.bytes() < s.opts.GroupBytes && sl.g.next < sl.g.first+leaseOrdinals && s.now().Sub(sl.g.opened) < s.opts.GroupAge) {
+	if err == nil && !s.slots.large(sl) && (sl.g.sink.bytes() < s.opts.GroupBytes && sl.g.next < sl.g.first+leaseOrdinals && s.now().Sub(sl.g.opened) < s.opts.GroupAge) {
 		return nil
 	}
 	return s.finish(sl, err)
 }
 
-// takeSlot locks the first slot that is free, or waits for the first.
-func (s *Store) takeSlot() *slot {
-	for _, sl := range s.slots {
-		if sl.mu.TryLock() {
-			return sl
-		}
-	}
-	sl := s.slots[0]
-	sl.mu.Lock()
-	return sl
-}
-
-// FlushImports flips all open groups now.
+// FlushImports flips all open groups now, those first that nothing is appended to at the moment.
 func (s *Store) FlushImports() error {
 	var errs []error
-	for _, sl := range s.slots {
-		sl.mu.Lock()
+	var busy []*slot
+	flush := func(sl *slot) {
 		if sl.g != nil {
 			errs = append(errs, s.finish(sl, nil))
 		}
-		sl.mu.Unlock()
+		s.slots.release(sl)
+	}
+	for i := range s.slots.all {
+		if sl := &s.slots.all[i]; s.slots.try(sl) {
+			flush(sl)
+		} else {
+			busy = append(busy, sl)
+		}
+	}
+	for _, sl := range busy {
+		s.slots.wait(sl)
+		flush(sl)
 	}
 	return errors.Join(errs...)
 }
@@ -190,16 +173,17 @@ func (s *Store) runImports(ctx context.Context) error {
 			return s.FlushImports()
 		case <-t.C:
 		}
-		for _, sl := range s.slots {
+		for i := range s.slots.all {
+			sl := &s.slots.all[i]
 			// A slot in use looks at its age itself.
-			if !sl.mu.TryLock() {
+			if !s.slots.try(sl) {
 				continue
 			}
 			var err error
 			if sl.g != nil && s.now().Sub(sl.g.opened) >= s.opts.GroupAge {
 				err = s.finish(sl, nil)
 			}
-			sl.mu.Unlock()
+			s.slots.release(sl)
 			if err != nil {
 				return err
 			}

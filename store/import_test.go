@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"cistern/ingest/repo"
 	"cistern/store"
 	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 )
 
 // TestImportTwiceInGroup: two copies of one repository in one group. One of them wins, and
@@ -152,5 +155,65 @@ func TestApplyWithoutOrdinal(t *testing.T) {
 	defer b.Discard()
 	if err := b.Apply(&r, true, storetest.Rev(1), []store.Op{{Path: []byte("app.test.a/1")}}); err == nil {
 		t.Error("applied")
+	}
+}
+
+// TestImportBesideLarge: while a large repository is written, whose walk takes long, others are imported and made visible, with
+// two of those in flight too. A large one is a group by itself.
+func TestImportBesideLarge(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{GroupAge: time.Hour})
+	small := func(n int) store.Import {
+		im := storetest.Records{"app.test.a/1": storetest.Text(fmt.Sprint(n))}.Import(add(t, s, storetest.DID(n)), storetest.Rev(1))
+		im.Done = func(store.Repo, error) {}
+		return im
+	}
+	halted := func(im store.Import) (chan struct{}, chan struct{}, *errgroup.Group) {
+		walking, goOn, done := make(chan struct{}), make(chan struct{}), new(errgroup.Group)
+		walk := im.Walk
+		im.Walk = func(fn func(repo.Leaf) error) error {
+			close(walking)
+			<-goOn
+			return walk(fn)
+		}
+		done.Go(func() error { return s.Import(t.Context(), im) })
+		return walking, goOn, done
+	}
+	large := small(1)
+	large.Blocks = store.LargeBlocks
+	var visible atomic.Bool
+	large.Done = func(r store.Repo, err error) { visible.Store(err == nil && r.State == store.StateSynced) }
+	walking, largeOn, largeDone := halted(large)
+	<-walking
+	// Both slots of small ones are in use; the second is free first, and somebody waits by then.
+	first, firstOn, firstDone := halted(small(2))
+	<-first
+	second, secondOn, secondDone := halted(small(3))
+	<-second
+	var waiting errgroup.Group
+	for n := range 20 {
+		im := small(4 + n)
+		waiting.Go(func() error { return s.Import(t.Context(), im) })
+	}
+	close(secondOn)
+	if err := errors.Join(secondDone.Wait(), waiting.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	close(firstOn)
+	if err := firstDone.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if visible.Load() {
+		t.Error("the large one is visible before its walk has ended")
+	}
+	close(largeOn)
+	if err := largeDone.Wait(); err != nil || !visible.Load() {
+		t.Errorf("the large one is visible: %v, without a flush (%v)", visible.Load(), err)
+	}
+	if n := s.Counts()["synced"]; n != 1 {
+		t.Errorf("%d repositories are visible, the small ones wait for their group", n)
+	}
+	if err := s.FlushImports(); err != nil || s.Counts()["synced"] != 23 {
+		t.Errorf("%v, %v", s.Counts(), err)
 	}
 }

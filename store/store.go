@@ -22,7 +22,7 @@ type Store struct {
 	locks     locks
 	hosts     hosts
 	filters   filters
-	slots     []*slot
+	slots     slots
 	ords      ordinals
 	queue     enqueuer
 	retries   retries

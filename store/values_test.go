@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"cistern/backfill/pace"
+	"cistern/filter"
 	"cistern/ingest/repo"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -93,6 +95,23 @@ func codec(t testing.TB) (func(any) ([]byte, error), func([]byte, any) error) {
 	return encode, decode
 }
 
+type namedRow struct {
+	name  string
+	value any
+}
+
+// otherRows are rows that have one form each.
+func otherRows() []namedRow {
+	return []namedRow{
+		{"host", store.HostRow{Banned: true, Limits: pace.Override{Concurrency: 1, PerSecond: 2, PerHour: 3, PerDay: 4}, Bytes: 5, Repos: 6,
+			Error: "no route", Failing: 1748693290, FirstSeen: 1748693291, LastSeen: 1748693292}},
+		{"filter", store.FilterRow{Config: filter.Config{Mode: filter.ModeFull, Signals: []string{"a.b.*"}, Collections: []string{"a.b.c"},
+			Store: "all", Excludes: []string{plc}}, Readmitted: 3}},
+		{"crawl source", store.CrawlSource{Kind: "hosts", URL: "https://relay.test", Removed: true}},
+		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Marks: []store.AgeMark{{Age: 1, Next: 2}}}},
+	}
+}
+
 // TestValuesGolden: the bytes on disk are those of the format's version. A change here is
 // a change of the format: it needs a new version and a line in CHANGELOG.md.
 func TestValuesGolden(t *testing.T) {
@@ -135,6 +154,13 @@ func TestValuesGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	put("progress", v)
+	for _, row := range otherRows() {
+		if v, err = encode(row.value); err != nil {
+			t.Fatal(err)
+		}
+		put(row.name, v)
+	}
+	put("host counts", store.AppendHostCounts(nil, store.HostCounts{Accounts: 300, Queued: 2}))
 	for _, name := range []string{"entry commit", "entry import", "entry relist", "entry account", "entry identity"} {
 		if v, err = encode(entries()[name]); err != nil {
 			t.Fatal(err)
@@ -187,6 +213,17 @@ func TestValuesFormer(t *testing.T) {
 			_, want = listing()
 		case "count":
 			continue
+		case "host counts":
+			got, err = store.ParseHostCounts(v)
+			want = store.HostCounts{Accounts: 300, Queued: 2}
+		case "host", "filter", "crawl source", "ages":
+			for _, row := range otherRows() {
+				if row.name == name {
+					into := reflect.New(reflect.TypeOf(row.value))
+					err = decode(v, into.Interface())
+					got, want = into.Elem().Interface(), row.value
+				}
+			}
 		case "repo", "repo empty", "repo live", "repo filtered":
 			r := store.Repo{}
 			err = decode(v, &r)
@@ -208,7 +245,7 @@ func TestValuesFormer(t *testing.T) {
 			err = decode(v, &e)
 			got, want = e, entries()[name]
 		}
-		if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(store.Repo{}, store.EntryOp{}), cmpopts.EquateEmpty()); err != nil || d != "" {
+		if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(store.Repo{}, store.EntryOp{}, store.AgeMark{}), cmpopts.EquateEmpty()); err != nil || d != "" {
 			t.Errorf("%s: %v\n%s", name, err, d)
 		}
 	}
@@ -360,7 +397,7 @@ func FuzzDecode(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%x: %+v cannot be written: %v", b, x, err)
 			}
-			if err := decode(again, y); err != nil || !cmp.Equal(x, y, cmpopts.IgnoreUnexported(store.Repo{}, store.EntryOp{}), cmpopts.EquateEmpty()) {
+			if err := decode(again, y); err != nil || !cmp.Equal(x, y, cmpopts.IgnoreUnexported(store.Repo{}, store.EntryOp{}, store.AgeMark{}), cmpopts.EquateEmpty()) {
 				t.Errorf("%x: %+v, written again %+v, %v", b, x, y, err)
 			}
 		}
