@@ -24,6 +24,10 @@ const (
 	Takendown   Status = "takendown"
 	Suspended   Status = "suspended"
 	Deleted     Status = "deleted"
+
+	// Throttled and Desynchronized are said by hosts and relays of accounts that are active.
+	Throttled      Status = "throttled"
+	Desynchronized Status = "desynchronized"
 )
 
 // Account is one account of the network with its repository.
@@ -45,6 +49,7 @@ type Account struct {
 	quiet      bool      // relays have not heard of it
 	now, prev  *snapshot // now is nil until first touched
 	told       string    // rev that the streams know of
+	imported   string    // rev that the host names for the head instead of its own, "" for none
 	plc        []plcOp
 	clock      time.Time // of the newest TID or event given out
 	rng        *rand.Rand
@@ -176,7 +181,7 @@ func (a *Account) commit(writes []Write) (Commit, error) {
 		}
 		ops = append(ops, op)
 	}
-	a.prev, a.now = old, newSnapshot(a.did, a.tick(), next.leaves, a.key, a.net.opts.Preorder)
+	a.prev, a.now, a.imported = old, newSnapshot(a.did, a.tick(), next.leaves, a.key, a.net.opts.Preorder), ""
 	a.emitCommit(old, ops)
 	return Commit{
 		DID: a.did, Rev: a.now.rev, Since: old.rev,
@@ -305,7 +310,8 @@ func (a *Account) turnKey() {
 }
 
 // Migrate moves the account to another host: the DID document names it, and the old one calls
-// the account deactivated. Its key stays; see MigrateKey.
+// the account deactivated. Like the reference PDS the new host imports the repository: it names a new rev for the commit,
+// which keeps its own. The key stays; see MigrateKey.
 func (a *Account) Migrate(to *Host) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -337,6 +343,16 @@ func (a *Account) snapshot() *snapshot {
 	defer a.mu.Unlock()
 	return a.load()
 }
+
+// head is the newest commit, and the rev that the host names for it.
+func (a *Account) head() (s *snapshot, rev string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.load(), a.statedRev()
+}
+
+// statedRev is the rev that the host names for the head: a new one after it imported the repository. Called with mu held.
+func (a *Account) statedRev() string { return defaultTo(a.imported, a.load().rev) }
 
 // load returns the newest snapshot, generating the repository on first use. Called with mu held.
 func (a *Account) load() *snapshot {

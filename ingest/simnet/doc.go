@@ -39,6 +39,7 @@
 //   - host.go: Host, one server with faults and a request log; connection.go: its connections, and its death
 //   - limit.go: how much a host answers, and who asks for more
 //   - pds.go, proof.go, plc.go, plclog.go, relay.go, query.go: what the three kinds of server answer
+//   - decision.go: what relays and former hosts say of accounts against their hosts
 //   - manners.go: what relays leave out, and what they lose
 //   - event.go: the messages of a firehose; emit.go: which of them a mutation makes
 //   - stream.go: the log of a host's firehose; subscribe.go: its connections

@@ -38,7 +38,7 @@ func (a *Account) emitAccount() {
 // emitSync tells of the head if the account is active.
 func (a *Account) emitSync() {
 	s := a.load()
-	e := syncEvent(s, a.stamp())
+	e := syncEvent(s, a.statedRev(), a.stamp())
 	e.hidden = a.status != Active
 	a.announce(e, s)
 }
@@ -126,6 +126,9 @@ func (a *Account) migrate(to *Host) {
 	if a.status != Active {
 		a.emitIdentity()
 		return
+	}
+	if from != to {
+		a.imported = a.tick()
 	}
 	a.emitAccount()
 	a.emitIdentity()

@@ -98,9 +98,10 @@ func accountEvent(did string, active bool, status Status, at time.Time) *event {
 	return newEvent("#account", did, fields)
 }
 
-func syncEvent(s *snapshot, at time.Time) *event {
+// syncEvent names a rev for the commit, which is its own but after an import.
+func syncEvent(s *snapshot, rev string, at time.Time) *event {
 	return newEvent("#sync", s.did, map[string]any{
-		"did": s.did, "rev": s.rev, "time": datetime(at), "blocks": encodeCAR(s.root.cid, []block{s.root}),
+		"did": s.did, "rev": rev, "time": datetime(at), "blocks": encodeCAR(s.root.cid, []block{s.root}),
 	})
 }
 
@@ -110,7 +111,7 @@ func syncEvent(s *snapshot, at time.Time) *event {
 func commitEvent(p *commitParts, at time.Time) *event {
 	p.ops, p.net = restate(p.ops)
 	if len(p.ops) > commitOpsMax {
-		return syncEvent(p.now, at)
+		return syncEvent(p.now, p.now.rev, at)
 	}
 	fields := map[string]any{
 		"repo": p.now.did, "rev": p.now.rev, "since": nil, "commit": p.now.root.cid, "time": datetime(at),
@@ -121,7 +122,7 @@ func commitEvent(p *commitParts, at time.Time) *event {
 		fields["since"], fields["prevData"] = p.old.rev, p.old.data
 	}
 	if len(fields["blocks"].([]byte)) > commitBlocksMax {
-		return syncEvent(p.now, at)
+		return syncEvent(p.now, p.now.rev, at)
 	}
 	e := newEvent("#commit", p.now.did, fields)
 	e.commit = p

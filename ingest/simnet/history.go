@@ -3,6 +3,7 @@ package simnet
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 )
 
 // Weights says how often each kind of step is taken, in proportion to the others, and how large some are.
@@ -19,6 +20,9 @@ type Weights struct {
 	Delete     int // for good; at least half of the accounts the network began with remain
 	New        int
 	Sync       int // a #sync of what is known
+	Bounce     int // a migration to another host and back at once
+	Former     int // a former host says that the account is deactivated or deleted, with its clock four minutes ahead
+	Decide     int // a relay takes an account down, suspends or throttles it, whatever its host says; or ends that
 	// WritesMax bounds the writes of one commit. Default 8.
 	WritesMax int
 	// BurstMax bounds the commits of one burst. Default 20.
@@ -29,7 +33,7 @@ type Weights struct {
 
 // DefaultWeights are mostly commits, with some of everything.
 func DefaultWeights() Weights {
-	return Weights{Commit: 100, Redundant: 12, Empty: 4, Burst: 3, Status: 8, Handle: 4, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 1, New: 1, Sync: 2}
+	return Weights{Commit: 100, Redundant: 12, Empty: 4, Burst: 3, Status: 8, Handle: 4, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 1, New: 1, Sync: 2, Bounce: 1, Former: 3, Decide: 3}
 }
 
 // History makes seeded random mutations of a whole network. It belongs to one goroutine; two histories
@@ -88,6 +92,9 @@ func (h *History) Step() Change {
 		{"delete", w.Delete, h.remove},
 		{"new", w.New, h.add},
 		{"sync", w.Sync, func() string { return h.with(Active, (*Account).Sync) }},
+		{"bounce", w.Bounce, h.bounce},
+		{"former", w.Former, h.former},
+		{"decide", w.Decide, h.decide},
 	}
 	total := 0
 	for _, k := range kinds {
@@ -169,6 +176,37 @@ func (h *History) migrate(move func(*Account, *Host)) string {
 		}
 		move(a, to)
 	})
+}
+
+func (h *History) bounce() string {
+	return h.migrate(func(a *Account, to *Host) {
+		home := a.Host()
+		a.Migrate(to)
+		a.Migrate(home)
+	})
+}
+
+func (h *History) former() string {
+	accounts := h.net.Accounts()
+	for range 50 {
+		a := accounts[h.rng.IntN(len(accounts))]
+		if a.FormerHost() != nil && a.Status() != Deleted {
+			a.FormerSays([]Status{Deactivated, Deleted}[h.rng.IntN(2)], 4*time.Minute)
+			return a.did
+		}
+	}
+	return ""
+}
+
+func (h *History) decide() string {
+	relay := h.net.relays[h.rng.IntN(len(h.net.relays))]
+	if decided := relay.Decided(); len(decided) > 0 && h.rng.IntN(2) == 0 {
+		a := decided[h.rng.IntN(len(decided))]
+		relay.Decide(a, Active)
+		return a.did
+	}
+	s := []Status{Takendown, Suspended, Throttled, Desynchronized}[h.rng.IntN(4)]
+	return h.with(Active, func(a *Account) { relay.Decide(a, s) })
 }
 
 func (h *History) remove() string {

@@ -24,7 +24,7 @@ func (l *relay) knows(a *Account) bool {
 
 // lists reports whether listRepos of the relay names an account that has this status.
 func (l *relay) lists(a *Account, status Status) bool {
-	return l.knows(a) && (status == Active || l.net.opts.Manners == Polite)
+	return l.knows(a) && l.decided(a) == "" && (status == Active || l.net.opts.Manners == Polite)
 }
 
 // knowsHost reports whether listHosts of the relay names a PDS.
@@ -37,7 +37,7 @@ func (l *relay) knowsHost(h *Host) bool {
 // hears notes that an account sent an event, and reports whether the relay passes it on. Called with the
 // account's mu held.
 func (l *relay) hears(a *Account, e *event) bool {
-	if l.throttled(a, a.host) {
+	if l.throttled(a, a.host) || l.withholds(a, e) {
 		return false
 	}
 	l.mu.Lock()

@@ -116,7 +116,7 @@ func writeStatus(w http.ResponseWriter, a *Account, did string, state Status) {
 	}
 	out := map[string]any{"did": a.did, "active": state == Active}
 	if state == Active {
-		out["rev"] = a.snapshot().rev
+		_, out["rev"] = a.head()
 	} else {
 		out["status"] = state
 	}
@@ -128,8 +128,8 @@ func writeLatest(w http.ResponseWriter, a *Account, did string, state Status) {
 		writeUnavailable(w, state, did)
 		return
 	}
-	s := a.snapshot()
-	writeJSON(w, http.StatusOK, map[string]any{"cid": s.root.cid.String(), "rev": s.rev})
+	s, rev := a.head()
+	writeJSON(w, http.StatusOK, map[string]any{"cid": s.root.cid.String(), "rev": rev})
 }
 
 // writeRepos answers listRepos of a host, or of a relay for nil, with the accounts that lists selects. The cursor is the number
@@ -149,8 +149,8 @@ func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *
 		if !lists(a, state) {
 			continue
 		}
-		s := a.snapshot()
-		row := map[string]any{"did": a.did, "head": s.root.cid.String(), "rev": s.rev, "active": state == Active}
+		s, rev := a.head()
+		row := map[string]any{"did": a.did, "head": s.root.cid.String(), "rev": rev, "active": state == Active}
 		if state != Active {
 			row["status"] = state
 		}

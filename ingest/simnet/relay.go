@@ -17,6 +17,8 @@ type relay struct {
 	heard   map[*Account]bool // that sent an event since the relay was emptied
 	hosts   map[*Host]bool    // of these accounts
 	limit   int               // of the accounts of one host; 0: none
+
+	decisions map[*Account]Status // about accounts, whatever their hosts say
 }
 
 // relaySeqs keeps the numbers of the relays' streams apart, so that a cursor of one is of no use at another.

@@ -48,7 +48,7 @@ func (p *commitParts) altered(e *event, f StreamFault) *event {
 		return e.with(map[string]any{"tooBig": true, "ops": []any{}, "blocks": []byte{}})
 	case StreamSyncInstead:
 		at, _ := syntax.ParseDatetimeTime(e.fields["time"].(string))
-		return syncEvent(p.now, at)
+		return syncEvent(p.now, p.now.rev, at)
 	case StreamOversized:
 		return e.with(map[string]any{"blocks": append(bytes.Clone(e.fields["blocks"].([]byte)), make([]byte, 5<<20)...)})
 	case StreamManyOps:
