@@ -73,7 +73,7 @@ func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 func (t *task) settle(row *store.Repo) {
 	before := row.Retry
 	row.State, row.Retry, row.Recheck = store.StateSynced, store.Retry{}, false
-	behind := row.SeenRev > row.Rev
+	behind := row.SeenRev > max(row.Rev, t.stated)
 	if !behind {
 		row.SeenRev = ""
 	}
@@ -124,6 +124,10 @@ func (t *task) lag(row *store.Repo, before store.Retry) {
 
 // activate says that an account is shown again, if it was not.
 func activate(b *store.Batch, row *store.Repo) {
+	if row.Mark == store.MarkReturning {
+		row.Mark = store.MarkNone
+	}
+	row.Origin = store.OriginHost
 	if row.Status != store.StatusActive {
 		row.Status = store.StatusActive
 		b.Account(row)

@@ -202,6 +202,7 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 		}
 	}
 	v.listing = l.listing
+	v.source = sourceOf(l.origin)
 	begin := r.opts.Now()
 	p, err := c.ask(ctx, l, m.cursor)
 	if err != nil {

@@ -36,8 +36,11 @@
 //  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row. A
 //     pass goes through all rows when the filter was changed, as often as it takes: it is over behind a round that
 //     left nothing to do and was begun when no task worked by an older filter. It leaves alone what is being fetched.
-//  13. A repository that is not to be followed is deleted record by record, with events, and then its row. Cut
+//  14. A repository that is not to be followed is deleted record by record, with events, and then its row. Cut
 //     short, it is torn, and either taken up again or fetched.
+//  15. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
+//     document, confirms a deletion that was told, or says RepoNotFound often and long enough. What a relay decided about an
+//     account stands, whatever its host says (docs/design.md, "The status of an account").
 //
 // # Concurrency
 //

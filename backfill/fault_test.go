@@ -27,7 +27,7 @@ func faultCases() []faultCase {
 		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 500}, kind: store.Transport},
 		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 403}, kind: store.Generic},
 		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 404}, kind: store.Generic}, // no RepoNotFound: some proxy's
-		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deleted}, status: store.StatusNotFound},
+		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deleted}, kind: store.Generic},
 		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Takendown}, status: store.StatusTakendown},
 		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Suspended}, status: store.StatusSuspended},
 		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated}, status: store.StatusDeactivated},

@@ -32,6 +32,7 @@ type reading struct {
 	compare bool      // it tells revs and statuses
 	host    string    // it is the list of this host, and believed about its own accounts; "": of a relay, which speaks for all
 	id      uint32    // of that host
+	source  uint32    // store.SourceID of the host that gave the list
 	filter  uint32    // version of the filter that says so
 	listing *listing  // remembers which repositories the list names; nil: nobody wants to know
 }
@@ -100,6 +101,10 @@ func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 	case !e.active():
 		if hidden && status.Hidden() && !row.Status.Hidden() && (row.State == store.StateSynced || underway) {
 			return isBehind
+		}
+	case row.HiddenByRelay():
+		if v.source == row.AccountSource && row.State == store.StateGone {
+			return isBehind // it is the relay's list: the relay has changed its mind
 		}
 	case row.State == store.StateGone:
 		return isBehind
@@ -208,6 +213,9 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 		row.Pending = store.PendingKey{Host: v.id, Priority: store.PriorityDiscovery}
 		s.found++
 	case isBehind:
+		if row.HiddenByRelay() {
+			row.Origin = store.OriginHost // the relay no longer says so: the host has the last word
+		}
 		lookAgainAt(b, row)
 		s.queued++
 	}

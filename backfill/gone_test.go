@@ -22,7 +22,7 @@ func TestGoneFails(t *testing.T) {
 	a.SetStatus(simnet.Deactivated)
 	w.add(did)
 	w.settle(did)
-	broken := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError, Status: http.StatusInternalServerError})
+	broken := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError, Status: http.StatusInternalServerError, Endpoint: "*"})
 	for n := uint32(1); n <= 3; n++ {
 		asked := broken.Fired()
 		w.add(did)

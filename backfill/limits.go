@@ -142,8 +142,11 @@ const (
 	// whose copies are refused again and again, each of which may cost gigabytes.
 	goneRecheck    = 24 * time.Hour
 	goneRecheckMax = 28 * 24 * time.Hour
-	// A repository that we hold is wiped after missingMax answers of RepoNotFound over missingSpan.
+	// A repository is gone after missingMax answers of RepoNotFound; one that we hold if they came over hideSpan: hosts that
+	// restart, restore a backup or answer through a proxy say so of repositories that they serve a moment later. It is wiped after
+	// missingMax over missingSpan.
 	missingMax  = 3
+	hideSpan    = time.Hour
 	missingSpan = 72 * time.Hour
 
 	// retryPage is how many due rows are requeued before others get a turn.

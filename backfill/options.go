@@ -69,6 +69,9 @@ type Options struct {
 	// Unheard is called when a host's own listing shows commits of repositories that we hold which no firehose has brought. It may
 	// be called often for one host, and an error ends Crawl. Default: nothing.
 	Unheard func(origin string) error
+	// Follows reports whether the firehose source with an id (store.SourceID) is followed: while a relay is, accounts that it
+	// hides stay hidden whatever their hosts say. It must not block. Default: all are.
+	Follows func(source uint32) bool
 	// Crawl lists where repositories to follow are discovered, beside those that AddCrawl remembers. Default: none.
 	Crawl []Source
 	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 20,000,000: a queued repository
@@ -151,6 +154,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Unheard == nil {
 		o.Unheard = func(string) error { return nil }
+	}
+	if o.Follows == nil {
+		o.Follows = func(uint32) bool { return true }
 	}
 	if o.Now == nil {
 		o.Now = time.Now

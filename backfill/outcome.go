@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"cistern/store"
@@ -37,14 +38,16 @@ func (t *task) end(ctx context.Context, err error) error {
 	row, werr := t.update(func(b *store.Batch, row *store.Repo) error {
 		t.closeWindow()
 		b.DropBuffer(row)
-		if t.askedSince(row) || v.ending == endGone && t.toldSince(row) {
+		switch {
+		case t.askedSince(row), v.ending == endGone && t.toldSince(row):
 			row.Attempt++ // still pending: the host is asked again
-			return nil
+		case v.ending == endGone && v.status == store.StatusNotFound, v.absent && row.Ordinal != 0:
+			return t.notFound(b, row, v, err, now)
+		case v.ending == endGone:
+			t.gone(b, row, v.status, now)
+		default:
+			t.failed(b, row, v, err, now)
 		}
-		if v.ending == endGone {
-			return t.gone(b, row, v.status, now)
-		}
-		t.failed(b, row, v, err, now)
 		return nil
 	})
 	if errors.Is(werr, store.ErrStale) {
@@ -187,41 +190,75 @@ func (t *task) hostOr(row *store.Repo) uint32 {
 	return defaultTo(t.hostID, row.Pending.Host)
 }
 
-// gone notes that the account's host does not give the repository out. What we hold is kept, and
-// hidden by its status; not found often and long enough, it is wiped.
-func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now time.Time) error {
+// gone notes that the account's host calls it inactive. What we hold is kept, and hidden by its status.
+func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now time.Time) {
 	t.learn(b, row)
-	since := defaultTo(row.Retry.Since, now.Unix())
-	missing := uint32(0)
-	if status == store.StatusNotFound {
-		if row.Missing == 0 {
-			since = now.Unix()
-		}
-		missing = row.Missing + 1
-		if row.Status == store.StatusDeleted && row.Ordinal == 0 {
-			status = store.StatusDeleted // as it was told already
-		}
+	row.Missing = 0
+	if row.HiddenByRelay() && row.Status != status {
+		t.hideAs(b, row, row.Status, store.OriginRelay, fmt.Sprintf("a relay says %s, its host %s", row.Status, status), now)
+		return
 	}
-	wipe := row.Ordinal != 0 && missing >= missingMax && now.Sub(time.Unix(since, 0)) >= missingSpan
-	if wipe {
+	t.hideAs(b, row, status, store.OriginHost, "its host says "+status.String(), now)
+}
+
+// notFound notes that the account's host does not know the repository, or that the DID has no document. That confirms a
+// deletion that was told: the data is wiped. Otherwise it is a failure like others at first, then hides the account, and
+// wipes what we hold when it was answered often and long enough.
+func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, now time.Time) error {
+	if row.Missing == 0 {
+		row.Retry.Since = now.Unix()
+	}
+	row.Missing++
+	age := now.Sub(time.Unix(row.Retry.Since, 0))
+	if !row.Status.Hidden() && (row.Missing < missingMax || row.Ordinal != 0 && age < hideSpan) {
+		v.ending, v.kind = endRetry, store.Generic
+		t.failed(b, row, v, err, now)
+		return nil
+	}
+	t.learn(b, row)
+	origin, text := store.OriginHost, "its host does not know the repository"
+	if v.absent {
+		origin, text = store.OriginDirectory, "the DID has no document"
+	}
+	status := store.StatusNotFound
+	switch {
+	case row.Unconfirmed(), row.Ordinal != 0 && row.Missing >= missingMax && age >= missingSpan:
 		// Data and account event go together; a crash before this batch repeats the last check.
 		if err := b.Wipe(row); err != nil {
 			return err
 		}
 		status = store.StatusDeleted
+	case row.Status == store.StatusDeleted, row.HiddenByRelay(), row.Status.Hidden() && (row.Missing < missingMax || age < hideSpan):
+		status = row.Status // it is hidden already, and this says nothing else yet
+		if row.HiddenByRelay() {
+			origin = store.OriginRelay
+		}
 	}
+	t.hideAs(b, row, status, origin, text, now)
+	return nil
+}
+
+// hideAs leaves the row of an account that is not active, with the reason and the time of the next look.
+func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, origin store.Origin, text string, now time.Time) {
+	since := defaultTo(row.Retry.Since, now.Unix())
 	changed := row.Status != status
-	row.State, row.Status, row.Missing = store.StateGone, status, missing
+	row.State, row.Status, row.Origin = store.StateGone, status, origin
+	if row.Mark == store.MarkReturning {
+		row.Mark = store.MarkNone
+	}
+	row.Recheck = row.Ordinal != 0
 	again := goneDelay(now.Sub(time.Unix(since, 0)))
-	if missing > 0 && row.Ordinal != 0 {
+	if row.Missing > 0 && row.Ordinal != 0 {
 		again = goneRecheck // to be wiped soon, or found again
 	}
-	row.Retry = store.Retry{Next: now.Add(t.r.jitter(again)).Unix(), Since: since}
+	row.Retry = store.Retry{Next: now.Add(t.r.jitter(again)).Unix(), Since: since, Error: text}
+	if row.Tracked == store.Untracked {
+		row.Retry.Next = 0
+	}
 	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
 	if changed {
 		b.Account(row)
 	}
-	return nil
 }
 
 // goneDelay is how long an account that has been gone for some time is left alone: as long again, from a day to weeks. The

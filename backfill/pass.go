@@ -64,9 +64,12 @@ func (p *pass) view() reading {
 	if _, id, err := p.r.accountsAt(p.url); err == nil && p.own {
 		v.host, v.id = identity.HostOf(p.url), id
 	}
-	v.listing = p.listing
+	v.listing, v.source = p.listing, sourceOf(p.url)
 	return v
 }
+
+// sourceOf is the store.SourceID of the host at a URL: the firehose of a relay goes by it in rows, too.
+func sourceOf(url string) uint32 { return store.SourceID(identity.HostOf(url)) }
 
 // cursor is where the pass stands; asked is false once nobody wants it any more.
 func (p *pass) cursor() (cursor string, asked bool, err error) {

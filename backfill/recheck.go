@@ -47,9 +47,11 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 		return false, nil // the fetch will tell
 	case err != nil:
 		return false, err
-	case l.Rev != t.row.Rev || l.CID != repo.HashCID(t.row.Commit).String():
+	case l.CID != repo.HashCID(t.row.Commit).String():
 		return false, nil
 	}
+	// The very commit we hold. Hosts that imported a repository name a later rev than the commit's own.
+	t.stated = l.Rev
 	t.r.judge(t, verdict{spoke: true})
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		if err := reveal(b, row); err != nil || row.Ordinal == 0 {
@@ -69,6 +71,48 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 	t.left = true
 	t.done(row)
 	return true, nil
+}
+
+// confirm asks the host of an account that is not to be fetched, whatever the host says: because a relay hides it, or because
+// it is not followed, said to be deleted, and its data held. It ends the task if the host says that the account is active.
+func (t *task) confirm(ctx context.Context) error {
+	err := t.watched(ctx, func(ctx context.Context, tr *transfer) error {
+		_, err := t.latestCommit(ctx, tr)
+		return err
+	})
+	if err != nil && !(t.row.HiddenByRelay() && saysNothing(err)) {
+		return err
+	}
+	t.r.judge(t, verdict{spoke: true})
+	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
+		t.closeWindow()
+		b.DropBuffer(row)
+		switch {
+		case t.toldSince(row):
+			row.Attempt++ // still pending: the host is asked again
+		case !row.HiddenByRelay():
+			row.State, row.Retry, row.Missing = store.StateIdle, store.Retry{}, 0
+			return reveal(b, row)
+		case t.r.opts.Follows(row.AccountSource):
+			t.hideAs(b, row, row.Status, store.OriginRelay, "a relay says "+row.Status.String()+", its host active", t.r.opts.Now())
+		default: // nobody would tell us when that relay changes its mind: the host has the last word
+			row.Origin = store.OriginHost
+			row.Attempt++
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.r.release(t, true)
+	t.left = true
+	t.r.leave(t)
+	if row.State == store.StatePending {
+		t.r.note(row.Pending.Host)
+	}
+	t.r.due(row.Retry.Next)
+	t.r.metrics.tasks.WithLabelValues(resultGone).Inc()
+	return nil
 }
 
 func (t *task) latestCommit(ctx context.Context, tr *transfer) (l latest, err error) {

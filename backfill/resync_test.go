@@ -328,20 +328,30 @@ func TestGone(t *testing.T) {
 	if r := w.row(back); r.State != store.StateGone || r.Status != store.StatusDeactivated || r.Records == 0 {
 		t.Errorf("deactivated: %+v", r)
 	}
-	// Three answers in a row wipe only once 72 hours lie between them.
+	// Answers that come within minutes say that the host is in disorder: they are failures.
 	for range 4 {
 		w.add(lost)
 		w.settle(lost)
 	}
-	if r := w.row(lost); r.State != store.StateGone || r.Status != store.StatusNotFound || r.Missing != 5 || r.Records == 0 {
+	if r := w.row(lost); r.State != store.StateResync || r.Status.Hidden() || r.Missing != 5 || r.Retry.Count != 5 || r.Retry.Error == "" {
 		t.Errorf("not found: %+v", r)
 	}
+	w.clock.advance(61 * time.Minute)
+	w.add(lost)
+	w.settle(lost)
+	if r := w.row(lost); r.State != store.StateGone || r.Status != store.StatusNotFound || r.Missing != 6 || r.Records == 0 || r.Retry.Error == "" {
+		t.Errorf("not found for an hour: %+v", r)
+	}
 	w.net.Account(back).SetStatus(simnet.Active)
+	asked := func() int {
+		l := w.net.Host(0).Log()
+		return l.Requests[latestCommit] + len(l.Fetches[lost])
+	}
 	for day := range 3 {
-		checks := len(w.net.Host(0).Log().Fetches[lost])
+		checks := asked()
 		w.clock.advance(27 * time.Hour)
 		w.run.Wake()
-		w.until("the daily check", func() bool { return len(w.net.Host(0).Log().Fetches[lost]) > checks })
+		w.until("the daily check", func() bool { return asked() > checks && w.row(lost).State == store.StateGone && !w.run.InFlight(lost) })
 		w.settle(dids...)
 		if r := w.row(lost); (r.Ordinal == 0) != (day >= 2) {
 			t.Errorf("day %d: %+v", day, r)

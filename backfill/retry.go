@@ -85,7 +85,7 @@ func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host 
 		row.SeenRev = ""   // nobody has verified it: the host says whether there is such a rev
 	}
 	row.Retry.Next, row.FutureDue = 0, 0
-	if row.Tracked != store.Untracked {
+	if row.Tracked != store.Untracked || row.Unconfirmed() {
 		row.State = store.StatePending
 		row.Attempt++
 		row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}

@@ -34,6 +34,7 @@ type verdict struct {
 	wait   time.Duration   // not to be retried earlier
 	lookup bool            // it was no host that failed, but the way to find out which
 
+	absent    bool  // the directory has no document of the DID, or a tombstone
 	nobody    bool  // no document says where the repository is: only a change of that helps
 	refused   bool  // the host sent a copy that is of no use, and is likely to send it again
 	congested bool  // the host was asked too much at a time
@@ -91,7 +92,9 @@ func classifyResolve(err error, now time.Time) verdict {
 		return verdict{kind: store.RateLimited, park: d, wait: d, lookup: true}
 	case errors.Is(err, identity.ErrRateLimited):
 		return verdict{kind: store.RateLimited, park: parkMin, lookup: true}
-	case errors.Is(err, identity.ErrNotFound), errors.Is(err, identity.ErrInvalid), errors.Is(err, identity.ErrPrivateAddress):
+	case errors.Is(err, identity.ErrNotFound):
+		return verdict{kind: store.Generic, lookup: true, nobody: true, absent: true}
+	case errors.Is(err, identity.ErrInvalid), errors.Is(err, identity.ErrPrivateAddress):
 		return verdict{kind: store.Generic, lookup: true, nobody: true}
 	}
 	return verdict{kind: store.Transport, fault: hardFault, lookup: true}

@@ -47,6 +47,7 @@ type task struct {
 	commit   repo.Commit
 	block    []byte // the signed commit
 	former   bool   // its signature is of a key that the document no longer names
+	stated   string // the rev that the host names for the commit we hold, "" if it was not asked
 	forgot   string // the rev that was seen and is looked for no more
 }
 
@@ -81,7 +82,7 @@ func (t *task) work(ctx context.Context) error {
 		return store.ErrStale
 	}
 	t.row = row
-	if row.Tracked == store.Untracked {
+	if row.Tracked == store.Untracked && !row.Unconfirmed() {
 		return t.ignore()
 	}
 	if t.r.store.Filter().Excluded(row.DID) {
@@ -186,6 +187,9 @@ func mayBeOutdated(err error) bool {
 func (t *task) attempt(ctx context.Context) error {
 	if err := t.openWindow(); err != nil {
 		return err
+	}
+	if t.row.HiddenByRelay() || t.row.Tracked == store.Untracked {
+		return t.confirm(ctx)
 	}
 	enough, err := t.enough()
 	if err != nil {

@@ -52,7 +52,7 @@ func (t *task) beginFetch() (wait func() error, err error) {
 
 // owns says whether the row still waits for this task. Called under the DID's lock.
 func (t *task) owns(row *store.Repo) bool {
-	return row.Attempt == t.row.Attempt && row.State == store.StatePending && row.Tracked != store.Untracked
+	return row.Attempt == t.row.Attempt && row.State == store.StatePending && (row.Tracked != store.Untracked || row.Unconfirmed())
 }
 
 // askedSince reports whether the operator asked for a fetch after this one began. What it brings may be older than what the

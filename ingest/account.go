@@ -2,20 +2,16 @@ package ingest
 
 import (
 	"context"
-	"hash/crc32"
-	"math"
+	"fmt"
 	"time"
 
 	"cistern/ingest/frame"
-	"cistern/ingest/repo"
 	"cistern/store"
 )
 
 // Limits of accounts.
 const (
-	// goneRecheck is when a repository that is not to be had is looked at again, as in package backfill.
-	goneRecheck = 24 * time.Hour
-	// heavyRecords is the size from which a repository, or those of one group together, are wiped and listed again
+	// heavyRecords is the size from which a repository, or those of one group together, are listed again
 	// outside of their shard: 20,000 rows take some 20 ms.
 	heavyRecords = 20_000
 
@@ -24,112 +20,153 @@ const (
 	hiddenMax      = 100_000
 )
 
-// statusOf is the status that an #account tells. Statuses of the host's own infrastructure hide nobody.
-func statusOf(active bool, status string) (s store.Status, ok bool) {
+// statusOf is what an #account says of an account: its status, or a mark that hides nothing. Only a status
+// is ordered against other statuses.
+func statusOf(active bool, status string) (s store.Status, m store.Mark) {
 	if active {
-		return store.StatusActive, true
+		return store.StatusActive, store.MarkNone
 	}
 	switch status {
-	case "throttled", "desynchronized":
-		return 0, false
+	case "throttled":
+		return store.StatusActive, store.MarkThrottled
+	case "desynchronized":
+		return store.StatusActive, store.MarkDesynchronized
 	case "deleted":
-		return store.StatusDeleted, true
+		return store.StatusDeleted, store.MarkNone
 	case "takendown":
-		return store.StatusTakendown, true
+		return store.StatusTakendown, store.MarkNone
 	case "suspended":
-		return store.StatusSuspended, true
+		return store.StatusSuspended, store.MarkNone
 	case "deactivated":
-		return store.StatusDeactivated, true
+		return store.StatusDeactivated, store.MarkNone
 	}
-	return store.StatusInactive, true
+	return store.StatusInactive, store.MarkNone
 }
 
-// stated is the time of an event in unix microseconds. One from the future would shut out those that follow.
+// stated is the time of an event in unix microseconds, and not after now: a clock that is ahead must not shut
+// out what other sources state later. An event without a readable time is of now.
 func (it *item) stated() int64 { return stated(it.f, it.now) }
 
 func stated(f *frame.Frame, now time.Time) int64 {
-	if f.Time > now.Add(repo.RevSkewMax).UnixMicro() {
-		return now.UnixMicro()
+	if at := now.UnixMicro(); f.Time <= 0 || f.Time > at {
+		return at
 	}
 	return f.Time
 }
 
-// decideAccount changes who may see a repository. With heavy it runs beside the shard and may take its time.
+// outdated reports whether an #account says nothing that counts beside the newest one. Events of one source are
+// in the order in which they arrive, whatever their times: the hosts behind a relay have different
+// clocks. Events of different sources are ordered by their times, and of two at one time a deletion
+// counts.
+func (it *item) outdated(row *store.Repo, status store.Status, mark store.Mark) bool {
+	at := it.stated()
+	switch {
+	case row.AccountTime == 0:
+		return false
+	case it.e.src.id == row.AccountSource:
+		return at == row.AccountTime && status == row.Status && mark == row.Mark // the same event again
+	case at == row.AccountTime:
+		return status != store.StatusDeleted || row.Status == store.StatusDeleted
+	}
+	return at < row.AccountTime
+}
+
+// decideAccount changes what readers may see of a repository. With heavy it runs beside the shard and may take
+// its time.
 func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
-	status, ok := statusOf(it.f.Active, it.f.Status)
+	status, mark := statusOf(it.f.Active, it.f.Status)
 	why, wanted := it.wanted(row)
-	if !wanted || !ok || row.Known() && it.stated() <= row.AccountTime {
+	if !wanted || row.Known() && it.outdated(row, status, mark) {
 		return nil
 	}
-	moves := row.Ordinal != 0 && (status == store.StatusDeleted || status == store.StatusActive && row.Status.Hidden())
-	if moves && !heavy {
+	if !status.Hidden() && row.HiddenByRelay() && row.AccountSource != it.e.src.id {
+		return nil // a relay has hidden the account, and another source cannot undo that
+	}
+	relists := row.Ordinal != 0 && mark == store.MarkNone && !status.Hidden() && row.Status.Hidden()
+	if relists && !heavy {
 		if w.moved+row.Records >= heavyRecords {
 			it.outcome, it.need = outcomePark, needHeavy
 			return nil
 		}
 		w.moved += row.Records
 	}
-	row.AccountTime = it.stated()
+	row.AccountTime, row.AccountSource = it.stated(), it.e.src.id
 	it.outcome = outcomeApplied
 	switch {
-	case status != store.StatusActive:
-		return it.hide(w, row, status, why)
+	case status.Hidden():
+		it.hide(w, row, status, why)
 	case !row.Known():
 		it.discover(w, row, "")
-		return nil
+	case mark != store.MarkNone:
+		row.Mark = mark
+		it.ask(w, row, fmt.Sprintf("%s says %s: the account's host is to be asked", it.e.src.name(), mark))
 	default:
 		return it.show(w, row)
 	}
+	return nil
 }
 
-// hide notes that an account is not active. What we hold stays, unless it was deleted: then data and
-// account event go together, and older events of its records no longer expand. One that nobody knew is followed as why
-// says: when it comes back, it is fetched.
-func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store.Why) error {
+// hide notes that an account is not active. What we hold stays: a #account may be wrong, or a former host's, so
+// that the account's host is asked at once, and data is wiped only when it confirms a deletion. An
+// unknown account is followed as why says: when it comes back, it is fetched.
+func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store.Why) {
 	b := w.batch()
+	if row.Status == status && (row.State == store.StateGone || row.State == store.StatePending) {
+		b.PutRepo(row) // said already; its host was asked, or is being asked
+		return
+	}
 	b.DropBuffer(row)
-	next := it.now.Add(jittered(row.DID, goneRecheck)).Unix()
+	origin, text := store.OriginRelay, it.e.src.name()+" says "+status.String()
+	if it.e.src.pdsHost() != "" {
+		origin = store.OriginHost
+	}
+	var next int64
 	switch {
 	case !row.Known():
-		row.Tracked, next = why, 0
-	case row.Tracked == store.Untracked:
-		next = 0
-	case row.Resolved == 0 && (row.State == store.StatePending || row.Retry.Next != 0 && row.Retry.Next <= it.now.Unix()):
-		next = it.now.Unix() // we were about to read whose account it is: that is done all the same, but not again for each event
+		row.Tracked = why
+	case row.Tracked != store.Untracked || status == store.StatusDeleted && row.Ordinal != 0:
+		next = it.now.Add(it.r.budget.charge(row, statusAsk, it.now)).Unix()
+		if row.State == store.StateResync && row.Retry.Count > 0 {
+			next = max(next, row.Retry.Next) // its host or its document failed: this is no reason to ask sooner
+		}
+		text += ": the account's host is to be asked"
 		w.wake = true
 	}
-	if status == store.StatusDeleted && row.Ordinal != 0 {
-		if err := b.Wipe(row); err != nil {
-			return err
-		}
-		row.SeenRev = ""
-	} else {
-		row.Attempt++
-	}
 	changed := row.Status != status
-	row.State, row.Status, row.Recheck = store.StateGone, status, false
-	row.Retry = store.Retry{Next: next, Since: it.now.Unix()}
+	row.Attempt++
+	row.State, row.Status, row.Origin, row.Mark = store.StateGone, status, origin, store.MarkNone
+	row.Recheck = row.Ordinal != 0
+	row.Retry = store.Retry{Next: next, Since: it.now.Unix(), Error: text}
 	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 	b.PutRepo(row)
 	if changed {
 		b.Account(row)
 	}
-	return nil
 }
 
-// show notes that an account is active. One that comes back has its records told again, and its rev asked for.
+// show notes that an account is active. If it was hidden, its records are told again. If it was hidden or
+// marked, its host is asked: commits may be missing.
 func (it *item) show(w *writing, row *store.Repo) error {
 	b := w.batch()
-	hidden, gone := row.Status.Hidden(), row.State == store.StateGone
-	if !hidden && !gone {
+	hidden, marked := row.Status.Hidden(), row.Mark != store.MarkNone
+	if !hidden && row.State != store.StateGone {
+		row.Mark = store.MarkNone
+		if marked {
+			it.ask(w, row, "the account is active again: its host is to be asked")
+			return nil
+		}
 		b.PutRepo(row) // its time only
 		return nil
 	}
-	if wait := it.r.budget.again(row, it.now); wait > 0 {
+	cost := int64(statusAsk)
+	if hidden {
+		cost += row.Records
+	}
+	if wait := it.r.budget.charge(row, cost, it.now); wait > 0 {
 		it.postpone(w, row, it.now.Add(wait))
 		return nil
 	}
-	row.Status = store.StatusActive
+	row.Status, row.Origin, row.Mark = store.StatusActive, store.OriginHost, store.MarkNone
 	if hidden {
 		b.Account(row)
 		if row.Ordinal != 0 {
@@ -139,11 +176,11 @@ func (it *item) show(w *writing, row *store.Repo) error {
 		}
 	}
 	row.Attempt++
+	row.Retry, row.Missing = store.Retry{}, 0
 	if row.Tracked == store.Untracked {
 		row.State = store.StateIdle
 	} else {
 		row.State, row.Recheck = store.StatePending, row.Ordinal != 0
-		row.Retry, row.Missing = store.Retry{}, 0
 		w.wake = true
 	}
 	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
@@ -151,23 +188,47 @@ func (it *item) show(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// postpone leaves an account hidden that came back too often. When it is due, its own host is asked; one that nobody
-// follows waits for the next event.
+// postpone leaves an active account hidden whose status changed too often, and says so in the row. When it is due, its host
+// is asked, and it is shown. An account that is not followed waits for the next event.
 func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 	it.outcome = outcomePostponed
 	if row.Tracked != store.Untracked {
 		w.wake = true // it may be due before anything else
 		row.Attempt++
+		row.Mark = store.MarkReturning
 		row.State, row.Recheck = store.StateGone, row.Ordinal != 0
-		row.Retry = store.Retry{Next: due.Unix(), Since: it.now.Unix(), Error: "the account came back too often"}
+		row.Retry = store.Retry{Next: due.Unix(), Since: it.now.Unix(), Error: "the account is active again; its status changed too often, so that it stays hidden for a while"}
 	}
 	w.batch().PutRepo(row)
 }
 
-// jittered spreads what happens at one moment to many repositories over a tenth of d either way.
-func jittered(did string, d time.Duration) time.Duration {
-	share := float64(crc32.ChecksumIEEE([]byte(did))) / math.MaxUint32
-	return time.Duration(float64(d) * (0.9 + 0.2*share))
+// ask has the account's host asked where the repository stands and writes the row: at once, or when the budget of status changes
+// allows. A fetch that waits or is under way asks it anyway.
+func (it *item) ask(w *writing, row *store.Repo, why string) {
+	b := w.batch()
+	defer func() { b.PutRepo(row) }()
+	if row.Tracked == store.Untracked || row.State == store.StatePending {
+		return
+	}
+	wait := it.r.budget.charge(row, statusAsk, it.now)
+	due := it.now.Add(wait).Unix()
+	w.wake = true
+	row.Recheck = row.Ordinal != 0
+	switch {
+	case row.State == store.StateGone || row.State == store.StateResync:
+		if row.Retry.Next == 0 || row.Retry.Next > due {
+			row.Retry.Next = due
+		}
+		return
+	case wait == 0:
+		row.State = store.StatePending
+	default:
+		row.State = store.StateResync
+		row.Retry = store.Retry{Kind: store.Generic, Next: due, Since: it.now.Unix(), Error: why}
+	}
+	b.DropBuffer(row)
+	row.Attempt++
+	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 }
 
 // doHeavy handles the account event at the head of a parked lane. When it returns, that is durable and counted.

@@ -66,19 +66,58 @@ func TestReactivationListsOnce(t *testing.T) {
 	w.logs(a, "account deactivated", "account active")
 }
 
-func TestInfrastructureStatusesHideNobody(t *testing.T) {
+// throttled and desynchronized say that a relay or host does not pass on everything: the row says so, nothing is hidden,
+// and the account's host is asked, now and when the account is active again.
+func TestMarksHideNothing(t *testing.T) {
+	t.Parallel()
+	for status, mark := range map[simnet.Status]store.Mark{"throttled": store.MarkThrottled, "desynchronized": store.MarkDesynchronized} {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		w.hold(a)
+		w.skip()
+		a.Announce(false, status)
+		w.pass()
+		row := w.row(a)
+		if row.Status != store.StatusActive || row.Mark != mark || row.State != store.StatePending || !row.Recheck {
+			t.Errorf("%s: the row is %s, %s, marked %q, recheck %t", status, row.Status, row.State, row.Mark, row.Recheck)
+		}
+		w.put(a, "app.test.x/one", "1") // follows what we hold, and is applied while the host is still to be asked
+		w.pass()
+		w.logs(a, "create app.test.x/one")
+		set(w, a, func(r *store.Repo) { r.State, r.Recheck = store.StateSynced, false }) // the host was asked
+		w.equal(a)
+		a.Announce(true, simnet.Active)
+		w.pass()
+		if row := w.row(a); row.Mark != store.MarkNone || row.State != store.StatePending || !row.Recheck {
+			t.Errorf("after %s and active: %s, marked %q, recheck %t", status, row.State, row.Mark, row.Recheck)
+		}
+		w.logs(a, "create app.test.x/one")
+	}
+}
+
+// An unknown account that a relay throttles is discovered as one that is active.
+func TestThrottledIsDiscovered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stop()
+	w.follow(filter.ModeFull)
+	w.start()
+	w.skip()
+	a := w.net.Accounts()[0]
+	a.Announce(false, "throttled")
+	w.pass()
+	if row := w.row(a); row.State != store.StatePending || row.Status.Hidden() {
+		t.Errorf("row %+v", row)
+	}
+}
+
+// A status that no lexicon names hides the account.
+func TestUnknownStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.net.Accounts()[0]
 	w.hold(a)
 	w.skip()
-	for _, status := range []simnet.Status{"throttled", "desynchronized"} {
-		a.Announce(false, status)
-	}
-	w.put(a, "app.test.x/one", "1")
-	w.pass()
-	w.equal(a)
-	w.logs(a, "create app.test.x/one")
 	a.Announce(false, "somethingnew")
 	w.pass()
 	if row := w.row(a); row.Status != store.StatusInactive || row.State != store.StateGone {
@@ -86,18 +125,18 @@ func TestInfrastructureStatusesHideNobody(t *testing.T) {
 	}
 }
 
-func TestDeletionWipes(t *testing.T) {
+// A deletion hides the account at once, drops what is buffered, and has the account's host asked. The data
+// is kept until that host confirms: the word may be a former host's.
+func TestDeletionHides(t *testing.T) {
 	t.Parallel()
-	for _, records := range []int{12, ingest.HeavyRecords + 5} {
-		t.Run(fmt.Sprint(records), func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			a := w.net.Accounts()[0]
-			w.hold(a)
-			if records > 100 {
-				w.fill(a, records)
-			}
-			w.skip()
+	for _, tracked := range []store.Why{store.ByOperator, store.Untracked} {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		w.hold(a)
+		w.skip()
+		if tracked == store.Untracked {
+			set(w, a, func(r *store.Repo) { r.State, r.Tracked = store.StateIdle, tracked })
+		} else {
 			set(w, a, func(r *store.Repo) { r.State = store.StatePending })
 			w.begin(a)
 			w.put(a, "app.test.x/one", "1")
@@ -105,21 +144,106 @@ func TestDeletionWipes(t *testing.T) {
 			if n := w.store.Buffered(a.DID()); n != 1 {
 				t.Fatalf("%d commits buffered, want 1", n)
 			}
-			attempt := w.row(a).Attempt
-			a.SetStatus(simnet.Deleted)
-			w.pass()
-			w.until("the DID goes on", func() bool { return w.r.Parked() == 0 })
-			row := w.row(a)
-			if row.State != store.StateGone || row.Status != store.StatusDeleted || row.Ordinal != 0 || row.Records != 0 || row.Attempt == attempt || row.Rev != "" {
-				t.Errorf("row %+v", row)
+		}
+		before := w.row(a)
+		a.SetStatus(simnet.Deleted)
+		w.pass()
+		row := w.row(a)
+		if row.State != store.StateGone || row.Status != store.StatusDeleted || row.Origin != store.OriginRelay || row.Attempt == before.Attempt || !row.Unconfirmed() || row.Records != before.Records {
+			t.Errorf("tracked %s: row %+v", tracked, row)
+		}
+		if row.Retry.Next != w.clock().Unix() || !row.Recheck || row.Retry.Error == "" {
+			t.Errorf("tracked %s: its host is asked at %d, recheck %t, since %q", tracked, row.Retry.Next, row.Recheck, row.Retry.Error)
+		}
+		if n := w.store.Buffered(a.DID()); n != 0 {
+			t.Errorf("%d commits still buffered", n)
+		}
+		w.logs(a, "account deleted")
+	}
+}
+
+// A relay's takedown is ended by that relay, not by another source; a deactivation, which is the host's, by any.
+func TestRelayTakedownStands(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status simnet.Status
+		ends   bool // by the word of another relay
+	}{{simnet.Takendown, false}, {simnet.Suspended, false}, {"somethingnew", false}, {simnet.Deactivated, true}} {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		w.hold(a)
+		w.skip()
+		other := ingestFeed(w, "ws://other.test", false)
+		a.Announce(false, c.status)
+		w.pass()
+		if row := w.row(a); row.Origin != store.OriginRelay || row.Retry.Next != w.clock().Unix() {
+			t.Errorf("%s is the word of a %s, the host is asked at %d", c.status, row.Origin, row.Retry.Next)
+		}
+		from := w.sent
+		a.Announce(true, simnet.Active)
+		w.sendTo(other, w.net.RelayHost(), from)
+		w.until("the other is done", func() bool { return other.Idle() })
+		if row := w.row(a); row.Status.Hidden() == c.ends {
+			t.Errorf("%s: after another relay's active the account is %s", c.status, row.Status)
+		}
+		w.pass()
+		if row := w.row(a); row.Status.Hidden() {
+			t.Errorf("%s: after the relay's own active the account is %s", c.status, row.Status)
+		}
+	}
+}
+
+// Events of one source count in the order in which they arrive, whatever times the hosts behind it state. Between
+// sources times decide, but none is later than its arrival, and a deletion counts at an equal time and without any.
+func TestOrderOfAccountEvents(t *testing.T) {
+	t.Parallel()
+	const active, deactivated, deleted = "active", "deactivated", "deleted"
+	for _, c := range []struct {
+		name          string
+		first, second string
+		after         time.Duration // the first, as it states
+		then          time.Duration // the second
+		other         bool          // the second comes from another source
+		untimed       bool          // and states no time
+		want          store.Status
+	}{
+		{"one source, the first clock is ahead", deactivated, active, 4 * time.Minute, 0, false, false, store.StatusActive},
+		{"one source, times fall", active, deactivated, -time.Hour, -2 * time.Hour, false, false, store.StatusDeactivated},
+		{"two sources, the first clock is ahead", deactivated, active, 4 * time.Minute, time.Second, true, false, store.StatusActive},
+		{"two sources, an old event comes late", active, deactivated, -time.Minute, -time.Hour, true, false, store.StatusActive},
+		{"a deletion at the same time", active, deleted, -time.Minute, -time.Minute, true, false, store.StatusDeleted},
+		{"a deletion without a time", active, deleted, -time.Minute, 0, true, true, store.StatusDeleted},
+		{"anything else at the same time", active, deactivated, -time.Minute, -time.Minute, true, false, store.StatusActive},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			w.hold(a)
+			begin := w.clock()
+			say := func(f *ingest.Feed, seq int, status, at string) {
+				m := map[string]any{"seq": seq, "did": a.DID(), "time": at, "active": status == active}
+				if status != active {
+					m["status"] = status
+				}
+				if err := f.Send(t.Context(), encode(header("#account"), m)); err != nil {
+					t.Fatal(err)
+				}
+				w.until("it is handled", func() bool { return f.Idle() })
 			}
-			if n := w.store.Buffered(a.DID()); n != 0 {
-				t.Errorf("%d commits still buffered", n)
+			say(w.feed, 1, c.first, begin.Add(c.after).Format(time.RFC3339Nano))
+			w.advance(2 * time.Second)
+			second, at := w.feed, begin.Add(c.then).Format(time.RFC3339Nano)
+			if c.other {
+				second = ingestFeed(w, "ws://other.test", false)
 			}
-			if n := w.store.Counts()["records"]; n != 0 {
-				t.Errorf("%d records counted", n)
+			if c.untimed {
+				at = "yesterday"
 			}
-			w.logs(a, "account deleted")
+			say(second, 2, c.second, at)
+			if row := w.row(a); row.Status != c.want || row.AccountTime > w.clock().UnixMicro() {
+				t.Errorf("the account is %s, as of %d at %d", row.Status, row.AccountTime, w.clock().UnixMicro())
+			}
 		})
 	}
 }
@@ -226,7 +350,7 @@ func TestGoneBeforeRead(t *testing.T) {
 	})
 	a.SetStatus(simnet.Suspended)
 	w.pass()
-	if row := w.row(a); row.State != store.StateGone || row.Retry.Next < w.clock().Unix()+3600 {
+	if row := w.row(a); row.State != store.StateGone || row.Retry.Next != w.clock().Unix()+60 {
 		t.Errorf("row %+v", row)
 	}
 }
@@ -313,10 +437,17 @@ func TestDirectPDS(t *testing.T) {
 	w.put(a, "app.test.x/two", "1")
 	w.sendTo(wrong, other, after)
 	w.until("the new host is heard", func() bool { return wrong.Idle() })
-	w.equal(a)
+	applied := func() {
+		t.Helper()
+		// What the new host said before the document named it was refused, so that it is asked. Its commits are applied meanwhile.
+		if row := w.row(a); row.Rev != a.Truth().Rev || row.PDS != other.URL() || row.State != store.StatePending || !row.Recheck {
+			t.Errorf("row is %s at %s of %s, recheck %t", row.State, row.Rev, row.PDS, row.Recheck)
+		}
+	}
+	applied()
 	w.sendTo(own, home, at) // its account event says deactivated
 	w.until("the old host is refused", func() bool { return own.Idle() })
-	w.equal(a)
+	applied()
 }
 
 // However many events say that an identity has changed, it is read as often as that can have helped.

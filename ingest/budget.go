@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"math"
 	"time"
 
 	"cistern/store"
@@ -9,7 +10,7 @@ import (
 )
 
 // budget bounds how often others can make us fetch repositories again: for each DID by what its row
-// remembers, for each host by a bucket in memory.
+// remembers, for each host by a bucket in memory. Changes of an account's status have a budget of their own in its row.
 type budget struct {
 	base  time.Duration
 	hosts *buckets
@@ -24,22 +25,30 @@ func newBudget(base time.Duration) *budget {
 // time) or later. The first in an hour is free; then the delay doubles from RefetchBase to an hour. Hosts: a
 // burst of 100, and one a second.
 func (b *budget) spend(row *store.Repo, host string, now time.Time) (due time.Time) {
-	d := max(b.again(row, now), b.hostDelay(host, now))
+	if b.rested(row, now) {
+		row.Breaks = 0
+	}
+	row.Breaks++
+	row.Broken = now.Unix()
+	d := max(b.delay(row.Breaks), b.hostDelay(host, now))
 	if d == 0 {
 		return time.Time{}
 	}
 	return now.Add(d)
 }
 
-// again is spend without the host: the account comes back, which its host has nothing to do with. A relay that says so
-// again and again, of a repository of a million records, must not have us list them each time.
-func (b *budget) again(row *store.Repo, now time.Time) (wait time.Duration) {
-	if b.rested(row, now) {
-		row.Breaks = 0
+// charge reckons what a change of an account's status costs, in records: row has it on its account (Charged,
+// ChargedAt), which statusRate pays off. It returns 0, and the cost is charged, or how long the change has to wait, and
+// nothing is charged. A debt is allowed, so that the first change is free however large the repository is.
+func (b *budget) charge(row *store.Repo, cost int64, now time.Time) (wait time.Duration) {
+	paid := max(0, now.Unix()-row.ChargedAt) * statusRate
+	owed := max(0, int64(row.Charged)-paid)
+	row.Charged, row.ChargedAt = uint32(owed), now.Unix()
+	if owed > statusBurst {
+		return min(time.Duration(owed-statusBurst)*time.Second/statusRate+time.Second, refetchDelayMax)
 	}
-	row.Breaks++
-	row.Broken = now.Unix()
-	return b.delay(row.Breaks)
+	row.Charged = uint32(min(owed+cost, math.MaxUint32))
+	return 0
 }
 
 // rested says whether row's last break lies so far back that another is as the first.

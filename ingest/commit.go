@@ -14,9 +14,22 @@ import (
 // be millions of them.
 func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 	switch row.State {
-	case store.StateResync, store.StateGone:
+	case store.StatePending, store.StateResync:
+		may := it.mayFollow(row)
+		if it.rev <= row.Rev || row.State == store.StateResync && it.rev <= row.SeenRev && !may {
+			return it.finish(outcomeSkipped)
+		}
+		if may && it.identify(row) && it.verify(row) != needNothing {
+			it.prepared = false // the key may have changed: the fetch finds out
+		}
+	case store.StateGone:
 		if it.rev <= max(row.SeenRev, row.Rev) {
 			return it.finish(outcomeSkipped)
+		}
+		if it.mayRevive(row) {
+			if n := it.verify(row); n != needNothing {
+				return it.park(n)
+			}
 		}
 	case store.StateDraining:
 		it.s.startDrain(it.lane)
@@ -119,9 +132,14 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 			it.buffer(w, row)
 			return nil
 		}
+		return it.followWaiting(w, row)
+	case store.StateResync:
+		return it.followWaiting(w, row)
+	case store.StateGone:
 		it.seen(w, row, it.rev)
-	case store.StateResync, store.StateGone:
-		it.seen(w, row, it.rev)
+		if it.outcome == outcomeSeen && it.prepared && it.bad == nil && !it.unsure && it.mayRevive(row) {
+			it.revive(w, row)
+		}
 		if hearsay(row) && it.outcome == outcomeSeen {
 			row.State, row.Attempt = store.StatePending, row.Attempt+1
 			row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
@@ -135,6 +153,62 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 		return it.decideSynced(w, row)
 	}
 	return nil
+}
+
+// mayFollow reports whether a commit may be applied to a repository that waits for its host to be asked: what is held of it is whole.
+func (it *item) mayFollow(row *store.Repo) bool {
+	whole := row.Ordinal != 0 && row.Rev != "" && !row.Torn && !row.Lacks && !row.Status.Hidden() && row.Tracked != store.Untracked
+	return whole && it.job == jobCommit && !it.f.TooBig && !it.r.store.Fetching(row.DID)
+}
+
+// followWaiting applies a commit whose tree before is the one we hold, although the repository waits for its host to be asked or
+// fetched from: a host that imported a repository may name a rev that no commit has, and accounts
+// write meanwhile. When nothing newer was seen, a wait for a retry is over.
+func (it *item) followWaiting(w *writing, row *store.Repo) error {
+	fit := false
+	if it.prepared && it.rev > row.Rev && it.mayFollow(row) {
+		v, err := it.judge(row)
+		if err != nil {
+			return err
+		}
+		fit = v == fits && !it.partial
+	}
+	if !fit {
+		it.seen(w, row, it.rev)
+		return nil
+	}
+	it.outcome = outcomeApplied
+	if err := it.apply(w, row); err != nil {
+		return err
+	}
+	if row.State == store.StateResync && row.SeenRev == "" && row.Mark == store.MarkNone {
+		row.State, row.Recheck, row.Missing, row.Retry = store.StateSynced, false, 0, store.Retry{}
+	}
+	w.batch().PutRepo(row)
+	return nil
+}
+
+// mayRevive reports whether a commit of an inactive account has its host asked: not when that is to happen soon anyway, nor
+// when a relay has hidden the account, which its host cannot undo.
+func (it *item) mayRevive(row *store.Repo) bool {
+	soon := row.Retry.Next != 0 && row.Retry.Next <= it.now.Add(reviveSoon).Unix()
+	return row.Tracked != store.Untracked && row.Resolved != 0 && !soon && !row.HiddenByRelay()
+}
+
+// revive has the host of an inactive account asked, now or when the budget of refetches allows: a commit with the account's
+// signature says that it is active.
+func (it *item) revive(w *writing, row *store.Repo) {
+	it.learn(w, row)
+	due := it.r.budget.spend(row, identity.HostOf(row.PDS), it.now)
+	if due.IsZero() {
+		due = it.now
+	}
+	if row.Retry.Next == 0 || due.Unix() < row.Retry.Next {
+		row.Retry.Next = due.Unix()
+	}
+	row.Recheck = row.Ordinal != 0
+	w.batch().PutRepo(row)
+	w.wake = true
 }
 
 // hearsay says whether nobody but some host's list, or an event that came first, says that an account is not to be had: whose it
@@ -297,7 +371,7 @@ func (it *item) learn(w *writing, row *store.Repo) {
 	if it.lane.got == needNothing || it.lane.err != nil || it.lane.ident.DID == "" {
 		return
 	}
-	if it.lane.learned(row) {
+	if it.lane.learned(w, row) {
 		w.batch().Identity(row)
 	}
 }

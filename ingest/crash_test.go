@@ -99,7 +99,7 @@ func TestCrashWhileFollowing(t *testing.T) {
 	armed = false
 	want := w.outcomes()
 	w.equal(w.net.Accounts()[0])
-	if want[1].Status != "deleted" || want[2].State != "pending" || want[3].Status != "takendown" || len(want[0].Log) != 10 || want[1].Held != 0 {
+	if want[1].Status != "deleted" || want[2].State != "pending" || want[3].Status != "takendown" || len(want[0].Log) != 10 || want[1].Held == 0 {
 		t.Fatalf("without a crash: %+v", want)
 	}
 	if len(clones) < 20 {

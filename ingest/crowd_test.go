@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cistern/ingest"
+	"cistern/ingest/simnet"
 	"cistern/store"
 )
 
@@ -118,24 +119,30 @@ func TestNewestAccountWaits(t *testing.T) {
 	}
 }
 
-// An identity event that claims to be of the far future does not stand for the one before it: its own time is not believed.
-func TestFutureSupersedesNothing(t *testing.T) {
+// An identity event that claims to be of the far future hides none of those that come after it from other sources: their document
+// is read, if not at once.
+func TestFutureIdentityHidesNone(t *testing.T) {
 	t.Parallel()
-	w, send := flood(t)
+	w := newWorld(t)
 	a := w.net.Accounts()[0]
-	answer := w.dir.stall(a.DID())
+	w.hold(a)
+	w.skip()
+	identityOf := func(seq int, at time.Time) []byte {
+		return encode(header("#identity"), map[string]any{"seq": seq, "did": a.DID(), "time": at.Format(time.RFC3339Nano)})
+	}
 	now := w.clock()
-	set(w, a, func(r *store.Repo) { r.IdentityTime = now.Add(time.Minute).UnixMicro() })
-	for i, after := range []time.Duration{2 * time.Minute, time.Hour} {
-		m := encode(header("#identity"), map[string]any{"seq": 1 + i, "did": a.DID(), "time": now.Add(after).Format(time.RFC3339Nano)})
-		if err := send(m); err != nil {
-			t.Fatal(err)
-		}
-		w.until("it waits", func() bool { return w.r.Parked() == 1 && w.count("queued_events") == 0 })
+	if err := w.feed.Send(t.Context(), identityOf(1, now.Add(time.Hour))); err != nil {
+		t.Fatal(err)
 	}
-	answer()
 	w.settle()
-	if want := now.Add(2 * time.Minute).UnixMicro(); w.row(a).IdentityTime != want {
-		t.Errorf("the newest is of %d, want %d", w.row(a).IdentityTime, want)
+	if row := w.row(a); row.IdentityTime > w.clock().UnixMicro() {
+		t.Errorf("the event counts as of %d", row.IdentityTime)
 	}
+	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamGap, DID: a.DID()})
+	a.SetHandle("new.test")
+	other := ingestFeed(w, "ws://other.test", false)
+	if err := other.Send(t.Context(), identityOf(2, now.Add(-time.Minute))); err != nil { // its clock is slow
+		t.Fatal(err)
+	}
+	w.until("the document is read", func() bool { w.advance(time.Second); return w.row(a).Handle == "new.test" })
 }

@@ -12,11 +12,11 @@
 //     takes no more while much waits for a directory that answers.
 //  2. The cursor of a source is the low watermark: every event up to it is in a batch before, or in the
 //     batch that carries it, or was skipped. It moves over skipped events too, and never backwards.
-//  3. Nothing is applied to a repository that is not synced. While a copy of it is being fetched, its commits
-//     are buffered durably; otherwise its row remembers the highest rev seen.
+//  3. Nothing is applied to a repository that is not whole, is hidden, or is being fetched: then its commits are buffered durably,
+//     or its row remembers the highest rev seen. One that is whole and waits for its host takes commits that follow it.
 //  4. A commit is applied only if envelope, commit, signature, blocks and operations agree, and the tree
 //     before it, by inversion, is the tree we hold. What does not fit makes the repository fetched again,
-//     as often as the refetch budget of its DID and its host allows. The former bounds reactivations too.
+//     as often as the refetch budget of its DID and its host allows. Changes of a status have a budget of their own.
 //  5. Draining is the live path: the shard of the DID takes buffered commits in the order of their revs
 //     as if they came now. A crash anywhere leaves a row from which it goes on.
 //  6. A bad frame is counted and passed over; a #commit or #sync of which DID and rev can be read has the

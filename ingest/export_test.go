@@ -73,6 +73,9 @@ func (r *Runner) Parked() int { return int(r.parked()) }
 // HeavyRecords, ParkedShare and others are limits.
 const (
 	HeavyRecords   = heavyRecords
+	StatusBurst    = statusBurst
+	StatusAsk      = statusAsk
+	StatusRate     = statusRate
 	ParkedShare    = parkedShare
 	CollectionsMax = collectionsMax
 )

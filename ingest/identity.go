@@ -18,7 +18,12 @@ const (
 
 // prepareIdentity has the document read, now or when the budget allows: what the event says of it is nobody's word.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
-	if it.stated() <= row.IdentityTime || it.superseded() {
+	switch at := it.stated(); {
+	case at < row.IdentityTime:
+		// Another source's clock may have been ahead when it told of an earlier change.
+		it.s.refreshAt(row.DID, 1, it.now.Add(it.r.opts.RefuseFor))
+		return it.finish(outcomeSkipped)
+	case at == row.IdentityTime, it.superseded():
 		return it.finish(outcomeSkipped)
 	}
 	l := it.lane
@@ -43,10 +48,10 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 // errCrowded: too many wait for documents of did:web.
 var errCrowded = errors.New("too many wait for an identity")
 
-// superseded says that a newer #identity waits behind this one: reading the document once is enough.
+// superseded reports whether a later #identity waits behind this one: reading the document once is enough.
 func (it *item) superseded() bool {
 	for _, e := range it.lane.events[1:] {
-		if e.frame.Kind == frame.KindIdentity && stated(&e.frame, it.now) > it.stated() && e.src.pdsHost() == it.e.src.pdsHost() {
+		if e.frame.Kind == frame.KindIdentity && e.src.pdsHost() == it.e.src.pdsHost() {
 			return true
 		}
 	}
@@ -69,10 +74,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		return nil
 	}
 	if it.job == jobIdentity {
-		if it.stated() <= row.IdentityTime {
-			return nil
-		}
-		row.IdentityTime = it.stated()
+		row.IdentityTime = max(row.IdentityTime, it.stated())
 		if !it.readAt.IsZero() {
 			it.postponeRead(w, row)
 			return nil
@@ -89,22 +91,31 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	}
 	it.outcome = outcomeApplied
 	host := row.PDS
-	moved := l.learned(row)
-	if row.State == store.StateGone && row.Status != store.StatusDeleted && row.Tracked != store.Untracked && row.PDS != host {
-		// What the former host said of the account says nothing any more: the new one is asked at once.
-		row.Retry.Next = it.now.Unix()
-		w.wake = true
+	moved := l.learned(w, row)
+	switch {
+	case row.State == store.StateGone && row.PDS == host && !row.HiddenByRelay():
+		it.ask(w, row, "") // whatever has changed, the host may have changed its mind as well
+	case row.State == store.StateSynced && row.PDS != host && it.job == jobRefresh:
+		// What the new host said before the document named it was refused.
+		it.ask(w, row, "the account has moved to "+identity.HostOf(row.PDS)+": it is to be asked what was missed")
+	default:
+		w.batch().PutRepo(row)
 	}
-	w.batch().PutRepo(row)
 	if moved {
 		w.batch().Identity(row)
 	}
 	return nil
 }
 
-// setIdentity has the row say what was just read, and says whether it said something else before.
-func setIdentity(row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
+// setIdentity has the row say what was just read from the document, and reports whether it said something else
+// before. What a former host said of an inactive account no longer counts: the new one is asked at
+// once.
+func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
 	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS || row.Key != ident.Key)
+	if row.State == store.StateGone && row.Tracked != store.Untracked && row.PDS != ident.PDS && !row.HiddenByRelay() {
+		row.Retry.Next = w.r.opts.Now().Unix()
+		w.wake = true
+	}
 	row.Handle, row.PDS, row.Key, row.Resolved = ident.Handle, ident.PDS, ident.Key, now.Unix()
 	return moved
 }
@@ -119,6 +130,10 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	s, l := it.s, it.lane
 	pair := l.did + " " + host
 	if at, ok := s.strangers[pair]; ok && it.now.Sub(at) < s.r.opts.RefuseFor {
+		if row.Known() {
+			// The account may be moving there just now: the document is read again when this refusal has expired.
+			s.refreshAt(l.did, 1, at.Add(s.r.opts.RefuseFor))
+		}
 		return it.refuse()
 	}
 	if l.got == needNothing {

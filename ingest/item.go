@@ -186,10 +186,7 @@ func (it *item) fault(row *store.Repo) (reason string) {
 	if it.job == jobCommit || it.job == jobSync {
 		return revFault(it.rev, it.now)
 	}
-	if it.f.Time <= 0 {
-		return reasonTime
-	}
-	return ""
+	return "" // of an #account or #identity, even one without a readable time counts
 }
 
 // revFault says what is wrong with a rev by itself. One in the future would shut out all that follow.

@@ -98,4 +98,13 @@ const (
 	refetchSeconds = 1
 	// refetchHostsMax bounds the hosts remembered, at about 200 bytes each; the others share one bucket.
 	refetchHostsMax = 4096
+
+	// Each change of an account's status costs statusAsk, for a request to its host and an event, and the records that are
+	// told again when it is shown. An account may owe statusBurst before a change waits; a second pays off statusRate. One
+	// of few records may so change 500 times at once and every ten seconds after that, one of a million once an hour.
+	statusAsk   = 200
+	statusBurst = 100_000
+	statusRate  = 20
+	// reviveSoon is how near the next look at an inactive account must be for a commit not to bring it forward.
+	reviveSoon = time.Minute
 )

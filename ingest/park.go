@@ -10,6 +10,7 @@ import (
 
 	"cistern/ingest/frame"
 	"cistern/ingest/identity"
+	"cistern/store"
 )
 
 // need is what a parked lane waits for.
@@ -158,9 +159,7 @@ func (s *shard) wait(l *lane, e *event) {
 		return
 	}
 	if s.crowded(l, e) {
-		if e = s.newer(l, e); e == nil {
-			return
-		}
+		s.supersede(l, e)
 	}
 	l.events = append(l.events, e)
 	l.bytes += e.cost
@@ -179,35 +178,25 @@ func (s *shard) fold(l *lane, e *event) {
 	s.r.release(e)
 }
 
-// newer keeps the newer of e, which is no commit, and an event of its kind that waits, both of one source: that alone
-// would count in the end. It gives what is to wait, nil if that waits already. The first event may be in work.
-func (s *shard) newer(l *lane, e *event) *event {
-	now := s.r.opts.Now()
-	if !tells(e) {
-		s.fold(l, e)
-		return nil
-	}
+// supersede drops the event of e's kind and source that waits: e, which is no commit and arrives later, counts in the
+// end. A mark of an account and its status are two kinds. The first event may be in work, and stays.
+func (s *shard) supersede(l *lane, e *event) {
 	for i := 1; i < len(l.events); i++ {
 		old := l.events[i]
-		if old.src != e.src || old.frame.Kind != e.frame.Kind || !tells(old) {
+		if old.src != e.src || old.frame.Kind != e.frame.Kind || hasMark(old) != hasMark(e) {
 			continue
-		}
-		if stated(&e.frame, now) <= stated(&old.frame, now) {
-			s.fold(l, e)
-			return nil
 		}
 		l.events = slices.Delete(l.events, i, i+1)
 		s.leave(l, old)
 		s.fold(l, old)
-		break
+		return
 	}
-	return e
 }
 
-// tells says that an event that is no commit may change anything.
-func tells(e *event) bool {
-	_, ok := statusOf(e.frame.Active, e.frame.Status)
-	return ok || e.frame.Kind != frame.KindAccount
+// hasMark reports whether an #account says something that hides nothing.
+func hasMark(e *event) bool {
+	_, m := statusOf(e.frame.Active, e.frame.Status)
+	return e.frame.Kind == frame.KindAccount && m != store.MarkNone
 }
 
 // leave counts an event out of those that wait.

@@ -92,11 +92,11 @@ func (l *lane) rereads() bool {
 }
 
 // learned has the row say what a lookup has found out, unless the row was read from a document later than that.
-func (l *lane) learned(row *store.Repo) (moved bool) {
+func (l *lane) learned(w *writing, row *store.Repo) (moved bool) {
 	if row.Resolved > l.read.Unix() {
 		return false
 	}
-	return setIdentity(row, l.ident, l.read)
+	return setIdentity(w, row, l.ident, l.read)
 }
 
 // forget drops what an errand answered.

@@ -19,6 +19,7 @@ import (
 type source struct {
 	set       *sources
 	url       string // normalised
+	id        uint32 // store.SourceID of its host
 	tracker   *tracker
 	gaps      gaps
 	socket    atomic.Pointer[socket] // the connection, nil if there is none
@@ -64,7 +65,7 @@ type source struct {
 }
 
 func newSource(set *sources, row store.Source) *source {
-	s := &source{set: set, url: row.URL, tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter, followed: set.opts.Now()}
+	s := &source{set: set, url: row.URL, id: store.SourceID(identity.HostOf(row.URL)), tracker: newTracker(-1), kick: make(chan struct{}, 1), patience: set.opts.SilentAfter, followed: set.opts.Now()}
 	var name uint64
 	for _, c := range []byte(row.URL) {
 		name = name*31 + uint64(c)
@@ -77,6 +78,9 @@ func newSource(set *sources, row store.Source) *source {
 
 // key names the source in rows.
 func (s *source) key() string { return s.url }
+
+// name is the source for people: its host.
+func (s *source) name() string { return identity.HostOf(s.url) }
 
 // pdsHost is the host of a source that is a PDS itself, spelled as in the origins of package identity: with its port unless
 // that is the scheme's own. "" for a relay, which may speak of every account.

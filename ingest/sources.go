@@ -326,6 +326,19 @@ func (r *Runner) ForgetCursor(url string) error {
 	return b.CommitSync()
 }
 
+// Follows reports whether a relay with an id (store.SourceID) is followed.
+func (r *Runner) Follows(id uint32) bool {
+	s := r.sources
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, src := range s.byURL {
+		if src.id == id && !src.pds.Load() {
+			return true
+		}
+	}
+	return false
+}
+
 // Sources tells of every source, in order of URL.
 func (r *Runner) Sources() []SourceStatus {
 	var all []SourceStatus

@@ -1,10 +1,16 @@
 package ingest
 
-import "cistern/store"
+import (
+	"cistern/ingest/repo"
+	"cistern/store"
+)
 
 // decideSync: the host says where a repository stands, without what led there.
 func (it *item) decideSync(w *writing, row *store.Repo) {
 	switch {
+	case it.bad != nil && rejection(it.bad) == refusedEnvelope && it.proof.slice.Root() == repo.HashCID(row.Commit):
+		// The very commit we hold, under a rev that is not its own: hosts that imported a repository say so. Nothing is missing.
+		it.outcome = outcomeSkipped
 	case it.unsure:
 		it.fail(w, row, unsure)
 	case it.bad != nil:

@@ -33,7 +33,6 @@ var outcomeNames = [outcomes]string{"applied", "buffered", "seen", "tracked", "s
 const (
 	reasonRev      = "rev"      // no TID
 	reasonFuture   = "future"   // a rev in the future
-	reasonTime     = "time"     // no datetime
 	reasonDID      = "did"      // no DID
 	reasonIdentity = "identity" // no usable document
 	reasonLimit    = "limit"    // too many collections or hidden keys
@@ -52,7 +51,7 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 		Name: metricPrefix + "events_total", Help: "Events handled, by kind and by what became of them.",
 	}, []string{"kind", "outcome"})
 	t := &tally{
-		rejected:  vec("rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonTime, reasonDID, reasonIdentity, reasonLimit),
+		rejected:  vec("rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit),
 		refetches: vec("refetches_total", "Repositories queued to be fetched again, because an event did not fit.", "due", "now", "later"),
 		folded:    counter("folded_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
 	}

@@ -173,6 +173,10 @@ func (w *world) complete(a *simnet.Account, truth simnet.Truth, records map[stri
 				r.State = store.StateDraining
 			}
 			r.Commit = storetest.Commit(r.DID, truth.Rev, truth.Data)
+			if car := a.CAR(); a.Truth().Rev == truth.Rev {
+				root := simnet.Spans(car)[0]
+				r.Commit = car[root.Data:root.End]
+			}
 			r.PDS, r.Handle, r.Key, r.Resolved = truth.Host, truth.Handle, truth.Key, w.clock().Unix()
 		},
 		Done: func(_ store.Repo, err error) {

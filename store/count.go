@@ -26,6 +26,7 @@ const (
 	countBuffered
 	countBehind
 	countLacking
+	countReturning
 	countRateLimited
 	countTransport
 	countGeneric
@@ -33,7 +34,7 @@ const (
 )
 
 var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections", "pending", "synced", "resync",
-	"gone", "idle", "draining", "buffered", "behind", "lacking", "error_ratelimited", "error_transport", "error_generic"}
+	"gone", "idle", "draining", "buffered", "behind", "lacking", "returning", "error_ratelimited", "error_transport", "error_generic"}
 
 // counts are the values or the changes of all counters.
 type counts [countMax]int64
@@ -76,6 +77,9 @@ func (c *counts) add(r rowState, n int64) {
 	}
 	if r.lacking {
 		c[countLacking] += n
+	}
+	if r.mark == MarkReturning {
+		c[countReturning] += n
 	}
 	if r.state != StateResync {
 		return
@@ -126,7 +130,8 @@ func (s *Store) recount() error {
 
 // Counts are the exact counters: repos, records that are shown or hidden, blocks, events, collections (pairs of
 // repository and collection), buffered (live commits), and gauges of repositories by state and error kind, of those
-// known to have a later rev (behind), and of those that are not yet what their filter says (lacking).
+// known to have a later rev (behind), of those that are not yet what their filter says (lacking), and of active accounts
+// that stay hidden for a while because their status changed too often (returning).
 func (s *Store) Counts() map[string]int64 {
 	s.seq.mu.Lock()
 	c := s.seq.counts

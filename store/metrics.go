@@ -25,6 +25,8 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 		switch name { // what an operator watches
 		case "behind":
 			o = prometheus.GaugeOpts{Name: "cistern_repos_behind", Help: "Repositories that are known to have a later rev than what is held."}
+		case "returning":
+			o = prometheus.GaugeOpts{Name: "cistern_repos_returning", Help: "Active accounts that stay hidden for a while because their status changed too often."}
 		case "lacking":
 			o = prometheus.GaugeOpts{Name: "cistern_repos_lacking", Help: "Repositories that do not hold yet what the filter wants of them."}
 		}

@@ -37,32 +37,6 @@ func ParseState(s string) (State, error) {
 	return State(i), err
 }
 
-// Status is the account status that the account's host states, in the protocol's words
-// (com.atproto.sync.getRepoStatus). The zero Status is an active account.
-type Status uint8
-
-const (
-	// StatusActive is an account in good standing.
-	StatusActive Status = iota
-	// StatusTakendown to StatusDeleted are inactive and hidden from readers.
-	StatusTakendown
-	StatusSuspended
-	StatusDeactivated
-	StatusDeleted
-	// StatusNotFound is a repository its host does not know (RepoNotFound). Hidden.
-	StatusNotFound
-	// StatusInactive is an account that its host calls inactive for a reason we do not know. Hidden.
-	StatusInactive
-)
-
-var statusNames = [...]string{"active", "takendown", "suspended", "deactivated", "deleted", "notfound", "inactive"}
-
-// String is the protocol's word for the status.
-func (s Status) String() string { return enumName(statusNames[:], uint8(s)) }
-
-// Hidden says whether queries and the log leave the account's records out.
-func (s Status) Hidden() bool { return s != StatusActive }
-
 // Why says for what reason a repository is followed. Untracked repositories are idle or gone.
 type Why uint8
 
@@ -148,9 +122,9 @@ const (
 type Retry struct {
 	Kind  ErrorKind `cbor:"1,keyasint,omitempty"`
 	Count uint32    `cbor:"2,keyasint,omitempty"` // failures in a row
-	Next  int64     `cbor:"3,keyasint,omitempty"` // unix seconds; when StateResync or StateGone wants the next look, 0 = never
+	Next  int64     `cbor:"3,keyasint,omitempty"` // unix seconds; when StateResync or StateGone is looked at again, 0 = never
 	Since int64     `cbor:"4,keyasint,omitempty"` // unix seconds of the first failure in a row
-	Error string    `cbor:"5,keyasint,omitempty"` // last error, bounded to ErrorBytesMax
+	Error string    `cbor:"5,keyasint,omitempty"` // last error, or why a hidden account waits; bounded to ErrorBytesMax
 }
 
 // ErrorBytesMax bounds the error text kept in a row: hosts choose part of it.
@@ -184,7 +158,7 @@ type Repo struct {
 	Missing uint32     `cbor:"19,keyasint,omitempty"` // RepoNotFound answers in a row
 	Updated int64      `cbor:"20,keyasint,omitempty"` // unix seconds of the last write
 
-	AccountTime  int64  `cbor:"21,keyasint,omitempty"` // unix microseconds of the newest #account event
+	AccountTime  int64  `cbor:"21,keyasint,omitempty"` // unix microseconds of the newest #account event, not after its arrival
 	IdentityTime int64  `cbor:"22,keyasint,omitempty"` // unix microseconds of the newest #identity event
 	Resolved     int64  `cbor:"23,keyasint,omitempty"` // unix seconds when PDS, Handle and Key were read from the document; 0: read it again
 	Breaks       uint32 `cbor:"24,keyasint,omitempty"` // chain breaks in a row, for the refetch budget
@@ -203,6 +177,15 @@ type Repo struct {
 	Lacks  bool   `cbor:"33,keyasint,omitempty"` // but records are missing that no older version wanted: to be fetched
 	// Shelved is how many record rows there are besides, kept and shown to nobody since the filter does not want them.
 	Shelved int64 `cbor:"34,keyasint,omitempty"`
+
+	Origin Origin `cbor:"35,keyasint,omitempty"` // whose word Status is
+	// AccountSource is the SourceID of the firehose that sent the newest #account event.
+	AccountSource uint32 `cbor:"36,keyasint,omitempty"`
+	Mark          Mark   `cbor:"37,keyasint,omitempty"` // what is said of the account that hides nothing
+	// Charged is what status changes of the account have cost lately, in records, and ChargedAt when
+	// that was reckoned, in unix seconds: package ingest's budget of status changes.
+	Charged   uint32 `cbor:"38,keyasint,omitempty"`
+	ChargedAt int64  `cbor:"39,keyasint,omitempty"`
 
 	// Asked rises with each request of the operator to fetch a repository that is pending: a fetch that began before the
 	// request does not satisfy it.
@@ -233,11 +216,12 @@ type rowState struct {
 	behind  bool
 	lacking bool
 	hidden  bool
+	mark    Mark
 }
 
 func (r *Repo) rowState() rowState {
 	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, due: r.Due(),
-		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden()}
+		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), mark: r.Mark, lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden()}
 }
 
 // Due is the unix second at which the row wants to be looked at again, 0 for never.

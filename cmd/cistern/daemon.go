@@ -203,6 +203,7 @@ func (d *daemon) newBackfill() error {
 	}
 	o := backfill.Options{Store: d.store, HostRules: d.cfg.HostRules, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
 		Verify: verify, Strategy: d.cfg.Strategy, CARBytesMax: d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout, Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+		Follows: func(source uint32) bool { return d.ingest.Follows(source) },
 		Drain:   func(did string) { d.ingest.Drain(did) }, // of the box made next: nothing drains before both run
 		Unheard: func(origin string) error { return d.ingest.FollowHost(origin) }}
 	if d.tune.backfill != nil {

@@ -79,7 +79,8 @@ func (m *model) start() {
 	}
 	fetch, err := backfill.New(backfill.Options{Store: m.store, Directory: dir, AllowPrivate: true, SpoolDir: t.TempDir(), Logger: log,
 		Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: m.net.Relay()}}, CrawlEvery: m.every,
-		RetryBase: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Drain: func(did string) { m.live.Drain(did) }})
+		RetryBase: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Drain: func(did string) { m.live.Drain(did) },
+		Follows: func(source uint32) bool { return m.live.Follows(source) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,6 +352,7 @@ func (m *model) play() {
 	history := m.net.History(m.seed, simnet.Weights{})
 	if m.plan.late {
 		history.Run(m.plan.steps / 2)
+		m.undecide() // what a relay withholds from the beginning on, nobody can know
 	}
 	m.before = map[string]bool{}
 	for _, a := range m.net.Accounts() {
@@ -470,6 +472,18 @@ func (m *model) injectFaults() {
 		if m.rng.IntN(4) == 0 {
 			h.Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1 + m.rng.IntN(3)})
 		}
+		if m.rng.IntN(4) == 0 { // it does not find what it holds
+			h.Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 1 + m.rng.IntN(2)})
+		}
+	}
+}
+
+// undecide ends what relays have decided about accounts whatever their hosts say.
+func (m *model) undecide() {
+	for _, h := range m.net.Relays() {
+		for _, a := range h.Decided() {
+			h.Decide(a, simnet.Active)
+		}
 	}
 }
 
@@ -482,6 +496,7 @@ func (m *model) quiet() {
 		h.DropConnections() // some were silent
 	}
 	m.net.Settle()
+	m.undecide()
 	if m.exact() {
 		return
 	}

@@ -1,0 +1,234 @@
+package backfill_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"cistern/backfill"
+	"cistern/ingest/identity"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// say does with an #account event of a relay what the live side does.
+func (w *world) say(did string, status store.Status) {
+	w.t.Helper()
+	w.change(did, func(r *store.Repo) {
+		r.State, r.Status, r.Origin = store.StateGone, status, store.OriginRelay
+		r.AccountTime, r.AccountSource = r.AccountTime+1, relaySource
+		r.Attempt++
+		r.Recheck, r.Retry = r.Ordinal != 0, store.Retry{Next: w.clock.now().Unix()}
+	})
+	w.run.Wake()
+}
+
+const relaySource = 7
+
+// settled waits until the host of an account that was told about has been asked.
+func (w *world) settled(did string, attempt uint64) store.Repo {
+	w.t.Helper()
+	w.until("its host to be asked", func() bool {
+		r := w.row(did)
+		return r.Attempt != attempt && r.State != store.StatePending && !(r.State == store.StateGone && r.Retry.Next <= w.clock.now().Unix() && r.Retry.Next != 0) && !w.run.InFlight(did)
+	})
+	return w.row(did)
+}
+
+// What a firehose said of an account is held against its own host: a host's statuses and deletions are the host's to say, a
+// relay's takedown stands. Data is wiped when the host, or the absence of a document, confirms a deletion.
+func TestStatusIsConfirmed(t *testing.T) {
+	t.Parallel()
+	none := func(*simnet.Account) {}
+	is := func(s simnet.Status) func(*simnet.Account) { return func(a *simnet.Account) { a.SetStatus(s) } }
+	gone := func(a *simnet.Account) { a.Tombstone() }
+	for _, c := range []struct {
+		told  store.Status
+		truth func(*simnet.Account)
+
+		want   store.Status
+		origin store.Origin
+		wiped  bool
+	}{
+		{store.StatusDeactivated, is(simnet.Deactivated), store.StatusDeactivated, store.OriginHost, false},
+		{store.StatusDeactivated, none, store.StatusActive, store.OriginHost, false}, // a former host's word
+		{store.StatusDeleted, none, store.StatusActive, store.OriginHost, false},
+		{store.StatusDeleted, is(simnet.Deactivated), store.StatusDeactivated, store.OriginHost, false},
+		{store.StatusDeleted, is(simnet.Deleted), store.StatusDeleted, store.OriginHost, true},
+		{store.StatusDeleted, gone, store.StatusDeleted, store.OriginDirectory, true},
+		{store.StatusTakendown, none, store.StatusTakendown, store.OriginRelay, false}, // the relay's own
+		{store.StatusTakendown, is(simnet.Takendown), store.StatusTakendown, store.OriginHost, false},
+		{store.StatusTakendown, is(simnet.Deactivated), store.StatusTakendown, store.OriginRelay, false},
+		{store.StatusTakendown, is(simnet.Deleted), store.StatusTakendown, store.OriginRelay, false}, // it may be found again
+		{store.StatusInactive, none, store.StatusInactive, store.OriginRelay, false},
+	} {
+		t.Run(fmt.Sprint(c.told, c.want, c.origin), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+			did := w.net.DIDs()[0]
+			w.add(did)
+			w.settle(did)
+			before := w.row(did)
+			c.truth(w.net.Account(did))
+			w.say(did, c.told)
+			r := w.settled(did, before.Attempt+1)
+			if r.Status != c.want || r.Origin != c.origin || (r.Ordinal == 0) != c.wiped {
+				t.Errorf("it is %s, %s by the word of the %s, ordinal %d: %+v", r.State, r.Status, r.Origin, r.Ordinal, r.Retry)
+			}
+			if r.Status.Hidden() && (r.State != store.StateGone || r.Retry.Next == 0 || r.Retry.Error == "") {
+				t.Errorf("it is %s, looked at again at %d, because %q", r.State, r.Retry.Next, r.Retry.Error)
+			}
+			if !r.Status.Hidden() {
+				w.settle(did)
+				w.equal(did)
+			}
+			w.gauges()
+		})
+	}
+}
+
+// A relay's takedown outlives the daily look and a pass over the account's host; when the relay is no longer followed,
+// the host has the last word.
+func TestRelayTakedownOutlives(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	w.say(did, store.StatusTakendown)
+	w.settled(did, w.row(did).Attempt)
+	head := w.store.Head()
+	for range 3 {
+		attempt := w.row(did).Attempt
+		w.clock.advance(27 * time.Hour)
+		w.run.Wake()
+		if r := w.settled(did, attempt); r.Status != store.StatusTakendown {
+			t.Fatalf("after the daily look: %s", r.Status)
+		}
+	}
+	lists := newList(t)
+	lists.set(func() { lists.entries = []string{active(did, w.net.Account(did).NextTID())} })
+	w.gap(lists.URL) // a host's list, or another relay's
+	w.until("the list is read", func() bool { return len(w.passes()) == 0 })
+	if got := w.events(did, head+1); len(got) != 0 {
+		t.Errorf("events %v", got)
+	}
+	if r := w.row(did); r.Status != store.StatusTakendown || r.State != store.StateGone {
+		t.Errorf("after the pass: %s, %s", r.State, r.Status)
+	}
+	w.stop()
+	w.start(backfill.Options{Follows: func(source uint32) bool { return source != relaySource }})
+	w.clock.advance(40 * time.Hour)
+	w.run.Wake()
+	w.until("it is shown", func() bool { return w.row(did).State == store.StateSynced })
+	w.settle(did)
+	w.equal(did)
+}
+
+// The list of the relay that hid an account shows that it has changed its mind: its host has the last word.
+func TestRelayListEndsTakedown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	w.say(did, store.StatusTakendown)
+	w.settled(did, w.row(did).Attempt)
+	lists := newList(t)
+	lists.set(func() { lists.entries = []string{active(did, w.net.Account(did).Truth().Rev)} })
+	w.change(did, func(r *store.Repo) { r.AccountSource = store.SourceID(identity.HostOf(lists.URL)) })
+	w.gap(lists.URL)
+	w.until("it is shown", func() bool { return w.row(did).State == store.StateSynced })
+	w.settle(did)
+	w.equal(did)
+}
+
+// An account that is not followed is asked about when it is said to be deleted, since its data must not stay. Nothing
+// is fetched of it.
+func TestUntrackedDeletion(t *testing.T) {
+	t.Parallel()
+	for _, deleted := range []bool{false, true} {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+		did := w.net.DIDs()[0]
+		w.add(did)
+		w.settle(did)
+		if deleted {
+			w.net.Account(did).SetStatus(simnet.Deleted)
+		}
+		fetches := len(w.net.Host(0).Log().Fetches[did])
+		w.change(did, func(r *store.Repo) { r.Tracked, r.State = store.Untracked, store.StateIdle })
+		before := w.row(did)
+		w.say(did, store.StatusDeleted)
+		r := w.settled(did, before.Attempt+1)
+		if deleted && (r.State != store.StateGone || r.Status != store.StatusDeleted || r.Ordinal != 0 || r.Retry.Next != 0) {
+			t.Errorf("deleted: %+v", r)
+		}
+		if !deleted && (r.State != store.StateIdle || r.Status.Hidden() || r.Ordinal != before.Ordinal || r.Records != before.Records) {
+			t.Errorf("not deleted: %+v", r)
+		}
+		if n := len(w.net.Host(0).Log().Fetches[did]); n != fetches {
+			t.Errorf("%d fetches", n-fetches)
+		}
+		w.gauges()
+	}
+}
+
+// One host that does not find a repository which it serves a moment later hides nothing: that is a failure, with a reason
+// and a time to try again.
+func TestOneNotFoundHidesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	head := w.store.Head()
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 2})
+	w.add(did)
+	w.settle(did)
+	r := w.row(did)
+	if r.State != store.StateResync || r.Status.Hidden() || r.Missing != 1 || r.Retry.Kind != store.Generic || r.Retry.Next-w.clock.now().Unix() > 70 {
+		t.Errorf("the row is %s, %s, missing %d, %+v", r.State, r.Status, r.Missing, r.Retry)
+	}
+	w.clock.advance(10 * time.Minute)
+	w.run.Wake()
+	w.until("the second answer", func() bool { return w.row(did).Missing == 2 })
+	w.clock.advance(10 * time.Minute)
+	w.run.Wake()
+	w.until("it is found again", func() bool { return w.row(did).State == store.StateSynced })
+	w.settle(did)
+	w.equal(did)
+	if got := w.accounts(did, head+1); len(got) != 0 {
+		t.Errorf("events %v", got)
+	}
+}
+
+// A host that imported a repository names a later rev than the commit has. Whoever holds that commit is not behind.
+func TestImportedIsNotBehind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
+	did := w.net.DIDs()[0]
+	a := w.net.Account(did)
+	w.add(did)
+	w.settle(did)
+	to := w.net.Hosts()[1-slices.Index(w.net.Hosts(), a.Host())]
+	a.Migrate(to)
+	w.change(did, func(r *store.Repo) {
+		r.State, r.Recheck, r.SeenRev, r.Attempt = store.StatePending, true, a.NextTID(), r.Attempt+1
+	})
+	w.run.Wake()
+	w.until("its host to be asked", func() bool { return w.row(did).State != store.StatePending && !w.run.InFlight(did) })
+	if r := w.row(did); r.State != store.StateResync || r.SeenRev == "" { // of that rev the host knows nothing
+		t.Errorf("%s, seen %q", r.State, r.SeenRev)
+	}
+	a.Migrate(w.net.Hosts()[0])
+	a.Migrate(to) // and now it names a rev above
+	w.change(did, func(r *store.Repo) { r.State, r.Attempt = store.StatePending, r.Attempt+1 })
+	w.run.Wake()
+	w.until("it is complete", func() bool { return w.row(did).State == store.StateSynced })
+	w.settle(did)
+	w.equal(did)
+	if r := w.row(did); r.SeenRev != "" || r.PDS != to.URL() {
+		t.Errorf("seen %q, at %s", r.SeenRev, r.PDS)
+	}
+}
