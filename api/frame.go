@@ -92,7 +92,7 @@ func (e *encoder) account(ev *store.Event) {
 	out = appendString(out, ev.DID)
 	out = append(out, `,"active":`...)
 	out = strconv.AppendBool(out, !ev.Status.Hidden())
-	if status := hiddenStatus(ev.Status); status != "" {
+	if status := ev.Status.Word(); status != "" {
 		out = appendString(append(out, `,"status":`...), status)
 	}
 	e.out = out

@@ -14,6 +14,8 @@ import (
 type repoItem struct {
 	DID        string     `json:"did"`
 	Status     string     `json:"status"`
+	StatedBy   string     `json:"stated_by,omitempty"` // whose word a status is that hides the account: host, relay or directory
+	Mark       string     `json:"mark,omitempty"`      // throttled, desynchronized or returning
 	State      string     `json:"state"`
 	Tracked    bool       `json:"tracked"`
 	Why        string     `json:"why"`
@@ -24,9 +26,11 @@ type repoItem struct {
 	PDS        string     `json:"pds,omitempty"`
 	SigningKey string     `json:"signing_key,omitempty"`
 	Records    int64      `json:"records"`
-	Shelved    int64      `json:"shelved,omitempty"` // kept, and not wanted by the filter
-	Lacking    bool       `json:"lacking,omitempty"` // it does not hold yet what the filter wants
-	Waits      string     `json:"waits,omitempty"`   // why a pending repository is not fetched, if its host is left alone
+	Shelved    int64      `json:"shelved,omitempty"`   // kept, and not wanted by the filter
+	Lacking    bool       `json:"lacking,omitempty"`   // it does not hold yet what the filter wants
+	Reason     string     `json:"reason,omitempty"`    // why it is not synced
+	NextLook   string     `json:"next_look,omitempty"` // when its host is asked again
+	Waits      string     `json:"waits,omitempty"`     // why a pending repository is not fetched, if its host is left alone
 	Error      *repoError `json:"error,omitempty"`
 	Verified   string     `json:"verified,omitempty"`
 	SeenRev    string     `json:"seen_rev,omitempty"`
@@ -130,7 +134,7 @@ func (s *Server) showRow(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) item(row *store.Repo) repoItem {
 	it := repoItem{
-		DID: row.DID, Status: row.Status.String(), State: row.State.String(), Tracked: row.Tracked != store.Untracked,
+		DID: row.DID, Status: shownStatus(row), Mark: row.Mark.String(), Reason: s.reason(row), State: row.State.String(), Tracked: row.Tracked != store.Untracked,
 		Why: row.Tracked.String(), Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: multibase(row.Key),
 		Records: row.Records, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep, UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: s.store.Buffered(row.DID), ResolvedAt: rfc3339(row.Resolved),
 	}
@@ -139,6 +143,12 @@ func (s *Server) item(row *store.Repo) repoItem {
 	}
 	if row.State == store.StatePending {
 		it.Waits = s.waits(row.Pending.Host)
+	}
+	if row.Status.Hidden() {
+		it.StatedBy = row.Origin.String()
+	}
+	if row.State == store.StateResync || row.State == store.StateGone {
+		it.NextLook = rfc3339(row.Retry.Next)
 	}
 	if row.Retry.Kind != store.NoError || row.Retry.Count > 0 {
 		it.Error = &repoError{Kind: row.Retry.Kind.String(), Count: row.Retry.Count, Message: row.Retry.Error, Since: rfc3339(row.Retry.Since)}
@@ -164,6 +174,41 @@ func (s *Server) waits(id uint32) string {
 		return "host " + h.Name + " is left alone until " + moment(now.ParkedUntil)
 	}
 	return ""
+}
+
+// shownStatus is the status of an account: unknown until its document was read.
+func shownStatus(row *store.Repo) string {
+	if !row.Status.Hidden() && row.Rev == "" && row.Resolved == 0 {
+		return "unknown"
+	}
+	return row.Status.String()
+}
+
+// reason says why a repository is not synced, "" if it is.
+func (s *Server) reason(row *store.Repo) string {
+	switch row.State {
+	case store.StateSynced:
+		return ""
+	case store.StateIdle:
+		return "it is not followed"
+	case store.StateDraining:
+		return "commits that arrived during its copy are being applied"
+	case store.StatePending:
+		if why := s.waits(row.Pending.Host); why != "" {
+			return why
+		}
+		if row.Retry.Error != "" {
+			return "queued to be tried again: " + row.Retry.Error
+		}
+		if h, ok := s.store.HostByID(row.Pending.Host); ok && row.Pending.Host != 0 {
+			return "queued for " + h.Name
+		}
+		return "queued until its host is known"
+	}
+	if row.Retry.Error == "" {
+		return "it is " + row.Status.String()
+	}
+	return row.Retry.Error
 }
 
 func rfc3339(seconds int64) string {

@@ -47,20 +47,20 @@ func (s *Server) getRepoStatus(q query) ([]byte, error) {
 	if row.Status == store.StatusNotFound {
 		return nil, refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
-	st := repoStatus{DID: did, Active: !row.Status.Hidden(), Status: hiddenStatus(row.Status)}
+	st := repoStatus{DID: did, Active: !row.Status.Hidden(), Status: statusWord(&row)}
 	if st.Active {
 		st.Rev = row.Rev
 	}
 	return json.Marshal(st)
 }
 
-// hiddenStatus is the reason why an account is not active, "" when it is, or when its host gave a
-// reason that the protocol has no word for.
-func hiddenStatus(status store.Status) string {
-	if status == store.StatusActive || status == store.StatusInactive {
-		return ""
+// statusWord is the reason why an account is not active, "" when it is, or when the protocol has no word for it. An account that
+// is active again and hidden for a while lacks what is told of it anew.
+func statusWord(row *store.Repo) string {
+	if row.Mark == store.MarkReturning && row.Status.Hidden() {
+		return store.MarkDesynchronized.String()
 	}
-	return status.String()
+	return row.Status.Word()
 }
 
 type repoPage struct {
@@ -103,7 +103,7 @@ func (s *Server) listRepos(q query) ([]byte, error) {
 	}
 	for i := range rows {
 		row := &rows[i]
-		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), hiddenStatus(row.Status)})
+		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), statusWord(row)})
 	}
 	if len(rows) > 0 {
 		page.Cursor = strconv.FormatUint(uint64(rows[len(rows)-1].Ordinal), 10)

@@ -42,10 +42,7 @@ type repoRow struct {
 	Rev     string `json:"rev"`
 	Records int64  `json:"records"`
 	PDS     string `json:"pds"`
-	Waits   string `json:"waits"`
-	Error   struct {
-		Message string `json:"message"`
-	} `json:"error"`
+	Reason  string `json:"reason"`
 }
 
 const repoAbout = `Drive a running daemon through its private listener, at 127.0.0.1:2480 or --admin. Answers are tables;
@@ -320,7 +317,7 @@ func (r repoRow) cells() []string {
 	if u, err := url.Parse(r.PDS); err == nil && u.Host != "" {
 		host = u.Host
 	}
-	cells := []string{r.DID, r.State, r.Status, thousands(r.Records), r.Rev, host, clip(cmp.Or(r.Waits, r.Error.Message), 60)}
+	cells := []string{r.DID, r.State, r.Status, thousands(r.Records), r.Rev, host, clip(r.Reason, 60)}
 	for i, c := range cells {
 		cells[i] = cmp.Or(printable(c), "-")
 	}
