@@ -93,9 +93,9 @@ const lagText = "the host has rev "
 
 func lagged(r store.Retry) bool { return strings.HasPrefix(r.Error, lagText) }
 
-// lag decides what to do about a rev that was seen and that the copy does not have. It may have come
-// too late for this fetch, and then we ask again at once; but once only, for anybody could keep us busy
-// so. Otherwise the host has no such rev, or not yet: we ask some times more, and then believe the host.
+// lag decides what to do about a rev that was seen and that the copy does not have. It may have come too late for this
+// fetch, or the host names it for the very commit that we hold now: we ask at once, but once only, for anybody could keep us
+// busy so. Otherwise the host has no such rev, or not yet: we ask some times more, and then believe the host.
 func (t *task) lag(row *store.Repo, before store.Retry) {
 	late := row.SeenRev != t.row.SeenRev
 	count := uint32(1)
@@ -113,7 +113,7 @@ func (t *task) lag(row *store.Repo, before store.Retry) {
 		Since: defaultTo(before.Since, now.Unix()),
 		Error: clipped(fmt.Sprintf("%s%s, %s was seen", lagText, row.Rev, row.SeenRev)),
 	}
-	if late && count == 1 {
+	if count == 1 {
 		row.State = store.StatePending
 		row.Attempt++
 		return
