@@ -18,15 +18,15 @@ const (
 
 // prepareIdentity has the document read, now or when the budget allows: what the event says of it is nobody's word.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
-	switch at := it.stated(); {
-	case at < row.IdentityTime:
-		// Another source's clock may have been ahead when it told of an earlier change.
-		it.s.refreshAt(row.DID, 1, it.now.Add(it.r.opts.RefuseFor))
-		return it.finish(outcomeSkipped)
-	case at == row.IdentityTime, it.superseded():
+	at, l := it.stated(), it.lane
+	if at == row.IdentityTime || it.superseded() {
 		return it.finish(outcomeSkipped)
 	}
-	l := it.lane
+	if at < row.IdentityTime && l.got != needRefresh {
+		// Another source's clock may have been ahead when it told of an earlier change.
+		it.readAt = it.now.Add(it.r.opts.RefuseFor)
+		return false, nil
+	}
 	if l.got != needRefresh {
 		if _, waits := it.s.refreshes[l.did]; waits {
 			return it.finish(outcomeSkipped) // the document will be read after this event
