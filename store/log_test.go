@@ -105,3 +105,33 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 		})
 	}
 }
+
+// TestEmptyBatchSettlesNothing: a batch without rows, whose end comes at once, says nothing about the batches before it.
+func TestEmptyBatchSettlesNothing(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")})
+	unlock := s.Lock(did)
+	r, err := s.Repo(did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Status = store.StatusDeactivated
+	b := s.NewBatch()
+	b.PutRepo(&r)
+	wait, err := b.Commit()
+	unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.NewBatch().CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	if next, err := s.ReadLog(t.Context(), 1, 100, func(*store.Event) error { return nil }); next != 1 || err != nil {
+		t.Errorf("before the batch that hides event 1 is durable, the reader goes on at %d, %v", next, err)
+	}
+	if err := wait(); err != nil {
+		t.Fatal(err)
+	}
+}

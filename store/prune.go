@@ -29,7 +29,7 @@ type pruner struct {
 	mu sync.Mutex
 	// superseded and dropped are where the first row of each keyspace may stand: the rows before were
 	// deleted, and a scan should not step over their tombstones again. Rows are added at the
-	// next event id only, so none appears before. mu guards.
+	// next event id only, which is the tail or above, so none appears before. mu guards.
 	superseded, dropped []byte
 	waits               []func() error // of the page at hand
 }
@@ -248,8 +248,13 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow) e
 // pruneDropped forgets up to pruneDropped ordinals of which the log tells nothing any more.
 func (s *Store) pruneDropped() (more bool, err error) {
 	b := s.NewBatch()
-	end := droppedAtKey(nil, s.Tail()+1, 0)
+	// A repository that is dropped while the log is empty gets a row at the tail itself, also after this scan.
+	tail := s.Tail()
+	end := droppedAtKey(nil, tail+1, 0)
 	front := end
+	if s.Head() < tail {
+		front = droppedAtKey(nil, tail, 0)
+	}
 	from := max(string(s.pruner.dropped), string(rune(spaceDroppedAt)))
 	err = scan(s.db, []byte(from), []byte(max(from, string(end))), func(key, _ []byte) (bool, error) {
 		if b.b.Count() >= 2*pruneDropped {

@@ -386,3 +386,37 @@ func TestPrunePages(t *testing.T) {
 		t.Errorf("pruned: %v", s.Counts())
 	}
 }
+
+// TestPruneDroppedAtTail: an ordinal that was dropped while the log was empty is forgotten too, although pruning had
+// come as far already.
+func TestPruneDroppedAtTail(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	for i := range 2 {
+		did := storetest.DID(i + 1)
+		imported(t, s, did, storetest.Records{"app.test.a/0": storetest.Text("first")})
+		edit(t, s, did, func(b *store.Batch, r *store.Repo) error {
+			return b.Apply(r, true, "3zzzzzzzzzzzz", []store.Op{drop("app.test.a/0")})
+		})
+	}
+	for i := range 2 {
+		if err := store.Prune(t.Context(), s, s.Head()+1); err != nil {
+			t.Fatal(err)
+		}
+		if s.Tail() != s.Head()+1 {
+			t.Fatal("log is not empty")
+		}
+		dropRepo(t, s, storetest.DID(i+1), nil, true)
+	}
+	imported(t, s, storetest.DID(5), storetest.Records{"app.test.a/0": storetest.Text("first")})
+	if err := store.Prune(t.Context(), s, s.Head()+1); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := store.ScanRaw(s, store.SpaceDropped, func(_, _ []byte) { n++ }); err != nil {
+		t.Fatal(err)
+	}
+	if n != 0 {
+		t.Errorf("%d dropped ordinals are left", n)
+	}
+}

@@ -16,14 +16,17 @@ const (
 	// time between the first and the last is divided into: an event stays for up to 1/256 longer than retention.
 	ageMarksMax = 2048
 	ageSteps    = 256
-	// ageStepMax is the longest step of the clock that is counted while there is no retention.
+	// ageStepMax is the longest step of the clock that is counted while there is no retention, and ageStepMin the
+	// longest that a short retention counts: it must exceed pruneInterval, or no step would count.
 	ageStepMax = 24 * time.Hour
+	ageStepMin = 2 * pruneInterval
 )
 
 // ages knows how long ago the log had reached which event, by a clock that cannot jump: it counts the
-// time that passes, and leaves a step out when the clock went backwards or further than the retention. The times of
-// events are no measure: after a clock that was ahead, events are dated ahead until it is caught up
-// with, and after one that was behind, events are dated long ago. Owned by runPrune.
+// time that passes, and leaves a step out when the clock went backwards, or further than the retention
+// (or ageStepMin, if that is longer). The times of events are no measure: after a clock that was ahead,
+// events are dated ahead until it is caught up with, and after one that was behind, events are dated
+// long ago. Owned by runPrune.
 type ages struct {
 	agesV1
 	at time.Time // of the last step
@@ -110,7 +113,8 @@ func (s *Store) saveAges(now time.Time) error {
 	return s.apply(b, pebble.NoSync)
 }
 
-// step counts the time since the last step, unless it is negative or longer than retention: then it is skipped.
+// step counts the time since the last step, unless it is negative or longer than both retention and ageStepMin: then it
+// is skipped.
 func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Duration) {
 	d := now.Sub(a.at)
 	first := a.at.IsZero()
@@ -120,7 +124,7 @@ func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Durati
 	}
 	switch {
 	case first || d < 0:
-	case d > retention:
+	case d > max(retention, ageStepMin):
 		return d
 	default:
 		a.Age += d.Microseconds()

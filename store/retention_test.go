@@ -173,3 +173,23 @@ func TestRetentionRuns(t *testing.T) {
 		}
 	})
 }
+
+// TestRetentionShort: a retention that is not longer than the pause between two looks is kept too.
+func TestRetentionShort(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []time.Duration{time.Second, time.Minute} {
+		c := newClock()
+		s := storetest.Open(t, store.Options{Now: c.now})
+		did := storetest.DID(1)
+		imported(t, s, did, storetest.Records{"app.test.a/0": storetest.Text("first")})
+		for range 4 {
+			if err := store.Retain(t.Context(), s, keep); err != nil {
+				t.Fatal(err)
+			}
+			c.tick(time.Minute + time.Second)
+		}
+		if s.Tail() != 2 {
+			t.Errorf("retention %v: an event of four minutes ago is kept", keep)
+		}
+	}
+}

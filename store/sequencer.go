@@ -80,7 +80,10 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	if err == nil {
 		// From here on the batch is in the write-ahead log's queue. A crash before the sync
 		// loses it whole, and every batch after it; the ids were not published.
-		number = s.unsettled.add(b.gated)
+		// An empty batch gets no number: its wait returns at once, whatever is not durable before it.
+		if !b.b.Empty() {
+			number = s.unsettled.add(b.gated)
+		}
 		err = s.guard(func() error { return s.db.ApplyNoSyncWait(b.b, pebble.Sync) })
 	}
 	if err == nil {
