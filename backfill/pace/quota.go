@@ -167,8 +167,11 @@ func (a *allowance) told(q Quota, now time.Time, running int) {
 		a.Quota, a.guessed = q, false
 		a.length = max(a.length, q.Reset.Sub(now))
 		a.Remaining = max(0, q.Remaining-max(0, running-1))
+	case d < -sameReset && q.Remaining > 0:
+		return // of a window before, or of another server behind the address, which has windows of its own
 	case d < -sameReset:
-		return // of a window before
+		// The server that refused must be left alone, and its window is the one that counts from now on.
+		a.Quota = q
 	default:
 		if a.Remaining = min(a.Remaining, q.Remaining); q.Remaining > a.Remaining+2*running {
 			a.Remaining = q.Remaining - running

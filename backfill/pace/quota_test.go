@@ -135,3 +135,19 @@ func TestFormerPolicy(t *testing.T) {
 		t.Errorf("%d policies are kept", len(told))
 	}
 }
+
+// TestRefusalBeforeReset: a refusal closes its quota although its window ends before the one that was told of before. Servers
+// behind one address may each have windows of their own.
+func TestRefusalBeforeReset(t *testing.T) {
+	t.Parallel()
+	l := fresh(usual)
+	l.Heard(pace.Fetch, 0, pace.Quota{Limit: 100, Remaining: 90, Reset: epoch.Add(time.Hour)}, l.Mark(), epoch)
+	reset := epoch.Add(10 * time.Second)
+	l.Heard(pace.Fetch, 0, pace.Quota{Limit: 100, Reset: reset}, l.Mark(), epoch)
+	if l.Open(pace.Fetch, epoch) || l.Opens(pace.Fetch, epoch) != reset {
+		t.Errorf("the host refused until %v, and is asked again at %v", reset, l.Opens(pace.Fetch, epoch))
+	}
+	if !l.Open(pace.Fetch, reset) {
+		t.Errorf("the host is asked again at %v only", l.Opens(pace.Fetch, reset))
+	}
+}
