@@ -1,6 +1,8 @@
 package ingest_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"cistern/ingest/simnet"
@@ -14,10 +16,14 @@ func TestBufferOverflows(t *testing.T) {
 	w := newWorld(t)
 	a := w.net.Accounts()[0]
 	w.skip()
-	complete := fetching(w, a, 300) // 256 are kept
+	complete := fetching(w, a, 1)
+	const commits = 40
+	for i := range commits { // of 0.9 MB each, of which 16 MiB are kept
+		w.put(a, fmt.Sprintf("app.test.large/%d", i), strings.Repeat("0", 900_000))
+	}
 	w.pass()
 	n := w.store.Buffered(a.DID())
-	if row := w.row(a); n == 0 || n >= 256 || row.SeenRev == "" || row.State != store.StatePending {
+	if row := w.row(a); n == 0 || n >= commits || row.SeenRev == "" || row.State != store.StatePending {
 		t.Fatalf("%d commits are buffered, seen %q", n, row.SeenRev)
 	}
 	complete()
