@@ -136,17 +136,18 @@ var (
 )
 
 const (
-	SpaceLease   = spaceLease
-	SpaceOwner   = spaceOwner
-	SpaceBlock   = spaceBlock
-	SpaceRef     = spaceRef
-	SpaceListing = spaceListing
-	SpaceRecord  = spaceRecord
-	SpaceEvent   = spaceEvent
-	SpacePending = spacePending
-	SpaceDropped = spaceDropped
-	SpaceGarbage = spaceGarbage
-	SpaceFilter  = spaceFilter
+	SpaceLease     = spaceLease
+	SpaceOwner     = spaceOwner
+	SpaceBlock     = spaceBlock
+	SpaceRef       = spaceRef
+	SpaceListing   = spaceListing
+	SpaceRecord    = spaceRecord
+	SpaceEvent     = spaceEvent
+	SpacePending   = spacePending
+	SpaceDropped   = spaceDropped
+	SpaceDroppedAt = spaceDroppedAt
+	SpaceGarbage   = spaceGarbage
+	SpaceFilter    = spaceFilter
 
 	LargeBlocks   = largeBlocks
 	LeaseOrdinals = leaseOrdinals
