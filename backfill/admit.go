@@ -244,6 +244,13 @@ func (r *Runner) spendAt(ctx context.Context, h *host, k pace.Kind) error {
 	}
 }
 
+// crowded reports whether hosts with work wait for a permit.
+func (r *Runner) crowded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sched.Crowded()
+}
+
 // spares reports whether the host of a task has told of no quota of queries, or has half of it left.
 func (t *task) spares() bool {
 	now := t.r.opts.Now()

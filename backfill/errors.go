@@ -16,6 +16,8 @@ var (
 	errNotCAR = errors.New("the answer is no repository")
 	// errTimeout: the transfer took longer than FetchTimeout.
 	errTimeout = errors.New("fetch took too long")
+	// errCrowded: the transfer took long, as too many others did, and repositories waited for a permit.
+	errCrowded = errors.New("too many long transfers while other repositories wait")
 	// errBroken: the connection ended before the body did.
 	errBroken = errors.New("body broke off")
 	// errRedirect: the host sent us where we do not go.

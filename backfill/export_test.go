@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/pace"
 	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Permits gives the global permits that are free and all permits that are taken.
@@ -39,6 +42,41 @@ func Transfer(ctx context.Context, o Options, body io.Reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := &Runner{opts: o.withDefaults()}
+	r.long, r.sched = newBudget(int64(r.opts.longMax())), pace.NewScheduler(r.opts.Concurrency)
+	return r.read(ctx, cancel, body)
+}
+
+// Transfers reads n bodies at a time, each under the watch of a fetch with a permit of its own, while a host waits for a permit.
+// It gives how each ended.
+func Transfers(ctx context.Context, o Options, n int, body func() io.Reader) []error {
+	r := &Runner{opts: o.withDefaults()}
+	r.long, r.sched = newBudget(int64(r.opts.longMax())), pace.NewScheduler(r.opts.Concurrency)
+	hosts := make([]pace.Host, n+1)
+	for i := range hosts {
+		hosts[i].Configure(pace.Limits{Min: 1, Max: 1}, false)
+	}
+	errs := make([]error, n)
+	var g errgroup.Group
+	for i := range n {
+		p := r.sched.Begin(&hosts[i], time.Now())
+		g.Go(func() error {
+			ctx, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			errs[i] = r.read(ctx, cancel, body())
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.sched.Return(&hosts[i], p, time.Now())
+			return nil
+		})
+	}
+	r.mu.Lock()
+	r.sched.Offer(&hosts[n], time.Now())
+	r.mu.Unlock()
+	_ = g.Wait() // errs has them
+	return errs
+}
+
+func (r *Runner) read(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) error {
 	tr := r.newTransfer(cancel)
 	defer tr.end()
 	tr.body = body

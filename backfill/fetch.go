@@ -44,15 +44,28 @@ type transfer struct {
 	waited atomic.Int64 // nanoseconds spent in reads that have ended
 	since  atomic.Int64 // when the read under way began, 0 for none
 	ended  atomic.Bool
+	long   atomic.Int32 // longNot, longHeld or longOver
+
+	crowded func() bool // others wait for permits, and none is free
+	places  *budget     // for long transfers
 
 	// owned by the timer:
 	left       time.Duration // until the end of FetchTimeout
+	leftLong   time.Duration // what is left when the transfer begins to be a long one
 	gotSeen    int64         // got and waited when it looked last
 	waitedSeen int64
 }
 
+// Whether a transfer holds one of the places for long transfers.
+const (
+	longNot int32 = iota
+	longHeld
+	longOver // the transfer has ended
+)
+
 func (r *Runner) newTransfer(cancel context.CancelCauseFunc) *transfer {
-	tr := &transfer{cancel: cancel, idle: r.opts.IdleTimeout, left: r.opts.FetchTimeout}
+	tr := &transfer{cancel: cancel, idle: r.opts.IdleTimeout, left: r.opts.FetchTimeout, leftLong: r.opts.FetchTimeout - longAfter,
+		crowded: r.crowded, places: r.long}
 	tr.since.Store(time.Now().UnixNano())         // for the headers
 	tr.timer = time.AfterFunc(time.Hour, tr.look) // which reads tr.timer
 	tr.timer.Reset(min(tr.idle, tr.left))
@@ -63,6 +76,23 @@ func (r *Runner) newTransfer(cancel context.CancelCauseFunc) *transfer {
 func (tr *transfer) end() {
 	tr.ended.Store(true)
 	tr.timer.Stop()
+	if tr.long.Swap(longOver) == longHeld {
+		tr.places.give(1)
+	}
+}
+
+// mayStay reports whether the transfer is not long, or has a place among the long ones, or keeps no other from its permit.
+func (tr *transfer) mayStay() bool {
+	if tr.left > tr.leftLong || tr.long.Load() != longNot {
+		return true
+	}
+	if !tr.places.take(1) {
+		return !tr.crowded()
+	}
+	if !tr.long.CompareAndSwap(longNot, longHeld) { // it has ended meanwhile
+		tr.places.give(1)
+	}
+	return true
 }
 
 func (tr *transfer) look() {
@@ -81,6 +111,8 @@ func (tr *transfer) look() {
 		tr.cancel(errSilent)
 	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2:
 		tr.cancel(errSlow)
+	case !tr.mayStay():
+		tr.cancel(errCrowded)
 	default:
 		tr.gotSeen, tr.waitedSeen = got, waited
 		tr.timer.Reset(min(tr.idle, tr.left))
@@ -160,7 +192,7 @@ func (t *task) watched(ctx context.Context, request func(ctx context.Context, tr
 		err = fmt.Errorf("%w within %s", errSilent, tr.idle)
 	case timedOut(ctx, err):
 		err = fmt.Errorf("no answer within %s: %w", tr.idle, err)
-	case errors.Is(cause, errSlow), errors.Is(cause, errTimeout):
+	case errors.Is(cause, errSlow), errors.Is(cause, errTimeout), errors.Is(cause, errCrowded):
 		err = fmt.Errorf("%w after %d bytes", cause, tr.got.Load())
 	}
 	return err

@@ -67,6 +67,11 @@ const (
 	// baseBytes is what every task may use without asking: one chunk to read into, one to keep.
 	baseBytes = 512 << 10
 
+	// A transfer is long after longAfter, and long ones may take longShare percent of the permits while others wait: hosts that
+	// send just enough for Options.FetchTimeout, hours, must not stop all fetches.
+	longAfter = 5 * time.Minute
+	longShare = 75
+
 	// zstdWindowMax bounds what a zstd body makes us remember: RFC 9659 allows encoders of HTTP bodies 8 MiB. A decoder has
 	// that and some buffers, zstdBytes together. At most zstdBodiesMax bodies are open at a time, 34 MiB, or as many as take a
 	// third of what tasks share of Options.MemoryBytes; other requests offer gzip only, whose window has 32 KiB.

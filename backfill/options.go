@@ -106,7 +106,7 @@ type Options struct {
 	CARBlocksMax int
 
 	// FetchTimeout bounds one getRepo, headers to last byte. Default 6h: 4 GiB at 200 KB/s. What ends a fetch that is of no
-	// use is IdleTimeout.
+	// use is IdleTimeout. While others wait, three quarters of Concurrency may take more than five minutes.
 	FetchTimeout time.Duration
 	// IdleTimeout is the time in which 64 KiB, or the rest of the body, must arrive. Default 30s.
 	IdleTimeout time.Duration
@@ -169,6 +169,9 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
+
+// longMax is how many transfers may be long while others wait.
+func (o Options) longMax() int { return max(1, o.Concurrency*longShare/100) }
 
 // zstdBodies is how many zstd bodies may be open at a time.
 func (o Options) zstdBodies() int64 {

@@ -31,6 +31,7 @@ type Runner struct {
 	futile   *futile
 	spools   *budget
 	indexes  *budget
+	long     *budget // places for long transfers
 	decode   decoders
 	metrics  *metrics
 	moves    *rate.Limiter
@@ -83,6 +84,7 @@ func New(opts Options) (*Runner, error) {
 		memory:     newBudget(opts.bodyBytes()),
 		spools:     newBudget(opts.SpoolBytes),
 		indexes:    newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
+		long:       newBudget(int64(opts.longMax())),
 		moves:      rate.NewLimiter(movesPerSecond, movesPerSecond),
 		kick:       make(chan struct{}, 1),
 		kickDue:    make(chan struct{}, 1),

@@ -77,6 +77,8 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 		return verdict{kind: store.Generic}
 	case errors.Is(err, errSlow), errors.Is(err, errSilent), errors.Is(err, errTimeout):
 		return verdict{kind: store.Transport, fault: softFault, congested: true, refused: errors.Is(err, errTimeout)}
+	case errors.Is(err, errCrowded):
+		return verdict{kind: store.Transport}
 	case broken(err):
 		return verdict{kind: store.Transport, fault: softFault}
 	}

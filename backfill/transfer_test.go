@@ -52,3 +52,29 @@ func TestSteadyTransfer(t *testing.T) {
 		})
 	}
 }
+
+// TestLongTransfers: transfers that take long keep a part of the permits at most while other repositories wait, whatever their
+// hosts send. Where permits are free they go on.
+func TestLongTransfers(t *testing.T) {
+	for name, c := range map[string]struct{ permits, bodies, least, most int }{
+		"all permits are taken":   {8, 8, 1, 2}, // the second may meet the permit of the first, which is free then
+		"one is free":             {8, 7, 0, 0},
+		"fewer than may be long":  {8, 6, 0, 0},
+		"there is but one permit": {1, 1, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				body := func() io.Reader { return &drip{3600 << 12, 1 << 12} }
+				stopped := 0
+				for _, err := range backfill.Transfers(t.Context(), backfill.Options{Concurrency: c.permits}, c.bodies, body) {
+					if err != nil {
+						stopped++
+					}
+				}
+				if stopped < c.least || stopped > c.most {
+					t.Errorf("%d of %d transfers were stopped, want %d to %d", stopped, c.bodies, c.least, c.most)
+				}
+			})
+		})
+	}
+}

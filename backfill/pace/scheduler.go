@@ -72,6 +72,11 @@ func (s *Scheduler) strangersMax() int { return max(1, s.permits*strangersShare/
 
 func (s *Scheduler) share() int { return max(1, s.permits/shareOf) }
 
+// Crowded reports whether no permit is free while hosts that may be asked have work.
+func (s *Scheduler) Crowded() bool {
+	return s.free == 0 && s.rings[calm].len()+s.rings[shy].len()+s.rings[tardy].len()+len(s.rich) > 0
+}
+
 // Ready says whether Pick might find somebody.
 func (s *Scheduler) Ready() bool {
 	if s.free == 0 {

@@ -111,7 +111,7 @@ func (c *Config) options() []option {
 		{name: "repo-max", value: "SIZE", standard: "4GiB", set: setParsed(&c.RepoMax, parseRepoMax),
 			help: "Largest repository that is fetched, as bytes of its CAR, up to 16GiB. It may have one block for each 512 bytes of this size: 6.5 million records at 4GiB."},
 		{name: "fetch-timeout", value: "DURATION", standard: "6h", set: setParsed(&c.FetchTimeout, parsePeriod),
-			help: "How long the download of one repository may take. A download slower than 2 KiB a second for half a minute is given up earlier."},
+			help: "How long the download of one repository may take. A download slower than 2 KiB a second for half a minute is given up earlier. While other repositories wait, three quarters of the downloads may take more than five minutes."},
 		{name: "disk-reserve", value: "SIZE|PERCENT", standard: "5%", set: setParsed(&c.Reserve, parseReserve),
 			help: "Disk space to leave free, as in 10GiB or 5%. Below it imports pause while live events are still applied; below a quarter of it the daemon stops. 0 turns this off."},
 		{name: "retention", value: "DURATION", standard: "0", set: setParsed(&c.Retention, parseAge),
