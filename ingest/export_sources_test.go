@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"cistern/ingest/frame"
@@ -48,6 +49,11 @@ func (e Event) Write() error {
 // SetSubmit has f take the events instead of the shards.
 func SetSubmit(r *Runner, f func(ctx context.Context, e Event) error) {
 	r.sources.submit = func(ctx context.Context, e *event) error { return f(ctx, Event{r, e}) }
+}
+
+// SetDial has sources connect by f.
+func SetDial(r *Runner, f func(ctx context.Context, network, address string) (net.Conn, error)) {
+	r.sources.dial = f
 }
 
 // RunSources runs the sources alone.

@@ -3,10 +3,12 @@ package ingest_test
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cistern/ingest"
@@ -388,117 +390,127 @@ func TestEventsOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestDeadHost: one that answers no ping is given up, one that says nothing but answers is not.
+// TestDeadHost: a host that answers no pings is given up; one that sends nothing but answers them is not.
 func TestDeadHost(t *testing.T) {
-	t.Parallel()
-	dead := newFirehose(t, func(n int, c *client) {
-		c.after(1, 1)
-		if n == 0 {
-			time.Sleep(2 * time.Second) // reads nothing, so it answers nothing
-			return
-		}
-		c.stay()
-	})
-	quiet := newFirehose(t, func(_ int, c *client) { c.stay() })
-	s := newStage(t, dead.source, quiet.source, func(o *ingest.Options) { o.ReadTimeout = 200 * time.Millisecond })
-	s.run()
-	s.until("another connection", func() bool { return len(dead.asked()) == 2 })
-	if st := s.status(dead.url); st.LastFailure.Kind != "timeout" {
-		t.Errorf("status %+v", st)
-	}
-	s.until("the other host", func() bool { return s.status(quiet.url).Running })
-	time.Sleep(500 * time.Millisecond)
-	if got := quiet.asked(); len(got) != 1 || !s.status(quiet.url).Running {
-		t.Errorf("the quiet host was connected to %d times", len(got))
-	}
-}
-
-// TestPingsOfTheHostCount: a host may ping instead of answering.
-func TestPingsOfTheHostCount(t *testing.T) {
-	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
-		pongs := make(chan string, 100)
-		c.SetPongHandler(func(data string) error { pongs <- data; return nil })
-		c.SetPingHandler(func(string) error { return nil }) // no answer
-		c.listen()
-		for range 20 {
-			_ = c.WriteControl(websocket.PingMessage, []byte("hello"), time.Now().Add(time.Second))
-			select {
-			case got := <-pongs:
-				if got != "hello" {
-					c.t.Errorf("pong %q", got)
-				}
-			case <-time.After(5 * time.Second):
-				c.t.Error("no pong")
-			}
-			time.Sleep(40 * time.Millisecond)
-		}
-		c.after(1, 1)
-		<-c.gone
-	})
-	s := newStage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 300 * time.Millisecond })
-	s.run()
-	s.sees(h.url, 1)
-	if got := h.asked(); len(got) != 1 {
-		t.Errorf("connected %d times", len(got))
-	}
-}
-
-// TestTrickle: a message may take long as long as it comes, but not for ever.
-func TestTrickle(t *testing.T) {
-	t.Parallel()
-	h := newFirehose(t, func(n int, c *client) {
-		m := account(int64(n) + 1)
-		pause := 10 * time.Millisecond // all of it in less than four timeouts
-		if n == 1 {
-			pause = 100 * time.Millisecond
-		}
-		if n > 1 {
-			c.send(m)
-			c.stay()
-			return
-		}
-		if _, err := c.UnderlyingConn().Write([]byte{0x82, byte(len(m))}); err != nil {
-			return
-		}
-		for _, b := range m {
-			if _, err := c.UnderlyingConn().Write([]byte{b}); err != nil {
+	inBubble(t, func(t *testing.T, net *pipes) {
+		dead := net.firehose(t, func(n int, c *client) {
+			c.after(1, 1)
+			if n == 0 {
+				_, _ = io.Copy(io.Discard, c.UnderlyingConn()) // pings too
 				return
 			}
-			time.Sleep(pause)
+			c.stay()
+		})
+		quiet := net.firehose(t, func(_ int, c *client) { c.stay() })
+		s := net.stage(t, dead.source, quiet.source, func(o *ingest.Options) { o.ReadTimeout = 20 * time.Second })
+		s.run()
+		time.Sleep(19 * time.Second)
+		if got := dead.asked(); len(got) != 1 {
+			t.Errorf("the dead host was connected %d times before the timeout", len(got))
+		}
+		time.Sleep(2 * time.Minute)
+		if got := dead.asked(); len(got) != 2 {
+			t.Errorf("the dead host was connected %d times", len(got))
+		}
+		if st := s.status(dead.url); st.LastFailure.Kind != "timeout" {
+			t.Errorf("status %+v", st)
+		}
+		if got := quiet.asked(); len(got) != 1 || !s.status(quiet.url).Running {
+			t.Errorf("the quiet host was connected %d times", len(got))
 		}
 	})
-	s := newStage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 400 * time.Millisecond })
-	s.run()
-	s.sees(h.url, 1, 3)
-	if st := s.status(h.url); st.LastFailure.Kind != "timeout" {
-		t.Errorf("status %+v", st)
-	}
 }
 
-// TestQueueBytesBoundReading: a host cannot make us hold more than the budget, and what is given back is read on.
-func TestQueueBytesBoundReading(t *testing.T) {
-	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
-		c.after(1, 100)
-		c.stay()
+// TestPingsOfTheHostCount: a host may ping instead of answering pings.
+func TestPingsOfTheHostCount(t *testing.T) {
+	inBubble(t, func(t *testing.T, net *pipes) {
+		h := net.firehose(t, func(_ int, c *client) {
+			pongs := make(chan string, 100)
+			c.SetPongHandler(func(data string) error { pongs <- data; return nil })
+			c.SetPingHandler(func(string) error { return nil }) // no answer
+			c.listen()
+			for range 20 {
+				_ = c.WriteControl(websocket.PingMessage, []byte("hello"), time.Now().Add(time.Second))
+				select {
+				case got := <-pongs:
+					if got != "hello" {
+						c.t.Errorf("pong %q", got)
+					}
+				case <-c.gone:
+					return
+				}
+				time.Sleep(15 * time.Second)
+			}
+			c.after(1, 1)
+			<-c.gone
+		})
+		s := net.stage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 20 * time.Second })
+		s.run()
+		time.Sleep(5*time.Minute + time.Second)
+		s.sees(h.url, 1)
+		if got := h.asked(); len(got) != 1 {
+			t.Errorf("connected %d times", len(got))
+		}
 	})
-	s := newStage(t, h.source, func(o *ingest.Options) { o.QueueBytes = 40 << 10 })
-	held := make(chan ingest.Event, 100)
-	s.holding(func(e ingest.Event) { held <- e })
-	s.run()
-	s.until("ten events", func() bool { return len(held) == 10 })
-	time.Sleep(100 * time.Millisecond)
-	if n := len(held); n != 10 || ingest.Queued(s.r) != 40<<10 {
-		t.Errorf("%d events of %d bytes are held", n, ingest.Queued(s.r))
-	}
-	for range 100 {
-		e := <-held
-		e.Skip()
-	}
-	if ingest.Queued(s.r) != 0 {
-		t.Errorf("%d bytes queued at the end", ingest.Queued(s.r))
-	}
+}
+
+// TestTrickle: a message may take long while more of it comes, but not for ever.
+func TestTrickle(t *testing.T) {
+	inBubble(t, func(t *testing.T, net *pipes) {
+		h := net.firehose(t, func(n int, c *client) {
+			m := account(int64(n) + 1)
+			pause := time.Minute / time.Duration(len(m)) // all of it in three timeouts
+			if n == 1 {
+				pause = 5 * time.Minute / time.Duration(len(m))
+			}
+			if n > 1 {
+				c.send(m)
+				c.stay()
+				return
+			}
+			if _, err := c.UnderlyingConn().Write([]byte{0x82, byte(len(m))}); err != nil {
+				return
+			}
+			for _, b := range m {
+				if _, err := c.UnderlyingConn().Write([]byte{b}); err != nil {
+					return
+				}
+				time.Sleep(pause)
+			}
+		})
+		s := net.stage(t, h.source, func(o *ingest.Options) { o.ReadTimeout = 20 * time.Second })
+		s.run()
+		time.Sleep(4 * time.Minute)
+		s.sees(h.url, 1, 3)
+		if st := s.status(h.url); st.LastFailure.Kind != "timeout" {
+			t.Errorf("status %+v", st)
+		}
+	})
+}
+
+// TestQueueBytesBoundReading: a host cannot make us hold more than the budget, and reading goes on when bytes are given back.
+func TestQueueBytesBoundReading(t *testing.T) {
+	inBubble(t, func(t *testing.T, net *pipes) {
+		h := net.firehose(t, func(_ int, c *client) {
+			c.after(1, 100)
+			c.stay()
+		})
+		s := net.stage(t, h.source, func(o *ingest.Options) { o.QueueBytes = 40 << 10 })
+		held := make(chan ingest.Event, 100)
+		s.holding(func(e ingest.Event) { held <- e })
+		s.run()
+		synctest.Wait()
+		if n := len(held); n != 10 || ingest.Queued(s.r) != 40<<10 {
+			t.Errorf("%d events of %d bytes are held", n, ingest.Queued(s.r))
+		}
+		for range 100 {
+			e := <-held
+			e.Skip()
+		}
+		if ingest.Queued(s.r) != 0 {
+			t.Errorf("%d bytes queued at the end", ingest.Queued(s.r))
+		}
+	})
 }
 
 // TestMessagesKeepTheirBytes: buffers are used again, but never while somebody has them.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cistern/ingest"
@@ -15,11 +16,14 @@ import (
 )
 
 // steady sends the events 1 to n, and stays.
-func steady(t *testing.T, n int64) *firehose {
-	return newFirehose(t, func(_ int, c *client) {
+func steady(t *testing.T, n int64) *firehose { return newFirehose(t, upTo(n)) }
+
+// upTo is the script of steady.
+func upTo(n int64) func(int, *client) {
+	return func(_ int, c *client) {
 		c.after(1, n)
 		c.stay()
-	})
+	}
 }
 
 func TestSourcesAreAddedAndRemoved(t *testing.T) {
@@ -154,42 +158,43 @@ func TestReplaceSource(t *testing.T) {
 	}
 }
 
-// TestRemovedSourceComesBack while its events are in flight: they are not read again beside themselves.
+// TestRemovedSourceComesBack while its events are in flight: they are not read a second time.
 func TestRemovedSourceComesBack(t *testing.T) {
-	t.Parallel()
-	h := steady(t, 4)
-	s := newStage(t, h.source)
-	held := make(chan ingest.Event, 10)
-	s.holding(func(e ingest.Event) { held <- e })
-	s.run()
-	s.sees(h.url, 1, 2, 3, 4)
-	if err := s.r.RemoveSource(h.url); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(100 * time.Millisecond)
-	if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
-		t.Fatal(err)
-	}
-	s.until("another connection", func() bool { return len(h.asked()) == 2 })
-	if got := h.asked(); got[1] != "4" {
-		t.Errorf("asked with cursors %q", got)
-	}
-	if err := s.r.RemoveSource(h.url); err != nil {
-		t.Fatal(err)
-	}
-	for range 4 {
-		e := <-held
-		e.Skip()
-	}
-	s.until("the last cursor", func() bool { return s.cursor(h.url) == 4 })
-	// It has left, or is about to; either way it begins behind its cursor.
-	if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
-		t.Fatal(err)
-	}
-	s.until("a third connection", func() bool { return len(h.asked()) == 3 })
-	if got := h.asked(); got[2] != "4" {
-		t.Errorf("asked with cursors %q", got)
-	}
+	inBubble(t, func(t *testing.T, net *pipes) {
+		h := net.firehose(t, upTo(4))
+		s := net.stage(t, h.source)
+		held := make(chan ingest.Event, 10)
+		s.holding(func(e ingest.Event) { held <- e })
+		s.run()
+		s.sees(h.url, 1, 2, 3, 4)
+		if err := s.r.RemoveSource(h.url); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
+			t.Fatal(err)
+		}
+		s.until("another connection", func() bool { return len(h.asked()) == 2 })
+		if got := h.asked(); got[1] != "4" {
+			t.Errorf("asked with cursors %q", got)
+		}
+		if err := s.r.RemoveSource(h.url); err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			e := <-held
+			e.Skip()
+		}
+		s.until("the last cursor", func() bool { return s.cursor(h.url) == 4 })
+		// It has left, or is about to; either way it begins behind its cursor.
+		if err := s.r.AddSource(store.Source{URL: h.url}); err != nil {
+			t.Fatal(err)
+		}
+		s.until("a third connection", func() bool { return len(h.asked()) == 3 })
+		if got := h.asked(); got[2] != "4" {
+			t.Errorf("asked with cursors %q", got)
+		}
+	})
 }
 
 // TestForgetCursor goes on at the tip, and events of before write no cursor any more.
@@ -250,32 +255,37 @@ func TestForgetCursor(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	t.Parallel()
-	a, b := steady(t, 3), steady(t, 1)
-	s := newStage(t, a.source)
-	s.r.SetPaused(true)
-	s.run()
-	if err := s.r.AddSource(store.Source{URL: b.URL}); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(50 * time.Millisecond)
-	if len(a.asked())+len(b.asked()) != 0 || !s.r.Paused() {
-		t.Error("it connects while paused")
-	}
-	s.r.SetPaused(false)
-	s.sees(a.url, 1, 2, 3)
-	s.sees(b.url, 1)
-	s.r.SetPaused(true)
-	s.until("the connections to end", func() bool { return !s.status(a.url).Running && !s.status(b.url).Running })
-	if st := s.status(a.url); st.LastFailure.Kind != "" || st.RetryIn != 0 {
-		t.Errorf("status %+v", st)
-	}
-	n := len(a.asked())
-	s.r.SetPaused(false)
-	s.until("a connection", func() bool { return len(a.asked()) == n+1 })
-	if got := a.asked()[n]; got != "3" {
-		t.Errorf("asked with cursor %s", got)
-	}
+	inBubble(t, func(t *testing.T, net *pipes) {
+		a, b := net.firehose(t, upTo(3)), net.firehose(t, upTo(1))
+		s := net.stage(t, a.source)
+		s.r.SetPaused(true)
+		s.run()
+		if err := s.r.AddSource(store.Source{URL: b.URL}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if len(a.asked())+len(b.asked()) != 0 || !s.r.Paused() {
+			t.Error("it connects while paused")
+		}
+		s.r.SetPaused(false)
+		s.sees(a.url, 1, 2, 3)
+		s.sees(b.url, 1)
+		s.r.SetPaused(true)
+		s.until("the connections to end", func() bool { return !s.status(a.url).Running && !s.status(b.url).Running })
+		if st := s.status(a.url); st.LastFailure.Kind != "" || st.RetryIn != 0 {
+			t.Errorf("status %+v", st)
+		}
+		n := len(a.asked())
+		time.Sleep(5 * time.Minute)
+		if len(a.asked()) != n {
+			t.Error("it connects while paused again")
+		}
+		s.r.SetPaused(false)
+		s.until("a connection", func() bool { return len(a.asked()) == n+1 })
+		if got := a.asked()[n]; got != "3" {
+			t.Errorf("asked with cursor %s", got)
+		}
+	})
 }
 
 // TestChangesDoNotWaitForRetries: who resumes or replaces a source that fails wants to see it at once.
@@ -377,31 +387,34 @@ func TestOptionsAreChecked(t *testing.T) {
 
 // TestForgetCursorWaitsForTheReader: what is read on the old connection must not become the new cursor.
 func TestForgetCursorWaitsForTheReader(t *testing.T) {
-	t.Parallel()
-	h := newFirehose(t, func(_ int, c *client) {
-		c.after(100, 120) // all of it is in our buffer by the time that the connection ends
-		c.stay()
-	})
-	s := newStage(t, h.source)
-	entered, leave := make(chan struct{}), make(chan struct{})
-	s.holding(func(e ingest.Event) {
-		if e.Frame().Seq == 101 && len(h.asked()) == 1 {
-			close(entered)
-			<-leave
+	inBubble(t, func(t *testing.T, net *pipes) {
+		h := net.firehose(t, func(_ int, c *client) {
+			c.after(100, 120) // all of it is in our buffer when the connection ends
+			c.stay()
+		})
+		s := net.stage(t, h.source)
+		leave := make(chan struct{})
+		s.holding(func(e ingest.Event) {
+			if e.Frame().Seq == 101 && len(h.asked()) == 1 {
+				<-leave
+			}
+			e.Skip()
+		})
+		s.run()
+		synctest.Wait()
+		forgotten := make(chan error, 1)
+		go func() { forgotten <- s.r.ForgetCursor(h.url) }()
+		synctest.Wait()
+		if len(forgotten) > 0 {
+			t.Error("it does not wait for the event that is being handed over")
 		}
-		e.Skip()
+		close(leave)
+		if err := <-forgotten; err != nil {
+			t.Fatal(err)
+		}
+		s.until("another connection", func() bool { return len(h.asked()) == 2 })
+		if got := h.asked(); got[1] != "-" {
+			t.Errorf("asked with cursors %q", got)
+		}
 	})
-	s.run()
-	<-entered
-	forgotten := make(chan error, 1)
-	go func() { forgotten <- s.r.ForgetCursor(h.url) }()
-	time.Sleep(100 * time.Millisecond)
-	close(leave)
-	if err := <-forgotten; err != nil {
-		t.Fatal(err)
-	}
-	s.until("another connection", func() bool { return len(h.asked()) == 2 })
-	if got := h.asked(); got[1] != "-" {
-		t.Errorf("asked with cursors %q", got)
-	}
 }
