@@ -60,17 +60,21 @@ func TestAdmit(t *testing.T) {
 		}
 		done = append(done, d)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := backfill.Admit(ctx, w.run, id); !errors.Is(err, context.DeadlineExceeded) {
+	refused := make(chan error, 1)
+	third := func(ctx context.Context) {
+		all.Go(func() {
+			_, err := backfill.Admit(ctx, w.run, id)
+			refused <- err
+		})
+		w.until("it to wait", func() bool { return backfill.Waiters(w.run, id) == 1 })
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	third(ctx)
+	cancel()
+	if err := <-refused; !errors.Is(err, context.Canceled) {
 		t.Errorf("a third was let in: %v", err)
 	}
-	refused := make(chan error)
-	all.Go(func() {
-		_, err := backfill.Admit(t.Context(), w.run, id)
-		refused <- err
-	})
-	time.Sleep(5 * time.Millisecond)
+	third(t.Context())
 	done[0](errors.New("connection refused"))
 	if err := <-refused; !backfill.IsBusy(err) {
 		t.Errorf("who waits for a host that is parked then gets %v", err)

@@ -3,7 +3,6 @@ package backfill_test
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"cistern/backfill"
 	"cistern/filter"
@@ -27,7 +26,7 @@ func TestCrawlFilterWhileReading(t *testing.T) {
 	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: source.URL}}})
 	w.until("the last page to be asked for", func() bool { return slices.Contains(source.asked(), "2") })
 	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
-	time.Sleep(100 * time.Millisecond) // the source has seen it
+	w.lists(1) // the source has seen it
 	close(hold)
 	w.until("all", func() bool { return w.store.Counts()["synced"] == 4 })
 }

@@ -7,6 +7,8 @@ import (
 	"cistern/backfill"
 	"cistern/filter"
 	"cistern/ingest/simnet"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestStopCrawlBlocksNobody: whoever holds the lock of a repository may wake us, while a source that is being stopped waits for
@@ -21,17 +23,17 @@ func TestStopCrawlBlocksNobody(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}})
 			did := w.net.DIDs()[0]
-			list := newList(t)
+			list, reg := newList(t), prometheus.NewRegistry()
 			list.entries = []string{active(did, "")}
 			w.filter(filter.Config{Mode: filter.ModeFull})
 			w.stop()
 			unlock := w.store.Lock(did)
 			source := backfill.Source{Kind: backfill.SourceRepos, URL: list.URL, Implied: true}
-			w.start(backfill.Options{Crawl: []backfill.Source{source}, CrawlEvery: time.Hour})
-			w.until("its page to be read", func() bool { return len(list.asked()) > 0 })
+			w.start(backfill.Options{Crawl: []backfill.Source{source}, CrawlEvery: time.Hour, Registerer: reg})
+			w.until("its page to be read", func() bool { return counted(t, reg, "pages_total", "") > 0 })
 			stopped, woken := make(chan error, 1), make(chan bool)
 			go func() { stopped <- stop(w.run, source) }()
-			time.Sleep(100 * time.Millisecond)
+			w.until("it to be stopped", func() bool { return backfill.StoppingCrawl(w.run) })
 			go func() {
 				w.run.Wake()
 				close(woken)

@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"cistern/backfill"
 	"cistern/filter"
@@ -35,11 +34,11 @@ func TestCrawlShare(t *testing.T) {
 	for _, did := range w.net.DIDs() {
 		honest.entries = append(honest.entries, active(did, ""))
 	}
+	asked, answer := make(chan struct{}, 1), make(chan struct{})
 	relay := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("cursor") != "" {
-			for before := int64(-1); before < w.store.Counts()["pending"]; time.Sleep(500 * time.Millisecond) {
-				before = w.store.Counts()["pending"] // until the others have had what they get
-			}
+			asked <- struct{}{}
+			<-answer
 			fmt.Fprintf(rw, `{"hosts":[{"hostname":%q,"status":"active"}]}`, strings.TrimPrefix(honest.URL, "http://"))
 			return
 		}
@@ -48,6 +47,12 @@ func TestCrawlShare(t *testing.T) {
 	t.Cleanup(relay.Close)
 	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: relay.URL}}, CrawlPendingMax: 40})
 	w.run.SetPaused(true)
+	<-asked
+	w.lists(1) // the others have what they get
+	if n := w.store.Counts()["pending"]; n <= 2*liars {
+		t.Errorf("%d are pending before the honest ones are listed", n)
+	}
+	close(answer)
 	w.until("the honest ones", func() bool { return w.allKnown(w.net.DIDs()...) })
 	if n := w.store.Counts()["pending"]; n > 40+2*(liars+1) {
 		t.Errorf("%d are pending of 40, and a page of two for each host", n)
@@ -98,7 +103,7 @@ func TestCrawlBesideOthers(t *testing.T) {
 				w.until("those that are listed", func() bool { return w.allKnown(w.net.DIDs()...) })
 				return
 			}
-			time.Sleep(500 * time.Millisecond)
+			w.lists(0)
 			if n := w.net.RelayHost().Log().Requests[listRepos]; n != 0 {
 				t.Errorf("%d pages were asked for", n)
 			}

@@ -31,8 +31,23 @@ func (r *Runner) dispatch(ctx context.Context, g *errgroup.Group) error {
 
 // await waits until something may have changed.
 func (r *Runner) await(ctx context.Context) (done bool, err error) {
-	now := r.opts.Now()
+	t := time.NewTimer(r.idles(r.opts.Now()))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return true, nil
+	case err := <-r.fatal:
+		return true, err
+	case <-r.kick:
+	case <-t.C:
+	}
+	return false, nil
+}
+
+// idles is how long the dispatcher has nothing to do unless it is woken.
+func (r *Runner) idles(now time.Time) time.Duration {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	next := r.unpark(now)
 	d := r.scanIn(now)
 	if !next.IsZero() {
@@ -44,18 +59,7 @@ func (r *Runner) await(ctx context.Context) (done bool, err error) {
 	if wait := r.moveDebt(now); wait > 0 {
 		d = min(d, wait)
 	}
-	r.mu.Unlock()
-	t := time.NewTimer(max(d, 0))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return true, nil
-	case err := <-r.fatal:
-		return true, err
-	case <-r.kick:
-	case <-t.C:
-	}
-	return false, nil
+	return max(d, 0)
 }
 
 // next finds a task and takes its permits; nil when none can be started now.

@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"context"
 	"errors"
 
 	"cistern/store"
@@ -17,4 +18,34 @@ func Absorb(r *Runner, did string, version uint32, and func(b *store.Batch)) (re
 		return true, nil
 	}
 	return false, err
+}
+
+// LookAtLists has every source read all lists that are due. When it returns, none is, and no more than so many of a source are
+// still being read.
+func LookAtLists(ctx context.Context, r *Runner, reading int) error {
+	for _, c := range r.crawls.all() {
+		for busy := true; busy; {
+			if err := goRound(ctx, c.kick); err != nil {
+				return err
+			}
+			c.mu.Lock()
+			visits := 0
+			for _, n := range c.visits {
+				visits += n
+			}
+			q, d := c.first(r.opts.Now(), true)
+			c.mu.Unlock()
+			busy = visits > reading || q != nil && d <= 0
+		}
+	}
+	return nil
+}
+
+// StoppingCrawl reports whether the last source is off the list and about to be stopped, or is stopped with the list locked.
+func StoppingCrawl(r *Runner) bool {
+	if !r.crawls.mu.TryLock() {
+		return true
+	}
+	defer r.crawls.mu.Unlock()
+	return len(r.crawls.list) == 0
 }

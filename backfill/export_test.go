@@ -218,3 +218,51 @@ func (l Laters) Take(now time.Time) (names []string) {
 
 // Includes reports whether a set has all of another, both in ascending order.
 func Includes(all, some []string) bool { return includes(all, some) }
+
+// Look has the loops that start tasks look at all queues and at what is due, whenever they did so last. When it returns, they
+// have begun what they found.
+func Look(ctx context.Context, r *Runner) error {
+	if err := goRound(ctx, r.kickDue); err != nil {
+		return err
+	}
+	return LookAtQueues(ctx, r)
+}
+
+// LookAtQueues is Look without what is due.
+func LookAtQueues(ctx context.Context, r *Runner) error {
+	r.mu.Lock()
+	r.rescan, r.scanned = true, time.Time{}
+	r.rescanAll, r.scannedAll = true, time.Time{}
+	r.mu.Unlock()
+	return goRound(ctx, r.kick)
+}
+
+// LookAtPasses has the loop that starts reconciliations look at all of them.
+func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickPass) }
+
+// LookAtFilter has the loop that brings repositories to a new filter look for one. When it returns, a pass for a filter that was
+// set before has ended, or waits for its next round.
+func LookAtFilter(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickFilter) }
+
+// goRound wakes a loop until it has gone round. The channel holds one signal: when a third is accepted, the loop has received
+// the first and the second, and it went round between them.
+func goRound(ctx context.Context, kick chan<- struct{}) error {
+	for range 3 {
+		select {
+		case kick <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Idles is how long the dispatcher would wait now.
+func Idles(r *Runner) time.Duration { return r.idles(r.opts.Now()) }
+
+// Waiters is how many requests that belong to no task wait for a permit of a host.
+func Waiters(r *Runner, host uint32) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.hosts[host].waiters)
+}

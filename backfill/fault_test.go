@@ -206,8 +206,8 @@ func TestBackoffCurve(t *testing.T) {
 		}
 		w.clock.advance(left - 5*time.Second)
 		w.run.Wake()
-		time.Sleep(20 * time.Millisecond)
-		if r := w.row(did); r.State != store.StateResync {
+		w.looked()
+		if r := w.row(did); r.State != store.StateResync || r.Retry.Count != uint32(n+1) {
 			t.Fatalf("after %d failures: tried five seconds early: %+v", n+1, r)
 		}
 		w.clock.advance(6 * time.Second)
@@ -233,7 +233,7 @@ func TestRateLimitedHostWaits(t *testing.T) {
 		w.add(w.net.DIDs()...)
 		w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 20 })
 		w.until("the 429", func() bool { return w.store.Counts()["error_ratelimited"] == 1 })
-		time.Sleep(30 * time.Millisecond)
+		w.looked()
 		if c := w.store.Counts(); limited.Fired() != 1 || c["pending"] != 19 || c["resync"] != 1 {
 			t.Errorf("%d requests, counts %v", limited.Fired(), c)
 		}
@@ -259,21 +259,26 @@ func TestParkedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 20, RecordsMedian: 3}})
 	h := w.net.Host(0)
-	h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond})
+	fail, answer := make(chan struct{}), make(chan struct{})
+	h.Inject(simnet.Fault{Kind: simnet.Latency, Hook: func() { <-fail }})
 	h.Inject(simnet.Fault{Kind: simnet.ServerError})
 	w.add(w.net.DIDs()...)
 	w.until("all permits to be taken", func() bool { return h.Log().InFlight == 4 })
+	close(fail)
 	w.until("their failures", func() bool { return w.store.Counts()["resync"] == 4 })
 	h.ClearFaults()
-	h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, Count: 1})
+	h.Inject(simnet.Fault{Kind: simnet.Latency, Hook: func() { <-answer }})
 	h.ResetLog()
 	w.clock.advance(2 * time.Second)
 	w.run.Wake()
 	w.until("the trial", func() bool { return h.Log().InFlight > 0 })
-	time.Sleep(100 * time.Millisecond)
-	if n := h.Log().InFlightMax; n != 1 {
+	if err := backfill.Look(t.Context(), w.run); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.run.HostStanding(w.hostOf(h)).Running; n != 1 {
 		t.Errorf("%d requests try the host", n)
 	}
+	close(answer)
 	w.until("the others", func() bool { return w.store.Counts()["synced"] == 16 })
 }
 

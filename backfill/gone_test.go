@@ -27,7 +27,7 @@ func TestGoneFails(t *testing.T) {
 		asked := broken.Fired()
 		w.add(did)
 		w.settle(did)
-		time.Sleep(50 * time.Millisecond)
+		w.looked()
 		r := w.row(did)
 		if r.State != store.StateResync || r.Status != store.StatusDeactivated || r.Retry.Count != n || r.Retry.Next <= w.clock.now().Unix() || r.Records == 0 {
 			t.Errorf("after %d failures: %v, %v %+v", n, r.State, r.Status, r.Retry)

@@ -72,7 +72,7 @@ func TestDirectoryOutage(t *testing.T) {
 		w.net.PLCHost().Inject(f)
 		w.add(w.net.DIDs()...)
 		w.until("the first failures", func() bool { return w.store.Counts()["resync"] > 0 })
-		time.Sleep(50 * time.Millisecond)
+		w.looked()
 		if c := w.store.Counts(); c["resync"] > 16 {
 			t.Errorf("%v: %d repositories burnt an attempt", f.Kind, c["resync"])
 		}

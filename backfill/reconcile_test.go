@@ -225,7 +225,14 @@ func TestReconcileResumes(t *testing.T) {
 	l.set(func() { l.cursors, l.status = nil, http.StatusBadGateway })
 	w.gap(l.URL)
 	w.until("the failure", func() bool { return len(l.asked()) == 1 })
-	time.Sleep(50 * time.Millisecond)
+	id, err := w.store.HostID(strings.TrimPrefix(l.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until("the host to be left alone", func() bool { return w.run.HostStanding(id).State() == "parked" })
+	if err := backfill.LookAtPasses(t.Context(), w.run); err != nil {
+		t.Fatal(err)
+	}
 	if n := len(l.asked()); n != 1 {
 		t.Errorf("%d pages were asked for at once", n)
 	}

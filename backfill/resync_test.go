@@ -265,11 +265,11 @@ func TestTurningDocument(t *testing.T) {
 	for range 6 {
 		before := d.purges.Load()
 		w.add(did)
-		time.Sleep(100 * time.Millisecond)
+		w.settle(did)
+		w.looked()
 		if n := d.purges.Load() - before; n > 1 {
 			t.Fatalf("the document was read %d times for one attempt", n)
 		}
-		w.settle(did)
 	}
 }
 
@@ -296,7 +296,7 @@ func TestSeenRev(t *testing.T) {
 		w.until("the second question", func() bool { return asked() == before+2 })
 		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" })
 		w.settle(did)
-		time.Sleep(50 * time.Millisecond)
+		w.looked()
 		if n := asked() - before; n != 2 {
 			t.Errorf("asked %d times, want 2", n)
 		}

@@ -239,11 +239,8 @@ func TestRefilterSeesFirstFetches(t *testing.T) {
 	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
 		defer close(came)
 		w.refilter(filter.Config{Collections: []string{posts, likes}})
-		for range 100 { // a pass that does not wait for this fetch is over then
-			if _, running, err := w.run.Refilter(); err != nil || !running {
-				return
-			}
-			time.Sleep(2 * time.Millisecond)
+		if err := backfill.LookAtFilter(t.Context(), w.run); err != nil { // a pass that does not wait for this fetch is over then
+			t.Error(err)
 		}
 	}})
 	w.add(did)

@@ -345,7 +345,7 @@ func TestDesynchronized(t *testing.T) {
 		r.Retry = store.Retry{Kind: store.Generic, Next: w.clock.now().Add(10 * time.Minute).Unix(), Error: "commit does not follow"}
 	})
 	w.run.Wake()
-	time.Sleep(30 * time.Millisecond)
+	w.looked()
 	if r := w.row(did); r.State != store.StateResync {
 		t.Fatalf("%v before it is due", r.State)
 	}
@@ -518,7 +518,9 @@ func TestEnqueuedWhileItEnds(t *testing.T) {
 				r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityRetry}
 			})
 			w.run.Wake()
-			time.Sleep(200 * time.Millisecond) // the dispatcher looks at the queue meanwhile
+			if err := backfill.LookAtQueues(t.Context(), w.run); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	w = newWorld(t, o)

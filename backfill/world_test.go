@@ -20,11 +20,9 @@ import (
 // clock runs as fast as the real one, and can be set forward.
 type clock struct {
 	ahead atomic.Int64
-	calls atomic.Int64
 }
 
 func (c *clock) now() time.Time {
-	c.calls.Add(1)
 	return time.Now().Add(time.Duration(c.ahead.Load()))
 }
 
@@ -158,6 +156,25 @@ func (w *world) until(what string, cond func() bool) {
 			w.t.Fatalf("still waiting for: %s; counts %v", what, w.store.Counts())
 		}
 		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// looked has the runner begin whatever it would begin by itself now, and waits until that has ended.
+func (w *world) looked() {
+	w.t.Helper()
+	for range 2 { // the end of a task may have another begin
+		if err := backfill.Look(w.t.Context(), w.run); err != nil {
+			w.t.Fatal(err)
+		}
+		w.until("no task to run", func() bool { return w.run.Syncing() == 0 })
+	}
+}
+
+// lists has every crawl source read the lists that are due, but for so many that a test holds up.
+func (w *world) lists(held int) {
+	w.t.Helper()
+	if err := backfill.LookAtLists(w.t.Context(), w.run, held); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
