@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -389,22 +390,83 @@ func (c *crash) describe() string {
 func toldOf(s *store.Store) (map[uint64]toldEvent, error) {
 	out := map[uint64]toldEvent{}
 	last := int64(0)
-	for cursor := s.Tail(); cursor <= s.Head(); {
-		next, err := s.ReadLog(context.Background(), cursor, 1000, func(e *store.Event) error {
-			if e.Time <= last {
-				return fmt.Errorf("event %d is of %d, and the one before of %d", e.ID, e.Time, last)
-			}
-			last = e.Time
-			out[e.ID] = toldEvent{e.Kind == store.KindRecord, e.Kind == store.KindAccount && e.Status == store.StatusDeleted, e.DID,
-				fmt.Sprint(e.Kind, e.DID, e.Time, e.Live, e.Rev, e.Action, string(e.Collection), string(e.Rkey), e.CID, e.Record, e.Status, e.Handle, e.PDS)}
-			return nil
-		})
-		if err != nil {
-			return nil, err
+	_, err := readLog(s, s.Tail(), func(e *store.Event) error {
+		if e.Time <= last {
+			return fmt.Errorf("event %d is of %d, and the one before of %d", e.ID, e.Time, last)
 		}
-		cursor = next
+		last = e.Time
+		out[e.ID] = toldEvent{e.Kind == store.KindRecord, e.Kind == store.KindAccount && e.Status == store.StatusDeleted, e.DID,
+			fmt.Sprint(e.Kind, e.DID, e.Time, e.Live, e.Rev, e.Action, string(e.Collection), string(e.Rkey), e.CID, e.Record, e.Status, e.Handle, e.PDS)}
+		return nil
+	})
+	return out, err
+}
+
+// readLog gives fn the events from an id on as far as a reader sees them now. The next id is beyond the head unless a later batch,
+// which is not durable yet, hides the event of that id: in the middle of a commit it stays so until the commit goes on.
+func readLog(s *store.Store, from uint64, fn func(*store.Event) error) (next uint64, err error) {
+	for next = from; next <= s.Head(); {
+		at := next
+		if next, err = s.ReadLog(context.Background(), at, 1000, fn); err != nil || next == at {
+			break
+		}
 	}
-	return out, nil
+	return next, err
+}
+
+// readWholeLog is readLog of a log that is durable.
+func readWholeLog(t testing.TB, s *store.Store, fn func(*store.Event) error) {
+	t.Helper()
+	if next, err := readLog(s, s.Tail(), fn); err != nil || next <= s.Head() {
+		t.Fatalf("the log is read up to %d of %d: %v", next, s.Head(), err)
+	}
+}
+
+// TestToldInCommit: what was told is read in the middle of a commit that hides an account, of which nothing is told any more.
+func TestToldInCommit(t *testing.T) {
+	t.Parallel()
+	var s *store.Store
+	var told map[uint64]toldEvent
+	armed := false
+	s = storetest.Open(t, store.Options{Step: func(name string) {
+		if armed && name == "applied" {
+			armed = false
+			var err error
+			if told, err = toldOf(s); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	for i := range 2 {
+		row := store.Repo{DID: storetest.DID(i), State: store.StatePending, Tracked: store.ByOperator}
+		b := s.NewBatch()
+		b.PutRepo(&row)
+		if err := b.CommitSync(); err != nil {
+			t.Fatal(err)
+		}
+		copied := storetest.Records{"app.test.a/1": storetest.Text("one")}.Import(row, storetest.Rev(1))
+		copied.Done = func(_ store.Repo, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if err := errors.Join(s.Import(t.Context(), copied), s.FlushImports()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	row, err := s.Repo(storetest.DID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row.Status, armed = store.StatusDeactivated, true
+	b := s.NewBatch()
+	b.PutRepo(&row)
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || told[1].did != storetest.DID(0) {
+		t.Errorf("told %v", told)
+	}
 }
 
 // recover goes on from a crash, while the network does.

@@ -117,14 +117,10 @@ func (x *testIndex) startTuned(t *testing.T, args []string, tune tuning) (stop f
 	stop = func() {
 		t.Helper()
 		cancel()
-		select {
-		case err := <-result:
-			result <- nil
-			if err != nil {
-				t.Errorf("run: %v\n%s", err, &stderr)
-			}
-		case <-time.After(time.Minute):
-			t.Fatal("the daemon does not stop")
+		err := <-result // the daemon bounds the time that it takes to stop, and fails if it takes longer
+		result <- nil
+		if err != nil {
+			t.Errorf("run: %v\n%s", err, &stderr)
 		}
 	}
 	t.Cleanup(stop)

@@ -87,7 +87,7 @@ func (m *model) start() {
 	m.fetch = fetch
 	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Wake: fetch.Wake, Logger: log,
 		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
-		RefetchBase: 20 * time.Millisecond, ReconcileEvery: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
+		RefetchBase: refetchBase, ReconcileEvery: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func (m *model) settle() {
 		if err == nil {
 			return
 		}
-		if p.ends(err, m.store.Counts(), m.store.Head(), m.where()) {
+		if p.ends(m.progress()) {
 			for _, did := range m.net.DIDs() {
 				if row, _ := m.store.Repo(did); row.State != store.StateSynced {
 					m.t.Logf("%+v in flight %t of %d, fetching %t", row, m.fetch.InFlight(did), m.fetch.Syncing(), m.store.Fetching(did))
@@ -154,6 +154,33 @@ func (m *model) settle() {
 		}
 		time.Sleep(3 * time.Millisecond)
 	}
+}
+
+// progress changes when something has been done, and while something is due later. It leaves out what changes by itself: times, and what is done again and again in
+// vain, such as connections and fetches that fail.
+func (m *model) progress() string {
+	var b strings.Builder
+	fmt.Fprintln(&b, m.store.Counts(), m.store.Head())
+	for _, src := range m.live.Sources() {
+		fmt.Fprintln(&b, src.URL, src.Cursor, src.Seq)
+	}
+	for _, did := range m.net.DIDs() {
+		if row, err := m.store.Repo(did); err == nil && time.Now().Before(heldUntil(&row)) {
+			fmt.Fprintln(&b, did, "is held back still", time.Now().Unix())
+		}
+	}
+	return b.String()
+}
+
+// refetchBase is the first delay of a repository that breaks, or comes back, once more within an hour.
+const refetchBase = 20 * time.Millisecond
+
+// heldUntil is when a repository that broke or came back too often may be fetched at the latest: the delay doubles each time.
+func heldUntil(row *store.Repo) time.Time {
+	if row.Breaks < 2 {
+		return time.Time{}
+	}
+	return time.Unix(row.Broken, 0).Add(2*time.Second + min(refetchBase<<min(row.Breaks-2, 30), time.Hour))
 }
 
 // where tells how far each stream was read.
@@ -229,13 +256,7 @@ func (m *model) fold() logged {
 	t := m.t
 	t.Helper()
 	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
-	for cursor := uint64(1); cursor <= m.store.Head(); {
-		next, err := m.store.ReadLog(context.Background(), cursor, 1000, func(e *store.Event) error { return l.apply(e) })
-		if err != nil {
-			t.Fatal(err)
-		}
-		cursor = next
-	}
+	readWholeLog(t, m.store, l.apply)
 	return l
 }
 
@@ -396,11 +417,13 @@ func (m *model) exact() bool { return m.plan.relays > 0 && !m.plan.lossy }
 
 // connected waits until every stream is followed: without a cursor it begins then.
 func (m *model) connected() {
-	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
-	defer cancel()
-	for _, h := range m.streams() {
-		if err := h.WaitConnections(ctx, 1); err != nil {
-			m.t.Fatalf("%s is not followed: %v, %+v", h.URL(), err, m.live.Sources())
+	for p := (patience{limit: 30 * time.Second}); ; time.Sleep(time.Millisecond) {
+		missing := slices.DeleteFunc(slices.Clone(m.streams()), func(h *simnet.Host) bool { return h.Connections() > 0 })
+		if len(missing) == 0 {
+			return
+		}
+		if p.ends(len(missing), m.progress()) {
+			m.t.Fatalf("%s is not followed: %+v", missing[0].URL(), m.live.Sources())
 		}
 	}
 }
@@ -416,7 +439,7 @@ func (m *model) begun() {
 		if begun {
 			return
 		}
-		if p.ends(m.store.Counts(), m.store.Head(), m.where()) {
+		if p.ends(m.progress()) {
 			m.t.Fatalf("no cursor: %+v", m.live.Sources())
 		}
 	}

@@ -240,12 +240,12 @@ func (m *refilterModel) note(c filter.Config) {
 func (m *refilterModel) settle() {
 	m.t.Helper()
 	m.announced()
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for p := (patience{limit: time.Minute}); ; time.Sleep(5 * time.Millisecond) {
 		err := m.equal()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		if p.ends(m.progress()) {
 			for _, did := range m.net.DIDs() {
 				row, _ := m.store.Repo(did)
 				m.t.Logf("%+v in flight %t", row, m.fetch.InFlight(did))
@@ -413,24 +413,18 @@ func (m *refilterModel) exactly(f store.FilterVersion, truth simnet.Truth, row *
 func (m *refilterModel) wantLog() {
 	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
 	trail := map[string][]string{}
-	for cursor := uint64(1); cursor <= m.store.Head(); {
-		next, err := m.store.ReadLog(m.t.Context(), cursor, 1000, func(e *store.Event) error {
-			if e.Kind == store.KindRecord && e.Action == store.Delete && (m.shaky[e.DID] || !m.first[e.DID]) {
-				if _, told := l.records[e.DID][string(e.Collection)+"/"+string(e.Rkey)]; !told {
-					return nil
-				}
+	readWholeLog(m.t, m.store, func(e *store.Event) error {
+		if e.Kind == store.KindRecord && e.Action == store.Delete && (m.shaky[e.DID] || !m.first[e.DID]) {
+			if _, told := l.records[e.DID][string(e.Collection)+"/"+string(e.Rkey)]; !told {
+				return nil
 			}
-			trail[e.DID] = append(trail[e.DID], fmt.Sprintf("%d: kind %d, action %s, rev %s, live %v, status %s, %s/%s", e.ID, e.Kind, e.Action, e.Rev, e.Live, e.Status, e.Collection, e.Rkey))
-			if err := l.apply(e); err != nil {
-				return fmt.Errorf("%w, after\n%s", err, strings.Join(trail[e.DID], "\n"))
-			}
-			return nil
-		})
-		if err != nil {
-			m.t.Fatal(err)
 		}
-		cursor = next
-	}
+		trail[e.DID] = append(trail[e.DID], fmt.Sprintf("%d: kind %d, action %s, rev %s, live %v, status %s, %s/%s", e.ID, e.Kind, e.Action, e.Rev, e.Live, e.Status, e.Collection, e.Rkey))
+		if err := l.apply(e); err != nil {
+			return fmt.Errorf("%w, after\n%s", err, strings.Join(trail[e.DID], "\n"))
+		}
+		return nil
+	})
 	m.t.Logf("head %d, tail %d, counts %v, filter %d", m.store.Head(), m.store.Tail(), m.store.Counts(), m.store.Filter().Version)
 	f := m.store.Filter()
 	for _, a := range m.net.Accounts() {
