@@ -12,7 +12,7 @@ import (
 
 // formatVersion is the layout described in keys.go and values.go. Another one is refused;
 // CHANGELOG.md says under "On-disk format" how to get from one to the next.
-const formatVersion = 1
+const formatVersion = 2
 
 // engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a change here, and a line
 // in CHANGELOG.md, since older binaries cannot open the store afterwards.
