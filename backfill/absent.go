@@ -10,14 +10,17 @@ import (
 	"cistern/store"
 )
 
-// absences finds repositories that we hold and that their own host lists no longer: the account was deleted, or moved, while
-// we missed its events. A deleted account stands in no listing, so that no entry of a page says so.
+// absences finds repositories that we hold and that their own host no longer lists: the account was
+// deleted, or moved, while we missed its events. A deleted account is in no listing, so that no
+// entry of a page shows the deletion.
 //
-// While the listing of a host is read, each repository of that host that a page names sets one bit, by its ordinal. When the
-// listing has come to its end, one scan over all rows finds the repositories of the host without a bit, and makes them
-// pending: the task asks the account's host whether anything has changed, and writes what it answers. Nothing is written for a
-// repository that is listed, and the bits of 40 million repositories take 5 MB. They are lost with the process: then the
-// listings of a reconciliation are read again, and the periodic ones find out next time.
+// While the listing of a host is read, each repository of that host that a page names sets one bit,
+// by its ordinal. When the listing has come to its end, one scan over all rows finds the
+// repositories of the host without a bit, and makes them pending: the task asks the account's host
+// for the latest commit, and writes the answer. Nothing is written for a repository that is listed,
+// and the bits of 40 million repositories take 5 MB. The bits are lost with the process: the
+// listings of a reconciliation are then read again, and a periodic pass finds the repositories next
+// time.
 type absences struct {
 	r    *Runner
 	kick chan struct{}
@@ -60,7 +63,8 @@ const (
 
 func newAbsences(r *Runner) *absences { return &absences{r: r, kick: make(chan struct{}, 1)} }
 
-// join begins the listing of a host, nil when too many listings are under way to remember what another one shows.
+// join begins the listing of a host. It returns nil when too many listings are under way to
+// remember the repositories of one more.
 func (a *absences) join(host string) *listing {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -79,7 +83,8 @@ func (a *absences) join(host string) *listing {
 	return g
 }
 
-// newRound makes room for another round by forgetting one that has nothing under way but hosts that fail. Called with mu held.
+// newRound adds a round. When there are roundsMax, it drops one whose unfinished listings all
+// belong to failing hosts, or returns nil if there is none. Called with mu held.
 func (a *absences) newRound() *round {
 	a.prune()
 	for i := 0; len(a.rounds) >= roundsMax; i++ {
@@ -95,7 +100,7 @@ func (a *absences) newRound() *round {
 	return d
 }
 
-// prune forgets rounds from which nothing follows any more. Called with mu held.
+// prune drops rounds whose listings are all done. Called with mu held.
 func (a *absences) prune() {
 	left := a.rounds[:0]
 	for _, d := range a.rounds {
@@ -107,7 +112,7 @@ func (a *absences) prune() {
 	a.rounds = left
 }
 
-// has reports whether a listing of the round is at one of some stages. Called with mu held.
+// has reports whether any listing of the round is at one of the given stages. Called with mu held.
 func (d *round) has(stages ...listingStage) bool {
 	for _, g := range d.hosts {
 		for _, s := range stages {
@@ -125,7 +130,7 @@ func (d *round) shown(o store.Ordinal) bool {
 	return page != nil && page[o%bitsPerPage/64]&(1<<(o%64)) != 0
 }
 
-// set has shown say yes. Called with mu held.
+// set marks a repository as shown. Called with mu held.
 func (d *round) set(o store.Ordinal) {
 	page := d.bits[o/bitsPerPage]
 	if page == nil {
@@ -135,7 +140,7 @@ func (d *round) set(o store.Ordinal) {
 	page[o%bitsPerPage/64] |= 1 << (o % 64)
 }
 
-// show notes that the listing names a repository. Those of other hosts do not count.
+// show notes that the listing names a repository. Repositories of other hosts are ignored.
 func (g *listing) show(row *store.Repo) {
 	if g == nil || row.Ordinal == 0 || identity.HostOf(row.PDS) != g.host {
 		return
@@ -148,7 +153,7 @@ func (g *listing) show(row *store.Repo) {
 	g.round.set(row.Ordinal)
 }
 
-// set moves a listing on. What has nothing to follow stays so.
+// set moves a listing to another stage. A listing that is done stays done.
 func (g *listing) set(stage listingStage) {
 	if g == nil {
 		return
@@ -218,8 +223,9 @@ func (a *absences) run(ctx context.Context) error {
 	return nil
 }
 
-// next is a round of which listings have ended, and those listings; without, how long to wait. The listings that are being
-// read are waited for, so that one scan serves all of them, but not for ever.
+// next returns a round with ended listings, and these listings; if there is none, how long to wait.
+// It waits up to absentWait for listings that are still being read, so that one scan serves all of
+// them.
 func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -243,7 +249,7 @@ func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wai
 		} else {
 			due = due.Add(absentWait)
 		}
-		if a.rest.After(due) && a.rest.Sub(now) <= absentRestMax { // longer is of a clock that was ahead
+		if a.rest.After(due) && a.rest.Sub(now) <= absentRestMax { // a longer rest was set by a clock that was ahead
 			due = a.rest
 		}
 		if !due.After(now) {
@@ -254,7 +260,8 @@ func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wai
 	return nil, nil, wait
 }
 
-// conclude queues what some listings of a round did not show, and drops their cursors. Without done it was told to end.
+// conclude queues the repositories that the ended listings of a round did not show, and drops their
+// cursors. done is false if ctx ended first.
 func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*listing) (done bool, err error) {
 	s := &absentScan{a: a, round: d, ended: ended}
 	for scan := 0; ; scan++ {
@@ -268,7 +275,7 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 		sleep(ctx, absentPause, nil) // a queue of a host is full
 	}
 	if s.queued+s.left > 0 {
-		a.r.opts.Logger.Info("repositories that their hosts no longer list are checked", "hosts", len(ended), "queued", s.queued, "left", s.left)
+		a.r.opts.Logger.Info("hosts no longer list some repositories: asking the hosts for their latest commits", "hosts", len(ended), "queued", s.queued, "left", s.left)
 	}
 	var names []string
 	a.mu.Lock()
@@ -320,7 +327,8 @@ func (s *absentScan) scan(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// absent reports whether a repository is whole, and was not named by the listing of its host.
+// absent reports whether a repository is synced and followed, and the ended listing of its host did
+// not name it.
 func (s *absentScan) absent(row *store.Repo) bool {
 	if row.State != store.StateSynced || row.Tracked == store.Untracked || row.Ordinal == 0 || row.Ordinal >= s.round.end ||
 		s.ended[identity.HostOf(row.PDS)] == nil {
@@ -331,8 +339,8 @@ func (s *absentScan) absent(row *store.Repo) bool {
 	return !s.round.shown(row.Ordinal)
 }
 
-// queue makes absent repositories pending. While they wait their live commits are not applied, so that a host whose
-// listing leaves out many has only some checked at a time.
+// queue makes absent repositories pending, at most absentQueueMax of a host at a time: a host whose
+// listing leaves out many must not fill the queue.
 func (s *absentScan) queue(rows []store.Repo) error {
 	r := s.a.r
 	var dids []string
@@ -371,7 +379,7 @@ func (s *absentScan) queue(rows []store.Repo) error {
 	return nil
 }
 
-// note has later scans pass over a repository that was queued.
+// note excludes a queued repository from later scans.
 func (s *absentScan) note(o store.Ordinal) {
 	s.queued++
 	s.a.mu.Lock()

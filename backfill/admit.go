@@ -146,7 +146,7 @@ func (r *Runner) serve(h *host, now time.Time) {
 // dismiss ends a request that admit let through.
 func (r *Runner) dismiss(ctx context.Context, h *host, p pace.Permit, a answered) {
 	v := verdict{spoke: true}
-	if a.err != nil { // one that we cancelled says nothing of the host, not that it answers either
+	if a.err != nil { // a request that we cancelled says nothing about the host
 		v = classify(ctx, a.err, r.opts.Now())
 	}
 	r.heard(h, pace.Query, p, a.header, a.took)
@@ -160,7 +160,7 @@ func (r *Runner) dismiss(ctx context.Context, h *host, p pace.Permit, a answered
 	signal(r.kick)
 }
 
-// heard has the limiter of a host learn from the beginning of an answer to a request of a kind. header may be nil.
+// heard passes the status and header of an answer to the limiter of its host. header may be nil.
 func (r *Runner) heard(h *host, k pace.Kind, p pace.Permit, header http.Header, took time.Duration) {
 	now := r.opts.Now()
 	q := pace.ParseQuota(header, now)
@@ -169,7 +169,7 @@ func (r *Runner) heard(h *host, k pace.Kind, p pace.Permit, header http.Header, 
 	h.Heard(k, took, q, p, now)
 }
 
-// kindOf is the kind of request that a method is.
+// kindOf returns the kind of request by which hosts count a method.
 func kindOf(method string) pace.Kind {
 	if method == repoMethod {
 		return pace.Fetch
@@ -177,9 +177,9 @@ func kindOf(method string) pace.Kind {
 	return pace.Query
 }
 
-// spend waits until the host of a task, which holds a permit already, may be asked once more, and notes that it is. The first
-// request came with the permit. When the wait is longer than admitMax the error is a busyError, and the task has to come
-// again: it is not to hold a permit while it waits.
+// spend waits until the host of a task, which holds a permit already, may be asked once more, and
+// notes that it is. The permit includes the first request. When the wait would exceed admitMax the
+// error is a busyError, and the task is queued again: a waiting task must not hold a permit.
 func (t *task) spend(ctx context.Context, k pace.Kind) error {
 	if t.host == nil {
 		return nil
@@ -202,8 +202,9 @@ func (t *task) spend(ctx context.Context, k pace.Kind) error {
 	}
 }
 
-// payAhead pays a request with the one that came with the permit, if that was not sent yet. A time says from when on that can
-// be done; neither means that nothing was paid ahead.
+// payAhead charges a request to the one that the permit includes, if that was not sent yet. A time
+// is the earliest at which this is allowed; without a time and not paid, the included request was
+// already used.
 func (t *task) payAhead(k pace.Kind) (at time.Time, paid bool) {
 	t.r.mu.Lock()
 	defer t.r.mu.Unlock()
@@ -251,7 +252,8 @@ func (r *Runner) crowded() bool {
 	return r.sched.Crowded()
 }
 
-// spares reports whether the host of a task has told of no quota of queries, or has half of it left.
+// spares reports whether the host of a task announced no quota of queries, or has at least half of
+// it left.
 func (t *task) spares() bool {
 	now := t.r.opts.Now()
 	t.r.mu.Lock()
@@ -267,7 +269,7 @@ func (r *Runner) checkRedirect(req *http.Request, via []*http.Request) error {
 		err = r.spendElsewhere(req)
 	}
 	if err != nil {
-		return fmt.Errorf("%w to %s: %v", errRedirect, clean(req.URL.Redacted()), err) // and not busy: then the sender would be asked again at once
+		return fmt.Errorf("%w to %s: %v", errRedirect, clean(req.URL.Redacted()), err) // not a busyError: the redirecting host would be asked again at once
 	}
 	return nil
 }

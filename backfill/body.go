@@ -21,8 +21,8 @@ type decoders struct {
 	permits budget // of zstd bodies: a transfer takes one before it offers to decompress them
 }
 
-// errEncoding: the host compresses in a way that was not offered.
-var errEncoding = fmt.Errorf("content encoding that was not asked for: %w", repo.ErrInvalid)
+// errEncoding means that the host compressed the body in a way that we did not offer.
+var errEncoding = fmt.Errorf("content encoding that was not offered: %w", repo.ErrInvalid)
 
 // body is a decoded body. It must be closed, though not by a caller who has read an error only.
 type body struct {

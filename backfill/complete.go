@@ -59,7 +59,7 @@ func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
 	t.settle(row)
 	if asked {
-		b.DropBuffer(row) // the next fetch brings what these bring
+		b.DropBuffer(row) // the next fetch brings these commits
 		row.State, row.Retry, row.Recheck = store.StatePending, store.Retry{}, false
 		row.Pending.Priority = store.PriorityOperator
 		row.Attempt++
@@ -93,9 +93,11 @@ const lagText = "the host has rev "
 
 func lagged(r store.Retry) bool { return strings.HasPrefix(r.Error, lagText) }
 
-// lag decides what to do about a rev that was seen and that the copy does not have. It may have come too late for this
-// fetch, or the host names it for the very commit that we hold now: we ask at once, but once only, for anybody could keep us
-// busy so. Otherwise the host has no such rev, or not yet: we ask some times more, and then believe the host.
+// lag decides what to do about an announced rev that is higher than the copy's. The commit may have
+// come too late for this fetch, or the host names that rev for the very commit that we hold now:
+// then the host is asked at once, but only once, since any sender could otherwise keep us busy.
+// Else the host has no such rev, or not yet: it is asked up to lagsMax times more, and then
+// believed.
 func (t *task) lag(row *store.Repo, before store.Retry) {
 	late := row.SeenRev != t.row.SeenRev
 	count := uint32(1)

@@ -36,7 +36,7 @@ type list struct {
 	slow  bool             // the last page took long
 
 	repeats repeats
-	listing *listing // remembers which accounts of its host it names; nil: it is not that of a host, or was begun earlier
+	listing *listing // remembers which accounts the list names; nil: not the list of a host, or resumed after a restart
 
 	// crawler.mu guards:
 	mark     mark
@@ -44,7 +44,7 @@ type list struct {
 	due      time.Time
 	filter   uint32 // in force when it was visited last
 	heap     int    // place in its queue, -1 for none
-	trust    trust  // in its host; only who visits it changes it
+	trust    trust  // in its host; only the goroutine that visits the list changes it
 }
 
 // viewOf says what the lists of a source are read for by a filter; without ok they are not read at all.
@@ -156,7 +156,7 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery, now)) && !anew:
 		return m.due(r.opts.CrawlEvery, now).Sub(now), nil
 	case m.ended != 0 || anew:
-		m = m.again() // from the beginning, by this filter
+		m = m.again() // read from the beginning, by the new filter
 	}
 	m.filter = f.Version
 	if l.by != f.Version {
@@ -286,8 +286,9 @@ func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*page, error
 	return c.r.listRepos(ctx, l.origin, cursor)
 }
 
-// turn is the mark after a page with so many entries, which names these, and whether the list came to its end by itself. A page
-// that names nobody is not the end, but many are; and cursors may go in circles.
+// turn returns the mark after a page with the given entries, and whether the list ended by itself.
+// One page without accounts is not the end, but emptyPagesMax in a row are; and cursors may go in
+// circles.
 func (c *crawler) turn(l *list, m mark, next string, names []string, entries int) (to mark, whole bool) {
 	again := l.repeats.page(m.cursor, names)
 	l.empty++
@@ -307,7 +308,8 @@ func (c *crawler) turn(l *list, m mark, next string, names []string, entries int
 	return m.end(c.r.opts.Now()), next == ""
 }
 
-// open prepares a list for its first page. Of a host that lists its own accounts it is remembered which of them it names.
+// open prepares a list for its first page. If the host lists its own accounts, the listing
+// remembers which accounts it names.
 func (c *crawler) open(l *list, v reading) error {
 	l.listing.set(listingDone)
 	l.repeats, l.listing = repeats{}, nil
@@ -318,7 +320,8 @@ func (c *crawler) open(l *list, v reading) error {
 	return err
 }
 
-// finished has the accounts that a list did not name looked at, if it was read from beginning to end.
+// finished starts the check of accounts that the list did not name, if it was read from beginning
+// to end.
 func (c *crawler) finished(l *list, whole bool) {
 	if whole {
 		l.listing.end("")
@@ -341,8 +344,9 @@ func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
 	return crawlKnown
 }
 
-// stepHosts reads a page of hosts. Each becomes a list of its own, in the batch that moves the mark; and at the end those of
-// all accounts that we know, for a relay that has just started names few.
+// stepHosts reads a page of hosts. Each host becomes a list of its own, in the batch that moves the
+// mark. After the last page the hosts of all known accounts are added, since a relay that has just
+// started names few.
 func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (time.Duration, error) {
 	p, err := c.r.listHosts(ctx, l.origin, m.cursor)
 	if err != nil {
@@ -395,7 +399,7 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 	return c.pause(l, to, len(fresh) > 0), nil
 }
 
-// discover notes that a host is to be listed, unless it is already.
+// discover adds the list of a host, unless there is one.
 func (c *crawler) discover(origin string, fresh map[string]bool) {
 	name := c.source.String() + "::" + origin
 	if !c.has(name) && c.size()+len(fresh) < crawlHostsMax {
@@ -403,8 +407,8 @@ func (c *crawler) discover(origin string, fresh map[string]bool) {
 	}
 }
 
-// originOf is where a host is asked that is known from an address: no less privately than that one. In development, hosts
-// are reached as the relay is that names them.
+// originOf returns the origin at which a named host is asked. It uses TLS if the source that named
+// the host does. In development, hosts are reached with the scheme of that source.
 func (r *Runner) originOf(from, hostname string) (string, error) {
 	if !strings.Contains(hostname, "://") && r.opts.AllowPrivate {
 		if u, err := url.Parse(from); err == nil {

@@ -26,7 +26,7 @@ type crawler struct {
 	lists  map[string]*list   // by name
 	queues [trusts]listHeap   // lists that are not being visited
 	visits [trusts]int        // under way
-	stale  bool               // lists are to be read from the store again
+	stale  bool               // the lists must be read from the store again
 	filter uint32
 	status CrawlStatus
 }
@@ -122,8 +122,8 @@ func (c *crawler) take() (*list, time.Duration) {
 	return l, 0
 }
 
-// first is the queue of the list that is due first, and how long until then; of hosts that have a place left, or of all.
-// Called with mu held.
+// first returns the queue whose first list is due earliest, and how long until then: among queues
+// that have a place left, or among all. Called with mu held.
 func (c *crawler) first(now time.Time, all bool) (q *listHeap, d time.Duration) {
 	d = sleepMax
 	for t := range trusts {
@@ -184,7 +184,7 @@ func (c *crawler) refresh() error {
 		for i := range c.queues {
 			for _, l := range c.queues[i] {
 				if l.failures == 0 {
-					l.due = time.Time{} // to see whether it is to be read anew
+					l.due = time.Time{} // visited at once, to see whether the new filter has it read again
 				}
 			}
 			heap.Init(&c.queues[i])
@@ -313,7 +313,7 @@ func (c *crawler) noteFailure(l *list, err error) {
 	c.status.Failure, c.status.FailedAt = clipped(clean(err.Error())), c.r.opts.Now()
 }
 
-// noteTrouble notes what is wrong with a list that answers.
+// noteTrouble records what is wrong with a list whose host answers.
 func (c *crawler) noteTrouble(what string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -45,7 +45,7 @@ func newCrawlers(r *Runner) (*crawlers, error) {
 		switch {
 		case a.Removed:
 			if i >= 0 {
-				r.opts.Logger.Warn("crawl source stays removed though an option names it: DELETE /crawler/sources removed it, POST adds it again",
+				r.opts.Logger.Warn("crawl source named by an option is not read: DELETE /crawler/sources removed it; POST adds it again",
 					"source", s.String())
 				cs.list = slices.Delete(cs.list, i, i+1)
 			}
@@ -158,8 +158,9 @@ func (r *Runner) AddCrawl(s Source) error {
 	return nil
 }
 
-// RemoveCrawl stops discovering by a source: store.ErrNotFound if there is none. It stays removed after a restart until
-// AddCrawl, whatever the options name. What it found stays followed, and its cursors stay until ForgetCrawlCursor.
+// RemoveCrawl stops discovering by a source: store.ErrNotFound if there is none. It stays removed
+// after a restart until AddCrawl, whatever the options name. Repositories that it found stay
+// followed, and its cursors stay until ForgetCrawlCursor.
 func (r *Runner) RemoveCrawl(s Source) error {
 	cs := r.crawls
 	cs.changing.Lock()

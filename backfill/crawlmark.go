@@ -26,7 +26,7 @@ func (m mark) String() string {
 	return fmt.Sprintf("%d %d %d %d %d %d %s", m.filter, m.ended, m.pages, m.named, m.before, m.thin, m.cursor)
 }
 
-// parseMark reads what String gave. What it does not understand is the beginning.
+// parseMark reads what String wrote. Text that it cannot parse means the beginning of the list.
 func parseMark(s string) mark {
 	parts := strings.SplitN(s, " ", 7)
 	if len(parts) != 7 {
@@ -45,11 +45,12 @@ func parseMark(s string) mark {
 	return mark{uint32(n[0]), n[1], int(n[2]), n[3], n[4], int(n[5]), parts[6]}
 }
 
-// again is the mark of a pass that begins after this one.
+// again returns the mark of the pass that follows this one.
 func (m mark) again() mark { return mark{before: m.before, thin: m.thin} }
 
-// end is the mark of a pass that came to its end. One that named nothing, or less than half of what the one before did, is
-// thin: a relay that has just started knows few hosts. After thinMax of those in a row the list is taken to be so.
+// end returns the mark of a pass that has ended. A pass that named nothing, or less than half of
+// what the previous one named, is thin: a relay that has just started knows few hosts. After
+// thinMax thin passes in a row the list is believed to be that short.
 func (m mark) end(now time.Time) mark {
 	m.cursor, m.ended = "", max(1, now.Unix())
 	switch thin := m.named == 0 || 2*m.named < m.before; {
@@ -63,8 +64,9 @@ func (m mark) end(now time.Time) mark {
 	return m
 }
 
-// due is when the list is to be read from the beginning again, zero while the pass is under way, and when the clock that told its
-// end was ahead of now by more than that. A thin pass is repeated soon, ever more seldom.
+// due is when the list is to be read from the beginning again, zero while the pass is under way,
+// and when the clock that told its end was ahead of now by more than that. A thin pass is repeated
+// soon, with a doubling delay.
 func (m mark) due(every time.Duration, now time.Time) time.Time {
 	if m.thin > 0 && m.thin < thinMax {
 		every = min(every, thinAgain<<(m.thin-1))

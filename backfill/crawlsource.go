@@ -35,15 +35,16 @@ type Source struct {
 // String is KIND::URL.
 func (s Source) String() string { return s.Kind + "::" + s.URL }
 
-// ParseSource is the source of a kind at an address, in the one spelling of it. An address names its scheme, as that of a
-// firehose does: what speaks no TLS is not to be asked with it, nor the other way round. An error repeats the bad value.
+// ParseSource returns the source of a kind at an address, in canonical form. An address must name
+// its scheme, as for a firehose: a server is asked with TLS only if its address says so. An error
+// repeats the bad value.
 func ParseSource(kind, address string) (Source, error) {
 	if !slices.Contains(SourceKinds(), kind) {
 		return Source{}, fmt.Errorf("unknown kind %.80q, known: %s", kind, strings.Join(SourceKinds(), ", "))
 	}
 	origin, path, err := identity.ParseBase(address)
 	if err == nil && path != "" && path != "/" {
-		err = errors.New("is more than an origin: it has a path")
+		err = errors.New("has a path: want only scheme, host and port")
 	}
 	if err != nil {
 		return Source{}, fmt.Errorf("%.200q %w", address, err)

@@ -201,7 +201,7 @@ func (r *Runner) reconsider(ctx context.Context) error {
 	return nil
 }
 
-// laterText is what parseLater reads.
+// laterText formats a value for parseLater.
 func laterText(due time.Time, tries int) string { return fmt.Sprintf("%d %d", due.Unix(), tries) }
 
 func parseLater(value string) (due time.Time, tries int) {
@@ -243,7 +243,7 @@ func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
 	}
 	r.laters.again(l)
 	if errors.Is(err, errRefiltered) {
-		return nil // by that filter, at once
+		return nil // repeated at once, by the new filter
 	}
 	return err
 }

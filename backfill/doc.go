@@ -30,26 +30,30 @@
 //  10. Records of an account that was hidden are listed anew once when it is shown again, before any change
 //     to them.
 //  11. A list's mark moves in the batch that enqueues the last of what its page named. A host's list is believed about its own
-//     accounts only, and an account that nobody knows yet has neither a status nor an event before its own host was asked.
-//     That a list does not name a repository makes its host be asked, and only if the list was read from beginning to end.
+//     accounts only, and an unknown account has neither a status nor an event until its own host
+//     was asked. If a host's list does not name a repository, the host is asked, and only if the
+//     list was read from beginning to end.
 //  12. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
 //  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row. A
 //     pass goes through all rows when the filter was changed, as often as it takes: it is over behind a round that
 //     left nothing to do and was begun when no task worked by an older filter. It leaves alone what is being fetched.
-//  14. A repository that is not to be followed is deleted record by record, with events, and then its row. Cut
-//     short, it is torn, and either taken up again or fetched.
+//  14. A repository that must not be followed is deleted record by record, with events, and then
+//     its row. If that is interrupted, the row is torn, and the deletion is resumed or the
+//     repository fetched.
 //  15. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
-//     document, confirms a deletion that was told, or says RepoNotFound often and long enough. What a relay decided about an
-//     account stands, whatever its host says (docs/design.md, "The status of an account").
+//     document, confirms an announced deletion, or RepoNotFound was answered often and long enough.
+//     A relay's own decision about an account stands, whatever the account's host says
+//     (docs/design.md, "The status of an account").
 //
 // # Concurrency
 //
-// Run owns the goroutines that fetch: one that dispatches, one that requeues what is due, one that flips
-// imports when nothing else is to do, one that brings repositories to a filter that was changed, and one a task or
-// lookup in flight. Crawl owns one a crawled source and one a list that it reads just now, one that
-// starts reconciliations and one each of those, one that finds what lists do not name, and one that asks again what accounts hold. Everything else may
-// be called by anybody.
-// Runner.mu guards permits, hosts and the in-flight set; it is never held over I/O.
+// Run owns the goroutines that fetch: one that dispatches, one that requeues due rows, one that
+// flips imports when nothing else is to do, one that brings repositories to a filter that was
+// changed, and one a task or lookup in flight. Crawl owns one a crawled source and one a list that
+// it reads just now, one that starts reconciliations and one for each of these, one that finds
+// repositories that lists do not name, and one that asks hosts again about unknown accounts.
+// Everything else may be called from any goroutine. Runner.mu guards permits, hosts and the
+// in-flight set; it is never held over I/O.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
 //
@@ -65,13 +69,16 @@
 //   - recheck.go: whether a transfer is needed; fetch.go, body.go, wait.go, spool.go: the transfer; verify.go
 //   - sparse.go: only the wanted parts; partless.go: hosts that send none
 //   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
-//   - refilter.go: the pass of a changed filter; revise.go: what it does about one repository; room.go: how many
-//     wait to be fetched for it at a time; waits.go: batches that wait for the disk together; forget.go: repositories nobody follows any more; futile.go: and who
+//   - refilter.go: the pass of a changed filter; revise.go: what it does about one repository;
+//     room.go: how many wait to be fetched for it at a time; waits.go: batches that wait for the
+//     disk together; forget.go: repositories no longer followed; futile.go: accounts that
 //     showed a signal, but had no record of it
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
 //   - retry.go: what is due becomes pending
 //   - crawlers.go: sources of discovery; crawler.go, crawl.go: the lists of one, page by page; crawlmark.go, crawlpage.go
-//   - trust.go: how many places hosts may take that do not answer; repeats.go: lists that name the same again
-//   - finding.go: a list against what we hold; absent.go: what lists do not name; describe.go: what unknown accounts hold
+//   - trust.go: how many places unproven and failing hosts may take; repeats.go: lists that repeat
+//     themselves
+//   - finding.go: compares a list with our rows; absent.go: repositories that lists do not name;
+//     describe.go: collections of unknown accounts
 //   - reconcile.go: which lists are compared after a gap; pass.go: one of them
 package backfill

@@ -10,10 +10,10 @@ import (
 var (
 	// errSlow: the host sends, but too little to be worth a permit.
 	errSlow = errors.New("body arrives too slowly")
-	// errSilent: no answer began in time.
+	// errSilent means that no answer began in time.
 	errSilent = errors.New("no answer")
-	// errNotCAR: an answer of 200 that is something else than it should be, as its content type says.
-	errNotCAR = errors.New("the answer is no repository")
+	// errNotCAR means an answer with status 200 whose content type is not that of a CAR.
+	errNotCAR = errors.New("the answer is not a repository")
 	// errTimeout: the transfer took longer than FetchTimeout.
 	errTimeout = errors.New("fetch took too long")
 	// errCrowded: the transfer took long, as too many others did, and repositories waited for a permit.
@@ -34,7 +34,7 @@ type answerError struct {
 	name    string        // the XRPC error, "" if the body was none
 	message string        // bounded by errorBodyMax, shortened for the row
 	wait    time.Duration // how long the host asks us to wait, 0 if it does not say
-	quota   bool          // a quota is spent that the answer names and the host's limiter keeps until the wait is over
+	quota   bool          // the answer names the spent quota, and the host's limiter enforces its wait
 }
 
 func (e *answerError) Error() string {
@@ -44,8 +44,8 @@ func (e *answerError) Error() string {
 	return fmt.Sprintf("host answered %d %s: %s", e.code, e.name, e.message)
 }
 
-// asQueries reports whether a query failed because the host's quota of queries is spent. It may have one of its own for
-// whole repositories.
+// asQueries reports whether a query failed because the host's quota of queries is spent. The host
+// may count whole repositories in another quota.
 func asQueries(err error) bool {
 	var busy *busyError
 	var answer *answerError

@@ -39,7 +39,7 @@ type transfer struct {
 	idle   time.Duration
 
 	got    atomic.Int64 // bytes, before decompression
-	begun  atomic.Bool  // the headers are there
+	begun  atomic.Bool  // the headers have arrived
 	zstd   bool         // holds a permit for a zstd body
 	waited atomic.Int64 // nanoseconds spent in reads that have ended
 	since  atomic.Int64 // when the read under way began, 0 for none
@@ -198,8 +198,8 @@ func (t *task) watched(ctx context.Context, request func(ctx context.Context, tr
 	return err
 }
 
-// timedOut reports whether the transport gave up waiting for an answer (ResponseHeaderTimeout), which has no error of its own. It is
-// neither the context that ended, nor a connection that could not be made.
+// timedOut reports whether the transport gave up waiting for an answer (ResponseHeaderTimeout),
+// which has no error value of its own: not that the context ended, nor that the connection failed.
 func timedOut(ctx context.Context, err error) bool {
 	var timeout net.Error
 	return ctx.Err() == nil && errors.As(err, &timeout) && timeout.Timeout() && !errors.As(err, new(*net.OpError))
@@ -219,7 +219,7 @@ func (t *task) transfer(ctx context.Context, tr *transfer, method, query string,
 	defer resp.Body.Close()
 	t.sender = senderOf(resp)
 	if resp.ContentLength > o.BytesMax {
-		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: --repo-max raises the limit", resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
+		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: raise --repo-max to fetch it", resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
 	}
 	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
@@ -231,7 +231,7 @@ func (t *task) transfer(ctx context.Context, tr *transfer, method, query string,
 	return car, readError(err, resp.Header)
 }
 
-// readError says what is known of an answer of 200 that could not be read.
+// readError classifies the failure to read the body of an answer with status 200.
 func readError(err error, header http.Header) error {
 	switch kind := contentType(header); {
 	case err == nil, errors.Is(err, errSpool), errors.Is(err, errIndex):
@@ -239,14 +239,14 @@ func readError(err error, header http.Header) error {
 	case !errors.Is(err, repo.ErrInvalid):
 		return fmt.Errorf("%w: %w", errBroken, err)
 	case errors.Is(err, repo.ErrTooLarge):
-		return fmt.Errorf("%w: --repo-max raises the limit", err)
+		return fmt.Errorf("%w: raise --repo-max to fetch it", err)
 	case kind != carType && kind != "application/octet-stream":
 		return fmt.Errorf("host answered 200 with %s: %w", kind, errNotCAR)
 	}
 	return err
 }
 
-// contentType is that of an answer, without parameters, or words that say that there is none.
+// contentType returns the content type of an answer without parameters, or words for a missing one.
 func contentType(h http.Header) string {
 	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil {
@@ -335,7 +335,7 @@ func (t *task) forgetMemory() {
 func (r *Runner) readAnswer(resp *http.Response, tr *transfer) error {
 	now := r.opts.Now()
 	e := &answerError{code: resp.StatusCode, wait: askedWait(resp.Header, now)}
-	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil { // not redirected: heard has it
+	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil { // not redirected: heard has noted it
 		q := pace.ParseQuota(resp.Header, now)
 		e.quota = q.Spent(now) && e.wait <= q.Reset.Sub(now)+time.Second
 	}

@@ -28,13 +28,13 @@ const (
 type reading struct {
 	why     store.Why // of whom nobody knows yet; Untracked: they are passed over
 	ask     bool      // but only of those that hold what a signal names
-	out     bool      // accounts that the list calls inactive are followed too: their own host is asked
+	out     bool      // also follow accounts that the list calls inactive: their own host is asked
 	compare bool      // it tells revs and statuses
 	host    string    // it is the list of this host, and believed about its own accounts; "": of a relay, which speaks for all
 	id      uint32    // of that host
 	source  uint32    // store.SourceID of the host that gave the list
 	filter  uint32    // version of the filter that says so
-	listing *listing  // remembers which repositories the list names; nil: nobody wants to know
+	listing *listing  // remembers which repositories the list names; nil: not needed
 }
 
 // errRefiltered: a list was read for a filter that is no longer in force. It is to be read again.
@@ -104,7 +104,7 @@ func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 		}
 	case row.HiddenByRelay():
 		if v.source == row.AccountSource && row.State == store.StateGone {
-			return isBehind // it is the relay's list: the relay has changed its mind
+			return isBehind // the list of the relay that hid the account: it no longer does
 		}
 	case row.State == store.StateGone:
 		return isBehind
@@ -122,7 +122,7 @@ func (r *Runner) findUnknown(e listed, v reading) finding {
 	}
 	if status, hidden := e.hidden(); hidden {
 		if v.out && status != store.StatusDeleted {
-			return isNew // whether it is so, and whose account it is, nobody has found out yet
+			return isNew // neither its status nor its host is verified yet
 		}
 		return nothing
 	}
@@ -155,7 +155,8 @@ func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
 	}
 }
 
-// unheard reports whether the listing of a host is ahead of a copy by a rev so old that its event should have come.
+// unheard reports whether the listing of a host names a rev that we lack and that is so old that
+// its event should have arrived.
 func (r *Runner) unheard(todo []listed, v reading) bool {
 	now := r.opts.Now()
 	return v.host != "" && slices.ContainsFunc(todo, func(e listed) bool {
@@ -204,7 +205,7 @@ func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *st
 
 // follow writes what follows from an entry.
 func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s *survey) {
-	v.listing.show(row) // choose may not have looked
+	v.listing.show(row) // choose may not have called it
 	switch r.find(row, e, v) {
 	case nothing:
 		return
@@ -214,7 +215,7 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 		s.found++
 	case isBehind:
 		if row.HiddenByRelay() {
-			row.Origin = store.OriginHost // the relay no longer says so: the host has the last word
+			row.Origin = store.OriginHost // the relay no longer hides the account: the host has the last word
 		}
 		lookAgainAt(b, row)
 		s.queued++
@@ -225,7 +226,8 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 	b.PutRepo(row)
 }
 
-// lookAgainAt has the host of an account asked whether it has anything but what we hold.
+// lookAgainAt makes a row pending, so that the account's host is asked whether it has a later
+// commit.
 func lookAgainAt(b *store.Batch, row *store.Repo) {
 	b.DropBuffer(row)
 	row.Attempt++

@@ -29,8 +29,8 @@ type forgetting struct {
 	waits   waits  // for the parts of a large repository
 }
 
-// run deletes the row. wait returns when it is gone durably; it is nil when the row is not, or no longer, to go. Callers
-// with many of them wait once for the disk.
+// run deletes the row. wait returns when the deletion is durable; it is nil when the row is to be
+// kept after all. A caller that forgets many rows waits for the disk once.
 func (f *forgetting) run(ctx context.Context) (wait func() error, err error) {
 	wait, err = f.begin()
 	if err == nil && wait == nil && f.begun {
@@ -251,7 +251,7 @@ func (t *task) forget(ctx context.Context) error {
 func (r *Runner) passBy(ctx context.Context, did string) (wait func() error, err error) {
 	now := r.store.Filter()
 	if now.Full() {
-		return nil, nil // without a look: of a whole network, hundreds are due each second
+		return nil, nil // without asking the host: hundreds a second are due after following a whole network
 	}
 	return (&forgetting{r: r, did: did, version: now.Version, due: func(row *store.Repo) (bool, error) {
 		return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork && onSignal(now.Filter, row), nil

@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// laters is who is to be asked again what an account holds, as the crawl cursors below laterPrefix say, in order of time. It
-// is kept in memory so that nothing is read again for each page: latersMax of 150 bytes are 15 MB.
+// laters holds the unknown accounts whose host has to be asked again which collections they have,
+// by due time. The crawl cursors below laterPrefix are its durable form. It is in memory so that a
+// page needs no read of them: latersMax of 150 bytes are 15 MB.
 type laters struct {
 	mu    sync.Mutex
-	known map[string]bool // mu guards: those in the heap, and those being asked
+	known map[string]bool // mu guards: names in the heap, and names being asked about
 	queue laterHeap       // mu guards
 }
 
-// lateAsk is one account that is to be asked about.
+// lateAsk is one account whose host has to be asked.
 type lateAsk struct {
 	name  string // of its crawl cursor
 	due   time.Time
@@ -36,7 +37,8 @@ func (q *laterHeap) Pop() any {
 
 func newLaters() *laters { return &laters{known: map[string]bool{}} }
 
-// put adds an account, and reports whether it is in the list now: not when that is full. One that is there already keeps its time.
+// put adds an account, and reports whether it is in the list now; false means that the list is
+// full. An account that is there already keeps its time.
 func (l *laters) put(name string, due time.Time, tries int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -51,21 +53,21 @@ func (l *laters) put(name string, due time.Time, tries int) bool {
 	return true
 }
 
-// again puts back an account that was taken.
+// again returns a taken account to the heap.
 func (l *laters) again(a lateAsk) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	heap.Push(&l.queue, a)
 }
 
-// drop forgets an account that was taken.
+// drop removes a taken account for good.
 func (l *laters) drop(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.known, name)
 }
 
-// take gives the accounts that are due.
+// take removes the due accounts from the heap and returns them.
 func (l *laters) take(now time.Time) (due []lateAsk) {
 	for l.wait(now) <= 0 {
 		l.mu.Lock()
@@ -75,7 +77,8 @@ func (l *laters) take(now time.Time) (due []lateAsk) {
 	return due
 }
 
-// wait is how long until the next account is due. What a clock that was ahead meant is due now.
+// wait returns how long until the next account is due. A time set by a clock that was ahead is due
+// now.
 func (l *laters) wait(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -56,8 +56,9 @@ const (
 	// visible, and about 60 bytes until then; the largest repositories have some hundreds.
 	collectionsMax = 10_000
 
-	// carBytesCeiling is the most that Options.CARBytesMax may be: what positions in a CAR can address (repo.CAROptions). A block
-	// of a repository has at least bytesPerBlock on average, so that its blocks are bounded with its bytes.
+	// carBytesCeiling is the upper limit of Options.CARBytesMax: the range that positions in a CAR
+	// can address (repo.CAROptions). The blocks of a repository must have at least bytesPerBlock on
+	// average, so that CARBytesMax also bounds their number.
 	carBytesCeiling = 16 << 30
 	bytesPerBlock   = 512
 
@@ -72,9 +73,10 @@ const (
 	longAfter = 5 * time.Minute
 	longShare = 75
 
-	// zstdWindowMax bounds what a zstd body makes us remember: RFC 9659 allows encoders of HTTP bodies 8 MiB. A decoder has
-	// that and some buffers, zstdBytes together. At most zstdBodiesMax bodies are open at a time, 34 MiB, or as many as take a
-	// third of what tasks share of Options.MemoryBytes; other requests offer gzip only, whose window has 32 KiB.
+	// zstdWindowMax bounds the window of a zstd decoder: RFC 9659 allows encoders of HTTP bodies 8
+	// MiB. A decoder uses zstdBytes, for the window and some buffers. At most zstdBodiesMax bodies
+	// are open at a time, 34 MiB, or as many as take a third of what tasks share of
+	// Options.MemoryBytes; other requests offer gzip only, whose window has 32 KiB.
 	zstdWindowMax = 8 << 20
 	zstdBytes     = 8<<20 + 512<<10
 	zstdBodiesMax = 4
@@ -93,10 +95,12 @@ const (
 	diffOpsMax   = 500
 	diffBytesMax = 4 << 20
 
-	// waitsBytesMax bounds the batches that were applied and wait for the disk, of one pass over all repositories. At 150 MB/s
-	// they are written in some 50 ms, so that the wait for the disk is a small part.
+	// waitsBytesMax bounds the batches of one pass over all repositories that are applied but not
+	// yet durable. At 150 MB/s they are written in some 50 ms, so that the pass spends little time
+	// waiting for the disk.
 	waitsBytesMax = 8 << 20
-	// forgottenBytes is about what the batch takes that forgets a small repository: 500 records at most, of 300 bytes each.
+	// forgottenBytes is about the size of the batch that forgets a small repository: 500 records at
+	// most.
 	forgottenBytes = 64 << 10
 
 	// parkMin and parkMax clamp what a host may ask of us, so that no header silences us for
@@ -108,7 +112,8 @@ const (
 	// admitMax is how long a request that was granted waits for its host's windows.
 	admitMax = 2 * time.Second
 
-	// sparseTimeMax is how long the parts of a repository may take: they are many short answers. Then the whole is fetched.
+	// sparseTimeMax is how long fetching the parts of a repository may take, in many short answers.
+	// After that the whole is fetched.
 	sparseTimeMax = 5 * time.Minute
 	// sparseTriesMax is how often in a row a fetch of parts may fail before the whole is fetched, and sparseRootsMax how
 	// often a repository may move on during one.
@@ -142,14 +147,16 @@ const (
 	// latestBodyMax bounds an answer of getLatestCommit: a JSON object with a CID and a rev.
 	latestBodyMax = 4 << 10
 
-	// goneRecheck is when a repository that is not to be had is looked at again, and goneRecheckMax when it has been gone for
-	// long: 8 million of them are three requests a second, of all hosts together. goneRecheck is also the longest delay of one
-	// whose copies are refused again and again, each of which may cost gigabytes.
+	// goneRecheck is the delay after which the host of an unavailable repository is asked again,
+	// and goneRecheckMax the delay for one that has been gone for long: 8 million of them make
+	// three requests a second, to all hosts together. goneRecheck is also the longest delay for a
+	// repository whose copies are refused each time, since each may cost gigabytes.
 	goneRecheck    = 24 * time.Hour
 	goneRecheckMax = 28 * 24 * time.Hour
-	// A repository is gone after missingMax answers of RepoNotFound; one that we hold if they came over hideSpan: hosts that
-	// restart, restore a backup or answer through a proxy say so of repositories that they serve a moment later. It is wiped after
-	// missingMax over missingSpan.
+	// A repository becomes gone after missingMax answers of RepoNotFound; if we hold a copy, these
+	// must span hideSpan, since hosts that restart, restore a backup or answer through a proxy may
+	// report RepoNotFound for repositories that they serve a moment later. A copy is wiped after
+	// missingMax answers over missingSpan.
 	missingMax  = 3
 	hideSpan    = time.Hour
 	missingSpan = 72 * time.Hour
@@ -180,9 +187,11 @@ const (
 
 	// passesMax bounds the hosts reconciled at a time; others wait for their turn.
 	passesMax = 16
-	// readRest, in times of what reading the cursors of all reconciliations took, lies between two: 16,000 take some 20 ms.
+	// readRest is the pause between two reads of the cursors of all reconciliations, as a multiple
+	// of the duration of a read: 16,000 cursors take some 20 ms.
 	readRest = 19
-	// passPagesMax ends a list that makes accounts up without end: at crawlPage that is a billion repositories.
+	// passPagesMax ends a list that invents accounts without end: at crawlPage that is a billion
+	// repositories.
 	passPagesMax = 1 << 20
 
 	// crawlPage is what listRepos gives at most; at 200 bytes a row a page has 200 KiB.
@@ -211,35 +220,37 @@ const (
 	lagAge   = 5 * time.Minute
 	lagGrace = 5 * time.Second
 
-	// untriedShare and doubtedShare are the parts of the places for lists, one in so many, for hosts that have not been
-	// asked yet, and for those that fail or whose pages take longer than crawlSlow. Hosts that hang until crawlTimeout
-	// leave the others a quarter at least.
+	// Of the places for lists, one in untriedShare is for hosts that have not been asked yet, and
+	// one in doubtedShare for hosts that fail or whose pages take longer than crawlSlow. At least a
+	// quarter is left to other hosts when all of these hang until crawlTimeout.
 	untriedShare = 2
 	doubtedShare = 4
 	crawlSlow    = 5 * time.Second
 
-	// A pass that named nothing, or much less than the one before, is repeated after thinAgain, doubling: thinMax of them
-	// take 8.5 hours, and then the list is taken to be so.
+	// A pass that named nothing, or less than half of what the previous one named, is repeated
+	// after thinAgain, doubling. thinMax repetitions take 8.5 hours; then the list is believed.
 	thinAgain = time.Minute
 	thinMax   = 10
 
-	// comparePagesMin is how many pages of a listing are read at least, when it is only compared with what we hold. Beyond
-	// that they are no more than the repositories that we know there: each of those takes one request, and the listing of
-	// a relay 40,000.
+	// comparePagesMin is the least number of pages that may be read of a listing that is only
+	// compared with our rows. The limit is otherwise the number of repositories that we know there:
+	// beyond it, asking for each repository takes fewer requests than reading on.
 	comparePagesMin = 10
 
-	// roundsMax bounds the sets of bits for what listings show, of 5 MiB each for 40 million repositories.
-	// A reconciliation that finds no place in one is put off for joinAgain.
+	// roundsMax bounds the sets of bits that record what listings show, of 5 MiB each for 40
+	// million repositories. A reconciliation that finds no room in one is retried after joinAgain.
 	roundsMax = 4
 	joinAgain = time.Minute
-	// absentPage is how many absent repositories are queued at a time, and absentQueueMax when the queue of their host is
-	// too long for more: the scan is repeated then, up to absentScansMax times, so that 16,000 of one host are checked in a round.
+	// absentPage is how many absent repositories are queued at a time, and absentQueueMax the
+	// length of a host's queue at which no more are added. The scan is then repeated, up to
+	// absentScansMax times, so that a round checks 16,000 repositories of one host.
 	absentPage     = 512
 	absentQueueMax = 1000
 	absentScansMax = 16
 	absentPause    = time.Second
-	// absentWait is how long listings under way are waited for, so that one scan of all rows serves them too; and
-	// absentRest, in times of what a scan took, lies between two: 5 % of one core however many rows there are.
+	// absentWait is how long a scan of all rows waits for listings under way, to serve them too.
+	// absentRest is the pause between two scans, as a multiple of the duration of a scan: 5 % of
+	// one core however many rows there are.
 	absentWait    = 5 * time.Minute
 	absentRest    = 19
 	absentRestMax = 24 * time.Hour

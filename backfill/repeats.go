@@ -5,9 +5,10 @@ import (
 	"slices"
 )
 
-// repeats notices that a listing names the same accounts again, whatever its cursors are. It keeps a sample of one page and
-// replaces it at pages 1, 2, 4, 8 and so on, so that a circle is noticed before it has been gone through a few times. A
-// listing in order names an account once, or twice if it moved while the listing was read.
+// repeats detects a listing that names the same accounts again, whatever its cursors are. It keeps
+// a sample of one page and replaces the sample at pages 1, 2, 4, 8 and so on, so that it detects a
+// cycle within a few rounds. A correct listing names an account once, or twice if the account moved
+// while the listing was read.
 type repeats struct {
 	seed    maphash.Seed
 	cursor  string // of the last page
@@ -22,8 +23,8 @@ type repeats struct {
 // sampleMax is how many accounts of a page are remembered: 128 bytes a listing.
 const sampleMax = 16
 
-// page takes what a page names, and reports whether the listing repeats itself. A page that is asked for again by the same
-// cursor counts once.
+// page takes the accounts of a page, and reports whether the listing repeats itself. A page that is
+// requested again by the same cursor counts once.
 func (p *repeats) page(cursor string, names []string) bool {
 	if p.pages > 0 && cursor == p.cursor || len(names) == 0 {
 		return p.verdict
@@ -58,11 +59,11 @@ func didsOf(entries []listed) []string {
 	return dids
 }
 
-// cutShort says that a listing is not read on although it has not come to an end.
+// cutShort logs that a listing is read no further although it has not ended.
 func (r *Runner) cutShort(name string, pages int, repeated bool) {
-	reason := "it has more pages than any in order"
+	reason := "it has more pages than any correct listing"
 	if repeated {
 		reason = "it repeats itself"
 	}
-	r.opts.Logger.Warn("a listing is not read on; accounts further down are not found by it", "source", name, "pages", pages, "reason", reason)
+	r.opts.Logger.Warn("listing is read no further: accounts on later pages are not found by it", "source", name, "pages", pages, "reason", reason)
 }
