@@ -30,30 +30,26 @@
 //  10. Records of an account that was hidden are listed anew once when it is shown again, before any change
 //     to them.
 //  11. A list's mark moves in the batch that enqueues the last of what its page named. A host's list is believed about its own
-//     accounts only, and an unknown account has neither a status nor an event until its own host
-//     was asked. If a host's list does not name a repository, the host is asked, and only if the
-//     list was read from beginning to end.
+//     accounts only. An unknown account has no status and no event until its own host was asked.
+//     A repository that a host's list, read to its end, does not name has its host asked.
 //  12. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
 //  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row. A
 //     pass goes through all rows when the filter was changed, as often as it takes: it is over behind a round that
 //     left nothing to do and was begun when no task worked by an older filter. It leaves alone what is being fetched.
 //  14. A repository that must not be followed is deleted record by record, with events, and then
-//     its row. If that is interrupted, the row is torn, and the deletion is resumed or the
-//     repository fetched.
+//     its row. An interruption leaves the row torn; it is resumed, or the repository fetched.
 //  15. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
 //     document, confirms an announced deletion, or RepoNotFound was answered often and long enough.
-//     A relay's own decision about an account stands, whatever the account's host says
-//     (docs/design.md, "The status of an account").
+//     A relay's own decision stands, whatever the host says (docs/design.md, status of an account).
 //
 // # Concurrency
 //
 // Run owns the goroutines that fetch: one that dispatches, one that requeues due rows, one that
-// flips imports when nothing else is to do, one that brings repositories to a filter that was
-// changed, and one a task or lookup in flight. Crawl owns one a crawled source and one a list that
-// it reads just now, one that starts reconciliations and one for each of these, one that finds
-// repositories that lists do not name, and one that asks hosts again about unknown accounts.
-// Everything else may be called from any goroutine. Runner.mu guards permits, hosts and the
-// in-flight set; it is never held over I/O.
+// flips imports when idle, one that applies a changed filter, and one for each task or lookup in
+// flight. Crawl owns one for each crawled source and each list being read, one that starts
+// reconciliations and one for each of these, one that finds absent repositories, and one that asks
+// hosts again about unknown accounts. Everything else may be called from any goroutine. Runner.mu
+// guards permits, hosts and the in-flight set; it is never held over I/O.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
 //

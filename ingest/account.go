@@ -20,8 +20,8 @@ const (
 	hiddenMax      = 100_000
 )
 
-// statusOf is what an #account says of an account: its status, or a mark that hides nothing. Only a status
-// is ordered against other statuses.
+// statusOf returns what an #account states: a status, or a mark, which hides nothing. Only statuses
+// are ordered by time.
 func statusOf(active bool, status string) (s store.Status, m store.Mark) {
 	if active {
 		return store.StatusActive, store.MarkNone
@@ -43,8 +43,9 @@ func statusOf(active bool, status string) (s store.Status, m store.Mark) {
 	return store.StatusInactive, store.MarkNone
 }
 
-// stated is the time of an event in unix microseconds, and not after now: a clock that is ahead must not shut
-// out what other sources state later. An event without a readable time is of now.
+// stated returns the time of an event in unix microseconds, now at the latest: a clock that is
+// ahead must not suppress later statements of other sources. An event without a readable time
+// counts as stated now.
 func (it *item) stated() int64 { return stated(it.f, it.now) }
 
 func stated(f *frame.Frame, now time.Time) int64 {
@@ -54,10 +55,9 @@ func stated(f *frame.Frame, now time.Time) int64 {
 	return f.Time
 }
 
-// outdated reports whether an #account says nothing that counts beside the newest one. Events of one source are
-// in the order in which they arrive, whatever their times: the hosts behind a relay have different
-// clocks. Events of different sources are ordered by their times, and of two at one time a deletion
-// counts.
+// outdated reports whether a newer #account event supersedes this one. Events of one source are
+// ordered by arrival, whatever their times: the hosts behind a relay have different clocks. Events
+// of different sources are ordered by their times; at equal times a deletion wins.
 func (it *item) outdated(row *store.Repo, status store.Status, mark store.Mark) bool {
 	at := it.stated()
 	switch {
@@ -71,8 +71,8 @@ func (it *item) outdated(row *store.Repo, status store.Status, mark store.Mark) 
 	return at < row.AccountTime
 }
 
-// decideAccount changes what readers may see of a repository. With heavy it runs beside the shard and may take
-// its time.
+// decideAccount applies an #account event to its row. With heavy it runs outside the shard and may
+// take long.
 func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 	status, mark := statusOf(it.f.Active, it.f.Status)
 	why, wanted := it.wanted(row)
@@ -106,13 +106,14 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 	return nil
 }
 
-// hide notes that an account is not active. What we hold stays: a #account may be wrong, or a former host's, so
-// that the account's host is asked at once, and data is wiped only when it confirms a deletion. An
-// unknown account is followed as why says: when it comes back, it is fetched.
+// hide records that an account is not active. The data is kept: an #account may be wrong, or come
+// from a former host. The account's host is therefore asked at once, and the data is wiped only
+// when that host confirms a deletion. An unknown account is followed for the reason why: it is
+// fetched when it becomes active.
 func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store.Why) {
 	b := w.batch()
 	if row.Status == status && (row.State == store.StateGone || row.State == store.StatePending) {
-		b.PutRepo(row) // said already; its host was asked, or is being asked
+		b.PutRepo(row) // known already; its host was asked, or is being asked
 		return
 	}
 	b.DropBuffer(row)
@@ -127,7 +128,7 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store
 	case row.Tracked != store.Untracked || status == store.StatusDeleted && row.Ordinal != 0:
 		next = it.now.Add(it.r.budget.charge(row, statusAsk, it.now)).Unix()
 		if row.State == store.StateResync && row.Retry.Count > 0 {
-			next = max(next, row.Retry.Next) // its host or its document failed: this is no reason to ask sooner
+			next = max(next, row.Retry.Next) // its host or its document failed: do not ask sooner
 		}
 		text += ": the account's host is to be asked"
 		w.wake = true
@@ -144,8 +145,8 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store
 	}
 }
 
-// show notes that an account is active. If it was hidden, its records are told again. If it was hidden or
-// marked, its host is asked: commits may be missing.
+// show records that an account is active. If it was hidden, its records are listed again. If it was
+// hidden or marked, its host is asked, since commits may be missing.
 func (it *item) show(w *writing, row *store.Repo) error {
 	b := w.batch()
 	hidden, marked := row.Status.Hidden(), row.Mark != store.MarkNone
@@ -188,8 +189,9 @@ func (it *item) show(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// postpone leaves an active account hidden whose status changed too often, and says so in the row. When it is due, its host
-// is asked, and it is shown. An account that is not followed waits for the next event.
+// postpone keeps an active account hidden because its status changed too often, and records that in
+// the row. When the row is due, the account's host is asked and the account shown. An account that
+// is not followed waits for its next event.
 func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 	it.outcome = outcomePostponed
 	if row.Tracked != store.Untracked {
@@ -202,8 +204,8 @@ func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 	w.batch().PutRepo(row)
 }
 
-// ask has the account's host asked where the repository stands and writes the row: at once, or when the budget of status changes
-// allows. A fetch that waits or is under way asks it anyway.
+// ask writes the row so that the account's host is asked for the latest commit: at once, or when
+// the budget of status changes allows. A fetch that waits or is under way asks it anyway.
 func (it *item) ask(w *writing, row *store.Repo, why string) {
 	b := w.batch()
 	defer func() { b.PutRepo(row) }()

@@ -15,15 +15,15 @@ type buckets struct {
 	// mu guards:
 	mu     sync.Mutex
 	byKey  map[string]*rate.Limiter
-	others *rate.Limiter // of keys that found no room
+	others *rate.Limiter // shared by keys that found no room
 }
 
 func newBuckets(per rate.Limit, burst, max int) *buckets {
 	return &buckets{per: per, burst: burst, max: max, byKey: map[string]*rate.Limiter{}, others: rate.NewLimiter(per, burst)}
 }
 
-// wait takes a token and says how long it has to be waited for: delayMax at most, since a queue longer than that does
-// not grow.
+// wait takes a token and returns how long to wait for it: delayMax at most, since a longer queue
+// takes no further tokens.
 func (b *buckets) wait(key string, delayMax time.Duration, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -36,7 +36,8 @@ func (b *buckets) wait(key string, delayMax time.Duration, now time.Time) time.D
 	return d
 }
 
-// bucket is that of a key. A full one is as good as none, so it makes room.
+// bucket returns the bucket of a key. Full buckets are dropped to make room: a full bucket equals a
+// new one.
 func (b *buckets) bucket(key string, now time.Time) *rate.Limiter {
 	if l := b.byKey[key]; l != nil {
 		return l

@@ -37,9 +37,10 @@ func (b *budget) spend(row *store.Repo, host string, now time.Time) (due time.Ti
 	return now.Add(d)
 }
 
-// charge reckons what a change of an account's status costs, in records: row has it on its account (Charged,
-// ChargedAt), which statusRate pays off. It returns 0, and the cost is charged, or how long the change has to wait, and
-// nothing is charged. A debt is allowed, so that the first change is free however large the repository is.
+// charge adds the cost of a status change, in records, to the debt in the row (Charged, ChargedAt),
+// which statusRate pays off. It returns 0 if the cost was charged, else how long the change has to
+// wait, and then charges nothing. The cost may exceed statusBurst, so that the first change is
+// applied however large the repository is.
 func (b *budget) charge(row *store.Repo, cost int64, now time.Time) (wait time.Duration) {
 	paid := max(0, now.Unix()-row.ChargedAt) * statusRate
 	owed := max(0, int64(row.Charged)-paid)

@@ -20,7 +20,7 @@ func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 			return it.finish(outcomeSkipped)
 		}
 		if may && it.identify(row) && it.verify(row) != needNothing {
-			it.prepared = false // the key may have changed: the fetch finds out
+			it.prepared = false // the key may have changed: the fetch reads it again
 		}
 	case store.StateGone:
 		if it.rev <= max(row.SeenRev, row.Rev) {
@@ -75,8 +75,8 @@ func (it *item) verify(row *store.Repo) need {
 	return needNothing
 }
 
-// checkSignature asks for the document again, once, when the signature is not of the key that we know. While the
-// directory does not answer, the key that the row holds counts (outage.go).
+// checkSignature reads the document again, once, when the signature does not match the known key.
+// While the directory does not answer, the key in the row is used (outage.go).
 func (it *item) checkSignature(row *store.Repo) need {
 	l := it.lane
 	if !it.identify(row) {
@@ -155,15 +155,16 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// mayFollow reports whether a commit may be applied to a repository that waits for its host to be asked: what is held of it is whole.
+// mayFollow reports whether a commit may be applied to a repository that waits for its host: the
+// copy that we hold must be complete.
 func (it *item) mayFollow(row *store.Repo) bool {
 	whole := row.Ordinal != 0 && row.Rev != "" && !row.Torn && !row.Lacks && !row.Status.Hidden() && row.Tracked != store.Untracked
 	return whole && it.job == jobCommit && !it.f.TooBig && !it.r.store.Fetching(row.DID)
 }
 
-// followWaiting applies a commit whose tree before is the one we hold, although the repository waits for its host to be asked or
-// fetched from: a host that imported a repository may name a rev that no commit has, and accounts
-// write meanwhile. When nothing newer was seen, a wait for a retry is over.
+// followWaiting applies a commit that follows the tree we hold, although the repository waits for
+// its host: a host that imported a repository may name a rev that no commit has, and the account
+// writes meanwhile. If no newer rev was announced, the row is synced again.
 func (it *item) followWaiting(w *writing, row *store.Repo) error {
 	fit := false
 	if it.prepared && it.rev > row.Rev && it.mayFollow(row) {
@@ -188,15 +189,15 @@ func (it *item) followWaiting(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// mayRevive reports whether a commit of an inactive account has its host asked: not when that is to happen soon anyway, nor
-// when a relay has hidden the account, which its host cannot undo.
+// mayRevive reports whether a commit of an inactive account is a reason to ask its host: not if the
+// host is asked soon anyway, nor if a relay has hidden the account, which the host cannot undo.
 func (it *item) mayRevive(row *store.Repo) bool {
 	soon := row.Retry.Next != 0 && row.Retry.Next <= it.now.Add(reviveSoon).Unix()
 	return row.Tracked != store.Untracked && row.Resolved != 0 && !soon && !row.HiddenByRelay()
 }
 
-// revive has the host of an inactive account asked, now or when the budget of refetches allows: a commit with the account's
-// signature says that it is active.
+// revive queues the question to the host of an inactive account, now or when the budget of
+// refetches allows: a commit with the account's signature suggests that the account is active.
 func (it *item) revive(w *writing, row *store.Repo) {
 	it.learn(w, row)
 	due := it.r.budget.spend(row, identity.HostOf(row.PDS), it.now)
@@ -278,7 +279,7 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	case row.Ordinal == 0:
 		return breaks, nil
 	case it.proof.commit.Data == row.Data:
-		// The commit leads to the tree we hold, whatever its operations are: only the rev moves, as by a #sync.
+		// The commit's tree is the one we hold, whatever its operations are: only the rev moves, as by a #sync.
 		it.proof.ops = it.proof.ops[:0]
 		return fits, nil
 	case it.f.PrevData.Defined() && it.f.PrevData != row.Data:
@@ -289,9 +290,9 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	case failure != nil:
 		return breaks, failure
 	case err == nil && prev == row.Data:
-		// The operations, taken back, lead to the tree we hold. since can add nothing to that.
+		// The operations, undone, lead to the tree we hold, which makes a check of since superfluous.
 	case unheld, errors.Is(err, repo.ErrProof) && !it.f.PrevData.Defined():
-		// Nothing of ours shows what stood there, or a host older than sync v1.1 left out the nodes beside the path.
+		// Our rows do not have the replaced record, or a host older than sync v1.1 left out the nodes beside the path.
 		if it.f.Since != row.Rev {
 			return breaks, nil
 		}
@@ -310,9 +311,9 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	return fits, nil
 }
 
-// before is the root of the tree before the commit, and err why the message does not show it. unheld reports that an
-// operation replaces something at a path whose records the filter leaves out; the root then assumes that nothing stood
-// there. failure is an error of the store.
+// before returns the root of the tree before the commit; err is why the message does not prove it.
+// unheld reports that an operation replaces something at a path whose records the filter leaves
+// out; the root then assumes that nothing stood there. failure is an error of the store.
 func (it *item) before(row *store.Repo) (prev repo.CID, unheld bool, err, failure error) {
 	if it.proof.whole {
 		return it.prev, false, it.prevErr, nil

@@ -8,8 +8,9 @@ import (
 	"cistern/store"
 )
 
-// direct decides how long hosts are followed directly, beside relays. A relay passes on only so many accounts of one host, so
-// that the listing of the host moves while the relay stays silent. FollowHost adds the host's own firehose then.
+// direct decides how long hosts are followed directly, beside relays. A relay limits how many
+// accounts of one host it passes on; the host's listing then shows new revs while the relay stays
+// silent. FollowHost adds the host's own firehose in that case.
 //
 // An account counts as unheard when an event of it that came from its host was applied, and no relay sent one within
 // heardWithin. A direct source without any such account for directFor is dropped again. After a restart directFor begins anew.
@@ -17,7 +18,7 @@ type direct struct {
 	any     atomic.Bool // needed holds any source
 	mu      sync.Mutex
 	applied map[string]appliedEvent // mu guards; by DID: the oldest event from its host that no relay has sent
-	needed  map[*source]time.Time   // mu guards; when an account of a direct source was found to be unheard last
+	needed  map[*source]time.Time   // mu guards; when an account of it was last found unheard
 }
 
 type appliedEvent struct {
@@ -25,7 +26,7 @@ type appliedEvent struct {
 	at  time.Time
 }
 
-// note is told of each event that was applied or was known already.
+// note records an event that was applied or was known already.
 func (d *direct) note(e *event, applied bool, now time.Time) {
 	if !d.any.Load() {
 		return
@@ -42,7 +43,7 @@ func (d *direct) note(e *event, applied bool, now time.Time) {
 	}
 }
 
-// begin has a source counted as needed now.
+// begin marks a source as needed now.
 func (d *direct) begin(src *source, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -50,7 +51,7 @@ func (d *direct) begin(src *source, now time.Time) {
 	d.any.Store(true)
 }
 
-// superfluous gives the direct sources that no account has needed for directFor.
+// superfluous returns the direct sources that had no unheard account for directFor.
 func (d *direct) superfluous(now time.Time) (all []*source) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -75,9 +76,10 @@ func (d *direct) superfluous(now time.Time) (all []*source) {
 	return all
 }
 
-// FollowHost follows the firehose of a PDS directly, since its listing, at origin, moves while the relays stay silent. It does
-// nothing if the PDS is followed already, if no relay is, or if directMax hosts are followed so. The source is kept over restarts
-// and dropped when the relays send its events again.
+// FollowHost follows the firehose of the PDS at origin directly: its listing shows commits that the
+// relays do not send. It does nothing if the PDS is followed already, if no relay is followed, or
+// if directMax hosts are followed directly. The source survives restarts and is dropped when the
+// relays send its events again.
 func (r *Runner) FollowHost(origin string) error {
 	row, err := ParseSource(origin, true)
 	if err != nil {
@@ -97,7 +99,7 @@ func (r *Runner) FollowHost(origin string) error {
 	if err := b.CommitSync(); err != nil {
 		return err
 	}
-	s.opts.Logger.Info("host followed directly: its listing moves and the relays send nothing of it", "source", row.URL)
+	s.opts.Logger.Info("following the firehose of a host directly: its listing shows commits that no relay sent", "source", row.URL)
 	return s.follow(row)
 }
 
@@ -115,7 +117,7 @@ func (s *sources) dropOne(src *source) error {
 	s.rows.Lock()
 	defer s.rows.Unlock()
 	if !src.direct.Load() || src.isRemoved() {
-		return nil // an operator has added it by name, or removed it, meanwhile
+		return nil // meanwhile an operator added it by name, or removed it
 	}
 	b := s.store.NewBatch()
 	b.DropSource(src.url)
@@ -126,11 +128,11 @@ func (s *sources) dropOne(src *source) error {
 	}
 	src.persisted.Store(false)
 	src.setRemoved(true)
-	s.opts.Logger.Info("host no longer followed directly: the relays send its events", "source", src.url)
+	s.opts.Logger.Info("no longer following the firehose of a host directly: the relays send its events", "source", src.url)
 	return nil
 }
 
-// mark has a source counted as direct or not, as its row says.
+// mark sets whether a source is direct, from its row.
 func (s *sources) mark(src *source, row store.Source) {
 	src.direct.Store(row.Direct)
 	if row.Direct {

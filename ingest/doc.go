@@ -12,19 +12,21 @@
 //     takes no more while much waits for a directory that answers.
 //  2. The cursor of a source is the low watermark: every event up to it is in a batch before, or in the
 //     batch that carries it, or was skipped. It moves over skipped events too, and never backwards.
-//  3. Nothing is applied to a repository that is not whole, is hidden, or is being fetched: then its commits are buffered durably,
-//     or its row remembers the highest rev seen. One that is whole and waits for its host takes commits that follow it.
+//  3. Nothing is applied to a repository that is incomplete, hidden, or being fetched: its commits
+//     are buffered durably, or its row remembers the highest rev seen. A complete repository that
+//     waits for its host accepts commits that follow its tree.
 //  4. A commit is applied only if envelope, commit, signature, blocks and operations agree, and the tree
 //     before it, by inversion, is the tree we hold. What does not fit makes the repository fetched again,
 //     as often as the refetch budget of its DID and its host allows. Changes of a status have a budget of their own.
 //  5. Draining is the live path: the shard of the DID takes buffered commits in the order of their revs
 //     as if they came now. A crash anywhere leaves a row from which it goes on.
-//  6. A bad frame is counted and passed over; a #commit or #sync of which DID and rev can be read has the
-//     repository fetched, as one that is invalid. No message makes us connect again and again at the same cursor: one that
-//     breaks the connection inside it is given up, with the cursor, after three times over two minutes.
-//  7. Messages missed between two connections are found whether the host announces them or not, by the signs that
-//     gap.go lists, and looked for in the source's listing. That is asked for, or noted as owed, durably before
-//     the cursor moves past the gap.
+//  6. A malformed message is counted and skipped; if it is a #commit or #sync whose DID and rev are
+//     readable, the repository is fetched, as after an invalid commit. No message causes endless
+//     reconnects at one cursor: when the connection breaks inside the same message three times over
+//     two minutes, the source goes on at its newest message.
+//  7. Messages missed between two connections are found whether the host announces them or not, by
+//     the signs that gap.go lists, and recovered by comparing the source's listing. The comparison
+//     is requested, or noted as owed, durably before the cursor moves past the gap.
 //  8. A row is changed under its lock, in the batch that holds everything else of the event.
 //
 // # Concurrency

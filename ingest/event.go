@@ -14,7 +14,8 @@ type event struct {
 	seq     int64
 	message []byte
 	frame   frame.Frame // refers to message
-	// broken is why the message could not be decoded. frame then has only the DID and rev of a #commit or #sync.
+	// broken is why the message could not be decoded, nil if it was. frame then has only the DID
+	// and rev of a #commit or #sync.
 	broken error
 
 	buffer *buffer

@@ -6,9 +6,10 @@ import (
 	"cistern/store"
 )
 
-// decideFuture drops a commit whose rev is in the future: our clock is slow, or the host's is fast. Applied, it would shut
-// out all commits that follow until then. The row is fetched when the rev has come, or after a day if our clock is wrong
-// by more than that, within the refetch budget. Of several such revs the first counts.
+// decideFuture drops a commit whose rev is in the future: our clock is slow, or the host's is fast.
+// If it were applied, every commit until that time would count as outdated. The repository is
+// fetched at the time of the rev, or after a day if that is further ahead, within the refetch
+// budget. Of several such revs the first sets the time.
 func (it *item) decideFuture(w *writing, row *store.Repo) {
 	it.outcome = outcomeRejected
 	if !row.Known() {
@@ -31,5 +32,5 @@ func (it *item) decideFuture(w *writing, row *store.Repo) {
 	}
 	w.batch().PutRepo(row)
 	w.wake = true
-	it.r.opts.Logger.Debug("commit from the future: the repository is fetched later", "did", row.DID, "rev", it.rev, "due", due)
+	it.r.opts.Logger.Debug("dropped a commit with a rev in the future: fetching its repository later", "did", row.DID, "rev", it.rev, "due", due)
 }

@@ -9,27 +9,29 @@ import (
 	"cistern/store"
 )
 
-// gaps is how a source finds out that messages were missed between two connections. Most hosts do not say so:
-// indigo's relay answers a cursor that is too old with its oldest message, and one of an earlier count with its next message.
+// gaps detects that messages of a source were missed between two connections. Most hosts do not
+// announce it: indigo's relay answers a cursor that is too old with its oldest message, and a
+// cursor from an earlier count with its next message.
 //
 // The first message of a connection with a cursor is compared with the cursor. These signs mean that messages may be missing:
 //
 //   - its seq is not above the cursor: the host has begun a new count, in which reading goes on;
 //   - its seq is above cursor + 1, and the source is dense: it gives consecutive numbers;
-//   - no message accounts for gapTime before it, or gapTimeDense if the source is dense: the host was
-//     not read during that time, and what it sends now was sent later. In a dense source the numbers exclude a gap, unless a
-//     new count has passed the cursor;
-//   - it does not come for a while, and the cursor is older than gapTimeDense.
+//   - nothing was read of the gapTime before it, or gapTimeDense if the source is dense: messages
+//     of that time may be lost. In a dense source consecutive numbers exclude a gap, unless a new
+//     count has passed the cursor;
+//   - no message comes for a while, and the cursor is older than gapTimeDense.
 //
-// The answer to each is to compare the source's listing with what we hold, and for a relay those of all known hosts. A source may ask for that once in
-// Options.ReconcileEvery, and not while a comparison is under way: until then it is owed, which its store.Progress remembers.
+// After each sign the source's listing is compared with our rows, and for a relay the listings of
+// all known hosts. A source may request that once in Options.ReconcileEvery, and not while a
+// comparison is under way; until then store.Progress records it as owed.
 type gaps struct {
 	clock atomic.Int64 // unix microseconds: all that was sent until then was read, as far as is known; 0: unknown
 	dense atomic.Int64 // 0 to denseMax
 
 	// mu guards what follows. It is held over I/O.
 	mu    sync.Mutex
-	asked time.Time      // when a comparison was asked for last, since the process began
+	asked time.Time      // when a comparison was last requested by this process
 	saved store.Progress // as last written
 	// A sample is where the clock stood at a seq. It is written once the cursor has come so far.
 	sampled   bool
@@ -37,7 +39,8 @@ type gaps struct {
 	sampleAt  int64
 }
 
-// isDense reports whether a seq that was left out is a message that was missed.
+// isDense reports whether the source numbers its messages consecutively, so that a skipped seq is a
+// missed message.
 func (g *gaps) isDense() bool { return g.dense.Load() >= denseMin }
 
 // step learns from two successive seqs of one connection whether the source is dense.
@@ -49,8 +52,8 @@ func (g *gaps) step(from, to int64) {
 	}
 }
 
-// read notes that all that was sent until a time was read, in unix microseconds. A time that lies in our future says no more
-// than now.
+// read records that everything sent until a time, in unix microseconds, was read. A time in our
+// future counts as now.
 func (g *gaps) read(until, now int64) {
 	for until = min(until, now); ; {
 		at := g.clock.Load()
@@ -60,7 +63,8 @@ func (g *gaps) read(until, now int64) {
 	}
 }
 
-// load takes up what an earlier run wrote. The numbers of a source are believed to be dense until they prove not to be.
+// load reads what an earlier process wrote. A new source is assumed to be dense until its seqs show
+// otherwise.
 func (g *gaps) load(db *store.Store, source string) error {
 	p, ok, err := db.Progress(source)
 	if err != nil {
@@ -77,14 +81,14 @@ func (g *gaps) load(db *store.Store, source string) error {
 	return nil
 }
 
-// progress adds to a batch what is known of the source, if there is news. The batch also writes its cursor, if that is behind
-// the mark.
+// progress adds the source's progress to a batch, if it changed enough, and reports whether it did.
+// The same batch writes the cursor if that has not been written yet.
 func (s *source) progress(b *store.Batch) (news bool) {
 	g := &s.gaps
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.sampled {
-		at := g.clock.Load() // before the seq: what it tells is true of every later one
+		at := g.clock.Load() // read before the seq: it then holds for this seq too
 		g.sampled, g.sampleAt, g.sampleSeq = true, at, s.tracker.last()
 	}
 	if mark := s.tracker.mark(); mark < 0 || mark < g.sampleSeq {
@@ -100,20 +104,20 @@ func (s *source) progress(b *store.Batch) (news bool) {
 	return true
 }
 
-// checkGap looks for a sign of a gap before the first message of a connection.
+// checkGap requests a comparison if the first message of a connection is a sign of a gap.
 func (c *socket) checkGap(seq, stated int64) error {
 	s := c.src
 	sign, anew := c.sign(seq, stated)
 	if sign == "" {
 		return nil
 	}
-	s.set.opts.Logger.Warn("messages of the source may be missing: comparing its listing", "source", s.url, "sign", sign,
+	s.set.opts.Logger.Warn("messages of the source may have been missed: comparing its listing", "source", s.url, "sign", sign,
 		"cursor", s.tracker.last(), "seq", seq)
 	return s.set.reconcile(s, anew)
 }
 
-// sign is what says that messages may be missing before the first message of a connection; "" for nothing. With anew, the host
-// has begun a new count.
+// sign returns the sign that messages are missing before the first message of a connection, "" for
+// none. With anew, the host has begun a new count.
 func (c *socket) sign(seq, stated int64) (sign string, anew bool) {
 	s := c.src
 	cursor, dense := s.tracker.last(), s.gaps.isDense()
@@ -123,31 +127,32 @@ func (c *socket) sign(seq, stated int64) (sign string, anew bool) {
 	}
 	switch {
 	case seq == cursor && stated > 0 && stated == s.lastStated.Load():
-		return "", false // the newest message again: its host takes the cursor for the first message wanted
+		return "", false // the newest message again: this host starts at the cursor, not behind it
 	case seq <= cursor:
-		return "a seq not above the cursor: the source counts anew", true
+		return "seq is not above the cursor: the source has begun a new count", true
 	case dense && seq > cursor+1:
 		s.gaps.step(cursor, seq)
-		return "seqs left out behind the cursor", false
+		return "seqs are missing behind the cursor", false
 	case !dense && unread >= gapTime, unread >= gapTimeDense:
 		return "a jump in the time of events", false
 	}
 	return "", false
 }
 
-// checkSilence looks for a sign of a gap when no message has come since the connection was made.
+// checkSilence requests a comparison if no message has come since the connection was made and the
+// cursor is old.
 func (c *socket) checkSilence() error {
 	s := c.src
 	if c.clock <= 0 || time.Duration(c.sinceTime-c.clock)*time.Microsecond < gapTimeDense {
 		return nil
 	}
-	s.set.opts.Logger.Info("the cursor of a source is old and no message has come: comparing its listing", "source", s.url,
+	s.set.opts.Logger.Info("the source has sent no message and its cursor is old: comparing its listing", "source", s.url,
 		"read_until", time.UnixMicro(c.clock))
 	return s.set.reconcile(s, false)
 }
 
-// reconcile has the source's listing compared with what we hold, now or as soon as it may ask for that. With anew, the cursor is
-// given up, in the same batch. An error is the store's.
+// reconcile requests the comparison of the source's listing, now or as soon as mayAsk allows. With
+// anew it drops the cursor in the same batch. An error is the store's.
 func (s *sources) reconcile(src *source, anew bool) error {
 	if anew {
 		s.metrics.restarts.Inc()
@@ -164,11 +169,11 @@ func (s *sources) reconcile(src *source, anew bool) error {
 	if anew {
 		b.DropCursor(src.url)
 	}
-	// Durable before any message behind the gap moves the cursor: after a crash the comparison is asked for, or owed.
+	// Durable before any message behind the gap moves the cursor: after a crash the comparison is requested, or owed.
 	return ours(s.ask(src, b, may))
 }
 
-// askOwed asks for the comparison that is owed to a source, if it may be asked for by now.
+// askOwed requests the comparison that is owed to a source, if mayAsk allows it by now.
 func (s *sources) askOwed(src *source) error {
 	g := &src.gaps
 	g.mu.Lock()
@@ -183,8 +188,8 @@ func (s *sources) askOwed(src *source) error {
 	return s.ask(src, s.store.NewBatch(), true)
 }
 
-// mayAsk reports whether a comparison may be asked for now: it is time, and none is under way. Called with the source's gaps.mu
-// held.
+// mayAsk reports whether a comparison may be requested now: Options.ReconcileEvery has passed, and
+// none is under way. Called with the source's gaps.mu held.
 func (s *sources) mayAsk(src *source) (bool, error) {
 	if at := src.gaps.asked; !at.IsZero() && time.Since(at) < s.opts.ReconcileEvery {
 		return false, nil
@@ -194,12 +199,13 @@ func (s *sources) mayAsk(src *source) (bool, error) {
 	return passes[name] == "", err
 }
 
-// ask commits a batch that asks for a comparison, or remembers that it is owed. Called with the source's gaps.mu held.
+// ask commits a batch that requests a comparison, or records it as owed. Called with the source's
+// gaps.mu held.
 func (s *sources) ask(src *source, b *store.Batch, now bool) error {
 	g := &src.gaps
 	if listing := listingOf(src.url); now {
 		b.SetCrawlCursor(listing, "")
-		if !src.pds.Load() { // its listing leaves out inactive accounts, and all that it does not know
+		if !src.pds.Load() { // a relay's listing leaves out inactive accounts and accounts that it does not know
 			b.SetCrawlCursor(store.ReconcileCursor, strings.TrimPrefix(listing, reconcilePrefix))
 		}
 	}

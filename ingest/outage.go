@@ -11,15 +11,16 @@ import (
 )
 
 const (
-	// outageFailures is how many lookups in a row have to fail before the directories count as not answering. One
-	// odd DID alone, whose lookup always fails, does not reach it among others that are answered.
+	// outageFailures is how many lookups in a row must fail before the directories count as not
+	// answering. A single DID whose lookup always fails does not reach it while other lookups
+	// succeed.
 	outageFailures = 8
-	// outageFor is how long no further lookup is made then. Lookups that wait fail at once, so that their events do not
-	// each wait for a timeout of some seconds.
+	// outageFor is how long no further lookup is made then. Queued lookups fail at once, so that
+	// their events do not each wait for a timeout of some seconds.
 	outageFor = 5 * time.Second
 )
 
-// errOutage is what a lookup fails with while the directories do not answer.
+// errOutage is the error of lookups while the directories do not answer.
 var errOutage = errors.New("the directories have not answered for a while")
 
 // outage is a circuit breaker for lookups of did:plc: after outageFailures failures in a row it opens for outageFor,
@@ -31,7 +32,7 @@ type outage struct {
 	until    time.Time
 }
 
-// lasts reports whether lookups are not to be made now.
+// lasts reports whether lookups fail at once now.
 func (o *outage) lasts(now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,15 +62,16 @@ func (it *item) signedByHeld(row *store.Repo) bool {
 	return err == nil && it.proof.signed(key) == nil
 }
 
-// accept takes the held key for good until the document can be read.
+// accept uses the held key until the document can be read.
 func (it *item) accept() need {
 	it.s.refreshLater(it.lane.did, 1, it.now)
 	return needNothing
 }
 
-// wantKey decides what an event waits for whose key nobody has told us lately. If the held key fits, one failed lookup
-// suffices to go on with it, and none is made while the directories do not answer. Otherwise the key may have been
-// rotated: the event waits for the directory longer, since the other way out is to fetch the whole repository.
+// wantKey decides what an event waits for when the key in its row is old. If that key verifies the
+// event, one failed lookup suffices to use it, and none is made while the directories do not
+// answer. Otherwise the key may have been rotated: the event waits for the directory longer, since
+// the alternative is to fetch the whole repository.
 func (it *item) wantKey(row *store.Repo) need {
 	l := it.lane
 	l.held = it.signedByHeld(row)

@@ -9,20 +9,24 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits on documents that are read because of #identity events. Anybody can have a relay pass such events on, for any
-// DID, and each read is a request to a directory.
+// Limits on documents that are read because of #identity events. Any host can send such events
+// through a relay, for any DID, and each read is a request to a directory.
 const (
-	// Of one DID's events so many are answered by a read at once, and then one a minute. A migration makes three.
+	// Of one DID's events rereadBurst cause a read at once, further ones one a minute. A migration
+	// makes three.
 	rereadBurst   = 3
 	rereadSeconds = 60
-	// rereadDIDsMax bounds the DIDs remembered, at about 200 bytes each; more than these within three minutes share a bucket.
+	// rereadDIDsMax bounds the DIDs remembered, at about 200 bytes each; further DIDs within three
+	// minutes share a bucket.
 	rereadDIDsMax = 16 << 10
-	// Of the accounts of one host so many documents are read at once, and then five a second.
+	// Of the accounts of one host rereadHostBurst documents are read at once, further ones five a
+	// second.
 	rereadHostBurst     = 100
 	rereadHostPerSecond = 5
 	// rereadDelayMax is the longest delay of a read.
 	rereadDelayMax = 10 * time.Minute
-	// rereadShare is the part of the lookups that such reads may take beside: commits that wait for a key have the others.
+	// Such reads may take one in rereadShare of the lookups; the others are for commits that wait
+	// for a key.
 	rereadShare = 4
 )
 
@@ -36,7 +40,7 @@ func newRereads() *rereads {
 	}
 }
 
-// wait takes a read from the budget and says how long it has to wait.
+// wait takes a read from the budget and returns how long the read has to wait.
 func (r *rereads) wait(did, host string, now time.Time) time.Duration {
 	return max(r.dids.wait(did, rereadDelayMax, now), r.hosts.wait(host, rereadDelayMax, now))
 }
@@ -51,7 +55,7 @@ func (it *item) postponeRead(w *writing, row *store.Repo) {
 	it.s.refreshAt(row.DID, 1, it.readAt)
 }
 
-// refresh is a document that is to be read later.
+// refresh is a document read that is due later.
 type refresh struct {
 	at    time.Time
 	tries int
@@ -72,7 +76,8 @@ func (s *shard) refreshAt(did string, tries int, at time.Time) {
 	}
 }
 
-// startRefreshes begins the reads that are due. While the directories do not answer they stay due.
+// startRefreshes begins the due reads. While the directories do not answer, reads of did:plc stay
+// due.
 func (s *shard) startRefreshes(now time.Time) {
 	down := s.r.outage.lasts(now)
 	for did, f := range s.refreshes {
@@ -91,7 +96,7 @@ func (l *lane) rereads() bool {
 	return l.parked == needRefresh && (l.refresh > 0 || len(l.events) > 0 && jobOf(l.events[0].frame.Kind) == jobIdentity)
 }
 
-// learned has the row say what a lookup has found out, unless the row was read from a document later than that.
+// learned writes the result of a lookup into the row, unless the row already has a later one.
 func (l *lane) learned(w *writing, row *store.Repo) (moved bool) {
 	if row.Resolved > l.read.Unix() {
 		return false
@@ -99,7 +104,7 @@ func (l *lane) learned(w *writing, row *store.Repo) (moved bool) {
 	return setIdentity(w, row, l.ident, l.read)
 }
 
-// forget drops what an errand answered.
+// forget drops the result of the lookup.
 func (l *lane) forget() {
 	l.held, l.mismatch = false, false
 	if l.got != needNothing {

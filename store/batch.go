@@ -31,8 +31,8 @@ type Batch struct {
 	rows        []Repo              // as PutRepo wrote them
 	hosts       map[uint32]hostChange
 	dropped     []droppedRepo
-	gated       []string            // repositories whose events it hides
-	abandoned   []Ordinal           // their bulk rows are left to the collector
+	gated       []string            // DIDs of the repositories whose events this batch hides
+	abandoned   []Ordinal           // ordinals whose bulk rows are left to the collector
 	counts      []collectionCounted // as Apply left them
 	err         error
 
@@ -85,7 +85,7 @@ func (b *Batch) Discard() {
 	b.fail(b.b.Close())
 }
 
-// Bytes is about how much memory the batch takes, until its wait has returned.
+// Bytes returns about how much memory the batch takes until its wait returns.
 func (b *Batch) Bytes() int64 {
 	n := int64(b.b.Len())
 	for i := range b.entries {
@@ -96,7 +96,8 @@ func (b *Batch) Bytes() int64 {
 	return n + int64(len(b.superseded)+len(b.refs))*opBytes
 }
 
-// opBytes is what an op, a superseded block or a reference take in memory, beside the path, and on disk.
+// opBytes is about what an op, a superseded block or a reference takes, in memory beside the path,
+// and on disk.
 const opBytes = 64
 
 // Commit applies the batch: reads see it when it returns. wait must be called; it returns
@@ -339,9 +340,10 @@ func (b *Batch) addCollection(r *Repo, collection []byte, d int64) error {
 	return b.err
 }
 
-// Wipe removes all data of a repository: its collections at once, its records, blocks, refs and
-// listings, which nothing names any more, by the collector some seconds later. The row stays, with its identity and status; the caller sets its state and writes it by
-// PutRepo. Events that named its records no longer expand. Not after Apply in one batch.
+// Wipe removes all data of a repository: its collections at once, and its records, blocks, refs and
+// listings, which are unreachable from then on, by the collector some seconds later. The row stays,
+// with its identity and status; the caller sets its state and writes it by PutRepo. Events that
+// named its records no longer expand. Not after Apply in one batch.
 func (b *Batch) Wipe(r *Repo) error {
 	if r.Ordinal != 0 {
 		collections, err := b.s.Collections(r)

@@ -14,7 +14,7 @@ type buffers struct {
 	of       map[string]buffered // mu guards
 	bytes    int64               // mu guards: of all
 	fetching map[string]struct{} // mu guards
-	begun    bool                // mu guards: a copy was begun since the store was opened
+	begun    bool                // mu guards: FetchBegun
 }
 
 // buffered is what is kept of one repository.
@@ -22,7 +22,8 @@ type buffered struct {
 	commits int
 	bytes   int64
 	rev     string // the highest; it may have been drained already
-	// low is a rev below which nothing is buffered: a scan from there does not step over what was drained.
+	// low is a rev below which nothing is buffered: a scan that starts there skips the tombstones
+	// of drained commits.
 	low string
 }
 
@@ -113,7 +114,8 @@ func holds(r reader, key []byte) (bool, error) {
 	return err == nil, err
 }
 
-// Unbuffer removes the first buffered commit: it has been drained. Once for a rev in a batch.
+// Unbuffer removes the first buffered commit, after it was drained. Call it once for each rev in a
+// batch.
 func (b *Batch) Unbuffer(r *Repo, rev string) {
 	key := bufferKey(b.key[:0], r.DID, rev)
 	var size int64

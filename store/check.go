@@ -72,7 +72,7 @@ type checker struct {
 	byHost   map[uint32]HostCounts // from the rows
 	hostsSay map[uint32]HostCounts // as in memory
 
-	blocks     map[uint32]int64 // of one repository: block → record rows
+	blocks     map[uint32]int64 // of one repository: block → number of record rows
 	superseded []waitingBlock   // blocks that await pruning, sorted
 	row        Repo             // repository of the ordinal at hand
 }
@@ -117,7 +117,7 @@ func (c *checker) inLease(o Ordinal) bool {
 type waitingBlock struct {
 	ordinal Ordinal
 	block   uint32
-	met     bool // among the block rows
+	met     bool // seen among the block rows
 }
 
 func compareWaiting(a, b waitingBlock) int {
@@ -147,7 +147,7 @@ func (c *checker) supersededRows() error {
 	return err
 }
 
-// supersededOf are the superseded rows of a repository.
+// supersededOf returns the superseded rows of a repository.
 func (c *checker) supersededOf(o Ordinal) []waitingBlock {
 	from, _ := slices.BinarySearchFunc(c.superseded, waitingBlock{ordinal: o}, compareWaiting)
 	to, _ := slices.BinarySearchFunc(c.superseded, waitingBlock{ordinal: o + 1}, compareWaiting)
@@ -444,7 +444,7 @@ func (c *checker) strays() error {
 			err := get(c.r, ordinalKey(nil, spaceOwner, o), func([]byte) error { return nil })
 			if err != nil && !c.inLease(o) {
 				if waits, gerr := isGarbage(c.r, o); gerr != nil || !waits {
-					c.report("%s of ordinal %d: nobody owns it (%v)", spaceNames[space], o, errors.Join(err, gerr))
+					c.report("%s of ordinal %d: no repository has this ordinal (%v)", spaceNames[space], o, errors.Join(err, gerr))
 				}
 			}
 			ok = it.SeekGE(ordinalKey(nil, space, o+1))

@@ -246,10 +246,10 @@ var bulkDamages = []damage{
 	{"blocks of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Blocks = 5 }) }, "1 blocks, its row says 5"},
 	{"stray record", func(d surgeon) {
 		d.set(store.RecordKey(nil, nobody, []byte("app.test.a/1")), d.get(d.record(2, "app.test.a/1")))
-	}, "records of ordinal 1073741824: nobody owns it"},
-	{"stray block", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceBlock, nobody, 0), []byte{1}) }, "blocks of ordinal 1073741824: nobody owns it"},
-	{"stray ref", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceRef, nobody, 0), []byte{2}) }, "refs of ordinal 1073741824: nobody owns it"},
-	{"stray listing", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceListing, nobody, 0), []byte{1}) }, "listings of ordinal 1073741824: nobody owns it"},
+	}, "records of ordinal 1073741824: no repository has this ordinal"},
+	{"stray block", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceBlock, nobody, 0), []byte{1}) }, "blocks of ordinal 1073741824: no repository has this ordinal"},
+	{"stray ref", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceRef, nobody, 0), []byte{2}) }, "refs of ordinal 1073741824: no repository has this ordinal"},
+	{"stray listing", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceListing, nobody, 0), []byte{1}) }, "listings of ordinal 1073741824: no repository has this ordinal"},
 }
 
 var logDamages = []damage{

@@ -5,8 +5,8 @@ import (
 	"reflect"
 )
 
-// sources looks at the rows of firehose and crawl sources, and at what is remembered of their progress: each must be
-// readable, and cursors be what is remembered of them.
+// sources checks the rows of firehose and crawl sources, their progress and their cursors: each
+// must be readable, and each cursor must agree with the copy in memory.
 func (c *checker) sources() error {
 	err := c.space(spaceCursor, func(key, value []byte) error {
 		seq, err := parseCursor(value)

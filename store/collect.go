@@ -13,19 +13,20 @@ import (
 const (
 	// collectInterval is how often the rows of abandoned ordinals are deleted. After each batch of
 	// range tombstones the next read sorts all of the memtable's anew (100,000 take some 30 ms), so
-	// that batches must be few; the disk space may wait for some seconds.
+	// that batches must be few. Freeing the disk space may wait for some seconds.
 	collectInterval = 5 * time.Second
 	// collectOrdinals bounds one batch: four range tombstones of about 100 bytes for each run of
 	// neighbours are 6 MiB at most, less than half a memtable.
 	collectOrdinals = 16 << 10
 )
 
-// garbage holds the ordinals whose repository was wiped, dropped, or never became visible, and whose bulk
-// rows still stand. Each has a row on disk, written by the batch that abandoned it. Nothing names the
-// bulk rows any more, and an ordinal is never given twice, so the collector may delete them at any time.
+// garbage holds the ordinals whose repository was wiped, dropped, or never became visible, and
+// whose bulk rows still stand. Each has a row on disk, written by the batch that abandoned it.
+// Nothing refers to the bulk rows any more, and an ordinal is never assigned twice, so that the
+// collector may delete them at any time.
 type garbage struct {
 	mu       sync.Mutex
-	ordinals []Ordinal // mu guards: 8 bytes for each that waits
+	ordinals []Ordinal // mu guards: 8 bytes for each
 }
 
 func (g *garbage) add(os []Ordinal) {
@@ -37,7 +38,7 @@ func (g *garbage) add(os []Ordinal) {
 	g.ordinals = append(g.ordinals, os...)
 }
 
-// take gives all that wait, and forgets them.
+// take removes and returns all ordinals.
 func (g *garbage) take() []Ordinal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -53,7 +54,7 @@ func (b *Batch) abandon(o Ordinal) {
 	b.abandoned = append(b.abandoned, o)
 }
 
-// loadGarbage reads what was abandoned and not collected before the store was closed.
+// loadGarbage reads the ordinals that were abandoned but not collected before the store was closed.
 func (s *Store) loadGarbage() error {
 	return scan(s.db, []byte{spaceGarbage}, spaceEnd(spaceGarbage), func(key, _ []byte) (bool, error) {
 		o, err := parseOrdinalKey(spaceGarbage, key)
@@ -62,7 +63,8 @@ func (s *Store) loadGarbage() error {
 	})
 }
 
-// runCollect collects now and then until ctx ends. What is left then is collected after the next start.
+// runCollect collects every collectInterval until ctx ends. Ordinals left then are collected after
+// the next start.
 func (s *Store) runCollect(ctx context.Context) error {
 	t := time.NewTicker(collectInterval)
 	defer t.Stop()
@@ -79,8 +81,8 @@ func (s *Store) runCollect(ctx context.Context) error {
 }
 
 // collect deletes the bulk rows of all abandoned ordinals, many in one batch and neighbours as one
-// range. The batches are not synced: one that a crash loses leaves its ordinals' rows, and they are
-// collected after the next start.
+// range. The batches are not synced: after a crash that loses a batch, its ordinals are collected
+// after the next start.
 func (s *Store) collect() error {
 	all := s.garbage.take()
 	slices.Sort(all)
@@ -128,7 +130,7 @@ func deleteOrdinals(b *pebble.Batch, from, to Ordinal) error {
 	return nil
 }
 
-// bulkSpaces are the keyspaces whose rows begin with the ordinal of their repository.
+// bulkSpaces are the keyspaces whose keys begin with the ordinal of the repository.
 var bulkSpaces = [...]byte{spaceRecord, spaceBlock, spaceRef, spaceListing}
 
 // isGarbage reports whether an ordinal was abandoned and its bulk rows may still stand.
@@ -136,7 +138,8 @@ func isGarbage(r reader, o Ordinal) (bool, error) {
 	return holds(r, ordinalKey(nil, spaceGarbage, o))
 }
 
-// garbage looks at the ordinals that wait for the collector: each was given, and no repository has it.
+// garbage checks the ordinals that wait for the collector: each was assigned once, and no
+// repository has it.
 func (c *checker) garbage() error {
 	next, err := c.s.metaNumber(c.r, metaOrdinal, 1)
 	if err != nil {
@@ -149,7 +152,7 @@ func (c *checker) garbage() error {
 		}
 		owned, err := holds(c.r, ordinalKey(nil, spaceOwner, o))
 		if owned || c.inLease(o) || o == 0 || uint64(o) >= next {
-			c.report("abandoned ordinal %d: has an owner (%v), stands in an open lease, or was not given before %d", o, owned, next)
+			c.report("abandoned ordinal %d: has an owner (%v), is in an open lease, or is not below the next ordinal %d", o, owned, next)
 		}
 		return err
 	})

@@ -2,8 +2,9 @@ package store
 
 import "errors"
 
-// ReconcileCursor names the crawl cursor that says that events of a relay were missed: its value is the relay's base URL. The
-// listings of all known hosts are to be compared with what we hold.
+// ReconcileCursor names the crawl cursor that records that events of a relay were missed: its value
+// is the relay's base URL. It requests a comparison of the listings of all known hosts with our
+// rows.
 const ReconcileCursor = "reconcile"
 
 // SetCrawlCursor remembers how far the listing of a source has been enqueued.

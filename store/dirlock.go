@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openError says what keeps a store from being opened, as the operator can use it.
+// openError explains to the operator why a store cannot be opened.
 func openError(dir string, err error) error {
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		if pid := lockHolder(filepath.Join(dir, "LOCK")); pid > 0 {
@@ -21,7 +21,7 @@ func openError(dir string, err error) error {
 	return fmt.Errorf("open store %s: %w", dir, err)
 }
 
-// lockHolder is the id of the process that holds the lock on a file, 0 if there is none.
+// lockHolder returns the id of the process that holds the lock on a file, 0 if there is none.
 func lockHolder(path string) int {
 	f, err := os.Open(path)
 	if err != nil {
@@ -35,14 +35,15 @@ func lockHolder(path string) int {
 	return int(lock.Pid)
 }
 
-// exists refuses a directory without a store. Opening one for reading would leave a lock file in it.
+// exists returns an error for a directory without a store. Opening it for reading would leave a
+// lock file there.
 func exists(o Options) error {
 	found, err := pebble.Peek(o.Dir, o.FS)
 	if err != nil {
 		return fmt.Errorf("open store %s: %w", o.Dir, err)
 	}
 	if !found.Exists {
-		return fmt.Errorf("open store %s: %w: there is none in this directory", o.Dir, ErrNotFound)
+		return fmt.Errorf("open store %s: %w: the directory contains no store", o.Dir, ErrNotFound)
 	}
 	return nil
 }

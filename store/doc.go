@@ -15,9 +15,9 @@
 //  3. Every counter equals what the rows make of it, at each point in time. Check recomputes
 //     them, and every row that derives from another.
 //  4. Rows of an import stand under an ordinal that a lease covers until the flip, and no row
-//     outside the lease names them. Opening the store deletes what open leases cover.
-//     The rows of an ordinal whose repository was wiped, dropped or never became visible are abandoned: a row
-//     says so until the collector has deleted them.
+//     outside the lease names them. Opening the store deletes what open leases cover. The bulk rows
+//     of an ordinal whose repository was wiped, dropped or never became visible are abandoned: one
+//     row records this until the collector has deleted them.
 //  5. An ordinal is given once. Blocks of an ordinal are numbered upwards and never rewritten;
 //     no ref row means one reference; a block without references has a superseded row, and
 //     goes when the tail has passed the event that superseded it.
@@ -44,37 +44,31 @@
 //
 // # Concurrency
 //
-// Methods of Store may be called from any goroutine. A Batch belongs to one. Lock(did) gives
-// the right to write a repository's rows: read the row under it, commit, unlock, then wait;
-// who takes several takes them in order of DID, and HoldFilter before them. The sequencer's mutex is held only to give
-// ids and hand the batch to the engine. Import must be called without a lock of Lock, and its
-// callbacks must not import: the flip calls Complete with the members' locks held, so that it must
-// not lock either, and Done with its slot held, for which no holder of a lock waits. Run owns the goroutines that flip groups by age, prune
-// and collect; there are no others but Pebble's.
+// Methods of Store may be called from any goroutine. A Batch belongs to one. Lock(did) gives the
+// right to write a repository's rows: read the row under it, commit, unlock, then wait; who takes
+// several takes them in order of DID, and HoldFilter before them. The sequencer's mutex is held
+// only to give ids and hand the batch to the engine. Import must be called without a lock of Lock,
+// and its callbacks must not import: the flip calls Complete with the members' locks held, so that
+// it must not lock either, and Done with its slot held, for which no holder of a lock waits. Run
+// owns the goroutines that flip groups by age, prune and collect; all others are Pebble's.
 //
 // # Files
 //
-//	store.go   Open, Run, Close            keys.go      the schema: every key
-//	options.go Options                     values.go    encodings of rows
-//	engine.go  Pebble's options, failures  format.go    format version, epoch
-//	batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
-//	repo.go    the row of a repository     count.go     counters and gauges
-//	import.go  import groups and the flip  slots.go     places of groups being filled
-//	sink.go    tables or batches of a group check.go   Check
-//	log.go     ReadLog                     event.go     Event
-//	record.go  records and their bodies    list.go      lists of repositories, sizes
-//	pending.go queues of work, retries     host.go      ids of hosts
-//	retention.go how old events are        prune.go     what goes with old events
-//	collect.go rows of wiped repositories  unsettled.go what a crash may show again
-//	lock.go    a lock for each DID         errors.go    error classes
-//	dirlock.go another process has it open
-//	metrics.go what is measured            buffer.go    live commits during a fetch
-//	cursor.go  firehose cursors            source.go    firehose sources
-//	crawl.go   cursors of listRepos        relist.go    Relist
-//	listing.go rows of many ops            limits.go    what is bounded
-//	codec.go   what is written as CBOR     cache.go     rows written last
-//	filter.go  versions of the filter
-//	shelve.go  what is kept, and shown     drop.go      repositories that are followed no more
-//	hostrow.go what is set for hosts       holds.go     whether records of a kind are held
-//	checkhosts.go, checklog.go, checklive.go, checkmemory.go  Check: the log; buffers, cursors; what is in memory
+//	store.go   Open, Run, Close            keys.go      the schema: every key options.go Options
+//	values.go    encodings of rows engine.go  Pebble's options, failures  format.go    format
+//	version, epoch batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
+//	repo.go    the row of a repository     count.go     counters and gauges import.go  import groups
+//	and the flip  slots.go     places of groups being filled sink.go    tables or batches of a group
+//	check.go   Check log.go     ReadLog                     event.go     Event record.go  records and
+//	their bodies    list.go      lists of repositories, sizes pending.go queues of work, retries
+//	host.go      ids of hosts retention.go how old events are        prune.go     deletion with old
+//	events collect.go rows of wiped repositories  unsettled.go hidden, not durable lock.go a lock for
+//	each DID         errors.go    error classes dirlock.go store in use, or missing metrics.go what
+//	is measured            buffer.go    live commits during a fetch cursor.go firehose cursors
+//	source.go    firehose sources crawl.go   cursors of listRepos relist.go    Relist listing.go rows
+//	of many ops            limits.go    what is bounded codec.go what is written as CBOR     cache.go
+//	rows written last filter.go  versions of the filter shelve.go  what is kept, and shown
+//	drop.go      repositories that are followed no more hostrow.go what is set for hosts
+//	holds.go     whether records of a kind are held checkhosts.go, checklog.go, checklive.go,
+//	checkmemory.go  Check: the log; buffers, cursors; what is in memory
 package store

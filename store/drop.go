@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// DropRepo removes a repository's row, and leaves what stands under its ordinal to the collector. It
-// must show no records: the caller has deleted them by Apply, with events, in this batch or before. r is a fresh row
-// afterwards, not on disk. Not after PutRepo of r in one batch.
+// DropRepo removes a repository's row, and leaves the rows of its ordinal to the collector. It must
+// show no records: the caller has deleted them by Apply, with events, in this batch or before. r is
+// a fresh row afterwards, not on disk. Not after PutRepo of r in one batch.
 //
 // Readers of the log are given those deletions for as long as the log keeps them, also when the repository is tracked
 // again, under another ordinal; what was created and updated before is skipped, as when a repository is wiped. So
@@ -81,7 +81,8 @@ func parseDropped(v []byte) (id uint64, err error) {
 	return binary.BigEndian.Uint64(v), nil
 }
 
-// dropped looks at the ordinals of repositories that were dropped: no repository has one, and each is noted under its event too.
+// dropped checks the ordinals of dropped repositories: no repository has one, and each is also
+// indexed by its event.
 func (c *checker) dropped() error {
 	n := 0
 	err := c.space(spaceDropped, func(key, value []byte) error {
@@ -97,7 +98,7 @@ func (c *checker) dropped() error {
 		}
 		noted, nerr := holds(c.r, droppedAtKey(nil, id, o))
 		if nerr == nil && !noted {
-			c.report("dropped ordinal %d: not noted at event %d", o, id)
+			c.report("dropped ordinal %d: not indexed at event %d", o, id)
 		}
 		return errors.Join(oerr, nerr)
 	})
@@ -110,7 +111,7 @@ func (c *checker) dropped() error {
 		return err
 	})
 	if n != 0 {
-		c.report("dropped ordinals: %d more than noted at events", n)
+		c.report("dropped ordinals: %d more than are indexed by event", n)
 	}
 	return err
 }

@@ -20,22 +20,25 @@ const (
 	blockSizeTop    = 16 << 10
 	blockSizeBottom = 32 << 10
 	openFilesMax    = 1000
-	// tableBytesPerSync is after how many bytes an import table is written out while it grows: 64 MiB at once, when it is
-	// closed, would hold up the write-ahead log's syncs meanwhile.
+	// tableBytesPerSync is how many bytes of a growing import table are written before the next
+	// sync: syncing 64 MiB at once when it is closed would delay the write-ahead log's syncs.
 	tableBytesPerSync = 512 << 10
-	// diskSlowAfter is how long a write, sync or other operation may take until the log says that the disk is slow.
+	// diskSlowAfter is how long a write, sync or other file operation may take before the log
+	// reports a slow disk.
 	diskSlowAfter = 5 * time.Second
 )
 
-// checkHealth has operations of the operating system's file system be watched. The closer ends that.
+// checkHealth wraps the operating system's file system so that diskSlow is called for slow
+// operations. Closing the closer ends this.
 func (s *Store) checkHealth(fs vfs.FS) (vfs.FS, io.Closer) {
 	return vfs.WithDiskHealthChecks(fs, diskSlowAfter, nil, s.diskSlow)
 }
 
-// diskSlow is called for an operation that is still under way after diskSlowAfter, and again while it is.
+// diskSlow is called for an operation that is still running after diskSlowAfter, and repeatedly
+// until it ends.
 func (s *Store) diskSlow(info vfs.DiskSlowInfo) {
 	s.metrics.diskSlow.Inc()
-	s.opts.Logger.Warn("disk is slow: commits and imports wait for it", "operation", info.OpType.String(), "file", info.Path, "seconds", info.Duration.Seconds())
+	s.opts.Logger.Warn("disk is slow: commits and imports wait for this operation; check the disk", "operation", info.OpType.String(), "file", info.Path, "seconds", info.Duration.Seconds())
 }
 
 // pebbleOptions are chosen by the measurements in BENCHMARKS.md ("Pebble options").

@@ -10,7 +10,7 @@ var (
 	ErrCorrupt = errors.New("store is corrupt")
 	// ErrFormat says that the directory was written by a format this binary does not know.
 	ErrFormat = errors.New("unknown store format")
-	// ErrLocked says that another process has the store open.
+	// ErrLocked means that another process has the store open.
 	ErrLocked = errors.New("store is in use")
 	// ErrStale says that a repository changed hands (wiped, untracked, requeued) while a
 	// fetch of it was under way, so that the outcome of the fetch no longer counts.

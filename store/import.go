@@ -59,7 +59,7 @@ func (o *ordinals) lowestOpen() Ordinal {
 	return low
 }
 
-// OrdinalsEnd is an ordinal that every import which is not complete yet will reach or exceed.
+// OrdinalsEnd returns a lower bound for the ordinals of all imports that are not complete yet.
 func (s *Store) OrdinalsEnd() Ordinal { return s.ords.lowestOpen() }
 
 // release ends a lease, whose row is gone. Ordinals behind next were not used: the next group
@@ -139,7 +139,7 @@ func (s *Store) Import(ctx context.Context, im Import) error {
 	return s.finish(sl, err)
 }
 
-// FlushImports flips all open groups now, those first that nothing is appended to at the moment.
+// FlushImports flips all open groups now, beginning with groups to which nothing is being appended.
 func (s *Store) FlushImports() error {
 	var errs []error
 	var busy []*slot
@@ -445,8 +445,8 @@ func (g *group) flipSome(rows []Repo, from, to int) (wait func() error, err erro
 	return b.Commit()
 }
 
-// complete adds one member to the flip, or abandons what was written of it. held says that the
-// batch completes another copy of the repository already.
+// complete adds one member to the flip, or abandons its rows. held says that the batch completes
+// another copy of the repository already.
 func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r, err := g.s.Repo(m.DID)
 	if err != nil && !errors.Is(err, ErrNotFound) {

@@ -1,10 +1,10 @@
 package store
 
-// Limits on what waits.
+// Limits on queues and buffers.
 const (
-	// bufferBytesMax bounds what is buffered of one repository while a copy of it is made: 16 MiB are some 3,000 commits of
-	// 5 KiB, which an account that writes ten a second makes in five minutes. They are small rows on disk, whose number
-	// needs no limit of its own.
+	// bufferBytesMax bounds the commits buffered for one repository while it is copied: 16 MiB are
+	// some 3,000 commits of 5 KiB, five minutes of an account that writes ten a second. They are
+	// rows on disk; their number needs no limit of its own.
 	bufferBytesMax = 16 << 20
 	// bufferTotalMax bounds what is buffered of all, on disk: 64 repositories at their limit. In
 	// memory each repository takes some 150 bytes. Batches made at the same moment may each go up to it.

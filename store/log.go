@@ -10,12 +10,13 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are
-// passed or the durable head is reached, and gives the id to go on from. It serves replay
-// and tail alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped
-// accounts keep their ids and are skipped; of a dropped repository only deletions are given. Where the state that
-// hides an event is not durable yet, the page ends before the event, and Changed tells when it may be passed. A body that is missing above the tail is
-// ErrCorrupt; a cursor above head+1 is ErrFutureCursor, one below the tail ErrOutdatedCursor.
+// ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are passed
+// or the durable head is reached, and gives the id to go on from. It serves replay and tail alike.
+// Cursor 0 means the oldest event kept. Events of hidden and of wiped accounts keep their ids and
+// are skipped; of a dropped repository only deletions are given. If the state that hides an event
+// is not durable yet, the page ends before the event, and Changed is closed when a reader may pass
+// it. A body that is missing above the tail is ErrCorrupt; a cursor above head+1 is
+// ErrFutureCursor, one below the tail ErrOutdatedCursor.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
 	// The snapshot comes before the look at the tail: pruning moves the tail first and
@@ -46,7 +47,7 @@ type logReader struct {
 	head uint64
 	next uint64 // next id to give
 	left int    // ids still to pass
-	// stopped says that the page ends before an entry that must not be passed yet.
+	// stopped means that the page ends before an entry that must not be passed yet.
 	stopped bool
 	fn      func(*Event) error
 	ev      Event

@@ -18,7 +18,7 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 	m := &metrics{groups: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "cistern_store_import_groups_total",
 		Help: "Import groups written, by way: ingested tables or ordinary batches."}, []string{"way"}),
 		diskSlow: prometheus.NewCounter(prometheus.CounterOpts{Name: "cistern_store_disk_slow_total",
-			Help: "Operations of the disk that took longer than five seconds."})}
+			Help: "File operations that took longer than five seconds."})}
 	errs := []error{r.Register(m.groups), r.Register(m.diskSlow)}
 	for i, name := range countNames {
 		o := prometheus.GaugeOpts{Name: "cistern_store_" + name, Help: "Exact counter " + name + ", as in /stats."}

@@ -25,8 +25,9 @@ type Options struct {
 	// can name hosts: so those of one domain, and those that are addresses, get a 64th of them. Default 262,144.
 	HostsMax int64
 
-	// Retention is how long events stay in the log. Default 0: for ever. The time is counted (retention.go): a step of
-	// the clock longer than Retention does not count, nor does the time that the store was closed if it was longer.
+	// Retention is how long events stay in the log. Default 0: for ever. Elapsed time is counted
+	// (retention.go): a step of the clock longer than Retention does not count, nor does a longer
+	// time during which the store was closed.
 	Retention time.Duration
 
 	// CacheBytes is Pebble's block cache, beside one memtable. Default 32 MiB.

@@ -12,30 +12,32 @@ import (
 )
 
 const (
-	// pruneEntries, pruneBlocks and pruneDropped bound one page of pruning: some 10 ms of work.
+	// pruneEntries, pruneBlocks and pruneDropped bound one page of pruning to some 10 ms of work.
 	pruneEntries = 1000
 	pruneBlocks  = 4096
 	pruneDropped = 4096
 	// pruneRepos bounds the repositories of one batch, whose locks it holds for about 20 µs each while
 	// live commits of them wait.
 	pruneRepos = 64
-	// listingRowsFew is up to how many listing rows of an entry are deleted one by one. An import of
-	// some hundred records has one or two; a range tombstone for each would make reads beside slow.
+	// listingRowsFew is up to how many listing rows of an entry are deleted one by one. An import
+	// of some hundred records has one or two; a range tombstone for each would slow down nearby
+	// reads.
 	listingRowsFew = 16
 )
 
-// pruner takes out of the store what only events below the tail name. Pages are serialized.
+// pruner deletes rows that only events below the tail refer to. Pages are serialized.
 type pruner struct {
 	mu sync.Mutex
-	// superseded and dropped are where the first row of each keyspace may stand: the rows before were
-	// deleted, and a scan should not step over their tombstones again. Rows are added at the
-	// next event id only, which is the tail or above, so none appears before. mu guards.
+	// superseded and dropped are the lowest keys at which each keyspace may have a row: earlier
+	// rows were deleted, and a scan should not step over their tombstones again. Rows are added at
+	// the next event id only, which is the tail or above, so that no earlier row appears. mu
+	// guards.
 	superseded, dropped []byte
 	waits               []func() error // of the page at hand
 }
 
-// prune takes the entries that end before event to out of the log, whole entries at a time, and what
-// only they named. A reader below the new tail gets ErrOutdatedCursor.
+// prune removes from the log the entries that end before event to, whole entries at a time, and the
+// rows that only they referred to. A reader below the new tail gets ErrOutdatedCursor.
 func (s *Store) prune(ctx context.Context, to uint64) error {
 	for more := true; more; {
 		if err := ctx.Err(); err != nil {
@@ -49,9 +51,9 @@ func (s *Store) prune(ctx context.Context, to uint64) error {
 	return nil
 }
 
-// prunePage prunes some entries, some superseded blocks and some dropped ordinals, so that none of
-// them waits for all of the others, and waits for the disk once. No order of its batches matters: after a crash
-// the log's order has kept the first of them, and pruning goes on from there.
+// prunePage prunes some entries, some superseded blocks and some dropped ordinals, so that each
+// kind makes progress, and waits for the disk once. The order of its batches does not matter: a
+// crash keeps a prefix of them, and pruning goes on from there.
 func (s *Store) prunePage(ctx context.Context, to uint64) (more bool, err error) {
 	p := &s.pruner
 	p.mu.Lock()
@@ -157,15 +159,15 @@ func deleteFew(b *pebble.Batch, it *pebble.Iterator, lower, upper []byte) error 
 	return nil
 }
 
-// supersededRow is a row of the keyspace superseded.
+// supersededRow is a row of the keyspace of superseded blocks.
 type supersededRow struct {
 	key     []byte
 	ordinal Ordinal
 	block   uint32
 }
 
-// pruneSuperseded deletes up to pruneBlocks blocks that were superseded below the tail. Each
-// repository counts its blocks, so that its row is written under its lock.
+// pruneSuperseded deletes up to pruneBlocks blocks that were superseded below the tail. The row of
+// each repository counts its blocks, so that it is written under the repository's lock.
 func (s *Store) pruneSuperseded(ctx context.Context) (more bool, err error) {
 	rows := map[Ordinal][]supersededRow{}
 	n := 0
@@ -198,8 +200,8 @@ func (s *Store) pruneSuperseded(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// ownersOf gives the rows by the repository that has their ordinal, under "" where none has. A
-// repository may be there with two ordinals, one of them of before it was wiped.
+// ownersOf groups the rows by the DID of the repository with their ordinal, or "" if there is none.
+// A repository may have rows of two ordinals, one of them from before it was wiped.
 func (s *Store) ownersOf(rows map[Ordinal][]supersededRow) (byDID map[string][]supersededRow, err error) {
 	byDID = map[string][]supersededRow{}
 	for o, some := range rows {
@@ -216,8 +218,8 @@ func (s *Store) ownersOf(rows map[Ordinal][]supersededRow) (byDID map[string][]s
 	return byDID, nil
 }
 
-// pruneBlocksOf deletes the blocks of some repositories, given in order of DID, in one batch. Those of an ordinal that no
-// repository has any more are the collector's.
+// pruneBlocksOf deletes the blocks of some repositories, given in order of DID, in one batch.
+// Blocks of an ordinal that no repository has are left to the collector.
 func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow) error {
 	b := s.NewBatch()
 	for _, did := range dids {
@@ -245,7 +247,8 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow) e
 	return s.pruner.commit(b)
 }
 
-// pruneDropped forgets up to pruneDropped ordinals of which the log tells nothing any more.
+// pruneDropped deletes up to pruneDropped ordinals of dropped repositories whose events have left
+// the log.
 func (s *Store) pruneDropped() (more bool, err error) {
 	b := s.NewBatch()
 	// A repository that is dropped while the log is empty gets a row at the tail itself, also after this scan.

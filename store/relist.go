@@ -78,7 +78,7 @@ func (l *relisting) run(r *Repo) error {
 	return l.closeRow()
 }
 
-// clean deletes the rows that an interrupted relist left. There are hardly ever any, and a range
+// clean deletes the rows that an interrupted relist left, one by one. They are rare, and a range
 // tombstone for each relist would make reads slow (Batch.abandon).
 func (l *relisting) clean(lower, upper []byte) error {
 	it, err := l.s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})

@@ -122,7 +122,7 @@ const (
 type Retry struct {
 	Kind  ErrorKind `cbor:"1,keyasint,omitempty"`
 	Count uint32    `cbor:"2,keyasint,omitempty"` // failures in a row
-	Next  int64     `cbor:"3,keyasint,omitempty"` // unix seconds; when StateResync or StateGone is looked at again, 0 = never
+	Next  int64     `cbor:"3,keyasint,omitempty"` // unix seconds; when a row in StateResync or StateGone is due again, 0 = never
 	Since int64     `cbor:"4,keyasint,omitempty"` // unix seconds of the first failure in a row
 	Error string    `cbor:"5,keyasint,omitempty"` // last error, or why a hidden account waits; bounded to ErrorBytesMax
 }
@@ -178,12 +178,12 @@ type Repo struct {
 	// Shelved is how many record rows there are besides, kept and shown to nobody since the filter does not want them.
 	Shelved int64 `cbor:"34,keyasint,omitempty"`
 
-	Origin Origin `cbor:"35,keyasint,omitempty"` // whose word Status is
+	Origin Origin `cbor:"35,keyasint,omitempty"` // which party stated Status
 	// AccountSource is the SourceID of the firehose that sent the newest #account event.
 	AccountSource uint32 `cbor:"36,keyasint,omitempty"`
-	Mark          Mark   `cbor:"37,keyasint,omitempty"` // what is said of the account that hides nothing
-	// Charged is what status changes of the account have cost lately, in records, and ChargedAt when
-	// that was reckoned, in unix seconds: package ingest's budget of status changes.
+	Mark          Mark   `cbor:"37,keyasint,omitempty"` // a statement about the account that does not hide it
+	// Charged is the debt from recent status changes of the account, in records, as of ChargedAt,
+	// in unix seconds: package ingest's budget of status changes.
 	Charged   uint32 `cbor:"38,keyasint,omitempty"`
 	ChargedAt int64  `cbor:"39,keyasint,omitempty"`
 
@@ -194,8 +194,8 @@ type Repo struct {
 	// FutureDue is when, in unix seconds, a synced repository is fetched again because a commit of it was dropped whose rev
 	// was in the future by our clock; 0: never.
 	FutureDue int64 `cbor:"40,keyasint,omitempty"`
-	// TornRev is the rev of a difference that was written in part, "" without: events of it are in the log, so that no copy
-	// of a lower rev may follow.
+	// TornRev is the rev of a difference that was written in part, "" if there is none: some of its
+	// events are in the log, so that no copy with a lower rev may follow.
 	TornRev string `cbor:"41,keyasint,omitempty"`
 
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
@@ -224,7 +224,7 @@ func (r *Repo) rowState() rowState {
 		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), mark: r.Mark, lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden()}
 }
 
-// Due is the unix second at which the row wants to be looked at again, 0 for never.
+// Due returns the unix second at which the row is due for another attempt or question, 0 for never.
 func (r *Repo) Due() int64 {
 	switch r.State {
 	case StateResync, StateGone:

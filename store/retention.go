@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// pruneInterval is how often retention is looked at.
+	// pruneInterval is how often the log is pruned.
 	pruneInterval = time.Minute
 	// ageMarksMax bounds the marks kept, of about 15 bytes each, and ageSteps how many steps the
 	// time between the first and the last is divided into: an event stays for up to 1/256 longer than retention.
@@ -75,12 +75,13 @@ func (s *Store) runPrune(ctx context.Context) error {
 	}
 }
 
-// retain counts the time since the last call and prunes what is older than retention, 0 for nothing.
+// retain counts the time since the last call and prunes events older than retention; 0 prunes
+// nothing.
 func (s *Store) retain(ctx context.Context, retention time.Duration) error {
 	for more := true; more; {
 		now := s.now()
 		if skipped := s.ages.step(now, retention); skipped > 0 && retention > 0 {
-			s.opts.Logger.Warn("the clock jumped, or the daemon was off for long; this time does not count towards --retention, and events stay in the log for so much longer",
+			s.opts.Logger.Warn("the clock jumped, or the daemon was stopped for longer than --retention: this time is not counted, so that events stay in the log for that much longer",
 				"jump", skipped)
 		}
 		s.ages.note(s.Head() + 1)
@@ -99,7 +100,7 @@ func (s *Store) retain(ctx context.Context, retention time.Duration) error {
 	return nil
 }
 
-// saveAges is durable with whatever is written next: what a crash loses makes events stay longer.
+// saveAges does not wait for the disk: if a crash loses the write, events stay longer.
 func (s *Store) saveAges(now time.Time) error {
 	s.ages.Wall = now.UnixMicro()
 	v, err := s.codec.encode(&s.ages.agesV1)
@@ -153,8 +154,8 @@ func (a *ages) note(next uint64) {
 	a.Marks = kept
 }
 
-// before is the id before which all events are older than retention, 0 when none is known to be. Marks
-// that no later call needs are forgotten.
+// before returns the id before which all events are older than retention, 0 if none is known. It
+// drops marks that no later call needs.
 func (a *ages) before(retention time.Duration) (to uint64) {
 	if retention == 0 {
 		return 0

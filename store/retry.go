@@ -41,17 +41,18 @@ func (q *retries) remember(low int64, adds uint64) {
 	}
 }
 
-// RetryAheadMax is how far ahead a retry may be due: twice the longest delay that anything sets, some weeks for accounts
-// that were deleted long ago. One that is due later was set by a clock that was ahead, and is due now.
+// RetryAheadMax is how far ahead a retry may be due: twice the longest delay that anything sets,
+// some weeks for accounts that were deleted long ago. A later time was set by a clock that was
+// ahead, and counts as due now.
 const RetryAheadMax = 8 * 7 * 24 * time.Hour
 
-// IsDue reports whether a time to look at a row again (Repo.Due, 0 for never) has come.
+// IsDue reports whether the due time of a row (Repo.Due, 0 for never) has come.
 func IsDue(due int64, now time.Time) bool {
 	return due != 0 && (due <= now.Unix() || due > now.Add(RetryAheadMax).Unix())
 }
 
-// DueRetries gives up to limit DIDs whose Due has come, in the order of Due, and
-// the time of the first that is due later (zero when none waits).
+// DueRetries returns up to limit DIDs whose Due has come, in the order of Due, and the time of the
+// first that is due later (zero when none waits).
 func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.Time, err error) {
 	low, adds := s.retries.front()
 	first := noDue

@@ -101,7 +101,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 		s.retries.added(b.due)
 	}
 	s.opts.Step("applied")
-	rows := b.b // the caller may wait for many batches: the rest of b is garbage meanwhile
+	rows := b.b // keep only the engine's batch: a caller may wait for many batches at once
 	return func() error {
 		if err := rows.SyncWait(); err != nil {
 			s.fail(err)
@@ -194,7 +194,8 @@ func (s *Store) Head() uint64 { return s.seq.head.Load() }
 // Tail is the oldest event id that the log keeps; Head+1 when it keeps none.
 func (s *Store) Tail() uint64 { return s.seq.tail.Load() }
 
-// Changed is closed when Head moves after the call, or when ReadLog may pass what it stopped before.
+// Changed is closed when Head moves after the call, or when ReadLog may pass the entry that it
+// stopped before.
 func (s *Store) Changed() <-chan struct{} {
 	s.seq.headMu.Lock()
 	defer s.seq.headMu.Unlock()

@@ -20,7 +20,7 @@ type slots struct {
 	all   [importSlots + 1]slot
 }
 
-// slot holds a group. Whoever took the slot owns the group.
+// slot holds a group. The goroutine that took the slot owns the group.
 type slot struct {
 	busy bool   // slots.mu guards
 	g    *group // nil between groups
@@ -31,8 +31,8 @@ func (s *Store) openSlots() error {
 	return nil
 }
 
-// take waits for any slot that a repository of so many blocks may use. A large one waits for other large
-// ones only, and small ones never wait for it.
+// take waits for any slot that a repository of this many blocks may use. A large repository waits
+// for other large ones only, and small ones never wait for it.
 func (q *slots) take(blocks int) *slot {
 	some := q.all[:importSlots]
 	if blocks >= largeBlocks {
@@ -60,7 +60,7 @@ func (q *slots) try(sl *slot) bool {
 	return free
 }
 
-// wait takes a slot when it is free.
+// wait takes a slot, after waiting until it is free.
 func (q *slots) wait(sl *slot) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -70,7 +70,7 @@ func (q *slots) wait(sl *slot) {
 	sl.busy = true
 }
 
-// release gives a slot back.
+// release frees a slot.
 func (q *slots) release(sl *slot) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -78,5 +78,5 @@ func (q *slots) release(sl *slot) {
 	q.freed.Broadcast()
 }
 
-// large reports whether a slot is the one of large repositories, each of which is a group.
+// large reports whether the slot is for large repositories, each of which is a group of its own.
 func (q *slots) large(sl *slot) bool { return sl == &q.all[largeSlot] }

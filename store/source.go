@@ -1,12 +1,14 @@
 package store
 
-// Source is a firehose source that was added, or removed though the options name it, while running.
+// Source is a firehose source that was added while running, or removed although the options name
+// it.
 type Source struct {
 	URL string `cbor:"1,keyasint"`           // normalised: ws or wss, host, base path
 	PDS bool   `cbor:"2,keyasint,omitempty"` // a PDS itself: it speaks for its own accounts only
-	// Removed sources are not followed, whatever the options name.
+	// Removed sources are not followed, even if the options name them.
 	Removed bool `cbor:"3,keyasint,omitempty"`
-	// Direct sources are PDSes that were added because relays send nothing of some of their accounts.
+	// Direct sources are PDSes that ingest added because relays send no events of some of their
+	// accounts.
 	Direct bool `cbor:"4,keyasint,omitempty"`
 }
 

@@ -2,8 +2,9 @@ package store
 
 import "hash/crc32"
 
-// Status is the account status as it is shown, in the protocol's words (com.atproto.sync.getRepoStatus).
-// Origin says whose word it is. The zero Status is an active account.
+// Status is the account status as it is shown, in the protocol's words
+// (com.atproto.sync.getRepoStatus). Origin is the party that stated it. The zero Status is an
+// active account.
 type Status uint8
 
 const (
@@ -14,8 +15,9 @@ const (
 	StatusSuspended
 	StatusDeactivated
 	StatusDeleted
-	// StatusNotFound is a repository its host does not know (RepoNotFound). Hidden. The protocol has
-	// no word for it: consumers are told that the account is not active, without a reason.
+	// StatusNotFound is a repository that its host does not know (RepoNotFound). Hidden. The
+	// protocol has no word for it: consumers are told that the account is not active, without a
+	// reason.
 	StatusNotFound
 	// StatusInactive is an account that its host calls inactive for a reason we do not know. Hidden.
 	StatusInactive
@@ -23,13 +25,14 @@ const (
 
 var statusNames = [...]string{"active", "takendown", "suspended", "deactivated", "deleted", "notfound", "inactive"}
 
-// String is the word for the status in the admin endpoints.
+// String returns the name of the status in the admin endpoints.
 func (s Status) String() string { return enumName(statusNames[:], uint8(s)) }
 
 // Hidden reports whether queries and the log leave the account's records out.
 func (s Status) Hidden() bool { return s != StatusActive }
 
-// Word is the protocol's word for a hidden status: "" when there is none, and for an active account.
+// Word returns the protocol's word for a hidden status, "" if there is none or the account is
+// active.
 func (s Status) Word() string {
 	switch s {
 	case StatusTakendown, StatusSuspended, StatusDeactivated, StatusDeleted:
@@ -38,15 +41,16 @@ func (s Status) Word() string {
 	return ""
 }
 
-// Origin is whose word a Status is, which decides whose word ends it.
+// Origin is the party that stated a Status, which decides which party can end it.
 type Origin uint8
 
 const (
 	// OriginHost: the account's own host stated it, or a PDS that was its host. The host that the DID
 	// document names has the last word.
 	OriginHost Origin = iota
-	// OriginRelay: a relay stated it, and the account's host did not state the same. A takedown or
-	// suspension of that kind is the relay's own: it stands until that relay says otherwise.
+	// OriginRelay: a relay stated it, and the account's host did not state the same. Such a
+	// takedown or suspension is the relay's own decision: it stands until that relay says
+	// otherwise.
 	OriginRelay
 	// OriginDirectory: the DID has no document.
 	OriginDirectory
@@ -57,18 +61,18 @@ var originNames = [...]string{"host", "relay", "directory"}
 // String is the word in the admin endpoints.
 func (o Origin) String() string { return enumName(originNames[:], uint8(o)) }
 
-// Mark is what is said of an account that hides nothing.
+// Mark is a statement about an account that does not hide it.
 type Mark uint8
 
 const (
-	// MarkNone: nothing.
+	// MarkNone: no statement.
 	MarkNone Mark = iota
 	// MarkThrottled: a relay or host holds back the account's commits.
 	MarkThrottled
 	// MarkDesynchronized: a relay or host has lost track of the repository.
 	MarkDesynchronized
-	// MarkReturning: the account is active again, and hidden until Retry.Next: its status changed too
-	// often.
+	// MarkReturning: the account is active again, but hidden until Retry.Next because its status
+	// changed too often.
 	MarkReturning
 )
 
@@ -77,12 +81,13 @@ var markNames = [...]string{"", "throttled", "desynchronized", "returning"}
 // String is the word in the admin endpoints, "" for none.
 func (m Mark) String() string { return enumName(markNames[:], uint8(m)) }
 
-// SourceID names a firehose in rows by its host, in the spelling of identity.HostOf. Two hosts with one
-// id are taken for one source, which costs no more than a question to an account's host.
+// SourceID returns the id by which rows name a firehose: a hash of its host, in the form of
+// identity.HostOf. Two hosts with equal ids count as one source, which costs at most a question to
+// an account's host.
 func SourceID(host string) uint32 { return crc32.ChecksumIEEE([]byte(host)) }
 
-// HiddenByRelay reports whether the account is hidden by the decision of a relay, which its host's word
-// does not undo.
+// HiddenByRelay reports whether a relay's own decision hides the account, which the account's host
+// cannot undo.
 func (r *Repo) HiddenByRelay() bool {
 	if r.Origin != OriginRelay {
 		return false
@@ -90,6 +95,6 @@ func (r *Repo) HiddenByRelay() bool {
 	return r.Status == StatusTakendown || r.Status == StatusSuspended || r.Status == StatusInactive
 }
 
-// Unconfirmed reports whether the account is said to be deleted and its data still held: the data is
-// wiped when the account's host, or the absence of a DID document, confirms it.
+// Unconfirmed reports whether a deletion was announced and the data is still held: the data is
+// wiped when the account's host, or the absence of a DID document, confirms the deletion.
 func (r *Repo) Unconfirmed() bool { return r.Status == StatusDeleted && r.Ordinal != 0 }

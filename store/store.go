@@ -44,7 +44,7 @@ type Store struct {
 
 	closeOnce sync.Once
 	closeErr  error
-	health    io.Closer // ends the watch over the disk, nil without
+	health    io.Closer // ends the watch over the disk; nil if there is none
 }
 
 // Open opens the store in o.Dir, making it if there is none, repairs what a crash left
@@ -82,7 +82,7 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// open makes the directory, opens the engine, and loads what is kept in memory.
+// open makes the directory, opens the engine, and loads the state that is kept in memory.
 func (s *Store) open() (err error) {
 	o := &s.opts
 	if !o.ReadOnly {

@@ -2,8 +2,8 @@ package store
 
 import "sync"
 
-// unsettled knows the repositories whose events were hidden by a batch that is not durable yet: a reader
-// of the log must not pass those events, for a crash may bring them back.
+// unsettled tracks the repositories whose events were hidden by a batch that is not durable yet: a
+// reader of the log must not pass these events, since a crash may bring them back.
 type unsettled struct {
 	mu    sync.Mutex
 	last  uint64            // mu guards: number of the newest batch; the order of numbers is that of the log
@@ -17,7 +17,8 @@ type gatedBy struct {
 	batch uint64
 }
 
-// add numbers a batch that is about to be applied, and notes whose events it hides.
+// add numbers a batch that is about to be applied, and records the repositories whose events it
+// hides.
 func (u *unsettled) add(dids []string) (number uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -32,7 +33,8 @@ func (u *unsettled) add(dids []string) (number uint64) {
 	return u.last
 }
 
-// settle notes that a batch, and so every batch before it, is durable. wake says that a reader may wait for it.
+// settle records that a batch, and so every earlier batch, is durable. wake reports whether a
+// reader may be waiting for it.
 func (u *unsettled) settle(number uint64) (wake bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -54,7 +56,8 @@ func (u *unsettled) settle(number uint64) (wake bool) {
 	return wake
 }
 
-// holds reports whether events of a repository that are hidden must not be passed yet. If so, settle tells the caller's wake-up.
+// holds reports whether a reader must not pass the hidden events of a repository yet. If so, a
+// later settle reports wake.
 func (u *unsettled) holds(did string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -76,7 +76,7 @@ func TestCommands(t *testing.T) {
 		{"demo --admin 0.0.0.0:1", "", "loopback"},
 		{"demo --data .", "", "want an empty directory"},
 		{"check --data /does/not/exist", "", "no store to check"},
-		{"check --data " + empty, "", "there is none in this directory"},
+		{"check --data " + empty, "", "the directory contains no store"},
 	}
 	for _, row := range rows {
 		var out bytes.Buffer

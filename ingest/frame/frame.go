@@ -57,9 +57,10 @@ type Frame struct {
 	Message string
 }
 
-// Decode reads a whole message into f, using the memory of its Ops again. The error is repo.ErrInvalid; f then has only
-// what could be read of Kind, Seq and DID, and of Rev, so that the repository can be fetched. Of a message longer than
-// BytesMax the first BytesMax bytes are read for these.
+// Decode reads a whole message into f, using the memory of its Ops again. The error is
+// repo.ErrInvalid; f then has only Kind, Seq, DID and Rev, as far as they are readable, so that the
+// repository can be fetched. Of a message longer than BytesMax, only the first BytesMax bytes are
+// searched for them.
 func (f *Frame) Decode(message []byte) error {
 	*f = Frame{Ops: f.Ops[:0]}
 	r := reader{b: message[:min(len(message), BytesMax)]}
