@@ -403,7 +403,7 @@ func TestCrawlNamedStaysRemoved(t *testing.T) {
 	}
 	all := restart()
 	w.stop() // the log is quiet now
-	if len(all) != 0 || strings.Count(log.String(), "stays removed") != 2 {
+	if len(all) != 0 || strings.Count(log.String(), "is not read") != 2 {
 		t.Errorf("after a restart there are %+v, and the log says %q", all, log.String())
 	}
 	w.start(backfill.Options{Crawl: []backfill.Source{named, implied}})
