@@ -21,7 +21,7 @@ const (
 )
 
 // TestRealnet tells one story: a backfill from nothing, then a resync of accounts that changed while the daemon was down,
-// then a resync of accounts that came back.
+// then a resync of accounts that came back, and of one that its host no longer knows.
 func TestRealnet(t *testing.T) {
 	hosts := startRealHosts(t)
 	hosts.node(t, "seed.mjs", fmt.Sprint(realAccounts), fmt.Sprint(realRecords))
@@ -39,7 +39,7 @@ func TestRealnet(t *testing.T) {
 	hosts.mutate(t,
 		"create u000 1", "create u001 3", "delete u001 app.bsky.graph.follow", "update u002", "delete u003 org.example.types",
 		"batch u004", "batch u009", "handle u005 renamed005.test",
-		"deactivate u006", "takedown u007", "deleteaccount u008")
+		"deactivate u006", "takedown u007")
 	changed := hosts.truth(t)
 	wantChanges := seeded.changes(changed)
 	if len(wantChanges) < 10 {
@@ -49,11 +49,10 @@ func TestRealnet(t *testing.T) {
 
 	index.start(t)
 	index.resync(t, slices.Collect(maps.Keys(seeded.accounts)))
-	index.waitFor(t, map[string]int64{"synced": realAccounts - 3, "gone": 3})
+	index.waitFor(t, map[string]int64{"synced": realAccounts - 2, "gone": 2})
 	index.compareQueries(t, changed)
 	index.compareHidden(t, hosts.did(t, "u006"), "deactivated")
 	index.compareHidden(t, hosts.did(t, "u007"), "takendown")
-	index.compareHidden(t, hosts.did(t, "u008"), "")
 	events = index.stream(t, head+1, len(wantChanges))
 	compareChanges(t, events, wantChanges, changed, false)
 	compareAccountEvent(t, events, hosts.did(t, "u006"), "deactivated")
@@ -67,10 +66,17 @@ func TestRealnet(t *testing.T) {
 	returned := hosts.truth(t)
 	index.start(t)
 	index.resync(t, []string{hosts.did(t, "u006"), hosts.did(t, "u007")})
-	index.waitFor(t, map[string]int64{"synced": realAccounts - 1, "gone": 1})
+	index.waitFor(t, map[string]int64{"synced": realAccounts, "gone": 0})
 	index.compareQueries(t, returned)
 	events = index.stream(t, head+1, 1)
 	compareFold(t, index.streamTo(t, events[len(events)-1].ID), returned)
+
+	// One RepoNotFound that no event of a deletion goes with hides nothing for the first hour.
+	hosts.mutate(t, "deleteaccount u008")
+	index.resync(t, []string{hosts.did(t, "u008")})
+	index.waitFor(t, map[string]int64{"synced": realAccounts - 1, "gone": 0, "resync": 1, "error_generic": 1})
+	index.compareQueries(t, returned)
+	index.compareReason(t, hosts.did(t, "u008"), "RepoNotFound")
 	index.stop(t)
 	index.check(t)
 }
@@ -111,7 +117,8 @@ func TestRealnetLive(t *testing.T) {
 	index.stop(t)
 	index.check(t)
 
-	hosts.mutate(t, "activate u006", "untakedown u007", "create u006 1", "create u000 2", "delete u002", "update u010", "batch u011")
+	hosts.mutate(t, "activate u006", "untakedown u007", "create u006 1", "create u000 2", "delete u002", "update u010", "batch u011",
+		"migrate u018", "create u018 1")
 	returned := hosts.truth(t)
 	index.start(t)
 	index.waitTruth(t, returned)
@@ -119,8 +126,39 @@ func TestRealnetLive(t *testing.T) {
 	index.compareQueries(t, returned)
 	events = index.stream(t, 0, int(returned.count()))
 	compareFold(t, events, returned)
+
+	// Migrations there and back, within seconds, and an account whose status changes back and forth.
+	back := []string{}
+	for range 2 {
+		for _, name := range []string{"u012", "u013", "u014", "u015"} {
+			back = append(back, "migrate "+name, "create "+name+" 1")
+		}
+	}
+	for range 3 {
+		back = append(back, "deactivate u016", "activate u016")
+	}
+	hosts.mutate(t, append(back, "create u016 1", "migrate u017", "create u017 1")...)
+	moved := hosts.truth(t)
+	index.waitTruth(t, moved)
+	index.waitFor(t, map[string]int64{"synced": realAccounts - 1, "gone": 1, "buffered": 0, "returning": 0})
+	index.compareQueries(t, moved)
+	events = index.stream(t, 0, int(moved.count()))
+	compareFold(t, events, moved)
 	index.stop(t)
 	index.check(t)
+}
+
+// compareReason wants the row of a repository to say why it is not synced, and until when.
+func (x *realIndex) compareReason(t *testing.T, did, reason string) {
+	t.Helper()
+	var row struct {
+		Reason string
+		Next   string `json:"next_look"`
+	}
+	must(t, getJSON("http://"+x.admin+"/repos/"+did, nil, &row))
+	if !strings.Contains(row.Reason, reason) || row.Next == "" {
+		t.Errorf("%s waits because of %q until %q, want %q", did, row.Reason, row.Next, reason)
+	}
 }
 
 // compareQueries compares every read endpoint with the hosts' own answers, for all accounts that are active.

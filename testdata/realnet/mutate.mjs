@@ -6,7 +6,10 @@
 //   update A          the profile, in place               deactivate A       activate A
 //   delete A [COLL]   the newest record of COLL (post)    takedown A         untakedown A       (as the host's operator)
 //   batch A           one commit: create, update, delete  deleteaccount A                       (as the host's operator)
-import { ADMIN, account, login, xrpc } from './lib.mjs'
+//   migrate A         to the next host, as the guide of the PDS has it; the account stays deactivated where it was
+import path from 'node:path'
+import Database from 'better-sqlite3'
+import { ADMIN, STATE, account, accounts, login, network, writeJSON, xrpc } from './lib.mjs'
 
 const POST = 'app.bsky.feed.post'
 const PROFILE = 'app.bsky.actor.profile'
@@ -28,6 +31,31 @@ async function newest(a, collection) {
 async function takedown(a, applied) {
   const subject = { $type: 'com.atproto.admin.defs#repoRef', did: a.did }
   return xrpc(a.pds, 'com.atproto.admin.updateSubjectStatus', { auth: ADMIN, body: { subject, takedown: { applied } } })
+}
+
+/** A token at another host, where the account is made, deactivated, unless it has been there before. */
+async function arrive(a, pds) {
+  const there = { ...a, pds }
+  try {
+    return await login(there)
+  } catch {
+    const { did: aud } = await xrpc(pds, 'com.atproto.server.describeServer')
+    const { token } = await xrpc(a.pds, 'com.atproto.server.getServiceAuth', {
+      auth: await login(a), params: { aud, lxm: 'com.atproto.server.createAccount' },
+    })
+    const body = { did: a.did, handle: a.handle, email: `${a.name}@example.com`, password: a.password }
+    await xrpc(pds, 'com.atproto.server.createAccount', { auth: `Bearer ${token}`, body })
+    return login(there)
+  }
+}
+
+/** The token that a PDS sends by mail before it signs an operation for the directory. */
+async function mailedToken(a, auth) {
+  await xrpc(a.pds, 'com.atproto.identity.requestPlcOperationSignature', { auth, body: '', type: 'application/json' })
+  const db = new Database(path.join(STATE, `pds${network().pds.indexOf(a.pds)}`, 'account.sqlite'), { readonly: true })
+  const { token } = db.prepare("select token from email_token where purpose = 'plc_operation' and did = ?").get(a.did)
+  db.close()
+  return token
 }
 
 const commands = {
@@ -64,6 +92,22 @@ const commands = {
   },
   takedown: (a) => takedown(a, true),
   untakedown: (a) => takedown(a, false),
+  async migrate(a) {
+    const hosts = network().pds
+    const pds = hosts[(hosts.indexOf(a.pds) + 1) % hosts.length]
+    const here = await login(a)
+    const there = await arrive(a, pds)
+    const car = await fetch(new URL(`/xrpc/com.atproto.sync.getRepo?did=${a.did}`, a.pds))
+    await xrpc(pds, 'com.atproto.repo.importRepo', { auth: there, body: await car.bytes(), type: 'application/vnd.ipld.car' })
+    const token = await mailedToken(a, here)
+    const wanted = await xrpc(pds, 'com.atproto.identity.getRecommendedDidCredentials', { auth: there })
+    const { operation } = await xrpc(a.pds, 'com.atproto.identity.signPlcOperation', { auth: here, body: { token, ...wanted } })
+    await xrpc(pds, 'com.atproto.identity.submitPlcOperation', { auth: there, body: { operation } })
+    await xrpc(pds, 'com.atproto.server.activateAccount', { auth: there, body: '', type: 'application/json' })
+    await xrpc(a.pds, 'com.atproto.server.deactivateAccount', { auth: here, body: {} })
+    writeJSON('accounts.json', accounts().map((x) => (x.did === a.did ? { ...x, pds } : x)))
+    return { from: a.pds, to: pds }
+  },
   async deleteaccount(a) {
     return xrpc(a.pds, 'com.atproto.admin.deleteAccount', { auth: ADMIN, body: { did: a.did } })
   },
