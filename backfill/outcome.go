@@ -185,8 +185,12 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
 }
 
-// hostOr is the host the document named, or the one the row knows.
+// hostOr is the host that the document named, or the one of the row: if there was no document, or an identity event has
+// brought another host since.
 func (t *task) hostOr(row *store.Repo) uint32 {
+	if marksOf(row) != t.marks && row.PDS != t.ident.PDS {
+		return row.Pending.Host
+	}
 	return defaultTo(t.hostID, row.Pending.Host)
 }
 

@@ -109,6 +109,7 @@ func (r *Runner) seat(t *task) seat {
 // move puts the repository into the queue of its host, with what was learnt, and leaves it there.
 func (t *task) move() error {
 	_, err := t.update(func(b *store.Batch, row *store.Repo) error {
+		t.hostID = t.hostOr(row)
 		row.Pending = store.PendingKey{Host: t.hostID, Priority: row.Pending.Priority}
 		t.learn(b, row)
 		return nil

@@ -172,6 +172,43 @@ func TestMigration(t *testing.T) {
 	}
 }
 
+// TestMigrationDuringAFetch: when an identity event brings another host while one is asked, the repository is queued for the
+// new host afterwards, however that request ends.
+func TestMigrationDuringAFetch(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		fault simnet.Fault
+		state store.State
+	}{
+		{"copied", simnet.Fault{Kind: simnet.Gate}, store.StateSynced},
+		{"failed", simnet.Fault{Kind: simnet.ServerError}, store.StateResync},
+	} {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
+		did := w.net.DIDs()[0]
+		a, other := w.net.Account(did), w.net.Host(1)
+		w.add(did)
+		w.settle(did)
+		if _, err := a.Mutate(3); err != nil {
+			t.Fatal(err)
+		}
+		id, err := w.store.HostID(strings.TrimPrefix(other.URL(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.fault.DID, c.fault.Count, c.fault.Endpoint = did, 1, "com.atproto.sync.getRepo"
+		c.fault.Hook = func() {
+			w.change(did, func(r *store.Repo) { r.PDS, r.IdentityTime, r.Pending.Host = other.URL(), r.IdentityTime+1, id })
+		}
+		a.Host().Inject(c.fault)
+		w.add(did)
+		w.settle(did)
+		if r := w.row(did); r.State != c.state || r.Pending.Host != id || r.PDS != other.URL() {
+			t.Errorf("%s: %v, queued for host %d, at %s; want host %d", c.name, r.State, r.Pending.Host, r.PDS, id)
+		}
+	}
+}
+
 // TestMigrationBeforeTheFirstCopy: readers may have been told of the identity that an attempt found that failed.
 func TestMigrationBeforeTheFirstCopy(t *testing.T) {
 	t.Parallel()

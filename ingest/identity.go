@@ -83,7 +83,12 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	if l.err != nil {
 		it.outcome = outcomeFailed
 		row.Resolved = 0
-		w.batch().PutRepo(row)
+		if errors.Is(l.err, identity.ErrNotFound) && row.State == store.StateSynced {
+			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the account.
+			it.ask(w, row, "the DID has no document: it is to be looked up again")
+		} else {
+			w.batch().PutRepo(row)
+		}
 		if passing(l.err) {
 			it.s.refreshLater(row.DID, tries+1, it.now)
 		}
@@ -109,12 +114,17 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 
 // setIdentity has the row say what was just read from the document, and reports whether it said something else
 // before. What a former host said of an inactive account no longer counts: the new one is asked at
-// once.
+// once. Whatever else the account waits for, it waits for the new host.
 func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
 	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS || row.Key != ident.Key)
 	if row.State == store.StateGone && row.Tracked != store.Untracked && row.PDS != ident.PDS && !row.HiddenByRelay() {
 		row.Retry.Next = w.r.opts.Now().Unix()
 		w.wake = true
+	}
+	if row.PDS != "" && row.Pending.Host != 0 && identity.HostOf(row.PDS) != identity.HostOf(ident.PDS) {
+		// In the queue of the former host it would wait for a host that may be down or banned.
+		w.batch().Rehost(row, identity.HostOf(ident.PDS))
+		w.wake = w.wake || row.State == store.StatePending
 	}
 	row.Handle, row.PDS, row.Key, row.Resolved = ident.Handle, ident.PDS, ident.Key, now.Unix()
 	return moved

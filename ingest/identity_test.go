@@ -73,6 +73,77 @@ func TestIdentityOfAMove(t *testing.T) {
 	}
 }
 
+// An #identity of a DID that has no document any more has that looked up again, so that a tombstone hides the account in the
+// end. A directory that does not answer says nothing of the kind.
+func TestIdentityWithoutDocument(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		answer error
+		state  store.State
+	}{
+		{identity.ErrNotFound, store.StatePending},
+		{errDown, store.StateSynced},
+	} {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		w.hold(a)
+		w.skip()
+		w.dir.failing(c.answer)
+		a.AnnounceIdentity()
+		w.pass()
+		w.until("the lookup has failed", func() bool { return w.row(a).Resolved == 0 })
+		if row := w.row(a); row.State != c.state || row.Status != store.StatusActive {
+			t.Errorf("%v: %v, %v, want %v", c.answer, row.State, row.Status, c.state)
+		}
+	}
+}
+
+// What an account that has moved waits for is its new host: the former one may be down, or banned.
+func TestMoveChangesQueue(t *testing.T) {
+	t.Parallel()
+	for _, state := range []store.State{store.StateSynced, store.StatePending, store.StateResync, store.StateGone} {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		home, other := a.Host(), elsewhere(w, a)
+		w.hold(a)
+		w.skip()
+		set(w, a, func(r *store.Repo) {
+			id, err := w.store.HostID(identity.HostOf(home.URL()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.State, r.Pending.Host = state, id
+			if state != store.StateSynced {
+				r.Retry = store.Retry{Next: w.clock().Add(time.Hour).Unix(), Error: "its host does not answer"}
+			}
+			if state == store.StateGone {
+				r.Status = store.StatusDeactivated
+			}
+		})
+		from := other.Head()
+		a.Migrate(other)
+		w.sendTo(ingestFeed(w, "ws"+other.URL()[len("http"):], true), other, from)
+		w.until("the move is known", func() bool { return w.row(a).PDS == other.URL() })
+		row := w.row(a)
+		if name, err := w.store.HostName(row.Pending.Host); err != nil || name != identity.HostOf(other.URL()) {
+			t.Errorf("%v: it is queued for %q, %v, and lives at %s", state, name, err, other.URL())
+		}
+		if n := w.queued(home); n != 0 {
+			t.Errorf("%v: %d are queued for its former host", state, n)
+		}
+	}
+}
+
+// queued is how many repositories wait for a host.
+func (w *world) queued(h *simnet.Host) int64 {
+	id, err := w.store.HostID(identity.HostOf(h.URL()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	row, _ := w.store.HostByID(id)
+	return row.Queued
+}
+
 // elsewhere is a host that is not the account's.
 func elsewhere(w *world, a *simnet.Account) *simnet.Host {
 	for _, h := range w.net.Hosts() {

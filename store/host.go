@@ -112,6 +112,19 @@ func (q *hosts) memo(id uint32) *hostMemo {
 	return m
 }
 
+// Rehost puts r into the queue of another host, now or whenever it is queued next. If the table has no room for that
+// host, r is queued among the repositories whose host is unknown.
+func (b *Batch) Rehost(r *Repo, host string) {
+	id, err := b.s.HostID(host)
+	if errors.Is(err, ErrCorrupt) {
+		b.fail(err)
+	}
+	if err != nil {
+		id = 0
+	}
+	r.Pending.Host = id
+}
+
 // HostID gives the id of a host (host or host:port, lower case), handing one out to a host
 // not met before. Ids are never reused, and only Options.HostsMax are given, no more than a part of them for one site.
 func (s *Store) HostID(host string) (uint32, error) {
