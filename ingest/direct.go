@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/ingest/frame"
 	"cistern/store"
 )
 
@@ -12,12 +13,14 @@ import (
 // accounts of one host it passes on; the host's listing then shows new revs while the relay stays
 // silent. FollowHost adds the host's own firehose in that case.
 //
-// An account counts as unheard when an event of it that came from its host was applied, and no relay sent one within
-// heardWithin. A direct source without any such account for directFor is dropped again. After a restart directFor begins anew.
+// An account counts as unheard when a commit of it that came from its host was applied, and no
+// relay sent one that is valid within heardWithin. Other events do not count: a relay that throttles
+// an account still sends them. A direct source without any such account for directFor is dropped
+// again. After a restart directFor begins anew.
 type direct struct {
 	any     atomic.Bool // needed holds any source
 	mu      sync.Mutex
-	applied map[string]appliedEvent // mu guards; by DID: the oldest event from its host that no relay has sent
+	applied map[string]appliedEvent // mu guards; by DID: the oldest commit from its host that no relay has sent
 	needed  map[*source]time.Time   // mu guards; when an account of it was last found unheard
 }
 
@@ -26,20 +29,25 @@ type appliedEvent struct {
 	at  time.Time
 }
 
-// note records an event that was applied or was known already.
-func (d *direct) note(e *event, applied bool, now time.Time) {
-	if !d.any.Load() {
+// note records what became of an event. Only commits count that were applied or were known already.
+func (d *direct) note(e *event, o outcome, now time.Time) {
+	commit := e.frame.Kind == frame.KindCommit || e.frame.Kind == frame.KindSync
+	if !d.any.Load() || !commit || o != outcomeApplied && o != outcomeSkipped {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
-	case !e.src.pds.Load():
+	if !e.src.pds.Load() {
 		delete(d.applied, e.frame.DID)
-	case applied && e.src.direct.Load() && len(d.applied) < unheardMax:
-		if _, waits := d.applied[e.frame.DID]; !waits {
-			d.applied[string([]byte(e.frame.DID))] = appliedEvent{e.src, now}
-		}
+		return
+	}
+	if _, waits := d.applied[e.frame.DID]; waits || o != outcomeApplied || !e.src.direct.Load() {
+		return
+	}
+	if len(d.applied) < unheardMax {
+		d.applied[e.frame.DID] = appliedEvent{e.src, now}
+	} else if _, follows := d.needed[e.src]; follows {
+		d.needed[e.src] = now // no room to find out: other hosts must not have this one dropped
 	}
 }
 

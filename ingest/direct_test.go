@@ -1,10 +1,12 @@
 package ingest_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"cistern/ingest"
+	"cistern/ingest/frame"
 	"cistern/ingest/simnet"
 	"cistern/store"
 )
@@ -101,5 +103,55 @@ func TestNoHostIsFollowedWithoutARelay(t *testing.T) {
 	s := newStage(t, func(o *ingest.Options) { o.Sources = []store.Source{{URL: other.URL, PDS: true}} })
 	if err := s.r.FollowHost(h.URL); err != nil || s.status(h.url).URL != "" {
 		t.Errorf("%v, status %+v", err, s.status(h.url))
+	}
+}
+
+// TestWhatARelayHasToSend: only commits of an account show that relays send it, and a host is needed while it cannot be told.
+func TestWhatARelayHasToSend(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		relay func(d ingest.Direct, now time.Time)
+		want  bool // the host is needed
+	}{
+		"nothing":           {func(ingest.Direct, time.Time) {}, true},
+		"the commit":        {func(d ingest.Direct, now time.Time) { d.Relay("did:a", frame.KindCommit, true, now) }, false},
+		"a #sync":           {func(d ingest.Direct, now time.Time) { d.Relay("did:a", frame.KindSync, true, now) }, false},
+		"an #identity":      {func(d ingest.Direct, now time.Time) { d.Relay("did:a", frame.KindIdentity, true, now) }, true},
+		"an #account":       {func(d ingest.Direct, now time.Time) { d.Relay("did:a", frame.KindAccount, true, now) }, true},
+		"an invalid commit": {func(d ingest.Direct, now time.Time) { d.Relay("did:a", frame.KindCommit, false, now) }, true},
+		"another account's": {func(d ingest.Direct, now time.Time) { d.Relay("did:b", frame.KindCommit, true, now) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := time.Now()
+			d := ingest.NewDirect(newStage(t).r, now)
+			now = now.Add(ingest.DirectFor - ingest.HeardWithin)
+			d.Host("did:a", frame.KindCommit, now)
+			c.relay(d, now)
+			if got := !d.Superfluous(now.Add(ingest.HeardWithin)); got != c.want {
+				t.Errorf("needed: %t, want %t", got, c.want)
+			}
+		})
+	}
+}
+
+// TestNoRoomForUnheardAccounts: accounts of other hosts that fill the memory for unheard ones do not have a host dropped.
+func TestNoRoomForUnheardAccounts(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	d := ingest.NewDirect(newStage(t).r, now)
+	for i := range ingest.UnheardMax {
+		d.Host(fmt.Sprint("did:", i), frame.KindCommit, now)
+	}
+	last := now.Add(time.Hour)
+	d.Host("did:last", frame.KindCommit, last)
+	for i := range ingest.UnheardMax {
+		d.Relay(fmt.Sprint("did:", i), frame.KindCommit, true, last)
+	}
+	if d.Superfluous(now.Add(ingest.DirectFor)) {
+		t.Error("a host is dropped whose account there was no room for")
+	}
+	if !d.Superfluous(last.Add(ingest.DirectFor)) {
+		t.Error("a host is followed for ever")
 	}
 }

@@ -72,6 +72,43 @@ func DirectNeeded(r *Runner) (at time.Time) {
 	return at
 }
 
+// ReadUntil is the time up to which a source counts as read.
+func ReadUntil(r *Runner, url string) int64 { return r.sources.get(url).gaps.clock.Load() }
+
+// Direct decides about one direct source, beside a relay.
+type Direct struct {
+	d          *direct
+	src, relay *source
+}
+
+// NewDirect follows a host directly from now on.
+func NewDirect(r *Runner, now time.Time) Direct {
+	d := Direct{
+		d:     &direct{applied: map[string]appliedEvent{}, needed: map[*source]time.Time{}},
+		src:   newSource(r.sources, store.Source{URL: "wss://pds.test", PDS: true}),
+		relay: newSource(r.sources, store.Source{URL: "wss://relay.test"}),
+	}
+	d.src.direct.Store(true)
+	d.d.begin(d.src, now)
+	return d
+}
+
+// Host has an event of the host applied, and Relay has the relay send one, which is known already or invalid.
+func (d Direct) Host(did string, k frame.Kind, now time.Time) {
+	d.d.note(&event{src: d.src, frame: frame.Frame{DID: did, Kind: k}}, outcomeApplied, now)
+}
+
+func (d Direct) Relay(did string, k frame.Kind, valid bool, now time.Time) {
+	o := outcomeSkipped
+	if !valid {
+		o = outcomeRejected
+	}
+	d.d.note(&event{src: d.relay, frame: frame.Frame{DID: did, Kind: k}}, o, now)
+}
+
+// Superfluous reports whether the host is to be followed no longer.
+func (d Direct) Superfluous(now time.Time) bool { return len(d.d.superfluous(now)) > 0 }
+
 // Queued is what messages take of Options.QueueBytes.
 func Queued(r *Runner) int64 { return r.sources.queued.Load() }
 
@@ -123,6 +160,7 @@ const (
 	DenseMin        = denseMin
 	HeardWithin     = heardWithin
 	DirectFor       = directFor
+	UnheardMax      = unheardMax
 	GapTime         = gapTime
 	GapTimeDense    = gapTimeDense
 	SourcesMax      = sourcesMax

@@ -343,7 +343,7 @@ func (s *shard) after(it *item) {
 		if it.outcome == outcomeApplied {
 			it.e.src.healthy() // it sends again what helps
 		}
-		s.r.sources.direct.note(it.e, it.outcome == outcomeApplied, it.now)
+		s.r.sources.direct.note(it.e, it.outcome, it.now)
 		s.finish(l)
 	default:
 		l.forget()
