@@ -21,7 +21,7 @@ const reconcilePrefix = "reconcile::"
 // for anew is told from one that has just begun. listedPage is the cursor of a pass that has read all pages, before the
 // repositories that none of them named are queued.
 const (
-	firstPage  = "\x00"
+	firstPage  = store.ReconcileFirstPage
 	listedPage = "\x01"
 )
 

@@ -13,7 +13,9 @@ import (
 // announce it: indigo's relay answers a cursor that is too old with its oldest message, and a
 // cursor from an earlier count with its next message.
 //
-// The first message of a connection with a cursor is compared with the cursor. These signs mean that messages may be missing:
+// The first message of a connection with a cursor is compared with the cursor, and the first that
+// states a time with the time up to which the source was read. These signs mean that messages may be
+// missing:
 //
 //   - its seq is not above the cursor: the host has begun a new count, in which reading goes on;
 //   - its seq is above cursor + 1, and the source is dense: it gives consecutive numbers;
@@ -53,11 +55,11 @@ func (g *gaps) step(from, to int64) {
 }
 
 // read records that everything sent until a time, in unix microseconds, was read. A time in our
-// future counts as now.
+// future counts as now. What was recorded while our clock was ahead gives way to what is recorded now.
 func (g *gaps) read(until, now int64) {
 	for until = min(until, now); ; {
 		at := g.clock.Load()
-		if until <= at || g.clock.CompareAndSwap(at, until) {
+		if until <= at && at <= now || g.clock.CompareAndSwap(at, until) {
 			return
 		}
 	}
@@ -96,7 +98,8 @@ func (s *source) progress(b *store.Batch) (news bool) {
 	}
 	g.sampled = false
 	p := store.Progress{At: g.sampleAt, Dense: g.dense.Load(), Owed: g.saved.Owed}
-	if p.At-g.saved.At < progressEvery.Microseconds() && (p.Dense >= denseMin) == (g.saved.Dense >= denseMin) {
+	moved := time.Duration(p.At-g.saved.At) * time.Microsecond
+	if moved.Abs() < progressEvery && (p.Dense >= denseMin) == (g.saved.Dense >= denseMin) {
 		return false
 	}
 	b.PutProgress(s.url, p)
@@ -104,10 +107,12 @@ func (s *source) progress(b *store.Batch) (news bool) {
 	return true
 }
 
-// checkGap requests a comparison if the first message of a connection is a sign of a gap.
+// checkGap requests a comparison if the first message of a connection, or the first that states a
+// time, is a sign of a gap.
 func (c *socket) checkGap(seq, stated int64) error {
 	s := c.src
 	sign, anew := c.sign(seq, stated)
+	c.begins, c.untimed = false, stated <= 0 && sign == ""
 	if sign == "" {
 		return nil
 	}
@@ -116,16 +121,17 @@ func (c *socket) checkGap(seq, stated int64) error {
 	return s.set.reconcile(s, anew)
 }
 
-// sign returns the sign that messages are missing before the first message of a connection, "" for
-// none. With anew, the host has begun a new count.
+// sign returns the sign that messages are missing before a message, "" for none. With anew, the host
+// has begun a new count. Only the first message of a connection is compared with the cursor.
 func (c *socket) sign(seq, stated int64) (sign string, anew bool) {
 	s := c.src
 	cursor, dense := s.tracker.last(), s.gaps.isDense()
-	var unread time.Duration // before the message, or before the connection if the message came later
-	if c.clock > 0 && stated > 0 {
-		unread = time.Duration(min(stated, c.sinceTime)-c.clock) * time.Microsecond
+	var unread time.Duration
+	if stated > 0 {
+		unread = c.unread(stated)
 	}
 	switch {
+	case !c.begins:
 	case seq == cursor && stated > 0 && stated == s.lastStated.Load():
 		return "", false // the newest message again: this host starts at the cursor, not behind it
 	case seq <= cursor:
@@ -133,17 +139,33 @@ func (c *socket) sign(seq, stated int64) (sign string, anew bool) {
 	case dense && seq > cursor+1:
 		s.gaps.step(cursor, seq)
 		return "seqs are missing behind the cursor", false
+	}
+	switch {
 	case !dense && unread >= gapTime, unread >= gapTimeDense:
 		return "a jump in the time of events", false
 	}
 	return "", false
 }
 
+// unread returns for how long before a time, or before the connection if that was earlier, the source
+// was not read: 0 if that is unknown. If the source counts as read up to a time well after the
+// connection, then our clock was ahead, and it may have been long.
+func (c *socket) unread(until int64) time.Duration {
+	behind := time.Duration(min(until, c.sinceTime)-c.clock) * time.Microsecond
+	switch {
+	case c.clock <= 0:
+		return 0
+	case time.Duration(c.clock-c.sinceTime)*time.Microsecond >= gapTime:
+		return gapTimeDense
+	}
+	return behind
+}
+
 // checkSilence requests a comparison if no message has come since the connection was made and the
 // cursor is old.
 func (c *socket) checkSilence() error {
 	s := c.src
-	if c.clock <= 0 || time.Duration(c.sinceTime-c.clock)*time.Microsecond < gapTimeDense {
+	if c.unread(c.sinceTime) < gapTimeDense {
 		return nil
 	}
 	s.set.opts.Logger.Info("the source has sent no message and its cursor is old: comparing its listing", "source", s.url,
@@ -161,6 +183,7 @@ func (s *sources) reconcile(src *source, anew bool) error {
 	g := &src.gaps
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer s.store.Lock(listingOf(src.url))() // a pass that moves its cursor must not overwrite what we ask for
 	may, err := s.mayAsk(src)
 	if err != nil {
 		return ours(err)
@@ -181,6 +204,7 @@ func (s *sources) askOwed(src *source) error {
 	if !g.saved.Owed {
 		return nil
 	}
+	defer s.store.Lock(listingOf(src.url))()
 	may, err := s.mayAsk(src)
 	if err != nil || !may {
 		return err
@@ -189,18 +213,21 @@ func (s *sources) askOwed(src *source) error {
 }
 
 // mayAsk reports whether a comparison may be requested now: Options.ReconcileEvery has passed, and
-// none is under way. Called with the source's gaps.mu held.
+// none is under way. One that has not read its first page does not count: the source may have no
+// listing, and then the listings of all hosts would never be requested again. Called with the
+// source's gaps.mu and the lock of its listing held.
 func (s *sources) mayAsk(src *source) (bool, error) {
 	if at := src.gaps.asked; !at.IsZero() && time.Since(at) < s.opts.ReconcileEvery {
 		return false, nil
 	}
 	name := listingOf(src.url)
 	passes, err := s.store.CrawlCursors(name)
-	return passes[name] == "", err
+	at := passes[name]
+	return at == "" || at == store.ReconcileFirstPage, err
 }
 
-// ask commits a batch that requests a comparison, or records it as owed. Called with the source's
-// gaps.mu held.
+// ask commits a batch that requests a comparison, or records it as owed. Called with the same locks
+// as mayAsk.
 func (s *sources) ask(src *source, b *store.Batch, now bool) error {
 	g := &src.gaps
 	if listing := listingOf(src.url); now {

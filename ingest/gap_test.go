@@ -243,6 +243,104 @@ func TestComparisonIsNotBegunAnew(t *testing.T) {
 	s.until("the next comparison", func() bool { return s.reconciling(h.url) })
 }
 
+// TestFirstMessageWithoutATime: a message that states no time says nothing of a jump, and the next one is looked at instead. The
+// time of an event is its author's to state.
+func TestFirstMessageWithoutATime(t *testing.T) {
+	t.Parallel()
+	const cursor = 1000
+	timeless := map[string]any{"seq": cursor + 40, "did": storetest.DID(1), "time": "yesterday", "active": true}
+	for name, first := range map[string][]byte{
+		"no datetime":       encode(header("#account"), timeless),
+		"an unknown kind":   encode(header("#new"), timeless),
+		"cannot be decoded": encode(header("#account"), map[string]any{"seq": cursor + 40}),
+	} {
+		for unread, want := range map[time.Duration]bool{3 * ingest.GapTime: true, ingest.GapTime + time.Minute: false} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				now := time.Now()
+				h := newFirehose(t, func(_ int, c *client) {
+					c.send(first, eventAt(cursor+50, now.Add(-ingest.GapTime)))
+					c.stay()
+				})
+				s := newStageOn(t, readUpTo(t, h.url, cursor, store.Progress{Dense: 1, At: now.Add(-unread).UnixMicro()}), h.source)
+				s.run()
+				s.until("the cursor", func() bool { return s.cursor(h.url) == cursor+50 })
+				if s.reconciling(h.url) != want {
+					t.Errorf("listing to be compared: %t, want %t", s.reconciling(h.url), want)
+				}
+			})
+		}
+	}
+}
+
+// TestClockThatWasAhead: a source that counts as read up to next year, since our clock was wrong, has its listing compared, and
+// counts as read up to now afterwards.
+func TestClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	for name, quiet := range map[string]bool{"a message": false, "no message": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := time.Now()
+			h := newFirehose(t, func(_ int, c *client) {
+				if !quiet {
+					c.send(eventAt(1050, now))
+				}
+				c.stay()
+			})
+			p := store.Progress{Dense: 1, At: now.AddDate(1, 0, 0).UnixMicro()}
+			s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) { o.SilentAfter = 40 * time.Millisecond })
+			s.run()
+			s.until("the comparison", func() bool { return s.reconciling(h.url) })
+			s.until("the time up to which it was read", func() bool {
+				p, _, err := s.store.Progress(h.url)
+				return err == nil && p.At >= now.UnixMicro() && p.At <= time.Now().UnixMicro()
+			})
+		})
+	}
+}
+
+// TestSilenceIsComparedFirst: until a comparison is asked for, durably, an idle source counts as read up to its cursor
+// only. A crash in between would hide the gap.
+func TestSilenceIsComparedFirst(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) { c.stay() })
+	at := time.Now().Add(-2 * ingest.GapTimeDense).UnixMicro()
+	p := store.Progress{At: at, Dense: 2 * ingest.DenseMin}
+	var s *stage
+	read := make(chan int64, 1)
+	s = newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) {
+		o.SilentAfter = 40 * time.Millisecond
+		o.Wake = func() { read <- ingest.ReadUntil(s.r, h.url) }
+	})
+	s.run()
+	if got := <-read; got != at || !s.reconciling(h.url) {
+		t.Errorf("read until %d when the comparison was asked for, want %d", got, at)
+	}
+}
+
+// TestListingThatIsNeverRead: a relay may have no listing. Its comparison stays at the first page, and must not keep those of all
+// hosts from being asked for after the next gap.
+func TestListingThatIsNeverRead(t *testing.T) {
+	t.Parallel()
+	h := newFirehose(t, func(_ int, c *client) {
+		c.send(account(5000))
+		c.stay()
+	})
+	db := readUpTo(t, h.url, 1000, store.Progress{})
+	b := db.NewBatch()
+	b.SetCrawlCursor(ingest.Listing(h.url), store.ReconcileFirstPage)
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	s := newStageOn(t, db, h.source)
+	s.run()
+	s.sees(h.url, 5000)
+	all, err := db.CrawlCursors(store.ReconcileCursor)
+	if _, asked := all[store.ReconcileCursor]; !asked || err != nil || !s.reconciling(h.url) {
+		t.Errorf("crawl cursors %q, %v: want all hosts to be compared", all, err)
+	}
+}
+
 // TestLagOfAnIdleSource that has nothing more to send is 0, however old its newest message; while it is behind, the lag is what it
 // is behind.
 func TestLagOfAnIdleSource(t *testing.T) {

@@ -27,6 +27,7 @@ type socket struct {
 	// owned by who reads:
 	asked      bool      // with a cursor
 	begins     bool      // no message with a seq has come
+	untimed    bool      // none that states a time either
 	newest     int64     // seq of the newest message of this connection, -1 for none
 	clock      int64     // where the source's stood when the connection was made
 	sinceTime  int64     // since by Options.Now, unix microseconds
@@ -182,7 +183,7 @@ func (s *source) connect(attempt context.Context, cursor int64) (*socket, *endin
 	}
 	raw.left = math.MaxInt64
 	now := time.Now()
-	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0, begins: cursor >= 0, newest: -1,
+	c := &socket{src: s, conn: conn, since: now, asked: cursor >= 0, begins: cursor >= 0, untimed: cursor >= 0, newest: -1,
 		clock: s.gaps.clock.Load(), sinceTime: s.set.opts.Now().UnixMicro()}
 	c.heard.Store(now.UnixNano())
 	c.reading.Store(true)
@@ -260,14 +261,15 @@ func (c *socket) checkQuiet(now time.Time, patience time.Duration) error {
 	s := c.src
 	heard, spoke := c.heard.Load(), s.set.spoke.Load()
 	quiet := now.Sub(time.Unix(0, heard))
-	if quiet > s.set.idleAfter() { // its host has sent all that there is
-		s.gaps.read(math.MaxInt64, s.set.opts.Now().UnixMicro())
-	}
 	if c.messages.Load() == 0 && quiet > s.set.idleAfter() && !c.looked {
 		c.looked = true
 		if err := c.checkSilence(); err != nil {
 			return err
 		}
+	}
+	// Only now: once this is written, a later process sees no gap.
+	if quiet > s.set.idleAfter() { // its host has sent all that there is
+		s.gaps.read(math.MaxInt64, s.set.opts.Now().UnixMicro())
 	}
 	if quiet > patience && spoke > heard && now.Sub(time.Unix(0, spoke)) < patience {
 		return &ending{kind: failSilent, idle: s.pds.Load(), err: fmt.Errorf("no message for %s while other sources sent some",
@@ -479,8 +481,7 @@ func (c *socket) dispatch(ctx context.Context, e *event) error {
 // host that goes on down there counts anew, and then so do we.
 func (c *socket) admit(seq, stated int64) (number int64, err error) {
 	s := c.src
-	if c.begins {
-		c.begins = false
+	if c.begins || c.untimed {
 		if err := c.checkGap(seq, stated); err != nil {
 			return 0, err
 		}

@@ -7,6 +7,9 @@ import "errors"
 // rows.
 const ReconcileCursor = "reconcile"
 
+// ReconcileFirstPage is the crawl cursor of a comparison that has begun and has not read a page yet.
+const ReconcileFirstPage = "\x00"
+
 // SetCrawlCursor remembers how far the listing of a source has been enqueued.
 func (b *Batch) SetCrawlCursor(source, cursor string) { b.set(crawlKey(source), []byte(cursor)) }
 
