@@ -52,10 +52,12 @@ func (b *budget) charge(row *store.Repo, cost int64, now time.Time) (wait time.D
 	return 0
 }
 
-// rested says whether row's last break lies so far back that another is as the first.
+// rested says whether row's last break lies so far back that another is as the first, or in the future: our clock was
+// ahead then.
 func (b *budget) rested(row *store.Repo, now time.Time) bool {
 	// The hour of good order begins when the fetch was allowed: or else who waited for it would be trusted again at once.
-	return now.Unix() > row.Broken+int64((b.delay(row.Breaks)+refetchWindow)/time.Second)
+	since := time.Duration(now.Unix()-row.Broken) * time.Second
+	return since > b.delay(row.Breaks)+refetchWindow || since < -refetchWindow
 }
 
 // delay is how long a repository waits after so many breaks.

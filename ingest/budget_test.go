@@ -35,6 +35,10 @@ func TestBudgetOfARepository(t *testing.T) {
 	if due := b.Spend(row, "a", now.Add(-time.Hour)); due.IsZero() {
 		t.Error("a clock that went back gave another for nothing")
 	}
+	row.Breaks, row.Broken = 20, now.AddDate(1, 0, 0).Unix()
+	if due := b.Spend(row, "a", now); !due.IsZero() || row.Breaks != 1 {
+		t.Errorf("after a break a year from now: due %v, %d breaks", due, row.Breaks)
+	}
 }
 
 func TestBudgetOfAHost(t *testing.T) {

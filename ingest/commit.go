@@ -114,7 +114,7 @@ func (it *item) identify(row *store.Repo) bool {
 		return true
 	}
 	at := time.Unix(row.Resolved, 0)
-	if row.Resolved != 0 && it.now.Sub(at) < rowIdentityMax && row.Key != "" {
+	if row.Resolved != 0 && it.now.Sub(at).Abs() < rowIdentityMax && row.Key != "" {
 		dir.Remember(identity.Identity{DID: l.did, Handle: row.Handle, PDS: row.PDS, Key: row.Key}, at)
 		it.ident, it.known = dir.Cached(l.did)
 	}

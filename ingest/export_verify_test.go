@@ -29,6 +29,7 @@ func Rejection(err error) string { return rejection(err) }
 // The limits of documents that are read.
 const (
 	OutageFailures = outageFailures
+	HeldKeyMax     = heldKeyMax
 	RereadBurst    = rereadBurst
 	RereadSeconds  = rereadSeconds
 )

@@ -82,7 +82,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	}
 	if l.err != nil {
 		it.outcome = outcomeFailed
-		row.Resolved = 0
+		row.Resolved = it.unanswered(row)
 		if errors.Is(l.err, identity.ErrNotFound) && row.State == store.StateSynced {
 			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the account.
 			it.ask(w, row, "the DID has no document: it is to be looked up again")
@@ -110,6 +110,15 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		w.batch().Identity(row)
 	}
 	return nil
+}
+
+// unanswered is when the row's document was read, for a row that no longer vouches for what it holds since the document
+// could not be read again: 0 if that was for an #identity, which may have announced another key.
+func (it *item) unanswered(row *store.Repo) int64 {
+	if it.job == jobIdentity || !passing(it.lane.err) {
+		return 0
+	}
+	return min(row.Resolved, it.now.Add(-rowIdentityMax).Unix())
 }
 
 // setIdentity has the row say what was just read from the document, and reports whether it said something else

@@ -43,6 +43,50 @@ func TestHeldKeyDuringOutage(t *testing.T) {
 	w.logs(a, "create app.test.x/one", "create app.test.x/two")
 }
 
+// TestHeldKeyThatDoesNotCount: the thief of a former key must not have commits applied by keeping the directory from answering. A key
+// that was read long ago does not count, nor one that an #identity followed whose document could not be read.
+func TestHeldKeyThatDoesNotCount(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		age       time.Duration
+		announced bool
+		want      bool
+	}{
+		"read a while ago":        {ingest.HeldKeyMax - time.Hour, false, true},
+		"read long ago":           {ingest.HeldKeyMax + time.Hour, false, false},
+		"read in the far future":  {-ingest.HeldKeyMax - time.Hour, false, false},
+		"announced to be another": {time.Minute, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			w.hold(a)
+			w.skip()
+			set(w, a, func(r *store.Repo) { r.Resolved = w.clock().Add(-c.age).Unix() })
+			w.dir.failing(errDown)
+			if c.announced {
+				a.AnnounceIdentity()
+				w.pass()
+			}
+			before := w.row(a)
+			w.put(a, "app.test.x/one", "1")
+			w.send()
+			asked := w.dir.lookups(a.DID())
+			w.until("the commit is applied, or waits", func() bool {
+				w.advance(time.Second)
+				return w.feed.Idle() || w.dir.lookups(a.DID()) >= asked+4
+			})
+			if applied := w.row(a).Rev != before.Rev; applied != c.want || w.row(a).State != store.StateSynced {
+				t.Errorf("applied: %t, want %t; row is %s", applied, c.want, w.row(a).State)
+			}
+			w.dir.failing(nil)
+			w.until("the events are done", func() bool { w.advance(time.Second); return w.feed.Idle() })
+			w.equal(a)
+		})
+	}
+}
+
 // A commit of another key than the held one waits until the directory answers.
 func TestRotationDuringOutage(t *testing.T) {
 	t.Parallel()

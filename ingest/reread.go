@@ -96,9 +96,10 @@ func (l *lane) rereads() bool {
 	return l.parked == needRefresh && (l.refresh > 0 || len(l.events) > 0 && jobOf(l.events[0].frame.Kind) == jobIdentity)
 }
 
-// learned writes the result of a lookup into the row, unless the row already has a later one.
+// learned writes the result of a lookup into the row, unless the row already has a later one. A row
+// that was read in the future was read while our clock was ahead: its time is not compared.
 func (l *lane) learned(w *writing, row *store.Repo) (moved bool) {
-	if row.Resolved > l.read.Unix() {
+	if row.Resolved > l.read.Unix() && row.Resolved <= w.r.opts.Now().Unix() {
 		return false
 	}
 	return setIdentity(w, row, l.ident, l.read)

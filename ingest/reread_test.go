@@ -89,3 +89,21 @@ func TestLateAnswerReplacesNothing(t *testing.T) {
 	}
 	w.logs(a)
 }
+
+// TestIdentityReadWhileTheClockWasAhead: what a row was told a year from now is read again, and gives way to the answer.
+func TestIdentityReadWhileTheClockWasAhead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	w.net.RelayHost().InjectStream(silentIdentity(a.DID()))
+	a.RotateKey()
+	set(w, a, func(r *store.Repo) { r.Resolved = w.clock().AddDate(1, 0, 0).Unix() })
+	w.put(a, "app.test.x/one", "1")
+	w.pass()
+	w.equal(a)
+	if row := w.row(a); row.Key != a.Truth().Key || row.Resolved > w.clock().Unix() {
+		t.Errorf("key %s, want %s; read at %d", row.Key, a.Truth().Key, row.Resolved)
+	}
+}
