@@ -19,7 +19,7 @@ const (
 // prepareIdentity has the document read, now or when the budget allows: what the event says of it is nobody's word.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 	at, l := it.stated(), it.lane
-	if at == row.IdentityTime || it.superseded() {
+	if at == row.IdentityTime || it.superseded(row) {
 		return it.finish(outcomeSkipped)
 	}
 	if at < row.IdentityTime && l.got != needRefresh {
@@ -48,10 +48,12 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 // errCrowded: too many wait for documents of did:web.
 var errCrowded = errors.New("too many wait for an identity")
 
-// superseded reports whether a later #identity waits behind this one: reading the document once is enough.
-func (it *item) superseded() bool {
+// superseded reports whether a later #identity of the same source waits behind this one and has the
+// document read: reading it once is enough. One of another source does not count, since this source's
+// cursor may pass this event before that one is done; nor does one that is skipped as known.
+func (it *item) superseded(row *store.Repo) bool {
 	for _, e := range it.lane.events[1:] {
-		if e.frame.Kind == frame.KindIdentity && e.src.pdsHost() == it.e.src.pdsHost() {
+		if e.frame.Kind == frame.KindIdentity && e.src == it.e.src && stated(&e.frame, it.now) != row.IdentityTime {
 			return true
 		}
 	}

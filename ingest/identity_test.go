@@ -260,3 +260,52 @@ func TestGoneWhereItWas(t *testing.T) {
 		t.Errorf("asked again in %d s", next-w.clock().Unix())
 	}
 }
+
+// TestIdentityBehindAnother: an #identity is left to a later one that waits behind it only if that one has the document read too, and
+// comes from the same source: else a crash may find the cursor behind the one, and the other not done.
+func TestIdentityBehindAnother(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		other bool          // the later one comes from another relay
+		after time.Duration // its time, less that of what is known
+		reads int           // of the document, beside that for the commit
+	}{
+		"of the same source":               {false, 2 * time.Minute, 1},
+		"of the same source, and known":    {false, 0, 1},
+		"of another source":                {true, 2 * time.Minute, 2},
+		"of another source, and known":     {true, 0, 1},
+		"of another source, the same time": {true, time.Minute, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			a := w.net.Accounts()[0]
+			w.hold(a)
+			w.skip()
+			known := w.clock().Add(-time.Hour).Truncate(time.Microsecond)
+			set(w, a, func(r *store.Repo) { r.Resolved, r.IdentityTime = 0, known.UnixMicro() })
+			answer := w.dir.stall(a.DID())
+			w.put(a, "app.test.x/one", "1") // waits for the key, and holds up what follows
+			w.send()
+			w.until("the lookup", func() bool { return w.r.Parked() == 1 })
+			feeds := []*ingest.Feed{w.feed, w.feed}
+			if c.other {
+				feeds[1] = ingestFeed(w, "ws://other.test", false)
+			}
+			for i, after := range []time.Duration{time.Minute, c.after} {
+				at := known.Add(after).UTC().Format(time.RFC3339Nano)
+				message := encode(header("#identity"), map[string]any{"seq": 1_000_000 + i, "did": a.DID(), "time": at})
+				if err := feeds[i].Send(t.Context(), message); err != nil {
+					t.Fatal(err)
+				}
+			}
+			answer()
+			w.settle()
+			w.until("the events are done", func() bool { return feeds[0].Idle() && feeds[1].Idle() })
+			latest := known.Add(max(time.Minute, c.after)).UnixMicro()
+			if row, n := w.row(a), w.dir.lookups(a.DID()); row.IdentityTime != latest || n != 1+c.reads {
+				t.Errorf("the identity is as of %d, want %d; %d lookups, want %d", row.IdentityTime, latest, n, 1+c.reads)
+			}
+		})
+	}
+}
