@@ -108,8 +108,8 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 
 // hide records that an account is not active. The data is kept: an #account may be wrong, or come
 // from a former host. The account's host is therefore asked at once, and the data is wiped only
-// when that host confirms a deletion. An unknown account is followed for the reason why: it is
-// fetched when it becomes active.
+// when that host confirms a deletion. An unknown account is followed for the reason why, and its host
+// is asked, too: what hides it may be the word of a former host.
 func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store.Why) {
 	b := w.batch()
 	if row.Status == status && (row.State == store.StateGone || row.State == store.StatePending) {
@@ -122,9 +122,10 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store
 		origin = store.OriginHost
 	}
 	var next int64
-	switch {
-	case !row.Known():
+	if !row.Known() {
 		row.Tracked = why
+	}
+	switch {
 	case row.Tracked != store.Untracked || status == store.StatusDeleted && row.Ordinal != 0:
 		next = it.now.Add(it.r.budget.charge(row, statusAsk, it.now)).Unix()
 		if row.State == store.StateResync && row.Retry.Count > 0 {
@@ -168,6 +169,7 @@ func (it *item) show(w *writing, row *store.Repo) error {
 		return nil
 	}
 	row.Status, row.Origin, row.Mark = store.StatusActive, store.OriginHost, store.MarkNone
+	row.Resolved = 0 // the source may have withheld #identity while the account was hidden
 	if hidden {
 		b.Account(row)
 		if row.Ordinal != 0 {

@@ -318,7 +318,7 @@ func TestUnknownAccounts(t *testing.T) {
 		if ra.Known() != full || rb.Known() != full {
 			t.Fatalf("full %t: known %t and %t", full, ra.Known(), rb.Known())
 		}
-		if full && (ra.State != store.StateGone || ra.Status != store.StatusDeleted || ra.Retry.Next != 0 || rb.State != store.StatePending) {
+		if full && (ra.State != store.StateGone || ra.Status != store.StatusDeleted || ra.Retry.Next == 0 || rb.State != store.StatePending) {
 			t.Errorf("rows %+v and %+v", ra, rb)
 		}
 	}

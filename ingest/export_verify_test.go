@@ -31,5 +31,4 @@ const (
 	OutageFailures = outageFailures
 	HeldKeyMax     = heldKeyMax
 	RereadBurst    = rereadBurst
-	RereadSeconds  = rereadSeconds
 )

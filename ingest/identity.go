@@ -28,8 +28,9 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 		return false, nil
 	}
 	if l.got != needRefresh {
-		if _, waits := it.s.refreshes[l.did]; waits {
-			return it.finish(outcomeSkipped) // the document will be read after this event
+		if f, waits := it.s.refreshes[l.did]; waits {
+			it.readAt = f.at // one read for all events until then, of which the row tells before the cursor passes this one
+			return false, nil
 		}
 		if wait := it.r.rereads.wait(l.did, identity.HostOf(row.PDS), it.now); wait > 0 {
 			it.readAt = it.now.Add(wait)

@@ -61,7 +61,8 @@ type Options struct {
 	RetryBase time.Duration
 	// RetryMax is the longest delay. Default 1m.
 	RetryMax time.Duration
-	// RefetchBase is the delay after a repository's second chain break; it doubles up to an hour. Default 1m.
+	// RefetchBase is the delay after a second chain break of a repository; it doubles up to an hour. In each such time one more
+	// #identity of a DID has its document read. Default 1m.
 	RefetchBase time.Duration
 
 	// ReconcileEvery is how often at most one source may have its listing compared because of messages that may be missing.

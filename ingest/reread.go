@@ -12,10 +12,9 @@ import (
 // Limits on documents that are read because of #identity events. Any host can send such events
 // through a relay, for any DID, and each read is a request to a directory.
 const (
-	// Of one DID's events rereadBurst cause a read at once, further ones one a minute. A migration
-	// makes three.
-	rereadBurst   = 3
-	rereadSeconds = 60
+	// Of one DID's events rereadBurst cause a read at once, further ones one in each
+	// Options.RefetchBase. A migration makes three.
+	rereadBurst = 3
 	// rereadDIDsMax bounds the DIDs remembered, at about 200 bytes each; further DIDs within three
 	// minutes share a bucket.
 	rereadDIDsMax = 16 << 10
@@ -33,9 +32,9 @@ const (
 // rereads is the budget of reads for #identity events, by DID and by the account's host.
 type rereads struct{ dids, hosts *buckets }
 
-func newRereads() *rereads {
+func newRereads(every time.Duration) *rereads {
 	return &rereads{
-		dids:  newBuckets(rate.Limit(1.0/rereadSeconds), rereadBurst, rereadDIDsMax),
+		dids:  newBuckets(rate.Every(every), rereadBurst, rereadDIDsMax),
 		hosts: newBuckets(rereadHostPerSecond, rereadHostBurst, refetchHostsMax),
 	}
 }

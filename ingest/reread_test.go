@@ -30,7 +30,7 @@ func TestIdentityEventsAreBudgeted(t *testing.T) {
 	a := accounts[0]
 	w.net.RelayHost().InjectStream(silentIdentity(a.DID()))
 	a.SetHandle("new.test")
-	w.advance(2 * ingest.RereadSeconds * time.Second)
+	w.advance(2 * time.Minute)
 	w.until("the document is read", func() bool { return w.row(a).Handle == "new.test" })
 	if n := w.dir.lookups(a.DID()); n != ingest.RereadBurst+1 {
 		t.Errorf("%d lookups, want one more than %d", n, ingest.RereadBurst)
@@ -60,7 +60,7 @@ func TestPostponedReadSurvives(t *testing.T) {
 		t.Errorf("before the read is due: handle %s, rev %s", row.Handle, row.Rev)
 	}
 	w.dir.Purge(a.DID()) // the directory's cache has the row's age
-	w.advance(2 * ingest.RereadSeconds * time.Second)
+	w.advance(2 * time.Minute)
 	w.put(a, "app.test.x/two", "1")
 	w.pass()
 	if row := w.row(a); row.Handle != "new.test" {

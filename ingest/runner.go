@@ -35,7 +35,7 @@ func New(opts Options) (*Runner, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("ingest options: %w", err)
 	}
-	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase), rereads: newRereads(), seed: maphash.MakeSeed()}
+	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase), rereads: newRereads(opts.RefetchBase), seed: maphash.MakeSeed()}
 	for _, e := range []*errands{&r.lookups, &r.rereading, &r.webs, &r.heavy} {
 		e.kick = make(chan struct{}, 1)
 	}

@@ -57,6 +57,7 @@ func follow(t *testing.T, seed uint64, p plan) map[string]outcome {
 		begin()
 	}
 	history.Run(40)
+	m.undecide() // a daemon that starts now cannot learn of it
 	if p.late {
 		for _, a := range m.net.Accounts() {
 			m.before[a.DID()] = a.Status() != simnet.Active
@@ -67,6 +68,7 @@ func follow(t *testing.T, seed uint64, p plan) map[string]outcome {
 		a.AnnounceIdentity() // at the same place in every way: it moves the clock of revs
 	}
 	history.Run(40)
+	m.undecide()
 	m.settle()
 	m.stop()
 	told := m.fold()
