@@ -54,21 +54,27 @@
 //
 // # Files
 //
-//	store.go   Open, Run, Close            keys.go      the schema: every key options.go Options
-//	values.go    encodings of rows engine.go  Pebble's options, failures  format.go    format
-//	version, epoch batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
-//	repo.go    the row of a repository     count.go     counters and gauges import.go  import groups
-//	and the flip  slots.go     places of groups being filled sink.go    tables or batches of a group
-//	check.go   Check log.go     ReadLog                     event.go     Event record.go  records and
-//	their bodies    list.go      lists of repositories, sizes pending.go queues of work, retries
-//	host.go      ids of hosts retention.go how old events are        prune.go     deletion with old
-//	events collect.go rows of wiped repositories  unsettled.go hidden, not durable lock.go a lock for
-//	each DID         errors.go    error classes dirlock.go store in use, or missing metrics.go what
-//	is measured            buffer.go    live commits during a fetch cursor.go firehose cursors
-//	source.go    firehose sources crawl.go   cursors of listRepos relist.go    Relist listing.go rows
-//	of many ops            limits.go    what is bounded codec.go what is written as CBOR     cache.go
-//	rows written last filter.go  versions of the filter shelve.go  what is kept, and shown
-//	drop.go      repositories that are followed no more hostrow.go what is set for hosts
-//	holds.go     whether records of a kind are held checkhosts.go, checklog.go, checklive.go,
-//	checkmemory.go  Check: the log; buffers, cursors; what is in memory
+//	store.go   Open, Run, Close            keys.go      the schema: every key
+//	options.go Options                     values.go    encodings of rows
+//	engine.go  Pebble's options, failures  format.go    format version, epoch
+//	batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
+//	repo.go    the row of a repository     count.go     counters and gauges
+//	import.go  import groups and the flip  slots.go     places of groups being filled
+//	sink.go    tables or batches of a group check.go   Check
+//	log.go     ReadLog                     event.go     Event
+//	record.go  records and their bodies    list.go      lists of repositories, sizes
+//	pending.go queues of work, retries     host.go      ids of hosts
+//	retention.go how old events are        prune.go     what goes with old events
+//	collect.go rows of wiped repositories  unsettled.go what a crash may show again
+//	lock.go, dirlock.go  a lock for each DID, and for the directory    errors.go  error classes
+//	metrics.go what is measured            buffer.go    live commits during a fetch
+//	cursor.go  firehose cursors            source.go, crawlsource.go  sources
+//	crawl.go   cursors of listRepos        listing.go   rows of many ops
+//	relist.go  Relist                      limits.go    what is bounded
+//	codec.go   what is written as CBOR     cache.go     rows written last
+//	filter.go  versions of the filter      retry.go    retries in due order
+//	status.go  whose word a status is      progress.go progress of firehose sources
+//	shelve.go  what is kept, and shown     drop.go      repositories no longer followed
+//	hostrow.go what is set for hosts       holds.go     whether records of a kind are held
+//	checkhosts.go, checklog.go, checklive.go, checkmemory.go  more of Check
 package store

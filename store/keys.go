@@ -9,30 +9,33 @@ import (
 // The whole schema. Every key starts with the byte of its keyspace; numbers are
 // big-endian, so that byte order is number order; parts are split by length.
 //
-//	'a' name                             → meta        format, epoch, next ids, tail 'b' ordinal(5)
-//	block(4)              → record bytes 'c' name                             → count       int64,
-//	big-endian 'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that
-//	collection 'e' id(8)                            → entryV1     one commit, one import or relist,
-//	one account or identity event 'f' ordinal(5) op(4)                 → listingV1   slice of the
-//	paths an import wrote or a relist found, from that op on 'g' ordinal(5)                       →
-//	ordinal(5)  lease of an open import group: first ordinal → end 'h' host name → id(4)       and
-//	'i' id(4) → host name 'j' version(4)                       → filterV1    a filter that is or was
-//	in force 'k' source                           → text        cursor of a listRepos crawl 'l' did
-//	rev(13)                      → message     live commit that waits for the end of its repository's
-//	fetch 'm' source                           → seq(8)      cursor of a firehose source 'n' host(4)
-//	→ hostV1      what is set for a host, and was learnt of it 'o' ordinal(5)                       →
-//	did         owner of an ordinal 'p' host(4) priority(1) enqueue(8)   → did         pending queue
-//	'q' due(8) did → empty       retries in due order, unix seconds 'r' ordinal(5) path
-//	→ recordV1 MST order; a repository is one range 's' did                              → repoV1 't'
-//	host(4) → uvarints    rows that name the host, and those of them that are pending 'u' ordinal(5)
-//	block(4) → uvarint     record rows that hold the block; no row = 1 'v' id(8) ordinal(5) block(4)
-//	→ empty       block superseded at that event 'w' url                              → sourceV1
-//	firehose source added while running 'x' kind::url                        → crawlSourceV1  crawl
-//	source added while running 'y' ordinal(5)                       → id(8)       dropped; what the
-//	log tells of it stands before that event 'z' source                           → progressV1
-//	progress of a firehose source beside its cursor 'A' ordinal(5)                       → empty
-//	abandoned; its rows in 'b', 'f', 'r' and 'u' wait for the collector 'B' id(8) ordinal(5) → empty
-//	index of the rows of 'y' by event, for pruning
+//	'a' name                             → meta        format, epoch, next ids, tail
+//	'b' ordinal(5) block(4)              → record bytes
+//	'c' name                             → count       int64, big-endian
+//	'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that collection
+//	'e' id(8)                            → entryV1     one commit, one import or relist, one account or identity event
+//	'f' ordinal(5) op(4)                 → listingV1   slice of the paths an import wrote or a relist found, from that op on
+//	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
+//	'h' host name                        → id(4)       and 'i' id(4) → host name
+//	'j' version(4)                       → filterV1    a filter that is or was in force
+//	'k' source                           → text        cursor of a listRepos crawl
+//	'l' did rev(13)                      → message     live commit that waits for the end of its repository's fetch
+//	'm' source                           → seq(8)      cursor of a firehose source
+//	'n' host(4)                          → hostV1      what is set for a host, and was learnt of it
+//	'o' ordinal(5)                       → did         owner of an ordinal
+//	'p' host(4) priority(1) enqueue(8)   → did         pending queue
+//	'q' due(8) did                       → empty       retries in due order, unix seconds
+//	'r' ordinal(5) path                  → recordV1    MST order; a repository is one range
+//	's' did                              → repoV1
+//	't' host(4)                          → uvarints    rows that name the host, and those of them that are pending
+//	'u' ordinal(5) block(4)              → uvarint     record rows that hold the block; no row = 1
+//	'v' id(8) ordinal(5) block(4)        → empty       block superseded at that event
+//	'w' url                              → sourceV1    firehose source added while running
+//	'x' kind::url                        → crawlSourceV1  crawl source added while running
+//	'y' ordinal(5)                       → id(8)       dropped; what the log tells of it stands before that event
+//	'z' source                           → progressV1  what is remembered of a firehose source beside its cursor
+//	'A' ordinal(5)                       → empty       abandoned; its rows in 'b', 'f', 'r' and 'u' wait for the collector
+//	'B' id(8) ordinal(5)                 → empty       the rows of 'y' by their event, in which order they are pruned
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 const (
