@@ -207,11 +207,15 @@ func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 }
 
 // ask writes the row so that the account's host is asked for the latest commit: at once, or when
-// the budget of status changes allows. A fetch that waits or is under way asks it anyway.
+// the budget of status changes allows. A fetch that waits asks it anyway, and one under way asks again.
 func (it *item) ask(w *writing, row *store.Repo, why string) {
 	b := w.batch()
 	defer func() { b.PutRepo(row) }()
-	if row.Tracked == store.Untracked || row.State == store.StatePending {
+	if row.Tracked == store.Untracked {
+		return
+	}
+	if row.State == store.StatePending {
+		row.Asked++ // a fetch under way may have read the repository before what was withheld
 		return
 	}
 	wait := it.r.budget.charge(row, statusAsk, it.now)
