@@ -98,7 +98,7 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 	case !row.Known():
 		it.discover(w, row, "")
 	case mark != store.MarkNone:
-		row.Mark = mark
+		row.Mark, row.Withheld = mark, true
 		it.ask(w, row, fmt.Sprintf("%s says %s: the account's host is to be asked", it.e.src.name(), mark))
 	default:
 		return it.show(w, row)
@@ -147,13 +147,13 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store
 }
 
 // show records that an account is active. If it was hidden, its records are listed again. If it was
-// hidden or marked, its host is asked, since commits may be missing.
+// hidden, or a source has held back commits, its host is asked, since commits may be missing.
 func (it *item) show(w *writing, row *store.Repo) error {
 	b := w.batch()
-	hidden, marked := row.Status.Hidden(), row.Mark != store.MarkNone
+	hidden := row.Status.Hidden()
 	if !hidden && row.State != store.StateGone {
 		row.Mark = store.MarkNone
-		if marked {
+		if row.Withheld {
 			it.ask(w, row, "the account is active again: its host is to be asked")
 			return nil
 		}

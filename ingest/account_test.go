@@ -95,6 +95,42 @@ func TestMarksHideNothing(t *testing.T) {
 	}
 }
 
+// A relay that throttles an account passes on what the account's host says, and holds back commits all
+// the same. Each #account that says active has the host asked, until a commit has come.
+func TestActiveWhileWithheld(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(w *world, a *simnet.Account){
+		"active":            func(*world, *simnet.Account) {},
+		"hidden and shown":  func(w *world, a *simnet.Account) { a.SetStatus(simnet.Deactivated); a.SetStatus(simnet.Active) },
+		"active, and again": func(w *world, a *simnet.Account) { a.Announce(true, simnet.Active) },
+	}
+	for name, between := range ends {
+		w := newWorld(t)
+		a := w.net.Accounts()[0]
+		w.hold(a)
+		w.skip()
+		a.Announce(false, "throttled")
+		a.Announce(true, simnet.Active)
+		between(w, a)
+		w.pass()
+		asked := func(r *store.Repo) { r.State, r.Recheck, r.Retry = store.StateSynced, false, store.Retry{} }
+		set(w, a, asked)
+		a.Announce(true, simnet.Active)
+		w.pass()
+		if row := w.row(a); row.State != store.StatePending || !row.Recheck {
+			t.Errorf("throttled, %s, then active: %s, recheck %t", name, row.State, row.Recheck)
+		}
+		set(w, a, asked)
+		w.put(a, "app.test.x/one", "1")
+		w.pass()
+		a.Announce(true, simnet.Active)
+		w.pass()
+		if row := w.row(a); row.State != store.StateSynced {
+			t.Errorf("throttled, %s, a commit, then active: %s", name, row.State)
+		}
+	}
+}
+
 // An unknown account that a relay throttles is discovered as one that is active.
 func TestThrottledIsDiscovered(t *testing.T) {
 	t.Parallel()

@@ -354,6 +354,7 @@ func (it *item) apply(w *writing, row *store.Repo) error {
 func (it *item) move(row *store.Repo) {
 	p := &it.proof
 	row.Rev, row.Data, row.Commit = p.commit.Rev, p.commit.Data, p.block
+	row.Withheld = row.Withheld && row.Mark != store.MarkNone
 	if row.SeenRev <= row.Rev {
 		row.SeenRev = ""
 	}

@@ -36,7 +36,7 @@ func fullRepo() store.Repo {
 		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
 		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11, Asked: 12,
 		FutureDue: 1_700_000_007, TornRev: "3kc",
-		Origin: store.OriginRelay, AccountSource: 0xfedcba98, Mark: store.MarkReturning, Charged: 120_000, ChargedAt: 1748693294,
+		Origin: store.OriginRelay, AccountSource: 0xfedcba98, Mark: store.MarkReturning, Withheld: true, Charged: 120_000, ChargedAt: 1748693294,
 	}
 }
 
@@ -45,7 +45,7 @@ func liveRepo() store.Repo {
 	r := fullRepo()
 	r.Filter, r.Sweep, r.Lacks, r.Shelved, r.Asked = 0, false, false, 0, 0
 	r.FutureDue, r.TornRev = 0, ""
-	r.Origin, r.AccountSource, r.Mark, r.Charged, r.ChargedAt = 0, 0, 0, 0, 0
+	r.Origin, r.AccountSource, r.Mark, r.Withheld, r.Charged, r.ChargedAt = 0, 0, 0, false, 0, 0
 	return r
 }
 

@@ -17,6 +17,7 @@ import (
 	"cistern/backfill"
 	"cistern/filter"
 	"cistern/ingest"
+	wire "cistern/ingest/frame"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
@@ -150,9 +151,27 @@ func (m *model) settle() {
 					m.t.Logf("%+v in flight %t of %d, fetching %t", row, m.fetch.InFlight(did), m.fetch.Syncing(), m.store.Fetching(did))
 				}
 			}
+			m.logFrames()
 			m.t.Fatalf("%+v: the store does not come to equal the network: %v\ncounts %v\n%s", m.plan, err, m.store.Counts(), m.where())
 		}
 		time.Sleep(3 * time.Millisecond)
+	}
+}
+
+// logFrames logs what the streams said about accounts whose repositories differ from the network's.
+func (m *model) logFrames() {
+	for _, a := range m.net.Accounts() {
+		if _, err := m.equalRepo(a, a.Truth()); err == nil {
+			continue
+		}
+		for _, h := range m.streams() {
+			for _, message := range h.Messages(0) {
+				var f wire.Frame
+				if err := f.Decode(message); err == nil && f.DID == a.DID() {
+					m.t.Logf("%s seq %d: %s of %s, rev %q since %q, active %t %s", h.URL(), f.Seq, f.Kind, f.DID, f.Rev, f.Since, f.Active, f.Status)
+				}
+			}
+		}
 	}
 }
 
