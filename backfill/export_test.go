@@ -240,6 +240,9 @@ func LookAtQueues(ctx context.Context, r *Runner) error {
 // LookAtPasses has the loop that starts reconciliations look at all of them.
 func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickPass) }
 
+// GapSeen reports whether marks of gaps may have been written since the loop that starts reconciliations read them.
+func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
+
 // LookAtFilter has the loop that brings repositories to a new filter look for one. When it returns, a pass for a filter that was
 // set before has ended, or waits for its next round.
 func LookAtFilter(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickFilter) }

@@ -2,6 +2,7 @@ package backfill_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -245,6 +246,44 @@ func TestReconcileResumes(t *testing.T) {
 	w.gap(l.URL)
 	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+}
+
+// logHook calls hook for each message that is logged, in the goroutine that logs it.
+type logHook struct {
+	slog.Handler
+	hook func(message string)
+}
+
+func (h logHook) Enabled(context.Context, slog.Level) bool { return true }
+func (h logHook) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h logHook) Handle(_ context.Context, r slog.Record) error {
+	h.hook(r.Message)
+	return nil
+}
+
+// TestGapAtTheEndOfAPass: a gap that is noticed when a pass has dropped its cursor, and still counts as running, has the
+// listing read again.
+func TestGapAtTheEndOfAPass(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
+	w.stop()
+	l := newList(t)
+	gaps := 0
+	w.start(backfill.Options{Logger: slog.New(logHook{hook: func(message string) {
+		if message != "reconciliation ended" || gaps == 3 {
+			return
+		}
+		gaps++
+		w.gap(l.URL)
+		for backfill.GapSeen(w.run) {
+			if err := backfill.LookAtPasses(t.Context(), w.run); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}})})
+	w.gap(l.URL)
+	w.until("four passes", func() bool { return len(l.asked()) == 4 && len(w.passes()) == 0 })
 }
 
 // TestGapIsRepairedWhileTheCrawlIsOff: what was missed is fetched, and accounts that are unknown stay so until the crawl is on.
