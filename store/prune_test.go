@@ -51,12 +51,18 @@ func imported(t testing.TB, s *store.Store, did string, m storetest.Records) {
 }
 
 // prune takes out of the log what is dated before that time, and what retention of that length takes
-// out now.
+// out now. Not beside Run, which owns the clock of the retention.
 func prune(t testing.TB, s *store.Store, before time.Time) {
 	t.Helper()
 	if err := store.Retain(context.Background(), s, store.Now(s).Sub(before)); err != nil {
 		t.Fatal(err)
 	}
+	pruneDated(t, s, before)
+}
+
+// pruneDated takes out of the log what is dated before that time.
+func pruneDated(t testing.TB, s *store.Store, before time.Time) {
+	t.Helper()
 	_, decode := codec(t)
 	to := uint64(0)
 	err := store.ScanRaw(s, store.SpaceEvent, func(key, value []byte) {

@@ -66,7 +66,7 @@ func concurrent(t *testing.T, o store.Options, pruning bool) {
 	if pruning {
 		others.Go(func() {
 			for ctx.Err() == nil {
-				prune(t, s, time.Now())
+				pruneDated(t, s, time.Now())
 				time.Sleep(time.Millisecond)
 			}
 		})
