@@ -115,12 +115,16 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 	return end
 }
 
-// begunAtTip has what we hold compared with the source's listing when messages may have passed before the connection
-// stood: nothing tells of them. Nothing was missed if no copy has been begun: fetches read what was there before, and those that
-// are begun from now on read at least what was there when the connection stood.
+// begunAtTip has what we hold compared with the source's listing when messages may have passed before
+// the connection stood: nothing tells of them. At the first connection nothing was missed if no copy
+// has been begun: fetches that begin from now on read at least what was there when the connection
+// stood. At a later one, accounts may have been announced since the crawl read the listing.
 func (s *source) begunAtTip() *ending {
 	counts := s.set.store.Counts()
-	if counts["synced"]+counts["draining"]+counts["resync"] == 0 && !s.set.store.FetchBegun() {
+	begun := counts["synced"]+counts["draining"]+counts["resync"] > 0 || s.set.store.FetchBegun()
+	missed := s.tipped && counts["repos"] > 0
+	s.tipped = true
+	if !begun && !missed {
 		return nil
 	}
 	err := s.set.reconcile(s, false)

@@ -42,6 +42,7 @@ type source struct {
 	// owned by run:
 	patience  time.Duration // how long it may be silent
 	tried     atomic.Bool   // the first attempt to connect is over
+	tipped    bool          // a connection without a cursor was made
 	strays    int           // events in a row below the cursor, rising
 	strayLast int64         // the last of them
 	recounted bool          // the host of this connection has counted anew
