@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	wire "cistern/ingest/frame"
+	"cistern/ingest/identity"
 	"cistern/store"
 	"cistern/store/storetest"
 )
@@ -99,7 +100,7 @@ func (l *life) covered() {
 			case f.Kind == wire.KindIdentity && (!known[f.DID] || newest[f.DID] > cursor): // one that follows makes it needless
 			default:
 				known[f.DID] = true
-				if err := l.reflects(&f); err != nil {
+				if err := l.reflects(store.SourceID(identity.HostOf(url)), &f); err != nil {
 					w.t.Errorf("%s: %s has cursor %d, which covers %s %s of %s at %d: %v", l.from.describe(), url, cursor, f.Kind, f.Rev, f.DID, f.Seq, err)
 				}
 			}
@@ -127,8 +128,8 @@ func (w *crashWorld) honest(frames []wire.Frame) {
 	}
 }
 
-// reflects says whether what a frame told is known: held, buffered, or noted as to be fetched.
-func (l *life) reflects(f *wire.Frame) error {
+// reflects says whether what a frame of a source told is known: held, buffered, or noted as to be fetched.
+func (l *life) reflects(source uint32, f *wire.Frame) error {
 	row, err := l.store.RepoOrNew(f.DID)
 	if err != nil {
 		return err
@@ -141,8 +142,11 @@ func (l *life) reflects(f *wire.Frame) error {
 			return fmt.Errorf("%s at %q, seen %q, with buffer %q (%v)", row.State, row.Rev, row.SeenRev, top, err)
 		}
 	case wire.KindAccount:
+		if row.HiddenByRelay() && f.Active && row.AccountSource != source {
+			return nil // what another source says does not undo a relay's own decision
+		}
 		if row.AccountTime < f.Time {
-			return fmt.Errorf("the account is as of %d, not %d", row.AccountTime, f.Time)
+			return fmt.Errorf("the account is %s by a %s as of %d, not %d", row.Status, row.Origin, row.AccountTime, f.Time)
 		}
 	case wire.KindIdentity:
 		if row.IdentityTime < f.Time {
