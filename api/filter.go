@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -67,6 +68,9 @@ func (s *Server) patchFilter(body []byte) (store.FilterVersion, error) {
 		return store.FilterVersion{}, refuse("InvalidRequest", "%s", mistakes(err))
 	}
 	f, err := s.store.SetFilter(c)
+	if errors.Is(err, store.ErrFilters) {
+		return f, refuse("Unavailable", "%v", err)
+	}
 	if err != nil {
 		return f, fmt.Errorf("set the filter: %w", err)
 	}

@@ -202,3 +202,33 @@ func TestExcludedIsNotTracked(t *testing.T) {
 	}
 	wantRow(t, w.one(t, "PUT", "/repos", bob, "added"), store.StatePending, store.ByOperator, 0)
 }
+
+// TestFilterTooOften: a change that would be one too many for the pass to follow is refused, and
+// may be asked for again.
+func TestFilterTooOften(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	for i := range 4096 {
+		c := filter.Config{Signals: []string{fmt.Sprintf("app.test.c%d", i)}}
+		if _, err := w.store.SetFilter(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	patch := func(body string, want int, said string) {
+		t.Helper()
+		var text string
+		res := call(t, "PATCH", w.admin.URL+"/filter", body, jsonType, &text)
+		if res.StatusCode != want || !strings.Contains(text, said) {
+			t.Errorf("%s: %d %s", body, res.StatusCode, text)
+		}
+	}
+	const more = `{"signals":{"app.test.more":true}}`
+	for range 2 {
+		patch(more, 503, "wait until")
+	}
+	patch(`{"excludes":{"did:web:a.test":true}}`, 200, "did:web:a.test")
+	if _, err := w.store.DropSelections(4096, nil); err != nil {
+		t.Fatal(err)
+	}
+	patch(more, 200, "app.test.more")
+}

@@ -39,7 +39,7 @@ func (t *task) know(b *store.Batch, row *store.Repo, held bool) {
 func (t *task) complete(b *store.Batch, row *store.Repo) {
 	held := row.Rev != ""
 	row.Rev, row.Data, row.Commit, row.Torn, row.TornRev = t.commit.Rev, t.commit.Data, t.block, false, ""
-	row.Filter, row.Sweep, row.Lacks = t.filter.Version, false, false
+	row.Filter, row.Sweep, row.Lacks = t.filter.Selection, false, false
 	switch {
 	case t.r.opts.Verify == VerifyNone:
 		row.Verified = store.VerifiedHashes

@@ -145,12 +145,7 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 		return 0, ours(err)
 	}
 	m := parseMark(text)
-	anew := false
-	if !l.roster {
-		if anew, err = r.discovers(f, m.filter); err != nil {
-			return 0, err
-		}
-	}
+	anew := !l.roster && f.DiscoversSince(m.filter)
 	now := r.opts.Now()
 	switch {
 	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery, now)) && !anew:

@@ -8,7 +8,6 @@ import (
 
 	"cistern/filter"
 	"cistern/ingest/identity"
-	"cistern/store"
 )
 
 // Kinds of crawl sources.
@@ -66,32 +65,4 @@ func (s Source) validate() error {
 // exact are the signals that name a collection. A list of one collection's repositories says nothing of the others.
 func exact(f *filter.Filter) []string {
 	return slices.DeleteFunc(f.Signals(), func(s string) bool { return strings.HasSuffix(s, "*") })
-}
-
-// discovers says whether the filter in force discovers what was passed over, or forgotten, by any since that version.
-func (r *Runner) discovers(f store.FilterVersion, since uint32) (bool, error) {
-	if f.Readmitted > since {
-		return true, nil
-	}
-	for ; since < f.Version; since++ {
-		g, err := r.store.FilterAt(since)
-		if err != nil {
-			return false, ours(err)
-		}
-		if wider(f.Filter, g) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// wider says whether a filter discovers what another, g, passes over.
-func wider(f, g *filter.Filter) bool {
-	switch {
-	case f.Full() || g.Full():
-		return !g.Full()
-	case len(f.Signals()) == 0:
-		return len(g.Signals()) > 0 // an explicit list is followed whole then
-	}
-	return !includes(g.Signals(), f.Signals())
 }

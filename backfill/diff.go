@@ -129,8 +129,8 @@ func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo
 	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
 		row.Torn = true // no longer what row.Rev names, so that only a copy can complete it
 		row.TornRev = max(row.TornRev, d.t.commit.Rev)
-		if row.Filter != d.t.filter.Version {
-			row.Filter, row.Sweep = d.t.filter.Version, true // Apply chooses by it from here on
+		if row.Filter != d.t.filter.Selection {
+			row.Filter, row.Sweep = d.t.filter.Selection, true // Apply chooses by it from here on
 		}
 		if len(d.ops) > 0 {
 			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {

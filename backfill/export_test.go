@@ -149,7 +149,8 @@ func SweepPart(r *Runner, row *store.Repo, paths ...string) (goes bool, err erro
 	if err != nil {
 		return false, err
 	}
-	p := &refiltering{r: r, filter: store.FilterVersion{Filter: f, Version: row.Filter}, room: newRoom()}
+	by := store.FilterVersion{Filter: f, Version: row.Filter, Selection: row.Filter}
+	p := &refiltering{r: r, filter: by, room: newRoom()}
 	var ops []store.Op
 	for _, path := range paths {
 		ops = append(ops, store.Op{Path: []byte(path), Keep: true})

@@ -121,7 +121,7 @@ func holdCopies(t testing.TB, s *store.Store, from, n, records int, why store.Wh
 			t.Fatal(err)
 		}
 		im := m.Import(row, storetest.Rev(1))
-		im.Filter = s.Filter().Version
+		im.Filter = s.Filter().Selection
 		im.Done = func(store.Repo, error) {}
 		if err := s.Import(context.Background(), im); err != nil {
 			t.Fatal(err)

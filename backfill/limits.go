@@ -181,6 +181,11 @@ const (
 	// roundPause is what lies between rounds, doubling: 40 million rows take minutes to go through.
 	roundPause    = 100 * time.Millisecond
 	roundPauseMax = 30 * time.Second
+	// selectionsKept is how many of the newest selections rows may name after a pass over all
+	// repositories. Rows that name older ones are rewritten, once in so many changes of the filter,
+	// though nothing else of them changes: the store keeps 4,096 selections, so that the filter can
+	// be changed 4,000 times while one pass is under way.
+	selectionsKept = 64
 
 	// crawlLocksMax bounds the repositories that one batch of a page locks: about 2 ms of work.
 	crawlLocksMax = 100

@@ -41,9 +41,12 @@ func (r *Runner) Refilter() (cursor string, running bool, err error) {
 type refiltering struct {
 	r         *Runner
 	filter    store.FilterVersion
-	relations []relation // of all versions up to that of filter
-	left      int        // what the round leaves to another
-	patient   bool       // waits for room
+	relations map[uint32]relation // of the versions that rows name, to that of filter
+	unrelated error               // why one is not known
+	named     map[uint32]bool     // the versions that rows name, as the round has met them
+	oldest    uint32              // rows that name a version before it are to name that of filter
+	left      int                 // what the round leaves to another
+	patient   bool                // waits for room
 	room      room
 	rounds    int
 	waits     waits
@@ -81,9 +84,7 @@ func (p *refiltering) run(ctx context.Context) error {
 			cursor = firstPage
 		}
 		if resumed || cursor == firstPage {
-			if err := p.begin(); err != nil {
-				return err
-			}
+			p.begin()
 		}
 		switch {
 		case anew:
@@ -114,13 +115,17 @@ func (p *refiltering) level() slog.Level {
 }
 
 // begin starts a round.
-func (p *refiltering) begin() error {
+func (p *refiltering) begin() {
 	p.filter, p.left = p.r.store.Filter(), 0
+	p.relations, p.unrelated, p.named = map[uint32]relation{}, nil, map[uint32]bool{}
+	p.oldest = 0
+	if kept := p.r.store.Selections(); len(kept) > selectionsKept {
+		p.oldest = kept[len(kept)-selectionsKept]
+	}
 	p.room.reset()
 	if p.r.worksBefore(p.filter.Version) {
 		p.left++
 	}
-	return p.relateAll()
 }
 
 // page handles one page, and says whether the pass is over.
@@ -130,8 +135,8 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 		at = ""
 	}
 	rows, next, err := p.r.store.Repos(at, refilterPage, p.concerns)
-	if err != nil {
-		return false, ours(err)
+	if err := errors.Join(ours(err), p.unrelated); err != nil {
+		return false, err
 	}
 	for i := range rows {
 		if !p.r.tasksGate.pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
@@ -149,6 +154,9 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 	case next != "":
 		_, err = p.move(cursor, next, false)
 	case p.left == 0:
+		if err := p.dropSelections(); err != nil {
+			return false, err
+		}
 		return p.move(cursor, "", true)
 	default:
 		p.patient = true
@@ -157,6 +165,17 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 		}
 	}
 	return false, err
+}
+
+// dropSelections deletes the versions that no row names, behind a round that met all rows and left
+// nothing: since it began, tasks work by the filter in force, and rows come to name no other. A
+// crash before or within leaves all of them, and the next pass deletes them.
+func (p *refiltering) dropSelections() error {
+	dropped, err := p.r.store.DropSelections(p.filter.Selection, p.named)
+	if dropped > 0 {
+		p.r.opts.Logger.Debug("earlier filters that no repository names were deleted", "filters", dropped)
+	}
+	return ours(err)
 }
 
 // count tells the metrics what a page led to.
@@ -244,6 +263,7 @@ func (p *refiltering) look(did string) (v revision, err error) {
 	}
 	if err == nil {
 		v, err = p.revise(&row)
+		p.named[row.Filter] = true
 	}
 	if err == nil && v.write {
 		err = p.commit(p.r.store.NewBatch(), &row)

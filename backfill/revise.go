@@ -75,35 +75,58 @@ type revision struct {
 	later bool // it is being fetched: not now
 }
 
-// concerns says of a row as it was listed whether it has to be looked at.
+// concerns says of a row as it was listed whether it has to be looked at. The others are done with.
 func (p *refiltering) concerns(row *store.Repo) bool {
 	p.counts.scanned++
+	if p.mayConcern(row) {
+		return true
+	}
+	p.named[row.Filter] = true
+	return false
+}
+
+func (p *refiltering) mayConcern(row *store.Repo) bool {
 	switch {
-	case p.filter.Excluded(row.DID):
+	case p.filter.Excluded(row.DID), p.outdated(row):
 		return true
 	case row.Tracked == store.Untracked:
 		return false
 	case onSignal(p.filter.Filter, row):
 		return true
-	case row.Filter > p.filter.Version:
+	case row.Filter > p.filter.Selection:
 		return false // the pass begins anew
 	}
-	return row.Sweep || row.Lacks || row.Ordinal != 0 && p.relations[row.Filter].differs
+	return row.Sweep || row.Lacks || row.Ordinal != 0 && p.relation(row.Filter).differs
+}
+
+// outdated reports whether a row is to name the filter in force although nothing else may have to
+// change: there is a bound on the selections that can be kept.
+func (p *refiltering) outdated(row *store.Repo) bool {
+	return row.Ordinal != 0 && row.Filter < p.oldest && row.Filter != 0
 }
 
 // revise says what a row needs, and has it say so. Called under its lock. What is being fetched is left alone: its
 // task has a version of its own, and another round sees what it made of it.
 func (p *refiltering) revise(row *store.Repo) (v revision, err error) {
 	excluded := p.filter.Excluded(row.DID)
-	if !excluded && row.Tracked == store.Untracked || row.Filter > p.filter.Version {
+	outdated, untracked := p.outdated(row), row.Tracked == store.Untracked
+	if !excluded && untracked && !outdated || row.Filter > p.filter.Selection {
 		return v, nil
 	}
 	var rel relation
 	if row.Ordinal != 0 {
-		rel = p.relations[row.Filter]
+		rel = p.relation(row.Filter)
+	}
+	if err := p.unrelated; err != nil {
+		return v, err
 	}
 	if p.r.store.Fetching(row.DID) {
-		v.later = excluded || rel.differs || rel.judges || row.Sweep
+		v.later = excluded || rel.differs || rel.judges || row.Sweep || outdated
+		return v, nil
+	}
+	if untracked && !excluded {
+		p.succeed(row, rel, false) // its records stay as they are until it is tracked again, and fetched
+		v.write = true
 		return v, nil
 	}
 	unseen := false
@@ -115,15 +138,22 @@ func (p *refiltering) revise(row *store.Repo) (v revision, err error) {
 	if v.drop || row.Ordinal == 0 {
 		return v, nil
 	}
-	if rel.differs || unseen || row.Sweep && row.Filter != p.filter.Version { // a sweep goes on by the version in force
-		row.Filter, v.write = p.filter.Version, true
-		row.Sweep = row.Sweep || rel.sweeps
-		row.Lacks = row.Lacks || rel.lacks || unseen
+	goesOn := row.Sweep && row.Filter != p.filter.Selection // a sweep, by the version in force
+	if rel.differs || unseen || outdated || goesOn {
+		p.succeed(row, rel, unseen)
+		v.write = true
 	}
 	v.sweep = row.Sweep && !row.Torn // else its next copy sees to that
 	v.fetch = row.Lacks && (row.State == store.StateSynced || row.State == store.StateDraining)
 	v.row = *row
 	return v, nil
+}
+
+// succeed has a row name the filter in force, and say what it does not have of that yet.
+func (p *refiltering) succeed(row *store.Repo, rel relation, unseen bool) {
+	row.Filter = p.filter.Selection
+	row.Sweep = row.Sweep || rel.sweeps
+	row.Lacks = row.Lacks || rel.lacks || unseen
 }
 
 // judge says whether a repository that is followed for a signal has none, or whether only a fetch can tell.
@@ -147,17 +177,21 @@ func (p *refiltering) judge(row *store.Repo, rel relation) (drop, unseen bool, e
 	return true, false, nil
 }
 
-// relateAll says how all versions stand to that of the pass.
-func (p *refiltering) relateAll() error {
-	p.relations = p.relations[:0]
-	for version := range p.filter.Version + 1 {
-		old, err := p.r.store.FilterAt(version)
-		if err != nil {
-			return ours(err)
-		}
-		p.relations = append(p.relations, relate(old, p.filter.Filter))
+// relation is how what a version selects stands to what that of the pass does. An error is kept in
+// unrelated.
+func (p *refiltering) relation(version uint32) relation {
+	rel, known := p.relations[version]
+	if known {
+		return rel
 	}
-	return nil
+	old, err := p.r.store.FilterAt(version)
+	if err != nil {
+		p.unrelated = errors.Join(p.unrelated, ours(err))
+		return relation{differs: true}
+	}
+	rel = relate(old, p.filter.Filter)
+	p.relations[version] = rel
+	return rel
 }
 
 // sweep brings the records of a repository to its row's filter, some at a time. A crash between leaves a row that
@@ -197,7 +231,7 @@ func (p *refiltering) put(swept *store.Repo, ops []store.Op, last bool) (goes bo
 	if err != nil {
 		return false, ours(err)
 	}
-	if row.Ordinal != swept.Ordinal || row.Filter != p.filter.Version || !row.Sweep || row.Torn {
+	if row.Ordinal != swept.Ordinal || row.Filter != p.filter.Selection || !row.Sweep || row.Torn {
 		return false, nil
 	}
 	if p.r.store.Fetching(row.DID) {

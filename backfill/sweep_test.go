@@ -51,7 +51,7 @@ func TestSweepHolds(t *testing.T) {
 	holdCopies(t, w.store, 1, 1, records, store.ByOperator)
 	w.stop()
 	w.refilter(filter.Config{Collections: []string{likes}})
-	w.change(did, func(r *store.Repo) { r.Filter, r.Sweep = w.store.Filter().Version, true })
+	w.change(did, func(r *store.Repo) { r.Filter, r.Sweep = w.store.Filter().Selection, true })
 	row := w.row(did)
 	held, most, err := backfill.SweepHeld(w.run, &row)
 	if err != nil || held > most {

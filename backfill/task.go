@@ -191,11 +191,7 @@ func (t *task) attempt(ctx context.Context) error {
 	if t.row.HiddenByRelay() || t.row.Tracked == store.Untracked {
 		return t.confirm(ctx)
 	}
-	enough, err := t.enough()
-	if err != nil {
-		return err
-	}
-	if t.row.Recheck && enough {
+	if t.row.Recheck && t.enough() {
 		if done, err := t.recheck(ctx); done || err != nil {
 			return err
 		}
@@ -263,7 +259,7 @@ func (t *task) write(ctx context.Context, c records) error {
 		DID:      t.it.did,
 		Attempt:  t.row.Attempt,
 		Rev:      t.commit.Rev,
-		Filter:   t.filter.Version,
+		Filter:   t.filter.Selection,
 		Blocks:   c.Blocks(),
 		Walk:     func(fn func(repo.Leaf) error) error { return c.Walk(t.commit.Data, fn) },
 		Complete: func(b *store.Batch, row *store.Repo) { t.complete(b, row) },

@@ -84,7 +84,8 @@ func Compile(c Config) (*Filter, error) {
 	return f, nil
 }
 
-// itemsMax bounds each set: 10,000 DIDs of 32 bytes take some 1 MB in memory, in each version that a store keeps.
+// itemsMax bounds each set: 10,000 DIDs of 32 bytes take some 1 MB in memory, and as much for each
+// selection that a store keeps.
 const itemsMax = 10_000
 
 func checkExclude(did string) error {
@@ -225,6 +226,22 @@ func (f *Filter) Covers(g *Filter) bool {
 // whether a repository has one.
 func (f *Filter) SignalsCovered(g *Filter) bool {
 	return f.WantsAll() || f.collections.covers(g.signals)
+}
+
+// Discovers reports whether f has repositories followed that g passes over.
+func (f *Filter) Discovers(g *Filter) bool {
+	switch {
+	case f.Full() || g.Full():
+		return !g.Full()
+	case len(f.signals) == 0:
+		return len(g.signals) > 0 // a list that an operator names is followed whole then
+	}
+	for signal := range f.signals {
+		if _, ok := g.signals[signal]; !ok {
+			return true
+		}
+	}
+	return false
 }
 
 // Range is a range of MST keys: those at or above Lower and below Upper.

@@ -135,3 +135,41 @@ func TestKeeps(t *testing.T) {
 		}
 	}
 }
+
+// TestDiscovers: a filter discovers what another passes over if it follows everything, or has a
+// signal that the other lacks.
+func TestDiscovers(t *testing.T) {
+	t.Parallel()
+	full := filter.Config{Mode: filter.ModeFull}
+	by := func(signals ...string) filter.Config { return filter.Config{Signals: signals} }
+	for _, c := range []struct {
+		why  string
+		f, g filter.Config
+		want bool
+	}{
+		{"the same", full, full, false},
+		{"everything", full, by("app.test.a"), true},
+		{"less than everything", by("app.test.a"), full, false},
+		{"the same signals", by("app.test.a", "app.test.b"), by("app.test.b", "app.test.a"), false},
+		{"one signal more", by("app.test.a", "app.test.b"), by("app.test.a"), true},
+		{"one signal less", by("app.test.a"), by("app.test.a", "app.test.b"), false},
+		{"another signal", by("app.test.a"), by("app.test.b"), true},
+		{"a prefix is another signal", by("app.test.a"), by("app.test.*"), true},
+		{"a list without a choice", by(), by("app.test.a"), true},
+		{"a choice after none", by("app.test.a"), by(), true},
+		{"no choice after none", by(), by(), false},
+		{"the collections do not matter", by(), filter.Config{Collections: []string{"app.test.a"}}, false},
+	} {
+		f, err := filter.Compile(c.f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := filter.Compile(c.g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Discovers(g); got != c.want {
+			t.Errorf("%s: %v", c.why, got)
+		}
+	}
+}

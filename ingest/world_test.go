@@ -156,7 +156,7 @@ func (w *world) complete(a *simnet.Account, truth simnet.Truth, records map[stri
 	}
 	paths := slices.Sorted(maps.Keys(records))
 	err = w.store.Import(w.t.Context(), store.Import{
-		DID: a.DID(), Attempt: row.Attempt, Rev: truth.Rev, Filter: w.store.Filter().Version, Blocks: len(paths),
+		DID: a.DID(), Attempt: row.Attempt, Rev: truth.Rev, Filter: w.store.Filter().Selection, Blocks: len(paths),
 		Walk: func(fn func(repo.Leaf) error) error {
 			for i, p := range paths {
 				l := repo.Leaf{Key: []byte(p), CID: repo.HashCID(records[p]), Block: i, Record: records[p], Valid: repo.ValidPath([]byte(p))}

@@ -27,7 +27,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	}}
 	// The counters and the rows are of one moment when nothing commits between reading both.
 	s.filters.mu.Lock()
-	c.filtersWere = *s.filters.all.Load()
+	c.filtersWere = s.filters.kept.Load()
 	s.seq.mu.Lock()
 	snap := s.db.NewSnapshot()
 	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
@@ -65,7 +65,7 @@ type checker struct {
 
 	buffered    map[string]buffered // as in memory
 	cursors     map[string]int64    // as in memory
-	filtersWere []FilterVersion     // as in memory
+	filtersWere *selections         // as in memory
 	rows        map[string]Repo     // as cached
 	counted     map[collectionOf]int64
 
@@ -192,6 +192,9 @@ func (c *checker) repos() error {
 		if n := c.buffered[did].commits; (n > 0) != (r.State == StateDraining) && !(n > 0 && r.State == StatePending) {
 			c.report("repository %s: is %s with %d buffered commits", did, r.State, n)
 		}
+		if _, err := c.filtersWere.at(r.Filter); err != nil {
+			c.report("repository %s: %v", did, err)
+		}
 		if now.queued() {
 			c.expect(pendingKey(nil, r.Pending), appendDID(nil, did), "pending row of %s", did)
 		}
@@ -306,10 +309,9 @@ func (c *checker) records() error {
 func (c *checker) recordRows(o Ordinal) error {
 	var held Repo // its counts are those of the rows
 	counts := map[string]int64{}
-	f, err := c.s.FilterAt(c.row.Filter)
+	f, err := c.filtersWere.at(c.row.Filter)
 	if err != nil {
-		c.report("repository %s: %v", c.row.DID, err)
-		f = new(filter.Filter)
+		f = new(filter.Filter) // repos has said so
 	}
 	err = c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
 		_, p, err := parseRecordKey(key)

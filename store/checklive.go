@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"reflect"
+	"slices"
 )
 
 // sources checks the rows of firehose and crawl sources, their progress and their cursors: each
@@ -40,28 +41,46 @@ func (c *checker) sources() error {
 	}))
 }
 
-// filters looks at the versions of the filter: each is as it is in memory, and none is missing.
+// filters looks at the selections, and at the filter in force: each is as it is in memory.
 func (c *checker) filters() error {
-	next := uint32(1)
+	left := c.filtersWere.all[1:]
 	err := c.space(spaceFilter, func(key, value []byte) error {
-		version, err := parseFilterKey(key)
+		number, err := parseFilterKey(key)
 		if err != nil {
 			return err
 		}
-		var is filterV1
+		var is selectionV1
 		err = c.s.codec.decode(value, &is)
-		if int(version) >= len(c.filtersWere) {
-			c.report("filter version %d after %d is not in memory", version, next-1)
-		} else if f := c.filtersWere[version]; err != nil || version != next || f.Readmitted != is.Readmitted || !reflect.DeepEqual(f.Config(), is.Config) {
-			c.report("filter version %d after %d: is %+v, not as in memory (%v)", version, next-1, is, err)
+		if len(left) == 0 || left[0].number != number {
+			c.report("filter version %d: it is not in memory", number)
+			return nil
 		}
-		next++
+		x := left[0]
+		same := reflect.DeepEqual(x.filter.Config(), is.Config) && x.before == is.Before
+		if err != nil || !same || len(is.Config.Excludes) > 0 {
+			c.report("filter version %d: is %+v, not as in memory (%v)", number, is, err)
+		}
+		left = left[1:]
 		return nil
 	})
-	if inMemory := len(c.filtersWere) - 1; err == nil && inMemory != int(next-1) {
-		c.report("filter versions: %d on disk and %d in memory", next-1, inMemory)
+	if err != nil {
+		return err
 	}
-	return err
+	for _, x := range left {
+		c.report("filter version %d: is in memory and not on disk", x.number)
+	}
+	var is inForceV1
+	f := c.filtersWere.inForce
+	err = get(c.r, metaKey(metaFilter), func(v []byte) error { return c.s.codec.decode(v, &is) })
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	same := slices.Equal(is.Excludes, f.Config().Excludes) && is.Version == f.Version &&
+		is.Readmitted == f.Readmitted && is.Widened == f.Widened
+	if err != nil || !same {
+		c.report("filter in force: is %+v, not version %d as in memory (%v)", is, f.Version, err)
+	}
+	return nil
 }
 
 // buffers compares what is buffered with what is remembered of it, which repos compared with the

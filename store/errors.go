@@ -17,6 +17,9 @@ var (
 	ErrStale = errors.New("repository changed meanwhile")
 	// ErrFutureCursor says that a cursor is above the head of the log plus one.
 	ErrFutureCursor = errors.New("cursor is in the future")
+	// ErrFilters says that the filter was changed too often for the pass that brings repositories
+	// to it to follow: another change has to wait until the pass has ended.
+	ErrFilters = errors.New("wait until all repositories are brought to the filter in force, and change it then")
 	// ErrOutdatedCursor says that a cursor is below the tail of the log.
 	ErrOutdatedCursor = errors.New("cursor is below the oldest event kept")
 )

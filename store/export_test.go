@@ -85,6 +85,13 @@ func CacheCount(s *Store, o Ordinal, collection string, n int64) {
 	s.caches.counts.put(collectionOf{o, collection}, n)
 }
 
+// SetVersion has versions of the filter go on behind one.
+func SetVersion(s *Store, version uint32) {
+	next := *s.filters.kept.Load()
+	next.inForce.Version = version
+	s.filters.kept.Store(&next)
+}
+
 // Failed is closed when the store can no longer be written.
 func Failed(s *Store) <-chan struct{} { return s.failed }
 
@@ -148,6 +155,8 @@ const (
 	SpaceDroppedAt = spaceDroppedAt
 	SpaceGarbage   = spaceGarbage
 	SpaceFilter    = spaceFilter
+
+	SelectionsMax = selectionsMax
 
 	LargeBlocks   = largeBlocks
 	LeaseOrdinals = leaseOrdinals
@@ -224,9 +233,10 @@ func DiskSlow(s *Store, i vfs.DiskSlowInfo) { s.diskSlow(i) }
 
 // Rows that have no type of their own in the interface.
 type (
-	FilterRow = filterV1
-	AgesRow   = agesV1
-	AgeMark   = ageMark
+	SelectionRow = selectionV1
+	InForceRow   = inForceV1
+	AgesRow      = agesV1
+	AgeMark      = ageMark
 )
 
 // The counts of a host.

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -14,66 +17,145 @@ import (
 // it is done with. SetFilter sets it to ""; it is dropped when the pass is over.
 const RefilterCursor = "refilter"
 
-// FilterVersion is a filter under its number. The first that is set has number 1; 0 is the zero Filter.
+// FilterVersion is the filter in force, under its numbers. The first that is set has version 1; 0
+// is the zero Filter.
 type FilterVersion struct {
 	*filter.Filter
-	Version    uint32
+	Version    uint32 // rises with every change, and is never given again
+	Selection  uint32 // the version that brought what it selects, without excludes: rows name it
 	Readmitted uint32 // the last version, this one at most, that no longer excludes somebody
+	Widened    uint32 // each filter in force from that version on discovers all that this one does
 }
 
-// filterV1 is a version on disk.
-type filterV1 struct {
-	Config     filter.Config `cbor:"1,keyasint"`
-	Readmitted uint32        `cbor:"2,keyasint,omitempty"`
+// DiscoversSince reports whether the filter discovers repositories that may have been passed over,
+// or forgotten, under the filter of that version or a later one. Where the selections of that time
+// are deleted, it may do so without need.
+func (f FilterVersion) DiscoversSince(version uint32) bool {
+	return version < max(f.Readmitted, f.Widened)
 }
 
-// filters are all versions there were: rows name them. Only that in force knows whom it excludes: lists of thousands that
-// are changed often would add up.
-type filters struct {
-	mu  sync.Mutex                      // held while a version is added
-	use sync.RWMutex                    // held by HoldFilter, and while all is replaced
-	all atomic.Pointer[[]FilterVersion] // by version
+// selectionV1 is a filter without its excludes on disk, under the version that brought it.
+type selectionV1 struct {
+	Config filter.Config `cbor:"1,keyasint"`
+	Before uint32        `cbor:"2,keyasint,omitempty"` // the selection in force before it
 }
 
-// loadFilters reads the versions. That in force is the last.
-func (s *Store) loadFilters() error {
-	all := []FilterVersion{{Filter: new(filter.Filter)}}
-	err := scan(s.db, []byte{spaceFilter}, spaceEnd(spaceFilter), func(key, value []byte) (bool, error) {
-		version, err := parseFilterKey(key)
-		if err != nil {
-			return false, err
-		}
-		if int(version) != len(all) {
-			return false, fmt.Errorf("filter version %d follows %d: %w", version, len(all)-1, ErrCorrupt)
-		}
-		var v filterV1
-		if err := s.codec.decode(value, &v); err != nil {
-			return false, err
-		}
-		f, err := filter.Compile(v.Config)
-		if err != nil {
-			return false, fmt.Errorf("filter version %d: %w: %w", version, err, ErrCorrupt)
-		}
-		all = append(all, FilterVersion{f, version, v.Readmitted})
-		return true, nil
+// inForceV1 is the rest of the filter in force. Lists of thousands of DIDs, of which a change keeps
+// most, are not kept for each version.
+type inForceV1 struct {
+	Version    uint32   `cbor:"1,keyasint"`
+	Excludes   []string `cbor:"2,keyasint,omitempty"`
+	Readmitted uint32   `cbor:"3,keyasint,omitempty"`
+	Widened    uint32   `cbor:"4,keyasint,omitempty"`
+}
+
+// selection is what a filter selects: a Filter without excludes.
+type selection struct {
+	number, before uint32
+	filter         *filter.Filter
+}
+
+// selections are those that rows may name, in order of number, with the zero Filter first and the
+// one in force last. They never change.
+type selections struct {
+	inForce FilterVersion
+	all     []selection
+}
+
+// at returns the selection with a number.
+func (k *selections) at(number uint32) (*filter.Filter, error) {
+	if last := k.all[len(k.all)-1]; last.number == number {
+		return last.filter, nil
+	}
+	i, ok := slices.BinarySearchFunc(k.all, number, func(x selection, n uint32) int {
+		return cmp.Compare(x.number, n)
 	})
-	s.filters.all.Store(&all)
-	return err
+	if !ok {
+		return nil, fmt.Errorf("filter version %d is not known, the last is %d: %w", number,
+			k.inForce.Version, ErrCorrupt)
+	}
+	return k.all[i].filter, nil
+}
+
+type filters struct {
+	mu   sync.Mutex   // held while a selection is added, or some are deleted
+	use  sync.RWMutex // held by HoldFilter, and while another filter comes into force
+	kept atomic.Pointer[selections]
+}
+
+// loadFilters reads the selections. That in force is the last.
+func (s *Store) loadFilters() error {
+	k := &selections{all: []selection{{filter: new(filter.Filter)}}}
+	err := scan(s.db, []byte{spaceFilter}, spaceEnd(spaceFilter), func(key, value []byte) (bool, error) {
+		x, err := s.parseSelection(key, value)
+		k.all = append(k.all, x)
+		return true, err
+	})
+	if err != nil {
+		return err
+	}
+	last := k.all[len(k.all)-1]
+	k.inForce = FilterVersion{Filter: last.filter, Selection: last.number}
+	var rest inForceV1
+	err = get(s.db, metaKey(metaFilter), func(v []byte) error { return s.codec.decode(v, &rest) })
+	if errors.Is(err, ErrNotFound) && last.number == 0 {
+		err = nil
+	}
+	if err == nil && rest.Version < last.number {
+		err = fmt.Errorf("version %d is in force, and %d is there: %w", rest.Version, last.number, ErrCorrupt)
+	}
+	if err != nil {
+		return fmt.Errorf("filter in force: %w", err)
+	}
+	if len(rest.Excludes) > 0 {
+		c := last.filter.Config()
+		c.Excludes = rest.Excludes
+		if k.inForce.Filter, err = filter.Compile(c); err != nil {
+			return fmt.Errorf("filter version %d: %w: %w", rest.Version, err, ErrCorrupt)
+		}
+	}
+	f := &k.inForce
+	f.Version, f.Readmitted, f.Widened = rest.Version, rest.Readmitted, rest.Widened
+	s.filters.kept.Store(k)
+	return nil
+}
+
+func (s *Store) parseSelection(key, value []byte) (x selection, err error) {
+	if x.number, err = parseFilterKey(key); err != nil {
+		return x, err
+	}
+	var v selectionV1
+	if err := s.codec.decode(value, &v); err != nil {
+		return x, err
+	}
+	if x.before = v.Before; x.before >= x.number {
+		return x, fmt.Errorf("filter version %d follows %d: %w", x.number, x.before, ErrCorrupt)
+	}
+	if x.filter, err = filter.Compile(v.Config); err != nil {
+		return x, fmt.Errorf("filter version %d: %w: %w", x.number, err, ErrCorrupt)
+	}
+	return x, nil
 }
 
 // Filter is the filter in force.
-func (s *Store) Filter() FilterVersion {
-	all := *s.filters.all.Load()
-	return all[len(all)-1]
+func (s *Store) Filter() FilterVersion { return s.filters.kept.Load().inForce }
+
+// FilterAt returns what the filter of a version selected, without its excludes. Versions are there
+// that a row names as Repo.Filter, and that brought another selection than the one before. It is
+// ErrCorrupt for others.
+func (s *Store) FilterAt(selection uint32) (*filter.Filter, error) {
+	return s.filters.kept.Load().at(selection)
 }
 
-// FilterAt is the filter that had a number. Whom it excluded is known of the one in force only.
-func (s *Store) FilterAt(version uint32) (*filter.Filter, error) {
-	all := *s.filters.all.Load()
-	if int64(version) >= int64(len(all)) {
-		return nil, fmt.Errorf("filter version %d of %d: %w", version, len(all)-1, ErrCorrupt)
+// Selections returns the versions that FilterAt knows, in ascending order. The first is 0, the last
+// that in force.
+func (s *Store) Selections() []uint32 {
+	k := s.filters.kept.Load()
+	numbers := make([]uint32, len(k.all))
+	for i := range k.all {
+		numbers[i] = k.all[i].number
 	}
-	return all[version].Filter, nil
+	return numbers
 }
 
 // HoldFilter keeps another filter from coming into force until release is called. Whoever follows a repository because
@@ -84,8 +166,10 @@ func (s *Store) HoldFilter() (release func()) {
 	return s.filters.use.RUnlock
 }
 
-// SetFilter puts a filter in force, and says in the same batch that every repository is to be brought to it. It is
-// durable on return. One that says what the one in force says changes nothing. Called without locks or HoldFilter.
+// SetFilter puts a filter in force, and says in the same batch that every repository is to be
+// brought to it. It is durable on return. One that says what the one in force says changes nothing,
+// and one that differs from it in its excludes alone adds no selection. It is ErrFilters while rows
+// may name as many as there can be. Called without locks or HoldFilter.
 func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	f, err := filter.Compile(c)
 	if err != nil {
@@ -93,48 +177,123 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	}
 	s.filters.mu.Lock()
 	defer s.filters.mu.Unlock()
-	all := *s.filters.all.Load()
-	was := all[len(all)-1]
-	if len(all) > 1 && reflect.DeepEqual(was.Config(), f.Config()) {
-		return was, nil
+	was := s.filters.kept.Load()
+	if was.inForce.Version > 0 && reflect.DeepEqual(was.inForce.Config(), f.Config()) {
+		return was.inForce, nil
 	}
-	if len(all) > filterVersionsMax {
-		return FilterVersion{}, fmt.Errorf("the filter was changed more than %d times", filterVersionsMax)
+	now, err := was.with(f)
+	if err != nil {
+		return FilterVersion{}, err
 	}
 	defer s.Lock(RefilterCursor)() // whoever moves the cursor holds it
-	next := slices.Clone(all)
-	v := FilterVersion{f, uint32(len(all)), was.Readmitted}
-	if old := was.Config(); len(old.Excludes) > 0 {
-		if slices.ContainsFunc(old.Excludes, func(did string) bool { return !f.Excluded(did) }) {
-			v.Readmitted = v.Version
-		}
-		old.Excludes = nil
-		if was.Filter, err = filter.Compile(old); err != nil {
-			return FilterVersion{}, err
-		}
-		next[was.Version] = was
-	}
-	next = append(next, v)
 	b := s.NewBatch()
-	b.putFilter(v)
-	if was.Version > 0 {
-		b.putFilter(was)
+	b.putInForce(now.inForce)
+	if last := now.all[len(now.all)-1]; now.inForce.Selection != was.inForce.Selection {
+		b.putSelection(last)
 	}
 	b.SetCrawlCursor(RefilterCursor, "")
+	// From here on the filter is durable, and so is the pass that it calls for. A crash before
+	// leaves the former filter.
 	if err := b.CommitSync(); err != nil {
 		return FilterVersion{}, err
 	}
 	s.filters.use.Lock()
 	defer s.filters.use.Unlock()
-	s.filters.all.Store(&next)
-	return v, nil
+	s.filters.kept.Store(now)
+	return now.inForce, nil
 }
 
-func (b *Batch) putFilter(f FilterVersion) {
-	v, err := b.s.codec.encode(filterV1{f.Config(), f.Readmitted})
+// with returns the selections after a change of the filter.
+func (k *selections) with(f *filter.Filter) (*selections, error) {
+	was := k.inForce
+	if was.Version == math.MaxUint32 {
+		return nil, fmt.Errorf("the filter was changed %d times, as often as can be counted", was.Version)
+	}
+	next := &selections{inForce: was, all: k.all}
+	now := &next.inForce
+	now.Filter, now.Version = f, was.Version+1
+	if slices.ContainsFunc(was.Config().Excludes, func(did string) bool { return !f.Excluded(did) }) {
+		now.Readmitted = now.Version
+	}
+	c := f.Config()
+	c.Excludes = nil
+	selects, err := filter.Compile(c)
+	if err != nil {
+		return nil, err
+	}
+	last := k.all[len(k.all)-1]
+	if last.number > 0 && reflect.DeepEqual(last.filter.Config(), selects.Config()) {
+		return next, nil
+	}
+	if len(k.all) > selectionsMax {
+		return nil, fmt.Errorf("rows may name %d earlier filters: %w", len(k.all)-1, ErrFilters)
+	}
+	now.Selection, now.Widened = now.Version, k.widened(selects, now.Version)
+	next.all = append(slices.Clone(k.all), selection{now.Version, was.Selection, selects})
+	return next, nil
+}
+
+// widened is FilterVersion.Widened of a filter that comes into force with a version.
+func (k *selections) widened(f *filter.Filter, version uint32) uint32 {
+	end := version // where the selection at hand went out of force
+	for i := len(k.all) - 1; i >= 0; i-- {
+		x := k.all[i]
+		if f.Discovers(x.filter) {
+			return end
+		}
+		end = x.number
+		if i > 0 && x.before != k.all[i-1].number {
+			// Those between are deleted. If f discovers what one of them passed over, then the
+			// filter in force until now discovers it too, since f discovers nothing that this one
+			// does not: its number covers them.
+			return min(end, k.inForce.Widened)
+		}
+	}
+	return 0
+}
+
+// DropSelections deletes the selections before a version that is or was in force, but for those
+// that rows name. The caller has seen that no row names another, and that nothing works by one. It
+// is durable on return. Called without locks.
+func (s *Store) DropSelections(before uint32, named map[uint32]bool) (dropped int, err error) {
+	s.filters.mu.Lock()
+	defer s.filters.mu.Unlock()
+	was := s.filters.kept.Load()
+	now := &selections{inForce: was.inForce}
+	b := s.NewBatch()
+	for _, x := range was.all {
+		if x.number == 0 || x.number >= min(before, was.inForce.Selection) || named[x.number] {
+			now.all = append(now.all, x)
+			continue
+		}
+		b.delete(filterKey(nil, x.number))
+		dropped++
+	}
+	if dropped == 0 {
+		b.Discard()
+		return 0, nil
+	}
+	// All of them are gone from here on, or none: a crash leaves selections that a later pass
+	// deletes.
+	if err := b.CommitSync(); err != nil {
+		return 0, err
+	}
+	s.filters.kept.Store(now)
+	return dropped, nil
+}
+
+func (b *Batch) putSelection(x selection) {
+	v, err := b.s.codec.encode(selectionV1{x.filter.Config(), x.before})
 	b.fail(err)
-	b.set(filterKey(nil, f.Version), v)
+	b.set(filterKey(nil, x.number), v)
 }
 
-// filterVersionsMax bounds the versions, all of which are kept, in memory too. Operators change filters now and then.
-const filterVersionsMax = 1 << 16
+func (b *Batch) putInForce(f FilterVersion) {
+	v, err := b.s.codec.encode(inForceV1{f.Version, f.Config().Excludes, f.Readmitted, f.Widened})
+	b.fail(err)
+	b.set(metaKey(metaFilter), v)
+}
+
+// selectionsMax bounds the selections, each in memory too: with the pass over all repositories at
+// its end, rows name the newest 64 at most.
+const selectionsMax = 4096

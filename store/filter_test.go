@@ -166,11 +166,23 @@ func TestFilterDurable(t *testing.T) {
 var filterDamages = []damage{
 	{"record shelved", func(d surgeon) { d.editRecord(2, "app.test.a/1", func(r *store.RecordRow) { r.Shelved = true }) }, "is shelved, its filter says shown"},
 	{"shelved records of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Shelved = 3 }) }, "0 shelved records, its row says 3"},
-	{"filter of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Filter = 9 }) }, "filter version 9 of 0"},
+	{"filter of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Filter = 9 }) }, "filter version 9 is not known"},
 	{"sweep without an ordinal", func(d surgeon) { d.put(3, func(r *store.Repo) { r.Sweep = true }) }, "but no ordinal"},
 	{"lacking without its gauge", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Lacks = true }) }, "counter lacking"},
 	{"behind without its gauge", func(d surgeon) { d.put(2, func(r *store.Repo) { r.SeenRev = storetest.Rev(99) }) }, "counter behind"},
-	{"filter that nobody set", func(d surgeon) { d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, filter.Config{}) }, "filter version 1 after 0"},
+	{"filter lost", func(d surgeon) {
+		setFilter(d.t, d.s, filter.Config{})
+		d.delete([]byte{store.SpaceFilter, 0, 0, 0, 1})
+	}, "filter version 1: is in memory and not on disk"},
+	{"excludes among what is selected", func(d surgeon) {
+		setFilter(d.t, d.s, filter.Config{})
+		d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, store.SelectionRow{Config: filter.Config{Excludes: []string{storetest.DID(1)}}})
+	}, "filter version 1: is"},
+	{"filter in force lost", func(d surgeon) {
+		setFilter(d.t, d.s, filter.Config{})
+		d.delete(store.MetaKey("filter"))
+	}, "filter in force: is"},
+	{"filter that nobody set", func(d surgeon) { d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, filter.Config{}) }, "filter version 1: it is not in memory"},
 	{"dropped ordinal with an owner", func(d surgeon) {
 		d.set(store.OrdinalKey(nil, store.SpaceDropped, d.ordinal(2)), binary.BigEndian.AppendUint64(nil, 5))
 	}, "has an owner: true"},

@@ -28,6 +28,7 @@ const (
 	metaEnqueue = "enqueue" // enqueue ids below this may be in use
 	metaHost    = "host"    // next host id
 	metaAges    = "ages"    // agesV1
+	metaFilter  = "filter"  // inForceV1
 )
 
 func (s *Store) meta(r reader, name string) (string, error) {

@@ -27,7 +27,7 @@ type Import struct {
 	DID     string
 	Attempt uint64 // the row's attempt when the fetch began; if it differs at the flip, the copy is dropped
 	Rev     string
-	Filter  uint32 // version by which its records are chosen
+	Filter  uint32 // selection by which its records are chosen
 	Blocks  int    // distinct blocks of the CAR: repo.Leaf.Block is below it
 	// Walk gives the leaves in key order. It was walked before without an error; an error
 	// now fails the store's group and every repository in it.

@@ -17,7 +17,7 @@ import (
 //	'f' ordinal(5) op(4)                 → listingV1   slice of the paths an import wrote or a relist found, from that op on
 //	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
 //	'h' host name                        → id(4)       and 'i' id(4) → host name
-//	'j' version(4)                       → filterV1    a filter that is or was in force
+//	'j' version(4)                       → selectionV1 what the filter of that version selects
 //	'k' source                           → text        cursor of a listRepos crawl
 //	'l' did rev(13)                      → message     live commit that waits for the end of its repository's fetch
 //	'm' source                           → seq(8)      cursor of a firehose source

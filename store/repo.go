@@ -171,7 +171,8 @@ type Repo struct {
 	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are shown
 	Torn        bool   `cbor:"30,keyasint,omitempty"` // a difference was written in part: the records are those of no rev
 
-	// Filter is the version of the filter by which the records were chosen: each that it wants is shown, no other is.
+	// Filter is the selection of the filter by which the records were chosen: each that it wants is
+	// shown, no other is.
 	Filter uint32 `cbor:"31,keyasint,omitempty"`
 	Sweep  bool   `cbor:"32,keyasint,omitempty"` // but rows may be left that an older version chose: to be looked through
 	Lacks  bool   `cbor:"33,keyasint,omitempty"` // but records are missing that no older version wanted: to be fetched

@@ -12,14 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// setFilter puts a filter in force and gives its version.
+// setFilter puts a filter in force and gives the version that rows name.
 func setFilter(t testing.TB, s *store.Store, c filter.Config) uint32 {
 	t.Helper()
 	f, err := s.SetFilter(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f.Version
+	return f.Selection
 }
 
 // importBy imports a repository by a version of the filter.

@@ -228,7 +228,7 @@ func TestShelveModel(t *testing.T) {
 				case n < 11:
 					setFilter(t, s, randomFilter(rng))
 				case n < 14:
-					h.refilter(t, s, uint32(rng.IntN(int(s.Filter().Version)+1)))
+					h.refilter(t, s, s.Selections()[rng.IntN(len(s.Selections()))])
 				case n < 17:
 					h.sweepSome(t, s, rng)
 				case n < 18:
@@ -237,7 +237,7 @@ func TestShelveModel(t *testing.T) {
 					setStatus(t, s, h.did, store.StatusDeactivated)
 					setStatus(t, s, h.did, store.StatusActive)
 				default:
-					h.again(t, s, s.Filter().Version)
+					h.again(t, s, s.Filter().Selection)
 				}
 				h.equal(t, s)
 				if step%25 != 24 {

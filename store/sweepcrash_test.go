@@ -72,7 +72,7 @@ func TestSweepCrash(t *testing.T) {
 				held = append(held, rowsOf(t, s, storetest.DID(1)))
 			}
 		}
-		sweepAll(t, s, storetest.DID(1), s.Filter().Version, true)
+		sweepAll(t, s, storetest.DID(1), s.Filter().Selection, true)
 		return held
 	}
 	fs := storetest.NewCrashFS()

@@ -107,8 +107,9 @@ func otherRows() []namedRow {
 	return []namedRow{
 		{"host", store.HostRow{Banned: true, Limits: pace.Override{Concurrency: 1, PerSecond: 2, PerHour: 3, PerDay: 4}, Bytes: 5, Repos: 6,
 			Error: "no route", Failing: 1748693290, FirstSeen: 1748693291, LastSeen: 1748693292}},
-		{"filter", store.FilterRow{Config: filter.Config{Mode: filter.ModeFull, Signals: []string{"a.b.*"}, Collections: []string{"a.b.c"},
-			Store: "all", Excludes: []string{plc}}, Readmitted: 3}},
+		{"selection", store.SelectionRow{Config: filter.Config{Mode: filter.ModeFull, Signals: []string{"a.b.*"}, Collections: []string{"a.b.c"},
+			Store: "all", Excludes: []string{}}, Before: 3}},
+		{"filter in force", store.InForceRow{Version: 1<<32 - 1, Excludes: []string{plc}, Readmitted: 3, Widened: 4}},
 		{"crawl source", store.CrawlSource{Kind: "hosts", URL: "https://relay.test", Removed: true}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Marks: []store.AgeMark{{Age: 1, Next: 2}}}},
 	}
@@ -218,7 +219,7 @@ func TestValuesFormer(t *testing.T) {
 		case "host counts":
 			got, err = store.ParseHostCounts(v)
 			want = store.HostCounts{Accounts: 300, Queued: 2}
-		case "host", "filter", "crawl source", "ages":
+		case "host", "selection", "filter in force", "crawl source", "ages":
 			for _, row := range otherRows() {
 				if row.name == name {
 					into := reflect.New(reflect.TypeOf(row.value))

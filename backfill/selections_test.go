@@ -1,0 +1,139 @@
+package backfill_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"cistern/backfill"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// selectionsNamed checks that the filters kept are those that rows name, the zero one and that in
+// force, of which the newest 64 may be named.
+func (w *world) selectionsNamed() {
+	w.t.Helper()
+	named := map[uint32]bool{0: true, w.store.Filter().Selection: true}
+	rows, _, err := w.store.Repos("", 1<<20, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, row := range rows {
+		named[row.Filter] = true
+	}
+	kept := w.store.Selections()
+	unnamed := func(n uint32) bool { return !named[n] }
+	if len(kept) != len(named) || slices.ContainsFunc(kept, unnamed) || len(kept) > 65 {
+		w.t.Errorf("filters %v are kept, rows name %v", kept, named)
+	}
+}
+
+// filters puts n filters in force, one after the other.
+func (w *world) filters(n int, nth func(i int) filter.Config) {
+	w.t.Helper()
+	for i := range n {
+		if _, err := w.store.SetFilter(nth(i)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// TestSelectionsDropped: when a pass is over, the earlier filters are deleted that no repository
+// names. Repositories of which nothing is to be changed name an early one until 64 others have
+// come, those that are no longer tracked too.
+func TestSelectionsDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 5}})
+	dids := w.net.DIDs()
+	config := func(i int) filter.Config {
+		signal := fmt.Sprintf("com.example.absent.s%d", i)
+		return filter.Config{Collections: []string{posts}, Signals: []string{signal}}
+	}
+	w.refilter(config(0))
+	w.add(dids...)
+	w.ends(func() bool { return true })
+	first := w.store.Filter().Selection
+	w.change(dids[0], func(r *store.Repo) { r.Tracked, r.State = store.Untracked, store.StateIdle })
+	excluding := config(0)
+	excluding.Excludes = []string{"did:web:none.test"}
+	w.refilter(excluding)
+	w.ends(func() bool { return true })
+	if got := w.store.Selections(); !slices.Equal(got, []uint32{0, first}) {
+		t.Errorf("after a change of the excludes: %v", got)
+	}
+	w.stop() // no pass deletes any meanwhile
+	w.filters(63, func(i int) filter.Config { return config(i + 1) })
+	w.start(backfill.Options{})
+	w.ends(func() bool { return true })
+	w.selectionsNamed()
+	for _, did := range dids {
+		if got := w.row(did).Filter; got != first {
+			t.Errorf("%s names filter %d, and %d was all the same to it", did, got, first)
+		}
+	}
+	w.stop()
+	w.filters(64, func(i int) filter.Config { return config(i + 100) })
+	w.start(backfill.Options{})
+	w.ends(func() bool { return true })
+	w.selectionsNamed()
+	for _, did := range dids {
+		if got := w.row(did).Filter; got == first {
+			t.Errorf("%s still names filter %d", did, got)
+		}
+	}
+	w.refilter(filter.Config{Collections: []string{likes}})
+	w.converges(dids[1:]...)
+	w.selectionsNamed()
+	// The one that was not tracked holds what an earlier filter chose, and comes to the one in
+	// force when it is tracked again.
+	w.add(dids[0])
+	w.converges(dids...)
+	w.refilter(filter.Config{})
+	w.converges(dids...)
+	w.selectionsNamed()
+	if got := w.store.Selections(); len(got) != 2 {
+		t.Errorf("%v are kept", got)
+	}
+}
+
+// TestSelectionsDroppedCrash clones the file system at steps of changes that are followed by
+// passes, in which earlier filters are deleted. Each clone checks clean, so that no repository
+// names a deleted one, and its own pass deletes what is left.
+func TestSelectionsDroppedCrash(t *testing.T) {
+	t.Parallel()
+	const seed = 5
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	crashes := newCrashes(seed, 6, 30)
+	w := newWorld(t, worldOptions{
+		net:    simnet.Options{Seed: seed, Hosts: 2, Repos: 6, RecordsMedian: 8},
+		store:  store.Options{FS: crashes.fs, Step: crashes.step},
+		runner: backfill.Options{Concurrency: 2},
+	})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.ends(func() bool { return true })
+	for range 12 {
+		for range 1 + rng.IntN(3) {
+			w.refilter(randomFilter(rng, dids[:1]))
+		}
+		if rng.IntN(3) == 0 {
+			w.mutate(rng, dids[1:])
+		}
+		if rng.IntN(3) > 0 {
+			w.ends(func() bool { return true })
+			w.selectionsNamed()
+		}
+	}
+	w.stop()
+	crashes.each(w, 12, func(w *world) {
+		w.start(backfill.Options{})
+		w.ends(func() bool { return true })
+		w.refilter(filter.Config{Collections: []string{posts, follows}})
+		w.ends(func() bool { return true })
+		w.selectionsNamed()
+	})
+}
