@@ -129,6 +129,9 @@ func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}
 // step reads one page, and says how long to wait before the next.
 func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	r := c.r
+	if err := c.renew(l); err != nil {
+		return 0, err
+	}
 	if !l.roster && r.crowds(l.host) {
 		return crawlPause, nil
 	}
@@ -161,6 +164,22 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 		return c.stepHosts(ctx, l, text, m)
 	}
 	return c.stepRepos(ctx, l, v, text, m)
+}
+
+// renew gives the list of a host the id that the host has now. One whose accounts are all unknown
+// may have lost the id that it had when the list was taken up.
+func (c *crawler) renew(l *list) error {
+	if l.host == 0 {
+		return nil
+	}
+	id, err := c.r.hostID(identity.HostOf(l.origin))
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.host = id
+	return nil
 }
 
 // crowds says whether a list has to wait because of what is pending. The more that is, the less a host may have of it, so that those

@@ -26,10 +26,11 @@ type Batch struct {
 	enqueued    []uint64           // enqueue ids to settle
 	due         int64              // earliest retry added, or noDue
 	cursors     []cursorMark
-	buffers     map[string]buffered // what the batch makes of them
-	bufferBytes int64               // by how much it changes what is buffered of all
-	rows        []Repo              // as PutRepo wrote them
-	hosts       map[uint32]hostChange
+	buffers     map[string]buffered   // what the batch makes of them
+	bufferBytes int64                 // by how much it changes what is buffered of all
+	rows        []Repo                // as PutRepo wrote them
+	hosts       map[uint32]hostChange // pinned, each
+	unsourced   bool                  // it drops a source
 	dropped     []droppedRepo
 	gated       []string            // DIDs of the repositories whose events this batch hides
 	abandoned   []Ordinal           // ordinals whose bulk rows are left to the collector
@@ -82,6 +83,7 @@ func (s *Store) NewBatch() *Batch {
 // Discard drops a batch that is not to be committed.
 func (b *Batch) Discard() {
 	b.s.queue.settle(b.enqueued)
+	b.unpin()
 	b.fail(b.b.Close())
 }
 
@@ -104,6 +106,7 @@ const opBytes = 64
 // when the batch is durable, and what the batch says may be told to others from then on.
 func (b *Batch) Commit() (wait func() error, err error) {
 	defer b.s.queue.settle(b.enqueued)
+	defer b.unpin()
 	if b.err != nil {
 		return nil, errors.Join(b.err, b.b.Close())
 	}
@@ -128,14 +131,19 @@ func (b *Batch) fail(err error) {
 func (b *Batch) set(key, value []byte) { b.fail(b.b.Set(key, value, nil)) }
 func (b *Batch) delete(key []byte)     { b.fail(b.b.Delete(key, nil)) }
 
-// PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded,
-// and keeps the owner, pending and retry rows in step. A repository that becomes pending,
-// or changes host or priority in the queue, goes to the end of its queue.
+// PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded, and keeps
+// the owner, pending and retry rows in step. A repository that becomes pending, or changes host or
+// priority in the queue, goes to the end of its queue. One whose host has no id any more, since no
+// row named it, is put among those whose host is unknown: r says so.
 func (b *Batch) PutRepo(r *Repo) {
 	// Hosts choose part of it, and the cut may fall into a letter.
 	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")
 	b.settleBuffer(r)
 	old := r.loaded
+	named := old.exists && old.pending.Host == r.Pending.Host && (old.queued() || r.State != StatePending)
+	if r.Pending.Host != 0 && !named {
+		r.Pending.Host = b.pinHost(r.Pending.Host)
+	}
 	b.enqueue(r, old)
 	r.Updated = b.s.now().Unix()
 	now := r.rowState()

@@ -1,6 +1,9 @@
 package store
 
-import "maps"
+import (
+	"encoding/binary"
+	"maps"
+)
 
 // copied is the counts of all hosts, as in memory.
 func (q *hosts) copied() map[uint32]HostCounts {
@@ -54,6 +57,9 @@ func (c *checker) hosts() error {
 			}
 		}
 	}
+	if err := c.hostNames(); err != nil {
+		return err
+	}
 	return c.space(spaceHostRow, func(key, value []byte) error {
 		id, err := parseHostIDKey(spaceHostRow, key)
 		if err != nil {
@@ -68,5 +74,28 @@ func (c *checker) hosts() error {
 			c.report("row of host %d: it has no name (%v)", id, err)
 		}
 		return nil
+	})
+}
+
+// hostNames looks whether each host that a row names has a name, and each name its id.
+func (c *checker) hostNames() error {
+	for id, n := range c.byHost {
+		if id == 0 || n.Accounts == 0 {
+			continue
+		}
+		ok, err := holds(c.r, hostNameKey(id))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			c.report("host %d: %d rows name it, and it has no name", id, n.Accounts)
+		}
+	}
+	return c.space(spaceHostName, func(key, value []byte) error {
+		id, err := parseHostIDKey(spaceHostName, key)
+		if err == nil {
+			c.expect(hostKey(string(value)), binary.BigEndian.AppendUint32(nil, id), "id of host %s", value)
+		}
+		return err
 	})
 }

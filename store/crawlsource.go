@@ -19,7 +19,10 @@ func (b *Batch) PutCrawlSource(c CrawlSource) {
 }
 
 // DropCrawlSource forgets a crawl source. Its cursors stay until DropCrawlCursor.
-func (b *Batch) DropCrawlSource(c CrawlSource) { b.delete(crawlSourceKey(c.name())) }
+func (b *Batch) DropCrawlSource(c CrawlSource) {
+	b.delete(crawlSourceKey(c.name()))
+	b.unsourced = true
+}
 
 // CrawlSources are the crawl sources remembered, in order of kind and URL.
 func (s *Store) CrawlSources() ([]CrawlSource, error) {

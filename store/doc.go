@@ -37,7 +37,7 @@
 //  12. The filter that a row names chose its records: each that it wants is shown. Others are not held,
 //     or shelved with their blocks: in no list, no collection count, no event. Until a row is swept,
 //     records may be held as an older filter chose; while it lacks some, wanted ones are missing.
-//     What has no valid path is kept where all is wanted or stored. Versions of the filter stay.
+//     What has no valid path is kept where all is wanted or stored. What a row names stays: filter, host.
 //  13. After the first failed write (of the log, a table, the manifest, a flush or a
 //     compaction) nothing is written any more: every write gives the failure, and Run ends
 //     with it. Then the process should end; opening the store again recovers all that was durable.
@@ -63,7 +63,7 @@
 //	sink.go    tables or batches of a group check.go   Check
 //	log.go     ReadLog                     event.go     Event
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
-//	pending.go queues of work, retries     host.go      ids of hosts
+//	pending.go queues of work, retries     host.go, hostidle.go  ids of hosts
 //	retention.go how old events are        prune.go     what goes with old events
 //	collect.go rows of wiped repositories  unsettled.go what a crash may show again
 //	lock.go, dirlock.go  a lock for each DID, and for the directory    errors.go  error classes

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"time"
 
 	"cistern/ingest/repo"
@@ -85,11 +87,61 @@ func CacheCount(s *Store, o Ordinal, collection string, n int64) {
 	s.caches.counts.put(collectionOf{o, collection}, n)
 }
 
+// NameHost has a host known under an id, as if so many had been given.
+func NameHost(s *Store, id uint32, name string) error {
+	q := &s.hosts
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.known(id) {
+		return nil
+	}
+	value, err := s.codec.encode(&HostRow{})
+	if err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	q.next = max(q.next, id+1)
+	err = errors.Join(b.Set(hostKey(name), binary.BigEndian.AppendUint32(nil, id), nil),
+		b.Set(hostNameKey(id), []byte(name), nil), b.Set(hostIDKey(spaceHostRow, id), value, nil),
+		setMetaNumber(b, metaHost, uint64(q.next)), s.apply(b, pebble.NoSync))
+	q.enter(id, name)
+	return err
+}
+
+// SetNextHost has ids of hosts go on from one.
+func SetNextHost(s *Store, id uint32) {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	s.hosts.next = id
+}
+
 // SetVersion has versions of the filter go on behind one.
 func SetVersion(s *Store, version uint32) {
 	next := *s.filters.kept.Load()
 	next.inForce.Version = version
 	s.filters.kept.Store(&next)
+}
+
+// EvictableHosts and Pins are how many hosts may lose their id, sources aside, and how many batches
+// hold one.
+func EvictableHosts(s *Store) (n int) {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	for _, m := range s.hosts.of {
+		if m.evictable() {
+			n++
+		}
+	}
+	return n
+}
+
+func Pins(s *Store) (n int) {
+	s.hosts.mu.Lock()
+	defer s.hosts.mu.Unlock()
+	for _, m := range s.hosts.of {
+		n += int(m.pins)
+	}
+	return n
 }
 
 // Failed is closed when the store can no longer be written.
@@ -157,6 +209,7 @@ const (
 	SpaceFilter    = spaceFilter
 
 	SelectionsMax = selectionsMax
+	IdleHostsMax  = idleHostsMax
 
 	LargeBlocks   = largeBlocks
 	LeaseOrdinals = leaseOrdinals

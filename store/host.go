@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 
@@ -15,14 +16,16 @@ import (
 // hosts knows every host, and what is counted and set for it: some 200 bytes each.
 type hosts struct {
 	mu   sync.Mutex
-	next uint32               // mu guards
+	next uint32               // mu guards: ids rise, and none is given again
 	of   map[uint32]*hostMemo // mu guards; 0 stands for repositories whose host is unknown
-	// sites are how many hosts have an id by what their names have in common. mu guards.
-	sites map[string]int64
+	// sites are the hosts that have an id by what their names have in common. mu guards.
+	sites map[string][]uint32
+	named int64 // how many hosts have an id. mu guards.
 	// fresh are the hosts into whose queues rows came since somebody asked, each with the first priority of them. mu guards.
 	fresh map[uint32]uint8
 	// counted says that the counts are on disk: they are not in a store of before that is open to be read only.
 	counted bool
+	idle    idleHosts // mu guards
 }
 
 // siteShare is the part of Options.HostsMax that the hosts of one site may have: 4,096 by default. The largest has a hundred.
@@ -44,6 +47,8 @@ type hostMemo struct {
 	name string
 	row  HostRow
 	HostCounts
+	pins int32 // batches under way that change how many rows name it
+	used int64 // unix microseconds when it was used last, about
 }
 
 // HostCounts are the repositories whose row names a host.
@@ -76,14 +81,14 @@ type Host struct {
 func (s *Store) loadHosts() error {
 	n, err := s.metaNumber(s.db, metaHost, 1)
 	q := &s.hosts
-	q.next, q.of, q.fresh, q.sites = uint32(n), map[uint32]*hostMemo{0: {}}, map[uint32]uint8{}, map[string]int64{}
+	q.next, q.of = uint32(n), map[uint32]*hostMemo{0: {}}
+	q.fresh, q.sites = map[uint32]uint8{}, map[string][]uint32{}
 	if err != nil {
 		return err
 	}
 	err = scan(s.db, []byte{spaceHostName}, spaceEnd(spaceHostName), func(key, value []byte) (bool, error) {
 		id, err := parseHostIDKey(spaceHostName, key)
-		q.of[id] = &hostMemo{name: string(value)}
-		q.sites[site(string(value))]++
+		q.enter(id, string(value))
 		return true, err
 	})
 	if err != nil {
@@ -94,7 +99,10 @@ func (s *Store) loadHosts() error {
 		if err != nil {
 			return false, err
 		}
-		return true, s.codec.decode(value, &q.memo(id).row)
+		m := q.memo(id)
+		err = s.codec.decode(value, &m.row)
+		m.used = 1e6 * max(m.row.FirstSeen, m.row.LastSeen)
+		return true, err
 	})
 	if err != nil {
 		return err
@@ -125,42 +133,68 @@ func (b *Batch) Rehost(r *Repo, host string) {
 	r.Pending.Host = id
 }
 
-// HostID gives the id of a host (host or host:port, lower case), handing one out to a host
-// not met before. Ids are never reused, and only Options.HostsMax are given, no more than a part of them for one site.
+// HostID gives the id of a host (host or host:port, lower case), handing one out to a host not met
+// before. Ids are never given again. Only Options.HostsMax hosts have one at a time, and no more
+// than a part of them are of one site: then a new one takes the place of the one that has been idle
+// longest, among those that no row names and nothing is set for. Without any of those it is an
+// error.
 func (s *Store) HostID(host string) (uint32, error) {
+	// Without the mutex, which the commits of all batches take: this may read the disk.
 	id, err := s.hostID(host)
-	if !errors.Is(err, ErrNotFound) {
-		return id, err
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return 0, err
 	}
 	q := &s.hosts
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if id, err = s.hostID(host); !errors.Is(err, ErrNotFound) {
+	if m := q.of[id]; err == nil && m != nil && m.name == host {
+		q.touch(id, s.now())
+		return id, nil
+	}
+	return s.giveHostID(host)
+}
+
+// giveHostID is HostID. The mutex is held.
+func (s *Store) giveHostID(host string) (uint32, error) {
+	q := &s.hosts
+	id, err := s.hostID(host)
+	if err == nil {
+		q.touch(id, s.now())
+	}
+	if !errors.Is(err, ErrNotFound) {
 		return id, err
 	}
-	if int64(q.next) > s.opts.HostsMax {
-		return 0, fmt.Errorf("host %s: more than %d hosts", host, s.opts.HostsMax)
+	if q.next == math.MaxUint32 {
+		return 0, fmt.Errorf("host %s: as many hosts were known as a store can count", host)
 	}
-	if most := max(1, s.opts.HostsMax/siteShare); q.sites[site(host)] >= most {
-		return 0, fmt.Errorf("host %s: more than %d hosts of %s", host, most, site(host))
+	b := s.db.NewBatch()
+	evicted, err := s.makeRoom(b, host)
+	if err != nil {
+		return 0, errors.Join(err, b.Close())
 	}
 	id = q.next
 	row := HostRow{FirstSeen: s.now().Unix()}
 	value, err := s.codec.encode(&row)
 	if err != nil {
+		return 0, errors.Join(err, b.Close())
+	}
+	// Unsynced: whatever batch uses the id comes later in the log, and the batches that took the
+	// last rows from the host whose place this is come before it. A crash leaves the one host or
+	// the other.
+	err = errors.Join(b.Set(hostKey(host), binary.BigEndian.AppendUint32(nil, id), nil),
+		b.Set(hostNameKey(id), []byte(host), nil), b.Set(hostIDKey(spaceHostRow, id), value, nil),
+		setMetaNumber(b, metaHost, uint64(id)+1), s.apply(b, pebble.NoSync))
+	if err != nil {
 		return 0, err
 	}
-	b := s.db.NewBatch()
-	// Unsynced: whatever batch uses the id comes later in the log.
-	err = errors.Join(b.Set(hostKey(host), binary.BigEndian.AppendUint32(nil, id), nil), b.Set(hostIDKey(spaceHostRow, id), value, nil),
-		b.Set(hostNameKey(id), []byte(host), nil), setMetaNumber(b, metaHost, uint64(id)+1), s.apply(b, pebble.NoSync))
-	if err == nil {
-		q.next++
-		q.sites[site(host)]++
-		m := q.memo(id)
-		m.name, m.row = host, row
+	if evicted != 0 {
+		q.leave(evicted)
 	}
-	return id, err
+	q.next++
+	m := q.enter(id, host)
+	m.row = row
+	q.touch(id, s.now())
+	return id, nil
 }
 
 func (s *Store) hostID(host string) (uint32, error) {

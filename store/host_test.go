@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -111,15 +112,32 @@ func TestHostCounts(t *testing.T) {
 	same(storetest.Open(t, store.Options{Dir: "data", FS: former.CrashClone(vfs.CrashCloneCfg{})}), "of a store of before")
 }
 
+// inUse has a repository name a host, by a batch that is durable, and returns the host's id.
+func inUse(t testing.TB, s *store.Store, host string) uint32 {
+	t.Helper()
+	id, err := s.HostID(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit(t, s, didAt(host), func(_ *store.Batch, r *store.Repo) error {
+		r.State, r.Pending.Host = store.StateIdle, id
+		return nil
+	})
+	return id
+}
+
+// didAt is the repository that inUse has name a host.
+func didAt(host string) string {
+	return "did:web:" + strings.NewReplacer(":", "-", "[", "v", "]", "").Replace(host)
+}
+
 // TestHostRows: what is set for a host is durable, and lists have every host once.
 func TestHostRows(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewCrashableMem()
 	s := storetest.Open(t, store.Options{Dir: "data", FS: fs, HostsMax: 12})
 	for i := range 11 {
-		if _, err := s.HostID(fmt.Sprintf("h%02d.test", i)); err != nil {
-			t.Fatal(err)
-		}
+		inUse(t, s, fmt.Sprintf("h%02d.test", i))
 	}
 	limits := pace.Override{Concurrency: 3, PerDay: 7}
 	if _, err := s.SetHost("new.test", func(row *store.HostRow) { row.Banned, row.Limits = true, limits }); err != nil {
@@ -215,9 +233,15 @@ func TestHostsOfOneSite(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewCrashableMem()
 	s := storetest.Open(t, store.Options{Dir: "data", FS: fs, HostsMax: 640})
+	used := map[uint32]bool{}
 	for _, names := range []string{"h%d.evil.example", "%d.h.evil.example:81", "evil.example:%d", "10.0.0.1:%d", "10.0.%d.1", "[2001:db8::%d]", "[2001:db8::1]:%d"} {
 		for i := 1; i < 40; i++ {
-			_, _ = s.HostID(fmt.Sprintf(names, i))
+			if host := fmt.Sprintf(names, i); i < 20 {
+				_, _ = s.HostID(host) // some are in use, and some of the others are in their way
+			} else if id, err := s.HostID(host); err == nil {
+				inUse(t, s, host)
+				used[id] = true
+			}
 		}
 	}
 	for _, again := range []bool{false, true} {
@@ -236,7 +260,12 @@ func TestHostsOfOneSite(t *testing.T) {
 				t.Errorf("%s became host %d", name, id)
 			}
 		}
-		for _, name := range []string{"h1.evil.example", "a.example", "localhost"} {
+		for id := range used {
+			if _, ok := s.HostByID(id); !ok {
+				t.Errorf("host %d has no name any more", id)
+			}
+		}
+		for _, name := range []string{"h20.evil.example", "a.example", "localhost"} {
 			if _, err := s.SetHost(name, func(*store.HostRow) {}); err != nil {
 				t.Error(err)
 			}

@@ -11,10 +11,7 @@ import (
 
 // SetHost changes what is set for a host: its ban and its limits. It is durable on return. The host gets an id if it had none.
 func (s *Store) SetHost(name string, change func(row *HostRow)) (id uint32, err error) {
-	if id, err = s.HostID(name); err != nil {
-		return 0, err
-	}
-	if err := s.changeHost(id, change); err != nil {
+	if id, err = s.changeHost(name, change); err != nil {
 		return 0, err
 	}
 	// The row is in the log's queue. Whoever counts or looks up hosts meanwhile must not wait for the disk, so that nobody
@@ -26,25 +23,40 @@ func (s *Store) SetHost(name string, change func(row *HostRow)) (id uint32, err 
 	return id, nil
 }
 
-func (s *Store) changeHost(id uint32, change func(row *HostRow)) error {
-	s.hosts.mu.Lock()
-	defer s.hosts.mu.Unlock()
-	row := s.hosts.memo(id).row
+func (s *Store) changeHost(name string, change func(row *HostRow)) (id uint32, err error) {
+	q := &s.hosts
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if id, err = s.giveHostID(name); err != nil {
+		return 0, err
+	}
+	m := q.memo(id)
+	row := m.row
 	change(&row)
-	return s.putHosts(map[uint32]HostRow{id: row})
+	err = s.putHosts(map[uint32]HostRow{id: row})
+	q.freed(m)
+	return id, err
 }
 
 // NoteHosts changes what was learnt of some hosts. It is durable with whatever is written next: losing it loses
-// statistics only.
+// statistics only, as those of a host are lost that has no id any more.
 func (s *Store) NoteHosts(ids []uint32, change func(id uint32, row *HostRow)) error {
-	s.hosts.mu.Lock()
-	defer s.hosts.mu.Unlock()
+	q := &s.hosts
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	rows := make(map[uint32]HostRow, len(ids))
 	for _, id := range ids {
-		row := s.hosts.memo(id).row
+		if id == 0 || !q.known(id) {
+			continue
+		}
+		q.touch(id, s.now())
+		row := q.memo(id).row
 		change(id, &row)
 		row.Error = strings.ToValidUTF8(row.Error[:min(len(row.Error), ErrorBytesMax)], "")
 		rows[id] = row
+	}
+	if len(rows) == 0 {
+		return s.usable()
 	}
 	return s.putHosts(rows)
 }
@@ -82,9 +94,13 @@ func (b *Batch) moveHost(old, now rowState) {
 	if old.exists == now.exists && old.queued() == now.queued() && old.pending == now.pending {
 		return
 	}
-	if b.hosts == nil {
-		b.hosts = map[uint32]hostChange{}
+	b.s.hosts.mu.Lock()
+	for _, r := range []rowState{old, now} {
+		if r.exists {
+			b.pin(r.pending.Host)
+		}
 	}
+	b.s.hosts.mu.Unlock()
 	count := func(r rowState, n int64) {
 		if r.exists {
 			c := b.hosts[r.pending.Host]

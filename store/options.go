@@ -20,9 +20,11 @@ type Options struct {
 	// ReadOnly opens an existing store for Check and reads; nothing is written.
 	ReadOnly bool
 
-	// HostsMax bounds the hosts that get an id, each some 100 bytes on disk and 200 in memory. Ids are never taken
-	// back: when none is left no new host is known any more. The network has some thousands, but whoever has DIDs
-	// can name hosts: so those of one domain, and those that are addresses, get a 64th of them. Default 262,144.
+	// HostsMax bounds the hosts that get an id, each some 100 bytes on disk and 200 in memory. A
+	// new host takes the place of the one idle longest that no repository names and nothing is set
+	// for; without one it stays unknown. The network has some thousands, but whoever has DIDs can
+	// name hosts: so those of one domain, and those that are addresses, get a 64th of them. Default
+	// 262,144.
 	HostsMax int64
 
 	// Retention is how long events stay in the log. Default 0: for ever. Elapsed time is counted

@@ -20,7 +20,10 @@ func (b *Batch) PutSource(src Source) {
 }
 
 // DropSource forgets a source. Its cursor stays until DropCursor.
-func (b *Batch) DropSource(url string) { b.delete(sourceKey(url)) }
+func (b *Batch) DropSource(url string) {
+	b.delete(sourceKey(url))
+	b.unsourced = true
+}
 
 // Sources are the sources remembered, in order of URL.
 func (s *Store) Sources() ([]Source, error) {
