@@ -210,15 +210,9 @@ func (a *absences) run(ctx context.Context) error {
 			sleep(ctx, min(wait, sleepMax), a.kick)
 			continue
 		}
-		begin := a.r.opts.Now()
-		done, err := a.conclude(ctx, d, ended)
-		if err != nil || !done {
+		if done, err := a.conclude(ctx, d, ended); err != nil || !done {
 			return quiet(ctx, err)
 		}
-		now := a.r.opts.Now()
-		a.mu.Lock()
-		a.rest = now.Add(absentRest * now.Sub(begin))
-		a.mu.Unlock()
 	}
 	return nil
 }
@@ -261,8 +255,10 @@ func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wai
 }
 
 // conclude queues the repositories that the ended listings of a round did not show, and drops their
-// cursors. done is false if ctx ended first.
+// cursors. The next scan rests in proportion to the time that this one took. done is false if ctx
+// ended first.
 func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*listing) (done bool, err error) {
+	begin := a.r.opts.Now()
 	s := &absentScan{a: a, round: d, ended: ended}
 	for scan := 0; ; scan++ {
 		s.left = 0
@@ -291,11 +287,13 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 			return false, err
 		}
 	}
+	now := a.r.opts.Now()
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, g := range ended {
 		g.stage = listingDone
 	}
-	a.mu.Unlock()
+	a.rest = now.Add(absentRest * now.Sub(begin))
 	return true, nil
 }
 

@@ -241,6 +241,14 @@ func LookAtQueues(ctx context.Context, r *Runner) error {
 // LookAtPasses has the loop that starts reconciliations look at all of them.
 func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickPass) }
 
+// ListingsDone reports whether everything that follows from the listings read so far has been done.
+func ListingsDone(r *Runner) bool {
+	r.absences.mu.Lock()
+	defer r.absences.mu.Unlock()
+	r.absences.prune()
+	return len(r.absences.rounds) == 0
+}
+
 // GapSeen reports whether marks of gaps may have been written since the loop that starts reconciliations read them.
 func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
 
