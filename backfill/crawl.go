@@ -34,6 +34,7 @@ type list struct {
 	known map[string]sight // what was found out about the accounts of the page that is asked for,
 	by    uint32           // by this version of the filter
 	slow  bool             // the last page took long
+	heard bool             // its host has answered
 
 	repeats repeats
 	listing *listing // remembers which accounts the list names; nil: not the list of a host, or resumed after a restart
@@ -222,7 +223,7 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 	if err != nil {
 		return 0, err
 	}
-	l.slow = r.opts.Now().Sub(begin) > crawlSlow
+	l.slow, l.heard = r.opts.Now().Sub(begin) > crawlSlow, true
 	l.listing.set(listingRead)
 	r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
 	named := len(p.Repos)
@@ -292,12 +293,16 @@ func (c *crawler) unmoved(name, was string) (bool, error) {
 	return now == was, ours(err)
 }
 
-// ask asks for the page of a list.
+// ask asks for the page of a list. A host that has never been asked gets only some of the time.
 func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*page, error) {
 	if l.collection != "" {
 		return c.r.listCollection(ctx, l.origin, l.collection, cursor)
 	}
-	return c.r.listRepos(ctx, l.origin, cursor)
+	within := c.r.opts.IdleTimeout
+	if l.trust == untried && !l.heard {
+		within /= untriedHaste
+	}
+	return c.r.listRepos(ctx, l.origin, cursor, within)
 }
 
 // turn returns the mark after a page with the given entries, and whether the list ended by itself.

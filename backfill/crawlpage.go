@@ -84,11 +84,13 @@ func next(cursor, answered string) string {
 	return answered
 }
 
-// listRepos asks a host, by its base URL, for a page.
-func (r *Runner) listRepos(ctx context.Context, base, cursor string) (*page, error) {
+// listRepos asks a host, by its base URL, for a page. The answer must begin within a time of at most
+// Options.IdleTimeout.
+func (r *Runner) listRepos(ctx context.Context, base, cursor string,
+	within time.Duration) (*page, error) {
 	var p page
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
-	if err := r.askPage(ctx, base, "com.atproto.sync.listRepos", query, cursor, &p); err != nil {
+	if err := r.askPage(ctx, base, "com.atproto.sync.listRepos", query, cursor, within, &p); err != nil {
 		return nil, err
 	}
 	return &p, checkCursor(p.Cursor)
@@ -98,7 +100,7 @@ func (r *Runner) listRepos(ctx context.Context, base, cursor string) (*page, err
 func (r *Runner) listCollection(ctx context.Context, base, collection, cursor string) (*page, error) {
 	var p page
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}, "collection": {collection}}
-	if err := r.askPage(ctx, base, "com.atproto.sync.listReposByCollection", query, cursor, &p); err != nil {
+	if err := r.askPage(ctx, base, "com.atproto.sync.listReposByCollection", query, cursor, r.opts.IdleTimeout, &p); err != nil {
 		return nil, err
 	}
 	return &p, checkCursor(p.Cursor)
@@ -108,7 +110,7 @@ func (r *Runner) listCollection(ctx context.Context, base, collection, cursor st
 func (r *Runner) listHosts(ctx context.Context, base, cursor string) (*hostPage, error) {
 	var p hostPage
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
-	if err := r.askPage(ctx, base, "com.atproto.sync.listHosts", query, cursor, &p); err != nil {
+	if err := r.askPage(ctx, base, "com.atproto.sync.listHosts", query, cursor, r.opts.IdleTimeout, &p); err != nil {
 		return nil, err
 	}
 	return &p, checkCursor(p.Cursor)
@@ -121,11 +123,12 @@ func checkCursor(cursor string) error {
 	return nil
 }
 
-func (r *Runner) askPage(ctx context.Context, base, method string, query url.Values, cursor string, into any) error {
+func (r *Runner) askPage(ctx context.Context, base, method string, query url.Values, cursor string,
+	within time.Duration, into any) error {
 	if cursor != "" {
 		query.Set("cursor", cursor)
 	}
-	body, err := r.query(ctx, base, method, query, crawlBodyMax)
+	body, err := r.query(ctx, base, method, query, crawlBodyMax, within)
 	if err != nil {
 		return err
 	}
@@ -138,8 +141,10 @@ func (r *Runner) askPage(ctx context.Context, base, method string, query url.Val
 // errNoAnswer: what came is not what was asked for.
 var errNoAnswer = errors.New("it does not parse")
 
-// query asks a host, by its base URL, as its limits allow. The answer has at most bodyMax bytes.
-func (r *Runner) query(ctx context.Context, base, method string, query url.Values, bodyMax int64) ([]byte, error) {
+// query asks a host, by its base URL, as its limits allow. The answer has at most bodyMax bytes, and
+// must begin within a time of at most Options.IdleTimeout.
+func (r *Runner) query(ctx context.Context, base, method string, query url.Values, bodyMax int64,
+	within time.Duration) ([]byte, error) {
 	origin, _, err := identity.ParseBase(base)
 	if err != nil {
 		return nil, fmt.Errorf("host %w", err)
@@ -153,7 +158,7 @@ func (r *Runner) query(ctx context.Context, base, method string, query url.Value
 		return nil, err
 	}
 	a := answered{}
-	body, err := r.send(ctx, strings.TrimSuffix(base, "/")+"/xrpc/"+method+"?"+query.Encode(), bodyMax, &a)
+	body, err := r.send(ctx, strings.TrimSuffix(base, "/")+"/xrpc/"+method+"?"+query.Encode(), bodyMax, within, &a)
 	a.err = err
 	if errors.Is(err, errLong) {
 		a.err = nil // not a fault of the host that others should know of
@@ -165,7 +170,8 @@ func (r *Runner) query(ctx context.Context, base, method string, query url.Value
 // errLong: an answer is longer than any in order.
 var errLong = errors.New("answer is too long")
 
-func (r *Runner) send(ctx context.Context, target string, bodyMax int64, a *answered) ([]byte, error) {
+func (r *Runner) send(ctx context.Context, target string, bodyMax int64, within time.Duration,
+	a *answered) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, crawlTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
@@ -174,9 +180,10 @@ func (r *Runner) send(ctx context.Context, target string, bodyMax int64, a *answ
 	}
 	req.Header.Set("User-Agent", r.opts.UserAgent)
 	begin := time.Now()
+	late := time.AfterFunc(within, cancel)
 	resp, err := r.client.Do(req)
-	if timedOut(ctx, err) {
-		return nil, fmt.Errorf("no answer within %s: %w", r.opts.IdleTimeout, err)
+	if inTime := late.Stop(); err != nil && (!inTime || timedOut(ctx, err)) {
+		return nil, fmt.Errorf("no answer within %s: %w", within, err)
 	}
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 			return unseen, &resolveError{err}
 		}
 	}
-	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, describeBodyMax)
+	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, describeBodyMax, r.opts.IdleTimeout)
 	var failure *storeError
 	var answer *answerError
 	switch {

@@ -231,6 +231,10 @@ const (
 	untriedShare = 2
 	doubtedShare = 4
 	crawlSlow    = 5 * time.Second
+	// The first request of a host's list may take one part in untriedHaste of Options.IdleTimeout:
+	// on a new store all hosts are untried, and those that hang would hold their places six times
+	// as long. A host that is merely slow is asked again as a doubted one, with all of the time.
+	untriedHaste = 6
 
 	// A pass that named nothing, or less than half of what the previous one named, is repeated
 	// after thinAgain, doubling. thinMax repetitions take 8.5 hours; then the list is believed.

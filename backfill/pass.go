@@ -187,7 +187,7 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 	if at == firstPage {
 		at = ""
 	}
-	list, err := p.r.listRepos(ctx, p.url, at)
+	list, err := p.r.listRepos(ctx, p.url, at, p.r.opts.IdleTimeout)
 	if err != nil {
 		return false, err
 	}

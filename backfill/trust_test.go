@@ -2,6 +2,7 @@ package backfill_test
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -116,5 +117,36 @@ func TestHangingHosts(t *testing.T) {
 	w.until("the good list to be compared", func() bool { return len(w.passes()) == 70 })
 	if most := h.stopped(w); most > 16/4 {
 		t.Errorf("%d of 16 places were held by hosts that are known to hang", most)
+	}
+}
+
+// TestFirstRequestIsShort: a host that has never been asked is given up early, so that a new store,
+// to which all hosts are new, soon reads the lists of others. The next request gets all of the time.
+func TestFirstRequestIsShort(t *testing.T) {
+	t.Parallel()
+	const first, second = "no answer within 200ms", "no answer within 1.2s"
+	var log safeBuffer
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	good := newList(t)
+	good.entries = []string{inactive(storetest.DID(1000), "deleted")}
+	slow := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(log.String(), second) {
+			<-r.Context().Done()
+			return
+		}
+		good.serve(rw, r)
+	}))
+	t.Cleanup(slow.Close)
+	relay := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, `{"hosts":[{"hostname":%q,"status":"active"}]}`, strings.TrimPrefix(slow.URL, "http://"))
+	}))
+	t.Cleanup(relay.Close)
+	w.stop()
+	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: relay.URL}},
+		IdleTimeout: 1200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	w.until("the list to be read", func() bool { return w.crawls().Ended == 2 })
+	if a, b := strings.Index(log.String(), first), strings.Index(log.String(), second); a < 0 || b < a {
+		t.Errorf("the first two requests were not given up after a sixth of the time, and after all of it:\n%s", &log)
 	}
 }
