@@ -99,8 +99,10 @@ func TestAbsentOfPeriodicList(t *testing.T) {
 	w.stop()
 	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: w.net.Relay()}}, CrawlEvery: time.Hour})
 	w.until("all", func() bool { return w.store.Counts()["synced"] == 10 && w.crawls().Ended == 3 })
-	w.until("the first listings to be done with", func() bool { return backfill.ListingsDone(w.run) }) // or the clock jumps while they are
 	gone := w.net.DIDs()[3]
+	w.until("the first listings and imports to be done with", func() bool { // the next listing judges neither what these leave open
+		return backfill.ListingsDone(w.run) && w.row(gone).Ordinal < w.store.OrdinalsEnd()
+	})
 	w.net.Account(gone).SetStatus(simnet.Deleted)
 	w.clock.advance(time.Hour)
 	w.run.Wake()

@@ -3,6 +3,8 @@ package backfill_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,6 +80,9 @@ func (w *world) start(o backfill.Options) {
 	o.Store, o.AllowPrivate, o.Now, o.SpoolDir = w.store, true, w.clock.now, w.t.TempDir()
 	if o.Directory == nil {
 		o.Directory = w.dir
+	}
+	if os.Getenv("CISTERNTEST_LOG") != "" {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	if w.run, err = backfill.New(o); err != nil {
 		w.t.Fatal(err)
