@@ -9,6 +9,7 @@ import (
 	"cistern/backfill"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // faultCase is a fault and what the row must say after it.
@@ -136,7 +137,7 @@ func TestFaultsOnResync(t *testing.T) {
 	dids := w.net.DIDs()
 	w.add(dids...)
 	w.settle(dids...)
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	before := map[string]store.Repo{}
 	for i, c := range cases {
 		before[dids[i]] = w.row(dids[i])

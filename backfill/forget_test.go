@@ -13,6 +13,7 @@ import (
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // has says whether an account holds a record of a collection.
@@ -143,7 +144,7 @@ func TestExcludes(t *testing.T) {
 	}
 	w.stop()
 	w.add(dids[4]) // waits
-	from := w.store.Head() + 1
+	from := storetest.Head(w.t, w.store) + 1
 	w.refilter(filter.Config{Collections: []string{posts}, Store: filter.StoreAll, Excludes: dids[:5]})
 	w.start(backfill.Options{})
 	w.converges(dids...)
@@ -281,7 +282,7 @@ func TestForgettingEnded(t *testing.T) {
 	w.end()
 	close(ending)
 	w.stop()
-	if events, head := w.store.Counts()["events"], int64(w.store.Head()); events <= base || head != events || !w.known(did) {
+	if events, head := w.store.Counts()["events"], int64(storetest.Head(w.t, w.store)); events <= base || head != events || !w.known(did) {
 		t.Errorf("%d events, of which %d are published; known %t", events, head, w.known(did))
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 const latestCommit = "com.atproto.sync.getLatestCommit"
@@ -79,7 +80,7 @@ func TestRecheck(t *testing.T) {
 	for i, c := range cases {
 		did := dids[i]
 		a := w.net.Account(did)
-		head, fetches := w.store.Head(), len(a.Host().Log().Fetches[did])
+		head, fetches := storetest.Head(w.t, w.store), len(a.Host().Log().Fetches[did])
 		if c.change != nil {
 			c.change(w, a)
 		}
@@ -190,7 +191,7 @@ func TestRevealedByRecheck(t *testing.T) {
 	w.add(did)
 	w.settle(did)
 	a.SetStatus(simnet.Active)
-	head, fetches := w.store.Head(), len(w.net.Host(0).Log().Fetches[did])
+	head, fetches := storetest.Head(w.t, w.store), len(w.net.Host(0).Log().Fetches[did])
 	w.recheck(did)
 	w.equal(did)
 	if len(w.net.Host(0).Log().Fetches[did]) != fetches {
@@ -224,7 +225,7 @@ func TestRevealUsedUp(t *testing.T) {
 			}
 		}
 		w.change(did, func(r *store.Repo) { r.Listed = math.MaxUint32 })
-		head := w.store.Head()
+		head := storetest.Head(w.t, w.store)
 		w.recheck(did)
 		w.equal(did)
 		got := w.events(did, head+1)
@@ -361,13 +362,13 @@ func TestTornIsNotFollowedByLess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	torn, head := a.Truth().Rev, w.store.Head()
+	torn, head := a.Truth().Rev, storetest.Head(w.t, w.store)
 	w.change(did, func(r *store.Repo) { r.Torn, r.TornRev = true, torn })
 	older := a.Host().Inject(simnet.Fault{Kind: simnet.StaleRev, DID: did, Count: 1})
 	w.add(did)
 	w.settle(did)
 	r := w.row(did)
-	if older.Fired() != 1 || r.State != store.StateResync || !strings.Contains(r.Retry.Error, torn) || w.store.Head() != head {
+	if older.Fired() != 1 || r.State != store.StateResync || !strings.Contains(r.Retry.Error, torn) || storetest.Head(w.t, w.store) != head {
 		t.Errorf("%v at %s after an older copy: %+v", r.State, r.Rev, r.Retry)
 	}
 	w.add(did)

@@ -15,6 +15,7 @@ import (
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -57,7 +58,7 @@ func TestResync(t *testing.T) {
 	w.settle(dids...)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for round := range 4 {
-		head := w.store.Head()
+		head := storetest.Head(w.t, w.store)
 		before := map[string]map[string]repo.CID{}
 		for i, did := range dids {
 			a := w.net.Account(did)
@@ -112,7 +113,7 @@ func TestResyncAfterCrash(t *testing.T) {
 	a := w.net.Account(did)
 	w.add(did)
 	w.settle(did)
-	head, before := w.store.Head(), a.Truth().Records
+	head, before := storetest.Head(w.t, w.store), a.Truth().Records
 	if _, err := a.Mutate(100); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func TestMigration(t *testing.T) {
 	a := w.net.Account(did)
 	w.add(did)
 	w.settle(did)
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	a.Migrate(w.net.Host(1))
 	a.RotateKey()
 	w.add(did)
@@ -357,7 +358,7 @@ func TestGone(t *testing.T) {
 	back, lost := dids[0], dids[1]
 	w.add(dids...)
 	w.settle(dids...)
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	w.net.Account(back).SetStatus(simnet.Deactivated)
 	w.net.Account(lost).SetStatus(simnet.Deleted)
 	w.add(dids...)
@@ -407,7 +408,7 @@ func TestGone(t *testing.T) {
 	}
 	// One that was wiped and returns is a first copy again.
 	w.net.Account(lost).SetStatus(simnet.Active)
-	head = w.store.Head()
+	head = storetest.Head(w.t, w.store)
 	w.clock.advance(4 * 27 * time.Hour) // it has been gone for 81 hours, and is looked at after as many
 	w.run.Wake()
 	w.until("the account to return", func() bool { return w.row(lost).State == store.StateSynced })

@@ -10,6 +10,7 @@ import (
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // say does with an #account event of a relay what the live side does.
@@ -98,7 +99,7 @@ func TestRelayTakedownOutlives(t *testing.T) {
 	w.settle(did)
 	w.say(did, store.StatusTakendown)
 	w.settled(did, w.row(did).Attempt)
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	for range 3 {
 		attempt := w.row(did).Attempt
 		w.clock.advance(1000 * time.Hour) // past the longest wait
@@ -182,7 +183,7 @@ func TestOneNotFoundHidesNothing(t *testing.T) {
 	did := w.net.DIDs()[0]
 	w.add(did)
 	w.settle(did)
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 2})
 	w.add(did)
 	w.settle(did)

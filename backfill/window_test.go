@@ -13,6 +13,7 @@ import (
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // drains remembers for whom Options.Drain was called.
@@ -369,7 +370,7 @@ func TestOvertaken(t *testing.T) {
 	if r := w.row(did); r.Resolved < began || r.Resolved > w.clock.now().Unix() {
 		t.Errorf("its document was read at %d, the copy began at %d", r.Resolved, began)
 	}
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	for _, resolved := range []int64{0, began + 5} { // the new document could not be had, could be had
 		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
 		w.add(did)
@@ -457,7 +458,7 @@ func TestGoneWhereItWas(t *testing.T) {
 	a := w.net.Accounts()[0]
 	w.add(a.DID())
 	w.settle(a.DID())
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	w.stop()
 	w.start(backfill.Options{Directory: &overtaken{Directory: w.dir, then: func(did string) {
 		a.Migrate(w.net.Host(1))

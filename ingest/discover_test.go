@@ -7,6 +7,7 @@ import (
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -79,7 +80,7 @@ func TestExcludedRowsStayAsTheyAre(t *testing.T) {
 			a := w.net.Accounts()[0]
 			w.hold(a)
 			w.skip()
-			before, head := w.row(a), w.store.Head()
+			before, head := w.row(a), storetest.Head(w.t, w.store)
 			if _, err := w.store.SetFilter(filter.Config{Mode: filter.ModeFull, Excludes: []string{a.DID()}}); err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +89,7 @@ func TestExcludedRowsStayAsTheyAre(t *testing.T) {
 			if diff := cmp.Diff(before, w.row(a), cmp.AllowUnexported(store.Repo{}), cmp.FilterPath(func(p cmp.Path) bool { return p.String() == "loaded" }, cmp.Ignore())); diff != "" {
 				t.Errorf("the row has changed: %s", diff)
 			}
-			if w.store.Head() != head {
+			if storetest.Head(w.t, w.store) != head {
 				t.Error("something was told")
 			}
 		})

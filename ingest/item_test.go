@@ -13,6 +13,7 @@ import (
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // Others change rows while their events pass. Of what they wrote nothing is lost, and no commit is applied
@@ -144,7 +145,7 @@ func TestRecordsThatAreNone(t *testing.T) {
 	a := w.net.Accounts()[0]
 	w.hold(a)
 	w.skip()
-	head := w.store.Head()
+	head := storetest.Head(w.t, w.store)
 	records := [][]byte{
 		{0xff}, {0xa1}, {0xa1, 0x61, 'x', 0xfb, 0, 0, 0, 0, 0, 0, 0, 0}, bytes.Repeat([]byte{0x81}, 5000), []byte("text"),
 		{0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, bytes.Repeat([]byte{0}, 1<<20+1), {0xa0},

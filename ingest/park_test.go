@@ -9,6 +9,7 @@ import (
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 var errDown = errors.New("connection refused")
@@ -108,6 +109,7 @@ func TestParkedCommitsFold(t *testing.T) {
 	if row.State != store.StatePending || row.SeenRev != a.Truth().Rev {
 		t.Errorf("row is %s, seen %q, want pending and %s", row.State, row.SeenRev, a.Truth().Rev)
 	}
+	storetest.Head(t, w.store)
 	if lines, _ := w.log(a); len(lines) >= 100 || len(lines) == 0 { // those that were kept are applied
 		t.Errorf("%d of 100 commits are in the log", len(lines))
 	}

@@ -151,3 +151,15 @@ func (m Records) Import(r store.Repo, rev string) store.Import {
 		},
 	}
 }
+
+// Head makes everything that has been applied durable, so that readers of the log see it, and returns
+// the id of the newest event.
+func Head(t testing.TB, s *store.Store) uint64 {
+	t.Helper()
+	b := s.NewBatch()
+	b.DropCursor("a source that does not exist")
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	return s.Head()
+}
