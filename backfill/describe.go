@@ -26,6 +26,7 @@ type sight uint8
 
 const (
 	unseen   sight = iota // it did not say
+	useless               // its answer about this account was of no use; other accounts there may fare better
 	seen                  // it holds what a signal names
 	unwanted              // it does not, or is not to be had
 )
@@ -132,11 +133,15 @@ func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin s
 			return nil, nil, errors.Join(errs[i], ctx.Err())
 		case sights[i] == seen:
 			left = append(left, e)
-		case sights[i] == unseen:
+		case sights[i] == unseen && blames(errs[i]):
 			later = append(later, e.DID)
-			if err == nil && blames(errs[i]) {
+			if err == nil {
 				err = errs[i]
 			}
+		case sights[i] == unseen, sights[i] == useless:
+			// Not asked again with this page: each such failure parks the host, before the others are asked.
+			sights[i] = useless
+			later = append(later, e.DID)
 		}
 		known[e.DID] = sights[i]
 	}
