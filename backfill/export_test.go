@@ -278,3 +278,25 @@ func Waiters(r *Runner, host uint32) int {
 	defer r.mu.Unlock()
 	return len(r.hosts[host].waiters)
 }
+
+// MarkText is the mark of a list on disk.
+func MarkText(filter uint32, ended int64, pages int, named, before int64, thin int, cursor string) string {
+	return mark{filter: filter, ended: ended, pages: pages, named: named, before: before, thin: thin, cursor: cursor}.String()
+}
+
+// SameMark reads a mark and writes it again.
+func SameMark(text string) string { return parseMark(text).String() }
+
+// LaterText is the row on disk of an account that is to be asked about later.
+var (
+	LaterText  = laterText
+	ParseLater = parseLater
+)
+
+// The names of crawl cursors begin with these.
+const (
+	LaterPrefix     = laterPrefix
+	ReconcilePrefix = reconcilePrefix
+	FirstPage       = firstPage
+	ListedPage      = listedPage
+)
