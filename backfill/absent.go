@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,8 @@ type round struct {
 	a     *absences
 	end   store.Ordinal // first ordinal that is not judged: repositories imported since may have been listed before
 	hosts map[string]*listing
+	count [listingStages]int                          // of the listings at each stage
+	since time.Time                                   // when the first of those at listingEnded ended
 	bits  map[store.Ordinal]*[bitsPerPage / 64]uint64 // a page for each range of ordinals that was met
 }
 
@@ -48,7 +51,6 @@ type listing struct {
 	round  *round
 	host   string // host[:port]
 	stage  listingStage
-	ended  time.Time
 	cursor string // name of the crawl cursor to drop once absent repositories are queued; "" for none
 }
 
@@ -59,6 +61,8 @@ const (
 	listingStalled                     // its host failed; nothing waits for it
 	listingEnded                       // read from beginning to end, absent repositories are to be queued
 	listingDone                        // nothing more follows from it
+
+	listingStages = iota
 )
 
 func newAbsences(r *Runner) *absences { return &absences{r: r, kick: make(chan struct{}, 1)} }
@@ -80,6 +84,7 @@ func (a *absences) join(host string) *listing {
 		}
 	}
 	g.round.hosts[host] = g
+	g.round.count[listingRead]++
 	return g
 }
 
@@ -114,14 +119,14 @@ func (a *absences) prune() {
 
 // has reports whether any listing of the round is at one of the given stages. Called with mu held.
 func (d *round) has(stages ...listingStage) bool {
-	for _, g := range d.hosts {
-		for _, s := range stages {
-			if g.stage == s {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(stages, func(s listingStage) bool { return d.count[s] > 0 })
+}
+
+// move takes a listing to another stage. Called with mu held.
+func (g *listing) move(stage listingStage) {
+	g.round.count[g.stage]--
+	g.stage = stage
+	g.round.count[stage]++
 }
 
 // shown reports whether a listing showed a repository. Called with mu held.
@@ -161,7 +166,7 @@ func (g *listing) set(stage listingStage) {
 	g.round.a.mu.Lock()
 	changed := g.stage != listingDone && g.stage != stage
 	if changed {
-		g.stage = stage
+		g.move(stage)
 	}
 	g.round.a.mu.Unlock()
 	if changed {
@@ -181,7 +186,11 @@ func (g *listing) end(cursor string) bool {
 	defer a.mu.Unlock()
 	for _, d := range a.rounds {
 		if d == g.round {
-			g.stage, g.cursor, g.ended = listingEnded, cursor, a.r.opts.Now()
+			g.cursor = cursor
+			if !d.has(listingEnded) {
+				d.since = a.r.opts.Now()
+			}
+			g.move(listingEnded)
 			return true
 		}
 	}
@@ -226,32 +235,33 @@ func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wai
 	a.prune()
 	wait = sleepMax
 	for _, d := range a.rounds {
-		ended, due := map[string]*listing{}, time.Time{}
-		for host, g := range d.hosts {
-			if g.stage == listingEnded {
-				ended[host] = g
-				if due.IsZero() || g.ended.Before(due) {
-					due = g.ended
-				}
-			}
-		}
-		if len(ended) == 0 {
+		if !d.has(listingEnded) {
 			continue
 		}
-		if !d.has(listingRead) {
-			due = time.Time{}
-		} else {
-			due = due.Add(absentWait)
+		due := time.Time{}
+		if d.has(listingRead) {
+			due = d.since.Add(absentWait)
 		}
 		if a.rest.After(due) && a.rest.Sub(now) <= absentRestMax { // a longer rest was set by a clock that was ahead
 			due = a.rest
 		}
 		if !due.After(now) {
-			return d, ended, 0
+			return d, d.ended(), 0
 		}
 		wait = min(wait, due.Sub(now))
 	}
 	return nil, nil, wait
+}
+
+// ended returns the listings that have ended, by host. Called with mu held.
+func (d *round) ended() map[string]*listing {
+	ended := map[string]*listing{}
+	for host, g := range d.hosts {
+		if g.stage == listingEnded {
+			ended[host] = g
+		}
+	}
+	return ended
 }
 
 // conclude queues the repositories that the ended listings of a round did not show, and drops their
@@ -291,8 +301,9 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, g := range ended {
-		g.stage = listingDone
+		g.move(listingDone)
 	}
+	d.since = now // for listings that ended meanwhile
 	a.rest = now.Add(absentRest * now.Sub(begin))
 	return true, nil
 }
