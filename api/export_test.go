@@ -12,11 +12,13 @@ import (
 
 // StreamHandler serves /stream from a log.
 func StreamHandler(log Log, o Options) http.Handler {
-	return StreamHandlerHolding(log, o, heldBytesMax)
+	h, _ := StreamHandlerHolding(log, o, heldBytesMax)
+	return h
 }
 
-// StreamHandlerHolding is StreamHandler whose subscribers hold at most so many bytes of long pages.
-func StreamHandlerHolding(log Log, o Options, bytes int64) http.Handler {
+// StreamHandlerHolding is StreamHandler whose subscribers hold at most so many bytes of long pages. uses is how many of them
+// hold or await one.
+func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses func() int) {
 	o = o.withDefaults()
 	m, err := newMetrics(prometheus.NewRegistry())
 	if err != nil {
@@ -24,8 +26,16 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) http.Handler {
 	}
 	s := &Server{opts: o, metrics: m, fatal: make(chan error, 1)}
 	s.streams = newStreams(o, log, "epoch1", m, s.watch)
-	s.streams.held = newTurns(bytes)
-	return s.untimed("stream", s.streams.serve)
+	held := newTurns(bytes)
+	s.streams.held = held
+	return s.untimed("stream", s.streams.serve), func() (n int) {
+		held.mu.Lock()
+		defer held.mu.Unlock()
+		for _, c := range held.clients {
+			n += c.uses
+		}
+		return n
+	}
 }
 
 // LimitListener bounds the connections of a listener.
