@@ -48,7 +48,8 @@ func (w *world) converges(dids ...string) {
 // ends waits until the pass is over and nothing waits to be fetched.
 func (w *world) ends(and func() bool) {
 	w.t.Helper()
-	w.until("the filter to be everybody's", func() bool {
+	const patience = time.Minute // a round of the pass may begin up to half a minute after the last
+	w.untilFor(patience, "the filter to be everybody's", func() bool {
 		_, running, err := w.run.Refilter()
 		if err != nil {
 			w.t.Fatal(err)

@@ -155,9 +155,19 @@ func (w *world) row(did string) store.Repo {
 // until waits for a condition.
 func (w *world) until(what string, cond func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	w.untilFor(20*time.Second, what, cond)
+}
+
+// untilFor is until with another patience: it ends when the store has not changed for so long.
+func (w *world) untilFor(patience time.Duration, what string, cond func() bool) {
+	w.t.Helper()
+	state, deadline := "", time.Time{}
 	for !cond() {
-		if time.Now().After(deadline) {
+		now := time.Now()
+		if s := fmt.Sprint(w.store.Counts(), w.store.Head()); s != state {
+			state, deadline = s, now.Add(patience)
+		}
+		if now.After(deadline) {
 			w.t.Fatalf("still waiting for: %s; counts %v", what, w.store.Counts())
 		}
 		time.Sleep(2 * time.Millisecond)
