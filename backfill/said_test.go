@@ -36,36 +36,37 @@ func TestSaysWhatCame(t *testing.T) {
 		answer http.HandlerFunc
 		kind   store.ErrorKind
 		want   []string
+		idle   time.Duration // Options.IdleTimeout, 0 for the default: most hosts answer, however late on a busy machine
 	}{
 		"a page": {func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 			fmt.Fprint(rw, "<html>under construction")
-		}, store.Generic, []string{"200", "text/html"}},
+		}, store.Generic, []string{"200", "text/html"}, 0},
 		"JSON": {func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "application/json")
 			fmt.Fprint(rw, `{"error":"Oops"}`)
-		}, store.Generic, []string{"200", "application/json"}},
+		}, store.Generic, []string{"200", "application/json"}, 0},
 		"nothing that says what it is": {func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header()["Content-Type"] = nil
 			fmt.Fprint(rw, "????")
-		}, store.Generic, []string{"200", "no content type"}},
+		}, store.Generic, []string{"200", "no content type"}, 0},
 		"a CAR that is none": {func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "application/vnd.ipld.car")
 			fmt.Fprint(rw, strings.Repeat("?", 1000))
-		}, store.Generic, []string{"invalid repository data"}},
+		}, store.Generic, []string{"invalid repository data"}, 0},
 		"a redirect": {func(rw http.ResponseWriter, r *http.Request) {
 			http.Redirect(rw, r, "ftp://elsewhere.example/repo", http.StatusFound)
-		}, store.Generic, []string{"redirect refused", "ftp://elsewhere.example/repo"}},
+		}, store.Generic, []string{"redirect refused", "ftp://elsewhere.example/repo"}, 0},
 		"silence": {func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
-		}, store.Transport, []string{"no answer within 300ms"}},
+		}, store.Transport, []string{"no answer within 300ms"}, 300 * time.Millisecond},
 		"a drip": {func(rw http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(rw).Flush()
 			<-r.Context().Done()
-		}, store.Transport, []string{"too slowly"}},
+		}, store.Transport, []string{"too slowly"}, 3 * time.Second},
 		"too much": {func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Length", fmt.Sprint(1<<40))
-		}, store.Generic, []string{"exceeds 4294967296", "--repo-max"}},
+		}, store.Generic, []string{"exceeds 4294967296", "--repo-max"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -74,11 +75,7 @@ func TestSaysWhatCame(t *testing.T) {
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
 			did := w.net.DIDs()[0]
 			w.stop()
-			options := backfill.Options{Directory: elsewhere{w.dir, host.URL}}
-			if c.kind == store.Transport { // the others answer, however late on a busy machine
-				options.IdleTimeout = 300 * time.Millisecond
-			}
-			w.start(options)
+			w.start(backfill.Options{Directory: elsewhere{w.dir, host.URL}, IdleTimeout: c.idle})
 			w.add(did)
 			w.settle(did)
 			r := w.row(did)
