@@ -207,14 +207,16 @@ func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now ti
 
 // notFound notes that the account's host does not know the repository, or that the DID has no document. That confirms a
 // deletion that was told: the data is wiped. Otherwise it is a failure like others at first, then hides the account, and
-// wipes what we hold when it was answered often and long enough.
+// wipes what we hold when it was answered often and long enough. A commit that is newer than what we hold contradicts what
+// hides the account: it is a failure like others at first then, too.
 func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, now time.Time) error {
 	if row.Missing == 0 {
 		row.Retry.Since = now.Unix()
 	}
 	row.Missing++
 	age := now.Sub(time.Unix(row.Retry.Since, 0))
-	if !row.Status.Hidden() && (row.Missing < missingMax || row.Ordinal != 0 && age < hideSpan) {
+	contradicted := row.Status.Hidden() && row.SeenRev > row.Rev && row.Missing < missingMax
+	if contradicted || !row.Status.Hidden() && (row.Missing < missingMax || row.Ordinal != 0 && age < hideSpan) {
 		v.ending, v.kind = endRetry, store.Generic
 		t.failed(b, row, v, err, now)
 		return nil

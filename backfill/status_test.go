@@ -145,6 +145,32 @@ func TestRelayListEndsTakedown(t *testing.T) {
 	w.equal(did)
 }
 
+// A commit that is newer than what we hold contradicts a deletion: the data is not wiped at the first RepoNotFound, and the
+// account is shown when its host answers.
+func TestContradictedDeletion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{RetryBase: time.Millisecond, RetryMax: time.Millisecond}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	if _, err := w.net.Account(did).Mutate(1); err != nil {
+		t.Fatal(err)
+	}
+	fault := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 2})
+	w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).Truth().Rev })
+	ordinal := w.row(did).Ordinal
+	w.say(did, store.StatusDeleted)
+	w.until("it is shown", func() bool {
+		w.clock.advance(time.Second)
+		w.run.Wake()
+		return w.row(did).State == store.StateSynced
+	})
+	if fault.Fired() != 2 || w.row(did).Ordinal != ordinal {
+		t.Errorf("after %d answers that it is not found, ordinal %d is %d", fault.Fired(), ordinal, w.row(did).Ordinal)
+	}
+	w.equal(did)
+}
+
 // An account that is not followed is asked about when it is said to be deleted, since its data must not stay. Nothing
 // is fetched of it.
 func TestUntrackedDeletion(t *testing.T) {
