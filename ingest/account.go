@@ -207,7 +207,8 @@ func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 }
 
 // ask writes the row so that the account's host is asked for the latest commit: at once, or when
-// the budget of status changes allows. A fetch that waits asks it anyway, and one under way asks again.
+// the budget of status changes allows. A fetch that waits asks it anyway. One under way is repeated,
+// within the same budget: beyond it, a flood of events would have the repository fetched for ever.
 func (it *item) ask(w *writing, row *store.Repo, why string) {
 	b := w.batch()
 	defer func() { b.PutRepo(row) }()
@@ -215,7 +216,9 @@ func (it *item) ask(w *writing, row *store.Repo, why string) {
 		return
 	}
 	if row.State == store.StatePending {
-		row.Asked++ // a fetch under way may have read the repository before what was withheld
+		if it.r.budget.charge(row, statusAsk, it.now) == 0 {
+			row.Asked++ // a fetch under way may have read the repository before what was withheld
+		}
 		return
 	}
 	wait := it.r.budget.charge(row, statusAsk, it.now)

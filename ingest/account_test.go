@@ -131,6 +131,23 @@ func TestActiveWhileWithheld(t *testing.T) {
 	}
 }
 
+// A flood of marks while a repository is fetched has it fetched again only as often as the budget allows.
+func TestMarksDuringFetchAreBudgeted(t *testing.T) {
+	t.Parallel()
+	const most = ingest.StatusBurst/ingest.StatusAsk + 2 // and what a slow run pays off
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	for range 2 * most {
+		a.Announce(false, "throttled")
+	}
+	w.pass()
+	if row := w.row(a); row.State != store.StatePending || row.Asked == 0 || row.Asked > most {
+		t.Errorf("after %d marks: %s, to be asked again %d times, want at most %d", 2*most, row.State, row.Asked, most)
+	}
+}
+
 // An unknown account that a relay throttles is discovered as one that is active.
 func TestThrottledIsDiscovered(t *testing.T) {
 	t.Parallel()

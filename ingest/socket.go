@@ -116,7 +116,7 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 }
 
 // begunAtTip has what we hold compared with the source's listing when messages may have passed before
-// the connection stood: nothing tells of them. At the first connection nothing was missed if no copy
+// the connection stood, since no later event shows them. At the first connection nothing was missed if no copy
 // has been begun: fetches that begin from now on read at least what was there when the connection
 // stood. At a later one, accounts may have been announced since the crawl read the listing.
 func (s *source) begunAtTip() *ending {
