@@ -26,7 +26,7 @@ type sight uint8
 
 const (
 	unseen   sight = iota // it did not say
-	useless               // its answer about this account was of no use; other accounts there may fare better
+	useless               // its answer about this account did not parse; the host may answer about others
 	seen                  // it holds what a signal names
 	unwanted              // it does not, or is not to be had
 )

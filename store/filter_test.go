@@ -182,7 +182,7 @@ var filterDamages = []damage{
 		setFilter(d.t, d.s, filter.Config{})
 		d.delete(store.MetaKey("filter"))
 	}, "filter in force: is"},
-	{"filter that nobody set", func(d surgeon) { d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, filter.Config{}) }, "filter version 1: it is not in memory"},
+	{"filter that was never set", func(d surgeon) { d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, filter.Config{}) }, "filter version 1: it is not in memory"},
 	{"dropped ordinal with an owner", func(d surgeon) {
 		d.set(store.OrdinalKey(nil, store.SpaceDropped, d.ordinal(2)), binary.BigEndian.AppendUint64(nil, 5))
 	}, "has an owner: true"},

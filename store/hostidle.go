@@ -78,7 +78,7 @@ func (m *hostMemo) evictable() bool {
 }
 
 // makeRoom adds to b the deletion of a host, if there are as many as there can be, and returns its
-// id; 0 is none. The mutex of the hosts is held.
+// id, or 0 if there is room. The caller holds the mutex of the hosts.
 func (s *Store) makeRoom(b *pebble.Batch, host string) (evicted uint32, err error) {
 	q := &s.hosts
 	of, most := site(host), int(max(1, s.opts.HostsMax/siteShare))

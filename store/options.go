@@ -21,10 +21,10 @@ type Options struct {
 	ReadOnly bool
 
 	// HostsMax bounds the hosts that get an id, each some 100 bytes on disk and 200 in memory. A
-	// new host takes the place of the one idle longest that no repository names and nothing is set
-	// for; without one it stays unknown. The network has some thousands, but whoever has DIDs can
-	// name hosts: so those of one domain, and those that are addresses, get a 64th of them. Default
-	// 262,144.
+	// new host takes the place of the host that has been idle longest, if no repository names it and
+	// no ban or limit is set for it; if there is no such host, the new one stays unknown. The network
+	// has some thousands of hosts, but the owner of any DID can name one: the hosts of one domain,
+	// and all addresses together, get a 64th of the ids. Default 262,144.
 	HostsMax int64
 
 	// Retention is how long events stay in the log. Default 0: for ever. Elapsed time is counted
