@@ -231,9 +231,9 @@ const (
 	untriedShare = 2
 	doubtedShare = 4
 	crawlSlow    = 5 * time.Second
-	// The first request of a host's list may take one part in untriedHaste of Options.IdleTimeout:
-	// on a new store all hosts are untried, and those that hang would hold their places six times
-	// as long. A host that is merely slow is asked again as a doubted one, with all of the time.
+	// untriedHaste divides Options.IdleTimeout for the first request of a host's list. On a new store
+	// every host is untried, and a hanging host holds its place until the timeout. A slow host is
+	// asked again, as a doubted one, with the whole timeout.
 	untriedHaste = 6
 
 	// A pass that named nothing, or less than half of what the previous one named, is repeated

@@ -167,9 +167,9 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 	return false, err
 }
 
-// dropSelections deletes the versions that no row names, behind a round that met all rows and left
-// nothing: since it began, tasks work by the filter in force, and rows come to name no other. A
-// crash before or within leaves all of them, and the next pass deletes them.
+// dropSelections deletes the selections that no row names. It follows a round that read all rows and
+// left none for later: since that round began, tasks work by the filter in force, so that no row can
+// come to name an older selection. After a crash the next pass deletes them.
 func (p *refiltering) dropSelections() error {
 	dropped, err := p.r.store.DropSelections(p.filter.Selection, p.named)
 	if dropped > 0 {

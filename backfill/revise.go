@@ -75,7 +75,7 @@ type revision struct {
 	later bool // it is being fetched: not now
 }
 
-// concerns says of a row as it was listed whether it has to be looked at. The others are done with.
+// concerns reports whether a listed row needs a visit. It notes the selection of a row that does not.
 func (p *refiltering) concerns(row *store.Repo) bool {
 	p.counts.scanned++
 	if p.mayConcern(row) {
@@ -99,8 +99,8 @@ func (p *refiltering) mayConcern(row *store.Repo) bool {
 	return row.Sweep || row.Lacks || row.Ordinal != 0 && p.relation(row.Filter).differs
 }
 
-// outdated reports whether a row is to name the filter in force although nothing else may have to
-// change: there is a bound on the selections that can be kept.
+// outdated reports whether a row names so old a selection that it is moved to the newest one, even if
+// nothing else of it changes: the number of selections is bounded.
 func (p *refiltering) outdated(row *store.Repo) bool {
 	return row.Ordinal != 0 && row.Filter < p.oldest && row.Filter != 0
 }
@@ -177,8 +177,8 @@ func (p *refiltering) judge(row *store.Repo, rel relation) (drop, unseen bool, e
 	return true, false, nil
 }
 
-// relation is how what a version selects stands to what that of the pass does. An error is kept in
-// unrelated.
+// relation compares the selection of that number with the selection of the pass. It keeps an error in
+// p.unrelated.
 func (p *refiltering) relation(version uint32) relation {
 	rel, known := p.relations[version]
 	if known {

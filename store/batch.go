@@ -133,8 +133,8 @@ func (b *Batch) delete(key []byte)     { b.fail(b.b.Delete(key, nil)) }
 
 // PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded, and keeps
 // the owner, pending and retry rows in step. A repository that becomes pending, or changes host or
-// priority in the queue, goes to the end of its queue. One whose host has no id any more, since no
-// row named it, is put among those whose host is unknown: r says so.
+// priority in the queue, goes to the end of its queue. If the host of r has lost its id, PutRepo sets
+// r.Pending.Host to 0: the host is unknown and resolved again.
 func (b *Batch) PutRepo(r *Repo) {
 	// Hosts choose part of it, and the cut may fall into a letter.
 	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")

@@ -19,7 +19,7 @@ var (
 	ErrFutureCursor = errors.New("cursor is in the future")
 	// ErrFilters says that the filter was changed too often for the pass that brings repositories
 	// to it to follow: another change has to wait until the pass has ended.
-	ErrFilters = errors.New("wait until all repositories are brought to the filter in force, and change it then")
+	ErrFilters = errors.New("wait until every repository has been brought to the filter in force (GET /filter shows it as change)")
 	// ErrOutdatedCursor says that a cursor is below the tail of the log.
 	ErrOutdatedCursor = errors.New("cursor is below the oldest event kept")
 )

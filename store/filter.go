@@ -27,9 +27,9 @@ type FilterVersion struct {
 	Widened    uint32 // each filter in force from that version on discovers all that this one does
 }
 
-// DiscoversSince reports whether the filter discovers repositories that may have been passed over,
-// or forgotten, under the filter of that version or a later one. Where the selections of that time
-// are deleted, it may do so without need.
+// DiscoversSince reports whether the filter discovers repositories that a listing may have passed
+// over since that version. If the selections of that time are deleted, it may report true although
+// the filter discovers nothing more: the listing is then read once without need.
 func (f FilterVersion) DiscoversSince(version uint32) bool {
 	return version < max(f.Readmitted, f.Widened)
 }
@@ -55,8 +55,8 @@ type selection struct {
 	filter         *filter.Filter
 }
 
-// selections are those that rows may name, in order of number, with the zero Filter first and the
-// one in force last. They never change.
+// selections holds every selection that a row may name, in ascending order: the zero Filter first,
+// the selection in force last. It is immutable.
 type selections struct {
 	inForce FilterVersion
 	all     []selection
@@ -140,15 +140,14 @@ func (s *Store) parseSelection(key, value []byte) (x selection, err error) {
 // Filter is the filter in force.
 func (s *Store) Filter() FilterVersion { return s.filters.kept.Load().inForce }
 
-// FilterAt returns what the filter of a version selected, without its excludes. Versions are there
-// that a row names as Repo.Filter, and that brought another selection than the one before. It is
-// ErrCorrupt for others.
+// FilterAt returns a selection, without excludes, by the number that Repo.Filter holds. The error is
+// ErrCorrupt if the store has no such selection.
 func (s *Store) FilterAt(selection uint32) (*filter.Filter, error) {
 	return s.filters.kept.Load().at(selection)
 }
 
-// Selections returns the versions that FilterAt knows, in ascending order. The first is 0, the last
-// that in force.
+// Selections returns the numbers that FilterAt knows, in ascending order. The first is 0, the last
+// is the selection in force.
 func (s *Store) Selections() []uint32 {
 	k := s.filters.kept.Load()
 	numbers := make([]uint32, len(k.all))
@@ -166,10 +165,10 @@ func (s *Store) HoldFilter() (release func()) {
 	return s.filters.use.RUnlock
 }
 
-// SetFilter puts a filter in force, and says in the same batch that every repository is to be
-// brought to it. It is durable on return. One that says what the one in force says changes nothing,
-// and one that differs from it in its excludes alone adds no selection. It is ErrFilters while rows
-// may name as many as there can be. Called without locks or HoldFilter.
+// SetFilter puts a filter in force, and requests in the same batch that every repository be brought
+// to it. The change is durable on return. A filter equal to the one in force changes nothing; a
+// change of the excludes alone adds no selection. The error is ErrFilters while the store holds as
+// many selections as it may. The caller holds neither locks nor HoldFilter.
 func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	f, err := filter.Compile(c)
 	if err != nil {
@@ -226,7 +225,7 @@ func (k *selections) with(f *filter.Filter) (*selections, error) {
 		return next, nil
 	}
 	if len(k.all) > selectionsMax {
-		return nil, fmt.Errorf("rows may name %d earlier filters: %w", len(k.all)-1, ErrFilters)
+		return nil, fmt.Errorf("the store holds %d earlier filters: %w", len(k.all)-1, ErrFilters)
 	}
 	now.Selection, now.Widened = now.Version, k.widened(selects, now.Version)
 	next.all = append(slices.Clone(k.all), selection{now.Version, was.Selection, selects})
@@ -243,18 +242,17 @@ func (k *selections) widened(f *filter.Filter, version uint32) uint32 {
 		}
 		end = x.number
 		if i > 0 && x.before != k.all[i-1].number {
-			// Those between are deleted. If f discovers what one of them passed over, then the
-			// filter in force until now discovers it too, since f discovers nothing that this one
-			// does not: its number covers them.
+			// The selections in between are deleted. f discovers nothing that the selections seen so
+			// far do not, so the number of the filter in force until now covers the deleted ones.
 			return min(end, k.inForce.Widened)
 		}
 	}
 	return 0
 }
 
-// DropSelections deletes the selections before a version that is or was in force, but for those
-// that rows name. The caller has seen that no row names another, and that nothing works by one. It
-// is durable on return. Called without locks.
+// DropSelections deletes the selections below number before that are not in named. The caller knows
+// that no row names a selection outside named, and that no task works by one. The deletion is
+// durable on return. The caller holds no locks.
 func (s *Store) DropSelections(before uint32, named map[uint32]bool) (dropped int, err error) {
 	s.filters.mu.Lock()
 	defer s.filters.mu.Unlock()

@@ -159,7 +159,7 @@ func longerIdle(a, b idleHost) int {
 	return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.id, b.id))
 }
 
-// freed notes that a host may be idle now. The mutex is held.
+// freed has the next look for idle hosts take place if m may be one now. The caller holds the mutex.
 func (q *hosts) freed(m *hostMemo) {
 	if m.evictable() {
 		q.idle.none = false
