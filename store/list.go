@@ -1,9 +1,5 @@
 package store
 
-import (
-	"github.com/cockroachdb/pebble/v2"
-)
-
 // examinedMax bounds the rows that one page of Repos looks at, so that a filter that
 // matches little does not hold an iterator for minutes.
 const examinedMax = 100_000
@@ -49,8 +45,8 @@ func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
 		return nil, nil
 	}
 	var out []Repo
-	err := s.snapshot(func(snap reader) error {
-		return scan(snap, ordinalKey(nil, spaceOwner, after+1), ordinalKey(nil, spaceOwner, end), func(_, value []byte) (bool, error) {
+	err := s.at(func(rd reader) error {
+		return scan(rd, ordinalKey(nil, spaceOwner, after+1), ordinalKey(nil, spaceOwner, end), func(_, value []byte) (bool, error) {
 			if len(out) == limit {
 				return false, nil
 			}
@@ -58,7 +54,7 @@ func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
 			if err != nil {
 				return false, err
 			}
-			row, err := s.loadRepo(snap, did)
+			row, err := s.loadRepo(rd, did)
 			out = append(out, row)
 			return true, err
 		})
@@ -79,5 +75,3 @@ func (s *Store) Sizes() (map[string]int64, error) {
 	m["total"] = int64(s.db.Metrics().DiskSpaceUsage())
 	return m, nil
 }
-
-var _ reader = (*pebble.Snapshot)(nil)

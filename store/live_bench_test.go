@@ -115,3 +115,28 @@ func BenchmarkRepo(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRecord reads a record.
+func BenchmarkRecord(b *testing.B) {
+	s := liveStore(b)
+	var all []store.Record
+	var repos []store.Repo
+	for n := range liveRepos {
+		row, err := s.Repo(storetest.DID(1 + n))
+		if err != nil {
+			b.Fatal(err)
+		}
+		some, err := s.ListRecords(&row, "app.bsky.feed.c1", "", 1, false)
+		if err != nil || len(some) != 1 {
+			b.Fatal(err, some)
+		}
+		all, repos = append(all, some[0]), append(repos, row)
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		r := all[n%liveRepos]
+		if _, err := s.Record(&repos[n%liveRepos], r.Collection, r.Rkey); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

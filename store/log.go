@@ -19,9 +19,12 @@ import (
 // ErrFutureCursor, one below the tail ErrOutdatedCursor.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
-	// The snapshot comes before the look at the tail: pruning moves the tail first and
-	// deletes after, so what the tail admits stands in the snapshot.
-	snap := s.db.NewSnapshot()
+	// The view comes before the look at the tail: pruning moves the tail first and deletes after, so
+	// what the tail admits stands in the view.
+	v, err := s.view()
+	if err != nil {
+		return cursor, err
+	}
 	tail := s.Tail()
 	head = max(head, tail-1) // the log may have grown and been pruned since the look at the head
 	if cursor == 0 {
@@ -33,17 +36,17 @@ func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn fu
 	case cursor < tail:
 		err = fmt.Errorf("%w: %d, the oldest is %d", ErrOutdatedCursor, cursor, tail)
 	case cursor <= head:
-		r := logReader{s: s, snap: snap, head: head, next: cursor, left: maxEvents, fn: fn}
+		r := logReader{s: s, view: v, head: head, next: cursor, left: maxEvents, fn: fn}
 		err = r.run(ctx)
 		cursor = r.next
 	}
-	return cursor, errors.Join(err, snap.Close())
+	return cursor, errors.Join(err, v.close())
 }
 
 // logReader expands entries of the log into events.
 type logReader struct {
 	s    *Store
-	snap *pebble.Snapshot
+	view view
 	head uint64
 	next uint64 // next id to give
 	left int    // ids still to pass
@@ -54,7 +57,7 @@ type logReader struct {
 }
 
 func (r *logReader) run(ctx context.Context) error {
-	it, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent)})
+	it, err := r.view.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent)})
 	if err != nil {
 		return engineError(err)
 	}
@@ -136,7 +139,7 @@ const (
 // gate: records show while their account does and their data is the one the entry speaks of. Of a repository that
 // was dropped the deletions show, with which that began; whoever tracks it again has other data.
 func (r *logReader) gate(e *entryV1) (gate, error) {
-	row, err := r.s.loadRepo(r.snap, r.ev.DID)
+	row, err := r.s.loadRepo(r.view, r.ev.DID)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return gateClosed, err
@@ -145,7 +148,7 @@ func (r *logReader) gate(e *entryV1) (gate, error) {
 	case err == nil && row.Ordinal == e.Ordinal || e.Kind != entryCommit:
 		return gateClosed, nil
 	}
-	if dropped, err := holds(r.snap, ordinalKey(nil, spaceDropped, e.Ordinal)); err != nil || !dropped {
+	if dropped, err := holds(r.view, ordinalKey(nil, spaceDropped, e.Ordinal)); err != nil || !dropped {
 		return gateClosed, err
 	}
 	return gateDeletions, nil
@@ -180,7 +183,7 @@ func (r *logReader) ops(id uint64, e *entryV1, deletions bool) error {
 // listing expands an entry whose ops stand in listing rows.
 func (r *logReader) listing(id uint64, e *entryV1) error {
 	lower, upper := e.listing()
-	rows, err := r.snap.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	rows, err := r.view.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return engineError(err)
 	}
@@ -252,7 +255,7 @@ type blockCursor struct {
 	key     []byte
 }
 
-func (r *logReader) blocks(o Ordinal) (*blockCursor, error) { return newBlockCursor(r.snap, o) }
+func (r *logReader) blocks(o Ordinal) (*blockCursor, error) { return newBlockCursor(r.view, o) }
 
 func newBlockCursor(r reader, o Ordinal) (*blockCursor, error) {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceBlock, o), UpperBound: ordinalKey(nil, spaceBlock, o+1)})

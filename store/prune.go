@@ -87,7 +87,7 @@ func (p *pruner) commit(b *Batch) error {
 }
 
 // pruneEntries moves the tail past up to pruneEntries entries and deletes them. The tail
-// moves in memory first: ReadLog takes its snapshot before it looks at the tail.
+// moves in memory first: ReadLog takes its view before it looks at the tail.
 func (s *Store) pruneEntries(to uint64) (more bool, err error) {
 	b := s.NewBatch()
 	tail, events, n := s.Tail(), uint64(0), 0

@@ -77,13 +77,13 @@ type Record struct {
 func (s *Store) Record(r *Repo, collection, rkey string) (Record, error) {
 	path := []byte(collection + "/" + rkey)
 	var rec Record
-	err := s.snapshot(func(snap reader) error {
-		return get(snap, recordKey(nil, r.Ordinal, path), func(v []byte) error {
+	err := s.at(func(rd reader) error {
+		return get(rd, recordKey(nil, r.Ordinal, path), func(v []byte) error {
 			row, err := parseRecordRow(v)
 			if err != nil {
 				return err
 			}
-			rec, err = s.record(snap, r.Ordinal, path, row)
+			rec, err = s.record(rd, r.Ordinal, path, row)
 			return err
 		})
 	})
@@ -123,12 +123,6 @@ func (s *Store) eachRecord(o Ordinal, fn func(path []byte, row recordRow) error)
 	})
 }
 
-// snapshot gives fn one point in time.
-func (s *Store) snapshot(fn func(snap reader) error) error {
-	snap := s.db.NewSnapshot()
-	return errors.Join(fn(snap), snap.Close())
-}
-
 func (s *Store) record(rd reader, o Ordinal, path []byte, row recordRow) (Record, error) {
 	collection, rkey, ok := repo.SplitPath(path)
 	if row.place() != shown || !ok {
@@ -162,8 +156,8 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 		return nil, nil
 	}
 	var out []Record
-	err := s.snapshot(func(snap reader) error {
-		it, err := snap.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	err := s.at(func(rd reader) error {
+		it, err := rd.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 		if err != nil {
 			return engineError(err)
 		}
@@ -173,10 +167,10 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 		}
 		ok := start()
 		if ok { // else a client could have us walk over whatever is shelved
-			ok, err = s.shows(snap, r.Ordinal, []byte(collection), it.Value())
+			ok, err = s.shows(rd, r.Ordinal, []byte(collection), it.Value())
 		}
 		for ; ok && len(out) < limit && err == nil; ok = step() {
-			out, err = s.appendRecord(out, snap, it)
+			out, err = s.appendRecord(out, rd, it)
 		}
 		return errors.Join(err, engineError(it.Close()))
 	})
@@ -205,8 +199,8 @@ func (s *Store) Collections(r *Repo) (out []string, err error) {
 	if r.Ordinal == 0 {
 		return nil, nil
 	}
-	err = s.snapshot(func(snap reader) error {
-		it, err := snap.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, r.Ordinal), UpperBound: ordinalKey(nil, spaceRecord, r.Ordinal+1)})
+	err = s.at(func(rd reader) error {
+		it, err := rd.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, r.Ordinal), UpperBound: ordinalKey(nil, spaceRecord, r.Ordinal+1)})
 		if err != nil {
 			return engineError(err)
 		}
@@ -219,7 +213,7 @@ func (s *Store) Collections(r *Repo) (out []string, err error) {
 			}
 			collection = bytes.Clone(collection)
 			var shows bool
-			if shows, err = s.shows(snap, r.Ordinal, collection, it.Value()); shows {
+			if shows, err = s.shows(rd, r.Ordinal, collection, it.Value()); shows {
 				out = append(out, string(collection))
 			}
 			ok = it.SeekGE(recordKey(nil, r.Ordinal, append(collection, '0')))

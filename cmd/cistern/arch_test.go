@@ -195,6 +195,22 @@ func TestCallsWithOwners(t *testing.T) {
 	}
 }
 
+// TestSnapshotsAreForLongReads: closing one costs a look at every table of the store, which no read of a record may cost.
+func TestSnapshotsAreForLongReads(t *testing.T) {
+	t.Parallel()
+	for _, s := range sources(t) {
+		if s.test || s.name == "store/check.go" {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if selector, ok := n.(*ast.SelectorExpr); ok && selector.Sel.Name == "NewSnapshot" {
+				t.Errorf("%s: NewSnapshot: let a view (store/view.go) read at one point in time", s.set.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+}
+
 func TestGoroutinesHaveOwners(t *testing.T) {
 	t.Parallel()
 	for _, s := range sources(t) {
