@@ -80,7 +80,7 @@ func (s *Server) hostItem(h *store.Host) hostItem {
 	it := hostItem{
 		Host: h.Name, State: now.State(), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
 		FailingSince: moment(now.FailingSince), LastError: or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
-		FirstSeen: rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen), Override: h.Limits,
+		FirstSeen: rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen), Override: pace.Override(h.Limits),
 		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min, ConcurrencyMax: now.Limits.Max,
 			PerSecond: now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay, OpensAt: moment(now.Opens),
 			LatencyMs: now.Latency.Milliseconds()},
@@ -206,7 +206,7 @@ func (s *Server) limitHost(w http.ResponseWriter, r *http.Request) error {
 	if err := limits.Validate(); err != nil {
 		return invalid("%v", err)
 	}
-	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = limits })
+	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits(limits) })
 }
 
 // unlimitHost is DELETE /hosts/{host}/limits.
@@ -214,7 +214,7 @@ func (s *Server) unlimitHost(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.namedHost(r); err != nil {
 		return err
 	}
-	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = pace.Override{} })
+	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits{} })
 }
 
 // banHost is PUT /hosts/{host}/ban.

@@ -44,7 +44,7 @@ func TestHosts(t *testing.T) {
 		Standing: func(id uint32) api.HostStanding {
 			h, _ := w.store.HostByID(id)
 			var l pace.Limiter
-			l.Configure(h.Limits.Over(pace.Limits{Min: 1, Max: 10}), h.Banned)
+			l.Configure(pace.Override(h.Limits).Over(pace.Limits{Min: 1, Max: 10}), h.Banned)
 			s := api.HostStanding{View: l.View(now), Bytes: 5, Repos: 1}
 			if id == 2 {
 				s.ParkedUntil, s.Running, s.Error = now.Add(time.Minute), 3, "went away"

@@ -38,7 +38,7 @@ func (r *Runner) limitsOf(id uint32) (l pace.Limits, banned bool) {
 	h, _ := r.store.HostByID(id) // from memory
 	rule, banned := r.opts.HostRules.Of(h.Name)
 	l = rule.Over(pace.Limits{Min: 1, Max: r.opts.PerHost})
-	return h.Limits.Over(l), banned || h.Banned
+	return pace.Override(h.Limits).Over(l), banned || h.Banned
 }
 
 // queuedAtBanned is how many wait for hosts that are not to be asked. It looks at all that have a queue.

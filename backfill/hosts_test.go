@@ -166,7 +166,7 @@ func TestRedirectTo(t *testing.T) {
 		most  int
 	}{
 		"banned":         {row: store.HostRow{Banned: true}},
-		"limited":        {row: store.HostRow{Limits: pace.Override{PerHour: 2}}, most: 1},
+		"limited":        {row: store.HostRow{Limits: store.HostLimits{PerHour: 2}}, most: 1},
 		"banned by rule": {rules: pace.Rules{{Glob: "localhost:*", Banned: true}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,7 +26,7 @@ const (
 	StoreAll = "all"
 )
 
-// Config is a filter as operators write it, and as it is kept. Zero values take the first of the modes above.
+// Config is a filter as operators write it. Package store keeps it in a form of its own. Zero values take the first of the modes above.
 type Config struct {
 	Mode        string   `json:"mode"`        // ModeFilter or ModeFull
 	Store       string   `json:"store"`       // StoreWanted or StoreAll

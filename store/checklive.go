@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"reflect"
 	"slices"
 )
 
@@ -56,8 +55,7 @@ func (c *checker) filters() error {
 			return nil
 		}
 		x := left[0]
-		same := reflect.DeepEqual(x.filter.Config(), is.Config) && x.before == is.Before
-		if err != nil || !same || len(is.Config.Excludes) > 0 {
+		if err != nil || !is.equal(x.row()) {
 			c.report("filter version %d: is %+v, not as in memory (%v)", number, is, err)
 		}
 		left = left[1:]

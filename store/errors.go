@@ -8,7 +8,7 @@ var (
 	// ErrCorrupt says that our own bytes are not what we wrote. The process must stop:
 	// going on would build on a lie. `cistern check` names the differences.
 	ErrCorrupt = errors.New("store is corrupt")
-	// ErrFormat says that the directory was written by a format this binary does not know.
+	// ErrFormat says that the directory was written in another format than this version reads.
 	ErrFormat = errors.New("unknown store format")
 	// ErrLocked means that another process has the store open.
 	ErrLocked = errors.New("store is in use")

@@ -277,6 +277,9 @@ func ReadListing(row []byte) (ops []ListingOp, err error) {
 	return ops, err
 }
 
+// FormatVersion is the version of the layout.
+const FormatVersion = formatVersion
+
 // EngineFormat is the format of Pebble's files.
 const EngineFormat = engineFormat
 

@@ -34,10 +34,39 @@ func (f FilterVersion) DiscoversSince(version uint32) bool {
 	return version < max(f.Readmitted, f.Widened)
 }
 
-// selectionV1 is a filter without its excludes on disk, under the version that brought it.
+// selectionV1 is a filter without its excludes on disk, under the version that brought it. It names
+// no modes: a mode that package filter renames is the same on disk.
 type selectionV1 struct {
-	Config filter.Config `cbor:"1,keyasint"`
-	Before uint32        `cbor:"2,keyasint,omitempty"` // the selection in force before it
+	Full        bool     `cbor:"1,keyasint,omitempty"` // filter.ModeFull, else filter.ModeFilter
+	All         bool     `cbor:"2,keyasint,omitempty"` // filter.StoreAll, else filter.StoreWanted
+	Signals     []string `cbor:"3,keyasint,omitempty"`
+	Collections []string `cbor:"4,keyasint,omitempty"`
+	Before      uint32   `cbor:"5,keyasint,omitempty"` // the selection in force before it
+}
+
+// row returns a selection as it is on disk.
+func (x selection) row() selectionV1 {
+	c := x.filter.Config()
+	return selectionV1{Full: c.Mode == filter.ModeFull, All: c.Store == filter.StoreAll,
+		Signals: c.Signals, Collections: c.Collections, Before: x.before}
+}
+
+func (v selectionV1) equal(to selectionV1) bool {
+	return v.Full == to.Full && v.All == to.All && v.Before == to.Before &&
+		slices.Equal(v.Signals, to.Signals) && slices.Equal(v.Collections, to.Collections)
+}
+
+// compile returns the filter that a row on disk stands for.
+func (v selectionV1) compile() (*filter.Filter, error) {
+	c := filter.Config{Mode: filter.ModeFilter, Store: filter.StoreWanted,
+		Signals: v.Signals, Collections: v.Collections}
+	if v.Full {
+		c.Mode = filter.ModeFull
+	}
+	if v.All {
+		c.Store = filter.StoreAll
+	}
+	return filter.Compile(c)
 }
 
 // inForceV1 is the rest of the filter in force. Lists of thousands of DIDs, of which a change keeps
@@ -131,7 +160,7 @@ func (s *Store) parseSelection(key, value []byte) (x selection, err error) {
 	if x.before = v.Before; x.before >= x.number {
 		return x, fmt.Errorf("filter version %d follows %d: %w", x.number, x.before, ErrCorrupt)
 	}
-	if x.filter, err = filter.Compile(v.Config); err != nil {
+	if x.filter, err = v.compile(); err != nil {
 		return x, fmt.Errorf("filter version %d: %w: %w", x.number, err, ErrCorrupt)
 	}
 	return x, nil
@@ -281,7 +310,7 @@ func (s *Store) DropSelections(before uint32, named map[uint32]bool) (dropped in
 }
 
 func (b *Batch) putSelection(x selection) {
-	v, err := b.s.codec.encode(selectionV1{x.filter.Config(), x.before})
+	v, err := b.s.codec.encode(x.row())
 	b.fail(err)
 	b.set(filterKey(nil, x.number), v)
 }

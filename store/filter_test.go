@@ -174,9 +174,9 @@ var filterDamages = []damage{
 		setFilter(d.t, d.s, filter.Config{})
 		d.delete([]byte{store.SpaceFilter, 0, 0, 0, 1})
 	}, "filter version 1: is in memory and not on disk"},
-	{"excludes among what is selected", func(d surgeon) {
+	{"another selection on disk", func(d surgeon) {
 		setFilter(d.t, d.s, filter.Config{})
-		d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, store.SelectionRow{Config: filter.Config{Excludes: []string{storetest.DID(1)}}})
+		d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, store.SelectionRow{Full: true})
 	}, "filter version 1: is"},
 	{"filter in force lost", func(d surgeon) {
 		setFilter(d.t, d.s, filter.Config{})

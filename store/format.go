@@ -10,9 +10,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// formatVersion is the layout described in keys.go and values.go. Another one is refused;
-// CHANGELOG.md says under "On-disk format" how to get from one to the next.
-const formatVersion = 2
+// formatVersion is the number of the layout described in keys.go and values.go. It rises with every
+// change of a key or of a value, and CHANGELOG.md then says under "On-disk format" what an operator
+// does. A store of another version is refused.
+const formatVersion = 3
 
 // engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a change here, and a line
 // in CHANGELOG.md, since older binaries cannot open the store afterwards.
@@ -66,7 +67,8 @@ func (s *Store) loadFormat() error {
 	case err != nil:
 		return err
 	case v != strconv.Itoa(formatVersion):
-		return fmt.Errorf("%w %q: this binary knows %d; see CHANGELOG.md, On-disk format", ErrFormat, v, formatVersion)
+		return fmt.Errorf("%w %q, and this version of Cistern reads format %d only: delete the directory, so that the "+
+			"repositories are fetched again, or run the version that wrote it", ErrFormat, v, formatVersion)
 	}
 	s.epoch, err = s.meta(s.db, metaEpoch)
 	return err

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"cistern/backfill/pace"
-
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -59,14 +57,23 @@ type HostCounts struct {
 
 // HostRow is what is set for a host, and what was learnt of it.
 type HostRow struct {
-	Banned    bool          `cbor:"1,keyasint,omitempty"` // not to be asked
-	Limits    pace.Override `cbor:"2,keyasint"`           // instead of the usual ones
-	Bytes     int64         `cbor:"3,keyasint,omitempty"` // received from it
-	Repos     int64         `cbor:"4,keyasint,omitempty"` // fetched from it
-	Error     string        `cbor:"5,keyasint,omitempty"` // of its last failure
-	Failing   int64         `cbor:"6,keyasint,omitempty"` // unix seconds since when it has not answered in order, 0: it does
-	FirstSeen int64         `cbor:"7,keyasint,omitempty"` // unix seconds when its name became known
-	LastSeen  int64         `cbor:"8,keyasint,omitempty"` // unix seconds when it answered in order last, about
+	Banned    bool       `cbor:"1,keyasint,omitempty"` // not to be asked
+	Limits    HostLimits `cbor:"2,keyasint"`           // instead of the usual ones
+	Bytes     int64      `cbor:"3,keyasint,omitempty"` // received from it
+	Repos     int64      `cbor:"4,keyasint,omitempty"` // fetched from it
+	Error     string     `cbor:"5,keyasint,omitempty"` // of its last failure
+	Failing   int64      `cbor:"6,keyasint,omitempty"` // unix seconds since when it has not answered in order, 0: it does
+	FirstSeen int64      `cbor:"7,keyasint,omitempty"` // unix seconds when its name became known
+	LastSeen  int64      `cbor:"8,keyasint,omitempty"` // unix seconds when it answered in order last, about
+}
+
+// HostLimits are the limits that were set for a host; 0 means that none was set. A pace.Override has
+// the same fields, so that one converts to the other.
+type HostLimits struct {
+	Concurrency int `cbor:"1,keyasint,omitempty"` // requests at a time
+	PerSecond   int `cbor:"2,keyasint,omitempty"` // requests that begin in any second
+	PerHour     int `cbor:"3,keyasint,omitempty"`
+	PerDay      int `cbor:"4,keyasint,omitempty"`
 }
 
 // Host is a host as the store knows it.

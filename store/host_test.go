@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"cistern/backfill/pace"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -139,7 +138,7 @@ func TestHostRows(t *testing.T) {
 	for i := range 11 {
 		inUse(t, s, fmt.Sprintf("h%02d.test", i))
 	}
-	limits := pace.Override{Concurrency: 3, PerDay: 7}
+	limits := store.HostLimits{Concurrency: 3, PerDay: 7}
 	if _, err := s.SetHost("new.test", func(row *store.HostRow) { row.Banned, row.Limits = true, limits }); err != nil {
 		t.Fatal(err)
 	}

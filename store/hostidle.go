@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"cistern/backfill/pace"
-
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -73,7 +71,7 @@ func (q *hosts) known(id uint32) bool {
 // evictable reports whether nothing needs a host, apart from the sources that name it. The mutex is
 // held.
 func (m *hostMemo) evictable() bool {
-	set := m.row.Banned || m.row.Limits != (pace.Override{})
+	set := m.row.Banned || m.row.Limits != (HostLimits{})
 	return m.name != "" && m.HostCounts == (HostCounts{}) && m.pins == 0 && !set
 }
 

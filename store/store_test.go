@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -379,20 +380,26 @@ func TestStaleImport(t *testing.T) {
 	}
 }
 
+// TestFormatRefused: a store of an older or a newer format is not opened, and the error says what to do.
 func TestFormatRefused(t *testing.T) {
 	t.Parallel()
-	fs := vfs.NewMem()
-	s, err := store.Open(store.Options{FS: fs, Dir: "db"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.SetFormat(s, "999"); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.Open(store.Options{FS: fs, Dir: "db"}); !errors.Is(err, store.ErrFormat) {
-		t.Errorf("opened: %v", err)
+	for _, version := range []int{1, 2, store.FormatVersion - 1, store.FormatVersion + 1, 999} {
+		fs := vfs.NewMem()
+		s, err := store.Open(store.Options{FS: fs, Dir: "db"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.SetFormat(s, strconv.Itoa(version)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, readOnly := range []bool{true, false} {
+			_, err := store.Open(store.Options{FS: fs, Dir: "db", ReadOnly: readOnly})
+			if !errors.Is(err, store.ErrFormat) || !strings.Contains(err.Error(), "delete the directory") {
+				t.Errorf("format %d, read only %v: %v", version, readOnly, err)
+			}
+		}
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"cistern/backfill/pace"
-	"cistern/filter"
 	"cistern/ingest/repo"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -105,10 +103,10 @@ type namedRow struct {
 // otherRows are rows that have one form each.
 func otherRows() []namedRow {
 	return []namedRow{
-		{"host", store.HostRow{Banned: true, Limits: pace.Override{Concurrency: 1, PerSecond: 2, PerHour: 3, PerDay: 4}, Bytes: 5, Repos: 6,
+		{"host", store.HostRow{Banned: true, Limits: store.HostLimits{Concurrency: 1, PerSecond: 2, PerHour: 3, PerDay: 4}, Bytes: 5, Repos: 6,
 			Error: "no route", Failing: 1748693290, FirstSeen: 1748693291, LastSeen: 1748693292}},
-		{"selection", store.SelectionRow{Config: filter.Config{Mode: filter.ModeFull, Signals: []string{"a.b.*"}, Collections: []string{"a.b.c"},
-			Store: "all", Excludes: []string{}}, Before: 3}},
+		{"selection", store.SelectionRow{Full: true, All: true, Signals: []string{"a.b.*"},
+			Collections: []string{"a.b.c"}, Before: 3}},
 		{"filter in force", store.InForceRow{Version: 1<<32 - 1, Excludes: []string{plc}, Readmitted: 3, Widened: 4}},
 		{"crawl source", store.CrawlSource{Kind: "hosts", URL: "https://relay.test", Removed: true}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Marks: []store.AgeMark{{Age: 1, Next: 2}}}},

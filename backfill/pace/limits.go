@@ -18,10 +18,10 @@ type Limits struct {
 
 // Override replaces parts of the limits of a host; a part that is 0 stays as it is.
 type Override struct {
-	Concurrency int `cbor:"1,keyasint,omitempty" json:"concurrency,omitempty"` // requests at a time, at most
-	PerSecond   int `cbor:"2,keyasint,omitempty" json:"per_second,omitempty"`
-	PerHour     int `cbor:"3,keyasint,omitempty" json:"per_hour,omitempty"`
-	PerDay      int `cbor:"4,keyasint,omitempty" json:"per_day,omitempty"`
+	Concurrency int `json:"concurrency,omitempty"` // requests at a time, at most
+	PerSecond   int `json:"per_second,omitempty"`
+	PerHour     int `json:"per_hour,omitempty"`
+	PerDay      int `json:"per_day,omitempty"`
 }
 
 // What an override may say. More requests at a time than this are no limit to speak of, and the windows

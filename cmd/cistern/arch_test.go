@@ -23,8 +23,8 @@ var levels = map[string]int{
 	"api":             5,
 	"ingest/identity": 4,
 	"store":           3,
+	"backfill/pace":   3, // beside store, which keeps limits in a type of its own
 	"ingest/frame":    2,
-	"backfill/pace":   1,
 	"filter":          1,
 	"ingest/repo":     1,
 
