@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // terminal is a writer with one line at its end that is redrawn in place. On anything but a
@@ -24,46 +24,44 @@ type terminal struct {
 	line string
 }
 
-// columnsDefault is the width taken for a terminal that does not say.
-const columnsDefault = 80
+const (
+	// terminalColumns is the width of a terminal that does not report one.
+	terminalColumns = 80
+	// plainColumns is the width of output that is not a terminal.
+	plainColumns = 100
+)
 
 func newTerminal(out io.Writer, environ []string) *terminal {
 	t := &terminal{out: out, fd: -1}
 	if !isTerminal(out) || slices.Contains(environ, "TERM=dumb") {
 		return t
 	}
-	t.fd, t.color, t.ascii = int(out.(*os.File).Fd()), true, slices.Contains(environ, "TERM=linux")
-	for _, kv := range environ {
-		name, value, _ := strings.Cut(kv, "=")
-		if name == "NO_COLOR" && value != "" {
-			t.color = false
-		}
-	}
+	t.fd, t.ascii = int(out.(*os.File).Fd()), slices.Contains(environ, "TERM=linux")
+	t.color = !slices.ContainsFunc(environ, func(kv string) bool {
+		return strings.HasPrefix(kv, "NO_COLOR=") && kv != "NO_COLOR="
+	})
 	return t
 }
 
-// isTerminal says whether a person may be looking at w.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// live says whether the line is drawn.
+// live reports whether the line is drawn.
 func (t *terminal) live() bool { return t.fd >= 0 }
 
 func (t *terminal) columns() int {
-	size, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ)
-	if err != nil || size.Col == 0 {
-		return columnsDefault
+	if !t.live() {
+		return plainColumns
 	}
-	return int(size.Col)
+	if width, _, err := term.GetSize(t.fd); err == nil && width > 0 {
+		return width
+	}
+	return terminalColumns
 }
 
-// Write puts p above the line.
+// Write writes p above the line.
 func (t *terminal) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -91,7 +89,7 @@ func (t *terminal) draw(line string) {
 	fmt.Fprint(t.out, "\r\x1b[K"+line)
 }
 
-// paint puts text in a colour, if the terminal has colours.
+// paint colours text if the terminal has colours.
 func (t *terminal) paint(color, text string) string {
 	if !t.color || text == "" {
 		return text
