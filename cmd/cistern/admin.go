@@ -12,50 +12,50 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 )
 
-// adminClient drives a running daemon through its private listener.
+// adminClient sends requests to the private listener of a running daemon.
 type adminClient struct {
 	base, token string
 	http        *http.Client
 }
 
-// Limits on what an answer may be.
+// Limits on an answer.
 const (
-	// adminLineMax bounds one row; rows are near 1 KiB.
+	// adminLineMax bounds one row. Rows take about 1 KiB.
 	adminLineMax = 1 << 20
-	// adminErrorMax bounds an error's body.
+	// adminErrorMax bounds the body of an error.
 	adminErrorMax = 64 << 10
 	adminTimeout  = 30 * time.Second
 )
 
-// nextCursorHeader names the cursor of the next page of GET /repos.
+// nextCursorHeader is the header of GET /repos with the cursor of the next page.
 const nextCursorHeader = "Cistern-Next-Cursor"
 
-// newAdminClient takes the address as --admin has it, or a URL.
-func newAdminClient(address, token string) (*adminClient, error) {
-	base := address
-	if !strings.Contains(address, "://") {
-		if _, err := parseListen(address); err != nil {
-			return nil, fmt.Errorf("--admin %q: want the host:port of a daemon's private listener, or its URL", address)
-		}
-		if strings.HasPrefix(address, ":") {
-			address = "127.0.0.1" + address
-		}
-		base = "http://" + address
-	}
-	base, err := parseURL(base, "http", "https")
-	if err != nil {
-		return nil, fmt.Errorf("--admin %q: %w", address, err)
-	}
+func newAdminClient(base, token string) *adminClient {
 	transport := &http.Transport{ResponseHeaderTimeout: adminTimeout}
-	return &adminClient{base: base, token: token, http: &http.Client{Transport: transport}}, nil
+	return &adminClient{base: base, token: token, http: &http.Client{Transport: transport}}
 }
 
-// do sends a request and gives the rows of the answer to fn. next is the cursor of the next page.
-func (c *adminClient) do(ctx context.Context, method, path string, query url.Values, rows []didRow, fn func(json.RawMessage) error) (next string, err error) {
+// parseAdmin returns the base URL of a private listener. It reads an address as --admin of the
+// daemon has it, or a URL.
+func parseAdmin(address string) (string, error) {
+	if strings.Contains(address, "://") {
+		return parseURL(address)
+	}
+	if _, err := parseListen(address); err != nil {
+		return "", errors.New("want the host:port of a daemon's private listener, or its URL")
+	}
+	if strings.HasPrefix(address, ":") {
+		address = "127.0.0.1" + address
+	}
+	return "http://" + address, nil
+}
+
+// do sends a request and calls fn for each row of the answer. next is the cursor of the next page.
+func (c *adminClient) do(ctx context.Context, method, path string, query url.Values, rows []didRow,
+	fn func(json.RawMessage) error) (next string, err error) {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	for _, row := range rows {
@@ -63,14 +63,11 @@ func (c *adminClient) do(ctx context.Context, method, path string, query url.Val
 			return "", err
 		}
 	}
-	target := c.base + path
-	if len(query) > 0 {
-		target += "?" + query.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, method, target, &body)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, &body)
 	if err != nil {
 		return "", err
 	}
+	req.URL.RawQuery = query.Encode()
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	req.Header.Set("Accept", "application/x-ndjson")
 	if c.token != "" {
@@ -87,7 +84,7 @@ func (c *adminClient) do(ctx context.Context, method, path string, query url.Val
 	return res.Header.Get(nextCursorHeader), readRows(res.Body, fn)
 }
 
-// readRows gives each line to fn.
+// readRows calls fn for each line of body.
 func readRows(body io.Reader, fn func(json.RawMessage) error) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, adminLineMax)
@@ -108,20 +105,12 @@ func readRows(body io.Reader, fn func(json.RawMessage) error) error {
 
 // unreachable explains why no answer came.
 func (c *adminClient) unreachable(err error) error {
-	var opError *net.OpError
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &opError) && opError.Op == "dial" {
-		return fmt.Errorf("no daemon answers at %s: start one with cistern run, or name its private listener with --admin (%w)", c.base, opErrorText(err))
+	var dial *net.OpError
+	if !errors.As(err, &dial) || dial.Op != "dial" {
+		return err
 	}
-	return err
-}
-
-// opErrorText drops the method and URL that http puts before the cause.
-func opErrorText(err error) error {
-	var urlError *url.Error
-	if errors.As(err, &urlError) {
-		return urlError.Err
-	}
-	return err
+	return fmt.Errorf("no daemon answers at %s: start one with cistern run, or name its private listener "+
+		"with --admin (%w)", c.base, dial)
 }
 
 // refused explains an answer that is an error.
@@ -138,5 +127,6 @@ func (c *adminClient) refused(res *http.Response) error {
 	if res.StatusCode == http.StatusUnauthorized {
 		hint = " (with --admin-token or CISTERN_ADMIN_TOKEN)"
 	}
-	return fmt.Errorf("the daemon at %s says %s: %s%s", c.base, printable(said.Error), printable(said.Message), hint)
+	return fmt.Errorf("the daemon at %s answers %s: %s%s", c.base, printable(said.Error),
+		printable(said.Message), hint)
 }

@@ -27,47 +27,54 @@ type app struct {
 	tune           tuning
 }
 
-// exitInterrupted is the shell's word for a process that was interrupted.
+// exitInterrupted is the exit code that shells expect of an interrupted process.
 const exitInterrupted = 130
 
+const rootAbout = `Cistern keeps a complete, verified, queryable copy of AT Protocol repositories.
+'cistern COMMAND --help' describes a command and its options.`
+
+const rootExamples = `  cistern demo                                    needs no network, ends with Ctrl-C
+  cistern run                                     an empty index, and then:
+  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz
+  curl 'localhost:2481/xrpc/com.atproto.repo.describeRepo?repo=did:plc:ewvi7nxzyoun6zhxrhs64oiz'
+`
+
 func (a *app) run(ctx context.Context, args []string) error {
-	root := a.root(args)
+	root := &cli.Command{
+		Name:        "cistern",
+		UsageText:   "cistern COMMAND [options]",
+		Description: rootAbout,
+		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.repoCommand(), a.checkCommand(),
+			a.versionCommand()},
+		CustomHelpTemplate: helpTemplate + rootExamples,
+		Version:            version(),
+		Writer:             a.stdout,
+		ErrWriter:          a.stderr,
+		ExitErrHandler:     func(context.Context, *cli.Command, error) {},
+	}
 	if err := checkCommands(root, args); err != nil {
 		return err
 	}
+	prepare(root, args)
 	return root.Run(ctx, append([]string{"cistern"}, args...))
 }
 
-func (a *app) root(args []string) *cli.Command {
-	usageError := func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+// prepare renders the help pages of cmd and of the commands below it. Each command then answers a
+// bad flag in one line and takes the value of a flag whole, commas included.
+func prepare(cmd *cli.Command, args []string) {
+	cmd.CustomHelpTemplate = page(cmd.CustomHelpTemplate, cmd, helpColumns)
+	cmd.CustomRootCommandHelpTemplate = cmd.CustomHelpTemplate
+	cmd.DisableSliceFlagSeparator = true
+	cmd.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
 		return fmt.Errorf("%w%s (see: %s --help)", err, suggestFlag(cmd, args), cmd.FullName())
 	}
-	root := &cli.Command{
-		Name:                          "cistern",
-		Usage:                         "a verified, queryable copy of AT Protocol repositories",
-		Commands:                      []*cli.Command{a.runCommand(), a.demoCommand(), a.checkCommand(), a.repoCommand(), a.versionCommand()},
-		CustomRootCommandHelpTemplate: rootHelp,
-		Action:                        a.unknownCommand,
-		Version:                       version(),
-		Suggest:                       true,
-		Writer:                        a.stdout,
-		ErrWriter:                     a.stderr,
-		ExitErrHandler:                func(context.Context, *cli.Command, error) {},
-	}
-	setAll(root, usageError)
-	return root
-}
-
-// setAll makes every command answer a bad flag in one line, without its help page, and take the value
-// of a flag whole, commas and all.
-func setAll(cmd *cli.Command, f cli.OnUsageErrorFunc) {
-	cmd.OnUsageError, cmd.DisableSliceFlagSeparator = f, true
 	for _, sub := range cmd.Commands {
-		setAll(sub, f)
+		prepare(sub, args)
+		sub.Hidden = true // the library ignores the page of a command with visible ones below it
 	}
 }
 
-// checkCommands refuses args that name no command, with or without help asked for it.
+// checkCommands rejects args that name no command, whether or not they ask for its help.
 func checkCommands(cmd *cli.Command, args []string) error {
 	path := cmd.Name
 	for _, name := range args {
@@ -77,62 +84,51 @@ func checkCommands(cmd *cli.Command, args []string) error {
 		if strings.HasPrefix(name, "-") || len(cmd.Commands) == 0 {
 			return nil
 		}
-		i := slices.IndexFunc(cmd.Commands, func(c *cli.Command) bool { return c.Name == name })
-		if i < 0 {
-			var names []string
-			for _, c := range cmd.Commands {
-				names = append(names, c.Name)
-			}
-			return fmt.Errorf("unknown command %q%s (see: %s --help)", name, suggest(name, names), path)
+		next := cmd.Command(name)
+		if next == nil {
+			return fmt.Errorf("unknown command %q; did you mean %s? (see: %s --help)", name,
+				cli.SuggestCommand(cmd.Commands, name), path)
 		}
-		cmd = cmd.Commands[i]
-		path += " " + cmd.Name
+		cmd, path = next, path+" "+name
 	}
 	return nil
 }
 
-// suggestFlag names the flag of cmd that is nearest to the first unknown one of args, as words to put behind an
-// error; "" when none is near.
+// suggestFlag returns the flag of cmd that is nearest to the first unknown one of args, as words
+// to append to an error.
 func suggestFlag(cmd *cli.Command, args []string) string {
-	names := []string{"--help"}
-	for _, f := range cmd.Flags {
-		for _, name := range f.Names() {
-			names = append(names, "--"+name)
-		}
-	}
 	for _, arg := range args {
 		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		if strings.HasPrefix(arg, "-") && name != "" && !slices.Contains(names, "--"+name) {
-			return suggest("--"+name, names)
+		if !strings.HasPrefix(arg, "-") || name == "" || slices.ContainsFunc(cmd.Flags,
+			func(f cli.Flag) bool { return slices.Contains(f.Names(), name) }) {
+			continue
+		}
+		if nearest := cli.SuggestFlag(cmd.Flags, name, false); nearest != "" {
+			return fmt.Sprintf("; did you mean %s?", nearest)
 		}
 	}
 	return ""
-}
-
-// unknownCommand is reached when no command was named.
-func (a *app) unknownCommand(_ context.Context, cmd *cli.Command) error {
-	if cmd.Root() == cmd {
-		return cli.ShowRootCommandHelp(cmd)
-	}
-	return cli.ShowSubcommandHelp(cmd)
 }
 
 func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name:               "version",
 		Usage:              "print the version of this binary",
-		CustomHelpTemplate: helpText("cistern version", "Print the version of this binary, and what built it.", nil, false, "  cistern version"),
+		UsageText:          "cistern version",
+		Description:        "Print the version of this binary, the Go release that built it and its platform.",
+		CustomHelpTemplate: helpTemplate + "  cistern version\n",
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(a.stdout, "cistern %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(a.stdout, "cistern %s %s %s/%s\n", version(), runtime.Version(),
+				runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
-// version is what the toolchain knows of the source this binary was built from.
+// version returns the version of the source that this binary was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -154,15 +150,15 @@ func noArguments(cmd *cli.Command) error {
 	return nil
 }
 
-// subject is a command as an error names it, behind the program's name.
+// subject returns the name of a command for an error, which starts with the program's name already.
 func subject(cmd *cli.Command) string { return strings.TrimPrefix(cmd.FullName(), "cistern ") }
 
-// echoMax is how long after the first signal another one counts as the same: supervisors and
-// wrappers that signal a process and then its group do so within milliseconds.
+// echoMax is how long after the first signal another one counts as the same. A supervisor may
+// signal a process and then its group, within milliseconds.
 const echoMax = time.Second
 
 // untilSignal runs fn with a context that ends at SIGINT or SIGTERM. A second signal ends the
-// process at once: what was durable stays durable.
+// process at once, which loses nothing that was durable.
 func (a *app) untilSignal(ctx context.Context, fn func(context.Context) error) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -187,7 +183,7 @@ func (a *app) until(ctx context.Context, signals <-chan os.Signal, fn func(conte
 				first = time.Now()
 				cancel()
 			case time.Since(first) >= echoMax:
-				fmt.Fprintln(a.stderr, "cistern: interrupted twice, leaving at once")
+				fmt.Fprintln(a.stderr, "cistern: interrupted twice, exiting at once")
 				a.exit(exitInterrupted)
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mattn/go-runewidth"
 )
 
 // TestSignals ends gently at the first signal, which may come twice, and at once at the second.
@@ -55,24 +57,27 @@ func TestCommands(t *testing.T) {
 		{"run --help", "--disk-reserve SIZE|PERCENT", ""},
 		{"help demo", "--seed N", ""},
 		{"check --help", "Verify a store offline", ""},
+		{"run -h", "--plc URL  (repeatable)\n      PLC directory", ""},
+		{"run -h", "Default https://plc.directory.", ""},
+		{"run -h", "--disk-reserve is CISTERN_DISK_RESERVE", ""},
 		{"repo", "resync", ""},
-		{"repo --help", "tells more", ""},
+		{"repo --help", "Commands:\n  add ", ""},
 		{"version --help", "Usage:\n  cistern version\n", ""},
-		{"repo add --help", "-f, --file FILE", ""},
+		{"repo add --help", "--file, -f FILE", ""},
 		{"version", "cistern ", ""},
 		{"--version", "cistern", ""},
 		{"rnu", "", `unknown command "rnu"; did you mean run?`},
-		{"filter --help", "", `unknown command "filter" (see: cistern --help)`},
+		{"filter --help", "", `unknown command "filter"; did you mean help? (see: cistern --help)`},
 		{"help filter", "", `unknown command "filter"`},
 		{"repo shw --help", "", `unknown command "shw"; did you mean show? (see: cistern repo --help)`},
-		{"repo help add", "-f, --file FILE", ""},
+		{"repo help add", "--file, -f FILE", ""},
 		{"run --lisen :1", "", "did you mean --listen? (see: cistern run --help)"},
 		{"run --listen :1 --relai=x", "", "did you mean --relay?"},
 		{"check --dta .", "", "did you mean --data?"},
 		{"repo ls --state x --hst y", "", "did you mean --host?"},
 		{"run --listen", "", "(see: cistern run --help)"}, // known, without its value
 		{"run now", "", `takes no arguments, got "now"`},
-		{"demo --repos 0 --hosts 0", "", "2 mistakes:\n  --repos 0: want 1 to 1000000\n  --hosts 0: want 1 to 200"},
+		{"demo --repos 0 --hosts 0", "", "2 mistakes:\n  --repos \"0\": want a number from 1 to 1000000\n  --hosts \"0\": want a number from 1 to 200"},
 		{"demo --admin 0.0.0.0:1", "", "loopback"},
 		{"demo --data .", "", "want an empty directory"},
 		{"check --data /does/not/exist", "", "no store to check"},
@@ -89,7 +94,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("cistern %s: %s", row.args, &out)
 		}
 		for line := range strings.Lines(out.String()) {
-			if textColumns(line) > 101 {
+			if runewidth.StringWidth(line) > 100 {
 				t.Errorf("cistern %s: a wide line: %q", row.args, line)
 			}
 		}

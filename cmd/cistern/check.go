@@ -13,20 +13,21 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-const checkAbout = `Verify a store offline: recompute every counter, reference, gauge and cross-reference from the data
-and print each difference. Nothing is written. The daemon must not be running on the store. The exit code is 0
-when there is no difference and 1 otherwise.`
+const checkAbout = `Verify a store offline: recompute every counter, reference, gauge and
+cross-reference from the data, and print each difference. Nothing is written.
+No daemon may be running on the store. The exit code is 0 if there is no
+difference, and 1 otherwise.`
 
 func (a *app) checkCommand() *cli.Command {
 	var cfg Config
-	options := only(cfg.options(), []string{"data"})
 	return &cli.Command{
-		Name:  "check",
-		Usage: "verify a store offline",
-		Flags: flags(options),
-		CustomHelpTemplate: helpText("cistern check [--data DIR]", checkAbout,
-			[]helpRow{{"--data DIR", "Directory of the store, also CISTERN_DATA. Default ./cistern-data."}}, false,
-			"  cistern check --data /var/lib/cistern && systemctl start cistern"),
+		Name:        "check",
+		Usage:       "verify a store offline",
+		UsageText:   "cistern check [--data DIR]",
+		Description: checkAbout,
+		Flags:       flags(only(cfg.options(), "data")),
+		CustomHelpTemplate: helpTemplate +
+			"  cistern check --data /var/lib/cistern && systemctl start cistern\n",
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := errors.Join(noArguments(cmd), cfg.load(cmd, a.environ, "data")); err != nil {
 				return err
@@ -41,7 +42,7 @@ func (a *app) check(ctx context.Context, dir string) error {
 		return fmt.Errorf("no store to check: %w", err)
 	}
 	start := time.Now()
-	s, err := openForCheck(dir, slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	s, err := openForCheck(dir, newLogger(a.stderr, slog.LevelWarn))
 	if err != nil {
 		return err
 	}
@@ -51,20 +52,22 @@ func (a *app) check(ctx context.Context, dir string) error {
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
 	}
-	fmt.Fprintf(a.stdout, "  %s repositories, %s records, %s blocks, %s events in %.1f s\n", thousands(counts["repos"]),
-		thousands(counts["records"]), thousands(counts["blocks"]), thousands(counts["events"]), time.Since(start).Seconds())
+	fmt.Fprintf(a.stdout, "  %s, %s, %s, %s in %.1f s\n", count(counts["repos"], "repository"),
+		count(counts["records"], "record"), count(counts["blocks"], "block"),
+		count(counts["events"], "event"), time.Since(start).Seconds())
 	if n > 0 {
-		return fmt.Errorf("%s differences in %s: keep a copy of it for a report, and index again into an empty directory", thousands(int64(n)), dir)
+		return fmt.Errorf("%s in %s: keep a copy of the store for a report, and index again into an empty "+
+			"directory", count(int64(n), "difference"), dir)
 	}
 	_, err = fmt.Fprintln(a.stdout, "no differences")
 	return err
 }
 
-// openForCheck opens a store that is not in use.
+// openForCheck opens a store that no daemon is using.
 func openForCheck(dir string, log *slog.Logger) (*store.Store, error) {
 	s, err := store.Open(store.Options{Dir: dir, ReadOnly: true, Logger: log})
 	if errors.Is(err, store.ErrLocked) {
-		return nil, fmt.Errorf("%w: stop it first", err)
+		err = fmt.Errorf("%w: stop it first", err)
 	}
 	return s, err
 }

@@ -43,7 +43,7 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Data: "./cistern-data", Listen: ":2481", Admin: "127.0.0.1:2480", PLC: []string{"https://plc.directory"},
-		CrawlEvery: 24 * time.Hour, Store: "wanted", Verify: "full", RepoMax: 4 << 30, FetchTimeout: 6 * time.Hour, Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
+		CrawlEvery: 24 * time.Hour, Mode: "filter", Store: "wanted", Verify: "full", RepoMax: 4 << 30, FetchTimeout: 6 * time.Hour, Reserve: reserve{percent: 5}, LogLevel: slog.LevelInfo}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(reserve{})); diff != "" {
 		t.Error(diff)
 	}
@@ -55,8 +55,9 @@ func TestConfigSources(t *testing.T) {
 	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
 		Crawl:  []backfill.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
-		CrawlEvery: 24 * time.Hour, Full: true, Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
-		Seeds: []string{"mode", "collection", "store", "exclude"}, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
+		CrawlEvery: 24 * time.Hour, Mode: "full", Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
+		Given: []string{"data", "listen", "admin", "admin-token", "plc", "crawl", "relay", "pds", "mode", "collection", "store", "exclude", "allow-private",
+			"verify", "strategy", "repo-max", "fetch-timeout", "disk-reserve", "retention", "log-level"}, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
 		RepoMax: 8 << 30, FetchTimeout: 24 * time.Hour, Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
@@ -124,8 +125,9 @@ func TestConfigMistakes(t *testing.T) {
 		{"signal without a firehose", []string{"--signal", "app.bsky.*"}, nil, []string{"--signal", "--relay"}},
 		{"signal in full mode", []string{"--signal", "app.bsky.*", "--relay", "wss://a.example", "--mode", "full"}, nil, []string{"--signal", "--mode filter"}},
 		{"relay to list under a path", []string{"--relay", "wss://a.example/base", "--mode", "full"}, nil, []string{"wss://a.example/base", "path"}},
-		{"password in a URL", []string{"--plc", "https://u:p@a"}, nil, []string{"--plc", "without user"}},
-		{"query in a URL", []string{"--plc", "https://a?b"}, nil, []string{"--plc", "without query"}},
+		{"password in a URL", []string{"--plc", "https://u:p@a"}, nil, []string{`--plc "https://…@a"`, "more than a host"}},
+		{"query in a URL", []string{"--plc", "https://a?b"}, nil, []string{`--plc "https://a?b"`, "more than a host"}},
+		{"URL of another protocol", []string{"--plc", "wss://a"}, nil, []string{`--plc "wss://a"`, "not http"}},
 		{"second in a list", nil, []string{"CISTERN_PLC=https://a,,https://b"}, []string{`CISTERN_PLC ""`}},
 		{"no port", []string{"--listen", "localhost"}, nil, []string{`--listen "localhost"`, "host:port"}},
 		{"port above all", []string{"--listen", ":70000"}, nil, []string{"--listen", "host:port"}},
@@ -135,8 +137,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"size without unit", []string{"--disk-reserve", "10"}, nil, []string{"--disk-reserve", "10GiB"}},
 		{"negative duration", []string{"--retention=-1h"}, nil, []string{"--retention", "72h"}},
 		{"twice", []string{"--mode", "filter", "--mode", "filter"}, nil, []string{"--mode: given 2 times"}},
-		{"near miss of a strategy", []string{"--strategy", "spars"}, nil, []string{"did you mean sparse?"}},
-		{"near miss", []string{"--verify", "backfil"}, nil, []string{"did you mean backfill?"}},
+		{"near miss of a strategy", []string{"--strategy", "spars"}, nil, []string{`--strategy "spars"`, "auto, sparse, full"}},
+		{"near miss", []string{"--verify", "backfil"}, nil, []string{`--verify "backfil"`, "full, backfill, none"}},
 		{"open admin", []string{"--admin", "0.0.0.0:2480"}, nil, []string{"--admin 0.0.0.0:2480", "--admin-token"}},
 		{"open admin by default host", []string{"--admin", ":2480"}, nil, []string{"--admin :2480", "--admin-token"}},
 		{"banned and read", []string{"--pds", "https://pds.example.com", "--host-ban", "*.example.com"}, nil, []string{"wss://pds.example.com", "--host-ban"}},

@@ -1,45 +1,22 @@
 package main
 
 import (
-	"errors"
 	"slices"
-	"strings"
-	"time"
 
 	"cistern/api"
 	"cistern/backfill"
 	"cistern/store"
 )
 
-func (c *Config) setCrawl(s string) error {
-	kind, origin, ok := strings.Cut(s, "::")
-	if !ok {
-		return errors.New("want KIND::URL, as in repos::https://relay.example.com")
-	}
-	src, err := backfill.ParseSource(kind, origin)
-	if err == nil {
-		c.Crawl = append(c.Crawl, src)
-	}
-	return err
-}
-
-// parsePeriod reads a duration that is not too short for asking hosts again and again.
-func parsePeriod(s string) (time.Duration, error) {
-	d, err := parseAge(s)
-	if err != nil || d < time.Minute {
-		return 0, errors.New("want a duration of a minute or more, like 6h or 7d")
-	}
-	return d, nil
-}
-
-// crawlSources is where repositories are discovered: what --crawl names, and while everything is followed the hosts of
-// the relays. Relays do not know who has been quiet since they began, so that their hosts are listed themselves.
+// crawlSources returns the sources that repositories are discovered at: those of --crawl, and
+// implied ones for the hosts of the relays, which count in mode full. The hosts are listed
+// themselves because a relay does not know accounts that were silent since it started.
 func (c *Config) crawlSources() []backfill.Source {
 	sources := slices.Clone(c.Crawl)
 	for _, r := range c.Relays {
 		src, err := backfill.ParseSource(backfill.SourceHosts, r.URL)
 		if err != nil || slices.ContainsFunc(sources, func(s backfill.Source) bool { return s.URL == src.URL }) {
-			continue // it has a path, or the operator has chosen how it is crawled
+			continue // the relay has a path, or --crawl says how to crawl it
 		}
 		src.Implied = true
 		sources = append(sources, src)
@@ -47,7 +24,7 @@ func (c *Config) crawlSources() []backfill.Source {
 	return sources
 }
 
-// crawler is discovery as the private listener drives it.
+// crawler returns what the private listener needs to show and control discovery.
 func (d *daemon) crawler() api.Crawler {
 	source := func(do func(backfill.Source) error) func(store.CrawlSource) error {
 		return func(c store.CrawlSource) error { return do(backfill.Source{Kind: c.Kind, URL: c.URL}) }

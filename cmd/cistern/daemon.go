@@ -25,16 +25,22 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-const runAbout = `Run the daemon: discover repositories, or take those that 'cistern repo add' names, fetch them from their
-hosts, verify them, follow what the relays tell of them, and serve them. SIGTERM or Ctrl-C finishes what is in flight and stops; a second one stops at
-once, which loses nothing that was durable.`
+const runAbout = `Run the daemon: discover repositories, or take those that 'cistern repo add'
+names, fetch them from their hosts, verify them, follow the firehoses of relays,
+and serve the result. SIGTERM or Ctrl-C stops it after the work in flight; a
+second one stops it at once, which loses nothing that was durable.
+
+Every option is also a variable: --disk-reserve is CISTERN_DISK_RESERVE. Where
+an option may be repeated, commas separate the values in its variable. A flag
+wins over its variable.`
 
 const runExamples = `  cistern run                                         index what 'repo add' names
   cistern run --crawl repos::https://pds.example.com  all repositories of a host
   cistern run --relay https://relay1.us-east.bsky.network --signal app.bsky.feed.post
   cistern run --relay https://relay1.us-east.bsky.network --collection 'app.bsky.feed.*'
   cistern run --mode full --relay https://relay1.us-east.bsky.network
-  CISTERN_DATA=/var/lib/cistern CISTERN_ADMIN=:2480 CISTERN_ADMIN_TOKEN=... cistern run`
+  CISTERN_DATA=/var/lib/cistern CISTERN_ADMIN=:2480 CISTERN_ADMIN_TOKEN=... cistern run
+`
 
 // shutdownBudget bounds a clean stop.
 const shutdownBudget = 30 * time.Second
@@ -44,8 +50,10 @@ func (a *app) runCommand() *cli.Command {
 	return &cli.Command{
 		Name:               "run",
 		Usage:              "run the daemon",
+		UsageText:          "cistern run [options]",
+		Description:        runAbout,
 		Flags:              flags(cfg.options()),
-		CustomHelpTemplate: helpText("cistern run [options]", runAbout, helpRows(cfg.options()), true, runExamples),
+		CustomHelpTemplate: helpTemplate + runExamples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := errors.Join(noArguments(cmd), cfg.load(cmd, a.environ)); err != nil {
 				return err
@@ -57,7 +65,7 @@ func (a *app) runCommand() *cli.Command {
 
 // daemon runs the daemon until ctx ends.
 func (a *app) daemon(ctx context.Context, cfg Config) error {
-	signal.Ignore(syscall.SIGPIPE) // whoever reads our log may go; the daemon stays
+	signal.Ignore(syscall.SIGPIPE) // the daemon outlives the reader of its log
 	public, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
@@ -72,7 +80,8 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	log.Info("serving", "version", version(), "data", cfg.Data, "public", public.Addr().String(), "admin", admin.Addr().String())
+	log.Info("serving", "version", version(), "data", cfg.Data, "public", public.Addr().String(),
+		"admin", admin.Addr().String())
 	err = d.run(ctx, box{"progress", d.progress(term, log).Run})
 	if err == nil {
 		log.Info("stopped")
@@ -86,7 +95,7 @@ func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 
 type listeners struct{ public, admin net.Listener }
 
-// tuning changes options that are no operator's business, for tests.
+// tuning changes options that an operator cannot set. The demo and the tests use it.
 type tuning struct {
 	store    func(*store.Options)
 	backfill func(*backfill.Options)
@@ -110,13 +119,16 @@ type daemon struct {
 	api      *api.Server
 }
 
-// newDaemon constructs the boxes, each from those before it, and starts none. It owns the listeners. What can fail
-// without the store comes before it, and the filter last: a start that fails must not leave a store behind whose
-// filter its options chose.
+// newDaemon constructs the boxes, each from those before it, and starts none. It owns the
+// listeners. Steps that can fail without the store come before it, and the filter comes last: a
+// start that fails must not leave a store with the filter of its options.
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
-	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(), guard: newDiskGuard(cfg.Data, cfg.Reserve, log)}
-	d.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newBackfill, d.newIngest, d.newAPI, d.seedFilter} {
+	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
+		guard: newDiskGuard(cfg.Data, cfg.Reserve, log)}
+	d.metrics.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newBackfill,
+		d.newIngest, d.newAPI, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -124,7 +136,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	return d, nil
 }
 
-// boxes is what runs, in the order of starting.
+// boxes returns the running parts in the order of their start.
 func (d *daemon) boxes() []box {
 	return []box{
 		{"store", d.store.Run},
@@ -134,16 +146,17 @@ func (d *daemon) boxes() []box {
 			return d.guard.whileRoom(ctx, d.backfill.Run)
 		}},
 		{"crawl", func(ctx context.Context) error { return d.guard.whileRoom(ctx, d.backfill.Crawl) }},
-		{"ingest", d.ingest.Run}, // goes on while the disk is short: live events are few
+		{"ingest", d.ingest.Run}, // also while the disk is short: live events are few
 		{"disk", d.guard.Run},
 	}
 }
 
-// sourcesBudget is how long fetches wait for the firehose. A source that connects later has its listing compared.
+// sourcesBudget is how long fetches wait for the firehose. The listing of a source that connects
+// later is compared with the store instead.
 const sourcesBudget = 10 * time.Second
 
-// awaitSources waits until the firehose is followed: of a repository fetched before, commits would be missed between the
-// copy and the first event.
+// awaitSources waits until the firehose is followed. If a repository were fetched before, the
+// commits between its copy and the first event would be missed.
 func awaitSources(ctx context.Context, live *ingest.Runner) {
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
@@ -156,11 +169,11 @@ func awaitSources(ctx context.Context, live *ingest.Runner) {
 	}
 }
 
-// run runs the boxes and others that watch them, and closes the store if nothing writes to it any more.
+// run runs the boxes and the watchers, and closes the store once nothing writes to it any more.
 func (d *daemon) run(ctx context.Context, watchers ...box) error {
 	err := boxes{list: append(d.boxes(), watchers...), budget: cmp.Or(d.tune.budget, shutdownBudget)}.Run(ctx)
 	if errors.Is(err, errBudget) {
-		return fmt.Errorf("%w: left without closing the store, which recovers at the next start", err)
+		return fmt.Errorf("%w: exiting without closing the store, which recovers at the next start", err)
 	}
 	return errors.Join(err, d.close())
 }
@@ -201,10 +214,14 @@ func (d *daemon) newBackfill() error {
 	if err != nil {
 		return err
 	}
-	o := backfill.Options{Store: d.store, HostRules: d.cfg.HostRules, Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(),
-		Verify: verify, Strategy: d.cfg.Strategy, CARBytesMax: d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout, Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data, Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+	o := backfill.Options{Store: d.store, HostRules: d.cfg.HostRules, Directory: d.identity,
+		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Verify: verify,
+		Strategy: d.cfg.Strategy, CARBytesMax: d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
+		Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data,
+		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+		// newIngest makes d.ingest next. These are called only once both run.
 		Follows: func(source uint32) bool { return d.ingest.Follows(source) },
-		Drain:   func(did string) { d.ingest.Drain(did) }, // of the box made next: nothing drains before both run
+		Drain:   func(did string) { d.ingest.Drain(did) },
 		Unheard: func(origin string) error { return d.ingest.FollowHost(origin) }}
 	if d.tune.backfill != nil {
 		d.tune.backfill(&o)
@@ -214,8 +231,10 @@ func (d *daemon) newBackfill() error {
 }
 
 func (d *daemon) newIngest() (err error) {
-	o := ingest.Options{Store: d.store, Directory: d.identity, Sources: slices.Concat(d.cfg.Relays, d.cfg.PDS),
-		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Wake: d.backfill.Wake,
+	o := ingest.Options{Store: d.store, Directory: d.identity,
+		Sources:        slices.Concat(d.cfg.Relays, d.cfg.PDS),
+		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate,
+		UserAgent: userAgent(), Wake: d.backfill.Wake,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
 	if d.tune.ingest != nil {
 		d.tune.ingest(&o)
@@ -225,17 +244,17 @@ func (d *daemon) newIngest() (err error) {
 }
 
 func (d *daemon) newAPI() (err error) {
-	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken, Syncing: d.backfill.Syncing, Wake: d.backfill.Wake, Refilter: d.backfill.Refilter,
-		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(), Ingestion: d.ingestion(), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
+	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
+		Syncing: d.backfill.Syncing, Wake: d.backfill.Wake, Refilter: d.backfill.Refilter,
+		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(), Ingestion: d.ingestion(),
+		Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
 	return err
 }
 
-// hosts is what the private listener shows and drives of them.
+// hosts returns what the private listener needs to show and limit hosts.
 func (d *daemon) hosts() api.Hosts {
-	return api.Hosts{Changed: d.backfill.HostChanged, Standing: func(id uint32) api.HostStanding {
-		now := d.backfill.HostStanding(id)
-		return api.HostStanding{View: now.View, Bytes: now.Bytes, Repos: now.Repos, Error: now.Error}
-	}}
+	standing := func(id uint32) api.HostStanding { return api.HostStanding(d.backfill.HostStanding(id)) }
+	return api.Hosts{Changed: d.backfill.HostChanged, Standing: standing}
 }
 
 func userAgent() string { return "cistern/" + version() }

@@ -11,12 +11,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
-// diskGuard keeps the reserve of the disk that the store is on: below it imports stop, at a
-// quarter of it the daemon does, while there is still room to close the store.
+// diskGuard keeps the reserve of the disk that the store is on. Below the reserve imports stop.
+// Below a quarter of it the daemon stops, while there is still room to close the store.
 type diskGuard struct {
 	dir     string
 	reserve reserve
@@ -37,8 +38,8 @@ func newDiskGuard(dir string, r reserve, log *slog.Logger) *diskGuard {
 		changed: make(chan struct{})}
 }
 
-// whileRoom runs fn while there is room: it ends fn's context when the disk becomes short, and runs
-// it anew when there is room again, until ctx ends or fn fails.
+// whileRoom runs fn while there is room. It ends fn's context when the disk becomes short, and runs
+// fn again when there is room again, until ctx ends or fn fails.
 func (g *diskGuard) whileRoom(ctx context.Context, fn func(context.Context) error) error {
 	for ctx.Err() == nil {
 		short, changed := g.state()
@@ -74,7 +75,7 @@ func (g *diskGuard) state() (short bool, changed <-chan struct{}) {
 	return g.short, g.changed
 }
 
-// set says whether this changed anything.
+// set reports whether short changed.
 func (g *diskGuard) set(short bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -87,7 +88,7 @@ func (g *diskGuard) set(short bool) bool {
 	return true
 }
 
-// Run watches until ctx ends, or until the disk is so full that the daemon has to stop.
+// Run watches the disk until ctx ends, or until the disk is so full that the daemon has to stop.
 func (g *diskGuard) Run(ctx context.Context) error {
 	tick := time.NewTicker(g.every)
 	defer tick.Stop()
@@ -103,8 +104,8 @@ func (g *diskGuard) Run(ctx context.Context) error {
 	}
 }
 
-// start refuses a disk on which the daemon would stop at once, before the store is made: until then the nearest
-// directory above it is asked.
+// start fails if the daemon would stop at once on this disk. It runs before the store is created,
+// so it looks at the nearest existing directory above it.
 func (g *diskGuard) start() error {
 	dir := g.dir
 	for {
@@ -118,7 +119,7 @@ func (g *diskGuard) start() error {
 	}
 }
 
-// room is the free space at dir and the reserve there, or why the daemon must stop.
+// room returns the free space at dir and the reserve there, or an error if the daemon must stop.
 func (g *diskGuard) room(dir string) (free, floor uint64, err error) {
 	free, total, err := g.free(dir)
 	if err != nil {
@@ -126,8 +127,9 @@ func (g *diskGuard) room(dir string) (free, floor uint64, err error) {
 	}
 	floor = g.reserve.of(total)
 	if free < floor/4 {
-		return free, floor, fmt.Errorf("disk of %s has %s free, less than a quarter of the reserve of %s: stopped while the store can still be closed; make room or lower --disk-reserve",
-			dir, bytesText(free), bytesText(floor))
+		return free, floor, fmt.Errorf("disk of %s has %s free, less than a quarter of the reserve of %s: "+
+			"stopped while the store can still be closed; free some space or lower --disk-reserve",
+			dir, humanize.IBytes(free), humanize.IBytes(floor))
 	}
 	return free, floor, nil
 }
@@ -141,14 +143,16 @@ func (g *diskGuard) look() error {
 	switch {
 	case !g.set(short):
 	case short:
-		g.log.Warn("disk is short, imports stop", "dir", g.dir, "free", bytesText(free), "reserve", bytesText(floor))
+		g.log.Warn("disk space is below the reserve, imports pause", "dir", g.dir,
+			"free", humanize.IBytes(free), "reserve", humanize.IBytes(floor))
 	default:
-		g.log.Info("disk has room again, imports go on", "dir", g.dir, "free", bytesText(free))
+		g.log.Info("disk space is above the reserve, imports resume", "dir", g.dir,
+			"free", humanize.IBytes(free))
 	}
 	return nil
 }
 
-// diskFree is the space that an ordinary user may still write at dir, and the size of its disk.
+// diskFree returns the space that an ordinary user may still write at dir, and the size of its disk.
 func diskFree(dir string) (free, total uint64, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {

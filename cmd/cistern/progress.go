@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -9,10 +10,13 @@ import (
 	"time"
 
 	"cistern/ingest"
+
+	"github.com/dustin/go-humanize"
+	"github.com/mattn/go-runewidth"
 )
 
-// progress shows how far the index is: a line redrawn in place on a terminal, elsewhere a log
-// line every few seconds while something changes.
+// progress shows how complete the index is: on a terminal as a line redrawn in place, elsewhere as
+// a log line every few seconds while something changes.
 type progress struct {
 	term   *terminal
 	log    *slog.Logger
@@ -27,27 +31,28 @@ type progress struct {
 	recent        []sample // of the last rateWindow, oldest first
 }
 
-// sample is what the index had at one time.
+// sample is the state of the index at one time.
 type sample struct {
 	at                              time.Time
 	repos, records                  int64
 	pending, syncing, resync        int64
 	ratelimited, transport, generic int64
 	done                            int64 // repositories that need no fetch
-	behind, lacking                 int64 // known to have a later rev; not yet what the filter says
+	behind, lacking                 int64 // hold an old rev; do not agree with the filter yet
 
 	sources, running int64         // of the firehose, and how many of them are connected
 	frames           int64         // read from them
-	lag              time.Duration // of the connected source furthest behind, in whole seconds
+	lag              time.Duration // of the connected source that is furthest behind, in seconds
 }
 
 func newSample(at time.Time, counts map[string]int64, syncing int, sources []ingest.SourceStatus) sample {
 	s := sample{
 		at: at, repos: counts["repos"], records: counts["records"],
 		pending: counts["pending"], syncing: int64(syncing), resync: counts["resync"],
-		ratelimited: counts["error_ratelimited"], transport: counts["error_transport"], generic: counts["error_generic"],
-		done:   counts["repos"] - counts["pending"] - counts["resync"],
-		behind: counts["behind"], lacking: counts["lacking"],
+		ratelimited: counts["error_ratelimited"], transport: counts["error_transport"],
+		generic: counts["error_generic"],
+		done:    counts["repos"] - counts["pending"] - counts["resync"],
+		behind:  counts["behind"], lacking: counts["lacking"],
 		sources: int64(len(sources)),
 	}
 	for _, src := range sources {
@@ -60,15 +65,15 @@ func newSample(at time.Time, counts map[string]int64, syncing int, sources []ing
 	return s
 }
 
-// fetching says whether repositories wait for a fetch or are being fetched.
+// fetching reports whether repositories wait for a fetch or are being fetched.
 func (s *sample) fetching() bool { return s.pending > 0 || s.syncing > 0 }
 
 const (
 	drawEvery       = 200 * time.Millisecond
 	logEveryDefault = 5 * time.Second
-	// logLiveEvery is the pace of log lines while nothing but live events happens.
+	// logLiveEvery is the pace of log lines while only live events change the index.
 	logLiveEvery = time.Minute
-	// lagShown is the lag from which the line tells of it.
+	// lagShown is the least lag that the line shows.
 	lagShown   = 5 * time.Second
 	rateWindow = 3 * time.Second
 	barMax     = 30
@@ -107,19 +112,22 @@ func (p *progress) show(s sample) {
 	}
 	still := p.logged
 	still.at, still.lag = s.at, s.lag
-	if s == still || !s.fetching() && !p.logged.fetching() && s.done == p.logged.done && s.at.Sub(p.logged.at) < logLiveEvery {
+	onlyLive := !s.fetching() && !p.logged.fetching() && s.done == p.logged.done
+	if s == still || onlyLive && s.at.Sub(p.logged.at) < logLiveEvery {
 		return
 	}
 	p.logged = s
 	if s.repos == 0 {
 		return
 	}
-	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records, "new_records_per_second", p.rate(),
-		"live_per_second", p.liveRate(), "sources", s.running, "lag", s.lag, "pending", s.pending, "syncing", s.syncing, "behind", s.behind, "lacking", s.lacking, "error_ratelimited", s.ratelimited,
-		"error_transport", s.transport, "error_generic", s.generic)
+	p.log.Info("progress", "repos", s.repos, "done", s.done, "records", s.records,
+		"new_records_per_second", p.rate(), "live_per_second", p.liveRate(), "sources", s.running,
+		"lag", s.lag, "pending", s.pending, "syncing", s.syncing, "behind", s.behind,
+		"lacking", s.lacking, "error_ratelimited", s.ratelimited, "error_transport", s.transport,
+		"error_generic", s.generic)
 }
 
-// last shows how it ended, with the rate of the whole time, and leaves that standing.
+// last shows the final state, with the rate of the whole time, and leaves it on the terminal.
 func (p *progress) last(s sample) {
 	p.recent = []sample{p.first, s}
 	if p.term.live() {
@@ -130,12 +138,13 @@ func (p *progress) last(s sample) {
 	p.show(s)
 }
 
-// rate is by how many records a second the store grew over the recent samples, 0 while it shrinks; liveRate is messages of the
-// firehose.
+// rate returns how many records a second the store gained over the recent samples, 0 while it
+// shrinks.
 func (p *progress) rate() int64 {
 	return max(0, p.perSecond(func(s *sample) int64 { return s.records }))
 }
 
+// liveRate returns how many messages a second arrived from the firehose.
 func (p *progress) liveRate() int64 {
 	return p.perSecond(func(s *sample) int64 { return s.frames })
 }
@@ -149,108 +158,74 @@ func (p *progress) perSecond(count func(*sample) int64) int64 {
 	return int64(float64(count(last)-count(first)) / seconds)
 }
 
-// segment is a piece of the line; the rank says which pieces go first when room is short.
+// segment is a piece of the line. Pieces with a higher rank are dropped first when room is short.
 type segment struct {
-	text  string
-	color string
-	rank  int
+	rank        int
+	color, text string
 }
 
-// line is the progress line, at most columns-1 wide so that no terminal wraps it.
+// line returns the progress line, at most columns-1 wide so that no terminal wraps it.
 func (p *progress) line(s sample, columns int) string {
 	total := max(p.total, s.repos)
-	segments := []segment{
-		{text: thousands(s.done) + "/" + thousands(total) + " repos", color: bold},
-		{text: thousands(s.records) + " records", rank: 1},
-		{text: thousands(p.rate()) + "/s", color: cyan, rank: 2},
-	}
-	if s.syncing > 0 {
-		segments = append(segments, segment{text: thousands(s.syncing) + " syncing", color: dim, rank: 4})
-	}
-	if s.pending > 0 {
-		segments = append(segments, segment{text: thousands(s.pending) + " pending", color: dim, rank: 5})
-	}
-	if s.lacking > 0 {
-		segments = append(segments, segment{text: thousands(s.lacking) + " to refilter", color: dim, rank: 5})
-	}
-	segments = append(append(segments, p.liveSegments(s)...), errorSegments(s)...)
-	size := min(barMax, columns/5) // of the terminal alone, so that the bar stays where it is
+	segments := p.segments(s, total)
+	size := min(barMax, columns/5) // depends on the terminal only, so that the bar does not move
 	for len(segments) > 1 && size+width(segments) > columns-1 {
-		segments = dropLeastImportant(segments)
+		worst := slices.MaxFunc(segments, func(a, b segment) int { return cmp.Compare(a.rank, b.rank) })
+		segments = slices.DeleteFunc(segments, func(g segment) bool { return g == worst })
 	}
-	var b strings.Builder
+	var parts []string
 	if size+width(segments) <= columns-1 {
-		b.WriteString(p.bar(s.done, total, size))
+		parts = append(parts, p.bar(s.done, total, size))
 	}
 	for _, g := range segments {
-		if b.Len() > 0 {
-			b.WriteString("  ")
-		}
-		b.WriteString(p.term.paint(g.color, clip(g.text, max(1, columns-1))))
+		parts = append(parts, p.term.paint(g.color, clip(g.text, max(1, columns-1))))
 	}
-	return b.String()
+	return strings.Join(parts, "  ")
 }
 
-// liveSegments tell of the firehose, if one is followed.
-func (p *progress) liveSegments(s sample) []segment {
-	var segments []segment
-	if s.sources > 0 {
-		segments = append(segments, segment{text: thousands(p.liveRate()) + "/s live", color: cyan, rank: 3})
+// segments returns the pieces of the line in their order. A count of zero has none.
+func (p *progress) segments(s sample, total int64) []segment {
+	all := []segment{
+		{0, bold, humanize.Comma(s.done) + "/" + humanize.Comma(total) + " repos"},
+		{1, "", humanize.Comma(s.records) + " records"},
+		{2, cyan, humanize.Comma(p.rate()) + "/s"},
 	}
-	if down := s.sources - s.running; down > 0 {
-		segments = append(segments, segment{text: plural(down, "source", "sources") + " down", color: yellow, rank: 3})
-	}
-	if s.lag >= lagShown {
-		segments = append(segments, segment{text: s.lag.String() + " behind", color: yellow, rank: 4})
-	}
-	return segments
-}
-
-// errorKind is how many repositories wait out failures of one kind.
-type errorKind struct {
-	n    int64
-	name string
-}
-
-func errorKinds(s sample) []errorKind {
-	all := []errorKind{{s.ratelimited, "rate-limited"}, {s.transport, "unreachable"}, {s.generic, "refused"}}
-	return slices.DeleteFunc(all, func(k errorKind) bool { return k.n == 0 })
-}
-
-// errorSegments names the kinds of failure that repositories wait out.
-func errorSegments(s sample) []segment {
-	kinds := errorKinds(s)
-	var names []string
-	var sum int64
-	for _, k := range kinds {
-		names = append(names, thousands(k.n)+" "+k.name)
-		sum += k.n
-	}
-	switch len(names) {
-	case 0:
-		return nil
-	case 1:
-		return []segment{{text: names[0], color: yellow, rank: 3}}
-	}
-	return []segment{{text: thousands(sum) + " failing", color: yellow, rank: 3},
-		{text: "(" + strings.Join(names, ", ") + ")", color: yellow, rank: 6}}
-}
-
-func dropLeastImportant(segments []segment) []segment {
-	worst := 0
-	for i, g := range segments {
-		if g.rank >= segments[worst].rank {
-			worst = i
+	add := func(shown bool, rank int, color, text string) {
+		if shown {
+			all = append(all, segment{rank, color, text})
 		}
 	}
-	return append(segments[:worst:worst], segments[worst+1:]...)
+	add(s.syncing > 0, 4, dim, humanize.Comma(s.syncing)+" syncing")
+	add(s.pending > 0, 5, dim, humanize.Comma(s.pending)+" pending")
+	add(s.lacking > 0, 5, dim, humanize.Comma(s.lacking)+" to refilter")
+	add(s.sources > 0, 3, cyan, humanize.Comma(p.liveRate())+"/s live")
+	add(s.sources > s.running, 3, yellow, count(s.sources-s.running, "source")+" down")
+	add(s.lag >= lagShown, 4, yellow, s.lag.String()+" behind")
+	failing, kinds := s.ratelimited+s.transport+s.generic, s.failures()
+	add(len(kinds) == 1, 3, yellow, strings.Join(kinds, ""))
+	add(len(kinds) > 1, 3, yellow, humanize.Comma(failing)+" failing")
+	add(len(kinds) > 1, 6, yellow, "("+strings.Join(kinds, ", ")+")")
+	return all
 }
 
-// width is the width of segments with the gaps before them.
+// failures counts the repositories that wait to be fetched again, for each kind of failure.
+func (s *sample) failures() (kinds []string) {
+	for _, k := range []struct {
+		n    int64
+		name string
+	}{{s.ratelimited, "rate-limited"}, {s.transport, "unreachable"}, {s.generic, "refused"}} {
+		if k.n > 0 {
+			kinds = append(kinds, humanize.Comma(k.n)+" "+k.name)
+		}
+	}
+	return kinds
+}
+
+// width returns the width of segments with the gaps before them.
 func width(segments []segment) int {
 	n := 0
 	for _, g := range segments {
-		n += 2 + textColumns(g.text)
+		n += 2 + runewidth.StringWidth(g.text)
 	}
 	return n
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"cistern/ingest"
+
+	"github.com/mattn/go-runewidth"
 )
 
 // TestProgressLine wants the line to fit any terminal, and its first word to survive on all.
@@ -21,8 +23,8 @@ func TestProgressLine(t *testing.T) {
 	p.recent = []sample{s}
 	for columns := 10; columns <= 200; columns++ {
 		line := p.line(s, columns)
-		if textColumns(line) > columns-1 {
-			t.Errorf("%d columns: %q takes %d", columns, line, textColumns(line))
+		if runewidth.StringWidth(line) > columns-1 {
+			t.Errorf("%d columns: %q takes %d", columns, line, runewidth.StringWidth(line))
 		}
 		if columns > 30 && !strings.Contains(line, "450,000/1,000,000 repos") {
 			t.Errorf("%d columns: %q", columns, line)
@@ -126,15 +128,13 @@ func TestTerminalLine(t *testing.T) {
 
 func TestText(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
-		if got := thousands(n); got != want {
-			t.Errorf("thousands(%d) = %s", n, got)
+	for n, want := range map[int64]string{0: "0 hosts", 1: "1 host", 1234567: "1,234,567 hosts"} {
+		if got := count(n, "host"); got != want {
+			t.Errorf("count(%d) = %s", n, got)
 		}
 	}
-	for n, want := range map[uint64]string{0: "0 B", 999: "999 B", 1024: "1 KiB", 1536: "1.5 KiB", 5 << 30: "5 GiB", 150<<20 + 1: "150 MiB"} {
-		if got := bytesText(n); got != want {
-			t.Errorf("bytesText(%d) = %s, want %s", n, got, want)
-		}
+	if got := count(2, "repository"); got != "2 repositories" {
+		t.Error(got)
 	}
 	for _, row := range []struct {
 		text    string

@@ -10,12 +10,15 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/url"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 
+	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 )
 
@@ -24,11 +27,11 @@ type didRow struct {
 	DID string `json:"did"`
 }
 
-// outcomeRow is what became of one DID of a request.
+// outcomeRow is the result of a request for one DID.
 type outcomeRow struct {
 	DID     string `json:"did"`
 	Result  string `json:"result"`
-	Message string `json:"message"` // why it was refused
+	Message string `json:"message"` // why the DID was rejected
 }
 
 // notFound is the result for a DID that the daemon does not know.
@@ -45,91 +48,107 @@ type repoRow struct {
 	Reason  string `json:"reason"`
 }
 
-const repoAbout = `Drive a running daemon through its private listener, at 127.0.0.1:2480 or --admin. Answers are tables;
---json gives the daemon's rows as JSON lines instead. 'cistern repo COMMAND --help' tells more.`
+const repoAbout = `Control a running daemon through its private listener, at --admin. Answers are
+tables; --json prints the daemon's rows as JSON lines instead.
+'cistern repo COMMAND --help' describes a command and its options.`
 
-// didsMax is how many DIDs one request carries; more go in several.
+const repoExamples = `  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz
+  cistern repo ls --state resync
+`
+
+// didsMax is how many DIDs one request carries. More DIDs take several requests.
 const didsMax = 1000
 
 func (a *app) repoCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "repo",
-		Usage:       "add, list, inspect, resync and remove repositories of a running daemon",
-		Description: strings.ReplaceAll(wrap(repoAbout, 3), "\n   ", "\n"),
-		Action:      a.unknownCommand,
+		Name:               "repo",
+		Usage:              "add, list, inspect, resync and remove repositories of a running daemon",
+		UsageText:          "cistern repo COMMAND [options]",
+		Description:        repoAbout,
+		CustomHelpTemplate: helpTemplate + repoExamples,
 		Commands: []*cli.Command{
 			a.repoSubcommand("add", "DID... | -f FILE", "track repositories and fetch them",
-				[]helpRow{fileRow}, []cli.Flag{fileFlag()}, (*repoSession).add,
-				"  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz\n  sort -u dids.txt | cistern repo add -f -"),
+				(*repoSession).add, `  cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz
+  sort -u dids.txt | cistern repo add -f -
+`, "file"),
 			a.repoSubcommand("ls", "", "list repositories",
-				[]helpRow{{"--state STATE", "Only those in this state: pending, draining, synced, resync, gone or idle."},
-					{"--verified LEVEL", "Only those last written with this much verified: full, hashes, ops or formerkey."},
-					{"--host HOST", "Only those of this host, as in pds.example.com."},
-					{"--limit N", "At most so many. Default 100; 0 for all."}},
-				[]cli.Flag{&cli.StringFlag{Name: "state"}, &cli.StringFlag{Name: "verified"}, &cli.StringFlag{Name: "host"}, &cli.IntFlag{Name: "limit", Value: 100}}, (*repoSession).ls,
-				"  cistern repo ls --state resync --limit 0\n  cistern repo ls --host pds.example.com --json | jq -r .did"),
-			a.repoSubcommand("show", "DID", "show all that is known of a repository", nil, nil, (*repoSession).show,
-				"  cistern repo show did:plc:ewvi7nxzyoun6zhxrhs64oiz"),
-			a.repoSubcommand("resync", "DID... | -f FILE | --state STATE", "fetch repositories again now and emit what changed",
-				[]helpRow{fileRow, {"--state STATE", "All repositories in this state instead of DIDs: resync is those that wait for a retry."}},
-				[]cli.Flag{fileFlag(), &cli.StringFlag{Name: "state"}}, (*repoSession).resync,
-				"  cistern repo resync did:plc:ewvi7nxzyoun6zhxrhs64oiz\n  cistern repo resync --state resync"),
-			a.repoSubcommand("rm", "DID... | -f FILE", "stop following repositories; their records stay unless --purge",
-				[]helpRow{fileRow, {"--purge", "Wipe their records, too. Only a new fetch brings them back."}},
-				[]cli.Flag{fileFlag(), &cli.BoolFlag{Name: "purge"}}, (*repoSession).rm,
-				"  cistern repo rm did:plc:ewvi7nxzyoun6zhxrhs64oiz\n  cistern repo rm --purge -f gone.txt"),
+				(*repoSession).ls, `  cistern repo ls --state resync --limit 0
+  cistern repo ls --host pds.example.com --json | jq -r .did
+`, "state", "verified", "host", "limit"),
+			a.repoSubcommand("show", "DID", "show all that is known of a repository",
+				(*repoSession).show, "  cistern repo show did:plc:ewvi7nxzyoun6zhxrhs64oiz\n"),
+			a.repoSubcommand("resync", "DID... | -f FILE | --state STATE",
+				"fetch repositories again now and emit the changes",
+				(*repoSession).resync, `  cistern repo resync did:plc:ewvi7nxzyoun6zhxrhs64oiz
+  cistern repo resync --state resync
+`, "file", "state"),
+			a.repoSubcommand("rm", "DID... | -f FILE",
+				"stop following repositories; their records stay unless --purge",
+				(*repoSession).rm, `  cistern repo rm did:plc:ewvi7nxzyoun6zhxrhs64oiz
+  cistern repo rm --purge -f gone.txt
+`, "file", "purge"),
 		},
 	}
 }
-
-var fileRow = helpRow{"-f, --file FILE", "Read DIDs from a file, one a line; - is standard input. Blank lines and # comments are skipped."}
-
-func fileFlag() cli.Flag { return &cli.StringFlag{Name: "file", Aliases: []string{"f"}} }
 
 // repoSession is one run of a repo command.
 type repoSession struct {
 	*app
 	cmd    *cli.Command
 	client *adminClient
+
+	file, state, verified, host string
+	limit                       uint64
+	json, purge                 bool
+	admin, token                string
 }
 
-func (a *app) repoSubcommand(name, arguments, about string, rows []helpRow, own []cli.Flag, act func(*repoSession, context.Context) error, examples string) *cli.Command {
-	var cfg Config
-	shared := only(cfg.options(), []string{"admin", "admin-token"})
-	rows = append(rows, helpRow{"--json", "Print the daemon's rows as JSON lines."},
-		helpRow{"--admin ADDR", "The daemon's private listener, host:port or URL. Default 127.0.0.1:2480."},
-		helpRow{"--admin-token TOKEN", "Its secret, if it has one. Better in CISTERN_ADMIN_TOKEN."})
+func (s *repoSession) options() []option {
+	return []option{
+		{name: "file", alias: "f", value: "FILE", set: set(&s.file, text),
+			help: "Read DIDs from a file, one a line; - is standard input. Blank lines and # comments are " +
+				"skipped."},
+		{name: "state", value: "STATE", set: set(&s.state, text),
+			help: "All repositories in this state: pending, draining, synced, resync (waiting for a retry), " +
+				"gone or idle."},
+		{name: "verified", value: "LEVEL", set: set(&s.verified, text),
+			help: "Only repositories whose last write was verified to this level: full, hashes, ops or " +
+				"formerkey."},
+		{name: "host", value: "HOST", set: set(&s.host, text),
+			help: "Only repositories of this host, such as pds.example.com."},
+		{name: "limit", value: "N", standard: "100", set: set(&s.limit, parseNumber(0, math.MaxInt32)),
+			help: "Most repositories to list. 0 lists all."},
+		{name: "purge", set: set(&s.purge, parseSwitch),
+			help: "Delete their records too. Only another fetch restores them."},
+		{name: "json", set: set(&s.json, parseSwitch), help: "Print the daemon's rows as JSON lines."},
+		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseAdmin),
+			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
+		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
+			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
+	}
+}
+
+func (a *app) repoSubcommand(name, arguments, usage string, act func(*repoSession, context.Context) error,
+	examples string, names ...string) *cli.Command {
+	s := &repoSession{app: a}
+	options := only(s.options(), append(names, "json", "admin", "admin-token")...)
 	return &cli.Command{
 		Name:               name,
-		Usage:              about,
-		ArgsUsage:          arguments,
-		Flags:              append(append(own, &cli.BoolFlag{Name: "json"}), flags(shared)...),
-		CustomHelpTemplate: helpText(strings.TrimSpace("cistern repo "+name+" [options] "+arguments), strings.ToUpper(about[:1])+about[1:]+".", rows, false, examples),
+		Usage:              usage,
+		UsageText:          strings.TrimSpace("cistern repo " + name + " [options] " + arguments),
+		Description:        strings.ToUpper(usage[:1]) + usage[1:] + ".",
+		Flags:              flags(options),
+		CustomHelpTemplate: helpTemplate + examples,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			client, err := a.adminClientFor(cmd)
-			if err != nil {
+			env, errs := readEnviron(a.environ)
+			_, _, more := load(options, cmd, env)
+			if err := mistakes(append(errs, more...)); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error {
-				return act(&repoSession{app: a, cmd: cmd, client: client}, ctx)
-			})
+			s.cmd, s.client = cmd, newAdminClient(s.admin, s.token)
+			return a.untilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
 		},
 	}
-}
-
-// adminClientFor finds the daemon by the options and variables that the daemon itself takes, but
-// for the address, which may be a URL here.
-func (a *app) adminClientFor(cmd *cli.Command) (*adminClient, error) {
-	var cfg Config
-	env, errs := readEnviron(a.environ, cfg.options())
-	value := func(name string) string {
-		if values := cmd.StringSlice(name); len(values) > 0 {
-			return values[len(values)-1]
-		}
-		return env[option{name: name}.variable()]
-	}
-	client, err := newAdminClient(cmp.Or(value("admin"), "127.0.0.1:2480"), value("admin-token"))
-	return client, mistakes(append(errs, err))
 }
 
 func (s *repoSession) add(ctx context.Context) error {
@@ -137,24 +156,24 @@ func (s *repoSession) add(ctx context.Context) error {
 }
 
 func (s *repoSession) rm(ctx context.Context) error {
-	if s.cmd.Bool("purge") {
-		return s.change(ctx, "DELETE", "/repos", url.Values{"purge": {"true"}})
+	query := url.Values{}
+	if s.purge {
+		query.Set("purge", "true")
 	}
-	return s.change(ctx, "DELETE", "/repos", nil)
+	return s.change(ctx, "DELETE", "/repos", query)
 }
 
 func (s *repoSession) resync(ctx context.Context) error {
-	state := s.cmd.String("state")
-	if state == "" {
+	if s.state == "" {
 		return s.change(ctx, "POST", "/repos/resync", nil)
 	}
-	if s.cmd.NArg() > 0 || s.cmd.String("file") != "" {
+	if s.cmd.NArg() > 0 || s.file != "" {
 		return errors.New("give either DIDs or --state, not both")
 	}
 	var dids []string
-	_, err := s.pages(ctx, url.Values{"state": {state}}, 0, func(line json.RawMessage) error {
+	_, err := s.pages(ctx, url.Values{"state": {s.state}}, 0, func(line json.RawMessage) error {
 		var row didRow
-		err := json.Unmarshal(line, &row)
+		err := unmarshalRow(line, &row)
 		dids = append(dids, row.DID)
 		return err
 	})
@@ -176,9 +195,11 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 	return s.send(ctx, method, path, query, dids)
 }
 
-// send sends DIDs in requests of bounded size, counts what became of them, and names those refused.
+// send sends DIDs in requests of bounded size, and prints the count of each result and the DIDs
+// that were rejected.
 func (s *repoSession) send(ctx context.Context, method, path string, query url.Values, dids []string) error {
-	results, refused := map[string]int64{}, table{heading: []string{"DID", "ERROR"}}
+	results, rejected := map[string]int64{}, int64(0)
+	table := newTable(s.stdout)
 	for page := range slices.Chunk(dids, didsMax) {
 		rows := make([]didRow, len(page))
 		for i, did := range page {
@@ -186,13 +207,18 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 		}
 		_, err := s.client.do(ctx, method, path, query, rows, func(line json.RawMessage) error {
 			var row outcomeRow
-			if err := json.Unmarshal(line, &row); err != nil {
-				return fmt.Errorf("row %s: %w", clip(printable(string(line)), 80), err)
+			if err := unmarshalRow(line, &row); err != nil {
+				return err
 			}
-			if row.Message != "" || row.Result == notFound {
-				refused.add(printable(row.DID), printable(cmp.Or(row.Message, row.Result)))
-			} else {
+			switch {
+			case row.Message == "" && row.Result != notFound:
 				results[row.Result]++
+			case rejected == 0:
+				addRow(table, "DID", "ERROR")
+				fallthrough
+			default:
+				rejected++
+				addRow(table, row.DID, cmp.Or(row.Message, row.Result))
 			}
 			return s.printJSON(line)
 		})
@@ -200,50 +226,58 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 			return err
 		}
 	}
-	failures := int64(len(refused.rows))
-	if !s.cmd.Bool("json") {
-		if err := s.report(results, &refused); err != nil {
+	if !s.json {
+		for _, result := range slices.Sorted(maps.Keys(results)) {
+			fmt.Fprintf(s.stdout, "%s %s\n", humanize.Comma(results[result]), printable(result))
+		}
+		if rejected == 0 && len(results) == 0 {
+			fmt.Fprintln(s.stdout, "no repositories")
+		}
+		if err := table.Flush(); err != nil {
 			return err
 		}
 	}
-	if failures > 0 {
-		return fmt.Errorf("%s refused", plural(failures, "DID", "DIDs"))
+	if rejected > 0 {
+		return fmt.Errorf("%s refused", count(rejected, "DID"))
 	}
 	return nil
 }
 
-// report prints how many had each result, and what was refused.
-func (s *repoSession) report(results map[string]int64, refused *table) error {
-	for _, result := range slices.Sorted(maps.Keys(results)) {
-		fmt.Fprintf(s.stdout, "%s %s\n", thousands(results[result]), printable(result))
+// newTable returns a writer that aligns the rows of addRow in columns when it is flushed.
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
+// addRow adds a row to a table. A write to a table does not fail before its Flush.
+func addRow(table *tabwriter.Writer, cells ...string) {
+	for i, cell := range cells {
+		cells[i] = cmp.Or(printable(cell), "-")
 	}
-	if len(refused.rows) > 0 {
-		return refused.write(s.stdout)
-	}
-	if len(results) == 0 {
-		fmt.Fprintln(s.stdout, "no repositories")
+	fmt.Fprintln(table, strings.Join(cells, "\t"))
+}
+
+func unmarshalRow(line json.RawMessage, row any) error {
+	if err := json.Unmarshal(line, row); err != nil {
+		return fmt.Errorf("row %s: %w", clip(printable(string(line)), 80), err)
 	}
 	return nil
 }
 
 func (s *repoSession) printJSON(line json.RawMessage) error {
-	if !s.cmd.Bool("json") {
+	if !s.json {
 		return nil
 	}
 	_, err := fmt.Fprintf(s.stdout, "%s\n", line)
 	return err
 }
 
-// dids are those of the arguments and of the file.
+// dids returns the DIDs of the arguments and of the file.
 func (s *repoSession) dids() ([]string, error) {
 	dids := s.cmd.Args().Slice()
-	name := s.cmd.String("file")
-	if name == "" {
+	if s.file == "" {
 		return dids, nil
 	}
 	in := s.stdin
-	if name != "-" {
-		f, err := os.Open(name)
+	if s.file != "-" {
+		f, err := os.Open(s.file)
 		if err != nil {
 			return nil, err
 		}
@@ -252,7 +286,7 @@ func (s *repoSession) dids() ([]string, error) {
 	}
 	more, err := readDIDs(in)
 	if err != nil {
-		return nil, fmt.Errorf("read DIDs from %s: %w", name, err)
+		return nil, fmt.Errorf("read DIDs from %s: %w", s.file, err)
 	}
 	return append(dids, more...), nil
 }
@@ -273,61 +307,49 @@ func (s *repoSession) ls(ctx context.Context) error {
 	if err := noArguments(s.cmd); err != nil {
 		return err
 	}
-	limit := s.cmd.Int("limit")
-	if limit < 0 {
-		return fmt.Errorf("--limit %d: want 0 for all, or more", limit)
-	}
 	query := url.Values{}
-	for _, name := range []string{"state", "verified", "host"} {
-		if v := s.cmd.String(name); v != "" {
-			query.Set(name, v)
+	for name, value := range map[string]string{"state": s.state, "verified": s.verified, "host": s.host} {
+		if value != "" {
+			query.Set(name, value)
 		}
 	}
-	heading := []string{"DID", "STATE", "STATUS", "RECORDS", "REV", "HOST", "ERROR"}
-	t := table{heading: heading}
-	n := 0
-	more, err := s.pages(ctx, query, limit, func(line json.RawMessage) error {
+	n, table := 0, newTable(s.stdout)
+	addRow(table, "DID", "STATE", "STATUS", "RECORDS", "REV", "HOST", "ERROR")
+	more, err := s.pages(ctx, query, int(s.limit), func(line json.RawMessage) error {
 		n++
-		if s.cmd.Bool("json") {
+		var r repoRow
+		if s.json {
 			return s.printJSON(line)
 		}
-		var r repoRow
-		if err := json.Unmarshal(line, &r); err != nil {
-			return fmt.Errorf("row %s: %w", clip(printable(string(line)), 80), err)
+		if err := unmarshalRow(line, &r); err != nil {
+			return err
 		}
-		t.add(r.cells()...)
+		host := r.PDS
+		if u, err := url.Parse(r.PDS); err == nil {
+			host = cmp.Or(u.Host, r.PDS)
+		}
+		addRow(table, r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host, clip(r.Reason, 60))
 		return nil
 	})
-	if err != nil || s.cmd.Bool("json") {
+	switch {
+	case err != nil || s.json:
+		return err
+	case n == 0:
+		_, err = fmt.Fprintln(s.stdout, "no repositories")
 		return err
 	}
-	if n == 0 {
-		_, err := fmt.Fprintln(s.stdout, "no repositories")
+	if err := table.Flush(); err != nil || !more {
 		return err
 	}
-	if err := t.write(s.stdout); err != nil || !more {
-		return err
-	}
-	_, err = fmt.Fprintf(s.stderr, "there are more: --limit 0 lists all\n")
+	_, err = fmt.Fprintln(s.stderr, "there are more: --limit 0 lists all")
 	return err
-}
-
-func (r repoRow) cells() []string {
-	host := r.PDS
-	if u, err := url.Parse(r.PDS); err == nil && u.Host != "" {
-		host = u.Host
-	}
-	cells := []string{r.DID, r.State, r.Status, thousands(r.Records), r.Rev, host, clip(r.Reason, 60)}
-	for i, c := range cells {
-		cells[i] = cmp.Or(printable(c), "-")
-	}
-	return cells
 }
 
 // pageMax is how many rows one request asks for.
 const pageMax = 1000
 
-// pages gives the rows that match to fn, limit of them or all, and says whether there may be more.
+// pages calls fn for each matching row, for limit of them or, with limit 0, for all. It reports
+// whether there may be more.
 func (s *repoSession) pages(ctx context.Context, query url.Values, limit int, fn func(json.RawMessage) error) (more bool, err error) {
 	left := limit
 	for {
@@ -353,7 +375,7 @@ func (s *repoSession) show(ctx context.Context) error {
 	}
 	path := "/repos/" + url.PathEscape(s.cmd.Args().First())
 	_, err := s.client.do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
-		if s.cmd.Bool("json") {
+		if s.json {
 			return s.printJSON(line)
 		}
 		return writeFields(s.stdout, "", line)
@@ -361,8 +383,8 @@ func (s *repoSession) show(ctx context.Context) error {
 	return err
 }
 
-// writeFields prints a JSON object one field a line, in its order, and objects in it with their
-// name before their fields'.
+// writeFields prints a JSON object in its order, one field a line. The fields of an object in it
+// have its name before theirs.
 func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	if _, err := decoder.Token(); err != nil {

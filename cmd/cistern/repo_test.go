@@ -51,7 +51,7 @@ func TestRepoCommands(t *testing.T) {
 		{"the first", "", []string{"ls", "--limit", "11"}, []string{"there are more: --limit 0"}, ""},
 		{"by host", "", []string{"ls", "--host", strings.TrimPrefix(n.Host(0).URL(), "http://")}, []string{dids[0], dids[2]}, ""},
 		{"by unknown state", "", []string{"ls", "--state", "odd"}, nil, "want pending"},
-		{"bad limit", "", []string{"ls", "--limit=-1"}, nil, "--limit -1"},
+		{"bad limit", "", []string{"ls", "--limit=-1"}, nil, `--limit "-1"`},
 		{"one", "", []string{"show", dids[0]}, []string{"state              synced", "signing_key"}, ""},
 		{"one unknown", "", []string{"show", "did:web:nobody.example"}, nil, "NotFound"},
 		{"again by state", "", []string{"resync", "--state", "synced"}, []string{"12 queued"}, ""},

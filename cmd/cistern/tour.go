@@ -18,6 +18,7 @@ import (
 	"cistern/ingest/simnet"
 	"cistern/store"
 
+	"github.com/dustin/go-humanize"
 	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
 )
@@ -34,19 +35,18 @@ type tour struct {
 }
 
 const (
-	// tourLines is how much of an answer is shown.
+	// tourLines bounds the lines of an answer that are shown.
 	tourLines = 20
-	// tourWriteEvery is how often an account writes, and tourWait how long the first event may take.
+	// tourWriteEvery is the time between two writes of accounts, and tourWait bounds the wait for
+	// the first event.
 	tourWriteEvery = 300 * time.Millisecond
 	tourWait       = 20 * time.Second
 	// tourBodyMax bounds an answer.
 	tourBodyMax = 1 << 20
-	// tourColumns is the width of the report, where that of the terminal is not known.
-	tourColumns = 100
 )
 
-// Run reports, and then waits for ctx to end, or not, while the accounts of the network write. It ends early
-// when nobody reads on.
+// Run reports, and then waits until ctx ends, unless exit is set. The accounts of the network write
+// meanwhile. Run ends early when the reader of the report is gone.
 func (t *tour) Run(ctx context.Context) error {
 	writing, stop := context.WithCancel(ctx)
 	var writers errgroup.Group
@@ -100,10 +100,10 @@ func (t *tour) summary(s sample, took time.Duration) error {
 	rate := int64(float64(s.records) / took.Seconds())
 	rows := [][2]string{
 		{"repositories", repositories(s)},
-		{"records", thousands(s.records)},
-		{"events", fmt.Sprintf("%s, replayable from any id", thousands(counts["events"]))},
-		{"time", fmt.Sprintf("%.1f s, %s records/s", took.Seconds(), thousands(rate))},
-		{"disk", fmt.Sprintf("%s in %s", bytesText(uint64(disk)), t.daemon.cfg.Data)},
+		{"records", humanize.Comma(s.records)},
+		{"events", fmt.Sprintf("%s, replayable from any id", humanize.Comma(counts["events"]))},
+		{"time", fmt.Sprintf("%.1f s, %s records/s", took.Seconds(), humanize.Comma(rate))},
+		{"disk", fmt.Sprintf("%s in %s", humanize.IBytes(uint64(disk)), t.daemon.cfg.Data)},
 	}
 	refusal, err := t.refusal()
 	if err != nil {
@@ -120,34 +120,33 @@ func (t *tour) facts(heading string, rows [][2]string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s\n\n", t.paint(bold, heading))
 	for _, r := range rows {
-		fmt.Fprintf(&b, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])), wrapAt(r[1], 16, t.columns()-1))
+		fmt.Fprintf(&b, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])),
+			page("{{wrap . 16}}", r[1], t.term.columns()-1))
 	}
 	_, err := io.WriteString(t.out, b.String())
 	return err
 }
 
-// repositories says how they stand.
+// repositories counts the repositories by their outcome.
 func repositories(s sample) string {
-	text := thousands(s.done) + " complete and verified"
-	for _, e := range errorKinds(s) {
-		text += fmt.Sprintf(", %s %s", thousands(e.n), e.name)
-	}
-	return text
+	text := humanize.Comma(s.done) + " complete and verified"
+	return strings.Join(append([]string{text}, s.failures()...), ", ")
 }
 
-// refusal says of one repository that failed why, if there is one.
+// refusal returns why one repository was refused, "" if none was.
 func (t *tour) refusal() (string, error) {
-	rows, _, err := t.daemon.store.Repos("", 1, func(r *store.Repo) bool { return r.Retry.Kind == store.Generic })
+	refused := func(r *store.Repo) bool { return r.Retry.Kind == store.Generic }
+	rows, _, err := t.daemon.store.Repos("", 1, refused)
 	if err != nil || len(rows) == 0 {
 		return "", err
 	}
 	return printable(rows[0].Retry.Error), nil
 }
 
-// question is an example query with the words that introduce it.
+// question is an example query with the text that introduces it.
 type question struct {
 	about   string
-	private bool // asked of the private listener
+	private bool // sent to the private listener
 	path    string
 	query   [][2]string
 }
@@ -157,14 +156,15 @@ func (t *tour) questions() []question {
 	return []question{
 		{about: "One record, as its author signed it", path: "/xrpc/com.atproto.repo.getRecord",
 			query: [][2]string{{"repo", did}, {"collection", collection}, {"rkey", rkey}}},
-		{about: "The newest of a collection", path: "/xrpc/com.atproto.repo.listRecords",
+		{about: "The newest records of a collection", path: "/xrpc/com.atproto.repo.listRecords",
 			query: [][2]string{{"repo", did}, {"collection", collection}, {"limit", "2"}}},
-		{about: "How much there is, from exact counters", path: "/stats"},
-		{about: "Whom Cistern asks, how much, and who refuses", private: true, path: "/hosts", query: [][2]string{{"limit", "1"}}},
+		{about: "The size of the index, from exact counters", path: "/stats"},
+		{about: "The hosts, with their limits and failures", private: true, path: "/hosts",
+			query: [][2]string{{"limit", "1"}}},
 	}
 }
 
-// example is a record to show: a post if there is one.
+// example returns a record to show: a post if there is one.
 func (t *tour) example() (did, collection, rkey string) {
 	const favourite = "app.bsky.feed.post/"
 	for _, a := range t.network.Accounts() {
@@ -181,7 +181,7 @@ func (t *tour) example() (did, collection, rkey string) {
 	return "", "", ""
 }
 
-// ask prints a question as a command and the answer it really gets.
+// ask prints a question as a command, and the answer that the index gives.
 func (t *tour) ask(ctx context.Context, number int, q question) error {
 	listener := t.daemon.public
 	if q.private {
@@ -204,27 +204,28 @@ func (t *tour) ask(ctx context.Context, number int, q question) error {
 	return t.show(number, q.about, command, answer)
 }
 
-// show prints a command, and what it answers.
+// show prints a command and its answer.
 func (t *tour) show(number int, about, command string, answer []byte) error {
 	var pretty bytes.Buffer
 	if err := json.Indent(&pretty, answer, "", "  "); err != nil {
 		return fmt.Errorf("example %d: %w", number, err)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", t.paint(bold, fmt.Sprintf("%d. %s", number, about)), t.paint(cyan, command))
+	title := t.paint(bold, fmt.Sprintf("%d. %s", number, about))
+	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", title, t.paint(cyan, command))
 	lines := strings.Split(strings.TrimRight(pretty.String(), "\n"), "\n")
 	for i, line := range lines {
 		if i == tourLines && len(lines) > tourLines+1 {
 			fmt.Fprintf(&b, "  %s\n", t.paint(dim, fmt.Sprintf("… %d more lines", len(lines)-i)))
 			break
 		}
-		fmt.Fprintf(&b, "  %s\n", clip(printable(line), t.columns()-3))
+		fmt.Fprintf(&b, "  %s\n", clip(printable(line), t.term.columns()-3))
 	}
 	_, err := io.WriteString(t.out, b.String())
 	return err
 }
 
-// live has the accounts write, and shows the first event that comes of it.
+// live starts the writes of the accounts, and shows the first event that they cause.
 func (t *tour) live(ctx context.Context, number int, startWriting func()) error {
 	ctx, cancel := context.WithTimeout(ctx, tourWait)
 	defer cancel()
@@ -241,10 +242,10 @@ func (t *tour) live(ctx context.Context, number int, startWriting func()) error 
 	if err != nil {
 		return fmt.Errorf("example %d: no event within %s: %w", number, tourWait, err)
 	}
-	return t.show(number, "What accounts write, as it happens", "websocat "+address, event)
+	return t.show(number, "Live events, as accounts write", "websocat "+address, event)
 }
 
-// write lets one account after the other change a record until ctx ends.
+// write changes a record of one account after the other until ctx ends.
 func (t *tour) write(ctx context.Context) error {
 	tick := time.NewTicker(tourWriteEvery)
 	defer tick.Stop()
@@ -262,7 +263,7 @@ func (t *tour) write(ctx context.Context) error {
 	}
 }
 
-// fetch asks our own listener.
+// fetch sends a request to a listener of the daemon.
 func fetch(ctx context.Context, target string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
@@ -281,7 +282,7 @@ func fetch(ctx context.Context, target string) ([]byte, error) {
 	return body, err
 }
 
-// outlook says what else there is to try.
+// outlook prints what else a visitor can try.
 func (t *tour) outlook() error {
 	public, admin := t.daemon.public.Addr(), t.daemon.admin.Addr()
 	return t.facts("Serving until Ctrl-C", [][2]string{
@@ -290,13 +291,6 @@ func (t *tour) outlook() error {
 		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0', and a few more each second", public)},
 		{"failing", fmt.Sprintf("%s repo ls --state resync --admin %s", cmp.Or(t.program, "cistern"), admin)},
 	})
-}
-
-func (t *tour) columns() int {
-	if t.term.live() {
-		return t.term.columns()
-	}
-	return tourColumns
 }
 
 func (t *tour) paint(color, text string) string {

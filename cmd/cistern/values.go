@@ -3,14 +3,129 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"cistern/backfill"
+	"cistern/backfill/pace"
+	"cistern/filter"
+	"cistern/ingest"
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+	"github.com/dustin/go-humanize"
 )
+
+// The functions below read the value of an option. Their errors say what value is wanted; load
+// puts the option and the rejected value before them.
+
+func text(s string) (string, error) { return s, nil }
+
+func parseSwitch(s string) (bool, error) {
+	on, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, errors.New("want true or false")
+	}
+	return on, nil
+}
+
+func choice(choices ...string) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if !slices.Contains(choices, s) {
+			return "", fmt.Errorf("want one of %s", strings.Join(choices, ", "))
+		}
+		return s, nil
+	}
+}
+
+func parseNumber(least, most uint64) func(string) (uint64, error) {
+	return func(s string) (uint64, error) {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil || n < least || n > most {
+			return 0, fmt.Errorf("want a number from %d to %d", least, most)
+		}
+		return n, nil
+	}
+}
+
+func parseStrategy(s string) (backfill.Strategy, error) {
+	strategy, err := choice("auto", "sparse", "full")(s)
+	if err != nil {
+		return 0, err
+	}
+	return backfill.ParseStrategy(strategy)
+}
+
+func parseLevel(s string) (level slog.Level, err error) {
+	name, err := choice("debug", "info", "warn", "error")(s)
+	if err != nil {
+		return 0, err
+	}
+	return level, level.UnmarshalText([]byte(name))
+}
+
+func parseToken(s string) (string, error) {
+	if len(s) < 8 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", errors.New("want at least 8 printable ASCII characters without spaces")
+	}
+	return s, nil
+}
+
+func parseCrawl(s string) (backfill.Source, error) {
+	kind, origin, ok := strings.Cut(s, "::")
+	if !ok {
+		return backfill.Source{}, errors.New("want KIND::URL, such as repos::https://relay.example.com")
+	}
+	return backfill.ParseSource(kind, origin)
+}
+
+func parseSource(pds bool) func(string) (store.Source, error) {
+	return func(s string) (store.Source, error) {
+		src, err := ingest.ParseSource(s, pds)
+		if err != nil { // without the value, which load names
+			err = fmt.Errorf("want a URL like https://relay.example.com; this one %w", errors.Unwrap(err))
+		}
+		return src, err
+	}
+}
+
+// parseURL reads a base URL and drops a trailing slash.
+func parseURL(s string) (string, error) {
+	origin, path, err := identity.ParseBase(s)
+	if err == nil && strings.HasPrefix(strings.ToLower(s), "ws") {
+		err = errors.New("is not http or https")
+	}
+	if err != nil {
+		return "", fmt.Errorf("want a URL like https://example.com; this one %w", err)
+	}
+	return origin + strings.TrimRight(path, "/"), nil
+}
+
+func parseBan(s string) (pace.Rule, error) {
+	glob, err := pace.ParseGlob(s)
+	return pace.Rule{Glob: glob, Banned: true}, err
+}
+
+func parsePattern(s string) (string, error) {
+	if _, err := filter.Compile(filter.Config{Collections: []string{s}}); err != nil {
+		return "", errors.New("want a collection like app.bsky.feed.post, or a prefix like app.bsky.*")
+	}
+	return s, nil
+}
+
+func parseDID(s string) (string, error) {
+	if _, err := syntax.ParseDID(s); err != nil {
+		return "", errors.New("want a DID like did:plc:ewvi7nxzyoun6zhxrhs64oiz")
+	}
+	return s, nil
+}
 
 // reserve is an amount of disk space to leave free: a share of the disk, or bytes.
 type reserve struct {
@@ -18,57 +133,36 @@ type reserve struct {
 	bytes   uint64
 }
 
-var errReserve = errors.New("want a share like 5% or a size like 10GiB")
-
 func parseReserve(s string) (reserve, error) {
 	if share, ok := strings.CutSuffix(s, "%"); ok {
 		p, err := strconv.ParseFloat(strings.TrimSpace(share), 64)
 		if err != nil || !(p >= 0 && p <= 90) {
-			return reserve{}, fmt.Errorf("%w, the share from 0%% to 90%%", errReserve)
+			return reserve{}, errors.New("want a size like 10GiB, or a share from 0% to 90%")
 		}
 		return reserve{percent: p}, nil
 	}
 	n, err := parseSize(s)
 	if err != nil {
-		return reserve{}, errReserve
+		return reserve{}, errors.New("want a share like 5% or a size like 10GiB")
 	}
 	return reserve{bytes: n}, nil
 }
 
-// of is the reserve on a disk of total bytes.
+// of returns the reserve on a disk of total bytes.
 func (r reserve) of(total uint64) uint64 {
 	return r.bytes + uint64(r.percent/100*float64(total))
 }
 
-// sizeUnits are tried in order: longer suffixes before those they end with.
-var sizeUnits = []struct {
-	suffix string
-	bytes  float64
-}{
-	{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10},
-	{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"kB", 1e3}, {"B", 1},
-}
-
-// parseSize reads a number of bytes; a bare number other than 0 lacks its unit.
+// parseSize reads a number of bytes. A number other than 0 needs a unit.
 func parseSize(s string) (uint64, error) {
-	for _, u := range sizeUnits {
-		number, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		f, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if err != nil || !(f >= 0 && f*u.bytes < math.MaxInt64) {
-			break
-		}
-		return uint64(f * u.bytes), nil
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n > math.MaxInt64 || s != "0" && !strings.HasSuffix(s, "B") {
+		return 0, errors.New("want a size like 512MiB or 10GiB")
 	}
-	if s == "0" {
-		return 0, nil
-	}
-	return 0, errors.New("want a size like 512MiB or 10GiB")
+	return n, nil
 }
 
-// parseRepoMax reads the size of a repository: what positions in a CAR can address is the most.
+// parseRepoMax reads the size of a repository. Positions in a CAR can address 16 GiB.
 func parseRepoMax(s string) (int64, error) {
 	n, err := parseSize(s)
 	if err != nil || n < 1<<20 || n > 16<<30 {
@@ -77,7 +171,7 @@ func parseRepoMax(s string) (int64, error) {
 	return int64(n), nil
 }
 
-// parseAge reads a duration as Go does, and days.
+// parseAge reads a duration as Go does, or a number of days.
 func parseAge(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		if n, err := strconv.ParseFloat(days, 64); err == nil && n >= 0 && n < 36500 {
@@ -90,7 +184,15 @@ func parseAge(s string) (time.Duration, error) {
 	return 0, errors.New("want a duration like 72h or 30d, or 0 for no limit")
 }
 
-// parseListen checks an address to listen on.
+// parsePeriod reads a duration that is long enough to repeat requests to hosts after it.
+func parsePeriod(s string) (time.Duration, error) {
+	d, err := parseAge(s)
+	if err != nil || d < time.Minute {
+		return 0, errors.New("want a duration of a minute or more, such as 6h or 7d")
+	}
+	return d, nil
+}
+
 func parseListen(s string) (string, error) {
 	_, port, err := net.SplitHostPort(s)
 	if err == nil {
@@ -102,86 +204,22 @@ func parseListen(s string) (string, error) {
 	return s, nil
 }
 
-// loopback says whether only this machine can reach a listener on addr.
+// loopback reports whether only this machine can reach a listener on addr.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return false
 	}
-	if host == "localhost" {
-		return true
-	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// parseURL checks a base URL of one of the schemes and drops a trailing slash.
-func parseURL(s string, schemes ...string) (string, error) {
-	want := fmt.Errorf("want a URL like %s://host", strings.Join(schemes, "://host or "))
-	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" || u.Opaque != "" {
-		return "", want
-	}
-	known := false
-	for _, scheme := range schemes {
-		known = known || u.Scheme == scheme
-	}
-	switch {
-	case !known:
-		return "", want
-	case u.User != nil:
-		return "", fmt.Errorf("%w without user and password", want)
-	case u.RawQuery != "" || u.Fragment != "":
-		return "", fmt.Errorf("%w without query and fragment", want)
-	}
-	return strings.TrimRight(s, "/"), nil
-}
-
-// withoutUser is a value as an error may show it: what stands before the host of a URL may be a password.
+// withoutUser returns a value as an error may show it: the text before the host of a URL may hold
+// a password.
 func withoutUser(value string) string {
 	scheme, rest, _ := strings.Cut(value, "://")
 	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
 		return scheme + "://…" + rest[at:]
 	}
 	return value
-}
-
-// suggest names the candidate nearest to word, as words to put behind an error; "" when none is near.
-func suggest(word string, candidates []string) string {
-	best, distance := nearest(word, candidates)
-	if best == "" || distance > 1+len(word)/3 {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// nearest is the candidate with the smallest edit distance to word, the first of several.
-func nearest(word string, candidates []string) (best string, distance int) {
-	for _, c := range candidates {
-		if d := editDistance(word, c); best == "" || d < distance {
-			best, distance = c, d
-		}
-	}
-	return best, distance
-}
-
-// editDistance is the number of bytes to insert, delete or replace to get from a to b.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
