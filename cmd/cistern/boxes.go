@@ -9,23 +9,23 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// box is a part of the daemon that runs. run returns nil when its context ended.
+// box is a running part of the daemon. run returns nil when its context has ended.
 type box struct {
 	name string
 	run  func(context.Context) error
 }
 
-// boxes start in order and stop in the reverse order, each when the next has ended.
+// boxes start in order and stop in the reverse order, each after the next has ended.
 type boxes struct {
 	list []box
 	// budget bounds stopping all of them.
 	budget time.Duration
 }
 
-// errBudget says that a box did not stop in time, so that nothing it writes to may be closed.
+// errBudget means that a box is still running, so nothing it writes to may be closed.
 var errBudget = errors.New("did not stop in time")
 
-// Run starts every box and stops them all when ctx ends or any of them ends by itself.
+// Run starts every box, and stops all of them when ctx ends or one of them ends by itself.
 func (b boxes) Run(ctx context.Context) error {
 	var g errgroup.Group
 	ended := make(chan struct{}, len(b.list))
@@ -52,8 +52,8 @@ func (b boxes) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-ended:
 	}
-	// A box that outlives the budget, and those below it, keep running: the process ends under
-	// them, and nothing is taken from under them before.
+	// A box that exceeds the budget keeps running, and so do the boxes below it, until the process
+	// ends. Nothing that they use is closed before.
 	return b.stop(stops, results)
 }
 

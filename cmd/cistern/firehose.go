@@ -5,7 +5,7 @@ import (
 	"cistern/ingest"
 )
 
-// firehose is ingest as the private listener drives it.
+// firehose returns what the private listener needs to show and control ingest.
 func (d *daemon) firehose() api.Firehose {
 	return api.Firehose{
 		Sources: func() []api.Source {
@@ -28,7 +28,7 @@ func apiSource(s ingest.SourceStatus) api.Source {
 	}
 }
 
-// ingestion are the switches of what brings data in.
+// ingestion returns the switches that pause each way in which data arrives.
 func (d *daemon) ingestion() api.Ingestion {
 	return api.Ingestion{
 		Crawler:  toggle(d.backfill.CrawlPaused, d.backfill.SetCrawlPaused),
@@ -37,7 +37,7 @@ func (d *daemon) ingestion() api.Ingestion {
 	}
 }
 
-// toggle is the switch of something that can be paused.
+// toggle returns a switch that is on while something is not paused.
 func toggle(paused func() bool, setPaused func(bool)) api.Switch {
 	return api.Switch{On: func() bool { return !paused() }, Set: func(on bool) { setPaused(!on) }}
 }
