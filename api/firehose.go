@@ -25,7 +25,8 @@ type Firehose struct {
 	Forget func(url string) error
 }
 
-// Source is what is known of a source.
+// Source is the state of a source. It has the fields of ingest.SourceStatus in their order, so that
+// one converts to the other.
 type Source struct {
 	URL       string
 	PDS       bool
@@ -34,9 +35,9 @@ type Source struct {
 	Persisted bool // added while running
 	Running   bool // connected
 
-	Failures int // in a row
-	RetryIn  time.Duration
-	Failure  SourceFailure
+	Failures    int // in a row
+	RetryIn     time.Duration
+	LastFailure SourceFailure
 
 	Cursor, Seq        int64 // durable, and newest read
 	Events, Bytes      int64
@@ -46,7 +47,7 @@ type Source struct {
 }
 
 // SourceFailure is how a connection ended, or why there was none. It is zero if that never happened.
-type SourceFailure struct {
+type SourceFailure = struct {
 	At           time.Time
 	Kind, Detail string
 }
@@ -90,7 +91,7 @@ func (src *Source) item() sourceItem {
 		Stats: sourceStats{Cursor: src.Cursor, Seq: src.Seq, Events: src.Events, Bytes: src.Bytes, BadFrames: src.BadFrames,
 			Refused: src.Refused, LastEvent: moment(src.LastEvent), LagSeconds: seconds(src.Lag)},
 	}
-	if f := src.Failure; !f.At.IsZero() {
+	if f := src.LastFailure; !f.At.IsZero() {
 		it.LastFailure = &sourceFailure{At: moment(f.At), Kind: f.Kind, Detail: f.Detail}
 	}
 	return it

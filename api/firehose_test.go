@@ -79,7 +79,7 @@ func newFakeFirehose() *fakeFirehose {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
 	return &fakeFirehose{cursors: map[string]bool{"wss://relay.test": true}, sources: []api.Source{
 		{URL: "wss://pds.test:8443/base", PDS: true, Persisted: true, Failures: 3, RetryIn: 1500 * time.Millisecond,
-			Failure: api.SourceFailure{At: at, Kind: "dial", Detail: "connection refused"}, Bytes: 5, Refused: 2},
+			LastFailure: api.SourceFailure{At: at, Kind: "dial", Detail: "connection refused"}, Bytes: 5, Refused: 2},
 		{URL: "wss://relay.test", Running: true, Cursor: 10, Seq: 12, Events: 7, Bytes: 900, BadFrames: 1, LastEvent: at, Lag: 250 * time.Millisecond},
 	}}
 }

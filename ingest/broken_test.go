@@ -75,7 +75,7 @@ func TestUndecodableCommit(t *testing.T) {
 				if row := w.row(a); !c.check(w, row) {
 					t.Errorf("row %+v", row)
 				}
-				if src := w.r.Sources()[0]; src.Bad != 1 || src.Failures != 0 {
+				if src := w.r.Sources()[0]; src.BadFrames != 1 || src.Failures != 0 {
 					t.Errorf("source %+v", src)
 				}
 			})

@@ -135,7 +135,7 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 	s := newStage(t, h.source, func(o *ingest.Options) { o.Registerer = registry })
 	s.run()
 	s.sees(h.url, 1, 3, 5, 6)
-	s.until("all bad messages", func() bool { return s.status(h.url).Bad == 10 })
+	s.until("all bad messages", func() bool { return s.status(h.url).BadFrames == 10 })
 	s.until("the cursor behind the huge one", func() bool { return s.cursor(h.url) == 8 })
 	if got := h.asked(); len(got) != 1 {
 		t.Errorf("connected with cursors %q", got)
@@ -294,7 +294,7 @@ func TestDisconnectInsideAMessage(t *testing.T) {
 	s := newStage(t, h.source)
 	s.run()
 	s.sees(h.url, 1, 2, 3, 4)
-	if st := s.status(h.url); st.Bad != 0 || st.LastFailure.Kind != "closed" {
+	if st := s.status(h.url); st.BadFrames != 0 || st.LastFailure.Kind != "closed" {
 		t.Errorf("status %+v", st)
 	}
 }

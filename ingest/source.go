@@ -417,7 +417,7 @@ func (s *source) eventAge() time.Duration {
 func (s *source) status() SourceStatus {
 	st := SourceStatus{
 		URL: s.url, PDS: s.pds.Load(), Direct: s.direct.Load(), Named: s.set.named[s.url], Persisted: s.persisted.Load(),
-		Seq: max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(), Bad: s.bad.Load(), Refused: s.foreign.Load(),
+		Seq: max(0, s.tracker.last()), Events: s.messages.Load(), Bytes: s.bytes.Load(), BadFrames: s.bad.Load(), Refused: s.foreign.Load(),
 		Lag: s.lag(),
 	}
 	if at := s.lastRead.Load(); at != 0 {

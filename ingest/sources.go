@@ -35,14 +35,14 @@ type SourceStatus struct {
 	Seq       int64         // newest seq read
 	Events    int64         // frames read since the process began
 	Bytes     int64         // of them
-	Bad       int64         // frames that were no frames, passed over
+	BadFrames int64         // malformed frames, skipped
 	Refused   int64         // events that a PDS sent about accounts that are not its own
 	LastEvent time.Time     // when the newest frame was read
 	Lag       time.Duration // now less the time that the newest event states; 0 if unknown
 }
 
 // LastFailure is how a connection ended, or why there was none.
-type LastFailure struct {
+type LastFailure = struct {
 	At     time.Time
 	Kind   string
 	Detail string

@@ -11,20 +11,12 @@ func (d *daemon) firehose() api.Firehose {
 		Sources: func() []api.Source {
 			var sources []api.Source
 			for _, s := range d.ingest.Sources() {
-				sources = append(sources, apiSource(s))
+				sources = append(sources, api.Source(s))
 			}
 			return sources
 		},
-		Parse: ingest.ParseSource, Add: d.ingest.AddSource, Remove: d.ingest.RemoveSource, Forget: d.ingest.ForgetCursor,
-	}
-}
-
-func apiSource(s ingest.SourceStatus) api.Source {
-	return api.Source{
-		URL: s.URL, PDS: s.PDS, Named: s.Named, Direct: s.Direct, Persisted: s.Persisted, Running: s.Running, Failures: s.Failures, RetryIn: s.RetryIn,
-		Failure: api.SourceFailure{At: s.LastFailure.At, Kind: s.LastFailure.Kind, Detail: s.LastFailure.Detail},
-		Cursor:  s.Cursor, Seq: s.Seq, Events: s.Events, Bytes: s.Bytes, BadFrames: s.Bad, Refused: s.Refused,
-		LastEvent: s.LastEvent, Lag: s.Lag,
+		Parse: ingest.ParseSource, Add: d.ingest.AddSource, Remove: d.ingest.RemoveSource,
+		Forget: d.ingest.ForgetCursor,
 	}
 }
 
