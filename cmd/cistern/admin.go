@@ -109,8 +109,8 @@ func (c *adminClient) unreachable(err error) error {
 	if !errors.As(err, &dial) || dial.Op != "dial" {
 		return err
 	}
-	return fmt.Errorf("no daemon answers at %s: start one with cistern run, or name its private listener "+
-		"with --admin (%w)", c.base, dial)
+	return fmt.Errorf("no daemon answers at %s: start one with cistern run, or name its private "+
+		"listener with --admin (%w)", c.base, dial)
 }
 
 // refused explains an answer that is an error.

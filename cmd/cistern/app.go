@@ -115,7 +115,7 @@ func (a *app) versionCommand() *cli.Command {
 		Name:               "version",
 		Usage:              "print the version of this binary",
 		UsageText:          "cistern version",
-		Description:        "Print the version of this binary, the Go release that built it and its platform.",
+		Description:        "Print the version of this binary, its Go release and its platform.",
 		CustomHelpTemplate: helpTemplate + "  cistern version\n",
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
@@ -166,7 +166,8 @@ func (a *app) untilSignal(ctx context.Context, fn func(context.Context) error) e
 	return a.until(ctx, signals, fn)
 }
 
-func (a *app) until(ctx context.Context, signals <-chan os.Signal, fn func(context.Context) error) error {
+func (a *app) until(ctx context.Context, signals <-chan os.Signal,
+	fn func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})

@@ -32,7 +32,9 @@ func (a *app) checkCommand() *cli.Command {
 			if err := errors.Join(noArguments(cmd), cfg.load(cmd, a.environ, "data")); err != nil {
 				return err
 			}
-			return a.untilSignal(ctx, func(ctx context.Context) error { return a.check(ctx, cfg.Data) })
+			return a.untilSignal(ctx, func(ctx context.Context) error {
+				return a.check(ctx, cfg.Data)
+			})
 		},
 	}
 }
@@ -47,7 +49,7 @@ func (a *app) check(ctx context.Context, dir string) error {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "checking %s\n", dir)
-	n, err := s.Check(ctx, func(difference string) { fmt.Fprintf(a.stdout, "  difference: %s\n", difference) })
+	n, err := s.Check(ctx, func(text string) { fmt.Fprintf(a.stdout, "  difference: %s\n", text) })
 	counts := s.Counts()
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
@@ -56,8 +58,8 @@ func (a *app) check(ctx context.Context, dir string) error {
 		count(counts["records"], "record"), count(counts["blocks"], "block"),
 		count(counts["events"], "event"), time.Since(start).Seconds())
 	if n > 0 {
-		return fmt.Errorf("%s in %s: keep a copy of the store for a report, and index again into an empty "+
-			"directory", count(int64(n), "difference"), dir)
+		return fmt.Errorf("%s in %s: keep a copy of the store for a report, and index again into "+
+			"an empty directory", count(int64(n), "difference"), dir)
 	}
 	_, err = fmt.Fprintln(a.stdout, "no differences")
 	return err

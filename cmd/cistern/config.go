@@ -75,90 +75,105 @@ func (o option) variable() string {
 func (c *Config) options() []option {
 	return []option{
 		{name: "data", value: "DIR", standard: "./cistern-data", set: set(&c.Data, text),
-			help: "Directory of the store. The daemon creates it if it is missing. One process at a time " +
-				"can use it."},
+			help: "Directory of the store. The daemon creates it if it is missing. One process " +
+				"at a time can use it."},
 		{name: "listen", value: "ADDR", standard: listenDefault, set: set(&c.Listen, parseListen),
-			help: "Address of the public, read-only listener for XRPC queries and /stream. One client gets " +
-				"at most three quarters of its connections and streams. Behind a proxy all clients " +
-				"count as one."},
+			help: "Address of the public, read-only listener for XRPC queries and /stream. One " +
+				"client gets at most three quarters of its connections and streams. Behind a " +
+				"proxy all clients count as one."},
 		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&c.Admin, parseListen),
-			help: "Address of the private listener for /repos, /filter, /hosts, /crawler, /firehose, " +
-				"/stats, /metrics and pprof. An address that is not loopback needs --admin-token."},
+			help: "Address of the private listener for /repos, /filter, /hosts, /crawler, " +
+				"/firehose, /stats, /metrics and pprof. An address that is not loopback needs " +
+				"--admin-token."},
 		{name: "admin-token", value: "TOKEN", secret: true, set: set(&c.AdminToken, parseToken),
-			help: "Secret that requests to the private listener must carry, as a bearer token or as the " +
-				"basic-auth password of user admin. Prefer the variable: process lists show flags."},
+			help: "Secret that requests to the private listener must carry, as a bearer token or " +
+				"as the basic-auth password of user admin. Prefer the variable: process lists " +
+				"show flags."},
 		{name: "plc", value: "URL", standard: "https://plc.directory", repeat: true,
 			set: add(&c.PLC, parseURL),
-			help: "PLC directory that resolves did:plc. Repeat the option for fallbacks, which are asked " +
-				"in this order."},
+			help: "PLC directory that resolves did:plc. Repeat the option for fallbacks, which " +
+				"are asked in this order."},
 		{name: "crawl", value: "KIND::URL", repeat: true, set: add(&c.Crawl, parseCrawl),
-			help: "Where to discover repositories, such as repos::https://pds.example.com. Kind hosts: " +
-				"the hosts that a relay lists, and the repositories of each of them. Kind repos: the " +
-				"repositories that one relay or PDS lists. Kind collection: the accounts that a relay " +
-				"lists for the collections of --signal. Mode full implies hosts of every --relay."},
-		{name: "crawl-every", value: "DURATION", standard: "24h", set: set(&c.CrawlEvery, parsePeriod),
-			help: "Time from the end of one pass over a listing to the next pass, such as 6h or 7d. Each " +
-				"pass finds new accounts and missed changes."},
+			help: "Where to discover repositories, such as repos::https://pds.example.com. Kind " +
+				"hosts: the hosts that a relay lists, and the repositories of each of them. Kind " +
+				"repos: the repositories that one relay or PDS lists. Kind collection: the " +
+				"accounts that a relay lists for the collections of --signal. Mode full implies " +
+				"hosts of every --relay."},
+		{name: "crawl-every", value: "DURATION", standard: "24h",
+			set: set(&c.CrawlEvery, parsePeriod),
+			help: "Time from the end of one pass over a listing to the next pass, such as 6h or " +
+				"7d. Each pass finds new accounts and missed changes."},
 		{name: "relay", value: "URL", repeat: true, set: add(&c.Relays, parseSource(false)),
-			help: "Relay whose firehose is followed, as an http, https, ws or wss URL without the path of " +
-				"the endpoint. Repeat the option for several relays; an event received from several " +
-				"is applied once."},
+			help: "Relay whose firehose is followed, as an http, https, ws or wss URL without " +
+				"the path of the endpoint. Repeat the option for several relays; an event " +
+				"received from several is applied once."},
 		{name: "pds", value: "URL", repeat: true, set: add(&c.PDS, parseSource(true)),
-			help: "PDS whose own firehose is followed, without a relay. Only its events about its own " +
-				"accounts are accepted."},
+			help: "PDS whose own firehose is followed, without a relay. Only its events about " +
+				"its own accounts are accepted."},
 		{name: "mode", value: "filter|full", standard: filter.ModeFilter,
-			set: set(&c.Mode, choice(filter.ModeFilter, filter.ModeFull)),
-			help: "Which repositories are followed. filter: those added by name or found by --crawl or " +
-				"--signal. full: also every repository that the relays list or send events of. This " +
-				"option and the next four apply to a new store only; PATCH /filter changes them later."},
+			set: set(&c.Mode, choice(text, filter.ModeFilter, filter.ModeFull)),
+			help: "Which repositories are followed. filter: those added by name or found by " +
+				"--crawl or --signal. full: also every repository that the relays list or send " +
+				"events of. This option and the next four apply to a new store only; PATCH " +
+				"/filter changes them later."},
 		{name: "signal", value: "NSID", repeat: true, set: add(&c.Signals, parsePattern),
-			help: "Follow every repository that the firehose or --crawl shows to have a record in this " +
-				"collection, such as app.bsky.feed.post or app.bsky.*."},
+			help: "Follow every repository that the firehose or --crawl shows to have a record " +
+				"in this collection, such as app.bsky.feed.post or app.bsky.*."},
 		{name: "collection", value: "NSID", repeat: true, set: add(&c.Collections, parsePattern),
-			help: "Collection whose records are wanted, such as app.bsky.feed.post or app.bsky.*. Without " +
-				"this option all collections are."},
+			help: "Collection whose records are wanted, such as app.bsky.feed.post or " +
+				"app.bsky.*. Without this option all records are wanted."},
 		{name: "store", value: "wanted|all", standard: filter.StoreWanted,
-			set: set(&c.Store, choice(filter.StoreWanted, filter.StoreAll)),
-			help: "Which records of a repository are stored. wanted: those of every --collection. all: " +
-				"also the others, hidden, so that a collection added later needs no fetch."},
+			set: set(&c.Store, choice(text, filter.StoreWanted, filter.StoreAll)),
+			help: "Which records of a repository are stored. wanted: those of every " +
+				"--collection. all: also the others, hidden, so that a collection added later " +
+				"needs no fetch."},
 		{name: "exclude", value: "DID", repeat: true, set: add(&c.Excludes, parseDID),
 			help: "Repository that is never followed, even when added by name."},
 		{name: "host-limit", value: "HOST=N[:S[:H[:D]]]", repeat: true,
 			set: add(&c.HostRules, pace.ParseRule),
-			help: "Limit requests to each host that matches a name or pattern: at most N at a time, S a " +
-				"second, H an hour and D a day, such as *.example.com=4:10:5000. The first matching " +
-				"option applies. A host without one gets up to 10 requests at a time."},
+			help: "Limit requests to each host that matches a name or pattern: at most N at a " +
+				"time, S a second, H an hour and D a day, such as *.example.com=4:10:5000. The " +
+				"first matching option applies. A host without one gets up to 10 requests at a " +
+				"time."},
 		{name: "host-ban", value: "HOST", repeat: true, set: add(&c.HostRules, parseBan),
-			help: "Send no requests to hosts that match a name or pattern, such as pds.example.com or " +
-				"*.example.com. Their repositories stay queued."},
+			help: "Send no requests to hosts that match a name or pattern, such as " +
+				"pds.example.com or *.example.com. Their repositories stay queued."},
 		{name: "allow-private", set: set(&c.AllowPrivate, parseSwitch),
-			help: "Also connect to loopback and private addresses and to addresses of this machine. For " +
-				"development only: on a server it lets outsiders reach your internal network."},
+			help: "Also connect to loopback and private addresses and to addresses of this " +
+				"machine. For development only: on a server it lets outsiders reach your " +
+				"internal network."},
 		{name: "verify", value: "full|backfill|none", standard: "full",
-			set: set(&c.Verify, choice("full", "backfill", "none")),
+			set: set(&c.Verify, choice(text, "full", "backfill", "none")),
 			help: "Which commit signatures are verified. full: all. backfill: those of fetched " +
-				"repositories, not those of live commits. none: none. Hashes and trees always are."},
-		{name: "strategy", value: "auto|sparse|full", standard: "auto", set: set(&c.Strategy, parseStrategy),
-			help: "How a repository is fetched when only some collections are wanted. sparse: only their " +
-				"records and the proof of them. full: the whole repository. auto: what is likely to be " +
-				"fewer bytes. A sparse fetch takes more requests, so auto fetches whole repositories " +
-				"once half of the host's quota for such requests is spent. A host that serves no parts " +
-				"is asked for whole repositories."},
+				"repositories, not those of live commits. none: no signature. Hashes and trees " +
+				"are always verified."},
+		{name: "strategy", value: "auto|sparse|full", standard: "auto",
+			set: set(&c.Strategy, choice(backfill.ParseStrategy, "auto", "sparse", "full")),
+			help: "How a repository is fetched when only some collections are wanted. sparse: " +
+				"only their records and the proof of them. full: the whole repository. auto: " +
+				"what is likely to be fewer bytes. A sparse fetch takes more requests, so auto " +
+				"fetches whole repositories once half of the host's quota for such requests is " +
+				"spent. A host that serves no parts is asked for whole repositories."},
 		{name: "repo-max", value: "SIZE", standard: "4GiB", set: set(&c.RepoMax, parseRepoMax),
-			help: "Largest repository that is fetched, as the size of its CAR file, up to 16GiB. One block " +
-				"is allowed for each 512 bytes of this size: 6.5 million records at 4GiB."},
-		{name: "fetch-timeout", value: "DURATION", standard: "6h", set: set(&c.FetchTimeout, parsePeriod),
-			help: "Time limit for the download of one repository. A download slower than 2 KiB a second " +
-				"for half a minute is aborted earlier. While other repositories wait, at most three " +
-				"quarters of the concurrent downloads may take longer than five minutes."},
-		{name: "disk-reserve", value: "SIZE|PERCENT", standard: "5%", set: set(&c.Reserve, parseReserve),
-			help: "Disk space to leave free, such as 10GiB or 5%. Below it imports pause while live events " +
-				"are still applied. Below a quarter of it the daemon stops. 0 turns this off."},
+			help: "Largest repository that is fetched, as the size of its CAR file, up to 16GiB. " +
+				"One block is allowed for each 512 bytes of this size: 6.5 million records at " +
+				"4GiB."},
+		{name: "fetch-timeout", value: "DURATION", standard: "6h",
+			set: set(&c.FetchTimeout, parsePeriod),
+			help: "Time limit for the download of one repository. A download slower than 2 KiB a " +
+				"second for half a minute is aborted earlier. While other repositories wait, at " +
+				"most three quarters of the concurrent downloads may take longer than five " +
+				"minutes."},
+		{name: "disk-reserve", value: "SIZE|PERCENT", standard: "5%",
+			set: set(&c.Reserve, parseReserve),
+			help: "Disk space to leave free, such as 10GiB or 5%. Below it imports pause while " +
+				"live events are still applied. Below a quarter of it the daemon stops. 0 turns " +
+				"this off."},
 		{name: "retention", value: "DURATION", standard: "0", set: set(&c.Retention, parseAge),
-			help: "How long events stay in the log, such as 72h or 30d. 0 keeps all events. Records are " +
-				"not affected."},
+			help: "How long events stay in the log, such as 72h or 30d. 0 keeps all events. " +
+				"Records are not affected."},
 		{name: "log-level", value: "debug|info|warn|error", standard: "info",
-			set:  set(&c.LogLevel, parseLevel),
+			set:  set(&c.LogLevel, choice(parseLevel, "debug", "info", "warn", "error")),
 			help: "Least severe message to log on standard error."},
 	}
 }
@@ -172,10 +187,16 @@ func (c *Config) validate(bad []string) (errs []error) {
 		}
 	}
 	fine := func(names ...string) bool {
-		return !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(bad, name) })
+		for _, name := range names {
+			if slices.Contains(bad, name) {
+				return false
+			}
+		}
+		return true
 	}
 	full := fine("mode") && c.Mode == filter.ModeFull
-	reject(fine("admin", "admin-token") && c.Admin != "" && !loopback(c.Admin) && c.AdminToken == "",
+	public := c.Admin != "" && !loopback(c.Admin)
+	reject(fine("admin", "admin-token") && public && c.AdminToken == "",
 		"--admin %s is not a loopback address: set --admin-token (or %sADMIN_TOKEN), or outsiders "+
 			"can control the daemon", c.Admin, envPrefix)
 	reject(full && fine("relay", "crawl") && len(c.Relays)+len(c.Crawl) == 0,
@@ -237,7 +258,8 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 
 // load sets each option from the flags of cmd, else from its variable in env, else to its default.
 // It returns the names of the options that were given and of those whose values were rejected.
-func load(options []option, cmd *cli.Command, env map[string]string) (given, bad []string, errs []error) {
+func load(options []option, cmd *cli.Command, env map[string]string) (given, bad []string,
+	errs []error) {
 	for _, o := range options {
 		values, source := []string{o.standard}, "--"+o.name
 		switch {
@@ -316,7 +338,8 @@ func readEnviron(environ []string) (env map[string]string, errs []error) {
 		case name == nearest:
 			env[name] = value
 		default:
-			errs = append(errs, fmt.Errorf("unknown variable %s; the nearest known is %s", name, nearest))
+			errs = append(errs, fmt.Errorf("unknown variable %s; the nearest known is %s", name,
+				nearest))
 		}
 	}
 	return env, errs

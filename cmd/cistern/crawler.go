@@ -15,7 +15,8 @@ func (c *Config) crawlSources() []backfill.Source {
 	sources := slices.Clone(c.Crawl)
 	for _, r := range c.Relays {
 		src, err := backfill.ParseSource(backfill.SourceHosts, r.URL)
-		if err != nil || slices.ContainsFunc(sources, func(s backfill.Source) bool { return s.URL == src.URL }) {
+		same := func(s backfill.Source) bool { return s.URL == src.URL }
+		if err != nil || slices.ContainsFunc(sources, same) {
 			continue // the relay has a path, or --crawl says how to crawl it
 		}
 		src.Implied = true
@@ -27,7 +28,9 @@ func (c *Config) crawlSources() []backfill.Source {
 // crawler returns what the private listener needs to show and control discovery.
 func (d *daemon) crawler() api.Crawler {
 	source := func(do func(backfill.Source) error) func(store.CrawlSource) error {
-		return func(c store.CrawlSource) error { return do(backfill.Source{Kind: c.Kind, URL: c.URL}) }
+		return func(c store.CrawlSource) error {
+			return do(backfill.Source{Kind: c.Kind, URL: c.URL})
+		}
 	}
 	return api.Crawler{
 		Sources: func() []api.Crawl {
@@ -41,14 +44,17 @@ func (d *daemon) crawler() api.Crawler {
 			s, err := backfill.ParseSource(kind, url)
 			return store.CrawlSource{Kind: s.Kind, URL: s.URL}, err
 		},
-		Add: source(d.backfill.AddCrawl), Remove: source(d.backfill.RemoveCrawl), Forget: source(d.backfill.ForgetCrawlCursor),
+		Add: source(d.backfill.AddCrawl), Remove: source(d.backfill.RemoveCrawl),
+		Forget: source(d.backfill.ForgetCrawlCursor),
 	}
 }
 
 func apiCrawl(c backfill.CrawlStatus) api.Crawl {
 	return api.Crawl{
-		CrawlSource: store.CrawlSource{Kind: c.Kind, URL: c.URL}, Named: c.Named, Persisted: c.Persisted, Running: c.Running,
-		Lists: c.Lists, Ended: c.Ended, Failing: c.Failing, Pages: c.Pages, Listed: c.Listed, Queued: c.Queued, Found: c.Found,
+		CrawlSource: store.CrawlSource{Kind: c.Kind, URL: c.URL},
+		Named:       c.Named, Persisted: c.Persisted, Running: c.Running,
+		Lists: c.Lists, Ended: c.Ended, Failing: c.Failing,
+		Pages: c.Pages, Listed: c.Listed, Queued: c.Queued, Found: c.Found,
 		PassEnded: c.PassEnded, FailedAt: c.FailedAt, Failure: c.Failure,
 	}
 }

@@ -145,7 +145,9 @@ func (d *daemon) boxes() []box {
 			awaitSources(ctx, d.ingest)
 			return d.guard.whileRoom(ctx, d.backfill.Run)
 		}},
-		{"crawl", func(ctx context.Context) error { return d.guard.whileRoom(ctx, d.backfill.Crawl) }},
+		{"crawl", func(ctx context.Context) error {
+			return d.guard.whileRoom(ctx, d.backfill.Crawl)
+		}},
 		{"ingest", d.ingest.Run}, // also while the disk is short: live events are few
 		{"disk", d.guard.Run},
 	}
@@ -171,9 +173,11 @@ func awaitSources(ctx context.Context, live *ingest.Runner) {
 
 // run runs the boxes and the watchers, and closes the store once nothing writes to it any more.
 func (d *daemon) run(ctx context.Context, watchers ...box) error {
-	err := boxes{list: append(d.boxes(), watchers...), budget: cmp.Or(d.tune.budget, shutdownBudget)}.Run(ctx)
+	budget := cmp.Or(d.tune.budget, shutdownBudget)
+	err := boxes{list: append(d.boxes(), watchers...), budget: budget}.Run(ctx)
 	if errors.Is(err, errBudget) {
-		return fmt.Errorf("%w: exiting without closing the store, which recovers at the next start", err)
+		return fmt.Errorf("%w: exiting without closing the store, which recovers when it is opened",
+			err)
 	}
 	return errors.Join(err, d.close())
 }
@@ -195,7 +199,8 @@ func closeListener(l net.Listener) error {
 }
 
 func (d *daemon) openStore() (err error) {
-	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention, Logger: d.log, Registerer: d.metrics}
+	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention, Logger: d.log,
+		Registerer: d.metrics}
 	if d.tune.store != nil {
 		d.tune.store(&o)
 	}
@@ -204,8 +209,8 @@ func (d *daemon) openStore() (err error) {
 }
 
 func (d *daemon) newIdentity() (err error) {
-	d.identity, err = identity.New(identity.Options{PLC: d.cfg.PLC, AllowPrivate: d.cfg.AllowPrivate,
-		UserAgent: userAgent(), Registerer: d.metrics})
+	d.identity, err = identity.New(identity.Options{PLC: d.cfg.PLC,
+		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Registerer: d.metrics})
 	return err
 }
 
@@ -253,8 +258,9 @@ func (d *daemon) newAPI() (err error) {
 
 // hosts returns what the private listener needs to show and limit hosts.
 func (d *daemon) hosts() api.Hosts {
-	standing := func(id uint32) api.HostStanding { return api.HostStanding(d.backfill.HostStanding(id)) }
-	return api.Hosts{Changed: d.backfill.HostChanged, Standing: standing}
+	return api.Hosts{Changed: d.backfill.HostChanged, Standing: func(id uint32) api.HostStanding {
+		return api.HostStanding(d.backfill.HostStanding(id))
+	}}
 }
 
 func userAgent() string { return "cistern/" + version() }

@@ -38,7 +38,7 @@ const demoExamples = `  cistern demo
 const (
 	// demoRecords is the median size of the demo's repositories: enough to see the bar move.
 	demoRecords = 100
-	// demoGroupAge is shorter than the store's default, so that the demo shows fetched records sooner.
+	// demoGroupAge is shorter than the store's default, to show fetched records sooner.
 	demoGroupAge = 100 * time.Millisecond
 	// demoLogEvery is the pace of its progress lines where there is no terminal.
 	demoLogEvery = 2 * time.Second
@@ -64,18 +64,19 @@ func (c *demoOptions) options() []option {
 		{name: "seed", value: "N", standard: "1", set: set(&c.seed, parseNumber(0, math.MaxUint64)),
 			help: "Seed of everything random. The same seed makes the same network."},
 		{name: "data", value: "DIR", set: set(&c.data, parseEmptyDir),
-			help: "Directory for the store, empty or missing. The default is a temporary one, removed at exit."},
+			help: "Directory for the store, empty or missing. The default is a temporary one, " +
+				"removed at exit."},
 		{name: "listen", value: "ADDR", set: set(&c.listen, parseListen),
-			help: "Public listener. The default is " + demoListen + ", or a free port if that is taken."},
+			help: "Public listener. The default is " + demoListen + ", or a free port."},
 		{name: "admin", value: "ADDR", set: set(&c.admin, parseLoopback),
-			help: "Private listener. The default is " + adminDefault + ", or a free port if that is taken."},
+			help: "Private listener. The default is " + adminDefault + ", or a free port."},
 		{name: "exit", set: set(&c.exit, parseSwitch), help: "Exit after the queries."},
 	}
 }
 
 func parseEmptyDir(dir string) (string, error) {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return "", errors.New("want an empty directory, so that the index has only the demo's accounts")
+		return "", errors.New("want an empty directory, as the index must have no other accounts")
 	}
 	return dir, nil
 }
@@ -109,8 +110,8 @@ func (a *app) demoCommand() *cli.Command {
 // demo runs the network, the daemon and the tour.
 func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // a reader like head must not prevent the cleanup
-	network, err := simnet.New(simnet.Options{Seed: o.seed, Hosts: int(o.hosts), Repos: int(o.repos),
-		RecordsMedian: demoRecords, NoLimit: true})
+	network, err := simnet.New(simnet.Options{Seed: o.seed, Hosts: int(o.hosts),
+		Repos: int(o.repos), RecordsMedian: demoRecords, NoLimit: true})
 	if err != nil {
 		return err
 	}
@@ -167,8 +168,8 @@ func misbehave(n *simnet.Network) {
 // demoConfig returns the options of a daemon that indexes all of n.
 func demoConfig(n *simnet.Network, data string) (Config, error) {
 	relay, err := ingest.ParseSource(n.Relay(), false)
-	return Config{Data: data, PLC: []string{n.PLC()}, Mode: filter.ModeFull, Relays: []store.Source{relay},
-		AllowPrivate: true, Verify: "full"}, err
+	return Config{Data: data, PLC: []string{n.PLC()}, Mode: filter.ModeFull,
+		Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full"}, err
 }
 
 // listenNear listens on the address asked for, or else on the usual one, or else on a free port.

@@ -127,9 +127,9 @@ func (g *diskGuard) room(dir string) (free, floor uint64, err error) {
 	}
 	floor = g.reserve.of(total)
 	if free < floor/4 {
-		return free, floor, fmt.Errorf("disk of %s has %s free, less than a quarter of the reserve of %s: "+
-			"stopped while the store can still be closed; free some space or lower --disk-reserve",
-			dir, humanize.IBytes(free), humanize.IBytes(floor))
+		return free, floor, fmt.Errorf("disk of %s has %s free, less than a quarter of the "+
+			"reserve of %s: stopped while the store can still be closed; free some space or lower "+
+			"--disk-reserve", dir, humanize.IBytes(free), humanize.IBytes(floor))
 	}
 	return free, floor, nil
 }
@@ -152,7 +152,7 @@ func (g *diskGuard) look() error {
 	return nil
 }
 
-// diskFree returns the space that an ordinary user may still write at dir, and the size of its disk.
+// diskFree returns the space that an ordinary user may still use at dir, and the size of its disk.
 func diskFree(dir string) (free, total uint64, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {

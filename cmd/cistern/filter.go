@@ -29,9 +29,9 @@ func (d *daemon) seedFilter() error {
 		return err
 	}
 	if ignored := ignoredSeeds(d.cfg.Given, asked.Config(), held.Config()); len(ignored) > 0 {
-		d.log.Warn("filter options ignored: they apply to new stores, and this store keeps its filter. "+
-			"Change it with PATCH /filter on the private listener",
-			"ignored", strings.Join(ignored, " "), "version", held.Version, "mode", held.Config().Mode)
+		d.log.Warn("filter options ignored: they apply to new stores, and this store keeps its "+
+			"filter. Change it with PATCH /filter on the private listener", "ignored",
+			strings.Join(ignored, " "), "version", held.Version, "mode", held.Config().Mode)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ Examples:
 // helpColumns is the width that help pages are wrapped at.
 const helpColumns = 80
 
-// page executes a template of the command-line library, whose function wrap breaks lines at columns.
+// page executes a template of the command-line library. Its function wrap breaks lines at columns.
 func page(template string, data any, columns int) string {
 	var b strings.Builder
 	funcs := map[string]any{"wrapAt": func() int { return columns }}

@@ -14,8 +14,9 @@ func main() {
 	}
 }
 
-// run is the whole program but for the process around it.
+// run is the whole program without the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	a := &app{stdin: os.Stdin, stdout: stdout, stderr: stderr, environ: os.Environ(), program: os.Args[0], exit: os.Exit}
+	a := &app{stdin: os.Stdin, stdout: stdout, stderr: stderr, environ: os.Environ(),
+		program: os.Args[0], exit: os.Exit}
 	return a.run(ctx, args)
 }

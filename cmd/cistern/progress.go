@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -45,7 +44,8 @@ type sample struct {
 	lag              time.Duration // of the connected source that is furthest behind, in seconds
 }
 
-func newSample(at time.Time, counts map[string]int64, syncing int, sources []ingest.SourceStatus) sample {
+func newSample(at time.Time, counts map[string]int64, syncing int,
+	sources []ingest.SourceStatus) sample {
 	s := sample{
 		at: at, repos: counts["repos"], records: counts["records"],
 		pending: counts["pending"], syncing: int64(syncing), resync: counts["resync"],
@@ -170,7 +170,7 @@ func (p *progress) line(s sample, columns int) string {
 	segments := p.segments(s, total)
 	size := min(barMax, columns/5) // depends on the terminal only, so that the bar does not move
 	for len(segments) > 1 && size+width(segments) > columns-1 {
-		worst := slices.MaxFunc(segments, func(a, b segment) int { return cmp.Compare(a.rank, b.rank) })
+		worst := slices.MaxFunc(segments, func(a, b segment) int { return a.rank - b.rank })
 		segments = slices.DeleteFunc(segments, func(g segment) bool { return g == worst })
 	}
 	var parts []string
@@ -240,5 +240,6 @@ func (p *progress) bar(done, total int64, size int) string {
 	if p.term.ascii {
 		full, empty = "#", "-"
 	}
-	return p.term.paint(green, strings.Repeat(full, filled)) + p.term.paint(dim, strings.Repeat(empty, size-filled))
+	return p.term.paint(green, strings.Repeat(full, filled)) +
+		p.term.paint(dim, strings.Repeat(empty, size-filled))
 }

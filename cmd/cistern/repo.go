@@ -106,21 +106,23 @@ type repoSession struct {
 func (s *repoSession) options() []option {
 	return []option{
 		{name: "file", alias: "f", value: "FILE", set: set(&s.file, text),
-			help: "Read DIDs from a file, one a line; - is standard input. Blank lines and # comments are " +
-				"skipped."},
+			help: "Read DIDs from a file, one a line; - is standard input. Blank lines and # " +
+				"comments are skipped."},
 		{name: "state", value: "STATE", set: set(&s.state, text),
-			help: "All repositories in this state: pending, draining, synced, resync (waiting for a retry), " +
-				"gone or idle."},
+			help: "All repositories in this state: pending, draining, synced, resync (waiting " +
+				"for a retry), gone or idle."},
 		{name: "verified", value: "LEVEL", set: set(&s.verified, text),
-			help: "Only repositories whose last write was verified to this level: full, hashes, ops or " +
-				"formerkey."},
+			help: "Only repositories whose last write was verified to this level: full, hashes, " +
+				"ops or formerkey."},
 		{name: "host", value: "HOST", set: set(&s.host, text),
 			help: "Only repositories of this host, such as pds.example.com."},
-		{name: "limit", value: "N", standard: "100", set: set(&s.limit, parseNumber(0, math.MaxInt32)),
+		{name: "limit", value: "N", standard: "100",
+			set:  set(&s.limit, parseNumber(0, math.MaxInt32)),
 			help: "Most repositories to list. 0 lists all."},
 		{name: "purge", set: set(&s.purge, parseSwitch),
 			help: "Delete their records too. Only another fetch restores them."},
-		{name: "json", set: set(&s.json, parseSwitch), help: "Print the daemon's rows as JSON lines."},
+		{name: "json", set: set(&s.json, parseSwitch),
+			help: "Print the daemon's rows as JSON lines."},
 		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseAdmin),
 			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
 		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
@@ -128,8 +130,10 @@ func (s *repoSession) options() []option {
 	}
 }
 
-func (a *app) repoSubcommand(name, arguments, usage string, act func(*repoSession, context.Context) error,
-	examples string, names ...string) *cli.Command {
+// repoSubcommand returns the command 'repo NAME', which has the options of these names and the
+// options that find the daemon.
+func (a *app) repoSubcommand(name, arguments, usage string,
+	act func(*repoSession, context.Context) error, examples string, names ...string) *cli.Command {
 	s := &repoSession{app: a}
 	options := only(s.options(), append(names, "json", "admin", "admin-token")...)
 	return &cli.Command{
@@ -197,7 +201,8 @@ func (s *repoSession) change(ctx context.Context, method, path string, query url
 
 // send sends DIDs in requests of bounded size, and prints the count of each result and the DIDs
 // that were rejected.
-func (s *repoSession) send(ctx context.Context, method, path string, query url.Values, dids []string) error {
+func (s *repoSession) send(ctx context.Context, method, path string, query url.Values,
+	dids []string) error {
 	results, rejected := map[string]int64{}, int64(0)
 	table := newTable(s.stdout)
 	for page := range slices.Chunk(dids, didsMax) {
@@ -308,7 +313,8 @@ func (s *repoSession) ls(ctx context.Context) error {
 		return err
 	}
 	query := url.Values{}
-	for name, value := range map[string]string{"state": s.state, "verified": s.verified, "host": s.host} {
+	filters := map[string]string{"state": s.state, "verified": s.verified, "host": s.host}
+	for name, value := range filters {
 		if value != "" {
 			query.Set(name, value)
 		}
@@ -328,7 +334,8 @@ func (s *repoSession) ls(ctx context.Context) error {
 		if u, err := url.Parse(r.PDS); err == nil {
 			host = cmp.Or(u.Host, r.PDS)
 		}
-		addRow(table, r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host, clip(r.Reason, 60))
+		addRow(table, r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host,
+			clip(r.Reason, 60))
 		return nil
 	})
 	switch {
@@ -345,12 +352,13 @@ func (s *repoSession) ls(ctx context.Context) error {
 	return err
 }
 
-// pageMax is how many rows one request asks for.
+// pageMax is the most rows that one request asks for.
 const pageMax = 1000
 
 // pages calls fn for each matching row, for limit of them or, with limit 0, for all. It reports
 // whether there may be more.
-func (s *repoSession) pages(ctx context.Context, query url.Values, limit int, fn func(json.RawMessage) error) (more bool, err error) {
+func (s *repoSession) pages(ctx context.Context, query url.Values, limit int,
+	fn func(json.RawMessage) error) (more bool, err error) {
 	left := limit
 	for {
 		size := pageMax
@@ -358,10 +366,11 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int, fn
 			size = min(size, left)
 		}
 		query.Set("limit", strconv.Itoa(size))
-		next, err := s.client.do(ctx, "GET", "/repos", query, nil, func(line json.RawMessage) error {
+		row := func(line json.RawMessage) error {
 			left--
 			return fn(line)
-		})
+		}
+		next, err := s.client.do(ctx, "GET", "/repos", query, nil, row)
 		if err != nil || next == "" || (limit > 0 && left <= 0) {
 			return next != "", err
 		}

@@ -101,7 +101,7 @@ func (t *tour) summary(s sample, took time.Duration) error {
 	rows := [][2]string{
 		{"repositories", repositories(s)},
 		{"records", humanize.Comma(s.records)},
-		{"events", fmt.Sprintf("%s, replayable from any id", humanize.Comma(counts["events"]))},
+		{"events", humanize.Comma(counts["events"]) + ", replayable from any id"},
 		{"time", fmt.Sprintf("%.1f s, %s records/s", took.Seconds(), humanize.Comma(rate))},
 		{"disk", fmt.Sprintf("%s in %s", humanize.IBytes(uint64(disk)), t.daemon.cfg.Data)},
 	}
@@ -269,7 +269,7 @@ func fetch(ctx context.Context, target string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: tourWait}
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -284,12 +284,12 @@ func fetch(ctx context.Context, target string) ([]byte, error) {
 
 // outlook prints what else a visitor can try.
 func (t *tour) outlook() error {
-	public, admin := t.daemon.public.Addr(), t.daemon.admin.Addr()
+	public, admin := t.daemon.public.Addr().String(), t.daemon.admin.Addr().String()
 	return t.facts("Serving until Ctrl-C", [][2]string{
-		{"public", fmt.Sprintf("http://%s", public)},
-		{"private", fmt.Sprintf("http://%s (/repos, /hosts, /filter, /metrics, /debug/pprof/)", admin)},
-		{"every event", fmt.Sprintf("websocat 'ws://%s/stream?cursor=0', and a few more each second", public)},
-		{"failing", fmt.Sprintf("%s repo ls --state resync --admin %s", cmp.Or(t.program, "cistern"), admin)},
+		{"public", "http://" + public},
+		{"private", "http://" + admin + " (/repos, /hosts, /filter, /metrics, /debug/pprof/)"},
+		{"every event", "websocat 'ws://" + public + "/stream?cursor=0', a few more each second"},
+		{"failing", cmp.Or(t.program, "cistern") + " repo ls --state resync --admin " + admin},
 	})
 }
 

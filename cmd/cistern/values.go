@@ -36,12 +36,13 @@ func parseSwitch(s string) (bool, error) {
 	return on, nil
 }
 
-func choice(choices ...string) func(string) (string, error) {
-	return func(s string) (string, error) {
-		if !slices.Contains(choices, s) {
-			return "", fmt.Errorf("want one of %s", strings.Join(choices, ", "))
+// choice parses values only if they are among names.
+func choice[T any](parse func(string) (T, error), names ...string) func(string) (T, error) {
+	return func(s string) (value T, err error) {
+		if !slices.Contains(names, s) {
+			return value, fmt.Errorf("want one of %s", strings.Join(names, ", "))
 		}
-		return s, nil
+		return parse(s)
 	}
 }
 
@@ -55,20 +56,9 @@ func parseNumber(least, most uint64) func(string) (uint64, error) {
 	}
 }
 
-func parseStrategy(s string) (backfill.Strategy, error) {
-	strategy, err := choice("auto", "sparse", "full")(s)
-	if err != nil {
-		return 0, err
-	}
-	return backfill.ParseStrategy(strategy)
-}
-
 func parseLevel(s string) (level slog.Level, err error) {
-	name, err := choice("debug", "info", "warn", "error")(s)
-	if err != nil {
-		return 0, err
-	}
-	return level, level.UnmarshalText([]byte(name))
+	err = level.UnmarshalText([]byte(s))
+	return level, err
 }
 
 func parseToken(s string) (string, error) {
@@ -81,7 +71,7 @@ func parseToken(s string) (string, error) {
 func parseCrawl(s string) (backfill.Source, error) {
 	kind, origin, ok := strings.Cut(s, "::")
 	if !ok {
-		return backfill.Source{}, errors.New("want KIND::URL, such as repos::https://relay.example.com")
+		return backfill.Source{}, errors.New("want KIND::URL, such as repos::https://example.com")
 	}
 	return backfill.ParseSource(kind, origin)
 }
@@ -90,7 +80,7 @@ func parseSource(pds bool) func(string) (store.Source, error) {
 	return func(s string) (store.Source, error) {
 		src, err := ingest.ParseSource(s, pds)
 		if err != nil { // without the value, which load names
-			err = fmt.Errorf("want a URL like https://relay.example.com; this one %w", errors.Unwrap(err))
+			err = fmt.Errorf("want a URL like https://example.com; this one %w", errors.Unwrap(err))
 		}
 		return src, err
 	}
@@ -115,7 +105,7 @@ func parseBan(s string) (pace.Rule, error) {
 
 func parsePattern(s string) (string, error) {
 	if _, err := filter.Compile(filter.Config{Collections: []string{s}}); err != nil {
-		return "", errors.New("want a collection like app.bsky.feed.post, or a prefix like app.bsky.*")
+		return "", errors.New("want a collection such as app.bsky.feed.post or app.bsky.*")
 	}
 	return s, nil
 }
@@ -134,18 +124,15 @@ type reserve struct {
 }
 
 func parseReserve(s string) (reserve, error) {
-	if share, ok := strings.CutSuffix(s, "%"); ok {
-		p, err := strconv.ParseFloat(strings.TrimSpace(share), 64)
-		if err != nil || !(p >= 0 && p <= 90) {
-			return reserve{}, errors.New("want a size like 10GiB, or a share from 0% to 90%")
-		}
+	share, percent := strings.CutSuffix(s, "%")
+	p, err := strconv.ParseFloat(strings.TrimSpace(share), 64)
+	if percent && err == nil && p >= 0 && p <= 90 {
 		return reserve{percent: p}, nil
 	}
-	n, err := parseSize(s)
-	if err != nil {
-		return reserve{}, errors.New("want a share like 5% or a size like 10GiB")
+	if n, err := parseSize(s); err == nil {
+		return reserve{bytes: n}, nil
 	}
-	return reserve{bytes: n}, nil
+	return reserve{}, errors.New("want a size like 10GiB, or a share from 0% to 90%")
 }
 
 // of returns the reserve on a disk of total bytes.
