@@ -191,7 +191,7 @@ func TestReserve(t *testing.T) {
 			t.Errorf("%s of 1000: %d, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "%", "-1%", "NaN%", "91%", "1", "-1B", "InfB", "1e30TiB", "5 %%"} {
+	for _, text := range []string{"", "%", "-1%", "NaN%", "91%", "1", "-1B", "InfB", "1e30TiB", "1,5GiB", "5 %%"} {
 		if r, err := parseReserve(text); err == nil {
 			t.Errorf("%q gives %+v", text, r)
 		}

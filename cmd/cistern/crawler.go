@@ -8,9 +8,9 @@ import (
 	"cistern/store"
 )
 
-// crawlSources returns the sources that repositories are discovered at: those of --crawl, and
-// implied ones for the hosts of the relays, which count in mode full. The hosts are listed
-// themselves because a relay does not know accounts that were silent since it started.
+// crawlSources returns where repositories are discovered: the sources of --crawl, and for mode full
+// an implied source for the hosts of each relay. The hosts are listed themselves because a relay
+// does not know accounts that have been silent since it started.
 func (c *Config) crawlSources() []backfill.Source {
 	sources := slices.Clone(c.Crawl)
 	for _, r := range c.Relays {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskGuard keeps the reserve of the disk that the store is on. Below the reserve imports stop.
+// diskGuard keeps the reserve of the disk that the store is on. Below the reserve imports pause.
 // Below a quarter of it the daemon stops, while there is still room to close the store.
 type diskGuard struct {
 	dir     string

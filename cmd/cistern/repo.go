@@ -289,15 +289,6 @@ func (s *repoSession) dids() ([]string, error) {
 		defer f.Close()
 		in = f
 	}
-	more, err := readDIDs(in)
-	if err != nil {
-		return nil, fmt.Errorf("read DIDs from %s: %w", s.file, err)
-	}
-	return append(dids, more...), nil
-}
-
-func readDIDs(in io.Reader) ([]string, error) {
-	var dids []string
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		text, _, _ := strings.Cut(lines.Text(), "#")
@@ -305,7 +296,10 @@ func readDIDs(in io.Reader) ([]string, error) {
 			dids = append(dids, text)
 		}
 	}
-	return dids, lines.Err()
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read DIDs from %s: %w", s.file, err)
+	}
+	return dids, nil
 }
 
 func (s *repoSession) ls(ctx context.Context) error {

@@ -50,12 +50,12 @@ const (
 func (t *tour) Run(ctx context.Context) error {
 	writing, stop := context.WithCancel(ctx)
 	var writers errgroup.Group
-	err := t.tell(ctx, func() { writers.Go(func() error { return t.write(writing) }) })
+	err := t.present(ctx, func() { writers.Go(func() error { return t.write(writing) }) })
 	stop()
 	return errors.Join(err, writers.Wait())
 }
 
-func (t *tour) tell(ctx context.Context, startWriting func()) error {
+func (t *tour) present(ctx context.Context, startWriting func()) error {
 	err := t.report(ctx, startWriting)
 	switch {
 	case ctx.Err() != nil || errors.Is(err, syscall.EPIPE):

@@ -142,8 +142,9 @@ func (r reserve) of(total uint64) uint64 {
 
 // parseSize reads a number of bytes. A number other than 0 needs a unit.
 func parseSize(s string) (uint64, error) {
-	n, err := humanize.ParseBytes(s)
-	if err != nil || n > math.MaxInt64 || s != "0" && !strings.HasSuffix(s, "B") {
+	n, err := humanize.ParseBytes(s) // which ignores commas, so 1,5GiB would be 15GiB
+	unit := s == "0" || strings.HasSuffix(s, "B")
+	if err != nil || n > math.MaxInt64 || !unit || strings.Contains(s, ",") {
 		return 0, errors.New("want a size like 512MiB or 10GiB")
 	}
 	return n, nil
