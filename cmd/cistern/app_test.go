@@ -15,7 +15,8 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// TestSignals ends gently at the first signal, which may come twice, and at once at the second.
+// TestSignals checks that the first signal stops the process cleanly, that an echo of it counts as
+// the same signal, and that a second one exits at once.
 func TestSignals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signals, left := make(chan os.Signal, 2), make(chan int, 1)
@@ -44,7 +45,8 @@ func TestSignals(t *testing.T) {
 	})
 }
 
-// TestCommands wants every command to explain itself, and mistakes to end in one line.
+// TestCommands checks that every command has a help page, and that a mistake is reported in one
+// line.
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	empty := t.TempDir()

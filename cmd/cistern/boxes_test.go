@@ -17,7 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// TestBoxes stops in the reverse order of starting, for each way to begin stopping.
+// TestBoxes checks that boxes stop in the reverse order of their start, whatever begins the stop.
 func TestBoxes(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
@@ -70,8 +70,8 @@ func TestBoxes(t *testing.T) {
 	}
 }
 
-// TestStuckBoxKeepsTheStore wants a daemon that cannot stop in time to leave its store open under what
-// still runs.
+// TestStuckBoxKeepsTheStore checks that a daemon that cannot stop in time does not close the store
+// under the boxes that still run.
 func TestStuckBoxKeepsTheStore(t *testing.T) {
 	t.Parallel()
 	listen := func() net.Listener {

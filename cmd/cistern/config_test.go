@@ -19,10 +19,10 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// update is read by tests that have golden files.
+// update rewrites the golden text.
 var update = flag.Bool("update", false, "rewrite the table of options in README.md")
 
-// loadArgs reads a command line and an environment as cistern run would.
+// loadArgs reads a command line and an environment as cistern run does.
 func loadArgs(t *testing.T, args, environ []string) (Config, error) {
 	t.Helper()
 	var cfg Config
@@ -49,7 +49,7 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
-// TestConfigSources gives the same choices as flags and as variables.
+// TestConfigSources sets the same values by flags and by variables.
 func TestConfigSources(t *testing.T) {
 	t.Parallel()
 	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
@@ -92,7 +92,8 @@ func TestConfigSources(t *testing.T) {
 	})
 }
 
-// TestConfigMistakes wants each mistake named with where it stands and what would do.
+// TestConfigMistakes checks that each mistake names its option or variable, the bad value, and what
+// is wanted instead.
 func TestConfigMistakes(t *testing.T) {
 	t.Parallel()
 	rows := []struct {
@@ -224,7 +225,7 @@ func TestReadmeOptions(t *testing.T) {
 	}
 }
 
-// optionsTable is the table of options for README.md.
+// optionsTable returns the table of options for README.md.
 func optionsTable(options []option) string {
 	var b strings.Builder
 	b.WriteString("| flag | variable | default | meaning |\n|---|---|---|---|\n")

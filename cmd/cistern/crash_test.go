@@ -18,8 +18,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// crashWorld is a seeded network, and the lives of a Cistern that follows it: the first, and those that
-// go on from what crashes left.
+// crashWorld is a seeded network and a series of daemons that follow it: the first one, and those
+// that continue from what a crash left.
 type crashWorld struct {
 	t       *testing.T
 	seed    uint64
@@ -29,8 +29,8 @@ type crashWorld struct {
 	plan    plan
 	before  map[string]bool
 	options store.Options
-	starts  []int64                    // where the streams stood when they were followed first
-	revs    map[string]map[string]bool // of every account, as far as seen
+	starts  []int64                    // positions of the streams when they were first followed
+	revs    map[string]map[string]bool // of every account, as far as they were seen
 	met     *crashesMet
 
 	begun atomic.Bool // every source has a durable cursor
@@ -41,7 +41,7 @@ type crashWorld struct {
 	dice    *rand.Rand
 }
 
-// crash is what a crash left, and what had been told of before.
+// crash is the state that a crash left on disk, and the events that had been published before it.
 type crash struct {
 	fs    *storetest.CrashFS
 	name  string
@@ -51,7 +51,7 @@ type crash struct {
 	told  map[uint64]toldEvent
 }
 
-// toldEvent is a published event. A record event goes when its account does.
+// toldEvent is a published event. A record event disappears with its account.
 type toldEvent struct {
 	record  bool
 	deletes bool
@@ -59,7 +59,7 @@ type toldEvent struct {
 	text    string
 }
 
-// crashesMet counts, over all seeds, what the clones held.
+// crashesMet counts, over all seeds, the states that crashes were taken in.
 type crashesMet struct {
 	mu    sync.Mutex
 	found map[string]int // mu guards
@@ -71,11 +71,12 @@ func (c *crashesMet) add(what string, n int) {
 	c.found[what] += n
 }
 
-// TestCrash clones the file system of a Cistern that follows a seeded network, as crashes at random moments would leave
-// it, some of them while it still recovers from one. What each leaves must check clean, hold every event that was
-// published, unless its account was deleted since, under the same id, and cursors that cover nothing that is not there. Then a
-// new daemon goes on from it. Where the streams tell everything, it has to come to equal the network by itself, and in its
-// log each change follows from those before it: none is missing, and none is there twice.
+// TestCrash clones the file system of a daemon that follows a seeded network, as crashes at random
+// moments would leave it. Some crashes hit the recovery from an earlier one. Each clone must pass
+// Check, hold every published event under the same id unless its account was deleted since, and
+// have cursors that cover only stored events. Then a new daemon continues from the clone. Where the
+// streams send every change, its store must become equal to the network, and each change in its log
+// must follow from those before it, without a gap or a repetition.
 //
 // Variables are those of TestModel.
 func TestCrash(t *testing.T) {
@@ -120,15 +121,15 @@ func newCrashWorld(t *testing.T, seed uint64, met *crashesMet) *crashWorld {
 		RecordsMedian: 1 + rng.IntN(12), RecordsMax: 60, OddKeys: rng.IntN(2), Empty: rng.IntN(2)})
 	weights := simnet.Weights{Commit: 70, Redundant: 8, Empty: 3, Burst: 4, Status: 10, Handle: 5, Key: 3, Migrate: 3, MigrateKey: 2, Delete: 4, New: 4, Sync: 2}
 	if w.plan.relays == 0 {
-		weights.Migrate, weights.MigrateKey = 0, 0 // a host may speak before the document does
+		weights.Migrate, weights.MigrateKey = 0, 0 // a host may send events before the document names it
 	}
 	w.history = w.net.History(seed, weights)
 	return w
 }
 
-// play lives once, and then once more from every crash.
+// play runs the first daemon, and then one more from every crash.
 func (w *crashWorld) play() {
-	if w.plan.late { // without deletions, of which nobody would tell
+	if w.plan.late { // without deletions, which no later event would show
 		w.net.History(w.seed+1, simnet.Weights{Commit: 10, Redundant: 2, Empty: 1, Status: 3, Key: 1}).Run(w.plan.steps / 2)
 	}
 	w.before = map[string]bool{}
@@ -167,7 +168,7 @@ func (w *crashWorld) begin(l *life) {
 	}
 	for i, h := range l.streams() {
 		if h.Head() == w.starts[i] {
-			return // a host without accounts has no cursor to come back to
+			return // a host without accounts gives no cursor
 		}
 	}
 	l.begun()
@@ -179,7 +180,7 @@ func (w *crashWorld) begin(l *life) {
 	w.begun.Store(true)
 }
 
-// step has the network do something, and notes the revs that are true.
+// step makes the network do something, and records the true revs.
 func (w *crashWorld) step() {
 	w.history.Step()
 	for _, a := range w.net.Accounts() {
@@ -194,8 +195,8 @@ func (w *crashWorld) seen(did, rev string) {
 	w.revs[did][rev] = true
 }
 
-// injectFaults has accounts commit while they are fetched, and streams go wrong. A host that counts backwards is left out: what
-// it sends below the cursor, no cursor covers.
+// injectFaults makes accounts commit while they are fetched, and makes streams fail. It leaves out
+// hosts that count backwards: no cursor covers what they send below the cursor.
 func (w *crashWorld) injectFaults(l *life) {
 	kinds := slices.Clone(harmless)
 	if w.plan.lossy {
@@ -232,7 +233,7 @@ func (w *crashWorld) account() *simnet.Account {
 	return accounts[w.rng.IntN(len(accounts))]
 }
 
-// gate has some accounts commit after a copy of them was taken and before it is sent.
+// gate makes some accounts commit after their copy was taken and before it is sent.
 func (w *crashWorld) gate(h *simnet.Host) {
 	for _, a := range w.net.Accounts() {
 		commits := w.rng.IntN(4)
@@ -245,15 +246,15 @@ func (w *crashWorld) gate(h *simnet.Host) {
 	}
 }
 
-// mutate has an account commit, if it is there.
+// mutate makes an account commit, if it exists.
 func mutate(a *simnet.Account) {
 	if a.Status() == simnet.Active {
-		_, _ = a.Mutate(2) // it may go meanwhile
+		_, _ = a.Mutate(2) // it may be deleted meanwhile
 	}
 }
 
-// finale has accounts say their last word while they are fetched, and crashes meanwhile: nothing comes that would repair what is
-// lost there.
+// finale makes some accounts write for the last time while they are fetched, and takes crashes
+// meanwhile. No later commit repairs what is lost here.
 func (w *crashWorld) finale(l *life) {
 	for range 3 {
 		a := w.account()
@@ -277,7 +278,7 @@ func (w *crashWorld) finale(l *life) {
 	}
 }
 
-// perhaps takes a crash at this moment, or soon, at a durable step.
+// perhaps takes a crash now, or soon at a durable step.
 func (w *crashWorld) perhaps(l *life, most, oneIn int) {
 	if w.crashed() >= most || w.rng.IntN(oneIn) > 0 {
 		return
@@ -299,7 +300,7 @@ func (w *crashWorld) crashed() int {
 	return len(w.crashes)
 }
 
-// life is one daemon, from the opening of its store to the crash.
+// life is one daemon, from the opening of its store to its crash.
 type life struct {
 	*model
 	world *crashWorld
@@ -307,7 +308,8 @@ type life struct {
 	armed atomic.Pointer[trap]
 }
 
-// trap is a crash at the nth durable step of a name: "" for any, "draining" for any while a repository is draining.
+// trap is a crash at the nth durable step with a name. The name "" matches every step, and
+// "draining" every step while a repository is draining.
 type trap struct {
 	name string
 	left atomic.Int64
@@ -319,12 +321,12 @@ func (l *life) arm(name string, n int) {
 	l.armed.Store(tr)
 }
 
-// open begins a life. With early it may crash before everything is open.
+// open starts a life. With early it may crash before the daemon is completely open.
 func (w *crashWorld) open(from *crash, early bool) *life {
 	m := &model{t: w.t, seed: w.seed, rng: w.rng, net: w.net, plan: w.plan, before: w.before, stop: func() {}}
 	l := &life{model: m, world: w, from: from}
 	if from.depth > 0 && !from.begun {
-		m.plan.lossy = true // what came between is lost
+		m.plan.lossy = true // the events between are lost
 	}
 	if early {
 		l.arm("", 1+w.rng.IntN(10))
@@ -350,7 +352,7 @@ func (l *life) meets(tr *trap, name string) bool {
 	return tr.name == "" || tr.name == name || tr.name == "draining" && l.store.Counts()["draining"] > 0
 }
 
-// crash clones what is on disk. What was told is read before.
+// crash clones the disk. It reads the published events first.
 func (l *life) crash(name string) {
 	w := l.world
 	c := &crash{name: name, depth: l.from.depth + 1, told: maps.Clone(l.from.told), head: l.from.head, begun: w.begun.Load() && (l.from.begun || l.from.depth == 0)}
@@ -386,7 +388,7 @@ func (c *crash) describe() string {
 	return fmt.Sprintf("crash %d (%s) at head %d", c.depth, c.name, c.head)
 }
 
-// toldOf is every event that a reader sees, by id.
+// toldOf returns every event that a reader sees, by id.
 func toldOf(s *store.Store) (map[uint64]toldEvent, error) {
 	out := map[uint64]toldEvent{}
 	last := int64(0)
@@ -402,8 +404,9 @@ func toldOf(s *store.Store) (map[uint64]toldEvent, error) {
 	return out, err
 }
 
-// readLog gives fn the events from an id on as far as a reader sees them now. The next id is beyond the head unless a later batch,
-// which is not durable yet, hides the event of that id: in the middle of a commit it stays so until the commit goes on.
+// readLog calls fn for the events from an id on, as far as a reader sees them now. The next id is
+// beyond the head, unless a later batch that is not durable yet hides the event of that id: in the
+// middle of a commit it stays hidden until the commit ends.
 func readLog(s *store.Store, from uint64, fn func(*store.Event) error) (next uint64, err error) {
 	for next = from; next <= s.Head(); {
 		at := next
@@ -414,7 +417,7 @@ func readLog(s *store.Store, from uint64, fn func(*store.Event) error) (next uin
 	return next, err
 }
 
-// readWholeLog is readLog of a log that is durable.
+// readWholeLog reads a log whose events are all durable.
 func readWholeLog(t testing.TB, s *store.Store, fn func(*store.Event) error) {
 	t.Helper()
 	if next, err := readLog(s, s.Tail(), fn); err != nil || next <= s.Head() {
@@ -422,7 +425,8 @@ func readWholeLog(t testing.TB, s *store.Store, fn func(*store.Event) error) {
 	}
 }
 
-// TestToldInCommit: what was told is read in the middle of a commit that hides an account, of which nothing is told any more.
+// TestToldInCommit reads the published events in the middle of a commit that hides an account,
+// whose events are no longer published.
 func TestToldInCommit(t *testing.T) {
 	t.Parallel()
 	var s *store.Store
@@ -469,7 +473,7 @@ func TestToldInCommit(t *testing.T) {
 	}
 }
 
-// recover goes on from a crash, while the network does.
+// recover continues from a crash, while the network continues too.
 func (w *crashWorld) recover(c *crash) {
 	l := w.open(c, c.depth < 3 && w.rng.IntN(3) == 0)
 	for range w.rng.IntN(4) {
@@ -479,12 +483,12 @@ func (w *crashWorld) recover(c *crash) {
 	l.finish()
 }
 
-// exact says that the streams tell everything that the life does not know.
+// exact reports whether the streams send every change that this life does not hold.
 func (l *life) exact() bool {
 	return !l.world.plan.lossy && l.world.begun.Load() && (l.from.begun || l.from.depth == 0)
 }
 
-// quiet ends all faults. Only where the streams do not tell everything do the accounts say where they are.
+// quiet ends all faults. Unless the streams send every change, each account announces its state.
 func (l *life) quiet() {
 	if !l.exact() {
 		l.model.quiet()
@@ -497,7 +501,7 @@ func (l *life) quiet() {
 	}
 }
 
-// finish has the daemon catch up, and compares everything.
+// finish lets the daemon catch up, and compares its store and its log with the network.
 func (l *life) finish() {
 	l.quiet()
 	l.settle()

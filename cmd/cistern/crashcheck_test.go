@@ -10,7 +10,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// checkOpened looks at what a crash left.
+// checkOpened checks the state that a crash left.
 func (l *life) checkOpened() {
 	if l.from.depth == 0 {
 		return
@@ -38,7 +38,7 @@ func (l *life) checkOpened() {
 	}
 }
 
-// kept checks that everything that was told is still told.
+// kept checks that every event published before the crash still is.
 func (l *life) kept() {
 	t, s, c := l.world.t, l.store, l.from
 	t.Helper()
@@ -108,7 +108,7 @@ func (l *life) covered() {
 	}
 }
 
-// framesOf are the frames of accounts.
+// framesOf returns the frames that are about accounts.
 func framesOf(messages [][]byte) (out []wire.Frame) {
 	for _, m := range messages {
 		var f wire.Frame
@@ -119,7 +119,7 @@ func framesOf(messages [][]byte) (out []wire.Frame) {
 	return out
 }
 
-// honest learns the revs between those that were seen: a true commit names the one before.
+// honest records the revs between those that were seen: a true commit names the one before it.
 func (w *crashWorld) honest(frames []wire.Frame) {
 	for _, f := range slices.Backward(frames) {
 		if f.Kind == wire.KindCommit && f.Since != "" && w.revs[f.DID][f.Rev] {
@@ -128,7 +128,8 @@ func (w *crashWorld) honest(frames []wire.Frame) {
 	}
 }
 
-// reflects says whether what a frame of a source told is known: held, buffered, or noted as to be fetched.
+// reflects returns an error unless the store reflects a frame of a source: it holds the change,
+// buffers it, or has marked the repository to be fetched.
 func (l *life) reflects(source uint32, f *wire.Frame) error {
 	row, err := l.store.RepoOrNew(f.DID)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestDaemon indexes a network, stops, goes on, and follows what changed meanwhile.
+// TestDaemon indexes a network, stops, starts again, and finds the changes made meanwhile.
 func TestDaemon(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 7, Repos: 60, Hosts: 3, Empty: 2, OddKeys: 2, LegacyEvery: 9, Gzip: true})
@@ -71,8 +71,8 @@ func TestDaemon(t *testing.T) {
 	x.wantStore(t, n.Accounts())
 }
 
-// TestDaemonHostile gives single accounts and a whole host each fault there is: nothing of them is
-// stored, all others are, and once the faults end they are indexed, too.
+// TestDaemonHostile injects every fault into single accounts and into a whole host. Nothing of them
+// is stored and all other accounts are. Once the faults end, they are indexed too.
 func TestDaemonHostile(t *testing.T) {
 	t.Parallel()
 	faults := []simnet.Fault{
@@ -138,7 +138,7 @@ func TestDaemonHostile(t *testing.T) {
 	got.wantTruth(t, accounts)
 }
 
-// TestDaemonSignals ends a real process, with imports in flight, by a signal.
+// TestDaemonSignals stops a real process by a signal while imports are in flight.
 func TestDaemonSignals(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 9, Repos: 40, Hosts: 2})
@@ -168,7 +168,7 @@ func TestDaemonSignals(t *testing.T) {
 	}
 }
 
-// TestDaemonRefusesTwo wants one daemon at a time on a store, and the second to say why.
+// TestDaemonRefusesTwo checks that a second daemon on a store fails and says why.
 func TestDaemonRefusesTwo(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 1, Repos: 1, Hosts: 1})
@@ -206,7 +206,7 @@ func startChild(t *testing.T, args []string, environ ...string) *child {
 	return c
 }
 
-// wait waits for a child that was asked to end.
+// wait waits for a child that was signalled to end.
 func (c *child) wait(t *testing.T) error {
 	t.Helper()
 	select {
@@ -217,7 +217,7 @@ func (c *child) wait(t *testing.T) error {
 	}
 }
 
-// TestDemo takes the tour, as CI does.
+// TestDemo runs the demo as CI does.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -10,7 +10,8 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestDaemonFollowsAHostDirectly whose listing moves while the relay, which throttles most of its accounts, stays silent.
+// TestDaemonFollowsAHostDirectly has a relay that throttles most accounts of a host and stays
+// silent about them. The listing of the host changes, so the daemon must follow the host itself.
 func TestDaemonFollowsAHostDirectly(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 61, Repos: 6, Hosts: 1, RecordsMedian: 5, Manners: simnet.Indigo})

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestDiskGuard lets a disk fill up, be emptied, and fill up for good.
+// TestDiskGuard lets a disk become full, be emptied, and become full for good.
 func TestDiskGuard(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -16,7 +16,8 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// lopsided is a network one of whose hosts has 19 of 20 accounts, and the others the rest.
+// lopsided returns a network with one host that has 19 of 20 accounts, and other hosts that share
+// the rest.
 func lopsided(t *testing.T, others, hosts int) *simnet.Network {
 	t.Helper()
 	n, err := simnet.New(simnet.Options{Seed: 6, Hosts: hosts + 1, Repos: hosts + 1, RecordsMedian: 5, NoLimit: true})
@@ -40,7 +41,7 @@ func lopsided(t *testing.T, others, hosts int) *simnet.Network {
 	return n
 }
 
-// crawlArgs lists all hosts of a network.
+// crawlArgs returns options that crawl all hosts of a network.
 func (x *testIndex) crawlArgs(n *simnet.Network) []string {
 	return x.args(n, "--mode", "full", "--crawl", "hosts::"+n.Relay())
 }
@@ -64,7 +65,7 @@ func (x *testIndex) setBackfill(t *testing.T, on bool) {
 	}
 }
 
-// queue has so many repositories discovered, and none fetched.
+// queue waits until so many repositories are discovered, with fetches switched off.
 func (x *testIndex) queue(t *testing.T, n *simnet.Network, repos int) {
 	t.Helper()
 	x.startTuned(t, x.crawlArgs(n), hasty())
@@ -78,8 +79,9 @@ func (x *testIndex) queue(t *testing.T, n *simnet.Network, repos int) {
 	})
 }
 
-// TestLargeHostDelaysNobody has a host with 19 of 20 repositories answer nothing at all until those of all others are copied.
-func TestLargeHostDelaysNobody(t *testing.T) {
+// TestLargeHostDelaysNoOther has a host with 19 of 20 repositories that answers nothing until the
+// repositories of all other hosts are copied.
+func TestLargeHostDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	const others = 40
 	n := lopsided(t, others, 8)
@@ -105,9 +107,11 @@ func TestLargeHostDelaysNobody(t *testing.T) {
 	x.settle(t, map[string]int64{"synced": 20 * others})
 }
 
-// TestFairness measures, when CISTERNTEST_FAIRNESS says how many repositories the others have, by how much a host with 19 of 20
-// repositories and 200 ms an answer slows them: from the word to begin until the last of theirs is asked for. Where they answer at once, it
-// is the processor that decides, of which other work on the machine takes what it likes: then repositories by the second of it tell more.
+// TestFairness measures by how much a host with 19 of 20 repositories and 200 ms an answer slows
+// the other hosts, from the start of the fetches until the last repository of the others is
+// requested. CISTERNTEST_FAIRNESS is the number of their repositories; without it the test is
+// skipped. Where they answer at once, the processor decides, which other work on the machine
+// shares: then the rate per second of processor time is the better measure.
 func TestFairness(t *testing.T) {
 	others, err := strconv.Atoi(os.Getenv("CISTERNTEST_FAIRNESS"))
 	if err != nil {
@@ -139,9 +143,9 @@ func TestFairness(t *testing.T) {
 	}
 }
 
-// othersRate is how many repositories a second are asked for of the small hosts, and how many a second of processor time, of which
-// the simulated network takes a part. Without the large host it is
-// dead before anybody hears of its accounts, and all else is the same.
+// othersRate returns how many repositories of the small hosts are requested a second, and how many
+// a second of processor time, part of which the simulated network takes. Without the large host,
+// that host is dead before its accounts are listed, and all else is the same.
 func othersRate(t *testing.T, others int, latency time.Duration, large bool) (rate, perProcessor float64) {
 	n := lopsided(t, others, 40)
 	total := 20 * others

@@ -44,7 +44,8 @@ func (x *testIndex) patch(t *testing.T, body string) filter.Config {
 	return c
 }
 
-// TestFilterSurvivesRestarts: what was set at runtime holds, whatever the options of the next start say.
+// TestFilterSurvivesRestarts checks that a filter set at runtime stays in force, whatever the
+// options of the next start are.
 func TestFilterSurvivesRestarts(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 5, Hosts: 1, Repos: 1, RecordsMedian: 1, RecordsMax: 1})
@@ -64,7 +65,8 @@ func TestFilterSurvivesRestarts(t *testing.T) {
 	}
 }
 
-// TestSeedFilter wants one line about options that are not applied, and none about those that say what holds.
+// TestSeedFilter checks that options that are not applied are logged in one line, and options that
+// agree with the filter are not.
 func TestSeedFilter(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -118,7 +120,8 @@ func TestSeedFilter(t *testing.T) {
 	}
 }
 
-// A start that fails leaves no filter behind, so that the options of the next one count.
+// TestFailedStartPinsNoFilter checks that a failed start leaves no filter, so that the options of
+// the next start apply.
 func TestFailedStartPinsNoFilter(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "above", "store")

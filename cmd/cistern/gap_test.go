@@ -9,9 +9,10 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestDaemonGap stops a daemon for longer than its relay remembers, whether the relay says so or not. What the relay no longer
-// sends is found by listings, its own and those of the hosts: accounts that wrote, and accounts that are no longer active, which
-// the relay's listing leaves out. No later event names these accounts.
+// TestDaemonGap stops a daemon for longer than its relay remembers, whether or not the relay
+// announces the gap. Listings of the relay and of the hosts show what the relay no longer sends:
+// accounts that wrote, and accounts that are no longer active, which the listing of the relay
+// leaves out. No later event names these accounts.
 func TestDaemonGap(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -88,8 +89,9 @@ func TestDaemonGap(t *testing.T) {
 	}
 }
 
-// TestDaemonFollowsWhomItIsTold, whatever they write: signals find others.
-func TestDaemonFollowsWhomItIsTold(t *testing.T) {
+// TestDaemonFollowsAddedRepos checks that an account added by name is followed whatever it writes,
+// while signals select the others.
+func TestDaemonFollowsAddedRepos(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 24, Repos: 4, Hosts: 1, RecordsMedian: 8})
 	x := newTestIndex(t)

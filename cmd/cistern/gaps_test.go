@@ -9,9 +9,10 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestGaps plays seeded histories of commits against relays that forget most of what they sent, count anew and announce none
-// of it. Unlike in TestModel no account has a last honest word: what was missed is found because the one message that
-// each relay sends at the end does not follow the cursor, or was found before.
+// TestGaps plays seeded histories of commits against relays that forget most of what they sent,
+// restart their numbering and announce none of it. Unlike in TestModel no account announces its
+// state at the end: a gap is found because the last message of each relay does not follow the
+// cursor, or was found before.
 //
 // CISTERNTEST_SEEDS is the number of seeds, CISTERNTEST_SEED the first of them.
 func TestGaps(t *testing.T) {
@@ -36,7 +37,7 @@ func (m *model) playGaps() {
 	history := m.net.History(m.seed, simnet.Weights{Commit: 60, Empty: 4, Burst: 8, Sync: 2})
 	m.open()
 	m.connected()
-	for _, a := range m.net.Accounts() { // so that every source has a cursor to come back to
+	for _, a := range m.net.Accounts() { // so that every source has a cursor
 		a.AnnounceIdentity()
 	}
 	m.begun()

@@ -26,7 +26,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// childVariable makes this test binary the daemon instead of a test: a hasty one, or as it ships.
+// childVariable makes this test binary run the daemon instead of a test, either a hasty one or the
+// one that ships.
 const (
 	childVariable = "CISTERNTEST_CHILD"
 	childAsShips  = childVariable + "=ships"
@@ -60,7 +61,7 @@ func hasty() tuning {
 	}
 }
 
-// testIndex is a daemon under test as the outside sees it.
+// testIndex is a daemon under test, seen from outside.
 type testIndex struct {
 	dir, public, admin string
 	token              string // of the private listener, if it has one
@@ -78,7 +79,7 @@ var nextPort = func() *atomic.Int64 {
 	return &n
 }()
 
-// freeAddress is one where nobody listens.
+// freeAddress returns an address that no process listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	const first, ports = 10_000, 22_000
@@ -95,7 +96,7 @@ func freeAddress(t *testing.T) string {
 	return ""
 }
 
-// args is the command line of the daemon.
+// args returns the command line of the daemon.
 func (x *testIndex) args(n *simnet.Network, more ...string) []string {
 	return append([]string{"run", "--data", x.dir, "--listen", x.public, "--admin", x.admin, "--plc", n.PLC(),
 		"--allow-private", "--disk-reserve", "0", "--log-level", "warn"}, more...)
@@ -138,7 +139,7 @@ func (x *testIndex) startTuned(t *testing.T, args []string, tune tuning) (stop f
 	return stop
 }
 
-// explain logs what a daemon that still runs can tell of a failure.
+// explain logs the state of a daemon that still runs after a failure.
 func (x *testIndex) explain(t *testing.T, stderr *bytes.Buffer) {
 	if !t.Failed() {
 		return
@@ -157,7 +158,7 @@ func (x *testIndex) explain(t *testing.T, stderr *bytes.Buffer) {
 	t.Logf("%s", stderr)
 }
 
-// startDaemon runs a daemon that was made already.
+// startDaemon runs a daemon that newDaemon returned.
 func startDaemon(t *testing.T, d *daemon, result chan<- error) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { result <- d.run(ctx) }()
@@ -165,8 +166,8 @@ func startDaemon(t *testing.T, d *daemon, result chan<- error) (stop func()) {
 	return cancel
 }
 
-// patience tells whether to go on waiting. It ends when what is waited for has stood still for a while: a busy machine makes
-// everything slow, but lets nothing stand still.
+// patience decides how long to wait. It ends when the awaited state has not changed for a while: a
+// busy machine slows everything, but stops nothing.
 type patience struct {
 	limit time.Duration
 	state string
@@ -182,7 +183,7 @@ func (p *patience) ends(state ...any) bool {
 	return now.After(p.until)
 }
 
-// await polls until f gives no error, while its errors change.
+// await polls until f returns no error, as long as its errors change.
 func (x *testIndex) await(t *testing.T, what string, f func() error) {
 	t.Helper()
 	x.awaitFor(t, time.Minute, what, f)
@@ -208,7 +209,7 @@ func (x *testIndex) counts(ctx context.Context) (map[string]int64, error) {
 	return stats.Counts, x.call(ctx, "GET", "/stats", nil, func(b []byte) error { return json.Unmarshal(b, &stats) })
 }
 
-// call asks the private listener.
+// call sends a request to the private listener.
 func (x *testIndex) call(ctx context.Context, method, path string, dids []string, fn func([]byte) error) error {
 	var body bytes.Buffer
 	for _, did := range dids {
@@ -240,7 +241,7 @@ func (x *testIndex) call(ctx context.Context, method, path string, dids []string
 	return err
 }
 
-// settle waits until every count named is as wanted and nothing is pending or in flight.
+// settle waits until every named count is as wanted and nothing is pending or in flight.
 func (x *testIndex) settle(t *testing.T, want map[string]int64) {
 	t.Helper()
 	want = maps.Clone(want)
@@ -256,7 +257,7 @@ func (x *testIndex) settle(t *testing.T, want map[string]int64) {
 	})
 }
 
-// frame is one event as it came, and what tests look at.
+// frame is one event as it arrived, and the fields that tests look at.
 type frame struct {
 	raw    []byte
 	ID     uint64
@@ -277,7 +278,8 @@ type frame struct {
 
 func (f *frame) did() string { return f.Record.DID + f.Account.DID + f.Identity.DID }
 
-// stream gives events from cursor on to fn until it says stop, the connection breaks or ctx ends.
+// stream calls fn for the events from cursor on, until fn stops it, the connection breaks or ctx
+// ends.
 func (x *testIndex) stream(ctx context.Context, cursor uint64, fn func(frame) (more bool, err error)) error {
 	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
 	conn, res, err := dialer.DialContext(ctx, fmt.Sprintf("ws://%s/stream?cursor=%d", x.public, cursor), nil)
@@ -305,7 +307,7 @@ func (x *testIndex) stream(ctx context.Context, cursor uint64, fn func(frame) (m
 	}
 }
 
-// replay reads the whole log up to its present head.
+// replay reads the whole log up to its current head.
 func (x *testIndex) replay(t *testing.T) []frame {
 	t.Helper()
 	head := x.head(t)
@@ -328,10 +330,10 @@ func (x *testIndex) replay(t *testing.T) []frame {
 	return frames
 }
 
-// fold is what a consumer of the stream holds: did → path → CID.
+// fold is the state of a consumer of the stream: did → path → CID.
 type fold map[string]map[string]string
 
-// apply refuses events that do not follow from those before.
+// apply fails on an event that does not follow from those before it.
 func (f fold) apply(e frame) error {
 	if e.Type == "account" && !e.Account.Active {
 		delete(f, e.Account.DID)
@@ -356,7 +358,7 @@ func (f fold) apply(e frame) error {
 	return nil
 }
 
-// wantTruth compares what a consumer holds with the network.
+// wantTruth compares the state of a consumer with the network.
 func (f fold) wantTruth(t *testing.T, accounts []*simnet.Account) {
 	t.Helper()
 	for _, a := range accounts {
@@ -453,7 +455,7 @@ func wantRepo(s *store.Store, a *simnet.Account) error {
 	return nil
 }
 
-// startNetwork makes a network for a test.
+// startNetwork starts a network for a test.
 func startNetwork(t *testing.T, o simnet.Options) *simnet.Network {
 	t.Helper()
 	n, err := simnet.New(o)
@@ -471,7 +473,7 @@ func startNetwork(t *testing.T, o simnet.Options) *simnet.Network {
 	return n
 }
 
-// records is how many records of accounts an index holds.
+// records returns how many records of accounts an index should hold.
 func records(accounts []*simnet.Account) int64 {
 	var n int64
 	for _, a := range accounts {
@@ -482,7 +484,7 @@ func records(accounts []*simnet.Account) int64 {
 	return n
 }
 
-// active is how many accounts are.
+// active returns how many accounts are active.
 func active(accounts []*simnet.Account) int64 {
 	var n int64
 	for _, a := range accounts {

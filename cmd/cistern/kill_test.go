@@ -21,9 +21,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// TestKill kills a daemon at random moments, over and over, while repositories come, change and
-// go, and a consumer follows the stream. The network lives on in this process. No published event
-// may vanish or change, Check must find nothing, and the end must equal the network's truth.
+// TestKill kills a daemon at random moments, many times, while repositories are created, changed
+// and deleted and a consumer follows the stream. The network lives on in this process. No published
+// event may vanish or change, Check must find nothing, and the final state must equal the network.
 //
 // CISTERNTEST_KILLS is the number of kills (100), CISTERNTEST_SEED repeats a run's decisions.
 func TestKill(t *testing.T) {
@@ -52,7 +52,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// newKillRun makes a run on a network whose hosts answer late, so that kills meet fetches in flight.
+// newKillRun returns a run on a network whose hosts answer late, so that kills hit fetches in
+// flight.
 func newKillRun(t *testing.T, n *simnet.Network, seed uint64, late time.Duration) *killRun {
 	for _, h := range n.Hosts() {
 		h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: late})
@@ -156,7 +157,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// consume follows the stream until the daemon is gone, beginning a little before where it stood.
+// consume follows the stream until the daemon is gone. It starts a little before the last event of
+// the previous connection.
 func (k *killRun) consume(overlap uint64, gone <-chan struct{}) error {
 	k.mu.Lock()
 	cursor := max(k.last+1, overlap+1) - overlap
@@ -182,12 +184,12 @@ func (k *killRun) consume(overlap uint64, gone <-chan struct{}) error {
 	}
 }
 
-// lostError is a broken promise.
+// lostError reports an event that was lost or changed.
 type lostError struct{ text string }
 
 func (e lostError) Error() string { return e.text }
 
-// note records a published event, and refuses one that is not what it was.
+// note records a published event, and fails if an event with its id was different before.
 func (k *killRun) note(f frame) error {
 	if f.Type == "error" {
 		return lostError{fmt.Sprintf("the stream answers %s: %s (last event %d)", f.Error, f.Message, k.last)}
@@ -208,8 +210,8 @@ func (k *killRun) note(f frame) error {
 	return nil
 }
 
-// disturbBackfill changes the network or what is asked for. A call that fails met the kill; whether it took
-// effect is not known then, and must not matter.
+// disturbBackfill changes the network or the tracked repositories. A call that fails was hit by the
+// kill; whether it took effect is unknown and must not matter.
 func (k *killRun) disturbBackfill(ctx context.Context) {
 	accounts := k.network.Accounts()
 	a := accounts[k.rng.IntN(len(accounts))]
@@ -238,7 +240,7 @@ func (k *killRun) disturbBackfill(ctx context.Context) {
 	}
 }
 
-// check verifies the store as the kill left it.
+// check verifies the store that the kill left.
 func (k *killRun) check(i int) {
 	s, err := openForCheck(k.index.dir, newLogger(io.Discard, 0))
 	if err != nil {
@@ -253,7 +255,7 @@ func (k *killRun) check(i int) {
 	}
 }
 
-// finish lets a daemon catch up and compares everything.
+// finish lets a daemon catch up, and compares its store and its log with the network.
 func (k *killRun) finish() {
 	t, x := k.t, k.index
 	c := startChild(t, x.args(k.network))

@@ -11,9 +11,10 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestKillLive kills a daemon at random moments while it follows a relay: accounts commit, come, go and rename
-// themselves, and repositories are fetched while their commits arrive. Nothing is fetched again at the end: what
-// the firehose brought before and between the kills has to be enough. Its variables are those of TestKill.
+// TestKillLive kills a daemon at random moments while it follows a relay: accounts commit, appear,
+// disappear and change their names, and repositories are fetched while their commits arrive. No
+// repository is fetched again at the end: what the firehose sent before and between the kills must
+// be enough. Its variables are those of TestKill.
 func TestKillLive(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -47,7 +48,7 @@ func TestKillLive(t *testing.T) {
 	}
 }
 
-// disturbLive lets accounts act, or asks for fetches and has their accounts commit meanwhile.
+// disturbLive makes accounts act, or requests fetches and makes their accounts commit meanwhile.
 func (k *killRun) disturbLive(ctx context.Context, l *liveliness) {
 	if k.rng.IntN(3) > 0 {
 		l.act(1 + k.rng.IntN(4))
@@ -73,7 +74,7 @@ func (k *killRun) disturbLive(ctx context.Context, l *liveliness) {
 	}
 }
 
-// finishLive lets a daemon catch up and compares everything.
+// finishLive lets a daemon catch up, and compares its store and its log with the network.
 func (k *killRun) finishLive() {
 	t, x, accounts := k.t, k.index, k.network.Accounts()
 	c := startChild(t, k.args)

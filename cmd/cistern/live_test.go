@@ -14,8 +14,9 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestDaemonLive follows two relays through everything that accounts do, with a restart in between: the store
-// and the log end equal to the network, and each change is one event though both relays told of it.
+// TestDaemonLive follows two relays through every action of accounts, with a restart in between.
+// The store and the log must become equal to the network, and each change must be one event
+// although both relays sent it.
 func TestDaemonLive(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 17, Repos: 60, Hosts: 3, Relays: 2, Empty: 2, LegacyEvery: 9, Gzip: true})
@@ -69,7 +70,8 @@ func TestDaemonLive(t *testing.T) {
 	x.wantStore(t, n.Accounts())
 }
 
-// TestDaemonDirect follows PDSes themselves and no relay, one of them added while running and kept over a restart.
+// TestDaemonDirect follows PDSes without a relay. One of them is added at runtime and kept over a
+// restart.
 func TestDaemonDirect(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 18, Repos: 30, Hosts: 2})
@@ -107,7 +109,7 @@ func TestDaemonDirect(t *testing.T) {
 	x.wantStore(t, n.Accounts())
 }
 
-// TestDaemonSwitches turns the firehose off and on: what happened meanwhile arrives then.
+// TestDaemonSwitches switches the firehose off and on: the events sent meanwhile arrive then.
 func TestDaemonSwitches(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 19, Repos: 20, Hosts: 2})
@@ -143,7 +145,7 @@ func TestDaemonSwitches(t *testing.T) {
 	x.wantStore(t, n.Accounts())
 }
 
-// TestDaemonSignal discovers by the firehose what writes in a collection.
+// TestDaemonSignal discovers by the firehose the repositories that write in a collection.
 func TestDaemonSignal(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 20, Repos: 10, Hosts: 2})
@@ -165,7 +167,7 @@ func TestDaemonSignal(t *testing.T) {
 	x.wantStore(t, []*simnet.Account{wanted})
 }
 
-// liveliness has the accounts of a network do what accounts do, seeded.
+// liveliness makes the accounts of a network act, by a seed.
 type liveliness struct {
 	t       *testing.T
 	network *simnet.Network
@@ -258,7 +260,8 @@ func (x *testIndex) prime(t *testing.T, n *simnet.Network, hosts ...*simnet.Host
 	})
 }
 
-// awaitRevs waits until the index says of every account what is true: its status, and the rev if it is active.
+// awaitRevs waits until the index has the true status of every account, and the true rev of every
+// active one.
 func (x *testIndex) awaitRevs(t *testing.T, accounts []*simnet.Account) {
 	t.Helper()
 	for _, a := range accounts {
@@ -279,7 +282,7 @@ func (x *testIndex) awaitRevs(t *testing.T, accounts []*simnet.Account) {
 	}
 }
 
-// head is the newest id of the log.
+// head returns the newest id of the log.
 func (x *testIndex) head(t *testing.T) uint64 {
 	t.Helper()
 	var stats struct{ Log struct{ Head uint64 } }
@@ -307,7 +310,7 @@ func (x *testIndex) sources(t *testing.T, query string) (got []listedSource) {
 	return got
 }
 
-// send asks the private listener with a body of its own.
+// send sends a request with a body to the private listener.
 func (x *testIndex) send(t *testing.T, method, path, body string) (status int, answer string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+x.admin+path, strings.NewReader(body))

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// TestLiveDuringHugeBackfill measures how long live events of some repositories take into the store, in quiet and
-// while one of 60,000 records is fetched and imported: that must not hold them up. (A subscriber of the stream has the
-// 60,000 events of the import to read, before those that come after it.)
+// TestLiveDuringHugeBackfill measures how long live events of some repositories take to be stored,
+// alone and while a repository of 60,000 records is fetched and imported: the import must not delay
+// them. (A subscriber of the stream has to read the 60,000 events of the import before later ones.)
 func TestLiveDuringHugeBackfill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes a large repository")
@@ -55,7 +55,7 @@ func TestLiveDuringHugeBackfill(t *testing.T) {
 	x.wantStore(t, n.Accounts())
 }
 
-// startInside runs a daemon of this process whose parts the test can ask.
+// startInside runs a daemon in this process, whose parts the test can access.
 func startInside(t *testing.T, n *simnet.Network) (x *testIndex, d *daemon, stop func()) {
 	t.Helper()
 	x = newTestIndex(t)
@@ -85,7 +85,7 @@ func startInside(t *testing.T, n *simnet.Network) (x *testIndex, d *daemon, stop
 	}
 }
 
-// track asks for accounts by name.
+// track adds accounts by name.
 func (x *testIndex) track(t *testing.T, accounts ...*simnet.Account) {
 	t.Helper()
 	var dids []string
@@ -97,7 +97,7 @@ func (x *testIndex) track(t *testing.T, accounts ...*simnet.Account) {
 	}
 }
 
-// measureLive has one account after the other write, and waits for the index to have it.
+// measureLive makes one account after the other write, and waits until the index has the change.
 func measureLive(t *testing.T, d *daemon, accounts []*simnet.Account, more func(i int) bool) latencies {
 	t.Helper()
 	var took latencies
@@ -126,8 +126,8 @@ func measureLive(t *testing.T, d *daemon, accounts []*simnet.Account, more func(
 	return took
 }
 
-// TestBackfillDuringLiveFlood measures how long a resync of many repositories takes, in quiet and under more live
-// commits than there is time for: it must not starve.
+// TestBackfillDuringLiveFlood measures how long a resync of many repositories takes, alone and
+// while more live commits arrive than can be applied: they must not starve it.
 func TestBackfillDuringLiveFlood(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")

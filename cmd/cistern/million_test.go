@@ -31,31 +31,35 @@ import (
 )
 
 const (
-	// rowsUnit divides the numbers of rows, so that the caches of rows written last (two generations of 4096) are as full in all.
+	// rowsUnit divides the numbers of rows, so that the caches of the latest rows (two generations of
+	// 4096) are equally full.
 	rowsUnit = 4096
-	// rowsBase rows fill everything that is bounded by a number, so that more of them add nothing.
+	// rowsBase rows fill every structure with a limit, so that more rows add nothing.
 	rowsBase = 2 * rowsUnit
-	// rowsMany are so many that 8 bytes for each show.
+	// rowsMany are enough that 8 bytes for each are visible.
 	rowsMany = 900_000
 	// writers is how many accounts of the simulated network write.
 	writers = 200
-	// deadPDS is the host of the rows, where nobody listens.
+	// deadPDS is the host of the rows, which no process listens on.
 	deadPDS = "http://127.0.0.1:1"
 )
 
-// heap is what the collector leaves of a daemon.
+// heap returns the smallest heap that the daemon reports over some seconds: work in flight changes
+// it.
 type heap struct{ bytes, objects int64 }
 
-// within says whether now, with so many rows more, is no more than was. The least that something keeps for a row is an entry of
-// a map: with a DID it is an object, and with a number 10 to 20 bytes, which pools of free buffers outweigh where rows are few.
+// within reports whether now, with so many more rows, is no larger than was. The least that
+// something can keep for a row is an entry of a map: an object for a DID, and 10 to 20 bytes for a
+// number, which pools of free buffers outweigh where rows are few.
 func (was heap) within(now heap, rows int) bool {
 	return now.objects-was.objects < 4000+int64(rows)/10 && (rows < rowsMany || now.bytes-was.bytes < 8*int64(rows))
 }
 
-// TestMillion: what the daemon holds in memory does not grow with the repositories that it follows. Every one of them is in the
-// firehose once; some accounts are found by it, fetched, and write on; readers come in everywhere.
+// TestMillion checks that the memory of the daemon does not grow with the number of repositories
+// that it follows. Each of them is in the firehose once. Some accounts are discovered by it,
+// fetched, and write on. Readers start at random places.
 //
-// CISTERNTEST_ROWS=1000000 makes it the number of the name, which takes some minutes.
+// CISTERNTEST_ROWS=1000000 runs it with a million rows, which takes some minutes.
 func TestMillion(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
@@ -64,7 +68,7 @@ func TestMillion(t *testing.T) {
 	rows := int(testNumber(t, "CISTERNTEST_ROWS", 6*rowsUnit))
 	rows = (rows + rowsUnit - 1) / rowsUnit * rowsUnit
 	if rows > rowsMany {
-		measureRows(t, 1000) // to be told of
+		measureRows(t, 1000) // for its numbers in the log
 	}
 	few, many := measureRows(t, rowsBase), measureRows(t, rows)
 	more := rows - rowsBase
@@ -77,7 +81,8 @@ func TestMillion(t *testing.T) {
 	}
 }
 
-// measureRows runs a daemon with n rows, and gives its heap when all of them have spoken, and when there were readers and fetches.
+// measureRows runs a daemon with n rows, and returns its heap after all of them have sent an event,
+// and after readers and fetches.
 func measureRows(t *testing.T, n int) [2]heap {
 	network := startNetwork(t, simnet.Options{Seed: 23, Repos: writers, Hosts: 2, RecordsMedian: 5, RecordsMax: 20, NoLimit: true})
 	m := &manyRows{t: t, n: n, index: newTestIndex(t), network: network, rng: rand.New(rand.NewPCG(23, uint64(n))), talk: make(chan struct{})}
@@ -128,7 +133,7 @@ func (m *manyRows) say(format string, args ...any) {
 	m.t.Logf("%d rows: "+format, append([]any{m.n}, args...)...)
 }
 
-// stateOf is the state of row i: one in a hundred is not synced.
+// stateOf returns the state of row i: one in a hundred is not synced.
 func stateOf(i int) store.State {
 	switch i % 300 {
 	case 7:
@@ -141,7 +146,7 @@ func stateOf(i int) store.State {
 	return store.StateSynced
 }
 
-// build makes the rows: synced ones as first copies, the others afterwards.
+// build writes the rows: first the synced ones, as imports, then the others.
 func (m *manyRows) build() {
 	t := m.t
 	s, err := store.Open(store.Options{Dir: m.index.dir})
@@ -198,7 +203,7 @@ func (m *manyRows) build() {
 	}
 }
 
-// put changes the rows [from, to) in one batch; f gives up one by taking its DID.
+// put changes the rows [from, to) in one batch. f drops a row by clearing its DID.
 func (m *manyRows) put(s *store.Store, from, to int, f func(r *store.Repo, i int)) {
 	b := s.NewBatch()
 	for i := from; i < to; i++ {
@@ -215,10 +220,10 @@ func (m *manyRows) put(s *store.Store, from, to int, f func(r *store.Repo, i int
 	}
 }
 
-// rowKey is a signing key, of nobody.
+// rowKey is a signing key that no account uses.
 const rowKey = "did:key:zQ3shXjHeiBuRCKmM36cuYnm7YEMzhGnCmCyW92sRJ9pribSF"
 
-// importRow makes the first copy of row i, of one record or two.
+// importRow imports the first copy of row i, with one record or two.
 func (m *manyRows) importRow(s *store.Store, i int) error {
 	r := store.Repo{DID: storetest.DID(i)}
 	records := storetest.Records{"app.test.post/" + storetest.Rev(i): storetest.Text(fmt.Sprintf("the post of %d, which says what such posts say", i))}
@@ -239,7 +244,8 @@ func (m *manyRows) importRow(s *store.Store, i int) error {
 	return s.Import(m.t.Context(), im)
 }
 
-// relay is a firehose in which the account of every row speaks once, of its status; its listing is empty.
+// relay returns a firehose that sends one event about the status of every row's account. Its
+// listing is empty.
 func (m *manyRows) relay() string {
 	mode, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {
@@ -291,7 +297,7 @@ func (m *manyRows) relay() string {
 	return server.URL
 }
 
-// directory knows the rows' documents, beside those of the network's accounts. Few are asked for.
+// directory serves the documents of the rows and of the network's accounts. Few are requested.
 func (m *manyRows) directory() string {
 	network, err := url.Parse(m.network.PLC())
 	if err != nil {
@@ -314,7 +320,7 @@ func (m *manyRows) directory() string {
 	return server.URL
 }
 
-// start starts the daemon and says how long it took to answer.
+// start starts the daemon and logs how long it took to answer.
 func (m *manyRows) start(args []string) *child {
 	begun := time.Now()
 	c := startChild(m.t, args, childAsShips)
@@ -338,7 +344,7 @@ func (m *manyRows) stop(c *child) {
 	}
 }
 
-// write has the network's accounts write, and waits until the daemon has it all.
+// write makes the network's accounts write, and waits until the daemon has all changes.
 func (m *manyRows) write() {
 	for range 5 {
 		for _, a := range m.network.Accounts() {
@@ -350,7 +356,7 @@ func (m *manyRows) write() {
 	m.index.awaitRevs(m.t, m.network.Accounts())
 }
 
-// allSpeak has the account of every row speak, and waits until the daemon has handled it.
+// allSpeak sends an event about every row's account, and waits until the daemon has handled all.
 func (m *manyRows) allSpeak() {
 	begun := time.Now()
 	close(m.talk)
@@ -438,7 +444,7 @@ func (m *manyRows) heap(c *child, when string) heap {
 
 var resident = regexp.MustCompile(`(?m)^Vm(RSS|HWM):\s+(\d+) kB$`)
 
-// memory is what the system says of the daemon, 0 where it says nothing.
+// memory returns what the system reports about the daemon, 0 where it reports nothing.
 func (m *manyRows) memory(c *child) (rss, peak int64) {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
 	for _, found := range resident.FindAllSubmatch(status, -1) {
@@ -452,7 +458,7 @@ func (m *manyRows) memory(c *child) (rss, peak int64) {
 	return rss, peak
 }
 
-// disk is the size of the data directory.
+// disk returns the size of the data directory.
 func (m *manyRows) disk() (n int64) {
 	err := filepath.WalkDir(m.index.dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {

@@ -27,8 +27,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// model is a seeded network and a Cistern that follows it: the boxes of the daemon without its listeners,
-// over a store in memory.
+// model is a seeded network and a Cistern that follows it: the boxes of the daemon without its
+// listeners, over a store in memory.
 type model struct {
 	t     *testing.T
 	seed  uint64
@@ -41,8 +41,8 @@ type model struct {
 	fetch *backfill.Runner
 
 	config filter.Config   // of a new store; full without a mode
-	every  time.Duration   // how often lists are gone through; 0: once a day
-	before map[string]bool // accounts that were hidden before Cistern came: nobody tells of them
+	every  time.Duration   // between two passes over a listing; 0: a day
+	before map[string]bool // accounts that were hidden before the start: no event shows it
 }
 
 // plan is what a seed decides about a run.
@@ -60,7 +60,7 @@ func (m *model) open() {
 	m.t.Cleanup(func() { m.stop() })
 }
 
-// start runs the boxes, new ones over the same store.
+// start runs new boxes over the same store.
 func (m *model) start() {
 	t := m.t
 	t.Helper()
@@ -136,7 +136,7 @@ func (m *model) sources() []store.Source {
 	return out
 }
 
-// settle waits until the store equals the network, and says what still differs when it does not.
+// settle waits until the store equals the network, and reports the difference if it does not.
 func (m *model) settle() {
 	m.t.Helper()
 	p := patience{limit: 30 * time.Second}
@@ -158,7 +158,8 @@ func (m *model) settle() {
 	}
 }
 
-// logFrames logs what the streams said about accounts whose repositories differ from the network's.
+// logFrames logs the messages of the streams about accounts whose repositories differ from the
+// network.
 func (m *model) logFrames() {
 	for _, a := range m.net.Accounts() {
 		if _, err := m.equalRepo(a, a.Truth()); err == nil {
@@ -175,8 +176,9 @@ func (m *model) logFrames() {
 	}
 }
 
-// progress changes when something has been done, and while something is due later. It leaves out what changes by itself: times, and what is done again and again in
-// vain, such as connections and fetches that fail.
+// progress returns a text that changes when work was done, and while work is due later. It leaves
+// out what changes without progress: times, and attempts that fail, such as connections and
+// fetches.
 func (m *model) progress() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, m.store.Counts(), m.store.Head())
@@ -191,10 +193,11 @@ func (m *model) progress() string {
 	return b.String()
 }
 
-// refetchBase is the first delay of a repository that breaks, or comes back, once more within an hour.
+// refetchBase is the first delay of a repository that breaks, or returns, again within an hour.
 const refetchBase = 20 * time.Millisecond
 
-// heldUntil is when a repository that broke or came back too often may be fetched at the latest: the delay doubles each time.
+// heldUntil returns the latest time at which a repository that broke or returned too often may be
+// fetched: the delay doubles each time.
 func heldUntil(row *store.Repo) time.Time {
 	if row.Breaks < 2 {
 		return time.Time{}
@@ -202,7 +205,7 @@ func heldUntil(row *store.Repo) time.Time {
 	return time.Unix(row.Broken, 0).Add(2*time.Second + min(refetchBase<<min(row.Breaks-2, 30), time.Hour))
 }
 
-// where tells how far each stream was read.
+// where reports how far each stream was read.
 func (m *model) where() string {
 	var b strings.Builder
 	for i, src := range m.live.Sources() {
@@ -212,7 +215,7 @@ func (m *model) where() string {
 	return b.String()
 }
 
-// equal compares rows and records with the truth.
+// equal compares rows and records with the network.
 func (m *model) equal() error {
 	var errs []error
 	total, records := 0, 0
@@ -261,7 +264,7 @@ func (m *model) equalRepo(a *simnet.Account, truth simnet.Truth) (records int, e
 	return len(truth.Records), wantRepo(m.store, a)
 }
 
-// logged is what a consumer makes of the log.
+// logged is the state of a consumer of the log.
 type logged struct {
 	records map[string]map[string]repo.CID
 	status  map[string]store.Status
@@ -269,8 +272,8 @@ type logged struct {
 	changes int // record events that are live
 }
 
-// fold reads the whole log. With strict, an event that does not follow from those before is an error:
-// each change is there exactly once.
+// fold reads the whole log. With strict, an event that does not follow from those before it is an
+// error, so each change is there exactly once.
 func (m *model) fold() logged {
 	t := m.t
 	t.Helper()
@@ -313,7 +316,7 @@ func (l *logged) apply(e *store.Event) error {
 	return nil
 }
 
-// wantTruth compares what the log makes with the network.
+// wantTruth compares the state of a consumer with the network.
 func (l logged) wantTruth(m *model) {
 	m.t.Helper()
 	for _, a := range m.net.Accounts() {
@@ -356,9 +359,9 @@ func mapDiff(got, want map[string]repo.CID) string {
 	return b.String()
 }
 
-// TestModel plays seeded histories with faults against Cistern. When the network has fallen quiet, the
-// store equals it, and so does what a consumer makes of the log, in which each change follows from those
-// before it: nothing is there twice, nothing is missing.
+// TestModel plays seeded histories with faults against Cistern. When the network has become quiet,
+// the store equals it, and so does the state of a consumer of the log. Each change in the log
+// follows from those before it, without a gap or a repetition.
 //
 // CISTERNTEST_SEEDS is the number of seeds (200; make soak has more), CISTERNTEST_SEED the first of them.
 func TestModel(t *testing.T) {
@@ -392,7 +395,7 @@ func (m *model) play() {
 	history := m.net.History(m.seed, simnet.Weights{})
 	if m.plan.late {
 		history.Run(m.plan.steps / 2)
-		m.undecide() // what a relay withholds from the beginning on, nobody can know
+		m.undecide() // an event that a relay always withholds cannot be known
 	}
 	m.before = map[string]bool{}
 	for _, a := range m.net.Accounts() {
@@ -401,7 +404,7 @@ func (m *model) play() {
 	m.open()
 	if m.exact() {
 		m.connected()
-		for _, a := range m.net.Accounts() { // so that every source has a cursor to come back to
+		for _, a := range m.net.Accounts() { // so that every source has a cursor
 			a.AnnounceIdentity()
 		}
 		m.begun()
@@ -430,11 +433,12 @@ func (m *model) play() {
 	m.fold().wantTruth(m)
 }
 
-// exact says that the streams tell everything once Cistern has connected: what the end shows need
-// not be told again.
+// exact reports whether the streams send every change after Cistern has connected, so that nothing
+// has to be announced again at the end.
 func (m *model) exact() bool { return m.plan.relays > 0 && !m.plan.lossy }
 
-// connected waits until every stream is followed: without a cursor it begins then.
+// connected waits until every stream is followed: one without a cursor starts at its newest
+// message.
 func (m *model) connected() {
 	for p := (patience{limit: 30 * time.Second}); ; time.Sleep(time.Millisecond) {
 		missing := slices.DeleteFunc(slices.Clone(m.streams()), func(h *simnet.Host) bool { return h.Connections() > 0 })
@@ -464,7 +468,7 @@ func (m *model) begun() {
 	}
 }
 
-// streams are the hosts that are followed.
+// streams returns the hosts that are followed.
 func (m *model) streams() []*simnet.Host {
 	if m.plan.relays == 0 {
 		return m.net.Hosts()
@@ -472,7 +476,7 @@ func (m *model) streams() []*simnet.Host {
 	return m.net.Relays()[:m.plan.relays]
 }
 
-// harmless faults take nothing away that the same stream does not bring later.
+// harmless faults hide nothing that the same stream does not send later.
 var harmless = []simnet.StreamFault{
 	{Kind: simnet.StreamDuplicate}, {Kind: simnet.StreamReorder, Ahead: 3}, {Kind: simnet.StreamSeqRegression},
 	{Kind: simnet.StreamGarbage}, {Kind: simnet.StreamUnknownType}, {Kind: simnet.StreamOversized}, {Kind: simnet.StreamManyOps}, {Kind: simnet.StreamWrongHost},
@@ -484,7 +488,7 @@ var harmless = []simnet.StreamFault{
 	{Kind: simnet.StreamError}, {Kind: simnet.StreamRefused}, {Kind: simnet.StreamLag, Delay: 4 * time.Millisecond},
 }
 
-// lossy faults hide events, or give others in their place.
+// lossy faults hide events or replace them by others.
 var lossy = []simnet.StreamFault{
 	{Kind: simnet.StreamGap}, {Kind: simnet.StreamForgedSignature}, {Kind: simnet.StreamForgedRecord},
 	{Kind: simnet.StreamMissingRecord}, {Kind: simnet.StreamWrongDID}, {Kind: simnet.StreamFutureRev},
@@ -504,11 +508,11 @@ func (m *model) injectFaults() {
 			h.InjectStream(f)
 		}
 		if m.plan.lossy && m.rng.IntN(4) == 0 {
-			h.SetWindow(3 + m.rng.IntN(10)) // who reconnects has missed something
+			h.SetWindow(3 + m.rng.IntN(10)) // a reconnection has missed something
 		}
 	}
 	for _, h := range m.net.Hosts() {
-		if m.rng.IntN(2) == 0 { // commits come while a copy is on its way
+		if m.rng.IntN(2) == 0 { // commits arrive while a copy is being sent
 			h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: time.Duration(1+m.rng.IntN(15)) * time.Millisecond})
 		}
 		if m.rng.IntN(4) == 0 {

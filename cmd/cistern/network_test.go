@@ -13,15 +13,15 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// wholeNetwork is a simulated network with all that hosts do to an indexer.
+// wholeNetwork is a simulated network whose hosts do all that real hosts do to an indexer.
 type wholeNetwork struct {
 	*simnet.Network
 	dead      []*simnet.Host // never answer
 	returning []*simnet.Host // answer later
 }
 
-// networkLimit is what every host bears: more at a time than Cistern asks of one by default, and of a large
-// host less than it has accounts. It counts getRepo apart.
+// networkLimit is the rate limit of every host. It admits more requests at a time than Cistern
+// sends by default, and fewer in all than a large host has accounts. It counts getRepo separately.
 var networkLimit = simnet.Limit{InFlight: 16, Requests: 300, Fetches: 600, Window: 4 * time.Second}
 
 func newWholeNetwork(t *testing.T, hosts, accounts int) *wholeNetwork {
@@ -46,7 +46,7 @@ func newWholeNetwork(t *testing.T, hosts, accounts int) *wholeNetwork {
 	return w
 }
 
-// trouble gives every twentieth host each kind of it, large ones among them.
+// trouble gives each kind of failure to every twentieth host, some large ones included.
 func (w *wholeNetwork) trouble(t *testing.T, i int, h *simnet.Host) {
 	const every = "*"
 	switch i % 20 {
@@ -76,7 +76,7 @@ func (w *wholeNetwork) trouble(t *testing.T, i int, h *simnet.Host) {
 	}
 }
 
-// on lists the accounts that live on some hosts, and those that do not.
+// on returns the accounts that live on some hosts, and those that do not.
 func (w *wholeNetwork) on(hosts []*simnet.Host) (there, elsewhere []*simnet.Account) {
 	for _, a := range w.Accounts() {
 		if slices.Contains(hosts, a.Host()) {
@@ -88,7 +88,7 @@ func (w *wholeNetwork) on(hosts []*simnet.Host) (there, elsewhere []*simnet.Acco
 	return there, elsewhere
 }
 
-// fromEnviron is a size that the environment may raise.
+// fromEnviron returns a size that a variable may set.
 func fromEnviron(t *testing.T, name string, standard, short int) int {
 	t.Helper()
 	if testing.Short() {
@@ -105,8 +105,9 @@ func fromEnviron(t *testing.T, name string, standard, short int) int {
 	return n
 }
 
-// TestWholeNetwork has Cistern find and copy a network of a thousand hosts, a few of which have half of all accounts, and
-// a third of whose accounts no relay knows. Hosts answer 429 and 503, hang, die, and return or do not.
+// TestWholeNetwork discovers and copies a network of a thousand hosts. A few hosts have half of all
+// accounts, and no relay knows a third of the accounts. Hosts answer 429 and 503, hang, die, and
+// return or do not.
 func TestWholeNetwork(t *testing.T) {
 	t.Parallel()
 	w := newWholeNetwork(t, fromEnviron(t, "CISTERNTEST_HOSTS", 1000, 100), fromEnviron(t, "CISTERNTEST_ACCOUNTS", 3000, 400))
@@ -143,12 +144,12 @@ func TestWholeNetwork(t *testing.T) {
 	x.wantStore(t, reachable)
 }
 
-// args asks for the whole network, by way of a relay that knows all hosts.
+// args returns options that discover the whole network by a relay that knows all hosts.
 func (w *wholeNetwork) args(x *testIndex) []string {
 	return x.args(w.Network, "--mode", "full", "--relay", w.Relay(), "--crawl", "hosts::"+w.Relay())
 }
 
-// patient is hasty with hosts that hang, and takes its time with those that fail.
+// patient is hasty with hosts that hang, and slow to retry those that fail.
 func patient() tuning {
 	tune := hasty()
 	tune.backfill = func(o *backfill.Options) {
@@ -178,7 +179,7 @@ func (x *testIndex) reach(t *testing.T, what string, of int, enough func(synced 
 	})
 }
 
-// settle waits until all that was written is there, and nothing lags.
+// settle waits until every commit is stored and nothing lags.
 func (w *wholeNetwork) settle(t *testing.T, x *testIndex, reachable []*simnet.Account) {
 	t.Helper()
 	want := records(reachable)
@@ -191,7 +192,7 @@ func (w *wholeNetwork) settle(t *testing.T, x *testIndex, reachable []*simnet.Ac
 	})
 }
 
-// wantMercy asks the hosts what they were asked.
+// wantMercy checks how many requests each host received.
 func (w *wholeNetwork) wantMercy(t *testing.T, took time.Duration) {
 	t.Helper()
 	refused, most := 0, 0
@@ -203,8 +204,8 @@ func (w *wholeNetwork) wantMercy(t *testing.T, took time.Duration) {
 			t.Errorf("host %d was asked too early %v, or too much at a time %d times; %v", i, log.Early, log.Excess, log.Requests)
 		}
 	}
-	// A host that never answers is asked after 1, 2, 4 ... seconds, by who fetches and by who lists, and at
-	// first by as many at a time as may ask a host of which nothing is known.
+	// A host that never answers is tried after 1, 2, 4 ... seconds, both for fetches and for
+	// listings. The first attempt may have as many requests at a time as an unproven host may get.
 	bound := 2*int(math.Log2(took.Seconds()+1)+1) + 8
 	attempts := 0
 	for _, h := range w.dead {

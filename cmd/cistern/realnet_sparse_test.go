@@ -1,6 +1,7 @@
 //go:build realnet
 
-// The act in which the reference PDSes send only the parts of repositories that are wanted.
+// The part of the comparison in which the reference PDSes send only the wanted parts of
+// repositories.
 
 package main_test
 
@@ -12,8 +13,9 @@ import (
 	"testing"
 )
 
-// TestRealnetSparse has every copy made of parts: what the reference PDS answers to sync.getRecord and sync.getBlocks gives
-// exactly what is wanted, at first, after changes, and with one more collection.
+// TestRealnetSparse makes every copy from parts: the answers of the reference PDS to sync.getRecord
+// and sync.getBlocks must yield exactly the wanted records, at first, after changes, and with one
+// more collection.
 func TestRealnetSparse(t *testing.T) {
 	hosts := startRealHosts(t)
 	hosts.node(t, "seed.mjs", fmt.Sprint(realAccounts), fmt.Sprint(realRecords))
@@ -60,7 +62,7 @@ func TestRealnetSparse(t *testing.T) {
 	index.check(t)
 }
 
-// metricLines gives the values of a metric by its labels.
+// metricLines returns the values of a metric by its labels.
 func (x *realIndex) metricLines(t *testing.T, name string) map[string]string {
 	t.Helper()
 	res, err := http.Get("http://" + x.admin + "/metrics")

@@ -20,8 +20,8 @@ const (
 	realRecords  = 60 // of an ordinary account; seed.mjs gives one ten times as many and one none
 )
 
-// TestRealnet tells one story: a backfill from nothing, then a resync of accounts that changed while the daemon was down,
-// then a resync of accounts that came back, and of one that its host no longer knows.
+// TestRealnet runs a backfill from nothing, then a resync of accounts that changed while the daemon
+// was down, then a resync of accounts that returned, and of one that its host no longer knows.
 func TestRealnet(t *testing.T) {
 	hosts := startRealHosts(t)
 	hosts.node(t, "seed.mjs", fmt.Sprint(realAccounts), fmt.Sprint(realRecords))
@@ -81,8 +81,8 @@ func TestRealnet(t *testing.T) {
 	index.check(t)
 }
 
-// TestRealnetLive tells another: the daemon follows the PDSes themselves while accounts change, misses some of it while it
-// is down, and catches up from its cursors. Nothing is fetched a second time by hand.
+// TestRealnetLive follows the PDSes themselves while accounts change. The daemon misses some of it
+// while it is down, and catches up from its cursors. No repository is resynced by hand.
 func TestRealnetLive(t *testing.T) {
 	hosts := startRealHosts(t)
 	hosts.node(t, "seed.mjs", fmt.Sprint(realAccounts), fmt.Sprint(realRecords))
@@ -148,7 +148,7 @@ func TestRealnetLive(t *testing.T) {
 	index.check(t)
 }
 
-// compareReason wants the row of a repository to say why it is not synced, and until when.
+// compareReason checks that the row of a repository says why it is not synced, and until when.
 func (x *realIndex) compareReason(t *testing.T, did, reason string) {
 	t.Helper()
 	var row struct {
@@ -161,7 +161,8 @@ func (x *realIndex) compareReason(t *testing.T, did, reason string) {
 	}
 }
 
-// compareQueries compares every read endpoint with the hosts' own answers, for all accounts that are active.
+// compareQueries compares every read endpoint with the answers of the hosts, for all active
+// accounts.
 func (x *realIndex) compareQueries(t *testing.T, want realTruth) {
 	t.Helper()
 	type listed struct {
@@ -217,7 +218,8 @@ func (x *realIndex) compareRepo(t *testing.T, want realAccount, records map[stri
 	x.compareEach(t, want.DID, records)
 }
 
-// listCollection adds all records of a collection to got, and wants them in the order of the PDS: by falling record key.
+// listCollection adds all records of a collection to got, and checks that they are in the order of
+// the PDS: by falling record key.
 func (x *realIndex) listCollection(t *testing.T, did, collection string, got map[string]realRecord) {
 	t.Helper()
 	type record struct {
@@ -236,7 +238,7 @@ func (x *realIndex) listCollection(t *testing.T, did, collection string, got map
 	}))
 }
 
-// compareEach asks for every record by its key.
+// compareEach reads every record by its key.
 func (x *realIndex) compareEach(t *testing.T, did string, records map[string]realRecord) {
 	t.Helper()
 	got := map[string]realRecord{}
@@ -255,8 +257,8 @@ func (x *realIndex) compareEach(t *testing.T, did string, records map[string]rea
 	compareRecords(t, "getRecord "+did, got, records)
 }
 
-// compareHidden wants an account that its host does not serve any more to be no part of any query but its own status.
-// An empty status leaves open which one it is.
+// compareHidden checks that an account that its host no longer serves appears in no query but that
+// of its status. An empty status leaves open which one it is.
 func (x *realIndex) compareHidden(t *testing.T, did, status string) {
 	t.Helper()
 	for method, params := range map[string]url.Values{
@@ -305,8 +307,9 @@ func compareRecords(t *testing.T, what string, got, want map[string]realRecord) 
 	}
 }
 
-// compareChanges wants each change as exactly one event, with the record as the host has it, and no other record event. A
-// backfill has them all at the rev of the host, a live event is of a rev on the way there.
+// compareChanges checks that each change is exactly one event, with the record of the host, and
+// that there is no other record event. In a backfill all events have the rev of the host; a live
+// event may have an earlier one.
 func compareChanges(t *testing.T, events []realEvent, want []realChange, truth realTruth, live bool) {
 	t.Helper()
 	var got []realChange
@@ -357,7 +360,8 @@ func compareIdentityEvent(t *testing.T, events []realEvent, did, handle string) 
 	t.Errorf("no identity event says that %s is %s", did, handle)
 }
 
-// compareFold wants a consumer that applies all events in turn to end with the records of all active accounts.
+// compareFold checks that a consumer that applies all events in turn ends with the records of all
+// active accounts.
 func compareFold(t *testing.T, events []realEvent, want realTruth) {
 	t.Helper()
 	got := map[string]map[string]realRecord{}

@@ -18,19 +18,20 @@ import (
 	"cistern/store/storetest"
 )
 
-// refilterModel is a model whose filter is changed while it lives.
+// refilterModel is a model whose filter changes while it runs.
 type refilterModel struct {
 	*model
 	fs    *storetest.CrashFS
-	first map[string]bool // accounts from before the first filter
-	asked map[string]bool // by the operator, some time
-	shaky map[string]bool // may have been dropped some time: readers who begin now do not learn of all before
+	first map[string]bool // accounts older than the first filter
+	asked map[string]bool // by the operator, at any time
+	shaky map[string]bool // may have been dropped: a new reader does not see all their events
 	since int64           // seq up to which the first stream was applied when the filter was changed last
 }
 
-// TestRefilter changes filters, at random and again and again, while accounts commit, come and go, and while Cistern
-// stops, crashes and starts. When all is quiet, every repository holds exactly what the filter in force says, nobody
-// is followed whom it does not follow, none is missing, and what a consumer makes of the log is the same.
+// TestRefilter changes filters at random, many times, while accounts commit, appear and disappear,
+// and while Cistern stops, crashes and starts. When all is quiet, every repository holds exactly
+// the records that the filter in force selects, exactly the selected repositories are followed, and
+// the state of a consumer of the log is the same.
 //
 // Variables are those of TestModel; there are 30 seeds without them.
 func TestRefilter(t *testing.T) {
@@ -92,8 +93,8 @@ func (m *refilterModel) play() {
 	}
 }
 
-// announced gives every source a cursor to come back to. A connection that breaks before it has one misses what comes
-// meanwhile, and a crash may lose the first.
+// announced makes accounts send events until every source has a cursor. A connection that breaks
+// before then misses the events sent meanwhile, and a crash may lose the first ones.
 func (m *refilterModel) announced() {
 	lacks := func(src store.Source) bool {
 		_, ok, err := m.store.Cursor(src.URL)
@@ -113,7 +114,7 @@ func (m *refilterModel) announced() {
 	m.begun()
 }
 
-// reopen begins, or goes on, on a file system.
+// reopen opens a store on a file system, a new one or the one that was there.
 func (m *refilterModel) reopen(fs *storetest.CrashFS) {
 	m.fs = fs
 	m.store = storetest.Open(m.t, store.Options{FS: fs, GroupAge: 3 * time.Millisecond})
@@ -122,7 +123,7 @@ func (m *refilterModel) reopen(fs *storetest.CrashFS) {
 	m.t.Cleanup(func() { (*stop)() })
 }
 
-// perhaps changes the filter, has an account asked for, or ends this life.
+// perhaps changes the filter, adds an account by name, or ends this life.
 func (m *refilterModel) perhaps() {
 	switch m.rng.IntN(20) {
 	case 0, 1, 2:
@@ -154,7 +155,7 @@ func (m *refilterModel) account() *simnet.Account {
 	return accounts[m.rng.IntN(len(accounts))]
 }
 
-// ask has the operator ask for a repository, as PUT /repos does.
+// ask adds a repository by name, as PUT /repos does.
 func (m *refilterModel) ask(did string) {
 	defer m.fetch.Wake()
 	defer m.store.Lock(did)()
@@ -203,7 +204,7 @@ func (m *refilterModel) random() filter.Config {
 	return c
 }
 
-// edit changes one thing.
+// edit changes one property of the filter.
 func (m *refilterModel) edit(c *filter.Config) {
 	other := m.random()
 	switch m.rng.IntN(6) {
@@ -220,7 +221,7 @@ func (m *refilterModel) edit(c *filter.Config) {
 	}
 }
 
-// note remembers who may be dropped by a filter.
+// note records the accounts that a filter may drop.
 func (m *refilterModel) note(c filter.Config) {
 	m.since = 0
 	if m.store != nil {
@@ -244,7 +245,7 @@ func (m *refilterModel) note(c filter.Config) {
 	}
 }
 
-// settle waits until the store is what the filter makes of the network.
+// settle waits until the store agrees with the filter and the network.
 func (m *refilterModel) settle() {
 	m.t.Helper()
 	m.announced()
@@ -267,7 +268,7 @@ func (m *refilterModel) equal() error {
 	if cursor, running, err := m.fetch.Refilter(); running || err != nil {
 		return fmt.Errorf("the pass is at %q, %w", cursor, err)
 	}
-	for i, src := range m.sources() { // a commit of before may have somebody followed for a while
+	for i, src := range m.sources() { // an earlier commit may have an account followed for a while
 		cursor, _, err := m.store.Cursor(src.URL)
 		if head := m.streams()[i].Head(); cursor != head {
 			return fmt.Errorf("%s is followed up to %d, %w, of %d", src.URL, cursor, err, head)
@@ -297,9 +298,9 @@ func (m *refilterModel) equal() error {
 	return errors.Join(errs...)
 }
 
-// equalRepo compares who is followed, and what is held.
+// equalRepo compares whether a repository is followed, and its records.
 func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row *store.Repo, known bool) error {
-	named := !f.Full() && len(f.Signals()) == 0 // by the list that is gone through
+	named := !f.Full() && len(f.Signals()) == 0 // by a pass over the listing
 	signal := false
 	for path := range truth.Records {
 		collection, _, ok := repo.SplitPath([]byte(path))
@@ -328,8 +329,8 @@ func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row
 	return m.exactly(f, truth, row)
 }
 
-// signalled says whether an account may have held what a signal names since the filter was changed last: who did is followed until
-// it is changed again.
+// signalled reports whether an account may have held a record of a signal since the last change of
+// the filter. Such an account is followed until the next change.
 func (m *refilterModel) signalled(f store.FilterVersion, did string) bool {
 	var e wire.Frame
 	for _, message := range m.streams()[0].Messages(m.since) {
@@ -348,7 +349,7 @@ func (m *refilterModel) signalled(f store.FilterVersion, did string) bool {
 	return false
 }
 
-// within wants nothing shown of an account that is away but what the filter wants.
+// within checks that an account that is not active shows only records that the filter selects.
 func (m *refilterModel) within(f store.FilterVersion, row *store.Repo) error {
 	if row.Ordinal == 0 {
 		return nil
@@ -362,7 +363,7 @@ func (m *refilterModel) within(f store.FilterVersion, row *store.Repo) error {
 	return err
 }
 
-// held are the records of a repository that are shown, and those that are kept besides.
+// held returns the records of a repository that are shown, and those that are kept hidden.
 func (m *refilterModel) held(row *store.Repo) (shown, kept map[string]repo.CID, err error) {
 	shown, kept = map[string]repo.CID{}, map[string]repo.CID{}
 	if row.Ordinal == 0 {
@@ -383,7 +384,7 @@ func (m *refilterModel) held(row *store.Repo) (shown, kept map[string]repo.CID, 
 	return shown, kept, rows.Close()
 }
 
-// wanted are the records that a filter has shown, and those that it has kept besides.
+// wanted returns the records that a filter shows, and those that it keeps hidden.
 func wanted(f store.FilterVersion, truth simnet.Truth) (shown, kept map[string]repo.CID) {
 	shown, kept = map[string]repo.CID{}, map[string]repo.CID{}
 	for path, cid := range truth.Records {
@@ -416,8 +417,8 @@ func (m *refilterModel) exactly(f store.FilterVersion, truth simnet.Truth, row *
 	return nil
 }
 
-// wantLog folds the log, in which each change follows from those before it, but for deletions of what was dropped:
-// who begins behind the drop was told of nothing before.
+// wantLog folds the log, in which each change follows from those before it. Deletions of dropped
+// records are the exception: a consumer that starts after the drop has not seen their creation.
 func (m *refilterModel) wantLog() {
 	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
 	trail := map[string][]string{}

@@ -14,7 +14,7 @@ import (
 	"cistern/store"
 )
 
-// TestRepoCommands drives a daemon as an operator would.
+// TestRepoCommands runs the repo commands against a daemon.
 func TestRepoCommands(t *testing.T) {
 	t.Parallel()
 	const token = "a-secret,for-tests"
@@ -95,7 +95,7 @@ func TestRepoCommands(t *testing.T) {
 	})
 }
 
-// wantLive has a repository that is complete commit, and wants the index to follow.
+// wantLive makes a complete repository commit, and checks that the index follows.
 func wantLive(t *testing.T, d *daemon, n *simnet.Network) {
 	t.Helper()
 	for _, a := range n.Accounts() {
@@ -118,7 +118,8 @@ func wantLive(t *testing.T, d *daemon, n *simnet.Network) {
 	t.Error("nothing is complete")
 }
 
-// TestReserveStopsBackfill lets the disk become short in the middle of a backfill: imports stop, live events go on.
+// TestReserveStopsBackfill lets the disk become short in the middle of a backfill: imports pause,
+// and live events are still applied.
 func TestReserveStopsBackfill(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 4, Repos: 60, Hosts: 2})

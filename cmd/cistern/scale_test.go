@@ -26,7 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// listedNetwork answers the listings of a network that is only as large as the numbers in it: no account has a repository.
+// listedNetwork answers the listings of a network of any size. No account in it has a repository.
 type listedNetwork struct {
 	*httptest.Server
 	sizes []int // accounts by host
@@ -35,7 +35,8 @@ type listedNetwork struct {
 	bytes atomic.Int64
 }
 
-// newListedNetwork shares n accounts among hosts as the real network does: half of them on a few, and a long tail.
+// newListedNetwork distributes n accounts over hosts as in the real network: half of them on a few
+// hosts, and a long tail.
 func newListedNetwork(t *testing.T, n, hosts int) *listedNetwork {
 	l := &listedNetwork{sizes: make([]int, hosts)}
 	total := 0.0
@@ -57,7 +58,7 @@ func newListedNetwork(t *testing.T, n, hosts int) *listedNetwork {
 	return l
 }
 
-// name is that of a host, which resolves nowhere: the transport goes to the one server.
+// name returns the name of a host. It resolves nowhere: the transport connects it to the server.
 func (l *listedNetwork) name(host int) string { return fmt.Sprintf("pds%d.test", host) }
 
 // transport connects every name to the server.
@@ -69,7 +70,7 @@ func (l *listedNetwork) transport() *http.Transport {
 	return tr
 }
 
-// listedDID is the DID of account i. Those of neighbours are far from each other, as real ones are.
+// listedDID returns the DID of account i. The DIDs of neighbours differ widely, as real ones do.
 func listedDID(i int) string {
 	x := uint64(i) + 1
 	var b [16]byte
@@ -130,12 +131,14 @@ func (l *listedNetwork) listHosts(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"hosts":[%s]%s}`, strings.Join(hosts, ","), cursor)
 }
 
-// nobody knows no DID: nothing is to be fetched here.
-type nobody struct{ backfill.Directory }
+// noDirectory knows no DID, because this test fetches nothing.
+type noDirectory struct{ backfill.Directory }
 
-// TestEnumeration lists the accounts of many hosts into one store, where each is queued for a fetch, and tells what that takes.
+// TestEnumeration lists the accounts of many hosts into one store, queues each of them for a fetch,
+// and logs what that costs.
 //
-// CISTERNTEST_DIDS=5000000 makes it the scale that the network has, which takes some minutes and 2 GB of disk.
+// CISTERNTEST_DIDS=5000000 runs it at the scale of the network, which takes some minutes and 2 GB
+// of disk.
 func TestEnumeration(t *testing.T) {
 	const hosts = 40
 	n := int(testNumber(t, "CISTERNTEST_DIDS", 20_000))
@@ -153,7 +156,7 @@ func TestEnumeration(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := backfill.New(backfill.Options{
-		Store: s, Directory: nobody{}, Transport: network.transport(), AllowPrivate: true,
+		Store: s, Directory: noDirectory{}, Transport: network.transport(), AllowPrivate: true,
 		Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: "http://relay.test"}},
 	})
 	if err != nil {
@@ -195,7 +198,7 @@ func TestEnumeration(t *testing.T) {
 	t.Logf("the whole queue is read in %s", time.Since(began).Round(time.Millisecond))
 }
 
-// processorTime is what this process has used.
+// processorTime returns the processor time that this process has used.
 func processorTime(t *testing.T) time.Duration {
 	var use syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
@@ -204,7 +207,7 @@ func processorTime(t *testing.T) time.Duration {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// peakMemory is the most that this process has held.
+// peakMemory returns the most memory that this process has held.
 func peakMemory(t *testing.T) int64 {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -218,7 +221,7 @@ func peakMemory(t *testing.T) int64 {
 	return kib << 10
 }
 
-// diskOf is the size of the files below dir.
+// diskOf returns the size of the files below dir.
 func diskOf(t *testing.T, dir string) (n int64) {
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// outcome is what a way leaves of one active account.
+// outcome is the final state of one active account.
 type outcome struct {
 	Rev, Handle string
 	Data        repo.CID
@@ -19,8 +19,9 @@ type outcome struct {
 	Told        map[string]repo.CID // by the log, folded
 }
 
-// TestModelWays: a network that is copied in the middle of its history and followed from there, one that is
-// followed from the beginning, and one that is followed over two relays end alike.
+// TestModelWays checks that three ways end alike: a network that is copied in the middle of its
+// history and then followed, one that is followed from the start, and one that is followed over two
+// relays.
 func TestModelWays(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
@@ -44,7 +45,7 @@ func TestModelWays(t *testing.T) {
 	}
 }
 
-// follow plays the one history that the seed gives.
+// follow plays the history of the seed.
 func follow(t *testing.T, seed uint64, p plan) map[string]outcome {
 	m := &model{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), plan: p, before: map[string]bool{}}
 	m.net = startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Hosts: 2, Repos: 5, Relays: 2, Manners: simnet.Indigo, RecordsMedian: 5, RecordsMax: 40, OddKeys: 1})
