@@ -48,10 +48,11 @@ const bitsPerPage = 64 << 10
 // listing is the listing of one host, read from its first page on. Its methods do nothing for nil: the listing concludes
 // nothing then.
 type listing struct {
-	round  *round
-	host   string // host[:port]
-	stage  listingStage
-	cursor string // name of the crawl cursor to drop once absent repositories are queued; "" for none
+	round *round
+	host  string // host[:port]
+	stage listingStage
+	// ends is the base URL of the reconciliation to drop once absent repositories are queued, or "".
+	ends string
 }
 
 type listingStage uint8
@@ -175,8 +176,8 @@ func (g *listing) set(stage listingStage) {
 }
 
 // end notes that the listing was read from beginning to end, and reports whether its absent repositories will be queued.
-// The crawl cursor of that name is dropped once they are, unless it is "".
-func (g *listing) end(cursor string) bool {
+// The reconciliation of that base URL is dropped once they are, unless it is "".
+func (g *listing) end(reconciled string) bool {
 	if g == nil {
 		return false
 	}
@@ -186,7 +187,7 @@ func (g *listing) end(cursor string) bool {
 	defer a.mu.Unlock()
 	for _, d := range a.rounds {
 		if d == g.round {
-			g.cursor = cursor
+			g.ends = reconciled
 			if !d.has(listingEnded) {
 				d.since = a.r.opts.Now()
 			}
@@ -197,13 +198,14 @@ func (g *listing) end(cursor string) bool {
 	return false // it failed for so long that its round was forgotten
 }
 
-// awaits reports whether a crawl cursor is to be dropped once absent repositories are queued.
-func (a *absences) awaits(cursor string) bool {
+// awaits reports whether the reconciliation of a base URL is to be dropped once absent repositories
+// are queued.
+func (a *absences) awaits(url string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.rounds {
 		for _, g := range d.hosts {
-			if g.stage == listingEnded && g.cursor == cursor {
+			if g.stage == listingEnded && g.ends == url {
 				return true
 			}
 		}
@@ -265,8 +267,8 @@ func (d *round) ended() map[string]*listing {
 }
 
 // conclude queues the repositories that the ended listings of a round did not show, and drops their
-// cursors. The next scan rests in proportion to the time that this one took. done is false if ctx
-// ended first.
+// reconciliations. The next scan rests in proportion to the time that this one took. done is false
+// if ctx ended first.
 func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*listing) (done bool, err error) {
 	begin := a.r.opts.Now()
 	s := &absentScan{a: a, round: d, ended: ended}
@@ -283,17 +285,17 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 	if s.queued+s.left > 0 {
 		a.r.opts.Logger.Info("hosts no longer list some repositories: asking the hosts for their latest commits", "hosts", len(ended), "queued", s.queued, "left", s.left)
 	}
-	var names []string
+	var urls []string
 	a.mu.Lock()
 	for _, g := range ended {
-		if g.cursor != "" && g.stage == listingEnded {
-			names = append(names, g.cursor)
+		if g.ends != "" && g.stage == listingEnded {
+			urls = append(urls, g.ends)
 		}
 	}
 	a.mu.Unlock()
-	for _, name := range names {
+	for _, url := range urls {
 		// The absent repositories are pending, durably. A crash before this has the listing read again.
-		if err := a.r.dropListed(name); err != nil {
+		if err := a.r.dropListed(url); err != nil {
 			return false, err
 		}
 	}
@@ -397,13 +399,13 @@ func (s *absentScan) note(o store.Ordinal) {
 }
 
 // dropListed ends a reconciliation whose listing was read to the end, unless it was asked for anew meanwhile.
-func (r *Runner) dropListed(name string) error {
-	defer r.store.Lock(name)()
-	cursor, err := r.store.CrawlCursor(name)
-	if err != nil || cursor != listedPage {
+func (r *Runner) dropListed(url string) error {
+	defer r.store.LockReconciliation(url)()
+	row, _, err := r.store.Reconciliation(url)
+	if err != nil || row.Stage != store.ReconcileListed {
 		return ours(err)
 	}
 	b := r.store.NewBatch()
-	b.DropCrawlCursor(name)
+	b.DropReconciliation(url)
 	return ours(b.CommitSync())
 }

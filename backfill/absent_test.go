@@ -16,8 +16,8 @@ import (
 func (w *world) missed(relay string) {
 	w.t.Helper()
 	b := w.store.NewBatch()
-	b.SetCrawlCursor("reconcile::"+relay, "")
-	b.SetCrawlCursor(store.ReconcileCursor, relay)
+	b.PutReconciliation(relay, store.Reconciliation{})
+	b.PutReconcileHosts(relay)
 	if err := b.CommitSync(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -27,11 +27,11 @@ func (w *world) missed(relay string) {
 // reconciled reports whether everything that was asked for after a gap is done.
 func (w *world) reconciled() bool {
 	w.t.Helper()
-	all, err := w.store.CrawlCursors(store.ReconcileCursor)
+	_, asked, err := w.store.ReconcileHosts()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return len(all) == 0
+	return !asked && len(w.passes()) == 0
 }
 
 // status checks that a row says of an account what is true of it.

@@ -22,11 +22,11 @@ const crawlAccountsMax = 20_000_000
 
 // list is one list that a source pages through, by itself: its mark says how far.
 type list struct {
-	name       string // of its mark
-	origin     string // who is asked
-	collection string // whose repositories it lists; "": all of a host
-	roster     bool   // it lists hosts
-	host       uint32 // whose own accounts it lists; 0: it is not a PDS's list in a source of hosts
+	name       store.CrawlList // of its mark
+	origin     string          // who is asked
+	collection string          // whose repositories it lists; "": all of a host
+	roster     bool            // it lists hosts
+	host       uint32          // the PDS whose own accounts it lists, in a source of hosts; else 0
 
 	// owned by whoever visits it:
 	empty int              // pages in a row that named nobody
@@ -83,7 +83,7 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 			d = c.r.listDelay(err, l)
 			c.noteFailure(l, err)
 			l.listing.set(listingStalled)
-			c.r.opts.Logger.Warn("crawl failed", "source", l.name, "retry", d, "err", err)
+			c.r.opts.Logger.Warn("crawl failed", "source", l.name.String(), "retry", d, "err", err)
 			return c.r.opts.Now().Add(d), nil
 		}
 		c.noteAnswer(l)
@@ -144,11 +144,11 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	if !ok {
 		return crawlIdle, nil // unless the filter changes
 	}
-	text, err := r.store.CrawlCursor(l.name)
+	was, err := r.store.CrawlMark(l.name)
 	if err != nil {
 		return 0, ours(err)
 	}
-	m := parseMark(text)
+	m := markOf(was)
 	anew := !l.roster && f.DiscoversSince(m.filter)
 	now := r.opts.Now()
 	switch {
@@ -162,9 +162,9 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 		l.known, l.by = nil, f.Version
 	}
 	if l.roster {
-		return c.stepHosts(ctx, l, text, m)
+		return c.stepHosts(ctx, l, was, m)
 	}
-	return c.stepRepos(ctx, l, v, text, m)
+	return c.stepRepos(ctx, l, v, was, m)
 }
 
 // renew gives the list of a host the id that the host has now. One whose accounts are all unknown
@@ -206,7 +206,9 @@ func (r *Runner) overrun(host uint32) error {
 }
 
 // stepRepos reads a page of repositories. was is the mark as it stands, m that of the page.
-func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string, m mark) (time.Duration, error) {
+func (c *crawler) stepRepos(
+	ctx context.Context, l *list, v reading, was store.CrawlMark, m mark,
+) (time.Duration, error) {
 	r := c.r
 	if l.host != 0 {
 		v.host, v.id = identity.HostOf(l.origin), l.host
@@ -255,7 +257,7 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 		}
 	}
 	to, whole := c.turn(l, m, next(m.cursor, p.Cursor), names, named)
-	defer r.store.Lock(l.name)()
+	defer r.store.LockCrawlMark(l.name)()
 	same, err := c.unmoved(l.name, was)
 	if err != nil {
 		return 0, err
@@ -263,7 +265,7 @@ func (c *crawler) stepRepos(ctx context.Context, l *list, v reading, was string,
 	s, err := r.absorb(todo, v, func(b *store.Batch) {
 		r.postpone(b, later)
 		if same {
-			b.SetCrawlCursor(l.name, to.String())
+			b.PutCrawlMark(l.name, to.row())
 		}
 	})
 	if errors.Is(err, errRefiltered) {
@@ -288,8 +290,8 @@ func isOurs(err error) bool {
 
 // unmoved says whether a mark is still what a page was asked for by: somebody may have had it forgotten. Called
 // with the lock of its name.
-func (c *crawler) unmoved(name, was string) (bool, error) {
-	now, err := c.r.store.CrawlCursor(name)
+func (c *crawler) unmoved(name store.CrawlList, was store.CrawlMark) (bool, error) {
+	now, err := c.r.store.CrawlMark(name)
 	return now == was, ours(err)
 }
 
@@ -318,7 +320,7 @@ func (c *crawler) turn(l *list, m mark, next string, names []string, entries int
 	switch {
 	case next == "":
 	case again || m.pages >= passPagesMax:
-		c.r.cutShort(l.name, m.pages, again)
+		c.r.cutShort(l.name.String(), m.pages, again)
 		c.noteTrouble("the listing repeats itself, or has no end")
 	case l.empty < emptyPagesMax:
 		return m, false
@@ -354,7 +356,7 @@ func (c *crawler) finished(l *list, whole bool) {
 func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
 	switch {
 	case m.ended != 0:
-		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name, "pages", m.pages)
+		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name.String(), "pages", m.pages)
 		now := c.r.opts.Now()
 		return max(crawlKnown, m.due(c.r.opts.CrawlEvery, now).Sub(now))
 	case something:
@@ -366,13 +368,15 @@ func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
 // stepHosts reads a page of hosts. Each host becomes a list of its own, in the batch that moves the
 // mark. After the last page the hosts of all known accounts are added, since a relay that has just
 // started names few.
-func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (time.Duration, error) {
+func (c *crawler) stepHosts(
+	ctx context.Context, l *list, was store.CrawlMark, m mark,
+) (time.Duration, error) {
 	p, err := c.r.listHosts(ctx, l.origin, m.cursor)
 	if err != nil {
 		return 0, err
 	}
 	c.r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
-	fresh := map[string]bool{}
+	fresh := map[store.CrawlList]bool{}
 	var names []string
 	for _, h := range p.Hosts {
 		names = append(names, h.Hostname)
@@ -394,23 +398,23 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 			c.discover(origin, fresh)
 		}
 	}
-	defer c.r.store.Lock(l.name)()
+	defer c.r.store.LockCrawlMark(l.name)()
 	same, err := c.unmoved(l.name, was)
 	if err != nil {
 		return 0, err
 	}
 	b := c.r.store.NewBatch()
 	for name := range fresh {
-		b.SetCrawlCursor(name, "")
+		b.PutCrawlMark(name, store.CrawlMark{})
 	}
 	if same {
-		b.SetCrawlCursor(l.name, to.String())
+		b.PutCrawlMark(l.name, to.row())
 	}
 	if err := b.CommitSync(); err != nil {
 		return 0, ours(err)
 	}
 	for name := range fresh {
-		if err := c.addHost(name, ""); err != nil {
+		if err := c.addHost(name, mark{}); err != nil {
 			return 0, err
 		}
 	}
@@ -419,8 +423,8 @@ func (c *crawler) stepHosts(ctx context.Context, l *list, was string, m mark) (t
 }
 
 // discover adds the list of a host, unless there is one.
-func (c *crawler) discover(origin string, fresh map[string]bool) {
-	name := c.source.String() + "::" + origin
+func (c *crawler) discover(origin string, fresh map[store.CrawlList]bool) {
+	name := c.source.list(origin)
 	if !c.has(name) && c.size()+len(fresh) < crawlHostsMax {
 		fresh[name] = true
 	}

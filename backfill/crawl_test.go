@@ -31,8 +31,8 @@ func TestCrawl(t *testing.T) {
 	w.until("the first page", func() bool { return w.store.Counts()["repos"] > 500 })
 	w.stop()
 	requests := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]
-	if cursor, err := w.store.CrawlCursor(source.String()); err != nil || cursor == "" || requests != 1 {
-		t.Fatalf("cursor %q after %d pages, %v", cursor, requests, err)
+	if m := w.mark(source.String()); m.Cursor == "" || requests != 1 {
+		t.Fatalf("mark %+v after %d pages", m, requests)
 	}
 	w.start(options)
 	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == repos-2 })

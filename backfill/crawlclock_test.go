@@ -1,13 +1,13 @@
 package backfill_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
 	"cistern/backfill"
 	"cistern/filter"
 	"cistern/ingest/simnet"
+	"cistern/store"
 )
 
 // TestCrawlClock: what was noted while the clock was years ahead keeps no list from being read when it is right again, and
@@ -28,7 +28,7 @@ func TestCrawlClock(t *testing.T) {
 	w.stop()
 	l.set(func() { l.entries = append(l.entries, active(dids[1], "")) })
 	b := w.store.NewBatch()
-	b.SetCrawlCursor("later::"+dids[2], fmt.Sprintf("%d 3", w.clock.now().Unix()))
+	b.PutDescribeRetry(dids[2], store.DescribeRetry{Due: w.clock.now().Unix(), Tries: 3})
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}

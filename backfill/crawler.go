@@ -3,11 +3,11 @@ package backfill
 import (
 	"container/heap"
 	"context"
-	"strings"
 	"sync"
 	"time"
 
 	"cistern/ingest/identity"
+	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -23,10 +23,10 @@ type crawler struct {
 	mu     sync.Mutex
 	stop   context.CancelFunc // not nil while it runs
 	ended  chan struct{}      // closed when it has stopped
-	lists  map[string]*list   // by name
-	queues [trusts]listHeap   // lists that are not being visited
-	visits [trusts]int        // under way
-	stale  bool               // the lists must be read from the store again
+	lists  map[store.CrawlList]*list
+	queues [trusts]listHeap // lists that are not being visited
+	visits [trusts]int      // under way
+	stale  bool             // the lists must be read from the store again
 	filter uint32
 	status CrawlStatus
 }
@@ -215,15 +215,16 @@ func (c *crawler) load() error {
 	for _, l := range c.lists {
 		l.listing.set(listingDone)
 	}
-	c.lists, c.queues = map[string]*list{}, [trusts]listHeap{}
+	c.lists, c.queues = map[store.CrawlList]*list{}, [trusts]listHeap{}
 	c.mu.Unlock()
-	name := c.source.String()
+	name := c.source.list("")
 	switch c.source.Kind {
 	case SourceRepos:
 		return c.add(&list{name: name, origin: c.source.URL})
 	case SourceCollection:
 		for _, nsid := range exact(c.r.store.Filter().Filter) {
-			if err := c.add(&list{name: name + "::" + nsid, origin: c.source.URL, collection: nsid}); err != nil {
+			l := &list{name: c.source.list(nsid), origin: c.source.URL, collection: nsid}
+			if err := c.add(l); err != nil {
 				return err
 			}
 		}
@@ -232,12 +233,13 @@ func (c *crawler) load() error {
 	if err := c.add(&list{name: name, origin: c.source.URL, roster: true}); err != nil {
 		return err
 	}
-	known, err := c.r.store.CrawlCursors(name + "::")
+	known, err := c.r.store.CrawlMarks(c.source.Kind, c.source.URL)
 	if err != nil {
 		return ours(err)
 	}
-	for host, text := range known {
-		if err := c.addHost(host, text); err != nil {
+	delete(known, name)
+	for host, row := range known {
+		if err := c.addHost(host, markOf(row)); err != nil {
 			return err
 		}
 	}
@@ -246,17 +248,17 @@ func (c *crawler) load() error {
 
 // add takes up a list, with the mark that the store has.
 func (c *crawler) add(l *list) error {
-	text, err := c.r.store.CrawlCursor(l.name)
+	row, err := c.r.store.CrawlMark(l.name)
 	if err != nil {
 		return ours(err)
 	}
-	c.enter(l, parseMark(text))
+	c.enter(l, markOf(row))
 	return nil
 }
 
 // addHost takes up the list of a host that a relay named.
-func (c *crawler) addHost(name, text string) error {
-	origin := strings.TrimPrefix(name, c.source.String()+"::")
+func (c *crawler) addHost(name store.CrawlList, m mark) error {
+	origin := name.Part
 	id, err := c.r.hostID(identity.HostOf(origin))
 	if isOurs(err) {
 		return err
@@ -264,7 +266,7 @@ func (c *crawler) addHost(name, text string) error {
 	if err != nil {
 		return nil // no more hosts are taken up: it is left out
 	}
-	c.enter(&list{name: name, origin: origin, host: id, trust: c.r.trustIn(id)}, parseMark(text))
+	c.enter(&list{name: name, origin: origin, host: id, trust: c.r.trustIn(id)}, m)
 	return nil
 }
 
@@ -277,7 +279,7 @@ func (c *crawler) enter(l *list, m mark) {
 	signal(c.kick)
 }
 
-func (c *crawler) has(name string) bool {
+func (c *crawler) has(name store.CrawlList) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lists[name] != nil

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"cistern/store"
@@ -212,20 +212,16 @@ func (cs *crawlers) of(s Source) *crawler {
 // ForgetCrawlCursor has the lists of a source, running or not, read from the beginning: store.ErrNotFound if none was
 // begun.
 func (r *Runner) ForgetCrawlCursor(s Source) error {
-	all, err := r.store.CrawlCursors(s.String())
+	all, err := r.store.CrawlMarks(s.Kind, s.URL)
 	if err != nil {
 		return err
 	}
-	var names []string
-	for name := range all {
-		if name == s.String() || strings.HasPrefix(name, s.String()+"::") {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
+	if len(all) == 0 {
 		return fmt.Errorf("cursor of crawl source %s: %w", s, store.ErrNotFound)
 	}
-	slices.Sort(names)
+	names := slices.SortedFunc(maps.Keys(all), func(a, b store.CrawlList) int {
+		return cmp.Compare(a.Part, b.Part)
+	})
 	for chunk := range slices.Chunk(names, crawlLocksMax) {
 		if err := r.forgetMarks(chunk); err != nil {
 			return err
@@ -241,11 +237,11 @@ func (r *Runner) ForgetCrawlCursor(s Source) error {
 }
 
 // forgetMarks drops marks. A page that is on the way does not bring its own back.
-func (r *Runner) forgetMarks(names []string) error {
+func (r *Runner) forgetMarks(names []store.CrawlList) error {
 	b := r.store.NewBatch()
 	for _, name := range names {
-		defer r.store.Lock(name)()
-		b.DropCrawlCursor(name)
+		defer r.store.LockCrawlMark(name)()
+		b.DropCrawlMark(name)
 	}
 	return b.CommitSync()
 }

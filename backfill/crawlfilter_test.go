@@ -107,14 +107,17 @@ func TestCrawlByFilterInForce(t *testing.T) {
 	w.filter(filter.Config{Mode: filter.ModeFull})
 	old := w.store.Filter().Version
 	w.filter(filter.Config{Mode: filter.ModeFilter})
-	did := w.net.DIDs()[0]
+	did, page := w.net.DIDs()[0], listNamed("repos::https://a.test")
 	for _, c := range []struct {
 		version uint32
 		stale   bool
 	}{{old, true}, {old + 1, false}} {
-		stale, err := backfill.Absorb(w.run, did, c.version, func(b *store.Batch) { b.SetCrawlCursor("page", "read") })
-		if stale != c.stale || err != nil || w.known(did) == stale || (w.mark("page") == "") != stale {
-			t.Errorf("by version %d: stale %v, known %v, mark %q, %v", c.version, stale, w.known(did), w.mark("page"), err)
+		stale, err := backfill.Absorb(w.run, did, c.version, func(b *store.Batch) {
+			b.PutCrawlMark(page, store.CrawlMark{Pages: 1})
+		})
+		mark := w.mark(page.String())
+		if stale != c.stale || err != nil || w.known(did) == stale || (mark.Pages == 0) != stale {
+			t.Errorf("by version %d: stale %v, known %v, mark %+v, %v", c.version, stale, w.known(did), mark, err)
 		}
 	}
 }

@@ -37,20 +37,36 @@ func (w *world) filter(c filter.Config) {
 	w.run.Wake()
 }
 
-// mark is what is kept of a list.
-func (w *world) mark(name string) string {
+// mark is how far a list was read. Its name is that of the source, then that of a host or collection.
+func (w *world) mark(name string) store.CrawlMark {
 	w.t.Helper()
-	text, err := w.store.CrawlCursor(name)
+	m, err := w.store.CrawlMark(listNamed(name))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return text
+	return m
+}
+
+// listNamed is the list of a name like KIND::URL or KIND::URL::PART.
+func listNamed(name string) store.CrawlList {
+	parts := append(strings.SplitN(name, "::", 3), "", "")
+	return store.CrawlList{Kind: parts[0], URL: parts[1], Part: parts[2]}
+}
+
+// later is when an account is asked about again; ok is false if it is not.
+func (w *world) later(did string) (d store.DescribeRetry, ok bool) {
+	w.t.Helper()
+	all, err := w.store.DescribeRetries()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d, ok = all[did]
+	return d, ok
 }
 
 // ended says whether a list was read to its end.
 func (w *world) ended(name string) bool {
-	parts := strings.Split(w.mark(name), " ")
-	return len(parts) == 7 && parts[1] != "0"
+	return w.mark(name).Ended != 0
 }
 
 // crawls is how the only source stands.
@@ -271,21 +287,24 @@ func TestCrawlDescribeFails(t *testing.T) {
 	options := backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: w.net.Relay()}}}
 	w.start(options)
 	w.until("the others", func() bool { return w.crawls().Ended == 1 && w.store.Counts()["synced"] == 5 })
-	if w.mark("later::"+sick) == "" {
+	if _, ok := w.later(sick); !ok {
 		t.Fatal("it is not to be asked again")
 	}
 	w.stop()
 	before := fault.Fired()
 	w.clock.advance(20 * time.Minute)
 	w.start(options)
-	w.until("another try", func() bool { return fault.Fired() > before && strings.HasSuffix(w.mark("later::"+sick), " 2") })
+	w.until("another try", func() bool {
+		d, _ := w.later(sick)
+		return fault.Fired() > before && d.Tries == 2
+	})
 	fault.Clear()
 	w.clock.advance(time.Hour)
 	w.stop()
 	w.start(options)
 	w.until("it", func() bool { return w.store.Counts()["synced"] == 6 })
-	if text := w.mark("later::" + sick); text != "" {
-		t.Errorf("still to be asked: %q", text)
+	if d, ok := w.later(sick); ok {
+		t.Errorf("still to be asked: %+v", d)
 	}
 	w.equal(sick)
 }
@@ -371,8 +390,8 @@ func TestCrawlSourcesComeAndGo(t *testing.T) {
 	}
 	w.stop()
 	w.start(backfill.Options{})
-	if n := len(w.run.Crawls()); n != 0 || w.mark(s.String()) == "" {
-		t.Errorf("%d sources after a restart, cursor %q", n, w.mark(s.String()))
+	if n := len(w.run.Crawls()); n != 0 || w.mark(s.String()) == (store.CrawlMark{}) {
+		t.Errorf("%d sources after a restart, mark %+v", n, w.mark(s.String()))
 	}
 	if err := w.run.ForgetCrawlCursor(s); err != nil {
 		t.Errorf("forget the cursor of a source that is gone: %v", err)

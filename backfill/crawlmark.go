@@ -1,14 +1,13 @@
 package backfill
 
 import (
-	"fmt"
-	"math"
-	"strconv"
-	"strings"
 	"time"
+
+	"cistern/store"
 )
 
-// mark is how far a list was read: what is kept under its name as a crawl cursor. The zero mark is before the first page.
+// mark is how far a list was read; a row of the store holds it. The zero mark is before the first
+// page.
 type mark struct {
 	filter uint32 // version of the filter by which the pass judged last
 	ended  int64  // unix seconds when the pass came to its end; 0: it is under way
@@ -19,30 +18,16 @@ type mark struct {
 	cursor string // of the page to ask for
 }
 
-func (m mark) String() string {
-	if m == (mark{}) {
-		return ""
-	}
-	return fmt.Sprintf("%d %d %d %d %d %d %s", m.filter, m.ended, m.pages, m.named, m.before, m.thin, m.cursor)
+// markOf returns the mark that a row of the store holds.
+func markOf(row store.CrawlMark) mark {
+	return mark{filter: row.Filter, ended: row.Ended, pages: int(row.Pages), named: row.Named,
+		before: row.Before, thin: int(row.Thin), cursor: row.Cursor}
 }
 
-// parseMark reads what String wrote. Text that it cannot parse means the beginning of the list.
-func parseMark(s string) mark {
-	parts := strings.SplitN(s, " ", 7)
-	if len(parts) != 7 {
-		return mark{}
-	}
-	var n [6]int64
-	for i := range n {
-		var err error
-		if n[i], err = strconv.ParseInt(parts[i], 10, 64); err != nil || n[i] < 0 {
-			return mark{}
-		}
-	}
-	if n[0] > math.MaxUint32 || n[5] > thinMax {
-		return mark{}
-	}
-	return mark{uint32(n[0]), n[1], int(n[2]), n[3], n[4], int(n[5]), parts[6]}
+// row returns the mark as the store holds it.
+func (m mark) row() store.CrawlMark {
+	return store.CrawlMark{Filter: m.filter, Ended: m.ended, Pages: int64(m.pages), Named: m.named,
+		Before: m.before, Thin: uint8(m.thin), Cursor: m.cursor}
 }
 
 // again returns the mark of the pass that follows this one.

@@ -8,6 +8,7 @@ import (
 
 	"cistern/filter"
 	"cistern/ingest/identity"
+	"cistern/store"
 )
 
 // Kinds of crawl sources.
@@ -33,6 +34,11 @@ type Source struct {
 
 // String is KIND::URL.
 func (s Source) String() string { return s.Kind + "::" + s.URL }
+
+// list names a list of the source: its own if part is "", else that of a host or collection.
+func (s Source) list(part string) store.CrawlList {
+	return store.CrawlList{Kind: s.Kind, URL: s.URL, Part: part}
+}
 
 // ParseSource returns the source of a kind at an address, in canonical form. An address must name
 // its scheme, as for a firehose: a server is asked with TLS only if its address says so. An error

@@ -7,19 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
-	"time"
 
 	"cistern/ingest/identity"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
 )
-
-// laterPrefix begins the crawl cursors of accounts whose host did not say what they hold. The DID follows; the value is
-// when to ask again, in unix seconds, and how often that was tried.
-const laterPrefix = "later::"
 
 // sight is what a host says of an account's collections.
 type sight uint8
@@ -165,11 +158,11 @@ func blames(err error) bool {
 // postpone notes in a batch who is to be asked later.
 func (r *Runner) postpone(b *store.Batch, dids []string) {
 	for _, did := range dids {
-		name, at := laterPrefix+did, r.opts.Now().Add(laterBase)
-		if !r.laters.put(name, at, 1) {
+		l := lateAsk{did: did, due: r.opts.Now().Add(laterBase), tries: 1}
+		if !r.laters.put(l) {
 			continue // the next pass names it again
 		}
-		b.SetCrawlCursor(name, laterText(at, 1))
+		b.PutDescribeRetry(did, l.row())
 	}
 	if len(dids) > 0 {
 		signal(r.kickLater)
@@ -178,13 +171,12 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 
 // reconsider asks again about accounts whose host did not say what they hold, ever more seldom, and never gives them up.
 func (r *Runner) reconsider(ctx context.Context) error {
-	all, err := r.store.CrawlCursors(laterPrefix)
+	all, err := r.store.DescribeRetries()
 	if err != nil {
 		return quiet(ctx, ours(err))
 	}
-	for name, value := range all {
-		due, tries := parseLater(value)
-		r.laters.put(name, due, tries)
+	for did, row := range all {
+		r.laters.put(laterOf(did, row))
 	}
 	for r.crawlGate.pass(ctx) {
 		g := new(errgroup.Group)
@@ -206,19 +198,9 @@ func (r *Runner) reconsider(ctx context.Context) error {
 	return nil
 }
 
-// laterText formats a value for parseLater.
-func laterText(due time.Time, tries int) string { return fmt.Sprintf("%d %d", due.Unix(), tries) }
-
-func parseLater(value string) (due time.Time, tries int) {
-	at, n, _ := strings.Cut(value, " ")
-	unix, _ := strconv.ParseInt(at, 10, 64)
-	tries, _ = strconv.Atoi(n)
-	return time.Unix(unix, 0), tries
-}
-
 // askAgain asks about one account, and writes what follows.
 func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
-	did := l.name[len(laterPrefix):]
+	did := l.did
 	saw := unwanted
 	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())
 	row, err := r.store.RepoOrNew(did)
@@ -233,7 +215,7 @@ func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
 	if saw == unseen {
 		b := r.store.NewBatch()
 		l.due, l.tries = r.opts.Now().Add(r.jitter(min(laterMax, laterBase<<min(l.tries, 10)))), l.tries+1
-		b.SetCrawlCursor(l.name, laterText(l.due, l.tries))
+		b.PutDescribeRetry(did, l.row())
 		r.laters.again(l)
 		return ours(b.CommitSync())
 	}
@@ -241,9 +223,9 @@ func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
 	if saw == seen {
 		todo = []listed{{DID: did}}
 	}
-	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropCrawlCursor(l.name) })
+	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropDescribeRetry(did) })
 	if err == nil {
-		r.laters.drop(l.name)
+		r.laters.drop(did)
 		return nil
 	}
 	r.laters.again(l)

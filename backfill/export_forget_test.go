@@ -20,6 +20,6 @@ func BeginForget(r *Runner, did string, by store.FilterVersion) (begun bool, goO
 }
 
 // MoveRefilter takes the cursor of the pass on, or drops it, as the pass does.
-func MoveRefilter(r *Runner, cursor, next string, drop bool) (ended bool, err error) {
-	return (&refiltering{r: r}).move(cursor, next, drop)
+func MoveRefilter(r *Runner, at store.RefilterCursor, next string, drop bool) (ended bool, err error) {
+	return (&refiltering{r: r}).move(at, next, drop)
 }

@@ -190,11 +190,11 @@ func NewRepeats() func(cursor string, names []string) bool {
 func GoneDelay(gone time.Duration) time.Duration { return goneDelay(gone) }
 
 // EndPass ends a pass that named so many entries, behind that mark, and says when the next is due.
-func EndPass(text string, named int64, every time.Duration, now time.Time) (string, time.Time) {
-	m := parseMark(text).again()
+func EndPass(row store.CrawlMark, named int64, every time.Duration, now time.Time) (store.CrawlMark, time.Time) {
+	m := markOf(row).again()
 	m.named = named
-	m = parseMark(m.end(now).String())
-	return m.String(), m.due(every, now)
+	row = m.end(now).row()
+	return row, markOf(row).due(every, now)
 }
 
 // LatersMax bounds Laters.
@@ -207,14 +207,16 @@ type Laters struct{ l *laters }
 func NewLaters() Laters { return Laters{newLaters()} }
 
 // Put adds an account, and reports whether it is in the list.
-func (l Laters) Put(name string, due time.Time) bool { return l.l.put(name, due, 1) }
+func (l Laters) Put(did string, due time.Time) bool {
+	return l.l.put(lateAsk{did: did, due: due, tries: 1})
+}
 
 // Take gives the accounts that are due.
-func (l Laters) Take(now time.Time) (names []string) {
+func (l Laters) Take(now time.Time) (dids []string) {
 	for _, a := range l.l.take(now) {
-		names = append(names, a.name)
+		dids = append(dids, a.did)
 	}
-	return names
+	return dids
 }
 
 // Includes reports whether a set has all of another, both in ascending order.
@@ -279,24 +281,10 @@ func Waiters(r *Runner, host uint32) int {
 	return len(r.hosts[host].waiters)
 }
 
-// MarkText is the mark of a list on disk.
-func MarkText(filter uint32, ended int64, pages int, named, before int64, thin int, cursor string) string {
-	return mark{filter: filter, ended: ended, pages: pages, named: named, before: before, thin: thin, cursor: cursor}.String()
+// SameMark is a mark that became one of backfill's and a row again.
+func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }
+
+// SameLater is when an account is asked about, read and written again.
+func SameLater(did string, row store.DescribeRetry) store.DescribeRetry {
+	return laterOf(did, row).row()
 }
-
-// SameMark reads a mark and writes it again.
-func SameMark(text string) string { return parseMark(text).String() }
-
-// LaterText is the row on disk of an account that is to be asked about later.
-var (
-	LaterText  = laterText
-	ParseLater = parseLater
-)
-
-// The names of crawl cursors begin with these.
-const (
-	LaterPrefix     = laterPrefix
-	ReconcilePrefix = reconcilePrefix
-	FirstPage       = firstPage
-	ListedPage      = listedPage
-)

@@ -85,7 +85,7 @@ func TestEveryHostIsGuarded(t *testing.T) {
 		batch.PutRepo(&store.Repo{DID: did, State: store.StatePending, Tracked: store.ByOperator})
 		o.Crawl = append(o.Crawl, backfill.Source{Kind: backfill.SourceRepos, URL: origin})
 		if i < 10 { // as many as are compared at a time
-			batch.SetCrawlCursor("reconcile::"+origin, "")
+			batch.PutReconciliation(origin, store.Reconciliation{})
 		}
 	}
 	if err := batch.CommitSync(); err != nil {

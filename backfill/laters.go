@@ -4,22 +4,34 @@ import (
 	"container/heap"
 	"sync"
 	"time"
+
+	"cistern/store"
 )
 
 // laters holds the unknown accounts whose host has to be asked again which collections they have,
-// by due time. The crawl cursors below laterPrefix are its durable form. It is in memory so that a
-// page needs no read of them: latersMax of 150 bytes are 15 MB.
+// by due time. The store holds each as a DescribeRetry. It is in memory so that a page needs no
+// read of these rows: latersMax of 150 bytes are 15 MB.
 type laters struct {
 	mu    sync.Mutex
-	known map[string]bool // mu guards: names in the heap, and names being asked about
+	known map[string]bool // mu guards: DIDs in the heap, and DIDs being asked about
 	queue laterHeap       // mu guards
 }
 
 // lateAsk is one account whose host has to be asked.
 type lateAsk struct {
-	name  string // of its crawl cursor
+	did   string
 	due   time.Time
-	tries int
+	tries uint32
+}
+
+// laterOf is an account as the store holds it.
+func laterOf(did string, row store.DescribeRetry) lateAsk {
+	return lateAsk{did: did, due: time.Unix(row.Due, 0), tries: row.Tries}
+}
+
+// row returns l as the store holds it.
+func (l lateAsk) row() store.DescribeRetry {
+	return store.DescribeRetry{Due: l.due.Unix(), Tries: l.tries}
 }
 
 type laterHeap []lateAsk
@@ -39,17 +51,17 @@ func newLaters() *laters { return &laters{known: map[string]bool{}} }
 
 // put adds an account, and reports whether it is in the list now; false means that the list is
 // full. An account that is there already keeps its time.
-func (l *laters) put(name string, due time.Time, tries int) bool {
+func (l *laters) put(a lateAsk) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known[name] {
+	if l.known[a.did] {
 		return true
 	}
 	if len(l.known) >= latersMax {
 		return false
 	}
-	l.known[name] = true
-	heap.Push(&l.queue, lateAsk{name, due, tries})
+	l.known[a.did] = true
+	heap.Push(&l.queue, a)
 	return true
 }
 
@@ -61,10 +73,10 @@ func (l *laters) again(a lateAsk) {
 }
 
 // drop removes a taken account for good.
-func (l *laters) drop(name string) {
+func (l *laters) drop(did string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.known, name)
+	delete(l.known, did)
 }
 
 // take removes the due accounts from the heap and returns them.

@@ -14,8 +14,7 @@ import (
 // pass goes once through a listing, and has fetched again whatever is ahead of what we hold.
 type pass struct {
 	r        *Runner
-	name     string // of its cursor
-	url      string
+	url      string // base URL, which its row in the store is under
 	pages    int
 	empty    int // in a row
 	counts   survey
@@ -33,8 +32,8 @@ type pass struct {
 	listing *listing // of a PDS, once its first page was asked for
 }
 
-func newPass(r *Runner, name string) *pass {
-	p := &pass{r: r, name: name, url: name[len(reconcilePrefix):]}
+func newPass(r *Runner, url string) *pass {
+	p := &pass{r: r, url: url}
 	accounts, id, _ := r.accountsAt(p.url)
 	p.own, p.trust = accounts > 0, r.trustIn(id)
 	return p
@@ -71,18 +70,17 @@ func (p *pass) view() reading {
 // sourceOf is the store.SourceID of the host at a URL: the firehose of a relay goes by it in rows, too.
 func sourceOf(url string) uint32 { return store.SourceID(identity.HostOf(url)) }
 
-// cursor is where the pass stands; asked is false once nobody wants it any more.
-func (p *pass) cursor() (cursor string, asked bool, err error) {
-	all, err := p.r.store.CrawlCursors(p.name)
-	cursor, asked = all[p.name]
-	return cursor, asked, ours(err)
+// cursor is where the pass stands; asked is false once it is no longer requested.
+func (p *pass) cursor() (at store.Reconciliation, asked bool, err error) {
+	at, asked, err = p.r.store.Reconciliation(p.url)
+	return at, asked, ours(err)
 }
 
 // run reads pages until the end, or until its host is to be left alone for a while.
 func (p *pass) run(ctx context.Context) error {
 	log := p.r.opts.Logger.With("source", p.url)
 	for ctx.Err() == nil {
-		cursor, asked, err := p.cursor()
+		row, asked, err := p.cursor()
 		if err != nil {
 			return quiet(ctx, err)
 		}
@@ -92,11 +90,11 @@ func (p *pass) run(ctx context.Context) error {
 			return nil
 		}
 		if p.pages == 0 && p.failures == 0 {
-			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation begins", "cursor", cursor)
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation begins", "cursor", row.Cursor)
 		}
 		begin := p.r.opts.Now()
 		p.slow = false
-		p.over, err = p.page(ctx, cursor)
+		p.over, err = p.page(ctx, row)
 		var failure *storeError
 		switch {
 		case errors.As(err, &failure):
@@ -168,13 +166,15 @@ func (p *pass) begin() error {
 }
 
 // page handles one page, and says whether it was the last.
-func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) {
-	resumed := p.own && p.listing == nil && p.pages == 0 && cursor != firstPage // what it showed before a restart is not known
-	if cursor == "" || cursor == listedPage || resumed {
-		if _, err := p.move(cursor, firstPage); err != nil {
+func (p *pass) page(ctx context.Context, row store.Reconciliation) (ended bool, err error) {
+	first := store.Reconciliation{Stage: store.ReconcileReading}
+	// What the listing showed before a restart is not known.
+	resumed := p.own && p.listing == nil && p.pages == 0 && row != first
+	if row.Stage != store.ReconcileReading || resumed {
+		if _, err := p.move(row, "", false); err != nil {
 			return false, err
 		}
-		cursor, p.pages = firstPage, 0
+		row, p.pages = first, 0
 		p.listing.set(listingDone) // it was asked for anew
 		p.listing = nil
 	}
@@ -183,10 +183,7 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 			return false, err
 		}
 	}
-	at := cursor
-	if at == firstPage {
-		at = ""
-	}
+	at := row.Cursor
 	list, err := p.r.listRepos(ctx, p.url, at, p.r.opts.IdleTimeout)
 	if err != nil {
 		return false, err
@@ -227,29 +224,30 @@ func (p *pass) page(ctx context.Context, cursor string) (ended bool, err error) 
 	}
 	p.counts.queued += s.queued
 	p.counts.found += s.found
-	return p.move(cursor, to)
+	return p.move(row, to, to == "")
 }
 
-// move takes the cursor on, behind what its page led to: after a crash the page is either done or
-// listed again. A pass that was asked for anew meanwhile has another cursor than ours, and begins again.
-func (p *pass) move(cursor, next string) (ended bool, err error) {
-	defer p.r.store.Lock(p.name)()
+// move takes the pass from row to the next page, or to its end, after what its page led to is
+// written: after a crash the page is either done or listed again. If the pass was requested anew
+// meanwhile, the store has another row, and the pass begins again.
+func (p *pass) move(row store.Reconciliation, next string, last bool) (ended bool, err error) {
+	defer p.r.store.LockReconciliation(p.url)()
 	now, asked, err := p.cursor()
-	if err != nil || !asked || now != cursor {
+	if err != nil || !asked || now != row {
 		return false, err
 	}
 	b := p.r.store.NewBatch()
 	switch {
-	case next != "":
-		b.SetCrawlCursor(p.name, next)
+	case !last:
+		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileReading, Cursor: next})
 	case p.listing != nil:
 		// A crash from here until the absent repositories are pending has the listing read again.
-		b.SetCrawlCursor(p.name, listedPage)
+		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileListed})
 	default:
-		b.DropCrawlCursor(p.name)
+		b.DropReconciliation(p.url)
 	}
 	if err := b.CommitSync(); err != nil {
 		return false, ours(err)
 	}
-	return next == "" && (p.listing == nil || p.listing.end(p.name)), nil
+	return last && (p.listing == nil || p.listing.end(p.url)), nil
 }

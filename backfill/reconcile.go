@@ -12,21 +12,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// reconcilePrefix begins the crawl cursors of listings that are compared with what we hold, since events were missed: the
-// base URL of the XRPC follows. The live side writes one with "" when it notices a gap, and wakes us. When events of a relay
-// were missed it writes store.ReconcileCursor too: then the listings of all hosts that we know are compared.
-const reconcilePrefix = "reconcile::"
-
-// firstPage is the cursor of a pass that is at its first page. It is not "", so that a pass that is asked
-// for anew is told from one that has just begun. listedPage is the cursor of a pass that has read all pages, before the
-// repositories that none of them named are queued.
-const (
-	firstPage  = store.ReconcileFirstPage
-	listedPage = "\x01"
-)
-
-// reconciler goes through the listings that are to be compared, some at a time. A pass whose host failed gives its place to
-// another, and passes of hosts that are not trusted may take only some of the places.
+// reconciler goes through the listings that are to be compared with our rows, some at a time: each has
+// a store.Reconciliation. Package ingest requests one when events were missed, and calls Wake; when
+// events of a relay were missed, it requests those of all known hosts too (PutReconcileHosts). A pass
+// whose host failed gives its place to another, and passes of hosts that are not trusted may take only
+// some of the places.
 type reconciler struct {
 	r *Runner
 
@@ -38,7 +28,7 @@ type reconciler struct {
 
 	// mu guards:
 	mu     sync.Mutex
-	passes map[string]*pass // by name of the cursor; whoever runs one owns the rest of it
+	passes map[string]*pass // by base URL; the goroutine that runs a pass owns the rest of it
 }
 
 // reconcile runs passes until ctx ends.
@@ -75,7 +65,7 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 		p.trust = doubted
 	}
 	if p.over {
-		delete(c.passes, p.name)
+		delete(c.passes, p.url)
 	}
 	c.mu.Unlock()
 	if p.over && err == nil {
@@ -108,16 +98,16 @@ func (c *reconciler) readCursors() error {
 	if since := now.Sub(c.read); !c.r.gapSeen.Swap(false) && since >= 0 && since < sleepMax {
 		return nil
 	}
-	asked, err := c.r.store.CrawlCursors(reconcilePrefix)
+	asked, err := c.r.store.Reconciliations()
 	if err != nil {
 		return ours(err)
 	}
 	c.read = now
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for name, cursor := range asked {
-		if c.passes[name] == nil && (cursor != listedPage || !c.r.absences.awaits(name)) {
-			c.passes[name] = newPass(c.r, name)
+	for url, row := range asked {
+		if c.passes[url] == nil && (row.Stage != store.ReconcileListed || !c.r.absences.awaits(url)) {
+			c.passes[url] = newPass(c.r, url)
 		}
 	}
 	c.took = c.r.opts.Now().Sub(now)
@@ -161,9 +151,7 @@ func (c *reconciler) askHosts() error {
 	if took := c.idle.Sub(c.all); c.idle.IsZero() || !c.all.IsZero() && now.Sub(c.idle) >= 0 && now.Sub(c.idle) < took {
 		return nil
 	}
-	defer c.r.store.Lock(store.ReconcileCursor)()
-	asked, err := c.r.store.CrawlCursors(store.ReconcileCursor)
-	relay, ok := asked[store.ReconcileCursor]
+	relay, ok, err := c.r.store.ReconcileHosts()
 	if err != nil || !ok {
 		return ours(err)
 	}
@@ -174,9 +162,9 @@ func (c *reconciler) askHosts() error {
 		return err
 	}
 	for _, origin := range names {
-		b.SetCrawlCursor(reconcilePrefix+origin, "")
+		b.PutReconciliation(origin, store.Reconciliation{})
 	}
-	b.DropCrawlCursor(store.ReconcileCursor)
+	b.DropReconcileHosts()
 	if err := b.CommitSync(); err != nil {
 		return ours(err)
 	}

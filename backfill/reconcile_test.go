@@ -91,17 +91,17 @@ func inactive(did, status string) string {
 func (w *world) gap(url string) {
 	w.t.Helper()
 	b := w.store.NewBatch()
-	b.SetCrawlCursor("reconcile::"+url, "")
+	b.PutReconciliation(url, store.Reconciliation{})
 	if err := b.CommitSync(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.run.Wake()
 }
 
-// passes are the reconciliations that are wanted, with their cursors.
-func (w *world) passes() map[string]string {
+// passes are the reconciliations that are requested, by base URL.
+func (w *world) passes() map[string]store.Reconciliation {
 	w.t.Helper()
-	all, err := w.store.CrawlCursors("reconcile::")
+	all, err := w.store.Reconciliations()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestReconcileResumes(t *testing.T) {
 	w.gap(l.URL)
 	w.until("the second page", func() bool { return len(l.asked()) == 2 })
 	w.stop()
-	if p := w.passes(); p["reconcile::"+l.URL] != "2" {
+	if p := w.passes(); p[l.URL] != (store.Reconciliation{Stage: store.ReconcileReading, Cursor: "2"}) {
 		t.Fatalf("passes %v", p)
 	}
 	w.start(backfill.Options{})

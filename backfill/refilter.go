@@ -28,11 +28,8 @@ func (r *Runner) refilter(ctx context.Context) error {
 // Refilter says whether repositories are being brought to a filter that was changed, and the last DID that
 // the round under way is done with. When it says no, each is there that could be had.
 func (r *Runner) Refilter() (cursor string, running bool, err error) {
-	cursor, running, err = (&refiltering{r: r}).cursor()
-	if cursor == firstPage {
-		cursor = ""
-	}
-	return cursor, running, err
+	at, running, err := (&refiltering{r: r}).cursor()
+	return at.After, running, err
 }
 
 // refiltering goes through all rows, in order of DID, as often as it takes. In its first round it changes what can be
@@ -59,10 +56,9 @@ type refilterCounts struct {
 }
 
 // cursor is where the pass stands; asked is false when every repository is as the filter wants it.
-func (p *refiltering) cursor() (cursor string, asked bool, err error) {
-	all, err := p.r.store.CrawlCursors(store.RefilterCursor)
-	cursor, asked = all[store.RefilterCursor]
-	return cursor, asked, ours(err)
+func (p *refiltering) cursor() (at store.RefilterCursor, asked bool, err error) {
+	at, asked, err = p.r.store.RefilterCursor()
+	return at, asked, ours(err)
 }
 
 // run goes on where the cursor stands until it is gone.
@@ -70,20 +66,20 @@ func (p *refiltering) run(ctx context.Context) error {
 	*p = refiltering{r: p.r, room: newRoom()}
 	log := p.r.opts.Logger
 	for resumed := true; p.r.tasksGate.pass(ctx); resumed = false {
-		cursor, asked, err := p.cursor()
+		at, asked, err := p.cursor()
 		if err != nil || !asked {
 			return err
 		}
-		anew := cursor == ""
+		anew := !at.Begun
 		if anew {
-			// Whoever set the filter holds the lock that move takes until it is in force.
-			if _, err := p.move("", firstPage, false); err != nil {
+			// SetFilter holds the lock that move takes until the filter is in force.
+			if _, err := p.move(at, "", false); err != nil {
 				return err
 			}
 			*p = refiltering{r: p.r, room: p.room}
-			cursor = firstPage
+			at.Begun = true
 		}
-		if resumed || cursor == firstPage {
+		if resumed || at.After == "" {
 			p.begin()
 		}
 		switch {
@@ -91,9 +87,9 @@ func (p *refiltering) run(ctx context.Context) error {
 			log.Log(ctx, p.level(), "refiltering begins", "version", p.filter.Version)
 		case resumed:
 			p.left++ // what it left before is not known
-			log.Info("refiltering goes on", "version", p.filter.Version, "cursor", cursor)
+			log.Info("refiltering goes on", "version", p.filter.Version, "cursor", at.After)
 		}
-		ended, err := p.page(ctx, cursor)
+		ended, err := p.page(ctx, at)
 		if err != nil {
 			return err
 		}
@@ -129,12 +125,8 @@ func (p *refiltering) begin() {
 }
 
 // page handles one page, and says whether the pass is over.
-func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err error) {
-	at := cursor
-	if at == firstPage {
-		at = ""
-	}
-	rows, next, err := p.r.store.Repos(at, refilterPage, p.concerns)
+func (p *refiltering) page(ctx context.Context, at store.RefilterCursor) (ended bool, err error) {
+	rows, next, err := p.r.store.Repos(at.After, refilterPage, p.concerns)
 	if err := errors.Join(ours(err), p.unrelated); err != nil {
 		return false, err
 	}
@@ -152,15 +144,15 @@ func (p *refiltering) page(ctx context.Context, cursor string) (ended bool, err 
 	}
 	switch {
 	case next != "":
-		_, err = p.move(cursor, next, false)
+		_, err = p.move(at, next, false)
 	case p.left == 0:
 		if err := p.dropSelections(); err != nil {
 			return false, err
 		}
-		return p.move(cursor, "", true)
+		return p.move(at, "", true)
 	default:
 		p.patient = true
-		if _, err = p.move(cursor, firstPage, false); err == nil {
+		if _, err = p.move(at, "", false); err == nil {
 			p.pause(ctx)
 		}
 	}
@@ -196,18 +188,19 @@ func (p *refiltering) settle(err error) error {
 }
 
 // move takes the cursor on, behind what its page led to: after a crash the page is either done or done again, which
-// changes nothing. When the filter was changed meanwhile the cursor is another than ours, and the pass begins anew.
-func (p *refiltering) move(cursor, next string, drop bool) (ended bool, err error) {
-	defer p.r.store.Lock(store.RefilterCursor)()
+// changes nothing. If the filter was changed meanwhile, the store has another cursor, and the pass
+// begins anew.
+func (p *refiltering) move(at store.RefilterCursor, after string, drop bool) (ended bool, err error) {
+	defer p.r.store.LockRefilterCursor()()
 	now, asked, err := p.cursor()
-	if err != nil || !asked || now != cursor {
+	if err != nil || !asked || now != at {
 		return false, err
 	}
 	b := p.r.store.NewBatch()
 	if drop {
-		b.DropCrawlCursor(store.RefilterCursor)
+		b.DropRefilterCursor()
 	} else {
-		b.SetCrawlCursor(store.RefilterCursor, next)
+		b.PutRefilterCursor(store.RefilterCursor{Begun: true, After: after})
 	}
 	return drop, ours(b.CommitSync())
 }
@@ -218,7 +211,7 @@ func (p *refiltering) pause(ctx context.Context) {
 	p.rounds++
 	for until := time.Now().Add(d); ctx.Err() == nil && time.Now().Before(until); {
 		sleep(ctx, time.Until(until), p.r.kickFilter)
-		if cursor, _, err := p.cursor(); err != nil || cursor == "" {
+		if at, _, err := p.cursor(); err != nil || !at.Begun {
 			return
 		}
 	}

@@ -45,7 +45,7 @@ type Runner struct {
 	fatal      chan error    // the store failed in a callback
 	crawls     *crawlers
 	absences   *absences
-	gapSeen    atomic.Bool // crawl cursors of reconciliations may have been written
+	gapSeen    atomic.Bool // rows of reconciliations may have been written
 	laters     *laters
 	tasksGate  gate
 	crawlGate  gate

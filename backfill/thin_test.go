@@ -12,6 +12,7 @@ import (
 	"cistern/backfill"
 	"cistern/filter"
 	"cistern/ingest/simnet"
+	"cistern/store"
 )
 
 // TestThinRoster: a relay that has just started names no hosts. Those of the accounts that we know are listed all the same,
@@ -61,7 +62,7 @@ func TestThinPasses(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	now := time.Unix(1_800_000_000, 0)
-	text := ""
+	var mark store.CrawlMark
 	for _, c := range []struct {
 		named int64
 		again time.Duration
@@ -71,7 +72,7 @@ func TestThinPasses(t *testing.T) {
 		{0, 64 * time.Minute}, {0, 128 * time.Minute}, {0, 256 * time.Minute}, {0, day}, {0, day}, {3, day}, {0, time.Minute},
 	} {
 		var due time.Time
-		if text, due = backfill.EndPass(text, c.named, day, now); !due.Equal(now.Add(c.again)) {
+		if mark, due = backfill.EndPass(mark, c.named, day, now); !due.Equal(now.Add(c.again)) {
 			t.Errorf("a pass of %d is repeated after %v, want %v", c.named, due.Sub(now), c.again)
 		}
 	}

@@ -259,7 +259,7 @@ func TestRefilterResumed(t *testing.T) {
 	w.stop()
 	w.refilter(filter.Config{Collections: []string{posts, likes}})
 	b := w.store.NewBatch()
-	b.SetCrawlCursor(store.RefilterCursor, slices.Max(dids))
+	b.PutRefilterCursor(store.RefilterCursor{Begun: true, After: slices.Max(dids)})
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,8 @@ func TestRefilterBeginsAnew(t *testing.T) {
 	w.stop()
 	w.refilter(filter.Config{Collections: []string{posts}})
 	for _, drop := range []bool{false, true} {
-		ended, err := backfill.MoveRefilter(w.run, w.net.DIDs()[0], "did:plc:z", drop)
+		at := store.RefilterCursor{Begun: true, After: w.net.DIDs()[0]}
+		ended, err := backfill.MoveRefilter(w.run, at, "did:plc:z", drop)
 		cursor, running, cerr := w.run.Refilter()
 		if ended || err != nil || cerr != nil || cursor != "" || !running {
 			t.Errorf("drop %v: ended %v (%v), running %v from %q (%v)", drop, ended, err, running, cursor, cerr)

@@ -64,9 +64,5 @@ func subscribeURL(source string, cursor int64) string {
 	return source + subscribePath + "?cursor=" + strconv.FormatInt(cursor, 10)
 }
 
-// listingOf names the crawl cursor of a source's listing that is to be compared with what we hold.
-func listingOf(source string) string {
-	return reconcilePrefix + "http" + strings.TrimPrefix(source, "ws")
-}
-
-const reconcilePrefix = "reconcile::"
+// listingOf is the base URL at which the listing of a source is read.
+func listingOf(source string) string { return "http" + strings.TrimPrefix(source, "ws") }

@@ -82,8 +82,8 @@ func TestSourceNames(t *testing.T) {
 	for got, want := range map[string]string{
 		ingest.Subscribe(source, -1): "wss://relay.example:8443/base/xrpc/com.atproto.sync.subscribeRepos",
 		ingest.Subscribe(source, 0):  "wss://relay.example:8443/base/xrpc/com.atproto.sync.subscribeRepos?cursor=0",
-		ingest.Listing(source):       "reconcile::https://relay.example:8443/base",
-		ingest.Listing("ws://a"):     "reconcile::http://a",
+		ingest.Listing(source):       "https://relay.example:8443/base",
+		ingest.Listing("ws://a"):     "http://a",
 		ingest.HostOf(source):        "relay.example:8443",
 		ingest.HostOf("ws://a"):      "a",
 	} {

@@ -131,7 +131,7 @@ func (t Tracker) Reset(cursor int64)               { t.t.reset(cursor) }
 func (t Tracker) Size() int                        { return len(t.t.ring) }
 func Subscribe(source string, cursor int64) string { return subscribeURL(source, cursor) }
 
-// Listing is the crawl cursor of a source's listing.
+// Listing is the base URL at which the listing of a source is read.
 func Listing(source string) string { return listingOf(source) }
 
 // HostOf is the host of a normalised address.

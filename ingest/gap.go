@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,7 +182,8 @@ func (s *sources) reconcile(src *source, anew bool) error {
 	g := &src.gaps
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	defer s.store.Lock(listingOf(src.url))() // a pass that moves its cursor must not overwrite what we ask for
+	// A pass that moves its cursor must not overwrite the request.
+	defer s.store.LockReconciliation(listingOf(src.url))()
 	may, err := s.mayAsk(src)
 	if err != nil {
 		return ours(err)
@@ -204,7 +204,7 @@ func (s *sources) askOwed(src *source) error {
 	if !g.saved.Owed {
 		return nil
 	}
-	defer s.store.Lock(listingOf(src.url))()
+	defer s.store.LockReconciliation(listingOf(src.url))()
 	may, err := s.mayAsk(src)
 	if err != nil || !may {
 		return err
@@ -220,10 +220,8 @@ func (s *sources) mayAsk(src *source) (bool, error) {
 	if at := src.gaps.asked; !at.IsZero() && time.Since(at) < s.opts.ReconcileEvery {
 		return false, nil
 	}
-	name := listingOf(src.url)
-	passes, err := s.store.CrawlCursors(name)
-	at := passes[name]
-	return at == "" || at == store.ReconcileFirstPage, err
+	row, _, err := s.store.Reconciliation(listingOf(src.url))
+	return row.Stage != store.ReconcileListed && row.Cursor == "", err
 }
 
 // ask commits a batch that requests a comparison, or records it as owed. Called with the same locks
@@ -231,9 +229,9 @@ func (s *sources) mayAsk(src *source) (bool, error) {
 func (s *sources) ask(src *source, b *store.Batch, now bool) error {
 	g := &src.gaps
 	if listing := listingOf(src.url); now {
-		b.SetCrawlCursor(listing, "")
+		b.PutReconciliation(listing, store.Reconciliation{})
 		if !src.pds.Load() { // a relay's listing leaves out inactive accounts and accounts that it does not know
-			b.SetCrawlCursor(store.ReconcileCursor, strings.TrimPrefix(listing, reconcilePrefix))
+			b.PutReconcileHosts(listing)
 		}
 	}
 	p := store.Progress{At: g.saved.At, Dense: g.dense.Load(), Owed: !now}

@@ -202,7 +202,7 @@ func TestComparisonsAreBounded(t *testing.T) {
 	}
 	stop()
 	done := s.store.NewBatch()
-	done.DropCrawlCursor(ingest.Listing(h.url)) // the first comparison is over
+	done.DropReconciliation(ingest.Listing(h.url)) // the first comparison is over
 	if err := done.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -225,18 +225,19 @@ func TestComparisonIsNotBegunAnew(t *testing.T) {
 	})
 	db := readUpTo(t, h.url, 1000, store.Progress{})
 	b := db.NewBatch()
-	b.SetCrawlCursor(ingest.Listing(h.url), "page 7")
+	page := store.Reconciliation{Stage: store.ReconcileReading, Cursor: "page 7"}
+	b.PutReconciliation(ingest.Listing(h.url), page)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
 	s := newStageOn(t, db, h.source, func(o *ingest.Options) { o.ReconcileEvery = 1 })
 	s.run()
 	s.sees(h.url, 5000)
-	if at, err := db.CrawlCursor(ingest.Listing(h.url)); at != "page 7" || err != nil {
-		t.Errorf("the comparison under way is at %q, %v", at, err)
+	if at, _, err := db.Reconciliation(ingest.Listing(h.url)); at != page || err != nil {
+		t.Errorf("the comparison under way is at %+v, %v", at, err)
 	}
 	b = db.NewBatch()
-	b.DropCrawlCursor(ingest.Listing(h.url))
+	b.DropReconciliation(ingest.Listing(h.url))
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -328,16 +329,15 @@ func TestListingThatIsNeverRead(t *testing.T) {
 	})
 	db := readUpTo(t, h.url, 1000, store.Progress{})
 	b := db.NewBatch()
-	b.SetCrawlCursor(ingest.Listing(h.url), store.ReconcileFirstPage)
+	b.PutReconciliation(ingest.Listing(h.url), store.Reconciliation{Stage: store.ReconcileReading})
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
 	s := newStageOn(t, db, h.source)
 	s.run()
 	s.sees(h.url, 5000)
-	all, err := db.CrawlCursors(store.ReconcileCursor)
-	if _, asked := all[store.ReconcileCursor]; !asked || err != nil || !s.reconciling(h.url) {
-		t.Errorf("crawl cursors %q, %v: want all hosts to be compared", all, err)
+	if _, asked, err := db.ReconcileHosts(); !asked || err != nil || !s.reconciling(h.url) {
+		t.Errorf("all hosts to be compared: %v, %v", asked, err)
 	}
 }
 

@@ -154,12 +154,11 @@ func (s *stage) cursor(source string) int64 {
 
 // reconciling says whether a source's listing is to be compared.
 func (s *stage) reconciling(source string) bool {
-	all, err := s.store.CrawlCursors(ingest.Listing(source))
+	row, ok, err := s.store.Reconciliation(ingest.Listing(source))
 	if err != nil {
 		s.t.Error(err)
 	}
-	cursor, ok := all[ingest.Listing(source)]
-	return ok && cursor == ""
+	return ok && row == store.Reconciliation{}
 }
 
 func (s *stage) until(what string, ok func() bool) {

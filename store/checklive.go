@@ -40,6 +40,37 @@ func (c *checker) sources() error {
 	}))
 }
 
+// marks checks that every row that says how far some work has come is readable.
+func (c *checker) marks() error {
+	err := c.space(spaceCrawl, func(key, value []byte) error {
+		l, err := parseCrawlKey(key)
+		if _, verr := c.s.parseCrawlMark(value); err != nil || verr != nil {
+			c.report("mark of list %q: %v", l, errors.Join(err, verr))
+		}
+		return nil
+	})
+	err = errors.Join(err, c.space(spaceReconcile, func(key, value []byte) error {
+		url, err := parseReconcileKey(key)
+		if _, verr := c.s.parseReconciliation(value); err != nil || verr != nil {
+			c.report("reconciliation of %q: %v", url, errors.Join(err, verr))
+		}
+		return nil
+	}), c.space(spaceDescribe, func(key, value []byte) error {
+		did, err := parseDescribeKey(key)
+		if verr := c.s.codec.decode(value, new(DescribeRetry)); err != nil || verr != nil {
+			c.report("account %q to ask about again: %v", did, errors.Join(err, verr))
+		}
+		return nil
+	}))
+	if _, _, err := c.s.refilterCursor(c.r); err != nil {
+		c.report("refilter cursor: %v", err)
+	}
+	if _, err := c.s.metaRow(c.r, metaReconcileHosts, new(reconcileHostsV1)); err != nil {
+		c.report("reconciliation of all hosts: %v", err)
+	}
+	return err
+}
+
 // filters looks at the selections, and at the filter in force: each is as it is in memory.
 func (c *checker) filters() error {
 	left := c.filtersWere.all[1:]

@@ -18,7 +18,7 @@ func (b *Batch) PutCrawlSource(c CrawlSource) {
 	b.set(crawlSourceKey(c.name()), v)
 }
 
-// DropCrawlSource forgets a crawl source. Its cursors stay until DropCrawlCursor.
+// DropCrawlSource forgets a crawl source. Its marks stay until DropCrawlMark.
 func (b *Batch) DropCrawlSource(c CrawlSource) {
 	b.delete(crawlSourceKey(c.name()))
 	b.unsourced = true

@@ -106,24 +106,6 @@ func TestSources(t *testing.T) {
 	}
 }
 
-func TestCrawlCursors(t *testing.T) {
-	t.Parallel()
-	s := storetest.Open(t, store.Options{})
-	write(t, s, func(b *store.Batch) {
-		for _, c := range []string{"reconcile::https://a", "reconcile::https://b", "https://a", "reconcilf"} {
-			b.SetCrawlCursor(c, "at "+c)
-		}
-	})
-	write(t, s, func(b *store.Batch) { b.DropCrawlCursor("reconcile::https://b"); b.DropCrawlCursor("none") })
-	got, err := s.CrawlCursors("reconcile::")
-	if d := cmp.Diff(map[string]string{"reconcile::https://a": "at reconcile::https://a"}, got); d != "" || err != nil {
-		t.Error(d, err)
-	}
-	if all, err := s.CrawlCursors(""); len(all) != 3 || err != nil {
-		t.Errorf("%v, %v", all, err)
-	}
-}
-
 // TestCursorCorrupt: a cursor that cannot be read is not guessed at.
 func TestCursorCorrupt(t *testing.T) {
 	t.Parallel()

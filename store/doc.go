@@ -69,11 +69,11 @@
 //	lock.go, dirlock.go  a lock for each DID, and for the directory    errors.go  error classes
 //	metrics.go what is measured            buffer.go    live commits during a fetch
 //	cursor.go  firehose cursors            source.go, crawlsource.go  sources
-//	crawl.go   cursors of listRepos        listing.go   rows of many ops
+//	status.go  whose word a status is      listing.go   rows of many ops
 //	relist.go  Relist                      limits.go    what is bounded
 //	codec.go   what is written as CBOR     cache.go     rows written last
 //	filter.go  versions of the filter      retry.go    retries in due order
-//	status.go  whose word a status is      progress.go progress of firehose sources
+//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  how far work has come
 //	shelve.go  what is kept, and shown     drop.go      repositories no longer followed
 //	hostrow.go what is set for hosts       holds.go     whether records of a kind are held
 //	checkhosts.go, checklog.go, checklive.go, checkmemory.go  more of Check

@@ -154,6 +154,11 @@ var (
 	MetaKey                   = metaKey
 	CountKey                  = countKey
 	CrawlKey                  = crawlKey
+	ParseCrawlKey             = parseCrawlKey
+	ReconcileKey              = reconcileKey
+	ParseReconcileKey         = parseReconcileKey
+	DescribeKey               = describeKey
+	ParseDescribeKey          = parseDescribeKey
 	HostKey                   = hostKey
 	HostNameKey               = hostNameKey
 	RepoKey                   = repoKey
@@ -289,10 +294,11 @@ func DiskSlow(s *Store, i vfs.DiskSlowInfo) { s.diskSlow(i) }
 
 // Rows that have no type of their own in the interface.
 type (
-	SelectionRow = selectionV1
-	InForceRow   = inForceV1
-	AgesRow      = agesV1
-	AgeMark      = ageMark
+	SelectionRow      = selectionV1
+	InForceRow        = inForceV1
+	AgesRow           = agesV1
+	ReconcileHostsRow = reconcileHostsV1
+	AgeMark           = ageMark
 )
 
 // The counts of a host.

@@ -233,7 +233,7 @@ func useless(t *testing.T, s *store.Store, hit string) {
 	for name, fn := range map[string]func() error{
 		"commit": func() error {
 			b := s.NewBatch()
-			b.SetCrawlCursor("a", "b")
+			b.PutReconciliation("a", store.Reconciliation{})
 			return b.CommitSync()
 		},
 		"import": func() error {

@@ -13,10 +13,6 @@ import (
 	"cistern/filter"
 )
 
-// RefilterCursor names the crawl cursor of the pass that brings repositories to the filter in force: the last DID
-// it is done with. SetFilter sets it to ""; it is dropped when the pass is over.
-const RefilterCursor = "refilter"
-
 // FilterVersion is the filter in force, under its numbers. The first that is set has version 1; 0
 // is the zero Filter.
 type FilterVersion struct {
@@ -213,13 +209,13 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	if err != nil {
 		return FilterVersion{}, err
 	}
-	defer s.Lock(RefilterCursor)() // whoever moves the cursor holds it
+	defer s.LockRefilterCursor()()
 	b := s.NewBatch()
 	b.putInForce(now.inForce)
 	if last := now.all[len(now.all)-1]; now.inForce.Selection != was.inForce.Selection {
 		b.putSelection(last)
 	}
-	b.SetCrawlCursor(RefilterCursor, "")
+	b.PutRefilterCursor(RefilterCursor{})
 	// From here on the filter is durable, and so is the pass that it calls for. A crash before
 	// leaves the former filter.
 	if err := b.CommitSync(); err != nil {

@@ -24,13 +24,12 @@ func TestFilterVersions(t *testing.T) {
 	if f := s.Filter(); f.Version != 0 || !f.WantsAll() {
 		t.Errorf("a new store has filter %d: %+v", f.Version, f.Config())
 	}
-	cursor := func() (at string, ok bool) {
+	cursor := func() (at store.RefilterCursor, ok bool) {
 		t.Helper()
-		all, err := s.CrawlCursors(store.RefilterCursor)
+		at, ok, err := s.RefilterCursor()
 		if err != nil {
 			t.Fatal(err)
 		}
-		at, ok = all[store.RefilterCursor]
 		return at, ok
 	}
 	if _, ok := cursor(); ok {
@@ -46,11 +45,11 @@ func TestFilterVersions(t *testing.T) {
 		if version := setFilter(t, s, c); version != uint32(i+1) {
 			t.Errorf("filter %d is version %d", i, version)
 		}
-		if at, ok := cursor(); at != "" || !ok {
-			t.Errorf("cursor %q, %v", at, ok)
+		if at, ok := cursor(); at != (store.RefilterCursor{}) || !ok {
+			t.Errorf("cursor %+v, %v", at, ok)
 		}
 		b := s.NewBatch()
-		b.SetCrawlCursor(store.RefilterCursor, storetest.DID(5))
+		b.PutRefilterCursor(store.RefilterCursor{Begun: true, After: storetest.DID(5)})
 		if err := b.CommitSync(); err != nil {
 			t.Fatal(err)
 		}
@@ -58,8 +57,8 @@ func TestFilterVersions(t *testing.T) {
 		if version := setFilter(t, s, c); version != uint32(i+1) {
 			t.Errorf("filter %d, said twice, is version %d", i, version)
 		}
-		if at, _ := cursor(); at != storetest.DID(5) {
-			t.Errorf("an equal filter moved the cursor to %q", at)
+		if at, _ := cursor(); at.After != storetest.DID(5) {
+			t.Errorf("an equal filter moved the cursor to %+v", at)
 		}
 	}
 	if _, err := s.SetFilter(filter.Config{Mode: "none"}); err == nil {

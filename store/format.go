@@ -13,7 +13,7 @@ import (
 // formatVersion is the number of the layout described in keys.go and values.go. It rises with every
 // change of a key or of a value, and CHANGELOG.md then says under "On-disk format" what an operator
 // does. A store of another version is refused.
-const formatVersion = 3
+const formatVersion = 4
 
 // engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a change here, and a line
 // in CHANGELOG.md, since older binaries cannot open the store afterwards.
@@ -30,7 +30,22 @@ const (
 	metaHost    = "host"    // next host id
 	metaAges    = "ages"    // agesV1
 	metaFilter  = "filter"  // inForceV1
+
+	metaRefilter       = "refilter"        // refilterCursorV1
+	metaReconcileHosts = "reconcile_hosts" // reconcileHostsV1
 )
+
+// metaRow decodes a row of meta into v; ok is false if there is none.
+func (s *Store) metaRow(r reader, name string, v any) (ok bool, err error) {
+	err = get(r, metaKey(name), func(b []byte) error { return s.codec.decode(b, v) })
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("meta %s: %w", name, err)
+	}
+	return true, nil
+}
 
 func (s *Store) meta(r reader, name string) (string, error) {
 	var v string

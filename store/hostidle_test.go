@@ -177,7 +177,7 @@ func TestHostIdsGoOn(t *testing.T) {
 		if id, err := s.HostID("h.t1"); err != nil || id != math.MaxUint32-1 {
 			t.Errorf("a known one is host %d: %v", id, err)
 		}
-		write(t, s, func(b *store.Batch) { b.SetCrawlCursor("all", "durable") })
+		write(t, s, func(b *store.Batch) { b.PutReconciliation("all", store.Reconciliation{}) })
 		fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
 		s = storetest.Open(t, store.Options{Dir: "data", FS: fs, HostsMax: 3})
 	}
@@ -319,7 +319,7 @@ func TestHostTableRandom(t *testing.T) {
 					t.Fatalf("%d pins are left", store.Pins(s))
 				}
 			}
-			write(t, s, func(b *store.Batch) { b.SetCrawlCursor("durable", "now") })
+			write(t, s, func(b *store.Batch) { b.PutReconciliation("durable", store.Reconciliation{}) })
 			for host, id := range hostsOf(t, s) {
 				if was, ok := names[id]; ok && was != host {
 					t.Errorf("host %d was %s and is %s", id, was, host)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
@@ -9,7 +10,7 @@ import (
 // The whole schema. Every key starts with the byte of its keyspace; numbers are
 // big-endian, so that byte order is number order; parts are split by length.
 //
-//	'a' name                             → meta        format, epoch, next ids, tail
+//	'a' name                             → meta        what there is one row of; format.go has the names
 //	'b' ordinal(5) block(4)              → record bytes
 //	'c' name                             → count       int64, big-endian
 //	'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that collection
@@ -18,7 +19,7 @@ import (
 //	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
 //	'h' host name                        → id(4)       and 'i' id(4) → host name
 //	'j' version(4)                       → selectionV1 what the filter of that version selects
-//	'k' source                           → text        cursor of a listRepos crawl
+//	'k' kind 0x00 url 0x00 part          → crawlMarkV1 how far a list of a crawl source was read
 //	'l' did rev(13)                      → message     live commit that waits for the end of its repository's fetch
 //	'm' source                           → seq(8)      cursor of a firehose source
 //	'n' host(4)                          → hostV1      what is set for a host, and was learnt of it
@@ -36,6 +37,8 @@ import (
 //	'z' source                           → progressV1  what is remembered of a firehose source beside its cursor
 //	'A' ordinal(5)                       → empty       abandoned; its rows in 'b', 'f', 'r' and 'u' wait for the collector
 //	'B' id(8) ordinal(5)                 → empty       the rows of 'y' by their event, in which order they are pruned
+//	'C' url                              → reconciliationV1  comparison of the listing at a URL
+//	'D' did                              → describeRetryV1   account to ask about again
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 const (
@@ -67,6 +70,8 @@ const (
 	spaceProgress    = 'z'
 	spaceGarbage     = 'A'
 	spaceDroppedAt   = 'B'
+	spaceReconcile   = 'C'
+	spaceDescribe    = 'D'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -76,7 +81,8 @@ var spaceNames = map[byte]string{
 	spaceBuffer: "buffered", spaceCursor: "cursors", spaceSource: "sources", spaceCrawlSource: "crawl_sources",
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
 	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped", spaceProgress: "progress",
-	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at",
+	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
+	spaceDescribe: "describe_retries",
 }
 
 const (
@@ -137,7 +143,6 @@ func parseDID(b []byte) (string, error) {
 
 func metaKey(name string) []byte  { return append([]byte{spaceMeta}, name...) }
 func countKey(name string) []byte { return append([]byte{spaceCount}, name...) }
-func crawlKey(name string) []byte { return append([]byte{spaceCrawl}, name...) }
 func hostKey(name string) []byte  { return append([]byte{spaceHost}, name...) }
 
 func cursorKey(source string) []byte   { return append([]byte{spaceCursor}, source...) }
@@ -145,6 +150,48 @@ func progressKey(source string) []byte { return append([]byte{spaceProgress}, so
 func sourceKey(url string) []byte      { return append([]byte{spaceSource}, url...) }
 
 func crawlSourceKey(name string) []byte { return append([]byte{spaceCrawlSource}, name...) }
+
+// crawlSeparator ends the kind and the URL in the key of a mark. Neither contains it.
+const crawlSeparator = 0x00
+
+func crawlKey(dst []byte, l CrawlList) []byte {
+	dst = append(append(append(dst, spaceCrawl), l.Kind...), crawlSeparator)
+	return append(append(append(dst, l.URL...), crawlSeparator), l.Part...)
+}
+
+func parseCrawlKey(b []byte) (CrawlList, error) {
+	if len(b) == 0 || b[0] != spaceCrawl {
+		return CrawlList{}, errKey(spaceCrawl, b)
+	}
+	kind, rest, found := bytes.Cut(b[1:], []byte{crawlSeparator})
+	url, part, ended := bytes.Cut(rest, []byte{crawlSeparator})
+	if !found || !ended || len(kind) == 0 || len(url) == 0 {
+		return CrawlList{}, errKey(spaceCrawl, b)
+	}
+	return CrawlList{Kind: string(kind), URL: string(url), Part: string(part)}, nil
+}
+
+func reconcileKey(dst []byte, url string) []byte {
+	return append(append(dst, spaceReconcile), url...)
+}
+
+func parseReconcileKey(b []byte) (url string, err error) {
+	if len(b) < 2 || b[0] != spaceReconcile {
+		return "", errKey(spaceReconcile, b)
+	}
+	return string(b[1:]), nil
+}
+
+func describeKey(dst []byte, did string) []byte {
+	return appendDID(append(dst, spaceDescribe), did)
+}
+
+func parseDescribeKey(b []byte) (string, error) {
+	if len(b) == 0 || b[0] != spaceDescribe {
+		return "", errKey(spaceDescribe, b)
+	}
+	return parseDID(b[1:])
+}
 
 // bufferKey is a DID's prefix in the buffer when rev is empty.
 func bufferKey(dst []byte, did, rev string) []byte {

@@ -19,6 +19,8 @@ type tuple struct {
 	n    [3]uint64
 	text string
 	rev  string
+	kind string
+	part string
 }
 
 // keyType is one row of the table in keys.go.
@@ -127,7 +129,8 @@ func keyTypes() []keyType {
 		}
 	}
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
-		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage)}, otherKeyTypes()...)
+		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage)},
+		append(otherKeyTypes(), markKeyTypes()...)...)
 }
 
 func otherKeyTypes() []keyType {
@@ -246,6 +249,51 @@ func otherKeyTypes() []keyType {
 	}}
 }
 
+// markKeyTypes are the keys of rows that say how far some work has come.
+func markKeyTypes() []keyType {
+	return []keyType{{
+		name: "crawls",
+		random: func(rng *rand.Rand) tuple {
+			return tuple{kind: randomText(rng, "\x01ab\xff", 1, 3), text: randomText(rng, "\x01:a\xff", 1, 4),
+				part: randomText(rng, "\x00:a\xff", 0, 4)}
+		},
+		key: func(dst []byte, t tuple) []byte {
+			return store.CrawlKey(dst, store.CrawlList{Kind: t.kind, URL: t.text, Part: t.part})
+		},
+		parse: func(b []byte) (tuple, error) {
+			l, err := store.ParseCrawlKey(b)
+			return tuple{kind: l.Kind, text: l.URL, part: l.Part}, err
+		},
+		order: func(a, b tuple) int {
+			return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.text, b.text), cmp.Compare(a.part, b.part))
+		},
+		golden: map[string]tuple{
+			"6b7265706f7300687474703a2f2f6100":                 {kind: "repos", text: "http://a"},
+			"6b686f73747300687474703a2f2f6100687474703a2f2f62": {kind: "hosts", text: "http://a", part: "http://b"},
+		},
+	}, {
+		name:   "reconciliations",
+		random: func(rng *rand.Rand) tuple { return tuple{text: randomText(rng, "\x00/:a\xff", 1, 6)} },
+		key:    func(dst []byte, t tuple) []byte { return store.ReconcileKey(dst, t.text) },
+		parse: func(b []byte) (tuple, error) {
+			url, err := store.ParseReconcileKey(b)
+			return tuple{text: url}, err
+		},
+		order:  func(a, b tuple) int { return cmp.Compare(a.text, b.text) },
+		golden: map[string]tuple{"43687474703a2f2f61": {text: "http://a"}},
+	}, {
+		name:   "describe_retries",
+		random: func(rng *rand.Rand) tuple { return tuple{text: randomDID(rng)} },
+		key:    func(dst []byte, t tuple) []byte { return store.DescribeKey(dst, t.text) },
+		parse: func(b []byte) (tuple, error) {
+			did, err := store.ParseDescribeKey(b)
+			return tuple{text: did}, err
+		},
+		order:  func(a, b tuple) int { return compareDIDs(a.text, b.text) },
+		golden: map[string]tuple{"440125aa8fb6f9c3a8df64f789e5ee3919": {text: plc}},
+	}}
+}
+
 func TestKeyRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, k := range keyTypes() {
@@ -290,14 +338,13 @@ func TestKeyGolden(t *testing.T) {
 		}
 	}
 	for want, got := range map[string][]byte{
-		"61666f726d6174":           store.MetaKey("format"),
-		"637265706f73":             store.CountKey("repos"),
-		"6b68747470733a2f2f612e62": store.CrawlKey("https://a.b"),
-		"68612e623a38303830":       store.HostKey("a.b:8080"),
-		"6901020304":               store.HostNameKey(0x01020304),
-		"6d77733a2f2f612e62":       store.CursorKey("ws://a.b"),
-		"7777733a2f2f612e62":       store.SourceKey("ws://a.b"),
-		"7a77733a2f2f612e62":       store.ProgressKey("ws://a.b"),
+		"61666f726d6174":     store.MetaKey("format"),
+		"637265706f73":       store.CountKey("repos"),
+		"68612e623a38303830": store.HostKey("a.b:8080"),
+		"6901020304":         store.HostNameKey(0x01020304),
+		"6d77733a2f2f612e62": store.CursorKey("ws://a.b"),
+		"7777733a2f2f612e62": store.SourceKey("ws://a.b"),
+		"7a77733a2f2f612e62": store.ProgressKey("ws://a.b"),
 	} {
 		if hex.EncodeToString(got) != want {
 			t.Errorf("%q: %x, want %s", got, got, want)

@@ -1,0 +1,93 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// CrawlList names one list that is read for a crawl source.
+type CrawlList struct {
+	Kind string // of the source, as package backfill names it
+	URL  string // of the source: its origin
+	Part string // "" for the source's own list, else the host or the collection whose list it is
+}
+
+// String is KIND::URL or KIND::URL::PART, for logs.
+func (l CrawlList) String() string {
+	if l.Part == "" {
+		return l.Kind + "::" + l.URL
+	}
+	return l.Kind + "::" + l.URL + "::" + l.Part
+}
+
+// CrawlMark is how far a list was read. The zero mark is before the first page.
+type CrawlMark struct {
+	Filter uint32 `cbor:"1,keyasint,omitempty"` // version of the filter that chose from the last page
+	Ended  int64  `cbor:"2,keyasint,omitempty"` // unix seconds when the pass ended; 0: under way
+	Pages  int64  `cbor:"3,keyasint,omitempty"` // of the pass
+	Named  int64  `cbor:"4,keyasint,omitempty"` // entries of the pass
+	Before int64  `cbor:"5,keyasint,omitempty"` // entries of the last pass that was not thin
+	Thin   uint8  `cbor:"6,keyasint,omitempty"` // thin passes in a row
+	Cursor string `cbor:"7,keyasint,omitempty"` // of the next page
+}
+
+// PutCrawlMark writes the mark of a list.
+func (b *Batch) PutCrawlMark(l CrawlList, m CrawlMark) {
+	if l.Kind == "" || l.URL == "" || strings.Contains(l.Kind+l.URL, "\x00") {
+		b.fail(fmt.Errorf("list %q cannot be the key of a mark", l.String()))
+		return
+	}
+	v, err := b.s.codec.encode(m)
+	b.fail(err)
+	b.set(crawlKey(b.key[:0], l), v)
+}
+
+// DropCrawlMark forgets how far a list was read.
+func (b *Batch) DropCrawlMark(l CrawlList) { b.delete(crawlKey(b.key[:0], l)) }
+
+// LockCrawlMark gives the caller the sole right to write the mark of a list until unlock. It is
+// taken before the locks of repositories.
+func (s *Store) LockCrawlMark(l CrawlList) (unlock func()) {
+	return s.Lock(string(crawlKey(nil, l)))
+}
+
+// CrawlMark is the mark of a list as last written, the zero mark if there is none.
+func (s *Store) CrawlMark(l CrawlList) (m CrawlMark, err error) {
+	err = get(s.db, crawlKey(nil, l), func(v []byte) error {
+		m, err = s.parseCrawlMark(v)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return CrawlMark{}, nil
+	}
+	if err != nil {
+		return CrawlMark{}, fmt.Errorf("mark of list %s: %w", l, err)
+	}
+	return m, nil
+}
+
+// CrawlMarks are the marks of all lists of a source.
+func (s *Store) CrawlMarks(kind, url string) (map[CrawlList]CrawlMark, error) {
+	lower := crawlKey(nil, CrawlList{Kind: kind, URL: url})
+	upper := append(lower[:len(lower)-1:len(lower)-1], crawlSeparator+1)
+	marks := map[CrawlList]CrawlMark{}
+	err := scan(s.db, lower, upper, func(key, value []byte) (bool, error) {
+		l, err := parseCrawlKey(key)
+		if err != nil {
+			return false, err
+		}
+		if marks[l], err = s.parseCrawlMark(value); err != nil {
+			return false, fmt.Errorf("mark of list %s: %w", l, err)
+		}
+		return true, nil
+	})
+	return marks, err
+}
+
+func (s *Store) parseCrawlMark(v []byte) (m CrawlMark, err error) {
+	if err = s.codec.decode(v, &m); err == nil && min(m.Ended, m.Pages, m.Named, m.Before) < 0 {
+		err = fmt.Errorf("%+v has a negative number: %w", m, ErrCorrupt)
+	}
+	return m, err
+}

@@ -1,0 +1,39 @@
+package store
+
+import "fmt"
+
+// DescribeRetry is when to ask again which collections an account holds: its host did not say, so
+// that it is not known whether a signal names one of them. The account has no row yet.
+type DescribeRetry struct {
+	Due   int64  `cbor:"1,keyasint,omitempty"` // unix seconds
+	Tries uint32 `cbor:"2,keyasint,omitempty"` // how often it was asked
+}
+
+// PutDescribeRetry writes when to ask about an account.
+func (b *Batch) PutDescribeRetry(did string, d DescribeRetry) {
+	v, err := b.s.codec.encode(d)
+	b.fail(err)
+	b.set(describeKey(b.key[:0], did), v)
+}
+
+// DropDescribeRetry forgets an account that was to be asked about.
+func (b *Batch) DropDescribeRetry(did string) { b.delete(describeKey(b.key[:0], did)) }
+
+// DescribeRetries are the accounts to ask about, by DID.
+func (s *Store) DescribeRetries() (map[string]DescribeRetry, error) {
+	all := map[string]DescribeRetry{}
+	lower, upper := []byte{spaceDescribe}, spaceEnd(spaceDescribe)
+	err := scan(s.db, lower, upper, func(key, value []byte) (bool, error) {
+		did, err := parseDescribeKey(key)
+		if err != nil {
+			return false, err
+		}
+		var d DescribeRetry
+		if err := s.codec.decode(value, &d); err != nil {
+			return false, fmt.Errorf("account %s to ask about again: %w", did, err)
+		}
+		all[did] = d
+		return true, nil
+	})
+	return all, err
+}

@@ -1,0 +1,111 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Reconciliation is how far the listing of a host or relay was compared with our rows, since events
+// were missed. The zero value requests the comparison, anew if one is under way.
+type Reconciliation struct {
+	Stage  ReconcileStage `cbor:"1,keyasint,omitempty"`
+	Cursor string         `cbor:"2,keyasint,omitempty"` // of the next page, in ReconcileReading
+}
+
+// ReconcileStage is how far a reconciliation is.
+type ReconcileStage uint8
+
+// The stages of a reconciliation.
+const (
+	// ReconcileRequested begins, or begins again, with the first page.
+	ReconcileRequested ReconcileStage = iota
+	// ReconcileReading reads the page that Cursor names, "" for the first.
+	ReconcileReading
+	// ReconcileListed has read all pages. Repositories that none of them named are not queued yet.
+	ReconcileListed
+
+	reconcileStages
+)
+
+// PutReconciliation writes how far the listing at a base URL was compared.
+func (b *Batch) PutReconciliation(url string, r Reconciliation) {
+	if url == "" {
+		b.fail(errors.New("a reconciliation has no URL"))
+		return
+	}
+	v, err := b.s.codec.encode(r)
+	b.fail(err)
+	b.set(reconcileKey(b.key[:0], url), v)
+}
+
+// DropReconciliation ends the comparison of a listing.
+func (b *Batch) DropReconciliation(url string) { b.delete(reconcileKey(b.key[:0], url)) }
+
+// LockReconciliation gives the caller the sole right to write the reconciliation of a base URL
+// until unlock.
+func (s *Store) LockReconciliation(url string) (unlock func()) {
+	return s.Lock(string(reconcileKey(nil, url)))
+}
+
+// Reconciliation is the reconciliation of a base URL as last written; ok is false if there is none.
+func (s *Store) Reconciliation(url string) (r Reconciliation, ok bool, err error) {
+	err = get(s.db, reconcileKey(nil, url), func(v []byte) error {
+		r, err = s.parseReconciliation(v)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return Reconciliation{}, false, nil
+	}
+	if err != nil {
+		return Reconciliation{}, false, fmt.Errorf("reconciliation of %s: %w", url, err)
+	}
+	return r, true, nil
+}
+
+// Reconciliations are all of them, by base URL.
+func (s *Store) Reconciliations() (map[string]Reconciliation, error) {
+	all := map[string]Reconciliation{}
+	lower, upper := []byte{spaceReconcile}, spaceEnd(spaceReconcile)
+	err := scan(s.db, lower, upper, func(key, value []byte) (bool, error) {
+		url, err := parseReconcileKey(key)
+		if err != nil {
+			return false, err
+		}
+		if all[url], err = s.parseReconciliation(value); err != nil {
+			return false, fmt.Errorf("reconciliation of %s: %w", url, err)
+		}
+		return true, nil
+	})
+	return all, err
+}
+
+func (s *Store) parseReconciliation(v []byte) (r Reconciliation, err error) {
+	err = s.codec.decode(v, &r)
+	if err == nil && (r.Stage >= reconcileStages || r.Stage != ReconcileReading && r.Cursor != "") {
+		err = fmt.Errorf("stage %d with cursor %q: %w", r.Stage, r.Cursor, ErrCorrupt)
+	}
+	return r, err
+}
+
+// reconcileHostsV1 requests the reconciliation of all known hosts.
+type reconcileHostsV1 struct {
+	Relay string `cbor:"1,keyasint"` // base URL of the relay whose events were missed
+}
+
+// PutReconcileHosts requests that the listings of all known hosts be compared, since events of a
+// relay were missed. relay is its base URL.
+func (b *Batch) PutReconcileHosts(relay string) {
+	v, err := b.s.codec.encode(reconcileHostsV1{relay})
+	b.fail(err)
+	b.set(metaKey(metaReconcileHosts), v)
+}
+
+// DropReconcileHosts ends the request of PutReconcileHosts.
+func (b *Batch) DropReconcileHosts() { b.delete(metaKey(metaReconcileHosts)) }
+
+// ReconcileHosts is the relay of the last PutReconcileHosts; ok is false if there is no request.
+func (s *Store) ReconcileHosts() (relay string, ok bool, err error) {
+	var row reconcileHostsV1
+	ok, err = s.metaRow(s.db, metaReconcileHosts, &row)
+	return row.Relay, ok, err
+}

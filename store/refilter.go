@@ -1,0 +1,38 @@
+package store
+
+import "fmt"
+
+// RefilterCursor is how far the pass has come that brings repositories to the filter in force. The
+// zero value has the pass begin, anew if it is under way.
+type RefilterCursor struct {
+	Begun bool   `cbor:"1,keyasint,omitempty"`
+	After string `cbor:"2,keyasint,omitempty"` // last DID that the round is done with; "" at its start
+}
+
+// PutRefilterCursor writes the cursor of the pass. SetFilter writes the zero value.
+func (b *Batch) PutRefilterCursor(c RefilterCursor) {
+	v, err := b.s.codec.encode(c)
+	b.fail(err)
+	b.set(metaKey(metaRefilter), v)
+}
+
+// DropRefilterCursor ends the pass.
+func (b *Batch) DropRefilterCursor() { b.delete(metaKey(metaRefilter)) }
+
+// LockRefilterCursor gives the caller the sole right to write the cursor of the pass until unlock.
+func (s *Store) LockRefilterCursor() (unlock func()) {
+	return s.Lock(string(metaKey(metaRefilter)))
+}
+
+// RefilterCursor is the cursor of the pass as last written; ok is false if no pass is requested.
+func (s *Store) RefilterCursor() (c RefilterCursor, ok bool, err error) {
+	return s.refilterCursor(s.db)
+}
+
+func (s *Store) refilterCursor(r reader) (c RefilterCursor, ok bool, err error) {
+	ok, err = s.metaRow(r, metaRefilter, &c)
+	if !c.Begun && c.After != "" {
+		err = fmt.Errorf("refilter cursor %+v: %w", c, ErrCorrupt)
+	}
+	return c, ok, err
+}
