@@ -182,7 +182,7 @@ func TestChanges(t *testing.T) {
 		t.Errorf("removed without purge, and holds %d records", r.Records)
 	}
 	r := w.one(t, "DELETE", "/repos?purge=true", bob, "purged")
-	if wantRow(t, r, store.StateIdle, store.Untracked, 3); r.Records != 0 || r.Rev != "" || r.Status != store.StatusActive {
+	if wantRow(t, r, store.StateIdle, store.Untracked, 4); r.Records != 0 || r.Rev != "" || r.Status != store.StatusActive {
 		t.Errorf("purged, and holds %d records of %q as %s", r.Records, r.Rev, r.Status)
 	}
 	head := w.store.Head()
@@ -193,7 +193,7 @@ func TestChanges(t *testing.T) {
 	if w.store.Head() != head {
 		t.Error("the second purge tells of the same again")
 	}
-	wantRow(t, w.one(t, "PUT", "/repos", bob, "added"), store.StatePending, store.ByOperator, 5)
+	wantRow(t, w.one(t, "PUT", "/repos", bob, "added"), store.StatePending, store.ByOperator, 7)
 	if w.woken.Load() == 0 {
 		t.Error("nobody was woken")
 	}
@@ -238,9 +238,12 @@ func TestChangesOfDraining(t *testing.T) {
 		w.hold(t, did, storetest.Records{"app.test.a/one": storetest.Text("x")})
 		w.update(t, did, func(b *store.Batch, r *store.Repo) {
 			w.store.BeginFetch(did)
-			if r.State = store.StateDraining; !b.Buffer(r, rev, []byte("message")) {
+			b.Enqueue(r, store.PriorityRetry)
+			if !b.Buffer(r, rev, []byte("message")) {
 				t.Error("not buffered")
 			}
+			b.Complete(r)
+			r.Attempt--
 			w.store.EndFetch(did)
 		})
 		var it struct {

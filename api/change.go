@@ -38,13 +38,11 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 	}
 	if row.Tracked == store.Untracked {
 		result = "added"
-		if row.Known() {
-			row.Attempt++
-			if row.Ordinal == 0 && !row.Status.Hidden() {
-				b.Account(row) // a purge told consumers that the account is gone
-			}
+		if row.Known() && row.Ordinal == 0 && !row.Status.Hidden() {
+			b.Account(row) // a purge told consumers that the account is gone
 		}
-		enqueue(b, row)
+		row.Recheck = false
+		b.Track(row, store.ByOperator, store.PriorityOperator)
 	}
 	row.Tracked = store.ByOperator
 	if row.State == store.StatePending {
@@ -52,16 +50,6 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 	}
 	b.PutRepo(row)
 	return result, nil
-}
-
-// enqueue puts row into the pending queue, ahead of what nobody waits for, to be fetched whole. What is
-// buffered for a copy that was made before would be of no use.
-func enqueue(b *store.Batch, row *store.Repo) {
-	if row.State != store.StatePending {
-		b.DropBuffer(row)
-	}
-	row.State, row.Recheck = store.StatePending, false
-	row.Pending.Priority = store.PriorityOperator
 }
 
 // untrack is DELETE /repos: stop following these, keep what we hold of them, or wipe it with ?purge=true.
@@ -85,21 +73,10 @@ func untrack(b *store.Batch, row *store.Repo) (string, error) {
 		return "not found", nil
 	}
 	if row.Tracked != store.Untracked {
-		stop(b, row)
-		row.Attempt++
+		b.Untrack(row)
 		b.PutRepo(row)
 	}
 	return "removed", nil
-}
-
-// stop takes row out of every queue. That an account is gone remains true, but nobody looks again.
-func stop(b *store.Batch, row *store.Repo) {
-	b.DropBuffer(row)
-	row.Tracked = store.Untracked
-	if row.State != store.StateGone {
-		row.State = store.StateIdle
-	}
-	row.Retry.Next = 0
 }
 
 // purge wipes the data. Consumers are told by an account event, since to them the account no longer
@@ -109,8 +86,8 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 		return "not found", nil
 	}
 	held := row.Ordinal != 0
-	stop(b, row)
-	if err := b.Wipe(row); err != nil { // raises Attempt
+	b.Untrack(row)
+	if err := b.Wipe(row); err != nil {
 		return "", err
 	}
 	if held {
@@ -136,10 +113,11 @@ func resync(b *store.Batch, row *store.Repo) (string, error) {
 		return "not tracked", nil
 	case row.State == store.StatePending:
 		row.Asked++
+		row.Pending.Priority = store.PriorityOperator
 	default:
-		row.Attempt++
+		b.Enqueue(row, store.PriorityOperator)
 	}
-	enqueue(b, row)
+	row.Recheck = false
 	b.PutRepo(row)
 	return "queued", nil
 }
@@ -202,21 +180,16 @@ func (s *Server) apply(results map[string]string, do change) error {
 	return nil
 }
 
-// applyBatch changes some rows at once. Their locks are held until the batch is applied, not until it is durable.
+// applyBatch changes some rows at once.
 func (s *Server) applyBatch(dids []string, results map[string]string, do change) (wait func() error, err error) {
-	b := s.store.NewBatch()
-	for _, did := range dids {
-		defer s.store.Lock(did)()
-	}
-	for _, did := range dids {
-		row, err := s.store.RepoOrNew(did)
-		if err == nil {
-			results[did], err = do(b, &row)
+	return s.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
+		for i := range rows {
+			row := &rows[i]
+			var err error
+			if results[row.DID], err = do(b, row); err != nil {
+				return fmt.Errorf("change %s: %w", row.DID, err)
+			}
 		}
-		if err != nil {
-			b.Discard()
-			return nil, fmt.Errorf("change %s: %w", did, err)
-		}
-	}
-	return b.Commit()
+		return nil
+	})
 }

@@ -369,6 +369,7 @@ func (s *absentScan) queue(rows []store.Repo) error {
 		room[id]--
 		dids = append(dids, row.DID)
 	}
+	slices.Sort(dids)
 	for len(dids) > 0 {
 		n := min(len(dids), crawlLocksMax)
 		err := r.inBatch(dids[:n], r.store.Filter().Version, func(b *store.Batch, row *store.Repo) {

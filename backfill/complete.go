@@ -2,7 +2,6 @@ package backfill
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"cistern/store"
@@ -56,13 +55,12 @@ func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 	t.closeWindow()
 	asked := t.askedSince(row)
 	row.Missing = 0
-	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
-	t.settle(row)
+	row.Pending.Host = t.hostOr(row)
+	t.settle(b, row)
 	if asked {
-		b.DropBuffer(row) // the next fetch brings these commits
-		row.State, row.Retry, row.Recheck = store.StatePending, store.Retry{}, false
+		row.Retry, row.Recheck = store.Retry{}, false
+		b.Enqueue(row, store.PriorityOperator) // the next fetch brings the buffered commits
 		row.Pending.Priority = store.PriorityOperator
-		row.Attempt++
 	}
 	activate(b, row)
 	t.know(b, row, held)
@@ -70,58 +68,53 @@ func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 
 // settle finds the state of a repository that is whole at row.Rev. With commits buffered, its shard
 // has the last word.
-func (t *task) settle(row *store.Repo) {
+func (t *task) settle(b *store.Batch, row *store.Repo) {
 	before := row.Retry
-	row.State, row.Retry, row.Recheck = store.StateSynced, store.Retry{}, false
 	behind := row.SeenRev > max(row.Rev, t.stated)
 	if !behind {
 		row.SeenRev = ""
 	}
-	switch {
-	case t.r.store.Buffered(row.DID) > 0:
-		row.State = store.StateDraining
-		if behind && lagged(before) {
-			row.Retry = store.Retry{Count: before.Count, Since: before.Since, Error: before.Error}
-		}
-	case behind:
-		t.lag(row, before)
+	draining := t.r.store.Buffered(row.DID) > 0
+	if behind && !draining && t.lag(b, row, before) {
+		return
+	}
+	b.Complete(row)
+	if behind && draining && before.Lagging {
+		row.Retry = store.Retry{Count: before.Count, Since: before.Since, Error: before.Error, Lagging: true}
 	}
 }
-
-// lagText begins the error of a repository whose host has an older rev than was announced.
-const lagText = "the host has rev "
-
-func lagged(r store.Retry) bool { return strings.HasPrefix(r.Error, lagText) }
 
 // lag decides what to do about an announced rev that is higher than the copy's. The commit may have
 // come too late for this fetch, or the host names that rev for the very commit that we hold now:
 // then the host is asked at once, but only once, since any sender could otherwise keep us busy.
 // Else the host has no such rev, or not yet: it is asked up to lagsMax times more, and then
-// believed.
-func (t *task) lag(row *store.Repo, before store.Retry) {
+// believed: then lag returns false.
+func (t *task) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 	late := row.SeenRev != t.row.SeenRev
 	count := uint32(1)
-	if lagged(before) {
+	if before.Lagging {
 		count = before.Count + 1
 	}
 	if !late && count > lagsMax {
 		t.forgot, row.SeenRev = row.SeenRev, ""
-		return
+		return false
 	}
 	row.Recheck = true // what we hold is whole: only another rev is worth a transfer
 	now := t.r.opts.Now()
-	row.Retry = store.Retry{
-		Count: count,
-		Since: defaultTo(before.Since, now.Unix()),
-		Error: clipped(fmt.Sprintf("%s%s, %s was seen", lagText, row.Rev, row.SeenRev)),
+	retry := store.Retry{
+		Count:   count,
+		Since:   defaultTo(before.Since, now.Unix()),
+		Error:   clipped(fmt.Sprintf("the host has rev %s, %s was seen", row.Rev, row.SeenRev)),
+		Lagging: true,
 	}
 	if count == 1 {
-		row.State = store.StatePending
-		row.Attempt++
-		return
+		row.Retry = retry
+		b.Enqueue(row, store.PriorityRetry)
+		return true
 	}
-	row.State, row.Retry.Kind = store.StateResync, store.Generic
-	row.Retry.Next = now.Add(t.r.delay(count)).Unix()
+	retry.Kind, retry.Next = store.Generic, now.Add(t.r.delay(count)).Unix()
+	b.Defer(row, retry)
+	return true
 }
 
 // activate says that an account is shown again, if it was not.

@@ -23,7 +23,7 @@ func TestCrawl(t *testing.T) {
 	inactive := w.net.DIDs()[7]
 	w.net.Account(inactive).SetStatus(simnet.Takendown)
 	known := w.net.DIDs()[3]
-	w.change(known, func(r *store.Repo) { r.State = store.StateIdle }) // not followed: discovery must not change that
+	w.know(known) // not followed: discovery must not change that
 	source := backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}
 	options := backfill.Options{Crawl: []backfill.Source{source}, CrawlPendingMax: 400, CrawlEvery: time.Hour}
 	w.stop()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"cistern/store"
 )
 
 var (
@@ -67,10 +69,10 @@ type storeError struct{ error }
 
 func (e *storeError) Unwrap() error { return e.error }
 
-// ours marks an error of the store.
+// ours marks an error of the store. ErrStale is none: it says that the row has changed.
 func ours(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, store.ErrStale) {
+		return err
 	}
 	return &storeError{err}
 }

@@ -210,8 +210,8 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 	case nothing:
 		return
 	case isNew, isUnsure: // who is left has been asked about
-		row.State, row.Tracked = store.StatePending, v.why
-		row.Pending = store.PendingKey{Host: v.id, Priority: store.PriorityDiscovery}
+		row.Pending.Host = v.id
+		b.Track(row, v.why, store.PriorityDiscovery)
 		s.found++
 	case isBehind:
 		if row.HiddenByRelay() {
@@ -229,41 +229,28 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 // lookAgainAt makes a row pending, so that the account's host is asked whether it has a later
 // commit.
 func lookAgainAt(b *store.Batch, row *store.Repo) {
-	b.DropBuffer(row)
-	row.Attempt++
-	row.Recheck, row.Retry.Next = true, 0
-	if row.State != store.StatePending {
-		row.State = store.StatePending
-		row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
-	}
+	row.Recheck = true
+	b.Enqueue(row, store.PriorityRetry)
 }
 
 // inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
 // into it, if the filter in force is that version. DIDs are in ascending order. It returns when the batch is durable.
 func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
-	wait, err := r.commitLocked(dids, version, change, and)
-	if err == nil {
-		err = ours(wait())
-	}
-	return err
-}
-
-func (r *Runner) commitLocked(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) (wait func() error, err error) {
-	defer r.store.HoldFilter()()
-	if r.store.Filter().Version != version {
-		return nil, errRefiltered
-	}
-	b := r.store.NewBatch()
-	for _, did := range dids {
-		defer r.store.Lock(did)()
-		row, err := r.store.RepoOrNew(did)
-		if err != nil {
-			b.Discard()
-			return nil, ours(err)
+	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
+		if r.store.Filter().Version != version {
+			return errRefiltered
 		}
-		change(b, &row)
+		for i := range rows {
+			change(b, &rows[i])
+		}
+		and(b)
+		return nil
+	})
+	if err == nil {
+		err = wait()
 	}
-	and(b)
-	wait, err = b.Commit()
-	return wait, ours(err)
+	if errors.Is(err, errRefiltered) {
+		return err
+	}
+	return ours(err)
 }

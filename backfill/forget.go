@@ -44,63 +44,69 @@ func (f *forgetting) run(ctx context.Context) (wait func() error, err error) {
 
 // begin drops a small repository at once, and has the row of a large one say what is under way.
 func (f *forgetting) begin() (wait func() error, err error) {
-	defer f.r.store.HoldFilter()()
-	defer f.r.store.Lock(f.did)()
-	row, err := f.row()
-	if err != nil || row == nil {
+	dropped := false
+	wait, err = f.update(func(b *store.Batch, row *store.Repo) error {
+		if row.Records+row.Shelved <= diffOpsMax {
+			dropped = true
+			ops, err := f.deletions(row)
+			if err != nil {
+				return err
+			}
+			return f.drop(b, row, ops)
+		}
+		switch {
+		case f.task != nil:
+		case row.Tracked != store.Untracked:
+			b.Enqueue(row, store.PriorityRetry)
+		default:
+			row.Attempt++
+		}
+		row.Torn, row.Sweep = true, true
+		b.PutRepo(row)
+		f.begun, f.attempt, f.ordinal, f.seen = true, row.Attempt, row.Ordinal, row.SeenRev
+		return nil
+	})
+	if err == nil && f.begun {
+		f.waits.add(wait, 0)
+	}
+	if err != nil || !dropped {
 		return nil, err
 	}
-	if row.Records+row.Shelved <= diffOpsMax {
-		ops, err := f.deletions(row)
-		if err != nil {
-			return nil, err
-		}
-		return f.drop(row, ops)
-	}
-	b := f.r.store.NewBatch()
-	if f.task == nil {
-		b.DropBuffer(row)
-		row.Attempt++
-		if row.Tracked != store.Untracked {
-			row.State, row.Retry.Next = store.StatePending, 0
-			row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
-		}
-	}
-	row.Torn, row.Sweep = true, true
-	b.PutRepo(row)
-	f.begun, f.attempt, f.ordinal, f.seen = true, row.Attempt, row.Ordinal, row.SeenRev
-	return nil, ours(f.waits.commit(b))
+	return wait, nil
 }
 
-// row is the repository's, nil when it is not, or no longer, to go. Called under its lock, with the filter held.
-func (f *forgetting) row() (*store.Repo, error) {
-	now := f.r.store.Filter()
-	if now.Version != f.version {
-		return nil, nil
-	}
-	row, err := f.r.store.Repo(f.did)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, ours(err)
-	}
-	due := false
-	switch {
-	case f.task != nil:
-		if due = f.task.owns(&row); due {
-			due, err = f.task.disowns(&row)
+// update calls change if the repository is, still, to go.
+func (f *forgetting) update(change func(b *store.Batch, row *store.Repo) error) (wait func() error, err error) {
+	var unclear error // about the repository, not the store's
+	wait, err = f.r.store.UpdateRepo(f.did, func(b *store.Batch, row *store.Repo) error {
+		goes, err := f.goes(row)
+		if unclear = err; err != nil || !goes {
+			return err
 		}
+		return change(b, row)
+	})
+	if unclear != nil {
+		return nil, unclear
+	}
+	return wait, ours(err)
+}
+
+// goes reports whether the repository is, still, to be forgotten. Called under its lock.
+func (f *forgetting) goes(row *store.Repo) (bool, error) {
+	now := f.r.store.Filter()
+	switch {
+	case now.Version != f.version, !row.Known():
+		return false, nil
+	case f.task != nil:
+		if !f.task.owns(row) {
+			return false, nil
+		}
+		return f.task.disowns(row)
 	case f.begun:
 		// A commit that came meanwhile was not applied, and may show a signal: then a fetch is to say.
-		due = row.Attempt == f.attempt && row.Torn && !f.r.store.Fetching(f.did) && (row.SeenRev == f.seen || now.Excluded(f.did))
-	default:
-		due, err = f.due(&row)
+		return row.Attempt == f.attempt && row.Torn && !f.r.store.Fetching(f.did) && (row.SeenRev == f.seen || now.Excluded(f.did)), nil
 	}
-	if err != nil || !due {
-		return nil, err
-	}
-	return &row, nil
+	return f.due(row)
 }
 
 // deletions are of all records of a small repository.
@@ -139,50 +145,52 @@ func (f *forgetting) parts(ctx context.Context) (wait func() error, err error) {
 	if err = errors.Join(err, ours(f.waits.settle()), ours(rows.Close())); err != nil {
 		return nil, err
 	}
-	defer f.r.store.HoldFilter()()
-	defer f.r.store.Lock(f.did)()
-	row, err := f.row()
-	if err != nil || row == nil {
+	goes := false
+	wait, err = f.update(func(b *store.Batch, row *store.Repo) error {
+		goes = true
+		return f.drop(b, row, ops)
+	})
+	if err != nil || !goes {
 		return nil, err
 	}
-	return f.drop(row, ops)
+	return wait, nil
 }
 
 func (f *forgetting) part(ops []store.Op) (goes bool, err error) {
-	defer f.r.store.HoldFilter()()
-	defer f.r.store.Lock(f.did)()
-	row, err := f.row()
-	if err != nil || row == nil {
-		return false, err
+	var n int64
+	wait, err := f.update(func(b *store.Batch, row *store.Repo) error {
+		goes = true
+		if err := b.Apply(row, false, f.rev(row), ops); err != nil {
+			return err
+		}
+		b.PutRepo(row)
+		n = b.Bytes()
+		return nil
+	})
+	if err == nil {
+		f.waits.add(wait, n)
 	}
-	b := f.r.store.NewBatch()
-	if err := b.Apply(row, false, f.rev(row), ops); err != nil {
-		b.Discard()
-		return false, ours(err)
-	}
-	b.PutRepo(row)
-	return true, ours(f.waits.commit(b))
+	return goes, err
 }
 
 // drop deletes what is left, and the row. Readers who were told that the account is not active, and so hold nothing of it, are
 // told otherwise last: if it is ever found again, nobody else will.
-func (f *forgetting) drop(row *store.Repo, ops []store.Op) (wait func() error, err error) {
-	b := f.r.store.NewBatch()
+func (f *forgetting) drop(b *store.Batch, row *store.Repo, ops []store.Op) error {
 	row.Sweep = true // whatever is held goes
 	if len(ops) > 0 {
-		err = b.Apply(row, false, f.rev(row), ops)
+		if err := b.Apply(row, false, f.rev(row), ops); err != nil {
+			return err
+		}
 	}
 	activate(b, row)
 	b.DropBuffer(row)
-	if err = errors.Join(err, b.DropRepo(row)); err != nil {
-		b.Discard()
-		return nil, ours(err)
+	if err := b.DropRepo(row); err != nil {
+		return err
 	}
 	if f.task != nil {
 		f.task.closeWindow()
 	}
-	wait, err = b.Commit()
-	return wait, ours(err)
+	return nil
 }
 
 // rev is that of the deletions: none told of the repository is higher.

@@ -135,7 +135,7 @@ func TestExcludes(t *testing.T) {
 	w.refilter(filter.Config{Collections: []string{posts}, Store: filter.StoreAll})
 	w.add(dids...)
 	w.converges(dids...)
-	w.change(dids[2], func(r *store.Repo) { r.State, r.Tracked = store.StateIdle, store.Untracked })
+	w.untrack(dids[2])
 	w.net.Account(dids[3]).SetStatus(simnet.Deactivated)
 	w.add(dids[3])
 	w.settle(dids[3])

@@ -72,10 +72,10 @@ func (t *task) tooSoon() (due time.Time, soon bool) {
 func (t *task) postpone(due time.Time) error {
 	next := due.Unix() + 1
 	_, err := t.update(func(b *store.Batch, row *store.Repo) error {
-		b.DropBuffer(row)
-		row.State = store.StateResync
-		row.Retry.Kind, row.Retry.Next, row.Retry.Since = store.Generic, next, defaultTo(row.Retry.Since, t.r.opts.Now().Unix())
-		row.Retry.Error = "it was fetched lately, and had no record that a signal names"
+		retry := row.Retry
+		retry.Kind, retry.Next, retry.Since = store.Generic, next, defaultTo(retry.Since, t.r.opts.Now().Unix())
+		retry.Error = "it was fetched lately, and had no record that a signal names"
+		b.Defer(row, retry)
 		return nil
 	})
 	if err != nil {

@@ -105,9 +105,9 @@ func (w *world) hide(did string, status store.Status) {
 	} else {
 		r.Attempt++
 	}
-	r.State, r.Status, r.AccountTime = store.StateGone, status, r.AccountTime+1
+	r.AccountTime++
+	b.Hide(&r, status, store.OriginHost, store.Retry{})
 	b.PutRepo(&r)
-	b.Account(&r)
 	if err := b.CommitSync(); err != nil {
 		w.t.Fatal(err)
 	}

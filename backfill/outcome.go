@@ -76,19 +76,18 @@ func (t *task) toldSince(row *store.Repo) bool {
 // ignore takes a row out of the queue that nobody wants there.
 func (t *task) ignore() error {
 	defer t.r.leave(t)
-	unlock := t.r.store.Lock(t.it.did)
-	defer unlock()
-	row, err := t.r.store.Repo(t.it.did)
-	if err != nil {
-		return ours(err)
+	wait, err := t.r.store.UpdateRepo(t.it.did, func(b *store.Batch, row *store.Repo) error {
+		if row.State != store.StatePending || row.Tracked != store.Untracked {
+			return nil // it has changed since
+		}
+		b.Untrack(row)
+		b.PutRepo(row)
+		return nil
+	})
+	if err == nil {
+		err = wait()
 	}
-	if row.State != store.StatePending || row.Tracked != store.Untracked {
-		return nil // whoever changed it has said so
-	}
-	row.State = store.StateIdle
-	b := t.r.store.NewBatch()
-	b.PutRepo(&row)
-	return ours(b.CommitSync())
+	return ours(err)
 }
 
 // blame puts a did:web whose document cannot be had into the queue of the host that should serve it, if that is known: who lists
@@ -137,25 +136,17 @@ func (t *task) update(change func(b *store.Batch, row *store.Repo) error) (store
 }
 
 func (t *task) apply(change func(b *store.Batch, row *store.Repo) error) (row store.Repo, wait func() error, err error) {
-	unlock := t.r.store.Lock(t.it.did)
-	defer unlock()
-	row, err = t.r.store.Repo(t.it.did)
-	if errors.Is(err, store.ErrNotFound) {
-		return row, nil, store.ErrStale
-	}
-	if err != nil {
-		return row, nil, ours(err)
-	}
-	if !t.owns(&row) {
-		return row, nil, store.ErrStale
-	}
-	b := t.r.store.NewBatch()
-	if err := change(b, &row); err != nil {
-		b.Discard()
-		return row, nil, ours(err)
-	}
-	b.PutRepo(&row)
-	wait, err = b.Commit()
+	wait, err = t.r.store.UpdateRepo(t.it.did, func(b *store.Batch, now *store.Repo) error {
+		if !t.owns(now) {
+			return store.ErrStale
+		}
+		err := change(b, now)
+		if err == nil {
+			b.PutRepo(now)
+		}
+		row = *now
+		return err
+	})
 	return row, wait, ours(err)
 }
 
@@ -174,15 +165,14 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 		most = max(most, goneRecheck)
 	}
 	delay := max(t.r.delayUpTo(count, most), v.wait)
-	row.State = store.StateResync
-	row.Retry = store.Retry{
+	row.Pending.Host = t.hostOr(row)
+	b.Defer(row, store.Retry{
 		Kind:  v.kind,
 		Count: count,
 		Next:  now.Add(delay).Unix(),
 		Since: defaultTo(row.Retry.Since, now.Unix()),
 		Error: clipped(err.Error()),
-	}
-	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
+	})
 }
 
 // hostOr is the host that the document named, or the one of the row: if there was no document, or an identity event has
@@ -247,24 +237,19 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, n
 // hideAs leaves the row of an account that is not active, with the reason and the time of the next look.
 func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, origin store.Origin, text string, now time.Time) {
 	since := defaultTo(row.Retry.Since, now.Unix())
-	changed := row.Status != status
-	row.State, row.Status, row.Origin = store.StateGone, status, origin
 	if row.Mark == store.MarkReturning {
 		row.Mark = store.MarkNone
 	}
-	row.Recheck = row.Ordinal != 0
 	again := goneDelay(now.Sub(time.Unix(since, 0)))
 	if row.Missing > 0 && row.Ordinal != 0 {
 		again = goneRecheck // to be wiped soon, or found again
 	}
-	row.Retry = store.Retry{Next: now.Add(t.r.jitter(again)).Unix(), Since: since, Error: text}
+	retry := store.Retry{Next: now.Add(t.r.jitter(again)).Unix(), Since: since, Error: text}
 	if row.Tracked == store.Untracked {
-		row.Retry.Next = 0
+		retry.Next = 0
 	}
-	row.Pending = store.PendingKey{Host: t.hostOr(row), Priority: store.PriorityRetry}
-	if changed {
-		b.Account(row)
-	}
+	row.Pending.Host = t.hostOr(row)
+	b.Hide(row, status, origin, retry)
 }
 
 // goneDelay is how long an account that has been gone for some time is left alone: as long again, from a day to weeks. The

@@ -120,8 +120,8 @@ func (q *queueOf) pickOne(b *testing.B, r *backfill.Runner) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	row.State = store.StateIdle
 	batch := q.store.NewBatch()
+	batch.Untrack(&row)
 	batch.PutRepo(&row)
 	if _, err := batch.Commit(); err != nil {
 		b.Fatal(err)

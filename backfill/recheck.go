@@ -91,7 +91,8 @@ func (t *task) confirm(ctx context.Context) error {
 		case t.toldSince(row):
 			row.Attempt++ // still pending: the host is asked again
 		case !row.HiddenByRelay():
-			row.State, row.Retry, row.Missing = store.StateIdle, store.Retry{}, 0
+			row.Retry, row.Missing = store.Retry{}, 0
+			b.Untrack(row)
 			return reveal(b, row)
 		case t.r.opts.Follows(row.AccountSource):
 			t.hideAs(b, row, row.Status, store.OriginRelay, "a relay says "+row.Status.String()+", its host active", t.r.opts.Now())

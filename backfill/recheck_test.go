@@ -140,7 +140,7 @@ func TestRecheckWithoutData(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
 	did := w.net.DIDs()[0]
-	w.change(did, func(r *store.Repo) { r.State = store.StateIdle })
+	w.know(did)
 	w.recheck(did)
 	w.equal(did)
 	if w.row(did).Recheck || w.net.Host(0).Log().Requests[latestCommit] != 0 {

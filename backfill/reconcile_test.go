@@ -128,7 +128,7 @@ func TestReconcile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.change(idle, func(r *store.Repo) { r.State, r.Tracked = store.StateIdle, store.Untracked })
+	w.untrack(idle)
 	w.net.Account(taken).SetStatus(simnet.Takendown)
 	w.net.Account(back).SetStatus(simnet.Active)
 	rev := func(did string) string { return w.net.Account(did).Truth().Rev }

@@ -249,19 +249,18 @@ func (p *refiltering) visit(ctx context.Context, did string) error {
 
 // look says what a repository needs, and has its row say so.
 func (p *refiltering) look(did string) (v revision, err error) {
-	defer p.r.store.Lock(did)()
-	row, err := p.r.store.Repo(did)
-	if errors.Is(err, store.ErrNotFound) {
-		return v, nil
-	}
-	if err == nil {
-		v, err = p.revise(&row)
+	err = p.update(did, func(b *store.Batch, row *store.Repo) (err error) {
+		if !row.Known() {
+			return nil
+		}
+		v, err = p.revise(row)
 		p.named[row.Filter] = true
-	}
-	if err == nil && v.write {
-		err = p.commit(p.r.store.NewBatch(), &row)
-	}
-	return v, ours(err)
+		if v.write {
+			b.PutRepo(row)
+		}
+		return err
+	})
+	return v, err
 }
 
 // drop forgets a repository that nobody follows any more.

@@ -30,9 +30,8 @@ func (w *world) apply(c simnet.Commit) error {
 		b.Discard()
 		return nil
 	case r.Data != c.PrevData:
-		r.SeenRev, r.Recheck, r.State = max(r.SeenRev, c.Rev), true, store.StatePending
-		r.Attempt++
-		r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityRetry}
+		r.SeenRev, r.Recheck = max(r.SeenRev, c.Rev), true
+		b.Enqueue(&r, store.PriorityRetry)
 	default:
 		var ops []store.Op
 		for _, op := range c.Ops {
@@ -101,12 +100,11 @@ func TestRefilterLive(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, did := range dids {
-				w.change(did, func(r *store.Repo) { // as the next commit would
+				w.changeIn(did, func(b *store.Batch, r *store.Repo) { // as the next commit would
 					if truth := w.net.Account(did).Truth(); r.Known() && r.Rev != truth.Rev {
-						r.State, r.Recheck = store.StatePending, true
-						r.Attempt++
+						r.Recheck = true
+						b.Enqueue(r, store.PriorityRetry)
 						r.SeenRev = max(r.SeenRev, truth.Rev)
-						r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityRetry}
 					} else if !r.Known() {
 						r.State, r.Tracked = store.StatePending, store.BySignal
 						r.Pending = store.PendingKey{Priority: store.PriorityDiscovery}

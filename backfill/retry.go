@@ -2,7 +2,6 @@ package backfill
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"cistern/store"
@@ -68,32 +67,27 @@ func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) erro
 
 // requeueOne keeps what the row remembers of its failures: only a success resets it.
 func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host uint32, err error) {
-	unlock := r.store.Lock(did)
-	defer unlock()
-	row, err := r.store.Repo(did)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, 0, nil
-	}
-	if err != nil {
+	due := false
+	wait, err = r.store.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
+		if due = row.Known() && store.IsDue(row.Due(), now); !due {
+			return nil
+		}
+		if row.State == store.StateSynced {
+			row.Recheck = true // the copy is complete: only another rev is worth a transfer
+			row.SeenRev = ""   // it is not verified: the host says whether there is such a rev
+		}
+		row.Retry.Next, row.FutureDue = 0, 0
+		if row.Tracked != store.Untracked || row.Unconfirmed() {
+			b.Enqueue(row, store.PriorityRetry)
+		}
+		b.PutRepo(row)
+		host = row.Pending.Host
+		return nil
+	})
+	if err != nil || !due {
 		return nil, 0, ours(err)
 	}
-	if !store.IsDue(row.Due(), now) {
-		return nil, 0, nil
-	}
-	if row.State == store.StateSynced {
-		row.Recheck = true // what we hold is whole: only another rev is worth a transfer
-		row.SeenRev = ""   // nobody has verified it: the host says whether there is such a rev
-	}
-	row.Retry.Next, row.FutureDue = 0, 0
-	if row.Tracked != store.Untracked || row.Unconfirmed() {
-		row.State = store.StatePending
-		row.Attempt++
-		row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
-	}
-	b := r.store.NewBatch()
-	b.PutRepo(&row)
-	wait, err = b.Commit()
-	return wait, row.Pending.Host, ours(err)
+	return wait, host, nil
 }
 
 func (r *Runner) setDue(next int64) {

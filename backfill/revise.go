@@ -226,48 +226,47 @@ func (p *refiltering) sweep(ctx context.Context, row *store.Repo) error {
 
 // put writes a part of a sweep, and with the last that it is over.
 func (p *refiltering) put(swept *store.Repo, ops []store.Op, last bool) (goes bool, err error) {
-	defer p.r.store.Lock(swept.DID)()
-	row, err := p.r.store.RepoOrNew(swept.DID)
-	if err != nil {
-		return false, ours(err)
-	}
-	if row.Ordinal != swept.Ordinal || row.Filter != p.filter.Selection || !row.Sweep || row.Torn {
-		return false, nil
-	}
-	if p.r.store.Fetching(row.DID) {
-		return false, nil // by a later filter perhaps, and what that wants is compared with what is held now
-	}
-	b := p.r.store.NewBatch()
-	if len(ops) > 0 {
-		if err := b.Apply(&row, false, row.Rev, ops); err != nil {
-			b.Discard()
-			return false, ours(err)
+	err = p.update(swept.DID, func(b *store.Batch, row *store.Repo) error {
+		if row.Ordinal != swept.Ordinal || row.Filter != p.filter.Selection || !row.Sweep || row.Torn {
+			return nil
 		}
-	}
-	row.Sweep = !last
-	return true, p.commit(b, &row)
+		if p.r.store.Fetching(row.DID) {
+			return nil // by a later filter perhaps, and what that wants is compared with what is held now
+		}
+		if len(ops) > 0 {
+			if err := b.Apply(row, false, row.Rev, ops); err != nil {
+				return err
+			}
+		}
+		row.Sweep = !last
+		b.PutRepo(row)
+		goes = true
+		return nil
+	})
+	return goes, err
 }
 
 // enqueue has a repository fetched that lacks something: now, for there is room, or when its host is asked again.
 func (p *refiltering) enqueue(did string, dead bool) error {
-	defer p.r.store.Lock(did)()
-	row, err := p.r.store.RepoOrNew(did)
-	if err != nil {
-		return ours(err)
-	}
-	if !row.Lacks || row.State != store.StateSynced || row.Tracked == store.Untracked {
-		return nil
-	}
-	row.State, row.Recheck = store.StatePending, false
-	row.Attempt++
-	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 	now := p.r.opts.Now()
-	if dead {
-		row.State = store.StateResync
-		row.Retry = store.Retry{Kind: store.Transport, Count: 1, Since: now.Unix(), Error: "its host has not sent any of those before it",
-			Next: now.Add(p.r.jitter(p.r.opts.RetryMax)).Unix()}
-	}
-	if err := p.commit(p.r.store.NewBatch(), &row); err != nil {
+	var row store.Repo
+	err := p.update(did, func(b *store.Batch, r *store.Repo) error {
+		if !r.Lacks || r.State != store.StateSynced || r.Tracked == store.Untracked {
+			return nil
+		}
+		r.Recheck = false
+		if dead {
+			b.Defer(r, store.Retry{Kind: store.Transport, Count: 1, Since: now.Unix(),
+				Error: "host unresponsive: earlier repositories of this host are still waiting",
+				Next:  now.Add(p.r.jitter(p.r.opts.RetryMax)).Unix()})
+		} else {
+			b.Enqueue(r, store.PriorityRetry)
+		}
+		b.PutRepo(r)
+		row = *r
+		return nil
+	})
+	if err != nil || row.DID == "" {
 		return err
 	}
 	p.counts.queued++
@@ -280,8 +279,7 @@ func (p *refiltering) enqueue(did string, dead bool) error {
 	return nil
 }
 
-// commit writes a row under its lock. The pass waits for the disk without locks.
-func (p *refiltering) commit(b *store.Batch, row *store.Repo) error {
-	b.PutRepo(row)
-	return ours(p.waits.commit(b))
+// update changes a row. The pass waits for the disk later, for many rows together.
+func (p *refiltering) update(did string, change func(b *store.Batch, row *store.Repo) error) error {
+	return ours(p.waits.update(p.r.store, did, change))
 }

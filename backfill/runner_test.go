@@ -67,7 +67,7 @@ func TestUntrackedAndForeignRowsAreLeftAlone(t *testing.T) {
 	hang := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: did})
 	w.add(did)
 	w.until("the fetch to begin", func() bool { return hang.Fired() > 0 })
-	w.change(did, func(r *store.Repo) { r.State, r.Tracked, r.Attempt = store.StateIdle, store.Untracked, r.Attempt+1 })
+	w.untrack(did)
 	w.until("the task to end", func() bool { return !w.run.InFlight(did) })
 	if r := w.row(did); r.State != store.StateIdle || r.Ordinal != 0 {
 		t.Errorf("the outcome was not dropped: %+v", r)
@@ -99,7 +99,7 @@ func TestLateRefusals(t *testing.T) {
 		if i == 0 {
 			w.add(did) // a new attempt, which has to be made
 		} else {
-			w.change(did, func(r *store.Repo) { r.State, r.Tracked = store.StateIdle, store.Untracked })
+			w.untrack(did)
 			state, fetches = store.StateIdle, 1
 		}
 		w.settle(did)
@@ -115,7 +115,10 @@ func TestUntrackedPendingRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
 	did := w.net.DIDs()[0]
-	w.change(did, func(r *store.Repo) { r.State = store.StatePending })
+	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+		b.Track(r, store.ByOperator, 0)
+		r.Tracked = store.Untracked
+	})
 	w.run.Wake()
 	w.settle(did)
 	if r := w.row(did); r.State != store.StateIdle {

@@ -139,7 +139,8 @@ func TestRefusedSeldom(t *testing.T) {
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 50}, runner: c.options})
 			did := w.net.DIDs()[0]
 			w.net.Host(0).Inject(c.fault)
-			w.change(did, func(r *store.Repo) { r.State, r.Retry.Count = store.StateIdle, 30 })
+			w.know(did)
+			w.change(did, func(r *store.Repo) { r.Retry.Count = 30 })
 			w.add(did)
 			w.settle(did)
 			r := w.row(did)

@@ -56,7 +56,7 @@ func TestSelectionsDropped(t *testing.T) {
 	w.add(dids...)
 	w.ends(func() bool { return true })
 	first := w.store.Filter().Selection
-	w.change(dids[0], func(r *store.Repo) { r.Tracked, r.State = store.Untracked, store.StateIdle })
+	w.untrack(dids[0])
 	excluding := config(0)
 	excluding.Excludes = []string{"did:web:none.test"}
 	w.refilter(excluding)

@@ -184,7 +184,7 @@ func TestUntrackedDeletion(t *testing.T) {
 			w.net.Account(did).SetStatus(simnet.Deleted)
 		}
 		fetches := len(w.net.Host(0).Log().Fetches[did])
-		w.change(did, func(r *store.Repo) { r.Tracked, r.State = store.Untracked, store.StateIdle })
+		w.untrack(did)
 		before := w.row(did)
 		w.say(did, store.StatusDeleted)
 		r := w.settled(did, before.Attempt+1)
@@ -240,8 +240,9 @@ func TestImportedIsNotBehind(t *testing.T) {
 	w.settle(did)
 	to := w.net.Hosts()[1-slices.Index(w.net.Hosts(), a.Host())]
 	a.Migrate(to)
-	w.change(did, func(r *store.Repo) {
-		r.State, r.Recheck, r.SeenRev, r.Attempt = store.StatePending, true, a.NextTID(), r.Attempt+1
+	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+		r.Recheck, r.SeenRev = true, a.NextTID()
+		b.Enqueue(r, store.PriorityRetry)
 	})
 	w.run.Wake()
 	w.until("its host to be asked", func() bool { return w.row(did).State != store.StatePending && !w.run.InFlight(did) })
@@ -250,7 +251,7 @@ func TestImportedIsNotBehind(t *testing.T) {
 	}
 	a.Migrate(w.net.Hosts()[0])
 	a.Migrate(to) // and now it names a rev above
-	w.change(did, func(r *store.Repo) { r.State, r.Attempt = store.StatePending, r.Attempt+1 })
+	w.changeIn(did, func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
 	w.run.Wake()
 	w.until("it is complete", func() bool { return w.row(did).State == store.StateSynced })
 	w.settle(did)

@@ -211,16 +211,18 @@ func TestRefilterWaitsForOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	change(func(b *store.Batch, r *store.Repo) { // commits that came during its fetch are still to be applied
-		r.State = store.StateDraining
+	change(func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
+	change(func(b *store.Batch, r *store.Repo) { // a commit that came during its fetch is still to be applied
 		b.Buffer(r, r.Rev, []byte("a commit"))
+		b.Complete(r)
 	})
 	w.refilter(filter.Config{Collections: []string{posts, likes}})
 	w.start(backfill.Options{})
 	w.until("the pass to meet it", func() bool { return w.row(did).Lacks })
 	change(func(b *store.Batch, r *store.Repo) {
 		b.DropBuffer(r)
-		r.State, r.SeenRev = store.StateSynced, ""
+		b.Complete(r)
+		r.SeenRev = ""
 	})
 	w.converges(did)
 }

@@ -13,10 +13,14 @@ type waits struct {
 	bytes int64
 }
 
-// commit applies a batch.
-func (w *waits) commit(b *store.Batch) error {
-	n := b.Bytes()
-	wait, err := b.Commit()
+// update changes a row.
+func (w *waits) update(s *store.Store, did string, change func(b *store.Batch, row *store.Repo) error) error {
+	var n int64
+	wait, err := s.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
+		err := change(b, row)
+		n = b.Bytes()
+		return err
+	})
 	if err == nil {
 		w.add(wait, n)
 	}

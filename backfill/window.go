@@ -1,10 +1,6 @@
 package backfill
 
-import (
-	"errors"
-
-	"cistern/store"
-)
+import "cistern/store"
 
 // openWindow has the live commits of the repository buffered from now on: what the host sends after
 // this may hold them or not. Whatever ends the task closes the window again, under the DID's lock.
@@ -13,41 +9,32 @@ func (t *task) openWindow() error {
 		return nil
 	}
 	wait, err := t.beginFetch()
-	if err != nil || wait == nil {
+	if err != nil {
 		return err
 	}
 	return ours(wait())
 }
 
 func (t *task) beginFetch() (wait func() error, err error) {
-	defer t.r.store.Lock(t.it.did)()
-	row, err := t.r.store.Repo(t.it.did)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, store.ErrStale
-	}
-	if err != nil {
-		return nil, ours(err)
-	}
-	if !t.owns(&row) {
-		return nil, store.ErrStale
-	}
-	if t.r.store.Buffered(row.DID) > 0 {
-		// Of an earlier fetch, queued again before it was drained: others may be missing behind it.
-		b := t.r.store.NewBatch()
-		b.DropBuffer(&row)
-		b.PutRepo(&row)
-		if wait, err = b.Commit(); err != nil {
-			return nil, ours(err)
+	wait, err = t.r.store.UpdateRepo(t.it.did, func(b *store.Batch, row *store.Repo) error {
+		if !t.owns(row) {
+			return store.ErrStale
 		}
-	}
-	t.row = row // with the highest rev seen before the fetch
-	t.filter = t.r.workingBy(row.DID)
-	if t.filter.Excluded(row.DID) {
-		return nil, store.ErrStale // the next task forgets it
-	}
-	t.fetching = true
-	t.r.store.BeginFetch(row.DID)
-	return wait, nil
+		if t.r.store.Buffered(row.DID) > 0 {
+			// Of an earlier fetch, queued again before it was drained: others may be missing behind it.
+			b.DropBuffer(row)
+			b.PutRepo(row)
+		}
+		t.row = *row // with the highest rev seen before the fetch
+		t.filter = t.r.workingBy(row.DID)
+		if t.filter.Excluded(row.DID) {
+			return store.ErrStale // the next task forgets it
+		}
+		t.fetching = true
+		t.r.store.BeginFetch(row.DID)
+		return nil
+	})
+	return wait, ours(err)
 }
 
 // owns says whether the row still waits for this task. Called under the DID's lock.
@@ -77,25 +64,20 @@ func (t *task) abandon() error {
 		return nil
 	}
 	wait, err := t.dropWindow()
-	if err != nil || wait == nil {
+	if err != nil {
 		return err
 	}
 	return ours(wait())
 }
 
 func (t *task) dropWindow() (wait func() error, err error) {
-	defer t.r.store.Lock(t.it.did)()
-	t.closeWindow()
-	if t.r.store.Buffered(t.it.did) == 0 {
-		return nil, nil
-	}
-	row, err := t.r.store.Repo(t.it.did)
-	if err != nil {
-		return nil, ours(err)
-	}
-	b := t.r.store.NewBatch()
-	b.DropBuffer(&row)
-	b.PutRepo(&row)
-	wait, err = b.Commit()
+	wait, err = t.r.store.UpdateRepo(t.it.did, func(b *store.Batch, row *store.Repo) error {
+		t.closeWindow()
+		if t.r.store.Buffered(row.DID) > 0 {
+			b.DropBuffer(row)
+			b.PutRepo(row)
+		}
+		return nil
+	})
 	return wait, ours(err)
 }

@@ -104,9 +104,7 @@ func windows() []window {
 		{name: "stale difference", before: held, during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
 		{name: "stale failure", before: inject(simnet.Fault{Kind: simnet.Truncated, Count: 1}),
 			during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
-		{name: "untracked", during: again(func(r *store.Repo) {
-			r.State, r.Tracked, r.Attempt = store.StateIdle, store.Untracked, r.Attempt+1
-		}), state: store.StateIdle},
+		{name: "untracked", during: func(w *world, a *simnet.Account) { w.untrack(a.DID()) }, state: store.StateIdle},
 		// Its host sends us on: what was buffered before is no continuation of what the other one sends.
 		{name: "moved", before: func(w *world, a *simnet.Account) {
 			old, err := w.dir.Resolve(w.t.Context(), a.DID())
@@ -117,7 +115,8 @@ func windows() []window {
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			w.change(a.DID(), func(r *store.Repo) { r.State, r.Key, r.PDS, r.Pending.Host = store.StateIdle, old.Key, old.PDS, host })
+			w.know(a.DID())
+			w.change(a.DID(), func(r *store.Repo) { r.Key, r.PDS, r.Pending.Host = old.Key, old.PDS, host })
 			a.Migrate(w.net.Host(1))
 		}, state: store.StateResync},
 	}
@@ -235,7 +234,10 @@ func TestLag(t *testing.T) {
 			w.settle(did)
 		}
 		announced := w.net.Account(did).NextTID()
-		w.change(did, func(r *store.Repo) { r.State, r.SeenRev = store.StateIdle, announced })
+		if !held {
+			w.know(did)
+		}
+		w.change(did, func(r *store.Repo) { r.SeenRev = announced })
 		w.add(did)
 		for n := uint32(2); n <= 4; n++ { // the first question follows the copy at once
 			w.settle(did)
@@ -285,7 +287,7 @@ func TestLagOfLate(t *testing.T) {
 	w.settle(did)
 	a := w.net.Account(did)
 	w.change(did, func(r *store.Repo) {
-		r.SeenRev, r.Retry = a.NextTID(), store.Retry{Count: 4, Since: 1, Error: "the host has rev 3a, 3b was seen"}
+		r.SeenRev, r.Retry = a.NextTID(), store.Retry{Count: 4, Since: 1, Error: "the host has rev 3a, 3b was seen", Lagging: true}
 	})
 	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
 	w.add(did)
@@ -308,7 +310,7 @@ func TestLagOfDrain(t *testing.T) {
 		a := w.net.Account(did)
 		before := store.Retry{Count: 3, Since: 1, Error: "broken"}
 		if lagged {
-			before.Error = "the host has rev 3a, 3b was seen"
+			before.Error, before.Lagging = "the host has rev 3a, 3b was seen", true
 		}
 		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
 		first, seen := a.NextTID(), a.NextTID()
@@ -514,9 +516,9 @@ func TestEnqueuedWhileItEnds(t *testing.T) {
 			return
 		}
 		once.Do(func() {
-			w.change(did, func(r *store.Repo) {
-				r.State, r.Status, r.Attempt = store.StatePending, store.StatusActive, r.Attempt+1
-				r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityRetry}
+			w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+				r.Status = store.StatusActive
+				b.Enqueue(r, store.PriorityRetry)
 			})
 			w.run.Wake()
 			if err := backfill.LookAtQueues(t.Context(), w.run); err != nil {

@@ -118,10 +118,14 @@ func (w *world) start(o backfill.Options) {
 func (w *world) add(dids ...string) {
 	w.t.Helper()
 	for _, did := range dids {
-		w.change(did, func(r *store.Repo) {
-			r.State, r.Tracked = store.StatePending, store.ByOperator
-			r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityOperator}
-			r.Attempt++
+		w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+			if r.Tracked == store.Untracked {
+				b.Track(r, store.ByOperator, store.PriorityOperator)
+				return
+			}
+			r.Tracked = store.ByOperator
+			b.Enqueue(r, store.PriorityOperator)
+			r.Pending.Priority = store.PriorityOperator
 		})
 	}
 	w.run.Wake()
@@ -129,18 +133,36 @@ func (w *world) add(dids ...string) {
 
 func (w *world) change(did string, f func(r *store.Repo)) {
 	w.t.Helper()
-	unlock := w.store.Lock(did)
-	defer unlock()
-	r, err := w.store.RepoOrNew(did)
+	w.changeIn(did, func(_ *store.Batch, r *store.Repo) { f(r) })
+}
+
+func (w *world) changeIn(did string, f func(b *store.Batch, r *store.Repo)) {
+	w.t.Helper()
+	wait, err := w.store.UpdateRepo(did, func(b *store.Batch, r *store.Repo) error {
+		f(b, r)
+		b.PutRepo(r)
+		return nil
+	})
+	if err == nil {
+		err = wait()
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	f(&r)
-	b := w.store.NewBatch()
-	b.PutRepo(&r)
-	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
-	}
+}
+
+// know has the store know an account that is not followed.
+func (w *world) know(did string) {
+	w.t.Helper()
+	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+		b.Track(r, store.ByOperator, 0)
+		b.Untrack(r)
+	})
+}
+
+func (w *world) untrack(did string) {
+	w.t.Helper()
+	w.changeIn(did, func(b *store.Batch, r *store.Repo) { b.Untrack(r) })
 }
 
 func (w *world) row(did string) store.Repo {

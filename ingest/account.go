@@ -111,12 +111,11 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 // when that host confirms a deletion. An unknown account is followed for the reason why, and its host
 // is asked, too: what hides it may be the word of a former host.
 func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store.Why) {
-	b := w.batch()
+	b := w.b
 	if row.Status == status && (row.State == store.StateGone || row.State == store.StatePending) {
 		b.PutRepo(row) // known already; its host was asked, or is being asked
 		return
 	}
-	b.DropBuffer(row)
 	origin, text := store.OriginRelay, it.e.src.name()+" says "+status.String()
 	if it.e.src.pdsHost() != "" {
 		origin = store.OriginHost
@@ -134,22 +133,15 @@ func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store
 		text += ": the account's host is to be asked"
 		w.wake = true
 	}
-	changed := row.Status != status
-	row.Attempt++
-	row.State, row.Status, row.Origin, row.Mark = store.StateGone, status, origin, store.MarkNone
-	row.Recheck = row.Ordinal != 0
-	row.Retry = store.Retry{Next: next, Since: it.now.Unix(), Error: text}
-	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
+	row.Mark = store.MarkNone
+	b.Hide(row, status, origin, store.Retry{Next: next, Since: it.now.Unix(), Error: text})
 	b.PutRepo(row)
-	if changed {
-		b.Account(row)
-	}
 }
 
 // show records that an account is active. If it was hidden, its records are listed again. If it was
 // hidden, or a source has held back commits, its host is asked, since commits may be missing.
 func (it *item) show(w *writing, row *store.Repo) error {
-	b := w.batch()
+	b := w.b
 	hidden := row.Status.Hidden()
 	if !hidden && row.State != store.StateGone {
 		row.Mark = store.MarkNone
@@ -178,15 +170,14 @@ func (it *item) show(w *writing, row *store.Repo) error {
 			}
 		}
 	}
-	row.Attempt++
 	row.Retry, row.Missing = store.Retry{}, 0
 	if row.Tracked == store.Untracked {
-		row.State = store.StateIdle
+		b.Untrack(row)
 	} else {
-		row.State, row.Recheck = store.StatePending, row.Ordinal != 0
+		row.Recheck = row.Ordinal != 0
+		b.Enqueue(row, store.PriorityRetry)
 		w.wake = true
 	}
-	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 	b.PutRepo(row)
 	return nil
 }
@@ -198,19 +189,18 @@ func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 	it.outcome = outcomePostponed
 	if row.Tracked != store.Untracked {
 		w.wake = true // it may be due before anything else
-		row.Attempt++
 		row.Mark = store.MarkReturning
-		row.State, row.Recheck = store.StateGone, row.Ordinal != 0
-		row.Retry = store.Retry{Next: due.Unix(), Since: it.now.Unix(), Error: "the account is active again; its status changed too often, so that it stays hidden for a while"}
+		w.b.Hide(row, row.Status, row.Origin, store.Retry{Next: due.Unix(), Since: it.now.Unix(),
+			Error: "the account is active again; its status changed too often, so that it stays hidden for a while"})
 	}
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 }
 
 // ask writes the row so that the account's host is asked for the latest commit: at once, or when
 // the budget of status changes allows. A fetch that waits asks it anyway. One under way is repeated,
 // within the same budget: beyond it, a flood of events would have the repository fetched for ever.
 func (it *item) ask(w *writing, row *store.Repo, why string) {
-	b := w.batch()
+	b := w.b
 	defer func() { b.PutRepo(row) }()
 	if row.Tracked == store.Untracked {
 		return
@@ -232,22 +222,20 @@ func (it *item) ask(w *writing, row *store.Repo, why string) {
 		}
 		return
 	case wait == 0:
-		row.State = store.StatePending
+		b.Enqueue(row, store.PriorityRetry)
 	default:
-		row.State = store.StateResync
-		row.Retry = store.Retry{Kind: store.Generic, Next: due, Since: it.now.Unix(), Error: why}
+		b.Defer(row, store.Retry{Kind: store.Generic, Next: due, Since: it.now.Unix(), Error: why})
 	}
-	b.DropBuffer(row)
-	row.Attempt++
-	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 }
 
 // doHeavy handles the account event at the head of a parked lane. When it returns, that is durable and counted.
 func (r *Runner) doHeavy(_ context.Context, l *lane) error {
 	var it item
 	it.take(l, l.head, r.opts.Now())
-	w := writing{r: r}
-	wait, err := r.decideHeavy(&it, &w)
+	wait, err := r.update([]string{l.did}, func(w *writing, rows []store.Repo) ([]marks, error) {
+		err := it.decideAccount(w, &rows[0], true)
+		return []marks{{it.e.src, []int64{it.e.seq}}}, err
+	})
 	if err != nil {
 		return err
 	}
@@ -256,17 +244,4 @@ func (r *Runner) doHeavy(_ context.Context, l *lane) error {
 		return nil
 	}
 	return wait()
-}
-
-func (r *Runner) decideHeavy(it *item, w *writing) (wait func() error, err error) {
-	defer r.store.Lock(it.lane.did)()
-	row, err := r.store.RepoOrNew(it.lane.did)
-	if err == nil {
-		err = it.decideAccount(w, &row, true)
-	}
-	if err != nil {
-		w.discard()
-		return nil, err
-	}
-	return w.commit([]marks{{it.e.src, []int64{it.e.seq}}})
 }

@@ -398,8 +398,10 @@ func TestGoneBeforeRead(t *testing.T) {
 			t.Errorf("row %+v, want %s", row, status)
 		}
 	}
-	set(w, a, func(r *store.Repo) { // the document could not be read: who says more of the account does not make us ask sooner
-		r.State, r.Retry = store.StateResync, store.Retry{Next: w.clock().Unix() + 60, Count: 1, Kind: store.Transport}
+	// The document could not be read: a further statement about the account does not make us ask sooner.
+	setIn(w, a.DID(), func(b *store.Batch, r *store.Repo) {
+		b.Enqueue(r, store.PriorityRetry)
+		b.Defer(r, store.Retry{Next: w.clock().Unix() + 60, Count: 1, Kind: store.Transport})
 	})
 	a.SetStatus(simnet.Suspended)
 	w.pass()

@@ -141,9 +141,9 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 			it.revive(w, row)
 		}
 		if hearsay(row) && it.outcome == outcomeSeen {
-			row.State, row.Attempt = store.StatePending, row.Attempt+1
-			row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
-			w.batch().PutRepo(row)
+			row.Pending.Host = 0
+			w.b.Enqueue(row, store.PriorityDiscovery)
+			w.b.PutRepo(row)
 			w.wake = true
 		}
 	case store.StateDraining:
@@ -183,9 +183,9 @@ func (it *item) followWaiting(w *writing, row *store.Repo) error {
 		return err
 	}
 	if row.State == store.StateResync && row.SeenRev == "" && row.Mark == store.MarkNone {
-		row.State, row.Recheck, row.Missing, row.Retry = store.StateSynced, false, 0, store.Retry{}
+		w.b.Complete(row)
 	}
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 	return nil
 }
 
@@ -208,7 +208,7 @@ func (it *item) revive(w *writing, row *store.Repo) {
 		row.Retry.Next = due.Unix()
 	}
 	row.Recheck = row.Ordinal != 0
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 	w.wake = true
 }
 
@@ -254,7 +254,7 @@ func (it *item) advance(w *writing, row *store.Repo) error {
 	if err := it.apply(w, row); err != nil {
 		return err
 	}
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 	return nil
 }
 
@@ -333,7 +333,7 @@ func (it *item) before(row *store.Repo) (prev repo.CID, unheld bool, err, failur
 
 // apply writes the records of a commit that fits. The caller writes the row.
 func (it *item) apply(w *writing, row *store.Repo) error {
-	b, p := w.batch(), &it.proof
+	b, p := w.b, &it.proof
 	it.learn(w, row)
 	it.ops = p.writes(it.ops[:0])
 	if p.whole && !it.partial && row.Verified != store.VerifiedOps {
@@ -374,7 +374,7 @@ func (it *item) learn(w *writing, row *store.Repo) {
 		return
 	}
 	if it.lane.learned(w, row) {
-		w.batch().Identity(row)
+		w.b.Identity(row)
 	}
 }
 
@@ -403,25 +403,21 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 // desync queues a complete repository for a fetch, now or when the budget allows. With recheck the fetch begins by asking whether
 // the host has anything new: then it was not the host that sent the event, or it was the event that was wrong.
 func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, why string, args ...any) {
-	b := w.batch()
-	if row.State == store.StateDraining {
-		b.DropBuffer(row)
-	}
+	b := w.b
 	it.learn(w, row)
 	due := it.r.budget.spend(row, identity.HostOf(row.PDS), it.now)
-	row.Attempt++
 	row.SeenRev = max(row.SeenRev, rev)
 	row.Recheck = recheck
-	row.Pending = store.PendingKey{Host: row.Pending.Host, Priority: store.PriorityRetry}
 	label := "now"
 	if due.After(it.now) {
 		label = "later"
-		row.State = store.StateResync
-		row.Retry.Kind, row.Retry.Next = store.Generic, due.Unix()
-		row.Retry.Since = defaultTo(row.Retry.Since, it.now.Unix())
-		row.Retry.Error = fmt.Sprintf(why, args...)
+		retry := row.Retry
+		retry.Kind, retry.Next = store.Generic, due.Unix()
+		retry.Since = defaultTo(retry.Since, it.now.Unix())
+		retry.Error = fmt.Sprintf(why, args...)
+		b.Defer(row, retry)
 	} else {
-		row.State = store.StatePending
+		b.Enqueue(row, store.PriorityRetry)
 	}
 	b.PutRepo(row)
 	w.wake = true
@@ -435,7 +431,7 @@ func (it *item) buffer(w *writing, row *store.Repo) {
 		return
 	}
 	it.outcome = outcomeBuffered
-	if b := w.batch(); !b.Buffer(row, it.rev, it.e.message) {
+	if b := w.b; !b.Buffer(row, it.rev, it.e.message) {
 		it.outcome = outcomeSeen
 		b.PutRepo(row)
 	}
@@ -448,7 +444,7 @@ func (it *item) seen(w *writing, row *store.Repo, rev string) {
 	}
 	it.outcome = outcomeSeen
 	row.SeenRev = rev
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 }
 
 // decideFold: there was no room for some commits.

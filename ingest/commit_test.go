@@ -122,7 +122,8 @@ func TestRowsThatAreNotSyncedRemember(t *testing.T) {
 			w.hold(a)
 			w.skip()
 			before := w.row(a)
-			set(w, a, func(r *store.Repo) { r.State, r.Resolved = state, 0 })
+			reach(w, a, state)
+			set(w, a, func(r *store.Repo) { r.Resolved = 0 })
 			commit := w.put(a, "app.test.x/one", "1")
 			w.pass()
 			row := w.row(a)
@@ -232,8 +233,9 @@ func TestBudgetDelaysFetches(t *testing.T) {
 		}
 		// What a fetch would bring, but for the records.
 		truth := a.Truth()
-		set(w, a, func(r *store.Repo) {
-			r.State, r.Rev, r.Data, r.SeenRev = store.StateSynced, truth.Rev, truth.Data, ""
+		setIn(w, a.DID(), func(b *store.Batch, r *store.Repo) {
+			b.Complete(r)
+			r.Rev, r.Data, r.SeenRev = truth.Rev, truth.Data, ""
 			r.Commit = storetest.Commit(r.DID, truth.Rev, truth.Data)
 		})
 	}

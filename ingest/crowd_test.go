@@ -9,6 +9,7 @@ import (
 	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // flood is a world with a small queue, and a hand for events of DIDs that it does not know.
@@ -26,12 +27,7 @@ func flood(t *testing.T) (w *world, send func(message []byte) error) {
 // web tracks a did:web whose host does not answer until the end of the test.
 func (w *world) web(did string) {
 	w.t.Helper()
-	defer w.store.Lock(did)()
-	b := w.store.NewBatch()
-	b.PutRepo(&store.Repo{DID: did, State: store.StateIdle, Tracked: store.ByOperator})
-	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
-	}
+	setIn(w, did, func(b *store.Batch, r *store.Repo) { storetest.Reach(b, r, store.StateResync) })
 	w.t.Cleanup(w.dir.stall(did))
 }
 
@@ -70,13 +66,7 @@ func TestNewestAccountWaits(t *testing.T) {
 	t.Parallel()
 	w, send := flood(t)
 	did := "did:web:slow.example"
-	unlock := w.store.Lock(did)
-	b := w.store.NewBatch()
-	b.PutRepo(&store.Repo{DID: did, State: store.StateIdle, Tracked: store.ByOperator})
-	if err := b.CommitSync(); err != nil {
-		t.Fatal(err)
-	}
-	unlock()
+	setIn(w, did, func(b *store.Batch, r *store.Repo) { storetest.Reach(b, r, store.StateResync) })
 	answer := w.dir.stall(did)
 	seq := 0
 	say := func(kind string, after time.Duration, more map[string]any) {

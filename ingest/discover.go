@@ -46,9 +46,9 @@ func (it *item) discover(w *writing, row *store.Repo, rev string) {
 		return
 	}
 	it.outcome = outcomeTracked
-	row.State, row.Tracked, row.SeenRev = store.StatePending, why, rev
-	row.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
-	w.batch().PutRepo(row)
+	row.SeenRev = rev
+	w.b.Track(row, why, store.PriorityDiscovery)
+	w.b.PutRepo(row)
 	w.wake = true
 }
 

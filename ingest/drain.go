@@ -104,7 +104,7 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 	}
 	taken := len(d.stale)
 	for _, rev := range d.stale {
-		w.batch().Unbuffer(row, rev)
+		w.b.Unbuffer(row, rev)
 	}
 	if d.found {
 		v := breaks
@@ -123,14 +123,14 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 		if err := it.apply(w, row); err != nil {
 			return err
 		}
-		w.batch().Unbuffer(row, d.rev)
+		w.b.Unbuffer(row, d.rev)
 		taken++
 	}
 	if it.r.store.Buffered(row.DID) <= taken {
 		it.drained(w, row)
 		return nil
 	}
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 	return nil
 }
 
@@ -138,11 +138,11 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 // fetch is the judge of whether there is such a rev.
 func (it *item) drained(w *writing, row *store.Repo) {
 	it.stopDrain()
-	row.State = store.StateSynced
 	if row.SeenRev > row.Rev {
 		it.desync(w, row, row.SeenRev, true, "the host has rev %s, %s was seen", row.Rev, row.SeenRev)
 		return
 	}
-	row.SeenRev, row.Retry = "", store.Retry{}
-	w.batch().PutRepo(row)
+	row.SeenRev = ""
+	w.b.Complete(row)
+	w.b.PutRepo(row)
 }

@@ -30,7 +30,7 @@ func (it *item) decideFuture(w *writing, row *store.Repo) {
 	if row.State == store.StateSynced {
 		row.SeenRev = max(row.SeenRev, it.rev) // the row counts as behind until then
 	}
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 	w.wake = true
 	it.r.opts.Logger.Debug("dropped a commit with a rev in the future: fetching its repository later", "did", row.DID, "rev", it.rev, "due", due)
 }

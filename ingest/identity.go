@@ -90,7 +90,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the account.
 			it.ask(w, row, "the DID has no document: it is to be looked up again")
 		} else {
-			w.batch().PutRepo(row)
+			w.b.PutRepo(row)
 		}
 		if passing(l.err) {
 			it.s.refreshLater(row.DID, tries+1, it.now)
@@ -107,10 +107,10 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		// What the new host said before the document named it was refused.
 		it.ask(w, row, "the account has moved to "+identity.HostOf(row.PDS)+": it is to be asked what was missed")
 	default:
-		w.batch().PutRepo(row)
+		w.b.PutRepo(row)
 	}
 	if moved {
-		w.batch().Identity(row)
+		w.b.Identity(row)
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.
 	}
 	if row.PDS != "" && row.Pending.Host != 0 && identity.HostOf(row.PDS) != identity.HostOf(ident.PDS) {
 		// In the queue of the former host it would wait for a host that may be down or banned.
-		w.batch().Rehost(row, identity.HostOf(ident.PDS))
+		w.b.Rehost(row, identity.HostOf(ident.PDS))
 		w.wake = w.wake || row.State == store.StatePending
 	}
 	row.Handle, row.PDS, row.Key, row.Resolved = ident.Handle, ident.PDS, ident.Key, now.Unix()

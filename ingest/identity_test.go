@@ -11,6 +11,7 @@ import (
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // What a row says of a key is used for a day: then a rotation of which nobody told us is found at last.
@@ -107,17 +108,17 @@ func TestMoveChangesQueue(t *testing.T) {
 		home, other := a.Host(), elsewhere(w, a)
 		w.hold(a)
 		w.skip()
-		set(w, a, func(r *store.Repo) {
+		setIn(w, a.DID(), func(b *store.Batch, r *store.Repo) {
 			id, err := w.store.HostID(identity.HostOf(home.URL()))
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.State, r.Pending.Host = state, id
+			r.Pending.Host = id
 			if state != store.StateSynced {
-				r.Retry = store.Retry{Next: w.clock().Add(time.Hour).Unix(), Error: "its host does not answer"}
+				storetest.Reach(b, r, state)
 			}
-			if state == store.StateGone {
-				r.Status = store.StatusDeactivated
+			if state == store.StateResync || state == store.StateGone {
+				r.Retry = store.Retry{Next: w.clock().Add(time.Hour).Unix(), Error: "its host does not answer"}
 			}
 		})
 		from := other.Head()
@@ -215,13 +216,7 @@ func TestSlowWebsDelayNoOthers(t *testing.T) {
 	var answers []func()
 	for i := range 40 {
 		did := fmt.Sprintf("did:web:host%d.example", i)
-		unlock := w.store.Lock(did)
-		b := w.store.NewBatch()
-		b.PutRepo(&store.Repo{DID: did, State: store.StateIdle, Tracked: store.ByOperator})
-		if err := b.CommitSync(); err != nil {
-			t.Fatal(err)
-		}
-		unlock()
+		setIn(w, did, func(b *store.Batch, r *store.Repo) { storetest.Reach(b, r, store.StateResync) })
 		answers = append(answers, w.dir.stall(did))
 		if err := w.feed.Send(t.Context(), identityOf(did, 1+i)); err != nil {
 			t.Fatal(err)

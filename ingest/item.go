@@ -201,26 +201,22 @@ func revFault(rev string, now time.Time) (reason string) {
 }
 
 // decide does what the row demands, which nobody else changes now.
-func (it *item) decide(w *writing) error {
-	row, err := it.r.store.RepoOrNew(it.lane.did)
-	if err != nil {
-		return err
-	}
+func (it *item) decide(w *writing, row *store.Repo) error {
 	if it.future {
-		it.decideFuture(w, &row)
+		it.decideFuture(w, row)
 		return nil
 	}
 	switch it.job {
 	case jobCommit, jobSync:
-		return it.decideCommit(w, &row)
+		return it.decideCommit(w, row)
 	case jobIdentity, jobRefresh:
-		return it.decideIdentity(w, &row)
+		return it.decideIdentity(w, row)
 	case jobAccount:
-		return it.decideAccount(w, &row, false)
+		return it.decideAccount(w, row, false)
 	case jobDrain:
-		return it.decideDrain(w, &row)
+		return it.decideDrain(w, row)
 	case jobFold:
-		return it.decideFold(w, &row)
+		return it.decideFold(w, row)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (r *rereads) wait(did, host string, now time.Time) time.Duration {
 func (it *item) postponeRead(w *writing, row *store.Repo) {
 	it.outcome = outcomePostponed
 	row.Resolved = min(row.Resolved, it.readAt.Add(-rowIdentityMax).Unix())
-	w.batch().PutRepo(row)
+	w.b.PutRepo(row)
 	it.r.opts.Directory.Purge(row.DID)
 	it.s.refreshAt(row.DID, 1, it.readAt)
 }

@@ -141,7 +141,7 @@ func TestCommitEndsWait(t *testing.T) {
 		rev    bool // it is applied
 	}{
 		{"a rev was seen that no commit has", func(*store.Repo) {}, store.StateSynced, true},
-		{"its host is still to be asked", func(r *store.Repo) { r.State = store.StatePending }, store.StatePending, true},
+		{"its host is still to be asked", func(r *store.Repo) { r.State, r.Retry.Next = store.StatePending, 0 }, store.StatePending, true},
 		{"a relay throttles it", func(r *store.Repo) { r.Mark = store.MarkThrottled }, store.StateResync, true},
 		{"it is torn", func(r *store.Repo) { r.Torn = true }, store.StateResync, false},
 		{"records lack", func(r *store.Repo) { r.Lacks = true }, store.StateResync, false},

@@ -92,7 +92,7 @@ type shard struct {
 	ending       bool
 	items        [groupMax]item
 	group        []*item // those of items that need the lock
-	unlocks      []func()
+	dids         []string
 	marks        []marks
 }
 
@@ -358,8 +358,8 @@ type marks struct {
 	seqs []int64
 }
 
-// mark notes an event of the group as done.
-func (s *shard) mark(m mark) {
+// note notes an event of the group as done.
+func (s *shard) note(m mark) {
 	for i := range s.marks {
 		if s.marks[i].src == m.src {
 			s.marks[i].seqs = append(s.marks[i].seqs, m.seq)
@@ -377,19 +377,23 @@ func (s *shard) mark(m mark) {
 // write decides about the group under its locks, and commits what follows in one batch. It gives the wait for
 // that batch, nil if there was nothing to write.
 func (s *shard) write(items []item) (wait func() error, err error) {
-	w := writing{r: s.r}
-	defer s.r.store.HoldFilter()()
 	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.lane.did, b.lane.did) })
+	s.dids = s.dids[:0]
 	for _, it := range s.group {
-		s.unlocks = append(s.unlocks, s.r.store.Lock(it.lane.did))
+		s.dids = append(s.dids, it.lane.did)
 	}
-	defer s.unlock()
-	for _, it := range s.group {
-		if err := it.decide(&w); err != nil {
-			w.discard()
-			return nil, err
+	return s.r.update(s.dids, func(w *writing, rows []store.Repo) ([]marks, error) {
+		for i, it := range s.group {
+			if err := it.decide(w, &rows[i]); err != nil {
+				return nil, err
+			}
 		}
-	}
+		return s.mark(items), nil
+	})
+}
+
+// mark returns the events that the items have done.
+func (s *shard) mark(items []item) []marks {
 	s.marks = s.marks[:0]
 	for i := range items {
 		it := &items[i]
@@ -397,24 +401,16 @@ func (s *shard) write(items []item) (wait func() error, err error) {
 		case it.outcome >= outcomes || it.job == jobNothing:
 		case it.job == jobFold:
 			for _, m := range it.lane.fold.marks {
-				s.mark(m)
+				s.note(m)
 			}
 		case it.e != nil:
-			s.mark(mark{it.e.src, it.e.seq})
+			s.note(mark{it.e.src, it.e.seq})
 		}
 	}
-	return w.commit(s.marks)
+	return s.marks
 }
 
-func (s *shard) unlock() {
-	for _, f := range s.unlocks {
-		f()
-	}
-	clear(s.unlocks)
-	s.unlocks = s.unlocks[:0]
-}
-
-// writing is a batch that begins with the first thing to be written.
+// writing is what follows from the items of a group.
 type writing struct {
 	r    *Runner
 	b    *store.Batch
@@ -423,34 +419,33 @@ type writing struct {
 	moved int64
 }
 
-func (w *writing) batch() *store.Batch {
-	if w.b == nil {
-		w.b = w.r.store.NewBatch()
-	}
-	return w.b
-}
-
-func (w *writing) discard() {
-	if w.b != nil {
-		w.b.Discard()
-	}
-}
-
-// commit writes the batch, with the cursors. Events count as done while it gets its place in the log: a crash that loses
-// them loses with them every cursor that lies behind them. Those of a group that writes nothing are done at once: what made
-// them needless was applied before, and so is durable before any cursor that a later batch writes.
-func (w *writing) commit(done []marks) (wait func() error, err error) {
-	if w.b == nil {
-		for _, m := range done {
-			m.src.tracker.finish(m.seqs...)
+// update changes rows of repositories and moves the cursors behind the events that are done by that. wait is nil if nothing
+// is written. Events count as done while the batch gets its place in the log: a crash that loses them loses with them every
+// cursor that lies behind them. Those of a group that writes nothing are done at once: what made them needless was applied
+// before, and so is durable before any cursor that a later batch writes.
+func (r *Runner) update(dids []string, decide func(w *writing, rows []store.Repo) ([]marks, error)) (wait func() error, err error) {
+	w, writes := writing{r: r}, false
+	wait, err = r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
+		w.b = b
+		done, err := decide(&w, rows)
+		if err != nil {
+			return err
 		}
-		return nil, nil
+		writes = !b.Empty()
+		for _, m := range done {
+			if writes {
+				b.SetCursor(m.src.key(), func() int64 { return m.src.tracker.finish(m.seqs...) })
+			} else {
+				m.src.tracker.finish(m.seqs...)
+			}
+		}
+		return nil
+	})
+	if err != nil || !writes {
+		return nil, err
 	}
-	for _, m := range done {
-		w.b.SetCursor(m.src.key(), func() int64 { return m.src.tracker.finish(m.seqs...) })
+	if w.wake {
+		r.opts.Wake()
 	}
-	if wait, err = w.b.Commit(); err == nil && w.wake {
-		w.r.opts.Wake()
-	}
-	return wait, err
+	return wait, nil
 }

@@ -19,7 +19,7 @@ func (it *item) decideSync(w *writing, row *store.Repo) {
 		it.outcome = outcomeApplied
 		it.learn(w, row)
 		it.move(row)
-		w.batch().PutRepo(row)
+		w.b.PutRepo(row)
 	default:
 		it.fail(w, row, breaks)
 	}

@@ -1,9 +1,11 @@
 package ingest_test
 
 import (
+	"errors"
 	"testing"
 
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // TestTip: a connection without a cursor has the source's listing compared with what we hold, for nothing tells of what
@@ -34,17 +36,7 @@ func TestTip(t *testing.T) {
 			})
 			s := newStage(t, h.source)
 			if c.state != 0 {
-				b, row := s.store.NewBatch(), &store.Repo{DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", State: c.state, Tracked: store.ByOperator}
-				if c.fetch {
-					s.store.BeginFetch(row.DID)
-				}
-				if c.state == store.StateDraining && !b.Buffer(row, "3kaaaaaaaaa22", []byte("a commit")) {
-					t.Fatal("not buffered")
-				}
-				b.PutRepo(row)
-				if err := b.CommitSync(); err != nil {
-					t.Fatal(err)
-				}
+				s.put("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", c.state, c.fetch)
 			}
 			if s.r.Tried() {
 				t.Error("tried before it ran")
@@ -58,4 +50,51 @@ func TestTip(t *testing.T) {
 			}
 		})
 	}
+}
+
+// put has the store hold a repository in a state, and a fetch of it under way.
+func (s *stage) put(did string, state store.State, fetch bool) {
+	s.t.Helper()
+	update := func(change func(b *store.Batch, r *store.Repo)) (row store.Repo) {
+		s.t.Helper()
+		wait, err := s.store.UpdateRepo(did, func(b *store.Batch, r *store.Repo) error {
+			change(b, r)
+			b.PutRepo(r)
+			row = *r
+			return nil
+		})
+		if err == nil {
+			err = wait()
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return row
+	}
+	row := update(func(b *store.Batch, r *store.Repo) { b.Track(r, store.ByOperator, store.PriorityOperator) })
+	if state == store.StateSynced || state == store.StateDraining {
+		im := storetest.Records{}.Import(row, storetest.Rev(1))
+		im.Done = func(_ store.Repo, err error) {
+			if err != nil {
+				s.t.Error(err)
+			}
+		}
+		if err := errors.Join(s.store.Import(s.t.Context(), im), s.store.FlushImports()); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	update(func(b *store.Batch, r *store.Repo) {
+		if fetch {
+			s.store.BeginFetch(did)
+		}
+		if state == store.StateDraining {
+			b.Enqueue(r, store.PriorityRetry)
+			if !b.Buffer(r, "3kaaaaaaaaa22", []byte("a commit")) {
+				s.t.Error("not buffered")
+			}
+			b.Complete(r)
+		} else if state != r.State {
+			storetest.Reach(b, r, state)
+		}
+	})
 }

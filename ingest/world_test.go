@@ -123,18 +123,7 @@ func (w *world) hold(accounts ...*simnet.Account) {
 
 func (w *world) copy(a *simnet.Account) {
 	w.t.Helper()
-	unlock := w.store.Lock(a.DID())
-	row, err := w.store.RepoOrNew(a.DID())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	row.State, row.Tracked = store.StatePending, store.ByOperator
-	b := w.store.NewBatch()
-	b.PutRepo(&row)
-	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
-	}
-	unlock()
+	reach(w, a, store.StatePending)
 	w.complete(a, a.Truth(), w.records(a))
 }
 
@@ -168,10 +157,8 @@ func (w *world) complete(a *simnet.Account, truth simnet.Truth, records map[stri
 		},
 		Complete: func(b *store.Batch, r *store.Repo) {
 			w.store.EndFetch(r.DID)
-			r.State, r.Rev, r.Data = store.StateSynced, truth.Rev, truth.Data
-			if w.store.Buffered(r.DID) > 0 {
-				r.State = store.StateDraining
-			}
+			b.Complete(r)
+			r.Rev, r.Data = truth.Rev, truth.Data
 			r.Commit = storetest.Commit(r.DID, truth.Rev, truth.Data)
 			if car := a.CAR(); a.Truth().Rev == truth.Rev {
 				root := simnet.Spans(car)[0]
@@ -457,17 +444,28 @@ func (d *directory) failing(err error) {
 // set changes a row by hand.
 func set(w *world, a *simnet.Account, f func(*store.Repo)) {
 	w.t.Helper()
-	defer w.store.Lock(a.DID())()
-	row, err := w.store.RepoOrNew(a.DID())
+	setIn(w, a.DID(), func(_ *store.Batch, r *store.Repo) { f(r) })
+}
+
+func setIn(w *world, did string, f func(*store.Batch, *store.Repo)) {
+	w.t.Helper()
+	wait, err := w.store.UpdateRepo(did, func(b *store.Batch, r *store.Repo) error {
+		f(b, r)
+		b.PutRepo(r)
+		return nil
+	})
+	if err == nil {
+		err = wait()
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	f(&row)
-	b := w.store.NewBatch()
-	b.PutRepo(&row)
-	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
-	}
+}
+
+// reach brings an account's row into a state.
+func reach(w *world, a *simnet.Account, to store.State) {
+	w.t.Helper()
+	setIn(w, a.DID(), func(b *store.Batch, r *store.Repo) { storetest.Reach(b, r, to) })
 }
 
 // ingestFeed is one more source of the running Runner.

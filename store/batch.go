@@ -102,6 +102,11 @@ func (b *Batch) Bytes() int64 {
 // and on disk.
 const opBytes = 64
 
+// Empty reports whether nothing was added to the batch.
+func (b *Batch) Empty() bool {
+	return b.err == nil && b.b.Empty() && len(b.entries) == 0 && len(b.cursors) == 0
+}
+
 // Commit applies the batch: reads see it when it returns. wait must be called; it returns
 // when the batch is durable, and what the batch says may be told to others from then on.
 func (b *Batch) Commit() (wait func() error, err error) {
@@ -133,9 +138,16 @@ func (b *Batch) delete(key []byte)     { b.fail(b.b.Delete(key, nil)) }
 
 // PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded, and keeps
 // the owner, pending and retry rows in step. A repository that becomes pending, or changes host or
-// priority in the queue, goes to the end of its queue. If the host of r has lost its id, PutRepo sets
+// priority in the queue, goes to the end of its queue. A row that no transition (transition.go)
+// leaves is refused: the batch fails. If the host of r has lost its id, PutRepo sets
 // r.Pending.Host to 0: the host is unknown and resolved again.
 func (b *Batch) PutRepo(r *Repo) {
+	if b.checkTransition(r); b.err == nil {
+		b.putRepo(r)
+	}
+}
+
+func (b *Batch) putRepo(r *Repo) {
 	// Hosts choose part of it, and the cut may fall into a letter.
 	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")
 	b.settleBuffer(r)
@@ -150,7 +162,7 @@ func (b *Batch) PutRepo(r *Repo) {
 	b.move(r.DID, old, now)
 	b.fail(b.s.codec.encodeTo(&b.row, r))
 	b.set(repoKey(b.key[:0], r.DID), b.row.Bytes())
-	r.loaded = now
+	r.loaded, r.reached = now, stateUnknown
 	row := *r
 	row.Commit = bytes.Clone(r.Commit) // it may stand in a buffer of the caller's
 	b.rows = append(b.rows, row)

@@ -226,7 +226,7 @@ func benchCommit(b *testing.B, s *store.Store, did string, body []byte, rev stri
 		b.Fatal(err)
 	}
 	r.Rev = rev
-	batch.PutRepo(&r)
+	batch.ForgeRepo(&r)
 	wait, err := batch.Commit()
 	if err != nil {
 		b.Fatal(err)

@@ -232,7 +232,7 @@ func TestBufferStates(t *testing.T) {
 		r = row(t, s, r.DID)
 		r.State = to.state
 		b := s.NewBatch()
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 		if err := b.CommitSync(); (err != nil) != to.fails {
 			t.Errorf("%s: %v", to.state, err)
 		}

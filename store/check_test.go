@@ -64,7 +64,7 @@ func edit(t testing.TB, s *store.Store, did string, fn func(b *store.Batch, r *s
 	if err := fn(b, &r); err != nil {
 		t.Fatal(err)
 	}
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ func wipeAt(t testing.TB, s *store.Store, did, rev string) {
 	}
 	r.State, r.SeenRev = store.StateIdle, rev
 	b.Account(&r)
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func diffTo(t testing.TB, s *store.Store, h history, m storetest.Records, rev st
 			data := repo.HashCID([]byte(rev))
 			r.Rev, r.Data, r.Commit = rev, data, storetest.Commit(h.did, rev, data)
 		}
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 		if err := b.CommitSync(); err != nil {
 			t.Fatal(err)
 		}

@@ -184,7 +184,7 @@ func (m *mixed) step() {
 			err := b.Apply(r, true, storetest.Rev(m.rev), m.ops(r, false))
 			data := repo.HashCID([]byte(fmt.Sprint(m.rev)))
 			r.Rev, r.Data, r.Commit = storetest.Rev(m.rev), data, storetest.Commit(did, storetest.Rev(m.rev), data)
-			b.PutRepo(r)
+			b.ForgeRepo(r)
 			return err
 		})
 	case n < 16:
@@ -196,14 +196,14 @@ func (m *mixed) step() {
 				r.Status = store.StatusDeactivated
 			}
 			b.Account(r)
-			b.PutRepo(r)
+			b.ForgeRepo(r)
 			return err
 		})
 	case n < 18:
 		m.edit(did, func(b *store.Batch, r *store.Repo) error {
 			err := b.Wipe(r)
 			r.State, r.Status = store.StateIdle, store.StatusActive
-			b.PutRepo(r)
+			b.ForgeRepo(r)
 			return err
 		})
 	default:

@@ -80,7 +80,7 @@ func TestCursorDiscarded(t *testing.T) {
 	b.Discard()
 	r := store.Repo{DID: storetest.DID(1), State: store.StateDraining}
 	b = s.NewBatch()
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	b.SetCursor("a", called)
 	if err := b.CommitSync(); err == nil {
 		t.Error("a draining repository without commits was written")

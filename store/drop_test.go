@@ -26,7 +26,7 @@ func dropRepo(t testing.TB, s *store.Store, did string, ops []store.Op, together
 		}
 	}
 	if !together {
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 		if err := b.CommitSync(); err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestDropEveryState(t *testing.T) {
 		}
 		b := s.NewBatch()
 		edit(b, &r)
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 		if err := b.CommitSync(); err != nil {
 			t.Fatal(err)
 		}

@@ -306,3 +306,22 @@ var (
 	AppendHostCounts = appendHostCounts
 	ParseHostCounts  = parseHostCounts
 )
+
+// ForgeRepo is PutRepo of a row in any state, whatever the state of the row before.
+func (b *Batch) ForgeRepo(r *Repo) { b.putRepo(r) }
+
+// Arrow is one arrow of the state machine.
+type Arrow struct {
+	Name     string
+	From, To State
+}
+
+// Arrows are all of them, in the order of the table.
+func Arrows() (out []Arrow) {
+	for _, t := range transitions {
+		for _, from := range t.from {
+			out = append(out, Arrow{t.name, from, t.to})
+		}
+	}
+	return out
+}

@@ -446,7 +446,7 @@ func TestFaultChild(t *testing.T) {
 			if err := b.Apply(&r, true, w.rev(), []store.Op{{Path: []byte("app.test.a/1"), CID: repo.HashCID(body), Record: body}}); err != nil {
 				t.Fatal(err)
 			}
-			b.PutRepo(&r)
+			b.ForgeRepo(&r)
 			err = b.CommitSync()
 			unlock()
 			if err != nil {

@@ -46,7 +46,7 @@ func TestHostCounts(t *testing.T) {
 			r.Pending.Host = ids[rng.IntN(len(ids))]
 			r.Pending.Priority = uint8(1 + rng.IntN(3))
 			r.State = []store.State{store.StatePending, store.StateResync, store.StateIdle}[rng.IntN(3)]
-			b.PutRepo(&r)
+			b.ForgeRepo(&r)
 			of[did], state[did] = r.Pending, r.State
 		}
 		if err := b.CommitSync(); err != nil {
@@ -207,7 +207,7 @@ func TestSetHostWaitsAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := s.NewBatch()
-	b.PutRepo(&store.Repo{DID: storetest.DID(1), State: store.StateIdle, Pending: store.PendingKey{Host: h.ID}})
+	b.ForgeRepo(&store.Repo{DID: storetest.DID(1), State: store.StateIdle, Pending: store.PendingKey{Host: h.ID}})
 	wait, err := b.Commit()
 	if err != nil {
 		t.Fatal(err)

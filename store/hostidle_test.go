@@ -210,7 +210,7 @@ func TestHostPinned(t *testing.T) {
 		} else {
 			r.Pending.Host = 0
 		}
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 		if id, err := s.HostID("b.test"); err == nil {
 			t.Fatalf("the place of a host that a batch names was given to host %d", id)
 		}
@@ -230,7 +230,7 @@ func TestHostPinned(t *testing.T) {
 	}
 	write(t, s, func(batch *store.Batch) {
 		r := store.Repo{DID: storetest.DID(2), State: store.StatePending, Pending: at}
-		if batch.PutRepo(&r); r.Pending.Host != 0 {
+		if batch.ForgeRepo(&r); r.Pending.Host != 0 {
 			t.Errorf("a row names host %d, which is gone", r.Pending.Host)
 		}
 	})
@@ -350,7 +350,7 @@ func randomRow(t testing.TB, s *store.Store, rng *rand.Rand, host string) {
 	} else {
 		b.Rehost(&r, host)
 		r.State, r.Pending.Priority = []store.State{store.StatePending, store.StateIdle}[rng.IntN(2)], 1
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 	}
 	if rng.IntN(4) == 0 {
 		b.Discard()
@@ -432,7 +432,7 @@ func renamed(s *store.Store, did string, host uint32, show func(r *store.Repo)) 
 	}
 	b := s.NewBatch()
 	r.State, r.Pending = store.StatePending, store.PendingKey{Host: host, Priority: 1}
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	show(&r)
 	wait, err := b.Commit()
 	if err != nil {

@@ -346,7 +346,7 @@ func TestScanPendingBeforeCommit(t *testing.T) {
 		nameHost(t, s, 1)
 		late := store.Repo{DID: storetest.DID(1), State: store.StatePending, Pending: store.PendingKey{Host: 1, Priority: 1}}
 		b := s.NewBatch()
-		b.PutRepo(&late)
+		b.ForgeRepo(&late)
 		if !empty {
 			enqueue(t, s, storetest.DID(2), store.StatePending, 1, 1)
 		}
@@ -381,7 +381,7 @@ func TestScanPendingMissesNobody(t *testing.T) {
 				}
 				r.State, r.Pending.Host, r.Pending.Priority = state, host, priority
 				b := s.NewBatch()
-				b.PutRepo(&r)
+				b.ForgeRepo(&r)
 				if rng.IntN(8) == 0 { // handed out and not used
 					b.Discard()
 				} else if _, err := b.Commit(); err != nil {

@@ -84,7 +84,7 @@ func benchLive(b *testing.B, size int) {
 				b.Fatal(err)
 			}
 			r.Rev, r.Commit = rev, commit
-			batch.PutRepo(&r)
+			batch.ForgeRepo(&r)
 			n++
 		}
 		seq := int64(n)

@@ -210,7 +210,7 @@ func TestFailedBatch(t *testing.T) {
 	b := s.NewBatch()
 	b.Buffer(&r, storetest.Rev(9), []byte("nine"))
 	r.SeenRev, r.Records = storetest.Rev(9), -10 // fewer than there are
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err == nil {
 		t.Fatal("committed")
 	}

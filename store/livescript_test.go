@@ -178,16 +178,16 @@ func (r *liveRun) commit(b *store.Batch, row *store.Repo, h happening) {
 		return
 	case row.State == store.StateSynced:
 		r.must(r.apply(b, row, h.rev(), h.path, h.text))
-		b.PutRepo(row)
+		b.ForgeRepo(row)
 	case row.State == store.StatePending && r.s.Fetching(h.did):
 		b.Buffer(row, h.rev(), []byte(h.path+"\x00"+h.text))
-		b.PutRepo(row)
+		b.ForgeRepo(row)
 	default:
 		if !row.Known() {
 			row.State, row.Tracked, row.Pending.Priority = store.StatePending, store.ByNetwork, store.PriorityDiscovery
 		}
 		row.SeenRev = max(row.SeenRev, h.rev())
-		b.PutRepo(row)
+		b.ForgeRepo(row)
 	}
 }
 
@@ -226,7 +226,7 @@ func (r *liveRun) account(b *store.Batch, row *store.Repo, h happening) {
 		row.State, row.Pending.Priority = store.StatePending, store.PriorityRetry
 	}
 	row.Attempt++
-	b.PutRepo(row)
+	b.ForgeRepo(row)
 }
 
 // drain applies what is buffered, a commit a batch; the last makes the repository synced.
@@ -251,7 +251,7 @@ func (r *liveRun) drain(row *store.Repo) {
 		if i == len(all)-1 {
 			r.settle(row)
 		}
-		b.PutRepo(row)
+		b.ForgeRepo(row)
 		r.must(b.CommitSync())
 	}
 }
@@ -277,7 +277,7 @@ func (r *liveRun) begin(did string, seq int64) {
 	row.State, row.Tracked, row.Pending.Priority = store.StatePending, store.ByOperator, store.PriorityOperator
 	row.Attempt++
 	b := r.s.NewBatch()
-	b.PutRepo(&row)
+	b.ForgeRepo(&row)
 	r.must(b.CommitSync())
 	r.s.BeginFetch(did)
 	r.fetched[did] = copying{seq, row.Attempt}
@@ -297,7 +297,7 @@ func (r *liveRun) end(did string) {
 	if row.State != store.StatePending || row.Attempt != f.attempt { // it changed meanwhile
 		b := r.s.NewBatch()
 		b.DropBuffer(&row)
-		b.PutRepo(&row)
+		b.ForgeRepo(&row)
 		r.s.EndFetch(did)
 		r.must(b.CommitSync())
 		unlock()
@@ -353,7 +353,7 @@ func (r *liveRun) difference(row *store.Repo, m storetest.Records, rev string) {
 		row.Commit = storetest.Commit(row.DID, rev, row.Data)
 	}
 	r.complete(row)
-	b.PutRepo(row)
+	b.ForgeRepo(row)
 	r.must(b.CommitSync())
 }
 

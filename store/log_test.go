@@ -46,13 +46,13 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 	for name, hide := range map[string]func(b *store.Batch, r *store.Repo) error{
 		"hidden": func(b *store.Batch, r *store.Repo) error {
 			r.Status = store.StatusDeactivated
-			b.PutRepo(r)
+			b.ForgeRepo(r)
 			return nil
 		},
 		"wiped": func(b *store.Batch, r *store.Repo) error {
 			r.State = store.StateGone
 			err := b.Wipe(r)
-			b.PutRepo(r)
+			b.ForgeRepo(r)
 			return err
 		},
 		"dropped": func(b *store.Batch, r *store.Repo) error {
@@ -119,7 +119,7 @@ func TestEmptyBatchSettlesNothing(t *testing.T) {
 	}
 	r.Status = store.StatusDeactivated
 	b := s.NewBatch()
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	wait, err := b.Commit()
 	unlock()
 	if err != nil {

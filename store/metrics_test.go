@@ -14,8 +14,8 @@ func TestGauges(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	s := storetest.Open(t, store.Options{Registerer: reg})
 	b := s.NewBatch()
-	b.PutRepo(&store.Repo{DID: "did:plc:behind", State: store.StateResync, Tracked: store.ByOperator, SeenRev: "3b"})
-	b.PutRepo(&store.Repo{DID: "did:plc:whole", State: store.StateResync, Tracked: store.ByOperator})
+	b.ForgeRepo(&store.Repo{DID: "did:plc:behind", State: store.StateResync, Tracked: store.ByOperator, SeenRev: "3b"})
+	b.ForgeRepo(&store.Repo{DID: "did:plc:whole", State: store.StateResync, Tracked: store.ByOperator})
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}

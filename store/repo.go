@@ -29,7 +29,12 @@ const (
 var stateNames = [...]string{"", "pending", "synced", "resync", "gone", "idle", "draining"}
 
 // String is the name used by the gauges, the admin endpoints and the command line.
-func (s State) String() string { return enumName(stateNames[:], uint8(s)) }
+func (s State) String() string {
+	if s == stateUnknown {
+		return "unknown"
+	}
+	return enumName(stateNames[:], uint8(s))
+}
 
 // ParseState reads what String gives.
 func ParseState(s string) (State, error) {
@@ -125,6 +130,8 @@ type Retry struct {
 	Next  int64     `cbor:"3,keyasint,omitempty"` // unix seconds; when a row in StateResync or StateGone is due again, 0 = never
 	Since int64     `cbor:"4,keyasint,omitempty"` // unix seconds of the first failure in a row
 	Error string    `cbor:"5,keyasint,omitempty"` // last error, or why a hidden account waits; bounded to ErrorBytesMax
+	// Lagging reports that the failure is a host that has an older rev than was announced.
+	Lagging bool `cbor:"6,keyasint,omitempty"`
 }
 
 // ErrorBytesMax bounds the error text kept in a row: hosts choose part of it.
@@ -206,6 +213,8 @@ type Repo struct {
 	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
 	// moves the gauges by the difference.
 	loaded rowState
+	// reached is the state after the last transition since the row was loaded, 0 if there was none.
+	reached State
 }
 
 // rowState is the part of a row that indexes and gauges derive from.

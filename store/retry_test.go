@@ -22,7 +22,7 @@ func putRetry(t testing.TB, s *store.Store, n int, due int64) error {
 	}
 	r.State, r.Retry.Next = store.StateResync, due
 	b := s.NewBatch()
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	return b.CommitSync()
 }
 

@@ -55,7 +55,7 @@ func amend(t testing.TB, s *store.Store, did, rev string, edit func(*store.Repo)
 	}
 	data := repo.HashCID([]byte(rev))
 	r.Rev, r.Data, r.Commit = rev, data, storetest.Commit(did, rev, data)
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}

@@ -153,7 +153,7 @@ func (h *shelf) fetch(t testing.TB, s *store.Store) {
 		t.Fatal(err)
 	}
 	r.Sweep, r.Lacks = false, false
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func add(t testing.TB, s *store.Store, did string) store.Repo {
 	}
 	r.State, r.Tracked, r.Pending.Priority = store.StatePending, store.ByOperator, store.PriorityOperator
 	b := s.NewBatch()
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func (w *world) change(t testing.TB, s *store.Store, rng *rand.Rand, did string,
 	}
 	data := repo.HashCID([]byte(rev))
 	r.Rev, r.Data, r.Commit = rev, data, storetest.Commit(did, rev, data)
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func (w *world) wipe(t testing.TB, s *store.Store, did string) {
 	}
 	r.State, r.Status = store.StateIdle, store.StatusDeleted
 	b.Account(&r)
-	b.PutRepo(&r)
+	b.ForgeRepo(&r)
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +367,7 @@ func TestStaleImport(t *testing.T) {
 		}
 		r.Attempt++
 		b := s.NewBatch()
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 		if err := b.CommitSync(); err != nil {
 			t.Fatal(err)
 		}

@@ -327,7 +327,7 @@ func TestHostileText(t *testing.T) {
 		r := add(t, s, did)
 		r.Retry.Error = text
 		b := s.NewBatch()
-		b.PutRepo(&r)
+		b.ForgeRepo(&r)
 		if err := b.CommitSync(); err != nil {
 			t.Fatal(err)
 		}

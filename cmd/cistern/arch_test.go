@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -205,6 +206,61 @@ func TestSnapshotsAreForLongReads(t *testing.T) {
 		ast.Inspect(s.file, func(n ast.Node) bool {
 			if selector, ok := n.(*ast.SelectorExpr); ok && selector.Sel.Name == "NewSnapshot" {
 				t.Errorf("%s: NewSnapshot: let a view (store/view.go) read at one point in time", s.set.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+}
+
+// TestStateHasOneOwner: the state of a repository is assigned by transitions only.
+func TestStateHasOneOwner(t *testing.T) {
+	t.Parallel()
+	for _, s := range sources(t) {
+		if s.test || s.name == "store/transition.go" {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				for _, to := range n.Lhs {
+					if field, ok := to.(*ast.SelectorExpr); ok && field.Sel.Name == "State" && !others(s, field.X) {
+						t.Errorf("%s: a state is assigned: make a transition of store/transition.go", s.set.Position(n.Pos()))
+					}
+				}
+			case *ast.CompositeLit:
+				if name := fmt.Sprint(n.Type); name == "Repo" || strings.HasSuffix(name, " Repo}") {
+					for _, e := range n.Elts {
+						if pair, ok := e.(*ast.KeyValueExpr); ok && fmt.Sprint(pair.Key) == "State" {
+							t.Errorf("%s: a state is assigned: make a transition of store/transition.go", s.set.Position(n.Pos()))
+						}
+					}
+				}
+			}
+			return true
+		})
+	}
+}
+
+// others says whether a variable with a field State is of another type than store.Repo.
+func others(s source, x ast.Expr) bool {
+	return s.name == "api/hosts.go" && fmt.Sprint(x) == "it"
+}
+
+// TestEngineBatches: only these files write to the engine other than through store.Batch.
+func TestEngineBatches(t *testing.T) {
+	t.Parallel()
+	files := []string{"batch", "collect", "count", "format", "host", "hostrow", "pending", "relist", "retention", "sink"}
+	for _, s := range sources(t) {
+		if s.test || s.pkg == "store" && slices.Contains(files, strings.TrimSuffix(path.Base(s.name), ".go")) {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			call, ok := n.(*ast.SelectorExpr)
+			if !ok || call.Sel.Name != "NewBatch" {
+				return true
+			}
+			if db, ok := call.X.(*ast.SelectorExpr); ok && db.Sel.Name == "db" {
+				t.Errorf("%s: a batch of the engine: use store.Batch", s.set.Position(n.Pos()))
 			}
 			return true
 		})

@@ -146,9 +146,35 @@ func (m Records) Import(r store.Repo, rev string) store.Import {
 			}
 			return nil
 		},
-		Complete: func(_ *store.Batch, r *store.Repo) {
-			r.State, r.Rev, r.Data, r.Commit = store.StateSynced, rev, data, Commit(r.DID, rev, data)
+		Complete: func(b *store.Batch, r *store.Repo) {
+			b.Complete(r)
+			r.Rev, r.Data, r.Commit = rev, data, Commit(r.DID, rev, data)
 		},
+	}
+}
+
+// Reach brings a row into a state, by the transitions that lead there. A repository that is to be
+// complete must hold a copy, and one that is to be draining a buffered commit.
+func Reach(b *store.Batch, r *store.Repo, to store.State) {
+	switch to {
+	case store.StateGone:
+		b.Hide(r, store.StatusDeactivated, store.OriginHost, store.Retry{})
+		return
+	case store.StateIdle:
+		b.Untrack(r)
+		return
+	}
+	switch {
+	case r.Tracked == store.Untracked:
+		b.Track(r, store.ByOperator, store.PriorityOperator)
+	case r.State != store.StatePending || to == store.StatePending:
+		b.Enqueue(r, store.PriorityOperator)
+	}
+	switch to {
+	case store.StateResync:
+		b.Defer(r, store.Retry{Kind: store.Generic, Count: 1, Next: 1 << 40})
+	case store.StateSynced, store.StateDraining:
+		b.Complete(r)
 	}
 }
 

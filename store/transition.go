@@ -1,0 +1,184 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+)
+
+// The state machine of a repository. Each transition is a method of Batch that states what it
+// requires of the row and what it leaves; no other code assigns Repo.State. The caller sets what
+// else changes, before or after, and writes the row by PutRepo, which refuses a change of state that
+// no transition makes and a row that contradicts its state. docs/design.md has the drawing.
+
+// stateUnknown is the state of a repository without a row.
+const stateUnknown State = 0
+
+// transition is one way from some states to another.
+type transition struct {
+	name string
+	from []State
+	to   State
+}
+
+var transitions = [...]transition{
+	// A repository that is not followed is to be followed, and fetched.
+	{"Track", []State{stateUnknown, StateIdle, StateGone, StatePending}, StatePending},
+	// The host is to be asked now.
+	{"Enqueue", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone}, StatePending},
+	// The host is to be asked later.
+	{"Defer", []State{StatePending, StateSynced, StateDraining}, StateResync},
+	// The copy is complete at its rev, without and with live commits buffered.
+	{"Complete", []State{StatePending, StateResync, StateDraining}, StateSynced},
+	{"Complete", []State{StatePending}, StateDraining},
+	// The account is not active, or is to stay hidden for a while.
+	{"Hide", []State{stateUnknown, StatePending, StateSynced, StateDraining, StateResync, StateGone, StateIdle}, StateGone},
+	// The repository is no longer followed. An account that is not active stays so.
+	{"Untrack", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone, StateIdle}, StateIdle},
+	{"Untrack", []State{StateGone}, StateGone},
+}
+
+// leads reports whether a transition, of that name unless it is "", leads from one state to another.
+func leads(name string, from, to State) bool {
+	return slices.ContainsFunc(transitions[:], func(t transition) bool {
+		return (name == "" || t.name == name) && t.to == to && slices.Contains(t.from, from)
+	})
+}
+
+// transit makes a transition.
+func (b *Batch) transit(r *Repo, name string, to State) {
+	if !leads(name, r.State, to) {
+		b.fail(fmt.Errorf("%s %s: the repository is %s", name, r.DID, r.State))
+	}
+	r.State, r.reached = to, to
+}
+
+// Track follows a repository that is not followed, for a reason, and puts it into the queue: of the
+// host of r.Pending, which may be unknown. A fetch under way is void. What is held is kept.
+func (b *Batch) Track(r *Repo, why Why, priority uint8) {
+	if r.Tracked != Untracked {
+		b.fail(fmt.Errorf("track %s: it is followed already", r.DID))
+	}
+	if r.Known() {
+		r.Attempt++
+	}
+	b.DropBuffer(r)
+	b.transit(r, "Track", StatePending)
+	r.Tracked, r.Retry.Next = why, 0
+	r.Pending.Priority = priority
+}
+
+// Enqueue begins a new attempt: a fetch under way is void, what is buffered for it is dropped, and
+// the repository is pending. It keeps its place if it was pending already. What is remembered of
+// failures stays. The caller sets Recheck: whether the host is first asked for its rev.
+func (b *Batch) Enqueue(r *Repo, priority uint8) {
+	if r.Tracked == Untracked && !r.Unconfirmed() {
+		b.fail(fmt.Errorf("enqueue %s: it is not followed", r.DID))
+	}
+	b.DropBuffer(r)
+	if r.State != StatePending {
+		r.Pending.Priority = priority
+	}
+	b.transit(r, "Enqueue", StatePending)
+	r.Attempt++
+	r.Retry.Next = 0
+}
+
+// Defer has the repository wait for retry.Next, when its next attempt begins. retry replaces what
+// was remembered of failures.
+func (b *Batch) Defer(r *Repo, retry Retry) {
+	b.DropBuffer(r)
+	if r.State != StatePending {
+		r.Attempt++ // else the attempt ends by this
+	}
+	b.transit(r, "Defer", StateResync)
+	r.Retry, r.Pending.Priority = retry, PriorityRetry
+}
+
+// Complete ends an attempt, or a wait, with a copy that is complete at r.Rev: the repository is
+// synced, or draining while live commits are buffered, which bring it further. Failures are
+// forgotten.
+func (b *Batch) Complete(r *Repo) {
+	to := StateSynced
+	if now, _ := b.buffered(r.DID); now.commits > 0 {
+		to = StateDraining
+	}
+	b.transit(r, "Complete", to)
+	r.Retry, r.Missing, r.Recheck = Retry{}, 0, false
+	r.Pending.Priority = PriorityRetry
+}
+
+// Hide takes a repository out of the queue whose account has a status that hides it, by the word of
+// origin. The data stays. An account event tells of another status than before. The account's host is
+// asked again at retry.Next, 0 for never, and first only for its rev if a copy is held.
+func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
+	b.DropBuffer(r)
+	b.transit(r, "Hide", StateGone)
+	changed := r.Status != status
+	r.Attempt++
+	r.Status, r.Origin, r.Recheck = status, origin, r.Ordinal != 0
+	r.Retry, r.Pending.Priority = retry, PriorityRetry
+	if changed {
+		b.Account(r)
+	}
+}
+
+// Untrack stops following a repository. What is held is kept, and an account that is not active
+// stays so, but its host is not asked again.
+func (b *Batch) Untrack(r *Repo) {
+	b.DropBuffer(r)
+	to := StateIdle
+	if r.State == StateGone && r.Status.Hidden() {
+		to = StateGone
+	}
+	b.transit(r, "Untrack", to)
+	r.Attempt++
+	r.Tracked, r.Retry.Next = Untracked, 0
+}
+
+// contradiction says what in the row is not as its state has it, "" for nothing.
+func (r *Repo) contradiction() string {
+	switch r.State {
+	case StatePending:
+		if r.Retry.Next != 0 {
+			return "is pending and has a time for its next attempt"
+		}
+	case StateSynced, StateDraining:
+		switch {
+		case r.Ordinal == 0:
+			return "is complete and holds nothing"
+		case r.Tracked == Untracked:
+			return "is complete and not followed"
+		case r.Retry.Next != 0:
+			return "is complete and has a time for its next attempt"
+		}
+	case StateResync:
+		if r.Retry.Next == 0 {
+			return "waits for its next attempt and has no time for it"
+		}
+	case StateIdle:
+		switch {
+		case r.Tracked != Untracked:
+			return "is idle and followed"
+		case r.Retry.Next != 0:
+			return "is idle and has a time for its next attempt"
+		}
+	case StateGone:
+	default:
+		return "is in no state"
+	}
+	return ""
+}
+
+// checkTransition refuses a row that no transition leaves.
+func (b *Batch) checkTransition(r *Repo) {
+	from := r.loaded.state
+	if r.reached != stateUnknown {
+		from = r.reached
+	}
+	if from != r.State && !leads("", from, r.State) {
+		b.fail(fmt.Errorf("write %s: no transition leads from %s to %s", r.DID, from, r.State))
+	}
+	if c := r.contradiction(); c != "" {
+		b.fail(fmt.Errorf("write %s: it %s", r.DID, c))
+	}
+}
