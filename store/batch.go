@@ -348,7 +348,7 @@ func (b *Batch) addCollection(r *Repo, collection []byte, d int64) error {
 	case was+d == 0:
 		b.delete(key)
 		b.deltas[countCollections]--
-		r.Collections -= min(r.Collections, 1)
+		r.Collections--
 	default:
 		b.value = binary.AppendUvarint(b.value[:0], uint64(was+d))
 		b.set(key, b.value)

@@ -181,6 +181,12 @@ var rowDamages = []damage{
 	{"commit of another rev", func(d surgeon) { d.put(1, func(r *store.Repo) { r.Rev = storetest.Rev(9) }) }, "are not those of its commit"},
 	{"commit of another DID", func(d surgeon) { c := d.repo(2).Commit; d.put(1, func(r *store.Repo) { r.Commit = c }) }, "are not those of its commit"},
 	{"data without an ordinal", func(d surgeon) { d.put(3, func(r *store.Repo) { r.Records = 1 }) }, "but no ordinal"},
+	{"an import without its listing", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Listed = 0 }) },
+		"its row says that nothing was listed"},
+	{"fewer hidden rows", func(d surgeon) { d.put(1, func(r *store.Repo) { r.Hidden = 0 }) },
+		"1 hidden rows, its row says 0"},
+	{"fewer collections", func(d surgeon) { d.put(1, func(r *store.Repo) { r.Collections = 0 }) },
+		"collections, its row says 0"},
 	{"pending row lost", func(d surgeon) { d.delete(store.PendingRowKey(nil, d.repo(3).Pending)) }, "pending row of " + storetest.DID(3)},
 	{"pending row of another", func(d surgeon) {
 		d.set(store.PendingRowKey(nil, d.repo(3).Pending), store.AppendDID(nil, storetest.DID(4)))

@@ -1,9 +1,6 @@
 package store
 
-import (
-	"encoding/binary"
-	"maps"
-)
+import "encoding/binary"
 
 // copied is the counts of all hosts, as in memory.
 func (q *hosts) copied() map[uint32]HostCounts {
@@ -45,9 +42,6 @@ func (c *checker) hosts() error {
 	})
 	if err != nil {
 		return err
-	}
-	if !c.s.hosts.counted {
-		disk = maps.Clone(c.byHost) // a store of before, which nobody has written to
 	}
 	for _, all := range []map[uint32]HostCounts{c.byHost, disk, c.hostsSay} {
 		for id := range all {

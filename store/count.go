@@ -2,10 +2,7 @@ package store
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // Count names one exact counter. Counters change in the batch that changes what they count.
@@ -101,31 +98,6 @@ func decodeCount(name string, b []byte) (int64, error) {
 		return 0, fmt.Errorf("count %s is %x: %w", name, b, ErrCorrupt)
 	}
 	return int64(binary.BigEndian.Uint64(b)), nil
-}
-
-// recount counts what no counter says in stores of before: who is behind, and who lacks records.
-func (s *Store) recount() error {
-	var all counts
-	err := scan(s.db, []byte{spaceRepo}, spaceEnd(spaceRepo), func(_, value []byte) (bool, error) {
-		var r Repo
-		err := s.codec.decode(value, &r)
-		if err == nil {
-			all.add(r.rowState(), 1)
-		}
-		return true, err
-	})
-	if err != nil {
-		return err
-	}
-	b := s.db.NewBatch()
-	for _, i := range []count{countBehind, countLacking} {
-		s.seq.counts[i] = all[i]
-		err = errors.Join(err, b.Set(countKey(countNames[i]), encodeCount(all[i]), nil))
-	}
-	if err != nil || s.opts.ReadOnly {
-		return errors.Join(err, b.Close())
-	}
-	return s.apply(b, pebble.Sync)
 }
 
 // Counts are the exact counters: repos, records that are shown or hidden, blocks, events, collections (pairs of

@@ -17,11 +17,7 @@ import (
 // A copy of it may be on its way: it is dropped at its flip unless the repository is tracked again meanwhile with the
 // same count of attempts.
 func (b *Batch) DropRepo(r *Repo) error {
-	shows, err := b.shows(r)
-	if err != nil {
-		return fmt.Errorf("drop %s: %w", r.DID, err)
-	}
-	if shows {
+	if r.Records != int64(r.Hidden) {
 		return fmt.Errorf("drop %s: it shows records", r.DID)
 	}
 	b.DropBuffer(r)
@@ -43,20 +39,6 @@ func (b *Batch) DropRepo(r *Repo) error {
 type droppedRepo struct {
 	did     string
 	ordinal Ordinal
-}
-
-// shows says whether r shows records.
-func (b *Batch) shows(r *Repo) (shows bool, err error) {
-	shows = r.Records != int64(r.Hidden)
-	if !shows || r.Listed > 0 || r.Ordinal == 0 || b.touched[r.Ordinal] {
-		return shows, nil
-	}
-	shows = false // a row of before may say less of what is hidden
-	err = b.s.eachRecord(r.Ordinal, func(_ []byte, row recordRow) error {
-		shows = shows || row.place() == shown
-		return nil
-	})
-	return shows, err
 }
 
 // markDropped notes up to where the log may tell of an ordinal that is dropped. The sequencer's mutex is held.

@@ -21,9 +21,7 @@ type hosts struct {
 	named int64 // how many hosts have an id. mu guards.
 	// fresh are the hosts into whose queues rows came since somebody asked, each with the first priority of them. mu guards.
 	fresh map[uint32]uint8
-	// counted says that the counts are on disk: they are not in a store of before that is open to be read only.
-	counted bool
-	idle    idleHosts // mu guards
+	idle  idleHosts // mu guards
 }
 
 // siteShare is the part of Options.HostsMax that the hosts of one site may have: 4,096 by default. The largest has a hundred.

@@ -210,43 +210,16 @@ func parseHostCounts(v []byte) (HostCounts, error) {
 	return HostCounts{Accounts: int64(accounts), Queued: int64(queued)}, nil
 }
 
-// loadHostCounts reads the counts, or makes them for a store of before.
+// loadHostCounts reads the counts.
 func (s *Store) loadHostCounts() error {
 	q := &s.hosts
-	err := scan(s.db, []byte{spaceHostCount}, spaceEnd(spaceHostCount), func(key, value []byte) (bool, error) {
+	lower, upper := []byte{spaceHostCount}, spaceEnd(spaceHostCount)
+	return scan(s.db, lower, upper, func(key, value []byte) (bool, error) {
 		id, err := parseHostIDKey(spaceHostCount, key)
 		if err != nil {
 			return false, err
 		}
-		q.counted = true
 		q.memo(id).HostCounts, err = parseHostCounts(value)
 		return true, err
 	})
-	if err != nil || q.counted || s.seq.counts[countRepos] == 0 {
-		q.counted = true
-		return err
-	}
-	err = scan(s.db, []byte{spaceRepo}, spaceEnd(spaceRepo), func(key, value []byte) (bool, error) {
-		var r Repo
-		if err := s.codec.decode(value, &r); err != nil {
-			return false, err
-		}
-		m := q.memo(r.Pending.Host)
-		m.Accounts++
-		if r.State == StatePending {
-			m.Queued++
-		}
-		return true, nil
-	})
-	if err != nil || s.opts.ReadOnly {
-		return err
-	}
-	b := s.db.NewBatch()
-	for id, m := range q.of {
-		if m.HostCounts != (HostCounts{}) {
-			err = errors.Join(err, setHostCounts(b, id, m.HostCounts))
-		}
-	}
-	q.counted = true
-	return errors.Join(err, s.apply(b, pebble.Sync)) // all of them or none, so that a crash counts again
 }

@@ -52,11 +52,6 @@ type relisting struct {
 }
 
 func (l *relisting) run(r *Repo) error {
-	if r.Listed == 0 {
-		if err := l.adopt(r); err != nil {
-			return err
-		}
-	}
 	l.w.begin(r.Listed)
 	end := ordinalKey(nil, spaceListing, l.ordinal+1)
 	err := l.clean(numberedKey(nil, spaceListing, l.ordinal, r.Listed), end)
@@ -117,65 +112,4 @@ func (l *relisting) close() error {
 		return nil
 	}
 	return l.rows.Close()
-}
-
-// adopt learns what the row of a store of before does not say: how far its import's listing goes,
-// and how many hidden rows and collections there are. The row on disk is told first, so that what an
-// interrupted relist leaves is not taken for the import's.
-func (l *relisting) adopt(r *Repo) error {
-	listed, err := l.s.lastListed(l.ordinal)
-	if err != nil {
-		return err
-	}
-	collections, err := l.s.Collections(r)
-	if err != nil {
-		return err
-	}
-	r.Listed, r.Hidden, r.Collections = max(listed, 1), 0, uint32(len(collections))
-	err = l.s.eachRecord(l.ordinal, func(_ []byte, row recordRow) error {
-		if row.hidden {
-			r.Hidden++
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	row, err := l.s.Repo(r.DID)
-	if err != nil {
-		return err
-	}
-	row.Listed, row.Hidden, row.Collections = r.Listed, r.Hidden, r.Collections
-	b := l.s.NewBatch()
-	b.PutRepo(&row)
-	return b.CommitSync()
-}
-
-// lastListed is the number of the op after the last in the listings of an ordinal.
-func (s *Store) lastListed(o Ordinal) (n uint32, err error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceListing, o), UpperBound: ordinalKey(nil, spaceListing, o+1)})
-	if err != nil {
-		return 0, engineError(err)
-	}
-	if it.Last() {
-		_, n, err = parseNumberedKey(spaceListing, it.Key())
-		if err == nil {
-			var ops uint32
-			ops, err = countListing(it.Value())
-			n += ops
-		}
-	}
-	return n, errors.Join(err, engineError(it.Close()))
-}
-
-func countListing(row []byte) (ops uint32, err error) {
-	l, err := newListingReader(row)
-	for err == nil {
-		var more bool
-		if more, err = l.next(); !more {
-			break
-		}
-		ops++
-	}
-	return ops, err
 }

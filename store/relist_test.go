@@ -106,14 +106,13 @@ func TestRelist(t *testing.T) {
 	}
 }
 
-// TestRelistOfPruned: where the import's listing was pruned before stores knew how far it goes, what an interrupted relist
-// leaves is not taken for it.
+// TestRelistOfPruned: where the import's listing was pruned, what an interrupted relist leaves is not
+// taken for it.
 func TestRelistOfPruned(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	did := storetest.DID(1)
 	n := large(t, s, did)
-	edit(t, s, did, func(_ *store.Batch, r *store.Repo) error { r.Listed, r.Hidden, r.Collections = 0, 0, 0; return nil })
 	prune(t, s, time.Now().Add(time.Hour))
 	r := row(t, s, did)
 	b := s.NewBatch()
@@ -121,7 +120,7 @@ func TestRelistOfPruned(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Discard()
-	if listings(t, s) == 0 || row(t, s, did).Listed != 1 {
+	if listings(t, s) == 0 || int(row(t, s, did).Listed) != n {
 		t.Fatalf("%d listing rows are left, the next listing begins at %d", listings(t, s), row(t, s, did).Listed)
 	}
 	before := s.Head()
@@ -129,8 +128,8 @@ func TestRelistOfPruned(t *testing.T) {
 	if got := events(t, s, before+1, 1000); len(got) != n+1 {
 		t.Errorf("%d events of %d", len(got), n+1)
 	}
-	if r := row(t, s, did); int(r.Listed) != n+1 {
-		t.Errorf("listed %d of %d", r.Listed, n+1)
+	if r := row(t, s, did); int(r.Listed) != 2*n {
+		t.Errorf("listed %d of %d", r.Listed, 2*n)
 	}
 }
 
@@ -267,57 +266,48 @@ func large(t testing.TB, s *store.Store, did string) (records int) {
 }
 
 // TestRelistInterrupted: crashes between the batches of a listing, and a batch that is discarded, leave
-// rows that no entry names; the next listing does not trip over them, whatever has changed. So it is in
-// a store of before, whose rows do not say how far the import's listing goes.
+// rows that no entry names; the next listing does not trip over them, whatever has changed.
 func TestRelistInterrupted(t *testing.T) {
 	t.Parallel()
-	for _, former := range []bool{false, true} {
-		t.Run(fmt.Sprint("former=", former), func(t *testing.T) {
-			t.Parallel()
-			fs := vfs.NewCrashableMem()
-			var clones []*vfs.MemFS
-			batches := 0
-			o := store.Options{FS: fs, Dir: "db", Step: func(name string) {
-				if name == "relist batch" {
-					batches++
-					clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}))
-				}
-			}}
-			s := storetest.Open(t, o)
-			did := storetest.DID(1)
-			n := large(t, s, did)
-			if former {
-				edit(t, s, did, func(_ *store.Batch, r *store.Repo) error { r.Listed, r.Hidden, r.Collections = 0, 0, 0; return nil })
-			}
-			storetest.Check(t, s)
-			r := row(t, s, did)
-			b := s.NewBatch()
-			if err := b.Relist(&r); err != nil {
-				t.Fatal(err)
-			}
-			b.Discard()
-			if batches < 2 {
-				t.Fatalf("%d batches", batches)
-			}
-			for i, s := range append(reopened(t, clones), s) {
-				storetest.Check(t, s)
-				one(t, s, did, "app.test.a/0", "") // every op moves by one
-				before := s.Head()
-				setStatus(t, s, did, store.StatusActive)
-				storetest.Check(t, s)
-				if got := events(t, s, before+1, 1000); len(got) != n {
-					t.Errorf("clone %d: %d events of %d", i, len(got), n)
-				}
-				if r := row(t, s, did); int(r.Listed) != 2*n-1 || r.Hidden != 1 || r.Collections != 1 {
-					t.Errorf("clone %d: listed %d of %d, %d hidden, %d collections", i, r.Listed, 2*n-1, r.Hidden, r.Collections)
-				}
-				prune(t, s, time.Now().Add(time.Hour))
-				storetest.Check(t, s)
-				if n := listings(t, s); n != 0 {
-					t.Errorf("clone %d: %d listing rows are left", i, n)
-				}
-			}
-		})
+	fs := vfs.NewCrashableMem()
+	var clones []*vfs.MemFS
+	batches := 0
+	o := store.Options{FS: fs, Dir: "db", Step: func(name string) {
+		if name == "relist batch" {
+			batches++
+			clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}))
+		}
+	}}
+	s := storetest.Open(t, o)
+	did := storetest.DID(1)
+	n := large(t, s, did)
+	storetest.Check(t, s)
+	r := row(t, s, did)
+	b := s.NewBatch()
+	if err := b.Relist(&r); err != nil {
+		t.Fatal(err)
+	}
+	b.Discard()
+	if batches < 2 {
+		t.Fatalf("%d batches", batches)
+	}
+	for i, s := range append(reopened(t, clones), s) {
+		storetest.Check(t, s)
+		one(t, s, did, "app.test.a/0", "") // every op moves by one
+		before := s.Head()
+		setStatus(t, s, did, store.StatusActive)
+		storetest.Check(t, s)
+		if got := events(t, s, before+1, 1000); len(got) != n {
+			t.Errorf("clone %d: %d events of %d", i, len(got), n)
+		}
+		if r := row(t, s, did); int(r.Listed) != 2*n-1 || r.Hidden != 1 || r.Collections != 1 {
+			t.Errorf("clone %d: listed %d of %d, %d hidden, %d collections", i, r.Listed, 2*n-1, r.Hidden, r.Collections)
+		}
+		prune(t, s, time.Now().Add(time.Hour))
+		storetest.Check(t, s)
+		if n := listings(t, s); n != 0 {
+			t.Errorf("clone %d: %d listing rows are left", i, n)
+		}
 	}
 }
 

@@ -171,8 +171,7 @@ type Repo struct {
 	Breaks       uint32 `cbor:"24,keyasint,omitempty"` // chain breaks in a row, for the refetch budget
 	Broken       int64  `cbor:"25,keyasint,omitempty"` // unix seconds of the last break
 	Recheck      bool   `cbor:"26,keyasint,omitempty"` // the next fetch first asks whether the rev has moved at all
-	// Listed is where the next listing of this ordinal begins; above 0 from the import on, in stores of
-	// today. While it is 0, Hidden and Collections may be less than what there is.
+	// Listed is where the next listing of this ordinal begins: above 0 from the import on.
 	Listed      uint32 `cbor:"27,keyasint,omitempty"`
 	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows of no valid collection/rkey
 	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are shown

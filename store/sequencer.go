@@ -29,22 +29,14 @@ type sequencer struct {
 }
 
 func (s *Store) loadCounts() error {
-	former := false // a store that is new, or of before there were all of them
 	for i, name := range countNames {
 		err := get(s.db, countKey(name), func(v []byte) (err error) {
 			s.seq.counts[i], err = decodeCount(name, v)
 			return err
 		})
-		if errors.Is(err, ErrNotFound) {
-			former = former || count(i) == countBehind
-			err = nil
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrNotFound) { // nothing was counted yet
 			return err
 		}
-	}
-	if former {
-		return s.recount()
 	}
 	return nil
 }

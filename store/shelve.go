@@ -54,8 +54,7 @@ func (r *Repo) moved(from, to place) {
 		case shelved:
 			r.Shelved += step.d
 		case hidden:
-			// A row of before this count may hold more than it says.
-			r.Hidden = uint32(max(int64(r.Hidden)+step.d, 0))
+			r.Hidden = uint32(int64(r.Hidden) + step.d)
 			r.Records += step.d
 		case shown:
 			r.Records += step.d

@@ -38,22 +38,6 @@ func fullRepo() store.Repo {
 	}
 }
 
-// liveRepo is a row as it was before Cistern had filters.
-func liveRepo() store.Repo {
-	r := fullRepo()
-	r.Filter, r.Sweep, r.Lacks, r.Shelved, r.Asked = 0, false, false, 0, 0
-	r.FutureDue, r.TornRev = 0, ""
-	r.Origin, r.AccountSource, r.Mark, r.Withheld, r.Charged, r.ChargedAt = 0, 0, 0, false, 0, 0
-	return r
-}
-
-// formerRepo is a row as it was before Cistern followed firehoses.
-func formerRepo() store.Repo {
-	r := liveRepo()
-	r.AccountTime, r.IdentityTime, r.Resolved, r.Breaks, r.Broken, r.Recheck, r.Listed, r.Hidden, r.Collections, r.Torn = 0, 0, 0, 0, 0, false, 0, 0, 0, false
-	return r
-}
-
 func directSource() store.Source {
 	return store.Source{URL: "wss://a.test", PDS: true, Removed: true, Direct: true}
 }
@@ -140,14 +124,6 @@ func TestValuesGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put("repo filtered", v)
-	if v, err = encode(liveRepo()); err != nil {
-		t.Fatal(err)
-	}
-	put("repo live", v)
-	if v, err = encode(formerRepo()); err != nil {
-		t.Fatal(err)
-	}
 	put("repo", v)
 	if v, err = encode(store.Repo{State: store.StatePending}); err != nil {
 		t.Fatal(err)
@@ -193,8 +169,8 @@ func TestValuesGolden(t *testing.T) {
 	}
 }
 
-// TestValuesFormer: what the golden file holds, which stores on disk hold too, reads back.
-func TestValuesFormer(t *testing.T) {
+// TestValuesRead: the golden file has the bytes that stores on disk hold; they are read back.
+func TestValuesRead(t *testing.T) {
 	t.Parallel()
 	_, decode := codec(t)
 	golden, err := os.ReadFile("testdata/values.golden")
@@ -227,10 +203,10 @@ func TestValuesFormer(t *testing.T) {
 		case "host counts":
 			got, err = store.ParseHostCounts(v)
 			want = store.HostCounts{Accounts: 300, Queued: 2}
-		case "repo", "repo empty", "repo live", "repo filtered":
+		case "repo", "repo empty":
 			r := store.Repo{}
 			err = decode(v, &r)
-			got, want = r, map[string]store.Repo{"repo": formerRepo(), "repo empty": {State: store.StatePending}, "repo live": liveRepo(), "repo filtered": fullRepo()}[name]
+			got, want = r, map[string]store.Repo{"repo": fullRepo(), "repo empty": {State: store.StatePending}}[name]
 		case "progress":
 			p := store.Progress{}
 			err = decode(v, &p)
