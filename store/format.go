@@ -82,8 +82,9 @@ func (s *Store) loadFormat() error {
 	case err != nil:
 		return err
 	case v != strconv.Itoa(formatVersion):
-		return fmt.Errorf("%w %q, and this version of Cistern reads format %d only: delete the directory, so that the "+
-			"repositories are fetched again, or run the version that wrote it", ErrFormat, v, formatVersion)
+		return fmt.Errorf("%w %q: this version of Cistern reads format %d only; delete the directory "+
+			"and let the daemon fetch the repositories again, or run the version that wrote it",
+			ErrFormat, v, formatVersion)
 	}
 	s.epoch, err = s.meta(s.db, metaEpoch)
 	return err

@@ -2,7 +2,9 @@ package store
 
 import "sync"
 
-// locks gives out one mutex a DID for as long as somebody holds or awaits it.
+// locks gives out one mutex for each DID while a caller holds it or waits for it. Some rows that
+// belong to no repository have a lock too, by their key (LockCrawlMark, LockReconciliation,
+// LockRefilterCursor).
 type locks struct {
 	mu   sync.Mutex
 	held map[string]*didLock // mu guards
