@@ -62,7 +62,7 @@ func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 		b.Enqueue(row, store.PriorityOperator) // the next fetch brings the buffered commits
 		row.Pending.Priority = store.PriorityOperator
 	}
-	activate(b, row)
+	b.Show(row)
 	t.know(b, row, held)
 }
 
@@ -117,18 +117,6 @@ func (t *task) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 	return true
 }
 
-// activate says that an account is shown again, if it was not.
-func activate(b *store.Batch, row *store.Repo) {
-	if row.Mark == store.MarkReturning {
-		row.Mark = store.MarkNone
-	}
-	row.Origin = store.OriginHost
-	if row.Status != store.StatusActive {
-		row.Status = store.StatusActive
-		b.Account(row)
-	}
-}
-
 // reveal shows an account again of which we hold data. Its records were hidden, so that readers may
 // have dropped them: they are listed anew, or wiped, with a new attempt, when that cannot be (Batch.Relist).
 // Not in one batch with changes to them.
@@ -136,7 +124,7 @@ func reveal(b *store.Batch, row *store.Repo) error {
 	if !row.Status.Hidden() {
 		return nil
 	}
-	activate(b, row)
+	b.Show(row)
 	return b.Relist(row)
 }
 

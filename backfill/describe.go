@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"cistern/backfill/refilter"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -72,7 +73,7 @@ func shows(answer []byte, did string, f store.FilterVersion) (sight, error) {
 // passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds
 // nothing that a signal names, as its host says: millions of them need no copy to be judged. Who does not say is fetched.
 func (t *task) passedOver(ctx context.Context) (bool, error) {
-	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !onSignal(t.filter.Filter, &t.row) || t.r.partless.asksWhole(t.it.did) {
+	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.partless.asksWhole(t.it.did) {
 		return false, nil
 	}
 	saw := unseen

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 
+	"cistern/backfill/refilter"
 	"cistern/ingest/repo"
 	"cistern/store"
 )
@@ -89,7 +90,7 @@ func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err 
 		err = d.add(ctx, store.Op{Path: l.Key})
 	case row.CID != l.CID:
 		err = d.add(ctx, store.Op{Path: l.Key, CID: l.CID, Record: l.Record})
-	case !inPlace(d.t.filter.Filter, row):
+	case !refilter.InPlace(d.t.filter.Filter, row):
 		err = d.add(ctx, store.Op{Path: l.Key, Keep: true})
 	}
 	d.more = d.rows.Next()
@@ -99,7 +100,7 @@ func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err 
 // keeps says whether the filter of the task has a record held, shown or not.
 func (d *difference) keeps(path []byte) bool {
 	f := d.t.filter
-	if keepsAll(f.Filter) {
+	if refilter.KeepsAll(f.Filter) {
 		return true
 	}
 	collection, _, valid := repo.SplitPath(path)

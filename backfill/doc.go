@@ -33,11 +33,8 @@
 //     accounts only. An unknown account has no status and no event until its own host was asked.
 //     A repository that a host's list, read to its end, does not name has its host asked.
 //  12. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
-//  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row. A
-//     pass goes through all rows when the filter was changed, as often as it takes: it is over behind a round that
-//     left nothing to do and was begun when no task worked by an older filter. It leaves alone what is being fetched.
-//  14. A repository that must not be followed is deleted record by record, with events, and then
-//     its row. An interruption leaves the row torn; it is resumed, or the repository fetched.
+//  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row.
+//  14. A repository that must not be followed is forgotten (package refilter).
 //  15. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
 //     document, confirms an announced deletion, or RepoNotFound was answered often and long enough.
 //     A relay's own decision stands, whatever the host says (docs/design.md, status of an account).
@@ -65,9 +62,7 @@
 //   - recheck.go: whether a transfer is needed; fetch.go, body.go, wait.go, spool.go: the transfer; verify.go
 //   - sparse.go: only the wanted parts; partless.go: hosts that send none
 //   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
-//   - refilter.go: the pass of a changed filter; revise.go: what it does about one repository;
-//     room.go: how many wait to be fetched for it at a time; waits.go: batches that wait for the
-//     disk together; forget.go: repositories no longer followed; futile.go: accounts that
+//   - forget.go: tasks of repositories that package refilter forgets; futile.go: accounts that
 //     showed a signal, but had no record of it
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
 //   - retry.go: what is due becomes pending

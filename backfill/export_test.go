@@ -143,31 +143,6 @@ func Rescan(r *Runner) {
 	r.scanHosts()
 }
 
-// SweepPart does one part of a sweep of a repository by the filter that its row names, as the pass does.
-func SweepPart(r *Runner, row *store.Repo, paths ...string) (goes bool, err error) {
-	f, err := r.store.FilterAt(row.Filter)
-	if err != nil {
-		return false, err
-	}
-	by := store.FilterVersion{Filter: f, Version: row.Filter, Selection: row.Filter}
-	p := &refiltering{r: r, filter: by, room: newRoom()}
-	var ops []store.Op
-	for _, path := range paths {
-		ops = append(ops, store.Op{Path: []byte(path), Keep: true})
-	}
-	goes, err = p.put(row, ops, false)
-	return goes, p.settle(err)
-}
-
-// SweepHeld sweeps a repository by the filter in force, as the pass does, and gives the bytes of the batches that wait for
-// the disk then, and what one batch may add to them.
-func SweepHeld(r *Runner, row *store.Repo) (held, most int64, err error) {
-	p := &refiltering{r: r, filter: r.store.Filter(), room: newRoom()}
-	err = p.sweep(context.Background(), row)
-	held = p.waits.bytes
-	return held, waitsBytesMax + diffOpsMax*1024, p.settle(err)
-}
-
 // DecodePage reads a page of repos or hosts, and gives the number of its entries.
 func DecodePage(key string, text []byte) (int, error) {
 	var repos page
@@ -219,9 +194,6 @@ func (l Laters) Take(now time.Time) (dids []string) {
 	return dids
 }
 
-// Includes reports whether a set has all of another, both in ascending order.
-func Includes(all, some []string) bool { return includes(all, some) }
-
 // Look has the loops that start tasks look at all queues and at what is due, whenever they did so last. When it returns, they
 // have begun what they found.
 func Look(ctx context.Context, r *Runner) error {
@@ -253,10 +225,6 @@ func ListingsDone(r *Runner) bool {
 
 // GapSeen reports whether marks of gaps may have been written since the loop that starts reconciliations read them.
 func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
-
-// LookAtFilter has the loop that brings repositories to a new filter look for one. When it returns, a pass for a filter that was
-// set before has ended, or waits for its next round.
-func LookAtFilter(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickFilter) }
 
 // goRound wakes a loop until it has gone round. The channel holds one signal: when a third is accepted, the loop has received
 // the first and the second, and it went round between them.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/backfill/refilter"
 	"cistern/store"
 )
 
@@ -61,7 +62,7 @@ func (f *futile) due(did string) time.Time {
 
 // tooSoon says whether a repository that was found for a signal was fetched in vain lately, and till when it waits then.
 func (t *task) tooSoon() (due time.Time, soon bool) {
-	if t.row.Ordinal != 0 || !onSignal(t.r.store.Filter().Filter, &t.row) {
+	if t.row.Ordinal != 0 || !refilter.OnSignal(t.r.store.Filter().Filter, &t.row) {
 		return time.Time{}, false
 	}
 	due = t.r.futile.due(t.it.did)

@@ -95,14 +95,6 @@ const (
 	diffOpsMax   = 500
 	diffBytesMax = 4 << 20
 
-	// waitsBytesMax bounds the batches of one pass over all repositories that are applied but not
-	// yet durable. At 150 MB/s they are written in some 50 ms, so that the pass spends little time
-	// waiting for the disk.
-	waitsBytesMax = 8 << 20
-	// forgottenBytes is about the size of the batch that forgets a small repository: 500 records at
-	// most.
-	forgottenBytes = 64 << 10
-
 	// parkMin and parkMax clamp what a host may ask of us, so that no header silences us for
 	// a day or makes us hammer; parkDefault stands for a 429 that names no time.
 	parkMin     = time.Second
@@ -165,27 +157,6 @@ const (
 	retryPage = 256
 	// sleepMax bounds every sleep, so that a stepped clock is noticed.
 	sleepMax = time.Minute
-
-	// refilterPage is how many rows that need something are listed at a time, of 1 KiB each with their commit.
-	refilterPage = 512
-	// roomAllMax and roomHostMax bound who waits for a fetch at a time since the filter wants more of it: 32 tasks have
-	// eight each in front of them. Their live commits wait with them, some minutes at a host that answers at all.
-	roomAllMax  = 256
-	roomHostMax = 32
-	// roomWait is how long a host is waited for at which nothing moves, and roomLook how often: 256 rows are 2 ms.
-	roomWait = 15 * time.Second
-	// roomDead is when the others of such a host are left to the retry queue: a host that fails is asked every five
-	// minutes, so at least twice by then.
-	roomDead = 11 * time.Minute
-	roomLook = 100 * time.Millisecond
-	// roundPause is what lies between rounds, doubling: 40 million rows take minutes to go through.
-	roundPause    = 100 * time.Millisecond
-	roundPauseMax = 30 * time.Second
-	// selectionsKept is how many of the newest selections rows may name after a pass over all
-	// repositories. Rows that name older ones are rewritten, once in so many changes of the filter,
-	// though nothing else of them changes: the store keeps 4,096 selections, so that the filter can
-	// be changed 4,000 times while one pass is under way.
-	selectionsKept = 64
 
 	// crawlLocksMax bounds the repositories that one batch of a page locks: about 2 ms of work.
 	crawlLocksMax = 100

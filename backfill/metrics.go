@@ -14,13 +14,6 @@ const (
 	resultDropped = "dropped"
 )
 
-// What a filter that was changed led to, the closed set of the metric's label.
-const (
-	refilterSwept   = "swept"
-	refilterQueued  = "queued"
-	refilterDropped = "dropped"
-)
-
 func resultOf(v verdict) string {
 	if v.ending == endGone {
 		return resultGone
@@ -36,15 +29,14 @@ const (
 )
 
 type metrics struct {
-	tasks      *prometheus.CounterVec // result: synced, gone, stale, dropped, ratelimited, transport, generic
-	bytes      prometheus.Counter
-	fetches    *prometheus.CounterVec // strategy: full, sparse, fallback
-	parts      prometheus.Counter
-	parkings   prometheus.Counter
-	requeued   prometheus.Counter
-	refiltered *prometheus.CounterVec // result: swept, queued, dropped
-	found      prometheus.Counter
-	pages      *prometheus.CounterVec // kind: hosts, repos, collection, gap; outcome: ok, error
+	tasks    *prometheus.CounterVec // result: synced, gone, stale, dropped, ratelimited, transport, generic
+	bytes    prometheus.Counter
+	fetches  *prometheus.CounterVec // strategy: full, sparse, fallback
+	parts    prometheus.Counter
+	parkings prometheus.Counter
+	requeued prometheus.Counter
+	found    prometheus.Counter
+	pages    *prometheus.CounterVec // kind: hosts, repos, collection, gap; outcome: ok, error
 }
 
 func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
@@ -64,9 +56,6 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole since the parts were not to be had.",
 		}, []string{"strategy"}),
 		parkings: counter("parkings_total", "Times that a host was left alone, because it asked for it or failed."),
-		refiltered: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_refiltered_repos_total", Help: "Repositories that a change of the filter led to be swept, fetched or forgotten.",
-		}, []string{"result"}),
 		requeued: counter("requeued_total", "Repositories made pending again when due."),
 		found:    counter("discovered_total", "Repositories found by crawling."),
 		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -87,15 +76,9 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		}
 	}
 	for _, c := range append(crawlGauges(r), []prometheus.Collector{
-		m.tasks, m.bytes, m.fetches, m.parts, m.parkings, m.requeued, m.refiltered, m.found, m.pages,
+		m.tasks, m.bytes, m.fetches, m.parts, m.parkings, m.requeued, m.found, m.pages,
 		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
 		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", locked(func() int { return r.waiting })),
-		gauge("refiltering", "1 while repositories are being brought to a filter that was changed.", func() float64 {
-			if _, running, err := r.Refilter(); err != nil || !running {
-				return 0
-			}
-			return 1
-		}),
 		gauge("known_hosts", "Hosts with an entry in memory.", locked(func() int { return len(r.hosts) })),
 		gauge("parked_hosts", "Hosts being left alone.", locked(func() (n int) {
 			now := r.opts.Now()

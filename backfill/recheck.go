@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"cistern/backfill/refilter"
 	"cistern/ingest/repo"
 	"cistern/store"
 )
@@ -31,8 +32,8 @@ func (t *task) enough() bool {
 	if err != nil {
 		return false // deleted, since the row has changed while its fetch was prepared
 	}
-	rel := relate(old, t.filter.Filter)
-	return !rel.lacks && (!rel.judges || rel.sees || !onSignal(t.filter.Filter, row))
+	rel := refilter.Relate(old, t.filter.Filter)
+	return !rel.Lacks && (!rel.Judges || rel.Sees || !refilter.OnSignal(t.filter.Filter, row))
 }
 
 // recheck asks the host whether it has anything but what we hold, and ends the task if it has not.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/backfill/refilter"
 	"cistern/ingest/repo"
 	"cistern/store"
 
@@ -36,19 +37,19 @@ type Runner struct {
 	metrics  *metrics
 	moves    *rate.Limiter
 
-	kick       chan struct{} // wakes the dispatcher
-	kickDue    chan struct{} // wakes the retry loop
-	kickIdle   chan struct{} // wakes the flush
-	kickLater  chan struct{} // wakes who asks again what accounts hold
-	kickPass   chan struct{} // wakes who starts reconciliations
-	kickFilter chan struct{} // wakes who brings repositories to a new filter
-	fatal      chan error    // the store failed in a callback
-	crawls     *crawlers
-	absences   *absences
-	gapSeen    atomic.Bool // rows of reconciliations may have been written
-	laters     *laters
-	tasksGate  gate
-	crawlGate  gate
+	kick      chan struct{} // wakes the dispatcher
+	kickDue   chan struct{} // wakes the retry loop
+	kickIdle  chan struct{} // wakes the flush
+	kickLater chan struct{} // wakes who asks again what accounts hold
+	kickPass  chan struct{} // wakes who starts reconciliations
+	fatal     chan error    // the store failed in a callback
+	crawls    *crawlers
+	absences  *absences
+	gapSeen   atomic.Bool // rows of reconciliations may have been written
+	laters    *laters
+	refilter  *refilter.Runner
+	tasksGate gate
+	crawlGate gate
 
 	// mu guards:
 	mu                  sync.Mutex
@@ -74,31 +75,30 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
 	r := &Runner{
-		opts:       opts,
-		store:      opts.Store,
-		header:     queryHeader(opts.UserAgent, carType, "gzip"),
-		zipping:    queryHeader(opts.UserAgent, carType, "zstd, gzip"),
-		asking:     queryHeader(opts.UserAgent, "application/json", "gzip"),
-		chunks:     repo.NewChunkPool(idleChunkBytes),
-		futile:     newFutile(),
-		memory:     newBudget(opts.bodyBytes()),
-		spools:     newBudget(opts.SpoolBytes),
-		indexes:    newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
-		long:       newBudget(int64(opts.longMax())),
-		moves:      rate.NewLimiter(movesPerSecond, movesPerSecond),
-		kick:       make(chan struct{}, 1),
-		kickDue:    make(chan struct{}, 1),
-		kickIdle:   make(chan struct{}, 1),
-		kickPass:   make(chan struct{}, 1),
-		kickLater:  make(chan struct{}, 1),
-		kickFilter: make(chan struct{}, 1),
-		fatal:      make(chan error, 1),
-		sched:      pace.NewScheduler(opts.Concurrency),
-		inflight:   make(map[string]*flight),
-		versions:   make(map[string]uint32),
-		hosts:      make(map[uint32]*host),
-		rescanAll:  true,
-		rand:       rand.New(rand.NewPCG(opts.Seed, 0)),
+		opts:      opts,
+		store:     opts.Store,
+		header:    queryHeader(opts.UserAgent, carType, "gzip"),
+		zipping:   queryHeader(opts.UserAgent, carType, "zstd, gzip"),
+		asking:    queryHeader(opts.UserAgent, "application/json", "gzip"),
+		chunks:    repo.NewChunkPool(idleChunkBytes),
+		futile:    newFutile(),
+		memory:    newBudget(opts.bodyBytes()),
+		spools:    newBudget(opts.SpoolBytes),
+		indexes:   newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
+		long:      newBudget(int64(opts.longMax())),
+		moves:     rate.NewLimiter(movesPerSecond, movesPerSecond),
+		kick:      make(chan struct{}, 1),
+		kickDue:   make(chan struct{}, 1),
+		kickIdle:  make(chan struct{}, 1),
+		kickPass:  make(chan struct{}, 1),
+		kickLater: make(chan struct{}, 1),
+		fatal:     make(chan error, 1),
+		sched:     pace.NewScheduler(opts.Concurrency),
+		inflight:  make(map[string]*flight),
+		versions:  make(map[string]uint32),
+		hosts:     make(map[uint32]*host),
+		rescanAll: true,
+		rand:      rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
 	r.decode.permits.give(opts.zstdBodies())
 	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
@@ -110,6 +110,14 @@ func New(opts Options) (*Runner, error) {
 	}
 	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
+	}
+	r.refilter, err = refilter.New(refilter.Options{
+		Store: opts.Store, Gate: r.tasksGate.pass, WorksBefore: r.worksBefore, Queued: r.note, Due: r.due,
+		DeadDelay: func() time.Duration { return r.jitter(opts.RetryMax) },
+		Now:       opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
+	})
+	if err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -127,7 +135,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	g.Go(func() error { return r.retry(ctx) })
 	g.Go(func() error { return r.flush(ctx) })
 	g.Go(func() error { return r.noteHosts(ctx) })
-	g.Go(func() error { return r.refilter(ctx) })
+	g.Go(func() error { return quiet(ctx, ours(r.refilter.Run(ctx))) })
 	err := g.Wait()
 	r.client.CloseIdleConnections()
 	if err == nil {
@@ -147,6 +155,9 @@ func (r *Runner) Crawl(ctx context.Context) error {
 	g.Go(func() error { return r.absences.run(ctx) })
 	return g.Wait()
 }
+
+// Refilter reports whether repositories are being brought to a filter that was changed (refilter.Runner).
+func (r *Runner) Refilter() (cursor string, running bool, err error) { return r.refilter.Progress() }
 
 // flush makes imports visible at once when there is nothing left to fetch: their group would wait
 // for more until it has reached its age.
@@ -185,7 +196,7 @@ func (r *Runner) Wake() {
 	signal(r.kickDue)
 	r.gapSeen.Store(true)
 	signal(r.kickPass)
-	signal(r.kickFilter)
+	r.refilter.Wake()
 	r.crawls.wake()
 }
 

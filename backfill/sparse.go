@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/refilter"
 	"cistern/filter"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -169,7 +170,7 @@ func (t *task) smallAsHeld() bool {
 // signalRanges are the keys that show whether there is a record of a signal, where the row depends on that.
 func (t *task) signalRanges() []repo.Range {
 	f := t.filter.Filter
-	if !onSignal(f, &t.row) {
+	if !refilter.OnSignal(f, &t.row) {
 		return nil
 	}
 	signals, err := filter.Compile(filter.Config{Collections: f.Signals()})

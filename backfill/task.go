@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/backfill/refilter"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -244,7 +245,7 @@ func (t *task) straighten(err error) error {
 
 // write stores a verified copy: whole, or what has changed. One that nobody follows is not stored, and forgotten.
 func (t *task) write(ctx context.Context, c records) error {
-	if !t.signal && onSignal(t.filter.Filter, &t.row) {
+	if !t.signal && refilter.OnSignal(t.filter.Filter, &t.row) {
 		if t.row.Ordinal == 0 {
 			t.r.futile.add(t.it.did, t.r.opts.Now(), t.r.delay)
 		}

@@ -1,7 +1,10 @@
 package backfill_test
 
 import (
+	"bytes"
+	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,57 +96,6 @@ func TestForgetsLagging(t *testing.T) {
 	})
 }
 
-// TestForgetsByFilterInForce: a large repository that is being forgotten stays when the filter is changed meanwhile, or a
-// commit was seen that may be a reason to follow it; whom the filter excludes it does not help.
-func TestForgetsByFilterInForce(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 6, Hosts: 1, Repos: 15, RecordsMedian: 1500, RecordsMax: 2000}})
-	w.add(w.net.DIDs()...)
-	w.converges()
-	w.stop()
-	dids := slices.DeleteFunc(w.net.DIDs(), func(did string) bool { return w.row(did).Records < 600 })
-	all := w.store.Counts()["synced"]
-	w.refilter(filter.Config{Excludes: dids[:2]})
-	f := w.store.Filter()
-	forget := map[string]func() (bool, error){}
-	for _, did := range dids[:4] {
-		begun, goOn, err := backfill.BeginForget(w.run, did, f)
-		if err != nil || !begun {
-			t.Fatalf("%v, %v", begun, err)
-		}
-		forget[did] = goOn
-	}
-	goes := func(did string) bool {
-		t.Helper()
-		gone, err := forget[did]()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return gone
-	}
-	seen := func(r *store.Repo) { r.SeenRev = "7zzzzzzzzzzzz" }
-	w.change(dids[0], seen)
-	w.change(dids[2], seen)
-	if !goes(dids[0]) || goes(dids[2]) || !goes(dids[3]) {
-		t.Error("a commit that was seen keeps who is excluded, or does not keep who is not, or what nobody saw is kept")
-	}
-	w.refilter(filter.Config{})
-	if goes(dids[1]) {
-		t.Error("who is excluded no longer is forgotten")
-	}
-	if begun, _, err := backfill.BeginForget(w.run, dids[4], f); begun || err != nil {
-		t.Errorf("by a filter that is no longer in force: %v, %v", begun, err)
-	}
-	w.start(backfill.Options{})
-	w.until("what was begun to be whole", func() bool {
-		w.clock.advance(time.Minute)
-		w.run.Wake()
-		return w.store.Counts()["synced"] == all-2
-	})
-	w.fits(dids[1])
-	w.fits(dids[2])
-}
-
 // TestForgetsNobodyBehind: what is held shows no signal, but the account has moved on since: its next copy is to say.
 func TestForgetsNobodyBehind(t *testing.T) {
 	t.Parallel()
@@ -230,9 +182,16 @@ func TestRefilterWaitsForOne(t *testing.T) {
 // TestRefilterSeesFirstFetches: a first copy that is made by an earlier filter while the pass goes by is brought to the filter too.
 func TestRefilterSeesFirstFetches(t *testing.T) {
 	t.Parallel()
+	var rounds atomic.Int64 // of the pass
+	log := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+		if bytes.Contains(b, []byte("a round of refiltering is over")) {
+			rounds.Add(1)
+		}
+		return len(b), nil
+	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40},
-		runner: backfill.Options{Strategy: backfill.StrategyFull},
+		runner: backfill.Options{Strategy: backfill.StrategyFull, Logger: log},
 	})
 	did := w.net.DIDs()[0]
 	w.refilter(filter.Config{Collections: []string{posts}})
@@ -241,9 +200,10 @@ func TestRefilterSeesFirstFetches(t *testing.T) {
 	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
 		defer close(came)
 		w.refilter(filter.Config{Collections: []string{posts, likes}})
-		if err := backfill.LookAtFilter(t.Context(), w.run); err != nil { // a pass that does not wait for this fetch is over then
-			t.Error(err)
-		}
+		w.until("a round, or the end of a pass that does not wait for this fetch", func() bool {
+			_, running, err := w.run.Refilter()
+			return rounds.Load() > 0 || err != nil || !running
+		})
 	}})
 	w.add(did)
 	<-came
@@ -267,22 +227,6 @@ func TestRefilterResumed(t *testing.T) {
 	}
 	w.start(backfill.Options{})
 	w.converges(dids...)
-}
-
-// TestRefilterBeginsAnew: a filter that is set while the last of a pass is written is not taken for done.
-func TestRefilterBeginsAnew(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 1}})
-	w.stop()
-	w.refilter(filter.Config{Collections: []string{posts}})
-	for _, drop := range []bool{false, true} {
-		at := store.RefilterCursor{Begun: true, After: w.net.DIDs()[0]}
-		ended, err := backfill.MoveRefilter(w.run, at, "did:plc:z", drop)
-		cursor, running, cerr := w.run.Refilter()
-		if ended || err != nil || cerr != nil || cursor != "" || !running {
-			t.Errorf("drop %v: ended %v (%v), running %v from %q (%v)", drop, ended, err, running, cursor, cerr)
-		}
-	}
 }
 
 // TestForgetsUnfetched: who was found in the whole network and not fetched before a filter by signals is judged by what its
@@ -335,3 +279,7 @@ func TestForgetsGone(t *testing.T) {
 	w.until("readers to be told", func() bool { return slices.Equal(w.events(dids[0], 1), want) }) // once that is durable
 	w.until("the other to be looked at", func() bool { return w.row(dids[1]).Retry.Next > w.clock.now().Unix() })
 }
+
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }

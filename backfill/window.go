@@ -81,3 +81,24 @@ func (t *task) dropWindow() (wait func() error, err error) {
 	})
 	return wait, ours(err)
 }
+
+// workingBy is the filter in force, by which a DID in flight is fetched from now on.
+func (r *Runner) workingBy(did string) store.FilterVersion {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.store.Filter() // under mu, so that worksBefore knows of those that read an older one
+	r.versions[did] = f.Version
+	return f
+}
+
+// worksBefore says whether a task is under way that works by an older filter than that version.
+func (r *Runner) worksBefore(version uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range r.versions {
+		if v < version {
+			return true
+		}
+	}
+	return false
+}

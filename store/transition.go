@@ -122,6 +122,19 @@ func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
 	}
 }
 
+// Show has an account be active, as its host states. An account event tells of it if another status
+// was known. The state of the repository stays.
+func (b *Batch) Show(r *Repo) {
+	if r.Mark == MarkReturning {
+		r.Mark = MarkNone
+	}
+	r.Origin = OriginHost
+	if r.Status != StatusActive {
+		r.Status = StatusActive
+		b.Account(r)
+	}
+}
+
 // Untrack stops following a repository. What is held is kept, and an account that is not active
 // stays so, but its host is not asked again.
 func (b *Batch) Untrack(r *Repo) {

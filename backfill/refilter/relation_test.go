@@ -1,4 +1,4 @@
-package backfill_test
+package refilter_test
 
 import (
 	"fmt"
@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"cistern/backfill"
+	"cistern/backfill/refilter"
 )
 
 // TestIncludes: a set includes another if it has each of its elements, at the size of the largest filters too.
@@ -23,7 +23,7 @@ func TestIncludes(t *testing.T) {
 	for range 2000 {
 		all, some := set(12), set(6)
 		want := !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
-		if got := backfill.Includes(all, some); got != want {
+		if got := refilter.Includes(all, some); got != want {
 			t.Fatalf("%v includes %v: %v", all, some, got)
 		}
 	}
@@ -31,7 +31,7 @@ func TestIncludes(t *testing.T) {
 	for i := range 10_000 {
 		large = append(large, fmt.Sprintf("com.example%05d.thing", i))
 	}
-	if !backfill.Includes(large, large) || backfill.Includes(large[1:], large) || backfill.Includes(large[:9999], large) {
+	if !refilter.Includes(large, large) || refilter.Includes(large[1:], large) || refilter.Includes(large[:9999], large) {
 		t.Error("10,000 elements")
 	}
 }

@@ -1,4 +1,4 @@
-package backfill
+package refilter
 
 import (
 	"errors"
@@ -6,14 +6,14 @@ import (
 	"cistern/store"
 )
 
-// waits are batches that were applied and are not known to be durable. The owner waits once for many
-// of them, without locks. Each keeps its memory until then.
+// waits are batches that were applied and may not be durable yet. The owner waits once for many, without
+// locks. Each keeps its memory until then.
 type waits struct {
 	waits []func() error
 	bytes int64
 }
 
-// update changes a row.
+// update changes a row, and keeps the wait.
 func (w *waits) update(s *store.Store, did string, change func(b *store.Batch, row *store.Repo) error) error {
 	var n int64
 	wait, err := s.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {

@@ -1,4 +1,4 @@
-package backfill
+package refilter
 
 import (
 	"context"
@@ -7,18 +7,18 @@ import (
 	"cistern/store"
 )
 
-// room says who of those that lack something may be made pending. While a repository waits its live commits are not
-// applied, so that only some wait at a time.
+// room bounds the repositories that wait for a fetch because of the filter: live commits of a repository
+// are not applied while it waits.
 type room struct {
-	queued map[string]uint32    // who was made pending, and their hosts
-	moved  map[uint32]time.Time // of hosts: when the last of theirs was whole, or the first queued
-	slow   map[uint32]bool      // hosts that are not waited for in this round
-	looked time.Time            // when the queued were looked at
+	queued map[string]uint32    // repositories that the pass queued, and their hosts
+	moved  map[uint32]time.Time // by host: when a repository was last completed, or the first was queued
+	slow   map[uint32]bool      // hosts that this round does not wait for
+	looked time.Time            // when the queued repositories were looked at
 }
 
 func newRoom() room { return room{queued: map[string]uint32{}, moved: map[uint32]time.Time{}} }
 
-// reset begins a round: what hosts were is looked at again.
+// reset begins a round, which waits for slow hosts again.
 func (m *room) reset() { m.slow = map[uint32]bool{} }
 
 func (m *room) add(did string, host uint32, now time.Time) {
@@ -28,7 +28,7 @@ func (m *room) add(did string, host uint32, now time.Time) {
 	m.queued[did] = host
 }
 
-// tally is how many are queued of a host, and of all that are waited for.
+// tally counts the repositories queued of a host, and of all hosts that are waited for.
 func (m *room) tally(host uint32) (own, all int) {
 	for _, h := range m.queued {
 		if h == host {
@@ -41,15 +41,16 @@ func (m *room) tally(host uint32) (own, all int) {
 	return own, all
 }
 
-// dead says whether so long nothing has come from a host that its others need not wait for those before them.
+// dead reports whether a host has finished nothing for so long that its other repositories go to the
+// retry queue.
 func (m *room) dead(host uint32, now time.Time) bool {
 	moved, there := m.moved[host]
 	return there && now.Sub(moved) >= roomDead
 }
 
-// hasRoom says whether a repository of a host may be made pending. A patient pass waits for that, but for no host
-// from which nothing has come for roomWait: that time runs for all of them at once.
-func (p *refiltering) hasRoom(ctx context.Context, host uint32) bool {
+// hasRoom reports whether one more repository of a host may be queued. A patient pass waits for room, but
+// not for a host that has finished nothing for roomWait, a time that runs for all hosts at once.
+func (p *pass) hasRoom(ctx context.Context, host uint32) bool {
 	for {
 		own, all := p.room.tally(host)
 		if own >= roomHostMax || all >= roomAllMax {
@@ -62,15 +63,15 @@ func (p *refiltering) hasRoom(ctx context.Context, host uint32) bool {
 		case !p.patient || p.room.slow[host]:
 			return false
 		}
-		sleep(ctx, roomLook, nil)
-		if !p.r.tasksGate.pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
+		wait(ctx, roomLook, nil)
+		if !p.r.opts.Gate(ctx) || p.r.store.Filter().Version != p.filter.Version {
 			return false
 		}
 	}
 }
 
-// makeRoom looks who is done, now and then, and at which hosts nothing moves.
-func (p *refiltering) makeRoom() {
+// makeRoom looks now and then which repositories are done, and which hosts finish nothing.
+func (p *pass) makeRoom() {
 	m := &p.room
 	if time.Since(m.looked) < roomLook {
 		return
@@ -96,7 +97,7 @@ func (p *refiltering) makeRoom() {
 		case !waiting[host]:
 			delete(m.moved, host)
 		case now.Sub(moved) >= roomWait:
-			m.slow[host] = true // also one that fails fast, which makes room by that
+			m.slow[host] = true // also a host that fails fast
 		}
 	}
 }

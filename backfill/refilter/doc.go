@@ -1,0 +1,34 @@
+// Package refilter brings stored repositories to a filter that was changed.
+//
+// # Purpose
+//
+// Pass over all repositories until each holds and shows exactly what the filter in force wants: show
+// or hide records that are held, queue a fetch for what is missing, and forget repositories that are
+// no longer followed.
+//
+// # Invariants
+//
+//  1. The cursor of the pass is a row that the change of the filter writes: after a crash the pass goes
+//     on where it stood, and doing a page again changes nothing.
+//  2. A pass ends after a round over all rows that left nothing to do, and that began when no fetch
+//     chose records by an older filter. A filter that is changed meanwhile begins it anew.
+//  3. A repository that is being fetched is left to a later round: its task has a filter of its own.
+//  4. What a row cannot show at once it says: records to look through (sweep), or missing (lacks).
+//  5. A repository that is forgotten is deleted record by record, with events, and then its row. An
+//     interruption leaves the row torn; it is resumed, or the repository fetched.
+//  6. No lock of a row is held over more than one bounded batch, and the repositories that wait for a
+//     fetch because of the filter are bounded, since their live commits wait with them.
+//
+// # Concurrency
+//
+// Run owns the pass and is one goroutine. Wake and Progress may be called from any. A Forget belongs
+// to one goroutine.
+//
+// # Files
+//
+//   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
+//   - runner.go: Runner, Run; pass.go: the rounds and pages of a pass
+//   - revise.go: what it does about one repository; relation.go: how two filters differ
+//   - room.go: how many wait for a fetch at a time
+//   - forget.go: repositories no longer followed; waits.go: batches that wait for the disk together
+package refilter
