@@ -325,3 +325,19 @@ func Arrows() (out []Arrow) {
 	}
 	return out
 }
+
+// Locked reports whether the lock of a DID is held or awaited.
+func (s *Store) Locked(did string) bool {
+	s.locks.mu.Lock()
+	defer s.locks.mu.Unlock()
+	return s.locks.held[did] != nil
+}
+
+// FilterHeld reports whether HoldFilter keeps other filters from coming into force.
+func (s *Store) FilterHeld() bool {
+	if s.filters.use.TryLock() {
+		s.filters.use.Unlock()
+		return false
+	}
+	return true
+}

@@ -146,6 +146,28 @@ func TestApplyTooMuch(t *testing.T) {
 	}
 }
 
+// TestApplyTwice: reads do not see what a batch has written, so that a second Apply to one repository
+// would take the first for undone.
+func TestApplyTwice(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	imported(t, s, storetest.DID(1), storetest.Records{})
+	r, err := s.Repo(storetest.DID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBatch()
+	defer b.Discard()
+	body := storetest.Text("x")
+	ops := []store.Op{{Path: []byte("app.test.a/1"), CID: repo.HashCID(body), Record: body}}
+	if err := b.Apply(&r, true, storetest.Rev(2), ops); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Apply(&r, true, storetest.Rev(3), ops); err == nil {
+		t.Error("applied twice")
+	}
+}
+
 // TestApplyWithoutOrdinal: a repository that was never imported has no place for records.
 func TestApplyWithoutOrdinal(t *testing.T) {
 	t.Parallel()

@@ -197,7 +197,8 @@ func runLiveFault(t *testing.T, script *liveScript, f *fault, rng *rand.Rand) {
 	}
 }
 
-// TestFailedBatch: a batch that failed has changed nothing that is kept in memory either.
+// TestFailedBatch: a batch that failed has changed nothing that is kept in memory either, and nothing
+// is written after it (invariant 13).
 func TestFailedBatch(t *testing.T) {
 	t.Parallel()
 	s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db", GroupAge: time.Hour})
@@ -216,6 +217,11 @@ func TestFailedBatch(t *testing.T) {
 	}
 	if r, err := s.Repo(did); err != nil || r.SeenRev != "" || s.Buffered(did) != 0 {
 		t.Errorf("seen %q, %d buffered, %v", r.SeenRev, s.Buffered(did), err)
+	}
+	next := s.NewBatch()
+	next.SetCursor("ws://a.test", func() int64 { return 1 })
+	if err := next.CommitSync(); err == nil {
+		t.Error("a batch is written after one that failed")
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)

@@ -205,6 +205,25 @@ func TestUpdateOrder(t *testing.T) {
 	}
 }
 
+// TestUpdateHolds: while rows are changed, they are locked, and no other filter comes into force.
+func TestUpdateHolds(t *testing.T) {
+	t.Parallel()
+	s, did := inState(t, store.StateSynced)
+	dids := []string{did, storetest.DID(2)}
+	_, err := s.Update(dids, func(*store.Batch, []store.Repo) error {
+		if !s.Locked(dids[0]) || !s.Locked(dids[1]) || !s.FilterHeld() {
+			t.Errorf("locked: %v, %v; the filter is held: %v", s.Locked(dids[0]), s.Locked(dids[1]), s.FilterHeld())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Locked(dids[0]) || s.Locked(dids[1]) || s.FilterHeld() {
+		t.Error("an update that has ended holds locks")
+	}
+}
+
 // TestDrawing: the drawing of the states in the documentation is that of the code.
 func TestDrawing(t *testing.T) {
 	t.Parallel()
