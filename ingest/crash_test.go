@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -132,4 +133,39 @@ func TestCrashWhileFollowing(t *testing.T) {
 	if middle < 10 {
 		t.Error("the crashes met nothing")
 	}
+}
+
+// TestMarkMovesWithItsBatch: while another batch holds the place in the log that an event's batch is
+// waiting for, the event must not count as done. The cursor in the other batch would cover it, and
+// a crash between the two batches would lose the event.
+func TestMarkMovesWithItsBatch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	w.put(a, "app.test.x/1", "1")
+	newest := w.net.RelayHost().Head()
+	b := w.store.NewBatch()
+	b.SetCursor("ws://other.test", func() int64 {
+		w.send()
+		// The loop gives a shard that counts too early the time to do so. Otherwise its length does
+		// not matter: the batch of the event cannot be committed before this function returns.
+		for range 100 {
+			if w.feed.Mark() >= newest {
+				t.Errorf("the mark covers event %d before its batch is in the log", newest)
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return 1
+	})
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	if mark := w.feed.Mark(); mark != newest {
+		t.Errorf("the mark is %d after event %d", mark, newest)
+	}
+	w.equal(a)
 }

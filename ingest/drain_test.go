@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -126,6 +127,59 @@ func TestDrainOfForgery(t *testing.T) {
 	if row := w.row(a); row.State != store.StatePending || !row.Recheck || w.store.Buffered(a.DID()) != 0 {
 		t.Errorf("row is %s, recheck %t, %d buffered", row.State, row.Recheck, w.store.Buffered(a.DID()))
 	}
+}
+
+// TestDrainOfFormerAttempt has another attempt complete between the look at the buffer and the lock.
+// What the shard found in the former buffer must not be counted as taken from the new one.
+func TestDrainOfFormerAttempt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.skip()
+	complete := fetching(w, a, 2)
+	w.pass()
+	complete()
+	type commit struct {
+		rev     string
+		message []byte
+	}
+	var later []commit // those that the copy does not hold
+	held := w.row(a).Rev
+	err := w.store.BufferedCommits(a.DID(), func(rev string, message []byte) error {
+		if rev > held {
+			later = append(later, commit{rev, bytes.Clone(message)})
+		}
+		return nil
+	})
+	if err != nil || len(later) != 2 || w.store.Buffered(a.DID()) != 3 {
+		t.Fatalf("%d commits buffered, %d of them later than the copy (%v)", w.store.Buffered(a.DID()), len(later), err)
+	}
+	again := func() {
+		wait, err := w.store.UpdateRepo(a.DID(), func(b *store.Batch, r *store.Repo) error {
+			b.Enqueue(r, store.PriorityRetry)
+			for _, c := range later {
+				b.Buffer(r, c.rev, c.message)
+			}
+			b.Complete(r)
+			b.PutRepo(r)
+			return nil
+		})
+		if err == nil {
+			err = wait()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	w.dir.mu.Lock()
+	w.dir.meet = again
+	w.dir.mu.Unlock()
+	w.r.Drain(a.DID())
+	w.until("the drain ends", func() bool { return w.row(a).State != store.StateDraining })
+	if row := w.row(a); row.State != store.StateSynced {
+		t.Fatalf("row is %s, at rev %s, seen %q", row.State, row.Rev, row.SeenRev)
+	}
+	w.equal(a)
 }
 
 // A rev that was seen before and is not in the copy nor in the buffer is asked for.

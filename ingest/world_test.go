@@ -351,6 +351,7 @@ type directory struct {
 	asked map[string]int
 	block map[string]chan struct{} // Resolve waits until it is closed
 	fail  error
+	meet  func() // called once, by the next Cached
 }
 
 func (d *directory) Resolve(ctx context.Context, did string) (identity.Identity, error) {
@@ -391,6 +392,13 @@ func (d *directory) Purge(did string) {
 }
 
 func (d *directory) Cached(did string) (identity.Identity, bool) {
+	d.mu.Lock()
+	meet := d.meet
+	d.meet = nil
+	d.mu.Unlock()
+	if meet != nil {
+		meet()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ident, ok := d.cache[did]
