@@ -4,7 +4,7 @@ FUZZERS = grep -rnoE --include='*_test.go' --exclude-dir=node_modules '^func Fuz
 GOLDENS = grep -rlE --include='*_test.go' --exclude-dir=node_modules 'flag\.Bool\("update"' . | xargs -rn1 dirname | sort -u
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz bench lint check soak realnet golden clean
+.PHONY: help build demo test race fuzz bench lint check mutants soak realnet golden clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,6 +26,8 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./... && go vet -tags realnet ./cmd/cistern
 	go tool staticcheck ./...
 check: lint race fuzz ## what has to pass before a commit, some 12 min
+mutants: ## break invariants one by one: each time a test must fail; ONLY=text for some
+	go run ./testdata/mutants $(ONLY)
 soak: ## SEEDS (2000) seeded networks with faults and crashes, from SEED (1000) on
 	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash|Refilter)$$' ./cmd/cistern
 realnet: ## index the reference PDS and compare every record
