@@ -53,6 +53,11 @@ func (g *gaps) step(from, to int64) {
 	}
 }
 
+// lost learns from a seq that was left out between two connections. That is far weaker a sign of a
+// source that is not dense than one left out within a connection: the source may have lost messages
+// several times in a row, and each time has to be noticed.
+func (g *gaps) lost() { g.dense.Store(max(g.dense.Load()-1, 0)) }
+
 // read records that everything sent until a time, in unix microseconds, was read. A time in our
 // future counts as now. What was recorded while our clock was ahead gives way to what is recorded now.
 func (g *gaps) read(until, now int64) {
@@ -136,7 +141,7 @@ func (c *socket) sign(seq, stated int64) (sign string, anew bool) {
 	case seq <= cursor:
 		return "seq is not above the cursor: the source has begun a new count", true
 	case dense && seq > cursor+1:
-		s.gaps.step(cursor, seq)
+		s.gaps.lost()
 		return "seqs are missing behind the cursor", false
 	}
 	switch {

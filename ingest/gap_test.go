@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,26 @@ func TestFirstMessageShowsAGap(t *testing.T) {
 			s.until("the cursor", func() bool { return s.cursor(h.url) == c.seq })
 		})
 	}
+}
+
+// TestGapsInARow: a source that loses messages between many connections in a row is found out each time, however few
+// messages come in between.
+func TestGapsInARow(t *testing.T) {
+	t.Parallel()
+	const connections = 12
+	h := newFirehose(t, func(n int, c *client) {
+		at := max(c.cursor, 0) + 3
+		c.send(account(at), account(at+1))
+		if n == connections {
+			c.stay()
+		}
+	})
+	s := newStage(t, h.source)
+	s.run()
+	s.until("the last connection", func() bool { return len(s.seqs(h.url)) == 2*(connections+1) })
+	s.until("each gap to be noticed", func() bool {
+		return strings.Count(s.text.String(), "messages of the source may have been missed") >= connections
+	})
 }
 
 // TestSparseSourceIsLearnt: a source that leaves numbers out within its connections is not suspected at the next one, and what was

@@ -60,8 +60,8 @@ const (
 	stuckAfter = 2 * time.Minute
 
 	// denseMax bounds the measure of how dense the seqs of a source are: one more for two consecutive seqs, half for a
-	// seq left out. A source is dense from denseMin on: three seqs left out in a row are enough to tell that it is not, and
-	// two are not.
+	// seq left out within a connection, one less for a seq left out between two. A source is dense from denseMin on: three
+	// seqs left out in a row within a connection are enough to tell that it is not, and two are not.
 	denseMax = 64
 	denseMin = 8
 	// gapTime is for how long a source that is not dense may have sent nothing unless messages are missing, gapTimeDense for
