@@ -199,13 +199,13 @@ func (g *listing) end(reconciled string) bool {
 }
 
 // awaits reports whether the reconciliation of a base URL is to be dropped once absent repositories
-// are queued.
-func (a *absences) awaits(url string) bool {
+// of a round are queued, other than the round except.
+func (a *absences) awaits(url string, except *round) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.rounds {
 		for _, g := range d.hosts {
-			if g.stage == listingEnded && g.ends == url {
+			if d != except && g.stage == listingEnded && g.ends == url {
 				return true
 			}
 		}
@@ -295,7 +295,7 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 	a.mu.Unlock()
 	for _, url := range urls {
 		// The absent repositories are pending, durably. A crash before this has the listing read again.
-		if err := a.r.dropListed(url); err != nil {
+		if err := a.dropListed(url, d); err != nil {
 			return false, err
 		}
 	}
@@ -399,14 +399,15 @@ func (s *absentScan) note(o store.Ordinal) {
 	s.round.set(o)
 }
 
-// dropListed ends a reconciliation whose listing was read to the end, unless it was asked for anew meanwhile.
-func (r *Runner) dropListed(url string) error {
-	defer r.store.LockReconciliation(url)()
-	row, _, err := r.store.Reconciliation(url)
-	if err != nil || row.Stage != store.ReconcileListed {
+// dropListed ends a reconciliation whose listing was read to the end in a round. It stays if it was
+// requested anew since, and another round then ends it.
+func (a *absences) dropListed(url string, d *round) error {
+	defer a.r.store.LockReconciliation(url)()
+	row, _, err := a.r.store.Reconciliation(url)
+	if err != nil || row.Stage != store.ReconcileListed || a.awaits(url, d) {
 		return ours(err)
 	}
-	b := r.store.NewBatch()
+	b := a.r.store.NewBatch()
 	b.DropReconciliation(url)
 	return ours(b.CommitSync())
 }

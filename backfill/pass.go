@@ -47,9 +47,8 @@ func (p *pass) level(usual slog.Level) slog.Level {
 	return usual
 }
 
-// view: accounts that nobody knows yet are left to the crawl, unless the host is crawled too, the crawl is on and nobody has to be
-// asked first. A PDS
-// is believed about its own accounts only.
+// view leaves unknown accounts to the crawl, unless the host is crawled too, the crawl is on and no
+// host has to be asked first. A PDS is believed about its own accounts only.
 func (p *pass) view() reading {
 	f := p.r.store.Filter()
 	v := reading{filter: f.Version, compare: true}
@@ -236,18 +235,19 @@ func (p *pass) move(row store.Reconciliation, next string, last bool) (ended boo
 	if err != nil || !asked || now != row {
 		return false, err
 	}
+	// Once it has ended, dropListed may be called, waits for the lock, and finds the row of the batch.
+	ended = last && (p.listing == nil || p.listing.end(p.url))
 	b := p.r.store.NewBatch()
 	switch {
 	case !last:
 		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileReading, Cursor: next})
+	case !ended: // what the listing showed was forgotten
+		b.PutReconciliation(p.url, store.Reconciliation{})
 	case p.listing != nil:
 		// A crash from here until the absent repositories are pending has the listing read again.
 		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileListed})
 	default:
 		b.DropReconciliation(p.url)
 	}
-	if err := b.CommitSync(); err != nil {
-		return false, ours(err)
-	}
-	return last && (p.listing == nil || p.listing.end(p.url)), nil
+	return ended, ours(b.CommitSync())
 }

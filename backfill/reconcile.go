@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,8 +80,7 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 	return quiet(ctx, err)
 }
 
-// readRest is how long the cursors are not to be read again: reading them takes a bounded part of the time, however many there
-// are and however often we are woken.
+// readRest is for how long the cursors are not read again: reading them takes a bounded part of the time.
 func (c *reconciler) readRest(now time.Time) time.Duration {
 	since := now.Sub(c.read)
 	if since < 0 {
@@ -106,7 +106,7 @@ func (c *reconciler) readCursors() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for url, row := range asked {
-		if c.passes[url] == nil && (row.Stage != store.ReconcileListed || !c.r.absences.awaits(url)) {
+		if c.passes[url] == nil && (row.Stage != store.ReconcileListed || !c.r.absences.awaits(url, nil)) {
 			c.passes[url] = newPass(c.r, url)
 		}
 	}
@@ -151,26 +151,45 @@ func (c *reconciler) askHosts() error {
 	if took := c.idle.Sub(c.all); c.idle.IsZero() || !c.all.IsZero() && now.Sub(c.idle) >= 0 && now.Sub(c.idle) < took {
 		return nil
 	}
-	relay, ok, err := c.r.store.ReconcileHosts()
+	relay, ok, err := c.r.store.BeginReconcileHosts()
 	if err != nil || !ok {
 		return ours(err)
 	}
-	b := c.r.store.NewBatch()
-	names, err := c.r.knownHosts(relay)
+	origins, err := c.r.knownHosts(relay)
+	if err == nil {
+		err = c.r.requestReconciliations(origins)
+	}
 	if err != nil {
-		b.Discard()
 		return err
 	}
-	for _, origin := range names {
-		b.PutReconciliation(origin, store.Reconciliation{})
-	}
-	b.DropReconcileHosts()
-	if err := b.CommitSync(); err != nil {
+	if err := c.r.store.EndReconcileHosts(); err != nil { // a crash before it requests all again
 		return ours(err)
 	}
 	c.all, c.idle, c.read = now, time.Time{}, time.Time{}
-	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared", "relay", relay, "hosts", len(names))
+	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared", "relay", relay, "hosts", len(origins))
 	return c.readCursors()
+}
+
+// requestReconciliations requests the comparison of listings, anew if it is under way. Without the
+// lock of a listing, a pass that moves its cursor would overwrite the request.
+func (r *Runner) requestReconciliations(urls []string) error {
+	slices.Sort(urls)
+	for chunk := range slices.Chunk(slices.Compact(urls), crawlLocksMax) {
+		if err := r.requestSome(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requestSome is requestReconciliations for URLs in ascending order, in one batch.
+func (r *Runner) requestSome(urls []string) error {
+	b := r.store.NewBatch()
+	for _, url := range urls {
+		defer r.store.LockReconciliation(url)()
+		b.PutReconciliation(url, store.Reconciliation{})
+	}
+	return ours(b.CommitSync())
 }
 
 // busy reports whether the listing of a PDS is being compared, but for those of hosts that fail.

@@ -99,10 +99,39 @@ func TestReconciliations(t *testing.T) {
 	if relay, ok, err := s.ReconcileHosts(); relay != "https://a" || !ok || err != nil {
 		t.Errorf("all hosts: %q, %v, %v", relay, ok, err)
 	}
-	write(t, s, func(b *store.Batch) { b.DropReconcileHosts() })
-	if _, ok, err := s.ReconcileHosts(); ok || err != nil {
-		t.Errorf("all hosts, dropped: %v, %v", ok, err)
+}
+
+// TestReconcileHosts: a request ends when it was begun and not made again since. A request that was
+// begun before a crash is begun again.
+func TestReconcileHosts(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	request := func(relay string) { write(t, s, func(b *store.Batch) { b.PutReconcileHosts(relay) }) }
+	begin := func(relay string) {
+		t.Helper()
+		if got, ok, err := s.BeginReconcileHosts(); got != relay || ok != (relay != "") || err != nil {
+			t.Errorf("begun: %q, %v, %v; want %q", got, ok, err, relay)
+		}
 	}
+	end := func(left string) {
+		t.Helper()
+		if err := s.EndReconcileHosts(); err != nil {
+			t.Error(err)
+		}
+		if got, ok, err := s.ReconcileHosts(); got != left || ok != (left != "") || err != nil {
+			t.Errorf("left: %q, %v, %v; want %q", got, ok, err, left)
+		}
+	}
+	begin("")
+	end("")
+	request("https://a")
+	end("https://a") // not begun
+	begin("https://a")
+	request("https://a") // the same row but for Begun
+	end("https://a")
+	begin("https://a")
+	begin("https://a") // as after a crash
+	end("")
 }
 
 // TestDescribeRetries: accounts of every form of DID come back.

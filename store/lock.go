@@ -4,7 +4,7 @@ import "sync"
 
 // locks gives out one mutex for each DID while a caller holds it or waits for it. Some rows that
 // belong to no repository have a lock too, by their key (LockCrawlMark, LockReconciliation,
-// LockRefilterCursor).
+// LockReconcileHosts, LockRefilterCursor).
 type locks struct {
 	mu   sync.Mutex
 	held map[string]*didLock // mu guards

@@ -90,22 +90,63 @@ func (s *Store) parseReconciliation(v []byte) (r Reconciliation, err error) {
 // reconcileHostsV1 requests the reconciliation of all known hosts.
 type reconcileHostsV1 struct {
 	Relay string `cbor:"1,keyasint"` // base URL of the relay whose events were missed
+	// Begun means that some hosts may have a request of their own by now. A request made since then
+	// has it false again: it needs another request of every host.
+	Begun bool `cbor:"2,keyasint,omitempty"`
 }
 
 // PutReconcileHosts requests that the listings of all known hosts be compared, since events of a
-// relay were missed. relay is its base URL.
-func (b *Batch) PutReconcileHosts(relay string) {
-	v, err := b.s.codec.encode(reconcileHostsV1{relay})
+// relay, given by its base URL, were missed. The caller holds LockReconcileHosts until the commit.
+func (b *Batch) PutReconcileHosts(relay string) { b.putReconcileHosts(reconcileHostsV1{Relay: relay}) }
+
+func (b *Batch) putReconcileHosts(row reconcileHostsV1) {
+	v, err := b.s.codec.encode(row)
 	b.fail(err)
 	b.set(metaKey(metaReconcileHosts), v)
 }
 
-// DropReconcileHosts ends the request of PutReconcileHosts.
-func (b *Batch) DropReconcileHosts() { b.delete(metaKey(metaReconcileHosts)) }
+// LockReconcileHosts gives the caller the sole right to write the request of all hosts until unlock.
+// It is taken after LockReconciliation.
+func (s *Store) LockReconcileHosts() (unlock func()) {
+	return s.Lock(string(metaKey(metaReconcileHosts)))
+}
+
+// BeginReconcileHosts returns the relay of the last PutReconcileHosts; ok is false if there is no
+// request. The caller then requests the reconciliation of every known host, and calls
+// EndReconcileHosts.
+func (s *Store) BeginReconcileHosts() (relay string, ok bool, err error) {
+	defer s.LockReconcileHosts()()
+	row, ok, err := s.reconcileHosts()
+	if err != nil || !ok || row.Begun {
+		return row.Relay, ok, err
+	}
+	row.Begun = true
+	b := s.NewBatch()
+	b.putReconcileHosts(row)
+	// A crash from here until EndReconcileHosts has the request begun again.
+	return row.Relay, true, b.CommitSync()
+}
+
+// EndReconcileHosts ends the request of PutReconcileHosts. A request made since
+// BeginReconcileHosts stays.
+func (s *Store) EndReconcileHosts() error {
+	defer s.LockReconcileHosts()()
+	row, ok, err := s.reconcileHosts()
+	if err != nil || !ok || !row.Begun {
+		return err
+	}
+	b := s.NewBatch()
+	b.delete(metaKey(metaReconcileHosts))
+	return b.CommitSync()
+}
 
 // ReconcileHosts is the relay of the last PutReconcileHosts; ok is false if there is no request.
 func (s *Store) ReconcileHosts() (relay string, ok bool, err error) {
-	var row reconcileHostsV1
-	ok, err = s.metaRow(s.db, metaReconcileHosts, &row)
+	row, ok, err := s.reconcileHosts()
 	return row.Relay, ok, err
+}
+
+func (s *Store) reconcileHosts() (row reconcileHostsV1, ok bool, err error) {
+	ok, err = s.metaRow(s.db, metaReconcileHosts, &row)
+	return row, ok, err
 }

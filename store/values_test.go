@@ -100,6 +100,7 @@ func otherRows() []namedRow {
 		{"reconciliation requested", store.Reconciliation{}},
 		{"reconciliation listed", store.Reconciliation{Stage: store.ReconcileListed}},
 		{"reconciliation of all hosts", store.ReconcileHostsRow{Relay: "https://relay.test"}},
+		{"reconciliation of all hosts begun", store.ReconcileHostsRow{Relay: "https://relay.test", Begun: true}},
 		{"refilter cursor", store.RefilterCursor{Begun: true, After: plc}},
 		{"refilter cursor requested", store.RefilterCursor{}},
 		{"describe retry", store.DescribeRetry{Due: 1748693290, Tries: 2}},
