@@ -72,6 +72,32 @@ func DirectNeeded(r *Runner) (at time.Time) {
 	return at
 }
 
+// SaveAround saves cursors and progress, and calls during before what it writes is committed.
+func SaveAround(r *Runner, during func()) error {
+	b := r.opts.Store.NewBatch()
+	_, unlock, err := r.sources.gather(b)
+	if err != nil {
+		unlock()
+		return err
+	}
+	during()
+	err = b.CommitSync()
+	unlock()
+	return err
+}
+
+// ReadTo has a source, which is not running, read up to a seq and a time.
+func ReadTo(r *Runner, url string, seq int64, at time.Time) {
+	src := r.sources.get(url)
+	src.restart(seq)
+	src.gaps.clock.Store(at.UnixMicro())
+}
+
+// Missed has the comparison of a source's listing requested, or owed.
+func Missed(r *Runner, url string) error {
+	return r.sources.reconcile(r.sources.get(url), false)
+}
+
 // ReadUntil is the time up to which a source counts as read.
 func ReadUntil(r *Runner, url string) int64 { return r.sources.get(url).gaps.clock.Load() }
 

@@ -88,11 +88,10 @@ func (g *gaps) load(db *store.Store, source string) error {
 }
 
 // progress adds the source's progress to a batch, if it changed enough, and reports whether it did.
-// The same batch writes the cursor if that has not been written yet.
+// The same batch writes the cursor if that has not been written yet. Called with gaps.mu held, which
+// is released once the batch is committed.
 func (s *source) progress(b *store.Batch) (news bool) {
 	g := &s.gaps
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	if !g.sampled {
 		at := g.clock.Load() // read before the seq: it then holds for this seq too
 		g.sampled, g.sampleAt, g.sampleSeq = true, at, s.tracker.last()
@@ -236,6 +235,7 @@ func (s *sources) ask(src *source, b *store.Batch, now bool) error {
 	if listing := listingOf(src.url); now {
 		b.PutReconciliation(listing, store.Reconciliation{})
 		if !src.pds.Load() { // a relay's listing leaves out inactive accounts and accounts that it does not know
+			defer s.store.LockReconcileHosts()()
 			b.PutReconcileHosts(listing)
 		}
 	}

@@ -1,6 +1,8 @@
 package ingest_test
 
 import (
+	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -234,6 +236,45 @@ func TestComparisonsAreBounded(t *testing.T) {
 	if p, _, err := s.store.Progress(h.url); p.Owed || err != nil {
 		t.Errorf("progress %+v, %v: it is owed no more", p, err)
 	}
+}
+
+// TestOwedWhileProgressIsSaved: a comparison that becomes owed while the progress of its source is
+// being saved is still owed after the save. The progress was made before, when none was owed.
+func TestOwedWhileProgressIsSaved(t *testing.T) {
+	t.Parallel()
+	const url = "wss://relay.test"
+	s := newStage(t, func(o *ingest.Options) {
+		o.Sources, o.ReconcileEvery = []store.Source{{URL: url}}, time.Hour
+	})
+	if err := ingest.Missed(s.r, url); err != nil { // requested: the next one is owed
+		t.Fatal(err)
+	}
+	ingest.ReadTo(s.r, url, 7, time.Now())
+	owed := make(chan error, 1)
+	err := ingest.SaveAround(s.r, func() {
+		go func() { owed <- ingest.Missed(s.r, url) }()
+		for len(owed) == 0 && !waitsForMutex("cistern/ingest.Missed") {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if err := errors.Join(err, <-owed); err != nil {
+		t.Fatal(err)
+	}
+	if p, ok, err := s.store.Progress(url); !p.Owed || !ok || err != nil {
+		t.Errorf("progress %+v, %t, %v: want a comparison owed", p, ok, err)
+	}
+}
+
+// waitsForMutex reports whether a goroutine that runs a function waits for a mutex.
+func waitsForMutex(function string) bool {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for one := range strings.SplitSeq(string(stacks), "\n\n") {
+		if strings.Contains(one, function) && strings.Contains(one, "sync.(*Mutex).Lock") {
+			return true
+		}
+	}
+	return false
 }
 
 // TestComparisonIsNotBegunAnew: one that is under way is not disturbed, for a source that leaves messages out again and

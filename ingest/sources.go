@@ -173,31 +173,44 @@ func (s *sources) saveEvery(ctx context.Context) error {
 	}
 }
 
-// saveCursors writes the cursors of all sources as far as their events are handled. What ends a run may call it once nothing is
-// handled any more: less is read again then.
+// saveCursors writes the cursors of all sources as far as their events are handled, at the end of a run.
 func (r *Runner) saveCursors() error { return r.sources.save() }
 
 func (s *sources) save() error {
-	b, moved := s.store.NewBatch(), false
-	for _, src := range s.all() {
+	b := s.store.NewBatch()
+	moved, unlock, err := s.gather(b)
+	defer unlock()
+	if err != nil || !moved {
+		b.Discard()
+		return err
+	}
+	return b.CommitSync()
+}
+
+// gather adds to a batch what save writes. The caller calls unlock once the batch is committed or
+// discarded. Until then no source records an owed comparison, which the batch would overwrite.
+func (s *sources) gather(b *store.Batch) (moved bool, unlock func(), err error) {
+	all := s.all()
+	slices.SortFunc(all, func(a, b *source) int { return strings.Compare(a.url, b.url) })
+	for _, src := range all {
+		src.gaps.mu.Lock()
+	}
+	unlock = func() {
+		for _, src := range all {
+			src.gaps.mu.Unlock()
+		}
+	}
+	for _, src := range all {
 		behind, err := src.behind()
 		if err != nil {
-			b.Discard()
-			return err
+			return false, unlock, err
 		}
 		if behind {
 			b.SetCursor(src.url, src.tracker.mark)
-			moved = true
 		}
-		if src.progress(b) {
-			moved = true
-		}
+		moved = src.progress(b) || behind || moved
 	}
-	if !moved {
-		b.Discard()
-		return nil
-	}
-	return b.CommitSync()
+	return moved, unlock, nil
 }
 
 // SetPaused closes all connections, or opens them again. What was read is handled.
