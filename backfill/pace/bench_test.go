@@ -8,7 +8,7 @@ import (
 	"cistern/backfill/pace"
 )
 
-// BenchmarkPick is a permit's whole way, among 5,000 hosts with so much queued for them, half of it for one.
+// BenchmarkPick takes and returns a permit, among 5,000 hosts with work, half of it for one host.
 func BenchmarkPick(b *testing.B) {
 	for _, queued := range []int{10_000, 100_000, 1_000_000, 5_000_000} {
 		b.Run(fmt.Sprintf("queued=%d", queued), func(b *testing.B) {
@@ -31,7 +31,7 @@ func BenchmarkPick(b *testing.B) {
 				h.Note(pace.Outcome{Answered: true}, p, now)
 				s.Leave(h, now)
 				s.Return(h, p, now)
-				work[h.ID] = max(work[h.ID]-1, 1) // nobody is ever done, so that each round finds as many
+				work[h.ID] = max(work[h.ID]-1, 1) // no host runs out of work, so that each round finds as many
 				s.Offer(h, now)
 			}
 		})

@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// epochMin tells a time in seconds since 1970 from a number of seconds to wait.
+// epochMin is the least number that is read as seconds since 1970, not as seconds to wait.
 const epochMin = 1_000_000_000
 
-// What a host may ask of us, so that no header silences us for a day or makes us hammer.
+// Bounds of the wait that a header may ask for: no header stops requests for a day or provokes a flood.
 const (
 	askedMin = time.Second
 	askedMax = time.Hour
 )
 
-// remainingNames are where the number of requests stands that are left.
+// remainingNames are the headers with the number of requests left.
 var remainingNames = [...]string{"Ratelimit-Remaining", "X-Ratelimit-Remaining"}
 
-// resetNames are where the end of a window stands.
+// resetNames are the headers with the end of a window.
 var resetNames = [...]string{"Ratelimit-Reset", "X-Ratelimit-Reset"}
 
-// AskedWait is how long the host wants to be left alone, by Retry-After, or by RateLimit-Reset unless requests remain until
-// then; clamped; 0 if it does not say.
+// AskedWait returns how long a host asks to wait, clamped: by Retry-After, or by RateLimit-Reset unless
+// requests remain until then. It is 0 if the headers do not say.
 func AskedWait(h http.Header, now time.Time) time.Duration {
 	if d, ok := parseWait(h.Get("Retry-After"), now); ok {
 		return d
@@ -45,7 +45,7 @@ func resetIn(h http.Header, now time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-// parseWait reads seconds, seconds since 1970, or an HTTP date, and clamps what they say.
+// parseWait reads seconds, seconds since 1970, or an HTTP date, and clamps it.
 func parseWait(v string, now time.Time) (time.Duration, bool) {
 	v = strings.TrimSpace(v)
 	if v == "" {
@@ -71,8 +71,8 @@ func clampSeconds(n int64) time.Duration {
 	return time.Duration(min(max(n, int64(askedMin/time.Second)), int64(askedMax/time.Second))) * time.Second
 }
 
-// ParseQuota reads RateLimit-Limit, -Remaining and -Reset, or the window of RateLimit-Policy ("100;w=60") where the
-// reset is missing. Without a number that remains or a time it gives the zero Quota.
+// ParseQuota reads RateLimit-Limit, -Remaining and -Reset, or the window of RateLimit-Policy
+// ("100;w=60") if the reset is missing. Without a remaining number or a time it returns the zero Quota.
 func ParseQuota(h http.Header, now time.Time) Quota {
 	left, ok := number(h, remainingNames[:]...)
 	if !ok {
@@ -93,7 +93,7 @@ func ParseQuota(h http.Header, now time.Time) Quota {
 	return Quota{Limit: limit, Remaining: left, Reset: now.Add(d), Window: window}
 }
 
-// windowOf is the length of the window that a RateLimit-Policy names, 0 if it names none.
+// windowOf returns the length of the window in RateLimit-Policy, 0 if it is missing.
 func windowOf(policy string) time.Duration {
 	_, after, found := strings.Cut(policy, "w=")
 	if !found {
@@ -103,7 +103,7 @@ func windowOf(policy string) time.Duration {
 	return d
 }
 
-// number reads the number that one of some headers begins with.
+// number reads the leading number of the first of some headers that has one.
 func number(h http.Header, names ...string) (n int, ok bool) {
 	for _, name := range names {
 		if v := strings.TrimSpace(h.Get(name)); v != "" && v[0] >= '0' && v[0] <= '9' {
@@ -113,7 +113,7 @@ func number(h http.Header, names ...string) (n int, ok bool) {
 	return 0, false
 }
 
-// leading is the number at the beginning of text, 0 if there is none.
+// leading returns the number at the beginning of text, 0 without one.
 func leading(s string) int {
 	const numberMax = 1 << 40
 	n := 0

@@ -10,7 +10,7 @@ import (
 	"cistern/backfill/pace"
 )
 
-// TestQuotas reads what hosts say of their limits, in the forms that are about.
+// TestQuotas: the headers that real hosts send are read.
 func TestQuotas(t *testing.T) {
 	t.Parallel()
 	now := epoch
@@ -42,7 +42,7 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
-// TestRules reads limits as an operator writes them.
+// TestRules: limits are read as an operator writes them.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	var rules pace.Rules
@@ -57,7 +57,7 @@ func TestRules(t *testing.T) {
 	for host, want := range map[string]pace.Override{
 		"pds.example.com": {Concurrency: 4, PerSecond: 10, PerHour: 5000, PerDay: 100_000}, "example.com": {},
 		"a.test": {PerSecond: 3}, "b.test": {Concurrency: 2}, "127.0.0.1:80": {Concurrency: 7}, "": {},
-		// A name has all ports, unless the rule names one.
+		// A glob without a port matches every port.
 		"b.test:81": {Concurrency: 2}, "c.example:81": {Concurrency: 5}, "c.example": {}, "c.example:82": {}, "127.0.0.1": {},
 	} {
 		if got, banned := rules.Of(host); got != want || banned != strings.HasPrefix(host, "b.test") {

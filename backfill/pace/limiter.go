@@ -2,82 +2,83 @@ package pace
 
 import "time"
 
-// Fault is what a failed request says about its host.
+// Fault is what a failed request shows about its host.
 type Fault uint8
 
 const (
-	// NoFault: the host answered, or we do not know.
+	// NoFault: the host answered, or the failure was not its own.
 	NoFault Fault = iota
-	// SoftFault: it broke off or answered 500, which may be about one repository.
+	// SoftFault: the host broke off or answered 500, which may be due to one repository.
 	SoftFault
-	// HardFault: it cannot be reached, or says itself that it is out of order.
+	// HardFault: the host cannot be reached, or answers that it is out of order.
 	HardFault
 )
 
-// Outcome is what a request that has ended says about its host.
+// Outcome is what a request that has ended shows about its host.
 type Outcome struct {
 	Fault     Fault
 	Answered  bool          // in order
-	Congested bool          // it was too much at a time: 429, 503, a timeout
-	Park      time.Duration // the host asked to be left alone for that long
+	Congested bool          // too many requests at a time: 429, 503, a timeout
+	Park      time.Duration // for how long the host asked not to be asked
 }
 
 const (
-	// A host that cannot be reached is left alone for a second, doubling to five minutes; one that
-	// breaks off or says 500 only from the third time in a row, for one broken repository says
-	// nothing about the others.
+	// A host that cannot be reached is parked for a second, doubling to five minutes. One that breaks
+	// off or answers 500 is parked from the third time in a row on, since a single broken repository
+	// shows nothing about the others.
 	faultParkBase = time.Second
 	faultParkMax  = 5 * time.Minute
 	softFaultsMax = 3
 
-	// firstWindow is how much a host is asked at a time before anything is known of it.
+	// firstWindow is the number of requests at a time to a host of which nothing is known.
 	firstWindow = 4
 
-	// Answers are sane up to sane times the shortest, and a blow-up from blown times on. The floors are
-	// for hosts that answer in a millisecond, and for our own delays.
+	// The window may widen while the mean answer takes up to sane times the shortest, and is halved
+	// from blown times on. The floors allow for hosts that answer in a millisecond, and for our own
+	// delays.
 	sane, saneFloor   = 2, 100 * time.Millisecond
 	blown, blownFloor = 4, 400 * time.Millisecond
-	// forget is how long the shortest answer counts as what a host can do, of the time in which it is asked as little
-	// as may be: that answers take longer while it is asked more is what we want to see.
+	// forget is how long the shortest answer stays the measure of a host. Only time counts in which the
+	// host gets Limits.Min requests or fewer: that answers take longer with more requests is the signal.
 	forget = time.Minute
 
-	// nearRefusal is how much slower a window grows that is about to be what was refused before.
+	// nearRefusal is how much slower a window grows when it is close to the one that was refused last.
 	nearRefusal = 16
 )
 
-// Permit is what a request that began has to show when it ends.
+// Permit is the state of a limiter when a request began. The request hands it back when it ends.
 type Permit struct {
 	epoch, cuts uint64
-	stranger    bool
+	restricted  bool
 	since       time.Time
 }
 
-// Limiter says how much one host is asked. Configure it before use.
+// Limiter bounds the requests to one host. Configure it before use.
 type Limiter struct {
 	limits Limits
 	banned bool
 
 	running int
-	window  float64 // requests at a time that it seems to bear
-	refused float64 // what the window was when it refused last, 0: never. Up to there it grows by one a round, and then slowly
-	cuts    uint64  // rises with each halving: refusals of requests begun before it are old news
+	window  float64 // requests at a time that the host seems to bear
+	refused float64 // the window at the last refusal, 0: never. The window grows by one a round up to it, then slowly
+	cuts    uint64  // counts halvings: a refusal of a request begun before the last one is ignored
 
-	base, usual time.Duration // until an answer begins: the shortest, lately, and the mean
-	heard       time.Time     // when one began last
+	base, usual time.Duration // time until an answer begins: the shortest of late, and the mean
+	heard       time.Time     // when an answer began last
 
 	second, hour, day window
 	told              quotas
 
 	until   time.Time // parked until then
-	failing time.Time // since when it has not answered in order, zero if it does
+	failing time.Time // since when the host has failed, zero if it answers in order
 	faults  int       // parkings in a row without a success between
 	soft    int       // soft faults in a row
 	trying  bool      // parked lately: one request at a time until it succeeds
-	proven  bool      // has answered in order since we remember it
-	epoch   uint64    // rises with each parking: failures of requests begun before it are old news
+	proven  bool      // has answered in order
+	epoch   uint64    // counts parkings: a failure of a request begun before the last one is ignored
 }
 
-// Configure sets the limits, now or anew. What was learnt of the host stays.
+// Configure sets the limits. It may be called again: what was learnt of the host stays.
 func (l *Limiter) Configure(to Limits, banned bool) {
 	to.Max = max(to.Max, 1)
 	to.Min = min(max(to.Min, 1), to.Max)
@@ -98,14 +99,14 @@ func (l *Limiter) Configure(to Limits, banned bool) {
 	}
 }
 
-// Trust begins with all that the limits allow at a time, for a host that is known to bear it.
+// Trust sets the requests at a time to the maximum, for a host that is known to bear it.
 func (l *Limiter) Trust() { l.window = float64(l.limits.Max) }
 
 func (l *Limiter) clamp() {
 	l.window = min(max(l.window, float64(l.limits.Min)), float64(l.limits.Max))
 }
 
-// Limit is how many requests it may get at a time.
+// Limit is the number of requests that the host may get at a time.
 func (l *Limiter) Limit() int {
 	if l.trying {
 		return 1
@@ -113,19 +114,19 @@ func (l *Limiter) Limit() int {
 	return int(l.window)
 }
 
-// Running is how many it is answering.
+// Running is the number of requests under way.
 func (l *Limiter) Running() int { return l.running }
 
-// Banned says whether it is not to be asked at all.
+// Banned reports whether the host must not be asked.
 func (l *Limiter) Banned() bool { return l.banned }
 
-// Parked says whether it is left alone now.
+// Parked reports whether no request may begin now because of a fault or a refusal.
 func (l *Limiter) Parked(now time.Time) bool { return now.Before(l.until) }
 
-// Blameless says whether forgetting the host loses no memory of a fault.
+// Blameless reports whether forgetting the host loses no memory of a fault.
 func (l *Limiter) Blameless() bool { return l.faults == 0 && l.failing.IsZero() }
 
-// Opens is from when on another request of a kind may begin as far as time decides: parking and windows.
+// Opens returns the time from which on parking, windows and quotas allow a request of a kind.
 func (l *Limiter) Opens(k Kind, now time.Time) time.Time {
 	at := l.until
 	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(), l.told.opens(k, now)} {
@@ -148,14 +149,14 @@ func (l *Limiter) Begin(k Kind, now time.Time) Permit {
 	return l.permit(now)
 }
 
-// Mark is what a request that begins now without a permit has to show when it ends.
+// Mark returns the Permit of a request that begins now and takes no permit.
 func (l *Limiter) Mark() Permit { return Permit{epoch: l.epoch, cuts: l.cuts} }
 
 func (l *Limiter) permit(now time.Time) Permit {
 	return Permit{epoch: l.epoch, cuts: l.cuts, since: now}
 }
 
-// Spend notes that a request begins for which a permit is held already.
+// Spend counts a request that begins under a permit held already.
 func (l *Limiter) Spend(k Kind, now time.Time) {
 	l.second.spend(now)
 	l.hour.spend(now)
@@ -171,17 +172,17 @@ func (l *Limiter) Refund(k Kind) {
 	l.told.refund(k)
 }
 
-// Exchange turns what was spent on a Fetch that was not sent into what a Query costs. While the quotas of queries do not
-// allow one it changes nothing, and gives the time from when on they do; else it gives the zero time.
+// Exchange refunds a Fetch that was not sent and spends a Query. While the quotas of queries allow
+// none, it changes nothing and returns the time from which on they do. Otherwise it returns zero.
 func (l *Limiter) Exchange(now time.Time) time.Time { return l.told.exchange(Fetch, Query, now) }
 
-// Spare reports whether the host's quotas of a kind are less than half spent, as far as it told of any.
+// Spare reports whether less than half of each quota known of a kind is spent.
 func (l *Limiter) Spare(k Kind, now time.Time) bool { return l.told.spare(k, now) }
 
-// End gives a permit back.
+// End releases a permit.
 func (l *Limiter) End() { l.running-- }
 
-// Heard notes that the answer to a request of a kind began after some time, and what it told of the host's own limits.
+// Heard notes how long the answer to a request of a kind took to begin, and the quota that it states.
 func (l *Limiter) Heard(k Kind, took time.Duration, q Quota, p Permit, now time.Time) {
 	l.told.told(k, q, now, l.running)
 	if took <= 0 {
@@ -203,7 +204,7 @@ func (l *Limiter) Heard(k Kind, took time.Duration, q Quota, p Permit, now time.
 	}
 }
 
-// Note takes over what a request that has ended says, and gives for how long the host is parked because of it.
+// Note applies the outcome of a request, and returns for how long the host is parked because of it.
 func (l *Limiter) Note(o Outcome, p Permit, now time.Time) time.Duration {
 	if o.Congested || o.Park > 0 || o.Fault == HardFault {
 		l.halve(p)
@@ -224,11 +225,11 @@ func (l *Limiter) Note(o Outcome, p Permit, now time.Time) time.Duration {
 	return d
 }
 
-// succeeded clears what failures built up, and asks for more at a time while answers are in time.
+// succeeded resets the counts of failures, and widens the window while answers are in time.
 func (l *Limiter) succeeded() {
 	l.faults, l.soft, l.trying, l.proven, l.failing = 0, 0, false, true, time.Time{}
 	if l.running < int(l.window) || l.usual > sane*l.base+saneFloor {
-		return // it bears what it gets, and what more would do cannot be known
+		return // the window is not used up, so that nothing shows whether more would do
 	}
 	step := 1.0
 	if l.refused > 0 {
@@ -241,7 +242,7 @@ func (l *Limiter) succeeded() {
 	l.clamp()
 }
 
-// halve answers a refusal of a request begun with p.
+// halve halves the window after a refusal of a request begun with p.
 func (l *Limiter) halve(p Permit) {
 	if p.cuts != l.cuts {
 		return
@@ -250,10 +251,10 @@ func (l *Limiter) halve(p Permit) {
 	l.refused = l.window
 	l.window /= 2
 	l.clamp()
-	l.usual = l.base // as it will be, if this was enough
+	l.usual = l.base // or the next answers would halve it again at once
 }
 
-// failed notes a fault of a request begun in an epoch, and says how long to leave the host alone.
+// failed counts a fault of a request begun in an epoch, and returns for how long to park the host.
 func (l *Limiter) failed(f Fault, epoch uint64) time.Duration {
 	if f == NoFault || epoch != l.epoch {
 		return 0
@@ -271,7 +272,7 @@ func (l *Limiter) failed(f Fault, epoch uint64) time.Duration {
 	return min(d, faultParkMax)
 }
 
-// park leaves the host alone until then, or as long as it is already.
+// park parks the host at least until a time.
 func (l *Limiter) park(until time.Time) {
 	l.epoch++
 	l.trying = true
@@ -284,16 +285,16 @@ func (l *Limiter) park(until time.Time) {
 type View struct {
 	Limits       Limits
 	Running      int
-	Concurrency  int // how many requests at a time it would be given now
+	Concurrency  int // requests at a time that the host would be given now
 	Banned       bool
-	ParkedUntil  time.Time // zero: it is not
-	FailingSince time.Time // zero: it is not
+	ParkedUntil  time.Time // zero: not parked
+	FailingSince time.Time // zero: not failing
 	Opens        time.Time // when its windows allow the next fetch; zero: now
-	Told         []Quota   // what the host said itself of windows that have not ended
+	Told         []Quota   // quotas stated by the host whose windows have not ended
 	Latency      time.Duration
 }
 
-// State is the word for how a host stands.
+// State is the state of the host, one of States.
 func (v View) State() string {
 	switch {
 	case v.Banned:
@@ -306,10 +307,10 @@ func (v View) State() string {
 	return "ok"
 }
 
-// States are the words that State gives.
+// States are the values of View.State.
 var States = [...]string{"ok", "parked", "failing", "banned"}
 
-// View is how the limiter stands.
+// View returns the state of the limiter.
 func (l *Limiter) View(now time.Time) View {
 	v := View{Limits: l.limits, Running: l.running, Concurrency: l.Limit(), Banned: l.banned, FailingSince: l.failing, Latency: l.usual}
 	if l.Parked(now) {

@@ -8,14 +8,15 @@ import (
 	"cistern/backfill/pace"
 )
 
-// fresh is a limiter of a host that nothing was asked of.
+// fresh returns the limiter of a host that was not asked yet.
 func fresh(l pace.Limits) *pace.Limiter {
 	h := &pace.Limiter{}
 	h.Configure(l, false)
 	return h
 }
 
-// TestOldNews: what was asked before the host was parked says nothing of it any more, and of many refusals at a time one counts.
+// TestOldNews: a request begun before the host was parked says nothing about it afterwards, and of many
+// refusals at a time one counts.
 func TestOldNews(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
@@ -43,7 +44,8 @@ func TestOldNews(t *testing.T) {
 	}
 }
 
-// TestParks: a host is parked for the longest time that was said, and one that breaks off from the third time in a row, or at once after it was parked.
+// TestParks: a host is parked for the longest time asked for. One that breaks off is parked from the
+// third time in a row on, or at once after it was parked.
 func TestParks(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
@@ -68,7 +70,8 @@ func TestParks(t *testing.T) {
 	}
 }
 
-// TestRefund: what was not sent is not spent, and limits that are set again as they were forget nothing.
+// TestRefund: a request that was not sent is not spent, and setting the same limits again forgets
+// nothing.
 func TestRefund(t *testing.T) {
 	t.Parallel()
 	limits := pace.Limits{Min: 1, Max: 10, PerSecond: 1}
@@ -90,7 +93,7 @@ func TestRefund(t *testing.T) {
 	}
 }
 
-// TestSlower: answers that take far longer than they did have the host asked less.
+// TestSlower: a host whose answers take far longer than before gets fewer requests at a time.
 func TestSlower(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
@@ -107,7 +110,8 @@ func TestSlower(t *testing.T) {
 	}
 }
 
-// TestOverride: one below the least is the least; and no header silences us for more than an hour.
+// TestOverride: an override below the minimum is the minimum. No header stops requests for more than an
+// hour.
 func TestOverride(t *testing.T) {
 	t.Parallel()
 	if l := (pace.Override{Concurrency: 2}).Over(pace.Limits{Min: 4, Max: 10}); l != (pace.Limits{Min: 2, Max: 2}) {

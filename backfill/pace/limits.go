@@ -10,7 +10,7 @@ import (
 
 // Limits bound what one host is asked.
 type Limits struct {
-	Min, Max  int // requests at a time: what adapts stays between them
+	Min, Max  int // bounds of the adaptive number of requests at a time
 	PerSecond int // requests that begin in any second; 0: no limit, as with the next two
 	PerHour   int
 	PerDay    int
@@ -24,8 +24,8 @@ type Override struct {
 	PerDay      int `json:"per_day,omitempty"`
 }
 
-// What an override may say. More requests at a time than this are no limit to speak of, and the windows
-// have to be a time apart that a clock can tell.
+// Bounds of an override. More requests at a time are in effect no limit, and the requests of a window
+// must be a measurable time apart.
 const (
 	concurrencyMax = 1000
 	perSecondMax   = 100_000
@@ -33,7 +33,7 @@ const (
 	perDayMax      = 24 * perHourMax
 )
 
-// Validate names the part that cannot be.
+// Validate returns an error that names the first invalid part.
 func (o Override) Validate() error {
 	for _, part := range []struct {
 		name     string
@@ -50,7 +50,7 @@ func (o Override) Validate() error {
 	return nil
 }
 
-// Over gives the limits with the override in force.
+// Over returns the limits with the override applied.
 func (o Override) Over(l Limits) Limits {
 	if o.Concurrency > 0 {
 		l.Max, l.Min = o.Concurrency, min(l.Min, o.Concurrency)
@@ -67,14 +67,14 @@ func (o Override) Over(l Limits) Limits {
 	return l
 }
 
-// Rule is what holds for every host whose name a pattern matches.
+// Rule sets limits or a ban for every host whose name matches a pattern.
 type Rule struct {
-	Glob     string // as path.Match reads it, of host:port; without a port, of host at any port
+	Glob     string // for path.Match on host:port; a glob without a port matches every port
 	Override Override
 	Banned   bool
 }
 
-// ParseGlob checks a pattern of host names, and gives its lower case.
+// ParseGlob checks a pattern of host names and returns it in lower case.
 func ParseGlob(s string) (string, error) {
 	s = strings.ToLower(s)
 	if _, err := path.Match(s, ""); err != nil || s == "" || strings.ContainsAny(s, "/@ ") {
@@ -105,16 +105,18 @@ func ParseRule(s string) (Rule, error) {
 			continue
 		}
 		if *parts[i], err = strconv.Atoi(field); err != nil {
-			return Rule{}, fmt.Errorf("%q is no number: %w", field, errForm)
+			return Rule{}, fmt.Errorf("%q is not a number: %w", field, errForm)
 		}
 	}
 	return r, r.Override.Validate()
 }
 
-// Rules are asked in order. The first that matches and bans, bans; the first that matches and limits, limits.
+// Rules are in order of precedence. A host is banned if any rule that matches it bans, and has the
+// limits of the first rule that matches it and sets some.
 type Rules []Rule
 
-// matches says whether a host is meant: who has a name has all its ports, and is not to get out of a ban by another.
+// matches reports whether the rule applies to a host. A glob without a port matches every port, so that
+// a banned host does not escape by another port.
 func (r Rule) matches(host string) bool {
 	if ok, err := path.Match(r.Glob, host); err != nil || ok {
 		return ok
@@ -127,7 +129,7 @@ func (r Rule) matches(host string) bool {
 	return ok
 }
 
-// Of is what the rules say of a host.
+// Of returns the limits and the ban that the rules set for a host.
 func (rules Rules) Of(host string) (o Override, banned bool) {
 	limited := false
 	for _, r := range rules {

@@ -2,7 +2,8 @@ package pace
 
 import "time"
 
-// Kind is what a request asks for. Hosts may count kinds apart: the reference PDS counts getRepo in a quota of its own.
+// Kind is the kind of a request. A host may have a quota for each kind: the reference PDS has one for
+// getRepo.
 type Kind uint8
 
 const (
@@ -14,32 +15,33 @@ const (
 	kinds = 2
 )
 
-// Quota is what a host says of one of the limits that it has for us.
+// Quota is one rate limit as the host states it.
 type Quota struct {
-	Limit     int           // of the whole window, 0 if it does not say
+	Limit     int           // of the whole window, 0 if not stated
 	Remaining int           // requests left
-	Reset     time.Time     // until then; zero: it said nothing
-	Window    time.Duration // length that the policy names, 0 if it names none
+	Reset     time.Time     // end of the window; zero: nothing was stated
+	Window    time.Duration // its length in the policy, 0 if not stated
 }
 
-// Spent reports whether the quota says that no request is left until its reset.
+// Spent reports whether no request is left until the reset.
 func (q Quota) Spent(now time.Time) bool { return q.Remaining <= 0 && q.Reset.After(now) }
 
-// samePolicy reports whether two answers speak of the same limit.
+// samePolicy reports whether two answers state the same limit.
 func (q Quota) samePolicy(other Quota) bool {
 	return q.Limit == other.Limit && q.Window == other.Window
 }
 
-// sameReset is how far apart the ends of one window may be told: hosts round them to seconds.
+// sameReset is how far apart two stated ends of one window may be: hosts round them to seconds.
 const sameReset = 2 * time.Second
 
 // quotasMax bounds the policies of a host, at about 100 bytes each. The reference PDS has two.
 const quotasMax = 4
 
-// quotas are the limits that a host told of. Those of hosts that count kinds of requests apart differ by their policy.
+// quotas are the rate limits that a host states. A host with a quota for each kind of request has a
+// policy for each.
 type quotas []allowance
 
-// told takes over what an answer to a request of a kind said.
+// told notes the quota that an answer to a request of a kind states.
 func (qs *quotas) told(k Kind, q Quota, now time.Time, running int) {
 	if !q.Reset.After(now) {
 		return
@@ -58,7 +60,7 @@ func (qs *quotas) told(k Kind, q Quota, now time.Time, running int) {
 	a.told(q, now, running)
 }
 
-// add makes room for one more policy, if need be in place of the one whose window ends first.
+// add makes room for a policy. If there are quotasMax, it replaces the one whose window ends first.
 func (qs *quotas) add() int {
 	if len(*qs) < quotasMax {
 		*qs = append(*qs, allowance{})
@@ -74,7 +76,7 @@ func (qs *quotas) add() int {
 	return first
 }
 
-// opens is from when on a request of a kind may begin.
+// opens returns the time from which on a request of a kind may begin.
 func (qs quotas) opens(k Kind, now time.Time) (at time.Time) {
 	for i := range qs {
 		if t := qs[i].opens(now); qs[i].counts[k] && t.After(at) {
@@ -84,7 +86,8 @@ func (qs quotas) opens(k Kind, now time.Time) (at time.Time) {
 	return at
 }
 
-// spend notes that a request of a kind begins. A policy that no answer named in two windows is forgotten.
+// spend counts a request of a kind that begins. A policy that no answer stated in two windows is
+// forgotten.
 func (qs *quotas) spend(k Kind, now time.Time) {
 	kept := (*qs)[:0]
 	for _, a := range *qs {
@@ -103,8 +106,8 @@ func (qs quotas) refund(k Kind) {
 	}
 }
 
-// exchange turns what was spent on one kind into what another costs, unless the quotas of the latter open later only: then
-// it gives when. A quota that counts both has been paid.
+// exchange refunds a request of one kind and spends one of another. If the quotas of the latter open
+// later, it changes nothing and returns when. A quota that counts both kinds stays as it is.
 func (qs *quotas) exchange(from, to Kind, now time.Time) (at time.Time) {
 	for _, a := range *qs {
 		if t := a.opens(now); a.counts[to] && !a.counts[from] && t.After(now) && t.After(at) {
@@ -138,7 +141,7 @@ func (qs quotas) spare(k Kind, now time.Time) bool {
 	return true
 }
 
-// in gives the quotas whose windows have not ended.
+// in returns the quotas whose windows have not ended.
 func (qs quotas) in(now time.Time) (all []Quota) {
 	for i := range qs {
 		if qs[i].Reset.After(now) {
@@ -148,17 +151,17 @@ func (qs quotas) in(now time.Time) (all []Quota) {
 	return all
 }
 
-// allowance keeps count of one quota that a host told.
+// allowance counts the requests of one quota.
 type allowance struct {
 	Quota
 	next    time.Time     // when the next request is due
 	length  time.Duration // of a window, at least
-	guessed bool          // that the window is like the one before: no answer has told of it yet
-	counts  [kinds]bool   // the kinds of requests whose answers named this policy
+	guessed bool          // no answer has stated the window yet: it is assumed to be like the previous one
+	counts  [kinds]bool   // the kinds of requests whose answers state this policy
 }
 
-// told takes over what an answer said. Answers overtake each other, and requests under way may not be
-// counted yet: within a window the lower number holds, unless ours is too low to be explained by them.
+// told notes the quota of an answer. Answers overtake each other, and may not count requests under way:
+// within a window the lower number holds, unless requests under way cannot explain the difference.
 func (a *allowance) told(q Quota, now time.Time, running int) {
 	q.Remaining = max(q.Remaining, 0)
 	d := q.Reset.Sub(a.Reset)
@@ -168,9 +171,9 @@ func (a *allowance) told(q Quota, now time.Time, running int) {
 		a.length = max(a.length, q.Reset.Sub(now))
 		a.Remaining = max(0, q.Remaining-max(0, running-1))
 	case d < -sameReset && q.Remaining > 0:
-		return // of a window before, or of another server behind the address, which has windows of its own
+		return // of an earlier window, or of another server behind the address with its own windows
 	case d < -sameReset:
-		// The server that refused must be left alone, and its window is the one that counts from now on.
+		// This server refuses requests, so that its window is the one that counts from now on.
 		a.Quota = q
 	default:
 		if a.Remaining = min(a.Remaining, q.Remaining); q.Remaining > a.Remaining+2*running {
@@ -189,7 +192,7 @@ func (a *allowance) opens(now time.Time) time.Time {
 	return a.next
 }
 
-// spend counts a request. It reports false when the policy is to be forgotten.
+// spend counts a request. It returns false when the policy is to be forgotten.
 func (a *allowance) spend(now time.Time) bool {
 	if !a.Reset.After(now) {
 		if a.Limit == 0 {
@@ -210,5 +213,5 @@ func (a *allowance) spend(now time.Time) bool {
 	return true
 }
 
-// half reports whether half of the quota is spent. Of one without a limit that may always be so.
+// half reports whether half of the quota is spent, true if its limit is unknown.
 func (a *allowance) half() bool { return 2*a.Remaining <= a.Limit || a.Limit == 0 }

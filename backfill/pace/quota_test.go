@@ -7,7 +7,7 @@ import (
 	"cistern/backfill/pace"
 )
 
-// TestQuota: a host that tells its limit with each answer never has to refuse, and what it leaves is used.
+// TestQuota: a host that states its quota in each answer never has to refuse, and its quota is used.
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{1, 10, 300, 3000} {
@@ -136,7 +136,7 @@ func TestFormerPolicy(t *testing.T) {
 	}
 }
 
-// TestRefusalBeforeReset: a refusal closes its quota although its window ends before the one that was told of before. Servers
+// TestRefusalBeforeReset: a refusal closes its quota although its window ends before the one that was stated earlier. Servers
 // behind one address may each have windows of their own.
 func TestRefusalBeforeReset(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,7 @@ func (q *ring) len() int { return len(q.hosts) - q.first }
 
 func (q *ring) push(h *Host) { q.hosts = append(q.hosts, h) }
 
-// pop takes the first. There is one.
+// pop removes and returns the first host. The queue is not empty.
 func (q *ring) pop() *Host {
 	h := q.hosts[q.first]
 	q.hosts[q.first] = nil
@@ -25,29 +25,29 @@ func (q *ring) pop() *Host {
 	return h
 }
 
-// timedHeap orders hosts that wait for a time by it. It has container/heap's methods.
+// timedHeap is a heap of hosts by the time that they wait for. It implements heap.Interface.
 type timedHeap []*Host
 
-// Len is how many wait.
+// Len implements heap.Interface.
 func (q timedHeap) Len() int { return len(q) }
 
-// Less is earlier.
+// Less implements heap.Interface.
 func (q timedHeap) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
 
-// Swap keeps the places known.
+// Swap implements heap.Interface. It keeps Host.place up to date.
 func (q timedHeap) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].place, q[j].place = i+1, j+1
 }
 
-// Push is container/heap's.
+// Push implements heap.Interface.
 func (q *timedHeap) Push(x any) {
 	h := x.(*Host)
 	*q = append(*q, h)
 	h.place = len(*q)
 }
 
-// Pop is container/heap's.
+// Pop implements heap.Interface.
 func (q *timedHeap) Pop() any {
 	old := *q
 	h := old[len(old)-1]

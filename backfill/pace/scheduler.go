@@ -13,81 +13,82 @@ type Host struct {
 
 	wants  bool          // has work, as far as the scheduler was told
 	queued bool          // is in a ring
-	place  int           // in the heap of those that wait for a time, from 1; 0: is not there
-	at     time.Time     // which
-	hold   time.Duration // for how long a permit of it is held, usually
+	place  int           // in the heap of hosts that wait for a time, from 1; 0: not in it
+	at     time.Time     // the time that it waits for
+	hold   time.Duration // mean time for which a permit of it is held
 }
 
-// Idle says whether the scheduler has nothing to do with the host.
+// Idle reports whether the scheduler has nothing to do for the host.
 func (h *Host) Idle(now time.Time) bool {
 	return !h.wants && !h.queued && h.place == 0 && h.running == 0 && !h.Parked(now)
 }
 
 const (
-	// strangersShare is the percentage of the permits that hosts may take which have not yet
-	// answered in order, or are tardy.
-	strangersShare = 75
-	// tardyTimes as long as half of the permits are held is tardy, from tardyMin to tardyMax: large repositories of many are not, and
-	// a host that hangs is, whatever the others do.
-	tardyTimes         = 8
-	tardyMin, tardyMax = time.Second, 8 * time.Second
-	// A host that holds a sixteenth (shareOf) of the permits comes behind those that hold less; a slow one then leaves
-	// a quarter (keepOf) free.
+	// restrictedShare is the percentage of the permits that restricted hosts may hold together:
+	// hosts that have not answered in order yet, or are stuck.
+	restrictedShare = 75
+	// A host is stuck if it holds permits for more than stuckTimes the median, but the bound is at
+	// least stuckMin and at most stuckMax. Large repositories at many hosts are not above it, and a
+	// host that hangs is, whatever the other hosts do.
+	stuckTimes         = 8
+	stuckMin, stuckMax = time.Second, 8 * time.Second
+	// A host that holds a sixteenth (shareOf) of the permits comes after hosts that hold less. A slow
+	// host then leaves a quarter (keepOf) free.
 	shareOf = 16
 	keepOf  = 4
-	// slowTimes as long as usual is slow.
+	// A host is slow if it holds permits for more than slowTimes the mean.
 	slowTimes = 2
 )
 
-// The rings of a Scheduler. Those behind the first share a part of the permits.
+// The rings of a Scheduler. The hosts in all but the first are restricted.
 const (
-	calm  = iota // proven, below their share
-	shy          // not proven
-	tardy        // proven, below their share, and hold permits for very long
+	ringProven   = iota // proven hosts below their share
+	ringUnproven        // hosts that have not answered in order yet
+	ringStuck           // proven hosts below their share that hold permits for very long
 )
 
 // Scheduler shares permits among hosts that have work.
 type Scheduler struct {
 	permits, free int
-	strangers     int // permits held for hosts that were strange then
+	restricted    int // permits given to hosts that were restricted at the time
 
 	rings [3]ring   // of hosts that may be asked now
-	turn  int       // whose turn was last of them
-	rich  []*Host   // at their share or above: at most permits ÷ share of them
-	timed timedHeap // have work, and wait for a time
+	turn  int       // the ring that was last asked for a host
+	full  []*Host   // hosts at their share or above: at most permits ÷ share
+	timed timedHeap // hosts that have work and wait for a time
 
-	hold, usual time.Duration // for how long a permit is held: the mean, and what half of them are held for
+	hold, usual time.Duration // how long a permit is held: mean and median
 }
 
-// NewScheduler has so many permits.
+// NewScheduler returns a scheduler with a number of permits.
 func NewScheduler(permits int) *Scheduler { return &Scheduler{permits: permits, free: permits} }
 
-// Free is how many permits nobody holds.
+// Free is the number of permits that are free.
 func (s *Scheduler) Free() int { return s.free }
 
-// Timed is how many hosts with work wait for a time.
+// Timed is the number of hosts that have work and wait for a time.
 func (s *Scheduler) Timed() int { return len(s.timed) }
 
-func (s *Scheduler) strangersMax() int { return max(1, s.permits*strangersShare/100) }
+func (s *Scheduler) restrictedMax() int { return max(1, s.permits*restrictedShare/100) }
 
 func (s *Scheduler) share() int { return max(1, s.permits/shareOf) }
 
 // Crowded reports whether no permit is free while hosts that may be asked have work.
 func (s *Scheduler) Crowded() bool {
-	return s.free == 0 && s.rings[calm].len()+s.rings[shy].len()+s.rings[tardy].len()+len(s.rich) > 0
+	return s.free == 0 && s.rings[ringProven].len()+s.rings[ringUnproven].len()+s.rings[ringStuck].len()+len(s.full) > 0
 }
 
-// Ready says whether Pick might find somebody.
+// Ready reports whether Pick might find a host.
 func (s *Scheduler) Ready() bool {
 	if s.free == 0 {
 		return false
 	}
-	for _, h := range s.rich {
+	for _, h := range s.full {
 		if !s.slow(h) || s.free > s.permits/keepOf {
 			return true
 		}
 	}
-	return s.rings[calm].len() > 0 || s.rings[shy].len()+s.rings[tardy].len() > 0 && s.strangers < s.strangersMax()
+	return s.rings[ringProven].len() > 0 || s.rings[ringUnproven].len()+s.rings[ringStuck].len() > 0 && s.restricted < s.restrictedMax()
 }
 
 // Offer says that a host has work. It is picked when its turn has come and it may be asked.
@@ -96,8 +97,8 @@ func (s *Scheduler) Offer(h *Host, now time.Time) {
 	s.enter(h, now)
 }
 
-// enter queues a host with work where it belongs now. A saturated one comes back with its permit, a banned one when it
-// is configured anew.
+// enter queues a host that has work. A host at its limit is queued when it returns a permit, a banned
+// one when it is configured anew.
 func (s *Scheduler) enter(h *Host, now time.Time) {
 	if !h.wants || h.queued || h.banned {
 		return
@@ -120,20 +121,20 @@ func (s *Scheduler) enter(h *Host, now time.Time) {
 	h.queued = true
 	switch {
 	case !h.proven:
-		s.rings[shy].push(h)
+		s.rings[ringUnproven].push(h)
 	case h.running >= s.share():
-		s.rich = append(s.rich, h)
-	case s.strange(h):
-		s.rings[tardy].push(h)
+		s.full = append(s.full, h)
+	case s.isRestricted(h):
+		s.rings[ringStuck].push(h)
 	default:
-		s.rings[calm].push(h)
+		s.rings[ringProven].push(h)
 	}
 }
 
 // Reconsider queues a host whose limits were changed, if it has work.
 func (s *Scheduler) Reconsider(h *Host, now time.Time) { s.enter(h, now) }
 
-// Wake queues the hosts whose time has come, and gives the time of the next; zero: nobody waits for one.
+// Wake queues the hosts whose time has come, and gives the time of the next; zero if no host waits.
 func (s *Scheduler) Wake(now time.Time) time.Time {
 	for len(s.timed) > 0 {
 		h := s.timed[0]
@@ -146,13 +147,14 @@ func (s *Scheduler) Wake(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// Trusts says whether a host may be given a permit as far as it is known.
+// Trusts reports whether a host may be given a permit: it is not restricted, or restricted hosts
+// hold fewer permits than they may.
 func (s *Scheduler) Trusts(h *Host) bool {
-	return !s.strange(h) || s.strangers < s.strangersMax()
+	return !s.isRestricted(h) || s.restricted < s.restrictedMax()
 }
 
-// Pick is the host whose turn it is, and that may be asked now; nil if there is none or no permit is free. It is
-// taken for a host without work until it is offered again.
+// Pick returns the host whose turn it is among the hosts that may be asked now, or nil if there is no
+// such host or no free permit. The host counts as having no work until it is offered again.
 func (s *Scheduler) Pick(now time.Time) *Host {
 	s.Wake(now)
 	for s.free > 0 {
@@ -171,21 +173,21 @@ func (s *Scheduler) Pick(now time.Time) *Host {
 	if s.free == 0 {
 		return nil
 	}
-	if h := s.pickRich(now, false); h != nil || s.free <= s.permits/keepOf {
+	if h := s.pickFull(now, false); h != nil || s.free <= s.permits/keepOf {
 		return h
 	}
-	return s.pickRich(now, true)
+	return s.pickFull(now, true)
 }
 
-// pickRich is Pick among those at their share, of which the slow ones come when there are no others.
-func (s *Scheduler) pickRich(now time.Time, slow bool) *Host {
-	for i := 0; i < len(s.rich); {
-		h := s.rich[i]
+// pickFull is Pick among the hosts at their share that are slow, or that are not.
+func (s *Scheduler) pickFull(now time.Time, slow bool) *Host {
+	for i := 0; i < len(s.full); {
+		h := s.full[i]
 		if s.slow(h) != slow && h.Open(Fetch, now) {
 			i++
 			continue
 		}
-		s.leaveRich(h)
+		s.leaveFull(h)
 		if !h.Open(Fetch, now) {
 			s.enter(h, now)
 			continue
@@ -196,58 +198,60 @@ func (s *Scheduler) pickRich(now time.Time, slow bool) *Host {
 	return nil
 }
 
-func (s *Scheduler) leaveRich(h *Host) {
-	if i := slices.Index(s.rich, h); i >= 0 {
-		s.rich = slices.Delete(s.rich, i, i+1)
+func (s *Scheduler) leaveFull(h *Host) {
+	if i := slices.Index(s.full, h); i >= 0 {
+		s.full = slices.Delete(s.full, i, i+1)
 		h.queued = false
 	}
 }
 
-// first takes who comes next of those below their share, of each ring in turn.
+// first takes the next host below its share, from each ring in turn.
 func (s *Scheduler) first() *Host {
 	for range s.rings {
 		s.turn = (s.turn + 1) % len(s.rings)
-		if q := &s.rings[s.turn]; q.len() > 0 && (s.turn == calm || s.strangers < s.strangersMax()) {
+		if q := &s.rings[s.turn]; q.len() > 0 && (s.turn == ringProven || s.restricted < s.restrictedMax()) {
 			return q.pop()
 		}
 	}
 	return nil
 }
 
-// slow says whether the host holds its permits for long. At its share, it has to leave those that are free to others,
-// who may come.
+// slow reports whether the host holds its permits for long. At its share, a slow host leaves the free
+// permits to hosts that may come.
 func (s *Scheduler) slow(h *Host) bool { return h.hold > slowTimes*s.hold }
 
-// strange says whether a host gets of a part of the permits only: with the others it might go nowhere for long.
-func (s *Scheduler) strange(h *Host) bool {
-	return !h.proven || h.hold > min(max(tardyTimes*s.usual, tardyMin), tardyMax)
+// isRestricted reports whether h is unproven or stuck. Such hosts share a bounded part of the
+// permits, since they may hold them for long without a result.
+func (s *Scheduler) isRestricted(h *Host) bool {
+	return !h.proven || h.hold > min(max(stuckTimes*s.usual, stuckMin), stuckMax)
 }
 
-// Begin gives a host a permit of its own and one of ours. It is open, and trusted.
+// Begin takes a permit of the host and one of the scheduler. The host is Open, and Trusts holds.
 func (s *Scheduler) Begin(h *Host, now time.Time) Permit {
 	p := h.Limiter.Begin(Fetch, now)
-	p.stranger = s.strange(h)
+	p.restricted = s.isRestricted(h)
 	s.free--
-	if p.stranger {
-		s.strangers++
+	if p.restricted {
+		s.restricted++
 	}
 	return p
 }
 
-// Leave gives back the host's part of a permit: it has done what it was asked. So does who had no other part (Limiter.Begin).
+// Leave releases the host's part of a permit, once the host has answered. A permit of Limiter.Begin
+// has no other part.
 func (s *Scheduler) Leave(h *Host, now time.Time) {
 	h.End()
 	if h.queued && h.running < s.share() {
-		s.leaveRich(h) // if it is there
+		s.leaveFull(h) // if it is in the list
 	}
 	s.enter(h, now)
 }
 
-// Return gives back our part of a permit.
+// Return releases the scheduler's part of a permit.
 func (s *Scheduler) Return(h *Host, p Permit, now time.Time) {
 	s.free++
-	if p.stranger {
-		s.strangers--
+	if p.restricted {
+		s.restricted--
 	}
 	held := max(now.Sub(p.since), 0)
 	if h.hold == 0 {
@@ -258,7 +262,7 @@ func (s *Scheduler) Return(h *Host, p Permit, now time.Time) {
 	}
 	h.hold += (held - h.hold) / 8
 	s.hold += (held - s.hold) / 64
-	if held > s.usual { // not by how much: those that hang now and then are not to make it usual
+	if held > s.usual { // a median: a host that hangs counts once, however long it hangs
 		s.usual += s.usual/64 + 1
 	} else {
 		s.usual -= s.usual / 64

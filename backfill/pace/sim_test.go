@@ -297,7 +297,7 @@ func TestDeadHosts(t *testing.T) {
 		var last time.Time
 		for i, at := range h.begun {
 			if at.Sub(h.begun[0]) < 5*time.Millisecond {
-				last = at // those of before the first fault was known
+				last = at // begun before the first fault was known
 				continue
 			}
 			if d := at.Sub(last); d < wait {
@@ -431,9 +431,9 @@ func TestHangers(t *testing.T) {
 	}
 }
 
-// TestStrangersHang: a host that answers is no stranger for answering less quickly than at first, and has its part of the permits
-// when strangers hang.
-func TestStrangersHang(t *testing.T) {
+// TestUnprovenHostsHang: a host that answers is not restricted for answering less quickly than at
+// first, and gets its share of the permits while unproven hosts hang.
+func TestUnprovenHostsHang(t *testing.T) {
 	t.Parallel()
 	m := newSim(t, 8)
 	h := m.add(1<<40, 3*time.Millisecond, usual)

@@ -2,17 +2,16 @@ package pace
 
 import "time"
 
-// window lets a number of requests begin in any stretch of its length. Some may follow each other at
-// once, the others come at even distances, and both together are the number: so no stretch
-// has more, wherever it begins. It starts without those that may follow each other, for we may have begun
-// them before we forgot.
+// window limits the requests that begin in any period of a length. A burst of them may begin at once,
+// and the others begin at even distances. Burst and others together are the limit, so that no period
+// has more, wherever it begins. A new window has no burst: an earlier process may have spent it.
 type window struct {
 	every time.Duration // distance of requests, 0 for no limit
-	slack time.Duration // how far ahead of that they may come
-	next  time.Time     // when the next is due at even distance; it may come slack earlier
+	slack time.Duration // how much earlier than at even distance a request may begin
+	next  time.Time     // when the next is due at even distance
 }
 
-// newWindow allows n requests in length, of which burst may follow each other at once.
+// newWindow allows n requests in length, of which burst may begin at once.
 func newWindow(n, burst int, length time.Duration) window {
 	if n <= 0 {
 		return window{}
@@ -23,7 +22,7 @@ func newWindow(n, burst int, length time.Duration) window {
 	return window{every: every, slack: every * time.Duration(burst-1)}
 }
 
-// opens is from when on a request may begin.
+// opens returns the time from which on a request may begin.
 func (w *window) opens() time.Time {
 	if w.every == 0 || w.next.IsZero() {
 		return time.Time{}
@@ -31,7 +30,7 @@ func (w *window) opens() time.Time {
 	return w.next.Add(-w.slack)
 }
 
-// spend notes that one begins.
+// spend counts a request that begins.
 func (w *window) spend(now time.Time) {
 	if w.every == 0 {
 		return
@@ -45,7 +44,7 @@ func (w *window) spend(now time.Time) {
 	w.next = w.next.Add(w.every)
 }
 
-// refund takes back one that was not sent.
+// refund takes back a request that was not sent.
 func (w *window) refund() {
 	if !w.next.IsZero() {
 		w.next = w.next.Add(-w.every)
