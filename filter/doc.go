@@ -2,24 +2,26 @@
 //
 // # Purpose
 //
-// It says which repositories are followed, which of their records are wanted, and whether those that are not wanted
-// are kept all the same; and it says of two filters whether one wants what the other does.
+// It decides which repositories are followed, which of their records are wanted, and whether unwanted
+// records are stored too. It also compares two filters: whether one wants all that the other wants.
 //
 // # Invariants
 //
 //  1. It is pure: a Filter never changes, and the same question gets the same answer.
-//  2. A signal or collection is an NSID, or the beginning of one that ends at a dot and stands before a star. The star
-//     is for one segment or more: app.bsky.* is not app.bsky.
-//  3. No collections are all collections. No signals are none.
-//  4. A filter has one written form: sets sorted, without doubles, never nil. Two that say the same are equal in it.
-//  5. What is refused is refused whole, with every value that will not do named. Sets and texts are bounded.
+//  2. A signal or collection is an NSID, or the beginning of an NSID up to a dot, followed by a star. The
+//     star stands for one segment or more: app.bsky.* does not match app.bsky.
+//  3. An empty set of collections means all collections. An empty set of signals means no signal.
+//  4. A filter has one normal form: sets sorted, without duplicates, never nil. Equivalent filters are
+//     equal in it.
+//  5. An invalid filter or patch is refused as a whole, with an error that names every invalid value.
+//     Sets and texts are bounded.
 //
 // # Concurrency
 //
-// A Filter may be shared.
+// A Filter may be used from any number of goroutines.
 //
 // # Files
 //
-//	filter.go  Config, Filter, what it matches and what it covers
-//	patch.go   changes to a Config, as PATCH /filter has them
+//	filter.go  Config, Filter, matching and comparison
+//	patch.go   changes to a Config, for PATCH /filter
 package filter

@@ -12,7 +12,7 @@ import (
 
 // Modes of discovery.
 const (
-	// ModeFilter follows what was asked for by name, and what a signal finds.
+	// ModeFilter follows repositories added by name, and repositories that a signal finds.
 	ModeFilter = "filter"
 	// ModeFull follows every repository.
 	ModeFull = "full"
@@ -22,21 +22,22 @@ const (
 const (
 	// StoreWanted keeps the records of the wanted collections.
 	StoreWanted = "wanted"
-	// StoreAll keeps all records, and shows those of the wanted collections.
+	// StoreAll keeps all records, and shows the records of the wanted collections only.
 	StoreAll = "all"
 )
 
-// Config is a filter as operators write it. Package store keeps it in a form of its own. Zero values take the first of the modes above.
+// Config is a filter as an operator writes it. An empty Mode is ModeFilter, an empty Store StoreWanted.
+// Package store persists it in another form.
 type Config struct {
 	Mode        string   `json:"mode"`        // ModeFilter or ModeFull
 	Store       string   `json:"store"`       // StoreWanted or StoreAll
-	Signals     []string `json:"signals"`     // collections that make a repository one to follow
-	Collections []string `json:"collections"` // collections whose records are wanted; none: all
-	Excludes    []string `json:"excludes"`    // DIDs that are not followed
+	Signals     []string `json:"signals"`     // a repository with a record of one of them is followed
+	Collections []string `json:"collections"` // collections whose records are wanted; empty: all
+	Excludes    []string `json:"excludes"`    // DIDs of repositories that are not followed
 }
 
-// Filter says which repositories are followed, and which of their records are wanted. It never changes. The zero
-// value follows only what is asked for by name, and wants all of it.
+// Filter decides which repositories are followed, and which of their records are wanted. It never
+// changes. The zero value follows repositories added by name only, and wants all of their records.
 type Filter struct {
 	config      Config
 	signals     patterns
@@ -44,11 +45,12 @@ type Filter struct {
 	excludes    map[string]struct{}
 }
 
-// patterns are whole collections, and beginnings with the dot they end at, which no collection has.
+// patterns are collections, and prefixes of collections. A prefix ends with a dot, and a collection does
+// not.
 type patterns map[string]struct{}
 
-// Compile makes a filter. A signal or collection is an NSID (app.bsky.feed.post), or a prefix at a dot (app.bsky.*).
-// The error names every value that is none.
+// Compile returns the filter of a config. A signal or collection is an NSID (app.bsky.feed.post), or a
+// prefix up to a dot (app.bsky.*). The error names every invalid value.
 func Compile(c Config) (*Filter, error) {
 	var errs []error
 	f := &Filter{excludes: map[string]struct{}{}}
@@ -95,7 +97,7 @@ func checkExclude(did string) error {
 	return nil
 }
 
-// normal is a set in ascending order, never nil.
+// normal returns a set in ascending order without duplicates, never nil.
 func normal(set []string) []string {
 	set = slices.Clone(set)
 	slices.Sort(set)
@@ -113,7 +115,7 @@ func compile(noun string, texts []string) (patterns, error) {
 	return p, errors.Join(errs...)
 }
 
-// parse gives the text under which a pattern is looked up.
+// parse checks a pattern and returns its key in patterns.
 func parse(noun, text string) (string, error) {
 	prefix, wild := strings.CutSuffix(text, "*")
 	if !wild {
@@ -122,21 +124,21 @@ func parse(noun, text string) (string, error) {
 		}
 		return text, nil
 	}
-	// It begins an NSID if a letter completes it, or two between which a dot stands (app.*).
+	// The prefix begins an NSID if one more segment completes it, or two more (app.*).
 	_, short := syntax.ParseNSID(prefix + "a")
 	_, long := syntax.ParseNSID(prefix + "a.a")
 	if !strings.HasSuffix(prefix, ".") || (short != nil && long != nil) {
-		return "", fmt.Errorf("%s %.400q: what stands before the star does not begin an NSID or does not end at a dot", noun, text)
+		return "", fmt.Errorf("%s %.400q: the text before the star does not begin an NSID or does not end with a dot", noun, text)
 	}
 	return prefix, nil
 }
 
-// match says whether a collection is one of them.
+// match reports whether any of the patterns matches a collection.
 func (p patterns) match(collection []byte) bool {
 	if len(p) == 0 || len(collection) == 0 {
 		return false
 	}
-	// The last byte is not looked at as a dot: a prefix stands before something.
+	// A dot in the last byte ends no prefix: a segment must follow it.
 	for i, b := range collection[:len(collection)-1] {
 		if b != '.' {
 			continue
@@ -152,7 +154,7 @@ func (p patterns) match(collection []byte) bool {
 	return ok
 }
 
-// covers says whether whatever matches q matches p.
+// covers reports whether p matches every collection that q matches.
 func (p patterns) covers(q patterns) bool {
 	for key := range q {
 		found := false
@@ -168,7 +170,7 @@ func (p patterns) covers(q patterns) bool {
 	return true
 }
 
-// Config is the filter as it is written, with sets sorted and without doubles.
+// Config returns the config of the filter in its normal form (invariant 4).
 func (f *Filter) Config() Config {
 	c := f.config
 	c.Mode, c.Store = defaultTo(c.Mode, ModeFilter), defaultTo(c.Store, StoreWanted)
@@ -176,34 +178,34 @@ func (f *Filter) Config() Config {
 	return c
 }
 
-// Full says whether every repository is followed.
+// Full reports whether every repository is followed.
 func (f *Filter) Full() bool { return f.config.Mode == ModeFull }
 
-// StoresAll says whether records that are not wanted are kept too, shown to nobody.
+// StoresAll reports whether unwanted records are kept too. They are never shown.
 func (f *Filter) StoresAll() bool { return f.config.Store == StoreAll }
 
-// Signals are the patterns of collections that make a repository one to follow, in ascending order.
+// Signals returns the patterns of the signals, in ascending order.
 func (f *Filter) Signals() []string { return normal(f.config.Signals) }
 
-// Signal says whether a record of this collection makes its repository one to follow.
+// Signal reports whether a record of this collection has its repository followed.
 func (f *Filter) Signal(collection []byte) bool { return f.signals.match(collection) }
 
-// Excluded says whether a repository is not to be followed.
+// Excluded reports whether a repository must not be followed.
 func (f *Filter) Excluded(did string) bool {
 	_, ok := f.excludes[did]
 	return ok
 }
 
-// WantsAll says whether every collection is wanted.
+// WantsAll reports whether every collection is wanted.
 func (f *Filter) WantsAll() bool { return len(f.collections) == 0 }
 
-// Wants says whether the records of a collection are wanted.
+// Wants reports whether the records of a collection are wanted.
 func (f *Filter) Wants(collection []byte) bool {
 	return len(f.collections) == 0 || f.collections.match(collection)
 }
 
-// Keeps says whether what stands under an MST key is held, shown or not. Keys that are no collection and record key are
-// held only where all is.
+// Keeps reports whether the record at an MST key is stored, shown or not. A key that is not a collection
+// and a record key is stored only if all keys are.
 func (f *Filter) Keeps(key []byte) bool {
 	if f.WantsAll() || f.StoresAll() {
 		return true
@@ -212,29 +214,29 @@ func (f *Filter) Keeps(key []byte) bool {
 	if !ok || !f.collections.match(collection) {
 		return false
 	}
-	_, odd := syntax.ParseNSID(string(collection)) // a prefix matches what is none
+	_, odd := syntax.ParseNSID(string(collection)) // a prefix matches invalid NSIDs too
 	_, odder := syntax.ParseRecordKey(string(rkey))
 	return odd == nil && odder == nil
 }
 
-// Covers says whether f wants whatever g wants.
+// Covers reports whether f wants every collection that g wants.
 func (f *Filter) Covers(g *Filter) bool {
 	return f.WantsAll() || !g.WantsAll() && f.collections.covers(g.collections)
 }
 
-// SignalsCovered says whether f wants the records that g's signals look for, so that what is held by f shows
-// whether a repository has one.
+// SignalsCovered reports whether f wants the collections of g's signals. If it does, the records held by
+// f show whether g's signals find a repository.
 func (f *Filter) SignalsCovered(g *Filter) bool {
 	return f.WantsAll() || f.collections.covers(g.signals)
 }
 
-// Discovers reports whether f has repositories followed that g passes over.
+// Discovers reports whether f may follow repositories that g does not.
 func (f *Filter) Discovers(g *Filter) bool {
 	switch {
 	case f.Full() || g.Full():
 		return !g.Full()
 	case len(f.signals) == 0:
-		return len(g.signals) > 0 // a list that an operator names is followed whole then
+		return len(g.signals) > 0 // without signals, a crawl source named by an operator is followed as a whole
 	}
 	for signal := range f.signals {
 		if _, ok := g.signals[signal]; !ok {
@@ -247,8 +249,8 @@ func (f *Filter) Discovers(g *Filter) bool {
 // Range is a range of MST keys: those at or above Lower and below Upper.
 type Range struct{ Lower, Upper []byte }
 
-// Ranges are the MST keys of the wanted collections, and with signals those of the signals too, in ascending
-// order and apart from each other. nil is all keys.
+// Ranges returns the MST keys of the wanted collections, and with signals those of the signals too, as
+// disjoint ranges in ascending order. nil means all keys.
 func (f *Filter) Ranges(signals bool) []Range {
 	if f.WantsAll() {
 		return nil
@@ -281,7 +283,7 @@ func (f *Filter) Ranges(signals bool) []Range {
 	return out
 }
 
-// defaultTo is v, or def where v was left empty.
+// defaultTo returns v, or def if v is empty.
 func defaultTo(v, def string) string {
 	if v == "" {
 		return def

@@ -54,7 +54,7 @@ func TestFullAndNone(t *testing.T) {
 		t.Errorf("full %v, zero value %v", full.Full(), zero.Full())
 	}
 	if full.Signal([]byte("app.bsky.feed.post")) || zero.Signal([]byte("app.bsky.feed.post")) {
-		t.Error("a signal that nobody named")
+		t.Error("a signal that was not set")
 	}
 }
 
@@ -119,10 +119,10 @@ func TestKeeps(t *testing.T) {
 		"app.bsky.feed.post/3kabc":    true,
 		"app.bsky.graph.follow/a":     true,
 		"app.bsky.feed.like/a":        false,
-		"app.bsky.feed.post/a b":      false, // no record key
+		"app.bsky.feed.post/a b":      false, // invalid record key
 		"app.bsky.feed.post/a/b":      false,
 		"app.bsky.feed.post/":         false,
-		"app.bsky.graph.1-/a":         false, // no collection
+		"app.bsky.graph.1-/a":         false, // invalid collection
 		"app.bsky.feed.post":          false,
 		"app.bsky.feed.post/..":       false,
 		"app.bsky.graph.list.item/~x": true,

@@ -9,10 +9,10 @@ import (
 	"slices"
 )
 
-// Patch is c with the changes that body asks for: a JSON object whose fields are optional. mode and store are
-// strings. signals, collections and excludes are each an array, which replaces the set, or an object of items, where
-// true adds one and false removes it. What is added twice, or removed and not there, is as it was asked for.
-// The error names every value that will not do, and then nothing is changed.
+// Patch returns c with the changes of body: a JSON object whose fields are optional. mode and store are
+// strings. signals, collections and excludes are each an array, which replaces the set, or an object of
+// items, where true adds the item and false removes it. Adding an item that is there, and removing one
+// that is not, changes nothing. The error names every invalid value; then no change is made.
 func (c Config) Patch(body []byte) (Config, error) {
 	fields, err := members(body)
 	if err != nil {
@@ -32,7 +32,7 @@ func (c Config) Patch(body []byte) (Config, error) {
 		case "excludes":
 			errs = append(errs, patchSet(&c.Excludes, f, checkExclude))
 		default:
-			errs = append(errs, fmt.Errorf("%.400q is no field of a filter: want mode, store, signals, collections, excludes", f.name))
+			errs = append(errs, fmt.Errorf("%.400q is not a field of a filter: want mode, store, signals, collections, excludes", f.name))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -51,7 +51,7 @@ type member struct {
 	value json.RawMessage // compact, so that an error is one line
 }
 
-// members takes an object apart. What is there twice says nothing sure, so that is an error.
+// members returns the fields of an object. A field that is there twice is an error.
 func members(text []byte) ([]member, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
@@ -64,9 +64,9 @@ func members(text []byte) ([]member, error) {
 		if err != nil {
 			return nil, fmt.Errorf("is not JSON: %w", err)
 		}
-		m := member{name: t.(string)} // the decoder takes nothing else here
+		m := member{name: t.(string)} // the decoder accepts nothing else here
 		if _, twice := seen[m.name]; twice {
-			return nil, fmt.Errorf("says %.400q twice", m.name)
+			return nil, fmt.Errorf("has the field %.400q twice", m.name)
 		}
 		seen[m.name] = struct{}{}
 		var value json.RawMessage
@@ -89,8 +89,8 @@ func members(text []byte) ([]member, error) {
 	return out, nil
 }
 
-// patchText sets a field that is a string. That it is one of those known is seen when all is compiled, but for the
-// empty one, which would be the default.
+// patchText sets a field that is a string. Compile checks its value, except that an empty one would be
+// the default, and so is refused here.
 func patchText(field *string, m member) error {
 	var text *string
 	if err := json.Unmarshal(m.value, &text); err != nil || text == nil {
@@ -105,7 +105,7 @@ func patchText(field *string, m member) error {
 
 // patchSet replaces a set, or adds and removes items.
 func patchSet(set *[]string, m member, check func(string) error) error {
-	switch m.value[0] { // a value of JSON has a first byte
+	switch m.value[0] { // a JSON value is not empty
 	case '[':
 		return replaceSet(set, m, check)
 	case '{':
@@ -142,7 +142,7 @@ func editSet(set *[]string, m member, check func(string) error) error {
 	removed := map[string]struct{}{}
 	next := slices.Clone(*set)
 	for _, item := range items {
-		errs = append(errs, check(item.name)) // what is to be removed too: a slip of the pen removes nothing
+		errs = append(errs, check(item.name)) // items to remove too: a misspelt item would be silently kept
 		switch string(item.value) {
 		case "true":
 			next = append(next, item.name)

@@ -144,7 +144,8 @@ func TestSetsAreBounded(t *testing.T) {
 	}
 }
 
-// FuzzPatch wants of whatever is taken that it is a filter, in its one form, and that asking for it again changes nothing.
+// FuzzPatch: every accepted patch gives a valid filter in its normal form, and the same patch again
+// changes nothing.
 func FuzzPatch(f *testing.F) {
 	for _, body := range []string{`{}`, `{"mode":"full","store":"all"}`, `{"signals":["app.bsky.feed.post"]}`, `{"mode":"x","mode":"y"}`,
 		`{"collections":{"app.bsky.*":false,"app.bsky.graph.*":true}}`, `{"excludes":{"` + bob + `":true}}`, `{"signals":[1,{}],"x":{"a":[[]]}}`} {

@@ -11,19 +11,20 @@ import (
 	"cistern/filter"
 )
 
-// names gives collections of few segments of few letters, so that they have much in common: a.b.c, a.bb.c, a.b.c.d.
+// names returns collections of few segments of few letters, so that many share a prefix: a.b.c, a.bb.c,
+// a.b.c.d.
 func names(rng *rand.Rand) string {
 	segments := make([]string, 3+rng.IntN(3))
 	for i := range segments {
 		segments[i] = []string{"a", "b", "ab", "a-b", "B"}[rng.IntN(5)]
 	}
 	if last := len(segments) - 1; segments[last] == "a-b" {
-		segments[last] = "aB" // a name has no hyphen
+		segments[last] = "aB" // the last segment has no hyphen
 	}
 	return strings.Join(segments, ".")
 }
 
-// patterns gives some, half of which end in a star.
+// patterns returns patterns, half of which end with a star.
 func patterns(rng *rand.Rand, most int) []string {
 	out := make([]string, rng.IntN(most+1))
 	for i := range out {
@@ -45,7 +46,7 @@ func compiled(t *testing.T, rng *rand.Rand) *filter.Filter {
 	return f
 }
 
-// matches is what a pattern means, said in the plainest way.
+// matches is the simplest implementation of a pattern.
 func matches(pattern, collection string) bool {
 	prefix, wild := strings.CutSuffix(pattern, "*")
 	return pattern == collection || wild && strings.HasPrefix(collection, prefix) && collection != prefix
@@ -55,7 +56,8 @@ func anyMatches(patterns []string, collection string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, collection) })
 }
 
-// universe are all collections of a small world, and one below each pattern: what matches a pattern is there.
+// universe returns all collections of a small world, and a collection below each pattern, so that every
+// pattern matches one.
 func universe(rng *rand.Rand, filters ...*filter.Filter) []string {
 	var out []string
 	for range 300 {
@@ -74,7 +76,7 @@ func universe(rng *rand.Rand, filters ...*filter.Filter) []string {
 	return out
 }
 
-// TestAgainstBruteForce compares what filters say of each other with what they say of collections.
+// TestAgainstBruteForce: comparisons of filters agree with their decisions on every collection.
 func TestAgainstBruteForce(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
@@ -91,7 +93,7 @@ func TestAgainstBruteForce(t *testing.T) {
 			covers = covers && (f.Wants([]byte(c)) || !g.Wants([]byte(c)))
 			covered = covered && (f.Wants([]byte(c)) || !g.Signal([]byte(c)))
 		}
-		// A filter that wants all wants more than these names.
+		// A filter that wants all collections wants more than these.
 		covers = covers && (f.WantsAll() || !g.WantsAll())
 		if f.Covers(g) != covers || f.SignalsCovered(g) != covered {
 			t.Fatalf("seed %d: %+v and %+v: covers %v, want %v; signals covered %v, want %v", seed, f.Config(), g.Config(), f.Covers(g), covers, f.SignalsCovered(g), covered)
@@ -109,7 +111,7 @@ func TestAgainstBruteForce(t *testing.T) {
 	}
 }
 
-// wantRanges wants exactly the keys of what is wanted in the ranges.
+// wantRanges checks that the ranges have exactly the keys of the wanted collections.
 func wantRanges(t *testing.T, seed uint64, f *filter.Filter, signals bool, collections []string) {
 	t.Helper()
 	ranges := f.Ranges(signals)
