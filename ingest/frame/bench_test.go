@@ -9,7 +9,7 @@ import (
 	"cistern/ingest/frame"
 )
 
-// oneOp is the usual commit.
+// oneOp returns a commit with one operation, the usual case.
 func oneOp(t testing.TB) []byte {
 	return message(t, "#commit", with(commitFields(), "ops", []any{
 		[]pair{{"cid", newCID}, {"path", "app.bsky.feed.like/3lgwm24dcfkwo"}, {"action", "create"}}})...)
@@ -18,7 +18,7 @@ func oneOp(t testing.TB) []byte {
 func TestDecodeAllocatesItsStringsOnly(t *testing.T) {
 	one, three := oneOp(t), message(t, "#commit", commitFields()...)
 	var f frame.Frame
-	if err := f.Decode(three); err != nil { // makes room for the ops
+	if err := f.Decode(three); err != nil { // allocates the ops
 		t.Fatal(err)
 	}
 	for _, m := range [][]byte{one, three} {
@@ -28,7 +28,7 @@ func TestDecodeAllocatesItsStringsOnly(t *testing.T) {
 	}
 }
 
-// TestAClaimIsNotBelieved prepares no memory for operations that a message cannot hold.
+// TestAClaimIsNotBelieved: no memory is allocated for more operations than the message has room for.
 func TestAClaimIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	m := message(t, "#commit", pair{"ops", raw("\x99\x03\xe8" + string(make([]byte, 1000)))})
@@ -50,7 +50,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkGenerated is the same frame by the generated code of the Go relay, header left out.
+// BenchmarkGenerated decodes the same frame, without its header, by the generated code of the Go relay.
 func BenchmarkGenerated(b *testing.B) {
 	m := oneOp(b)
 	body := m[len(encode(b, []pair{{"t", "#commit"}, {"op", 1}})):]

@@ -6,7 +6,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// field is one of the fields that are read; the others are passed over.
+// field is a field that is read; others are skipped.
 type field uint32
 
 const (
@@ -30,8 +30,9 @@ const (
 	fieldMessage
 )
 
-// fieldsOf says which fields are read of a kind of frame, and which of them it cannot do without. Those that
-// the lexicon demands beyond that are for whoever checks the event: without them it is refused with more to say.
+// fieldsOf returns the fields that are read of a kind of frame, and the fields without which it is
+// invalid. The check of the event refuses it without the other fields that the lexicon requires, and
+// knows more of it then.
 func fieldsOf(k Kind) (read, need field) {
 	const event = fieldSeq | fieldDID | fieldTime
 	switch k {
@@ -42,7 +43,7 @@ func fieldsOf(k Kind) (read, need field) {
 		return event | fieldRev | fieldBlocks, fieldSeq | fieldDID | fieldRev
 	case KindIdentity:
 		return event | fieldHandle, fieldSeq | fieldDID
-	case KindAccount: // without active, the account would look inactive
+	case KindAccount: // or an account without active would look inactive
 		return event | fieldActive | fieldStatus, fieldSeq | fieldDID | fieldActive
 	case KindInfo:
 		return fieldName | fieldMessage, 0
@@ -94,8 +95,8 @@ func fieldOf(key []byte) field {
 	return 0
 }
 
-// readBody reads the rest of the message and says what is wrong with it. A field that is CBOR but not
-// what it should be does not keep the later ones from being read: seq may be among them.
+// readBody reads the rest of the message and returns what is wrong with it, "" if it is valid. After a
+// field of the wrong type it reads the later fields, since seq may be among them.
 func (f *Frame) readBody(r *reader) (why string) {
 	if f.Kind == KindUnknown && r.left() > 0 && r.b[r.at]>>5 != repo.MajorMap {
 		r.skip(depthMax)
@@ -112,7 +113,7 @@ func (f *Frame) readBody(r *reader) (why string) {
 			r.skip(depthMax)
 		case seen&name != 0:
 			r.skip(depthMax)
-			why = first(why, "a field stands there twice")
+			why = first(why, "a field is there twice")
 		default:
 			seen |= name
 			f.readField(r, name)
@@ -131,7 +132,7 @@ func (f *Frame) readBody(r *reader) (why string) {
 	return first(r.end(), why)
 }
 
-// first is the first reason that is one.
+// first returns the first reason that is not empty.
 func first(why, other string) string {
 	if why != "" {
 		return why
@@ -202,7 +203,7 @@ func readOp(r *reader) (op Op) {
 		case "action":
 			twice, hasAction = hasAction, true
 			op.Action = r.action()
-		case "path": // whether it is UTF-8 is for the tree to say, which holds bytes
+		case "path": // not checked to be UTF-8: paths in the tree are bytes
 			twice, hasPath = hasPath, true
 			op.Path = r.span(repo.MajorText, "path is no text")
 		case "cid":

@@ -8,7 +8,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// pair is a field of a map whose order and repetitions a test chooses; a raw value is put in as it is.
+// pair is a field of a map whose order and repetitions a test chooses; a raw value is encoded as it is.
 type pair struct {
 	key   string
 	value any
@@ -43,7 +43,7 @@ func encode(t testing.TB, v any) []byte {
 	return b
 }
 
-// head is the head of an item in its shortest form.
+// head returns the head of an item in its shortest form.
 func head(major byte, n int) []byte {
 	switch {
 	case n < 24:
@@ -56,25 +56,25 @@ func head(major byte, n int) []byte {
 	return []byte{major<<5 | 26, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
 }
 
-// link is a link to a CID of any kind.
+// link returns a link to a CID of any kind.
 func link(cid []byte) cbor.Tag {
 	return cbor.Tag{Number: 42, Content: append([]byte{0}, cid...)}
 }
 
-// rawLink is the usual kind, of a raw block.
+// rawLink returns the CID of a raw block.
 func rawLink() cbor.Tag {
 	id := repo.HashCID([]byte("raw")).AppendBytes(nil)
 	id[1] = 0x55
 	return link(id)
 }
 
-// message is a frame of type t.
+// message returns a frame of type t.
 func message(t testing.TB, typ string, body ...pair) []byte {
 	t.Helper()
 	return append(encode(t, []pair{{"t", typ}, {"op", 1}}), encode(t, body)...)
 }
 
-// with replaces the field of that name, or adds it.
+// with returns fields with one replaced or added.
 func with(fields []pair, key string, value any) []pair {
 	return append(without(fields, key), pair{key, value})
 }
@@ -93,7 +93,7 @@ const (
 	rev   = "3lnqb2bwnyk24"
 	since = "3lnqaz5ln2s2v"
 	at    = "2026-10-01T12:00:00.25Z"
-	// atMicros is that.
+	// atMicros is the same time in microseconds.
 	atMicros = 1790856000250000
 )
 

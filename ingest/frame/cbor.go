@@ -8,14 +8,14 @@ import (
 	"cistern/ingest/repo"
 )
 
-// The first bytes of floats, which are skipped wherever they stand.
+// The first bytes of floats, which are skipped anywhere.
 const (
 	floatHalf   = 0xf9
 	floatDouble = 0xfb
 )
 
-// reader takes values from a message. The first that is not what was asked for sets why, and from
-// then on nothing is read.
+// reader reads values from a message. The first value that is not of the type asked for sets why, and
+// nothing is read after it.
 type reader struct {
 	b   []byte
 	at  int
@@ -30,10 +30,10 @@ func (r *reader) fail(why string) {
 
 func (r *reader) failed() bool { return r.why != "" }
 
-// left is the number of bytes not read yet.
+// left returns the number of bytes not read yet.
 func (r *reader) left() int { return len(r.b) - r.at }
 
-// head reads the head of an item. That of a float, which repositories do not have, is passed over whole.
+// head reads the head of an item. It skips the whole of a float, which repositories do not have.
 func (r *reader) head() (major byte, arg uint64) {
 	if r.failed() {
 		return 0, 0
@@ -48,7 +48,7 @@ func (r *reader) head() (major byte, arg uint64) {
 		return repo.MajorSimple, 0
 	}
 	major, arg, next, ok := repo.Head(r.b, r.at)
-	if !ok || major == repo.MajorSimple && next-r.at > 1 && arg < 32 { // those are simple values of one byte
+	if !ok || major == repo.MajorSimple && next-r.at > 1 && arg < 32 { // simple values below 32 have one byte
 		r.fail("truncated, not in its shortest form, indefinite or reserved")
 		return 0, 0
 	}
@@ -56,7 +56,7 @@ func (r *reader) head() (major byte, arg uint64) {
 	return major, arg
 }
 
-// want reads the head of an item of that type, and gives its argument.
+// want reads the head of an item of a major type and returns its argument.
 func (r *reader) want(major byte, why string) uint64 {
 	got, arg := r.head()
 	if got != major {
@@ -68,7 +68,7 @@ func (r *reader) want(major byte, why string) uint64 {
 	return arg
 }
 
-// span reads a string, text or bytes; it refers to the message.
+// span reads a text or byte string. The result refers to the message.
 func (r *reader) span(major byte, why string) []byte {
 	n := r.want(major, why)
 	if n > uint64(r.left()) {
@@ -80,7 +80,7 @@ func (r *reader) span(major byte, why string) []byte {
 	return r.b[from:r.at:r.at]
 }
 
-// count reads the head of an array or a map, whose items take a byte at least.
+// count reads the head of an array or a map. Each of its items takes a byte at least.
 func (r *reader) count(major byte, why string) int {
 	n := r.want(major, why)
 	if n > uint64(r.left()) {
@@ -90,7 +90,7 @@ func (r *reader) count(major byte, why string) int {
 	return int(n)
 }
 
-// null reads a null if there is one.
+// null reads a null if it is next, and reports whether it was.
 func (r *reader) null() bool {
 	if r.failed() || r.at >= len(r.b) || r.b[r.at] != repo.CBORNull {
 		return false
@@ -118,7 +118,7 @@ func (r *reader) seq() int64 {
 	return int64(n)
 }
 
-// op reads the small integer of a header; what no int8 holds is 0, which no op is.
+// op reads the op of a header: 0, which is not an op, for an integer that does not fit into an int8.
 func (r *reader) op() int8 {
 	major, n := r.head()
 	switch {
@@ -147,7 +147,7 @@ func (r *reader) text(limit int) string {
 	return ""
 }
 
-// textOrNull is text, "" for null.
+// textOrNull reads text, or "" for null.
 func (r *reader) textOrNull(limit int) string {
 	if r.null() {
 		return ""
@@ -155,7 +155,7 @@ func (r *reader) textOrNull(limit int) string {
 	return r.text(limit)
 }
 
-// cut reads text meant for a log, and mends what is wrong with it.
+// cut reads text meant for a log, cuts it off at the limit and replaces invalid UTF-8.
 func (r *reader) cut(limit int) string {
 	if r.null() {
 		return ""
@@ -164,7 +164,7 @@ func (r *reader) cut(limit int) string {
 	return strings.ToValidUTF8(string(s[:min(len(s), limit)]), "")
 }
 
-// action is text, without a copy for the usual ones.
+// action reads an action, without an allocation for the known ones.
 func (r *reader) action() string {
 	at := r.at
 	switch s := r.span(repo.MajorText, "no text"); string(s) {
@@ -198,7 +198,7 @@ func (r *reader) micros() int64 {
 	return max(0, t.UnixMicro())
 }
 
-// link reads a link; other says that it leads to no block of a repository.
+// link reads a link. other reports that its CID is not of the form of a block of a repository.
 func (r *reader) link() (id repo.CID, other bool) {
 	if next, ok := repo.Link(r.b, r.at); ok && !r.failed() {
 		r.at = next
@@ -226,7 +226,7 @@ func (r *reader) linkOrNull() repo.CID {
 	return id
 }
 
-// end says what is wrong with the message after its last item was read, "" if nothing is.
+// end returns what is wrong with the message once its last item was read, "" if it is valid.
 func (r *reader) end() string {
 	if !r.failed() && r.left() > 0 {
 		r.fail("something follows the body")
@@ -234,7 +234,7 @@ func (r *reader) end() string {
 	return r.why
 }
 
-// skip passes over an item of any type.
+// skip skips an item of any type.
 func (r *reader) skip(depth int) {
 	major, n := r.head()
 	switch {

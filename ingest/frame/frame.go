@@ -6,7 +6,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// Kind is what a frame tells of.
+// Kind is the type of a frame.
 type Kind uint8
 
 // The kinds of frame: the message types of subscribeRepos, error frames (op -1), and the rest.
@@ -20,7 +20,7 @@ const (
 	KindError
 )
 
-// Op is one record operation of a #commit as its host states it. Nothing is checked here but the types.
+// Op is one record operation of a #commit as its host states it. Only the types are checked here.
 type Op struct {
 	Action string   // create, update or delete
 	Path   []byte   // refers to the message
@@ -38,7 +38,7 @@ type Frame struct {
 	// KindCommit; of these KindSync has Rev and Blocks:
 	Rev      string
 	Since    string   // "" for null
-	Commit   repo.CID // zero for a link that is no dag-cbor sha-256 CID
+	Commit   repo.CID // zero for a link that is not a dag-cbor sha-256 CID
 	PrevData repo.CID // zero when absent
 	TooBig   bool
 	Rebase   bool
@@ -57,10 +57,9 @@ type Frame struct {
 	Message string
 }
 
-// Decode reads a whole message into f, using the memory of its Ops again. The error is
-// repo.ErrInvalid; f then has only Kind, Seq, DID and Rev, as far as they are readable, so that the
-// repository can be fetched. Of a message longer than BytesMax, only the first BytesMax bytes are
-// searched for them.
+// Decode reads a whole message into f, and reuses the memory of f.Ops. The error is repo.ErrInvalid; f
+// then has only Kind, Seq, DID and Rev, as far as they are readable, so that the repository can be
+// fetched. They are looked for in the first BytesMax bytes of a longer message.
 func (f *Frame) Decode(message []byte) error {
 	*f = Frame{Ops: f.Ops[:0]}
 	r := reader{b: message[:min(len(message), BytesMax)]}
@@ -125,7 +124,7 @@ func kindOf(t []byte) Kind {
 	return KindUnknown
 }
 
-// String is the type as messages name it, and as metrics may.
+// String returns the type as in messages, for logs and metrics.
 func (k Kind) String() string {
 	switch k {
 	case KindCommit:

@@ -82,7 +82,7 @@ func TestDecode(t *testing.T) {
 			[]any{[]pair{{"action", "odd"}, {"path", raw("\x62a\xff")}}})...),
 			commit(func(f *frame.Frame) { f.Ops = []frame.Op{{Action: "odd", Path: []byte("a\xff")}} })},
 		{"no time", message(t, "#commit", without(commitFields(), "time")...), commit(func(f *frame.Frame) { f.Time = 0 })},
-		{"a time that is none", message(t, "#commit", with(commitFields(), "time", "yesterday")...), commit(func(f *frame.Frame) { f.Time = 0 })},
+		{"an invalid time", message(t, "#commit", with(commitFields(), "time", "yesterday")...), commit(func(f *frame.Frame) { f.Time = 0 })},
 		{"a time that is no text", message(t, "#commit", with(commitFields(), "time", 3)...), commit(func(f *frame.Frame) { f.Time = 0 })},
 		{"a time before 1970", message(t, "#commit", with(commitFields(), "time", "1969-12-31T23:59:59Z")...), commit(func(f *frame.Frame) { f.Time = 0 })},
 		{"a time elsewhere", message(t, "#commit", with(commitFields(), "time", "2026-10-01T14:00:00.25+02:00")...), commitFrame()},
@@ -131,7 +131,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, c := range []struct {
 		why     string
 		message []byte
-		read    frame.Frame // what is known of it all the same
+		read    frame.Frame // what is readable of it
 	}{
 		{"nothing", nil, frame.Frame{}},
 		{"text", []byte("hello"), frame.Frame{}},
@@ -181,7 +181,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"an op with a CID of another kind", ops(with(op, "cid", rawLink())), commitKnown(70000, did)},
 		{"an op with a CID of zeros, which would look like null", ops(with(op, "cid", zero)), commitKnown(70000, did)},
 		{"an op with a prev that is text", ops(with(op, "prev", newCID.String())), commitKnown(70000, did)},
-		{"more ops than anybody may send", ops(slices.Repeat([]any{op}, 1001)...), commitKnown(70000, did)},
+		{"more ops than the limit", ops(slices.Repeat([]any{op}, 1001)...), commitKnown(70000, did)},
 		{"an account that does not say whether it is active", message(t, "#account", account...), known(frame.KindAccount, 7)},
 		{"an account that says it with null", message(t, "#account", with(account, "active", nil)...), known(frame.KindAccount, 7)},
 		{"an identity with a handle without end", message(t, "#identity", with(account, "handle", strings.Repeat("h", 257))...), known(frame.KindIdentity, 7)},
@@ -214,7 +214,7 @@ func commitKnown(seq int64, did string) frame.Frame {
 	return frame.Frame{Kind: frame.KindCommit, Seq: seq, DID: did, Rev: rev}
 }
 
-// TestFieldsInAnyOrder encodes the same commit with its fields, and others between them, in every order.
+// TestFieldsInAnyOrder: a commit is the same with its fields, and unknown ones, in every order.
 func TestFieldsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -264,7 +264,7 @@ func anything(t *rapid.T, depth int) any {
 	return fields
 }
 
-// noTB lets encode be used where a failure cannot be reported otherwise.
+// noTB lets encode be used where there is no test to report a failure to.
 type noTB struct{ testing.TB }
 
 func (noTB) Helper()           {}

@@ -9,7 +9,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// FuzzDecode holds the decoder against the model on any bytes.
+// FuzzDecode compares the decoder with the model on any bytes.
 func FuzzDecode(f *testing.F) {
 	m, err := newModel()
 	if err != nil {
@@ -57,7 +57,7 @@ func agree(t *testing.T, m *model, message []byte) {
 	}
 }
 
-// TestEveryByteChanged holds the decoder against the model on messages with one byte changed.
+// TestEveryByteChanged compares the decoder with the model on messages with one byte changed.
 func TestEveryByteChanged(t *testing.T) {
 	t.Parallel()
 	m, err := newModel()
@@ -66,7 +66,7 @@ func TestEveryByteChanged(t *testing.T) {
 	}
 	good := message(t, "#commit", with(commitFields(), "blocks", []byte("CAR"))...)
 	if _, v := m.decode(good); v != accepted {
-		t.Fatal("the model does not accept what is good")
+		t.Fatal("the model refuses a valid message")
 	}
 	for i := range good {
 		for _, b := range []byte{0x00, 0x18, 0x60, 0x80, 0xa1, 0xc0, 0xd8, 0xf6, 0xff, good[i] - 1, good[i] + 1} {

@@ -13,7 +13,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// TestFramesAsRelaysEncodeThem decodes what the encoder of the Go relay writes.
+// TestFramesAsRelaysEncodeThem: frames written by the encoder of the Go relay are decoded.
 func TestFramesAsRelaysEncodeThem(t *testing.T) {
 	t.Parallel()
 	linkTo := func(id repo.CID) util.LexLink {

@@ -15,23 +15,23 @@ import (
 	"cistern/ingest/repo"
 )
 
-// verdict is what the model says of a message.
+// verdict is the decision of the model on a message.
 type verdict int
 
 const (
-	unjudged verdict = iota // the model does not know
+	unjudged verdict = iota // the model cannot decide
 	accepted
 	refused
 )
 
-// model decodes a message by other means: the general decoder, and maps.
+// model decodes a message with the general CBOR decoder and maps.
 type model struct {
 	dec cbor.DecMode
 	bad bool
 }
 
 func newModel() (*model, error) {
-	// Undefined would come out as null, which it is not; it is left unjudged.
+	// Undefined would be decoded as null; it is left unjudged.
 	simple, err := cbor.NewSimpleValueRegistryFromDefaults(cbor.WithRejectedSimpleValue(23))
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func newModel() (*model, error) {
 	return &model{dec: dec}, err
 }
 
-// decode gives the frame of a message that ought to be accepted.
+// decode returns the frame that a message should be decoded to.
 func (m *model) decode(message []byte) (frame.Frame, verdict) {
 	header, rest, v := m.first(message)
 	if v != accepted {
@@ -55,9 +55,9 @@ func (m *model) decode(message []byte) (frame.Frame, verdict) {
 	case v != accepted:
 		return frame.Frame{}, v
 	case exotic(header) || exotic(body) || bytes.Contains(message, []byte("\xd9\xd9\xf7")):
-		return frame.Frame{}, unjudged // encoded again it may have another length
+		return frame.Frame{}, unjudged // its encoding may have another length
 	case len(rest) > 0 || len(again(header))+len(again(body)) != len(message):
-		return frame.Frame{}, refused // a head was not in its shortest form
+		return frame.Frame{}, refused // a head is not in its shortest form
 	}
 	m.bad = false
 	f := frame.Frame{Kind: m.header(header)}
@@ -70,7 +70,8 @@ func (m *model) decode(message []byte) (frame.Frame, verdict) {
 	return f, accepted
 }
 
-// first decodes the first item. What is not well-formed is refused, what only the general decoder refuses unjudged.
+// first decodes the first item. Malformed input is refused. Input that only the general decoder refuses
+// is unjudged.
 func (m *model) first(b []byte) (item any, rest []byte, v verdict) {
 	rest, err := m.dec.UnmarshalFirst(b, &item)
 	var syntax *cbor.SyntaxError
@@ -91,7 +92,7 @@ func again(item any) []byte {
 	return b
 }
 
-// exotic says whether a value may change its length by being encoded again.
+// exotic reports whether the encoding of a value may have another length.
 func exotic(item any) bool {
 	switch v := item.(type) {
 	case float64, time.Time, big.Int, *big.Int:
@@ -114,7 +115,7 @@ func exotic(item any) bool {
 	return false
 }
 
-// is notes that something has to hold.
+// is refuses the message unless a condition holds.
 func (m *model) is(ok bool) bool {
 	m.bad = m.bad || !ok
 	return ok
@@ -233,7 +234,7 @@ func (m *model) commit(f *frame.Frame, b map[any]any) {
 	}
 }
 
-// text is a field that may be missing, unless it is required, or null, if it is nullable.
+// text returns a text field. It may be missing unless required, and null if nullable.
 func (m *model) text(b map[any]any, name string, limit int, how string) string {
 	v, ok := b[name]
 	if !ok {
@@ -254,7 +255,7 @@ func (m *model) flag(v any) bool {
 	return b
 }
 
-// link is the CID of a link, zero if it leads to no block of a repository.
+// link returns the CID of a link, zero if it is not of the form of a block of a repository.
 func (m *model) link(v any) (id repo.CID, ours bool) {
 	tag, _ := v.(cbor.Tag)
 	b, ok := tag.Content.([]byte)
@@ -265,7 +266,7 @@ func (m *model) link(v any) (id repo.CID, ours bool) {
 	return id, err == nil
 }
 
-// block is link, or null for none.
+// block is link, or zero for null.
 func (m *model) block(v any) repo.CID {
 	if v == nil {
 		return repo.CID{}
