@@ -14,18 +14,19 @@ import (
 
 const (
 	// auditBytesMax bounds an audit log. An operation takes 1 to 2 KiB in it, and the directory takes
-	// 100 in a week: 4 MiB is half a year of somebody who does nothing else.
+	// 100 in a week at most: 4 MiB hold half a year at that rate.
 	auditBytesMax = 4 << 20
 
-	// auditSkew is how far the clocks of the directory and of the host that made a commit may be apart, either way.
+	// auditSkew bounds the difference between the clocks of the directory and of the host that made a commit.
 	auditSkew = 5 * time.Minute
 
-	// auditKeysMax bounds the keys handed out, each of which costs a signature to be tried.
+	// auditKeysMax bounds the keys returned: trying each costs the verification of a signature.
 	auditKeysMax = 8
 )
 
 // auditEntry is an operation in the log of the PLC directory
-// (https://web.plc.directory/spec/v0.1/did-plc). Operations of type create are those of before 2023.
+// (https://web.plc.directory/spec/v0.1/did-plc). Operations of type create were made
+// before 2023.
 type auditEntry struct {
 	DID       syntax.DID `json:"did"`
 	Nullified bool       `json:"nullified"`
@@ -37,7 +38,7 @@ type auditEntry struct {
 	} `json:"operation"`
 }
 
-// key is the signing key that the operation set, "" for none.
+// key returns the signing key that the operation set, "" if it set none.
 func (e auditEntry) key() string {
 	switch e.Operation.Type {
 	case "plc_operation":
@@ -48,10 +49,11 @@ func (e auditEntry) key() string {
 	return ""
 }
 
-// KeysAt are the signing keys that were in force within 5 minutes of at, by the PLC directory's audit log of did:
-// each from its operation until the next that was not nullified. Newest first, without the one of today's document,
-// which the caller has tried. Errors as of Resolve, and ErrNoLog for DIDs of another method. Answers are not
-// cached: only a repository whose signature fails needs them.
+// KeysAt returns the signing keys that were in force within 5 minutes of a time, by the PLC directory's
+// audit log of did: each from its operation until the next that was not nullified. The newest is first.
+// The key of today's document is left out, since the caller has tried it. Errors are those of Resolve,
+// and ErrNoLog for DIDs of another method. Answers are not cached: only a repository with a failing
+// signature needs them.
 func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error) {
 	parsed, err := parseDID(did)
 	if err != nil {
@@ -71,7 +73,7 @@ func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]*re
 	return keys, err
 }
 
-// parseAudit reads did's log. A key that we cannot parse has signed nothing that we could check, and is left out.
+// parseAudit reads did's log. A key that cannot be parsed is left out: it verifies no signature.
 func parseAudit(did syntax.DID, body []byte, at time.Time) ([]*repo.Key, error) {
 	var log []auditEntry
 	if err := json.Unmarshal(body, &log); err != nil {
@@ -87,11 +89,11 @@ func parseAudit(did syntax.DID, body []byte, at time.Time) ([]*repo.Key, error) 
 		return nil, fmt.Errorf("audit log of %s is empty: %w", did, ErrInvalid)
 	}
 	slices.SortStableFunc(log, func(a, b auditEntry) int { return a.CreatedAt.Compare(b.CreatedAt) })
-	slices.Reverse(log) // newest first, of one moment the later one
+	slices.Reverse(log) // newest first; of the same time, the later entry first
 	if log[0].Operation.Type == "plc_tombstone" {
 		return nil, fmt.Errorf("audit log of %s: %w", did, errGone)
 	}
-	seen := map[string]bool{log[0].key(): true, "": true} // today's key, and none
+	seen := map[string]bool{log[0].key(): true, "": true} // today's key, and no key
 	var keys []*repo.Key
 	for i, e := range log[1:] {
 		text, until := e.key(), log[i].CreatedAt
@@ -99,7 +101,7 @@ func parseAudit(did syntax.DID, body []byte, at time.Time) ([]*repo.Key, error) 
 			continue
 		}
 		if until.Before(at.Add(-auditSkew)) {
-			break // so were all before it
+			break // all earlier entries ended before it
 		}
 		seen[text] = true
 		if key, err := ParseKey(text); err == nil {

@@ -25,7 +25,7 @@ const auditDID = "did:plc:cccccccccccccccccccccccc"
 // auditBase is when the first operation of a log was made.
 var auditBase = time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// newKeys are n keys as did:key, of both curves.
+// newKeys returns n keys as did:key, of both curves.
 func newKeys(t testing.TB, n int) (keys []string) {
 	t.Helper()
 	for i := range n {
@@ -116,7 +116,7 @@ func TestKeysAt(t *testing.T) {
 		{"the one before", auditLog(t, op{typ: set, key: k[0]}, op{hours: 5, typ: set, key: k[1]}), time.Hour, k[:1], nil},
 		{"a legacy operation", auditLog(t, op{typ: "create", key: k[0]}, op{hours: 5, typ: set, key: k[1]}), time.Hour, k[:1], nil},
 		{"not those of later", three, time.Hour, k[:1], nil},
-		{"not those of before", three, 2*time.Hour + 30*time.Minute, k[1:2], nil},
+		{"not the earlier ones", three, 2*time.Hour + 30*time.Minute, k[1:2], nil},
 		{"nor any but today's once that is in force", three, 9 * time.Hour, nil, nil},
 		{"before the account began", three, -time.Hour, nil, nil},
 		{"our clock may be ahead by minutes", three, 2*time.Hour - skew, []string{k[1], k[0]}, nil},
@@ -146,7 +146,7 @@ func TestKeysAt(t *testing.T) {
 			0, k[1:2], nil},
 		{"an operation of a type unknown to us sets none", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "novel", key: k[1]}, op{hours: 2, typ: set, key: k[2]}),
 			time.Hour, k[:1], nil},
-		{"so that the key of before ends", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "novel", key: k[1]}, op{hours: 2, typ: set, key: k[2]}),
+		{"so that the previous key ends", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "novel", key: k[1]}, op{hours: 2, typ: set, key: k[2]}),
 			90 * time.Minute, nil, nil},
 		{"as many as there may be", auditLog(t, many...), 0, newest, nil},
 		{"a tombstone", auditLog(t, op{typ: set, key: k[0]}, op{hours: 1, typ: "plc_tombstone"}), 30 * time.Minute, nil, identity.ErrNotFound},
@@ -167,11 +167,11 @@ func TestKeysAtOfBadLogs(t *testing.T) {
 	foreign := good
 	foreign.did = "did:plc:dddddddddddddddddddddddd"
 	for why, log := range map[string]string{
-		"somebody else's": auditLog(t, foreign),
-		"nothing":         "[]",
-		"null":            "null",
-		"no time":         `[{"did":"` + auditDID + `","operation":{"type":"create"}}]`,
-		"without end":     strings.Repeat(" ", identity.AuditBytesMax) + auditLog(t, good),
+		"of another DID": auditLog(t, foreign),
+		"nothing":        "[]",
+		"null":           "null",
+		"no time":        `[{"did":"` + auditDID + `","operation":{"type":"create"}}]`,
+		"without end":    strings.Repeat(" ", identity.AuditBytesMax) + auditLog(t, good),
 	} {
 		d := newDirectory(t, identity.Options{PLC: []string{serveDocument(t, log)}})
 		if got, err := d.KeysAt(t.Context(), auditDID, auditBase); !errors.Is(err, identity.ErrInvalid) || got != nil {
@@ -272,7 +272,7 @@ func TestKeysAtOfOtherDIDs(t *testing.T) {
 	}
 }
 
-// FuzzParseAudit holds that whatever a directory answers is keys or an error, of a class.
+// FuzzParseAudit: any answer of a directory is keys or a classified error.
 func FuzzParseAudit(f *testing.F) {
 	k := newKeys(f, 2)
 	f.Add([]byte(auditLog(f, op{typ: "create", key: k[0]}, op{hours: 1, typ: "plc_operation", key: k[1]})))

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// answer is what a lookup ended with: an Identity or a failure worth remembering.
+// answer is the result of a lookup: an Identity, or a failure that is cached.
 type answer struct {
 	ident Identity
 	err   error
-	told  bool // by Remember: Cached shows it, Resolve does not (invariant 7)
+	told  bool // by Remember: Cached returns it, Resolve does not (invariant 7)
 }
 
-// cache is a least-recently-used map with expiry. It does no locking and starts nothing.
+// cache is a least-recently-used map with expiry. It does no locking.
 type cache struct {
 	size  int
 	byDID map[string]*list.Element

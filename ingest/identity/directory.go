@@ -31,7 +31,7 @@ type Options struct {
 	// TTL is how long an identity is served from the cache. Default 24h.
 	TTL time.Duration
 	// ErrorTTL is how long ErrNotFound and ErrInvalid are served from the cache; other
-	// failures are not kept. Default 2m.
+	// failures are not cached. Default 2m.
 	ErrorTTL time.Duration
 	// BodyMax bounds one document in bytes. Default 64 KiB; real ones are near 1 KiB.
 	BodyMax int64
@@ -94,8 +94,8 @@ func (o Options) validatePLC(base string) error {
 	return nil
 }
 
-// cachedDIDMax bounds what an entry of the cache takes: no DID that can be resolved is longer than
-// did:web: and a host name, and saying no to the others takes no request.
+// cachedDIDMax bounds the memory of a cache entry: no DID that can be resolved is longer than did:web:
+// and a host name. Other DIDs are refused without a request.
 const cachedDIDMax = len("did:web:") + hostTextMax
 
 // Directory resolves DIDs.
@@ -115,7 +115,7 @@ type Directory struct {
 type flight struct {
 	done chan struct{}
 	answer
-	abandoned bool // the leader gave up, which says nothing about the DID
+	abandoned bool // the leader gave up, so that the DID was not looked up
 }
 
 // New makes a Directory.
@@ -153,14 +153,14 @@ func New(opts Options) (*Directory, error) {
 // ErrInvalid (ErrNoPDS and ErrNoKey among them), ErrRateLimited; any other is transient.
 func (d *Directory) Resolve(ctx context.Context, did string) (Identity, error) {
 	for {
-		a, f, lead := d.board(did)
+		a, f, lead := d.join(did)
 		switch {
 		case f == nil:
 			d.metrics.hits.Inc()
 			return a.ident, a.err
 		case lead:
 			d.metrics.misses.Inc()
-			d.fly(ctx, did, f)
+			d.lookUp(ctx, did, f)
 			return f.ident, f.err
 		}
 		select {
@@ -169,15 +169,15 @@ func (d *Directory) Resolve(ctx context.Context, did string) (Identity, error) {
 			return Identity{}, fmt.Errorf("resolve %s: %w", did, ctx.Err())
 		}
 		if f.abandoned {
-			continue // take over
+			continue // lead the next one
 		}
 		d.metrics.coalesced.Inc()
 		return f.ident, f.err
 	}
 }
 
-// Cached is the identity of did if the cache holds a fresh one. It makes no request and never waits
-// for one.
+// Cached returns the identity of did if the cache holds a fresh one. It makes no request and never
+// waits for one.
 func (d *Directory) Cached(did string) (Identity, bool) {
 	d.mu.Lock()
 	a, ok := d.cache.get(did, d.opts.Now())
@@ -189,9 +189,9 @@ func (d *Directory) Cached(did string) (Identity, bool) {
 	return a.ident, true
 }
 
-// Remember puts an identity that was read from its document at that time into the cache, for Cached
-// (invariant 7), unless the cache knows the DID already. Its PublicKey may be nil: it is parsed from
-// Key. What is older than the TTL, lacks a PDS, or has a key that cannot be parsed, is not kept.
+// Remember puts an identity, read from its document at a time, into the cache for Cached (invariant 7),
+// unless the cache has an answer for the DID. Its PublicKey may be nil: it is parsed from Key. An
+// identity that is older than the TTL, lacks a PDS, or has an invalid key is not cached.
 func (d *Directory) Remember(ident Identity, at time.Time) {
 	now := d.opts.Now()
 	if at.After(now) {
@@ -210,12 +210,12 @@ func (d *Directory) Remember(ident Identity, at time.Time) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, known := d.cache.get(ident.DID, now); !known { // a lookup may have landed meanwhile
+	if _, known := d.cache.get(ident.DID, now); !known { // a lookup may have ended meanwhile
 		d.cache.put(ident.DID, answer{ident: ident, told: true}, expires)
 	}
 }
 
-// knows says whether the cache holds an answer for did, be it that there is none.
+// knows reports whether the cache holds an answer for did, an identity or a failure.
 func (d *Directory) knows(did string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -223,7 +223,7 @@ func (d *Directory) knows(did string) bool {
 	return ok
 }
 
-// Purge forgets what is cached for did and detaches lookups that are under way (invariant 4).
+// Purge drops the cached answer for did and detaches lookups under way (invariant 4).
 func (d *Directory) Purge(did string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -234,8 +234,9 @@ func (d *Directory) Purge(did string) {
 // Close closes idle connections. Lookups under way go on.
 func (d *Directory) Close() { d.client.CloseIdleConnections() }
 
-// board finds the answer in the cache (no flight), or joins the flight for did, or opens one to lead.
-func (d *Directory) board(did string) (a answer, f *flight, lead bool) {
+// join returns the answer in the cache (f is nil), or the flight for did. If there is no flight it
+// makes one, which the caller leads.
+func (d *Directory) join(did string) (a answer, f *flight, lead bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if a, ok := d.cache.get(did, d.opts.Now()); ok && !a.told {
@@ -249,16 +250,16 @@ func (d *Directory) board(did string) (a answer, f *flight, lead bool) {
 	return answer{}, f, true
 }
 
-// fly does the lookup of a flight and lands it, whatever happens on the way.
-func (d *Directory) fly(ctx context.Context, did string, f *flight) {
+// lookUp does the lookup of a flight and ends it, even if the lookup panics.
+func (d *Directory) lookUp(ctx context.Context, did string, f *flight) {
 	f.err = fmt.Errorf("resolve %s: lookup panicked", did)
-	defer d.land(did, f)
+	defer d.endFlight(did, f)
 	f.ident, f.err = d.fetch(ctx, did)
 	f.abandoned = f.err != nil && ctx.Err() != nil
 }
 
-// land publishes the answer, and keeps it unless a Purge detached the flight.
-func (d *Directory) land(did string, f *flight) {
+// endFlight publishes the answer of a flight, and caches it unless a Purge detached the flight.
+func (d *Directory) endFlight(did string, f *flight) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	defer close(f.done)

@@ -249,7 +249,7 @@ func TestFallbackBetweenDirectories(t *testing.T) {
 	}
 }
 
-// errTransient stands for any error that is of no class.
+// errTransient stands for any unclassified error.
 var errTransient = errors.New("transient")
 
 func isClass(err, want error) bool {
@@ -289,7 +289,7 @@ func TestRateLimitedDirectoryIsLeftAlone(t *testing.T) {
 	}
 }
 
-// One hostile header does not silence us for long.
+// A hostile header does not stop lookups for long.
 func TestRateLimitIsClamped(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 1})

@@ -3,35 +3,32 @@
 //
 // # Purpose
 //
-// Resolve DIDs against PLC directories (and did:web hosts), keep the answers with their parsed
-// keys for a while, and own the policy that says which addresses outsiders may make us call.
+// It resolves DIDs at PLC directories and did:web hosts, and caches the answers with their parsed keys.
+// It also has the policy for the addresses that names from outside may lead to.
 //
 // # Invariants
 //
 //  1. An Identity names exactly the DID that was asked for, with a PDS origin and a parsed key;
 //     a document that lacks one of them is an error, never a half-filled Identity.
-//  2. ErrNotFound is returned only on an answer: every directory said 404, or one said 410. A
-//     directory that could not be asked makes the failure transient.
-//  3. Unless AllowPrivate is set, no connection reaches an address that is not public, or that an interface of this
-//     machine has. The check
-//     runs on the resolved address when the socket is made, so names, redirects and
-//     rebinding cannot evade it. No proxy is ever taken from the environment.
-//  4. After Purge(did) returns, no Resolve that starts later sees a document that was asked for before.
+//  2. ErrNotFound is returned only on an answer: every directory answered 404, or one 410. If a
+//     directory does not answer, the failure is transient.
+//  3. Unless AllowPrivate is set, no connection reaches an address that is not public, or that an
+//     interface of this machine has. The check runs on the resolved address when the socket is made,
+//     so names, redirects and rebinding cannot evade it. No proxy is taken from the environment.
+//  4. After Purge(did) returns, no Resolve that starts later returns a document requested earlier.
 //  5. Answers are bounded (BodyMax), lookups are bounded in time (Timeout), redirects are few and
 //     never leave https; the cache never exceeds CacheSize entries.
 //  6. Handles are declared, not verified: they are for display only.
-//  7. What Remember was told is shown by Cached and never by Resolve, and gives way to any answer. So a
-//     caller who tells of an old row just after a Purge cannot break invariant 4; what he gets back
-//     from Cached is what he held in his hand.
-//  8. KeysAt takes the word of the PLC directory, as Resolve does; operations that were nullified count for nothing. A key
-//     that was rotated out is good for no moment that is minutes later.
+//  7. An identity of Remember is returned by Cached, never by Resolve, and any answer replaces it. So a
+//     Remember of an old row just after a Purge cannot break invariant 4.
+//  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key that
+//     was rotated out is never valid for a time that is minutes later.
 //
 // # Concurrency
 //
-// A Directory is safe for concurrent use and starts no goroutine. Its lock is never held over I/O: Cached, Remember and
-// Purge do not wait for lookups. Lookups of one DID that overlap share
-// one request, made by the first caller with its context; when that caller gives up, another
-// one takes over.
+// A Directory is safe for concurrent use and starts no goroutine. Its lock is never held over I/O:
+// Cached, Remember and Purge do not wait for lookups. Concurrent lookups of one DID share one request,
+// a flight. The first caller leads it with its own context; when that caller gives up, another leads.
 //
 // # Files
 //

@@ -16,9 +16,9 @@ import (
 
 // Identity is what an indexer needs of a DID document.
 type Identity struct {
-	// DID is the one that was asked for.
+	// DID is the DID that was looked up.
 	DID string
-	// Handle is the first valid at:// name the document declares, "" for none. Nobody verified it.
+	// Handle is the first valid at:// name the document declares, "" for none. It is not verified.
 	Handle string
 	// PDS is the origin of the account's host: scheme, host and port (unless it is the
 	// scheme's own), lower case, without a trailing slash.
@@ -44,9 +44,9 @@ func parseDID(text string) (syntax.DID, error) {
 	return did, nil
 }
 
-// document is what matters here of a DID document. DID Core leaves the form of its entries open: a
-// serviceEndpoint may be a text, an object or a list, a type a text or a list. What has another form
-// than these fields is skipped (decodeDocument), so that no entry makes those beside it unusable.
+// document has the fields of a DID document that are used. DID Core leaves the form of entries open: a
+// serviceEndpoint may be a text, an object or a list, a type a text or a list. An entry of another form
+// than these fields is skipped (decodeDocument), so that it does not make the others unusable.
 type document struct {
 	ID          string   `json:"id"`
 	AlsoKnownAs []string `json:"alsoKnownAs"`
@@ -67,7 +67,7 @@ type document struct {
 func decodeDocument(body []byte) (doc document, err error) {
 	err = json.Unmarshal(body, &doc)
 	if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) {
-		err = nil // of the first value that was skipped: Unmarshal went on behind it
+		err = nil // of the first skipped value: Unmarshal went on after it
 	}
 	return doc, err
 }
@@ -94,7 +94,7 @@ func parseDocument(did syntax.DID, body []byte) (Identity, error) {
 	return ident, nil
 }
 
-// handle is the first valid handle among the names of the document, "" for none.
+// handle returns the first valid handle among the names of the document, "" for none.
 func (d *document) handle() string {
 	for _, name := range d.AlsoKnownAs {
 		if text, ok := strings.CutPrefix(name, "at://"); ok {
@@ -106,8 +106,8 @@ func (d *document) handle() string {
 	return ""
 }
 
-// key is the signing key: of the methods named #atproto that the DID itself controls, the first whose
-// key can be parsed (https://atproto.com/specs/did). The error is ErrNoKey.
+// key returns the signing key: of the methods named #atproto that the DID itself controls, the first
+// with a valid key (https://atproto.com/specs/did). The error is ErrNoKey.
 func (d *document) key() (text string, key *repo.Key, err error) {
 	err = ErrNoKey
 	for _, m := range d.Methods {
@@ -128,8 +128,8 @@ func (d *document) key() (text string, key *repo.Key, err error) {
 	return "", nil, err
 }
 
-// methodKey is the did:key of a verification method. A Multikey holds it already; documents of the older
-// forms have the bare point.
+// methodKey returns the did:key of a verification method. A Multikey holds it; the older forms hold the
+// bare point.
 func methodKey(form, multibase string) (string, error) {
 	if form == "Multikey" {
 		return "did:key:" + multibase, nil
@@ -157,8 +157,8 @@ func methodKey(form, multibase string) (string, error) {
 	return key.DIDKey(), nil
 }
 
-// pds is the origin of the account's host: of the first service that is named #atproto_pds and is of the
-// type of a PDS (https://atproto.com/specs/did). The error is ErrNoPDS.
+// pds returns the origin of the account's host: of the first service named #atproto_pds of the type of a
+// PDS (https://atproto.com/specs/did). The error is ErrNoPDS.
 func (d *document) pds() (string, error) {
 	for _, s := range d.Services {
 		if !strings.HasSuffix(s.ID, "#atproto_pds") || !isOfType(s.Type, "AtprotoPersonalDataServer") {
@@ -173,7 +173,7 @@ func (d *document) pds() (string, error) {
 	return "", ErrNoPDS
 }
 
-// isOfType reports whether a type, which is a text or a list of them, is or contains want.
+// isOfType reports whether a type, a text or a list of texts, is or contains want.
 func isOfType(form any, want string) bool {
 	if list, ok := form.([]any); ok {
 		return slices.Contains(list, any(want))
@@ -196,7 +196,7 @@ func ParseKey(text string) (*repo.Key, error) {
 	return key, nil
 }
 
-// parseEndpoint is the origin of a service, which a document names with its scheme.
+// parseEndpoint returns the origin of a service endpoint, which must have a scheme.
 func parseEndpoint(text string) (string, error) {
 	if scheme, _, _ := strings.Cut(strings.ToLower(text), "://"); scheme != "https" && scheme != "http" {
 		return "", fmt.Errorf("endpoint %.200q is not http or https", text)

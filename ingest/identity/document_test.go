@@ -12,7 +12,7 @@ import (
 	"cistern/ingest/identity"
 )
 
-// FuzzParseDocument holds invariant 1 on any bytes: an Identity is whole, or there is an ErrInvalid.
+// FuzzParseDocument checks invariant 1 on any bytes: the Identity is complete, or the error is ErrInvalid.
 func FuzzParseDocument(f *testing.F) {
 	const did = "did:plc:cccccccccccccccccccccccc"
 	f.Add([]byte(`{"id":"` + did + `","alsoKnownAs":["at://a.example"],
@@ -81,7 +81,7 @@ func TestDocumentForms(t *testing.T) {
 		{why: "a key whose controller is a list", methods: list(`{"id":"#x","type":["A"],"controller":["`+did+`"],"publicKeyMultibase":{}}`, key)},
 		{why: "a key of another controller does not count", methods: list(method("#atproto", "Multikey", "did:plc:dddddddddddddddddddddddd", keys[1]), key)},
 		{why: "a key of another name does not count", methods: list(method("#atproto_label", "Multikey", did, keys[1]), key)},
-		{why: "a key that is none does not count", methods: list(method("#atproto", "Multikey", did, "zzz"), method("#atproto", "Ed25519VerificationKey2020", did, keys[1]), key)},
+		{why: "an invalid key does not count", methods: list(method("#atproto", "Multikey", did, "zzz"), method("#atproto", "Ed25519VerificationKey2020", did, keys[1]), key)},
 		{why: "the first valid key counts", methods: list(key, method("#atproto", "Multikey", did, keys[1]))},
 		{why: "keys that are no list", methods: `"#atproto"`, err: identity.ErrNoKey},
 		{why: "names that are no texts", names: `[7,{"at":"at://no.example"},"https://a.example","at://a.example"]`},

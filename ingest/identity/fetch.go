@@ -56,7 +56,7 @@ func outcome(err error) string {
 	return "error"
 }
 
-// fetchPLC asks the PLC directories in turn until one has what stands at path below the DID: "" for
+// fetchPLC asks the PLC directories in turn until one has the resource at a path below the DID: "" for
 // the document. The answer is bounded in size.
 func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, limit int64) ([]byte, error) {
 	if !validPLC(did.Identifier()) {
@@ -68,7 +68,7 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 		failing = &RateLimitError{Until: until}
 	}
 	for _, base := range bases {
-		// Each directory has a share of the lookup's time, so that a silent one leaves some to the next.
+		// Each directory gets a share of the lookup's time, so that a silent one leaves time for the next.
 		body, err := d.get(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String()+path, limit)
 		var limit *retryLater
 		switch {
@@ -89,7 +89,7 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 		}
 	}
 	if failing == nil {
-		failing = missing // invariant 2: all of them said so
+		failing = missing // invariant 2: all of them answered 404
 	}
 	if _, until := d.plc.order(); errors.Is(failing, ErrRateLimited) && !until.IsZero() {
 		failing = &RateLimitError{Until: until}
@@ -110,7 +110,7 @@ func (d *Directory) fetchWeb(ctx context.Context, did syntax.DID) ([]byte, error
 	}
 	body, err := d.get(ctx, d.opts.Timeout, base+"/.well-known/did.json", d.opts.BodyMax)
 	if foreign := (*notJSON)(nil); errors.As(err, &foreign) {
-		err = fmt.Errorf("%w: %w", err, ErrInvalid) // the host is the only one that has the document, and has none
+		err = fmt.Errorf("%w: %w", err, ErrInvalid) // no other host can have the document
 	}
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", did, err)
@@ -118,7 +118,7 @@ func (d *Directory) fetchWeb(ctx context.Context, did syntax.DID) ([]byte, error
 	return body, nil
 }
 
-// webBase is where a did:web lives: atproto allows a bare host name, and in development
+// webBase returns the base URL of a did:web: atproto allows a bare host name, and in development
 // localhost with a port (https://atproto.com/specs/did#blessed-did-methods).
 func (d *Directory) webBase(id string) (string, error) {
 	if host, port, _ := strings.Cut(id, "%3A"); d.opts.AllowPrivate && host == "localhost" {
@@ -145,14 +145,15 @@ type retryLater struct{ wait time.Duration }
 func (e *retryLater) Error() string        { return "HTTP 429" }
 func (e *retryLater) Is(target error) bool { return target == ErrRateLimited }
 
-// notJSON is an answer with status 200 that says nothing about the DID: a page of a proxy, or a part of a document.
+// notJSON is an answer with status 200 that is not about the DID: a page of a proxy, or part of a
+// document.
 type notJSON struct{ host, contentType string }
 
 func (e *notJSON) Error() string {
 	return fmt.Sprintf("HTTP 200 from %s with content type %.80q is not JSON", e.host, e.contentType)
 }
 
-// get fetches JSON, bounded in size and time. Errors say what came instead.
+// get fetches JSON, bounded in size and time. Errors state what came instead.
 func (d *Directory) get(ctx context.Context, within time.Duration, url string, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -190,7 +191,7 @@ func (d *Directory) get(ctx context.Context, within time.Duration, url string, l
 	return nil, fmt.Errorf("HTTP %d from %s", resp.StatusCode, host)
 }
 
-// answered names the host that gave the answer, and the one that was asked if that redirected us.
+// answered names the host that answered, and the requested host if it redirected.
 func answered(req *http.Request, resp *http.Response) string {
 	if from, by := resp.Request.URL.Host, req.URL.Host; from != by {
 		return fmt.Sprintf("%.255s, to which %.255s redirects", from, by)
@@ -208,7 +209,8 @@ func readBody(r io.Reader, limit int64) ([]byte, error) {
 }
 
 // retryAfter reads the delay an answer asks for: Retry-After in seconds or as a date, or
-// RateLimit-Reset in seconds or as a Unix time, unless requests remain until then. 0 means that it asks for none.
+// RateLimit-Reset in seconds or as a Unix time, unless requests remain until
+// then. 0 means no delay.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	if v := h.Get("Retry-After"); v != "" {
 		if s, err := strconv.ParseInt(v, 10, 32); err == nil {

@@ -77,8 +77,9 @@ func fromLabel(label string) netip.Addr {
 	return netip.MustParseAddr(strings.ReplaceAll(label, "-", "."))
 }
 
-// TestEveryWayIsGuarded: whoever owns a did:web, or what a PLC directory or a did:web redirects to, cannot have us call an address
-// that is not public: not by its number, nor by a name, nor by one that pointed elsewhere when somebody looked.
+// TestEveryWayIsGuarded: neither a did:web nor a redirect of a PLC directory or a did:web reaches an
+// address that is not public: not as a number, nor by a name, nor by a name that resolved to another
+// address when it was checked.
 func TestEveryWayIsGuarded(t *testing.T) {
 	t.Parallel()
 	var reached atomic.Int64
@@ -105,7 +106,7 @@ func TestEveryWayIsGuarded(t *testing.T) {
 	}
 	resolver := private()
 	if first, err := resolver.LookupNetIP(t.Context(), "ip4", "turncoat.private.dev"); err != nil || identity.CheckPublic(first[0]) != nil {
-		t.Fatalf("somebody who looks first sees %v, %v", first, err)
+		t.Fatalf("the first lookup gives %v, %v", first, err)
 	}
 	_, _ = resolver.LookupNetIP(t.Context(), "ip6", "turncoat.private.dev")
 
@@ -156,11 +157,11 @@ func TestEveryWayIsGuarded(t *testing.T) {
 		}
 	}
 	if n := reached.Load(); n != 0 {
-		t.Errorf("somebody here was called %d times", n)
+		t.Errorf("a private address was called %d times", n)
 	}
 }
 
-// guarded is a Directory as in production, but for its resolver.
+// guarded returns a Directory as in production, except for its resolver.
 func guarded(t *testing.T, resolver *net.Resolver) *identity.Directory {
 	d, err := identity.New(identity.Options{PLC: []string{"https://plc.dev"}, Resolver: resolver, Timeout: 5 * time.Second})
 	if err != nil {
@@ -170,12 +171,12 @@ func guarded(t *testing.T, resolver *net.Resolver) *identity.Directory {
 	return d
 }
 
-// noIPv6 says whether the machine could not even try.
+// noIPv6 reports whether the machine has no IPv6.
 func noIPv6(err error) bool {
 	return err != nil && (strings.Contains(err.Error(), "address family not supported") || strings.Contains(err.Error(), "cannot assign requested"))
 }
 
-// TestDialerGuards is the same for what is no HTTP.
+// TestDialerGuards is the same for protocols other than HTTP.
 func TestDialerGuards(t *testing.T) {
 	t.Parallel()
 	dial := identity.Dialer(identity.TransportOptions{Resolver: private()})

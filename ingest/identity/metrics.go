@@ -13,7 +13,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, error) {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cistern_identity_lookups_total",
-		Help: "Identity lookups by how they were answered.",
+		Help: "Identity lookups by result.",
 	}, []string{"result"})
 	m := &metrics{
 		hits:      lookups.WithLabelValues("hit"),
@@ -21,7 +21,7 @@ func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, er
 		coalesced: lookups.WithLabelValues("coalesced"),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_identity_fetches_total",
-			Help: "DID documents and audit logs asked for over the network, by DID method or audit, and outcome.",
+			Help: "Requests for DID documents and audit logs, by DID method or audit, and outcome.",
 		}, []string{"method", "outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "cistern_identity_fetch_seconds",

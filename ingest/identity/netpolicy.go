@@ -51,8 +51,8 @@ func (o TransportOptions) withDefaults() TransportOptions {
 	return o
 }
 
-// NewTransport makes an HTTP transport for talking to hosts that outsiders name: it connects to
-// public addresses only (invariant 3) and never through a proxy.
+// NewTransport returns an HTTP transport for hosts named from outside: it connects to public addresses
+// only (invariant 3) and never through a proxy.
 func NewTransport(opts TransportOptions) *http.Transport {
 	opts = opts.withDefaults()
 	return &http.Transport{
@@ -72,8 +72,8 @@ func NewTransport(opts TransportOptions) *http.Transport {
 	}
 }
 
-// Dialer is how NewTransport connects, for protocols other than HTTP: to public addresses only
-// (ErrPrivateAddress), within DialTimeout.
+// Dialer returns the dial function of NewTransport, for other protocols: it connects to public addresses
+// only (ErrPrivateAddress), within DialTimeout.
 func Dialer(opts TransportOptions) func(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second, Resolver: opts.Resolver}
 	if !opts.AllowPrivate {
@@ -83,8 +83,9 @@ func Dialer(opts TransportOptions) func(ctx context.Context, network, address st
 	return dialer.DialContext
 }
 
-// CheckRedirect is an http.Client.CheckRedirect for hosts that outsiders name: it follows few redirects, and none to anything but
-// http or from https to http, at whichever step. Which addresses may be reached is up to the transport, at each step too.
+// CheckRedirect is an http.Client.CheckRedirect for hosts named from outside. It follows few redirects,
+// none to a scheme other than http and https, and none from https to http. The transport checks the
+// address of each.
 func CheckRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > redirectsMax {
 		return fmt.Errorf("more than %d redirects, the last to %.200s", redirectsMax, req.URL.Redacted())
@@ -96,9 +97,9 @@ func CheckRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// addressGuard refuses connections to addresses that are not public, and to those of this machine: a service that a
-// firewall keeps from the world may be reached by them from here. It knows the addresses that interfaces have;
-// one that a router outside translates, as clouds do, is not among them.
+// addressGuard refuses connections to addresses that are not public, and to addresses of this machine:
+// they reach services that a firewall closes to others. It knows the addresses of interfaces. An address
+// that a router translates, as in clouds, is not among them.
 type addressGuard struct {
 	interfaces func() ([]net.Addr, error)
 	now        func() time.Time
@@ -112,7 +113,7 @@ type addressGuard struct {
 // ownAddressesAge is how old the list of this machine's addresses may be; reading it takes some 50 µs.
 const ownAddressesAge = time.Minute
 
-// control is a net.Dialer.Control: it sees the address a name resolved to, before connecting.
+// control is a net.Dialer.Control: it checks the resolved address before the connection is made.
 func (g *addressGuard) control(network, address string, _ syscall.RawConn) error {
 	if network != "tcp4" && network != "tcp6" {
 		return fmt.Errorf("dial network %s: %w", network, ErrPrivateAddress)
@@ -130,7 +131,7 @@ func (g *addressGuard) control(network, address string, _ syscall.RawConn) error
 	return nil
 }
 
-// ownAddresses are those of the interfaces. Where the system does not tell them, they are those it told last.
+// ownAddresses returns the addresses of the interfaces, or the last known ones if reading them fails.
 func (g *addressGuard) ownAddresses() []netip.Addr {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -160,7 +161,7 @@ func CheckPublic(addr netip.Addr) error {
 	return nil
 }
 
-// privateReason says why addr is not public; "" means that it is.
+// privateReason returns why addr is not public, "" if it is public.
 func privateReason(addr netip.Addr) string {
 	if !addr.IsValid() {
 		return "no address"
@@ -185,12 +186,12 @@ func privateReason(addr netip.Addr) string {
 	return ""
 }
 
-// globalUnicast6 is all that IANA has assigned for global use; the rest is refused unseen.
+// globalUnicast6 is what IANA has assigned for global use. All other addresses are refused.
 var globalUnicast6 = netip.MustParsePrefix("2000::/3")
 
 // reservedRanges is the IANA special-purpose registries (RFC 6890 and successors), less what is
-// globally reachable. Ranges that carry an IPv4 address inside are refused whole: what they
-// reach depends on a gateway we do not know.
+// globally reachable. Ranges that embed an IPv4 address are refused as a whole: what they reach depends
+// on an unknown gateway.
 var reservedRanges = []struct {
 	prefix netip.Prefix
 	reason string
@@ -229,7 +230,7 @@ var reservedRanges = []struct {
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
 }
 
-// defaultTo is v, or def where v was left zero.
+// defaultTo returns v, or def if v is zero.
 func defaultTo[T comparable](v, def T) T {
 	var zero T
 	if v == zero {

@@ -65,7 +65,7 @@ func TestCheckPublic(t *testing.T) {
 		{"::ffff:169.254.169.254", "IPv4-mapped, link-local"},
 		{"::ffff:0:0", "IPv4-mapped, this network"},
 		{"64:ff9b::a00:1", "NAT64"},   // 10.0.0.1 behind a translator
-		{"64:ff9b::101:101", "NAT64"}, // even of a public address: whose translator?
+		{"64:ff9b::101:101", "NAT64"}, // even of a public address: the translator is unknown
 		{"64:ff9b:1::1", "local NAT64"},
 		{"100::1", "discard-only"},
 		{"2001::1", "Teredo"},

@@ -13,14 +13,15 @@ const (
 	// hostTextMax bounds a host name (RFC 1035: 253 characters, 63 of them in one label).
 	hostTextMax  = 253
 	labelTextMax = 63
-	// originTextMax bounds what is read at all: no origin takes half of it.
+	// originTextMax bounds the text that is parsed: no origin is half as long.
 	originTextMax = 1024
 )
 
-// ParseOrigin is the one spelling of the origin that s names: a URL of http, https, ws or wss without a path, or only a host,
-// perhaps with its port, which is taken for https. What it gives is http or https, the host in lower case ASCII without a
-// trailing dot, an address in its shortest form, and no port that is the scheme's own. Whatever is counted per host is
-// counted by HostOf of it, so that nobody becomes two hosts by writing his name differently. The error repeats s, clipped.
+// ParseOrigin returns the canonical form of an origin: a URL of http, https, ws or wss without a path, or
+// a host with an optional port, which is read as https. The result has the scheme http or https, the host
+// in lower case ASCII without a trailing dot, an address in its shortest form, and no port that is the
+// scheme's default. Limits and counts per host use HostOf of it, so that no host counts as two because of
+// another spelling. The error repeats s, clipped.
 func ParseOrigin(s string) (string, error) {
 	text := s
 	switch addr, err := netip.ParseAddr(s); {
@@ -39,15 +40,15 @@ func ParseOrigin(s string) (string, error) {
 	return origin, nil
 }
 
-// ParseBase is ParseOrigin for URLs that may have a path, which it gives as it stands, escaped. Its error goes on a sentence that
-// begins with the URL.
+// ParseBase is ParseOrigin for a URL that may have a path, which it returns unchanged, escaped. Its error
+// continues a sentence that begins with the URL.
 func ParseBase(s string) (origin, path string, err error) {
 	if len(s) > originTextMax {
 		return "", "", fmt.Errorf("has more than %d bytes", originTextMax)
 	}
 	u, err := url.Parse(s)
 	if err != nil && s != "" && !strings.Contains(s, "://") {
-		return "", "", errScheme(s) // host:port with an address does not parse either
+		return "", "", errScheme(s) // an IP address with a port is no valid URL either
 	}
 	if err != nil {
 		return "", "", errors.New("does not parse as a URL")
@@ -79,7 +80,8 @@ func ParseBase(s string) (origin, path string, err error) {
 	return scheme + "://" + host, u.EscapedPath(), nil
 }
 
-// errScheme is the error about an address that does not begin as it should. It does not repeat it, which may hold a password.
+// errScheme is the error for an address without a valid scheme. It does not repeat the address, which may
+// hold a password.
 func errScheme(s string) error {
 	if s != "" && !strings.Contains(s, "://") {
 		return errors.New("does not say whether it is http, https, ws or wss: put https:// before it, or http:// if it speaks no TLS")
@@ -87,14 +89,14 @@ func errScheme(s string) error {
 	return errors.New("is not http, https, ws or wss")
 }
 
-// HostOf is the host[:port] of what ParseOrigin gave, whatever stands before and behind it.
+// HostOf returns the host[:port] of a result of ParseOrigin, with any scheme and path.
 func HostOf(origin string) string {
 	_, rest, _ := strings.Cut(origin, "://")
 	host, _, _ := strings.Cut(rest, "/")
 	return host
 }
 
-// canonicalHost is one spelling of the DNS name or address in a URL.
+// canonicalHost returns the canonical form of the DNS name or address in a URL.
 func canonicalHost(u *url.URL) (string, error) {
 	if strings.HasSuffix(u.Host, ":") {
 		return "", errors.New("ends before its port")
@@ -118,7 +120,7 @@ func canonicalHost(u *url.URL) (string, error) {
 		if label == "" || len(label) > labelTextMax {
 			return "", errors.New("has no valid host")
 		}
-		// What is not ASCII is sent as punycode, and many spellings fold into one name.
+		// Other characters are sent as punycode, in which several spellings are one name.
 		if strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 			return "", errors.New("has a host that is not of letters, digits, - and _")
 		}
@@ -130,7 +132,7 @@ func canonicalHost(u *url.URL) (string, error) {
 	return host, nil
 }
 
-// numeric says whether a host that ends with the label is read as an IPv4 address (WHATWG URL, "ends in a number").
+// numeric reports whether a host that ends with the label is read as an IPv4 address (WHATWG URL, "ends in a number").
 func numeric(label string) bool {
 	if hex, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(hex, "0123456789abcdef") == ""

@@ -16,16 +16,16 @@ type plcPool struct {
 
 type plcDirectory struct {
 	base    string
-	failing time.Time // until then others are asked first
-	parked  time.Time // until then it is not asked at all: it said 429
+	failing time.Time // until then the others are asked first
+	parked  time.Time // until then it is not asked: it answered 429
 }
 
 const (
 	// failingPause keeps a directory that failed from costing every lookup its timeout, and is
 	// short enough to return to the preferred one soon.
 	failingPause = 5 * time.Second
-	// A 429 without a usable delay parks for parkDefault; any delay is clamped to parkMax, so that
-	// one hostile header cannot silence us.
+	// A 429 without a usable delay parks for parkDefault. Any delay is clamped to parkMax, so that a
+	// hostile header cannot stop lookups for long.
 	parkDefault = 5 * time.Second
 	parkMax     = 5 * time.Minute
 )
@@ -65,7 +65,7 @@ func (p *plcPool) failed(base string) {
 	p.update(base, func(d *plcDirectory) { d.failing = p.now().Add(failingPause) })
 }
 
-// park leaves a directory alone for the time it asked for (≤ 0: it named none).
+// park stops requests to a directory for the delay that it asked for, or parkDefault if d ≤ 0.
 func (p *plcPool) park(base string, wait time.Duration) {
 	if wait <= 0 {
 		wait = parkDefault

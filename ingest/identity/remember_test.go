@@ -21,7 +21,7 @@ func TestCachedAsksNobody(t *testing.T) {
 	d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}, TTL: time.Hour, Now: c.now})
 	did, missing := n.DIDs()[0], "did:plc:"+strings.Repeat("a", 24)
 	if _, ok := d.Cached(did); ok {
-		t.Error("cached before anybody asked")
+		t.Error("cached before the first lookup")
 	}
 	want, err := d.Resolve(t.Context(), did)
 	if err != nil {
@@ -159,8 +159,8 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-// What was remembered is hearsay: a Resolve asks, also when the Remember comes after the Purge, and what it
-// finds replaces the hearsay and is not replaced by it (invariants 4 and 7).
+// A Resolve makes a request although an identity was remembered, also if that was after a Purge. Its
+// answer replaces the remembered identity and is not replaced by it (invariants 4 and 7).
 func TestResolveDoesNotTrustWhatWasRemembered(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 1})
@@ -186,11 +186,11 @@ func TestResolveDoesNotTrustWhatWasRemembered(t *testing.T) {
 	}
 	d.Remember(old, time.Now())
 	if got, ok := d.Cached(a.DID()); ok {
-		t.Errorf("%+v, though the cache knows that there is none", got)
+		t.Errorf("%+v, though the cache holds a failure", got)
 	}
 }
 
-// Callers of all methods at once leave a cache whose Resolve tells the truth.
+// After concurrent calls of all methods, Resolve returns the current document.
 func TestRememberAndPurgeRace(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 2})
