@@ -4,7 +4,7 @@ FUZZERS = grep -rnoE --include='*_test.go' --exclude-dir=node_modules '^func Fuz
 GOLDENS = grep -rlE --include='*_test.go' --exclude-dir=node_modules 'flag\.Bool\("update"' . | xargs -rn1 dirname | sort -u
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz bench lint check mutants soak realnet golden clean
+.PHONY: help build demo test full race fuzz bench lint check mutants soak realnet golden clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -12,9 +12,11 @@ build: ## bin/cistern
 	go build -o bin/cistern ./cmd/cistern
 demo: build ## index a simulated network and show it
 	bin/cistern demo
-test: ## the fast part of the tests, under 30 s
+test: ## the fast part of the tests
 	go test -short -parallel 8 ./...
-race: ## all tests, with the race detector
+full: ## all tests
+	go test -timeout 30m ./...
+race: ## all tests, with a tenth of the seeds, with the race detector
 	go test -race -timeout 40m ./...
 fuzz: ## every fuzz target for FUZZTIME (50000x, some seconds)
 	@$(FUZZERS) | while read -r dir name; do echo "fuzz $$dir $$name"; \
@@ -23,9 +25,8 @@ bench: ## benchmarks; BENCHMARKS.md has the figures
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
-	go vet ./... && go vet -tags realnet ./cmd/cistern
-	go tool staticcheck ./...
-check: lint race fuzz ## what has to pass before a commit, some 12 min
+	go vet ./... && go vet -tags realnet ./cmd/cistern && go tool staticcheck ./...
+check: lint full race fuzz ## what has to pass before a commit
 mutants: ## break invariants one by one: each time a test must fail; ONLY=text for some
 	go run ./testdata/mutants $(ONLY)
 soak: ## SEEDS (2000) seeded networks with faults and crashes, from SEED (1000) on

@@ -15,6 +15,7 @@ import (
 // TestFlipOfMany: a group of more members than one batch makes visible. A crash between two of the
 // batches leaves those of the first whole and nothing of the others, and no lease once the store is open.
 func TestFlipOfMany(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	const repos, seed = 600, 3
 	fs := vfs.NewCrashableMem()

@@ -34,6 +34,7 @@ func TestLive(t *testing.T) {
 // not synced, opens the clone, and goes on from its cursor: nothing is missing below it, and the end
 // is that of a run that never crashed.
 func TestLiveCrash(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	rng := seeded(t)
 	script := newLiveScript(rng, 5, 70)

@@ -109,6 +109,7 @@ func TestRelist(t *testing.T) {
 // TestRelistOfPruned: where the import's listing was pruned, what an interrupted relist leaves is not
 // taken for it.
 func TestRelistOfPruned(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	did := storetest.DID(1)
@@ -268,6 +269,7 @@ func large(t testing.TB, s *store.Store, did string) (records int) {
 // TestRelistInterrupted: crashes between the batches of a listing, and a batch that is discarded, leave
 // rows that no entry names; the next listing does not trip over them, whatever has changed.
 func TestRelistInterrupted(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	fs := vfs.NewCrashableMem()
 	var clones []*vfs.MemFS

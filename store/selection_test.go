@@ -78,6 +78,7 @@ func TestFilterExcludes(t *testing.T) {
 // no row names are deleted: as many as are kept may be added besides, and then there is an error
 // that says what to wait for. Excludes can be changed all the same.
 func TestFilterManyChanges(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	o := store.Options{FS: vfs.NewMem(), Dir: "db"}
 	s, err := store.Open(o)

@@ -54,6 +54,7 @@ func sweepAll(t testing.TB, s *store.Store, did string, version uint32, drops bo
 // TestSweepCrash clones the file system at each step of sweeps and drops: the clone must check clean, hold every
 // published event, and come to the same end.
 func TestSweepCrash(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	rng := seeded(t)
 	contents := storetest.Random(rng, 24)

@@ -85,7 +85,7 @@ func TestCrash(t *testing.T) {
 	}
 	t.Parallel()
 	met := &crashesMet{found: map[string]int{}}
-	first, seeds := testNumber(t, "CISTERNTEST_SEED", 1), testNumber(t, "CISTERNTEST_SEEDS", 60)
+	first, seeds := testNumber(t, "CISTERNTEST_SEED", 1), testNumber(t, "CISTERNTEST_SEEDS", storetest.Seeds(60))
 	t.Cleanup(func() {
 		t.Logf("met %v", met.found)
 		for _, what := range []string{"applied", "synced", "flipped", "before ingest", "after ingest", "any moment", "during open",

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cistern/ingest/simnet"
+	"cistern/store/storetest"
 )
 
 // TestGaps plays seeded histories of commits against relays that forget most of what they sent,
@@ -21,7 +22,7 @@ func TestGaps(t *testing.T) {
 	}
 	t.Parallel()
 	first := testNumber(t, "CISTERNTEST_SEED", 1)
-	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", 30); seed++ {
+	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", storetest.Seeds(30)); seed++ {
 		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 9))

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cistern/ingest/simnet"
+	"cistern/store/storetest"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -27,6 +28,7 @@ import (
 //
 // CISTERNTEST_KILLS is the number of kills (100), CISTERNTEST_SEED repeats a run's decisions.
 func TestKill(t *testing.T) {
+	storetest.WithoutRace(t)
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}

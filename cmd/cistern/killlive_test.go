@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cistern/ingest/simnet"
+	"cistern/store/storetest"
 )
 
 // TestKillLive kills a daemon at random moments while it follows a relay: accounts commit, appear,
@@ -16,6 +17,7 @@ import (
 // repository is fetched again at the end: what the firehose sent before and between the kills must
 // be enough. Its variables are those of TestKill.
 func TestKillLive(t *testing.T) {
+	storetest.WithoutRace(t)
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}

@@ -61,6 +61,7 @@ func (was heap) within(now heap, rows int) bool {
 //
 // CISTERNTEST_ROWS=1000000 runs it with a million rows, which takes some minutes.
 func TestMillion(t *testing.T) {
+	storetest.WithoutRace(t)
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}

@@ -370,7 +370,7 @@ func TestModel(t *testing.T) {
 	}
 	t.Parallel()
 	first := testNumber(t, "CISTERNTEST_SEED", 1)
-	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", 200); seed++ {
+	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", storetest.Seeds(200)); seed++ {
 		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			newModel(t, seed).play()

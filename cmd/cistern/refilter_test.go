@@ -40,7 +40,7 @@ func TestRefilter(t *testing.T) {
 	}
 	t.Parallel()
 	first := testNumber(t, "CISTERNTEST_SEED", 1)
-	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", 30); seed++ {
+	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", storetest.Seeds(30)); seed++ {
 		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			newRefilterModel(t, seed).play()

@@ -7,6 +7,7 @@ import (
 
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
+	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -28,7 +29,7 @@ func TestModelWays(t *testing.T) {
 	}
 	t.Parallel()
 	first := testNumber(t, "CISTERNTEST_SEED", 1)
-	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", 20); seed++ {
+	for seed := first; seed < first+testNumber(t, "CISTERNTEST_SEEDS", storetest.Seeds(20)); seed++ {
 		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			live := follow(t, seed, plan{relays: 1})
