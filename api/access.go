@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// open lets every web page read: there is nothing on the public listener that is not public.
+// open lets every web page read: everything on the public listener is public.
 func open(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -27,7 +27,7 @@ func open(next http.Handler) http.Handler {
 	})
 }
 
-// guard admits the operator only (invariant 7).
+// guard admits only the operator (invariant 7).
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.admit(r); err != nil {
@@ -43,13 +43,13 @@ func (s *Server) admit(r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
 		return refuse("Forbidden", "origin %s is not this server", echo(strings.Join(origin, ", ")))
 	}
-	// Images and links carry no Origin, and may ask for a profile of minutes: browsers say where they stand.
+	// Images and links carry no Origin, and could request a profile of minutes. Browsers state their site.
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
-		return refuse("Forbidden", "a page of another site asks (%s): open this address by itself", echo(site))
+		return refuse("Forbidden", "the request comes from a page of another site (%s): open this address directly", echo(site))
 	}
 	switch {
 	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
-		return nil // probes come by any name and tell nothing
+		return nil // probes use any name, and their answers reveal nothing
 	case s.opts.AdminToken == "" && !ownHost(r):
 		return refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", echo(r.Host))
 	case s.opts.AdminToken != "" && !s.hasToken(r):
@@ -58,7 +58,7 @@ func (s *Server) admit(r *http.Request) error {
 	return nil
 }
 
-// hasToken compares in constant time, whatever the lengths.
+// hasToken compares the token in constant time, whatever its length.
 func (s *Server) hasToken(r *http.Request) bool {
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -72,14 +72,14 @@ func (s *Server) hasToken(r *http.Request) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// sameOrigin says whether the one Origin header names the host that was asked for.
+// sameOrigin reports whether the only Origin header names the host of the request.
 func sameOrigin(origin []string, host string) bool {
 	u, err := url.Parse(origin[0])
 	return len(origin) == 1 && err == nil && (u.Scheme == "http" || u.Scheme == "https") && strings.EqualFold(u.Host, host)
 }
 
-// ownHost says whether the request names us by a loopback name or the address it came in on, so
-// that a name of somebody else's which resolves to us (DNS rebinding) does not do.
+// ownHost reports whether Host is a loopback name or the address that the request came in on. Another
+// domain that resolves to this server (DNS rebinding) is not accepted.
 func ownHost(r *http.Request) bool {
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {

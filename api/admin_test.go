@@ -195,7 +195,7 @@ func TestChanges(t *testing.T) {
 	}
 	wantRow(t, w.one(t, "PUT", "/repos", bob, "added"), store.StatePending, store.ByOperator, 7)
 	if w.woken.Load() == 0 {
-		t.Error("nobody was woken")
+		t.Error("Wake was not called")
 	}
 
 	w.add(t, carol) // gone, with a failure that is waited out
@@ -210,7 +210,7 @@ func TestChanges(t *testing.T) {
 	w.update(t, carol, func(_ *store.Batch, r *store.Repo) { r.State = store.StateGone })
 	r = w.one(t, "DELETE", "/repos", carol, "removed")
 	if wantRow(t, r, store.StateGone, store.Untracked, 2); r.Retry.Next != 0 {
-		t.Error("somebody will look for a repository that is not followed")
+		t.Error("a repository that is not followed has a queue row")
 	}
 	head = w.store.Head()
 	if w.one(t, "PUT", "/repos", carol, "added"); w.store.Head() != head {
@@ -218,7 +218,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestChangesOfDraining wants nothing buffered to be left of a repository that no longer drains.
+// TestChangesOfDraining: no buffered commit is left of a repository that no longer drains.
 func TestChangesOfDraining(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})

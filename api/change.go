@@ -8,7 +8,7 @@ import (
 	"cistern/store"
 )
 
-// outcome is what became of one item of a list.
+// outcome is the result for one item of a list.
 type outcome struct {
 	DID     string `json:"did"`
 	Result  string `json:"result,omitempty"`
@@ -16,10 +16,10 @@ type outcome struct {
 	Message string `json:"message,omitempty"`
 }
 
-// change alters one row under its lock and says what it did. It writes the row when it altered it.
+// change changes one row under its lock, writes it if it changed, and returns the outcome.
 type change func(b *store.Batch, row *store.Repo) (result string, err error)
 
-// track is PUT /repos: follow these, at the operator's wish.
+// track is PUT /repos: follow repositories.
 func (s *Server) track(w http.ResponseWriter, r *http.Request) error {
 	dids, err := readDIDs(w, r)
 	if err != nil {
@@ -39,7 +39,7 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 	if row.Tracked == store.Untracked {
 		result = "added"
 		if row.Known() && row.Ordinal == 0 && !row.Status.Hidden() {
-			b.Account(row) // a purge told consumers that the account is gone
+			b.Account(row) // to consumers, a purge deleted the account
 		}
 		row.Recheck = false
 		b.Track(row, store.ByOperator, store.PriorityOperator)
@@ -52,7 +52,7 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 	return result, nil
 }
 
-// untrack is DELETE /repos: stop following these, keep what we hold of them, or wipe it with ?purge=true.
+// untrack is DELETE /repos: stop following repositories, and keep their data, or wipe it with ?purge=true.
 func (s *Server) untrack(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
@@ -79,8 +79,8 @@ func untrack(b *store.Batch, row *store.Repo) (string, error) {
 	return "removed", nil
 }
 
-// purge wipes the data. Consumers are told by an account event, since to them the account no longer
-// exists; the row keeps the status that its host states.
+// purge wipes the data. An account event tells consumers that the account no longer exists; the row
+// keeps the status that its host states.
 func purge(b *store.Batch, row *store.Repo) (string, error) {
 	if !row.Known() {
 		return "not found", nil
@@ -99,8 +99,8 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 	return "purged", nil
 }
 
-// resync is POST /repos/resync: fetch these again now. A fetch that is under way may be older than what is asked for, so
-// that another follows it.
+// resync is POST /repos/resync: fetch repositories again now. A fetch under way may be older than the
+// request, so that another follows it.
 func (s *Server) resync(w http.ResponseWriter, r *http.Request) error {
 	return s.changeAll(w, r, resync)
 }
@@ -122,7 +122,7 @@ func resync(b *store.Batch, row *store.Repo) (string, error) {
 	return "queued", nil
 }
 
-// changeAll applies do to every DID of the body and answers with what became of each.
+// changeAll applies do to every DID of the body and answers with the outcomes.
 func (s *Server) changeAll(w http.ResponseWriter, r *http.Request, do change) error {
 	dids, err := readDIDs(w, r)
 	if err != nil {
@@ -131,7 +131,7 @@ func (s *Server) changeAll(w http.ResponseWriter, r *http.Request, do change) er
 	return s.changeEach(w, r, dids, do)
 }
 
-// changeEach is the same of DIDs that were read already.
+// changeEach is changeAll for DIDs that were read already.
 func (s *Server) changeEach(w http.ResponseWriter, r *http.Request, dids []string, do change) error {
 	out := make([]outcome, len(dids))
 	results := make(map[string]string, len(dids))
@@ -154,7 +154,7 @@ func (s *Server) changeEach(w http.ResponseWriter, r *http.Request, dids []strin
 	return writeList(w, r, out)
 }
 
-// clip bounds what an answer repeats of an item.
+// clip shortens an item that an answer repeats.
 func clip(did string) string { return did[:min(len(did), didBytesMax)] }
 
 // apply fills results, whose keys are DIDs. It returns when all changes are durable.
@@ -180,7 +180,7 @@ func (s *Server) apply(results map[string]string, do change) error {
 	return nil
 }
 
-// applyBatch changes some rows at once.
+// applyBatch changes some rows in one batch.
 func (s *Server) applyBatch(dids []string, results map[string]string, do change) (wait func() error, err error) {
 	return s.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		for i := range rows {

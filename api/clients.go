@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// clientOf is what limits count clients by: the IPv4 address of a peer, or the /64 that its IPv6 address is
-// in, because every IPv6 customer has at least that many addresses. Peers without an IP address count as one
-// client. Forwarding headers are not read: any client can send them.
+// clientOf returns the client of a peer, for limits: its IPv4 address, or the /64 of its IPv6 address,
+// since every IPv6 customer has at least that many addresses. Peers without an IP address are one client.
+// Forwarding headers are not read: any client can send them.
 func clientOf(peer string) netip.Prefix {
 	const ipv6Bits = 64
 	host, _, err := net.SplitHostPort(peer)
@@ -34,8 +34,8 @@ func clientOf(peer string) netip.Prefix {
 	return prefix
 }
 
-// places is a number of places that one client cannot take all of. A client that holds fewer than share gets
-// any free place; one that holds more gets none of the last reserve places.
+// places is a number of places of which one client cannot take all. A client that holds fewer than share
+// gets any free place; a client that holds more gets none of the last reserve places.
 type places struct {
 	max, reserve, share int
 
@@ -49,7 +49,7 @@ func newPlaces(limit, reserve, share int) *places {
 	return &places{max: limit, reserve: reserve, share: share, held: map[netip.Prefix]int{}}
 }
 
-// take gives c a place, if there is one for it.
+// take takes a place for c, and reports whether there was one.
 func (p *places) take(c netip.Prefix) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +62,7 @@ func (p *places) take(c netip.Prefix) bool {
 	return true
 }
 
-// give returns a place of c.
+// give releases a place of c.
 func (p *places) give(c netip.Prefix) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,14 +87,14 @@ func (p *places) full() bool {
 }
 
 // turns is a semaphore of which one client holds at most three quarters. A client waits for its own part
-// first, so that its queue, however long, stands before no other client.
+// first, so that its queue, however long, delays no other client.
 type turns struct {
 	all  *semaphore.Weighted
 	most int64 // of one client
 
 	// mu guards:
 	mu      sync.Mutex
-	clients map[netip.Prefix]*turn // those that hold or await something
+	clients map[netip.Prefix]*turn // that hold or wait for something
 }
 
 type turn struct {
@@ -136,7 +136,7 @@ func (t *turns) tryAcquire(c netip.Prefix, n int64) bool {
 	return true
 }
 
-// release returns what one call of acquire or tryAcquire gave to c.
+// release releases what one call of acquire or tryAcquire took for c.
 func (t *turns) release(c netip.Prefix, n int64) {
 	t.all.Release(n)
 	t.mu.Lock()

@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// boundedListener bounds the open connections of a listener, those of each client among them. A client that
-// would get no place has the connection that has been idle longest closed: of all connections while it holds
-// less than its share, else of its own. When there is none, the new connection is closed at once, so that it
-// does not stand before those of other clients in the kernel's queue. A connection is idle until the header of
-// a request is complete, so clients that send theirs slowly hold no place against others either.
+// boundedListener bounds the open connections of a listener, in total and per client. If there is no
+// place for a new connection, the longest idle one is closed: of all connections while the client holds
+// less than its share, else of its own. Without an idle one, the new connection is closed at once, so
+// that it does not delay those of other clients in the kernel's queue. A connection is idle until the
+// header of a request is complete, so that clients which send it slowly keep no place from others.
 type boundedListener struct {
 	net.Listener
 	places  *places
@@ -30,7 +30,7 @@ func limitListener(l net.Listener, p *places, refused, evicted func()) *boundedL
 		idle: list.New(), own: map[netip.Prefix]*list.List{}}
 }
 
-// Accept gives the next connection that there is a place for.
+// Accept returns the next connection for which there is a place.
 func (l *boundedListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
@@ -41,11 +41,11 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			return admitted, nil
 		}
 		l.refused()
-		_ = c.Close() // the peer's loss
+		_ = c.Close() // an error concerns the peer only
 	}
 }
 
-// admit gives c a place, or nil.
+// admit returns c with a place, or nil.
 func (l *boundedListener) admit(c net.Conn) *boundedConn {
 	from := clientOf(c.RemoteAddr().String())
 	if !l.places.take(from) && !l.evict(from) {
@@ -72,9 +72,9 @@ func (l *boundedListener) evict(from netip.Prefix) bool {
 	victim := waiting.Front().Value.(*boundedConn)
 	l.stop(victim)
 	victim.closed = true
-	_ = victim.Conn.Close() // its server finds it closed
+	_ = victim.Conn.Close() // its server sees it closed
 	l.evicted()
-	// A place of the client's own is kept: returning it might leave it to the reserve.
+	// A place of the same client is kept: it might become part of the reserve if it were released.
 	if victim.client == from {
 		return true
 	}
@@ -116,10 +116,10 @@ type boundedConn struct {
 
 	// listener.mu guards:
 	idle, idleOwn *list.Element // nil while a request is answered
-	closed        bool          // its place is no longer its own
+	closed        bool          // its place was released or taken over
 }
 
-// Close gives the place back.
+// Close releases the place.
 func (c *boundedConn) Close() error {
 	l := c.listener
 	l.mu.Lock()
@@ -132,8 +132,8 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// noteState is the ConnState of servers whose connections come from a boundedListener. A stream, whose
-// connection is hijacked, is never idle.
+// noteState is the ConnState of a server on a boundedListener. The connection of a stream is hijacked,
+// and never idle.
 func noteState(conn net.Conn, state http.ConnState) {
 	c, ok := conn.(*boundedConn)
 	if !ok {

@@ -9,22 +9,22 @@ import (
 	"cistern/store"
 )
 
-// Crawler is whatever discovers repositories, as the private listener drives it. Every function may be called by any goroutine;
-// one left out makes its endpoint say that nothing is crawled.
+// Crawler is the part of the daemon that discovers repositories. Every function may be called by any
+// goroutine; without one, its endpoint answers that nothing is crawled.
 type Crawler struct {
-	// Sources tells of every source, in order of kind and URL.
+	// Sources returns all sources, in order of kind and URL.
 	Sources func() []Crawl
-	// Parse gives the one form of a source, or an error that repeats the bad value and says what is wrong.
+	// Parse returns the canonical form of a source, or an error that repeats the bad value and its fault.
 	Parse func(kind, url string) (store.CrawlSource, error)
-	// Add discovers by a source from now on. It is durable on return. One that is there stays.
+	// Add adds a source, unless it is there. It is durable on return.
 	Add func(store.CrawlSource) error
-	// Remove stops discovering by a source, after a restart too: store.ErrNotFound if there is none.
+	// Remove removes a source, also after a restart: store.ErrNotFound if it is unknown.
 	Remove func(store.CrawlSource) error
-	// Forget has a source list everything from the beginning: store.ErrNotFound if it has not begun.
+	// Forget has a source read from the beginning: store.ErrNotFound if it has not begun.
 	Forget func(store.CrawlSource) error
 }
 
-// Crawl is what is known of a crawl source.
+// Crawl is the state of a crawl source.
 type Crawl struct {
 	store.CrawlSource
 	Named              bool // by an option
@@ -53,8 +53,8 @@ type crawlError struct {
 	Detail string `json:"detail"`
 }
 
-// crawlStats: lists are those of hosts or collections that the source pages through, ended and failing some of them. queued
-// repositories were known, and are looked at again.
+// crawlStats are counts of a source. Lists are those of hosts or collections that it reads, ended and
+// failing some of them. Queued repositories were known, and are fetched again.
 type crawlStats struct {
 	Lists   int   `json:"lists"`
 	Ended   int   `json:"ended"`

@@ -96,7 +96,7 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 	return dids, nil
 }
 
-// readObject reads a request's one JSON object into v, whose fields are all there may be.
+// readObject reads the body, one JSON object, into v. A field that v lacks is an error.
 func readObject(w http.ResponseWriter, r *http.Request, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, objectBytesMax))
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"cistern/store"
 )
 
-// refusal is an error that is the client's to know: a name from the closed set that status
-// knows, and a sentence that says which value was wrong.
+// refusal is an error for the client: a name from a closed set, which decides the status, and a sentence
+// that names the wrong value.
 type refusal struct {
 	name    string
 	message string
@@ -26,7 +26,7 @@ func refuse(name, format string, args ...any) error {
 
 func invalid(format string, args ...any) error { return refuse("InvalidRequest", format, args...) }
 
-// classify is the one place where an error becomes a status, a name and a message.
+// classify maps an error to a status, a name and a message. No other code does.
 func classify(err error) (status int, name, message string) {
 	var r *refusal
 	switch {
@@ -73,10 +73,10 @@ func refusalStatus(name string) int {
 	return http.StatusBadRequest
 }
 
-// handler is a route. What it returns is answered by answer, unless it has answered itself.
+// handler is a route. It answers itself, or returns an error for answer.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-// answer tells the client of err, and the log and Serve when it is ours.
+// answer sends err to the client. An internal one goes to the log and to Serve too.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, name, message := classify(err)
 	if status == http.StatusInternalServerError {
@@ -95,7 +95,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, status, errorBody{Error: name, Message: message})
 }
 
-// watch makes Serve end when err says that our own bytes are damaged.
+// watch makes Serve end when err means that the store is damaged.
 func (s *Server) watch(err error) {
 	if errors.Is(err, store.ErrCorrupt) {
 		select {
@@ -110,7 +110,7 @@ type errorBody struct {
 	Message string `json:"message"`
 }
 
-// writeJSON answers with v. A client that went away is no error of ours.
+// writeJSON answers with v. A client that went away is not an error.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -123,5 +123,5 @@ func writeBody(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client's loss
+	_, _ = w.Write(body) // an error concerns the client only
 }

@@ -16,8 +16,8 @@ func StreamHandler(log Log, o Options) http.Handler {
 	return h
 }
 
-// StreamHandlerHolding is StreamHandler whose subscribers hold at most so many bytes of long pages. uses is how many of them
-// hold or await one.
+// StreamHandlerHolding is StreamHandler with a limit of the bytes of long pages that subscribers
+// hold. uses is how many of them hold or wait for one.
 func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses func() int) {
 	o = o.withDefaults()
 	m, err := newMetrics(prometheus.NewRegistry())

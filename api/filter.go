@@ -15,15 +15,15 @@ import (
 type filterItem struct {
 	filter.Config
 	Version uint32 `json:"version"`
-	// Change is null when every repository is as the filter says, except those that are gone.
+	// Change is null when the filter is applied to every repository that is not gone.
 	Change *filterChange `json:"change"`
 }
 
-// filterChange is how far repositories have been brought to the filter.
+// filterChange is how far the filter is applied.
 type filterChange struct {
 	Running bool   `json:"running"` // a pass over all repositories is under way
-	Cursor  string `json:"cursor"`  // the last DID that its round is done with
-	Lacking int64  `json:"lacking"` // repositories that lack records, or hold too many: their fetch is to come
+	Cursor  string `json:"cursor"`  // the last DID that the pass has handled in this round
+	Lacking int64  `json:"lacking"` // repositories that lack records or hold too many, and are not fetched yet
 }
 
 // showFilter is GET /filter.
@@ -35,7 +35,7 @@ func (s *Server) writeFilter(w http.ResponseWriter, f store.FilterVersion) error
 	item := filterItem{Config: f.Config(), Version: f.Version}
 	cursor, running, err := s.opts.Refilter()
 	if err != nil {
-		return fmt.Errorf("look how far the filter is applied: %w", err)
+		return fmt.Errorf("read how far the filter is applied: %w", err)
 	}
 	if lacking := s.store.Counts()["lacking"]; running || lacking > 0 {
 		item.Change = &filterChange{Running: running, Cursor: cursor, Lacking: lacking}
@@ -44,8 +44,8 @@ func (s *Server) writeFilter(w http.ResponseWriter, f store.FilterVersion) error
 	return nil
 }
 
-// changeFilter is PATCH /filter. It answers as GET does, once the filter is durable, and changes nothing if any of the
-// body will not do.
+// changeFilter is PATCH /filter. It answers as GET does, once the filter is durable. If any value of the
+// body is invalid, it changes nothing.
 func (s *Server) changeFilter(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, filterBytesMax))
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Server) changeFilter(w http.ResponseWriter, r *http.Request) error {
 	return s.writeFilter(w, f)
 }
 
-// patchFilter changes the filter in force. Of two at a time, the second changes what the first made.
+// patchFilter changes the filter in force. Concurrent changes are made one after the other.
 func (s *Server) patchFilter(body []byte) (store.FilterVersion, error) {
 	s.filterMu.Lock()
 	defer s.filterMu.Unlock()
@@ -77,7 +77,7 @@ func (s *Server) patchFilter(body []byte) (store.FilterVersion, error) {
 	return f, nil
 }
 
-// mistakes is what is wrong, each of which is a line of err, as one sentence.
+// mistakes joins the lines of err, each one mistake, to one sentence.
 func mistakes(err error) string {
 	lines := strings.Split(err.Error(), "\n")
 	if more := len(lines) - mistakesMax; more > 0 {
@@ -86,7 +86,7 @@ func mistakes(err error) string {
 	return strings.Join(lines, "; ")
 }
 
-// notExcluded refuses a list that names a DID which the filter excludes: following it would last until the next look.
+// notExcluded refuses a list with a DID that the filter excludes: the next pass would unfollow it.
 func (s *Server) notExcluded(dids []string) error {
 	f := s.store.Filter()
 	var excluded []string
@@ -102,5 +102,5 @@ func (s *Server) notExcluded(dids []string) error {
 	if n := len(excluded) - mistakesMax; n > 0 {
 		excluded, more = excluded[:mistakesMax], fmt.Sprintf(" and %d more", n)
 	}
-	return invalid("the filter excludes %s%s: PATCH /filter first, and nothing of the list was done", strings.Join(excluded, ", "), more)
+	return invalid("the filter excludes %s%s, so no item of the list was changed: PATCH /filter first", strings.Join(excluded, ", "), more)
 }

@@ -60,7 +60,7 @@ func TestFilter(t *testing.T) {
 				t.Errorf("%s %s: %s", method, c.body, diff)
 			}
 			if method == "PATCH" && w.woken.Load() == woken {
-				t.Errorf("%s: nobody was woken", c.body)
+				t.Errorf("%s: Wake was not called", c.body)
 			}
 		}
 	}

@@ -10,18 +10,18 @@ import (
 	"cistern/store"
 )
 
-// Firehose is whatever follows sources, as the private listener drives it. Every function may be
-// called by any goroutine; one left out makes its endpoint say that no firehose is followed.
+// Firehose is the part of the daemon that follows sources. Every function may be called by any
+// goroutine; without one, its endpoint answers that no firehose is followed.
 type Firehose struct {
-	// Sources tells of every source, in order of URL.
+	// Sources returns all sources, in order of URL.
 	Sources func() []Source
-	// Parse gives the one form of a source's address, or an error that repeats it and says what is wrong.
+	// Parse returns the canonical form of a source's address, or an error that repeats it and its fault.
 	Parse func(url string, pds bool) (store.Source, error)
-	// Add follows a source from now on, in place of the one with the same URL. It is durable on return.
+	// Add adds a source, or replaces the one with the same URL. It is durable on return.
 	Add func(store.Source) error
-	// Remove stops following a source, after a restart too: store.ErrNotFound if there is none.
+	// Remove removes a source, also after a restart: store.ErrNotFound if it is unknown.
 	Remove func(url string) error
-	// Forget drops the cursor of a source, which goes on at its tip: store.ErrNotFound if it has none.
+	// Forget drops the cursor of a source, which goes on at its newest event: store.ErrNotFound without one.
 	Forget func(url string) error
 }
 
@@ -46,7 +46,7 @@ type Source struct {
 	Lag                time.Duration
 }
 
-// SourceFailure is how a connection ended, or why there was none. It is zero if that never happened.
+// SourceFailure is why a connection ended, or could not be made. It is zero without a failure.
 type SourceFailure = struct {
 	At           time.Time
 	Kind, Detail string
@@ -97,7 +97,7 @@ func (src *Source) item() sourceItem {
 	return it
 }
 
-// seconds has the milliseconds that a reader may want.
+// seconds rounds to milliseconds.
 func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
 func moment(t time.Time) string {
@@ -132,7 +132,7 @@ func (s *Server) listSources(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// sourceFilter is what url=, host=, is_pds=, running= and failing= ask for, all of them together.
+// sourceFilter returns the filter of url=, host=, is_pds=, running= and failing= together.
 func (s *Server) sourceFilter(q query) (func(*Source) bool, error) {
 	var tests []func(*Source) bool
 	for name, of := range map[string]func(*Source) bool{
@@ -181,7 +181,7 @@ func (s *Server) parseSource(url string, pds bool) (store.Source, error) {
 	return src, nil
 }
 
-// sourceBody is what a change names. Pointers tell what is missing.
+// sourceBody is the body of a change. A nil pointer is a missing field.
 type sourceBody struct {
 	URL   *string `json:"url"`
 	IsPDS *bool   `json:"is_pds"`
@@ -206,7 +206,7 @@ func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
 	sources := s.opts.Firehose.Sources()
 	known := slices.ContainsFunc(sources, func(have Source) bool { return have.URL == src.URL }) // to be changed
 	if n := len(sources); n >= sourcesMax && !known {
-		return invalid("%d sources are followed, and no more may be added", n)
+		return invalid("%d sources are followed, the maximum", n)
 	}
 	if err := s.opts.Firehose.Add(src); err != nil {
 		return err
@@ -240,10 +240,10 @@ func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) error {
 	return s.drop(w, "key", body.Key, s.opts.Firehose.Forget, "source %s has no cursor", "")
 }
 
-// staysRemoved tells what becomes of a source that was removed though an option names it.
+// staysRemoved is the note for a removed source that an option names.
 const staysRemoved = "an option of the daemon names this source: it stays removed after a restart until POST adds it again"
 
-// drop does away with what the field name of a body names. The answer has a note for a source that an option names.
+// drop removes the item in a field of the body. The answer has a note for a source that an option names.
 func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func(url string) error, missing, note string) error {
 	if value == nil {
 		return invalid("the body lacks %s", name)
@@ -281,7 +281,7 @@ type firehoseTotals struct {
 	Bytes     int64 `json:"bytes"`
 	BadFrames int64 `json:"bad_frames"`
 	Refused   int64 `json:"refused"`
-	// LagSeconds is of the connected source that is furthest behind.
+	// LagSeconds is the lag of the connected source that is furthest behind.
 	LagSeconds float64 `json:"lag_seconds"`
 }
 
@@ -307,7 +307,7 @@ func (s *Server) firehoseTotals() *firehoseTotals {
 	return t
 }
 
-// host is the parameter host: a name, with a port if it has one.
+// host is the parameter host: a name with an optional port.
 func (q query) host() (string, error) {
 	text := q.text("host")
 	if text == "" {

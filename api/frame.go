@@ -14,7 +14,7 @@ const (
 	framePing  = 0x89
 	framePong  = 0x8a
 
-	// frameHeader is room for the header of a frame of 126 to 65,535 bytes, which is most of ours.
+	// frameHeader is the size of the header of a frame of 126 to 65,535 bytes, the usual case.
 	frameHeader = 4
 )
 
@@ -24,7 +24,7 @@ type encoder struct {
 	events  int
 	refused int // records that have no JSON form
 
-	// head is what consecutive events of one commit have in common.
+	// head is the common part of consecutive events of one commit.
 	head []byte
 	did  string
 	rev  string
@@ -44,7 +44,7 @@ func (e *encoder) event(ev *store.Event) {
 	case store.KindAccount:
 		e.account(ev)
 	default:
-		e.out = e.out[:start] // a kind this format has no word for
+		e.out = e.out[:start] // the format has no such kind
 		return
 	}
 	e.out = sealFrame(append(e.out, "}}"...), start)
@@ -120,7 +120,7 @@ func sealFrame(out []byte, start int) []byte {
 	return out
 }
 
-// frameEnd is where the frame that byte at belongs to ends, at itself when it stands between two.
+// frameEnd returns the end of the frame with the byte at at, or at if it is between two frames.
 func frameEnd(frames []byte, at int) int {
 	end := 0
 	for end < at {
@@ -136,7 +136,7 @@ func frameEnd(frames []byte, at int) int {
 	return end
 }
 
-// appendControl appends a control frame, whose payload is at most 125 bytes.
+// appendControl appends a control frame. Its payload has at most 125 bytes.
 func appendControl[S string | []byte](dst []byte, kind byte, payload S) []byte {
 	payload = payload[:min(len(payload), inboundBytesMax)]
 	return append(append(dst, kind, byte(len(payload))), payload...)
@@ -147,7 +147,7 @@ func appendClose(dst []byte, code uint16, reason string) []byte {
 	return appendControl(dst, frameClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
 }
 
-// appendError appends the frame that says why a stream ends.
+// appendError appends the frame with the reason why a stream ends.
 func appendError(dst []byte, name, message string) []byte {
 	start := len(dst)
 	dst = append(dst, `0000{"type":"error","error":`...)

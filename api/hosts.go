@@ -12,18 +12,19 @@ import (
 	"cistern/store"
 )
 
-// Hosts is whatever asks hosts, as the private listener shows and drives it. Both functions may be called by any goroutine.
+// Hosts is the part of the daemon that sends requests to hosts. Both functions may be called by any
+// goroutine.
 type Hosts struct {
-	// Standing is how a host stands right now. Default: nothing is asked of any.
+	// Standing returns the current state of a host. Default: no host is asked.
 	Standing func(id uint32) HostStanding
-	// Changed is called when what is set for a host was changed. Default: nothing.
+	// Changed is called after the settings of a host were changed. Default: nothing.
 	Changed func(id uint32)
 }
 
-// HostStanding is what is known of a host beside its row.
+// HostStanding is the current state of a host, beside its row.
 type HostStanding struct {
 	pace.View
-	Bytes, Repos int64  // more than the row says
+	Bytes, Repos int64  // not in the row yet
 	Error        string // newer than that of the row, "" for none
 }
 
@@ -45,9 +46,9 @@ type hostItem struct {
 	Override     pace.Override `json:"override"`
 }
 
-// limitsItem is how much a host is asked. A window without a limit is left out.
+// limitsItem are the limits of a host. A window without a limit is left out.
 type limitsItem struct {
-	Concurrency    int    `json:"concurrency"` // that it would be given now
+	Concurrency    int    `json:"concurrency"` // requests at a time now
 	ConcurrencyMin int    `json:"concurrency_min"`
 	ConcurrencyMax int    `json:"concurrency_max"`
 	PerSecond      int    `json:"per_second,omitempty"`
@@ -66,7 +67,7 @@ type toldItem struct {
 	Window    int64  `json:"window,omitempty"` // seconds
 }
 
-// standing is how a host stands right now.
+// standing returns the current state of a host.
 func (s *Server) standing(h *store.Host) (now HostStanding) {
 	if s.opts.Hosts.Standing != nil {
 		return s.opts.Hosts.Standing(h.ID)
@@ -86,7 +87,7 @@ func (s *Server) hostItem(h *store.Host) hostItem {
 			LatencyMs: now.Latency.Milliseconds()},
 	}
 	if it.State == "ok" && h.Failing != 0 && h.Failing > h.LastSeen {
-		it.State = "failing" // as it was before the daemon was started anew
+		it.State = "failing" // as before the restart of the daemon
 		it.FailingSince = rfc3339(h.Failing)
 	}
 	for _, q := range now.Told {
@@ -135,7 +136,7 @@ func (s *Server) listHosts(w http.ResponseWriter, r *http.Request) error {
 	return writeList(w, r, items)
 }
 
-// hostName is the one spelling of a host.
+// hostName returns the canonical form of a host name.
 func hostName(s string) (string, error) {
 	origin, err := identity.ParseOrigin(s)
 	if err != nil {
@@ -144,7 +145,7 @@ func hostName(s string) (string, error) {
 	return identity.HostOf(origin), nil
 }
 
-// namedHost is the host that a path names.
+// namedHost returns the host in the path of a request.
 func (s *Server) namedHost(r *http.Request) (store.Host, error) {
 	name, err := hostName(r.PathValue("host"))
 	if err != nil {
@@ -167,8 +168,8 @@ func (s *Server) showHost(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// setHost changes what is set for the host that a path names, has it obeyed, and answers with the host. A host
-// that is not known yet is from then on.
+// setHost changes the settings of the host in the path, applies them, and answers with the host. It adds
+// a host that is unknown.
 func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row *store.HostRow)) error {
 	name, err := hostName(r.PathValue("host"))
 	if err != nil {

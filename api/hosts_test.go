@@ -32,8 +32,8 @@ type hostAnswer struct {
 	Message  string
 }
 
-// TestHosts: hosts are listed in pages and by state, shown under any spelling of their names, and what is set for them is
-// stored and told.
+// TestHosts: hosts are listed in pages and by state, shown under any spelling of their names, and their settings are
+// stored and announced.
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	changed := map[uint32]int{}
@@ -113,7 +113,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// TestHostRefusals: what will not do is named.
+// TestHostRefusals: errors name the invalid value.
 func TestHostRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})

@@ -13,8 +13,8 @@ type Ingestion struct {
 	Crawler, Firehose, Backfill Switch
 }
 
-// Switch turns a part on and off. What the part holds it finishes. Both functions may be called by any
-// goroutine; without them the part is not there, which is off.
+// Switch turns a part on and off. A part that is turned off finishes its work under way. Both functions
+// may be called by any goroutine; a part without them is off.
 type Switch struct {
 	On  func() bool
 	Set func(on bool)
@@ -24,7 +24,7 @@ func (i *Ingestion) switches() map[string]*Switch {
 	return map[string]*Switch{"crawler": &i.Crawler, "firehose": &i.Firehose, "backfill": &i.Backfill}
 }
 
-// positions is how the switches stand.
+// positions are the positions of the switches.
 func (i *Ingestion) positions() map[string]bool {
 	positions := map[string]bool{}
 	for name, part := range i.switches() {
@@ -39,7 +39,8 @@ func (s *Server) ingestion(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// setIngestion is PATCH /ingestion. It answers as GET does, and changes nothing if any of the body will not do.
+// setIngestion is PATCH /ingestion. It answers as GET does, and changes nothing if any
+// value of the body is invalid.
 func (s *Server) setIngestion(w http.ResponseWriter, r *http.Request) error {
 	var body map[string]json.RawMessage
 	if err := readObject(w, r, &body); err != nil {
@@ -50,7 +51,7 @@ func (s *Server) setIngestion(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range slices.Sorted(maps.Keys(body)) {
 		part := switches[name]
 		if part == nil {
-			return invalid("%s is no part of ingestion: want %s", echo(name), strings.Join(slices.Sorted(maps.Keys(switches)), ", "))
+			return invalid("%s is not a part of ingestion: want %s", echo(name), strings.Join(slices.Sorted(maps.Keys(switches)), ", "))
 		}
 		text := string(body[name])
 		if text != "true" && text != "false" {

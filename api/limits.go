@@ -2,12 +2,12 @@ package api
 
 import "time"
 
-// Limits on what outsiders can ask for. The defaults of Options bound the rest.
+// Limits of requests. The defaults of Options bound the rest.
 const (
 	// connsMax bounds open connections of each listener: 4,096 × about 12 KiB of buffers and
 	// stacks is 48 MiB.
 	connsMax = 4096
-	// connsReserve is how many of them no client gets that holds connsShare already. 16 clients with
+	// connsReserve is how many of them are kept from clients that hold connsShare already. 16 clients with
 	// a share each fill it; one client alone gets 3,072.
 	connsReserve = connsMax / 4
 	connsShare   = 64
@@ -27,7 +27,7 @@ const (
 	// largeBytesMax; smaller ones are bounded by 4,096 connections × 64 KiB = 256 MiB.
 	largeAnswer   = 64 << 10
 	largeBytesMax = 128 << 20
-	// queryWait is how long a query waits for its turn before it is sent away.
+	// queryWait is how long a query waits for its turn before it is refused.
 	queryWait = 2 * time.Second
 	// pageBytesMax ends a page of listRecords early: limit 100 × 14 MiB would be 1.4 GiB.
 	pageBytesMax = 8 << 20
@@ -42,9 +42,9 @@ const (
 	bodyTimeout = time.Minute
 	// answerTimeout is how long a client may take to read an answer, 16 MiB at 280 KB/s.
 	answerTimeout = time.Minute
-	// profileTimeout is the same on the private listener, whose profiles take as long as asked for.
+	// profileTimeout is the same on the private listener, for profiles of a requested duration.
 	profileTimeout = 5 * time.Minute
-	// idleTimeout closes connections that nobody uses.
+	// idleTimeout closes unused connections.
 	idleTimeout = 2 * time.Minute
 
 	// bodyBytesMax bounds the body of a change: 100,000 DIDs take 4.5 MB.
@@ -55,7 +55,7 @@ const (
 	objectBytesMax = 64 << 10
 	// filterBytesMax bounds a change of the filter: 30,000 items of 130 bytes.
 	filterBytesMax = 4 << 20
-	// mistakesMax bounds what is wrong with one body, as told: 100 × 500 bytes, or DIDs of 2 KiB.
+	// mistakesMax bounds the mistakes that one answer names: 100 × 500 bytes, or DIDs of 2 KiB.
 	mistakesMax = 100
 	// sourcesMax bounds the sources that can be added: each has two goroutines, a connection and a
 	// message of up to 5 MiB.
@@ -65,25 +65,25 @@ const (
 	// changesMax is how many rows one batch changes, under as many locks.
 	changesMax = 200
 
-	// didBytesMax is the protocol's limit.
+	// didBytesMax bounds a DID, as the protocol does.
 	didBytesMax = 2048
-	// echoCharsMax bounds how much of a bad value an error repeats.
+	// echoCharsMax bounds the part of a bad value that an error repeats.
 	echoCharsMax = 80
 
 	// encodersMax bounds pages of events encoded at a time, 16 × 32 MiB = 512 MiB at worst.
 	encodersMax = 16
-	// heldBytesMax bounds the long pages that subscribers have not taken yet. Those of at most twice
+	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice
 	// PageBytes are bounded by SubscribersMax, 1,000 × 256 KiB = 256 MiB.
 	heldBytesMax = 256 << 20
 
-	// inboundBytesMax bounds a WebSocket message from a client, who has nothing to say but
-	// control frames, which have this limit by themselves.
+	// inboundBytesMax bounds a WebSocket message from a client. A client sends control frames only,
+	// which have this limit by the protocol.
 	inboundBytesMax = 125
 	// pingEvery is how often an idle stream is probed.
 	pingEvery = 30 * time.Second
-	// peerTimeout ends a stream whose peer shows no sign of life.
+	// peerTimeout ends a stream when its peer has sent nothing for that long.
 	peerTimeout = 90 * time.Second
-	// farewellTimeout bounds telling a peer why its stream ends, and waiting for its answer.
+	// farewellTimeout bounds the closing handshake of a stream.
 	farewellTimeout = 2 * time.Second
 
 	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.

@@ -16,10 +16,10 @@ import (
 // Log is what streams read. Its methods may be called by any goroutine.
 type Log interface {
 	// ReadLog calls fn for the visible events from id cursor on (0: the oldest kept), in order,
-	// until about maxEvents ids are passed or the head is reached, and gives the id to go on
-	// from, at most Head+1. With maxEvents 0 it only judges the cursor. store.ErrFutureCursor
-	// and store.ErrOutdatedCursor say that it is outside the log. fn's error ends the reading
-	// and comes back. Events are valid during the call.
+	// until about maxEvents ids are passed or the head is reached, and returns the id to go on
+	// from, at most Head+1. With maxEvents 0 it only checks the cursor. Outside the log, the error
+	// is store.ErrFutureCursor or store.ErrOutdatedCursor. An error of fn ends the reading and is
+	// returned. Events are valid during the call.
 	ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
 	// Head is the newest id that readers may see.
 	Head() uint64
@@ -30,7 +30,7 @@ type Log interface {
 // errPageFull ends the reading of a page.
 var errPageFull = errors.New("page is full")
 
-// page is a stretch of the log, encoded.
+// page is an encoded range of the log.
 type page struct {
 	next   uint64 // id to go on from
 	frames []byte // whole text frames, not to be changed
@@ -41,7 +41,7 @@ type page struct {
 	err   error         // why they are not
 }
 
-// pages encodes stretches of the log, each once for all subscribers that stand at the same id.
+// pages encodes ranges of the log, each once for all subscribers at the same id.
 type pages struct {
 	log       Log
 	pageBytes int
@@ -62,7 +62,7 @@ type shared struct {
 	page *page
 }
 
-// read gives the page that begins at id cursor. It is empty, with next = cursor, at the head.
+// read returns the page that begins at id cursor. At the head it is empty, with next = cursor.
 func (p *pages) read(ctx context.Context, cursor uint64) (*page, error) {
 	if cursor > p.log.Head() {
 		return &page{next: cursor}, nil
@@ -86,11 +86,11 @@ func (p *pages) read(ctx context.Context, cursor uint64) (*page, error) {
 		if ctx.Err() != nil || !errors.Is(pg.err, context.Canceled) {
 			return nil, pg.err
 		}
-		// Whoever encoded it went away: our turn.
+		// The subscriber that encoded it went away: another does.
 	}
 }
 
-// claim gives the page at id, and whether the caller is to encode it.
+// claim returns the page at id, and whether the caller has to encode it.
 func (p *pages) claim(id uint64) (pg *page, mine bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,14 +104,14 @@ func (p *pages) claim(id uint64) (pg *page, mine bool) {
 	return pg, true
 }
 
-// finish publishes a page that was claimed, and keeps it while there is room.
+// finish publishes a claimed page, and keeps it while there is room.
 func (p *pages) finish(id uint64, pg *page) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(pg.ready)
 	switch {
-	case p.byID[id] != pg: // took so long that it was claimed again
-	case pg.err != nil || pg.next == id: // nothing yet: what it waits for may be there in a moment
+	case p.byID[id] != pg: // it took so long that the page was claimed again
+	case pg.err != nil || pg.next == id: // no event yet: the next may come at any time
 		delete(p.byID, id)
 	default:
 		p.recent = append(p.recent, shared{id, pg})
@@ -166,7 +166,7 @@ func (p *pages) encode(ctx context.Context, cursor uint64, pg *page) error {
 	return nil
 }
 
-// spare is an encoder with room for a page.
+// spare returns an encoder with memory for a page.
 func (p *pages) spare() *encoder {
 	if e, ok := p.spares.Get().(*encoder); ok {
 		return e
@@ -174,8 +174,8 @@ func (p *pages) spare() *encoder {
 	return &encoder{out: make([]byte, 0, p.pageBytes+p.pageBytes/8)}
 }
 
-// frames is what e encoded, for good. Near the head pages are a few events: those are copied, so that
-// they are as large as what is in them, and e's room serves the next.
+// frames returns the frames that e encoded. Near the head, pages have a few events: those are copied to
+// slices of their size, and the memory of e is used again.
 func (p *pages) frames(e *encoder) []byte {
 	if len(e.out) >= p.pageBytes/2 {
 		return e.out

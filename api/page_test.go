@@ -27,7 +27,7 @@ type fakeLog struct {
 	changed chan struct{}
 	reads   int
 	fail    error
-	looked  func() // called once, after somebody looked for the head
+	looked  func() // called once, after the first call of Head
 }
 
 func newFakeLog(events ...store.Event) *fakeLog {

@@ -16,8 +16,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Pages of any size, joined, are the list, in both directions, with collections next to one another
-// whose names are prefixes of each other.
+// Pages of any size, joined, are the list, in both directions, with adjacent collections whose
+// names are prefixes of each other.
 func TestListRecordsPaging(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
@@ -60,7 +60,7 @@ func TestListRecordsPaging(t *testing.T) {
 	})
 }
 
-// A cursor that is no record key is a place among them all the same.
+// A cursor that is not a record key is a position among them too.
 func TestListRecordsAnyCursor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
@@ -93,7 +93,7 @@ func TestListRecordsAnyCursor(t *testing.T) {
 	}
 }
 
-// A client that pages while repositories are added misses none that stood there.
+// A client that pages while repositories are added misses no earlier one.
 func TestListReposPaging(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})

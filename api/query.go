@@ -33,7 +33,7 @@ func parseQuery(r *http.Request) (query, error) {
 
 func (q query) text(name string) string { return q.values.Get(name) }
 
-// required is a parameter that must be there.
+// required returns a parameter that must be there.
 func (q query) required(name string) (string, error) {
 	v := q.text(name)
 	if v == "" {
@@ -48,7 +48,7 @@ func (q query) limit(usual, most int) (int, error) {
 	if v == "" {
 		return usual, nil
 	}
-	n, err := strconv.ParseUint(v, 10, 31) // no sign: a client that does not escape + sends a space
+	n, err := strconv.ParseUint(v, 10, 31) // without a sign: an unescaped + is a space
 	if err != nil || n < 1 || n > uint64(most) {
 		return 0, invalid("limit %s is not an integer between 1 and %d", echo(v), most)
 	}
@@ -120,7 +120,7 @@ func (q query) recordKey(name string) (string, error) {
 	return v, nil
 }
 
-// badDID says why did is not a DID of AT Protocol, "" when it is one.
+// badDID returns why did is not a DID of AT Protocol, "" if it is one.
 func badDID(did string) string {
 	if len(did) > didBytesMax {
 		return "longer than 2048 bytes"
@@ -144,7 +144,7 @@ func badDID(did string) string {
 	return ""
 }
 
-// echo is a value from outside as an error may repeat it.
+// echo returns a value from outside in a form that an error may repeat.
 func echo(v string) string {
 	if len(v) > echoCharsMax {
 		return strconv.QuoteToASCII(v[:echoCharsMax]) + "…"

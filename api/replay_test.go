@@ -6,8 +6,8 @@ import (
 	"cistern/api"
 )
 
-// TestStreamReplaysBesideLiveEvents: who reads a long log from its beginning, slower than live events come, is
-// given all of it: nobody is too slow for what lies on disk.
+// TestStreamReplaysBesideLiveEvents: a client that reads a long log from its beginning, more slowly than
+// live events come, gets all of it: no client is too slow for events on disk.
 func TestStreamReplaysBesideLiveEvents(t *testing.T) {
 	t.Parallel()
 	const old, live, burst = 60_000, 20_000, 500

@@ -8,7 +8,7 @@ import (
 	"cistern/store"
 )
 
-// held is the row of a repository that we hold a copy of, or a refusal.
+// held returns the row of a repository with a copy in the store, or a refusal.
 func (s *Server) held(did string) (store.Repo, error) {
 	row, err := s.store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) || err == nil && row.Rev == "" && !row.Status.Hidden() {
@@ -17,7 +17,7 @@ func (s *Server) held(did string) (store.Repo, error) {
 	return row, err
 }
 
-// visible is the gate of every query for what is in a repository (invariant 2).
+// visible is held for visible repositories. Every query for their contents uses it (invariant 2).
 func (s *Server) visible(did string) (store.Repo, error) {
 	row, err := s.held(did)
 	if err != nil {
@@ -32,15 +32,15 @@ func (s *Server) visible(did string) (store.Repo, error) {
 		return row, refuse("RepoSuspended", "repo has been suspended: %s", did)
 	case store.StatusDeactivated:
 		return row, refuse("RepoDeactivated", "repo has been deactivated: %s", did)
-	case store.StatusInactive: // for a reason that the protocol has no word for
+	case store.StatusInactive: // the protocol has no word for the reason
 		return row, refuse("RepoDeactivated", "repo is not active: %s", did)
 	default: // deleted, or not known to its host
 		return row, refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
 }
 
-// readable is visible for methods of com.atproto.repo whose lexicons have no error for a repository that is unknown
-// or inactive. As of the reference PDS they answer InvalidRequest; the message has the reason.
+// readable is visible for methods of com.atproto.repo. Their lexicons have no error for a repository that
+// is unknown or inactive: like the reference PDS they answer InvalidRequest, with the reason as message.
 func (s *Server) readable(did string) (store.Repo, error) {
 	row, err := s.visible(did)
 	var hidden *refusal
@@ -61,7 +61,7 @@ type description struct {
 	HandleIsCorrect bool        `json:"handleIsCorrect"`
 }
 
-// didDocument is the part of a DID document that we know.
+// didDocument is the part of a DID document that the store has.
 type didDocument struct {
 	Context            []string             `json:"@context"`
 	ID                 string               `json:"id"`
@@ -83,9 +83,9 @@ type service struct {
 	Endpoint string `json:"serviceEndpoint"`
 }
 
-// describeRepo is com.atproto.repo.describeRepo. The document is what was last resolved, and the handle what it
-// claims. handleIsCorrect, for which the lexicon wants a handle that resolves to the DID, is always false: handles
-// are not resolved, since that would be a request for every account to a name that the account chose.
+// describeRepo is com.atproto.repo.describeRepo. The document is the one resolved last, and the handle the
+// one that it claims. handleIsCorrect means that the handle resolves to the DID. It is always false:
+// handles are not resolved, since each account could choose the name that is looked up.
 func (s *Server) describeRepo(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
@@ -109,7 +109,7 @@ func (s *Server) describeRepo(q query) ([]byte, error) {
 	return json.Marshal(d)
 }
 
-// multibase is the key of a did:key, as documents have it.
+// multibase returns the key of a did:key as in documents.
 func multibase(key string) string { return strings.TrimPrefix(key, "did:key:") }
 
 // keySuite is the context that the PLC directory adds for the curve of a key, "" for an unknown one.

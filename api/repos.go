@@ -14,7 +14,7 @@ import (
 type repoItem struct {
 	DID        string     `json:"did"`
 	Status     string     `json:"status"`
-	StatedBy   string     `json:"stated_by,omitempty"` // whose word a status is that hides the account: host, relay or directory
+	StatedBy   string     `json:"stated_by,omitempty"` // source of a status that hides the account: host, relay or directory
 	Mark       string     `json:"mark,omitempty"`      // throttled, desynchronized or returning
 	State      string     `json:"state"`
 	Tracked    bool       `json:"tracked"`
@@ -26,11 +26,11 @@ type repoItem struct {
 	PDS        string     `json:"pds,omitempty"`
 	SigningKey string     `json:"signing_key,omitempty"`
 	Records    int64      `json:"records"`
-	Shelved    int64      `json:"shelved,omitempty"`   // kept, and not wanted by the filter
-	Lacking    bool       `json:"lacking,omitempty"`   // it does not hold yet what the filter wants
+	Shelved    int64      `json:"shelved,omitempty"`   // records stored, and not wanted by the filter
+	Lacking    bool       `json:"lacking,omitempty"`   // records that the filter wants are missing
 	Reason     string     `json:"reason,omitempty"`    // why it is not synced
 	NextLook   string     `json:"next_look,omitempty"` // when its host is asked again
-	Waits      string     `json:"waits,omitempty"`     // why a pending repository is not fetched, if its host is left alone
+	Waits      string     `json:"waits,omitempty"`     // why the host of a pending repository is not asked
 	Error      *repoError `json:"error,omitempty"`
 	Verified   string     `json:"verified,omitempty"`
 	SeenRev    string     `json:"seen_rev,omitempty"`
@@ -39,7 +39,7 @@ type repoItem struct {
 	UpdatedAt  string     `json:"updated_at,omitempty"`
 }
 
-// repoError is the failure that a repository waits out.
+// repoError is the failure after which a repository waits for a retry.
 type repoError struct {
 	Kind      string `json:"kind"`
 	Count     uint32 `json:"count"`
@@ -112,7 +112,7 @@ func (q query) rowFilter() (func(*store.Repo) bool, error) {
 	}, nil
 }
 
-// verifiedLevels are those that rows can have.
+// verifiedLevels are the levels of verification of rows.
 var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashes, store.VerifiedOps, store.VerifiedFormerKey}
 
 // showRow is GET /repos/{did}.
@@ -156,13 +156,13 @@ func (s *Server) item(row *store.Repo) repoItem {
 			it.Error.NextRetry = rfc3339(row.Retry.Next)
 		}
 	} else if row.State == store.StateSynced && row.FutureDue != 0 {
-		it.Error = &repoError{Kind: "future", Message: "a commit was dropped whose rev is in the future by the clock of this machine",
+		it.Error = &repoError{Kind: "future", Message: "a commit was dropped: its rev is in the future by the clock of this machine",
 			NextRetry: rfc3339(row.FutureDue)}
 	}
 	return it
 }
 
-// waits says why nothing is asked of a host now, "" if it is asked.
+// waits returns why a host is not asked now, "" if it is.
 func (s *Server) waits(id uint32) string {
 	h, _ := s.store.HostByID(id)
 	switch now := s.standing(&h); {
@@ -184,7 +184,7 @@ func shownStatus(row *store.Repo) string {
 	return row.Status.String()
 }
 
-// reason says why a repository is not synced, "" if it is.
+// reason returns why a repository is not synced, "" if it is.
 func (s *Server) reason(row *store.Repo) string {
 	switch row.State {
 	case store.StateSynced:

@@ -20,7 +20,7 @@ import (
 
 // Options of New. The zero value of a field takes the default.
 type Options struct {
-	// Store is what is served. Required.
+	// Store is the store that is served. Required.
 	Store *store.Store
 	// Logger. Default: discard.
 	Logger *slog.Logger
@@ -35,18 +35,18 @@ type Options struct {
 	Syncing func() int
 	// Wake is called after the pending queue may have grown. Default: nothing.
 	Wake func()
-	// Refilter says whether repositories are being brought to a filter that was changed, and the last DID that is
-	// done. Default: they are not.
+	// Refilter reports whether a changed filter is being applied to repositories, and the last DID to
+	// which it was. Default: it is not.
 	Refilter func() (cursor string, running bool, err error)
-	// Firehose follows the sources. Default: nothing does.
+	// Firehose follows the sources. Default: no source is followed.
 	Firehose Firehose
-	// Crawler discovers repositories. Default: nothing does.
+	// Crawler discovers repositories. Default: nothing is crawled.
 	Crawler Crawler
-	// Hosts are those that repositories are fetched from. Default: none is asked.
+	// Hosts are the hosts that repositories are fetched from. Default: no host is asked.
 	Hosts Hosts
-	// Ingestion are the switches of /ingestion. Default: no part is there.
+	// Ingestion are the switches of /ingestion. Default: no switch.
 	Ingestion Ingestion
-	// Ready says why the daemon cannot serve yet, for /readyz. Default: never.
+	// Ready returns why the daemon cannot serve yet, for /readyz. Default: it can.
 	Ready func() error
 	// Verify is the level of verification that /stats reports. Default "full".
 	Verify string
@@ -170,7 +170,7 @@ func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error))
 		held:   newTurns(heldBytesMax), max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
 }
 
-// Public is the read side.
+// Public returns the handler of the public listener.
 func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
@@ -179,7 +179,7 @@ func (s *Server) Public() http.Handler {
 	return open(mux)
 }
 
-// readSide is what both listeners carry.
+// readSide adds the routes of both listeners.
 func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("/xrpc/{method}", s.xrpc(s.xrpcMethods()))
 	mux.Handle("GET /xrpc/_health", s.route("_health", s.health))
@@ -187,7 +187,7 @@ func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("GET /stats", s.route("stats", s.stats))
 }
 
-// Admin is the operator's side, and the read side for who is there already.
+// Admin returns the handler of the private listener. It has the routes of the public one too.
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
@@ -226,7 +226,7 @@ func (s *Server) Admin() http.Handler {
 	return s.guard(mux)
 }
 
-// route answers for h, and counts.
+// route answers with h, and counts requests.
 func (s *Server) route(name string, h handler) http.Handler {
 	seconds := s.metrics.seconds.WithLabelValues(name)
 	timed := s.untimed(name, h)
@@ -237,7 +237,7 @@ func (s *Server) route(name string, h handler) http.Handler {
 	})
 }
 
-// change is the route of a request that changes something (invariant 7).
+// change is route for a request that changes something (invariant 7).
 func (s *Server) change(name string, h handler) http.Handler {
 	return s.route(name, func(w http.ResponseWriter, r *http.Request) error {
 		if !isJSON(r) {
@@ -262,7 +262,7 @@ func (s *Server) untimed(name string, h handler) http.Handler {
 	})
 }
 
-// unknown is what mux has no route for. It tells a wrong method from a wrong path.
+// unknown answers requests without a route: a wrong method or a wrong path.
 func (s *Server) unknown(mux *http.ServeMux) http.Handler {
 	return s.route("unknown", func(w http.ResponseWriter, r *http.Request) error {
 		var allow []string
@@ -290,6 +290,6 @@ const banner = `This is a Cistern: an index of AT Protocol repositories, each ve
 
 func (s *Server) banner(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = io.WriteString(w, banner) // the client's loss
+	_, _ = io.WriteString(w, banner) // an error concerns the client only
 	return nil
 }

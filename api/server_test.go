@@ -303,7 +303,7 @@ func TestUnrepresentable(t *testing.T) {
 	}
 }
 
-// A purged repository is as unknown as one that never was.
+// A purged repository is unknown.
 func TestPurgedIsNotFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
@@ -493,7 +493,7 @@ func TestServeEndsWithItsListener(t *testing.T) {
 	}
 }
 
-// Corruption stops the daemon, whoever came upon it.
+// Corruption stops the daemon, whichever part finds it.
 func TestServeEndsOnCorruption(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// sizes are the bytes on disk, computed now and then.
+// sizes are the bytes on disk, computed at most every sizesAge.
 type sizes struct {
 	read func() (map[string]int64, error)
 
@@ -17,7 +17,7 @@ type sizes struct {
 	born  time.Time        // mu guards
 }
 
-// get is a map not to be changed.
+// get returns the sizes. Callers do not change the map.
 func (z *sizes) get() (map[string]int64, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -36,7 +36,7 @@ type statistics struct {
 	Sizes  map[string]int64 `json:"sizes"`
 	Verify string           `json:"verify"`
 	Log    logBounds        `json:"log"`
-	// Firehose is absent where none is followed.
+	// Firehose is absent if no firehose is followed.
 	Firehose *firehoseTotals `json:"firehose,omitempty"`
 }
 
@@ -74,7 +74,7 @@ func (s *Server) alive(w http.ResponseWriter, _ *http.Request) error {
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 	if err := s.opts.Ready(); err != nil {
 		s.opts.Logger.Warn("not ready", "err", err)
-		return refuse("Unavailable", "not ready; the daemon's log says more")
+		return refuse("Unavailable", "not ready: see the daemon's log")
 	}
 	writeJSON(w, http.StatusOK, struct {
 		Status string `json:"status"`
@@ -83,7 +83,7 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// health is what AT Protocol clients probe.
+// health is GET /xrpc/_health, the probe of AT Protocol clients.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, struct {
 		Version string `json:"version"`

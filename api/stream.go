@@ -30,10 +30,10 @@ type streams struct {
 	writeTimeout time.Duration
 	logger       *slog.Logger
 	metrics      *metrics
-	watch        func(error) // told of every error that ended a stream
+	watch        func(error) // called with every error that ended a stream
 }
 
-// serve is the route.
+// serve answers GET /stream.
 func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 	client := clientOf(r.RemoteAddr)
 	if !s.places.take(client) {
 		if !s.places.full() {
-			return refuse("RateLimitExceeded", "your address has its share of the %d streams", s.max)
+			return refuse("RateLimitExceeded", "your address has as many of the %d streams as one client may have", s.max)
 		}
 		return refuse("Unavailable", "all %d places for subscribers are taken", s.max)
 	}
@@ -88,9 +88,8 @@ var (
 	errTooSlow = errors.New("consumer did not read for too long")
 )
 
-// subscriber is one open stream. Its own goroutine alone writes to conn, whole frames at a
-// time. (The WebSocket library writes only when the peer breaks the protocol, and the stream is
-// over then.)
+// subscriber is one open stream. Only its own goroutine writes to conn, whole frames at a time. (The
+// WebSocket library writes only when the peer violates the protocol, which ends the stream.)
 type subscriber struct {
 	*streams
 	client netip.Prefix
@@ -103,7 +102,7 @@ type subscriber struct {
 	leaving bool // mu guards: farewell has set the last read deadline
 }
 
-// run serves the stream until it ends, and says farewell.
+// run serves the stream until it ends, and closes it.
 func (u *subscriber) run(ctx context.Context, cursor uint64, epoch string) {
 	g, peer := errgroup.WithContext(ctx)
 	// A write must not outlast the stream by more than its farewell.
@@ -113,16 +112,16 @@ func (u *subscriber) run(ctx context.Context, cursor uint64, epoch string) {
 	g.Go(func() error {
 		err := u.open(peer, cursor, epoch)
 		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
-			err = context.Cause(peer) // what listen met
+			err = context.Cause(peer) // the error of listen
 		}
 		u.farewell(err)
 		u.watch(err)
 		return err
 	})
-	_ = g.Wait() // farewell has told everybody
+	_ = g.Wait() // farewell has reported the error
 }
 
-// listen reads what the peer sends: pings, pongs, the end.
+// listen reads from the peer: pings, pongs, the close frame.
 func (u *subscriber) listen() error {
 	u.alive()
 	u.ws.SetReadLimit(inboundBytesMax)
@@ -142,7 +141,7 @@ func (u *subscriber) listen() error {
 	return errTalk
 }
 
-// alive notes a sign of life from the peer.
+// alive extends the read deadline after a frame from the peer.
 func (u *subscriber) alive() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -159,10 +158,10 @@ func (u *subscriber) leave(deadline time.Time) {
 	_ = u.conn.SetReadDeadline(deadline)
 }
 
-// open judges the cursor and follows the log from it.
+// open checks the cursor and follows the log from it.
 func (u *subscriber) open(ctx context.Context, cursor uint64, epoch string) error {
 	if epoch != "" && epoch != u.epoch {
-		return refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was made anew, so begin at cursor 0", echo(epoch), u.epoch)
+		return refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so begin at cursor 0", echo(epoch), u.epoch)
 	}
 	// The answer is where to begin: for cursor 0, the oldest event kept.
 	cursor, err := u.log.ReadLog(ctx, cursor, 0, func(*store.Event) error { return nil })
@@ -172,14 +171,14 @@ func (u *subscriber) open(ctx context.Context, cursor uint64, epoch string) erro
 	return u.follow(ctx, cursor)
 }
 
-// follow is replay and tail: pages until there is none, then the next change.
+// follow is replay and tail: it sends pages up to the head, then waits for the next change.
 func (u *subscriber) follow(ctx context.Context, cursor uint64) error {
 	pings := time.NewTicker(pingEvery)
 	defer pings.Stop()
 	now := make(chan struct{})
 	close(now)
 	for {
-		changed := u.log.Changed() // before the look, so that no change falls in between
+		changed := u.log.Changed() // before reading, so that no change is missed in between
 		next, err := u.forward(ctx, cursor)
 		if err != nil {
 			return err
@@ -195,7 +194,7 @@ func (u *subscriber) follow(ctx context.Context, cursor uint64) error {
 	}
 }
 
-// forward sends the page at cursor, if there is one, and gives the id to go on from.
+// forward sends the page at cursor, if there is one, and returns the id to go on from.
 func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, err error) {
 	pg, held, err := u.take(ctx, cursor)
 	defer u.release(held)
@@ -211,8 +210,8 @@ func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, e
 	return pg.next, nil
 }
 
-// take reads the page at cursor. A long one has its bytes reserved; where there is no room it is
-// read again when there is, so that waiting costs no memory.
+// take reads the page at cursor, and reserves the bytes of a long one. Without room it drops the page and
+// reads it again once there is, so that waiting costs no memory.
 func (u *subscriber) take(ctx context.Context, cursor uint64) (pg *page, held int64, err error) {
 	for {
 		pg, err := u.pages.read(ctx, cursor)
@@ -231,14 +230,14 @@ func (u *subscriber) take(ctx context.Context, cursor uint64) (pg *page, held in
 	}
 }
 
-// release returns the bytes of a long page.
+// release releases the bytes of a long page.
 func (u *subscriber) release(held int64) {
 	if held > 0 {
 		u.held.release(u.client, held)
 	}
 }
 
-// long is how many bytes of pg are to be reserved: none of a usual page.
+// long returns how many bytes of pg are to be reserved: none of a usual page.
 func (s *streams) long(pg *page) int64 {
 	if cap(pg.frames) <= 2*s.pages.pageBytes {
 		return 0
@@ -246,7 +245,7 @@ func (s *streams) long(pg *page) int64 {
 	return min(int64(cap(pg.frames)), s.held.most)
 }
 
-// attend answers pings and sends ours, and returns when the log has more.
+// attend answers pings and sends pings, until the log has more.
 func (u *subscriber) attend(ctx context.Context, more <-chan struct{}, pings <-chan time.Time) error {
 	for {
 		var frame []byte
@@ -288,9 +287,9 @@ func (u *subscriber) send(ctx context.Context, frames []byte) error {
 	return errPeer
 }
 
-// farewell tells the peer why the stream ends, and gives it a moment to answer.
+// farewell tells the peer why the stream ends, and waits shortly for its answer.
 func (u *subscriber) farewell(err error) {
-	reason, frames := partingWords(err)
+	reason, frames := closing(err)
 	u.metrics.ended.WithLabelValues(reason).Inc()
 	level := slog.LevelDebug
 	if reason == "internal" {
@@ -307,8 +306,8 @@ func (u *subscriber) farewell(err error) {
 	_ = u.conn.Close() // ends listen at once
 }
 
-// partingWords are the frames that end a stream.
-func partingWords(err error) (reason string, frames []byte) {
+// closing returns the frames that end a stream.
+func closing(err error) (reason string, frames []byte) {
 	const normal, goingAway, policy, internal = 1000, 1001, 1008, 1011
 	switch {
 	case errors.Is(err, errPeer):

@@ -211,7 +211,7 @@ func TestStreamRefusals(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the place of a subscriber who went away is not given back")
+			t.Fatal("the place of a subscriber that went away is not released")
 		}
 		<-time.After(10 * time.Millisecond)
 	}
@@ -283,7 +283,7 @@ func TestStreamWakes(t *testing.T) {
 	}
 }
 
-// A consumer that stops reading for too long is told so, behind whole frames.
+// A consumer that stops reading for too long gets an error frame, after whole frames.
 func TestStreamSlowConsumer(t *testing.T) {
 	t.Parallel()
 	events := posts(40_000) // 18 MB: more than the kernel buffers
@@ -389,7 +389,7 @@ func TestStreamShares(t *testing.T) {
 	}
 }
 
-// Whoever waits for a page does not fail with the one who encodes it.
+// A subscriber that waits for a page does not fail with the one that encodes it.
 func TestPageOutlivesItsReader(t *testing.T) {
 	t.Parallel()
 	log := newFakeLog(identities(10)...)

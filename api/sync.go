@@ -76,7 +76,7 @@ type repoHead struct {
 	Status string `json:"status,omitempty"`
 }
 
-// listRepos is com.atproto.sync.listRepos: what we hold, in the order of first imports. The cursor is the ordinal of
+// listRepos is com.atproto.sync.listRepos: repositories with a copy, in the order of first imports. The cursor is the ordinal of
 // the last row, so that a client can go on there when there are more. Accounts that were inactive when they were
 // found are left out: nothing was fetched of them, and the lexicon requires a head and a rev.
 func (s *Server) listRepos(q query) ([]byte, error) {
@@ -111,5 +111,5 @@ func (s *Server) listRepos(q query) ([]byte, error) {
 	return json.Marshal(page)
 }
 
-// headOf is the CID of the signed commit we hold.
+// headOf returns the CID of the signed commit of the copy.
 func headOf(row *store.Repo) string { return repo.HashCID(row.Commit).String() }

@@ -7,7 +7,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// xrpcMethod is one query.
+// xrpcMethod is a query method.
 type xrpcMethod struct {
 	answer func(q query) (body []byte, err error)
 	weight int64 // of queriesMax
@@ -61,7 +61,7 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request, method xrpcMethod
 	}
 	if n := int64(len(body)); n >= largeAnswer {
 		if !s.large.tryAcquire(q.client, n) {
-			return refuse("Unavailable", "too many long answers wait for their readers")
+			return refuse("Unavailable", "too many long answers have not been read by their clients yet")
 		}
 		defer s.large.release(q.client, n)
 	}
