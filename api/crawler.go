@@ -127,7 +127,7 @@ func (s *Server) addCrawl(w http.ResponseWriter, r *http.Request) error {
 	all := s.opts.Crawler.Sources()
 	known := slices.ContainsFunc(all, func(have Crawl) bool { return have.CrawlSource == c })
 	if n := len(all); n >= crawlsMax && !known {
-		return invalid("%d sources are crawled, and no more may be added", n)
+		return invalid("%d sources are crawled, the maximum", n)
 	}
 	if err := s.opts.Crawler.Add(c); err != nil {
 		return err

@@ -43,7 +43,7 @@ func classify(err error) (status int, name, message string) {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable, "Unavailable", "the request was given up"
 	}
-	return http.StatusInternalServerError, "InternalError", "internal error; the daemon's log says more"
+	return http.StatusInternalServerError, "InternalError", "internal error: see the daemon's log"
 }
 
 // refusalStatus is the status of a refusal. Those of the protocol are 400 as the reference PDS has them.

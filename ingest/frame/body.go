@@ -216,7 +216,7 @@ func readOp(r *reader) (op Op) {
 			r.skip(depthMax)
 		}
 		if twice {
-			r.fail("a field of an op stands there twice")
+			r.fail("a field of an op is there twice")
 		}
 	}
 	if !hasAction || !hasPath {

@@ -92,7 +92,7 @@ func readHeader(r *reader) Kind {
 		case string(key) == "t" && !hasT:
 			t, hasT = r.span(repo.MajorText, "t is no text"), true
 		case string(key) == "op" || string(key) == "t":
-			r.fail("a field stands there twice")
+			r.fail("a field is there twice")
 		default:
 			r.skip(depthMax)
 		}

@@ -59,7 +59,7 @@ func (b *body) more(n int) error {
 	return nil
 }
 
-// turn goes on to the next piece, which takes at least n bytes.
+// turn goes on to the next piece, of at least n bytes.
 func (b *body) turn(n int) error {
 	tail := b.cur[b.lo:b.hi]
 	if b.spool == nil && b.turnMemory(n) {
@@ -156,7 +156,7 @@ func cutEntry(b []byte) []byte {
 	return b[k : k+int(n)]
 }
 
-// holds says whether the entry at pos has the digest. It is for entries in memory.
+// holds reports whether the entry at pos, which is in memory, has the digest.
 func (b *body) holds(pos uint64, digest *CID) bool {
 	section := b.chunks[pos/ChunkBytes][pos%ChunkBytes:]
 	for section[0] >= 0x80 {

@@ -19,7 +19,7 @@ type CAROptions struct {
 	// Spool opens a spool, at most once a CAR, when memory is exhausted. With nil that is an
 	// error, though not ErrInvalid.
 	Spool func() (Spool, error)
-	// Rootless accepts a CAR whose list of roots is empty, as answers that are no repository have it; its Root is zero.
+	// Rootless accepts a CAR without roots, as in answers that are not a repository; its Root is zero.
 	Rootless bool
 	// Chunks takes memory from a pool and returns it on Close. Nil: allocated each time.
 	Chunks *ChunkPool
@@ -74,7 +74,7 @@ type CAR struct {
 }
 
 // ReadCAR reads a CAR v1 to the end of r. Every block is hashed against its CID as it arrives, except
-// for blocks whose CID is not v1, dag-cbor, sha2-256: they are passed over, as no repository can name
+// for blocks whose CID is not v1, dag-cbor, sha2-256: they are skipped, as no repository can name
 // them. A section without a CID is ErrInvalid, and so is a body that ends inside a
 // section (also io.ErrUnexpectedEOF). Blocks that stand there twice are kept once. Errors of r
 // are wrapped and not ErrInvalid. A body that ends between two sections is complete as far as

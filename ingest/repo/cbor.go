@@ -22,7 +22,7 @@ const (
 	TagLink = 42
 )
 
-// linkPrefix stands before the digest in a link to a block of a repository: tag 42, a byte
+// linkPrefix precedes the digest in a link to a block of a repository: tag 42, a byte
 // string of 37 bytes, the multibase prefix of binary, and cidPrefix.
 const linkPrefix = "\xd8\x2a\x58\x25\x00" + cidPrefix
 
@@ -81,7 +81,7 @@ func span(b []byte, at int, want byte) (from, to int, ok bool) {
 	return from, from + int(n), true
 }
 
-// literal says whether b[at:] begins with want, and where it ends.
+// literal reports whether b[at:] begins with want, and returns its end.
 func literal(b []byte, at int, want string) (next int, ok bool) {
 	next = at + len(want)
 	if at < 0 || next > len(b) || string(b[at:next]) != want {

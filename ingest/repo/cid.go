@@ -15,7 +15,7 @@ type CID [sha256.Size]byte
 // CIDBytes is the length of a CID in its binary form.
 const CIDBytes = 4 + sha256.Size
 
-// cidPrefix is what stands before the digest: version 1, dag-cbor, sha2-256, 32 bytes.
+// cidPrefix precedes the digest: version 1, dag-cbor, sha2-256, 32 bytes.
 const cidPrefix = "\x01\x71\x12\x20"
 
 var cidText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
@@ -50,7 +50,7 @@ func ParseCID(s string) (CID, error) {
 	return c, err
 }
 
-// Defined says whether c is not the zero CID.
+// Defined reports whether c is not the zero CID.
 func (c CID) Defined() bool { return c != CID{} }
 
 // AppendBytes appends the binary form.

@@ -26,7 +26,7 @@ type Commit struct {
 }
 
 // ParseCommit reads a commit block: strict DAG-CBOR of exactly the six fields of version 3,
-// with a valid DID and rev. What it returns does not refer to block.
+// with a valid DID and rev. The result does not refer to block.
 func ParseCommit(block []byte) (Commit, error) {
 	c, _, err := parseCommit(block)
 	if err != nil {
@@ -41,7 +41,7 @@ func ParseCommit(block []byte) (Commit, error) {
 	return c, nil
 }
 
-// sigField is where the key and value of the signature stand in a commit block.
+// sigField is the position of the signature, key and value, in a commit block.
 type sigField struct{ from, to int }
 
 // parseCommit reads
@@ -102,7 +102,7 @@ func field(b []byte, at int, key string, major byte) (from, to int, ok bool) {
 	return span(b, at, major)
 }
 
-// CheckRev says whether the rev lies more than RevSkewMax after now.
+// CheckRev returns an error if the rev is more than RevSkewMax after now.
 func (c Commit) CheckRev(now time.Time) error {
 	if t := TIDTime(c.Rev); t.IsZero() || t.Sub(now) > RevSkewMax {
 		return fmt.Errorf("rev %s is %s in the future: %w", c.Rev, t.Sub(now).Round(time.Second), ErrInvalid)

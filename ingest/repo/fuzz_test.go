@@ -115,7 +115,7 @@ func FuzzReadCAR(f *testing.F) {
 }
 
 // FuzzWalk takes a list of changes to the blocks of a good repository. A changed block gets the
-// right CID and whoever names it is changed along, so that the walk sees it.
+// right CID and the blocks that refer to it are changed too, so that the walk reaches it.
 func FuzzWalk(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 0, 10, 1})

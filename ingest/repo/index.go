@@ -6,7 +6,7 @@ import "hash/maphash"
 // in one array of integers. A slot holds 29 bits of hash and 35 bits of position plus one, 0 being
 // a free slot; the hash suffices to grow the table without looking at the body. Positions are
 // confirmed by the digest that stands in the body. The hash is keyed with a seed of this CAR,
-// because a digest's first bytes can be chosen by whoever has time to try.
+// because a digest's first bytes can be chosen by trying blocks.
 type index struct {
 	seed  maphash.Seed
 	slots []uint64

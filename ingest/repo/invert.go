@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Invert takes the operations back, last to first, in the tree whose root is data, and gives the
-// root of the tree before them (the inductive proof of sync v1.1). It needs only the nodes on their paths: ErrProof
-// when one is missing, ErrInvalid when the tree does not hold what the operations say they wrote.
+// Invert undoes the operations, last to first, in the tree with root data, and returns the root of the
+// tree before them (the inductive proof of sync v1.1). It needs only the nodes on their paths. The error
+// is ErrProof if one is missing, and ErrInvalid if the tree does not hold what the operations state.
 func (s *Slice) Invert(data CID, ops []SliceOp) (prev CID, err error) {
 	s.plant(&data)
 	for i := len(ops) - 1; i >= 0; i-- {
@@ -16,7 +16,7 @@ func (s *Slice) Invert(data CID, ops []SliceOp) (prev CID, err error) {
 		}
 	}
 	if !s.tree.changed {
-		// Without operations nobody has looked whether there is a tree.
+		// Without operations, the root was not read yet.
 		_, err := s.open(&s.tree.top, s.tree.layer, nil, nil)
 		return data, err
 	}
@@ -55,7 +55,7 @@ func (t *partTree) touch() {
 	}
 }
 
-// remove takes out the entry that descend has found.
+// remove removes the entry that descend has found.
 func (s *Slice) remove() error {
 	t := &s.tree
 	t.touch()
@@ -81,8 +81,8 @@ func (s *Slice) remove() error {
 	return s.trim()
 }
 
-// trim takes away nodes without entries at the top. One that is not in the slice stays: it is the root if the
-// proof is right, and whoever compares the root sees if it is not.
+// trim removes nodes without entries at the top. A node that is not in the slice stays: it is the root if
+// the proof is valid, and otherwise the caller's comparison of the root fails.
 func (s *Slice) trim() error {
 	t := &s.tree
 	for n := t.top.node; n != nil && len(n.entries) == 0 && !n.left.none(); n = t.top.node {
@@ -124,7 +124,7 @@ func (s *Slice) merge(l, r subtree, layer int, lo, key, hi []byte) (subtree, err
 		return subtree{}, err
 	}
 	*a.gap(end) = inner
-	// The longer one takes in the other: a wide node is not copied for each of the operations around it.
+	// The shorter one is copied into the longer, so that a wide node is not copied for each operation.
 	if len(a.entries) < len(b.entries) {
 		b.left = a.left
 		b.entries = slices.Insert(b.entries, 0, a.entries...)
@@ -136,7 +136,7 @@ func (s *Slice) merge(l, r subtree, layer int, lo, key, hi []byte) (subtree, err
 	return subtree{node: a}, nil
 }
 
-// insert puts in a key that descend has not found.
+// insert adds a key that descend has not found.
 func (s *Slice) insert(key []byte, value *CID, layer int) error {
 	if layer >= layersMax {
 		return fmt.Errorf("%w: %w", errTreeLayers, ErrInvalid)
@@ -170,7 +170,7 @@ func (s *Slice) insert(key []byte, value *CID, layer int) error {
 	return nil
 }
 
-// split parts a subtree between lo and hi into what is left and what is right of key.
+// split splits a subtree between lo and hi into the parts left and right of key.
 func (s *Slice) split(l subtree, layer int, key, lo, hi []byte) (left, right subtree, err error) {
 	if l.none() {
 		return subtree{}, subtree{}, nil
@@ -194,7 +194,7 @@ func (s *Slice) split(l subtree, layer int, key, lo, hi []byte) (left, right sub
 	}
 	m := s.tree.node(layer)
 	n.changed, m.changed = true, true
-	if i < len(n.entries)/2 { // the shorter part is what is copied, as in merge
+	if i < len(n.entries)/2 { // the shorter part is copied, as in merge
 		m.left, m.entries = n.left, append(m.entries, n.entries[:i]...)
 		*m.gap(i) = a
 		n.left, n.entries = b, n.entries[i:]
@@ -206,7 +206,7 @@ func (s *Slice) split(l subtree, layer int, key, lo, hi []byte) (left, right sub
 	return subtree{node: n}, subtree{node: m}, nil
 }
 
-// seal encodes what has changed of a subtree, and returns its CID, nil for none.
+// seal encodes the changed nodes of a subtree and returns its CID, nil if it is empty.
 func (t *partTree) seal(l subtree) *CID {
 	n := l.node
 	if n == nil || !n.changed {

@@ -31,7 +31,7 @@ func AppendJSON(dst, block []byte) ([]byte, error) {
 	return t.out, nil
 }
 
-// JSONError is why a record has no JSON form. It is ErrInvalid.
+// JSONError is the reason why a record has no JSON form. It is ErrInvalid.
 type JSONError struct {
 	at  int
 	why error
@@ -242,7 +242,7 @@ func isUsualCID(c []byte) bool {
 	return len(c) == CIDBytes && c[0] == 1 && (c[1] == 0x71 || c[1] == 0x55) && c[2] == 0x12 && c[3] == 0x20
 }
 
-// mapKeys finds keys that stand twice in one map. In canonical order, shorter keys first and
+// mapKeys finds keys that are in one map twice. In canonical order, shorter keys first and
 // equally long ones by their bytes, it takes one comparison a key.
 type mapKeys struct {
 	in       []byte

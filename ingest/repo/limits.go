@@ -2,7 +2,7 @@ package repo
 
 import "time"
 
-// Limits on what comes from outside. Exceeding one is ErrInvalid.
+// Limits of data from outside. Exceeding one is ErrInvalid.
 const (
 	// sectionVarintBytesMax: a uint64 takes at most ten bytes of seven bits.
 	sectionVarintBytesMax = 10
@@ -10,12 +10,12 @@ const (
 	// headerBytesMax: {"roots":[CID],"version":1} takes 58 bytes; 4 KiB holds 100 roots.
 	headerBytesMax = 4 << 10
 
-	// blockBytesMax: the protocol allows records of 1 MiB; a tree node that somebody grew by
-	// choosing keys of one layer takes about 130 bytes an entry, so 2 MiB holds 16,000 entries,
-	// twice what other readers accept.
+	// blockBytesMax: the protocol allows records of 1 MiB. A tree node grown on purpose, by keys of one
+	// layer, takes about 130 bytes an entry, so that 2 MiB hold 16,000 entries, twice what other readers
+	// accept.
 	blockBytesMax = 2 << 20
 
-	// recordBytesMax is the protocol's limit on a record; what is larger is not transcoded.
+	// recordBytesMax is the protocol's limit on a record; a larger one is not transcoded.
 	recordBytesMax = 1 << 20
 
 	// bytesMax is the default limit on a CAR: 4 GiB, ten million records of 400 bytes.
@@ -26,7 +26,8 @@ const (
 	bytesCeiling = 16 << 30
 
 	// blocksMax is the default limit on blocks: an index of 2^25 slots, three quarters full,
-	// which is 256 MiB, and half of that again while it doubles. To make us hold that, a peer has to send at least a gigabyte.
+	// which is 256 MiB, and half of that again while it doubles. A
+	// peer has to send at least a gigabyte to fill it.
 	blocksMax = 3 << 23
 
 	// blocksCeiling is an index of 2^28 slots, one bit less than a slot holds of the hash.
@@ -69,9 +70,9 @@ const (
 	// sliceKeyChunkBytes holds the keys of an ordinary commit: 30 of 40 bytes each.
 	sliceKeyChunkBytes = 4 << 10
 
-	// sliceKeepBytes is how large a CAR may be whose memory is kept for the next: 20 ordinary commits.
+	// sliceKeepBytes bounds the CAR of which the memory is kept for the next: 20 ordinary commits.
 	sliceKeepBytes = 64 << 10
 
-	// RevSkewMax is how far ahead of our clock a rev may be.
+	// RevSkewMax is how far ahead of the local clock a rev may be.
 	RevSkewMax = 5 * time.Minute
 )

@@ -8,7 +8,7 @@ import "errors"
 //
 // where "l" is the subtree left of the first key, "t" the one right of a key, and "v" the record.
 
-// nodeEntry says where the parts of one entry stand in the node's bytes.
+// nodeEntry has the positions of the parts of an entry in the node's bytes.
 type nodeEntry struct {
 	suffix    uint32 // offset
 	suffixLen uint16

@@ -11,25 +11,25 @@ import (
 // Range is a range of tree keys: those at or above Lower and below Upper.
 type Range struct{ Lower, Upper []byte }
 
-// PartialOptions says what a Partial looks for, and what it may take.
+// PartialOptions are the keys that a Partial looks for, and its limits.
 type PartialOptions struct {
-	// Wanted are the keys whose records are wanted, Sample those of which one is enough, without its record: see
-	// Partial.Sampled. Both in ascending order and apart from each other.
+	// Wanted are the keys of wanted records. Of the keys in Sample, one is enough, without its record:
+	// see Partial.Sampled. Both are disjoint and in ascending order.
 	Wanted, Sample []Range
-	// BytesMax bounds what blocks, keys and the books about them take. Default 64 MiB.
+	// BytesMax bounds the memory of blocks, keys and their index. Default 64 MiB.
 	BytesMax int64
-	// Grow is asked before the given number of bytes more are taken. Nil: always true.
+	// Grow is called before that many more bytes are allocated; false refuses them. Nil: always true.
 	Grow func(bytes int64) bool
 }
 
 // ErrPartialBytes means that a part is too large to be held in memory. It is not ErrInvalid.
 var ErrPartialBytes = errors.New("part of a repository exceeds the memory given")
 
-// Partial is the part of a repository that lies in some ranges of keys. Its blocks come one by one, as Missing asks for
-// them, and are what the signed root of the tree says they are, or refused: each node on the way to a key of the ranges
-// passes all checks that Walk of a CAR makes of it. Of other nodes nothing is known but their CIDs.
+// Partial is the part of a repository in some ranges of keys. Missing returns the CIDs of the blocks that
+// it needs next. All blocks are verified against the signed root: each node on the way to a key of the
+// ranges passes all checks of Walk of a CAR. Of other nodes only the CIDs are known.
 //
-// What has been inserted stays when the root is another one, and is not asked for again.
+// Inserted blocks stay when the root changes, and are not requested again.
 type Partial struct {
 	options PartialOptions
 	blocks  map[CID]partBlock
@@ -41,7 +41,7 @@ type Partial struct {
 	layer   int // of the root, -1 until it was read
 	outside float64
 	front   []outpost
-	waiting []outpost // those whose nodes are not there
+	waiting []outpost // subtrees with missing nodes
 	opened  int       // nodes read since Plant
 	leaves  []partLeaf
 	sorted  bool
@@ -63,7 +63,7 @@ type partLeaf struct {
 	held bool // by the caller
 }
 
-// outpost is a subtree that is to be looked into, and the keys around it.
+// outpost is a subtree to be read, and the keys around it.
 type outpost struct {
 	id     CID
 	layer  int    // -1: the root
@@ -71,13 +71,13 @@ type outpost struct {
 }
 
 const (
-	// partBookBytes is what a block, a leaf or an outpost takes beside its bytes and keys.
+	// partBookBytes is the memory of a block, a leaf or an outpost beside its bytes and keys.
 	partBookBytes = 128
-	// partGrowBytes is how much memory is asked for at a time.
+	// partGrowBytes is the memory requested of Grow at a time.
 	partGrowBytes = ChunkBytes
 )
 
-// NewPartial makes an empty part.
+// NewPartial returns an empty part.
 func NewPartial(o PartialOptions) *Partial {
 	if o.BytesMax == 0 {
 		o.BytesMax = 64 << 20
@@ -85,7 +85,7 @@ func NewPartial(o PartialOptions) *Partial {
 	return &Partial{options: o, blocks: map[CID]partBlock{}, layer: -1}
 }
 
-// Plant begins anew with the tree whose root is data.
+// Plant sets the tree by its root. Blocks held stay.
 func (p *Partial) Plant(data CID) {
 	for _, o := range p.waiting {
 		p.held -= o.size()
@@ -103,7 +103,7 @@ func (p *Partial) Plant(data CID) {
 func (o *outpost) size() int64  { return int64(partBookBytes + len(o.lo) + len(o.hi)) }
 func (l *partLeaf) size() int64 { return int64(partBookBytes + len(l.key)) }
 
-// Insert keeps a copy of a block that Missing asked for.
+// Insert keeps a copy of a block that Missing returned.
 func (p *Partial) Insert(id CID, block []byte) error {
 	if len(block) > blockBytesMax {
 		return fmt.Errorf("block %s has %d bytes: %w", id.String(), len(block), ErrInvalid)
@@ -142,14 +142,14 @@ func (p *Partial) Blocks() int { return len(p.blocks) }
 // Bytes is the length of all blocks held.
 func (p *Partial) Bytes() int64 { return p.bytes }
 
-// Sampled says whether a valid path was found in the ranges to sample.
+// Sampled reports whether a valid path was found in the ranges to sample.
 func (p *Partial) Sampled() bool { return p.sampled }
 
-// Layer is that of the tree's root, -1 as long as that is missing.
+// Layer is the layer of the tree's root, -1 while the root is missing.
 func (p *Partial) Layer() int { return p.layer }
 
-// Guess says about how many records of the tree lie in the ranges and how many elsewhere, from what was seen and from the
-// layers of the subtrees that were passed by and of those still to be looked into: a subtree has four below it on average.
+// Guess estimates how many records of the tree are in the ranges and how many elsewhere, from the nodes
+// read and from the layers of other subtrees: a subtree has four below it on average.
 func (p *Partial) Guess() (inside, outside float64) {
 	inside = float64(len(p.leaves))
 	for i := range p.waiting {
@@ -160,14 +160,14 @@ func (p *Partial) Guess() (inside, outside float64) {
 
 func fourTo(n int) float64 { return float64(uint64(1) << (2 * min(n, 31))) }
 
-// Missing looks into the tree as far as the blocks held allow, and appends the CIDs of those needed next, each once: as
-// long as there are any those of nodes, then those of records. None means that the part is whole.
+// Missing reads the tree as far as the blocks held allow, and appends the CIDs of the blocks needed next,
+// each once: first nodes, and when no node is missing, records. If it appends none, the part is complete.
 func (p *Partial) Missing(dst []CID) ([]CID, error) {
 	p.front, p.waiting = append(p.front, p.waiting...), p.waiting[:0]
 	for len(p.front) > 0 {
 		o := p.front[len(p.front)-1]
 		p.front = p.front[:len(p.front)-1]
-		if o.layer >= 0 && !p.needs(o.lo, o.hi) { // a sample was found meanwhile
+		if o.layer >= 0 && !p.needs(o.lo, o.hi) { // a sample was found since
 			p.held -= o.size()
 			continue
 		}
@@ -210,18 +210,18 @@ func (p *Partial) Missing(dst []CID) ([]CID, error) {
 	return dst, nil
 }
 
-// Mapped says whether no node is missing any more: Missing has come to records.
+// Mapped reports whether no node is missing any more: Missing returns records.
 func (p *Partial) Mapped() bool { return p.sorted }
 
-// Skip leaves out the records that the caller has, as held says, which is asked of each leaf in key order. Walk gives
-// those leaves without them. The part must be mapped.
+// Skip leaves out the records that the caller has: those for which held, called for each leaf in key
+// order, returns true. Walk visits these leaves without a record. The part must be mapped.
 func (p *Partial) Skip(held func(key []byte, id CID) bool) {
 	for i := range p.leaves {
 		p.leaves[i].held = held(p.leaves[i].key, p.leaves[i].cid)
 	}
 }
 
-// sort brings the leaves, which came in the order of nodes, into that of keys.
+// sort sorts the leaves by key.
 func (p *Partial) sort() error {
 	if p.sorted {
 		return nil
@@ -236,9 +236,9 @@ func (p *Partial) sort() error {
 	return nil
 }
 
-// visit checks a node, and notes what of it lies in the ranges.
+// visit checks a node, and notes its entries in the ranges.
 func (p *Partial) visit(o *outpost, block []byte) (err error) {
-	// In a tree that is one, no two nodes are equal: reading a block twice is a sign that it is not.
+	// In a valid tree no two nodes are equal, so that no block is read twice.
 	if p.opened++; p.opened > len(p.blocks) {
 		return errNodeCount
 	}
@@ -257,7 +257,7 @@ func (p *Partial) visit(o *outpost, block []byte) (err error) {
 		if err := checkSuffix(key, suffix, shared); err != nil {
 			return err
 		}
-		next := &p.keys[i%2] // the other one is that of the key before
+		next := &p.keys[i%2] // the other one holds the previous key
 		*next = append(append((*next)[:0], key[:shared]...), suffix...)
 		key = *next
 		if err := p.place(o, key, i); err != nil {
@@ -281,7 +281,7 @@ func (p *Partial) visit(o *outpost, block []byte) (err error) {
 	return p.descend(block, child, o.layer-1, before, o.hi)
 }
 
-// layerOf is the layer of a node: that of its first key for the root.
+// layerOf returns the layer of a node; for the root, the layer of its first key.
 func (p *Partial) layerOf(o *outpost, block []byte, left uint32) (int, error) {
 	empty := len(p.entries) == 0
 	switch {
@@ -304,7 +304,7 @@ func (p *Partial) layerOf(o *outpost, block []byte, left uint32) (int, error) {
 	return layer, nil
 }
 
-// place says whether a key may stand where it is. That it follows the one before in its node was checked.
+// place checks the place of a key. That it follows the previous key of its node was checked before.
 func (p *Partial) place(o *outpost, key []byte, i int) error {
 	if i == 0 && o.lo != nil && bytes.Compare(key, o.lo) <= 0 || o.hi != nil && bytes.Compare(key, o.hi) >= 0 {
 		return errKeyBounds
@@ -315,7 +315,7 @@ func (p *Partial) place(o *outpost, key []byte, i int) error {
 	return nil
 }
 
-// descend notes a subtree, if there is one and it may have keys that are looked for.
+// descend notes a subtree, if there is one and it may have keys of the ranges.
 func (p *Partial) descend(block []byte, digest uint32, layer int, lo, hi []byte) error {
 	switch {
 	case digest == 0:
@@ -331,12 +331,12 @@ func (p *Partial) descend(block []byte, digest uint32, layer int, lo, hi []byte)
 	return p.hold(o.size())
 }
 
-// needs says whether keys between lo and hi are looked for.
+// needs reports whether a range has keys between lo and hi.
 func (p *Partial) needs(lo, hi []byte) bool {
 	return overlaps(p.options.Wanted, lo, hi) || !p.sampled && overlaps(p.options.Sample, lo, hi)
 }
 
-// overlaps says whether a key above lo and below hi may be in one of the ranges; nil is no bound.
+// overlaps reports whether a key above lo and below hi may be in one of the ranges; nil is no bound.
 func overlaps(ranges []Range, lo, hi []byte) bool {
 	i := 0
 	if lo != nil {
@@ -345,20 +345,20 @@ func overlaps(ranges []Range, lo, hi []byte) bool {
 	return i < len(ranges) && (hi == nil || bytes.Compare(ranges[i].Lower, hi) < 0)
 }
 
-// inside says whether key is in one of the ranges.
+// inside reports whether key is in one of the ranges.
 func inside(ranges []Range, key []byte) bool {
 	i := sort.Search(len(ranges), func(i int) bool { return bytes.Compare(ranges[i].Upper, key) > 0 })
 	return i < len(ranges) && bytes.Compare(ranges[i].Lower, key) <= 0
 }
 
-// Close forgets the blocks. Closing again does nothing.
+// Close releases the blocks. Closing again does nothing.
 func (p *Partial) Close() error {
 	p.blocks, p.front, p.waiting, p.leaves, p.sorted = nil, nil, nil, nil, false
 	return nil
 }
 
-// Walk visits the leaves of the wanted ranges in key order, as Walk of a CAR does all; Leaf.Block is below Blocks. The
-// part must be whole: what is missing is ErrInvalid, after the leaves before it have been visited.
+// Walk visits the leaves of the wanted ranges in key order, as Walk of a CAR; Leaf.Block is below Blocks.
+// The part must be complete: at a missing block Walk ends with ErrInvalid.
 func (p *Partial) Walk(data CID, fn func(Leaf) error) error {
 	if data != p.data || len(p.front)+len(p.waiting) > 0 || !p.sorted {
 		return fmt.Errorf("tree of %s is not whole in the ranges: %w", data.String(), ErrInvalid)

@@ -26,7 +26,7 @@ func gather(p *repo.Partial, data repo.CID, block func(repo.CID) ([]byte, bool))
 		for _, id := range missing {
 			b, ok := block(id)
 			if !ok {
-				return rounds, fmt.Errorf("%s is not to be had: %w", id, repo.ErrInvalid)
+				return rounds, fmt.Errorf("%s is unavailable: %w", id, repo.ErrInvalid)
 			}
 			if err := p.Insert(id, b); err != nil {
 				return rounds, err
@@ -132,7 +132,7 @@ func TestPartialIsWalkOfRanges(t *testing.T) {
 	}
 }
 
-// asked checks that no block was asked for twice, and no node whose keys are all elsewhere.
+// asked checks that no block was asked for twice, and no node without keys in the ranges.
 func asked(t *testing.T, w *world, ranges []repo.Range, rounds [][]repo.CID) {
 	t.Helper()
 	all := slices.Concat(rounds...)

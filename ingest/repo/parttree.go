@@ -7,16 +7,16 @@ import (
 	"slices"
 )
 
-// partTree is a tree of which some subtrees are known by their CIDs only. Its nodes, and the keys that do
-// not stand in the blocks as they are, take memory that is used again.
+// partTree is a tree of which some subtrees are known by their CIDs only. It reuses the memory of its
+// nodes, and of keys that had to be copied from blocks.
 type partTree struct {
-	data    CID  // root of the tree as it was planted
-	changed bool // operations have been taken back
+	data    CID  // root of the tree given to plant
+	changed bool // operations were undone
 	top     subtree
 	layer   int // of top, -1 until it was read
 
 	path   []step      // of the descent last made
-	nodes  []*partNode // nodes[:used] are part of the tree, or were
+	nodes  []*partNode // nodes[:used] are in use
 	used   int
 	opened int // nodes read from blocks
 	parsed []nodeEntry
@@ -25,7 +25,7 @@ type partTree struct {
 	buf    []byte // the node encoded last
 }
 
-// subtree is none, known by its CID, or read.
+// subtree is absent, known by its CID, or read.
 type subtree struct {
 	id   *CID // in a block, or in the node; stale if that has changed
 	node *partNode
@@ -61,7 +61,7 @@ var (
 
 func (n *partNode) empty() bool { return len(n.entries) == 0 && n.left.none() }
 
-// gap is the subtree before entry i.
+// gap returns the subtree before entry i.
 func (n *partNode) gap(i int) *subtree {
 	if i == 0 {
 		return &n.left
@@ -69,7 +69,7 @@ func (n *partNode) gap(i int) *subtree {
 	return &n.entries[i-1].right
 }
 
-// search is the index of the first entry whose key is not less than key.
+// search returns the index of the first entry whose key is not less than key.
 func (n *partNode) search(key []byte) (i int, found bool) {
 	lo, hi := 0, len(n.entries)
 	for lo < hi {
@@ -102,7 +102,7 @@ func (t *partTree) forget() {
 	t.used, t.opened, t.keys, t.grown = 0, 0, t.keys[:0], 0
 }
 
-// node takes a node from memory.
+// node returns an unused node.
 func (t *partTree) node(layer int) *partNode {
 	if t.used == len(t.nodes) {
 		t.nodes = append(t.nodes, &partNode{})
@@ -113,7 +113,7 @@ func (t *partTree) node(layer int) *partNode {
 	return n
 }
 
-// key joins the two parts of a key.
+// key returns the concatenation of the two parts of a key.
 func (t *partTree) key(shared, suffix []byte) ([]byte, error) {
 	n := len(shared) + len(suffix)
 	if len(shared) == 0 {
@@ -130,7 +130,7 @@ func (t *partTree) key(shared, suffix []byte) ([]byte, error) {
 	return t.keys[from:len(t.keys):len(t.keys)], nil
 }
 
-// plant has the tree whose root is data, as it is in the blocks.
+// plant sets the tree by its root.
 func (s *Slice) plant(data *CID) {
 	t := &s.tree
 	if t.changed || t.top.none() || t.data != *data {
@@ -140,8 +140,8 @@ func (s *Slice) plant(data *CID) {
 	}
 }
 
-// Find is the record at a path of the tree whose root is data, zero when the tree proves that there is
-// none. ErrProof when a node on the way is missing.
+// Find returns the CID of the record at a path of the tree with root data, zero if the tree proves that
+// the path has no record. The error is ErrProof if a node on the way is missing.
 func (s *Slice) Find(data CID, path []byte) (CID, error) {
 	s.plant(&data)
 	entry, err := s.descend(path, keyLayer(path))
@@ -179,8 +179,8 @@ func (s *Slice) descend(key []byte, layer int) (*partEntry, error) {
 	return nil, nil
 }
 
-// open reads a subtree's node, which must be of the given layer, -1 for the root's, and have its keys
-// between lo and hi. Together with what its neighbours are checked for it is all that Walk asks.
+// open reads a subtree's node, which must be of the given layer, -1 for the root, and have its keys
+// between lo and hi. With the checks of its neighbours, these are all the checks of Walk.
 func (s *Slice) open(l *subtree, layer int, lo, hi []byte) (*partNode, error) {
 	if l.node != nil {
 		return l.node, nil
@@ -199,7 +199,7 @@ func (s *Slice) open(l *subtree, layer int, lo, hi []byte) (*partNode, error) {
 
 func (s *Slice) parse(block []byte, layer int, lo, hi []byte) (n *partNode, err error) {
 	t := &s.tree
-	// In a tree that is one, no two nodes are equal: reading a block twice is a sign that it is not.
+	// In a valid tree no two nodes are equal, so that no block is read twice.
 	if t.opened++; t.opened > len(s.blocks) {
 		return nil, errNodeCount
 	}
@@ -232,7 +232,7 @@ func linkAt(block []byte, digest uint32) subtree {
 	return subtree{id: (*CID)(block[digest:])}
 }
 
-// check finds the layer of the root, and whether a node is where it must be.
+// check returns the layer of the root, or checks the place of a node.
 func (n *partNode) check(lo, hi []byte) error {
 	last := len(n.entries) - 1
 	if last < 0 {

@@ -2,7 +2,7 @@ package repo
 
 import "bytes"
 
-// ValidPath says whether key is a collection (an NSID), a slash and a record key.
+// ValidPath reports whether key is a collection (an NSID), a slash and a record key.
 func ValidPath(key []byte) bool {
 	_, _, ok := SplitPath(key)
 	return ok

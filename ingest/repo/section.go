@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// source is where a CAR comes from. It keeps the peer's errors (ErrInvalid) apart from those of
-// the transport, which are wrapped as they come.
+// source reads a CAR. It distinguishes errors in the data (ErrInvalid) from those of the transport, which
+// it wraps.
 type source struct {
 	r     io.Reader
 	total int64 // bytes read from r
@@ -45,8 +45,8 @@ func (s *source) read(p []byte) (int, error) {
 	return 0, fmt.Errorf("read CAR: %w", io.ErrNoProgress)
 }
 
-// section reads the next section: its content and where it begins, which is where its length
-// stands. The error is io.EOF itself if there is none.
+// section reads the next section and returns its content and its start, the position of its length. The
+// error is io.EOF itself if there is no further section.
 func (b *body) section(lengthMax uint64) (content []byte, pos uint64, err error) {
 	n, k, err := b.length()
 	if err != nil {
@@ -89,8 +89,8 @@ func (b *body) length() (n uint64, k int, err error) {
 }
 
 // isForeign reports whether a section holds a block under a CID of another form than a repository's: of
-// another version, codec or hash. No commit and no tree can name such a block, and the repository
-// specification has readers pass over blocks that nothing names, so its content does not matter.
+// another version, codec or hash. No commit and no tree can refer to such a block, and the repository
+// specification has readers ignore blocks without a reference.
 func isForeign(section []byte) bool {
 	if len(section) >= len(cidPrefix) && string(section[:len(cidPrefix)]) == cidPrefix {
 		return false

@@ -9,8 +9,8 @@ import (
 // Slice is the part of a repository that a live message carries (sync v1.1): the signed commit, the
 // tree nodes on the paths that its operations touch, and the records they wrote.
 //
-// A Slice may be used again by another Read, which keeps its memory. The zero value is empty. It must not
-// be copied after the first use.
+// Another Read reuses the memory of a Slice. The zero value is empty. It must not be copied after the
+// first use.
 type Slice struct {
 	root   CID
 	bytes  int // length of the CAR
@@ -24,14 +24,14 @@ type sliceBlock struct {
 	data []byte
 }
 
-// SliceOp is one record operation in the form that the tree sees: a zero CID deletes, a zero Prev creates.
-// With both zero it says that there was nothing at the path, and is nothing.
+// SliceOp is one record operation on the tree: a zero CID deletes, a zero Prev creates. With both zero it
+// states that there was no record at the path, and changes nothing.
 type SliceOp struct {
 	Path      []byte
 	CID, Prev CID
 }
 
-// ErrProof is ErrInvalid in the case where the slice lacks a node that the question needs.
+// ErrProof is the ErrInvalid of a slice that lacks a node on the way.
 var ErrProof = fmt.Errorf("tree node is not in the slice: %w", ErrInvalid)
 
 var (
@@ -43,8 +43,9 @@ var (
 	errBlockHash   = errors.New("block does not hash to its CID")
 )
 
-// Read parses a CAR (v1, at least one root), hashing every block whose CID is of a repository's form;
-// others are passed over, as ReadCAR does. The blocks refer to car, which must not change. What is wrong is ErrInvalid, and leaves the slice empty.
+// Read parses a CAR (v1, at least one root) and hashes every block with a CID of a repository's form.
+// Like ReadCAR it skips other blocks. The blocks refer to car, which must not change. An error is
+// ErrInvalid, and leaves the slice empty.
 func (s *Slice) Read(car []byte) error {
 	if s.bytes > sliceKeepBytes || s.index.slots == nil {
 		*s = Slice{index: newIndex()}
@@ -57,7 +58,7 @@ func (s *Slice) Read(car []byte) error {
 	return nil
 }
 
-// forget empties the slice and keeps its memory.
+// forget empties the slice and keeps its memory for reuse.
 func (s *Slice) forget() {
 	clear(s.index.slots)
 	s.index.count = 0
@@ -92,7 +93,7 @@ func (s *Slice) read(car []byte) error {
 	return nil
 }
 
-// add checks a block. One that stands there twice counts twice, and is found once.
+// add checks a block. A block that is there twice counts twice, and is indexed once.
 func (s *Slice) add(entry []byte) error {
 	switch {
 	case isForeign(entry):
@@ -110,14 +111,14 @@ func (s *Slice) add(entry []byte) error {
 		return errBlockHash
 	}
 	h := s.index.hash(b.id)
-	if _, known := s.find(h, b.id); !known { // thousands of one CID would all be probed for each other
+	if _, known := s.find(h, b.id); !known { // or thousands of blocks with one CID would take quadratic time
 		s.index.add(h, uint64(len(s.blocks)))
 	}
 	s.blocks = append(s.blocks, b)
 	return nil
 }
 
-// cutSection reads the section at car[at:] and where the next one begins.
+// cutSection returns the section at car[at:] and the start of the next one.
 func cutSection(car []byte, at int) (content []byte, next int, err error) {
 	n, k := binary.Uvarint(car[at:])
 	if k == 0 {
@@ -134,10 +135,10 @@ func cutSection(car []byte, at int) (content []byte, next int, err error) {
 	return car[at:next:next], next, nil
 }
 
-// Root is the first root of the CAR: the commit.
+// Root returns the first root of the CAR: the commit.
 func (s *Slice) Root() CID { return s.root }
 
-// Block is the block with that CID.
+// Block returns the block with a CID.
 func (s *Slice) Block(id CID) (block []byte, ok bool) { return s.block(&id) }
 
 func (s *Slice) block(id *CID) ([]byte, bool) {
@@ -147,7 +148,7 @@ func (s *Slice) block(id *CID) ([]byte, bool) {
 	return s.find(s.index.hash(id), id)
 }
 
-// find is block, for who knows the hash of id.
+// find is block for a known hash of id.
 func (s *Slice) find(h uint64, id *CID) ([]byte, bool) {
 	pos, slot := s.index.first(h)
 	for pos != noPos {
@@ -159,6 +160,6 @@ func (s *Slice) find(h uint64, id *CID) ([]byte, bool) {
 	return nil, false
 }
 
-// ValidKey says whether path may be a key of a tree at all: 1 to 1024 bytes. Whether it names a
-// record is ValidPath's to say.
+// ValidKey reports whether path may be a key of a tree: 1 to 1024 bytes. ValidPath reports whether it
+// names a record.
 func ValidKey(path []byte) bool { return len(path) > 0 && len(path) <= keyBytesMax }

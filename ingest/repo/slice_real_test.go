@@ -93,7 +93,7 @@ func indigoInverts(t *testing.T, data repo.CID, nodes []block, ops []repo.SliceO
 	return c.String(), nil
 }
 
-// TestInvertIndigo takes back what indigo did, given what indigo sends. indigo itself, whose trees are wrong
+// TestInvertIndigo undoes commits of indigo from the messages of indigo. indigo itself, whose trees are wrong
 // now and then when keys of high layers come and go, does so in most cases.
 func TestInvertIndigo(t *testing.T) {
 	t.Parallel()

@@ -271,7 +271,7 @@ func TestInvertNothing(t *testing.T) {
 	}
 }
 
-// TestSliceReadAgain has the second message without the nodes of the first, in whose memory something else is now.
+// TestSliceReadAgain: the second message does not find nodes of the first, although it reuses the memory.
 func TestSliceReadAgain(t *testing.T) {
 	t.Parallel()
 	c := newKeyMaker(2).change(40, 3)
