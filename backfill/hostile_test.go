@@ -161,8 +161,8 @@ func TestWeb(t *testing.T) {
 	}
 	// The commit is another DID's, and that was found out: it got to the right host.
 	row := w.row(did)
-	if name, err := s.HostName(row.Pending.Host); err != nil || "http://"+name != host.URL || !strings.Contains(row.Retry.Error, "the commit is of") {
-		t.Errorf("%+v at %q, %v", row.Retry, name, err)
+	if h, known := s.HostByID(row.Pending.Host); !known || "http://"+h.Name != host.URL || !strings.Contains(row.Retry.Error, "the commit is of") {
+		t.Errorf("%+v at %q", row.Retry, h.Name)
 	}
 }
 

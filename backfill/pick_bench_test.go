@@ -134,11 +134,11 @@ func (q *queueOf) pickOne(b *testing.B, r *backfill.Runner) time.Duration {
 func (q *queueOf) scan(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		host, n := q.hosts[i%len(q.hosts)], 0
-		err := q.store.ScanPending(context.Background(), host, func(k store.PendingKey, _ string) store.Scan {
+		err := q.store.ScanPending(context.Background(), host, func(k store.PendingKey, _ string) bool {
 			if n++; n == 32 || k.Host != host {
-				return store.ScanStop
+				return false
 			}
-			return store.ScanNext
+			return true
 		})
 		if err != nil {
 			b.Fatal(err)

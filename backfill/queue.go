@@ -118,19 +118,19 @@ func (r *Runner) refill(ctx context.Context, h *host) error {
 	r.mu.Unlock()
 	ready := h.ready[:0:0]
 	full := false
-	err := r.store.ScanPending(ctx, h.ID, func(k store.PendingKey, did string) store.Scan {
+	err := r.store.ScanPending(ctx, h.ID, func(k store.PendingKey, did string) bool {
 		if k.Host != h.ID {
-			return store.ScanStop
+			return false
 		}
 		if r.passOver(did, k) {
-			return store.ScanNext
+			return true
 		}
 		if len(ready) == n {
 			full = true
-			return store.ScanStop
+			return false
 		}
 		ready = append(ready, item{did: did, key: k})
-		return store.ScanNext
+		return true
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()

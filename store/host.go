@@ -214,15 +214,6 @@ func (s *Store) hostID(host string) (uint32, error) {
 	return id, err
 }
 
-// HostName is the host with that id, or ErrNotFound.
-func (s *Store) HostName(id uint32) (string, error) {
-	h, ok := s.HostByID(id)
-	if !ok {
-		return "", ErrNotFound
-	}
-	return h.Name, nil
-}
-
 // HostByID is the host with that id, from memory.
 func (s *Store) HostByID(id uint32) (h Host, ok bool) {
 	q := &s.hosts

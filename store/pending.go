@@ -76,21 +76,10 @@ func (q *enqueuer) floor() uint64 {
 	return floor
 }
 
-// Scan says how ScanPending goes on.
-type Scan uint8
-
-const (
-	// ScanNext goes to the next row.
-	ScanNext Scan = iota
-	// ScanSkipHost goes to the next host's first row.
-	ScanSkipHost
-	// ScanStop ends the scan.
-	ScanStop
-)
-
 // ScanPending calls fn for the rows of the pending queue, host by host in rising host id
-// from host from on, each in order of priority and then of enqueueing. It does not wrap.
-func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingKey, did string) Scan) error {
+// from host from on, each in order of priority and then of enqueueing, until fn returns false. It does
+// not wrap.
+func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingKey, did string) (more bool)) error {
 	floor := s.queue.floor() // before the iterator
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: spaceEnd(spacePending)})
 	if err != nil {
@@ -102,21 +91,21 @@ func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingK
 
 // scanPending goes from queue to queue. Within a host it asks for each priority in turn, so
 // that each is entered at its front; a seek finds the host after it.
-func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint64, from uint32, fn func(k PendingKey, did string) Scan) error {
+func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint64, from uint32, fn func(k PendingKey, did string) (more bool)) error {
 	for q := (lowKey{host: from}); ; {
-		action, err := s.scanQueue(ctx, it, floor, q, fn)
-		if err != nil || action == ScanStop {
+		more, err := s.scanQueue(ctx, it, floor, q, fn)
+		if err != nil || !more {
 			return err
 		}
 		switch {
-		case action == ScanNext && q.priority < 1<<8-1:
+		case q.priority < 1<<8-1:
 			q.priority++
 		case q.host < 1<<32-1:
 			q = lowKey{host: q.host + 1}
 		default:
 			return nil
 		}
-		if action == ScanNext && q.priority > 0 && q.priority <= PriorityDiscovery {
+		if q.priority > 0 && q.priority <= PriorityDiscovery {
 			continue
 		}
 		if !it.SeekGE(pendingKey(nil, PendingKey{Host: q.host, Priority: q.priority})) {
@@ -131,16 +120,16 @@ func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint
 }
 
 // scanQueue calls fn for the rows of one host and priority, and remembers its front.
-func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64, q lowKey, fn func(k PendingKey, did string) Scan) (Scan, error) {
+func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64, q lowKey, fn func(k PendingKey, did string) (more bool)) (more bool, err error) {
 	limit := pendingKey(nil, PendingKey{Host: q.host, Priority: q.priority, Enqueue: 1<<64 - 1})
 	met := false
 	for state := it.SeekGEWithLimit(pendingKey(nil, s.queue.from(q)), limit); state == pebble.IterValid; state = it.NextWithLimit(limit) {
 		if err := ctx.Err(); err != nil {
-			return ScanStop, err
+			return false, err
 		}
 		k, err := parsePendingKey(it.Key())
 		if err != nil {
-			return ScanStop, err
+			return false, err
 		}
 		if (lowKey{k.Host, k.Priority}) != q {
 			break // the iterator need not heed the limit
@@ -151,19 +140,19 @@ func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64
 		}
 		did, err := parseDID(it.Value())
 		if err != nil {
-			return ScanStop, err
+			return false, err
 		}
-		if action := fn(k, did); action != ScanNext {
-			return action, nil
+		if !fn(k, did) {
+			return false, nil
 		}
 	}
 	if it.Error() != nil {
-		return ScanStop, nil // Close gives it
+		return false, nil // Close gives it
 	}
 	if !met {
 		s.queue.remember(q, floor)
 	}
-	return ScanNext, nil
+	return true, nil
 }
 
 // from is the first key that may stand in a queue.

@@ -230,7 +230,7 @@ func ask(ctx context.Context, t *testing.T, s *store.Store) {
 			}
 		}
 		_, _, err2 := s.Repos("", 50, nil)
-		err3 := s.ScanPending(ctx, 0, func(store.PendingKey, string) store.Scan { return store.ScanNext })
+		err3 := s.ScanPending(ctx, 0, func(store.PendingKey, string) bool { return true })
 		_, _, err4 := s.DueRetries(time.Now(), 10)
 		n, err5 := s.Check(ctx, func(d string) { t.Error("check beside writers:", d) })
 		for _, err := range []error{err, err2, err3, err4, err5} {

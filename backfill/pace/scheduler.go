@@ -66,9 +66,6 @@ func NewScheduler(permits int) *Scheduler { return &Scheduler{permits: permits, 
 // Free is the number of permits that are free.
 func (s *Scheduler) Free() int { return s.free }
 
-// Timed is the number of hosts that have work and wait for a time.
-func (s *Scheduler) Timed() int { return len(s.timed) }
-
 func (s *Scheduler) restrictedMax() int { return max(1, s.permits*restrictedShare/100) }
 
 func (s *Scheduler) share() int { return max(1, s.permits/shareOf) }

@@ -191,7 +191,7 @@ func TestEnumeration(t *testing.T) {
 	t.Logf("%d pages, %d MB of answers, %d hosts, the largest with %d accounts", network.pages.Load(), network.bytes.Load()/1e6, hosts, network.sizes[0])
 	began = time.Now()
 	seen := 0
-	err = s.ScanPending(t.Context(), 0, func(store.PendingKey, string) store.Scan { seen++; return store.ScanNext })
+	err = s.ScanPending(t.Context(), 0, func(store.PendingKey, string) bool { seen++; return true })
 	if err != nil || seen != n {
 		t.Errorf("%d in the queue, %v", seen, err)
 	}
