@@ -43,6 +43,23 @@ func dropRepo(t testing.TB, s *store.Store, did string, ops []store.Op, together
 	}
 }
 
+// TestDropShown: a repository that shows records is not dropped, as readers would not learn of their
+// end.
+func TestDropShown(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	imported(t, s, storetest.DID(1), small())
+	r, err := s.Repo(storetest.DID(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBatch()
+	defer b.Discard()
+	if err := b.DropRepo(&r); err == nil {
+		t.Error("dropped")
+	}
+}
+
 // TestDropRepo: nothing is left of a dropped repository but its deletions in the log, also when it is tracked again,
 // until the log is pruned.
 func TestDropRepo(t *testing.T) {

@@ -341,3 +341,10 @@ func (s *Store) FilterHeld() bool {
 	}
 	return true
 }
+
+// Unsettled has the repositories whose events a batch hides that is not durable yet.
+type Unsettled struct{ u unsettled }
+
+func (u *Unsettled) Add(did string) uint64     { return u.u.add([]string{did}) }
+func (u *Unsettled) Settle(number uint64) bool { return u.u.settle(number) }
+func (u *Unsettled) Holds(did string) bool     { return u.u.holds(did) }

@@ -39,6 +39,24 @@ func TestLostEvent(t *testing.T) {
 	}
 }
 
+// TestUnsettledTwice: of two batches that hide the same events, the second one decides when a reader
+// may pass them.
+func TestUnsettledTwice(t *testing.T) {
+	t.Parallel()
+	var u store.Unsettled
+	did := storetest.DID(1)
+	first, second := u.Add(did), u.Add(did)
+	if !u.Holds(did) {
+		t.Error("events are passed that no durable batch hides")
+	}
+	if u.Settle(first); !u.Holds(did) {
+		t.Error("events are passed although the newest batch that hides them is not durable")
+	}
+	if wake := u.Settle(second); !wake || u.Holds(did) {
+		t.Errorf("both batches are durable: a reader is woken: %v, may pass: %v", wake, !u.Holds(did))
+	}
+}
+
 // TestReadLogWaitsForWhatHides: a reader does not pass events that a batch hides which a crash may still lose, and is
 // woken when it may.
 func TestReadLogWaitsForWhatHides(t *testing.T) {

@@ -129,6 +129,9 @@ func TestPruneWholeEntries(t *testing.T) {
 			}
 		}
 	}
+	if err := store.Prune(t.Context(), s, 25); err != nil || s.Tail() != 21 {
+		t.Errorf("up to the middle of an entry: tail %d (%v)", s.Tail(), err)
+	}
 	if got := ids(t, s, 25); cmp.Diff(got, []uint64{25, 26, 27, 28, 29, 30}) != "" {
 		t.Errorf("in the middle of the entry that is left: %v", got)
 	}
