@@ -7,6 +7,7 @@ import (
 
 	"cistern/backfill"
 	"cistern/filter"
+	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -110,6 +111,23 @@ func TestAbsentOfPeriodicList(t *testing.T) {
 	w.settle(w.net.DIDs()...)
 	for _, did := range w.net.DIDs() {
 		w.status(did)
+	}
+}
+
+// TestAbsentImportedMeanwhile: a repository that was imported after a listing began may have been
+// created behind the page that would name it, so that the listing says nothing of it.
+func TestAbsentImportedMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
+	before, meanwhile := w.net.DIDs()[0], w.net.DIDs()[1]
+	w.add(before)
+	w.settle(before)
+	w.until("the import to be done with", func() bool { return w.row(before).Ordinal < w.store.OrdinalsEnd() })
+	absent := backfill.ListNothing(w.run, identity.HostOf(w.row(before).PDS))
+	w.add(meanwhile)
+	w.settle(meanwhile)
+	if !absent(w.row(before)) || absent(w.row(meanwhile)) {
+		t.Errorf("absent: %v of the one held before, %v of the one imported meanwhile", absent(w.row(before)), absent(w.row(meanwhile)))
 	}
 }
 

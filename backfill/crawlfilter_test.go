@@ -1,6 +1,7 @@
 package backfill_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -120,4 +121,25 @@ func TestCrawlByFilterInForce(t *testing.T) {
 			t.Errorf("by version %d: stale %v, known %v, mark %+v, %v", c.version, stale, w.known(did), mark, err)
 		}
 	}
+}
+
+// TestListOfFormerFilter: nothing follows from a list that was read by a filter that is no longer in
+// force.
+func TestListOfFormerFilter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	former := w.store.Filter().Version
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	if err := backfill.FollowListed(w.run, former, did); err == nil {
+		t.Error("the list of a former filter is taken")
+	}
+	if _, err := w.store.Repo(did); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an account of it is known (%v)", err)
+	}
+	if err := backfill.FollowListed(w.run, w.store.Filter().Version, did); err != nil {
+		t.Fatal(err)
+	}
+	w.settle(did)
+	w.equal(did)
 }

@@ -49,3 +49,14 @@ func StoppingCrawl(r *Runner) bool {
 	defer r.crawls.mu.Unlock()
 	return len(r.crawls.list) == 0
 }
+
+// FollowListed does what follows from a list of unknown accounts that was read by a version of the
+// filter.
+func FollowListed(r *Runner, version uint32, dids ...string) error {
+	var todo []listed
+	for _, did := range dids {
+		todo = append(todo, listed{DID: did})
+	}
+	_, err := r.absorb(todo, reading{why: store.ByNetwork, filter: version}, func(*store.Batch) {})
+	return err
+}

@@ -256,3 +256,11 @@ func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }
 func SameLater(did string, row store.DescribeRetry) store.DescribeRetry {
 	return laterOf(did, row).row()
 }
+
+// ListNothing begins the listing of a host, which names no repository. absent reports whether one
+// counts as missing from it.
+func ListNothing(r *Runner, host string) (absent func(row store.Repo) bool) {
+	g := r.absences.join(host)
+	s := &absentScan{a: r.absences, round: g.round, ended: map[string]*listing{host: g}}
+	return func(row store.Repo) bool { return s.absent(&row) }
+}

@@ -534,3 +534,22 @@ func TestEnqueuedWhileItEnds(t *testing.T) {
 	w.settle(did)
 	w.equal(did)
 }
+
+// TestEnqueuedWhileFetched: what a fetch brings is dropped when a new attempt has begun since, though
+// the repository is pending as before (invariant 4).
+func TestEnqueuedWhileFetched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, Count: 1})
+	w.add(did)
+	w.until("the second fetch to begin", func() bool { return slow.Fired() > 0 && w.store.Fetching(did) })
+	w.changeIn(did, func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
+	w.settle(did)
+	w.equal(did)
+	if n := len(w.net.Host(0).Log().Fetches[did]); n != 3 {
+		t.Errorf("it was fetched %d times: once, in vain, and for the new attempt make 3", n)
+	}
+}

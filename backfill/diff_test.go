@@ -1,0 +1,64 @@
+package backfill_test
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestDifferenceIsTorn: between the batches of a difference the row says that the records are those
+// of no rev, and of which rev some are (invariant 5).
+func TestDifferenceIsTorn(t *testing.T) {
+	t.Parallel()
+	var w *world
+	var did string
+	var watching, torn atomic.Bool
+	o := worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 3}}
+	o.store.Step = func(step string) {
+		if step != "synced" || !watching.Load() {
+			return
+		}
+		r, err := w.store.Repo(did)
+		if err == nil && r.State == store.StatePending && r.Torn && r.TornRev > r.Rev {
+			torn.Store(true)
+		}
+	}
+	w = newWorld(t, o)
+	did = w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	a := w.net.Account(did)
+	for i := range 600 { // more than a batch takes
+		if _, err := a.Put(fmt.Sprint("app.test.x/", i), map[string]any{"n": i}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	watching.Store(true)
+	w.add(did)
+	w.settle(did)
+	w.equal(did)
+	if !torn.Load() {
+		t.Error("the row was not torn between two batches of the difference")
+	}
+}
+
+// TestLastRecordDeleted: a record behind all records of the copy is deleted, though nothing else
+// differs.
+func TestLastRecordDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.add(did)
+	w.settle(did)
+	a := w.net.Account(did)
+	if _, err := a.Delete(slices.Max(a.Paths())); err != nil {
+		t.Fatal(err)
+	}
+	w.add(did)
+	w.settle(did)
+	w.equal(did)
+}
