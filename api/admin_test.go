@@ -513,3 +513,22 @@ func TestOptions(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestPublicChangesNothing: the public listener has no route that changes something (invariant 1).
+func TestPublicChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	for _, route := range []string{
+		"PUT /repos", "DELETE /repos", "POST /repos/resync", "PATCH /filter", "PATCH /ingestion",
+		"POST /firehose/sources", "DELETE /firehose/sources", "DELETE /firehose/cursors",
+		"POST /crawler/sources", "DELETE /crawler/sources", "DELETE /crawler/cursors",
+		"PUT /hosts/pds.test/limits", "DELETE /hosts/pds.test/limits",
+		"PUT /hosts/pds.test/ban", "DELETE /hosts/pds.test/ban",
+	} {
+		method, path, _ := strings.Cut(route, " ")
+		res := call(t, method, w.public.URL+path, "", map[string]string{"Content-Type": "application/json"}, nil)
+		if res.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %d", route, res.StatusCode)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cistern/api"
@@ -387,6 +388,25 @@ func TestStreamShares(t *testing.T) {
 	if pages := len(want[0])/(128<<10) + 1; log.reads > 2*pages {
 		t.Errorf("%d reads for %d pages and %d readers", log.reads, pages, len(want))
 	}
+}
+
+// TestSharedPageAges: after a second a page is read anew, so that what was hidden meanwhile is sent to
+// no further subscriber (invariant 2).
+func TestSharedPageAges(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog(posts(10)...)
+		pager := api.NewPager(log, api.Options{})
+		for i, wait := range []time.Duration{0, 999 * time.Millisecond, time.Millisecond} {
+			time.Sleep(wait)
+			if _, _, err := pager.Read(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			if want := []int{1, 1, 2}[i]; log.reads != want {
+				t.Errorf("the log was read %d times, not %d, after a read and %s more", log.reads, want, wait)
+			}
+		}
+	})
 }
 
 // A subscriber that waits for a page does not fail with the one that encodes it.

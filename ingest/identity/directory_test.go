@@ -155,6 +155,28 @@ func TestPurgeDetachesLookupsUnderWay(t *testing.T) {
 	}
 }
 
+// TestPurgedLookupIsNotKept: what a lookup brings that was under way at a Purge goes to its caller, and
+// not into the cache (invariant 4).
+func TestPurgedLookupIsNotKept(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Repos: 1})
+	d := newDirectory(t, identity.Options{PLC: []string{n.PLC()}})
+	did := n.DIDs()[0]
+	slow := n.PLCHost().Inject(simnet.Fault{Kind: simnet.Latency, Delay: 50 * time.Millisecond, Count: 1})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := d.Resolve(t.Context(), did); err != nil {
+			t.Error(err)
+		}
+	})
+	waitFor(t, func() bool { return slow.Fired() == 1 })
+	d.Purge(did)
+	wg.Wait()
+	if ident, ok := d.Cached(did); ok {
+		t.Errorf("the cache holds %+v", ident)
+	}
+}
+
 func TestLookupsOfOneDIDShareARequest(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 1})
