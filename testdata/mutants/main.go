@@ -9,6 +9,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,7 @@ const (
 	list = "testdata/mutants/mutants.txt"
 	// timeLimit is many times what the tests of one mutant take on a busy machine. A mutant that
 	// makes a test hang counts as killed, so that a limit too low would hide survivors.
-	timeLimit = 3 * time.Minute
+	timeLimit = 2 * time.Minute
 )
 
 // run has the state of one invocation.
@@ -179,12 +180,30 @@ func (r run) build(pkg string, flags ...string) (output string, err error) {
 func (r run) test(pkg, pattern string) (output string, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, timeLimit)
 	defer cancel()
-	c := exec.CommandContext(ctx, r.path("test"), "-test.short", "-test.failfast", "-test.run", pattern)
+	args := []string{"-test.short", "-test.failfast", "-test.run", pattern}
+	if rapid, err := importsRapid(pkg); err != nil {
+		return "", err
+	} else if rapid {
+		args = append(args, "-rapid.nofailfile") // else a failure leaves a file in the package
+	}
+	c := exec.CommandContext(ctx, r.path("test"), args...)
 	c.Dir = filepath.FromSlash(pkg)
 	if output, err = r.command(c); err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
 	return output, err
+}
+
+// importsRapid reports whether tests of a package import that library, and so know its flags.
+func importsRapid(pkg string) (bool, error) {
+	files, err := filepath.Glob(filepath.Join(pkg, "*_test.go"))
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil || bytes.Contains(text, []byte(`"pgregory.net/rapid"`)) {
+			return err == nil, err
+		}
+	}
+	return false, err
 }
 
 func (r run) command(c *exec.Cmd) (output string, err error) {
