@@ -25,7 +25,7 @@ const (
 	Suspended   Status = "suspended"
 	Deleted     Status = "deleted"
 
-	// Throttled and Desynchronized are said by hosts and relays of accounts that are active.
+	// Throttled and Desynchronized are stated by hosts and relays for active accounts.
 	Throttled      Status = "throttled"
 	Desynchronized Status = "desynchronized"
 )
@@ -46,16 +46,16 @@ type Account struct {
 	keyTurns   int // how often the key was rotated
 	legacy     bool
 	tombstoned bool
-	quiet      bool      // relays have not heard of it
+	quiet      bool      // unknown to relays
 	now, prev  *snapshot // now is nil until first touched
-	told       string    // rev that the streams know of
+	told       string    // rev of the last event
 	imported   string    // rev that the host names for the head instead of its own, "" for none
 	plc        []plcOp
 	clock      time.Time // of the newest TID or event given out
 	rng        *rand.Rand
 }
 
-// Truth is what is true of an account: what a complete index holds.
+// Truth is the true state of an account: what a complete index holds.
 type Truth struct {
 	DID, Handle, Rev string
 	// Commit and Data are the CIDs of the newest commit and its tree.
@@ -67,22 +67,23 @@ type Truth struct {
 	Records map[string]repo.CID
 }
 
-// Write is one change to a repository: it puts Record at Path, or removes what is there if Record is nil.
+// Write is one change to a repository: it puts Record at Path, or removes the record if Record is nil.
 type Write struct {
 	Path   string
 	Record []byte
-	// Absent has a delete of nothing succeed, and stand among the operations.
+	// Absent has a delete succeed at a path without a record, and be among the operations.
 	Absent bool
 }
 
-// Op is what a Write came to: Prev is zero for a create, CID for a delete. Several on one path build on each other.
+// Op is the effect of a Write: Prev is zero for a create, CID for a delete. Several on one path build on
+// each other.
 type Op struct {
 	Action, Path string
 	CID, Prev    repo.CID
 	Record       []byte
 }
 
-// Commit is one commit of a repository. Since and PrevData tell of the one before.
+// Commit is one commit of a repository. Since and PrevData are those of the previous commit.
 type Commit struct {
 	DID, Rev, Since     string
 	CID, Data, PrevData repo.CID
@@ -99,7 +100,7 @@ func (a *Account) Handle() string {
 	return a.handle
 }
 
-// Status is what its host says of the account.
+// Status is the status that its host states.
 func (a *Account) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -113,7 +114,7 @@ func (a *Account) Host() *Host {
 	return a.host
 }
 
-// Truth says what is true of the account now.
+// Truth returns the true state of the account.
 func (a *Account) Truth() Truth {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -139,7 +140,7 @@ func (a *Account) Paths() []string {
 	return paths
 }
 
-// Record returns the bytes of a record; nil if there is none. Callers do not modify them.
+// Record returns the bytes of a record, nil if the path has no record. Callers do not modify them.
 func (a *Account) Record(path string) []byte {
 	s := a.snapshot()
 	if i, ok := s.find(path); ok {
@@ -192,7 +193,7 @@ func (a *Account) commit(writes []Write) (Commit, error) {
 // apply makes one write to a snapshot under construction.
 func (s *snapshot) apply(w Write) (Op, error) {
 	if !mst.IsValidKey([]byte(w.Path)) {
-		return Op{}, fmt.Errorf("path %.40q is no MST key", w.Path)
+		return Op{}, fmt.Errorf("path %.40q is not an MST key", w.Path)
 	}
 	i, found := s.find(w.Path)
 	op := Op{Path: w.Path, Record: w.Record}
@@ -244,7 +245,7 @@ func (a *Account) Mutate(n int) (Commit, error) {
 	return a.commit(writes)
 }
 
-// NextTID gives out a record key newer than all before.
+// NextTID returns a record key newer than all earlier ones.
 func (a *Account) NextTID() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -252,9 +253,9 @@ func (a *Account) NextTID() string {
 	return a.tick()
 }
 
-// SetStatus changes what the host says of the account. Deleted accounts are RepoNotFound there; the
-// PLC document stays until Tombstone. The streams are told, unless it was so before; like the reference
-// PDS they name the head too when an account is active again after it was deactivated.
+// SetStatus changes the status that the host states. Deleted accounts are RepoNotFound there; the
+// PLC document stays until Tombstone. A new status is an event; like the reference
+// PDS, the streams name the head too when an account is active again after it was deactivated.
 func (a *Account) SetStatus(s Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -321,17 +322,17 @@ func (a *Account) Migrate(to *Host) {
 func (a *Account) move(to *Host) {
 	a.former = append(slices.DeleteFunc(a.former, func(h *Host) bool { return h == to }), a.host)
 	a.host = to
-	to.seat(a)
+	to.addResident(a)
 }
 
-// Quiet says that no relay knows the account.
+// Quiet makes the account unknown to relays.
 func (a *Account) Quiet() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.quiet
 }
 
-// SetLegacyDocument chooses the form of the DID document: the one before Multikey, or today's.
+// SetLegacyDocument chooses the form of the DID document: the older one, or the one with Multikey.
 func (a *Account) SetLegacyDocument(legacy bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -14,7 +14,7 @@ type block struct {
 	leaf bool // a record, not a tree node
 }
 
-// appendCARHeader writes the header of a CAR v1, whose roots are usually one.
+// appendCARHeader writes the header of a CAR v1, usually with one root.
 func appendCARHeader(dst []byte, roots ...repo.CID) []byte {
 	list := make([]any, len(roots))
 	for i, root := range roots {

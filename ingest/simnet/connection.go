@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// door is a host's listener. It resets who comes while the host is dead.
-type door struct {
+// hostListener is a host's listener. It resets connections while the host is dead.
+type hostListener struct {
 	net.Listener
 	host *Host
 }
 
-// Accept waits for a connection that the host wants.
-func (d door) Accept() (net.Conn, error) {
+// Accept returns the next connection that the host does not reset.
+func (d hostListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := d.Listener.Accept()
 		if err != nil || d.host.receives(conn) {
 			return conn, err
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // no farewell, a reset
+			_ = tcp.SetLinger(0) // a reset instead of a close
 		}
 		_ = conn.Close()
 	}

@@ -44,7 +44,7 @@ func (h *Host) isUp() bool {
 }
 
 // writeHolders answers listReposByCollection of a host, or of a relay for nil: the active accounts among those it knows that
-// hold a record of the collection. The cursor is the number of the account to go on from, so that a page may name nobody.
+// hold a record of the collection. The cursor is the number of the account to go on from, so that a page may be empty.
 func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, knows func(*Account) bool) {
 	collection := r.URL.Query().Get("collection")
 	limit, ok := queryInt(r, "limit", 500, 2000)
@@ -69,7 +69,7 @@ func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h
 	writeJSON(w, http.StatusOK, out)
 }
 
-// holds says whether the account has a record of a collection.
+// holds reports whether the account has a record of a collection.
 func (a *Account) holds(collection string) bool {
 	leaves, prefix := a.snapshot().leaves, collection+"/"
 	i := sort.Search(len(leaves), func(i int) bool { return leaves[i].path >= prefix })

@@ -24,7 +24,7 @@ func (a *Account) stamp() time.Time {
 	return a.clock
 }
 
-// emitIdentity tells of the DID document as it is now. A deleted account has nothing to tell.
+// emitIdentity emits an #identity event. A deleted account emits none.
 func (a *Account) emitIdentity() {
 	if a.status != Deleted {
 		a.emit(identityEvent(a.did, a.handle, a.stamp()))
@@ -35,7 +35,7 @@ func (a *Account) emitAccount() {
 	a.emit(accountEvent(a.did, a.status == Active, a.status, a.stamp()))
 }
 
-// emitSync tells of the head if the account is active.
+// emitSync emits a #sync of the head if the account is active.
 func (a *Account) emitSync() {
 	s := a.load()
 	e := syncEvent(s, a.statedRev(), a.stamp())
@@ -43,7 +43,7 @@ func (a *Account) emitSync() {
 	a.announce(e, s)
 }
 
-// emitCommit tells of the commit from old to the head.
+// emitCommit emits the commit from old to the head.
 func (a *Account) emitCommit(old *snapshot, ops []Op) {
 	e := commitEvent(&commitParts{account: a, old: old, now: a.now, ops: ops, key: a.key}, a.clock)
 	e.hidden = a.status != Active
@@ -76,7 +76,7 @@ func (a *Account) create() {
 	}
 }
 
-// Sync has the host tell of the head in a #sync, though nothing happened.
+// Sync has the host emit a #sync of the head, without a mutation.
 func (a *Account) Sync() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -100,7 +100,7 @@ func (a *Account) Announce(active bool, status Status) {
 	a.emit(accountEvent(a.did, active, status, a.stamp()))
 }
 
-// AnnounceIdentity tells of an unchanged DID document.
+// AnnounceIdentity emits an #identity event for an unchanged DID document.
 func (a *Account) AnnounceIdentity() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -20,7 +20,7 @@ const (
 	Unavailable
 	// Hang accepts the request and never answers.
 	Hang
-	// Garbage answers 200 with bytes that are no CAR and no JSON.
+	// Garbage answers 200 with bytes that are neither a CAR nor JSON.
 	Garbage
 	// Redirect answers 302 to Location (default: a link-local metadata service).
 	Redirect
@@ -39,7 +39,7 @@ const (
 	StaleRev
 	// FutureRev sends a commit of a day after the wall clock's now.
 	FutureRev
-	// BadSignature has the commit signed by a stranger's key.
+	// BadSignature has the commit signed by a key of no account.
 	BadSignature
 	// HighS has the commit signed by the right key with a high S.
 	HighS
@@ -70,10 +70,10 @@ func (k FaultKind) String() string {
 	return names[k-1]
 }
 
-// inCAR says whether the fault alters a CAR, rather than answering itself.
+// inCAR reports whether the fault alters a CAR, rather than answering itself.
 func (k FaultKind) inCAR() bool { return k >= WrongHash }
 
-// RetryForm is how a 429 says when to return.
+// RetryForm is how a 429 states when to return.
 type RetryForm int
 
 // The forms in use.
@@ -84,7 +84,7 @@ const (
 	RetryUnsaid                     // nothing
 )
 
-// Fault describes a misbehaviour and whom it meets.
+// Fault describes a misbehaviour and the requests that it affects.
 type Fault struct {
 	Kind FaultKind
 	// DID limits the fault to requests about one account. Default all.
@@ -103,7 +103,7 @@ type Fault struct {
 	RetryAs    RetryForm
 	// Delay is the wait of Latency and Gate, and SlowDrip's pace.
 	Delay time.Duration
-	// Bytes is the size or offset that the kind speaks of.
+	// Bytes is the size or offset of the kind.
 	Bytes int64
 	// Location is where Redirect points.
 	Location string
@@ -158,7 +158,7 @@ func (in *Injection) Clear() {
 	in.host.injections = slices.DeleteFunc(in.host.injections, func(other *Injection) bool { return other == in })
 }
 
-// take finds the fault a call meets, and counts it (invariant 3).
+// take returns the fault for a call, and counts it (invariant 3).
 func (h *Host) take(c call) *Injection {
 	h.mu.Lock()
 	defer h.mu.Unlock()

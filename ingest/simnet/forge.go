@@ -14,7 +14,7 @@ type Entry struct {
 	Right  repo.CID // the subtree after it; zero for none
 }
 
-// EncodeNode is a tree node; a zero left is none.
+// EncodeNode returns a tree node; a zero left is null.
 func EncodeNode(left repo.CID, entries ...Entry) []byte {
 	var body []byte
 	for _, e := range entries {

@@ -9,7 +9,7 @@ import (
 // Weights says how often each kind of step is taken, in proportion to the others, and how large some are.
 type Weights struct {
 	Commit     int // of 1 to WritesMax writes
-	Redundant  int // a commit whose operations come to less than they say
+	Redundant  int // a commit with redundant operations
 	Empty      int // a commit without writes
 	Burst      int // of 2 to BurstMax commits of one account
 	Status     int // active to deactivated, taken down or suspended, on among these, and back
@@ -19,10 +19,10 @@ type Weights struct {
 	MigrateKey int // a migration with a new key, but no commit
 	Delete     int // for good; at least half of the accounts the network began with remain
 	New        int
-	Sync       int // a #sync of what is known
+	Sync       int // a #sync of the known head
 	Bounce     int // a migration to another host and back at once
-	Former     int // a former host says that the account is deactivated or deleted, with its clock four minutes ahead
-	Decide     int // a relay takes an account down, suspends or throttles it, whatever its host says; or ends that
+	Former     int // a former host states that the account is deactivated or deleted, with its clock four minutes ahead
+	Decide     int // a relay takes an account down, suspends or throttles it, whatever its host states; or ends that
 	// WritesMax bounds the writes of one commit. Default 8.
 	WritesMax int
 	// BurstMax bounds the commits of one burst. Default 20.
@@ -47,10 +47,10 @@ type History struct {
 	renamed int
 }
 
-// Change is what a step did.
+// Change is the effect of a step.
 type Change struct{ Kind, DID string }
 
-// History begins one. Weights whose kinds are all zero are DefaultWeights.
+// History returns a history. Weights without a kind are DefaultWeights.
 func (n *Network) History(seed uint64, w Weights) *History {
 	h := &History{net: n, rng: rand.New(rand.NewChaCha8(n.derive("history", int(seed), 0)))}
 	def := DefaultWeights()
@@ -72,13 +72,13 @@ func (h *History) Run(steps int) {
 	}
 }
 
-// Step makes one mutation, or a burst. Where no account is fit for what was drawn, another kind is drawn.
+// Step makes one mutation, or a burst. If no account is fit for the drawn kind, it draws another.
 func (h *History) Step() Change {
 	w := h.weights
 	kinds := []struct {
 		name   string
 		weight int
-		do     func() string // the DID, "" if nobody was fit
+		do     func() string // the DID, "" if no account was fit
 	}{
 		{"commit", w.Commit, func() string { return h.commits(1) }},
 		{"redundant", w.Redundant, h.redundant},

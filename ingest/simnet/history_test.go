@@ -19,14 +19,14 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// follower folds a stream into what its events say of one account.
+// follower applies the events of a stream to the state of one account.
 type follower struct {
 	rev, data, status, handle string
 	records                   map[string]string // nil until all are known
 	unread                    bool              // the head moved unseen: a #sync said so
 }
 
-// follow folds a whole stream, and verifies every commit with the key that the PLC log gives for its time.
+// follow applies a whole stream, and verifies every commit with the key that the PLC log gives for its time.
 func follow(t testing.TB, n *simnet.Network, h *simnet.Host, start map[string]*follower) map[string]*follower {
 	t.Helper()
 	keys := make(map[string][]auditEntry)
@@ -265,7 +265,7 @@ func TestAuditLog(t *testing.T) {
 	}
 }
 
-// TestMigratedButNotWritten has a repository whose newest commit only yesterday's key verifies.
+// TestMigratedButNotWritten has a repository with a newest commit that only the previous key verifies.
 func TestMigratedButNotWritten(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 6, Repos: 1, Hosts: 2, RecordsMedian: 5})

@@ -30,15 +30,15 @@ type Host struct {
 	serving    *errgroup.Group
 	dead       bool // connections are reset
 	conns      map[net.Conn]struct{}
-	residents  []*Account // those who live or lived here, in the order they were made
+	residents  []*Account // accounts that live or lived here, in the order they were made
 	injections []*Injection
 	log        Log
 	meter      meter
 	active     int        // requests being answered
-	idle       *sync.Cond // says that active fell to 0
+	idle       *sync.Cond // signals that active fell to 0
 }
 
-// Log is what a host has been asked so far.
+// Log counts the requests to a host so far.
 type Log struct {
 	// Requests counts by endpoint: an NSID, or "did" and "log/audit" at the PLC directory.
 	Requests map[string]int
@@ -51,8 +51,8 @@ type Log struct {
 	// Refused counts the requests that a window had no room for, Excess those beyond Limit.InFlight: each was
 	// answered 429.
 	Refused, Excess int
-	// Early counts, by endpoint, requests that came before the time that an answer had named, by Retry-After or since nothing
-	// remained of the quota in which they count. Those that an answer of the last second speaks of may have crossed it and do not count.
+	// Early counts, by endpoint, requests that came before the time that an answer had named, by Retry-After or a spent
+	// quota. Requests within a second after the answer may have crossed it, and do not count.
 	Early map[string]int
 }
 
@@ -110,7 +110,7 @@ func (h *Host) Up() error {
 		ErrorLog:          log.New(io.Discard, "", 0), // faults break connections on purpose
 	}
 	h.server, h.serving = server, new(errgroup.Group)
-	h.serving.Go(func() error { return server.Serve(door{listener, h}) })
+	h.serving.Go(func() error { return server.Serve(hostListener{listener, h}) })
 	return nil
 }
 
@@ -135,7 +135,7 @@ func (h *Host) Down() error {
 	return err
 }
 
-// Log is a copy of what the host has been asked so far.
+// Log returns a copy of the counts.
 func (h *Host) Log() Log {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -150,7 +150,7 @@ func (h *Host) Log() Log {
 	return l
 }
 
-// ResetLog forgets what the host has been asked, except for what is in flight.
+// ResetLog resets the counts, except for requests in flight.
 func (h *Host) ResetLog() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -160,7 +160,7 @@ func (h *Host) ResetLog() {
 	}
 }
 
-// ServeHTTP answers one request, as the faults in force want it.
+// ServeHTTP answers one request, subject to the faults in force.
 func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := parseCall(r)
 	a := h.enter(c)
@@ -181,7 +181,7 @@ func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.meet(w, r, c)
 }
 
-// meet has a request meet the faults in force, or the host.
+// meet answers a request by the fault in force that matches, or else by the host.
 func (h *Host) meet(w http.ResponseWriter, r *http.Request, c call) {
 	for {
 		fault := h.take(c)
@@ -248,5 +248,5 @@ func (h *Host) leave(c call) {
 	}
 }
 
-// isPDS says whether the host is one of the fleet.
+// isPDS reports whether the host is one of the fleet.
 func (h *Host) isPDS() bool { return strings.HasPrefix(h.name, "pds") }

@@ -11,7 +11,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// answer is what a host says in place of the truth, for the kinds that need no CAR.
+// answer sends the answer of a fault that needs no CAR.
 func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
 	f := in.fault
 	f.runHook()
@@ -63,7 +63,7 @@ func (f Fault) setRetry(h http.Header) {
 	}
 }
 
-// asked is how long a client that heeds the answer waits at least: two of the forms name a second that began before.
+// asked returns how long a client that obeys the answer waits at least: two of the forms name a second that began before.
 func (f Fault) asked() time.Duration {
 	switch {
 	case f.Kind != RateLimited && f.Kind != ServerError, f.RetryAs == RetryUnsaid:
@@ -104,7 +104,7 @@ func gzipMember(b []byte) []byte {
 func (in *Injection) sendCAR(w http.ResponseWriter, r *http.Request, car []byte) {
 	w.Header().Set("Content-Type", carType)
 	if in == nil {
-		_, _ = w.Write(car) // a client that left is no concern of a host
+		_, _ = w.Write(car) // a client that left is not an error
 		return
 	}
 	f := in.fault
@@ -169,8 +169,8 @@ func (a *Account) faultySnapshot(kind FaultKind) (s *snapshot, root block) {
 	case FutureRev:
 		root = commitBlock(s.did, tid(time.Now().Add(24*time.Hour), a.index), s.data, key.sign)
 	case BadSignature:
-		stranger := newSigner(a.net.derive("stranger", a.index, 0), key.p256 != nil)
-		root = commitBlock(s.did, s.rev, s.data, stranger.sign)
+		foreign := newSigner(a.net.derive("stranger", a.index, 0), key.p256 != nil)
+		root = commitBlock(s.did, s.rev, s.data, foreign.sign)
 	case HighS:
 		root = commitBlock(s.did, s.rev, s.data, func(b []byte) []byte { return key.flipS(key.sign(b)) })
 	}
@@ -193,7 +193,7 @@ func faultyBlocks(kind FaultKind, blocks []block) []block {
 	return blocks
 }
 
-// pickBlock chooses the middle one of the blocks that are records, or nodes; 0 (the commit) if there is none.
+// pickBlock chooses the middle one of the blocks that are records, or nodes; 0 (the commit) without one.
 func pickBlock(blocks []block, leaf bool) int {
 	var at []int
 	for i, b := range blocks[1:] {

@@ -7,14 +7,15 @@ import (
 	"time"
 )
 
-// Limit is how much a host answers. Streams do not count. All clients are one to it: they come from one address.
+// Limit bounds the requests that a host answers. Streams do not count. All clients count as one, since they
+// have one address.
 type Limit struct {
 	// InFlight is how many requests may be in progress. Default 0, any number.
 	InFlight int
-	// Requests is how many may come in a window. Every answer tells of it as the reference PDS does, in RateLimit-Limit,
+	// Requests is how many may come in a window. Every answer states it as the reference PDS does, in RateLimit-Limit,
 	// -Remaining, -Reset and -Policy. Default 0, any number.
 	Requests int
-	// Fetches is how many getRepo may come in a window. They have a quota of their own, of which their answers tell, and do
+	// Fetches is how many getRepo may come in a window. They have a quota of their own, which their answers state, and do
 	// not count in Requests. Default 0, they count in Requests.
 	Fetches int
 	// Window begins with the first request after the last one, and ends with a whole second. Default 5 minutes.
@@ -24,7 +25,7 @@ type Limit struct {
 // ReferenceLimit is that of the reference PDS, and the default of a network's hosts.
 func ReferenceLimit() Limit { return Limit{Requests: 3000, Fetches: 6000, Window: 5 * time.Minute} }
 
-// noticeTime is how long a client may take until it heeds an answer: requests cross it on the wire, and tests run
+// noticeTime is how long a client may take to obey an answer: requests cross it on the wire, and tests run
 // on busy machines.
 const noticeTime = time.Second
 
@@ -37,13 +38,13 @@ type meter struct {
 	others  bucket
 }
 
-// notice is what answers said about when to come again.
+// notice is the wait that answers asked for.
 type notice struct {
-	told  time.Time // when one last said to wait
-	until time.Time // as long as it said
+	told  time.Time // when an answer last asked to wait
+	until time.Time // until when
 }
 
-// early reports whether a request comes too early, and could know.
+// early reports whether a request comes too early although the client could know.
 func (n *notice) early(now time.Time) bool {
 	return now.Before(n.until) && now.Sub(n.told) > noticeTime
 }
@@ -69,9 +70,9 @@ func (m *meter) bucketOf(c call) (*bucket, int) {
 	return &m.others, m.limit.Requests
 }
 
-// admission is what the meter says of one request.
+// admission is the decision of the meter on a request.
 type admission struct {
-	quota     int           // size of the quota in which it counts; 0: there is none to tell of
+	quota     int           // size of the quota in which it counts; 0: no quota
 	window    time.Duration // of the quota
 	remaining int
 	ends      time.Time
@@ -79,7 +80,7 @@ type admission struct {
 	spent     bool          // because of the quota
 }
 
-// SetLimit chooses how much the host answers, from now on.
+// SetLimit sets the limit of the host from now on.
 func (h *Host) SetLimit(l Limit) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -116,7 +117,7 @@ func (h *Host) admit(c call, now time.Time) admission {
 	return a
 }
 
-// tell notes that an answer which was just given says when to come again, with any request.
+// tell notes that an answer asked to wait with all requests.
 func (h *Host) tell(wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -124,7 +125,7 @@ func (h *Host) tell(wait time.Duration) {
 	h.meter.said.tell(now, now.Add(wait))
 }
 
-// tellSpent notes that an answer which was just given says that the quota of a request is spent.
+// tellSpent notes that an answer stated a spent quota.
 func (h *Host) tellSpent(c call, a admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -132,7 +133,7 @@ func (h *Host) tellSpent(c call, a admission) {
 	b.said.tell(time.Now(), a.ends)
 }
 
-// setHeader tells of the window.
+// setHeader states the window.
 func (a admission) setHeader(h http.Header) {
 	if a.quota == 0 {
 		return
@@ -149,7 +150,8 @@ func (a admission) refuse(w http.ResponseWriter) {
 	writeError(w, http.StatusTooManyRequests, "RateLimitExceeded", "Rate Limit Exceeded")
 }
 
-// Violations is how many requests came against what the host had said: before it wanted any, or more at a time than it answers.
+// Violations is the number of requests that disregarded an answer: they came too early, or too many at a
+// time.
 func (l Log) Violations() int {
 	n := l.Excess
 	for _, early := range l.Early {

@@ -53,7 +53,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestEarly counts who comes before the time that an answer named, by each way to name it.
+// TestEarly: requests before the time that an answer named are counted, for each way to name it.
 func TestEarly(t *testing.T) {
 	t.Parallel()
 	faults := map[string]simnet.Fault{
@@ -132,7 +132,7 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
-// TestDeadHostResetsAndReturns notes who comes while a host is dead, and serves them after.
+// TestDeadHostResetsAndReturns: connections to a dead host are noted, and served after it returns.
 func TestDeadHostResetsAndReturns(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 1, Hosts: 1})

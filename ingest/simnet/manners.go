@@ -1,6 +1,6 @@
 package simnet
 
-// Manners is how much a relay says of its own accord.
+// Manners is how much a relay announces.
 type Manners int
 
 const (
@@ -8,7 +8,7 @@ const (
 	// above the newest message with the error FutureCursor. They list accounts of every status.
 	Polite Manners = iota + 1
 	// Indigo relays do what indigo's relay does. A cursor older than the window begins with the oldest message,
-	// one above the newest message begins with the next one; nothing says so. They list active accounts only.
+	// one above the newest message begins with the next one; it is not announced. They list active accounts only.
 	Indigo
 )
 
@@ -65,7 +65,7 @@ func (h *Host) SetAccountLimit(n int) {
 }
 
 // Recount has the host's stream lose all messages and give the number first to the next one, which may be below or above the
-// numbers of before. Its connections break.
+// earlier numbers. Its connections break.
 func (h *Host) Recount(first int64) { h.stream.empty(first) }
 
 // Empty has a relay lose all its data: it counts anew as after Recount, and lists and knows only accounts, and hosts, that

@@ -14,14 +14,14 @@ import (
 
 // Resolver is a resolver without a network, that gives the addresses of a name as answer says, which is called with each
 // question: for those of IPv4 and those of IPv6 on their own. It gets the name in lower case without a trailing dot, and
-// gives nil for one that does not exist. So a test can be the owner of a name who changes his mind.
+// gives nil for one that does not exist. So a test can change the addresses of a name at any time.
 func Resolver(answer func(name string) []netip.Addr) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return &nameServer{answer: answer}, nil
 	}}
 }
 
-// Private are addresses that nobody may make us call, one of each kind that an address policy has to know.
+// Private are addresses that must not be called, one of each kind that an address policy has to refuse.
 func Private() []netip.Addr {
 	var all []netip.Addr
 	for _, text := range []string{

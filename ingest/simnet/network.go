@@ -28,7 +28,7 @@ type Network struct {
 	mu       sync.RWMutex
 	accounts []*Account
 	byDID    map[string]*Account
-	running  bool // accounts that join now are news
+	running  bool // an account that joins now is an event
 }
 
 // New makes the accounts and hosts of a network. It generates no repository and listens nowhere yet.
@@ -54,9 +54,9 @@ func New(opts Options) (*Network, error) {
 		h.meter.limit = opts.Limit
 		n.hosts = append(n.hosts, h)
 	}
-	seats := newSeats(n)
+	homes := newPlacement(n)
 	for i := range opts.Repos {
-		n.addAccount(i, seats.of(i)).quiet = every(opts.QuietEvery, i)
+		n.addAccount(i, homes.of(i)).quiet = every(opts.QuietEvery, i)
 	}
 	return n, nil
 }
@@ -139,7 +139,7 @@ func (n *Network) Accounts() []*Account {
 	return n.accounts[:len(n.accounts):len(n.accounts)]
 }
 
-// Truths says what is true of all accounts, in the order they were made.
+// Truths returns the true state of all accounts, in the order they were made.
 func (n *Network) Truths() []Truth {
 	accounts := n.Accounts()
 	truths := make([]Truth, len(accounts))
@@ -149,7 +149,7 @@ func (n *Network) Truths() []Truth {
 	return truths
 }
 
-// Account is the account with a DID; nil if there is none.
+// Account returns the account with a DID, nil if it is unknown.
 func (n *Network) Account(did string) *Account {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -157,11 +157,11 @@ func (n *Network) Account(did string) *Account {
 }
 
 // AddAccount makes one more account, with a generated repository, on a host. Once the network was
-// started the streams tell of it.
+// started, the streams have an event of it.
 func (n *Network) AddAccount(on *Host) *Account {
 	n.mu.Lock()
 	a, running := n.addAccount(len(n.accounts), on), n.running
-	a.mu.Lock() // before anyone can see it, so that its first commit is its first event
+	a.mu.Lock() // before the account is visible, so that its first commit is its first event
 	defer a.mu.Unlock()
 	n.mu.Unlock()
 	if running {
@@ -187,7 +187,7 @@ func (n *Network) addAccount(i int, on *Host) *Account {
 	a.plc = []plcOp{{a.born(), a.key, a.handle, on, false}}
 	n.accounts = append(n.accounts, a)
 	n.byDID[a.did] = a
-	on.seat(a)
+	on.addResident(a)
 	return a
 }
 

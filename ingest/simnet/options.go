@@ -15,18 +15,18 @@ type Options struct {
 	// Skew gives every host one account, as far as there are enough, and host i of the rest a share in
 	// proportion to (i+1)^-Skew: at 1.5 half of all accounts live on a few of 1,000 hosts. Default 0, all hosts have equally many.
 	Skew float64
-	// QuietEvery makes every nth account one that no relay knows until it is told of: the account has not written since
+	// QuietEvery makes every nth account unknown to relays until its first event: the account has not written since
 	// the relays began. Default 0, none.
 	QuietEvery int
 	// Limit is what every PDS answers to one client, to be changed by Host.SetLimit. Default ReferenceLimit.
 	Limit Limit
-	// NoLimit has them answer any number of requests, and tell of no quota. For benchmarks.
+	// NoLimit has them answer any number of requests, and state no quota. For benchmarks.
 	NoLimit bool
 	// Relays is the number of relays, which know all accounts but the quiet ones. Default 1.
 	Relays int
-	// Manners is how much relays say of their own accord. Default Polite.
+	// Manners is how much relays announce. Default Polite.
 	Manners Manners
-	// Window is how many messages every stream keeps for those who come back; see Host.SetWindow. Default 2^20.
+	// Window is how many messages every stream keeps for connections with a cursor; see Host.SetWindow. Default 2^20.
 	Window int
 	// Repos is the number of accounts, spread over the hosts. Default 20.
 	Repos int
@@ -37,7 +37,7 @@ type Options struct {
 	RecordsMax int
 	// Empty is how many accounts, the last ones, have no record at all. Default 0.
 	Empty int
-	// OddKeys is how many accounts, the first ones, hold one legal MST key that is no valid
+	// OddKeys is how many accounts, the first ones, hold one legal MST key that is not a valid
 	// collection/rkey path. Default 0.
 	OddKeys int
 	// LegacyEvery gives every nth account a DID document in the form used before Multikey. Default 0, none.
@@ -49,7 +49,7 @@ type Options struct {
 	Epoch time.Time
 	// Gzip makes hosts compress CARs for clients that accept it, as the reference PDS does. Default off.
 	Gzip bool
-	// Clutter makes hosts send what readers have to ignore: blocks that nothing names, under CIDs that no
+	// Clutter makes hosts send what readers have to ignore: blocks without a reference, under CIDs that no
 	// repository has, in every CAR, and services of other kinds and forms in every DID document. Default off.
 	Clutter bool
 	// Preorder sends CAR blocks in tree order instead of the commit and then by falling CID,
@@ -96,7 +96,7 @@ func (o Options) validate() error {
 	return errors.Join(errs...)
 }
 
-// defaultTo is v, or def where v was left zero.
+// defaultTo returns v, or def if v is zero.
 func defaultTo[T comparable](v, def T) T {
 	var zero T
 	if v == zero {
@@ -105,5 +105,5 @@ func defaultTo[T comparable](v, def T) T {
 	return v
 }
 
-// every says whether account i is one of those an "every nth" option selects.
+// every reports whether account i is one of those an "every nth" option selects.
 func every(n, i int) bool { return n > 0 && i%n == n-1 }

@@ -16,7 +16,7 @@ import (
 
 const carType = "application/vnd.ipld.car"
 
-// pds is what one PDS host answers when nothing is wrong.
+// pds answers for one PDS host without faults.
 type pds struct {
 	net  *Network
 	host *Host
@@ -78,10 +78,10 @@ func (p *pds) getRepo(w http.ResponseWriter, r *http.Request, c call, a *Account
 		defer z.Close()
 		out = z
 	}
-	_ = writeCAR(out, s.root.cid, s.blocks(), p.net.opts.Clutter) // a client that left is no concern of a host
+	_ = writeCAR(out, s.root.cid, s.blocks(), p.net.opts.Clutter) // a client that left is not an error
 }
 
-// stateAt is what a host says of the account: deactivated once it moved away, deleted if it
+// stateAt returns the status that a host states: deactivated once it moved away, deleted if it
 // never was there. For nil (the relay) only the account's own status counts.
 func (a *Account) stateAt(h *Host) Status {
 	a.mu.Lock()
@@ -163,7 +163,7 @@ func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *
 	writeJSON(w, http.StatusOK, out)
 }
 
-// queryInt reads a number from the query, def if absent; false if it is none or out of 0..limit.
+// queryInt reads a number from the query, def if absent; false if it is not a number from 0 to limit.
 func queryInt(r *http.Request, name string, def, limit int) (int, bool) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
@@ -184,7 +184,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 func writeBody(w io.Writer, v any) {
-	_ = json.NewEncoder(w).Encode(v) // a client that left is no concern of a host
+	_ = json.NewEncoder(w).Encode(v) // a client that left is not an error
 }
 
 // shiftRev is rev moved in time, with the same clock id.

@@ -1,6 +1,6 @@
 package simnet
 
-// MutateRedundantly makes a seeded commit whose operations come to less than they say, in the forms that real hosts
+// MutateRedundantly makes a seeded commit with redundant operations, in the forms that real hosts
 // emit: an update to what is there already, a delete of what is not there, or several operations on one path. Half of
 // these commits create a record as well; the others may change nothing.
 func (a *Account) MutateRedundantly() (Commit, error) {

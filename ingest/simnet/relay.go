@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// relay is what a relay answers when nothing is wrong: it knows every account but the quiet ones, and sends clients on for
-// repositories.
+// relay answers for a relay without faults: it knows every account but the quiet ones, and redirects
+// clients that ask for repositories.
 type relay struct {
 	net  *Network
 	host *Host
@@ -18,7 +18,7 @@ type relay struct {
 	hosts   map[*Host]bool    // of these accounts
 	limit   int               // of the accounts of one host; 0: none
 
-	decisions map[*Account]Status // about accounts, whatever their hosts say
+	decisions map[*Account]Status // about accounts, whatever their hosts state
 }
 
 // relaySeqs keeps the numbers of the relays' streams apart, so that a cursor of one is of no use at another.

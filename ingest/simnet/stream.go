@@ -10,7 +10,8 @@ import (
 
 const subscribeRepos = "com.atproto.sync.subscribeRepos"
 
-// stream is the firehose of one host: a log of messages in its own order with its own numbers, and who reads it.
+// stream is the firehose of one host: a log of messages in its own order with its own numbers, and its
+// readers.
 type stream struct {
 	net    *Network
 	silent bool // gaps are not announced
@@ -30,8 +31,8 @@ type stream struct {
 
 // message is one frame in the log.
 type message struct {
-	pos        int64 // its place, which cursors speak of
-	seq        int64 // what it says its place is
+	pos        int64 // its place, to which cursors refer
+	seq        int64 // the place that it states
 	head, tail []byte
 	raw        bool // head alone is the frame
 	at         time.Time
@@ -49,7 +50,7 @@ func newStream(n *Network, start int64, window int) *stream {
 		readers: make(map[*subscriber]struct{}), changed: make(chan struct{})}
 }
 
-// receive takes an event of an account; own says whether the host has to do with it.
+// receive takes an event of an account; own means that the host has, or had, the account.
 func (s *stream) receive(e *event, own bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +85,7 @@ func (s *stream) release(due func(heldEvent) bool) {
 	})
 }
 
-// put numbers a message, unless it has a seq of its own, and logs it.
+// put logs a message, and numbers it unless it has a seq.
 func (s *stream) put(m message) {
 	s.head++
 	m.pos, m.at = s.head, time.Now()
@@ -142,13 +143,13 @@ func (s *stream) setDown(down bool) {
 	}
 }
 
-// disconnect breaks all connections and says how many they were. Called with mu held.
+// disconnect breaks all connections and returns their number. Called with mu held.
 func (s *stream) disconnect() int {
 	n := len(s.readers)
 	for r := range s.readers {
 		_ = r.conn.NetConn().Close()
 	}
-	clear(s.readers) // at once: who waits for connections means others
+	clear(s.readers) // at once, so that a wait for connections counts new ones only
 	return n
 }
 
@@ -179,26 +180,27 @@ func (h *Host) Messages(cursor int64) [][]byte {
 	return frames
 }
 
-// Connections is the number of those who read the host's stream.
+// Connections is the number of connections that read the host's stream.
 func (h *Host) Connections() int {
 	h.stream.mu.Lock()
 	defer h.stream.mu.Unlock()
 	return len(h.stream.readers)
 }
 
-// DropConnections breaks all connections to the host's stream, and says how many they were.
+// DropConnections breaks all connections to the host's stream, and returns their number.
 func (h *Host) DropConnections() int {
 	h.stream.mu.Lock()
 	defer h.stream.mu.Unlock()
 	return h.stream.disconnect()
 }
 
-// WaitConnections waits until at least n read the host's stream.
+// WaitConnections waits until at least n connections read the host's stream.
 func (h *Host) WaitConnections(ctx context.Context, n int) error {
 	return await(ctx, func() bool { return h.Connections() >= n })
 }
 
-// WaitDelivered waits until somebody reads the host's stream and all who do were sent every message.
+// WaitDelivered waits until the host's stream has a connection and all connections were sent every
+// message.
 func (h *Host) WaitDelivered(ctx context.Context) error {
 	return await(ctx, func() bool {
 		h.stream.mu.Lock()
@@ -212,7 +214,7 @@ func (h *Host) WaitDelivered(ctx context.Context) error {
 	})
 }
 
-// await asks again and again.
+// await polls a condition.
 func await(ctx context.Context, met func() bool) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

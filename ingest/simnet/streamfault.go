@@ -25,7 +25,7 @@ const (
 	StreamWrongHost
 	// StreamHidden sends a commit of an account that is not active.
 	StreamHidden
-	// StreamGarbage sends a frame that is no CBOR before an event.
+	// StreamGarbage sends a frame that is not CBOR before an event.
 	StreamGarbage
 	// StreamUnknownType sends a frame of an unknown type before an event.
 	StreamUnknownType
@@ -33,14 +33,14 @@ const (
 	// Those from here on send something else in place of a #commit, or before it if Extra is set.
 
 	// StreamForgedExtra sends, always before the true one, a commit that never happened: right in all but
-	// the signature, which is a stranger's.
+	// the signature, which is by a key of no account.
 	StreamForgedExtra
 	// StreamLyingSince names a rev in since that was not the one before, or null with Bare.
 	StreamLyingSince
 	// StreamNoPrevData leaves out prevData and the prev of ops, as hosts before sync v1.1 do; with
 	// Bare also the nodes that are not new.
 	StreamNoPrevData
-	// StreamForgedSignature has the commit signed by a stranger's key.
+	// StreamForgedSignature has the commit signed by a key of no account.
 	StreamForgedSignature
 	// StreamForgedRecord flips one bit of a record, under its old CID.
 	StreamForgedRecord
@@ -61,7 +61,7 @@ const (
 
 	// Those from here on happen to connections, when they sent After messages.
 
-	// StreamSilent says nothing more; pings are answered.
+	// StreamSilent sends nothing more; pings are answered.
 	StreamSilent
 	// StreamDead does not even answer pings.
 	StreamDead
@@ -86,13 +86,13 @@ func (k StreamFaultKind) String() string {
 	return "Stream" + names[k-1]
 }
 
-// inCommit says whether the fault alters a #commit.
+// inCommit reports whether the fault alters a #commit.
 func (k StreamFaultKind) inCommit() bool { return k >= StreamForgedExtra && k < StreamSilent }
 
-// inConnection says whether the fault happens to connections rather than events.
+// inConnection reports whether the fault happens to connections rather than events.
 func (k StreamFaultKind) inConnection() bool { return k >= StreamSilent }
 
-// StreamFault describes what goes wrong on a stream, and for whom.
+// StreamFault describes what goes wrong on a stream, and for which events or connections.
 type StreamFault struct {
 	Kind StreamFaultKind
 	// DID limits the fault to events of one account. Default all.
@@ -108,9 +108,9 @@ type StreamFault struct {
 	Ahead int
 	// Extra has the true commit follow the altered one. Otherwise it is never sent.
 	Extra bool
-	// Bare leaves out what StreamNoPrevData and StreamLyingSince say.
+	// Bare changes StreamNoPrevData and StreamLyingSince: see there.
 	Bare bool
-	// Delay is StreamLag's.
+	// Delay is the delay of StreamLag.
 	Delay time.Duration
 	// Status is the HTTP status of StreamRefused.
 	Status int
@@ -169,7 +169,7 @@ func (in *StreamInjection) Clear() {
 
 func (in *StreamInjection) spent() bool { return in.fault.Count > 0 && in.fired >= in.fault.Count }
 
-// strike lets the first fault that matches have its way with an event; false if there is none.
+// strike applies the first fault that matches an event, and reports whether there was one.
 func (s *stream) strike(e *event, own bool) bool {
 	for _, in := range s.faults {
 		if !in.matches(e, own) {
@@ -203,7 +203,7 @@ func (in *StreamInjection) matches(e *event, own bool) bool {
 	return own && (!f.Kind.inCommit() || e.commit != nil)
 }
 
-// effect is what the fault does with an event; nil if it is not of a shape for it.
+// effect returns what the fault does with an event, nil if it does not apply.
 func (in *StreamInjection) effect(e *event) func() {
 	s, f := in.stream, in.fault
 	before := func(m message) func() {
@@ -221,7 +221,7 @@ func (in *StreamInjection) effect(e *event) func() {
 		}
 	case StreamReorder:
 		if slices.ContainsFunc(s.held, func(h heldEvent) bool { return !h.copy }) {
-			return nil // what waits, waits for this one
+			return nil // the event held back waits for this one
 		}
 		return func() { s.held = append(s.held, heldEvent{e, f.Ahead, false}) }
 	case StreamGap:
@@ -251,7 +251,7 @@ func (in *StreamInjection) effect(e *event) func() {
 	}
 }
 
-// refusal is the fault that an upgrade meets.
+// refusal returns the fault for an upgrade.
 func (s *stream) refusal() *StreamInjection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,7 +266,7 @@ func (s *stream) refusal() *StreamInjection {
 	return nil
 }
 
-// connectionFault is the fault that ends a connection now; pending says whether it has a message to send.
+// connectionFault returns the fault that ends a connection now; pending means that it has a message to send.
 // Called with mu held.
 func (s *stream) connectionFault(sub *subscriber, pending bool) *StreamInjection {
 	for _, in := range s.faults {
@@ -304,7 +304,7 @@ func (s *stream) lag(sub *subscriber, m message) time.Duration {
 	return 0
 }
 
-// end brings a connection to the end that the fault wants.
+// end ends a connection as the fault describes.
 func (in *StreamInjection) end(sub *subscriber, m message) {
 	switch in.fault.Kind {
 	case StreamDead:

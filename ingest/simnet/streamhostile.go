@@ -8,7 +8,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// altered is the #commit as the fault wants it; nil if this commit cannot be altered so.
+// altered returns the #commit as the fault alters it; nil if this commit cannot be altered so.
 func (p *commitParts) altered(e *event, f StreamFault) *event {
 	switch f.Kind {
 	case StreamForgedExtra:
@@ -27,7 +27,7 @@ func (p *commitParts) altered(e *event, f StreamFault) *event {
 		}
 		return e.with(changes)
 	case StreamForgedSignature:
-		return p.signed(e, p.now.rev, p.stranger())
+		return p.signed(e, p.now.rev, p.foreignKey())
 	case StreamFutureRev:
 		return p.signed(e, tid(time.Now().Add(24*time.Hour), p.account.index), p.key)
 	case StreamForgedRecord:
@@ -58,8 +58,8 @@ func (p *commitParts) altered(e *event, f StreamFault) *event {
 	return nil
 }
 
-// stranger is a key that has nothing to do with the account.
-func (p *commitParts) stranger() *signer {
+// foreignKey returns a key of no account.
+func (p *commitParts) foreignKey() *signer {
 	return newSigner(p.account.net.derive("stranger", p.account.index, 0), p.key.p256 != nil)
 }
 
@@ -103,7 +103,7 @@ func (p *commitParts) forged(e *event) *event {
 		return nil
 	}
 	leaves := slices.Insert(slices.Clone(p.old.leaves), i, l)
-	q := &commitParts{account: p.account, old: p.old, key: p.stranger()}
+	q := &commitParts{account: p.account, old: p.old, key: p.foreignKey()}
 	q.now = newSnapshot(p.now.did, rev, leaves, q.key, false)
 	q.ops = []Op{{Action: "create", Path: path, CID: l.cid, Record: l.data}}
 	at, _ := syntax.ParseDatetimeTime(e.fields["time"].(string))

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// subscriber is one who reads a stream.
+// subscriber is a connection that reads a stream.
 type subscriber struct {
 	conn *websocket.Conn
 	done chan struct{} // closed when the connection broke or the client left
@@ -64,7 +64,7 @@ func (s *stream) serve(w http.ResponseWriter, r *http.Request) {
 	_ = g.Wait()
 }
 
-// noCursor is the cursor of those who want what is new.
+// noCursor is the cursor of a connection that wants new messages only.
 const noCursor = math.MinInt64
 
 func parseCursor(r *http.Request) (int64, error) {
@@ -74,12 +74,12 @@ func parseCursor(r *http.Request) (int64, error) {
 	}
 	cursor, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || cursor < 0 {
-		return 0, fmt.Errorf("cursor %.40q is no seq", text)
+		return 0, fmt.Errorf("cursor %.40q is not a seq", text)
 	}
 	return cursor, nil
 }
 
-// greeting is what a connection begins with, and perhaps ends with.
+// greeting is the first frame of a connection, after which it may end.
 type greeting struct {
 	frame []byte
 	end   bool
@@ -116,7 +116,7 @@ func (s *stream) leave(sub *subscriber) {
 	delete(s.readers, sub)
 }
 
-// listen reads what the client has to say: pings and its farewell.
+// listen reads from the client: pings and the close frame.
 func (sub *subscriber) listen() {
 	defer close(sub.done)
 	sub.conn.SetReadLimit(1 << 16)
@@ -146,7 +146,7 @@ func (sub *subscriber) finish(frame []byte) {
 	}
 }
 
-// turn is what a connection does next: one of a message, an ending, a wait for a change or for a time.
+// turn is the next step of a connection: one of a message, an ending, a wait for a change or for a time.
 type turn struct {
 	message message
 	send    bool
@@ -204,7 +204,7 @@ func (s *stream) passed(sub *subscriber, pos int64) {
 	sub.sent++
 }
 
-// next decides what a connection does now.
+// next returns the next step of a connection.
 func (s *stream) next(sub *subscriber) turn {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,14 +7,14 @@ import (
 	"sort"
 )
 
-// seats decides on which host the accounts begin.
-type seats struct {
+// placement decides on which host each account begins.
+type placement struct {
 	net    *Network
 	shares []float64 // of the hosts up to each, by Options.Skew; empty: all have the same
 }
 
-func newSeats(n *Network) seats {
-	s := seats{net: n}
+func newPlacement(n *Network) placement {
+	s := placement{net: n}
 	if n.opts.Skew <= 0 {
 		return s
 	}
@@ -26,8 +26,8 @@ func newSeats(n *Network) seats {
 	return s
 }
 
-// of is the host of account i: in turn, or one each and the rest by their shares.
-func (s seats) of(i int) *Host {
+// of returns the first host of account i: in turn, or one each and the rest by their shares.
+func (s placement) of(i int) *Host {
 	hosts := s.net.hosts
 	if len(s.shares) == 0 || i < len(hosts) {
 		return hosts[i%len(hosts)]
@@ -36,9 +36,9 @@ func (s seats) of(i int) *Host {
 	return hosts[min(sort.SearchFloat64s(s.shares, draw), len(hosts)-1)]
 }
 
-// seat adds an account to those the host lists, in the order they were made. It stays there when it moves away,
-// since its former host goes on listing it.
-func (h *Host) seat(a *Account) {
+// addResident adds an account to those that the host lists, in the order they were made. It stays in the
+// list when it moves away, since its former host goes on listing it.
+func (h *Host) addResident(a *Account) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at := sort.Search(len(h.residents), func(i int) bool { return h.residents[i].index >= a.index })
@@ -50,14 +50,15 @@ func (h *Host) seat(a *Account) {
 	}
 }
 
-// rank is the place of an account among those that live or lived on the host, in the order they were made.
+// rank returns the place of an account among all that live or lived on the host, in the order they were
+// made.
 func (h *Host) rank(a *Account) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return sort.Search(len(h.residents), func(i int) bool { return h.residents[i].index >= a.index })
 }
 
-// listed are the accounts the host has or had, in the order they were made.
+// listed returns the accounts that the host has or had, in the order they were made.
 func (h *Host) listed() []*Account {
 	h.mu.Lock()
 	defer h.mu.Unlock()
