@@ -79,6 +79,8 @@ func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host 
 		row.Retry.Next, row.FutureDue = 0, 0
 		if row.Tracked != store.Untracked || row.Unconfirmed() {
 			b.Enqueue(row, store.PriorityRetry)
+		} else {
+			b.Untrack(row)
 		}
 		b.PutRepo(row)
 		host = row.Pending.Host

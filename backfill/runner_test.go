@@ -126,6 +126,19 @@ func TestUntrackedPendingRow(t *testing.T) {
 	}
 }
 
+// TestUntrackedDueRow: a row that waits for its next attempt although it is not followed leaves the queue of retries.
+func TestUntrackedDueRow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
+	did := w.net.DIDs()[0]
+	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+		storetest.Reach(b, r, store.StateResync)
+		r.Tracked, r.Retry.Next = store.Untracked, w.clock.now().Unix()-1
+	})
+	w.run.Wake()
+	w.until("it to be idle", func() bool { return w.row(did).State == store.StateIdle })
+}
+
 // TestAskedDelay: a host that says when to come back is believed, also for the repository it refused.
 func TestAskedDelay(t *testing.T) {
 	t.Parallel()
