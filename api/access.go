@@ -43,7 +43,8 @@ func (s *Server) admit(r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
 		return refuse("Forbidden", "origin %s is not this server", echo(strings.Join(origin, ", ")))
 	}
-	// Images and links carry no Origin, and could request a profile of minutes. Browsers state their site.
+	// Images and links carry no Origin, and could request a profile of minutes. Browsers state
+	// their site.
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
 		return refuse("Forbidden", "the request comes from a page of another site (%s): open this address directly", echo(site))
 	}
@@ -78,8 +79,8 @@ func sameOrigin(origin []string, host string) bool {
 	return len(origin) == 1 && err == nil && (u.Scheme == "http" || u.Scheme == "https") && strings.EqualFold(u.Host, host)
 }
 
-// ownHost reports whether Host is a loopback name or the address that the request came in on. Another
-// domain that resolves to this server (DNS rebinding) is not accepted.
+// ownHost reports whether Host is a loopback name or the address that the request came in on.
+// Another domain that resolves to this server (DNS rebinding) is not accepted.
 func ownHost(r *http.Request) bool {
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {

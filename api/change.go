@@ -52,7 +52,8 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 	return result, nil
 }
 
-// untrack is DELETE /repos: stop following repositories, and keep their data, or wipe it with ?purge=true.
+// untrack is DELETE /repos: stop following repositories, and keep their data, or wipe it with
+// ?purge=true.
 func (s *Server) untrack(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
@@ -99,8 +100,8 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 	return "purged", nil
 }
 
-// resync is POST /repos/resync: fetch repositories again now. A fetch under way may be older than the
-// request, so that another follows it.
+// resync is POST /repos/resync: fetch repositories again now. A fetch under way may be older than
+// the request, so that another follows it.
 func (s *Server) resync(w http.ResponseWriter, r *http.Request) error {
 	return s.changeAll(w, r, resync)
 }

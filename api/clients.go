@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// clientOf returns the client of a peer, for limits: its IPv4 address, or the /64 of its IPv6 address,
-// since every IPv6 customer has at least that many addresses. Peers without an IP address are one client.
-// Forwarding headers are not read: any client can send them.
+// clientOf returns the client of a peer, for limits: its IPv4 address, or the /64 of its IPv6
+// address, since every IPv6 customer has at least that many addresses. Peers without an IP address
+// are one client. Forwarding headers are not read: any client can send them.
 func clientOf(peer string) netip.Prefix {
 	const ipv6Bits = 64
 	host, _, err := net.SplitHostPort(peer)
@@ -34,8 +34,8 @@ func clientOf(peer string) netip.Prefix {
 	return prefix
 }
 
-// places is a number of places of which one client cannot take all. A client that holds fewer than share
-// gets any free place; a client that holds more gets none of the last reserve places.
+// places is a number of places of which one client cannot take all. A client that holds fewer than
+// share gets any free place; a client that holds more gets none of the last reserve places.
 type places struct {
 	max, reserve, share int
 

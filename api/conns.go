@@ -8,11 +8,12 @@ import (
 	"sync"
 )
 
-// boundedListener bounds the open connections of a listener, in total and per client. If there is no
-// place for a new connection, the longest idle one is closed: of all connections while the client holds
-// less than its share, else of its own. Without an idle one, the new connection is closed at once, so
-// that it does not delay those of other clients in the kernel's queue. A connection is idle until the
-// header of a request is complete, so that clients which send it slowly keep no place from others.
+// boundedListener bounds the open connections of a listener, in total and per client. If there is
+// no place for a new connection, the longest idle one is closed: of all connections while the
+// client holds less than its share, else of its own. Without an idle one, the new connection is
+// closed at once, so that it does not delay those of other clients in the kernel's queue. A
+// connection is idle until the header of a request is complete, so that clients which send it
+// slowly keep no place from others.
 type boundedListener struct {
 	net.Listener
 	places  *places
@@ -132,8 +133,8 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// noteState is the ConnState of a server on a boundedListener. The connection of a stream is hijacked,
-// and never idle.
+// noteState is the ConnState of a server on a boundedListener. The connection of a stream is
+// hijacked, and never idle.
 func noteState(conn net.Conn, state http.ConnState) {
 	c, ok := conn.(*boundedConn)
 	if !ok {

@@ -9,12 +9,13 @@ import (
 	"cistern/store"
 )
 
-// Crawler is the part of the daemon that discovers repositories. Every function may be called by any
-// goroutine; without one, its endpoint answers that nothing is crawled.
+// Crawler is the part of the daemon that discovers repositories. Every function may be called by
+// any goroutine; without one, its endpoint answers that nothing is crawled.
 type Crawler struct {
 	// Sources returns all sources, in order of kind and URL.
 	Sources func() []Crawl
-	// Parse returns the canonical form of a source, or an error that repeats the bad value and its fault.
+	// Parse returns the canonical form of a source, or an error that repeats the bad value and its
+	// fault.
 	Parse func(kind, url string) (store.CrawlSource, error)
 	// Add adds a source, unless it is there. It is durable on return.
 	Add func(store.CrawlSource) error
@@ -53,8 +54,8 @@ type crawlError struct {
 	Detail string `json:"detail"`
 }
 
-// crawlStats are counts of a source. Lists are those of hosts or collections that it reads, ended and
-// failing some of them. Queued repositories were known, and are fetched again.
+// crawlStats are counts of a source. Lists are those of hosts or collections that it reads, ended
+// and failing some of them. Queued repositories were known, and are fetched again.
 type crawlStats struct {
 	Lists   int   `json:"lists"`
 	Ended   int   `json:"ended"`

@@ -17,7 +17,7 @@ const (
 	typeNDJSON = "application/x-ndjson"
 )
 
-// wantsArray says whether a list is answered as one JSON array instead of JSON lines.
+// wantsArray reports whether a list is answered as one JSON array instead of JSON lines.
 func wantsArray(r *http.Request) bool {
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	switch {
@@ -52,7 +52,7 @@ func writeList[T any](w http.ResponseWriter, r *http.Request, items []T) error {
 	return nil
 }
 
-// isJSON says whether the body claims to be JSON, which no form of a web page can.
+// isJSON reports whether the content type is JSON, which no form of a web page can send.
 func isJSON(r *http.Request) bool {
 	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err == nil && (t == typeJSON || t == typeNDJSON)
@@ -122,7 +122,7 @@ func objectError(err error) error {
 	if errors.As(err, &wrong) {
 		return invalid("%s is a %s: want a %s", wrong.Field, wrong.Value, wrong.Type)
 	}
-	return invalid("the body will not do: %s", strings.TrimPrefix(err.Error(), "json: "))
+	return invalid("the body is invalid: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
 // skipBracket finds out whether the body is an array, without reading its bracket.

@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// The public listener answers queries (XRPC) and streams the event log. The private one changes what is
-// followed, and shows the operator the state of the daemon.
+// The public listener answers queries (XRPC) and streams the event log. The private one changes
+// what is followed, and shows the operator the state of the daemon.
 //
 // # Invariants
 //
@@ -26,8 +26,8 @@
 // # Concurrency
 //
 // A Server may be used by any goroutine. Serve owns the listeners and returns when every request and
-// stream ended, or DrainTimeout ran out. A stream has the request's goroutine and one that reads from
-// the peer; only the former writes to the connection.
+// stream ended, or DrainTimeout ran out. A stream has the request's goroutine and one that reads
+// from the peer; only the former writes to the connection.
 //
 // # Files
 //

@@ -11,8 +11,8 @@ import (
 	"cistern/store"
 )
 
-// refusal is an error for the client: a name from a closed set, which decides the status, and a sentence
-// that names the wrong value.
+// refusal is an error for the client: a name from a closed set, which decides the status, and a
+// sentence that names the wrong value.
 type refusal struct {
 	name    string
 	message string

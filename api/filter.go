@@ -44,8 +44,8 @@ func (s *Server) writeFilter(w http.ResponseWriter, f store.FilterVersion) error
 	return nil
 }
 
-// changeFilter is PATCH /filter. It answers as GET does, once the filter is durable. If any value of the
-// body is invalid, it changes nothing.
+// changeFilter is PATCH /filter. It answers as GET does, once the filter is durable. If any value
+// of the body is invalid, it changes nothing.
 func (s *Server) changeFilter(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, filterBytesMax))
 	if err != nil {

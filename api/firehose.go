@@ -15,13 +15,15 @@ import (
 type Firehose struct {
 	// Sources returns all sources, in order of URL.
 	Sources func() []Source
-	// Parse returns the canonical form of a source's address, or an error that repeats it and its fault.
+	// Parse returns the canonical form of a source's address, or an error that repeats it and its
+	// fault.
 	Parse func(url string, pds bool) (store.Source, error)
 	// Add adds a source, or replaces the one with the same URL. It is durable on return.
 	Add func(store.Source) error
 	// Remove removes a source, also after a restart: store.ErrNotFound if it is unknown.
 	Remove func(url string) error
-	// Forget drops the cursor of a source, which goes on at its newest event: store.ErrNotFound without one.
+	// Forget drops the cursor of a source, which goes on at its newest event: store.ErrNotFound
+	// without one.
 	Forget func(url string) error
 }
 
@@ -243,7 +245,8 @@ func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) error {
 // staysRemoved is the note for a removed source that an option names.
 const staysRemoved = "an option of the daemon names this source: it stays removed after a restart until POST adds it again"
 
-// drop removes the item in a field of the body. The answer has a note for a source that an option names.
+// drop removes the item in a field of the body. The answer has a note for a source that an option
+// names.
 func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func(url string) error, missing, note string) error {
 	if value == nil {
 		return invalid("the body lacks %s", name)

@@ -71,7 +71,7 @@ func TestEventFrames(t *testing.T) {
 			ev:   store.Event{ID: 8, Kind: store.KindIdentity, DID: "did:plc:x", Handle: "a.test", PDS: "https://p.test"},
 			want: `{"id":8,"type":"identity","identity":{"did":"did:plc:x","handle":"a.test","pds":"https://p.test"}}`,
 		},
-		// handles come from documents that anybody writes
+		// handles come from documents of any content
 		"hostile handle": {
 			ev:   store.Event{ID: 8, Kind: store.KindIdentity, DID: "did:plc:x", Handle: "\"\\\n\x01é\xff"},
 			want: `{"id":8,"type":"identity","identity":{"did":"did:plc:x","handle":"\"\\\n\u0001é` + "\ufffd" + `"}}`,

@@ -168,8 +168,8 @@ func (s *Server) showHost(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// setHost changes the settings of the host in the path, applies them, and answers with the host. It adds
-// a host that is unknown.
+// setHost changes the settings of the host in the path, applies them, and answers with the host. It
+// adds a host that is unknown.
 func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row *store.HostRow)) error {
 	name, err := hostName(r.PathValue("host"))
 	if err != nil {

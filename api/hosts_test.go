@@ -32,8 +32,8 @@ type hostAnswer struct {
 	Message  string
 }
 
-// TestHosts: hosts are listed in pages and by state, shown under any spelling of their names, and their settings are
-// stored and announced.
+// TestHosts: hosts are listed in pages and by state, shown under any spelling of their names, and
+// their settings are stored and announced.
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	changed := map[uint32]int{}

@@ -13,8 +13,8 @@ type Ingestion struct {
 	Crawler, Firehose, Backfill Switch
 }
 
-// Switch turns a part on and off. A part that is turned off finishes its work under way. Both functions
-// may be called by any goroutine; a part without them is off.
+// Switch turns a part on and off. A part that is turned off finishes its work under way. Both
+// functions may be called by any goroutine; a part without them is off.
 type Switch struct {
 	On  func() bool
 	Set func(on bool)

@@ -7,8 +7,8 @@ const (
 	// connsMax bounds open connections of each listener: 4,096 × about 12 KiB of buffers and
 	// stacks is 48 MiB.
 	connsMax = 4096
-	// connsReserve is how many of them are kept from clients that hold connsShare already. 16 clients with
-	// a share each fill it; one client alone gets 3,072.
+	// connsReserve is how many of them are kept from clients that hold connsShare already. 16
+	// clients with a share each fill it; one client alone gets 3,072.
 	connsReserve = connsMax / 4
 	connsShare   = 64
 	// streamsReserve and streamsShare divide Options.SubscribersMax in the same way: of 1,000 streams one

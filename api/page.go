@@ -174,8 +174,8 @@ func (p *pages) spare() *encoder {
 	return &encoder{out: make([]byte, 0, p.pageBytes+p.pageBytes/8)}
 }
 
-// frames returns the frames that e encoded. Near the head, pages have a few events: those are copied to
-// slices of their size, and the memory of e is used again.
+// frames returns the frames that e encoded. Near the head, pages have a few events: those are
+// copied to slices of their size, and the memory of e is used again.
 func (p *pages) frames(e *encoder) []byte {
 	if len(e.out) >= p.pageBytes/2 {
 		return e.out

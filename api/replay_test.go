@@ -6,8 +6,8 @@ import (
 	"cistern/api"
 )
 
-// TestStreamReplaysBesideLiveEvents: a client that reads a long log from its beginning, more slowly than
-// live events come, gets all of it: no client is too slow for events on disk.
+// TestStreamReplaysBesideLiveEvents: a client that reads a long log from its beginning, more slowly
+// than live events come, gets all of it: no client is too slow for events on disk.
 func TestStreamReplaysBesideLiveEvents(t *testing.T) {
 	t.Parallel()
 	const old, live, burst = 60_000, 20_000, 500

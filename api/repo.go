@@ -39,8 +39,9 @@ func (s *Server) visible(did string) (store.Repo, error) {
 	}
 }
 
-// readable is visible for methods of com.atproto.repo. Their lexicons have no error for a repository that
-// is unknown or inactive: like the reference PDS they answer InvalidRequest, with the reason as message.
+// readable is visible for methods of com.atproto.repo. Their lexicons have no error for a
+// repository that is unknown or inactive: like the reference PDS they answer InvalidRequest, with
+// the reason as message.
 func (s *Server) readable(did string) (store.Repo, error) {
 	row, err := s.visible(did)
 	var hidden *refusal
@@ -83,9 +84,10 @@ type service struct {
 	Endpoint string `json:"serviceEndpoint"`
 }
 
-// describeRepo is com.atproto.repo.describeRepo. The document is the one resolved last, and the handle the
-// one that it claims. handleIsCorrect means that the handle resolves to the DID. It is always false:
-// handles are not resolved, since each account could choose the name that is looked up.
+// describeRepo is com.atproto.repo.describeRepo. The document is the one resolved last, and the
+// handle the one that it claims. handleIsCorrect means that the handle resolves to the DID. It is
+// always false: handles are not resolved, since each account could choose the name that is looked
+// up.
 func (s *Server) describeRepo(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {

@@ -35,8 +35,8 @@ type Options struct {
 	Syncing func() int
 	// Wake is called after the pending queue may have grown. Default: nothing.
 	Wake func()
-	// Refilter reports whether a changed filter is being applied to repositories, and the last DID to
-	// which it was. Default: it is not.
+	// Refilter reports whether a changed filter is being applied to repositories, and the last DID
+	// to which it was. Default: it is not.
 	Refilter func() (cursor string, running bool, err error)
 	// Firehose follows the sources. Default: no source is followed.
 	Firehose Firehose

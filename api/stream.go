@@ -88,8 +88,8 @@ var (
 	errTooSlow = errors.New("consumer did not read for too long")
 )
 
-// subscriber is one open stream. Only its own goroutine writes to conn, whole frames at a time. (The
-// WebSocket library writes only when the peer violates the protocol, which ends the stream.)
+// subscriber is one open stream. Only its own goroutine writes to conn, whole frames at a time.
+// (The WebSocket library writes only when the peer violates the protocol, which ends the stream.)
 type subscriber struct {
 	*streams
 	client netip.Prefix
@@ -210,8 +210,8 @@ func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, e
 	return pg.next, nil
 }
 
-// take reads the page at cursor, and reserves the bytes of a long one. Without room it drops the page and
-// reads it again once there is, so that waiting costs no memory.
+// take reads the page at cursor, and reserves the bytes of a long one. Without room it drops the
+// page and reads it again once there is, so that waiting costs no memory.
 func (u *subscriber) take(ctx context.Context, cursor uint64) (pg *page, held int64, err error) {
 	for {
 		pg, err := u.pages.read(ctx, cursor)

@@ -390,8 +390,8 @@ func TestStreamShares(t *testing.T) {
 	}
 }
 
-// TestSharedPageAges: after a second a page is read anew, so that what was hidden meanwhile is sent to
-// no further subscriber (invariant 2).
+// TestSharedPageAges: after a second a page is read anew, so that what was hidden meanwhile is sent
+// to no further subscriber (invariant 2).
 func TestSharedPageAges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

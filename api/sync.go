@@ -76,9 +76,10 @@ type repoHead struct {
 	Status string `json:"status,omitempty"`
 }
 
-// listRepos is com.atproto.sync.listRepos: repositories with a copy, in the order of first imports. The cursor is the ordinal of
-// the last row, so that a client can go on there when there are more. Accounts that were inactive when they were
-// found are left out: nothing was fetched of them, and the lexicon requires a head and a rev.
+// listRepos is com.atproto.sync.listRepos: repositories with a copy, in the order of first imports.
+// The cursor is the ordinal of the last row, so that a client can go on there when there are more.
+// Accounts that were inactive when they were found are left out: nothing was fetched of them, and
+// the lexicon requires a head and a rev.
 func (s *Server) listRepos(q query) ([]byte, error) {
 	limit, err := q.limit(500, 1000)
 	if err != nil {

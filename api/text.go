@@ -4,8 +4,8 @@ import "unicode/utf8"
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD. Most strings are short and need
-// no escape, so the loop looks for the first byte that does.
+// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD. Most strings are short and
+// need no escape, so the loop looks for the first byte that does.
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	for i := range len(s) {

@@ -12,8 +12,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestWaits: the row of a repository that is pending states that its host is banned or parked, and the
-// log states which host was banned.
+// TestWaits: the row of a repository that is pending states that its host is banned or parked, and
+// the log states which host was banned.
 func TestWaits(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer

@@ -2,8 +2,9 @@
 //
 // # Purpose
 //
-// It decides which repositories are followed, which of their records are wanted, and whether unwanted
-// records are stored too. It also compares two filters: whether one wants all that the other wants.
+// It decides which repositories are followed, which of their records are wanted, and whether
+// unwanted records are stored too. It also compares two filters: whether one wants all that the
+// other wants.
 //
 // # Invariants
 //

@@ -26,8 +26,8 @@ const (
 	StoreAll = "all"
 )
 
-// Config is a filter as an operator writes it. An empty Mode is ModeFilter, an empty Store StoreWanted.
-// Package store persists it in another form.
+// Config is a filter as an operator writes it. An empty Mode is ModeFilter, an empty Store
+// StoreWanted. Package store persists it in another form.
 type Config struct {
 	Mode        string   `json:"mode"`        // ModeFilter or ModeFull
 	Store       string   `json:"store"`       // StoreWanted or StoreAll
@@ -45,12 +45,12 @@ type Filter struct {
 	excludes    map[string]struct{}
 }
 
-// patterns are collections, and prefixes of collections. A prefix ends with a dot, and a collection does
-// not.
+// patterns are collections, and prefixes of collections. A prefix ends with a dot, and a collection
+// does not.
 type patterns map[string]struct{}
 
-// Compile returns the filter of a config. A signal or collection is an NSID (app.bsky.feed.post), or a
-// prefix up to a dot (app.bsky.*). The error names every invalid value.
+// Compile returns the filter of a config. A signal or collection is an NSID (app.bsky.feed.post),
+// or a prefix up to a dot (app.bsky.*). The error names every invalid value.
 func Compile(c Config) (*Filter, error) {
 	var errs []error
 	f := &Filter{excludes: map[string]struct{}{}}
@@ -204,8 +204,8 @@ func (f *Filter) Wants(collection []byte) bool {
 	return len(f.collections) == 0 || f.collections.match(collection)
 }
 
-// Keeps reports whether the record at an MST key is stored, shown or not. A key that is not a collection
-// and a record key is stored only if all keys are.
+// Keeps reports whether the record at an MST key is stored, shown or not. A key that is not a
+// collection and a record key is stored only if all keys are.
 func (f *Filter) Keeps(key []byte) bool {
 	if f.WantsAll() || f.StoresAll() {
 		return true
@@ -224,8 +224,8 @@ func (f *Filter) Covers(g *Filter) bool {
 	return f.WantsAll() || !g.WantsAll() && f.collections.covers(g.collections)
 }
 
-// SignalsCovered reports whether f wants the collections of g's signals. If it does, the records held by
-// f show whether g's signals find a repository.
+// SignalsCovered reports whether f wants the collections of g's signals. If it does, the records
+// held by f show whether g's signals find a repository.
 func (f *Filter) SignalsCovered(g *Filter) bool {
 	return f.WantsAll() || f.collections.covers(g.signals)
 }
@@ -249,8 +249,8 @@ func (f *Filter) Discovers(g *Filter) bool {
 // Range is a range of MST keys: those at or above Lower and below Upper.
 type Range struct{ Lower, Upper []byte }
 
-// Ranges returns the MST keys of the wanted collections, and with signals those of the signals too, as
-// disjoint ranges in ascending order. nil means all keys.
+// Ranges returns the MST keys of the wanted collections, and with signals those of the signals too,
+// as disjoint ranges in ascending order. nil means all keys.
 func (f *Filter) Ranges(signals bool) []Range {
 	if f.WantsAll() {
 		return nil

@@ -9,10 +9,11 @@ import (
 	"slices"
 )
 
-// Patch returns c with the changes of body: a JSON object whose fields are optional. mode and store are
-// strings. signals, collections and excludes are each an array, which replaces the set, or an object of
-// items, where true adds the item and false removes it. Adding an item that is there, and removing one
-// that is not, changes nothing. The error names every invalid value; then no change is made.
+// Patch returns c with the changes of body: a JSON object whose fields are optional. mode and store
+// are strings. signals, collections and excludes are each an array, which replaces the set, or an
+// object of items, where true adds the item and false removes it. Adding an item that is there, and
+// removing one that is not, changes nothing. The error names every invalid value; then no change is
+// made.
 func (c Config) Patch(body []byte) (Config, error) {
 	fields, err := members(body)
 	if err != nil {
@@ -89,8 +90,8 @@ func members(text []byte) ([]member, error) {
 	return out, nil
 }
 
-// patchText sets a field that is a string. Compile checks its value, except that an empty one would be
-// the default, and so is refused here.
+// patchText sets a field that is a string. Compile checks its value, except that an empty one would
+// be the default, and so is refused here.
 func patchText(field *string, m member) error {
 	var text *string
 	if err := json.Unmarshal(m.value, &text); err != nil || text == nil {

@@ -11,8 +11,8 @@ import (
 	"cistern/filter"
 )
 
-// names returns collections of few segments of few letters, so that many share a prefix: a.b.c, a.bb.c,
-// a.b.c.d.
+// names returns collections of few segments of few letters, so that many share a prefix: a.b.c,
+// a.bb.c, a.b.c.d.
 func names(rng *rand.Rand) string {
 	segments := make([]string, 3+rng.IntN(3))
 	for i := range segments {
@@ -56,8 +56,8 @@ func anyMatches(patterns []string, collection string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, collection) })
 }
 
-// universe returns all collections of a small world, and a collection below each pattern, so that every
-// pattern matches one.
+// universe returns all collections of a small world, and a collection below each pattern, so that
+// every pattern matches one.
 func universe(rng *rand.Rand, filters ...*filter.Filter) []string {
 	var out []string
 	for range 300 {

@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// It shares permits among hosts so that no host delays another, and finds out for each host how many
-// requests at a time, and in a period, it bears.
+// It shares permits among hosts so that no host delays another, and finds out for each host how
+// many requests at a time, and in a period, it bears.
 //
 // # Invariants
 //
@@ -27,8 +27,8 @@
 //
 // # Concurrency
 //
-// None: every type is a plain value that its owner guards. Time is an argument; nothing waits or reads
-// a clock.
+// None: every type is a plain value that its owner guards. Time is an argument; nothing waits or
+// reads a clock.
 //
 // # Files
 //

@@ -11,7 +11,8 @@ import (
 // epochMin is the least number that is read as seconds since 1970, not as seconds to wait.
 const epochMin = 1_000_000_000
 
-// Bounds of the wait that a header may ask for: no header stops requests for a day or provokes a flood.
+// Bounds of the wait that a header may ask for: no header stops requests for a day or provokes a
+// flood.
 const (
 	askedMin = time.Second
 	askedMax = time.Hour
@@ -23,8 +24,8 @@ var remainingNames = [...]string{"Ratelimit-Remaining", "X-Ratelimit-Remaining"}
 // resetNames are the headers with the end of a window.
 var resetNames = [...]string{"Ratelimit-Reset", "X-Ratelimit-Reset"}
 
-// AskedWait returns how long a host asks to wait, clamped: by Retry-After, or by RateLimit-Reset unless
-// requests remain until then. It is 0 if the headers do not say.
+// AskedWait returns how long a host asks to wait, clamped: by Retry-After, or by RateLimit-Reset
+// unless requests remain until then. It is 0 if the headers do not say.
 func AskedWait(h http.Header, now time.Time) time.Duration {
 	if d, ok := parseWait(h.Get("Retry-After"), now); ok {
 		return d
@@ -72,7 +73,8 @@ func clampSeconds(n int64) time.Duration {
 }
 
 // ParseQuota reads RateLimit-Limit, -Remaining and -Reset, or the window of RateLimit-Policy
-// ("100;w=60") if the reset is missing. Without a remaining number or a time it returns the zero Quota.
+// ("100;w=60") if the reset is missing. Without a remaining number or a time it returns the zero
+// Quota.
 func ParseQuota(h http.Header, now time.Time) Quota {
 	left, ok := number(h, remainingNames[:]...)
 	if !ok {

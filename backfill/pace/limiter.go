@@ -19,13 +19,13 @@ type Outcome struct {
 	Fault     Fault
 	Answered  bool          // in order
 	Congested bool          // too many requests at a time: 429, 503, a timeout
-	Park      time.Duration // for how long the host asked not to be asked
+	Park      time.Duration // for how long the host asked to wait
 }
 
 const (
-	// A host that cannot be reached is parked for a second, doubling to five minutes. One that breaks
-	// off or answers 500 is parked from the third time in a row on, since a single broken repository
-	// shows nothing about the others.
+	// A host that cannot be reached is parked for a second, doubling to five minutes. One that
+	// breaks off or answers 500 is parked from the third time in a row on, since a single broken
+	// repository shows nothing about the others.
 	faultParkBase = time.Second
 	faultParkMax  = 5 * time.Minute
 	softFaultsMax = 3
@@ -38,11 +38,13 @@ const (
 	// delays.
 	sane, saneFloor   = 2, 100 * time.Millisecond
 	blown, blownFloor = 4, 400 * time.Millisecond
-	// forget is how long the shortest answer stays the measure of a host. Only time counts in which the
-	// host gets Limits.Min requests or fewer: that answers take longer with more requests is the signal.
+	// forget is how long the shortest answer stays the measure of a host. Only time counts in which
+	// the host gets Limits.Min requests or fewer: that answers take longer with more requests is
+	// the signal.
 	forget = time.Minute
 
-	// nearRefusal is how much slower a window grows when it is close to the one that was refused last.
+	// nearRefusal is how much slower a window grows when it is close to the one that was refused
+	// last.
 	nearRefusal = 16
 )
 
@@ -182,7 +184,8 @@ func (l *Limiter) Spare(k Kind, now time.Time) bool { return l.told.spare(k, now
 // End releases a permit.
 func (l *Limiter) End() { l.running-- }
 
-// Heard notes how long the answer to a request of a kind took to begin, and the quota that it states.
+// Heard notes how long the answer to a request of a kind took to begin, and the quota that it
+// states.
 func (l *Limiter) Heard(k Kind, took time.Duration, q Quota, p Permit, now time.Time) {
 	l.told.told(k, q, now, l.running)
 	if took <= 0 {

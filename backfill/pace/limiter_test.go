@@ -15,8 +15,8 @@ func fresh(l pace.Limits) *pace.Limiter {
 	return h
 }
 
-// TestOldNews: a request begun before the host was parked says nothing about it afterwards, and of many
-// refusals at a time one counts.
+// TestOldNews: a request begun before the host was parked says nothing about it afterwards, and of
+// many refusals at a time one counts.
 func TestOldNews(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
@@ -44,8 +44,8 @@ func TestOldNews(t *testing.T) {
 	}
 }
 
-// TestParks: a host is parked for the longest time asked for. One that breaks off is parked from the
-// third time in a row on, or at once after it was parked.
+// TestParks: a host is parked for the longest time asked for. One that breaks off is parked from
+// the third time in a row on, or at once after it was parked.
 func TestParks(t *testing.T) {
 	t.Parallel()
 	h, now := fresh(usual), epoch
@@ -110,8 +110,8 @@ func TestSlower(t *testing.T) {
 	}
 }
 
-// TestOverride: an override below the minimum is the minimum. No header stops requests for more than an
-// hour.
+// TestOverride: an override below the minimum is the minimum. No header stops requests for more
+// than an hour.
 func TestOverride(t *testing.T) {
 	t.Parallel()
 	if l := (pace.Override{Concurrency: 2}).Over(pace.Limits{Min: 4, Max: 10}); l != (pace.Limits{Min: 2, Max: 2}) {

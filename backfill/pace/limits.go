@@ -24,8 +24,8 @@ type Override struct {
 	PerDay      int `json:"per_day,omitempty"`
 }
 
-// Bounds of an override. More requests at a time are in effect no limit, and the requests of a window
-// must be a measurable time apart.
+// Bounds of an override. More requests at a time are in effect no limit, and the requests of a
+// window must be a measurable time apart.
 const (
 	concurrencyMax = 1000
 	perSecondMax   = 100_000
@@ -115,8 +115,8 @@ func ParseRule(s string) (Rule, error) {
 // limits of the first rule that matches it and sets some.
 type Rules []Rule
 
-// matches reports whether the rule applies to a host. A glob without a port matches every port, so that
-// a banned host does not escape by another port.
+// matches reports whether the rule applies to a host. A glob without a port matches every port, so
+// that a banned host does not escape by another port.
 func (r Rule) matches(host string) bool {
 	if ok, err := path.Match(r.Glob, host); err != nil || ok {
 		return ok

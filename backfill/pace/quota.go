@@ -2,8 +2,8 @@ package pace
 
 import "time"
 
-// Kind is the kind of a request. A host may have a quota for each kind: the reference PDS has one for
-// getRepo.
+// Kind is the kind of a request. A host may have a quota for each kind: the reference PDS has one
+// for getRepo.
 type Kind uint8
 
 const (
@@ -106,8 +106,8 @@ func (qs quotas) refund(k Kind) {
 	}
 }
 
-// exchange refunds a request of one kind and spends one of another. If the quotas of the latter open
-// later, it changes nothing and returns when. A quota that counts both kinds stays as it is.
+// exchange refunds a request of one kind and spends one of another. If the quotas of the latter
+// open later, it changes nothing and returns when. A quota that counts both kinds stays as it is.
 func (qs *quotas) exchange(from, to Kind, now time.Time) (at time.Time) {
 	for _, a := range *qs {
 		if t := a.opens(now); a.counts[to] && !a.counts[from] && t.After(now) && t.After(at) {
@@ -160,8 +160,9 @@ type allowance struct {
 	counts  [kinds]bool   // the kinds of requests whose answers state this policy
 }
 
-// told notes the quota of an answer. Answers overtake each other, and may not count requests under way:
-// within a window the lower number holds, unless requests under way cannot explain the difference.
+// told notes the quota of an answer. Answers overtake each other, and may not count requests under
+// way: within a window the lower number holds, unless requests under way cannot explain the
+// difference.
 func (a *allowance) told(q Quota, now time.Time, running int) {
 	q.Remaining = max(q.Remaining, 0)
 	d := q.Reset.Sub(a.Reset)

@@ -7,7 +7,8 @@ import (
 	"cistern/backfill/pace"
 )
 
-// TestQuota: a host that states its quota in each answer never has to refuse, and its quota is used.
+// TestQuota: a host that states its quota in each answer never has to refuse, and its quota is
+// used.
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{1, 10, 300, 3000} {
@@ -136,8 +137,8 @@ func TestFormerPolicy(t *testing.T) {
 	}
 }
 
-// TestRefusalBeforeReset: a refusal closes its quota although its window ends before the one that was stated earlier. Servers
-// behind one address may each have windows of their own.
+// TestRefusalBeforeReset: a refusal closes its quota although its window ends before the one that
+// was stated earlier. Servers behind one address may each have windows of their own.
 func TestRefusalBeforeReset(t *testing.T) {
 	t.Parallel()
 	l := fresh(usual)

@@ -32,8 +32,8 @@ const (
 	// host that hangs is, whatever the other hosts do.
 	stuckTimes         = 8
 	stuckMin, stuckMax = time.Second, 8 * time.Second
-	// A host that holds a sixteenth (shareOf) of the permits comes after hosts that hold less. A slow
-	// host then leaves a quarter (keepOf) free.
+	// A host that holds a sixteenth (shareOf) of the permits comes after hosts that hold less. A
+	// slow host then leaves a quarter (keepOf) free.
 	shareOf = 16
 	keepOf  = 4
 	// A host is slow if it holds permits for more than slowTimes the mean.
@@ -94,8 +94,8 @@ func (s *Scheduler) Offer(h *Host, now time.Time) {
 	s.enter(h, now)
 }
 
-// enter queues a host that has work. A host at its limit is queued when it returns a permit, a banned
-// one when it is configured anew.
+// enter queues a host that has work. A host at its limit is queued when it returns a permit, a
+// banned one when it is configured anew.
 func (s *Scheduler) enter(h *Host, now time.Time) {
 	if !h.wants || h.queued || h.banned {
 		return
@@ -150,8 +150,8 @@ func (s *Scheduler) Trusts(h *Host) bool {
 	return !s.isRestricted(h) || s.restricted < s.restrictedMax()
 }
 
-// Pick returns the host whose turn it is among the hosts that may be asked now, or nil if there is no
-// such host or no free permit. The host counts as having no work until it is offered again.
+// Pick returns the host whose turn it is among the hosts that may be asked now, or nil if there is
+// no such host or no free permit. The host counts as having no work until it is offered again.
 func (s *Scheduler) Pick(now time.Time) *Host {
 	s.Wake(now)
 	for s.free > 0 {
@@ -213,8 +213,8 @@ func (s *Scheduler) first() *Host {
 	return nil
 }
 
-// slow reports whether the host holds its permits for long. At its share, a slow host leaves the free
-// permits to hosts that may come.
+// slow reports whether the host holds its permits for long. At its share, a slow host leaves the
+// free permits to hosts that may come.
 func (s *Scheduler) slow(h *Host) bool { return h.hold > slowTimes*s.hold }
 
 // isRestricted reports whether h is unproven or stuck. Such hosts share a bounded part of the

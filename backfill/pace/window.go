@@ -2,9 +2,10 @@ package pace
 
 import "time"
 
-// window limits the requests that begin in any period of a length. A burst of them may begin at once,
-// and the others begin at even distances. Burst and others together are the limit, so that no period
-// has more, wherever it begins. A new window has no burst: an earlier process may have spent it.
+// window limits the requests that begin in any period of a length. A burst of them may begin at
+// once, and the others begin at even distances. Burst and others together are the limit, so that no
+// period has more, wherever it begins. A new window has no burst: an earlier process may have spent
+// it.
 type window struct {
 	every time.Duration // distance of requests, 0 for no limit
 	slack time.Duration // how much earlier than at even distance a request may begin

@@ -28,7 +28,8 @@ func TestDecodeAllocatesItsStringsOnly(t *testing.T) {
 	}
 }
 
-// TestAClaimIsNotBelieved: no memory is allocated for more operations than the message has room for.
+// TestAClaimIsNotBelieved: no memory is allocated for more operations than the message has room
+// for.
 func TestAClaimIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	m := message(t, "#commit", pair{"ops", raw("\x99\x03\xe8" + string(make([]byte, 1000)))})
@@ -50,7 +51,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkGenerated decodes the same frame, without its header, by the generated code of the Go relay.
+// BenchmarkGenerated decodes the same frame, without its header, by the generated code of the Go
+// relay.
 func BenchmarkGenerated(b *testing.B) {
 	m := oneOp(b)
 	body := m[len(encode(b, []pair{{"t", "#commit"}, {"op", 1}})):]

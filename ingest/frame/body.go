@@ -31,8 +31,8 @@ const (
 )
 
 // fieldsOf returns the fields that are read of a kind of frame, and the fields without which it is
-// invalid. The check of the event refuses it without the other fields that the lexicon requires, and
-// knows more of it then.
+// invalid. The check of the event refuses it without the other fields that the lexicon requires,
+// and knows more of it then.
 func fieldsOf(k Kind) (read, need field) {
 	const event = fieldSeq | fieldDID | fieldTime
 	switch k {
@@ -95,8 +95,8 @@ func fieldOf(key []byte) field {
 	return 0
 }
 
-// readBody reads the rest of the message and returns what is wrong with it, "" if it is valid. After a
-// field of the wrong type it reads the later fields, since seq may be among them.
+// readBody reads the rest of the message and returns what is wrong with it, "" if it is valid.
+// After a field of the wrong type it reads the later fields, since seq may be among them.
 func (f *Frame) readBody(r *reader) (why string) {
 	if f.Kind == KindUnknown && r.left() > 0 && r.b[r.at]>>5 != repo.MajorMap {
 		r.skip(depthMax)

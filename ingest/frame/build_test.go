@@ -8,7 +8,8 @@ import (
 	"cistern/ingest/repo"
 )
 
-// pair is a field of a map whose order and repetitions a test chooses; a raw value is encoded as it is.
+// pair is a field of a map whose order and repetitions a test chooses; a raw value is encoded as it
+// is.
 type pair struct {
 	key   string
 	value any

@@ -14,8 +14,8 @@ const (
 	floatDouble = 0xfb
 )
 
-// reader reads values from a message. The first value that is not of the type asked for sets why, and
-// nothing is read after it.
+// reader reads values from a message. The first value that is not of the type asked for sets why,
+// and nothing is read after it.
 type reader struct {
 	b   []byte
 	at  int
@@ -118,7 +118,8 @@ func (r *reader) seq() int64 {
 	return int64(n)
 }
 
-// op reads the op of a header: 0, which is not an op, for an integer that does not fit into an int8.
+// op reads the op of a header: 0, which is not an op, for an integer that does not fit into an
+// int8.
 func (r *reader) op() int8 {
 	major, n := r.head()
 	switch {

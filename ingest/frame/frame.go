@@ -57,9 +57,9 @@ type Frame struct {
 	Message string
 }
 
-// Decode reads a whole message into f, and reuses the memory of f.Ops. The error is repo.ErrInvalid; f
-// then has only Kind, Seq, DID and Rev, as far as they are readable, so that the repository can be
-// fetched. They are looked for in the first BytesMax bytes of a longer message.
+// Decode reads a whole message into f, and reuses the memory of f.Ops. The error is
+// repo.ErrInvalid; f then has only Kind, Seq, DID and Rev, as far as they are readable, so that the
+// repository can be fetched. They are looked for in the first BytesMax bytes of a longer message.
 func (f *Frame) Decode(message []byte) error {
 	*f = Frame{Ops: f.Ops[:0]}
 	r := reader{b: message[:min(len(message), BytesMax)]}

@@ -2,16 +2,16 @@ package frame
 
 // Limits on what comes from outside. Exceeding one is repo.ErrInvalid.
 const (
-	// BytesMax bounds a message: the protocol's 5 MiB, of which blocks take at most 2 MB. The rest of a
-	// longer message is not kept in memory.
+	// BytesMax bounds a message: the protocol's 5 MiB, of which blocks take at most 2 MB. The rest
+	// of a longer message is not kept in memory.
 	BytesMax = 5 << 20
 
-	// opsMax is five times what the lexicon allows, at 104 KiB: the check of a commit then reports that
-	// it has too many.
+	// opsMax is five times what the lexicon allows, at 104 KiB: the check of a commit then reports
+	// that it has too many.
 	opsMax = 1000
 
-	// opBytesMin is the size of the smallest operation: a map with the keys action and path, and two empty
-	// strings. It bounds the memory allocated for a claimed number of operations.
+	// opBytesMin is the size of the smallest operation: a map with the keys action and path, and
+	// two empty strings. It bounds the memory allocated for a claimed number of operations.
 	opBytesMin = 1 + 7 + 1 + 5 + 1
 
 	// seqMax is the largest integer of the data model.

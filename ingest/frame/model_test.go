@@ -70,8 +70,8 @@ func (m *model) decode(message []byte) (frame.Frame, verdict) {
 	return f, accepted
 }
 
-// first decodes the first item. Malformed input is refused. Input that only the general decoder refuses
-// is unjudged.
+// first decodes the first item. Malformed input is refused. Input that only the general decoder
+// refuses is unjudged.
 func (m *model) first(b []byte) (item any, rest []byte, v verdict) {
 	rest, err := m.dec.UnmarshalFirst(b, &item)
 	var syntax *cbor.SyntaxError

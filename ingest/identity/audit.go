@@ -17,7 +17,8 @@ const (
 	// 100 in a week at most: 4 MiB hold half a year at that rate.
 	auditBytesMax = 4 << 20
 
-	// auditSkew bounds the difference between the clocks of the directory and of the host that made a commit.
+	// auditSkew bounds the difference between the clocks of the directory and of the host that made
+	// a commit.
 	auditSkew = 5 * time.Minute
 
 	// auditKeysMax bounds the keys returned: trying each costs the verification of a signature.
@@ -49,11 +50,11 @@ func (e auditEntry) key() string {
 	return ""
 }
 
-// KeysAt returns the signing keys that were in force within 5 minutes of a time, by the PLC directory's
-// audit log of did: each from its operation until the next that was not nullified. The newest is first.
-// The key of today's document is left out, since the caller has tried it. Errors are those of Resolve,
-// and ErrNoLog for DIDs of another method. Answers are not cached: only a repository with a failing
-// signature needs them.
+// KeysAt returns the signing keys that were in force within 5 minutes of a time, by the PLC
+// directory's audit log of did: each from its operation until the next that was not nullified. The
+// newest is first. The key of today's document is left out, since the caller has tried it. Errors
+// are those of Resolve, and ErrNoLog for DIDs of another method. Answers are not cached: only a
+// repository with a failing signature needs them.
 func (d *Directory) KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error) {
 	parsed, err := parseDID(did)
 	if err != nil {

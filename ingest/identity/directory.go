@@ -94,8 +94,8 @@ func (o Options) validatePLC(base string) error {
 	return nil
 }
 
-// cachedDIDMax bounds the memory of a cache entry: no DID that can be resolved is longer than did:web:
-// and a host name. Other DIDs are refused without a request.
+// cachedDIDMax bounds the memory of a cache entry: no DID that can be resolved is longer than
+// did:web: and a host name. Other DIDs are refused without a request.
 const cachedDIDMax = len("did:web:") + hostTextMax
 
 // Directory resolves DIDs.
@@ -189,9 +189,9 @@ func (d *Directory) Cached(did string) (Identity, bool) {
 	return a.ident, true
 }
 
-// Remember puts an identity, read from its document at a time, into the cache for Cached (invariant 7),
-// unless the cache has an answer for the DID. Its PublicKey may be nil: it is parsed from Key. An
-// identity that is older than the TTL, lacks a PDS, or has an invalid key is not cached.
+// Remember puts an identity, read from its document at a time, into the cache for Cached (invariant
+// 7), unless the cache has an answer for the DID. Its PublicKey may be nil: it is parsed from Key.
+// An identity that is older than the TTL, lacks a PDS, or has an invalid key is not cached.
 func (d *Directory) Remember(ident Identity, at time.Time) {
 	now := d.opts.Now()
 	if at.After(now) {

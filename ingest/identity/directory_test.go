@@ -155,8 +155,8 @@ func TestPurgeDetachesLookupsUnderWay(t *testing.T) {
 	}
 }
 
-// TestPurgedLookupIsNotKept: what a lookup brings that was under way at a Purge goes to its caller, and
-// not into the cache (invariant 4).
+// TestPurgedLookupIsNotKept: what a lookup brings that was under way at a Purge goes to its caller,
+// and not into the cache (invariant 4).
 func TestPurgedLookupIsNotKept(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 1})

@@ -3,8 +3,8 @@
 //
 // # Purpose
 //
-// It resolves DIDs at PLC directories and did:web hosts, and caches the answers with their parsed keys.
-// It also has the policy for the addresses that names from outside may lead to.
+// It resolves DIDs at PLC directories and did:web hosts, and caches the answers with their parsed
+// keys. It also has the policy for the addresses that names from outside may lead to.
 //
 // # Invariants
 //
@@ -27,8 +27,9 @@
 // # Concurrency
 //
 // A Directory is safe for concurrent use and starts no goroutine. Its lock is never held over I/O:
-// Cached, Remember and Purge do not wait for lookups. Concurrent lookups of one DID share one request,
-// a flight. The first caller leads it with its own context; when that caller gives up, another leads.
+// Cached, Remember and Purge do not wait for lookups. Concurrent lookups of one DID share one
+// request, a flight. The first caller leads it with its own context; when that caller gives up,
+// another leads.
 //
 // # Files
 //

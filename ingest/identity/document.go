@@ -44,9 +44,10 @@ func parseDID(text string) (syntax.DID, error) {
 	return did, nil
 }
 
-// document has the fields of a DID document that are used. DID Core leaves the form of entries open: a
-// serviceEndpoint may be a text, an object or a list, a type a text or a list. An entry of another form
-// than these fields is skipped (decodeDocument), so that it does not make the others unusable.
+// document has the fields of a DID document that are used. DID Core leaves the form of entries
+// open: a serviceEndpoint may be a text, an object or a list, a type a text or a list. An entry of
+// another form than these fields is skipped (decodeDocument), so that it does not make the others
+// unusable.
 type document struct {
 	ID          string   `json:"id"`
 	AlsoKnownAs []string `json:"alsoKnownAs"`
@@ -106,8 +107,8 @@ func (d *document) handle() string {
 	return ""
 }
 
-// key returns the signing key: of the methods named #atproto that the DID itself controls, the first
-// with a valid key (https://atproto.com/specs/did). The error is ErrNoKey.
+// key returns the signing key: of the methods named #atproto that the DID itself controls, the
+// first with a valid key (https://atproto.com/specs/did). The error is ErrNoKey.
 func (d *document) key() (text string, key *repo.Key, err error) {
 	err = ErrNoKey
 	for _, m := range d.Methods {
@@ -128,8 +129,8 @@ func (d *document) key() (text string, key *repo.Key, err error) {
 	return "", nil, err
 }
 
-// methodKey returns the did:key of a verification method. A Multikey holds it; the older forms hold the
-// bare point.
+// methodKey returns the did:key of a verification method. A Multikey holds it; the older forms hold
+// the bare point.
 func methodKey(form, multibase string) (string, error) {
 	if form == "Multikey" {
 		return "did:key:" + multibase, nil
@@ -157,8 +158,8 @@ func methodKey(form, multibase string) (string, error) {
 	return key.DIDKey(), nil
 }
 
-// pds returns the origin of the account's host: of the first service named #atproto_pds of the type of a
-// PDS (https://atproto.com/specs/did). The error is ErrNoPDS.
+// pds returns the origin of the account's host: of the first service named #atproto_pds of the type
+// of a PDS (https://atproto.com/specs/did). The error is ErrNoPDS.
 func (d *document) pds() (string, error) {
 	for _, s := range d.Services {
 		if !strings.HasSuffix(s.ID, "#atproto_pds") || !isOfType(s.Type, "AtprotoPersonalDataServer") {

@@ -12,7 +12,8 @@ import (
 	"cistern/ingest/identity"
 )
 
-// FuzzParseDocument checks invariant 1 on any bytes: the Identity is complete, or the error is ErrInvalid.
+// FuzzParseDocument checks invariant 1 on any bytes: the Identity is complete, or the error is
+// ErrInvalid.
 func FuzzParseDocument(f *testing.F) {
 	const did = "did:plc:cccccccccccccccccccccccc"
 	f.Add([]byte(`{"id":"` + did + `","alsoKnownAs":["at://a.example"],

@@ -20,7 +20,8 @@ var (
 	ErrNoLog = fmt.Errorf("no audit log: %w", ErrInvalid)
 	// ErrPrivateAddress: a connection would have reached an address that is not public.
 	ErrPrivateAddress = errors.New("address is not public")
-	// ErrRateLimited: every directory asked us to wait. errors.As to *RateLimitError gives the time.
+	// ErrRateLimited: every directory asked us to wait. errors.As to *RateLimitError gives the
+	// time.
 	ErrRateLimited = errors.New("identity lookups are rate limited")
 )
 

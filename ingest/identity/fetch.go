@@ -56,8 +56,8 @@ func outcome(err error) string {
 	return "error"
 }
 
-// fetchPLC asks the PLC directories in turn until one has the resource at a path below the DID: "" for
-// the document. The answer is bounded in size.
+// fetchPLC asks the PLC directories in turn until one has the resource at a path below the DID: ""
+// for the document. The answer is bounded in size.
 func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, limit int64) ([]byte, error) {
 	if !validPLC(did.Identifier()) {
 		return nil, fmt.Errorf("DID %.80q is not 24 base32 letters: %w", did, ErrInvalid)
@@ -68,7 +68,8 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 		failing = &RateLimitError{Until: until}
 	}
 	for _, base := range bases {
-		// Each directory gets a share of the lookup's time, so that a silent one leaves time for the next.
+		// Each directory gets a share of the lookup's time, so that a silent one leaves time for
+		// the next.
 		body, err := d.get(ctx, d.opts.Timeout/time.Duration(len(bases)), base+"/"+did.String()+path, limit)
 		var limit *retryLater
 		switch {

@@ -77,9 +77,9 @@ func fromLabel(label string) netip.Addr {
 	return netip.MustParseAddr(strings.ReplaceAll(label, "-", "."))
 }
 
-// TestEveryWayIsGuarded: neither a did:web nor a redirect of a PLC directory or a did:web reaches an
-// address that is not public: not as a number, nor by a name, nor by a name that resolved to another
-// address when it was checked.
+// TestEveryWayIsGuarded: neither a did:web nor a redirect of a PLC directory or a did:web reaches
+// an address that is not public: not as a number, nor by a name, nor by a name that resolved to
+// another address when it was checked.
 func TestEveryWayIsGuarded(t *testing.T) {
 	t.Parallel()
 	var reached atomic.Int64

@@ -51,8 +51,8 @@ func (o TransportOptions) withDefaults() TransportOptions {
 	return o
 }
 
-// NewTransport returns an HTTP transport for hosts named from outside: it connects to public addresses
-// only (invariant 3) and never through a proxy.
+// NewTransport returns an HTTP transport for hosts named from outside: it connects to public
+// addresses only (invariant 3) and never through a proxy.
 func NewTransport(opts TransportOptions) *http.Transport {
 	opts = opts.withDefaults()
 	return &http.Transport{
@@ -72,8 +72,8 @@ func NewTransport(opts TransportOptions) *http.Transport {
 	}
 }
 
-// Dialer returns the dial function of NewTransport, for other protocols: it connects to public addresses
-// only (ErrPrivateAddress), within DialTimeout.
+// Dialer returns the dial function of NewTransport, for other protocols: it connects to public
+// addresses only (ErrPrivateAddress), within DialTimeout.
 func Dialer(opts TransportOptions) func(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: opts.withDefaults().DialTimeout, KeepAlive: 30 * time.Second, Resolver: opts.Resolver}
 	if !opts.AllowPrivate {
@@ -83,9 +83,9 @@ func Dialer(opts TransportOptions) func(ctx context.Context, network, address st
 	return dialer.DialContext
 }
 
-// CheckRedirect is an http.Client.CheckRedirect for hosts named from outside. It follows few redirects,
-// none to a scheme other than http and https, and none from https to http. The transport checks the
-// address of each.
+// CheckRedirect is an http.Client.CheckRedirect for hosts named from outside. It follows few
+// redirects, none to a scheme other than http and https, and none from https to http. The transport
+// checks the address of each.
 func CheckRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > redirectsMax {
 		return fmt.Errorf("more than %d redirects, the last to %.200s", redirectsMax, req.URL.Redacted())
@@ -97,9 +97,9 @@ func CheckRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// addressGuard refuses connections to addresses that are not public, and to addresses of this machine:
-// they reach services that a firewall closes to others. It knows the addresses of interfaces. An address
-// that a router translates, as in clouds, is not among them.
+// addressGuard refuses connections to addresses that are not public, and to addresses of this
+// machine: they reach services that a firewall closes to others. It knows the addresses of
+// interfaces. An address that a router translates, as in clouds, is not among them.
 type addressGuard struct {
 	interfaces func() ([]net.Addr, error)
 	now        func() time.Time
@@ -131,7 +131,8 @@ func (g *addressGuard) control(network, address string, _ syscall.RawConn) error
 	return nil
 }
 
-// ownAddresses returns the addresses of the interfaces, or the last known ones if reading them fails.
+// ownAddresses returns the addresses of the interfaces, or the last known ones if reading them
+// fails.
 func (g *addressGuard) ownAddresses() []netip.Addr {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -190,8 +191,8 @@ func privateReason(addr netip.Addr) string {
 var globalUnicast6 = netip.MustParsePrefix("2000::/3")
 
 // reservedRanges is the IANA special-purpose registries (RFC 6890 and successors), less what is
-// globally reachable. Ranges that embed an IPv4 address are refused as a whole: what they reach depends
-// on an unknown gateway.
+// globally reachable. Ranges that embed an IPv4 address are refused as a whole: what they reach
+// depends on an unknown gateway.
 var reservedRanges = []struct {
 	prefix netip.Prefix
 	reason string

@@ -17,11 +17,11 @@ const (
 	originTextMax = 1024
 )
 
-// ParseOrigin returns the canonical form of an origin: a URL of http, https, ws or wss without a path, or
-// a host with an optional port, which is read as https. The result has the scheme http or https, the host
-// in lower case ASCII without a trailing dot, an address in its shortest form, and no port that is the
-// scheme's default. Limits and counts per host use HostOf of it, so that no host counts as two because of
-// another spelling. The error repeats s, clipped.
+// ParseOrigin returns the canonical form of an origin: a URL of http, https, ws or wss without a
+// path, or a host with an optional port, which is read as https. The result has the scheme http or
+// https, the host in lower case ASCII without a trailing dot, an address in its shortest form, and
+// no port that is the scheme's default. Limits and counts per host use HostOf of it, so that no
+// host counts as two because of another spelling. The error repeats s, clipped.
 func ParseOrigin(s string) (string, error) {
 	text := s
 	switch addr, err := netip.ParseAddr(s); {
@@ -40,8 +40,8 @@ func ParseOrigin(s string) (string, error) {
 	return origin, nil
 }
 
-// ParseBase is ParseOrigin for a URL that may have a path, which it returns unchanged, escaped. Its error
-// continues a sentence that begins with the URL.
+// ParseBase is ParseOrigin for a URL that may have a path, which it returns unchanged, escaped. Its
+// error continues a sentence that begins with the URL.
 func ParseBase(s string) (origin, path string, err error) {
 	if len(s) > originTextMax {
 		return "", "", fmt.Errorf("has more than %d bytes", originTextMax)
@@ -80,8 +80,8 @@ func ParseBase(s string) (origin, path string, err error) {
 	return scheme + "://" + host, u.EscapedPath(), nil
 }
 
-// errScheme is the error for an address without a valid scheme. It does not repeat the address, which may
-// hold a password.
+// errScheme is the error for an address without a valid scheme. It does not repeat the address,
+// which may hold a password.
 func errScheme(s string) error {
 	if s != "" && !strings.Contains(s, "://") {
 		return errors.New("does not say whether it is http, https, ws or wss: put https:// before it, or http:// if it speaks no TLS")
@@ -132,7 +132,8 @@ func canonicalHost(u *url.URL) (string, error) {
 	return host, nil
 }
 
-// numeric reports whether a host that ends with the label is read as an IPv4 address (WHATWG URL, "ends in a number").
+// numeric reports whether a host that ends with the label is read as an IPv4 address (WHATWG URL,
+// "ends in a number").
 func numeric(label string) bool {
 	if hex, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(hex, "0123456789abcdef") == ""

@@ -24,8 +24,8 @@ const (
 	// failingPause keeps a directory that failed from costing every lookup its timeout, and is
 	// short enough to return to the preferred one soon.
 	failingPause = 5 * time.Second
-	// A 429 without a usable delay parks for parkDefault. Any delay is clamped to parkMax, so that a
-	// hostile header cannot stop lookups for long.
+	// A 429 without a usable delay parks for parkDefault. Any delay is clamped to parkMax, so that
+	// a hostile header cannot stop lookups for long.
 	parkDefault = 5 * time.Second
 	parkMax     = 5 * time.Minute
 )

@@ -159,8 +159,8 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-// A Resolve makes a request although an identity was remembered, also if that was after a Purge. Its
-// answer replaces the remembered identity and is not replaced by it (invariants 4 and 7).
+// A Resolve makes a request although an identity was remembered, also if that was after a Purge.
+// Its answer replaces the remembered identity and is not replaced by it (invariants 4 and 7).
 func TestResolveDoesNotTrustWhatWasRemembered(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Repos: 1})

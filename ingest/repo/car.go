@@ -19,7 +19,8 @@ type CAROptions struct {
 	// Spool opens a spool, at most once a CAR, when memory is exhausted. With nil that is an
 	// error, though not ErrInvalid.
 	Spool func() (Spool, error)
-	// Rootless accepts a CAR without roots, as in answers that are not a repository; its Root is zero.
+	// Rootless accepts a CAR without roots, as in answers that are not a repository; its Root is
+	// zero.
 	Rootless bool
 	// Chunks takes memory from a pool and returns it on Close. Nil: allocated each time.
 	Chunks *ChunkPool

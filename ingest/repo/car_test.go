@@ -74,7 +74,7 @@ func mustRead(t testing.TB, car []byte, o repo.CAROptions) *repo.CAR {
 	return c
 }
 
-// checkWorld says whether c is w, all of it.
+// checkWorld checks that c is all of w.
 func checkWorld(t *testing.T, c *repo.CAR, w *world) {
 	t.Helper()
 	for range 2 { // the second walk skips what the first has proven

@@ -14,7 +14,7 @@
 //     tree has the only form that the protocol allows for these records.
 //  4. One set of bytes, one answer: nothing depends on the order of a CAR's blocks, on how much
 //     of it was spooled, or on the index's seed.
-//  5. Invert gives the root of the tree without the operations, or an error: no node that was not in the slice
+//  5. Invert returns the root of the tree without the operations, or an error: no node that was not in the slice
 //     counts for more than its CID.
 //  6. What AppendJSON appends is valid JSON, the same for the same bytes.
 //

@@ -5,9 +5,10 @@ import (
 	"slices"
 )
 
-// Invert undoes the operations, last to first, in the tree with root data, and returns the root of the
-// tree before them (the inductive proof of sync v1.1). It needs only the nodes on their paths. The error
-// is ErrProof if one is missing, and ErrInvalid if the tree does not hold what the operations state.
+// Invert undoes the operations, last to first, in the tree with root data, and returns the root of
+// the tree before them (the inductive proof of sync v1.1). It needs only the nodes on their paths.
+// The error is ErrProof if one is missing, and ErrInvalid if the tree does not hold what the
+// operations state.
 func (s *Slice) Invert(data CID, ops []SliceOp) (prev CID, err error) {
 	s.plant(&data)
 	for i := len(ops) - 1; i >= 0; i-- {
@@ -81,8 +82,8 @@ func (s *Slice) remove() error {
 	return s.trim()
 }
 
-// trim removes nodes without entries at the top. A node that is not in the slice stays: it is the root if
-// the proof is valid, and otherwise the caller's comparison of the root fails.
+// trim removes nodes without entries at the top. A node that is not in the slice stays: it is the
+// root if the proof is valid, and otherwise the caller's comparison of the root fails.
 func (s *Slice) trim() error {
 	t := &s.tree
 	for n := t.top.node; n != nil && len(n.entries) == 0 && !n.left.none(); n = t.top.node {
@@ -124,7 +125,8 @@ func (s *Slice) merge(l, r subtree, layer int, lo, key, hi []byte) (subtree, err
 		return subtree{}, err
 	}
 	*a.gap(end) = inner
-	// The shorter one is copied into the longer, so that a wide node is not copied for each operation.
+	// The shorter one is copied into the longer, so that a wide node is not copied for each
+	// operation.
 	if len(a.entries) < len(b.entries) {
 		b.left = a.left
 		b.entries = slices.Insert(b.entries, 0, a.entries...)

@@ -273,8 +273,8 @@ var laxer = []string{
 	"nil $bytes", // atdata cannot write bytes of length 0
 }
 
-// imitates says whether the record holds a map that atdata takes for a link, bytes or a blob, and
-// writes in its own form or refuses.
+// imitates reports whether the record holds a map that atdata takes for a link, bytes or a blob,
+// and writes in its own form or refuses.
 func imitates(t *testing.T, block []byte) bool {
 	t.Helper()
 	mode, err := cbor.DecOptions{MaxNestedLevels: 200}.DecMode()
@@ -307,7 +307,7 @@ func imitation(v any) bool {
 	return false
 }
 
-// plainType says whether a $type names a type that atdata does not look into.
+// plainType reports whether a $type names a type that atdata does not look into.
 func plainType(v any) bool {
 	s, ok := v.(string)
 	return ok && s != "" && s != "blob"

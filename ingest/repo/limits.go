@@ -10,9 +10,9 @@ const (
 	// headerBytesMax: {"roots":[CID],"version":1} takes 58 bytes; 4 KiB holds 100 roots.
 	headerBytesMax = 4 << 10
 
-	// blockBytesMax: the protocol allows records of 1 MiB. A tree node grown on purpose, by keys of one
-	// layer, takes about 130 bytes an entry, so that 2 MiB hold 16,000 entries, twice what other readers
-	// accept.
+	// blockBytesMax: the protocol allows records of 1 MiB. A tree node grown on purpose, by keys of
+	// one layer, takes about 130 bytes an entry, so that 2 MiB hold 16,000 entries, twice what
+	// other readers accept.
 	blockBytesMax = 2 << 20
 
 	// recordBytesMax is the protocol's limit on a record; a larger one is not transcoded.

@@ -13,21 +13,23 @@ type Range struct{ Lower, Upper []byte }
 
 // PartialOptions are the keys that a Partial looks for, and its limits.
 type PartialOptions struct {
-	// Wanted are the keys of wanted records. Of the keys in Sample, one is enough, without its record:
-	// see Partial.Sampled. Both are disjoint and in ascending order.
+	// Wanted are the keys of wanted records. Of the keys in Sample, one is enough, without its
+	// record: see Partial.Sampled. Both are disjoint and in ascending order.
 	Wanted, Sample []Range
 	// BytesMax bounds the memory of blocks, keys and their index. Default 64 MiB.
 	BytesMax int64
-	// Grow is called before that many more bytes are allocated; false refuses them. Nil: always true.
+	// Grow is called before that many more bytes are allocated; false refuses them. Nil: always
+	// true.
 	Grow func(bytes int64) bool
 }
 
 // ErrPartialBytes means that a part is too large to be held in memory. It is not ErrInvalid.
 var ErrPartialBytes = errors.New("part of a repository exceeds the memory given")
 
-// Partial is the part of a repository in some ranges of keys. Missing returns the CIDs of the blocks that
-// it needs next. All blocks are verified against the signed root: each node on the way to a key of the
-// ranges passes all checks of Walk of a CAR. Of other nodes only the CIDs are known.
+// Partial is the part of a repository in some ranges of keys. Missing returns the CIDs of the
+// blocks that it needs next. All blocks are verified against the signed root: each node on the way
+// to a key of the ranges passes all checks of Walk of a CAR. Of other nodes only the CIDs are
+// known.
 //
 // Inserted blocks stay when the root changes, and are not requested again.
 type Partial struct {
@@ -148,8 +150,8 @@ func (p *Partial) Sampled() bool { return p.sampled }
 // Layer is the layer of the tree's root, -1 while the root is missing.
 func (p *Partial) Layer() int { return p.layer }
 
-// Guess estimates how many records of the tree are in the ranges and how many elsewhere, from the nodes
-// read and from the layers of other subtrees: a subtree has four below it on average.
+// Guess estimates how many records of the tree are in the ranges and how many elsewhere, from the
+// nodes read and from the layers of other subtrees: a subtree has four below it on average.
 func (p *Partial) Guess() (inside, outside float64) {
 	inside = float64(len(p.leaves))
 	for i := range p.waiting {
@@ -160,8 +162,9 @@ func (p *Partial) Guess() (inside, outside float64) {
 
 func fourTo(n int) float64 { return float64(uint64(1) << (2 * min(n, 31))) }
 
-// Missing reads the tree as far as the blocks held allow, and appends the CIDs of the blocks needed next,
-// each once: first nodes, and when no node is missing, records. If it appends none, the part is complete.
+// Missing reads the tree as far as the blocks held allow, and appends the CIDs of the blocks needed
+// next, each once: first nodes, and when no node is missing, records. If it appends none, the part
+// is complete.
 func (p *Partial) Missing(dst []CID) ([]CID, error) {
 	p.front, p.waiting = append(p.front, p.waiting...), p.waiting[:0]
 	for len(p.front) > 0 {
@@ -213,8 +216,8 @@ func (p *Partial) Missing(dst []CID) ([]CID, error) {
 // Mapped reports whether no node is missing any more: Missing returns records.
 func (p *Partial) Mapped() bool { return p.sorted }
 
-// Skip leaves out the records that the caller has: those for which held, called for each leaf in key
-// order, returns true. Walk visits these leaves without a record. The part must be mapped.
+// Skip leaves out the records that the caller has: those for which held, called for each leaf in
+// key order, returns true. Walk visits these leaves without a record. The part must be mapped.
 func (p *Partial) Skip(held func(key []byte, id CID) bool) {
 	for i := range p.leaves {
 		p.leaves[i].held = held(p.leaves[i].key, p.leaves[i].cid)
@@ -336,7 +339,8 @@ func (p *Partial) needs(lo, hi []byte) bool {
 	return overlaps(p.options.Wanted, lo, hi) || !p.sampled && overlaps(p.options.Sample, lo, hi)
 }
 
-// overlaps reports whether a key above lo and below hi may be in one of the ranges; nil is no bound.
+// overlaps reports whether a key above lo and below hi may be in one of the ranges; nil is no
+// bound.
 func overlaps(ranges []Range, lo, hi []byte) bool {
 	i := 0
 	if lo != nil {
@@ -357,8 +361,8 @@ func (p *Partial) Close() error {
 	return nil
 }
 
-// Walk visits the leaves of the wanted ranges in key order, as Walk of a CAR; Leaf.Block is below Blocks.
-// The part must be complete: at a missing block Walk ends with ErrInvalid.
+// Walk visits the leaves of the wanted ranges in key order, as Walk of a CAR; Leaf.Block is below
+// Blocks. The part must be complete: at a missing block Walk ends with ErrInvalid.
 func (p *Partial) Walk(data CID, fn func(Leaf) error) error {
 	if data != p.data || len(p.front)+len(p.waiting) > 0 || !p.sorted {
 		return fmt.Errorf("tree of %s is not whole in the ranges: %w", data.String(), ErrInvalid)

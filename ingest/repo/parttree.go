@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// partTree is a tree of which some subtrees are known by their CIDs only. It reuses the memory of its
-// nodes, and of keys that had to be copied from blocks.
+// partTree is a tree of which some subtrees are known by their CIDs only. It reuses the memory of
+// its nodes, and of keys that had to be copied from blocks.
 type partTree struct {
 	data    CID  // root of the tree given to plant
 	changed bool // operations were undone
@@ -140,8 +140,8 @@ func (s *Slice) plant(data *CID) {
 	}
 }
 
-// Find returns the CID of the record at a path of the tree with root data, zero if the tree proves that
-// the path has no record. The error is ErrProof if a node on the way is missing.
+// Find returns the CID of the record at a path of the tree with root data, zero if the tree proves
+// that the path has no record. The error is ErrProof if a node on the way is missing.
 func (s *Slice) Find(data CID, path []byte) (CID, error) {
 	s.plant(&data)
 	entry, err := s.descend(path, keyLayer(path))

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// source reads a CAR. It distinguishes errors in the data (ErrInvalid) from those of the transport, which
-// it wraps.
+// source reads a CAR. It distinguishes errors in the data (ErrInvalid) from those of the transport,
+// which it wraps.
 type source struct {
 	r     io.Reader
 	total int64 // bytes read from r
@@ -45,8 +45,8 @@ func (s *source) read(p []byte) (int, error) {
 	return 0, fmt.Errorf("read CAR: %w", io.ErrNoProgress)
 }
 
-// section reads the next section and returns its content and its start, the position of its length. The
-// error is io.EOF itself if there is no further section.
+// section reads the next section and returns its content and its start, the position of its length.
+// The error is io.EOF itself if there is no further section.
 func (b *body) section(lengthMax uint64) (content []byte, pos uint64, err error) {
 	n, k, err := b.length()
 	if err != nil {
@@ -89,8 +89,8 @@ func (b *body) length() (n uint64, k int, err error) {
 }
 
 // isForeign reports whether a section holds a block under a CID of another form than a repository's: of
-// another version, codec or hash. No commit and no tree can refer to such a block, and the repository
-// specification has readers ignore blocks without a reference.
+// another version, codec or hash. No commit and no tree can refer to such a block, and the
+// repository specification has readers ignore blocks without a reference.
 func isForeign(section []byte) bool {
 	if len(section) >= len(cidPrefix) && string(section[:len(cidPrefix)]) == cidPrefix {
 		return false
@@ -115,7 +115,8 @@ const (
 	cidV0Bytes  = len(cidV0Prefix) + 32
 )
 
-// header reads the CAR's header and returns its first root, zero if there is none and that is allowed.
+// header reads the CAR's header and returns its first root, zero if it has no root and that is
+// allowed.
 func (b *body) header(rootless bool) (CID, error) {
 	h, _, err := b.section(headerBytesMax)
 	if err == io.EOF {

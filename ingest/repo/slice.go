@@ -9,8 +9,8 @@ import (
 // Slice is the part of a repository that a live message carries (sync v1.1): the signed commit, the
 // tree nodes on the paths that its operations touch, and the records they wrote.
 //
-// Another Read reuses the memory of a Slice. The zero value is empty. It must not be copied after the
-// first use.
+// Another Read reuses the memory of a Slice. The zero value is empty. It must not be copied after
+// the first use.
 type Slice struct {
 	root   CID
 	bytes  int // length of the CAR
@@ -24,8 +24,8 @@ type sliceBlock struct {
 	data []byte
 }
 
-// SliceOp is one record operation on the tree: a zero CID deletes, a zero Prev creates. With both zero it
-// states that there was no record at the path, and changes nothing.
+// SliceOp is one record operation on the tree: a zero CID deletes, a zero Prev creates. With both
+// zero it states that there was no record at the path, and changes nothing.
 type SliceOp struct {
 	Path      []byte
 	CID, Prev CID
@@ -43,9 +43,9 @@ var (
 	errBlockHash   = errors.New("block does not hash to its CID")
 )
 
-// Read parses a CAR (v1, at least one root) and hashes every block with a CID of a repository's form.
-// Like ReadCAR it skips other blocks. The blocks refer to car, which must not change. An error is
-// ErrInvalid, and leaves the slice empty.
+// Read parses a CAR (v1, at least one root) and hashes every block with a CID of a repository's
+// form. Like ReadCAR it skips other blocks. The blocks refer to car, which must not change. An
+// error is ErrInvalid, and leaves the slice empty.
 func (s *Slice) Read(car []byte) error {
 	if s.bytes > sliceKeepBytes || s.index.slots == nil {
 		*s = Slice{index: newIndex()}
@@ -160,6 +160,6 @@ func (s *Slice) find(h uint64, id *CID) ([]byte, bool) {
 	return nil, false
 }
 
-// ValidKey reports whether path may be a key of a tree: 1 to 1024 bytes. ValidPath reports whether it
-// names a record.
+// ValidKey reports whether path may be a key of a tree: 1 to 1024 bytes. ValidPath reports whether
+// it names a record.
 func ValidKey(path []byte) bool { return len(path) > 0 && len(path) <= keyBytesMax }

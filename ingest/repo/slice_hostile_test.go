@@ -12,7 +12,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// TestSliceReadHostile has CARs that are none.
+// TestSliceReadHostile: invalid CARs are refused.
 func TestSliceReadHostile(t *testing.T) {
 	t.Parallel()
 	a, b := newBlock([]byte("a block")), newBlock([]byte("another"))

@@ -93,8 +93,8 @@ func indigoInverts(t *testing.T, data repo.CID, nodes []block, ops []repo.SliceO
 	return c.String(), nil
 }
 
-// TestInvertIndigo undoes commits of indigo from the messages of indigo. indigo itself, whose trees are wrong
-// now and then when keys of high layers come and go, does so in most cases.
+// TestInvertIndigo undoes commits of indigo from the messages of indigo. indigo itself, whose trees
+// are wrong now and then when keys of high layers come and go, does so in most cases.
 func TestInvertIndigo(t *testing.T) {
 	t.Parallel()
 	var s repo.Slice

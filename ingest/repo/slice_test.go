@@ -271,7 +271,8 @@ func TestInvertNothing(t *testing.T) {
 	}
 }
 
-// TestSliceReadAgain: the second message does not find nodes of the first, although it reuses the memory.
+// TestSliceReadAgain: the second message does not find nodes of the first, although it reuses the
+// memory.
 func TestSliceReadAgain(t *testing.T) {
 	t.Parallel()
 	c := newKeyMaker(2).change(40, 3)

@@ -18,7 +18,7 @@ type Leaf struct {
 	Block int
 	// Record is the block's bytes, valid as those of CAR.Block.
 	Record []byte
-	// Valid says whether Key is a collection, a slash and a record key (ValidPath). Other keys
+	// Valid reports whether Key is a collection, a slash and a record key (ValidPath). Other keys
 	// are legal in a tree but name no record of the protocol.
 	Valid bool
 }
@@ -226,7 +226,7 @@ const (
 	touchLines = 6
 )
 
-// fetch returns the entry of a block whose candidate is pos, nil if there is none.
+// fetch returns the entry of a block whose candidate is pos, nil if it does not match.
 func (c *CAR) fetch(pos uint64, id *CID) (entry []byte, err error) {
 	for pos != noPos && err == nil {
 		entry, err = c.body.entry(pos)
@@ -283,8 +283,8 @@ func (w *walker) advance(f *frame, e *nodeEntry) error {
 	return nil
 }
 
-// checkSuffix says whether the first bytes of key, as many as shared, and then suffix make a key that may follow it in
-// its node. An empty key means that there is none before it.
+// checkSuffix reports whether the first bytes of key, as many as shared, and then suffix make a key
+// that may follow it in its node. An empty key means that there is none before it.
 func checkSuffix(key, suffix []byte, shared int) error {
 	switch {
 	case shared > len(key):

@@ -67,7 +67,7 @@ type Truth struct {
 	Records map[string]repo.CID
 }
 
-// Write is one change to a repository: it puts Record at Path, or removes the record if Record is nil.
+// Write is one change to a repository: it puts Record at Path, or deletes the record if it is nil.
 type Write struct {
 	Path   string
 	Record []byte
@@ -75,8 +75,8 @@ type Write struct {
 	Absent bool
 }
 
-// Op is the effect of a Write: Prev is zero for a create, CID for a delete. Several on one path build on
-// each other.
+// Op is the effect of a Write: Prev is zero for a create, CID for a delete. Several on one path
+// build on each other.
 type Op struct {
 	Action, Path string
 	CID, Prev    repo.CID

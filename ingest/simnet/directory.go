@@ -44,7 +44,7 @@ func (h *Host) isUp() bool {
 }
 
 // writeHolders answers listReposByCollection of a host, or of a relay for nil: the active accounts among those it knows that
-// hold a record of the collection. The cursor is the number of the account to go on from, so that a page may be empty.
+// hold a record of the collection. The cursor is the number of the next account. A page may be empty.
 func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, knows func(*Account) bool) {
 	collection := r.URL.Query().Get("collection")
 	limit, ok := queryInt(r, "limit", 500, 2000)

@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// It serves a PLC directory, a fleet of PDS hosts and relays on loopback, with signed repositories, their
-// firehoses and every fault that an indexer must survive, and knows the truth to compare an index with.
+// It serves a PLC directory, a fleet of PDS hosts and relays on loopback, with signed repositories,
+// their firehoses and every fault that an indexer must survive, and knows the true state of all.
 //
 // # Invariants
 //
@@ -23,10 +23,10 @@
 //
 // # Concurrency
 //
-// All methods are safe for concurrent use. Start runs one http.Server per host in an errgroup, which
-// costs a listening socket and a waiting goroutine each; Close stops and joins them. Repositories are
-// generated when first used, or all at once by Build. When a mutation returns, all logs have its event;
-// each connection sends them at its own pace. Locks are taken in the order account, stream, network.
+// All methods are safe for concurrent use. Start runs one http.Server per host in an errgroup,
+// which costs a listening socket and a waiting goroutine each; Close stops and joins them.
+// Repositories are generated when first used, or all at once by Build. When a mutation returns, all
+// logs have its event. Each connection has its own pace. Locks are in order account, stream, network.
 //
 // # Files
 //

@@ -26,7 +26,8 @@ type follower struct {
 	unread                    bool              // the head moved unseen: a #sync said so
 }
 
-// follow applies a whole stream, and verifies every commit with the key that the PLC log gives for its time.
+// follow applies a whole stream, and verifies every commit with the key that the PLC log gives for
+// its time.
 func follow(t testing.TB, n *simnet.Network, h *simnet.Host, start map[string]*follower) map[string]*follower {
 	t.Helper()
 	keys := make(map[string][]auditEntry)
@@ -265,7 +266,8 @@ func TestAuditLog(t *testing.T) {
 	}
 }
 
-// TestMigratedButNotWritten has a repository with a newest commit that only the previous key verifies.
+// TestMigratedButNotWritten has a repository with a newest commit that only the previous key
+// verifies.
 func TestMigratedButNotWritten(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 6, Repos: 1, Hosts: 2, RecordsMedian: 5})

@@ -63,7 +63,7 @@ func (f Fault) setRetry(h http.Header) {
 	}
 }
 
-// asked returns how long a client that obeys the answer waits at least: two of the forms name a second that began before.
+// asked returns the least wait of a client that obeys: two of the forms name a second begun before.
 func (f Fault) asked() time.Duration {
 	switch {
 	case f.Kind != RateLimited && f.Kind != ServerError, f.RetryAs == RetryUnsaid:
@@ -193,7 +193,7 @@ func faultyBlocks(kind FaultKind, blocks []block) []block {
 	return blocks
 }
 
-// pickBlock chooses the middle one of the blocks that are records, or nodes; 0 (the commit) without one.
+// pickBlock chooses the middle one of the record or node blocks; 0 (the commit) without one.
 func pickBlock(blocks []block, leaf bool) int {
 	var at []int
 	for i, b := range blocks[1:] {

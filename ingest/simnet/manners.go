@@ -8,7 +8,7 @@ const (
 	// above the newest message with the error FutureCursor. They list accounts of every status.
 	Polite Manners = iota + 1
 	// Indigo relays do what indigo's relay does. A cursor older than the window begins with the oldest message,
-	// one above the newest message begins with the next one; it is not announced. They list active accounts only.
+	// one above the newest message begins with the next one, unannounced. They list active accounts.
 	Indigo
 )
 

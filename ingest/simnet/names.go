@@ -21,7 +21,7 @@ func Resolver(answer func(name string) []netip.Addr) *net.Resolver {
 	}}
 }
 
-// Private are addresses that must not be called, one of each kind that an address policy has to refuse.
+// Private are addresses that must not be called, one of each kind that a policy has to refuse.
 func Private() []netip.Addr {
 	var all []netip.Addr
 	for _, text := range []string{

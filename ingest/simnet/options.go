@@ -15,8 +15,8 @@ type Options struct {
 	// Skew gives every host one account, as far as there are enough, and host i of the rest a share in
 	// proportion to (i+1)^-Skew: at 1.5 half of all accounts live on a few of 1,000 hosts. Default 0, all hosts have equally many.
 	Skew float64
-	// QuietEvery makes every nth account unknown to relays until its first event: the account has not written since
-	// the relays began. Default 0, none.
+	// QuietEvery makes every nth account unknown to relays until its first event: the account has
+	// not written since the relays began. Default 0, none.
 	QuietEvery int
 	// Limit is what every PDS answers to one client, to be changed by Host.SetLimit. Default ReferenceLimit.
 	Limit Limit
@@ -26,7 +26,7 @@ type Options struct {
 	Relays int
 	// Manners is how much relays announce. Default Polite.
 	Manners Manners
-	// Window is how many messages every stream keeps for connections with a cursor; see Host.SetWindow. Default 2^20.
+	// Window is how many messages every stream keeps; see Host.SetWindow. Default 2^20.
 	Window int
 	// Repos is the number of accounts, spread over the hosts. Default 20.
 	Repos int
@@ -49,8 +49,9 @@ type Options struct {
 	Epoch time.Time
 	// Gzip makes hosts compress CARs for clients that accept it, as the reference PDS does. Default off.
 	Gzip bool
-	// Clutter makes hosts send what readers have to ignore: blocks without a reference, under CIDs that no
-	// repository has, in every CAR, and services of other kinds and forms in every DID document. Default off.
+	// Clutter makes hosts send what readers have to ignore: blocks without a reference, under CIDs
+	// that no repository has, in every CAR, and services of other kinds and forms in every DID
+	// document. Default off.
 	Clutter bool
 	// Preorder sends CAR blocks in tree order instead of the commit and then by falling CID,
 	// as the reference PDS does. Default off.

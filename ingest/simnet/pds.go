@@ -163,7 +163,7 @@ func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *
 	writeJSON(w, http.StatusOK, out)
 }
 
-// queryInt reads a number from the query, def if absent; false if it is not a number from 0 to limit.
+// queryInt reads a number from the query, def if absent; false if not from 0 to limit.
 func queryInt(r *http.Request, name string, def, limit int) (int, bool) {
 	text := r.URL.Query().Get(name)
 	if text == "" {

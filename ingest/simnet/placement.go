@@ -36,8 +36,8 @@ func (s placement) of(i int) *Host {
 	return hosts[min(sort.SearchFloat64s(s.shares, draw), len(hosts)-1)]
 }
 
-// addResident adds an account to those that the host lists, in the order they were made. It stays in the
-// list when it moves away, since its former host goes on listing it.
+// addResident adds an account to those that the host lists, in the order they were made. It stays
+// in the list when it moves away, since its former host goes on listing it.
 func (h *Host) addResident(a *Account) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -50,8 +50,8 @@ func (h *Host) addResident(a *Account) {
 	}
 }
 
-// rank returns the place of an account among all that live or lived on the host, in the order they were
-// made.
+// rank returns the place of an account among all that live or lived on the host, in the order they
+// were made.
 func (h *Host) rank(a *Account) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

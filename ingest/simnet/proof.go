@@ -32,7 +32,7 @@ func (p *pds) part(w http.ResponseWriter, r *http.Request, c call, a *Account, s
 	}
 	texts := r.URL.Query()["cids"]
 	if len(texts) == 0 || len(texts) > cidsMax {
-		writeError(w, http.StatusBadRequest, "InvalidRequest", "cids are none or too many")
+		writeError(w, http.StatusBadRequest, "InvalidRequest", "no cids, or too many")
 		return
 	}
 	a.sendBlocks(w, r, c, texts)

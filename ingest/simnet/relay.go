@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// relay answers for a relay without faults: it knows every account but the quiet ones, and redirects
-// clients that ask for repositories.
+// relay answers for a relay without faults: it knows every account but the quiet ones, and
+// redirects clients that ask for repositories.
 type relay struct {
 	net  *Network
 	host *Host

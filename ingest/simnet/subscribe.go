@@ -146,7 +146,7 @@ func (sub *subscriber) finish(frame []byte) {
 	}
 }
 
-// turn is the next step of a connection: one of a message, an ending, a wait for a change or for a time.
+// turn is the next step of a connection: a message, an ending, a wait for a change or for a time.
 type turn struct {
 	message message
 	send    bool
