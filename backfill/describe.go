@@ -73,7 +73,7 @@ func shows(answer []byte, did string, f store.FilterVersion) (sight, error) {
 // passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds
 // nothing that a signal names, as its host says: millions of them need no copy to be judged. Who does not say is fetched.
 func (t *task) passedOver(ctx context.Context) (bool, error) {
-	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.partless.asksWhole(t.it.did) {
+	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.wholeOnly.asksWhole(t.it.did) {
 		return false, nil
 	}
 	saw := unseen
@@ -159,8 +159,8 @@ func blames(err error) bool {
 // postpone notes in a batch who is to be asked later.
 func (r *Runner) postpone(b *store.Batch, dids []string) {
 	for _, did := range dids {
-		l := lateAsk{did: did, due: r.opts.Now().Add(laterBase), tries: 1}
-		if !r.laters.put(l) {
+		l := describeRetry{did: did, due: r.opts.Now().Add(laterBase), tries: 1}
+		if !r.describeRetries.put(l) {
 			continue // the next pass names it again
 		}
 		b.PutDescribeRetry(did, l.row())
@@ -177,15 +177,15 @@ func (r *Runner) reconsider(ctx context.Context) error {
 		return quiet(ctx, ours(err))
 	}
 	for did, row := range all {
-		r.laters.put(laterOf(did, row))
+		r.describeRetries.put(describeRetryOf(did, row))
 	}
 	for r.crawlGate.pass(ctx) {
 		g := new(errgroup.Group)
 		g.SetLimit(describeMax)
-		for _, l := range r.laters.take(r.opts.Now()) {
+		for _, l := range r.describeRetries.take(r.opts.Now()) {
 			g.Go(func() error {
 				if ctx.Err() != nil {
-					r.laters.again(l) // Crawl may be called again
+					r.describeRetries.again(l) // Crawl may be called again
 					return nil
 				}
 				return r.askAgain(ctx, l)
@@ -194,13 +194,13 @@ func (r *Runner) reconsider(ctx context.Context) error {
 		if err := g.Wait(); err != nil {
 			return quiet(ctx, err)
 		}
-		sleep(ctx, min(r.laters.wait(r.opts.Now()), sleepMax), r.kickLater)
+		sleep(ctx, min(r.describeRetries.wait(r.opts.Now()), sleepMax), r.kickLater)
 	}
 	return nil
 }
 
 // askAgain asks about one account, and writes what follows.
-func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
+func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 	did := l.did
 	saw := unwanted
 	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())
@@ -210,14 +210,14 @@ func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
 	}
 	var failure *storeError
 	if errors.As(err, &failure) || ctx.Err() != nil {
-		r.laters.again(l)
+		r.describeRetries.again(l)
 		return err
 	}
 	if saw == unseen {
 		b := r.store.NewBatch()
-		l.due, l.tries = r.opts.Now().Add(r.jitter(min(laterMax, laterBase<<min(l.tries, 10)))), l.tries+1
+		l.due, l.tries = r.opts.Now().Add(r.jitter(min(describeRetryMax, laterBase<<min(l.tries, 10)))), l.tries+1
 		b.PutDescribeRetry(did, l.row())
-		r.laters.again(l)
+		r.describeRetries.again(l)
 		return ours(b.CommitSync())
 	}
 	var todo []listed
@@ -226,10 +226,10 @@ func (r *Runner) askAgain(ctx context.Context, l lateAsk) error {
 	}
 	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropDescribeRetry(did) })
 	if err == nil {
-		r.laters.drop(did)
+		r.describeRetries.drop(did)
 		return nil
 	}
-	r.laters.again(l)
+	r.describeRetries.again(l)
 	if errors.Is(err, errRefiltered) {
 		return nil // repeated at once, by the new filter
 	}

@@ -60,9 +60,9 @@
 //   - resolve.go: rows whose host is unknown find it
 //   - task.go: one repository, step by step; window.go: whose live commits are buffered meanwhile
 //   - recheck.go: whether a transfer is needed; fetch.go, body.go, wait.go, spool.go: the transfer; verify.go
-//   - sparse.go: only the wanted parts; partless.go: hosts that send none
+//   - sparse.go: only the wanted parts; wholeonly.go: hosts that send none
 //   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
-//   - forget.go: tasks of repositories that package refilter forgets; futile.go: accounts that
+//   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts that
 //     showed a signal, but had no record of it
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
 //   - retry.go: what is due becomes pending

@@ -172,22 +172,22 @@ func EndPass(row store.CrawlMark, named int64, every time.Duration, now time.Tim
 	return row, markOf(row).due(every, now)
 }
 
-// LatersMax bounds Laters.
-const LatersMax = latersMax
+// DescribeRetriesMax bounds DescribeRetries.
+const DescribeRetriesMax = describeRetriesMax
 
-// Laters is who is to be asked again what an account holds.
-type Laters struct{ l *laters }
+// DescribeRetries is who is to be asked again what an account holds.
+type DescribeRetries struct{ l *describeRetries }
 
-// NewLaters is an empty list.
-func NewLaters() Laters { return Laters{newLaters()} }
+// NewDescribeRetries is an empty list.
+func NewDescribeRetries() DescribeRetries { return DescribeRetries{newDescribeRetries()} }
 
 // Put adds an account, and reports whether it is in the list.
-func (l Laters) Put(did string, due time.Time) bool {
-	return l.l.put(lateAsk{did: did, due: due, tries: 1})
+func (l DescribeRetries) Put(did string, due time.Time) bool {
+	return l.l.put(describeRetry{did: did, due: due, tries: 1})
 }
 
 // Take gives the accounts that are due.
-func (l Laters) Take(now time.Time) (dids []string) {
+func (l DescribeRetries) Take(now time.Time) (dids []string) {
 	for _, a := range l.l.take(now) {
 		dids = append(dids, a.did)
 	}
@@ -254,7 +254,7 @@ func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }
 
 // SameLater is when an account is asked about, read and written again.
 func SameLater(did string, row store.DescribeRetry) store.DescribeRetry {
-	return laterOf(did, row).row()
+	return describeRetryOf(did, row).row()
 }
 
 // ListNothing begins the listing of a host, which names no repository. absent reports whether one

@@ -124,13 +124,13 @@ const (
 	proofBlocksMax = 64
 	// answerBlockBytes bounds a block in an answer: no record and hardly any node is larger than 1 MiB.
 	answerBlockBytes = 2<<20 + 64
-	// partlessFor is how long a host is not asked for parts after it said that it sends none, or broke them off.
-	partlessFor = time.Hour
+	// wholeOnlyFor is how long a host is not asked for parts after it said that it sends none, or broke them off.
+	wholeOnlyFor = time.Hour
 
-	// futileMax bounds who is remembered to have been fetched in vain for a signal, and futileFor says for how long another
+	// signalMissesMax bounds who is remembered to have been fetched in vain for a signal, and signalMissFor says for how long another
 	// such fetch counts as one more in a row.
-	futileMax = 64 << 10
-	futileFor = time.Hour
+	signalMissesMax = 64 << 10
+	signalMissFor   = time.Hour
 
 	// lagsMax is how often we come back to a host that has an older rev than was announced, before we
 	// believe the host: over a quarter of an hour with the default delays.
@@ -239,10 +239,10 @@ const (
 	describeMax     = 8
 	describeBodyMax = 2 << 20
 	// describeTries is how often a page waits for a host that is out of order before it goes on and leaves those that are left
-	// for later: after laterBase, doubling to laterMax. At most latersMax of 100 bytes are remembered; the next pass names
+	// for later: after laterBase, doubling to describeRetryMax. At most describeRetriesMax of 100 bytes are remembered; the next pass names
 	// the others again.
-	describeTries = 5
-	laterBase     = 15 * time.Minute
-	laterMax      = 24 * time.Hour
-	latersMax     = 100_000
+	describeTries      = 5
+	laterBase          = 15 * time.Minute
+	describeRetryMax   = 24 * time.Hour
+	describeRetriesMax = 100_000
 )

@@ -20,36 +20,36 @@ import (
 
 // Runner fetches pending repositories.
 type Runner struct {
-	opts     Options
-	store    *store.Store
-	client   *http.Client
-	header   http.Header // of requests for CARs; shared, never changed
-	zipping  http.Header // of those that hold a permit for a zstd body; likewise
-	asking   http.Header // of other queries about a repository; likewise
-	chunks   *repo.ChunkPool
-	memory   *budget
-	partless partless
-	futile   *futile
-	spools   *budget
-	indexes  *budget
-	long     *budget // places for long transfers
-	decode   decoders
-	metrics  *metrics
-	moves    *rate.Limiter
+	opts         Options
+	store        *store.Store
+	client       *http.Client
+	header       http.Header // of requests for CARs; shared, never changed
+	zipping      http.Header // of those that hold a permit for a zstd body; likewise
+	asking       http.Header // of other queries about a repository; likewise
+	chunks       *repo.ChunkPool
+	memory       *budget
+	wholeOnly    wholeOnly
+	signalMisses *signalMisses
+	spools       *budget
+	indexes      *budget
+	long         *budget // places for long transfers
+	decode       decoders
+	metrics      *metrics
+	moves        *rate.Limiter
 
-	kick      chan struct{} // wakes the dispatcher
-	kickDue   chan struct{} // wakes the retry loop
-	kickIdle  chan struct{} // wakes the flush
-	kickLater chan struct{} // wakes who asks again what accounts hold
-	kickPass  chan struct{} // wakes who starts reconciliations
-	fatal     chan error    // the store failed in a callback
-	crawls    *crawlers
-	absences  *absences
-	gapSeen   atomic.Bool // rows of reconciliations may have been written
-	laters    *laters
-	refilter  *refilter.Runner
-	tasksGate gate
-	crawlGate gate
+	kick            chan struct{} // wakes the dispatcher
+	kickDue         chan struct{} // wakes the retry loop
+	kickIdle        chan struct{} // wakes the flush
+	kickLater       chan struct{} // wakes who asks again what accounts hold
+	kickPass        chan struct{} // wakes who starts reconciliations
+	fatal           chan error    // the store failed in a callback
+	crawls          *crawlers
+	absences        *absences
+	gapSeen         atomic.Bool // rows of reconciliations may have been written
+	describeRetries *describeRetries
+	refilter        *refilter.Runner
+	tasksGate       gate
+	crawlGate       gate
 
 	// mu guards:
 	mu                  sync.Mutex
@@ -75,34 +75,34 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
 	r := &Runner{
-		opts:      opts,
-		store:     opts.Store,
-		header:    queryHeader(opts.UserAgent, carType, "gzip"),
-		zipping:   queryHeader(opts.UserAgent, carType, "zstd, gzip"),
-		asking:    queryHeader(opts.UserAgent, "application/json", "gzip"),
-		chunks:    repo.NewChunkPool(idleChunkBytes),
-		futile:    newFutile(),
-		memory:    newBudget(opts.bodyBytes()),
-		spools:    newBudget(opts.SpoolBytes),
-		indexes:   newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
-		long:      newBudget(int64(opts.longMax())),
-		moves:     rate.NewLimiter(movesPerSecond, movesPerSecond),
-		kick:      make(chan struct{}, 1),
-		kickDue:   make(chan struct{}, 1),
-		kickIdle:  make(chan struct{}, 1),
-		kickPass:  make(chan struct{}, 1),
-		kickLater: make(chan struct{}, 1),
-		fatal:     make(chan error, 1),
-		sched:     pace.NewScheduler(opts.Concurrency),
-		inflight:  make(map[string]*flight),
-		versions:  make(map[string]uint32),
-		hosts:     make(map[uint32]*host),
-		rescanAll: true,
-		rand:      rand.New(rand.NewPCG(opts.Seed, 0)),
+		opts:         opts,
+		store:        opts.Store,
+		header:       queryHeader(opts.UserAgent, carType, "gzip"),
+		zipping:      queryHeader(opts.UserAgent, carType, "zstd, gzip"),
+		asking:       queryHeader(opts.UserAgent, "application/json", "gzip"),
+		chunks:       repo.NewChunkPool(idleChunkBytes),
+		signalMisses: newSignalMisses(),
+		memory:       newBudget(opts.bodyBytes()),
+		spools:       newBudget(opts.SpoolBytes),
+		indexes:      newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
+		long:         newBudget(int64(opts.longMax())),
+		moves:        rate.NewLimiter(movesPerSecond, movesPerSecond),
+		kick:         make(chan struct{}, 1),
+		kickDue:      make(chan struct{}, 1),
+		kickIdle:     make(chan struct{}, 1),
+		kickPass:     make(chan struct{}, 1),
+		kickLater:    make(chan struct{}, 1),
+		fatal:        make(chan error, 1),
+		sched:        pace.NewScheduler(opts.Concurrency),
+		inflight:     make(map[string]*flight),
+		versions:     make(map[string]uint32),
+		hosts:        make(map[uint32]*host),
+		rescanAll:    true,
+		rand:         rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
 	r.decode.permits.give(opts.zstdBodies())
 	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
-	r.absences, r.laters = newAbsences(r), newLaters()
+	r.absences, r.describeRetries = newAbsences(r), newDescribeRetries()
 	r.gapSeen.Store(true)
 	var err error
 	if r.crawls, err = newCrawlers(r); err != nil {

@@ -82,7 +82,7 @@ func (t *task) sparse(ctx context.Context) (part records, way string, err error)
 	}
 	if err == nil {
 		t.signal = t.signal || s.part.Sampled()
-		t.r.partless.gathered(t.hostID)
+		t.r.wholeOnly.gathered(t.hostID)
 		return s.part, fetchSparse, nil
 	}
 	t.forgetMemory()
@@ -106,9 +106,9 @@ func (t *task) cutShort(ctx context.Context, s *sparse, err error) {
 	if v.lookup || v.ending != endRetry && v.ending != endLater {
 		return
 	}
-	t.r.partless.cut(t.hostID, s.began, now)
+	t.r.wholeOnly.cut(t.hostID, s.began, now)
 	if v.kind == store.RateLimited {
-		t.r.partless.wholeNext(t.it.did)
+		t.r.wholeOnly.wholeNext(t.it.did)
 	}
 }
 
@@ -118,7 +118,7 @@ func (t *task) fallsBack(ctx context.Context, err error) bool {
 	var answer *answerError
 	if errors.As(err, &answer) {
 		if answer.code == http.StatusNotImplemented || answer.code == http.StatusNotFound && !ofMethod(answer.name) {
-			t.r.partless.add(t.hostID, t.r.opts.Now())
+			t.r.wholeOnly.add(t.hostID, t.r.opts.Now())
 		}
 		if answer.code == http.StatusNotImplemented || answer.code == http.StatusInternalServerError {
 			return true
@@ -141,11 +141,11 @@ func (t *task) newSparse() *sparse {
 	switch {
 	case strategy == StrategyFull, wanted == nil, f.StoresAll(), t.row.Retry.Count >= sparseTriesMax:
 		return nil
-	case t.r.partless.has(t.hostID, t.r.opts.Now()):
+	case t.r.wholeOnly.has(t.hostID, t.r.opts.Now()):
 		return nil
 	case strategy == StrategyAuto && (t.smallAsHeld() || !t.spares()):
 		return nil
-	case t.r.partless.takeWhole(t.it.did):
+	case t.r.wholeOnly.takeWhole(t.it.did):
 		return nil
 	}
 	s := &sparse{t: t, began: t.r.opts.Now(), path: probePath(wanted[0]), ranges: len(wanted)}

@@ -232,7 +232,7 @@ func (t *task) straighten(err error) error {
 	if !errors.As(err, new(*busyError)) {
 		return nil
 	}
-	t.r.partless.wholeNext(t.it.did)
+	t.r.wholeOnly.wholeNext(t.it.did)
 	if !t.row.Recheck {
 		return nil
 	}
@@ -247,7 +247,7 @@ func (t *task) straighten(err error) error {
 func (t *task) write(ctx context.Context, c records) error {
 	if !t.signal && refilter.OnSignal(t.filter.Filter, &t.row) {
 		if t.row.Ordinal == 0 {
-			t.r.futile.add(t.it.did, t.r.opts.Now(), t.r.delay)
+			t.r.signalMisses.add(t.it.did, t.r.opts.Now(), t.r.delay)
 		}
 		return t.forget(ctx)
 	}

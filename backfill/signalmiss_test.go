@@ -10,9 +10,9 @@ import (
 	"cistern/store"
 )
 
-// TestFutile: an account that shows a signal again and again, and holds no record of it when it is looked at, is not
+// TestSignalMisses: an account that shows a signal again and again, and holds no record of it when it is looked at, is not
 // fetched each time. When it does hold one it is followed.
-func TestFutile(t *testing.T) {
+func TestSignalMisses(t *testing.T) {
 	t.Parallel()
 	const signal = "com.example.rare.thing"
 	w := newWorld(t, worldOptions{

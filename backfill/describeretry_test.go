@@ -8,13 +8,13 @@ import (
 	"cistern/backfill"
 )
 
-// TestLaters: accounts that are to be asked again come in order of time, each once; a full list takes no more, and what a clock
+// TestDescribeRetries: accounts that are to be asked again come in order of time, each once; a full list takes no more, and what a clock
 // that was years ahead meant is due at once. Adding one costs the same however many there are.
-func TestLaters(t *testing.T) {
+func TestDescribeRetries(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
-	l := backfill.NewLaters()
-	for i := range backfill.LatersMax {
+	l := backfill.NewDescribeRetries()
+	for i := range backfill.DescribeRetriesMax {
 		if !l.Put(fmt.Sprint(i), now.Add(time.Duration(i%7)*time.Minute)) || !l.Put(fmt.Sprint(i), now) {
 			t.Fatalf("account %d was not taken", i)
 		}
@@ -26,17 +26,17 @@ func TestLaters(t *testing.T) {
 	for minute := range 7 {
 		at := now.Add(time.Duration(minute) * time.Minute)
 		names := l.Take(at)
-		if taken += len(names); len(names) < backfill.LatersMax/7 {
+		if taken += len(names); len(names) < backfill.DescribeRetriesMax/7 {
 			t.Errorf("minute %d: %d accounts", minute, len(names))
 		}
 		if again := l.Take(at); len(again) != 0 {
 			t.Errorf("minute %d: %d accounts were given twice", minute, len(again))
 		}
 	}
-	if taken != backfill.LatersMax {
-		t.Errorf("%d accounts were given of %d", taken, backfill.LatersMax)
+	if taken != backfill.DescribeRetriesMax {
+		t.Errorf("%d accounts were given of %d", taken, backfill.DescribeRetriesMax)
 	}
-	l = backfill.NewLaters()
+	l = backfill.NewDescribeRetries()
 	l.Put("ahead", now.AddDate(10, 0, 0))
 	if names := l.Take(now); len(names) != 1 {
 		t.Errorf("due now: %v", names)

@@ -1,0 +1,92 @@
+package backfill
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"cistern/backfill/refilter"
+	"cistern/store"
+)
+
+// signalMisses is a negative cache of repositories that were fetched for a signal and held no record of
+// it. Their rows are deleted, so without the cache a repository that shows a signal again and again would
+// be fetched each time. It holds the newest, at most 2×signalMissesMax of some 50 bytes each.
+type signalMisses struct {
+	seed maphash.Seed
+
+	mu       sync.Mutex
+	now, old map[uint64]signalMiss // mu guards; by hash of the DID
+}
+
+// signalMiss is a repository that was fetched without finding a signal, count times in a row.
+type signalMiss struct {
+	count uint32
+	due   time.Time // when it may be fetched again
+}
+
+func newSignalMisses() *signalMisses {
+	return &signalMisses{seed: maphash.MakeSeed(), now: map[uint64]signalMiss{}}
+}
+
+// of returns the entry under a hash. The mutex is held.
+func (f *signalMisses) of(key uint64) signalMiss {
+	if was, known := f.now[key]; known {
+		return was
+	}
+	return f.old[key]
+}
+
+// add records a fetch that found no signal. The first in an hour causes no delay.
+func (f *signalMisses) add(did string, now time.Time, delay func(count uint32) time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := maphash.String(f.seed, did)
+	is := f.of(key)
+	if now.Sub(is.due) > signalMissFor {
+		is.count = 0
+	}
+	if is.due = now; is.count > 0 {
+		is.due = now.Add(delay(is.count))
+	}
+	is.count++
+	if len(f.now) >= signalMissesMax {
+		f.old, f.now = f.now, map[uint64]signalMiss{}
+	}
+	f.now[key] = is
+}
+
+// due returns when a repository may be fetched for a signal again.
+func (f *signalMisses) due(did string) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.of(maphash.String(f.seed, did)).due
+}
+
+// tooSoon reports whether a repository that was found for a signal was fetched lately without finding
+// one, and until when it waits then.
+func (t *task) tooSoon() (due time.Time, soon bool) {
+	if t.row.Ordinal != 0 || !refilter.OnSignal(t.r.store.Filter().Filter, &t.row) {
+		return time.Time{}, false
+	}
+	due = t.r.signalMisses.due(t.it.did)
+	return due, due.After(t.r.opts.Now())
+}
+
+// postpone ends the task before its host is asked.
+func (t *task) postpone(due time.Time) error {
+	next := due.Unix() + 1
+	_, err := t.update(func(b *store.Batch, row *store.Repo) error {
+		retry := row.Retry
+		retry.Kind, retry.Next, retry.Since = store.Generic, next, defaultTo(retry.Since, t.r.opts.Now().Unix())
+		retry.Error = "it was fetched lately and held no record that a signal names"
+		b.Defer(row, retry)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.r.leave(t)
+	t.r.due(next)
+	return nil
+}
