@@ -69,7 +69,8 @@ type storeError struct{ error }
 
 func (e *storeError) Unwrap() error { return e.error }
 
-// ours marks an error of the store. ErrStale is none: it says that the row has changed.
+// ours marks an error of the store. ErrStale stays unmarked: it reports that the row has changed, not a
+// failure.
 func ours(err error) error {
 	if err == nil || errors.Is(err, store.ErrStale) {
 		return err

@@ -52,7 +52,7 @@ func (s *Store) LockCrawlMark(l CrawlList) (unlock func()) {
 	return s.Lock(string(crawlKey(nil, l)))
 }
 
-// CrawlMark is the mark of a list as last written, the zero mark if there is none.
+// CrawlMark returns the mark of a list as last written, or the zero mark if no mark was written.
 func (s *Store) CrawlMark(l CrawlList) (m CrawlMark, err error) {
 	err = get(s.db, crawlKey(nil, l), func(v []byte) error {
 		m, err = s.parseCrawlMark(v)

@@ -38,7 +38,7 @@ func (s *Store) mark(b *Batch, m cursorMark) error {
 	return b.b.Set(cursorKey(m.source), binary.BigEndian.AppendUint64(nil, uint64(seq)), nil)
 }
 
-// Cursor is the cursor of a source as last written; ok is false if there is none.
+// Cursor returns the cursor of a source as last written; ok is false if no cursor was written.
 func (s *Store) Cursor(source string) (seq int64, ok bool, err error) {
 	err = get(s.db, cursorKey(source), func(v []byte) (err error) {
 		seq, err = parseCursor(v)

@@ -35,7 +35,7 @@ const (
 	metaReconcileHosts = "reconcile_hosts" // reconcileHostsV1
 )
 
-// metaRow decodes a row of meta into v; ok is false if there is none.
+// metaRow decodes a row of meta into v; ok is false if the row does not exist.
 func (s *Store) metaRow(r reader, name string, v any) (ok bool, err error) {
 	err = get(r, metaKey(name), func(b []byte) error { return s.codec.decode(b, v) })
 	if errors.Is(err, ErrNotFound) {

@@ -29,7 +29,8 @@ func (b *Batch) PutProgress(source string, p Progress) {
 // DropProgress deletes the progress of a source.
 func (b *Batch) DropProgress(source string) { b.delete(progressKey(source)) }
 
-// Progress returns the progress of a source as last written; ok is false if there is none.
+// Progress returns the progress of a source as last written; ok is false if no progress was
+// written.
 func (s *Store) Progress(source string) (p Progress, ok bool, err error) {
 	err = get(s.db, progressKey(source), func(v []byte) error { return s.codec.decode(v, &p) })
 	if errors.Is(err, ErrNotFound) {

@@ -47,7 +47,8 @@ func (s *Store) LockReconciliation(url string) (unlock func()) {
 	return s.Lock(string(reconcileKey(nil, url)))
 }
 
-// Reconciliation is the reconciliation of a base URL as last written; ok is false if there is none.
+// Reconciliation returns the reconciliation of a base URL as last written; ok is false if none is
+// requested or under way.
 func (s *Store) Reconciliation(url string) (r Reconciliation, ok bool, err error) {
 	err = get(s.db, reconcileKey(nil, url), func(v []byte) error {
 		r, err = s.parseReconciliation(v)

@@ -53,7 +53,7 @@ func (b *Batch) transit(r *Repo, name string, to State) {
 }
 
 // Track follows a repository that is not followed, for a reason, and puts it into the queue: of the
-// host of r.Pending, which may be unknown. A fetch under way is void. What is held is kept.
+// host of r.Pending, which may be unknown. A fetch under way becomes void. The copy is kept.
 func (b *Batch) Track(r *Repo, why Why, priority uint8) {
 	if r.Tracked != Untracked {
 		b.fail(fmt.Errorf("track %s: it is followed already", r.DID))

@@ -284,7 +284,7 @@ func (w *walker) advance(f *frame, e *nodeEntry) error {
 }
 
 // checkSuffix reports whether the first bytes of key, as many as shared, and then suffix make a key
-// that may follow it in its node. An empty key means that there is none before it.
+// that may follow it in its node. An empty key means that no key precedes it.
 func checkSuffix(key, suffix []byte, shared int) error {
 	switch {
 	case shared > len(key):
