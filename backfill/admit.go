@@ -9,23 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
-
-// errBanned: the operator wants the host left alone.
-var errBanned = errors.New("host is banned")
-
-// busyError says that a host is not to be asked before some time.
-type busyError struct {
-	until   time.Time
-	queries bool // but it may be asked for a repository
-}
-
-func (e *busyError) Error() string {
-	return fmt.Sprintf("host is not to be asked before %s", e.until.UTC().Format(time.RFC3339))
-}
 
 // waiter waits for a permit of a host.
 type waiter struct {
@@ -41,8 +29,8 @@ type answered struct {
 }
 
 // admit waits until a host may be asked once more, for requests that belong to no task, and is told by done how that
-// one ended, which must be called. A host that is parked or has spent a window for more than admitMax is a busyError, a banned
-// one errBanned: whoever asks should do something else meanwhile.
+// one ended, which must be called. A host that is parked or has spent a window for more than admitMax is a hosts.BusyError, a banned
+// one hosts.ErrBanned: whoever asks should do something else meanwhile.
 func (r *Runner) admit(ctx context.Context, hostID uint32) (done func(answered), err error) {
 	for {
 		h, p, w, err := r.knock(hostID)
@@ -77,13 +65,13 @@ func (r *Runner) knock(hostID uint32) (h *host, p pace.Permit, w *waiter, err er
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if h = r.hostOf(hostID); h == nil {
-		return nil, p, nil, &busyError{until: now.Add(crawlPause)}
+		return nil, p, nil, &hosts.BusyError{Until: now.Add(crawlPause)}
 	}
 	switch at := h.Opens(pace.Query, now); {
 	case h.Banned():
-		return nil, p, nil, errBanned
+		return nil, p, nil, hosts.ErrBanned
 	case at.Sub(now) > admitMax || h.Parked(now):
-		return nil, p, nil, &busyError{until: at}
+		return nil, p, nil, &hosts.BusyError{Until: at}
 	case at.After(now):
 		return nil, p, nil, nil
 	case h.Open(pace.Query, now) && len(h.waiters) == 0:
@@ -179,7 +167,7 @@ func kindOf(method string) pace.Kind {
 
 // spend waits until the host of a task, which holds a permit already, may be asked once more, and
 // notes that it is. The permit includes the first request. When the wait would exceed admitMax the
-// error is a busyError, and the task is queued again: a waiting task must not hold a permit.
+// error is a hosts.BusyError, and the task is queued again: a waiting task must not hold a permit.
 func (t *task) spend(ctx context.Context, k pace.Kind) error {
 	if t.host == nil {
 		return nil
@@ -194,7 +182,7 @@ func (t *task) spend(ctx context.Context, k pace.Kind) error {
 		}
 		d := at.Sub(t.r.opts.Now())
 		if d > admitMax {
-			return &busyError{until: at, queries: true}
+			return &hosts.BusyError{Until: at, Queries: true}
 		}
 		if sleep(ctx, max(d, time.Millisecond), nil); ctx.Err() != nil {
 			return ctx.Err()
@@ -233,7 +221,7 @@ func (r *Runner) spendAt(ctx context.Context, h *host, k pace.Kind) error {
 		r.mu.Unlock()
 		switch d := at.Sub(now); {
 		case banned, d > admitMax:
-			return &busyError{until: at, queries: queries && !banned}
+			return &hosts.BusyError{Until: at, Queries: queries && !banned}
 		case d > 0:
 			sleep(ctx, d, nil)
 		default:
@@ -269,7 +257,7 @@ func (r *Runner) checkRedirect(req *http.Request, via []*http.Request) error {
 		err = r.spendElsewhere(req)
 	}
 	if err != nil {
-		return fmt.Errorf("%w to %s: %v", errRedirect, clean(req.URL.Redacted()), err) // not a busyError: the redirecting host would be asked again at once
+		return fmt.Errorf("%w to %s: %v", hosts.ErrRedirect, clean(req.URL.Redacted()), err) // not a hosts.BusyError: the redirecting host would be asked again at once
 	}
 	return nil
 }
@@ -283,7 +271,7 @@ func (r *Runner) spendElsewhere(req *http.Request) error {
 	to, err := r.store.HostNamed(identity.HostOf(origin))
 	if errors.Is(err, store.ErrNotFound) {
 		if _, banned := r.opts.HostRules.Of(identity.HostOf(origin)); banned {
-			return errBanned
+			return hosts.ErrBanned
 		}
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -97,7 +98,7 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 // listDelay is what a list's host asks for, or grows from a second: up to minutes for a source, and
 // to an hour for one host of many.
 func (r *Runner) listDelay(err error, l *list) time.Duration {
-	if errors.Is(err, errBanned) {
+	if errors.Is(err, hosts.ErrBanned) {
 		return crawlBannedAgain
 	}
 	most := crawlRetryMax
@@ -109,13 +110,13 @@ func (r *Runner) listDelay(err error, l *list) time.Duration {
 
 // crawlDelay is what the host asks for, or grows from a second.
 func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Duration {
-	var answer *answerError
-	var busy *busyError
+	var answer *hosts.AnswerError
+	var busy *hosts.BusyError
 	switch {
 	case errors.As(err, &busy):
-		return max(crawlKnown, busy.until.Sub(r.opts.Now()))
-	case errors.As(err, &answer) && answer.wait > 0:
-		return answer.wait
+		return max(crawlKnown, busy.Until.Sub(r.opts.Now()))
+	case errors.As(err, &answer) && answer.Wait > 0:
+		return answer.Wait
 	}
 	return r.jitter(min(most, crawlPause<<min(failures, 20)))
 }

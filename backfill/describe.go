@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/refilter"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -41,10 +42,10 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	}
 	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, describeBodyMax, r.opts.IdleTimeout)
 	var failure *storeError
-	var answer *answerError
+	var answer *hosts.AnswerError
 	switch {
 	case errors.As(err, &failure), err == nil:
-	case errors.As(err, &answer) && answer.code < http.StatusInternalServerError && answer.code != http.StatusTooManyRequests && answer.name != "":
+	case errors.As(err, &answer) && answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests && answer.Name != "":
 		return unwanted, nil // this account is not to be had there
 	}
 	if err != nil {
@@ -84,9 +85,9 @@ func (t *task) passedOver(ctx context.Context) (bool, error) {
 		}
 		return err
 	})
-	var a *answerError
+	var a *hosts.AnswerError
 	switch {
-	case errors.As(err, &a) && a.code != http.StatusTooManyRequests, asQueries(err):
+	case errors.As(err, &a) && a.Code != http.StatusTooManyRequests, hosts.QueriesSpent(err):
 		return false, nil // the fetch will tell
 	case err != nil || saw != unwanted:
 		return false, err
@@ -144,14 +145,14 @@ func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin s
 
 // blames says whether a failure is the host's, so that others there would fail too.
 func blames(err error) bool {
-	var busy *busyError
-	var answer *answerError
+	var busy *hosts.BusyError
+	var answer *hosts.AnswerError
 	var resolve *resolveError
 	switch {
 	case errors.As(err, &busy), errors.As(err, &resolve):
 		return true
 	case errors.As(err, &answer):
-		return answer.code == http.StatusTooManyRequests || answer.code > http.StatusInternalServerError
+		return answer.Code == http.StatusTooManyRequests || answer.Code > http.StatusInternalServerError
 	}
 	return !errors.Is(err, errNoAnswer) && !errors.Is(err, errLong)
 }

@@ -2,9 +2,7 @@ package backfill
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"time"
 
 	"cistern/store"
 )
@@ -22,37 +20,11 @@ var (
 	errCrowded = errors.New("too many long transfers while other repositories wait")
 	// errBroken: the connection ended before the body did.
 	errBroken = errors.New("body broke off")
-	// errRedirect: the host sent us where we do not go.
-	errRedirect = errors.New("redirect refused")
 	// errSpool: a body could not be spooled; our disk, not the host.
 	errSpool = errors.New("spool")
 	// errIndex: there are too many large repositories at a time.
 	errIndex = errors.New("indexes of all CARs together exceed their limit")
 )
-
-// answerError is an answer with another status than 200.
-type answerError struct {
-	code    int
-	name    string        // the XRPC error, "" if the body was none
-	message string        // bounded by errorBodyMax, shortened for the row
-	wait    time.Duration // how long the host asks us to wait, 0 if it does not say
-	quota   bool          // the answer names the spent quota, and the host's limiter enforces its wait
-}
-
-func (e *answerError) Error() string {
-	if e.name == "" {
-		return fmt.Sprintf("host answered %d", e.code)
-	}
-	return fmt.Sprintf("host answered %d %s: %s", e.code, e.name, e.message)
-}
-
-// asQueries reports whether a query failed because the host's quota of queries is spent. The host
-// may count whole repositories in another quota.
-func asQueries(err error) bool {
-	var busy *busyError
-	var answer *answerError
-	return errors.As(err, &busy) && busy.queries || errors.As(err, &answer) && answer.quota
-}
 
 // broken says whether a body ended too early, whoever noticed.
 func broken(err error) bool {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/store"
 
@@ -126,13 +127,13 @@ func Admit(ctx context.Context, r *Runner, host uint32) (done func(error), err e
 
 // IsBusy says whether err is that a host is not to be asked now.
 func IsBusy(err error) bool {
-	var busy *busyError
+	var busy *hosts.BusyError
 	return errors.As(err, &busy)
 }
 
 // Limited is an answer of a host that wants to be left alone for so long.
 func Limited(wait time.Duration) error {
-	return &answerError{code: http.StatusTooManyRequests, wait: wait}
+	return &hosts.AnswerError{Code: http.StatusTooManyRequests, Wait: wait}
 }
 
 // Rescan looks at all queues.

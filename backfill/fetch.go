@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
@@ -334,10 +335,10 @@ func (t *task) forgetMemory() {
 // readAnswer reads an answer that is not what was asked for.
 func (r *Runner) readAnswer(resp *http.Response, tr *transfer) error {
 	now := r.opts.Now()
-	e := &answerError{code: resp.StatusCode, wait: askedWait(resp.Header, now)}
+	e := &hosts.AnswerError{Code: resp.StatusCode, Wait: askedWait(resp.Header, now)}
 	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil { // not redirected: heard has noted it
 		q := pace.ParseQuota(resp.Header, now)
-		e.quota = q.Spent(now) && e.wait <= q.Reset.Sub(now)+time.Second
+		e.Quota = q.Spent(now) && e.Wait <= q.Reset.Sub(now)+time.Second
 	}
 	body, err := r.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
@@ -350,7 +351,7 @@ func (r *Runner) readAnswer(resp *http.Response, tr *transfer) error {
 	}
 	b, err := io.ReadAll(io.LimitReader(body, errorBodyMax))
 	if err == nil && json.Unmarshal(b, &said) == nil {
-		e.name, e.message = clean(said.Error), clean(said.Message)
+		e.Name, e.Message = clean(said.Error), clean(said.Message)
 	}
 	return e
 }

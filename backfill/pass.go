@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -144,7 +145,7 @@ func (p *pass) fail(ctx context.Context, log *slog.Logger, err error) {
 		most = crawlHostRetryMax
 	}
 	d := p.r.crawlDelay(err, p.failures, most)
-	if errors.Is(err, errBanned) {
+	if errors.Is(err, hosts.ErrBanned) {
 		d = crawlBannedAgain
 	}
 	p.failures++
@@ -158,7 +159,7 @@ func (p *pass) begin() error {
 	p.empty, p.repeats = 0, repeats{}
 	if p.own {
 		if p.listing = p.r.absences.join(identity.HostOf(p.url)); p.listing == nil {
-			return &busyError{until: p.r.opts.Now().Add(joinAgain)} // it is read when others have ended
+			return &hosts.BusyError{Until: p.r.opts.Now().Add(joinAgain)} // it is read when others have ended
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/refilter"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -128,12 +129,12 @@ func (t *task) latestCommit(ctx context.Context, tr *transfer) (l latest, err er
 // saysNothing: the host answered, but neither that the account is not to be had nor that we should
 // leave it alone. It may not know the question, or its quota of queries may be spent while that of fetches is not.
 func saysNothing(err error) bool {
-	var answer *answerError
+	var answer *hosts.AnswerError
 	if !errors.As(err, &answer) {
-		return errors.Is(err, repo.ErrInvalid) || asQueries(err)
+		return errors.Is(err, repo.ErrInvalid) || hosts.QueriesSpent(err)
 	}
-	if answer.code == http.StatusNotImplemented {
+	if answer.Code == http.StatusNotImplemented {
 		return true
 	}
-	return answer.code < 500 && answer.code != http.StatusTooManyRequests && !strings.HasPrefix(answer.name, "Repo")
+	return answer.Code < 500 && answer.Code != http.StatusTooManyRequests && !strings.HasPrefix(answer.Name, "Repo")
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -49,8 +50,8 @@ func classify(ctx context.Context, err error, now time.Time) verdict {
 }
 
 func verdictOf(ctx context.Context, err error, now time.Time) verdict {
-	var busy *busyError
-	var answer *answerError
+	var busy *hosts.BusyError
+	var answer *hosts.AnswerError
 	var resolve *resolveError
 	var failure *storeError
 	switch {
@@ -63,7 +64,7 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 		return verdict{ending: endStale}
 	case ctx.Err() != nil:
 		return verdict{ending: endStop}
-	case errors.As(err, &busy), errors.Is(err, errBanned):
+	case errors.As(err, &busy), errors.Is(err, hosts.ErrBanned):
 		return verdict{ending: endLater}
 	case errors.As(err, &resolve):
 		return classifyResolve(err, now)
@@ -73,7 +74,7 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 		return verdict{kind: store.Generic, spoke: true}
 	case errors.Is(err, repo.ErrInvalid) && !broken(err):
 		return verdict{kind: store.Generic, spoke: true, refused: true}
-	case errors.Is(err, errRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool), errors.Is(err, errIndex):
+	case errors.Is(err, hosts.ErrRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool), errors.Is(err, errIndex):
 		return verdict{kind: store.Generic}
 	case errors.Is(err, errSlow), errors.Is(err, errSilent), errors.Is(err, errTimeout):
 		return verdict{kind: store.Transport, fault: softFault, congested: true, refused: errors.Is(err, errTimeout)}
@@ -104,20 +105,20 @@ func classifyResolve(err error, now time.Time) verdict {
 
 // classifyAnswer: the host answered, but not with a repository. A 404 without the XRPC error
 // comes from something that is no PDS (a proxy, a parked domain) and says nothing about the account.
-func classifyAnswer(e *answerError) verdict {
+func classifyAnswer(e *hosts.AnswerError) verdict {
 	switch {
-	case e.code == http.StatusTooManyRequests:
-		d := defaultTo(e.wait, parkDefault)
-		if e.quota { // the other quotas of the host are not spent
+	case e.Code == http.StatusTooManyRequests:
+		d := defaultTo(e.Wait, parkDefault)
+		if e.Quota { // the other quotas of the host are not spent
 			return verdict{kind: store.RateLimited, wait: d}
 		}
 		return verdict{kind: store.RateLimited, park: d, wait: d}
-	case e.code == http.StatusInternalServerError:
-		return verdict{kind: store.Transport, fault: softFault, park: e.wait, wait: e.wait}
-	case e.code > http.StatusInternalServerError:
-		return verdict{kind: store.Transport, fault: hardFault, park: e.wait, wait: e.wait}
+	case e.Code == http.StatusInternalServerError:
+		return verdict{kind: store.Transport, fault: softFault, park: e.Wait, wait: e.Wait}
+	case e.Code > http.StatusInternalServerError:
+		return verdict{kind: store.Transport, fault: hardFault, park: e.Wait, wait: e.Wait}
 	}
-	switch e.name {
+	switch e.Name {
 	case "RepoNotFound":
 		return verdict{ending: endGone, status: store.StatusNotFound, spoke: true}
 	case "RepoTakendown":

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/refilter"
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -89,7 +90,7 @@ func (t *task) sparse(ctx context.Context) (part records, way string, err error)
 	switch {
 	case errors.Is(err, errWhole), errors.Is(err, repo.ErrPartialBytes):
 		return nil, fetchFull, nil
-	case errors.Is(err, errTimeout), asQueries(err), t.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
+	case errors.Is(err, errTimeout), hosts.QueriesSpent(err), t.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
 		t.r.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", t.it.did, "host", t.ident.PDS, "err", err)
 		return nil, fetchFallback, nil
 	}
@@ -115,12 +116,12 @@ func (t *task) cutShort(ctx context.Context, s *sparse, err error) {
 // fallsBack says whether getRepo may do better: the host answered, and neither that the account is not to be had nor that
 // we should leave it alone.
 func (t *task) fallsBack(ctx context.Context, err error) bool {
-	var answer *answerError
+	var answer *hosts.AnswerError
 	if errors.As(err, &answer) {
-		if answer.code == http.StatusNotImplemented || answer.code == http.StatusNotFound && !ofMethod(answer.name) {
+		if answer.Code == http.StatusNotImplemented || answer.Code == http.StatusNotFound && !ofMethod(answer.Name) {
 			t.r.wholeOnly.add(t.hostID, t.r.opts.Now())
 		}
-		if answer.code == http.StatusNotImplemented || answer.code == http.StatusInternalServerError {
+		if answer.Code == http.StatusNotImplemented || answer.Code == http.StatusInternalServerError {
 			return true
 		}
 	}
@@ -223,9 +224,9 @@ func (s *sparse) run(ctx context.Context) error {
 
 // withheld says whether the host does not have the blocks, or does not give them.
 func withheld(err error) bool {
-	var answer *answerError
+	var answer *hosts.AnswerError
 	return errors.Is(err, errOmitted) || errors.As(err, &answer) &&
-		(answer.code == http.StatusBadRequest && !strings.HasPrefix(answer.name, "Repo") || answer.name == nameBlockNotFound)
+		(answer.Code == http.StatusBadRequest && !strings.HasPrefix(answer.Name, "Repo") || answer.Name == nameBlockNotFound)
 }
 
 // probe asks for the proof of a path, and takes the signed commit and what else of it is of use.

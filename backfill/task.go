@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
 	"cistern/ingest/identity"
@@ -173,7 +174,7 @@ func (t *task) copy(ctx context.Context) error {
 		return err
 	}
 	again := t.attempt(ctx)
-	if errors.Is(err, repo.ErrSignature) && errors.As(again, new(*busyError)) {
+	if errors.Is(err, repo.ErrSignature) && errors.As(again, new(*hosts.BusyError)) {
 		return err // it counts, and so the next attempt begins with the document
 	}
 	return again
@@ -181,8 +182,8 @@ func (t *task) copy(ctx context.Context) error {
 
 // mayBeOutdated says whether err may come from an old idea of host or key.
 func mayBeOutdated(err error) bool {
-	var answer *answerError
-	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.code < 500 && answer.code != http.StatusTooManyRequests
+	var answer *hosts.AnswerError
+	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
 }
 
 func (t *task) attempt(ctx context.Context) error {
@@ -229,7 +230,7 @@ func (t *task) attempt(ctx context.Context) error {
 // straighten has the next attempt ask for nothing but the whole when the host did not take the questions of this one: with a
 // permit comes one request, and it may be minutes until the host takes another.
 func (t *task) straighten(err error) error {
-	if !errors.As(err, new(*busyError)) {
+	if !errors.As(err, new(*hosts.BusyError)) {
 		return nil
 	}
 	t.r.wholeOnly.wholeNext(t.it.did)

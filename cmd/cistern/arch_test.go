@@ -18,8 +18,9 @@ import (
 
 // levels has every package of the module. An import points to a lower level, never sideways.
 var levels = map[string]int{
-	"cmd/cistern":       6,
-	"backfill":          5,
+	"cmd/cistern":       8,
+	"backfill":          7,
+	"backfill/hosts":    5,
 	"ingest":            5,
 	"api":               5,
 	"ingest/identity":   4,
