@@ -191,7 +191,7 @@ func (r *Runner) send(ctx context.Context, target string, bodyMax int64, within 
 	defer resp.Body.Close()
 	a.header, a.took = resp.Header, time.Since(begin)
 	if resp.StatusCode != http.StatusOK {
-		return nil, r.readAnswer(resp, &transfer{body: resp.Body})
+		return nil, r.copier.readAnswer(resp, &transfer{body: resp.Body})
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyMax+1))
 	a.bytes = int64(len(body))

@@ -74,17 +74,14 @@ func shows(answer []byte, did string, f store.FilterVersion) (sight, error) {
 // passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds
 // nothing that a signal names, as its host says: millions of them need no copy to be judged. Who does not say is fetched.
 func (t *task) passedOver(ctx context.Context) (bool, error) {
-	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.wholeOnly.asksWhole(t.it.did) {
+	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.copier.FetchesWhole(t.it.did) {
 		return false, nil
 	}
 	saw := unseen
-	err := t.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		answer, err := t.answer(ctx, tr, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), describeBodyMax)
-		if err == nil {
-			saw, _ = shows(answer, t.it.did, t.filter)
-		}
-		return err
-	})
+	answer, err := t.query(ctx, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), describeBodyMax)
+	if err == nil {
+		saw, _ = shows(answer, t.it.did, t.filter)
+	}
 	var a *hosts.AnswerError
 	switch {
 	case errors.As(err, &a) && a.Code != http.StatusTooManyRequests, hosts.QueriesSpent(err):

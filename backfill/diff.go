@@ -23,7 +23,7 @@ type difference struct {
 // records and their events go together; rev, data and commit change with the last. A crash between
 // leaves a pending row, and its next task finds by the same merge what is still to be done. It runs
 // even when the rev is the one we hold, since such a crash may lie behind.
-func (t *task) diff(ctx context.Context, c records) error {
+func (t *task) diff(ctx context.Context, c *Copy) error {
 	if err := t.reveal(); err != nil {
 		return err
 	}
@@ -53,8 +53,8 @@ func (t *task) diff(ctx context.Context, c records) error {
 	return nil
 }
 
-func (d *difference) merge(ctx context.Context, c records) error {
-	err := c.Walk(d.t.commit.Data, func(l repo.Leaf) error {
+func (d *difference) merge(ctx context.Context, c *Copy) error {
+	err := c.Walk(func(l repo.Leaf) error {
 		for d.more {
 			row := d.rows.Row()
 			order := bytes.Compare(row.Path, l.Key)

@@ -31,6 +31,11 @@ func broken(err error) bool {
 	return errors.Is(err, errBroken) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
+// heldError is a failure to read what is held of a repository.
+type heldError struct{ error }
+
+func (e *heldError) Unwrap() error { return e.error }
+
 // resolveError is a failure to find the host of a DID; no host is to blame.
 type resolveError struct{ error }
 

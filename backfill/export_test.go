@@ -6,10 +6,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
+	"cistern/ingest/identity"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -29,29 +31,42 @@ func Permits(r *Runner) (free, taken int) {
 
 // Memory gives the bytes of the budgets that are taken.
 func Memory(r *Runner) (bodies, spools int64) {
-	return r.opts.bodyBytes() - r.memory.left.Load(), r.opts.SpoolBytes - r.spools.left.Load()
+	return r.copier.opts.bodyBytes() - r.copier.memory.left.Load(), r.copier.opts.SpoolBytes - r.copier.spools.left.Load()
 }
 
 // TakeIndexes takes n bytes of what indexes may have.
-func TakeIndexes(r *Runner, n int64) bool { return r.indexes.take(n) }
+func TakeIndexes(r *Runner, n int64) bool { return r.copier.indexes.take(n) }
 
 // IndexesLeft is what is not taken.
-func IndexesLeft(r *Runner) int64 { return r.indexes.left.Load() }
+func IndexesLeft(r *Runner) int64 { return r.copier.indexes.left.Load() }
 
 // Transfer reads a body under the watch of a fetch.
-func Transfer(ctx context.Context, o Options, body io.Reader) error {
+func Transfer(ctx context.Context, o CopyOptions, body io.Reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &Runner{opts: o.withDefaults()}
-	r.long, r.sched = newBudget(int64(r.opts.longMax())), pace.NewScheduler(r.opts.Concurrency)
-	return r.read(ctx, cancel, body)
+	o.Client, o.Keys, o.Crowded = new(http.Client), new(identity.Directory), func() bool { return false }
+	c, err := NewCopier(o)
+	if err != nil {
+		return err
+	}
+	return c.read(ctx, cancel, body)
 }
 
 // Transfers reads n bodies at a time, each under the watch of a fetch with a permit of its own, while a host waits for a permit.
 // It gives how each ended.
-func Transfers(ctx context.Context, o Options, n int, body func() io.Reader) []error {
-	r := &Runner{opts: o.withDefaults()}
-	r.long, r.sched = newBudget(int64(r.opts.longMax())), pace.NewScheduler(r.opts.Concurrency)
+func Transfers(ctx context.Context, o CopyOptions, n int, body func() io.Reader) []error {
+	var mu sync.Mutex
+	sched := pace.NewScheduler(o.Concurrency)
+	o.Client, o.Keys = new(http.Client), new(identity.Directory)
+	o.Crowded = func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return sched.Crowded()
+	}
+	c, err := NewCopier(o)
+	if err != nil {
+		return []error{err}
+	}
 	hosts := make([]pace.Host, n+1)
 	for i := range hosts {
 		hosts[i].Configure(pace.Limits{Min: 1, Max: 1}, false)
@@ -59,26 +74,26 @@ func Transfers(ctx context.Context, o Options, n int, body func() io.Reader) []e
 	errs := make([]error, n)
 	var g errgroup.Group
 	for i := range n {
-		p := r.sched.Begin(&hosts[i], time.Now())
+		p := sched.Begin(&hosts[i], time.Now())
 		g.Go(func() error {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
-			errs[i] = r.read(ctx, cancel, body())
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.sched.Return(&hosts[i], p, time.Now())
+			errs[i] = c.read(ctx, cancel, body())
+			mu.Lock()
+			defer mu.Unlock()
+			sched.Return(&hosts[i], p, time.Now())
 			return nil
 		})
 	}
-	r.mu.Lock()
-	r.sched.Offer(&hosts[n], time.Now())
-	r.mu.Unlock()
+	mu.Lock()
+	sched.Offer(&hosts[n], time.Now())
+	mu.Unlock()
 	_ = g.Wait() // errs has them
 	return errs
 }
 
-func (r *Runner) read(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) error {
-	tr := r.newTransfer(cancel)
+func (c *Copier) read(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) error {
+	tr := c.newTransfer(cancel)
 	defer tr.end()
 	tr.body = body
 	tr.begun.Store(true)
@@ -97,7 +112,7 @@ func (r *Runner) read(ctx context.Context, cancel context.CancelCauseFunc, body 
 
 // ZstdPermits is how many zstd bodies may be open at a time by default, and how many are not taken.
 func ZstdPermits(r *Runner) (all, free int64) {
-	return r.opts.zstdBodies(), r.decode.permits.left.Load()
+	return r.copier.opts.zstdBodies(), r.copier.decode.permits.left.Load()
 }
 
 // ScannedAll is when the dispatcher looked at all queues last.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"cistern/backfill/hosts"
@@ -23,168 +22,32 @@ import (
 // carType is the content type of a CAR.
 const carType = "application/vnd.ipld.car"
 
-func queryHeader(userAgent, accept, encodings string) http.Header {
-	return http.Header{
-		"Accept":          {accept},
-		"Accept-Encoding": {encodings},
-		"User-Agent":      {userAgent},
-	}
-}
+// session asks the host of one repository. It belongs to one goroutine at a time.
+type session struct {
+	c   *Copier
+	to  *Target
+	req *Request // nil for a query
 
-// transfer watches one body: enough must arrive in time. Its one timer looks at it now and then,
-// and counts only the time that we wait for the host, not what we take ourselves.
-type transfer struct {
-	body   io.Reader
-	cancel context.CancelCauseFunc
-	timer  *time.Timer
-	idle   time.Duration
+	memory int64 // of the body, taken from Copier.memory
+	kept   int64 // of a part of a repository, taken from Copier.memory
+	index  int64 // taken from Copier.indexes
 
-	got    atomic.Int64 // bytes, before decompression
-	begun  atomic.Bool  // the headers have arrived
-	zstd   bool         // holds a permit for a zstd body
-	waited atomic.Int64 // nanoseconds spent in reads that have ended
-	since  atomic.Int64 // when the read under way began, 0 for none
-	ended  atomic.Bool
-	long   atomic.Int32 // longNot, longHeld or longOver
-
-	crowded func() bool // others wait for permits, and none is free
-	places  *budget     // for long transfers
-
-	// owned by the timer:
-	left       time.Duration // until the end of FetchTimeout
-	leftLong   time.Duration // what is left when the transfer begins to be a long one
-	gotSeen    int64         // got and waited when it looked last
-	waitedSeen int64
-}
-
-// Whether a transfer holds one of the places for long transfers.
-const (
-	longNot int32 = iota
-	longHeld
-	longOver // the transfer has ended
-)
-
-func (r *Runner) newTransfer(cancel context.CancelCauseFunc) *transfer {
-	tr := &transfer{cancel: cancel, idle: r.opts.IdleTimeout, left: r.opts.FetchTimeout, leftLong: r.opts.FetchTimeout - longAfter,
-		crowded: r.crowded, places: r.long}
-	tr.since.Store(time.Now().UnixNano())         // for the headers
-	tr.timer = time.AfterFunc(time.Hour, tr.look) // which reads tr.timer
-	tr.timer.Reset(min(tr.idle, tr.left))
-	return tr
-}
-
-// end stops the watch.
-func (tr *transfer) end() {
-	tr.ended.Store(true)
-	tr.timer.Stop()
-	if tr.long.Swap(longOver) == longHeld {
-		tr.places.give(1)
-	}
-}
-
-// mayStay reports whether the transfer is not long, or has a place among the long ones, or keeps no other from its permit.
-func (tr *transfer) mayStay() bool {
-	if tr.left > tr.leftLong || tr.long.Load() != longNot {
-		return true
-	}
-	if !tr.places.take(1) {
-		return !tr.crowded()
-	}
-	if !tr.long.CompareAndSwap(longNot, longHeld) { // it has ended meanwhile
-		tr.places.give(1)
-	}
-	return true
-}
-
-func (tr *transfer) look() {
-	if tr.ended.Load() {
-		return
-	}
-	tr.left -= tr.idle
-	got, waited := tr.got.Load(), tr.waited.Load()
-	if since := tr.since.Load(); since != 0 {
-		waited += time.Now().UnixNano() - since
-	}
-	switch {
-	case tr.left <= 0:
-		tr.cancel(errTimeout)
-	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2 && !tr.begun.Load():
-		tr.cancel(errSilent)
-	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2:
-		tr.cancel(errSlow)
-	case !tr.mayStay():
-		tr.cancel(errCrowded)
-	default:
-		tr.gotSeen, tr.waitedSeen = got, waited
-		tr.timer.Reset(min(tr.idle, tr.left))
-	}
-}
-
-// Read counts what arrives and how long it takes.
-func (tr *transfer) Read(p []byte) (int, error) {
-	begin := time.Now().UnixNano()
-	tr.since.Store(begin)
-	n, err := tr.body.Read(p)
-	tr.since.Store(0)
-	tr.waited.Add(time.Now().UnixNano() - begin)
-	tr.got.Add(int64(n))
-	return n, err
-}
-
-// records are those of a verified copy, in key order: a repo.CAR, or a repo.Partial.
-type records interface {
-	Blocks() int
-	Bytes() int64
-	Walk(data repo.CID, fn func(repo.Leaf) error) error
-	Close() error
-}
-
-// fetch gets what is wanted of the repository from its host, and checks everything.
-func (t *task) fetch(ctx context.Context) (records, error) {
-	c, way, err := t.sparse(ctx)
-	if c == nil && err == nil {
-		c, err = t.fetchAll(ctx)
-	}
-	if err != nil {
-		return nil, err
-	}
-	t.r.metrics.fetches.WithLabelValues(way).Inc()
-	return c, nil
-}
-
-func (t *task) fetchAll(ctx context.Context) (records, error) {
-	car, err := t.whole(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.verify(ctx, car); err != nil {
-		return nil, errors.Join(err, car.Close())
-	}
-	return car, nil
-}
-
-// whole gets the whole repository, every block hashed.
-func (t *task) whole(ctx context.Context) (car *repo.CAR, err error) {
-	err = t.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		car, err = t.transfer(ctx, tr, repoMethod, "", repo.CAROptions{
-			BytesMax:  t.r.opts.CARBytesMax,
-			BlocksMax: t.r.opts.CARBlocksMax,
-			GrowIndex: t.growIndex,
-		})
-		return err
-	})
-	return car, err
+	sender string // host and port that sent the CAR, redirects followed
+	commit repo.Commit
+	block  []byte // the signed commit
+	former bool   // its signature is of a key that the document no longer names
+	signal bool   // the copy has a record in a collection that a signal names
 }
 
 // watched runs a request under the watch of a transfer.
-func (t *task) watched(ctx context.Context, request func(ctx context.Context, tr *transfer) error) error {
+func (s *session) watched(ctx context.Context, request func(ctx context.Context, tr *transfer) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	tr := t.r.newTransfer(cancel)
+	tr := s.c.newTransfer(cancel)
 	defer tr.end()
 	err := request(ctx, tr)
-	t.r.metrics.bytes.Add(float64(tr.got.Load()))
-	t.fetched(tr.got.Load(), 0)
+	s.c.metrics.bytes.Add(float64(tr.got.Load()))
+	s.to.Host.Received(tr.got.Load())
 	// What the watch said is the cause of whatever the connection said then.
 	cause := context.Cause(ctx)
 	switch {
@@ -207,27 +70,27 @@ func timedOut(ctx context.Context, err error) bool {
 }
 
 // transfer asks a question whose answer is a CAR.
-func (t *task) transfer(ctx context.Context, tr *transfer, method, query string, o repo.CAROptions) (*repo.CAR, error) {
-	header := t.r.header
-	if tr.zstd = t.r.decode.permits.take(1); tr.zstd {
-		header = t.r.zipping
-		defer t.r.decode.permits.give(1)
+func (s *session) transfer(ctx context.Context, tr *transfer, method, query string, o repo.CAROptions) (*repo.CAR, error) {
+	header := s.c.header
+	if tr.zstd = s.c.decode.permits.take(1); tr.zstd {
+		header = s.c.zipping
+		defer s.c.decode.permits.give(1)
 	}
-	resp, err := t.ask(ctx, tr, method, query, header)
+	resp, err := s.ask(ctx, tr, method, query, header)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	t.sender = senderOf(resp)
+	s.sender = senderOf(resp)
 	if resp.ContentLength > o.BytesMax {
 		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: raise --repo-max to fetch it", resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
 	}
-	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	body, err := s.c.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
 		return nil, err
 	}
 	defer body.close()
-	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = t.r.opts.RepoMemoryBytes, t.r.openSpool, t.r.chunks, t.grow
+	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = s.c.opts.RepoMemoryBytes, s.c.openSpool, s.c.chunks, s.grow
 	car, err := repo.ReadCAR(body, o)
 	return car, readError(err, resp.Header)
 }
@@ -267,80 +130,80 @@ func senderOf(resp *http.Response) string {
 
 // ask sends a query about the repository to its host; query is what follows the DID in the URL. An answer that is none is
 // an error.
-func (t *task) ask(ctx context.Context, tr *transfer, method, query string, header http.Header) (*http.Response, error) {
-	target := t.ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(t.it.did) + query
+func (s *session) ask(ctx context.Context, tr *transfer, method, query string, header http.Header) (*http.Response, error) {
+	target := s.to.Ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(s.to.DID) + query
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, &resolveError{err}
 	}
 	req.Header = header
-	if err := t.spend(ctx, kindOf(method)); err != nil {
+	if err := s.to.Host.Spend(ctx, kindOf(method)); err != nil {
 		return nil, err
 	}
-	asked := t.r.opts.Now()
-	resp, err := t.r.client.Do(req)
+	asked := s.c.opts.Now()
+	resp, err := s.c.opts.Client.Do(req)
 	if err != nil {
 		return nil, err
 	}
-	if t.host != nil && resp.Request.URL.Host == req.URL.Host {
-		t.r.heard(t.host, kindOf(method), t.permit, resp.Header, t.r.opts.Now().Sub(asked))
+	if resp.Request.URL.Host == req.URL.Host {
+		s.to.Host.Heard(kindOf(method), resp.Header, s.c.opts.Now().Sub(asked))
 	}
 	tr.body = resp.Body
 	tr.begun.Store(true)
 	tr.since.Store(0)
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		return nil, t.r.readAnswer(resp, tr)
+		return nil, s.c.readAnswer(resp, tr)
 	}
 	return resp, nil
 }
 
 // grow asks for memory for the body. The first chunk is part of what every task may use.
-func (t *task) grow(n int64) bool {
-	if t.memory == 0 && n <= repo.ChunkBytes {
-		t.memory = -1
+func (s *session) grow(n int64) bool {
+	if s.memory == 0 && n <= repo.ChunkBytes {
+		s.memory = -1
 		return true
 	}
-	if !t.r.memory.take(n) {
+	if !s.c.memory.take(n) {
 		return false
 	}
-	t.memory = max(t.memory, 0) + n
+	s.memory = max(s.memory, 0) + n
 	return true
 }
 
 // growIndex asks for memory for the index. What the smaller one took stays counted: it is garbage
 // that may not be collected yet.
-func (t *task) growIndex(n int64) error {
-	if !t.r.indexes.take(n) {
+func (s *session) growIndex(n int64) error {
+	if !s.c.indexes.take(n) {
 		return errIndex
 	}
-	t.index += n
+	s.index += n
 	return nil
 }
 
 // forgetBody gives back what the last answer took.
-func (t *task) forgetBody() {
-	t.r.memory.give(max(t.memory, 0))
-	t.memory = 0
+func (s *session) forgetBody() {
+	s.c.memory.give(max(s.memory, 0))
+	s.memory = 0
 }
 
-func (t *task) forgetMemory() {
-	t.r.memory.give(max(t.kept, 0))
-	t.kept = 0
-	t.r.indexes.give(t.index)
-	t.index = 0
-	t.forgetBody()
+func (s *session) forgetMemory() {
+	s.c.memory.give(max(s.kept, 0))
+	s.kept = 0
+	s.c.indexes.give(s.index)
+	s.index = 0
+	s.forgetBody()
 }
 
 // readAnswer reads an answer that is not what was asked for.
-func (r *Runner) readAnswer(resp *http.Response, tr *transfer) error {
-	now := r.opts.Now()
+func (c *Copier) readAnswer(resp *http.Response, tr *transfer) error {
+	now := c.opts.Now()
 	e := &hosts.AnswerError{Code: resp.StatusCode, Wait: askedWait(resp.Header, now)}
 	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil { // not redirected: heard has noted it
 		q := pace.ParseQuota(resp.Header, now)
 		e.Quota = q.Spent(now) && e.Wait <= q.Reset.Sub(now)+time.Second
 	}
-	body, err := r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	body, err := c.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
 		return e
 	}
@@ -371,13 +234,13 @@ func clean(s string) string {
 }
 
 // answer is the body of what ask gets. One longer than bodyMax is cut, and no JSON then.
-func (t *task) answer(ctx context.Context, tr *transfer, method, query string, bodyMax int64) ([]byte, error) {
-	resp, err := t.ask(ctx, tr, method, query, t.r.asking)
+func (s *session) answer(ctx context.Context, tr *transfer, method, query string, bodyMax int64) ([]byte, error) {
+	resp, err := s.ask(ctx, tr, method, query, s.c.asking)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := t.r.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	body, err := s.c.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
 		return nil, err
 	}

@@ -21,18 +21,8 @@ func resultOf(v verdict) string {
 	return v.kind.String()
 }
 
-// Ways of a fetch, the closed set of the metric's label.
-const (
-	fetchFull     = "full"
-	fetchSparse   = "sparse"
-	fetchFallback = "fallback" // the whole, since the part was not to be had
-)
-
 type metrics struct {
 	tasks    *prometheus.CounterVec // result: synced, gone, stale, dropped, ratelimited, transport, generic
-	bytes    prometheus.Counter
-	fetches  *prometheus.CounterVec // strategy: full, sparse, fallback
-	parts    prometheus.Counter
 	parkings prometheus.Counter
 	requeued prometheus.Counter
 	found    prometheus.Counter
@@ -50,11 +40,6 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_backfill_tasks_total", Help: "Tasks by how they ended.",
 		}, []string{"result"}),
-		bytes: counter("received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
-		parts: counter("sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
-		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole since the parts were not to be had.",
-		}, []string{"strategy"}),
 		parkings: counter("parkings_total", "Times that a host was left alone, because it asked for it or failed."),
 		requeued: counter("requeued_total", "Repositories made pending again when due."),
 		found:    counter("discovered_total", "Repositories found by crawling."),
@@ -65,9 +50,6 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
 		m.tasks.WithLabelValues(result)
 	}
-	for _, strategy := range []string{fetchFull, fetchSparse, fetchFallback} {
-		m.fetches.WithLabelValues(strategy)
-	}
 	locked := func(f func() int) func() float64 {
 		return func() float64 {
 			r.mu.Lock()
@@ -76,7 +58,7 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		}
 	}
 	for _, c := range append(crawlGauges(r), []prometheus.Collector{
-		m.tasks, m.bytes, m.fetches, m.parts, m.parkings, m.requeued, m.found, m.pages,
+		m.tasks, m.parkings, m.requeued, m.found, m.pages,
 		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
 		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", locked(func() int { return r.waiting })),
 		gauge("known_hosts", "Hosts with an entry in memory.", locked(func() int { return len(r.hosts) })),

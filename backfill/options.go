@@ -10,7 +10,6 @@ import (
 
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
-	"cistern/ingest/repo"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,8 +20,7 @@ import (
 type Directory interface {
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
 	Purge(did string)
-	// KeysAt are the keys in force within minutes of then, of a did:plc, that today's document no longer names.
-	KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error)
+	Keys
 }
 
 // Verify says how much of what hosts send is checked.
@@ -132,12 +130,6 @@ func (o Options) withDefaults() Options {
 	o.CrawlEvery = defaultTo(o.CrawlEvery, 24*time.Hour)
 	o.Concurrency = defaultTo(o.Concurrency, 32)
 	o.PerHost = defaultTo(o.PerHost, 10)
-	o.MemoryBytes = defaultTo(o.MemoryBytes, 128<<20)
-	o.RepoMemoryBytes = defaultTo(o.RepoMemoryBytes, 32<<20)
-	o.CARBytesMax = defaultTo(o.CARBytesMax, 4<<30)
-	o.CARBlocksMax = defaultTo(o.CARBlocksMax, int(o.CARBytesMax/bytesPerBlock))
-	o.SpoolBytes = defaultTo(o.SpoolBytes, 4*o.CARBytesMax)
-	o.FetchTimeout = defaultTo(o.FetchTimeout, 6*time.Hour)
 	o.IdleTimeout = defaultTo(o.IdleTimeout, 30*time.Second)
 	o.RetryBase = defaultTo(o.RetryBase, time.Minute)
 	o.RetryMax = defaultTo(o.RetryMax, time.Hour)
@@ -170,19 +162,6 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// longMax is how many transfers may be long while others wait.
-func (o Options) longMax() int { return max(1, o.Concurrency*longShare/100) }
-
-// zstdBodies is how many zstd bodies may be open at a time.
-func (o Options) zstdBodies() int64 {
-	return min(zstdBodiesMax, (o.MemoryBytes-int64(o.Concurrency)*baseBytes)/3/zstdBytes)
-}
-
-// bodyBytes is what tasks share of the memory for bodies, beside what each may use without asking.
-func (o Options) bodyBytes() int64 {
-	return o.MemoryBytes - int64(o.Concurrency)*baseBytes - o.zstdBodies()*zstdBytes
-}
-
 func (o Options) validate() error {
 	var errs []error
 	if o.Store == nil {
@@ -194,27 +173,16 @@ func (o Options) validate() error {
 	if o.Verify > VerifyNone {
 		errs = append(errs, fmt.Errorf("verify level %d is unknown", o.Verify))
 	}
-	if int(o.Strategy) >= len(strategies) {
-		errs = append(errs, fmt.Errorf("strategy %d is unknown", o.Strategy))
-	}
 	for _, f := range []struct {
 		name string
 		n    int64
 	}{
 		{"crawl pending limit", o.CrawlPendingMax}, {"crawl period", int64(o.CrawlEvery)}, {"concurrency", int64(o.Concurrency)}, {"concurrency per host", int64(o.PerHost)},
-		{"memory bytes", o.MemoryBytes}, {"memory bytes per repository", o.RepoMemoryBytes}, {"spool bytes", o.SpoolBytes},
-		{"CAR bytes", o.CARBytesMax}, {"CAR blocks", int64(o.CARBlocksMax)}, {"fetch timeout", int64(o.FetchTimeout)},
 		{"idle timeout", int64(o.IdleTimeout)}, {"retry base", int64(o.RetryBase)}, {"retry maximum", int64(o.RetryMax)},
 	} {
 		if f.n < 1 {
 			errs = append(errs, fmt.Errorf("%s %d is not positive", f.name, f.n))
 		}
-	}
-	if need := int64(o.Concurrency) * baseBytes; o.MemoryBytes < need {
-		errs = append(errs, fmt.Errorf("memory bytes %d are less than the %d that %d tasks take at least", o.MemoryBytes, need, o.Concurrency))
-	}
-	if o.CARBytesMax > carBytesCeiling {
-		errs = append(errs, fmt.Errorf("CAR bytes %d are more than %d", o.CARBytesMax, int64(carBytesCeiling)))
 	}
 	if o.RetryMax < o.RetryBase {
 		errs = append(errs, fmt.Errorf("retry maximum %s is below the base %s", o.RetryMax, o.RetryBase))

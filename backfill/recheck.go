@@ -39,11 +39,7 @@ func (t *task) enough() bool {
 
 // recheck asks the host whether it has anything but what we hold, and ends the task if it has not.
 func (t *task) recheck(ctx context.Context) (done bool, err error) {
-	var l latest
-	err = t.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		l, err = t.latestCommit(ctx, tr)
-		return err
-	})
+	l, err := t.latestCommit(ctx)
 	switch {
 	case err != nil && saysNothing(err):
 		return false, nil // the fetch will tell
@@ -78,10 +74,7 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 // confirm asks the host of an account that is not to be fetched, whatever the host says: because a relay hides it, or because
 // it is not followed, said to be deleted, and its data held. It ends the task if the host says that the account is active.
 func (t *task) confirm(ctx context.Context) error {
-	err := t.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		_, err := t.latestCommit(ctx, tr)
-		return err
-	})
+	_, err := t.latestCommit(ctx)
 	if err != nil && !(t.row.HiddenByRelay() && saysNothing(err)) {
 		return err
 	}
@@ -118,8 +111,8 @@ func (t *task) confirm(ctx context.Context) error {
 	return nil
 }
 
-func (t *task) latestCommit(ctx context.Context, tr *transfer) (l latest, err error) {
-	b, err := t.answer(ctx, tr, "com.atproto.sync.getLatestCommit", "", latestBodyMax)
+func (t *task) latestCommit(ctx context.Context) (l latest, err error) {
+	b, err := t.query(ctx, "com.atproto.sync.getLatestCommit", "", latestBodyMax)
 	if err == nil && json.Unmarshal(b, &l) != nil {
 		l = latest{} // no rev
 	}

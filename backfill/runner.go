@@ -11,7 +11,6 @@ import (
 
 	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
-	"cistern/ingest/repo"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -23,17 +22,8 @@ type Runner struct {
 	opts         Options
 	store        *store.Store
 	client       *http.Client
-	header       http.Header // of requests for CARs; shared, never changed
-	zipping      http.Header // of those that hold a permit for a zstd body; likewise
-	asking       http.Header // of other queries about a repository; likewise
-	chunks       *repo.ChunkPool
-	memory       *budget
-	wholeOnly    wholeOnly
+	copier       *Copier
 	signalMisses *signalMisses
-	spools       *budget
-	indexes      *budget
-	long         *budget // places for long transfers
-	decode       decoders
 	metrics      *metrics
 	moves        *rate.Limiter
 
@@ -77,15 +67,7 @@ func New(opts Options) (*Runner, error) {
 	r := &Runner{
 		opts:         opts,
 		store:        opts.Store,
-		header:       queryHeader(opts.UserAgent, carType, "gzip"),
-		zipping:      queryHeader(opts.UserAgent, carType, "zstd, gzip"),
-		asking:       queryHeader(opts.UserAgent, "application/json", "gzip"),
-		chunks:       repo.NewChunkPool(idleChunkBytes),
 		signalMisses: newSignalMisses(),
-		memory:       newBudget(opts.bodyBytes()),
-		spools:       newBudget(opts.SpoolBytes),
-		indexes:      newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
-		long:         newBudget(int64(opts.longMax())),
 		moves:        rate.NewLimiter(movesPerSecond, movesPerSecond),
 		kick:         make(chan struct{}, 1),
 		kickDue:      make(chan struct{}, 1),
@@ -100,7 +82,6 @@ func New(opts Options) (*Runner, error) {
 		rescanAll:    true,
 		rand:         rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
-	r.decode.permits.give(opts.zstdBodies())
 	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
 	r.absences, r.describeRetries = newAbsences(r), newDescribeRetries()
 	r.gapSeen.Store(true)
@@ -110,6 +91,17 @@ func New(opts Options) (*Runner, error) {
 	}
 	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
+	}
+	r.copier, err = NewCopier(CopyOptions{
+		Client: r.client, Keys: opts.Directory, Crowded: r.crowded, UserAgent: opts.UserAgent,
+		Strategy: opts.Strategy, Unsigned: opts.Verify == VerifyNone,
+		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,
+		SpoolDir: opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax, CARBlocksMax: opts.CARBlocksMax,
+		FetchTimeout: opts.FetchTimeout, IdleTimeout: opts.IdleTimeout,
+		Now: opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("backfill options: %w", err)
 	}
 	r.refilter, err = refilter.New(refilter.Options{
 		Store: opts.Store, Gate: r.tasksGate.pass, WorksBefore: r.worksBefore, Queued: r.note, Due: r.due,

@@ -1,7 +1,6 @@
 package backfill
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +11,9 @@ import (
 	"time"
 
 	"cistern/backfill/hosts"
-	"cistern/backfill/refilter"
 	"cistern/filter"
+	"cistern/ingest/identity"
 	"cistern/ingest/repo"
-	"cistern/store"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
@@ -60,7 +58,7 @@ var (
 
 // sparse gathers the wanted part of one repository.
 type sparse struct {
-	t        *task
+	*session
 	part     *repo.Partial
 	received int64 // bytes of all answers, before decompression
 	began    time.Time
@@ -71,62 +69,94 @@ type sparse struct {
 // sparse fetches the wanted part: a proof of some path brings the signed commit and a way into the tree, and then blocks
 // are asked for by their CIDs, first of nodes in whose reach the wanted keys are, then of records. No copy without an
 // error means that the whole is to be fetched. way is that of the metric.
-func (t *task) sparse(ctx context.Context) (part records, way string, err error) {
-	s := t.newSparse()
-	if s == nil {
+func (s *session) sparse(ctx context.Context) (part records, way string, err error) {
+	p := s.newSparse()
+	if p == nil {
 		return nil, fetchFull, nil
 	}
-	err = s.run(ctx)
-	t.r.metrics.parts.Add(float64(s.received))
+	err = p.run(ctx)
+	s.c.metrics.parts.Add(float64(p.received))
 	if err == nil {
-		err = t.walkAll(s.part)
+		err = s.walkAll(p.part)
 	}
 	if err == nil {
-		t.signal = t.signal || s.part.Sampled()
-		t.r.wholeOnly.gathered(t.hostID)
-		return s.part, fetchSparse, nil
+		s.signal = s.signal || p.part.Sampled()
+		s.c.wholeOnly.gathered(s.to.HostID)
+		return p.part, fetchSparse, nil
 	}
-	t.forgetMemory()
+	s.forgetMemory()
 	switch {
 	case errors.Is(err, errWhole), errors.Is(err, repo.ErrPartialBytes):
 		return nil, fetchFull, nil
-	case errors.Is(err, errTimeout), hosts.QueriesSpent(err), t.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
-		t.r.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", t.it.did, "host", t.ident.PDS, "err", err)
+	case errors.Is(err, errTimeout), hosts.QueriesSpent(err), s.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
+		s.c.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", s.to.DID, "host", s.to.Ident.PDS, "err", err)
 		return nil, fetchFallback, nil
 	}
-	if s.part.Blocks() > 0 {
-		t.cutShort(ctx, s, err)
+	if p.part.Blocks() > 0 && ctx.Err() == nil && byHost(err) {
+		s.cutShort(p, err)
 	}
 	return nil, "", err
 }
 
-// cutShort notes what ended the gathering of a part that had begun, if it was the host.
-func (t *task) cutShort(ctx context.Context, s *sparse, err error) {
-	now := t.r.opts.Now()
-	v := classify(ctx, err, now)
-	if v.lookup || v.ending != endRetry && v.ending != endLater {
-		return
-	}
-	t.r.wholeOnly.cut(t.hostID, s.began, now)
-	if v.kind == store.RateLimited {
-		t.r.wholeOnly.wholeNext(t.it.did)
+// cutShort notes the failure of the host that ended the gathering of a part that had begun.
+func (s *session) cutShort(p *sparse, err error) {
+	s.c.wholeOnly.cut(s.to.HostID, p.began, s.c.opts.Now())
+	var answer *hosts.AnswerError
+	if errors.As(err, &answer) && answer.Code == http.StatusTooManyRequests {
+		s.c.wholeOnly.wholeNext(s.to.DID)
 	}
 }
 
 // fallsBack says whether getRepo may do better: the host answered, and neither that the account is not to be had nor that
 // we should leave it alone.
-func (t *task) fallsBack(ctx context.Context, err error) bool {
+func (s *session) fallsBack(ctx context.Context, err error) bool {
 	var answer *hosts.AnswerError
 	if errors.As(err, &answer) {
 		if answer.Code == http.StatusNotImplemented || answer.Code == http.StatusNotFound && !ofMethod(answer.Name) {
-			t.r.wholeOnly.add(t.hostID, t.r.opts.Now())
+			s.c.wholeOnly.add(s.to.HostID, s.c.opts.Now())
 		}
 		if answer.Code == http.StatusNotImplemented || answer.Code == http.StatusInternalServerError {
 			return true
 		}
 	}
-	v := classify(ctx, err, t.r.opts.Now())
-	return v.ending == endRetry && v.kind == store.Generic && !v.lookup && !errors.Is(err, repo.ErrSignature)
+	return ctx.Err() == nil && byHost(err) && noCopy(err) && !errors.Is(err, repo.ErrSignature)
+}
+
+// byHost reports whether the host may be at fault: it does not say that the account is unavailable,
+// and neither the directory nor the caller failed.
+func byHost(err error) bool {
+	var answer *hosts.AnswerError
+	if errors.As(err, new(*heldError)) || errors.As(err, new(*resolveError)) {
+		return false
+	}
+	return !errors.As(err, &answer) || !unavailable(answer)
+}
+
+// unavailable reports whether the host says that it does not serve the repository.
+func unavailable(answer *hosts.AnswerError) bool {
+	if answer.Code >= http.StatusInternalServerError || answer.Code == http.StatusTooManyRequests {
+		return false
+	}
+	switch answer.Name {
+	case "RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDeactivated":
+		return true
+	}
+	return false
+}
+
+// noCopy reports whether the host answered, and the answer is neither a copy nor a request to wait.
+func noCopy(err error) bool {
+	var answer *hosts.AnswerError
+	switch {
+	case errors.As(err, new(*hosts.BusyError)):
+		return false
+	case errors.As(err, &answer):
+		return answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests
+	case errors.Is(err, errNotCAR), errors.Is(err, repo.ErrInvalid) && !broken(err):
+		return true
+	}
+	return errors.Is(err, hosts.ErrRedirect) || errors.Is(err, identity.ErrPrivateAddress) ||
+		errors.Is(err, errSpool) || errors.Is(err, errIndex)
 }
 
 // ofMethod says whether an error is one that the methods have themselves, whatever its status: the host knows them.
@@ -136,45 +166,44 @@ func ofMethod(name string) bool {
 
 // newSparse is nil if the whole is wanted, or is likely to be cheaper. A repository whose last attempts failed is fetched
 // whole: that is one request, where parts are many.
-func (t *task) newSparse() *sparse {
-	f, strategy := t.filter.Filter, t.r.opts.Strategy
-	wanted := f.Ranges(false)
+func (s *session) newSparse() *sparse {
+	req, c := s.req, s.c
+	wanted := req.Filter.Ranges(false)
 	switch {
-	case strategy == StrategyFull, wanted == nil, f.StoresAll(), t.row.Retry.Count >= sparseTriesMax:
+	case c.opts.Strategy == StrategyFull, wanted == nil, req.Filter.StoresAll(), req.Failures >= sparseTriesMax:
 		return nil
-	case t.r.wholeOnly.has(t.hostID, t.r.opts.Now()):
+	case c.wholeOnly.has(req.HostID, c.opts.Now()):
 		return nil
-	case strategy == StrategyAuto && (t.smallAsHeld() || !t.spares()):
+	case c.opts.Strategy == StrategyAuto && (req.Held.small() || !req.Host.Spares()):
 		return nil
-	case t.r.wholeOnly.takeWhole(t.it.did):
+	case c.wholeOnly.takeWhole(req.DID):
 		return nil
 	}
-	s := &sparse{t: t, began: t.r.opts.Now(), path: probePath(wanted[0]), ranges: len(wanted)}
-	s.part = repo.NewPartial(repo.PartialOptions{
+	p := &sparse{session: s, began: c.opts.Now(), path: probePath(wanted[0]), ranges: len(wanted)}
+	p.part = repo.NewPartial(repo.PartialOptions{
 		Wanted:   keyRanges(wanted),
-		Sample:   t.signalRanges(),
-		BytesMax: t.r.opts.RepoMemoryBytes,
-		Grow:     t.keep,
+		Sample:   req.signalRanges(),
+		BytesMax: c.opts.RepoMemoryBytes,
+		Grow:     s.keep,
 	})
-	return s
+	return p
 }
 
-// smallAsHeld says whether all of the repository was held when it was fetched last, and was little.
-func (t *task) smallAsHeld() bool {
-	if t.row.Ordinal == 0 || t.row.Records > sparseRecordsMin {
+// small reports whether all of the repository was held when it was fetched last, and was little.
+func (h *Held) small() bool {
+	if h == nil || h.Records > sparseRecordsMin {
 		return false
 	}
-	old, err := t.r.store.FilterAt(t.row.Filter)
+	old, err := h.Filter()
 	return err == nil && (old.WantsAll() || old.StoresAll())
 }
 
-// signalRanges are the keys that show whether there is a record of a signal, where the row depends on that.
-func (t *task) signalRanges() []repo.Range {
-	f := t.filter.Filter
-	if !refilter.OnSignal(f, &t.row) {
+// signalRanges are the keys that show whether there is a record of a signal, where that matters.
+func (req *Request) signalRanges() []repo.Range {
+	if !req.OnSignal {
 		return nil
 	}
-	signals, err := filter.Compile(filter.Config{Collections: f.Signals()})
+	signals, err := filter.Compile(filter.Config{Collections: req.Filter.Signals()})
 	if err != nil { // they were compiled before
 		return nil
 	}
@@ -204,15 +233,15 @@ func probePath(r filter.Range) string {
 // run gathers the part. A repository that moves on meanwhile loses nodes that were named: then there is a newer proof,
 // and what has come stays.
 func (s *sparse) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, min(sparseTimeMax, s.t.r.opts.FetchTimeout), errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(sparseTimeMax, s.c.opts.FetchTimeout), errTimeout)
 	defer cancel()
 	var err error
 	for range sparseRootsMax {
-		last := s.t.commit.Data
+		last := s.commit.Data
 		if perr := s.probe(ctx); perr != nil {
 			return perr
 		}
-		if err != nil && s.t.commit.Data == last {
+		if err != nil && s.commit.Data == last {
 			return err
 		}
 		if err = s.gather(ctx); err == nil || !withheld(err) {
@@ -233,7 +262,7 @@ func withheld(err error) bool {
 func (s *sparse) probe(ctx context.Context) error {
 	collection, rkey, _ := strings.Cut(s.path, "/")
 	query := "&collection=" + url.QueryEscape(collection) + "&rkey=" + url.QueryEscape(rkey)
-	return s.ask(ctx, proofMethod, query, proofBlocksMax, func(car *repo.CAR) error {
+	return s.request(ctx, proofMethod, query, proofBlocksMax, func(car *repo.CAR) error {
 		block, ok, err := car.Block(car.Root())
 		if err != nil {
 			return err
@@ -241,10 +270,10 @@ func (s *sparse) probe(ctx context.Context) error {
 		if !ok {
 			return fmt.Errorf("the commit %s is not in the proof: %w", car.Root(), repo.ErrInvalid)
 		}
-		if err := s.t.verifyCommit(ctx, block); err != nil {
+		if err := s.verifyCommit(ctx, block); err != nil {
 			return err
 		}
-		s.part.Plant(s.t.commit.Data)
+		s.part.Plant(s.commit.Data)
 		for more := true; more; {
 			missing, err := s.part.Missing(nil)
 			if err != nil {
@@ -260,18 +289,19 @@ func (s *sparse) probe(ctx context.Context) error {
 
 // gather asks for what is missing until nothing is.
 func (s *sparse) gather(ctx context.Context) error {
-	for skipped := s.t.row.Ordinal == 0; ; {
+	for skipped := s.req.Held == nil; ; {
 		missing, err := s.part.Missing(nil)
 		if err == nil && s.part.Mapped() && !skipped {
 			skipped = true
-			if err = s.skip(); err == nil {
-				missing, err = s.part.Missing(nil)
+			if err = s.req.Held.Skip(s.part); err != nil {
+				return &heldError{err}
 			}
+			missing, err = s.part.Missing(nil)
 		}
 		if err != nil || len(missing) == 0 {
 			return err
 		}
-		if s.t.r.opts.Strategy == StrategyAuto && s.wasteful(len(missing)) {
+		if s.c.opts.Strategy == StrategyAuto && s.wasteful(len(missing)) {
 			return errWhole
 		}
 		for ids := range slices.Chunk(missing, blocksPerAsk) {
@@ -280,23 +310,6 @@ func (s *sparse) gather(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-// skip leaves out the records that are held already: the difference does not look at them. Nobody changes them while the
-// fetch buffers live commits.
-func (s *sparse) skip() error {
-	rows, err := s.t.r.store.Rows(s.t.row.Ordinal)
-	if err != nil {
-		return ours(err)
-	}
-	more := rows.Next()
-	s.part.Skip(func(key []byte, id repo.CID) bool {
-		for more && bytes.Compare(rows.Row().Path, key) < 0 {
-			more = rows.Next()
-		}
-		return more && bytes.Equal(rows.Row().Path, key) && rows.Row().CID == id
-	})
-	return ours(rows.Close())
 }
 
 // wasteful says whether the whole is likely to cost less than what is missing: a small repository is one answer, and so is
@@ -319,7 +332,7 @@ func (s *sparse) blocks(ctx context.Context, ids []repo.CID) error {
 	for _, id := range ids {
 		query = id.AppendText(append(query, "&cids="...))
 	}
-	return s.ask(ctx, blocksMethod, string(query), len(ids), func(car *repo.CAR) error {
+	return s.request(ctx, blocksMethod, string(query), len(ids), func(car *repo.CAR) error {
 		if _, err := s.insert(car, ids); err != nil {
 			return err
 		}
@@ -350,18 +363,17 @@ func (s *sparse) insert(car *repo.CAR, ids []repo.CID) (some bool, err error) {
 	return some, nil
 }
 
-// ask sends one query and gives its answer, which has about so many blocks, to read.
-func (s *sparse) ask(ctx context.Context, method, query string, blocks int, read func(*repo.CAR) error) error {
-	t := s.t
-	if s.received > t.r.opts.CARBytesMax {
+// request sends one query and gives its answer, which has about so many blocks, to read.
+func (s *sparse) request(ctx context.Context, method, query string, blocks int, read func(*repo.CAR) error) error {
+	if s.received > s.c.opts.CARBytesMax {
 		return fmt.Errorf("parts of %d bytes: %w", s.received, repo.ErrInvalid)
 	}
 	var car *repo.CAR
-	err := t.watched(ctx, func(ctx context.Context, tr *transfer) (err error) {
+	err := s.watched(ctx, func(ctx context.Context, tr *transfer) (err error) {
 		defer func() { s.received += tr.got.Load() }()
-		car, err = t.transfer(ctx, tr, method, query, repo.CAROptions{
-			BytesMax:  min(t.r.opts.CARBytesMax, int64(blocks)*answerBlockBytes),
-			BlocksMax: min(t.r.opts.CARBlocksMax, 2*blocks),
+		car, err = s.transfer(ctx, tr, method, query, repo.CAROptions{
+			BytesMax:  min(s.c.opts.CARBytesMax, int64(blocks)*answerBlockBytes),
+			BlocksMax: min(s.c.opts.CARBlocksMax, 2*blocks),
 			Rootless:  method == blocksMethod,
 		})
 		return err
@@ -369,19 +381,19 @@ func (s *sparse) ask(ctx context.Context, method, query string, blocks int, read
 	if err == nil {
 		err = errors.Join(read(car), car.Close())
 	}
-	t.forgetBody()
+	s.forgetBody()
 	return err
 }
 
 // keep asks for memory for the part. As much as every task may keep is not asked for.
-func (t *task) keep(n int64) bool {
-	if t.kept == 0 && n <= repo.ChunkBytes {
-		t.kept = -1
+func (s *session) keep(n int64) bool {
+	if s.kept == 0 && n <= repo.ChunkBytes {
+		s.kept = -1
 		return true
 	}
-	if !t.r.memory.take(n) {
+	if !s.c.memory.take(n) {
 		return false
 	}
-	t.kept = max(t.kept, 0) + n
+	s.kept = max(s.kept, 0) + n
 	return true
 }

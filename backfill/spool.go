@@ -39,15 +39,15 @@ type spool struct {
 	taken  int64
 }
 
-func (r *Runner) openSpool() (repo.Spool, error) {
-	f, err := os.CreateTemp(r.opts.SpoolDir, "cistern-spool-*")
+func (c *Copier) openSpool() (repo.Spool, error) {
+	f, err := os.CreateTemp(c.opts.SpoolDir, "cistern-spool-*")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSpool, err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, fmt.Errorf("%w: %w", errSpool, err)
 	}
-	return &spool{File: f, budget: r.spools}, nil
+	return &spool{File: f, budget: c.spools}, nil
 }
 
 func (s *spool) Write(p []byte) (int, error) {

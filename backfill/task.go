@@ -3,7 +3,6 @@ package backfill
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -32,10 +31,7 @@ type task struct {
 	looking bool // counts as a lookup
 	prepaid bool // its permit was spent on a request that is still to come
 
-	left   bool  // the DID is out of flight, or no longer this task's to say
-	memory int64 // of the body, taken from Runner.memory
-	kept   int64 // of a part of a repository, taken from Runner.memory
-	index  int64 // taken from Runner.indexes
+	left bool // the DID is out of flight, or no longer this task's to say
 
 	filter   store.FilterVersion // as the fetch began: by it the attempt chooses records
 	signal   bool                // the copy has a record in a collection that a signal names
@@ -45,7 +41,6 @@ type task struct {
 	fresh    bool          // ident was asked for now, not remembered
 	looked   time.Time     // when ident was asked for, zero if that is not known
 	marks    identityMarks // of the row, before ident was asked for
-	sender   string        // host and port that sent the CAR, redirects followed
 	commit   repo.Commit
 	block    []byte // the signed commit
 	former   bool   // its signature is of a key that the document no longer names
@@ -170,7 +165,7 @@ func (t *task) copy(ctx context.Context) error {
 				return err
 			}
 		}
-	} else if t.ident.Key == old.Key && !t.mayBeFormer(err) {
+	} else if t.ident.Key == old.Key && !MayBeFormer(t.it.did, err) {
 		return err
 	}
 	again := t.attempt(ctx)
@@ -209,7 +204,6 @@ func (t *task) attempt(ctx context.Context) error {
 	}
 	c, err := t.fetch(ctx)
 	if err != nil {
-		t.forgetMemory()
 		return errors.Join(err, t.straighten(err))
 	}
 	// The host has done its part.
@@ -217,10 +211,9 @@ func (t *task) attempt(ctx context.Context) error {
 	t.r.judge(t, verdict{spoke: true})
 	t.r.release(t, false)
 	err = t.write(ctx, c)
-	if cerr := c.Close(); err == nil && cerr != nil && !t.left {
-		err = fmt.Errorf("%w: %w", errSpool, cerr)
+	if cerr := c.Close(); err == nil && !t.left {
+		err = cerr
 	}
-	t.forgetMemory()
 	if t.left {
 		t.r.release(t, true)
 	}
@@ -233,7 +226,7 @@ func (t *task) straighten(err error) error {
 	if !errors.As(err, new(*hosts.BusyError)) {
 		return nil
 	}
-	t.r.wholeOnly.wholeNext(t.it.did)
+	t.r.copier.FetchWhole(t.it.did)
 	if !t.row.Recheck {
 		return nil
 	}
@@ -245,7 +238,7 @@ func (t *task) straighten(err error) error {
 }
 
 // write stores a verified copy: whole, or what has changed. One that nobody follows is not stored, and forgotten.
-func (t *task) write(ctx context.Context, c records) error {
+func (t *task) write(ctx context.Context, c *Copy) error {
 	if !t.signal && refilter.OnSignal(t.filter.Filter, &t.row) {
 		if t.row.Ordinal == 0 {
 			t.r.signalMisses.add(t.it.did, t.r.opts.Now(), t.r.delay)
@@ -263,7 +256,7 @@ func (t *task) write(ctx context.Context, c records) error {
 		Rev:      t.commit.Rev,
 		Filter:   t.filter.Selection,
 		Blocks:   c.Blocks(),
-		Walk:     func(fn func(repo.Leaf) error) error { return c.Walk(t.commit.Data, fn) },
+		Walk:     c.Walk,
 		Complete: func(b *store.Batch, row *store.Repo) { t.complete(b, row) },
 		Done:     func(row store.Repo, err error) { t.imported(ctx, row, err) },
 	})

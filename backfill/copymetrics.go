@@ -1,0 +1,38 @@
+package backfill
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Ways of a fetch, the closed set of the metric's label.
+const (
+	fetchFull     = "full"
+	fetchSparse   = "sparse"
+	fetchFallback = "fallback" // the whole, since the part was not to be had
+)
+
+type copyMetrics struct {
+	bytes   prometheus.Counter
+	parts   prometheus.Counter
+	fetches *prometheus.CounterVec // strategy: full, sparse, fallback
+}
+
+func newCopyMetrics(reg prometheus.Registerer) (*copyMetrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "cistern_backfill_" + name, Help: help})
+	}
+	m := &copyMetrics{
+		bytes: counter("received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
+		parts: counter("sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole since the parts were not to be had.",
+		}, []string{"strategy"}),
+	}
+	for _, strategy := range []string{fetchFull, fetchSparse, fetchFallback} {
+		m.fetches.WithLabelValues(strategy)
+	}
+	for _, c := range []prometheus.Collector{m.bytes, m.parts, m.fetches} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,83 @@
+package backfill
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"time"
+
+	"cistern/backfill/pace"
+	"cistern/backfill/refilter"
+	"cistern/filter"
+	"cistern/ingest/repo"
+)
+
+// target is the repository of the task at its host, which is asked by the permit of the task.
+func (t *task) target() Target {
+	return Target{DID: t.it.did, Ident: t.ident, HostID: t.hostID, Host: t}
+}
+
+// fetch gets a verified copy of what the filter wants of the repository.
+func (t *task) fetch(ctx context.Context) (*Copy, error) {
+	req := &Request{
+		Target:   t.target(),
+		Fresh:    t.fresh,
+		Filter:   t.filter.Filter,
+		OnSignal: refilter.OnSignal(t.filter.Filter, &t.row),
+		Failures: t.row.Retry.Count,
+		Rev:      t.row.Rev,
+		TornRev:  t.row.TornRev,
+	}
+	if t.row.Ordinal != 0 {
+		req.Held = &Held{
+			Records: t.row.Records,
+			Filter:  func() (*filter.Filter, error) { return t.r.store.FilterAt(t.row.Filter) },
+			Skip:    t.skipHeld,
+		}
+	}
+	c, err := t.r.copier.Copy(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	t.commit, t.block, t.former, t.signal = c.Commit, c.Block, c.Former, c.Signal
+	return c, nil
+}
+
+// query asks the host of the repository a question about it.
+func (t *task) query(ctx context.Context, method, query string, bodyMax int64) ([]byte, error) {
+	to := t.target()
+	return t.r.copier.Query(ctx, &to, method, query, bodyMax)
+}
+
+// skipHeld leaves out the records that are held already: the difference does not look at them. Nobody changes them while the
+// fetch buffers live commits.
+func (t *task) skipHeld(part *repo.Partial) error {
+	rows, err := t.r.store.Rows(t.row.Ordinal)
+	if err != nil {
+		return ours(err)
+	}
+	more := rows.Next()
+	part.Skip(func(key []byte, id repo.CID) bool {
+		for more && bytes.Compare(rows.Row().Path, key) < 0 {
+			more = rows.Next()
+		}
+		return more && bytes.Equal(rows.Row().Path, key) && rows.Row().CID == id
+	})
+	return ours(rows.Close())
+}
+
+// Spend waits until the host may be asked once more (Host).
+func (t *task) Spend(ctx context.Context, k pace.Kind) error { return t.spend(ctx, k) }
+
+// Heard passes the header of an answer to the limiter of the host (Host).
+func (t *task) Heard(k pace.Kind, header http.Header, took time.Duration) {
+	if t.host != nil {
+		t.r.heard(t.host, k, t.permit, header, took)
+	}
+}
+
+// Received counts bytes that came from the host (Host).
+func (t *task) Received(bytes int64) { t.fetched(bytes, 0) }
+
+// Spares reports whether the host has queries to spare (Host).
+func (t *task) Spares() bool { return t.spares() }
