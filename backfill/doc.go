@@ -37,7 +37,8 @@
 //  14. A repository that must not be followed is forgotten (package refilter).
 //  15. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
 //     document, confirms an announced deletion, or RepoNotFound was answered often and long enough.
-//     A relay's own decision stands, whatever the host says (docs/design.md, status of an account).
+//     A relay's own decision stands, whatever the host says (docs/architecture.md, "The status of an
+//     account").
 //
 // # Concurrency
 //

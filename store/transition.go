@@ -8,7 +8,7 @@ import (
 // The state machine of a repository. Each transition is a method of Batch that states what it
 // requires of the row and what it leaves; no other code assigns Repo.State. The caller sets what
 // else changes, before or after, and writes the row by PutRepo, which refuses a change of state that
-// no transition makes and a row that contradicts its state. docs/design.md has the drawing.
+// no transition makes and a row that contradicts its state. docs/architecture.md has the drawing.
 
 // stateUnknown is the state of a repository without a row.
 const stateUnknown State = 0

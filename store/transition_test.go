@@ -227,7 +227,7 @@ func TestUpdateHolds(t *testing.T) {
 // TestDrawing: the drawing of the states in the documentation is that of the code.
 func TestDrawing(t *testing.T) {
 	t.Parallel()
-	const name = "../docs/design.md"
+	const name = "../docs/architecture.md"
 	const begin, end = "```mermaid\nstateDiagram-v2\n", "```\n"
 	b, err := os.ReadFile(name)
 	if err != nil {

@@ -116,7 +116,7 @@ func TestImportsPointDown(t *testing.T) {
 		}
 		level, ok := levels[s.pkg]
 		if !ok {
-			t.Errorf("%s: package %s has no level: give it one here and in DESIGN", s.name, s.pkg)
+			t.Errorf("%s: package %s has no level: give it one here and a row in docs/architecture.md", s.name, s.pkg)
 			continue
 		}
 		for _, imported := range s.imports() {

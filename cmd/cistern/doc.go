@@ -8,7 +8,7 @@
 //
 //  1. Only this package reads flags, the environment and signals, and ends the process.
 //  2. Every option is one row of a table: flag, CISTERN_* variable, default and help come from that
-//     row. The help pages and the table in README.md are generated from Config.options.
+//     row. The help pages and the table in docs/options.md are generated from Config.options.
 //  3. A command line or an environment with a mistake starts nothing, and all its mistakes are
 //     reported at once.
 //  4. Boxes start in the order of daemon.boxes and stop in the reverse order, one after the other.
