@@ -321,6 +321,9 @@ func (m *refilterModel) equalRepo(f store.FilterVersion, truth simnet.Truth, row
 		return errors.New("there without a reason")
 	}
 	if !active {
+		if !row.Status.Hidden() {
+			return fmt.Errorf("is %s, want %s", row.Status, truth.Status)
+		}
 		return m.within(f, row)
 	}
 	if row.State != store.StateSynced || row.Rev != truth.Rev || row.Data != truth.Data || row.Lacks || row.Sweep || row.Torn {
@@ -443,7 +446,9 @@ func (m *refilterModel) wantLog() {
 			want, _ = wanted(f, truth)
 		}
 		if got := l.records[truth.DID]; !maps.Equal(got, want) {
-			m.t.Errorf("%s: the log leaves %d records, want %d:%s after\n%s", truth.DID, len(got), len(want), mapDiff(got, want), strings.Join(trail[truth.DID], "\n"))
+			row, _ := m.store.Repo(truth.DID)
+			m.t.Errorf("%s (%s, filter %+v): the log leaves %d records, want %d:%s, row %+v, after\n%s", truth.DID, truth.Status, f.Config(), len(got), len(want),
+				mapDiff(got, want), row, strings.Join(trail[truth.DID], "\n"))
 		}
 	}
 }
