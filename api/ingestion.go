@@ -18,6 +18,9 @@ type Ingestion struct {
 type Switch struct {
 	On  func() bool
 	Set func(on bool)
+	// Paused returns why the part does nothing now, in sentences: the switch, or a cause of the
+	// daemon's own, such as a full disk.
+	Paused func() []string
 }
 
 func (i *Ingestion) switches() map[string]*Switch {
@@ -31,6 +34,20 @@ func (i *Ingestion) positions() map[string]bool {
 		positions[name] = part.On != nil && part.On()
 	}
 	return positions
+}
+
+// paused returns the reasons of the parts that are paused.
+func (i *Ingestion) paused() map[string][]string {
+	paused := map[string][]string{}
+	for name, part := range i.switches() {
+		if part.Paused == nil {
+			continue
+		}
+		if reasons := part.Paused(); len(reasons) > 0 {
+			paused[name] = reasons
+		}
+	}
+	return paused
 }
 
 // ingestion is GET /ingestion.

@@ -36,6 +36,8 @@ type statistics struct {
 	Sizes  map[string]int64 `json:"sizes"`
 	Verify string           `json:"verify"`
 	Log    logBounds        `json:"log"`
+	// Paused are the reasons for which parts of ingestion do nothing now, by part.
+	Paused map[string][]string `json:"paused,omitempty"`
 	// Firehose is absent if no firehose is followed.
 	Firehose *firehoseTotals `json:"firehose,omitempty"`
 }
@@ -55,7 +57,7 @@ func (s *Server) stats(w http.ResponseWriter, _ *http.Request) error {
 	counts := maps.Clone(s.store.Counts())
 	counts["syncing"] = int64(s.opts.Syncing())
 	writeJSON(w, http.StatusOK, statistics{
-		Counts: counts, Sizes: sizes, Verify: s.opts.Verify,
+		Counts: counts, Sizes: sizes, Verify: s.opts.Verify, Paused: s.opts.Ingestion.paused(),
 		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
 		Firehose: s.firehoseTotals(),
 	})

@@ -88,7 +88,7 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 			return c.r.opts.Now().Add(d), nil
 		}
 		c.noteAnswer(l)
-		if d > 0 || l.slow || c.r.crawlGate.shut() {
+		if d > 0 || l.slow || c.r.opts.CrawlGate.IsShut() {
 			return c.r.opts.Now().Add(d), nil
 		}
 	}

@@ -23,7 +23,7 @@ func TestCrawlCrash(t *testing.T) {
 		net:   simnet.Options{Seed: seed, Hosts: 10, Repos: 50, RecordsMedian: 2, QuietEvery: 3},
 		store: store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
 	})
-	w.run.SetPaused(true)
+	w.gate.Shut(pausing)
 	out := w.net.DIDs()[1]
 	w.net.Account(out).SetStatus(simnet.Suspended)
 	w.filter(filter.Config{Mode: filter.ModeFull})

@@ -79,7 +79,7 @@ func newCrawler(r *Runner, s Source, persisted bool) *crawler {
 func (c *crawler) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(crawlListsMax)
-	for c.r.crawlGate.pass(ctx) {
+	for c.r.opts.CrawlGate.Pass(ctx) {
 		if err := c.refresh(); err != nil {
 			return quiet(ctx, joined(err, g.Wait()))
 		}

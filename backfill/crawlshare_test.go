@@ -46,7 +46,7 @@ func TestCrawlShare(t *testing.T) {
 	}))
 	t.Cleanup(relay.Close)
 	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: relay.URL}}, CrawlPendingMax: 40})
-	w.run.SetPaused(true)
+	w.gate.Shut(pausing)
 	<-asked
 	w.lists(1) // the others have what they get
 	if n := w.store.Counts()["pending"]; n <= 2*liars {
@@ -98,7 +98,7 @@ func TestCrawlBesideOthers(t *testing.T) {
 				})
 			}
 			w.start(backfill.Options{Crawl: []backfill.Source{{Kind: c.kind, URL: w.net.Relay()}}, CrawlPendingMax: 40})
-			w.run.SetPaused(true)
+			w.gate.Shut(pausing)
 			if c.read {
 				w.until("those that are listed", func() bool { return w.allKnown(w.net.DIDs()...) })
 				return

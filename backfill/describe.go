@@ -177,7 +177,7 @@ func (r *Runner) reconsider(ctx context.Context) error {
 	for did, row := range all {
 		r.describeRetries.put(describeRetryOf(did, row))
 	}
-	for r.crawlGate.pass(ctx) {
+	for r.opts.CrawlGate.Pass(ctx) {
 		g := new(errgroup.Group)
 		g.SetLimit(describeMax)
 		for _, l := range r.describeRetries.take(r.opts.Now()) {

@@ -53,7 +53,7 @@ func (r *Runner) idles(now time.Time) time.Duration {
 	if !next.IsZero() {
 		d = min(d, next.Sub(now))
 	}
-	if r.sched.Ready() && !r.Paused() {
+	if r.sched.Ready() && !r.opts.Gate.IsShut() {
 		d = 0 // unpark has just put them there
 	}
 	if wait := r.moveDebt(now); wait > 0 {
@@ -83,7 +83,7 @@ func (r *Runner) pick() (t *task, refill *host) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unpark(now)
-	if r.Paused() {
+	if r.opts.Gate.IsShut() {
 		return nil, nil
 	}
 	for {

@@ -54,7 +54,7 @@
 // # Files
 //
 //   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
-//   - runner.go: Runner, Run, Crawl, Wake; pause.go: its switches
+//   - runner.go: Runner, Run, Crawl, Wake
 //   - dispatch.go: who is next; queue.go: rows into memory
 //   - host.go: what waits for one host; hosts.go: the bounded table of them, paced by package pace; admit.go: requests of no
 //     task; tally.go: what is learnt of hosts

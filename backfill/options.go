@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -80,6 +81,14 @@ type Options struct {
 	// known at once, and the whole network is some 40,000 pages, which its hosts count with everything else they are asked.
 	CrawlEvery time.Duration
 
+	// Gate pauses Run: while it is shut no task starts, and what is in flight is finished. Default: a
+	// gate that is always open.
+	Gate *gate.Gate
+	// CrawlGate pauses the discovery of repositories: a page that was asked for is finished. Listings
+	// that are compared because events were missed are read all the same: that is repair, not
+	// discovery. Default: a gate that is always open.
+	CrawlGate *gate.Gate
+
 	// Concurrency is the number of repositories fetched at a time. Default 32.
 	Concurrency int
 	// PerHost is the number of repositories fetched from one host at a time. Default 10.
@@ -140,6 +149,12 @@ func (o Options) withDefaults() Options {
 			MaxIdleConnsPerHost:   o.PerHost,
 			DisableCompression:    true,
 		})
+	}
+	if o.Gate == nil {
+		o.Gate = new(gate.Gate)
+	}
+	if o.CrawlGate == nil {
+		o.CrawlGate = new(gate.Gate)
 	}
 	if o.Drain == nil {
 		o.Drain = func(string) {}

@@ -55,7 +55,7 @@ func (p *pass) view() reading {
 	v := reading{filter: f.Version, compare: true}
 	origin, err := identity.ParseOrigin(p.url)
 	source := Source{Kind: SourceRepos, URL: origin}
-	if err == nil && !p.r.crawlGate.shut() && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
+	if err == nil && !p.r.opts.CrawlGate.IsShut() && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
 		if of, ok := p.r.viewOf(source, f); ok && !of.ask {
 			v = of
 		}

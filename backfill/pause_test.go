@@ -17,11 +17,7 @@ func TestPause(t *testing.T) {
 	w.net.Host(1).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond})
 	w.add(w.net.DIDs()...)
 	w.until("the first fetches", func() bool { return slow.Fired() > 0 })
-	w.run.SetPaused(true)
-	w.run.SetPaused(true)
-	if !w.run.Paused() {
-		t.Error("not paused")
-	}
+	w.gate.Shut(pausing)
 	w.until("what is in flight to end", func() bool { return w.run.Syncing() == 0 })
 	synced := w.store.Counts()["synced"]
 	w.looked()
@@ -36,11 +32,8 @@ func TestPause(t *testing.T) {
 	}
 	w.net.Host(0).ClearFaults()
 	w.net.Host(1).ClearFaults()
-	w.run.SetPaused(false)
+	w.gate.Open(pausing.Name)
 	w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 40 })
-	if w.run.Paused() {
-		t.Error("still paused")
-	}
 }
 
 // TestCrawlPause: crawlers ask for nothing during a pause, and fetches go on beside it.
@@ -52,7 +45,7 @@ func TestCrawlPause(t *testing.T) {
 	pages := func() int { return w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"] }
 	w.start(backfill.Options{Crawl: []backfill.Source{source}})
 	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == 5 })
-	w.run.SetCrawlPaused(true)
+	w.crawlGate.Shut(pausing)
 	before := pages()
 	late := w.net.AddAccount(w.net.Host(0)).DID()
 	w.clock.advance(25 * time.Hour)
@@ -62,7 +55,7 @@ func TestCrawlPause(t *testing.T) {
 	if _, err := w.store.Repo(late); err == nil || pages() != before {
 		t.Error("a page was asked for during a pause")
 	}
-	w.run.SetCrawlPaused(false)
+	w.crawlGate.Open(pausing.Name)
 	w.run.Wake()
 	w.until("the new account", func() bool { r, err := w.store.Repo(late); return err == nil && r.State == store.StateSynced })
 }

@@ -332,10 +332,10 @@ func TestRecheckOfTorn(t *testing.T) {
 		r := w.row(did)
 		transport.answer.Store(fmt.Sprintf(`{"cid":%q,"rev":%q}`, repo.HashCID(r.Commit), r.Rev))
 		w.rewrite(a, rng, round)
-		w.run.SetPaused(true)
+		w.gate.Shut(pausing)
 		w.add(did)
 		applied.Store(0)
-		w.run.SetPaused(false)
+		w.gate.Open(pausing.Name)
 		w.settle(did)
 		cut.Wait()
 	}

@@ -294,7 +294,7 @@ func TestGapIsRepairedWhileTheCrawlIsOff(t *testing.T) {
 	w.add(held.DID())
 	w.settle(held.DID())
 	w.filter(filter.Config{Mode: filter.ModeFull})
-	w.run.SetCrawlPaused(true)
+	w.crawlGate.Shut(pausing)
 	if err := w.run.AddCrawl(backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}); err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestGapIsRepairedWhileTheCrawlIsOff(t *testing.T) {
 	if n := w.store.Counts()["repos"]; n != 1 {
 		t.Errorf("%d repositories are followed while the crawl is off, want 1", n)
 	}
-	w.run.SetCrawlPaused(false)
+	w.crawlGate.Open(pausing.Name)
 	w.until("the others", func() bool { return w.store.Counts()["synced"] == 3 })
 }
 

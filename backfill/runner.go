@@ -38,8 +38,6 @@ type Runner struct {
 	gapSeen         atomic.Bool // rows of reconciliations may have been written
 	describeRetries *describeRetries
 	refilter        *refilter.Runner
-	tasksGate       gate
-	crawlGate       gate
 
 	// mu guards:
 	mu                  sync.Mutex
@@ -85,6 +83,7 @@ func New(opts Options) (*Runner, error) {
 	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
 	r.absences, r.describeRetries = newAbsences(r), newDescribeRetries()
 	r.gapSeen.Store(true)
+	opts.Gate.OnChange(func() { signal(r.kick) })
 	var err error
 	if r.crawls, err = newCrawlers(r); err != nil {
 		return nil, fmt.Errorf("read crawl sources: %w", err)
@@ -104,7 +103,7 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
 	r.refilter, err = refilter.New(refilter.Options{
-		Store: opts.Store, Gate: r.tasksGate.pass, WorksBefore: r.worksBefore, Queued: r.note, Due: r.due,
+		Store: opts.Store, Gate: opts.Gate, WorksBefore: r.worksBefore, Queued: r.note, Due: r.due,
 		DeadDelay: func() time.Duration { return r.jitter(opts.RetryMax) },
 		Now:       opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
@@ -32,14 +33,16 @@ func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // world is a simulated network, a store and a runner between them.
 type world struct {
-	t     testing.TB
-	clock clock
-	net   *simnet.Network
-	store *store.Store
-	dir   *identity.Directory
-	run   *backfill.Runner
-	stop  func() // stops the runner and the store's loops
-	end   func() // has the runner begin to stop
+	t         testing.TB
+	clock     clock
+	net       *simnet.Network
+	store     *store.Store
+	dir       *identity.Directory
+	run       *backfill.Runner
+	gate      *gate.Gate
+	crawlGate *gate.Gate
+	stop      func() // stops the runner and the store's loops
+	end       func() // has the runner begin to stop
 }
 
 type worldOptions struct {
@@ -69,6 +72,9 @@ func newWorld(t testing.TB, o worldOptions) *world {
 	return w
 }
 
+// pausing is why tests shut gates.
+var pausing = gate.Cause{Name: "test"}
+
 // start makes a runner over the world's store and lets it run.
 func (w *world) start(o backfill.Options) {
 	w.t.Helper()
@@ -81,6 +87,8 @@ func (w *world) start(o backfill.Options) {
 	if o.Directory == nil {
 		o.Directory = w.dir
 	}
+	w.gate, w.crawlGate = new(gate.Gate), new(gate.Gate)
+	o.Gate, o.CrawlGate = w.gate, w.crawlGate
 	if os.Getenv("CISTERNTEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

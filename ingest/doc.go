@@ -32,7 +32,7 @@
 // # Concurrency
 //
 // Run owns every goroutine: one that reads a socket and one that pings, for each source; one a shard and one that waits for
-// its batches to be durable; a bounded pool of lookups. Drain, Sources, AddSource, RemoveSource, ForgetCursor and SetPaused may be
+// its batches to be durable; a bounded pool of lookups. Drain, Sources, AddSource, RemoveSource and ForgetCursor may be
 // called by anybody. tracker.mu, source.mu, sources.mu and shard.mu are never held over I/O; sources.mu is taken before source.mu.
 //
 // # Files

@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -43,6 +44,10 @@ type Options struct {
 	UserAgent string
 	// Wake is called when rows were enqueued for a fetch. It must not block. Default: nothing.
 	Wake func()
+
+	// Gate pauses the reading of sources: while it is shut all connections are closed, and what was
+	// read is handled. Default: a gate that is always open.
+	Gate *gate.Gate
 
 	// Shards is the number of queues. Default 8.
 	Shards int
@@ -97,6 +102,9 @@ func (o Options) withDefaults() Options {
 	o.ReconcileEvery = defaultTo(o.ReconcileEvery, 10*time.Minute)
 	if o.Wake == nil {
 		o.Wake = func() {}
+	}
+	if o.Gate == nil {
+		o.Gate = new(gate.Gate)
 	}
 	if o.Now == nil {
 		o.Now = time.Now

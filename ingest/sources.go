@@ -67,9 +67,8 @@ type sources struct {
 	rows sync.Mutex // held while the row of a source is changed and the set after it; may be held over I/O
 
 	// mu guards:
-	mu     sync.Mutex
-	byURL  map[string]*source
-	paused bool
+	mu    sync.Mutex
+	byURL map[string]*source
 
 	stuckAfter time.Duration // the limit of that name
 	direct     direct
@@ -116,6 +115,8 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 		s.mark(src, row)
 		s.byURL[row.URL] = src
 	}
+	opts.Gate.OnChange(s.switched)
+	s.switched() // it may be shut already
 	return s, nil
 }
 
@@ -213,26 +214,14 @@ func (s *sources) gather(b *store.Batch) (moved bool, unlock func(), err error) 
 	return moved, unlock, nil
 }
 
-// SetPaused closes all connections, or opens them again. What was read is handled.
-func (r *Runner) SetPaused(paused bool) {
-	s := r.sources
+// switched closes all connections, or has them opened again, as the gate says.
+func (s *sources) switched() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.paused != paused {
-		s.opts.Logger.Info("reading of sources was switched", "on", !paused)
-	}
-	s.paused = paused
+	shut := s.opts.Gate.IsShut()
 	for _, src := range s.byURL {
-		src.setPaused(paused)
+		src.setPaused(shut)
 	}
-}
-
-// Paused is what SetPaused said last.
-func (r *Runner) Paused() bool {
-	s := r.sources
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.paused
 }
 
 // AddSource follows one more source from now on, and after a restart. Replaces the one with the same URL.
@@ -271,7 +260,7 @@ func (s *sources) follow(row store.Source) error {
 	src.persisted.Store(true)
 	src.pds.Store(row.PDS)
 	s.mark(src, row)
-	src.setPaused(s.paused)
+	src.setPaused(s.opts.Gate.IsShut())
 	src.setRemoved(false) // with mu held: it may be about to leave the set
 	signal(s.kick)
 	return nil

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cistern/gate"
 	"cistern/ingest"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -257,20 +258,22 @@ func TestForgetCursor(t *testing.T) {
 func TestPause(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
 		a, b := net.firehose(t, upTo(3)), net.firehose(t, upTo(1))
-		s := net.stage(t, a.source)
-		s.r.SetPaused(true)
+		var g gate.Gate
+		pause := gate.Cause{Name: "test"}
+		s := net.stage(t, a.source, func(o *ingest.Options) { o.Gate = &g })
+		g.Shut(pause)
 		s.run()
 		if err := s.r.AddSource(store.Source{URL: b.URL}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Minute)
-		if len(a.asked())+len(b.asked()) != 0 || !s.r.Paused() {
+		if len(a.asked())+len(b.asked()) != 0 {
 			t.Error("it connects while paused")
 		}
-		s.r.SetPaused(false)
+		g.Open(pause.Name)
 		s.sees(a.url, 1, 2, 3)
 		s.sees(b.url, 1)
-		s.r.SetPaused(true)
+		g.Shut(pause)
 		s.until("the connections to end", func() bool { return !s.status(a.url).Running && !s.status(b.url).Running })
 		if st := s.status(a.url); st.LastFailure.Kind != "" || st.RetryIn != 0 {
 			t.Errorf("status %+v", st)
@@ -280,7 +283,7 @@ func TestPause(t *testing.T) {
 		if len(a.asked()) != n {
 			t.Error("it connects while paused again")
 		}
-		s.r.SetPaused(false)
+		g.Open(pause.Name)
 		s.until("a connection", func() bool { return len(a.asked()) == n+1 })
 		if got := a.asked()[n]; got != "3" {
 			t.Errorf("asked with cursor %s", got)

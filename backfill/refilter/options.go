@@ -1,11 +1,11 @@
 package refilter
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"time"
 
+	"cistern/gate"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,8 +14,8 @@ import (
 // Options of New. All functions are required.
 type Options struct {
 	Store *store.Store
-	// Gate waits while the fetching of repositories is paused, and reports whether ctx is alive.
-	Gate func(ctx context.Context) bool
+	// Gate pauses the pass.
+	Gate *gate.Gate
 	// WorksBefore reports whether a fetch is under way that chooses records by a filter older than a
 	// version.
 	WorksBefore func(version uint32) bool

@@ -41,7 +41,7 @@ func (p *pass) cursor() (at store.RefilterCursor, asked bool, err error) {
 func (p *pass) run(ctx context.Context) error {
 	*p = pass{r: p.r, room: newRoom()}
 	log := p.r.opts.Logger
-	for resumed := true; p.r.opts.Gate(ctx); resumed = false {
+	for resumed := true; p.r.opts.Gate.Pass(ctx); resumed = false {
 		at, asked, err := p.cursor()
 		if err != nil || !asked {
 			return err
@@ -107,7 +107,7 @@ func (p *pass) page(ctx context.Context, at store.RefilterCursor) (ended bool, e
 		return false, err
 	}
 	for i := range rows {
-		if !p.r.opts.Gate(ctx) || p.r.store.Filter().Version != p.filter.Version {
+		if !p.r.opts.Gate.Pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
 			return false, p.settle(nil) // paused until ctx ended, or the filter was changed
 		}
 		if err := errors.Join(p.visit(ctx, rows[i].DID), p.waits.bound()); err != nil {

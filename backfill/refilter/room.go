@@ -64,7 +64,7 @@ func (p *pass) hasRoom(ctx context.Context, host uint32) bool {
 			return false
 		}
 		wait(ctx, roomLook, nil)
-		if !p.r.opts.Gate(ctx) || p.r.store.Filter().Version != p.filter.Version {
+		if !p.r.opts.Gate.Pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
 			return false
 		}
 	}

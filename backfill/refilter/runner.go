@@ -34,7 +34,7 @@ func New(opts Options) (*Runner, error) {
 // failed, or that ctx ended. It may be called again after it returned.
 func (r *Runner) Run(ctx context.Context) error {
 	p := &pass{r: r}
-	for r.opts.Gate(ctx) {
+	for r.opts.Gate.Pass(ctx) {
 		_, asked, err := p.cursor()
 		if err == nil && asked {
 			err = p.run(ctx)

@@ -1,7 +1,6 @@
 package refilter_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -9,6 +8,7 @@ import (
 
 	"cistern/backfill/refilter"
 	"cistern/filter"
+	"cistern/gate"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -35,7 +35,7 @@ func newStage(t *testing.T) *stage {
 		}
 	})
 	r, err := refilter.New(refilter.Options{
-		Store: s, Gate: func(ctx context.Context) bool { return ctx.Err() == nil },
+		Store: s, Gate: new(gate.Gate),
 		WorksBefore: func(uint32) bool { return false },
 		Queued:      func(uint32) {}, Due: func(int64) {},
 		DeadDelay: func() time.Duration { return time.Hour },

@@ -110,6 +110,7 @@ type daemon struct {
 	tune    tuning
 	log     *slog.Logger
 	metrics *prometheus.Registry
+	gates   *gates
 	guard   *diskGuard
 
 	store    *store.Store
@@ -124,7 +125,8 @@ type daemon struct {
 // start that fails must not leave a store with the filter of its options.
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
-		guard: newDiskGuard(cfg.Data, cfg.Reserve, log)}
+		gates: new(gates)}
+	d.guard = newDiskGuard(cfg.Data, cfg.Reserve, log, &d.gates.backfill, &d.gates.crawler)
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newBackfill,
@@ -143,10 +145,10 @@ func (d *daemon) boxes() []box {
 		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
 		{"backfill", func(ctx context.Context) error {
 			awaitSources(ctx, d.ingest)
-			return d.guard.whileRoom(ctx, d.backfill.Run)
+			return d.gates.backfill.Run(ctx, d.backfill.Run)
 		}},
 		{"crawl", func(ctx context.Context) error {
-			return d.guard.whileRoom(ctx, d.backfill.Crawl)
+			return d.gates.crawler.Run(ctx, d.backfill.Crawl)
 		}},
 		{"ingest", d.ingest.Run}, // also while the disk is short: live events are few
 		{"disk", d.guard.Run},
@@ -223,6 +225,7 @@ func (d *daemon) newBackfill() error {
 		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Verify: verify,
 		Strategy: d.cfg.Strategy, CARBytesMax: d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
 		Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data,
+		Gate: &d.gates.backfill, CrawlGate: &d.gates.crawler,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
 		// newIngest makes d.ingest next. These are called only once both run.
 		Follows: func(source uint32) bool { return d.ingest.Follows(source) },
@@ -239,7 +242,7 @@ func (d *daemon) newIngest() (err error) {
 	o := ingest.Options{Store: d.store, Directory: d.identity,
 		Sources:        slices.Concat(d.cfg.Relays, d.cfg.PDS),
 		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate,
-		UserAgent: userAgent(), Wake: d.backfill.Wake,
+		UserAgent: userAgent(), Wake: d.backfill.Wake, Gate: &d.gates.firehose,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
 	if d.tune.ingest != nil {
 		d.tune.ingest(&o)
@@ -251,8 +254,8 @@ func (d *daemon) newIngest() (err error) {
 func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
 		Syncing: d.backfill.Syncing, Wake: d.backfill.Wake, Refilter: d.backfill.Refilter,
-		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(), Ingestion: d.ingestion(),
-		Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
+		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
+		Ingestion: d.gates.ingestion(d.log), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
 	return err
 }
 

@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
+	"cistern/gate"
+
 	"github.com/dustin/go-humanize"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,67 +25,15 @@ type diskGuard struct {
 	free    func(dir string) (free, total uint64, err error)
 	log     *slog.Logger
 
-	// mu guards:
-	mu      sync.Mutex
-	short   bool
-	changed chan struct{} // closed and replaced when short changes
+	gates []*gate.Gate // of the parts that write much
+	short bool         // as the last look found
 }
 
 const diskEvery = 2 * time.Second
 
-func newDiskGuard(dir string, r reserve, log *slog.Logger) *diskGuard {
-	return &diskGuard{dir: dir, reserve: r, every: diskEvery, free: diskFree, log: log,
-		changed: make(chan struct{})}
-}
-
-// whileRoom runs fn while there is room. It ends fn's context when the disk becomes short, and runs
-// fn again when there is room again, until ctx ends or fn fails.
-func (g *diskGuard) whileRoom(ctx context.Context, fn func(context.Context) error) error {
-	for ctx.Err() == nil {
-		short, changed := g.state()
-		if !short {
-			fnCtx, stop := context.WithCancel(ctx)
-			var group errgroup.Group
-			group.Go(func() error {
-				defer stop()
-				select {
-				case <-changed:
-				case <-fnCtx.Done():
-				}
-				return nil
-			})
-			err := fn(fnCtx)
-			stop()
-			if err := errors.Join(err, group.Wait()); err != nil {
-				return err
-			}
-			continue
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-	}
-	return nil
-}
-
-func (g *diskGuard) state() (short bool, changed <-chan struct{}) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.short, g.changed
-}
-
-// set reports whether short changed.
-func (g *diskGuard) set(short bool) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.short == short {
-		return false
-	}
-	g.short = short
-	close(g.changed)
-	g.changed = make(chan struct{})
-	return true
+// newDiskGuard returns the guard of the disk that dir is on. It shuts the gates below the reserve.
+func newDiskGuard(dir string, r reserve, log *slog.Logger, gates ...*gate.Gate) *diskGuard {
+	return &diskGuard{dir: dir, reserve: r, every: diskEvery, free: diskFree, log: log, gates: gates}
 }
 
 // Run watches the disk until ctx ends, or until the disk is so full that the daemon has to stop.
@@ -134,15 +82,26 @@ func (g *diskGuard) room(dir string) (free, floor uint64, err error) {
 	return free, floor, nil
 }
 
+// look shuts the gates, or opens them again.
 func (g *diskGuard) look() error {
 	free, floor, err := g.room(g.dir)
 	if err != nil {
 		return err
 	}
-	short := free < floor
+	was := g.short
+	g.short = free < floor
+	for _, part := range g.gates {
+		if g.short {
+			part.Shut(gate.Cause{Name: "disk", Halts: true,
+				Reason: fmt.Sprintf("the disk has %s free, less than the reserve of %s",
+					humanize.IBytes(free), humanize.IBytes(floor))})
+		} else if was {
+			part.Open("disk")
+		}
+	}
 	switch {
-	case !g.set(short):
-	case short:
+	case g.short == was:
+	case g.short:
 		g.log.Warn("disk space is below the reserve, imports pause", "dir", g.dir,
 			"free", humanize.IBytes(free), "reserve", humanize.IBytes(floor))
 	default:

@@ -1,14 +1,14 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"cistern/gate"
 )
 
 // TestDiskGuard lets a disk become full, be emptied, and become full for good.
@@ -17,37 +17,28 @@ func TestDiskGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var free atomic.Uint64
 		free.Store(500)
-		g := newDiskGuard("/data", reserve{bytes: 100}, slog.New(slog.DiscardHandler))
+		var part, other gate.Gate
+		g := newDiskGuard("/data", reserve{bytes: 100}, slog.New(slog.DiscardHandler), &part, &other)
 		g.free = func(string) (uint64, uint64, error) { return free.Load(), 1000, nil }
-		var mu sync.Mutex
-		runs, running := 0, false
-		mark := func(started int, now bool) { mu.Lock(); runs, running = runs+started, now; mu.Unlock() }
-		list := []box{
-			{"backfill", func(ctx context.Context) error {
-				return g.whileRoom(ctx, func(ctx context.Context) error {
-					mark(1, true)
-					<-ctx.Done()
-					mark(0, false)
-					return nil
-				})
-			}},
-			{"disk", g.Run},
-		}
+		other.Shut(gate.Cause{Name: "operator"})
 		result := make(chan error, 1)
-		go func() { result <- boxes{list: list, budget: time.Second}.Run(t.Context()) }()
+		go func() { result <- g.Run(t.Context()) }()
 		for _, step := range []struct {
-			free    uint64
-			running bool
-			runs    int
-		}{{500, true, 1}, {99, false, 1}, {25, false, 1}, {101, true, 2}, {500, true, 2}, {99, false, 2}} {
+			free uint64
+			want string
+		}{{500, ""}, {100, ""}, {99, "99 B"}, {25, "25 B"}, {101, ""}, {500, ""}, {99, "99 B"}} {
 			free.Store(step.free)
 			time.Sleep(2 * diskEvery)
 			synctest.Wait()
-			mu.Lock()
-			if running != step.running || runs != step.runs {
-				t.Errorf("%d free: running %t, %d runs; want %t, %d", step.free, running, runs, step.running, step.runs)
+			for gate, own := range map[*gate.Gate]int{&part: 0, &other: 1} {
+				causes := gate.Causes()[own:]
+				if len(causes) > 1 || (len(causes) == 1) != (step.want != "") {
+					t.Fatalf("%d free: shut by %v", step.free, causes)
+				}
+				if len(causes) == 1 && (!causes[0].Halts || !strings.Contains(causes[0].Reason, step.want+" free")) {
+					t.Errorf("%d free: shut by %v", step.free, causes)
+				}
 			}
-			mu.Unlock()
 		}
 		free.Store(24)
 		if err := <-result; err == nil || !strings.Contains(err.Error(), "--disk-reserve") || !strings.Contains(err.Error(), "24 B free") {

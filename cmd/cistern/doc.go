@@ -25,7 +25,7 @@
 //   - daemon.go, boxes.go: what starts, in which order, and how it stops
 //   - firehose.go, crawler.go, filter.go: ingest, discovery and the filter as options and the
 //     private listener set them
-//   - disk.go: the disk reserve
+//   - gates.go: what pauses the parts that bring data in; disk.go: the disk reserve
 //   - progress.go, terminal.go, text.go: the progress line, and text for terminals
 //   - demo.go, tour.go: the demo and its example queries
 //   - check.go: offline verification

@@ -19,17 +19,3 @@ func (d *daemon) firehose() api.Firehose {
 		Forget: d.ingest.ForgetCursor,
 	}
 }
-
-// ingestion returns the switches that pause each way in which data arrives.
-func (d *daemon) ingestion() api.Ingestion {
-	return api.Ingestion{
-		Crawler:  toggle(d.backfill.CrawlPaused, d.backfill.SetCrawlPaused),
-		Firehose: toggle(d.ingest.Paused, d.ingest.SetPaused),
-		Backfill: toggle(d.backfill.Paused, d.backfill.SetPaused),
-	}
-}
-
-// toggle returns a switch that is on while something is not paused.
-func toggle(paused func() bool, setPaused func(bool)) api.Switch {
-	return api.Switch{On: func() bool { return !paused() }, Set: func(on bool) { setPaused(!on) }}
-}

@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
+	"cistern/gate"
 	"cistern/ingest/simnet"
 	"cistern/store"
 )
@@ -156,7 +159,9 @@ func TestReserveStopsBackfill(t *testing.T) {
 	}
 	for _, share := range []int64{5, 20, 40} {
 		x.await(t, "some repositories", some(share))
-		d.guard.set(true)
+		for _, part := range d.guard.gates {
+			part.Shut(gate.Cause{Name: "test", Reason: "as if the disk were full", Halts: true})
+		}
 		x.await(t, "backfill to stop", func() error {
 			if d.backfill.Syncing() > 0 {
 				return errors.New("still syncing")
@@ -164,14 +169,21 @@ func TestReserveStopsBackfill(t *testing.T) {
 			return nil
 		})
 		before := d.store.Counts()["synced"]
-		if err := x.call(t.Context(), "GET", "/stats", nil, nil); err != nil {
+		var stats struct{ Paused map[string][]string }
+		if err := x.call(t.Context(), "GET", "/stats", nil, func(body []byte) error { return json.Unmarshal(body, &stats) }); err != nil {
 			t.Error(err)
+		}
+		why := []string{"as if the disk were full"}
+		if want := map[string][]string{"backfill": why, "crawler": why}; !reflect.DeepEqual(stats.Paused, want) {
+			t.Errorf("/stats says %v", stats.Paused)
 		}
 		if after := d.store.Counts()["synced"]; after != before {
 			t.Errorf("imports went on while the disk was short: %d, then %d", before, after)
 		}
 		wantLive(t, d, n)
-		d.guard.set(false)
+		for _, part := range d.guard.gates {
+			part.Open("test")
+		}
 	}
 	x.await(t, "the rest", some(60))
 	stop()
