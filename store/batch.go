@@ -12,36 +12,38 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Batch is the only writer of rows. It gathers everything that one change touches and
-// commits it at once. The owner of a repository's lock adds that repository's changes.
-// A batch is not for concurrent use. Errors while adding are kept and given by Commit.
+// Batch is the only writer of rows. It gathers everything that one change touches, and Commit
+// writes it atomically. The goroutine that holds a repository's lock adds the changes of that
+// repository. A batch is not for concurrent use. Commit returns the first error that adding a
+// change had.
 type Batch struct {
-	s           *Store
-	b           *pebble.Batch
-	deltas      counts
-	entries     []entry
-	superseded  []supersededBlock
-	refs        map[numbered]int64 // refs written by this batch, which reads of the store do not see
-	touched     map[Ordinal]bool   // repositories that Apply has seen
-	enqueued    []uint64           // enqueue ids to settle
-	due         int64              // earliest retry added, or noDue
+	s          *Store
+	b          *pebble.Batch
+	deltas     counts
+	entries    []entry
+	superseded []supersededBlock
+	// references written by this batch; reads of the store do not see them
+	refs        map[numbered]int64
+	touched     map[Ordinal]bool // repositories that Apply was called for
+	enqueued    []uint64         // enqueue ids to settle
+	due         int64            // earliest retry added, or noDue
 	cursors     []cursorMark
-	buffers     map[string]buffered   // what the batch makes of them
-	bufferBytes int64                 // by how much it changes what is buffered of all
+	buffers     map[string]buffered   // new state of the buffers of some repositories
+	bufferBytes int64                 // change of the bytes buffered for all repositories
 	rows        []Repo                // as PutRepo wrote them
-	hosts       map[uint32]hostChange // pinned, each
-	unsourced   bool                  // it drops a source
+	hosts       map[uint32]hostChange // each of them is pinned
+	unsourced   bool                  // the batch drops a source
 	dropped     []droppedRepo
 	gated       []string            // DIDs of the repositories whose events this batch hides
 	abandoned   []Ordinal           // ordinals whose bulk rows are left to the collector
 	counts      []collectionCounted // as Apply left them
 	err         error
 
-	changes []collectionChange // of the Apply at hand
-	key     []byte             // keys and values on their way into b
+	changes []collectionChange // of the current Apply
+	key     []byte             // scratch for keys and values
 	value   []byte
 	row     bytes.Buffer
-	path    []byte // key of the record at hand
+	path    []byte // key of the current record
 	rev     []byte // and its rev
 }
 
@@ -50,7 +52,8 @@ type entry struct {
 	id uint64
 }
 
-// supersededBlock fell to no references at an entry of the batch, or between entries.
+// supersededBlock is a block whose last reference was removed by an entry of the batch, or between
+// entries.
 type supersededBlock struct {
 	entry   int
 	ordinal Ordinal
@@ -67,11 +70,11 @@ type Op struct {
 	Path   []byte   // MST key
 	CID    repo.CID // zero deletes the record
 	Record []byte   // DAG-CBOR, hashed to CID by the caller
-	// Keep leaves the record as it stands, and has it shown or not as the repository's filter says; CID and Record
-	// are not looked at. Nothing happens where no record is held.
+	// Keep leaves the record as it is, and only has it shown or shelved as the repository's filter
+	// requires. CID and Record are ignored. If no record is stored under Path, nothing happens.
 	Keep bool
-	// New says that the caller knows that nothing is held under Path, as the proof of a verified
-	// commit on what is held shows, and spares the look. A wrong one leaves a damaged store.
+	// New states that no record is stored under Path, as the proof of a verified commit shows,
+	// which saves a read. If that is wrong, the store is damaged.
 	New bool
 }
 
@@ -98,8 +101,8 @@ func (b *Batch) Bytes() int64 {
 	return n + int64(len(b.superseded)+len(b.refs))*opBytes
 }
 
-// opBytes is about what an op, a superseded block or a reference takes, in memory beside the path,
-// and on disk.
+// opBytes is about the size of an op, a superseded block or a reference, in memory (without the
+// path) and on disk.
 const opBytes = 64
 
 // Empty reports whether nothing was added to the batch.
@@ -107,8 +110,8 @@ func (b *Batch) Empty() bool {
 	return b.err == nil && b.b.Empty() && len(b.entries) == 0 && len(b.cursors) == 0
 }
 
-// Commit applies the batch: reads see it when it returns. wait must be called; it returns
-// when the batch is durable, and what the batch says may be told to others from then on.
+// Commit applies the batch: reads see it when Commit returns. The caller must call wait, which
+// returns when the batch is durable. Only then may the change be reported to anyone outside.
 func (b *Batch) Commit() (wait func() error, err error) {
 	defer b.s.queue.settle(b.enqueued)
 	defer b.unpin()
@@ -118,7 +121,7 @@ func (b *Batch) Commit() (wait func() error, err error) {
 	return b.s.commit(b)
 }
 
-// CommitSync is Commit and its wait.
+// CommitSync commits the batch and waits until it is durable.
 func (b *Batch) CommitSync() error {
 	wait, err := b.Commit()
 	if err != nil {
@@ -136,11 +139,11 @@ func (b *Batch) fail(err error) {
 func (b *Batch) set(key, value []byte) { b.fail(b.b.Set(key, value, nil)) }
 func (b *Batch) delete(key []byte)     { b.fail(b.b.Delete(key, nil)) }
 
-// PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded, and keeps
-// the owner, pending and retry rows in step. A repository that becomes pending, or changes host or
-// priority in the queue, goes to the end of its queue. A row that no transition (transition.go)
-// leaves is refused: the batch fails. If the host of r has lost its id, PutRepo sets
-// r.Pending.Host to 0: the host is unknown and resolved again.
+// PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded, and
+// updates the owner, pending and retry rows. A repository that becomes pending, or changes host or
+// priority in the queue, goes to the end of its queue. The batch fails if no transition
+// (transition.go) leaves a row like r. If the host of r has lost its id, PutRepo sets
+// r.Pending.Host to 0: the host is unknown and is resolved again.
 func (b *Batch) PutRepo(r *Repo) {
 	if b.checkTransition(r); b.err == nil {
 		b.putRepo(r)
@@ -148,7 +151,7 @@ func (b *Batch) PutRepo(r *Repo) {
 }
 
 func (b *Batch) putRepo(r *Repo) {
-	// Hosts choose part of it, and the cut may fall into a letter.
+	// Hosts choose part of this text, and the cut may fall inside a character.
 	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")
 	b.settleBuffer(r)
 	old := r.loaded
@@ -164,11 +167,11 @@ func (b *Batch) putRepo(r *Repo) {
 	b.set(repoKey(b.key[:0], r.DID), b.row.Bytes())
 	r.loaded, r.reached = now, stateUnknown
 	row := *r
-	row.Commit = bytes.Clone(r.Commit) // it may stand in a buffer of the caller's
+	row.Commit = bytes.Clone(r.Commit) // r.Commit may be part of a buffer of the caller
 	b.rows = append(b.rows, row)
 }
 
-// move brings what derives from a row from one state of it to the next.
+// move updates everything that derives from a row: indexes, gauges and counts.
 func (b *Batch) move(did string, old, now rowState) {
 	if old.queued() && (!now.queued() || old.pending != now.pending) {
 		b.delete(pendingKey(b.key[:0], old.pending))
@@ -196,8 +199,8 @@ func (b *Batch) move(did string, old, now rowState) {
 	}
 }
 
-// enqueue gives a row that enters a queue its place in it. Enqueue ids are always fresh:
-// the remembered front of a queue relies on it.
+// enqueue assigns a place to a row that enters a queue. Enqueue ids are always fresh: the
+// remembered front of a queue relies on that.
 func (b *Batch) enqueue(r *Repo, old rowState) {
 	if r.State != StatePending {
 		r.Pending.Enqueue = 0
@@ -215,22 +218,23 @@ func (b *Batch) enqueue(r *Repo, old rowState) {
 
 func (r rowState) queued() bool { return r.exists && r.state == StatePending }
 
-// Apply writes the difference that one commit (or one part of a resync) makes to r's
-// records, as one entry of the log. What each op is follows from what is stored and shown: a
-// path that is shown is updated, one that is not is created, a deletion of an unknown path and a
-// write of the same CID are nothing. The filter that r names chooses: what it does not want is
-// left out, or stored and shown to nobody, and deleted if it was shown. Paths must be unique within
-// a batch. Of an account that is hidden nothing is told: when it is shown again, it is listed anew.
-// r's counts change; the caller writes it by PutRepo.
+// Apply writes the difference that one commit (or one part of a resync) makes to r's records, as
+// one entry of the log. The action of each op follows from what is stored and shown: a write to a
+// path that is shown is an update, and to any other path a create; a delete of an unknown path and
+// a write of the same CID do nothing. The filter that r names decides what is kept: a record that
+// it does not want is left out, or shelved, and gets a delete event if it was shown. Paths must be
+// unique within a batch. Changes of a hidden account have no events: when the account is shown
+// again, all its records are listed again. Apply changes the counts in r; the caller writes r by
+// PutRepo.
 func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	if r.Ordinal == 0 {
-		return fmt.Errorf("apply %s: it was never imported", r.DID)
+		return fmt.Errorf("apply %s: the repository was never imported", r.DID)
 	}
 	if len(ops) > entryOpsMax {
 		return fmt.Errorf("apply %s: %d ops are more than %d", r.DID, len(ops), entryOpsMax)
 	}
 	if b.touched[r.Ordinal] {
-		return fmt.Errorf("apply %s twice in one batch: reads would not see the first", r.DID)
+		return fmt.Errorf("apply %s twice in one batch: the second would not see the first", r.DID)
 	}
 	f, err := b.s.FilterAt(r.Filter)
 	if err != nil {
@@ -258,13 +262,14 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	return b.err
 }
 
-// collectionChange is by how many records a collection grows in an Apply.
+// collectionChange is the number of records that an Apply adds to a collection.
 type collectionChange struct {
 	collection []byte
 	d          int64
 }
 
-// changed notes the growth of a collection. A large Apply comes in the order of paths, mostly.
+// changed adds d records to the change of a collection. The ops of a large Apply are mostly in path
+// order.
 func (b *Batch) changed(collection []byte, d int64) {
 	for i := len(b.changes) - 1; i >= 0; i-- {
 		if c := &b.changes[i]; bytes.Equal(c.collection, collection) {
@@ -275,7 +280,7 @@ func (b *Batch) changed(collection []byte, d int64) {
 	b.changes = append(b.changes, collectionChange{collection, d})
 }
 
-// unref takes one reference from a block; with none left it is superseded at the entry.
+// unref removes one reference from a block. A block without references is superseded at the entry.
 func (b *Batch) unref(r *Repo, block uint32, entry int) error {
 	at := numbered{r.Ordinal, block}
 	n, known := b.refs[at]
@@ -304,7 +309,7 @@ func (b *Batch) unref(r *Repo, block uint32, entry int) error {
 	return nil
 }
 
-// refs is how many record rows hold a block. No row means one.
+// refs returns how many record rows refer to a block. No row means one.
 func (s *Store) refs(rd reader, o Ordinal, block uint32) (int64, error) {
 	n := int64(1)
 	err := get(rd, numberedKey(nil, spaceRef, o, block), func(v []byte) (err error) {
@@ -360,10 +365,10 @@ func (b *Batch) addCollection(r *Repo, collection []byte, d int64) error {
 	return b.err
 }
 
-// Wipe removes all data of a repository: its collections at once, and its records, blocks, refs and
-// listings, which are unreachable from then on, by the collector some seconds later. The row stays,
-// with its identity and status; the caller sets its state and writes it by PutRepo. Events that
-// named its records no longer expand. Not after Apply in one batch.
+// Wipe removes all data of a repository. Its collections go at once. Its records, blocks, refs and
+// listings are unreachable from then on, and the collector deletes them some seconds later. The row
+// stays, with its identity and status; the caller sets its state and writes it by PutRepo. Events
+// that named its records no longer expand. Wipe must not follow Apply in the same batch.
 func (b *Batch) Wipe(r *Repo) error {
 	if r.Ordinal != 0 {
 		collections, err := b.s.Collections(r)

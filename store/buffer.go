@@ -8,20 +8,20 @@ import (
 	"sync"
 )
 
-// buffers knows what is buffered of whom, and who is being fetched.
+// buffers knows which live commits are buffered, and which repositories are being fetched.
 type buffers struct {
 	mu       sync.Mutex
 	of       map[string]buffered // mu guards
-	bytes    int64               // mu guards: of all
+	bytes    int64               // mu guards: bytes buffered for all repositories
 	fetching map[string]struct{} // mu guards
 	begun    bool                // mu guards: FetchBegun
 }
 
-// buffered is what is kept of one repository.
+// buffered describes the commits buffered for one repository.
 type buffered struct {
 	commits int
 	bytes   int64
-	rev     string // the highest; it may have been drained already
+	rev     string // highest rev; it may have been drained already
 	// low is a rev below which nothing is buffered: a scan that starts there skips the tombstones
 	// of drained commits.
 	low string
@@ -33,7 +33,7 @@ func (q *buffers) get(did string) (one buffered, total int64) {
 	return q.of[did], q.bytes
 }
 
-// apply takes over what a batch made of some repositories, whose locks its owner holds.
+// apply takes over the changes of a batch. The caller holds the locks of the repositories.
 func (q *buffers) apply(changes map[string]buffered) {
 	if len(changes) == 0 {
 		return
@@ -50,17 +50,17 @@ func (q *buffers) apply(changes map[string]buffered) {
 	}
 }
 
-// copied is what is buffered of everybody.
+// copied returns a copy of what is buffered for each repository.
 func (q *buffers) copied() map[string]buffered {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return maps.Clone(q.of)
 }
 
-// Buffer keeps a live commit that arrived while r is being fetched (Fetching), as the message it came in.
-// Over the limits of a repository or of the store (limits.go) nothing is kept: everything buffered
-// of r is dropped, r.SeenRev raised to rev, and kept is false. A rev that is buffered already stays
-// as it came first. The caller holds r's lock and writes r, after.
+// Buffer keeps a live commit that arrived while r is being fetched (Fetching), as the message it
+// came in. Beyond the limit of a repository or of the store (limits.go) nothing is kept: all
+// commits buffered for r are dropped, r.SeenRev is raised to rev, and kept is false. If the rev is
+// buffered already, the first message stays. The caller holds r's lock and writes r afterwards.
 func (b *Batch) Buffer(r *Repo, rev string, message []byte) (kept bool) {
 	if len(rev) != revBytes {
 		b.fail(fmt.Errorf("buffer %s of %s: a rev has %d bytes", rev, r.DID, revBytes))
@@ -87,7 +87,8 @@ func (b *Batch) Buffer(r *Repo, rev string, message []byte) (kept bool) {
 	return true
 }
 
-// buffered is what stands buffered of a repository, and of all, with this batch.
+// buffered returns what is buffered for a repository, and the bytes buffered for all, including the
+// changes of this batch.
 func (b *Batch) buffered(did string) (one buffered, total int64) {
 	one, total = b.s.buffers.get(did)
 	if now, ok := b.buffers[did]; ok {
@@ -105,7 +106,7 @@ func (b *Batch) setBuffered(did string, now buffered) {
 	b.buffers[did] = now
 }
 
-// holds says whether a row stands under key.
+// holds reports whether a row exists under key.
 func holds(r reader, key []byte) (bool, error) {
 	err := get(r, key, func([]byte) error { return nil })
 	if errors.Is(err, ErrNotFound) {
@@ -114,8 +115,8 @@ func holds(r reader, key []byte) (bool, error) {
 	return err == nil, err
 }
 
-// Unbuffer removes the first buffered commit, after it was drained. Call it once for each rev in a
-// batch.
+// Unbuffer removes the first buffered commit, after it was drained. It must be called once for each
+// rev in a batch.
 func (b *Batch) Unbuffer(r *Repo, rev string) {
 	key := bufferKey(b.key[:0], r.DID, rev)
 	var size int64
@@ -128,7 +129,7 @@ func (b *Batch) Unbuffer(r *Repo, rev string) {
 	now.bytes -= size
 	now.low = rev
 	if err == nil && (now.commits < 0 || now.bytes < 0) {
-		err = fmt.Errorf("buffered commit %s of %s was counted never: %w", rev, r.DID, ErrCorrupt)
+		err = fmt.Errorf("buffered commit %s of %s is not counted: %w", rev, r.DID, ErrCorrupt)
 	}
 	if err != nil {
 		b.fail(err)
@@ -139,7 +140,7 @@ func (b *Batch) Unbuffer(r *Repo, rev string) {
 	b.setBuffered(r.DID, now)
 }
 
-// DropBuffer removes everything buffered of r, and raises r.SeenRev to the highest rev of it.
+// DropBuffer removes all commits buffered for r, and raises r.SeenRev to the highest rev of them.
 func (b *Batch) DropBuffer(r *Repo) {
 	now, _ := b.buffered(r.DID)
 	if now.commits == 0 {
@@ -151,20 +152,20 @@ func (b *Batch) DropBuffer(r *Repo) {
 	b.setBuffered(r.DID, buffered{})
 }
 
-// settleBuffer keeps invariant 10 when r is about to be written.
+// settleBuffer maintains invariant 10 when r is about to be written.
 func (b *Batch) settleBuffer(r *Repo) {
 	now, _ := b.buffered(r.DID)
 	switch {
 	case r.State == StateDraining && now.commits == 0:
-		b.fail(fmt.Errorf("repository %s is to be draining and nothing is buffered of it", r.DID))
+		b.fail(fmt.Errorf("repository %s would be draining without buffered commits", r.DID))
 	case r.State == StateSynced && now.commits > 0:
-		b.fail(fmt.Errorf("repository %s is to be synced and %d commits are buffered of it", r.DID, now.commits))
+		b.fail(fmt.Errorf("repository %s would be synced with %d buffered commits", r.DID, now.commits))
 	case r.State != StatePending && r.State != StateDraining:
-		b.DropBuffer(r) // nobody will drain them: untracked, gone
+		b.DropBuffer(r) // untracked or gone: the commits will never be drained
 	}
 }
 
-// Buffered is the number of commits buffered for did, without a look at the disk.
+// Buffered returns the number of commits buffered for did, from memory.
 func (s *Store) Buffered(did string) int {
 	now, _ := s.buffers.get(did)
 	return now.commits
@@ -183,14 +184,14 @@ func (s *Store) BufferedCommits(did string, fn func(rev string, message []byte) 
 	})
 }
 
-// bufferedDIDs are those of whom anything is buffered, in order.
+// bufferedDIDs returns the DIDs of the repositories with buffered commits, in order.
 func (s *Store) bufferedDIDs() []string {
 	s.buffers.mu.Lock()
 	defer s.buffers.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.buffers.of))
 }
 
-// Draining are the DIDs of the repositories in StateDraining.
+// Draining returns the DIDs of the repositories in StateDraining.
 func (s *Store) Draining() ([]string, error) {
 	var out []string
 	for _, did := range s.bufferedDIDs() {
@@ -205,8 +206,9 @@ func (s *Store) Draining() ([]string, error) {
 	return out, nil
 }
 
-// BeginFetch says that a copy of did is about to be asked for: from now on its live commits are
-// buffered. The caller holds did's lock. It is kept in memory only: after a crash no fetch is in flight.
+// BeginFetch records that a copy of did is about to be requested: from now on its live commits are
+// buffered. The caller holds did's lock. The record is in memory only, as no fetch survives a
+// crash.
 func (s *Store) BeginFetch(did string) {
 	s.buffers.mu.Lock()
 	defer s.buffers.mu.Unlock()
@@ -221,14 +223,15 @@ func (s *Store) FetchBegun() bool {
 	return s.buffers.begun
 }
 
-// EndFetch takes BeginFetch back, under the same lock.
+// EndFetch ends what BeginFetch began, under the same lock.
 func (s *Store) EndFetch(did string) {
 	s.buffers.mu.Lock()
 	defer s.buffers.mu.Unlock()
 	delete(s.buffers.fetching, did)
 }
 
-// Fetching says whether a copy of did is being fetched. The answer holds as long as did's lock is held.
+// Fetching reports whether a copy of did is being fetched. The answer is valid while did's lock is
+// held.
 func (s *Store) Fetching(did string) bool {
 	s.buffers.mu.Lock()
 	defer s.buffers.mu.Unlock()
@@ -236,8 +239,8 @@ func (s *Store) Fetching(did string) bool {
 	return ok
 }
 
-// loadBuffers counts what is buffered, and drops what a crash left of repositories whose fetch
-// had not ended: only their drain would have used it.
+// loadBuffers counts the buffered commits, and drops those of repositories whose fetch had not
+// ended before a crash: only the drain after that fetch would have used them.
 func (s *Store) loadBuffers() error {
 	q := &s.buffers
 	q.of, q.fetching = map[string]buffered{}, map[string]struct{}{}

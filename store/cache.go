@@ -5,15 +5,16 @@ import (
 	"sync"
 )
 
-// cacheRows and cacheCounts bound one generation of what is kept in memory for accounts that write
-// often: some 1.5 KiB a row and 100 bytes a count, in two generations up to 12 and 6 MiB. A miss
-// may cost the decompression of a block of which nothing else is of use.
+// cacheRows and cacheCounts bound one generation of the caches for accounts that write often: some
+// 1.5 KiB a row and 100 bytes a count, in two generations up to 12 and 6 MiB. A miss may cost the
+// decompression of a block for a single row.
 const (
 	cacheRows   = 4 << 10
 	cacheCounts = 32 << 10
 )
 
-// cache keeps what was put last: when a generation is full, the one before it is forgotten.
+// cache keeps the entries that were put last: when a generation is full, the one before it is
+// dropped.
 type cache[K comparable, V any] struct {
 	mu       sync.Mutex
 	limit    int
@@ -41,7 +42,7 @@ func (c *cache[K, V]) put(k K, v V) {
 	c.add(k, v)
 }
 
-// add is put with mu held.
+// add implements put; mu is held.
 func (c *cache[K, V]) add(k K, v V) {
 	if len(c.new) >= c.limit {
 		c.new, c.old = make(map[K]V, c.limit), c.new
@@ -56,7 +57,7 @@ func (c *cache[K, V]) remove(k K) {
 	delete(c.old, k)
 }
 
-// copied is all that is remembered.
+// copied returns a copy of all entries.
 func (c *cache[K, V]) copied() map[K]V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,9 +70,9 @@ func (c *cache[K, V]) copied() map[K]V {
 	return all
 }
 
-// caches are what Repo and Apply need of disk and memory again and again. Both change when a batch
-// is applied, under the locks of the repositories that it writes, and are never filled by readers:
-// one that was overtaken by a batch would bring back what stood before it.
+// caches holds what Repo and Apply read again and again. Both caches change when a batch is
+// applied, under the locks of the repositories that it writes. Readers never fill them: a reader
+// that a batch has overtaken would put back an older value.
 type caches struct {
 	rows   cache[string, Repo]
 	counts cache[collectionOf, int64] // records of a collection, 0 for none
@@ -82,7 +83,7 @@ type collectionOf struct {
 	collection string
 }
 
-// collectionCounted is a count as a batch leaves it.
+// collectionCounted is a count that a batch has changed.
 type collectionCounted struct {
 	collectionOf
 	n int64

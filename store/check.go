@@ -15,17 +15,18 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Check recomputes from the rows everything that is derived from other rows: every counter
-// and gauge, every reference count, every collection count, the hash of every block, and
-// the cross-references between repositories, owners, queues, the log and its listings.
-// Each difference is reported as one line. It reads one point in time; imports in flight
-// (open leases) are left out. An error is a failure to read, not a difference.
+// Check recomputes everything that is derived from other rows: every counter and gauge, every
+// reference count, every collection count, the hash of every block, and the cross-references
+// between repositories, owners, queues, the log and its listings. It reports each difference as one
+// line. It reads one point in time; imports in flight (open leases) are left out. An error is a
+// failure to read, not a difference.
 func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
 	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}
-	// The counters and the rows are of one moment when nothing commits between reading both.
+	// No batch may commit between reading the counters and the rows, so that both are of one
+	// moment.
 	s.filters.mu.Lock()
 	c.filtersWere = s.filters.kept.Load()
 	s.seq.mu.Lock()
@@ -63,21 +64,21 @@ type checker struct {
 	leased [][2]Ordinal
 	listed int64 // listing rows that entries name
 
-	buffered    map[string]buffered // as in memory
-	cursors     map[string]int64    // as in memory
-	filtersWere *selections         // as in memory
-	rows        map[string]Repo     // as cached
+	buffered    map[string]buffered // copy of the memory
+	cursors     map[string]int64    // copy of the memory
+	filtersWere *selections         // copy of the memory
+	rows        map[string]Repo     // copy of the cache
 	counted     map[collectionOf]int64
 
 	byHost   map[uint32]HostCounts // from the rows
-	hostsSay map[uint32]HostCounts // as in memory
+	hostsSay map[uint32]HostCounts // copy of the memory
 
 	blocks     map[uint32]int64 // of one repository: block → number of record rows
-	superseded []waitingBlock   // blocks that await pruning, sorted
-	row        Repo             // repository of the ordinal at hand
+	superseded []waitingBlock   // blocks that wait to be pruned, sorted
+	row        Repo             // repository of the current ordinal
 }
 
-// each scans a keyspace and looks at the context now and then.
+// each calls fn for each row of a range, and ends early when the context does.
 func (c *checker) each(lower, upper []byte, fn func(key, value []byte) error) error {
 	n := 0
 	return scan(c.r, lower, upper, func(key, value []byte) (bool, error) {
@@ -112,12 +113,12 @@ func (c *checker) inLease(o Ordinal) bool {
 	return false
 }
 
-// waitingBlock is a block that awaits pruning. It takes 16 bytes, as there may be as many as records changed within the
-// retention.
+// waitingBlock is a block that waits to be pruned. It takes 16 bytes, as there may be as many as
+// records changed within the retention.
 type waitingBlock struct {
 	ordinal Ordinal
 	block   uint32
-	met     bool // seen among the block rows
+	met     bool // found among the block rows
 }
 
 func compareWaiting(a, b waitingBlock) int {
@@ -131,7 +132,7 @@ func (c *checker) supersededRows() error {
 			return err
 		}
 		if id > c.next {
-			c.report("superseded block %d of ordinal %d: event %d is not given yet", block, o, id)
+			c.report("superseded block %d of ordinal %d: event %d is not assigned yet", block, o, id)
 		}
 		c.superseded = append(c.superseded, waitingBlock{ordinal: o, block: block})
 		return nil
@@ -154,8 +155,8 @@ func (c *checker) supersededOf(o Ordinal) []waitingBlock {
 	return c.superseded[from:to]
 }
 
-// supersededLeft looks at the superseded rows whose block was not met. A wiped repository
-// has no blocks, and its rows stay until the tail has passed them.
+// supersededLeft checks the superseded rows whose block was not found. A wiped repository has no
+// blocks, and its rows stay until the tail has passed them.
 func (c *checker) supersededLeft() error {
 	for _, at := range c.superseded {
 		if at.met {
@@ -163,7 +164,7 @@ func (c *checker) supersededLeft() error {
 		}
 		err := get(c.r, ordinalKey(nil, spaceOwner, at.ordinal), func(v []byte) error {
 			did, err := parseDID(v)
-			c.report("block %d of %s: superseded, and it is not there", at.block, did)
+			c.report("block %d of %s: is superseded and missing", at.block, did)
 			return err
 		})
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -173,7 +174,7 @@ func (c *checker) supersededLeft() error {
 	return nil
 }
 
-// repos counts the rows and looks for what each must have elsewhere.
+// repos counts the rows of repositories and checks the other rows that each requires.
 func (c *checker) repos() error {
 	return c.space(spaceRepo, func(key, value []byte) error {
 		did, err := parseRepoKey(key)
@@ -208,7 +209,7 @@ func (c *checker) repos() error {
 				c.report("repository %s: rev %s and data %s are not those of its commit (%v)", did, r.Rev, r.Data, err)
 			}
 			if r.Listed == 0 {
-				c.report("repository %s: it was imported, and its row says that nothing was listed", did)
+				c.report("repository %s: is imported, and its row has no listing", did)
 			}
 		} else if r.Rev != "" || r.Records != 0 || r.Blocks != 0 || r.Listed != 0 || r.Hidden != 0 || r.Collections != 0 || r.Shelved != 0 || r.Torn || r.TornRev != "" || r.Sweep || r.Lacks {
 			c.report("repository %s: has rev %q, %d records and %d blocks but no ordinal", did, r.Rev, r.Records, r.Blocks)
@@ -217,7 +218,7 @@ func (c *checker) repos() error {
 	})
 }
 
-// expect reports when the row under key is absent or another.
+// expect reports a difference if the row under key is absent or has another value.
 func (c *checker) expect(key, value []byte, what string, args ...any) {
 	err := get(c.r, key, func(v []byte) error {
 		if !bytes.Equal(v, value) {
@@ -230,7 +231,7 @@ func (c *checker) expect(key, value []byte, what string, args ...any) {
 	}
 }
 
-// repo loads a row that another row names; absent is reported.
+// repo loads a row that another row names, and reports a difference if it is absent.
 func (c *checker) repo(did, what string) (Repo, bool) {
 	r, err := c.s.loadRepo(c.r, did)
 	if err != nil {
@@ -286,7 +287,7 @@ func (c *checker) queues() error {
 	})
 }
 
-// records walks each repository's records, refs and blocks.
+// records checks the records, refs and blocks of each repository.
 func (c *checker) records() error {
 	return c.space(spaceOwner, func(key, value []byte) error {
 		o, err := parseOrdinalKey(spaceOwner, key)
@@ -310,11 +311,11 @@ func (c *checker) records() error {
 }
 
 func (c *checker) recordRows(o Ordinal) error {
-	var held Repo // its counts are those of the rows
+	var held Repo // counts recomputed from the rows
 	counts := map[string]int64{}
 	f, err := c.filtersWere.at(c.row.Filter)
 	if err != nil {
-		f = new(filter.Filter) // repos has said so
+		f = new(filter.Filter) // repos has reported the error
 	}
 	err = c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
 		_, p, err := parseRecordKey(key)
@@ -329,12 +330,13 @@ func (c *checker) recordRows(o Ordinal) error {
 		held.moved(absent, at)
 		c.blocks[row.block]++
 		collection, _, valid := repo.SplitPath(p)
-		// Before a sweep, and where a difference was written in part, the filter need not have chosen.
+		// Until a sweep ends, and where a difference was written in part, other records may be
+		// stored than the filter chooses.
 		switch want := placeOf(f, collection, valid); {
 		case valid == row.hidden:
 			c.report("record %s of %s: hidden is %v", p, c.row.DID, row.hidden)
 		case at != want && !c.row.Sweep && !c.row.Torn:
-			c.report("record %s of %s: is %s, its filter says %s", p, c.row.DID, at, want)
+			c.report("record %s of %s: is %s, by its filter it is %s", p, c.row.DID, at, want)
 		}
 		if valid && !row.shelved {
 			counts[string(collection)]++
@@ -375,7 +377,7 @@ func (c *checker) recordRows(o Ordinal) error {
 	return err
 }
 
-// inRow compares a number with what the row says of it.
+// inRow compares a number with the one that the row states.
 func (c *checker) inRow(what string, n int, says uint32) {
 	if int(says) != n {
 		c.report("repository %s: %d %s, its row says %d", c.row.DID, n, what, says)
@@ -392,13 +394,13 @@ func (c *checker) refRows(o Ordinal) error {
 		n, err := parseCountValue(value)
 		listed[block] = true
 		if n != c.blocks[block] || n < 2 {
-			c.report("block %d of %s: ref row says %d, %d records hold it", block, c.row.DID, n, c.blocks[block])
+			c.report("block %d of %s: its ref row has %d, %d records refer to it", block, c.row.DID, n, c.blocks[block])
 		}
 		return err
 	})
 	for block, n := range c.blocks {
 		if n > 1 && !listed[block] {
-			c.report("block %d of %s: %d records hold it and it has no ref row", block, c.row.DID, n)
+			c.report("block %d of %s: %d records refer to it and it has no ref row", block, c.row.DID, n)
 		}
 	}
 	return err
@@ -410,7 +412,7 @@ func (c *checker) blockRows(o Ordinal) error {
 		_, block, err := parseNumberedKey(spaceBlock, key)
 		n++
 		if block >= c.row.NextBlock {
-			c.report("block %d of %s: the next to be given is %d", block, c.row.DID, c.row.NextBlock)
+			c.report("block %d of %s: the next block number is %d", block, c.row.DID, c.row.NextBlock)
 		}
 		for len(superseded) > 0 && superseded[0].block < block {
 			superseded = superseded[1:]
@@ -421,9 +423,9 @@ func (c *checker) blockRows(o Ordinal) error {
 		}
 		switch {
 		case c.blocks[block] == 0 && !waits:
-			c.report("block %d of %s: nothing holds it and it is not superseded", block, c.row.DID)
+			c.report("block %d of %s: no record refers to it and it is not superseded", block, c.row.DID)
 		case c.blocks[block] > 0 && waits:
-			c.report("block %d of %s: superseded, and %d records hold it", block, c.row.DID, c.blocks[block])
+			c.report("block %d of %s: is superseded, and %d records refer to it", block, c.row.DID, c.blocks[block])
 		}
 		return err
 	})
@@ -434,7 +436,7 @@ func (c *checker) blockRows(o Ordinal) error {
 	return err
 }
 
-// strays looks for bulk rows of ordinals that nobody owns.
+// strays reports bulk rows of ordinals that have no owner.
 func (c *checker) strays() error {
 	for _, space := range bulkSpaces {
 		it, err := c.r.NewIter(&pebble.IterOptions{LowerBound: []byte{space}, UpperBound: spaceEnd(space)})
@@ -461,8 +463,7 @@ func (c *checker) strays() error {
 	return c.ctx.Err()
 }
 
-// collections looks for counts of what is not there; the counts themselves were compared
-// from the records' side.
+// collections reports counts of collections that do not exist; records has compared the others.
 func (c *checker) collections() error {
 	n := int64(0)
 	err := c.space(spaceCollection, func(key, _ []byte) error {

@@ -182,7 +182,7 @@ var rowDamages = []damage{
 	{"commit of another DID", func(d surgeon) { c := d.repo(2).Commit; d.put(1, func(r *store.Repo) { r.Commit = c }) }, "are not those of its commit"},
 	{"data without an ordinal", func(d surgeon) { d.put(3, func(r *store.Repo) { r.Records = 1 }) }, "but no ordinal"},
 	{"an import without its listing", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Listed = 0 }) },
-		"its row says that nothing was listed"},
+		"its row has no listing"},
 	{"fewer hidden rows", func(d surgeon) { d.put(1, func(r *store.Repo) { r.Hidden = 0 }) },
 		"1 hidden rows, its row says 0"},
 	{"fewer collections", func(d surgeon) { d.put(1, func(r *store.Repo) { r.Collections = 0 }) },
@@ -231,19 +231,19 @@ var bulkDamages = []damage{
 	{"body changed", func(d surgeon) { d.set(d.numbered(store.SpaceBlock, 2, 0), storetest.Text("z")) }, "body hashes to"},
 	{"body lost", func(d surgeon) { d.delete(d.numbered(store.SpaceBlock, 2, 0)) }, "app.test.a/1 of " + storetest.DID(2) + ": block 0 is missing"},
 	{"superseded body lost", func(d surgeon) { d.delete(d.numbered(store.SpaceBlock, 1, 1)) }, "blocks, its row says"},
-	{"block too many", func(d surgeon) { d.set(d.numbered(store.SpaceBlock, 2, 9), storetest.Text("z")) }, "the next to be given is 1"},
+	{"block too many", func(d surgeon) { d.set(d.numbered(store.SpaceBlock, 2, 9), storetest.Text("z")) }, "the next block number is 1"},
 	{"block that nothing holds", func(d surgeon) {
 		d.delete(store.SupersededKey(nil, 6, d.ordinal(1), 1))
-	}, "nothing holds it and it is not superseded"},
-	{"block held and superseded", func(d surgeon) { d.set(store.SupersededKey(nil, 6, d.ordinal(2), 0), nil) }, "superseded, and 1 records hold it"},
-	{"superseded in the future", func(d surgeon) { d.set(store.SupersededKey(nil, 1<<40, d.ordinal(1), 1), nil) }, "is not given yet"},
+	}, "no record refers to it and it is not superseded"},
+	{"block held and superseded", func(d surgeon) { d.set(store.SupersededKey(nil, 6, d.ordinal(2), 0), nil) }, "is superseded, and 1 records refer to it"},
+	{"superseded in the future", func(d surgeon) { d.set(store.SupersededKey(nil, 1<<40, d.ordinal(1), 1), nil) }, "is not assigned yet"},
 	{"superseded block that is not there", func(d surgeon) {
 		d.set(store.SupersededKey(nil, 6, d.ordinal(1), 77), nil)
-	}, "block 77 of " + storetest.DID(1) + ": superseded, and it is not there"},
+	}, "block 77 of " + storetest.DID(1) + ": is superseded and missing"},
 	{"superseded twice", func(d surgeon) { d.set(store.SupersededKey(nil, 5, d.ordinal(1), 1), nil) }, "superseded twice"},
 	{"ref lost", func(d surgeon) { d.delete(d.numbered(store.SpaceRef, 1, 0)) }, "it has no ref row"},
-	{"ref wrong", func(d surgeon) { d.set(d.numbered(store.SpaceRef, 1, 0), []byte{3}) }, "ref row says 3, 2 records hold it"},
-	{"ref too many", func(d surgeon) { d.set(d.numbered(store.SpaceRef, 2, 0), []byte{1}) }, "ref row says 1"},
+	{"ref wrong", func(d surgeon) { d.set(d.numbered(store.SpaceRef, 1, 0), []byte{3}) }, "its ref row has 3, 2 records refer to it"},
+	{"ref too many", func(d surgeon) { d.set(d.numbered(store.SpaceRef, 2, 0), []byte{1}) }, "its ref row has 1"},
 	{"collection lost", func(d surgeon) { d.delete(d.collection(1, "app.test.a")) }, "collection count app.test.a"},
 	{"collection wrong", func(d surgeon) { d.set(d.collection(1, "app.test.a"), binary.AppendUvarint(nil, 9)) }, "is 9 instead of 2"},
 	{"collection too many", func(d surgeon) { d.set(d.collection(1, "app.test.z"), []byte{1}) }, "collection rows: 4, the records make 3"},
@@ -260,8 +260,8 @@ var bulkDamages = []damage{
 
 var logDamages = []damage{
 	{"event lost", func(d surgeon) { d.delete(store.EventKey(nil, 4)) }, "event 5 follows the entry that ends before 4"},
-	{"first event lost", func(d surgeon) { d.delete(store.EventKey(nil, 1)) }, "the log begins at 4, its tail is 1"},
-	{"last event lost", func(d surgeon) { d.delete(store.EventKey(nil, 7)) }, "the log ends before 7, the next id is 8"},
+	{"first event lost", func(d surgeon) { d.delete(store.EventKey(nil, 1)) }, "log begins at 4, its tail is 1"},
+	{"last event lost", func(d surgeon) { d.delete(store.EventKey(nil, 7)) }, "log ends before 7, the next id is 8"},
 	{"event counted twice", func(d surgeon) { d.set(store.EventKey(nil, 2), d.get(store.EventKey(nil, 4))) }, "event 2 follows"},
 	{"time falls", func(d surgeon) { d.entry(4, func(e *store.Entry) { e.Time = 5 }) }, "event 4: time 5 is not after"},
 	{"listing lost", func(d surgeon) { d.delete(d.numbered(store.SpaceListing, 1, 0)) }, "the listing has 0 ops, the entry says 3"},
@@ -274,8 +274,8 @@ var logDamages = []damage{
 	{"listing names no block", func(d surgeon) {
 		row := store.AppendListingOp([]byte{1}, nil, []byte("app.test.a/1"), 9, true)
 		d.set(d.numbered(store.SpaceListing, 2, 0), row)
-	}, "event 4: block 9, which it names, is not there"},
-	{"commit names no block", func(d surgeon) { d.entry(6, func(e *store.Entry) { e.Ops[0].Block = 99 }) }, "event 6: block 99, which it names, is not there"},
+	}, "event 4: block 9, which it names, is missing"},
+	{"commit names no block", func(d surgeon) { d.entry(6, func(e *store.Entry) { e.Ops[0].Block = 99 }) }, "event 6: block 99, which it names, is missing"},
 }
 
 // TestCheckFindsDamage damages one row at a time and wants to hear of it: a check that never

@@ -2,7 +2,7 @@ package store
 
 import "encoding/binary"
 
-// copied is the counts of all hosts, as in memory.
+// copied returns a copy of the counts of all hosts.
 func (q *hosts) copied() map[uint32]HostCounts {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -15,7 +15,7 @@ func (q *hosts) copied() map[uint32]HostCounts {
 	return all
 }
 
-// countHost counts a row with its host.
+// countHost counts a row for its host.
 func (c *checker) countHost(r rowState) {
 	n := c.byHost[r.pending.Host]
 	n.Accounts++
@@ -25,7 +25,7 @@ func (c *checker) countHost(r rowState) {
 	c.byHost[r.pending.Host] = n
 }
 
-// hosts compares the counts of hosts with the rows, and looks at what is kept of hosts.
+// hosts compares the counts of hosts with the rows, and checks the rows of hosts.
 func (c *checker) hosts() error {
 	disk := map[uint32]HostCounts{}
 	err := c.space(spaceHostCount, func(key, value []byte) error {
@@ -47,7 +47,8 @@ func (c *checker) hosts() error {
 		for id := range all {
 			if is := c.byHost[id]; disk[id] != is || c.hostsSay[id] != is {
 				c.report("host %d: counts are %+v on disk and %+v in memory, the rows make %+v", id, disk[id], c.hostsSay[id], is)
-				c.byHost[id], disk[id], c.hostsSay[id] = HostCounts{}, HostCounts{}, HostCounts{} // said once
+				// each host is reported once
+				c.byHost[id], disk[id], c.hostsSay[id] = HostCounts{}, HostCounts{}, HostCounts{}
 			}
 		}
 	}
@@ -71,7 +72,7 @@ func (c *checker) hosts() error {
 	})
 }
 
-// hostNames looks whether each host that a row names has a name, and each name its id.
+// hostNames checks that each host that a row names has a name, and each name its id.
 func (c *checker) hostNames() error {
 	for id, n := range c.byHost {
 		if id == 0 || n.Accounts == 0 {
@@ -82,7 +83,7 @@ func (c *checker) hostNames() error {
 			return err
 		}
 		if !ok {
-			c.report("host %d: %d rows name it, and it has no name", id, n.Accounts)
+			c.report("host %d: %d rows refer to it, and it has no name", id, n.Accounts)
 		}
 	}
 	return c.space(spaceHostName, func(key, value []byte) error {

@@ -40,7 +40,7 @@ func (c *checker) sources() error {
 	}))
 }
 
-// marks checks that every row that says how far some work has come is readable.
+// marks checks that every row of the progress of some work is readable.
 func (c *checker) marks() error {
 	err := c.space(spaceCrawl, func(key, value []byte) error {
 		l, err := parseCrawlKey(key)
@@ -58,7 +58,7 @@ func (c *checker) marks() error {
 	}), c.space(spaceDescribe, func(key, value []byte) error {
 		did, err := parseDescribeKey(key)
 		if verr := c.s.codec.decode(value, new(DescribeRetry)); err != nil || verr != nil {
-			c.report("account %q to ask about again: %v", did, errors.Join(err, verr))
+			c.report("describe retry of %q: %v", did, errors.Join(err, verr))
 		}
 		return nil
 	}))
@@ -71,7 +71,7 @@ func (c *checker) marks() error {
 	return err
 }
 
-// filters looks at the selections, and at the filter in force: each is as it is in memory.
+// filters checks that the selections and the filter in force are the same on disk and in memory.
 func (c *checker) filters() error {
 	left := c.filtersWere.all[1:]
 	err := c.space(spaceFilter, func(key, value []byte) error {
@@ -112,7 +112,7 @@ func (c *checker) filters() error {
 	return nil
 }
 
-// buffers compares what is buffered with what is remembered of it, which repos compared with the
+// buffers compares the buffered commits with the memory; repos has compared the memory with the
 // states of the rows.
 func (c *checker) buffers() error {
 	rows := map[string]buffered{}
@@ -131,7 +131,7 @@ func (c *checker) buffers() error {
 	}
 	for did, is := range rows {
 		if says := c.buffered[did]; is.commits != says.commits || is.bytes != says.bytes || is.rev > says.rev {
-			c.report("buffer of %s: %d commits of %d bytes up to %s, remembered are %d of %d up to %s", did,
+			c.report("buffer of %s: %d commits of %d bytes up to %s on disk, %d of %d up to %s in memory", did,
 				is.commits, is.bytes, is.rev, says.commits, says.bytes, says.rev)
 		}
 		if err := c.known(did); err != nil {
@@ -140,17 +140,17 @@ func (c *checker) buffers() error {
 	}
 	for did := range c.buffered {
 		if rows[did].commits == 0 {
-			c.report("buffer of %s: is remembered and not there", did)
+			c.report("buffer of %s: is in memory and not on disk", did)
 		}
 	}
 	return nil
 }
 
-// known reports a repository that something is buffered of and that has no row.
+// known reports a difference if a repository has buffered commits and no row.
 func (c *checker) known(did string) error {
 	ok, err := holds(c.r, repoKey(nil, did))
 	if err == nil && !ok {
-		c.report("buffer of %s: there is no such repository", did)
+		c.report("buffer of %s: the repository has no row", did)
 	}
 	return err
 }

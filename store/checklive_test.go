@@ -42,10 +42,10 @@ func bufferKey(did, rev int) []byte {
 
 var liveDamages = []damage{
 	{"buffered commit lost", func(d surgeon) { d.delete(bufferKey(11, 8)) }, "1 commits of 5 bytes"},
-	{"all buffered commits lost", func(d surgeon) { d.delete(bufferKey(12, 9)) }, "is remembered and not there"},
+	{"all buffered commits lost", func(d surgeon) { d.delete(bufferKey(12, 9)) }, "is in memory and not on disk"},
 	{"buffered commit cut", func(d surgeon) { d.set(bufferKey(11, 8), []byte("e")) }, "2 commits of 6 bytes"},
 	{"buffered commit too many", func(d surgeon) { d.set(bufferKey(11, 9), nil) }, "3 commits of 10 bytes"},
-	{"buffered commit of nobody", func(d surgeon) { d.set(bufferKey(99, 9), nil) }, "there is no such repository"},
+	{"buffered commit of nobody", func(d surgeon) { d.set(bufferKey(99, 9), nil) }, "the repository has no row"},
 	{"draining said to be synced", func(d surgeon) { d.put(11, func(r *store.Repo) { r.State = store.StateSynced }) }, "is synced with 2 buffered commits"},
 	{"synced said to be draining", func(d surgeon) { d.put(2, func(r *store.Repo) { r.State = store.StateDraining }) }, "is draining with 0 buffered commits"},
 	{"count of buffered commits", func(d surgeon) { d.set(store.CountKey("buffered"), store.EncodeCount(7)) }, "counter buffered"},
@@ -59,10 +59,10 @@ var liveDamages = []damage{
 	{"source under another URL", func(d surgeon) { d.set(store.SourceKey(mirror), d.get(store.SourceKey(firehose))) }, "holds \"wss://relay.test\""},
 	{"mark under a key of no list", func(d surgeon) { d.set([]byte("khosts"), []byte{1, 0xa0}) }, "mark of list"},
 	{"reconciliation of no listing", func(d surgeon) { d.set([]byte("C"), []byte{1, 0xa0}) }, "reconciliation of"},
-	{"account of no DID to ask about", func(d surgeon) { d.set([]byte("Ddid"), []byte{1, 0xa0}) }, "to ask about again"},
+	{"account of no DID to ask about", func(d surgeon) { d.set([]byte("Ddid"), []byte{1, 0xa0}) }, "describe retry of"},
 	{"hidden rows miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Hidden = 0 }) }, "1 hidden rows, its row says 0"},
 	{"collections miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Collections = 2 }) }, "1 collections, its row says 2"},
-	{"listings behind the next", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Listed = 3 }) }, "lists ops 2 to 4, the next to come is 3"},
+	{"listings behind the next", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Listed = 3 }) }, "lists ops 2 to 4, the next op is 3"},
 	{"relist lost", func(d surgeon) { d.delete(d.numbered(store.SpaceListing, 11, 2)) }, "the listing has 0 ops, the entry says 2"},
 	{"relist moved", func(d surgeon) {
 		d.set(d.numbered(store.SpaceListing, 11, 3), d.get(d.numbered(store.SpaceListing, 11, 2)))
@@ -82,11 +82,11 @@ var liveDamages = []damage{
 	{"cached row of nobody", func(d surgeon) { store.CacheRow(d.s, store.Repo{DID: storetest.DID(99)}) }, "cached row of " + storetest.DID(99)},
 	{"cached count another", func(d surgeon) { store.CacheCount(d.s, d.ordinal(1), "app.test.b", 2) }, "cached count app.test.b"},
 	{"cached count of nothing", func(d surgeon) { store.CacheCount(d.s, d.ordinal(1), "app.test.z", 1) }, "is 0 instead of 1"},
-	{"next event another", func(d surgeon) { d.set(store.MetaKey("next"), []byte("3")) }, "the next event is 3 after"},
-	{"time of the newest event another", func(d surgeon) { d.set(store.MetaKey("time"), []byte("3")) }, "after 3 on disk"},
-	{"enqueue ids given again", func(d surgeon) { d.set(store.MetaKey("enqueue"), []byte("1")) }, "ids to come begin at 1"},
-	{"ordinals given again", func(d surgeon) { d.set(store.MetaKey("ordinal"), []byte("1")) }, "ordinals to come begin at 1"},
-	{"host ids given again", func(d surgeon) { d.host(); d.set(store.MetaKey("host"), []byte("1")) }, "host pds.test: is 00000001"},
+	{"next event another", func(d surgeon) { d.set(store.MetaKey("next"), []byte("3")) }, "next event is 3 after"},
+	{"time of the newest event another", func(d surgeon) { d.set(store.MetaKey("time"), []byte("3")) }, "after time 3 on disk"},
+	{"enqueue ids given again", func(d surgeon) { d.set(store.MetaKey("enqueue"), []byte("1")) }, "the next enqueue id is 1"},
+	{"ordinals given again", func(d surgeon) { d.set(store.MetaKey("ordinal"), []byte("1")) }, "the next ordinal is 1"},
+	{"host ids given again", func(d surgeon) { d.host(); d.set(store.MetaKey("host"), []byte("1")) }, "host pds.test: has id 00000001"},
 	{"host without its name", func(d surgeon) { d.host(); d.delete(store.HostNameKey(1)) }, "name of host 00000001"},
 }
 

@@ -4,8 +4,8 @@ import (
 	"errors"
 )
 
-// log checks that ids follow one another without a gap from the tail on, that times rise, and
-// that what entries name is there.
+// log checks that ids follow one another without a gap from the tail on, that times rise, and that
+// everything that entries name exists.
 func (c *checker) log() error {
 	at, last := uint64(0), int64(0)
 	err := c.space(spaceEvent, func(key, value []byte) error {
@@ -19,7 +19,7 @@ func (c *checker) log() error {
 		}
 		switch {
 		case at == 0 && id != c.tail:
-			c.report("the log begins at %d, its tail is %d", id, c.tail)
+			c.report("log begins at %d, its tail is %d", id, c.tail)
 		case at != 0 && id != at:
 			c.report("event %d follows the entry that ends before %d", id, at)
 		}
@@ -34,12 +34,13 @@ func (c *checker) log() error {
 		at = c.tail
 	}
 	if at != c.next {
-		c.report("the log ends before %d, the next id is %d", at, c.next)
+		c.report("log ends before %d, the next id is %d", at, c.next)
 	}
 	return err
 }
 
-// entry looks for what an entry of record events names, unless the repository was wiped since.
+// entry checks that what an entry of record events names exists, unless the repository was wiped
+// since.
 func (c *checker) entry(id uint64, e *entryV1) error {
 	if !e.listed() && e.Kind != entryCommit {
 		return nil
@@ -50,7 +51,7 @@ func (c *checker) entry(id uint64, e *entryV1) error {
 	}
 	r, err := c.s.loadRepo(c.r, did)
 	if err != nil || r.Ordinal != e.Ordinal {
-		return nil // reported from the repository's side
+		return nil // the check of the repository reports it
 	}
 	blocks, err := newBlockCursor(c.r, e.Ordinal)
 	if err != nil {
@@ -67,17 +68,17 @@ func (c *checker) entry(id uint64, e *entryV1) error {
 	return errors.Join(err, engineError(blocks.it.Close()))
 }
 
-// named reports a block that an event names and that is not there.
+// named reports a difference if a block that an event names does not exist.
 func (c *checker) named(id uint64, block uint32, blocks *blockCursor) {
 	if _, err := blocks.get(block); err != nil {
-		c.report("event %d: block %d, which it names, is not there (%v)", id, block, err)
+		c.report("event %d: block %d, which it names, is missing (%v)", id, block, err)
 	}
 }
 
-// listing walks the rows of an entry.
+// listing checks the listing rows of an entry.
 func (c *checker) listing(id uint64, e *entryV1, listed uint32, blocks *blockCursor) error {
 	if listed > 0 && uint64(e.First)+uint64(e.Count) > uint64(listed) {
-		c.report("event %d: lists ops %d to %d, the next to come is %d", id, e.First, e.First+e.Count, listed)
+		c.report("event %d: lists ops %d to %d, the next op is %d", id, e.First, e.First+e.Count, listed)
 	}
 	ops := uint32(0)
 	lower, upper := e.listing()
@@ -109,9 +110,8 @@ func (c *checker) listing(id uint64, e *entryV1, listed uint32, blocks *blockCur
 	return err
 }
 
-// listings counts the listing rows: entries name all of them, except what an interrupted relist
-// left, which the next overwrites, and all in a repository that was never relisted since stores
-// know how far its listings go.
+// listings counts the listing rows. Entries name all of them, except for rows that an interrupted
+// relist left, which the next relist overwrites.
 func (c *checker) listings() error {
 	var owner Ordinal
 	var listed uint32
@@ -136,7 +136,7 @@ func (c *checker) listings() error {
 	return err
 }
 
-// listedOf is how far the listings of an ordinal go, 0 when nobody owns it.
+// listedOf returns the end of the listings of an ordinal, 0 if it has no owner.
 func (c *checker) listedOf(o Ordinal) (listed uint32, err error) {
 	err = get(c.r, ordinalKey(nil, spaceOwner, o), func(v []byte) error {
 		did, err := parseDID(v)

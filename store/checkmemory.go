@@ -34,14 +34,14 @@ func (c *checker) caches() error {
 		if err = errors.Join(err, oerr); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if owned && n != says { // of a wiped one nobody asks again
+		if owned && n != says { // the count of a wiped repository is never read again
 			c.report("cached count %s of ordinal %d: is %d instead of %d", of.collection, of.ordinal, n, says)
 		}
 	}
 	return nil
 }
 
-// numbers looks at what is given next: nothing that is there may be given again.
+// numbers checks the next event id, enqueue id, ordinal and host id: each must be above all in use.
 func (c *checker) numbers() error {
 	next, err1 := c.s.metaNumber(c.r, metaNext, 1)
 	t, err2 := c.s.metaNumber(c.r, metaTime, 0)
@@ -52,25 +52,25 @@ func (c *checker) numbers() error {
 		return err
 	}
 	if next != c.next || int64(t) != c.time {
-		c.report("the next event is %d after %d on disk, and %d after %d in memory", next, t, c.next, c.time)
+		c.report("next event is %d after time %d on disk, and %d after time %d in memory", next, t, c.next, c.time)
 	}
 	pending := c.space(spacePending, func(key, _ []byte) error {
 		k, err := parsePendingKey(key)
 		if err == nil && k.Enqueue >= enqueue {
-			c.report("pending row %+v: ids to come begin at %d", k, enqueue)
+			c.report("pending row %+v: the next enqueue id is %d", k, enqueue)
 		}
 		return err
 	})
 	owners := c.space(spaceOwner, func(key, _ []byte) error {
 		o, err := parseOrdinalKey(spaceOwner, key)
 		if err == nil && uint64(o) >= ordinal {
-			c.report("owner row %d: ordinals to come begin at %d", o, ordinal)
+			c.report("owner row %d: the next ordinal is %d", o, ordinal)
 		}
 		return err
 	})
 	hosts := c.space(spaceHost, func(key, value []byte) error {
 		if len(value) != 4 || uint64(binary.BigEndian.Uint32(value)) >= host {
-			c.report("host %s: is %x, ids to come begin at %d", key[1:], value, host)
+			c.report("host %s: has id %x, the next id is %d", key[1:], value, host)
 			return nil
 		}
 		c.expect(hostNameKey(binary.BigEndian.Uint32(value)), key[1:], "name of host %x", value)

@@ -18,7 +18,7 @@ func newCodec() (codec, error) {
 	if err != nil {
 		return codec{}, err
 	}
-	// What the encoder lets through has to be readable: it does not look at text.
+	// The encoder does not check that text is valid UTF-8, so the decoder must accept any text.
 	dec, err := cbor.DecOptions{MaxArrayElements: entryOpsMax, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
 	return codec{enc: enc, dec: dec}, err
 }
@@ -29,7 +29,7 @@ func (c codec) encode(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// encodeTo writes a value over what the buffer holds.
+// encodeTo replaces the contents of the buffer by an encoded value.
 func (c codec) encodeTo(b *bytes.Buffer, v any) error {
 	b.Reset()
 	b.WriteByte(valueVersion)

@@ -12,8 +12,8 @@ import (
 
 const (
 	// collectInterval is how often the rows of abandoned ordinals are deleted. After each batch of
-	// range tombstones the next read sorts all of the memtable's anew (100,000 take some 30 ms), so
-	// that batches must be few. Freeing the disk space may wait for some seconds.
+	// range tombstones the next read sorts all tombstones of the memtable again (100,000 take some
+	// 30 ms), so that batches must be few. Freeing the disk space may wait for some seconds.
 	collectInterval = 5 * time.Second
 	// collectOrdinals bounds one batch: four range tombstones of about 100 bytes for each run of
 	// neighbours are 6 MiB at most, less than half a memtable.
@@ -48,7 +48,8 @@ func (g *garbage) take() []Ordinal {
 }
 
 // abandon leaves the bulk rows of an ordinal to the collector. Range tombstones in the batch itself
-// would make forgetting n repositories cost n²: Pebble sorts all of the memtable's at the next read.
+// would make forgetting n repositories cost n²: Pebble sorts all of the memtable's at the next
+// read.
 func (b *Batch) abandon(o Ordinal) {
 	b.set(ordinalKey(b.key[:0], spaceGarbage, o), nil)
 	b.abandoned = append(b.abandoned, o)
@@ -99,7 +100,8 @@ func (s *Store) collect() error {
 	return nil
 }
 
-// deleteAbandoned adds the deletion of the bulk rows of ordinals, given in order, and of the rows that remember them.
+// deleteAbandoned adds the deletion of the bulk rows of ordinals, given in order, and of the rows
+// that remember them.
 func deleteAbandoned(b *pebble.Batch, all []Ordinal) error {
 	var key [1 + ordinalBytes]byte
 	for len(all) > 0 {

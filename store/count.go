@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Count names one exact counter. Counters change in the batch that changes what they count.
+// count is the index of one exact counter. Counters change in the batch that changes what they
+// count.
 type count uint8
 
 const (
@@ -33,7 +34,7 @@ const (
 var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections", "pending", "synced", "resync",
 	"gone", "idle", "draining", "buffered", "behind", "lacking", "returning", "error_ratelimited", "error_transport", "error_generic"}
 
-// counts are the values or the changes of all counters.
+// counts holds a value, or a change, for each counter.
 type counts [countMax]int64
 
 func stateCount(s State) count {
@@ -51,16 +52,17 @@ func stateCount(s State) count {
 	case StateDraining:
 		return countDraining
 	}
-	panic(fmt.Sprintf("store: no gauge for repository state %d", s)) // a state without a gauge is a bug of ours
+	// unreachable: every state has a gauge
+	panic(fmt.Sprintf("store: no gauge for repository state %d", s))
 }
 
-// move changes the gauges by the way from one row to the next.
+// move changes the gauges by the difference between two versions of a row.
 func (c *counts) move(from, to rowState) {
 	c.add(from, -1)
 	c.add(to, 1)
 }
 
-// add counts the row n times.
+// add counts a row n times.
 func (c *counts) add(r rowState, n int64) {
 	if !r.exists {
 		return
@@ -100,10 +102,11 @@ func decodeCount(name string, b []byte) (int64, error) {
 	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
-// Counts are the exact counters: repos, records that are shown or hidden, blocks, events, collections (pairs of
-// repository and collection), buffered (live commits), and gauges of repositories by state and error kind, of those
-// known to have a later rev (behind), of those that are not yet what their filter says (lacking), and of active accounts
-// that stay hidden for a while because their status changed too often (returning).
+// Counts returns the exact counters: repos, records that are shown or hidden, blocks, events,
+// collections (pairs of repository and collection), buffered (live commits), and gauges of
+// repositories by state and error kind, of those known to have a later rev (behind), of those that
+// do not yet agree with the filter (lacking), and of active accounts that stay hidden for a while
+// because their status changed too often (returning).
 func (s *Store) Counts() map[string]int64 {
 	s.seq.mu.Lock()
 	c := s.seq.counts

@@ -13,7 +13,7 @@ type CrawlList struct {
 	Part string // "" for the source's own list, else the host or the collection whose list it is
 }
 
-// String is KIND::URL or KIND::URL::PART, for logs.
+// String returns KIND::URL or KIND::URL::PART, for logs.
 func (l CrawlList) String() string {
 	if l.Part == "" {
 		return l.Kind + "::" + l.URL
@@ -21,9 +21,10 @@ func (l CrawlList) String() string {
 	return l.Kind + "::" + l.URL + "::" + l.Part
 }
 
-// CrawlMark is how far a list was read. The zero mark is before the first page.
+// CrawlMark is the position up to which a list was read. The zero mark is before the first page.
 type CrawlMark struct {
-	Filter uint32 `cbor:"1,keyasint,omitempty"` // version of the filter that chose from the last page
+	// version of the filter that chose from the last page
+	Filter uint32 `cbor:"1,keyasint,omitempty"`
 	Ended  int64  `cbor:"2,keyasint,omitempty"` // unix seconds when the pass ended; 0: under way
 	Pages  int64  `cbor:"3,keyasint,omitempty"` // of the pass
 	Named  int64  `cbor:"4,keyasint,omitempty"` // entries of the pass
@@ -35,7 +36,7 @@ type CrawlMark struct {
 // PutCrawlMark writes the mark of a list.
 func (b *Batch) PutCrawlMark(l CrawlList, m CrawlMark) {
 	if l.Kind == "" || l.URL == "" || strings.Contains(l.Kind+l.URL, "\x00") {
-		b.fail(fmt.Errorf("list %q cannot be the key of a mark", l.String()))
+		b.fail(fmt.Errorf("list %q cannot be the key of a crawl mark", l.String()))
 		return
 	}
 	v, err := b.s.codec.encode(m)
@@ -43,7 +44,7 @@ func (b *Batch) PutCrawlMark(l CrawlList, m CrawlMark) {
 	b.set(crawlKey(b.key[:0], l), v)
 }
 
-// DropCrawlMark forgets how far a list was read.
+// DropCrawlMark deletes the mark of a list.
 func (b *Batch) DropCrawlMark(l CrawlList) { b.delete(crawlKey(b.key[:0], l)) }
 
 // LockCrawlMark gives the caller the sole right to write the mark of a list until unlock. It is
@@ -67,7 +68,7 @@ func (s *Store) CrawlMark(l CrawlList) (m CrawlMark, err error) {
 	return m, nil
 }
 
-// CrawlMarks are the marks of all lists of a source.
+// CrawlMarks returns the marks of all lists of a source.
 func (s *Store) CrawlMarks(kind, url string) (map[CrawlList]CrawlMark, error) {
 	lower := crawlKey(nil, CrawlList{Kind: kind, URL: url})
 	upper := append(lower[:len(lower)-1:len(lower)-1], crawlSeparator+1)

@@ -11,20 +11,20 @@ type CrawlSource struct {
 
 func (c CrawlSource) name() string { return c.Kind + "::" + c.URL }
 
-// PutCrawlSource remembers a crawl source, replacing the one with the same kind and URL.
+// PutCrawlSource writes a crawl source, replacing the one with the same kind and URL.
 func (b *Batch) PutCrawlSource(c CrawlSource) {
 	v, err := b.s.codec.encode(c)
 	b.fail(err)
 	b.set(crawlSourceKey(c.name()), v)
 }
 
-// DropCrawlSource forgets a crawl source. Its marks stay until DropCrawlMark.
+// DropCrawlSource deletes a crawl source. Its marks stay until DropCrawlMark.
 func (b *Batch) DropCrawlSource(c CrawlSource) {
 	b.delete(crawlSourceKey(c.name()))
 	b.unsourced = true
 }
 
-// CrawlSources are the crawl sources remembered, in order of kind and URL.
+// CrawlSources returns the stored crawl sources, in order of kind and URL.
 func (s *Store) CrawlSources() ([]CrawlSource, error) {
 	var out []CrawlSource
 	err := scan(s.db, []byte{spaceCrawlSource}, spaceEnd(spaceCrawlSource), func(_, value []byte) (bool, error) {

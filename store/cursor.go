@@ -6,24 +6,26 @@ import (
 	"fmt"
 )
 
-// cursorMark is what a batch is to do with the cursor of one source.
+// cursorMark is a change of the cursor of one source by a batch.
 type cursorMark struct {
 	source string
 	at     func() int64 // nil drops the cursor
 }
 
-// SetCursor has the batch write the cursor of a firehose source: the last seq up to which everything
-// is in the log of writes. at is called while the batch gets its place in the order of batches: what it
-// counts as done before it has been called for other batches is in batches before this one. It must
-// not block, nor call the store. An answer that is negative, or not above the cursor, writes nothing.
+// SetCursor has the batch write the cursor of a firehose source: the last seq up to which every
+// event is in this batch or an earlier one. at returns it. It is called while the batch gets its
+// place in the order of batches, so that an event that it counts as done is in no later batch. at
+// must neither block nor call the store. A result that is negative, or not above the cursor, writes
+// nothing.
 func (b *Batch) SetCursor(source string, at func() int64) {
 	b.cursors = append(b.cursors, cursorMark{source, at})
 }
 
-// DropCursor forgets the cursor of a source.
+// DropCursor deletes the cursor of a source.
 func (b *Batch) DropCursor(source string) { b.cursors = append(b.cursors, cursorMark{source, nil}) }
 
-// mark adds to the batch what its place in the order makes of a cursor. The sequencer's mutex is held.
+// mark adds a change of a cursor to a batch that has its place in the order. The sequencer's mutex
+// is held.
 func (s *Store) mark(b *Batch, m cursorMark) error {
 	q := &s.seq
 	if m.at == nil {
@@ -60,7 +62,7 @@ func parseCursor(v []byte) (int64, error) {
 	return int64(binary.BigEndian.Uint64(v)), nil
 }
 
-// loadCursors remembers the last value of each, for a cursor never moves backwards.
+// loadCursors reads the last value of each cursor, since a cursor never moves backwards.
 func (s *Store) loadCursors() error {
 	s.seq.cursors = map[string]int64{}
 	return scan(s.db, []byte{spaceCursor}, spaceEnd(spaceCursor), func(key, value []byte) (bool, error) {

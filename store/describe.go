@@ -2,11 +2,12 @@ package store
 
 import "fmt"
 
-// DescribeRetry is when to ask again which collections an account holds: its host did not say, so
-// that it is not known whether a signal names one of them. The account has no row yet.
+// DescribeRetry is when to ask an account's host again which collections the account has. The host
+// has not answered yet, so that it is unknown whether a signal names one of them. The account has
+// no row yet.
 type DescribeRetry struct {
 	Due   int64  `cbor:"1,keyasint,omitempty"` // unix seconds
-	Tries uint32 `cbor:"2,keyasint,omitempty"` // how often it was asked
+	Tries uint32 `cbor:"2,keyasint,omitempty"` // number of requests so far
 }
 
 // PutDescribeRetry writes when to ask about an account.
@@ -16,10 +17,10 @@ func (b *Batch) PutDescribeRetry(did string, d DescribeRetry) {
 	b.set(describeKey(b.key[:0], did), v)
 }
 
-// DropDescribeRetry forgets an account that was to be asked about.
+// DropDescribeRetry deletes the retry of an account.
 func (b *Batch) DropDescribeRetry(did string) { b.delete(describeKey(b.key[:0], did)) }
 
-// DescribeRetries are the accounts to ask about, by DID.
+// DescribeRetries returns the accounts to ask about, by DID.
 func (s *Store) DescribeRetries() (map[string]DescribeRetry, error) {
 	all := map[string]DescribeRetry{}
 	lower, upper := []byte{spaceDescribe}, spaceEnd(spaceDescribe)
@@ -30,7 +31,7 @@ func (s *Store) DescribeRetries() (map[string]DescribeRetry, error) {
 		}
 		var d DescribeRetry
 		if err := s.codec.decode(value, &d); err != nil {
-			return false, fmt.Errorf("account %s to ask about again: %w", did, err)
+			return false, fmt.Errorf("describe retry of %s: %w", did, err)
 		}
 		all[did] = d
 		return true, nil

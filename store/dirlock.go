@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openError explains to the operator why a store cannot be opened.
+// openError adds to an error of opening a store what an operator needs to know.
 func openError(dir string, err error) error {
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		if pid := lockHolder(filepath.Join(dir, "LOCK")); pid > 0 {

@@ -6,19 +6,21 @@ import (
 	"fmt"
 )
 
-// DropRepo removes a repository's row, and leaves the rows of its ordinal to the collector. It must
-// show no records: the caller has deleted them by Apply, with events, in this batch or before. r is
-// a fresh row afterwards, not on disk. Not after PutRepo of r in one batch.
+// DropRepo removes a repository's row, and leaves the rows of its ordinal to the collector. The
+// repository must show no records: the caller has deleted them by Apply, with events, in this batch
+// or before. r is a fresh row afterwards, not on disk. DropRepo must not follow PutRepo of r in the
+// same batch.
 //
-// Readers of the log are given those deletions for as long as the log keeps them, also when the repository is tracked
-// again, under another ordinal; what was created and updated before is skipped, as when a repository is wiped. So
-// whoever reads the log from its beginning meets deletions of records that it was never told of.
+// Readers of the log get those deletes for as long as the log keeps them, even if the repository is
+// tracked again, under another ordinal. Earlier creates and updates are skipped, as when a
+// repository is wiped. A reader that starts at the beginning of the log therefore meets deletes of
+// records for which it got no create.
 //
-// A copy of it may be on its way: it is dropped at its flip unless the repository is tracked again meanwhile with the
-// same count of attempts.
+// A copy of the repository may be in flight. It is dropped at its flip, unless the repository is
+// tracked again meanwhile with the same attempt number.
 func (b *Batch) DropRepo(r *Repo) error {
 	if r.Records != int64(r.Hidden) {
-		return fmt.Errorf("drop %s: it shows records", r.DID)
+		return fmt.Errorf("drop %s: the repository shows records", r.DID)
 	}
 	b.DropBuffer(r)
 	if r.Ordinal != 0 {
@@ -41,7 +43,8 @@ type droppedRepo struct {
 	ordinal Ordinal
 }
 
-// markDropped notes up to where the log may tell of an ordinal that is dropped. The sequencer's mutex is held.
+// markDropped records, for each ordinal that a batch drops, the event before which the log may name
+// it. The sequencer's mutex is held.
 func (s *Store) markDropped(b *Batch) error {
 	for _, d := range b.dropped {
 		if d.ordinal == 0 {
@@ -58,13 +61,13 @@ func (s *Store) markDropped(b *Batch) error {
 
 func parseDropped(v []byte) (id uint64, err error) {
 	if len(v) != idBytes {
-		return 0, fmt.Errorf("dropped at %x: %w", v, ErrCorrupt)
+		return 0, fmt.Errorf("event of a dropped ordinal %x: %w", v, ErrCorrupt)
 	}
 	return binary.BigEndian.Uint64(v), nil
 }
 
-// dropped checks the ordinals of dropped repositories: no repository has one, and each is also
-// indexed by its event.
+// dropped checks the ordinals of dropped repositories: none has an owner, and each is also indexed
+// by its event.
 func (c *checker) dropped() error {
 	n := 0
 	err := c.space(spaceDropped, func(key, value []byte) error {
@@ -76,7 +79,7 @@ func (c *checker) dropped() error {
 		id, err := parseDropped(value)
 		owned, oerr := holds(c.r, ordinalKey(nil, spaceOwner, o))
 		if err != nil || owned || id > c.next {
-			c.report("dropped ordinal %d: at event %d of %d, has an owner: %v (%v)", o, id, c.next, owned, err)
+			c.report("dropped ordinal %d: event %d of %d, owner %v (%v)", o, id, c.next, owned, err)
 		}
 		noted, nerr := holds(c.r, droppedAtKey(nil, id, o))
 		if nerr == nil && !noted {
@@ -93,7 +96,7 @@ func (c *checker) dropped() error {
 		return err
 	})
 	if n != 0 {
-		c.report("dropped ordinals: %d more than are indexed by event", n)
+		c.report("dropped ordinals: %d are not indexed by event", n)
 	}
 	return err
 }

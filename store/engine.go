@@ -44,9 +44,10 @@ func (s *Store) diskSlow(info vfs.DiskSlowInfo) {
 // pebbleOptions are chosen by the measurements in BENCHMARKS.md ("Pebble options").
 func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 	p := &pebble.Options{
-		FS:                          o.FS,
-		ReadOnly:                    o.ReadOnly,
-		CacheSize:                   o.CacheBytes + o.MemTableBytes, // Pebble takes the memtables out of it
+		FS:       o.FS,
+		ReadOnly: o.ReadOnly,
+		// Pebble takes the memtables out of it
+		CacheSize:                   o.CacheBytes + o.MemTableBytes,
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
 		FormatMajorVersion:          engineFormat,
@@ -57,9 +58,9 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)/2) },
 		Logger:                      engineLogger{o.Logger, fatal},
 	}
-	// Pebble tries a flush or a compaction that failed again at once, for ever, and commits
-	// wait for it without an end. The first such error ends the store instead: what was not
-	// flushed stands in the write-ahead log.
+	// Pebble retries a failed flush or compaction at once and without end, and commits wait for it.
+	// The first such error ends the store instead: the data that was not flushed is in the
+	// write-ahead log.
 	p.EventListener = &pebble.EventListener{BackgroundError: func(err error) {
 		fatal(fmt.Errorf("pebble: flush or compaction: %w", engineError(err)))
 	}}
@@ -91,10 +92,10 @@ func pebbleOptions(o Options, fatal func(error)) *pebble.Options {
 	return p
 }
 
-// guard runs a write of the engine. Pebble panics in the writer's goroutine when its log or
-// manifest is lost (by Fatalf below, or by itself), and may hold its locks for ever then. The
-// panic becomes the store's failure: whoever recovers panics above us, as net/http does, must
-// not leave a store behind that hangs.
+// guard runs a write of the engine. When Pebble loses its log or manifest, it panics in the
+// writer's goroutine (by Fatalf below, or by itself), and may keep its locks. guard turns the panic
+// into the store's failure: if code above recovers panics, as net/http does, no store that hangs
+// must be left behind.
 func (s *Store) guard(write func() error) (err error) {
 	if err := s.usable(); err != nil {
 		return err
@@ -108,7 +109,7 @@ func (s *Store) guard(write func() error) (err error) {
 	return write()
 }
 
-// apply applies and closes a batch that takes no part in the sequence.
+// apply applies and closes a batch that is not sequenced.
 func (s *Store) apply(b *pebble.Batch, o *pebble.WriteOptions) error {
 	if err := s.guard(func() error { return s.db.Apply(b, o) }); err != nil {
 		s.fail(err) // a broken engine may still hold the batch
@@ -117,9 +118,9 @@ func (s *Store) apply(b *pebble.Batch, o *pebble.WriteOptions) error {
 	return b.Close()
 }
 
-// engineLogger hands Pebble's messages on. Fatalf is how Pebble tells that its write-ahead
-// log or its manifest is lost; nothing may be committed after it. In a goroutine of Pebble's
-// own (a flush, a compaction) the panic ends the process.
+// engineLogger passes Pebble's messages on. Pebble calls Fatalf when its write-ahead log or its
+// manifest is lost; nothing may be committed afterwards. In a goroutine of Pebble's own (a flush, a
+// compaction) the panic ends the process.
 type engineLogger struct {
 	log   *slog.Logger
 	fatal func(error)

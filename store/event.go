@@ -2,7 +2,7 @@ package store
 
 import "cistern/ingest/repo"
 
-// Kind is what an event of the log tells of.
+// Kind is the subject of an event.
 type Kind uint8
 
 const (
@@ -26,11 +26,10 @@ const (
 
 var actionNames = [...]string{"", "create", "update", "delete"}
 
-// String is the protocol's word.
+// String returns the protocol's word.
 func (a Action) String() string { return enumName(actionNames[:], uint8(a)) }
 
-// Event is one event of the log as readers see it. Byte slices are valid during the
-// callback that gives them only.
+// Event is one event of the log as readers see it. Byte slices are valid only during the callback.
 type Event struct {
 	ID   uint64
 	Time int64 // unix microseconds, strictly rising with ID

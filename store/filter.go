@@ -13,14 +13,15 @@ import (
 	"cistern/filter"
 )
 
-// FilterVersion is the filter in force, under its numbers. The first that is set has version 1; 0
-// is the zero Filter.
+// FilterVersion is the filter in force, with its numbers. The first filter that is set has version
+// 1; 0 is the zero Filter.
 type FilterVersion struct {
 	*filter.Filter
-	Version    uint32 // rises with every change, and is never given again
-	Selection  uint32 // the version that brought what it selects, without excludes: rows name it
-	Readmitted uint32 // the last version, this one at most, that no longer excludes somebody
-	Widened    uint32 // each filter in force from that version on discovers all that this one does
+	Version uint32 // rises with every change, and is never assigned twice
+	// the version that introduced this selection (the filter without excludes); rows name it
+	Selection  uint32
+	Readmitted uint32 // the last version, at most this one, that lifted an exclusion
+	Widened    uint32 // every filter in force from that version on discovers all that this one does
 }
 
 // DiscoversSince reports whether the filter discovers repositories that a listing may have passed
@@ -30,8 +31,8 @@ func (f FilterVersion) DiscoversSince(version uint32) bool {
 	return version < max(f.Readmitted, f.Widened)
 }
 
-// selectionV1 is a filter without its excludes on disk, under the version that brought it. It names
-// no modes: a mode that package filter renames is the same on disk.
+// selectionV1 is a filter without its excludes on disk, under the version that introduced it. It
+// does not store modes by name, so that package filter may rename them.
 type selectionV1 struct {
 	Full        bool     `cbor:"1,keyasint,omitempty"` // filter.ModeFull, else filter.ModeFilter
 	All         bool     `cbor:"2,keyasint,omitempty"` // filter.StoreAll, else filter.StoreWanted
@@ -40,7 +41,7 @@ type selectionV1 struct {
 	Before      uint32   `cbor:"5,keyasint,omitempty"` // the selection in force before it
 }
 
-// row returns a selection as it is on disk.
+// row returns a selection in its form on disk.
 func (x selection) row() selectionV1 {
 	c := x.filter.Config()
 	return selectionV1{Full: c.Mode == filter.ModeFull, All: c.Store == filter.StoreAll,
@@ -52,7 +53,7 @@ func (v selectionV1) equal(to selectionV1) bool {
 		slices.Equal(v.Signals, to.Signals) && slices.Equal(v.Collections, to.Collections)
 }
 
-// compile returns the filter that a row on disk stands for.
+// compile returns the filter of a row on disk.
 func (v selectionV1) compile() (*filter.Filter, error) {
 	c := filter.Config{Mode: filter.ModeFilter, Store: filter.StoreWanted,
 		Signals: v.Signals, Collections: v.Collections}
@@ -65,8 +66,8 @@ func (v selectionV1) compile() (*filter.Filter, error) {
 	return filter.Compile(c)
 }
 
-// inForceV1 is the rest of the filter in force. Lists of thousands of DIDs, of which a change keeps
-// most, are not kept for each version.
+// inForceV1 is the rest of the filter in force. The excludes may be thousands of DIDs of which a
+// change keeps most, so that they are not stored for each version.
 type inForceV1 struct {
 	Version    uint32   `cbor:"1,keyasint"`
 	Excludes   []string `cbor:"2,keyasint,omitempty"`
@@ -74,7 +75,7 @@ type inForceV1 struct {
 	Widened    uint32   `cbor:"4,keyasint,omitempty"`
 }
 
-// selection is what a filter selects: a Filter without excludes.
+// selection is a Filter without excludes.
 type selection struct {
 	number, before uint32
 	filter         *filter.Filter
@@ -96,7 +97,7 @@ func (k *selections) at(number uint32) (*filter.Filter, error) {
 		return cmp.Compare(x.number, n)
 	})
 	if !ok {
-		return nil, fmt.Errorf("filter version %d is not known, the last is %d: %w", number,
+		return nil, fmt.Errorf("filter version %d does not exist, the last is %d: %w", number,
 			k.inForce.Version, ErrCorrupt)
 	}
 	return k.all[i].filter, nil
@@ -108,7 +109,7 @@ type filters struct {
 	kept atomic.Pointer[selections]
 }
 
-// loadFilters reads the selections. That in force is the last.
+// loadFilters reads the selections. The last is in force.
 func (s *Store) loadFilters() error {
 	k := &selections{all: []selection{{filter: new(filter.Filter)}}}
 	err := scan(s.db, []byte{spaceFilter}, spaceEnd(spaceFilter), func(key, value []byte) (bool, error) {
@@ -127,7 +128,7 @@ func (s *Store) loadFilters() error {
 		err = nil
 	}
 	if err == nil && rest.Version < last.number {
-		err = fmt.Errorf("version %d is in force, and %d is there: %w", rest.Version, last.number, ErrCorrupt)
+		err = fmt.Errorf("version %d is in force, and the last selection is %d: %w", rest.Version, last.number, ErrCorrupt)
 	}
 	if err != nil {
 		return fmt.Errorf("filter in force: %w", err)
@@ -162,11 +163,11 @@ func (s *Store) parseSelection(key, value []byte) (x selection, err error) {
 	return x, nil
 }
 
-// Filter is the filter in force.
+// Filter returns the filter in force.
 func (s *Store) Filter() FilterVersion { return s.filters.kept.Load().inForce }
 
-// FilterAt returns a selection, without excludes, by the number that Repo.Filter holds. The error is
-// ErrCorrupt if the store has no such selection.
+// FilterAt returns a selection, without excludes, by the number that Repo.Filter holds. The error
+// is ErrCorrupt if the store has no such selection.
 func (s *Store) FilterAt(selection uint32) (*filter.Filter, error) {
 	return s.filters.kept.Load().at(selection)
 }
@@ -182,18 +183,18 @@ func (s *Store) Selections() []uint32 {
 	return numbers
 }
 
-// HoldFilter keeps another filter from coming into force until release is called. Whoever follows a repository because
-// of what the filter says holds it from asking until that is applied, and before any Lock: whatever brings the store to a
-// filter then finds the row.
+// HoldFilter keeps the filter in force until release is called. A caller that follows a repository
+// because of the filter holds it from reading the filter until the row is written, and takes it
+// before any Lock: the pass that applies the next filter then finds the row.
 func (s *Store) HoldFilter() (release func()) {
 	s.filters.use.RLock()
 	return s.filters.use.RUnlock
 }
 
-// SetFilter puts a filter in force, and requests in the same batch that every repository be brought
-// to it. The change is durable on return. A filter equal to the one in force changes nothing; a
-// change of the excludes alone adds no selection. The error is ErrFilters while the store holds as
-// many selections as it may. The caller holds neither locks nor HoldFilter.
+// SetFilter puts a filter in force, and requests in the same batch a pass that brings every
+// repository to it. The change is durable on return. A filter equal to the one in force changes
+// nothing; a change of the excludes alone adds no selection. The error is ErrFilters while the
+// store holds the maximum of selections. The caller holds neither locks nor HoldFilter.
 func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	f, err := filter.Compile(c)
 	if err != nil {
@@ -216,8 +217,8 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 		b.putSelection(last)
 	}
 	b.PutRefilterCursor(RefilterCursor{})
-	// From here on the filter is durable, and so is the pass that it calls for. A crash before
-	// leaves the former filter.
+	// From here on the filter and the request of its pass are durable. A crash before leaves the
+	// former filter.
 	if err := b.CommitSync(); err != nil {
 		return FilterVersion{}, err
 	}
@@ -231,7 +232,7 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 func (k *selections) with(f *filter.Filter) (*selections, error) {
 	was := k.inForce
 	if was.Version == math.MaxUint32 {
-		return nil, fmt.Errorf("the filter was changed %d times, as often as can be counted", was.Version)
+		return nil, fmt.Errorf("filter: the version numbers are used up at %d", was.Version)
 	}
 	next := &selections{inForce: was, all: k.all}
 	now := &next.inForce
@@ -257,9 +258,9 @@ func (k *selections) with(f *filter.Filter) (*selections, error) {
 	return next, nil
 }
 
-// widened is FilterVersion.Widened of a filter that comes into force with a version.
+// widened returns FilterVersion.Widened of a filter that comes into force as version.
 func (k *selections) widened(f *filter.Filter, version uint32) uint32 {
-	end := version // where the selection at hand went out of force
+	end := version // version at which the current selection went out of force
 	for i := len(k.all) - 1; i >= 0; i-- {
 		x := k.all[i]
 		if f.Discovers(x.filter) {
@@ -267,8 +268,9 @@ func (k *selections) widened(f *filter.Filter, version uint32) uint32 {
 		}
 		end = x.number
 		if i > 0 && x.before != k.all[i-1].number {
-			// The selections in between are deleted. f discovers nothing that the selections seen so
-			// far do not, so the number of the filter in force until now covers the deleted ones.
+			// The selections in between are deleted. f discovers nothing that the selections seen
+			// so far do not, so the number of the filter in force until now covers the deleted
+			// ones.
 			return min(end, k.inForce.Widened)
 		}
 	}
@@ -276,8 +278,8 @@ func (k *selections) widened(f *filter.Filter, version uint32) uint32 {
 }
 
 // DropSelections deletes the selections below number before that are not in named. The caller knows
-// that no row names a selection outside named, and that no task works by one. The deletion is
-// durable on return. The caller holds no locks.
+// that no row names any other selection, and that no task uses one. The deletion is durable on
+// return. The caller holds no locks.
 func (s *Store) DropSelections(before uint32, named map[uint32]bool) (dropped int, err error) {
 	s.filters.mu.Lock()
 	defer s.filters.mu.Unlock()
@@ -296,8 +298,7 @@ func (s *Store) DropSelections(before uint32, named map[uint32]bool) (dropped in
 		b.Discard()
 		return 0, nil
 	}
-	// All of them are gone from here on, or none: a crash leaves selections that a later pass
-	// deletes.
+	// From here on all of them are gone. A crash before leaves them for a later pass to delete.
 	if err := b.CommitSync(); err != nil {
 		return 0, err
 	}
@@ -317,6 +318,6 @@ func (b *Batch) putInForce(f FilterVersion) {
 	b.set(metaKey(metaFilter), v)
 }
 
-// selectionsMax bounds the selections, each in memory too: with the pass over all repositories at
-// its end, rows name the newest 64 at most.
+// selectionsMax bounds the selections, which are in memory too: when the pass over all repositories
+// ends, rows name the newest 64 at most.
 const selectionsMax = 4096

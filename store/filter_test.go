@@ -163,9 +163,9 @@ func TestFilterDurable(t *testing.T) {
 
 // filterDamages are damages to what filters leave, of the patient, who has none.
 var filterDamages = []damage{
-	{"record shelved", func(d surgeon) { d.editRecord(2, "app.test.a/1", func(r *store.RecordRow) { r.Shelved = true }) }, "is shelved, its filter says shown"},
+	{"record shelved", func(d surgeon) { d.editRecord(2, "app.test.a/1", func(r *store.RecordRow) { r.Shelved = true }) }, "is shelved, by its filter it is shown"},
 	{"shelved records of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Shelved = 3 }) }, "0 shelved records, its row says 3"},
-	{"filter of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Filter = 9 }) }, "filter version 9 is not known"},
+	{"filter of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Filter = 9 }) }, "filter version 9 does not exist"},
 	{"sweep without an ordinal", func(d surgeon) { d.put(3, func(r *store.Repo) { r.Sweep = true }) }, "but no ordinal"},
 	{"lacking without its gauge", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Lacks = true }) }, "counter lacking"},
 	{"behind without its gauge", func(d surgeon) { d.put(2, func(r *store.Repo) { r.SeenRev = storetest.Rev(99) }) }, "counter behind"},
@@ -184,7 +184,7 @@ var filterDamages = []damage{
 	{"filter that was never set", func(d surgeon) { d.value([]byte{store.SpaceFilter, 0, 0, 0, 1}, filter.Config{}) }, "filter version 1: it is not in memory"},
 	{"dropped ordinal with an owner", func(d surgeon) {
 		d.set(store.OrdinalKey(nil, store.SpaceDropped, d.ordinal(2)), binary.BigEndian.AppendUint64(nil, 5))
-	}, "has an owner: true"},
+	}, "owner true"},
 	{"dropped in the future", func(d surgeon) {
 		d.set(store.OrdinalKey(nil, store.SpaceDropped, nobody), binary.BigEndian.AppendUint64(nil, 1<<40))
 	}, "dropped ordinal 1073741824"},

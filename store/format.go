@@ -11,12 +11,12 @@ import (
 )
 
 // formatVersion is the number of the layout described in keys.go and values.go. It rises with every
-// change of a key or of a value, and CHANGELOG.md then says under "On-disk format" what an operator
-// does. A store of another version is refused.
+// change of a key or of a value, and CHANGELOG.md then states under "On-disk format" what an
+// operator has to do. A store of another version is refused.
 const formatVersion = 4
 
-// engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a change here, and a line
-// in CHANGELOG.md, since older binaries cannot open the store afterwards.
+// engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a
+// change here, and a line in CHANGELOG.md, since older binaries cannot open the store afterwards.
 const engineFormat = pebble.FormatValueSeparation
 
 const (
@@ -112,6 +112,6 @@ func (s *Store) writeFormat() error {
 		b.Set(metaKey(metaEpoch), []byte(s.epoch), nil), s.apply(b, pebble.Sync))
 }
 
-// Epoch names this log. A store made anew has another one, so that a cursor kept from the
-// old one is recognised as foreign.
+// Epoch identifies this log. A new store has another one, so that a cursor of the old log is
+// recognised as foreign.
 func (s *Store) Epoch() string { return s.epoch }

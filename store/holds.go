@@ -9,8 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Holds says whether a record is held, shown or not, in a collection that match accepts. It takes one seek for each
-// collection.
+// Holds reports whether a record is stored, shown or not, in a collection that match accepts. It
+// takes one seek for each collection.
 func (s *Store) Holds(o Ordinal, match func(collection []byte) bool) (found bool, err error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o), UpperBound: ordinalKey(nil, spaceRecord, o+1)})
 	if err != nil {

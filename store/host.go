@@ -11,28 +11,32 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// hosts knows every host, and what is counted and set for it: some 200 bytes each.
+// hosts is the table of all hosts, with their counts and settings: some 200 bytes each.
 type hosts struct {
 	mu   sync.Mutex
-	next uint32               // mu guards: ids rise, and none is given again
+	next uint32               // mu guards: ids rise, and none is assigned twice
 	of   map[uint32]*hostMemo // mu guards; 0 stands for repositories whose host is unknown
-	// sites are the hosts that have an id by what their names have in common. mu guards.
+	// sites groups the hosts that have an id by site. mu guards.
 	sites map[string][]uint32
-	named int64 // how many hosts have an id. mu guards.
-	// fresh are the hosts into whose queues rows came since somebody asked, each with the first priority of them. mu guards.
+	named int64 // number of hosts that have an id. mu guards.
+	// fresh has the hosts whose queues got rows since TakeEnqueued, each with the lowest priority
+	// number of them. mu guards.
 	fresh map[uint32]uint8
 	idle  idleHosts // mu guards
 }
 
-// siteShare is the part of Options.HostsMax that the hosts of one site may have: 4,096 by default. The largest has a hundred.
+// siteShare is the part of Options.HostsMax that the hosts of one site may have: 4,096 by default.
+// The largest site has a hundred.
 const siteShare = 64
 
-// site is what names of hosts have in common that whoever has one can make up more of: the last two labels, and all addresses, which have
-// ports. Nobody else's hosts are to stay unknown because of them.
+// site returns the part of a host's name that one owner controls: the last two labels, below which
+// the owner can make up names without end. All addresses are one site, as they have ports. The
+// share of a site keeps its hosts from taking the places of all others.
 func site(host string) string {
 	name, _, _ := strings.Cut(host, ":")
 	last := strings.LastIndexByte(name, '.')
-	if label := name[last+1:]; label == "" || label[0] == '[' || label[0] >= '0' && label[0] <= '9' { // no domain ends like that
+	// not a domain: no domain ends like that
+	if label := name[last+1:]; label == "" || label[0] == '[' || label[0] >= '0' && label[0] <= '9' {
 		return "addresses"
 	}
 	return name[strings.LastIndexByte(name[:max(last, 0)], '.')+1:]
@@ -43,30 +47,32 @@ type hostMemo struct {
 	name string
 	row  HostRow
 	HostCounts
-	pins int32 // batches under way that change how many rows name it
-	used int64 // unix microseconds when it was used last, about
+	pins int32 // batches in flight that change how many rows name the host
+	used int64 // unix microseconds of its last use, about
 }
 
-// HostCounts are the repositories whose row names a host.
+// HostCounts counts the repositories whose row names a host.
 type HostCounts struct {
-	Accounts int64 // known
-	Queued   int64 // pending, those in flight too
+	Accounts int64 // all
+	Queued   int64 // pending, including the ones in flight
 }
 
-// HostRow is what is set for a host, and what was learnt of it.
+// HostRow has the settings of a host, and what was learnt about it.
 type HostRow struct {
-	Banned    bool       `cbor:"1,keyasint,omitempty"` // not to be asked
-	Limits    HostLimits `cbor:"2,keyasint"`           // instead of the usual ones
-	Bytes     int64      `cbor:"3,keyasint,omitempty"` // received from it
-	Repos     int64      `cbor:"4,keyasint,omitempty"` // fetched from it
-	Error     string     `cbor:"5,keyasint,omitempty"` // of its last failure
-	Failing   int64      `cbor:"6,keyasint,omitempty"` // unix seconds since when it has not answered in order, 0: it does
-	FirstSeen int64      `cbor:"7,keyasint,omitempty"` // unix seconds when its name became known
-	LastSeen  int64      `cbor:"8,keyasint,omitempty"` // unix seconds when it answered in order last, about
+	Banned bool       `cbor:"1,keyasint,omitempty"` // no requests are sent to it
+	Limits HostLimits `cbor:"2,keyasint"`           // in place of the usual limits
+	Bytes  int64      `cbor:"3,keyasint,omitempty"` // received from it
+	Repos  int64      `cbor:"4,keyasint,omitempty"` // fetched from it
+	Error  string     `cbor:"5,keyasint,omitempty"` // text of its last failure
+	// unix seconds since when its answers fail, 0 if they do not
+	Failing   int64 `cbor:"6,keyasint,omitempty"`
+	FirstSeen int64 `cbor:"7,keyasint,omitempty"` // unix seconds when its name became known
+	// unix seconds of its last good answer, about
+	LastSeen int64 `cbor:"8,keyasint,omitempty"`
 }
 
-// HostLimits are the limits that were set for a host; 0 means that none was set. A pace.Override has
-// the same fields, so that one converts to the other.
+// HostLimits are the limits set for a host; 0 means not set. A pace.Override has the same fields,
+// so that one converts to the other.
 type HostLimits struct {
 	Concurrency int `cbor:"1,keyasint,omitempty"` // requests at a time
 	PerSecond   int `cbor:"2,keyasint,omitempty"` // requests that begin in any second
@@ -115,7 +121,7 @@ func (s *Store) loadHosts() error {
 	return s.loadHostCounts()
 }
 
-// memo is the entry of a host. The mutex is held.
+// memo returns the entry of a host, which it creates if there is none. The mutex is held.
 func (q *hosts) memo(id uint32) *hostMemo {
 	m := q.of[id]
 	if m == nil {
@@ -125,8 +131,8 @@ func (q *hosts) memo(id uint32) *hostMemo {
 	return m
 }
 
-// Rehost puts r into the queue of another host, now or whenever it is queued next. If the table has no room for that
-// host, r is queued among the repositories whose host is unknown.
+// Rehost puts r into the queue of another host, now or whenever it is queued next. If the table has
+// no room for that host, r goes into the queue of repositories whose host is unknown.
 func (b *Batch) Rehost(r *Repo, host string) {
 	id, err := b.s.HostID(host)
 	if errors.Is(err, ErrCorrupt) {
@@ -138,13 +144,13 @@ func (b *Batch) Rehost(r *Repo, host string) {
 	r.Pending.Host = id
 }
 
-// HostID gives the id of a host (host or host:port, lower case), handing one out to a host not met
-// before. Ids are never given again. Only Options.HostsMax hosts have one at a time, and no more
-// than a part of them are of one site: then a new one takes the place of the one that has been idle
-// longest, among those that no row names and nothing is set for. Without any of those it is an
-// error.
+// HostID returns the id of a host (host or host:port, lower case), and assigns one to a new host.
+// Ids are never assigned twice. At most Options.HostsMax hosts have one at a time, and the hosts of
+// one site only a part of that. A new host then takes the place of the host that has been idle
+// longest, among those that no row names and that have no settings. If there is none, HostID
+// returns an error.
 func (s *Store) HostID(host string) (uint32, error) {
-	// Without the mutex, which the commits of all batches take: this may read the disk.
+	// The mutex is not held here, as this may read the disk and the commits of all batches take it.
 	id, err := s.hostID(host)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return 0, err
@@ -159,7 +165,7 @@ func (s *Store) HostID(host string) (uint32, error) {
 	return s.giveHostID(host)
 }
 
-// giveHostID is HostID. The mutex is held.
+// giveHostID implements HostID. The mutex is held.
 func (s *Store) giveHostID(host string) (uint32, error) {
 	q := &s.hosts
 	id, err := s.hostID(host)
@@ -170,7 +176,7 @@ func (s *Store) giveHostID(host string) (uint32, error) {
 		return id, err
 	}
 	if q.next == math.MaxUint32 {
-		return 0, fmt.Errorf("host %s: as many hosts were known as a store can count", host)
+		return 0, fmt.Errorf("host %s: the host ids are used up", host)
 	}
 	b := s.db.NewBatch()
 	evicted, err := s.makeRoom(b, host)
@@ -183,9 +189,9 @@ func (s *Store) giveHostID(host string) (uint32, error) {
 	if err != nil {
 		return 0, errors.Join(err, b.Close())
 	}
-	// Unsynced: whatever batch uses the id comes later in the log, and the batches that took the
-	// last rows from the host whose place this is come before it. A crash leaves the one host or
-	// the other.
+	// This needs no sync: a batch that uses the id comes later in the log, and the batches that
+	// removed the last rows of the evicted host come before. A crash leaves either the old host or
+	// the new one.
 	err = errors.Join(b.Set(hostKey(host), binary.BigEndian.AppendUint32(nil, id), nil),
 		b.Set(hostNameKey(id), []byte(host), nil), b.Set(hostIDKey(spaceHostRow, id), value, nil),
 		setMetaNumber(b, metaHost, uint64(id)+1), s.apply(b, pebble.NoSync))
@@ -214,7 +220,7 @@ func (s *Store) hostID(host string) (uint32, error) {
 	return id, err
 }
 
-// HostByID is the host with that id, from memory.
+// HostByID returns the host with an id, from memory.
 func (s *Store) HostByID(id uint32) (h Host, ok bool) {
 	q := &s.hosts
 	q.mu.Lock()
@@ -230,7 +236,7 @@ func (m *hostMemo) host(id uint32) Host {
 	return Host{ID: id, Name: m.name, HostCounts: m.HostCounts, HostRow: m.row}
 }
 
-// HostNamed is the host of that name, or ErrNotFound.
+// HostNamed returns the host with a name, or ErrNotFound.
 func (s *Store) HostNamed(name string) (Host, error) {
 	id, err := s.hostID(name)
 	if err != nil {
@@ -240,7 +246,8 @@ func (s *Store) HostNamed(name string) (Host, error) {
 	return h, nil
 }
 
-// Hosts gives up to limit hosts that match, in order of name behind after; next is where to go on, "" at the end.
+// Hosts returns up to limit hosts that match, in order of name, behind the name after. next is the
+// name to continue after, "" at the end.
 func (s *Store) Hosts(after string, limit int, match func(*Host) bool) (page []Host, next string, err error) {
 	lower := []byte{spaceHost}
 	if after != "" {

@@ -12,23 +12,22 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// idleHosts are hosts whose place another may take. To look at all hosts takes tens of
-// milliseconds, so that one look finds many. Whether a host may go is asked again when its turn
-// comes.
+// idleHosts are hosts whose place a new host may take. A scan of all hosts takes tens of
+// milliseconds, so that one scan collects many. Each is checked again before it is evicted.
 type idleHosts struct {
 	found []idleHost // idle longest first
-	none  bool       // the last look found none, and none has come to be idle since
+	none  bool       // the last scan found none, and no host has become idle since
 }
 
 type idleHost struct {
 	id   uint32
-	used int64 // as it was found: it was used since if that is less than hostMemo.used
+	used int64 // when it was found; a larger hostMemo.used means that it was used since
 }
 
-// idleHostsMax bounds what one look finds.
+// idleHostsMax bounds the hosts that one scan collects.
 const idleHostsMax = 1024
 
-// enter takes a host into the table. The mutex is held.
+// enter adds a host to the table. The mutex is held.
 func (q *hosts) enter(id uint32, name string) *hostMemo {
 	m := q.memo(id)
 	m.name = name
@@ -38,7 +37,7 @@ func (q *hosts) enter(id uint32, name string) *hostMemo {
 	return m
 }
 
-// leave takes a host out of the table. The mutex is held.
+// leave removes a host from the table. The mutex is held.
 func (q *hosts) leave(id uint32) {
 	of := site(q.of[id].name)
 	ids := q.sites[of]
@@ -54,29 +53,29 @@ func (q *hosts) leave(id uint32) {
 	q.named--
 }
 
-// touch notes that a host is used. The mutex is held.
+// touch records that a host is in use. The mutex is held.
 func (q *hosts) touch(id uint32, now time.Time) {
 	if m := q.of[id]; m != nil {
 		m.used = max(m.used, now.UnixMicro())
 	}
 }
 
-// known reports whether a host has that id, or had none when its rows were written. The mutex is
-// held.
+// known reports whether a host has that id, or the id is 0, which stands for unknown hosts. The
+// mutex is held.
 func (q *hosts) known(id uint32) bool {
 	m := q.of[id]
 	return id == 0 || m != nil && m.name != ""
 }
 
-// evictable reports whether nothing needs a host, apart from the sources that name it. The mutex is
-// held.
+// evictable reports whether no row, batch or setting needs the host. The caller checks the sources.
+// The mutex is held.
 func (m *hostMemo) evictable() bool {
 	set := m.row.Banned || m.row.Limits != (HostLimits{})
 	return m.name != "" && m.HostCounts == (HostCounts{}) && m.pins == 0 && !set
 }
 
-// makeRoom adds to b the deletion of a host, if there are as many as there can be, and returns its
-// id, or 0 if there is room. The caller holds the mutex of the hosts.
+// makeRoom adds to b the deletion of a host if the table is full, and returns its id, or 0 if there
+// is room. The caller holds the mutex of the hosts.
 func (s *Store) makeRoom(b *pebble.Batch, host string) (evicted uint32, err error) {
 	q := &s.hosts
 	of, most := site(host), int(max(1, s.opts.HostsMax/siteShare))
@@ -90,16 +89,17 @@ func (s *Store) makeRoom(b *pebble.Batch, host string) (evicted uint32, err erro
 	}
 	if len(q.sites[of]) >= most {
 		if evicted = q.idleOf(of, sources); evicted == 0 {
-			return 0, fmt.Errorf("host %s: %d hosts of %s are known, each in use", host, most, of)
+			return 0, fmt.Errorf("host %s: the table has %d hosts of site %s, all in use", host, most, of)
 		}
 	} else if evicted = q.nextIdle(sources); evicted == 0 {
-		return 0, fmt.Errorf("host %s: %d hosts are known, each in use", host, q.named)
+		return 0, fmt.Errorf("host %s: the table of hosts has %d, all in use", host, q.named)
 	}
 	return evicted, errors.Join(b.Delete(hostKey(q.of[evicted].name), nil),
 		b.Delete(hostNameKey(evicted), nil), b.Delete(hostIDKey(spaceHostRow, evicted), nil))
 }
 
-// idleOf is the host of a site that has been idle longest, 0 if each is needed. The mutex is held.
+// idleOf returns the host of a site that has been idle longest, 0 if every host is needed. The
+// mutex is held.
 func (q *hosts) idleOf(of string, sources map[string]bool) (id uint32) {
 	var found idleHost
 	for _, i := range q.sites[of] {
@@ -112,8 +112,8 @@ func (q *hosts) idleOf(of string, sources map[string]bool) (id uint32) {
 	return found.id
 }
 
-// nextIdle is the host that has been idle longest, or one of some, 0 if each is needed. The mutex
-// is held.
+// nextIdle returns the host that has been idle longest, or one of the longest, 0 if every host is
+// needed. The mutex is held.
 func (q *hosts) nextIdle(sources map[string]bool) (id uint32) {
 	for looked := false; ; looked = true {
 		for len(q.idle.found) > 0 {
@@ -130,21 +130,22 @@ func (q *hosts) nextIdle(sources map[string]bool) (id uint32) {
 	}
 }
 
-// findIdle looks at all hosts. The mutex is held.
+// findIdle collects idle hosts from all hosts. The mutex is held.
 func (q *hosts) findIdle(sources map[string]bool) {
 	var found []idleHost
 	keep := func() {
 		slices.SortFunc(found, longerIdle)
 		found = found[:min(len(found), idleHostsMax)]
 	}
-	last := idleHost{used: math.MaxInt64} // of those kept, if they are as many as there can be
+	// last of the hosts kept, once their number is at its maximum
+	last := idleHost{used: math.MaxInt64}
 	for id, m := range q.of {
 		h := idleHost{id, m.used}
 		if longerIdle(h, last) > 0 || !m.evictable() || sources[m.name] {
 			continue
 		}
 		if found = append(found, h); len(found) == 4*idleHostsMax {
-			keep() // rather than all at the end: most are out of the question soon
+			keep() // now rather than once at the end: most hosts are then ruled out early
 			last = found[len(found)-1]
 		}
 	}
@@ -152,20 +153,21 @@ func (q *hosts) findIdle(sources map[string]bool) {
 	q.idle.found, q.idle.none = found, len(found) == 0
 }
 
-// longerIdle orders hosts: the one that was used least recently first, of two the older.
+// longerIdle orders hosts by last use, then by id.
 func longerIdle(a, b idleHost) int {
 	return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.id, b.id))
 }
 
-// freed has the next look for idle hosts take place if m may be one now. The caller holds the mutex.
+// freed makes the next search scan the table again if m may be idle now. The caller holds the
+// mutex.
 func (q *hosts) freed(m *hostMemo) {
 	if m.evictable() {
 		q.idle.none = false
 	}
 }
 
-// sourceHosts are the hosts of the sources that are remembered: some, which are read when a host is
-// to go.
+// sourceHosts returns the hosts of the stored sources. There are few; they are read when a host is
+// to be evicted.
 func (s *Store) sourceHosts() (map[string]bool, error) {
 	firehoses, err := s.Sources()
 	if err != nil {
@@ -190,9 +192,9 @@ func (s *Store) sourceHosts() (map[string]bool, error) {
 	return names, nil
 }
 
-// pinHost returns the id under which a row of the batch is to name a host: 0 where the host has
-// lost its id since it was asked for, so that it is resolved anew. Until the batch is applied, or
-// dropped, the host keeps its id.
+// pinHost returns the id under which a row of the batch names a host: 0 if the host has lost its id
+// meanwhile, so that it is resolved again. The host keeps its id until the batch is applied or
+// discarded.
 func (b *Batch) pinHost(id uint32) uint32 {
 	q := &b.s.hosts
 	q.mu.Lock()
@@ -205,9 +207,9 @@ func (b *Batch) pinHost(id uint32) uint32 {
 	return id
 }
 
-// pin keeps the id of a host that a row of the batch names or named: the counts of hosts change
-// before the batch is in the write-ahead log, where the end of a host must not overtake it. The
-// mutex of the hosts is held.
+// pin keeps the id of a host that a row of the batch names or named. The counts of hosts change
+// before the batch is in the write-ahead log, and an eviction must not get there first. The mutex
+// of the hosts is held.
 func (b *Batch) pin(id uint32) {
 	if _, pinned := b.hosts[id]; pinned {
 		return
@@ -219,7 +221,7 @@ func (b *Batch) pin(id uint32) {
 	b.s.hosts.memo(id).pins++
 }
 
-// unpin ends what pin began, for a batch that is applied or dropped.
+// unpin releases the hosts that pin keeps, after the batch was applied or discarded.
 func (b *Batch) unpin() {
 	if len(b.hosts) == 0 && !b.unsourced {
 		return

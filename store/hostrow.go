@@ -9,13 +9,14 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// SetHost changes what is set for a host: its ban and its limits. It is durable on return. The host gets an id if it had none.
+// SetHost changes the settings of a host: its ban and its limits. The change is durable on return.
+// A host without an id gets one.
 func (s *Store) SetHost(name string, change func(row *HostRow)) (id uint32, err error) {
 	if id, err = s.changeHost(name, change); err != nil {
 		return 0, err
 	}
-	// The row is in the log's queue. Whoever counts or looks up hosts meanwhile must not wait for the disk, so that nobody
-	// does with the mutex of the hosts held.
+	// The row is in the log's queue. The sync is waited for without the mutex of the hosts, so that
+	// lookups and counts of hosts do not wait for the disk.
 	if err := s.guard(func() error { return s.db.LogData(nil, pebble.Sync) }); err != nil {
 		s.fail(err)
 		return 0, s.failure
@@ -38,8 +39,8 @@ func (s *Store) changeHost(name string, change func(row *HostRow)) (id uint32, e
 	return id, err
 }
 
-// NoteHosts changes what was learnt of some hosts. It is durable with whatever is written next: losing it loses
-// statistics only, as those of a host are lost that has no id any more.
+// NoteHosts changes what was learnt about some hosts. The change is durable with the next durable
+// write: a crash loses statistics only. A host that has no id any more is skipped.
 func (s *Store) NoteHosts(ids []uint32, change func(id uint32, row *HostRow)) error {
 	q := &s.hosts
 	q.mu.Lock()
@@ -82,14 +83,15 @@ func (s *Store) putHosts(rows map[uint32]HostRow) error {
 	return nil
 }
 
-// hostChange is what a batch does to the counts of a host.
+// hostChange is the change that a batch makes to the counts of a host.
 type hostChange struct {
 	HostCounts
 	enqueued bool
-	priority uint8 // the first of what it enqueues
+	priority uint8 // lowest priority number of the rows it enqueues
 }
 
-// moveHost counts the way of a row from one state to the next. What changes neither host nor queue costs nothing.
+// moveHost counts the change of a row for its host. A change of neither host nor queue costs
+// nothing.
 func (b *Batch) moveHost(old, now rowState) {
 	if old.exists == now.exists && old.queued() == now.queued() && old.pending == now.pending {
 		return
@@ -122,8 +124,8 @@ func (b *Batch) moveHost(old, now rowState) {
 	}
 }
 
-// countHosts adds to the batch the counts that it makes. The sequencer's mutex is held, so that the order of values
-// is the order of batches.
+// countHosts adds the new counts of hosts to the batch. The sequencer's mutex is held, so that the
+// order of values is the order of batches.
 func (s *Store) countHosts(b *Batch) error {
 	if len(b.hosts) == 0 {
 		return nil
@@ -148,7 +150,7 @@ func (s *Store) countHosts(b *Batch) error {
 	return nil
 }
 
-// enqueuedHosts remembers what a batch that is applied put into queues.
+// enqueuedHosts records the hosts into whose queues an applied batch put rows.
 func (s *Store) enqueuedHosts(b *Batch) {
 	if len(b.hosts) == 0 {
 		return
@@ -165,7 +167,8 @@ func (s *Store) enqueuedHosts(b *Batch) {
 	}
 }
 
-// TakeEnqueued gives the hosts into whose queues rows came since the last call, each with the first priority of them.
+// TakeEnqueued returns the hosts whose queues got rows since the last call, each with the lowest
+// priority number of them.
 func (s *Store) TakeEnqueued() map[uint32]uint8 {
 	s.hosts.mu.Lock()
 	defer s.hosts.mu.Unlock()
@@ -177,7 +180,7 @@ func (s *Store) TakeEnqueued() map[uint32]uint8 {
 	return fresh
 }
 
-// QueuedHosts are those with a row in their queue; 0 stands for the unknown ones.
+// QueuedHosts returns the hosts with a row in their queue; 0 stands for the unknown hosts.
 func (s *Store) QueuedHosts() []uint32 {
 	s.hosts.mu.Lock()
 	defer s.hosts.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// leaseOrdinals is how many ordinals an import group may hand out.
+	// leaseOrdinals is how many ordinals an import group may assign.
 	leaseOrdinals = 4096
 	// flipMembersMax bounds the members that a batch makes visible: it holds their locks for 15 to
 	// 30 µs each, and the sequencer for a part of that, while live commits wait for both.
@@ -24,31 +24,33 @@ const (
 
 // Import is the first copy of a repository, already verified.
 type Import struct {
-	DID     string
-	Attempt uint64 // the row's attempt when the fetch began; if it differs at the flip, the copy is dropped
+	DID string
+	// the row's attempt when the fetch began; if it differs at the flip, the copy is dropped
+	Attempt uint64
 	Rev     string
 	Filter  uint32 // selection by which its records are chosen
 	Blocks  int    // distinct blocks of the CAR: repo.Leaf.Block is below it
-	// Walk gives the leaves in key order. It was walked before without an error; an error
+	// Walk calls fn for the leaves in key order. It was walked before without an error; an error
 	// now fails the store's group and every repository in it.
 	Walk func(fn func(repo.Leaf) error) error
-	// Complete sets what the row must say from the flip on (state, rev, data, commit,
-	// identity). It gets the row as it stands, under its lock, and takes no other; ordinal and
-	// counts are the store's to set. Events the completion wants besides the import's go into b.
+	// Complete sets what the row must hold from the flip on (state, rev, data, commit, identity).
+	// It gets the row as it is on disk, under its lock, and must take no other lock. The store sets
+	// the ordinal and the counts. Complete adds to b the events that the completion has besides
+	// those of the import.
 	Complete func(b *Batch, r *Repo)
-	// Done is called once: with nil when the copy is durable and visible, with ErrStale when
-	// it was dropped, else with the failure. It must return soon and not import.
+	// Done is called once: with nil when the copy is durable and visible, with ErrStale when it was
+	// dropped, else with the failure. It must return soon and must not import.
 	Done func(r Repo, err error)
 }
 
-// ordinals hands out leases and knows which are open.
+// ordinals assigns leases and knows which are open.
 type ordinals struct {
 	mu   sync.Mutex
 	next Ordinal              // mu guards
 	open map[Ordinal]struct{} // mu guards: first ordinals of open leases
 }
 
-// lowestOpen is the first ordinal that an open import may still fill.
+// lowestOpen returns the first ordinal that an open import may still fill.
 func (o *ordinals) lowestOpen() Ordinal {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -62,8 +64,9 @@ func (o *ordinals) lowestOpen() Ordinal {
 // OrdinalsEnd returns a lower bound for the ordinals of all imports that are not complete yet.
 func (s *Store) OrdinalsEnd() Ordinal { return s.ords.lowestOpen() }
 
-// release ends a lease, whose row is gone. Ordinals behind next were not used: the next group
-// takes them if no other lease follows, else small groups would use ordinals up within a year.
+// release ends a lease, whose row is gone. Ordinals from next on were not used: the next group
+// takes them if no other lease follows, as small groups would otherwise use ordinals up within a
+// year.
 func (o *ordinals) release(first, next Ordinal) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -73,7 +76,7 @@ func (o *ordinals) release(first, next Ordinal) {
 	}
 }
 
-// group gathers first copies. Nobody holds a repository's lock while it is open.
+// group gathers first copies. No goroutine holds a repository's lock for an open group.
 type group struct {
 	s       *Store
 	opened  time.Time
@@ -111,10 +114,10 @@ type importScratch struct {
 	refs    []uint32 // record rows that hold a block, by block number
 }
 
-// Import appends a first copy to an import group and returns; im.Walk is not used after.
-// Its Done is called when the group is flipped, by size, by age (Run) or by FlushImports.
-// An error means that the store can no longer be written, or that ctx ended; Done is called
-// with it too. The caller holds no lock of a repository: the flip takes them.
+// Import appends a first copy to an import group and returns; im.Walk is not used afterwards.
+// im.Done is called when the group is flipped: by size, by age (Run) or by FlushImports. An error
+// means that the store can no longer be written, or that ctx ended; Done is called with it too. The
+// caller must not hold the lock of a repository: the flip takes them.
 func (s *Store) Import(ctx context.Context, im Import) error {
 	_, err := s.FilterAt(im.Filter)
 	if err := errors.Join(ctx.Err(), s.usable(), err); err != nil {
@@ -139,7 +142,7 @@ func (s *Store) Import(ctx context.Context, im Import) error {
 	return s.finish(sl, err)
 }
 
-// FlushImports flips all open groups now, beginning with groups to which nothing is being appended.
+// FlushImports flips all open groups now, beginning with those that no import is appending to.
 func (s *Store) FlushImports() error {
 	var errs []error
 	var busy []*slot
@@ -175,7 +178,7 @@ func (s *Store) runImports(ctx context.Context) error {
 		}
 		for i := range s.slots.all {
 			sl := &s.slots.all[i]
-			// A slot in use looks at its age itself.
+			// The import that has taken a slot checks the age itself.
 			if !s.slots.try(sl) {
 				continue
 			}
@@ -215,7 +218,7 @@ func (s *Store) openGroup() (*group, error) {
 	return g, nil
 }
 
-// recoverLeases deletes what import groups left that a crash cut off before their flip.
+// recoverLeases deletes what import groups left behind when a crash came before their flip.
 func (s *Store) recoverLeases() error {
 	next, err := s.metaNumber(s.db, metaOrdinal, 1)
 	if err != nil {
@@ -279,7 +282,7 @@ func (g *group) append(im Import) error {
 	return nil
 }
 
-// leaf writes one record if it is to be kept, and its block unless an equal one of the repository stands.
+// leaf writes one record if it is to be kept, and its block unless the repository has an equal one.
 func (g *group) leaf(m *member, l repo.Leaf) error {
 	collection, _, valid := repo.SplitPath(l.Key)
 	at := placeOf(m.filter, collection, valid)
@@ -327,7 +330,7 @@ func (g *group) leaf(m *member, l repo.Leaf) error {
 	return g.closeListing(m)
 }
 
-// closeListing writes the open listing row, if it holds anything.
+// closeListing writes the open listing row unless it is empty.
 func (g *group) closeListing(m *member) error {
 	w := &g.scratch.listing
 	m.events = w.next
@@ -340,13 +343,13 @@ func (g *group) closeListing(m *member) error {
 	return err
 }
 
-// finish writes the group out, flips it and empties the slot. failed is an error met while
-// appending: the group cannot be trusted then.
+// finish writes the group, flips it and empties the slot. failed is an error of an append, after
+// which the group must not be flipped.
 func (s *Store) finish(sl *slot, failed error) error {
 	g := sl.g
 	sl.g = nil
-	// The lease is durable before any row of the group may be: a crash after an ingest leaves
-	// rows that it covers.
+	// The lease must be durable before any row of the group is: a crash after an ingest leaves rows
+	// that it covers.
 	err := errors.Join(failed, g.leased())
 	if err == nil {
 		err = g.write()
@@ -374,7 +377,7 @@ func (s *Store) finish(sl *slot, failed error) error {
 	return err
 }
 
-// write brings the group's rows into the database, where nothing names them yet.
+// write brings the group's rows into the database, where no row names them yet.
 func (g *group) write() error {
 	s := g.s
 	if !g.sink.tabled() {
@@ -394,8 +397,8 @@ func (g *group) write() error {
 	return nil
 }
 
-// flip makes the members visible, some at a time, and waits for the disk once. Rows of members that
-// were dropped are zero.
+// flip makes the members visible, some at a time, and waits for the disk once. The rows of dropped
+// members are zero.
 func (g *group) flip() (rows []Repo, err error) {
 	rows = make([]Repo, len(g.members))
 	var waits []func() error
@@ -416,8 +419,8 @@ func (g *group) flip() (rows []Repo, err error) {
 }
 
 // flipSome makes the members [from, to) visible in one batch, and takes their ordinals out of the
-// lease: a crash between two of them leaves one for those that follow. It holds all their locks,
-// taken in order of DID, until the batch is applied.
+// lease, so that a crash between two batches leaves a lease for the members that follow. It holds
+// all their locks, taken in order of DID, until the batch is applied.
 func (g *group) flipSome(rows []Repo, from, to int) (wait func() error, err error) {
 	s := g.s
 	order := make([]int, to-from)
@@ -426,7 +429,7 @@ func (g *group) flipSome(rows []Repo, from, to int) (wait func() error, err erro
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(g.members[a].DID, g.members[b].DID) })
 	b := s.NewBatch()
-	last, held := "", false // a repository may be there twice, by two attempts; one copy is held
+	last, held := "", false // a repository may occur twice, by two attempts; one copy is kept
 	for _, i := range order {
 		m := &g.members[i]
 		if m.DID != last {
@@ -445,7 +448,7 @@ func (g *group) flipSome(rows []Repo, from, to int) (wait func() error, err erro
 	return b.Commit()
 }
 
-// complete adds one member to the flip, or abandons its rows. held says that the batch completes
+// complete adds one member to the flip, or abandons its rows. held means that the batch completes
 // another copy of the repository already.
 func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r, err := g.s.Repo(m.DID)
@@ -460,7 +463,7 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r.Records, r.Blocks = m.records, int64(m.nextBlock)
 	r.Listed, r.Hidden, r.Collections = max(m.events, 1), m.hidden, uint32(len(m.collections))
 	r.Filter, r.Sweep, r.Lacks, r.Shelved = m.Filter, false, false, m.shelved
-	m.Complete(b, &r) // first, for it may say that the account is shown again
+	m.Complete(b, &r) // first, since it may show the account again
 	if m.events > 0 {
 		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events}})
 	}

@@ -7,38 +7,38 @@ import (
 	"fmt"
 )
 
-// The whole schema. Every key starts with the byte of its keyspace; numbers are
-// big-endian, so that byte order is number order; parts are split by length.
+// The whole schema. Every key starts with the byte of its keyspace; numbers are big-endian, so that
+// byte order is number order; parts are split by length.
 //
-//	'a' name                             → meta        what there is one row of; format.go has the names
+//	'a' name                             → meta        single rows; format.go has the names
 //	'b' ordinal(5) block(4)              → record bytes
 //	'c' name                             → count       int64, big-endian
 //	'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that collection
-//	'e' id(8)                            → entryV1     one commit, one import or relist, one account or identity event
-//	'f' ordinal(5) op(4)                 → listingV1   slice of the paths an import wrote or a relist found, from that op on
+//	'e' id(8)                            → entryV1     a commit, import, relist, account or identity event
+//	'f' ordinal(5) op(4)                 → listingV1   some paths of an import or relist, from that op on
 //	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
 //	'h' host name                        → id(4)       and 'i' id(4) → host name
-//	'j' version(4)                       → selectionV1 what the filter of that version selects
-//	'k' kind 0x00 url 0x00 part          → crawlMarkV1 how far a list of a crawl source was read
-//	'l' did rev(13)                      → message     live commit that waits for the end of its repository's fetch
+//	'j' version(4)                       → selectionV1 selection of the filter of that version
+//	'k' kind 0x00 url 0x00 part          → crawlMarkV1 position in a list of a crawl source
+//	'l' did rev(13)                      → message     live commit that waits for a fetch to end
 //	'm' source                           → seq(8)      cursor of a firehose source
-//	'n' host(4)                          → hostV1      what is set for a host, and was learnt of it
+//	'n' host(4)                          → hostV1      settings and statistics of a host
 //	'o' ordinal(5)                       → did         owner of an ordinal
 //	'p' host(4) priority(1) enqueue(8)   → did         pending queue
 //	'q' due(8) did                       → empty       retries in due order, unix seconds
 //	'r' ordinal(5) path                  → recordV1    MST order; a repository is one range
 //	's' did                              → repoV1
-//	't' host(4)                          → uvarints    rows that name the host, and those of them that are pending
-//	'u' ordinal(5) block(4)              → uvarint     record rows that hold the block; no row = 1
+//	't' host(4)                          → uvarints    rows that name the host, pending rows of them
+//	'u' ordinal(5) block(4)              → uvarint     record rows that refer to the block; no row = 1
 //	'v' id(8) ordinal(5) block(4)        → empty       block superseded at that event
 //	'w' url                              → sourceV1    firehose source added while running
 //	'x' kind::url                        → crawlSourceV1  crawl source added while running
-//	'y' ordinal(5)                       → id(8)       dropped; what the log tells of it stands before that event
-//	'z' source                           → progressV1  what is remembered of a firehose source beside its cursor
-//	'A' ordinal(5)                       → empty       abandoned; its rows in 'b', 'f', 'r' and 'u' wait for the collector
-//	'B' id(8) ordinal(5)                 → empty       the rows of 'y' by their event, in which order they are pruned
-//	'C' url                              → reconciliationV1  comparison of the listing at a URL
-//	'D' did                              → describeRetryV1   account to ask about again
+//	'y' ordinal(5)                       → id(8)       dropped; its events are before that one
+//	'z' source                           → progressV1  progress of a firehose source beside its cursor
+//	'A' ordinal(5)                       → empty       abandoned; the collector deletes its bulk rows
+//	'B' id(8) ordinal(5)                 → empty       the rows of 'y' in the order of pruning
+//	'C' url                              → reconciliationV1  comparison with the listing at a URL
+//	'D' did                              → describeRetryV1   account whose collections are unknown yet
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 const (
@@ -117,7 +117,7 @@ func parseOrdinal(b []byte) Ordinal {
 func appendDID(dst []byte, did string) []byte {
 	if len(did) == len(plcPrefix)+plcChars && did[:len(plcPrefix)] == plcPrefix {
 		var b [plcBytes]byte
-		// The decoder skips line ends: what is shorter for it is not canonical.
+		// The decoder skips line ends; a text that is then too short is not canonical.
 		if n, err := plcText.Decode(b[:], []byte(did[len(plcPrefix):])); err == nil && n == plcBytes {
 			return append(append(dst, didPLC), b[:]...)
 		}
@@ -193,7 +193,8 @@ func parseDescribeKey(b []byte) (string, error) {
 	return parseDID(b[1:])
 }
 
-// bufferKey is a DID's prefix in the buffer when rev is empty.
+// bufferKey appends the key of a buffered commit, or with an empty rev the prefix of a DID's
+// buffer.
 func bufferKey(dst []byte, did, rev string) []byte {
 	return append(appendDID(append(dst, spaceBuffer), did), rev...)
 }
@@ -209,7 +210,7 @@ func parseBufferKey(b []byte) (did, rev string, err error) {
 
 func hostNameKey(id uint32) []byte { return hostIDKey(spaceHostName, id) }
 
-// hostIDKey is the key of what is kept of a host in one keyspace.
+// hostIDKey returns the key of a host in one keyspace.
 func hostIDKey(space byte, id uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{space}, id)
 }
@@ -230,7 +231,8 @@ func parseRepoKey(b []byte) (string, error) {
 	return parseDID(b[1:])
 }
 
-// ordinalKey is the prefix of all rows of an ordinal in one keyspace; for owner and lease it is the key.
+// ordinalKey appends the prefix of all rows of an ordinal in one keyspace; for owner and lease it
+// is the key.
 func ordinalKey(dst []byte, space byte, o Ordinal) []byte {
 	return appendOrdinal(append(dst, space), o)
 }
@@ -253,7 +255,7 @@ func parseRecordKey(b []byte) (Ordinal, []byte, error) {
 	return parseOrdinal(b[1:]), b[1+ordinalBytes:], nil
 }
 
-// numberedKey is the key of a block, ref or listing row.
+// numberedKey appends the key of a block, ref or listing row.
 func numberedKey(dst []byte, space byte, o Ordinal, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(ordinalKey(dst, space, o), n)
 }
@@ -346,5 +348,5 @@ func parseFilterKey(b []byte) (uint32, error) {
 	return binary.BigEndian.Uint32(b[1:]), nil
 }
 
-// spaceEnd is the key after the last of the keyspace that key belongs to.
+// spaceEnd returns the key after the last key of a keyspace.
 func spaceEnd(space byte) []byte { return []byte{space + 1} }

@@ -6,11 +6,12 @@ const (
 	// some 3,000 commits of 5 KiB, five minutes of an account that writes ten a second. They are
 	// rows on disk; their number needs no limit of its own.
 	bufferBytesMax = 16 << 20
-	// bufferTotalMax bounds what is buffered of all, on disk: 64 repositories at their limit. In
-	// memory each repository takes some 150 bytes. Batches made at the same moment may each go up to it.
+	// bufferTotalMax bounds the commits buffered for all repositories, on disk: 64 repositories at
+	// their limit. In memory each repository takes some 150 bytes. Concurrent batches may each go
+	// up to the limit.
 	bufferTotalMax = 1 << 30
 
-	// bufferPage bounds the repositories of one batch that drops what a crash left.
+	// bufferPage bounds the repositories of one batch that drops the buffers that a crash left.
 	bufferPage = 1000
 
 	// relistBatchBytes bounds the listing rows written in one batch, about 100,000 ops.

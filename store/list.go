@@ -1,12 +1,11 @@
 package store
 
-// examinedMax bounds the rows that one page of Repos looks at, so that a filter that
-// matches little does not hold an iterator for minutes.
+// examinedMax bounds the rows that one page of Repos examines, so that a filter that matches little
+// does not keep an iterator open for minutes.
 const examinedMax = 100_000
 
-// Repos lists repository rows in key order after the DID cursor ("" from the start), those
-// that match (nil: all). next is the cursor of the next page, "" at the end; a page may be
-// short and have one.
+// Repos lists the repository rows that match (nil: all), in key order after the DID cursor ("" from
+// the start). next is the cursor of the next page, "" at the end; a short page may have one too.
 func (s *Store) Repos(cursor string, limit int, match func(*Repo) bool) (rows []Repo, next string, err error) {
 	lower := []byte{spaceRepo}
 	if cursor != "" {
@@ -36,9 +35,9 @@ func (s *Store) Repos(cursor string, limit int, match func(*Repo) bool) (rows []
 	return rows, next, err
 }
 
-// ReposByOrdinal lists the repositories that hold data in the order of their first import,
-// after an ordinal. It stops at the lowest ordinal that an open import may still fill, so
-// that a client that goes on from the last one it saw misses nobody.
+// ReposByOrdinal lists the repositories that hold data in the order of their first import, after an
+// ordinal. It stops at the lowest ordinal that an open import may still fill, so that a client that
+// continues after the last one it saw misses no repository.
 func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
 	end := s.ords.lowestOpen()
 	if after+1 >= end {
@@ -62,7 +61,7 @@ func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
 	return out, err
 }
 
-// Sizes estimates the bytes on disk of each keyspace, and the whole as "total".
+// Sizes estimates the bytes on disk of each keyspace, and their sum as "total".
 func (s *Store) Sizes() (map[string]int64, error) {
 	m := make(map[string]int64, len(spaceNames)+1)
 	for space, name := range spaceNames {

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// A listing row is version(1) and then, for each op: flags(1), how many bytes of the path
-// before it the path starts with (uvarint; 0 for the first), the length of the rest
-// (uvarint), the rest, and with flag listingBlock the block number (uvarint); without it
-// the number is one more than that of the op before. The first op of a row has the flag.
+// A listing row is version(1) and then, for each op: flags(1), the number of bytes that its path
+// shares with the path before (uvarint; 0 for the first), the length of the rest (uvarint), the
+// rest, and with flag listingBlock the block number (uvarint). Without the flag the number is one
+// more than that of the op before. The first op of a row has the flag.
 const listingBlock = 1
 
 // listingRowBytes is the size at which a listing row is closed: small enough that a
@@ -41,18 +41,19 @@ func appendListingOp(dst []byte, prev, path []byte, block uint32, explicit bool)
 // listingWriter gathers ops into one row after the other.
 type listingWriter struct {
 	row   []byte
-	first uint32 // op with which the open row begins
-	next  uint32 // op to come
-	prev  []byte // path of the op before in the row
+	first uint32 // first op of the open row
+	next  uint32 // next op
+	prev  []byte // path of the previous op in the row
 	block uint32 // its block
 }
 
-// begin starts over with the op of that number.
+// begin starts a new row at the op of that number.
 func (w *listingWriter) begin(at uint32) {
 	w.row, w.prev, w.first, w.next = append(w.row[:0], valueVersion), w.prev[:0], at, at
 }
 
-// add says whether the row is full: the caller writes it under first and goes on with begin(next).
+// add appends an op and reports whether the row is full: the caller then writes it under first and
+// calls begin(next).
 func (w *listingWriter) add(path []byte, block uint32) (full bool) {
 	w.row = appendListingOp(w.row, w.prev, path, block, w.empty() || block != w.block+1)
 	w.prev = append(w.prev[:0], path...)
@@ -76,7 +77,7 @@ func newListingReader(row []byte) (listingReader, error) {
 	return listingReader{rest: row[1:]}, nil
 }
 
-// next moves to the next op; path is valid until the call after.
+// next moves to the next op; path is valid until the next call.
 func (l *listingReader) next() (bool, error) {
 	if len(l.rest) == 0 {
 		return false, nil

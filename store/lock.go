@@ -2,9 +2,9 @@ package store
 
 import "sync"
 
-// locks gives out one mutex for each DID while a caller holds it or waits for it. Some rows that
-// belong to no repository have a lock too, by their key (LockCrawlMark, LockReconciliation,
-// LockReconcileHosts, LockRefilterCursor).
+// locks has one mutex for each DID that a caller holds or waits for. Some rows that belong to no
+// repository have a lock too, by their key (LockCrawlMark, LockReconciliation, LockReconcileHosts,
+// LockRefilterCursor).
 type locks struct {
 	mu   sync.Mutex
 	held map[string]*didLock // mu guards
@@ -15,9 +15,9 @@ type didLock struct {
 	refs int // guarded by locks.mu
 }
 
-// Lock gives the caller the sole right to write did's rows until unlock. Who takes several
-// takes them in ascending order of DID. The lock is held until the batch is applied, not
-// until it is synced: the log's order makes a durable successor imply its predecessors.
+// Lock gives the caller the sole right to write did's rows until unlock. A caller that takes
+// several locks takes them in ascending order of DID. It holds a lock until the batch is applied,
+// not until it is synced: the log's order makes a durable batch imply its predecessors.
 func (s *Store) Lock(did string) (unlock func()) {
 	s.locks.mu.Lock()
 	l := s.locks.held[did]

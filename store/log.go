@@ -11,16 +11,16 @@ import (
 )
 
 // ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are passed
-// or the durable head is reached, and gives the id to go on from. It serves replay and tail alike.
-// Cursor 0 means the oldest event kept. Events of hidden and of wiped accounts keep their ids and
-// are skipped; of a dropped repository only deletions are given. If the state that hides an event
-// is not durable yet, the page ends before the event, and Changed is closed when a reader may pass
-// it. A body that is missing above the tail is ErrCorrupt; a cursor above head+1 is
+// or the durable head is reached, and returns the id to continue from. It serves replay and tail
+// alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped accounts keep their
+// ids and are skipped; of a dropped repository only deletes are passed to fn. If the state that
+// hides an event is not durable yet, the page ends before the event, and Changed is closed when a
+// reader may pass it. A body that is missing above the tail is ErrCorrupt; a cursor above head+1 is
 // ErrFutureCursor, one below the tail ErrOutdatedCursor.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
-	// The view comes before the look at the tail: pruning moves the tail first and deletes after, so
-	// what the tail admits stands in the view.
+	// The view is taken before the tail is read: pruning moves the tail first and deletes
+	// afterwards, so that the view has all events from the tail on.
 	v, err := s.view()
 	if err != nil {
 		return cursor, err
@@ -48,7 +48,7 @@ type logReader struct {
 	s    *Store
 	view view
 	head uint64
-	next uint64 // next id to give
+	next uint64 // next id to pass
 	left int    // ids still to pass
 	// stopped means that the page ends before an entry that must not be passed yet.
 	stopped bool
@@ -110,8 +110,8 @@ func (r *logReader) entry(key, value []byte) error {
 		return err
 	}
 	if g != gateOpen && r.s.unsettled.holds(r.ev.DID) {
-		// A crash may lose the state that hides the entry: it would then be shown again, below the
-		// position that the reader went on from.
+		// A crash may lose the state that hides the entry. The entry would then be shown again,
+		// below the position at which the reader continued.
 		r.stopped = true
 		return nil
 	}
@@ -127,7 +127,7 @@ func (r *logReader) entry(key, value []byte) error {
 	return r.ops(id, &e, g == gateDeletions)
 }
 
-// gate is what is shown of an entry of record events.
+// gate decides how much of an entry of record events is shown.
 type gate uint8
 
 const (
@@ -136,8 +136,9 @@ const (
 	gateOpen
 )
 
-// gate: records show while their account does and their data is the one the entry speaks of. Of a repository that
-// was dropped the deletions show, with which that began; whoever tracks it again has other data.
+// gate returns what is shown of an entry. Its records are shown while the account is, and while the
+// repository has the data that the entry is about. Of a dropped repository only the deletes are
+// shown with which dropping began; if it is tracked again, it has other data.
 func (r *logReader) gate(e *entryV1) (gate, error) {
 	row, err := r.s.loadRepo(r.view, r.ev.DID)
 	switch {
@@ -154,7 +155,7 @@ func (r *logReader) gate(e *entryV1) (gate, error) {
 	return gateDeletions, nil
 }
 
-// give hands the event with that id on.
+// give passes the event with that id to fn.
 func (r *logReader) give(id uint64, entryTime int64) error {
 	r.ev.ID, r.ev.Time = id, entryTime
 	r.next = id + 1
@@ -162,7 +163,7 @@ func (r *logReader) give(id uint64, entryTime int64) error {
 	return r.fn(&r.ev)
 }
 
-// ops expands a commit's entry, or its deletions only.
+// ops expands a commit's entry, or only its deletes.
 func (r *logReader) ops(id uint64, e *entryV1, deletions bool) error {
 	blocks, err := r.blocks(e.Ordinal)
 	if err != nil {
@@ -228,7 +229,7 @@ func (r *logReader) listingRow(id uint64, e *entryV1, rows *pebble.Iterator, blo
 	return nil
 }
 
-// op gives one record event.
+// op passes one record event to fn.
 func (r *logReader) op(id uint64, t int64, action Action, path []byte, block uint32, blocks *blockCursor) error {
 	ev := &r.ev
 	ev.Action, ev.CID, ev.Record = action, repo.CID{}, nil
@@ -247,11 +248,11 @@ func (r *logReader) op(id uint64, t int64, action Action, path []byte, block uin
 	return r.give(id, t)
 }
 
-// blockCursor reads blocks of one repository that are mostly asked for in rising order.
+// blockCursor reads blocks of one repository, which are mostly requested in rising order.
 type blockCursor struct {
 	it      *pebble.Iterator
 	ordinal Ordinal
-	at      int64 // number of the block the iterator stands on, -1 at first
+	at      int64 // number of the block at the iterator, -1 at first
 	key     []byte
 }
 
@@ -262,7 +263,7 @@ func newBlockCursor(r reader, o Ordinal) (*blockCursor, error) {
 	return &blockCursor{it: it, ordinal: o, at: -1}, engineError(err)
 }
 
-// get is the body of a block, valid until the next call.
+// get returns the body of a block, valid until the next call.
 func (c *blockCursor) get(block uint32) ([]byte, error) {
 	ok := true
 	switch {

@@ -21,15 +21,15 @@ type Options struct {
 	ReadOnly bool
 
 	// HostsMax bounds the hosts that get an id, each some 100 bytes on disk and 200 in memory. A
-	// new host takes the place of the host that has been idle longest, if no repository names it and
-	// no ban or limit is set for it; if there is no such host, the new one stays unknown. The network
-	// has some thousands of hosts, but the owner of any DID can name one: the hosts of one domain,
-	// and all addresses together, get a 64th of the ids. Default 262,144.
+	// new host takes the place of the host that has been idle longest, if no repository names it
+	// and no ban or limit is set for it; if there is no such host, the new one stays unknown. The
+	// network has some thousands of hosts, but the owner of any DID can name one: the hosts of one
+	// domain, and all addresses together, get a 64th of the ids. Default 262,144.
 	HostsMax int64
 
-	// Retention is how long events stay in the log. Default 0: for ever. Elapsed time is counted
-	// (retention.go): a step of the clock longer than Retention does not count, nor does a longer
-	// time during which the store was closed.
+	// Retention is how long events stay in the log. Default 0: for ever. The store counts elapsed
+	// time (retention.go): a step of the clock that is longer than Retention is left out, and so is
+	// a longer time during which the store was closed.
 	Retention time.Duration
 
 	// CacheBytes is Pebble's block cache, beside one memtable. Default 32 MiB.
@@ -39,10 +39,11 @@ type Options struct {
 
 	// GroupBytes closes an import group. Default 64 MiB.
 	GroupBytes int64
-	// GroupAge closes an import group that has not reached GroupBytes. Default 2 s: at some
-	// MB/s it makes a table worth ingesting, and who waits for less calls FlushImports.
+	// GroupAge closes an import group that has not reached GroupBytes. Default 2 s: at some MB/s
+	// the group is then worth ingesting as tables. A caller that cannot wait calls FlushImports.
 	GroupAge time.Duration
-	// SmallBytes is the size up to which a group is written by batches instead of tables. Default 8 MiB.
+	// SmallBytes is the size up to which a group is written by batches instead of tables. Default 8
+	// MiB.
 	SmallBytes int64
 	// TableBytes cuts the tables of a group, in compressed bytes. Default 64 MiB.
 	TableBytes int64
@@ -53,11 +54,11 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
 	Registerer prometheus.Registerer
-	// Step is called at the named durable steps of an import and a commit; tests clone the
-	// file system there. Default: nothing.
+	// Step is called at the named durable steps of an import and a commit, where tests clone the
+	// file system. Default: nothing.
 	Step func(name string)
 
-	tune func(*pebble.Options) // of benchmarks that compare engine options
+	tune func(*pebble.Options) // set by benchmarks that compare engine options
 }
 
 func (o Options) withDefaults() Options {

@@ -8,8 +8,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// enqueueLease is how many enqueue ids are reserved at a time, so that an id is never used
-// twice although handing one out writes nothing.
+// enqueueLease is how many enqueue ids are reserved at a time, so that an id is never used twice
+// although assigning one writes nothing.
 const enqueueLease = 1 << 20
 
 // lowMax bounds the fronts remembered, of about 40 bytes each: those of 32,768 hosts are 5 MiB.
@@ -19,11 +19,11 @@ type enqueuer struct {
 	mu    sync.Mutex
 	next  uint64 // mu guards
 	limit uint64 // mu guards: ids below it are reserved on disk
-	// open are the ids handed out to batches that are not applied yet. mu guards.
+	// open has the ids assigned to batches that are not applied yet. mu guards.
 	open map[uint64]struct{}
-	// low remembers, for each host and priority, an id below which no row stands or will
-	// stand: deleted rows pile up at the front of a queue, and a scan must not step over
-	// them. Rows enter a queue with fresh ids only. mu guards.
+	// low has, for each host and priority, an id below which there is no row and will be none:
+	// deleted rows pile up at the front of a queue, and a scan must not step over them. Rows enter
+	// a queue with fresh ids only. mu guards.
 	low map[lowKey]uint64
 }
 
@@ -38,7 +38,7 @@ func (s *Store) loadEnqueue() error {
 	return err
 }
 
-// nextEnqueue hands out the next enqueue id, which is open until settled.
+// nextEnqueue assigns the next enqueue id, which is open until settled.
 func (s *Store) nextEnqueue() (uint64, error) {
 	q := &s.queue
 	q.mu.Lock()
@@ -56,7 +56,7 @@ func (s *Store) nextEnqueue() (uint64, error) {
 	return q.next - 1, nil
 }
 
-// settle ends the time in which rows with these ids may still appear.
+// settle closes ids: no more rows will appear with them.
 func (q *enqueuer) settle(ids []uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,7 +65,7 @@ func (q *enqueuer) settle(ids []uint64) {
 	}
 }
 
-// floor is the id below which no row will appear that an iterator made now does not see.
+// floor returns an id below which no row will appear that a new iterator does not see.
 func (q *enqueuer) floor() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,11 +76,11 @@ func (q *enqueuer) floor() uint64 {
 	return floor
 }
 
-// ScanPending calls fn for the rows of the pending queue, host by host in rising host id
-// from host from on, each in order of priority and then of enqueueing, until fn returns false. It does
-// not wrap.
+// ScanPending calls fn for the rows of the pending queue, in ascending order of host id beginning
+// with host from, and for each host by priority and then by enqueue id, until fn returns false. It
+// does not wrap.
 func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingKey, did string) (more bool)) error {
-	floor := s.queue.floor() // before the iterator
+	floor := s.queue.floor() // must precede the iterator
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePending}, UpperBound: spaceEnd(spacePending)})
 	if err != nil {
 		return engineError(err)
@@ -89,8 +89,8 @@ func (s *Store) ScanPending(ctx context.Context, from uint32, fn func(k PendingK
 	return errors.Join(err, engineError(it.Close()))
 }
 
-// scanPending goes from queue to queue. Within a host it asks for each priority in turn, so
-// that each is entered at its front; a seek finds the host after it.
+// scanPending scans queue after queue. Within a host it seeks each priority in turn, so that each
+// queue is entered at its front; a seek finds the next host.
 func (s *Store) scanPending(ctx context.Context, it *pebble.Iterator, floor uint64, from uint32, fn func(k PendingKey, did string) (more bool)) error {
 	for q := (lowKey{host: from}); ; {
 		more, err := s.scanQueue(ctx, it, floor, q, fn)
@@ -132,7 +132,7 @@ func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64
 			return false, err
 		}
 		if (lowKey{k.Host, k.Priority}) != q {
-			break // the iterator need not heed the limit
+			break // an iterator may ignore the limit
 		}
 		if !met {
 			met = true
@@ -147,7 +147,7 @@ func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64
 		}
 	}
 	if it.Error() != nil {
-		return false, nil // Close gives it
+		return false, nil // Close returns the error
 	}
 	if !met {
 		s.queue.remember(q, floor)
@@ -155,14 +155,14 @@ func (s *Store) scanQueue(ctx context.Context, it *pebble.Iterator, floor uint64
 	return true, nil
 }
 
-// from is the first key that may stand in a queue.
+// from returns the first key that a queue may have.
 func (q *enqueuer) from(k lowKey) PendingKey {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return PendingKey{Host: k.host, Priority: k.priority, Enqueue: q.low[k]}
 }
 
-// remember notes that no row stands before id in its queue.
+// remember records that no row stands before id in its queue.
 func (q *enqueuer) remember(k lowKey, id uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

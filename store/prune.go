@@ -16,12 +16,12 @@ const (
 	pruneEntries = 1000
 	pruneBlocks  = 4096
 	pruneDropped = 4096
-	// pruneRepos bounds the repositories of one batch, whose locks it holds for about 20 µs each while
-	// live commits of them wait.
+	// pruneRepos bounds the repositories of one batch, whose locks it holds for about 20 µs each
+	// while live commits of them wait.
 	pruneRepos = 64
-	// listingRowsFew is up to how many listing rows of an entry are deleted one by one. An import
-	// of some hundred records has one or two; a range tombstone for each would slow down nearby
-	// reads.
+	// listingRowsFew is the number of listing rows up to which an entry's are deleted one by one.
+	// An import of some hundred records has one or two; a range tombstone for each would slow down
+	// nearby reads.
 	listingRowsFew = 16
 )
 
@@ -33,7 +33,7 @@ type pruner struct {
 	// the next event id only, which is the tail or above, so that no earlier row appears. mu
 	// guards.
 	superseded, dropped []byte
-	waits               []func() error // of the page at hand
+	waits               []func() error // of the current page
 }
 
 // prune removes from the log the entries that end before event to, whole entries at a time, and the
@@ -77,7 +77,7 @@ func (s *Store) prunePage(ctx context.Context, to uint64) (more bool, err error)
 	return more, err
 }
 
-// commit applies a batch of the page at hand.
+// commit applies a batch of the current page.
 func (p *pruner) commit(b *Batch) error {
 	wait, err := b.Commit()
 	if err == nil {
@@ -145,7 +145,8 @@ func (s *Store) pruneListings(b *Batch, entries []entryV1) error {
 	return errors.Join(b.err, engineError(it.Close()))
 }
 
-// deleteFew deletes the rows of [lower, upper): one by one when they are few, else by a range tombstone.
+// deleteFew deletes the rows of [lower, upper): one by one when they are few, else by a range
+// tombstone.
 func deleteFew(b *pebble.Batch, it *pebble.Iterator, lower, upper []byte) error {
 	n := 0
 	for ok := it.SeekGE(lower); ok && bytes.Compare(it.Key(), upper) < 0; ok = it.Next() {
@@ -251,7 +252,8 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow) e
 // the log.
 func (s *Store) pruneDropped() (more bool, err error) {
 	b := s.NewBatch()
-	// A repository that is dropped while the log is empty gets a row at the tail itself, also after this scan.
+	// A repository that is dropped while the log is empty gets a row at the tail itself, also after
+	// this scan.
 	tail := s.Tail()
 	end := droppedAtKey(nil, tail+1, 0)
 	front := end

@@ -27,7 +27,7 @@ const (
 	reconcileStages
 )
 
-// PutReconciliation writes how far the listing at a base URL was compared.
+// PutReconciliation writes the state of the comparison with the listing at a base URL.
 func (b *Batch) PutReconciliation(url string, r Reconciliation) {
 	if url == "" {
 		b.fail(errors.New("a reconciliation has no URL"))
@@ -38,7 +38,7 @@ func (b *Batch) PutReconciliation(url string, r Reconciliation) {
 	b.set(reconcileKey(b.key[:0], url), v)
 }
 
-// DropReconciliation ends the comparison of a listing.
+// DropReconciliation ends the comparison with a listing.
 func (b *Batch) DropReconciliation(url string) { b.delete(reconcileKey(b.key[:0], url)) }
 
 // LockReconciliation gives the caller the sole right to write the reconciliation of a base URL
@@ -63,7 +63,7 @@ func (s *Store) Reconciliation(url string) (r Reconciliation, ok bool, err error
 	return r, true, nil
 }
 
-// Reconciliations are all of them, by base URL.
+// Reconciliations returns all of them, by base URL.
 func (s *Store) Reconciliations() (map[string]Reconciliation, error) {
 	all := map[string]Reconciliation{}
 	lower, upper := []byte{spaceReconcile}, spaceEnd(spaceReconcile)
@@ -106,8 +106,8 @@ func (b *Batch) putReconcileHosts(row reconcileHostsV1) {
 	b.set(metaKey(metaReconcileHosts), v)
 }
 
-// LockReconcileHosts gives the caller the sole right to write the request of all hosts until unlock.
-// It is taken after LockReconciliation.
+// LockReconcileHosts gives the caller the sole right to write the request of all hosts until
+// unlock. It is taken after LockReconciliation.
 func (s *Store) LockReconcileHosts() (unlock func()) {
 	return s.Lock(string(metaKey(metaReconcileHosts)))
 }
@@ -141,7 +141,8 @@ func (s *Store) EndReconcileHosts() error {
 	return b.CommitSync()
 }
 
-// ReconcileHosts is the relay of the last PutReconcileHosts; ok is false if there is no request.
+// ReconcileHosts returns the relay of the last PutReconcileHosts; ok is false if there is no
+// request.
 func (s *Store) ReconcileHosts() (relay string, ok bool, err error) {
 	row, ok, err := s.reconcileHosts()
 	return row.Relay, ok, err

@@ -10,12 +10,13 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Row is what the index holds of one record.
+// Row is the index entry of one record.
 type Row struct {
-	Path    []byte // MST key, collection/rkey unless Hidden
-	CID     repo.CID
-	Hidden  bool // the path is no valid collection/rkey: kept for the root, shown to nobody
-	Shelved bool // the filter of the repository does not want it: kept, shown to nobody
+	Path []byte // MST key, collection/rkey unless Hidden
+	CID  repo.CID
+	// the path is not a valid collection/rkey: the record is kept for the root and not shown
+	Hidden  bool
+	Shelved bool // the filter of the repository does not want the record: it is kept and not shown
 }
 
 // Rows iterates over the record rows of a repository in MST key order, from one point in time.
@@ -25,7 +26,7 @@ type Rows struct {
 	err error
 }
 
-// Rows starts before the first row. Close it.
+// Rows returns an iterator before the first row. The caller closes it.
 func (s *Store) Rows(o Ordinal) (*Rows, error) {
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o), UpperBound: ordinalKey(nil, spaceRecord, o+1)})
 	if err != nil {
@@ -34,7 +35,7 @@ func (s *Store) Rows(o Ordinal) (*Rows, error) {
 	return &Rows{it: it}, nil
 }
 
-// Next moves to the next row and says whether there is one.
+// Next moves to the next row and reports whether there is one.
 func (r *Rows) Next() bool {
 	if r.err != nil {
 		return false
@@ -58,10 +59,10 @@ func (r *Rows) Next() bool {
 	return err == nil
 }
 
-// Row is the row Next moved to, valid until the next call.
+// Row returns the current row, which is valid until the next call of Next.
 func (r *Rows) Row() Row { return r.row }
 
-// Close ends the iteration and gives its error.
+// Close ends the iteration and returns its error.
 func (r *Rows) Close() error { return errors.Join(r.err, engineError(r.it.Close())) }
 
 // Record is a record with its body.
@@ -73,7 +74,7 @@ type Record struct {
 	Record     []byte // DAG-CBOR
 }
 
-// Record reads one record, or gives ErrNotFound. Whether r may be shown is the caller's to ask.
+// Record returns one record, or ErrNotFound. The caller checks whether r may be shown.
 func (s *Store) Record(r *Repo, collection, rkey string) (Record, error) {
 	path := []byte(collection + "/" + rkey)
 	var rec Record
@@ -90,8 +91,8 @@ func (s *Store) Record(r *Repo, collection, rkey string) (Record, error) {
 	return rec, err
 }
 
-// RecordCID is the CID of the record under an MST key of r, also of one that is shown to nobody;
-// zero when there is none.
+// RecordCID returns the CID of the record under an MST key of r, shown or not, or zero if there is
+// none.
 func (s *Store) RecordCID(r *Repo, path []byte) (repo.CID, error) {
 	if r.Ordinal == 0 {
 		return repo.CID{}, nil
@@ -139,8 +140,8 @@ func (s *Store) record(rd reader, o Ordinal, path []byte, row recordRow) (Record
 	return rec, err
 }
 
-// ListRecords lists the records of a collection by descending rkey, or ascending with
-// reverse, as com.atproto.repo.listRecords does. cursor is the last rkey of the page before.
+// ListRecords lists the records of a collection by descending rkey, or ascending with reverse, as
+// com.atproto.repo.listRecords does. cursor is the last rkey of the previous page.
 func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, reverse bool) ([]Record, error) {
 	if r.Ordinal == 0 {
 		return nil, nil
@@ -166,7 +167,7 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 			start, step = it.First, it.Next
 		}
 		ok := start()
-		if ok { // else a client could have us walk over whatever is shelved
+		if ok { // otherwise a client could make us walk over all shelved records
 			ok, err = s.shows(rd, r.Ordinal, []byte(collection), it.Value())
 		}
 		for ; ok && len(out) < limit && err == nil; ok = step() {
@@ -193,8 +194,8 @@ func (s *Store) appendRecord(out []Record, rd reader, it *pebble.Iterator) ([]Re
 	return append(out, rec), err
 }
 
-// Collections are the collections of which r shows records, in order. It takes one seek
-// for each.
+// Collections returns the collections of which r shows records, in order. It takes one seek for
+// each.
 func (s *Store) Collections(r *Repo) (out []string, err error) {
 	if r.Ordinal == 0 {
 		return nil, nil
@@ -223,8 +224,9 @@ func (s *Store) Collections(r *Repo) (out []string, err error) {
 	return out, err
 }
 
-// shows says whether any record of a collection is shown, of which value is a row. Where rows are shelved, it takes
-// a look at what is counted, for rows that are shown may stand anywhere between them.
+// shows reports whether any record of a collection is shown. value is a row of the collection. If
+// that row is shelved, shows reads the count of the collection, as rows that are shown may stand
+// anywhere behind it.
 func (s *Store) shows(rd reader, o Ordinal, collection, value []byte) (bool, error) {
 	row, err := parseRecordRow(value)
 	if err != nil || !row.shelved {

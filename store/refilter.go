@@ -2,11 +2,12 @@ package store
 
 import "fmt"
 
-// RefilterCursor is how far the pass has come that brings repositories to the filter in force. The
-// zero value has the pass begin, anew if it is under way.
+// RefilterCursor is the position of the pass that brings repositories to the filter in force. The
+// zero value makes the pass begin, anew if it is running.
 type RefilterCursor struct {
-	Begun bool   `cbor:"1,keyasint,omitempty"`
-	After string `cbor:"2,keyasint,omitempty"` // last DID that the round is done with; "" at its start
+	Begun bool `cbor:"1,keyasint,omitempty"`
+	// last DID that the round is done with; "" at its start
+	After string `cbor:"2,keyasint,omitempty"`
 }
 
 // PutRefilterCursor writes the cursor of the pass. SetFilter writes the zero value.
@@ -24,7 +25,8 @@ func (s *Store) LockRefilterCursor() (unlock func()) {
 	return s.Lock(string(metaKey(metaRefilter)))
 }
 
-// RefilterCursor is the cursor of the pass as last written; ok is false if no pass is requested.
+// RefilterCursor returns the cursor of the pass as last written; ok is false if no pass is
+// requested.
 func (s *Store) RefilterCursor() (c RefilterCursor, ok bool, err error) {
 	return s.refilterCursor(s.db)
 }

@@ -9,16 +9,18 @@ import (
 )
 
 // Relist adds one entry to the log that lists all current records of r again (live = false), for an
-// account that is shown again. Not after Apply in one batch. A large repository's listing is
-// written in batches of its own before; r changes, and the caller writes it by PutRepo.
+// account that is shown again. It must not follow Apply in the same batch. The listing of a large
+// repository is written in batches of its own before. Relist changes r; the caller writes it by
+// PutRepo.
 //
-// When the numbers of listed ops are used up, r is wiped instead, and to be fetched as if for the first time.
+// When the op numbers are used up, r is wiped instead, and must be fetched as if for the first
+// time.
 //
-// Its rows stand from op r.Listed on. What a crash or a discarded batch leaves there is named by no
-// entry, and the next relist begins by deleting it.
+// The rows of the listing begin at op r.Listed. No entry names rows that a crash or a discarded
+// batch leaves there, and the next relist begins by deleting them.
 func (b *Batch) Relist(r *Repo) error {
 	if r.Ordinal == 0 {
-		return fmt.Errorf("relist %s: it was never imported", r.DID)
+		return fmt.Errorf("relist %s: the repository was never imported", r.DID)
 	}
 	if b.touched[r.Ordinal] {
 		return fmt.Errorf("relist %s after Apply in one batch: reads would not see it", r.DID)
@@ -46,7 +48,7 @@ func (b *Batch) Relist(r *Repo) error {
 type relisting struct {
 	s       *Store
 	ordinal Ordinal
-	rows    *pebble.Batch // not applied yet; nil when a broken engine may hold it
+	rows    *pebble.Batch // rows not applied yet; nil if a broken engine may hold them
 	w       listingWriter
 	key     []byte
 }
@@ -83,7 +85,7 @@ func (l *relisting) clean(lower, upper []byte) error {
 	return errors.Join(deleteFew(l.rows, it, lower, upper), engineError(it.Close()))
 }
 
-// closeRow takes the open row, and applies what has gathered when it is large.
+// closeRow takes over the open row, and applies the gathered rows when they are many.
 func (l *relisting) closeRow() error {
 	l.key = numberedKey(l.key[:0], spaceListing, l.ordinal, l.w.first)
 	err := l.rows.Set(l.key, l.w.row, nil)
@@ -94,8 +96,8 @@ func (l *relisting) closeRow() error {
 	return l.flush()
 }
 
-// flush applies the rows gathered. They are not synced: the batch with the entry follows them
-// in the write-ahead log.
+// flush applies the gathered rows. They are not synced: the batch with the entry follows them in
+// the write-ahead log.
 func (l *relisting) flush() error {
 	b := l.rows
 	l.rows = nil

@@ -6,8 +6,8 @@ import (
 	"cistern/ingest/repo"
 )
 
-// State is where a repository stands on its way to being a complete copy. Exactly one
-// holds at any time, and each has a gauge.
+// State is the position of a repository on its way to a complete copy. A repository has exactly one
+// at any time, and each has a gauge.
 type State uint8
 
 const (
@@ -17,9 +17,9 @@ const (
 	StateSynced
 	// StateResync failed and waits for its retry time; Retry says why and when.
 	StateResync
-	// StateGone is not to be had: deactivated, suspended, takendown, or not found.
+	// StateGone is unavailable: deactivated, suspended, takendown, or not found.
 	StateGone
-	// StateIdle is known and not followed; what we hold of it is kept.
+	// StateIdle is known and not followed; its copy is kept.
 	StateIdle
 	// StateDraining has a complete copy, and live commits buffered during its fetch still to be
 	// applied to it. It holds at least one buffered commit.
@@ -28,7 +28,7 @@ const (
 
 var stateNames = [...]string{"", "pending", "synced", "resync", "gone", "idle", "draining"}
 
-// String is the name used by the gauges, the admin endpoints and the command line.
+// String returns the name used by the gauges, the admin endpoints and the command line.
 func (s State) String() string {
 	if s == stateUnknown {
 		return "unknown"
@@ -36,29 +36,30 @@ func (s State) String() string {
 	return enumName(stateNames[:], uint8(s))
 }
 
-// ParseState reads what String gives.
+// ParseState returns the state with a name that String returns.
 func ParseState(s string) (State, error) {
 	i, err := enumValue(stateNames[:], "state", s)
 	return State(i), err
 }
 
-// Why says for what reason a repository is followed. Untracked repositories are idle or gone.
+// Why is the reason for which a repository is followed. Untracked repositories are idle or gone.
 type Why uint8
 
 const (
 	// Untracked: not followed.
 	Untracked Why = iota
-	// ByOperator: asked for by name; kept whatever it holds.
+	// ByOperator: added by name; kept whatever it holds.
 	ByOperator
 	// ByNetwork: found by listing a host or by the firehose, while every repository was followed.
 	ByNetwork
-	// BySignal: found with a record in a collection that a signal names. One that has none is forgotten.
+	// BySignal: found with a record in a collection that a signal names. It is forgotten if it has
+	// no such record.
 	BySignal
 )
 
 var whyNames = [...]string{"no", "operator", "network", "signal"}
 
-// String is the word in the admin endpoints.
+// String returns the word in the admin endpoints.
 func (w Why) String() string { return enumName(whyNames[:], uint8(w)) }
 
 // ErrorKind is the class of the last failure; the gauges count repositories by it.
@@ -67,20 +68,20 @@ type ErrorKind uint8
 const (
 	// NoError: the last attempt did not fail.
 	NoError ErrorKind = iota
-	// RateLimited: the host asked us to come later.
+	// RateLimited: the host refused the request as one too many.
 	RateLimited
-	// Transport: the host could not be reached, or broke off.
+	// Transport: the host could not be reached, or broke the connection.
 	Transport
-	// Generic: the host answered, and the answer is of no use (invalid, refused, not resolvable).
+	// Generic: the answer of the host cannot be used (invalid, refused, not resolvable).
 	Generic
 )
 
 var kindNames = [...]string{"", "ratelimited", "transport", "generic"}
 
-// String is the word in gauges (error_<kind>) and admin endpoints.
+// String returns the word in gauges (error_<kind>) and admin endpoints.
 func (k ErrorKind) String() string { return enumName(kindNames[:], uint8(k)) }
 
-// Verified says how much of a repository was verified when it was last written.
+// Verified is the extent to which a repository was verified when it was last written.
 type Verified uint8
 
 const (
@@ -88,21 +89,22 @@ const (
 	VerifiedFull Verified = iota
 	// VerifiedHashes: every hash and the tree, but no signature (--verify none).
 	VerifiedHashes
-	// VerifiedOps: a live commit since the last full copy came without the proof that its operations
-	// are all that changed; hashes, signature, and what the operations wrote were verified.
+	// VerifiedOps: a live commit since the last full copy came without the proof that its
+	// operations are all that changed; hashes, signature, and what the operations wrote were
+	// verified.
 	VerifiedOps
-	// VerifiedFormerKey: everything, but the signature is of a key that the DID document held at the
-	// time of the rev and no longer holds (the account migrated and has not written since).
+	// VerifiedFormerKey: everything, but the signature is of a key that the DID document held at
+	// the time of the rev and no longer holds (the account migrated and has not written since).
 	VerifiedFormerKey
 )
 
 var verifiedNames = [...]string{"full", "hashes", "ops", "formerkey"}
 
-// String is the word in the admin endpoints.
+// String returns the word in the admin endpoints.
 func (v Verified) String() string { return enumName(verifiedNames[:], uint8(v)) }
 
-// Ordinal names a repository's bulk rows. Ordinals rise in the order of first imports;
-// 0 means that none was given yet. They take 5 bytes in keys.
+// Ordinal identifies a repository's bulk rows. Ordinals rise in the order of first imports; 0 means
+// not assigned yet. They take 5 bytes in keys.
 type Ordinal uint64
 
 // OrdinalMax is the largest ordinal that a key holds.
@@ -112,24 +114,26 @@ const OrdinalMax Ordinal = 1<<40 - 1
 type PendingKey struct {
 	Host     uint32 `cbor:"1,keyasint,omitempty"` // HostID, 0 while unresolved
 	Priority uint8  `cbor:"2,keyasint,omitempty"` // lower first
-	Enqueue  uint64 `cbor:"3,keyasint,omitempty"` // rises with every enqueue; PutRepo gives it
+	Enqueue  uint64 `cbor:"3,keyasint,omitempty"` // rises with every enqueue; PutRepo assigns it
 }
 
-// Priorities of the pending queue, first served first.
+// Priorities of the pending queue, in the order of service.
 const (
 	PriorityOperator  uint8 = 1
 	PriorityRetry     uint8 = 2
 	PriorityDiscovery uint8 = 3
 )
 
-// Retry is what we remember of a repository's failures. It survives requeueing; only a
-// success resets it.
+// Retry describes the recent failures of a repository. It survives requeueing; only a success
+// resets it.
 type Retry struct {
 	Kind  ErrorKind `cbor:"1,keyasint,omitempty"`
 	Count uint32    `cbor:"2,keyasint,omitempty"` // failures in a row
-	Next  int64     `cbor:"3,keyasint,omitempty"` // unix seconds; when a row in StateResync or StateGone is due again, 0 = never
-	Since int64     `cbor:"4,keyasint,omitempty"` // unix seconds of the first failure in a row
-	Error string    `cbor:"5,keyasint,omitempty"` // last error, or why a hidden account waits; bounded to ErrorBytesMax
+	// unix seconds; when a row in StateResync or StateGone is due again, 0 = never
+	Next  int64 `cbor:"3,keyasint,omitempty"`
+	Since int64 `cbor:"4,keyasint,omitempty"` // unix seconds of the first failure in a row
+	// last error, or why a hidden account waits; bounded to ErrorBytesMax
+	Error string `cbor:"5,keyasint,omitempty"`
 	// Lagging reports that the failure is a host that has an older rev than was announced.
 	Lagging bool `cbor:"6,keyasint,omitempty"`
 }
@@ -141,22 +145,26 @@ const ErrorBytesMax = 300
 type Repo struct {
 	DID string `cbor:"-"`
 
-	State    State    `cbor:"1,keyasint"`
-	Status   Status   `cbor:"2,keyasint,omitempty"`
-	Tracked  Why      `cbor:"3,keyasint,omitempty"`
-	Attempt  uint64   `cbor:"4,keyasint,omitempty"` // raised by every new attempt, wipe, untrack and account change
+	State   State  `cbor:"1,keyasint"`
+	Status  Status `cbor:"2,keyasint,omitempty"`
+	Tracked Why    `cbor:"3,keyasint,omitempty"`
+	// raised by every new attempt, wipe, untrack and account change
+	Attempt  uint64   `cbor:"4,keyasint,omitempty"`
 	Verified Verified `cbor:"5,keyasint,omitempty"`
 
-	Ordinal   Ordinal  `cbor:"6,keyasint,omitempty"`
-	NextBlock uint32   `cbor:"7,keyasint,omitempty"`  // number of the next record block
-	Rev       string   `cbor:"8,keyasint,omitempty"`  // rev of what we hold, "" before the first import
-	Data      repo.CID `cbor:"9,keyasint,omitempty"`  // MST root of what we hold
-	Commit    []byte   `cbor:"10,keyasint,omitempty"` // the signed commit block
-	Records   int64    `cbor:"11,keyasint,omitempty"` // record rows that are shown, and hidden ones
-	Blocks    int64    `cbor:"12,keyasint,omitempty"` // block rows, superseded ones too until pruned
+	Ordinal   Ordinal `cbor:"6,keyasint,omitempty"`
+	NextBlock uint32  `cbor:"7,keyasint,omitempty"` // number of the next record block
+	// rev of our copy, "" before the first import
+	Rev    string   `cbor:"8,keyasint,omitempty"`
+	Data   repo.CID `cbor:"9,keyasint,omitempty"`  // MST root of our copy
+	Commit []byte   `cbor:"10,keyasint,omitempty"` // the signed commit block
+	// record rows that are shown or hidden, not shelved
+	Records int64 `cbor:"11,keyasint,omitempty"`
+	// block rows, including superseded ones until they are pruned
+	Blocks int64 `cbor:"12,keyasint,omitempty"`
 
 	PDS    string `cbor:"13,keyasint,omitempty"` // origin URL of the host, as last resolved
-	Handle string `cbor:"14,keyasint,omitempty"` // as the DID document claims it
+	Handle string `cbor:"14,keyasint,omitempty"` // as the DID document claims, unchecked
 	Key    string `cbor:"15,keyasint,omitempty"` // signing key, multibase
 
 	Pending PendingKey `cbor:"16,keyasint"`
@@ -165,52 +173,63 @@ type Repo struct {
 	Missing uint32     `cbor:"19,keyasint,omitempty"` // RepoNotFound answers in a row
 	Updated int64      `cbor:"20,keyasint,omitempty"` // unix seconds of the last write
 
-	AccountTime  int64  `cbor:"21,keyasint,omitempty"` // unix microseconds of the newest #account event, not after its arrival
-	IdentityTime int64  `cbor:"22,keyasint,omitempty"` // unix microseconds of the newest #identity event
-	Resolved     int64  `cbor:"23,keyasint,omitempty"` // unix seconds when PDS, Handle and Key were read from the document; 0: read it again
-	Breaks       uint32 `cbor:"24,keyasint,omitempty"` // chain breaks in a row, for the refetch budget
-	Broken       int64  `cbor:"25,keyasint,omitempty"` // unix seconds of the last break
-	Recheck      bool   `cbor:"26,keyasint,omitempty"` // the next fetch first asks whether the rev has moved at all
-	// Listed is where the next listing of this ordinal begins: above 0 from the import on.
+	// unix microseconds of the newest #account event, at most the time of its arrival
+	AccountTime int64 `cbor:"21,keyasint,omitempty"`
+	// unix microseconds of the newest #identity event
+	IdentityTime int64 `cbor:"22,keyasint,omitempty"`
+	// unix seconds when PDS, Handle and Key were read from the document; 0: read it again
+	Resolved int64 `cbor:"23,keyasint,omitempty"`
+	// chain breaks in a row, for the refetch budget
+	Breaks uint32 `cbor:"24,keyasint,omitempty"`
+	Broken int64  `cbor:"25,keyasint,omitempty"` // unix seconds of the last break
+	// the next fetch first asks whether the rev has moved at all
+	Recheck bool `cbor:"26,keyasint,omitempty"`
+	// Listed is the op at which the next listing of this ordinal begins: above 0 from the import
+	// on.
 	Listed      uint32 `cbor:"27,keyasint,omitempty"`
-	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows of no valid collection/rkey
-	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections of which records are shown
-	Torn        bool   `cbor:"30,keyasint,omitempty"` // a difference was written in part: the records are those of no rev
+	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows without a valid collection/rkey
+	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections with records that are shown
+	// a difference was written in part: the records belong to no single rev
+	Torn bool `cbor:"30,keyasint,omitempty"`
 
-	// Filter is the selection of the filter by which the records were chosen: each that it wants is
-	// shown, no other is.
+	// Filter is the selection of the filter that chose the records: exactly those that it wants are
+	// shown. Sweep and Lacks mark the exceptions.
 	Filter uint32 `cbor:"31,keyasint,omitempty"`
-	Sweep  bool   `cbor:"32,keyasint,omitempty"` // but rows may be left that an older version chose: to be looked through
-	Lacks  bool   `cbor:"33,keyasint,omitempty"` // but records are missing that no older version wanted: to be fetched
-	// Shelved is how many record rows there are besides, kept and shown to nobody since the filter does not want them.
+	// records may remain that only an older version wanted: they are to be deleted
+	Sweep bool `cbor:"32,keyasint,omitempty"`
+	// records are missing that no older version wanted: they are to be fetched
+	Lacks bool `cbor:"33,keyasint,omitempty"`
+	// Shelved counts the further record rows that are kept but not shown, since the filter does not
+	// want them.
 	Shelved int64 `cbor:"34,keyasint,omitempty"`
 
-	Origin Origin `cbor:"35,keyasint,omitempty"` // which party stated Status
+	Origin Origin `cbor:"35,keyasint,omitempty"` // party that stated Status
 	// AccountSource is the SourceID of the firehose that sent the newest #account event.
 	AccountSource uint32 `cbor:"36,keyasint,omitempty"`
-	Mark          Mark   `cbor:"37,keyasint,omitempty"` // a statement about the account that does not hide it
-	// Withheld reports that a source has held back commits of the account (Mark), and that no commit
-	// has been applied since. The source may hold back more after an #account that says active: a
-	// relay that throttles an account passes on what the account's host says.
+	// a statement about the account that does not hide it
+	Mark Mark `cbor:"37,keyasint,omitempty"`
+	// Withheld reports that a source has held back commits of the account (Mark), and that no
+	// commit has been applied since. The source may hold back more after an #account that says
+	// active: a relay that throttles an account passes on what the account's host says.
 	Withheld bool `cbor:"42,keyasint,omitempty"`
 	// Charged is the debt from recent status changes of the account, in records, as of ChargedAt,
 	// in unix seconds: package ingest's budget of status changes.
 	Charged   uint32 `cbor:"38,keyasint,omitempty"`
 	ChargedAt int64  `cbor:"39,keyasint,omitempty"`
 
-	// Asked rises with each request of the operator to fetch a repository that is pending: a fetch that began before the
-	// request does not satisfy it.
+	// Asked rises when the operator requests a fetch of a repository that is pending: a fetch that
+	// began before the request does not satisfy it.
 	Asked uint32 `cbor:"48,keyasint,omitempty"`
 
-	// FutureDue is when, in unix seconds, a synced repository is fetched again because a commit of it was dropped whose rev
-	// was in the future by our clock; 0: never.
+	// FutureDue is when, in unix seconds, a synced repository is fetched again since a commit was
+	// dropped whose rev was in the future by our clock; 0: never.
 	FutureDue int64 `cbor:"40,keyasint,omitempty"`
 	// TornRev is the rev of a difference that was written in part, "" if there is none: some of its
 	// events are in the log, so that no copy with a lower rev may follow.
 	TornRev string `cbor:"41,keyasint,omitempty"`
 
-	// loaded is the gauge-relevant part of the row as it stands on disk, so that a write
-	// moves the gauges by the difference.
+	// loaded is the part of the row as on disk that gauges derive from, so that a write moves the
+	// gauges by the difference.
 	loaded rowState
 	// reached is the state after the last transition since the row was loaded, 0 if there was none.
 	reached State
@@ -237,7 +256,8 @@ func (r *Repo) rowState() rowState {
 		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), mark: r.Mark, lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden()}
 }
 
-// Due returns the unix second at which the row is due for another attempt or question, 0 for never.
+// Due returns the unix second at which the row is due for another attempt or status check, 0 for
+// never.
 func (r *Repo) Due() int64 {
 	switch r.State {
 	case StateResync, StateGone:
@@ -248,12 +268,12 @@ func (r *Repo) Due() int64 {
 	return 0
 }
 
-// Behind says whether the repository is followed, and known to have a later rev than we hold.
+// Behind reports whether the repository is followed, and known to have a later rev than our copy.
 func (r *Repo) Behind() bool {
 	return r.Tracked != Untracked && r.State != StateGone && r.State != StateIdle && r.SeenRev > r.Rev
 }
 
-// Known says whether the row stands on disk already.
+// Known reports whether the row is on disk already.
 func (r *Repo) Known() bool { return r.loaded.exists }
 
 func enumName(names []string, i uint8) string {

@@ -12,20 +12,22 @@ import (
 const (
 	// pruneInterval is how often the log is pruned.
 	pruneInterval = time.Minute
-	// ageMarksMax bounds the marks kept, of about 15 bytes each, and ageSteps how many steps the
-	// time between the first and the last is divided into: an event stays for up to 1/256 longer than retention.
+	// ageMarksMax bounds the marks kept, of about 15 bytes each, and ageSteps is the number of
+	// steps that the time between the first and the last is divided into: an event stays for up to
+	// 1/256 longer than retention.
 	ageMarksMax = 2048
 	ageSteps    = 256
-	// ageStepMax is the longest step of the clock that is counted while there is no retention, and ageStepMin the
-	// longest that a short retention counts: it must exceed pruneInterval, or no step would count.
+	// ageStepMax is the longest step of the clock that is counted while there is no retention, and
+	// ageStepMin the longest that a short retention counts: it must exceed pruneInterval, or no
+	// step would count.
 	ageStepMax = 24 * time.Hour
 	ageStepMin = 2 * pruneInterval
 )
 
-// ages knows how long ago the log had reached which event, by a clock that cannot jump: it counts the
-// time that passes, and leaves a step out when the clock went backwards, or further than the retention
-// (or ageStepMin, if that is longer). The times of events are no measure: after a clock that was ahead,
-// events are dated ahead until it is caught up with, and after one that was behind, events are dated
+// ages maps an age to the event at which the log stood then, by a clock that cannot jump: it counts
+// the time that passes, and leaves out a step of the clock that is negative, or longer than both
+// the retention and ageStepMin. The times of events cannot serve: if the clock was ahead once,
+// events are dated ahead until the true time has caught up, and if it was behind, events are dated
 // long ago. Owned by runPrune.
 type ages struct {
 	agesV1
@@ -35,11 +37,11 @@ type ages struct {
 // agesV1 is ages on disk.
 type agesV1 struct {
 	Age   int64     `cbor:"1,keyasint"` // microseconds counted so far
-	Wall  int64     `cbor:"2,keyasint"` // unix microseconds at which that was
+	Wall  int64     `cbor:"2,keyasint"` // unix microseconds of that moment
 	Marks []ageMark `cbor:"3,keyasint"` // in rising order of both fields
 }
 
-// ageMark says that events before Next are at least as old as Age.
+// ageMark states that events before Next are at least as old as Age.
 type ageMark struct {
 	_    struct{} `cbor:",toarray"`
 	Age  int64
@@ -114,8 +116,8 @@ func (s *Store) saveAges(now time.Time) error {
 	return s.apply(b, pebble.NoSync)
 }
 
-// step counts the time since the last step, unless it is negative or longer than both retention and ageStepMin: then it
-// is skipped.
+// step counts the time since the last step, unless it is negative or longer than both retention and
+// ageStepMin: then it is skipped.
 func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Duration) {
 	d := now.Sub(a.at)
 	first := a.at.IsZero()
@@ -133,8 +135,8 @@ func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Durati
 	return 0
 }
 
-// note marks that the log has reached next, unless the last mark is recent. When there are too many
-// marks, every second one goes.
+// note adds a mark at next, the next event id of the log, unless the last mark is recent. When
+// there are too many marks, every second one is dropped.
 func (a *ages) note(next uint64) {
 	n := len(a.Marks)
 	if n > 0 {

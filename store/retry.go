@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// noDue stands for no retry.
+// noDue means that there is no retry.
 const noDue int64 = math.MaxInt64
 
-// retries remembers where the retry index begins: the rows of what was due pile up, deleted,
-// in front of it, and a scan must not step over them.
+// retries remembers where the retry index begins: deleted rows pile up in front of it, and a scan
+// must not step over them.
 type retries struct {
 	mu   sync.Mutex
 	low  int64  // mu guards: no row is due earlier
 	adds uint64 // mu guards: batches applied that added rows
 }
 
-// added notes rows that stand now, none of them due before due.
+// added records that rows were added, none of them due before due.
 func (q *retries) added(due int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -32,7 +32,7 @@ func (q *retries) front() (low int64, adds uint64) {
 	return q.low, q.adds
 }
 
-// remember notes the first row that a scan found, unless rows were added that it may not have seen.
+// remember records the first row that a scan found, unless rows were added that it may have missed.
 func (q *retries) remember(low int64, adds uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -41,7 +41,7 @@ func (q *retries) remember(low int64, adds uint64) {
 	}
 }
 
-// RetryAheadMax is how far ahead a retry may be due: twice the longest delay that anything sets,
+// RetryAheadMax is how far ahead a retry may be due: twice the longest delay that any code sets,
 // some weeks for accounts that were deleted long ago. A later time was set by a clock that was
 // ahead, and counts as due now.
 const RetryAheadMax = 8 * 7 * 24 * time.Hour
@@ -52,7 +52,7 @@ func IsDue(due int64, now time.Time) bool {
 }
 
 // DueRetries returns up to limit DIDs whose Due has come, in the order of Due, and the time of the
-// first that is due later (zero when none waits).
+// first that is due later (zero if none waits).
 func (s *Store) DueRetries(now time.Time, limit int) (dids []string, next time.Time, err error) {
 	low, adds := s.retries.front()
 	first := noDue

@@ -9,10 +9,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// sequencer gives events their ids and counters their values as part of committing, so
-// that the order of ids is the order of visibility, and publishes what is durable.
+// sequencer assigns ids to events and values to counters as part of committing, so that the order
+// of ids is the order of visibility, and publishes what is durable.
 type sequencer struct {
-	// mu is held from giving ids until the batch is applied, so batches reach the
+	// mu is held from assigning ids until the batch is applied, so that batches reach the
 	// write-ahead log in the order of their ids.
 	mu     sync.Mutex
 	counts counts // mu guards
@@ -34,7 +34,7 @@ func (s *Store) loadCounts() error {
 			s.seq.counts[i], err = decodeCount(name, v)
 			return err
 		})
-		if err != nil && !errors.Is(err, ErrNotFound) { // nothing was counted yet
+		if err != nil && !errors.Is(err, ErrNotFound) { // a new store has no counters yet
 			return err
 		}
 	}
@@ -60,8 +60,8 @@ func (s *Store) loadLog() error {
 	return nil
 }
 
-// commit gives b its ids and counter values and applies it. What it wrote is visible to
-// reads of rows when it returns; wait returns when it is durable, and publishes its events.
+// commit assigns b its ids and counter values and applies it. Its rows are visible to reads when
+// commit returns; wait returns when they are durable, and publishes the events.
 func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	if err := s.usable(); err != nil {
 		return nil, err
@@ -70,9 +70,9 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	head, err := s.sequence(b)
 	number := uint64(0)
 	if err == nil {
-		// From here on the batch is in the write-ahead log's queue. A crash before the sync
-		// loses it whole, and every batch after it; the ids were not published.
-		// An empty batch gets no number: its wait returns at once, whatever is not durable before it.
+		// From here on the batch is in the write-ahead log's queue. A crash before the sync loses
+		// it whole, and every batch after it; the ids were not published. An empty batch gets no
+		// number: its wait returns at once and implies nothing about earlier batches.
 		if !b.b.Empty() {
 			number = s.unsettled.add(b.gated)
 		}
@@ -86,7 +86,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	}
 	s.seq.mu.Unlock()
 	if err != nil {
-		s.fail(err) // ids were handed out and did not reach the log
+		s.fail(err) // ids were assigned and did not reach the log
 		return nil, s.failure
 	}
 	if b.due != noDue {
@@ -161,13 +161,14 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 		return 0, err
 	}
 	if b.b.Empty() {
-		return 0, nil // nothing to sync, so its end says nothing of the batches before it
+		// nothing to sync, so that its end implies nothing about the batches before it
+		return 0, nil
 	}
 	return q.next - 1, nil
 }
 
-// publish makes events up to head readable. The log's order makes them durable when any
-// later one is. wake wakes readers also when head does not move.
+// publish makes events up to head readable. The log's order makes them durable when any later one
+// is. wake wakes readers even if head does not move.
 func (s *Store) publish(head uint64, wake bool) {
 	q := &s.seq
 	q.headMu.Lock()
@@ -180,14 +181,14 @@ func (s *Store) publish(head uint64, wake bool) {
 	q.changed = make(chan struct{})
 }
 
-// Head is the newest durable event id, 0 when there was none yet.
+// Head returns the newest durable event id, 0 before the first.
 func (s *Store) Head() uint64 { return s.seq.head.Load() }
 
-// Tail is the oldest event id that the log keeps; Head+1 when it keeps none.
+// Tail returns the oldest event id that the log keeps; Head+1 if it keeps none.
 func (s *Store) Tail() uint64 { return s.seq.tail.Load() }
 
-// Changed is closed when Head moves after the call, or when ReadLog may pass the entry that it
-// stopped before.
+// Changed returns a channel that is closed when Head moves after the call, or when ReadLog may pass
+// the entry that it stopped before.
 func (s *Store) Changed() <-chan struct{} {
 	s.seq.headMu.Lock()
 	defer s.seq.headMu.Unlock()

@@ -7,13 +7,13 @@ import (
 	"cistern/ingest/repo"
 )
 
-// place is how a record is held.
+// place is how a record is kept.
 type place uint8
 
 const (
 	absent  place = iota
-	hidden        // its path is no valid collection/rkey: kept for the root, shown to nobody
-	shelved       // in a collection that is not wanted, where everything is stored: shown to nobody
+	hidden        // its path is not a valid collection/rkey: kept for the root, not shown
+	shelved       // its collection is not wanted, and the filter stores everything: kept, not shown
 	shown
 )
 
@@ -21,7 +21,8 @@ var placeNames = [...]string{"absent", "hidden", "shelved", "shown"}
 
 func (p place) String() string { return placeNames[p] }
 
-// placeOf is where a filter puts what stands under an MST key. The parts are those of repo.SplitPath.
+// placeOf returns the place that a filter gives a record. The parts of its MST key are those of
+// repo.SplitPath.
 func placeOf(f *filter.Filter, collection []byte, valid bool) place {
 	switch {
 	case valid && f.Wants(collection):
@@ -44,7 +45,7 @@ func (r recordRow) place() place {
 	return shown
 }
 
-// moved has the row count one record that goes from one place to another.
+// moved updates the counts of the row for one record that moves between places.
 func (r *Repo) moved(from, to place) {
 	for _, step := range [...]struct {
 		at place
@@ -62,7 +63,8 @@ func (r *Repo) moved(from, to place) {
 	}
 }
 
-// look is the row under a key, and where it holds its record. Its rev is good until the next look.
+// look returns the row under a key, and the place of its record. The row's rev is valid until the
+// next call.
 func (b *Batch) look(key []byte) (row recordRow, at place, err error) {
 	err = get(b.s.db, key, func(v []byte) (err error) {
 		if row, err = parseRecordRow(v); err == nil {
@@ -81,7 +83,7 @@ func (b *Batch) applyOp(r *Repo, f *filter.Filter, e *entryV1, rev string, op *O
 	collection, _, valid := repo.SplitPath(op.Path)
 	to := placeOf(f, collection, valid)
 	if to == absent && !op.Keep && (op.New || !r.Sweep && !r.Torn) {
-		return nil // nothing is held that is not wanted
+		return nil // a record that is not wanted is not stored, so that there is none to delete
 	}
 	key := recordKey(b.path[:0], r.Ordinal, op.Path)
 	b.path = key
@@ -109,7 +111,7 @@ func (b *Batch) applyOp(r *Repo, f *filter.Filter, e *entryV1, rev string, op *O
 	switch {
 	case to == absent:
 		b.delete(key)
-	case same: // shown from now on, or shown no more
+	case same: // shown from now on, or no longer shown
 		b.setRecord(key, to, block, old.cid, string(old.rev))
 	default:
 		block = r.NextBlock
@@ -128,7 +130,8 @@ func (b *Batch) setRecord(key []byte, at place, block uint32, cid repo.CID, rev 
 	b.set(key, b.value)
 }
 
-// tell adds to the entry what readers see of a record's way from one place to another, and counts its collection.
+// tell adds to the entry what readers see of a record that moves between places, and counts its
+// collection.
 func (b *Batch) tell(e *entryV1, path, collection []byte, from, to place, block uint32) {
 	switch {
 	case from == shown && to == shown:

@@ -12,7 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// The keyspaces an import appends to, each a sorted run of its own.
+// The keyspaces that an import appends to, each as a sorted run.
 const (
 	tableRecord = iota
 	tableBlock
@@ -21,12 +21,12 @@ const (
 	tableKinds
 )
 
-// importBatchBytes bounds the batches of a small group, so that others' batches do not
-// wait long behind them in the commit pipeline.
+// importBatchBytes bounds the batches of a small group, so that other batches do not wait long
+// behind them in the commit pipeline.
 const importBatchBytes = 2 << 20
 
-// sink takes the rows of an import group. It keeps them in memory while the group is
-// small, and writes them into tables from then on.
+// sink takes the rows of an import group. It keeps them in memory while the group is small, and
+// then writes them into tables.
 type sink struct {
 	s      *Store
 	size   int64
@@ -38,10 +38,10 @@ type sink struct {
 
 func (k *sink) init(s *Store) { k.s = s }
 
-// bytes is the size of all rows put so far, uncompressed.
+// bytes returns the size of all rows put so far, uncompressed.
 func (k *sink) bytes() int64 { return k.size }
 
-// tabled says whether rows went into tables.
+// tabled reports whether rows went into tables.
 func (k *sink) tabled() bool { return k.spill }
 
 // put adds a row. Keys rise within a table kind.
@@ -65,7 +65,7 @@ func (k *sink) put(kind int, key, value []byte) error {
 	return nil
 }
 
-// drain gives the rows kept in memory to fn and forgets them.
+// drain passes the rows kept in memory to fn and drops them.
 func (k *sink) drain(kind int, fn func(key, value []byte) error) error {
 	a := k.arenas[kind]
 	for len(a) > 0 {
@@ -113,7 +113,7 @@ func (k *sink) openTable() (*sstable.Writer, error) {
 	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), k.s.engine.MakeWriterOptions(bottomLevel, k.s.db.TableFormat())), nil
 }
 
-// finishTables closes the tables, durably, and gives their paths.
+// finishTables closes the tables, durably, and returns their paths.
 func (k *sink) finishTables() ([]string, error) {
 	var errs []error
 	for kind, w := range k.tables {
@@ -146,7 +146,7 @@ func (k *sink) applyBatches(s *Store) error {
 	return s.apply(b, pebble.NoSync)
 }
 
-// close drops what is left after a failure. Files are removed when the store is opened.
+// close drops what is left after a failure. Opening the store removes the files.
 func (k *sink) close() {
 	for kind, w := range k.tables {
 		if w != nil {

@@ -3,13 +3,14 @@ package store
 import "sync"
 
 const (
-	// importSlots is how many groups of small repositories may be filled at a time. The first is preferred,
-	// so that groups are few and full; the second takes over while the first is written out.
+	// importSlots is how many groups of small repositories may be filled at a time. The first is
+	// preferred, so that groups are few and full; the second is used while the first is being
+	// written.
 	importSlots = 2
 	// largeSlot is the place of a group that holds one large repository.
 	largeSlot = importSlots
-	// largeBlocks is the number of blocks from which a repository gets a group of its own: some 20 MB, and
-	// a walk of about 200 ms, for which the others of a group would wait.
+	// largeBlocks is the number of blocks from which a repository gets a group of its own: some 20
+	// MB, and a walk of about 200 ms, for which the other repositories of a group would wait.
 	largeBlocks = 64 << 10
 )
 
@@ -51,7 +52,7 @@ func (q *slots) take(blocks int) *slot {
 	}
 }
 
-// try takes a slot if it is free.
+// try takes a slot if it is free, and reports whether it did.
 func (q *slots) try(sl *slot) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -3,8 +3,9 @@ package store
 // Source is a firehose source that was added while running, or removed although the options name
 // it.
 type Source struct {
-	URL string `cbor:"1,keyasint"`           // normalised: ws or wss, host, base path
-	PDS bool   `cbor:"2,keyasint,omitempty"` // a PDS itself: it speaks for its own accounts only
+	URL string `cbor:"1,keyasint"` // normalised: ws or wss, host, base path
+	// the source is a PDS: it speaks for its own accounts only
+	PDS bool `cbor:"2,keyasint,omitempty"`
 	// Removed sources are not followed, even if the options name them.
 	Removed bool `cbor:"3,keyasint,omitempty"`
 	// Direct sources are PDSes that ingest added because relays send no events of some of their
@@ -12,20 +13,20 @@ type Source struct {
 	Direct bool `cbor:"4,keyasint,omitempty"`
 }
 
-// PutSource remembers a source, replacing the one with the same URL.
+// PutSource writes a source, replacing the one with the same URL.
 func (b *Batch) PutSource(src Source) {
 	v, err := b.s.codec.encode(src)
 	b.fail(err)
 	b.set(sourceKey(src.URL), v)
 }
 
-// DropSource forgets a source. Its cursor stays until DropCursor.
+// DropSource deletes a source. Its cursor stays until DropCursor.
 func (b *Batch) DropSource(url string) {
 	b.delete(sourceKey(url))
 	b.unsourced = true
 }
 
-// Sources are the sources remembered, in order of URL.
+// Sources returns the stored sources, in order of URL.
 func (s *Store) Sources() ([]Source, error) {
 	var out []Source
 	err := scan(s.db, []byte{spaceSource}, spaceEnd(spaceSource), func(_, value []byte) (bool, error) {

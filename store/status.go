@@ -19,7 +19,8 @@ const (
 	// protocol has no word for it: consumers are told that the account is not active, without a
 	// reason.
 	StatusNotFound
-	// StatusInactive is an account that its host calls inactive for a reason we do not know. Hidden.
+	// StatusInactive is an account that its host calls inactive for a reason we do not know.
+	// Hidden.
 	StatusInactive
 )
 
@@ -45,8 +46,8 @@ func (s Status) Word() string {
 type Origin uint8
 
 const (
-	// OriginHost: the account's own host stated it, or a PDS that was its host. The host that the DID
-	// document names has the last word.
+	// OriginHost: the account's own host stated it, or a PDS that was its host. The host that the
+	// DID document names has the last word.
 	OriginHost Origin = iota
 	// OriginRelay: a relay stated it, and the account's host did not state the same. Such a
 	// takedown or suspension is the relay's own decision: it stands until that relay says
@@ -58,7 +59,7 @@ const (
 
 var originNames = [...]string{"host", "relay", "directory"}
 
-// String is the word in the admin endpoints.
+// String returns the word in the admin endpoints.
 func (o Origin) String() string { return enumName(originNames[:], uint8(o)) }
 
 // Mark is a statement about an account that does not hide it.
@@ -78,7 +79,7 @@ const (
 
 var markNames = [...]string{"", "throttled", "desynchronized", "returning"}
 
-// String is the word in the admin endpoints, "" for none.
+// String returns the word in the admin endpoints, "" for none.
 func (m Mark) String() string { return enumName(markNames[:], uint8(m)) }
 
 // SourceID returns the id by which rows name a firehose: a hash of its host, in the form of

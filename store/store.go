@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Store is everything on disk. Its methods may be called from any goroutine.
+// Store is the whole state of Cistern on disk. Its methods may be called from any goroutine.
 type Store struct {
 	opts      Options
 	db        *pebble.DB
@@ -44,12 +44,11 @@ type Store struct {
 
 	closeOnce sync.Once
 	closeErr  error
-	health    io.Closer // ends the watch over the disk; nil if there is none
+	health    io.Closer // ends the health checks of the disk; nil if there are none
 }
 
-// Open opens the store in o.Dir, making it if there is none, repairs what a crash left
-// (open import groups), and is ready when it returns. Run must run for imports to be
-// flipped by age.
+// Open opens the store in o.Dir, creates it if there is none, and deletes what a crash left of open
+// import groups. Imports are flipped by age only while Run runs.
 func Open(o Options) (*Store, error) {
 	watched := o.FS == nil
 	o = o.withDefaults()
@@ -82,7 +81,7 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// open makes the directory, opens the engine, and loads the state that is kept in memory.
+// open creates the directory, opens the engine, and loads the state that is kept in memory.
 func (s *Store) open() (err error) {
 	o := &s.opts
 	if !o.ReadOnly {
@@ -106,7 +105,7 @@ func (s *Store) closeHealth() error {
 	return s.health.Close()
 }
 
-// load reads what is kept in memory, and repairs.
+// load reads the state that is kept in memory, and repairs what a crash left.
 func (s *Store) load() error {
 	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts, s.loadFilters,
 		s.loadCursors, s.loadGarbage, s.loadAges, s.recoverLeases, s.loadBuffers, s.openSlots} {
@@ -117,10 +116,10 @@ func (s *Store) load() error {
 	return nil
 }
 
-// Run flips import groups that have reached their age, prunes the log, and deletes the rows of wiped
-// and dropped repositories, until ctx ends
-// or the store fails. Groups still open when ctx ends are flipped before it returns. When
-// the engine broke, it returns without what may wait in there for ever: the process should end.
+// Run flips import groups that have reached their age, prunes the log, and deletes the rows of
+// wiped and dropped repositories, until ctx ends or the store fails. It flips the groups that are
+// still open when ctx ends. When the engine broke, Run does not wait for goroutines that may be
+// stuck in it: the process should end.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -145,9 +144,9 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// Close closes the store. What was not committed is lost; what was is not. Idempotent. An
-// engine that broke is left as it is, since closing could wait for ever: the process should
-// end, and opening the store recovers what was durable.
+// Close closes the store. It is idempotent. Batches that were not committed are lost. A broken
+// engine is not closed, since that could wait for ever: the process should end, and opening the
+// store recovers all that was durable.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		select {
@@ -160,7 +159,7 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// fail records the first error after which nothing may be written any more.
+// fail records the first error, after which nothing may be written any more.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
 		s.failure = fmt.Errorf("store failed: %w", err)
@@ -168,13 +167,14 @@ func (s *Store) fail(err error) {
 	})
 }
 
-// breakDown is fail for what makes the engine itself unfit for any use, closing included.
+// breakDown is like fail, for an error after which the engine must not be used at all, not even
+// closed.
 func (s *Store) breakDown(err error) {
 	s.fail(err)
 	s.breakOnce.Do(func() { close(s.broken) })
 }
 
-// usable is the failure once there was one.
+// usable returns the failure once there was one.
 func (s *Store) usable() error {
 	select {
 	case <-s.failed:
@@ -186,13 +186,13 @@ func (s *Store) usable() error {
 
 func (s *Store) now() time.Time { return s.opts.Now() }
 
-// reader is what a database and its snapshots have in common.
+// reader is the interface that the database, its snapshots and views share.
 type reader interface {
 	Get(key []byte) ([]byte, io.Closer, error)
 	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
 }
 
-// get calls fn with the value under key, valid during the call, or gives ErrNotFound.
+// get calls fn with the value under key, valid during the call, or returns ErrNotFound.
 func get(r reader, key []byte, fn func(value []byte) error) error {
 	v, closer, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -205,7 +205,7 @@ func get(r reader, key []byte, fn func(value []byte) error) error {
 	return errors.Join(err, closer.Close())
 }
 
-// engineError gives damage found by Pebble our name for it.
+// engineError adds ErrCorrupt to an error by which Pebble reports damage.
 func engineError(err error) error {
 	if err != nil && pebble.IsCorruptionError(err) {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -213,7 +213,7 @@ func engineError(err error) error {
 	return err
 }
 
-// scan calls fn for each row of [lower, upper) until it says stop.
+// scan calls fn for each row of [lower, upper) until fn returns false.
 func scan(r reader, lower, upper []byte, fn func(key, value []byte) (more bool, err error)) error {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
@@ -231,7 +231,7 @@ func scan(r reader, lower, upper []byte, fn func(key, value []byte) (more bool, 
 	return engineError(it.Close())
 }
 
-// load reads a repository's row through r.
+// loadRepo reads a repository's row through r.
 func (s *Store) loadRepo(r reader, did string) (Repo, error) {
 	row := Repo{DID: did}
 	err := get(r, repoKey(nil, did), func(v []byte) error { return s.codec.decode(v, &row) })
@@ -242,8 +242,8 @@ func (s *Store) loadRepo(r reader, did string) (Repo, error) {
 	return row, nil
 }
 
-// Repo is the row of a repository, or ErrNotFound. The bytes it points to are to be replaced, not
-// written into.
+// Repo returns the row of a repository, or ErrNotFound. The caller may replace the byte slices in
+// it, but must not write into them.
 func (s *Store) Repo(did string) (Repo, error) {
 	if row, ok := s.caches.rows.get(did); ok {
 		return row, nil
@@ -255,7 +255,7 @@ func (s *Store) Repo(did string) (Repo, error) {
 	return row, err
 }
 
-// RepoOrNew is the row of a repository, or a fresh one that is not on disk yet.
+// RepoOrNew returns the row of a repository, or a new one that is not on disk yet.
 func (s *Store) RepoOrNew(did string) (Repo, error) {
 	row, err := s.Repo(did)
 	if errors.Is(err, ErrNotFound) {

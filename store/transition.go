@@ -7,13 +7,14 @@ import (
 
 // The state machine of a repository. Each transition is a method of Batch that states what it
 // requires of the row and what it leaves; no other code assigns Repo.State. The caller sets what
-// else changes, before or after, and writes the row by PutRepo, which refuses a change of state that
-// no transition makes and a row that contradicts its state. docs/architecture.md has the drawing.
+// else changes, before or after, and writes the row by PutRepo, which refuses a change of state
+// that no transition makes and a row that contradicts its state. docs/architecture.md has the
+// drawing.
 
 // stateUnknown is the state of a repository without a row.
 const stateUnknown State = 0
 
-// transition is one way from some states to another.
+// transition leads from some states to another.
 type transition struct {
 	name string
 	from []State
@@ -21,7 +22,7 @@ type transition struct {
 }
 
 var transitions = [...]transition{
-	// A repository that is not followed is to be followed, and fetched.
+	// A repository that is not followed is to be followed and fetched.
 	{"Track", []State{stateUnknown, StateIdle, StateGone, StatePending}, StatePending},
 	// The host is to be asked now.
 	{"Enqueue", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone}, StatePending},
@@ -37,7 +38,8 @@ var transitions = [...]transition{
 	{"Untrack", []State{StateGone}, StateGone},
 }
 
-// leads reports whether a transition, of that name unless it is "", leads from one state to another.
+// leads reports whether a transition leads from one state to another. An empty name means any
+// transition.
 func leads(name string, from, to State) bool {
 	return slices.ContainsFunc(transitions[:], func(t transition) bool {
 		return (name == "" || t.name == name) && t.to == to && slices.Contains(t.from, from)
@@ -52,11 +54,11 @@ func (b *Batch) transit(r *Repo, name string, to State) {
 	r.State, r.reached = to, to
 }
 
-// Track follows a repository that is not followed, for a reason, and puts it into the queue: of the
-// host of r.Pending, which may be unknown. A fetch under way becomes void. The copy is kept.
+// Track follows a repository that is not followed, for a reason, and puts it into the queue of the
+// host in r.Pending, which may be unknown. A fetch in flight becomes void. The copy is kept.
 func (b *Batch) Track(r *Repo, why Why, priority uint8) {
 	if r.Tracked != Untracked {
-		b.fail(fmt.Errorf("track %s: it is followed already", r.DID))
+		b.fail(fmt.Errorf("track %s: the repository is followed already", r.DID))
 	}
 	if r.Known() {
 		r.Attempt++
@@ -67,12 +69,12 @@ func (b *Batch) Track(r *Repo, why Why, priority uint8) {
 	r.Pending.Priority = priority
 }
 
-// Enqueue begins a new attempt: a fetch under way is void, what is buffered for it is dropped, and
-// the repository is pending. It keeps its place if it was pending already. What is remembered of
-// failures stays. The caller sets Recheck: whether the host is first asked for its rev.
+// Enqueue begins a new attempt: the repository is pending, a fetch in flight becomes void, and the
+// commits buffered for it are dropped. A repository that was pending keeps its place in the queue.
+// Retry stays. The caller sets Recheck: whether the host is first asked for its rev.
 func (b *Batch) Enqueue(r *Repo, priority uint8) {
 	if r.Tracked == Untracked && !r.Unconfirmed() {
-		b.fail(fmt.Errorf("enqueue %s: it is not followed", r.DID))
+		b.fail(fmt.Errorf("enqueue %s: the repository is not followed", r.DID))
 	}
 	b.DropBuffer(r)
 	if r.State != StatePending {
@@ -83,20 +85,19 @@ func (b *Batch) Enqueue(r *Repo, priority uint8) {
 	r.Retry.Next = 0
 }
 
-// Defer has the repository wait for retry.Next, when its next attempt begins. retry replaces what
-// was remembered of failures.
+// Defer makes the repository wait until retry.Next, when its next attempt begins. retry replaces
+// r.Retry.
 func (b *Batch) Defer(r *Repo, retry Retry) {
 	b.DropBuffer(r)
 	if r.State != StatePending {
-		r.Attempt++ // else the attempt ends by this
+		r.Attempt++ // otherwise this ends the attempt
 	}
 	b.transit(r, "Defer", StateResync)
 	r.Retry, r.Pending.Priority = retry, PriorityRetry
 }
 
-// Complete ends an attempt, or a wait, with a copy that is complete at r.Rev: the repository is
-// synced, or draining while live commits are buffered, which bring it further. Failures are
-// forgotten.
+// Complete ends an attempt, or a wait, with a copy that is complete at r.Rev. The repository is
+// synced, or draining while it has buffered live commits. Retry is reset.
 func (b *Batch) Complete(r *Repo) {
 	to := StateSynced
 	if now, _ := b.buffered(r.DID); now.commits > 0 {
@@ -107,9 +108,10 @@ func (b *Batch) Complete(r *Repo) {
 	r.Pending.Priority = PriorityRetry
 }
 
-// Hide takes a repository out of the queue whose account has a status that hides it, by the word of
-// origin. The data stays. An account event tells of another status than before. The account's host is
-// asked again at retry.Next, 0 for never, and first only for its rev if a copy is held.
+// Hide gives an account a status that hides it, as origin states, and takes its repository out of
+// the queue. The data stays. A status other than the former has an account event. The account's
+// host is asked again at retry.Next, 0 for never; if a copy is held, it is first asked for its rev
+// only.
 func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
 	b.DropBuffer(r)
 	b.transit(r, "Hide", StateGone)
@@ -122,8 +124,8 @@ func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
 	}
 }
 
-// Show has an account be active, as its host states. An account event tells of it if another status
-// was known. The state of the repository stays.
+// Show makes an account active, as its host states. If its status was another, it has an account
+// event. The state of the repository stays.
 func (b *Batch) Show(r *Repo) {
 	if r.Mark == MarkReturning {
 		r.Mark = MarkNone
@@ -135,8 +137,8 @@ func (b *Batch) Show(r *Repo) {
 	}
 }
 
-// Untrack stops following a repository. What is held is kept, and an account that is not active
-// stays so, but its host is not asked again.
+// Untrack stops following a repository. The copy is kept. An inactive account stays hidden, but its
+// host is not asked again.
 func (b *Batch) Untrack(r *Repo) {
 	b.DropBuffer(r)
 	to := StateIdle
@@ -148,7 +150,7 @@ func (b *Batch) Untrack(r *Repo) {
 	r.Tracked, r.Retry.Next = Untracked, 0
 }
 
-// contradiction says what in the row is not as its state has it, "" for nothing.
+// contradiction describes what in the row contradicts its state, "" if nothing does.
 func (r *Repo) contradiction() string {
 	switch r.State {
 	case StatePending:
@@ -158,7 +160,7 @@ func (r *Repo) contradiction() string {
 	case StateSynced, StateDraining:
 		switch {
 		case r.Ordinal == 0:
-			return "is complete and holds nothing"
+			return "is complete and has no data"
 		case r.Tracked == Untracked:
 			return "is complete and not followed"
 		case r.Retry.Next != 0:
@@ -182,7 +184,7 @@ func (r *Repo) contradiction() string {
 	return ""
 }
 
-// checkTransition refuses a row that no transition leaves.
+// checkTransition fails the batch if no transition leaves such a row.
 func (b *Batch) checkTransition(r *Repo) {
 	from := r.loaded.state
 	if r.reached != stateUnknown {
@@ -192,6 +194,6 @@ func (b *Batch) checkTransition(r *Repo) {
 		b.fail(fmt.Errorf("write %s: no transition leads from %s to %s", r.DID, from, r.State))
 	}
 	if c := r.contradiction(); c != "" {
-		b.fail(fmt.Errorf("write %s: it %s", r.DID, c))
+		b.fail(fmt.Errorf("write %s: the row %s", r.DID, c))
 	}
 }

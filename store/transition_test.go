@@ -173,11 +173,11 @@ func TestPutRepoRefuses(t *testing.T) {
 		"a queue and a time":          {store.StatePending, func(r *store.Repo) { r.Retry.Next = 1 }, "is pending and has a time"},
 		"complete and a time":         {store.StateSynced, func(r *store.Repo) { r.Retry.Next = 1 }, "is complete and has a time"},
 		"complete and not followed":   {store.StateSynced, func(r *store.Repo) { r.Tracked = store.Untracked }, "is complete and not followed"},
-		"complete and nothing held":   {store.StateSynced, func(r *store.Repo) { r.Ordinal = 0 }, "is complete and holds nothing"},
+		"complete and nothing held":   {store.StateSynced, func(r *store.Repo) { r.Ordinal = 0 }, "is complete and has no data"},
 		"waits without a time":        {store.StateResync, func(r *store.Repo) { r.Retry.Next = 0 }, "has no time"},
 		"idle and followed":           {store.StateIdle, func(r *store.Repo) { r.Tracked = store.BySignal }, "is idle and followed"},
 		"idle and a time":             {store.StateIdle, func(r *store.Repo) { r.Retry.Next = 1 }, "is idle and has a time"},
-		"draining with nothing to do": {store.StatePending, func(r *store.Repo) { r.State = store.StateDraining }, "nothing is buffered"},
+		"draining with nothing to do": {store.StatePending, func(r *store.Repo) { r.State = store.StateDraining }, "without buffered commits"},
 	} {
 		s, did := inState(t, c.from)
 		before, err := s.RepoOrNew(did)

@@ -5,8 +5,9 @@ import "sync"
 // unsettled tracks the repositories whose events were hidden by a batch that is not durable yet: a
 // reader of the log must not pass these events, since a crash may bring them back.
 type unsettled struct {
-	mu    sync.Mutex
-	last  uint64            // mu guards: number of the newest batch; the order of numbers is that of the log
+	mu sync.Mutex
+	// mu guards: number of the newest batch; the order of numbers is that of the log
+	last  uint64
 	of    map[string]uint64 // mu guards: DID → the newest batch that hid its events
 	queue []gatedBy         // mu guards: in order of batch
 	held  bool              // mu guards: a reader stopped before such an event

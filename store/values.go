@@ -11,8 +11,8 @@ import (
 // refused, never guessed at.
 const valueVersion = 1
 
-// recordRow is recordV1: version(1) flags(1) block(4) digest(32) rev. It is raw bytes,
-// for there are as many as there are records.
+// recordRow is recordV1: version(1) flags(1) block(4) digest(32) rev. It is raw bytes since there
+// is one for each record.
 type recordRow struct {
 	hidden  bool
 	shelved bool
@@ -23,7 +23,7 @@ type recordRow struct {
 
 const (
 	recordRowBytes = 1 + 1 + blockBytes + 32
-	recordHidden   = 1 // flag: the path is a legal MST key and no valid collection/rkey
+	recordHidden   = 1 // flag: the path is a legal MST key but not a valid collection/rkey
 	recordShelved  = 2 // flag: the filter of the repository does not want it
 )
 
@@ -47,15 +47,16 @@ func parseRecordRow(b []byte) (recordRow, error) {
 		cid: repo.CID(b[6:recordRowBytes]), rev: b[recordRowBytes:]}, nil
 }
 
-// entryKind is what one row of the log holds.
+// entryKind is the kind of an entry of the log.
 type entryKind uint8
 
 const (
-	entryCommit   entryKind = 1 + iota // Ops stand in the entry
-	entryImport                        // Count ops stand in the listings of Ordinal, from op First on
-	entryAccount                       // Status
-	entryIdentity                      // Handle, PDS
-	entryRelist                        // as entryImport: all records once more
+	entryCommit entryKind = 1 + iota // Ops stand in the entry
+	// Count ops stand in the listings of Ordinal, from op First on
+	entryImport
+	entryAccount  // Status
+	entryIdentity // Handle, PDS
+	entryRelist   // as entryImport: all records once more
 )
 
 // entryV1 is one row of the log. It takes as many ids as it has ops, at least one.
@@ -78,7 +79,7 @@ type entryV1 struct {
 // million ops are some 50 MB, far beyond what one batch should hold.
 const entryOpsMax = 1 << 20
 
-// entryOp is one record operation. Its CID is the hash of the block, so it is not kept.
+// entryOp is one record operation. Its CID is the hash of the block and is not stored.
 type entryOp struct {
 	_      struct{} `cbor:",toarray"`
 	Action Action
@@ -86,7 +87,7 @@ type entryOp struct {
 	Block  uint32
 }
 
-// ids is the number of event ids the entry takes.
+// ids returns the number of event ids that the entry takes.
 func (e *entryV1) ids() uint64 {
 	switch e.Kind {
 	case entryCommit:
@@ -97,7 +98,7 @@ func (e *entryV1) ids() uint64 {
 	return 1
 }
 
-// listed says whether the entry's ops stand in listing rows, those of [lower, upper).
+// listed reports whether the entry's ops are in listing rows, namely those of [lower, upper).
 func (e *entryV1) listed() bool { return e.Kind == entryImport || e.Kind == entryRelist }
 
 func (e *entryV1) listing() (lower, upper []byte) {

@@ -8,25 +8,25 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// view is the database at one point in time, for a short while: it keeps memtables and tables from
-// being freed. Pebble's snapshots serve long reads only: each time one is closed, Pebble looks
-// through all tables for one to compact, holding the lock that every flush and commit needs, so
-// that the cost of a read would grow with the store. An iterator is at one point in time too, and
-// its clones are at the same one. Not for concurrent use.
+// view reads the database at one point in time. It must be short-lived, as it keeps memtables and
+// tables from being freed. Pebble's snapshots are for long reads only: each time one is closed,
+// Pebble looks through all tables for one to compact, holding the lock that every flush and commit
+// needs, so that the cost of a read would grow with the store. An iterator also reads one point in
+// time, and so do its clones. A view is not for concurrent use.
 type view struct {
 	it *pebble.Iterator
 }
 
 var _ reader = view{}
 
-var nothing = io.NopCloser(nil) // what Get has to close
+var nothing = io.NopCloser(nil) // closer that Get returns
 
 func (s *Store) view() (view, error) {
 	it, err := s.db.NewIter(nil)
 	return view{it}, engineError(err)
 }
 
-// at gives fn one point in time.
+// at calls fn with a view.
 func (s *Store) at(fn func(reader) error) error {
 	v, err := s.view()
 	if err != nil {
@@ -35,9 +35,9 @@ func (s *Store) at(fn func(reader) error) error {
 	return errors.Join(fn(v), v.close())
 }
 
-// Get is Pebble's. The value is valid until the next Get.
+// Get has the contract of Pebble's Get. The value is valid until the next Get.
 func (v view) Get(key []byte) ([]byte, io.Closer, error) {
-	// The prefix is the whole key, so that the tables' filters are asked.
+	// The prefix is the whole key, so that the tables' filters are consulted.
 	if !v.it.SeekPrefixGE(key) || !bytes.Equal(v.it.Key(), key) {
 		if err := v.it.Error(); err != nil {
 			return nil, nil, err
