@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/repo"
 
 	"github.com/klauspost/compress/gzip"
@@ -51,7 +52,7 @@ func (d *decoders) open(encoding string, tr *transfer) (body, error) {
 		}
 		return body{&expansion{r: z, from: tr}, func() { d.putZstd(z) }}, nil
 	}
-	return body{}, fmt.Errorf("content encoding %.20q: %w", clean(encoding), repo.ErrInvalid)
+	return body{}, fmt.Errorf("content encoding %.20q: %w", hosts.Clean(encoding), repo.ErrInvalid)
 }
 
 func (d *decoders) openGzip(tr *transfer) (*gzip.Reader, error) {

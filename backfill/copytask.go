@@ -3,10 +3,7 @@ package backfill
 import (
 	"bytes"
 	"context"
-	"net/http"
-	"time"
 
-	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -14,7 +11,7 @@ import (
 
 // target is the repository of the task at its host, which is asked by the permit of the task.
 func (t *task) target() Target {
-	return Target{DID: t.it.did, Ident: t.ident, HostID: t.hostID, Host: t}
+	return Target{DID: t.it.did, Ident: t.ident, HostID: t.hostID, Host: t.permit}
 }
 
 // fetch gets a verified copy of what the filter wants of the repository.
@@ -65,19 +62,3 @@ func (t *task) skipHeld(part *repo.Partial) error {
 	})
 	return ours(rows.Close())
 }
-
-// Spend waits until the host may be asked once more (Host).
-func (t *task) Spend(ctx context.Context, k pace.Kind) error { return t.spend(ctx, k) }
-
-// Heard passes the header of an answer to the limiter of the host (Host).
-func (t *task) Heard(k pace.Kind, header http.Header, took time.Duration) {
-	if t.host != nil {
-		t.r.heard(t.host, k, t.permit, header, took)
-	}
-}
-
-// Received counts bytes that came from the host (Host).
-func (t *task) Received(bytes int64) { t.fetched(bytes, 0) }
-
-// Spares reports whether the host has queries to spare (Host).
-func (t *task) Spares() bool { return t.spares() }

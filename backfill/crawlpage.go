@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/hosts"
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -153,7 +155,7 @@ func (r *Runner) query(ctx context.Context, base, method string, query url.Value
 	if err != nil {
 		return nil, err
 	}
-	done, err := r.admit(ctx, id)
+	permit, err := r.hosts.Admit(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -163,8 +165,30 @@ func (r *Runner) query(ctx context.Context, base, method string, query url.Value
 	if errors.Is(err, errLong) {
 		a.err = nil // not a fault of the host that others should know of
 	}
-	done(a)
+	r.dismiss(ctx, permit, a)
 	return body, err
+}
+
+// answered is how a request ended that belongs to no task.
+type answered struct {
+	err    error
+	header http.Header   // of the answer, nil if there was none
+	took   time.Duration // until it began
+	bytes  int64         // of its body
+}
+
+// dismiss gives back the permit of such a request.
+func (r *Runner) dismiss(ctx context.Context, p *hosts.Permit, a answered) {
+	defer p.Close()
+	v := verdict{spoke: true}
+	if a.err != nil { // a request that we cancelled says nothing about the host
+		v = classify(ctx, a.err, r.opts.Now())
+	}
+	p.Heard(pace.Query, a.header, a.took)
+	if v.ending == endRetry || v.ending == endGone {
+		p.Note(v.outcome(), v.failure())
+	}
+	p.Received(a.bytes)
 }
 
 // errLong: an answer is longer than any in order.

@@ -48,13 +48,13 @@ func (r *Runner) await(ctx context.Context) (done bool, err error) {
 func (r *Runner) idles(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := r.unpark(now)
+	r.unstall(now)
 	d := r.scanIn(now)
-	if !next.IsZero() {
-		d = min(d, next.Sub(now))
+	if at := r.hosts.Next(now); !at.IsZero() && !r.opts.Gate.IsShut() {
+		d = min(d, at.Sub(now))
 	}
-	if r.sched.Ready() && !r.opts.Gate.IsShut() {
-		d = 0 // unpark has just put them there
+	if r.lookups.Parked(now) {
+		d = min(d, r.lookups.Opens(pace.Fetch, now).Sub(now))
 	}
 	if wait := r.moveDebt(now); wait > 0 {
 		d = min(d, wait)
@@ -78,55 +78,61 @@ func (r *Runner) next(ctx context.Context) (*task, error) {
 
 // pick takes permits for the repository whose turn it is, or names the host whose queue must be
 // read first. Hosts take turns; repositories of unknown host come when the known ones' are served.
-func (r *Runner) pick() (t *task, refill *host) {
+func (r *Runner) pick() (t *task, refill *queue) {
 	now := r.opts.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.unpark(now)
+	r.unstall(now)
 	if r.opts.Gate.IsShut() {
 		return nil, nil
 	}
+	parked := r.lookups.Parked(now)
 	for {
-		picked := r.sched.Pick(now)
-		if picked == nil {
+		var it item
+		id, permit := r.hosts.Pick(now, func(id uint32) (ok bool) {
+			it, ok = r.take(r.queues[id], parked)
+			return ok
+		})
+		if id == 0 {
 			break
 		}
-		h := r.hosts[picked.ID]
-		it, ok := r.take(h, now)
-		if ok {
-			return r.start(h, it), nil
-		}
-		if r.lookupsParked(now) {
-			r.stall(h)
-		} else if h.more {
-			return nil, h
+		q := r.queues[id]
+		switch {
+		case permit != nil:
+			r.push(q)
+			return &task{r: r, it: it, holder: q, permit: permit, lookPermit: r.lookups.Mark()}, nil
+		case q == nil:
+		case parked:
+			r.stall(q)
+		case q.more:
+			return nil, q
+		default:
+			r.drop(q)
 		}
 	}
 	return r.pickUnresolved(now)
 }
 
-// lookupsParked says that only those can go on whose host and key were just found. Called with mu held.
-func (r *Runner) lookupsParked(now time.Time) bool {
-	h := r.hosts[0]
-	return h != nil && h.Parked(now)
-}
-
-// take finds the next repository of a host. Called with mu held.
-func (r *Runner) take(h *host, now time.Time) (item, bool) {
-	if len(h.room) > 0 {
-		it := h.room[0]
-		h.room[0] = item{}
-		h.room = h.room[1:]
+// take finds the next repository of a host. While lookups are parked, only a repository can go on whose
+// host and key were just found. Called with mu held.
+func (r *Runner) take(q *queue, parked bool) (item, bool) {
+	if q == nil {
+		return item{}, false
+	}
+	if len(q.room) > 0 {
+		it := q.room[0]
+		q.room[0] = item{}
+		q.room = q.room[1:]
 		r.waiting--
 		return it, true
 	}
-	for len(h.ready) > 0 && !r.lookupsParked(now) {
-		it := h.ready[0]
-		h.ready[0] = item{}
-		h.ready = h.ready[1:]
+	for len(q.ready) > 0 && !parked {
+		it := q.ready[0]
+		q.ready[0] = item{}
+		q.ready = q.ready[1:]
 		if !r.busy(it.did, it.key) {
 			r.inflight[it.did] = &flight{key: it.key}
-			h.claimed++
+			q.claimed++
 			return it, true
 		}
 	}
@@ -135,62 +141,36 @@ func (r *Runner) take(h *host, now time.Time) (item, bool) {
 
 // clearRoom puts those who wait for a permit of a host back into the queues where they stand: a ban may last, and an
 // account that moves meanwhile is not to wait for its former host. Called with mu held.
-func (r *Runner) clearRoom(h *host) {
-	for _, it := range h.room {
+func (r *Runner) clearRoom(q *queue) {
+	room := q.room
+	q.room = nil
+	for _, it := range room {
 		r.waiting--
-		h.claimed--
+		r.unclaim(q)
 		r.land(it.did)
 		r.lookInto(it.key.Host)
 	}
-	h.room = nil
-}
-
-// start takes the permits. Called with mu held, a free permit, and the item in flight.
-func (r *Runner) start(h *host, it item) *task {
-	t := &task{r: r, it: it, holder: h, lookPermit: r.lookMark()}
-	r.grant(t, h)
-	r.push(h)
-	return t
-}
-
-// grant gives a task its permits. Called with mu held.
-func (r *Runner) grant(t *task, h *host) {
-	t.permit = r.sched.Begin(&h.Host, r.opts.Now())
-	t.host, t.global, t.local, t.prepaid = h, true, true, true
-}
-
-// lookMark is what a lookup that begins now has to show. Called with mu held.
-func (r *Runner) lookMark() pace.Permit {
-	if h := r.hosts[0]; h != nil {
-		return h.Mark()
-	}
-	return pace.Permit{}
 }
 
 // looked ends a lookup that counts as one. Called with mu held.
 func (r *Runner) looked(t *task) {
 	t.looking = false
 	r.resolving--
-	r.hosts[0].End()
+	r.lookups.End()
 }
 
-// release gives a task's permits back; those of the host alone when its transfer has ended.
-func (r *Runner) release(t *task, global bool) {
-	r.mu.Lock()
-	if t.local {
-		t.local = false
-		if t.prepaid {
-			t.prepaid = false
-			t.host.Refund(pace.Fetch)
-		}
-		r.leaveHost(t.host)
+// release gives a task's permit back; the host's part alone when its transfer has ended.
+func (r *Runner) release(t *task, all bool) {
+	switch {
+	case t.permit == nil:
+	case all:
+		t.permit.Close()
+	default:
+		t.permit.Leave()
 	}
+	r.mu.Lock()
 	if t.looking {
 		r.looked(t)
-	}
-	if global && t.global {
-		t.global = false
-		r.sched.Return(&t.host.Host, t.permit, r.opts.Now())
 	}
 	if r.onlyImports() {
 		signal(r.kickIdle)
@@ -206,7 +186,7 @@ func (r *Runner) leave(t *task) {
 	r.mu.Lock()
 	r.land(t.it.did)
 	if t.holder != nil {
-		t.holder.claimed--
+		r.unclaim(t.holder)
 	}
 	r.mu.Unlock()
 }

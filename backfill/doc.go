@@ -47,7 +47,8 @@
 // flight. Crawl owns one for each crawled source and each list being read, one that starts
 // reconciliations and one for each of these, one that finds absent repositories, and one that asks
 // hosts again about unknown accounts. Everything else may be called from any goroutine. Runner.mu
-// guards permits, hosts and the in-flight set; it is never held over I/O.
+// guards queues, lookups and the in-flight set; it is never held over I/O, and taken before the mutex of
+// the table of hosts, never after it.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
 //
@@ -55,9 +56,8 @@
 //
 //   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
 //   - runner.go: Runner, Run, Crawl, Wake
-//   - dispatch.go: who is next; queue.go: rows into memory
-//   - host.go: what waits for one host; hosts.go: the bounded table of them, paced by package pace; admit.go: requests of no
-//     task; tally.go: what is learnt of hosts
+//   - dispatch.go: starts tasks as package hosts gives permits; queue.go: what waits for one host;
+//     standing.go: changes of a host
 //   - resolve.go: rows whose host is unknown find it
 //   - task.go: one repository, step by step; window.go: whose live commits are buffered meanwhile
 //   - recheck.go: whether a transfer is needed; copytask.go: asks for a copy

@@ -17,10 +17,3 @@ func Pick(ctx context.Context, r *Runner) (Picked, error) {
 	}
 	return Picked{DID: t.it.did, Done: func() { r.leave(t) }}, nil
 }
-
-// Evict forgets an idle host, as who finds the table full does.
-func Evict(r *Runner) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.evict()
-}

@@ -3,7 +3,6 @@ package backfill
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -19,14 +18,25 @@ import (
 
 // Permits gives the global permits that are free and all permits that are taken.
 func Permits(r *Runner) (free, taken int) {
+	all, _, err := r.store.Hosts("", 1<<20, func(h *store.Host) bool { return h.ID != 0 })
+	if err != nil {
+		panic(err)
+	}
+	for _, h := range all {
+		taken += r.hosts.Standing(h.ID).Running
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, h := range r.hosts {
-		if h.ID != 0 {
-			taken += h.Running()
-		}
-	}
-	return r.sched.Free(), taken + r.opts.Concurrency - r.sched.Free() + r.resolving
+	free = r.hosts.Free()
+	return free, taken + r.opts.Concurrency - free + r.resolving
+}
+
+// LookupsParked is how long no lookup may begin.
+func LookupsParked(r *Runner) time.Duration {
+	now := r.opts.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lookups.Opens(pace.Fetch, now).Sub(now)
 }
 
 // Memory gives the bytes of the budgets that are taken.
@@ -133,17 +143,11 @@ func Clipped(s string) string { return clipped(s) }
 
 // Admit lets a request in that belongs to no task.
 func Admit(ctx context.Context, r *Runner, host uint32) (done func(error), err error) {
-	d, err := r.admit(ctx, host)
+	p, err := r.hosts.Admit(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	return func(err error) { d(answered{err: err, took: time.Millisecond}) }, nil
-}
-
-// IsBusy says whether err is that a host is not to be asked now.
-func IsBusy(err error) bool {
-	var busy *hosts.BusyError
-	return errors.As(err, &busy)
+	return func(err error) { r.dismiss(ctx, p, answered{err: err, took: time.Millisecond}) }, nil
 }
 
 // Limited is an answer of a host that wants to be left alone for so long.
@@ -257,13 +261,6 @@ func goRound(ctx context.Context, kick chan<- struct{}) error {
 
 // Idles is how long the dispatcher would wait now.
 func Idles(r *Runner) time.Duration { return r.idles(r.opts.Now()) }
-
-// Waiters is how many requests that belong to no task wait for a permit of a host.
-func Waiters(r *Runner, host uint32) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.hosts[host].waiters)
-}
 
 // SameMark is a mark that became one of backfill's and a row again.
 func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"cistern/backfill/hosts"
@@ -116,7 +115,7 @@ func contentType(h http.Header) string {
 	if err != nil {
 		return "no content type"
 	}
-	return clean(kind)
+	return hosts.Clean(kind)
 }
 
 // senderOf is the host and port that sent an answer, redirects followed; "" for none that a document could name.
@@ -137,7 +136,7 @@ func (s *session) ask(ctx context.Context, tr *transfer, method, query string, h
 		return nil, &resolveError{err}
 	}
 	req.Header = header
-	if err := s.to.Host.Spend(ctx, kindOf(method)); err != nil {
+	if err := s.to.Host.Spend(ctx, hosts.KindOf(method)); err != nil {
 		return nil, err
 	}
 	asked := s.c.opts.Now()
@@ -146,7 +145,7 @@ func (s *session) ask(ctx context.Context, tr *transfer, method, query string, h
 		return nil, err
 	}
 	if resp.Request.URL.Host == req.URL.Host {
-		s.to.Host.Heard(kindOf(method), resp.Header, s.c.opts.Now().Sub(asked))
+		s.to.Host.Heard(hosts.KindOf(method), resp.Header, s.c.opts.Now().Sub(asked))
 	}
 	tr.body = resp.Body
 	tr.begun.Store(true)
@@ -214,23 +213,9 @@ func (c *Copier) readAnswer(resp *http.Response, tr *transfer) error {
 	}
 	b, err := io.ReadAll(io.LimitReader(body, errorBodyMax))
 	if err == nil && json.Unmarshal(b, &said) == nil {
-		e.Name, e.Message = clean(said.Error), clean(said.Message)
+		e.Name, e.Message = hosts.Clean(said.Error), hosts.Clean(said.Message)
 	}
 	return e
-}
-
-// clean makes text from a host fit for rows and logs.
-func clean(s string) string {
-	const textMax = 120
-	if len(s) > textMax {
-		s = s[:textMax]
-	}
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || c == '\uFFFD' {
-			return -1
-		}
-		return c
-	}, s)
 }
 
 // answer is the body of what ask gets. One longer than bodyMax is cut, and no JSON then.

@@ -292,7 +292,7 @@ func TestLookupsRecover(t *testing.T) {
 	for i := range len(dids) / 2 {
 		d.fails.Store(dids[2*i], true)
 		ask(dids[2*i])
-		if wait := w.run.HostStanding(0).ParkedUntil.Sub(w.clock.now()); wait > time.Second {
+		if wait := backfill.LookupsParked(w.run); wait > time.Second {
 			t.Fatalf("failure %d parks all lookups for %s", i+1, wait)
 		}
 		w.clock.advance(2 * time.Second)

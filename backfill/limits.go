@@ -4,8 +4,8 @@ import "time"
 
 // Limits on what comes from outside, and on what waits in memory.
 const (
-	// hostsMax bounds the hosts remembered, at about 300 bytes each, and 200 more for the quotas of the reference
-	// PDS: 8 MiB. The network has some thousands.
+	// hostsMax bounds the hosts of which parts are not asked for, and the repositories to be fetched whole,
+	// at about 100 bytes each. The network has some thousands of hosts.
 	hostsMax = 16 << 10
 
 	// readyMin and readyMax bound how many rows of one host's queue are read ahead, at about
@@ -31,9 +31,6 @@ const (
 	// rows: about 0.4 µs a host.
 	rescanEvery    = 50 * time.Millisecond
 	rescanAllEvery = time.Second
-
-	// hostsNoted is how often what was learnt of hosts is written.
-	hostsNoted = 30 * time.Second
 
 	// errorBodyMax bounds the body of an answer that is no CAR: a JSON object with two strings.
 	errorBodyMax = 64 << 10
@@ -100,9 +97,6 @@ const (
 	parkMin     = time.Second
 	parkMax     = time.Hour
 	parkDefault = time.Minute
-
-	// admitMax is how long a request that was granted waits for its host's windows.
-	admitMax = 2 * time.Second
 
 	// sparseTimeMax is how long fetching the parts of a repository may take, in many short answers.
 	// After that the whole is fetched.

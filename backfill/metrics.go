@@ -23,7 +23,6 @@ func resultOf(v verdict) string {
 
 type metrics struct {
 	tasks    *prometheus.CounterVec // result: synced, gone, stale, dropped, ratelimited, transport, generic
-	parkings prometheus.Counter
 	requeued prometheus.Counter
 	found    prometheus.Counter
 	pages    *prometheus.CounterVec // kind: hosts, repos, collection, gap; outcome: ok, error
@@ -40,7 +39,6 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_backfill_tasks_total", Help: "Tasks by how they ended.",
 		}, []string{"result"}),
-		parkings: counter("parkings_total", "Times that a host was left alone, because it asked for it or failed."),
 		requeued: counter("requeued_total", "Repositories made pending again when due."),
 		found:    counter("discovered_total", "Repositories found by crawling."),
 		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -50,27 +48,14 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
 		m.tasks.WithLabelValues(result)
 	}
-	locked := func(f func() int) func() float64 {
-		return func() float64 {
+	for _, c := range append(crawlGauges(r), []prometheus.Collector{
+		m.tasks, m.requeued, m.found, m.pages,
+		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
+		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", func() float64 {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			return float64(f())
-		}
-	}
-	for _, c := range append(crawlGauges(r), []prometheus.Collector{
-		m.tasks, m.parkings, m.requeued, m.found, m.pages,
-		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
-		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", locked(func() int { return r.waiting })),
-		gauge("known_hosts", "Hosts with an entry in memory.", locked(func() int { return len(r.hosts) })),
-		gauge("parked_hosts", "Hosts being left alone.", locked(func() (n int) {
-			now := r.opts.Now()
-			for _, h := range r.hosts {
-				if h.Parked(now) {
-					n++
-				}
-			}
-			return n
-		})),
+			return float64(r.waiting)
+		}),
 	}...) {
 		if err := reg.Register(c); err != nil {
 			return nil, err

@@ -101,7 +101,7 @@ func (t *task) blame(v verdict) verdict {
 	if err == nil {
 		t.hostID = h.ID
 	}
-	if err != nil || t.host == nil || t.host.ID != h.ID {
+	if err != nil || t.permit == nil || t.permit.Host() != h.ID {
 		v.fault, v.park = noFault, 0
 	}
 	return v

@@ -212,7 +212,7 @@ func (r *Runner) knownHosts(from string) (origins []string, err error) {
 			return nil, ours(err)
 		}
 		for _, h := range page {
-			if _, banned := r.limitsOf(h.ID); banned {
+			if r.hosts.Banned(h.ID) {
 				continue
 			}
 			if origin, err := r.originOf(from, h.Name); err == nil {

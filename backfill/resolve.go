@@ -16,22 +16,23 @@ import (
 // pickUnresolved starts a lookup for a repository whose host is unknown. Lookups go ahead of the
 // permits, but not far: what is found for a busy host has to be written to that host's queue.
 // Called with mu held.
-func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *host) {
-	h := r.hosts[0]
-	if h == nil || !h.Open(pace.Fetch, now) || r.moveDebt(now) > 0 {
+func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *queue) {
+	q := r.queues[0]
+	if q == nil || !r.lookups.Open(pace.Fetch, now) || r.moveDebt(now) > 0 {
 		return nil, nil
 	}
-	if r.sched.Free() == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
+	if r.hosts.Free() == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
 		return nil, nil
 	}
-	it, ok := r.take(h, now)
+	it, ok := r.take(q, false)
 	if ok {
 		r.resolving++
-		return &task{r: r, it: it, holder: h, lookPermit: h.Limiter.Begin(pace.Fetch, now), looking: true}, nil
+		return &task{r: r, it: it, holder: q, lookPermit: r.lookups.Begin(pace.Fetch, now), looking: true}, nil
 	}
-	if h.more {
-		return nil, h
+	if q.more {
+		return nil, q
 	}
+	r.drop(q)
 	return nil, nil
 }
 
@@ -78,32 +79,32 @@ func (r *Runner) seat(t *task) seat {
 	if t.looking {
 		r.looked(t)
 	}
-	h := r.hostOf(t.hostID)
-	switch {
-	case h == nil || h.Banned() || h.Opens(pace.Fetch, now).Sub(now) > admitMax:
+	permit, soon := r.hosts.Acquire(t.hostID)
+	if !soon {
 		r.moves.ReserveN(now, 1)
 		return seatQueue
-	case r.sched.Free() > 0 && h.Open(pace.Fetch, now) && r.sched.Trusts(&h.Host):
-		t.holder.claimed--
-		h.claimed++
-		t.holder = h
-		r.grant(t, h)
-		return seatTask
-	case len(h.room) < roomMax && r.waiting < roomsMax:
-		t.left = true // before somebody takes it from the room
-		t.holder.claimed--
-		h.claimed++
-		if t.ident.DID != "" {
-			t.it.ident, t.it.looked, t.it.marks = &t.ident, now, t.marks
-		}
-		h.room = append(h.room, t.it)
-		r.waiting++
-		r.push(h)
-		signal(r.kick)
-		return seatRoom
 	}
-	r.moves.ReserveN(now, 1)
-	return seatQueue
+	q := r.queueOf(t.hostID)
+	if permit == nil && (len(q.room) >= roomMax || r.waiting >= roomsMax) {
+		r.drop(q)
+		r.moves.ReserveN(now, 1)
+		return seatQueue
+	}
+	q.claimed++
+	r.unclaim(t.holder)
+	if permit != nil {
+		t.holder, t.permit = q, permit
+		return seatTask
+	}
+	t.left = true // before somebody takes it from the room
+	if t.ident.DID != "" {
+		t.it.ident, t.it.looked, t.it.marks = &t.ident, now, t.marks
+	}
+	q.room = append(q.room, t.it)
+	r.waiting++
+	r.push(q)
+	signal(r.kick)
+	return seatRoom
 }
 
 // move puts the repository into the queue of its host, with what was learnt, and leaves it there.
@@ -164,8 +165,8 @@ func (t *task) refresh(ctx context.Context) error {
 func (r *Runner) answeredLookup(t *task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if h := r.hosts[0]; h != nil && !strings.HasPrefix(t.it.did, didWeb) {
-		h.Note(pace.Outcome{Answered: true}, t.lookPermit, r.opts.Now())
+	if !strings.HasPrefix(t.it.did, didWeb) {
+		r.lookups.Note(pace.Outcome{Answered: true}, t.lookPermit, r.opts.Now())
 	}
 }
 

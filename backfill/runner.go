@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
 	"cistern/store"
@@ -25,6 +26,7 @@ type Runner struct {
 	copier       *Copier
 	signalMisses *signalMisses
 	metrics      *metrics
+	hosts        *hosts.Table
 	moves        *rate.Limiter
 
 	kick            chan struct{} // wakes the dispatcher
@@ -41,14 +43,13 @@ type Runner struct {
 
 	// mu guards:
 	mu                  sync.Mutex
-	sched               *pace.Scheduler
-	resolving           int // lookups of repositories with an unknown host
-	waiting             int // repositories in rooms
+	lookups             pace.Limiter // of the directory that lookups ask
+	resolving           int          // lookups of repositories with an unknown host
+	waiting             int          // repositories in rooms
 	inflight            map[string]*flight
 	versions            map[string]uint32 // of the filters that those in flight are fetched by
-	hosts               map[uint32]*host
-	full                time.Time // when no host was idle
-	stalled             []*host   // have work that needs lookups, which were parked
+	queues              map[uint32]*queue
+	stalled             []*queue  // have work that needs lookups, which were parked
 	rescan              bool      // rows were enqueued by somebody else
 	rescanAll           bool      // rows may stand in any queue
 	scanned, scannedAll time.Time // when that was looked at last
@@ -73,18 +74,26 @@ func New(opts Options) (*Runner, error) {
 		kickPass:     make(chan struct{}, 1),
 		kickLater:    make(chan struct{}, 1),
 		fatal:        make(chan error, 1),
-		sched:        pace.NewScheduler(opts.Concurrency),
 		inflight:     make(map[string]*flight),
 		versions:     make(map[string]uint32),
-		hosts:        make(map[uint32]*host),
+		queues:       make(map[uint32]*queue),
 		rescanAll:    true,
 		rand:         rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
-	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.checkRedirect}
+	r.lookups.Configure(pace.Limits{Max: opts.Concurrency}, false)
+	r.lookups.Trust()
+	var err error
+	r.hosts, err = hosts.New(hosts.Options{
+		Store: opts.Store, Concurrency: opts.Concurrency, PerHost: opts.PerHost, Rules: opts.HostRules,
+		Freed: func() { signal(r.kick) }, Now: opts.Now, Registerer: opts.Registerer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.hosts.CheckRedirect}
 	r.absences, r.describeRetries = newAbsences(r), newDescribeRetries()
 	r.gapSeen.Store(true)
 	opts.Gate.OnChange(func() { signal(r.kick) })
-	var err error
 	if r.crawls, err = newCrawlers(r); err != nil {
 		return nil, fmt.Errorf("read crawl sources: %w", err)
 	}
@@ -92,7 +101,7 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
 	}
 	r.copier, err = NewCopier(CopyOptions{
-		Client: r.client, Keys: opts.Directory, Crowded: r.crowded, UserAgent: opts.UserAgent,
+		Client: r.client, Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
 		Strategy: opts.Strategy, Unsigned: opts.Verify == VerifyNone,
 		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,
 		SpoolDir: opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax, CARBlocksMax: opts.CARBlocksMax,
@@ -125,12 +134,12 @@ func (r *Runner) Run(ctx context.Context) error {
 	g.Go(func() error { return r.dispatch(ctx, g) })
 	g.Go(func() error { return r.retry(ctx) })
 	g.Go(func() error { return r.flush(ctx) })
-	g.Go(func() error { return r.noteHosts(ctx) })
+	g.Go(func() error { return quiet(ctx, ours(r.hosts.Run(ctx))) })
 	g.Go(func() error { return quiet(ctx, ours(r.refilter.Run(ctx))) })
 	err := g.Wait()
 	r.client.CloseIdleConnections()
 	if err == nil {
-		err = ours(r.writeTallies())
+		err = ours(r.hosts.Flush())
 	}
 	return err
 }
@@ -178,7 +187,7 @@ func (r *Runner) idle() bool {
 
 // onlyImports is idle with mu held.
 func (r *Runner) onlyImports() bool {
-	return r.sched.Free() == r.opts.Concurrency && r.resolving == 0 && len(r.inflight) > r.waiting
+	return r.hosts.Free() == r.opts.Concurrency && r.resolving == 0 && len(r.inflight) > r.waiting
 }
 
 // Wake says that rows were enqueued or have become due. Without it they are found some time later.

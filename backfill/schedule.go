@@ -4,12 +4,23 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"cistern/backfill/hosts"
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/store"
+)
+
+// What a failed attempt says about its host.
+type fault = pace.Fault
+
+const (
+	noFault   = pace.NoFault
+	softFault = pace.SoftFault
+	hardFault = pace.HardFault
 )
 
 // ending is how a task ends.
@@ -129,6 +140,32 @@ func classifyAnswer(e *hosts.AnswerError) verdict {
 		return verdict{ending: endGone, status: store.StatusDeactivated, spoke: true}
 	}
 	return verdict{kind: store.Generic, spoke: true}
+}
+
+// outcome is what a request shows about its host.
+func (v verdict) outcome() pace.Outcome {
+	return pace.Outcome{Fault: v.fault, Answered: v.spoke, Congested: v.congested, Park: v.park}
+}
+
+// failure is what is shown as the last failure of the host, "" for none.
+func (v verdict) failure() string {
+	if v.err == nil || v.fault == noFault && v.park == 0 && (v.kind != store.RateLimited || v.lookup) {
+		return ""
+	}
+	return clipped(v.err.Error())
+}
+
+// judge tells the host of a task what its attempt says of it, or the lookups what a failed one
+// says of them: those of did:plc share a directory, those of did:web are up to the DID's own host.
+func (r *Runner) judge(t *task, v verdict) {
+	switch {
+	case v.lookup && !strings.HasPrefix(t.it.did, didWeb):
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.lookups.Note(v.outcome(), t.lookPermit, r.opts.Now())
+	case t.permit != nil:
+		t.permit.Note(v.outcome(), v.failure())
+	}
 }
 
 // delay is how long to wait after so many failures in a row.

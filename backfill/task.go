@@ -18,18 +18,12 @@ import (
 type task struct {
 	r      *Runner
 	it     item
-	host   *host  // whose permit it took; nil while the host is unknown
-	holder *host  // counts it as claimed
-	hostID uint32 // of the host that the document names, 0 before it is read
-	permit pace.Permit
+	holder *queue        // counts it as claimed
+	hostID uint32        // of the host that the document names, 0 before it is read
+	permit *hosts.Permit // nil while the host is unknown
 
 	lookPermit pace.Permit // of lookups, as the task began
-
-	// Runner.mu guards:
-	global  bool // holds a global permit
-	local   bool // holds a permit of host
-	looking bool // counts as a lookup
-	prepaid bool // its permit was spent on a request that is still to come
+	looking    bool        // counts as a lookup; Runner.mu guards
 
 	left bool // the DID is out of flight, or no longer this task's to say
 
@@ -88,7 +82,7 @@ func (t *task) work(ctx context.Context) error {
 	if due, soon := t.tooSoon(); soon {
 		return t.postpone(due)
 	}
-	if t.host == nil {
+	if t.permit == nil {
 		err = t.seekHost(ctx)
 	} else {
 		err = t.checkHost(ctx)
@@ -126,7 +120,7 @@ func (t *task) checkHost(ctx context.Context) error {
 		return err
 	}
 	t.hostID = id
-	if id != t.host.ID {
+	if id != t.permit.Host() {
 		return t.follow()
 	}
 	return nil
@@ -160,7 +154,7 @@ func (t *task) copy(ctx context.Context) error {
 			return err
 		}
 		t.hostID = id
-		if id != t.host.ID {
+		if id != t.permit.Host() {
 			if err := t.follow(); err != nil || t.left {
 				return err
 			}
@@ -207,7 +201,7 @@ func (t *task) attempt(ctx context.Context) error {
 		return errors.Join(err, t.straighten(err))
 	}
 	// The host has done its part.
-	t.fetched(0, 1)
+	t.permit.Fetched()
 	t.r.judge(t, verdict{spoke: true})
 	t.r.release(t, false)
 	err = t.write(ctx, c)
@@ -292,7 +286,7 @@ func (t *task) depart() {
 	t.r.mu.Lock()
 	t.r.land(t.it.did)
 	if t.holder != nil {
-		t.holder.claimed--
+		t.r.unclaim(t.holder)
 	}
 	t.r.mu.Unlock()
 	signal(t.r.kick)

@@ -39,8 +39,8 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("host is not to be asked before %s", e.Until.UTC().Format(time.RFC3339))
 }
 
-// QueriesSpent reports whether a query failed because the host's quota of queries is spent. The host
-// may count whole repositories in another quota.
+// QueriesSpent reports whether a query failed because the host's quota of queries is spent. The
+// host may count whole repositories in another quota.
 func QueriesSpent(err error) bool {
 	var busy *BusyError
 	var answer *AnswerError

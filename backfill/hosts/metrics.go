@@ -1,0 +1,47 @@
+package hosts
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	parkings prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, t *Table) (*metrics, error) {
+	m := &metrics{parkings: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "cistern_backfill_parkings_total",
+		Help: "Times that a host was left alone, because it asked for it or failed.",
+	})}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cistern_backfill_" + name, Help: help,
+		}, f)
+	}
+	for _, c := range []prometheus.Collector{
+		m.parkings,
+		gauge("known_hosts", "Hosts with an entry in memory.", t.known),
+		gauge("parked_hosts", "Hosts being left alone.", t.parked),
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (t *Table) known() float64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return float64(len(t.hosts))
+}
+
+func (t *Table) parked() (n float64) {
+	now := t.opts.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range t.hosts {
+		if h.Parked(now) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,58 @@
+package hosts
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+
+	"cistern/backfill/pace"
+	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options of New. Store is required.
+type Options struct {
+	Store *store.Store
+	// Concurrency is the number of repositories fetched at a time from all hosts, PerHost from one.
+	// Defaults 32 and 10.
+	Concurrency, PerHost int
+	// Rules limit or ban hosts by patterns of their names. The row of a host goes before.
+	Rules pace.Rules
+	// Freed is called after a permit was given back, without a lock. It must not block. Default:
+	// nothing.
+	Freed func()
+
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// Registerer takes the metrics. Default: a private registry.
+	Registerer prometheus.Registerer
+}
+
+func (o Options) withDefaults() Options {
+	o.Concurrency = cmp.Or(o.Concurrency, 32)
+	o.PerHost = cmp.Or(o.PerHost, 10)
+	if o.Freed == nil {
+		o.Freed = func() {}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	var errs []error
+	if o.Store == nil {
+		errs = append(errs, errors.New("no store"))
+	}
+	if o.Concurrency < 1 || o.PerHost < 1 {
+		errs = append(errs, fmt.Errorf("concurrency %d, or %d per host, is not positive",
+			o.Concurrency, o.PerHost))
+	}
+	return errors.Join(errs...)
+}

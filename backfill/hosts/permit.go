@@ -1,0 +1,198 @@
+package hosts
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"cistern/backfill/pace"
+)
+
+// Permit allows requests to one host. It belongs to one goroutine, which must close it. What a
+// request shows about the host may be noted later too.
+type Permit struct {
+	t     *Table
+	h     *host
+	state pace.Permit // of the limiter as the permit was given
+
+	// Table.mu guards:
+	local   bool // holds one of the host's permits
+	global  bool // holds one of those that all hosts share
+	prepaid bool // the fetch that it includes was not sent yet
+}
+
+// begin gives a permit for a fetch. Called with mu held.
+func (t *Table) begin(h *host, now time.Time) *Permit {
+	state := t.sched.Begin(&h.Host, now)
+	return &Permit{t: t, h: h, state: state, local: true, global: true, prepaid: true}
+}
+
+// query gives a permit for one query, which counts as sent. Called with mu held.
+func (t *Table) query(h *host, now time.Time) *Permit {
+	return &Permit{t: t, h: h, state: h.Limiter.Begin(pace.Query, now), local: true}
+}
+
+// Host returns the id of the host.
+func (p *Permit) Host() uint32 { return p.h.ID }
+
+// Leave gives back the host's part of the permit, once the host has answered. The part that all
+// hosts share is held until Close.
+func (p *Permit) Leave() { p.release(false) }
+
+// Close gives the permit back. Calling it again does nothing.
+func (p *Permit) Close() { p.release(true) }
+
+func (p *Permit) release(all bool) {
+	if p.free(all) {
+		p.t.opts.Freed()
+	}
+}
+
+// free reports whether something was given back.
+func (p *Permit) free(all bool) (freed bool) {
+	t := p.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p.local {
+		p.local = false
+		if p.prepaid {
+			p.prepaid = false
+			p.h.Refund(pace.Fetch)
+		}
+		t.leave(p.h)
+		freed = true
+	}
+	if all && p.global {
+		p.global = false
+		t.sched.Return(&p.h.Host, p.state, t.opts.Now())
+		freed = true
+	}
+	return freed
+}
+
+// leave gives back a host's part of a permit, to a request that waits for it before the scheduler.
+// Called with mu held.
+func (t *Table) leave(h *host) {
+	now := t.opts.Now()
+	t.sched.Leave(&h.Host, now)
+	t.serve(h, now)
+}
+
+// Spend waits until the host may be asked once more, and notes that it is. The permit includes the
+// first request. When the wait would exceed admitMax the error is a BusyError, and the repository
+// must be queued again: it must not hold a permit meanwhile.
+func (p *Permit) Spend(ctx context.Context, k pace.Kind) error {
+	for {
+		at, paid := p.payAhead(k)
+		if paid {
+			return nil
+		}
+		if at.IsZero() {
+			return p.t.spend(ctx, p.h, k)
+		}
+		d := at.Sub(p.t.opts.Now())
+		if d > admitMax {
+			return &BusyError{Until: at, Queries: true}
+		}
+		if sleep(ctx, max(d, time.Millisecond)); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// payAhead charges a request to the one that the permit includes, if that was not sent yet. A time
+// is the earliest at which this is allowed; without a time and not paid, the included request was
+// already used.
+func (p *Permit) payAhead(k pace.Kind) (at time.Time, paid bool) {
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	if !p.prepaid {
+		return at, false
+	}
+	if k == pace.Query { // the permit was given for a fetch
+		if at = p.h.Exchange(p.t.opts.Now()); !at.IsZero() {
+			return at, false
+		}
+	}
+	p.prepaid = false
+	return at, true
+}
+
+// spend waits until a host may be asked once more as far as time decides, and notes that it is.
+func (t *Table) spend(ctx context.Context, h *host, k pace.Kind) error {
+	for {
+		now := t.opts.Now()
+		t.mu.Lock()
+		at, banned := h.Opens(k, now), h.Banned()
+		queries := !h.Opens(pace.Fetch, now).After(now)
+		if !at.After(now) && !banned {
+			h.Spend(k, now)
+		}
+		t.mu.Unlock()
+		switch d := at.Sub(now); {
+		case banned, d > admitMax:
+			return &BusyError{Until: at, Queries: queries && !banned}
+		case d > 0:
+			sleep(ctx, d)
+		default:
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// Spares reports whether the host announced no quota of queries, or has at least half of it left.
+func (p *Permit) Spares() bool {
+	now := p.t.opts.Now()
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	return p.h.Spare(pace.Query, now)
+}
+
+// Heard passes the header of an answer to the host's limiter, and how long after its request the
+// answer began. header may be nil.
+func (p *Permit) Heard(k pace.Kind, header http.Header, took time.Duration) {
+	now := p.t.opts.Now()
+	q := pace.ParseQuota(header, now)
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	p.h.Heard(k, took, q, p.state, now)
+}
+
+// Note applies what a request shows about the host. failure is what is shown as the host's last
+// failure, "" for none.
+func (p *Permit) Note(o pace.Outcome, failure string) {
+	now := p.t.opts.Now()
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	if p.h.Note(o, p.state, now) > 0 {
+		p.t.metrics.parkings.Inc()
+	}
+	p.h.tally.noted(o, failure, now)
+}
+
+// Received counts bytes that came from the host.
+func (p *Permit) Received(bytes int64) {
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	p.h.tally.received(bytes)
+}
+
+// Fetched counts a repository that came from the host.
+func (p *Permit) Fetched() {
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	p.h.tally.repos++
+}
+
+// sleep waits for d, or for the end.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

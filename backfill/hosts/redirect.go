@@ -1,0 +1,75 @@
+package hosts
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"cistern/backfill/pace"
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// KindOf returns the kind of request by which hosts count an XRPC method.
+func KindOf(method string) pace.Kind {
+	if method == "com.atproto.sync.getRepo" {
+		return pace.Fetch
+	}
+	return pace.Query
+}
+
+// CheckRedirect is an http.Client.CheckRedirect: a host that redirects must not have us ask a host
+// that is banned or parked, or more often than its windows allow. What it refuses is the
+// redirecting host's failure.
+func (t *Table) CheckRedirect(req *http.Request, via []*http.Request) error {
+	err := identity.CheckRedirect(req, via)
+	if err == nil {
+		err = t.spendElsewhere(req)
+	}
+	if err != nil {
+		// Not a BusyError: the redirecting host would be asked again at once.
+		return fmt.Errorf("%w to %s: %v", ErrRedirect, Clean(req.URL.Redacted()), err)
+	}
+	return nil
+}
+
+// spendElsewhere is spend for the host of a request. An unknown host is not taken up: names cost
+// nothing.
+func (t *Table) spendElsewhere(req *http.Request) error {
+	origin, err := identity.ParseOrigin(req.URL.Scheme + "://" + req.URL.Host)
+	if err != nil {
+		return err
+	}
+	to, err := t.store.HostNamed(identity.HostOf(origin))
+	if errors.Is(err, store.ErrNotFound) {
+		if _, banned := t.opts.Rules.Of(identity.HostOf(origin)); banned {
+			return ErrBanned
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	h := t.hostOf(to.ID)
+	t.mu.Unlock()
+	if h == nil {
+		return errors.New("too many hosts are in use")
+	}
+	return t.spend(req.Context(), h, KindOf(strings.TrimPrefix(req.URL.Path, "/xrpc/")))
+}
+
+// Clean makes text from a host fit for rows and logs.
+func Clean(s string) string {
+	const textMax = 120
+	if len(s) > textMax {
+		s = s[:textMax]
+	}
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f || c == '\uFFFD' {
+			return -1
+		}
+		return c
+	}, s)
+}

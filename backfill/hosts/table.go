@@ -1,0 +1,126 @@
+package hosts
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"cistern/backfill/pace"
+	"cistern/store"
+)
+
+// Table is the bounded table of hosts. It shares permits among them, and bounds what each is asked.
+// Safe for concurrent use.
+type Table struct {
+	opts    Options
+	store   *store.Store
+	metrics *metrics
+
+	// mu guards:
+	mu    sync.Mutex
+	sched *pace.Scheduler
+	hosts map[uint32]*host
+	full  time.Time // when no host was idle
+}
+
+// host is what is known of one host. Table.mu guards it.
+type host struct {
+	pace.Host
+	waiters []*waiter // for a permit of the host alone
+	tally   tally     // what is to be written of it
+}
+
+// idle reports whether forgetting the host loses nothing but its history.
+func (h *host) idle(now time.Time) bool {
+	return h.Idle(now) && len(h.waiters) == 0 && !h.tally.dirty
+}
+
+// New makes a Table. Nothing is written before Run.
+func New(opts Options) (*Table, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("options of the table of hosts: %w", err)
+	}
+	t := &Table{
+		opts:  opts,
+		store: opts.Store,
+		sched: pace.NewScheduler(opts.Concurrency),
+		hosts: make(map[uint32]*host),
+	}
+	var err error
+	if t.metrics, err = newMetrics(opts.Registerer, t); err != nil {
+		return nil, fmt.Errorf("register metrics of hosts: %w", err)
+	}
+	return t, nil
+}
+
+// hostOf finds the entry of a host or makes one; nil when the table is full of hosts that are in
+// use. Called with mu held.
+func (t *Table) hostOf(id uint32) *host {
+	if h := t.hosts[id]; h != nil {
+		return h
+	}
+	if len(t.hosts) >= hostsMax && !t.evict() {
+		return nil
+	}
+	h := &host{}
+	h.ID = id
+	h.Configure(t.limits(id))
+	t.hosts[id] = h
+	return h
+}
+
+// limits returns what is set for a host: by its row, else by the first rule that matches, else the
+// defaults.
+func (t *Table) limits(id uint32) (l pace.Limits, banned bool) {
+	h, _ := t.store.HostByID(id) // from memory
+	rule, banned := t.opts.Rules.Of(h.Name)
+	l = rule.Over(pace.Limits{Min: 1, Max: t.opts.PerHost})
+	return pace.Override(h.Limits).Over(l), banned || h.Banned
+}
+
+// Banned reports whether a host must not be asked, by its row or a rule.
+func (t *Table) Banned(id uint32) bool {
+	_, banned := t.limits(id)
+	return banned
+}
+
+// Changed applies what is set for a host from now on.
+func (t *Table) Changed(id uint32) {
+	now := t.opts.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.hosts[id]; h != nil {
+		h.Configure(t.limits(id))
+		t.serve(h, now)
+		t.sched.Reconsider(&h.Host, now)
+	}
+}
+
+// evict forgets an idle host, one without faults if chance offers it. That none is idle is found
+// out by looking at all, and so not for each of the thousands that may want a place.
+func (t *Table) evict() bool {
+	now := t.opts.Now()
+	if since := now.Sub(t.full); since >= 0 && since < evictEvery {
+		return false
+	}
+	var found *host
+	seen := 0
+	for _, h := range t.hosts { // Go starts anywhere
+		if h.idle(now) {
+			found = h
+			if h.Blameless() {
+				break
+			}
+		}
+		if seen++; seen == evictTries && found != nil {
+			break
+		}
+	}
+	if found == nil {
+		t.full = now
+		return false
+	}
+	delete(t.hosts, found.ID)
+	return true
+}

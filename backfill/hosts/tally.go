@@ -1,0 +1,104 @@
+package hosts
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"cistern/backfill/pace"
+	"cistern/store"
+)
+
+// tally is what was learnt of a host since it was written last.
+type tally struct {
+	dirty bool
+	bytes int64     // received
+	repos int64     // fetched
+	err   string    // the last failure
+	seen  time.Time // when it answered in order last
+}
+
+// noted keeps what a request shows about the host.
+func (y *tally) noted(o pace.Outcome, failure string, now time.Time) {
+	switch {
+	case failure != "":
+		y.err, y.dirty = failure, true
+	case o.Answered:
+		y.seen, y.dirty = now, true
+	}
+}
+
+func (y *tally) received(bytes int64) {
+	if bytes > 0 {
+		y.bytes += bytes
+		y.dirty = true
+	}
+}
+
+// Run writes what is learnt of hosts now and then, until ctx ends. An error means that the store
+// failed. It may be called again after it returned.
+func (t *Table) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		sleep(ctx, noteEvery)
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Flush writes what was learnt of hosts since it was written last.
+func (t *Table) Flush() error {
+	dirty := map[uint32]tally{}
+	var ids []uint32
+	failing := map[uint32]time.Time{}
+	now := t.opts.Now()
+	t.mu.Lock()
+	for id, h := range t.hosts {
+		if h.tally.dirty {
+			ids = append(ids, id)
+			dirty[id], failing[id] = h.tally, h.View(now).FailingSince
+			h.tally = tally{}
+		}
+	}
+	t.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	return t.store.NoteHosts(ids, func(id uint32, row *store.HostRow) {
+		y := dirty[id]
+		row.Bytes += y.bytes
+		row.Repos += y.repos
+		row.Error = cmp.Or(y.err, row.Error)
+		row.LastSeen = max(row.LastSeen, unixSeconds(y.seen))
+		row.Failing = unixSeconds(failing[id])
+	})
+}
+
+func unixSeconds(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.Unix()
+}
+
+// Standing is the current state of a host, beside its row.
+type Standing struct {
+	pace.View
+	Bytes, Repos int64  // learnt since they were written last
+	Error        string // the last failure since then, "" for none
+}
+
+// Standing returns the current state of a host.
+func (t *Table) Standing(id uint32) Standing {
+	now := t.opts.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h := t.hosts[id]; h != nil {
+		y := h.tally
+		return Standing{View: h.View(now), Bytes: y.bytes, Repos: y.repos, Error: y.err}
+	}
+	var l pace.Limiter // of a host that nothing is asked of
+	l.Configure(t.limits(id))
+	return Standing{View: l.View(now)}
+}
