@@ -11,8 +11,8 @@ import (
 
 // Limits of accounts.
 const (
-	// heavyRecords is the size from which a repository, or those of one group together, are listed again
-	// outside of their shard: 20,000 rows take some 20 ms.
+	// heavyRecords is the size from which a repository, or those of one group together, are listed
+	// again outside of their shard: 20,000 rows take some 20 ms.
 	heavyRecords = 20_000
 
 	// collectionsMax and hiddenMax bound a repository as in package backfill.
@@ -64,7 +64,8 @@ func (it *item) outdated(row *store.Repo, status store.Status, mark store.Mark) 
 	case row.AccountTime == 0:
 		return false
 	case it.e.src.id == row.AccountSource:
-		return at == row.AccountTime && status == row.Status && mark == row.Mark // the same event again
+		// the same event again
+		return at == row.AccountTime && status == row.Status && mark == row.Mark
 	case at == row.AccountTime:
 		return status != store.StatusDeleted || row.Status == store.StatusDeleted
 	}
@@ -99,7 +100,7 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 		it.discover(w, row, "")
 	case mark != store.MarkNone:
 		row.Mark, row.Withheld = mark, true
-		it.ask(w, row, fmt.Sprintf("%s says %s: the account's host is to be asked", it.e.src.name(), mark))
+		it.ask(w, row, fmt.Sprintf("%s says %s: asking the account's host", it.e.src.name(), mark))
 	default:
 		return it.show(w, row)
 	}
@@ -108,8 +109,8 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) error {
 
 // hide records that an account is not active. The data is kept: an #account may be wrong, or come
 // from a former host. The account's host is therefore asked at once, and the data is wiped only
-// when that host confirms a deletion. An unknown account is followed for the reason why, and its host
-// is asked, too: what hides it may be the word of a former host.
+// when that host confirms a deletion. An unknown account is followed for the reason why, and its
+// host is asked, too: what hides it may be the word of a former host.
 func (it *item) hide(w *writing, row *store.Repo, status store.Status, why store.Why) {
 	b := w.b
 	if row.Status == status && (row.State == store.StateGone || row.State == store.StatePending) {
@@ -146,7 +147,7 @@ func (it *item) show(w *writing, row *store.Repo) error {
 	if !hidden && row.State != store.StateGone {
 		row.Mark = store.MarkNone
 		if row.Withheld {
-			it.ask(w, row, "the account is active again: its host is to be asked")
+			it.ask(w, row, "the account is active again: asking its host")
 			return nil
 		}
 		b.PutRepo(row) // its time only
@@ -197,8 +198,9 @@ func (it *item) postpone(w *writing, row *store.Repo, due time.Time) {
 }
 
 // ask writes the row so that the account's host is asked for the latest commit: at once, or when
-// the budget of status changes allows. A fetch that waits asks it anyway. One under way is repeated,
-// within the same budget: beyond it, a flood of events would have the repository fetched for ever.
+// the budget of status changes allows. A fetch that waits asks it anyway. One under way is
+// repeated, within the same budget: beyond it, a flood of events would have the repository fetched
+// for ever.
 func (it *item) ask(w *writing, row *store.Repo, why string) {
 	b := w.b
 	defer func() { b.PutRepo(row) }()
@@ -228,7 +230,8 @@ func (it *item) ask(w *writing, row *store.Repo, why string) {
 	}
 }
 
-// doHeavy handles the account event at the head of a parked lane. When it returns, that is durable and counted.
+// doHeavy handles the account event at the head of a parked lane. When it returns, that is durable
+// and counted.
 func (r *Runner) doHeavy(_ context.Context, l *lane) error {
 	var it item
 	it.take(l, l.head, r.opts.Now())

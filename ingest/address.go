@@ -13,9 +13,10 @@ import (
 
 const subscribePath = "/xrpc/com.atproto.sync.subscribeRepos"
 
-// ParseSource reads the address of a source: http, https, ws or wss, a host, perhaps a base path, and perhaps
-// the path of subscribeRepos behind it. What it gives is the one form that stands in rows and answers: ws or wss,
-// the host in lower case without a default port or a trailing dot, no slash at the end. The error names what is wrong.
+// ParseSource reads the address of a source: http, https, ws or wss, a host, perhaps a base path,
+// and perhaps the path of subscribeRepos behind it. It returns the one form that rows and answers
+// use: ws or wss, the host in lower case without a default port or a trailing dot, no slash at the
+// end. The error names what is wrong.
 func ParseSource(url string, pds bool) (store.Source, error) {
 	normal, err := normalise(url)
 	if err != nil {
@@ -38,7 +39,7 @@ func normalise(text string) (string, error) {
 	return "ws" + strings.TrimPrefix(origin, "http") + path, nil
 }
 
-// basePath is what stands before the path of subscribeRepos, "" for nothing.
+// basePath returns what precedes the path of subscribeRepos, "" for nothing.
 func basePath(path string) (string, error) {
 	path = strings.TrimRight(path, "/")
 	path = strings.TrimRight(strings.TrimSuffix(path, subscribePath), "/")
@@ -56,7 +57,7 @@ func basePath(path string) (string, error) {
 	return path, nil
 }
 
-// subscribeURL is what is dialled, with a cursor unless it is negative.
+// subscribeURL returns the URL to dial, with a cursor unless it is negative.
 func subscribeURL(source string, cursor int64) string {
 	if cursor < 0 {
 		return source + subscribePath
@@ -64,5 +65,5 @@ func subscribeURL(source string, cursor int64) string {
 	return source + subscribePath + "?cursor=" + strconv.FormatInt(cursor, 10)
 }
 
-// listingOf is the base URL at which the listing of a source is read.
+// listingOf returns the base URL at which the listing of a source is read.
 func listingOf(source string) string { return "http" + strings.TrimPrefix(source, "ws") }

@@ -15,7 +15,7 @@ type buckets struct {
 	// mu guards:
 	mu     sync.Mutex
 	byKey  map[string]*rate.Limiter
-	others *rate.Limiter // shared by keys that found no room
+	others *rate.Limiter // shared by the keys for which there was no room
 }
 
 func newBuckets(per rate.Limit, burst, max int) *buckets {

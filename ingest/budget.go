@@ -9,8 +9,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// budget bounds how often others can make us fetch repositories again: for each DID by what its row
-// remembers, for each host by a bucket in memory. Changes of an account's status have a budget of their own in its row.
+// budget bounds how often other parties can make us fetch repositories again: for each DID by
+// counts in its row, for each host by a bucket in memory. Changes of an account's status have a
+// budget of their own in its row.
 type budget struct {
 	base  time.Duration
 	hosts *buckets
@@ -21,9 +22,9 @@ func newBudget(base time.Duration) *budget {
 	return &budget{base: base, hosts: newBuckets(rate.Limit(1.0/refetchSeconds), refetchBurst, refetchHostsMax)}
 }
 
-// spend notes a break of row (Breaks, Broken) and says when its repository may be fetched: now (zero
-// time) or later. The first in an hour is free; then the delay doubles from RefetchBase to an hour. Hosts: a
-// burst of 100, and one a second.
+// spend records a break of row (Breaks, Broken) and returns when its repository may be fetched: now
+// (zero time) or later. The first break in an hour is free; then the delay doubles from RefetchBase
+// to an hour. A host gets a burst of 100, and one a second.
 func (b *budget) spend(row *store.Repo, host string, now time.Time) (due time.Time) {
 	if b.rested(row, now) {
 		row.Breaks = 0
@@ -52,15 +53,16 @@ func (b *budget) charge(row *store.Repo, cost int64, now time.Time) (wait time.D
 	return 0
 }
 
-// rested says whether row's last break lies so far back that another is as the first, or in the future: our clock was
-// ahead then.
+// rested reports whether row's last break is so long ago that the next counts as the first, or lies
+// in the future, since our clock was ahead then.
 func (b *budget) rested(row *store.Repo, now time.Time) bool {
-	// The hour of good order begins when the fetch was allowed: or else who waited for it would be trusted again at once.
+	// The hour without breaks begins when the fetch was allowed. Otherwise a repository that waited
+	// long for its fetch would be trusted again at once.
 	since := time.Duration(now.Unix()-row.Broken) * time.Second
 	return since > b.delay(row.Breaks)+refetchWindow || since < -refetchWindow
 }
 
-// delay is how long a repository waits after so many breaks.
+// delay returns how long a repository waits after so many breaks.
 func (b *budget) delay(breaks uint32) time.Duration {
 	if breaks < 2 {
 		return 0

@@ -10,8 +10,8 @@ import (
 	"cistern/store"
 )
 
-// prepareCommit verifies a #commit or #sync if it is to be applied. For others no key is looked up: there may
-// be millions of them.
+// prepareCommit verifies a #commit or #sync if it is to be applied. For other events no key is
+// looked up: there may be millions of them.
 func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 	switch row.State {
 	case store.StatePending, store.StateResync:
@@ -52,7 +52,8 @@ func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 	return false, nil
 }
 
-// verify checks everything that needs no row under its lock, and says what is missing for it.
+// verify checks everything that does not need the row to be locked, and returns what it lacks for
+// that.
 func (it *item) verify(row *store.Repo) need {
 	it.prepared, it.large = true, len(it.f.Blocks) > keptBlocksMax
 	p := &it.proof
@@ -102,8 +103,8 @@ func (it *item) checkSignature(row *store.Repo) need {
 	return needNothing
 }
 
-// identify finds the identity without a request: what an errand has found out, what the directory
-// remembers, or what the row does.
+// identify finds the identity without a request: from a finished errand, the directory's cache, or
+// the row.
 func (it *item) identify(row *store.Repo) bool {
 	dir, l := it.r.opts.Directory, it.lane
 	if l.got != needNothing {
@@ -196,7 +197,7 @@ func (it *item) mayRevive(row *store.Repo) bool {
 	return row.Tracked != store.Untracked && row.Resolved != 0 && !soon && !row.HiddenByRelay()
 }
 
-// revive queues the question to the host of an inactive account, now or when the budget of
+// revive queues a status check at the host of an inactive account, now or when the budget of
 // refetches allows: a commit with the account's signature suggests that the account is active.
 func (it *item) revive(w *writing, row *store.Repo) {
 	it.learn(w, row)
@@ -212,19 +213,20 @@ func (it *item) revive(w *writing, row *store.Repo) {
 	w.wake = true
 }
 
-// hearsay says whether nobody but some host's list, or an event that came first, says that an account is not to be had: whose it
-// is was never looked up. One that commits is looked at.
+// hearsay reports whether an account is inactive only by the listing of some host, or by an event
+// that came first, without a lookup of its host. If such an account commits, it is checked.
 func hearsay(row *store.Repo) bool {
 	return row.State == store.StateGone && row.Tracked != store.Untracked && row.Ordinal == 0 && row.Resolved == 0 && row.Retry.Next == 0
 }
 
-// decideSynced: the repository is complete, so the event either follows or shows that we miss something.
+// decideSynced applies an event to a complete repository: the event either follows our copy or
+// shows that we lack something.
 func (it *item) decideSynced(w *writing, row *store.Repo) error {
 	switch {
 	case it.rev <= row.Rev:
 		return nil
 	case it.job == jobCommit && it.f.TooBig:
-		it.desync(w, row, it.rev, true, "commit %s says only that it is too big", it.rev)
+		it.desync(w, row, it.rev, true, "commit %s is marked tooBig and has no operations", it.rev)
 		it.outcome = outcomeDesynced
 		return nil
 	case !it.prepared:
@@ -237,7 +239,7 @@ func (it *item) decideSynced(w *writing, row *store.Repo) error {
 	return it.advance(w, row)
 }
 
-// advance applies a commit that was prepared to a complete repository, or has it fetched again.
+// advance applies a prepared commit to a complete repository, or has the repository fetched again.
 func (it *item) advance(w *writing, row *store.Repo) error {
 	v, err := it.judge(row)
 	if err != nil {
@@ -258,15 +260,15 @@ func (it *item) advance(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// verdict is how an event relates to what we hold.
+// verdict is the relation of an event to our copy.
 type verdict uint8
 
 const (
 	fits     verdict = iota
-	breaks           // it follows something that we do not have
-	invalid          // item.bad
-	unsure           // nobody could tell us the key
-	unproven         // it fits, as far as what was sent shows
+	breaks           // it follows a state that we do not have
+	invalid          // see item.bad
+	unsure           // no key could be found
+	unproven         // it fits, as far as the message proves
 )
 
 // judge compares a verified commit with the row. The error is the store's.
@@ -279,7 +281,8 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	case row.Ordinal == 0:
 		return breaks, nil
 	case it.proof.commit.Data == row.Data:
-		// The commit's tree is the one we hold, whatever its operations are: only the rev moves, as by a #sync.
+		// The commit's tree is the tree we hold, whatever its operations are: only the rev moves,
+		// as by a #sync.
 		it.proof.ops = it.proof.ops[:0]
 		return fits, nil
 	case it.f.PrevData.Defined() && it.f.PrevData != row.Data:
@@ -290,9 +293,11 @@ func (it *item) judge(row *store.Repo) (verdict, error) {
 	case failure != nil:
 		return breaks, failure
 	case err == nil && prev == row.Data:
-		// The operations, undone, lead to the tree we hold, which makes a check of since superfluous.
+		// The operations, undone, lead to the tree we hold, which makes a check of since
+		// superfluous.
 	case unheld, errors.Is(err, repo.ErrProof) && !it.f.PrevData.Defined():
-		// Our rows do not have the replaced record, or a host older than sync v1.1 left out the nodes beside the path.
+		// Our rows do not have the replaced record, or a host older than sync v1.1 left out the
+		// nodes beside the path.
 		if it.f.Since != row.Rev {
 			return breaks, nil
 		}
@@ -337,8 +342,8 @@ func (it *item) apply(w *writing, row *store.Repo) error {
 	it.learn(w, row)
 	it.ops = p.writes(it.ops[:0])
 	if p.whole && !it.partial && row.Verified != store.VerifiedOps {
-		// The tree before the commit, which is the one we hold, has nothing where a record is created: the
-		// store need not look.
+		// The tree before the commit, which is the one we hold, has nothing where a record is
+		// created: the store need not look.
 		for i := range it.ops {
 			it.ops[i].New = p.ops[i].CID.Defined() && !p.ops[i].Prev.Defined()
 		}
@@ -350,7 +355,7 @@ func (it *item) apply(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// move has the row say that it is at the commit.
+// move sets the row to the commit.
 func (it *item) move(row *store.Repo) {
 	p := &it.proof
 	row.Rev, row.Data, row.Commit = p.commit.Rev, p.commit.Data, p.block
@@ -368,7 +373,7 @@ func (it *item) move(row *store.Repo) {
 	}
 }
 
-// learn writes down the identity that was looked up for the event.
+// learn writes the identity that was looked up for the event into the row.
 func (it *item) learn(w *writing, row *store.Repo) {
 	if it.lane.got == needNothing || it.lane.err != nil || it.lane.ident.DID == "" {
 		return
@@ -390,18 +395,19 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 		it.r.tally.rejected.WithLabelValues(reasonOf(it.bad)).Inc()
 		it.desync(w, row, rev, true, "commit %s: %v", rev, it.bad)
 	case unproven:
-		// Whoever leaves the proof out may leave operations out too. A full copy an hour shows it; until the
-		// next one the row says what it rests on (VerifiedOps).
+		// A host that leaves out the proof may leave out operations too. A full copy an hour
+		// reveals that; until the next one the row states what its copy rests on (VerifiedOps).
 		it.outcome = outcomeDesynced
-		it.desync(w, row, rev, false, "commit %s comes without the proof that it tells all", rev)
+		it.desync(w, row, rev, false, "commit %s lacks the proof that its operations are complete", rev)
 	case unsure:
 		it.outcome = outcomeFailed
 		it.desync(w, row, rev, true, "commit %s: the identity could not be read: %v", rev, it.lane.err)
 	}
 }
 
-// desync queues a complete repository for a fetch, now or when the budget allows. With recheck the fetch begins by asking whether
-// the host has anything new: then it was not the host that sent the event, or it was the event that was wrong.
+// desync queues a complete repository for a fetch, now or when the budget allows. With recheck the
+// fetch first asks the host whether it has a newer rev: the event was wrong, or came from another
+// party than the host.
 func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, why string, args ...any) {
 	b := w.b
 	it.learn(w, row)
@@ -425,7 +431,7 @@ func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, wh
 	it.r.opts.Logger.Debug("repository is fetched again", "did", row.DID, "rev", rev, "err", fmt.Sprintf(why, args...))
 }
 
-// buffer keeps a commit until the copy that is being made is complete. It is verified then.
+// buffer keeps a commit until the copy in flight is complete. It is verified then.
 func (it *item) buffer(w *writing, row *store.Repo) {
 	if it.rev <= row.Rev {
 		return
@@ -437,7 +443,7 @@ func (it *item) buffer(w *writing, row *store.Repo) {
 	}
 }
 
-// seen remembers that the host has more than we do.
+// seen records in the row that the host has a newer rev than our copy.
 func (it *item) seen(w *writing, row *store.Repo, rev string) {
 	if rev <= max(row.SeenRev, row.Rev) {
 		return
@@ -447,7 +453,7 @@ func (it *item) seen(w *writing, row *store.Repo, rev string) {
 	w.b.PutRepo(row)
 }
 
-// decideFold: there was no room for some commits.
+// decideFold handles the commits that were dropped for lack of room.
 func (it *item) decideFold(w *writing, row *store.Repo) error {
 	pds := row.PDS
 	if l := it.lane; l.got != needNothing && l.err == nil {
@@ -467,12 +473,12 @@ func (it *item) decideFold(w *writing, row *store.Repo) error {
 	}
 	it.stopDrain()
 	it.outcome = outcomeFailed
-	it.desync(w, row, rev, true, "commit %s: too many waited for an identity", rev)
+	it.desync(w, row, rev, true, "commit %s: too many events wait for an identity", rev)
 	return nil
 }
 
-// overflow says whether a commit would make a repository too large in what others pay for. It may say so a
-// little early.
+// overflow returns an error if a commit would make a repository exceed its share of what all
+// repositories use. It may do so a little early.
 func overflow(row *store.Repo, ops []repo.SliceOp) error {
 	if int(row.Collections)+len(ops) <= collectionsMax && int(row.Hidden)+len(ops) <= hiddenMax {
 		return nil

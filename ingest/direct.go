@@ -9,19 +9,20 @@ import (
 	"cistern/store"
 )
 
-// direct decides how long hosts are followed directly, beside relays. A relay limits how many
-// accounts of one host it passes on; the host's listing then shows new revs while the relay stays
-// silent. FollowHost adds the host's own firehose in that case.
+// direct decides how long hosts are followed directly, in addition to relays. A relay limits how
+// many accounts of one host it passes on; the host's listing then shows new revs that the relay
+// does not send. FollowHost adds the host's own firehose in that case.
 //
 // An account counts as unheard when a commit of it that came from its host was applied, and no
-// relay sent one that is valid within heardWithin. Other events do not count: a relay that throttles
-// an account still sends them. A direct source without any such account for directFor is dropped
+// relay sent a valid one within heardWithin. Other events do not count: a relay that throttles an
+// account still sends them. A direct source without any such account for directFor is dropped
 // again. After a restart directFor begins anew.
 type direct struct {
-	any     atomic.Bool // needed holds any source
-	mu      sync.Mutex
-	applied map[string]appliedEvent // mu guards; by DID: the oldest commit from its host that no relay has sent
-	needed  map[*source]time.Time   // mu guards; when an account of it was last found unheard
+	any atomic.Bool // needed holds any source
+	mu  sync.Mutex
+	// mu guards; by DID: the oldest commit from its host that no relay has sent
+	applied map[string]appliedEvent
+	needed  map[*source]time.Time // mu guards; when an account of it was last found unheard
 }
 
 type appliedEvent struct {
@@ -29,7 +30,7 @@ type appliedEvent struct {
 	at  time.Time
 }
 
-// note records what became of an event. Only commits count that were applied or were known already.
+// note records the outcome of an event. Only commits count that were applied or known already.
 func (d *direct) note(e *event, o outcome, now time.Time) {
 	commit := e.frame.Kind == frame.KindCommit || e.frame.Kind == frame.KindSync
 	if !d.any.Load() || !commit || o != outcomeApplied && o != outcomeSkipped {
@@ -47,7 +48,7 @@ func (d *direct) note(e *event, o outcome, now time.Time) {
 	if len(d.applied) < unheardMax {
 		d.applied[e.frame.DID] = appliedEvent{e.src, now}
 	} else if _, follows := d.needed[e.src]; follows {
-		d.needed[e.src] = now // no room to find out: other hosts must not have this one dropped
+		d.needed[e.src] = now // no room to find out: keep this source, whatever other hosts do
 	}
 }
 
@@ -129,7 +130,8 @@ func (s *sources) dropOne(src *source) error {
 	}
 	b := s.store.NewBatch()
 	b.DropSource(src.url)
-	b.DropCursor(src.url) // it is read from its newest message if it is needed again, and its listing compared
+	// it is read from its newest message if it is needed again, and its listing compared
+	b.DropCursor(src.url)
 	b.DropProgress(src.url)
 	if err := b.CommitSync(); err != nil {
 		return err

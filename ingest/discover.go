@@ -7,8 +7,9 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// wanted says whether an event is of a repository that we follow, or may follow from now on, and why. What the filter
-// excludes is not followed even where its row is still to be dropped.
+// wanted reports whether an event is of a repository that we follow, or may follow from now on, and
+// why. A repository that the filter excludes is not followed, even while its row is waiting to be
+// dropped.
 func (it *item) wanted(row *store.Repo) (why store.Why, ok bool) {
 	f, why := it.r.store.Filter(), row.Tracked
 	switch excluded := f.Excluded(row.DID); {
@@ -29,7 +30,8 @@ func (it *item) wanted(row *store.Repo) (why store.Why, ok bool) {
 	return store.Untracked, false
 }
 
-// signals says whether a commit touches a collection that makes its repository one to follow.
+// signals reports whether a commit touches a collection because of which its repository is to be
+// followed.
 func (it *item) signals(f store.FilterVersion) bool {
 	for _, op := range it.f.Ops {
 		if collection, _, ok := repo.SplitPath(op.Path); ok && f.Signal(collection) {
@@ -39,7 +41,8 @@ func (it *item) signals(f store.FilterVersion) bool {
 	return false
 }
 
-// discover follows an unknown repository. Nobody has verified the event: the fetch finds out what is true.
+// discover follows an unknown repository. The event is unverified: the fetch finds out what is
+// true.
 func (it *item) discover(w *writing, row *store.Repo, rev string) {
 	why, ok := it.wanted(row)
 	if !ok {

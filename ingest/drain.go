@@ -9,8 +9,8 @@ import (
 	"cistern/store"
 )
 
-// drainStep is what one step of a drain found in the buffer: commits that the copy holds already, and
-// the first that it does not.
+// drainStep is the result of one look at the buffer: commits that the copy has already, and the
+// first that it lacks.
 type drainStep struct {
 	attempt uint64
 	stale   []string
@@ -25,10 +25,10 @@ const staleMax = 256
 
 var (
 	errEnough   = errors.New("enough")
-	errNoCommit = fmt.Errorf("a buffered message is no commit: %w", repo.ErrInvalid)
+	errNoCommit = fmt.Errorf("a buffered message is not a commit: %w", repo.ErrInvalid)
 )
 
-// startDrain has the buffer come before everything else of a lane.
+// startDrain has the buffered commits of a lane handled before its events.
 func (s *shard) startDrain(l *lane) {
 	if !l.drain {
 		l.drain = true
@@ -37,7 +37,7 @@ func (s *shard) startDrain(l *lane) {
 	s.enqueue(l)
 }
 
-// stopDrain lets events go on.
+// stopDrain lets the events of the lane continue.
 func (it *item) stopDrain() {
 	if it.lane.drain {
 		it.lane.drain = false
@@ -45,8 +45,8 @@ func (it *item) stopDrain() {
 	}
 }
 
-// prepareDrain verifies the next buffered commit. Only the shard itself adds to the buffer of a row, and none
-// while that is draining.
+// prepareDrain verifies the next buffered commit. Only the shard itself adds to the buffer of a
+// row, and adds nothing while the row is draining.
 func (it *item) prepareDrain() (done bool, err error) {
 	row, err := it.r.store.RepoOrNew(it.lane.did)
 	if err != nil {
@@ -90,8 +90,8 @@ func (it *item) prepareDrain() (done bool, err error) {
 	return false, nil
 }
 
-// decideDrain takes one commit out of the buffer. The batch that takes the last ends the drain; a crash before leaves a
-// row that is draining, and the commits that it does not hold yet.
+// decideDrain takes one commit out of the buffer. The batch that takes the last one ends the drain;
+// a crash before that leaves a draining row with the commits that its copy lacks.
 func (it *item) decideDrain(w *writing, row *store.Repo) error {
 	d := &it.drain
 	if row.State != store.StateDraining {
@@ -134,8 +134,8 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// drained ends a drain. A rev seen that even the buffer did not bring is asked for again: with Recheck, so that the
-// fetch is the judge of whether there is such a rev.
+// drained ends a drain. If a higher rev was announced than the buffer had, the repository is queued
+// with Recheck, so that its host decides whether that rev exists.
 func (it *item) drained(w *writing, row *store.Repo) {
 	it.stopDrain()
 	if row.SeenRev > row.Rev {

@@ -6,11 +6,12 @@ import (
 	"cistern/ingest/frame"
 )
 
-// event is one message of a source, from its socket until nothing needs its memory.
+// event is one message of a source, from its socket until its memory is released.
 type event struct {
 	src *source
-	// seq is the event's number in src.tracker, what finish wants; 0 if the tracker does not know the event, which finish
-	// passes over. The number that the host gave is frame.Seq: two of them may be alike when a host starts anew.
+	// seq is the event's number in src.tracker, by which finish names it, or 0 for an event that
+	// the tracker does not know, which finish ignores. The number that the host assigned is
+	// frame.Seq: two events may have the same one when a host starts a new count.
 	seq     int64
 	message []byte
 	frame   frame.Frame // refers to message
@@ -24,11 +25,11 @@ type event struct {
 
 // buffer is memory for one message.
 type buffer struct {
-	b     []byte // all of it
+	b     []byte // with its whole capacity
 	class int
 }
 
-// pool keeps events and buffers for later ones. The garbage collector takes what nobody uses.
+// pool keeps events and buffers for reuse. The garbage collector frees those that are idle.
 type pool struct {
 	events  sync.Pool
 	buffers [bufferClasses]sync.Pool
@@ -63,7 +64,8 @@ func (p *pool) buffer(class int) *buffer {
 
 func (p *pool) putBuffer(b *buffer) { p.buffers[b.class].Put(b) }
 
-// grow is a buffer of the next class that begins with what b holds; b is gone. There must be a next class.
+// grow returns a buffer of the next class that begins with the contents of b, and releases b. There
+// must be a next class.
 func (p *pool) grow(b *buffer) *buffer {
 	larger := p.buffer(b.class + 1)
 	copy(larger.b, b.b)
@@ -71,7 +73,8 @@ func (p *pool) grow(b *buffer) *buffer {
 	return larger
 }
 
-// release is called once nothing needs e any more. Its message is overwritten by later ones.
+// release returns e to the pool. Later messages overwrite its message, so that nothing may refer to
+// e any more.
 func (r *Runner) release(e *event) { r.sources.release(e) }
 
 func (s *sources) release(e *event) {

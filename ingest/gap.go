@@ -13,8 +13,8 @@ import (
 // cursor from an earlier count with its next message.
 //
 // The first message of a connection with a cursor is compared with the cursor, and the first that
-// states a time with the time up to which the source was read. These signs mean that messages may be
-// missing:
+// states a time with the time up to which the source was read. These signs mean that messages may
+// be missing:
 //
 //   - its seq is not above the cursor: the host has begun a new count, in which reading goes on;
 //   - its seq is above cursor + 1, and the source is dense: it gives consecutive numbers;
@@ -27,14 +27,15 @@ import (
 // all known hosts. A source may request that once in Options.ReconcileEvery, and not while a
 // comparison is under way; until then store.Progress records it as owed.
 type gaps struct {
-	clock atomic.Int64 // unix microseconds: all that was sent until then was read, as far as is known; 0: unknown
+	// unix microseconds: all that was sent until then was read, as far as is known; 0: unknown
+	clock atomic.Int64
 	dense atomic.Int64 // 0 to denseMax
 
 	// mu guards what follows. It is held over I/O.
 	mu    sync.Mutex
-	asked time.Time      // when a comparison was last requested by this process
+	asked time.Time      // when this process last requested a comparison
 	saved store.Progress // as last written
-	// A sample is where the clock stood at a seq. It is written once the cursor has come so far.
+	// A sample is the value of clock at a seq. It is written once the cursor has reached the seq.
 	sampled   bool
 	sampleSeq int64
 	sampleAt  int64
@@ -53,13 +54,13 @@ func (g *gaps) step(from, to int64) {
 	}
 }
 
-// lost learns from a seq that was left out between two connections. That is far weaker a sign of a
-// source that is not dense than one left out within a connection: the source may have lost messages
-// several times in a row, and each time has to be noticed.
+// lost learns from a seq that was left out between two connections. Such a seq is much weaker
+// evidence of a sparse source than one left out within a connection: the source may have lost
+// messages several times in a row, and each time has to be noticed.
 func (g *gaps) lost() { g.dense.Store(max(g.dense.Load()-1, 0)) }
 
 // read records that everything sent until a time, in unix microseconds, was read. A time in our
-// future counts as now. What was recorded while our clock was ahead gives way to what is recorded now.
+// future counts as now. A time recorded while our clock was ahead is replaced by the present one.
 func (g *gaps) read(until, now int64) {
 	for until = min(until, now); ; {
 		at := g.clock.Load()
@@ -88,12 +89,12 @@ func (g *gaps) load(db *store.Store, source string) error {
 }
 
 // progress adds the source's progress to a batch, if it changed enough, and reports whether it did.
-// The same batch writes the cursor if that has not been written yet. Called with gaps.mu held, which
-// is released once the batch is committed.
+// The same batch writes the cursor if that is not written yet. gaps.mu is held until the batch is
+// committed.
 func (s *source) progress(b *store.Batch) (news bool) {
 	g := &s.gaps
 	if !g.sampled {
-		at := g.clock.Load() // read before the seq: it then holds for this seq too
+		at := g.clock.Load() // read before the seq, so that it is true for this seq too
 		g.sampled, g.sampleAt, g.sampleSeq = true, at, s.tracker.last()
 	}
 	if mark := s.tracker.mark(); mark < 0 || mark < g.sampleSeq {
@@ -124,8 +125,8 @@ func (c *socket) checkGap(seq, stated int64) error {
 	return s.set.reconcile(s, anew)
 }
 
-// sign returns the sign that messages are missing before a message, "" for none. With anew, the host
-// has begun a new count. Only the first message of a connection is compared with the cursor.
+// sign returns the sign that messages are missing before a message, "" for none. With anew, the
+// host has begun a new count. Only the first message of a connection is compared with the cursor.
 func (c *socket) sign(seq, stated int64) (sign string, anew bool) {
 	s := c.src
 	cursor, dense := s.tracker.last(), s.gaps.isDense()
@@ -150,9 +151,9 @@ func (c *socket) sign(seq, stated int64) (sign string, anew bool) {
 	return "", false
 }
 
-// unread returns for how long before a time, or before the connection if that was earlier, the source
-// was not read: 0 if that is unknown. If the source counts as read up to a time well after the
-// connection, then our clock was ahead, and it may have been long.
+// unread returns for how long before a time, or before the connection if that was earlier, the
+// source was not read: 0 if that is unknown. If the recorded time is well after the connection, our
+// clock was ahead then, and the source may have been unread for long.
 func (c *socket) unread(until int64) time.Duration {
 	behind := time.Duration(min(until, c.sinceTime)-c.clock) * time.Microsecond
 	switch {
@@ -196,7 +197,8 @@ func (s *sources) reconcile(src *source, anew bool) error {
 	if anew {
 		b.DropCursor(src.url)
 	}
-	// Durable before any message behind the gap moves the cursor: after a crash the comparison is requested, or owed.
+	// This is durable before any message behind the gap moves the cursor: after a crash the
+	// comparison is requested, or owed.
 	return ours(s.ask(src, b, may))
 }
 
@@ -217,9 +219,9 @@ func (s *sources) askOwed(src *source) error {
 }
 
 // mayAsk reports whether a comparison may be requested now: Options.ReconcileEvery has passed, and
-// none is under way. One that has not read its first page does not count: the source may have no
-// listing, and then the listings of all hosts would never be requested again. Called with the
-// source's gaps.mu and the lock of its listing held.
+// none is in progress. One that has not read its first page does not count: the source may have no
+// listing, and then the listings of all hosts would never be requested again. The source's gaps.mu
+// and the lock of its listing are held.
 func (s *sources) mayAsk(src *source) (bool, error) {
 	if at := src.gaps.asked; !at.IsZero() && time.Since(at) < s.opts.ReconcileEvery {
 		return false, nil
@@ -228,13 +230,14 @@ func (s *sources) mayAsk(src *source) (bool, error) {
 	return row.Stage != store.ReconcileListed && row.Cursor == "", err
 }
 
-// ask commits a batch that requests a comparison, or records it as owed. Called with the same locks
-// as mayAsk.
+// ask commits a batch that requests a comparison, or records it as owed. The same locks as for
+// mayAsk are held.
 func (s *sources) ask(src *source, b *store.Batch, now bool) error {
 	g := &src.gaps
 	if listing := listingOf(src.url); now {
 		b.PutReconciliation(listing, store.Reconciliation{})
-		if !src.pds.Load() { // a relay's listing leaves out inactive accounts and accounts that it does not know
+		// a relay's listing leaves out inactive accounts and accounts that it does not know
+		if !src.pds.Load() {
 			defer s.store.LockReconcileHosts()()
 			b.PutReconcileHosts(listing)
 		}

@@ -10,26 +10,31 @@ import (
 )
 
 const (
-	// rowIdentityMax is how long what a row says of an identity is used without reading the document again.
+	// rowIdentityMax is how long the identity in a row is used without reading the document again.
 	rowIdentityMax = 24 * time.Hour
-	// strangersMax bounds for how many pairs Options.RefuseFor is remembered, of about 100 bytes.
+	// strangersMax bounds the pairs of a PDS and a DID that are refused for Options.RefuseFor, at
+	// about 100 bytes each.
 	strangersMax = 8192
 )
 
-// prepareIdentity has the document read, now or when the budget allows: what the event says of it is nobody's word.
+// prepareIdentity has the document read, now or when the budget allows. What the event itself
+// states is ignored, as it is unverified.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 	at, l := it.stated(), it.lane
 	if at == row.IdentityTime || it.superseded(row) {
 		return it.finish(outcomeSkipped)
 	}
 	if at < row.IdentityTime && l.got != needRefresh {
-		// Another source's clock may have been ahead when it told of an earlier change.
+		// The clock of another source may have been ahead when that source announced an earlier
+		// change.
 		it.readAt = it.now.Add(it.r.opts.RefuseFor)
 		return false, nil
 	}
 	if l.got != needRefresh {
 		if f, waits := it.s.refreshes[l.did]; waits {
-			it.readAt = f.at // one read for all events until then, of which the row tells before the cursor passes this one
+			// one read serves all events until then; the row records that before the cursor passes
+			// this event
+			it.readAt = f.at
 			return false, nil
 		}
 		if wait := it.r.rereads.wait(l.did, identity.HostOf(row.PDS), it.now); wait > 0 {
@@ -38,7 +43,8 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 		}
 	}
 	if l.got != needRefresh && l.web() && it.s.crowded(l, it.e) {
-		l.ident, l.err, l.got = identity.Identity{}, errCrowded, needRefresh // as if the lookup had failed
+		// as if the lookup had failed
+		l.ident, l.err, l.got = identity.Identity{}, errCrowded, needRefresh
 	}
 	if l.got != needRefresh {
 		return it.park(needRefresh)
@@ -46,11 +52,11 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 	return false, nil
 }
 
-// errCrowded: too many wait for documents of did:web.
-var errCrowded = errors.New("too many wait for an identity")
+// errCrowded means that too many events wait for documents of did:web.
+var errCrowded = errors.New("too many events wait for an identity")
 
 // superseded reports whether a later #identity of the same source waits behind this one and has the
-// document read: reading it once is enough. One of another source does not count, since this source's
+// document read: one read is enough. An event of another source does not count, since this source's
 // cursor may pass this event before that one is done; nor does one that is skipped as known.
 func (it *item) superseded(row *store.Repo) bool {
 	for _, e := range it.lane.events[1:] {
@@ -68,8 +74,8 @@ func (it *item) prepareRefresh() (done bool, err error) {
 	return false, nil
 }
 
-// decideIdentity writes what the document says. When it could not be read, the row no longer vouches for what it
-// holds, and the lookup is tried again later.
+// decideIdentity writes the identity that the document states. If the document could not be read,
+// the identity in the row is no longer trusted, and the lookup is tried again later.
 func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	l, tries := it.lane, it.lane.refresh
 	l.refresh = 0
@@ -87,8 +93,9 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		it.outcome = outcomeFailed
 		row.Resolved = it.unanswered(row)
 		if errors.Is(l.err, identity.ErrNotFound) && row.State == store.StateSynced {
-			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the account.
-			it.ask(w, row, "the DID has no document: it is to be looked up again")
+			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the
+			// account.
+			it.ask(w, row, "the DID has no document: looking it up again")
 		} else {
 			w.b.PutRepo(row)
 		}
@@ -102,10 +109,10 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	moved := l.learned(w, row)
 	switch {
 	case row.State == store.StateGone && row.PDS == host && !row.HiddenByRelay():
-		it.ask(w, row, "") // whatever has changed, the host may have changed its mind as well
+		it.ask(w, row, "") // the host may have changed its statement as well
 	case row.State == store.StateSynced && row.PDS != host && it.job == jobRefresh:
-		// What the new host said before the document named it was refused.
-		it.ask(w, row, "the account has moved to "+identity.HostOf(row.PDS)+": it is to be asked what was missed")
+		// Events from the new host were refused until the document named it.
+		it.ask(w, row, "the account has moved to "+identity.HostOf(row.PDS)+": asking its new host for missed commits")
 	default:
 		w.b.PutRepo(row)
 	}
@@ -115,8 +122,9 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// unanswered is when the row's document was read, for a row that no longer vouches for what it holds since the document
-// could not be read again: 0 if that was for an #identity, which may have announced another key.
+// unanswered returns when the document of the row was read, for a row whose identity is no longer
+// trusted since the document could not be read again: 0 if an #identity caused that, which may have
+// announced another key.
 func (it *item) unanswered(row *store.Repo) int64 {
 	if it.job == jobIdentity || !passing(it.lane.err) {
 		return 0
@@ -124,9 +132,9 @@ func (it *item) unanswered(row *store.Repo) int64 {
 	return min(row.Resolved, it.now.Add(-rowIdentityMax).Unix())
 }
 
-// setIdentity has the row say what was just read from the document, and reports whether it said something else
-// before. What a former host said of an inactive account no longer counts: the new one is asked at
-// once. Whatever else the account waits for, it waits for the new host.
+// setIdentity writes an identity that was just read into the row, and reports whether its host
+// differs from the former. Statements of a former host about an inactive account no longer count:
+// the new host is asked at once. Whatever else the account waits for, it waits for the new host.
 func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
 	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS || row.Key != ident.Key)
 	if row.State == store.StateGone && row.Tracked != store.Untracked && row.PDS != ident.PDS && !row.HiddenByRelay() {
@@ -142,8 +150,8 @@ func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.
 	return moved
 }
 
-// authorise checks that a PDS speaks for the account of the event, as the DID document says. It asks for the document
-// again before it says no. With done, the event waits or is refused.
+// authorise checks by the DID document that a PDS is the host of the event's account. Before it
+// refuses, it has the document read again. With done, the event waits or is refused.
 func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	known := it.identify(row)
 	if known && identity.HostOf(it.ident.PDS) == host {
@@ -153,7 +161,8 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	pair := l.did + " " + host
 	if at, ok := s.strangers[pair]; ok && it.now.Sub(at) < s.r.opts.RefuseFor {
 		if row.Known() {
-			// The account may be moving there just now: the document is read again when this refusal has expired.
+			// The account may be moving there just now: the document is read again when this
+			// refusal has expired.
 			s.refreshAt(l.did, 1, at.Add(s.r.opts.RefuseFor))
 		}
 		return it.refuse()

@@ -9,7 +9,7 @@ import (
 	"cistern/store"
 )
 
-// job is what an item does for its lane.
+// job is the work of an item for its lane.
 type job uint8
 
 const (
@@ -19,21 +19,21 @@ const (
 	jobAccount
 	jobDrain   // take a buffered commit
 	jobRefresh // read an identity that could not be read when an #identity came
-	jobFold    // events of which only a rev was kept, or only a newer one
+	jobFold    // handle events of which only a rev was kept, or only the newest
 	jobs
 	jobNothing = jobs
 )
 
 var jobNames = [jobs]string{"commit", "sync", "identity", "account", "drained", "refresh", "folded"}
 
-// item is one step of one lane. It is prepared without a lock, by a row that may be old, and decided
-// under the lock, by the row as it is.
+// item is one step of one lane. It is prepared without a lock, by a row that may be outdated, and
+// decided under the lock, by the current row.
 type item struct {
 	s    *shard
 	r    *Runner
 	lane *lane
 	job  job
-	e    *event       // nil if no event of the lane is meant
+	e    *event       // nil if the step concerns no event of the lane
 	f    *frame.Frame // of e, or of the buffered commit
 	rev  string       // of f
 	now  time.Time
@@ -41,26 +41,26 @@ type item struct {
 	outcome outcome
 	need    need // with outcomePark
 
-	// what preparing a #commit or #sync found out:
+	// results of preparing a #commit or #sync:
 	prepared bool
 	proof    proof
 	ident    identity.Identity
-	known    bool     // ident is
-	prev     repo.CID // the tree before, if proof.whole
+	known    bool     // ident is set
+	prev     repo.CID // root of the tree before, if proof.whole
 	prevErr  error
-	bad      error // it is invalid
-	unsure   bool  // there was no key to be had
-	partial  bool  // applied without proof that its operations are all
+	bad      error // why it is invalid
+	unsure   bool  // no key could be found
+	partial  bool  // applied without proof that its operations are complete
 	future   bool  // its rev is in the future by our clock
 	large    bool  // proof holds much memory
 
-	readAt time.Time // when the document is read for an #identity, zero for now
+	readAt time.Time // when the document is to be read for an #identity, zero for now
 
 	drain drainStep
 	ops   []store.Op
 }
 
-// begin takes what comes next in a lane.
+// begin takes the next step of a lane.
 func (it *item) begin(s *shard, l *lane, now time.Time) {
 	it.s = s
 	switch {
@@ -80,7 +80,7 @@ func (it *item) begin(s *shard, l *lane, now time.Time) {
 	}
 }
 
-// take begins with an event, or with something else than an event.
+// take resets the item for an event, or for a step without one.
 func (it *item) take(l *lane, e *event, now time.Time) {
 	it.r, it.lane, it.now, it.job = l.shard.r, l, now, jobNothing
 	it.outcome, it.need = outcomeSkipped, needNothing
@@ -104,7 +104,7 @@ func jobOf(k frame.Kind) job {
 	return jobAccount
 }
 
-// end lets go of memory that is not the item's.
+// end drops references to memory that the item does not own.
 func (it *item) end() {
 	clear(it.ops)
 	if it.large {
@@ -116,7 +116,7 @@ func (it *item) end() {
 	it.lane, it.e, it.f, it.ident = nil, nil, nil, identity.Identity{}
 }
 
-// park has the lane wait for an errand.
+// park makes the lane wait for an errand.
 func (it *item) park(n need) (done bool, err error) {
 	it.outcome, it.need = outcomePark, n
 	return true, nil
@@ -128,14 +128,14 @@ func (it *item) finish(o outcome) (done bool, err error) {
 	return true, nil
 }
 
-// reject drops an event that says nothing about its repository.
+// reject drops an event that is worthless for its repository.
 func (it *item) reject(reason string) (done bool, err error) {
 	it.r.tally.rejected.WithLabelValues(reason).Inc()
 	return it.finish(outcomeRejected)
 }
 
-// prepare does what needs no lock. With done, nothing is to be decided any more: as of the moment at which the row
-// was read, there was nothing to be written.
+// prepare does what needs no lock. With done nothing is left to decide: as of the row that was
+// read, there is nothing to write.
 func (it *item) prepare() (done bool, err error) {
 	switch it.job {
 	case jobNothing:
@@ -178,7 +178,8 @@ func (it *item) prepare() (done bool, err error) {
 	return it.prepareCommit(&row)
 }
 
-// fault says what makes an event worthless whatever we hold: the reason for the metric, "" if nothing does.
+// fault returns why an event is worthless whatever we hold, as the reason for the metric, "" if it
+// is not.
 func (it *item) fault(row *store.Repo) (reason string) {
 	if !row.Known() && !validDID(it.lane.did) {
 		return reasonDID
@@ -186,10 +187,11 @@ func (it *item) fault(row *store.Repo) (reason string) {
 	if it.job == jobCommit || it.job == jobSync {
 		return revFault(it.rev, it.now)
 	}
-	return "" // of an #account or #identity, even one without a readable time counts
+	return "" // an #account or #identity counts even without a readable time
 }
 
-// revFault says what is wrong with a rev by itself. One in the future would shut out all that follow.
+// revFault returns what is wrong with a rev by itself. A rev in the future would exclude all that
+// follow.
 func revFault(rev string, now time.Time) (reason string) {
 	if _, err := repo.ParseTID(rev); err != nil {
 		return reasonRev
@@ -200,7 +202,7 @@ func revFault(rev string, now time.Time) (reason string) {
 	return ""
 }
 
-// decide does what the row demands, which nobody else changes now.
+// decide does what the row demands. The row is locked.
 func (it *item) decide(w *writing, row *store.Repo) error {
 	if it.future {
 		it.decideFuture(w, row)

@@ -4,31 +4,35 @@ import "time"
 
 // Limits on what comes from sockets.
 const (
-	// What is larger than frame.BytesMax is read and thrown away up to here; beyond that the connection is given up.
+	// discardBytesMax is up to where a message larger than frame.BytesMax is read and discarded; a
+	// longer one ends the connection.
 	discardBytesMax = 64 << 20
 	// discardClass is the class of the buffer that it is read into: 64 KiB.
 	discardClass = 4
 
-	// Buffers are of 4 KiB, which holds most commits, to 8 MiB, in steps of two. A message is charged for all of its
-	// buffer: 32 MiB are 8,192 events at most.
+	// Buffers are of 4 KiB, which holds most commits, to 8 MiB, in steps of two. A message is
+	// charged for all of its buffer: 32 MiB are 8,192 events at most.
 	bufferBytesMin = 4 << 10
 	bufferClasses  = 12
 
-	// opBytes is the memory of one operation of a decoded message, which is charged too: it is more than the message
-	// has for it. An event that had more than opsKept does not keep their memory for later ones.
+	// opBytes is the memory of one operation of a decoded message, which is charged too: it is more
+	// than the message has for it. An event that had more than opsKept does not keep their memory
+	// for later ones.
 	opBytes = 112
 	opsKept = 16
 
-	// handshakeBytesMax bounds what a host sends until the answer to our request is read, certificates included.
+	// handshakeBytesMax bounds what a host sends until the answer to our request is read,
+	// certificates included.
 	handshakeBytesMax = 256 << 10
 	handshakeTimeout  = 20 * time.Second
 	// failureBytesMax is where the text of a failure is cut off.
 	failureBytesMax = 512
 	writeTimeout    = 5 * time.Second
-	// messageTimeouts read timeouts is how long one message may take, however steadily it trickles in.
+	// messageTimeouts is how many read timeouts one message may take, however steadily its bytes
+	// come.
 	messageTimeouts = 4
 
-	// readBufferBytes takes some ten commits with one system call. A PDS has fewer of them, and there may
+	// readBufferBytes takes some ten commits with one system call. A PDS sends fewer, and there may
 	// be thousands of PDSes.
 	readBufferBytes    = 64 << 10
 	readBufferBytesPDS = 4 << 10
@@ -39,72 +43,80 @@ const (
 	// urlBytesMax bounds the name of a source.
 	urlBytesMax = 512
 
-	// A source is healthy, and its failures are forgotten, with the first event that is applied. Where events change nothing of
-	// what is followed, a connection is healthy after so much time or so many events.
+	// A source is healthy, and its failures are forgotten, with the first event that is applied. If
+	// its events are about no followed repository, a connection is healthy after this time or this
+	// number of events.
 	healthyAfter  = time.Minute
 	healthyEvents = 1000
-	// retryAfterRatio times Options.RetryMax is the longest that a host may ask us to stay away.
+	// retryAfterRatio times Options.RetryMax is the longest Retry-After of a host that is obeyed.
 	retryAfterRatio = 5
 	// patienceMax bounds the time after which a source that is always silent is connected anew.
 	patienceMax = time.Hour
-	// idlePatiences is how many times its patience a source may be silent though nobody else speaks: its host may answer pings
-	// and have lost our subscription.
+	// idlePatiences is how many times its patience a source may be silent while all others are,
+	// too: its host may answer pings and have lost our subscription.
 	idlePatiences = 10
 
-	// straysMax events in a row below the cursor, rising among themselves, are a new count of the host; once in a connection.
+	// straysMax events in a row below the cursor, with rising seqs, mean that the host has begun a
+	// new count. This is accepted once in a connection.
 	straysMax = 100
-	// stuckMax connections in a row that end inside one message which we refuse to read to its end, over stuckAfter at least:
-	// start at the tip. A proxy whose host restarts may end more connections than that, but within seconds and between
-	// messages.
+	// After stuckMax connections in a row that end inside one message which we refuse to read to
+	// its end, over stuckAfter at least, the source continues at its newest message. A proxy whose
+	// host restarts may end more connections than that, but within seconds and between messages.
 	stuckMax   = 3
 	stuckAfter = 2 * time.Minute
 
-	// denseMax bounds the measure of how dense the seqs of a source are: one more for two consecutive seqs, half for a
-	// seq left out within a connection, one less for a seq left out between two. A source is dense from denseMin on: three
-	// seqs left out in a row within a connection are enough to tell that it is not, and two are not.
+	// denseMax bounds the measure of how dense the seqs of a source are: one more for two
+	// consecutive seqs, half for a seq left out within a connection, one less for a seq left out
+	// between two. A source is dense from denseMin on: three seqs left out in a row within a
+	// connection show that it is not, and two do not.
 	denseMax = 64
 	denseMin = 8
-	// gapTime is for how long a source that is not dense may have sent nothing unless messages are missing, gapTimeDense for
-	// how long one that is.
+	// gapTime is how long a source that is not dense may send nothing before messages count as
+	// missing; gapTimeDense is the same for a dense source.
 	gapTime      = 10 * time.Minute
 	gapTimeDense = 2 * time.Hour
-	// directMax bounds the hosts that are followed directly because relays do not send all their accounts, and unheardMax the
-	// accounts remembered for it, at about 100 bytes.
+	// directMax bounds the hosts that are followed directly because relays leave out some of their
+	// accounts, and unheardMax the accounts remembered for that, at about 100 bytes.
 	directMax  = 256
 	unheardMax = 16384
-	// heardWithin is how long relays may take to send an event that a direct source has sent. A direct source is dropped when
-	// all its events came from relays too for directFor.
+	// heardWithin is how long relays may take to send an event that a direct source has sent. A
+	// direct source is dropped when all its events came from relays too for directFor.
 	heardWithin = 10 * time.Minute
 	directFor   = 24 * time.Hour
-	// progressEvery is how far the time up to which a source was read moves before it is written: 8,192 sources write 137
-	// rows a second at most.
+	// progressEvery is how far the time up to which a source was read moves before it is written:
+	// 8,192 sources write 137 rows a second at most.
 	progressEvery = time.Minute
 
 	// cursorEvery is how often cursors are written that moved without a batch.
 	cursorEvery = time.Second
-	// removeEvery is how often we look whether the events of a removed source are handled.
+	// removeEvery is how often it is checked whether the events of a removed source are handled.
 	removeEvery = 50 * time.Millisecond
 )
 
-// Limits on what we fetch because others made us.
+// Limits on fetches that other parties cause.
 const (
 	refetchDelayMax = time.Hour
-	// futureMax is after what time a repository is looked at whose commits are further in the future than that.
+	// futureMax is the longest delay after which a repository with commits in the future is
+	// fetched.
 	futureMax = 24 * time.Hour
-	// refetchWindow is how long a repository must keep in order to be trusted as before.
+	// refetchWindow is how long a repository must be without breaks to be trusted as before.
 	refetchWindow = time.Hour
-	// Of one host's repositories so many are fetched again at once, and then one a second.
+	// Of one host's repositories refetchBurst are fetched again at once, and then one a second.
 	refetchBurst   = 100
 	refetchSeconds = 1
-	// refetchHostsMax bounds the hosts remembered, at about 200 bytes each; the others share one bucket.
+	// refetchHostsMax bounds the hosts remembered, at about 200 bytes each; the others share one
+	// bucket.
 	refetchHostsMax = 4096
 
-	// Each change of an account's status costs statusAsk, for a request to its host and an event, and the records that are
-	// told again when it is shown. An account may owe statusBurst before a change waits; a second pays off statusRate. One
-	// of few records may so change 500 times at once and every ten seconds after that, one of a million once an hour.
+	// Each change of an account's status costs statusAsk, for a request to its host and an event,
+	// and the number of records that are listed again when it is shown. An account may owe
+	// statusBurst before a change waits; a second pays off statusRate. So an account with few
+	// records may change 500 times at once and then every ten seconds, one with a million records
+	// once an hour.
 	statusAsk   = 200
 	statusBurst = 100_000
 	statusRate  = 20
-	// reviveSoon is how near the next look at an inactive account must be for a commit not to bring it forward.
+	// reviveSoon is how near the next status check of an inactive account must be for a commit not
+	// to bring it forward.
 	reviveSoon = time.Minute
 )

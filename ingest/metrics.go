@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Kinds of failures of a connection, the closed set of a metric's label.
+// Kinds of failures of a connection, which are the closed set of a metric's label.
 const (
 	failDial    = "dial"
 	failHTTP    = "http"
@@ -21,7 +21,7 @@ const (
 
 type metrics struct {
 	// of sources:
-	messages   [frame.KindError + 1]prometheus.Counter // kind: those of frame
+	messages   [frame.KindError + 1]prometheus.Counter // kind: the kinds of package frame
 	bad        prometheus.Counter                      // kind: bad
 	bytes      prometheus.Counter
 	failures   *prometheus.CounterVec // kind: dial, http, closed, timeout, silent, error, read
@@ -35,8 +35,8 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		bad:        messages.WithLabelValues("bad"),
 		bytes:      counter("received_bytes_total", "Bytes of messages read from sources."),
 		failures:   vec("failures_total", "Connections to sources that failed or could not be made.", "kind", failDial, failHTTP, failClosed, failTimeout, failSilent, failError, failRead),
-		reconciles: counter("reconciles_total", "Times that events were missed, so that a source's listing is compared."),
-		restarts:   counter("restarts_total", "Times that a cursor was given up, because the source counts anew or sends what cannot be read."),
+		reconciles: counter("reconciles_total", "Comparisons of a source's listing that missed messages caused."),
+		restarts:   counter("restarts_total", "Cursors given up because the source began a new count or sent an unreadable message again and again."),
 	}
 	for k := range m.messages {
 		m.messages[k] = messages.WithLabelValues(frame.Kind(k).String())
@@ -45,10 +45,10 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		messages, m.bytes, m.failures, m.reconciles, m.restarts,
 		gauge("sources", "Sources that are followed.", func() float64 { return float64(r.sources.count(nil)) }),
 		gauge("connected_sources", "Sources that are connected.", func() float64 { return float64(r.sources.count((*source).connected)) }),
-		gauge("queue_bytes", "Memory of messages read and not yet handled.", func() float64 { return float64(r.sources.queued.Load()) }),
-		gauge("lag_seconds", "The longest time between now and what the newest event of a connected relay states.", func() float64 { return r.sources.lag().Seconds() }),
+		gauge("queue_bytes", "Memory of messages that are read and not yet handled.", func() float64 { return float64(r.sources.queued.Load()) }),
+		gauge("lag_seconds", "Age of the newest event of the connected relay that is furthest behind, by the time that the event states.", func() float64 { return r.sources.lag().Seconds() }),
 		eventAges{r, prometheus.NewDesc(metricPrefix+"source_event_age_seconds",
-			"The time since the newest event of a source was read, or since it is followed while none was.", []string{"source"}, nil)},
+			"Time since the newest event of a source was read, or since the source was added if none was.", []string{"source"}, nil)},
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -63,7 +63,7 @@ func counter(name, help string) prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{Name: metricPrefix + name, Help: help})
 }
 
-// vec is a counter for each of a closed set of values.
+// vec returns a counter for each of a closed set of values.
 func vec(name, help, label string, values ...string) *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + name, Help: help}, []string{label})
 	for _, value := range values {
@@ -76,7 +76,8 @@ func gauge(name, help string, f func() float64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metricPrefix + name, Help: help}, f)
 }
 
-// eventAges is a gauge for each source: the one label that is an open set, of what the operator named, sourcesMax at most.
+// eventAges is a gauge for each source. Its label is the only one with an open set of values: the
+// sources that the operator names, sourcesMax at most.
 type eventAges struct {
 	r    *Runner
 	desc *prometheus.Desc
@@ -92,7 +93,8 @@ func (a eventAges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// lag is that of the relay furthest behind. PDSes may have nothing to say for days.
+// lag returns the lag of the relay that is furthest behind. PDSes do not count, as they may have
+// nothing to send for days.
 func (s *sources) lag() time.Duration {
 	var longest time.Duration
 	for _, src := range s.all() {

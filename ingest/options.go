@@ -15,15 +15,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Directory finds the host and the key of a DID. Safe for concurrent use; *identity.Directory is one.
+// Directory finds the host and the key of a DID. Safe for concurrent use; *identity.Directory is
+// one.
 type Directory interface {
 	// Resolve may make requests. Errors are those of package identity; any other is transient.
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
-	// Purge has the next Resolve ask anew.
+	// Purge drops what is cached, so that the next Resolve makes a request.
 	Purge(did string)
 	// Cached makes no request.
 	Cached(did string) (identity.Identity, bool)
-	// Remember tells of an identity read earlier.
+	// Remember caches an identity that was read earlier.
 	Remember(ident identity.Identity, at time.Time)
 }
 
@@ -32,9 +33,11 @@ type Options struct {
 	Store     *store.Store
 	Directory Directory
 
-	// Sources are followed beside those that were added while running. URLs are normalised by ParseSource.
+	// Sources are followed in addition to the sources added while running. URLs are normalised by
+	// ParseSource.
 	Sources []store.Source
-	// SkipSignatures leaves out the check of commit signatures; rows say so. Default: they are checked.
+	// SkipSignatures leaves out the check of commit signatures, which rows record. Default: they
+	// are checked.
 	SkipSignatures bool
 	// AllowPrivate permits addresses that are not public. For development only.
 	AllowPrivate bool
@@ -56,26 +59,31 @@ type Options struct {
 	// Lookups is the number of identities looked up at a time. Default 32.
 	Lookups int
 
-	// SilentAfter is how long a source may say nothing while others speak, before it is connected anew; it doubles for one that
-	// has nothing to say then either. Ten times as long a source may say nothing whatever others do, be it the only one: it is
-	// connected anew at its cursor, which is no failure. Default 60s.
+	// SilentAfter is how long a source may send nothing while others send messages, before it is
+	// connected anew. It doubles for a source that is silent on the new connection too. After ten
+	// times as long a source is connected anew at its cursor whatever others do, even if it is the
+	// only one, and that is no failure. Default 60s.
 	SilentAfter time.Duration
-	// ReadTimeout is how long nothing at all, not even a pong, may come from a socket. Default 45s; a ping is sent at a third of it.
+	// ReadTimeout is how long nothing at all, not even a pong, may come from a socket. Default 45s;
+	// a ping is sent after a third of it.
 	ReadTimeout time.Duration
-	// RetryBase is the delay before the first reconnection; it doubles up to RetryMax, with jitter. Default 1s.
+	// RetryBase is the delay before the first reconnection; it doubles up to RetryMax, with jitter.
+	// Default 1s.
 	RetryBase time.Duration
 	// RetryMax is the longest delay. Default 1m.
 	RetryMax time.Duration
-	// RefetchBase is the delay after a second chain break of a repository; it doubles up to an hour. In each such time one more
-	// #identity of a DID has its document read. Default 1m.
+	// RefetchBase is the delay after a second chain break of a repository; it doubles up to an
+	// hour. It is also the time in which one more #identity event of a DID has its document read.
+	// Default 1m.
 	RefetchBase time.Duration
 
-	// ReconcileEvery is how often at most one source may have its listing compared because of messages that may be missing.
-	// Default 10m.
+	// ReconcileEvery is the minimum time between two comparisons of a source's listing because of
+	// messages that may be missing. Default 10m.
 	ReconcileEvery time.Duration
 
-	// RefuseFor is how long a PDS that is not that of a DID counts as such without another look at the document. What
-	// it says of an account that moves there meanwhile is not heard. Default 10s.
+	// RefuseFor is how long a PDS that is not the host of a DID counts as such without reading the
+	// document again. Its events about an account that moves there meanwhile are dropped. Default
+	// 10s.
 	RefuseFor time.Duration
 
 	// Now is the clock. Default time.Now.
@@ -160,7 +168,7 @@ func (o Options) validate() error {
 	return errors.Join(errs...)
 }
 
-// defaultTo is v, or def where v was left zero.
+// defaultTo returns v, or def if v is zero.
 func defaultTo[T comparable](v, def T) T {
 	var zero T
 	if v == zero {

@@ -5,23 +5,25 @@ import "sync"
 // tracker knows which events of one source are still being handled (invariant 2). Its mark is the
 // seq up to which all are done.
 //
-// An event is done either because it was skipped, or because it is in a batch. For the second, finish is called by the
-// closure given to store.Batch.SetCursor, which runs while the batch gets its place in the log: another batch
-// that counts the event as done comes behind this one, so a crash that loses the event loses that cursor too.
+// An event is done because it was skipped, or because it is in a batch. In the second case finish
+// is called by the closure given to store.Batch.SetCursor, which runs while the batch gets its
+// place in the log: another batch that counts the event as done comes later, so that a crash that
+// loses the event loses that cursor too.
 //
-// It numbers events itself, and never gives a number twice: a host that counts anew (reset) cannot have events of
-// before mistaken for those of now. Its memory is that of the events in flight: one that takes long
-// holds the mark, and nothing else.
+// The tracker numbers events itself, and never assigns a number twice: after a host has begun a new
+// count (reset), its older events cannot be mistaken for newer ones. Its memory is that of the
+// events in flight: an event that takes long holds back the mark, and nothing else.
 type tracker struct {
 	mu      sync.Mutex
 	ring    []inflight // len is a power of two, or zero
-	head, n int        // of the ring; entries in the order of their numbers
+	head, n int        // of the ring; entries are in the order of their numbers
 	done    int        // of the n
-	numbers int64      // given so far
+	numbers int64      // assigned so far
 	newest  int64      // seq read last, -1 for none
 }
 
-// inflight is an event that was begun. It stays until it is done and all before it are, or until half of the ring is done.
+// inflight is an event that was begun. Its entry stays until it and all events before it are done,
+// or until half of the ring is done.
 type inflight struct {
 	number int64
 	before int64 // seq of the event read before it
@@ -30,7 +32,8 @@ type inflight struct {
 
 func newTracker(cursor int64) *tracker { return &tracker{newest: cursor} }
 
-// begin notes an event that was read and gives its number, from 1. Seqs rise; one that does not is refused.
+// begin records an event that was read and returns its number, from 1. Seqs must rise; ok is false
+// for one that does not.
 func (t *tracker) begin(seq int64) (number int64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -39,7 +42,7 @@ func (t *tracker) begin(seq int64) (number int64, ok bool) {
 	}
 	before := t.newest
 	if before < 0 {
-		before = seq - 1 // all before the first event that a source gives is none of ours
+		before = seq - 1 // events before the first that a source sends do not concern us
 	}
 	if t.n == len(t.ring) {
 		t.makeRoom()
@@ -51,7 +54,7 @@ func (t *tracker) begin(seq int64) (number int64, ok bool) {
 	return t.numbers, true
 }
 
-// finish marks events as done, by their numbers, and gives the mark, -1 if there is none.
+// finish marks events as done, by their numbers, and returns the mark, -1 if there is none.
 func (t *tracker) finish(numbers ...int64) (mark int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -69,7 +72,7 @@ func (t *tracker) finish(numbers ...int64) (mark int64) {
 	return t.markLocked()
 }
 
-// mark is the seq up to which all events are done, -1 if there is none.
+// mark returns the seq up to which all events are done, -1 if there is none.
 func (t *tracker) mark() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,22 +86,23 @@ func (t *tracker) markLocked() int64 {
 	return t.newest
 }
 
-// last is the newest seq that was begun, or the cursor, -1 if there is none. As long as the process lives, reading goes
-// on behind it: what is in flight need not be read again.
+// last returns the newest seq that was begun, or the cursor, -1 if there is none. While the process
+// lives, reading continues behind it: events in flight need not be read again.
 func (t *tracker) last() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.newest
 }
 
-// waiting is the number of events begun and not done.
+// waiting returns the number of events begun and not done.
 func (t *tracker) waiting() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.n - t.done
 }
 
-// reset begins anew behind cursor, -1 for none. Events in flight are forgotten: finishing them does nothing.
+// reset begins anew behind cursor, -1 for none. It drops the events in flight: finishing them does
+// nothing.
 func (t *tracker) reset(cursor int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -107,12 +111,14 @@ func (t *tracker) reset(cursor int64) {
 
 func (t *tracker) at(i int) *inflight { return &t.ring[(t.head+i)&(len(t.ring)-1)] }
 
-// find is the entry of a number, nil if there is none any more. Entries are in order, and without gaps mostly.
+// find returns the entry of a number, nil if it has none any more. Entries are in order, and mostly
+// without gaps.
 func (t *tracker) find(number int64) *inflight {
 	if t.n == 0 || number < t.at(0).number {
 		return nil
 	}
-	// The entry is no further from the first than their numbers are, and no further from the last.
+	// The distance of an entry from the first or the last one is at most the distance of their
+	// numbers.
 	low := max(0, t.n-1-int(t.numbers-number))
 	high := int(min(int64(t.n-1), number-t.at(0).number))
 	for low <= high {
@@ -129,7 +135,8 @@ func (t *tracker) find(number int64) *inflight {
 	return nil
 }
 
-// makeRoom leaves out what is done, and has room for as many events again as are left: the events that fill it pay for it.
+// makeRoom removes the entries that are done, and makes room for as many events again as remain, so
+// that the cost is shared by the events that fill it.
 func (t *tracker) makeRoom() {
 	size := 64
 	for size < 2*(t.n-t.done) {

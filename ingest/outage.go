@@ -15,19 +15,20 @@ const (
 	// answering. A single DID whose lookup always fails does not reach it while other lookups
 	// succeed.
 	outageFailures = 8
-	// outageFor is how long no further lookup is made then. Queued lookups fail at once, so that
-	// their events do not each wait for a timeout of some seconds.
+	// outageFor is how long no further lookup is made after that. Queued lookups fail at once, so
+	// that their events do not each wait for a timeout of some seconds.
 	outageFor = 5 * time.Second
-	// heldKeyMax is how old the key of a row may be that counts while no directory answers. A former key that was stolen is
-	// of no use for longer than that, even if its thief keeps the directories from answering.
+	// heldKeyMax is the greatest age of a row's key that is used while no directory answers. A
+	// former key that was stolen is of no use for longer than that, even if its thief keeps the
+	// directories from answering.
 	heldKeyMax = 7 * 24 * time.Hour
 )
 
 // errOutage is the error of lookups while the directories do not answer.
 var errOutage = errors.New("the directories have not answered for a while")
 
-// outage is a circuit breaker for lookups of did:plc: after outageFailures failures in a row it opens for outageFor,
-// again and again until a lookup is answered.
+// outage is a circuit breaker for lookups of did:plc: after outageFailures failures in a row it
+// opens for outageFor, again and again until a lookup is answered.
 type outage struct {
 	// mu guards:
 	mu       sync.Mutex
@@ -58,9 +59,10 @@ func (o *outage) note(err error, now time.Time) {
 	}
 }
 
-// signedByHeld reports whether the event is signed by the key that the row holds, which was read within heldKeyMax. While
-// no directory answers, such a commit is applied (stale-if-error). The key does not count if an #identity came after it whose
-// document could not be read: it may be of a new key.
+// signedByHeld reports whether the event is signed by the key that the row holds, which was read
+// within heldKeyMax. While no directory answers, such a commit is applied (stale-if-error). The key
+// does not count if an #identity came after it whose document could not be read: it may be of a new
+// key.
 func (it *item) signedByHeld(row *store.Repo) bool {
 	if row.Resolved == 0 || it.now.Sub(time.Unix(row.Resolved, 0)).Abs() > heldKeyMax {
 		return false

@@ -19,51 +19,52 @@ type need uint8
 const (
 	needNothing need = iota
 	needKey          // the identity, as the directory knows it
-	needRefresh      // the identity, read anew
-	needHeavy        // an account event that moves much
+	needRefresh      // the identity, read again
+	needHeavy        // an account event that changes many records
 )
 
-// lane holds the events of one DID that a shard has taken, in order. It is owned by its shard, but for
-// what an errand answers while the lane is parked.
+// lane holds the events of one DID that a shard has taken, in order. Its shard owns it, except for
+// the fields that an errand writes while the lane is parked.
 type lane struct {
 	shard *shard
 	did   string
 
-	events []*event // first is next
+	events []*event // the first is handled next
 	bytes  int64    // of events, while parked
 	fold   fold
-	drain  bool // the buffer comes first
-	queued bool // in shard.ready, or in the group at hand
-	// refresh counts the times its identity was asked for because of an #identity, 0 when that is over.
+	drain  bool // buffered commits are handled first
+	queued bool // in shard.ready, or in the current group
+	// refresh counts the lookups of its identity because of an #identity, 0 if none is due.
 	refresh int
 
-	// parked says what it waits for. Then events come behind it, and nothing is handled.
+	// parked is what the lane waits for. Events that come meanwhile are appended, and none is
+	// handled.
 	parked need
 	tries  int
-	due    time.Time // when the errand is to be tried again
+	due    time.Time // when the errand is to be retried
 
-	head *event // with needHeavy: what is to be done
+	head *event // with needHeavy: the event to handle
 
-	// Why its event waits for the identity: the key that the row holds fits, or none that we know does.
+	// Why its event waits for the identity: the key in the row fits, or no known key does.
 	held, mismatch bool
 
 	// written by the errand:
 	ident identity.Identity
 	err   error
 	read  time.Time // when the lookup began
-	// got is what ident and err answer, until the next event is done.
+	// got is the need that ident and err answer, until the next event is done.
 	got need
 }
 
-// fold is what is left of events for which there was no room while their DID was parked. The repository of a commit is
-// fetched again. It stands for events that came after those of the lane, and may be handled before them:
-// they find a row then that remembers a rev above theirs.
+// fold is the remainder of events that were dropped for lack of room while their DID was parked.
+// The repository of a commit is fetched again. A fold stands for events that came after the lane's,
+// and may be handled before them: they then find a row with a SeenRev above theirs.
 type fold struct {
-	revs  map[string]string // the highest, by the PDS that sent it, "" for all relays
+	revs  map[string]string // the highest rev by the PDS that sent it, "" for all relays
 	marks []mark
 }
 
-// add notes the rev of a commit.
+// add records the rev of a commit.
 func (f *fold) add(host, rev string) {
 	if f.revs == nil {
 		f.revs = map[string]string{}
@@ -71,10 +72,10 @@ func (f *fold) add(host, rev string) {
 	f.revs[host] = max(f.revs[host], rev)
 }
 
-// rev is the highest of relays and of the PDS that speaks for the account: others may say what they like.
+// rev returns the highest rev from relays and from the account's PDS; other PDSes do not count.
 func (f *fold) rev(pds string) string { return max(f.revs[""], f.revs[pds]) }
 
-// mark is an event that is done when what it says is written.
+// mark is an event that is done once its effect is written.
 type mark struct {
 	src *source
 	seq int64
@@ -84,12 +85,12 @@ func (l *lane) empty() bool {
 	return len(l.events) == 0 && len(l.fold.marks) == 0 && !l.drain && l.refresh == 0 && l.parked == needNothing
 }
 
-// web says that its document is at a host that anybody may run.
+// web reports whether its document is at a host that anyone may run (did:web).
 func (l *lane) web() bool { return webDID(l.did) }
 
 func webDID(did string) bool { return strings.HasPrefix(did, "did:web:") }
 
-// pop takes the first event out.
+// pop removes the first event.
 func (l *lane) pop() {
 	n := copy(l.events, l.events[1:])
 	l.events[n] = nil
@@ -135,7 +136,7 @@ func (s *shard) send(l *lane) {
 	}
 }
 
-// unpark lets the events go on.
+// unpark lets the events continue.
 func (s *shard) unpark(l *lane) {
 	l.got, l.parked, l.head = l.parked, needNothing, nil
 	s.parked.Add(-1)
@@ -148,8 +149,8 @@ func (s *shard) unpark(l *lane) {
 	l.bytes = 0
 }
 
-// wait puts an event behind those of a parked lane. Of a commit for which there is no room only the rev is kept, of
-// account and identity events only the newest.
+// wait appends an event to a parked lane. If there is no room, only the rev of a commit is kept,
+// and only the newest of account and identity events.
 func (s *shard) wait(l *lane, e *event) {
 	if k := e.frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (len(l.fold.revs) > 0 || s.crowded(l, e)) {
 		if revFault(e.frame.Rev, s.r.opts.Now()) == "" {
@@ -170,7 +171,7 @@ func (s *shard) wait(l *lane, e *event) {
 	s.parkedEvents++
 }
 
-// fold leaves only the mark of an event.
+// fold drops an event but for its mark.
 func (s *shard) fold(l *lane, e *event) {
 	l.fold.marks = append(l.fold.marks, mark{e.src, e.seq})
 	s.folded++
@@ -178,8 +179,9 @@ func (s *shard) fold(l *lane, e *event) {
 	s.r.release(e)
 }
 
-// supersede drops the event of e's kind and source that waits: e, which is no commit and arrives later, counts in the
-// end. A mark of an account and its status are two kinds. The first event may be in work, and stays.
+// supersede drops the waiting event of e's kind and source: e arrived later, and only the last one
+// counts, as e is no commit. A mark of an account and its status are two kinds. The first event may
+// be in work, and stays.
 func (s *shard) supersede(l *lane, e *event) {
 	for i := 1; i < len(l.events); i++ {
 		old := l.events[i]
@@ -193,13 +195,13 @@ func (s *shard) supersede(l *lane, e *event) {
 	}
 }
 
-// hasMark reports whether an #account says something that hides nothing.
+// hasMark reports whether an #account states something that does not hide the account.
 func hasMark(e *event) bool {
 	_, m := statusOf(e.frame.Active, e.frame.Status)
 	return e.frame.Kind == frame.KindAccount && m != store.MarkNone
 }
 
-// leave counts an event out of those that wait.
+// leave subtracts an event from the counts of waiting events.
 func (s *shard) leave(l *lane, e *event) {
 	l.bytes -= e.cost
 	s.parkedBytes -= e.cost
@@ -209,7 +211,8 @@ func (s *shard) leave(l *lane, e *event) {
 	s.parkedEvents--
 }
 
-// crowded says that an event had better not wait for its lane. Room that others make soon is waited for by full.
+// crowded reports whether an event should be folded rather than wait for its lane. Where room is
+// expected soon, full waits for it instead.
 func (s *shard) crowded(l *lane, e *event) bool {
 	if l.web() && s.webBytes+e.cost > s.parkedBytesMax()/websBytesShare {
 		return true
@@ -217,14 +220,15 @@ func (s *shard) crowded(l *lane, e *event) bool {
 	return len(l.events) >= laneEventsMax || s.parkedBytes+e.cost > s.parkedBytesMax()
 }
 
-// parkedBytesMax leaves most of the readers' budget to events that go on: else a directory that does not
-// answer would stop everybody.
+// parkedBytesMax returns how many bytes parked events may hold. It leaves most of the readers'
+// budget to other events, so that a directory that does not answer does not stop all accounts.
 func (s *shard) parkedBytesMax() int64 {
 	return s.r.opts.QueueBytes / parkedShare / int64(len(s.r.shards))
 }
 
-// full says that no more events may be taken: too many wait that cannot be folded, or they wait for lookups which are
-// being answered, so that it is better to wait than to fetch repositories again.
+// full reports whether the shard must take no more events: too many wait that cannot be folded, or
+// they wait for lookups that are being answered, so that waiting is cheaper than fetching
+// repositories again.
 func (s *shard) full(now time.Time) bool {
 	if s.folded >= foldsMax || s.parkedEvents >= parkedEventsMax {
 		return true
@@ -232,7 +236,7 @@ func (s *shard) full(now time.Time) bool {
 	return s.parkedBytes-s.webBytes >= s.parkedBytesMax()/2 && now.Sub(s.answered) < answeredWithin
 }
 
-// collect takes back lanes whose errands are done, and starts those that are due again.
+// collect takes back lanes whose errands are done, and restarts errands that are due.
 func (s *shard) collect(now time.Time) {
 	s.mu.Lock()
 	s.back, s.inbox = append(s.back[:0], s.inbox...), s.inbox[:0]
@@ -255,7 +259,7 @@ func (s *shard) collect(now time.Time) {
 	s.startRefreshes(now)
 }
 
-// answer is what follows from the end of an errand.
+// answer applies the result of an errand to its lane.
 func (s *shard) answer(l *lane, now time.Time) {
 	heavy := l.parked == needHeavy
 	if l.err == nil && !heavy && !l.web() {
@@ -273,20 +277,20 @@ func (s *shard) answer(l *lane, now time.Time) {
 	}
 	s.unpark(l)
 	if heavy {
-		s.finish(l) // who did the errand has written and counted it
+		s.finish(l) // the errand has written and counted the event
 	}
 	s.requeue(l)
 }
 
-// triesMax is how often the identity is asked for before the first event goes on without. Of commits
-// a fetch of the repository brings everything, but of a status nobody tells again. See wantKey for commits whose
-// signature we could check against some key.
+// triesMax returns how often the identity is looked up before the first event is handled without
+// it. A commit that is dropped comes back with a fetch of the repository, but a status is not
+// stated again. See wantKey for commits whose signature could be checked against some key.
 func (s *shard) triesMax(l *lane) int {
 	if len(l.events) > 0 && l.events[0].frame.Kind == frame.KindAccount {
 		return lookupsMaxAccount
 	}
 	if l.refresh > 0 || len(l.events) > 0 && l.events[0].frame.Kind == frame.KindIdentity {
-		return 1 // refreshLater sees to it, and holds no event
+		return 1 // refreshLater repeats the lookup without holding an event
 	}
 	switch {
 	case l.held:
@@ -297,17 +301,18 @@ func (s *shard) triesMax(l *lane) int {
 	return lookupsMax
 }
 
-// passing says whether a failure says nothing about the DID.
+// passing reports whether a failure is independent of the DID.
 func passing(err error) bool {
 	return err != nil && !errors.Is(err, identity.ErrNotFound) && !errors.Is(err, identity.ErrInvalid) && !errors.Is(err, identity.ErrPrivateAddress)
 }
 
-// lookupDelay is how long to wait after so many failures.
+// lookupDelay returns how long to wait after so many failures.
 func lookupDelay(tries int) time.Duration {
 	return min(lookupDelayBase<<min(max(tries-1, 0), 16), lookupDelayMax)
 }
 
-// errands are lanes that wait for a goroutine of a pool. They are no more than there are parked lanes.
+// errands is the queue of lanes that wait for a goroutine of a pool. It is no longer than the
+// number of parked lanes.
 type errands struct {
 	kick chan struct{}
 
@@ -336,14 +341,14 @@ func (q *errands) take() *lane {
 	return l
 }
 
-// clear forgets them.
+// clear empties the queue.
 func (q *errands) clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.lanes = nil
 }
 
-// work does errands until ctx ends.
+// work runs errands until ctx ends.
 func (q *errands) work(ctx context.Context, do func(context.Context, *lane) error) error {
 	for {
 		select {

@@ -12,20 +12,20 @@ import (
 // Limits on documents that are read because of #identity events. Any host can send such events
 // through a relay, for any DID, and each read is a request to a directory.
 const (
-	// Of one DID's events rereadBurst cause a read at once, further ones one in each
-	// Options.RefetchBase. A migration makes three.
+	// rereadBurst is how many events of one DID have its document read at once; further ones do so
+	// one in each Options.RefetchBase. A migration makes three.
 	rereadBurst = 3
 	// rereadDIDsMax bounds the DIDs remembered, at about 200 bytes each; further DIDs within three
 	// minutes share a bucket.
 	rereadDIDsMax = 16 << 10
-	// Of the accounts of one host rereadHostBurst documents are read at once, further ones five a
-	// second.
+	// rereadHostBurst is how many documents are read at once for the accounts of one host; further
+	// ones are read five a second.
 	rereadHostBurst     = 100
 	rereadHostPerSecond = 5
 	// rereadDelayMax is the longest delay of a read.
 	rereadDelayMax = 10 * time.Minute
-	// Such reads may take one in rereadShare of the lookups; the others are for commits that wait
-	// for a key.
+	// rereadShare: one in so many lookups may be such a read; the others
+	// are for commits that wait for a key.
 	rereadShare = 4
 )
 
@@ -44,8 +44,9 @@ func (r *rereads) wait(did, host string, now time.Time) time.Duration {
 	return max(r.dids.wait(did, rereadDelayMax, now), r.hosts.wait(host, rereadDelayMax, now))
 }
 
-// postponeRead has the document read when the budget allows. Until then the row vouches for what it holds, and no
-// longer: should the read be forgotten (by a crash, or for lack of room), the next need of the key makes it.
+// postponeRead has the document read when the budget allows. Until then the identity in the row is
+// trusted, and no longer: if the read is lost (by a crash, or for lack of room), the next need of
+// the key makes it.
 func (it *item) postponeRead(w *writing, row *store.Repo) {
 	it.outcome = outcomePostponed
 	row.Resolved = min(row.Resolved, it.readAt.Add(-rowIdentityMax).Unix())
@@ -60,15 +61,15 @@ type refresh struct {
 	tries int
 }
 
-// refreshLater has a document read again after tries attempts that failed. With too many waiting, the next need of
-// the key will.
+// refreshLater has a document read again after tries attempts that failed. If too many are waiting,
+// the next need of the key has it read.
 func (s *shard) refreshLater(did string, tries int, now time.Time) {
 	if tries <= refreshTriesMax {
 		s.refreshAt(did, tries, now.Add(lookupDelay(tries)))
 	}
 }
 
-// refreshAt has a document read at a time, unless that is to be done already.
+// refreshAt has a document read at a time, unless a read is planned already.
 func (s *shard) refreshAt(did string, tries int, at time.Time) {
 	if _, waits := s.refreshes[did]; !waits && len(s.refreshes) < refreshesMax {
 		s.refreshes[did] = refresh{at, tries}
@@ -95,8 +96,8 @@ func (l *lane) rereads() bool {
 	return l.parked == needRefresh && (l.refresh > 0 || len(l.events) > 0 && jobOf(l.events[0].frame.Kind) == jobIdentity)
 }
 
-// learned writes the result of a lookup into the row, unless the row already has a later one. A row
-// that was read in the future was read while our clock was ahead: its time is not compared.
+// learned writes the result of a lookup into the row, unless the row already has a later one. A
+// result dated in the future was read while our clock was ahead, and its time is ignored.
 func (l *lane) learned(w *writing, row *store.Repo) (moved bool) {
 	if row.Resolved > l.read.Unix() && row.Resolved <= w.r.opts.Now().Unix() {
 		return false

@@ -21,10 +21,10 @@ type Runner struct {
 	shards  []*shard
 	seed    maphash.Seed
 
-	lookups   errands // of DIDs whose documents a directory of ours has
+	lookups   errands // for DIDs whose documents a directory has
 	rereading errands // the same, because of an #identity
-	webs      errands // of DIDs whose documents are at hosts that anybody may run
-	heavy     errands // account events that move much
+	webs      errands // for DIDs whose documents are at hosts that anyone may run (did:web)
+	heavy     errands // account events that change many records
 	rereads   *rereads
 	outage    outage
 }
@@ -55,11 +55,13 @@ func New(opts Options) (*Runner, error) {
 	return r, nil
 }
 
-// Run works until ctx ends, and returns when everything it started has returned; events read before have been
-// handled by then, or will be read again. An error means that the store failed. It may be called again.
+// Run works until ctx ends, and returns when all goroutines that it started have returned. Events
+// read before that have been handled by then, or will be read again. An error means that the store
+// failed. Run may be called again.
 //
-// It ends in the order in which events pass: sources stop reading, shards handle what was read, and the
-// last batches become durable. What waits for the network is dropped: no cursor has passed it.
+// It stops in the order in which events pass: sources stop reading, shards handle what was read,
+// and the last batches become durable. Events that wait for the network are dropped: no cursor has
+// passed them.
 func (r *Runner) Run(ctx context.Context) error { return r.runWith(ctx, r.runSources) }
 
 func (r *Runner) runWith(ctx context.Context, read func(context.Context) error) error {
@@ -130,7 +132,8 @@ func settle(ctx context.Context, waits <-chan func() error) error {
 	}
 }
 
-// submit hands an event to the shard of its DID. It waits while that has much to do, and fails only at the end of ctx.
+// submit hands an event to the shard of its DID. It waits while the shard's queue is full, and
+// fails only when ctx ends.
 func (r *Runner) submit(ctx context.Context, e *event) error {
 	select {
 	case r.shardOf(e.frame.DID).queue <- e:
@@ -144,11 +147,11 @@ func (r *Runner) shardOf(did string) *shard {
 	return r.shards[maphash.String(r.seed, did)%uint64(len(r.shards))]
 }
 
-// Drain says that did's row became draining. It never blocks; without it the next event or the next
-// Run finds the row.
+// Drain reports to the shard that did's row became draining. It never blocks; without it the next
+// event or the next Run finds the row.
 func (r *Runner) Drain(did string) { r.shardOf(did).drainSoon(did) }
 
-// findDraining tells the shards (or one of them) of all rows that are draining.
+// findDraining reports all draining rows to the shards, or to one of them.
 func (r *Runner) findDraining(only *shard) error {
 	dids, err := r.store.Draining()
 	if err != nil {
@@ -162,7 +165,7 @@ func (r *Runner) findDraining(only *shard) error {
 	return nil
 }
 
-// queued is the number of events that wait in shards.
+// queued returns the number of events that wait in shards.
 func (r *Runner) queued() float64 {
 	n := 0
 	for _, s := range r.shards {
@@ -171,7 +174,7 @@ func (r *Runner) queued() float64 {
 	return float64(n)
 }
 
-// parked is the number of DIDs whose events wait for the network.
+// parked returns the number of DIDs whose events wait for the network.
 func (r *Runner) parked() float64 {
 	n := int64(0)
 	for _, s := range r.shards {

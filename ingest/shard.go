@@ -13,38 +13,43 @@ import (
 
 // Limits of one shard.
 const (
-	// queueMax is how many events wait for a shard. Their bytes are bounded by Options.QueueBytes.
+	// queueMax bounds the events that wait for a shard. Options.QueueBytes bounds their bytes.
 	queueMax = 1024
-	// groupMax and groupBytesMax bound what goes into one batch: at 100 µs of CPU an event, a group takes 7 ms.
+	// groupMax and groupBytesMax bound the events of one batch: at 100 µs of CPU an event, a group
+	// takes 7 ms.
 	groupMax      = 64
 	groupBytesMax = 1 << 20
-	// keptBytesMax bounds what an item keeps of a buffered commit's memory, and keptBlocksMax the blocks of a commit
-	// after which it keeps the memory that taking them apart took, a small multiple.
+	// keptBytesMax bounds the memory of a buffered commit that an item keeps for reuse. After a
+	// commit of more than keptBlocksMax blocks the item drops the memory of its proof, which is a
+	// small multiple of them.
 	keptBytesMax  = 16 << 10
 	keptBlocksMax = 64 << 10
-	// localMax is how many events are taken from the queue before they are handled.
+	// localMax bounds the events that are taken from the queue before they are handled.
 	localMax = 4 * groupMax
-	// waitsMax is how many batches may wait to be durable.
+	// waitsMax bounds the batches that wait to be durable.
 	waitsMax = 32
-	// drainsMax bounds the rows to be drained that are remembered, and drainsAtOnce those that
-	// take turns with events.
+	// drainsMax bounds the draining rows that are remembered, and drainsAtOnce those that take
+	// turns with events.
 	drainsMax    = 4096
 	drainsAtOnce = 16
 
-	// laneEventsMax bounds the events of one DID that wait for an errand, and parkedShare says which part of the
-	// readers' budget all may hold. parkedEventsMax bounds the count where events are small.
+	// laneEventsMax bounds the events of one DID that wait for an errand. All waiting events may
+	// hold one part in parkedShare of the readers' budget, and parkedEventsMax bounds their number,
+	// as events may be small.
 	laneEventsMax   = 256
 	parkedShare     = 2
 	parkedEventsMax = 4096
-	// websBytesShare is the part of parkedBytesMax that may wait for documents of did:web: whoever runs their hosts lets
-	// us wait as long as he likes, which must be nobody else's loss.
+	// websBytesShare is the inverse of the part of parkedBytesMax that may wait for documents of
+	// did:web: their hosts may answer as slowly as they like, and other accounts must not suffer
+	// from that.
 	websBytesShare = 4
-	// foldsMax bounds the events of which only a number of 16 bytes is left.
+	// foldsMax bounds the folded events, of which a mark of 16 bytes is left.
 	foldsMax = 64 << 10
 	// answeredWithin is how fresh an answer must be for the directory to count as answering.
 	answeredWithin = time.Second
 
-	// A lookup that fails is tried again after a second, doubling; a dead directory costs so each DID some seconds.
+	// A failed lookup is retried after a second, doubling; a dead directory so costs each DID some
+	// seconds.
 	lookupsMax         = 3
 	lookupsMaxAccount  = 12
 	lookupsMaxMismatch = 12 // some 8 minutes
@@ -55,43 +60,45 @@ const (
 	refreshTriesMax = 12
 	dueEvery        = 200 * time.Millisecond
 
-	// websShare is the part of the lookups that documents of did:web may take beside: their hosts are anybody's.
+	// websShare is the inverse of the number of goroutines for documents of did:web, as a part of
+	// Options.Lookups; they are additional, since anyone may run those hosts.
 	websShare = 4
-	// heavyMax is how many repositories are listed again or wiped at a time.
+	// heavyMax bounds the repositories that are listed again or wiped at a time.
 	heavyMax = 2
 )
 
-// shard handles the events of the DIDs that fall to it, each DID's in the order in which they were submitted (invariant 1).
+// shard handles the events of the DIDs that are assigned to it, the events of each DID in the order
+// in which they were submitted (invariant 1).
 type shard struct {
 	r      *Runner
 	queue  chan *event
-	kick   chan struct{} // there is something in inbox or drains
+	kick   chan struct{} // inbox or drains is not empty
 	parked atomic.Int64  // lanes
 
 	mu     sync.Mutex
-	inbox  []*lane             // mu guards: their errands are done
-	drains map[string]struct{} // mu guards: rows to be drained
-	missed bool                // mu guards: there were too many of them
+	inbox  []*lane             // mu guards: lanes whose errands are done
+	drains map[string]struct{} // mu guards: draining rows
+	missed bool                // mu guards: drains was full, so that rows were left out
 
 	// owned by run, which may be called again:
-	lanes        map[string]*lane // those that are not empty
+	lanes        map[string]*lane // lanes that are not empty
 	idle         []*lane          // for later DIDs
-	ready        []*lane          // have something to be done and are not parked
+	ready        []*lane          // not parked, with something to do
 	back         []*lane
-	later        []*lane              // parked, and to be sent again
+	later        []*lane              // parked, with an errand to be retried
 	refreshes    map[string]refresh   // documents to be read again, by DID
-	strangers    map[string]time.Time // when a PDS was found not to be that of a DID
+	strangers    map[string]time.Time // when a PDS was found not to be the host of a DID
 	nextDue      time.Time
-	answered     time.Time // when a lookup succeeded last
+	answered     time.Time // when a lookup last succeeded
 	local        int       // events of lanes that are not parked
 	parkedEvents int
 	parkedBytes  int64
-	webBytes     int64 // of parkedBytes, of lanes that wait for documents of did:web
+	webBytes     int64 // part of parkedBytes: lanes that wait for documents of did:web
 	folded       int   // marks of folds
 	draining     int   // lanes with drain
 	ending       bool
 	items        [groupMax]item
-	group        []*item // those of items that need the lock
+	group        []*item // items that need the lock
 	dids         []string
 	marks        []marks
 }
@@ -103,8 +110,8 @@ func newShard(r *Runner) *shard {
 	}
 }
 
-// run handles events until ended is closed and all are handled, or until ctx ends. It never waits for the network, nor
-// for a batch to be durable.
+// run handles events until ended is closed and all are handled, or until ctx ends. It waits neither
+// for the network nor for a batch to be durable.
 func (s *shard) run(ctx context.Context, ended <-chan struct{}, waits chan<- func() error) error {
 	tick := time.NewTicker(dueEvery)
 	defer tick.Stop()
@@ -146,7 +153,7 @@ func (s *shard) run(ctx context.Context, ended <-chan struct{}, waits chan<- fun
 	return nil
 }
 
-// receive takes an event if one waits.
+// receive takes an event if one is waiting.
 func (s *shard) receive() bool {
 	select {
 	case e := <-s.queue:
@@ -168,7 +175,7 @@ func (s *shard) take(e *event) {
 	s.enqueue(l)
 }
 
-// lane is that of a DID.
+// lane returns the lane of a DID, which it creates if there is none.
 func (s *shard) lane(did string) *lane {
 	l := s.lanes[did]
 	if l != nil {
@@ -185,7 +192,7 @@ func (s *shard) lane(did string) *lane {
 	return l
 }
 
-// enqueue gives a lane its turn.
+// enqueue puts a lane into the queue of ready lanes.
 func (s *shard) enqueue(l *lane) {
 	if !l.queued && l.parked == needNothing {
 		l.queued = true
@@ -193,7 +200,7 @@ func (s *shard) enqueue(l *lane) {
 	}
 }
 
-// requeue gives it its turn if there is more to do, and forgets it if not.
+// requeue puts a lane back if there is more to do, and drops it otherwise.
 func (s *shard) requeue(l *lane) {
 	if !l.empty() {
 		if !s.ending || !l.drain {
@@ -208,7 +215,7 @@ func (s *shard) requeue(l *lane) {
 	}
 }
 
-// finish takes out the first event: it is done.
+// finish removes the first event, which is done.
 func (s *shard) finish(l *lane) {
 	e := l.events[0]
 	l.pop()
@@ -217,7 +224,7 @@ func (s *shard) finish(l *lane) {
 	s.r.release(e)
 }
 
-// abandon gives back the memory of what an ended run did not handle. It is read again.
+// abandon releases the memory of events that an ended run did not handle. They are read again.
 func (s *shard) abandon() {
 	for len(s.queue) > 0 {
 		s.r.release(<-s.queue)
@@ -238,7 +245,7 @@ func (s *shard) abandon() {
 	s.parked.Store(0)
 }
 
-// returned is called by errands.
+// returned hands a lane back when its errand is done.
 func (s *shard) returned(l *lane) {
 	s.mu.Lock()
 	s.inbox = append(s.inbox, l)
@@ -246,7 +253,7 @@ func (s *shard) returned(l *lane) {
 	signal(s.kick)
 }
 
-// drainSoon notes a row that is draining.
+// drainSoon records that a row is draining.
 func (s *shard) drainSoon(did string) {
 	s.mu.Lock()
 	if _, known := s.drains[did]; !known && len(s.drains) >= drainsMax {
@@ -258,7 +265,7 @@ func (s *shard) drainSoon(did string) {
 	signal(s.kick)
 }
 
-// takeDrains lets some rows be drained, in turns with events.
+// takeDrains begins to drain some rows, which take turns with events.
 func (s *shard) takeDrains() error {
 	s.mu.Lock()
 	for did := range s.drains {
@@ -279,7 +286,7 @@ func (s *shard) takeDrains() error {
 	return nil
 }
 
-// handle makes one group of what is ready, one thing for each DID, and writes it.
+// handle makes a group of one step for each ready DID, and writes it.
 func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 	now := s.r.opts.Now()
 	s.group = s.group[:0]
@@ -322,7 +329,7 @@ func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 	return nil
 }
 
-// after does what follows from an item for its lane.
+// after applies the outcome of an item to its lane.
 func (s *shard) after(it *item) {
 	l := it.lane
 	l.queued = false
@@ -341,7 +348,7 @@ func (s *shard) after(it *item) {
 		l.fold = fold{marks: l.fold.marks[:0]}
 	case it.e != nil:
 		if it.outcome == outcomeApplied {
-			it.e.src.healthy() // it sends again what helps
+			it.e.src.healthy() // the source sends useful events again
 		}
 		s.r.sources.direct.note(it.e, it.outcome, it.now)
 		s.finish(l)
@@ -358,7 +365,7 @@ type marks struct {
 	seqs []int64
 }
 
-// note notes an event of the group as done.
+// note records an event of the group as done.
 func (s *shard) note(m mark) {
 	for i := range s.marks {
 		if s.marks[i].src == m.src {
@@ -374,8 +381,8 @@ func (s *shard) note(m mark) {
 	s.marks = append(s.marks, marks{m.src, []int64{m.seq}})
 }
 
-// write decides about the group under its locks, and commits what follows in one batch. It gives the wait for
-// that batch, nil if there was nothing to write.
+// write decides the items of a group under the locks of their rows, and commits the changes in one
+// batch. wait waits for that batch; it is nil if there was nothing to write.
 func (s *shard) write(items []item) (wait func() error, err error) {
 	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.lane.did, b.lane.did) })
 	s.dids = s.dids[:0]
@@ -410,7 +417,7 @@ func (s *shard) mark(items []item) []marks {
 	return s.marks
 }
 
-// writing is what follows from the items of a group.
+// writing collects the changes of a group.
 type writing struct {
 	r    *Runner
 	b    *store.Batch
@@ -419,10 +426,11 @@ type writing struct {
 	moved int64
 }
 
-// update changes rows of repositories and moves the cursors behind the events that are done by that. wait is nil if nothing
-// is written. Events count as done while the batch gets its place in the log: a crash that loses them loses with them every
-// cursor that lies behind them. Those of a group that writes nothing are done at once: what made them needless was applied
-// before, and so is durable before any cursor that a later batch writes.
+// update changes rows of repositories and moves the cursors past the events that are thereby done.
+// wait is nil if nothing is written. Events count as done while the batch gets its place in the
+// log: a crash that loses them also loses every cursor past them. If a group writes nothing, its
+// events are done at once: the state that made them superfluous was applied before, and so is
+// durable before any cursor that a later batch writes.
 func (r *Runner) update(dids []string, decide func(w *writing, rows []store.Repo) ([]marks, error)) (wait func() error, err error) {
 	w, writes := writing{r: r}, false
 	wait, err = r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {

@@ -24,28 +24,28 @@ type socket struct {
 	conn  *websocket.Conn
 	since time.Time
 
-	// owned by who reads:
-	asked      bool      // with a cursor
-	begins     bool      // no message with a seq has come
-	untimed    bool      // none that states a time either
+	// owned by the reading goroutine:
+	asked      bool      // connected with a cursor
+	begins     bool      // no message with a seq has come yet
+	untimed    bool      // nor one that states a time
 	newest     int64     // seq of the newest message of this connection, -1 for none
-	clock      int64     // where the source's stood when the connection was made
+	clock      int64     // the source's clock when the connection was made
 	sinceTime  int64     // since by Options.Now, unix microseconds
-	renewed    time.Time // when the deadline was set
+	renewed    time.Time // when the read deadline was set
 	begun      time.Time // when the message being read began, zero between messages
-	read       int       // messages
+	read       int       // number of messages
 	outdated   bool
-	complained bool // about a bad message
+	complained bool // a malformed message was logged
 
 	// for watch:
-	looked   bool         // whether the silence at its beginning means a gap
-	reading  atomic.Bool  // and not busy with a message
-	messages atomic.Int64 // read
-	lively   atomic.Int64 // unix nanoseconds of the newest sign of life, pings and pongs too
-	heard    atomic.Int64 // unix nanoseconds of the newest message, or of the end of the work on it
+	looked   bool         // checkSilence was called
+	reading  atomic.Bool  // waiting for a message, not handling one
+	messages atomic.Int64 // number of messages read
+	lively   atomic.Int64 // unix nanoseconds of the last sign of life, including pings and pongs
+	heard    atomic.Int64 // unix nanoseconds of the newest message, or of the end of handling it
 }
 
-// cappedConn bounds what is read before the handshake is over.
+// cappedConn bounds the bytes that are read before the handshake ends.
 type cappedConn struct {
 	net.Conn
 	left int64
@@ -60,8 +60,8 @@ func (c *cappedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// follow connects and reads until attempt ends (nil) or something fails. Events go on with ctx, that of the run: what was read
-// is handled, whoever wants no more of it.
+// follow connects and reads until attempt ends (nil) or something fails. Events that were read are
+// handled until ctx, the context of the run, ends, even if attempt has ended.
 func (s *source) follow(attempt, ctx context.Context) *ending {
 	cursor := s.tracker.last()
 	c, end := s.connect(attempt, cursor)
@@ -115,10 +115,11 @@ func (s *source) follow(attempt, ctx context.Context) *ending {
 	return end
 }
 
-// begunAtTip has what we hold compared with the source's listing when messages may have passed before
-// the connection stood, since no later event shows them. At the first connection nothing was missed if no copy
-// has been begun: fetches that begin from now on read at least what was there when the connection
-// stood. At a later one, accounts may have been announced since the crawl read the listing.
+// begunAtTip requests a comparison of our rows with the source's listing if messages may have
+// passed before the connection stood, since no later event shows them. At the first connection
+// nothing was missed if no copy has been begun: fetches that begin from now on read at least what
+// existed when the connection stood. At a later one, accounts may have been announced since the
+// crawl read the listing.
 func (s *source) begunAtTip() *ending {
 	counts := s.set.store.Counts()
 	begun := counts["synced"]+counts["draining"]+counts["resync"] > 0 || s.set.store.FetchBegun()
@@ -134,7 +135,7 @@ func (s *source) begunAtTip() *ending {
 	return nil
 }
 
-// why says how a connection ended.
+// why returns the ending for an error of a connection.
 func why(err error) *ending {
 	if end, ok := errors.AsType[*ending](err); ok {
 		return end
@@ -152,7 +153,7 @@ func why(err error) *ending {
 	return &ending{kind: failRead, err: err}
 }
 
-// connect makes a connection that goes on behind cursor.
+// connect makes a connection that continues behind cursor.
 func (s *source) connect(attempt context.Context, cursor int64) (*socket, *ending) {
 	var raw *cappedConn
 	release := func() bool { return true }
@@ -163,7 +164,8 @@ func (s *source) connect(attempt context.Context, cursor int64) (*socket, *endin
 				return nil, err
 			}
 			raw = &cappedConn{Conn: conn, left: handshakeBytesMax}
-			release = context.AfterFunc(attempt, func() { conn.Close() }) // the handshake heeds only its timeout
+			// the handshake obeys only its timeout, not the context
+			release = context.AfterFunc(attempt, func() { conn.Close() })
 			return raw, nil
 		},
 		HandshakeTimeout: handshakeTimeout,
@@ -199,7 +201,7 @@ func (s *source) connect(attempt context.Context, cursor int64) (*socket, *endin
 	return c, nil
 }
 
-// retryAfter is for how long a host that is too busy asks us to stay away.
+// retryAfter returns how long a busy host asks us to wait.
 func retryAfter(resp *http.Response, now time.Time) time.Duration {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return 0
@@ -214,7 +216,7 @@ func retryAfter(resp *http.Response, now time.Time) time.Duration {
 	return 0
 }
 
-// renew gives the host Options.ReadTimeout from now, but not for one message without end.
+// renew gives the host Options.ReadTimeout from now, but bounds the time of one message.
 func (c *socket) renew(now time.Time) {
 	timeout := c.src.set.opts.ReadTimeout
 	c.lively.Store(now.UnixNano())
@@ -222,11 +224,12 @@ func (c *socket) renew(now time.Time) {
 		return
 	}
 	c.renewed = now
-	_ = c.conn.SetReadDeadline(now.Add(timeout)) // the next read fails too
+	_ = c.conn.SetReadDeadline(now.Add(timeout)) // on an error the next read fails too
 }
 
-// watch pings a host that shows no sign of life, so that a dead one is told from one that has nothing to say; it ends the connection of one that has nothing to
-// say while others have, or far longer than that whatever others do, and closes it when ctx ends.
+// watch pings a host that shows no sign of life, so that a dead host can be told from a silent one.
+// It ends the connection of a source that is silent while others are not, or that is silent for far
+// longer whatever others do, and closes it when ctx ends.
 func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 	defer c.conn.Close()
 	o := &c.src.set.opts
@@ -238,12 +241,13 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 		select {
 		case <-ctx.Done():
 			bye := websocket.FormatCloseMessage(websocket.CloseGoingAway, "")
-			_ = c.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second)) // a courtesy
+			// best effort
+			_ = c.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second))
 			return nil
 		case now := <-t.C:
 			if now.UnixNano()-c.lively.Load() > int64(pings)/2 {
 				if err := c.conn.WriteControl(websocket.PingMessage, nil, now.Add(writeTimeout)); err != nil {
-					return nil // who reads finds out why
+					return nil // the reading goroutine finds out why
 				}
 			}
 			if err := c.checkQuiet(now, patience); err != nil {
@@ -257,7 +261,7 @@ func (c *socket) watch(ctx context.Context, patience time.Duration) error {
 	}
 }
 
-// checkQuiet draws the consequences of a connection on which nothing comes while we wait for it.
+// checkQuiet acts on a connection on which no message comes while we wait for one.
 func (c *socket) checkQuiet(now time.Time, patience time.Duration) error {
 	if !c.reading.Load() {
 		return nil
@@ -272,7 +276,7 @@ func (c *socket) checkQuiet(now time.Time, patience time.Duration) error {
 		}
 	}
 	// Only now: once this is written, a later process sees no gap.
-	if quiet > s.set.idleAfter() { // its host has sent all that there is
+	if quiet > s.set.idleAfter() { // the host has sent all that it has
 		s.gaps.read(math.MaxInt64, s.set.opts.Now().UnixMicro())
 	}
 	if quiet > patience && spoke > heard && now.Sub(time.Unix(0, spoke)) < patience {
@@ -323,8 +327,8 @@ func (c *socket) weigh(n int) {
 	c.src.set.metrics.bytes.Add(float64(n))
 }
 
-// next reads one message, nil if it was passed over. Of one that is too long it gives the beginning, also when the rest
-// could not be read.
+// next reads one message, nil if it was skipped. Of a message that is too long it returns the
+// beginning, even if the rest could not be read.
 func (c *socket) next() (*event, error) {
 	c.begun = time.Time{}
 	c.renew(time.Now())
@@ -352,7 +356,7 @@ func (c *socket) next() (*event, error) {
 			c.weigh(n)
 			if typ != websocket.BinaryMessage {
 				p.putBuffer(b)
-				return nil, c.bad(0, errors.New("message of text"))
+				return nil, c.bad(0, errors.New("text message instead of binary"))
 			}
 			e := p.event()
 			e.src, e.buffer, e.message = c.src, b, b.b[:n]
@@ -390,23 +394,24 @@ func (c *socket) discard(n int, r io.Reader) error {
 	}
 }
 
-// bad counts a message that is none, and moves the cursor over it if it says where it stands.
+// bad counts a malformed message, and moves the cursor past it if its seq is known.
 func (c *socket) bad(seq int64, why error) error {
 	c.complain(seq, why)
 	return c.skip(seq, 0)
 }
 
-// complain counts a message that is none, and logs the first of a connection.
+// complain counts a malformed message, and logs the first of a connection.
 func (c *socket) complain(seq int64, why error) {
 	s := c.src
 	s.set.metrics.bad.Inc()
 	if s.bad.Add(1); !c.complained {
 		c.complained = true
-		s.set.opts.Logger.Warn("source sent what is no message; more of this connection go unmentioned", "source", s.url, "seq", seq, "err", why)
+		s.set.opts.Logger.Warn("malformed message from source; further ones on this connection are not logged", "source", s.url, "seq", seq, "err", why)
 	}
 }
 
-// skip moves the cursor over a message that no shard has to see. stated is its time, 0 if that is unknown.
+// skip moves the cursor past a message that concerns no shard. stated is its time, 0 if that is
+// unknown.
 func (c *socket) skip(seq, stated int64) error {
 	if seq <= 0 {
 		return nil
@@ -416,12 +421,12 @@ func (c *socket) skip(seq, stated int64) error {
 	return err
 }
 
-// handle decodes a message, and hands it to its shard or draws the consequences itself.
+// handle decodes a message, and hands it to its shard or acts on it itself.
 func (c *socket) handle(ctx context.Context, e *event) error {
 	s, f := c.src, &e.frame
 	if err := f.Decode(e.message); err != nil {
 		if (f.Kind == frame.KindCommit || f.Kind == frame.KindSync) && f.DID != "" && f.Rev != "" && f.Seq > 0 {
-			// The shard has the repository fetched, as for a commit that is invalid otherwise.
+			// The shard has the repository fetched, as after any other invalid commit.
 			c.complain(f.Seq, err)
 			e.broken = refuse(refusedFrame, err)
 			return c.dispatch(ctx, e)
@@ -446,11 +451,11 @@ func (c *socket) handle(ctx context.Context, e *event) error {
 	return c.skip(f.Seq, f.Time)
 }
 
-// failed draws the consequences of an error message, after which a host says nothing more.
+// failed acts on an error message, after which a host sends nothing more.
 func (c *socket) failed(name, message string) error {
 	s := c.src
 	if name == "FutureCursor" && c.asked {
-		s.set.opts.Logger.Warn("source does not know the cursor yet, so it counts anew: going on at its tip", "source", s.url, "seq", s.tracker.last())
+		s.set.opts.Logger.Warn("source has begun a new count of messages, below the cursor: continuing at its newest message", "source", s.url, "seq", s.tracker.last())
 		if err := s.set.reconcile(s, true); err != nil {
 			return err
 		}
@@ -458,7 +463,7 @@ func (c *socket) failed(name, message string) error {
 	return &ending{kind: failError, err: fmt.Errorf("%.100q: %.200q", name, message)}
 }
 
-// dispatch hands an event to its shard. It waits while too much waits already.
+// dispatch hands an event to its shard. It waits while the queues are full.
 func (c *socket) dispatch(ctx context.Context, e *event) error {
 	s := c.src
 	number, err := c.admit(e.frame.Seq, e.frame.Time)
@@ -481,8 +486,9 @@ func (c *socket) dispatch(ctx context.Context, e *event) error {
 	return nil
 }
 
-// admit gives an event its number, 0 if it stands below the cursor: its host may repeat itself, and revs tell what is new. But a
-// host that goes on down there counts anew, and then so do we.
+// admit assigns an event its number, or 0 if its seq is not above the cursor: the host may repeat
+// itself, and revs show what is new. If the host continues below the cursor, it has begun a new
+// count, and the source follows that.
 func (c *socket) admit(seq, stated int64) (number int64, err error) {
 	s := c.src
 	if c.begins || c.untimed {
@@ -511,11 +517,12 @@ func (c *socket) admit(seq, stated int64) (number int64, err error) {
 		return 0, nil
 	}
 	s.strays = 0
-	if s.recounted { // a write and a line each time, for as long as it likes
-		return 0, &ending{kind: failError, err: fmt.Errorf("counts anew again and again, seq %d", seq)}
+	// each new count costs a write and a log line, and the host could go on for ever
+	if s.recounted {
+		return 0, &ending{kind: failError, err: fmt.Errorf("the host keeps beginning new counts, seq %d", seq)}
 	}
 	s.recounted = true
-	s.set.opts.Logger.Warn("source counts anew", "source", s.url, "was", s.tracker.last(), "seq", seq)
+	s.set.opts.Logger.Warn("source has begun a new count of messages: following it", "source", s.url, "was", s.tracker.last(), "seq", seq)
 	if err := s.set.reconcile(s, true); err != nil {
 		return 0, err
 	}

@@ -156,7 +156,7 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 	if !maps.Equal(counts, want) {
 		t.Errorf("counted %v", counts)
 	}
-	if n := strings.Count(s.text.String(), "what is no message"); n != 1 {
+	if n := strings.Count(s.text.String(), "malformed message from source"); n != 1 {
 		t.Errorf("%d lines in the log", n)
 	}
 	if ingest.Queued(s.r) != 0 {

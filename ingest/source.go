@@ -15,7 +15,7 @@ import (
 	"cistern/store"
 )
 
-// source is one firehose: its cursor, and the connection to it while there is one.
+// source is one firehose: its cursor, and its connection while there is one.
 type source struct {
 	set       *sources
 	url       string // normalised
@@ -25,7 +25,7 @@ type source struct {
 	socket    atomic.Pointer[socket] // the connection, nil if there is none
 	pds       atomic.Bool
 	persisted atomic.Bool
-	direct    atomic.Bool // as its row says
+	direct    atomic.Bool // as in its row
 	failing   atomic.Bool // failures is not 0
 
 	messages   atomic.Int64
@@ -34,29 +34,29 @@ type source struct {
 	foreign    atomic.Int64 // events about accounts that are not its own
 	lastRead   atomic.Int64 // unix nanoseconds by Options.Now
 	followed   time.Time    // since when, by Options.Now
-	lastStated atomic.Int64 // unix microseconds, as the newest event states
+	lastStated atomic.Int64 // unix microseconds, as stated by the newest event
 
-	moved atomic.Int64  // the mark when the durable cursor was looked at last
+	moved atomic.Int64  // the mark when the durable cursor was last read
 	kick  chan struct{} // wakes run
 
 	// owned by run:
 	patience  time.Duration // how long it may be silent
-	tried     atomic.Bool   // the first attempt to connect is over
+	tried     atomic.Bool   // the first attempt to connect has ended
 	tipped    bool          // a connection without a cursor was made
-	strays    int           // events in a row below the cursor, rising
-	strayLast int64         // the last of them
-	recounted bool          // the host of this connection has counted anew
+	strays    int           // events in a row below the cursor, with rising seqs
+	strayLast int64         // seq of the last of them
+	recounted bool          // the host of this connection has begun a new count
 	stuck     int           // connections in a row that ended inside the same message
 	stuckAt   int64         // the seq before it
 	stuckTime time.Time     // when the first of them ended
 
 	// mu guards:
 	mu        sync.Mutex
-	started   bool // run is running
+	started   bool // run was called
 	removed   bool
 	paused    bool
-	holds     int                     // callers that want no connection for a moment
-	stop      context.CancelCauseFunc // ends the attempt under way, nil while there is none
+	holds     int                     // callers of hold, which want no connection for a moment
+	stop      context.CancelCauseFunc // ends the current attempt, nil if there is none
 	idle      sync.Cond               // of mu: stop became nil
 	live      bool                    // connected
 	failures  int                     // in a row
@@ -77,14 +77,15 @@ func newSource(set *sources, row store.Source) *source {
 	return s
 }
 
-// key names the source in rows.
+// key returns the name of the source in rows.
 func (s *source) key() string { return s.url }
 
-// name is the source for people: its host.
+// name returns the name of the source in logs: its host.
 func (s *source) name() string { return identity.HostOf(s.url) }
 
-// pdsHost is the host of a source that is a PDS itself, spelled as in the origins of package identity: with its port unless
-// that is the scheme's own. "" for a relay, which may speak of every account.
+// pdsHost returns the host of a source that is a PDS, spelled as in the origins of package
+// identity: with its port unless that is the scheme's default. It returns "" for a relay, which may
+// speak of every account.
 func (s *source) pdsHost() string {
 	if !s.pds.Load() {
 		return ""
@@ -99,17 +100,18 @@ func (s *source) refused() { s.foreign.Add(1) }
 type ending struct {
 	kind string
 	err  error
-	wait time.Duration // what the host asked for
-	ours bool          // it was our store that failed
-	idle bool          // it is no failure that nothing came
+	wait time.Duration // the Retry-After of the host
+	ours bool          // the store failed
+	idle bool          // nothing came, which is no failure
 	lone bool          // nor did other sources send anything
-	// inside says that the connection ended inside a message.
+	// inside means that the connection ended inside a message.
 	inside bool
 }
 
 func (e *ending) Error() string { return e.kind + ": " + e.err.Error() }
 
-// text is the cause for logs and answers. A host may have written much of it: what is no HTTP is quoted whole.
+// text returns the cause for logs and answers. A host may have written much of it: an answer that
+// is not HTTP is quoted whole.
 func (e *ending) text() string {
 	text := e.err.Error()
 	return strings.ToValidUTF8(text[:min(len(text), failureBytesMax)], "")
@@ -117,7 +119,7 @@ func (e *ending) text() string {
 
 func (e *ending) Unwrap() error { return e.err }
 
-// errStopped ends an attempt that somebody does not want any more.
+// errStopped ends an attempt that is no longer wanted.
 var errStopped = errors.New("stopped")
 
 // run follows the source until ctx ends or it is removed. An error is the store's.
@@ -141,7 +143,7 @@ func (s *source) run(ctx context.Context) error {
 	return nil
 }
 
-// begin is the context of a new attempt, nil if none is wanted.
+// begin returns the context of a new attempt, nil if none is wanted.
 func (s *source) begin(ctx context.Context) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +155,7 @@ func (s *source) begin(ctx context.Context) context.Context {
 	return attempt
 }
 
-// end makes the end of an attempt known.
+// end records and announces the end of an attempt.
 func (s *source) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +164,7 @@ func (s *source) end() {
 	s.idle.Broadcast()
 }
 
-// wanted says whether there should be a connection. Called with mu held.
+// wanted reports whether there should be a connection. mu is held.
 func (s *source) wanted() bool { return !s.removed && !s.paused && s.holds == 0 }
 
 func (s *source) isWanted() bool {
@@ -171,7 +173,7 @@ func (s *source) isWanted() bool {
 	return s.wanted()
 }
 
-// start says that run is to be called, once.
+// start reports whether the caller is to call run, which it does once.
 func (s *source) start() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,8 +190,8 @@ func (s *source) leave() {
 	s.started = false
 }
 
-// rest waits until a connection may be wanted again. A removed source stays until its events are handled, so that
-// nobody reads and counts them anew beside it.
+// rest waits until a connection may be wanted again. A removed source stays until its events are
+// handled, so that they are not read and counted anew by a source that is added meanwhile.
 func (s *source) rest(ctx context.Context) (gone bool, err error) {
 	if s.isRemoved() && s.tracker.waiting() == 0 {
 		behind, err := s.behind()
@@ -213,7 +215,7 @@ func (s *source) rest(ctx context.Context) (gone bool, err error) {
 	return false, nil
 }
 
-// settle draws the consequences of how an attempt ended.
+// settle acts on the end of an attempt.
 func (s *source) settle(ctx context.Context, e *ending) error {
 	if e == nil || ctx.Err() != nil {
 		return nil
@@ -237,7 +239,8 @@ func (s *source) settle(ctx context.Context, e *ending) error {
 	if e.kind != failRead || !e.inside {
 		return nil
 	}
-	// A message that we cannot read to its end would be sent again, and again. What the host counts after it is unknown.
+	// A message that we cannot read to its end would be sent again and again. The host's seq after
+	// it is unknown.
 	if at := s.tracker.last(); at != s.stuckAt || s.stuck == 0 {
 		s.stuckAt, s.stuck, s.stuckTime = at, 1, time.Now()
 	} else {
@@ -247,11 +250,11 @@ func (s *source) settle(ctx context.Context, e *ending) error {
 		return nil
 	}
 	s.stuck = 0
-	s.set.opts.Logger.Warn("source sends the same unreadable message on every connection: going on at its newest message", "source", s.url, "seq", s.stuckAt)
+	s.set.opts.Logger.Warn("source sends the same unreadable message on every connection: continuing at its newest message", "source", s.url, "seq", s.stuckAt)
 	return s.set.reconcile(s, true)
 }
 
-// fail notes a failure and plans the next attempt.
+// fail records a failure and plans the next attempt.
 func (s *source) fail(e *ending) (failures int, retry time.Duration) {
 	o := &s.set.opts
 	s.mu.Lock()
@@ -269,7 +272,8 @@ func (s *source) fail(e *ending) (failures int, retry time.Duration) {
 	return s.failures, retry
 }
 
-// worthSaying keeps the log of a source that always fails short.
+// worthSaying reports whether a failure is logged. It keeps the log of a source that always fails
+// short.
 func worthSaying(failures int) bool { return failures&(failures-1) == 0 }
 
 // pause waits until it is time for the next attempt.
@@ -291,7 +295,7 @@ func (s *source) pause(ctx context.Context) {
 	}
 }
 
-// connectedNow notes that there is a connection.
+// connectedNow records that there is a connection.
 func (s *source) connectedNow(cursor int64) {
 	s.mu.Lock()
 	s.live = true
@@ -299,14 +303,14 @@ func (s *source) connectedNow(cursor int64) {
 	s.mu.Unlock()
 	if worthSaying(failures) {
 		from := []any{"source", s.url}
-		if cursor >= 0 { // else at the tip
+		if cursor >= 0 { // otherwise it is at the tip
 			from = append(from, "cursor", cursor)
 		}
 		s.set.opts.Logger.Info("source connected", from...)
 	}
 }
 
-// healthy forgets failures. It is cheap to call for every event.
+// healthy forgets failures. It is cheap enough to be called for every event.
 func (s *source) healthy() {
 	if !s.failing.Swap(false) {
 		return
@@ -316,7 +320,7 @@ func (s *source) healthy() {
 	s.mu.Unlock()
 }
 
-// change changes what is wanted, and has run look at it at once.
+// change changes whether a connection is wanted, and wakes run.
 func (s *source) change(f func()) {
 	s.mu.Lock()
 	f()
@@ -331,7 +335,7 @@ func (s *source) change(f func()) {
 func (s *source) setRemoved(removed bool) { s.change(func() { s.removed = removed }) }
 func (s *source) setPaused(paused bool)   { s.change(func() { s.paused = paused }) }
 
-// hold ends the connection and lets none be made until release is called.
+// hold ends the connection and prevents a new one until release is called.
 func (s *source) hold() (release func()) {
 	s.change(func() { s.holds++ })
 	s.mu.Lock()
@@ -354,7 +358,7 @@ func (s *source) connected() bool {
 	return s.live
 }
 
-// rewind goes back to the durable cursor: a run begins, and nothing is in flight.
+// rewind goes back to the durable cursor at the beginning of a run, when no event is in flight.
 func (s *source) rewind() error {
 	cursor, ok, err := s.set.store.Cursor(s.url)
 	if err != nil {
@@ -367,7 +371,7 @@ func (s *source) rewind() error {
 	return s.gaps.load(s.set.store, s.url)
 }
 
-// restart forgets what is in flight and goes on behind cursor, -1 for none.
+// restart drops the events in flight and continues behind cursor, -1 for none.
 func (s *source) restart(cursor int64) {
 	s.tracker.reset(cursor)
 	s.moved.Store(-1)
@@ -376,7 +380,8 @@ func (s *source) restart(cursor int64) {
 	s.gaps.mu.Unlock()
 }
 
-// behind says whether the durable cursor is behind the mark. It looks only when the mark has moved since the last time.
+// behind reports whether the durable cursor is behind the mark. It reads the cursor only when the
+// mark has moved since the last time.
 func (s *source) behind() (bool, error) {
 	mark := s.tracker.mark()
 	if mark < 0 || s.moved.Swap(mark) == mark {
@@ -386,8 +391,8 @@ func (s *source) behind() (bool, error) {
 	return err == nil && (!ok || cursor < mark), err
 }
 
-// lag is how far the source is behind now: 0 if it has nothing more to send, and if nothing is known. While all that came is
-// handled, it is the delay of the newest message.
+// lag returns how far the source is behind: 0 if it has nothing more to send, and if its lag is
+// unknown. While all events read are handled, it is the delay of the newest message.
 func (s *source) lag() time.Duration {
 	at := max(s.lastStated.Load(), s.gaps.clock.Load())
 	if at == 0 {
@@ -405,7 +410,8 @@ func (s *source) lag() time.Duration {
 	return max(0, until.Sub(time.UnixMicro(at)))
 }
 
-// eventAge is how long ago the newest event was read, or for how long none has come since the source is followed.
+// eventAge returns how long ago the newest event was read, or for how long none has come since the
+// source is followed.
 func (s *source) eventAge() time.Duration {
 	since := s.followed
 	if at := s.lastRead.Load(); at != 0 {

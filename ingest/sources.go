@@ -17,18 +17,20 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// SourceStatus is what is known of a source.
+// SourceStatus describes a source.
 type SourceStatus struct {
-	URL       string // normalised
-	PDS       bool
-	Named     bool // by the Options
-	Direct    bool // a PDS that is followed because relays send nothing of some of its accounts
-	Persisted bool // added while running, so that it is followed after a restart whatever the Options name
+	URL    string // normalised
+	PDS    bool
+	Named  bool // named by the Options
+	Direct bool // a PDS that is followed because relays leave out some of its accounts
+	// added while running, so that it is followed after a restart whatever the Options name
+	Persisted bool
 
 	Running  bool // connected
 	Failures int  // in a row
 	RetryIn  time.Duration
-	// LastFailure and its time, kind (dial, http, closed, timeout, silent, error, read) and text; zero if there was none.
+	// LastFailure and its time, kind (dial, http, closed, timeout, silent, error, read) and text;
+	// zero if there was none.
 	LastFailure LastFailure
 
 	Cursor    int64         // durable low watermark; 0 for none yet
@@ -41,40 +43,42 @@ type SourceStatus struct {
 	Lag       time.Duration // now less the time that the newest event states; 0 if unknown
 }
 
-// LastFailure is how a connection ended, or why there was none.
+// LastFailure describes how a connection ended, or why there was none.
 type LastFailure = struct {
 	At     time.Time
 	Kind   string
 	Detail string
 }
 
-// sources are all sources that are followed, and what they share.
+// sources is the set of all sources that are followed, and what they share.
 type sources struct {
 	metrics *metrics
 	opts    Options
 	store   *store.Store
-	submit  func(context.Context, *event) error // to the shards
+	submit  func(context.Context, *event) error // hands an event to its shard
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 
 	pool   pool
 	queue  *semaphore.Weighted // of Options.QueueBytes
-	queued atomic.Int64        // what is taken of it
+	queued atomic.Int64        // bytes taken from queue
 	spoke  atomic.Int64        // unix nanoseconds of the newest message of any source
 
-	named map[string]bool // URLs that the Options name
-	kick  chan struct{}   // wakes run, which starts what is new
+	named map[string]bool // URLs in the Options
+	kick  chan struct{}   // wakes run, which starts new sources
 
-	rows sync.Mutex // held while the row of a source is changed and the set after it; may be held over I/O
+	// held while the row of a source is changed and then the set; may be held over I/O
+	rows sync.Mutex
 
 	// mu guards:
 	mu    sync.Mutex
 	byURL map[string]*source
 
-	stuckAfter time.Duration // the limit of that name
+	stuckAfter time.Duration // see the limit of that name
 	direct     direct
 }
 
-// newSources makes the set of what the Options and the store name. Nothing is connected before run.
+// newSources returns the set of the sources that the Options and the store name. It connects none
+// before run.
 func newSources(opts Options, m *metrics, submit func(context.Context, *event) error) (*sources, error) {
 	s := &sources{
 		opts:    opts,
@@ -102,7 +106,8 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 	if err != nil {
 		return nil, fmt.Errorf("read sources: %w", err)
 	}
-	for _, row := range rows { // the row is newer than the Options: somebody asked for it while they held
+	// the row is newer than the Options: it was requested while they were in force
+	for _, row := range rows {
 		if row.Removed {
 			if s.named[row.URL] {
 				opts.Logger.Warn("source stays removed though an option names it: DELETE /firehose/sources removed it, POST adds it again", "source", row.URL)
@@ -120,11 +125,12 @@ func newSources(opts Options, m *metrics, submit func(context.Context, *event) e
 	return s, nil
 }
 
-// runSources reads all sources until ctx ends, and returns when all have ended. An error is the store's.
+// runSources reads all sources until ctx ends, and returns when all have ended. An error is the
+// store's.
 func (r *Runner) runSources(ctx context.Context) error { return r.sources.run(ctx) }
 
 func (s *sources) run(ctx context.Context) error {
-	// What an earlier run read and did not handle is read again.
+	// Events that an earlier run read and did not handle are read again.
 	for _, src := range s.all() {
 		if err := src.rewind(); err != nil {
 			return err
@@ -149,8 +155,8 @@ func (s *sources) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// saveEvery writes the cursors that moved over skipped events only, and how far sources were read; and asks for the comparisons
-// that are owed.
+// saveEvery writes cursors that moved past skipped events only, and the progress of sources, and
+// requests the comparisons that are owed.
 func (s *sources) saveEvery(ctx context.Context) error {
 	t := time.NewTicker(cursorEvery)
 	defer t.Stop()
@@ -174,7 +180,8 @@ func (s *sources) saveEvery(ctx context.Context) error {
 	}
 }
 
-// saveCursors writes the cursors of all sources as far as their events are handled, at the end of a run.
+// saveCursors writes the cursors of all sources up to the events that are handled, at the end of a
+// run.
 func (r *Runner) saveCursors() error { return r.sources.save() }
 
 func (s *sources) save() error {
@@ -224,7 +231,8 @@ func (s *sources) switched() {
 	}
 }
 
-// AddSource follows one more source from now on, and after a restart. Replaces the one with the same URL.
+// AddSource follows one more source from now on, also after a restart. It replaces the source with
+// the same URL.
 func (r *Runner) AddSource(src store.Source) error {
 	src, err := ParseSource(src.URL, src.PDS)
 	if err != nil {
@@ -234,7 +242,7 @@ func (r *Runner) AddSource(src store.Source) error {
 	s.rows.Lock()
 	defer s.rows.Unlock()
 	if s.get(src.URL) == nil && s.count(nil) >= sourcesMax {
-		return fmt.Errorf("add source %s: there are %d already", src.URL, sourcesMax)
+		return fmt.Errorf("add source %s: the limit of %d sources is reached", src.URL, sourcesMax)
 	}
 	b := s.store.NewBatch()
 	b.PutSource(src)
@@ -244,7 +252,7 @@ func (r *Runner) AddSource(src store.Source) error {
 	return s.follow(src)
 }
 
-// follow puts a source into the set, or changes the one that is there.
+// follow adds a source to the set, or changes the one with its URL.
 func (s *sources) follow(row store.Source) error {
 	fresh := newSource(s, row)
 	if err := fresh.rewind(); err != nil {
@@ -261,13 +269,14 @@ func (s *sources) follow(row store.Source) error {
 	src.pds.Store(row.PDS)
 	s.mark(src, row)
 	src.setPaused(s.opts.Gate.IsShut())
-	src.setRemoved(false) // with mu held: it may be about to leave the set
+	src.setRemoved(false) // with mu held, since the source may be about to leave the set
 	signal(s.kick)
 	return nil
 }
 
-// RemoveSource stops following a source, given in any form that ParseSource reads: store.ErrNotFound if there is none. It stays
-// removed after a restart until AddSource, whatever the Options name.
+// RemoveSource stops following a source, given in any form that ParseSource reads, or returns
+// store.ErrNotFound. The source stays removed after a restart until AddSource, whatever the Options
+// name.
 func (r *Runner) RemoveSource(url string) error {
 	row, err := ParseSource(url, false)
 	if err != nil {
@@ -298,7 +307,8 @@ func (r *Runner) RemoveSource(url string) error {
 	return nil
 }
 
-// ForgetCursor forgets how far a source was read and connects it anew at its tip: store.ErrNotFound if it has no cursor.
+// ForgetCursor deletes the cursor of a source and connects it anew at its tip. It returns
+// store.ErrNotFound if there is no cursor.
 func (r *Runner) ForgetCursor(url string) error {
 	row, err := ParseSource(url, false)
 	if err != nil {
@@ -312,7 +322,8 @@ func (r *Runner) ForgetCursor(url string) error {
 		return err
 	}
 	s.mu.Lock()
-	src := s.byURL[row.URL] // one that is being removed too: its events may still write their cursor
+	// also a source that is being removed: its events may still write their cursor
+	src := s.byURL[row.URL]
 	s.mu.Unlock()
 	switch {
 	case src != nil && (ok || src.tracker.last() >= 0):
@@ -341,7 +352,7 @@ func (r *Runner) Follows(id uint32) bool {
 	return false
 }
 
-// Sources tells of every source, in order of URL.
+// Sources returns the status of every source, in order of URL.
 func (r *Runner) Sources() []SourceStatus {
 	var all []SourceStatus
 	for _, src := range r.sources.all() {
@@ -353,8 +364,8 @@ func (r *Runner) Sources() []SourceStatus {
 	return all
 }
 
-// Tried says whether every source that is wanted was connected, or could not be, once: from then on a fetch
-// that begins misses no event of a source that answers.
+// Tried reports whether every wanted source was connected once, or failed to be: from then on a
+// fetch that begins misses no event of a source that answers.
 func (r *Runner) Tried() bool {
 	for _, src := range r.sources.all() {
 		if src.isWanted() && !src.tried.Load() {
@@ -364,7 +375,7 @@ func (r *Runner) Tried() bool {
 	return true
 }
 
-// all are the sources of the set, those being removed too.
+// all returns the sources of the set, including those being removed.
 func (s *sources) all() []*source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -375,7 +386,7 @@ func (s *sources) all() []*source {
 	return all
 }
 
-// get is a source that is not being removed, nil if there is none.
+// get returns a source that is not being removed, nil if there is none.
 func (s *sources) get(url string) *source {
 	s.mu.Lock()
 	src := s.byURL[url]
@@ -386,7 +397,7 @@ func (s *sources) get(url string) *source {
 	return src
 }
 
-// drop takes a source out of the set if it is still to be removed.
+// drop removes a source from the set if it is still to be removed.
 func (s *sources) drop(src *source) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -397,7 +408,7 @@ func (s *sources) drop(src *source) bool {
 	return true
 }
 
-// count is the number of sources for which is holds (nil: all), less those being removed.
+// count returns the number of sources for which is holds (nil: all), without those being removed.
 func (s *sources) count(is func(*source) bool) int {
 	n := 0
 	for _, src := range s.all() {
@@ -408,10 +419,11 @@ func (s *sources) count(is func(*source) bool) int {
 	return n
 }
 
-// idleAfter is how long a source that is connected sends nothing before it counts as having no more to send.
+// idleAfter returns how long a connected source must send nothing to count as having no more to
+// send.
 func (s *sources) idleAfter() time.Duration { return s.opts.SilentAfter / 4 }
 
-// signal leaves a message for a loop that has none waiting.
+// signal sends to a channel unless a message is waiting in it.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -5,11 +5,13 @@ import (
 	"cistern/store"
 )
 
-// decideSync: the host says where a repository stands, without what led there.
+// decideSync applies a #sync, by which the host states the head of a repository without the
+// operations that led there.
 func (it *item) decideSync(w *writing, row *store.Repo) {
 	switch {
 	case it.bad != nil && rejection(it.bad) == refusedEnvelope && it.proof.slice.Root() == repo.HashCID(row.Commit):
-		// The very commit we hold, under a rev that is not its own: hosts that imported a repository say so. Nothing is missing.
+		// The very commit we hold, under a rev that is not its own: hosts that imported a
+		// repository send this. Nothing is missing.
 		it.outcome = outcomeSkipped
 	case it.unsure:
 		it.fail(w, row, unsure)

@@ -6,39 +6,41 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// outcome is what became of an event.
+// outcome is the result of handling an event.
 type outcome uint8
 
 const (
-	outcomeApplied   outcome = iota // written: records, rev, status or identity
-	outcomeBuffered                 // kept until the copy that is being made is complete
-	outcomeSeen                     // its rev is remembered; the copy to be made will hold it
-	outcomeTracked                  // its repository is followed from now on
-	outcomeSkipped                  // known already, or of nobody we follow
-	outcomeDesynced                 // does not fit what we hold: the repository is fetched again
-	outcomeRejected                 // invalid
-	outcomeRefused                  // its host does not speak for the account
-	outcomeFailed                   // its identity could not be found out: the repository is fetched again
-	outcomePostponed                // beyond its budget: the account stays hidden for a while, or the document is read later
+	outcomeApplied  outcome = iota // written: records, rev, status or identity
+	outcomeBuffered                // kept until the copy in flight is complete
+	outcomeSeen                    // its rev is recorded; the coming copy will include it
+	outcomeTracked                 // its repository is followed from now on
+	outcomeSkipped                 // known already, or of a repository that is not followed
+	outcomeDesynced                // does not fit our copy: the repository is fetched again
+	outcomeRejected                // invalid
+	outcomeRefused                 // its PDS is not the host of the account
+	// its identity could not be found: the repository is fetched again
+	outcomeFailed
+	// beyond its budget: the account stays hidden for a while, or the document is read later
+	outcomePostponed
 	outcomes
 
-	// The event is not done:
-	outcomeAgain // its row is not what it was: prepare it again
+	// the event is not done:
+	outcomeAgain // its row has changed: prepare it again
 	outcomePark  // its DID waits for an errand
 )
 
 var outcomeNames = [outcomes]string{"applied", "buffered", "seen", "tracked", "skipped", "desynced", "rejected", "refused", "failed", "postponed"}
 
-// Reasons for which events are rejected, beside those of rejection.
+// Reasons for which events are rejected, in addition to those of rejection.
 const (
-	reasonRev      = "rev"      // no TID
+	reasonRev      = "rev"      // not a TID
 	reasonFuture   = "future"   // a rev in the future
-	reasonDID      = "did"      // no DID
+	reasonDID      = "did"      // not a DID
 	reasonIdentity = "identity" // no usable document
 	reasonLimit    = "limit"    // too many collections or hidden keys
 )
 
-// tally counts what shards do.
+// tally counts the work of shards.
 type tally struct {
 	events    [jobs][outcomes]prometheus.Counter
 	rejected  *prometheus.CounterVec // reason
@@ -48,7 +50,7 @@ type tally struct {
 
 func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: metricPrefix + "events_total", Help: "Events handled, by kind and by what became of them.",
+		Name: metricPrefix + "events_total", Help: "Events handled, by kind and outcome.",
 	}, []string{"kind", "outcome"})
 	t := &tally{
 		rejected:  vec("rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit),

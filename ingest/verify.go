@@ -13,7 +13,7 @@ import (
 	"cistern/store"
 )
 
-// Limits of the lexicon; the blocks of a commit are repo's to limit.
+// Limits of the lexicon. Package repo limits the blocks of a commit.
 const (
 	proofOpsMax       = 200
 	proofSyncBytesMax = 10_000
@@ -21,18 +21,19 @@ const (
 
 // Reasons for which messages are refused; rejection gives one of them.
 const (
-	refusedFrame     = "frame"     // the message cannot be decoded, but for its DID and rev
-	refusedTime      = "time"      // no datetime
-	refusedRev       = "rev"       // no TID, or in the future
-	refusedCAR       = "car"       // no CAR, too large, or a block that does not hash to its CID
-	refusedRoot      = "root"      // the commit is not the CAR's root, not what the message names, or absent
-	refusedCommit    = "commit"    // no signed commit of version 3
+	refusedFrame = "frame" // only the DID and rev of the message can be decoded
+	refusedTime  = "time"  // not a datetime
+	refusedRev   = "rev"   // not a TID, or in the future
+	refusedCAR   = "car"   // not a CAR, too large, or a block that does not hash to its CID
+	// the commit is not the CAR's root, not what the message names, or absent
+	refusedRoot      = "root"
+	refusedCommit    = "commit"    // not a signed commit of version 3
 	refusedEnvelope  = "envelope"  // the commit has another DID or rev than the message
 	refusedOps       = "ops"       // too many, an illegal key, or an impossible shape
 	refusedRecord    = "record"    // a record that was written is absent
-	refusedSignature = "signature" // not of this key
+	refusedSignature = "signature" // not made by this key
 	refusedProof     = "proof"     // tree nodes are absent
-	refusedTree      = "tree"      // the tree denies an operation, or is none
+	refusedTree      = "tree"      // the tree contradicts an operation, or is not a tree
 )
 
 // refusal is a repo.ErrInvalid with its reason.
@@ -44,14 +45,14 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// refuse wraps an error that is repo.ErrInvalid already.
+// refuse adds a reason to an error that is repo.ErrInvalid.
 func refuse(reason string, err error) error { return &refusal{reason: reason, err: err} }
 
 func refusef(reason, format string, args ...any) error {
 	return refuse(reason, fmt.Errorf("%w: %w", fmt.Errorf(format, args...), repo.ErrInvalid))
 }
 
-// rejection is a word for the metric that counts refused events, of a closed set.
+// rejection returns the label of the metric of refused events, from a closed set.
 func rejection(err error) string {
 	var r *refusal
 	switch {
@@ -65,24 +66,29 @@ func rejection(err error) string {
 	return refusedTree
 }
 
-// proof is a live commit taken apart once. It refers to the frame's message, and its memory is used again.
+// proof is a decoded live commit. It refers to the frame's message, and its memory is reused.
 type proof struct {
 	slice  repo.Slice
 	commit repo.Commit
-	block  []byte         // the signed commit
-	ops    []repo.SliceOp // net changes: at most one a path, none that states it changes nothing
-	whole  bool           // every update and delete states what it replaces, so that inversion needs nothing of ours
+	block  []byte // the signed commit
+	// net changes: at most one for each path, and none that states that it changes nothing
+	ops []repo.SliceOp
+	// every update and delete states what it replaces, so that inversion needs nothing from our
+	// rows
+	whole bool
 
 	unstated []int32        // indices of the ops that do not state what they replace
-	filled   []repo.SliceOp // ops with what we hold
+	filled   []repo.SliceOp // ops completed from our rows
 	order    []int32        // indices of the message's operations, sorted by path
-	last     []int32        // for the first operation on a path the index of the last one on it, -1 for the others
+	// for the first operation on a path the index of the last one on it, -1 for the others
+	last []int32
 }
 
-// read checks everything about a #commit that needs neither a key nor our rows: datetime and rev syntax,
-// rev not in the future, size limits of the lexicon, CAR, hashes, root = commit = message, DID and rev as in the
-// envelope, version 3, operations (at most 200, legal keys, create and update with cid, delete without), and the record
-// at each path that changed. The error is repo.ErrInvalid; rejection(err) is its reason for the metric.
+// read checks everything about a #commit that needs neither a key nor our rows: datetime and rev
+// syntax, rev not in the future, size limits of the lexicon, CAR, hashes, root = commit = message,
+// DID and rev as in the envelope, version 3, operations (at most 200, legal keys, create and update
+// with cid, delete without), and the record at each path that changed. The error is
+// repo.ErrInvalid; rejection(err) is its reason for the metric.
 func (p *proof) read(f *frame.Frame, now time.Time) error {
 	if err := p.readCommit(f, now); err != nil {
 		return fmt.Errorf("commit %s rev %s: %w", f.DID, f.Rev, err)
@@ -96,7 +102,7 @@ func (p *proof) read(f *frame.Frame, now time.Time) error {
 	return nil
 }
 
-// readSync is read for #sync: only the commit has to be there.
+// readSync checks a #sync, for which only the commit must be present.
 func (p *proof) readSync(f *frame.Frame, now time.Time) error {
 	if len(f.Blocks) > proofSyncBytesMax {
 		return refusef(refusedCAR, "sync %s rev %s has %d bytes of blocks", f.DID, f.Rev, len(f.Blocks))
@@ -112,7 +118,7 @@ func (p *proof) readCommit(f *frame.Frame, now time.Time) error {
 	p.block, p.commit, p.ops, p.whole = nil, repo.Commit{}, p.ops[:0], true
 	p.unstated = p.unstated[:0]
 	if f.Time == 0 {
-		return refusef(refusedTime, "time is no datetime")
+		return refusef(refusedTime, "time is not a datetime")
 	}
 	if _, err := repo.ParseTID(f.Rev); err != nil {
 		return refuse(refusedRev, err)
@@ -138,10 +144,11 @@ func (p *proof) readCommit(f *frame.Frame, now time.Time) error {
 	return nil
 }
 
-// readOps reduces the operations to net changes. Several on one path become one: what the first replaced, and what the
-// last left there. (The reference PDS emits all of them as they were requested, each with the record before the commit
-// as its prev.) One that states that it changes nothing is left out: it needs neither record nor tree nodes, because
-// the inversion of the others already determines both trees.
+// readOps reduces the operations to net changes. Several on one path become one: what the first
+// replaced, and what the last left there. (The reference PDS emits all of them as they were
+// requested, each with the record before the commit as its prev.) A change that states that it
+// changes nothing is left out: it needs neither record nor tree nodes, because the inversion of the
+// others already determines both trees.
 func (p *proof) readOps(ops []frame.Op) error {
 	if len(ops) > proofOpsMax {
 		return refusef(refusedOps, "%d operations", len(ops))
@@ -190,14 +197,15 @@ func (p *proof) findLast(ops []frame.Op) {
 	}
 }
 
-// impossible says why an operation cannot be. Only the first one on a path may be asked about its prev: a create that
-// follows a delete in the same commit names the record before the commit.
+// impossible returns why an operation is impossible, "" if it is not. Only the prev of the first
+// one on a path is checked: a create that follows a delete in the same commit names the record
+// before the commit.
 func impossible(op *frame.Op, first bool) string {
 	switch {
 	case !repo.ValidKey(op.Path):
-		return "no key of a tree"
+		return "not a valid key"
 	case op.Action != "create" && op.Action != "update" && op.Action != "delete":
-		return "no action"
+		return "unknown action"
 	case op.Action == "delete" && op.CID.Defined():
 		return "has a cid"
 	case op.Action != "delete" && !op.CID.Defined():
@@ -208,17 +216,18 @@ func impossible(op *frame.Op, first bool) string {
 	return ""
 }
 
-// signed says whether the commit is signed by key: repo.ErrSignature.
+// signed returns repo.ErrSignature unless the commit is signed by key.
 func (p *proof) signed(key *repo.Key) error { return p.commit.Verify(p.block, key) }
 
-// before is the root of the tree before the operations, with held giving what we hold at a path for operations that do
-// not state what they replace. repo.ErrProof when nodes are missing; repo.ErrInvalid when the tree denies an operation.
-// A commit that changes nothing needs no nodes: the tree before it is its own.
+// before returns the root of the tree before the operations. held returns our record at a path, for
+// operations that do not state what they replace. The error is repo.ErrProof when nodes are
+// missing, repo.ErrInvalid when the tree contradicts an operation. A commit that changes nothing
+// needs no nodes: the tree before it is its own.
 func (p *proof) before(held func(path []byte) (repo.CID, error)) (repo.CID, error) {
 	ops := p.ops
 	if !p.whole {
-		// What we do not hold was created if it was written, and is nothing if it was deleted. Should that be
-		// wrong, then the root will not be that of the tree we hold.
+		// A record that we do not hold was created if it was written, and does not exist if it was
+		// deleted. If that is wrong, the root will not be that of the tree we hold.
 		p.filled = append(p.filled[:0], ops...)
 		for _, i := range p.unstated {
 			var err error
@@ -238,9 +247,10 @@ func (p *proof) before(held func(path []byte) (repo.CID, error)) (repo.CID, erro
 	return root, nil
 }
 
-// claimed checks without inversion that the tree holds what the operations wrote, and not what they deleted. Legacy
-// hosts send no nodes but new ones. Those above a record that was written are new, and so are those above
-// the place of one that was deleted, but where the tree became lower: that is refused, and fetched.
+// claimed checks without inversion that the tree has what the operations wrote, and not what they
+// deleted. Legacy hosts send new nodes only. The nodes above a record that was written are new, and
+// so are those above the place of a deleted one, except where the tree became lower: that commit is
+// refused, and the repository fetched.
 func (p *proof) claimed() error {
 	for i := range p.ops {
 		op := &p.ops[i]
@@ -248,13 +258,13 @@ func (p *proof) claimed() error {
 		case err != nil:
 			return fmt.Errorf("find %.200q in commit %s rev %s: %w", op.Path, p.commit.DID, p.commit.Rev, err)
 		case found != op.CID:
-			return refusef(refusedTree, "commit %s rev %s: the tree has another answer at %.200q", p.commit.DID, p.commit.Rev, op.Path)
+			return refusef(refusedTree, "commit %s rev %s: the tree has another record at %.200q", p.commit.DID, p.commit.Rev, op.Path)
 		}
 	}
 	return nil
 }
 
-// writes are the operations as the store takes them.
+// writes returns the operations in the form of the store.
 func (p *proof) writes(dst []store.Op) []store.Op {
 	for i := range p.ops {
 		op := &p.ops[i]
