@@ -19,7 +19,7 @@ type outcome struct {
 // change changes one row under its lock, writes it if it changed, and returns the outcome.
 type change func(b *store.Batch, row *store.Repo) (result string, err error)
 
-// track is PUT /repos: follow repositories.
+// track handles PUT /repos: follow repositories.
 func (s *Server) track(w http.ResponseWriter, r *http.Request) error {
 	dids, err := readDIDs(w, r)
 	if err != nil {
@@ -52,7 +52,7 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 	return result, nil
 }
 
-// untrack is DELETE /repos: stop following repositories, and keep their data, or wipe it with
+// untrack handles DELETE /repos: stop following repositories, and keep their data, or wipe it with
 // ?purge=true.
 func (s *Server) untrack(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
@@ -100,8 +100,8 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 	return "purged", nil
 }
 
-// resync is POST /repos/resync: fetch repositories again now. A fetch under way may be older than
-// the request, so that another follows it.
+// resync handles POST /repos/resync: fetch repositories again now. A fetch under way may be older
+// than the request, so that another follows it.
 func (s *Server) resync(w http.ResponseWriter, r *http.Request) error {
 	return s.changeAll(w, r, resync)
 }
@@ -132,7 +132,7 @@ func (s *Server) changeAll(w http.ResponseWriter, r *http.Request, do change) er
 	return s.changeEach(w, r, dids, do)
 }
 
-// changeEach is changeAll for DIDs that were read already.
+// changeEach applies do to DIDs that were read already, and answers with the outcomes.
 func (s *Server) changeEach(w http.ResponseWriter, r *http.Request, dids []string, do change) error {
 	out := make([]outcome, len(dids))
 	results := make(map[string]string, len(dids))

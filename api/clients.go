@@ -86,8 +86,8 @@ func (p *places) full() bool {
 	return p.taken >= p.max
 }
 
-// turns is a semaphore of which one client holds at most three quarters. A client waits for its own part
-// first, so that its queue, however long, delays no other client.
+// turns is a semaphore of which one client holds at most three quarters. A client waits for its own
+// part first, so that its queue, however long, delays no other client.
 type turns struct {
 	all  *semaphore.Weighted
 	most int64 // of one client
@@ -121,7 +121,7 @@ func (t *turns) acquire(ctx context.Context, c netip.Prefix, n int64) error {
 	return nil
 }
 
-// tryAcquire is acquire without waiting.
+// tryAcquire acquires without waiting, and reports whether it did.
 func (t *turns) tryAcquire(c netip.Prefix, n int64) bool {
 	own := t.enter(c)
 	if !own.TryAcquire(n) {

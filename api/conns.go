@@ -83,7 +83,7 @@ func (l *boundedListener) evict(from netip.Prefix) bool {
 	return l.places.take(from)
 }
 
-// wait notes that c has no request from now on. mu is held.
+// wait records that c has no request from now on. mu is held.
 func (l *boundedListener) wait(c *boundedConn) {
 	if c.idle != nil || c.closed {
 		return
@@ -96,7 +96,7 @@ func (l *boundedListener) wait(c *boundedConn) {
 	c.idle, c.idleOwn = l.idle.PushBack(c), own.PushBack(c)
 }
 
-// stop notes that c has a request, or is closed. mu is held.
+// stop records that c has a request, or is closed. mu is held.
 func (l *boundedListener) stop(c *boundedConn) {
 	if c.idle == nil {
 		return
@@ -133,8 +133,8 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// noteState is the ConnState of a server on a boundedListener. The connection of a stream is
-// hijacked, and never idle.
+// noteState is called when the state of a connection of a boundedListener changes
+// (http.Server.ConnState). The connection of a stream is hijacked, and never idle.
 func noteState(conn net.Conn, state http.ConnState) {
 	c, ok := conn.(*boundedConn)
 	if !ok {

@@ -77,7 +77,7 @@ func (c *Crawl) item() crawlItem {
 
 var errNoCrawler = refuse("MethodNotImplemented", "this daemon crawls nothing")
 
-// listCrawls is GET /crawler/sources.
+// listCrawls handles GET /crawler/sources.
 func (s *Server) listCrawls(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Crawler.Sources == nil {
 		return errNoCrawler
@@ -93,7 +93,7 @@ func (s *Server) listCrawls(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// readCrawl is the source that a body names.
+// readCrawl returns the source that a body names.
 func (s *Server) readCrawl(w http.ResponseWriter, r *http.Request) (c store.CrawlSource, err error) {
 	var body struct {
 		URL  *string `json:"url"`
@@ -116,7 +116,7 @@ func (s *Server) readCrawl(w http.ResponseWriter, r *http.Request) (c store.Craw
 	return c, nil
 }
 
-// addCrawl is POST /crawler/sources.
+// addCrawl handles POST /crawler/sources.
 func (s *Server) addCrawl(w http.ResponseWriter, r *http.Request) error {
 	c, err := s.readCrawl(w, r)
 	if err != nil {
@@ -137,12 +137,12 @@ func (s *Server) addCrawl(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// removeCrawl is DELETE /crawler/sources.
+// removeCrawl handles DELETE /crawler/sources.
 func (s *Server) removeCrawl(w http.ResponseWriter, r *http.Request) error {
 	return s.dropCrawl(w, r, s.opts.Crawler.Remove, "no crawl source %s is there", staysRemoved)
 }
 
-// forgetCrawl is DELETE /crawler/cursors.
+// forgetCrawl handles DELETE /crawler/cursors.
 func (s *Server) forgetCrawl(w http.ResponseWriter, r *http.Request) error {
 	return s.dropCrawl(w, r, s.opts.Crawler.Forget, "crawl source %s has no cursor", "")
 }

@@ -45,7 +45,7 @@ func writeList[T any](w http.ResponseWriter, r *http.Request, items []T) error {
 	lines.SetEscapeHTML(false)
 	for i := range items {
 		if err := lines.Encode(&items[i]); err != nil {
-			return nil // the client's loss
+			return nil // the client does not get it
 		}
 	}
 	_ = out.Flush() // likewise
@@ -116,7 +116,7 @@ func readObject(w http.ResponseWriter, r *http.Request, v any) error {
 	return nil
 }
 
-// objectError says what is wrong with an object.
+// objectError describes what is wrong with an object.
 func objectError(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
@@ -141,7 +141,7 @@ func skipBracket(body *bufio.Reader) (array bool, err error) {
 	}
 }
 
-// bodyError says what is wrong with a body after n good items.
+// bodyError describes what is wrong with a body after n good items.
 func bodyError(err error, n int) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {

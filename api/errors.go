@@ -46,7 +46,8 @@ func classify(err error) (status int, name, message string) {
 	return http.StatusInternalServerError, "InternalError", "internal error: see the daemon's log"
 }
 
-// refusalStatus is the status of a refusal. Those of the protocol are 400 as the reference PDS has them.
+// refusalStatus returns the status of a refusal. A refusal of the protocol has 400, as with the
+// reference PDS.
 func refusalStatus(name string) int {
 	switch name {
 	case "AuthRequired":
@@ -95,7 +96,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, status, errorBody{Error: name, Message: message})
 }
 
-// watch makes Serve end when err means that the store is damaged.
+// watch makes Serve end if err means that the store is damaged.
 func (s *Server) watch(err error) {
 	if errors.Is(err, store.ErrCorrupt) {
 		select {

@@ -19,14 +19,15 @@ type filterItem struct {
 	Change *filterChange `json:"change"`
 }
 
-// filterChange is how far the filter is applied.
+// filterChange describes how far the filter is applied.
 type filterChange struct {
 	Running bool   `json:"running"` // a pass over all repositories is under way
 	Cursor  string `json:"cursor"`  // the last DID that the pass has handled in this round
-	Lacking int64  `json:"lacking"` // repositories that lack records or hold too many, and are not fetched yet
+	// repositories that lack records or hold too many, and are not fetched yet
+	Lacking int64 `json:"lacking"`
 }
 
-// showFilter is GET /filter.
+// showFilter handles GET /filter.
 func (s *Server) showFilter(w http.ResponseWriter, _ *http.Request) error {
 	return s.writeFilter(w, s.store.Filter())
 }
@@ -44,8 +45,8 @@ func (s *Server) writeFilter(w http.ResponseWriter, f store.FilterVersion) error
 	return nil
 }
 
-// changeFilter is PATCH /filter. It answers as GET does, once the filter is durable. If any value
-// of the body is invalid, it changes nothing.
+// changeFilter handles PATCH /filter. It answers as GET does, once the filter is durable. If any
+// value of the body is invalid, it changes nothing.
 func (s *Server) changeFilter(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, filterBytesMax))
 	if err != nil {

@@ -33,7 +33,7 @@ type Source struct {
 	URL       string
 	PDS       bool
 	Named     bool // by an option
-	Direct    bool // a PDS that is followed because relays send nothing of some of its accounts
+	Direct    bool // a PDS that is followed because relays leave out some of its accounts
 	Persisted bool // added while running
 	Running   bool // connected
 
@@ -56,10 +56,11 @@ type SourceFailure = struct {
 
 // sourceItem is a source as the operator sees it.
 type sourceItem struct {
-	URL                 string         `json:"url"`
-	IsPDS               bool           `json:"is_pds"`
-	Persisted           bool           `json:"persisted"`
-	Direct              bool           `json:"direct,omitempty"` // followed because relays send nothing of some of its accounts
+	URL       string `json:"url"`
+	IsPDS     bool   `json:"is_pds"`
+	Persisted bool   `json:"persisted"`
+	// followed because relays leave out some of its accounts
+	Direct              bool           `json:"direct,omitempty"`
 	Running             bool           `json:"running"`
 	Failing             bool           `json:"failing"`
 	ConsecutiveFailures int            `json:"consecutive_failures"`
@@ -111,7 +112,7 @@ func moment(t time.Time) string {
 
 var errNoFirehose = refuse("MethodNotImplemented", "this daemon follows no firehose")
 
-// listSources is GET /firehose/sources.
+// listSources handles GET /firehose/sources.
 func (s *Server) listSources(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Firehose.Sources == nil {
 		return errNoFirehose
@@ -189,7 +190,7 @@ type sourceBody struct {
 	IsPDS *bool   `json:"is_pds"`
 }
 
-// addSource is POST /firehose/sources.
+// addSource handles POST /firehose/sources.
 func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
 	var body sourceBody
 	if err := readObject(w, r, &body); err != nil {
@@ -206,7 +207,8 @@ func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
 		return errNoFirehose
 	}
 	sources := s.opts.Firehose.Sources()
-	known := slices.ContainsFunc(sources, func(have Source) bool { return have.URL == src.URL }) // to be changed
+	// to be changed
+	known := slices.ContainsFunc(sources, func(have Source) bool { return have.URL == src.URL })
 	if n := len(sources); n >= sourcesMax && !known {
 		return invalid("%d sources are followed, the maximum", n)
 	}
@@ -220,7 +222,7 @@ func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// removeSource is DELETE /firehose/sources.
+// removeSource handles DELETE /firehose/sources.
 func (s *Server) removeSource(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		URL *string `json:"url"`
@@ -231,7 +233,7 @@ func (s *Server) removeSource(w http.ResponseWriter, r *http.Request) error {
 	return s.drop(w, "url", body.URL, s.opts.Firehose.Remove, "no source %s is followed", staysRemoved)
 }
 
-// forgetCursor is DELETE /firehose/cursors.
+// forgetCursor handles DELETE /firehose/cursors.
 func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Key *string `json:"key"`
@@ -310,7 +312,7 @@ func (s *Server) firehoseTotals() *firehoseTotals {
 	return t
 }
 
-// host is the parameter host: a name with an optional port.
+// host returns the parameter host: a name with an optional port.
 func (q query) host() (string, error) {
 	text := q.text("host")
 	if text == "" {

@@ -21,11 +21,11 @@ type Hosts struct {
 	Changed func(id uint32)
 }
 
-// HostStanding is the current state of a host, beside its row.
+// HostStanding is the current state of a host, in addition to its row.
 type HostStanding struct {
 	pace.View
 	Bytes, Repos int64  // not in the row yet
-	Error        string // newer than that of the row, "" for none
+	Error        string // newer than the error in the row, "" for none
 }
 
 // hostItem is a host as the operator sees it.
@@ -56,7 +56,8 @@ type limitsItem struct {
 	PerDay         int    `json:"per_day,omitempty"`
 	OpensAt        string `json:"opens_at,omitempty"` // when the next request may begin, if not now
 
-	Told      []toldItem `json:"told,omitempty"` // by the host's own headers, one for each of its policies
+	// by the host's own headers, one for each of its policies
+	Told      []toldItem `json:"told,omitempty"`
 	LatencyMs int64      `json:"latency_ms,omitempty"`
 }
 
@@ -96,7 +97,7 @@ func (s *Server) hostItem(h *store.Host) hostItem {
 	return it
 }
 
-// listHosts is GET /hosts.
+// listHosts handles GET /hosts.
 func (s *Server) listHosts(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
@@ -158,7 +159,7 @@ func (s *Server) namedHost(r *http.Request) (store.Host, error) {
 	return h, err
 }
 
-// showHost is GET /hosts/{host}.
+// showHost handles GET /hosts/{host}.
 func (s *Server) showHost(w http.ResponseWriter, r *http.Request) error {
 	h, err := s.namedHost(r)
 	if err != nil {
@@ -198,7 +199,7 @@ func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row
 	return s.showHost(w, r)
 }
 
-// limitHost is PUT /hosts/{host}/limits.
+// limitHost handles PUT /hosts/{host}/limits.
 func (s *Server) limitHost(w http.ResponseWriter, r *http.Request) error {
 	var limits pace.Override
 	if err := readObject(w, r, &limits); err != nil {
@@ -210,7 +211,7 @@ func (s *Server) limitHost(w http.ResponseWriter, r *http.Request) error {
 	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits(limits) })
 }
 
-// unlimitHost is DELETE /hosts/{host}/limits.
+// unlimitHost handles DELETE /hosts/{host}/limits.
 func (s *Server) unlimitHost(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.namedHost(r); err != nil {
 		return err
@@ -218,12 +219,12 @@ func (s *Server) unlimitHost(w http.ResponseWriter, r *http.Request) error {
 	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits{} })
 }
 
-// banHost is PUT /hosts/{host}/ban.
+// banHost handles PUT /hosts/{host}/ban.
 func (s *Server) banHost(w http.ResponseWriter, r *http.Request) error {
 	return s.setHost(w, r, func(row *store.HostRow) { row.Banned = true })
 }
 
-// unbanHost is DELETE /hosts/{host}/ban.
+// unbanHost handles DELETE /hosts/{host}/ban.
 func (s *Server) unbanHost(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.namedHost(r); err != nil {
 		return err

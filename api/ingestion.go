@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Ingestion are the parts of the daemon that bring data in.
+// Ingestion has the switches of the parts of the daemon that bring data in.
 type Ingestion struct {
 	Crawler, Firehose, Backfill Switch
 }
@@ -27,7 +27,7 @@ func (i *Ingestion) switches() map[string]*Switch {
 	return map[string]*Switch{"crawler": &i.Crawler, "firehose": &i.Firehose, "backfill": &i.Backfill}
 }
 
-// positions are the positions of the switches.
+// positions returns the positions of the switches.
 func (i *Ingestion) positions() map[string]bool {
 	positions := map[string]bool{}
 	for name, part := range i.switches() {
@@ -50,13 +50,13 @@ func (i *Ingestion) paused() map[string][]string {
 	return paused
 }
 
-// ingestion is GET /ingestion.
+// ingestion handles GET /ingestion.
 func (s *Server) ingestion(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, s.opts.Ingestion.positions())
 	return nil
 }
 
-// setIngestion is PATCH /ingestion. It answers as GET does, and changes nothing if any
+// setIngestion handles PATCH /ingestion. It answers as GET does, and changes nothing if any
 // value of the body is invalid.
 func (s *Server) setIngestion(w http.ResponseWriter, r *http.Request) error {
 	var body map[string]json.RawMessage

@@ -7,21 +7,23 @@ const (
 	// connsMax bounds open connections of each listener: 4,096 × about 12 KiB of buffers and
 	// stacks is 48 MiB.
 	connsMax = 4096
-	// connsReserve is how many of them are kept from clients that hold connsShare already. 16
-	// clients with a share each fill it; one client alone gets 3,072.
+	// connsReserve is how many connections are kept from clients that hold connsShare already. 16
+	// clients with a share each fill the reserve; one client alone gets 3,072.
 	connsReserve = connsMax / 4
 	connsShare   = 64
-	// streamsReserve and streamsShare divide Options.SubscribersMax in the same way: of 1,000 streams one
-	// client gets 750, and the rest is for clients with up to 25.
+	// streamsReserve and streamsShare divide Options.SubscribersMax in the same way: of 1,000
+	// streams one client gets 750, and the rest is for clients with up to 25.
 	streamsReserve = 4
 	streamsShare   = 40
 	// A record of 1 MiB can become 14 MiB of JSON: {"$bytes":""}, for each byte.
 
-	// queriesMax bounds queries computed at a time, each of weight 1 unless it lists. The worst
-	// holds one of these, and half of it on growing, 32 × 25 MiB = 800 MiB; the usual is 1 KiB.
+	// queriesMax bounds the weight of queries computed at a time; each has weight 1 unless it
+	// lists. The worst query holds one record as JSON, and half of it when its buffer grows, 32 ×
+	// 25 MiB = 800 MiB; the usual one holds 1 KiB.
 	queriesMax = 32
-	// listWeight is that of a list. The worst holds pageStep records of 1 MiB and, twice on growing,
-	// pageBytesMax and one record of JSON, 8 × 69 MiB = 550 MiB; the usual page is 50 KiB.
+	// listWeight is the weight of a list. The worst list holds pageStep records of 1 MiB and, twice
+	// when its buffer grows, pageBytesMax and one record as JSON, 8 × 69 MiB = 550 MiB; the usual
+	// page is 50 KiB.
 	listWeight = 4
 	// largeAnswer is the size from which answers that clients have not read yet share
 	// largeBytesMax; smaller ones are bounded by 4,096 connections × 64 KiB = 256 MiB.
@@ -36,7 +38,7 @@ const (
 
 	// headerBytesMax bounds request headers; browsers send 1 to 2 KiB.
 	headerBytesMax = 16 << 10
-	// headerTimeout is how long a client may take to send them.
+	// headerTimeout is how long a client may take to send the headers.
 	headerTimeout = 10 * time.Second
 	// bodyTimeout is how long a client may take to send a request, 8 MiB at 140 KB/s.
 	bodyTimeout = time.Minute
@@ -49,7 +51,7 @@ const (
 
 	// bodyBytesMax bounds the body of a change: 100,000 DIDs take 4.5 MB.
 	bodyBytesMax = 8 << 20
-	// bodyItemsMax bounds its items.
+	// bodyItemsMax bounds the items of such a body.
 	bodyItemsMax = 100_000
 	// objectBytesMax bounds the body of a change that is one object.
 	objectBytesMax = 64 << 10

@@ -21,9 +21,9 @@ type Log interface {
 	// is store.ErrFutureCursor or store.ErrOutdatedCursor. An error of fn ends the reading and is
 	// returned. Events are valid during the call.
 	ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
-	// Head is the newest id that readers may see.
+	// Head returns the newest id that readers may see.
 	Head() uint64
-	// Changed is closed when Head moves after the call.
+	// Changed returns a channel that is closed when Head moves after the call.
 	Changed() <-chan struct{}
 }
 
@@ -32,13 +32,13 @@ var errPageFull = errors.New("page is full")
 
 // page is an encoded range of the log.
 type page struct {
-	next   uint64 // id to go on from
+	next   uint64 // id to continue from
 	frames []byte // whole text frames, not to be changed
 	events int
 
 	born  time.Time
 	ready chan struct{} // closed when the fields above are final
-	err   error         // why they are not
+	err   error         // why the fields are not final
 }
 
 // pages encodes ranges of the log, each once for all subscribers at the same id.

@@ -11,8 +11,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// query holds the parameters of a request, each at most once. Unknown parameters are ignored, as the reference
-// servers do.
+// query holds the parameters of a request, each at most once. Unknown parameters are ignored, as
+// the reference servers do.
 type query struct {
 	values url.Values
 	client netip.Prefix
@@ -42,7 +42,7 @@ func (q query) required(name string) (string, error) {
 	return v, nil
 }
 
-// limit is the parameter limit.
+// limit returns the parameter limit, or usual if it is missing.
 func (q query) limit(usual, most int) (int, error) {
 	v := q.text("limit")
 	if v == "" {
@@ -55,7 +55,7 @@ func (q query) limit(usual, most int) (int, error) {
 	return int(n), nil
 }
 
-// uint64 is a parameter that is a whole number, and whether it is there.
+// uint64 returns a parameter that is a whole number, and whether it was given.
 func (q query) uint64(name string) (n uint64, given bool, err error) {
 	if !q.values.Has(name) {
 		return 0, false, nil
@@ -79,7 +79,7 @@ func (q query) bool(name string) (bool, error) {
 	}
 }
 
-// did is a required parameter that is a DID.
+// did returns a required parameter that is a DID.
 func (q query) did(name string) (string, error) {
 	v, err := q.required(name)
 	if err != nil {
@@ -96,7 +96,7 @@ func (q query) did(name string) (string, error) {
 	return v, nil
 }
 
-// collection is the required parameter of that name.
+// collection returns the required parameter collection.
 func (q query) collection() (string, error) {
 	v, err := q.required("collection")
 	if err != nil {
@@ -108,7 +108,7 @@ func (q query) collection() (string, error) {
 	return v, nil
 }
 
-// recordKey is a parameter that is a record key, "" when it is not there.
+// recordKey returns a parameter that is a record key, "" if it is missing.
 func (q query) recordKey(name string) (string, error) {
 	v := q.text(name)
 	if v == "" {

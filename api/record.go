@@ -7,7 +7,7 @@ import (
 	"cistern/store"
 )
 
-// getRecord is com.atproto.repo.getRecord.
+// getRecord answers com.atproto.repo.getRecord.
 func (s *Server) getRecord(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
@@ -44,9 +44,10 @@ func (s *Server) getRecord(q query) ([]byte, error) {
 	return s.appendRecord(nil, did, &rec), nil
 }
 
-// appendRecord appends {"uri","cid","value"}, or {"uri","cid","unrepresentable"} for a record that has no JSON form.
+// appendRecord appends {"uri","cid","value"}, or {"uri","cid","unrepresentable"} for a record that
+// has no JSON form.
 func (s *Server) appendRecord(dst []byte, did string, rec *store.Record) []byte {
-	// DIDs, collections and record keys hold nothing that JSON escapes.
+	// DIDs, collections and record keys have no characters that JSON escapes.
 	out := append(append(dst, `{"uri":"at://`...), did...)
 	out = append(append(out, '/'), rec.Collection...)
 	out = append(append(out, '/'), rec.Rkey...)
@@ -58,9 +59,9 @@ func (s *Server) appendRecord(dst []byte, did string, rec *store.Record) []byte 
 	return append(out, '}')
 }
 
-// appendBody appends a record as one more field of an object. For a record that has no JSON form (a float, an integer
-// beyond 64 bits, more than 1 MiB, and whatever else repo.AppendJSON refuses) the field "unrepresentable" says why
-// instead, and ok is false.
+// appendBody appends a record as one more field of an object. If the record has no JSON form (a
+// float, an integer beyond 64 bits, more than 1 MiB, and whatever else repo.AppendJSON refuses),
+// the field is "unrepresentable" with the reason instead, and ok is false.
 func appendBody(out []byte, name string, record []byte) (_ []byte, ok bool) {
 	mark := len(out)
 	out = append(append(append(out, `,"`...), name...), `":`...)
@@ -76,8 +77,9 @@ func appendBody(out []byte, name string, record []byte) (_ []byte, ok bool) {
 	return appendString(append(out[:mark], `,"unrepresentable":`...), reason), false
 }
 
-// listRecords is com.atproto.repo.listRecords. A page may be short for its size. The cursor is the last record key
-// looked at, and missing when there was none, as of the reference PDS: a list ends with an empty page.
+// listRecords answers com.atproto.repo.listRecords. A page may be short for its size. The cursor is
+// the last record key looked at, and missing when there was none, as of the reference PDS: a list
+// ends with an empty page.
 func (s *Server) listRecords(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {

@@ -17,7 +17,8 @@ func (s *Server) held(did string) (store.Repo, error) {
 	return row, err
 }
 
-// visible is held for visible repositories. Every query for their contents uses it (invariant 2).
+// visible returns the row of a repository whose contents may be shown, or a refusal. Every query
+// for contents uses it (invariant 2).
 func (s *Server) visible(did string) (store.Repo, error) {
 	row, err := s.held(did)
 	if err != nil {
@@ -39,7 +40,7 @@ func (s *Server) visible(did string) (store.Repo, error) {
 	}
 }
 
-// readable is visible for methods of com.atproto.repo. Their lexicons have no error for a
+// readable is like visible, for methods of com.atproto.repo. Their lexicons have no error for a
 // repository that is unknown or inactive: like the reference PDS they answer InvalidRequest, with
 // the reason as message.
 func (s *Server) readable(did string) (store.Repo, error) {
@@ -84,10 +85,10 @@ type service struct {
 	Endpoint string `json:"serviceEndpoint"`
 }
 
-// describeRepo is com.atproto.repo.describeRepo. The document is the one resolved last, and the
-// handle the one that it claims. handleIsCorrect means that the handle resolves to the DID. It is
-// always false: handles are not resolved, since each account could choose the name that is looked
-// up.
+// describeRepo answers com.atproto.repo.describeRepo. The document is the one resolved last, and
+// the handle the one that it claims. handleIsCorrect means that the handle resolves to the DID. It
+// is always false: handles are not resolved, since each account could choose the name that is
+// looked up.
 func (s *Server) describeRepo(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
@@ -114,7 +115,8 @@ func (s *Server) describeRepo(q query) ([]byte, error) {
 // multibase returns the key of a did:key as in documents.
 func multibase(key string) string { return strings.TrimPrefix(key, "did:key:") }
 
-// keySuite is the context that the PLC directory adds for the curve of a key, "" for an unknown one.
+// keySuite returns the context that the PLC directory adds for the curve of a key, "" for an
+// unknown one.
 func keySuite(multibase string) string {
 	switch {
 	case strings.HasPrefix(multibase, "zQ3s"):

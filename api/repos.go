@@ -12,25 +12,28 @@ import (
 
 // repoItem is a row as the operator sees it.
 type repoItem struct {
-	DID        string     `json:"did"`
-	Status     string     `json:"status"`
-	StatedBy   string     `json:"stated_by,omitempty"` // source of a status that hides the account: host, relay or directory
-	Mark       string     `json:"mark,omitempty"`      // throttled, desynchronized or returning
-	State      string     `json:"state"`
-	Tracked    bool       `json:"tracked"`
-	Why        string     `json:"why"`
-	Rev        string     `json:"rev,omitempty"`
-	Data       string     `json:"data,omitempty"`
-	Head       string     `json:"head,omitempty"`
-	Handle     string     `json:"handle,omitempty"`
-	PDS        string     `json:"pds,omitempty"`
-	SigningKey string     `json:"signing_key,omitempty"`
-	Records    int64      `json:"records"`
-	Shelved    int64      `json:"shelved,omitempty"`   // records stored, and not wanted by the filter
-	Lacking    bool       `json:"lacking,omitempty"`   // records that the filter wants are missing
-	Reason     string     `json:"reason,omitempty"`    // why it is not synced
-	NextLook   string     `json:"next_look,omitempty"` // when its host is asked again
-	Waits      string     `json:"waits,omitempty"`     // why the host of a pending repository is not asked
+	DID    string `json:"did"`
+	Status string `json:"status"`
+	// source of a status that hides the account: host, relay or directory
+	StatedBy   string `json:"stated_by,omitempty"`
+	Mark       string `json:"mark,omitempty"` // throttled, desynchronized or returning
+	State      string `json:"state"`
+	Tracked    bool   `json:"tracked"`
+	Why        string `json:"why"`
+	Rev        string `json:"rev,omitempty"`
+	Data       string `json:"data,omitempty"`
+	Head       string `json:"head,omitempty"`
+	Handle     string `json:"handle,omitempty"`
+	PDS        string `json:"pds,omitempty"`
+	SigningKey string `json:"signing_key,omitempty"`
+	Records    int64  `json:"records"`
+	// records that are stored although the filter does not want them
+	Shelved  int64  `json:"shelved,omitempty"`
+	Lacking  bool   `json:"lacking,omitempty"`   // records that the filter wants are missing
+	Reason   string `json:"reason,omitempty"`    // why it is not synced
+	NextLook string `json:"next_look,omitempty"` // when its host is asked again
+	// why the host of a pending repository is not asked
+	Waits      string     `json:"waits,omitempty"`
 	Error      *repoError `json:"error,omitempty"`
 	Verified   string     `json:"verified,omitempty"`
 	SeenRev    string     `json:"seen_rev,omitempty"`
@@ -48,7 +51,7 @@ type repoError struct {
 	Message   string `json:"message"`
 }
 
-// listRows is GET /repos.
+// listRows handles GET /repos.
 func (s *Server) listRows(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
@@ -82,7 +85,7 @@ func (s *Server) listRows(w http.ResponseWriter, r *http.Request) error {
 	return writeList(w, r, items)
 }
 
-// rowFilter is what state=, host=, error= and verified= ask for, nil for everything.
+// rowFilter returns the filter of state=, host=, error= and verified= together, nil for all rows.
 func (q query) rowFilter() (func(*store.Repo) bool, error) {
 	var state store.State
 	var err error
@@ -115,7 +118,7 @@ func (q query) rowFilter() (func(*store.Repo) bool, error) {
 // verifiedLevels are the levels of verification of rows.
 var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashes, store.VerifiedOps, store.VerifiedFormerKey}
 
-// showRow is GET /repos/{did}.
+// showRow handles GET /repos/{did}.
 func (s *Server) showRow(w http.ResponseWriter, r *http.Request) error {
 	did := r.PathValue("did")
 	if reason := badDID(did); reason != "" {
@@ -176,7 +179,7 @@ func (s *Server) waits(id uint32) string {
 	return ""
 }
 
-// shownStatus is the status of an account: unknown until its document was read.
+// shownStatus returns the status of an account: unknown until its document was read.
 func shownStatus(row *store.Repo) string {
 	if !row.Status.Hidden() && row.Rev == "" && row.Resolved == 0 {
 		return "unknown"

@@ -55,12 +55,12 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Dur
 		MaxHeaderBytes:    headerBytesMax,
 		ConnState:         noteState,
 		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
-		// Streams end with ctx; requests look at it while they wait only.
+		// Streams end with ctx; requests consult it only while they wait.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 }
 
-// drain waits for ctx, and then for what srv has begun and for all streams.
+// drain waits for ctx, and then for the requests in flight and all streams.
 func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	<-ctx.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DrainTimeout)

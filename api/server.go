@@ -26,7 +26,7 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
 	Registerer prometheus.Registerer
-	// Gatherer is what /metrics shows. Default: Registerer, if it can be gathered from.
+	// Gatherer supplies the metrics of /metrics. Default: Registerer, if it is one.
 	Gatherer prometheus.Gatherer
 	// AdminToken is the secret of the private listener. Default: none, and only loopback
 	// names and the listener's own address are answered.
@@ -237,7 +237,7 @@ func (s *Server) route(name string, h handler) http.Handler {
 	})
 }
 
-// change is route for a request that changes something (invariant 7).
+// change is like route, for a request that changes something (invariant 7).
 func (s *Server) change(name string, h handler) http.Handler {
 	return s.route(name, func(w http.ResponseWriter, r *http.Request) error {
 		if !isJSON(r) {

@@ -36,7 +36,7 @@ type statistics struct {
 	Sizes  map[string]int64 `json:"sizes"`
 	Verify string           `json:"verify"`
 	Log    logBounds        `json:"log"`
-	// Paused are the reasons for which parts of ingestion do nothing now, by part.
+	// Paused has the reasons for which parts of ingestion are paused, by part.
 	Paused map[string][]string `json:"paused,omitempty"`
 	// Firehose is absent if no firehose is followed.
 	Firehose *firehoseTotals `json:"firehose,omitempty"`
@@ -48,7 +48,7 @@ type logBounds struct {
 	Head  uint64 `json:"head"`
 }
 
-// stats is GET /stats, cheap enough to be polled.
+// stats handles GET /stats, cheap enough to be polled.
 func (s *Server) stats(w http.ResponseWriter, _ *http.Request) error {
 	sizes, err := s.sizes.get()
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Server) stats(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// alive is GET /healthz: the process answers.
+// alive handles GET /healthz: the process answers.
 func (s *Server) alive(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, struct {
 		Status string `json:"status"`
@@ -72,7 +72,7 @@ func (s *Server) alive(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// ready is GET /readyz: the store can be read. How far behind it is does not matter here.
+// ready handles GET /readyz: the store can be read. How far behind it is does not matter here.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 	if err := s.opts.Ready(); err != nil {
 		s.opts.Logger.Warn("not ready", "err", err)
@@ -85,7 +85,7 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// health is GET /xrpc/_health, the probe of AT Protocol clients.
+// health handles GET /xrpc/_health, the probe of AT Protocol clients.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, struct {
 		Version string `json:"version"`

@@ -146,7 +146,8 @@ func (u *subscriber) alive() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.leaving {
-		_ = u.conn.SetReadDeadline(time.Now().Add(peerTimeout)) // a closed connection fails in listen
+		// a closed connection fails in listen
+		_ = u.conn.SetReadDeadline(time.Now().Add(peerTimeout))
 	}
 }
 

@@ -13,7 +13,7 @@ type latestCommit struct {
 	Rev string `json:"rev"`
 }
 
-// getLatestCommit is com.atproto.sync.getLatestCommit.
+// getLatestCommit answers com.atproto.sync.getLatestCommit.
 func (s *Server) getLatestCommit(q query) ([]byte, error) {
 	did, err := q.did("did")
 	if err != nil {
@@ -33,8 +33,9 @@ type repoStatus struct {
 	Rev    string `json:"rev,omitempty"`
 }
 
-// getRepoStatus is com.atproto.sync.getRepoStatus. It answers for accounts that are hidden, too. A repository of
-// which there is no copy is not found, because nothing is known of it yet: its DID may not exist.
+// getRepoStatus answers com.atproto.sync.getRepoStatus. It answers for hidden accounts, too. A
+// repository without a copy is not found, because nothing is known about it yet: its DID may not
+// exist.
 func (s *Server) getRepoStatus(q query) ([]byte, error) {
 	did, err := q.did("did")
 	if err != nil {
@@ -54,8 +55,9 @@ func (s *Server) getRepoStatus(q query) ([]byte, error) {
 	return json.Marshal(st)
 }
 
-// statusWord is the reason why an account is not active, "" when it is, or when the protocol has no word for it. An account that
-// is active again and hidden for a while lacks what is told of it anew.
+// statusWord returns the reason why an account is not active, "" if it is active, or if the
+// protocol has no word for the reason. An account that is active again and hidden for a while is
+// desynchronized: its records are not listed again yet.
 func statusWord(row *store.Repo) string {
 	if row.Mark == store.MarkReturning && row.Status.Hidden() {
 		return store.MarkDesynchronized.String()
@@ -76,10 +78,10 @@ type repoHead struct {
 	Status string `json:"status,omitempty"`
 }
 
-// listRepos is com.atproto.sync.listRepos: repositories with a copy, in the order of first imports.
-// The cursor is the ordinal of the last row, so that a client can go on there when there are more.
-// Accounts that were inactive when they were found are left out: nothing was fetched of them, and
-// the lexicon requires a head and a rev.
+// listRepos answers com.atproto.sync.listRepos: repositories with a copy, in the order of first
+// imports. The cursor is the ordinal of the last row, so that a client can continue there when
+// there are more. Accounts that were inactive when they were found are left out: there is no copy,
+// and the lexicon requires a head and a rev.
 func (s *Server) listRepos(q query) ([]byte, error) {
 	limit, err := q.limit(500, 1000)
 	if err != nil {

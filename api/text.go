@@ -18,7 +18,7 @@ func appendString[S string | []byte](dst []byte, s S) []byte {
 
 // appendEscaped appends the rest of a string that needs care, and the closing quote.
 func appendEscaped(dst []byte, s string) []byte {
-	for _, r := range s { // a range gives U+FFFD for each byte that is not UTF-8
+	for _, r := range s { // a range yields U+FFFD for each byte that is not UTF-8
 		switch {
 		case r == '"' || r == '\\':
 			dst = append(dst, '\\', byte(r))

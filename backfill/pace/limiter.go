@@ -62,8 +62,10 @@ type Limiter struct {
 
 	running int
 	window  float64 // requests at a time that the host seems to bear
-	refused float64 // the window at the last refusal, 0: never. The window grows by one a round up to it, then slowly
-	cuts    uint64  // counts halvings: a refusal of a request begun before the last one is ignored
+	// the window at the last refusal, 0: never. The window grows by one a round up to it, then
+	// slowly
+	refused float64
+	cuts    uint64 // counts halvings: a refusal of a request begun before the last one is ignored
 
 	base, usual time.Duration // time until an answer begins: the shortest of late, and the mean
 	heard       time.Time     // when an answer began last
@@ -77,7 +79,8 @@ type Limiter struct {
 	soft    int       // soft faults in a row
 	trying  bool      // parked lately: one request at a time until it succeeds
 	proven  bool      // has answered in order
-	epoch   uint64    // counts parkings: a failure of a request begun before the last one is ignored
+	// counts parkings: a failure of a request begun before the last one is ignored
+	epoch uint64
 }
 
 // Configure sets the limits. It may be called again: what was learnt of the host stays.
@@ -108,7 +111,7 @@ func (l *Limiter) clamp() {
 	l.window = min(max(l.window, float64(l.limits.Min)), float64(l.limits.Max))
 }
 
-// Limit is the number of requests that the host may get at a time.
+// Limit returns the number of requests that the host may get at a time.
 func (l *Limiter) Limit() int {
 	if l.trying {
 		return 1
@@ -116,7 +119,7 @@ func (l *Limiter) Limit() int {
 	return int(l.window)
 }
 
-// Running is the number of requests under way.
+// Running returns the number of requests under way.
 func (l *Limiter) Running() int { return l.running }
 
 // Banned reports whether the host must not be asked.
@@ -184,7 +187,7 @@ func (l *Limiter) Spare(k Kind, now time.Time) bool { return l.told.spare(k, now
 // End releases a permit.
 func (l *Limiter) End() { l.running-- }
 
-// Heard notes how long the answer to a request of a kind took to begin, and the quota that it
+// Heard records how long the answer to a request of a kind took to begin, and the quota that it
 // states.
 func (l *Limiter) Heard(k Kind, took time.Duration, q Quota, p Permit, now time.Time) {
 	l.told.told(k, q, now, l.running)
@@ -297,7 +300,7 @@ type View struct {
 	Latency      time.Duration
 }
 
-// State is the state of the host, one of States.
+// State returns the state of the host, one of States.
 func (v View) State() string {
 	switch {
 	case v.Banned:

@@ -83,7 +83,8 @@ func ParseGlob(s string) (string, error) {
 	return s, nil
 }
 
-// ParseRule reads GLOB=CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]]; a number left out or 0 sets no limit.
+// ParseRule reads GLOB=CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]]; a number left out or 0 sets
+// no limit.
 func ParseRule(s string) (Rule, error) {
 	errForm := errors.New("want HOST=CONCURRENCY[:PER_SECOND[:PER_HOUR[:PER_DAY]]], as in *.example.com=4:10:5000")
 	glob, numbers, ok := strings.Cut(s, "=")

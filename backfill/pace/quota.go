@@ -41,7 +41,7 @@ const quotasMax = 4
 // policy for each.
 type quotas []allowance
 
-// told notes the quota that an answer to a request of a kind states.
+// told records the quota that an answer to a request of a kind states.
 func (qs *quotas) told(k Kind, q Quota, now time.Time, running int) {
 	if !q.Reset.After(now) {
 		return
@@ -154,14 +154,15 @@ func (qs quotas) in(now time.Time) (all []Quota) {
 // allowance counts the requests of one quota.
 type allowance struct {
 	Quota
-	next    time.Time     // when the next request is due
-	length  time.Duration // of a window, at least
-	guessed bool          // no answer has stated the window yet: it is assumed to be like the previous one
-	counts  [kinds]bool   // the kinds of requests whose answers state this policy
+	next   time.Time     // when the next request is due
+	length time.Duration // of a window, at least
+	// no answer has stated the window yet: it is assumed to be like the previous one
+	guessed bool
+	counts  [kinds]bool // the kinds of requests whose answers state this policy
 }
 
-// told notes the quota of an answer. Answers overtake each other, and may not count requests under
-// way: within a window the lower number holds, unless requests under way cannot explain the
+// told records the quota of an answer. Answers overtake each other, and may not count requests
+// under way: within a window the lower number holds, unless requests under way cannot explain the
 // difference.
 func (a *allowance) told(q Quota, now time.Time, running int) {
 	q.Remaining = max(q.Remaining, 0)

@@ -63,7 +63,7 @@ type Scheduler struct {
 // NewScheduler returns a scheduler with a number of permits.
 func NewScheduler(permits int) *Scheduler { return &Scheduler{permits: permits, free: permits} }
 
-// Free is the number of permits that are free.
+// Free returns the number of permits that are free.
 func (s *Scheduler) Free() int { return s.free }
 
 func (s *Scheduler) restrictedMax() int { return max(1, s.permits*restrictedShare/100) }
@@ -88,7 +88,7 @@ func (s *Scheduler) Ready() bool {
 	return s.rings[ringProven].len() > 0 || s.rings[ringUnproven].len()+s.rings[ringStuck].len() > 0 && s.restricted < s.restrictedMax()
 }
 
-// Offer says that a host has work. It is picked when its turn has come and it may be asked.
+// Offer records that a host has work. It is picked when its turn has come and it may be asked.
 func (s *Scheduler) Offer(h *Host, now time.Time) {
 	h.wants = true
 	s.enter(h, now)
@@ -131,7 +131,8 @@ func (s *Scheduler) enter(h *Host, now time.Time) {
 // Reconsider queues a host whose limits were changed, if it has work.
 func (s *Scheduler) Reconsider(h *Host, now time.Time) { s.enter(h, now) }
 
-// Wake queues the hosts whose time has come, and gives the time of the next; zero if no host waits.
+// Wake queues the hosts whose time has come, and returns the time of the next; zero if no host
+// waits.
 func (s *Scheduler) Wake(now time.Time) time.Time {
 	for len(s.timed) > 0 {
 		h := s.timed[0]
@@ -176,7 +177,7 @@ func (s *Scheduler) Pick(now time.Time) *Host {
 	return s.pickFull(now, true)
 }
 
-// pickFull is Pick among the hosts at their share that are slow, or that are not.
+// pickFull picks among the hosts at their share that are slow, or that are not.
 func (s *Scheduler) pickFull(now time.Time, slow bool) *Host {
 	for i := 0; i < len(s.full); {
 		h := s.full[i]

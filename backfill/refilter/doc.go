@@ -2,33 +2,35 @@
 //
 // # Purpose
 //
-// Pass over all repositories until each holds and shows exactly what the filter in force wants: show
-// or hide records that are held, queue a fetch for what is missing, and forget repositories that are
-// no longer followed.
+// It passes over all repositories until each holds and shows exactly what the filter in force
+// wants: it shows or hides stored records, queues a fetch for missing ones, and forgets
+// repositories that are no longer followed.
 //
 // # Invariants
 //
-//  1. The cursor of the pass is a row that the change of the filter writes: after a crash the pass goes
-//     on where it stood, and doing a page again changes nothing.
+//  1. The change of the filter writes the cursor of the pass as a row: after a crash the pass
+//     continues there, and doing a page again changes nothing.
 //  2. A pass ends after a round over all rows that left nothing to do, and that began when no fetch
 //     chose records by an older filter. A filter that is changed meanwhile begins it anew.
-//  3. A repository that is being fetched is left to a later round: its task has a filter of its own.
-//  4. What a row cannot show at once it says: records to look through (sweep), or missing (lacks).
-//  5. A repository that is forgotten is deleted record by record, with events, and then its row. An
-//     interruption leaves the row torn; it is resumed, or the repository fetched.
-//  6. No lock of a row is held over more than one bounded batch, and the repositories that wait for a
-//     fetch because of the filter are bounded, since their live commits wait with them.
+//  3. A repository that is being fetched is left to a later round: its task has a filter of its
+//     own.
+//  4. A row states how its records deviate from its filter: some are to be swept, or some are
+//     missing (lacks).
+//  5. Forgetting a repository deletes it record by record, with events, and then its row. An
+//     interruption leaves the row torn; forgetting is resumed, or the repository fetched.
+//  6. No lock of a row is held over more than one bounded batch, and the repositories that wait for
+//     a fetch because of the filter are bounded, since their live commits wait with them.
 //
 // # Concurrency
 //
-// Run owns the pass and is one goroutine. Wake and Progress may be called from any. A Forget belongs
-// to one goroutine.
+// Run owns the pass and is one goroutine. Wake and Progress may be called from any. A Forget
+// belongs to one goroutine.
 //
 // # Files
 //
-//   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
+//   - options.go, limits.go, metrics.go: options, constants, counters
 //   - runner.go: Runner, Run; pass.go: the rounds and pages of a pass
-//   - revise.go: what it does about one repository; relation.go: how two filters differ
-//   - room.go: how many wait for a fetch at a time
+//   - revise.go: the work on one repository; relation.go: how two filters differ
+//   - room.go: how many repositories wait for a fetch at a time
 //   - forget.go: repositories no longer followed; waits.go: batches that wait for the disk together
 package refilter

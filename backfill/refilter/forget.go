@@ -8,18 +8,20 @@ import (
 	"cistern/store"
 )
 
-// Forget removes a repository: first its records, with events, then its row. A repository that takes
-// more than one batch is pending and torn meanwhile: live commits are not applied, and if it is to be
-// followed after all, its next task fetches it.
+// Forget removes a repository: first its records, with events, then its row. If that takes more
+// than one batch, the repository is pending and torn meanwhile: live commits are not applied, and
+// if it is to be followed after all, its next task fetches it.
 type Forget struct {
 	Store *store.Store
 	DID   string
-	// Version is that of the filter which wants it removed. Under another filter nothing is done.
+	// Version is the version of the filter by which the repository is to be removed. Under another
+	// filter nothing is done.
 	Version uint32
-	// Due reports whether the repository is to go, before anything is deleted, and before each step if
-	// it is Held. It is called with the row locked; its error ends the work.
+	// Due reports whether the repository is still to be removed. It is called before anything is
+	// deleted, and before each step if the repository is Held, with the row locked. Its error ends
+	// the work.
 	Due func(row *store.Repo) (bool, error)
-	// Held says that a task has the repository in hand, which stays pending for it.
+	// Held means that a task works on the repository, which stays pending for it.
 	Held bool
 	// Gone, if not nil, is called with the row locked when the row is deleted.
 	Gone func()
@@ -31,8 +33,8 @@ type Forget struct {
 	waits   waits  // for the parts of a large repository
 }
 
-// Run deletes the row. wait returns when the deletion is durable; it is nil if the row is to be kept
-// after all. A caller that forgets many rows waits for the disk once.
+// Run deletes the row. wait returns when the deletion is durable; it is nil if the row is to be
+// kept after all. A caller that forgets many rows waits for the disk once.
 func (f *Forget) Run(ctx context.Context) (wait func() error, err error) {
 	wait, err = f.begin()
 	if err == nil && wait == nil && f.begun {
@@ -77,7 +79,7 @@ func (f *Forget) begin() (wait func() error, err error) {
 	return wait, nil
 }
 
-// update calls change if the repository is still to go.
+// update calls change if the repository is still to be removed.
 func (f *Forget) update(change func(b *store.Batch, row *store.Repo) error) (wait func() error, err error) {
 	return f.Store.UpdateRepo(f.DID, func(b *store.Batch, row *store.Repo) error {
 		goes, err := f.goes(row)
@@ -95,13 +97,14 @@ func (f *Forget) goes(row *store.Repo) (bool, error) {
 	case now.Version != f.Version, !row.Known():
 		return false, nil
 	case f.begun && !f.Held:
-		// A commit that arrived meanwhile was not applied, and may show a signal: then a fetch decides.
+		// A commit that arrived meanwhile was not applied and may show a signal: then a fetch
+		// decides.
 		return row.Attempt == f.attempt && row.Torn && !f.Store.Fetching(f.DID) && (row.SeenRev == f.seen || now.Excluded(f.DID)), nil
 	}
 	return f.Due(row)
 }
 
-// deletions are the operations that delete all records of a small repository.
+// deletions returns the operations that delete all records of a small repository.
 func (f *Forget) deletions(row *store.Repo) (ops []store.Op, err error) {
 	if row.Ordinal == 0 {
 		return nil, nil
@@ -165,10 +168,10 @@ func (f *Forget) part(ops []store.Op) (goes bool, err error) {
 	return goes, err
 }
 
-// drop deletes the remaining records and the row. A hidden account is shown first: readers were told that
-// it is not active, and no event would say otherwise if it is ever found again.
+// drop deletes the remaining records and the row. A hidden account is shown first: readers were
+// told that it is not active, and no event would say otherwise if it is ever found again.
 func (f *Forget) drop(b *store.Batch, row *store.Repo, ops []store.Op) error {
-	row.Sweep = true // records that an older filter chose go, too
+	row.Sweep = true // records that an older filter chose are deleted too
 	if len(ops) > 0 {
 		if err := b.Apply(row, false, f.rev(row), ops); err != nil {
 			return err
@@ -185,7 +188,7 @@ func (f *Forget) drop(b *store.Batch, row *store.Repo, ops []store.Op) error {
 	return nil
 }
 
-// rev is the rev of the deletions, the highest that events of the repository named.
+// rev returns the rev of the deletions: the highest that an event of the repository named.
 func (f *Forget) rev(row *store.Repo) string {
 	return max(row.Rev, row.TornRev)
 }

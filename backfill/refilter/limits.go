@@ -6,35 +6,36 @@ const (
 	// pageRows is how many rows that need something are listed at a time, of 1 KiB each with their
 	// commit.
 	pageRows = 512
-	// opsMax bounds one batch of a sweep or of a repository that is forgotten: 500 reads hold the row's
-	// lock for 5 ms, cold ones for 50, and live commits of the repository wait.
+	// opsMax bounds one batch of a sweep or of a repository that is forgotten: 500 reads hold the
+	// row's lock for 5 ms, cold ones for 50, and live commits of the repository wait.
 	opsMax = 500
 	// waitsBytesMax bounds the batches that are applied but not yet durable. At 150 MB/s they are
 	// written in some 50 ms, so that a pass spends little time waiting for the disk.
 	waitsBytesMax = 8 << 20
-	// forgottenBytes is about the size of the batch that forgets a small repository: opsMax records.
+	// forgottenBytes is about the size of the batch that forgets a small repository: opsMax
+	// records.
 	forgottenBytes = 64 << 10
-	// roomAllMax and roomHostMax bound the repositories that wait for a fetch at a time, of all hosts
-	// and of one: each of 32 tasks has eight in front of it. Their live commits wait with them, some
-	// minutes at a host that answers.
+	// roomAllMax and roomHostMax bound the repositories that wait for a fetch at a time, of all
+	// hosts and of one: each of 32 tasks has eight in front of it. Their live commits wait with
+	// them, some minutes at a host that answers.
 	roomAllMax  = 256
 	roomHostMax = 32
-	// roomWait is how long a round waits for a host that finishes nothing, and roomLook how often it
-	// looks: 256 rows are 2 ms.
+	// roomWait is how long a round waits for a host that completes nothing, and roomLook how often
+	// it looks: 256 rows are 2 ms.
 	roomWait = 15 * time.Second
 	roomLook = 100 * time.Millisecond
-	// roomDead is when the other repositories of such a host are left to the retry queue: a host that
-	// fails is asked every five minutes, so at least twice by then.
+	// roomDead is how long such a host must complete nothing until its other repositories go to the
+	// retry queue: a failing host is asked every five minutes, so at least twice by then.
 	roomDead = 11 * time.Minute
-	// roundPause is the pause between two rounds, doubling up to roundPauseMax: to go through 40
+	// roundPause is the pause between two rounds, doubling up to roundPauseMax: a scan of 40
 	// million rows takes minutes.
 	roundPause    = 100 * time.Millisecond
 	roundPauseMax = 30 * time.Second
 	// sleepMax bounds the wait for a changed filter, so that a lost wake-up is noticed.
 	sleepMax = time.Minute
 	// selectionsKept is how many of the newest selections rows may name after a pass over all
-	// repositories. Rows that name older ones are rewritten, once in so many changes of the filter,
-	// though nothing else of them changes: the store keeps 4,096 selections, so that the filter can
-	// be changed 4,000 times while one pass is under way.
+	// repositories. Rows that name older ones are rewritten even if nothing else of them changes.
+	// The store keeps 4,096 selections, so that the filter can be changed 4,000 times while one
+	// pass is running.
 	selectionsKept = 64
 )

@@ -16,19 +16,19 @@ type Options struct {
 	Store *store.Store
 	// Gate pauses the pass.
 	Gate *gate.Gate
-	// WorksBefore reports whether a fetch is under way that chooses records by a filter older than a
+	// WorksBefore reports whether a fetch is running that chooses records by a filter older than a
 	// version.
 	WorksBefore func(version uint32) bool
 	// Queued is called after a repository was put into the queue of a host, Due after one was
 	// deferred to a unix second.
 	Queued func(host uint32)
 	Due    func(at int64)
-	// DeadDelay returns how long a repository waits whose host has sent nothing for long.
+	// DeadDelay returns how long a repository waits whose host has completed nothing for long.
 	DeadDelay func() time.Duration
 
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
-	// Logger takes the beginning and end of a pass. Default: discard.
+	// Logger gets the beginning and end of a pass. Default: discard.
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
 	Registerer prometheus.Registerer

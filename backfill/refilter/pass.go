@@ -9,13 +9,13 @@ import (
 	"cistern/store"
 )
 
-// pass reads all rows in order of DID, in as many rounds as it takes. The first round changes what can be
-// changed at once, and queues fetches while there is room; later rounds wait for room. A round that left
-// nothing to do, and in which no task worked by an older filter, is the last.
+// pass reads all rows in order of DID, in as many rounds as it takes. The first round changes what
+// can be changed at once, and queues fetches while there is room; later rounds wait for room. A
+// round that left nothing to do, and during which no task worked by an older filter, is the last.
 type pass struct {
 	r         *Runner
 	filter    store.FilterVersion
-	relations map[uint32]Relation // how the selections that rows name differ from filter's
+	relations map[uint32]Relation // differences between the selections that rows name and filter's
 	unrelated error               // why a relation is unknown
 	named     map[uint32]bool     // selections that rows named in this round
 	oldest    uint32              // rows that name a selection below it are moved to filter's
@@ -32,7 +32,7 @@ type counts struct {
 	scanned, swept, queued, dropped int64
 }
 
-// cursor is where the pass stands; asked is false if no pass is requested or under way.
+// cursor returns the position of the pass; asked is false if no pass is requested or running.
 func (p *pass) cursor() (at store.RefilterCursor, asked bool, err error) {
 	return p.r.store.RefilterCursor()
 }
@@ -48,7 +48,7 @@ func (p *pass) run(ctx context.Context) error {
 		}
 		anew := !at.Begun
 		if anew {
-			// SetFilter holds the lock that move takes until the filter is in force.
+			// The filter is in force only when SetFilter releases the lock that move takes.
 			if _, err := p.move(at, "", false); err != nil {
 				return err
 			}
@@ -62,7 +62,7 @@ func (p *pass) run(ctx context.Context) error {
 		case anew:
 			log.Log(ctx, p.level(), "refiltering begins", "version", p.filter.Version)
 		case resumed:
-			p.left++ // what the round left before the restart is unknown
+			p.left++ // the work that the round left before the restart is unknown
 			log.Info("refiltering goes on", "version", p.filter.Version, "cursor", at.After)
 		}
 		ended, err := p.page(ctx, at)
@@ -78,7 +78,8 @@ func (p *pass) run(ctx context.Context) error {
 	return nil
 }
 
-// level is the level of log lines: Debug for a pass over an empty store, as when the first filter is set.
+// level returns the level of log lines: Debug for a pass over an empty store, as when the first
+// filter is set.
 func (p *pass) level() slog.Level {
 	if p.counts.scanned == 0 && p.r.store.Counts()["repos"] == 0 {
 		return slog.LevelDebug
@@ -136,9 +137,9 @@ func (p *pass) page(ctx context.Context, at store.RefilterCursor) (ended bool, e
 	return false, err
 }
 
-// dropSelections deletes the selections that no row names. It follows a round that read all rows and
-// left none for later: since that round began, tasks work by the filter in force, so that no row can
-// come to name an older selection. After a crash the next pass deletes them.
+// dropSelections deletes the selections that no row names. It follows a round that read all rows
+// and left none for later: since that round began, tasks work by the filter in force, so that no
+// row can come to name an older selection. After a crash the next pass deletes them.
 func (p *pass) dropSelections() error {
 	dropped, err := p.r.store.DropSelections(p.filter.Selection, p.named)
 	if dropped > 0 {
@@ -155,14 +156,14 @@ func (p *pass) count() {
 	p.counted = p.counts
 }
 
-// settle waits until all that was written is durable.
+// settle waits until all changes are durable.
 func (p *pass) settle(err error) error {
 	return errors.Join(err, p.waits.settle())
 }
 
-// move advances the cursor after the changes of its page are durable: a page that is done again after a
-// crash changes nothing. If the filter was changed meanwhile, the store has another cursor, and the pass
-// begins anew.
+// move advances the cursor after the changes of its page are durable: a page that is done again
+// after a crash changes nothing. If the filter was changed meanwhile, the store has another cursor,
+// and the pass begins anew.
 func (p *pass) move(at store.RefilterCursor, after string, drop bool) (ended bool, err error) {
 	defer p.r.store.LockRefilterCursor()()
 	now, asked, err := p.cursor()
@@ -220,7 +221,7 @@ func (p *pass) visit(ctx context.Context, did string) error {
 	return nil
 }
 
-// look finds out what a repository needs, and notes it in the row.
+// look finds out what a repository needs, and records it in the row.
 func (p *pass) look(did string) (v revision, err error) {
 	err = p.update(did, func(b *store.Batch, row *store.Repo) (err error) {
 		if !row.Known() {
@@ -247,7 +248,7 @@ func (p *pass) drop(ctx context.Context, did string) error {
 		return err
 	}
 	if wait == nil {
-		p.left++ // its row has changed
+		p.left++ // the row has changed
 		return nil
 	}
 	p.counts.dropped++

@@ -8,14 +8,14 @@ import (
 	"cistern/store"
 )
 
-// Relation is how the records that an earlier filter chose differ from those that the filter in force
-// chooses.
+// Relation describes how the records that an earlier filter chose differ from those that the filter
+// in force chooses.
 type Relation struct {
-	Differs bool // some record is held or shown by one of them only
-	Sweeps  bool // records that are held are to be deleted, shown or hidden
+	Differs bool // some record is stored or shown by only one of them
+	Sweeps  bool // stored records are to be deleted, shown or hidden
 	Lacks   bool // records are missing
 	Judges  bool // a repository that had a signal may have none now
-	Sees    bool // the records held show whether there is a signal
+	Sees    bool // the stored records show whether there is a signal
 }
 
 // Relate compares an earlier filter with the one in force.
@@ -31,7 +31,7 @@ func Relate(old, now *filter.Filter) Relation {
 	return rel
 }
 
-// KeepsAll reports whether a filter has every record held, shown or not.
+// KeepsAll reports whether a filter stores every record, shown or not.
 func KeepsAll(f *filter.Filter) bool { return f.WantsAll() || f.StoresAll() }
 
 // includes reports whether one set has all of another. Both are in ascending order.
@@ -46,12 +46,12 @@ func includes(all, some []string) bool {
 	return true
 }
 
-// OnSignal reports whether a repository is followed only while it holds a record that a signal names.
+// OnSignal reports whether a repository is followed only while it has a record that a signal names.
 func OnSignal(f *filter.Filter, row *store.Repo) bool {
 	return !f.Full() && (row.Tracked == store.BySignal || row.Tracked == store.ByNetwork)
 }
 
-// InPlace reports whether a record is held as a filter wants it.
+// InPlace reports whether a record is stored as a filter requires.
 func InPlace(f *filter.Filter, row store.Row) bool {
 	collection, _, valid := repo.SplitPath(row.Path)
 	switch {

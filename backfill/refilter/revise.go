@@ -8,17 +8,18 @@ import (
 	"cistern/store"
 )
 
-// revision is what is to be done about one repository.
+// revision is the work that one repository needs.
 type revision struct {
 	row   store.Repo
 	drop  bool // it is no longer followed
 	write bool // the row has changed
-	sweep bool // its records are to be looked through
+	sweep bool // its records are to be swept
 	fetch bool // it is to be fetched
-	later bool // it is being fetched: not now
+	later bool // it is being fetched: revise it later
 }
 
-// concerns reports whether a listed row needs a visit. It notes the selection of a row that does not.
+// concerns reports whether a listed row needs a visit. It records the selection of a row that does
+// not.
 func (p *pass) concerns(row *store.Repo) bool {
 	p.counts.scanned++
 	if p.mayConcern(row) {
@@ -42,14 +43,14 @@ func (p *pass) mayConcern(row *store.Repo) bool {
 	return row.Sweep || row.Lacks || row.Ordinal != 0 && p.relation(row.Filter).Differs
 }
 
-// outdated reports whether a row names so old a selection that it is moved to the newest one, even if
-// nothing else of it changes: the number of selections is bounded.
+// outdated reports whether a row names so old a selection that it is moved to the newest one, even
+// if nothing else of it changes: the number of selections is bounded.
 func (p *pass) outdated(row *store.Repo) bool {
 	return row.Ordinal != 0 && row.Filter < p.oldest && row.Filter != 0
 }
 
-// revise finds out what a repository needs, and changes its row to say so. The row is locked. A
-// repository that is being fetched is left to the next round: its task chooses by a filter of its own.
+// revise finds out what a repository needs, and records that in its row, which is locked. A
+// repository that is being fetched is left to the next round: its task has a filter of its own.
 func (p *pass) revise(row *store.Repo) (v revision, err error) {
 	excluded := p.filter.Excluded(row.DID)
 	outdated, untracked := p.outdated(row), row.Tracked == store.Untracked
@@ -81,7 +82,8 @@ func (p *pass) revise(row *store.Repo) (v revision, err error) {
 	if v.drop || row.Ordinal == 0 {
 		return v, nil
 	}
-	goesOn := row.Sweep && row.Filter != p.filter.Selection // a sweep by an earlier filter continues by the one in force
+	// a sweep by an earlier filter continues by the one in force
+	goesOn := row.Sweep && row.Filter != p.filter.Selection
 	if rel.Differs || unseen || outdated || goesOn {
 		p.succeed(row, rel, unseen)
 		v.write = true
@@ -92,15 +94,16 @@ func (p *pass) revise(row *store.Repo) (v revision, err error) {
 	return v, nil
 }
 
-// succeed has a row name the filter in force, with flags for what it does not hold or show of it yet.
+// succeed has a row name the filter in force, with flags for the records that it does not hold or
+// show yet.
 func (p *pass) succeed(row *store.Repo, rel Relation, unseen bool) {
 	row.Filter = p.filter.Selection
 	row.Sweep = row.Sweep || rel.Sweeps
 	row.Lacks = row.Lacks || rel.Lacks || unseen
 }
 
-// judge reports whether a repository that is followed for a signal holds none (drop), or whether only a
-// fetch can tell (unseen).
+// judge reports whether a repository that is followed for a signal has none (drop), or whether only
+// a fetch can tell (unseen).
 func (p *pass) judge(row *store.Repo, rel Relation) (drop, unseen bool, err error) {
 	switch {
 	case len(p.filter.Signals()) == 0:
@@ -137,9 +140,10 @@ func (p *pass) relation(version uint32) Relation {
 	return rel
 }
 
-// sweep shows and hides the records of a repository as its row's filter wants, in bounded batches. A crash
-// between two batches leaves a row that says so. If a filter, a wipe or a copy changes the row meanwhile,
-// the sweep ends, and the next round looks at the row again.
+// sweep shows and hides the records of a repository as its row's filter requires, in bounded
+// batches. A crash between two batches leaves a row that still has the flag Sweep. If a filter, a
+// wipe or a copy changes the row meanwhile, the sweep ends, and the next round looks at the row
+// again.
 func (p *pass) sweep(ctx context.Context, row *store.Repo) error {
 	p.counts.swept++
 	rows, err := p.r.store.Rows(row.Ordinal)
@@ -174,7 +178,8 @@ func (p *pass) put(swept *store.Repo, ops []store.Op, last bool) (goes bool, err
 			return nil
 		}
 		if p.r.store.Fetching(row.DID) {
-			return nil // its task compares what is held now with a copy, perhaps by a later filter
+			// its task compares the stored records with a copy, perhaps by a later filter
+			return nil
 		}
 		if len(ops) > 0 {
 			if err := b.Apply(row, false, row.Rev, ops); err != nil {
@@ -189,7 +194,7 @@ func (p *pass) put(swept *store.Repo, ops []store.Op, last bool) (goes bool, err
 	return goes, err
 }
 
-// enqueue has a repository fetched that lacks records: now, or later if its host is dead.
+// enqueue queues a repository that lacks records for a fetch: now, or later if its host is dead.
 func (p *pass) enqueue(did string, dead bool) error {
 	now := p.r.opts.Now()
 	var row store.Repo

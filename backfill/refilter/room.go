@@ -7,13 +7,14 @@ import (
 	"cistern/store"
 )
 
-// room bounds the repositories that wait for a fetch because of the filter: live commits of a repository
-// are not applied while it waits.
+// room bounds the repositories that wait for a fetch because of the filter: live commits of a
+// repository are not applied while it waits.
 type room struct {
-	queued map[string]uint32    // repositories that the pass queued, and their hosts
-	moved  map[uint32]time.Time // by host: when a repository was last completed, or the first was queued
-	slow   map[uint32]bool      // hosts that this round does not wait for
-	looked time.Time            // when the queued repositories were looked at
+	queued map[string]uint32 // repositories that the pass queued, and their hosts
+	// by host: when a repository was last completed, or the first was queued
+	moved  map[uint32]time.Time
+	slow   map[uint32]bool // hosts that this round does not wait for
+	looked time.Time       // when the queued repositories were last examined
 }
 
 func newRoom() room { return room{queued: map[string]uint32{}, moved: map[uint32]time.Time{}} }
@@ -41,15 +42,16 @@ func (m *room) tally(host uint32) (own, all int) {
 	return own, all
 }
 
-// dead reports whether a host has finished nothing for so long that its other repositories go to the
-// retry queue.
+// dead reports whether a host has completed nothing for so long that its other repositories go to
+// the retry queue.
 func (m *room) dead(host uint32, now time.Time) bool {
 	moved, there := m.moved[host]
 	return there && now.Sub(moved) >= roomDead
 }
 
-// hasRoom reports whether one more repository of a host may be queued. A patient pass waits for room, but
-// not for a host that has finished nothing for roomWait, a time that runs for all hosts at once.
+// hasRoom reports whether one more repository of a host may be queued. A patient pass waits for
+// room, but not for a host that has completed nothing for roomWait, a time that runs for all hosts
+// at once.
 func (p *pass) hasRoom(ctx context.Context, host uint32) bool {
 	for {
 		own, all := p.room.tally(host)
@@ -70,7 +72,7 @@ func (p *pass) hasRoom(ctx context.Context, host uint32) bool {
 	}
 }
 
-// makeRoom looks now and then which repositories are done, and which hosts finish nothing.
+// makeRoom finds out, now and then, which repositories are done and which hosts complete nothing.
 func (p *pass) makeRoom() {
 	m := &p.room
 	if time.Since(m.looked) < roomLook {

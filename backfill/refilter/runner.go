@@ -47,7 +47,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
-// Wake says that the filter was changed. Without it the change is noticed within a minute.
+// Wake reports that the filter was changed. Without it the change is noticed within a minute.
 func (r *Runner) Wake() {
 	select {
 	case r.kick <- struct{}{}:
@@ -55,8 +55,8 @@ func (r *Runner) Wake() {
 	}
 }
 
-// Progress reports whether a pass is under way, and the last DID that its round is done with. If none
-// is, each repository holds what the filter wants, as far as its host has it.
+// Progress reports whether a pass is running, and the last DID that its round has handled. If no
+// pass is running, each repository holds what the filter wants, as far as its host has it.
 func (r *Runner) Progress() (cursor string, running bool, err error) {
 	at, running, err := r.store.RefilterCursor()
 	return at.After, running, err

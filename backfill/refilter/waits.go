@@ -6,8 +6,8 @@ import (
 	"cistern/store"
 )
 
-// waits are batches that were applied and may not be durable yet. The owner waits once for many, without
-// locks. Each keeps its memory until then.
+// waits are batches that were applied and may not be durable yet. The owner waits once for many,
+// without locks. Each batch keeps its memory until then.
 type waits struct {
 	waits []func() error
 	bytes int64

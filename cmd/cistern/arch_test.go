@@ -295,7 +295,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"backfill":      {48, 7855},
 	"ingest":        {29, 5780},
 	"ingest/simnet": {35, 4900},
-	"api":           {27, 4060},
+	"api":           {27, 4080},
 	"ingest/repo":   {24, 3320},
 }
 

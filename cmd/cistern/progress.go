@@ -37,7 +37,7 @@ type sample struct {
 	pending, syncing, resync        int64
 	ratelimited, transport, generic int64
 	done                            int64 // repositories that need no fetch
-	behind, lacking                 int64 // hold an old rev; do not agree with the filter yet
+	behind, lacking                 int64 // have an old rev; do not agree with the filter yet
 
 	sources, running int64         // of the firehose, and how many of them are connected
 	frames           int64         // read from them
