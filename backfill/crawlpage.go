@@ -206,7 +206,7 @@ func (r *Runner) send(ctx context.Context, target string, bodyMax int64, within 
 	begin := time.Now()
 	late := time.AfterFunc(within, cancel)
 	resp, err := r.client.Do(req)
-	if inTime := late.Stop(); err != nil && (!inTime || timedOut(ctx, err)) {
+	if inTime := late.Stop(); err != nil && (!inTime || hosts.TimedOut(ctx, err)) {
 		return nil, fmt.Errorf("no answer within %s: %w", within, err)
 	}
 	if err != nil {
@@ -215,7 +215,7 @@ func (r *Runner) send(ctx context.Context, target string, bodyMax int64, within 
 	defer resp.Body.Close()
 	a.header, a.took = resp.Header, time.Since(begin)
 	if resp.StatusCode != http.StatusOK {
-		return nil, r.copier.readAnswer(resp, &transfer{body: resp.Body})
+		return nil, hosts.ReadAnswer(resp, resp.Body, r.opts.Now())
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyMax+1))
 	a.bytes = int64(len(body))
@@ -225,7 +225,7 @@ func (r *Runner) send(ctx context.Context, target string, bodyMax int64, within 
 	if int64(len(body)) > bodyMax {
 		return nil, fmt.Errorf("more than %d bytes: %w", bodyMax, errLong)
 	}
-	if kind := contentType(resp.Header); kind != "application/json" && !json.Valid(body) {
+	if kind := hosts.ContentType(resp.Header); kind != "application/json" && !json.Valid(body) {
 		return nil, fmt.Errorf("host answered 200 with %s: %w", kind, errNoAnswer)
 	}
 	return body, nil

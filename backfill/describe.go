@@ -37,7 +37,7 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 			return unwanted, nil // nobody holds it
 		}
 		if err != nil {
-			return unseen, &resolveError{err}
+			return unseen, &hosts.ResolveError{Err: err}
 		}
 	}
 	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, describeBodyMax, r.opts.IdleTimeout)
@@ -144,7 +144,7 @@ func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin s
 func blames(err error) bool {
 	var busy *hosts.BusyError
 	var answer *hosts.AnswerError
-	var resolve *resolveError
+	var resolve *hosts.ResolveError
 	switch {
 	case errors.As(err, &busy), errors.As(err, &resolve):
 		return true

@@ -62,7 +62,7 @@
 //   - task.go: one repository, step by step; window.go: whose live commits are buffered meanwhile
 //   - recheck.go: whether a transfer is needed; copytask.go: asks for a copy
 //   - copier.go: Copier, Copy; copyoptions.go, copymetrics.go; request.go: what it is asked for
-//   - fetch.go: requests; transfer.go, body.go, wait.go, spool.go: the transfer; verify.go
+//   - fetch.go: requests; transfer.go, body.go, spool.go: the transfer; verify.go
 //   - sparse.go: only the wanted parts; wholeonly.go: hosts that send none
 //   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
 //   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts that

@@ -36,11 +36,6 @@ type heldError struct{ error }
 
 func (e *heldError) Unwrap() error { return e.error }
 
-// resolveError is a failure to find the host of a DID; no host is to blame.
-type resolveError struct{ error }
-
-func (e *resolveError) Unwrap() error { return e.error }
-
 // storeError is a failure of our own store: the process must stop.
 type storeError struct{ error }
 

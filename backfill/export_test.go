@@ -135,9 +135,6 @@ func ScannedAll(r *Runner) time.Time {
 // Delay is the time until the next attempt after so many failures.
 func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }
 
-// AskedWait is how long a host asks to be left alone.
-func AskedWait(h http.Header, now time.Time) time.Duration { return askedWait(h, now) }
-
 // Clipped is an error text for a row.
 func Clipped(s string) string { return clipped(s) }
 

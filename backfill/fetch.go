@@ -2,18 +2,13 @@ package backfill
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
-	"net"
 	"net/http"
 	"net/url"
-	"time"
 
 	"cistern/backfill/hosts"
-	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 )
@@ -53,19 +48,12 @@ func (s *session) watched(ctx context.Context, request func(ctx context.Context,
 	case err == nil:
 	case errors.Is(cause, errSilent):
 		err = fmt.Errorf("%w within %s", errSilent, tr.idle)
-	case timedOut(ctx, err):
+	case hosts.TimedOut(ctx, err):
 		err = fmt.Errorf("no answer within %s: %w", tr.idle, err)
 	case errors.Is(cause, errSlow), errors.Is(cause, errTimeout), errors.Is(cause, errCrowded):
 		err = fmt.Errorf("%w after %d bytes", cause, tr.got.Load())
 	}
 	return err
-}
-
-// timedOut reports whether the transport gave up waiting for an answer (ResponseHeaderTimeout),
-// which has no error value of its own: not that the context ended, nor that the connection failed.
-func timedOut(ctx context.Context, err error) bool {
-	var timeout net.Error
-	return ctx.Err() == nil && errors.As(err, &timeout) && timeout.Timeout() && !errors.As(err, new(*net.OpError))
 }
 
 // transfer asks a question whose answer is a CAR.
@@ -96,7 +84,7 @@ func (s *session) transfer(ctx context.Context, tr *transfer, method, query stri
 
 // readError classifies the failure to read the body of an answer with status 200.
 func readError(err error, header http.Header) error {
-	switch kind := contentType(header); {
+	switch kind := hosts.ContentType(header); {
 	case err == nil, errors.Is(err, errSpool), errors.Is(err, errIndex):
 		return err
 	case !errors.Is(err, repo.ErrInvalid):
@@ -107,15 +95,6 @@ func readError(err error, header http.Header) error {
 		return fmt.Errorf("host answered 200 with %s: %w", kind, errNotCAR)
 	}
 	return err
-}
-
-// contentType returns the content type of an answer without parameters, or words for a missing one.
-func contentType(h http.Header) string {
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil {
-		return "no content type"
-	}
-	return hosts.Clean(kind)
 }
 
 // senderOf is the host and port that sent an answer, redirects followed; "" for none that a document could name.
@@ -133,7 +112,7 @@ func (s *session) ask(ctx context.Context, tr *transfer, method, query string, h
 	target := s.to.Ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(s.to.DID) + query
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
-		return nil, &resolveError{err}
+		return nil, &hosts.ResolveError{Err: err}
 	}
 	req.Header = header
 	if err := s.to.Host.Spend(ctx, hosts.KindOf(method)); err != nil {
@@ -152,9 +131,19 @@ func (s *session) ask(ctx context.Context, tr *transfer, method, query string, h
 	tr.since.Store(0)
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
-		return nil, s.c.readAnswer(resp, tr)
+		return nil, s.refused(resp, tr)
 	}
 	return resp, nil
+}
+
+// refused reads an answer with another status than 200.
+func (s *session) refused(resp *http.Response, tr *transfer) error {
+	body, err := s.c.decode.open(resp.Header.Get("Content-Encoding"), tr)
+	if err != nil {
+		return hosts.ReadAnswer(resp, http.NoBody, s.c.opts.Now())
+	}
+	defer body.close()
+	return hosts.ReadAnswer(resp, body, s.c.opts.Now())
 }
 
 // grow asks for memory for the body. The first chunk is part of what every task may use.
@@ -192,30 +181,6 @@ func (s *session) forgetMemory() {
 	s.c.indexes.give(s.index)
 	s.index = 0
 	s.forgetBody()
-}
-
-// readAnswer reads an answer that is not what was asked for.
-func (c *Copier) readAnswer(resp *http.Response, tr *transfer) error {
-	now := c.opts.Now()
-	e := &hosts.AnswerError{Code: resp.StatusCode, Wait: askedWait(resp.Header, now)}
-	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil { // not redirected: heard has noted it
-		q := pace.ParseQuota(resp.Header, now)
-		e.Quota = q.Spent(now) && e.Wait <= q.Reset.Sub(now)+time.Second
-	}
-	body, err := c.decode.open(resp.Header.Get("Content-Encoding"), tr)
-	if err != nil {
-		return e
-	}
-	defer body.close()
-	var said struct {
-		Error   string `json:"error"`
-		Message string `json:"message"`
-	}
-	b, err := io.ReadAll(io.LimitReader(body, errorBodyMax))
-	if err == nil && json.Unmarshal(b, &said) == nil {
-		e.Name, e.Message = hosts.Clean(said.Error), hosts.Clean(said.Message)
-	}
-	return e
 }
 
 // answer is the body of what ask gets. One longer than bodyMax is cut, and no JSON then.

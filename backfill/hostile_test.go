@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -266,7 +267,7 @@ func FuzzAskedWait(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, v string) {
 		for _, name := range []string{"Retry-After", "Ratelimit-Reset"} {
-			d := backfill.AskedWait(http.Header{name: {v}}, time.Unix(1_800_000_000, 0))
+			d := pace.AskedWait(http.Header{name: {v}}, time.Unix(1_800_000_000, 0))
 			if d != 0 && (d < time.Second || d > time.Hour) {
 				t.Errorf("%s %q: %s", name, v, d)
 			}

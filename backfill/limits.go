@@ -32,9 +32,6 @@ const (
 	rescanEvery    = 50 * time.Millisecond
 	rescanAllEvery = time.Second
 
-	// errorBodyMax bounds the body of an answer that is no CAR: a JSON object with two strings.
-	errorBodyMax = 64 << 10
-
 	// expandSlack and expandRatio bound what a compressed body may become: CIDs do not compress,
 	// and each block brings one of 36 bytes, twice; real repositories shrink 2 to 5 times.
 	expandSlack = 16 << 20

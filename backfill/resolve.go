@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -173,10 +174,10 @@ func (r *Runner) answeredLookup(t *task) {
 func (t *task) lookup(ctx context.Context) error {
 	ident, err := t.r.opts.Directory.Resolve(ctx, t.it.did)
 	if err != nil {
-		return &resolveError{err}
+		return &hosts.ResolveError{Err: err}
 	}
 	if ident.DID != t.it.did || ident.PDS == "" {
-		return &resolveError{identity.ErrInvalid}
+		return &hosts.ResolveError{Err: identity.ErrInvalid}
 	}
 	t.ident = ident
 	return nil
@@ -189,7 +190,7 @@ func (r *Runner) hostID(host string) (uint32, error) {
 		return 0, ours(err)
 	}
 	if err != nil {
-		return 0, &resolveError{fmt.Errorf("%w: %w", identity.ErrInvalid, err)}
+		return 0, &hosts.ResolveError{Err: fmt.Errorf("%w: %w", identity.ErrInvalid, err)}
 	}
 	return id, nil
 }

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"cistern/backfill"
+	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -186,17 +187,17 @@ func TestAskedWait(t *testing.T) {
 		{"delta, as the draft", "RateLimit-Reset", "42", 42 * time.Second},
 		{"none", "X-Other", "1", 0},
 	} {
-		if got := backfill.AskedWait(http.Header{http.CanonicalHeaderKey(c.header): {c.value}}, now); got != c.want {
+		if got := pace.AskedWait(http.Header{http.CanonicalHeaderKey(c.header): {c.value}}, now); got != c.want {
 			t.Errorf("%s: %s %q: %s, want %s", c.name, c.header, c.value, got, c.want)
 		}
 	}
 	// A window of which requests are left is not what the host complains of.
 	h := http.Header{"Ratelimit-Reset": {"300"}, "Ratelimit-Remaining": {"2999"}}
-	if got := backfill.AskedWait(h, now); got != 0 {
+	if got := pace.AskedWait(h, now); got != 0 {
 		t.Errorf("with requests left: %s", got)
 	}
 	h.Set("RateLimit-Remaining", "0")
-	if got := backfill.AskedWait(h, now); got != 5*time.Minute {
+	if got := pace.AskedWait(h, now); got != 5*time.Minute {
 		t.Errorf("with none left: %s", got)
 	}
 }

@@ -63,7 +63,7 @@ func classify(ctx context.Context, err error, now time.Time) verdict {
 func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 	var busy *hosts.BusyError
 	var answer *hosts.AnswerError
-	var resolve *resolveError
+	var resolve *hosts.ResolveError
 	var failure *storeError
 	switch {
 	case errors.As(err, &failure):

@@ -126,7 +126,7 @@ func (s *session) fallsBack(ctx context.Context, err error) bool {
 // and neither the directory nor the caller failed.
 func byHost(err error) bool {
 	var answer *hosts.AnswerError
-	if errors.As(err, new(*heldError)) || errors.As(err, new(*resolveError)) {
+	if errors.As(err, new(*heldError)) || errors.As(err, new(*hosts.ResolveError)) {
 		return false
 	}
 	return !errors.As(err, &answer) || !unavailable(answer)

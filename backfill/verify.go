@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 )
@@ -66,7 +67,7 @@ func (s *session) verifySignature(ctx context.Context) error {
 	case errors.Is(kerr, identity.ErrNotFound), errors.Is(kerr, identity.ErrInvalid):
 		return err
 	case kerr != nil:
-		return &resolveError{fmt.Errorf("read former keys: %w", kerr)}
+		return &hosts.ResolveError{Err: fmt.Errorf("read former keys: %w", kerr)}
 	}
 	for _, key := range keys {
 		if s.commit.Verify(s.block, key) == nil {

@@ -16,8 +16,8 @@
 //     offered for it.
 //  4. The table can be lost at any moment: limits and bans are in the rows of hosts and in the
 //     options, and what was learnt is statistics.
-//  5. An error says whether the host answered (AnswerError) or was not asked (BusyError,
-//     ErrBanned).
+//  5. An error says whether the host answered (AnswerError), was not asked (BusyError,
+//     ErrBanned), or could not be found (ResolveError).
 //
 // # Concurrency
 //
@@ -33,5 +33,5 @@
 //   - turn.go: which host is next; permit.go: Permit, and what requests under it show about a host
 //   - admit.go: requests that belong to no repository being fetched; redirect.go: redirected ones
 //   - tally.go: what is written of hosts, and their current state
-//   - errors.go: why a request failed, or was not sent
+//   - errors.go: why a request failed, or was not sent; answer.go: what is read of an answer
 package hosts

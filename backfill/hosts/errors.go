@@ -39,6 +39,14 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("host is not to be asked before %s", e.Until.UTC().Format(time.RFC3339))
 }
 
+// ResolveError is a failure to find the host of a DID; no host is to blame.
+type ResolveError struct{ Err error }
+
+func (e *ResolveError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the failure.
+func (e *ResolveError) Unwrap() error { return e.Err }
+
 // QueriesSpent reports whether a query failed because the host's quota of queries is spent. The
 // host may count whole repositories in another quota.
 func QueriesSpent(err error) bool {
