@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 
+	"cistern/backfill/fetch"
 	"cistern/backfill/refilter"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -23,7 +24,7 @@ type difference struct {
 // records and their events go together; rev, data and commit change with the last. A crash between
 // leaves a pending row, and its next task finds by the same merge what is still to be done. It runs
 // even when the rev is the one we hold, since such a crash may lie behind.
-func (t *task) diff(ctx context.Context, c *Copy) error {
+func (t *task) diff(ctx context.Context, c *fetch.Copy) error {
 	if err := t.reveal(); err != nil {
 		return err
 	}
@@ -53,7 +54,7 @@ func (t *task) diff(ctx context.Context, c *Copy) error {
 	return nil
 }
 
-func (d *difference) merge(ctx context.Context, c *Copy) error {
+func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 	err := c.Walk(func(l repo.Leaf) error {
 		for d.more {
 			row := d.rows.Row()

@@ -10,9 +10,7 @@
 //
 //  1. The row is the truth: whatever is only in memory here (queues, parked hosts, permits) can be
 //     lost at any moment, and a new Runner goes on from the rows.
-//  2. Nothing is written of a repository before its CAR was read to the end, every block hashed,
-//     the commit checked (DID, version, rev, signature) and the tree walked without an error. Of a copy of parts
-//     that holds for all nodes on the way to wanted keys; rows and events are those that the whole would give.
+//  2. Nothing is written of a repository but a verified copy (package fetch), or the difference to it.
 //  3. A waiting repository holds no permit. A permit is taken before a DID is marked in flight, and
 //     given back on every path, at the latest when its task ends.
 //  4. One DID is in flight at most once. An outcome is dropped when the row's attempt is not the one
@@ -60,10 +58,7 @@
 //     standing.go: changes of a host
 //   - resolve.go: rows whose host is unknown find it
 //   - task.go: one repository, step by step; window.go: whose live commits are buffered meanwhile
-//   - recheck.go: whether a transfer is needed; copytask.go: asks for a copy
-//   - copier.go: Copier, Copy; copyoptions.go, copymetrics.go; request.go: what it is asked for
-//   - fetch.go: requests; transfer.go, body.go, spool.go: the transfer; verify.go
-//   - sparse.go: only the wanted parts; wholeonly.go: hosts that send none
+//   - recheck.go: whether a transfer is needed; copy.go: asks package fetch for a copy
 //   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
 //   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts that
 //     showed a signal, but had no record of it

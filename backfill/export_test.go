@@ -3,17 +3,12 @@ package backfill
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
-	"sync"
 	"time"
 
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
-	"cistern/ingest/identity"
 	"cistern/store"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // Permits gives the global permits that are free and all permits that are taken.
@@ -41,88 +36,8 @@ func LookupsParked(r *Runner) time.Duration {
 
 // Memory gives the bytes of the budgets that are taken.
 func Memory(r *Runner) (bodies, spools int64) {
-	return r.copier.opts.bodyBytes() - r.copier.memory.left.Load(), r.copier.opts.SpoolBytes - r.copier.spools.left.Load()
-}
-
-// TakeIndexes takes n bytes of what indexes may have.
-func TakeIndexes(r *Runner, n int64) bool { return r.copier.indexes.take(n) }
-
-// IndexesLeft is what is not taken.
-func IndexesLeft(r *Runner) int64 { return r.copier.indexes.left.Load() }
-
-// Transfer reads a body under the watch of a fetch.
-func Transfer(ctx context.Context, o CopyOptions, body io.Reader) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	o.Client, o.Keys, o.Crowded = new(http.Client), new(identity.Directory), func() bool { return false }
-	c, err := NewCopier(o)
-	if err != nil {
-		return err
-	}
-	return c.read(ctx, cancel, body)
-}
-
-// Transfers reads n bodies at a time, each under the watch of a fetch with a permit of its own, while a host waits for a permit.
-// It gives how each ended.
-func Transfers(ctx context.Context, o CopyOptions, n int, body func() io.Reader) []error {
-	var mu sync.Mutex
-	sched := pace.NewScheduler(o.Concurrency)
-	o.Client, o.Keys = new(http.Client), new(identity.Directory)
-	o.Crowded = func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return sched.Crowded()
-	}
-	c, err := NewCopier(o)
-	if err != nil {
-		return []error{err}
-	}
-	hosts := make([]pace.Host, n+1)
-	for i := range hosts {
-		hosts[i].Configure(pace.Limits{Min: 1, Max: 1}, false)
-	}
-	errs := make([]error, n)
-	var g errgroup.Group
-	for i := range n {
-		p := sched.Begin(&hosts[i], time.Now())
-		g.Go(func() error {
-			ctx, cancel := context.WithCancelCause(ctx)
-			defer cancel(nil)
-			errs[i] = c.read(ctx, cancel, body())
-			mu.Lock()
-			defer mu.Unlock()
-			sched.Return(&hosts[i], p, time.Now())
-			return nil
-		})
-	}
-	mu.Lock()
-	sched.Offer(&hosts[n], time.Now())
-	mu.Unlock()
-	_ = g.Wait() // errs has them
-	return errs
-}
-
-func (c *Copier) read(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) error {
-	tr := c.newTransfer(cancel)
-	defer tr.end()
-	tr.body = body
-	tr.begun.Store(true)
-	tr.since.Store(0)
-	p := make([]byte, 1<<20)
-	for {
-		_, err := tr.Read(p)
-		switch {
-		case err == io.EOF:
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// ZstdPermits is how many zstd bodies may be open at a time by default, and how many are not taken.
-func ZstdPermits(r *Runner) (all, free int64) {
-	return r.copier.opts.zstdBodies(), r.copier.decode.permits.left.Load()
+	bodies, spools, indexes := r.copier.Taken()
+	return bodies + indexes, spools
 }
 
 // ScannedAll is when the dispatcher looked at all queues last.
@@ -273,4 +188,10 @@ func ListNothing(r *Runner, host string) (absent func(row store.Repo) bool) {
 	g := r.absences.join(host)
 	s := &absentScan{a: r.absences, round: g.round, ended: map[string]*listing{host: g}}
 	return func(row store.Repo) bool { return s.absent(&row) }
+}
+
+// Blame returns the kind of a failure, and whether it counts against the host.
+func Blame(ctx context.Context, err error) (kind store.ErrorKind, blamed bool) {
+	v := classify(ctx, err, time.Now())
+	return v.kind, v.fault != noFault || v.park > 0
 }

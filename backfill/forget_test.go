@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -109,7 +110,7 @@ func TestForgets(t *testing.T) {
 // TestForgetsUnsignalled: who has no record that a signal names is forgotten by the first fetch, whole or in parts.
 func TestForgetsUnsignalled(t *testing.T) {
 	t.Parallel()
-	for _, strategy := range []backfill.Strategy{backfill.StrategySparse, backfill.StrategyFull} {
+	for _, strategy := range []fetch.Strategy{fetch.StrategySparse, fetch.StrategyFull} {
 		w := newWorld(t, worldOptions{
 			net:    simnet.Options{Seed: 4, Hosts: 2, Repos: 16, RecordsMedian: 15},
 			runner: backfill.Options{Strategy: strategy},
@@ -174,7 +175,7 @@ func TestRefilterWhileFetched(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: 8, Hosts: 1, Repos: 6, RecordsMedian: 30},
-		runner: backfill.Options{Strategy: backfill.StrategyFull},
+		runner: backfill.Options{Strategy: fetch.StrategyFull},
 	})
 	dids := w.net.DIDs()
 	changes := []filter.Config{

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -13,7 +14,7 @@ import (
 // over for its sake.
 func TestHollowRecord(t *testing.T) {
 	t.Parallel()
-	for _, strategy := range []backfill.Strategy{backfill.StrategySparse, backfill.StrategyFull} {
+	for _, strategy := range []fetch.Strategy{fetch.StrategySparse, fetch.StrategyFull} {
 		w := newWorld(t, worldOptions{
 			net:    simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 15},
 			runner: backfill.Options{Strategy: strategy},

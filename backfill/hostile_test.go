@@ -300,41 +300,6 @@ func TestCollections(t *testing.T) {
 	}
 }
 
-// TestIndexes: the indexes of all CARs together have a limit. What does not fit waits as after any
-// failure, and its host is not blamed.
-func TestIndexes(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
-	large, small := w.net.DIDs()[0], w.net.DIDs()[1]
-	writes := make([]simnet.Write, 15_000)
-	for i := range writes {
-		writes[i] = simnet.Write{Path: fmt.Sprintf("app.test.a/%06d", i), Record: []byte{0xa1, 0x61, 'n', 0x1a, 1, 0, byte(i >> 8), byte(i)}}
-	}
-	if _, err := w.net.Account(large).Commit(writes...); err != nil {
-		t.Fatal(err)
-	}
-	all := backfill.IndexesLeft(w.run)
-	backfill.TakeIndexes(w.run, all-100_000)
-	w.add(large)
-	w.settle(large)
-	if r := w.row(large); r.State != store.StateResync || r.Retry.Kind != store.Generic || r.Ordinal != 0 {
-		t.Errorf("%v %+v", r.State, r.Retry)
-	}
-	w.add(small)
-	w.settle(small)
-	w.equal(small)
-	if left := backfill.IndexesLeft(w.run); left != 100_000 {
-		t.Errorf("%d bytes left of 100000", left)
-	}
-	backfill.TakeIndexes(w.run, 100_000-all)
-	w.add(large)
-	w.settle(large)
-	w.equal(large)
-	if left := backfill.IndexesLeft(w.run); left != all {
-		t.Errorf("%d bytes left of %d", left, all)
-	}
-}
-
 // TestHiddenKeys: keys that name no record are kept, but not beyond counting, since lists step over them.
 func TestHiddenKeys(t *testing.T) {
 	t.Parallel()

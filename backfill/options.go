@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
 	"cistern/gate"
 	"cistern/ingest/identity"
@@ -21,7 +22,7 @@ import (
 type Directory interface {
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
 	Purge(did string)
-	Keys
+	fetch.Keys
 }
 
 // Verify says how much of what hosts send is checked.
@@ -58,8 +59,8 @@ type Options struct {
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
 
-	// Strategy is how a repository is fetched when the filter wants only some collections. Default StrategyAuto.
-	Strategy Strategy
+	// Strategy is how a repository is fetched when the filter wants only some collections. Default fetch.StrategyAuto.
+	Strategy fetch.Strategy
 	// Verify is how much is checked. Default VerifyFull.
 	Verify Verify
 	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
@@ -95,26 +96,15 @@ type Options struct {
 	PerHost int
 	// HostRules limit or ban hosts by patterns of their names. What is set for one host (store.HostRow) goes before.
 	HostRules pace.Rules
-	// MemoryBytes bounds the bodies held in memory by all tasks, and the windows of zstd decoders. Default 128 MiB; at least
-	// 512 KiB a task.
-	MemoryBytes int64
-	// RepoMemoryBytes is how much of one body is held in memory before it is spooled. Default 32 MiB:
-	// with 96 a repository of 250,000 records takes a tenth less CPU and the process half as much
-	// memory again (BENCHMARKS.md, Memory).
+	// Limits of copies. fetch.Options says what they mean and their defaults.
+	MemoryBytes     int64
 	RepoMemoryBytes int64
-	// SpoolDir takes the bodies that do not fit. Default: the system's directory for temporary files.
-	SpoolDir string
-	// SpoolBytes bounds the spools of all tasks. Default four times CARBytesMax, 16 GiB.
-	SpoolBytes int64
-	// CARBytesMax bounds one repository, at most 16 GiB. Default 4 GiB.
-	CARBytesMax int64
-	// CARBlocksMax bounds its blocks, whose index takes 8 to 16 bytes each. Default one for each 512 bytes of CARBytesMax:
-	// 8,388,608, or 6.5 million records.
-	CARBlocksMax int
+	SpoolDir        string
+	SpoolBytes      int64
+	CARBytesMax     int64
+	CARBlocksMax    int
+	FetchTimeout    time.Duration
 
-	// FetchTimeout bounds one getRepo, headers to last byte. Default 6h: 4 GiB at 200 KB/s. What ends a fetch that is of no
-	// use is IdleTimeout. While others wait, three quarters of Concurrency may take more than five minutes.
-	FetchTimeout time.Duration
 	// IdleTimeout is the time in which 64 KiB, or the rest of the body, must arrive. Default 30s.
 	IdleTimeout time.Duration
 

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 )
@@ -14,9 +14,9 @@ import (
 func TestQuotasApart(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		strategy backfill.Strategy
+		strategy fetch.Strategy
 		queries  int // that are left at least
-	}{"sparse": {backfill.StrategySparse, 0}, "auto": {backfill.StrategyAuto, 15}} {
+	}{"sparse": {fetch.StrategySparse, 0}, "auto": {fetch.StrategyAuto, 15}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, reg := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 30, RecordsMedian: 600, RecordsMax: 1000,
@@ -40,7 +40,7 @@ func TestQuotaRefused(t *testing.T) {
 	t.Parallel()
 	w, _ := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 600, RecordsMax: 1000,
 		Limit: simnet.Limit{Requests: 1, Fetches: 400, Window: time.Hour}},
-		filter.Config{Collections: []string{"app.bsky.actor.profile"}}, backfill.StrategySparse)
+		filter.Config{Collections: []string{"app.bsky.actor.profile"}}, fetch.StrategySparse)
 	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: time.Hour, RetryAs: simnet.RateLimitReset, Endpoint: proofs, Count: 1})
 	w.add(w.net.DIDs()...)
 	w.settle(w.net.DIDs()...)

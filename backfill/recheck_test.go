@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -432,7 +433,7 @@ func TestOneRequestAtATime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, _ := newSparseWorld(t, simnet.Options{Hosts: 2, Repos: 1, RecordsMedian: 20}, filter.Config{Collections: []string{"app.bsky.feed.repost"}},
-				backfill.StrategyAuto, func(o *backfill.Options) { o.HostRules = pace.Rules{{Glob: "*", Override: pace.Override{PerHour: 60}}} })
+				fetch.StrategyAuto, func(o *backfill.Options) { o.HostRules = pace.Rules{{Glob: "*", Override: pace.Override{PerHour: 60}}} })
 			a := w.net.Accounts()[0]
 			prepare(w, a)
 			w.patiently(a.DID())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
@@ -226,7 +227,7 @@ func TestRefilterRandom(t *testing.T) {
 					w.mutate(rng, dids)
 				case 1:
 					w.stop()
-					w.start(backfill.Options{Strategy: backfill.Strategy(rng.IntN(3))})
+					w.start(backfill.Options{Strategy: fetch.Strategy(rng.IntN(3))})
 				case 2:
 					w.signal(dids[10+rng.IntN(4)])
 				case 3:

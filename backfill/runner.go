@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
@@ -23,7 +24,7 @@ type Runner struct {
 	opts         Options
 	store        *store.Store
 	client       *http.Client
-	copier       *Copier
+	copier       *fetch.Copier
 	signalMisses *signalMisses
 	metrics      *metrics
 	hosts        *hosts.Table
@@ -100,7 +101,7 @@ func New(opts Options) (*Runner, error) {
 	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
 	}
-	r.copier, err = NewCopier(CopyOptions{
+	r.copier, err = fetch.New(fetch.Options{
 		Client: r.client, Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
 		Strategy: opts.Strategy, Unsigned: opts.Verify == VerifyNone,
 		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
@@ -81,17 +82,17 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 		return classifyResolve(err, now)
 	case errors.As(err, &answer):
 		return classifyAnswer(answer)
-	case errors.Is(err, errNotCAR):
+	case errors.Is(err, fetch.ErrNotCAR):
 		return verdict{kind: store.Generic, spoke: true}
-	case errors.Is(err, repo.ErrInvalid) && !broken(err):
+	case errors.Is(err, repo.ErrInvalid) && !fetch.Broken(err):
 		return verdict{kind: store.Generic, spoke: true, refused: true}
-	case errors.Is(err, hosts.ErrRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, errSpool), errors.Is(err, errIndex):
+	case errors.Is(err, hosts.ErrRedirect), errors.Is(err, identity.ErrPrivateAddress), errors.Is(err, fetch.ErrSpool), errors.Is(err, fetch.ErrIndex):
 		return verdict{kind: store.Generic}
-	case errors.Is(err, errSlow), errors.Is(err, errSilent), errors.Is(err, errTimeout):
-		return verdict{kind: store.Transport, fault: softFault, congested: true, refused: errors.Is(err, errTimeout)}
-	case errors.Is(err, errCrowded):
+	case errors.Is(err, fetch.ErrSlow), errors.Is(err, fetch.ErrSilent), errors.Is(err, fetch.ErrTimeout):
+		return verdict{kind: store.Transport, fault: softFault, congested: true, refused: errors.Is(err, fetch.ErrTimeout)}
+	case errors.Is(err, fetch.ErrCrowded):
 		return verdict{kind: store.Transport}
-	case broken(err):
+	case fetch.Broken(err):
 		return verdict{kind: store.Transport, fault: softFault}
 	}
 	return verdict{kind: store.Transport, fault: hardFault}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -17,7 +18,7 @@ func TestSignalMisses(t *testing.T) {
 	const signal = "com.example.rare.thing"
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15},
-		runner: backfill.Options{Strategy: backfill.StrategyFull},
+		runner: backfill.Options{Strategy: fetch.StrategyFull},
 	})
 	did := w.net.DIDs()[0]
 	w.refilter(filter.Config{Signals: []string{signal}})

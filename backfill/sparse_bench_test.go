@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 )
@@ -14,7 +14,7 @@ import (
 // in this process: the time is that of both sides, and that of the network is one round trip for each request more.
 func BenchmarkParts(b *testing.B) {
 	for _, perMille := range []int{1, 10, 100} {
-		for _, strategy := range []backfill.Strategy{backfill.StrategySparse, backfill.StrategyFull} {
+		for _, strategy := range []fetch.Strategy{fetch.StrategySparse, fetch.StrategyFull} {
 			b.Run(fmt.Sprintf("permille=%d/strategy=%d", perMille, strategy), func(b *testing.B) {
 				for range b.N {
 					b.StopTimer()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -52,7 +53,7 @@ func ways(t testing.TB, reg *prometheus.Registry) (n [3]float64) {
 	return n
 }
 
-func newSparseWorld(t testing.TB, net simnet.Options, f filter.Config, strategy backfill.Strategy, tune ...func(*backfill.Options)) (*world, *prometheus.Registry) {
+func newSparseWorld(t testing.TB, net simnet.Options, f filter.Config, strategy fetch.Strategy, tune ...func(*backfill.Options)) (*world, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	o := backfill.Options{Strategy: strategy, Registerer: reg, RetryBase: time.Millisecond, RetryMax: time.Second}
@@ -142,7 +143,7 @@ func sparseIsFull(t *testing.T, seed uint64) {
 	all := slices.ContainsFunc(filters, func(c filter.Config) bool { return c.Store == filter.StoreAll })
 	net := simnet.Options{Seed: seed + 1, Hosts: 2, Repos: 8, RecordsMedian: 150, OddKeys: 2, Empty: 1, Gzip: seed%2 == 0, Preorder: seed%3 == 0}
 	var images [3][]map[string]image
-	for i, strategy := range []backfill.Strategy{backfill.StrategyFull, backfill.StrategySparse, backfill.StrategyAuto} {
+	for i, strategy := range []fetch.Strategy{fetch.StrategyFull, fetch.StrategySparse, fetch.StrategyAuto} {
 		w, reg := newSparseWorld(t, net, filters[0], strategy)
 		r := rand.New(rand.NewPCG(seed, 12))
 		for round, f := range filters {
@@ -168,7 +169,7 @@ func sparseIsFull(t *testing.T, seed uint64) {
 			images[i] = append(images[i], m)
 		}
 		w.gauges()
-		if n := ways(t, reg); n[2] != 0 || (n[1] > 0) != (strategy != backfill.StrategyFull) || strategy == backfill.StrategySparse && n[0] != 0 && !all {
+		if n := ways(t, reg); n[2] != 0 || (n[1] > 0) != (strategy != fetch.StrategyFull) || strategy == fetch.StrategySparse && n[0] != 0 && !all {
 			t.Errorf("strategy %d fetched full, sparse, fallback: %v", strategy, n)
 		}
 	}
@@ -235,7 +236,7 @@ func TestSparseFaults(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 2, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}}, backfill.StrategySparse)
+			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 2, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}}, fetch.StrategySparse)
 			did := w.net.DIDs()[0]
 			in := w.net.Host(0).Inject(test.fault)
 			w.add(did)
@@ -259,7 +260,7 @@ func TestSparseMovesOn(t *testing.T) {
 	for endpoint, moves := range map[string]int{proofs: 1, parts: 6, proofs + " ever again": 0} {
 		t.Run(endpoint, func(t *testing.T) {
 			t.Parallel()
-			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, backfill.StrategySparse)
+			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, fetch.StrategySparse)
 			a := w.net.Accounts()[0]
 			w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: strings.Fields(endpoint)[0], Count: moves, Hook: func() {
 				if _, err := a.Mutate(30); err != nil {
@@ -295,7 +296,7 @@ func (b blockNotFound) RoundTrip(req *http.Request) (*http.Response, error) {
 // TestSparseBlockNotFound: a host that has other words for a block that is gone is asked for parts as before.
 func TestSparseBlockNotFound(t *testing.T) {
 	t.Parallel()
-	w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, backfill.StrategySparse,
+	w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, fetch.StrategySparse,
 		func(o *backfill.Options) { o.Transport = blockNotFound{&http.Transport{}} })
 	a := w.net.Accounts()[0]
 	gone := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 2, Hook: func() {
@@ -323,7 +324,7 @@ func TestSparseSlow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}},
-				backfill.StrategySparse, func(o *backfill.Options) { o.FetchTimeout = 3 * time.Second })
+				fetch.StrategySparse, func(o *backfill.Options) { o.FetchTimeout = 3 * time.Second })
 			fault.Endpoint = parts
 			w.net.Host(0).Inject(fault)
 			did := w.net.DIDs()[0]
@@ -344,7 +345,7 @@ func TestSparseSlow(t *testing.T) {
 func TestSparseShared(t *testing.T) {
 	t.Parallel()
 	var kinds []string
-	for _, strategy := range []backfill.Strategy{backfill.StrategyFull, backfill.StrategySparse} {
+	for _, strategy := range []fetch.Strategy{fetch.StrategyFull, fetch.StrategySparse} {
 		w, _ := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, strategy)
 		a := w.net.Accounts()[0]
 		big := simnet.EncodeRecord(simnet.Post(strings.Repeat("x", 900_000)))
@@ -367,7 +368,7 @@ func TestSparseShared(t *testing.T) {
 // TestSparseSignal: a repository found by a signal is kept for a record that is not wanted itself, and forgotten without.
 func TestSparseSignal(t *testing.T) {
 	t.Parallel()
-	for _, strategy := range []backfill.Strategy{backfill.StrategyFull, backfill.StrategySparse} {
+	for _, strategy := range []fetch.Strategy{fetch.StrategyFull, fetch.StrategySparse} {
 		for signal, kept := range map[string]bool{"app.bsky.feed.like": true, "org.example.nothing": false} {
 			w, _ := newSparseWorld(t, simnet.Options{Seed: 5, Hosts: 1, Repos: 1, RecordsMedian: 500},
 				filter.Config{Signals: []string{signal}, Collections: []string{"app.bsky.feed.repost"}}, strategy)
@@ -401,19 +402,19 @@ func TestSparseNotWorthIt(t *testing.T) {
 	tests := map[string]struct {
 		records  int
 		wanted   []string
-		strategy backfill.Strategy
+		strategy fetch.Strategy
 		tune     func(*backfill.Options)
 		fault    *simnet.Fault
 		want     [3]float64 // full, sparse, fallback
 		proofs   int
 	}{
-		"small":          {60, most, backfill.StrategyAuto, nil, nil, [3]float64{3, 0, 0}, 3},
-		"small, by will": {60, most, backfill.StrategySparse, nil, nil, [3]float64{0, 3, 0}, 3},
-		"most wanted":    {3000, most, backfill.StrategyAuto, nil, nil, [3]float64{3, 0, 0}, 3},
-		"little memory":  {3000, most, backfill.StrategySparse, little, nil, [3]float64{3, 0, 0}, 3},
-		"never":          {3000, reposts, backfill.StrategyFull, nil, nil, [3]float64{3, 0, 0}, 0},
-		"all wanted":     {300, nil, backfill.StrategySparse, nil, nil, [3]float64{3, 0, 0}, 0},
-		"no parts":       {300, reposts, backfill.StrategySparse, nil, &none, [3]float64{2, 0, 1}, 1},
+		"small":          {60, most, fetch.StrategyAuto, nil, nil, [3]float64{3, 0, 0}, 3},
+		"small, by will": {60, most, fetch.StrategySparse, nil, nil, [3]float64{0, 3, 0}, 3},
+		"most wanted":    {3000, most, fetch.StrategyAuto, nil, nil, [3]float64{3, 0, 0}, 3},
+		"little memory":  {3000, most, fetch.StrategySparse, little, nil, [3]float64{3, 0, 0}, 3},
+		"never":          {3000, reposts, fetch.StrategyFull, nil, nil, [3]float64{3, 0, 0}, 0},
+		"all wanted":     {300, nil, fetch.StrategySparse, nil, nil, [3]float64{3, 0, 0}, 0},
+		"no parts":       {300, reposts, fetch.StrategySparse, nil, &none, [3]float64{2, 0, 1}, 1},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -485,7 +486,7 @@ func TestSparseCutShort(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 3, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}},
-				backfill.StrategySparse, func(o *backfill.Options) { o.HostRules = test.rules })
+				fetch.StrategySparse, func(o *backfill.Options) { o.HostRules = test.rules })
 			if test.fault != nil {
 				w.net.Host(0).Inject(test.fault(w))
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 )
@@ -74,7 +75,7 @@ func TestSparseTransfersLittle(t *testing.T) {
 		n /= 10
 	}
 	all := &meter{RoundTripper: &http.Transport{DisableCompression: true}}
-	w, reg := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, backfill.StrategyAuto,
+	w, reg := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, fetch.StrategyAuto,
 		func(o *backfill.Options) { o.Transport = all })
 	a := bigAccount(t, w.net, n, n/100)
 	begin := time.Now()

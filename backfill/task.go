@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
@@ -159,7 +160,7 @@ func (t *task) copy(ctx context.Context) error {
 				return err
 			}
 		}
-	} else if t.ident.Key == old.Key && !MayBeFormer(t.it.did, err) {
+	} else if t.ident.Key == old.Key && !fetch.MayBeFormer(t.it.did, err) {
 		return err
 	}
 	again := t.attempt(ctx)
@@ -232,7 +233,7 @@ func (t *task) straighten(err error) error {
 }
 
 // write stores a verified copy: whole, or what has changed. One that nobody follows is not stored, and forgotten.
-func (t *task) write(ctx context.Context, c *Copy) error {
+func (t *task) write(ctx context.Context, c *fetch.Copy) error {
 	if !t.signal && refilter.OnSignal(t.filter.Filter, &t.row) {
 		if t.row.Ordinal == 0 {
 			t.r.signalMisses.add(t.it.did, t.r.opts.Now(), t.r.delay)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -39,7 +40,7 @@ func TestForgetsOutdone(t *testing.T) {
 	for _, collection := range []string{rare, posts} {
 		w := newWorld(t, worldOptions{
 			net:    simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 15},
-			runner: backfill.Options{Strategy: backfill.StrategyFull},
+			runner: backfill.Options{Strategy: fetch.StrategyFull},
 		})
 		a := w.net.Accounts()[0]
 		w.refilter(filter.Config{Signals: []string{rare}})
@@ -191,7 +192,7 @@ func TestRefilterSeesFirstFetches(t *testing.T) {
 	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40},
-		runner: backfill.Options{Strategy: backfill.StrategyFull, Logger: log},
+		runner: backfill.Options{Strategy: fetch.StrategyFull, Logger: log},
 	})
 	did := w.net.DIDs()[0]
 	w.refilter(filter.Config{Collections: []string{posts}})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest/identity"
@@ -39,7 +40,7 @@ type Config struct {
 	HostRules    pace.Rules
 	AllowPrivate bool
 	Verify       string
-	Strategy     backfill.Strategy
+	Strategy     fetch.Strategy
 	RepoMax      int64
 	FetchTimeout time.Duration
 	Reserve      reserve
@@ -148,7 +149,7 @@ func (c *Config) options() []option {
 				"repositories, not those of live commits. none: no signature. Hashes and trees " +
 				"are always verified."},
 		{name: "strategy", value: "auto|sparse|full", standard: "auto",
-			set: set(&c.Strategy, choice(backfill.ParseStrategy, "auto", "sparse", "full")),
+			set: set(&c.Strategy, choice(fetch.ParseStrategy, "auto", "sparse", "full")),
 			help: "How a repository is fetched when only some collections are wanted. sparse: " +
 				"only their records and the proof of them. full: the whole repository. auto: " +
 				"what is likely to be fewer bytes. A sparse fetch takes more requests, so auto " +

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/fetch"
 	"cistern/store"
 
 	"github.com/google/go-cmp/cmp"
@@ -57,7 +58,7 @@ func TestConfigSources(t *testing.T) {
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
 		CrawlEvery: 24 * time.Hour, Mode: "full", Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
 		Given: []string{"data", "listen", "admin", "admin-token", "plc", "crawl", "relay", "pds", "mode", "collection", "store", "exclude", "allow-private",
-			"verify", "strategy", "repo-max", "fetch-timeout", "disk-reserve", "retention", "log-level"}, AllowPrivate: true, Verify: "none", Strategy: backfill.StrategySparse,
+			"verify", "strategy", "repo-max", "fetch-timeout", "disk-reserve", "retention", "log-level"}, AllowPrivate: true, Verify: "none", Strategy: fetch.StrategySparse,
 		RepoMax: 8 << 30, FetchTimeout: 24 * time.Hour, Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, LogLevel: slog.LevelDebug}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",

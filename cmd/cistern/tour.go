@@ -197,7 +197,7 @@ func (t *tour) ask(ctx context.Context, number int, q question) error {
 		command += " \\\n      -d " + p[0] + "=" + p[1]
 		values.Set(p[0], p[1])
 	}
-	answer, err := fetch(ctx, base+"?"+values.Encode())
+	answer, err := httpGet(ctx, base+"?"+values.Encode())
 	if err != nil {
 		return fmt.Errorf("example %d: %w", number, err)
 	}
@@ -263,8 +263,8 @@ func (t *tour) write(ctx context.Context) error {
 	}
 }
 
-// fetch sends a request to a listener of the daemon.
-func fetch(ctx context.Context, target string) ([]byte, error) {
+// httpGet sends a request to a listener of the daemon.
+func httpGet(ctx context.Context, target string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package backfill
+package fetch
 
 import (
 	"fmt"
@@ -8,14 +8,19 @@ import (
 	"cistern/ingest/repo"
 )
 
-// budget is an amount of bytes that tasks take from without waiting.
-type budget struct{ left atomic.Int64 }
+// budget is an amount of bytes, or of places, that copies take from without waiting.
+type budget struct {
+	all  int64
+	left atomic.Int64
+}
 
 func newBudget(n int64) *budget {
-	b := &budget{}
+	b := &budget{all: n}
 	b.left.Store(n)
 	return b
 }
+
+func (b *budget) taken() int64 { return b.all - b.left.Load() }
 
 // take takes n bytes if there are as many.
 func (b *budget) take(n int64) bool {
@@ -42,22 +47,22 @@ type spool struct {
 func (c *Copier) openSpool() (repo.Spool, error) {
 	f, err := os.CreateTemp(c.opts.SpoolDir, "cistern-spool-*")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errSpool, err)
+		return nil, fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
-		return nil, fmt.Errorf("%w: %w", errSpool, err)
+		return nil, fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	return &spool{File: f, budget: c.spools}, nil
 }
 
 func (s *spool) Write(p []byte) (int, error) {
 	if !s.budget.take(int64(len(p))) {
-		return 0, fmt.Errorf("%w: all spools together exceed their limit", errSpool)
+		return 0, fmt.Errorf("%w: all spools together exceed their limit", ErrSpool)
 	}
 	s.taken += int64(len(p))
 	n, err := s.File.Write(p)
 	if err != nil {
-		err = fmt.Errorf("%w: %w", errSpool, err)
+		err = fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	return n, err
 }
@@ -66,7 +71,7 @@ func (s *spool) Write(p []byte) (int, error) {
 func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 	n, err := s.File.ReadAt(p, off)
 	if err != nil {
-		err = fmt.Errorf("%w: %w", errSpool, err)
+		err = fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	return n, err
 }

@@ -1,4 +1,4 @@
-package backfill
+package fetch
 
 import (
 	"context"
@@ -86,13 +86,13 @@ func (tr *transfer) look() {
 	}
 	switch {
 	case tr.left <= 0:
-		tr.cancel(errTimeout)
+		tr.cancel(ErrTimeout)
 	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2 && !tr.begun.Load():
-		tr.cancel(errSilent)
+		tr.cancel(ErrSilent)
 	case got-tr.gotSeen < progressBytes && waited-tr.waitedSeen > int64(tr.idle)/2:
-		tr.cancel(errSlow)
+		tr.cancel(ErrSlow)
 	case !tr.mayStay():
-		tr.cancel(errCrowded)
+		tr.cancel(ErrCrowded)
 	default:
 		tr.gotSeen, tr.waitedSeen = got, waited
 		tr.timer.Reset(min(tr.idle, tr.left))

@@ -1,32 +1,32 @@
-package backfill
+package fetch
 
 import "github.com/prometheus/client_golang/prometheus"
 
 // Ways of a fetch, the closed set of the metric's label.
 const (
-	fetchFull     = "full"
-	fetchSparse   = "sparse"
-	fetchFallback = "fallback" // the whole, since the part was not to be had
+	wayFull     = "full"
+	waySparse   = "sparse"
+	wayFallback = "fallback" // the whole, since the part was not to be had
 )
 
-type copyMetrics struct {
+type metrics struct {
 	bytes   prometheus.Counter
 	parts   prometheus.Counter
 	fetches *prometheus.CounterVec // strategy: full, sparse, fallback
 }
 
-func newCopyMetrics(reg prometheus.Registerer) (*copyMetrics, error) {
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "cistern_backfill_" + name, Help: help})
 	}
-	m := &copyMetrics{
+	m := &metrics{
 		bytes: counter("received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
 		parts: counter("sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole since the parts were not to be had.",
 		}, []string{"strategy"}),
 	}
-	for _, strategy := range []string{fetchFull, fetchSparse, fetchFallback} {
+	for _, strategy := range []string{wayFull, waySparse, wayFallback} {
 		m.fetches.WithLabelValues(strategy)
 	}
 	for _, c := range []prometheus.Collector{m.bytes, m.parts, m.fetches} {

@@ -1,4 +1,4 @@
-package backfill
+package fetch
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 // Copier makes verified copies of repositories. Its methods are safe for concurrent use.
 type Copier struct {
-	opts      CopyOptions
+	opts      Options
 	header    http.Header // of requests for CARs; shared, never changed
 	zipping   http.Header // of those that hold a permit for a zstd body; likewise
 	asking    http.Header // of other queries about a repository; likewise
@@ -22,11 +22,11 @@ type Copier struct {
 	long      *budget // places for long transfers
 	decode    decoders
 	wholeOnly wholeOnly
-	metrics   *copyMetrics
+	metrics   *metrics
 }
 
-// NewCopier makes a Copier.
-func NewCopier(opts CopyOptions) (*Copier, error) {
+// New makes a Copier.
+func New(opts Options) (*Copier, error) {
 	opts = opts.withDefaults()
 	if err := opts.validate(); err != nil {
 		return nil, err
@@ -42,9 +42,9 @@ func NewCopier(opts CopyOptions) (*Copier, error) {
 		indexes: newBudget(max(indexBytesMax, indexPerBlock*int64(opts.CARBlocksMax))),
 		long:    newBudget(int64(opts.longMax())),
 	}
-	c.decode.permits.give(opts.zstdBodies())
+	c.decode.permits = newBudget(opts.zstdBodies())
 	var err error
-	if c.metrics, err = newCopyMetrics(opts.Registerer); err != nil {
+	if c.metrics, err = newMetrics(opts.Registerer); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return c, nil
@@ -97,6 +97,11 @@ func (c *Copier) FetchWhole(did string) { c.wholeOnly.wholeNext(did) }
 // FetchesWhole reports whether FetchWhole was called for a repository that was not fetched since.
 func (c *Copier) FetchesWhole(did string) bool { return c.wholeOnly.asksWhole(did) }
 
+// Taken returns the bytes of memory, spools and indexes that copies hold now.
+func (c *Copier) Taken() (memory, spools, indexes int64) {
+	return c.memory.taken(), c.spools.taken(), c.indexes.taken()
+}
+
 // Copy is a verified copy of a repository, or of its wanted part.
 type Copy struct {
 	records
@@ -125,7 +130,7 @@ func (c *Copy) Close() error {
 	err := c.records.Close()
 	c.session.forgetMemory()
 	if err != nil {
-		return fmt.Errorf("%w: %w", errSpool, err)
+		return fmt.Errorf("%w: %w", ErrSpool, err)
 	}
 	return nil
 }

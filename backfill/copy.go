@@ -4,19 +4,20 @@ import (
 	"bytes"
 	"context"
 
+	"cistern/backfill/fetch"
 	"cistern/backfill/refilter"
 	"cistern/filter"
 	"cistern/ingest/repo"
 )
 
 // target is the repository of the task at its host, which is asked by the permit of the task.
-func (t *task) target() Target {
-	return Target{DID: t.it.did, Ident: t.ident, HostID: t.hostID, Host: t.permit}
+func (t *task) target() fetch.Target {
+	return fetch.Target{DID: t.it.did, Ident: t.ident, HostID: t.hostID, Host: t.permit}
 }
 
 // fetch gets a verified copy of what the filter wants of the repository.
-func (t *task) fetch(ctx context.Context) (*Copy, error) {
-	req := &Request{
+func (t *task) fetch(ctx context.Context) (*fetch.Copy, error) {
+	req := &fetch.Request{
 		Target:   t.target(),
 		Fresh:    t.fresh,
 		Filter:   t.filter.Filter,
@@ -26,7 +27,7 @@ func (t *task) fetch(ctx context.Context) (*Copy, error) {
 		TornRev:  t.row.TornRev,
 	}
 	if t.row.Ordinal != 0 {
-		req.Held = &Held{
+		req.Held = &fetch.Held{
 			Records: t.row.Records,
 			Filter:  func() (*filter.Filter, error) { return t.r.store.FilterAt(t.row.Filter) },
 			Skip:    t.skipHeld,

@@ -1,6 +1,7 @@
-package backfill
+package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,8 @@ type Keys interface {
 	KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error)
 }
 
-// CopyOptions configures a Copier. Client, Keys and Crowded are required.
-type CopyOptions struct {
+// Options configures a Copier. Client, Keys and Crowded are required.
+type Options struct {
 	// Client makes the requests. It charges those that follow a redirect to the host they go to.
 	Client *http.Client
 	Keys   Keys
@@ -68,16 +69,16 @@ type CopyOptions struct {
 	Registerer prometheus.Registerer
 }
 
-func (o CopyOptions) withDefaults() CopyOptions {
-	o.UserAgent = defaultTo(o.UserAgent, "cistern")
-	o.Concurrency = defaultTo(o.Concurrency, 32)
-	o.MemoryBytes = defaultTo(o.MemoryBytes, 128<<20)
-	o.RepoMemoryBytes = defaultTo(o.RepoMemoryBytes, 32<<20)
-	o.CARBytesMax = defaultTo(o.CARBytesMax, 4<<30)
-	o.CARBlocksMax = defaultTo(o.CARBlocksMax, int(o.CARBytesMax/bytesPerBlock))
-	o.SpoolBytes = defaultTo(o.SpoolBytes, 4*o.CARBytesMax)
-	o.FetchTimeout = defaultTo(o.FetchTimeout, 6*time.Hour)
-	o.IdleTimeout = defaultTo(o.IdleTimeout, 30*time.Second)
+func (o Options) withDefaults() Options {
+	o.UserAgent = cmp.Or(o.UserAgent, "cistern")
+	o.Concurrency = cmp.Or(o.Concurrency, 32)
+	o.MemoryBytes = cmp.Or(o.MemoryBytes, 128<<20)
+	o.RepoMemoryBytes = cmp.Or(o.RepoMemoryBytes, 32<<20)
+	o.CARBytesMax = cmp.Or(o.CARBytesMax, 4<<30)
+	o.CARBlocksMax = cmp.Or(o.CARBlocksMax, int(o.CARBytesMax/bytesPerBlock))
+	o.SpoolBytes = cmp.Or(o.SpoolBytes, 4*o.CARBytesMax)
+	o.FetchTimeout = cmp.Or(o.FetchTimeout, 6*time.Hour)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 30*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -91,19 +92,19 @@ func (o CopyOptions) withDefaults() CopyOptions {
 }
 
 // longMax is how many transfers may be long while others wait.
-func (o CopyOptions) longMax() int { return max(1, o.Concurrency*longShare/100) }
+func (o Options) longMax() int { return max(1, o.Concurrency*longShare/100) }
 
 // zstdBodies is how many zstd bodies may be open at a time.
-func (o CopyOptions) zstdBodies() int64 {
+func (o Options) zstdBodies() int64 {
 	return min(zstdBodiesMax, (o.MemoryBytes-int64(o.Concurrency)*baseBytes)/3/zstdBytes)
 }
 
 // bodyBytes is what copies share of the memory for bodies, beside what each may use without asking.
-func (o CopyOptions) bodyBytes() int64 {
+func (o Options) bodyBytes() int64 {
 	return o.MemoryBytes - int64(o.Concurrency)*baseBytes - o.zstdBodies()*zstdBytes
 }
 
-func (o CopyOptions) validate() error {
+func (o Options) validate() error {
 	var errs []error
 	if o.Client == nil || o.Keys == nil || o.Crowded == nil {
 		errs = append(errs, errors.New("a required field is missing"))

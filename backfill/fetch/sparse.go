@@ -1,4 +1,4 @@
-package backfill
+package fetch
 
 import (
 	"context"
@@ -72,7 +72,7 @@ type sparse struct {
 func (s *session) sparse(ctx context.Context) (part records, way string, err error) {
 	p := s.newSparse()
 	if p == nil {
-		return nil, fetchFull, nil
+		return nil, wayFull, nil
 	}
 	err = p.run(ctx)
 	s.c.metrics.parts.Add(float64(p.received))
@@ -82,15 +82,15 @@ func (s *session) sparse(ctx context.Context) (part records, way string, err err
 	if err == nil {
 		s.signal = s.signal || p.part.Sampled()
 		s.c.wholeOnly.gathered(s.to.HostID)
-		return p.part, fetchSparse, nil
+		return p.part, waySparse, nil
 	}
 	s.forgetMemory()
 	switch {
 	case errors.Is(err, errWhole), errors.Is(err, repo.ErrPartialBytes):
-		return nil, fetchFull, nil
-	case errors.Is(err, errTimeout), hosts.QueriesSpent(err), s.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
+		return nil, wayFull, nil
+	case errors.Is(err, ErrTimeout), hosts.QueriesSpent(err), s.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
 		s.c.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", s.to.DID, "host", s.to.Ident.PDS, "err", err)
-		return nil, fetchFallback, nil
+		return nil, wayFallback, nil
 	}
 	if p.part.Blocks() > 0 && ctx.Err() == nil && byHost(err) {
 		s.cutShort(p, err)
@@ -152,11 +152,11 @@ func noCopy(err error) bool {
 		return false
 	case errors.As(err, &answer):
 		return answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests
-	case errors.Is(err, errNotCAR), errors.Is(err, repo.ErrInvalid) && !broken(err):
+	case errors.Is(err, ErrNotCAR), errors.Is(err, repo.ErrInvalid) && !Broken(err):
 		return true
 	}
 	return errors.Is(err, hosts.ErrRedirect) || errors.Is(err, identity.ErrPrivateAddress) ||
-		errors.Is(err, errSpool) || errors.Is(err, errIndex)
+		errors.Is(err, ErrSpool) || errors.Is(err, ErrIndex)
 }
 
 // ofMethod says whether an error is one that the methods have themselves, whatever its status: the host knows them.
@@ -233,7 +233,7 @@ func probePath(r filter.Range) string {
 // run gathers the part. A repository that moves on meanwhile loses nodes that were named: then there is a newer proof,
 // and what has come stays.
 func (s *sparse) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, min(sparseTimeMax, s.c.opts.FetchTimeout), errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, min(sparseTimeMax, s.c.opts.FetchTimeout), ErrTimeout)
 	defer cancel()
 	var err error
 	for range sparseRootsMax {

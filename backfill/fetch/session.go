@@ -1,4 +1,4 @@
-package backfill
+package fetch
 
 import (
 	"context"
@@ -46,11 +46,11 @@ func (s *session) watched(ctx context.Context, request func(ctx context.Context,
 	cause := context.Cause(ctx)
 	switch {
 	case err == nil:
-	case errors.Is(cause, errSilent):
-		err = fmt.Errorf("%w within %s", errSilent, tr.idle)
+	case errors.Is(cause, ErrSilent):
+		err = fmt.Errorf("%w within %s", ErrSilent, tr.idle)
 	case hosts.TimedOut(ctx, err):
 		err = fmt.Errorf("no answer within %s: %w", tr.idle, err)
-	case errors.Is(cause, errSlow), errors.Is(cause, errTimeout), errors.Is(cause, errCrowded):
+	case errors.Is(cause, ErrSlow), errors.Is(cause, ErrTimeout), errors.Is(cause, ErrCrowded):
 		err = fmt.Errorf("%w after %d bytes", cause, tr.got.Load())
 	}
 	return err
@@ -85,14 +85,14 @@ func (s *session) transfer(ctx context.Context, tr *transfer, method, query stri
 // readError classifies the failure to read the body of an answer with status 200.
 func readError(err error, header http.Header) error {
 	switch kind := hosts.ContentType(header); {
-	case err == nil, errors.Is(err, errSpool), errors.Is(err, errIndex):
+	case err == nil, errors.Is(err, ErrSpool), errors.Is(err, ErrIndex):
 		return err
 	case !errors.Is(err, repo.ErrInvalid):
 		return fmt.Errorf("%w: %w", errBroken, err)
 	case errors.Is(err, repo.ErrTooLarge):
 		return fmt.Errorf("%w: raise --repo-max to fetch it", err)
 	case kind != carType && kind != "application/octet-stream":
-		return fmt.Errorf("host answered 200 with %s: %w", kind, errNotCAR)
+		return fmt.Errorf("host answered 200 with %s: %w", kind, ErrNotCAR)
 	}
 	return err
 }
@@ -163,7 +163,7 @@ func (s *session) grow(n int64) bool {
 // that may not be collected yet.
 func (s *session) growIndex(n int64) error {
 	if !s.c.indexes.take(n) {
-		return errIndex
+		return ErrIndex
 	}
 	s.index += n
 	return nil

@@ -1,4 +1,4 @@
-package backfill
+package fetch
 
 import (
 	"sync"
@@ -8,7 +8,7 @@ import (
 // wholeOnly is a negative cache of hosts and repositories of which parts are not worth asking for.
 type wholeOnly struct {
 	mu sync.Mutex
-	// mu guards, at most hostsMax each:
+	// mu guards, at most wholeOnlyMax each:
 	till map[uint32]time.Time // hosts that send no parts, or break off: until when
 	cuts map[uint32]time.Time // when a host last broke off the transfer of parts, and has completed none since
 	dids map[string]struct{}  // repositories to be fetched whole
@@ -22,7 +22,7 @@ func (p *wholeOnly) add(host uint32, now time.Time) {
 }
 
 func (p *wholeOnly) put(host uint32, now time.Time) {
-	if p.till == nil || len(p.till) >= hostsMax {
+	if p.till == nil || len(p.till) >= wholeOnlyMax {
 		p.till = make(map[uint32]time.Time) // the hosts that it held are asked once more
 	}
 	p.till[host] = now.Add(wholeOnlyFor)
@@ -48,7 +48,7 @@ func (p *wholeOnly) cut(host uint32, began, now time.Time) {
 	if last, known := p.cuts[host]; known && began.After(last) {
 		p.put(host, now)
 	}
-	if p.cuts == nil || len(p.cuts) >= hostsMax {
+	if p.cuts == nil || len(p.cuts) >= wholeOnlyMax {
 		p.cuts = make(map[uint32]time.Time)
 	}
 	p.cuts[host] = now
@@ -59,7 +59,7 @@ func (p *wholeOnly) cut(host uint32, began, now time.Time) {
 func (p *wholeOnly) wholeNext(did string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dids == nil || len(p.dids) >= hostsMax {
+	if p.dids == nil || len(p.dids) >= wholeOnlyMax {
 		p.dids = make(map[string]struct{})
 	}
 	p.dids[did] = struct{}{}

@@ -1,4 +1,4 @@
-package backfill_test
+package fetch_test
 
 import (
 	"io"
@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/fetch"
 )
 
 // drip is a body of which so many bytes come each second.
@@ -27,21 +27,21 @@ func (d *drip) Read(p []byte) (int, error) {
 func TestSteadyTransfer(t *testing.T) {
 	for name, c := range map[string]struct {
 		body    drip
-		options backfill.CopyOptions
+		options fetch.Options
 		want    string // the error
 		within  time.Duration
 	}{
-		"8 Mbit/s for an hour":   {drip{3600 << 20, 1 << 20}, backfill.CopyOptions{}, "", time.Hour},
-		"4 KiB/s for five hours": {drip{5 * 3600 << 12, 1 << 12}, backfill.CopyOptions{}, "", 5 * time.Hour},
-		"one that never ends":    {drip{1 << 40, 1 << 12}, backfill.CopyOptions{}, "too long", 6 * time.Hour},
-		"one beyond what is set": {drip{1 << 40, 1 << 12}, backfill.CopyOptions{FetchTimeout: 10 * time.Minute}, "too long", 10 * time.Minute},
-		"1 KiB/s":                {drip{1 << 30, 1 << 10}, backfill.CopyOptions{}, "too slowly", time.Minute},
-		"1 byte/s":               {drip{1 << 30, 1}, backfill.CopyOptions{}, "too slowly", time.Minute},
+		"8 Mbit/s for an hour":   {drip{3600 << 20, 1 << 20}, fetch.Options{}, "", time.Hour},
+		"4 KiB/s for five hours": {drip{5 * 3600 << 12, 1 << 12}, fetch.Options{}, "", 5 * time.Hour},
+		"one that never ends":    {drip{1 << 40, 1 << 12}, fetch.Options{}, "too long", 6 * time.Hour},
+		"one beyond what is set": {drip{1 << 40, 1 << 12}, fetch.Options{FetchTimeout: 10 * time.Minute}, "too long", 10 * time.Minute},
+		"1 KiB/s":                {drip{1 << 30, 1 << 10}, fetch.Options{}, "too slowly", time.Minute},
+		"1 byte/s":               {drip{1 << 30, 1}, fetch.Options{}, "too slowly", time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begin := time.Now()
-				err := backfill.Transfer(t.Context(), c.options, &c.body)
+				err := fetch.Transfer(t.Context(), c.options, &c.body)
 				if took := time.Since(begin); took > c.within+time.Minute || took < c.within-31*time.Second {
 					t.Errorf("it ended after %s", took)
 				}
@@ -66,7 +66,7 @@ func TestLongTransfers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				body := func() io.Reader { return &drip{3600 << 12, 1 << 12} }
 				stopped := 0
-				for _, err := range backfill.Transfers(t.Context(), backfill.CopyOptions{Concurrency: c.permits}, c.bodies, body) {
+				for _, err := range fetch.Transfers(t.Context(), fetch.Options{Concurrency: c.permits}, c.bodies, body) {
 					if err != nil {
 						stopped++
 					}

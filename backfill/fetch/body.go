@@ -1,4 +1,4 @@
-package backfill
+package fetch
 
 import (
 	"bufio"
@@ -19,7 +19,7 @@ type decoders struct {
 	gzip sync.Pool // of *gzip.Reader
 	zstd sync.Pool // of *zstd.Decoder
 
-	permits budget // of zstd bodies: a transfer takes one before it offers to decompress them
+	permits *budget // of zstd bodies: a transfer takes one before it offers to decompress them
 }
 
 // errEncoding means that the host compressed the body in a way that we did not offer.
