@@ -16,6 +16,9 @@ import (
 // none, some or all of what was not synced. Each clone must check clean, go on by itself, and end
 // with what is true, every change told exactly once.
 func TestCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const seed = 5
 	crashes := newCrashes(seed, 4, 40)

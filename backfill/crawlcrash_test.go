@@ -16,6 +16,9 @@ import (
 // TestCrawlCrash clones the file system at many durable steps of passes over hosts, with none, some or all of what was not
 // synced. In each clone a mark that moved on has left nobody of its page behind, and the next run finds everybody else.
 func TestCrawlCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const seed = 9
 	crashes := newCrashes(seed, 1, 40)
@@ -94,6 +97,9 @@ func cursorOf(s string) (n int) {
 // TestCrawlWaitsForLive: a list that is ahead by a young rev is not believed before the firehose had a moment; an old
 // rev has no such excuse.
 func TestCrawlWaitsForLive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
 	dids := w.net.DIDs()

@@ -54,6 +54,9 @@ func faultCases() []faultCase {
 // TestFaults lets every fault meet a first copy: nothing is stored, the row says what happened and
 // when it is tried again, the host's other repository is copied, and both are once the fault is over.
 func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	cases := faultCases()
 	w := newWorld(t, worldOptions{

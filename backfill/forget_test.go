@@ -211,6 +211,9 @@ func TestRefilterWhileFetched(t *testing.T) {
 // TestRefilterDeadHost: a host that is dead holds nobody else up, and its repositories become what the filter says when
 // it is back; what is held of them is swept meanwhile.
 func TestRefilterDeadHost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 8, Hosts: 2, Repos: 90, RecordsMedian: 5}})
 	dids := w.net.DIDs()

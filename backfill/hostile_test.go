@@ -67,6 +67,9 @@ func TestDamagedCARs(t *testing.T) {
 
 // TestDirectoryOutage: while nobody can be resolved, repositories wait rather than fail one by one.
 func TestDirectoryOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for _, f := range []simnet.Fault{{Kind: simnet.ServerError}, {Kind: simnet.RateLimited, RetryAfter: 30 * time.Second}} {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 200, RecordsMedian: 3}, runner: backfill.Options{Concurrency: 8}})

@@ -242,6 +242,9 @@ func TestRevealUsedUp(t *testing.T) {
 // TestRevealCrash: an account returns with more changes than one batch takes. From whatever a crash
 // leaves, its records are listed once, and every change is told once behind that.
 func TestRevealCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const seed = 11
 	crashes := newCrashes(seed, 1, 60)

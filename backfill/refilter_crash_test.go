@@ -13,6 +13,9 @@ import (
 // batches, with none, some or all of what was not synced. Each clone must check clean, and go on by itself to what the
 // filter says that was in force.
 func TestRefilterCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const seed = 9
 	crashes := newCrashes(seed, 12, 24)

@@ -54,6 +54,9 @@ func (w *world) apply(c simnet.Commit) error {
 
 // TestRefilterLive changes the filter while commits are applied, also between two batches of one sweep.
 func TestRefilterLive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -211,6 +211,9 @@ func TestRefilter(t *testing.T) {
 // TestRefilterRandom changes filters and repositories at random, mostly before the last change is over, and stops and
 // starts the runner.
 func TestRefilterRandom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -103,6 +103,9 @@ func TestSelectionsDropped(t *testing.T) {
 // passes, in which earlier filters are deleted. Each clone checks clean, so that no repository
 // names a deleted one, and its own pass deletes what is left.
 func TestSelectionsDroppedCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const seed = 5
 	t.Logf("seed %d", seed)

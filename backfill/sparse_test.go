@@ -127,6 +127,9 @@ func (w *world) write(r *rand.Rand) {
 // TestSparseIsFull: with the same filters, mutations and refetches, copies of parts hold and tell what copies of the whole
 // do.
 func TestSparseIsFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -182,6 +185,9 @@ func sparseIsFull(t *testing.T, seed uint64) {
 
 // TestSparseFaults: whatever is wrong with parts, the copy is right in the end, by the whole if need be.
 func TestSparseFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const fallback, sparse, full = "fallback", "sparse", "full"
 	fault := func(kind simnet.FaultKind, endpoint string) simnet.Fault {
@@ -395,6 +401,9 @@ func TestSparseSignal(t *testing.T) {
 // TestSparseNotWorthIt: what is small, or mostly wanted, or too large to be held, is fetched whole, and a host that sends no
 // parts is not asked for them again.
 func TestSparseNotWorthIt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	reposts, most := []string{"app.bsky.feed.repost"}, []string{"app.bsky.*", "com.example.*"}
 	little := func(o *backfill.Options) { o.RepoMemoryBytes = 256 << 10 }
@@ -451,6 +460,9 @@ func TestSparseNotWorthIt(t *testing.T) {
 // TestSparseCutShort: a host that is not to be asked any more in the middle of a part sends that repository whole next, and
 // parts of others. Only one that does so again and again is not asked for parts any more.
 func TestSparseCutShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	tests := map[string]struct {
 		rules  pace.Rules

@@ -69,6 +69,9 @@ func (h *hanging) stopped(w *world) (most int) {
 // TestHangingHosts: hosts that hang take only some of the places for lists, so that the pages of others are read meanwhile. When
 // they are known to hang they take fewer, after a restart too; likewise after a gap.
 func TestHangingHosts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
 	w.filter(filter.Config{Mode: filter.ModeFull})

@@ -78,6 +78,9 @@ func universe(rng *rand.Rand, filters ...*filter.Filter) []string {
 
 // TestAgainstBruteForce: comparisons of filters agree with their decisions on every collection.
 func TestAgainstBruteForce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	seen := map[string]int{}
 	for seed := range uint64(3000) {

@@ -319,6 +319,9 @@ func TestLegacyFiltered(t *testing.T) {
 // TestUnprovenFetchedHourly: a host that leaves proofs out may leave operations out, so its repositories are fetched, but
 // once an hour only.
 func TestUnprovenFetchedHourly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	a := w.net.Accounts()[0]

@@ -13,6 +13,9 @@ import (
 
 // TestHostIsFollowedDirectly while relays are silent about some of its accounts, and no longer.
 func TestHostIsFollowedDirectly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	relay, accounts := w.net.RelayHost(), w.net.Accounts()

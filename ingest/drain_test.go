@@ -52,6 +52,9 @@ func TestDrain(t *testing.T) {
 
 // TestDrainOfManyCommits: how many commits come during a fetch does not matter, as long as their bytes are within the limit.
 func TestDrainOfManyCommits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	a := w.net.Accounts()[0]

@@ -89,6 +89,9 @@ func TestHeldKeyThatDoesNotCount(t *testing.T) {
 
 // A commit of another key than the held one waits until the directory answers.
 func TestRotationDuringOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for name, prepare := range map[string]func(*world, *store.Repo){
 		"no recent document":   (*world).stale,
@@ -124,6 +127,9 @@ func TestRotationDuringOutage(t *testing.T) {
 
 // An outage without end: what the held key has not signed is fetched again in the end.
 func TestRotationDuringEndlessOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	a := w.net.Accounts()[0]
@@ -146,6 +152,9 @@ func TestRotationDuringEndlessOutage(t *testing.T) {
 
 // A key that the document named once, and no longer names as far as we know, does not count because of an outage.
 func TestFormerKeyDuringOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	a := w.net.Accounts()[0]

@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -223,7 +224,10 @@ func (h *firehose) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	up := websocket.Upgrader{WriteBufferSize: 1 << 20}
 	conn, err := up.Upgrade(w, req, nil)
 	if err != nil {
-		h.t.Error(err)
+		var bad websocket.HandshakeError
+		if errors.As(err, &bad) { // any other error: the client hung up, or the test has ended
+			h.t.Error(err)
+		}
 		return
 	}
 	c := &client{Conn: conn, t: h.t, cursor: -1, gone: make(chan struct{})}

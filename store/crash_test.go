@@ -183,6 +183,9 @@ func toldUpTo(t testing.TB, s *store.Store) (out map[uint64]string, position uin
 // some or all of what was not synced, and opens the clone: it must check clean, hold every
 // published event under its id, show none that a reader had passed over, and end like the run that never crashed.
 func TestCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for _, small := range []int64{1 << 20, 1} {
 		t.Run(fmt.Sprint("small=", small), func(t *testing.T) {

@@ -246,6 +246,9 @@ func (m *mixed) crash() {
 // that, and crashes now and then while the log has not been written for a while. What is left checks clean, shows no event
 // that a reader could have passed without it, and is cleared away completely at the end.
 func TestCrashUnsynced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for range 4 {
 		t.Run("", func(t *testing.T) {

@@ -155,6 +155,9 @@ func attempt(t *testing.T, what string, fn func(t testing.TB)) error {
 // is opened without the fault: it checks clean, holds every published event under its id,
 // and ends like the run without a fault.
 func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for _, small := range []int64{1 << 20, 1} {
 		for _, kind := range []string{"not applied", "applied", "disk full"} {

@@ -15,6 +15,9 @@ import (
 // TestFlipOfMany: a group of more members than one batch makes visible. A crash between two of the
 // batches leaves those of the first whole and nothing of the others, and no lease once the store is open.
 func TestFlipOfMany(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	storetest.WithoutRace(t)
 	t.Parallel()
 	const repos, seed = 600, 3

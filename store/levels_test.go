@@ -19,6 +19,9 @@ import (
 // level and stay there, no table may reach over a keyspace, and what was written to tables
 // must stay under 1.3 times what was brought in.
 func TestImportsLandAtTheBottom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const groups, reposPerGroup, recordsPerRepo = 50, 3, 80
 	for _, row := range []struct {

@@ -34,6 +34,9 @@ func TestLive(t *testing.T) {
 // not synced, opens the clone, and goes on from its cursor: nothing is missing below it, and the end
 // is that of a run that never crashed.
 func TestLiveCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	storetest.WithoutRace(t)
 	t.Parallel()
 	rng := seeded(t)
@@ -80,6 +83,9 @@ func TestLiveCrash(t *testing.T) {
 // TestLiveRace has goroutines commit events of their own DIDs, with one watermark for all, and
 // crashes meanwhile: whatever is lost, no cursor on disk covers an event that is.
 func TestLiveRace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	rng := seeded(t)
 	const writers = 4

@@ -21,6 +21,9 @@ import (
 // follow the log, query, scan, check and prune. What the followers folded, the store and what
 // the writers wrote must agree.
 func TestConcurrent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for _, small := range []int64{1 << 20, 1} {
 		for _, pruning := range []bool{false, true} {

@@ -269,6 +269,9 @@ func large(t testing.TB, s *store.Store, did string) (records int) {
 // TestRelistInterrupted: crashes between the batches of a listing, and a batch that is discarded, leave
 // rows that no entry names; the next listing does not trip over them, whatever has changed.
 func TestRelistInterrupted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	storetest.WithoutRace(t)
 	t.Parallel()
 	fs := vfs.NewCrashableMem()

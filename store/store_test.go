@@ -246,6 +246,9 @@ func (w *world) equal(t testing.TB, s *store.Store) {
 // TestModel drives random histories through imports by both ways, changes, wipes, reactivations, reopening
 // and pruning, and compares the store and its log with a plain map.
 func TestModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for _, small := range []int64{1 << 20, 1} { // batches, tables
 		t.Run(fmt.Sprint("small=", small), func(t *testing.T) {

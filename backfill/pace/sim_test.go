@@ -153,6 +153,9 @@ var usual = pace.Limits{Min: 1, Max: 10}
 // TestFairness: a host with 95 % of the queue at 200 ms an answer takes less than a tenth of the others'
 // throughput, whether there are few of them or many, each fast.
 func TestFairness(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for _, others := range []int{1, 2, 3, 5, 8, 20, 100, 1000} {
 		throughput := func(slow bool) int {
@@ -383,6 +386,9 @@ func TestWindows(t *testing.T) {
 // TestHangers: hosts that answer in order now and then, and hang until they are given up on else, leave most to those that
 // do not, also to new ones, and are served.
 func TestHangers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for _, c := range []struct{ hangers, every int }{{100, 3}, {500, 2}, {500, 10}} { // of ten times it hangs once, else it answers once
 		m := newSim(t, 32)

@@ -38,6 +38,9 @@ func TestSweepLeavesFetches(t *testing.T) {
 // TestSweepHolds: the sweep of a large repository does not keep all its batches in memory until the
 // page of the pass ends.
 func TestSweepHolds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	s := newStage(t)
 	const records = 60_000

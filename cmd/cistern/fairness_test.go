@@ -82,6 +82,9 @@ func (x *testIndex) queue(t *testing.T, n *simnet.Network, repos int) {
 // TestLargeHostDelaysNoOther has a host with 19 of 20 repositories that answers nothing until the
 // repositories of all other hosts are copied.
 func TestLargeHostDelaysNoOther(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	const others = 40
 	n := lopsided(t, others, 8)

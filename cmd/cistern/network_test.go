@@ -109,6 +109,9 @@ func fromEnviron(t *testing.T, name string, standard, short int) int {
 // accounts, and no relay knows a third of the accounts. Hosts answer 429 and 503, hang, die, and
 // return or do not.
 func TestWholeNetwork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	w := newWholeNetwork(t, fromEnviron(t, "CISTERNTEST_HOSTS", 1000, 100), fromEnviron(t, "CISTERNTEST_ACCOUNTS", 3000, 400))
 	lost, reachable := w.on(w.dead)

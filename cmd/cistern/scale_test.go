@@ -140,6 +140,9 @@ type noDirectory struct{ backfill.Directory }
 // CISTERNTEST_DIDS=5000000 runs it at the scale of the network, which takes some minutes and 2 GB
 // of disk.
 func TestEnumeration(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	const hosts = 40
 	n := int(testNumber(t, "CISTERNTEST_DIDS", 20_000))
 	if n <= 20_000 {

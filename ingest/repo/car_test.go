@@ -120,6 +120,9 @@ func checkLeaves(t *testing.T, c *repo.CAR, w *world) {
 }
 
 func TestReadCAR(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	for name, options := range storages() {
 		t.Run(name, func(t *testing.T) {

@@ -142,6 +142,9 @@ func seeds(t testing.TB) uint64 {
 
 // TestInvert takes back random commits, given the covering proof only and given all nodes.
 func TestInvert(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	var s repo.Slice
 	for seed := range seeds(t) {
@@ -172,6 +175,9 @@ func TestInvert(t *testing.T) {
 // TestInvertMissing leaves nodes out: the answer is the right one or ErrProof. One answer more is
 // possible, a chain of nodes without entries of which not even the first is there.
 func TestInvertMissing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	var s repo.Slice
 	proofs, chains := 0, 0
@@ -204,6 +210,9 @@ func TestInvertMissing(t *testing.T) {
 
 // TestInvertLies changes one operation of a good commit.
 func TestInvertLies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	var s repo.Slice
 	other := repo.HashCID([]byte("other"))

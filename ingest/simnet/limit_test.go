@@ -55,6 +55,9 @@ func TestWindow(t *testing.T) {
 
 // TestEarly: requests before the time that an answer named are counted, for each way to name it.
 func TestEarly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
 	t.Parallel()
 	faults := map[string]simnet.Fault{
 		"429 with seconds": {Kind: simnet.RateLimited, RetryAfter: time.Minute},
