@@ -25,7 +25,7 @@ type benchWorld struct {
 	rng   *rand.Rand
 	enc   cbor.EncMode
 	words []string
-	pool  []benchLeaf // records are drawn from it, for making them costs more than storing them
+	pool  []benchLeaf // records are drawn from it, as making them costs more than storing them
 }
 
 func newBenchWorld(b *testing.B) *benchWorld {

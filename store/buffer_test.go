@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// buffer adds commits with these numbers to did's buffer, each in a batch, and says which were kept.
+// buffer adds commits with these numbers to did's buffer, each in a batch, and returns which were
+// kept.
 func buffer(t testing.TB, s *store.Store, did string, message string, revs ...int) (kept []bool) {
 	t.Helper()
 	for _, n := range revs {
@@ -25,7 +26,7 @@ func buffer(t testing.TB, s *store.Store, did string, message string, revs ...in
 	return kept
 }
 
-// bufferedOf is what is buffered of did.
+// bufferedOf returns the commits buffered for did.
 func bufferedOf(t testing.TB, s *store.Store, did string) (out []string) {
 	t.Helper()
 	err := s.BufferedCommits(did, func(rev string, message []byte) error {
@@ -41,8 +42,8 @@ func bufferedOf(t testing.TB, s *store.Store, did string) (out []string) {
 	return out
 }
 
-// TestBuffer: commits come in the order of their revs, whatever order they came in, and once each;
-// those of other DIDs, also of ones that begin alike, are not touched.
+// TestBuffer: commits come in the order of their revs, whatever order they arrived in, and each
+// once; the buffers of other DIDs, even with a common prefix, are not touched.
 func TestBuffer(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -107,7 +108,7 @@ func TestBufferDiscarded(t *testing.T) {
 	}
 }
 
-// TestBufferLimits: what would go over a limit is not kept, nor is what was there before.
+// TestBufferLimits: a commit that would exceed a limit is not kept, nor are those buffered before.
 func TestBufferLimits(t *testing.T) {
 	t.Parallel()
 	large := strings.Repeat("x", store.BufferBytesMax/2)
@@ -151,8 +152,8 @@ func TestBufferLimits(t *testing.T) {
 	}
 }
 
-// TestBufferRecovered: opening a store drops what is buffered of repositories that were being
-// fetched, and keeps what is to be drained.
+// TestBufferRecovered: opening a store drops the commits buffered for repositories that were being
+// fetched, and keeps those of draining ones.
 func TestBufferRecovered(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewMem()
@@ -182,7 +183,7 @@ func TestBufferRecovered(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o.ReadOnly = true // changes nothing, and is in order
+	o.ReadOnly = true // changes nothing, and finds no difference
 	if s, err = store.Open(o); err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +212,7 @@ func TestBufferRecovered(t *testing.T) {
 	}
 }
 
-// TestBufferStates: what a row says and what is buffered stay in step, or the batch is refused.
+// TestBufferStates: the state of a row and its buffer agree, or the batch is refused.
 func TestBufferStates(t *testing.T) {
 	t.Parallel()
 	for _, to := range []struct {

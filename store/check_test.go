@@ -14,9 +14,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// patient is a store with a row of every kind to be damaged: DID 1 is imported, with a block
-// that two records share, a hidden record and a superseded block; DID 2 is imported; DID 3
-// is pending; DID 4 waits for its retry; DID 5 is known and was wiped.
+// patient returns a store with a row of every kind to be damaged: DID 1 is imported, with a block
+// that two records share, a hidden record and a superseded block; DID 2 is imported; DID 3 is
+// pending; DID 4 waits for its retry; DID 5 is known and was wiped.
 func patient(t *testing.T) *store.Store {
 	t.Helper()
 	s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db", SmallBytes: 1, GroupAge: time.Hour})
@@ -165,9 +165,9 @@ func (d surgeon) collection(n int, name string) []byte {
 	return store.CollectionKey(nil, []byte(name), d.ordinal(n))
 }
 
-const nobody = store.Ordinal(1 << 30)
+const noRepo = store.Ordinal(1 << 30)
 
-// damage is one thing wrong with a store, and what Check must say of it.
+// damage is one fault of a store, and what Check must report.
 type damage struct {
 	name   string
 	do     func(d surgeon)
@@ -194,21 +194,21 @@ var rowDamages = []damage{
 	{"pending row too many", func(d surgeon) {
 		d.set(store.PendingRowKey(nil, store.PendingKey{Host: 7}), store.AppendDID(nil, storetest.DID(3)))
 	}, "pending row {Host:7"},
-	{"pending row of nobody", func(d surgeon) {
+	{"pending row without a repository", func(d surgeon) {
 		d.set(store.PendingRowKey(nil, store.PendingKey{Host: 7}), store.AppendDID(nil, storetest.DID(99)))
 	}, "pending row names repository " + storetest.DID(99)},
 	{"retry row lost", func(d surgeon) { d.delete(store.RetryKey(nil, 1<<40, storetest.DID(4))) }, "retry row of " + storetest.DID(4)},
 	{"retry row too many", func(d surgeon) { d.set(store.RetryKey(nil, 1, storetest.DID(4)), nil) }, "retry row at 1 names"},
-	{"retry row of nobody", func(d surgeon) { d.set(store.RetryKey(nil, 1, storetest.DID(99)), nil) }, "retry row names repository " + storetest.DID(99)},
+	{"retry row without a repository", func(d surgeon) { d.set(store.RetryKey(nil, 1, storetest.DID(99)), nil) }, "retry row names repository " + storetest.DID(99)},
 	{"owner row lost", func(d surgeon) { d.delete(store.OrdinalKey(nil, store.SpaceOwner, d.ordinal(1))) }, "owner row of " + storetest.DID(1)},
 	{"owner row of another", func(d surgeon) {
 		d.set(store.OrdinalKey(nil, store.SpaceOwner, d.ordinal(1)), store.AppendDID(nil, storetest.DID(2)))
 	}, "owner row of " + storetest.DID(1)},
 	{"owner row too many", func(d surgeon) {
-		d.set(store.OrdinalKey(nil, store.SpaceOwner, nobody), store.AppendDID(nil, storetest.DID(2)))
+		d.set(store.OrdinalKey(nil, store.SpaceOwner, noRepo), store.AppendDID(nil, storetest.DID(2)))
 	}, "which has ordinal"},
-	{"owner row of nobody", func(d surgeon) {
-		d.set(store.OrdinalKey(nil, store.SpaceOwner, nobody), store.AppendDID(nil, storetest.DID(99)))
+	{"owner row without a repository", func(d surgeon) {
+		d.set(store.OrdinalKey(nil, store.SpaceOwner, noRepo), store.AppendDID(nil, storetest.DID(99)))
 	}, "names repository " + storetest.DID(99)},
 	{"repository row lost", func(d surgeon) { d.delete(store.RepoKey(nil, storetest.DID(2))) }, "names repository " + storetest.DID(2)},
 	{"repository row too many", func(d surgeon) { d.value(store.RepoKey(nil, storetest.DID(99)), store.Repo{State: store.StateIdle}) }, "counter repos is 5, the rows make 6"},
@@ -247,15 +247,15 @@ var bulkDamages = []damage{
 	{"collection lost", func(d surgeon) { d.delete(d.collection(1, "app.test.a")) }, "collection count app.test.a"},
 	{"collection wrong", func(d surgeon) { d.set(d.collection(1, "app.test.a"), binary.AppendUvarint(nil, 9)) }, "is 9 instead of 2"},
 	{"collection too many", func(d surgeon) { d.set(d.collection(1, "app.test.z"), []byte{1}) }, "collection rows: 4, the records make 3"},
-	{"collection of nobody", func(d surgeon) { d.set(store.CollectionKey(nil, []byte("app.test.z"), nobody), []byte{1}) }, "collection rows"},
+	{"collection without a repository", func(d surgeon) { d.set(store.CollectionKey(nil, []byte("app.test.z"), noRepo), []byte{1}) }, "collection rows"},
 	{"counts of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Records = 5 }) }, "1 records, its row says 5"},
 	{"blocks of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Blocks = 5 }) }, "1 blocks, its row says 5"},
 	{"stray record", func(d surgeon) {
-		d.set(store.RecordKey(nil, nobody, []byte("app.test.a/1")), d.get(d.record(2, "app.test.a/1")))
+		d.set(store.RecordKey(nil, noRepo, []byte("app.test.a/1")), d.get(d.record(2, "app.test.a/1")))
 	}, "records of ordinal 1073741824: no repository has this ordinal"},
-	{"stray block", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceBlock, nobody, 0), []byte{1}) }, "blocks of ordinal 1073741824: no repository has this ordinal"},
-	{"stray ref", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceRef, nobody, 0), []byte{2}) }, "refs of ordinal 1073741824: no repository has this ordinal"},
-	{"stray listing", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceListing, nobody, 0), []byte{1}) }, "listings of ordinal 1073741824: no repository has this ordinal"},
+	{"stray block", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceBlock, noRepo, 0), []byte{1}) }, "blocks of ordinal 1073741824: no repository has this ordinal"},
+	{"stray ref", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceRef, noRepo, 0), []byte{2}) }, "refs of ordinal 1073741824: no repository has this ordinal"},
+	{"stray listing", func(d surgeon) { d.set(store.NumberedKey(nil, store.SpaceListing, noRepo, 0), []byte{1}) }, "listings of ordinal 1073741824: no repository has this ordinal"},
 }
 
 var logDamages = []damage{
@@ -278,8 +278,8 @@ var logDamages = []damage{
 	{"commit names no block", func(d surgeon) { d.entry(6, func(e *store.Entry) { e.Ops[0].Block = 99 }) }, "event 6: block 99, which it names, is missing"},
 }
 
-// TestCheckFindsDamage damages one row at a time and wants to hear of it: a check that never
-// fails proves nothing.
+// TestCheckFindsDamage damages one row at a time and expects a report: a check that never fails
+// proves nothing.
 func TestCheckFindsDamage(t *testing.T) {
 	t.Parallel()
 	for _, kind := range [][]damage{rowDamages, bulkDamages, logDamages, filterDamages} {
@@ -304,16 +304,17 @@ func TestCheckMalformed(t *testing.T) {
 	t.Parallel()
 	for space, name := range store.SpaceNames {
 		for _, row := range []struct{ key, value []byte }{
-			{[]byte{space}, nil},                                   // a key of its prefix only
-			{[]byte{space, 1, 2, 3}, []byte{1}},                    // a key that ends too early
-			{append([]byte{space}, make([]byte, 5)...), []byte{1}}, // an ordinal's key with a value of one byte
+			{[]byte{space}, nil},                // a key of its prefix only
+			{[]byte{space, 1, 2, 3}, []byte{1}}, // a key that ends too early
+			// an ordinal's key with a value of one byte
+			{append([]byte{space}, make([]byte, 5)...), []byte{1}},
 		} {
 			t.Run(fmt.Sprintf("%s/%x", name, row.key), func(t *testing.T) {
 				t.Parallel()
 				s := patient(t)
 				surgeon{t, s}.set(row.key, row.value)
 				n, err := s.Check(t.Context(), func(string) {})
-				switch name { // rows of names, which no other row derives from
+				switch name { // rows with names, from which no other row derives
 				case "meta", "counts", "hosts", "host_names", "crawls":
 					return
 				}

@@ -8,8 +8,9 @@ import (
 	"cistern/store/storetest"
 )
 
-// livePatient is a store to be damaged: DID 1 is draining with two buffered commits and was relisted
-// (ops 3 and 4 of its listings); DID 2 is pending with one; there are a cursor and a source.
+// livePatient returns a store to be damaged: DID 1 is draining with two buffered commits and was
+// relisted (ops 3 and 4 of its listings); DID 2 is pending with one; there are a cursor and a
+// source.
 func livePatient(t *testing.T) *store.Store {
 	t.Helper()
 	s := patient(t)
@@ -45,7 +46,7 @@ var liveDamages = []damage{
 	{"all buffered commits lost", func(d surgeon) { d.delete(bufferKey(12, 9)) }, "is in memory and not on disk"},
 	{"buffered commit cut", func(d surgeon) { d.set(bufferKey(11, 8), []byte("e")) }, "2 commits of 6 bytes"},
 	{"buffered commit too many", func(d surgeon) { d.set(bufferKey(11, 9), nil) }, "3 commits of 10 bytes"},
-	{"buffered commit of nobody", func(d surgeon) { d.set(bufferKey(99, 9), nil) }, "the repository has no row"},
+	{"buffered commit without a repository", func(d surgeon) { d.set(bufferKey(99, 9), nil) }, "the repository has no row"},
 	{"draining said to be synced", func(d surgeon) { d.put(11, func(r *store.Repo) { r.State = store.StateSynced }) }, "is synced with 2 buffered commits"},
 	{"synced said to be draining", func(d surgeon) { d.put(2, func(r *store.Repo) { r.State = store.StateDraining }) }, "is draining with 0 buffered commits"},
 	{"count of buffered commits", func(d surgeon) { d.set(store.CountKey("buffered"), store.EncodeCount(7)) }, "counter buffered"},
@@ -79,7 +80,7 @@ var liveDamages = []damage{
 		store.CacheRow(d.s, r)
 		d.put(2, func(*store.Repo) {})
 	}, "cached row of " + storetest.DID(2)},
-	{"cached row of nobody", func(d surgeon) { store.CacheRow(d.s, store.Repo{DID: storetest.DID(99)}) }, "cached row of " + storetest.DID(99)},
+	{"cached row without a repository", func(d surgeon) { store.CacheRow(d.s, store.Repo{DID: storetest.DID(99)}) }, "cached row of " + storetest.DID(99)},
 	{"cached count another", func(d surgeon) { store.CacheCount(d.s, d.ordinal(1), "app.test.b", 2) }, "cached count app.test.b"},
 	{"cached count of nothing", func(d surgeon) { store.CacheCount(d.s, d.ordinal(1), "app.test.z", 1) }, "is 0 instead of 1"},
 	{"next event another", func(d surgeon) { d.set(store.MetaKey("next"), []byte("3")) }, "next event is 3 after"},

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// importMany imports n repositories of one record each in one group, so that their ordinals are neighbours.
+// importMany imports n repositories of one record each in one group, so that their ordinals are
+// neighbours.
 func importMany(t testing.TB, s *store.Store, n int) (dids []string) {
 	t.Helper()
 	w := newWorld()
@@ -41,8 +42,9 @@ func bulkRows(t testing.TB, s *store.Store) (n int) {
 	return n
 }
 
-// TestCollect: what wiping and dropping a repository costs does not depend on how many went before. Their batches write no
-// range tombstones, all of which Pebble sorts at the next read; the collector writes four for all neighbours.
+// TestCollect: the cost of wiping and dropping a repository does not depend on how many went
+// before. Their batches write no range tombstones, all of which Pebble sorts at the next read; the
+// collector writes four for all neighbours.
 func TestCollect(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -75,7 +77,8 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestCollectAfterCrash: what was abandoned before a crash is collected after it, and what stands beside is left alone.
+// TestCollectAfterCrash: ordinals that were abandoned before a crash are collected after it, and
+// other rows are left alone.
 func TestCollectAfterCrash(t *testing.T) {
 	t.Parallel()
 	fs := storetest.NewCrashFS()

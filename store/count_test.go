@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCountsBehind: repositories known to have a later rev, and those that are not yet what their
-// filter says, are counted, also after the store is opened again.
+// TestCountsBehind: repositories known to have a later rev, and those that do not agree with their
+// filter yet, are counted, also after the store is opened again.
 func TestCountsBehind(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewMem()
@@ -34,7 +34,8 @@ func TestCountsBehind(t *testing.T) {
 		func(r *store.Repo) { r.SeenRev = "" },
 		func(r *store.Repo) { r.Filter, r.Lacks = version, true },
 		func(r *store.Repo) { r.Filter, r.Sweep, r.SeenRev = version, true, storetest.Rev(9) },
-		func(r *store.Repo) { r.Filter, r.Sweep, r.Tracked = version, true, store.Untracked }, // nobody looks at it again
+		// an untracked repository is not visited again
+		func(r *store.Repo) { r.Filter, r.Sweep, r.Tracked = version, true, store.Untracked },
 	} {
 		did := storetest.DID(i + 1)
 		importBy(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("x")}, 0, storetest.Rev(1))

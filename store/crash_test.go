@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// history is what is to happen to one repository: its contents after each rev. The first
-// is imported, the others are applied; a nil one is a wipe and what follows it is imported anew.
+// history is the fate of one repository: its contents after each rev. The first is imported, the
+// others are applied; a nil one is a wipe, and the next is imported anew.
 type history struct {
 	did   string
 	steps []storetest.Records
@@ -46,7 +46,7 @@ func histories(rng *rand.Rand, repos int) []history {
 	return out
 }
 
-// revOf is the rev of a step; the row's rev tells where a crashed run goes on.
+// revOf returns the rev of a step; the row's rev shows where a crashed run continues.
 func revOf(step int) string { return storetest.Rev(step + 1) }
 
 // play brings every repository from where its row stands to the end of its history.
@@ -109,7 +109,8 @@ func wipeAt(t testing.TB, s *store.Store, did, rev string) {
 	}
 }
 
-// diffTo applies the difference to what is held, in two batches: the first without moving the rev.
+// diffTo applies the difference to the stored records, in two batches: the first without moving the
+// rev.
 func diffTo(t testing.TB, s *store.Store, h history, m storetest.Records, rev string) {
 	t.Helper()
 	unlock := s.Lock(h.did)
@@ -151,14 +152,14 @@ func diffTo(t testing.TB, s *store.Store, h history, m storetest.Records, rev st
 	}
 }
 
-// told is every event published so far, as text by id.
+// told returns every event published so far, as text by id.
 func told(t testing.TB, s *store.Store) map[uint64]string {
 	t.Helper()
 	out, _ := toldUpTo(t, s)
 	return out
 }
 
-// toldUpTo is told, and the position that a reader of the events has.
+// toldUpTo is like told, and also returns the position of a reader of the events.
 func toldUpTo(t testing.TB, s *store.Store) (out map[uint64]string, position uint64) {
 	t.Helper()
 	out = map[uint64]string{}
@@ -171,17 +172,17 @@ func toldUpTo(t testing.TB, s *store.Store) (out map[uint64]string, position uin
 			t.Fatal(err)
 		}
 		if next == position {
-			break // before what a batch hides that is not durable
+			break // before an event that a batch hides which is not durable
 		}
 		position = next
 	}
 	return out, position
 }
 
-// TestCrash clones the file system at every named step (batches applied and synced, before
-// and after each ingest, after each flip, between the batches of a small group), with none,
-// some or all of what was not synced, and opens the clone: it must check clean, hold every
-// published event under its id, show none that a reader had passed over, and end like the run that never crashed.
+// TestCrash clones the file system at every named step (batches applied and synced, before and
+// after each ingest, after each flip, between the batches of a small group), with none, some or all
+// of what was not synced, and opens the clone: it must check clean, hold every published event
+// under its id, show none that a reader had passed over, and end like the run that never crashed.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -252,7 +253,8 @@ func recovered(t *testing.T, o store.Options, clone *vfs.MemFS, hs []history, pu
 	}
 	hidden := map[string]bool{}
 	for id, e := range published {
-		// A wipe that was not published yet may have survived: its repository's events no longer expand.
+		// A wipe that was not published yet may have survived: its repository's events no longer
+		// expand.
 		if got, ok := now[id]; ok && got != e {
 			t.Errorf("event %d was %s and is %s", id, e, got)
 		} else if !ok {

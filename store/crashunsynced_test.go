@@ -49,7 +49,8 @@ func (fs slowLog) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.
 	return fs.slow(name, f, err)
 }
 
-// mixed is a store under random changes that are not waited for, and a log that is not written for a while.
+// mixed is a store under random changes that are not waited for, and a log that is not written for
+// a while.
 type mixed struct {
 	t     *testing.T
 	rng   *rand.Rand
@@ -160,7 +161,7 @@ func (m *mixed) step() {
 		if err := store.Retain(m.t.Context(), m.s, time.Hour); err != nil {
 			m.t.Fatal(err)
 		}
-	case n == 9: // it waits for nothing
+	case n == 9: // without waiting for anything
 		if err := m.s.NewBatch().CommitSync(); err != nil {
 			m.t.Fatal(err)
 		}
@@ -216,7 +217,7 @@ func (m *mixed) step() {
 	}
 }
 
-// crash opens what a crash at this moment leaves, and goes on with it.
+// crash opens what a crash at this moment leaves, and continues with it.
 func (m *mixed) crash() {
 	published, position := toldUpTo(m.t, m.s)
 	tail := m.s.Tail()
@@ -242,9 +243,10 @@ func (m *mixed) crash() {
 	}
 }
 
-// TestCrashUnsynced changes, hides, shows, wipes and drops repositories without waiting for the disk, prunes and collects beside
-// that, and crashes now and then while the log has not been written for a while. What is left checks clean, shows no event
-// that a reader could have passed without it, and is cleared away completely at the end.
+// TestCrashUnsynced changes, hides, shows, wipes and drops repositories without waiting for the
+// disk, prunes and collects beside that, and crashes now and then while the log has not been
+// written for a while. What is left checks clean, shows no event that a reader could have passed
+// without it, and is cleared away completely at the end.
 func TestCrashUnsynced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCrawlMarks: each list has its mark, and a source has those of its own lists only, also beside a source whose name
-// begins like it.
+// TestCrawlMarks: each list has its mark, and a source has those of its own lists only, also beside
+// a source whose name begins like it.
 func TestCrawlMarks(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -152,7 +152,7 @@ func TestDescribeRetries(t *testing.T) {
 	}
 }
 
-// markRows are rows that say how far some work has come, each with the values that its reader refuses.
+// markRows returns rows of the progress of some work, each with the values that its reader refuses.
 func markRows(t *testing.T) map[string]struct {
 	key  []byte
 	read func(s *store.Store) error
@@ -190,7 +190,7 @@ func markRows(t *testing.T) map[string]struct {
 	}
 }
 
-// both is an error unless neither or both of two are.
+// both returns an error unless neither or both of two are errors.
 func both(a, b error) error {
 	if (a == nil) != (b == nil) {
 		return errors.New("one reader refuses what the other takes")
@@ -198,7 +198,8 @@ func both(a, b error) error {
 	return a
 }
 
-// TestMarkCorrupt: a row that cannot be read is corruption, for its readers and for Check. It never means the beginning.
+// TestMarkCorrupt: a row that cannot be read is corruption, for its readers and for Check. It never
+// means the beginning.
 func TestMarkCorrupt(t *testing.T) {
 	t.Parallel()
 	encode, _ := codec(t)

@@ -31,7 +31,7 @@ func reopen(t testing.TB, s *store.Store, fs *vfs.MemFS) *store.Store {
 	return storetest.Open(t, store.Options{FS: clone})
 }
 
-// TestCursor: each row is one batch and what the cursor is after it, in memory, on disk and after a crash.
+// TestCursor: each row is one batch and the cursor after it, in memory, on disk and after a crash.
 func TestCursor(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewCrashableMem()
@@ -62,7 +62,7 @@ func TestCursor(t *testing.T) {
 			}
 		}
 	}
-	// What was remembered of the last run counts after opening too.
+	// The values of the last run count after opening too.
 	again := reopen(t, s, fs)
 	write(t, again, func(b *store.Batch) { b.SetCursor("b", at(50)) })
 	if seq, _, err := again.Cursor("b"); seq != 100 || err != nil {
@@ -70,7 +70,8 @@ func TestCursor(t *testing.T) {
 	}
 }
 
-// TestCursorDiscarded: the closure of a batch that is discarded, or that cannot be committed, is not called.
+// TestCursorDiscarded: the closure of a batch that is discarded, or that cannot be committed, is
+// not called.
 func TestCursorDiscarded(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -106,7 +107,7 @@ func TestSources(t *testing.T) {
 	}
 }
 
-// TestCursorCorrupt: a cursor that cannot be read is not guessed at.
+// TestCursorCorrupt: a cursor that cannot be read is an error, never a guess.
 func TestCursorCorrupt(t *testing.T) {
 	t.Parallel()
 	for _, v := range [][]byte{{}, {1}, {0x80, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 9)} {

@@ -65,8 +65,9 @@ func TestImportTablesAreSynced(t *testing.T) {
 	}
 }
 
-// TestEngineFormat: Pebble's files have the format that this binary chose. A library that knows a newer one does not
-// raise it. The number changes only together with a line in CHANGELOG.md: older binaries cannot read a newer format.
+// TestEngineFormat: Pebble's files have the format that this binary chose. A library that knows a
+// newer one does not raise it. The number changes only together with a line in CHANGELOG.md: older
+// binaries cannot read a newer format.
 func TestEngineFormat(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewMem()

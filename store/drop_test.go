@@ -11,7 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// dropRepo deletes what is shown of a repository, and drops it in the same batch or in the next.
+// dropRepo deletes the shown records of a repository, and drops it in the same batch or in the
+// next.
 func dropRepo(t testing.TB, s *store.Store, did string, ops []store.Op, together bool) {
 	t.Helper()
 	defer s.Lock(did)()
@@ -43,8 +44,8 @@ func dropRepo(t testing.TB, s *store.Store, did string, ops []store.Op, together
 	}
 }
 
-// TestDropShown: a repository that shows records is not dropped, as readers would not learn of their
-// end.
+// TestDropShown: a repository that shows records is not dropped, as readers would not learn of
+// their end.
 func TestDropShown(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -60,8 +61,8 @@ func TestDropShown(t *testing.T) {
 	}
 }
 
-// TestDropRepo: nothing is left of a dropped repository but its deletions in the log, also when it is tracked again,
-// until the log is pruned.
+// TestDropRepo: nothing is left of a dropped repository but its deletions in the log, also when it
+// is tracked again, until the log is pruned.
 func TestDropRepo(t *testing.T) {
 	t.Parallel()
 	for _, together := range []bool{false, true} {
@@ -109,7 +110,8 @@ func TestDropRepo(t *testing.T) {
 	}
 }
 
-// TestDropEveryState: the queues, the buffer and the gauges forget a repository, in whatever state it is.
+// TestDropEveryState: the queues, the buffer and the gauges forget a repository, in whatever state
+// it is.
 func TestDropEveryState(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -148,7 +150,7 @@ func TestDropEveryState(t *testing.T) {
 			t.Errorf("due: %v, %v", dids, err)
 		}
 	}
-	// A copy that was on its way.
+	// A copy that was in flight.
 	did := storetest.DID(9)
 	im := storetest.Records{"app.test.a/1": storetest.Text("x")}.Import(add(t, s, did), storetest.Rev(1))
 	var got error

@@ -17,27 +17,27 @@ func SetFormat(s *Store, v string) error {
 	return s.db.Set(metaKey(metaFormat), []byte(v), pebble.Sync)
 }
 
-// Metrics are Pebble's.
+// Metrics returns Pebble's metrics.
 func Metrics(s *Store) *pebble.Metrics { return s.db.Metrics() }
 
 // Prune prunes the entries that end before event to.
 func Prune(ctx context.Context, s *Store, to uint64) error { return s.prune(ctx, to) }
 
-// Retain is a minute of Run with that retention.
+// Retain does what Run does every minute, with that retention.
 func Retain(ctx context.Context, s *Store, retention time.Duration) error {
 	return s.retain(ctx, retention)
 }
 
-// Now is the store's clock.
+// Now returns the time of the store's clock.
 func Now(s *Store) time.Time { return s.now() }
 
 // Collect deletes the rows of abandoned ordinals.
 func Collect(s *Store) error { return s.collect() }
 
-// Compact writes the memtable out, so that all rows stand in tables.
+// Compact flushes the memtable, so that all rows are in tables.
 func Compact(s *Store) error { return s.db.Flush() }
 
-// RangeTombstones are those in tables, after the memtable was written out.
+// RangeTombstones returns the number of range tombstones in tables, after flushing the memtable.
 func RangeTombstones(s *Store) (n uint64, err error) {
 	if err := s.db.Flush(); err != nil {
 		return 0, err
@@ -51,15 +51,15 @@ func RangeTombstones(s *Store) (n uint64, err error) {
 	return n, err
 }
 
-// PrunePage is one page of Prune.
+// PrunePage prunes one page.
 func PrunePage(s *Store, to uint64) (more bool, err error) {
 	return s.prunePage(context.Background(), to)
 }
 
-// Tables are the tables of each level.
+// Tables returns the tables of each level.
 func Tables(s *Store) ([][]pebble.SSTableInfo, error) { return s.db.SSTables() }
 
-// SetRaw, DeleteRaw, GetRaw and ScanRaw go around Batch, to damage a store.
+// SetRaw, DeleteRaw, GetRaw and ScanRaw bypass Batch, to damage a store.
 func SetRaw(s *Store, key, value []byte) error { return s.db.Set(key, value, pebble.Sync) }
 
 func DeleteRaw(s *Store, key []byte) error { return s.db.Delete(key, pebble.Sync) }
@@ -73,21 +73,21 @@ func ScanRaw(s *Store, space byte, fn func(key, value []byte)) error {
 	return scan(s.db, []byte{space}, spaceEnd(space), func(key, value []byte) (bool, error) { fn(key, value); return true, nil })
 }
 
-// AddBuffered has the store believe that n bytes more are buffered of all.
+// AddBuffered makes the store count n more buffered bytes.
 func AddBuffered(s *Store, n int64) {
 	s.buffers.mu.Lock()
 	defer s.buffers.mu.Unlock()
 	s.buffers.bytes += n
 }
 
-// CacheRow and CacheCount have the store believe something of a repository, and of its collection.
+// CacheRow and CacheCount put a row and a collection's count into the caches.
 func CacheRow(s *Store, r Repo) { s.caches.rows.put(r.DID, r) }
 
 func CacheCount(s *Store, o Ordinal, collection string, n int64) {
 	s.caches.counts.put(collectionOf{o, collection}, n)
 }
 
-// NameHost has a host known under an id, as if so many had been given.
+// NameHost names a host under an id, as if all lower ids had been assigned.
 func NameHost(s *Store, id uint32, name string) error {
 	q := &s.hosts
 	q.mu.Lock()
@@ -108,21 +108,21 @@ func NameHost(s *Store, id uint32, name string) error {
 	return err
 }
 
-// SetNextHost has ids of hosts go on from one.
+// SetNextHost sets the next host id.
 func SetNextHost(s *Store, id uint32) {
 	s.hosts.mu.Lock()
 	defer s.hosts.mu.Unlock()
 	s.hosts.next = id
 }
 
-// SetVersion has versions of the filter go on behind one.
+// SetVersion sets the version of the filter in force, which the next one follows.
 func SetVersion(s *Store, version uint32) {
 	next := *s.filters.kept.Load()
 	next.inForce.Version = version
 	s.filters.kept.Store(&next)
 }
 
-// EvictableHosts and Pins are how many hosts may lose their id, sources aside, and how many batches
+// EvictableHosts returns how many hosts may lose their id, sources aside, and Pins how many batches
 // hold one.
 func EvictableHosts(s *Store) (n int) {
 	s.hosts.mu.Lock()
@@ -236,7 +236,7 @@ type (
 	EntryOp = entryOp
 )
 
-// IDs is the number of event ids of an entry.
+// IDs returns the number of event ids of an entry.
 func IDs(e *Entry) uint64 { return e.ids() }
 
 // Codec encodes and decodes rows.
@@ -288,7 +288,8 @@ const FormatVersion = formatVersion
 // EngineFormat is the format of Pebble's files.
 const EngineFormat = engineFormat
 
-// WatchesDisk says whether operations of the disk are watched; DiskSlow is called for one that hangs.
+// WatchesDisk reports whether operations of the disk are watched; DiskSlow is called for one that
+// hangs.
 func WatchesDisk(s *Store) bool             { return s.health != nil }
 func DiskSlow(s *Store, i vfs.DiskSlowInfo) { s.diskSlow(i) }
 
@@ -307,7 +308,7 @@ var (
 	ParseHostCounts  = parseHostCounts
 )
 
-// ForgeRepo is PutRepo of a row in any state, whatever the state of the row before.
+// ForgeRepo writes a row in any state, whatever the state of the row before.
 func (b *Batch) ForgeRepo(r *Repo) { b.putRepo(r) }
 
 // Arrow is one arrow of the state machine.
@@ -316,7 +317,7 @@ type Arrow struct {
 	From, To State
 }
 
-// Arrows are all of them, in the order of the table.
+// Arrows returns all of them, in the order of the table.
 func Arrows() (out []Arrow) {
 	for _, t := range transitions {
 		for _, from := range t.from {
@@ -342,7 +343,7 @@ func (s *Store) FilterHeld() bool {
 	return true
 }
 
-// Unsettled has the repositories whose events a batch hides that is not durable yet.
+// Unsettled has the repositories whose events are hidden by a batch that is not durable yet.
 type Unsettled struct{ u unsettled }
 
 func (u *Unsettled) Add(did string) uint64     { return u.u.add([]string{did}) }

@@ -22,13 +22,13 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// fault makes one operation that writes fail, or that one and all after it, as on a full disk.
+// fault makes one write operation fail, or that one and all after it, as on a full disk.
 type fault struct {
 	at      int64 // first operation that fails, from 1
 	forever bool
-	applied bool   // the operation is done, and its error comes all the same
-	only    string // part of the path; "" is any
-	not     string // part of no path that counts; "" is none
+	applied bool   // the operation is done, and returns an error all the same
+	only    string // part of the path of operations that count; "" for any
+	not     string // part of the path of operations that do not count; "" for none
 
 	on  atomic.Bool
 	n   atomic.Int64
@@ -37,7 +37,7 @@ type fault struct {
 
 func (f *fault) String() string { return "fault" }
 
-// MaybeError is for errorfs, whose errors come instead of the operation.
+// MaybeError implements errorfs.Injector, whose errors come instead of the operation.
 func (f *fault) MaybeError(op errorfs.Op) error {
 	if f.applied {
 		return nil
@@ -62,7 +62,7 @@ func (f *fault) strike(path, what string) error {
 	return fmt.Errorf("injected: %w", syscall.ENOSPC)
 }
 
-// faultFS gives the errors of a fault that come after the operation was done.
+// faultFS returns the errors of a fault that come after the operation was done.
 type faultFS struct {
 	vfs.FS
 	f *fault
@@ -116,7 +116,7 @@ func (f faultFile) Write(p []byte) (int, error) {
 func (f faultFile) Sync() error     { return f.fs.after(f.name, "sync", f.File.Sync()) }
 func (f faultFile) SyncData() error { return f.fs.after(f.name, "sync of data", f.File.SyncData()) }
 
-// stopper turns what is fatal to a test into an error of attempt.
+// stopper turns a fatal failure of a test into an error of attempt.
 type stopper struct{ testing.TB }
 
 type stopped struct{ error }
@@ -149,11 +149,10 @@ func attempt(t *testing.T, what string, fn func(t testing.TB)) error {
 	}
 }
 
-// TestFaults lets the operations of a history of imports, commits and wipes fail, one run
-// for each. The run must end with an error, or the fault must not have mattered; after it
-// nothing may be written any more. What the disk then holds, without what was not synced,
-// is opened without the fault: it checks clean, holds every published event under its id,
-// and ends like the run without a fault.
+// TestFaults makes the operations of a history of imports, commits and wipes fail, one in each run.
+// The run must end with an error, or the fault must not have mattered; afterwards nothing may be
+// written any more. What the disk then has, without unsynced data, is opened without the fault: it
+// checks clean, has every published event under its id, and ends like the run without a fault.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -200,7 +199,7 @@ func runFault(t *testing.T, o store.Options, f *fault, rng *rand.Rand, hs []hist
 	select {
 	case <-store.Failed(s):
 		if err == nil {
-			t.Errorf("%s: the store failed and nobody was told", hit)
+			t.Errorf("%s: the store failed and no caller got the error", hit)
 		}
 		useless(t, s, hit)
 	default:
@@ -321,8 +320,8 @@ func TestImportFault(t *testing.T) {
 	}
 }
 
-// TestEmptyBatchPublishesNothing: events of a batch that is not durable yet stay unpublished
-// when a batch commits that has nothing to wait for.
+// TestEmptyBatchPublishesNothing: events of a batch that is not durable yet stay unpublished when
+// an empty batch commits.
 func TestEmptyBatchPublishesNothing(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
@@ -359,9 +358,9 @@ const (
 	faultAt  = "CISTERN_TEST_FAULT_AT"
 )
 
-// TestFaultInFlush lets operations fail that Pebble does in goroutines of its own: rotating
-// the log, flushes, compactions, the manifest. There it panics, or the runtime ends it, so
-// each run is a process. It must not hang, and what it said was published must stand.
+// TestFaultInFlush makes operations fail that Pebble does in goroutines of its own: rotating the
+// log, flushes, compactions, the manifest. Pebble panics there, or the runtime ends the process, so
+// that each run is a process. It must not hang, and published events must be kept.
 func TestFaultInFlush(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -377,7 +376,8 @@ func TestFaultInFlush(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestFaultChild$", "-test.v")
-		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // prints where it hangs
+		// SIGQUIT prints where the process hangs
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }
 		cmd.Env = append(os.Environ(), faultDir+"="+dir, fmt.Sprint(faultAt, "=", at))
 		out, err := cmd.CombinedOutput()
 		if ctx.Err() != nil {

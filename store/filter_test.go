@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestFilterVersions: versions count up from 1, an equal filter makes none, and all of them are there after reopening.
+// TestFilterVersions: versions count up from 1, an equal filter makes none, and all of them exist
+// after reopening.
 func TestFilterVersions(t *testing.T) {
 	t.Parallel()
 	o := store.Options{FS: vfs.NewMem(), Dir: "db"}
@@ -36,7 +37,7 @@ func TestFilterVersions(t *testing.T) {
 		t.Error("a pass is wanted of a new store")
 	}
 	configs := []filter.Config{
-		{}, // also where nothing is other: the operator has said so
+		{}, // also if it equals the zero Filter: the operator has set it
 		{Mode: filter.ModeFull, Signals: []string{"app.test.b", "app.test.a"}, Excludes: []string{storetest.DID(1)}},
 		{Collections: []string{"app.test.*"}, Store: filter.StoreAll},
 		{},
@@ -78,7 +79,7 @@ func TestFilterVersions(t *testing.T) {
 		}
 		for i, c := range configs {
 			if i < len(configs)-1 {
-				c.Excludes = nil // only the one in force knows
+				c.Excludes = nil // only the filter in force has its excludes
 			}
 			want, err := filter.Compile(c)
 			if err != nil {
@@ -94,7 +95,7 @@ func TestFilterVersions(t *testing.T) {
 		}
 	}
 	if f := s.Filter(); f.Readmitted != 3 {
-		t.Errorf("somebody came back with version %d, want 3", f.Readmitted)
+		t.Errorf("an account was readmitted with version %d, want 3", f.Readmitted)
 	}
 	if _, err := s.FilterAt(uint32(len(configs) + 1)); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("a version to come: %v", err)
@@ -104,7 +105,7 @@ func TestFilterVersions(t *testing.T) {
 	}
 }
 
-// TestFilterUnknown: what names a version that is not there is refused, and the store goes on.
+// TestFilterUnknown: a reference to an unknown version is refused, and the store stays usable.
 func TestFilterUnknown(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -161,7 +162,7 @@ func TestFilterDurable(t *testing.T) {
 	}
 }
 
-// filterDamages are damages to what filters leave, of the patient, who has none.
+// filterDamages are damages to the rows of filters. The patient has no filter.
 var filterDamages = []damage{
 	{"record shelved", func(d surgeon) { d.editRecord(2, "app.test.a/1", func(r *store.RecordRow) { r.Shelved = true }) }, "is shelved, by its filter it is shown"},
 	{"shelved records of the row", func(d surgeon) { d.put(2, func(r *store.Repo) { r.Shelved = 3 }) }, "0 shelved records, its row says 3"},
@@ -186,6 +187,6 @@ var filterDamages = []damage{
 		d.set(store.OrdinalKey(nil, store.SpaceDropped, d.ordinal(2)), binary.BigEndian.AppendUint64(nil, 5))
 	}, "owner true"},
 	{"dropped in the future", func(d surgeon) {
-		d.set(store.OrdinalKey(nil, store.SpaceDropped, nobody), binary.BigEndian.AppendUint64(nil, 1<<40))
+		d.set(store.OrdinalKey(nil, store.SpaceDropped, noRepo), binary.BigEndian.AppendUint64(nil, 1<<40))
 	}, "dropped ordinal 1073741824"},
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// TestFlipOfMany: a group of more members than one batch makes visible. A crash between two of the
-// batches leaves those of the first whole and nothing of the others, and no lease once the store is open.
+// TestFlipOfMany: a group has more members than one batch makes visible. A crash between two of the
+// batches leaves the members of the first whole and nothing of the others, and no lease once the
+// store is open.
 func TestFlipOfMany(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -45,7 +46,7 @@ func TestFlipOfMany(t *testing.T) {
 	for n := range repos {
 		w.importRepo(t, s, storetest.DID(n+1), one(n+1))
 	}
-	// The same again, behind the first of the batches: it must see what that one made visible.
+	// The same again, behind the first of the batches, must see what that batch made visible.
 	r, err := s.Repo(storetest.DID(1))
 	if err != nil {
 		t.Fatal(err)

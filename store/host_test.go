@@ -107,12 +107,12 @@ func inUse(t testing.TB, s *store.Store, host string) uint32 {
 	return id
 }
 
-// didAt is the repository that inUse has name a host.
+// didAt returns the repository that inUse makes name a host.
 func didAt(host string) string {
 	return "did:web:" + strings.NewReplacer(":", "-", "[", "v", "]", "").Replace(host)
 }
 
-// TestHostRows: what is set for a host is durable, and lists have every host once.
+// TestHostRows: the settings of a host are durable, and lists have every host once.
 func TestHostRows(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewCrashableMem()
@@ -164,7 +164,8 @@ func TestHostRows(t *testing.T) {
 	}
 }
 
-// TestSetHostWaitsAlone: while what is set for a host is on its way to a slow disk, others read hosts and count them.
+// TestSetHostWaitsAlone: while the settings of a host are being written to a slow disk, other
+// callers can read hosts and count them.
 func TestSetHostWaitsAlone(t *testing.T) {
 	t.Parallel()
 	var slow atomic.Bool
@@ -208,8 +209,8 @@ func TestSetHostWaitsAlone(t *testing.T) {
 	}
 }
 
-// TestHostsOfOneSite: names of hosts cost whoever has a domain or an address nothing, and they leave ids for the hosts of others, after a
-// restart too.
+// TestHostsOfOneSite: the owner of a domain or an address can make up any number of host names;
+// they leave ids for other hosts, after a restart too.
 func TestHostsOfOneSite(t *testing.T) {
 	t.Parallel()
 	fs := vfs.NewCrashableMem()
@@ -218,7 +219,7 @@ func TestHostsOfOneSite(t *testing.T) {
 	for _, names := range []string{"h%d.evil.example", "%d.h.evil.example:81", "evil.example:%d", "10.0.0.1:%d", "10.0.%d.1", "[2001:db8::%d]", "[2001:db8::1]:%d"} {
 		for i := 1; i < 40; i++ {
 			if host := fmt.Sprintf(names, i); i < 20 {
-				_, _ = s.HostID(host) // some are in use, and some of the others are in their way
+				_, _ = s.HostID(host) // some are in use, and others of the site compete with them
 			} else if id, err := s.HostID(host); err == nil {
 				inUse(t, s, host)
 				used[id] = true

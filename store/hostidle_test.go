@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// hostsOf are the ids of all hosts, by name.
+// hostsOf returns the ids of all hosts, by name.
 func hostsOf(t testing.TB, s *store.Store) map[string]uint32 {
 	t.Helper()
 	all, next, err := s.Hosts("", 1<<20, nil)
@@ -32,16 +32,15 @@ func hostsOf(t testing.TB, s *store.Store) map[string]uint32 {
 	return out
 }
 
-// ticking is a clock that moves each time it is looked at.
+// ticking returns a clock that moves each time it is read.
 func ticking(by time.Duration) func() time.Time {
 	now := new(atomic.Int64)
 	now.Store(1_700_000_000e9)
 	return func() time.Time { return time.Unix(0, now.Add(int64(by))) }
 }
 
-// TestHostTableFull: a new host takes the place of the one that has been idle longest. Hosts stay
-// that rows name, that something is set for, or that a source names, until that ends; and ids are
-// not given again.
+// TestHostTableFull: a new host takes the place of the one that has been idle longest. A host stays
+// while a row or a source names it, or it has settings; ids are not assigned twice.
 func TestHostTableFull(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
@@ -157,8 +156,8 @@ func TestHostTableFull(t *testing.T) {
 	}
 }
 
-// TestHostIdsGoOn: ids go on rising behind 1<<16 and up to the last that a row can name, and then
-// no more are given.
+// TestHostIdsGoOn: ids rise beyond 1<<16 and up to the last that a row can name; then no more are
+// assigned.
 func TestHostIdsGoOn(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
@@ -183,8 +182,8 @@ func TestHostIdsGoOn(t *testing.T) {
 	}
 }
 
-// TestHostPinned: a batch that names a host keeps its id until it is applied or dropped, as does
-// one that takes the last row from it; and a batch that names a host whose id is gone has its row
+// TestHostPinned: a batch that names a host keeps its id until it is applied or dropped, as does a
+// batch that removes the last row of the host; and if the id is gone, the batch has its row
 // resolved anew.
 func TestHostPinned(t *testing.T) {
 	t.Parallel()
@@ -243,8 +242,8 @@ func TestHostPinned(t *testing.T) {
 	}
 }
 
-// TestHostSiteFull: of a site whose places are all taken, a new host takes that of an idle one of
-// the same site, which frees its place there.
+// TestHostSiteFull: if all places of a site are taken, a new host takes the place of an idle one of
+// the same site.
 func TestHostSiteFull(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{HostsMax: 256}) // four of a site
@@ -276,8 +275,8 @@ func TestHostSiteFull(t *testing.T) {
 	}
 }
 
-// TestHostTableRandom drives a small table at random, through restarts and crashes: what is needed
-// stays, no id stands for two hosts, no pin is left behind, and Check finds nothing.
+// TestHostTableRandom drives a small table at random, through restarts and crashes: hosts that are
+// needed stay, no id stands for two hosts, no pin is left behind, and Check finds nothing.
 func TestHostTableRandom(t *testing.T) {
 	t.Parallel()
 	for i := range 3 {
@@ -287,7 +286,7 @@ func TestHostTableRandom(t *testing.T) {
 			fs := vfs.NewCrashableMem()
 			o := store.Options{Dir: "data", FS: fs, HostsMax: int64(5 + rng.IntN(10))}
 			s := storetest.Open(t, o)
-			names := map[uint32]string{} // each id that was durable, and its host
+			names := map[uint32]string{} // each id that was durable, with its host
 			for range 400 {
 				host := fmt.Sprintf("h%d.s%d", rng.IntN(4), rng.IntN(10))
 				switch rng.IntN(10) {
@@ -333,7 +332,7 @@ func TestHostTableRandom(t *testing.T) {
 	}
 }
 
-// randomRow has one of some repositories name a host, or no longer be there.
+// randomRow makes one of some repositories name a host, or drops it.
 func randomRow(t testing.TB, s *store.Store, rng *rand.Rand, host string) {
 	t.Helper()
 	did := storetest.DID(rng.IntN(12))
@@ -362,8 +361,8 @@ func randomRow(t testing.TB, s *store.Store, rng *rand.Rand, host string) {
 }
 
 // TestHostTableRaces: while many batches name hosts of a table that is too small for them, no row
-// comes to name a host whose place another has taken. Check says so of the store, and of each
-// moment at which it crashes.
+// comes to name a host whose place another has taken. Check confirms that for the store, and for
+// each moment at which it crashes.
 func TestHostTableRaces(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
@@ -381,7 +380,7 @@ func TestHostTableRaces(t *testing.T) {
 				if err != nil {
 					id = 0
 				}
-				// Others name hosts here.
+				// Other goroutines name hosts here.
 				err = renamed(s, storetest.DID(10*w+rng.IntN(3)), id, func(r *store.Repo) {
 					if r.Pending.Host != id {
 						lost.Add(1)
@@ -441,8 +440,8 @@ func renamed(s *store.Store, did string, host uint32, show func(r *store.Repo)) 
 	return wait()
 }
 
-// TestHostEvictionCrash: whatever a crash leaves of a host that takes another's place, the store
-// has the one or the other, and a row that names either has it by name.
+// TestHostEvictionCrash: if a crash comes while a host takes another's place, the store has either
+// the one or the other, and a row that names it has it by name.
 func TestHostEvictionCrash(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
@@ -473,7 +472,7 @@ func TestHostEvictionCrash(t *testing.T) {
 	}
 }
 
-// TestHostsManyIdle: more hosts than one look finds are replaced one by one, the longest idle
+// TestHostsManyIdle: more hosts than one scan collects are replaced one by one, the longest idle
 // first.
 func TestHostsManyIdle(t *testing.T) {
 	t.Parallel()

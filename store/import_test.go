@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// TestImportTwiceInGroup: two copies of one repository in one group. One of them wins, and
-// it is the one of the attempt that counts; the other is told that it is stale.
+// TestImportTwiceInGroup: of two copies of one repository in one group, the copy of the current
+// attempt is kept, and the other is told that it is stale.
 func TestImportTwiceInGroup(t *testing.T) {
 	t.Parallel()
 	for _, small := range []int64{1 << 20, 1} {
@@ -116,7 +116,7 @@ func TestImportManyBlocks(t *testing.T) {
 	}
 }
 
-// TestImportCancelled: a context that ended is told to Done and opens no group.
+// TestImportCancelled: a context that ended is passed to Done and opens no group.
 func TestImportCancelled(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -130,7 +130,7 @@ func TestImportCancelled(t *testing.T) {
 	}
 }
 
-// TestApplyTooMuch: what could not be read back is not written.
+// TestApplyTooMuch: an entry that could not be decoded is not written.
 func TestApplyTooMuch(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -146,8 +146,8 @@ func TestApplyTooMuch(t *testing.T) {
 	}
 }
 
-// TestApplyTwice: reads do not see what a batch has written, so that a second Apply to one repository
-// would take the first for undone.
+// TestApplyTwice: reads do not see what a batch has written, so that a second Apply to one
+// repository would miss the first.
 func TestApplyTwice(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -168,7 +168,7 @@ func TestApplyTwice(t *testing.T) {
 	}
 }
 
-// TestApplyWithoutOrdinal: a repository that was never imported has no place for records.
+// TestApplyWithoutOrdinal: a repository that was never imported cannot get records.
 func TestApplyWithoutOrdinal(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -180,8 +180,9 @@ func TestApplyWithoutOrdinal(t *testing.T) {
 	}
 }
 
-// TestImportBesideLarge: while a large repository is written, whose walk takes long, others are imported and made visible, with
-// two of those in flight too. A large one is a group by itself.
+// TestImportBesideLarge: while a large repository is being written, whose walk takes long, others
+// are imported and made visible, with two of them in flight too. A large repository is a group by
+// itself.
 func TestImportBesideLarge(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{GroupAge: time.Hour})
@@ -207,7 +208,8 @@ func TestImportBesideLarge(t *testing.T) {
 	large.Done = func(r store.Repo, err error) { visible.Store(err == nil && r.State == store.StateSynced) }
 	walking, largeOn, largeDone := halted(large)
 	<-walking
-	// Both slots of small ones are in use; the second is free first, and somebody waits by then.
+	// Both slots for small repositories are in use; the second is free first, when an import is
+	// waiting.
 	first, firstOn, firstDone := halted(small(2))
 	<-first
 	second, secondOn, secondDone := halted(small(3))

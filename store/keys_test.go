@@ -35,7 +35,7 @@ type keyType struct {
 
 func numbers(a, b tuple) int { return slices.Compare(a.n[:], b.n[:]) }
 
-// near gives numbers that are often equal, neighbours, or at a byte's edge.
+// near returns numbers that are often equal, neighbours, or at a byte's edge.
 func near(rng *rand.Rand, bits int) uint64 {
 	n := rng.Uint64() >> (64 - bits)
 	switch rng.IntN(4) {
@@ -57,7 +57,7 @@ func randomText(rng *rand.Rand, alphabet string, low, high int) string {
 	return string(b)
 }
 
-// randomDID gives canonical ones and everything near them.
+// randomDID returns canonical DIDs and everything near them.
 func randomDID(rng *rand.Rand) string {
 	switch rng.IntN(6) {
 	case 0:
@@ -72,7 +72,7 @@ func randomDID(rng *rand.Rand) string {
 	return "did:plc:" + randomText(rng, "abcxyz27", 24, 24)
 }
 
-// compareDIDs is the order of DIDs in keys: did:plc first by their numbers, the rest by
+// compareDIDs compares in the order of DIDs in keys: did:plc first by their numbers, the rest by
 // length and text.
 func compareDIDs(a, b string) int {
 	rank := func(s string) string { // base32 letters in the order of their values
@@ -146,7 +146,7 @@ func otherKeyTypes() []keyType {
 		order: func(a, b tuple) int { return compareDIDs(a.text, b.text) },
 		golden: map[string]tuple{
 			"730125aa8fb6f9c3a8df64f789e5ee3919": {text: plc},
-			// Upper case, and what is not base32, is kept as text: it must come back as it was.
+			// Upper case, and text that is not base32, is kept as text and read back unchanged.
 			"7302" + "0020" + hex.EncodeToString([]byte(strings.ToUpper(plc))): {text: strings.ToUpper(plc)},
 			"7302000f" + hex.EncodeToString([]byte("did:web:a.test:")):         {text: "did:web:a.test:"},
 		},
@@ -249,7 +249,7 @@ func otherKeyTypes() []keyType {
 	}}
 }
 
-// markKeyTypes are the keys of rows that say how far some work has come.
+// markKeyTypes returns the keys of rows of the progress of some work.
 func markKeyTypes() []keyType {
 	return []keyType{{
 		name: "crawls",
@@ -311,7 +311,7 @@ func TestKeyRoundTrip(t *testing.T) {
 	}
 }
 
-// TestKeyOrder: the order of the bytes is the order of what they stand for.
+// TestKeyOrder: the order of keys is the order of their parts.
 func TestKeyOrder(t *testing.T) {
 	t.Parallel()
 	for _, k := range keyTypes() {
@@ -352,7 +352,7 @@ func TestKeyGolden(t *testing.T) {
 	}
 }
 
-// TestKeysWithinOrdinal: everything of one ordinal lies between its prefix and the next.
+// TestKeysWithinOrdinal: all keys of one ordinal lie between its prefix and the next.
 func TestKeysWithinOrdinal(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
@@ -378,8 +378,10 @@ func TestDIDForms(t *testing.T) {
 		strings.ToUpper(plc), "did:plc:" + strings.ToUpper(plc[8:]), // upper case is another DID
 		plc[:31], plc + "a", "did:plc:", // wrong length
 		plc[:30] + "01", plc[:31] + "8", plc[:31] + "=", // not base32
-		plc[:31] + "\n", "\r" + plc[:31], plc[:8] + "\n" + plc[8:31], // the decoder of base32 skips line ends
-		"did:web:example.com", "did:web:localhost%3A1234", "did:key:zQ3sh", "", // other methods; the caller's to refuse
+		// the decoder of base32 skips line ends
+		plc[:31] + "\n", "\r" + plc[:31], plc[:8] + "\n" + plc[8:31],
+		// other methods; the caller's to refuse
+		"did:web:example.com", "did:web:localhost%3A1234", "did:key:zQ3sh", "",
 		"did:web:" + strings.Repeat("a", 0xffff-8), // the longest
 	} {
 		b := store.AppendDID(nil, did)

@@ -12,8 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// TestOrdinalsReturned: a group of one repository takes one ordinal, not its whole lease; a
-// trickle of small groups would use all of them up within a year. None is given twice.
+// TestOrdinalsReturned: a group of one repository takes one ordinal, not its whole lease; a trickle
+// of small groups would otherwise use up all of them within a year. None is assigned twice.
 func TestOrdinalsReturned(t *testing.T) {
 	t.Parallel()
 	o := store.Options{FS: vfs.NewMem(), Dir: "db", GroupAge: time.Hour}
@@ -40,7 +40,7 @@ func TestOrdinalsReturned(t *testing.T) {
 	for i := range store.Ordinal(5) {
 		group(i + 1)
 	}
-	// Whoever opens the store next does not know what of the last lease was used.
+	// After reopening, it is unknown which ordinals of the last lease were used.
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,8 @@ func TestOrdinalsOfTwoLeases(t *testing.T) {
 	im := one(1).Import(add(t, s, storetest.DID(1)), w.rev())
 	im.Done = func(store.Repo, error) {}
 	walk := im.Walk
-	im.Walk = func(fn func(repo.Leaf) error) error { // the first slot is in use, so the second opens
+	// the first slot is in use, so the second opens
+	im.Walk = func(fn func(repo.Leaf) error) error {
 		w.importRepo(t, s, storetest.DID(2), one(2))
 		return walk(fn)
 	}
@@ -88,8 +89,8 @@ func TestOrdinalsOfTwoLeases(t *testing.T) {
 	}
 }
 
-// TestLateImport: a copy that comes when the repository holds one already, or was wiped while the
-// copy was on its way, leaves nothing behind.
+// TestLateImport: a copy that completes when the repository has one already, or was wiped while the
+// copy was in flight, leaves nothing behind.
 func TestLateImport(t *testing.T) {
 	t.Parallel()
 	for _, wiped := range []bool{false, true} {
@@ -123,8 +124,8 @@ func TestLateImport(t *testing.T) {
 	}
 }
 
-// TestOrdinalsInOrder: a list by ordinals stops before those that an open import may still fill,
-// even when a later group is visible already.
+// TestOrdinalsInOrder: a list by ordinals stops before the ordinals that an open import may still
+// fill, even if a later group is visible already.
 func TestOrdinalsInOrder(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{GroupAge: time.Hour, GroupBytes: 1})
@@ -151,7 +152,7 @@ func TestOrdinalsInOrder(t *testing.T) {
 	}
 }
 
-// TestLeaseUsedUp: a group closes when it has given out its last ordinal.
+// TestLeaseUsedUp: a group closes when it has assigned its last ordinal.
 func TestLeaseUsedUp(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{GroupAge: time.Hour})

@@ -14,10 +14,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// TestImportsLandAtTheBottom ingests 50 groups with live rows, new accounts and wipes in
-// between, as they come beside a backfill. Every ingested table must land in the bottom
-// level and stay there, no table may reach over a keyspace, and what was written to tables
-// must stay under 1.3 times what was brought in.
+// TestImportsLandAtTheBottom ingests 50 groups with live rows, new accounts and wipes in between,
+// as during a backfill. Every ingested table must land in the bottom level and stay there, no table
+// may span two keyspaces, and the bytes written to tables must stay below 1.3 times the bytes
+// brought in.
 func TestImportsLandAtTheBottom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -30,10 +30,10 @@ func TestImportsLandAtTheBottom(t *testing.T) {
 		flushEvery int
 		tune       func(*pebble.Options)
 	}{
-		// The upper levels of a large store, scaled down with the store: flushed rows lie
-		// above the place where the next imports append.
+		// The upper levels of a large store, scaled down with the store: flushed rows overlap the
+		// place where the next imports append.
 		{"large", 64 << 10, 5, func(p *pebble.Options) { p.LBaseMaxBytes = 64 << 10 }},
-		// What is opened without options.
+		// The options of a store that is opened without options.
 		{"default", 0, 0, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -66,8 +66,8 @@ func TestImportsLandAtTheBottom(t *testing.T) {
 	}
 }
 
-// besides writes what comes beside an import: live rows of any of the first repos, a row of a
-// new account, now and then a wipe.
+// besides writes what comes during an import: live rows of any of the first repos, a row of a new
+// account, now and then a wipe.
 func besides(t *testing.T, s *store.Store, rng *rand.Rand, w *world, g, repos int) {
 	t.Helper()
 	for range 5 {
@@ -81,7 +81,7 @@ func besides(t *testing.T, s *store.Store, rng *rand.Rand, w *world, g, repos in
 	}
 }
 
-// bulky makes records of about a kilobyte that do not compress to nothing.
+// bulky returns records of about a kilobyte that do not compress to nothing.
 func bulky(rng *rand.Rand, n int) storetest.Records {
 	m := storetest.Records{}
 	for len(m) < n {
@@ -107,7 +107,7 @@ func settled(t testing.TB, s *store.Store) {
 	quiet(s, 5, 20*time.Millisecond)
 }
 
-// quiet waits until nothing was flushed or compacted at n looks in a row.
+// quiet waits until n checks in a row have found that nothing was flushed or compacted.
 func quiet(s *store.Store, n int, every time.Duration) {
 	for seen := 0; seen < n; time.Sleep(every) {
 		if m := store.Metrics(s); m.Compact.NumInProgress == 0 && m.Flush.NumInProgress == 0 {
@@ -144,7 +144,7 @@ func landed(t *testing.T, s *store.Store) {
 	}
 }
 
-// apart fails when a table reaches over a keyspace.
+// apart fails the test if a table spans two keyspaces.
 func apart(t *testing.T, s *store.Store) {
 	t.Helper()
 	tables, err := store.Tables(s)

@@ -27,7 +27,7 @@ func enqueue(t testing.TB, s *store.Store, did string, state store.State, host u
 	})
 }
 
-// nameHost has a host known under that id.
+// nameHost makes a host known under that id.
 func nameHost(t testing.TB, s *store.Store, id uint32) {
 	t.Helper()
 	if err := store.NameHost(s, id, fmt.Sprintf("pds%d.test", id)); err != nil {
@@ -80,9 +80,9 @@ func TestReposPages(t *testing.T) {
 	}
 }
 
-// TestReposByOrdinalMissesNobody: a client that goes on from the last ordinal it saw, while
+// TestReposByOrdinalMissesNone: a client that continues from the last ordinal it saw, while
 // groups are open, filled and flipped in any order, sees every repository once.
-func TestReposByOrdinalMissesNobody(t *testing.T) {
+func TestReposByOrdinalMissesNone(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{GroupBytes: 4 << 10, GroupAge: time.Hour})
 	rng := seeded(t)
@@ -151,8 +151,8 @@ func TestReposByOrdinalMissesNobody(t *testing.T) {
 	}
 }
 
-// TestListRecordsPages: any page size, in both directions, gives the records of the
-// collection and no other, without those whose path is no collection/rkey.
+// TestListRecordsPages: any page size, in both directions, gives the records of the collection and
+// no other, without those whose path is not a valid collection/rkey.
 func TestListRecordsPages(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -214,7 +214,7 @@ func TestListRecordsPages(t *testing.T) {
 	}
 }
 
-// TestListRecordsNothing: collections that hold nothing, and whatever cursor a client sends.
+// TestListRecordsNothing: collections without records, and any cursor that a client sends.
 func TestListRecordsNothing(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -255,7 +255,7 @@ func scanAll(t testing.TB, s *store.Store, from uint32, fn func(queued) bool) (o
 
 func next(queued) bool { return true }
 
-// inQueue is what ScanPending must give, in its order.
+// inQueue returns what ScanPending must give, in its order.
 func inQueue(t testing.TB, s *store.Store, from uint32) (out []queued) {
 	t.Helper()
 	rows, _, err := s.Repos("", 1<<20, func(r *store.Repo) bool { return r.State == store.StatePending && r.Pending.Host >= from })
@@ -329,8 +329,8 @@ func TestRequeueKeepsPlace(t *testing.T) {
 	}
 }
 
-// TestScanPendingBeforeCommit: a row whose place was handed out before that of a row that a
-// scan met, and which commits after the scan, is not behind the front.
+// TestScanPendingBeforeCommit: a row that got its place before a row that a scan met, and that
+// commits after the scan, is not behind the front.
 func TestScanPendingBeforeCommit(t *testing.T) {
 	t.Parallel()
 	for _, empty := range []bool{true, false} {
@@ -352,9 +352,9 @@ func TestScanPendingBeforeCommit(t *testing.T) {
 	}
 }
 
-// TestScanPendingMissesNobody: scans that run while others enqueue, requeue and take out
-// move the remembered fronts; no row that waits is behind a front in the end.
-func TestScanPendingMissesNobody(t *testing.T) {
+// TestScanPendingMissesNone: scans that run while other goroutines enqueue, requeue and take out
+// rows move the remembered fronts; in the end no waiting row is behind a front.
+func TestScanPendingMissesNone(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	rng := seeded(t)
@@ -374,7 +374,7 @@ func TestScanPendingMissesNobody(t *testing.T) {
 				r.State, r.Pending.Host, r.Pending.Priority = state, host, priority
 				b := s.NewBatch()
 				b.ForgeRepo(&r)
-				if rng.IntN(8) == 0 { // handed out and not used
+				if rng.IntN(8) == 0 { // assigned and not used
 					b.Discard()
 				} else if _, err := b.Commit(); err != nil {
 					t.Error(err)
@@ -431,7 +431,7 @@ func TestDueRetries(t *testing.T) {
 		edit(t, s, storetest.DID(n), func(_ *store.Batch, r *store.Repo) error {
 			r.State, r.Retry.Kind, r.Retry.Next = store.StateResync, store.Transport, at
 			if n == 6 {
-				r.State = store.StateGone // looked at again as well
+				r.State = store.StateGone // asked again as well
 			}
 			return nil
 		})
@@ -444,7 +444,7 @@ func TestDueRetries(t *testing.T) {
 		{9, 10, 10, nil},                     // none is due
 		{10, 50, 10, []int{2, 3}},            // the same second, by DID
 		{99, 100, 10, []int{2, 3, 1, 6}},     // one waits, one never
-		{99, 50, 2, []int{2, 3}},             // a page; next is what stands behind it
+		{99, 50, 2, []int{2, 3}},             // a page; next is the first row behind it
 		{1000, -1, 10, []int{2, 3, 1, 6, 4}}, // none waits
 	} {
 		dids, next, err := s.DueRetries(time.Unix(row.now, 0), row.limit)

@@ -32,9 +32,9 @@ func liveStore(b *testing.B) *store.Store {
 	return s
 }
 
-// BenchmarkLive is the store's share of following a firehose: for each commit the row is read twice,
-// as the ingest does, 1.2 ops are applied and the row is written; batches carry a cursor, and their
-// waits are called some batches later. The file system is in memory: no sync is counted.
+// BenchmarkLive is the store's share of following a firehose: for each commit the row is read
+// twice, as the ingest does, 1.2 ops are applied and the row is written; batches carry a cursor,
+// and their waits are called some batches later. The file system is in memory: no sync is counted.
 func BenchmarkLive(b *testing.B) {
 	for _, size := range []int{1, 8, 32} {
 		b.Run(fmt.Sprint("batch=", size), func(b *testing.B) { benchLive(b, size) })

@@ -30,9 +30,9 @@ func TestLive(t *testing.T) {
 	}
 }
 
-// TestLiveCrash clones the file system at every step of a history, with none, some or all of what was
-// not synced, opens the clone, and goes on from its cursor: nothing is missing below it, and the end
-// is that of a run that never crashed.
+// TestLiveCrash clones the file system at every step of a history, with none, some or all of what
+// was not synced, opens the clone, and continues from its cursor: nothing is missing below the
+// cursor, and the end is that of a run that never crashed.
 func TestLiveCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -81,7 +81,7 @@ func TestLiveCrash(t *testing.T) {
 }
 
 // TestLiveRace has goroutines commit events of their own DIDs, with one watermark for all, and
-// crashes meanwhile: whatever is lost, no cursor on disk covers an event that is.
+// crashes meanwhile: no cursor on disk covers an event that is lost.
 func TestLiveRace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -148,8 +148,8 @@ func TestLiveRace(t *testing.T) {
 	}
 }
 
-// TestLiveFaults lets one operation of the file system fail, each run another. After it nothing is
-// written any more, and what the disk then holds is a place to go on from.
+// TestLiveFaults makes one operation of the file system fail, another one in each run. Afterwards
+// nothing is written any more, and a run can continue from what the disk has.
 func TestLiveFaults(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
@@ -180,7 +180,7 @@ func runLiveFault(t *testing.T, script *liveScript, f *fault, rng *rand.Rand) {
 	case <-store.Failed(s):
 		useless(t, s, hit)
 		if err == nil {
-			t.Errorf("%s: the store failed and nobody was told", hit)
+			t.Errorf("%s: the store failed and no caller got the error", hit)
 		}
 	default:
 		if err != nil {
@@ -204,8 +204,8 @@ func runLiveFault(t *testing.T, script *liveScript, f *fault, rng *rand.Rand) {
 	}
 }
 
-// TestFailedBatch: a batch that failed has changed nothing that is kept in memory either, and nothing
-// is written after it (invariant 13).
+// TestFailedBatch: a batch that failed has changed nothing in memory either, and nothing is written
+// after it (invariant 13).
 func TestFailedBatch(t *testing.T) {
 	t.Parallel()
 	s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db", GroupAge: time.Hour})
@@ -235,10 +235,10 @@ func TestFailedBatch(t *testing.T) {
 	}
 }
 
-// TestWipeTorn: nothing of a difference cut short is left by a wipe.
+// TestWipeTorn: a wipe removes all that an interrupted difference left.
 func TestWipeTorn(t *testing.T) {
 	t.Parallel()
-	s := storetest.Open(t, store.Options{}) // which checks
+	s := storetest.Open(t, store.Options{}) // Open checks the store at the end
 	did := storetest.DID(1)
 	imported(t, s, did, small())
 	edit(t, s, did, func(_ *store.Batch, r *store.Repo) error { r.State, r.Torn = store.StatePending, true; return nil })
@@ -247,7 +247,8 @@ func TestWipeTorn(t *testing.T) {
 	}
 }
 
-// TestRowKept: a row that is read does not change with the buffer that its commit was in when it was written.
+// TestRowKept: a row that was read does not change with the buffer that its commit was in when it
+// was written.
 func TestRowKept(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})

@@ -60,7 +60,7 @@ func newLiveScript(rng *rand.Rand, repos, events int) *liveScript {
 		case n < 4 && status[h.did] == store.StatusActive:
 			h.kind = map[bool]string{false: "begin", true: "end"}[begun[h.did]]
 			begun[h.did] = !begun[h.did]
-		case n == 4 && rng.IntN(3) == 0 && h.did != l.dids[0]: // somebody must go on
+		case n == 4 && rng.IntN(3) == 0 && h.did != l.dids[0]: // some account must continue
 			h.kind, h.status = "account", store.StatusDeleted
 		case n < 8:
 			h.kind, h.status = "account", store.StatusDeactivated
@@ -88,7 +88,7 @@ func newLiveScript(rng *rand.Rand, repos, events int) *liveScript {
 	return l
 }
 
-// truth is what did holds after the events up to seq, and the rev of the last commit.
+// truth returns what did holds after the events up to seq, and the rev of the last commit.
 func (l *liveScript) truth(did string, seq int64) (m storetest.Records, rev string) {
 	m, rev = storetest.Records{"app.test.c0/first": storetest.Text(did)}, storetest.Rev(0)
 	for _, h := range l.steps {
@@ -109,7 +109,7 @@ func (l *liveScript) truth(did string, seq int64) (m storetest.Records, rev stri
 	return m, rev
 }
 
-// marks is a source's low watermark, as the ingest keeps it.
+// marks is a source's low watermark, as ingest keeps it.
 type marks struct {
 	mu   sync.Mutex
 	done map[int64]bool
@@ -139,7 +139,7 @@ type liveRun struct {
 
 // copying is a fetch under way.
 type copying struct {
-	seq     int64 // the copy is that of after this event
+	seq     int64 // the copy is the repository after this event
 	attempt uint64
 }
 
@@ -150,7 +150,7 @@ func (r *liveRun) must(err error) {
 	}
 }
 
-// event does with h what the ingest does, in one batch with the cursors.
+// event handles h as ingest does, in one batch with the cursors.
 func (r *liveRun) event(h happening) {
 	unlock := r.s.Lock(h.did)
 	row, err := r.s.RepoOrNew(h.did)
@@ -229,7 +229,7 @@ func (r *liveRun) account(b *store.Batch, row *store.Repo, h happening) {
 	b.ForgeRepo(row)
 }
 
-// drain applies what is buffered, a commit a batch; the last makes the repository synced.
+// drain applies the buffered commits, one in each batch; the last one makes the repository synced.
 func (r *liveRun) drain(row *store.Repo) {
 	type message struct{ rev, path, text string }
 	var all []message
@@ -315,7 +315,7 @@ func (r *liveRun) end(did string) {
 		whole(b, row)
 		r.complete(row)
 	}
-	im.Done = func(_ store.Repo, err error) { // a failure comes back from FlushImports too
+	im.Done = func(_ store.Repo, err error) { // FlushImports returns a failure too
 		if errors.Is(err, store.ErrStale) {
 			r.t.Error(err)
 		}
@@ -357,7 +357,7 @@ func (r *liveRun) difference(row *store.Repo, m storetest.Records, rev string) {
 	r.must(b.CommitSync())
 }
 
-// play goes through the steps after an event.
+// play runs the steps after an event.
 func (r *liveRun) play(after int64, last int64) {
 	seq := after
 	for _, h := range r.script.steps {
@@ -379,7 +379,7 @@ func (r *liveRun) play(after int64, last int64) {
 	}
 }
 
-// finish brings everybody to the end of the script.
+// finish brings all repositories to the end of the script.
 func (r *liveRun) finish() {
 	for _, did := range r.script.dids {
 		r.end(did) // what was begun
@@ -399,7 +399,7 @@ func (r *liveRun) finish() {
 	}
 }
 
-// equal compares what is held and what the log tells with the truth.
+// equal compares the stored records and the log with the truth.
 func (r *liveRun) equal() {
 	r.t.Helper()
 	want := map[string]storetest.Records{}
@@ -424,8 +424,8 @@ func (r *liveRun) equal() {
 	}
 }
 
-// covered checks that nothing below the cursors is missing: a commit is applied, buffered or
-// remembered by its rev, an account event by its time.
+// covered checks that nothing below the cursors is missing: each commit is applied, buffered or
+// remembered by its rev, each account event by its time.
 func (r *liveRun) covered() (cursor int64) {
 	r.t.Helper()
 	for _, source := range []string{mirror, firehose} {

@@ -10,8 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// TestLostEvent: a row of the log that is not there is corruption wherever it stood; a reader must
-// neither pass over it nor ask for it for ever.
+// TestLostEvent: a missing row of the log is corruption wherever it was; a reader must neither skip
+// it nor ask for it for ever.
 func TestLostEvent(t *testing.T) {
 	t.Parallel()
 	for lost := range uint64(3) {
@@ -39,8 +39,8 @@ func TestLostEvent(t *testing.T) {
 	}
 }
 
-// TestUnsettledTwice: of two batches that hide the same events, the second one decides when a reader
-// may pass them.
+// TestUnsettledTwice: of two batches that hide the same events, the second one decides when a
+// reader may pass them.
 func TestUnsettledTwice(t *testing.T) {
 	t.Parallel()
 	var u store.Unsettled
@@ -57,8 +57,8 @@ func TestUnsettledTwice(t *testing.T) {
 	}
 }
 
-// TestReadLogWaitsForWhatHides: a reader does not pass events that a batch hides which a crash may still lose, and is
-// woken when it may.
+// TestReadLogWaitsForWhatHides: a reader does not pass events that a batch hides which a crash may
+// still lose, and is woken when it may pass them.
 func TestReadLogWaitsForWhatHides(t *testing.T) {
 	t.Parallel()
 	for name, hide := range map[string]func(b *store.Batch, r *store.Repo) error{
@@ -85,8 +85,9 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 			s := storetest.Open(t, store.Options{})
 			did := storetest.DID(1)
 			imported(t, s, storetest.DID(2), storetest.Records{"app.test.a/1": storetest.Text("another")}) // event 1
-			imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")})                  // 2
-			imported(t, s, storetest.DID(3), storetest.Records{"app.test.a/1": storetest.Text("last")})    // 3
+			// 2
+			imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")})
+			imported(t, s, storetest.DID(3), storetest.Records{"app.test.a/1": storetest.Text("last")}) // 3
 			unlock := s.Lock(did)
 			r, err := s.Repo(did)
 			if err != nil {
@@ -124,7 +125,8 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 	}
 }
 
-// TestEmptyBatchSettlesNothing: a batch without rows, whose end comes at once, says nothing about the batches before it.
+// TestEmptyBatchSettlesNothing: a batch without rows, whose wait returns at once, implies nothing
+// about the batches before it.
 func TestEmptyBatchSettlesNothing(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})

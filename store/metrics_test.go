@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestGauges: what operators watch has the names that they were promised.
+// TestGauges: the gauges for operators have their documented names.
 func TestGauges(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	s := storetest.Open(t, store.Options{Registerer: reg})

@@ -50,8 +50,8 @@ func imported(t testing.TB, s *store.Store, did string, m storetest.Records) {
 	}
 }
 
-// prune takes out of the log what is dated before that time, and what retention of that length takes
-// out now. Not beside Run, which owns the clock of the retention.
+// prune removes from the log what is dated before that time, and what retention of that length
+// removes now. It must not run beside Run, which owns the clock of the retention.
 func prune(t testing.TB, s *store.Store, before time.Time) {
 	t.Helper()
 	if err := store.Retain(context.Background(), s, store.Now(s).Sub(before)); err != nil {
@@ -60,7 +60,7 @@ func prune(t testing.TB, s *store.Store, before time.Time) {
 	pruneDated(t, s, before)
 }
 
-// pruneDated takes out of the log what is dated before that time.
+// pruneDated removes from the log what is dated before that time.
 func pruneDated(t testing.TB, s *store.Store, before time.Time) {
 	t.Helper()
 	_, decode := codec(t)
@@ -80,7 +80,7 @@ func pruneDated(t testing.TB, s *store.Store, before time.Time) {
 	}
 }
 
-// ids are the ids of the events from cursor on, and how the page ended.
+// ids returns the ids of the events from cursor on, and how the page ended.
 func ids(t testing.TB, s *store.Store, cursor uint64) (out []uint64) {
 	t.Helper()
 	next, err := s.ReadLog(context.Background(), cursor, 1<<20, func(e *store.Event) error { out = append(out, e.ID); return nil })
@@ -90,7 +90,7 @@ func ids(t testing.TB, s *store.Store, cursor uint64) (out []uint64) {
 	return out
 }
 
-// TestPruneWholeEntries: the tail only stands where an entry begins, wherever in the time of
+// TestPruneWholeEntries: the tail is always at the beginning of an entry, wherever in the time of
 // an entry the limit falls.
 func TestPruneWholeEntries(t *testing.T) {
 	t.Parallel()
@@ -108,12 +108,13 @@ func TestPruneWholeEntries(t *testing.T) {
 		before time.Time
 		tail   uint64
 	}{
-		{c.ago(4 * time.Hour), 1},                     // nothing is that old
-		{c.ago(3 * time.Hour), 1},                     // what happened at the limit stays
-		{c.ago(3*time.Hour - 5*time.Microsecond), 11}, // between the events of the first entry: it goes whole
-		{c.ago(3*time.Hour - 10*time.Minute), 11},     // nothing more
-		{c.ago(90 * time.Minute), 21},                 // the second
-		{c.ago(5 * time.Hour), 21},                    // an earlier limit brings nothing back
+		{c.ago(4 * time.Hour), 1}, // nothing is that old
+		{c.ago(3 * time.Hour), 1}, // an event at the limit stays
+		// between the events of the first entry: it goes whole
+		{c.ago(3*time.Hour - 5*time.Microsecond), 11},
+		{c.ago(3*time.Hour - 10*time.Minute), 11}, // nothing more
+		{c.ago(90 * time.Minute), 21},             // the second
+		{c.ago(5 * time.Hour), 21},                // an earlier limit restores nothing
 	} {
 		prune(t, s, row.before)
 		if s.Tail() != row.tail || s.Counts()["events"] != int64(31-row.tail) {
@@ -172,10 +173,10 @@ func TestPruneSuperseded(t *testing.T) {
 		path, body string
 		blocks     int64 // when the tail has passed the step
 	}{
-		{"app.test.a/1", "new", 6},  // the other record still holds the shared block
+		{"app.test.a/1", "new", 6},  // the other record still refers to the shared block
 		{"app.test.a/2", "", 5},     // now nothing does
 		{"app.test.a/3", "more", 4}, // one for one
-		{"no path", "", 4},          // makes no event: it goes with the next one
+		{"no path", "", 4},          // makes no event: it is pruned with the next one
 		{"app.test.a/9", "x", 3},    // a new one
 	}
 	for _, st := range steps {
@@ -201,8 +202,8 @@ func TestPruneSuperseded(t *testing.T) {
 	}
 }
 
-// TestPruneBesideReaders: readers that follow the log, or come with any cursor, while it
-// grows and is pruned get complete data or ErrOutdatedCursor.
+// TestPruneBesideReaders: while the log grows and is pruned, readers that follow it, or start at
+// any cursor, get complete data or ErrOutdatedCursor.
 func TestPruneBesideReaders(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -268,16 +269,18 @@ func TestPruneBesideReaders(t *testing.T) {
 	readers.Wait()
 }
 
-// TestHiddenEvents: the events of an account that is not active are skipped and keep their
-// ids; they are told again when it is active. Those of a wiped account are gone, and the
-// account event that says so stays.
+// TestHiddenEvents: the events of an inactive account are skipped and keep their ids; they are
+// shown again when it is active. The events of a wiped account are gone, and its account event
+// stays.
 func TestHiddenEvents(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	a, b := storetest.DID(1), storetest.DID(2)
 	imported(t, s, a, storetest.Records{"app.test.a/1": storetest.Text("1"), "app.test.a/2": storetest.Text("2")}) // 1, 2
-	imported(t, s, b, storetest.Records{"app.test.a/1": storetest.Text("3")})                                      // 3
-	one(t, s, a, "app.test.a/3", "4")                                                                              // 4
+	// 3
+	imported(t, s, b, storetest.Records{"app.test.a/1": storetest.Text("3")})
+	// 4
+	one(t, s, a, "app.test.a/3", "4")
 	status := func(did string, st store.Status) {
 		edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.Status = st; b.Account(r); return nil })
 	}
@@ -305,7 +308,8 @@ func TestHiddenEvents(t *testing.T) {
 	}
 	status(a, store.StatusDeactivated) // 5
 	want("told", 3, 5)
-	one(t, s, a, "app.test.a/4", "6") // told to nobody: whoever shows the account again lists its records
+	// no event: the records are listed when the account is shown again
+	one(t, s, a, "app.test.a/4", "6")
 	want("written while hidden", 3, 5)
 	status(a, store.StatusActive) // 6
 	want("active again", 1, 2, 3, 4, 5, 6)
@@ -331,7 +335,8 @@ func superseding(t testing.TB, s *store.Store, n int) {
 	}
 }
 
-// TestPruneSyncs: pruning the blocks of many repositories waits for the disk a few times, not once for each of them.
+// TestPruneSyncs: pruning the blocks of many repositories waits for the disk a few times, not once
+// for each of them.
 func TestPruneSyncs(t *testing.T) {
 	t.Parallel()
 	var syncs atomic.Int64
@@ -356,8 +361,8 @@ func TestPruneSyncs(t *testing.T) {
 	}
 }
 
-// TestPrunePages: entries, superseded blocks and dropped ordinals are pruned beside each other: none of them waits for the
-// end of the others.
+// TestPrunePages: entries, superseded blocks and dropped ordinals are pruned side by side: none of
+// them waits for the end of the others.
 func TestPrunePages(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -396,8 +401,8 @@ func TestPrunePages(t *testing.T) {
 	}
 }
 
-// TestPruneDroppedAtTail: an ordinal that was dropped while the log was empty is forgotten too, although pruning had
-// come as far already.
+// TestPruneDroppedAtTail: an ordinal that was dropped while the log was empty is forgotten too,
+// although pruning had reached that event already.
 func TestPruneDroppedAtTail(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})

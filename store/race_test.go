@@ -16,10 +16,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestConcurrent lets many goroutines import, change, wipe and import anew, each its own
-// repositories, with groups shared between them and flipped by size and by age, while others
-// follow the log, query, scan, check and prune. What the followers folded, the store and what
-// the writers wrote must agree.
+// TestConcurrent has many goroutines import, change, wipe and import anew, each its own
+// repositories, with groups shared between them and flipped by size and by age, while others follow
+// the log, query, scan, check and prune. The state that the followers derived, the store and the
+// state that the writers wrote must agree.
 func TestConcurrent(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -150,7 +150,7 @@ func (w *writer) importAndWait(did string) {
 	}
 }
 
-// follower folds the log as it grows.
+// follower applies the log as it grows.
 type follower struct {
 	t      *testing.T
 	s      *store.Store

@@ -9,7 +9,7 @@ import (
 )
 
 // BenchmarkRelist lists a repository again, as when its account is shown after it was hidden. That
-// takes place under the DID's lock: events of this one account wait for it.
+// happens under the DID's lock: events of this one account wait for it.
 func BenchmarkRelist(b *testing.B) {
 	for _, records := range []int{20_000, 1_000_000} {
 		b.Run(fmt.Sprint("records=", records), func(b *testing.B) {

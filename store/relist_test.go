@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// setStatus writes a new status with its account event, and what a reactivation lists.
+// setStatus writes a new status with its account event, and the listing of a reactivation.
 func setStatus(t testing.TB, s *store.Store, did string, status store.Status) {
 	t.Helper()
 	edit(t, s, did, func(b *store.Batch, r *store.Repo) error {
@@ -30,7 +30,7 @@ func setStatus(t testing.TB, s *store.Store, did string, status store.Status) {
 	})
 }
 
-// events are those from cursor on, as text.
+// events returns the events from cursor on, as text.
 func events(t testing.TB, s *store.Store, cursor uint64, page int) (out []string) {
 	t.Helper()
 	for cursor <= s.Head() {
@@ -57,8 +57,8 @@ func small() storetest.Records {
 		"no path": storetest.Text("z")}
 }
 
-// TestRelist: a reactivation lists what is held then, once and in order, without what nobody is
-// shown; what it lists stays readable after it was changed, and goes with its entry.
+// TestRelist: a reactivation lists the records held then, once and in order, without hidden and
+// shelved ones; they stay readable after they were changed, and are pruned with the entry.
 func TestRelist(t *testing.T) {
 	t.Parallel()
 	c := newClock()
@@ -106,8 +106,8 @@ func TestRelist(t *testing.T) {
 	}
 }
 
-// TestRelistOfPruned: where the import's listing was pruned, what an interrupted relist leaves is not
-// taken for it.
+// TestRelistOfPruned: if the import's listing was pruned, the rows of an interrupted relist are not
+// mistaken for it.
 func TestRelistOfPruned(t *testing.T) {
 	storetest.WithoutRace(t)
 	t.Parallel()
@@ -134,8 +134,8 @@ func TestRelistOfPruned(t *testing.T) {
 	}
 }
 
-// TestRelistUsedUp: the numbers of listed ops end, for whoever has an account come and go long enough. Then it is
-// wiped, and to be fetched as if for the first time; the last relist before is whole.
+// TestRelistUsedUp: an account that comes and goes often enough uses up the op numbers. Then it is
+// wiped, and must be fetched as if for the first time; the last relist before that is whole.
 func TestRelistUsedUp(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -183,7 +183,7 @@ func listings(t testing.TB, s *store.Store) (n int) {
 	return n
 }
 
-// TestVisibility: what each status does to record events of before and after.
+// TestVisibility: the effect of each status on earlier and later record events.
 func TestVisibility(t *testing.T) {
 	t.Parallel()
 	for _, status := range []store.Status{store.StatusTakendown, store.StatusSuspended, store.StatusDeactivated, store.StatusDeleted,
@@ -211,7 +211,7 @@ func TestVisibility(t *testing.T) {
 			t.Errorf("%s: %q", status, got)
 		}
 		setStatus(t, s, did, store.StatusActive) // 10
-		want := 13                               // all of before, and three listed
+		want := 13                               // all earlier events, and three listed
 		if status == store.StatusDeleted {
 			want = 6 // without the seven of its records
 		}
@@ -222,7 +222,8 @@ func TestVisibility(t *testing.T) {
 	}
 }
 
-// TestRelistEmpty: an account without records lists nothing, and one that was never imported cannot.
+// TestRelistEmpty: an account without records lists nothing, and one that was never imported
+// cannot.
 func TestRelistEmpty(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -266,8 +267,8 @@ func large(t testing.TB, s *store.Store, did string) (records int) {
 	return len(m) - 1
 }
 
-// TestRelistInterrupted: crashes between the batches of a listing, and a batch that is discarded, leave
-// rows that no entry names; the next listing does not trip over them, whatever has changed.
+// TestRelistInterrupted: crashes between the batches of a listing, and a batch that is discarded,
+// leave rows that no entry names; the next listing is right, whatever has changed.
 func TestRelistInterrupted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -324,7 +325,7 @@ func reopened(t testing.TB, clones []*vfs.MemFS) (out []*store.Store) {
 	return out
 }
 
-// TestRelistWiped: a wipe takes the listings along, and nothing of them is shown.
+// TestRelistWiped: a wipe removes the listings, and none of them is shown.
 func TestRelistWiped(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -341,8 +342,7 @@ func TestRelistWiped(t *testing.T) {
 	prune(t, s, time.Now().Add(time.Hour))
 }
 
-// TestCounted: a row says how many hidden rows and collections there are, and the CID of each record
-// can be asked for.
+// TestCounted: a row counts its hidden rows and collections, and RecordCID finds each record.
 func TestCounted(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -376,6 +376,6 @@ func TestCounted(t *testing.T) {
 		storetest.Check(t, s)
 	}
 	if got, err := s.RecordCID(&store.Repo{}, []byte("app.test.a/1")); got.Defined() || err != nil {
-		t.Errorf("of nobody: %s, %v", got, err)
+		t.Errorf("without an ordinal: %s, %v", got, err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 const retention = 72 * time.Hour
 
-// retain lets time pass by the store's clock and has retention looked at.
+// retain lets time pass by the store's clock and applies the retention.
 func retain(t testing.TB, s *store.Store, c *clock, d time.Duration) {
 	t.Helper()
 	c.tick(d)
@@ -48,13 +48,13 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// TestRetentionClock: a clock that was ahead or behind, or that jumps while the daemon runs or is off, neither keeps retention
-// from pruning nor has it prune what is new.
+// TestRetentionClock: a clock that was ahead or behind, or that jumps while the daemon runs or is
+// off, neither keeps retention from pruning nor has it prune new events.
 func TestRetentionClock(t *testing.T) {
 	t.Parallel()
 	const year, day = 365 * 24 * time.Hour, 24 * time.Hour
 	for name, row := range map[string]struct {
-		away time.Duration // what the clock says too much while two events are written
+		away time.Duration // error of the clock while two events are written
 		off  bool          // the store is closed and opened as it jumps
 	}{
 		"ahead":           {year, false},
@@ -112,8 +112,8 @@ func TestRetentionClock(t *testing.T) {
 	}
 }
 
-// TestRetentionLater: time is counted without a retention too, so that one that is set later knows how old events are. There
-// are never very many marks.
+// TestRetentionLater: time is counted without a retention too, so that a retention that is set
+// later knows the age of events. The number of marks is bounded.
 func TestRetentionLater(t *testing.T) {
 	t.Parallel()
 	c := newClock()
@@ -174,7 +174,8 @@ func TestRetentionRuns(t *testing.T) {
 	})
 }
 
-// TestRetentionShort: a retention that is not longer than the pause between two looks is kept too.
+// TestRetentionShort: a retention that is shorter than the pause between two runs of pruning works
+// too.
 func TestRetentionShort(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []time.Duration{time.Second, time.Minute} {

@@ -27,7 +27,7 @@ func putRetry(t testing.TB, s *store.Store, n int, due int64) error {
 }
 
 // TestRetryFront: the remembered front of the retry index hides no row, not even one that is due
-// before all that were there, as after a step of the clock.
+// before all others, as after a step of the clock.
 func TestRetryFront(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -49,7 +49,7 @@ func TestRetryFront(t *testing.T) {
 		if err := putRetry(t, s, step.n, step.due); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // the first look remembers
+		for range 2 { // the first read remembers the front
 			dids, _, err := s.DueRetries(time.Unix(150, 0), 10)
 			if err != nil || (len(dids) > 0) != (step.want != 0) || len(dids) > 0 && dids[0] != storetest.DID(step.want) {
 				t.Errorf("after %+v: %v, %v", step, dids, err)
@@ -58,7 +58,8 @@ func TestRetryFront(t *testing.T) {
 	}
 }
 
-// TestRetryFrontRace: rows that are written while others look are not lost to the front.
+// TestRetryFrontRace: rows that are written while other goroutines read are not hidden by the
+// front.
 func TestRetryFrontRace(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -100,7 +101,8 @@ func TestRetryFrontRace(t *testing.T) {
 	}
 }
 
-// TestRetryAhead: a retry that a clock set while it was far ahead is due now; one that is due in weeks is not.
+// TestRetryAhead: a retry that a clock set while it was far ahead is due now; one that is due in
+// weeks is not.
 func TestRetryAhead(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})

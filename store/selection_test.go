@@ -25,8 +25,8 @@ func set(t testing.TB, s *store.Store, c filter.Config) store.FilterVersion {
 	return f
 }
 
-// TestFilterExcludes: a change of the excludes alone is a version and adds no selection, is in
-// force at once, and stands after a restart.
+// TestFilterExcludes: a change of the excludes alone is a version without a new selection; it is in
+// force at once, also after a restart.
 func TestFilterExcludes(t *testing.T) {
 	t.Parallel()
 	o := store.Options{FS: vfs.NewMem(), Dir: "db"}
@@ -75,8 +75,8 @@ func TestFilterExcludes(t *testing.T) {
 }
 
 // TestFilterManyChanges: the filter can be changed any number of times, as long as selections that
-// no row names are deleted: as many as are kept may be added besides, and then there is an error
-// that says what to wait for. Excludes can be changed all the same.
+// no row names are deleted. At the maximum of selections, SetFilter returns an error that says what
+// to wait for. Excludes can be changed all the same.
 func TestFilterManyChanges(t *testing.T) {
 	storetest.WithoutRace(t)
 	t.Parallel()
@@ -137,7 +137,7 @@ func TestFilterManyChanges(t *testing.T) {
 }
 
 // TestFilterDiscovers compares DiscoversSince with all filters that were in force, through random
-// changes: exactly while all of them are there, and never saying too little once some are deleted,
+// changes: it is exact while all of them are kept, and never wrongly false once some are deleted,
 // after a restart too.
 func TestFilterDiscovers(t *testing.T) {
 	t.Parallel()
@@ -174,7 +174,7 @@ func TestFilterDiscovers(t *testing.T) {
 					if got && !want {
 						needless++
 					}
-					// Which account was readmitted, and excluded again since, is not remembered.
+					// It is not recorded which account was readmitted, and excluded again since.
 					exact := !drops && uint32(since) >= f.Readmitted
 					if want && !got || got && !want && exact {
 						t.Fatalf("version %d since %d: %v, want %v", f.Version, since, got, want)
@@ -204,8 +204,8 @@ func readmits(f, g *filter.Filter) bool {
 }
 
 // TestDropSelectionsCrash clones the file system at each step at which selections are added and
-// deleted: a clone has all of those that were to be deleted, or none, what rows name in any case,
-// and goes on from there.
+// deleted: a clone has either all of the selections that were to be deleted or none of them, has
+// those that rows name in any case, and continues from there.
 func TestDropSelectionsCrash(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)

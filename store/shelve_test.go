@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// setFilter puts a filter in force and gives the version that rows name.
+// setFilter puts a filter in force and returns the version that rows name.
 func setFilter(t testing.TB, s *store.Store, c filter.Config) uint32 {
 	t.Helper()
 	f, err := s.SetFilter(c)
@@ -62,7 +62,8 @@ func amend(t testing.TB, s *store.Store, did, rev string, edit func(*store.Repo)
 	return r
 }
 
-// put is the op that writes a record of some text, drop that which deletes it, keep that of a sweep.
+// put returns the op that writes a record of some text, drop the op that deletes it, keep the op of
+// a sweep.
 func put(path, text string) store.Op {
 	body := storetest.Text(text)
 	return store.Op{Path: []byte(path), CID: repo.HashCID(body), Record: body}
@@ -71,7 +72,7 @@ func put(path, text string) store.Op {
 func drop(path string) store.Op { return store.Op{Path: []byte(path)} }
 func keep(path string) store.Op { return store.Op{Path: []byte(path), Keep: true} }
 
-// spoken is what the log says from an id on.
+// spoken returns the events of the log from an id on.
 func spoken(t testing.TB, s *store.Store, from uint64) (out []string) {
 	t.Helper()
 	for from <= s.Head() {
@@ -87,7 +88,7 @@ func spoken(t testing.TB, s *store.Store, from uint64) (out []string) {
 	return out
 }
 
-// rowsOf are the rows held of a repository, each with where it is.
+// rowsOf returns the record rows of a repository, each with its place.
 func rowsOf(t testing.TB, s *store.Store, did string) map[string]string {
 	t.Helper()
 	r, err := s.Repo(did)
@@ -112,7 +113,7 @@ func rowsOf(t testing.TB, s *store.Store, did string) map[string]string {
 	return out
 }
 
-// TestShelveTransitions: each way of a record from one place to another, with its events.
+// TestShelveTransitions: each move of a record from one place to another, with its events.
 func TestShelveTransitions(t *testing.T) {
 	t.Parallel()
 	const path = "app.test.b/1"
@@ -184,7 +185,7 @@ func only(collection, stored string) filter.Config {
 	return filter.Config{Collections: []string{collection}, Store: stored}
 }
 
-// TestShelveHidden: what stands under no valid path is kept where everything is, or all is wanted.
+// TestShelveHidden: a record without a valid path is kept if all records are stored or wanted.
 func TestShelveHidden(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})

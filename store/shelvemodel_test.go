@@ -18,18 +18,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// shelf is what one repository should be, and what should be held of it.
+// shelf is the expected state of one repository.
 type shelf struct {
 	did    string
 	all    storetest.Records // as its host has it
 	held   map[string]string // path → place
-	filter *filter.Filter    // by which it was chosen
+	filter *filter.Filter    // that chose the records
 	lacks  bool
 	sweep  bool
 	rev    int
 }
 
-// placed is where a filter puts a path, said once more.
+// placed returns where a filter puts a path, by a second implementation.
 func placed(f *filter.Filter, path string) string {
 	c := f.Config()
 	collection, _, ok := strings.Cut(path, "/")
@@ -49,7 +49,7 @@ func placed(f *filter.Filter, path string) string {
 	return "shelved"
 }
 
-// place has a path held where the filter puts it, or not at all.
+// place puts a path where the filter puts it, or removes it.
 func (h *shelf) place(path string) {
 	if h.held[path] = placed(h.filter, path); h.held[path] == "" {
 		delete(h.held, path)
@@ -72,7 +72,7 @@ func (h *shelf) amend(t testing.TB, s *store.Store, ops []store.Op) {
 	amend(t, s, h.did, storetest.Rev(h.rev), func(r *store.Repo) { r.Sweep, r.Lacks = h.sweep, h.lacks }, ops...)
 }
 
-// commit is a random commit of the host's, applied.
+// commit applies a random commit of the host.
 func (h *shelf) commit(t testing.TB, s *store.Store, rng *rand.Rand) {
 	var ops []store.Op
 	for p, m := range storetest.Random(rng, 1+rng.IntN(6)) {
@@ -113,7 +113,7 @@ func (h *shelf) refilter(t testing.TB, s *store.Store, version uint32) {
 	amend(t, s, h.did, storetest.Rev(h.rev), func(r *store.Repo) { r.Filter, r.Sweep, r.Lacks = version, h.sweep, h.lacks })
 }
 
-// sweepSome sweeps some of what is held, or all.
+// sweepSome sweeps some of the records, or all.
 func (h *shelf) sweepSome(t testing.TB, s *store.Store, rng *rand.Rand) {
 	paths := slices.Sorted(maps.Keys(h.held))
 	rng.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
@@ -180,7 +180,7 @@ func (h *shelf) again(t testing.TB, s *store.Store, version uint32) {
 	}
 }
 
-// equal compares what is held with what should be.
+// equal compares the stored rows with the expected ones.
 func (h *shelf) equal(t testing.TB, s *store.Store) {
 	t.Helper()
 	if d := cmp.Diff(h.held, rowsOf(t, s, h.did)); d != "" {
@@ -201,8 +201,8 @@ func randomFilter(rng *rand.Rand) filter.Config {
 	return c
 }
 
-// TestShelveModel drives random commits, changes of the filter, sweeps in parts, fetches, reactivations and
-// imports, and compares rows, lists and the log with plain maps.
+// TestShelveModel drives random commits, changes of the filter, sweeps in parts, fetches,
+// reactivations and imports, and compares rows, lists and the log with plain maps.
 func TestShelveModel(t *testing.T) {
 	t.Parallel()
 	for i := range 4 {

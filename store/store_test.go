@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// seeded gives a generator whose seed is printed and can be given by CISTERN_TEST_SEED.
+// seeded returns a generator whose seed is printed and can be set by CISTERN_TEST_SEED.
 func seeded(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := rand.Uint64()
@@ -35,7 +35,7 @@ func seeded(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 1))
 }
 
-// world is what the store should hold, and what the log should have told.
+// world is the expected contents of the store, and of its log.
 type world struct {
 	records map[string]storetest.Records // by DID; absent = not imported
 	revs    map[string]string
@@ -144,7 +144,7 @@ func (w *world) wipe(t testing.TB, s *store.Store, did string) {
 	delete(w.records, did)
 }
 
-// held is every record the store answers with.
+// held returns every record that the store answers with.
 func held(t testing.TB, s *store.Store) map[string]storetest.Records {
 	t.Helper()
 	out := map[string]storetest.Records{}
@@ -243,8 +243,8 @@ func (w *world) equal(t testing.TB, s *store.Store) {
 	}
 }
 
-// TestModel drives random histories through imports by both ways, changes, wipes, reactivations, reopening
-// and pruning, and compares the store and its log with a plain map.
+// TestModel drives random histories through imports by both ways, changes, wipes, reactivations,
+// reopening and pruning, and compares the store and its log with a plain map.
 func TestModel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -342,7 +342,7 @@ func TestCursorLimits(t *testing.T) {
 		{0, 3, nil},                   // from the oldest
 		{2, 3, nil},                   // in the middle of an import
 		{3, 3, nil},                   // the next to come
-		{4, 4, store.ErrFutureCursor}, // nobody was given that one
+		{4, 4, store.ErrFutureCursor}, // no reader was given that one
 		{1 << 60, 1 << 60, store.ErrFutureCursor}, // far off
 	} {
 		if next, err := s.ReadLog(t.Context(), row.cursor, 100, none); next != row.next || !errors.Is(err, row.err) {
@@ -355,7 +355,7 @@ func TestCursorLimits(t *testing.T) {
 	}
 }
 
-// TestStaleImport: what was fetched for an attempt that no longer counts leaves nothing.
+// TestStaleImport: a copy fetched for an attempt that no longer counts leaves nothing.
 func TestStaleImport(t *testing.T) {
 	t.Parallel()
 	for _, small := range []int64{1 << 20, 1} {
@@ -383,7 +383,8 @@ func TestStaleImport(t *testing.T) {
 	}
 }
 
-// TestFormatRefused: a store of an older or a newer format is not opened, and the error says what to do.
+// TestFormatRefused: a store of an older or a newer format is not opened, and the error says what
+// to do.
 func TestFormatRefused(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{1, 2, store.FormatVersion - 1, store.FormatVersion + 1, 999} {

@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// sweepAll brings a repository to a version in parts, as a pass does, and drops it when drops is set. It goes on
-// wherever a crash left it.
+// sweepAll brings a repository to a version in parts, as a pass does, and drops it when drops is
+// set. It continues wherever a crash left it.
 func sweepAll(t testing.TB, s *store.Store, did string, version uint32, drops bool) {
 	t.Helper()
 	r, err := s.RepoOrNew(did)
@@ -51,15 +51,16 @@ func sweepAll(t testing.TB, s *store.Store, did string, version uint32, drops bo
 	edit(t, s, did, func(_ *store.Batch, r *store.Repo) error { r.Filter, r.Sweep = version, false; return nil })
 }
 
-// TestSweepCrash clones the file system at each step of sweeps and drops: the clone must check clean, hold every
-// published event, and come to the same end.
+// TestSweepCrash clones the file system at each step of sweeps and drops: the clone must check
+// clean, hold every published event, and come to the same end.
 func TestSweepCrash(t *testing.T) {
 	storetest.WithoutRace(t)
 	t.Parallel()
 	rng := seeded(t)
 	contents := storetest.Random(rng, 24)
 	filters := []filter.Config{only("app.test.c0", filter.StoreAll), only("app.test.c1", filter.StoreAll), only("app.test.c1", ""), only("app.none.*", "")}
-	// play brings the store from wherever it stands to the end, and gives what was held after each filter it set.
+	// play brings the store from any position to the end, and returns the records held after each
+	// filter it set.
 	play := func(s *store.Store) (held []map[string]string) {
 		if r, err := s.RepoOrNew(storetest.DID(1)); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// transitions by name, as a caller makes them.
+// transitions has each transition by name, as a caller makes it.
 var transitions = map[string]func(b *store.Batch, r *store.Repo){
 	"Track":   func(b *store.Batch, r *store.Repo) { b.Track(r, store.ByNetwork, store.PriorityDiscovery) },
 	"Enqueue": func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) },
@@ -23,7 +23,7 @@ var transitions = map[string]func(b *store.Batch, r *store.Repo){
 	"Untrack":  func(b *store.Batch, r *store.Repo) { b.Untrack(r) },
 }
 
-// inState is a store with one repository in a state, whose copy is held where that state needs one.
+// inState returns a store with one repository in a state, with a copy if that state needs one.
 func inState(t *testing.T, state store.State) (s *store.Store, did string) {
 	t.Helper()
 	s, err := store.Open(store.Options{Dir: "db", FS: vfs.NewMem()})
@@ -74,7 +74,7 @@ func inState(t *testing.T, state store.State) (s *store.Store, did string) {
 	return s, did
 }
 
-// putBy changes and writes a row by the door that all use.
+// putBy changes and writes a row by UpdateRepo, as all callers do.
 func putBy(s *store.Store, did string, change func(b *store.Batch, r *store.Repo)) error {
 	wait, err := s.UpdateRepo(did, func(b *store.Batch, r *store.Repo) error {
 		change(b, r)
@@ -89,8 +89,9 @@ func putBy(s *store.Store, did string, change func(b *store.Batch, r *store.Repo
 
 var allStates = []store.State{0, store.StatePending, store.StateSynced, store.StateResync, store.StateGone, store.StateIdle, store.StateDraining}
 
-// TestTransitions makes each transition from each state: those of the table lead where it says, and
-// leave a store that Check finds no fault in; all others are refused, and change nothing.
+// TestTransitions makes each transition from each state: the transitions of the table lead where it
+// states, and leave a store in which Check finds no difference; all others are refused, and change
+// nothing.
 func TestTransitions(t *testing.T) {
 	t.Parallel()
 	drawn := map[store.Arrow]bool{}
@@ -105,7 +106,8 @@ func TestTransitions(t *testing.T) {
 			if err != nil || before.State != from {
 				t.Fatalf("it is %s, want %s (%v)", before.State, from, err)
 			}
-			if name == "Track" && from != 0 && from != store.StateIdle { // a row that is not followed
+			// a row that is not followed
+			if name == "Track" && from != 0 && from != store.StateIdle {
 				if err := putBy(s, did, func(b *store.Batch, r *store.Repo) { b.Untrack(r) }); err != nil {
 					t.Fatal(err)
 				}
@@ -127,7 +129,8 @@ func TestTransitions(t *testing.T) {
 				if after.Attempt == before.Attempt && from != 0 && name != "Defer" && name != "Complete" {
 					t.Errorf("%s from %s: the attempt is %d as before", name, from, after.Attempt)
 				}
-			case allowed && name != "Complete": // of a repository without a copy, or of one that is followed
+			// of a repository without a copy, or of one that is followed
+			case allowed && name != "Complete":
 				t.Errorf("%s from %s is refused: %v", name, from, err)
 			case after.State != before.State || after.Attempt != before.Attempt:
 				t.Errorf("%s from %s is refused (%v), and left %s, attempt %d", name, from, err, after.State, after.Attempt)
@@ -141,12 +144,15 @@ func TestTransitions(t *testing.T) {
 	}
 }
 
-// elsewhere are arrows that need more than a state: they are made by tests of their callers.
+// elsewhere has the arrows that need more than a state: tests of their callers make them.
 var elsewhere = map[store.Arrow]bool{
-	{Name: "Track", From: store.StatePending, To: store.StatePending}:     true, // a deletion that is being confirmed
+	// a deletion that is being confirmed
+	{Name: "Track", From: store.StatePending, To: store.StatePending}:     true,
 	{Name: "Complete", From: store.StatePending, To: store.StateDraining}: true, // inState makes it
-	{Name: "Complete", From: store.StateDraining, To: store.StateSynced}:  true, // the buffer has to be taken first
-	{Name: "Untrack", From: store.StateGone, To: store.StateIdle}:         true, // the account is shown first
+	// the buffer has to be taken first
+	{Name: "Complete", From: store.StateDraining, To: store.StateSynced}: true,
+	// the account is shown first
+	{Name: "Untrack", From: store.StateGone, To: store.StateIdle}: true,
 }
 
 func reachable(drawn map[store.Arrow]bool, name string, from store.State) bool {
@@ -158,7 +164,7 @@ func reachable(drawn map[store.Arrow]bool, name string, from store.State) bool {
 	return false
 }
 
-// TestPutRepoRefuses: a state that was assigned by hand, and a row that contradicts its state, are not
+// TestPutRepoRefuses: a row whose state was assigned by hand, or that contradicts its state, is not
 // written.
 func TestPutRepoRefuses(t *testing.T) {
 	t.Parallel()
@@ -194,7 +200,8 @@ func TestPutRepoRefuses(t *testing.T) {
 	}
 }
 
-// TestUpdateOrder: locks are taken in one order everywhere, or two updates wait for each other.
+// TestUpdateOrder: locks are taken in one order everywhere; otherwise two updates could wait for
+// each other.
 func TestUpdateOrder(t *testing.T) {
 	t.Parallel()
 	s, did := inState(t, store.StateSynced)

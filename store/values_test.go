@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func testCID() repo.CID { return repo.HashCID([]byte("x")) }
 
-// fullRepo is a row with every field set.
+// fullRepo returns a row with every field set.
 func fullRepo() store.Repo {
 	return store.Repo{
 		State: store.StateResync, Status: store.StatusDeactivated, Tracked: store.ByNetwork, Attempt: 5, Verified: store.VerifiedHashes,
@@ -58,7 +58,7 @@ func entries() map[string]store.Entry {
 	}
 }
 
-// listing is a row whose ops have rising, repeated and explicit blocks.
+// listing returns a row whose ops have rising, repeated and explicit blocks.
 func listing() (row []byte, ops []store.ListingOp) {
 	ops = []store.ListingOp{{"a.b.c/1", 0}, {"a.b.c/2", 1}, {"a.b.d/1", 7}, {"a.b.d/10", 0}, {"a.b.d/11", 1}}
 	row = []byte{1}
@@ -84,7 +84,7 @@ type namedRow struct {
 	value any
 }
 
-// otherRows are rows that have one form each.
+// otherRows returns rows that have one form each.
 func otherRows() []namedRow {
 	return []namedRow{
 		{"host", store.HostRow{Banned: true, Limits: store.HostLimits{Concurrency: 1, PerSecond: 2, PerHour: 3, PerDay: 4}, Bytes: 5, Repos: 6,

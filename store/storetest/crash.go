@@ -11,21 +11,22 @@ import (
 // store.Options.FS, under the store's goroutines.
 type CrashFS struct {
 	*vfs.MemFS
-	linking sync.RWMutex // MemFS locks twice to link, and waits for ever if a clone is asked for between
+	// Link and Clone of MemFS deadlock when they run at the same time
+	linking sync.RWMutex
 }
 
-// NewCrashFS is an empty one.
+// NewCrashFS returns an empty file system.
 func NewCrashFS() *CrashFS { return &CrashFS{MemFS: vfs.NewCrashableMem()} }
 
-// Clone is what a crash at this moment leaves: what was synced, and of the rest, file by file and block by
-// block, about percent of a hundred. The clone can crash too.
+// Clone returns what a crash at this moment leaves: everything that was synced, and of the rest,
+// file by file and block by block, about percent of a hundred. The clone can crash too.
 func (f *CrashFS) Clone(rng *rand.Rand, percent int) *CrashFS {
 	f.linking.Lock()
 	defer f.linking.Unlock()
 	return &CrashFS{MemFS: f.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})}
 }
 
-// Link is that of vfs.FS.
+// Link implements vfs.FS.
 func (f *CrashFS) Link(oldname, newname string) error {
 	f.linking.RLock()
 	defer f.linking.RUnlock()

@@ -2,8 +2,8 @@ package storetest
 
 import "testing"
 
-// raceShare is the share of seeds that run with the race detector, too: it makes them ten times as
-// slow, and what it finds it finds in the first few.
+// raceShare is the inverse of the share of seeds that also run with the race detector: it makes
+// them ten times as slow, and finds what it finds in the first few.
 const raceShare = 10
 
 // Seeds returns how many of n seeds a test runs: all, or a tenth with the race detector.
@@ -14,8 +14,8 @@ func Seeds(n uint64) uint64 {
 	return n
 }
 
-// WithoutRace skips a test with the race detector. It is for long tests that have one goroutine at a
-// time or run the daemon as another process.
+// WithoutRace skips a test with the race detector. It is for long tests that have one goroutine at
+// a time or run the daemon as another process.
 func WithoutRace(t *testing.T) {
 	t.Helper()
 	if Race {

@@ -51,7 +51,7 @@ func Check(t testing.TB, s *store.Store) {
 	}
 }
 
-// DID makes a did:plc of a number.
+// DID returns a did:plc for a number.
 func DID(n int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyz234567"
 	b := []byte("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa")
@@ -62,7 +62,7 @@ func DID(n int) string {
 	return string(b)
 }
 
-// Rev makes a TID of a number; they sort alike.
+// Rev returns a TID for a number, in the order of the numbers.
 func Rev(n int) string {
 	const letters = "234567abcdefghijklmnopqrstuvwxyz"
 	b := []byte("3k22222222222")
@@ -73,7 +73,7 @@ func Rev(n int) string {
 	return string(b)
 }
 
-// Commit is a commit block with a signature of no worth.
+// Commit returns a commit block with an invalid signature.
 func Commit(did, rev string, data repo.CID) []byte {
 	link := cbor.Tag{Number: 42, Content: data.AppendBytes([]byte{0})}
 	enc, err := cbor.CanonicalEncOptions().EncMode()
@@ -87,7 +87,7 @@ func Commit(did, rev string, data repo.CID) []byte {
 	return b
 }
 
-// Text is a record of some text.
+// Text returns a record with some text.
 func Text(text string) []byte {
 	b, err := cbor.Marshal(map[string]string{"text": text})
 	if err != nil {
@@ -99,8 +99,8 @@ func Text(text string) []byte {
 // Records are the contents of a repository: path → record bytes.
 type Records map[string][]byte
 
-// Random makes n records over some collections; some are equal to one another, and about
-// one in fifty has a path that is no valid collection/rkey.
+// Random returns n records over some collections; some are equal to one another, and about one in
+// fifty has a path that is not a valid collection/rkey.
 func Random(rng *rand.Rand, n int) Records {
 	m := Records{}
 	for len(m) < n {
@@ -113,7 +113,7 @@ func Random(rng *rand.Rand, n int) Records {
 	return m
 }
 
-// Paths are the paths in MST order.
+// Paths returns the paths in MST order.
 func (m Records) Paths() []string {
 	paths := make([]string, 0, len(m))
 	for p := range m {
@@ -123,8 +123,8 @@ func (m Records) Paths() []string {
 	return paths
 }
 
-// Import is m as the first copy of a repository whose row stands in the store. Done is left
-// to the caller.
+// Import returns m as the first copy of a repository whose row is in the store. The caller sets
+// Done.
 func (m Records) Import(r store.Repo, rev string) store.Import {
 	data := repo.HashCID([]byte(rev))
 	numbers := map[repo.CID]int{}
@@ -153,8 +153,8 @@ func (m Records) Import(r store.Repo, rev string) store.Import {
 	}
 }
 
-// Reach brings a row into a state, by the transitions that lead there. A repository that is to be
-// complete must hold a copy, and one that is to be draining a buffered commit.
+// Reach brings a row into a state, by the transitions that lead there. To become complete, a
+// repository must have a copy; to become draining, also a buffered commit.
 func Reach(b *store.Batch, r *store.Repo, to store.State) {
 	switch to {
 	case store.StateGone:
@@ -178,8 +178,8 @@ func Reach(b *store.Batch, r *store.Repo, to store.State) {
 	}
 }
 
-// Head makes everything that has been applied durable, so that readers of the log see it, and returns
-// the id of the newest event.
+// Head makes all applied batches durable, so that readers of the log see them, and returns the id
+// of the newest event.
 func Head(t testing.TB, s *store.Store) uint64 {
 	t.Helper()
 	b := s.NewBatch()
