@@ -7,27 +7,27 @@
 //
 // # Invariants
 //
-//  1. The public listener changes nothing. It answers from the store alone: no request has the daemon
-//     call another host.
-//  2. No endpoint returns records of a hidden account. A page of events is shared by subscribers for at
-//     most a second after it was read, so hiding takes effect within that.
-//  3. A stream sends every visible event from its cursor on, in the order of ids, each once: replay and
-//     tail are one loop over one reader, without a queue that could overflow.
-//  4. Pages neither skip nor repeat items, whatever was written between them: the cursor of a request is
-//     the first id of its page, or the key after which its list goes on.
+//  1. The public listener changes nothing. It answers from the store alone: no request has the
+//     daemon call another host.
+//  2. No endpoint returns records of a hidden account. A page of events is shared by subscribers
+//     for at most a second after it was read, so hiding takes effect within that.
+//  3. A stream sends every visible event from its cursor on, in the order of ids, each once: replay
+//     and tail are one loop over one reader, without a queue that could overflow.
+//  4. Pages neither skip nor repeat items, whatever was written between them: the cursor of a
+//     request is the first id of its page, or the key after which its list goes on.
 //  5. A write answered with 2xx is durable, and each of its rows was changed under its lock.
 //  6. Everything that a client can make large has a limit in limits.go. One client cannot use up
 //     connections, streams, query turns or the memory of answers: a quarter is left to others.
-//  7. No web page can use the private listener: Host must be this server, Origin must be Host, a browser
-//     must not state that the request comes from another site, and writes must be JSON by their content
-//     type. With a token, only the probes answer without it.
+//  7. No web page can use the private listener: Host must be this server, Origin must be Host, a
+//     browser must not state that the request comes from another site, and writes must be JSON by
+//     their content type. With a token, only the probes answer without it.
 //  8. Secrets are neither logged nor answered.
 //
 // # Concurrency
 //
-// A Server may be used by any goroutine. Serve owns the listeners and returns when every request and
-// stream ended, or DrainTimeout ran out. A stream has the request's goroutine and one that reads
-// from the peer; only the former writes to the connection.
+// A Server may be used by any goroutine. Serve owns the listeners and returns when every request
+// and stream ended, or DrainTimeout ran out. A stream has the request's goroutine and one that
+// reads from the peer; only the former writes to the connection.
 //
 // # Files
 //

@@ -2,13 +2,14 @@
 //
 // # Purpose
 //
-// A part that brings data in has one Gate, which cmd owns. The operator, the guard of the disk and
-// whatever else has a cause to pause the part shut its gate; the part looks at the gate before it
-// begins something, and the operator reads the causes in /stats.
+// Each part of the daemon that brings data in has one Gate, which cmd owns. A cause to pause the
+// part, such as the operator's switch or a disk below its reserve, shuts the gate. The part checks
+// the gate before it begins new work, and /stats shows the causes.
 //
 // # Invariants
 //
-//  1. A gate is shut while at least one cause holds it shut. Two causes do not undo each other.
+//  1. A gate is shut while at least one cause holds it shut. Ending one cause leaves the others in
+//     force.
 //  2. The part finishes what it began before the gate was shut, unless the cause halts it: then the
 //     context of Gate.Run ends, and the part runs anew when no cause halts it any more.
 //

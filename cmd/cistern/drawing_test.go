@@ -23,7 +23,13 @@ func TestPackagesAreDrawn(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s has no drawing of packages", name)
 	}
-	want := drawing(imports(t))
+	packages := imports(t)
+	for pkg := range packages {
+		if !strings.Contains(after, "\n| `"+pkg+"` | ") {
+			t.Errorf("%s: the table of packages has no row for %s", name, pkg)
+		}
+	}
+	want := drawing(packages)
 	if got == want {
 		return
 	}

@@ -8,10 +8,10 @@
 //
 //  1. No input panics, or takes memory out of proportion to its length. Invalid input is
 //     repo.ErrInvalid.
-//  2. A frame whose type or op is unknown is of KindUnknown, with its seq if it has one. Unknown fields
-//     are skipped (event stream spec).
-//  3. A Frame refers to the message that it was decoded from. The message must stay unchanged while the
-//     Frame is in use.
+//  2. A frame whose type or op is unknown is of KindUnknown, with its seq if it has one. Unknown
+//     fields are skipped (event stream spec).
+//  3. A Frame refers to the message that it was decoded from. The message must stay unchanged while
+//     the Frame is in use.
 //
 // # Concurrency
 //

@@ -1,5 +1,5 @@
-// Package identity turns a DID into what an indexer needs of its document: where the
-// repository is hosted and which key signs it.
+// Package identity turns a DID into what an indexer needs of its document: where the repository is
+// hosted and which key signs it.
 //
 // # Purpose
 //
@@ -8,21 +8,22 @@
 //
 // # Invariants
 //
-//  1. An Identity names exactly the DID that was asked for, with a PDS origin and a parsed key;
-//     a document that lacks one of them is an error, never a half-filled Identity.
+//  1. An Identity names exactly the DID that was asked for, with a PDS origin and a parsed key; a
+//     document that lacks one of them is an error, never a half-filled Identity.
 //  2. ErrNotFound is returned only on an answer: every directory answered 404, or one 410. If a
 //     directory does not answer, the failure is transient.
 //  3. Unless AllowPrivate is set, no connection reaches an address that is not public, or that an
-//     interface of this machine has. The check runs on the resolved address when the socket is made,
-//     so names, redirects and rebinding cannot evade it. No proxy is taken from the environment.
+//     interface of this machine has. The check runs on the resolved address when the socket is
+//     made, so names, redirects and rebinding cannot evade it. No proxy is taken from the
+//     environment.
 //  4. After Purge(did) returns, no Resolve that starts later returns a document requested earlier.
 //  5. Answers are bounded (BodyMax), lookups are bounded in time (Timeout), redirects are few and
 //     never leave https; the cache never exceeds CacheSize entries.
 //  6. Handles are declared, not verified: they are for display only.
-//  7. An identity of Remember is returned by Cached, never by Resolve, and any answer replaces it. So a
-//     Remember of an old row just after a Purge cannot break invariant 4.
-//  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key that
-//     was rotated out is never valid for a time that is minutes later.
+//  7. An identity of Remember is returned by Cached, never by Resolve, and any answer replaces it.
+//     So a Remember of an old row just after a Purge cannot break invariant 4.
+//  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key
+//     that was rotated out is never valid for a time that is minutes later.
 //
 // # Concurrency
 //

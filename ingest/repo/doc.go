@@ -2,26 +2,26 @@
 //
 // # Purpose
 //
-// It turns the bytes of a repository (CAR, tree, commit, record), as they come from outside,
-// into verified pieces, or refuses them.
+// It turns the bytes of a repository (CAR, tree, commit, record), as they come from outside, into
+// verified pieces, or refuses them.
 //
 // # Invariants
 //
 //  1. Bytes from outside never panic, and never cost more memory or time than the limits in
-//     limits.go allow. What is wrong with them is ErrInvalid; errors of a reader or a spool are not.
+//     limits.go allow. Invalid bytes are ErrInvalid; errors of a reader or a spool are not.
 //  2. A block handed out hashes to the CID it was asked by: it was hashed when it arrived.
-//  3. A Walk that returns nil has visited every record of the tree once, in key order, and the
-//     tree has the only form that the protocol allows for these records.
-//  4. One set of bytes, one answer: nothing depends on the order of a CAR's blocks, on how much
-//     of it was spooled, or on the index's seed.
-//  5. Invert returns the root of the tree without the operations, or an error: no node that was not in the slice
-//     counts for more than its CID.
+//  3. A Walk that returns nil has visited every record of the tree once, in key order, and the tree
+//     has the only form that the protocol allows for these records.
+//  4. A result depends on the bytes only, not on the order of a CAR's blocks, on how much of it was
+//     spooled, or on the index's seed.
+//  5. Invert returns the root of the tree without the operations, or an error. Of a node that is
+//     not in the slice it uses only the CID.
 //  6. What AppendJSON appends is valid JSON, the same for the same bytes.
 //
 // # Concurrency
 //
-// A CAR or a Slice belongs to one goroutine at a time. ChunkPool and Key may be shared. Functions are pure. No
-// goroutine is started.
+// A CAR or a Slice belongs to one goroutine at a time. ChunkPool and Key may be shared. Functions
+// are pure. No goroutine is started.
 //
 // # Files
 //
@@ -30,7 +30,7 @@
 //	index.go    digest → place in the body  cid.go      CID
 //	walk.go     Walk and its checks         node.go     tree nodes
 //	path.go     collection/rkey             tid.go      revs
-//	slice.go    CARs of live messages       invert.go   taking operations back
+//	slice.go    CARs of live messages       invert.go   undoing operations
 //	parttree.go trees known in part         partial.go  records of some key ranges
 //	commit.go   commits and signatures      json.go     records to JSON
 //	cbor.go     DAG-CBOR heads and links    limits.go   every limit

@@ -14,9 +14,9 @@
 //  3. A fault that fires is counted by its Injection, so that a test can prove that it happened.
 //  4. Everything listens on 127.0.0.1; the network makes no requests itself.
 //  5. A commit raises the rev of its account. A request sees one commit, never a mixture of two.
-//  6. Every mutation of an account is one event, first on its host's stream and then on those of all
-//     relays, in the order of mutations. An inactive account has only #account and #identity events.
-//     Accounts made before Start have no event.
+//  6. Every mutation of an account is one event, first on its host's stream and then on those of
+//     all relays, in the order of mutations. An inactive account has only #account and #identity
+//     events. Accounts made before Start have no event.
 //  7. Times of events, and of the operations in the PLC directory's log, are those of the account's
 //     logical clock, which also gives the revs.
 //  8. A cursor is a seq of one stream. It gives all messages after it that the window kept.
@@ -26,7 +26,8 @@
 // All methods are safe for concurrent use. Start runs one http.Server per host in an errgroup,
 // which costs a listening socket and a waiting goroutine each; Close stops and joins them.
 // Repositories are generated when first used, or all at once by Build. When a mutation returns, all
-// logs have its event. Each connection has its own pace. Locks are in order account, stream, network.
+// logs have its event. Each connection has its own pace. Locks are in order account, stream,
+// network.
 //
 // # Files
 //
@@ -36,7 +37,8 @@
 //   - account.go: Account, Truth, mutations; redundant.go: commits with redundant operations
 //   - snapshot.go: one commit of a repository: tree, signature, blocks
 //   - placement.go: which accounts live on which host
-//   - host.go: Host, one server with faults and a request log; connection.go: its connections, and its death
+//   - host.go: Host, one server with faults and a request log; connection.go: its connections, and
+//     its death
 //   - limit.go: rate limits of hosts, and requests beyond them
 //   - pds.go, proof.go, plc.go, plclog.go, relay.go, query.go: answers of the three kinds of server
 //   - decision.go: statuses stated by relays and former hosts that contradict the host
