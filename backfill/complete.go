@@ -104,7 +104,7 @@ func (t *task) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 	retry := store.Retry{
 		Count:   count,
 		Since:   defaultTo(before.Since, now.Unix()),
-		Error:   clipped(fmt.Sprintf("the host has rev %s, %s was seen", row.Rev, row.SeenRev)),
+		Error:   fmt.Sprintf("the host has rev %s, %s was seen", row.Rev, row.SeenRev),
 		Lagging: true,
 	}
 	if count == 1 {

@@ -313,7 +313,7 @@ func (c *crawler) noteFailure(l *list, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l.failures++
-	c.status.Failure, c.status.FailedAt = clipped(hosts.Clean(err.Error())), c.r.opts.Now()
+	c.status.Failure, c.status.FailedAt = hosts.Clean(err.Error()), c.r.opts.Now()
 }
 
 // noteTrouble records what is wrong with a list whose host answers.

@@ -50,9 +50,6 @@ func ScannedAll(r *Runner) time.Time {
 // Delay is the time until the next attempt after so many failures.
 func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }
 
-// Clipped is an error text for a row.
-func Clipped(s string) string { return clipped(s) }
-
 // Admit lets a request in that belongs to no task.
 func Admit(ctx context.Context, r *Runner, host uint32) (done func(error), err error) {
 	p, err := r.hosts.Admit(ctx, host)

@@ -171,7 +171,7 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 		Count: count,
 		Next:  now.Add(delay).Unix(),
 		Since: defaultTo(row.Retry.Since, now.Unix()),
-		Error: clipped(err.Error()),
+		Error: err.Error(),
 	})
 }
 
@@ -256,21 +256,4 @@ func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, orig
 // firehose and the lists of its host tell at once when it comes back.
 func goneDelay(gone time.Duration) time.Duration {
 	return min(max(gone, goneRecheck), goneRecheckMax)
-}
-
-// clipped bounds an error text for the row, at the border of a character.
-func clipped(s string) string {
-	if len(s) <= store.ErrorBytesMax {
-		return s
-	}
-	s = s[:store.ErrorBytesMax]
-	for i := len(s) - 1; i > len(s)-4; i-- {
-		if s[i] < 0x80 {
-			break
-		}
-		if s[i] >= 0xc0 {
-			return s[:i]
-		}
-	}
-	return s
 }

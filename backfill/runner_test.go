@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"cistern/backfill"
 	"cistern/backfill/pace"
@@ -199,19 +198,6 @@ func TestAskedWait(t *testing.T) {
 	h.Set("RateLimit-Remaining", "0")
 	if got := pace.AskedWait(h, now); got != 5*time.Minute {
 		t.Errorf("with none left: %s", got)
-	}
-}
-
-func TestClipped(t *testing.T) {
-	t.Parallel()
-	for pad := range 8 {
-		s := "x234567"[:pad%8%7]
-		for len(s) < 2*store.ErrorBytesMax {
-			s += "aé€𝄞"
-		}
-		if got := backfill.Clipped(s); len(got) > store.ErrorBytesMax || len(got) < store.ErrorBytesMax-4 || !utf8.ValidString(got) {
-			t.Errorf("clipped to %d bytes, valid %v", len(got), utf8.ValidString(got))
-		}
 	}
 }
 

@@ -153,7 +153,7 @@ func (v verdict) failure() string {
 	if v.err == nil || v.fault == noFault && v.park == 0 && (v.kind != store.RateLimited || v.lookup) {
 		return ""
 	}
-	return clipped(v.err.Error())
+	return v.err.Error()
 }
 
 // judge tells the host of a task what its attempt says of it, or the lookups what a failed one

@@ -162,7 +162,7 @@ func (p *Permit) Heard(k pace.Kind, header http.Header, took time.Duration) {
 }
 
 // Note applies what a request shows about the host. failure is what is shown as the host's last
-// failure, "" for none.
+// failure, cut to store.ErrorBytesMax, "" for none.
 func (p *Permit) Note(o pace.Outcome, failure string) {
 	now := p.t.opts.Now()
 	p.t.mu.Lock()

@@ -3,6 +3,7 @@ package hosts
 import (
 	"cmp"
 	"context"
+	"strings"
 	"time"
 
 	"cistern/backfill/pace"
@@ -22,7 +23,8 @@ type tally struct {
 func (y *tally) noted(o pace.Outcome, failure string, now time.Time) {
 	switch {
 	case failure != "":
-		y.err, y.dirty = failure, true
+		failure = failure[:min(len(failure), store.ErrorBytesMax)]
+		y.err, y.dirty = strings.ToValidUTF8(failure, ""), true
 	case o.Answered:
 		y.seen, y.dirty = now, true
 	}
