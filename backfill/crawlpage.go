@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"cistern/backfill/hosts"
-	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -135,13 +131,10 @@ func (r *Runner) askPage(ctx context.Context, base, method string, query url.Val
 		return err
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("answer of %s: %w: %v", method, errNoAnswer, err)
+		return fmt.Errorf("answer of %s: %w: %v", method, hosts.ErrMalformed, err)
 	}
 	return nil
 }
-
-// errNoAnswer: what came is not what was asked for.
-var errNoAnswer = errors.New("it does not parse")
 
 // query asks a host, by its base URL, as its limits allow. The answer has at most bodyMax bytes, and
 // must begin within a time of at most Options.IdleTimeout.
@@ -155,78 +148,6 @@ func (r *Runner) query(ctx context.Context, base, method string, query url.Value
 	if err != nil {
 		return nil, err
 	}
-	permit, err := r.hosts.Admit(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	a := answered{}
-	body, err := r.send(ctx, strings.TrimSuffix(base, "/")+"/xrpc/"+method+"?"+query.Encode(), bodyMax, within, &a)
-	a.err = err
-	if errors.Is(err, errLong) {
-		a.err = nil // not a fault of the host that others should know of
-	}
-	r.dismiss(ctx, permit, a)
-	return body, err
-}
-
-// answered is how a request ended that belongs to no task.
-type answered struct {
-	err    error
-	header http.Header   // of the answer, nil if there was none
-	took   time.Duration // until it began
-	bytes  int64         // of its body
-}
-
-// dismiss gives back the permit of such a request.
-func (r *Runner) dismiss(ctx context.Context, p *hosts.Permit, a answered) {
-	defer p.Close()
-	v := verdict{spoke: true}
-	if a.err != nil { // a request that we cancelled says nothing about the host
-		v = classify(ctx, a.err, r.opts.Now())
-	}
-	p.Heard(pace.Query, a.header, a.took)
-	if v.ending == endRetry || v.ending == endGone {
-		p.Note(v.outcome(), v.failure())
-	}
-	p.Received(a.bytes)
-}
-
-// errLong: an answer is longer than any in order.
-var errLong = errors.New("answer is too long")
-
-func (r *Runner) send(ctx context.Context, target string, bodyMax int64, within time.Duration,
-	a *answered) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, crawlTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("User-Agent", r.opts.UserAgent)
-	begin := time.Now()
-	late := time.AfterFunc(within, cancel)
-	resp, err := r.client.Do(req)
-	if inTime := late.Stop(); err != nil && (!inTime || hosts.TimedOut(ctx, err)) {
-		return nil, fmt.Errorf("no answer within %s: %w", within, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	a.header, a.took = resp.Header, time.Since(begin)
-	if resp.StatusCode != http.StatusOK {
-		return nil, hosts.ReadAnswer(resp, resp.Body, r.opts.Now())
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyMax+1))
-	a.bytes = int64(len(body))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(body)) > bodyMax {
-		return nil, fmt.Errorf("more than %d bytes: %w", bodyMax, errLong)
-	}
-	if kind := hosts.ContentType(resp.Header); kind != "application/json" && !json.Valid(body) {
-		return nil, fmt.Errorf("host answered 200 with %s: %w", kind, errNoAnswer)
-	}
-	return body, nil
+	target := strings.TrimSuffix(base, "/") + "/xrpc/" + method + "?" + query.Encode()
+	return r.hosts.Query(ctx, id, target, bodyMax, within)
 }

@@ -61,7 +61,7 @@ func shows(answer []byte, did string, f store.FilterVersion) (sight, error) {
 		Collections []string `json:"collections"`
 	}
 	if err := json.Unmarshal(answer, &said); err != nil || said.DID != did {
-		return unseen, fmt.Errorf("describeRepo of %s: %w", did, errNoAnswer)
+		return unseen, fmt.Errorf("describeRepo of %s: %w", did, hosts.ErrMalformed)
 	}
 	for _, c := range said.Collections {
 		if f.Signal([]byte(c)) {
@@ -151,7 +151,7 @@ func blames(err error) bool {
 	case errors.As(err, &answer):
 		return answer.Code == http.StatusTooManyRequests || answer.Code > http.StatusInternalServerError
 	}
-	return !errors.Is(err, errNoAnswer) && !errors.Is(err, errLong)
+	return !errors.Is(err, hosts.ErrMalformed) && !errors.Is(err, hosts.ErrTooLong)
 }
 
 // postpone notes in a batch who is to be asked later.

@@ -50,18 +50,16 @@ func ScannedAll(r *Runner) time.Time {
 // Delay is the time until the next attempt after so many failures.
 func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }
 
-// Admit lets a request in that belongs to no task.
-func Admit(ctx context.Context, r *Runner, host uint32) (done func(error), err error) {
+// Refuse has a host answer a request that belongs to no task that it wants to be left alone for some time.
+func Refuse(ctx context.Context, r *Runner, host uint32, wait time.Duration) error {
 	p, err := r.hosts.Admit(ctx, host)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return func(err error) { r.dismiss(ctx, p, answered{err: err, took: time.Millisecond}) }, nil
-}
-
-// Limited is an answer of a host that wants to be left alone for so long.
-func Limited(wait time.Duration) error {
-	return &hosts.AnswerError{Code: http.StatusTooManyRequests, Wait: wait}
+	defer p.Close()
+	e := &hosts.AnswerError{Code: http.StatusTooManyRequests, Wait: wait}
+	p.Note(e.Outcome(), e.Error())
+	return nil
 }
 
 // Rescan looks at all queues.

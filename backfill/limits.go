@@ -38,10 +38,9 @@ const (
 	diffBytesMax = 4 << 20
 
 	// parkMin and parkMax clamp what a host may ask of us, so that no header silences us for
-	// a day or makes us hammer; parkDefault stands for a 429 that names no time.
-	parkMin     = time.Second
-	parkMax     = time.Hour
-	parkDefault = time.Minute
+	// a day or makes us hammer.
+	parkMin = time.Second
+	parkMax = time.Hour
 
 	// signalMissesMax bounds who is remembered to have been fetched in vain for a signal, and signalMissFor says for how long another
 	// such fetch counts as one more in a row.
@@ -93,7 +92,6 @@ const (
 	crawlPause    = time.Second
 	crawlKnown    = 100 * time.Millisecond // after a page of nothing new: cursors may go in circles
 	crawlRetryMax = 5 * time.Minute
-	crawlTimeout  = time.Minute
 	crawlIdle     = time.Hour // a source that discovers nothing in this mode: a change of the filter wakes it
 	// emptyPagesMax ends a list whose pages name nobody. Relays leave out who is not active, page by page.
 	emptyPagesMax = 10
@@ -114,7 +112,7 @@ const (
 
 	// Of the places for lists, one in untriedShare is for hosts that have not been asked yet, and
 	// one in doubtedShare for hosts that fail or whose pages take longer than crawlSlow. At least a
-	// quarter is left to other hosts when all of these hang until crawlTimeout.
+	// quarter is left to other hosts when all of these hang until their queries time out.
 	untriedShare = 2
 	doubtedShare = 4
 	crawlSlow    = 5 * time.Second

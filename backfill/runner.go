@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +22,6 @@ import (
 type Runner struct {
 	opts         Options
 	store        *store.Store
-	client       *http.Client
 	copier       *fetch.Copier
 	signalMisses *signalMisses
 	metrics      *metrics
@@ -86,12 +84,12 @@ func New(opts Options) (*Runner, error) {
 	var err error
 	r.hosts, err = hosts.New(hosts.Options{
 		Store: opts.Store, Concurrency: opts.Concurrency, PerHost: opts.PerHost, Rules: opts.HostRules,
+		Transport: opts.Transport, UserAgent: opts.UserAgent,
 		Freed: func() { signal(r.kick) }, Now: opts.Now, Registerer: opts.Registerer,
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.client = &http.Client{Transport: opts.Transport, CheckRedirect: r.hosts.CheckRedirect}
 	r.absences, r.describeRetries = newAbsences(r), newDescribeRetries()
 	r.gapSeen.Store(true)
 	opts.Gate.OnChange(func() { signal(r.kick) })
@@ -102,7 +100,7 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
 	}
 	r.copier, err = fetch.New(fetch.Options{
-		Client: r.client, Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
+		Client: r.hosts.Client(), Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
 		Strategy: opts.Strategy, Unsigned: opts.Verify == VerifyNone,
 		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,
 		SpoolDir: opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax, CARBlocksMax: opts.CARBlocksMax,
@@ -138,7 +136,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	g.Go(func() error { return quiet(ctx, ours(r.hosts.Run(ctx))) })
 	g.Go(func() error { return quiet(ctx, ours(r.refilter.Run(ctx))) })
 	err := g.Wait()
-	r.client.CloseIdleConnections()
+	r.hosts.Client().CloseIdleConnections()
 	if err == nil {
 		err = ours(r.hosts.Flush())
 	}

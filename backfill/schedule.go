@@ -118,17 +118,15 @@ func classifyResolve(err error, now time.Time) verdict {
 // classifyAnswer: the host answered, but not with a repository. A 404 without the XRPC error
 // comes from something that is no PDS (a proxy, a parked domain) and says nothing about the account.
 func classifyAnswer(e *hosts.AnswerError) verdict {
+	o := e.Outcome()
+	v := verdict{fault: o.Fault, spoke: o.Answered, park: o.Park, wait: e.Delay()}
 	switch {
 	case e.Code == http.StatusTooManyRequests:
-		d := defaultTo(e.Wait, parkDefault)
-		if e.Quota { // the other quotas of the host are not spent
-			return verdict{kind: store.RateLimited, wait: d}
-		}
-		return verdict{kind: store.RateLimited, park: d, wait: d}
-	case e.Code == http.StatusInternalServerError:
-		return verdict{kind: store.Transport, fault: softFault, park: e.Wait, wait: e.Wait}
-	case e.Code > http.StatusInternalServerError:
-		return verdict{kind: store.Transport, fault: hardFault, park: e.Wait, wait: e.Wait}
+		v.kind = store.RateLimited
+		return v
+	case e.Code >= http.StatusInternalServerError:
+		v.kind = store.Transport
+		return v
 	}
 	switch e.Name {
 	case "RepoNotFound":

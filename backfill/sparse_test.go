@@ -472,12 +472,9 @@ func TestSparseCutShort(t *testing.T) {
 	}{
 		"its host was parked": {nil, func(w *world) simnet.Fault {
 			return simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 1, Hook: func() {
-				done, err := backfill.Admit(w.t.Context(), w.run, w.hostOf(w.net.Host(0)))
-				if err != nil {
+				if err := backfill.Refuse(w.t.Context(), w.run, w.hostOf(w.net.Host(0)), time.Minute); err != nil {
 					w.t.Error(err)
-					return
 				}
-				done(backfill.Limited(time.Minute))
 			}}
 		}, [3]float64{1, 2, 0}, 3},
 		"it was limited": {nil, func(*world) simnet.Fault {

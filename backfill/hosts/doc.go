@@ -31,7 +31,8 @@
 //   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
 //   - table.go: Table, the bounded table of hosts and their limits
 //   - turn.go: which host is next; permit.go: Permit, and what requests under it show about a host
-//   - admit.go: requests that belong to no repository being fetched; redirect.go: redirected ones
+//   - admit.go, query.go: requests that belong to no repository being fetched; redirect.go: the
+//     redirected ones
 //   - tally.go: what is written of hosts, and their current state
 //   - errors.go: why a request failed, or was not sent; answer.go: what is read of an answer
 package hosts

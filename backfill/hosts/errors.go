@@ -1,9 +1,13 @@
 package hosts
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
+
+	"cistern/backfill/pace"
 )
 
 var (
@@ -11,6 +15,10 @@ var (
 	ErrBanned = errors.New("host is banned")
 	// ErrRedirect means that the host redirected a request to where we do not go.
 	ErrRedirect = errors.New("redirect refused")
+	// ErrMalformed means that an answer is not what was asked for.
+	ErrMalformed = errors.New("it does not parse")
+	// ErrTooLong means that an answer is longer than any in order.
+	ErrTooLong = errors.New("answer is too long")
 )
 
 // AnswerError is an answer with another status than 200.
@@ -27,6 +35,30 @@ func (e *AnswerError) Error() string {
 		return fmt.Sprintf("host answered %d", e.Code)
 	}
 	return fmt.Sprintf("host answered %d %s: %s", e.Code, e.Name, e.Message)
+}
+
+// Delay returns how long to leave the host alone: as it asks, or a minute if it asks to send less
+// and does not say for how long.
+func (e *AnswerError) Delay() time.Duration {
+	if e.Code == http.StatusTooManyRequests {
+		return cmp.Or(e.Wait, refusedPause)
+	}
+	return e.Wait
+}
+
+// Outcome returns what the answer shows about the host.
+func (e *AnswerError) Outcome() pace.Outcome {
+	switch {
+	case e.Code == http.StatusTooManyRequests && e.Quota:
+		return pace.Outcome{} // the other quotas of the host are not spent
+	case e.Code == http.StatusTooManyRequests:
+		return pace.Outcome{Park: e.Delay()}
+	case e.Code == http.StatusInternalServerError:
+		return pace.Outcome{Fault: pace.SoftFault, Park: e.Wait}
+	case e.Code > http.StatusInternalServerError:
+		return pace.Outcome{Fault: pace.HardFault, Park: e.Wait}
+	}
+	return pace.Outcome{Answered: true}
 }
 
 // BusyError means that a host must not be asked before some time.

@@ -16,6 +16,11 @@ const (
 	// admitMax is how long a request that was granted waits for its host's windows.
 	admitMax = 2 * time.Second
 
+	// queryTimeout bounds a query of no repository being fetched, to the last byte of its answer.
+	queryTimeout = time.Minute
+	// refusedPause is how long a host is left alone after a 429 that names no time.
+	refusedPause = time.Minute
+
 	// noteEvery is how often what was learnt of hosts is written.
 	noteEvery = 30 * time.Second
 )

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/ingest/identity"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +20,10 @@ type Options struct {
 	// Concurrency is the number of repositories fetched at a time from all hosts, PerHost from one.
 	// Defaults 32 and 10.
 	Concurrency, PerHost int
+	// Transport makes the requests. Default: identity.NewTransport without options.
+	Transport http.RoundTripper
+	// UserAgent is sent with every query. Default "cistern".
+	UserAgent string
 	// Rules limit or ban hosts by patterns of their names. The row of a host goes before.
 	Rules pace.Rules
 	// Freed is called after a permit was given back, without a lock. It must not block. Default:
@@ -33,6 +39,10 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Concurrency = cmp.Or(o.Concurrency, 32)
 	o.PerHost = cmp.Or(o.PerHost, 10)
+	o.UserAgent = cmp.Or(o.UserAgent, "cistern")
+	if o.Transport == nil {
+		o.Transport = identity.NewTransport(identity.TransportOptions{})
+	}
 	if o.Freed == nil {
 		o.Freed = func() {}
 	}

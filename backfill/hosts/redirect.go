@@ -19,10 +19,10 @@ func KindOf(method string) pace.Kind {
 	return pace.Query
 }
 
-// CheckRedirect is an http.Client.CheckRedirect: a host that redirects must not have us ask a host
+// checkRedirect is an http.Client.CheckRedirect: a host that redirects must not have us ask a host
 // that is banned or parked, or more often than its windows allow. What it refuses is the
 // redirecting host's failure.
-func (t *Table) CheckRedirect(req *http.Request, via []*http.Request) error {
+func (t *Table) checkRedirect(req *http.Request, via []*http.Request) error {
 	err := identity.CheckRedirect(req, via)
 	if err == nil {
 		err = t.spendElsewhere(req)

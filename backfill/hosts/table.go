@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 type Table struct {
 	opts    Options
 	store   *store.Store
+	client  *http.Client
 	metrics *metrics
 
 	// mu guards:
@@ -47,6 +49,7 @@ func New(opts Options) (*Table, error) {
 		sched: pace.NewScheduler(opts.Concurrency),
 		hosts: make(map[uint32]*host),
 	}
+	t.client = &http.Client{Transport: opts.Transport, CheckRedirect: t.checkRedirect}
 	var err error
 	if t.metrics, err = newMetrics(opts.Registerer, t); err != nil {
 		return nil, fmt.Errorf("register metrics of hosts: %w", err)

@@ -1,0 +1,99 @@
+package hosts
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"cistern/backfill/pace"
+	"cistern/ingest/identity"
+)
+
+// Client sends requests, within the limits of the hosts that these are redirected to. The caller
+// charges each request to a permit.
+func (t *Table) Client() *http.Client { return t.client }
+
+// Query asks a host, as its limits allow, and returns a body that is JSON of at most bodyMax bytes.
+// The answer must begin within a time. Errors are those of Admit, an AnswerError, ErrMalformed,
+// ErrTooLong, and those of the connection.
+func (t *Table) Query(ctx context.Context, id uint32, url string, bodyMax int64,
+	within time.Duration) ([]byte, error) {
+	p, err := t.Admit(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	body, err := t.send(ctx, p, url, bodyMax, within)
+	switch {
+	case err == nil, errors.Is(err, ErrTooLong): // others may ask the host all the same
+		p.Note(pace.Outcome{Answered: true}, "")
+	case ctx.Err() == nil: // a request that we cancelled shows nothing about the host
+		p.Note(outcomeOf(err), failureOf(err))
+	}
+	return body, err
+}
+
+func (t *Table) send(ctx context.Context, p *Permit, url string, bodyMax int64,
+	within time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", t.opts.UserAgent)
+	begin := time.Now()
+	late := time.AfterFunc(within, cancel)
+	resp, err := t.client.Do(req)
+	if inTime := late.Stop(); err != nil && (!inTime || TimedOut(ctx, err)) {
+		return nil, fmt.Errorf("no answer within %s: %w", within, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	p.Heard(pace.Query, resp.Header, time.Since(begin))
+	if resp.StatusCode != http.StatusOK {
+		return nil, ReadAnswer(resp, resp.Body, t.opts.Now())
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyMax+1))
+	p.Received(int64(len(body)))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > bodyMax {
+		return nil, fmt.Errorf("more than %d bytes: %w", bodyMax, ErrTooLong)
+	}
+	if kind := ContentType(resp.Header); kind != "application/json" && !json.Valid(body) {
+		return nil, fmt.Errorf("host answered 200 with %s: %w", kind, ErrMalformed)
+	}
+	return body, nil
+}
+
+// outcomeOf returns what the failure of a query shows about its host.
+func outcomeOf(err error) pace.Outcome {
+	var answer *AnswerError
+	switch {
+	case errors.As(err, &answer):
+		return answer.Outcome()
+	case errors.Is(err, ErrRedirect), errors.Is(err, identity.ErrPrivateAddress):
+		return pace.Outcome{}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return pace.Outcome{Fault: pace.SoftFault}
+	}
+	return pace.Outcome{Fault: pace.HardFault}
+}
+
+// failureOf returns what is shown as the host's last failure, "" if the failure is not the host's.
+func failureOf(err error) string {
+	var answer *AnswerError
+	if o := outcomeOf(err); o.Fault != pace.NoFault || o.Park > 0 ||
+		errors.As(err, &answer) && answer.Code == http.StatusTooManyRequests {
+		return err.Error()
+	}
+	return ""
+}
