@@ -29,7 +29,7 @@ func TestAccountWalk(t *testing.T) {
 			t.Errorf("after %s: %+v", status, row)
 		}
 	}
-	w.put(a, "app.test.x/hidden", "nobody is told")
+	w.put(a, "app.test.x/hidden", "not shown")
 	a.SetStatus(simnet.Active)
 	w.pass()
 	row := w.row(a)
@@ -40,7 +40,7 @@ func TestAccountWalk(t *testing.T) {
 	if _, n := w.log(a); n != listed+valid(a.Paths())-1 { // the hidden one is not held yet
 		t.Errorf("%d records listed anew, want %d", n-listed, valid(a.Paths())-1)
 	}
-	w.until("somebody is woken", w.woken)
+	w.until("Wake is called", w.woken)
 }
 
 func valid(paths []string) int { return len(paths) }
@@ -66,8 +66,8 @@ func TestReactivationListsOnce(t *testing.T) {
 	w.logs(a, "account deactivated", "account active")
 }
 
-// throttled and desynchronized say that a relay or host does not pass on everything: the row says so, nothing is hidden,
-// and the account's host is asked, now and when the account is active again.
+// throttled and desynchronized say that a relay or host does not pass on everything: the row says
+// so, nothing is hidden, and the account's host is asked, now and when the account is active again.
 func TestMarksHideNothing(t *testing.T) {
 	t.Parallel()
 	for status, mark := range map[simnet.Status]store.Mark{"throttled": store.MarkThrottled, "desynchronized": store.MarkDesynchronized} {
@@ -81,10 +81,12 @@ func TestMarksHideNothing(t *testing.T) {
 		if row.Status != store.StatusActive || row.Mark != mark || row.State != store.StatePending || !row.Recheck {
 			t.Errorf("%s: the row is %s, %s, marked %q, recheck %t", status, row.Status, row.State, row.Mark, row.Recheck)
 		}
-		w.put(a, "app.test.x/one", "1") // follows what we hold, and is applied while the host is still to be asked
+		// follows what we hold, and is applied while the host is still to be asked
+		w.put(a, "app.test.x/one", "1")
 		w.pass()
 		w.logs(a, "create app.test.x/one")
-		set(w, a, func(r *store.Repo) { r.State, r.Recheck = store.StateSynced, false }) // the host was asked
+		// the host was asked
+		set(w, a, func(r *store.Repo) { r.State, r.Recheck = store.StateSynced, false })
 		w.equal(a)
 		a.Announce(true, simnet.Active)
 		w.pass()
@@ -95,8 +97,8 @@ func TestMarksHideNothing(t *testing.T) {
 	}
 }
 
-// A relay that throttles an account passes on what the account's host says, and holds back commits all
-// the same. Each #account that says active has the host asked, until a commit has come.
+// A relay that throttles an account passes on what the account's host says, and holds back commits
+// all the same. Each #account that says active has the host asked, until a commit has come.
 func TestActiveWhileWithheld(t *testing.T) {
 	t.Parallel()
 	ends := map[string]func(w *world, a *simnet.Account){
@@ -131,7 +133,8 @@ func TestActiveWhileWithheld(t *testing.T) {
 	}
 }
 
-// A flood of marks while a repository is fetched has it fetched again only as often as the budget allows.
+// A flood of marks while a repository is fetched has it fetched again only as often as the budget
+// allows.
 func TestMarksDuringFetchAreBudgeted(t *testing.T) {
 	t.Parallel()
 	const most = ingest.StatusBurst/ingest.StatusAsk + 2 // and what a slow run pays off
@@ -178,8 +181,8 @@ func TestUnknownStatus(t *testing.T) {
 	}
 }
 
-// A deletion hides the account at once, drops what is buffered, and has the account's host asked. The data
-// is kept until that host confirms: the word may be a former host's.
+// A deletion hides the account at once, drops what is buffered, and has the account's host asked.
+// The data is kept until that host confirms: the word may be a former host's.
 func TestDeletionHides(t *testing.T) {
 	t.Parallel()
 	for _, tracked := range []store.Why{store.ByOperator, store.Untracked} {
@@ -215,7 +218,8 @@ func TestDeletionHides(t *testing.T) {
 	}
 }
 
-// A relay's takedown is ended by that relay, not by another source; a deactivation, which is the host's, by any.
+// A relay's takedown is ended by that relay, not by another source; a deactivation, which is the
+// host's, by any.
 func TestRelayTakedownStands(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -246,8 +250,9 @@ func TestRelayTakedownStands(t *testing.T) {
 	}
 }
 
-// Events of one source count in the order in which they arrive, whatever times the hosts behind it state. Between
-// sources times decide, but none is later than its arrival, and a deletion counts at an equal time and without any.
+// Events of one source count in the order in which they arrive, whatever times the hosts behind it
+// state. Between sources times decide, but none is later than its arrival, and a deletion counts at
+// an equal time and without any.
 func TestOrderOfAccountEvents(t *testing.T) {
 	t.Parallel()
 	const active, deactivated, deleted = "active", "deactivated", "deleted"
@@ -377,7 +382,8 @@ func TestUnknownAccounts(t *testing.T) {
 	}
 }
 
-// TestGoneBeforeRead: whose account it was is read at once, also when it goes before its first fetch has read that.
+// TestGoneBeforeRead: whose account it was is read at once, also when it goes before its first
+// fetch has read that.
 func TestGoneBeforeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -398,7 +404,8 @@ func TestGoneBeforeRead(t *testing.T) {
 			t.Errorf("row %+v, want %s", row, status)
 		}
 	}
-	// The document could not be read: a further statement about the account does not make us ask sooner.
+	// The document could not be read: a further statement about the account does not make us ask
+	// sooner.
 	setIn(w, a.DID(), func(b *store.Batch, r *store.Repo) {
 		b.Enqueue(r, store.PriorityRetry)
 		b.Defer(r, store.Retry{Next: w.clock().Unix() + 60, Count: 1, Kind: store.Transport})
@@ -494,7 +501,8 @@ func TestDirectPDS(t *testing.T) {
 	w.until("the new host is heard", func() bool { return wrong.Idle() })
 	applied := func() {
 		t.Helper()
-		// What the new host said before the document named it was refused, so that it is asked. Its commits are applied meanwhile.
+		// What the new host said before the document named it was refused, so that it is asked. Its
+		// commits are applied meanwhile.
 		if row := w.row(a); row.Rev != a.Truth().Rev || row.PDS != other.URL() || row.State != store.StatePending || !row.Recheck {
 			t.Errorf("row is %s at %s of %s, recheck %t", row.State, row.Rev, row.PDS, row.Recheck)
 		}
@@ -505,7 +513,8 @@ func TestDirectPDS(t *testing.T) {
 	applied()
 }
 
-// However many events say that an identity has changed, it is read as often as that can have helped.
+// However many events say that an identity has changed, it is read as often as that can have
+// helped.
 func TestIdentityLookupsAreFew(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

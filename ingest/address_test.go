@@ -11,12 +11,13 @@ import (
 func TestParseSource(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"wss://relay.example":                                            "wss://relay.example",
-		"https://relay.example":                                          "wss://relay.example",
-		"http://relay.example/":                                          "ws://relay.example",
-		"ws://relay.example:80":                                          "ws://relay.example",
-		"wss://relay.example:443/":                                       "wss://relay.example",
-		"wss://relay.example:80":                                         "wss://relay.example:80", // the other scheme's port
+		"wss://relay.example":      "wss://relay.example",
+		"https://relay.example":    "wss://relay.example",
+		"http://relay.example/":    "ws://relay.example",
+		"ws://relay.example:80":    "ws://relay.example",
+		"wss://relay.example:443/": "wss://relay.example",
+		// the other scheme's port
+		"wss://relay.example:80":                                         "wss://relay.example:80",
 		"https://relay.example:08080":                                    "wss://relay.example:8080",
 		"HTTPS://Relay.EXAMPLE.":                                         "wss://relay.example",
 		"wss://relay.example/xrpc/com.atproto.sync.subscribeRepos":       "wss://relay.example",

@@ -7,7 +7,8 @@ import (
 	"cistern/ingest"
 )
 
-// BenchmarkCommits measures a commit from the whole message to the durable batch, signature included.
+// BenchmarkCommits measures a commit from the whole message to the durable batch, signature
+// included.
 func BenchmarkCommits(b *testing.B) {
 	for _, skip := range []bool{false, true} {
 		b.Run(fmt.Sprintf("skip=%t", skip), func(b *testing.B) {

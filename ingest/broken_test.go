@@ -13,7 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// connect has a Runner follow the relay through a socket, from now on, in place of the one that is fed by hand.
+// connect has a Runner follow the relay through a socket, from now on, in place of the one that is
+// fed by hand.
 func (w *world) connect() {
 	w.t.Helper()
 	w.stop()
@@ -38,7 +39,8 @@ func (w *world) connect() {
 	w.until("it is connected", func() bool { return r.Sources()[0].Running })
 }
 
-// TestUndecodableCommit: a commit that cannot be decoded names its repository all the same, which is fetched then.
+// TestUndecodableCommit: a commit that cannot be decoded names its repository all the same, which
+// is fetched then.
 func TestUndecodableCommit(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []simnet.StreamFaultKind{simnet.StreamManyOps, simnet.StreamOversized} {

@@ -103,7 +103,7 @@ func TestUnknownRepositories(t *testing.T) {
 				t.Errorf("row %+v", row)
 			}
 			if c.want {
-				w.until("somebody is woken", w.woken)
+				w.until("Wake is called", w.woken)
 			}
 			if w.dir.lookups(a.DID()) != 0 {
 				t.Error("looked up")
@@ -137,7 +137,8 @@ func TestRowsThatAreNotSyncedRemember(t *testing.T) {
 	}
 }
 
-// TestCommitsOfHearsay: an account that some host called deleted before anybody had looked whose it is, is looked at when it commits.
+// TestCommitsOfHearsay: an account that some host called deleted, before its own host was looked
+// up, has its host asked when it commits.
 func TestCommitsOfHearsay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -151,7 +152,7 @@ func TestCommitsOfHearsay(t *testing.T) {
 	if row := w.row(a); row.State != store.StatePending || row.SeenRev != commit.Rev || row.Attempt != 1 {
 		t.Errorf("row %+v", row)
 	}
-	w.until("somebody is woken", w.woken)
+	w.until("Wake is called", w.woken)
 }
 
 // A commit that does not fit is never applied, and the repository is fetched again.
@@ -253,7 +254,8 @@ func TestLegacyHost(t *testing.T) {
 		w.hold(a)
 		w.skip()
 		w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: bare})
-		set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
+		// it has been fetched in this hour
+		set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() })
 		w.put(a, "app.test.x/one", "1")
 		w.put(a, "app.test.x/one", "2")
 		w.put(a, "app.test.x/two", "2")
@@ -272,8 +274,9 @@ func TestLegacyHost(t *testing.T) {
 	}
 }
 
-// TestLegacyFiltered: nobody can tell what stood under a path that the filter leaves out, so that a commit of a host that does
-// not say it is applied unproven, not fetched, whether or not it names the tree before.
+// TestLegacyFiltered: it is unknown what stood under a path that the filter leaves out. A commit of
+// a host that does not state it is therefore applied unproven, not fetched, whether or not it names
+// the tree before.
 func TestLegacyFiltered(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(b body){
@@ -296,7 +299,8 @@ func TestLegacyFiltered(t *testing.T) {
 			}
 			w.hold(a)
 			w.skip()
-			set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
+			// it has been fetched in this hour
+			set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() })
 			for _, writes := range [][]simnet.Write{
 				{{Path: "app.test.x/one", Record: simnet.EncodeRecord(simnet.Post("2"))}},
 				{{Path: "app.test.wanted/one", Record: simnet.EncodeRecord(simnet.Post("3"))}},
@@ -316,8 +320,8 @@ func TestLegacyFiltered(t *testing.T) {
 	}
 }
 
-// TestUnprovenFetchedHourly: a host that leaves proofs out may leave operations out, so its repositories are fetched, but
-// once an hour only.
+// TestUnprovenFetchedHourly: a host that leaves proofs out may leave operations out, so its
+// repositories are fetched, but once an hour only.
 func TestUnprovenFetchedHourly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -388,8 +392,9 @@ func catchUp(w *world, a *simnet.Account, paths ...string) {
 	}
 }
 
-// TestUnprovenRowsAreLookedAt: after a commit without its proof the store may hold what the tree does not. A proven
-// commit that creates it must find it; else the store would count it twice, which Check at the end would show.
+// TestUnprovenRowsAreLookedAt: after a commit without its proof the store may hold what the tree
+// does not. A proven commit that creates it must find it; else the store would count it twice,
+// which Check at the end would show.
 func TestUnprovenRowsAreLookedAt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -135,9 +135,9 @@ func TestCrashWhileFollowing(t *testing.T) {
 	}
 }
 
-// TestMarkMovesWithItsBatch: while another batch holds the place in the log that an event's batch is
-// waiting for, the event must not count as done. The cursor in the other batch would cover it, and
-// a crash between the two batches would lose the event.
+// TestMarkMovesWithItsBatch: while another batch holds the place in the log that an event's batch
+// is waiting for, the event must not count as done. The cursor in the other batch would cover it,
+// and a crash between the two batches would lose the event.
 func TestMarkMovesWithItsBatch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

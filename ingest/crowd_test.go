@@ -31,7 +31,8 @@ func (w *world) web(did string) {
 	w.t.Cleanup(w.dir.stall(did))
 }
 
-// However many identities are at hosts that do not answer, what waits for them leaves room for everybody else.
+// However many identities are at hosts that do not answer, the events that wait for them leave room
+// for other accounts.
 func TestWebsDoNotFillTheQueue(t *testing.T) {
 	t.Parallel()
 	w, send := flood(t)
@@ -109,8 +110,8 @@ func TestNewestAccountWaits(t *testing.T) {
 	}
 }
 
-// An identity event that claims to be of the far future hides none of those that come after it from other sources: their document
-// is read, if not at once.
+// An identity event that claims to be of the far future hides no later one from another source:
+// their document is read, if not at once.
 func TestFutureIdentityHidesNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -131,7 +132,8 @@ func TestFutureIdentityHidesNone(t *testing.T) {
 	w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamGap, DID: a.DID()})
 	a.SetHandle("new.test")
 	other := ingestFeed(w, "ws://other.test", false)
-	if err := other.Send(t.Context(), identityOf(2, now.Add(-time.Minute))); err != nil { // its clock is slow
+	// its clock is slow
+	if err := other.Send(t.Context(), identityOf(2, now.Add(-time.Minute))); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the document is read", func() bool { w.advance(time.Second); return w.row(a).Handle == "new.test" })

@@ -77,7 +77,8 @@ func TestHostIsFollowedDirectly(t *testing.T) {
 	}
 }
 
-// TestDirectSourceAfterRestart is followed on, and no longer direct once somebody adds it by name.
+// TestDirectSourceAfterRestart: a direct source is followed after a restart, and is no longer
+// direct once the operator adds it by name.
 func TestDirectSourceAfterRestart(t *testing.T) {
 	t.Parallel()
 	h, relay := steady(t, 2), steady(t, 2)
@@ -99,7 +100,7 @@ func TestDirectSourceAfterRestart(t *testing.T) {
 	}
 }
 
-// TestNoHostIsFollowedWithoutARelay: whoever reads PDSes only has chosen them.
+// TestNoHostIsFollowedWithoutARelay: an operator that follows PDSes only has chosen them.
 func TestNoHostIsFollowedWithoutARelay(t *testing.T) {
 	t.Parallel()
 	h, other := steady(t, 1), steady(t, 1)
@@ -109,7 +110,8 @@ func TestNoHostIsFollowedWithoutARelay(t *testing.T) {
 	}
 }
 
-// TestWhatARelayHasToSend: only commits of an account show that relays send it, and a host is needed while it cannot be told.
+// TestWhatARelayHasToSend: only commits of an account show that relays send it, and a host is
+// needed while it cannot be told.
 func TestWhatARelayHasToSend(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -138,7 +140,8 @@ func TestWhatARelayHasToSend(t *testing.T) {
 	}
 }
 
-// TestNoRoomForUnheardAccounts: accounts of other hosts that fill the memory for unheard ones do not have a host dropped.
+// TestNoRoomForUnheardAccounts: accounts of other hosts that fill the memory for unheard ones do
+// not have a host dropped.
 func TestNoRoomForUnheardAccounts(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -36,7 +36,7 @@ func TestWhyUnknownRepositoriesAreFollowed(t *testing.T) {
 	}{
 		"full":   {filter.Config{Mode: filter.ModeFull}, map[string]want{"commit": pending, "sync": pending, "account": pending, "inactive account": gone, "deleted account": gone}},
 		"signal": {filter.Config{Signals: []string{"app.test.*"}}, map[string]want{"commit": {store.BySignal, store.StatePending}}},
-		"nobody": {filter.Config{Collections: []string{"app.test.*"}}, nil},
+		"none":   {filter.Config{Collections: []string{"app.test.*"}}, nil},
 	} {
 		for kind, tell := range tellings {
 			for _, excluded := range []bool{false, true} {
@@ -70,7 +70,7 @@ func TestWhyUnknownRepositoriesAreFollowed(t *testing.T) {
 	}
 }
 
-// TestExcludedRowsStayAsTheyAre until somebody drops them: nothing is told of what is not followed any more.
+// TestExcludedRowsStayAsTheyAre until they are dropped: an excluded account has no events.
 func TestExcludedRowsStayAsTheyAre(t *testing.T) {
 	t.Parallel()
 	for kind, tell := range tellings {

@@ -50,7 +50,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestDrainOfManyCommits: how many commits come during a fetch does not matter, as long as their bytes are within the limit.
+// TestDrainOfManyCommits: how many commits come during a fetch does not matter, as long as their
+// bytes are within the limit.
 func TestDrainOfManyCommits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -132,8 +133,8 @@ func TestDrainOfForgery(t *testing.T) {
 	}
 }
 
-// TestDrainOfFormerAttempt has another attempt complete between the look at the buffer and the lock.
-// What the shard found in the former buffer must not be counted as taken from the new one.
+// TestDrainOfFormerAttempt has another attempt complete between the look at the buffer and the
+// lock. What the shard found in the former buffer must not be counted as taken from the new one.
 func TestDrainOfFormerAttempt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -146,7 +147,7 @@ func TestDrainOfFormerAttempt(t *testing.T) {
 		rev     string
 		message []byte
 	}
-	var later []commit // those that the copy does not hold
+	var later []commit // commits that the copy does not have
 	held := w.row(a).Rev
 	err := w.store.BufferedCommits(a.DID(), func(rev string, message []byte) error {
 		if rev > held {
@@ -252,7 +253,7 @@ func TestCrashWhileDraining(t *testing.T) {
 	}
 }
 
-// Many repositories drain while events of others go on.
+// Many repositories drain while events of other repositories are handled.
 func TestDrainsTakeTurns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -119,7 +119,8 @@ func NewDirect(r *Runner, now time.Time) Direct {
 	return d
 }
 
-// Host has an event of the host applied, and Relay has the relay send one, which is known already or invalid.
+// Host has an event of the host applied, and Relay has the relay send one, which is known already
+// or invalid.
 func (d Direct) Host(did string, k frame.Kind, now time.Time) {
 	d.d.note(&event{src: d.src, frame: frame.Frame{DID: did, Kind: k}}, outcomeApplied, now)
 }
@@ -138,7 +139,7 @@ func (d Direct) Superfluous(now time.Time) bool { return len(d.d.superfluous(now
 // Queued is what messages take of Options.QueueBytes.
 func Queued(r *Runner) int64 { return r.sources.queued.Load() }
 
-// HeldSources is the size of the set, with those being removed.
+// HeldSources returns the size of the set, including the sources being removed.
 func HeldSources(r *Runner) int { return len(r.sources.all()) }
 
 // Tracker is the tracker of one source.

@@ -51,7 +51,8 @@ func (f *Feed) Send(ctx context.Context, message []byte) error {
 	return f.r.submit(ctx, e)
 }
 
-// Idle says that all events are done, and what they wrote is to be read: they are done a moment before.
+// Idle says that all events are done, and what they wrote is to be read: they are done a moment
+// before.
 func (f *Feed) Idle() bool { return f.Waiting() == 0 && f.r.Queued() == 0 }
 
 // Waiting is the number of events that are not done.

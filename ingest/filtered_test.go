@@ -16,9 +16,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestFiltered: commits that touch wanted and unwanted records alike leave exactly what the filter of the row wants, and tell
-// of that only, however the filter in force is changed meanwhile: bringing rows to it is not the business of commits. All
-// are proven, for what the filter leaves out is stated by the host.
+// TestFiltered: commits that touch wanted and unwanted records alike leave exactly what the filter
+// of the row wants, and tell of that only, however the filter in force is changed meanwhile:
+// bringing rows to it is not the business of commits. All are proven, for what the filter leaves
+// out is stated by the host.
 func TestFiltered(t *testing.T) {
 	t.Parallel()
 	for _, stores := range []string{filter.StoreWanted, filter.StoreAll} {
@@ -108,7 +109,7 @@ func (w *world) wanted(a *simnet.Account) map[string]repo.CID {
 	return m
 }
 
-// changes are the events that lead from some records to others.
+// changes returns the events that lead from some records to others.
 func changes(from, to map[string]repo.CID) (lines []string) {
 	for path, id := range to {
 		if old, there := from[path]; !there {

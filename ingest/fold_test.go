@@ -9,8 +9,8 @@ import (
 	"cistern/store"
 )
 
-// A PDS that floods us with commits of somebody else's account has nothing fetched again: not even when so many wait for
-// the document that only revs are kept.
+// A PDS that floods us with commits of an account of another host has nothing fetched again: not
+// even when so many wait for the document that only revs are kept.
 func TestStrangersFoldNothing(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
@@ -50,7 +50,7 @@ func TestStrangersFoldNothing(t *testing.T) {
 	}
 }
 
-// What a stranger's flood pushes out of an account that nobody knew is not lost: it is followed all the same.
+// An unknown account that loses its events to another PDS's flood is followed all the same.
 func TestFoldsAreDiscovered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })

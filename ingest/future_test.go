@@ -19,7 +19,8 @@ func (w *world) setClock(at time.Time) {
 // slow sets our clock behind the rev of a commit.
 func (w *world) slow(rev string, by time.Duration) { w.setClock(repo.TIDTime(rev).Add(-by)) }
 
-// TestFutureRevs: commits that come while our clock is slow are dropped, and the row says when to fetch what they brought.
+// TestFutureRevs: commits that come while our clock is slow are dropped, and the row says when to
+// fetch what they brought.
 func TestFutureRevs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -41,12 +42,12 @@ func TestFutureRevs(t *testing.T) {
 	if n := w.count("rejected_total", "future"); n != 2 {
 		t.Errorf("%d rejected for their rev, want 2", n)
 	}
-	w.until("somebody is woken", w.woken)
+	w.until("Wake is called", w.woken)
 	w.logs(a)
 }
 
-// TestFutureRevOfALiar: one that will not come for long is looked into after a day, and does not keep others from being
-// noticed nor from being applied.
+// TestFutureRevOfALiar: for a rev in the far future the repository is fetched after a day. It keeps
+// no other future rev from being noticed, and no commit from being applied.
 func TestFutureRevOfALiar(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -73,7 +74,7 @@ func TestFutureRevOfALiar(t *testing.T) {
 	}
 }
 
-// TestFutureRevBudget: whoever sends commits from the future makes us ask no more often than one of invalid commits does.
+// TestFutureRevBudget: commits from the future cause no more fetches than invalid commits do.
 func TestFutureRevBudget(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -33,7 +33,8 @@ func readUpTo(t *testing.T, source string, cursor int64, p store.Progress) *stor
 	return db
 }
 
-// TestFirstMessageShowsAGap: nothing announces a gap, so the first message of a connection is held against the cursor.
+// TestFirstMessageShowsAGap: nothing announces a gap, so the first message of a connection is held
+// against the cursor.
 func TestFirstMessageShowsAGap(t *testing.T) {
 	t.Parallel()
 	const cursor, dense, sparse = 1000, 2 * ingest.DenseMin, 1
@@ -80,8 +81,8 @@ func TestFirstMessageShowsAGap(t *testing.T) {
 	}
 }
 
-// TestGapsInARow: a source that loses messages between many connections in a row is found out each time, however few
-// messages come in between.
+// TestGapsInARow: a source that loses messages between many connections in a row is found out each
+// time, however few messages come in between.
 func TestGapsInARow(t *testing.T) {
 	t.Parallel()
 	const connections = 12
@@ -100,8 +101,8 @@ func TestGapsInARow(t *testing.T) {
 	})
 }
 
-// TestSparseSourceIsLearnt: a source that leaves numbers out within its connections is not suspected at the next one, and what was
-// learnt survives a restart.
+// TestSparseSourceIsLearnt: a source that leaves numbers out within its connections is not
+// suspected at the next one, and what was learnt survives a restart.
 func TestSparseSourceIsLearnt(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(n int, c *client) {
@@ -130,8 +131,8 @@ func TestSparseSourceIsLearnt(t *testing.T) {
 	}
 }
 
-// TestNewCountOfAQuietHost is found out at its first message, although no connection brings as many as would prove it from
-// within, and although the host says nothing of cursors in its future.
+// TestNewCountOfAQuietHost is found out at its first message, although no connection brings as many
+// as would prove it from within, and although the host says nothing of cursors in its future.
 func TestNewCountOfAQuietHost(t *testing.T) {
 	t.Parallel()
 	const each = 20
@@ -155,7 +156,8 @@ func TestNewCountOfAQuietHost(t *testing.T) {
 	}
 }
 
-// TestOldCursorAndNoMessage: messages that were missed hours ago must not wait for the next one, which may come tomorrow.
+// TestOldCursorAndNoMessage: messages that were missed hours ago must not wait for the next one,
+// which may come tomorrow.
 func TestOldCursorAndNoMessage(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -171,7 +173,8 @@ func TestOldCursorAndNoMessage(t *testing.T) {
 			p := store.Progress{At: time.Now().Add(-c.read).UnixMicro(), Dense: 2 * ingest.DenseMin}
 			s := newStageOn(t, readUpTo(t, h.url, 1000, p), h.source, func(o *ingest.Options) { o.SilentAfter = 40 * time.Millisecond })
 			s.run()
-			// The second connection begins after the first was looked at, and what was seen then is no news.
+			// The second connection begins after the first was looked at, and what was seen then is
+			// no news.
 			s.until("two connections", func() bool { return len(h.asked()) >= 2 })
 			if s.reconciling(h.url) != c.want || s.wakes.Load() > 1 {
 				t.Errorf("listing to be compared: %t, want %t; %d wakes", s.reconciling(h.url), c.want, s.wakes.Load())
@@ -180,7 +183,8 @@ func TestOldCursorAndNoMessage(t *testing.T) {
 	}
 }
 
-// TestIdleSourceWasRead: an idle source is read up to now, not up to its newest message: its next connection is no gap.
+// TestIdleSourceWasRead: an idle source is read up to now, not up to its newest message: its next
+// connection is no gap.
 func TestIdleSourceWasRead(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(n int, c *client) {
@@ -203,8 +207,8 @@ func TestIdleSourceWasRead(t *testing.T) {
 	}
 }
 
-// TestComparisonsAreBounded: a source that leaves messages out in every connection has its listing compared once in a
-// while; what comes in between is owed, in a later process too.
+// TestComparisonsAreBounded: a source that leaves messages out in every connection has its listing
+// compared once in a while; what comes in between is owed, in a later process too.
 func TestComparisonsAreBounded(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(n int, c *client) {
@@ -277,8 +281,8 @@ func waitsForMutex(function string) bool {
 	return false
 }
 
-// TestComparisonIsNotBegunAnew: one that is under way is not disturbed, for a source that leaves messages out again and
-// again would never have it end. The next one follows.
+// TestComparisonIsNotBegunAnew: one that is under way is not disturbed, for a source that leaves
+// messages out again and again would never have it end. The next one follows.
 func TestComparisonIsNotBegunAnew(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
@@ -306,8 +310,8 @@ func TestComparisonIsNotBegunAnew(t *testing.T) {
 	s.until("the next comparison", func() bool { return s.reconciling(h.url) })
 }
 
-// TestFirstMessageWithoutATime: a message that states no time says nothing of a jump, and the next one is looked at instead. The
-// time of an event is its author's to state.
+// TestFirstMessageWithoutATime: a message that states no time says nothing of a jump, and the next
+// one is looked at instead. The time of an event is its author's to state.
 func TestFirstMessageWithoutATime(t *testing.T) {
 	t.Parallel()
 	const cursor = 1000
@@ -336,8 +340,8 @@ func TestFirstMessageWithoutATime(t *testing.T) {
 	}
 }
 
-// TestClockThatWasAhead: a source that counts as read up to next year, since our clock was wrong, has its listing compared, and
-// counts as read up to now afterwards.
+// TestClockThatWasAhead: a source that counts as read up to next year, since our clock was wrong,
+// has its listing compared, and counts as read up to now afterwards.
 func TestClockThatWasAhead(t *testing.T) {
 	t.Parallel()
 	for name, quiet := range map[string]bool{"a message": false, "no message": true} {
@@ -362,8 +366,8 @@ func TestClockThatWasAhead(t *testing.T) {
 	}
 }
 
-// TestSilenceIsComparedFirst: until a comparison is asked for, durably, an idle source counts as read up to its cursor
-// only. A crash in between would hide the gap.
+// TestSilenceIsComparedFirst: until a comparison is asked for, durably, an idle source counts as
+// read up to its cursor only. A crash in between would hide the gap.
 func TestSilenceIsComparedFirst(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) { c.stay() })
@@ -381,8 +385,8 @@ func TestSilenceIsComparedFirst(t *testing.T) {
 	}
 }
 
-// TestListingThatIsNeverRead: a relay may have no listing. Its comparison stays at the first page, and must not keep those of all
-// hosts from being asked for after the next gap.
+// TestListingThatIsNeverRead: a relay may have no listing. Its comparison stays at the first page,
+// and must not keep the listings of all hosts from being requested after the next gap.
 func TestListingThatIsNeverRead(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
@@ -403,8 +407,8 @@ func TestListingThatIsNeverRead(t *testing.T) {
 	}
 }
 
-// TestLagOfAnIdleSource that has nothing more to send is 0, however old its newest message; while it is behind, the lag is what it
-// is behind.
+// TestLagOfAnIdleSource that has nothing more to send is 0, however old its newest message; while
+// it is behind, the lag is what it is behind.
 func TestLagOfAnIdleSource(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
@@ -423,7 +427,8 @@ func TestLagOfAnIdleSource(t *testing.T) {
 	s.until("no lag", func() bool { return s.status(h.url).Lag == 0 && s.status(h.url).Running })
 }
 
-// TestQuietPDSIsNoFailure, whatever other sources send meanwhile; a relay that sends nothing for so long is one.
+// TestQuietPDSIsNoFailure, whatever other sources send meanwhile; a relay that sends nothing for so
+// long is one.
 func TestQuietPDSIsNoFailure(t *testing.T) {
 	t.Parallel()
 	quiet := newFirehose(t, func(_ int, c *client) { c.stay() })

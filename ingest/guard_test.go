@@ -18,8 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestSourcesAreGuarded: no source has us connect to an address that is not public, be it named by number, or by a name that
-// points there, or that does since somebody looked; nor one that was added while running.
+// TestSourcesAreGuarded: no source makes us connect to an address that is not public, whether it is
+// named by number, or by a name that resolves to it, or by a name that does so since it was
+// checked; nor does one that was added while running.
 func TestSourcesAreGuarded(t *testing.T) {
 	t.Parallel()
 	var reached atomic.Int64
@@ -84,11 +85,12 @@ func TestSourcesAreGuarded(t *testing.T) {
 		}
 	}
 	if n := reached.Load(); n != 0 {
-		t.Errorf("somebody here was called %d times", n)
+		t.Errorf("a private address was called %d times", n)
 	}
 }
 
-// TestEventAge: each source tells how old its newest event is, and one that never sent any for how long it has not.
+// TestEventAge: each source tells how old its newest event is, and one that never sent any for how
+// long it has not.
 func TestEventAge(t *testing.T) {
 	t.Parallel()
 	var ahead atomic.Int64

@@ -43,7 +43,8 @@ func TestRetryAfter(t *testing.T) {
 			began := time.Now()
 			s.run()
 			s.sees(h.url, 1)
-			waited := time.Since(began) >= 300*time.Millisecond // five times RetryMax is as long as a host may ask for
+			// five times RetryMax is as long as a host may ask for
+			waited := time.Since(began) >= 300*time.Millisecond
 			if answer.long && !waited {
 				t.Errorf("came back after %s", time.Since(began))
 			}
@@ -104,7 +105,8 @@ func TestHandshakeFaults(t *testing.T) {
 	}
 }
 
-// TestLongFailure is what a host says that speaks no HTTP: it does not fill the log, nor the answers that name it.
+// TestLongFailure is what a host says that speaks no HTTP: it does not fill the log, nor the
+// answers that name it.
 func TestLongFailure(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) { c.stay() })

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestFirstAppliedEventEndsTheFailure of a source: what happens to its connection afterwards is a first failure again, whose retry
-// does not wait for as long as the retries before.
+// TestFirstAppliedEventEndsTheFailure of a source: what happens to its connection afterwards is a
+// first failure again, whose retry does not wait for as long as the retries before.
 func TestFirstAppliedEventEndsTheFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -41,7 +41,8 @@ func TestFirstAppliedEventEndsTheFailure(t *testing.T) {
 	}
 }
 
-// read runs a Runner on the world's store that reads a relay, in place of the one that is fed by hand.
+// read runs a Runner on the world's store that reads a relay, in place of the one that is fed by
+// hand.
 func (w *world) read(url string) *ingest.Runner {
 	w.t.Helper()
 	w.stop()

@@ -14,7 +14,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// What a row says of a key is used for a day: then a rotation of which nobody told us is found at last.
+// The key in a row is used for a day, so that a rotation which no event announced is found at last.
 func TestRowsVouchForADay(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -74,8 +74,8 @@ func TestIdentityOfAMove(t *testing.T) {
 	}
 }
 
-// An #identity of a DID that has no document any more has that looked up again, so that a tombstone hides the account in the
-// end. A directory that does not answer says nothing of the kind.
+// An #identity of a DID that has no document any more has that looked up again, so that a tombstone
+// hides the account in the end. A directory that does not answer says nothing of the kind.
 func TestIdentityWithoutDocument(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -171,7 +171,7 @@ func (d *oddDirectory) Resolve(ctx context.Context, did string) (identity.Identi
 	return ident, err
 }
 
-// Whatever stands in a document where the host should: nobody stumbles over it.
+// Whatever a document has in place of the host, no event fails because of it.
 func TestDocumentsOfOddHosts(t *testing.T) {
 	t.Parallel()
 	for _, pds := range []string{"", "://", "http://", "http://[::1", "http://%zz", "javascript:alert(1)", "http://a:b:c/d?e#f", "\x00\xff"} {
@@ -202,8 +202,8 @@ func TestDocumentsOfOddHosts(t *testing.T) {
 	}
 }
 
-// Documents of did:web are at hosts that anybody runs. However many of them do not answer, the keys of
-// others are looked up.
+// Documents of did:web are at hosts that anyone may run. However many of them do not answer, the
+// keys of other accounts are looked up.
 func TestSlowWebsDelayNoOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *ingest.Options) { o.Lookups = 4 })
@@ -238,7 +238,8 @@ func TestSlowWebsDelayNoOthers(t *testing.T) {
 	w.settle()
 }
 
-// TestGoneWhereItWas: an account that is gone at its host is asked about again, at once, when its document names another.
+// TestGoneWhereItWas: an account that is gone at its host is asked about again, at once, when its
+// document names another.
 func TestGoneWhereItWas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -256,8 +257,9 @@ func TestGoneWhereItWas(t *testing.T) {
 	}
 }
 
-// TestIdentityBehindAnother: an #identity is left to a later one that waits behind it only if that one has the document read too, and
-// comes from the same source: else a crash may find the cursor behind the one, and the other not done.
+// TestIdentityBehindAnother: an #identity is left to a later one that waits behind it only if that
+// one has the document read too, and comes from the same source: else a crash may find the cursor
+// behind the one, and the other not done.
 func TestIdentityBehindAnother(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

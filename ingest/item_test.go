@@ -16,8 +16,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// Others change rows while their events pass. Of what they wrote nothing is lost, and no commit is applied
-// to a row of before.
+// Others change rows while their events pass. Of what they wrote nothing is lost, and no commit is
+// applied to a row of before.
 func TestRowsOfOthersAreKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -100,7 +100,8 @@ func TestEmptyCommits(t *testing.T) {
 	}
 }
 
-// A key that is no path is kept, since the tree has it, and shown to nobody; the other operations are.
+// A key that is not a valid path is kept, since the tree has it, and not shown; the other
+// operations are.
 func TestCommitsOfOddPaths(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -174,7 +175,8 @@ func TestRecordsThatAreNone(t *testing.T) {
 	}
 }
 
-// Whom an operator asked for is followed whatever they write, also when others are found by what they write.
+// An account that the operator added is followed whatever it writes, even if other accounts are
+// found by their records.
 func TestFollowedWithoutSignal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

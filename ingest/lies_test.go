@@ -68,7 +68,7 @@ func (w *world) hand(messages ...[]byte) {
 	w.settle()
 }
 
-// The envelope of a commit is signed by nobody. What it says is believed as far as the tree proves it.
+// The envelope of a commit has no signature. It is believed as far as the tree proves it.
 func TestEnvelopesLie(t *testing.T) {
 	t.Parallel()
 	fewer := func(b body) { b["ops"] = b["ops"].([]any)[:1] }
@@ -133,7 +133,7 @@ func TestEnvelopesLie(t *testing.T) {
 	}
 }
 
-// The envelope of a #sync is signed by nobody either.
+// The envelope of a #sync has no signature either.
 func TestSyncsLie(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -143,7 +143,7 @@ func TestSyncsLie(t *testing.T) {
 	}{
 		{"the commit is of another DID", func(b body, _, other *simnet.Account) { b["did"] = other.DID() }, "envelope"},
 		{"the commit is of another rev", func(b body, own, _ *simnet.Account) { b["rev"] = own.NextTID() }, "envelope"},
-		{"a signature of nobody", func(b body, _, _ *simnet.Account) {
+		{"an invalid signature", func(b body, _, _ *simnet.Account) {
 			car := b["blocks"].([]byte)
 			span := simnet.Spans(car)[0]
 			commit := slices.Clone(car[span.Data:span.End])
@@ -182,7 +182,8 @@ func TestSyncsLie(t *testing.T) {
 	}
 }
 
-// However many relays say that a repository moved, it is fetched once, and what is older says nothing.
+// However many relays say that a repository moved, it is fetched once, and what is older says
+// nothing.
 func TestSyncOfManyRelays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -232,9 +233,9 @@ func TestSyncOfManyRelays(t *testing.T) {
 	}
 }
 
-// Without the nodes beside, inversion is impossible. A host of before sync v1.1 is believed then as far as the nodes
-// which it must have go: that what was written is there, and what was deleted is not. Of a host that names the tree
-// before, the whole proof is wanted.
+// Without the nodes beside, inversion is impossible. A host of before sync v1.1 is believed then as
+// far as the nodes which it must have go: that what was written is there, and what was deleted is
+// not. Of a host that names the tree before, the whole proof is wanted.
 func TestProofsLeftOut(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -260,7 +261,8 @@ func TestProofsLeftOut(t *testing.T) {
 			w.hold(a)
 			w.skip()
 			w.net.RelayHost().InjectStream(simnet.StreamFault{Kind: simnet.StreamNoPrevData, DID: a.DID(), Bare: true})
-			set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() }) // it has been fetched in this hour
+			// it has been fetched in this hour
+			set(w, a, func(r *store.Repo) { r.Broken = w.clock().Unix() })
 			before := w.row(a)
 			for i := range 40 { // some of them can do without the nodes that are missing
 				change := func(body) {}

@@ -12,8 +12,9 @@ import (
 	"cistern/ingest/repo"
 )
 
-// TestProofOfLyingOps: a host may state any operations for a change of its tree, several on one path, with false prevs, with
-// some left out. If taking them back leads to the tree before, then what is written leads to the tree after.
+// TestProofOfLyingOps: a host may state any operations for a change of its tree, several on one
+// path, with false prevs, with some left out. If taking them back leads to the tree before, then
+// what is written leads to the tree after.
 func TestProofOfLyingOps(t *testing.T) {
 	t.Parallel()
 	proven, refused := 0, 0

@@ -27,8 +27,8 @@ func (m *proofMaker) fill(f *frame.Frame, records ...string) {
 	f.Commit, f.Blocks = repo.HashCID(blocks[0]), proofCAR(blocks...)
 }
 
-// TestProofNet has several operations on one path, and operations that change nothing, as the reference PDS emits them:
-// each names the record before the commit as its prev.
+// TestProofNet has several operations on one path, and operations that change nothing, as the
+// reference PDS emits them: each names the record before the commit as its prev.
 func TestProofNet(t *testing.T) {
 	t.Parallel()
 	const other = "app.bsky.feed.like/3l00007"
@@ -75,7 +75,8 @@ func TestProofNet(t *testing.T) {
 			m := newProofMaker(t, 30)
 			before, _ := m.tree()
 			ops := c.ops(m)
-			f, _ := m.commit(map[string]string{proofNew: "created"}) // one of the ordinary kind beside them
+			// one of the ordinary kind beside them
+			f, _ := m.commit(map[string]string{proofNew: "created"})
 			var records []string
 			for i := range ops {
 				if i%2 == 0 {
@@ -109,7 +110,8 @@ func TestProofNet(t *testing.T) {
 	}
 }
 
-// TestProofWithoutNodes: a commit that changes nothing brings no tree nodes, and the tree before it is its own.
+// TestProofWithoutNodes: a commit that changes nothing brings no tree nodes, and the tree before it
+// is its own.
 func TestProofWithoutNodes(t *testing.T) {
 	t.Parallel()
 	m := newProofMaker(t, 30)

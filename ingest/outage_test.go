@@ -13,8 +13,8 @@ import (
 // stale has the row say that its document was read more than a day ago.
 func (w *world) stale(r *store.Repo) { r.Resolved = w.clock().Add(-25 * time.Hour).Unix() }
 
-// While the directory does not answer, a commit that the held key has signed is applied, and the document is read when
-// the directory answers again.
+// While the directory does not answer, a commit that the held key has signed is applied, and the
+// document is read when the directory answers again.
 func TestHeldKeyDuringOutage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -43,8 +43,9 @@ func TestHeldKeyDuringOutage(t *testing.T) {
 	w.logs(a, "create app.test.x/one", "create app.test.x/two")
 }
 
-// TestHeldKeyThatDoesNotCount: the thief of a former key must not have commits applied by keeping the directory from answering. A key
-// that was read long ago does not count, nor one that an #identity followed whose document could not be read.
+// TestHeldKeyThatDoesNotCount: the thief of a former key must not have commits applied by keeping
+// the directory from answering. A key that was read long ago does not count, nor one that an
+// #identity followed whose document could not be read.
 func TestHeldKeyThatDoesNotCount(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -150,7 +151,8 @@ func TestRotationDuringEndlessOutage(t *testing.T) {
 	}
 }
 
-// A key that the document named once, and no longer names as far as we know, does not count because of an outage.
+// A key that the document named once, and no longer names as far as we know, does not count because
+// of an outage.
 func TestFormerKeyDuringOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -179,7 +181,8 @@ func TestFormerKeyDuringOutage(t *testing.T) {
 	}
 }
 
-// When the directory has not answered for a while, commits that the held key has signed wait for no lookup.
+// When the directory has not answered for a while, commits that the held key has signed wait for no
+// lookup.
 func TestOutageSparesLookups(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -9,8 +9,8 @@ import (
 	"cistern/store"
 )
 
-// More commits come during a fetch than may be kept. What is left of them are no continuation of the copy, which is
-// found out at once, and the repository is fetched again for what is missing.
+// More commits come during a fetch than may be kept. What is left of them are no continuation of
+// the copy, which is found out at once, and the repository is fetched again for what is missing.
 func TestBufferOverflows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -35,7 +35,7 @@ func TestBufferOverflows(t *testing.T) {
 		t.Errorf("row is %s, seen %q, attempt %d after %d, %d buffered", row.State, row.SeenRev, row.Attempt, attempt, w.store.Buffered(a.DID()))
 	}
 	w.logs(a)
-	w.until("somebody is woken", w.woken)
+	w.until("Wake is called", w.woken)
 }
 
 // woken says that rows were enqueued for a fetch. That is said just after they are written.
@@ -75,7 +75,8 @@ func TestActiveDecides(t *testing.T) {
 	w.logs(a, "account suspended", "account active", "account inactive")
 }
 
-// What comes of an account that is not active is not applied, whoever sends it; it is told of when it returns.
+// Commits of an inactive account are not applied, whatever source sends them; its records are
+// listed when it returns.
 func TestInactiveAccountsWrite(t *testing.T) {
 	t.Parallel()
 	for _, status := range []simnet.Status{simnet.Takendown, simnet.Suspended, simnet.Deactivated, simnet.Deleted} {

@@ -14,7 +14,7 @@ import (
 
 var errDown = errors.New("connection refused")
 
-// A DID whose key is being looked up keeps its events in order and delays nobody.
+// A DID whose key is being looked up keeps its events in order and delays no other DID.
 func TestParkedDelaysNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *ingest.Options) { o.Shards = 1 })
@@ -110,7 +110,8 @@ func TestParkedCommitsFold(t *testing.T) {
 		t.Errorf("row is %s, seen %q, want pending and %s", row.State, row.SeenRev, a.Truth().Rev)
 	}
 	storetest.Head(t, w.store)
-	if lines, _ := w.log(a); len(lines) >= 100 || len(lines) == 0 { // those that were kept are applied
+	// the kept events are applied
+	if lines, _ := w.log(a); len(lines) >= 100 || len(lines) == 0 {
 		t.Errorf("%d of 100 commits are in the log", len(lines))
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"cistern/ingest"
 )
 
-// pipes is a network in memory. A goroutine that waits for it is durably blocked, as one that waits for a socket is not, so
-// that time is virtual in a test that uses it within a synctest bubble.
+// pipes is a network in memory. A goroutine that waits for it is durably blocked, as one that waits
+// for a socket is not, so that time is virtual in a test that uses it within a synctest bubble.
 type pipes struct {
 	mu        sync.Mutex
 	listeners map[string]*pipeListener // by address
@@ -119,8 +119,8 @@ func (l *pipeListener) Close() error { l.close(); return nil }
 // Addr is the address of the listener.
 func (l *pipeListener) Addr() net.Addr { return &l.addr }
 
-// pipeConn is one end of a pipe. As a socket does, it buffers what is written until the other end reads it, and delivers that
-// before the end of the stream.
+// pipeConn is one end of a pipe. As a socket does, it buffers what is written until the other end
+// reads it, and delivers that before the end of the stream.
 type pipeConn struct {
 	net.Conn
 	out    chan []byte
@@ -140,8 +140,8 @@ func newPipeConn(end net.Conn) *pipeConn {
 	return c
 }
 
-// deliver writes what the buffer holds to the other end until this end is closed and the buffer is empty, or the other end is
-// closed.
+// deliver writes what the buffer holds to the other end until this end is closed and the buffer is
+// empty, or the other end is closed.
 func (c *pipeConn) deliver() {
 	defer c.Conn.Close()
 	defer c.close()

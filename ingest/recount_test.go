@@ -8,7 +8,8 @@ import (
 	"cistern/ingest"
 )
 
-// TestHostCountsAnew without saying so: its events are handled all the time, and the cursor follows in the end.
+// TestHostCountsAnew without saying so: its events are handled all the time, and the cursor follows
+// in the end.
 func TestHostCountsAnew(t *testing.T) {
 	t.Parallel()
 	more := make(chan struct{})
@@ -60,7 +61,8 @@ func TestFirstOfANewCount(t *testing.T) {
 	s.until("the cursor", func() bool { return s.cursor(h.url) == ingest.StraysMax+1 })
 }
 
-// TestHostCountsAnewAllTheTime is ended after the second time: each costs a durable write, a comparison and a line of the log.
+// TestHostCountsAnewAllTheTime is ended after the second time: each costs a durable write, a
+// comparison and a line of the log.
 func TestHostCountsAnewAllTheTime(t *testing.T) {
 	t.Parallel()
 	const times = 40
@@ -81,8 +83,8 @@ func TestHostCountsAnewAllTheTime(t *testing.T) {
 	}
 }
 
-// TestHostRepeatsItself: within a connection, seqs that do not rise are no new count, however many there are. A connection
-// that begins below its cursor is one.
+// TestHostRepeatsItself: within a connection, seqs that do not rise are no new count, however many
+// there are. A connection that begins below its cursor is one.
 func TestHostRepeatsItself(t *testing.T) {
 	t.Parallel()
 	const some = ingest.StraysMax/2 + 1

@@ -9,8 +9,8 @@ import (
 	"cistern/store"
 )
 
-// TestRedundantOperations: what a commit's operations come to is applied, without a fetch and without an event for what
-// did not change.
+// TestRedundantOperations: what a commit's operations come to is applied, without a fetch and
+// without an event for what did not change.
 func TestRedundantOperations(t *testing.T) {
 	t.Parallel()
 	record := func(text string) []byte { return simnet.EncodeRecord(simnet.Post(text)) }
@@ -64,7 +64,8 @@ func TestRedundantOperations(t *testing.T) {
 	}
 }
 
-// TestDeleteOfNothingFiltered: what stood at a path that the filter leaves out is proven too, if it is nothing.
+// TestDeleteOfNothingFiltered: what stood at a path that the filter leaves out is proven too, if it
+// is nothing.
 func TestDeleteOfNothingFiltered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -85,7 +86,8 @@ func TestDeleteOfNothingFiltered(t *testing.T) {
 	w.logs(a, "create app.test.wanted/one")
 }
 
-// TestTreeThatIsHeld: a commit that leads to the tree we hold moves the rev, even if the tree before it is one we missed.
+// TestTreeThatIsHeld: a commit that leads to the tree we hold moves the rev, even if the tree
+// before it is one we missed.
 func TestTreeThatIsHeld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -108,7 +110,8 @@ func TestTreeThatIsHeld(t *testing.T) {
 	}
 }
 
-// TestSince: where inversion leads to the tree we hold, since is not asked. Without that proof it has to fit.
+// TestSince: where inversion leads to the tree we hold, since is not asked. Without that proof it
+// has to fit.
 func TestSince(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -8,7 +8,8 @@ import (
 	"cistern/store"
 )
 
-// Events without end that say that a document has changed have it read a few times, then once a minute.
+// Events without end that say that a document has changed have it read a few times, then once a
+// minute.
 func TestIdentityEventsAreBudgeted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -81,7 +82,8 @@ func TestLateAnswerReplacesNothing(t *testing.T) {
 	w.send()
 	w.until("the document is being read", func() bool { return w.dir.lookups(a.DID()) == 1 })
 	w.advance(time.Minute)
-	set(w, a, func(r *store.Repo) { r.Handle, r.Resolved = "newer.test", w.clock().Unix() }) // by a fetch
+	// by a fetch
+	set(w, a, func(r *store.Repo) { r.Handle, r.Resolved = "newer.test", w.clock().Unix() })
 	answer()
 	w.settle()
 	if row := w.row(a); row.Handle != "newer.test" {
@@ -90,7 +92,8 @@ func TestLateAnswerReplacesNothing(t *testing.T) {
 	w.logs(a)
 }
 
-// TestIdentityReadWhileTheClockWasAhead: what a row was told a year from now is read again, and gives way to the answer.
+// TestIdentityReadWhileTheClockWasAhead: what a row was told a year from now is read again, and
+// gives way to the answer.
 func TestIdentityReadWhileTheClockWasAhead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

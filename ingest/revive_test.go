@@ -8,7 +8,8 @@ import (
 	"cistern/store"
 )
 
-// gone leaves an account as backfill does behind its host's word: hidden, and looked at again the next day.
+// gone leaves an account as backfill does behind its host's word: hidden, and looked at again the
+// next day.
 func gone(w *world, a *simnet.Account, status store.Status) (next int64) {
 	next = w.clock().Add(24 * time.Hour).Unix()
 	set(w, a, func(r *store.Repo) {
@@ -18,8 +19,9 @@ func gone(w *world, a *simnet.Account, status store.Status) (next int64) {
 	return next
 }
 
-// A commit with the signature of an account that is held to be inactive has its host asked at once; further ones while that is
-// to happen change nothing, and neither do commits that anybody could have made.
+// A commit with the signature of an account that counts as inactive has its host asked at once.
+// While that is pending, further ones change nothing, and neither do commits without a valid
+// signature.
 func TestCommitRevives(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -94,8 +96,9 @@ func TestIdentityRevives(t *testing.T) {
 	}
 }
 
-// A host that tells of an account before the document names it is refused; when the refusal has expired, the document is read
-// again, and what was missed is asked for. Nothing else has to happen.
+// A host that tells of an account before the document names it is refused; when the refusal has
+// expired, the document is read again, and what was missed is asked for. Nothing else has to
+// happen.
 func TestMoveWhileRefused(t *testing.T) {
 	t.Parallel()
 	for _, hidden := range []bool{false, true} {
@@ -130,8 +133,8 @@ func TestMoveWhileRefused(t *testing.T) {
 	}
 }
 
-// A commit that follows what we hold is applied while the repository waits for its host: hosts that imported a repository tell
-// of a rev that no commit has, and the wait for that ends there.
+// A commit that follows what we hold is applied while the repository waits for its host: hosts that
+// imported a repository tell of a rev that no commit has, and the wait for that ends there.
 func TestCommitEndsWait(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

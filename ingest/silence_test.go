@@ -12,7 +12,8 @@ import (
 	"cistern/store"
 )
 
-// TestSilentSource: a source that sends nothing while others send is connected anew, less and less often.
+// TestSilentSource: a source that sends nothing while others send is connected anew, less and less
+// often.
 func TestSilentSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
 		silent, loud := net.firehose(t, func(_ int, c *client) { c.stay() }), net.talker(t)
@@ -49,8 +50,8 @@ func TestSilentSource(t *testing.T) {
 	})
 }
 
-// TestSilenceOfAll: a host that answers pings and has lost our subscription is found even when no other source sends anything,
-// and is read on from its last message.
+// TestSilenceOfAll: a host that answers pings and has lost our subscription is found even when no
+// other source sends anything, and is read on from its last message.
 func TestSilenceOfAll(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
 		var mu sync.Mutex

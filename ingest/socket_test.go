@@ -100,7 +100,8 @@ func TestNextRunBeginsAtTheDurableCursor(t *testing.T) {
 	}
 }
 
-// TestSkippedEventsMoveTheCursor: nothing is ever written, and yet a restart need not begin at the beginning.
+// TestSkippedEventsMoveTheCursor: nothing is ever written, and yet a restart need not begin at the
+// beginning.
 func TestSkippedEventsMoveTheCursor(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
@@ -123,7 +124,8 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 		c.send([]byte{}, []byte("garbage"), bytes.Repeat([]byte{0x81}, 1000), []byte{0xa0}, account(2)[:20])
 		_ = c.WriteMessage(websocket.TextMessage, account(2))
 		c.after(3, 3)
-		c.send(encode(header("#account"), map[string]any{"seq": 4, "did": 5})) // bad, but says where it stands
+		// bad, but says where it stands
+		c.send(encode(header("#account"), map[string]any{"seq": 4, "did": 5}))
 		c.after(5, 5)
 		c.send(make([]byte, frame.BytesMax+1)) // no message at all
 		c.after(6, 6)
@@ -164,7 +166,8 @@ func TestBadMessagesArePassedOver(t *testing.T) {
 	}
 }
 
-// TestMessageWithoutEnd: the rest of it is not worth reading, and the next connection does not begin with it.
+// TestMessageWithoutEnd: the rest of it is not worth reading, and the next connection does not
+// begin with it.
 func TestMessageWithoutEnd(t *testing.T) {
 	t.Parallel()
 	start := encode(header("#commit"), map[string]any{"seq": 2, "repo": "did:plc:a", "blocks": make([]byte, frame.BytesMax)})
@@ -192,13 +195,14 @@ func TestMessageWithoutEnd(t *testing.T) {
 	}
 }
 
-// TestStuckSourceGoesOnAtItsTip: a host sends after its cursor a message that breaks every connection, and does not say where it
-// stands.
+// TestStuckSourceGoesOnAtItsTip: a host sends after its cursor a message that breaks every
+// connection, and does not say where it stands.
 func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
 		if c.cursor >= 0 && c.cursor < 9 {
-			c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0}) // the first byte of a message, and reserved bits
+			// the first byte of a message, and reserved bits
+			c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0})
 			c.stay()
 			return
 		}
@@ -225,8 +229,9 @@ func TestStuckSourceGoesOnAtItsTip(t *testing.T) {
 	s.until("cursor 20", func() bool { return s.cursor(h.url) == 20 })
 }
 
-// TestEndingsThatKeepTheCursor: a proxy whose host restarts closes every connection at once, with a code that the WebSocket
-// library takes for a broken message; and one that ends inside a message does so for minutes before it loses the cursor.
+// TestEndingsThatKeepTheCursor: a proxy whose host restarts closes every connection at once, with a
+// code that the WebSocket library takes for a broken message; and one that ends inside a message
+// does so for minutes before it loses the cursor.
 func TestEndingsThatKeepTheCursor(t *testing.T) {
 	t.Parallel()
 	closing := func(code uint16) []byte { return binary.BigEndian.AppendUint16([]byte{0x88, 2}, code) }
@@ -262,11 +267,13 @@ func TestEndingsThatKeepTheCursor(t *testing.T) {
 	}
 }
 
-// TestStuckAtTheTip: who has no cursor is at the tip already, so that there is nothing to give up and nothing to say.
+// TestStuckAtTheTip: a source without a cursor is at the tip already, so that there is no cursor to
+// give up and nothing to log.
 func TestStuckAtTheTip(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
-		c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0}) // the first byte of a message, and reserved bits
+		// the first byte of a message, and reserved bits
+		c.UnderlyingConn().Write([]byte{0x02, 1, 0xa0, 0xf0, 0})
 		c.stay()
 	})
 	s := newStage(t, h.source)
@@ -347,7 +354,8 @@ func TestFutureCursor(t *testing.T) {
 	}
 }
 
-// TestErrorMessagesReconnect, behind what was read; FutureCursor to who sent none is one like others.
+// TestErrorMessagesReconnect: an error message has the source reconnect behind what was read. A
+// FutureCursor is an ordinary error if no cursor was sent.
 func TestErrorMessagesReconnect(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(n int, c *client) {
@@ -390,7 +398,8 @@ func TestEventsOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestDeadHost: a host that answers no pings is given up; one that sends nothing but answers them is not.
+// TestDeadHost: a host that answers no pings is given up; one that sends nothing but answers them
+// is not.
 func TestDeadHost(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
 		dead := net.firehose(t, func(n int, c *client) {
@@ -488,7 +497,8 @@ func TestTrickle(t *testing.T) {
 	})
 }
 
-// TestQueueBytesBoundReading: a host cannot make us hold more than the budget, and reading goes on when bytes are given back.
+// TestQueueBytesBoundReading: a host cannot make us hold more than the budget, and reading goes on
+// when bytes are given back.
 func TestQueueBytesBoundReading(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
 		h := net.firehose(t, func(_ int, c *client) {
@@ -513,8 +523,7 @@ func TestQueueBytesBoundReading(t *testing.T) {
 	})
 }
 
-// TestMessagesKeepTheirBytes: buffers are used again, but never while somebody has them.
-// TestOperationsCount to what waits: decoded they are larger than in their message.
+// TestOperationsCount: the operations of a message count as memory, as they are larger when decoded.
 func TestOperationsCount(t *testing.T) {
 	t.Parallel()
 	ops := slices.Repeat([]map[string]any{{"action": "delete", "path": "", "cid": nil}}, 200)
@@ -536,12 +545,14 @@ func TestOperationsCount(t *testing.T) {
 	}
 }
 
+// TestMessagesKeepTheirBytes: buffers are reused, but never while an event refers to them.
 func TestMessagesKeepTheirBytes(t *testing.T) {
 	t.Parallel()
 	const n = 2000
 	h := newFirehose(t, func(_ int, c *client) {
 		for seq := int64(1); seq <= n; seq++ {
-			text := strings.Repeat("x", int(seq*7919%40_000)) // of all classes of buffers up to 64 KiB
+			// of all classes of buffers up to 64 KiB
+			text := strings.Repeat("x", int(seq*7919%40_000))
 			c.send(encode(header("#account"), map[string]any{"seq": seq, "did": storetest.DID(int(seq)), "time": "2026-01-02T03:04:05Z", "active": true, "more": text}))
 		}
 		c.stay()

@@ -291,7 +291,8 @@ func TestPause(t *testing.T) {
 	})
 }
 
-// TestChangesDoNotWaitForRetries: who resumes or replaces a source that fails wants to see it at once.
+// TestChangesDoNotWaitForRetries: when an operator resumes or replaces a failing source, it is
+// connected at once.
 func TestChangesDoNotWaitForRetries(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(n int, c *client) {
@@ -388,7 +389,8 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// TestForgetCursorWaitsForTheReader: what is read on the old connection must not become the new cursor.
+// TestForgetCursorWaitsForTheReader: what is read on the old connection must not become the new
+// cursor.
 func TestForgetCursorWaitsForTheReader(t *testing.T) {
 	inBubble(t, func(t *testing.T, net *pipes) {
 		h := net.firehose(t, func(_ int, c *client) {

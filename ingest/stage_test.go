@@ -121,7 +121,7 @@ func (s *stage) holding(f func(ingest.Event)) {
 	s.hold = f
 }
 
-// seqs are those handed over from a source, in order.
+// seqs returns the seqs of the events handed over from a source, in order.
 func (s *stage) seqs(source string) []int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,7 +182,8 @@ type firehose struct {
 	cursors []string // asked for, by connection; "-" for none
 	agents  []string
 	open    sync.WaitGroup
-	refuse  func(n int, w http.ResponseWriter, key string) bool // answers itself; key is of the handshake
+	// answers itself; key is of the handshake
+	refuse func(n int, w http.ResponseWriter, key string) bool
 }
 
 // client is one connection to a firehose.
@@ -193,7 +194,8 @@ type client struct {
 	gone   chan struct{}
 }
 
-// newFirehose serves script, which is called for each connection with its number from 0. The connection is closed when it returns.
+// newFirehose serves script, which is called for each connection with its number from 0. The
+// connection is closed when it returns.
 func newFirehose(t *testing.T, script func(n int, c *client)) *firehose {
 	h := &firehose{t: t, script: script}
 	h.Server = httptest.NewServer(h)
@@ -314,7 +316,7 @@ func failure(name string) []byte {
 	return encode(map[string]any{"op": -1}, map[string]any{"error": name, "message": "so it is"})
 }
 
-// after are the events from..to that a well-behaved host sends to who asks with a cursor.
+// after returns the events from..to that a well-behaved host sends in answer to a cursor.
 func (c *client) after(from, to int64) {
 	c.send(accounts(max(from, c.cursor+1), to)...)
 }

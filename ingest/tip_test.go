@@ -8,8 +8,9 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestTip: a connection without a cursor has the source's listing compared with what we hold, for nothing tells of what
-// passed before it; but not while no copy has been begun, for fetches read all that was there before.
+// TestTip: a connection without a cursor has the source's listing compared with what we hold, for
+// nothing tells of what passed before it; but not while no copy has been begun, for fetches read
+// all that was there before.
 func TestTip(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -12,8 +12,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// A status that changes again and again costs what its records cost to be told anew: an account of few records is shown at once,
-// one of many stays hidden for a while, and its row says so.
+// A status that changes again and again costs what its records cost to be told anew: an account of
+// few records is shown at once, one of many stays hidden for a while, and its row says so.
 func TestReactivationsArePostponed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -80,7 +80,8 @@ func TestBreaksDelayNoReactivation(t *testing.T) {
 	}
 }
 
-// The host of an account that is not followed is not asked. It comes back with an event that the budget allows.
+// The host of an account that is not followed is not asked. It comes back with an event that the
+// budget allows.
 func TestUntrackedReactivations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

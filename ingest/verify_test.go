@@ -130,7 +130,8 @@ func (m *proofMaker) sign(did, rev string, data repo.CID) []byte {
 
 const proofRev = "3ljcf22222222" // 2025-03-01
 
-// commit writes records, an empty text deleting, and gives the message, its operations in order of paths.
+// commit writes records, an empty text deleting, and gives the message, its operations in order of
+// paths.
 func (m *proofMaker) commit(writes map[string]string) (f *frame.Frame, before repo.CID) {
 	before, _ = m.tree()
 	f = &frame.Frame{Kind: frame.KindCommit, Seq: 1, DID: proofDID, Time: proofNow.UnixMicro(), Rev: proofRev, PrevData: before}
@@ -167,7 +168,7 @@ func proofMixed(m *proofMaker) (*frame.Frame, repo.CID) {
 	return m.commit(map[string]string{proofNew: "created", proofOld: "updated", proofEnd: ""})
 }
 
-func proofNothing([]byte) (repo.CID, error) { return repo.CID{}, errors.New("nobody may ask") }
+func proofNothing([]byte) (repo.CID, error) { return repo.CID{}, errors.New("must not be called") }
 
 func TestProof(t *testing.T) {
 	t.Parallel()
@@ -394,8 +395,8 @@ func TestProofLegacy(t *testing.T) {
 	}
 }
 
-// TestProofMissing leaves out all nodes but those above the records that were written, and above the places of
-// those that were deleted.
+// TestProofMissing leaves out all nodes but those above the records that were written, and above
+// the places of those that were deleted.
 func TestProofMissing(t *testing.T) {
 	t.Parallel()
 	for i := range 300 { // until a key has nodes below it that would have to be parted again
@@ -437,7 +438,7 @@ func TestProofMissing(t *testing.T) {
 	t.Error("no key has nodes below it")
 }
 
-// proofNodes are those of the nodes without which some of the paths cannot be found.
+// proofNodes returns the nodes without which some of the paths cannot be found.
 func proofNodes(t *testing.T, data repo.CID, nodes [][]byte, paths ...string) [][]byte {
 	t.Helper()
 	var s repo.Slice

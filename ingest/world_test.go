@@ -22,7 +22,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// world is a network, a store that begins with copies of it, and a Runner fed with messages by hand.
+// world is a network, a store that begins with copies of it, and a Runner fed with messages by
+// hand.
 type world struct {
 	t     testing.TB
 	net   *simnet.Network
@@ -264,7 +265,8 @@ func (w *world) held(row store.Repo) map[string]repo.CID {
 	return m
 }
 
-// log is what the log says of live changes, accounts and identities, and how many records it lists otherwise.
+// log is what the log says of live changes, accounts and identities, and how many records it lists
+// otherwise.
 func (w *world) log(a *simnet.Account) (lines []string, listed int) {
 	w.t.Helper()
 	for cursor := w.store.Tail(); ; {
