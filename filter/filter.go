@@ -2,6 +2,7 @@ package filter
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -54,7 +55,7 @@ type patterns map[string]struct{}
 func Compile(c Config) (*Filter, error) {
 	var errs []error
 	f := &Filter{excludes: map[string]struct{}{}}
-	c.Mode, c.Store = defaultTo(c.Mode, ModeFilter), defaultTo(c.Store, StoreWanted)
+	c.Mode, c.Store = cmp.Or(c.Mode, ModeFilter), cmp.Or(c.Store, StoreWanted)
 	if c.Mode != ModeFilter && c.Mode != ModeFull {
 		errs = append(errs, fmt.Errorf("mode %.400q is not %s or %s", c.Mode, ModeFilter, ModeFull))
 	}
@@ -173,7 +174,7 @@ func (p patterns) covers(q patterns) bool {
 // Config returns the config of the filter in its normal form (invariant 4).
 func (f *Filter) Config() Config {
 	c := f.config
-	c.Mode, c.Store = defaultTo(c.Mode, ModeFilter), defaultTo(c.Store, StoreWanted)
+	c.Mode, c.Store = cmp.Or(c.Mode, ModeFilter), cmp.Or(c.Store, StoreWanted)
 	c.Signals, c.Collections, c.Excludes = normal(c.Signals), normal(c.Collections), normal(c.Excludes)
 	return c
 }
@@ -281,12 +282,4 @@ func (f *Filter) Ranges(signals bool) []Range {
 		out = append(out, Range{[]byte(key), upper})
 	}
 	return out
-}
-
-// defaultTo returns v, or def if v is empty.
-func defaultTo(v, def string) string {
-	if v == "" {
-		return def
-	}
-	return v
 }

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -419,7 +420,7 @@ func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, wh
 		label = "later"
 		retry := row.Retry
 		retry.Kind, retry.Next = store.Generic, due.Unix()
-		retry.Since = defaultTo(retry.Since, it.now.Unix())
+		retry.Since = cmp.Or(retry.Since, it.now.Unix())
 		retry.Error = fmt.Sprintf(why, args...)
 		b.Defer(row, retry)
 	} else {

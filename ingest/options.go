@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,17 +98,17 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.UserAgent = defaultTo(o.UserAgent, "cistern")
-	o.Shards = defaultTo(o.Shards, 8)
-	o.QueueBytes = defaultTo(o.QueueBytes, 32<<20)
-	o.Lookups = defaultTo(o.Lookups, 32)
-	o.SilentAfter = defaultTo(o.SilentAfter, time.Minute)
-	o.ReadTimeout = defaultTo(o.ReadTimeout, 45*time.Second)
-	o.RetryBase = defaultTo(o.RetryBase, time.Second)
-	o.RetryMax = defaultTo(o.RetryMax, time.Minute)
-	o.RefetchBase = defaultTo(o.RefetchBase, time.Minute)
-	o.RefuseFor = defaultTo(o.RefuseFor, 10*time.Second)
-	o.ReconcileEvery = defaultTo(o.ReconcileEvery, 10*time.Minute)
+	o.UserAgent = cmp.Or(o.UserAgent, "cistern")
+	o.Shards = cmp.Or(o.Shards, 8)
+	o.QueueBytes = cmp.Or(o.QueueBytes, 32<<20)
+	o.Lookups = cmp.Or(o.Lookups, 32)
+	o.SilentAfter = cmp.Or(o.SilentAfter, time.Minute)
+	o.ReadTimeout = cmp.Or(o.ReadTimeout, 45*time.Second)
+	o.RetryBase = cmp.Or(o.RetryBase, time.Second)
+	o.RetryMax = cmp.Or(o.RetryMax, time.Minute)
+	o.RefetchBase = cmp.Or(o.RefetchBase, time.Minute)
+	o.RefuseFor = cmp.Or(o.RefuseFor, 10*time.Second)
+	o.ReconcileEvery = cmp.Or(o.ReconcileEvery, 10*time.Minute)
 	if o.Wake == nil {
 		o.Wake = func() {}
 	}
@@ -166,13 +167,4 @@ func (o Options) validate() error {
 		pds[parsed.URL] = parsed.PDS
 	}
 	return errors.Join(errs...)
-}
-
-// defaultTo returns v, or def if v is zero.
-func defaultTo[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,12 +48,12 @@ func (o Options) withDefaults() Options {
 	if len(o.PLC) == 0 {
 		o.PLC = []string{"https://plc.directory"}
 	}
-	o.Timeout = defaultTo(o.Timeout, 10*time.Second)
-	o.CacheSize = defaultTo(o.CacheSize, 50_000)
-	o.TTL = defaultTo(o.TTL, 24*time.Hour)
-	o.ErrorTTL = defaultTo(o.ErrorTTL, 2*time.Minute)
-	o.BodyMax = defaultTo(o.BodyMax, 64<<10)
-	o.UserAgent = defaultTo(o.UserAgent, "cistern")
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.CacheSize = cmp.Or(o.CacheSize, 50_000)
+	o.TTL = cmp.Or(o.TTL, 24*time.Hour)
+	o.ErrorTTL = cmp.Or(o.ErrorTTL, 2*time.Minute)
+	o.BodyMax = cmp.Or(o.BodyMax, 64<<10)
+	o.UserAgent = cmp.Or(o.UserAgent, "cistern")
 	if o.Now == nil {
 		o.Now = time.Now
 	}

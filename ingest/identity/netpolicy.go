@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -43,11 +44,11 @@ const redirectsMax = 3
 const responseHeaderBytesMax = 64 << 10
 
 func (o TransportOptions) withDefaults() TransportOptions {
-	o.DialTimeout = defaultTo(o.DialTimeout, 10*time.Second)
-	o.ResponseHeaderTimeout = max(0, defaultTo(o.ResponseHeaderTimeout, 30*time.Second))
-	o.MaxIdleConnsPerHost = defaultTo(o.MaxIdleConnsPerHost, 64)
-	o.MaxIdleConns = defaultTo(o.MaxIdleConns, 1024)
-	o.ReadBufferBytes = defaultTo(o.ReadBufferBytes, 64<<10)
+	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
+	o.ResponseHeaderTimeout = max(0, cmp.Or(o.ResponseHeaderTimeout, 30*time.Second))
+	o.MaxIdleConnsPerHost = cmp.Or(o.MaxIdleConnsPerHost, 64)
+	o.MaxIdleConns = cmp.Or(o.MaxIdleConns, 1024)
+	o.ReadBufferBytes = cmp.Or(o.ReadBufferBytes, 64<<10)
 	return o
 }
 
@@ -229,13 +230,4 @@ var reservedRanges = []struct {
 	{netip.MustParsePrefix("fe80::/10"), "link-local"},
 	{netip.MustParsePrefix("fec0::/10"), "site-local"},
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
-}
-
-// defaultTo returns v, or def if v is zero.
-func defaultTo[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

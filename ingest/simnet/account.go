@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -353,7 +354,7 @@ func (a *Account) head() (s *snapshot, rev string) {
 }
 
 // statedRev is the rev that the host names for the head: a new one after it imported the repository. Called with mu held.
-func (a *Account) statedRev() string { return defaultTo(a.imported, a.load().rev) }
+func (a *Account) statedRev() string { return cmp.Or(a.imported, a.load().rev) }
 
 // load returns the newest snapshot, generating the repository on first use. Called with mu held.
 func (a *Account) load() *snapshot {

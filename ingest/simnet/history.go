@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -54,8 +55,8 @@ type Change struct{ Kind, DID string }
 func (n *Network) History(seed uint64, w Weights) *History {
 	h := &History{net: n, rng: rand.New(rand.NewChaCha8(n.derive("history", int(seed), 0)))}
 	def := DefaultWeights()
-	def.WritesMax, def.BurstMax = defaultTo(w.WritesMax, 8), defaultTo(w.BurstMax, 20)
-	def.AccountsMax = defaultTo(w.AccountsMax, 2*n.opts.Repos)
+	def.WritesMax, def.BurstMax = cmp.Or(w.WritesMax, 8), cmp.Or(w.BurstMax, 20)
+	def.AccountsMax = cmp.Or(w.AccountsMax, 2*n.opts.Repos)
 	sizes := Weights{WritesMax: w.WritesMax, BurstMax: w.BurstMax, AccountsMax: w.AccountsMax}
 	if w == sizes {
 		w = def

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -215,7 +216,7 @@ func parseCall(r *http.Request) call {
 		return call{endpoint: endpoint, did: did}
 	}
 	did, endpoint, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	return call{endpoint: defaultTo(endpoint, "did"), did: did}
+	return call{endpoint: cmp.Or(endpoint, "did"), did: did}
 }
 
 func (h *Host) enter(c call) (a admission) {

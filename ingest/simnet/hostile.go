@@ -2,6 +2,7 @@ package simnet
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"net/http"
 	"slices"
@@ -23,9 +24,9 @@ func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
 		if f.RetryAfter > 0 {
 			f.setRetry(w.Header())
 		}
-		writeError(w, defaultTo(f.Status, http.StatusServiceUnavailable), "InternalServerError", "Internal Server Error")
+		writeError(w, cmp.Or(f.Status, http.StatusServiceUnavailable), "InternalServerError", "Internal Server Error")
 	case Unavailable:
-		writeUnavailable(w, defaultTo(f.Account, Deleted), r.URL.Query().Get("did"))
+		writeUnavailable(w, cmp.Or(f.Account, Deleted), r.URL.Query().Get("did"))
 	case Hang:
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
@@ -33,7 +34,7 @@ func (in *Injection) answer(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", carType)
 		_, _ = w.Write(bytes.Repeat([]byte("<html>\xff\x00 no repository here"), 200))
 	case Redirect:
-		http.Redirect(w, r, defaultTo(f.Location, "http://169.254.169.254/latest/meta-data/"), http.StatusFound)
+		http.Redirect(w, r, cmp.Or(f.Location, "http://169.254.169.254/latest/meta-data/"), http.StatusFound)
 	case RedirectLoop:
 		http.Redirect(w, r, r.URL.String(), http.StatusFound)
 	case GzipBomb:
@@ -85,7 +86,7 @@ func (f Fault) bomb(w http.ResponseWriter) {
 		return
 	}
 	member := gzipMember(appendCARBlock(nil, junk))
-	for sent := int64(0); sent < defaultTo(f.Bytes, 4<<30); sent += blockBytes {
+	for sent := int64(0); sent < cmp.Or(f.Bytes, 4<<30); sent += blockBytes {
 		if _, err := w.Write(member); err != nil {
 			return
 		}
@@ -108,7 +109,7 @@ func (in *Injection) sendCAR(w http.ResponseWriter, r *http.Request, car []byte)
 		return
 	}
 	f := in.fault
-	cut := min(defaultTo(f.Bytes, int64(len(car)/2)), int64(len(car)))
+	cut := min(cmp.Or(f.Bytes, int64(len(car)/2)), int64(len(car)))
 	switch f.Kind {
 	case Truncated:
 		_, _ = w.Write(car[:cut])
@@ -132,12 +133,12 @@ func (in *Injection) sendCAR(w http.ResponseWriter, r *http.Request, car []byte)
 }
 
 func (f Fault) drip(w http.ResponseWriter, r *http.Request, car []byte) {
-	for piece := range slices.Chunk(car, int(defaultTo(f.Bytes, 16))) {
+	for piece := range slices.Chunk(car, int(cmp.Or(f.Bytes, 16))) {
 		if _, err := w.Write(piece); err != nil {
 			return
 		}
 		_ = http.NewResponseController(w).Flush()
-		if !pause(r, defaultTo(f.Delay, 50*time.Millisecond)) {
+		if !pause(r, cmp.Or(f.Delay, 50*time.Millisecond)) {
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -96,7 +97,7 @@ func (h *Host) admit(c call, now time.Time) admission {
 	if m.said.early(now) || b.said.early(now) {
 		h.log.Early[c.endpoint]++
 	}
-	a := admission{quota: quota, window: defaultTo(m.limit.Window, 5*time.Minute)}
+	a := admission{quota: quota, window: cmp.Or(m.limit.Window, 5*time.Minute)}
 	if quota > 0 {
 		if !now.Before(b.ends) {
 			b.used = 0

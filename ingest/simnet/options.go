@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -59,18 +60,18 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Hosts = defaultTo(o.Hosts, 4)
-	o.Relays = defaultTo(o.Relays, 1)
-	o.Manners = defaultTo(o.Manners, Polite)
-	o.Window = defaultTo(o.Window, 1<<20)
+	o.Hosts = cmp.Or(o.Hosts, 4)
+	o.Relays = cmp.Or(o.Relays, 1)
+	o.Manners = cmp.Or(o.Manners, Polite)
+	o.Window = cmp.Or(o.Window, 1<<20)
 	if o.Limit == (Limit{}) && !o.NoLimit {
 		o.Limit = ReferenceLimit()
 	}
-	o.Repos = defaultTo(o.Repos, 20)
-	o.RecordsMedian = defaultTo(o.RecordsMedian, 40)
-	o.RecordsMax = defaultTo(o.RecordsMax, 50*o.RecordsMedian)
-	o.P256Every = max(0, defaultTo(o.P256Every, 4))
-	o.Epoch = defaultTo(o.Epoch, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	o.Repos = cmp.Or(o.Repos, 20)
+	o.RecordsMedian = cmp.Or(o.RecordsMedian, 40)
+	o.RecordsMax = cmp.Or(o.RecordsMax, 50*o.RecordsMedian)
+	o.P256Every = max(0, cmp.Or(o.P256Every, 4))
+	o.Epoch = cmp.Or(o.Epoch, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	return o
 }
 
@@ -95,15 +96,6 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("accounts Empty %d and OddKeys %d exceed Repos %d", o.Empty, o.OddKeys, o.Repos))
 	}
 	return errors.Join(errs...)
-}
-
-// defaultTo returns v, or def if v is zero.
-func defaultTo[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 // every reports whether account i is one of those an "every nth" option selects.

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -130,7 +131,7 @@ type StreamInjection struct {
 // injected fires.
 func (h *Host) InjectStream(f StreamFault) *StreamInjection {
 	if f.Kind == StreamReorder {
-		f.Ahead = defaultTo(f.Ahead, 1)
+		f.Ahead = cmp.Or(f.Ahead, 1)
 	}
 	s := h.stream
 	s.mu.Lock()
@@ -313,7 +314,7 @@ func (in *StreamInjection) end(sub *subscriber, m message) {
 	case StreamSilent:
 		<-sub.done
 	case StreamError:
-		sub.finish(errorFrame(defaultTo(in.fault.Error, "ConsumerTooSlow"), "Stream consumer too slow"))
+		sub.finish(errorFrame(cmp.Or(in.fault.Error, "ConsumerTooSlow"), "Stream consumer too slow"))
 	case StreamDisconnect:
 		frame := m.append(nil)
 		head := binary.BigEndian.AppendUint64([]byte{0x82, 127}, uint64(len(frame))) // a final binary frame

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/http"
@@ -32,7 +33,7 @@ func (s *stream) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if in := s.refusal(); in != nil {
-		writeError(w, defaultTo(in.fault.Status, http.StatusTooManyRequests), "Refused", "try again later")
+		writeError(w, cmp.Or(in.fault.Status, http.StatusTooManyRequests), "Refused", "try again later")
 		return
 	}
 	upgrader := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
