@@ -40,7 +40,7 @@ func (t *task) complete(b *store.Batch, row *store.Repo) {
 	row.Rev, row.Data, row.Commit, row.Torn, row.TornRev = t.commit.Rev, t.commit.Data, t.block, false, ""
 	row.Filter, row.Sweep, row.Lacks = t.filter.Selection, false, false
 	switch {
-	case t.r.opts.Verify == VerifyNone:
+	case t.r.opts.SkipSignatures:
 		row.Verified = store.VerifiedHashes
 	case t.former:
 		row.Verified = store.VerifiedFormerKey

@@ -25,28 +25,6 @@ type Directory interface {
 	fetch.Keys
 }
 
-// Verify says how much of what hosts send is checked.
-type Verify uint8
-
-const (
-	// VerifyFull checks every hash, the tree and the signature, here and for live commits.
-	VerifyFull Verify = iota
-	// VerifyBackfill is the same for this package.
-	VerifyBackfill
-	// VerifyNone leaves the signature out; the rows say so (store.VerifiedHashes).
-	VerifyNone
-)
-
-// ParseVerify reads full, backfill or none.
-func ParseVerify(s string) (Verify, error) {
-	for i, name := range []string{"full", "backfill", "none"} {
-		if s == name {
-			return Verify(i), nil
-		}
-	}
-	return 0, fmt.Errorf("verify level %q is not full, backfill or none", s)
-}
-
 // Options configures a Runner. Store and Directory are required.
 type Options struct {
 	Store     *store.Store
@@ -61,8 +39,9 @@ type Options struct {
 
 	// Strategy is how a repository is fetched when the filter wants only some collections. Default fetch.StrategyAuto.
 	Strategy fetch.Strategy
-	// Verify is how much is checked. Default VerifyFull.
-	Verify Verify
+	// SkipSignatures leaves out the check of signatures, which rows record
+	// (store.VerifiedHashes). Default: they are checked, like every hash and tree.
+	SkipSignatures bool
 	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
 	// to be applied to it (store.StateDraining). It must not block. Default: nothing.
 	Drain func(did string)
@@ -174,9 +153,6 @@ func (o Options) validate() error {
 	}
 	if o.Directory == nil {
 		errs = append(errs, errors.New("no directory"))
-	}
-	if o.Verify > VerifyNone {
-		errs = append(errs, fmt.Errorf("verify level %d is unknown", o.Verify))
 	}
 	for _, f := range []struct {
 		name string

@@ -508,10 +508,10 @@ func TestTombstone(t *testing.T) {
 	}
 }
 
-// TestVerifyNone: without signatures checked the row says so.
-func TestVerifyNone(t *testing.T) {
+// TestSkipSignatures: without signatures checked the row says so.
+func TestSkipSignatures(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{Verify: backfill.VerifyNone}})
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{SkipSignatures: true}})
 	did := w.net.DIDs()[0]
 	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.BadSignature})
 	w.add(did)

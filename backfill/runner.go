@@ -101,7 +101,7 @@ func New(opts Options) (*Runner, error) {
 	}
 	r.copier, err = fetch.New(fetch.Options{
 		Client: r.hosts.Client(), Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
-		Strategy: opts.Strategy, Unsigned: opts.Verify == VerifyNone,
+		Strategy: opts.Strategy, Unsigned: opts.SkipSignatures,
 		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,
 		SpoolDir: opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax, CARBlocksMax: opts.CARBlocksMax,
 		FetchTimeout: opts.FetchTimeout, IdleTimeout: opts.IdleTimeout,

@@ -216,14 +216,11 @@ func (d *daemon) newIdentity() (err error) {
 	return err
 }
 
-func (d *daemon) newBackfill() error {
-	verify, err := backfill.ParseVerify(d.cfg.Verify)
-	if err != nil {
-		return err
-	}
+func (d *daemon) newBackfill() (err error) {
 	o := backfill.Options{Store: d.store, HostRules: d.cfg.HostRules, Directory: d.identity,
-		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Verify: verify,
-		Strategy: d.cfg.Strategy, CARBytesMax: d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
+		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Strategy: d.cfg.Strategy,
+		SkipSignatures: d.cfg.Verify == "none",
+		CARBytesMax:    d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
 		Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data,
 		Gate: &d.gates.backfill, CrawlGate: &d.gates.crawler,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
