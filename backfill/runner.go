@@ -100,7 +100,7 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
 	}
 	r.copier, err = fetch.New(fetch.Options{
-		Client: r.hosts.Client(), Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
+		Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
 		Strategy: opts.Strategy, Unsigned: opts.SkipSignatures,
 		Concurrency: opts.Concurrency, MemoryBytes: opts.MemoryBytes, RepoMemoryBytes: opts.RepoMemoryBytes,
 		SpoolDir: opts.SpoolDir, SpoolBytes: opts.SpoolBytes, CARBytesMax: opts.CARBytesMax, CARBlocksMax: opts.CARBlocksMax,
@@ -136,7 +136,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	g.Go(func() error { return quiet(ctx, ours(r.hosts.Run(ctx))) })
 	g.Go(func() error { return quiet(ctx, ours(r.refilter.Run(ctx))) })
 	err := g.Wait()
-	r.hosts.Client().CloseIdleConnections()
+	r.hosts.CloseIdleConnections()
 	if err == nil {
 		err = ours(r.hosts.Flush())
 	}

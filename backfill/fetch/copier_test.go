@@ -2,7 +2,6 @@ package fetch_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,10 +9,8 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"cistern/backfill/fetch"
-	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
@@ -24,14 +21,15 @@ import (
 )
 
 // open is a host that may always be asked.
-type open struct{ requests, bytes atomic.Int64 }
-
-func (o *open) Spend(ctx context.Context, _ pace.Kind) error {
-	o.requests.Add(1)
-	return ctx.Err()
+type open struct {
+	client          http.Client
+	requests, bytes atomic.Int64
 }
 
-func (o *open) Heard(pace.Kind, http.Header, time.Duration) {}
+func (o *open) Do(req *http.Request) (*http.Response, error) {
+	o.requests.Add(1)
+	return o.client.Do(req)
+}
 
 func (o *open) Received(bytes int64) { o.bytes.Add(bytes) }
 
@@ -61,7 +59,7 @@ func newWorld(t *testing.T, net simnet.Options, o fetch.Options) *world {
 	if w.dir, err = identity.New(identity.Options{PLC: []string{w.net.PLC()}, AllowPrivate: true}); err != nil {
 		t.Fatal(err)
 	}
-	o.Client, o.Keys, o.Crowded = new(http.Client), w.dir, func() bool { return false }
+	o.Keys, o.Crowded = w.dir, func() bool { return false }
 	o.SpoolDir = t.TempDir()
 	if w.copier, err = fetch.New(o); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"io"
-	"net/http"
 	"sync"
 	"time"
 
@@ -28,7 +27,7 @@ func ZstdPermits(c *Copier) (all, free int64) {
 func Transfer(ctx context.Context, o Options, body io.Reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	o.Client, o.Keys, o.Crowded = new(http.Client), new(identity.Directory), func() bool { return false }
+	o.Keys, o.Crowded = new(identity.Directory), func() bool { return false }
 	c, err := New(o)
 	if err != nil {
 		return err
@@ -41,7 +40,7 @@ func Transfer(ctx context.Context, o Options, body io.Reader) error {
 func Transfers(ctx context.Context, o Options, n int, body func() io.Reader) []error {
 	var mu sync.Mutex
 	sched := pace.NewScheduler(o.Concurrency)
-	o.Client, o.Keys = new(http.Client), new(identity.Directory)
+	o.Keys = new(identity.Directory)
 	o.Crowded = func() bool {
 		mu.Lock()
 		defer mu.Unlock()

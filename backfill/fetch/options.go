@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"cistern/ingest/repo"
@@ -21,11 +20,9 @@ type Keys interface {
 	KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error)
 }
 
-// Options configures a Copier. Client, Keys and Crowded are required.
+// Options configures a Copier. Keys and Crowded are required.
 type Options struct {
-	// Client makes the requests. It charges those that follow a redirect to the host they go to.
-	Client *http.Client
-	Keys   Keys
+	Keys Keys
 	// Crowded reports whether hosts with work wait for a permit, and none is free.
 	Crowded func() bool
 	// UserAgent is sent with every request. Default "cistern".
@@ -106,7 +103,7 @@ func (o Options) bodyBytes() int64 {
 
 func (o Options) validate() error {
 	var errs []error
-	if o.Client == nil || o.Keys == nil || o.Crowded == nil {
+	if o.Keys == nil || o.Crowded == nil {
 		errs = append(errs, errors.New("a required field is missing"))
 	}
 	if int(o.Strategy) >= len(strategies) {

@@ -1,11 +1,8 @@
 package fetch
 
 import (
-	"context"
 	"net/http"
-	"time"
 
-	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
@@ -19,13 +16,11 @@ type Target struct {
 	Host   Host              // by whose permit the host is asked
 }
 
-// Host charges requests to a host's permit. It is used by one goroutine at a time.
+// Host sends requests, and charges them to a host's permit. It is used by one goroutine at a time.
 type Host interface {
-	// Spend waits until the host may be asked once more, and notes that it is. An error ends the
-	// request before it is sent.
-	Spend(ctx context.Context, k pace.Kind) error
-	// Heard takes the header of an answer, and how long after its request it came.
-	Heard(k pace.Kind, header http.Header, took time.Duration)
+	// Do sends a request when the host may be asked once more. A request that is redirected is
+	// charged to the host that it is sent to.
+	Do(req *http.Request) (*http.Response, error)
 	// Received takes the number of bytes that came of a body, before decompression.
 	Received(bytes int64)
 	// Spares reports whether the host announced no quota of queries, or has at least half of it left.

@@ -115,16 +115,9 @@ func (s *session) ask(ctx context.Context, tr *transfer, method, query string, h
 		return nil, &hosts.ResolveError{Err: err}
 	}
 	req.Header = header
-	if err := s.to.Host.Spend(ctx, hosts.KindOf(method)); err != nil {
-		return nil, err
-	}
-	asked := s.c.opts.Now()
-	resp, err := s.c.opts.Client.Do(req)
+	resp, err := s.to.Host.Do(req)
 	if err != nil {
 		return nil, err
-	}
-	if resp.Request.URL.Host == req.URL.Host {
-		s.to.Host.Heard(hosts.KindOf(method), resp.Header, s.c.opts.Now().Sub(asked))
 	}
 	tr.body = resp.Body
 	tr.begun.Store(true)

@@ -84,9 +84,8 @@ func (t *Table) giveUp(h *host, w *waiter) {
 		h.waiters = slices.Delete(h.waiters, i, i+1)
 		return
 	}
-	if _, ok := <-w.granted; ok { // filled or closed under mu
-		h.Refund(pace.Query)
-		t.leave(h)
+	if p, ok := <-w.granted; ok { // filled or closed under mu
+		p.give(false)
 	}
 }
 

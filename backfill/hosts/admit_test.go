@@ -154,25 +154,33 @@ func testRefused(t *testing.T, table *hosts.Table, id uint32) {
 	}
 }
 
-// TestAdmitWindows: requests count on the host's windows.
+// TestAdmitWindows: requests that are sent count on the host's windows.
 func TestAdmitWindows(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
 	rules := pace.Rules{{Glob: "*", Override: pace.Override{PerSecond: 50, PerHour: 5}}}
-	table, id := newTable(t, hosts.Options{Rules: rules}, c)
-	p, err := table.Admit(t.Context(), id)
-	if err != nil {
+	table, id := newTable(t, hosts.Options{Rules: rules, Transport: answers{code: 200, body: "{}"}}, c)
+	query := func() error {
+		_, err := table.Query(t.Context(), id, "https://pds.test/xrpc/m", 100, time.Minute)
+		return err
+	}
+	for range 2 {
+		p, err := table.Admit(t.Context(), id)
+		if err != nil {
+			t.Fatalf("one that is not sent counts: %v", err)
+		}
+		p.Close()
+	}
+	if err := query(); err != nil {
 		t.Fatal(err)
 	}
-	p.Close()
-	if _, err := table.Admit(t.Context(), id); !isBusy(err) {
+	if err := query(); !isBusy(err) {
 		t.Errorf("a second within twelve minutes: %v", err)
 	}
 	c.advance(13 * time.Minute)
-	if p, err = table.Admit(t.Context(), id); err != nil {
+	if err := query(); err != nil {
 		t.Fatal(err)
 	}
-	p.Close()
 }
 
 // TestBanned: a banned host is asked nothing, until its row changes.

@@ -21,7 +21,8 @@ const errorBodyMax = 64 << 10
 // decompressed.
 func ReadAnswer(resp *http.Response, body io.Reader, now time.Time) error {
 	e := &AnswerError{Code: resp.StatusCode, Wait: pace.AskedWait(resp.Header, now)}
-	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil { // not redirected: heard has noted it
+	if resp.StatusCode == http.StatusTooManyRequests && resp.Request.Response == nil {
+		// Not redirected: Permit.Do has noted the quota.
 		q := pace.ParseQuota(resp.Header, now)
 		e.Quota = q.Spent(now) && e.Wait <= q.Reset.Sub(now)+time.Second
 	}

@@ -7,8 +7,8 @@
 //
 // # Invariants
 //
-//  1. A request needs a permit. A permit is given back exactly once, and a host that is redirected
-//     to is charged like one that is asked.
+//  1. A request is sent under a permit only, and charged to its host before. A permit is given back
+//     exactly once, and a host that is redirected to is charged like one that is asked.
 //  2. A request that has to wait for its host for more than two seconds is refused with a
 //     BusyError, and one to a banned host with ErrBanned: nothing is sent.
 //  3. The table is bounded. Only an idle host is forgotten: no permit of it is held, no request

@@ -1,6 +1,8 @@
 package hosts
 
 import (
+	"context"
+
 	"cistern/backfill/pace"
 	"cistern/store"
 )
@@ -30,6 +32,9 @@ func Trust(t *Table, id uint32) {
 	h.Trust()
 	h.Note(pace.Outcome{Answered: true}, h.Mark(), t.opts.Now())
 }
+
+// Spend charges a request to a permit.
+func Spend(ctx context.Context, p *Permit, k pace.Kind) error { return p.spend(ctx, k) }
 
 // StoreOf is the store of a table.
 func StoreOf(t *Table) *store.Store { return t.store }

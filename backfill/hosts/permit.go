@@ -14,22 +14,27 @@ type Permit struct {
 	t     *Table
 	h     *host
 	state pace.Permit // of the limiter as the permit was given
+	kind  pace.Kind   // of the request that it includes
 
 	// Table.mu guards:
 	local   bool // holds one of the host's permits
 	global  bool // holds one of those that all hosts share
-	prepaid bool // the fetch that it includes was not sent yet
+	prepaid bool // the request that it includes was not sent yet
 }
 
 // begin gives a permit for a fetch. Called with mu held.
 func (t *Table) begin(h *host, now time.Time) *Permit {
 	state := t.sched.Begin(&h.Host, now)
-	return &Permit{t: t, h: h, state: state, local: true, global: true, prepaid: true}
+	return &Permit{
+		t: t, h: h, state: state, kind: pace.Fetch,
+		local: true, global: true, prepaid: true,
+	}
 }
 
-// query gives a permit for one query, which counts as sent. Called with mu held.
+// query gives a permit for one query. Called with mu held.
 func (t *Table) query(h *host, now time.Time) *Permit {
-	return &Permit{t: t, h: h, state: h.Limiter.Begin(pace.Query, now), local: true}
+	state := h.Limiter.Begin(pace.Query, now)
+	return &Permit{t: t, h: h, state: state, kind: pace.Query, local: true, prepaid: true}
 }
 
 // Host returns the id of the host.
@@ -43,28 +48,28 @@ func (p *Permit) Leave() { p.release(false) }
 func (p *Permit) Close() { p.release(true) }
 
 func (p *Permit) release(all bool) {
-	if p.free(all) {
+	p.t.mu.Lock()
+	freed := p.give(all)
+	p.t.mu.Unlock()
+	if freed {
 		p.t.opts.Freed()
 	}
 }
 
-// free reports whether something was given back.
-func (p *Permit) free(all bool) (freed bool) {
-	t := p.t
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// give reports whether something was given back. Called with mu held.
+func (p *Permit) give(all bool) (freed bool) {
 	if p.local {
 		p.local = false
 		if p.prepaid {
 			p.prepaid = false
-			p.h.Refund(pace.Fetch)
+			p.h.Refund(p.kind)
 		}
-		t.leave(p.h)
+		p.t.leave(p.h)
 		freed = true
 	}
 	if all && p.global {
 		p.global = false
-		t.sched.Return(&p.h.Host, p.state, t.opts.Now())
+		p.t.sched.Return(&p.h.Host, p.state, p.t.opts.Now())
 		freed = true
 	}
 	return freed
@@ -78,10 +83,25 @@ func (t *Table) leave(h *host) {
 	t.serve(h, now)
 }
 
-// Spend waits until the host may be asked once more, and notes that it is. The permit includes the
-// first request. When the wait would exceed admitMax the error is a BusyError, and the repository
-// must be queued again: it must not hold a permit meanwhile.
-func (p *Permit) Spend(ctx context.Context, k pace.Kind) error {
+// Do sends a request for an XRPC method to the host when the host may be asked once more, and notes
+// what the answer states about quotas. The permit includes the first request. When the wait would
+// exceed admitMax the error is a BusyError, and the repository must be queued again: it must not
+// hold a permit meanwhile. A request that is redirected is charged to the host that it is sent to.
+func (p *Permit) Do(req *http.Request) (*http.Response, error) {
+	k := kindOf(req.URL)
+	if err := p.spend(req.Context(), k); err != nil {
+		return nil, err
+	}
+	asked := p.t.opts.Now()
+	resp, err := p.t.client.Do(req)
+	if err == nil && resp.Request.URL.Host == req.URL.Host {
+		p.heard(k, resp.Header, p.t.opts.Now().Sub(asked))
+	}
+	return resp, err
+}
+
+// spend waits until the host may be asked once more, and notes that it is.
+func (p *Permit) spend(ctx context.Context, k pace.Kind) error {
 	for {
 		at, paid := p.payAhead(k)
 		if paid {
@@ -109,7 +129,7 @@ func (p *Permit) payAhead(k pace.Kind) (at time.Time, paid bool) {
 	if !p.prepaid {
 		return at, false
 	}
-	if k == pace.Query { // the permit was given for a fetch
+	if p.kind == pace.Fetch && k == pace.Query {
 		if at = p.h.Exchange(p.t.opts.Now()); !at.IsZero() {
 			return at, false
 		}
@@ -151,9 +171,9 @@ func (p *Permit) Spares() bool {
 	return p.h.Spare(pace.Query, now)
 }
 
-// Heard passes the header of an answer to the host's limiter, and how long after its request the
-// answer began. header may be nil.
-func (p *Permit) Heard(k pace.Kind, header http.Header, took time.Duration) {
+// heard passes the header of an answer to the host's limiter, and how long after its request the
+// answer began.
+func (p *Permit) heard(k pace.Kind, header http.Header, took time.Duration) {
 	now := p.t.opts.Now()
 	q := pace.ParseQuota(header, now)
 	p.t.mu.Lock()

@@ -31,10 +31,10 @@ func TestPermitOfQuery(t *testing.T) {
 	if p, _ = table.Acquire(id); p == nil {
 		t.Fatal("what was not spent is not refunded")
 	}
-	if err := p.Spend(t.Context(), pace.Query); err != nil {
+	if err := hosts.Spend(t.Context(), p, pace.Query); err != nil {
 		t.Error(err)
 	}
-	if err := p.Spend(t.Context(), pace.Query); !isBusy(err) {
+	if err := hosts.Spend(t.Context(), p, pace.Query); !isBusy(err) {
 		t.Errorf("a second request within the hour: %v", err)
 	}
 	p.Leave()

@@ -13,10 +13,6 @@ import (
 	"cistern/ingest/identity"
 )
 
-// Client sends requests, within the limits of the hosts that these are redirected to. The caller
-// charges each request to a permit.
-func (t *Table) Client() *http.Client { return t.client }
-
 // Query asks a host, as its limits allow, and returns a body that is JSON of at most bodyMax bytes.
 // The answer must begin within a time. Errors are those of Admit, an AnswerError, ErrMalformed,
 // ErrTooLong, and those of the connection.
@@ -46,9 +42,8 @@ func (t *Table) send(ctx context.Context, p *Permit, url string, bodyMax int64,
 		return nil, err
 	}
 	req.Header.Set("User-Agent", t.opts.UserAgent)
-	begin := time.Now()
 	late := time.AfterFunc(within, cancel)
-	resp, err := t.client.Do(req)
+	resp, err := p.Do(req)
 	if inTime := late.Stop(); err != nil && (!inTime || TimedOut(ctx, err)) {
 		return nil, fmt.Errorf("no answer within %s: %w", within, err)
 	}
@@ -56,7 +51,6 @@ func (t *Table) send(ctx context.Context, p *Permit, url string, bodyMax int64,
 		return nil, err
 	}
 	defer resp.Body.Close()
-	p.Heard(pace.Query, resp.Header, time.Since(begin))
 	if resp.StatusCode != http.StatusOK {
 		return nil, ReadAnswer(resp, resp.Body, t.opts.Now())
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"cistern/backfill/pace"
@@ -11,9 +12,9 @@ import (
 	"cistern/store"
 )
 
-// KindOf returns the kind of request by which hosts count an XRPC method.
-func KindOf(method string) pace.Kind {
-	if method == "com.atproto.sync.getRepo" {
+// kindOf returns the kind of request by which hosts count the XRPC method of a URL.
+func kindOf(u *url.URL) pace.Kind {
+	if strings.TrimPrefix(u.Path, "/xrpc/") == "com.atproto.sync.getRepo" {
 		return pace.Fetch
 	}
 	return pace.Query
@@ -57,7 +58,7 @@ func (t *Table) spendElsewhere(req *http.Request) error {
 	if h == nil {
 		return errors.New("too many hosts are in use")
 	}
-	return t.spend(req.Context(), h, KindOf(strings.TrimPrefix(req.URL.Path, "/xrpc/")))
+	return t.spend(req.Context(), h, kindOf(req.URL))
 }
 
 // Clean makes text from a host fit for rows and logs.

@@ -100,6 +100,9 @@ func (t *Table) Changed(id uint32) {
 	}
 }
 
+// CloseIdleConnections closes connections that no request uses.
+func (t *Table) CloseIdleConnections() { t.client.CloseIdleConnections() }
+
 // evict forgets an idle host, one without faults if chance offers it. That none is idle is found
 // out by looking at all, and so not for each of the thousands that may want a place.
 func (t *Table) evict() bool {
