@@ -230,9 +230,9 @@ func (it *item) ask(w *writing, row *store.Repo, why string) {
 	}
 }
 
-// doHeavy handles the account event at the head of a parked lane. When it returns, that is durable
-// and counted.
-func (r *Runner) doHeavy(_ context.Context, l *lane) error {
+// doHeavy handles the account event at the head of a parked backlog. When it returns, that is
+// durable and counted.
+func (r *Runner) doHeavy(_ context.Context, l *backlog) error {
 	var it item
 	it.take(l, l.head, r.opts.Now())
 	wait, err := r.update([]string{l.did}, func(w *writing, rows []store.Repo) ([]marks, error) {

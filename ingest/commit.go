@@ -33,7 +33,7 @@ func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 			}
 		}
 	case store.StateDraining:
-		it.s.startDrain(it.lane)
+		it.s.startDrain(it.backlog)
 		return it.finish(outcomeAgain)
 	case store.StateSynced:
 		if it.rev <= row.Rev {
@@ -80,7 +80,7 @@ func (it *item) verify(row *store.Repo) need {
 // checkSignature reads the document again, once, when the signature does not match the known key.
 // While the directory does not answer, the key in the row is used (outage.go).
 func (it *item) checkSignature(row *store.Repo) need {
-	l := it.lane
+	l := it.backlog
 	if !it.identify(row) {
 		switch {
 		case l.got == needNothing:
@@ -104,10 +104,10 @@ func (it *item) checkSignature(row *store.Repo) need {
 	return needNothing
 }
 
-// identify finds the identity without a request: from a finished errand, the directory's cache, or
+// identify finds the identity without a request: from a finished task, the directory's cache, or
 // the row.
 func (it *item) identify(row *store.Repo) bool {
-	dir, l := it.r.opts.Directory, it.lane
+	dir, l := it.r.opts.Directory, it.backlog
 	if l.got != needNothing {
 		it.ident, it.known = l.ident, l.err == nil
 		return it.known
@@ -149,7 +149,7 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 			w.wake = true
 		}
 	case store.StateDraining:
-		it.s.startDrain(it.lane)
+		it.s.startDrain(it.backlog)
 		it.outcome = outcomeAgain
 	case store.StateSynced:
 		return it.decideSynced(w, row)
@@ -376,10 +376,10 @@ func (it *item) move(row *store.Repo) {
 
 // learn writes the identity that was looked up for the event into the row.
 func (it *item) learn(w *writing, row *store.Repo) {
-	if it.lane.got == needNothing || it.lane.err != nil || it.lane.ident.DID == "" {
+	if it.backlog.got == needNothing || it.backlog.err != nil || it.backlog.ident.DID == "" {
 		return
 	}
-	if it.lane.learned(w, row) {
+	if it.backlog.learned(w, row) {
 		w.b.Identity(row)
 	}
 }
@@ -402,7 +402,7 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 		it.desync(w, row, rev, false, "commit %s lacks the proof that its operations are complete", rev)
 	case unsure:
 		it.outcome = outcomeFailed
-		it.desync(w, row, rev, true, "commit %s: the identity could not be read: %v", rev, it.lane.err)
+		it.desync(w, row, rev, true, "commit %s: the identity could not be read: %v", rev, it.backlog.err)
 	}
 }
 
@@ -454,13 +454,13 @@ func (it *item) seen(w *writing, row *store.Repo, rev string) {
 	w.b.PutRepo(row)
 }
 
-// decideFold handles the commits that were dropped for lack of room.
-func (it *item) decideFold(w *writing, row *store.Repo) error {
+// decideCoalesced handles the commits that were dropped for lack of room.
+func (it *item) decideCoalesced(w *writing, row *store.Repo) error {
 	pds := row.PDS
-	if l := it.lane; l.got != needNothing && l.err == nil {
+	if l := it.backlog; l.got != needNothing && l.err == nil {
 		pds = l.ident.PDS
 	}
-	rev := it.lane.fold.rev(identity.HostOf(pds))
+	rev := it.backlog.coalesced.rev(identity.HostOf(pds))
 	if !row.Known() && rev != "" {
 		it.discover(w, row, rev)
 		return nil

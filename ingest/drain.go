@@ -28,8 +28,8 @@ var (
 	errNoCommit = fmt.Errorf("a buffered message is not a commit: %w", repo.ErrInvalid)
 )
 
-// startDrain has the buffered commits of a lane handled before its events.
-func (s *shard) startDrain(l *lane) {
+// startDrain has the buffered commits of a backlog handled before its events.
+func (s *shard) startDrain(l *backlog) {
 	if !l.drain {
 		l.drain = true
 		s.draining++
@@ -37,10 +37,10 @@ func (s *shard) startDrain(l *lane) {
 	s.enqueue(l)
 }
 
-// stopDrain lets the events of the lane continue.
+// stopDrain lets the events of the backlog continue.
 func (it *item) stopDrain() {
-	if it.lane.drain {
-		it.lane.drain = false
+	if it.backlog.drain {
+		it.backlog.drain = false
 		it.s.draining--
 	}
 }
@@ -48,7 +48,7 @@ func (it *item) stopDrain() {
 // prepareDrain verifies the next buffered commit. Only the shard itself adds to the buffer of a
 // row, and adds nothing while the row is draining.
 func (it *item) prepareDrain() (done bool, err error) {
-	row, err := it.r.store.RepoOrNew(it.lane.did)
+	row, err := it.r.store.RepoOrNew(it.backlog.did)
 	if err != nil {
 		return true, err
 	}

@@ -68,7 +68,7 @@ func (f *Feed) Refused() int64 { return f.src.status().Refused }
 // Queued is what of QueueBytes is taken.
 func (r *Runner) Queued() int64 { return r.sources.queued.Load() }
 
-// Parked is the number of DIDs that wait for errands.
+// Parked is the number of DIDs that wait for tasks.
 func (r *Runner) Parked() int { return int(r.parked()) }
 
 // HeavyRecords, ParkedShare and others are limits.

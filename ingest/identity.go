@@ -12,15 +12,15 @@ import (
 const (
 	// rowIdentityMax is how long the identity in a row is used without reading the document again.
 	rowIdentityMax = 24 * time.Hour
-	// strangersMax bounds the pairs of a PDS and a DID that are refused for Options.RefuseFor, at
-	// about 100 bytes each.
-	strangersMax = 8192
+	// refusedPairsMax bounds the pairs of a PDS and a DID that are refused for Options.RefuseFor,
+	// at about 100 bytes each.
+	refusedPairsMax = 8192
 )
 
 // prepareIdentity has the document read, now or when the budget allows. What the event itself
 // states is ignored, as it is unverified.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
-	at, l := it.stated(), it.lane
+	at, l := it.stated(), it.backlog
 	if at == row.IdentityTime || it.superseded(row) {
 		return it.finish(outcomeSkipped)
 	}
@@ -59,7 +59,7 @@ var errCrowded = errors.New("too many events wait for an identity")
 // document read: one read is enough. An event of another source does not count, since this source's
 // cursor may pass this event before that one is done; nor does one that is skipped as known.
 func (it *item) superseded(row *store.Repo) bool {
-	for _, e := range it.lane.events[1:] {
+	for _, e := range it.backlog.events[1:] {
 		if e.frame.Kind == frame.KindIdentity && e.src == it.e.src && stated(&e.frame, it.now) != row.IdentityTime {
 			return true
 		}
@@ -68,7 +68,7 @@ func (it *item) superseded(row *store.Repo) bool {
 }
 
 func (it *item) prepareRefresh() (done bool, err error) {
-	if it.lane.got != needRefresh {
+	if it.backlog.got != needRefresh {
 		return it.park(needRefresh)
 	}
 	return false, nil
@@ -77,7 +77,7 @@ func (it *item) prepareRefresh() (done bool, err error) {
 // decideIdentity writes the identity that the document states. If the document could not be read,
 // the identity in the row is no longer trusted, and the lookup is tried again later.
 func (it *item) decideIdentity(w *writing, row *store.Repo) error {
-	l, tries := it.lane, it.lane.refresh
+	l, tries := it.backlog, it.backlog.refresh
 	l.refresh = 0
 	if !row.Known() || row.Tracked == store.Untracked {
 		return nil
@@ -126,7 +126,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 // trusted since the document could not be read again: 0 if an #identity caused that, which may have
 // announced another key.
 func (it *item) unanswered(row *store.Repo) int64 {
-	if it.job == jobIdentity || !passing(it.lane.err) {
+	if it.job == jobIdentity || !passing(it.backlog.err) {
 		return 0
 	}
 	return min(row.Resolved, it.now.Add(-rowIdentityMax).Unix())
@@ -157,9 +157,9 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	if known && identity.HostOf(it.ident.PDS) == host {
 		return false
 	}
-	s, l := it.s, it.lane
+	s, l := it.s, it.backlog
 	pair := l.did + " " + host
-	if at, ok := s.strangers[pair]; ok && it.now.Sub(at) < s.r.opts.RefuseFor {
+	if at, ok := s.refusedPairs[pair]; ok && it.now.Sub(at) < s.r.opts.RefuseFor {
 		if row.Known() {
 			// The account may be moving there just now: the document is read again when this
 			// refusal has expired.
@@ -180,10 +180,10 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 		}
 		return it.refuse()
 	}
-	if len(s.strangers) >= strangersMax/len(s.r.shards) {
-		clear(s.strangers)
+	if len(s.refusedPairs) >= refusedPairsMax/len(s.r.shards) {
+		clear(s.refusedPairs)
 	}
-	s.strangers[pair] = it.now
+	s.refusedPairs[pair] = it.now
 	return it.refuse()
 }
 

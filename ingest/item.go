@@ -9,7 +9,7 @@ import (
 	"cistern/store"
 )
 
-// job is the work of an item for its lane.
+// job is the work of an item for its backlog.
 type job uint8
 
 const (
@@ -17,26 +17,26 @@ const (
 	jobSync
 	jobIdentity
 	jobAccount
-	jobDrain   // take a buffered commit
-	jobRefresh // read an identity that could not be read when an #identity came
-	jobFold    // handle events of which only a rev was kept, or only the newest
+	jobDrain     // take a buffered commit
+	jobRefresh   // read an identity that could not be read when an #identity came
+	jobCoalesced // handle events of which only a rev was kept, or only the newest
 	jobs
 	jobNothing = jobs
 )
 
-var jobNames = [jobs]string{"commit", "sync", "identity", "account", "drained", "refresh", "folded"}
+var jobNames = [jobs]string{"commit", "sync", "identity", "account", "drained", "refresh", "coalesced"}
 
-// item is one step of one lane. It is prepared without a lock, by a row that may be outdated, and
-// decided under the lock, by the current row.
+// item is one step of one backlog. It is prepared without a lock, by a row that may be outdated,
+// and decided under the lock, by the current row.
 type item struct {
-	s    *shard
-	r    *Runner
-	lane *lane
-	job  job
-	e    *event       // nil if the step concerns no event of the lane
-	f    *frame.Frame // of e, or of the buffered commit
-	rev  string       // of f
-	now  time.Time
+	s       *shard
+	r       *Runner
+	backlog *backlog
+	job     job
+	e       *event       // nil if the step concerns no event of the backlog
+	f       *frame.Frame // of e, or of the buffered commit
+	rev     string       // of f
+	now     time.Time
 
 	outcome outcome
 	need    need // with outcomePark
@@ -60,13 +60,13 @@ type item struct {
 	ops   []store.Op
 }
 
-// begin takes the next step of a lane.
-func (it *item) begin(s *shard, l *lane, now time.Time) {
+// begin takes the next step of a backlog.
+func (it *item) begin(s *shard, l *backlog, now time.Time) {
 	it.s = s
 	switch {
-	case len(l.fold.marks) > 0:
+	case len(l.coalesced.marks) > 0:
 		it.take(l, nil, now)
-		it.job = jobFold
+		it.job = jobCoalesced
 	case l.drain:
 		it.take(l, nil, now)
 		it.job = jobDrain
@@ -81,8 +81,8 @@ func (it *item) begin(s *shard, l *lane, now time.Time) {
 }
 
 // take resets the item for an event, or for a step without one.
-func (it *item) take(l *lane, e *event, now time.Time) {
-	it.r, it.lane, it.now, it.job = l.shard.r, l, now, jobNothing
+func (it *item) take(l *backlog, e *event, now time.Time) {
+	it.r, it.backlog, it.now, it.job = l.shard.r, l, now, jobNothing
 	it.outcome, it.need = outcomeSkipped, needNothing
 	it.e, it.f, it.rev = e, nil, ""
 	it.prepared, it.known, it.unsure, it.partial, it.large, it.future = false, false, false, false, false, false
@@ -113,10 +113,10 @@ func (it *item) end() {
 	if cap(it.drain.message) > keptBytesMax {
 		it.drain.message = nil
 	}
-	it.lane, it.e, it.f, it.ident = nil, nil, nil, identity.Identity{}
+	it.backlog, it.e, it.f, it.ident = nil, nil, nil, identity.Identity{}
 }
 
-// park makes the lane wait for an errand.
+// park makes the backlog wait for a task.
 func (it *item) park(n need) (done bool, err error) {
 	it.outcome, it.need = outcomePark, n
 	return true, nil
@@ -140,14 +140,14 @@ func (it *item) prepare() (done bool, err error) {
 	switch it.job {
 	case jobNothing:
 		return true, nil
-	case jobFold:
+	case jobCoalesced:
 		return false, nil
 	case jobDrain:
 		return it.prepareDrain()
 	case jobRefresh:
 		return it.prepareRefresh()
 	}
-	row, err := it.r.store.RepoOrNew(it.lane.did)
+	row, err := it.r.store.RepoOrNew(it.backlog.did)
 	if err != nil {
 		return true, err
 	}
@@ -181,7 +181,7 @@ func (it *item) prepare() (done bool, err error) {
 // fault returns why an event is worthless whatever we hold, as the reason for the metric, "" if it
 // is not.
 func (it *item) fault(row *store.Repo) (reason string) {
-	if !row.Known() && !validDID(it.lane.did) {
+	if !row.Known() && !validDID(it.backlog.did) {
 		return reasonDID
 	}
 	if it.job == jobCommit || it.job == jobSync {
@@ -217,8 +217,8 @@ func (it *item) decide(w *writing, row *store.Repo) error {
 		return it.decideAccount(w, row, false)
 	case jobDrain:
 		return it.decideDrain(w, row)
-	case jobFold:
-		return it.decideFold(w, row)
+	case jobCoalesced:
+		return it.decideCoalesced(w, row)
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func (it *item) signedByHeld(row *store.Repo) bool {
 
 // accept uses the held key until the document can be read.
 func (it *item) accept() need {
-	it.s.refreshLater(it.lane.did, 1, it.now)
+	it.s.refreshLater(it.backlog.did, 1, it.now)
 	return needNothing
 }
 
@@ -82,7 +82,7 @@ func (it *item) accept() need {
 // answer. Otherwise the key may have been rotated: the event waits for the directory longer, since
 // the alternative is to fetch the whole repository.
 func (it *item) wantKey(row *store.Repo) need {
-	l := it.lane
+	l := it.backlog
 	l.held = it.signedByHeld(row)
 	l.mismatch = !l.held
 	if l.held && !l.web() && it.r.outage.lasts(it.now) {

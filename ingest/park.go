@@ -13,7 +13,7 @@ import (
 	"cistern/store"
 )
 
-// need is what a parked lane waits for.
+// need is what a parked backlog waits for.
 type need uint8
 
 const (
@@ -23,32 +23,32 @@ const (
 	needHeavy        // an account event that changes many records
 )
 
-// lane holds the events of one DID that a shard has taken, in order. Its shard owns it, except for
-// the fields that an errand writes while the lane is parked.
-type lane struct {
+// backlog holds the events of one DID that a shard has taken, in order. Its shard owns it, except
+// for the fields that a task writes while the backlog is parked.
+type backlog struct {
 	shard *shard
 	did   string
 
-	events []*event // the first is handled next
-	bytes  int64    // of events, while parked
-	fold   fold
-	drain  bool // buffered commits are handled first
-	queued bool // in shard.ready, or in the current group
+	events    []*event // the first is handled next
+	bytes     int64    // of events, while parked
+	coalesced coalesced
+	drain     bool // buffered commits are handled first
+	queued    bool // in shard.ready, or in the current group
 	// refresh counts the lookups of its identity because of an #identity, 0 if none is due.
 	refresh int
 
-	// parked is what the lane waits for. Events that come meanwhile are appended, and none is
+	// parked is what the backlog waits for. Events that come meanwhile are appended, and none is
 	// handled.
 	parked need
 	tries  int
-	due    time.Time // when the errand is to be retried
+	due    time.Time // when the task is to be retried
 
 	head *event // with needHeavy: the event to handle
 
 	// Why its event waits for the identity: the key in the row fits, or no known key does.
 	held, mismatch bool
 
-	// written by the errand:
+	// written by the task:
 	ident identity.Identity
 	err   error
 	read  time.Time // when the lookup began
@@ -56,16 +56,16 @@ type lane struct {
 	got need
 }
 
-// fold is the remainder of events that were dropped for lack of room while their DID was parked.
-// The repository of a commit is fetched again. A fold stands for events that came after the lane's,
-// and may be handled before them: they then find a row with a SeenRev above theirs.
-type fold struct {
+// coalesced is the remainder of events that were dropped for lack of room while their DID was
+// parked. The repository of a commit is fetched again. It stands for events that came after the
+// backlog's, and may be handled before them: they then find a row with a SeenRev above theirs.
+type coalesced struct {
 	revs  map[string]string // the highest rev by the PDS that sent it, "" for all relays
 	marks []mark
 }
 
 // add records the rev of a commit.
-func (f *fold) add(host, rev string) {
+func (f *coalesced) add(host, rev string) {
 	if f.revs == nil {
 		f.revs = map[string]string{}
 	}
@@ -73,7 +73,7 @@ func (f *fold) add(host, rev string) {
 }
 
 // rev returns the highest rev from relays and from the account's PDS; other PDSes do not count.
-func (f *fold) rev(pds string) string { return max(f.revs[""], f.revs[pds]) }
+func (f *coalesced) rev(pds string) string { return max(f.revs[""], f.revs[pds]) }
 
 // mark is an event that is done once its effect is written.
 type mark struct {
@@ -81,24 +81,24 @@ type mark struct {
 	seq int64
 }
 
-func (l *lane) empty() bool {
-	return len(l.events) == 0 && len(l.fold.marks) == 0 && !l.drain && l.refresh == 0 && l.parked == needNothing
+func (l *backlog) empty() bool {
+	return len(l.events) == 0 && len(l.coalesced.marks) == 0 && !l.drain && l.refresh == 0 && l.parked == needNothing
 }
 
 // web reports whether its document is at a host that anyone may run (did:web).
-func (l *lane) web() bool { return webDID(l.did) }
+func (l *backlog) web() bool { return webDID(l.did) }
 
 func webDID(did string) bool { return strings.HasPrefix(did, "did:web:") }
 
 // pop removes the first event.
-func (l *lane) pop() {
+func (l *backlog) pop() {
 	n := copy(l.events, l.events[1:])
 	l.events[n] = nil
 	l.events = l.events[:n]
 }
 
-// park makes the lane wait for an errand, unless there is no room even for its first event.
-func (s *shard) park(l *lane, n need) {
+// park makes the backlog wait for a task, unless there is no room even for its first event.
+func (s *shard) park(l *backlog, n need) {
 	l.parked, l.tries, l.due = n, 0, time.Time{}
 	if n == needHeavy {
 		l.head = l.events[0]
@@ -121,8 +121,8 @@ func (s *shard) park(l *lane, n need) {
 	}
 }
 
-// send starts the errand.
-func (s *shard) send(l *lane) {
+// send starts the task.
+func (s *shard) send(l *backlog) {
 	l.err = nil
 	switch {
 	case l.parked == needHeavy:
@@ -137,7 +137,7 @@ func (s *shard) send(l *lane) {
 }
 
 // unpark lets the events continue.
-func (s *shard) unpark(l *lane) {
+func (s *shard) unpark(l *backlog) {
 	l.got, l.parked, l.head = l.parked, needNothing, nil
 	s.parked.Add(-1)
 	s.parkedBytes -= l.bytes
@@ -149,14 +149,14 @@ func (s *shard) unpark(l *lane) {
 	l.bytes = 0
 }
 
-// wait appends an event to a parked lane. If there is no room, only the rev of a commit is kept,
+// wait appends an event to a parked backlog. If there is no room, only the rev of a commit is kept,
 // and only the newest of account and identity events.
-func (s *shard) wait(l *lane, e *event) {
-	if k := e.frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (len(l.fold.revs) > 0 || s.crowded(l, e)) {
+func (s *shard) wait(l *backlog, e *event) {
+	if k := e.frame.Kind; (k == frame.KindCommit || k == frame.KindSync) && (len(l.coalesced.revs) > 0 || s.crowded(l, e)) {
 		if revFault(e.frame.Rev, s.r.opts.Now()) == "" {
-			l.fold.add(e.src.pdsHost(), e.frame.Rev)
+			l.coalesced.add(e.src.pdsHost(), e.frame.Rev)
 		}
-		s.fold(l, e)
+		s.coalesce(l, e)
 		return
 	}
 	if s.crowded(l, e) {
@@ -171,18 +171,18 @@ func (s *shard) wait(l *lane, e *event) {
 	s.parkedEvents++
 }
 
-// fold drops an event but for its mark.
-func (s *shard) fold(l *lane, e *event) {
-	l.fold.marks = append(l.fold.marks, mark{e.src, e.seq})
-	s.folded++
-	s.r.tally.folded.Inc()
+// coalesce drops an event but for its mark.
+func (s *shard) coalesce(l *backlog, e *event) {
+	l.coalesced.marks = append(l.coalesced.marks, mark{e.src, e.seq})
+	s.coalesced++
+	s.r.tally.coalesced.Inc()
 	s.r.release(e)
 }
 
 // supersede drops the waiting event of e's kind and source: e arrived later, and only the last one
 // counts, as e is no commit. A mark of an account and its status are two kinds. The first event may
 // be in work, and stays.
-func (s *shard) supersede(l *lane, e *event) {
+func (s *shard) supersede(l *backlog, e *event) {
 	for i := 1; i < len(l.events); i++ {
 		old := l.events[i]
 		if old.src != e.src || old.frame.Kind != e.frame.Kind || hasMark(old) != hasMark(e) {
@@ -190,7 +190,7 @@ func (s *shard) supersede(l *lane, e *event) {
 		}
 		l.events = slices.Delete(l.events, i, i+1)
 		s.leave(l, old)
-		s.fold(l, old)
+		s.coalesce(l, old)
 		return
 	}
 }
@@ -202,7 +202,7 @@ func hasMark(e *event) bool {
 }
 
 // leave subtracts an event from the counts of waiting events.
-func (s *shard) leave(l *lane, e *event) {
+func (s *shard) leave(l *backlog, e *event) {
 	l.bytes -= e.cost
 	s.parkedBytes -= e.cost
 	if l.web() {
@@ -211,13 +211,13 @@ func (s *shard) leave(l *lane, e *event) {
 	s.parkedEvents--
 }
 
-// crowded reports whether an event should be folded rather than wait for its lane. Where room is
-// expected soon, full waits for it instead.
-func (s *shard) crowded(l *lane, e *event) bool {
+// crowded reports whether an event should be coalesced rather than wait for its backlog. Where room
+// is expected soon, full waits for it instead.
+func (s *shard) crowded(l *backlog, e *event) bool {
 	if l.web() && s.webBytes+e.cost > s.parkedBytesMax()/websBytesShare {
 		return true
 	}
-	return len(l.events) >= laneEventsMax || s.parkedBytes+e.cost > s.parkedBytesMax()
+	return len(l.events) >= backlogEventsMax || s.parkedBytes+e.cost > s.parkedBytesMax()
 }
 
 // parkedBytesMax returns how many bytes parked events may hold. It leaves most of the readers'
@@ -226,17 +226,17 @@ func (s *shard) parkedBytesMax() int64 {
 	return s.r.opts.QueueBytes / parkedShare / int64(len(s.r.shards))
 }
 
-// full reports whether the shard must take no more events: too many wait that cannot be folded, or
-// they wait for lookups that are being answered, so that waiting is cheaper than fetching
+// full reports whether the shard must take no more events: too many wait that cannot be coalesced,
+// or they wait for lookups that are being answered, so that waiting is cheaper than fetching
 // repositories again.
 func (s *shard) full(now time.Time) bool {
-	if s.folded >= foldsMax || s.parkedEvents >= parkedEventsMax {
+	if s.coalesced >= coalescedMax || s.parkedEvents >= parkedEventsMax {
 		return true
 	}
 	return s.parkedBytes-s.webBytes >= s.parkedBytesMax()/2 && now.Sub(s.answered) < answeredWithin
 }
 
-// collect takes back lanes whose errands are done, and restarts errands that are due.
+// collect takes back backlogs whose tasks are done, and restarts tasks that are due.
 func (s *shard) collect(now time.Time) {
 	s.mu.Lock()
 	s.back, s.inbox = append(s.back[:0], s.inbox...), s.inbox[:0]
@@ -249,7 +249,7 @@ func (s *shard) collect(now time.Time) {
 		return
 	}
 	s.nextDue = now.Add(dueEvery)
-	s.later = slices.DeleteFunc(s.later, func(l *lane) bool {
+	s.later = slices.DeleteFunc(s.later, func(l *backlog) bool {
 		due := !l.due.After(now)
 		if due {
 			s.send(l)
@@ -259,8 +259,8 @@ func (s *shard) collect(now time.Time) {
 	s.startRefreshes(now)
 }
 
-// answer applies the result of an errand to its lane.
-func (s *shard) answer(l *lane, now time.Time) {
+// answer applies the result of a task to its backlog.
+func (s *shard) answer(l *backlog, now time.Time) {
 	heavy := l.parked == needHeavy
 	if l.err == nil && !heavy && !l.web() {
 		s.answered = now
@@ -277,7 +277,7 @@ func (s *shard) answer(l *lane, now time.Time) {
 	}
 	s.unpark(l)
 	if heavy {
-		s.finish(l) // the errand has written and counted the event
+		s.finish(l) // the task has written and counted the event
 	}
 	s.requeue(l)
 }
@@ -285,7 +285,7 @@ func (s *shard) answer(l *lane, now time.Time) {
 // triesMax returns how often the identity is looked up before the first event is handled without
 // it. A commit that is dropped comes back with a fetch of the repository, but a status is not
 // stated again. See wantKey for commits whose signature could be checked against some key.
-func (s *shard) triesMax(l *lane) int {
+func (s *shard) triesMax(l *backlog) int {
 	if len(l.events) > 0 && l.events[0].frame.Kind == frame.KindAccount {
 		return lookupsMaxAccount
 	}
@@ -311,45 +311,45 @@ func lookupDelay(tries int) time.Duration {
 	return min(lookupDelayBase<<min(max(tries-1, 0), 16), lookupDelayMax)
 }
 
-// errands is the queue of lanes that wait for a goroutine of a pool. It is no longer than the
-// number of parked lanes.
-type errands struct {
+// tasks is the queue of backlogs that wait for a goroutine of a pool. It is no longer than the
+// number of parked backlogs.
+type tasks struct {
 	kick chan struct{}
 
-	mu    sync.Mutex
-	lanes []*lane // mu guards
+	mu       sync.Mutex
+	backlogs []*backlog // mu guards
 }
 
-func (q *errands) add(l *lane) {
+func (q *tasks) add(l *backlog) {
 	q.mu.Lock()
-	q.lanes = append(q.lanes, l)
+	q.backlogs = append(q.backlogs, l)
 	q.mu.Unlock()
 	signal(q.kick)
 }
 
-func (q *errands) take() *lane {
+func (q *tasks) take() *backlog {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.lanes) == 0 {
+	if len(q.backlogs) == 0 {
 		return nil
 	}
-	l := q.lanes[0]
-	q.lanes[0] = nil
-	if q.lanes = q.lanes[1:]; len(q.lanes) > 0 {
+	l := q.backlogs[0]
+	q.backlogs[0] = nil
+	if q.backlogs = q.backlogs[1:]; len(q.backlogs) > 0 {
 		signal(q.kick)
 	}
 	return l
 }
 
 // clear empties the queue.
-func (q *errands) clear() {
+func (q *tasks) clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.lanes = nil
+	q.backlogs = nil
 }
 
-// work runs errands until ctx ends.
-func (q *errands) work(ctx context.Context, do func(context.Context, *lane) error) error {
+// work runs tasks until ctx ends.
+func (q *tasks) work(ctx context.Context, do func(context.Context, *backlog) error) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -370,7 +370,7 @@ func (q *errands) work(ctx context.Context, do func(context.Context, *lane) erro
 }
 
 // lookUp reads an identity.
-func (r *Runner) lookUp(ctx context.Context, l *lane) error {
+func (r *Runner) lookUp(ctx context.Context, l *backlog) error {
 	l.read = r.opts.Now()
 	if !l.web() && r.outage.lasts(l.read) {
 		l.err = errOutage

@@ -85,7 +85,7 @@ func TestStopWhileParked(t *testing.T) {
 }
 
 // With no room for more, only revs are kept, and the repository is fetched again.
-func TestParkedCommitsFold(t *testing.T) {
+func TestParkedCommitsCoalesce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
 	a, b := w.net.Accounts()[0], w.net.Accounts()[1]
@@ -99,8 +99,8 @@ func TestParkedCommitsFold(t *testing.T) {
 	w.put(b, "app.test.x/one", "1")
 	w.send()
 	w.until("the other goes on", func() bool { return w.row(b).Rev == b.Truth().Rev })
-	if n := w.count("folded_total"); n == 0 {
-		t.Error("nothing was folded")
+	if n := w.count("coalesced_total"); n == 0 {
+		t.Error("nothing was coalesced")
 	}
 	w.until("only parked ones are held", func() bool { return w.r.Queued() <= 64<<10/ingest.ParkedShare })
 	answer()

@@ -85,20 +85,20 @@ func (s *shard) startRefreshes(now time.Time) {
 			continue
 		}
 		delete(s.refreshes, did)
-		l := s.lane(did)
+		l := s.backlog(did)
 		l.refresh = f.tries
 		s.enqueue(l)
 	}
 }
 
-// rereads reports whether the lane waits for a document because of an #identity.
-func (l *lane) rereads() bool {
+// rereads reports whether the backlog waits for a document because of an #identity.
+func (l *backlog) rereads() bool {
 	return l.parked == needRefresh && (l.refresh > 0 || len(l.events) > 0 && jobOf(l.events[0].frame.Kind) == jobIdentity)
 }
 
 // learned writes the result of a lookup into the row, unless the row already has a later one. A
 // result dated in the future was read while our clock was ahead, and its time is ignored.
-func (l *lane) learned(w *writing, row *store.Repo) (moved bool) {
+func (l *backlog) learned(w *writing, row *store.Repo) (moved bool) {
 	if row.Resolved > l.read.Unix() && row.Resolved <= w.r.opts.Now().Unix() {
 		return false
 	}
@@ -106,7 +106,7 @@ func (l *lane) learned(w *writing, row *store.Repo) (moved bool) {
 }
 
 // forget drops the result of the lookup.
-func (l *lane) forget() {
+func (l *backlog) forget() {
 	l.held, l.mismatch = false, false
 	if l.got != needNothing {
 		l.ident, l.err, l.got, l.read = identity.Identity{}, nil, needNothing, time.Time{}

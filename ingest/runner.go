@@ -21,10 +21,10 @@ type Runner struct {
 	shards  []*shard
 	seed    maphash.Seed
 
-	lookups   errands // for DIDs whose documents a directory has
-	rereading errands // the same, because of an #identity
-	webs      errands // for DIDs whose documents are at hosts that anyone may run (did:web)
-	heavy     errands // account events that change many records
+	lookups   tasks // for DIDs whose documents a directory has
+	rereading tasks // the same, because of an #identity
+	webs      tasks // for DIDs whose documents are at hosts that anyone may run (did:web)
+	heavy     tasks // account events that change many records
 	rereads   *rereads
 	outage    outage
 }
@@ -36,7 +36,7 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("ingest options: %w", err)
 	}
 	r := &Runner{opts: opts, store: opts.Store, budget: newBudget(opts.RefetchBase), rereads: newRereads(opts.RefetchBase), seed: maphash.MakeSeed()}
-	for _, e := range []*errands{&r.lookups, &r.rereading, &r.webs, &r.heavy} {
+	for _, e := range []*tasks{&r.lookups, &r.rereading, &r.webs, &r.heavy} {
 		e.kick = make(chan struct{}, 1)
 	}
 	for range opts.Shards {

@@ -33,18 +33,18 @@ const (
 	drainsMax    = 4096
 	drainsAtOnce = 16
 
-	// laneEventsMax bounds the events of one DID that wait for an errand. All waiting events may
+	// backlogEventsMax bounds the events of one DID that wait for a task. All waiting events may
 	// hold one part in parkedShare of the readers' budget, and parkedEventsMax bounds their number,
 	// as events may be small.
-	laneEventsMax   = 256
-	parkedShare     = 2
-	parkedEventsMax = 4096
+	backlogEventsMax = 256
+	parkedShare      = 2
+	parkedEventsMax  = 4096
 	// websBytesShare is the inverse of the part of parkedBytesMax that may wait for documents of
 	// did:web: their hosts may answer as slowly as they like, and other accounts must not suffer
 	// from that.
 	websBytesShare = 4
-	// foldsMax bounds the folded events, of which a mark of 16 bytes is left.
-	foldsMax = 64 << 10
+	// coalescedMax bounds the coalesced events, of which a mark of 16 bytes is left.
+	coalescedMax = 64 << 10
 	// answeredWithin is how fresh an answer must be for the directory to count as answering.
 	answeredWithin = time.Second
 
@@ -73,29 +73,29 @@ type shard struct {
 	r      *Runner
 	queue  chan *event
 	kick   chan struct{} // inbox or drains is not empty
-	parked atomic.Int64  // lanes
+	parked atomic.Int64  // backlogs
 
 	mu     sync.Mutex
-	inbox  []*lane             // mu guards: lanes whose errands are done
+	inbox  []*backlog          // mu guards: backlogs whose tasks are done
 	drains map[string]struct{} // mu guards: draining rows
 	missed bool                // mu guards: drains was full, so that rows were left out
 
 	// owned by run, which may be called again:
-	lanes        map[string]*lane // lanes that are not empty
-	idle         []*lane          // for later DIDs
-	ready        []*lane          // not parked, with something to do
-	back         []*lane
-	later        []*lane              // parked, with an errand to be retried
+	backlogs     map[string]*backlog // backlogs that are not empty
+	idle         []*backlog          // for later DIDs
+	ready        []*backlog          // not parked, with something to do
+	back         []*backlog
+	later        []*backlog           // parked, with a task to be retried
 	refreshes    map[string]refresh   // documents to be read again, by DID
-	strangers    map[string]time.Time // when a PDS was found not to be the host of a DID
+	refusedPairs map[string]time.Time // when a PDS was found not to be the host of a DID
 	nextDue      time.Time
 	answered     time.Time // when a lookup last succeeded
-	local        int       // events of lanes that are not parked
+	local        int       // events of backlogs that are not parked
 	parkedEvents int
 	parkedBytes  int64
-	webBytes     int64 // part of parkedBytes: lanes that wait for documents of did:web
-	folded       int   // marks of folds
-	draining     int   // lanes with drain
+	webBytes     int64 // part of parkedBytes: backlogs that wait for documents of did:web
+	coalesced    int   // marks of coalesced events
+	draining     int   // backlogs with drain
 	ending       bool
 	items        [groupMax]item
 	group        []*item // items that need the lock
@@ -106,7 +106,7 @@ type shard struct {
 func newShard(r *Runner) *shard {
 	return &shard{
 		r: r, queue: make(chan *event, queueMax), kick: make(chan struct{}, 1),
-		drains: map[string]struct{}{}, lanes: map[string]*lane{}, strangers: map[string]time.Time{}, refreshes: map[string]refresh{},
+		drains: map[string]struct{}{}, backlogs: map[string]*backlog{}, refusedPairs: map[string]time.Time{}, refreshes: map[string]refresh{},
 	}
 }
 
@@ -165,7 +165,7 @@ func (s *shard) receive() bool {
 }
 
 func (s *shard) take(e *event) {
-	l := s.lane(e.frame.DID)
+	l := s.backlog(e.frame.DID)
 	if l.parked != needNothing {
 		s.wait(l, e)
 		return
@@ -175,9 +175,9 @@ func (s *shard) take(e *event) {
 	s.enqueue(l)
 }
 
-// lane returns the lane of a DID, which it creates if there is none.
-func (s *shard) lane(did string) *lane {
-	l := s.lanes[did]
+// backlog returns the backlog of a DID, which it creates if there is none.
+func (s *shard) backlog(did string) *backlog {
+	l := s.backlogs[did]
 	if l != nil {
 		return l
 	}
@@ -185,38 +185,38 @@ func (s *shard) lane(did string) *lane {
 		l = s.idle[n-1]
 		s.idle = s.idle[:n-1]
 	} else {
-		l = &lane{shard: s}
+		l = &backlog{shard: s}
 	}
 	l.did = strings.Clone(did)
-	s.lanes[l.did] = l
+	s.backlogs[l.did] = l
 	return l
 }
 
-// enqueue puts a lane into the queue of ready lanes.
-func (s *shard) enqueue(l *lane) {
+// enqueue puts a backlog into the queue of ready backlogs.
+func (s *shard) enqueue(l *backlog) {
 	if !l.queued && l.parked == needNothing {
 		l.queued = true
 		s.ready = append(s.ready, l)
 	}
 }
 
-// requeue puts a lane back if there is more to do, and drops it otherwise.
-func (s *shard) requeue(l *lane) {
+// requeue puts a backlog back if there is more to do, and drops it otherwise.
+func (s *shard) requeue(l *backlog) {
 	if !l.empty() {
 		if !s.ending || !l.drain {
 			s.enqueue(l)
 		}
 		return
 	}
-	delete(s.lanes, l.did)
-	if len(s.idle) < localMax && cap(l.events) <= laneEventsMax && cap(l.fold.marks) <= laneEventsMax {
-		*l = lane{shard: s, events: l.events[:0], fold: fold{marks: l.fold.marks[:0]}}
+	delete(s.backlogs, l.did)
+	if len(s.idle) < localMax && cap(l.events) <= backlogEventsMax && cap(l.coalesced.marks) <= backlogEventsMax {
+		*l = backlog{shard: s, events: l.events[:0], coalesced: coalesced{marks: l.coalesced.marks[:0]}}
 		s.idle = append(s.idle, l)
 	}
 }
 
 // finish removes the first event, which is done.
-func (s *shard) finish(l *lane) {
+func (s *shard) finish(l *backlog) {
 	e := l.events[0]
 	l.pop()
 	s.local--
@@ -229,24 +229,24 @@ func (s *shard) abandon() {
 	for len(s.queue) > 0 {
 		s.r.release(<-s.queue)
 	}
-	for _, l := range s.lanes {
+	for _, l := range s.backlogs {
 		for _, e := range l.events {
 			s.r.release(e)
 		}
 	}
-	clear(s.lanes)
+	clear(s.backlogs)
 	s.mu.Lock()
 	s.inbox = nil
 	s.mu.Unlock()
 	s.idle, s.ready, s.later, s.marks = nil, nil, nil, nil
-	s.local, s.parkedEvents, s.folded, s.draining = 0, 0, 0, 0
+	s.local, s.parkedEvents, s.coalesced, s.draining = 0, 0, 0, 0
 	s.parkedBytes, s.webBytes = 0, 0
 	s.ending = false
 	s.parked.Store(0)
 }
 
-// returned hands a lane back when its errand is done.
-func (s *shard) returned(l *lane) {
+// returned hands a backlog back when its task is done.
+func (s *shard) returned(l *backlog) {
 	s.mu.Lock()
 	s.inbox = append(s.inbox, l)
 	s.mu.Unlock()
@@ -273,7 +273,7 @@ func (s *shard) takeDrains() error {
 			break
 		}
 		delete(s.drains, did)
-		s.startDrain(s.lane(did))
+		s.startDrain(s.backlog(did))
 	}
 	again := s.missed && len(s.drains) == 0
 	if again {
@@ -329,9 +329,9 @@ func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 	return nil
 }
 
-// after applies the outcome of an item to its lane.
+// after applies the outcome of an item to its backlog.
 func (s *shard) after(it *item) {
-	l := it.lane
+	l := it.backlog
 	l.queued = false
 	if it.outcome < outcomes && it.job != jobNothing {
 		s.r.tally.events[it.job][it.outcome].Inc()
@@ -342,10 +342,10 @@ func (s *shard) after(it *item) {
 		s.park(l, it.need)
 		return
 	case it.outcome == outcomeAgain, it.job == jobNothing:
-	case it.job == jobFold:
-		s.folded -= len(l.fold.marks)
-		clear(l.fold.marks)
-		l.fold = fold{marks: l.fold.marks[:0]}
+	case it.job == jobCoalesced:
+		s.coalesced -= len(l.coalesced.marks)
+		clear(l.coalesced.marks)
+		l.coalesced = coalesced{marks: l.coalesced.marks[:0]}
 	case it.e != nil:
 		if it.outcome == outcomeApplied {
 			it.e.src.healthy() // the source sends useful events again
@@ -384,10 +384,10 @@ func (s *shard) note(m mark) {
 // write decides the items of a group under the locks of their rows, and commits the changes in one
 // batch. wait waits for that batch; it is nil if there was nothing to write.
 func (s *shard) write(items []item) (wait func() error, err error) {
-	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.lane.did, b.lane.did) })
+	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.backlog.did, b.backlog.did) })
 	s.dids = s.dids[:0]
 	for _, it := range s.group {
-		s.dids = append(s.dids, it.lane.did)
+		s.dids = append(s.dids, it.backlog.did)
 	}
 	return s.r.update(s.dids, func(w *writing, rows []store.Repo) ([]marks, error) {
 		for i, it := range s.group {
@@ -406,8 +406,8 @@ func (s *shard) mark(items []item) []marks {
 		it := &items[i]
 		switch {
 		case it.outcome >= outcomes || it.job == jobNothing:
-		case it.job == jobFold:
-			for _, m := range it.lane.fold.marks {
+		case it.job == jobCoalesced:
+			for _, m := range it.backlog.coalesced.marks {
 				s.note(m)
 			}
 		case it.e != nil:

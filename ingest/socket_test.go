@@ -523,7 +523,8 @@ func TestQueueBytesBoundReading(t *testing.T) {
 	})
 }
 
-// TestOperationsCount: the operations of a message count as memory, as they are larger when decoded.
+// TestOperationsCount: the operations of a message count as memory, as they are larger when
+// decoded.
 func TestOperationsCount(t *testing.T) {
 	t.Parallel()
 	ops := slices.Repeat([]map[string]any{{"action": "delete", "path": "", "cid": nil}}, 200)

@@ -26,7 +26,7 @@ const (
 
 	// the event is not done:
 	outcomeAgain // its row has changed: prepare it again
-	outcomePark  // its DID waits for an errand
+	outcomePark  // its DID waits for a task
 )
 
 var outcomeNames = [outcomes]string{"applied", "buffered", "seen", "tracked", "skipped", "desynced", "rejected", "refused", "failed", "postponed"}
@@ -45,7 +45,7 @@ type tally struct {
 	events    [jobs][outcomes]prometheus.Counter
 	rejected  *prometheus.CounterVec // reason
 	refetches *prometheus.CounterVec // due: now, later
-	folded    prometheus.Counter
+	coalesced prometheus.Counter
 }
 
 func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
@@ -55,7 +55,7 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 	t := &tally{
 		rejected:  vec("rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit),
 		refetches: vec("refetches_total", "Repositories queued to be fetched again, because an event did not fit.", "due", "now", "later"),
-		folded:    counter("folded_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
+		coalesced: counter("coalesced_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
 	}
 	for j := range jobs {
 		for o := range outcomes {
@@ -63,7 +63,7 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 		}
 	}
 	for _, c := range []prometheus.Collector{
-		events, t.rejected, t.refetches, t.folded,
+		events, t.rejected, t.refetches, t.coalesced,
 		gauge("queued_events", "Events read that no shard has taken yet.", r.queued),
 		gauge("parked_repos", "Repositories whose events wait for the network.", r.parked),
 	} {

@@ -11,7 +11,7 @@ import (
 
 // A PDS that floods us with commits of an account of another host has nothing fetched again: not
 // even when so many wait for the document that only revs are kept.
-func TestStrangersFoldNothing(t *testing.T) {
+func TestForeignFloodFetchesNothing(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{false, true} {
 		t.Run(fmt.Sprint("own ", own), func(t *testing.T) {
@@ -36,7 +36,7 @@ func TestStrangersFoldNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			w.until("some are folded", func() bool { return w.count("folded_total") > 0 })
+			w.until("some are coalesced", func() bool { return w.count("coalesced_total") > 0 })
 			answer()
 			w.until("all is done", func() bool { return feed.Idle() })
 			want := store.StateSynced
@@ -51,7 +51,7 @@ func TestStrangersFoldNothing(t *testing.T) {
 }
 
 // An unknown account that loses its events to another PDS's flood is followed all the same.
-func TestFoldsAreDiscovered(t *testing.T) {
+func TestCoalescedAreDiscovered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(o *ingest.Options) { o.Shards, o.QueueBytes = 1, 64<<10 })
 	w.follow(filter.ModeFull)
@@ -64,24 +64,24 @@ func TestFoldsAreDiscovered(t *testing.T) {
 	}
 	w.skip()
 	answer := w.dir.stall(a.DID())
-	stranger := ingestFeed(w, "ws"+host.URL()[len("http"):], true)
+	foreign := ingestFeed(w, "ws"+host.URL()[len("http"):], true)
 	before := a.Host().Head()
 	for i := range 100 {
 		w.put(a, "app.test.x/one", fmt.Sprint(i))
 	}
 	for _, m := range a.Host().Messages(before) {
-		if err := stranger.Send(t.Context(), m); err != nil {
+		if err := foreign.Send(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.until("some are folded", func() bool { return w.count("folded_total") > 0 })
+	w.until("some are coalesced", func() bool { return w.count("coalesced_total") > 0 })
 	w.skip()
 	w.put(a, "app.test.x/one", "last")
 	w.send()
 	w.until("all is taken", func() bool { return w.count("queued_events") == 0 })
 	answer()
 	w.settle()
-	w.until("all is done", func() bool { return stranger.Idle() })
+	w.until("all is done", func() bool { return foreign.Idle() })
 	if row := w.row(a); row.State != store.StatePending || row.SeenRev != a.Truth().Rev {
 		t.Errorf("it is %s, seen %q, want pending and %s", row.State, row.SeenRev, a.Truth().Rev)
 	}
