@@ -23,7 +23,7 @@ import (
 // listings of a reconciliation are then read again, and a periodic pass finds the repositories next
 // time.
 type absences struct {
-	r    *Runner
+	r    *discovery
 	kick chan struct{}
 
 	// mu guards:
@@ -66,7 +66,7 @@ const (
 	listingStages = iota
 )
 
-func newAbsences(r *Runner) *absences { return &absences{r: r, kick: make(chan struct{}, 1)} }
+func newAbsences(r *discovery) *absences { return &absences{r: r, kick: make(chan struct{}, 1)} }
 
 // join begins the listing of a host. It returns nil when too many listings are under way to
 // remember the repositories of one more.
@@ -386,7 +386,7 @@ func (s *absentScan) queue(rows []store.Repo) error {
 			return err
 		}
 		dids = dids[n:]
-		r.lookAgain()
+		r.opts.Enqueued()
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type list struct {
 }
 
 // viewOf says what the lists of a source are read for by a filter; without ok they are not read at all.
-func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
+func (r *discovery) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
 	v = reading{filter: f.Version, why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
 	switch {
 	case f.Full():
@@ -88,7 +88,7 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 			return c.r.opts.Now().Add(d), nil
 		}
 		c.noteAnswer(l)
-		if d > 0 || l.slow || c.r.opts.CrawlGate.IsShut() {
+		if d > 0 || l.slow || c.r.opts.Gate.IsShut() {
 			return c.r.opts.Now().Add(d), nil
 		}
 	}
@@ -97,7 +97,7 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 
 // listDelay is what a list's host asks for, or grows from a second: up to minutes for a source, and
 // to an hour for one host of many.
-func (r *Runner) listDelay(err error, l *list) time.Duration {
+func (r *discovery) listDelay(err error, l *list) time.Duration {
 	if errors.Is(err, hosts.ErrBanned) {
 		return crawlBannedAgain
 	}
@@ -109,7 +109,7 @@ func (r *Runner) listDelay(err error, l *list) time.Duration {
 }
 
 // crawlDelay is what the host asks for, or grows from a second.
-func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Duration {
+func (r *discovery) crawlDelay(err error, failures int, most time.Duration) time.Duration {
 	var answer *hosts.AnswerError
 	var busy *hosts.BusyError
 	switch {
@@ -121,8 +121,15 @@ func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Du
 	return r.jitter(min(most, crawlPause<<min(failures, 20)))
 }
 
+// jitter moves d by up to a tenth either way, so that what failed together does not return together.
+func (r *discovery) jitter(d time.Duration) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Duration(float64(d) * (0.9 + 0.2*r.rand.Float64()))
+}
+
 // rest lets a time of our clock pass, which signals may have moved.
-func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}) {
+func (r *discovery) rest(ctx context.Context, d time.Duration, kick <-chan struct{}) {
 	for until := r.opts.Now().Add(d); ctx.Err() == nil && r.opts.Now().Before(until); {
 		sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
 	}
@@ -153,8 +160,8 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	anew := !l.roster && f.DiscoversSince(m.filter)
 	now := r.opts.Now()
 	switch {
-	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery, now)) && !anew:
-		return m.due(r.opts.CrawlEvery, now).Sub(now), nil
+	case m.ended != 0 && now.Before(m.due(r.opts.Every, now)) && !anew:
+		return m.due(r.opts.Every, now).Sub(now), nil
 	case m.ended != 0 || anew:
 		m = m.again() // read from the beginning, by the new filter
 	}
@@ -187,8 +194,8 @@ func (c *crawler) renew(l *list) error {
 // crowds says whether a list has to wait because of what is pending. The more that is, the less a host may have of it, so that those
 // whose queues never get shorter, dead ones and those that make accounts up, leave the others something however many they are; and who
 // has nothing pending always gets a page. What the operator wants left alone is in nobody's way.
-func (r *Runner) crowds(host uint32) bool {
-	left := r.opts.CrawlPendingMax - r.store.Counts()["pending"]
+func (r *discovery) crowds(host uint32) bool {
+	left := r.opts.PendingMax - r.store.Counts()["pending"]
 	if host == 0 {
 		return left < 0 && left+r.queuedAtBanned() < 0
 	}
@@ -196,9 +203,21 @@ func (r *Runner) crowds(host uint32) bool {
 	return h.Queued > max(0, left/crawlShare)
 }
 
+// queuedAtBanned is how many wait for hosts that are not to be asked. It looks at all that have a
+// queue.
+func (r *discovery) queuedAtBanned() (n int64) {
+	for _, id := range r.store.QueuedHosts() {
+		if r.hosts.Banned(id) {
+			h, _ := r.store.HostByID(id)
+			n += h.Queued
+		}
+	}
+	return n
+}
+
 // overrun is an error if a host has named more accounts than any has. Those that are not to be had wait in no queue, so that what is
 // pending does not bound them.
-func (r *Runner) overrun(host uint32) error {
+func (r *discovery) overrun(host uint32) error {
 	h, _ := r.store.HostByID(host)
 	if host == 0 || h.Accounts < r.crawls.accountsMax {
 		return nil
@@ -359,7 +378,7 @@ func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
 	case m.ended != 0:
 		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name.String(), "pages", m.pages)
 		now := c.r.opts.Now()
-		return max(crawlKnown, m.due(c.r.opts.CrawlEvery, now).Sub(now))
+		return max(crawlKnown, m.due(c.r.opts.Every, now).Sub(now))
 	case something:
 		return 0
 	}
@@ -433,7 +452,7 @@ func (c *crawler) discover(origin string, fresh map[store.CrawlList]bool) {
 
 // originOf returns the origin at which a named host is asked. It uses TLS if the source that named
 // the host does. In development, hosts are reached with the scheme of that source.
-func (r *Runner) originOf(from, hostname string) (string, error) {
+func (r *discovery) originOf(from, hostname string) (string, error) {
 	if !strings.Contains(hostname, "://") && r.opts.AllowPrivate {
 		if u, err := url.Parse(from); err == nil {
 			hostname = u.Scheme + "://" + hostname

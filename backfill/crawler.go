@@ -15,7 +15,7 @@ import (
 
 // crawler reads the lists of one source.
 type crawler struct {
-	r         *Runner
+	r         *discovery
 	source    Source
 	persisted bool
 	kick      chan struct{}
@@ -71,7 +71,7 @@ func (q *listHeap) Pop() any {
 	return l
 }
 
-func newCrawler(r *Runner, s Source, persisted bool) *crawler {
+func newCrawler(r *discovery, s Source, persisted bool) *crawler {
 	return &crawler{r: r, source: s, persisted: persisted, kick: make(chan struct{}, 1), stale: true,
 		status: CrawlStatus{Since: r.opts.Now()}}
 }
@@ -80,7 +80,7 @@ func newCrawler(r *Runner, s Source, persisted bool) *crawler {
 func (c *crawler) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(crawlListsMax)
-	for c.r.opts.CrawlGate.Pass(ctx) {
+	for c.r.opts.Gate.Pass(ctx) {
 		if err := c.refresh(); err != nil {
 			return quiet(ctx, joined(err, g.Wait()))
 		}

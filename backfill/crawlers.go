@@ -15,7 +15,7 @@ import (
 
 // crawlers are the sources of discovery.
 type crawlers struct {
-	r           *Runner
+	r           *discovery
 	kick        chan struct{} // a source came
 	accountsMax int64         // of one host
 
@@ -28,9 +28,9 @@ type crawlers struct {
 }
 
 // newCrawlers takes up the sources of the options, and those added while an earlier daemon ran.
-func newCrawlers(r *Runner) (*crawlers, error) {
+func newCrawlers(r *discovery) (*crawlers, error) {
 	cs := &crawlers{r: r, kick: make(chan struct{}, 1), accountsMax: crawlAccountsMax}
-	for _, s := range r.opts.Crawl {
+	for _, s := range r.opts.Sources {
 		if cs.find(s) < 0 {
 			cs.list = append(cs.list, newCrawler(r, s, false))
 		}
@@ -131,7 +131,7 @@ func (cs *crawlers) all() []*crawler {
 }
 
 // AddCrawl discovers by a source from now on. It is durable on return. One that is there already stays.
-func (r *Runner) AddCrawl(s Source) error {
+func (r *discovery) AddCrawl(s Source) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (r *Runner) AddCrawl(s Source) error {
 // RemoveCrawl stops discovering by a source: store.ErrNotFound if there is none. It stays removed
 // after a restart until AddCrawl, whatever the options name. Repositories that it found stay
 // followed, and its cursors stay until ForgetCrawlCursor.
-func (r *Runner) RemoveCrawl(s Source) error {
+func (r *discovery) RemoveCrawl(s Source) error {
 	cs := r.crawls
 	cs.changing.Lock()
 	defer cs.changing.Unlock()
@@ -196,7 +196,7 @@ func (cs *crawlers) remove(c *crawler) {
 
 // named reports whether the options name the source.
 func (c *crawler) named() bool {
-	return slices.ContainsFunc(c.r.opts.Crawl, func(o Source) bool { return o.String() == c.source.String() })
+	return slices.ContainsFunc(c.r.opts.Sources, func(o Source) bool { return o.String() == c.source.String() })
 }
 
 // of is the source of that kind and URL, nil if there is none.
@@ -211,7 +211,7 @@ func (cs *crawlers) of(s Source) *crawler {
 
 // ForgetCrawlCursor has the lists of a source, running or not, read from the beginning: store.ErrNotFound if none was
 // begun.
-func (r *Runner) ForgetCrawlCursor(s Source) error {
+func (r *discovery) ForgetCrawlCursor(s Source) error {
 	all, err := r.store.CrawlMarks(s.Kind, s.URL)
 	if err != nil {
 		return err
@@ -237,7 +237,7 @@ func (r *Runner) ForgetCrawlCursor(s Source) error {
 }
 
 // forgetMarks drops marks. A page that is on the way does not bring its own back.
-func (r *Runner) forgetMarks(names []store.CrawlList) error {
+func (r *discovery) forgetMarks(names []store.CrawlList) error {
 	b := r.store.NewBatch()
 	for _, name := range names {
 		defer r.store.LockCrawlMark(name)()
@@ -247,7 +247,7 @@ func (r *Runner) forgetMarks(names []store.CrawlList) error {
 }
 
 // Crawls tells of every source, in order of kind and URL.
-func (r *Runner) Crawls() []CrawlStatus {
+func (r *discovery) Crawls() []CrawlStatus {
 	var out []CrawlStatus
 	for _, c := range r.crawls.all() {
 		out = append(out, c.now())

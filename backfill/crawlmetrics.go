@@ -9,8 +9,30 @@ import (
 // kindGap is the kind of pages that are read after missed events.
 const kindGap = "gap"
 
+type crawlMetrics struct {
+	found prometheus.Counter
+	pages *prometheus.CounterVec // kind: hosts, repos, collection, gap; outcome: ok, error
+}
+
+func newCrawlMetrics(reg prometheus.Registerer, r *discovery) (*crawlMetrics, error) {
+	m := &crawlMetrics{
+		found: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cistern_backfill_discovered_total", Help: "Repositories found by crawling.",
+		}),
+		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_backfill_pages_total", Help: "Pages of lists asked for, by kind of the crawl source (gap: after missed events) and outcome.",
+		}, []string{"kind", "outcome"}),
+	}
+	for _, c := range append(crawlGauges(r), m.found, m.pages) {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
 // crawlGauges tell of the crawl sources by kind: their names are no labels.
-func crawlGauges(r *Runner) []prometheus.Collector {
+func crawlGauges(r *discovery) []prometheus.Collector {
 	gauge := func(kind, name, help string, f func(CrawlStatus) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cistern_backfill_crawl_" + name, Help: help,
 			ConstLabels: prometheus.Labels{"kind": kind}}, func() (most float64) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -84,7 +85,7 @@ func next(cursor, answered string) string {
 
 // listRepos asks a host, by its base URL, for a page. The answer must begin within a time of at most
 // Options.IdleTimeout.
-func (r *Runner) listRepos(ctx context.Context, base, cursor string,
+func (r *discovery) listRepos(ctx context.Context, base, cursor string,
 	within time.Duration) (*page, error) {
 	var p page
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
@@ -95,7 +96,7 @@ func (r *Runner) listRepos(ctx context.Context, base, cursor string,
 }
 
 // listCollection asks for a page of those that hold a collection.
-func (r *Runner) listCollection(ctx context.Context, base, collection, cursor string) (*page, error) {
+func (r *discovery) listCollection(ctx context.Context, base, collection, cursor string) (*page, error) {
 	var p page
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}, "collection": {collection}}
 	if err := r.askPage(ctx, base, "com.atproto.sync.listReposByCollection", query, cursor, r.opts.IdleTimeout, &p); err != nil {
@@ -105,7 +106,7 @@ func (r *Runner) listCollection(ctx context.Context, base, collection, cursor st
 }
 
 // listHosts asks a relay for a page.
-func (r *Runner) listHosts(ctx context.Context, base, cursor string) (*hostPage, error) {
+func (r *discovery) listHosts(ctx context.Context, base, cursor string) (*hostPage, error) {
 	var p hostPage
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}}
 	if err := r.askPage(ctx, base, "com.atproto.sync.listHosts", query, cursor, r.opts.IdleTimeout, &p); err != nil {
@@ -121,7 +122,7 @@ func checkCursor(cursor string) error {
 	return nil
 }
 
-func (r *Runner) askPage(ctx context.Context, base, method string, query url.Values, cursor string,
+func (r *discovery) askPage(ctx context.Context, base, method string, query url.Values, cursor string,
 	within time.Duration, into any) error {
 	if cursor != "" {
 		query.Set("cursor", cursor)
@@ -136,9 +137,21 @@ func (r *Runner) askPage(ctx context.Context, base, method string, query url.Val
 	return nil
 }
 
+// hostID is the store's id for a host.
+func (r *discovery) hostID(host string) (uint32, error) {
+	id, err := r.store.HostID(host)
+	if errors.Is(err, store.ErrCorrupt) {
+		return 0, ours(err)
+	}
+	if err != nil {
+		return 0, &hosts.ResolveError{Err: fmt.Errorf("%w: %w", identity.ErrInvalid, err)}
+	}
+	return id, nil
+}
+
 // query asks a host, by its base URL, as its limits allow. The answer has at most bodyMax bytes, and
 // must begin within a time of at most Options.IdleTimeout.
-func (r *Runner) query(ctx context.Context, base, method string, query url.Values, bodyMax int64,
+func (r *discovery) query(ctx context.Context, base, method string, query url.Values, bodyMax int64,
 	within time.Duration) ([]byte, error) {
 	origin, _, err := identity.ParseBase(base)
 	if err != nil {

@@ -2,14 +2,11 @@ package backfill
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 
 	"cistern/backfill/hosts"
-	"cistern/backfill/refilter"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -27,7 +24,7 @@ const (
 )
 
 // describe asks the host of an account what collections it holds. at is the host's origin, "" to look it up.
-func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
+func (r *discovery) describe(ctx context.Context, did, at string) (sight, error) {
 	if at == "" {
 		ident, err := r.opts.Directory.Resolve(ctx, did)
 		if err == nil {
@@ -40,7 +37,7 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 			return unseen, &hosts.ResolveError{Err: err}
 		}
 	}
-	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, describeBodyMax, r.opts.IdleTimeout)
+	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, hosts.DescribeBodyMax, r.opts.IdleTimeout)
 	var failure *storeError
 	var answer *hosts.AnswerError
 	switch {
@@ -51,53 +48,19 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	if err != nil {
 		return unseen, err
 	}
-	return shows(body, did, r.store.Filter())
-}
-
-// shows reads what a host says of an account's collections.
-func shows(answer []byte, did string, f store.FilterVersion) (sight, error) {
-	var said struct {
-		DID         string   `json:"did"`
-		Collections []string `json:"collections"`
-	}
-	if err := json.Unmarshal(answer, &said); err != nil || said.DID != did {
-		return unseen, fmt.Errorf("describeRepo of %s: %w", did, hosts.ErrMalformed)
-	}
-	for _, c := range said.Collections {
-		if f.Signal([]byte(c)) {
-			return seen, nil
-		}
+	switch holds, err := hosts.HoldsAny(body, did, r.store.Filter().Signal); {
+	case err != nil:
+		return unseen, err
+	case holds:
+		return seen, nil
 	}
 	return unwanted, nil
-}
-
-// passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds
-// nothing that a signal names, as its host says: millions of them need no copy to be judged. Who does not say is fetched.
-func (t *task) passedOver(ctx context.Context) (bool, error) {
-	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.copier.FetchesWhole(t.it.did) {
-		return false, nil
-	}
-	saw := unseen
-	answer, err := t.query(ctx, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), describeBodyMax)
-	if err == nil {
-		saw, _ = shows(answer, t.it.did, t.filter)
-	}
-	var a *hosts.AnswerError
-	switch {
-	case errors.As(err, &a) && a.Code != http.StatusTooManyRequests, hosts.QueriesSpent(err):
-		return false, nil // the fetch will tell
-	case err != nil || saw != unwanted:
-		return false, err
-	}
-	t.commit.Rev = t.row.SeenRev // no older
-	t.signal = false
-	return true, nil
 }
 
 // inspect leaves of the entries of a page those that something follows from: who is unknown has to hold what a signal
 // names. What was found out is kept in known, so that a page that is asked for again does not ask everybody again. It gives
 // those who are to be asked later; with an error their host is out of order.
-func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin string, known map[string]sight) (left []listed, later []string, err error) {
+func (r *discovery) inspect(ctx context.Context, todo []listed, v reading, origin string, known map[string]sight) (left []listed, later []string, err error) {
 	sights := make([]sight, len(todo))
 	errs := make([]error, len(todo))
 	g := new(errgroup.Group)
@@ -155,7 +118,7 @@ func blames(err error) bool {
 }
 
 // postpone notes in a batch who is to be asked later.
-func (r *Runner) postpone(b *store.Batch, dids []string) {
+func (r *discovery) postpone(b *store.Batch, dids []string) {
 	for _, did := range dids {
 		l := describeRetry{did: did, due: r.opts.Now().Add(laterBase), tries: 1}
 		if !r.describeRetries.put(l) {
@@ -169,7 +132,7 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 }
 
 // reconsider asks again about accounts whose host did not say what they hold, ever more seldom, and never gives them up.
-func (r *Runner) reconsider(ctx context.Context) error {
+func (r *discovery) reconsider(ctx context.Context) error {
 	all, err := r.store.DescribeRetries()
 	if err != nil {
 		return quiet(ctx, ours(err))
@@ -177,7 +140,7 @@ func (r *Runner) reconsider(ctx context.Context) error {
 	for did, row := range all {
 		r.describeRetries.put(describeRetryOf(did, row))
 	}
-	for r.opts.CrawlGate.Pass(ctx) {
+	for r.opts.Gate.Pass(ctx) {
 		g := new(errgroup.Group)
 		g.SetLimit(describeMax)
 		for _, l := range r.describeRetries.take(r.opts.Now()) {
@@ -198,7 +161,7 @@ func (r *Runner) reconsider(ctx context.Context) error {
 }
 
 // askAgain asks about one account, and writes what follows.
-func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
+func (r *discovery) askAgain(ctx context.Context, l describeRetry) error {
 	did := l.did
 	saw := unwanted
 	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())

@@ -64,7 +64,8 @@
 //     showed a signal, but had no record of it
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
 //   - retry.go: what is due becomes pending
-//   - crawlers.go: sources of discovery; crawler.go, crawl.go: the lists of one, page by page; crawlmark.go, crawlpage.go
+//   - discovery.go: what finds repositories by lists; crawlers.go: its sources; crawler.go, crawl.go:
+//     the lists of one, page by page; crawlmark.go, crawlpage.go
 //   - trust.go: how many places unproven and failing hosts may take; repeats.go: lists that repeat
 //     themselves
 //   - finding.go: compares a list with our rows; absent.go: repositories that lists do not name;

@@ -8,12 +8,12 @@ import (
 )
 
 // BoundAccounts sets how many accounts of a host are taken up, before any source is there.
-func BoundAccounts(r *Runner, n int64) { r.crawls.accountsMax = n }
+func BoundAccounts(r *Runner, n int64) { r.discovery.crawls.accountsMax = n }
 
 // Absorb takes up an account that a page named that was read in full, by a version of the filter. It says whether that is no longer
 // in force.
 func Absorb(r *Runner, did string, version uint32, and func(b *store.Batch)) (refiltered bool, err error) {
-	_, err = r.absorb([]listed{{DID: did}}, reading{why: store.ByNetwork, filter: version}, and)
+	_, err = r.discovery.absorb([]listed{{DID: did}}, reading{why: store.ByNetwork, filter: version}, and)
 	if errors.Is(err, errRefiltered) {
 		return true, nil
 	}
@@ -23,7 +23,7 @@ func Absorb(r *Runner, did string, version uint32, and func(b *store.Batch)) (re
 // LookAtLists has every source read all lists that are due. When it returns, none is, and no more than so many of a source are
 // still being read.
 func LookAtLists(ctx context.Context, r *Runner, reading int) error {
-	for _, c := range r.crawls.all() {
+	for _, c := range r.discovery.crawls.all() {
 		for busy := true; busy; {
 			if err := goRound(ctx, c.kick); err != nil {
 				return err
@@ -43,11 +43,11 @@ func LookAtLists(ctx context.Context, r *Runner, reading int) error {
 
 // StoppingCrawl reports whether the last source is off the list and about to be stopped, or is stopped with the list locked.
 func StoppingCrawl(r *Runner) bool {
-	if !r.crawls.mu.TryLock() {
+	if !r.discovery.crawls.mu.TryLock() {
 		return true
 	}
-	defer r.crawls.mu.Unlock()
-	return len(r.crawls.list) == 0
+	defer r.discovery.crawls.mu.Unlock()
+	return len(r.discovery.crawls.list) == 0
 }
 
 // FollowListed does what follows from a list of unknown accounts that was read by a version of the
@@ -57,6 +57,6 @@ func FollowListed(r *Runner, version uint32, dids ...string) error {
 	for _, did := range dids {
 		todo = append(todo, listed{DID: did})
 	}
-	_, err := r.absorb(todo, reading{why: store.ByNetwork, filter: version}, func(*store.Batch) {})
+	_, err := r.discovery.absorb(todo, reading{why: store.ByNetwork, filter: version}, func(*store.Batch) {})
 	return err
 }

@@ -8,12 +8,14 @@ import (
 )
 
 // RequestReconciliations requests the comparison of listings, as askHosts does for all known hosts.
-func RequestReconciliations(r *Runner, urls ...string) error { return r.requestReconciliations(urls) }
+func RequestReconciliations(r *Runner, urls ...string) error {
+	return r.discovery.requestReconciliations(urls)
+}
 
 // EndListing has a pass read the listing of a PDS to its end, without a request. conclude is what
 // follows once the repositories that the listing does not name are pending.
 func EndListing(r *Runner, url string) (conclude func() error, err error) {
-	p := &pass{r: r, url: url, listing: r.absences.join(identity.HostOf(url))}
+	p := &pass{r: r.discovery, url: url, listing: r.discovery.absences.join(identity.HostOf(url))}
 	at := store.Reconciliation{Stage: store.ReconcileReading}
 	row, _, err := p.cursor()
 	if err != nil {
@@ -27,7 +29,7 @@ func EndListing(r *Runner, url string) (conclude func() error, err error) {
 	}
 	d := p.listing.round
 	return func() error {
-		if err := r.absences.dropListed(url, d); err != nil {
+		if err := r.discovery.absences.dropListed(url, d); err != nil {
 			return err
 		}
 		p.listing.set(listingDone)

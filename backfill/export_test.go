@@ -140,18 +140,18 @@ func LookAtQueues(ctx context.Context, r *Runner) error {
 }
 
 // LookAtPasses has the loop that starts reconciliations look at all of them.
-func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickPass) }
+func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.discovery.kickPass) }
 
 // ListingsDone reports whether everything that follows from the listings read so far has been done.
 func ListingsDone(r *Runner) bool {
-	r.absences.mu.Lock()
-	defer r.absences.mu.Unlock()
-	r.absences.prune()
-	return len(r.absences.rounds) == 0
+	r.discovery.absences.mu.Lock()
+	defer r.discovery.absences.mu.Unlock()
+	r.discovery.absences.prune()
+	return len(r.discovery.absences.rounds) == 0
 }
 
 // GapSeen reports whether marks of gaps may have been written since the loop that starts reconciliations read them.
-func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
+func GapSeen(r *Runner) bool { return r.discovery.gapSeen.Load() }
 
 // goRound wakes a loop until it has gone round. The channel holds one signal: when a third is accepted, the loop has received
 // the first and the second, and it went round between them.
@@ -180,8 +180,8 @@ func SameLater(did string, row store.DescribeRetry) store.DescribeRetry {
 // ListNothing begins the listing of a host, which names no repository. absent reports whether one
 // counts as missing from it.
 func ListNothing(r *Runner, host string) (absent func(row store.Repo) bool) {
-	g := r.absences.join(host)
-	s := &absentScan{a: r.absences, round: g.round, ended: map[string]*listing{host: g}}
+	g := r.discovery.absences.join(host)
+	s := &absentScan{a: r.discovery.absences, round: g.round, ended: map[string]*listing{host: g}}
 	return func(row store.Repo) bool { return s.absent(&row) }
 }
 

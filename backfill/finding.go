@@ -46,7 +46,7 @@ type survey struct {
 }
 
 // wellFormed leaves of entries those that name an account, each once, in order of DID.
-func (r *Runner) wellFormed(entries []listed) []listed {
+func (r *discovery) wellFormed(entries []listed) []listed {
 	slices.SortFunc(entries, func(a, b listed) int { return cmp.Or(cmp.Compare(a.DID, b.DID), -cmp.Compare(a.Rev, b.Rev)) })
 	entries = slices.CompactFunc(entries, func(a, b listed) bool { return a.DID == b.DID })
 	now := r.opts.Now()
@@ -64,7 +64,7 @@ func (r *Runner) wellFormed(entries []listed) []listed {
 }
 
 // choose picks the entries that something follows from. It holds no locks: absorb looks again.
-func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) {
+func (r *discovery) choose(entries []listed, v reading) (todo []listed, err error) {
 	for _, e := range entries {
 		row, err := r.store.RepoOrNew(e.DID)
 		if err != nil {
@@ -80,7 +80,7 @@ func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) 
 
 // find holds an entry against what we know. A list may be older than what we hold, so that only
 // what is ahead of us counts, and the repository's own host has the last word.
-func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
+func (r *discovery) find(row *store.Repo, e listed, v reading) finding {
 	if !row.Known() {
 		return r.findUnknown(e, v)
 	}
@@ -116,7 +116,7 @@ func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 	return nothing
 }
 
-func (r *Runner) findUnknown(e listed, v reading) finding {
+func (r *discovery) findUnknown(e listed, v reading) finding {
 	if v.why == store.Untracked || r.store.Filter().Excluded(e.DID) {
 		return nothing
 	}
@@ -141,7 +141,7 @@ func livesAt(row *store.Repo, v reading) bool {
 }
 
 // awaitLive gives the live side a moment for what a list tells already: of a rev this young, the event may be on its way.
-func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
+func (r *discovery) awaitLive(ctx context.Context, todo []listed, v reading) {
 	now := r.opts.Now()
 	for _, e := range todo {
 		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) > lagAge {
@@ -157,7 +157,7 @@ func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
 
 // unheard reports whether the listing of a host names a rev that we lack and that is so old that
 // its event should have arrived.
-func (r *Runner) unheard(todo []listed, v reading) bool {
+func (r *discovery) unheard(todo []listed, v reading) bool {
 	now := r.opts.Now()
 	return v.host != "" && slices.ContainsFunc(todo, func(e listed) bool {
 		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) < lagAge {
@@ -170,7 +170,7 @@ func (r *Runner) unheard(todo []listed, v reading) bool {
 
 // absorb writes what follows from entries that choose picked, in batches of bounded size; and goes into the last of them.
 // With errRefiltered, some may be written, and the last is not.
-func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
+func (r *discovery) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
 			return s, err
@@ -180,12 +180,12 @@ func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s s
 	err = r.absorbSome(todo, v, &s, and)
 	if s.queued+s.found > 0 {
 		r.metrics.found.Add(float64(s.found))
-		r.lookAgain()
+		r.opts.Enqueued()
 	}
 	return s, err
 }
 
-func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *store.Batch)) error {
+func (r *discovery) absorbSome(chunk []listed, v reading, s *survey, and func(b *store.Batch)) error {
 	dids := make([]string, len(chunk))
 	for i, e := range chunk {
 		dids[i] = e.DID
@@ -204,7 +204,7 @@ func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *st
 }
 
 // follow writes what follows from an entry.
-func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s *survey) {
+func (r *discovery) follow(b *store.Batch, row *store.Repo, e listed, v reading, s *survey) {
 	v.listing.show(row) // choose may not have called it
 	switch r.find(row, e, v) {
 	case nothing:
@@ -235,7 +235,7 @@ func lookAgainAt(b *store.Batch, row *store.Repo) {
 
 // inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
 // into it, if the filter in force is that version. DIDs are in ascending order. It returns when the batch is durable.
-func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
+func (r *discovery) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
 	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		if r.store.Filter().Version != version {
 			return errRefiltered

@@ -149,9 +149,8 @@ const (
 	absentRest    = 19
 	absentRestMax = 24 * time.Hour
 
-	// describeMax is how many accounts of a page are asked about at a time; an answer has a DID document and NSIDs.
-	describeMax     = 8
-	describeBodyMax = 2 << 20
+	// describeMax is how many accounts of a page are asked about at a time.
+	describeMax = 8
 	// describeTries is how often a page waits for a host that is out of order before it goes on and leaves those that are left
 	// for later: after laterBase, doubling to describeRetryMax. At most describeRetriesMax of 100 bytes are remembered; the next pass names
 	// the others again.

@@ -24,8 +24,6 @@ func resultOf(v verdict) string {
 type metrics struct {
 	tasks    *prometheus.CounterVec // result: synced, gone, stale, dropped, ratelimited, transport, generic
 	requeued prometheus.Counter
-	found    prometheus.Counter
-	pages    *prometheus.CounterVec // kind: hosts, repos, collection, gap; outcome: ok, error
 }
 
 func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
@@ -40,23 +38,19 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 			Name: "cistern_backfill_tasks_total", Help: "Tasks by how they ended.",
 		}, []string{"result"}),
 		requeued: counter("requeued_total", "Repositories made pending again when due."),
-		found:    counter("discovered_total", "Repositories found by crawling."),
-		pages: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_pages_total", Help: "Pages of lists asked for, by kind of the crawl source (gap: after missed events) and outcome.",
-		}, []string{"kind", "outcome"}),
 	}
 	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
 		m.tasks.WithLabelValues(result)
 	}
-	for _, c := range append(crawlGauges(r), []prometheus.Collector{
-		m.tasks, m.requeued, m.found, m.pages,
+	for _, c := range []prometheus.Collector{
+		m.tasks, m.requeued,
 		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
 		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", func() float64 {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return float64(r.waiting)
 		}),
-	}...) {
+	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -14,7 +14,7 @@ import (
 
 // pass goes once through a listing, and has fetched again whatever is ahead of what we hold.
 type pass struct {
-	r        *Runner
+	r        *discovery
 	url      string // base URL, which its row in the store is under
 	pages    int
 	empty    int // in a row
@@ -33,7 +33,7 @@ type pass struct {
 	listing *listing // of a PDS, once its first page was asked for
 }
 
-func newPass(r *Runner, url string) *pass {
+func newPass(r *discovery, url string) *pass {
 	p := &pass{r: r, url: url}
 	accounts, id, _ := r.accountsAt(p.url)
 	p.own, p.trust = accounts > 0, r.trustIn(id)
@@ -55,7 +55,7 @@ func (p *pass) view() reading {
 	v := reading{filter: f.Version, compare: true}
 	origin, err := identity.ParseOrigin(p.url)
 	source := Source{Kind: SourceRepos, URL: origin}
-	if err == nil && !p.r.opts.CrawlGate.IsShut() && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
+	if err == nil && !p.r.opts.Gate.IsShut() && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
 		if of, ok := p.r.viewOf(source, f); ok && !of.ask {
 			v = of
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"cistern/backfill/hosts"
@@ -109,6 +110,28 @@ func (t *task) confirm(ctx context.Context) error {
 	t.r.due(row.Retry.Next)
 	t.r.metrics.tasks.WithLabelValues(resultGone).Inc()
 	return nil
+}
+
+// passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds
+// nothing that a signal names, as its host says: millions of them need no copy to be judged. Who does not say is fetched.
+func (t *task) passedOver(ctx context.Context) (bool, error) {
+	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.copier.FetchesWhole(t.it.did) {
+		return false, nil
+	}
+	answer, err := t.query(ctx, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), hosts.DescribeBodyMax)
+	var a *hosts.AnswerError
+	switch {
+	case errors.As(err, &a) && a.Code != http.StatusTooManyRequests, hosts.QueriesSpent(err):
+		return false, nil // the fetch will tell
+	case err != nil:
+		return false, err
+	}
+	if holds, err := hosts.HoldsAny(answer, t.it.did, t.filter.Signal); err != nil || holds {
+		return false, nil // the fetch will tell
+	}
+	t.commit.Rev = t.row.SeenRev // no older
+	t.signal = false
+	return true, nil
 }
 
 func (t *task) latestCommit(ctx context.Context) (l latest, err error) {

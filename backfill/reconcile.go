@@ -19,7 +19,7 @@ import (
 // whose host failed gives its place to another, and passes of hosts that are not trusted may take only
 // some of the places.
 type reconciler struct {
-	r *Runner
+	r *discovery
 
 	// owned by the goroutine that starts passes:
 	read time.Time // when the cursors were read last
@@ -33,7 +33,7 @@ type reconciler struct {
 }
 
 // reconcile runs passes until ctx ends.
-func (r *Runner) reconcile(ctx context.Context) error {
+func (r *discovery) reconcile(ctx context.Context) error {
 	c := &reconciler{r: r, passes: map[string]*pass{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(passesMax + 1)
@@ -172,7 +172,7 @@ func (c *reconciler) askHosts() error {
 
 // requestReconciliations requests the comparison of listings, anew if it is under way. Without the
 // lock of a listing, a pass that moves its cursor would overwrite the request.
-func (r *Runner) requestReconciliations(urls []string) error {
+func (r *discovery) requestReconciliations(urls []string) error {
 	slices.Sort(urls)
 	for chunk := range slices.Chunk(slices.Compact(urls), crawlLocksMax) {
 		if err := r.requestSome(chunk); err != nil {
@@ -183,7 +183,7 @@ func (r *Runner) requestReconciliations(urls []string) error {
 }
 
 // requestSome is requestReconciliations for URLs in ascending order, in one batch.
-func (r *Runner) requestSome(urls []string) error {
+func (r *discovery) requestSome(urls []string) error {
 	b := r.store.NewBatch()
 	for _, url := range urls {
 		defer r.store.LockReconciliation(url)()
@@ -205,7 +205,7 @@ func (c *reconciler) busy() bool {
 }
 
 // knownHosts gives the origins of the hosts of all accounts that we know, as the host at an address would be asked for them.
-func (r *Runner) knownHosts(from string) (origins []string, err error) {
+func (r *discovery) knownHosts(from string) (origins []string, err error) {
 	for after := ""; ; {
 		page, next, err := r.store.Hosts(after, 1000, func(h *store.Host) bool { return h.ID != 0 && h.Accounts > 0 })
 		if err != nil {
@@ -227,7 +227,7 @@ func (r *Runner) knownHosts(from string) (origins []string, err error) {
 }
 
 // accountsAt is how many accounts we know at the host of a URL, and its id.
-func (r *Runner) accountsAt(base string) (accounts int64, id uint32, err error) {
+func (r *discovery) accountsAt(base string) (accounts int64, id uint32, err error) {
 	origin, _, err := identity.ParseBase(base)
 	if err != nil {
 		return 0, 0, nil

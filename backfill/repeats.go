@@ -60,7 +60,7 @@ func didsOf(entries []listed) []string {
 }
 
 // cutShort logs that a listing is read no further although it has not ended.
-func (r *Runner) cutShort(name string, pages int, repeated bool) {
+func (r *discovery) cutShort(name string, pages int, repeated bool) {
 	reason := "it has more pages than any correct listing"
 	if repeated {
 		reason = "it repeats itself"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"cistern/backfill/fetch"
@@ -28,17 +27,12 @@ type Runner struct {
 	hosts        *hosts.Table
 	moves        *rate.Limiter
 
-	kick            chan struct{} // wakes the dispatcher
-	kickDue         chan struct{} // wakes the retry loop
-	kickIdle        chan struct{} // wakes the flush
-	kickLater       chan struct{} // wakes who asks again what accounts hold
-	kickPass        chan struct{} // wakes who starts reconciliations
-	fatal           chan error    // the store failed in a callback
-	crawls          *crawlers
-	absences        *absences
-	gapSeen         atomic.Bool // rows of reconciliations may have been written
-	describeRetries *describeRetries
-	refilter        *refilter.Runner
+	kick       chan struct{} // wakes the dispatcher
+	kickDue    chan struct{} // wakes the retry loop
+	kickIdle   chan struct{} // wakes the flush
+	fatal      chan error    // the store failed in a callback
+	*discovery               // its methods for the API
+	refilter   *refilter.Runner
 
 	// mu guards:
 	mu                  sync.Mutex
@@ -70,8 +64,6 @@ func New(opts Options) (*Runner, error) {
 		kick:         make(chan struct{}, 1),
 		kickDue:      make(chan struct{}, 1),
 		kickIdle:     make(chan struct{}, 1),
-		kickPass:     make(chan struct{}, 1),
-		kickLater:    make(chan struct{}, 1),
 		fatal:        make(chan error, 1),
 		inflight:     make(map[string]*flight),
 		versions:     make(map[string]uint32),
@@ -90,11 +82,16 @@ func New(opts Options) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.absences, r.describeRetries = newAbsences(r), newDescribeRetries()
-	r.gapSeen.Store(true)
 	opts.Gate.OnChange(func() { signal(r.kick) })
-	if r.crawls, err = newCrawlers(r); err != nil {
-		return nil, fmt.Errorf("read crawl sources: %w", err)
+	r.discovery, err = newDiscovery(discoveryOptions{
+		Store: opts.Store, Hosts: r.hosts, Directory: opts.Directory, Enqueued: r.Enqueued,
+		AllowPrivate: opts.AllowPrivate, Unheard: opts.Unheard,
+		Sources: opts.Crawl, PendingMax: opts.CrawlPendingMax, Every: opts.CrawlEvery,
+		Gate: opts.CrawlGate, IdleTimeout: opts.IdleTimeout,
+		Now: opts.Now, Seed: opts.Seed, Logger: opts.Logger, Registerer: opts.Registerer,
+	})
+	if err != nil {
+		return nil, err
 	}
 	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
@@ -143,17 +140,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	return err
 }
 
-// Crawl lists hosts until ctx ends, for repositories not known yet and to compare revs after a gap, and
-// returns when everything it started has returned. An error means that the store failed. It needs no Run,
-// and may be called again after it returned.
-func (r *Runner) Crawl(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.crawls.run(ctx) })
-	g.Go(func() error { return r.reconsider(ctx) })
-	g.Go(func() error { return r.reconcile(ctx) })
-	g.Go(func() error { return r.absences.run(ctx) })
-	return g.Wait()
-}
+// Crawl runs discovery until ctx ends. It needs no Run.
+func (r *Runner) Crawl(ctx context.Context) error { return r.discovery.run(ctx) }
 
 // Refilter reports whether repositories are being brought to a filter that was changed (refilter.Runner).
 func (r *Runner) Refilter() (cursor string, running bool, err error) { return r.refilter.Progress() }
@@ -191,16 +179,15 @@ func (r *Runner) onlyImports() bool {
 
 // Wake says that rows were enqueued or have become due. Without it they are found some time later.
 func (r *Runner) Wake() {
-	r.lookAgain()
+	r.Enqueued()
 	signal(r.kickDue)
-	r.gapSeen.Store(true)
-	signal(r.kickPass)
 	r.refilter.Wake()
-	r.crawls.wake()
+	r.discovery.wake()
 }
 
-// lookAgain has the dispatcher look at the front of every queue.
-func (r *Runner) lookAgain() {
+// Enqueued reports that rows were put into queues of hosts: the dispatcher looks at the front of
+// each.
+func (r *Runner) Enqueued() {
 	r.mu.Lock()
 	r.rescan, r.rescanAll = true, true
 	r.mu.Unlock()

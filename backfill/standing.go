@@ -17,19 +17,5 @@ func (r *Runner) HostChanged(id uint32) {
 	}
 	r.mu.Unlock()
 	signal(r.kick)
-	for _, c := range r.crawls.all() {
-		c.look(id)
-	}
-}
-
-// queuedAtBanned is how many wait for hosts that are not to be asked. It looks at all that have a
-// queue.
-func (r *Runner) queuedAtBanned() (n int64) {
-	for _, id := range r.store.QueuedHosts() {
-		if r.hosts.Banned(id) {
-			h, _ := r.store.HostByID(id)
-			n += h.Queued
-		}
-	}
-	return n
+	r.discovery.hostChanged(id)
 }

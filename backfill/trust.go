@@ -23,7 +23,7 @@ func (t trust) places(n int) int {
 }
 
 // trustIn is what is known of a host from before: it is remembered over restarts.
-func (r *Runner) trustIn(id uint32) trust {
+func (r *discovery) trustIn(id uint32) trust {
 	switch h, _ := r.store.HostByID(id); {
 	case h.Failing != 0:
 		return doubted

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"cistern/backfill/pace"
@@ -51,4 +53,17 @@ func ContentType(h http.Header) string {
 func TimedOut(ctx context.Context, err error) bool {
 	var timeout net.Error
 	return ctx.Err() == nil && errors.As(err, &timeout) && timeout.Timeout() && !errors.As(err, new(*net.OpError))
+}
+
+// HoldsAny reads an answer of describeRepo, and reports whether the repository of did holds a
+// collection that wanted accepts. ErrMalformed means that it is not such an answer.
+func HoldsAny(answer []byte, did string, wanted func(collection []byte) bool) (bool, error) {
+	var said struct {
+		DID         string   `json:"did"`
+		Collections []string `json:"collections"`
+	}
+	if err := json.Unmarshal(answer, &said); err != nil || said.DID != did {
+		return false, fmt.Errorf("describeRepo of %s: %w", did, ErrMalformed)
+	}
+	return slices.ContainsFunc(said.Collections, func(c string) bool { return wanted([]byte(c)) }), nil
 }

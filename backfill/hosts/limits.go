@@ -18,6 +18,8 @@ const (
 
 	// queryTimeout bounds a query of no repository being fetched, to the last byte of its answer.
 	queryTimeout = time.Minute
+	// DescribeBodyMax bounds an answer of describeRepo: a DID document and the NSIDs of collections.
+	DescribeBodyMax = 2 << 20
 	// refusedPause is how long a host is left alone after a 429 that names no time.
 	refusedPause = time.Minute
 
