@@ -30,7 +30,7 @@ func (l *life) checkOpened() {
 	}
 	for _, a := range w.net.Accounts() {
 		if did := a.DID(); s.Buffered(did) > 0 && !slices.Contains(draining, did) {
-			w.t.Errorf("%s: commits of %s are buffered, and nobody will drain them", l.from.describe(), did)
+			w.t.Errorf("%s: commits of %s are buffered and will never be drained", l.from.describe(), did)
 		}
 	}
 	if s.Head() == l.from.head {

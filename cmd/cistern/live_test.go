@@ -238,7 +238,7 @@ func (x *testIndex) follow(t *testing.T, hosts ...*simnet.Host) {
 	defer cancel()
 	for _, h := range hosts {
 		if err := h.WaitConnections(ctx, 1); err != nil {
-			t.Fatalf("nobody follows %s: %v", h.URL(), err)
+			t.Fatalf("%s is not followed: %v", h.URL(), err)
 		}
 	}
 }
