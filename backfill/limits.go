@@ -42,8 +42,8 @@ const (
 	parkMin = time.Second
 	parkMax = time.Hour
 
-	// signalMissesMax bounds who is remembered to have been fetched in vain for a signal, and signalMissFor says for how long another
-	// such fetch counts as one more in a row.
+	// signalMissesMax bounds the repositories that were fetched for a signal and held none, at about
+	// 100 bytes each; signalMissFor is how long another such fetch counts as one more in a row.
 	signalMissesMax = 64 << 10
 	signalMissFor   = time.Hour
 

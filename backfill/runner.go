@@ -57,23 +57,25 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
 	r := &Runner{
-		opts:         opts,
-		store:        opts.Store,
-		signalMisses: newSignalMisses(),
-		moves:        rate.NewLimiter(movesPerSecond, movesPerSecond),
-		kick:         make(chan struct{}, 1),
-		kickDue:      make(chan struct{}, 1),
-		kickIdle:     make(chan struct{}, 1),
-		fatal:        make(chan error, 1),
-		inflight:     make(map[string]*flight),
-		versions:     make(map[string]uint32),
-		queues:       make(map[uint32]*queue),
-		rescanAll:    true,
-		rand:         rand.New(rand.NewPCG(opts.Seed, 0)),
+		opts:      opts,
+		store:     opts.Store,
+		moves:     rate.NewLimiter(movesPerSecond, movesPerSecond),
+		kick:      make(chan struct{}, 1),
+		kickDue:   make(chan struct{}, 1),
+		kickIdle:  make(chan struct{}, 1),
+		fatal:     make(chan error, 1),
+		inflight:  make(map[string]*flight),
+		versions:  make(map[string]uint32),
+		queues:    make(map[uint32]*queue),
+		rescanAll: true,
+		rand:      rand.New(rand.NewPCG(opts.Seed, 0)),
 	}
 	r.lookups.Configure(pace.Limits{Max: opts.Concurrency}, false)
 	r.lookups.Trust()
 	var err error
+	if r.signalMisses, err = newSignalMisses(); err != nil {
+		return nil, err
+	}
 	r.hosts, err = hosts.New(hosts.Options{
 		Store: opts.Store, Concurrency: opts.Concurrency, PerHost: opts.PerHost, Rules: opts.HostRules,
 		Transport: opts.Transport, UserAgent: opts.UserAgent,

@@ -7,16 +7,18 @@ import (
 
 	"cistern/backfill/refilter"
 	"cistern/store"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// signalMisses is a negative cache of repositories that were fetched for a signal and held no record of
-// it. Their rows are deleted, so without the cache a repository that shows a signal again and again would
-// be fetched each time. It holds the newest, at most 2×signalMissesMax of some 50 bytes each.
+// signalMisses is a negative cache of repositories that were fetched for a signal and held no record
+// of it. Their rows are deleted, so without the cache a repository that shows a signal again and again
+// would be fetched each time.
 type signalMisses struct {
 	seed maphash.Seed
 
-	mu       sync.Mutex
-	now, old map[uint64]signalMiss // mu guards; by hash of the DID
+	mu   sync.Mutex
+	last *simplelru.LRU[uint64, signalMiss] // mu guards; by hash of the DID
 }
 
 // signalMiss is a repository that was fetched without finding a signal, count times in a row.
@@ -25,16 +27,9 @@ type signalMiss struct {
 	due   time.Time // when it may be fetched again
 }
 
-func newSignalMisses() *signalMisses {
-	return &signalMisses{seed: maphash.MakeSeed(), now: map[uint64]signalMiss{}}
-}
-
-// of returns the entry under a hash. The mutex is held.
-func (f *signalMisses) of(key uint64) signalMiss {
-	if was, known := f.now[key]; known {
-		return was
-	}
-	return f.old[key]
+func newSignalMisses() (*signalMisses, error) {
+	last, err := simplelru.NewLRU[uint64, signalMiss](signalMissesMax, nil)
+	return &signalMisses{seed: maphash.MakeSeed(), last: last}, err
 }
 
 // add records a fetch that found no signal. The first in an hour causes no delay.
@@ -42,7 +37,7 @@ func (f *signalMisses) add(did string, now time.Time, delay func(count uint32) t
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	key := maphash.String(f.seed, did)
-	is := f.of(key)
+	is, _ := f.last.Get(key)
 	if now.Sub(is.due) > signalMissFor {
 		is.count = 0
 	}
@@ -50,17 +45,15 @@ func (f *signalMisses) add(did string, now time.Time, delay func(count uint32) t
 		is.due = now.Add(delay(is.count))
 	}
 	is.count++
-	if len(f.now) >= signalMissesMax {
-		f.old, f.now = f.now, map[uint64]signalMiss{}
-	}
-	f.now[key] = is
+	f.last.Add(key, is)
 }
 
 // due returns when a repository may be fetched for a signal again.
 func (f *signalMisses) due(did string) time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.of(maphash.String(f.seed, did)).due
+	is, _ := f.last.Get(maphash.String(f.seed, did))
+	return is.due
 }
 
 // tooSoon reports whether a repository that was found for a signal was fetched lately without finding

@@ -21,7 +21,7 @@ type Copier struct {
 	indexes   *budget
 	long      *budget // places for long transfers
 	decode    decoders
-	wholeOnly wholeOnly
+	wholeOnly *wholeOnly
 	metrics   *metrics
 }
 
@@ -44,6 +44,9 @@ func New(opts Options) (*Copier, error) {
 	}
 	c.decode.permits = newBudget(opts.zstdBodies())
 	var err error
+	if c.wholeOnly, err = newWholeOnly(); err != nil {
+		return nil, err
+	}
 	if c.metrics, err = newMetrics(opts.Registerer); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}

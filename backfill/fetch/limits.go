@@ -79,6 +79,6 @@ const (
 	// wholeOnlyFor is how long a host is not asked for parts after it said that it sends none, or broke them off.
 	wholeOnlyFor = time.Hour
 	// wholeOnlyMax bounds each of the three sets of hosts and repositories that are fetched whole, at
-	// about 60 bytes an entry. A set that is full begins anew.
+	// about 100 bytes an entry. A set that is full forgets the entry that was used least recently.
 	wholeOnlyMax = 16 << 10
 )

@@ -1,90 +1,80 @@
 package fetch
 
 import (
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // wholeOnly is a negative cache of hosts and repositories of which parts are not worth asking for.
 type wholeOnly struct {
 	mu sync.Mutex
-	// mu guards, at most wholeOnlyMax each:
-	till map[uint32]time.Time // hosts that send no parts, or break off: until when
-	cuts map[uint32]time.Time // when a host last broke off the transfer of parts, and has completed none since
-	dids map[string]struct{}  // repositories to be fetched whole
+	// mu guards:
+	until *simplelru.LRU[uint32, time.Time] // hosts that send no parts, or break off: until when
+	cuts  *simplelru.LRU[uint32, time.Time] // hosts that broke off parts, and have sent none since: when
+	whole *simplelru.LRU[string, struct{}]  // repositories to be fetched whole
 }
 
-// add records a host.
+func newWholeOnly() (*wholeOnly, error) {
+	until, err := simplelru.NewLRU[uint32, time.Time](wholeOnlyMax, nil)
+	cuts, err2 := simplelru.NewLRU[uint32, time.Time](wholeOnlyMax, nil)
+	whole, err3 := simplelru.NewLRU[string, struct{}](wholeOnlyMax, nil)
+	return &wholeOnly{until: until, cuts: cuts, whole: whole}, errors.Join(err, err2, err3)
+}
+
+// add records a host that sends no parts.
 func (p *wholeOnly) add(host uint32, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.put(host, now)
+	p.until.Add(host, now.Add(wholeOnlyFor))
 }
 
-func (p *wholeOnly) put(host uint32, now time.Time) {
-	if p.till == nil || len(p.till) >= wholeOnlyMax {
-		p.till = make(map[uint32]time.Time) // the hosts that it held are asked once more
-	}
-	p.till[host] = now.Add(wholeOnlyFor)
-}
-
-// has reports whether a host is not worth asking.
+// has reports whether a host is not worth asking for parts.
 func (p *wholeOnly) has(host uint32, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	till, known := p.till[host]
-	if known && !now.Before(till) {
-		delete(p.till, host)
-		return false
-	}
-	return known
+	until, _ := p.until.Get(host)
+	return now.Before(until)
 }
 
-// cut records that a host broke off the transfer of parts that began at a time. A host that breaks off two
-// in a row, the second begun after the first broke off, is not asked for parts.
+// cut records that a host broke off the transfer of parts that began at a time. A host that breaks off
+// two in a row, the second begun after the first broke off, is not asked for parts.
 func (p *wholeOnly) cut(host uint32, began, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if last, known := p.cuts[host]; known && began.After(last) {
-		p.put(host, now)
+	if last, known := p.cuts.Get(host); known && began.After(last) {
+		p.until.Add(host, now.Add(wholeOnlyFor))
 	}
-	if p.cuts == nil || len(p.cuts) >= wholeOnlyMax {
-		p.cuts = make(map[uint32]time.Time)
-	}
-	p.cuts[host] = now
+	p.cuts.Add(host, now)
 }
 
-// wholeNext records a repository whose host answers no more questions for now. The parts that arrived are
-// lost: one request is more likely to succeed than many.
-func (p *wholeOnly) wholeNext(did string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.dids == nil || len(p.dids) >= wholeOnlyMax {
-		p.dids = make(map[string]struct{})
-	}
-	p.dids[did] = struct{}{}
-}
-
-// asksWhole says whether a repository is one that wholeNext remembers.
-func (p *wholeOnly) asksWhole(did string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, known := p.dids[did]
-	return known
-}
-
-// takeWhole says whether a repository is one that wholeNext remembers, and forgets it.
-func (p *wholeOnly) takeWhole(did string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, known := p.dids[did]
-	delete(p.dids, did)
-	return known
-}
-
-// gathered notes that a host sent a part to its end.
+// gathered records that a host sent a part to its end.
 func (p *wholeOnly) gathered(host uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.cuts, host)
+	p.cuts.Remove(host)
+}
+
+// wholeNext records a repository whose host answers no more questions for now. The parts that arrived
+// are lost: one request is more likely to succeed than many.
+func (p *wholeOnly) wholeNext(did string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.whole.Add(did, struct{}{})
+}
+
+// asksWhole reports whether a repository is one that wholeNext recorded.
+func (p *wholeOnly) asksWhole(did string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.whole.Contains(did)
+}
+
+// takeWhole reports whether a repository is one that wholeNext recorded, and removes it.
+func (p *wholeOnly) takeWhole(did string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.whole.Remove(did)
 }
