@@ -8,20 +8,20 @@ import (
 )
 
 // wanted reports whether an event is of a repository that we follow, or may follow from now on, and
-// why. A repository that the filter excludes is not followed, even while its row is waiting to be
-// dropped.
+// why. A repository that the filter excludes is followed until its row is dropped: the exclusion may
+// be lifted before, and the row must not lack what happened meanwhile.
 func (it *item) wanted(row *store.Repo) (why store.Why, ok bool) {
 	f, why := it.r.store.Filter(), row.Tracked
-	switch excluded := f.Excluded(row.DID); {
-	case it.job == jobIdentity && (excluded || why == store.Untracked):
+	switch {
+	case it.job == jobIdentity && why == store.Untracked:
 		it.r.opts.Directory.Purge(row.DID)
-		return why, false
-	case excluded:
 		return why, false
 	case it.job == jobAccount && row.Known():
 		return why, why != store.Untracked || row.Ordinal != 0
 	case row.Known():
 		return why, why != store.Untracked
+	case f.Excluded(row.DID):
+		return why, false
 	case f.Full():
 		return store.ByNetwork, true
 	case it.job == jobCommit && it.signals(f):
