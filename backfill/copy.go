@@ -47,8 +47,8 @@ func (t *task) query(ctx context.Context, method, query string, bodyMax int64) (
 	return t.r.copier.Query(ctx, &to, method, query, bodyMax)
 }
 
-// skipHeld leaves out the records that are held already: the difference does not look at them. Nobody changes them while the
-// fetch buffers live commits.
+// skipHeld leaves the records that are held already out of a part: the difference does not look at
+// them. They do not change while the fetch buffers live commits.
 func (t *task) skipHeld(part *repo.Partial) error {
 	rows, err := t.r.store.Rows(t.row.Ordinal)
 	if err != nil {

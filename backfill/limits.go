@@ -4,10 +4,6 @@ import "time"
 
 // Limits on what comes from outside, and on what waits in memory.
 const (
-	// hostsMax bounds the hosts of which parts are not asked for, and the repositories to be fetched whole,
-	// at about 100 bytes each. The network has some thousands of hosts.
-	hostsMax = 16 << 10
-
 	// readyMin and readyMax bound how many rows of one host's queue are read ahead, at about
 	// 100 bytes each. A read steps over the host's rows in flight, so more of those, more ahead.
 	readyMin = 32

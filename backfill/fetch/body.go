@@ -25,7 +25,7 @@ type decoders struct {
 // errEncoding means that the host compressed the body in a way that we did not offer.
 var errEncoding = fmt.Errorf("content encoding that was not offered: %w", repo.ErrInvalid)
 
-// body is a decoded body. It must be closed, though not by a caller who has read an error only.
+// body is a decoded body, which must be closed.
 type body struct {
 	io.Reader
 	close func()

@@ -14,7 +14,8 @@ var (
 	ErrNotCAR = errors.New("the answer is not a repository")
 	// ErrTimeout: the transfer took longer than FetchTimeout.
 	ErrTimeout = errors.New("fetch took too long")
-	// ErrCrowded: the transfer took long, as too many others did, and repositories waited for a permit.
+	// ErrCrowded: the transfer took long, as too many others did, while repositories waited for
+	// a permit.
 	ErrCrowded = errors.New("too many long transfers while other repositories wait")
 	// errBroken: the connection ended before the body did.
 	errBroken = errors.New("body broke off")
@@ -24,7 +25,7 @@ var (
 	ErrIndex = errors.New("indexes of all CARs together exceed their limit")
 )
 
-// Broken says whether a body ended too early, whoever noticed.
+// Broken reports whether a body ended too early.
 func Broken(err error) bool {
 	return errors.Is(err, errBroken) || errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -34,8 +34,9 @@ const (
 	// baseBytes is what every task may use without asking: one chunk to read into, one to keep.
 	baseBytes = 512 << 10
 
-	// A transfer is long after longAfter, and long ones may take longShare percent of the permits while others wait: hosts that
-	// send just enough for Options.FetchTimeout, hours, must not stop all fetches.
+	// A transfer is long after longAfter, and long ones may take longShare percent of the permits
+	// while others wait: hosts that send just enough for hours (Options.FetchTimeout) must not stop
+	// all fetches.
 	longAfter = 5 * time.Minute
 	longShare = 75
 
@@ -59,24 +60,28 @@ const (
 	// sparseTimeMax is how long fetching the parts of a repository may take, in many short answers.
 	// After that the whole is fetched.
 	sparseTimeMax = 5 * time.Minute
-	// sparseTriesMax is how often in a row a fetch of parts may fail before the whole is fetched, and sparseRootsMax how
-	// often a repository may move on during one.
+	// sparseTriesMax is how often in a row a fetch of parts may fail before the whole is fetched,
+	// and sparseRootsMax how often a repository may move on during one.
 	sparseTriesMax = 2
 	sparseRootsMax = 4
-	// sparseLayerMin is the layer of the root at or below which a tree, of some hundred records at most, is one answer.
+	// sparseLayerMin is the layer of the root at or below which a tree, of some hundred records at
+	// most, is one answer.
 	sparseLayerMin = 2
 	// sparseRecordsMin is how few records are not worth a part when they were all held.
 	sparseRecordsMin = 500
-	// sparseGuessMin is how many subtrees, two for each range not counted, must be left to look into before it is guessed
-	// how much is wanted.
+	// sparseGuessMin is how many subtrees, two for each range not counted, must be left to look into
+	// before it is guessed how much is wanted.
 	sparseGuessMin = 8
-	// blocksPerAsk is how many blocks are asked for at a time: 65 bytes each in a URL, of which many servers take 8 KiB.
+	// blocksPerAsk is how many blocks are asked for at a time: 65 bytes each in a URL, of which many
+	// servers take 8 KiB.
 	blocksPerAsk = 100
 	// proofBlocksMax bounds a proof: the commit, a node for each layer and a record.
 	proofBlocksMax = 64
-	// answerBlockBytes bounds a block in an answer: no record and hardly any node is larger than 1 MiB.
+	// answerBlockBytes bounds a block in an answer: no record and hardly any node is larger than
+	// 1 MiB.
 	answerBlockBytes = 2<<20 + 64
-	// wholeOnlyFor is how long a host is not asked for parts after it said that it sends none, or broke them off.
+	// wholeOnlyFor is how long a host is not asked for parts after it said that it sends none, or
+	// broke them off.
 	wholeOnlyFor = time.Hour
 	// wholeOnlyMax bounds each of the three sets of hosts and repositories that are fetched whole, at
 	// about 100 bytes an entry. A set that is full forgets the entry that was used least recently.

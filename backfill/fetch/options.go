@@ -16,7 +16,8 @@ import (
 // Keys finds former keys of accounts. Safe for concurrent use. Errors are those of package identity;
 // any other is transient.
 type Keys interface {
-	// KeysAt are the keys in force within minutes of then, of a did:plc, that today's document no longer names.
+	// KeysAt returns the keys of a did:plc that were in force within minutes of a time and that
+	// its document no longer names.
 	KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error)
 }
 
@@ -28,15 +29,16 @@ type Options struct {
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
 
-	// Strategy is how a repository is fetched when the filter wants only some collections. Default StrategyAuto.
+	// Strategy is how a repository is fetched when the filter wants only some collections. Default
+	// StrategyAuto.
 	Strategy Strategy
 	// Unsigned leaves signatures unchecked.
 	Unsigned bool
 
 	// Concurrency is the number of repositories fetched at a time. Default 32.
 	Concurrency int
-	// MemoryBytes bounds the bodies held in memory by all copies, and the windows of zstd decoders. Default 128 MiB; at least
-	// 512 KiB for each of Concurrency.
+	// MemoryBytes bounds the bodies held in memory by all copies, and the windows of zstd decoders.
+	// Default 128 MiB; at least 512 KiB for each of Concurrency.
 	MemoryBytes int64
 	// RepoMemoryBytes is how much of one body is held in memory before it is spooled. Default 32 MiB:
 	// with 96 a repository of 250,000 records takes a tenth less CPU and the process half as much
@@ -48,12 +50,13 @@ type Options struct {
 	SpoolBytes int64
 	// CARBytesMax bounds one repository, at most 16 GiB. Default 4 GiB.
 	CARBytesMax int64
-	// CARBlocksMax bounds its blocks, whose index takes 8 to 16 bytes each. Default one for each 512 bytes of CARBytesMax:
-	// 8,388,608, or 6.5 million records.
+	// CARBlocksMax bounds its blocks, whose index takes 8 to 16 bytes each. Default one for each
+	// 512 bytes of CARBytesMax: 8,388,608, or 6.5 million records.
 	CARBlocksMax int
 
-	// FetchTimeout bounds one getRepo, headers to last byte. Default 6h: 4 GiB at 200 KB/s. What ends a fetch that is of no
-	// use is IdleTimeout. While others wait, three quarters of Concurrency may take more than five minutes.
+	// FetchTimeout bounds one getRepo, headers to last byte. Default 6h: 4 GiB at 200 KB/s.
+	// IdleTimeout ends a fetch that makes no progress. While others wait, three quarters of
+	// Concurrency may take more than five minutes.
 	FetchTimeout time.Duration
 	// IdleTimeout is the time in which 64 KiB, or the rest of the body, must arrive. Default 30s.
 	IdleTimeout time.Duration

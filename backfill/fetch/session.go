@@ -56,7 +56,7 @@ func (s *session) watched(ctx context.Context, request func(ctx context.Context,
 	return err
 }
 
-// transfer asks a question whose answer is a CAR.
+// transfer sends a query whose answer is a CAR, and reads it.
 func (s *session) transfer(ctx context.Context, tr *transfer, method, query string, o repo.CAROptions) (*repo.CAR, error) {
 	header := s.c.header
 	if tr.zstd = s.c.decode.permits.take(1); tr.zstd {
@@ -97,7 +97,8 @@ func readError(err error, header http.Header) error {
 	return err
 }
 
-// senderOf is the host and port that sent an answer, redirects followed; "" for none that a document could name.
+// senderOf returns the host and port that sent an answer, redirects followed; "" if no document could
+// name it.
 func senderOf(resp *http.Response) string {
 	origin, err := identity.ParseOrigin(resp.Request.URL.Scheme + "://" + resp.Request.URL.Host)
 	if err != nil {
@@ -106,8 +107,8 @@ func senderOf(resp *http.Response) string {
 	return identity.HostOf(origin)
 }
 
-// ask sends a query about the repository to its host; query is what follows the DID in the URL. An answer that is none is
-// an error.
+// ask sends a query about the repository to its host; query is what follows the DID in the URL. An
+// answer with another status than 200 is an error.
 func (s *session) ask(ctx context.Context, tr *transfer, method, query string, header http.Header) (*http.Response, error) {
 	target := s.to.Ident.PDS + "/xrpc/" + method + "?did=" + url.QueryEscape(s.to.DID) + query
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
@@ -176,7 +177,7 @@ func (s *session) forgetMemory() {
 	s.forgetBody()
 }
 
-// answer is the body of what ask gets. One longer than bodyMax is cut, and no JSON then.
+// answer returns the body of an answer. A body longer than bodyMax is cut, and then not valid JSON.
 func (s *session) answer(ctx context.Context, tr *transfer, method, query string, bodyMax int64) ([]byte, error) {
 	resp, err := s.ask(ctx, tr, method, query, s.c.asking)
 	if err != nil {

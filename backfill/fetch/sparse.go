@@ -66,9 +66,9 @@ type sparse struct {
 	ranges   int // of wanted keys
 }
 
-// sparse fetches the wanted part: a proof of some path brings the signed commit and a way into the tree, and then blocks
-// are asked for by their CIDs, first of nodes in whose reach the wanted keys are, then of records. No copy without an
-// error means that the whole is to be fetched. way is that of the metric.
+// sparse fetches the wanted part: a proof of some path brings the signed commit and a way into the
+// tree, and then blocks are asked for by their CIDs, first nodes in whose reach the wanted keys are,
+// then records. Without a copy and an error, the whole is to be fetched. way is the label of the metric.
 func (s *session) sparse(ctx context.Context) (part records, way string, err error) {
 	p := s.newSparse()
 	if p == nil {
@@ -88,7 +88,8 @@ func (s *session) sparse(ctx context.Context) (part records, way string, err err
 	switch {
 	case errors.Is(err, errWhole), errors.Is(err, repo.ErrPartialBytes):
 		return nil, wayFull, nil
-	case errors.Is(err, ErrTimeout), hosts.QueriesSpent(err), s.fallsBack(ctx, err): // its many questions took too long, perhaps one will not
+	case errors.Is(err, ErrTimeout), hosts.QueriesSpent(err), s.fallsBack(ctx, err):
+		// After many requests that took too long or spent a quota, one may do.
 		s.c.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", s.to.DID, "host", s.to.Ident.PDS, "err", err)
 		return nil, wayFallback, nil
 	}
@@ -107,8 +108,8 @@ func (s *session) cutShort(p *sparse, err error) {
 	}
 }
 
-// fallsBack says whether getRepo may do better: the host answered, and neither that the account is not to be had nor that
-// we should leave it alone.
+// fallsBack reports whether getRepo may do better: the host answered, and says neither that the
+// account is unavailable nor that it must not be asked now.
 func (s *session) fallsBack(ctx context.Context, err error) bool {
 	var answer *hosts.AnswerError
 	if errors.As(err, &answer) {
@@ -159,13 +160,14 @@ func noCopy(err error) bool {
 		errors.Is(err, ErrSpool) || errors.Is(err, ErrIndex)
 }
 
-// ofMethod says whether an error is one that the methods have themselves, whatever its status: the host knows them.
+// ofMethod reports whether an error is one that the methods define, whatever its status: the host
+// knows them.
 func ofMethod(name string) bool {
 	return strings.HasPrefix(name, "Repo") || name == "RecordNotFound" || name == nameBlockNotFound
 }
 
-// newSparse is nil if the whole is wanted, or is likely to be cheaper. A repository whose last attempts failed is fetched
-// whole: that is one request, where parts are many.
+// newSparse returns nil if the whole is wanted, or is likely to be cheaper. A repository whose last
+// attempts failed is fetched whole: that is one request, where parts are many.
 func (s *session) newSparse() *sparse {
 	req, c := s.req, s.c
 	wanted := req.Filter.Ranges(false)
@@ -218,7 +220,8 @@ func keyRanges(ranges []filter.Range) []repo.Range {
 	return out
 }
 
-// probePath is a path in a range, or right behind it. Records of a kind of which there is but one often have this key.
+// probePath returns a path in a range, or right behind it. A collection of one record often has this
+// key.
 func probePath(r filter.Range) string {
 	const rkey = "/self"
 	name := strings.TrimSuffix(string(r.Lower), "/")
@@ -230,8 +233,8 @@ func probePath(r filter.Range) string {
 	return name + rkey
 }
 
-// run gathers the part. A repository that moves on meanwhile loses nodes that were named: then there is a newer proof,
-// and what has come stays.
+// run gathers the part. A repository that moves on meanwhile loses nodes that were named: then a newer
+// proof is fetched, and the blocks that have come are kept.
 func (s *sparse) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, min(sparseTimeMax, s.c.opts.FetchTimeout), ErrTimeout)
 	defer cancel()
@@ -251,7 +254,7 @@ func (s *sparse) run(ctx context.Context) error {
 	return err
 }
 
-// withheld says whether the host does not have the blocks, or does not give them.
+// withheld reports whether the host does not have the blocks, or does not send them.
 func withheld(err error) bool {
 	var answer *hosts.AnswerError
 	return errors.Is(err, errOmitted) || errors.As(err, &answer) &&
@@ -312,9 +315,9 @@ func (s *sparse) gather(ctx context.Context) error {
 	}
 }
 
-// wasteful says whether the whole is likely to cost less than what is missing: a small repository is one answer, and so is
-// one of which most is wanted. The guess of the latter is no good while hardly more subtrees are to be looked into than
-// ranges have ends.
+// wasteful reports whether the whole is likely to cost less than what is missing: a small repository
+// is one answer, and so is one of which most is wanted. The guess how much is wanted is useless while
+// hardly more subtrees are left to look into than ranges have ends.
 func (s *sparse) wasteful(missing int) bool {
 	mapped := s.part.Mapped()
 	if s.part.Layer() <= sparseLayerMin {
@@ -363,7 +366,7 @@ func (s *sparse) insert(car *repo.CAR, ids []repo.CID) (some bool, err error) {
 	return some, nil
 }
 
-// request sends one query and gives its answer, which has about so many blocks, to read.
+// request sends one query, and calls read with its answer, which has about that many blocks.
 func (s *sparse) request(ctx context.Context, method, query string, blocks int, read func(*repo.CAR) error) error {
 	if s.received > s.c.opts.CARBytesMax {
 		return fmt.Errorf("parts of %d bytes: %w", s.received, repo.ErrInvalid)

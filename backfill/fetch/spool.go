@@ -22,7 +22,7 @@ func newBudget(n int64) *budget {
 
 func (b *budget) taken() int64 { return b.all - b.left.Load() }
 
-// take takes n bytes if there are as many.
+// take takes n bytes if that many are left.
 func (b *budget) take(n int64) bool {
 	for {
 		left := b.left.Load()

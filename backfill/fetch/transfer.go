@@ -61,7 +61,8 @@ func (tr *transfer) end() {
 	}
 }
 
-// mayStay reports whether the transfer is not long, or has a place among the long ones, or keeps no other from its permit.
+// mayStay reports whether the transfer is not long, or has a place among the long ones, or keeps no
+// other from its permit.
 func (tr *transfer) mayStay() bool {
 	if tr.left > tr.leftLong || tr.long.Load() != longNot {
 		return true

@@ -85,8 +85,8 @@ func MayBeFormer(did string, err error) bool {
 }
 
 // walkAll checks the tree, and that its records, each counted as often as it is named, are not out
-// of proportion to what was sent: readers are sent them so often, and a difference stores them so. It notes whether
-// any is in a collection that a signal names.
+// of proportion to what was sent: readers are sent them that often, and a difference stores them that
+// often. It notes whether any is in a collection that a signal names.
 func (s *session) walkAll(copied records) error {
 	s.signal = false
 	limit := expandSlack + shareRatio*copied.Bytes()
