@@ -3,6 +3,7 @@ package backfill
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -50,17 +51,20 @@ func ScannedAll(r *Runner) time.Time {
 // Delay is the time until the next attempt after so many failures.
 func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }
 
-// Refuse has a host answer a request that belongs to no task that it wants to be left alone for some time.
-func Refuse(ctx context.Context, r *Runner, host uint32, wait time.Duration) error {
-	p, err := r.hosts.Admit(ctx, host)
-	if err != nil {
-		return err
+// Refuse has a host answer a request that it wants to be left alone for some time.
+func Refuse(r *Runner, host uint32, wait time.Duration) error {
+	p, _ := r.hosts.Acquire(host)
+	if p == nil {
+		return errors.New("no permit")
 	}
 	defer p.Close()
 	e := &hosts.AnswerError{Code: http.StatusTooManyRequests, Wait: wait}
 	p.Note(e.Outcome(), e.Error())
 	return nil
 }
+
+// Scan looks at the queues that are to be looked at.
+func Scan(r *Runner) { r.scanHosts() }
 
 // Rescan looks at all queues.
 func Rescan(r *Runner) {

@@ -472,7 +472,7 @@ func TestSparseCutShort(t *testing.T) {
 	}{
 		"its host was parked": {nil, func(w *world) simnet.Fault {
 			return simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 1, Hook: func() {
-				if err := backfill.Refuse(w.t.Context(), w.run, w.hostOf(w.net.Host(0)), time.Minute); err != nil {
+				if err := backfill.Refuse(w.run, w.hostOf(w.net.Host(0)), time.Minute); err != nil {
 					w.t.Error(err)
 				}
 			}}

@@ -13,11 +13,11 @@ type waiter struct {
 	granted chan *Permit // of one; closed when the host is to be looked at again
 }
 
-// Admit waits until a host may be asked once more, for a request that belongs to no repository
+// admit waits until a host may be asked once more, for a request that belongs to no repository
 // being fetched, and gives a permit for one query. A host that is parked or has spent a window for
 // more than admitMax is a BusyError, a banned one ErrBanned: the caller should do something else
 // meanwhile.
-func (t *Table) Admit(ctx context.Context, id uint32) (*Permit, error) {
+func (t *Table) admit(ctx context.Context, id uint32) (*Permit, error) {
 	for {
 		h, p, w, err := t.enter(id)
 		if err != nil || p != nil {

@@ -81,7 +81,7 @@ func TestAdmit(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 5 {
-				p, err := table.Admit(ctx, id)
+				p, err := hosts.Admit(ctx, table, id)
 				if err != nil {
 					t.Error(err)
 					return
@@ -116,7 +116,7 @@ func testRefused(t *testing.T, table *hosts.Table, id uint32) {
 	hosts.Trust(table, id)
 	var permits []*hosts.Permit
 	for range 2 {
-		p, err := table.Admit(t.Context(), id)
+		p, err := hosts.Admit(t.Context(), table, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func testRefused(t *testing.T, table *hosts.Table, id uint32) {
 	var all sync.WaitGroup
 	third := func(ctx context.Context) {
 		all.Go(func() {
-			_, err := table.Admit(ctx, id)
+			_, err := hosts.Admit(ctx, table, id)
 			refused <- err
 		})
 		for hosts.Waiters(table, id) != 1 {
@@ -165,7 +165,7 @@ func TestAdmitWindows(t *testing.T) {
 		return err
 	}
 	for range 2 {
-		p, err := table.Admit(t.Context(), id)
+		p, err := hosts.Admit(t.Context(), table, id)
 		if err != nil {
 			t.Fatalf("one that is not sent counts: %v", err)
 		}
@@ -188,7 +188,7 @@ func TestBanned(t *testing.T) {
 	t.Parallel()
 	rules := pace.Rules{{Glob: "pds.test", Banned: true}}
 	table, id := newTable(t, hosts.Options{Rules: rules}, nil)
-	if _, err := table.Admit(t.Context(), id); !errors.Is(err, hosts.ErrBanned) || !table.Banned(id) {
+	if _, err := hosts.Admit(t.Context(), table, id); !errors.Is(err, hosts.ErrBanned) || !table.Banned(id) {
 		t.Errorf("a banned host is asked: %v", err)
 	}
 	if p, soon := table.Acquire(id); p != nil || soon {

@@ -36,5 +36,8 @@ func Trust(t *Table, id uint32) {
 // Spend charges a request to a permit.
 func Spend(ctx context.Context, p *Permit, k pace.Kind) error { return p.spend(ctx, k) }
 
+// Admit lets a request in that belongs to no repository being fetched.
+func Admit(ctx context.Context, t *Table, id uint32) (*Permit, error) { return t.admit(ctx, id) }
+
 // StoreOf is the store of a table.
 func StoreOf(t *Table) *store.Store { return t.store }

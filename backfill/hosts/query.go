@@ -13,12 +13,13 @@ import (
 	"cistern/ingest/identity"
 )
 
-// Query asks a host, as its limits allow, and returns a body that is JSON of at most bodyMax bytes.
-// The answer must begin within a time. Errors are those of Admit, an AnswerError, ErrMalformed,
-// ErrTooLong, and those of the connection.
+// Query asks a host about anything but a repository being fetched, once it may be asked, and returns
+// a body that is JSON of at most bodyMax bytes. The answer must begin within a time. A host that is
+// parked or has spent a window is a BusyError, a banned one ErrBanned, and another status than 200
+// an AnswerError. Other errors are ErrMalformed, ErrTooLong and those of the connection.
 func (t *Table) Query(ctx context.Context, id uint32, url string, bodyMax int64,
 	within time.Duration) ([]byte, error) {
-	p, err := t.Admit(ctx, id)
+	p, err := t.admit(ctx, id)
 	if err != nil {
 		return nil, err
 	}
