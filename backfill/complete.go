@@ -128,21 +128,12 @@ func reveal(b *store.Batch, row *store.Repo) error {
 	return b.Relist(row)
 }
 
-// done counts a repository that is whole and takes its DID out of flight. What it says is durable.
-func (t *task) done(row store.Repo) {
-	t.r.metrics.tasks.WithLabelValues(resultSynced).Inc()
-	t.depart()
+// done returns the outcome of a task whose repository is whole, durably.
+func (t *task) done(row store.Repo) outcome {
 	if t.forgot != "" {
 		t.r.opts.Logger.Info("a rev that its host does not have is forgotten", "did", t.it.did, "rev", row.Rev, "seen", t.forgot)
 	}
-	switch row.State {
-	case store.StatePending:
-		t.r.note(row.Pending.Host)
-	case store.StateResync:
-		t.r.due(row.Retry.Next)
-	case store.StateDraining:
-		t.r.opts.Drain(t.it.did)
-	}
+	return ended(row, resultSynced)
 }
 
 // unixSeconds is 0 for the zero time.

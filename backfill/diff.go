@@ -24,13 +24,13 @@ type difference struct {
 // records and their events go together; rev, data and commit change with the last. A crash between
 // leaves a pending row, and its next task finds by the same merge what is still to be done. It runs
 // even when the rev is the one we hold, since such a crash may lie behind.
-func (t *task) diff(ctx context.Context, c *fetch.Copy) error {
+func (t *task) diff(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	if err := t.reveal(); err != nil {
-		return err
+		return outcome{}, err
 	}
 	rows, err := t.r.store.Rows(t.row.Ordinal)
 	if err != nil {
-		return ours(err)
+		return outcome{}, ours(err)
 	}
 	d := &difference{t: t, rows: rows, more: rows.Next()}
 	err = d.merge(ctx, c)
@@ -41,17 +41,13 @@ func (t *task) diff(ctx context.Context, c *fetch.Copy) error {
 		err = errors.Join(ours(cerr), err)
 	}
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	row, err := d.flush(t.complete)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
-	// Durable now: the copy is complete.
-	t.r.release(t, true)
-	t.left = true
-	t.done(row)
-	return nil
+	return t.done(row), nil
 }
 
 func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {

@@ -179,18 +179,6 @@ func (r *Runner) release(t *task, all bool) {
 	signal(r.kick)
 }
 
-// leave takes a DID out of flight. Its row is written by now, or left to whoever changed it.
-func (r *Runner) leave(t *task) {
-	r.release(t, true)
-	t.left = true
-	r.mu.Lock()
-	r.land(t.it.did)
-	if t.holder != nil {
-		r.unclaim(t.holder)
-	}
-	r.mu.Unlock()
-}
-
 // quiet is nil for errors that only say that we were told to end.
 func quiet(ctx context.Context, err error) error {
 	if ctx.Err() != nil {

@@ -15,5 +15,5 @@ func Pick(ctx context.Context, r *Runner) (Picked, error) {
 	if t == nil {
 		return Picked{}, err
 	}
-	return Picked{DID: t.it.did, Done: func() { r.leave(t) }}, nil
+	return Picked{DID: t.it.did, Done: func() { r.release(t, true); t.end(outcome{}) }}, nil
 }

@@ -47,7 +47,7 @@ func (t *task) outdone(row *store.Repo) error {
 }
 
 // forget ends the task of a repository that is not to be followed.
-func (t *task) forget(ctx context.Context) error {
+func (t *task) forget(ctx context.Context) (outcome, error) {
 	version := t.filter.Version
 	if !t.fetching {
 		version = t.r.store.Filter().Version
@@ -63,20 +63,16 @@ func (t *task) forget(ctx context.Context) error {
 	wait, err := f.Run(ctx)
 	switch {
 	case unclear != nil:
-		return unclear
+		return outcome{}, unclear
 	case err != nil:
-		return ours(err)
-	case err == nil && wait == nil:
-		err = store.ErrStale
-	case err == nil:
-		err = ours(wait())
+		return outcome{}, ours(err)
+	case wait == nil:
+		return outcome{}, store.ErrStale
 	}
-	if err != nil {
-		return err
+	if err := ours(wait()); err != nil {
+		return outcome{}, err
 	}
-	t.r.metrics.tasks.WithLabelValues(resultDropped).Inc()
-	t.r.leave(t)
-	return nil
+	return ended(store.Repo{}, resultDropped), nil
 }
 
 // passBy, like run, forgets a repository that was not to be had as a network was followed as a whole, which it is no longer. Who was

@@ -9,11 +9,8 @@ import (
 	"cistern/store"
 )
 
-// end writes what follows from err, tells the host's entry, and takes the DID out of flight.
-func (t *task) end(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
+// fail writes what follows from the error of a task, and has the host judged by it.
+func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	now := t.r.opts.Now()
 	v := t.blame(classify(ctx, err, now))
 	// Before the permit is free: the next task is not to meet a host that has just failed.
@@ -21,19 +18,13 @@ func (t *task) end(ctx context.Context, err error) error {
 	t.r.release(t, true)
 	switch v.ending {
 	case endFatal:
-		err = errors.Join(err, t.abandon())
-		t.r.leave(t)
-		return err
+		return outcome{}, errors.Join(err, t.abandon())
 	case endStop:
-		// The row stays pending, and its next fetch starts a buffer of its own.
-		err := t.abandon()
-		t.r.leave(t)
-		return quiet(ctx, err)
+		return outcome{}, t.abandon() // the row stays pending, and its next fetch starts a buffer of its own
 	case endLater:
-		return t.letGo()
+		return t.letGo("")
 	case endStale:
-		t.r.metrics.tasks.WithLabelValues(resultStale).Inc()
-		return t.letGo()
+		return t.letGo(resultStale)
 	}
 	row, werr := t.update(func(b *store.Batch, row *store.Repo) error {
 		t.closeWindow()
@@ -51,19 +42,13 @@ func (t *task) end(ctx context.Context, err error) error {
 		return nil
 	})
 	if errors.Is(werr, store.ErrStale) {
-		return t.letGo()
+		return t.letGo("")
 	}
-	t.r.leave(t)
 	if werr != nil {
-		return quiet(ctx, werr)
+		return outcome{}, werr
 	}
-	if row.State == store.StatePending {
-		t.r.note(row.Pending.Host)
-	}
-	t.r.metrics.tasks.WithLabelValues(resultOf(v)).Inc()
-	t.r.due(row.Retry.Next)
 	t.r.opts.Logger.Debug("backfill failed", "did", t.it.did, "host", t.ident.PDS, "err", err)
-	return nil
+	return ended(row, resultOf(v)), nil
 }
 
 // toldSince says whether the firehose spoke of the account since its host was asked, or of its document since that was
@@ -74,8 +59,7 @@ func (t *task) toldSince(row *store.Repo) bool {
 }
 
 // ignore takes a row out of the queue that nobody wants there.
-func (t *task) ignore() error {
-	defer t.r.leave(t)
+func (t *task) ignore() (outcome, error) {
 	wait, err := t.r.store.UpdateRepo(t.it.did, func(b *store.Batch, row *store.Repo) error {
 		if row.State != store.StatePending || row.Tracked != store.Untracked {
 			return nil // it has changed since
@@ -87,7 +71,7 @@ func (t *task) ignore() error {
 	if err == nil {
 		err = wait()
 	}
-	return ours(err)
+	return ended(store.Repo{}, ""), ours(err)
 }
 
 // blame puts a did:web whose document cannot be had into the queue of the host that should serve it, if that is known: who lists
@@ -108,21 +92,18 @@ func (t *task) blame(v verdict) verdict {
 }
 
 // letGo leaves a row to whoever changed it, and looks for it where it stands now.
-func (t *task) letGo() error {
+func (t *task) letGo(result string) (outcome, error) {
 	if err := t.abandon(); err != nil {
-		return err
-	}
-	if !t.left {
-		t.r.leave(t)
+		return outcome{}, err
 	}
 	row, err := t.r.store.Repo(t.it.did)
-	if err == nil && row.State == store.StatePending {
-		t.r.note(row.Pending.Host)
-	}
 	if errors.Is(err, store.ErrNotFound) {
-		return nil
+		err = nil
 	}
-	return ours(err)
+	if row.State != store.StatePending {
+		row = store.Repo{} // what it waits for is not for this task to say
+	}
+	return ended(row, result), ours(err)
 }
 
 // update changes the row under its lock, unless the attempt is no longer this task's (ErrStale).

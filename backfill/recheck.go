@@ -39,15 +39,15 @@ func (t *task) enough() bool {
 }
 
 // recheck asks the host whether it has anything but what we hold, and ends the task if it has not.
-func (t *task) recheck(ctx context.Context) (done bool, err error) {
+func (t *task) recheck(ctx context.Context) (outcome, error) {
 	l, err := t.latestCommit(ctx)
 	switch {
 	case err != nil && saysNothing(err):
-		return false, nil // the fetch will tell
+		return outcome{}, nil // the fetch will tell
 	case err != nil:
-		return false, err
+		return outcome{}, err
 	case l.CID != repo.HashCID(t.row.Commit).String():
-		return false, nil
+		return outcome{}, nil
 	}
 	// The very commit we hold. Hosts that imported a repository name a later rev than the commit's own.
 	t.stated = l.Rev
@@ -63,21 +63,17 @@ func (t *task) recheck(ctx context.Context) (done bool, err error) {
 		err = store.ErrStale // wiped: the next attempt is a first copy
 	}
 	if err != nil {
-		return false, err
+		return outcome{}, err
 	}
-	// Durable now: what we hold is whole.
-	t.r.release(t, true)
-	t.left = true
-	t.done(row)
-	return true, nil
+	return t.done(row), nil
 }
 
 // confirm asks the host of an account that is not to be fetched, whatever the host says: because a relay hides it, or because
 // it is not followed, said to be deleted, and its data held. It ends the task if the host says that the account is active.
-func (t *task) confirm(ctx context.Context) error {
+func (t *task) confirm(ctx context.Context) (outcome, error) {
 	_, err := t.latestCommit(ctx)
 	if err != nil && !(t.row.HiddenByRelay() && saysNothing(err)) {
-		return err
+		return outcome{}, err
 	}
 	t.r.judge(t, verdict{spoke: true})
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
@@ -99,17 +95,9 @@ func (t *task) confirm(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
-	t.r.release(t, true)
-	t.left = true
-	t.r.leave(t)
-	if row.State == store.StatePending {
-		t.r.note(row.Pending.Host)
-	}
-	t.r.due(row.Retry.Next)
-	t.r.metrics.tasks.WithLabelValues(resultGone).Inc()
-	return nil
+	return ended(row, resultGone), nil
 }
 
 // passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds

@@ -46,34 +46,23 @@ func (r *Runner) moveDebt(now time.Time) time.Duration {
 	return time.Duration(missing / movesPerSecond * float64(time.Second))
 }
 
-// place finds a seat at a host and says whether the task may go on; else it has left its
-// repository in the host's room, or in its queue.
-func (t *task) place(host string) (run bool, err error) {
+// place finds a seat at a host. If there is none, the task leaves its repository in the room of the
+// host, and is passed on, or it ends with the repository in the queue of the host.
+func (t *task) place(host string) (outcome, error) {
 	id, err := t.r.hostID(host)
 	if err != nil {
-		return false, err
+		return outcome{}, err
 	}
 	t.hostID = id
-	switch t.r.seat(t) {
-	case seatTask:
-		return true, nil
-	case seatRoom:
-		return false, nil
-	default:
-		return false, t.move()
+	if t.r.seat(t) {
+		return outcome{}, nil
 	}
+	return t.move()
 }
 
-// seat is where a resolved repository goes.
-type seat uint8
-
-const (
-	seatTask  seat = iota // permits taken
-	seatRoom              // waits in its host's room, in flight, without a permit
-	seatQueue             // must be moved to its host's queue
-)
-
-func (r *Runner) seat(t *task) seat {
+// seat takes a permit for a resolved repository, or passes the task on to the room of its host. It
+// returns false if neither is to be had: the repository must be moved to the queue of its host.
+func (r *Runner) seat(t *task) bool {
 	now := r.opts.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -83,21 +72,21 @@ func (r *Runner) seat(t *task) seat {
 	permit, soon := r.hosts.Acquire(t.hostID)
 	if !soon {
 		r.moves.ReserveN(now, 1)
-		return seatQueue
+		return false
 	}
 	q := r.queueOf(t.hostID)
 	if permit == nil && (len(q.room) >= roomMax || r.waiting >= roomsMax) {
 		r.drop(q)
 		r.moves.ReserveN(now, 1)
-		return seatQueue
+		return false
 	}
 	q.claimed++
 	r.unclaim(t.holder)
 	if permit != nil {
 		t.holder, t.permit = q, permit
-		return seatTask
+		return true
 	}
-	t.left = true // before somebody takes it from the room
+	t.passed = true // before another task takes it from the room
 	if t.ident.DID != "" {
 		t.it.ident, t.it.looked, t.it.marks = &t.ident, now, t.marks
 	}
@@ -105,25 +94,21 @@ func (r *Runner) seat(t *task) seat {
 	r.waiting++
 	r.push(q)
 	signal(r.kick)
-	return seatRoom
+	return true
 }
 
 // move puts the repository into the queue of its host, with what was learnt, and leaves it there.
-func (t *task) move() error {
-	_, err := t.update(func(b *store.Batch, row *store.Repo) error {
+func (t *task) move() (outcome, error) {
+	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		t.hostID = t.hostOr(row)
 		row.Pending = store.PendingKey{Host: t.hostID, Priority: row.Pending.Priority}
 		t.learn(b, row)
 		return nil
 	})
-	t.r.leave(t)
-	if err == nil || errors.Is(err, store.ErrStale) {
-		t.r.note(t.hostID)
+	if err != nil {
+		return outcome{}, err
 	}
-	if errors.Is(err, store.ErrStale) {
-		return t.letGo()
-	}
-	return err
+	return ended(row, ""), nil
 }
 
 // learn notes in a row that holds nothing yet what the document said. Of one that does, the

@@ -67,9 +67,9 @@ func (t *task) tooSoon() (due time.Time, soon bool) {
 }
 
 // postpone ends the task before its host is asked.
-func (t *task) postpone(due time.Time) error {
+func (t *task) postpone(due time.Time) (outcome, error) {
 	next := due.Unix() + 1
-	_, err := t.update(func(b *store.Batch, row *store.Repo) error {
+	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		retry := row.Retry
 		retry.Kind, retry.Next, retry.Since = store.Generic, next, defaultTo(retry.Since, t.r.opts.Now().Unix())
 		retry.Error = "it was fetched lately and held no record that a signal names"
@@ -77,9 +77,7 @@ func (t *task) postpone(due time.Time) error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
-	t.r.leave(t)
-	t.r.due(next)
-	return nil
+	return ended(row, ""), nil
 }

@@ -26,7 +26,7 @@ type task struct {
 	lookPermit pace.Permit // of lookups, as the task began
 	looking    bool        // counts as a lookup; Runner.mu guards
 
-	left bool // the DID is out of flight, or no longer this task's to say
+	passed bool // something else ends the task: the room of a host, or the import of the store
 
 	filter   store.FilterVersion // as the fetch began: by it the attempt chooses records
 	signal   bool                // the copy has a record in a collection that a signal names
@@ -43,35 +43,71 @@ type task struct {
 	forgot   string // the rev that was seen and is looked for no more
 }
 
-// run does the task and everything that follows from how it ended.
+// outcome is what a task has done. The zero outcome is that of a step after which the task goes on.
+type outcome struct {
+	result string     // of the metric; "" if the task ended without one
+	row    store.Repo // as it is now, without a DID if there is none any more
+	ended  bool
+}
+
+// ended returns the outcome of a task that leaves a row.
+func ended(row store.Repo, result string) outcome { return outcome{result, row, true} }
+
+// run does the task. Whatever its outcome, it ends here, unless the task was passed on.
 func (t *task) run(ctx context.Context) error {
 	defer t.unwind()
-	err := t.work(ctx)
-	if t.left {
-		return quiet(ctx, err)
+	out, err := t.work(ctx)
+	if err != nil && !t.passed {
+		out, err = t.fail(ctx, err)
 	}
-	return t.end(ctx, err)
+	t.r.release(t, true)
+	if !t.passed {
+		t.end(out)
+	}
+	return quiet(ctx, err)
+}
+
+// end takes the DID out of flight, and has what the row waits for be done. The row is durable.
+func (t *task) end(out outcome) {
+	if out.result != "" {
+		t.r.metrics.tasks.WithLabelValues(out.result).Inc()
+	}
+	t.r.mu.Lock()
+	t.r.land(t.it.did)
+	if t.holder != nil {
+		t.r.unclaim(t.holder)
+	}
+	t.r.mu.Unlock()
+	signal(t.r.kick)
+	switch row := &out.row; {
+	case row.State == store.StatePending:
+		t.r.note(row.Pending.Host)
+	case row.Retry.Next != 0:
+		t.r.due(row.Retry.Next)
+	case row.State == store.StateDraining:
+		t.r.opts.Drain(t.it.did)
+	}
 }
 
 // unwind closes the window behind a panic; every other path has done so.
 func (t *task) unwind() {
-	if !t.left && t.fetching {
+	if !t.passed && t.fetching {
 		defer t.r.store.Lock(t.it.did)()
 		t.closeWindow()
 	}
 }
 
-// work goes as far as it can. With nil, t.left says that others see to the rest.
-func (t *task) work(ctx context.Context) error {
+// work goes as far as it can.
+func (t *task) work(ctx context.Context) (outcome, error) {
 	row, err := t.r.store.Repo(t.it.did)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.ErrStale
+		return outcome{}, store.ErrStale
 	}
 	if err != nil {
-		return ours(err)
+		return outcome{}, ours(err)
 	}
 	if row.State != store.StatePending || row.Pending != t.it.key {
-		return store.ErrStale
+		return outcome{}, store.ErrStale
 	}
 	t.row = row
 	if row.Tracked == store.Untracked && !row.Unconfirmed() {
@@ -83,91 +119,90 @@ func (t *task) work(ctx context.Context) error {
 	if due, soon := t.tooSoon(); soon {
 		return t.postpone(due)
 	}
+	var out outcome
 	if t.permit == nil {
-		err = t.seekHost(ctx)
+		out, err = t.seekHost(ctx)
 	} else {
-		err = t.checkHost(ctx)
+		out, err = t.checkHost(ctx)
 	}
-	if err != nil || t.left {
-		return err
+	if err != nil || out.ended || t.passed {
+		return out, err
 	}
 	return t.copy(ctx)
 }
 
 // seekHost resolves a repository of unknown host and finds it a seat there. The document of a
 // did:web is up to some host too, which may be slow: it waits its turn there.
-func (t *task) seekHost(ctx context.Context) error {
+func (t *task) seekHost(ctx context.Context) (outcome, error) {
 	if authority, ok := webAuthority(t.it.did); ok {
-		run, err := t.place(authority)
-		if err != nil || !run {
-			return err
+		out, err := t.place(authority)
+		if err != nil || out.ended || t.passed {
+			return out, err
 		}
 		return t.checkHost(ctx)
 	}
 	if err := t.refresh(ctx); err != nil {
-		return err
+		return outcome{}, err
 	}
-	_, err := t.place(identity.HostOf(t.ident.PDS))
-	return err
+	return t.place(identity.HostOf(t.ident.PDS))
 }
 
 // checkHost resolves a repository from a host's queue, and goes on elsewhere when it lives there now.
-func (t *task) checkHost(ctx context.Context) error {
+func (t *task) checkHost(ctx context.Context) (outcome, error) {
 	if err := t.identify(ctx); err != nil {
-		return err
+		return outcome{}, err
 	}
 	id, err := t.r.hostID(identity.HostOf(t.ident.PDS))
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	t.hostID = id
 	if id != t.permit.Host() {
 		return t.follow()
 	}
-	return nil
+	return outcome{}, nil
 }
 
 // follow finds a seat at the host that the document names now. The document is not read again
 // before that host was asked, else one that names another host each time would keep us moving.
-func (t *task) follow() error {
+func (t *task) follow() (outcome, error) {
 	t.r.release(t, true)
-	_, err := t.place(identity.HostOf(t.ident.PDS))
-	return err
+	return t.place(identity.HostOf(t.ident.PDS))
 }
 
 // copy fetches, verifies and stores. A document that was only remembered is read again before
 // what it said is held against the host.
-func (t *task) copy(ctx context.Context) error {
-	err := t.attempt(ctx)
-	if t.fresh || t.left || !mayBeOutdated(err) {
-		return err
+func (t *task) copy(ctx context.Context) (outcome, error) {
+	out, err := t.attempt(ctx)
+	if t.fresh || out.ended || t.passed || !mayBeOutdated(err) {
+		return out, err
 	}
 	old := t.ident
 	if err := t.refresh(ctx); err != nil {
-		return err
+		return outcome{}, err
 	}
 	if t.ident.PDS != old.PDS {
 		if err := t.abandon(); err != nil {
-			return err
+			return outcome{}, err
 		}
 		id, err := t.r.hostID(identity.HostOf(t.ident.PDS))
 		if err != nil {
-			return err
+			return outcome{}, err
 		}
 		t.hostID = id
 		if id != t.permit.Host() {
-			if err := t.follow(); err != nil || t.left {
-				return err
+			if out, err := t.follow(); err != nil || out.ended || t.passed {
+				return out, err
 			}
 		}
 	} else if t.ident.Key == old.Key && !fetch.MayBeFormer(t.it.did, err) {
-		return err
+		return outcome{}, err
 	}
-	again := t.attempt(ctx)
+	out, again := t.attempt(ctx)
 	if errors.Is(err, repo.ErrSignature) && errors.As(again, new(*hosts.BusyError)) {
-		return err // it counts, and so the next attempt begins with the document
+		return outcome{}, err // it counts, and so the next attempt begins with the document
 	}
-	return again
+	return out, again
 }
 
 // mayBeOutdated says whether err may come from an old idea of host or key.
@@ -176,43 +211,40 @@ func mayBeOutdated(err error) bool {
 	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
 }
 
-func (t *task) attempt(ctx context.Context) error {
+func (t *task) attempt(ctx context.Context) (outcome, error) {
 	if err := t.openWindow(); err != nil {
-		return err
+		return outcome{}, err
 	}
 	if t.row.HiddenByRelay() || t.row.Tracked == store.Untracked {
 		return t.confirm(ctx)
 	}
 	if t.row.Recheck && t.enough() {
-		if done, err := t.recheck(ctx); done || err != nil {
-			return err
+		if out, err := t.recheck(ctx); out.ended || err != nil {
+			return out, err
 		}
 	}
-	out, err := t.passedOver(ctx)
+	over, err := t.passedOver(ctx)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
-	if out {
+	if over {
 		t.r.judge(t, verdict{spoke: true})
 		t.r.release(t, true)
 		return t.forget(ctx)
 	}
 	c, err := t.fetch(ctx)
 	if err != nil {
-		return errors.Join(err, t.straighten(err))
+		return outcome{}, errors.Join(err, t.straighten(err))
 	}
 	// The host has done its part.
 	t.permit.Fetched()
 	t.r.judge(t, verdict{spoke: true})
 	t.r.release(t, false)
-	err = t.write(ctx, c)
-	if cerr := c.Close(); err == nil && !t.left {
+	out, err := t.write(ctx, c)
+	if cerr := c.Close(); err == nil && !out.ended && !t.passed {
 		err = cerr
 	}
-	if t.left {
-		t.r.release(t, true)
-	}
-	return err
+	return out, err
 }
 
 // straighten has the next attempt ask for nothing but the whole when the host did not take the questions of this one: with a
@@ -233,7 +265,7 @@ func (t *task) straighten(err error) error {
 }
 
 // write stores a verified copy: whole, or what has changed. One that nobody follows is not stored, and forgotten.
-func (t *task) write(ctx context.Context, c *fetch.Copy) error {
+func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	if !t.signal && refilter.OnSignal(t.filter.Filter, &t.row) {
 		if t.row.Ordinal == 0 {
 			t.r.signalMisses.add(t.it.did, t.r.opts.Now(), t.r.delay)
@@ -244,7 +276,7 @@ func (t *task) write(ctx context.Context, c *fetch.Copy) error {
 		return t.diff(ctx, c)
 	}
 	// From here on Done ends the task, perhaps on another goroutine and before Import returns.
-	t.left = true
+	t.passed = true
 	err := t.r.store.Import(ctx, store.Import{
 		DID:      t.it.did,
 		Attempt:  t.row.Attempt,
@@ -255,40 +287,27 @@ func (t *task) write(ctx context.Context, c *fetch.Copy) error {
 		Complete: func(b *store.Batch, row *store.Repo) { t.complete(b, row) },
 		Done:     func(row store.Repo, err error) { t.imported(ctx, row, err) },
 	})
-	return ours(err)
+	return outcome{}, ours(err)
 }
 
-// imported ends the task of a first copy. Called by the store, which must not wait for us.
+// imported ends the task of a first copy. Called by the store, which must not wait for us. The task
+// may still hold permits, which it gives back itself.
 func (t *task) imported(ctx context.Context, row store.Repo, err error) {
-	switch {
-	case err == nil:
-		t.done(row)
-	case errors.Is(err, store.ErrStale):
-		t.r.metrics.tasks.WithLabelValues(resultStale).Inc()
-		err := t.abandon()
-		t.depart()
-		t.r.Wake()
-		if err != nil && ctx.Err() == nil {
-			t.r.stop(err)
-		}
-	default:
-		if aerr := t.abandon(); aerr != nil {
-			err = errors.Join(err, aerr)
-		}
-		t.depart()
+	if err == nil {
+		t.end(t.done(row))
+		return
+	}
+	aerr := t.abandon()
+	if !errors.Is(err, store.ErrStale) {
+		t.end(outcome{})
 		if ctx.Err() == nil {
-			t.r.stop(ours(err))
+			t.r.stop(ours(errors.Join(err, aerr)))
 		}
+		return
 	}
-}
-
-// depart takes the DID out of flight while the task may still hold permits, which it gives back itself.
-func (t *task) depart() {
-	t.r.mu.Lock()
-	t.r.land(t.it.did)
-	if t.holder != nil {
-		t.r.unclaim(t.holder)
+	t.end(outcome{result: resultStale})
+	t.r.Wake()
+	if aerr != nil && ctx.Err() == nil {
+		t.r.stop(aerr)
 	}
-	t.r.mu.Unlock()
-	signal(t.r.kick)
 }
