@@ -3,8 +3,7 @@
 // # Purpose
 //
 // Fetch every pending repository from its real host, verify it, store it or the difference to
-// what we hold, and give what fails a kind and a time to try again; find unknown repositories
-// by listing a host, and by the same list those that moved on while we missed its events.
+// what we hold, and give what fails a kind and a time to try again.
 //
 // # Invariants
 //
@@ -27,13 +26,10 @@
 //     only after lagsMax times the host is believed.
 //  10. Records of an account that was hidden are listed anew once when it is shown again, before any change
 //     to them.
-//  11. A list's mark moves in the batch that enqueues the last of what its page named. A host's list is believed about its own
-//     accounts only. An unknown account has no status and no event until its own host was asked.
-//     A repository that a host's list, read to its end, does not name has its host asked.
-//  12. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
-//  13. A task chooses records by the filter in force as its fetch began, and its batches say so in the row.
-//  14. A repository that must not be followed is forgotten (package refilter).
-//  15. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
+//  11. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
+//  12. A task chooses records by the filter in force as its fetch began, and its batches say so in the row.
+//  13. A repository that must not be followed is forgotten (package refilter).
+//  14. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
 //     document, confirms an announced deletion, or RepoNotFound was answered often and long enough.
 //     A relay's own decision stands, whatever the host says (docs/architecture.md, "The status of an
 //     account").
@@ -42,9 +38,7 @@
 //
 // Run owns the goroutines that fetch: one that dispatches, one that requeues due rows, one that
 // flips imports when idle, one that applies a changed filter, and one for each task or lookup in
-// flight. Crawl owns one for each crawled source and each list being read, one that starts
-// reconciliations and one for each of these, one that finds absent repositories, and one that asks
-// hosts again about unknown accounts. Everything else may be called from any goroutine. Runner.mu
+// flight. Everything else may be called from any goroutine. Runner.mu
 // guards queues, lookups and the in-flight set; it is never held over I/O, and taken before the mutex of
 // the table of hosts, never after it.
 //
@@ -53,7 +47,7 @@
 // # Files
 //
 //   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
-//   - runner.go: Runner, Run, Crawl, Wake
+//   - runner.go: Runner, Run, Wake
 //   - dispatch.go: starts tasks as package hosts gives permits; queue.go: what waits for one host;
 //     standing.go: changes of a host
 //   - resolve.go: rows whose host is unknown find it
@@ -64,11 +58,4 @@
 //     showed a signal, but had no record of it
 //   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
 //   - retry.go: what is due becomes pending
-//   - discovery.go: what finds repositories by lists; crawlers.go: its sources; crawler.go, crawl.go:
-//     the lists of one, page by page; crawlmark.go, crawlpage.go
-//   - trust.go: how many places unproven and failing hosts may take; repeats.go: lists that repeat
-//     themselves
-//   - finding.go: compares a list with our rows; absent.go: repositories that lists do not name;
-//     describe.go: collections of unknown accounts
-//   - reconcile.go: which lists are compared after a gap; pass.go: one of them
 package backfill

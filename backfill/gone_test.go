@@ -112,3 +112,21 @@ func (w *world) hide(did string, status store.Status) {
 		w.t.Fatal(err)
 	}
 }
+
+// TestGoneLooks: an account that is gone is looked at after a day at first, and after four weeks once it has been gone for long.
+func TestGoneLooks(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	looks := 0
+	for gone := time.Duration(0); gone < 365*day; gone += backfill.GoneDelay(gone) {
+		looks++
+	}
+	if looks > 20 {
+		t.Errorf("an account that is gone is looked at %d times in a year", looks)
+	}
+	for gone, want := range map[time.Duration]time.Duration{0: day, 36 * time.Hour: 36 * time.Hour, 100 * day: 28 * day, -day: day} {
+		if got := backfill.GoneDelay(gone); got != want {
+			t.Errorf("gone for %v: next look after %v, want %v", gone, got, want)
+		}
+	}
+}

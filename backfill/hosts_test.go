@@ -11,7 +11,6 @@ import (
 
 	"cistern/backfill"
 	"cistern/backfill/pace"
-	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -301,28 +300,4 @@ func TestLookupsRecover(t *testing.T) {
 			t.Fatalf("%v, %+v", r.State, r.Retry)
 		}
 	}
-}
-
-// TestBanLiftedFromList: the list of a banned host is not read, and is as soon as the ban is lifted.
-func TestBanLiftedFromList(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 8, RecordsMedian: 3}})
-	w.filter(filter.Config{Mode: filter.ModeFull})
-	w.stop()
-	h := w.net.Host(0)
-	set := func(banned bool) uint32 {
-		id, err := w.store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = banned })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return id
-	}
-	set(true)
-	w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: w.net.Relay()}}})
-	w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Failing == 1 })
-	if n := len(h.Log().Requests); n != 0 {
-		t.Errorf("the banned host was asked %d kinds of questions", n)
-	}
-	w.run.HostChanged(set(false))
-	w.until("all", func() bool { return w.store.Counts()["synced"] == 8 })
 }

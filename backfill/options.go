@@ -45,29 +45,13 @@ type Options struct {
 	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
 	// to be applied to it (store.StateDraining). It must not block. Default: nothing.
 	Drain func(did string)
-	// Unheard is called when a host's own listing shows commits of repositories that we hold which no firehose has brought. It may
-	// be called often for one host, and an error ends Crawl. Default: nothing.
-	Unheard func(origin string) error
 	// Follows reports whether the firehose source with an id (store.SourceID) is followed: while a relay is, accounts that it
 	// hides stay hidden whatever their hosts say. It must not block. Default: all are.
 	Follows func(source uint32) bool
-	// Crawl lists where repositories to follow are discovered, beside those that AddCrawl remembers. Default: none.
-	Crawl []Source
-	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 20,000,000: a queued repository
-	// takes some 200 bytes of disk and nothing else, and a host's queue must be known for it to be asked all the time.
-	// Those of one host may take an eighth of what is left of it, lest what some make up leaves no room for the others.
-	CrawlPendingMax int64
-	// CrawlEvery is how long after its end a list is read from the beginning again. Default 24h: what the firehose tells of is
-	// known at once, and the whole network is some 40,000 pages, which its hosts count with everything else they are asked.
-	CrawlEvery time.Duration
 
 	// Gate pauses Run: while it is shut no task starts, and what is in flight is finished. Default: a
 	// gate that is always open.
 	Gate *gate.Gate
-	// CrawlGate pauses the discovery of repositories: a page that was asked for is finished. Listings
-	// that are compared because events were missed are read all the same: that is repair, not
-	// discovery. Default: a gate that is always open.
-	CrawlGate *gate.Gate
 
 	// Concurrency is the number of repositories fetched at a time. Default 32.
 	Concurrency int
@@ -104,8 +88,6 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.UserAgent = defaultTo(o.UserAgent, "cistern")
-	o.CrawlPendingMax = defaultTo(o.CrawlPendingMax, 20_000_000)
-	o.CrawlEvery = defaultTo(o.CrawlEvery, 24*time.Hour)
 	o.Concurrency = defaultTo(o.Concurrency, 32)
 	o.PerHost = defaultTo(o.PerHost, 10)
 	o.IdleTimeout = defaultTo(o.IdleTimeout, 30*time.Second)
@@ -122,14 +104,8 @@ func (o Options) withDefaults() Options {
 	if o.Gate == nil {
 		o.Gate = new(gate.Gate)
 	}
-	if o.CrawlGate == nil {
-		o.CrawlGate = new(gate.Gate)
-	}
 	if o.Drain == nil {
 		o.Drain = func(string) {}
-	}
-	if o.Unheard == nil {
-		o.Unheard = func(string) error { return nil }
 	}
 	if o.Follows == nil {
 		o.Follows = func(uint32) bool { return true }
@@ -158,7 +134,7 @@ func (o Options) validate() error {
 		name string
 		n    int64
 	}{
-		{"crawl pending limit", o.CrawlPendingMax}, {"crawl period", int64(o.CrawlEvery)}, {"concurrency", int64(o.Concurrency)}, {"concurrency per host", int64(o.PerHost)},
+		{"concurrency", int64(o.Concurrency)}, {"concurrency per host", int64(o.PerHost)},
 		{"idle timeout", int64(o.IdleTimeout)}, {"retry base", int64(o.RetryBase)}, {"retry maximum", int64(o.RetryMax)},
 	} {
 		if f.n < 1 {
@@ -167,9 +143,6 @@ func (o Options) validate() error {
 	}
 	if o.RetryMax < o.RetryBase {
 		errs = append(errs, fmt.Errorf("retry maximum %s is below the base %s", o.RetryMax, o.RetryBase))
-	}
-	for _, s := range o.Crawl {
-		errs = append(errs, s.validate())
 	}
 	return errors.Join(errs...)
 }

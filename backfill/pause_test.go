@@ -6,7 +6,6 @@ import (
 
 	"cistern/backfill"
 	"cistern/ingest/simnet"
-	"cistern/store"
 )
 
 // TestPause: paused, no task starts and what is in flight is finished; later everything goes on.
@@ -34,28 +33,4 @@ func TestPause(t *testing.T) {
 	w.net.Host(1).ClearFaults()
 	w.gate.Open(pausing.Name)
 	w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 40 })
-}
-
-// TestCrawlPause: crawlers ask for nothing during a pause, and fetches go on beside it.
-func TestCrawlPause(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 5}})
-	w.stop()
-	source := backfill.Source{Kind: backfill.SourceRepos, URL: w.net.Relay()}
-	pages := func() int { return w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"] }
-	w.start(backfill.Options{Crawl: []backfill.Source{source}})
-	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == 5 })
-	w.crawlGate.Shut(pausing)
-	before := pages()
-	late := w.net.AddAccount(w.net.Host(0)).DID()
-	w.clock.advance(25 * time.Hour)
-	w.run.Wake()
-	w.add(w.net.DIDs()[0])
-	w.settle(w.net.DIDs()[0])
-	if _, err := w.store.Repo(late); err == nil || pages() != before {
-		t.Error("a page was asked for during a pause")
-	}
-	w.crawlGate.Open(pausing.Name)
-	w.run.Wake()
-	w.until("the new account", func() bool { r, err := w.store.Repo(late); return err == nil && r.State == store.StateSynced })
 }

@@ -1,11 +1,13 @@
 package backfill_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -326,4 +328,22 @@ func TestFirstFilterIsNoNews(t *testing.T) {
 	w.until("the pass to be announced", func() bool {
 		return strings.Contains(log.String(), "refiltering begins") && strings.Contains(log.String(), "refiltering ended")
 	})
+}
+
+// safeBuffer is a buffer for several writers.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // mu guards
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }

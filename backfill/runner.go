@@ -27,12 +27,11 @@ type Runner struct {
 	hosts        *hosts.Table
 	moves        *rate.Limiter
 
-	kick       chan struct{} // wakes the dispatcher
-	kickDue    chan struct{} // wakes the retry loop
-	kickIdle   chan struct{} // wakes the flush
-	fatal      chan error    // the store failed in a callback
-	*discovery               // its methods for the API
-	refilter   *refilter.Runner
+	kick     chan struct{} // wakes the dispatcher
+	kickDue  chan struct{} // wakes the retry loop
+	kickIdle chan struct{} // wakes the flush
+	fatal    chan error    // the store failed in a callback
+	refilter *refilter.Runner
 
 	// mu guards:
 	mu                  sync.Mutex
@@ -85,16 +84,6 @@ func New(opts Options) (*Runner, error) {
 		return nil, err
 	}
 	opts.Gate.OnChange(func() { signal(r.kick) })
-	r.discovery, err = newDiscovery(discoveryOptions{
-		Store: opts.Store, Hosts: r.hosts, Directory: opts.Directory, Enqueued: r.Enqueued,
-		AllowPrivate: opts.AllowPrivate, Unheard: opts.Unheard,
-		Sources: opts.Crawl, PendingMax: opts.CrawlPendingMax, Every: opts.CrawlEvery,
-		Gate: opts.CrawlGate, IdleTimeout: opts.IdleTimeout,
-		Now: opts.Now, Seed: opts.Seed, Logger: opts.Logger, Registerer: opts.Registerer,
-	})
-	if err != nil {
-		return nil, err
-	}
 	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
 	}
@@ -142,9 +131,6 @@ func (r *Runner) Run(ctx context.Context) error {
 	return err
 }
 
-// Crawl runs discovery until ctx ends. It needs no Run.
-func (r *Runner) Crawl(ctx context.Context) error { return r.discovery.run(ctx) }
-
 // Refilter reports whether repositories are being brought to a filter that was changed (refilter.Runner).
 func (r *Runner) Refilter() (cursor string, running bool, err error) { return r.refilter.Progress() }
 
@@ -184,7 +170,6 @@ func (r *Runner) Wake() {
 	r.Enqueued()
 	signal(r.kickDue)
 	r.refilter.Wake()
-	r.discovery.wake()
 }
 
 // Enqueued reports that rows were put into queues of hosts: the dispatcher looks at the front of
@@ -195,6 +180,9 @@ func (r *Runner) Enqueued() {
 	r.mu.Unlock()
 	signal(r.kick)
 }
+
+// Hosts returns the table of hosts, whose permits the fetches take.
+func (r *Runner) Hosts() *hosts.Table { return r.hosts }
 
 // Syncing is the number of repositories being fetched, or fetched and about to become visible.
 func (r *Runner) Syncing() int {

@@ -8,7 +8,6 @@ import (
 
 	"cistern/backfill"
 	"cistern/backfill/pace"
-	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -198,25 +197,5 @@ func TestAskedWait(t *testing.T) {
 	h.Set("RateLimit-Remaining", "0")
 	if got := pace.AskedWait(h, now); got != 5*time.Minute {
 		t.Errorf("with none left: %s", got)
-	}
-}
-
-func TestSources(t *testing.T) {
-	t.Parallel()
-	s := storetest.Open(t, store.Options{})
-	for source, ok := range map[backfill.Source]bool{
-		{Kind: "repos", URL: "https://relay.example"}:     true,
-		{Kind: "repos", URL: "http://127.0.0.1:2583"}:     true,
-		{Kind: "hosts", URL: "https://relay.example"}:     true,
-		{Kind: "all", URL: "https://relay.example"}:       false, // unknown kind
-		{Kind: "repos", URL: "https://Relay.example:443"}: false, // another spelling
-		{Kind: "repos", URL: "relay.example"}:             false, // no scheme
-		{Kind: "repos", URL: "https://relay.example/xyz"}: false, // more than an origin
-		{Kind: "repos", URL: "wss://relay.example"}:       false,
-	} {
-		_, err := backfill.New(backfill.Options{Store: s, Directory: new(identity.Directory), Crawl: []backfill.Source{source}})
-		if (err == nil) != ok {
-			t.Errorf("%v: %v", source, err)
-		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"cistern/backfill"
-	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -86,34 +85,6 @@ func TestSaysWhatCame(t *testing.T) {
 				if !strings.Contains(r.Retry.Error, part) {
 					t.Errorf("the row says %q, and not %q", r.Retry.Error, part)
 				}
-			}
-			w.stop()
-		})
-	}
-}
-
-// TestSaysWhyListIsUnreadable: a source of discovery whose list cannot be read says why.
-func TestSaysWhyListIsUnreadable(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct{ kind, body, want string }{
-		"a page":    {"text/html", "<html>", "200 with text/html"},
-		"cut short": {"application/json", `{"repos":[`, "unexpected end"},
-		"a number":  {"application/json", `{"repos":[],"cursor":5}`, "cursor"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			host := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-				rw.Header().Set("Content-Type", c.kind)
-				fmt.Fprint(rw, c.body)
-			}))
-			defer host.Close()
-			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-			w.filter(filter.Config{Mode: filter.ModeFull})
-			w.stop()
-			w.start(backfill.Options{Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: host.URL}}})
-			w.until("the failure", func() bool { return w.crawls().Failing == 1 })
-			if err := w.crawls().Failure; !strings.Contains(err, c.want) {
-				t.Errorf("it says %q, not %q", err, c.want)
 			}
 			w.stop()
 		})

@@ -17,5 +17,4 @@ func (r *Runner) HostChanged(id uint32) {
 	}
 	r.mu.Unlock()
 	signal(r.kick)
-	r.discovery.hostChanged(id)
 }

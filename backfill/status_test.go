@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cistern/backfill"
-	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -87,62 +86,6 @@ func TestStatusIsConfirmed(t *testing.T) {
 			w.gauges()
 		})
 	}
-}
-
-// A relay's takedown outlives the daily look and a pass over the account's host; when the relay is no longer followed,
-// the host has the last word.
-func TestRelayTakedownOutlives(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	w.say(did, store.StatusTakendown)
-	w.settled(did, w.row(did).Attempt)
-	head := storetest.Head(w.t, w.store)
-	for range 3 {
-		attempt := w.row(did).Attempt
-		w.clock.advance(1000 * time.Hour) // past the longest wait
-		w.run.Wake()
-		if r := w.settled(did, attempt); r.Status != store.StatusTakendown {
-			t.Fatalf("after the daily look: %s", r.Status)
-		}
-	}
-	lists := newList(t)
-	lists.set(func() { lists.entries = []string{active(did, w.net.Account(did).NextTID())} })
-	w.gap(lists.URL) // a host's list, or another relay's
-	w.until("the list is read", func() bool { return len(w.passes()) == 0 })
-	if got := w.events(did, head+1); len(got) != 0 {
-		t.Errorf("events %v", got)
-	}
-	if r := w.row(did); r.Status != store.StatusTakendown || r.State != store.StateGone {
-		t.Errorf("after the pass: %s, %s", r.State, r.Status)
-	}
-	w.stop()
-	w.start(backfill.Options{Follows: func(source uint32) bool { return source != relaySource }})
-	w.clock.advance(1000 * time.Hour)
-	w.run.Wake()
-	w.until("it is shown", func() bool { return w.row(did).State == store.StateSynced })
-	w.settle(did)
-	w.equal(did)
-}
-
-// The list of the relay that hid an account shows that it has changed its mind: its host has the last word.
-func TestRelayListEndsTakedown(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	w.say(did, store.StatusTakendown)
-	w.settled(did, w.row(did).Attempt)
-	lists := newList(t)
-	lists.set(func() { lists.entries = []string{active(did, w.net.Account(did).Truth().Rev)} })
-	w.change(did, func(r *store.Repo) { r.AccountSource = store.SourceID(identity.HostOf(lists.URL)) })
-	w.gap(lists.URL)
-	w.until("it is shown", func() bool { return w.row(did).State == store.StateSynced })
-	w.settle(did)
-	w.equal(did)
 }
 
 // A commit that is newer than what we hold contradicts a deletion: the data is not wiped at the first RepoNotFound, and the

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/filter"
 	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
@@ -33,16 +34,15 @@ func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // world is a simulated network, a store and a runner between them.
 type world struct {
-	t         testing.TB
-	clock     clock
-	net       *simnet.Network
-	store     *store.Store
-	dir       *identity.Directory
-	run       *backfill.Runner
-	gate      *gate.Gate
-	crawlGate *gate.Gate
-	stop      func() // stops the runner and the store's loops
-	end       func() // has the runner begin to stop
+	t     testing.TB
+	clock clock
+	net   *simnet.Network
+	store *store.Store
+	dir   *identity.Directory
+	run   *backfill.Runner
+	gate  *gate.Gate
+	stop  func() // stops the runner and the store's loops
+	end   func() // has the runner begin to stop
 }
 
 type worldOptions struct {
@@ -87,8 +87,8 @@ func (w *world) start(o backfill.Options) {
 	if o.Directory == nil {
 		o.Directory = w.dir
 	}
-	w.gate, w.crawlGate = new(gate.Gate), new(gate.Gate)
-	o.Gate, o.CrawlGate = w.gate, w.crawlGate
+	w.gate = new(gate.Gate)
+	o.Gate = w.gate
 	if os.Getenv("CISTERNTEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -100,7 +100,6 @@ func (w *world) start(o backfill.Options) {
 	var g errgroup.Group
 	storeCtx, cancelStore := context.WithCancel(context.Background())
 	g.Go(func() error { return w.run.Run(ctx) })
-	g.Go(func() error { return w.run.Crawl(ctx) })
 	var sg errgroup.Group
 	sg.Go(func() error { return w.store.Run(storeCtx) })
 	w.stop = func() {
@@ -215,14 +214,6 @@ func (w *world) looked() {
 	}
 }
 
-// lists has every crawl source read the lists that are due, but for so many that a test holds up.
-func (w *world) lists(held int) {
-	w.t.Helper()
-	if err := backfill.LookAtLists(w.t.Context(), w.run, held); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
 // settle waits until a repository has left the queue and its task is over.
 func (w *world) settle(dids ...string) {
 	w.t.Helper()
@@ -314,6 +305,15 @@ func (w *world) events(did string, from uint64) []string {
 		cursor = next
 	}
 	return out
+}
+
+// filter puts a filter in force.
+func (w *world) filter(c filter.Config) {
+	w.t.Helper()
+	if _, err := w.store.SetFilter(c); err != nil {
+		w.t.Fatal(err)
+	}
+	w.run.Wake()
 }
 
 // gauges checks that the counters say what the rows say.

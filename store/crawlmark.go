@@ -8,7 +8,7 @@ import (
 
 // CrawlList names one list that is read for a crawl source.
 type CrawlList struct {
-	Kind string // of the source, as package backfill names it
+	Kind string // of the source, as package discover names it
 	URL  string // of the source: its origin
 	Part string // "" for the source's own list, else the host or the collection whose list it is
 }

@@ -3,7 +3,7 @@ package store
 // CrawlSource is a crawl source that was added while running, or removed although the options name
 // it.
 type CrawlSource struct {
-	Kind string `cbor:"1,keyasint"` // as package backfill names it
+	Kind string `cbor:"1,keyasint"` // as package discover names it
 	URL  string `cbor:"2,keyasint"` // origin
 	// Removed sources are not read, even if the options name them.
 	Removed bool `cbor:"3,keyasint,omitempty"`

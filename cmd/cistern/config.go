@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
 	"cistern/filter"
@@ -28,7 +28,7 @@ type Config struct {
 	Admin        string
 	AdminToken   string
 	PLC          []string
-	Crawl        []backfill.Source
+	Crawl        []discover.Source
 	CrawlEvery   time.Duration
 	Relays       []store.Source
 	PDS          []store.Source

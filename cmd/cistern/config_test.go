@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
 	"cistern/store"
 
@@ -54,7 +54,7 @@ func TestConfigDefaults(t *testing.T) {
 func TestConfigSources(t *testing.T) {
 	t.Parallel()
 	want := Config{Data: "/d", Listen: "127.0.0.1:0", Admin: ":2480", AdminToken: "opensesame", PLC: []string{"https://a", "http://b:1"},
-		Crawl:  []backfill.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
+		Crawl:  []discover.Source{{Kind: "repos", URL: "https://pds.example"}, {Kind: "repos", URL: "http://127.0.0.1:3"}},
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
 		CrawlEvery: 24 * time.Hour, Mode: "full", Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
 		Given: []string{"data", "listen", "admin", "admin-token", "plc", "crawl", "relay", "pds", "mode", "collection", "store", "exclude", "allow-private",
@@ -177,9 +177,9 @@ func TestConfigKeepsSecrets(t *testing.T) {
 
 func TestCrawlSources(t *testing.T) {
 	t.Parallel()
-	cfg := Config{Crawl: []backfill.Source{{Kind: "repos", URL: "https://relay.example"}},
+	cfg := Config{Crawl: []discover.Source{{Kind: "repos", URL: "https://relay.example"}},
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:1"}, {URL: "wss://b"}, {URL: "wss://c/path"}}, PDS: []store.Source{{URL: "wss://pds", PDS: true}}}
-	want := []backfill.Source{{Kind: "repos", URL: "https://relay.example"}, {Kind: "hosts", URL: "http://127.0.0.1:1", Implied: true}, {Kind: "hosts", URL: "https://b", Implied: true}}
+	want := []discover.Source{{Kind: "repos", URL: "https://relay.example"}, {Kind: "hosts", URL: "http://127.0.0.1:1", Implied: true}, {Kind: "hosts", URL: "https://b", Implied: true}}
 	if got := cfg.crawlSources(); !cmp.Equal(got, want) {
 		t.Error(got)
 	}

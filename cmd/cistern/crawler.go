@@ -4,18 +4,18 @@ import (
 	"slices"
 
 	"cistern/api"
-	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/store"
 )
 
 // crawlSources returns where repositories are discovered: the sources of --crawl, and for mode full
 // an implied source for the hosts of each relay. The hosts are listed themselves because a relay
 // does not know accounts that have been silent since it started.
-func (c *Config) crawlSources() []backfill.Source {
+func (c *Config) crawlSources() []discover.Source {
 	sources := slices.Clone(c.Crawl)
 	for _, r := range c.Relays {
-		src, err := backfill.ParseSource(backfill.SourceHosts, r.URL)
-		same := func(s backfill.Source) bool { return s.URL == src.URL }
+		src, err := discover.ParseSource(discover.SourceHosts, r.URL)
+		same := func(s discover.Source) bool { return s.URL == src.URL }
 		if err != nil || slices.ContainsFunc(sources, same) {
 			continue // the relay has a path, or --crawl says how to crawl it
 		}
@@ -27,29 +27,29 @@ func (c *Config) crawlSources() []backfill.Source {
 
 // crawler returns what the private listener needs to show and control discovery.
 func (d *daemon) crawler() api.Crawler {
-	source := func(do func(backfill.Source) error) func(store.CrawlSource) error {
+	source := func(do func(discover.Source) error) func(store.CrawlSource) error {
 		return func(c store.CrawlSource) error {
-			return do(backfill.Source{Kind: c.Kind, URL: c.URL})
+			return do(discover.Source{Kind: c.Kind, URL: c.URL})
 		}
 	}
 	return api.Crawler{
 		Sources: func() []api.Crawl {
 			var all []api.Crawl
-			for _, c := range d.backfill.Crawls() {
+			for _, c := range d.discover.Crawls() {
 				all = append(all, apiCrawl(c))
 			}
 			return all
 		},
 		Parse: func(kind, url string) (store.CrawlSource, error) {
-			s, err := backfill.ParseSource(kind, url)
+			s, err := discover.ParseSource(kind, url)
 			return store.CrawlSource{Kind: s.Kind, URL: s.URL}, err
 		},
-		Add: source(d.backfill.AddCrawl), Remove: source(d.backfill.RemoveCrawl),
-		Forget: source(d.backfill.ForgetCrawlCursor),
+		Add: source(d.discover.AddCrawl), Remove: source(d.discover.RemoveCrawl),
+		Forget: source(d.discover.ForgetCrawlCursor),
 	}
 }
 
-func apiCrawl(c backfill.CrawlStatus) api.Crawl {
+func apiCrawl(c discover.CrawlStatus) api.Crawl {
 	return api.Crawl{
 		CrawlSource: store.CrawlSource{Kind: c.Kind, URL: c.URL},
 		Named:       c.Named, Persisted: c.Persisted, Running: c.Running,

@@ -16,6 +16,7 @@ import (
 
 	"cistern/api"
 	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/ingest"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -99,6 +100,7 @@ type listeners struct{ public, admin net.Listener }
 type tuning struct {
 	store    func(*store.Options)
 	backfill func(*backfill.Options)
+	discover func(*discover.Options)
 	ingest   func(*ingest.Options)
 	budget   time.Duration // for a clean stop; 0: shutdownBudget
 }
@@ -116,6 +118,7 @@ type daemon struct {
 	store    *store.Store
 	identity *identity.Directory
 	backfill *backfill.Runner
+	discover *discover.Runner
 	ingest   *ingest.Runner
 	api      *api.Server
 }
@@ -130,7 +133,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newBackfill,
-		d.newIngest, d.newAPI, d.seedFilter} {
+		d.newDiscover, d.newIngest, d.newAPI, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -148,7 +151,7 @@ func (d *daemon) boxes() []box {
 			return d.gates.backfill.Run(ctx, d.backfill.Run)
 		}},
 		{"crawl", func(ctx context.Context) error {
-			return d.gates.crawler.Run(ctx, d.backfill.Crawl)
+			return d.gates.crawler.Run(ctx, d.discover.Run)
 		}},
 		{"ingest", d.ingest.Run}, // also while the disk is short: live events are few
 		{"disk", d.guard.Run},
@@ -221,13 +224,11 @@ func (d *daemon) newBackfill() (err error) {
 		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Strategy: d.cfg.Strategy,
 		SkipSignatures: d.cfg.Verify == "none",
 		CARBytesMax:    d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
-		Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, SpoolDir: d.cfg.Data,
-		Gate: &d.gates.backfill, CrawlGate: &d.gates.crawler,
+		SpoolDir: d.cfg.Data, Gate: &d.gates.backfill,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
 		// newIngest makes d.ingest next. These are called only once both run.
 		Follows: func(source uint32) bool { return d.ingest.Follows(source) },
-		Drain:   func(did string) { d.ingest.Drain(did) },
-		Unheard: func(origin string) error { return d.ingest.FollowHost(origin) }}
+		Drain:   func(did string) { d.ingest.Drain(did) }}
 	if d.tune.backfill != nil {
 		d.tune.backfill(&o)
 	}
@@ -235,11 +236,32 @@ func (d *daemon) newBackfill() (err error) {
 	return err
 }
 
+func (d *daemon) newDiscover() (err error) {
+	o := discover.Options{Store: d.store, Hosts: d.backfill.Hosts(), Directory: d.identity,
+		Enqueued: d.backfill.Enqueued, AllowPrivate: d.cfg.AllowPrivate,
+		Crawl: d.cfg.crawlSources(), CrawlEvery: d.cfg.CrawlEvery, Gate: &d.gates.crawler,
+		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+		// newIngest makes d.ingest next. This is called only once both run.
+		Unheard: func(origin string) error { return d.ingest.FollowHost(origin) }}
+	if d.tune.discover != nil {
+		d.tune.discover(&o)
+	}
+	d.discover, err = discover.New(o)
+	return err
+}
+
+// wake reports that rows were enqueued or have become due, that events were missed, or that the
+// filter was changed.
+func (d *daemon) wake() {
+	d.backfill.Wake()
+	d.discover.Wake()
+}
+
 func (d *daemon) newIngest() (err error) {
 	o := ingest.Options{Store: d.store, Directory: d.identity,
 		Sources:        slices.Concat(d.cfg.Relays, d.cfg.PDS),
 		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate,
-		UserAgent: userAgent(), Wake: d.backfill.Wake, Gate: &d.gates.firehose,
+		UserAgent: userAgent(), Wake: d.wake, Gate: &d.gates.firehose,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
 	if d.tune.ingest != nil {
 		d.tune.ingest(&o)
@@ -250,7 +272,7 @@ func (d *daemon) newIngest() (err error) {
 
 func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
-		Syncing: d.backfill.Syncing, Wake: d.backfill.Wake, Refilter: d.backfill.Refilter,
+		Syncing: d.backfill.Syncing, Wake: d.wake, Refilter: d.backfill.Refilter,
 		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
 	return err
@@ -258,9 +280,15 @@ func (d *daemon) newAPI() (err error) {
 
 // hosts returns what the private listener needs to show and limit hosts.
 func (d *daemon) hosts() api.Hosts {
-	return api.Hosts{Changed: d.backfill.HostChanged, Standing: func(id uint32) api.HostStanding {
-		return api.HostStanding(d.backfill.HostStanding(id))
-	}}
+	return api.Hosts{
+		Changed: func(id uint32) {
+			d.backfill.HostChanged(id)
+			d.discover.HostChanged(id)
+		},
+		Standing: func(id uint32) api.HostStanding {
+			return api.HostStanding(d.backfill.HostStanding(id))
+		},
+	}
 }
 
 func userAgent() string { return "cistern/" + version() }

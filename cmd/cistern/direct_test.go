@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/ingest/simnet"
 )
 
@@ -18,8 +18,7 @@ func TestDaemonFollowsAHostDirectly(t *testing.T) {
 	n.RelayHost().SetAccountLimit(2)
 	x := newTestIndex(t)
 	tune := hasty()
-	hurry := tune.backfill
-	tune.backfill = func(o *backfill.Options) { hurry(o); o.CrawlEvery = 200 * time.Millisecond }
+	tune.discover = func(o *discover.Options) { o.CrawlEvery = 200 * time.Millisecond }
 	args := x.args(n, "--relay", n.Relay(), "--mode", "full")
 	stop := x.startTuned(t, args, tune)
 	x.settle(t, map[string]int64{"synced": 6})

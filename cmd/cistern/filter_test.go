@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/simnet"
@@ -135,6 +136,7 @@ func TestFailedStartPinsNoFilter(t *testing.T) {
 	}
 	for name, tune := range map[string]tuning{
 		"backfill": {backfill: func(o *backfill.Options) { o.Concurrency = -1 }},
+		"discover": {discover: func(o *discover.Options) { o.CrawlEvery = -1 }},
 		"ingest":   {ingest: func(o *ingest.Options) { o.Sources = []store.Source{{URL: "ftp://x"}} }},
 	} {
 		a := &app{stdout: io.Discard, stderr: io.Discard, tune: tune}

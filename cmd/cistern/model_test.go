@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest"
 	wire "cistern/ingest/frame"
@@ -39,6 +40,7 @@ type model struct {
 	stop  func()
 	live  *ingest.Runner
 	fetch *backfill.Runner
+	find  *discover.Runner
 
 	config filter.Config   // of a new store; full without a mode
 	every  time.Duration   // between two passes over a listing; 0: a day
@@ -79,14 +81,18 @@ func (m *model) start() {
 		}
 	}
 	fetch, err := backfill.New(backfill.Options{Store: m.store, Directory: dir, AllowPrivate: true, SpoolDir: t.TempDir(), Logger: log,
-		Crawl: []backfill.Source{{Kind: backfill.SourceRepos, URL: m.net.Relay()}}, CrawlEvery: m.every,
 		RetryBase: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Drain: func(did string) { m.live.Drain(did) },
 		Follows: func(source uint32) bool { return m.live.Follows(source) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.fetch = fetch
-	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Wake: fetch.Wake, Logger: log,
+	m.find, err = discover.New(discover.Options{Store: m.store, Hosts: fetch.Hosts(), Directory: dir, Enqueued: fetch.Enqueued, AllowPrivate: true,
+		Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: m.net.Relay()}}, CrawlEvery: m.every, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.live, err = ingest.New(ingest.Options{Store: m.store, Directory: dir, AllowPrivate: true, Wake: m.wake, Logger: log,
 		Sources: m.sources(), Shards: 1 + m.rng.IntN(4), RetryBase: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 		RefetchBase: refetchBase, ReconcileEvery: 20 * time.Millisecond, RefuseFor: time.Millisecond, SilentAfter: 300 * time.Millisecond, ReadTimeout: 300 * time.Millisecond})
 	if err != nil {
@@ -97,7 +103,7 @@ func (m *model) start() {
 		return fetch.Run(ctx)
 	}
 	var stops []func()
-	for _, run := range []func(context.Context) error{m.store.Run, run, fetch.Crawl, m.live.Run} {
+	for _, run := range []func(context.Context) error{m.store.Run, run, m.find.Run, m.live.Run} {
 		ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 		var g errgroup.Group
 		g.Go(func() error { return run(ctx) })
@@ -114,6 +120,12 @@ func (m *model) start() {
 		}
 		m.stop = func() {}
 	}
+}
+
+// wake does what the daemon does when the filter was changed or rows were enqueued.
+func (m *model) wake() {
+	m.fetch.Wake()
+	m.find.Wake()
 }
 
 func (m *model) sources() []store.Source {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/ingest/simnet"
 )
 
@@ -159,6 +160,7 @@ func patient() tuning {
 		o.IdleTimeout, o.FetchTimeout = 5*time.Second, 20*time.Second
 		o.RetryBase, o.RetryMax = 300*time.Millisecond, time.Minute
 	}
+	tune.discover = func(o *discover.Options) { o.IdleTimeout = 5 * time.Second }
 	return tune
 }
 

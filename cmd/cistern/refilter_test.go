@@ -137,7 +137,7 @@ func (m *refilterModel) perhaps() {
 		if _, err := m.store.SetFilter(config); err != nil {
 			m.t.Fatal(err)
 		}
-		m.fetch.Wake()
+		m.wake()
 	case 3:
 		m.ask(m.account().DID())
 	case 4:
@@ -157,7 +157,7 @@ func (m *refilterModel) account() *simnet.Account {
 
 // ask adds a repository by name, as PUT /repos does.
 func (m *refilterModel) ask(did string) {
-	defer m.fetch.Wake()
+	defer m.wake()
 	defer m.store.Lock(did)()
 	row, err := m.store.RepoOrNew(did)
 	if err != nil {

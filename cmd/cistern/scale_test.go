@@ -18,7 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/discover"
+	"cistern/backfill/hosts"
 	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -132,7 +133,7 @@ func (l *listedNetwork) listHosts(w http.ResponseWriter, r *http.Request) {
 }
 
 // noDirectory knows no DID, because this test fetches nothing.
-type noDirectory struct{ backfill.Directory }
+type noDirectory struct{ discover.Directory }
 
 // TestEnumeration lists the accounts of many hosts into one store, queues each of them for a fetch,
 // and logs what that costs.
@@ -143,12 +144,12 @@ func TestEnumeration(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
 	}
-	const hosts = 40
+	const count = 40
 	n := int(testNumber(t, "CISTERNTEST_DIDS", 20_000))
 	if n <= 20_000 {
 		t.Parallel()
 	}
-	network := newListedNetwork(t, n, hosts)
+	network := newListedNetwork(t, n, count)
 	dir := t.TempDir()
 	s, err := store.Open(store.Options{Dir: dir})
 	if err != nil {
@@ -158,9 +159,13 @@ func TestEnumeration(t *testing.T) {
 	if _, err := s.SetFilter(filter.Config{Mode: filter.ModeFull, Store: filter.StoreWanted}); err != nil {
 		t.Fatal(err)
 	}
-	r, err := backfill.New(backfill.Options{
-		Store: s, Directory: noDirectory{}, Transport: network.transport(), AllowPrivate: true,
-		Crawl: []backfill.Source{{Kind: backfill.SourceHosts, URL: "http://relay.test"}},
+	table, err := hosts.New(hosts.Options{Store: s, Transport: network.transport()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := discover.New(discover.Options{
+		Store: s, Hosts: table, Directory: noDirectory{}, Enqueued: func() {}, AllowPrivate: true,
+		Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: "http://relay.test"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +174,7 @@ func TestEnumeration(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var g errgroup.Group
-	g.Go(func() error { return r.Crawl(ctx) })
+	g.Go(func() error { return r.Run(ctx) })
 	g.Go(func() error { return s.Run(ctx) })
 	listed := int64(0)
 	for step := int64(max(n/10, 1)); listed < int64(n); time.Sleep(20 * time.Millisecond) {
@@ -191,7 +196,7 @@ func TestEnumeration(t *testing.T) {
 	if counts["repos"] != int64(n) || counts["pending"] != int64(n) {
 		t.Errorf("%v, want %d", counts, n)
 	}
-	t.Logf("%d pages, %d MB of answers, %d hosts, the largest with %d accounts", network.pages.Load(), network.bytes.Load()/1e6, hosts, network.sizes[0])
+	t.Logf("%d pages, %d MB of answers, %d hosts, the largest with %d accounts", network.pages.Load(), network.bytes.Load()/1e6, count, network.sizes[0])
 	began = time.Now()
 	seen := 0
 	err = s.ScanPending(t.Context(), 0, func(store.PendingKey, string) bool { seen++; return true })

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"cistern/backfill"
+	"cistern/backfill/discover"
 	"cistern/backfill/pace"
 	"cistern/filter"
 	"cistern/ingest"
@@ -68,12 +68,12 @@ func parseToken(s string) (string, error) {
 	return s, nil
 }
 
-func parseCrawl(s string) (backfill.Source, error) {
+func parseCrawl(s string) (discover.Source, error) {
 	kind, origin, ok := strings.Cut(s, "::")
 	if !ok {
-		return backfill.Source{}, errors.New("want KIND::URL, such as repos::https://example.com")
+		return discover.Source{}, errors.New("want KIND::URL, such as repos::https://example.com")
 	}
-	return backfill.ParseSource(kind, origin)
+	return discover.ParseSource(kind, origin)
 }
 
 func parseSource(pds bool) func(string) (store.Source, error) {

@@ -1,0 +1,35 @@
+package discover_test
+
+import (
+	"strings"
+	"testing"
+
+	"cistern/backfill/discover"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestBanLiftedFromList: the list of a banned host is not read, and is as soon as the ban is lifted.
+func TestBanLiftedFromList(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 8, RecordsMedian: 3}})
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	w.stop()
+	h := w.net.Host(0)
+	set := func(banned bool) uint32 {
+		id, err := w.store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = banned })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	set(true)
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: w.net.Relay()}}})
+	w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Failing == 1 })
+	if n := len(h.Log().Requests); n != 0 {
+		t.Errorf("the banned host was asked %d kinds of questions", n)
+	}
+	w.hostChanged(set(false))
+	w.until("all", func() bool { return w.store.Counts()["synced"] == 8 })
+}

@@ -1,0 +1,115 @@
+package discover_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cistern/backfill/discover"
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+// TestCrawl lists a relay over several pages, is stopped between them, goes on, and after an hour
+// finds who has come since.
+func TestCrawl(t *testing.T) {
+	t.Parallel()
+	const repos = 1500
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 3, Repos: repos, RecordsMedian: 1, Empty: 1000}})
+	inactive := w.net.DIDs()[7]
+	w.net.Account(inactive).SetStatus(simnet.Takendown)
+	known := w.net.DIDs()[3]
+	w.know(known) // not followed: discovery must not change that
+	source := discover.Source{Kind: discover.SourceRepos, URL: w.net.Relay()}
+	options := discover.Options{Crawl: []discover.Source{source}, CrawlPendingMax: 400, CrawlEvery: time.Hour}
+	w.stop()
+	w.start(options)
+	w.until("the first page", func() bool { return w.store.Counts()["repos"] > 500 })
+	w.stop()
+	requests := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]
+	if m := w.mark(source.String()); m.Cursor == "" || requests != 1 {
+		t.Fatalf("mark %+v after %d pages", m, requests)
+	}
+	w.start(options)
+	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == repos-2 })
+	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 2 {
+		t.Errorf("%d pages were asked for, want 2: the first must not be listed again", n)
+	}
+	if r := w.row(known); r.State != store.StateIdle || r.Tracked != store.Untracked {
+		t.Errorf("known: %+v", r)
+	}
+	if _, err := w.store.Repo(inactive); err == nil {
+		t.Error("an inactive account was added")
+	}
+	w.equal(w.net.DIDs()[repos-1])
+
+	// Who comes later is found an hour later.
+	late := w.net.AddAccount(w.net.Host(1)).DID()
+	w.wake()
+	w.crawlElsewhere()
+	if _, err := w.store.Repo(late); err == nil {
+		t.Error("the source was listed again at once")
+	}
+	w.clock.advance(time.Hour)
+	w.wake()
+	w.until("the new account", func() bool { return w.store.Counts()["synced"] == repos-1 })
+	w.equal(late)
+}
+
+// TestCrawlSurvives a source that fails, and one that never moves on.
+func TestCrawlSurvives(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 3}})
+	w.stop()
+	failing := w.net.RelayHost().Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1})
+	garbage := w.net.RelayHost().Inject(simnet.Fault{Kind: simnet.Garbage, Count: 1})
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: w.net.Relay()}}})
+	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == 5 })
+	if failing.Fired() != 1 || garbage.Fired() != 1 {
+		t.Error("the faults were not met")
+	}
+	w.crawlElsewhere()
+	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 3 {
+		t.Errorf("%d pages were asked for, want 3", n)
+	}
+}
+
+// TestCrawlInCircles: a source whose cursors come round again is asked no faster than a page of
+// nothing new allows.
+func TestCrawlInCircles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 3}})
+	w.stop()
+	var pages atomic.Int64
+	source := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, `{"cursor":"%d","repos":[{"did":%q}]}`, pages.Add(1)%3, w.net.DIDs()[0])
+	}))
+	t.Cleanup(source.Close)
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
+	w.until("the account", func() bool { return w.store.Counts()["synced"] == 1 })
+	before, begin := pages.Load(), time.Now()
+	ended := func() bool { return w.crawls().Ended > 0 }
+	w.until("five pages more, or the end", func() bool { return ended() || pages.Load() >= before+5 })
+	if took := time.Since(begin); !ended() && took < 4*100*time.Millisecond {
+		t.Errorf("five pages of nothing new in %s", took)
+	}
+}
+
+// crawlElsewhere has another source listed to its end: what the sources there are do at once, they have done by then.
+func (w *world) crawlElsewhere() {
+	w.t.Helper()
+	l := newList(w.t)
+	l.entries = []string{inactive(storetest.DID(1), "deactivated")}
+	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
+	if err := w.crawl.AddCrawl(s); err != nil {
+		w.t.Fatal(err)
+	}
+	w.until("another source to end", func() bool { return w.ended(s.String()) })
+	if err := w.crawl.RemoveCrawl(s); err != nil {
+		w.t.Fatal(err)
+	}
+}

@@ -1,0 +1,38 @@
+package discover_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/backfill/discover"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestCrawlClock: what was noted while the clock was years ahead keeps no list from being read when it is right again, and
+// nobody from being asked about.
+func TestCrawlClock(t *testing.T) {
+	t.Parallel()
+	const years = 10 * 365 * 24 * time.Hour
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 20}})
+	dids := w.net.DIDs()
+	w.filter(filter.Config{Signals: []string{"app.*"}})
+	w.stop()
+	l := newList(t)
+	l.entries = []string{active(dids[0], "")}
+	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
+	w.clock.advance(years)
+	w.start(discover.Options{Crawl: []discover.Source{s}})
+	w.until("the end", func() bool { return w.ended(s.String()) && w.store.Counts()["synced"] == 1 })
+	w.stop()
+	l.set(func() { l.entries = append(l.entries, active(dids[1], "")) })
+	b := w.store.NewBatch()
+	b.PutDescribeRetry(dids[2], store.DescribeRetry{Due: w.clock.now().Unix(), Tries: 3})
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(-years)
+	w.start(discover.Options{Crawl: []discover.Source{s}})
+	w.until("all", func() bool { return w.store.Counts()["synced"] == 3 && w.ended(s.String()) })
+}

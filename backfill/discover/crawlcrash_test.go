@@ -1,0 +1,123 @@
+package discover_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"cistern/backfill/discover"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// TestCrawlCrash clones the file system at many durable steps of passes over hosts, with none, some or all of what was not
+// synced. In each clone a mark that moved on has left nobody of its page behind, and the next run finds everybody else.
+func TestCrawlCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
+	t.Parallel()
+	const seed = 9
+	crashes := newCrashes(seed, 1, 40)
+	w := newWorld(t, worldOptions{
+		net:   simnet.Options{Seed: seed, Hosts: 10, Repos: 50, RecordsMedian: 2, QuietEvery: 3},
+		store: store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
+	})
+	w.gate.Shut(pausing)
+	out := w.net.DIDs()[1]
+	w.net.Account(out).SetStatus(simnet.Suspended)
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	s := discover.Source{Kind: discover.SourceHosts, URL: w.net.Relay()}
+	if err := w.crawl.AddCrawl(s); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the pass to end", func() bool { return w.crawls().Ended == 11 })
+	w.stop()
+	crashes.each(w, 5, func(w *world) {
+		for _, h := range w.net.Hosts() {
+			if !w.ended(s.String() + "::" + h.URL()) {
+				continue
+			}
+			for _, a := range w.net.Accounts() {
+				if _, err := w.store.Repo(a.DID()); a.Host() == h && err != nil {
+					t.Errorf("the list of %s has ended without %s: %v", h.URL(), a.DID(), err)
+				}
+			}
+		}
+		w.start(discover.Options{Crawl: []discover.Source{s}})
+		w.filter(filter.Config{Mode: filter.ModeFull}) // if the crash came before it
+		w.until("all to be synced", func() bool {
+			return w.store.Counts()["synced"] == int64(len(w.net.Accounts())-1) && w.store.Counts()["gone"] == 1
+		})
+	})
+}
+
+// TestCrawlRestarts: a pass that is stopped again and again comes to its end, asking for no page much more often than that.
+func TestCrawlRestarts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 12, RecordsMedian: 2}})
+	l := newList(t)
+	for _, did := range w.net.DIDs() {
+		l.entries = append(l.entries, active(did, ""))
+	}
+	w.stop()
+	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
+	restarts := 0
+	for ; !w.ended(s.String()); restarts++ {
+		if restarts == 6 {
+			t.Fatalf("pages %q", l.asked())
+		}
+		was := len(l.asked())
+		w.start(discover.Options{Crawl: []discover.Source{s}})
+		w.until("a page to be done with", func() bool { return len(l.asked()) > was+1 || w.ended(s.String()) })
+		w.stop()
+	}
+	asked := l.asked()
+	for _, cursor := range []string{"", "2", "4", "6", "8", "10"} {
+		if !slices.Contains(asked, cursor) {
+			t.Errorf("page %q was left out of %q", cursor, asked)
+		}
+	}
+	if !slices.IsSortedFunc(asked, func(a, b string) int { return cursorOf(a) - cursorOf(b) }) {
+		t.Errorf("pages %q went back", asked)
+	}
+	if n := w.store.Counts()["repos"]; n != 12 {
+		t.Errorf("%d repositories", n)
+	}
+}
+
+func cursorOf(s string) (n int) {
+	fmt.Sscan(s, &n)
+	return n
+}
+
+// TestCrawlWaitsForLive: a list that is ahead by a young rev is not believed before the firehose had a moment; an old
+// rev has no such excuse.
+func TestCrawlWaitsForLive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second of processor time, or some of waiting")
+	}
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
+	dids := w.net.DIDs()
+	w.add(dids...)
+	w.settle(dids...)
+	young := syntax.NewTID(w.clock.now().UnixMicro(), 0).String()
+	l := newList(t)
+	l.entries = []string{active(dids[0], young)}
+	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
+	if err := w.crawl.AddCrawl(s); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the page", func() bool { return len(l.asked()) == 1 })
+	was := w.row(dids[0]).Rev
+	w.change(dids[0], func(r *store.Repo) { r.Rev = young }) // as a live commit would
+	w.until("the pass to end", func() bool { return w.ended(s.String()) })
+	if c := w.crawls(); c.Queued != 0 {
+		t.Errorf("status %+v", c)
+	}
+	w.change(dids[0], func(r *store.Repo) { r.Rev = was })
+}

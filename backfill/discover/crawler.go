@@ -1,0 +1,343 @@
+package discover
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"cistern/backfill/hosts"
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// crawler reads the lists of one source.
+type crawler struct {
+	r         *Runner
+	source    Source
+	persisted bool
+	kick      chan struct{}
+
+	// mu guards:
+	mu     sync.Mutex
+	stop   context.CancelFunc // not nil while it runs
+	ended  chan struct{}      // closed when it has stopped
+	lists  map[store.CrawlList]*list
+	queues [trusts]listHeap // lists that are not being visited
+	visits [trusts]int      // under way
+	stale  bool             // the lists must be read from the store again
+	filter uint32
+	status CrawlStatus
+}
+
+// CrawlStatus is how a source stands.
+type CrawlStatus struct {
+	Source
+	Named     bool // by the options
+	Persisted bool // added while running
+	Running   bool
+	// Lists are those it pages through, Ended those of which a pass has come to its end, Failing those that failed last.
+	Lists, Ended, Failing int
+	// Pages, Listed (entries), Queued (known, and asked for again) and Found (new) are since the start.
+	Pages, Listed, Queued, Found int64
+	// PassEnded is when nothing was left to be listed, zero: not yet; Since is when the source was taken up.
+	PassEnded, Since time.Time
+	Failure          string // the last one
+	FailedAt         time.Time
+}
+
+// listHeap orders lists by when they are due.
+type listHeap []*list
+
+func (q listHeap) Len() int           { return len(q) }
+func (q listHeap) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+func (q listHeap) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].heap, q[j].heap = i, j
+}
+func (q *listHeap) Push(x any) {
+	l := x.(*list)
+	l.heap = len(*q)
+	*q = append(*q, l)
+}
+func (q *listHeap) Pop() any {
+	old := *q
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	l.heap = -1
+	return l
+}
+
+func newCrawler(r *Runner, s Source, persisted bool) *crawler {
+	return &crawler{r: r, source: s, persisted: persisted, kick: make(chan struct{}, 1), stale: true,
+		status: CrawlStatus{Since: r.opts.Now()}}
+}
+
+// run reads the lists until ctx ends. Whoever waits for a host holds no place.
+func (c *crawler) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(crawlListsMax)
+	for c.r.opts.Gate.Pass(ctx) {
+		if err := c.refresh(); err != nil {
+			return quiet(ctx, joined(err, g.Wait()))
+		}
+		l, d := c.take()
+		if l == nil {
+			sleep(ctx, min(d, sleepMax), c.kick)
+			continue
+		}
+		g.Go(func() error {
+			due, err := c.visit(ctx, l)
+			c.putBack(l, due)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// joined is the first error that is one.
+func joined(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take is the list whose turn it is, or nil and how long nothing is due.
+func (c *crawler) take() (*list, time.Duration) {
+	now := c.r.opts.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q, d := c.first(now, false)
+	if q == nil || d > 0 {
+		return nil, d
+	}
+	l := heap.Pop(q).(*list)
+	l.filter = c.filter
+	c.visits[l.trust]++
+	return l, 0
+}
+
+// first returns the queue whose first list is due earliest, and how long until then: among queues
+// that have a place left, or among all. Called with mu held.
+func (c *crawler) first(now time.Time, all bool) (q *listHeap, d time.Duration) {
+	d = sleepMax
+	for t := range trusts {
+		if len(c.queues[t]) == 0 || !all && c.visits[t] >= t.places(crawlListsMax) {
+			continue
+		}
+		if wait := c.queues[t][0].due.Sub(now); q == nil || wait < d {
+			q, d = &c.queues[t], wait
+		}
+	}
+	return q, d
+}
+
+func (c *crawler) putBack(l *list, due time.Time) {
+	now := c.r.opts.Now()
+	c.mu.Lock()
+	c.visits[l.trust]--
+	l.trust = trusted
+	if l.host != 0 && (l.failures > 0 || l.slow) {
+		l.trust = doubted
+	}
+	if c.lists[l.name] == l {
+		if l.due = due; l.filter != c.filter && l.failures == 0 {
+			l.due = time.Time{} // refresh did not see it
+		}
+		heap.Push(&c.queues[l.trust], l)
+	}
+	if _, d := c.first(now, true); c.visits == [trusts]int{} && d > 0 && c.allEnded() {
+		c.status.PassEnded = now
+	}
+	c.mu.Unlock()
+	signal(c.kick)
+}
+
+// allEnded says whether no list that answers has pages left. Called with mu held.
+func (c *crawler) allEnded() bool {
+	for _, l := range c.lists {
+		if l.mark.ended == 0 && l.failures == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// refresh has the lists follow the filter, and the store if marks were forgotten.
+func (c *crawler) refresh() error {
+	f := c.r.store.Filter()
+	c.mu.Lock()
+	stale, changed := c.stale, f.Version != c.filter
+	c.stale, c.filter = false, f.Version
+	c.mu.Unlock()
+	if stale || changed && c.source.Kind == SourceCollection {
+		return c.load()
+	}
+	if changed {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i := range c.queues {
+			for _, l := range c.queues[i] {
+				if l.failures == 0 {
+					l.due = time.Time{} // visited at once, to see whether the new filter has it read again
+				}
+			}
+			heap.Init(&c.queues[i])
+		}
+	}
+	return nil
+}
+
+// look has the list of a host looked at now, whatever it waits for: what is set for the host was changed.
+func (c *crawler) look(host uint32) {
+	c.mu.Lock()
+	for i := range c.queues {
+		for _, l := range c.queues[i] {
+			if l.host == host {
+				l.due = time.Time{}
+				heap.Fix(&c.queues[i], l.heap)
+				break
+			}
+		}
+	}
+	c.mu.Unlock()
+	signal(c.kick)
+}
+
+// load makes the lists, as the store has them. Those being visited are done with when their visit ends.
+func (c *crawler) load() error {
+	c.mu.Lock()
+	for _, l := range c.lists {
+		l.listing.set(listingDone)
+	}
+	c.lists, c.queues = map[store.CrawlList]*list{}, [trusts]listHeap{}
+	c.mu.Unlock()
+	name := c.source.list("")
+	switch c.source.Kind {
+	case SourceRepos:
+		return c.add(&list{name: name, origin: c.source.URL})
+	case SourceCollection:
+		for _, nsid := range exact(c.r.store.Filter().Filter) {
+			l := &list{name: c.source.list(nsid), origin: c.source.URL, collection: nsid}
+			if err := c.add(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := c.add(&list{name: name, origin: c.source.URL, roster: true}); err != nil {
+		return err
+	}
+	known, err := c.r.store.CrawlMarks(c.source.Kind, c.source.URL)
+	if err != nil {
+		return ours(err)
+	}
+	delete(known, name)
+	for host, row := range known {
+		if err := c.addHost(host, markOf(row)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add takes up a list, with the mark that the store has.
+func (c *crawler) add(l *list) error {
+	row, err := c.r.store.CrawlMark(l.name)
+	if err != nil {
+		return ours(err)
+	}
+	c.enter(l, markOf(row))
+	return nil
+}
+
+// addHost takes up the list of a host that a relay named.
+func (c *crawler) addHost(name store.CrawlList, m mark) error {
+	origin := name.Part
+	id, err := c.r.hostID(identity.HostOf(origin))
+	if isOurs(err) {
+		return err
+	}
+	if err != nil {
+		return nil // no more hosts are taken up: it is left out
+	}
+	c.enter(&list{name: name, origin: origin, host: id, trust: c.r.trustIn(id)}, m)
+	return nil
+}
+
+func (c *crawler) enter(l *list, m mark) {
+	l.mark = m // it is visited at once: whether it is due is a matter of the filter too
+	c.mu.Lock()
+	c.lists[l.name] = l
+	heap.Push(&c.queues[l.trust], l)
+	c.mu.Unlock()
+	signal(c.kick)
+}
+
+func (c *crawler) has(name store.CrawlList) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lists[name] != nil
+}
+
+// size is how many hosts are listed.
+func (c *crawler) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.lists) - 1
+}
+
+func (c *crawler) notePage(l *list, m mark, s survey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.mark = m
+	c.status.Pages++
+	c.status.Listed += s.listed
+	c.status.Queued += s.queued
+	c.status.Found += s.found
+}
+
+func (c *crawler) noteAnswer(l *list) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.failures = 0
+}
+
+func (c *crawler) noteFailure(l *list, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.failures++
+	c.status.Failure, c.status.FailedAt = hosts.Clean(err.Error()), c.r.opts.Now()
+}
+
+// noteTrouble records what is wrong with a list whose host answers.
+func (c *crawler) noteTrouble(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Failure, c.status.FailedAt = what, c.r.opts.Now()
+}
+
+// now is how the source stands.
+func (c *crawler) now() CrawlStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	s.Named = c.named()
+	s.Source, s.Persisted, s.Running = c.source, c.persisted, c.stop != nil
+	s.Lists = len(c.lists)
+	for _, l := range c.lists {
+		if l.mark.ended != 0 {
+			s.Ended++
+		}
+		if l.failures > 0 {
+			s.Failing++
+		}
+	}
+	return s
+}

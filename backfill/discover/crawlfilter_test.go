@@ -1,0 +1,145 @@
+package discover_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"cistern/backfill/discover"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+	"cistern/store"
+)
+
+// TestCrawlFilterWhileReading: a signal that is added while the last page of a list is on the way has the list read again at
+// once, not when its next pass is due.
+func TestCrawlFilterWhileReading(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
+	w.filter(filter.Config{Signals: []string{"com.example.nothing"}})
+	w.stop()
+	source := newList(t)
+	for _, did := range w.net.DIDs() {
+		source.entries = append(source.entries, active(did, ""))
+	}
+	hold := make(chan struct{})
+	source.hold = hold
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
+	w.until("the last page to be asked for", func() bool { return slices.Contains(source.asked(), "2") })
+	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
+	w.lists(1) // the source has seen it
+	close(hold)
+	w.until("all", func() bool { return w.store.Counts()["synced"] == 4 })
+}
+
+// TestCrawlFilterWhileFailing: what an account holds is judged anew by a signal that came while its page was held up by another's
+// host.
+func TestCrawlFilterWhileFailing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2, RecordsMedian: 3}})
+	dids := w.net.DIDs()
+	sick := w.net.Account(dids[1]).Host()
+	fault := sick.Inject(simnet.Fault{Kind: simnet.ServerError, Endpoint: describe})
+	w.filter(filter.Config{Signals: []string{"com.example.nothing"}})
+	w.stop()
+	source := newList(t)
+	source.entries = []string{active(dids[0], ""), active(dids[1], "")}
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
+	w.until("the page to be held up", func() bool { return w.crawls().Failing == 1 })
+	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
+	fault.Clear()
+	w.until("both", func() bool { return w.store.Counts()["synced"] == 2 })
+}
+
+// TestCrawlFilterThereAndBack: what a filter had forgotten is discovered again by one like that before it, not when the next pass
+// is due.
+func TestCrawlFilterThereAndBack(t *testing.T) {
+	t.Parallel()
+	for name, narrow := range map[string]filter.Config{
+		"mode":   {Mode: filter.ModeFilter},
+		"signal": {Mode: filter.ModeFilter, Signals: []string{"com.example.nothing"}},
+	} {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
+		w.filter(filter.Config{Mode: filter.ModeFull})
+		w.stop()
+		w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: w.net.Relay(), Implied: true}}})
+		w.until("all", func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Ended == 1 })
+		w.filter(narrow)
+		w.until("none", func() bool { return w.store.Counts()["repos"] == 0 })
+		w.filter(filter.Config{Mode: filter.ModeFull})
+		w.until("all again, in mode full, after a filter by "+name, func() bool { return w.store.Counts()["synced"] == 4 })
+		w.stop()
+	}
+}
+
+// TestCrawlFilterThenRestart: a list is read again at once for a signal that came just before a crash, and one of a collection when
+// its signal is back.
+func TestCrawlFilterThenRestart(t *testing.T) {
+	t.Parallel()
+	for _, kind := range discover.SourceKinds() {
+		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 20}})
+		with, without := filter.Config{Signals: []string{"app.bsky.feed.post"}}, filter.Config{Signals: []string{"com.example.nothing"}}
+		w.filter(with)
+		w.stop()
+		crawl := discover.Options{Crawl: []discover.Source{{Kind: kind, URL: w.net.Relay()}}}
+		w.start(crawl)
+		found := func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Ended == w.crawls().Lists }
+		w.until(kind+": all", found)
+		w.filter(without)
+		w.until(kind+": none", func() bool { return w.store.Counts()["repos"] == 0 })
+		w.filter(with)
+		w.until(kind+": all again", func() bool { return w.store.Counts()["synced"] == 4 })
+		w.filter(without)
+		w.until(kind+": none again", func() bool { return w.store.Counts()["repos"] == 0 })
+		w.stop()
+		w.filter(with)
+		w.start(crawl)
+		w.until(kind+": all after a restart", func() bool { return w.store.Counts()["synced"] == 4 })
+		w.stop()
+	}
+}
+
+// TestCrawlByFilterInForce: a page that was judged by a filter has nobody followed once another is in force, and does not count as
+// read.
+func TestCrawlByFilterInForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	w.stop()
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	old := w.store.Filter().Version
+	w.filter(filter.Config{Mode: filter.ModeFilter})
+	did, page := w.net.DIDs()[0], listNamed("repos::https://a.test")
+	for _, c := range []struct {
+		version uint32
+		stale   bool
+	}{{old, true}, {old + 1, false}} {
+		stale, err := discover.Absorb(w.crawl, did, c.version, func(b *store.Batch) {
+			b.PutCrawlMark(page, store.CrawlMark{Pages: 1})
+		})
+		mark := w.mark(page.String())
+		if stale != c.stale || err != nil || w.known(did) == stale || (mark.Pages == 0) != stale {
+			t.Errorf("by version %d: stale %v, known %v, mark %+v, %v", c.version, stale, w.known(did), mark, err)
+		}
+	}
+}
+
+// TestListOfFormerFilter: nothing follows from a list that was read by a filter that is no longer in
+// force.
+func TestListOfFormerFilter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
+	did := w.net.DIDs()[0]
+	former := w.store.Filter().Version
+	w.filter(filter.Config{Mode: filter.ModeFull})
+	if err := discover.FollowListed(w.crawl, former, did); err == nil {
+		t.Error("the list of a former filter is taken")
+	}
+	if _, err := w.store.Repo(did); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an account of it is known (%v)", err)
+	}
+	if err := discover.FollowListed(w.crawl, w.store.Filter().Version, did); err != nil {
+		t.Fatal(err)
+	}
+	w.settle(did)
+	w.equal(did)
+}

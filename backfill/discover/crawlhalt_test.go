@@ -1,0 +1,52 @@
+package discover_test
+
+import (
+	"testing"
+	"time"
+
+	"cistern/backfill/discover"
+	"cistern/filter"
+	"cistern/ingest/simnet"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// TestStopCrawlBlocksNobody: whoever holds the lock of a repository may wake us, while a source that is being stopped waits for
+// just that lock.
+func TestStopCrawlBlocksNobody(t *testing.T) {
+	t.Parallel()
+	for name, stop := range map[string]func(*discover.Runner, discover.Source) error{
+		"remove": (*discover.Runner).RemoveCrawl,
+		"add":    (*discover.Runner).AddCrawl, // in the place of the one that is implied
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}})
+			did := w.net.DIDs()[0]
+			list, reg := newList(t), prometheus.NewRegistry()
+			list.entries = []string{active(did, "")}
+			w.filter(filter.Config{Mode: filter.ModeFull})
+			w.stop()
+			unlock := w.store.Lock(did)
+			source := discover.Source{Kind: discover.SourceRepos, URL: list.URL, Implied: true}
+			w.start(discover.Options{Crawl: []discover.Source{source}, CrawlEvery: time.Hour, Registerer: reg})
+			w.until("its page to be read", func() bool { return counted(t, reg, "pages_total", "") > 0 })
+			stopped, woken := make(chan error, 1), make(chan bool)
+			go func() { stopped <- stop(w.crawl, source) }()
+			w.until("it to be stopped", func() bool { return discover.StoppingCrawl(w.crawl) })
+			go func() {
+				w.wake()
+				close(woken)
+			}()
+			select {
+			case <-woken:
+			case <-time.After(5 * time.Second):
+				t.Error("Wake waits for a source that waits for the lock of its caller")
+			}
+			unlock()
+			if err := <-stopped; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,198 @@
+package discover
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"cistern/backfill/hosts"
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// sight is what a host says of an account's collections.
+type sight uint8
+
+const (
+	unseen   sight = iota // it did not say
+	useless               // its answer about this account did not parse; the host may answer about others
+	seen                  // it holds what a signal names
+	unwanted              // it does not, or is not to be had
+)
+
+// describe asks the host of an account what collections it holds. at is the host's origin, "" to look it up.
+func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
+	if at == "" {
+		ident, err := r.opts.Directory.Resolve(ctx, did)
+		if err == nil {
+			at = ident.PDS
+		}
+		if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrInvalid) || err == nil && at == "" {
+			return unwanted, nil // nobody holds it
+		}
+		if err != nil {
+			return unseen, &hosts.ResolveError{Err: err}
+		}
+	}
+	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, hosts.DescribeBodyMax, r.opts.IdleTimeout)
+	var failure *storeError
+	var answer *hosts.AnswerError
+	switch {
+	case errors.As(err, &failure), err == nil:
+	case errors.As(err, &answer) && answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests && answer.Name != "":
+		return unwanted, nil // this account is not to be had there
+	}
+	if err != nil {
+		return unseen, err
+	}
+	switch holds, err := hosts.HoldsAny(body, did, r.store.Filter().Signal); {
+	case err != nil:
+		return unseen, err
+	case holds:
+		return seen, nil
+	}
+	return unwanted, nil
+}
+
+// inspect leaves of the entries of a page those that something follows from: who is unknown has to hold what a signal
+// names. What was found out is kept in known, so that a page that is asked for again does not ask everybody again. It gives
+// those who are to be asked later; with an error their host is out of order.
+func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin string, known map[string]sight) (left []listed, later []string, err error) {
+	sights := make([]sight, len(todo))
+	errs := make([]error, len(todo))
+	g := new(errgroup.Group)
+	g.SetLimit(describeMax)
+	for i, e := range todo {
+		row, err := r.store.RepoOrNew(e.DID)
+		if err != nil {
+			return nil, nil, errors.Join(ours(err), g.Wait())
+		}
+		switch sights[i] = known[e.DID]; {
+		case r.find(&row, e, v) != isUnsure:
+			sights[i] = seen // of another kind
+		case sights[i] == unseen:
+			g.Go(func() error {
+				sights[i], errs[i] = r.describe(ctx, e.DID, origin)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // they leave their errors in errs
+	for i, e := range todo {
+		var failure *storeError
+		switch {
+		case errors.As(errs[i], &failure) || ctx.Err() != nil:
+			return nil, nil, errors.Join(errs[i], ctx.Err())
+		case sights[i] == seen:
+			left = append(left, e)
+		case sights[i] == unseen && blames(errs[i]):
+			later = append(later, e.DID)
+			if err == nil {
+				err = errs[i]
+			}
+		case sights[i] == unseen, sights[i] == useless:
+			// Not asked again with this page: each such failure parks the host, before the others are asked.
+			sights[i] = useless
+			later = append(later, e.DID)
+		}
+		known[e.DID] = sights[i]
+	}
+	return left, later, err
+}
+
+// blames says whether a failure is the host's, so that others there would fail too.
+func blames(err error) bool {
+	var busy *hosts.BusyError
+	var answer *hosts.AnswerError
+	var resolve *hosts.ResolveError
+	switch {
+	case errors.As(err, &busy), errors.As(err, &resolve):
+		return true
+	case errors.As(err, &answer):
+		return answer.Code == http.StatusTooManyRequests || answer.Code > http.StatusInternalServerError
+	}
+	return !errors.Is(err, hosts.ErrMalformed) && !errors.Is(err, hosts.ErrTooLong)
+}
+
+// postpone notes in a batch who is to be asked later.
+func (r *Runner) postpone(b *store.Batch, dids []string) {
+	for _, did := range dids {
+		l := describeRetry{did: did, due: r.opts.Now().Add(laterBase), tries: 1}
+		if !r.describeRetries.put(l) {
+			continue // the next pass names it again
+		}
+		b.PutDescribeRetry(did, l.row())
+	}
+	if len(dids) > 0 {
+		signal(r.kickLater)
+	}
+}
+
+// reconsider asks again about accounts whose host did not say what they hold, ever more seldom, and never gives them up.
+func (r *Runner) reconsider(ctx context.Context) error {
+	all, err := r.store.DescribeRetries()
+	if err != nil {
+		return quiet(ctx, ours(err))
+	}
+	for did, row := range all {
+		r.describeRetries.put(describeRetryOf(did, row))
+	}
+	for r.opts.Gate.Pass(ctx) {
+		g := new(errgroup.Group)
+		g.SetLimit(describeMax)
+		for _, l := range r.describeRetries.take(r.opts.Now()) {
+			g.Go(func() error {
+				if ctx.Err() != nil {
+					r.describeRetries.again(l) // Crawl may be called again
+					return nil
+				}
+				return r.askAgain(ctx, l)
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return quiet(ctx, err)
+		}
+		sleep(ctx, min(r.describeRetries.wait(r.opts.Now()), sleepMax), r.kickLater)
+	}
+	return nil
+}
+
+// askAgain asks about one account, and writes what follows.
+func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
+	did := l.did
+	saw := unwanted
+	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())
+	row, err := r.store.RepoOrNew(did)
+	if err == nil && v.ask && r.find(&row, listed{DID: did}, v) == isUnsure {
+		saw, err = r.describe(ctx, did, "")
+	}
+	var failure *storeError
+	if errors.As(err, &failure) || ctx.Err() != nil {
+		r.describeRetries.again(l)
+		return err
+	}
+	if saw == unseen {
+		b := r.store.NewBatch()
+		l.due, l.tries = r.opts.Now().Add(r.jitter(min(describeRetryMax, laterBase<<min(l.tries, 10)))), l.tries+1
+		b.PutDescribeRetry(did, l.row())
+		r.describeRetries.again(l)
+		return ours(b.CommitSync())
+	}
+	var todo []listed
+	if saw == seen {
+		todo = []listed{{DID: did}}
+	}
+	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropDescribeRetry(did) })
+	if err == nil {
+		r.describeRetries.drop(did)
+		return nil
+	}
+	r.describeRetries.again(l)
+	if errors.Is(err, errRefiltered) {
+		return nil // repeated at once, by the new filter
+	}
+	return err
+}

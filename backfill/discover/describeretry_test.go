@@ -1,0 +1,44 @@
+package discover_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"cistern/backfill/discover"
+)
+
+// TestDescribeRetries: accounts that are to be asked again come in order of time, each once; a full list takes no more, and what a clock
+// that was years ahead meant is due at once. Adding one costs the same however many there are.
+func TestDescribeRetries(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	l := discover.NewDescribeRetries()
+	for i := range discover.DescribeRetriesMax {
+		if !l.Put(fmt.Sprint(i), now.Add(time.Duration(i%7)*time.Minute)) || !l.Put(fmt.Sprint(i), now) {
+			t.Fatalf("account %d was not taken", i)
+		}
+	}
+	if l.Put("one more", now) {
+		t.Error("a full list took another")
+	}
+	taken := 0
+	for minute := range 7 {
+		at := now.Add(time.Duration(minute) * time.Minute)
+		names := l.Take(at)
+		if taken += len(names); len(names) < discover.DescribeRetriesMax/7 {
+			t.Errorf("minute %d: %d accounts", minute, len(names))
+		}
+		if again := l.Take(at); len(again) != 0 {
+			t.Errorf("minute %d: %d accounts were given twice", minute, len(again))
+		}
+	}
+	if taken != discover.DescribeRetriesMax {
+		t.Errorf("%d accounts were given of %d", taken, discover.DescribeRetriesMax)
+	}
+	l = discover.NewDescribeRetries()
+	l.Put("ahead", now.AddDate(10, 0, 0))
+	if names := l.Take(now); len(names) != 1 {
+		t.Errorf("due now: %v", names)
+	}
+}

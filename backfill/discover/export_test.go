@@ -1,0 +1,100 @@
+package discover
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"cistern/store"
+)
+
+// DecodePage reads a page of repos or hosts, and gives the number of its entries.
+func DecodePage(key string, text []byte) (int, error) {
+	var repos page
+	var hosts hostPage
+	if key == "repos" {
+		err := json.Unmarshal(text, &repos)
+		return len(repos.Repos), err
+	}
+	err := json.Unmarshal(text, &hosts)
+	return len(hosts.Hosts), err
+}
+
+// NewRepeats watches a listing: it takes pages by their cursors, and reports whether the listing repeats itself.
+func NewRepeats() func(cursor string, names []string) bool {
+	var p repeats
+	return p.page
+}
+
+// EndPass ends a pass that named so many entries, behind that mark, and says when the next is due.
+func EndPass(row store.CrawlMark, named int64, every time.Duration, now time.Time) (store.CrawlMark, time.Time) {
+	m := markOf(row).again()
+	m.named = named
+	row = m.end(now).row()
+	return row, markOf(row).due(every, now)
+}
+
+// LookAtPasses has the loop that starts reconciliations look at all of them.
+func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickPass) }
+
+// ListingsDone reports whether everything that follows from the listings read so far has been done.
+func ListingsDone(r *Runner) bool {
+	r.absences.mu.Lock()
+	defer r.absences.mu.Unlock()
+	r.absences.prune()
+	return len(r.absences.rounds) == 0
+}
+
+// GapSeen reports whether marks of gaps may have been written since the loop that starts reconciliations read them.
+func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
+
+// SameMark is a mark that became one of backfill's and a row again.
+func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }
+
+// SameLater is when an account is asked about, read and written again.
+func SameLater(did string, row store.DescribeRetry) store.DescribeRetry {
+	return describeRetryOf(did, row).row()
+}
+
+// ListNothing begins the listing of a host, which names no repository. absent reports whether one
+// counts as missing from it.
+func ListNothing(r *Runner, host string) (absent func(row store.Repo) bool) {
+	g := r.absences.join(host)
+	s := &absentScan{a: r.absences, round: g.round, ended: map[string]*listing{host: g}}
+	return func(row store.Repo) bool { return s.absent(&row) }
+}
+
+// DescribeRetriesMax bounds DescribeRetries.
+const DescribeRetriesMax = describeRetriesMax
+
+// DescribeRetries is who is to be asked again what an account holds.
+type DescribeRetries struct{ l *describeRetries }
+
+// NewDescribeRetries is an empty list.
+func NewDescribeRetries() DescribeRetries { return DescribeRetries{newDescribeRetries()} }
+
+// Put adds an account, and reports whether it is in the list.
+func (l DescribeRetries) Put(did string, due time.Time) bool {
+	return l.l.put(describeRetry{did: did, due: due, tries: 1})
+}
+
+// Take gives the accounts that are due.
+func (l DescribeRetries) Take(now time.Time) (dids []string) {
+	for _, a := range l.l.take(now) {
+		dids = append(dids, a.did)
+	}
+	return dids
+}
+
+// goRound wakes a loop until it has gone round. The channel holds one signal: when a third is accepted, the loop has received
+// the first and the second, and it went round between them.
+func goRound(ctx context.Context, kick chan<- struct{}) error {
+	for range 3 {
+		select {
+		case kick <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

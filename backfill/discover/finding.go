@@ -1,0 +1,256 @@
+package discover
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"cistern/ingest/identity"
+	"cistern/ingest/repo"
+	"cistern/store"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// finding is what follows from an entry of a list.
+type finding uint8
+
+const (
+	nothing  finding = iota
+	isNew            // to be followed
+	isUnsure         // to be followed if its host says that it holds what a signal names
+	isAhead          // a fetch under way must not end below its rev
+	isBehind         // to be looked at again
+)
+
+// reading is what a list is read for.
+type reading struct {
+	why     store.Why // of whom nobody knows yet; Untracked: they are passed over
+	ask     bool      // but only of those that hold what a signal names
+	out     bool      // also follow accounts that the list calls inactive: their own host is asked
+	compare bool      // it tells revs and statuses
+	host    string    // it is the list of this host, and believed about its own accounts; "": of a relay, which speaks for all
+	id      uint32    // of that host
+	source  uint32    // store.SourceID of the host that gave the list
+	filter  uint32    // version of the filter that says so
+	listing *listing  // remembers which repositories the list names; nil: not needed
+}
+
+// errRefiltered: a list was read for a filter that is no longer in force. It is to be read again.
+var errRefiltered = errors.New("the filter was changed")
+
+// survey is what a page came to.
+type survey struct {
+	listed, queued, found int64
+}
+
+// wellFormed leaves of entries those that name an account, each once, in order of DID.
+func (r *Runner) wellFormed(entries []listed) []listed {
+	slices.SortFunc(entries, func(a, b listed) int { return cmp.Or(cmp.Compare(a.DID, b.DID), -cmp.Compare(a.Rev, b.Rev)) })
+	entries = slices.CompactFunc(entries, func(a, b listed) bool { return a.DID == b.DID })
+	now := r.opts.Now()
+	left := entries[:0]
+	for _, e := range entries {
+		if _, err := syntax.ParseDID(e.DID); err != nil {
+			continue
+		}
+		if _, err := repo.ParseTID(e.Rev); err != nil || repo.TIDTime(e.Rev).After(now.Add(repo.RevSkewMax)) {
+			e.Rev = "" // below every rev
+		}
+		left = append(left, e)
+	}
+	return left
+}
+
+// choose picks the entries that something follows from. It holds no locks: absorb looks again.
+func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) {
+	for _, e := range entries {
+		row, err := r.store.RepoOrNew(e.DID)
+		if err != nil {
+			return nil, ours(err)
+		}
+		v.listing.show(&row)
+		if r.find(&row, e, v) != nothing {
+			todo = append(todo, e)
+		}
+	}
+	return todo, nil
+}
+
+// find holds an entry against what we know. A list may be older than what we hold, so that only
+// what is ahead of us counts, and the repository's own host has the last word.
+func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
+	if !row.Known() {
+		return r.findUnknown(e, v)
+	}
+	if row.Tracked == store.Untracked || !v.compare {
+		return nothing
+	}
+	status, hidden := e.hidden()
+	if v.host != "" && !livesAt(row, v) {
+		// Another host's account, or one that has moved there since it was found not to be had. Nobody looks at that one again.
+		if e.active() && row.State == store.StateGone && row.Retry.Next == 0 {
+			return isBehind
+		}
+		return nothing
+	}
+	// While it is fetched, or its commits drained, the answer that counts may be there already.
+	underway := row.State == store.StateDraining || row.State == store.StatePending && r.store.Fetching(row.DID)
+	switch {
+	case !e.active():
+		if hidden && status.Hidden() && !row.Status.Hidden() && (row.State == store.StateSynced || underway) {
+			return isBehind
+		}
+	case row.HiddenByRelay():
+		if v.source == row.AccountSource && row.State == store.StateGone {
+			return isBehind // the list of the relay that hid the account: it no longer does
+		}
+	case row.State == store.StateGone:
+		return isBehind
+	case row.State == store.StateSynced && e.Rev > row.Rev:
+		return isBehind
+	case underway && e.Rev > max(row.Rev, row.SeenRev):
+		return isAhead
+	}
+	return nothing
+}
+
+func (r *Runner) findUnknown(e listed, v reading) finding {
+	if v.why == store.Untracked || r.store.Filter().Excluded(e.DID) {
+		return nothing
+	}
+	if status, hidden := e.hidden(); hidden {
+		if v.out && status != store.StatusDeleted {
+			return isNew // neither its status nor its host is verified yet
+		}
+		return nothing
+	}
+	if v.ask {
+		return isUnsure
+	}
+	return isNew
+}
+
+// livesAt says whether an account is one of a host's own, or nobody has found out yet whose it is.
+func livesAt(row *store.Repo, v reading) bool {
+	if row.PDS != "" {
+		return identity.HostOf(row.PDS) == v.host
+	}
+	return row.Pending.Host == 0 || row.Pending.Host == v.id
+}
+
+// awaitLive gives the live side a moment for what a list tells already: of a rev this young, the event may be on its way.
+func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
+	now := r.opts.Now()
+	for _, e := range todo {
+		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) > lagAge {
+			continue
+		}
+		row, err := r.store.RepoOrNew(e.DID)
+		if err == nil && row.State == store.StateSynced && r.find(&row, e, v) == isBehind {
+			sleep(ctx, lagGrace, nil)
+			return
+		}
+	}
+}
+
+// unheard reports whether the listing of a host names a rev that we lack and that is so old that
+// its event should have arrived.
+func (r *Runner) unheard(todo []listed, v reading) bool {
+	now := r.opts.Now()
+	return v.host != "" && slices.ContainsFunc(todo, func(e listed) bool {
+		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) < lagAge {
+			return false
+		}
+		row, err := r.store.RepoOrNew(e.DID)
+		return err == nil && row.State == store.StateSynced && e.Rev > row.Rev && r.find(&row, e, v) == isBehind
+	})
+}
+
+// absorb writes what follows from entries that choose picked, in batches of bounded size; and goes into the last of them.
+// With errRefiltered, some may be written, and the last is not.
+func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
+	for len(todo) > crawlLocksMax {
+		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
+			return s, err
+		}
+		todo = todo[crawlLocksMax:]
+	}
+	err = r.absorbSome(todo, v, &s, and)
+	if s.queued+s.found > 0 {
+		r.metrics.found.Add(float64(s.found))
+		r.opts.Enqueued()
+	}
+	return s, err
+}
+
+func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *store.Batch)) error {
+	dids := make([]string, len(chunk))
+	for i, e := range chunk {
+		dids[i] = e.DID
+	}
+	i := -1
+	done := survey{}
+	err := r.inBatch(dids, v.filter, func(b *store.Batch, row *store.Repo) {
+		i++
+		r.follow(b, row, chunk[i], v, &done)
+	}, and)
+	if err == nil {
+		s.queued += done.queued
+		s.found += done.found
+	}
+	return err
+}
+
+// follow writes what follows from an entry.
+func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s *survey) {
+	v.listing.show(row) // choose may not have called it
+	switch r.find(row, e, v) {
+	case nothing:
+		return
+	case isNew, isUnsure: // who is left has been asked about
+		row.Pending.Host = v.id
+		b.Track(row, v.why, store.PriorityDiscovery)
+		s.found++
+	case isBehind:
+		if row.HiddenByRelay() {
+			row.Origin = store.OriginHost // the relay no longer hides the account: the host has the last word
+		}
+		lookAgainAt(b, row)
+		s.queued++
+	}
+	if e.active() {
+		row.SeenRev = max(row.SeenRev, e.Rev)
+	}
+	b.PutRepo(row)
+}
+
+// lookAgainAt makes a row pending, so that the account's host is asked whether it has a later
+// commit.
+func lookAgainAt(b *store.Batch, row *store.Repo) {
+	row.Recheck = true
+	b.Enqueue(row, store.PriorityRetry)
+}
+
+// inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
+// into it, if the filter in force is that version. DIDs are in ascending order. It returns when the batch is durable.
+func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
+	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
+		if r.store.Filter().Version != version {
+			return errRefiltered
+		}
+		for i := range rows {
+			change(b, &rows[i])
+		}
+		and(b)
+		return nil
+	})
+	if err == nil {
+		err = wait()
+	}
+	if errors.Is(err, errRefiltered) {
+		return err
+	}
+	return ours(err)
+}

@@ -1,0 +1,461 @@
+package discover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"cistern/backfill/hosts"
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// crawlShare is the part of what may still become pending that the accounts of one host may take: 2.5 million of the default
+// Options.CrawlPendingMax. The largest have a million.
+const crawlShare = 8
+
+// crawlAccountsMax is how many accounts of a host that a relay names are taken up: one that makes them up costs a row of 300 bytes for
+// each, with its event and its retry, 6 GB in all. The largest have a million.
+const crawlAccountsMax = 20_000_000
+
+// list is one list that a source pages through, by itself: its mark says how far.
+type list struct {
+	name       store.CrawlList // of its mark
+	origin     string          // who is asked
+	collection string          // whose repositories it lists; "": all of a host
+	roster     bool            // it lists hosts
+	host       uint32          // the PDS whose own accounts it lists, in a source of hosts; else 0
+
+	// owned by whoever visits it:
+	empty int              // pages in a row that named nobody
+	news  bool             // most of the page before were unknown
+	known map[string]sight // what was found out about the accounts of the page that is asked for,
+	by    uint32           // by this version of the filter
+	slow  bool             // the last page took long
+	heard bool             // its host has answered
+
+	repeats repeats
+	listing *listing // remembers which accounts the list names; nil: not the list of a host, or resumed after a restart
+
+	// crawler.mu guards:
+	mark     mark
+	failures int // in a row; only who visits it changes it
+	due      time.Time
+	filter   uint32 // in force when it was visited last
+	heap     int    // place in its queue, -1 for none
+	trust    trust  // in its host; only the goroutine that visits the list changes it
+}
+
+// viewOf says what the lists of a source are read for by a filter; without ok they are not read at all.
+func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
+	v = reading{filter: f.Version, why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
+	switch {
+	case f.Full():
+		return v, true
+	case s.Implied:
+		return v, false
+	case s.Kind == SourceCollection:
+		v.why = store.BySignal
+	case len(f.Signals()) > 0:
+		v.why, v.ask, v.out = store.BySignal, true, false
+	default:
+		// There is nothing to choose by, and the operator has named this list: it is followed as if its
+		// accounts had been named.
+		v.why, v.out = store.ByOperator, false
+	}
+	return v, true
+}
+
+// visit reads pages of a list until something is to be waited for, and says when to come again.
+func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error) {
+	for range visitPagesMax {
+		d, err := c.step(ctx, l)
+		var failure *storeError
+		switch {
+		case errors.As(err, &failure):
+			return due, quiet(ctx, err)
+		case ctx.Err() != nil:
+			return due, nil
+		case err != nil:
+			c.r.metrics.pages.WithLabelValues(c.source.Kind, "error").Inc()
+			d = c.r.listDelay(err, l)
+			c.noteFailure(l, err)
+			l.listing.set(listingStalled)
+			c.r.opts.Logger.Warn("crawl failed", "source", l.name.String(), "retry", d, "err", err)
+			return c.r.opts.Now().Add(d), nil
+		}
+		c.noteAnswer(l)
+		if d > 0 || l.slow || c.r.opts.Gate.IsShut() {
+			return c.r.opts.Now().Add(d), nil
+		}
+	}
+	return c.r.opts.Now(), nil
+}
+
+// listDelay is what a list's host asks for, or grows from a second: up to minutes for a source, and
+// to an hour for one host of many.
+func (r *Runner) listDelay(err error, l *list) time.Duration {
+	if errors.Is(err, hosts.ErrBanned) {
+		return crawlBannedAgain
+	}
+	most := crawlRetryMax
+	if l.host != 0 {
+		most = crawlHostRetryMax
+	}
+	return r.crawlDelay(err, l.failures, most)
+}
+
+// crawlDelay is what the host asks for, or grows from a second.
+func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Duration {
+	var answer *hosts.AnswerError
+	var busy *hosts.BusyError
+	switch {
+	case errors.As(err, &busy):
+		return max(crawlKnown, busy.Until.Sub(r.opts.Now()))
+	case errors.As(err, &answer) && answer.Wait > 0:
+		return answer.Wait
+	}
+	return r.jitter(min(most, crawlPause<<min(failures, 20)))
+}
+
+// jitter moves d by up to a tenth either way, so that what failed together does not return together.
+func (r *Runner) jitter(d time.Duration) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Duration(float64(d) * (0.9 + 0.2*r.rand.Float64()))
+}
+
+// rest lets a time of our clock pass, which signals may have moved.
+func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}) {
+	for until := r.opts.Now().Add(d); ctx.Err() == nil && r.opts.Now().Before(until); {
+		sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
+	}
+}
+
+// step reads one page, and says how long to wait before the next.
+func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
+	r := c.r
+	if err := c.renew(l); err != nil {
+		return 0, err
+	}
+	if !l.roster && r.crowds(l.host) {
+		return crawlPause, nil
+	}
+	if err := r.overrun(l.host); err != nil {
+		return 0, err
+	}
+	f := r.store.Filter()
+	v, ok := r.viewOf(c.source, f)
+	if !ok {
+		return crawlIdle, nil // unless the filter changes
+	}
+	was, err := r.store.CrawlMark(l.name)
+	if err != nil {
+		return 0, ours(err)
+	}
+	m := markOf(was)
+	anew := !l.roster && f.DiscoversSince(m.filter)
+	now := r.opts.Now()
+	switch {
+	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery, now)) && !anew:
+		return m.due(r.opts.CrawlEvery, now).Sub(now), nil
+	case m.ended != 0 || anew:
+		m = m.again() // read from the beginning, by the new filter
+	}
+	m.filter = f.Version
+	if l.by != f.Version {
+		l.known, l.by = nil, f.Version
+	}
+	if l.roster {
+		return c.stepHosts(ctx, l, was, m)
+	}
+	return c.stepRepos(ctx, l, v, was, m)
+}
+
+// renew gives the list of a host the id that the host has now. One whose accounts are all unknown
+// may have lost the id that it had when the list was taken up.
+func (c *crawler) renew(l *list) error {
+	if l.host == 0 {
+		return nil
+	}
+	id, err := c.r.hostID(identity.HostOf(l.origin))
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.host = id
+	return nil
+}
+
+// crowds says whether a list has to wait because of what is pending. The more that is, the less a host may have of it, so that those
+// whose queues never get shorter, dead ones and those that make accounts up, leave the others something however many they are; and who
+// has nothing pending always gets a page. What the operator wants left alone is in nobody's way.
+func (r *Runner) crowds(host uint32) bool {
+	left := r.opts.CrawlPendingMax - r.store.Counts()["pending"]
+	if host == 0 {
+		return left < 0 && left+r.queuedAtBanned() < 0
+	}
+	h, _ := r.store.HostByID(host)
+	return h.Queued > max(0, left/crawlShare)
+}
+
+// queuedAtBanned is how many wait for hosts that are not to be asked. It looks at all that have a
+// queue.
+func (r *Runner) queuedAtBanned() (n int64) {
+	for _, id := range r.store.QueuedHosts() {
+		if r.hosts.Banned(id) {
+			h, _ := r.store.HostByID(id)
+			n += h.Queued
+		}
+	}
+	return n
+}
+
+// overrun is an error if a host has named more accounts than any has. Those that are not to be had wait in no queue, so that what is
+// pending does not bound them.
+func (r *Runner) overrun(host uint32) error {
+	h, _ := r.store.HostByID(host)
+	if host == 0 || h.Accounts < r.crawls.accountsMax {
+		return nil
+	}
+	return fmt.Errorf("%d accounts of %s are known, and its list is not read for more", h.Accounts, h.Name)
+}
+
+// stepRepos reads a page of repositories. was is the mark as it stands, m that of the page.
+func (c *crawler) stepRepos(
+	ctx context.Context, l *list, v reading, was store.CrawlMark, m mark,
+) (time.Duration, error) {
+	r := c.r
+	if l.host != 0 {
+		v.host, v.id = identity.HostOf(l.origin), l.host
+	}
+	if m.pages == 0 && l.listing == nil || m.cursor == "" && m.pages == 0 && l.repeats.pages > 0 {
+		if err := c.open(l, v); err != nil {
+			return 0, err
+		}
+	}
+	v.listing = l.listing
+	v.source = sourceOf(l.origin)
+	begin := r.opts.Now()
+	p, err := c.ask(ctx, l, m.cursor)
+	if err != nil {
+		return 0, err
+	}
+	l.slow, l.heard = r.opts.Now().Sub(begin) > crawlSlow, true
+	l.listing.set(listingRead)
+	r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
+	named := len(p.Repos)
+	todo := r.wellFormed(p.Repos)
+	names := didsOf(todo)
+	if !l.news || v.ask { // of who is unknown it would only be a second look
+		if todo, err = r.choose(todo, v); err != nil {
+			return 0, err
+		}
+	}
+	var later []string
+	if v.ask {
+		at := ""
+		if l.host != 0 {
+			at = l.origin
+		}
+		if l.known == nil {
+			l.known = map[string]sight{}
+		}
+		todo, later, err = r.inspect(ctx, todo, v, at, l.known)
+		if err != nil && (l.failures < describeTries || ctx.Err() != nil || isOurs(err)) {
+			return 0, err // the same page again
+		}
+	}
+	r.awaitLive(ctx, todo, v)
+	if r.unheard(todo, v) {
+		if err := r.opts.Unheard(l.origin); err != nil {
+			return 0, ours(err)
+		}
+	}
+	to, whole := c.turn(l, m, next(m.cursor, p.Cursor), names, named)
+	defer r.store.LockCrawlMark(l.name)()
+	same, err := c.unmoved(l.name, was)
+	if err != nil {
+		return 0, err
+	}
+	s, err := r.absorb(todo, v, func(b *store.Batch) {
+		r.postpone(b, later)
+		if same {
+			b.PutCrawlMark(l.name, to.row())
+		}
+	})
+	if errors.Is(err, errRefiltered) {
+		return 0, nil // the same page again
+	}
+	if err != nil {
+		return 0, err
+	}
+	if to.ended != 0 {
+		c.finished(l, same && whole)
+	}
+	l.known, l.news = nil, 2*s.found > int64(named)
+	s.listed = int64(named)
+	c.notePage(l, to, s)
+	return c.pause(l, to, s.found+s.queued > 0), nil
+}
+
+// unmoved says whether a mark is still what a page was asked for by: somebody may have had it forgotten. Called
+// with the lock of its name.
+func (c *crawler) unmoved(name store.CrawlList, was store.CrawlMark) (bool, error) {
+	now, err := c.r.store.CrawlMark(name)
+	return now == was, ours(err)
+}
+
+// ask asks for the page of a list. A host that has never been asked gets only some of the time.
+func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*page, error) {
+	if l.collection != "" {
+		return c.r.listCollection(ctx, l.origin, l.collection, cursor)
+	}
+	within := c.r.opts.IdleTimeout
+	if l.trust == untried && !l.heard {
+		within /= untriedHaste
+	}
+	return c.r.listRepos(ctx, l.origin, cursor, within)
+}
+
+// turn returns the mark after a page with the given entries, and whether the list ended by itself.
+// One page without accounts is not the end, but emptyPagesMax in a row are; and cursors may go in
+// circles.
+func (c *crawler) turn(l *list, m mark, next string, names []string, entries int) (to mark, whole bool) {
+	again := l.repeats.page(m.cursor, names)
+	l.empty++
+	if entries > 0 {
+		l.empty = 0
+	}
+	m.cursor, m.pages, m.named = next, m.pages+1, m.named+int64(entries)
+	switch {
+	case next == "":
+	case again || m.pages >= passPagesMax:
+		c.r.cutShort(l.name.String(), m.pages, again)
+		c.noteTrouble("the listing repeats itself, or has no end")
+	case l.empty < emptyPagesMax:
+		return m, false
+	}
+	l.empty = 0
+	return m.end(c.r.opts.Now()), next == ""
+}
+
+// open prepares a list for its first page. If the host lists its own accounts, the listing
+// remembers which accounts it names.
+func (c *crawler) open(l *list, v reading) error {
+	l.listing.set(listingDone)
+	l.repeats, l.listing = repeats{}, nil
+	accounts, _, err := c.r.accountsAt(l.origin)
+	if err == nil && accounts > 0 && v.compare {
+		l.listing = c.r.absences.join(identity.HostOf(l.origin))
+	}
+	return err
+}
+
+// finished starts the check of accounts that the list did not name, if it was read from beginning
+// to end.
+func (c *crawler) finished(l *list, whole bool) {
+	if whole {
+		l.listing.end("")
+	} else {
+		l.listing.set(listingDone)
+	}
+	l.repeats, l.listing = repeats{}, nil
+}
+
+// pause is how long to wait after a page.
+func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
+	switch {
+	case m.ended != 0:
+		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name.String(), "pages", m.pages)
+		now := c.r.opts.Now()
+		return max(crawlKnown, m.due(c.r.opts.CrawlEvery, now).Sub(now))
+	case something:
+		return 0
+	}
+	return crawlKnown
+}
+
+// stepHosts reads a page of hosts. Each host becomes a list of its own, in the batch that moves the
+// mark. After the last page the hosts of all known accounts are added, since a relay that has just
+// started names few.
+func (c *crawler) stepHosts(
+	ctx context.Context, l *list, was store.CrawlMark, m mark,
+) (time.Duration, error) {
+	p, err := c.r.listHosts(ctx, l.origin, m.cursor)
+	if err != nil {
+		return 0, err
+	}
+	c.r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
+	fresh := map[store.CrawlList]bool{}
+	var names []string
+	for _, h := range p.Hosts {
+		names = append(names, h.Hostname)
+		if h.Status == "banned" || h.Status == "takendown" {
+			continue
+		}
+		if origin, err := c.r.originOf(c.source.URL, h.Hostname); err == nil {
+			c.discover(origin, fresh)
+		}
+	}
+	to, _ := c.turn(l, m, next(m.cursor, p.Cursor), names, len(names))
+	if to.ended != 0 {
+		l.repeats = repeats{}
+		known, err := c.r.knownHosts(c.source.URL)
+		if err != nil {
+			return 0, err
+		}
+		for _, origin := range known {
+			c.discover(origin, fresh)
+		}
+	}
+	defer c.r.store.LockCrawlMark(l.name)()
+	same, err := c.unmoved(l.name, was)
+	if err != nil {
+		return 0, err
+	}
+	b := c.r.store.NewBatch()
+	for name := range fresh {
+		b.PutCrawlMark(name, store.CrawlMark{})
+	}
+	if same {
+		b.PutCrawlMark(l.name, to.row())
+	}
+	if err := b.CommitSync(); err != nil {
+		return 0, ours(err)
+	}
+	for name := range fresh {
+		if err := c.addHost(name, mark{}); err != nil {
+			return 0, err
+		}
+	}
+	c.notePage(l, to, survey{})
+	return c.pause(l, to, len(fresh) > 0), nil
+}
+
+// discover adds the list of a host, unless there is one.
+func (c *crawler) discover(origin string, fresh map[store.CrawlList]bool) {
+	name := c.source.list(origin)
+	if !c.has(name) && c.size()+len(fresh) < crawlHostsMax {
+		fresh[name] = true
+	}
+}
+
+// originOf returns the origin at which a named host is asked. It uses TLS if the source that named
+// the host does. In development, hosts are reached with the scheme of that source.
+func (r *Runner) originOf(from, hostname string) (string, error) {
+	if !strings.Contains(hostname, "://") && r.opts.AllowPrivate {
+		if u, err := url.Parse(from); err == nil {
+			hostname = u.Scheme + "://" + hostname
+		}
+	}
+	origin, err := identity.ParseOrigin(hostname)
+	if err == nil && strings.HasPrefix(from, "https:") && !strings.HasPrefix(origin, "https:") {
+		err = fmt.Errorf("%.200q would be asked without TLS", hostname)
+	}
+	return origin, err
+}

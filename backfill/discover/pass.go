@@ -1,0 +1,254 @@
+package discover
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"cistern/backfill/hosts"
+	"cistern/ingest/identity"
+	"cistern/store"
+)
+
+// pass goes once through a listing, and has fetched again whatever is ahead of what we hold.
+type pass struct {
+	r        *Runner
+	url      string // base URL, which its row in the store is under
+	pages    int
+	empty    int // in a row
+	counts   survey
+	repeats  repeats
+	failures int       // in a row
+	slow     bool      // the last page took long
+	due      time.Time // when its host is asked again
+	over     bool      // it came to the end, or nobody wants it any more
+
+	// reconciler.mu guards, and they change only between two visits:
+	running bool
+	trust   trust
+	own     bool // the host lists its own accounts: it is a PDS
+
+	listing *listing // of a PDS, once its first page was asked for
+}
+
+func newPass(r *Runner, url string) *pass {
+	p := &pass{r: r, url: url}
+	accounts, id, _ := r.accountsAt(p.url)
+	p.own, p.trust = accounts > 0, r.trustIn(id)
+	return p
+}
+
+// level is of the log lines: thousands of hosts may be gone through at a time.
+func (p *pass) level(usual slog.Level) slog.Level {
+	if p.own {
+		return slog.LevelDebug
+	}
+	return usual
+}
+
+// view leaves unknown accounts to the crawl, unless the host is crawled too, the crawl is on and no
+// host has to be asked first. A PDS is believed about its own accounts only.
+func (p *pass) view() reading {
+	f := p.r.store.Filter()
+	v := reading{filter: f.Version, compare: true}
+	origin, err := identity.ParseOrigin(p.url)
+	source := Source{Kind: SourceRepos, URL: origin}
+	if err == nil && !p.r.opts.Gate.IsShut() && slices.ContainsFunc(p.r.crawls.all(), func(c *crawler) bool { return c.source.String() == source.String() }) {
+		if of, ok := p.r.viewOf(source, f); ok && !of.ask {
+			v = of
+		}
+	}
+	if _, id, err := p.r.accountsAt(p.url); err == nil && p.own {
+		v.host, v.id = identity.HostOf(p.url), id
+	}
+	v.listing, v.source = p.listing, sourceOf(p.url)
+	return v
+}
+
+// sourceOf is the store.SourceID of the host at a URL: the firehose of a relay goes by it in rows, too.
+func sourceOf(url string) uint32 { return store.SourceID(identity.HostOf(url)) }
+
+// cursor is where the pass stands; asked is false once it is no longer requested.
+func (p *pass) cursor() (at store.Reconciliation, asked bool, err error) {
+	at, asked, err = p.r.store.Reconciliation(p.url)
+	return at, asked, ours(err)
+}
+
+// run reads pages until the end, or until its host is to be left alone for a while.
+func (p *pass) run(ctx context.Context) error {
+	log := p.r.opts.Logger.With("source", p.url)
+	for ctx.Err() == nil {
+		row, asked, err := p.cursor()
+		if err != nil {
+			return quiet(ctx, err)
+		}
+		if !asked {
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation is no longer wanted")
+			p.leave()
+			return nil
+		}
+		if p.pages == 0 && p.failures == 0 {
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation begins", "cursor", row.Cursor)
+		}
+		begin := p.r.opts.Now()
+		p.slow = false
+		p.over, err = p.page(ctx, row)
+		var failure *storeError
+		switch {
+		case errors.As(err, &failure):
+			return quiet(ctx, err)
+		case p.over:
+			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation ended", "listed", p.counts.listed, "queued", p.counts.queued, "found", p.counts.found)
+			return nil
+		case err != nil && ctx.Err() == nil:
+			p.fail(ctx, log, err)
+			return nil
+		}
+		p.failures = 0
+		if p.r.opts.Now().Sub(begin) > crawlSlow {
+			p.slow = true
+			return nil // another may have its place
+		}
+		p.r.rest(ctx, crawlKnown, nil)
+	}
+	return nil
+}
+
+// leave gives a pass up that nobody wants.
+func (p *pass) leave() {
+	p.over = true
+	p.listing.set(listingDone)
+}
+
+// known is how many repositories the listing may name: of its host if that is a PDS. Those of a relay's listing are in the
+// listings of their hosts.
+func (p *pass) known() int64 {
+	if !p.own {
+		return p.r.store.Counts()["repos"]
+	}
+	accounts, _, _ := p.r.accountsAt(p.url)
+	return accounts
+}
+
+// giveUp has nothing follow from what the listing does not name: it is not read to its end.
+func (p *pass) giveUp() {
+	p.listing.set(listingDone)
+	p.listing = nil
+}
+
+func (p *pass) fail(ctx context.Context, log *slog.Logger, err error) {
+	p.r.metrics.pages.WithLabelValues(kindGap, "error").Inc()
+	most := crawlRetryMax
+	if p.own {
+		most = crawlHostRetryMax
+	}
+	d := p.r.crawlDelay(err, p.failures, most)
+	if errors.Is(err, hosts.ErrBanned) {
+		d = crawlBannedAgain
+	}
+	p.failures++
+	p.due = p.r.opts.Now().Add(d)
+	p.listing.set(listingStalled)
+	log.Log(ctx, p.level(slog.LevelWarn), "reconciliation is held up", "retry", d, "err", err)
+}
+
+// begin prepares for the first page: of the listing of a PDS it is remembered which repositories it names.
+func (p *pass) begin() error {
+	p.empty, p.repeats = 0, repeats{}
+	if p.own {
+		if p.listing = p.r.absences.join(identity.HostOf(p.url)); p.listing == nil {
+			return &hosts.BusyError{Until: p.r.opts.Now().Add(joinAgain)} // it is read when others have ended
+		}
+	}
+	return nil
+}
+
+// page handles one page, and says whether it was the last.
+func (p *pass) page(ctx context.Context, row store.Reconciliation) (ended bool, err error) {
+	first := store.Reconciliation{Stage: store.ReconcileReading}
+	// What the listing showed before a restart is not known.
+	resumed := p.own && p.listing == nil && p.pages == 0 && row != first
+	if row.Stage != store.ReconcileReading || resumed {
+		if _, err := p.move(row, "", false); err != nil {
+			return false, err
+		}
+		row, p.pages = first, 0
+		p.listing.set(listingDone) // it was asked for anew
+		p.listing = nil
+	}
+	if p.pages == 0 && p.listing == nil {
+		if err := p.begin(); err != nil {
+			return false, err
+		}
+	}
+	at := row.Cursor
+	list, err := p.r.listRepos(ctx, p.url, at, p.r.opts.IdleTimeout)
+	if err != nil {
+		return false, err
+	}
+	p.listing.set(listingRead)
+	p.r.metrics.pages.WithLabelValues(kindGap, "ok").Inc()
+	p.counts.listed += int64(len(list.Repos))
+	p.empty++
+	if len(list.Repos) > 0 {
+		p.empty = 0
+	}
+	view := p.view()
+	entries := p.r.wellFormed(list.Repos)
+	again := p.repeats.page(at, didsOf(entries))
+	todo, err := p.r.choose(entries, view)
+	if err != nil {
+		return false, err
+	}
+	to := next(at, list.Cursor)
+	if p.pages++; to != "" && (again || p.pages >= passPagesMax) {
+		p.r.cutShort(p.url, p.pages, again)
+		p.giveUp()
+		to = ""
+	}
+	if to != "" && p.empty >= emptyPagesMax {
+		p.giveUp()
+		to = ""
+	}
+	if view.why == store.Untracked && int64(p.pages) >= max(comparePagesMin, p.known()) {
+		to = "" // it is cheaper to ask for the repositories that it has not named
+	}
+	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
+	if errors.Is(err, errRefiltered) {
+		return false, nil // the same page again
+	}
+	if err != nil {
+		return false, err
+	}
+	p.counts.queued += s.queued
+	p.counts.found += s.found
+	return p.move(row, to, to == "")
+}
+
+// move takes the pass from row to the next page, or to its end, after what its page led to is
+// written: after a crash the page is either done or listed again. If the pass was requested anew
+// meanwhile, the store has another row, and the pass begins again.
+func (p *pass) move(row store.Reconciliation, next string, last bool) (ended bool, err error) {
+	defer p.r.store.LockReconciliation(p.url)()
+	now, asked, err := p.cursor()
+	if err != nil || !asked || now != row {
+		return false, err
+	}
+	// Once it has ended, dropListed may be called, waits for the lock, and finds the row of the batch.
+	ended = last && (p.listing == nil || p.listing.end(p.url))
+	b := p.r.store.NewBatch()
+	switch {
+	case !last:
+		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileReading, Cursor: next})
+	case !ended: // what the listing showed was forgotten
+		b.PutReconciliation(p.url, store.Reconciliation{})
+	case p.listing != nil:
+		// A crash from here until the absent repositories are pending has the listing read again.
+		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileListed})
+	default:
+		b.DropReconciliation(p.url)
+	}
+	return ended, ours(b.CommitSync())
+}

@@ -1,0 +1,240 @@
+package discover
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"cistern/ingest/identity"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// reconciler goes through the listings that are to be compared with our rows, some at a time: each has
+// a store.Reconciliation. Package ingest requests one when events were missed, and calls Wake; when
+// events of a relay were missed, it requests those of all known hosts too (PutReconcileHosts). A pass
+// whose host failed gives its place to another, and passes of hosts that are not trusted may take only
+// some of the places.
+type reconciler struct {
+	r *Runner
+
+	// owned by the goroutine that starts passes:
+	read time.Time // when the cursors were read last
+	took time.Duration
+	all  time.Time // when the listings of all hosts were asked for
+	idle time.Time // when none of them was under way any more; zero: they are
+
+	// mu guards:
+	mu     sync.Mutex
+	passes map[string]*pass // by base URL; the goroutine that runs a pass owns the rest of it
+}
+
+// reconcile runs passes until ctx ends.
+func (r *Runner) reconcile(ctx context.Context) error {
+	c := &reconciler{r: r, passes: map[string]*pass{}}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(passesMax + 1)
+	g.Go(func() error { // starts the others
+		for ctx.Err() == nil {
+			err := c.readCursors()
+			if err == nil {
+				err = c.askHosts()
+			}
+			if err != nil {
+				return quiet(ctx, err)
+			}
+			d := c.start(func(p *pass) bool { return g.TryGo(func() error { return c.visit(ctx, p) }) })
+			if r.gapSeen.Load() {
+				d = min(d, max(time.Millisecond, c.readRest(r.opts.Now())))
+			}
+			sleep(ctx, d, r.kickPass)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// visit runs a pass until it ends or its host fails.
+func (c *reconciler) visit(ctx context.Context, p *pass) error {
+	err := p.run(ctx)
+	c.mu.Lock()
+	p.running, p.trust = false, trusted
+	if p.failures > 0 || p.slow {
+		p.trust = doubted
+	}
+	if p.over {
+		delete(c.passes, p.url)
+	}
+	c.mu.Unlock()
+	if p.over && err == nil {
+		// If the pass was asked for anew as it ended, readCursors may have met it in c.passes and left it out.
+		_, asked, failure := p.cursor()
+		if err = failure; asked {
+			c.r.gapSeen.Store(true)
+		}
+	}
+	signal(c.r.kickPass)
+	return quiet(ctx, err)
+}
+
+// readRest is for how long the cursors are not read again: reading them takes a bounded part of the time.
+func (c *reconciler) readRest(now time.Time) time.Duration {
+	since := now.Sub(c.read)
+	if since < 0 {
+		return 0
+	}
+	return min(sleepMax, readRest*c.took) - since
+}
+
+// readCursors takes up the passes that are asked for, when there may be new ones, and now and then.
+func (c *reconciler) readCursors() error {
+	now := c.r.opts.Now()
+	if c.readRest(now) > 0 {
+		return nil
+	}
+	if since := now.Sub(c.read); !c.r.gapSeen.Swap(false) && since >= 0 && since < sleepMax {
+		return nil
+	}
+	asked, err := c.r.store.Reconciliations()
+	if err != nil {
+		return ours(err)
+	}
+	c.read = now
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for url, row := range asked {
+		if c.passes[url] == nil && (row.Stage != store.ReconcileListed || !c.r.absences.awaits(url, nil)) {
+			c.passes[url] = newPass(c.r, url)
+		}
+	}
+	c.took = c.r.opts.Now().Sub(now)
+	return nil
+}
+
+// start starts passes that are due while go takes them, and says how long until another is.
+func (c *reconciler) start(try func(*pass) bool) time.Duration {
+	now, d, running := c.r.opts.Now(), sleepMax, [trusts]int{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.passes {
+		if p.running {
+			running[p.trust]++
+		}
+	}
+	for _, p := range c.passes {
+		switch {
+		case p.running || running[p.trust] >= p.trust.places(passesMax):
+		case p.due.After(now):
+			d = min(d, p.due.Sub(now))
+		default:
+			p.running = true
+			if !try(p) {
+				p.running = false
+				return d
+			}
+			running[p.trust]++
+		}
+	}
+	return d
+}
+
+// askHosts asks for the listings of all hosts that we know, when events of a relay were missed. One such round is not cut
+// short by the next, and the next leaves as much time between them as the last one took.
+func (c *reconciler) askHosts() error {
+	now := c.r.opts.Now()
+	if c.idle.IsZero() && !c.busy() {
+		c.idle = now
+	}
+	if took := c.idle.Sub(c.all); c.idle.IsZero() || !c.all.IsZero() && now.Sub(c.idle) >= 0 && now.Sub(c.idle) < took {
+		return nil
+	}
+	relay, ok, err := c.r.store.BeginReconcileHosts()
+	if err != nil || !ok {
+		return ours(err)
+	}
+	origins, err := c.r.knownHosts(relay)
+	if err == nil {
+		err = c.r.requestReconciliations(origins)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.r.store.EndReconcileHosts(); err != nil { // a crash before it requests all again
+		return ours(err)
+	}
+	c.all, c.idle, c.read = now, time.Time{}, time.Time{}
+	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared", "relay", relay, "hosts", len(origins))
+	return c.readCursors()
+}
+
+// requestReconciliations requests the comparison of listings, anew if it is under way. Without the
+// lock of a listing, a pass that moves its cursor would overwrite the request.
+func (r *Runner) requestReconciliations(urls []string) error {
+	slices.Sort(urls)
+	for chunk := range slices.Chunk(slices.Compact(urls), crawlLocksMax) {
+		if err := r.requestSome(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requestSome is requestReconciliations for URLs in ascending order, in one batch.
+func (r *Runner) requestSome(urls []string) error {
+	b := r.store.NewBatch()
+	for _, url := range urls {
+		defer r.store.LockReconciliation(url)()
+		b.PutReconciliation(url, store.Reconciliation{})
+	}
+	return ours(b.CommitSync())
+}
+
+// busy reports whether the listing of a PDS is being compared, but for those of hosts that fail.
+func (c *reconciler) busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.passes {
+		if p.own && p.trust != doubted {
+			return true
+		}
+	}
+	return false
+}
+
+// knownHosts gives the origins of the hosts of all accounts that we know, as the host at an address would be asked for them.
+func (r *Runner) knownHosts(from string) (origins []string, err error) {
+	for after := ""; ; {
+		page, next, err := r.store.Hosts(after, 1000, func(h *store.Host) bool { return h.ID != 0 && h.Accounts > 0 })
+		if err != nil {
+			return nil, ours(err)
+		}
+		for _, h := range page {
+			if r.hosts.Banned(h.ID) {
+				continue
+			}
+			if origin, err := r.originOf(from, h.Name); err == nil {
+				origins = append(origins, origin)
+			}
+		}
+		if next == "" {
+			return origins, nil
+		}
+		after = next
+	}
+}
+
+// accountsAt is how many accounts we know at the host of a URL, and its id.
+func (r *Runner) accountsAt(base string) (accounts int64, id uint32, err error) {
+	origin, _, err := identity.ParseBase(base)
+	if err != nil {
+		return 0, 0, nil
+	}
+	h, err := r.store.HostNamed(identity.HostOf(origin))
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, 0, nil
+	}
+	return h.Accounts, h.ID, ours(err)
+}

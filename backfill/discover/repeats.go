@@ -1,0 +1,69 @@
+package discover
+
+import (
+	"hash/maphash"
+	"slices"
+)
+
+// repeats detects a listing that names the same accounts again, whatever its cursors are. It keeps
+// a sample of one page and replaces the sample at pages 1, 2, 4, 8 and so on, so that it detects a
+// cycle within a few rounds. A correct listing names an account once, or twice if the account moved
+// while the listing was read.
+type repeats struct {
+	seed    maphash.Seed
+	cursor  string // of the last page
+	verdict bool   // about it
+	pages   int
+	sampled int      // the page that was sampled
+	sample  []uint64 // hashes of accounts of that page, the lowest sampleMax of them, in order
+	seen    uint32   // which of them were named again since, as bits
+	met     int      // how many were
+}
+
+// sampleMax is how many accounts of a page are remembered: 128 bytes a listing.
+const sampleMax = 16
+
+// page takes the accounts of a page, and reports whether the listing repeats itself. A page that is
+// requested again by the same cursor counts once.
+func (p *repeats) page(cursor string, names []string) bool {
+	if p.pages > 0 && cursor == p.cursor || len(names) == 0 {
+		return p.verdict
+	}
+	if p.pages == 0 {
+		p.seed = maphash.MakeSeed()
+	}
+	hashes := make([]uint64, len(names))
+	for i, name := range names {
+		hashes[i] = maphash.String(p.seed, name)
+		at, found := slices.BinarySearch(p.sample, hashes[i])
+		if found && (p.seen&(1<<at) == 0 || len(p.sample) == 1) {
+			p.seen |= 1 << at
+			p.met++
+		}
+	}
+	p.cursor, p.verdict = cursor, len(p.sample) > 0 && p.met >= max(2, len(p.sample)/2+1)
+	if p.pages++; !p.verdict && p.pages >= 2*p.sampled {
+		slices.Sort(hashes)
+		p.sample = append(p.sample[:0], hashes[:min(len(hashes), sampleMax)]...)
+		p.sampled, p.seen, p.met = p.pages, 0, 0
+	}
+	return p.verdict
+}
+
+// didsOf are the accounts that a page names.
+func didsOf(entries []listed) []string {
+	dids := make([]string, len(entries))
+	for i, e := range entries {
+		dids[i] = e.DID
+	}
+	return dids
+}
+
+// cutShort logs that a listing is read no further although it has not ended.
+func (r *Runner) cutShort(name string, pages int, repeated bool) {
+	reason := "it has more pages than any correct listing"
+	if repeated {
+		reason = "it repeats itself"
+	}
+	r.opts.Logger.Warn("listing is read no further: accounts on later pages are not found by it", "source", name, "pages", pages, "reason", reason)
+}

@@ -1,0 +1,104 @@
+package discover
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cistern/backfill/hosts"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Runner finds repositories by the lists of hosts, and by the same lists those that moved on while
+// their events were missed.
+type Runner struct {
+	opts    Options
+	store   *store.Store
+	hosts   *hosts.Table
+	metrics *metrics
+
+	kickLater       chan struct{} // wakes the loop of describeRetries
+	kickPass        chan struct{} // wakes the loop that starts reconciliations
+	crawls          *crawlers
+	absences        *absences
+	gapSeen         atomic.Bool // rows of reconciliations may have been written
+	describeRetries *describeRetries
+
+	mu   sync.Mutex
+	rand *rand.Rand // mu guards
+}
+
+// New makes a Runner. Nothing happens before Run.
+func New(opts Options) (*Runner, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("discovery options: %w", err)
+	}
+	r := &Runner{
+		opts: opts, store: opts.Store, hosts: opts.Hosts,
+		kickPass: make(chan struct{}, 1), kickLater: make(chan struct{}, 1),
+		describeRetries: newDescribeRetries(),
+		rand:            rand.New(rand.NewPCG(opts.Seed, 0)),
+	}
+	r.absences = newAbsences(r)
+	r.gapSeen.Store(true)
+	var err error
+	if r.crawls, err = newCrawlers(r); err != nil {
+		return nil, fmt.Errorf("read crawl sources: %w", err)
+	}
+	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
+		return nil, fmt.Errorf("register metrics of discovery: %w", err)
+	}
+	return r, nil
+}
+
+// Run lists hosts until ctx ends, for repositories not known yet and to compare revs after a gap, and
+// returns when everything it started has returned. An error means that the store failed. It may be
+// called again after it returned.
+func (r *Runner) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.crawls.run(ctx) })
+	g.Go(func() error { return r.reconsider(ctx) })
+	g.Go(func() error { return r.reconcile(ctx) })
+	g.Go(func() error { return r.absences.run(ctx) })
+	return g.Wait()
+}
+
+// Wake reports that lists may have to be compared, or that the filter was changed. Without it that
+// is found some time later.
+func (r *Runner) Wake() {
+	r.gapSeen.Store(true)
+	signal(r.kickPass)
+	r.crawls.wake()
+}
+
+// HostChanged looks at the list of a host whose settings were changed.
+func (r *Runner) HostChanged(id uint32) {
+	for _, c := range r.crawls.all() {
+		c.look(id)
+	}
+}
+
+// signal leaves a message for a loop that has none waiting.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits for a signal, for at most d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-kick:
+	case <-t.C:
+	}
+}
