@@ -38,9 +38,9 @@
 //
 // Run owns the goroutines that fetch: one that dispatches, one that requeues due rows, one that
 // flips imports when idle, one that applies a changed filter, and one for each task or lookup in
-// flight. Everything else may be called from any goroutine. Runner.mu
-// guards queues, lookups and the in-flight set; it is never held over I/O, and taken before the mutex of
-// the table of hosts, never after it.
+// flight. Everything else may be called from any goroutine. Runner.mu guards queues, lookups and the
+// in-flight set; it is never held over I/O, and taken before the mutex of the table of hosts, never
+// after it.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
 //

@@ -38,15 +38,15 @@ type round struct {
 	end   store.Ordinal // first ordinal that is not judged: repositories imported since may have been listed before
 	hosts map[string]*listing
 	count [listingStages]int                          // of the listings at each stage
-	since time.Time                                   // when the first of those at listingEnded ended
+	since time.Time                                   // when the first listing at listingEnded ended
 	bits  map[store.Ordinal]*[bitsPerPage / 64]uint64 // a page for each range of ordinals that was met
 }
 
 // bitsPerPage is how many ordinals share a page of bits of 8 KiB.
 const bitsPerPage = 64 << 10
 
-// listing is the listing of one host, read from its first page on. Its methods do nothing for nil: the listing concludes
-// nothing then.
+// listing is the listing of one host, read from its first page on. Nothing follows from a nil
+// listing: its methods do nothing.
 type listing struct {
 	round *round
 	host  string // host[:port]
@@ -175,8 +175,9 @@ func (g *listing) set(stage listingStage) {
 	}
 }
 
-// end notes that the listing was read from beginning to end, and reports whether its absent repositories will be queued.
-// The reconciliation of that base URL is dropped once they are, unless it is "".
+// end notes that the listing was read from beginning to end, and reports whether its absent
+// repositories will be queued. The reconciliation of that base URL is dropped once they are, unless
+// it is "".
 func (g *listing) end(reconciled string) bool {
 	if g == nil {
 		return false
@@ -310,7 +311,7 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 	return true, nil
 }
 
-// absentScan goes through all rows for the repositories of some hosts that their listings did not show.
+// absentScan goes through all rows for repositories of some hosts whose listings did not show them.
 type absentScan struct {
 	a      *absences
 	round  *round

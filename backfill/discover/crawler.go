@@ -38,11 +38,14 @@ type CrawlStatus struct {
 	Named     bool // by the options
 	Persisted bool // added while running
 	Running   bool
-	// Lists are those it pages through, Ended those of which a pass has come to its end, Failing those that failed last.
+	// Lists is the number of lists that the source pages through, Ended of lists whose last pass
+	// has ended, and Failing of lists whose last request failed.
 	Lists, Ended, Failing int
-	// Pages, Listed (entries), Queued (known, and asked for again) and Found (new) are since the start.
+	// Pages, Listed (entries), Queued (known, to be asked for again) and Found (new) count since
+	// the start.
 	Pages, Listed, Queued, Found int64
-	// PassEnded is when nothing was left to be listed, zero: not yet; Since is when the source was taken up.
+	// PassEnded is when nothing was left to be listed, zero for not yet; Since is when the source
+	// was taken up.
 	PassEnded, Since time.Time
 	Failure          string // the last one
 	FailedAt         time.Time
@@ -159,7 +162,7 @@ func (c *crawler) putBack(l *list, due time.Time) {
 	signal(c.kick)
 }
 
-// allEnded says whether no list that answers has pages left. Called with mu held.
+// allEnded reports whether no list that answers has pages left. Called with mu held.
 func (c *crawler) allEnded() bool {
 	for _, l := range c.lists {
 		if l.mark.ended == 0 && l.failures == 0 {
@@ -194,7 +197,7 @@ func (c *crawler) refresh() error {
 	return nil
 }
 
-// look has the list of a host looked at now, whatever it waits for: what is set for the host was changed.
+// look makes the list of a host due at once, because a setting of the host was changed.
 func (c *crawler) look(host uint32) {
 	c.mu.Lock()
 	for i := range c.queues {
@@ -210,7 +213,8 @@ func (c *crawler) look(host uint32) {
 	signal(c.kick)
 }
 
-// load makes the lists, as the store has them. Those being visited are done with when their visit ends.
+// load makes the lists, as the store has them. Lists that are being visited are dropped when their
+// visit ends.
 func (c *crawler) load() error {
 	c.mu.Lock()
 	for _, l := range c.lists {

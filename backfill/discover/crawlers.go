@@ -19,10 +19,10 @@ type crawlers struct {
 	kick        chan struct{} // a source came
 	accountsMax int64         // of one host
 
-	changing sync.Mutex // whoever changes the list holds it all the while, and takes it before mu
+	changing sync.Mutex // held while the list is changed; taken before mu
 
-	// mu guards what follows. Nobody waits with it: Runner.Wake, which takes it, is called with locks held that a
-	// source may need to come to its end.
+	// mu guards the list, and is never held while waiting: Runner.Wake, which takes it, is called
+	// with locks held that a source may need to come to its end.
 	mu   sync.Mutex
 	list []*crawler
 }
@@ -58,12 +58,12 @@ func newCrawlers(r *Runner) (*crawlers, error) {
 	return cs, nil
 }
 
-// find is where a source stands, -1 if it does not. Called with mu held, or before anybody else can.
+// find returns the place of a source, -1 if there is none. Called with mu held, or before Run.
 func (cs *crawlers) find(s Source) int {
 	return slices.IndexFunc(cs.list, func(c *crawler) bool { return c.source.String() == s.String() })
 }
 
-// run runs all sources, those that come too, until ctx ends.
+// run runs all sources, also ones that are added meanwhile, until ctx ends.
 func (cs *crawlers) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for ctx.Err() == nil {
@@ -84,7 +84,7 @@ func (cs *crawlers) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// begin says whether the source is to be started.
+// begin reports whether the source is to be started, and returns its context.
 func (c *crawler) begin(ctx context.Context) (context.Context, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +115,7 @@ func (c *crawler) halt() {
 	}
 }
 
-// wake has all sources look whether there is something to do.
+// wake makes all sources look for work.
 func (cs *crawlers) wake() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -130,7 +130,8 @@ func (cs *crawlers) all() []*crawler {
 	return slices.Clone(cs.list)
 }
 
-// AddCrawl discovers by a source from now on. It is durable on return. One that is there already stays.
+// AddCrawl adds a source of discovery. It is durable on return. A source that was added before
+// stays.
 func (r *Runner) AddCrawl(s Source) error {
 	if err := s.validate(); err != nil {
 		return err
@@ -158,7 +159,7 @@ func (r *Runner) AddCrawl(s Source) error {
 	return nil
 }
 
-// RemoveCrawl stops discovering by a source: store.ErrNotFound if there is none. It stays removed
+// RemoveCrawl removes a source of discovery: store.ErrNotFound if there is none. It stays removed
 // after a restart until AddCrawl, whatever the options name. Repositories that it found stay
 // followed, and its cursors stay until ForgetCrawlCursor.
 func (r *Runner) RemoveCrawl(s Source) error {
@@ -184,7 +185,8 @@ func (r *Runner) RemoveCrawl(s Source) error {
 	return nil
 }
 
-// remove takes a source off the list, so that nobody starts it, and returns when it has stopped. Called with changing held.
+// remove takes a source off the list and stops it, and returns when it has stopped. Called with
+// changing held.
 func (cs *crawlers) remove(c *crawler) {
 	cs.mu.Lock()
 	if i := slices.Index(cs.list, c); i >= 0 {
@@ -199,7 +201,7 @@ func (c *crawler) named() bool {
 	return slices.ContainsFunc(c.r.opts.Crawl, func(o Source) bool { return o.String() == c.source.String() })
 }
 
-// of is the source of that kind and URL, nil if there is none.
+// of returns the source of that kind and URL, nil if there is none.
 func (cs *crawlers) of(s Source) *crawler {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -209,8 +211,8 @@ func (cs *crawlers) of(s Source) *crawler {
 	return nil
 }
 
-// ForgetCrawlCursor has the lists of a source, running or not, read from the beginning: store.ErrNotFound if none was
-// begun.
+// ForgetCrawlCursor forgets how far the lists of a source were read, running or not: they are read
+// from the beginning. store.ErrNotFound means that none was begun.
 func (r *Runner) ForgetCrawlCursor(s Source) error {
 	all, err := r.store.CrawlMarks(s.Kind, s.URL)
 	if err != nil {
@@ -236,7 +238,7 @@ func (r *Runner) ForgetCrawlCursor(s Source) error {
 	return nil
 }
 
-// forgetMarks drops marks. A page that is on the way does not bring its own back.
+// forgetMarks drops marks. A page that is being read does not restore its own.
 func (r *Runner) forgetMarks(names []store.CrawlList) error {
 	b := r.store.NewBatch()
 	for _, name := range names {
@@ -246,7 +248,7 @@ func (r *Runner) forgetMarks(names []store.CrawlList) error {
 	return b.CommitSync()
 }
 
-// Crawls tells of every source, in order of kind and URL.
+// Crawls returns the state of every source, in order of kind and URL.
 func (r *Runner) Crawls() []CrawlStatus {
 	var out []CrawlStatus
 	for _, c := range r.crawls.all() {

@@ -13,17 +13,18 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sight is what a host says of an account's collections.
+// sight is what a host says about an account's collections.
 type sight uint8
 
 const (
 	unseen   sight = iota // it did not say
 	useless               // its answer about this account did not parse; the host may answer about others
 	seen                  // it holds what a signal names
-	unwanted              // it does not, or is not to be had
+	unwanted              // it does not, or is unavailable
 )
 
-// describe asks the host of an account what collections it holds. at is the host's origin, "" to look it up.
+// describe asks the host of an account which collections it has. at is the host's origin, "" to
+// look it up.
 func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	if at == "" {
 		ident, err := r.opts.Directory.Resolve(ctx, did)
@@ -31,7 +32,7 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 			at = ident.PDS
 		}
 		if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrInvalid) || err == nil && at == "" {
-			return unwanted, nil // nobody holds it
+			return unwanted, nil // no host has it
 		}
 		if err != nil {
 			return unseen, &hosts.ResolveError{Err: err}
@@ -43,7 +44,7 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	switch {
 	case errors.As(err, &failure), err == nil:
 	case errors.As(err, &answer) && answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests && answer.Name != "":
-		return unwanted, nil // this account is not to be had there
+		return unwanted, nil // the account is unavailable there
 	}
 	if err != nil {
 		return unseen, err
@@ -57,9 +58,10 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	return unwanted, nil
 }
 
-// inspect leaves of the entries of a page those that something follows from: who is unknown has to hold what a signal
-// names. What was found out is kept in known, so that a page that is asked for again does not ask everybody again. It gives
-// those who are to be asked later; with an error their host is out of order.
+// inspect returns the entries of a page that something follows from: an unknown account must have a
+// collection that a signal names. What was found out is kept in known, so that a page that is asked
+// for again does not ask about each account again. later are the accounts to be asked about later.
+// An error means that their host fails.
 func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin string, known map[string]sight) (left []listed, later []string, err error) {
 	sights := make([]sight, len(todo))
 	errs := make([]error, len(todo))
@@ -103,7 +105,8 @@ func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin s
 	return left, later, err
 }
 
-// blames says whether a failure is the host's, so that others there would fail too.
+// blames reports whether a failure is the host's, so that requests about other accounts there would
+// fail too.
 func blames(err error) bool {
 	var busy *hosts.BusyError
 	var answer *hosts.AnswerError
@@ -117,7 +120,7 @@ func blames(err error) bool {
 	return !errors.Is(err, hosts.ErrMalformed) && !errors.Is(err, hosts.ErrTooLong)
 }
 
-// postpone notes in a batch who is to be asked later.
+// postpone adds to a batch the accounts that are to be asked about later.
 func (r *Runner) postpone(b *store.Batch, dids []string) {
 	for _, did := range dids {
 		l := describeRetry{did: did, due: r.opts.Now().Add(laterBase), tries: 1}
@@ -131,7 +134,8 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 	}
 }
 
-// reconsider asks again about accounts whose host did not say what they hold, ever more seldom, and never gives them up.
+// reconsider asks again about accounts whose host did not say which collections they have, with
+// growing delays, without end.
 func (r *Runner) reconsider(ctx context.Context) error {
 	all, err := r.store.DescribeRetries()
 	if err != nil {

@@ -26,26 +26,27 @@ const (
 
 // reading is what a list is read for.
 type reading struct {
-	why     store.Why // of whom nobody knows yet; Untracked: they are passed over
-	ask     bool      // but only of those that hold what a signal names
+	why     store.Why // why unknown accounts are followed; Untracked: they are not
+	ask     bool      // only accounts with a collection that a signal names
 	out     bool      // also follow accounts that the list calls inactive: their own host is asked
-	compare bool      // it tells revs and statuses
-	host    string    // it is the list of this host, and believed about its own accounts; "": of a relay, which speaks for all
+	compare bool      // the list shows revs and statuses
+	host    string    // whose list it is: believed about its own accounts only; "": of a relay
 	id      uint32    // of that host
 	source  uint32    // store.SourceID of the host that gave the list
-	filter  uint32    // version of the filter that says so
+	filter  uint32    // version of the filter that decided this
 	listing *listing  // remembers which repositories the list names; nil: not needed
 }
 
-// errRefiltered: a list was read for a filter that is no longer in force. It is to be read again.
+// errRefiltered means that a list was read for a filter that is no longer in force. The page is
+// read again.
 var errRefiltered = errors.New("the filter was changed")
 
-// survey is what a page came to.
+// survey counts the entries of a page: all, known ones to be fetched again, and new ones.
 type survey struct {
 	listed, queued, found int64
 }
 
-// wellFormed leaves of entries those that name an account, each once, in order of DID.
+// wellFormed returns the entries that name an account, each account once, in order of DID.
 func (r *Runner) wellFormed(entries []listed) []listed {
 	slices.SortFunc(entries, func(a, b listed) int { return cmp.Or(cmp.Compare(a.DID, b.DID), -cmp.Compare(a.Rev, b.Rev)) })
 	entries = slices.CompactFunc(entries, func(a, b listed) bool { return a.DID == b.DID })
@@ -63,7 +64,7 @@ func (r *Runner) wellFormed(entries []listed) []listed {
 	return left
 }
 
-// choose picks the entries that something follows from. It holds no locks: absorb looks again.
+// choose returns the entries that something follows from. It holds no locks: absorb looks again.
 func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) {
 	for _, e := range entries {
 		row, err := r.store.RepoOrNew(e.DID)
@@ -78,8 +79,8 @@ func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) 
 	return todo, nil
 }
 
-// find holds an entry against what we know. A list may be older than what we hold, so that only
-// what is ahead of us counts, and the repository's own host has the last word.
+// find compares an entry with our row. A list may be older than what we hold, so that only what is
+// ahead of us counts, and the repository's own host has the last word.
 func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 	if !row.Known() {
 		return r.findUnknown(e, v)
@@ -89,7 +90,8 @@ func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 	}
 	status, hidden := e.hidden()
 	if v.host != "" && !livesAt(row, v) {
-		// Another host's account, or one that has moved there since it was found not to be had. Nobody looks at that one again.
+		// Another host's account, or an unavailable one that has moved there since, which nothing
+		// else would look at again.
 		if e.active() && row.State == store.StateGone && row.Retry.Next == 0 {
 			return isBehind
 		}
@@ -132,7 +134,7 @@ func (r *Runner) findUnknown(e listed, v reading) finding {
 	return isNew
 }
 
-// livesAt says whether an account is one of a host's own, or nobody has found out yet whose it is.
+// livesAt reports whether an account belongs to a host, or its host is not known yet.
 func livesAt(row *store.Repo, v reading) bool {
 	if row.PDS != "" {
 		return identity.HostOf(row.PDS) == v.host
@@ -140,7 +142,7 @@ func livesAt(row *store.Repo, v reading) bool {
 	return row.Pending.Host == 0 || row.Pending.Host == v.id
 }
 
-// awaitLive gives the live side a moment for what a list tells already: of a rev this young, the event may be on its way.
+// awaitLive waits a moment if the list shows a rev so young that its event may be under way.
 func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
 	now := r.opts.Now()
 	for _, e := range todo {
@@ -168,8 +170,8 @@ func (r *Runner) unheard(todo []listed, v reading) bool {
 	})
 }
 
-// absorb writes what follows from entries that choose picked, in batches of bounded size; and goes into the last of them.
-// With errRefiltered, some may be written, and the last is not.
+// absorb writes what follows from the entries that choose returned, in batches of bounded size.
+// What the function and adds goes into the last of them. After errRefiltered some may be written, and the last is not.
 func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
@@ -209,7 +211,7 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 	switch r.find(row, e, v) {
 	case nothing:
 		return
-	case isNew, isUnsure: // who is left has been asked about
+	case isNew, isUnsure: // accounts without a wanted collection are left out by now
 		row.Pending.Host = v.id
 		b.Track(row, v.why, store.PriorityDiscovery)
 		s.found++
@@ -233,8 +235,9 @@ func lookAgainAt(b *store.Batch, row *store.Repo) {
 	b.Enqueue(row, store.PriorityRetry)
 }
 
-// inBatch changes the rows of some repositories in one batch, each under its lock, and what else belongs
-// into it, if the filter in force is that version. DIDs are in ascending order. It returns when the batch is durable.
+// inBatch changes the rows of some repositories in one batch, each under its lock, if the version
+// is that of the filter in force. What the function and adds goes with them. DIDs are in ascending order. It returns
+// when the batch is durable.
 func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
 	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		if r.store.Filter().Version != version {

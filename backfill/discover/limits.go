@@ -19,7 +19,7 @@ const (
 	// repositories.
 	passPagesMax = 1 << 20
 
-	// crawlPage is what listRepos gives at most; at 200 bytes a row a page has 200 KiB.
+	// crawlPage is the most entries that listRepos sends: 200 KiB a page, at 200 bytes a row.
 	crawlPage     = 1000
 	crawlBodyMax  = 4 << 20
 	cursorMax     = 4 << 10
@@ -27,20 +27,22 @@ const (
 	crawlKnown    = 100 * time.Millisecond // after a page of nothing new: cursors may go in circles
 	crawlRetryMax = 5 * time.Minute
 	crawlIdle     = time.Hour // a source that discovers nothing in this mode: a change of the filter wakes it
-	// emptyPagesMax ends a list whose pages name nobody. Relays leave out who is not active, page by page.
+	// emptyPagesMax empty pages in a row end a list. Relays leave inactive accounts out of pages.
 	emptyPagesMax = 10
-	// crawlListsMax is how many lists of one source are read at a time, each by one request: 64 pages of 4 MiB
-	// at worst, and 16 of 200 KiB a second. visitPagesMax is when another gets a turn.
+	// crawlListsMax is how many lists of one source are read at a time, each by one request: 64
+	// pages of 4 MiB at worst, and 16 of 200 KiB a second. After visitPagesMax pages another list
+	// gets a turn.
 	crawlListsMax = 64
 	visitPagesMax = 16
-	// crawlHostsMax bounds the hosts that a relay has us list, at about 300 bytes of memory and 100 of disk each: 15 MiB.
-	// The network has some thousands.
+	// crawlHostsMax bounds the hosts of a relay that are listed, at about 300 bytes of memory and
+	// 100 of disk each: 15 MiB. The network has some thousands.
 	crawlHostsMax = 50_000
-	// crawlHostRetryMax is the longest that one of them is left alone for its failures, crawlBannedAgain for a ban.
+	// crawlHostRetryMax is the longest pause after failures of such a host, crawlBannedAgain after
+	// a ban.
 	crawlHostRetryMax = time.Hour
 	crawlBannedAgain  = time.Hour
-	// A list that is ahead of us by a rev younger than lagAge may be ahead of the firehose too, which has lagGrace to
-	// come by before we ask.
+	// A rev that is younger than lagAge may be ahead of the firehose, too, whose event is awaited
+	// for lagGrace.
 	lagAge   = 5 * time.Minute
 	lagGrace = 5 * time.Second
 
@@ -85,9 +87,9 @@ const (
 
 	// describeMax is how many accounts of a page are asked about at a time.
 	describeMax = 8
-	// describeTries is how often a page waits for a host that is out of order before it goes on and leaves those that are left
-	// for later: after laterBase, doubling to describeRetryMax. At most describeRetriesMax of 100 bytes are remembered; the next pass names
-	// the others again.
+	// describeTries is how often a page waits for a failing host before it goes on and postpones
+	// the remaining accounts: to after laterBase, doubling to describeRetryMax. At most
+	// describeRetriesMax of 100 bytes are remembered; the next pass names the others again.
 	describeTries      = 5
 	laterBase          = 15 * time.Minute
 	describeRetryMax   = 24 * time.Hour

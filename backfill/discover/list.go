@@ -13,24 +13,26 @@ import (
 	"cistern/store"
 )
 
-// crawlShare is the part of what may still become pending that the accounts of one host may take: 2.5 million of the default
-// Options.CrawlPendingMax. The largest have a million.
+// crawlShare is the part of the repositories that may still become pending that the accounts of one
+// host may take: 2.5 million of the default Options.CrawlPendingMax. The largest hosts have a
+// million.
 const crawlShare = 8
 
-// crawlAccountsMax is how many accounts of a host that a relay names are taken up: one that makes them up costs a row of 300 bytes for
-// each, with its event and its retry, 6 GB in all. The largest have a million.
+// crawlAccountsMax bounds the accounts taken up of a host that a relay names: a host that invents
+// accounts costs a row of 300 bytes for each, with its event and its retry, 6 GB in all. The
+// largest hosts have a million.
 const crawlAccountsMax = 20_000_000
 
 // list is one list that a source pages through, by itself: its mark says how far.
 type list struct {
 	name       store.CrawlList // of its mark
-	origin     string          // who is asked
+	origin     string          // of the host that is asked
 	collection string          // whose repositories it lists; "": all of a host
 	roster     bool            // it lists hosts
 	host       uint32          // the PDS whose own accounts it lists, in a source of hosts; else 0
 
-	// owned by whoever visits it:
-	empty int              // pages in a row that named nobody
+	// owned by the goroutine that visits the list:
+	empty int              // pages in a row without entries
 	news  bool             // most of the page before were unknown
 	known map[string]sight // what was found out about the accounts of the page that is asked for,
 	by    uint32           // by this version of the filter
@@ -42,14 +44,15 @@ type list struct {
 
 	// crawler.mu guards:
 	mark     mark
-	failures int // in a row; only who visits it changes it
+	failures int // in a row; changed only during a visit
 	due      time.Time
 	filter   uint32 // in force when it was visited last
 	heap     int    // place in its queue, -1 for none
 	trust    trust  // in its host; only the goroutine that visits the list changes it
 }
 
-// viewOf says what the lists of a source are read for by a filter; without ok they are not read at all.
+// viewOf returns what the lists of a source are read for by a filter. They are not read at all
+// without ok.
 func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
 	v = reading{filter: f.Version, why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
 	switch {
@@ -121,7 +124,7 @@ func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Du
 	return r.jitter(min(most, crawlPause<<min(failures, 20)))
 }
 
-// jitter moves d by up to a tenth either way, so that what failed together does not return together.
+// jitter changes d by up to a tenth, so that what failed together does not return together.
 func (r *Runner) jitter(d time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,9 +194,10 @@ func (c *crawler) renew(l *list) error {
 	return nil
 }
 
-// crowds says whether a list has to wait because of what is pending. The more that is, the less a host may have of it, so that those
-// whose queues never get shorter, dead ones and those that make accounts up, leave the others something however many they are; and who
-// has nothing pending always gets a page. What the operator wants left alone is in nobody's way.
+// crowds reports whether a list must wait because too many repositories are pending. The more are
+// pending, the fewer may be of one host: hosts whose queues never shrink, because they are dead or
+// invent accounts, leave room for others, and a host without pending repositories always gets a
+// page. Queues of banned hosts do not hold up the list of a relay.
 func (r *Runner) crowds(host uint32) bool {
 	left := r.opts.CrawlPendingMax - r.store.Counts()["pending"]
 	if host == 0 {
@@ -203,7 +207,7 @@ func (r *Runner) crowds(host uint32) bool {
 	return h.Queued > max(0, left/crawlShare)
 }
 
-// queuedAtBanned is how many wait for hosts that are not to be asked. It looks at all that have a
+// queuedAtBanned returns how many repositories wait for banned hosts. It looks at all hosts with a
 // queue.
 func (r *Runner) queuedAtBanned() (n int64) {
 	for _, id := range r.store.QueuedHosts() {
@@ -215,8 +219,8 @@ func (r *Runner) queuedAtBanned() (n int64) {
 	return n
 }
 
-// overrun is an error if a host has named more accounts than any has. Those that are not to be had wait in no queue, so that what is
-// pending does not bound them.
+// overrun returns an error if a host has named more accounts than any real one has. Unavailable
+// accounts wait in no queue, so that the limit of pending repositories does not bound them.
 func (r *Runner) overrun(host uint32) error {
 	h, _ := r.store.HostByID(host)
 	if host == 0 || h.Accounts < r.crawls.accountsMax {
@@ -251,7 +255,7 @@ func (c *crawler) stepRepos(
 	named := len(p.Repos)
 	todo := r.wellFormed(p.Repos)
 	names := didsOf(todo)
-	if !l.news || v.ask { // of who is unknown it would only be a second look
+	if !l.news || v.ask { // an unknown account would only be looked at twice
 		if todo, err = r.choose(todo, v); err != nil {
 			return 0, err
 		}
@@ -303,8 +307,8 @@ func (c *crawler) stepRepos(
 	return c.pause(l, to, s.found+s.queued > 0), nil
 }
 
-// unmoved says whether a mark is still what a page was asked for by: somebody may have had it forgotten. Called
-// with the lock of its name.
+// unmoved reports whether a mark is still the one that a page was asked for by: it may have been
+// forgotten meanwhile. Called with the lock of its name.
 func (c *crawler) unmoved(name store.CrawlList, was store.CrawlMark) (bool, error) {
 	now, err := c.r.store.CrawlMark(name)
 	return now == was, ours(err)

@@ -31,19 +31,22 @@ type Options struct {
 	// Enqueued is called after repositories were put into queues of hosts. It must not block.
 	Enqueued func()
 
-	// AllowPrivate permits hosts that are asked without TLS. For development only.
+	// AllowPrivate asks hosts that a relay names by the scheme of the relay. For development only.
 	AllowPrivate bool
-	// Unheard is called when a host's own listing shows commits of repositories that we hold which no firehose has brought. It may
-	// be called often for one host, and an error ends Run. Default: nothing.
+	// Unheard is called when a host's own listing shows commits of repositories that we hold which
+	// no firehose has brought. It may be called often for one host, and an error ends Run. Default:
+	// nothing.
 	Unheard func(origin string) error
-	// Crawl lists where repositories to follow are discovered, beside those that AddCrawl remembers. Default: none.
+	// Crawl names sources of repositories, beside those that AddCrawl remembers. Default: none.
 	Crawl []Source
-	// CrawlPendingMax pauses crawling while more repositories than that are pending. Default 20,000,000: a queued repository
-	// takes some 200 bytes of disk and nothing else, and a host's queue must be known for it to be asked all the time.
-	// Those of one host may take an eighth of what is left of it, lest what some make up leaves no room for the others.
+	// CrawlPendingMax pauses crawling while more repositories are pending. Default 20,000,000: a
+	// queued repository takes some 200 bytes of disk, and a host is kept busy only if its queue is
+	// known. One host may take an eighth of what is left of it, so that invented accounts leave
+	// room for the others.
 	CrawlPendingMax int64
-	// CrawlEvery is how long after its end a list is read from the beginning again. Default 24h: what the firehose tells of is
-	// known at once, and the whole network is some 40,000 pages, which its hosts count with everything else they are asked.
+	// CrawlEvery is how long after its end a list is read from the beginning again. Default 24h:
+	// events bring most changes at once, and the whole network is some 40,000 pages, which count
+	// against the limits of its hosts.
 	CrawlEvery time.Duration
 	// Gate pauses the discovery of repositories: a page that was asked for is finished. Listings
 	// that are compared because events were missed are read all the same: that is repair, not

@@ -21,11 +21,12 @@ type page struct {
 	Repos  entries[listed] `json:"repos"`
 }
 
-// crawlCommasMax bounds the entries of a page, of 60 bytes each in memory. A page in order has some 5000 commas.
+// crawlCommasMax bounds the entries of a page, of 60 bytes each in memory. A correct page has some
+// 5000 commas.
 const crawlCommasMax = 64 << 10
 
-// entries are those of a page. An entry takes two bytes of an answer and twenty times that of memory, so that they
-// are counted first.
+// entries are the entries of a page. One takes two bytes of an answer and twenty times as much
+// memory, so that they are counted first.
 type entries[T any] []T
 
 // UnmarshalJSON reads an array.
@@ -36,7 +37,7 @@ func (l *entries[T]) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*[]T)(l))
 }
 
-// listed is what a host says of a repository.
+// listed is what a host says about a repository.
 type listed struct {
 	DID    string `json:"did"`
 	Rev    string `json:"rev"`
@@ -46,7 +47,8 @@ type listed struct {
 
 func (l listed) active() bool { return l.Active == nil || *l.Active }
 
-// hidden is the status of an account that is not to be had. Troubles of a host with another host say nothing of accounts.
+// hidden returns the status of an unavailable account. Troubles of a host with another host say
+// nothing about its accounts.
 func (l listed) hidden() (s store.Status, ok bool) {
 	if l.active() || l.Status == "throttled" || l.Status == "desynchronized" {
 		return 0, false
@@ -75,7 +77,7 @@ type listedHost struct {
 	Status   string `json:"status"`
 }
 
-// next is the cursor of the page after one that was asked for with a cursor; "" at the end.
+// next returns the cursor of the page after one that was asked for by a cursor; "" at the end.
 func next(cursor, answered string) string {
 	if answered == cursor {
 		return ""
@@ -95,7 +97,7 @@ func (r *Runner) listRepos(ctx context.Context, base, cursor string,
 	return &p, checkCursor(p.Cursor)
 }
 
-// listCollection asks for a page of those that hold a collection.
+// listCollection asks for a page of the repositories that have a collection.
 func (r *Runner) listCollection(ctx context.Context, base, collection, cursor string) (*page, error) {
 	var p page
 	query := url.Values{"limit": {fmt.Sprint(crawlPage)}, "collection": {collection}}
@@ -137,7 +139,7 @@ func (r *Runner) askPage(ctx context.Context, base, method string, query url.Val
 	return nil
 }
 
-// hostID is the store's id for a host.
+// hostID returns the store's id of a host.
 func (r *Runner) hostID(host string) (uint32, error) {
 	id, err := r.store.HostID(host)
 	if errors.Is(err, store.ErrCorrupt) {

@@ -12,7 +12,7 @@ import (
 	"cistern/store"
 )
 
-// pass goes once through a listing, and has fetched again whatever is ahead of what we hold.
+// pass reads a listing once, and queues each repository that is ahead of what we hold.
 type pass struct {
 	r        *Runner
 	url      string // base URL, which its row in the store is under
@@ -23,7 +23,7 @@ type pass struct {
 	failures int       // in a row
 	slow     bool      // the last page took long
 	due      time.Time // when its host is asked again
-	over     bool      // it came to the end, or nobody wants it any more
+	over     bool      // it came to the end, or is no longer requested
 
 	// reconciler.mu guards, and they change only between two visits:
 	running bool
@@ -116,7 +116,7 @@ func (p *pass) run(ctx context.Context) error {
 	return nil
 }
 
-// leave gives a pass up that nobody wants.
+// leave gives up a pass that is no longer requested.
 func (p *pass) leave() {
 	p.over = true
 	p.listing.set(listingDone)
@@ -165,7 +165,7 @@ func (p *pass) begin() error {
 	return nil
 }
 
-// page handles one page, and says whether it was the last.
+// page handles one page, and reports whether it was the last.
 func (p *pass) page(ctx context.Context, row store.Reconciliation) (ended bool, err error) {
 	first := store.Reconciliation{Stage: store.ReconcileReading}
 	// What the listing showed before a restart is not known.

@@ -114,7 +114,7 @@ func (c *reconciler) readCursors() error {
 	return nil
 }
 
-// start starts passes that are due while go takes them, and says how long until another is.
+// start starts passes that are due while try accepts them, and returns how long until another is.
 func (c *reconciler) start(try func(*pass) bool) time.Duration {
 	now, d, running := c.r.opts.Now(), sleepMax, [trusts]int{}
 	c.mu.Lock()
@@ -141,8 +141,8 @@ func (c *reconciler) start(try func(*pass) bool) time.Duration {
 	return d
 }
 
-// askHosts asks for the listings of all hosts that we know, when events of a relay were missed. One such round is not cut
-// short by the next, and the next leaves as much time between them as the last one took.
+// askHosts requests the listings of all known hosts after events of a relay were missed. A round is
+// not cut short by the next, which leaves as much time between them as the last one took.
 func (c *reconciler) askHosts() error {
 	now := c.r.opts.Now()
 	if c.idle.IsZero() && !c.busy() {
@@ -192,7 +192,7 @@ func (r *Runner) requestSome(urls []string) error {
 	return ours(b.CommitSync())
 }
 
-// busy reports whether the listing of a PDS is being compared, but for those of hosts that fail.
+// busy reports whether the listing of a PDS that does not fail is being compared.
 func (c *reconciler) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,7 +204,7 @@ func (c *reconciler) busy() bool {
 	return false
 }
 
-// knownHosts gives the origins of the hosts of all accounts that we know, as the host at an address would be asked for them.
+// knownHosts returns the origins of the hosts of all known accounts, with the scheme of from.
 func (r *Runner) knownHosts(from string) (origins []string, err error) {
 	for after := ""; ; {
 		page, next, err := r.store.Hosts(after, 1000, func(h *store.Host) bool { return h.ID != 0 && h.Accounts > 0 })
@@ -226,7 +226,7 @@ func (r *Runner) knownHosts(from string) (origins []string, err error) {
 	}
 }
 
-// accountsAt is how many accounts we know at the host of a URL, and its id.
+// accountsAt returns how many accounts we know at the host of a URL, and the id of the host.
 func (r *Runner) accountsAt(base string) (accounts int64, id uint32, err error) {
 	origin, _, err := identity.ParseBase(base)
 	if err != nil {

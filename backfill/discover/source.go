@@ -68,7 +68,8 @@ func (s Source) validate() error {
 	return nil
 }
 
-// exact are the signals that name a collection. A list of one collection's repositories says nothing of the others.
+// exact returns the signals that name one collection. A list of one collection's repositories shows
+// nothing about others.
 func exact(f *filter.Filter) []string {
 	return slices.DeleteFunc(f.Signals(), func(s string) bool { return strings.HasSuffix(s, "*") })
 }

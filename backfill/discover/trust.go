@@ -1,7 +1,7 @@
 package discover
 
-// trust is what the requests of lists have shown of a host. Lists of hosts that are not trusted may take only some of the
-// places, so that hosts that hang do not delay those that answer, however many they are.
+// trust is what requests for lists have shown about a host. Lists of untrusted hosts share a
+// bounded part of the places, so that hosts that hang do not delay hosts that answer.
 type trust uint8
 
 const (
@@ -11,7 +11,7 @@ const (
 	trusts
 )
 
-// places is how many of n places the lists of such hosts may take at a time.
+// places returns how many of n places the lists of such hosts may take at a time.
 func (t trust) places(n int) int {
 	switch t {
 	case untried:
@@ -22,7 +22,7 @@ func (t trust) places(n int) int {
 	return n
 }
 
-// trustIn is what is known of a host from before: it is remembered over restarts.
+// trustIn returns what the row of a host shows about it, from before a restart, too.
 func (r *Runner) trustIn(id uint32) trust {
 	switch h, _ := r.store.HostByID(id); {
 	case h.Failing != 0:
