@@ -153,7 +153,7 @@ func (m *model) settle() {
 	m.t.Helper()
 	p := patience{limit: 30 * time.Second}
 	for {
-		err := m.equal()
+		err := errors.Join(m.caughtUp(), m.equal())
 		if err == nil {
 			return
 		}
@@ -168,6 +168,19 @@ func (m *model) settle() {
 		}
 		time.Sleep(3 * time.Millisecond)
 	}
+}
+
+// caughtUp returns nil if every source is followed up to its end. A source that connects anew repeats
+// events that were applied, and while it does a row may become older again: the status of an account
+// is that of the last event, in the order of its source.
+func (m *model) caughtUp() error {
+	for i, src := range m.sources() {
+		cursor, _, err := m.store.Cursor(src.URL)
+		if head := m.streams()[i].Head(); cursor != head {
+			return fmt.Errorf("%s is followed up to %d, %w, of %d", src.URL, cursor, err, head)
+		}
+	}
+	return nil
 }
 
 // logFrames logs the messages of the streams about accounts whose repositories differ from the
