@@ -327,6 +327,46 @@ func TestPackagesAreSmall(t *testing.T) {
 	}
 }
 
+// methodsMax bounds the methods of a type. The store is excepted: it is the one owner of all rows.
+const methodsMax = 40
+
+// manyMethods are the types that have more, as they are. A smaller type lowers its number here.
+var manyMethods = map[string]int{
+	"api.Server": 78, "backfill.Runner": 54, "backfill.task": 59, "backfill/discover.Runner": 45,
+	"ingest.item": 57, "ingest/simnet.Account": 63, "store.Batch": 66,
+}
+
+func TestTypesAreSmall(t *testing.T) {
+	t.Parallel()
+	methods := map[string]int{}
+	for _, s := range sources(t) {
+		if s.test || s.tool() {
+			continue
+		}
+		for _, d := range s.file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv == nil {
+				continue
+			}
+			on := f.Recv.List[0].Type
+			if pointer, ok := on.(*ast.StarExpr); ok {
+				on = pointer.X
+			}
+			if generic, ok := on.(*ast.IndexExpr); ok {
+				on = generic.X
+			}
+			if name, ok := on.(*ast.Ident); ok {
+				methods[s.pkg+"."+name.Name]++
+			}
+		}
+	}
+	for name, n := range methods {
+		if most := max(methodsMax, manyMethods[name]); n > most && name != "store.Store" {
+			t.Errorf("%s has %d methods, at most %d", name, n, most)
+		}
+	}
+}
+
 func TestFilesAreShort(t *testing.T) {
 	t.Parallel()
 	for _, s := range sources(t) {
