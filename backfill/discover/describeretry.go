@@ -8,8 +8,8 @@ import (
 	"cistern/store"
 )
 
-// describeRetries holds the unknown accounts whose host has to be asked again which collections they have,
-// by due time. The store holds each as a DescribeRetry. It is in memory so that a page needs no
+// describeRetries holds, by due time, the unknown accounts whose host has to be asked again which
+// collections they have. The store holds each as a DescribeRetry. It is in memory so that a page needs no
 // read of these rows: describeRetriesMax of 150 bytes are 15 MB.
 type describeRetries struct {
 	mu    sync.Mutex

@@ -48,7 +48,7 @@ func ListingsDone(r *Runner) bool {
 // GapSeen reports whether marks of gaps may have been written since the loop that starts reconciliations read them.
 func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
 
-// SameMark is a mark that became one of backfill's and a row again.
+// SameMark returns a row that was read as a mark and written again.
 func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }
 
 // SameLater is when an account is asked about, read and written again.
@@ -67,7 +67,7 @@ func ListNothing(r *Runner, host string) (absent func(row store.Repo) bool) {
 // DescribeRetriesMax bounds DescribeRetries.
 const DescribeRetriesMax = describeRetriesMax
 
-// DescribeRetries is who is to be asked again what an account holds.
+// DescribeRetries holds accounts whose host is to be asked again.
 type DescribeRetries struct{ l *describeRetries }
 
 // NewDescribeRetries is an empty list.

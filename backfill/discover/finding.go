@@ -171,7 +171,8 @@ func (r *Runner) unheard(todo []listed, v reading) bool {
 }
 
 // absorb writes what follows from the entries that choose returned, in batches of bounded size.
-// What the function and adds goes into the last of them. After errRefiltered some may be written, and the last is not.
+// What the function and adds goes into the last of them. After errRefiltered some may be written,
+// and the last is not.
 func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
@@ -236,8 +237,8 @@ func lookAgainAt(b *store.Batch, row *store.Repo) {
 }
 
 // inBatch changes the rows of some repositories in one batch, each under its lock, if the version
-// is that of the filter in force. What the function and adds goes with them. DIDs are in ascending order. It returns
-// when the batch is durable.
+// is that of the filter in force. What the function and adds goes with them. DIDs are in ascending
+// order. It returns when the batch is durable.
 func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
 	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		if r.store.Filter().Version != version {
