@@ -17,7 +17,6 @@ type crashes struct {
 	// mu guards:
 	mu     sync.Mutex
 	rng    *rand.Rand
-	idle   bool
 	clones []*storetest.CrashFS
 }
 
@@ -29,15 +28,9 @@ func newCrashes(seed uint64, one, most int) *crashes {
 func (c *crashes) step(string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.idle && len(c.clones) < c.most && c.rng.IntN(c.one) == 0 {
+	if len(c.clones) < c.most && c.rng.IntN(c.one) == 0 {
 		c.clones = append(c.clones, c.fs.Clone(c.rng, []int{0, 50, 100}[c.rng.IntN(3)]))
 	}
-}
-
-func (c *crashes) setIdle(idle bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.idle = idle
 }
 
 // each opens what every crash left, which must check clean, before and behind what go on does with it: go on starts
