@@ -7,16 +7,18 @@ import (
 	"cistern/store"
 )
 
-// identityMarks tell whether others wrote a row's identity since its document was asked for.
+// identityMarks are compared to detect that the identity in a row was written after the task
+// requested the document.
 type identityMarks struct {
 	event, resolved int64 // Repo.IdentityTime and Repo.Resolved
 }
 
 func marksOf(row *store.Repo) identityMarks { return identityMarks{row.IdentityTime, row.Resolved} }
 
-// know notes in the row what the document said, with an event if it said something else before: readers
-// may have been told that, even of a repository that was never whole. What an identity event brought
-// since the document was asked for is newer, and stays.
+// know writes the identity that the document states to the row. If the row had another identity, it
+// also writes an identity event, even for a repository without a complete copy: readers may have
+// received the former identity. An identity that an event brought after the document was requested
+// is newer, and is kept.
 func (t *task) know(b *store.Batch, row *store.Repo, held bool) {
 	overtaken := marksOf(row) != t.marks
 	if t.ident.DID == "" || overtaken && row.Key != "" {
@@ -34,7 +36,8 @@ func (t *task) know(b *store.Batch, row *store.Repo, held bool) {
 	}
 }
 
-// complete makes the row say that the copy is whole. Called by the batch that writes its last part.
+// complete records in the row that the copy is complete. It is called in the batch that writes the
+// last part of the copy.
 func (t *task) complete(b *store.Batch, row *store.Repo) {
 	held := row.Rev != ""
 	row.Rev, row.Data, row.Commit, row.Torn, row.TornRev = t.commit.Rev, t.commit.Data, t.block, false, ""
@@ -50,7 +53,7 @@ func (t *task) complete(b *store.Batch, row *store.Repo) {
 	t.conclude(b, row, held)
 }
 
-// conclude ends the task of a repository that is whole at row.Rev.
+// conclude ends the task of a repository whose copy is complete at row.Rev.
 func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 	t.closeWindow()
 	asked := t.askedSince(row)
@@ -59,15 +62,15 @@ func (t *task) conclude(b *store.Batch, row *store.Repo, held bool) {
 	t.settle(b, row)
 	if asked {
 		row.Retry, row.Recheck = store.Retry{}, false
-		b.Enqueue(row, store.PriorityOperator) // the next fetch brings the buffered commits
+		b.Enqueue(row, store.PriorityOperator) // the next fetch includes the buffered commits
 		row.Pending.Priority = store.PriorityOperator
 	}
 	b.Show(row)
 	t.know(b, row, held)
 }
 
-// settle finds the state of a repository that is whole at row.Rev. With commits buffered, its shard
-// has the last word.
+// settle chooses the state of a repository whose copy is complete at row.Rev. If commits are
+// buffered, the ingest shard that drains them decides whether the copy is behind.
 func (t *task) settle(b *store.Batch, row *store.Repo) {
 	before := row.Retry
 	behind := row.SeenRev > max(row.Rev, t.stated)
@@ -84,11 +87,11 @@ func (t *task) settle(b *store.Batch, row *store.Repo) {
 	}
 }
 
-// lag decides what to do about an announced rev that is higher than the copy's. The commit may have
-// come too late for this fetch, or the host names that rev for the very commit that we hold now:
-// then the host is asked at once, but only once, since any sender could otherwise keep us busy.
-// Else the host has no such rev, or not yet: it is asked up to lagsMax times more, and then
-// believed: then lag returns false.
+// lag handles an announced rev that is higher than the rev of the copy. The commit may have been
+// too late for this fetch, or the host may report that rev for the commit that the copy already
+// has. The first time, the host is asked again at once; only once, because any sender could
+// otherwise keep the Runner busy. If the host still reports an older rev, it is asked up to lagsMax
+// times, with growing delays. After that the host is believed, and lag returns false.
 func (t *task) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 	late := row.SeenRev != t.row.SeenRev
 	count := uint32(1)
@@ -99,7 +102,7 @@ func (t *task) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 		t.forgot, row.SeenRev = row.SeenRev, ""
 		return false
 	}
-	row.Recheck = true // what we hold is whole: only another rev is worth a transfer
+	row.Recheck = true // the copy is complete: only another rev is worth a transfer
 	now := t.r.opts.Now()
 	retry := store.Retry{
 		Count:   count,
@@ -117,9 +120,9 @@ func (t *task) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 	return true
 }
 
-// reveal shows an account again of which we hold data. Its records were hidden, so that readers may
-// have dropped them: they are listed anew, or wiped, with a new attempt, when that cannot be (Batch.Relist).
-// Not in one batch with changes to them.
+// reveal makes a hidden account visible again whose data is stored. Readers may have dropped its
+// records while the account was hidden, so the records are listed anew. If that is impossible, they
+// are wiped, with a new attempt (Batch.Relist). The same batch must not change the records.
 func reveal(b *store.Batch, row *store.Repo) error {
 	if !row.Status.Hidden() {
 		return nil
@@ -128,15 +131,15 @@ func reveal(b *store.Batch, row *store.Repo) error {
 	return b.Relist(row)
 }
 
-// done returns the outcome of a task whose repository is whole, durably.
+// done returns the outcome of a task whose copy is complete and durable.
 func (t *task) done(row store.Repo) outcome {
 	if t.forgot != "" {
-		t.r.opts.Logger.Info("a rev that its host does not have is forgotten", "did", t.it.did, "rev", row.Rev, "seen", t.forgot)
+		t.r.opts.Logger.Info("dropped an announced rev that the host does not have", "did", t.it.did, "rev", row.Rev, "seen", t.forgot)
 	}
 	return ended(row, resultSynced)
 }
 
-// unixSeconds is 0 for the zero time.
+// unixSeconds returns at in Unix seconds, 0 for the zero time.
 func unixSeconds(at time.Time) int64 {
 	if at.IsZero() {
 		return 0

@@ -10,12 +10,13 @@ import (
 	"cistern/ingest/repo"
 )
 
-// target is the repository of the task at its host, which is asked by the permit of the task.
+// target returns the repository of the task and its host. Requests to the host use the permit of
+// the task.
 func (t *task) target() fetch.Target {
 	return fetch.Target{DID: t.it.did, Ident: t.ident, HostID: t.hostID, Host: t.permit}
 }
 
-// fetch gets a verified copy of what the filter wants of the repository.
+// fetch downloads a verified copy of the records that the filter wants.
 func (t *task) fetch(ctx context.Context) (*fetch.Copy, error) {
 	req := &fetch.Request{
 		Target:   t.target(),
@@ -41,14 +42,14 @@ func (t *task) fetch(ctx context.Context) (*fetch.Copy, error) {
 	return c, nil
 }
 
-// query asks the host of the repository a question about it.
+// query sends an XRPC query about the repository to its host.
 func (t *task) query(ctx context.Context, method, query string, bodyMax int64) ([]byte, error) {
 	to := t.target()
 	return t.r.copier.Query(ctx, &to, method, query, bodyMax)
 }
 
-// skipHeld leaves the records that are held already out of a part: the difference does not look at
-// them. They do not change while the fetch buffers live commits.
+// skipHeld excludes records from a part that are stored with the same CID, because the diff does
+// not read them. The stored records do not change while the fetch buffers live commits.
 func (t *task) skipHeld(part *repo.Partial) error {
 	rows, err := t.r.store.Rows(t.row.Ordinal)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"cistern/store"
 )
 
-// difference is the merge of a verified copy with the rows we hold.
+// difference is the merge of a verified copy with the stored rows.
 type difference struct {
 	t     *task
 	rows  *store.Rows
@@ -20,10 +20,11 @@ type difference struct {
 	bytes int
 }
 
-// diff writes what has changed since the copy we hold. Each batch is consistent in itself, for its
-// records and their events go together; rev, data and commit change with the last. A crash between
-// leaves a pending row, and its next task finds by the same merge what is still to be done. It runs
-// even when the rev is the one we hold, since such a crash may lie behind.
+// diff writes the changes between the stored copy and c. Each batch is consistent, because a record
+// and its event are written together. Rev, data and commit change in the last batch. A crash
+// between two batches leaves a pending row, and the next task repeats the merge to find the
+// remaining changes. diff runs even if the rev is the stored one, because an earlier diff may have
+// crashed at this rev.
 func (t *task) diff(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	if err := t.reveal(); err != nil {
 		return outcome{}, err
@@ -80,7 +81,7 @@ func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 	return err
 }
 
-// meet compares a row with the leaf of its key, and goes to the next.
+// meet compares a row with the leaf of the same key, and advances to the next row.
 func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err error) {
 	switch {
 	case !d.keeps(l.Key):
@@ -94,7 +95,7 @@ func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err 
 	return err
 }
 
-// keeps says whether the filter of the task has a record held, shown or not.
+// keeps reports whether the filter of the task stores a record, visible or not.
 func (d *difference) keeps(path []byte) bool {
 	f := d.t.filter
 	if refilter.KeepsAll(f.Filter) {
@@ -104,10 +105,10 @@ func (d *difference) keeps(path []byte) bool {
 	return valid && f.Wants(collection)
 }
 
-// add notes one change, and writes those gathered when they are many.
+// add gathers one change, and writes the gathered changes once they reach a limit.
 func (d *difference) add(ctx context.Context, op store.Op) error {
-	if op.CID.Defined() && op.Record == nil { // one of no bytes is no such
-		return store.ErrStale // it was held as the fetch began, and was not fetched again
+	if op.CID.Defined() && op.Record == nil { // nil means absent; an empty record is legal
+		return store.ErrStale // stored when the fetch began, so it was not fetched
 	}
 	op.Path, op.Record = bytes.Clone(op.Path), bytes.Clone(op.Record)
 	d.ops = append(d.ops, op)
@@ -122,13 +123,13 @@ func (d *difference) add(ctx context.Context, op store.Op) error {
 	return err
 }
 
-// flush writes the changes gathered, and what complete adds to them.
+// flush writes the gathered changes. If complete is not nil, the same batch calls it.
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
 	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
-		row.Torn = true // no longer what row.Rev names, so that only a copy can complete it
+		row.Torn = true // no longer the records of row.Rev: only another copy completes it
 		row.TornRev = max(row.TornRev, d.t.commit.Rev)
 		if row.Filter != d.t.filter.Selection {
-			row.Filter, row.Sweep = d.t.filter.Selection, true // Apply chooses by it from here on
+			row.Filter, row.Sweep = d.t.filter.Selection, true // Apply selects records by it from here on
 		}
 		if len(d.ops) > 0 {
 			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {
@@ -144,9 +145,9 @@ func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo
 	return row, err
 }
 
-// reveal shows an account that was hidden, in a batch of its own before any difference: readers pass
-// over events of accounts that are hidden when they come by. After a crash behind it the next task
-// finds the account shown, so that its records are listed once.
+// reveal makes a hidden account visible in a separate batch before any diff: readers skip the
+// events of an account that is hidden when they read them. After a crash behind this batch, the
+// next task finds the account visible, so its records are listed only once.
 func (t *task) reveal() error {
 	if !t.row.Status.Hidden() {
 		return nil

@@ -29,7 +29,7 @@ func (r *Runner) dispatch(ctx context.Context, g *errgroup.Group) error {
 	}
 }
 
-// await waits until something may have changed.
+// await waits until another task may be able to start. done means that Run ends.
 func (r *Runner) await(ctx context.Context) (done bool, err error) {
 	t := time.NewTimer(r.idles(r.opts.Now()))
 	defer t.Stop()
@@ -44,7 +44,7 @@ func (r *Runner) await(ctx context.Context) (done bool, err error) {
 	return false, nil
 }
 
-// idles is how long the dispatcher has nothing to do unless it is woken.
+// idles returns how long the dispatcher may sleep unless it is woken.
 func (r *Runner) idles(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,7 +62,7 @@ func (r *Runner) idles(now time.Time) time.Duration {
 	return max(d, 0)
 }
 
-// next finds a task and takes its permits; nil when none can be started now.
+// next returns a task that holds its permits, or nil if none can start now.
 func (r *Runner) next(ctx context.Context) (*task, error) {
 	for ctx.Err() == nil {
 		t, refill := r.pick()
@@ -76,8 +76,9 @@ func (r *Runner) next(ctx context.Context) (*task, error) {
 	return nil, nil
 }
 
-// pick takes permits for the repository whose turn it is, or names the host whose queue must be
-// read first. Hosts take turns; repositories of unknown host come when the known ones' are served.
+// pick takes permits for the next repository and returns its task. If the queue of a host must be
+// read first, pick returns that queue instead. Hosts take turns. Repositories whose host is unknown
+// come after the repositories of known hosts.
 func (r *Runner) pick() (t *task, refill *queue) {
 	now := r.opts.Now()
 	r.mu.Lock()
@@ -113,8 +114,8 @@ func (r *Runner) pick() (t *task, refill *queue) {
 	return r.pickUnresolved(now)
 }
 
-// take finds the next repository of a host. While lookups are parked, only a repository can go on whose
-// host and key were just found. Called with mu held.
+// take removes the next repository from the queue of a host. While lookups are parked, it returns
+// only repositories whose host and key were just resolved. Called with mu held.
 func (r *Runner) take(q *queue, parked bool) (item, bool) {
 	if q == nil {
 		return item{}, false
@@ -139,8 +140,9 @@ func (r *Runner) take(q *queue, parked bool) (item, bool) {
 	return item{}, false
 }
 
-// clearRoom puts those who wait for a permit of a host back into the queues where they stand: a ban may last, and an
-// account that moves meanwhile is not to wait for its former host. Called with mu held.
+// clearRoom returns the repositories that wait in memory for a permit of a host to their stored
+// queues. A ban may last, and an account that moves meanwhile must not wait for its former host.
+// Called with mu held.
 func (r *Runner) clearRoom(q *queue) {
 	room := q.room
 	q.room = nil
@@ -152,14 +154,15 @@ func (r *Runner) clearRoom(q *queue) {
 	}
 }
 
-// looked ends a lookup that counts as one. Called with mu held.
+// looked ends the lookup of a task. Called with mu held.
 func (r *Runner) looked(t *task) {
 	t.looking = false
 	r.resolving--
 	r.lookups.End()
 }
 
-// release gives a task's permit back; the host's part alone when its transfer has ended.
+// release returns the permit of a task. Without all, it returns only the share of the host, because
+// only the transfer has ended.
 func (r *Runner) release(t *task, all bool) {
 	switch {
 	case t.permit == nil:
@@ -179,7 +182,7 @@ func (r *Runner) release(t *task, all bool) {
 	signal(r.kick)
 }
 
-// quiet is nil for errors that only say that we were told to end.
+// quiet returns nil for an error that only says that ctx ended.
 func quiet(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

@@ -1,61 +1,66 @@
-// Package backfill turns rows that say "pending" into complete, verified copies of repositories.
+// Package backfill turns pending rows into complete, verified copies of repositories.
 //
 // # Purpose
 //
-// Fetch every pending repository from its real host, verify it, store it or the difference to
-// what we hold, and give what fails a kind and a time to try again.
+// Fetch every pending repository from its own host, verify it, store it or its difference to the
+// stored copy, and record for each failure its kind and the time of the next attempt.
 //
 // # Invariants
 //
-//  1. The row is the truth: whatever is only in memory here (queues, parked hosts, permits) can be
-//     lost at any moment, and a new Runner goes on from the rows.
-//  2. Nothing is written of a repository but a verified copy (package fetch), or the difference to it.
-//  3. A waiting repository holds no permit. A permit is taken before a DID is marked in flight, and
-//     given back on every path, at the latest when its task ends.
-//  4. One DID is in flight at most once. An outcome is dropped when the row's attempt is not the one
-//     the task began with, or the row is no longer pending.
-//  5. Rev, data and commit of a row change only in the batch that completes a copy. A difference cut
-//     short by a crash is taken up by the same merge; until then the row is torn, and only a copy completes it.
+//  1. The row is the truth: state that is only in memory (queues, parked hosts, permits) can be
+//     lost at any moment, and a new Runner continues from the rows.
+//  2. Nothing is written of a repository but a verified copy (package fetch), or the difference to
+//     it.
+//  3. A waiting repository holds no permit. A permit is acquired before a DID is marked in flight,
+//     and released on every path, at the latest when its task ends.
+//  4. One DID is in flight at most once. An outcome is dropped if the row's attempt is not the one
+//     that the task began with, or the row is no longer pending.
+//  5. Rev, data and commit of a row change only in the batch that completes a copy. A difference
+//     that a crash interrupted is continued by the same merge; until then the row is torn, and
+//     only a copy completes it.
 //  6. Each failure raises the row's retry count, and only a success resets it. A repository that
 //     waits because its host is parked has not failed.
-//  7. Whatever a host sends costs at most the limits in limits.go, and slows only its repositories.
-//  8. Live commits are buffered from before the host is asked until the critical section that ends the
-//     task. A copy that is complete leaves them to be drained; any other ending drops them and
-//     leaves the highest rev as one that was seen.
-//  9. A copy below a rev that was seen is no success: it is asked for again, ever more seldom, and
-//     only after lagsMax times the host is believed.
-//  10. Records of an account that was hidden are listed anew once when it is shown again, before any change
-//     to them.
-//  11. No lock of a DID is held over I/O of the network, nor over more work than one bounded batch.
-//  12. A task chooses records by the filter in force as its fetch began, and its batches say so in the row.
+//  7. Whatever a host sends costs at most the limits in limits.go, and slows only its
+//     repositories.
+//  8. Live commits are buffered from before the host is asked until the critical section that ends
+//     the task. After a complete copy they are drained; any other ending drops them, and the row
+//     keeps the highest rev as an announced one.
+//  9. A copy below an announced rev is no success: the host is asked again with growing delays,
+//     and is believed after lagsMax times.
+//  10. The records of a hidden account are listed anew once when it becomes visible again, before
+//     any change to them.
+//  11. No lock of a DID is held over network I/O, nor over more work than one bounded batch.
+//  12. A task selects records by the filter in force when its fetch began, and its batches record
+//     that filter in the row.
 //  13. A repository that must not be followed is forgotten (package refilter).
-//  14. The data of an account is wiped only when the host of a document that was read for this question, or the absence of a
-//     document, confirms an announced deletion, or RepoNotFound was answered often and long enough.
-//     A relay's own decision stands, whatever the host says (docs/architecture.md, "The status of an
+//  14. The data of an account is wiped only if an announced deletion is confirmed, or if
+//     RepoNotFound was answered often and long enough. A deletion is confirmed by the host in a
+//     document that was read for this purpose, or by the absence of a document. A relay's own
+//     decision stands, whatever the host reports (docs/architecture.md, "The status of an
 //     account").
 //
 // # Concurrency
 //
 // Run owns the goroutines that fetch: one that dispatches, one that requeues due rows, one that
 // flips imports when idle, one that applies a changed filter, and one for each task or lookup in
-// flight. Everything else may be called from any goroutine. Runner.mu guards queues, lookups and the
-// in-flight set; it is never held over I/O, and taken before the mutex of the table of hosts, never
-// after it.
+// flight. All other methods may be called from any goroutine. Runner.mu guards queues, lookups and
+// the DIDs in flight. It is never held over I/O, and is locked before the mutex of the table of
+// hosts, never after it.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
 //
 // # Files
 //
-//   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
+//   - options.go, limits.go, metrics.go: settings, constants, metrics
 //   - runner.go: Runner, Run, Wake
-//   - dispatch.go: starts tasks as package hosts gives permits; queue.go: what waits for one host;
-//     standing.go: changes of a host
-//   - resolve.go: rows whose host is unknown find it
-//   - task.go: one repository, step by step; window.go: whose live commits are buffered meanwhile
-//   - recheck.go: whether a transfer is needed; copy.go: asks package fetch for a copy
-//   - diff.go: the merge with what we hold; complete.go, outcome.go: what a task writes at its end
-//   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts that
-//     showed a signal, but had no record of it
-//   - schedule.go: the one switch from failure to kind, parking and delay; errors.go: failures
-//   - retry.go: what is due becomes pending
+//   - dispatch.go: starts tasks as package hosts gives permits; queue.go: the repositories that
+//     wait for one host; standing.go: changed settings of a host
+//   - resolve.go: the lookup of unknown hosts
+//   - task.go: one repository, step by step; window.go: the buffer of its live commits
+//   - recheck.go: whether a transfer is needed; copy.go: requests a copy from package fetch
+//   - diff.go: the merge with the stored rows; complete.go, outcome.go: the batch that ends a task
+//   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts with
+//     a signal, but without a record of it
+//   - schedule.go: the one switch from failure to kind, pause and delay; errors.go: failures
+//   - retry.go: due rows become pending
 package backfill

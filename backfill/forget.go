@@ -11,7 +11,8 @@ import (
 	"cistern/store"
 )
 
-// disowns says whether the task has found out that its repository is not to be followed. Called under the DID's lock.
+// disowns reports whether the task found that its repository must not be followed. Called under the
+// lock of the DID.
 func (t *task) disowns(row *store.Repo) (bool, error) {
 	if !t.fetching {
 		return t.r.store.Filter().Excluded(row.DID), nil
@@ -22,11 +23,13 @@ func (t *task) disowns(row *store.Repo) (bool, error) {
 	return true, t.outdone(row)
 }
 
-// errOutdone: a copy has no record that a signal names, and what was seen besides may be one.
-var errOutdone = fmt.Errorf("the copy shows no signal, and a commit that it is without may: %w", repo.ErrInvalid)
+// errOutdone means that the copy has no record that a signal names, but a newer commit may have
+// one.
+var errOutdone = fmt.Errorf("the copy shows no signal, but a newer commit may: %w", repo.ErrInvalid)
 
-// outdone is an error if the copy is of before a commit that shows a signal, or the host older than what was seen of it
-// some times. To forget the repository would lose that commit.
+// outdone returns an error if a buffered commit that is newer than the copy may show a signal. It
+// also returns an error while the host serves an older rev than was announced, for the first
+// lagsMax attempts. To forget the repository would lose those commits.
 func (t *task) outdone(row *store.Repo) error {
 	late := row.SeenRev > t.commit.Rev && row.Retry.Count < lagsMax
 	var f frame.Frame
@@ -46,13 +49,13 @@ func (t *task) outdone(row *store.Repo) error {
 	return errOutdone
 }
 
-// forget ends the task of a repository that is not to be followed.
+// forget ends the task of a repository that must not be followed.
 func (t *task) forget(ctx context.Context) (outcome, error) {
 	version := t.filter.Version
 	if !t.fetching {
 		version = t.r.store.Filter().Version
 	}
-	var unclear error // whether it is to be followed
+	var unclear error // why it is unknown whether the repository must be followed
 	f := &refilter.Forget{Store: t.r.store, DID: t.it.did, Version: version, Held: true, Gone: t.closeWindow}
 	f.Due = func(row *store.Repo) (goes bool, err error) {
 		if t.owns(row) {
@@ -75,12 +78,14 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 	return ended(store.Repo{}, resultDropped), nil
 }
 
-// passBy, like run, forgets a repository that was not to be had as a network was followed as a whole, which it is no longer. Who was
-// fetched, or shows a signal, is not forgotten.
+// passBy forgets an unavailable repository that was found while its whole network was followed, if
+// the filter has changed to signals since. It does not ask the host: hundreds of rows a second are
+// due after a whole network was followed. A repository that was fetched or shows a signal is kept.
+// Like Forget.Run, passBy returns a nil wait if it forgot nothing.
 func (r *Runner) passBy(ctx context.Context, did string) (wait func() error, err error) {
 	now := r.store.Filter()
 	if now.Full() {
-		return nil, nil // without asking the host: hundreds a second are due after following a whole network
+		return nil, nil // the whole network is followed
 	}
 	wait, err = (&refilter.Forget{Store: r.store, DID: did, Version: now.Version, Due: func(row *store.Repo) (bool, error) {
 		return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork && refilter.OnSignal(now.Filter, row), nil

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Results of a task, the closed set of the metric's label.
+// Results of a task: the closed set of values of the metric label.
 const (
 	resultSynced  = "synced"
 	resultGone    = "gone"
@@ -22,7 +22,7 @@ func resultOf(v verdict) string {
 }
 
 type metrics struct {
-	tasks    *prometheus.CounterVec // result: synced, gone, stale, dropped, ratelimited, transport, generic
+	tasks    *prometheus.CounterVec // by result: a result constant, or the kind of a failure
 	requeued prometheus.Counter
 }
 
@@ -35,9 +35,9 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	}
 	m := &metrics{
 		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_tasks_total", Help: "Tasks by how they ended.",
+			Name: "cistern_backfill_tasks_total", Help: "Tasks by result.",
 		}, []string{"result"}),
-		requeued: counter("requeued_total", "Repositories made pending again when due."),
+		requeued: counter("requeued_total", "Repositories requeued because a retry was due."),
 	}
 	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
 		m.tasks.WithLabelValues(result)
@@ -45,7 +45,7 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.tasks, m.requeued,
 		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
-		gauge("waiting_repos", "Resolved repositories that wait for a permit in memory.", func() float64 {
+		gauge("waiting_repos", "Resolved repositories that wait in memory for a permit.", func() float64 {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return float64(r.waiting)

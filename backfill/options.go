@@ -17,8 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Directory finds the host and the keys of a DID. Safe for concurrent use. Errors are those of
-// package identity; any other is transient. After Purge, Resolve asks anew.
+// Directory finds the host and the keys of a DID. It is safe for concurrent use. Its errors are
+// those of package identity; any other error is transient. After Purge, Resolve does not answer
+// from its cache.
 type Directory interface {
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
 	Purge(did string)
@@ -30,36 +31,40 @@ type Options struct {
 	Store     *store.Store
 	Directory Directory
 
-	// Transport makes the requests. Default: identity.NewTransport, as AllowPrivate says.
+	// Transport makes the requests. Default: identity.NewTransport with AllowPrivate.
 	Transport http.RoundTripper
 	// AllowPrivate permits addresses that are not public. For development only.
 	AllowPrivate bool
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
 
-	// Strategy is how a repository is fetched when the filter wants only some collections. Default fetch.StrategyAuto.
+	// Strategy is how a repository is fetched when the filter wants only some collections. Default
+	// fetch.StrategyAuto.
 	Strategy fetch.Strategy
-	// SkipSignatures leaves out the check of signatures, which rows record
-	// (store.VerifiedHashes). Default: they are checked, like every hash and tree.
+	// SkipSignatures turns off the check of signatures, and rows record that
+	// (store.VerifiedHashes). Default: signatures are checked. Hashes and trees always are.
 	SkipSignatures bool
-	// Drain is called when a copy is complete and durable, and live commits buffered during its fetch wait
-	// to be applied to it (store.StateDraining). It must not block. Default: nothing.
+	// Drain is called when a copy is complete and durable, but live commits that were buffered
+	// during its fetch must still be applied (store.StateDraining). It must not block. Default:
+	// nothing.
 	Drain func(did string)
-	// Follows reports whether the firehose source with an id (store.SourceID) is followed: while a relay is, accounts that it
-	// hides stay hidden whatever their hosts say. It must not block. Default: all are.
+	// Follows reports whether the firehose source with an id (store.SourceID) is followed. While a
+	// relay is followed, accounts that it hides stay hidden, whatever their hosts report. It must
+	// not block. Default: all sources are followed.
 	Follows func(source uint32) bool
 
-	// Gate pauses Run: while it is shut no task starts, and what is in flight is finished. Default: a
-	// gate that is always open.
+	// Gate pauses Run: while it is shut no task starts, and tasks in flight are finished. Default:
+	// a gate that is always open.
 	Gate *gate.Gate
 
 	// Concurrency is the number of repositories fetched at a time. Default 32.
 	Concurrency int
 	// PerHost is the number of repositories fetched from one host at a time. Default 10.
 	PerHost int
-	// HostRules limit or ban hosts by patterns of their names. What is set for one host (store.HostRow) goes before.
+	// HostRules limit or ban hosts by patterns of their names. Settings of one host (store.HostRow)
+	// take precedence.
 	HostRules pace.Rules
-	// Limits of copies. fetch.Options says what they mean and their defaults.
+	// Limits of copies. fetch.Options documents their meaning and their defaults.
 	MemoryBytes     int64
 	RepoMemoryBytes int64
 	SpoolDir        string
@@ -78,11 +83,11 @@ type Options struct {
 
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
-	// Seed makes delays repeatable. Default 0, which is a seed too.
+	// Seed makes delays repeatable. Default 0, which is a valid seed.
 	Seed uint64
-	// Logger takes state changes. Default: discard.
+	// Logger receives state changes. Default: discard.
 	Logger *slog.Logger
-	// Registerer takes the metrics. Default: a private registry.
+	// Registerer receives the metrics. Default: a private registry.
 	Registerer prometheus.Registerer
 }
 
@@ -147,7 +152,7 @@ func (o Options) validate() error {
 	return errors.Join(errs...)
 }
 
-// defaultTo is v, or def where v was left zero.
+// defaultTo returns v, or def if v is the zero value.
 func defaultTo[T comparable](v, def T) T {
 	var zero T
 	if v == zero {

@@ -9,18 +9,19 @@ import (
 	"cistern/store"
 )
 
-// fail writes what follows from the error of a task, and has the host judged by it.
+// fail classifies the error of a task, records it for the host, and writes the resulting state of
+// the row.
 func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	now := t.r.opts.Now()
 	v := t.blame(classify(ctx, err, now))
-	// Before the permit is free: the next task is not to meet a host that has just failed.
+	// Before the permit is released: the next task must not start at a host that has just failed.
 	t.r.judge(t, v)
 	t.r.release(t, true)
 	switch v.ending {
 	case endFatal:
 		return outcome{}, errors.Join(err, t.abandon())
 	case endStop:
-		return outcome{}, t.abandon() // the row stays pending, and its next fetch starts a buffer of its own
+		return outcome{}, t.abandon() // the row stays pending, and its next fetch starts a new buffer
 	case endLater:
 		return t.letGo("")
 	case endStale:
@@ -51,18 +52,18 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	return ended(row, resultOf(v)), nil
 }
 
-// toldSince says whether the firehose spoke of the account since its host was asked, or of its document since that was
-// read. What the host answered may be of before, and it may be the former one: an account that moves is deactivated
-// where it was.
+// toldSince reports whether the firehose brought an account event after the host was asked, or an
+// identity event after the document was read. The answer may then be outdated, or that of the
+// former host: an account that moves is deactivated at its former host.
 func (t *task) toldSince(row *store.Repo) bool {
 	return row.AccountTime != t.row.AccountTime || marksOf(row) != t.marks
 }
 
-// ignore takes a row out of the queue that nobody wants there.
+// ignore removes the row of an untracked repository from the queue.
 func (t *task) ignore() (outcome, error) {
 	wait, err := t.r.store.UpdateRepo(t.it.did, func(b *store.Batch, row *store.Repo) error {
 		if row.State != store.StatePending || row.Tracked != store.Untracked {
-			return nil // it has changed since
+			return nil // changed since it was picked
 		}
 		b.Untrack(row)
 		b.PutRepo(row)
@@ -74,8 +75,10 @@ func (t *task) ignore() (outcome, error) {
 	return ended(store.Repo{}, ""), ours(err)
 }
 
-// blame puts a did:web whose document cannot be had into the queue of the host that should serve it, if that is known: who lists
-// names that nobody serves is not to fill our table of hosts. Only there does it say something about the host whose permit was taken.
+// blame decides which queue receives a did:web whose document is unavailable. If the host that
+// should serve the document is known, it is the queue of that host; otherwise no host row is
+// created, because a list of made-up names must not fill the table of hosts. The failure counts
+// against a host only if the task holds a permit of that host.
 func (t *task) blame(v verdict) verdict {
 	authority, ok := webAuthority(t.it.did)
 	if !v.lookup || !ok {
@@ -91,7 +94,7 @@ func (t *task) blame(v verdict) verdict {
 	return v
 }
 
-// letGo leaves a row to whoever changed it, and looks for it where it stands now.
+// letGo ends a task whose row was changed by another caller, and returns the row as it is now.
 func (t *task) letGo(result string) (outcome, error) {
 	if err := t.abandon(); err != nil {
 		return outcome{}, err
@@ -101,13 +104,13 @@ func (t *task) letGo(result string) (outcome, error) {
 		err = nil
 	}
 	if row.State != store.StatePending {
-		row = store.Repo{} // what it waits for is not for this task to say
+		row = store.Repo{} // the caller that changed it signals what it waits for
 	}
 	return ended(row, result), ours(err)
 }
 
-// update changes the row under its lock, unless the attempt is no longer this task's (ErrStale).
-// When it returns, the change is durable.
+// update changes the row under its lock, unless the row no longer belongs to the attempt of this
+// task (ErrStale). When it returns, the change is durable.
 func (t *task) update(change func(b *store.Batch, row *store.Repo) error) (store.Repo, error) {
 	row, wait, err := t.apply(change)
 	if err == nil {
@@ -131,7 +134,7 @@ func (t *task) apply(change func(b *store.Batch, row *store.Repo) error) (row st
 	return row, wait, ours(err)
 }
 
-// failed makes the row wait for its next attempt.
+// failed schedules the next attempt of a repository.
 func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now time.Time) {
 	t.learn(b, row)
 	count := row.Retry.Count
@@ -140,7 +143,8 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	}
 	most := t.r.opts.RetryMax
 	switch {
-	case v.nobody && row.Ordinal == 0: // lists make up names for nothing, and each attempt asks a directory that all share
+	case v.nobody && row.Ordinal == 0:
+		// Lists can invent names at no cost, and each attempt asks the shared directory.
 		most = max(most, goneRecheckMax)
 	case v.refused:
 		most = max(most, goneRecheck)
@@ -156,8 +160,8 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	})
 }
 
-// hostOr is the host that the document named, or the one of the row: if there was no document, or an identity event has
-// brought another host since.
+// hostOr returns the host that the document names. It returns the host of the row if no document
+// was read, or if an identity event has brought another host since.
 func (t *task) hostOr(row *store.Repo) uint32 {
 	if marksOf(row) != t.marks && row.PDS != t.ident.PDS {
 		return row.Pending.Host
@@ -165,21 +169,23 @@ func (t *task) hostOr(row *store.Repo) uint32 {
 	return defaultTo(t.hostID, row.Pending.Host)
 }
 
-// gone notes that the account's host calls it inactive. What we hold is kept, and hidden by its status.
+// gone records that the account's host reports it as inactive. The stored data is kept, and hidden
+// by the status.
 func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now time.Time) {
 	t.learn(b, row)
 	row.Missing = 0
 	if row.HiddenByRelay() && row.Status != status {
-		t.hideAs(b, row, row.Status, store.OriginRelay, fmt.Sprintf("a relay says %s, its host %s", row.Status, status), now)
+		t.hideAs(b, row, row.Status, store.OriginRelay, fmt.Sprintf("a relay reports %s, the account's host %s", row.Status, status), now)
 		return
 	}
-	t.hideAs(b, row, status, store.OriginHost, "its host says "+status.String(), now)
+	t.hideAs(b, row, status, store.OriginHost, "the account's host reports "+status.String(), now)
 }
 
-// notFound notes that the account's host does not know the repository, or that the DID has no document. That confirms a
-// deletion that was told: the data is wiped. Otherwise it is a failure like others at first, then hides the account, and
-// wipes what we hold when it was answered often and long enough. A commit that is newer than what we hold contradicts what
-// hides the account: it is a failure like others at first then, too.
+// notFound records that the account's host does not have the repository, or that the DID has no
+// document. If a deletion was announced, this confirms it, and the data is wiped. Otherwise the
+// first answers count as failures, later ones hide the account, and its data is wiped once there
+// were enough answers over a long enough time. A commit that is newer than the copy contradicts the
+// status of a hidden account: the first answers count as failures then, too.
 func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, now time.Time) error {
 	if row.Missing == 0 {
 		row.Retry.Since = now.Unix()
@@ -193,20 +199,21 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, n
 		return nil
 	}
 	t.learn(b, row)
-	origin, text := store.OriginHost, "its host does not know the repository"
+	origin, text := store.OriginHost, "the account's host does not have the repository"
 	if v.absent {
 		origin, text = store.OriginDirectory, "the DID has no document"
 	}
 	status := store.StatusNotFound
 	switch {
 	case row.Unconfirmed(), row.Ordinal != 0 && row.Missing >= missingMax && age >= missingSpan:
-		// Data and account event go together; a crash before this batch repeats the last check.
+		// The data and the account event are in one batch; a crash before it repeats the last
+		// check.
 		if err := b.Wipe(row); err != nil {
 			return err
 		}
 		status = store.StatusDeleted
 	case row.Status == store.StatusDeleted, row.HiddenByRelay(), row.Status.Hidden() && (row.Missing < missingMax || age < hideSpan):
-		status = row.Status // it is hidden already, and this says nothing else yet
+		status = row.Status // already hidden, and the answers do not justify another status yet
 		if row.HiddenByRelay() {
 			origin = store.OriginRelay
 		}
@@ -215,7 +222,7 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, n
 	return nil
 }
 
-// hideAs leaves the row of an account that is not active, with the reason and the time of the next look.
+// hideAs hides an account, with the reason and the time of the next check.
 func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, origin store.Origin, text string, now time.Time) {
 	since := defaultTo(row.Retry.Since, now.Unix())
 	if row.Mark == store.MarkReturning {
@@ -223,7 +230,7 @@ func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, orig
 	}
 	again := goneDelay(now.Sub(time.Unix(since, 0)))
 	if row.Missing > 0 && row.Ordinal != 0 {
-		again = goneRecheck // to be wiped soon, or found again
+		again = goneRecheck // the next answers wipe the data, or find the repository again
 	}
 	retry := store.Retry{Next: now.Add(t.r.jitter(again)).Unix(), Since: since, Error: text}
 	if row.Tracked == store.Untracked {
@@ -233,8 +240,9 @@ func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, orig
 	b.Hide(row, status, origin, retry)
 }
 
-// goneDelay is how long an account that has been gone for some time is left alone: as long again, from a day to weeks. The
-// firehose and the lists of its host tell at once when it comes back.
+// goneDelay returns how long to wait before the host of an account is asked again that has been
+// gone for some time: as long again, from a day to four weeks. The firehose and the lists of the
+// host report an account that returns without this delay.
 func goneDelay(gone time.Duration) time.Duration {
 	return min(max(gone, goneRecheck), goneRecheckMax)
 }

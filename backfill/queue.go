@@ -8,31 +8,31 @@ import (
 	"cistern/store"
 )
 
-// item is a pending repository on its way to a task.
+// item is a pending repository that waits for a task.
 type item struct {
 	did    string
 	key    store.PendingKey
-	ident  *identity.Identity // looked up for this place in the queue; nil: not yet
-	looked time.Time          // when
-	marks  identityMarks      // of the row, before
+	ident  *identity.Identity // from a lookup before it waited; nil: not resolved
+	looked time.Time          // when ident was requested
+	marks  identityMarks      // of the row, before ident was requested
 }
 
-// queue is what waits for one host. Runner.mu guards it, except where the dispatcher owns it. A queue
-// that is idle is dropped: its host may be forgotten then.
+// queue holds the repositories that wait for one host. Runner.mu guards it, except for the fields
+// that the dispatcher owns. An idle queue is dropped, so that its host may be evicted.
 type queue struct {
 	host    uint32 // 0: repositories whose host is unknown
-	claimed int    // DIDs in flight, those that only wait for their import to be flipped too
-	room    []item // resolved, waiting for a permit; in flight already
-	more    bool   // it may hold rows that are not in ready
-	reading bool   // its rows are being read
-	stalled bool   // is in Runner.stalled
+	claimed int    // DIDs in flight, including those that only wait for their import to be flipped
+	room    []item // resolved, waiting in memory for a permit; they count as in flight
+	more    bool   // the stored queue may hold rows that are not in ready
+	reading bool   // the stored queue is being read
+	stalled bool   // listed in Runner.stalled
 
 	ready []item // owned by the dispatcher: rows read ahead
 }
 
 func (q *queue) hasWork() bool { return len(q.room) > 0 || len(q.ready) > 0 || q.more }
 
-// queueOf finds the queue of a host or makes one. Called with mu held.
+// queueOf returns the queue of a host, and creates it if necessary. Called with mu held.
 func (r *Runner) queueOf(id uint32) *queue {
 	q := r.queues[id]
 	if q == nil {
@@ -42,22 +42,22 @@ func (r *Runner) queueOf(id uint32) *queue {
 	return q
 }
 
-// unclaim takes a DID out of flight that a queue counts. Called with mu held.
+// unclaim subtracts a DID from the DIDs in flight of a queue. Called with mu held.
 func (r *Runner) unclaim(q *queue) {
 	q.claimed--
 	r.drop(q)
 }
 
-// drop forgets a queue if it is idle. Called with mu held.
+// drop deletes a queue if it is idle. Called with mu held.
 func (r *Runner) drop(q *queue) {
 	if !q.hasWork() && q.claimed == 0 && !q.reading && !q.stalled && r.queues[q.host] == q {
 		delete(r.queues, q.host)
 	}
 }
 
-// push makes the dispatcher consider a host, unless it stands for the unknown ones (id 0), which
-// come when there is nobody else. If the table of hosts is full, its rows are looked for again when
-// some of the others are done. Called with mu held.
+// push offers a host with work to the dispatcher. The queue of unknown hosts (id 0) is not offered:
+// it is served when no other host can be. If the table of hosts is full, the queue is dropped from
+// memory, and a later scan finds its rows. Called with mu held.
 func (r *Runner) push(q *queue) {
 	if q.host == 0 || !q.hasWork() || r.hosts.Offer(q.host) {
 		return
@@ -67,7 +67,7 @@ func (r *Runner) push(q *queue) {
 	r.drop(q)
 }
 
-// stall sets a host aside whose work needs lookups, while those are parked. Called with mu held.
+// stall sets aside a host whose work needs lookups while lookups are parked. Called with mu held.
 func (r *Runner) stall(q *queue) {
 	if !q.stalled {
 		q.stalled = true
@@ -75,7 +75,8 @@ func (r *Runner) stall(q *queue) {
 	}
 }
 
-// unstall returns hosts that were set aside to the dispatcher, once lookups go on. Called with mu held.
+// unstall returns stalled hosts to the dispatcher once lookups are no longer parked. Called with mu
+// held.
 func (r *Runner) unstall(now time.Time) {
 	if len(r.stalled) == 0 || r.lookups.Parked(now) {
 		return
@@ -89,15 +90,15 @@ func (r *Runner) unstall(now time.Time) {
 	r.stalled = r.stalled[:0]
 }
 
-// scanHosts has the dispatcher look at the queues into which somebody put rows, and now and then at all that hold any:
-// a row that stayed in its queue while its task was dropped is told of by nobody.
+// scanHosts offers the queues that received rows to the dispatcher, and now and then all queues
+// that hold rows: a row that stayed in its queue while its task was dropped causes no wake-up.
 func (r *Runner) scanHosts() {
 	now := r.opts.Now()
 	ago := func(then time.Time) time.Duration {
 		if d := now.Sub(then); d >= 0 {
 			return d
 		}
-		return time.Hour // a stepped clock
+		return time.Hour // the clock was set back
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,7 +116,7 @@ func (r *Runner) scanHosts() {
 	}
 }
 
-// scanIn is how long until scanHosts has something to do, sleepMax for nothing. Called with mu held.
+// scanIn returns how long until scanHosts has work, sleepMax if it has none. Called with mu held.
 func (r *Runner) scanIn(now time.Time) time.Duration {
 	d := sleepMax
 	if r.rescan {
@@ -127,25 +128,28 @@ func (r *Runner) scanIn(now time.Time) time.Duration {
 	return d
 }
 
-// look says that there are rows in a host's queue, the first of a priority. Called with mu held.
+// look records that the queue of a host holds rows, the first of them with a priority. Called with
+// mu held.
 func (r *Runner) look(id uint32, priority uint8) {
 	q := r.queueOf(id)
 	if len(q.ready) > 0 && priority < q.ready[0].key.Priority {
-		q.ready = nil // something more urgent came; what was read ahead stands in the queue
+		q.ready = nil // a more urgent row was enqueued; the rows read ahead are still stored
 	}
 	q.more = true
 	r.push(q)
 }
 
-// flight is a DID in flight: the place in the queue that it was taken from, and whether it was met at another since. Then its
-// row was enqueued anew while the task ended, and nobody else tells of it.
+// flight is a DID in flight. key is the place in the queue that it was taken from. anew means that
+// a read of a queue has found the DID at another place since: its row was enqueued again while the
+// task ended, and no other wake-up follows.
 type flight struct {
 	key  store.PendingKey
 	anew bool
-	host uint32 // where it was met
+	host uint32 // the host of that other place
 }
 
-// passOver says whether a row of the queue is in flight.
+// passOver reports whether a row of the queue is in flight. If it was taken from another place,
+// passOver records this place (flight.anew).
 func (r *Runner) passOver(did string, k store.PendingKey) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,7 +165,7 @@ func (r *Runner) busy(did string, k store.PendingKey) bool {
 	return f != nil
 }
 
-// land takes a DID out of flight. Called with mu held.
+// land removes a DID from the DIDs in flight. Called with mu held.
 func (r *Runner) land(did string) {
 	f := r.inflight[did]
 	delete(r.inflight, did)
@@ -172,7 +176,8 @@ func (r *Runner) land(did string) {
 	r.lookInto(f.host)
 }
 
-// lookInto says that a host's queue got rows, or kept one that a task let go of. Called with mu held.
+// lookInto wakes the dispatcher because the queue of a host received rows, or kept the row of a
+// task that ended. Called with mu held.
 func (r *Runner) lookInto(id uint32) {
 	q := r.queueOf(id)
 	q.more = true
@@ -180,14 +185,15 @@ func (r *Runner) lookInto(id uint32) {
 	signal(r.kick)
 }
 
-// refill reads the next rows of a host's queue. Those in flight stand in front of the others, so
-// the more there are, the more is read at once.
+// refill reads the next rows of a host's queue. Rows in flight come first in the queue, so the more
+// are in flight, the more rows are read at once.
 func (r *Runner) refill(ctx context.Context, q *queue) error {
 	r.mu.Lock()
-	q.more, q.reading = false, true // from here on enqueueing sets more again
+	q.more, q.reading = false, true // a row that is enqueued from here on sets more again
 	ahead := q.claimed
 	if q.host == 0 {
-		ahead = len(r.inflight) // those that found their host stand here until they are done
+		// Repositories whose host was found stay in this queue until they are done.
+		ahead = len(r.inflight)
 	}
 	n := min(max(ahead/2, readyMin), readyMax)
 	r.mu.Unlock()

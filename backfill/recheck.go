@@ -20,36 +20,37 @@ type latest struct {
 	Rev string `json:"rev"`
 }
 
-// enough says whether the records of the rev that we hold are all that the filter wants of it. What else it wants
-// is then done without a fetch, by whoever brings repositories to it.
+// enough reports whether the stored rev has all records that the filter wants. If the filter
+// differs in other ways, the refilter pass updates the repository without a fetch.
 func (t *task) enough() bool {
 	row := &t.row
 	if row.Rev == "" || row.Torn || row.Lacks {
 		return false
 	}
 	if row.Filter == t.filter.Selection {
-		return true // as of most: comparing 10,000 patterns takes milliseconds
+		return true // the usual case, and cheap: comparing 10,000 patterns takes milliseconds
 	}
 	old, err := t.r.store.FilterAt(row.Filter)
 	if err != nil {
-		return false // deleted, since the row has changed while its fetch was prepared
+		return false // deleted: the row changed while its fetch was prepared
 	}
 	rel := refilter.Relate(old, t.filter.Filter)
 	return !rel.Lacks && (!rel.Judges || rel.Sees || !refilter.OnSignal(t.filter.Filter, row))
 }
 
-// recheck asks the host whether it has anything but what we hold, and ends the task if it has not.
+// recheck asks the host for its latest commit, and ends the task if that is the stored commit.
 func (t *task) recheck(ctx context.Context) (outcome, error) {
 	l, err := t.latestCommit(ctx)
 	switch {
 	case err != nil && saysNothing(err):
-		return outcome{}, nil // the fetch will tell
+		return outcome{}, nil // the fetch decides
 	case err != nil:
 		return outcome{}, err
 	case l.CID != repo.HashCID(t.row.Commit).String():
 		return outcome{}, nil
 	}
-	// The very commit we hold. Hosts that imported a repository name a later rev than the commit's own.
+	// The commit is the stored one. Hosts that imported a repository report a later rev than that
+	// of the commit.
 	t.stated = l.Rev
 	t.r.judge(t, verdict{spoke: true})
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
@@ -68,8 +69,9 @@ func (t *task) recheck(ctx context.Context) (outcome, error) {
 	return t.done(row), nil
 }
 
-// confirm asks the host of an account that is not to be fetched, whatever the host says: because a relay hides it, or because
-// it is not followed, said to be deleted, and its data held. It ends the task if the host says that the account is active.
+// confirm asks the host about an account that must not be fetched: because a relay hides it, or
+// because it is not followed, its deletion was announced, and its data is stored. It ends the task
+// if the host reports the account as active.
 func (t *task) confirm(ctx context.Context) (outcome, error) {
 	_, err := t.latestCommit(ctx)
 	if err != nil && !(t.row.HiddenByRelay() && saysNothing(err)) {
@@ -87,8 +89,8 @@ func (t *task) confirm(ctx context.Context) (outcome, error) {
 			b.Untrack(row)
 			return reveal(b, row)
 		case t.r.opts.Follows(row.AccountSource):
-			t.hideAs(b, row, row.Status, store.OriginRelay, "a relay says "+row.Status.String()+", its host active", t.r.opts.Now())
-		default: // nobody would tell us when that relay changes its mind: the host has the last word
+			t.hideAs(b, row, row.Status, store.OriginRelay, "a relay reports "+row.Status.String()+", the account's host active", t.r.opts.Now())
+		default: // that relay is not followed, so a change of its decision would go unnoticed
 			row.Origin = store.OriginHost
 			row.Attempt++
 		}
@@ -100,8 +102,10 @@ func (t *task) confirm(ctx context.Context) (outcome, error) {
 	return ended(row, resultGone), nil
 }
 
-// passedOver says whether a repository was found in a network that is followed no longer as a whole, never fetched, and holds
-// nothing that a signal names, as its host says: millions of them need no copy to be judged. Who does not say is fetched.
+// passedOver reports whether a repository must be forgotten without a fetch. It was found while its
+// whole network was followed, which is no longer the case, it was never fetched, and its host
+// reports no collection that a signal names. Without this query millions of repositories would be
+// fetched only to be forgotten. If the host does not answer the query, the repository is fetched.
 func (t *task) passedOver(ctx context.Context) (bool, error) {
 	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.copier.FetchesWhole(t.it.did) {
 		return false, nil
@@ -110,14 +114,14 @@ func (t *task) passedOver(ctx context.Context) (bool, error) {
 	var a *hosts.AnswerError
 	switch {
 	case errors.As(err, &a) && a.Code != http.StatusTooManyRequests, hosts.QueriesSpent(err):
-		return false, nil // the fetch will tell
+		return false, nil // the fetch decides
 	case err != nil:
 		return false, err
 	}
 	if holds, err := hosts.HoldsAny(answer, t.it.did, t.filter.Signal); err != nil || holds {
-		return false, nil // the fetch will tell
+		return false, nil // the fetch decides
 	}
-	t.commit.Rev = t.row.SeenRev // no older
+	t.commit.Rev = t.row.SeenRev // counts as no older than the announced rev
 	t.signal = false
 	return true, nil
 }
@@ -125,13 +129,14 @@ func (t *task) passedOver(ctx context.Context) (bool, error) {
 func (t *task) latestCommit(ctx context.Context) (l latest, err error) {
 	b, err := t.query(ctx, "com.atproto.sync.getLatestCommit", "", latestBodyMax)
 	if err == nil && json.Unmarshal(b, &l) != nil {
-		l = latest{} // no rev
+		l = latest{} // not an answer: no rev
 	}
 	return l, err
 }
 
-// saysNothing: the host answered, but neither that the account is not to be had nor that we should
-// leave it alone. It may not know the question, or its quota of queries may be spent while that of fetches is not.
+// saysNothing reports whether an error leaves open whether the repository is available, and does
+// not ask for a pause. The host may not support the query, or its quota of queries may be spent
+// while its quota of fetches is not.
 func saysNothing(err error) bool {
 	var answer *hosts.AnswerError
 	if !errors.As(err, &answer) {

@@ -14,9 +14,9 @@ import (
 	"cistern/store"
 )
 
-// pickUnresolved starts a lookup for a repository whose host is unknown. Lookups go ahead of the
-// permits, but not far: what is found for a busy host has to be written to that host's queue.
-// Called with mu held.
+// pickUnresolved starts a lookup for a repository whose host is unknown. Lookups run ahead of the
+// free permits, but not far: a repository whose host turns out to be busy must be written to the
+// queue of that host. Called with mu held.
 func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *queue) {
 	q := r.queues[0]
 	if q == nil || !r.lookups.Open(pace.Fetch, now) || r.moveDebt(now) > 0 {
@@ -37,7 +37,8 @@ func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *queue) {
 	return nil, nil
 }
 
-// moveDebt is how long until another row may be moved, 0 for now. Called with mu held.
+// moveDebt returns how long until another row may be moved, 0 if one may be moved now. Called with
+// mu held.
 func (r *Runner) moveDebt(now time.Time) time.Duration {
 	missing := 1 - r.moves.TokensAt(now)
 	if missing <= 0 {
@@ -46,23 +47,24 @@ func (r *Runner) moveDebt(now time.Time) time.Duration {
 	return time.Duration(missing / movesPerSecond * float64(time.Second))
 }
 
-// place finds a seat at a host. If there is none, the task leaves its repository in the room of the
-// host, and is passed on, or it ends with the repository in the queue of the host.
+// place acquires a permit of a host. If no permit is free, the repository waits in memory and the
+// task is passed on, or the task ends with the repository in the queue of the host.
 func (t *task) place(host string) (outcome, error) {
 	id, err := t.r.hostID(host)
 	if err != nil {
 		return outcome{}, err
 	}
 	t.hostID = id
-	if t.r.seat(t) {
+	if t.r.acquire(t) {
 		return outcome{}, nil
 	}
 	return t.move()
 }
 
-// seat takes a permit for a resolved repository, or passes the task on to the room of its host. It
-// returns false if neither is to be had: the repository must be moved to the queue of its host.
-func (r *Runner) seat(t *task) bool {
+// acquire takes a permit for a resolved repository, or passes the task on to wait in memory for
+// one. It returns false if neither is possible: the repository must be moved to the queue of its
+// host.
+func (r *Runner) acquire(t *task) bool {
 	now := r.opts.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,7 +88,7 @@ func (r *Runner) seat(t *task) bool {
 		t.holder, t.permit = q, permit
 		return true
 	}
-	t.passed = true // before another task takes it from the room
+	t.passed = true // before another task takes the item from q.room
 	if t.ident.DID != "" {
 		t.it.ident, t.it.looked, t.it.marks = &t.ident, now, t.marks
 	}
@@ -97,7 +99,7 @@ func (r *Runner) seat(t *task) bool {
 	return true
 }
 
-// move puts the repository into the queue of its host, with what was learnt, and leaves it there.
+// move writes the repository to the queue of its host, with its identity, and ends the task.
 func (t *task) move() (outcome, error) {
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		t.hostID = t.hostOr(row)
@@ -111,16 +113,18 @@ func (t *task) move() (outcome, error) {
 	return ended(row, ""), nil
 }
 
-// learn notes in a row that holds nothing yet what the document said. Of one that does, the
-// completing batch does that, with an event.
+// learn writes the identity that the document states to the row of a repository without stored
+// records. For a repository with records, the batch that completes the copy writes it, with an
+// event.
 func (t *task) learn(b *store.Batch, row *store.Repo) {
 	if row.Ordinal == 0 {
 		t.know(b, row, false)
 	}
 }
 
-// identify finds out host and key. What was looked up for a place in a room, and what the directory remembers of a first
-// copy whose row was moved here, may be of before the account moved: refresh asks again if it does not fit.
+// identify resolves the host and the key. An identity from a lookup before the repository waited,
+// or from the cache of the directory after its row was moved here, may be outdated: if the host
+// contradicts it, copy calls refresh.
 func (t *task) identify(ctx context.Context) error {
 	if t.it.ident != nil {
 		t.ident, t.looked, t.marks = *t.it.ident, t.it.looked, t.it.marks
@@ -136,7 +140,7 @@ func (t *task) identify(ctx context.Context) error {
 	return t.lookup(ctx)
 }
 
-// refresh asks for the document anew.
+// refresh reads the document again, past the cache of the directory.
 func (t *task) refresh(ctx context.Context) error {
 	t.r.opts.Directory.Purge(t.it.did)
 	t.fresh, t.looked, t.marks = true, t.r.opts.Now(), marksOf(&t.row)
@@ -147,7 +151,8 @@ func (t *task) refresh(ctx context.Context) error {
 	return nil
 }
 
-// answeredLookup ends what failures of lookups have built up: most are of tasks that hold no permit of theirs, and fail for all.
+// answeredLookup reports a successful lookup to the limiter of lookups, so that earlier failures no
+// longer slow lookups of all repositories.
 func (r *Runner) answeredLookup(t *task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -168,7 +173,7 @@ func (t *task) lookup(ctx context.Context) error {
 	return nil
 }
 
-// hostID is the store's id for a host.
+// hostID returns the store's id of a host.
 func (r *Runner) hostID(host string) (uint32, error) {
 	id, err := r.store.HostID(host)
 	if errors.Is(err, store.ErrCorrupt) {
@@ -182,7 +187,7 @@ func (r *Runner) hostID(host string) (uint32, error) {
 
 const didWeb = "did:web:"
 
-// webAuthority is the host that serves the document of a did:web.
+// webAuthority returns the host that serves the document of a did:web.
 func webAuthority(did string) (string, bool) {
 	name, ok := strings.CutPrefix(did, didWeb)
 	if !ok {
@@ -190,7 +195,7 @@ func webAuthority(did string) (string, bool) {
 	}
 	name, err := url.PathUnescape(name)
 	if err != nil {
-		return "", false // not to be resolved anyway
+		return "", false // cannot be resolved either
 	}
 	origin, err := identity.ParseOrigin(name)
 	return identity.HostOf(origin), err == nil

@@ -7,11 +7,11 @@ import (
 	"cistern/store"
 )
 
-// retry makes repositories pending again when their time has come. It reads only what is due.
+// retry requeues repositories when they are due. It reads only rows that are due.
 func (r *Runner) retry(ctx context.Context) error {
 	for ctx.Err() == nil {
 		now := r.opts.Now()
-		r.setDue(0) // what is written from here on wakes us; what was written before is read now
+		r.setDue(0) // a row written from here on wakes this loop; one written before is read now
 		dids, next, err := r.store.DueRetries(now, retryPage)
 		if err != nil {
 			return quiet(ctx, ours(err))
@@ -27,13 +27,13 @@ func (r *Runner) retry(ctx context.Context) error {
 			r.setDue(next.Unix())
 			d = min(d, next.Sub(now))
 		}
-		// A page that came back empty although something was due would make this a busy loop.
+		// If a page is empty although rows are due, this minimum prevents a busy loop.
 		sleep(ctx, max(d, rescanEvery), r.kickDue)
 	}
 	return nil
 }
 
-// requeue makes all of a page pending, and waits once for the disk.
+// requeue makes all repositories of a page pending, and waits for the disk once.
 func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) error {
 	var waits []func() error
 	requeued := 0
@@ -65,7 +65,8 @@ func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) erro
 	return nil
 }
 
-// requeueOne keeps what the row remembers of its failures: only a success resets it.
+// requeueOne makes a due repository pending. It keeps the row's retry count, which only a success
+// resets.
 func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host uint32, err error) {
 	due := false
 	wait, err = r.store.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
@@ -74,7 +75,7 @@ func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host 
 		}
 		if row.State == store.StateSynced {
 			row.Recheck = true // the copy is complete: only another rev is worth a transfer
-			row.SeenRev = ""   // it is not verified: the host says whether there is such a rev
+			row.SeenRev = ""   // not verified: the answer of the host shows whether the rev exists
 		}
 		row.Retry.Next, row.FutureDue = 0, 0
 		if row.Tracked != store.Untracked || row.Unconfirmed() {
@@ -98,7 +99,7 @@ func (r *Runner) setDue(next int64) {
 	r.mu.Unlock()
 }
 
-// due tells the retry loop of a time that may be earlier than the one it sleeps for.
+// due wakes the retry loop if a time is earlier than the one that it sleeps for.
 func (r *Runner) due(next int64) {
 	r.mu.Lock()
 	earlier := r.nextDue == 0 || next < r.nextDue

@@ -29,27 +29,27 @@ type Runner struct {
 
 	kick     chan struct{} // wakes the dispatcher
 	kickDue  chan struct{} // wakes the retry loop
-	kickIdle chan struct{} // wakes the flush
-	fatal    chan error    // the store failed in a callback
+	kickIdle chan struct{} // wakes flush
+	fatal    chan error    // a failure of the store in a callback
 	refilter *refilter.Runner
 
 	// mu guards:
 	mu                  sync.Mutex
-	lookups             pace.Limiter // of the directory that lookups ask
+	lookups             pace.Limiter // of lookups in the directory that all DIDs share
 	resolving           int          // lookups of repositories with an unknown host
-	waiting             int          // repositories in rooms
+	waiting             int          // repositories that wait in memory for a permit
 	inflight            map[string]*flight
-	versions            map[string]uint32 // of the filters that those in flight are fetched by
+	versions            map[string]uint32 // of the filter that each DID in flight is fetched by
 	queues              map[uint32]*queue
-	stalled             []*queue  // have work that needs lookups, which were parked
-	rescan              bool      // rows were enqueued by somebody else
-	rescanAll           bool      // rows may stand in any queue
-	scanned, scannedAll time.Time // when that was looked at last
+	stalled             []*queue  // their work needs lookups, which were parked
+	rescan              bool      // another package enqueued rows
+	rescanAll           bool      // any queue may hold rows
+	scanned, scannedAll time.Time // when the last scan of each kind ran
 	nextDue             int64
 	rand                *rand.Rand
 }
 
-// New makes a Runner. Nothing happens before Run.
+// New returns a Runner, and starts nothing.
 func New(opts Options) (*Runner, error) {
 	opts = opts.withDefaults()
 	if err := opts.validate(); err != nil {
@@ -109,13 +109,14 @@ func New(opts Options) (*Runner, error) {
 	return r, nil
 }
 
-// Run fetches until ctx ends, and returns when everything it started has returned. An error means
-// that the store failed.
+// Run fetches until ctx ends, and returns when all goroutines that it started have returned. An
+// error means that the store failed.
 //
-// It may be called again after it returned.
+// Run may be called again after it returned.
 func (r *Runner) Run(ctx context.Context) error {
 	r.mu.Lock()
-	r.rescanAll, r.scannedAll = true, time.Time{} // tasks of an earlier run were told to end and left their rows as they were
+	// Tasks of an earlier run that were stopped left their rows pending.
+	r.rescanAll, r.scannedAll = true, time.Time{}
 	r.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.dispatch(ctx, g) })
@@ -131,11 +132,11 @@ func (r *Runner) Run(ctx context.Context) error {
 	return err
 }
 
-// Refilter reports whether repositories are being brought to a filter that was changed (refilter.Runner).
+// Refilter reports whether repositories are being adapted to a changed filter (refilter.Runner).
 func (r *Runner) Refilter() (cursor string, running bool, err error) { return r.refilter.Progress() }
 
-// flush makes imports visible at once when there is nothing left to fetch: their group would wait
-// for more until it has reached its age.
+// flush makes imports visible at once when nothing is left to fetch. Otherwise their group would
+// wait for more imports until it reaches its maximum age.
 func (r *Runner) flush(ctx context.Context) error {
 	for {
 		select {
@@ -145,7 +146,7 @@ func (r *Runner) flush(ctx context.Context) error {
 		}
 		sleep(ctx, idlePause, nil)
 		if ctx.Err() != nil || !r.idle() {
-			continue // who is busy now comes by here again
+			continue // the tasks in flight signal kickIdle when they release their permits
 		}
 		if err := r.store.FlushImports(); err != nil {
 			return quiet(ctx, ours(err))
@@ -153,7 +154,7 @@ func (r *Runner) flush(ctx context.Context) error {
 	}
 }
 
-// idle says that imports waiting to be flipped are all there is.
+// idle reports whether imports that wait to be flipped are the only work left.
 func (r *Runner) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -165,15 +166,15 @@ func (r *Runner) onlyImports() bool {
 	return r.hosts.Free() == r.opts.Concurrency && r.resolving == 0 && len(r.inflight) > r.waiting
 }
 
-// Wake says that rows were enqueued or have become due. Without it they are found some time later.
+// Wake reports that rows were enqueued or have become due. Without a call they are found later.
 func (r *Runner) Wake() {
 	r.Enqueued()
 	signal(r.kickDue)
 	r.refilter.Wake()
 }
 
-// Enqueued reports that rows were put into queues of hosts: the dispatcher looks at the front of
-// each.
+// Enqueued reports that rows were written to queues of hosts. The dispatcher then reads the front
+// of each queue.
 func (r *Runner) Enqueued() {
 	r.mu.Lock()
 	r.rescan, r.rescanAll = true, true
@@ -184,14 +185,15 @@ func (r *Runner) Enqueued() {
 // Hosts returns the table of hosts, whose permits the fetches take.
 func (r *Runner) Hosts() *hosts.Table { return r.hosts }
 
-// Syncing is the number of repositories being fetched, or fetched and about to become visible.
+// Syncing returns the number of repositories that are being fetched, or are fetched and about to
+// become visible.
 func (r *Runner) Syncing() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.inflight) - r.waiting
 }
 
-// InFlight says whether a copy of did is being made.
+// InFlight reports whether a task of did is in flight.
 func (r *Runner) InFlight(did string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -199,14 +201,14 @@ func (r *Runner) InFlight(did string) bool {
 	return ok
 }
 
-// note is lookInto for who does not hold mu.
+// note is lookInto for callers that do not hold mu.
 func (r *Runner) note(id uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lookInto(id)
 }
 
-// stop ends Run with an error from a callback.
+// stop makes Run return an error from a callback.
 func (r *Runner) stop(err error) {
 	select {
 	case r.fatal <- err:
@@ -214,7 +216,7 @@ func (r *Runner) stop(err error) {
 	}
 }
 
-// signal leaves a message for a loop that has none waiting.
+// signal wakes the loop that reads c. Signals that were not received yet coalesce.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -222,7 +224,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// sleep waits for a signal, for at most d, or for the end.
+// sleep waits for a signal, for d to pass, or for ctx to end.
 func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -15,7 +15,7 @@ import (
 	"cistern/store"
 )
 
-// What a failed attempt says about its host.
+// fault is what a failed attempt shows about its host.
 type fault = pace.Fault
 
 const (
@@ -29,32 +29,32 @@ type ending uint8
 
 const (
 	endRetry ending = iota // resync row, due later
-	endGone                // not to be had
-	endStale               // others have changed the row: theirs to say
-	endStop                // told to end: the row stays as it is
-	endLater               // the host is not to be asked now: it stays in its queue
+	endGone                // the repository is unavailable
+	endStale               // another caller changed the row, and decides its state
+	endStop                // ctx ended: the row stays as it is
+	endLater               // the host must not be asked now: the row stays in its queue
 	endFatal               // the store failed
 )
 
-// verdict is what follows from the outcome of an attempt.
+// verdict is the consequence of the outcome of an attempt.
 type verdict struct {
 	ending ending
 	kind   store.ErrorKind // endRetry
 	status store.Status    // endGone
-	park   time.Duration   // the host asked for that much
-	fault  fault           // what it says of the host
-	spoke  bool            // the host answered in order
-	wait   time.Duration   // not to be retried earlier
-	lookup bool            // it was no host that failed, but the way to find out which
+	park   time.Duration   // the pause that the host asked for
+	fault  fault           // what the attempt shows about the host
+	spoke  bool            // the host answered as expected
+	wait   time.Duration   // the shortest delay before a retry
+	lookup bool            // the lookup of the host failed, not the host
 
 	absent    bool  // the directory has no document of the DID, or a tombstone
-	nobody    bool  // no document says where the repository is: only a change of that helps
-	refused   bool  // the host sent a copy that is of no use, and is likely to send it again
-	congested bool  // the host was asked too much at a time
-	err       error // what it follows from, nil for none
+	nobody    bool  // no document names a host: retries fail until one does
+	refused   bool  // the host sent an invalid copy, and is likely to send it again
+	congested bool  // the host received too many requests at a time
+	err       error // the error of the attempt, nil for none
 }
 
-// classify is the one place where a failure becomes a kind, a parking and a delay.
+// classify maps the error of a task to a kind, a pause and a delay. No other code does.
 func classify(ctx context.Context, err error, now time.Time) verdict {
 	v := verdictOf(ctx, err, now)
 	v.err = err
@@ -98,7 +98,8 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 	return verdict{kind: store.Transport, fault: hardFault}
 }
 
-// classifyResolve: the DID's host could not be found out. What follows, follows for other lookups.
+// classifyResolve maps the error of a lookup. Its consequences apply to later lookups, not to a
+// host.
 func classifyResolve(err error, now time.Time) verdict {
 	var limited *identity.RateLimitError
 	switch {
@@ -115,8 +116,9 @@ func classifyResolve(err error, now time.Time) verdict {
 	return verdict{kind: store.Transport, fault: hardFault, lookup: true}
 }
 
-// classifyAnswer: the host answered, but not with a repository. A 404 without the XRPC error
-// comes from something that is no PDS (a proxy, a parked domain) and says nothing about the account.
+// classifyAnswer maps an answer of the host that is not a repository. A 404 without the XRPC error
+// comes from a server that is not a PDS (a proxy, a parked domain), and shows nothing about the
+// account.
 func classifyAnswer(e *hosts.AnswerError) verdict {
 	o := e.Outcome()
 	v := verdict{fault: o.Fault, spoke: o.Answered, park: o.Park, wait: e.Delay()}
@@ -141,12 +143,12 @@ func classifyAnswer(e *hosts.AnswerError) verdict {
 	return verdict{kind: store.Generic, spoke: true}
 }
 
-// outcome is what a request shows about its host.
+// outcome returns what the attempt shows about the host.
 func (v verdict) outcome() pace.Outcome {
 	return pace.Outcome{Fault: v.fault, Answered: v.spoke, Congested: v.congested, Park: v.park}
 }
 
-// failure is what is shown as the last failure of the host, "" for none.
+// failure returns the text that is shown as the last failure of the host, "" for none.
 func (v verdict) failure() string {
 	if v.err == nil || v.fault == noFault && v.park == 0 && (v.kind != store.RateLimited || v.lookup) {
 		return ""
@@ -154,8 +156,9 @@ func (v verdict) failure() string {
 	return v.err.Error()
 }
 
-// judge tells the host of a task what its attempt says of it, or the lookups what a failed one
-// says of them: those of did:plc share a directory, those of did:web are up to the DID's own host.
+// judge reports the verdict to the host of the task. If a lookup failed, it reports to the limiter
+// of lookups instead: lookups of did:plc share a directory, while a did:web depends on its own
+// host.
 func (r *Runner) judge(t *task, v verdict) {
 	switch {
 	case v.lookup && !strings.HasPrefix(t.it.did, didWeb):
@@ -167,7 +170,7 @@ func (r *Runner) judge(t *task, v verdict) {
 	}
 }
 
-// delay is how long to wait after so many failures in a row.
+// delay returns how long to wait after count consecutive failures.
 func (r *Runner) delay(count uint32) time.Duration { return r.delayUpTo(count, r.opts.RetryMax) }
 
 func (r *Runner) delayUpTo(count uint32, most time.Duration) time.Duration {
@@ -178,7 +181,8 @@ func (r *Runner) delayUpTo(count uint32, most time.Duration) time.Duration {
 	return r.jitter(min(d, most))
 }
 
-// jitter moves d by up to a tenth either way, so that what failed together does not return together.
+// jitter changes d by up to a tenth either way, so that repositories that failed together are not
+// retried together.
 func (r *Runner) jitter(d time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()

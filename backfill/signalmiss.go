@@ -11,9 +11,9 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// signalMisses is a negative cache of repositories that were fetched for a signal and held no record
-// of it. Their rows are deleted, so without the cache a repository that shows a signal again and again
-// would be fetched each time.
+// signalMisses is a negative cache of repositories that were fetched for a signal and held no
+// record of it. Their rows are deleted, so without the cache a repository that shows a signal again
+// and again would be fetched each time.
 type signalMisses struct {
 	seed maphash.Seed
 
@@ -21,7 +21,7 @@ type signalMisses struct {
 	last *simplelru.LRU[uint64, signalMiss] // mu guards; by hash of the DID
 }
 
-// signalMiss is a repository that was fetched without finding a signal, count times in a row.
+// signalMiss counts consecutive fetches of a repository that found no signal.
 type signalMiss struct {
 	count uint32
 	due   time.Time // when it may be fetched again
@@ -32,7 +32,7 @@ func newSignalMisses() (*signalMisses, error) {
 	return &signalMisses{seed: maphash.MakeSeed(), last: last}, err
 }
 
-// add records a fetch that found no signal. The first in an hour causes no delay.
+// add records a fetch that found no signal. The first one within signalMissFor causes no delay.
 func (f *signalMisses) add(did string, now time.Time, delay func(count uint32) time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -56,8 +56,8 @@ func (f *signalMisses) due(did string) time.Time {
 	return is.due
 }
 
-// tooSoon reports whether a repository that was found for a signal was fetched lately without finding
-// one, and until when it waits then.
+// tooSoon reports whether a repository with a signal was recently fetched without finding a record
+// of it, and until when it must wait.
 func (t *task) tooSoon() (due time.Time, soon bool) {
 	if t.row.Ordinal != 0 || !refilter.OnSignal(t.r.store.Filter().Filter, &t.row) {
 		return time.Time{}, false
@@ -66,13 +66,13 @@ func (t *task) tooSoon() (due time.Time, soon bool) {
 	return due, due.After(t.r.opts.Now())
 }
 
-// postpone ends the task before its host is asked.
+// postpone ends the task without a request, and defers the repository until due.
 func (t *task) postpone(due time.Time) (outcome, error) {
 	next := due.Unix() + 1
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		retry := row.Retry
 		retry.Kind, retry.Next, retry.Since = store.Generic, next, defaultTo(retry.Since, t.r.opts.Now().Unix())
-		retry.Error = "it was fetched lately and held no record that a signal names"
+		retry.Error = "fetched recently without a record that a signal names"
 		b.Defer(row, retry)
 		return nil
 	})

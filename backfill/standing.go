@@ -5,7 +5,7 @@ import "cistern/backfill/hosts"
 // HostStanding returns the current state of the host with an id. Safe for concurrent use.
 func (r *Runner) HostStanding(id uint32) hosts.Standing { return r.hosts.Standing(id) }
 
-// HostChanged has what is set for a host obeyed from now on.
+// HostChanged applies changed settings of a host from now on.
 func (r *Runner) HostChanged(id uint32) {
 	r.hosts.Changed(id)
 	r.mu.Lock()

@@ -19,41 +19,43 @@ import (
 type task struct {
 	r      *Runner
 	it     item
-	holder *queue        // counts it as claimed
-	hostID uint32        // of the host that the document names, 0 before it is read
+	holder *queue        // the queue that counts the task as claimed
+	hostID uint32        // the host that the document names, 0 before the document is read
 	permit *hosts.Permit // nil while the host is unknown
 
-	lookPermit pace.Permit // of lookups, as the task began
-	looking    bool        // counts as a lookup; Runner.mu guards
+	lookPermit pace.Permit // of lookups, when the task began
+	looking    bool        // counted in Runner.resolving; Runner.mu guards
 
-	passed bool // something else ends the task: the room of a host, or the import of the store
+	// passed means that another goroutine ends the task: the repository waits for a permit, or the
+	// store imports it.
+	passed bool
 
-	filter   store.FilterVersion // as the fetch began: by it the attempt chooses records
+	filter   store.FilterVersion // when the fetch began: the attempt selects records by it
 	signal   bool                // the copy has a record in a collection that a signal names
-	row      store.Repo          // as the task began; from openWindow on, as the fetch began
+	row      store.Repo          // when the task began; from openWindow on, when the fetch began
 	fetching bool                // live commits are buffered: between openWindow and closeWindow
 	ident    identity.Identity
-	fresh    bool          // ident was asked for now, not remembered
-	looked   time.Time     // when ident was asked for, zero if that is not known
-	marks    identityMarks // of the row, before ident was asked for
+	fresh    bool          // ident was read by this task, not from a cache
+	looked   time.Time     // when ident was requested, zero if unknown
+	marks    identityMarks // of the row, before ident was requested
 	commit   repo.Commit
 	block    []byte // the signed commit
-	former   bool   // its signature is of a key that the document no longer names
-	stated   string // the rev that the host names for the commit we hold, "" if it was not asked
-	forgot   string // the rev that was seen and is looked for no more
+	former   bool   // signed by a key that the document no longer names
+	stated   string // the rev that the host reports for the stored commit, "" if it was not asked
+	forgot   string // the announced rev that is no longer waited for
 }
 
-// outcome is what a task has done. The zero outcome is that of a step after which the task goes on.
+// outcome is the result of a task. A step that returns the zero outcome has not ended the task.
 type outcome struct {
 	result string     // of the metric; "" if the task ended without one
-	row    store.Repo // as it is now, without a DID if there is none any more
+	row    store.Repo // the row now; without a DID if it was deleted
 	ended  bool
 }
 
 // ended returns the outcome of a task that leaves a row.
 func ended(row store.Repo, result string) outcome { return outcome{result, row, true} }
 
-// run does the task. Whatever its outcome, it ends here, unless the task was passed on.
+// run executes the task and ends it, unless the task was passed on.
 func (t *task) run(ctx context.Context) error {
 	defer t.unwind()
 	out, err := t.work(ctx)
@@ -67,7 +69,8 @@ func (t *task) run(ctx context.Context) error {
 	return quiet(ctx, err)
 }
 
-// end takes the DID out of flight, and has what the row waits for be done. The row is durable.
+// end removes the DID from the DIDs in flight, and wakes the loop that the row's new state waits
+// for. The row is durable.
 func (t *task) end(out outcome) {
 	if out.result != "" {
 		t.r.metrics.tasks.WithLabelValues(out.result).Inc()
@@ -89,7 +92,7 @@ func (t *task) end(out outcome) {
 	}
 }
 
-// unwind closes the window behind a panic; every other path has done so.
+// unwind closes the window after a panic; every other path has closed it.
 func (t *task) unwind() {
 	if !t.passed && t.fetching {
 		defer t.r.store.Lock(t.it.did)()
@@ -97,7 +100,7 @@ func (t *task) unwind() {
 	}
 }
 
-// work goes as far as it can.
+// work runs the steps of the task until one ends it.
 func (t *task) work(ctx context.Context) (outcome, error) {
 	row, err := t.r.store.Repo(t.it.did)
 	if errors.Is(err, store.ErrNotFound) {
@@ -131,8 +134,9 @@ func (t *task) work(ctx context.Context) (outcome, error) {
 	return t.copy(ctx)
 }
 
-// seekHost resolves a repository of unknown host and finds it a seat there. The document of a
-// did:web is up to some host too, which may be slow: it waits its turn there.
+// seekHost resolves a repository whose host is unknown, and acquires a permit of its host. The
+// document of a did:web is served by a host, too, which may be slow: the lookup needs a permit of
+// that host.
 func (t *task) seekHost(ctx context.Context) (outcome, error) {
 	if authority, ok := webAuthority(t.it.did); ok {
 		out, err := t.place(authority)
@@ -147,7 +151,8 @@ func (t *task) seekHost(ctx context.Context) (outcome, error) {
 	return t.place(identity.HostOf(t.ident.PDS))
 }
 
-// checkHost resolves a repository from a host's queue, and goes on elsewhere when it lives there now.
+// checkHost resolves a repository from a host's queue, and follows it if it has moved to another
+// host.
 func (t *task) checkHost(ctx context.Context) (outcome, error) {
 	if err := t.identify(ctx); err != nil {
 		return outcome{}, err
@@ -163,15 +168,16 @@ func (t *task) checkHost(ctx context.Context) (outcome, error) {
 	return outcome{}, nil
 }
 
-// follow finds a seat at the host that the document names now. The document is not read again
-// before that host was asked, else one that names another host each time would keep us moving.
+// follow acquires a permit of the host that the document names now. The document is not read again
+// before that host was asked; otherwise a document that names another host each time would move the
+// repository forever.
 func (t *task) follow() (outcome, error) {
 	t.r.release(t, true)
 	return t.place(identity.HostOf(t.ident.PDS))
 }
 
-// copy fetches, verifies and stores. A document that was only remembered is read again before
-// what it said is held against the host.
+// copy fetches, verifies and stores the repository. If the identity came from a cache, the document
+// is read again before a failure counts against the host.
 func (t *task) copy(ctx context.Context) (outcome, error) {
 	out, err := t.attempt(ctx)
 	if t.fresh || out.ended || t.passed || !mayBeOutdated(err) {
@@ -200,12 +206,12 @@ func (t *task) copy(ctx context.Context) (outcome, error) {
 	}
 	out, again := t.attempt(ctx)
 	if errors.Is(err, repo.ErrSignature) && errors.As(again, new(*hosts.BusyError)) {
-		return outcome{}, err // it counts, and so the next attempt begins with the document
+		return outcome{}, err // counted as a failure, so the next attempt reads the document first
 	}
 	return out, again
 }
 
-// mayBeOutdated says whether err may come from an old idea of host or key.
+// mayBeOutdated reports whether an outdated host or key may have caused err.
 func mayBeOutdated(err error) bool {
 	var answer *hosts.AnswerError
 	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
@@ -236,7 +242,7 @@ func (t *task) attempt(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, errors.Join(err, t.straighten(err))
 	}
-	// The host has done its part.
+	// The host has finished its part.
 	t.permit.Fetched()
 	t.r.judge(t, verdict{spoke: true})
 	t.r.release(t, false)
@@ -247,8 +253,9 @@ func (t *task) attempt(ctx context.Context) (outcome, error) {
 	return out, err
 }
 
-// straighten has the next attempt ask for nothing but the whole when the host did not take the questions of this one: with a
-// permit comes one request, and it may be minutes until the host takes another.
+// straighten makes the next attempt fetch the whole repository without queries if the host did not
+// accept the queries of this one. A permit allows one request, and it may be minutes until the host
+// accepts another.
 func (t *task) straighten(err error) error {
 	if !errors.As(err, new(*hosts.BusyError)) {
 		return nil
@@ -264,7 +271,8 @@ func (t *task) straighten(err error) error {
 	return err
 }
 
-// write stores a verified copy: whole, or what has changed. One that nobody follows is not stored, and forgotten.
+// write stores a verified copy: all of it, or the changes. A copy that shows no signal is not
+// stored, and its repository is forgotten.
 func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	if !t.signal && refilter.OnSignal(t.filter.Filter, &t.row) {
 		if t.row.Ordinal == 0 {
@@ -275,7 +283,7 @@ func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	if t.row.Ordinal != 0 {
 		return t.diff(ctx, c)
 	}
-	// From here on Done ends the task, perhaps on another goroutine and before Import returns.
+	// From here on Done ends the task, perhaps in another goroutine and before Import returns.
 	t.passed = true
 	err := t.r.store.Import(ctx, store.Import{
 		DID:      t.it.did,
@@ -290,8 +298,8 @@ func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	return outcome{}, ours(err)
 }
 
-// imported ends the task of a first copy. Called by the store, which must not wait for us. The task
-// may still hold permits, which it gives back itself.
+// imported ends the task of a first copy. The store calls it and must not be blocked. If the task
+// still holds permits, run releases them.
 func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 	if err == nil {
 		t.end(t.done(row))

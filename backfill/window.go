@@ -2,8 +2,9 @@ package backfill
 
 import "cistern/store"
 
-// openWindow has the live commits of the repository buffered from now on: what the host sends after
-// this may hold them or not. Whatever ends the task closes the window again, under the DID's lock.
+// openWindow starts buffering the live commits of the repository: the copy that the host sends may
+// or may not include them. Every path that ends the task closes the window again, under the lock of
+// the DID.
 func (t *task) openWindow() error {
 	if t.fetching {
 		return nil
@@ -21,11 +22,12 @@ func (t *task) beginFetch() (wait func() error, err error) {
 			return store.ErrStale
 		}
 		if t.r.store.Buffered(row.DID) > 0 {
-			// Of an earlier fetch, queued again before it was drained: others may be missing behind it.
+			// The buffer is from an earlier fetch whose repository was queued again before the
+			// buffer was drained. Commits behind it may be missing.
 			b.DropBuffer(row)
 			b.PutRepo(row)
 		}
-		t.row = *row // with the highest rev seen before the fetch
+		t.row = *row // includes the highest rev announced before the fetch
 		t.filter = t.r.workingBy(row.DID)
 		if t.filter.Excluded(row.DID) {
 			return store.ErrStale // the next task forgets it
@@ -37,19 +39,20 @@ func (t *task) beginFetch() (wait func() error, err error) {
 	return wait, ours(err)
 }
 
-// owns says whether the row still waits for this task. Called under the DID's lock.
+// owns reports whether the row still waits for this task. Called under the lock of the DID.
 func (t *task) owns(row *store.Repo) bool {
 	return row.Attempt == t.row.Attempt && row.State == store.StatePending && (row.Tracked != store.Untracked || row.Unconfirmed())
 }
 
-// askedSince reports whether the operator asked for a fetch after this one began. What it brings may be older than what the
-// operator wants to see.
+// askedSince reports whether the operator requested a fetch after this one began. The copy of this
+// fetch may be older than what the operator wants to see.
 func (t *task) askedSince(row *store.Repo) bool {
 	raised := row.Pending.Priority == store.PriorityOperator && t.row.Pending.Priority != store.PriorityOperator
 	return raised || row.Asked != t.row.Asked
 }
 
-// closeWindow is called under the DID's lock, in the critical section that ends the task.
+// closeWindow stops buffering. It is called under the lock of the DID, in the critical section that
+// ends the task.
 func (t *task) closeWindow() {
 	if t.fetching {
 		t.fetching = false
@@ -57,8 +60,8 @@ func (t *task) closeWindow() {
 	}
 }
 
-// abandon closes the window of a task that writes nothing itself. What was buffered is of no use,
-// since nobody knows what will be missing before it: the row remembers the rev instead.
+// abandon closes the window of a task that writes no copy. The buffered commits are dropped,
+// because commits before them may be missing; the row keeps the highest rev instead.
 func (t *task) abandon() error {
 	if !t.fetching {
 		return nil
@@ -82,16 +85,16 @@ func (t *task) dropWindow() (wait func() error, err error) {
 	return wait, ours(err)
 }
 
-// workingBy is the filter in force, by which a DID in flight is fetched from now on.
+// workingBy returns the filter in force, and records that a DID in flight is fetched by it.
 func (r *Runner) workingBy(did string) store.FilterVersion {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f := r.store.Filter() // under mu, so that worksBefore knows of those that read an older one
+	f := r.store.Filter() // under mu, so that worksBefore sees every task that read an older one
 	r.versions[did] = f.Version
 	return f
 }
 
-// worksBefore says whether a task is under way that works by an older filter than that version.
+// worksBefore reports whether a task in flight uses a filter older than version.
 func (r *Runner) worksBefore(version uint32) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
