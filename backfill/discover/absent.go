@@ -11,9 +11,9 @@ import (
 	"cistern/store"
 )
 
-// absences finds repositories that we hold and that their own host no longer lists: the account was
-// deleted, or moved, while we missed its events. A deleted account is in no listing, so that no
-// entry of a page shows the deletion.
+// absences finds stored repositories that their own host no longer lists: the account was deleted,
+// or moved, while its events were missed. A deleted account is in no listing, so that no entry of a
+// page shows the deletion.
 //
 // While the listing of a host is read, each repository of that host that a page names sets one bit,
 // by its ordinal. When the listing has come to its end, one scan over all rows finds the
@@ -34,8 +34,10 @@ type absences struct {
 
 // round is a set of bits that the listings of several hosts share, each host once.
 type round struct {
-	a     *absences
-	end   store.Ordinal // first ordinal that is not judged: repositories imported since may have been listed before
+	a *absences
+	// end is the first ordinal that is not judged: a repository imported since may have been listed
+	// before its import.
+	end   store.Ordinal
 	hosts map[string]*listing
 	count [listingStages]int                          // of the listings at each stage
 	since time.Time                                   // when the first listing at listingEnded ended
@@ -60,16 +62,17 @@ type listingStage uint8
 const (
 	listingRead    listingStage = iota // its pages are being read
 	listingStalled                     // its host failed; nothing waits for it
-	listingEnded                       // read from beginning to end, absent repositories are to be queued
-	listingDone                        // nothing more follows from it
+	// listingEnded: read from beginning to end, and absent repositories must be queued.
+	listingEnded
+	listingDone // nothing more follows from it
 
 	listingStages = iota
 )
 
 func newAbsences(r *Runner) *absences { return &absences{r: r, kick: make(chan struct{}, 1)} }
 
-// join begins the listing of a host. It returns nil when too many listings are under way to
-// remember the repositories of one more.
+// join begins the listing of a host. It returns nil when too many listings are under way to record
+// the repositories of another.
 func (a *absences) join(host string) *listing {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -146,7 +149,7 @@ func (d *round) set(o store.Ordinal) {
 	page[o%bitsPerPage/64] |= 1 << (o % 64)
 }
 
-// show notes that the listing names a repository. Repositories of other hosts are ignored.
+// show records that the listing names a repository. Repositories of other hosts are ignored.
 func (g *listing) show(row *store.Repo) {
 	if g == nil || row.Ordinal == 0 || identity.HostOf(row.PDS) != g.host {
 		return
@@ -199,7 +202,7 @@ func (g *listing) end(reconciled string) bool {
 	return false // it failed for so long that its round was forgotten
 }
 
-// awaits reports whether the reconciliation of a base URL is to be dropped once absent repositories
+// awaits reports whether the reconciliation of a base URL must be deleted once absent repositories
 // of a round are queued, other than the round except.
 func (a *absences) awaits(url string, except *round) bool {
 	a.mu.Lock()
@@ -245,7 +248,8 @@ func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wai
 		if d.has(listingRead) {
 			due = d.since.Add(absentWait)
 		}
-		if a.rest.After(due) && a.rest.Sub(now) <= absentRestMax { // a longer rest was set by a clock that was ahead
+		// A longer rest was set by a clock that was ahead.
+		if a.rest.After(due) && a.rest.Sub(now) <= absentRestMax {
 			due = a.rest
 		}
 		if !due.After(now) {
@@ -295,7 +299,8 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 	}
 	a.mu.Unlock()
 	for _, url := range urls {
-		// The absent repositories are pending, durably. A crash before this has the listing read again.
+		// The pending state of the absent repositories is durable. After a crash before this, the
+		// listing is read again.
 		if err := a.dropListed(url, d); err != nil {
 			return false, err
 		}

@@ -32,11 +32,11 @@ type crawler struct {
 	status CrawlStatus
 }
 
-// CrawlStatus is how a source stands.
+// CrawlStatus is the status of a source.
 type CrawlStatus struct {
 	Source
-	Named     bool // by the options
-	Persisted bool // added while running
+	Named     bool // the options name the source
+	Persisted bool // AddCrawl stored the source
 	Running   bool
 	// Lists is the number of lists that the source pages through, Ended of lists whose last pass
 	// has ended, and Failing of lists whose last request failed.
@@ -44,10 +44,10 @@ type CrawlStatus struct {
 	// Pages, Listed (entries), Queued (known, to be asked for again) and Found (new) count since
 	// the start.
 	Pages, Listed, Queued, Found int64
-	// PassEnded is when nothing was left to be listed, zero for not yet; Since is when the source
-	// was taken up.
+	// PassEnded is when no list had pages left, the zero time if that has not happened yet; Since
+	// is when the source was added.
 	PassEnded, Since time.Time
-	Failure          string // the last one
+	Failure          string // the last failure
 	FailedAt         time.Time
 }
 
@@ -79,7 +79,7 @@ func newCrawler(r *Runner, s Source, persisted bool) *crawler {
 		status: CrawlStatus{Since: r.opts.Now()}}
 }
 
-// run reads the lists until ctx ends. Whoever waits for a host holds no place.
+// run reads the lists until ctx ends. A list that waits for a host holds no place.
 func (c *crawler) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(crawlListsMax)
@@ -172,7 +172,8 @@ func (c *crawler) allEnded() bool {
 	return true
 }
 
-// refresh has the lists follow the filter, and the store if marks were forgotten.
+// refresh makes lists due again after a change of the filter, and loads the marks again after some
+// were forgotten.
 func (c *crawler) refresh() error {
 	f := c.r.store.Filter()
 	c.mu.Lock()
@@ -188,7 +189,8 @@ func (c *crawler) refresh() error {
 		for i := range c.queues {
 			for _, l := range c.queues[i] {
 				if l.failures == 0 {
-					l.due = time.Time{} // visited at once, to see whether the new filter has it read again
+					// Visited at once: the new filter may require that the list is read again.
+					l.due = time.Time{}
 				}
 			}
 			heap.Init(&c.queues[i])
@@ -251,7 +253,7 @@ func (c *crawler) load() error {
 	return nil
 }
 
-// add takes up a list, with the mark that the store has.
+// add adds a list, with its stored mark.
 func (c *crawler) add(l *list) error {
 	row, err := c.r.store.CrawlMark(l.name)
 	if err != nil {
@@ -261,7 +263,7 @@ func (c *crawler) add(l *list) error {
 	return nil
 }
 
-// addHost takes up the list of a host that a relay named.
+// addHost adds the list of a host that a relay named.
 func (c *crawler) addHost(name store.CrawlList, m mark) error {
 	origin := name.Part
 	id, err := c.r.hostID(identity.HostOf(origin))
@@ -269,7 +271,7 @@ func (c *crawler) addHost(name store.CrawlList, m mark) error {
 		return err
 	}
 	if err != nil {
-		return nil // no more hosts are taken up: it is left out
+		return nil // the store accepts no more hosts: the host is skipped
 	}
 	c.enter(&list{name: name, origin: origin, host: id, trust: c.r.trustIn(id)}, m)
 	return nil
@@ -327,7 +329,7 @@ func (c *crawler) noteTrouble(what string) {
 	c.status.Failure, c.status.FailedAt = what, c.r.opts.Now()
 }
 
-// now is how the source stands.
+// now returns the status of the source.
 func (c *crawler) now() CrawlStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()

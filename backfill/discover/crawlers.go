@@ -27,7 +27,7 @@ type crawlers struct {
 	list []*crawler
 }
 
-// newCrawlers takes up the sources of the options, and those added while an earlier daemon ran.
+// newCrawlers adds the sources of the options, and the sources added while an earlier daemon ran.
 func newCrawlers(r *Runner) (*crawlers, error) {
 	cs := &crawlers{r: r, kick: make(chan struct{}, 1), accountsMax: crawlAccountsMax}
 	for _, s := range r.opts.Crawl {
@@ -58,7 +58,7 @@ func newCrawlers(r *Runner) (*crawlers, error) {
 	return cs, nil
 }
 
-// find returns the place of a source, -1 if there is none. Called with mu held, or before Run.
+// find returns the index of a source, -1 if there is none. Called with mu held, or before Run.
 func (cs *crawlers) find(s Source) int {
 	return slices.IndexFunc(cs.list, func(c *crawler) bool { return c.source.String() == s.String() })
 }
@@ -84,7 +84,7 @@ func (cs *crawlers) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// begin reports whether the source is to be started, and returns its context.
+// begin reports whether the source must be started, and returns its context.
 func (c *crawler) begin(ctx context.Context) (context.Context, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -211,8 +211,8 @@ func (cs *crawlers) of(s Source) *crawler {
 	return nil
 }
 
-// ForgetCrawlCursor forgets how far the lists of a source were read, running or not: they are read
-// from the beginning. store.ErrNotFound means that none was begun.
+// ForgetCrawlCursor deletes the marks of the lists of a source, whether it runs or not: the lists
+// are read from the beginning. store.ErrNotFound means that no list was begun.
 func (r *Runner) ForgetCrawlCursor(s Source) error {
 	all, err := r.store.CrawlMarks(s.Kind, s.URL)
 	if err != nil {

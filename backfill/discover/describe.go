@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sight is what a host says about an account's collections.
+// sight is the answer of a host about the collections of an account.
 type sight uint8
 
 const (
-	unseen   sight = iota // it did not say
-	useless               // its answer about this account did not parse; the host may answer about others
-	seen                  // it holds what a signal names
+	unseen   sight = iota // no answer yet, or a failure
+	useless               // the answer about this account did not parse; others may
+	seen                  // it has a collection that a signal names
 	unwanted              // it does not, or is unavailable
 )
 
@@ -58,10 +58,10 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	return unwanted, nil
 }
 
-// inspect returns the entries of a page that something follows from: an unknown account must have a
-// collection that a signal names. What was found out is kept in known, so that a page that is asked
-// for again does not ask about each account again. later are the accounts to be asked about later.
-// An error means that their host fails.
+// inspect returns the entries of a page that need a change of a row: an unknown account must have a
+// collection that a signal names. The answers of hosts are kept in known, so that a page that is
+// requested again does not ask about each account again. later are the accounts that must be asked
+// about later. An error means that their host fails.
 func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin string, known map[string]sight) (left []listed, later []string, err error) {
 	sights := make([]sight, len(todo))
 	errs := make([]error, len(todo))
@@ -96,7 +96,8 @@ func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin s
 				err = errs[i]
 			}
 		case sights[i] == unseen, sights[i] == useless:
-			// Not asked again with this page: each such failure parks the host, before the others are asked.
+			// Not asked again with this page: each such failure parks the host before the other
+			// accounts are asked about.
 			sights[i] = useless
 			later = append(later, e.DID)
 		}
@@ -120,7 +121,7 @@ func blames(err error) bool {
 	return !errors.Is(err, hosts.ErrMalformed) && !errors.Is(err, hosts.ErrTooLong)
 }
 
-// postpone adds to a batch the accounts that are to be asked about later.
+// postpone adds to a batch the accounts that must be asked about later.
 func (r *Runner) postpone(b *store.Batch, dids []string) {
 	for _, did := range dids {
 		l := describeRetry{did: did, due: r.opts.Now().Add(laterBase), tries: 1}
@@ -134,8 +135,8 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 	}
 }
 
-// reconsider asks again about accounts whose host did not say which collections they have, with
-// growing delays, without end.
+// reconsider asks hosts again about accounts whose collections are still unknown, with growing
+// delays, without end.
 func (r *Runner) reconsider(ctx context.Context) error {
 	all, err := r.store.DescribeRetries()
 	if err != nil {

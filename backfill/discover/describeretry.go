@@ -8,23 +8,23 @@ import (
 	"cistern/store"
 )
 
-// describeRetries holds, by due time, the unknown accounts whose host has to be asked again which
-// collections they have. The store holds each as a DescribeRetry. It is in memory so that a page needs no
-// read of these rows: describeRetriesMax of 150 bytes are 15 MB.
+// describeRetries holds, by due time, the unknown accounts whose host must be asked again for their
+// collections. The store holds each as a DescribeRetry. They are in memory so that a page does not
+// read these rows: describeRetriesMax of 150 bytes are 15 MB.
 type describeRetries struct {
 	mu    sync.Mutex
 	known map[string]bool   // mu guards: DIDs in the heap, and DIDs being asked about
 	queue describeRetryHeap // mu guards
 }
 
-// describeRetry is one account whose host has to be asked.
+// describeRetry is one account whose host must be asked.
 type describeRetry struct {
 	did   string
 	due   time.Time
 	tries uint32
 }
 
-// describeRetryOf is an account as the store holds it.
+// describeRetryOf returns the account of a stored row.
 func describeRetryOf(did string, row store.DescribeRetry) describeRetry {
 	return describeRetry{did: did, due: time.Unix(row.Due, 0), tries: row.Tries}
 }

@@ -3,43 +3,47 @@
 // # Purpose
 //
 // Read the lists of relays and hosts, page by page: to follow repositories that are unknown, and
-// after missed events to find those that changed, moved or were deleted meanwhile. What is found is
-// put into the queue of its host.
+// after missed events to find repositories that changed, moved or were deleted meanwhile. A
+// repository that is found is put into the queue of its host.
 //
 // # Invariants
 //
-//  1. How far a list was read is a row, its mark. The mark moves in the batch that writes the last of
-//     what follows from its page: after a crash a page is done, or it is asked for again.
-//  2. A host's list is believed about its own accounts only, and the repository's own host has the
-//     last word: what is found is fetched or checked there. An unknown account has no status and no
-//     event until that host was asked.
-//  3. What a list says is judged by the filter in force. A batch for a former filter is not written.
+//  1. The progress of a list is a row, its mark. The mark moves in the batch that writes the last
+//     change of its page: after a crash a page is done, or is requested again.
+//  2. A host's list is believed about its own accounts only, and the repository's own host
+//     decides: a repository that is found is fetched or checked there. An unknown account has no
+//     status and no event until that host was asked.
+//  3. The entries of a list are judged by the filter in force. A batch for a former filter is not
+//     written.
 //  4. A comparison that was requested after missed events ends only when everything that follows
-//     from its list is queued. One that is requested anew meanwhile begins again.
+//     from its list is queued. A comparison that is requested again meanwhile starts over.
 //  5. The host of a repository that a host's list, read to its end, does not name is asked.
 //  6. Whatever a host lists costs at most the limits in limits.go. Hosts that fail or hang take a
 //     bounded part of the places, and the accounts of one host a bounded part of the queues.
-//  7. Reading lists is paused while too many repositories are pending. Comparisons are not: that is
-//     repair.
-//  8. A list that names nothing, or much less than before, is repeated before it is believed. One
-//     that repeats itself or does not end is read no further.
+//  7. Reading lists is paused while too many repositories are pending. Comparisons are not paused,
+//     because they repair.
+//  8. A list that names nothing, or much less than before, is repeated before it is believed. A
+//     list that repeats itself or does not end is abandoned.
 //
 // # Concurrency
 //
 // Run owns all goroutines: one for each crawled source and each list being read, one that starts
-// comparisons and one for each of these, one that finds absent repositories, and one that asks hosts
-// again about unknown accounts. Everything else may be called from any goroutine. The mutexes of
-// crawlers, crawler, reconciler and absences guard what stands beside them; none is held over I/O.
+// comparisons and one for each of these, one that finds absent repositories, and one that asks
+// hosts again about unknown accounts. Everything else may be called from any goroutine. The mutexes
+// of crawlers, crawler, reconciler and absences guard the fields next to them; none is held over
+// I/O.
 //
 // # Files
 //
-//   - options.go, limits.go, metrics.go: what can be set, what cannot, what is counted
+//   - options.go, limits.go, metrics.go: settings, constants, metrics
 //   - runner.go: Runner, Run, Wake; errors.go: failures of the store
-//   - source.go: what is crawled; crawlers.go: the sources that come and go; crawler.go: the lists of
-//     one source; list.go: one list; mark.go: how far it was read
-//   - page.go: what hosts are asked, and their answers; repeats.go: lists that repeat themselves
+//   - source.go: Source; crawlers.go: adding and removing sources; crawler.go: the lists of one
+//     source; list.go: one list; mark.go: its progress
+//   - page.go: requests for pages, and their answers; repeats.go: lists that repeat themselves
 //   - trust.go: how many places unproven and failing hosts may take
-//   - finding.go: compares a page with our rows; absent.go: repositories that lists do not name
-//   - describe.go: collections of unknown accounts; describeretry.go: accounts to be asked about again
+//   - finding.go: compares a page with the stored rows; absent.go: repositories that lists do not
+//     name
+//   - describe.go: collections of unknown accounts; describeretry.go: accounts to be asked about
+//     again
 //   - reconcile.go: which lists are compared after missed events; pass.go: one of them
 package discover

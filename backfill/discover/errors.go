@@ -7,7 +7,7 @@ import (
 	"cistern/store"
 )
 
-// storeError is a failure of our own store: the process must stop.
+// storeError is a failure of the store: the process must stop.
 type storeError struct{ error }
 
 func (e *storeError) Unwrap() error { return e.error }
@@ -20,7 +20,7 @@ func ours(err error) error {
 	return &storeError{err}
 }
 
-// isOurs reports whether an error is a failure of our own store.
+// isOurs reports whether an error is a failure of the store.
 func isOurs(err error) bool {
 	var failure *storeError
 	return errors.As(err, &failure)

@@ -19,7 +19,7 @@ type finding uint8
 const (
 	nothing  finding = iota
 	isNew            // to be followed
-	isUnsure         // to be followed if its host says that it holds what a signal names
+	isUnsure         // followed if its host reports a collection that a signal names
 	isAhead          // a fetch under way must not end below its rev
 	isBehind         // to be looked at again
 )
@@ -34,7 +34,7 @@ type reading struct {
 	id      uint32    // of that host
 	source  uint32    // store.SourceID of the host that gave the list
 	filter  uint32    // version of the filter that decided this
-	listing *listing  // remembers which repositories the list names; nil: not needed
+	listing *listing  // records which repositories the list names; nil: not needed
 }
 
 // errRefiltered means that a list was read for a filter that is no longer in force. The page is
@@ -79,8 +79,8 @@ func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) 
 	return todo, nil
 }
 
-// find compares an entry with our row. A list may be older than what we hold, so that only what is
-// ahead of us counts, and the repository's own host has the last word.
+// find compares an entry with the stored row. A list may be older than the row, so only an entry
+// that is ahead of it matters, and the repository's own host decides.
 func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 	if !row.Known() {
 		return r.findUnknown(e, v)
@@ -157,8 +157,8 @@ func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
 	}
 }
 
-// unheard reports whether the listing of a host names a rev that we lack and that is so old that
-// its event should have arrived.
+// unheard reports whether the listing of a host names a rev that is not stored, and that is so old
+// that its event should have arrived.
 func (r *Runner) unheard(todo []listed, v reading) bool {
 	now := r.opts.Now()
 	return v.host != "" && slices.ContainsFunc(todo, func(e listed) bool {
@@ -218,7 +218,7 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 		s.found++
 	case isBehind:
 		if row.HiddenByRelay() {
-			row.Origin = store.OriginHost // the relay no longer hides the account: the host has the last word
+			row.Origin = store.OriginHost // the relay no longer hides the account: the host decides
 		}
 		lookAgainAt(b, row)
 		s.queued++

@@ -10,7 +10,7 @@ const (
 	// crawlLocksMax bounds the repositories that one batch of a page locks: about 2 ms of work.
 	crawlLocksMax = 100
 
-	// passesMax bounds the hosts reconciled at a time; others wait for their turn.
+	// passesMax bounds the hosts reconciled at a time; other hosts wait for their turn.
 	passesMax = 16
 	// readRest is the pause between two reads of the cursors of all reconciliations, as a multiple
 	// of the duration of a read: 16,000 cursors take some 20 ms.
@@ -26,7 +26,7 @@ const (
 	crawlPause    = time.Second
 	crawlKnown    = 100 * time.Millisecond // after a page of nothing new: cursors may go in circles
 	crawlRetryMax = 5 * time.Minute
-	crawlIdle     = time.Hour // a source that discovers nothing in this mode: a change of the filter wakes it
+	crawlIdle     = time.Hour // of a source without use in this mode; a new filter wakes it
 	// emptyPagesMax empty pages in a row end a list. Relays leave inactive accounts out of pages.
 	emptyPagesMax = 10
 	// crawlListsMax is how many lists of one source are read at a time, each by one request: 64
@@ -63,12 +63,13 @@ const (
 	thinMax   = 10
 
 	// comparePagesMin is the least number of pages that may be read of a listing that is only
-	// compared with our rows. The limit is otherwise the number of repositories that we know there:
-	// beyond it, asking for each repository takes fewer requests than reading on.
+	// compared with the stored rows. The limit is otherwise the number of repositories known at the
+	// host: beyond it, asking for each repository takes fewer requests than reading on.
 	comparePagesMin = 10
 
-	// roundsMax bounds the sets of bits that record what listings show, of 5 MiB each for 40
-	// million repositories. A reconciliation that finds no room in one is retried after joinAgain.
+	// roundsMax bounds the sets of bits that record which repositories listings name, of 5 MiB each
+	// for 40 million repositories. A reconciliation that finds no set free is retried after
+	// joinAgain.
 	roundsMax = 4
 	joinAgain = time.Minute
 	// absentPage is how many absent repositories are queued at a time, and absentQueueMax the
@@ -87,9 +88,9 @@ const (
 
 	// describeMax is how many accounts of a page are asked about at a time.
 	describeMax = 8
-	// describeTries is how often a page waits for a failing host before it goes on and postpones
-	// the remaining accounts: to after laterBase, doubling to describeRetryMax. At most
-	// describeRetriesMax of 100 bytes are remembered; the next pass names the others again.
+	// describeTries is how often a page waits for a failing host before it postpones the remaining
+	// accounts: to after laterBase, doubling to describeRetryMax. At most describeRetriesMax of 100
+	// bytes are remembered; the next pass names the remaining accounts again.
 	describeTries      = 5
 	laterBase          = 15 * time.Minute
 	describeRetryMax   = 24 * time.Hour

@@ -18,12 +18,12 @@ import (
 // million.
 const crawlShare = 8
 
-// crawlAccountsMax bounds the accounts taken up of a host that a relay names: a host that invents
+// crawlAccountsMax bounds the accounts accepted from a host that a relay names: a host that invents
 // accounts costs a row of 300 bytes for each, with its event and its retry, 6 GB in all. The
 // largest hosts have a million.
 const crawlAccountsMax = 20_000_000
 
-// list is one list that a source pages through, by itself: its mark says how far.
+// list is one list of a source that is paged through independently. Its mark is the progress.
 type list struct {
 	name       store.CrawlList // of its mark
 	origin     string          // of the host that is asked
@@ -34,13 +34,15 @@ type list struct {
 	// owned by the goroutine that visits the list:
 	empty int              // pages in a row without entries
 	news  bool             // most of the page before were unknown
-	known map[string]sight // what was found out about the accounts of the page that is asked for,
-	by    uint32           // by this version of the filter
+	known map[string]sight // answers about the accounts of the requested page,
+	by    uint32           // under this version of the filter
 	slow  bool             // the last page took long
 	heard bool             // its host has answered
 
 	repeats repeats
-	listing *listing // remembers which accounts the list names; nil: not the list of a host, or resumed after a restart
+	// listing records which accounts the list names. It is nil if the list is not that of a host, or
+	// was resumed after a restart.
+	listing *listing
 
 	// crawler.mu guards:
 	mark     mark
@@ -65,14 +67,14 @@ func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
 	case len(f.Signals()) > 0:
 		v.why, v.ask, v.out = store.BySignal, true, false
 	default:
-		// There is nothing to choose by, and the operator has named this list: it is followed as if its
-		// accounts had been named.
+		// Without signals, and because the operator named the list, its accounts are followed as if
+		// the operator had named them.
 		v.why, v.out = store.ByOperator, false
 	}
 	return v, true
 }
 
-// visit reads pages of a list until something is to be waited for, and says when to come again.
+// visit reads pages of a list until it has to wait, and returns when it must be visited again.
 func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error) {
 	for range visitPagesMax {
 		d, err := c.step(ctx, l)
@@ -131,14 +133,15 @@ func (r *Runner) jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*r.rand.Float64()))
 }
 
-// rest lets a time of our clock pass, which signals may have moved.
+// rest waits until the clock of the options has advanced by d. Signals on kick make it check the
+// clock.
 func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}) {
 	for until := r.opts.Now().Add(d); ctx.Err() == nil && r.opts.Now().Before(until); {
 		sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
 	}
 }
 
-// step reads one page, and says how long to wait before the next.
+// step reads one page, and returns how long to wait before the next.
 func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	r := c.r
 	if err := c.renew(l); err != nil {
@@ -195,9 +198,9 @@ func (c *crawler) renew(l *list) error {
 }
 
 // crowds reports whether a list must wait because too many repositories are pending. The more are
-// pending, the fewer may be of one host: hosts whose queues never shrink, because they are dead or
-// invent accounts, leave room for others, and a host without pending repositories always gets a
-// page. Queues of banned hosts do not hold up the list of a relay.
+// pending, the fewer may be of one host. Hosts whose queues never shrink, because they are dead or
+// invent accounts, then do not block other hosts, and a host without pending repositories always
+// gets a page. Queues of banned hosts do not hold up the list of a relay.
 func (r *Runner) crowds(host uint32) bool {
 	left := r.opts.CrawlPendingMax - r.store.Counts()["pending"]
 	if host == 0 {
@@ -229,7 +232,7 @@ func (r *Runner) overrun(host uint32) error {
 	return fmt.Errorf("%d accounts of %s are known, and its list is not read for more", h.Accounts, h.Name)
 }
 
-// stepRepos reads a page of repositories. was is the mark as it stands, m that of the page.
+// stepRepos reads a page of repositories. was is the stored mark, m the mark of the page.
 func (c *crawler) stepRepos(
 	ctx context.Context, l *list, v reading, was store.CrawlMark, m mark,
 ) (time.Duration, error) {
@@ -307,7 +310,7 @@ func (c *crawler) stepRepos(
 	return c.pause(l, to, s.found+s.queued > 0), nil
 }
 
-// unmoved reports whether a mark is still the one that a page was asked for by: it may have been
+// unmoved reports whether a mark is still the one with which a page was requested: it may have been
 // forgotten meanwhile. Called with the lock of its name.
 func (c *crawler) unmoved(name store.CrawlList, was store.CrawlMark) (bool, error) {
 	now, err := c.r.store.CrawlMark(name)

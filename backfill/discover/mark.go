@@ -49,9 +49,9 @@ func (m mark) end(now time.Time) mark {
 	return m
 }
 
-// due is when the list is to be read from the beginning again, zero while the pass is under way,
-// and when the clock that told its end was ahead of now by more than that. A thin pass is repeated
-// soon, with a doubling delay.
+// due returns when the list must be read from the beginning again. It is zero while a pass is under
+// way, and also if the last pass ended by a clock that was ahead of now by more than every. A thin
+// pass is repeated soon, with a doubling delay.
 func (m mark) due(every time.Duration, now time.Time) time.Time {
 	if m.thin > 0 && m.thin < thinMax {
 		every = min(every, thinAgain<<(m.thin-1))

@@ -31,7 +31,7 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	return m, nil
 }
 
-// crawlGauges describe the crawl sources by kind: their names are no labels.
+// crawlGauges returns the gauges of the crawl sources by kind. The names of sources are not labels.
 func crawlGauges(r *Runner) []prometheus.Collector {
 	gauge := func(kind, name, help string, f func(CrawlStatus) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cistern_backfill_crawl_" + name, Help: help,

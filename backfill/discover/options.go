@@ -16,8 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Directory finds the host of a DID. Safe for concurrent use. Errors are those of package identity;
-// any other is transient.
+// Directory finds the host of a DID. It is safe for concurrent use. Its errors are those of package
+// identity; any other error is transient.
 type Directory interface {
 	Resolve(ctx context.Context, did string) (identity.Identity, error)
 }
@@ -31,25 +31,26 @@ type Options struct {
 	// Enqueued is called after repositories were put into queues of hosts. It must not block.
 	Enqueued func()
 
-	// AllowPrivate asks hosts that a relay names by the scheme of the relay. For development only.
+	// AllowPrivate uses the scheme of a relay for the hosts that it names. For development only.
 	AllowPrivate bool
-	// Unheard is called when a host's own listing shows commits of repositories that we hold which
-	// no firehose has brought. It may be called often for one host, and an error ends Run. Default:
+	// Unheard is called when a host's own listing shows commits of stored repositories that no
+	// firehose has brought. It may be called often for one host, and an error ends Run. Default:
 	// nothing.
 	Unheard func(origin string) error
-	// Crawl names sources of repositories, beside those that AddCrawl remembers. Default: none.
+	// Crawl names sources of repositories, in addition to those that AddCrawl stored. Default:
+	// none.
 	Crawl []Source
 	// CrawlPendingMax pauses crawling while more repositories are pending. Default 20,000,000: a
 	// queued repository takes some 200 bytes of disk, and a host is kept busy only if its queue is
-	// known. One host may take an eighth of what is left of it, so that invented accounts leave
-	// room for the others.
+	// known. One host may take an eighth of the remainder, so that invented accounts do not block
+	// other hosts.
 	CrawlPendingMax int64
 	// CrawlEvery is how long after its end a list is read from the beginning again. Default 24h:
 	// events bring most changes at once, and the whole network is some 40,000 pages, which count
 	// against the limits of its hosts.
 	CrawlEvery time.Duration
-	// Gate pauses the discovery of repositories: a page that was asked for is finished. Listings
-	// that are compared because events were missed are read all the same: that is repair, not
+	// Gate pauses the discovery of repositories: a page that was requested is finished. Listings
+	// that are compared because events were missed are still read, because that is repair, not
 	// discovery. Default: a gate that is always open.
 	Gate *gate.Gate
 	// IdleTimeout is the time in which an answer must begin. Default 30s.

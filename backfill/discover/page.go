@@ -37,7 +37,7 @@ func (l *entries[T]) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*[]T)(l))
 }
 
-// listed is what a host says about a repository.
+// listed is the entry of a repository in a page of a list.
 type listed struct {
 	DID    string `json:"did"`
 	Rev    string `json:"rev"`
@@ -47,8 +47,8 @@ type listed struct {
 
 func (l listed) active() bool { return l.Active == nil || *l.Active }
 
-// hidden returns the status of an unavailable account. Troubles of a host with another host say
-// nothing about its accounts.
+// hidden returns the status of an unavailable account. A status that only reports trouble between
+// two hosts does not count.
 func (l listed) hidden() (s store.Status, ok bool) {
 	if l.active() || l.Status == "throttled" || l.Status == "desynchronized" {
 		return 0, false
@@ -77,7 +77,7 @@ type listedHost struct {
 	Status   string `json:"status"`
 }
 
-// next returns the cursor of the page after one that was asked for by a cursor; "" at the end.
+// next returns the cursor of the page after one that was requested with cursor; "" at the end.
 func next(cursor, answered string) string {
 	if answered == cursor {
 		return ""
@@ -85,8 +85,8 @@ func next(cursor, answered string) string {
 	return answered
 }
 
-// listRepos asks a host, by its base URL, for a page. The answer must begin within a time of at most
-// Options.IdleTimeout.
+// listRepos asks a host, by its base URL, for a page. The answer must begin within a time of at
+// most Options.IdleTimeout.
 func (r *Runner) listRepos(ctx context.Context, base, cursor string,
 	within time.Duration) (*page, error) {
 	var p page
@@ -151,8 +151,8 @@ func (r *Runner) hostID(host string) (uint32, error) {
 	return id, nil
 }
 
-// query asks a host, by its base URL, as its limits allow. The answer has at most bodyMax bytes, and
-// must begin within a time of at most Options.IdleTimeout.
+// query asks a host, by its base URL, as its limits allow. The answer has at most bodyMax bytes,
+// and must begin within a time of at most Options.IdleTimeout.
 func (r *Runner) query(ctx context.Context, base, method string, query url.Values, bodyMax int64,
 	within time.Duration) ([]byte, error) {
 	origin, _, err := identity.ParseBase(base)

@@ -12,7 +12,7 @@ import (
 	"cistern/store"
 )
 
-// pass reads a listing once, and queues each repository that is ahead of what we hold.
+// pass reads a listing once, and queues each repository whose listed rev is ahead of its row.
 type pass struct {
 	r        *Runner
 	url      string // base URL, which its row in the store is under
@@ -23,14 +23,14 @@ type pass struct {
 	failures int       // in a row
 	slow     bool      // the last page took long
 	due      time.Time // when its host is asked again
-	over     bool      // it came to the end, or is no longer requested
+	over     bool      // it reached the end, or is no longer requested
 
 	// reconciler.mu guards, and they change only between two visits:
 	running bool
 	trust   trust
 	own     bool // the host lists its own accounts: it is a PDS
 
-	listing *listing // of a PDS, once its first page was asked for
+	listing *listing // of a PDS, once its first page was requested
 }
 
 func newPass(r *Runner, url string) *pass {
@@ -67,7 +67,8 @@ func (p *pass) view() reading {
 	return v
 }
 
-// sourceOf is the store.SourceID of the host at a URL: the firehose of a relay goes by it in rows, too.
+// sourceOf returns the store.SourceID of the host at a URL. Rows name the firehose of a relay by
+// it, too.
 func sourceOf(url string) uint32 { return store.SourceID(identity.HostOf(url)) }
 
 // cursor is where the pass stands; asked is false once it is no longer requested.
@@ -76,7 +77,7 @@ func (p *pass) cursor() (at store.Reconciliation, asked bool, err error) {
 	return at, asked, ours(err)
 }
 
-// run reads pages until the end, or until its host is to be left alone for a while.
+// run reads pages until the end, or until its host must not be asked for a while.
 func (p *pass) run(ctx context.Context) error {
 	log := p.r.opts.Logger.With("source", p.url)
 	for ctx.Err() == nil {
@@ -116,14 +117,14 @@ func (p *pass) run(ctx context.Context) error {
 	return nil
 }
 
-// leave gives up a pass that is no longer requested.
+// leave ends a pass that is no longer requested.
 func (p *pass) leave() {
 	p.over = true
 	p.listing.set(listingDone)
 }
 
-// known is how many repositories the listing may name: of its host if that is a PDS. Those of a relay's listing are in the
-// listings of their hosts.
+// known returns how many repositories the listing may name: of its host if that is a PDS. The
+// repositories of a relay's listing are in the listings of their hosts.
 func (p *pass) known() int64 {
 	if !p.own {
 		return p.r.store.Counts()["repos"]
@@ -132,7 +133,7 @@ func (p *pass) known() int64 {
 	return accounts
 }
 
-// giveUp has nothing follow from what the listing does not name: it is not read to its end.
+// giveUp stops the check for absent repositories: the listing is not read to its end.
 func (p *pass) giveUp() {
 	p.listing.set(listingDone)
 	p.listing = nil
@@ -154,12 +155,14 @@ func (p *pass) fail(ctx context.Context, log *slog.Logger, err error) {
 	log.Log(ctx, p.level(slog.LevelWarn), "reconciliation is held up", "retry", d, "err", err)
 }
 
-// begin prepares for the first page: of the listing of a PDS it is remembered which repositories it names.
+// begin prepares for the first page. For the listing of a PDS it starts recording which
+// repositories the listing names.
 func (p *pass) begin() error {
 	p.empty, p.repeats = 0, repeats{}
 	if p.own {
 		if p.listing = p.r.absences.join(identity.HostOf(p.url)); p.listing == nil {
-			return &hosts.BusyError{Until: p.r.opts.Now().Add(joinAgain)} // it is read when others have ended
+			// The listing is read when other listings have ended.
+			return &hosts.BusyError{Until: p.r.opts.Now().Add(joinAgain)}
 		}
 	}
 	return nil
@@ -175,7 +178,7 @@ func (p *pass) page(ctx context.Context, row store.Reconciliation) (ended bool, 
 			return false, err
 		}
 		row, p.pages = first, 0
-		p.listing.set(listingDone) // it was asked for anew
+		p.listing.set(listingDone) // the pass was requested again
 		p.listing = nil
 	}
 	if p.pages == 0 && p.listing == nil {
@@ -213,7 +216,7 @@ func (p *pass) page(ctx context.Context, row store.Reconciliation) (ended bool, 
 		to = ""
 	}
 	if view.why == store.Untracked && int64(p.pages) >= max(comparePagesMin, p.known()) {
-		to = "" // it is cheaper to ask for the repositories that it has not named
+		to = "" // it is cheaper to ask about the repositories that it has not named
 	}
 	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
 	if errors.Is(err, errRefiltered) {
@@ -245,7 +248,7 @@ func (p *pass) move(row store.Reconciliation, next string, last bool) (ended boo
 	case !ended: // what the listing showed was forgotten
 		b.PutReconciliation(p.url, store.Reconciliation{})
 	case p.listing != nil:
-		// A crash from here until the absent repositories are pending has the listing read again.
+		// After a crash before the absent repositories are pending, the listing is read again.
 		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileListed})
 	default:
 		b.DropReconciliation(p.url)

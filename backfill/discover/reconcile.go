@@ -13,19 +13,19 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// reconciler goes through the listings that are to be compared with our rows, some at a time: each has
-// a store.Reconciliation. Package ingest requests one when events were missed, and calls Wake; when
-// events of a relay were missed, it requests those of all known hosts too (PutReconcileHosts). A pass
-// whose host failed gives its place to another, and passes of hosts that are not trusted may take only
-// some of the places.
+// reconciler reads the listings that must be compared with the stored rows, several at a time; each
+// has a store.Reconciliation. Package ingest requests one when events were missed, and calls Wake.
+// When events of a relay were missed, it requests those of all known hosts too (PutReconcileHosts).
+// A pass whose host failed gives its place to another, and passes of hosts that are not trusted
+// hold a bounded part of the places.
 type reconciler struct {
 	r *Runner
 
 	// owned by the goroutine that starts passes:
 	read time.Time // when the cursors were read last
 	took time.Duration
-	all  time.Time // when the listings of all hosts were asked for
-	idle time.Time // when none of them was under way any more; zero: they are
+	all  time.Time // when the listings of all hosts were requested
+	idle time.Time // when the last pass ended; zero while passes run
 
 	// mu guards:
 	mu     sync.Mutex
@@ -37,7 +37,7 @@ func (r *Runner) reconcile(ctx context.Context) error {
 	c := &reconciler{r: r, passes: map[string]*pass{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(passesMax + 1)
-	g.Go(func() error { // starts the others
+	g.Go(func() error { // starts the passes
 		for ctx.Err() == nil {
 			err := c.readCursors()
 			if err == nil {
@@ -70,7 +70,8 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 	}
 	c.mu.Unlock()
 	if p.over && err == nil {
-		// If the pass was asked for anew as it ended, readCursors may have met it in c.passes and left it out.
+		// If the pass was requested again as it ended, readCursors may have skipped it because it
+		// was in c.passes.
 		_, asked, failure := p.cursor()
 		if err = failure; asked {
 			c.r.gapSeen.Store(true)
@@ -80,7 +81,8 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 	return quiet(ctx, err)
 }
 
-// readRest is for how long the cursors are not read again: reading them takes a bounded part of the time.
+// readRest returns how long the cursors are not read again, so that reading them takes a bounded
+// part of the time.
 func (c *reconciler) readRest(now time.Time) time.Duration {
 	since := now.Sub(c.read)
 	if since < 0 {
@@ -89,7 +91,7 @@ func (c *reconciler) readRest(now time.Time) time.Duration {
 	return min(sleepMax, readRest*c.took) - since
 }
 
-// readCursors takes up the passes that are asked for, when there may be new ones, and now and then.
+// readCursors adds the requested passes, when new ones are possible, and periodically.
 func (c *reconciler) readCursors() error {
 	now := c.r.opts.Now()
 	if c.readRest(now) > 0 {
@@ -226,7 +228,7 @@ func (r *Runner) knownHosts(from string) (origins []string, err error) {
 	}
 }
 
-// accountsAt returns how many accounts we know at the host of a URL, and the id of the host.
+// accountsAt returns how many accounts are known at the host of a URL, and the id of the host.
 func (r *Runner) accountsAt(base string) (accounts int64, id uint32, err error) {
 	origin, _, err := identity.ParseBase(base)
 	if err != nil {

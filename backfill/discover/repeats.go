@@ -50,7 +50,7 @@ func (p *repeats) page(cursor string, names []string) bool {
 	return p.verdict
 }
 
-// didsOf are the accounts that a page names.
+// didsOf returns the accounts that a page names.
 func didsOf(entries []listed) []string {
 	dids := make([]string, len(entries))
 	for i, e := range entries {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Runner finds repositories by the lists of hosts, and by the same lists those that moved on while
-// their events were missed.
+// Runner finds unknown repositories by the lists of hosts, and by the same lists repositories that
+// changed while their events were missed.
 type Runner struct {
 	opts    Options
 	store   *store.Store
@@ -57,7 +57,7 @@ func New(opts Options) (*Runner, error) {
 	return r, nil
 }
 
-// Run lists hosts until ctx ends, for repositories not known yet and to compare revs after a gap, and
+// Run lists hosts until ctx ends, to find unknown repositories and to compare revs after a gap, and
 // returns when everything it started has returned. An error means that the store failed. It may be
 // called again after it returned.
 func (r *Runner) Run(ctx context.Context) error {
@@ -69,8 +69,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Wake reports that lists may have to be compared, or that the filter was changed. Without it that
-// is found some time later.
+// Wake reports that comparisons may have been requested, or that the filter was changed. Without a
+// call this is found later.
 func (r *Runner) Wake() {
 	r.gapSeen.Store(true)
 	signal(r.kickPass)
@@ -84,7 +84,7 @@ func (r *Runner) HostChanged(id uint32) {
 	}
 }
 
-// signal leaves a message for a loop that has none waiting.
+// signal wakes the loop that reads c. Signals that were not received yet coalesce.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -28,14 +28,15 @@ func SourceKinds() []string { return []string{SourceHosts, SourceRepos, SourceCo
 type Source struct {
 	Kind string // SourceHosts, SourceRepos or SourceCollection
 	URL  string // origin: scheme, host and port
-	// Implied sources were not asked for by name: they discover nothing but in mode full.
+	// Implied sources were not named by the operator: they discover repositories in mode full only.
 	Implied bool
 }
 
 // String is KIND::URL.
 func (s Source) String() string { return s.Kind + "::" + s.URL }
 
-// list names a list of the source: its own if part is "", else that of a host or collection.
+// list returns the name of a list of the source: its own if part is "", else the list of a host or
+// collection.
 func (s Source) list(part string) store.CrawlList {
 	return store.CrawlList{Kind: s.Kind, URL: s.URL, Part: part}
 }
@@ -68,8 +69,8 @@ func (s Source) validate() error {
 	return nil
 }
 
-// exact returns the signals that name one collection. A list of one collection's repositories shows
-// nothing about others.
+// exact returns the signals that name one collection. The list of a collection shows nothing about
+// repositories of other collections.
 func exact(f *filter.Filter) []string {
 	return slices.DeleteFunc(f.Signals(), func(s string) bool { return strings.HasSuffix(s, "*") })
 }

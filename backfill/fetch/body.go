@@ -14,7 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// decoders keeps decompressors for later bodies.
+// decoders keeps idle decompressors for reuse.
 type decoders struct {
 	gzip sync.Pool // of *gzip.Reader
 	zstd sync.Pool // of *zstd.Decoder
@@ -22,7 +22,7 @@ type decoders struct {
 	permits *budget // of zstd bodies: a transfer takes one before it offers to decompress them
 }
 
-// errEncoding means that the host compressed the body in a way that we did not offer.
+// errEncoding means that the host compressed the body in a way that the request did not offer.
 var errEncoding = fmt.Errorf("content encoding that was not offered: %w", repo.ErrInvalid)
 
 // body is a decoded body, which must be closed.
@@ -31,7 +31,7 @@ type body struct {
 	close func()
 }
 
-// open decodes a body as its Content-Encoding says.
+// open decodes a body with the encoding that its Content-Encoding header names.
 func (d *decoders) open(encoding string, tr *transfer) (body, error) {
 	switch encoding {
 	case "", "identity":
@@ -106,7 +106,8 @@ func (e *expansion) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// corrupt tells bytes that do not decompress from a connection that broke.
+// corrupt marks an error of decompression as invalid input. It returns errors of the connection as
+// they are.
 func corrupt(err error) error {
 	for _, known := range []error{gzip.ErrHeader, gzip.ErrChecksum, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch,
 		zstd.ErrWindowSizeExceeded, zstd.ErrDecoderSizeExceeded, zstd.ErrReservedBlockType, zstd.ErrBlockTooSmall,

@@ -13,7 +13,7 @@ import (
 type Copier struct {
 	opts      Options
 	header    http.Header // of requests for CARs; shared, never changed
-	zipping   http.Header // of those that hold a permit for a zstd body; likewise
+	zipping   http.Header // of requests that hold a permit for a zstd body; likewise
 	asking    http.Header // of other queries about a repository; likewise
 	chunks    *repo.ChunkPool
 	memory    *budget // of bodies, and parts of repositories
@@ -80,8 +80,8 @@ func (c *Copier) Copy(ctx context.Context, req *Request) (*Copy, error) {
 	}, nil
 }
 
-// Query asks the host of a repository a question about it; query is what follows the DID in the URL.
-// An answer longer than bodyMax is cut.
+// Query sends a query about the repository to its host. query is the part of the URL that follows
+// the DID.
 func (c *Copier) Query(ctx context.Context, to *Target, method, query string, bodyMax int64) (
 	body []byte, err error) {
 	s := &session{c: c, to: to}
@@ -92,9 +92,9 @@ func (c *Copier) Query(ctx context.Context, to *Target, method, query string, bo
 	return body, err
 }
 
-// FetchWhole has the next copy of a repository be fetched by one request, because its host did not
-// take the questions of this one: with a permit comes one request, and it may be minutes until the
-// host takes another.
+// FetchWhole makes the next copy of a repository use one request, because its host did not accept
+// the queries of this one. A permit allows one request, and it may be minutes until the host
+// accepts another.
 func (c *Copier) FetchWhole(did string) { c.wholeOnly.wholeNext(did) }
 
 // FetchesWhole reports whether FetchWhole was called for a repository that was not fetched since.
@@ -112,11 +112,11 @@ type Copy struct {
 
 	Commit repo.Commit
 	Block  []byte // the signed commit
-	Former bool   // the signature is of a key that the document no longer names
+	Former bool   // signed by a key that the document no longer names
 	Signal bool   // the copy has a record in a collection that a signal names
 }
 
-// records are those of a verified copy, in key order: a repo.CAR, or a repo.Partial.
+// records are the records of a verified copy, in key order: a repo.CAR or a repo.Partial.
 type records interface {
 	Blocks() int
 	Bytes() int64
@@ -124,8 +124,8 @@ type records interface {
 	Close() error
 }
 
-// Walk calls fn for each record in key order. A part has only the wanted ones, without the blocks of
-// those that are held.
+// Walk calls fn for each record in key order. A partial copy has only the wanted records, and not
+// the blocks of records that the caller already stores.
 func (c *Copy) Walk(fn func(repo.Leaf) error) error { return c.records.Walk(c.Commit.Data, fn) }
 
 // Close gives back memory and spool.

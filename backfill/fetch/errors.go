@@ -14,12 +14,12 @@ var (
 	ErrNotCAR = errors.New("the answer is not a repository")
 	// ErrTimeout: the transfer took longer than FetchTimeout.
 	ErrTimeout = errors.New("fetch took too long")
-	// ErrCrowded: the transfer took long, as too many others did, while repositories waited for
-	// a permit.
+	// ErrCrowded: the transfer was one of too many long ones while repositories waited for a
+	// permit.
 	ErrCrowded = errors.New("too many long transfers while other repositories wait")
 	// errBroken: the connection ended before the body did.
 	errBroken = errors.New("body broke off")
-	// ErrSpool: a body could not be spooled; our disk, not the host.
+	// ErrSpool: a body could not be spooled; the local disk failed, not the host.
 	ErrSpool = errors.New("spool")
 	// ErrIndex: there are too many large repositories at a time.
 	ErrIndex = errors.New("indexes of all CARs together exceed their limit")

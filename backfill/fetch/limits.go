@@ -9,9 +9,10 @@ const (
 	expandSlack = 16 << 20
 	expandRatio = 100
 
-	// shareRatio bounds how much larger than its CAR a repository may become when blocks that records
-	// share are counted for each: a block of 1 MiB under 200,000 keys fits into 15 MB and makes 200 GB.
-	// Even thousands of equal records of 500 bytes, beside 60 of tree each, stay below ten.
+	// shareRatio bounds how much larger than its CAR a repository may become when blocks that
+	// records share are counted for each: a block of 1 MiB under 200,000 keys fits into 15 MB and
+	// makes 200 GB. Even thousands of equal records of 500 bytes, plus 60 bytes of tree each, stay
+	// below ten.
 	shareRatio = 16
 
 	// hiddenMax bounds the keys that are no valid collection and record key. Lists step over them,
@@ -34,9 +35,9 @@ const (
 	// baseBytes is what every task may use without asking: one chunk to read into, one to keep.
 	baseBytes = 512 << 10
 
-	// A transfer is long after longAfter, and long ones may take longShare percent of the permits
-	// while others wait: hosts that send just enough for hours (Options.FetchTimeout) must not stop
-	// all fetches.
+	// A transfer is long after longAfter. Long transfers may hold longShare percent of the permits
+	// while repositories wait: hosts that send just enough for hours (Options.FetchTimeout) must
+	// not stop all fetches.
 	longAfter = 5 * time.Minute
 	longShare = 75
 
@@ -61,7 +62,7 @@ const (
 	// After that the whole is fetched.
 	sparseTimeMax = 5 * time.Minute
 	// sparseTriesMax is how often in a row a fetch of parts may fail before the whole is fetched,
-	// and sparseRootsMax how often a repository may move on during one.
+	// and sparseRootsMax how often the repository may change during one.
 	sparseTriesMax = 2
 	sparseRootsMax = 4
 	// sparseLayerMin is the layer of the root at or below which a tree, of some hundred records at
@@ -80,8 +81,8 @@ const (
 	// answerBlockBytes bounds a block in an answer: no record and hardly any node is larger than
 	// 1 MiB.
 	answerBlockBytes = 2<<20 + 64
-	// wholeOnlyFor is how long a host is not asked for parts after it said that it sends none, or
-	// broke them off.
+	// wholeOnlyFor is how long a host is not asked for parts after it reported that it sends none,
+	// or broke them off.
 	wholeOnlyFor = time.Hour
 	// wholeOnlyMax bounds each of the three sets of hosts and repositories that are fetched whole, at
 	// about 100 bytes an entry. A set that is full forgets the entry that was used least recently.

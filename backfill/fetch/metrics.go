@@ -6,7 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 const (
 	wayFull     = "full"
 	waySparse   = "sparse"
-	wayFallback = "fallback" // the whole, since the part was not to be had
+	wayFallback = "fallback" // the whole, since the part was unavailable
 )
 
 type metrics struct {

@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Keys finds former keys of accounts. Safe for concurrent use. Errors are those of package identity;
-// any other is transient.
+// Keys finds former keys of accounts. It is safe for concurrent use. Its errors are those of
+// package identity; any other error is transient.
 type Keys interface {
 	// KeysAt returns the keys of a did:plc that were in force within minutes of a time and that
 	// its document no longer names.
@@ -24,7 +24,8 @@ type Keys interface {
 // Options configures a Copier. Keys and Crowded are required.
 type Options struct {
 	Keys Keys
-	// Crowded reports whether hosts with work wait for a permit, and none is free.
+	// Crowded reports whether repositories wait for a permit of a host that may be asked, and no
+	// permit is free.
 	Crowded func() bool
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
@@ -55,8 +56,8 @@ type Options struct {
 	CARBlocksMax int
 
 	// FetchTimeout bounds one getRepo, headers to last byte. Default 6h: 4 GiB at 200 KB/s.
-	// IdleTimeout ends a fetch that makes no progress. While others wait, three quarters of
-	// Concurrency may take more than five minutes.
+	// IdleTimeout ends a fetch that makes no progress. While repositories wait, three quarters
+	// of Concurrency may take more than five minutes.
 	FetchTimeout time.Duration
 	// IdleTimeout is the time in which 64 KiB, or the rest of the body, must arrive. Default 30s.
 	IdleTimeout time.Duration
@@ -91,7 +92,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// longMax is how many transfers may be long while others wait.
+// longMax returns how many transfers may be long while repositories wait.
 func (o Options) longMax() int { return max(1, o.Concurrency*longShare/100) }
 
 // zstdBodies is how many zstd bodies may be open at a time.
@@ -99,7 +100,8 @@ func (o Options) zstdBodies() int64 {
 	return min(zstdBodiesMax, (o.MemoryBytes-int64(o.Concurrency)*baseBytes)/3/zstdBytes)
 }
 
-// bodyBytes is what copies share of the memory for bodies, beside what each may use without asking.
+// bodyBytes returns the shared memory budget for bodies, in addition to what each copy may always
+// use.
 func (o Options) bodyBytes() int64 {
 	return o.MemoryBytes - int64(o.Concurrency)*baseBytes - o.zstdBodies()*zstdBytes
 }

@@ -27,12 +27,12 @@ type Host interface {
 	Spares() bool
 }
 
-// Request says what is wanted of a repository.
+// Request describes the wanted part of a repository.
 type Request struct {
 	Target
 	Fresh    bool           // Ident was asked for now, not remembered
 	Filter   *filter.Filter // chooses the records
-	OnSignal bool           // whether a signal names one of the records matters
+	OnSignal bool           // the caller needs to know whether a signal names one of the records
 	Failures uint32         // attempts that failed in a row
 	Rev      string         // that is held: no older commit is taken
 	TornRev  string         // of which a part is held, likewise

@@ -29,7 +29,7 @@ type session struct {
 	sender string // host and port that sent the CAR, redirects followed
 	commit repo.Commit
 	block  []byte // the signed commit
-	former bool   // its signature is of a key that the document no longer names
+	former bool   // signed by a key that the document no longer names
 	signal bool   // the copy has a record in a collection that a signal names
 }
 
@@ -42,7 +42,7 @@ func (s *session) watched(ctx context.Context, request func(ctx context.Context,
 	err := request(ctx, tr)
 	s.c.metrics.bytes.Add(float64(tr.got.Load()))
 	s.to.Host.Received(tr.got.Load())
-	// What the watch said is the cause of whatever the connection said then.
+	// If the transfer watch cancelled the request, its cause explains the error of the connection.
 	cause := context.Cause(ctx)
 	switch {
 	case err == nil:
@@ -97,8 +97,8 @@ func readError(err error, header http.Header) error {
 	return err
 }
 
-// senderOf returns the host and port that sent an answer, redirects followed; "" if no document could
-// name it.
+// senderOf returns the host and port that sent an answer after redirects, "" if no DID document
+// could name it.
 func senderOf(resp *http.Response) string {
 	origin, err := identity.ParseOrigin(resp.Request.URL.Scheme + "://" + resp.Request.URL.Host)
 	if err != nil {

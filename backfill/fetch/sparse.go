@@ -18,7 +18,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// Strategy says how a repository is fetched of which the filter wants only some collections.
+// Strategy is how a repository is fetched when the filter wants only some collections.
 type Strategy uint8
 
 const (
@@ -46,7 +46,8 @@ const (
 	proofMethod  = "com.atproto.sync.getRecord"
 	blocksMethod = "com.atproto.sync.getBlocks"
 
-	nameBlockNotFound = "BlockNotFound" // the lexicon's name for what the reference PDS calls a bad request
+	// nameBlockNotFound is the error of the lexicon. The reference PDS sends a bad request instead.
+	nameBlockNotFound = "BlockNotFound"
 )
 
 var (
@@ -66,9 +67,10 @@ type sparse struct {
 	ranges   int // of wanted keys
 }
 
-// sparse fetches the wanted part: a proof of some path brings the signed commit and a way into the
-// tree, and then blocks are asked for by their CIDs, first nodes in whose reach the wanted keys are,
-// then records. Without a copy and an error, the whole is to be fetched. way is the label of the metric.
+// sparse fetches the wanted part. A proof of some path brings the signed commit and a way into the
+// tree. Further blocks are requested by their CIDs: first the nodes that lead to wanted keys, then
+// the records. If sparse returns neither a copy nor an error, the whole must be fetched. way is the
+// label of the metric.
 func (s *session) sparse(ctx context.Context) (part records, way string, err error) {
 	p := s.newSparse()
 	if p == nil {
@@ -108,8 +110,8 @@ func (s *session) cutShort(p *sparse, err error) {
 	}
 }
 
-// fallsBack reports whether getRepo may do better: the host answered, and says neither that the
-// account is unavailable nor that it must not be asked now.
+// fallsBack reports whether getRepo may succeed instead: the host answered, and reports neither
+// that the account is unavailable nor that it must not be asked now.
 func (s *session) fallsBack(ctx context.Context, err error) bool {
 	var answer *hosts.AnswerError
 	if errors.As(err, &answer) {
@@ -123,7 +125,7 @@ func (s *session) fallsBack(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && byHost(err) && noCopy(err) && !errors.Is(err, repo.ErrSignature)
 }
 
-// byHost reports whether the host may be at fault: it does not say that the account is unavailable,
+// byHost reports whether the host may be at fault: it does not report the account as unavailable,
 // and neither the directory nor the caller failed.
 func byHost(err error) bool {
 	var answer *hosts.AnswerError
@@ -133,7 +135,7 @@ func byHost(err error) bool {
 	return !errors.As(err, &answer) || !unavailable(answer)
 }
 
-// unavailable reports whether the host says that it does not serve the repository.
+// unavailable reports whether the answer means that the host does not serve the repository.
 func unavailable(answer *hosts.AnswerError) bool {
 	if answer.Code >= http.StatusInternalServerError || answer.Code == http.StatusTooManyRequests {
 		return false
@@ -160,8 +162,8 @@ func noCopy(err error) bool {
 		errors.Is(err, ErrSpool) || errors.Is(err, ErrIndex)
 }
 
-// ofMethod reports whether an error is one that the methods define, whatever its status: the host
-// knows them.
+// ofMethod reports whether the lexicon of the methods defines the error, whatever its status: then
+// the host supports them.
 func ofMethod(name string) bool {
 	return strings.HasPrefix(name, "Repo") || name == "RecordNotFound" || name == nameBlockNotFound
 }
@@ -220,8 +222,8 @@ func keyRanges(ranges []filter.Range) []repo.Range {
 	return out
 }
 
-// probePath returns a path in a range, or right behind it. A collection of one record often has this
-// key.
+// probePath returns a path in a range, or right behind it. A collection of one record often has
+// this key.
 func probePath(r filter.Range) string {
 	const rkey = "/self"
 	name := strings.TrimSuffix(string(r.Lower), "/")
@@ -233,8 +235,8 @@ func probePath(r filter.Range) string {
 	return name + rkey
 }
 
-// run gathers the part. A repository that moves on meanwhile loses nodes that were named: then a newer
-// proof is fetched, and the blocks that have come are kept.
+// run gathers the part. If the repository changes meanwhile, nodes of the old tree may be gone:
+// then a newer proof is fetched, and the received blocks are kept.
 func (s *sparse) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, min(sparseTimeMax, s.c.opts.FetchTimeout), ErrTimeout)
 	defer cancel()
@@ -315,9 +317,9 @@ func (s *sparse) gather(ctx context.Context) error {
 	}
 }
 
-// wasteful reports whether the whole is likely to cost less than what is missing: a small repository
-// is one answer, and so is one of which most is wanted. The guess how much is wanted is useless while
-// hardly more subtrees are left to look into than ranges have ends.
+// wasteful reports whether fetching the whole is likely to cost less than the missing blocks: a
+// small repository is one answer, and so is one of which most is wanted. The estimate of the wanted
+// share is useless while hardly more subtrees are left to look into than ranges have ends.
 func (s *sparse) wasteful(missing int) bool {
 	mapped := s.part.Mapped()
 	if s.part.Layer() <= sparseLayerMin {

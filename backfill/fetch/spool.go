@@ -37,7 +37,7 @@ func (b *budget) take(n int64) bool {
 
 func (b *budget) give(n int64) { b.left.Add(n) }
 
-// spool is a file without a name, so that no crash leaves one behind.
+// spool is an unlinked file, so that no crash leaves one behind.
 type spool struct {
 	*os.File
 	budget *budget
@@ -67,7 +67,7 @@ func (s *spool) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadAt marks failures as ours.
+// ReadAt marks failures as failures of the local disk.
 func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 	n, err := s.File.ReadAt(p, off)
 	if err != nil {

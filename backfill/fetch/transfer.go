@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// transfer watches one body: enough must arrive in time. Its one timer looks at it now and then,
-// and counts only the time that we wait for the host, not what we take ourselves.
+// transfer watches one body: enough bytes must arrive in time. One timer checks it periodically,
+// and counts only the time spent waiting for the host, not the time spent processing.
 type transfer struct {
 	body   io.Reader
 	cancel context.CancelCauseFunc
@@ -23,7 +23,7 @@ type transfer struct {
 	ended  atomic.Bool
 	long   atomic.Int32 // longNot, longHeld or longOver
 
-	crowded func() bool // others wait for permits, and none is free
+	crowded func() bool // repositories wait for permits, and none is free
 	places  *budget     // for long transfers
 
 	// owned by the timer:

@@ -53,9 +53,10 @@ func (s *session) verifyCommit(ctx context.Context, block []byte) (err error) {
 	return s.verifySignature(ctx)
 }
 
-// verifySignature holds the commit against the key of the document. An account that moved and has
-// not written since is signed with a key that its document no longer names: it is taken from the
-// host that the document names today, if the key was good when the commit was made.
+// verifySignature checks the commit against the key of the document. The last commit of an account
+// that moved and has not written since is signed with a key that its document no longer names. It
+// is accepted from the host that the document names today, if the key was valid when the commit was
+// made.
 func (s *session) verifySignature(ctx context.Context) error {
 	s.former = false
 	err := s.commit.Verify(s.block, s.to.Ident.PublicKey)
@@ -78,15 +79,15 @@ func (s *session) verifySignature(ctx context.Context) error {
 	return err
 }
 
-// MayBeFormer reports whether the failure could be one of the key alone, of a DID that remembers its
-// keys.
+// MayBeFormer reports whether a former key may have made the signature that failed: only the
+// directory of did:plc keeps former keys.
 func MayBeFormer(did string, err error) bool {
 	return errors.Is(err, repo.ErrSignature) && strings.HasPrefix(did, "did:plc:")
 }
 
-// walkAll checks the tree, and that its records, each counted as often as it is named, are not out
-// of proportion to what was sent: readers are sent them that often, and a difference stores them that
-// often. It notes whether any is in a collection that a signal names.
+// walkAll checks the tree, and bounds the size of its records relative to the bytes received. A
+// record counts once for each key that names it, because readers receive it and a diff stores it
+// that often. walkAll also records whether any is in a collection that a signal names.
 func (s *session) walkAll(copied records) error {
 	s.signal = false
 	limit := expandSlack + shareRatio*copied.Bytes()

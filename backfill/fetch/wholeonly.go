@@ -13,7 +13,7 @@ type wholeOnly struct {
 	mu sync.Mutex
 	// mu guards:
 	until *simplelru.LRU[uint32, time.Time] // hosts that send no parts, or break off: until when
-	cuts  *simplelru.LRU[uint32, time.Time] // hosts that broke off parts, and have sent none since: when
+	cuts  *simplelru.LRU[uint32, time.Time] // when hosts broke off parts that have sent none since
 	whole *simplelru.LRU[string, struct{}]  // repositories to be fetched whole
 }
 
@@ -39,8 +39,8 @@ func (p *wholeOnly) has(host uint32, now time.Time) bool {
 	return now.Before(until)
 }
 
-// cut records that a host broke off the transfer of parts that began at a time. A host that breaks off
-// two in a row, the second begun after the first broke off, is not asked for parts.
+// cut records that a host broke off a transfer of parts, and when the transfer began. A host that
+// breaks off two in a row, the second begun after the first broke off, is not asked for parts.
 func (p *wholeOnly) cut(host uint32, began, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -57,7 +57,7 @@ func (p *wholeOnly) gathered(host uint32) {
 	p.cuts.Remove(host)
 }
 
-// wholeNext records a repository whose host answers no more questions for now. The parts that arrived
+// wholeNext records a repository whose host accepts no more queries for now. The parts that arrived
 // are lost: one request is more likely to succeed than many.
 func (p *wholeOnly) wholeNext(did string) {
 	p.mu.Lock()

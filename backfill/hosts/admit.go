@@ -10,7 +10,7 @@ import (
 
 // waiter waits for a permit of a host.
 type waiter struct {
-	granted chan *Permit // of one; closed when the host is to be looked at again
+	granted chan *Permit // delivers one permit; closed when the host must be checked again
 }
 
 // admit waits until a host may be asked once more, for a request that belongs to no repository

@@ -13,11 +13,11 @@ import (
 var (
 	// ErrBanned means that the operator wants the host left alone.
 	ErrBanned = errors.New("host is banned")
-	// ErrRedirect means that the host redirected a request to where we do not go.
+	// ErrRedirect means that the host redirected a request to an address that is not allowed.
 	ErrRedirect = errors.New("redirect refused")
-	// ErrMalformed means that an answer is not what was asked for.
-	ErrMalformed = errors.New("it does not parse")
-	// ErrTooLong means that an answer is longer than any in order.
+	// ErrMalformed means that an answer does not have the requested form.
+	ErrMalformed = errors.New("malformed answer")
+	// ErrTooLong means that an answer is longer than any valid one.
 	ErrTooLong = errors.New("answer is too long")
 )
 
@@ -26,8 +26,8 @@ type AnswerError struct {
 	Code    int
 	Name    string        // the XRPC error, "" if the body is not an XRPC error
 	Message string        // bounded by errorBodyMax, shortened for the row
-	Wait    time.Duration // how long the host asks us to wait, 0 if it does not say
-	Quota   bool          // the answer names the spent quota, and the host's limiter enforces its wait
+	Wait    time.Duration // the pause that the host asks for, 0 if it names none
+	Quota   bool          // the answer names the spent quota, and the host's limiter enforces the wait
 }
 
 func (e *AnswerError) Error() string {
@@ -37,8 +37,8 @@ func (e *AnswerError) Error() string {
 	return fmt.Sprintf("host answered %d %s: %s", e.Code, e.Name, e.Message)
 }
 
-// Delay returns how long to leave the host alone: as it asks, or a minute if it asks to send less
-// and does not say for how long.
+// Delay returns how long the host must not be asked: the pause that it asks for, or a minute if it
+// asks for fewer requests without naming a pause.
 func (e *AnswerError) Delay() time.Duration {
 	if e.Code == http.StatusTooManyRequests {
 		return cmp.Or(e.Wait, refusedPause)

@@ -24,7 +24,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// UserAgent is sent with every query. Default "cistern".
 	UserAgent string
-	// Rules limit or ban hosts by patterns of their names. The row of a host goes before.
+	// Rules limit or ban hosts by patterns of their names. Settings in the row of a host take
+	// precedence.
 	Rules pace.Rules
 	// Freed is called after a permit was given back, without a lock. It must not block. Default:
 	// nothing.

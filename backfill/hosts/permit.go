@@ -13,12 +13,12 @@ import (
 type Permit struct {
 	t     *Table
 	h     *host
-	state pace.Permit // of the limiter as the permit was given
+	state pace.Permit // of the limiter when the permit was given
 	kind  pace.Kind   // of the request that it includes
 
 	// Table.mu guards:
 	local   bool // holds one of the host's permits
-	global  bool // holds one of those that all hosts share
+	global  bool // holds one of the permits that all hosts share
 	prepaid bool // the request that it includes was not sent yet
 }
 
@@ -181,8 +181,8 @@ func (p *Permit) heard(k pace.Kind, header http.Header, took time.Duration) {
 	p.h.Heard(k, took, q, p.state, now)
 }
 
-// Note applies what a request shows about the host. failure is what is shown as the host's last
-// failure, cut to store.ErrorBytesMax, "" for none.
+// Note applies what a request shows about the host. failure is shown as the last failure of the
+// host, cut to store.ErrorBytesMax; "" means none.
 func (p *Permit) Note(o pace.Outcome, failure string) {
 	now := p.t.opts.Now()
 	p.t.mu.Lock()

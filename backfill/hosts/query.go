@@ -13,8 +13,8 @@ import (
 	"cistern/ingest/identity"
 )
 
-// Query asks a host about anything but a repository being fetched, once it may be asked, and returns
-// a body that is JSON of at most bodyMax bytes. The answer must begin within a time. A host that is
+// Query sends a request to a host that does not fetch a repository, once the host may be asked, and
+// returns a JSON body of at most bodyMax bytes. The answer must begin within a time. A host that is
 // parked or has spent a window is a BusyError, a banned one ErrBanned, and another status than 200
 // an AnswerError. Other errors are ErrMalformed, ErrTooLong and those of the connection.
 func (t *Table) Query(ctx context.Context, id uint32, url string, bodyMax int64,
@@ -26,9 +26,9 @@ func (t *Table) Query(ctx context.Context, id uint32, url string, bodyMax int64,
 	defer p.Close()
 	body, err := t.send(ctx, p, url, bodyMax, within)
 	switch {
-	case err == nil, errors.Is(err, ErrTooLong): // others may ask the host all the same
+	case err == nil, errors.Is(err, ErrTooLong): // other requests to the host may succeed
 		p.Note(pace.Outcome{Answered: true}, "")
-	case ctx.Err() == nil: // a request that we cancelled shows nothing about the host
+	case ctx.Err() == nil: // a cancelled request shows nothing about the host
 		p.Note(outcomeOf(err), failureOf(err))
 	}
 	return body, err

@@ -20,9 +20,9 @@ func kindOf(u *url.URL) pace.Kind {
 	return pace.Query
 }
 
-// checkRedirect is an http.Client.CheckRedirect: a host that redirects must not have us ask a host
-// that is banned or parked, or more often than its windows allow. What it refuses is the
-// redirecting host's failure.
+// checkRedirect is an http.Client.CheckRedirect. A redirect must not cause a request to a host that
+// is banned or parked, or more requests than its windows allow. A refused redirect counts as a
+// failure of the redirecting host.
 func (t *Table) checkRedirect(req *http.Request, via []*http.Request) error {
 	err := identity.CheckRedirect(req, via)
 	if err == nil {
@@ -35,8 +35,8 @@ func (t *Table) checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// spendElsewhere is spend for the host of a request. An unknown host is not taken up: names cost
-// nothing.
+// spendElsewhere is spend for the host of a request. An unknown host is not added to the table,
+// because names cost an attacker nothing.
 func (t *Table) spendElsewhere(req *http.Request) error {
 	origin, err := identity.ParseOrigin(req.URL.Scheme + "://" + req.URL.Host)
 	if err != nil {

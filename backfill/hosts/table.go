@@ -29,7 +29,7 @@ type Table struct {
 type host struct {
 	pace.Host
 	waiters []*waiter // for a permit of the host alone
-	tally   tally     // what is to be written of it
+	tally   tally     // statistics that are not written yet
 }
 
 // idle reports whether forgetting the host loses nothing but its history.
@@ -103,8 +103,9 @@ func (t *Table) Changed(id uint32) {
 // CloseIdleConnections closes connections that no request uses.
 func (t *Table) CloseIdleConnections() { t.client.CloseIdleConnections() }
 
-// evict forgets an idle host, one without faults if chance offers it. That none is idle is found
-// out by looking at all, and so not for each of the thousands that may want a place.
+// evict removes an idle host, preferably one without faults among a few candidates. To find that
+// none is idle takes a scan of all hosts, so the scan is not repeated for each of the thousands
+// that may ask for a place.
 func (t *Table) evict() bool {
 	now := t.opts.Now()
 	if since := now.Sub(t.full); since >= 0 && since < evictEvery {

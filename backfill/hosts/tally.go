@@ -84,7 +84,7 @@ func unixSeconds(at time.Time) int64 {
 	return at.Unix()
 }
 
-// Standing is the current state of a host, beside its row.
+// Standing is the current state of a host, in addition to its row.
 type Standing struct {
 	pace.View
 	Bytes, Repos int64  // learnt since they were written last

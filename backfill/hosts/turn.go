@@ -6,8 +6,8 @@ import (
 	"cistern/backfill/pace"
 )
 
-// Offer says that repositories wait for a host: Pick names it when its turn has come, and it stays
-// in the table until then. False means that the table is full of hosts that are in use.
+// Offer reports that repositories wait for a host. The host stays in the table until Pick returns
+// it in its turn. False means that the table is full of hosts that are in use.
 func (t *Table) Offer(id uint32) bool {
 	now := t.opts.Now()
 	t.mu.Lock()
@@ -20,9 +20,9 @@ func (t *Table) Offer(id uint32) bool {
 	return true
 }
 
-// Pick returns the host whose turn it is among the hosts that may be asked now, 0 if there is none,
-// and a permit of it if take finds a repository for it. The host counts as having none until it is
-// offered again. take is called with the table locked, and must not call it.
+// Pick returns the next host in turn that may be asked now, 0 if there is none, and a permit of it
+// if take finds a repository for it. The host counts as having no repositories until it is offered
+// again. take is called with the table locked, and must not call it.
 func (t *Table) Pick(now time.Time, take func(id uint32) bool) (id uint32, p *Permit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -299,7 +299,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
 	"store":             {58, 8640},
-	"backfill/discover": {20, 3407},
+	"backfill/discover": {20, 3430},
 	"ingest":            {29, 5780},
 	"ingest/simnet":     {35, 4900},
 	"api":               {27, 4080},
