@@ -8,8 +8,9 @@ import (
 	"cistern/store"
 )
 
-// TestAskedDuringFetch: a request to fetch a repository again is not satisfied by a fetch that was under way, however that one
-// ends. Another begins after it, and has what was written before the request.
+// TestAskedDuringFetch: a request to fetch a repository again is not satisfied by a fetch that was
+// under way, however that fetch ends. Another fetch begins after it, and gets what was written
+// before the request.
 func TestAskedDuringFetch(t *testing.T) {
 	t.Parallel()
 	const latest = "com.atproto.sync.getLatestCommit"
@@ -19,7 +20,7 @@ func TestAskedDuringFetch(t *testing.T) {
 		raised  bool // the request is one to follow the repository, which was found before
 		fault   simnet.Fault
 	}{
-		"first copy":   {fault: simnet.Fault{Kind: simnet.Gate}}, // sends what it read before the hook
+		"first copy":   {fault: simnet.Fault{Kind: simnet.Gate}}, // sends the state from before the hook
 		"another copy": {held: true, fault: simnet.Fault{Kind: simnet.Gate}},
 		"same rev":     {held: true, recheck: true, fault: simnet.Fault{Kind: simnet.Latency, Endpoint: latest}},
 		"by name":      {held: true, raised: true, fault: simnet.Fault{Kind: simnet.Gate}},

@@ -20,7 +20,7 @@ import (
 )
 
 // BenchmarkSmallRepositories copies repositories of about 20 records, all of one host that answers
-// from memory; ns/op is for one. What the host itself costs is included.
+// from memory; ns/op is for one repository. The cost of the host itself is included.
 func BenchmarkSmallRepositories(b *testing.B) {
 	net, err := simnet.New(simnet.Options{Seed: 1, Hosts: 1, Repos: 4000, RecordsMedian: 12, RecordsMax: 60, NoLimit: true})
 	if err != nil {
@@ -67,7 +67,7 @@ func BenchmarkSmallRepositories(b *testing.B) {
 // directory is a directory in memory.
 type directory map[string]identity.Identity
 
-// Resolve looks it up.
+// Resolve returns the identity of a DID in memory.
 func (d directory) Resolve(_ context.Context, did string) (identity.Identity, error) {
 	if ident, ok := d[did]; ok {
 		return ident, nil
@@ -78,12 +78,12 @@ func (d directory) Resolve(_ context.Context, did string) (identity.Identity, er
 // Purge does nothing.
 func (d directory) Purge(string) {}
 
-// KeysAt knows none.
+// KeysAt returns no keys.
 func (d directory) KeysAt(context.Context, string, time.Time) ([]*repo.Key, error) {
 	return nil, nil
 }
 
-// copyAll gives the processor time it took.
+// copyAll copies all repositories, and returns the processor time.
 func copyAll(b *testing.B, idents directory, perHost int) time.Duration {
 	s := storetest.Open(b, store.Options{})
 	r, err := backfill.New(backfill.Options{Store: s, Directory: idents, AllowPrivate: true, PerHost: perHost})

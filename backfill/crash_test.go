@@ -12,9 +12,9 @@ import (
 	"cistern/store"
 )
 
-// TestCrash clones the file system at many durable steps of first copies, failures and resyncs, with
-// none, some or all of what was not synced. Each clone must check clean, go on by itself, and end
-// with what is true, every change told exactly once.
+// TestCrash clones the file system at many durable steps of first copies, failures and resyncs,
+// with none, some or all of the unsynced writes. Each clone must check clean, continue by itself,
+// and end in the true state, with each change in the log exactly once.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -55,14 +55,16 @@ func TestCrash(t *testing.T) {
 	})
 }
 
-// tells checks that the log of a DID leads to what is true, and no event says what was so already.
+// tells checks that the log of a DID leads to the true state, and that each event changes
+// something.
 func (w *world) tells(did string) {
 	w.t.Helper()
 	held, rev := map[string]repo.CID{}, ""
 	for cursor := w.store.Tail(); cursor <= w.store.Head(); {
 		next, err := w.store.ReadLog(w.t.Context(), cursor, 10_000, func(e *store.Event) error {
 			if e.DID == did && e.Kind == store.KindAccount && e.Status.Hidden() {
-				held, rev = map[string]repo.CID{}, "" // a reader may drop what is listed anew
+				// A reader may drop the records before they are listed anew.
+				held, rev = map[string]repo.CID{}, ""
 			}
 			if e.DID != did || e.Kind != store.KindRecord {
 				return nil

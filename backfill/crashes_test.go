@@ -9,10 +9,11 @@ import (
 	"cistern/store/storetest"
 )
 
-// crashes gathers clones of a file system at durable steps, with none, some or all of what was not synced.
+// crashes gathers clones of a file system at durable steps, with none, some or all of the unsynced
+// writes.
 type crashes struct {
 	fs        *storetest.CrashFS
-	one, most int // one step of so many, by chance, and so many clones
+	one, most int // clones one step in so many, by chance, and at most so many
 
 	// mu guards:
 	mu     sync.Mutex
@@ -40,8 +41,8 @@ func (c *crashes) setIdle(idle bool) {
 	c.idle = idle
 }
 
-// each opens what every crash left, which must check clean, before and behind what go on does with it: go on starts
-// the runner. There are to be so many at least.
+// each opens every clone, which must check clean before and after the run that goOn starts. It
+// fails if there are fewer than least clones.
 func (c *crashes) each(w *world, least int, goOn func(w *world)) {
 	w.t.Helper()
 	c.mu.Lock()

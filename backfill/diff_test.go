@@ -10,8 +10,8 @@ import (
 	"cistern/store"
 )
 
-// TestDifferenceIsTorn: between the batches of a difference the row says that the records are those
-// of no rev, and of which rev some are (invariant 5).
+// TestDifferenceIsTorn: between the batches of a difference the row says that its records belong to
+// no single rev, and up to which rev they may be (invariant 5).
 func TestDifferenceIsTorn(t *testing.T) {
 	t.Parallel()
 	var w *world
@@ -32,7 +32,7 @@ func TestDifferenceIsTorn(t *testing.T) {
 	w.add(did)
 	w.settle(did)
 	a := w.net.Account(did)
-	for i := range 600 { // more than a batch takes
+	for i := range 600 { // more than one batch holds
 		if _, err := a.Put(fmt.Sprint("app.test.x/", i), map[string]any{"n": i}); err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 	"cistern/store"
 )
 
-// Permits gives the global permits that are free and all permits that are taken.
+// Permits returns the number of free global permits, and of all permits held.
 func Permits(r *Runner) (free, taken int) {
 	all, _, err := r.store.Hosts("", 1<<20, func(h *store.Host) bool { return h.ID != 0 })
 	if err != nil {
@@ -26,7 +26,7 @@ func Permits(r *Runner) (free, taken int) {
 	return free, taken + r.opts.Concurrency - free + r.resolving
 }
 
-// LookupsParked is how long no lookup may begin.
+// LookupsParked returns how long no lookup may begin.
 func LookupsParked(r *Runner) time.Duration {
 	now := r.opts.Now()
 	r.mu.Lock()
@@ -34,23 +34,23 @@ func LookupsParked(r *Runner) time.Duration {
 	return r.lookups.Opens(pace.Fetch, now).Sub(now)
 }
 
-// Memory gives the bytes of the budgets that are taken.
+// Memory returns the bytes in use of the budgets.
 func Memory(r *Runner) (bodies, spools int64) {
 	bodies, spools, indexes := r.copier.Taken()
 	return bodies + indexes, spools
 }
 
-// ScannedAll is when the dispatcher looked at all queues last.
+// ScannedAll returns when the dispatcher last scanned all queues.
 func ScannedAll(r *Runner) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.scannedAll
 }
 
-// Delay is the time until the next attempt after so many failures.
+// Delay returns the time until the next attempt after so many failures.
 func Delay(r *Runner, count uint32) time.Duration { return r.delay(count) }
 
-// Refuse has a host answer a request that it wants to be left alone for some time.
+// Refuse makes a host answer a request with a pause.
 func Refuse(r *Runner, host uint32, wait time.Duration) error {
 	p, _ := r.hosts.Acquire(host)
 	if p == nil {
@@ -62,10 +62,10 @@ func Refuse(r *Runner, host uint32, wait time.Duration) error {
 	return nil
 }
 
-// Scan looks at the queues that are to be looked at.
+// Scan scans the queues that are due for a scan.
 func Scan(r *Runner) { r.scanHosts() }
 
-// Rescan looks at all queues.
+// Rescan scans all queues.
 func Rescan(r *Runner) {
 	r.mu.Lock()
 	r.rescanAll, r.scannedAll = true, time.Time{}
@@ -73,11 +73,11 @@ func Rescan(r *Runner) {
 	r.scanHosts()
 }
 
-// GoneDelay is how long an account that has been gone for some time is left alone.
+// GoneDelay returns how long the host of an account is not asked that has been gone for some time.
 func GoneDelay(gone time.Duration) time.Duration { return goneDelay(gone) }
 
-// Look has the loops that start tasks look at all queues and at what is due, whenever they did so last. When it returns, they
-// have begun what they found.
+// Look makes the loops that start tasks look at all queues and due rows, whenever they last did.
+// When it returns, they have begun the work that they found.
 func Look(ctx context.Context, r *Runner) error {
 	if err := goRound(ctx, r.kickDue); err != nil {
 		return err
@@ -85,7 +85,7 @@ func Look(ctx context.Context, r *Runner) error {
 	return LookAtQueues(ctx, r)
 }
 
-// LookAtQueues is Look without what is due.
+// LookAtQueues is Look without the due rows.
 func LookAtQueues(ctx context.Context, r *Runner) error {
 	r.mu.Lock()
 	r.rescan, r.scanned = true, time.Time{}
@@ -94,8 +94,8 @@ func LookAtQueues(ctx context.Context, r *Runner) error {
 	return goRound(ctx, r.kick)
 }
 
-// goRound wakes a loop until it has gone round. The channel holds one signal: when a third is accepted, the loop has received
-// the first and the second, and it went round between them.
+// goRound wakes a loop until one whole round has passed. The channel holds one signal: when a third
+// is accepted, the loop has received the first and the second, and a round lay between them.
 func goRound(ctx context.Context, kick chan<- struct{}) error {
 	for range 3 {
 		select {
@@ -107,7 +107,7 @@ func goRound(ctx context.Context, kick chan<- struct{}) error {
 	return nil
 }
 
-// Idles is how long the dispatcher would wait now.
+// Idles returns how long the dispatcher would wait now.
 func Idles(r *Runner) time.Duration { return r.idles(r.opts.Now()) }
 
 // Blame returns the kind of a failure, and whether it counts against the host.

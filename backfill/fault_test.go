@@ -12,7 +12,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// faultCase is a fault and what the row must say after it.
+// faultCase is a fault, and the row that must follow from it.
 type faultCase struct {
 	fault  simnet.Fault
 	kind   store.ErrorKind
@@ -27,7 +27,8 @@ func faultCases() []faultCase {
 		{fault: simnet.Fault{Kind: simnet.ServerError}, kind: store.Transport},
 		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 500}, kind: store.Transport},
 		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 403}, kind: store.Generic},
-		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 404}, kind: store.Generic}, // no RepoNotFound: some proxy's
+		// Without RepoNotFound: from a proxy.
+		{fault: simnet.Fault{Kind: simnet.ServerError, Status: 404}, kind: store.Generic},
 		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deleted}, kind: store.Generic},
 		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Takendown}, status: store.StatusTakendown},
 		{fault: simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Suspended}, status: store.StatusSuspended},
@@ -51,8 +52,9 @@ func faultCases() []faultCase {
 	}
 }
 
-// TestFaults lets every fault meet a first copy: nothing is stored, the row says what happened and
-// when it is tried again, the host's other repository is copied, and both are once the fault is over.
+// TestFaults injects each fault into a first copy. Nothing is stored, the row records the failure
+// and the time of the next attempt, the other repository of the host is copied, and both are copied
+// once the fault is over.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -126,7 +128,7 @@ func TestFaults(t *testing.T) {
 	w.until("nothing in flight", func() bool { return w.run.Syncing() == 0 })
 }
 
-// TestFaultsOnResync: what we hold stays as it is when a later copy is bad.
+// TestFaultsOnResync: the stored copy stays as it is when a later copy is bad.
 func TestFaultsOnResync(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
@@ -145,7 +147,7 @@ func TestFaultsOnResync(t *testing.T) {
 	for i, c := range cases {
 		before[dids[i]] = w.row(dids[i])
 		w.net.Account(dids[i]).Host().Inject(simnet.Fault{Kind: c.kind})
-		if c.kind != simnet.StaleRev { // which is then older than what we hold, not the one before the newest
+		if c.kind != simnet.StaleRev { // otherwise the stale rev would be older than the stored one
 			if _, err := w.net.Account(dids[i]).Mutate(5); err != nil {
 				t.Fatal(err)
 			}
@@ -227,8 +229,8 @@ func TestBackoffCurve(t *testing.T) {
 	w.equal(did)
 }
 
-// TestRateLimitedHostWaits: one repository gets the 429; the host's others stay pending, burn no
-// attempt, and are fetched when the host may be asked again.
+// TestRateLimitedHostWaits: one repository gets the 429. The other repositories of the host stay
+// pending without an attempt, and are fetched when the host may be asked again.
 func TestRateLimitedHostWaits(t *testing.T) {
 	t.Parallel()
 	for _, form := range []simnet.RetryForm{simnet.RetrySeconds, simnet.RateLimitReset} {
@@ -257,8 +259,8 @@ func TestRateLimitedHostWaits(t *testing.T) {
 	}
 }
 
-// TestParkedOnce: requests under way together that fail together are one fault of their host. It is
-// left alone for a second, then tried by one request, and by more once that has succeeded.
+// TestParkedOnce: concurrent requests that fail together count as one fault of their host. The host
+// is parked for a second, then tried by one request, and by more once that has succeeded.
 func TestParkedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 20, RecordsMedian: 3}})
@@ -305,7 +307,8 @@ func TestHangingHost(t *testing.T) {
 	}
 	w.add(hanging...)
 	w.add(healthy...)
-	// No request to the hanging host ends before the test does: what settles, settles beside it.
+	// No request to the hanging host ends before the test does: the other repositories settle
+	// meanwhile.
 	w.settle(healthy...)
 	if c := w.store.Counts(); c["synced"] != int64(len(healthy)) || c["pending"] != int64(len(hanging)) {
 		t.Errorf("counts %v", c)

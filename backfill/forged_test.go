@@ -36,7 +36,7 @@ func pathAt(layer, nth int) string {
 	}
 }
 
-// entries are those of one node, each path compressed against the one before.
+// entries are the entries of one node, each path compressed against the path before it.
 func entries(value repo.CID, paths ...string) []simnet.Entry {
 	var out []simnet.Entry
 	last := ""
@@ -51,10 +51,10 @@ func entries(value repo.CID, paths ...string) []simnet.Entry {
 	return out
 }
 
-// TestForgedTrees: trees that their author signed and that are no trees are refused by what is wrong
-// with them, with nothing stored; the host's other repository is copied meanwhile, failures
-// are counted and waited for, and the true repository is copied when it comes. A cycle cannot
-// be made of hashes; the nearest is a subtree that stands in two places.
+// TestForgedTrees: invalid trees that are signed by their author are rejected with the reason, and
+// nothing is stored. The other repository of the host is copied meanwhile, failures are counted and
+// delay the next attempt, and the true repository is copied once it arrives. A cycle cannot be made
+// of hashes; the nearest is a subtree at two places.
 func TestForgedTrees(t *testing.T) {
 	t.Parallel()
 	record := simnet.EncodeRecord(simnet.Post("forged"))

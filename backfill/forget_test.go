@@ -17,7 +17,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// has says whether an account holds a record of a collection.
+// has reports whether an account holds a record of a collection.
 func (w *world) has(did, collection string) bool {
 	for path := range maps.Keys(w.net.Account(did).Truth().Records) {
 		if strings.HasPrefix(path, collection+"/") {
@@ -45,8 +45,9 @@ func (w *world) follow(why store.Why, dids ...string) {
 	w.run.Wake()
 }
 
-// TestForgets: who was found in a network that was followed as a whole, or for a signal, stays only while holding a
-// record that a signal of today names, be that seen here or at the host. Who was asked for stays.
+// TestForgets: a repository that was found in a whole network, or for a signal, is followed only
+// while it holds a record that a current signal names, be the record stored here or reported by the
+// host. A repository that was requested by name stays.
 func TestForgets(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -107,7 +108,8 @@ func TestForgets(t *testing.T) {
 	}
 }
 
-// TestForgetsUnsignalled: who has no record that a signal names is forgotten by the first fetch, whole or in parts.
+// TestForgetsUnsignalled: a repository without a record that a signal names is forgotten by the
+// first fetch, whole or in parts.
 func TestForgetsUnsignalled(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []fetch.Strategy{fetch.StrategySparse, fetch.StrategyFull} {
@@ -127,8 +129,8 @@ func TestForgetsUnsignalled(t *testing.T) {
 	}
 }
 
-// TestExcludes: who is excluded is forgotten, whatever its state and size and whoever asked for it, and comes back when
-// it is asked for again.
+// TestExcludes: an excluded repository is forgotten, whatever its state and size and whichever
+// source requested it, and comes back when it is requested again.
 func TestExcludes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 6, Hosts: 2, Repos: 8, RecordsMedian: 900, RecordsMax: 2000}})
@@ -154,12 +156,12 @@ func TestExcludes(t *testing.T) {
 			t.Errorf("%d is known: %v", i, w.known(did))
 		}
 	}
-	// Of who was not to be had, nobody holds anything.
+	// The unavailable repository has no data.
 	if told := w.events(dids[3], from); !slices.Equal(told, []string{"account active"}) {
 		t.Errorf("of what is hidden, %d events are told: %.200q", len(told), told)
 	}
 	w.net.Host(0).ResetLog()
-	w.add(dids[0]) // by somebody who did not look
+	w.add(dids[0]) // requested although it is excluded
 	w.until("it to be forgotten", func() bool { return !w.known(dids[0]) })
 	if n := len(w.net.Host(0).Log().Requests); n != 0 {
 		t.Errorf("its host was asked %d kinds of questions", n)
@@ -170,7 +172,8 @@ func TestExcludes(t *testing.T) {
 	w.converges(dids...)
 }
 
-// TestRefilterWhileFetched changes the filter while hosts answer: what comes was asked for by the one before.
+// TestRefilterWhileFetched changes the filter while hosts answer: the answer was requested by the
+// filter before.
 func TestRefilterWhileFetched(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{
@@ -208,8 +211,8 @@ func TestRefilterWhileFetched(t *testing.T) {
 	w.converges(dids...)
 }
 
-// TestRefilterDeadHost: a host that is dead holds nobody else up, and its repositories become what the filter says when
-// it is back; what is held of them is swept meanwhile.
+// TestRefilterDeadHost: a dead host does not delay repositories of other hosts. Its own
+// repositories are adapted to the filter when it is back; their stored records are swept meanwhile.
 func TestRefilterDeadHost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -254,7 +257,7 @@ func TestRefilterDeadHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("all to be whole", func() bool {
-		if w.run.Syncing() == 0 { // or transfers under way seem to take minutes
+		if w.run.Syncing() == 0 { // otherwise transfers under way seem to take minutes
 			w.clock.advance(time.Minute)
 		}
 		w.run.Wake()
@@ -263,8 +266,8 @@ func TestRefilterDeadHost(t *testing.T) {
 	w.converges(dids...)
 }
 
-// TestForgettingEnded: when the runner ends while a large repository is forgotten in parts, the deletes told so far are
-// published, though no later batch comes.
+// TestForgettingEnded: when the runner stops while a large repository is forgotten in parts, the
+// deletes written so far are published, though no later batch follows.
 func TestForgettingEnded(t *testing.T) {
 	t.Parallel()
 	var w *world

@@ -18,9 +18,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// TestForgetMany measures, when CISTERNTEST_FORGET says how many repositories there are, how fast a filter that is changed has
-// them forgotten, tenth by tenth, and what a read of one that stays takes meanwhile. CISTERNTEST_FORGET=1000000 takes
-// some minutes and 2 GB of disk. No repository holds a record of the signal, so that all go but those asked for by name.
+// TestForgetMany measures how fast repositories are forgotten after a change of the filter, in
+// tenths, and how long a read of a repository that stays takes meanwhile. CISTERNTEST_FORGET is the
+// number of repositories: 1000000 takes some minutes and 2 GB of disk. No repository holds a record
+// of the signal, so all are forgotten except those requested by name.
 func TestForgetMany(t *testing.T) {
 	n := 400
 	if text := os.Getenv("CISTERNTEST_FORGET"); text != "" {
@@ -37,7 +38,7 @@ func TestForgetMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	const stay = 1 << 10
-	const others = 1 << 30 // their DIDs are above those of the others
+	const others = 1 << 30 // their DIDs are above the other DIDs
 	holdCopies(t, s, 1, n, 3, store.ByNetwork)
 	holdCopies(t, s, others, stay, 3, store.ByOperator)
 	read := func(i int) time.Duration {
@@ -106,7 +107,7 @@ func TestForgetMany(t *testing.T) {
 	}
 }
 
-// holdCopies has n repositories held with so many records each.
+// holdCopies stores n repositories with so many records each.
 func holdCopies(t testing.TB, s *store.Store, from, n, records int, why store.Why) {
 	t.Helper()
 	m := storetest.Records{}

@@ -10,8 +10,8 @@ import (
 	"cistern/store"
 )
 
-// TestGoneFails: an account that is gone is asked for, and its host fails. That is a failure like others:
-// one question, and the next when it is due. Its data stays hidden until the host says otherwise.
+// TestGoneFails: the host of a gone account is asked, and fails. That is a failure like any other:
+// one request, and the next when it is due. The data stays hidden until the host reports otherwise.
 func TestGoneFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -48,8 +48,8 @@ func TestGoneFails(t *testing.T) {
 	w.equal(did)
 }
 
-// TestAccountWhileFetched: what the firehose says of an account while a copy of it is made is newer than
-// the copy, of which nothing is kept then.
+// TestAccountWhileFetched: an account event that arrives while a copy is made is newer than the
+// copy, and the copy is dropped.
 func TestAccountWhileFetched(t *testing.T) {
 	t.Parallel()
 	for _, held := range []bool{false, true} {
@@ -81,7 +81,7 @@ func TestAccountWhileFetched(t *testing.T) {
 	}
 }
 
-// rowOrNew is a row that need not exist.
+// rowOrNew returns a row that need not exist.
 func (w *world) rowOrNew(did string) store.Repo {
 	w.t.Helper()
 	r, err := w.store.RepoOrNew(did)
@@ -91,7 +91,7 @@ func (w *world) rowOrNew(did string) store.Repo {
 	return r
 }
 
-// hide does with an account event what the live side does.
+// hide applies an account event as the live side does.
 func (w *world) hide(did string, status store.Status) {
 	w.t.Helper()
 	defer w.store.Lock(did)()
@@ -113,7 +113,8 @@ func (w *world) hide(did string, status store.Status) {
 	}
 }
 
-// TestGoneLooks: an account that is gone is looked at after a day at first, and after four weeks once it has been gone for long.
+// TestGoneLooks: the host of a gone account is asked after a day at first, and after four weeks
+// once the account has been gone for long.
 func TestGoneLooks(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour

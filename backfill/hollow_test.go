@@ -10,8 +10,8 @@ import (
 	"cistern/store"
 )
 
-// TestHollowRecord: a record of no bytes is what its CID says. It is stored as others are, and nobody is fetched over and
-// over for its sake.
+// TestHollowRecord: an empty record is stored like any other, and its repository is not fetched
+// again and again because of it.
 func TestHollowRecord(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []fetch.Strategy{fetch.StrategySparse, fetch.StrategyFull} {

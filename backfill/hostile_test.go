@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sections gives the offsets at which the sections of a CAR begin, and its end.
+// sections returns the offsets at which the sections of a CAR begin, and its end.
 func sections(car []byte) []int {
 	var out []int
 	for at := 0; at < len(car); {
@@ -33,8 +33,8 @@ func sections(car []byte) []int {
 	return append(out, len(car))
 }
 
-// TestDamagedCARs: a CAR cut at every block boundary, with a bit flipped in every block, with a
-// block left out, is refused whole, and the repository is copied once it comes undamaged.
+// TestDamagedCARs: a CAR that is cut at any block boundary, has a bit flipped in any block or lacks
+// a block is rejected whole, and the repository is copied once its CAR arrives undamaged.
 func TestDamagedCARs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 25}})
@@ -65,7 +65,8 @@ func TestDamagedCARs(t *testing.T) {
 	w.equal(did)
 }
 
-// TestDirectoryOutage: while nobody can be resolved, repositories wait rather than fail one by one.
+// TestDirectoryOutage: while no DID can be resolved, repositories wait instead of failing one by
+// one.
 func TestDirectoryOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -163,15 +164,14 @@ func TestWeb(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
-	// The commit is another DID's, and that was found out: it got to the right host.
+	// The rejected commit of another DID shows that the request reached the right host.
 	row := w.row(did)
 	if h, known := s.HostByID(row.Pending.Host); !known || "http://"+h.Name != host.URL || !strings.Contains(row.Retry.Error, "the commit is of") {
 		t.Errorf("%+v at %q", row.Retry, h.Name)
 	}
 }
 
-// TestEncodings: what a proxy compresses is understood, the answer that there is nothing as well
-// as a repository.
+// TestEncodings: compressed answers are decoded, both errors and repositories.
 func TestEncodings(t *testing.T) {
 	t.Parallel()
 	net, err := simnet.New(simnet.Options{Seed: 1, Hosts: 1, Repos: 2})
@@ -234,8 +234,8 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
-// TestShared: one large block under many keys is little to send, and much to store and to read
-// again and again. It is refused, as a first copy and as a difference.
+// TestShared: one large block under many keys is small to send, but large to store and to read
+// again and again. It is rejected, as a first copy and as a difference.
 func TestShared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
@@ -263,7 +263,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// FuzzAskedWait: whatever a host asks for is clamped.
+// FuzzAskedWait: any pause that a host asks for is clamped.
 func FuzzAskedWait(f *testing.F) {
 	for _, v := range []string{"", "0", "30", "-1", "1800000060", "99999999999999999999", "Fri, 20 Nov 2026 22:45:52 GMT", "1e9"} {
 		f.Add(v)
@@ -303,7 +303,8 @@ func TestCollections(t *testing.T) {
 	}
 }
 
-// TestHiddenKeys: keys that name no record are kept, but not beyond counting, since lists step over them.
+// TestHiddenKeys: keys that name no record are kept, but their number is bounded, since lists skip
+// them.
 func TestHiddenKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})

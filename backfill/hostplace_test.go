@@ -12,8 +12,9 @@ import (
 	"cistern/store"
 )
 
-// TestHostPlaceReused: while the table of hosts is full of those in use, repositories of another
-// host wait and say why. Once all repositories of one host are forgotten, they are fetched.
+// TestHostPlaceReused: while the table of hosts is full of hosts in use, repositories of another
+// host wait, and their rows state why. Once all repositories of one host are forgotten, they are
+// fetched.
 func TestHostPlaceReused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{

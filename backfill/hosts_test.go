@@ -16,7 +16,7 @@ import (
 	"cistern/store"
 )
 
-// hostOf is the store's id of the host of an account.
+// hostOf returns the store's id of the host of an account.
 func (w *world) hostOf(h *simnet.Host) uint32 {
 	w.t.Helper()
 	id, err := w.store.HostID(strings.TrimPrefix(h.URL(), "http://"))
@@ -26,8 +26,8 @@ func (w *world) hostOf(h *simnet.Host) uint32 {
 	return id
 }
 
-// TestBan: a banned host is not asked, its repositories wait in its queue, and they are fetched once the ban is lifted,
-// without a restart.
+// TestBan: a banned host is not asked, its repositories wait in its queue, and they are fetched
+// once the ban is lifted, without a restart.
 func TestBan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 3}})
@@ -62,8 +62,8 @@ func TestBan(t *testing.T) {
 	}
 }
 
-// TestBanInTheMiddle: who waits for a permit of a host while it is banned goes back to the queue, where others may find that it
-// has moved.
+// TestBanInTheMiddle: a repository that waits for a permit of a host when the host is banned
+// returns to the stored queue, where a later task may find that it has moved.
 func TestBanInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 3}, runner: backfill.Options{PerHost: 1}})
@@ -87,7 +87,7 @@ func TestBanInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestNobodyWakes: rows that somebody enqueued and told nobody of are found some time later.
+// TestNobodyWakes: rows that were enqueued without a call of Wake are found some time later.
 func TestNobodyWakes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
@@ -106,7 +106,8 @@ func TestNobodyWakes(t *testing.T) {
 	w.until("the other", func() bool { return w.store.Counts()["synced"] == 2 })
 }
 
-// TestHostRules: hosts that a pattern names are asked no more than it says, at a time and in a second.
+// TestHostRules: hosts that match a pattern receive no more requests than it allows, at a time and
+// in a second.
 func TestHostRules(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{
@@ -131,12 +132,13 @@ func TestHostRules(t *testing.T) {
 			}
 		}
 	}
-	if d := last.Sub(first); d < 24*50*time.Millisecond-20*time.Millisecond { // they arrive a little sooner or later
+	// Requests arrive a little early or late.
+	if d := last.Sub(first); d < 24*50*time.Millisecond-20*time.Millisecond {
 		t.Errorf("25 requests came within %s", d)
 	}
 }
 
-// TestHostFails: what a host failed with is known while it lasts, and after a restart.
+// TestHostFails: the last failure of a host is shown while it lasts, and after a restart.
 func TestHostFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 3}})
@@ -155,8 +157,9 @@ func TestHostFails(t *testing.T) {
 	}
 }
 
-// TestRedirectTo: hosts that send us elsewhere do not have us ask whom the operator wants left alone, or more than a host's windows
-// allow. What is refused is their failure, and they are not asked again at once.
+// TestRedirectTo: a redirect causes no request to a host that is banned or parked, and not more
+// requests than a host's windows allow. A refused redirect is a failure of the redirecting host,
+// which is not asked again at once.
 func TestRedirectTo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -174,7 +177,8 @@ func TestRedirectTo(t *testing.T) {
 			from, to := w.net.Host(0), w.net.Host(1)
 			target := to.URL()
 			if c.rules != nil {
-				target = strings.Replace(target, "127.0.0.1", "localhost", 1) // a name that nobody knows
+				// A name that no host in the table has.
+				target = strings.Replace(target, "127.0.0.1", "localhost", 1)
 			} else if _, err := w.store.SetHost(strings.TrimPrefix(target, "http://"), func(row *store.HostRow) { *row = c.row }); err != nil {
 				t.Fatal(err)
 			}
@@ -206,7 +210,8 @@ func TestRedirectTo(t *testing.T) {
 	}
 }
 
-// TestNamesOfNobody: names that a host's list makes up, and that nobody serves, become no hosts; and they are the lister's to wait for.
+// TestNamesOfNobody: names that a host's list invents, and that no host serves, become no hosts,
+// and wait in the queue of the listing host.
 func TestNamesOfNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{Directory: directory{}}})
@@ -232,7 +237,8 @@ func TestNamesOfNobody(t *testing.T) {
 	}
 }
 
-// TestNobodyIsAskedForSeldom: who has no document is looked up ever more seldom, down to once in four weeks, unless records of theirs are held.
+// TestNobodyIsAskedForSeldom: a DID without a document is looked up with growing delays, up to four
+// weeks, unless its records are stored.
 func TestNobodyIsAskedForSeldom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
@@ -256,13 +262,13 @@ func TestNobodyIsAskedForSeldom(t *testing.T) {
 	}
 }
 
-// faltering is a directory that fails for some.
+// faltering is a directory that fails for some DIDs.
 type faltering struct {
 	backfill.Directory
 	fails sync.Map // by DID
 }
 
-// Resolve fails if it is to.
+// Resolve fails for the DIDs in fails.
 func (d *faltering) Resolve(ctx context.Context, did string) (identity.Identity, error) {
 	if _, fails := d.fails.LoadAndDelete(did); fails {
 		return identity.Identity{}, errors.New("connection reset")
@@ -270,8 +276,8 @@ func (d *faltering) Resolve(ctx context.Context, did string) (identity.Identity,
 	return d.Directory.Resolve(ctx, did)
 }
 
-// TestLookupsRecover: a lookup that fails now and then, between others that do not, does not park lookups ever longer, also of those whose
-// host is known.
+// TestLookupsRecover: lookups that fail now and then, between successful ones, do not park lookups
+// for longer and longer, also for repositories whose host is known.
 func TestLookupsRecover(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 24, RecordsMedian: 3}})

@@ -8,7 +8,8 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestPause: paused, no task starts and what is in flight is finished; later everything goes on.
+// TestPause: during a pause no task starts, and tasks in flight are finished. After it, tasks start
+// again.
 func TestPause(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 5}, runner: backfill.Options{PerHost: 2}})

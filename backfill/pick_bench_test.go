@@ -14,8 +14,9 @@ import (
 	"cistern/store/storetest"
 )
 
-// BenchmarkPick is what it takes to find the repository to fetch next, and to read the front of a host's queue, while the queue
-// grows: it should take the same time however many wait. Half of them wait at one host, the others at 99.
+// BenchmarkPick measures finding the next repository to fetch, and reading the front of a host's
+// queue, while the queue grows: the time should not depend on its length. Half of the repositories
+// wait at one host, the other half at 99.
 //
 // CISTERNTEST_QUEUE=5000000 makes that the longest queue, which takes a minute to build.
 func BenchmarkPick(b *testing.B) {
@@ -49,7 +50,7 @@ type queueOf struct {
 	b     *testing.B
 	store *store.Store
 	hosts []uint32
-	rows  int // enqueued ever
+	rows  int // enqueued so far
 }
 
 // grow enqueues until n wait.
@@ -87,7 +88,7 @@ func (q *queueOf) pick(b *testing.B) {
 	}
 	waiting := int(q.store.Counts()["pending"])
 	var took []time.Duration
-	for range 2000 { // hosts that nobody has met
+	for range 2000 { // hosts without a place in the table
 		q.pickOne(b, r)
 	}
 	for b.Loop() {
@@ -100,17 +101,17 @@ func (q *queueOf) pick(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2]), "p50-ns/pick")
 	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns/pick")
-	b.ReportMetric(0, "ns/op") // of the row that is written besides
+	b.ReportMetric(0, "ns/op") // of the row that is also written
 	q.grow(waiting)
 }
 
-// pickOne gives the time of the pick alone.
+// pickOne returns the time of the pick alone.
 func (q *queueOf) pickOne(b *testing.B, r *backfill.Runner) time.Duration {
 	began := time.Now()
 	picked, err := backfill.Pick(b.Context(), r)
 	took := time.Since(began)
 	for ; err == nil && picked.DID == ""; picked, err = backfill.Pick(b.Context(), r) {
-		time.Sleep(time.Millisecond) // all hosts that it knows of are done, and it looks for others now and then
+		time.Sleep(time.Millisecond) // no host in memory has work, and the next scan finds more
 		r.Wake()
 	}
 	if err != nil || picked.DID == "" {

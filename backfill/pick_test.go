@@ -9,8 +9,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestPickOfMovedRow: a repository that moves to the queue of another host, after its row was read
-// ahead in the queue of the former one, is met in both and in flight once (invariant 4).
+// TestPickOfMovedRow: a repository that moves to the queue of another host after its row was read
+// ahead in the former queue is found in both, and is in flight once (invariant 4).
 func TestPickOfMovedRow(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
@@ -57,8 +57,8 @@ func TestPickOfMovedRow(t *testing.T) {
 		b.Enqueue(row, store.PriorityOperator)
 	})
 	backfill.Rescan(r)
-	// The hosts take turns: the former one gives the second repository, the rows of the new one are read,
-	// and both hold the third one then.
+	// The hosts take turns: the former host gives the second repository, the rows of the new host
+	// are read, and then both queues hold the third repository.
 	for range 10 {
 		pick()
 	}

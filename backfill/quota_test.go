@@ -9,8 +9,9 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestQuotasApart: a host whose quota of queries is spent is asked for whole repositories, which it counts apart, and none of its
-// repositories waits for the window of the queries. With auto that begins when half of them is spent.
+// TestQuotasApart: a host whose quota of queries is spent is asked for whole repositories, which
+// have a separate quota, and none of its repositories waits for the window of queries. With auto
+// that begins when half of the quota is spent.
 func TestQuotasApart(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -35,7 +36,8 @@ func TestQuotasApart(t *testing.T) {
 	}
 }
 
-// TestQuotaRefused: an answer of 429 that names a quota is about that quota; the other is used meanwhile.
+// TestQuotaRefused: an answer of 429 that names a quota applies to that quota; the other one is
+// used meanwhile.
 func TestQuotaRefused(t *testing.T) {
 	t.Parallel()
 	w, _ := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 600, RecordsMax: 1000,

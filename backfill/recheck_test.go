@@ -25,7 +25,7 @@ import (
 
 const latestCommit = "com.atproto.sync.getLatestCommit"
 
-// recheck asks whether a repository has moved at all.
+// recheck requests a check whether a repository has changed at all.
 func (w *world) recheck(did string) {
 	w.t.Helper()
 	w.change(did, func(r *store.Repo) { r.Recheck = true })
@@ -33,7 +33,8 @@ func (w *world) recheck(did string) {
 	w.settle(did)
 }
 
-// TestRecheck: a repository that has not moved is not transferred again, whatever else has changed.
+// TestRecheck: a repository whose commit has not changed is not transferred again, whatever else
+// has changed.
 func TestRecheck(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
@@ -42,7 +43,7 @@ func TestRecheck(t *testing.T) {
 		state   store.State
 		status  store.Status
 		fetches int
-		events  []string // other than of records
+		events  []string // except record events
 	}{
 		{name: "nothing", state: store.StateSynced},
 		{name: "a commit", change: func(w *world, a *simnet.Account) {
@@ -109,8 +110,8 @@ func TestRecheck(t *testing.T) {
 	}
 }
 
-// TestFutureDue: a synced repository of which a commit came from the future is fetched when its time has come, if its host
-// has anything new then.
+// TestFutureDue: a synced repository that received a commit with a future rev is fetched when that
+// time has come, if its host has a newer commit then.
 func TestFutureDue(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
@@ -136,7 +137,7 @@ func TestFutureDue(t *testing.T) {
 	}
 }
 
-// TestRecheckWithoutData: where nothing is held, everything is to be transferred.
+// TestRecheckWithoutData: a repository without stored data is transferred in full.
 func TestRecheckWithoutData(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -149,7 +150,7 @@ func TestRecheckWithoutData(t *testing.T) {
 	}
 }
 
-// TestRecheckOfLag: a rev that somebody made up costs questions, and no transfers.
+// TestRecheckOfLag: an invented rev causes queries, but no transfers.
 func TestRecheckOfLag(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -207,8 +208,8 @@ func TestRevealedByRecheck(t *testing.T) {
 	}
 }
 
-// TestRevealUsedUp: an account that has come and gone so often that its records cannot be listed again is
-// fetched as if for the first time, whether it moved or not.
+// TestRevealUsedUp: an account that was hidden and shown so often that its records cannot be listed
+// again is fetched as if for the first time, whether it has changed or not.
 func TestRevealUsedUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
@@ -239,8 +240,8 @@ func TestRevealUsedUp(t *testing.T) {
 	}
 }
 
-// TestRevealCrash: an account returns with more changes than one batch takes. From whatever a crash
-// leaves, its records are listed once, and every change is told once behind that.
+// TestRevealCrash: an account returns with more changes than one batch holds. After any crash its
+// records are listed once, and each change has one event after that.
 func TestRevealCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -280,7 +281,7 @@ func TestRevealCrash(t *testing.T) {
 	})
 }
 
-// liar answers every getLatestCommit with what it was given last.
+// liar answers every getLatestCommit with the answer that it was last given.
 type liar struct {
 	next   http.RoundTripper
 	answer atomic.Value // string
@@ -294,8 +295,8 @@ func (l *liar) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(answer)), Request: req}, nil
 }
 
-// TestRecheckOfTorn: what a difference that was cut short left is no copy of the row's rev, so that a host
-// that claims to have that rev still is not believed.
+// TestRecheckOfTorn: an interrupted difference leaves no copy of the row's rev, so a host that
+// reports that rev is not believed.
 func TestRecheckOfTorn(t *testing.T) {
 	t.Parallel()
 	transport := &liar{next: &http.Transport{}}
@@ -308,8 +309,8 @@ func TestRecheckOfTorn(t *testing.T) {
 		if name != "applied" || applied.Add(1) != 1 {
 			return
 		}
-		// The first batch of the difference: its writer holds the DID's lock, and the account's events come next, if
-		// nobody gets the lock before them until it is over.
+		// The first batch of the difference: its writer holds the lock of the DID, and the account
+		// events come next, if no other caller gets the lock before them until it is over.
 		cut.Go(func() {
 			w.change(did, func(r *store.Repo) {
 				if caught = r.Torn; !caught {
@@ -352,8 +353,8 @@ func TestRecheckOfTorn(t *testing.T) {
 	}
 }
 
-// TestTornIsNotFollowedByLess: events of a difference that was cut short are in the log, so that no copy of a lower rev is
-// taken behind it, though it is newer than what was held before.
+// TestTornIsNotFollowedByLess: events of an interrupted difference are in the log, so no copy of a
+// lower rev is accepted after it, though that rev is newer than the one stored before.
 func TestTornIsNotFollowedByLess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
@@ -383,7 +384,7 @@ func TestTornIsNotFollowedByLess(t *testing.T) {
 	}
 }
 
-// patiently waits for a copy, with a clock that goes on while the host is not to be asked.
+// patiently waits for a copy, and advances the clock while the host must not be asked.
 func (w *world) patiently(did string) {
 	w.t.Helper()
 	id := w.hostOf(w.net.Account(did).Host())
@@ -397,8 +398,8 @@ func (w *world) patiently(did string) {
 	})
 }
 
-// TestOneRequestAtATime: a host that takes no second request for a minute is asked the one that counts, whatever would be
-// asked before it elsewhere.
+// TestOneRequestAtATime: a host that accepts no second request for a minute receives only the
+// request for the copy, without the queries that precede it elsewhere.
 func TestOneRequestAtATime(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(w *world, a *simnet.Account){

@@ -9,9 +9,9 @@ import (
 	"cistern/store"
 )
 
-// TestRefilterCrash clones the file system at many durable steps of filter changes over repositories that take several
-// batches, with none, some or all of what was not synced. Each clone must check clean, and go on by itself to what the
-// filter says that was in force.
+// TestRefilterCrash clones the file system at many durable steps of filter changes over
+// repositories that take several batches, with none, some or all of the unsynced writes. Each clone
+// must check clean, and reach the state of the filter that was in force by itself.
 func TestRefilterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")

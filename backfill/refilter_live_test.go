@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// apply does with a commit what the live side does: one that follows on what is held is applied, of others the rev is
-// remembered, and asked for.
+// apply handles a commit as the live side does: a commit that follows on the stored rev is applied;
+// of any other the rev is recorded, and a fetch requested.
 func (w *world) apply(c simnet.Commit) error {
 	defer w.store.Lock(c.DID)()
 	r, err := w.store.RepoOrNew(c.DID)
@@ -52,7 +52,8 @@ func (w *world) apply(c simnet.Commit) error {
 	return wait()
 }
 
-// TestRefilterLive changes the filter while commits are applied, also between two batches of one sweep.
+// TestRefilterLive changes the filter while commits are applied, also between two batches of one
+// sweep.
 func TestRefilterLive(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -103,7 +104,7 @@ func TestRefilterLive(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, did := range dids {
-				w.changeIn(did, func(b *store.Batch, r *store.Repo) { // as the next commit would
+				w.changeIn(did, func(b *store.Batch, r *store.Repo) { // as the next commit does
 					if truth := w.net.Account(did).Truth(); r.Known() && r.Rev != truth.Rev {
 						r.Recheck = true
 						b.Enqueue(r, store.PriorityRetry)

@@ -38,7 +38,7 @@ func (w *world) refilter(c filter.Config) {
 	w.run.Wake()
 }
 
-// converges waits until everything is as the filter wants it, and checks that it is.
+// converges waits until the state of all repositories fits the filter, and checks that.
 func (w *world) converges(dids ...string) {
 	w.t.Helper()
 	w.ends(func() bool { return true })
@@ -48,7 +48,7 @@ func (w *world) converges(dids ...string) {
 	storetest.Check(w.t, w.store)
 }
 
-// ends waits until the pass is over and nothing waits to be fetched.
+// ends waits until the pass is over and no fetch is pending.
 func (w *world) ends(and func() bool) {
 	w.t.Helper()
 	const patience = time.Minute // a round of the pass may begin up to half a minute after the last
@@ -61,8 +61,8 @@ func (w *world) ends(and func() bool) {
 	})
 }
 
-// fits checks that a repository is held and told as the filter in force wants it: nothing of it where that does not
-// follow it.
+// fits checks that the stored records and the log of a repository are as the filter in force
+// requires: nothing if the filter does not follow it.
 func (w *world) fits(did string) {
 	w.t.Helper()
 	f, truth := w.store.Filter(), w.net.Account(did).Truth()
@@ -120,8 +120,8 @@ func (w *world) fits(did string) {
 	}
 }
 
-// told is what the log of a DID leads to. No event may say what was so already, but deletions of what was
-// created before the repository was dropped.
+// told returns the state that the log of a DID leads to. Each event must change something, except
+// deletions of records created before the repository was dropped.
 func (w *world) told(did string) map[string]repo.CID {
 	w.t.Helper()
 	held, rev := map[string]repo.CID{}, ""
@@ -131,7 +131,7 @@ func (w *world) told(did string) map[string]repo.CID {
 				return nil
 			}
 			if e.Kind == store.KindAccount && e.Status.Hidden() {
-				clear(held) // a reader may drop what is listed anew
+				clear(held) // a reader may drop them before they are listed anew
 				rev = ""
 			}
 			if e.Kind != store.KindRecord {
@@ -172,7 +172,7 @@ func TestRefilter(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		from, to filter.Config
-		fetches  bool // whether it takes the network
+		fetches  bool // whether it needs requests
 	}{
 		{"widen", wanted(posts), wanted(posts, follows), true},
 		{"widen to a prefix", wanted(posts), wanted(feeds), true},
@@ -210,8 +210,8 @@ func TestRefilter(t *testing.T) {
 	}
 }
 
-// TestRefilterRandom changes filters and repositories at random, mostly before the last change is over, and stops and
-// starts the runner.
+// TestRefilterRandom changes filters and repositories at random, mostly before the previous change
+// is processed, and stops and starts the runner.
 func TestRefilterRandom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -250,7 +250,7 @@ func TestRefilterRandom(t *testing.T) {
 	}
 }
 
-// signal follows unknown repositories, as a record would have it.
+// signal follows unknown repositories as a record does.
 func (w *world) signal(dids ...string) {
 	w.t.Helper()
 	f := w.store.Filter()
@@ -310,8 +310,8 @@ func randomFilter(rng *rand.Rand, dids []string) filter.Config {
 	return c
 }
 
-// TestFirstFilterIsNoNews: the pass that follows the first filter of a store without repositories is not announced; that of a
-// later one is.
+// TestFirstFilterIsNoNews: the pass after the first filter of a store without repositories is not
+// logged; the pass after a later filter is.
 func TestFirstFilterIsNoNews(t *testing.T) {
 	t.Parallel()
 	var log safeBuffer

@@ -9,9 +9,10 @@ import (
 	"cistern/store/storetest"
 )
 
-// BenchmarkRescan is the look at all queues that a wake-up leads to once a second, with a row for each of so many hosts.
+// BenchmarkRescan measures the scan of all queues that a wake-up causes at most once a second, with
+// one row at each of so many hosts.
 func BenchmarkRescan(b *testing.B) {
-	for _, hosts := range []int{1000, 10_000, 40_000} { // the last are more than are remembered
+	for _, hosts := range []int{1000, 10_000, 40_000} { // the last number is more than the table holds
 		b.Run(fmt.Sprintf("hosts=%d", hosts), func(b *testing.B) {
 			s := storetest.Open(b, store.Options{})
 			batch := s.NewBatch()

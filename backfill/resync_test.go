@@ -49,7 +49,8 @@ func (w *world) wantEvents(did string, from uint64, want []string) {
 	}
 }
 
-// TestResync: the log gets exactly the difference, for small ones and for some over several batches.
+// TestResync: the log gets exactly the difference, for small ones and for some over several
+// batches.
 func TestResync(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 12, OddKeys: 2, RecordsMax: 300}})
@@ -82,7 +83,8 @@ func TestResync(t *testing.T) {
 	}
 }
 
-// rewrite changes thousands of records, so that the difference takes several batches, or takes them away.
+// rewrite changes thousands of records, so that the difference takes several batches, or takes them
+// away.
 func (w *world) rewrite(a *simnet.Account, rng *rand.Rand, round int) {
 	w.t.Helper()
 	var writes []simnet.Write
@@ -104,8 +106,8 @@ func (w *world) rewrite(a *simnet.Account, rng *rand.Rand, round int) {
 	}
 }
 
-// TestResyncAfterCrash: a crash between the batches of a difference leaves some of it done, the
-// row as before and pending. The next task does the rest, and no event comes twice.
+// TestResyncAfterCrash: a crash between the batches of a difference leaves some of it written, and
+// the row pending as before. The next task writes the rest, and no event comes twice.
 func TestResyncAfterCrash(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 200}})
@@ -124,7 +126,7 @@ func TestResyncAfterCrash(t *testing.T) {
 	w.wantEvents(did, head+1, changes(before, a.Truth().Records))
 }
 
-// half writes every second change of a resync, as a task does that dies then.
+// half writes every second change of a resync, as a task does that ends in a crash.
 func (w *world) half(a *simnet.Account, before map[string]repo.CID) {
 	w.t.Helper()
 	truth := a.Truth()
@@ -150,7 +152,8 @@ func (w *world) half(a *simnet.Account, before map[string]repo.CID) {
 	}
 }
 
-// TestMigration: the new host and key are found, whatever we knew, and the log says so.
+// TestMigration: the new host and key are found, whatever was stored, and the log has an identity
+// event.
 func TestMigration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
@@ -173,8 +176,8 @@ func TestMigration(t *testing.T) {
 	}
 }
 
-// TestMigrationDuringAFetch: when an identity event brings another host while one is asked, the repository is queued for the
-// new host afterwards, however that request ends.
+// TestMigrationDuringAFetch: when an identity event brings another host during a request to the
+// former one, the repository is queued for the new host afterwards, however that request ends.
 func TestMigrationDuringAFetch(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -210,7 +213,8 @@ func TestMigrationDuringAFetch(t *testing.T) {
 	}
 }
 
-// TestMigrationBeforeTheFirstCopy: readers may have been told of the identity that an attempt found that failed.
+// TestMigrationBeforeTheFirstCopy: readers may have received the identity that a failed attempt
+// found.
 func TestMigrationBeforeTheFirstCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
@@ -231,8 +235,8 @@ func TestMigrationBeforeTheFirstCopy(t *testing.T) {
 	}
 }
 
-// TestRememberedKey: a signature that a remembered key does not verify is held against the key of
-// today before the repository has failed.
+// TestRememberedKey: a signature that a cached key does not verify is checked with the current key
+// before the attempt counts as failed.
 func TestRememberedKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -273,8 +277,9 @@ func (d *turning) Resolve(ctx context.Context, did string) (identity.Identity, e
 
 func (d *turning) Purge(string) { d.purges.Add(1) }
 
-// TestTurningDocument: a document that names another host whenever it is read does not keep us
-// moving the repository about. One reading, one attempt; and then it waits as any other.
+// TestTurningDocument: a document that names another host whenever it is read does not make the
+// repository move forever. One reading causes one attempt; then the repository waits like any
+// other.
 func TestTurningDocument(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
@@ -311,8 +316,9 @@ func TestTurningDocument(t *testing.T) {
 	}
 }
 
-// TestSeenRev: of a higher rev seen while a fetch is under way the host is asked at once, but no more
-// than once: then it is given time. It has no such rev, and sends nothing again.
+// TestSeenRev: if a higher rev is announced while a fetch is under way, the host is asked again at
+// once, but only once. Later attempts are delayed. The host has no such rev, and is not asked for
+// another transfer.
 func TestSeenRev(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
@@ -330,7 +336,8 @@ func TestSeenRev(t *testing.T) {
 		w.add(did)
 		attempt := w.row(did).Attempt
 		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
-		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzy" }) // which the host will never have
+		// The host never gets this rev.
+		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzy" })
 		w.until("the second question", func() bool { return asked() == before+2 })
 		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" })
 		w.settle(did)
@@ -349,8 +356,8 @@ func TestSeenRev(t *testing.T) {
 	}
 }
 
-// TestGone: what we hold of an account that is gone is kept, and shown again when it returns; of
-// one that is not found for long enough it is wiped.
+// TestGone: the data of a gone account is kept, and shown again when the account returns; the data
+// of an account that is not found for long enough is wiped.
 func TestGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
@@ -366,7 +373,7 @@ func TestGone(t *testing.T) {
 	if r := w.row(back); r.State != store.StateGone || r.Status != store.StatusDeactivated || r.Records == 0 {
 		t.Errorf("deactivated: %+v", r)
 	}
-	// Answers that come within minutes say that the host is in disorder: they are failures.
+	// Answers within minutes show that the host is faulty: they count as failures.
 	for range 4 {
 		w.add(lost)
 		w.settle(lost)
@@ -406,10 +413,10 @@ func TestGone(t *testing.T) {
 	if got := w.accounts(back, head+1); !slices.Equal(got, []string{"account deactivated", "account active"}) {
 		t.Errorf("events %v", got)
 	}
-	// One that was wiped and returns is a first copy again.
+	// A wiped repository that returns is a first copy again.
 	w.net.Account(lost).SetStatus(simnet.Active)
 	head = storetest.Head(w.t, w.store)
-	w.clock.advance(4 * 27 * time.Hour) // it has been gone for 81 hours, and is looked at after as many
+	w.clock.advance(4 * 27 * time.Hour) // gone for 81 hours, and checked again after as many
 	w.run.Wake()
 	w.until("the account to return", func() bool { return w.row(lost).State == store.StateSynced })
 	w.settle(lost) // the row shows when it is applied, the events when they are durable
@@ -419,7 +426,8 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// TestGoneSeldomAsked: two answers are too few to wipe a repository, however long lies between them.
+// TestGoneSeldomAsked: two answers are too few to wipe a repository, whatever the time between
+// them.
 func TestGoneSeldomAsked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -430,7 +438,8 @@ func TestGoneSeldomAsked(t *testing.T) {
 		w.net.Account(did).SetStatus(status)
 		w.add(did)
 		w.settle(did)
-		if n := w.row(did).Missing; (n == 1) != (status == simnet.Deleted) || n > 1 { // only answers in a row count
+		// Only consecutive answers count.
+		if n := w.row(did).Missing; (n == 1) != (status == simnet.Deleted) || n > 1 {
 			t.Errorf("status %v: missing %d", status, n)
 		}
 	}
@@ -444,8 +453,8 @@ func TestGoneSeldomAsked(t *testing.T) {
 	}
 }
 
-// TestReturn: a reader at the tip is given every change of an account that was hidden and returns
-// with more of them than one batch takes.
+// TestReturn: a reader at the tip receives every change of an account that was hidden and returns
+// with more changes than one batch holds.
 func TestReturn(t *testing.T) {
 	t.Parallel()
 	var w *world
@@ -476,7 +485,7 @@ func TestReturn(t *testing.T) {
 	if len(got) == 0 || got[0] != "account active" {
 		t.Fatalf("the first of %d events is not that the account is active", len(got))
 	}
-	// First what we hold is listed anew, then what has changed since.
+	// First the stored records are listed anew, then the changes since.
 	listed := changes(nil, before)
 	if len(got) < 1+len(listed) || !slices.Equal(slices.Sorted(slices.Values(got[1:1+len(listed)])), listed) {
 		t.Fatalf("the next of %d events are not the %d records held", len(got), len(listed))
@@ -488,12 +497,12 @@ func TestReturn(t *testing.T) {
 	}
 }
 
-// accounts lists the account events of a DID.
+// accounts returns the account events of a DID.
 func (w *world) accounts(did string, from uint64) []string {
 	return slices.DeleteFunc(w.events(did, from), func(e string) bool { return e[0] != 'a' })
 }
 
-// TestTombstone: a DID that its directory has closed fails as generic, and is asked for ever less.
+// TestTombstone: a DID that its directory has closed fails as generic, with growing delays.
 func TestTombstone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
@@ -508,7 +517,7 @@ func TestTombstone(t *testing.T) {
 	}
 }
 
-// TestSkipSignatures: without signatures checked the row says so.
+// TestSkipSignatures: the row records that signatures were not checked.
 func TestSkipSignatures(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{SkipSignatures: true}})

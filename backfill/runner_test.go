@@ -85,7 +85,8 @@ func TestUntrackedAndForeignRowsAreLeftAlone(t *testing.T) {
 	}
 }
 
-// TestLateRefusals: what a host refuses says nothing about a row that others have changed meanwhile.
+// TestLateRefusals: a refusal of a host does not apply to a row that another caller has changed
+// meanwhile.
 func TestLateRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 2, Hosts: 1}})
@@ -96,7 +97,7 @@ func TestLateRefusals(t *testing.T) {
 		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
 		state, fetches := store.StateGone, 2
 		if i == 0 {
-			w.add(did) // a new attempt, which has to be made
+			w.add(did) // a new attempt, which must follow
 		} else {
 			w.untrack(did)
 			state, fetches = store.StateIdle, 1
@@ -109,7 +110,7 @@ func TestLateRefusals(t *testing.T) {
 	}
 }
 
-// TestUntrackedPendingRow: a row that stands in the queue although nobody follows it leaves it.
+// TestUntrackedPendingRow: a row in the queue that is not followed is removed from it.
 func TestUntrackedPendingRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
@@ -125,7 +126,7 @@ func TestUntrackedPendingRow(t *testing.T) {
 	}
 }
 
-// TestUntrackedDueRow: a row that waits for its next attempt although it is not followed leaves the queue of retries.
+// TestUntrackedDueRow: a due row that is not followed is removed from the queue of retries.
 func TestUntrackedDueRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
@@ -138,7 +139,7 @@ func TestUntrackedDueRow(t *testing.T) {
 	w.until("it to be idle", func() bool { return w.row(did).State == store.StateIdle })
 }
 
-// TestAskedDelay: a host that says when to come back is believed, also for the repository it refused.
+// TestAskedDelay: the pause that a host asks for is respected, also for the refused repository.
 func TestAskedDelay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1, Hosts: 1}})
@@ -189,7 +190,7 @@ func TestAskedWait(t *testing.T) {
 			t.Errorf("%s: %s %q: %s, want %s", c.name, c.header, c.value, got, c.want)
 		}
 	}
-	// A window of which requests are left is not what the host complains of.
+	// A window with requests left is not the reason for the refusal.
 	h := http.Header{"Ratelimit-Reset": {"300"}, "Ratelimit-Remaining": {"2999"}}
 	if got := pace.AskedWait(h, now); got != 0 {
 		t.Errorf("with requests left: %s", got)

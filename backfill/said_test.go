@@ -21,21 +21,24 @@ type elsewhere struct {
 	host string
 }
 
-// Resolve names the host.
+// Resolve returns the host.
 func (d elsewhere) Resolve(ctx context.Context, did string) (identity.Identity, error) {
 	ident, err := d.Directory.Resolve(ctx, did)
 	ident.PDS = d.host
 	return ident, err
 }
 
-// TestSaysWhatCame: the row of a repository that could not be fetched says what its host sent instead, or that nothing came.
+// TestSaysWhatCame: the row of a repository that could not be fetched states what its host sent
+// instead, or that nothing arrived.
 func TestSaysWhatCame(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
 		kind   store.ErrorKind
 		want   []string
-		idle   time.Duration // Options.IdleTimeout, 0 for the default: most hosts answer, however late on a busy machine
+		// idle is Options.IdleTimeout, 0 for the default. Most hosts answer, however late on a busy
+		// machine.
+		idle time.Duration
 	}{
 		"a page": {func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -91,8 +94,8 @@ func TestSaysWhatCame(t *testing.T) {
 	}
 }
 
-// TestRefusedSeldom: a repository that is refused again and again is fetched ever more seldom, down to once a day; one whose host
-// is out of order each hour.
+// TestRefusedSeldom: a repository whose copies are rejected again and again is fetched with growing
+// delays, up to a day; a repository whose host is out of order up to an hour.
 func TestRefusedSeldom(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

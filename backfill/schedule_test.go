@@ -9,7 +9,7 @@ import (
 	"cistern/store"
 )
 
-// TestOwnLimits: what does not fit into our memory or on our disk is no fault of the host.
+// TestOwnLimits: exceeding the limit of memory or disk is no fault of the host.
 func TestOwnLimits(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{fetch.ErrIndex, fetch.ErrSpool} {

@@ -12,8 +12,8 @@ import (
 	"cistern/store"
 )
 
-// selectionsNamed checks that the filters kept are those that rows name, the zero one and that in
-// force, of which the newest 64 may be named.
+// selectionsNamed checks that the stored filters are the filters that rows name, the zero filter
+// and the filter in force. Rows may name only the newest 64.
 func (w *world) selectionsNamed() {
 	w.t.Helper()
 	named := map[uint32]bool{0: true, w.store.Filter().Selection: true}
@@ -41,9 +41,9 @@ func (w *world) filters(n int, nth func(i int) filter.Config) {
 	}
 }
 
-// TestSelectionsDropped: when a pass is over, the earlier filters are deleted that no repository
-// names. Repositories of which nothing is to be changed name an early one until 64 others have
-// come, those that are no longer tracked too.
+// TestSelectionsDropped: when a pass is over, earlier filters that no repository names are deleted.
+// A repository that needs no change names an early filter until 64 later ones exist, also if it is
+// no longer tracked.
 func TestSelectionsDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 5}})
@@ -64,7 +64,7 @@ func TestSelectionsDropped(t *testing.T) {
 	if got := w.store.Selections(); !slices.Equal(got, []uint32{0, first}) {
 		t.Errorf("after a change of the excludes: %v", got)
 	}
-	w.stop() // no pass deletes any meanwhile
+	w.stop() // no pass deletes filters meanwhile
 	w.filters(63, func(i int) filter.Config { return config(i + 1) })
 	w.start(backfill.Options{})
 	w.ends(func() bool { return true })
@@ -87,8 +87,8 @@ func TestSelectionsDropped(t *testing.T) {
 	w.refilter(filter.Config{Collections: []string{likes}})
 	w.converges(dids[1:]...)
 	w.selectionsNamed()
-	// The one that was not tracked holds what an earlier filter chose, and comes to the one in
-	// force when it is tracked again.
+	// The untracked repository holds the selection of an earlier filter, and is adapted to the
+	// filter in force when it is tracked again.
 	w.add(dids[0])
 	w.converges(dids...)
 	w.refilter(filter.Config{})

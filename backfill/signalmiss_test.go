@@ -11,8 +11,8 @@ import (
 	"cistern/store"
 )
 
-// TestSignalMisses: an account that shows a signal again and again, and holds no record of it when it is looked at, is not
-// fetched each time. When it does hold one it is followed.
+// TestSignalMisses: an account that shows a signal again and again, without a record of it when it
+// is fetched, is not fetched each time. Once it holds a record, it is followed.
 func TestSignalMisses(t *testing.T) {
 	t.Parallel()
 	const signal = "com.example.rare.thing"
@@ -31,7 +31,7 @@ func TestSignalMisses(t *testing.T) {
 	}
 	show := func() {
 		if w.known(did) {
-			return // who is known already is not discovered
+			return // a known repository is not discovered
 		}
 		w.follow(store.BySignal, did)
 		w.until("its end", rests)

@@ -10,8 +10,9 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// BenchmarkParts copies what is wanted of one repository of 250,000 records, by its parts and by the whole. Everything is
-// in this process: the time is that of both sides, and that of the network is one round trip for each request more.
+// BenchmarkParts copies the wanted records of one repository of 250,000 records, in parts and as a
+// whole. Both sides run in this process: the time is that of both, and the network adds one round
+// trip for each further request.
 func BenchmarkParts(b *testing.B) {
 	for _, perMille := range []int{1, 10, 100} {
 		for _, strategy := range []fetch.Strategy{fetch.StrategySparse, fetch.StrategyFull} {

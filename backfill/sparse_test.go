@@ -28,7 +28,7 @@ const (
 	parts  = "com.atproto.sync.getBlocks"
 )
 
-// counted is the sum of a counter, or of that with a label's value.
+// counted returns the sum of a counter, or of its series with a label value.
 func counted(t testing.TB, reg *prometheus.Registry, name, value string) (sum float64) {
 	t.Helper()
 	families, err := reg.Gather()
@@ -66,7 +66,7 @@ func newSparseWorld(t testing.TB, net simnet.Options, f filter.Config, strategy 
 	return w, reg
 }
 
-// image is what a world holds and tells of a repository.
+// image is the stored state and the log of a repository.
 type image struct {
 	Rev      string
 	Data     repo.CID
@@ -85,7 +85,7 @@ func (w *world) image(did string) image {
 	return image{r.Rev, r.Data, string(r.Commit), r.State, r.Filter, r.Records, r.Shelved, r.Verified, w.records(did), w.events(did, 0)}
 }
 
-// neighbours are collections whose keys stand beside each other, some beginning as others do.
+// neighbours are collections with adjacent keys, some of them prefixes of others.
 var neighbours = []string{"app.bsky.feed.post", "app.bsky.feed.postgate", "app.bsky.feed.posts.x", "app.bsky.feed.pos", "app.bsky.feed.like",
 	"app.bsky.feedx.y", "app.bsky.graph.follow", "com.example.sim.note", "org.example.one", "zz.example.last"}
 
@@ -124,8 +124,8 @@ func (w *world) write(r *rand.Rand) {
 	}
 }
 
-// TestSparseIsFull: with the same filters, mutations and refetches, copies of parts hold and tell what copies of the whole
-// do.
+// TestSparseIsFull: with the same filters, mutations and refetches, partial copies have the same
+// records and events as whole copies.
 func TestSparseIsFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -183,7 +183,8 @@ func sparseIsFull(t *testing.T, seed uint64) {
 	}
 }
 
-// TestSparseFaults: whatever is wrong with parts, the copy is right in the end, by the whole if need be.
+// TestSparseFaults: whatever is wrong with the parts, the copy is right in the end, fetched as a
+// whole if necessary.
 func TestSparseFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -217,23 +218,24 @@ func TestSparseFaults(t *testing.T) {
 		fault simnet.Fault
 		way   string
 	}{
-		"no proofs":                  {status(501, proofs), fallback},
-		"no such path":               {status(404, proofs), fallback},
-		"proofs fail":                {status(500, proofs), fallback},
-		"no blocks":                  {status(501, parts), fallback},
-		"bad request":                {status(400, parts), fallback},
-		"host is away for a moment":  {once(status(503, parts)), sparse},
-		"host is away":               {status(503, parts), full},
-		"limited":                    {once(simnet.Fault{Kind: simnet.RateLimited, Endpoint: parts, RetryAfter: time.Second}), full},
-		"proof of another":           {fault(simnet.WrongDID, proofs), fallback},
-		"proof of a stranger":        {fault(simnet.BadSignature, proofs), full},
-		"proof of the future":        {fault(simnet.FutureRev, proofs), fallback},
-		"garbage for a proof":        {fault(simnet.Garbage, proofs), fallback},
-		"garbage for blocks":         {fault(simnet.Garbage, parts), fallback},
-		"forged block":               {fault(simnet.WrongHash, parts), fallback},
-		"record left out":            {fault(simnet.MissingRecord, parts), fallback},
-		"node left out":              {fault(simnet.MissingNode, parts), fallback},
-		"node left out of the proof": {fault(simnet.MissingNode, proofs), sparse}, // it is asked for
+		"no proofs":                 {status(501, proofs), fallback},
+		"no such path":              {status(404, proofs), fallback},
+		"proofs fail":               {status(500, proofs), fallback},
+		"no blocks":                 {status(501, parts), fallback},
+		"bad request":               {status(400, parts), fallback},
+		"host is away for a moment": {once(status(503, parts)), sparse},
+		"host is away":              {status(503, parts), full},
+		"limited":                   {once(simnet.Fault{Kind: simnet.RateLimited, Endpoint: parts, RetryAfter: time.Second}), full},
+		"proof of another":          {fault(simnet.WrongDID, proofs), fallback},
+		"proof of a stranger":       {fault(simnet.BadSignature, proofs), full},
+		"proof of the future":       {fault(simnet.FutureRev, proofs), fallback},
+		"garbage for a proof":       {fault(simnet.Garbage, proofs), fallback},
+		"garbage for blocks":        {fault(simnet.Garbage, parts), fallback},
+		"forged block":              {fault(simnet.WrongHash, parts), fallback},
+		"record left out":           {fault(simnet.MissingRecord, parts), fallback},
+		"node left out":             {fault(simnet.MissingNode, parts), fallback},
+		// The missing node is requested.
+		"node left out of the proof": {fault(simnet.MissingNode, proofs), sparse},
 		"cut off":                    {fault(simnet.Truncated, parts), full},
 		"broken off once":            {once(fault(simnet.Reset, parts)), sparse},
 		"blocks of others":           {foreign, fallback},
@@ -260,7 +262,8 @@ func TestSparseFaults(t *testing.T) {
 	}
 }
 
-// TestSparseMovesOn: a repository that changes while its parts are fetched is copied at one of its commits.
+// TestSparseMovesOn: a repository that changes while its parts are fetched is copied at one of its
+// commits.
 func TestSparseMovesOn(t *testing.T) {
 	t.Parallel()
 	for endpoint, moves := range map[string]int{proofs: 1, parts: 6, proofs + " ever again": 0} {
@@ -287,7 +290,8 @@ func TestSparseMovesOn(t *testing.T) {
 	}
 }
 
-// blockNotFound has a host call a bad request for blocks what the lexicon calls it, and a 404.
+// blockNotFound makes a host answer a bad request for blocks with the error of the lexicon and a
+// 404.
 type blockNotFound struct{ http.RoundTripper }
 
 func (b blockNotFound) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -299,7 +303,8 @@ func (b blockNotFound) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// TestSparseBlockNotFound: a host that has other words for a block that is gone is asked for parts as before.
+// TestSparseBlockNotFound: a host that answers with another error for a missing block is asked for
+// parts as before.
 func TestSparseBlockNotFound(t *testing.T) {
 	t.Parallel()
 	w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, fetch.StrategySparse,
@@ -320,7 +325,7 @@ func TestSparseBlockNotFound(t *testing.T) {
 	}
 }
 
-// TestSparseSlow: parts that take too long are no failure, for the whole may not.
+// TestSparseSlow: parts that take too long are no failure, because the whole may be faster.
 func TestSparseSlow(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]simnet.Fault{
@@ -347,7 +352,7 @@ func TestSparseSlow(t *testing.T) {
 	}
 }
 
-// TestSparseShared: a part is out of proportion when the whole is.
+// TestSparseShared: a part is too large for the bytes received if the whole is.
 func TestSparseShared(t *testing.T) {
 	t.Parallel()
 	var kinds []string
@@ -364,14 +369,15 @@ func TestSparseShared(t *testing.T) {
 		}
 		w.add(a.DID())
 		w.settle(a.DID())
-		kinds = append(kinds, w.row(a.DID()).Retry.Error) // and soon it is pending again
+		kinds = append(kinds, w.row(a.DID()).Retry.Error) // soon the row is pending again
 	}
 	if kinds[0] != kinds[1] || !strings.Contains(kinds[0], "shared blocks") {
 		t.Errorf("it ends whole and in parts as %q", kinds)
 	}
 }
 
-// TestSparseSignal: a repository found by a signal is kept for a record that is not wanted itself, and forgotten without.
+// TestSparseSignal: a repository found by a signal is kept for a record that the filter does not
+// want, and forgotten without one.
 func TestSparseSignal(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range []fetch.Strategy{fetch.StrategyFull, fetch.StrategySparse} {
@@ -398,8 +404,8 @@ func TestSparseSignal(t *testing.T) {
 	}
 }
 
-// TestSparseNotWorthIt: what is small, or mostly wanted, or too large to be held, is fetched whole, and a host that sends no
-// parts is not asked for them again.
+// TestSparseNotWorthIt: a repository that is small, mostly wanted or too large for memory is
+// fetched whole, and a host that sends no parts is not asked for them again.
 func TestSparseNotWorthIt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -457,8 +463,9 @@ func TestSparseNotWorthIt(t *testing.T) {
 	}
 }
 
-// TestSparseCutShort: a host that is not to be asked any more in the middle of a part sends that repository whole next, and
-// parts of others. Only one that does so again and again is not asked for parts any more.
+// TestSparseCutShort: if a host stops accepting requests in the middle of a part, that repository
+// is fetched whole next, and other repositories of the host in parts. Only a host that does so
+// repeatedly is no longer asked for parts.
 func TestSparseCutShort(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")

@@ -39,7 +39,7 @@ func bigAccount(t testing.TB, net *simnet.Network, n, posts int) *simnet.Account
 	return a
 }
 
-// meter counts what hosts answer, heads and all.
+// meter counts the bytes of answers, with headers.
 type meter struct {
 	http.RoundTripper
 	bytes atomic.Int64
@@ -66,8 +66,8 @@ func (r metered) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestSparseTransfersLittle: of 250,000 records with one in a hundred wanted, less than a twentieth of the whole is
-// transferred.
+// TestSparseTransfersLittle: of 250,000 records with one in a hundred wanted, less than a twentieth
+// of the whole is transferred.
 func TestSparseTransfersLittle(t *testing.T) {
 	t.Parallel()
 	n := 250_000
@@ -98,7 +98,7 @@ func TestSparseTransfersLittle(t *testing.T) {
 	if got > whole/20 {
 		t.Errorf("%.0f bytes were transferred of %.0f", got, whole)
 	}
-	// One that is held costs its tree and what has changed.
+	// A stored repository costs its tree and its changes.
 	if _, err := a.Put("app.bsky.feed.post/self", simnet.Post("news")); err != nil {
 		t.Fatal(err)
 	}

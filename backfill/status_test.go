@@ -12,7 +12,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// say does with an #account event of a relay what the live side does.
+// say applies an #account event of a relay as the live side does.
 func (w *world) say(did string, status store.Status) {
 	w.t.Helper()
 	w.change(did, func(r *store.Repo) {
@@ -26,7 +26,7 @@ func (w *world) say(did string, status store.Status) {
 
 const relaySource = 7
 
-// settled waits until the host of an account that was told about has been asked.
+// settled waits until the host of an account with an account event has been asked.
 func (w *world) settled(did string, attempt uint64) store.Repo {
 	w.t.Helper()
 	w.until("its host to be asked", func() bool {
@@ -36,8 +36,9 @@ func (w *world) settled(did string, attempt uint64) store.Repo {
 	return w.row(did)
 }
 
-// What a firehose said of an account is held against its own host: a host's statuses and deletions are the host's to say, a
-// relay's takedown stands. Data is wiped when the host, or the absence of a document, confirms a deletion.
+// A status from a firehose is checked with the account's own host. The host decides about its own
+// statuses and deletions; a takedown by a relay stands. Data is wiped when the host, or the absence
+// of a document, confirms a deletion.
 func TestStatusIsConfirmed(t *testing.T) {
 	t.Parallel()
 	none := func(*simnet.Account) {}
@@ -52,15 +53,18 @@ func TestStatusIsConfirmed(t *testing.T) {
 		wiped  bool
 	}{
 		{store.StatusDeactivated, is(simnet.Deactivated), store.StatusDeactivated, store.OriginHost, false},
-		{store.StatusDeactivated, none, store.StatusActive, store.OriginHost, false}, // a former host's word
+		// From a former host.
+		{store.StatusDeactivated, none, store.StatusActive, store.OriginHost, false},
 		{store.StatusDeleted, none, store.StatusActive, store.OriginHost, false},
 		{store.StatusDeleted, is(simnet.Deactivated), store.StatusDeactivated, store.OriginHost, false},
 		{store.StatusDeleted, is(simnet.Deleted), store.StatusDeleted, store.OriginHost, true},
 		{store.StatusDeleted, gone, store.StatusDeleted, store.OriginDirectory, true},
-		{store.StatusTakendown, none, store.StatusTakendown, store.OriginRelay, false}, // the relay's own
+		// The relay's own decision.
+		{store.StatusTakendown, none, store.StatusTakendown, store.OriginRelay, false},
 		{store.StatusTakendown, is(simnet.Takendown), store.StatusTakendown, store.OriginHost, false},
 		{store.StatusTakendown, is(simnet.Deactivated), store.StatusTakendown, store.OriginRelay, false},
-		{store.StatusTakendown, is(simnet.Deleted), store.StatusTakendown, store.OriginRelay, false}, // it may be found again
+		// It may be found again.
+		{store.StatusTakendown, is(simnet.Deleted), store.StatusTakendown, store.OriginRelay, false},
 		{store.StatusInactive, none, store.StatusInactive, store.OriginRelay, false},
 	} {
 		t.Run(fmt.Sprint(c.told, c.want, c.origin), func(t *testing.T) {
@@ -88,8 +92,8 @@ func TestStatusIsConfirmed(t *testing.T) {
 	}
 }
 
-// A commit that is newer than what we hold contradicts a deletion: the data is not wiped at the first RepoNotFound, and the
-// account is shown when its host answers.
+// A commit that is newer than the copy contradicts a deletion: the data is not wiped at the first
+// RepoNotFound, and the account is shown when its host answers.
 func TestContradictedDeletion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{RetryBase: time.Millisecond, RetryMax: time.Millisecond}})
@@ -114,8 +118,8 @@ func TestContradictedDeletion(t *testing.T) {
 	w.equal(did)
 }
 
-// An account that is not followed is asked about when it is said to be deleted, since its data must not stay. Nothing
-// is fetched of it.
+// The host of an account that is not followed is asked when a deletion is announced, since its data
+// must not stay. Nothing is fetched.
 func TestUntrackedDeletion(t *testing.T) {
 	t.Parallel()
 	for _, deleted := range []bool{false, true} {
@@ -144,8 +148,8 @@ func TestUntrackedDeletion(t *testing.T) {
 	}
 }
 
-// One host that does not find a repository which it serves a moment later hides nothing: that is a failure, with a reason
-// and a time to try again.
+// A host that does not find a repository which it serves a moment later hides nothing: that is a
+// failure, with a reason and a time for the next attempt.
 func TestOneNotFoundHidesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -173,7 +177,8 @@ func TestOneNotFoundHidesNothing(t *testing.T) {
 	}
 }
 
-// A host that imported a repository names a later rev than the commit has. Whoever holds that commit is not behind.
+// A host that imported a repository reports a later rev than that of the commit. A copy of that
+// commit is not behind.
 func TestImportedIsNotBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
@@ -189,11 +194,12 @@ func TestImportedIsNotBehind(t *testing.T) {
 	})
 	w.run.Wake()
 	w.until("its host to be asked", func() bool { return w.row(did).State != store.StatePending && !w.run.InFlight(did) })
-	if r := w.row(did); r.State != store.StateResync || r.SeenRev == "" { // of that rev the host knows nothing
+	// The host does not have that rev.
+	if r := w.row(did); r.State != store.StateResync || r.SeenRev == "" {
 		t.Errorf("%s, seen %q", r.State, r.SeenRev)
 	}
 	a.Migrate(w.net.Hosts()[0])
-	a.Migrate(to) // and now it names a rev above
+	a.Migrate(to) // now the host reports a higher rev
 	w.changeIn(did, func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
 	w.run.Wake()
 	w.until("it is complete", func() bool { return w.row(did).State == store.StateSynced })

@@ -10,8 +10,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestMoreHostsThanPlaces: while all places of the table of hosts are in use, the rows of other hosts
-// stay in their queues. They are found again once some of the hosts are done.
+// TestMoreHostsThanPlaces: while all places of the table of hosts are in use, the rows of other
+// hosts stay in their queues. They are found again once some hosts have no work.
 func TestMoreHostsThanPlaces(t *testing.T) {
 	t.Parallel()
 	const places, hosts = 16 << 10, 16<<10 + 200

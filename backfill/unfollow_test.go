@@ -17,7 +17,8 @@ import (
 
 const rare = "com.example.rare.thing"
 
-// commits does with the last message of an account's host what the live side does while a repository is fetched.
+// commits handles the last message of an account's host as the live side does while a repository is
+// fetched.
 func (w *world) commits(did, rev string) {
 	w.t.Helper()
 	messages := w.net.Account(did).Host().Messages(0)
@@ -33,8 +34,8 @@ func (w *world) commits(did, rev string) {
 	}
 }
 
-// TestForgetsOutdone: a commit that came while a copy without a signal was on its way is not lost if it shows one; if it
-// shows none, its repository is forgotten by the same fetch.
+// TestForgetsOutdone: a commit that arrives during the fetch of a copy without a signal is not lost
+// if it shows one; if it shows none, the same fetch forgets the repository.
 func TestForgetsOutdone(t *testing.T) {
 	t.Parallel()
 	for _, collection := range []string{rare, posts} {
@@ -72,7 +73,8 @@ func TestForgetsOutdone(t *testing.T) {
 	}
 }
 
-// TestForgetsLagging: a host that has not got the rev by which an account was found is asked some times, and believed then.
+// TestForgetsLagging: a host that does not have the rev by which an account was found is asked
+// several times, and then believed.
 func TestForgetsLagging(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15}})
@@ -97,7 +99,8 @@ func TestForgetsLagging(t *testing.T) {
 	})
 }
 
-// TestForgetsNobodyBehind: what is held shows no signal, but the account has moved on since: its next copy is to say.
+// TestForgetsNobodyBehind: the stored copy shows no signal, but a newer commit exists: the next
+// copy decides.
 func TestForgetsNobodyBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 3, RecordsMedian: 15}})
@@ -130,7 +133,8 @@ func TestForgetsNobodyBehind(t *testing.T) {
 	w.converges(dids...)
 }
 
-// TestSweepByEqualFilter: a sweep that was begun by an earlier filter goes on by one that keeps the same.
+// TestSweepByEqualFilter: a sweep begun under an earlier filter continues under one that keeps the
+// same records.
 func TestSweepByEqualFilter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40}})
@@ -165,7 +169,8 @@ func TestRefilterWaitsForOne(t *testing.T) {
 		}
 	}
 	change(func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
-	change(func(b *store.Batch, r *store.Repo) { // a commit that came during its fetch is still to be applied
+	// A commit that arrived during the fetch must still be applied.
+	change(func(b *store.Batch, r *store.Repo) {
 		b.Buffer(r, r.Rev, []byte("a commit"))
 		b.Complete(r)
 	})
@@ -180,7 +185,8 @@ func TestRefilterWaitsForOne(t *testing.T) {
 	w.converges(did)
 }
 
-// TestRefilterSeesFirstFetches: a first copy that is made by an earlier filter while the pass goes by is brought to the filter too.
+// TestRefilterSeesFirstFetches: a first copy that is made by an earlier filter during the pass is
+// adapted to the filter, too.
 func TestRefilterSeesFirstFetches(t *testing.T) {
 	t.Parallel()
 	var rounds atomic.Int64 // of the pass
@@ -211,7 +217,8 @@ func TestRefilterSeesFirstFetches(t *testing.T) {
 	w.converges(did)
 }
 
-// TestRefilterResumed: a pass that goes on after a crash begins again behind its end, for it does not know whom it left out.
+// TestRefilterResumed: a pass that resumes after a crash starts over when it reaches its end,
+// because the repositories that it skipped before the crash are unknown.
 func TestRefilterResumed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 4, RecordsMedian: 20}})
@@ -230,8 +237,9 @@ func TestRefilterResumed(t *testing.T) {
 	w.converges(dids...)
 }
 
-// TestForgetsUnfetched: who was found in the whole network and not fetched before a filter by signals is judged by what its
-// host says of it; only who holds a signal is fetched.
+// TestForgetsUnfetched: a repository that was found in the whole network, and not fetched before
+// the filter changed to signals, is judged by the collections that its host reports; only one with
+// a signal is fetched.
 func TestForgetsUnfetched(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 20, RecordsMedian: 15}})
@@ -256,8 +264,8 @@ func TestForgetsUnfetched(t *testing.T) {
 	}
 }
 
-// TestForgetsGone: who was found in the whole network and is not to be had is looked at once more at most when that is
-// followed no longer.
+// TestForgetsGone: an unavailable repository that was found in the whole network is asked for at
+// most once more when that network is no longer followed.
 func TestForgetsGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15}})
@@ -267,7 +275,8 @@ func TestForgetsGone(t *testing.T) {
 	for _, did := range dids {
 		w.net.Account(did).SetStatus(simnet.Deactivated)
 	}
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, Endpoint: "*"}) // the pass does not meet them gone
+	// The pass runs before they are gone.
+	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, Endpoint: "*"})
 	w.follow(store.ByNetwork, dids[0])
 	w.follow(store.BySignal, dids[1])
 	w.refilter(filter.Config{Signals: []string{notes}})
@@ -277,7 +286,8 @@ func TestForgetsGone(t *testing.T) {
 	w.run.Wake()
 	w.until("one to be forgotten", func() bool { return !w.known(dids[0]) })
 	want := []string{"account deactivated", "account active"}
-	w.until("readers to be told", func() bool { return slices.Equal(w.events(dids[0], 1), want) }) // once that is durable
+	// Events are published once they are durable.
+	w.until("readers to be told", func() bool { return slices.Equal(w.events(dids[0], 1), want) })
 	w.until("the other to be looked at", func() bool { return w.row(dids[1]).Retry.Next > w.clock.now().Unix() })
 }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 )
 
-// keyring is a directory that names another key than the one that accounts sign with, and remembers
-// that one.
+// keyring is a directory that returns another key than the one that accounts sign with, and returns
+// that one as a former key.
 type keyring struct {
 	backfill.Directory
 	today *repo.Key
@@ -30,14 +30,14 @@ type keyring struct {
 	at time.Time // mu guards: what KeysAt was asked for last
 }
 
-// Resolve names today's key.
+// Resolve returns the current key.
 func (d *keyring) Resolve(ctx context.Context, did string) (identity.Identity, error) {
 	id, err := d.Directory.Resolve(ctx, did)
 	id.PublicKey, id.Key = d.today, d.today.DIDKey()
 	return id, err
 }
 
-// KeysAt gives the former ones.
+// KeysAt returns the former keys.
 func (d *keyring) KeysAt(ctx context.Context, did string, at time.Time) ([]*repo.Key, error) {
 	d.mu.Lock()
 	d.at = at
@@ -49,8 +49,8 @@ func (d *keyring) KeysAt(ctx context.Context, did string, at time.Time) ([]*repo
 	return d.keys(was)
 }
 
-// TestFormerKey: an account that moved and has not written since is signed with a key that its
-// document no longer names. Its own host may give it out, and nobody else.
+// TestFormerKey: the last commit of an account that moved and has not written since is signed with
+// a key that its document no longer names. It is accepted from its own host only.
 func TestFormerKey(t *testing.T) {
 	t.Parallel()
 	stranger, err := atcrypto.GeneratePrivateKeyK256()
@@ -110,7 +110,7 @@ func TestFormerKey(t *testing.T) {
 			if r.State != store.StateSynced || r.Verified != store.VerifiedFormerKey || r.Key != today.DIDKey() {
 				t.Errorf("%s: %v %v %+v", c.name, r.State, r.Verified, r.Retry)
 			}
-			if !d.at.Equal(repo.TIDTime(r.Rev)) { // whoever holds a key that was rotated out may not sign what is newer
+			if !d.at.Equal(repo.TIDTime(r.Rev)) { // a rotated-out key must not sign newer commits
 				t.Errorf("%s: keys of %v, want those of rev %s", c.name, d.at, r.Rev)
 			}
 			continue
@@ -125,8 +125,8 @@ func TestFormerKey(t *testing.T) {
 	}
 }
 
-// TestMigratedKey: an account moves to another host under another key and writes nothing. First copies and
-// later ones take it as it is, and the first commit under the new key is verified as any other.
+// TestMigratedKey: an account moves to another host under another key and writes nothing. First and
+// later copies accept it, and the first commit under the new key is verified like any other.
 func TestMigratedKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2, RecordsMedian: 20}})
@@ -158,7 +158,7 @@ func TestMigratedKey(t *testing.T) {
 	}
 }
 
-// TestRememberedDocument: a document that was only remembered is read again before a former key counts.
+// TestRememberedDocument: a cached document is read again before a former key counts.
 func TestRememberedDocument(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1, RecordsMedian: 20}})

@@ -16,7 +16,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// drains remembers for whom Options.Drain was called.
+// drains records the DIDs for which Options.Drain was called.
 type drains struct {
 	mu   sync.Mutex
 	dids []string // mu guards
@@ -39,7 +39,7 @@ func (d *drains) count(did string) (n int) {
 	return n
 }
 
-// live does with a commit what the live side does of a repository that is not synced.
+// live handles a commit as the live side does for a repository that is not synced.
 func (w *world) live(did, rev string) (buffered bool) {
 	w.t.Helper()
 	unlock := w.store.Lock(did)
@@ -99,13 +99,14 @@ func windows() []window {
 			inject(simnet.Fault{Kind: simnet.MissingNode})(w, a)
 		}, state: store.StateResync},
 		{name: "gone", before: func(_ *world, a *simnet.Account) { a.SetStatus(simnet.Deactivated) }, state: store.StateGone},
-		// The attempt that follows has not got the rev either: it lags.
+		// The next attempt does not get the rev either: the repository lags.
 		{name: "stale first copy", during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
 		{name: "stale difference", before: held, during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
 		{name: "stale failure", before: inject(simnet.Fault{Kind: simnet.Truncated, Count: 1}),
 			during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
 		{name: "untracked", during: func(w *world, a *simnet.Account) { w.untrack(a.DID()) }, state: store.StateIdle},
-		// Its host sends us on: what was buffered before is no continuation of what the other one sends.
+		// Its host has moved it: the commits buffered before do not continue the copy of the other
+		// host.
 		{name: "moved", before: func(w *world, a *simnet.Account) {
 			old, err := w.dir.Resolve(w.t.Context(), a.DID())
 			if err != nil {
@@ -122,8 +123,9 @@ func windows() []window {
 	}
 }
 
-// TestWindow: live commits are buffered from before the host is asked until the fetch ends. A copy
-// that is complete leaves them to be drained, every other ending turns them into a rev that was seen.
+// TestWindow: live commits are buffered from before the host is asked until the fetch ends. After a
+// complete copy they are drained; every other ending drops them and keeps their rev as an announced
+// one.
 func TestWindow(t *testing.T) {
 	t.Parallel()
 	cases := windows()
@@ -170,7 +172,8 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestWindowOfBefore: what an earlier fetch left to be drained is no continuation of the next one's copy.
+// TestWindowOfBefore: commits that an earlier fetch left to be drained do not continue the copy of
+// the next one.
 func TestWindowOfBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
@@ -193,8 +196,8 @@ func TestWindowOfBefore(t *testing.T) {
 	}
 }
 
-// TestWindowAtShutdown: who is told to end leaves the row pending, and nothing buffered behind which
-// others may be missing.
+// TestWindowAtShutdown: a task that is stopped leaves the row pending, and no buffered commits with
+// possible gaps.
 func TestWindowAtShutdown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 20}, store: store.Options{GroupAge: time.Hour}})
@@ -221,7 +224,7 @@ func TestWindowAtShutdown(t *testing.T) {
 	w.equal(did)
 }
 
-// TestLag: a host that has an older rev than was announced is asked again, ever more seldom, and
+// TestLag: a host that has an older rev than was announced is asked again with growing delays, and
 // then believed.
 func TestLag(t *testing.T) {
 	t.Parallel()
@@ -239,7 +242,7 @@ func TestLag(t *testing.T) {
 		}
 		w.change(did, func(r *store.Repo) { r.SeenRev = announced })
 		w.add(did)
-		for n := uint32(2); n <= 4; n++ { // the first question follows the copy at once
+		for n := uint32(2); n <= 4; n++ { // the first request follows the copy at once
 			w.settle(did)
 			r := w.row(did)
 			left := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
@@ -263,7 +266,7 @@ func TestLag(t *testing.T) {
 		if n := len(w.net.Host(0).Log().Fetches[did]); n != 1 && !held || n != 2 && held {
 			t.Errorf("%d transfers", n)
 		}
-		// A host that catches up ends it.
+		// A host that catches up ends the lag.
 		w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).NextTID() })
 		w.add(did)
 		w.settle(did)
@@ -278,7 +281,8 @@ func TestLag(t *testing.T) {
 	}
 }
 
-// TestLagOfLate: a rev that came while the last copy was made is not forgotten with it: no host was asked for it yet.
+// TestLagOfLate: a rev that was announced while the last copy was made is not dropped with it,
+// because no host was asked for it yet.
 func TestLagOfLate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -300,8 +304,8 @@ func TestLagOfLate(t *testing.T) {
 	}
 }
 
-// TestLagOfDrain: how often a host had an older rev is not forgotten because commits wait to be drained, which may bring
-// the rev or not.
+// TestLagOfDrain: the count of answers with an older rev is kept while commits wait to be drained,
+// which may or may not bring the rev.
 func TestLagOfDrain(t *testing.T) {
 	t.Parallel()
 	for _, lagged := range []bool{false, true} {
@@ -331,7 +335,7 @@ func TestLagOfDrain(t *testing.T) {
 	}
 }
 
-// TestDesynchronized: a row that the live side left waiting is fetched when it is due, or when we are woken.
+// TestDesynchronized: a row that the live side deferred is fetched when it is due, or after Wake.
 func TestDesynchronized(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -359,8 +363,8 @@ func TestDesynchronized(t *testing.T) {
 	w.equal(did)
 }
 
-// TestOvertaken: what an identity event brings while a copy is made is newer than the document that
-// the copy began with.
+// TestOvertaken: an identity event that arrives during a fetch is newer than the document of the
+// fetch.
 func TestOvertaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -373,7 +377,7 @@ func TestOvertaken(t *testing.T) {
 		t.Errorf("its document was read at %d, the copy began at %d", r.Resolved, began)
 	}
 	head := storetest.Head(w.t, w.store)
-	for _, resolved := range []int64{0, began + 5} { // the new document could not be had, could be had
+	for _, resolved := range []int64{0, began + 5} { // the new document was unavailable, available
 		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
 		w.add(did)
 		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
@@ -392,7 +396,8 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
-// TestOvertakenAtFirst: the document of a first copy may be of before an identity event, so that it is to be read again.
+// TestOvertakenAtFirst: the document of a first copy may be older than an identity event, so it
+// must be read again.
 func TestOvertakenAtFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -407,8 +412,9 @@ func TestOvertakenAtFirst(t *testing.T) {
 	}
 }
 
-// TestGoneOvertaken: an answer that the account is gone does not count when the firehose spoke of the account
-// since the task began. An account that moves is deactivated where it was.
+// TestGoneOvertaken: an answer that the account is gone does not count if the firehose brought an
+// event of the account since the task began. An account that moves is deactivated at its former
+// host.
 func TestGoneOvertaken(t *testing.T) {
 	t.Parallel()
 	for name, tell := range map[string]func(*store.Repo){
@@ -439,7 +445,7 @@ func TestGoneOvertaken(t *testing.T) {
 	}
 }
 
-// overtaken is a directory of which an answer is read, and then something happens, once.
+// overtaken is a directory that calls a hook once, after it has read an answer.
 type overtaken struct {
 	backfill.Directory
 	then func(did string)
@@ -452,8 +458,8 @@ func (d *overtaken) Resolve(ctx context.Context, did string) (identity.Identity,
 	return id, err
 }
 
-// TestGoneWhereItWas: the document was read, the account moved, the firehose told of it, and then the host was asked
-// that the document had named.
+// TestGoneWhereItWas: the document was read, the account moved, the firehose brought the event, and
+// then the host in the old document was asked.
 func TestGoneWhereItWas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
@@ -484,8 +490,8 @@ func TestGoneWhereItWas(t *testing.T) {
 	}
 }
 
-// TestMovedWhileItWaits: what was looked up for a place in a host's room is looked up again before the host's word that
-// the account is gone counts.
+// TestMovedWhileItWaits: an identity from a lookup before the repository waited for a permit is
+// looked up again before the host's answer that the account is gone counts.
 func TestMovedWhileItWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 4}, runner: backfill.Options{PerHost: 1}})
@@ -500,8 +506,9 @@ func TestMovedWhileItWaits(t *testing.T) {
 	w.equal(second.DID())
 }
 
-// TestEnqueuedWhileItEnds: a row that is enqueued anew between the last batch of its task and the task's end is passed over
-// in the queue, for its DID is still in flight. It is fetched all the same.
+// TestEnqueuedWhileItEnds: a row that is enqueued again between the last batch of its task and the
+// end of the task is skipped in the queue, because its DID is still in flight. It is fetched all
+// the same.
 func TestEnqueuedWhileItEnds(t *testing.T) {
 	t.Parallel()
 	var w *world
@@ -535,8 +542,8 @@ func TestEnqueuedWhileItEnds(t *testing.T) {
 	w.equal(did)
 }
 
-// TestEnqueuedWhileFetched: what a fetch brings is dropped when a new attempt has begun since, though
-// the repository is pending as before (invariant 4).
+// TestEnqueuedWhileFetched: the result of a fetch is dropped if a new attempt has begun since,
+// though the repository is pending as before (invariant 4).
 func TestEnqueuedWhileFetched(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})

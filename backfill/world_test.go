@@ -42,7 +42,7 @@ type world struct {
 	run   *backfill.Runner
 	gate  *gate.Gate
 	stop  func() // stops the runner and the store's loops
-	end   func() // has the runner begin to stop
+	end   func() // makes the runner begin to stop
 }
 
 type worldOptions struct {
@@ -72,10 +72,10 @@ func newWorld(t testing.TB, o worldOptions) *world {
 	return w
 }
 
-// pausing is why tests shut gates.
+// pausing is the reason with which tests shut gates.
 var pausing = gate.Cause{Name: "test"}
 
-// start makes a runner over the world's store and lets it run.
+// start creates a runner over the world's store and runs it.
 func (w *world) start(o backfill.Options) {
 	w.t.Helper()
 	var err error
@@ -121,7 +121,7 @@ func (w *world) start(o backfill.Options) {
 	}
 }
 
-// add asks for repositories by name.
+// add requests repositories by name.
 func (w *world) add(dids ...string) {
 	w.t.Helper()
 	for _, did := range dids {
@@ -158,7 +158,7 @@ func (w *world) changeIn(did string, f func(b *store.Batch, r *store.Repo)) {
 	}
 }
 
-// know has the store know an account that is not followed.
+// know stores an account that is not followed.
 func (w *world) know(did string) {
 	w.t.Helper()
 	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
@@ -203,10 +203,11 @@ func (w *world) untilFor(patience time.Duration, what string, cond func() bool) 
 	}
 }
 
-// looked has the runner begin whatever it would begin by itself now, and waits until that has ended.
+// looked makes the runner begin all work that it would begin by itself now, and waits until that
+// work has ended.
 func (w *world) looked() {
 	w.t.Helper()
-	for range 2 { // the end of a task may have another begin
+	for range 2 { // the end of a task may start another
 		if err := backfill.Look(w.t.Context(), w.run); err != nil {
 			w.t.Fatal(err)
 		}
@@ -214,7 +215,7 @@ func (w *world) looked() {
 	}
 }
 
-// settle waits until a repository has left the queue and its task is over.
+// settle waits until a repository has left the queue and its task has ended.
 func (w *world) settle(dids ...string) {
 	w.t.Helper()
 	for _, did := range dids {
@@ -224,7 +225,7 @@ func (w *world) settle(dids ...string) {
 	}
 }
 
-// equal checks that the store holds exactly what is true of an account.
+// equal checks that the stored state of an account is the true one.
 func (w *world) equal(did string) {
 	w.t.Helper()
 	r, truth := w.row(did), w.net.Account(did).Truth()
@@ -277,7 +278,7 @@ func equalRecords(a, b map[string]repo.CID) bool {
 	return true
 }
 
-// events lists the log of a DID from an id on, as short texts.
+// events returns the log of a DID from an id on, as short texts.
 func (w *world) events(did string, from uint64) []string {
 	w.t.Helper()
 	var out []string
@@ -316,7 +317,7 @@ func (w *world) filter(c filter.Config) {
 	w.run.Wake()
 }
 
-// gauges checks that the counters say what the rows say.
+// gauges checks that the counters agree with the rows.
 func (w *world) gauges() {
 	w.t.Helper()
 	storetest.Check(w.t, w.store)

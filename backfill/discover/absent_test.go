@@ -13,7 +13,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// missed says that events of a relay were missed, as the live side does.
+// missed records a gap in the events of a relay, as the live side does.
 func (w *world) missed(relay string) {
 	w.t.Helper()
 	b := w.store.NewBatch()
@@ -25,7 +25,7 @@ func (w *world) missed(relay string) {
 	w.wake()
 }
 
-// reconciled reports whether everything that was asked for after a gap is done.
+// reconciled reports whether all comparisons requested after a gap are done.
 func (w *world) reconciled() bool {
 	w.t.Helper()
 	_, asked, err := w.store.ReconcileHosts()
@@ -35,7 +35,7 @@ func (w *world) reconciled() bool {
 	return !asked && len(w.passes()) == 0
 }
 
-// status checks that a row says of an account what is true of it.
+// status checks that the row of an account has its true status.
 func (w *world) status(did string) {
 	w.t.Helper()
 	want := w.net.Account(did).Truth().Status
@@ -45,16 +45,17 @@ func (w *world) status(did string) {
 	}
 	r := w.row(did)
 	if want == simnet.Deleted && r.State == store.StateResync && r.Missing > 0 && r.Retry.Next != 0 && r.Retry.Error != "" {
-		return // its host does not know it; the first answers are failures (TestGone)
+		return // its host does not have it; the first answers are failures (TestGone)
 	}
 	if r.State == store.StateSynced || !r.Status.Hidden() {
 		w.t.Errorf("%s is %v, %v; in truth %v", did, r.State, r.Status, want)
 	}
 }
 
-// TestAbsentAfterGap: what happened to accounts while events of a relay were missed is found out by the listings of their own
-// hosts, although the relay lists active accounts only, or has lost its data and lists hardly any. A deleted account stands
-// in no listing at all. Repositories that are listed, and have not changed, are not asked for.
+// TestAbsentAfterGap: changes of accounts during a gap in the events of a relay are found by the
+// listings of their own hosts, although the relay lists active accounts only, or has lost its data
+// and lists hardly any. A deleted account is in no listing. The hosts of repositories that are
+// listed and unchanged are not asked.
 func TestAbsentAfterGap(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(n *simnet.Network){
@@ -92,7 +93,7 @@ func TestAbsentAfterGap(t *testing.T) {
 	}
 }
 
-// TestAbsentOfPeriodicList: the periodic listing of a host finds out about a deleted account too.
+// TestAbsentOfPeriodicList: the periodic listing of a host shows a deleted account, too.
 func TestAbsentOfPeriodicList(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 10, RecordsMedian: 3, Manners: simnet.Indigo}})
@@ -101,7 +102,8 @@ func TestAbsentOfPeriodicList(t *testing.T) {
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: w.net.Relay()}}, CrawlEvery: time.Hour})
 	w.until("all", func() bool { return w.store.Counts()["synced"] == 10 && w.crawls().Ended == 3 })
 	gone := w.net.DIDs()[3]
-	w.until("the first listings and imports to be done with", func() bool { // the next listing judges neither what these leave open
+	// The next listing would not judge what an unfinished listing or import leaves open.
+	w.until("the first listings and imports to be done with", func() bool {
 		return discover.ListingsDone(w.crawl) && w.row(gone).Ordinal < w.store.OrdinalsEnd()
 	})
 	w.net.Account(gone).SetStatus(simnet.Deleted)
@@ -115,7 +117,7 @@ func TestAbsentOfPeriodicList(t *testing.T) {
 }
 
 // TestAbsentImportedMeanwhile: a repository that was imported after a listing began may have been
-// created behind the page that would name it, so that the listing says nothing of it.
+// created after its page was read, so the listing does not show that it is absent.
 func TestAbsentImportedMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
@@ -131,7 +133,8 @@ func TestAbsentImportedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAbsentAfterRestart: a reconciliation that is cut short reads the listing again, since what it showed is forgotten.
+// TestAbsentAfterRestart: an interrupted reconciliation reads the listing again, since the record
+// of listed repositories is lost.
 func TestAbsentAfterRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 6, RecordsMedian: 3}})
@@ -143,7 +146,7 @@ func TestAbsentAfterRestart(t *testing.T) {
 		l.entries = append(l.entries, active(did, w.net.Account(did).Truth().Rev))
 		w.change(did, func(r *store.Repo) { r.PDS = l.URL })
 	}
-	w.change(dids[5], func(r *store.Repo) { r.PDS = l.URL }) // it is not listed there
+	w.change(dids[5], func(r *store.Repo) { r.PDS = l.URL }) // this host does not list it
 	id, err := w.store.HostID(l.URL[len("http://"):])
 	if err != nil {
 		t.Fatal(err)
@@ -170,8 +173,9 @@ func TestAbsentAfterRestart(t *testing.T) {
 	w.equal(dids[5])
 }
 
-// TestFewAccountsOfManyPages: after a gap, a listing that is much longer than what we hold of its host is not read to its
-// end: the accounts that it has not named by then are asked for.
+// TestFewAccountsOfManyPages: after a gap, a listing that is much longer than the number of stored
+// repositories of its host is not read to its end: the host is asked about the accounts that were
+// not named by then.
 func TestFewAccountsOfManyPages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 3}})

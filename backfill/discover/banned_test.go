@@ -10,7 +10,8 @@ import (
 	"cistern/store"
 )
 
-// TestBanLiftedFromList: the list of a banned host is not read, and is as soon as the ban is lifted.
+// TestBanLiftedFromList: the list of a banned host is not read until the ban is lifted, and then at
+// once.
 func TestBanLiftedFromList(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 8, RecordsMedian: 3}})

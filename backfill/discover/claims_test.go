@@ -14,9 +14,9 @@ import (
 	"cistern/store"
 )
 
-// TestListedInactive: a host lists accounts of other hosts as inactive, before anybody knows them: as a liar, as a relay that
-// took them down, or since they lived there once. Nothing is said of them before their own host was asked; and what it says
-// of its own inactive accounts is.
+// TestListedInactive: a host lists unknown accounts of other hosts as inactive: because it lies,
+// because it is a relay that took them down, or because they moved away. They have no status before
+// their own host was asked; the status that it reports for its own inactive accounts is stored.
 func TestListedInactive(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{discover.SourceHosts, discover.SourceRepos} {
@@ -44,7 +44,8 @@ func TestListedInactive(t *testing.T) {
 			t.Cleanup(relay.Close)
 			w.stop()
 			url, unlisted := relay.URL, []string(nil)
-			if kind == discover.SourceRepos { // the liar alone; what it calls deleted is not followed up
+			// Only the liar is read, and accounts that it lists as deleted are not checked.
+			if kind == discover.SourceRepos {
 				url, unlisted = liar.URL, []string{dids[0], dids[4]}
 			}
 			w.start(discover.Options{Crawl: []discover.Source{{Kind: kind, URL: url}}})

@@ -14,8 +14,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestCrawl lists a relay over several pages, is stopped between them, goes on, and after an hour
-// finds who has come since.
+// TestCrawl lists a relay over several pages, is stopped between pages, resumes, and after an hour
+// finds the accounts that were created since.
 func TestCrawl(t *testing.T) {
 	t.Parallel()
 	const repos = 1500
@@ -47,7 +47,7 @@ func TestCrawl(t *testing.T) {
 	}
 	w.equal(w.net.DIDs()[repos-1])
 
-	// Who comes later is found an hour later.
+	// An account that is created later is found an hour later.
 	late := w.net.AddAccount(w.net.Host(1)).DID()
 	w.wake()
 	w.crawlElsewhere()
@@ -60,7 +60,7 @@ func TestCrawl(t *testing.T) {
 	w.equal(late)
 }
 
-// TestCrawlSurvives a source that fails, and one that never moves on.
+// TestCrawlSurvives a source that fails, and one whose cursor never changes.
 func TestCrawlSurvives(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 3}})
@@ -78,8 +78,8 @@ func TestCrawlSurvives(t *testing.T) {
 	}
 }
 
-// TestCrawlInCircles: a source whose cursors come round again is asked no faster than a page of
-// nothing new allows.
+// TestCrawlInCircles: a source whose cursors repeat is asked no faster than the rate for pages
+// without new accounts.
 func TestCrawlInCircles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 3}})
@@ -99,7 +99,8 @@ func TestCrawlInCircles(t *testing.T) {
 	}
 }
 
-// crawlElsewhere has another source listed to its end: what the sources there are do at once, they have done by then.
+// crawlElsewhere reads another source to its end: by then the present sources have done their
+// immediate work.
 func (w *world) crawlElsewhere() {
 	w.t.Helper()
 	l := newList(w.t)

@@ -10,8 +10,8 @@ import (
 	"cistern/store"
 )
 
-// TestCrawlClock: what was noted while the clock was years ahead keeps no list from being read when it is right again, and
-// nobody from being asked about.
+// TestCrawlClock: times recorded while the clock was years ahead do not prevent a list from being
+// read, or a host from being asked about an account, once the clock is right.
 func TestCrawlClock(t *testing.T) {
 	t.Parallel()
 	const years = 10 * 365 * 24 * time.Hour

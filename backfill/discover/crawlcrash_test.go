@@ -13,8 +13,9 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// TestCrawlCrash clones the file system at many durable steps of passes over hosts, with none, some or all of what was not
-// synced. In each clone a mark that moved on has left nobody of its page behind, and the next run finds everybody else.
+// TestCrawlCrash clones the file system at many durable steps of passes over hosts, with none, some
+// or all of the unsynced writes. In each clone a mark that moved has skipped no account of its
+// page, and the next run finds all other accounts.
 func TestCrawlCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -55,7 +56,8 @@ func TestCrawlCrash(t *testing.T) {
 	})
 }
 
-// TestCrawlRestarts: a pass that is stopped again and again comes to its end, asking for no page much more often than that.
+// TestCrawlRestarts: a pass that is stopped again and again reaches its end, with few repeated
+// requests for pages.
 func TestCrawlRestarts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 12, RecordsMedian: 2}})
@@ -94,8 +96,8 @@ func cursorOf(s string) (n int) {
 	return n
 }
 
-// TestCrawlWaitsForLive: a list that is ahead by a young rev is not believed before the firehose had a moment; an old
-// rev has no such excuse.
+// TestCrawlWaitsForLive: a young rev in a list is not believed before the firehose had a moment to
+// bring it; an old rev is believed at once.
 func TestCrawlWaitsForLive(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -114,7 +116,7 @@ func TestCrawlWaitsForLive(t *testing.T) {
 	}
 	w.until("the page", func() bool { return len(l.asked()) == 1 })
 	was := w.row(dids[0]).Rev
-	w.change(dids[0], func(r *store.Repo) { r.Rev = young }) // as a live commit would
+	w.change(dids[0], func(r *store.Repo) { r.Rev = young }) // as a live commit does
 	w.until("the pass to end", func() bool { return w.ended(s.String()) })
 	if c := w.crawls(); c.Queued != 0 {
 		t.Errorf("status %+v", c)

@@ -11,8 +11,8 @@ import (
 	"cistern/store"
 )
 
-// TestCrawlFilterWhileReading: a signal that is added while the last page of a list is on the way has the list read again at
-// once, not when its next pass is due.
+// TestCrawlFilterWhileReading: if a signal is added while the last page of a list is requested, the
+// list is read again at once, not when its next pass is due.
 func TestCrawlFilterWhileReading(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
@@ -27,13 +27,13 @@ func TestCrawlFilterWhileReading(t *testing.T) {
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
 	w.until("the last page to be asked for", func() bool { return slices.Contains(source.asked(), "2") })
 	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
-	w.lists(1) // the source has seen it
+	w.lists(1) // the source has noticed the filter
 	close(hold)
 	w.until("all", func() bool { return w.store.Counts()["synced"] == 4 })
 }
 
-// TestCrawlFilterWhileFailing: what an account holds is judged anew by a signal that came while its page was held up by another's
-// host.
+// TestCrawlFilterWhileFailing: the collections of an account are judged again by a signal that was
+// added while another account's host delayed their page.
 func TestCrawlFilterWhileFailing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2, RecordsMedian: 3}})
@@ -51,8 +51,8 @@ func TestCrawlFilterWhileFailing(t *testing.T) {
 	w.until("both", func() bool { return w.store.Counts()["synced"] == 2 })
 }
 
-// TestCrawlFilterThereAndBack: what a filter had forgotten is discovered again by one like that before it, not when the next pass
-// is due.
+// TestCrawlFilterThereAndBack: repositories that a filter has forgotten are discovered again when
+// the previous filter returns, not when the next pass is due.
 func TestCrawlFilterThereAndBack(t *testing.T) {
 	t.Parallel()
 	for name, narrow := range map[string]filter.Config{
@@ -72,8 +72,8 @@ func TestCrawlFilterThereAndBack(t *testing.T) {
 	}
 }
 
-// TestCrawlFilterThenRestart: a list is read again at once for a signal that came just before a crash, and one of a collection when
-// its signal is back.
+// TestCrawlFilterThenRestart: a list is read again at once for a signal that was added just before
+// a crash, and the list of a collection when its signal returns.
 func TestCrawlFilterThenRestart(t *testing.T) {
 	t.Parallel()
 	for _, kind := range discover.SourceKinds() {
@@ -99,8 +99,8 @@ func TestCrawlFilterThenRestart(t *testing.T) {
 	}
 }
 
-// TestCrawlByFilterInForce: a page that was judged by a filter has nobody followed once another is in force, and does not count as
-// read.
+// TestCrawlByFilterInForce: a page that was judged by a filter causes no repository to be followed
+// once another filter is in force, and does not count as read.
 func TestCrawlByFilterInForce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -123,8 +123,8 @@ func TestCrawlByFilterInForce(t *testing.T) {
 	}
 }
 
-// TestListOfFormerFilter: nothing follows from a list that was read by a filter that is no longer in
-// force.
+// TestListOfFormerFilter: nothing follows from a list that was read by a filter that is no longer
+// in force.
 func TestListOfFormerFilter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})

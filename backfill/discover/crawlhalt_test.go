@@ -11,13 +11,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestStopCrawlBlocksNobody: whoever holds the lock of a repository may wake us, while a source that is being stopped waits for
-// just that lock.
+// TestStopCrawlBlocksNobody: a caller that holds the lock of a repository may call Wake while a
+// source is being stopped that waits for the same lock.
 func TestStopCrawlBlocksNobody(t *testing.T) {
 	t.Parallel()
 	for name, stop := range map[string]func(*discover.Runner, discover.Source) error{
 		"remove": (*discover.Runner).RemoveCrawl,
-		"add":    (*discover.Runner).AddCrawl, // in the place of the one that is implied
+		"add":    (*discover.Runner).AddCrawl, // replaces the implied source
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

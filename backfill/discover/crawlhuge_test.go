@@ -8,8 +8,8 @@ import (
 	"cistern/backfill/discover"
 )
 
-// TestCrawlHugePages: a page that is nothing but commas takes no more memory than its bytes do. Not parallel: it looks at
-// what the process allocates.
+// TestCrawlHugePages: a page of nothing but commas takes no more memory than its bytes. Not
+// parallel: it measures the allocations of the process.
 func TestCrawlHugePages(t *testing.T) {
 	for _, key := range []string{"repos", "hosts"} {
 		for _, entry := range []string{"{}", "null"} {

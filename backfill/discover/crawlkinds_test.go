@@ -37,7 +37,8 @@ func (w *world) filter(c filter.Config) {
 	w.wake()
 }
 
-// mark is how far a list was read. Its name is that of the source, then that of a host or collection.
+// mark returns the mark of a list. Its name is that of the source, then that of a host or
+// collection.
 func (w *world) mark(name string) store.CrawlMark {
 	w.t.Helper()
 	m, err := w.store.CrawlMark(listNamed(name))
@@ -47,13 +48,13 @@ func (w *world) mark(name string) store.CrawlMark {
 	return m
 }
 
-// listNamed is the list of a name like KIND::URL or KIND::URL::PART.
+// listNamed returns the list of a name like KIND::URL or KIND::URL::PART.
 func listNamed(name string) store.CrawlList {
 	parts := append(strings.SplitN(name, "::", 3), "", "")
 	return store.CrawlList{Kind: parts[0], URL: parts[1], Part: parts[2]}
 }
 
-// later is when an account is asked about again; ok is false if it is not.
+// later returns when a host is asked about an account again; ok is false if it is not.
 func (w *world) later(did string) (d store.DescribeRetry, ok bool) {
 	w.t.Helper()
 	all, err := w.store.DescribeRetries()
@@ -64,12 +65,12 @@ func (w *world) later(did string) (d store.DescribeRetry, ok bool) {
 	return d, ok
 }
 
-// ended says whether a list was read to its end.
+// ended reports whether a list was read to its end.
 func (w *world) ended(name string) bool {
 	return w.mark(name).Ended != 0
 }
 
-// crawls is how the only source stands.
+// crawls returns the status of the only source.
 func (w *world) crawls() discover.CrawlStatus {
 	w.t.Helper()
 	all := w.crawl.Crawls()
@@ -79,8 +80,9 @@ func (w *world) crawls() discover.CrawlStatus {
 	return all[0]
 }
 
-// TestCrawlHosts: hosts are listed themselves, so that accounts are found which the relay does not know; accounts that are listed as
-// inactive are asked for once; a host that dies in the middle goes on where it was when it is back; and nothing is left behind.
+// TestCrawlHosts: the lists of hosts are read, so that accounts are found which the relay does not
+// name. A host is asked once about an account that it lists as inactive. After a failure in the
+// middle, the list of a host resumes where it was. No account is skipped.
 func TestCrawlHosts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 5, Repos: 60, RecordsMedian: 2, QuietEvery: 4}})
@@ -126,7 +128,7 @@ func TestCrawlHosts(t *testing.T) {
 	if s.Lists != 6 || s.Ended != 5 || s.Failure == "" || !s.Running || s.Persisted {
 		t.Errorf("status %+v", s)
 	}
-	// Its return is noticed within the hour of the longest pause, after a restart too.
+	// Its return is noticed within an hour, the longest pause, after a restart too.
 	w.stop()
 	if err := dead.Up(); err != nil {
 		t.Fatal(err)
@@ -144,7 +146,8 @@ func TestCrawlHosts(t *testing.T) {
 			w.equal(did)
 		}
 	}
-	// Who comes back, and a repository that moved on while nobody told, is found a day later.
+	// An account that returns, and a repository that changed without an event, are found a day
+	// later.
 	w.net.Account(out[0]).SetStatus(simnet.Active)
 	ahead := dids[0]
 	if _, err := w.net.Account(ahead).Mutate(3); err != nil {
@@ -162,8 +165,8 @@ func TestCrawlHosts(t *testing.T) {
 	}
 }
 
-// TestCrawlMigrated: an account that moved is listed as deactivated by its former host, and that does not hide where it lives
-// now, in whatever order the hosts are read.
+// TestCrawlMigrated: an account that moved is listed as deactivated by its former host. That does
+// not hide its current host, in whatever order the hosts are read.
 func TestCrawlMigrated(t *testing.T) {
 	t.Parallel()
 	for former := range 2 {
@@ -188,7 +191,7 @@ func TestCrawlMigrated(t *testing.T) {
 	}
 }
 
-// TestCrawlHostsClaims: a host's list says nothing of accounts that live elsewhere.
+// TestCrawlHostsClaims: a host's list has no effect on accounts of other hosts.
 func TestCrawlHostsClaims(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
@@ -206,7 +209,8 @@ func TestCrawlHostsClaims(t *testing.T) {
 	t.Cleanup(relay.Close)
 	w.stop()
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: relay.URL}}})
-	w.until("the pass to end", func() bool { return w.crawls().Ended == 3 }) // of the host that the relay does not name, too
+	// The lists include that of the host that the relay does not name.
+	w.until("the pass to end", func() bool { return w.crawls().Ended == 3 })
 	if s := w.crawls(); s.Lists != 3 || s.Queued != 0 || s.Found != 0 {
 		t.Errorf("status %+v", s)
 	}
@@ -218,7 +222,7 @@ func TestCrawlHostsClaims(t *testing.T) {
 	}
 }
 
-// postsOf are the accounts that hold a collection.
+// postsOf returns the accounts that hold a collection.
 func (w *world) holders(nsid string) []string {
 	var dids []string
 	for _, a := range w.net.Accounts() {
@@ -243,8 +247,9 @@ func (w *world) some() (nsid string, dids []string) {
 	return "", nil
 }
 
-// TestCrawlSignals: by repos and hosts, who is unknown is asked what it holds first, and only who holds what a signal names is
-// followed; a signal that is added has the list read again.
+// TestCrawlSignals: with sources of kind repos and hosts, the host of an unknown account is asked
+// for its collections first, and only an account with a collection that a signal names is followed.
+// When a signal is added, the list is read again.
 func TestCrawlSignals(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{discover.SourceRepos, discover.SourceHosts} {
@@ -275,8 +280,8 @@ func TestCrawlSignals(t *testing.T) {
 	}
 }
 
-// TestCrawlDescribeFails: an account whose host does not say what it holds is asked again, after a restart too, and
-// keeps nobody up.
+// TestCrawlDescribeFails: a host that does not report the collections of an account is asked again,
+// after a restart too, and delays no other account.
 func TestCrawlDescribeFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 6, RecordsMedian: 3}})
@@ -309,7 +314,8 @@ func TestCrawlDescribeFails(t *testing.T) {
 	w.equal(sick)
 }
 
-// TestCrawlCollection: who holds a collection is followed at once, for each signal that names one.
+// TestCrawlCollection: an account with a collection is followed at once, for each signal that names
+// one collection.
 func TestCrawlCollection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 20, RecordsMedian: 2, Seed: 7}})
@@ -332,7 +338,8 @@ func TestCrawlCollection(t *testing.T) {
 	}
 }
 
-// TestCrawlWhy: without signals an explicit list is followed as its operator named it, an implied one not at all.
+// TestCrawlWhy: without signals, all accounts of a list that the operator named are followed, and
+// none of an implied list.
 func TestCrawlWhy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 2}})
@@ -350,8 +357,8 @@ func TestCrawlWhy(t *testing.T) {
 	}
 }
 
-// TestCrawlSourcesComeAndGo: a source added while running is there after a restart, one removed is not; a forgotten cursor
-// has everything listed again.
+// TestCrawlSourcesComeAndGo: a source that was added at run time exists after a restart, and a
+// removed one does not; after its cursor was forgotten, a list is read from the beginning.
 func TestCrawlSourcesComeAndGo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 2}})
@@ -398,8 +405,8 @@ func TestCrawlSourcesComeAndGo(t *testing.T) {
 	}
 }
 
-// TestCrawlNamedStaysRemoved: a source that the options name, by --crawl or because of a relay, stays removed after a
-// restart until it is added again.
+// TestCrawlNamedStaysRemoved: a source that the options name, by --crawl or because of a relay,
+// stays removed after a restart until it is added again.
 func TestCrawlNamedStaysRemoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}})
@@ -421,7 +428,7 @@ func TestCrawlNamedStaysRemoved(t *testing.T) {
 		}
 	}
 	all := restart()
-	w.stop() // the log is quiet now
+	w.stop() // nothing is logged from here on
 	if len(all) != 0 || strings.Count(log.String(), "is not read") != 2 {
 		t.Errorf("after a restart there are %+v, and the log says %q", all, log.String())
 	}
@@ -434,7 +441,8 @@ func TestCrawlNamedStaysRemoved(t *testing.T) {
 	}
 }
 
-// TestCrawlEmptyPages: pages that name nobody, or nobody who is active, are not the end; without an end they are.
+// TestCrawlEmptyPages: a page without accounts, or without active ones, is not the end of a list;
+// an endless series of them is.
 func TestCrawlEmptyPages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 2}})
@@ -471,7 +479,7 @@ func TestCrawlEmptyPages(t *testing.T) {
 	w.equal(w.net.DIDs()[0])
 }
 
-// TestCrawlForgetsUnderway: a cursor that is forgotten while its page is on the way does not come back.
+// TestCrawlForgetsUnderway: a cursor that is forgotten while its page is requested does not return.
 func TestCrawlForgetsUnderway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 6, RecordsMedian: 2}})

@@ -7,7 +7,7 @@ import (
 	"cistern/store"
 )
 
-// TestMarksOnDisk: a mark, and an account to be asked about again, are the same after they were
+// TestMarksOnDisk: a mark, and a describe retry of an account, are unchanged after they were
 // written and read. The golden file of store pins their bytes.
 func TestMarksOnDisk(t *testing.T) {
 	t.Parallel()

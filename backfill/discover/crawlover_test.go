@@ -13,8 +13,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestCrawlOverrun: a host that makes accounts up, none of them to be had, so that nothing is pending, is listed up to a limit; the
-// others are listed all the same.
+// TestCrawlOverrun: a host that invents accounts, all unavailable, so that none is pending, is
+// listed up to a limit; other hosts are listed all the same.
 func TestCrawlOverrun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})

@@ -14,8 +14,9 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestCrawlShare: hosts that list accounts without end, or have died or been banned since, do not use up what may be pending, so that
-// the others are still read, and their roster is.
+// TestCrawlShare: hosts that list accounts without end, or are dead or banned, do not use up the
+// limit of pending repositories, so that the lists of other hosts, and the relay's list of hosts,
+// are still read.
 func TestCrawlShare(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
@@ -48,7 +49,7 @@ func TestCrawlShare(t *testing.T) {
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: relay.URL}}, CrawlPendingMax: 40})
 	w.gate.Shut(pausing)
 	<-asked
-	w.lists(1) // the others have what they get
+	w.lists(1) // the other hosts have their share
 	if n := w.store.Counts()["pending"]; n <= 2*liars {
 		t.Errorf("%d are pending before the honest ones are listed", n)
 	}
@@ -59,7 +60,7 @@ func TestCrawlShare(t *testing.T) {
 	}
 }
 
-// allKnown says whether all of some repositories are.
+// allKnown reports whether all given repositories are known.
 func (w *world) allKnown(dids ...string) bool {
 	for _, did := range dids {
 		if row, err := w.store.RepoOrNew(did); err != nil || !row.Known() {
@@ -69,8 +70,9 @@ func (w *world) allKnown(dids ...string) bool {
 	return true
 }
 
-// TestCrawlBesideOthers: what waits for banned hosts holds up no list; what the operator put there holds up those of relays, but
-// neither their lists of hosts nor those of hosts that have nothing to do.
+// TestCrawlBesideOthers: repositories that wait for banned hosts block no list. Repositories that
+// the operator requested block the lists of relays, but neither their lists of hosts nor the lists
+// of hosts without pending repositories.
 func TestCrawlBesideOthers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

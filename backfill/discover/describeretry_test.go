@@ -8,8 +8,9 @@ import (
 	"cistern/backfill/discover"
 )
 
-// TestDescribeRetries: accounts that are to be asked again come in order of time, each once; a full list takes no more, and what a clock
-// that was years ahead meant is due at once. Adding one costs the same however many there are.
+// TestDescribeRetries: accounts are returned in order of their due times, each once. A full list
+// accepts no more, and a due time from a clock that was years ahead is due at once. The cost of
+// adding one does not depend on their number.
 func TestDescribeRetries(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)

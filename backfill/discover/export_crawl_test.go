@@ -7,11 +7,11 @@ import (
 	"cistern/store"
 )
 
-// BoundAccounts sets how many accounts of a host are taken up, before any source is there.
+// BoundAccounts sets how many accounts of a host are accepted, before any source exists.
 func BoundAccounts(r *Runner, n int64) { r.crawls.accountsMax = n }
 
-// Absorb takes up an account that a page named that was read in full, by a version of the filter. It says whether that is no longer
-// in force.
+// Absorb adds an account from a complete page that was judged by a version of the filter. It
+// reports whether that filter is no longer in force.
 func Absorb(r *Runner, did string, version uint32, and func(b *store.Batch)) (refiltered bool, err error) {
 	_, err = r.absorb([]listed{{DID: did}}, reading{why: store.ByNetwork, filter: version}, and)
 	if errors.Is(err, errRefiltered) {
@@ -20,8 +20,8 @@ func Absorb(r *Runner, did string, version uint32, and func(b *store.Batch)) (re
 	return false, err
 }
 
-// LookAtLists has every source read all lists that are due. When it returns, none is, and no more than so many of a source are
-// still being read.
+// LookAtLists makes every source read all lists that are due. When it returns, no list is due, and
+// at most so many of a source are still being read.
 func LookAtLists(ctx context.Context, r *Runner, reading int) error {
 	for _, c := range r.crawls.all() {
 		for busy := true; busy; {
@@ -41,7 +41,8 @@ func LookAtLists(ctx context.Context, r *Runner, reading int) error {
 	return nil
 }
 
-// StoppingCrawl reports whether the last source is off the list and about to be stopped, or is stopped with the list locked.
+// StoppingCrawl reports whether the last source was removed from the list and is about to be
+// stopped, or is stopped with the list locked.
 func StoppingCrawl(r *Runner) bool {
 	if !r.crawls.mu.TryLock() {
 		return true
@@ -50,8 +51,7 @@ func StoppingCrawl(r *Runner) bool {
 	return len(r.crawls.list) == 0
 }
 
-// FollowListed does what follows from a list of unknown accounts that was read by a version of the
-// filter.
+// FollowListed applies a list of unknown accounts that was read by a version of the filter.
 func FollowListed(r *Runner, version uint32, dids ...string) error {
 	var todo []listed
 	for _, did := range dids {

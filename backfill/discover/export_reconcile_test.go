@@ -12,8 +12,8 @@ func RequestReconciliations(r *Runner, urls ...string) error {
 	return r.requestReconciliations(urls)
 }
 
-// EndListing has a pass read the listing of a PDS to its end, without a request. conclude is what
-// follows once the repositories that the listing does not name are pending.
+// EndListing makes a pass read the listing of a PDS to its end, without a request. conclude does
+// what follows once the repositories that the listing does not name are pending.
 func EndListing(r *Runner, url string) (conclude func() error, err error) {
 	p := &pass{r: r, url: url, listing: r.absences.join(identity.HostOf(url))}
 	at := store.Reconciliation{Stage: store.ReconcileReading}

@@ -8,7 +8,7 @@ import (
 	"cistern/store"
 )
 
-// DecodePage reads a page of repos or hosts, and gives the number of its entries.
+// DecodePage decodes a page of repos or hosts, and returns the number of its entries.
 func DecodePage(key string, text []byte) (int, error) {
 	var repos page
 	var hosts hostPage
@@ -20,13 +20,14 @@ func DecodePage(key string, text []byte) (int, error) {
 	return len(hosts.Hosts), err
 }
 
-// NewRepeats watches a listing: it takes pages by their cursors, and reports whether the listing repeats itself.
+// NewRepeats returns a function that takes the pages of a listing by their cursors, and reports
+// whether the listing repeats itself.
 func NewRepeats() func(cursor string, names []string) bool {
 	var p repeats
 	return p.page
 }
 
-// EndPass ends a pass that named so many entries, behind that mark, and says when the next is due.
+// EndPass ends a pass with so many entries that began at a mark, and returns when the next is due.
 func EndPass(row store.CrawlMark, named int64, every time.Duration, now time.Time) (store.CrawlMark, time.Time) {
 	m := markOf(row).again()
 	m.named = named
@@ -34,7 +35,7 @@ func EndPass(row store.CrawlMark, named int64, every time.Duration, now time.Tim
 	return row, markOf(row).due(every, now)
 }
 
-// LookAtPasses has the loop that starts reconciliations look at all of them.
+// LookAtPasses makes the loop that starts reconciliations check all of them.
 func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickPass) }
 
 // ListingsDone reports whether everything that follows from the listings read so far has been done.
@@ -45,13 +46,15 @@ func ListingsDone(r *Runner) bool {
 	return len(r.absences.rounds) == 0
 }
 
-// GapSeen reports whether marks of gaps may have been written since the loop that starts reconciliations read them.
+// GapSeen reports whether marks of gaps may have been written since the loop that starts
+// reconciliations read them.
 func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
 
 // SameMark returns a row that was read as a mark and written again.
 func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }
 
-// SameLater is when an account is asked about, read and written again.
+// SameLater returns when a host is asked about an account, after the time was written and read
+// again.
 func SameLater(did string, row store.DescribeRetry) store.DescribeRetry {
 	return describeRetryOf(did, row).row()
 }
@@ -67,10 +70,10 @@ func ListNothing(r *Runner, host string) (absent func(row store.Repo) bool) {
 // DescribeRetriesMax bounds DescribeRetries.
 const DescribeRetriesMax = describeRetriesMax
 
-// DescribeRetries holds accounts whose host is to be asked again.
+// DescribeRetries holds accounts whose host must be asked again.
 type DescribeRetries struct{ l *describeRetries }
 
-// NewDescribeRetries is an empty list.
+// NewDescribeRetries returns an empty list.
 func NewDescribeRetries() DescribeRetries { return DescribeRetries{newDescribeRetries()} }
 
 // Put adds an account, and reports whether it is in the list.
@@ -78,7 +81,7 @@ func (l DescribeRetries) Put(did string, due time.Time) bool {
 	return l.l.put(describeRetry{did: did, due: due, tries: 1})
 }
 
-// Take gives the accounts that are due.
+// Take returns the accounts that are due.
 func (l DescribeRetries) Take(now time.Time) (dids []string) {
 	for _, a := range l.l.take(now) {
 		dids = append(dids, a.did)
@@ -86,8 +89,8 @@ func (l DescribeRetries) Take(now time.Time) (dids []string) {
 	return dids
 }
 
-// goRound wakes a loop until it has gone round. The channel holds one signal: when a third is accepted, the loop has received
-// the first and the second, and it went round between them.
+// goRound wakes a loop until one whole round has passed. The channel holds one signal: when a third
+// is accepted, the loop has received the first and the second, and a round lay between them.
 func goRound(ctx context.Context, kick chan<- struct{}) error {
 	for range 3 {
 		select {

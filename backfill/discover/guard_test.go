@@ -28,8 +28,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// lurer is a transport in front of a guarded one: public.dev is a host that sends everybody to where the DID in the question, or
-// else the host's own name, says.
+// lurer is a transport in front of a guarded one. Its host public.dev redirects each request to the
+// address in the DID of the request, or else in its own name.
 type lurer struct{ next http.RoundTripper }
 
 func (l lurer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -44,8 +44,8 @@ func (l lurer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// TestEveryHostIsGuarded: neither a document that names a PDS, nor a host that is crawled or compared, nor what they redirect
-// to, has us call an address that is not public.
+// TestEveryHostIsGuarded: no request goes to a private address, whether a document names it as a
+// PDS, a crawled or compared host has it, or one of them redirects to it.
 func TestEveryHostIsGuarded(t *testing.T) {
 	t.Parallel()
 	var reached atomic.Int64
@@ -167,7 +167,8 @@ func (l *lockedText) String() string {
 	return l.b.String()
 }
 
-// TestRosterKeepsTLS: a relay that is asked over TLS does not have us ask hosts without, nor does it name anything but hosts.
+// TestRosterKeepsTLS: hosts that a relay names over TLS are asked over TLS, and names that are no
+// hosts are ignored.
 func TestRosterKeepsTLS(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -8,7 +8,8 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestPagesOfInactive: a page on which nobody is active, or nobody at all, is no end of the list.
+// TestPagesOfInactive: a page without active accounts, or without any account, is not the end of a
+// list.
 func TestPagesOfInactive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 6, RecordsMedian: 5}})
@@ -18,7 +19,7 @@ func TestPagesOfInactive(t *testing.T) {
 	for _, did := range dids[:4] {
 		l.entries = append(l.entries, inactive(did, "takendown"))
 	}
-	l.entries = append(l.entries, "{}", "{}") // of nobody
+	l.entries = append(l.entries, "{}", "{}") // entries without an account
 	for _, did := range dids[4:] {
 		l.entries = append(l.entries, active(did, w.net.Account(did).Truth().Rev))
 	}

@@ -9,7 +9,7 @@ import (
 	"cistern/store"
 )
 
-// TestCrawlPause: crawlers ask for nothing during a pause, and fetches go on beside it.
+// TestCrawlPause: crawlers request nothing during a pause, and fetches continue.
 func TestCrawlPause(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 5}})

@@ -21,7 +21,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// list is a host that says of repositories what it is told to, two a page.
+// list is a host that lists the repositories that a test gives it, two a page.
 type list struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -87,7 +87,7 @@ func inactive(did, status string) string {
 	return fmt.Sprintf(`{"did":%q,"rev":"","active":false,"status":%q}`, did, status)
 }
 
-// gap says that events of a host were missed, as the live side does.
+// gap records that events of a host were missed, as the live side does.
 func (w *world) gap(url string) {
 	w.t.Helper()
 	b := w.store.NewBatch()
@@ -98,7 +98,7 @@ func (w *world) gap(url string) {
 	w.wake()
 }
 
-// passes are the reconciliations that are requested, by base URL.
+// passes returns the requested reconciliations, by base URL.
 func (w *world) passes() map[string]store.Reconciliation {
 	w.t.Helper()
 	all, err := w.store.Reconciliations()
@@ -108,7 +108,8 @@ func (w *world) passes() map[string]store.Reconciliation {
 	return all
 }
 
-// TestReconcile: after a gap, whoever the list says is ahead of us is looked at again, and nobody else.
+// TestReconcile: after a gap, repositories whose listed rev is ahead of their row are checked, and
+// no other repository is.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	var log safeBuffer
@@ -192,8 +193,8 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-// TestReconcileResumes: a pass goes on behind the last page that is done, after a failure of the host,
-// after a restart, and after a pause; one that is asked for anew begins again.
+// TestReconcileResumes: a pass resumes after the last page that is done, after a failure of the
+// host, a restart or a pause; a pass that is requested again starts over.
 func TestReconcileResumes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 6, RecordsMedian: 5}})
@@ -212,7 +213,7 @@ func TestReconcileResumes(t *testing.T) {
 	}
 	w.start(discover.Options{})
 	w.until("the second page", func() bool { return len(l.asked()) == 3 })
-	w.gap(l.URL) // while it is asked for
+	w.gap(l.URL) // while a page is requested
 	l.set(func() { close(l.hold); l.hold = nil })
 	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	if got, want := l.asked(), []string{"", "2", "2", "", "2", "4"}; !slices.Equal(got, want) {
@@ -240,7 +241,7 @@ func TestReconcileResumes(t *testing.T) {
 	l.set(func() { l.status = 0 })
 	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
 
-	// Of a host that is crawled too, whoever is unknown is found.
+	// Unknown accounts are found if the host is crawled, too.
 	w.stop()
 	w.start(discover.Options{Crawl: []discover.Source{source}, CrawlPendingMax: 1})
 	w.gap(l.URL)
@@ -261,8 +262,8 @@ func (h logHook) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// TestGapAtTheEndOfAPass: a gap that is noticed when a pass has dropped its cursor, and still counts as running, has the
-// listing read again.
+// TestGapAtTheEndOfAPass: a gap that is noticed when a pass has deleted its cursor, and still
+// counts as running, causes the listing to be read again.
 func TestGapAtTheEndOfAPass(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
@@ -286,7 +287,8 @@ func TestGapAtTheEndOfAPass(t *testing.T) {
 	w.until("four passes", func() bool { return len(l.asked()) == 4 && len(w.passes()) == 0 })
 }
 
-// TestGapIsRepairedWhileTheCrawlIsOff: what was missed is fetched, and accounts that are unknown stay so until the crawl is on.
+// TestGapIsRepairedWhileTheCrawlIsOff: missed commits are fetched, and unknown accounts stay
+// unknown until the crawl is on.
 func TestGapIsRepairedWhileTheCrawlIsOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 5}})
@@ -314,8 +316,8 @@ func TestGapIsRepairedWhileTheCrawlIsOff(t *testing.T) {
 	w.until("the others", func() bool { return w.store.Counts()["synced"] == 3 })
 }
 
-// TestReconcileAnewAtOnce: a pass that is asked for anew while its first page is on the way begins again: the
-// page may have been made before the new gap.
+// TestReconcileAnewAtOnce: a pass that is requested again while its first page is requested starts
+// over: the page may have been made before the new gap.
 func TestReconcileAnewAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 5}})
@@ -332,7 +334,7 @@ func TestReconcileAnewAtOnce(t *testing.T) {
 	if got, want := l.asked(), []string{"", "", "2"}; !slices.Equal(got, want) {
 		t.Errorf("pages %q, want %q", got, want)
 	}
-	// A restart while the first page is asked for goes on with that.
+	// A restart during the request for the first page continues with that page.
 	l.set(func() { l.cursors, l.hold = nil, make(chan struct{}) })
 	w.gap(l.URL)
 	w.until("the first page", func() bool { return len(l.asked()) == 1 })
@@ -345,13 +347,14 @@ func TestReconcileAnewAtOnce(t *testing.T) {
 	}
 }
 
-// TestReconcileUnderway: a list that is ahead of a fetch under way is not forgotten when it ends below.
+// TestReconcileUnderway: a listed rev that is ahead of a fetch under way is not dropped when the
+// fetch ends below it.
 func TestReconcileUnderway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
 	ahead, taken := w.net.DIDs()[0], w.net.DIDs()[1]
 	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: ahead})
-	// What its host sends is older than what was announced meanwhile.
+	// The host sends an older rev than was announced meanwhile.
 	stale := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.StaleRev, DID: ahead, Count: 1})
 	if _, err := w.net.Account(ahead).Mutate(3); err != nil {
 		t.Fatal(err)
@@ -374,7 +377,8 @@ func TestReconcileUnderway(t *testing.T) {
 	}
 }
 
-// TestReconcilePastDeadHosts: hosts that do not answer, however many, keep no other from being gone through.
+// TestReconcilePastDeadHosts: any number of hosts that do not answer does not prevent the
+// comparison of other hosts.
 func TestReconcilePastDeadHosts(t *testing.T) {
 	t.Parallel()
 	var log safeBuffer

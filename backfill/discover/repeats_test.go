@@ -15,8 +15,9 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestRepeats: a listing that goes round is noticed before it was read four times, in whatever order it names accounts and
-// however its pages are cut; one that names each account once, or some of them twice, is not.
+// TestRepeats: a listing that repeats itself is detected before it was read four times, in whatever
+// order it names accounts and however its pages are cut; a listing that names each account once, or
+// some of them twice, is accepted.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -25,8 +26,8 @@ func TestRepeats(t *testing.T) {
 		what     string
 		page     int                    // entries of a page
 		accounts int                    // of the list
-		entry    func(i int) int        // what stands at a place
-		most     func(accounts int) int // entries read before it is noticed; 0: never
+		entry    func(i int) int        // the entry at an index
+		most     func(accounts int) int // entries read before detection; 0: never detected
 	}{
 		{what: "in order", page: 50, accounts: 1 << 20, entry: func(i int) int { return i }},
 		{what: "every page begins with the last account of the page before", page: 10, accounts: 1 << 20, entry: func(i int) int { return i - i/10 }},
@@ -59,8 +60,8 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
-// TestListsEnd: a listing whose cursors are always new and whose accounts are always the same is not read for ever, neither
-// by discovery nor after a gap, and the log says why.
+// TestListsEnd: a listing whose cursors are always new and whose accounts are always the same is
+// not read for ever, neither by discovery nor after a gap, and the log states why.
 func TestListsEnd(t *testing.T) {
 	t.Parallel()
 	var log safeBuffer

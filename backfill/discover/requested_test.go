@@ -62,9 +62,10 @@ func TestRequestWhileAPassMoves(t *testing.T) {
 	}
 }
 
-// TestListedTwice: a listing that was requested anew, and read to its end once more before the
-// repositories absent from the first reading were queued, stays to be compared until those absent
-// from the second reading are queued too. A crash between the two must not lose the latter.
+// TestListedTwice: a listing was requested again, and read to its end once more before the
+// repositories absent from the first reading were queued. It must stay requested until the
+// repositories absent from the second reading are queued, too. A crash between the two must not
+// lose them.
 func TestListedTwice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 1}})

@@ -12,7 +12,7 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestSaysWhyListIsUnreadable: a source of discovery whose list cannot be read says why.
+// TestSaysWhyListIsUnreadable: the status of a source whose list cannot be read states the reason.
 func TestSaysWhyListIsUnreadable(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ kind, body, want string }{

@@ -11,7 +11,7 @@ import (
 	"cistern/store/storetest"
 )
 
-// say does with an #account event of a relay what the live side does.
+// say applies an #account event of a relay as the live side does.
 func (w *world) say(did string, status store.Status) {
 	w.t.Helper()
 	w.change(did, func(r *store.Repo) {
@@ -25,7 +25,7 @@ func (w *world) say(did string, status store.Status) {
 
 const relaySource = 7
 
-// settled waits until the host of an account that was told about has been asked.
+// settled waits until the host of an account with an account event has been asked.
 func (w *world) settled(did string, attempt uint64) store.Repo {
 	w.t.Helper()
 	w.until("its host to be asked", func() bool {
@@ -35,8 +35,8 @@ func (w *world) settled(did string, attempt uint64) store.Repo {
 	return w.row(did)
 }
 
-// A relay's takedown outlives the daily look and a pass over the account's host; when the relay is no longer followed,
-// the host has the last word.
+// A relay's takedown outlives the daily check and a pass over the account's host; when the relay is
+// no longer followed, the host decides.
 func TestRelayTakedownOutlives(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
@@ -74,7 +74,8 @@ func TestRelayTakedownOutlives(t *testing.T) {
 	w.equal(did)
 }
 
-// The list of the relay that hid an account shows that it has changed its mind: its host has the last word.
+// The list of the relay that hid an account shows that the account is no longer hidden: its host
+// decides.
 func TestRelayListEndsTakedown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})

@@ -15,15 +15,15 @@ import (
 	"cistern/store"
 )
 
-// TestThinRoster: a relay that has just started names no hosts. Those of the accounts that we know are listed all the same,
-// and the relay is asked again soon, not in a day, after a restart too.
+// TestThinRoster: a relay that has just started names no hosts. The hosts of known accounts are
+// listed all the same, and the relay is asked again soon, not in a day, after a restart too.
 func TestThinRoster(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 3, Repos: 30, RecordsMedian: 2}})
 	dids := w.net.DIDs()
 	known := w.net.Account(dids[0])
 	w.filter(filter.Config{Mode: filter.ModeFull})
-	w.add(known.DID()) // told by the firehose
+	w.add(known.DID()) // known from the firehose
 	w.settle(known.DID())
 	w.stop()
 	var names atomic.Bool
@@ -56,8 +56,8 @@ func TestThinRoster(t *testing.T) {
 	w.until("all", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
 }
 
-// TestThinPasses: a list that names nothing, or less than half of what it did, is read again after a minute, doubling, for
-// hours; then it is taken to be so.
+// TestThinPasses: a list that names nothing, or less than half of its previous entries, is read
+// again after a minute, with doubling delays, for hours; then it is believed.
 func TestThinPasses(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
@@ -67,7 +67,8 @@ func TestThinPasses(t *testing.T) {
 		named int64
 		again time.Duration
 	}{
-		{100, day}, {51, day}, {25, time.Minute}, {25, 2 * time.Minute}, {26, day}, // the list shrank, and came back
+		// The list shrinks and recovers.
+		{100, day}, {51, day}, {25, time.Minute}, {25, 2 * time.Minute}, {26, day},
 		{0, time.Minute}, {0, 2 * time.Minute}, {0, 4 * time.Minute}, {0, 8 * time.Minute}, {0, 16 * time.Minute}, {0, 32 * time.Minute},
 		{0, 64 * time.Minute}, {0, 128 * time.Minute}, {0, 256 * time.Minute}, {0, day}, {0, day}, {3, day}, {0, time.Minute},
 	} {

@@ -56,7 +56,7 @@ func (h *hanging) hang() int {
 	return h.now
 }
 
-// stopped stops the runner, and gives the most requests that hung at a time since it was called last.
+// stopped stops the runner, and returns the most requests that hung at a time since its last call.
 func (h *hanging) stopped(w *world) (most int) {
 	w.stop()
 	w.until("requests to end", func() bool { return h.hang() == 0 })
@@ -66,8 +66,9 @@ func (h *hanging) stopped(w *world) (most int) {
 	return most
 }
 
-// TestHangingHosts: hosts that hang take only some of the places for lists, so that the pages of others are read meanwhile. When
-// they are known to hang they take fewer, after a restart too; likewise after a gap.
+// TestHangingHosts: hosts that hang hold only a part of the places for lists, so that pages of
+// other hosts are read meanwhile. Once they are known to hang they hold fewer, after a restart too;
+// likewise after a gap.
 func TestHangingHosts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
@@ -97,7 +98,7 @@ func TestHangingHosts(t *testing.T) {
 		t.Errorf("%d of 64 places were held by hosts that hang", most)
 	}
 	w.clock.advance(2 * time.Hour)
-	options.IdleTimeout = time.Hour // they are not given up while this test runs
+	options.IdleTimeout = time.Hour // no request times out while this test runs
 	w.start(options)
 	w.until("the good list again", func() bool { return len(good.asked()) == 40 })
 	w.until("some of the others", func() bool { return h.hang() == 16 })
@@ -123,8 +124,9 @@ func TestHangingHosts(t *testing.T) {
 	}
 }
 
-// TestFirstRequestIsShort: a host that has never been asked is given up early, so that a new store,
-// to which all hosts are new, soon reads the lists of others. The next request gets all of the time.
+// TestFirstRequestIsShort: the first request to a host has a short timeout, so that a new store, to
+// which all hosts are new, soon reads the lists of hosts that answer. The next request has the full
+// timeout.
 func TestFirstRequestIsShort(t *testing.T) {
 	t.Parallel()
 	const first, second = "no answer within 200ms", "no answer within 1.2s"

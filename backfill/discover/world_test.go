@@ -77,10 +77,10 @@ func newWorld(t testing.TB, o worldOptions) *world {
 	return w
 }
 
-// pausing is why tests shut gates.
+// pausing is the reason with which tests shut gates.
 var pausing = gate.Cause{Name: "test"}
 
-// start makes a runner and discovery over the world's store, and lets both run.
+// start creates a runner and discovery over the world's store, and runs both.
 func (w *world) start(o discover.Options) {
 	w.t.Helper()
 	var err error
@@ -137,19 +137,19 @@ func (w *world) permits() (taken int) {
 	return taken
 }
 
-// wake has all look for work, as the daemon does.
+// wake makes all loops look for work, as the daemon does.
 func (w *world) wake() {
 	w.run.Wake()
 	w.crawl.Wake()
 }
 
-// hostChanged has what is set for a host obeyed, as the daemon does.
+// hostChanged applies changed settings of a host, as the daemon does.
 func (w *world) hostChanged(id uint32) {
 	w.run.HostChanged(id)
 	w.crawl.HostChanged(id)
 }
 
-// add asks for repositories by name.
+// add requests repositories by name.
 func (w *world) add(dids ...string) {
 	w.t.Helper()
 	for _, did := range dids {
@@ -186,7 +186,7 @@ func (w *world) changeIn(did string, f func(b *store.Batch, r *store.Repo)) {
 	}
 }
 
-// know has the store know an account that is not followed.
+// know stores an account that is not followed.
 func (w *world) know(did string) {
 	w.t.Helper()
 	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
@@ -231,7 +231,8 @@ func (w *world) untilFor(patience time.Duration, what string, cond func() bool) 
 	}
 }
 
-// lists has every crawl source read the lists that are due, but for so many that a test holds up.
+// lists makes every crawl source read the lists that are due, except for so many that a test holds
+// up.
 func (w *world) lists(held int) {
 	w.t.Helper()
 	if err := discover.LookAtLists(w.t.Context(), w.crawl, held); err != nil {
@@ -239,7 +240,7 @@ func (w *world) lists(held int) {
 	}
 }
 
-// settle waits until a repository has left the queue and its task is over.
+// settle waits until a repository has left the queue and its task has ended.
 func (w *world) settle(dids ...string) {
 	w.t.Helper()
 	for _, did := range dids {
@@ -249,7 +250,7 @@ func (w *world) settle(dids ...string) {
 	}
 }
 
-// equal checks that the store holds exactly what is true of an account.
+// equal checks that the stored state of an account is the true one.
 func (w *world) equal(did string) {
 	w.t.Helper()
 	r, truth := w.row(did), w.net.Account(did).Truth()
@@ -302,7 +303,7 @@ func equalRecords(a, b map[string]repo.CID) bool {
 	return true
 }
 
-// events lists the log of a DID from an id on, as short texts.
+// events returns the log of a DID from an id on, as short texts.
 func (w *world) events(did string, from uint64) []string {
 	w.t.Helper()
 	var out []string
@@ -332,13 +333,13 @@ func (w *world) events(did string, from uint64) []string {
 	return out
 }
 
-// gauges checks that the counters say what the rows say.
+// gauges checks that the counters agree with the rows.
 func (w *world) gauges() {
 	w.t.Helper()
 	storetest.Check(w.t, w.store)
 }
 
-// accounts lists the account events of a DID.
+// accounts returns the account events of a DID.
 func (w *world) accounts(did string, from uint64) []string {
 	return slices.DeleteFunc(w.events(did, from), func(e string) bool { return e[0] != 'a' })
 }
@@ -349,7 +350,7 @@ func (w *world) known(did string) bool {
 	return !errors.Is(err, store.ErrNotFound)
 }
 
-// counted is the sum of a counter, or of that with a label's value.
+// counted returns the sum of a counter, or of its series with a label value.
 func counted(t testing.TB, reg *prometheus.Registry, name, value string) (sum float64) {
 	t.Helper()
 	families, err := reg.Gather()
@@ -369,7 +370,7 @@ func counted(t testing.TB, reg *prometheus.Registry, name, value string) (sum fl
 // directory is a directory in memory.
 type directory map[string]identity.Identity
 
-// Resolve looks it up.
+// Resolve returns the identity of a DID in memory.
 func (d directory) Resolve(_ context.Context, did string) (identity.Identity, error) {
 	if ident, ok := d[did]; ok {
 		return ident, nil
@@ -380,7 +381,7 @@ func (d directory) Resolve(_ context.Context, did string) (identity.Identity, er
 // Purge does nothing.
 func (d directory) Purge(string) {}
 
-// KeysAt knows none.
+// KeysAt returns no keys.
 func (d directory) KeysAt(context.Context, string, time.Time) ([]*repo.Key, error) {
 	return nil, nil
 }

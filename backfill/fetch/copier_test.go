@@ -197,8 +197,8 @@ func TestIndexes(t *testing.T) {
 	w.returned()
 }
 
-// TestZstdWindows: however many hosts send zstd bodies with large windows at a time, few of them are
-// open: other requests do not offer zstd.
+// TestZstdWindows: however many hosts send zstd bodies with large windows at a time, few of them
+// are open: other requests do not offer zstd.
 func TestZstdWindows(t *testing.T) {
 	t.Parallel()
 	const hosts = 24

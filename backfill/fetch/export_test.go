@@ -35,8 +35,8 @@ func Transfer(ctx context.Context, o Options, body io.Reader) error {
 	return c.read(ctx, cancel, body)
 }
 
-// Transfers reads n bodies at a time, each under the watch of a fetch with a permit of its own, while a host waits for a permit.
-// It gives how each ended.
+// Transfers reads n bodies at a time, each under the watch of a fetch with a permit of its own,
+// while a host waits for a permit. It gives how each ended.
 func Transfers(ctx context.Context, o Options, n int, body func() io.Reader) []error {
 	var mu sync.Mutex
 	sched := pace.NewScheduler(o.Concurrency)

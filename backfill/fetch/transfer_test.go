@@ -23,7 +23,8 @@ func (d *drip) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestSteadyTransfer: a body that keeps coming may take hours, and one that does not is given up within a minute.
+// TestSteadyTransfer: a body that keeps arriving may take hours, and one that does not is cancelled
+// within a minute.
 func TestSteadyTransfer(t *testing.T) {
 	for name, c := range map[string]struct {
 		body    drip
@@ -53,11 +54,12 @@ func TestSteadyTransfer(t *testing.T) {
 	}
 }
 
-// TestLongTransfers: transfers that take long keep a part of the permits at most while other repositories wait, whatever their
-// hosts send. Where permits are free they go on.
+// TestLongTransfers: long transfers hold at most a part of the permits while other repositories
+// wait, whatever their hosts send. While permits are free they continue.
 func TestLongTransfers(t *testing.T) {
 	for name, c := range map[string]struct{ permits, bodies, least, most int }{
-		"all permits are taken":   {8, 8, 1, 2}, // the second may meet the permit of the first, which is free then
+		// The second may find the permit of the first free again.
+		"all permits are taken":   {8, 8, 1, 2},
 		"one is free":             {8, 7, 0, 0},
 		"fewer than may be long":  {8, 6, 0, 0},
 		"there is but one permit": {1, 1, 0, 0},
