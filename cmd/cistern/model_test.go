@@ -153,7 +153,7 @@ func (m *model) settle() {
 	m.t.Helper()
 	p := patience{limit: 30 * time.Second}
 	for {
-		err := errors.Join(m.caughtUp(), m.equal())
+		err := errors.Join(m.read(), m.equal())
 		if err == nil {
 			return
 		}
@@ -170,14 +170,16 @@ func (m *model) settle() {
 	}
 }
 
-// caughtUp returns nil if every source is followed up to its end. A source that connects anew repeats
-// events that were applied, and while it does a row may become older again: the status of an account
-// is that of the last event, in the order of its source.
-func (m *model) caughtUp() error {
-	for i, src := range m.sources() {
-		cursor, _, err := m.store.Cursor(src.URL)
-		if head := m.streams()[i].Head(); cursor != head {
-			return fmt.Errorf("%s is followed up to %d, %w, of %d", src.URL, cursor, err, head)
+// read returns nil if every source is read to its end. A source that connects anew repeats events
+// that were applied, and while it does a row may become older again: the status of an account is that
+// of the last event, in the order of its source. What was read is handled before ingest stops.
+func (m *model) read() error {
+	for _, src := range m.live.Sources() {
+		for i, named := range m.sources() {
+			head := m.streams()[i].Head()
+			if named.URL == src.URL && src.Seq != head {
+				return fmt.Errorf("%s is read up to %d of %d", src.URL, src.Seq, head)
+			}
 		}
 	}
 	return nil

@@ -268,8 +268,11 @@ func (m *refilterModel) equal() error {
 	if cursor, running, err := m.fetch.Refilter(); running || err != nil {
 		return fmt.Errorf("the pass is at %q, %w", cursor, err)
 	}
-	if err := m.caughtUp(); err != nil { // an earlier commit may have an account followed for a while
-		return err
+	for i, src := range m.sources() { // an earlier commit may have an account followed for a while
+		cursor, _, err := m.store.Cursor(src.URL)
+		if head := m.streams()[i].Head(); cursor != head {
+			return fmt.Errorf("%s is followed up to %d, %w, of %d", src.URL, cursor, err, head)
+		}
 	}
 	f := m.store.Filter()
 	var errs []error
