@@ -133,6 +133,28 @@ func TestActiveWhileWithheld(t *testing.T) {
 	}
 }
 
+// A relay passes on nothing of an account that it hides, and the account's host may be asked before
+// the relay says active, too. What the relay held back is then asked for.
+func TestActiveAfterItsHostSaidSo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	a.SetStatus(simnet.Suspended)
+	w.pass()
+	if row := w.row(a); !row.Status.Hidden() {
+		t.Fatalf("the row is %s", row.Status)
+	}
+	setIn(w, a.DID(), func(b *store.Batch, row *store.Repo) { b.Enqueue(row, store.PriorityRetry) })
+	setIn(w, a.DID(), func(b *store.Batch, row *store.Repo) { b.Show(row); b.Complete(row) })
+	a.SetStatus(simnet.Active)
+	w.pass()
+	if row := w.row(a); row.State != store.StatePending || !row.Recheck {
+		t.Errorf("its host said active, then the relay: %s, recheck %t", row.State, row.Recheck)
+	}
+}
+
 // A flood of marks while a repository is fetched has it fetched again only as often as the budget
 // allows.
 func TestMarksDuringFetchAreBudgeted(t *testing.T) {

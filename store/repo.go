@@ -208,9 +208,10 @@ type Repo struct {
 	AccountSource uint32 `cbor:"36,keyasint,omitempty"`
 	// a statement about the account that does not hide it
 	Mark Mark `cbor:"37,keyasint,omitempty"`
-	// Withheld reports that a source has held back commits of the account (Mark), and that no
-	// commit has been applied since. The source may hold back more after an #account that says
-	// active: a relay that throttles an account passes on what the account's host says.
+	// Withheld reports that a source has held back events of the account, since it marked or hid the
+	// account, and that no commit has been applied since. The source may hold back more after an
+	// #account that says active: a relay that throttles an account passes on what the account's host
+	// says.
 	Withheld bool `cbor:"42,keyasint,omitempty"`
 	// Charged is the debt from recent status changes of the account, in records, as of ChargedAt,
 	// in unix seconds: package ingest's budget of status changes.

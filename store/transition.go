@@ -133,6 +133,8 @@ func (b *Batch) Show(r *Repo) {
 	r.Origin = OriginHost
 	if r.Status != StatusActive {
 		r.Status = StatusActive
+		// The source that hid the account may hold back its events until it says active, too.
+		r.Withheld = r.Withheld || r.AccountSource != 0
 		b.Account(r)
 	}
 }
