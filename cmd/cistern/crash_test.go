@@ -323,7 +323,7 @@ func (l *life) arm(name string, n int) {
 
 // open starts a life. With early it may crash before the daemon is completely open.
 func (w *crashWorld) open(from *crash, early bool) *life {
-	m := &model{t: w.t, seed: w.seed, rng: w.rng, net: w.net, plan: w.plan, before: w.before, stop: func() {}}
+	m := &model{repeats: true, t: w.t, seed: w.seed, rng: w.rng, net: w.net, plan: w.plan, before: w.before, stop: func() {}}
 	l := &life{model: m, world: w, from: from}
 	if from.depth > 0 && !from.begun {
 		m.plan.lossy = true // the events between are lost

@@ -26,7 +26,7 @@ func TestGaps(t *testing.T) {
 		t.Run(fmt.Sprintf("CISTERNTEST_SEED=%d", seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 9))
-			m := &model{recounts: true, t: t, seed: seed, rng: rng, before: map[string]bool{}, plan: plan{relays: 1 + rng.IntN(2), steps: 20 + rng.IntN(40)}}
+			m := &model{t: t, seed: seed, rng: rng, before: map[string]bool{}, plan: plan{relays: 1 + rng.IntN(2), steps: 20 + rng.IntN(40)}}
 			m.playGaps()
 		})
 	}

@@ -31,17 +31,17 @@ import (
 // model is a seeded network and a Cistern that follows it: the boxes of the daemon without its
 // listeners, over a store in memory.
 type model struct {
-	recounts bool // streams count anew
-	t        *testing.T
-	seed     uint64
-	rng      *rand.Rand
-	net      *simnet.Network
-	plan     plan
-	store    *store.Store
-	stop     func()
-	live     *ingest.Runner
-	fetch    *backfill.Runner
-	find     *discover.Runner
+	repeats bool // sources begin behind a crash, and repeat events that rows hold
+	t       *testing.T
+	seed    uint64
+	rng     *rand.Rand
+	net     *simnet.Network
+	plan    plan
+	store   *store.Store
+	stop    func()
+	live    *ingest.Runner
+	fetch   *backfill.Runner
+	find    *discover.Runner
 
 	config filter.Config   // of a new store; full without a mode
 	every  time.Duration   // between two passes over a listing; 0: a day
@@ -171,12 +171,12 @@ func (m *model) settle() {
 	}
 }
 
-// read returns nil if every source is read to its end. A source that connects anew repeats events
-// that were applied, and while it does a row may become older again: the status of an account is that
+// read returns nil if every source is read to its end. A source that begins behind a crash repeats
+// events that were applied, and while it does a row may become older again: the status of an account is that
 // of the last event, in the order of its source. What was read is handled before ingest stops.
 func (m *model) read() error {
-	if m.recounts {
-		return nil // seqs do not say how far a stream is read
+	if !m.repeats {
+		return nil
 	}
 	for _, src := range m.live.Sources() {
 		for i, named := range m.sources() {
