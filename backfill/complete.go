@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -106,7 +107,7 @@ func (t *task) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 	now := t.r.opts.Now()
 	retry := store.Retry{
 		Count:   count,
-		Since:   defaultTo(before.Since, now.Unix()),
+		Since:   cmp.Or(before.Since, now.Unix()),
 		Error:   fmt.Sprintf("the host has rev %s, %s was seen", row.Rev, row.SeenRev),
 		Lagging: true,
 	}

@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,12 +93,12 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.UserAgent = defaultTo(o.UserAgent, "cistern")
-	o.Concurrency = defaultTo(o.Concurrency, 32)
-	o.PerHost = defaultTo(o.PerHost, 10)
-	o.IdleTimeout = defaultTo(o.IdleTimeout, 30*time.Second)
-	o.RetryBase = defaultTo(o.RetryBase, time.Minute)
-	o.RetryMax = defaultTo(o.RetryMax, time.Hour)
+	o.UserAgent = cmp.Or(o.UserAgent, "cistern")
+	o.Concurrency = cmp.Or(o.Concurrency, 32)
+	o.PerHost = cmp.Or(o.PerHost, 10)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 30*time.Second)
+	o.RetryBase = cmp.Or(o.RetryBase, time.Minute)
+	o.RetryMax = cmp.Or(o.RetryMax, time.Hour)
 	if o.Transport == nil {
 		o.Transport = identity.NewTransport(identity.TransportOptions{
 			AllowPrivate:          o.AllowPrivate,
@@ -150,13 +151,4 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("retry maximum %s is below the base %s", o.RetryMax, o.RetryBase))
 	}
 	return errors.Join(errs...)
-}
-
-// defaultTo returns v, or def if v is the zero value.
-func defaultTo[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -1,6 +1,7 @@
 package backfill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,7 +144,7 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	}
 	most := t.r.opts.RetryMax
 	switch {
-	case v.nobody && row.Ordinal == 0:
+	case v.noHost && row.Ordinal == 0:
 		// Lists can invent names at no cost, and each attempt asks the shared directory.
 		most = max(most, goneRecheckMax)
 	case v.refused:
@@ -155,7 +156,7 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 		Kind:  v.kind,
 		Count: count,
 		Next:  now.Add(delay).Unix(),
-		Since: defaultTo(row.Retry.Since, now.Unix()),
+		Since: cmp.Or(row.Retry.Since, now.Unix()),
 		Error: err.Error(),
 	})
 }
@@ -166,7 +167,7 @@ func (t *task) hostOr(row *store.Repo) uint32 {
 	if marksOf(row) != t.marks && row.PDS != t.ident.PDS {
 		return row.Pending.Host
 	}
-	return defaultTo(t.hostID, row.Pending.Host)
+	return cmp.Or(t.hostID, row.Pending.Host)
 }
 
 // gone records that the account's host reports it as inactive. The stored data is kept, and hidden
@@ -224,7 +225,7 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, n
 
 // hideAs hides an account, with the reason and the time of the next check.
 func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, origin store.Origin, text string, now time.Time) {
-	since := defaultTo(row.Retry.Since, now.Unix())
+	since := cmp.Or(row.Retry.Since, now.Unix())
 	if row.Mark == store.MarkReturning {
 		row.Mark = store.MarkNone
 	}

@@ -48,7 +48,7 @@ type verdict struct {
 	lookup bool            // the lookup of the host failed, not the host
 
 	absent    bool  // the directory has no document of the DID, or a tombstone
-	nobody    bool  // no document names a host: retries fail until one does
+	noHost    bool  // no document names a host: retries fail until one does
 	refused   bool  // the host sent an invalid copy, and is likely to send it again
 	congested bool  // the host received too many requests at a time
 	err       error // the error of the attempt, nil for none
@@ -109,9 +109,9 @@ func classifyResolve(err error, now time.Time) verdict {
 	case errors.Is(err, identity.ErrRateLimited):
 		return verdict{kind: store.RateLimited, park: parkMin, lookup: true}
 	case errors.Is(err, identity.ErrNotFound):
-		return verdict{kind: store.Generic, lookup: true, nobody: true, absent: true}
+		return verdict{kind: store.Generic, lookup: true, noHost: true, absent: true}
 	case errors.Is(err, identity.ErrInvalid), errors.Is(err, identity.ErrPrivateAddress):
-		return verdict{kind: store.Generic, lookup: true, nobody: true}
+		return verdict{kind: store.Generic, lookup: true, noHost: true}
 	}
 	return verdict{kind: store.Transport, fault: hardFault, lookup: true}
 }

@@ -355,7 +355,7 @@ func TestHeavyRelist(t *testing.T) {
 	}
 }
 
-// Events of before the newest are of no account: relays deliver in any order.
+// Events older than the newest have no effect: relays deliver in any order.
 func TestOldAccountEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -245,7 +245,7 @@ func TestBudgetDelaysFetches(t *testing.T) {
 	}
 }
 
-// Hosts of before sync v1.1 name neither prevData nor prev.
+// Hosts older than sync v1.1 name neither prevData nor prev.
 func TestLegacyHost(t *testing.T) {
 	t.Parallel()
 	for _, bare := range []bool{false, true} {

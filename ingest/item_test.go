@@ -17,7 +17,7 @@ import (
 )
 
 // Others change rows while their events pass. Of what they wrote nothing is lost, and no commit is
-// applied to a row of before.
+// applied to an earlier row.
 func TestRowsOfOthersAreKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -34,7 +34,7 @@ func altered(t testing.TB, message []byte, change func(b body)) []byte {
 
 func (b body) op(i int) map[any]any { return b["ops"].([]any)[i].(map[any]any) }
 
-// legacy leaves out what hosts of before sync v1.1 leave out.
+// legacy leaves out what hosts older than sync v1.1 leave out.
 func (b body) legacy() {
 	delete(b, "prevData")
 	for i := range b["ops"].([]any) {
@@ -89,7 +89,7 @@ func TestEnvelopesLie(t *testing.T) {
 		{name: "another predecessor", change: func(b body) { b.op(0)["prev"] = b.op(1)["cid"] }, state: store.StatePending},
 		{name: "a delete of what was written", change: func(b body) { b.op(1)["action"], b.op(1)["cid"] = "delete", nil }, state: store.StatePending},
 		{name: "a create that was an update", change: func(b body) { b.op(0)["action"] = "create"; delete(b.op(0), "prev") }, state: store.StatePending},
-		// A host of before sync v1.1 says what it knows, and it is right.
+		// A host older than sync v1.1 says what it knows, and it is right.
 		{name: "nothing of before", change: func(b body) { b.legacy(); b["since"] = nil }, state: store.StateSynced, applied: true},
 		{name: "since is missing and prevData is not", change: func(b body) { b["since"] = nil }, state: store.StateSynced, applied: true},
 		{name: "a rev that is none", change: func(b body) { b["rev"] = "3jui7kd2z2y2" }, state: store.StateSynced, reason: "rev"},
@@ -233,7 +233,7 @@ func TestSyncOfManyRelays(t *testing.T) {
 	}
 }
 
-// Without the nodes beside, inversion is impossible. A host of before sync v1.1 is believed then as
+// Without the nodes beside, inversion is impossible. A host older than sync v1.1 is believed then as
 // far as the nodes which it must have go: that what was written is there, and what was deleted is
 // not. Of a host that names the tree before, the whole proof is wanted.
 func TestProofsLeftOut(t *testing.T) {

@@ -88,7 +88,7 @@ func TestTrackerFollowsItsModel(t *testing.T) {
 			"reset": func(t *rapid.T) {
 				cursor := rapid.Int64Range(-1, 5).Draw(t, "cursor")
 				tracker.Reset(cursor)
-				model = orderModel{first: cursor, last: cursor} // numbers of before do nothing
+				model = orderModel{first: cursor, last: cursor} // earlier numbers do nothing
 			},
 			"": func(t *rapid.T) {
 				if mark, want := tracker.Mark(), model.mark(); mark != want {

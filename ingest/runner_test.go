@@ -80,7 +80,7 @@ func TestRunFollowsTwoRelays(t *testing.T) {
 	}
 }
 
-// Hosts of before sync v1.1 must not make us fetch a repository with every commit.
+// Hosts older than sync v1.1 must not make us fetch a repository with every commit.
 func TestLegacyHostBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -198,7 +198,7 @@ func TestRemovedSourceComesBack(t *testing.T) {
 	})
 }
 
-// TestForgetCursor goes on at the tip, and events of before write no cursor any more.
+// TestForgetCursor goes on at the tip, and earlier events write no cursor any more.
 func TestForgetCursor(t *testing.T) {
 	t.Parallel()
 	h := newFirehose(t, func(_ int, c *client) {
@@ -226,7 +226,7 @@ func TestForgetCursor(t *testing.T) {
 	}
 	s.sees(h.url, 100, 101, 102, 100, 101, 102)
 	s.until("cursor 100", func() bool { return s.cursor(h.url) == 100 })
-	if err := held[0].Write(); err != nil { // that of before, while the new one is in flight
+	if err := held[0].Write(); err != nil { // the earlier one, while the new one is in flight
 		t.Fatal(err)
 	}
 	if got := s.cursor(h.url); got != 100 {
