@@ -10,6 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// WaitStreams waits until all streams have ended, after which none can begin.
+func (s *Server) WaitStreams() { _ = s.streams.slots.Acquire(context.Background(), s.streams.max) }
+
 // StreamHandler serves /stream from a log.
 func StreamHandler(log Log, o Options) http.Handler {
 	h, _ := StreamHandlerHolding(log, o, heldBytesMax)

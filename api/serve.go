@@ -12,11 +12,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Serve answers on both listeners, which it closes, until ctx ends, and then drains: requests are
-// finished, streams are closed with 1001 (going away). It returns nil when that was done within
-// DrainTimeout, and at once with the cause when a listener fails or the store proves damaged.
+// ErrDraining means that requests or streams had not ended within DrainTimeout. They may still read
+// the store, which therefore must not be closed.
+var ErrDraining = errors.New("requests or streams have not ended")
+
+// Serve answers on both listeners, which it closes, until ctx ends, a listener fails or the store
+// proves damaged, and then drains: requests are finished, streams are closed with 1001 (going
+// away). It returns nil if ctx ended and the rest was done within DrainTimeout. The error is
+// ErrDraining, besides the cause, if it was not.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
+	var drains errgroup.Group // apart, as g returns its first error only
 	for _, l := range []struct {
 		name     string
 		listener net.Listener
@@ -32,7 +38,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 			}
 			return fmt.Errorf("serve the %s listener: %w", l.name, err)
 		})
-		g.Go(func() error { return s.drain(ctx, srv) })
+		drains.Go(func() error { return s.drain(ctx, srv) })
 	}
 	g.Go(func() error {
 		select {
@@ -42,7 +48,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 			return err
 		}
 	})
-	return g.Wait()
+	return errors.Join(g.Wait(), drains.Wait())
 }
 
 func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Duration) *http.Server {
@@ -65,13 +71,11 @@ func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	<-ctx.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DrainTimeout)
 	defer cancel()
-	err := srv.Shutdown(ctx)
-	if err == nil {
-		// The server does not count streams: having all their places means that they have ended.
-		if err = s.streams.slots.Acquire(ctx, s.streams.max); err == nil {
-			s.streams.slots.Release(s.streams.max)
-			return nil
-		}
+	_ = srv.Shutdown(ctx) // fails with ctx, or as its listener did, which Serve has reported
+	// The server does not count streams: having all their slots means that they have ended.
+	if ctx.Err() == nil && s.streams.slots.Acquire(ctx, s.streams.max) == nil {
+		s.streams.slots.Release(s.streams.max)
+		return nil
 	}
-	return errors.Join(fmt.Errorf("drain requests and streams within %s: %w", s.opts.DrainTimeout, err), srv.Close())
+	return errors.Join(fmt.Errorf("%w (%s)", ErrDraining, s.opts.DrainTimeout), srv.Close())
 }

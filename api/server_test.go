@@ -43,6 +43,8 @@ func newWorld(t testing.TB, o api.Options) *world {
 	if w.server, err = api.New(o); err != nil {
 		t.Fatal(err)
 	}
+	// A test server waits for requests when it closes, but not for streams, which read the store.
+	t.Cleanup(func() { w.server.WaitStreams() })
 	w.public, w.admin = httptest.NewServer(w.server.Public()), httptest.NewServer(w.server.Admin())
 	t.Cleanup(w.public.Close)
 	t.Cleanup(w.admin.Close)
@@ -442,18 +444,20 @@ func TestStoreStream(t *testing.T) {
 	}
 }
 
+func listenAny(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // Serve drains: streams are told, and it returns.
 func TestServe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{DrainTimeout: 5 * time.Second})
-	listen := func() net.Listener {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
-	public, admin := listen(), listen()
+	public, admin := listenAny(t), listenAny(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var served errgroup.Group
@@ -474,17 +478,29 @@ func TestServe(t *testing.T) {
 	ends(t, silent, websocket.CloseGoingAway)
 }
 
+// A stream that outlasts the drain is reported, since it may still read the store.
+func TestServeReportsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{DrainTimeout: time.Millisecond})
+	public, admin := listenAny(t), listenAny(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var served errgroup.Group
+	served.Go(func() error { return w.server.Serve(ctx, public, admin) })
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
+	silent := follow(t, "http://"+public.Addr().String(), "?cursor=1")
+	wantIDs(t, silent, 1, 1)
+	cancel()
+	// The peer does not answer the close frame, for which the stream waits.
+	if err := served.Wait(); !errors.Is(err, api.ErrDraining) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestServeEndsWithItsListener(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
-	public, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	public, admin := listenAny(t), listenAny(t)
 	if err := admin.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -502,14 +518,7 @@ func TestServeEndsOnCorruption(t *testing.T) {
 	if rec.Code != http.StatusInternalServerError {
 		t.Errorf("status %d", rec.Code)
 	}
-	public, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	public, admin := listenAny(t), listenAny(t)
 	if err := w.server.Serve(t.Context(), public, admin); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("got %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cistern/api"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -70,41 +71,46 @@ func TestBoxes(t *testing.T) {
 	}
 }
 
-// TestStuckBoxKeepsTheStore checks that a daemon that cannot stop in time does not close the store
-// under the boxes that still run.
-func TestStuckBoxKeepsTheStore(t *testing.T) {
+// A daemon does not close the store while boxes or requests may still read it.
+func TestStoreStaysOpenForWhatIsLeft(t *testing.T) {
 	t.Parallel()
-	listen := func() net.Listener {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
+	release := make(chan struct{})
+	defer close(release)
+	for _, c := range []struct {
+		name string
+		run  func(context.Context) error
+		want error
+	}{
+		{"stuck", func(context.Context) error { <-release; return nil }, errBudget},
+		{"requests", func(context.Context) error { return api.ErrDraining }, api.ErrDraining},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := Config{Data: t.TempDir(), PLC: []string{"http://127.0.0.1:1"}, AllowPrivate: true, Verify: "full"}
+			d, err := newDaemon(cfg, slog.New(slog.DiscardHandler), listeners{listenAny(t), listenAny(t)}, tuning{
+				budget: 50 * time.Millisecond,
+				store:  func(o *store.Options) { o.FS = vfs.NewMem() },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := d.run(ctx, box{c.name, c.run}); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.name) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := d.store.Repo("did:web:nobody.example"); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("the store answers %v", err)
+			}
+			storetest.Check(t, d.store) // open, in memory
+		})
 	}
-	cfg := Config{Data: t.TempDir(), PLC: []string{"http://127.0.0.1:1"}, AllowPrivate: true, Verify: "full"}
-	d, err := newDaemon(cfg, slog.New(slog.DiscardHandler), listeners{listen(), listen()}, tuning{
-		budget: 50 * time.Millisecond,
-		store:  func(o *store.Options) { o.FS = vfs.NewMem() },
-	})
+}
+
+func listenAny(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	release, ended := make(chan struct{}), make(chan struct{})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	err = d.run(ctx, box{"stuck", func(context.Context) error {
-		defer close(ended)
-		<-release
-		return nil
-	}})
-	if !errors.Is(err, errBudget) || !strings.Contains(err.Error(), "stuck") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := d.store.Repo("did:web:nobody.example"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("the store answers %v", err)
-	}
-	close(release)
-	<-ended
-	// What was not stopped still reads the store, which therefore stays open, in memory.
-	storetest.Check(t, d.store)
+	return l
 }

@@ -180,7 +180,7 @@ func awaitSources(ctx context.Context, live *ingest.Runner) {
 func (d *daemon) run(ctx context.Context, watchers ...box) error {
 	budget := cmp.Or(d.tune.budget, shutdownBudget)
 	err := boxes{list: append(d.boxes(), watchers...), budget: budget}.Run(ctx)
-	if errors.Is(err, errBudget) {
+	if errors.Is(err, errBudget) || errors.Is(err, api.ErrDraining) {
 		return fmt.Errorf("%w: exiting without closing the store, which recovers when it is opened",
 			err)
 	}
