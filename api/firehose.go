@@ -318,9 +318,5 @@ func (q query) host() (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	origin, err := identity.ParseOrigin(text)
-	if err != nil {
-		return "", invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(text))
-	}
-	return identity.HostOf(origin), nil
+	return hostName(text)
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
@@ -81,7 +82,7 @@ func (s *Server) hostItem(h *store.Host) hostItem {
 	now := s.standing(h)
 	it := hostItem{
 		Host: h.Name, State: now.State(), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
-		FailingSince: moment(now.FailingSince), LastError: or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
+		FailingSince: moment(now.FailingSince), LastError: cmp.Or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
 		FirstSeen: rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen), Override: pace.Override(h.Limits),
 		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min, ConcurrencyMax: now.Limits.Max,
 			PerSecond: now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay, OpensAt: moment(now.Opens),

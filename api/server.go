@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -90,23 +91,15 @@ func (o Options) withDefaults() Options {
 	if o.Ready == nil {
 		o.Ready = func() error { return nil }
 	}
-	o.Verify = or(o.Verify, "full")
-	o.Version = or(o.Version, "dev")
-	o.SubscribersMax = or(o.SubscribersMax, 1000)
-	o.WriteTimeout = or(o.WriteTimeout, 30*time.Second)
-	o.PageBytes = or(o.PageBytes, 128<<10)
-	o.PageEvents = or(o.PageEvents, 2000)
-	o.SharedBytes = or(o.SharedBytes, 16<<20)
-	o.DrainTimeout = or(o.DrainTimeout, 10*time.Second)
+	o.Verify = cmp.Or(o.Verify, "full")
+	o.Version = cmp.Or(o.Version, "dev")
+	o.SubscribersMax = cmp.Or(o.SubscribersMax, 1000)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.PageBytes = cmp.Or(o.PageBytes, 128<<10)
+	o.PageEvents = cmp.Or(o.PageEvents, 2000)
+	o.SharedBytes = cmp.Or(o.SharedBytes, 16<<20)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, 10*time.Second)
 	return o
-}
-
-func or[T comparable](v, usual T) T {
-	var zero T
-	if v == zero {
-		return usual
-	}
-	return v
 }
 
 func (o Options) validate() error {
