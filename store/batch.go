@@ -40,6 +40,7 @@ type Batch struct {
 	err         error
 
 	changes []collectionChange // of the current Apply
+	told    []Op               // ops of the current Apply that its entry tells
 	key     []byte             // scratch for keys and values
 	value   []byte
 	row     bytes.Buffer
@@ -49,7 +50,8 @@ type Batch struct {
 
 type entry struct {
 	entryV1
-	id uint64
+	id     uint64
+	events []Event // for readers at the head, or nil: see recent
 }
 
 // supersededBlock is a block whose last reference was removed by an entry of the batch, or between
@@ -245,7 +247,7 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	}
 	b.touched[r.Ordinal] = true
 	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal, Ops: make([]entryOp, 0, len(ops))}
-	b.changes = b.changes[:0]
+	b.changes, b.told = b.changes[:0], b.told[:0]
 	for i := range ops {
 		if err := b.applyOp(r, f, &e, rev, &ops[i]); err != nil {
 			return fmt.Errorf("apply %s of %s: %w", ops[i].Path, r.DID, err)
@@ -257,7 +259,7 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 		}
 	}
 	if len(e.Ops) > 0 && !r.Status.Hidden() {
-		b.entries = append(b.entries, entry{entryV1: e})
+		b.entries = append(b.entries, entry{entryV1: e, events: b.s.recent.keep(r.DID, &e, b.told)})
 	}
 	return b.err
 }
@@ -391,10 +393,16 @@ func (b *Batch) Wipe(r *Repo) error {
 
 // Account adds an account event with r's status to the log.
 func (b *Batch) Account(r *Repo) {
-	b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryAccount, DID: appendDID(nil, r.DID), Status: r.Status}})
+	b.entries = append(b.entries, entry{
+		entryV1: entryV1{Kind: entryAccount, DID: appendDID(nil, r.DID), Status: r.Status},
+		events:  []Event{{Kind: KindAccount, DID: r.DID, Status: r.Status}},
+	})
 }
 
 // Identity adds an identity event with r's handle and PDS to the log.
 func (b *Batch) Identity(r *Repo) {
-	b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryIdentity, DID: appendDID(nil, r.DID), Handle: r.Handle, PDS: r.PDS}})
+	b.entries = append(b.entries, entry{
+		entryV1: entryV1{Kind: entryIdentity, DID: appendDID(nil, r.DID), Handle: r.Handle, PDS: r.PDS},
+		events:  []Event{{Kind: KindIdentity, DID: r.DID, Handle: r.Handle, PDS: r.PDS}},
+	})
 }

@@ -33,7 +33,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	snap := s.db.NewSnapshot()
 	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
 	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(), s.caches.counts.copied()
-	c.hostsSay = s.hosts.copied()
+	c.hostsSay, c.recent = s.hosts.copied(), s.recent.copied()
 	s.seq.mu.Unlock()
 	s.filters.mu.Unlock()
 	c.r = snap
@@ -42,7 +42,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 		return 0, errors.Join(err, snap.Close())
 	}
 	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log,
-		c.listings, c.sources, c.marks, c.filters, c.buffers, c.caches, c.numbers, c.hosts, c.counters} {
+		c.listings, c.sources, c.marks, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
 		}
@@ -66,6 +66,7 @@ type checker struct {
 
 	buffered    map[string]buffered // copy of the memory
 	cursors     map[string]int64    // copy of the memory
+	recent      []eventGroup        // copy of the memory
 	filtersWere *selections         // copy of the memory
 	rows        map[string]Repo     // copy of the cache
 	counted     map[collectionOf]int64

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 )
 
 // caches compares what is cached with the rows on disk.
@@ -36,6 +37,32 @@ func (c *checker) caches() error {
 		}
 		if owned && n != says { // the count of a wiped repository is never read again
 			c.report("cached count %s of ordinal %d: is %d instead of %d", of.collection, of.ordinal, n, says)
+		}
+	}
+	return nil
+}
+
+// newest compares the newest events, which are kept in memory, with the log.
+func (c *checker) newest() error {
+	for _, g := range c.recent {
+		if g.end <= c.tail {
+			continue // pruned, so that no reader reaches it
+		}
+		at := 0
+		r := logReader{s: c.s, view: c.r, head: g.end - 1, next: max(g.id, c.tail), left: len(g.events), fn: func(ev *Event) error {
+			for at < len(g.events) && g.events[at].ID < ev.ID {
+				at++
+			}
+			if at == len(g.events) || !reflect.DeepEqual(g.events[at], *ev) {
+				c.report("event %d in memory differs from the log's %+v", ev.ID, *ev)
+			}
+			return nil
+		}}
+		if err := r.run(c.ctx); err != nil {
+			return err
+		}
+		if r.next != g.end || at != len(g.events)-1 {
+			c.report("events %d to %d in memory: the log has them to %d", g.id, g.end-1, r.next-1)
 		}
 	}
 	return nil

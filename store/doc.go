@@ -69,12 +69,12 @@
 //	retention.go ages of events            prune.go     deletes old events
 //	collect.go abandoned ordinals          unsettled.go events hidden by volatile batches
 //	lock.go    locks of DIDs               dirlock.go   lock of the directory
-//	errors.go, metrics.go                  buffer.go    live commits during a fetch
+//	recent.go  newest events, in memory    buffer.go    live commits during a fetch
 //	cursor.go  firehose cursors            source.go, crawlsource.go  sources
 //	status.go  statuses and their origins  listing.go   rows of many ops
 //	relist.go  Relist                      view.go      reads at one point in time
 //	codec.go   CBOR values                 cache.go     recently written rows
 //	filter.go  versions of the filter      retry.go     retries in due order
 //	shelve.go, holds.go  kept, shown records    drop.go  repositories no longer followed
-//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions of work
+//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions; errors.go, metrics.go
 package store

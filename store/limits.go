@@ -16,4 +16,11 @@ const (
 
 	// relistBatchBytes bounds the listing rows written in one batch, about 100,000 ops.
 	relistBatchBytes = 2 << 20
+
+	// recentBytes bounds the newest events kept in memory: some seconds of the whole network.
+	recentBytes = 8 << 20
+	// recentEventBytes is about the size of an event besides its record, in memory.
+	recentEventBytes = 300
+	// recentIdleMax is after how many batches without a reader no events are kept.
+	recentIdleMax = 1000
 )

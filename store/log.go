@@ -19,6 +19,16 @@ import (
 // ErrFutureCursor, one below the tail ErrOutdatedCursor.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
+	if cursor >= s.Tail() && cursor <= head {
+		if next, ok, err := s.recent.read(ctx, cursor, head, maxEvents, fn); ok {
+			return next, err
+		}
+	}
+	return s.readLog(ctx, cursor, head, maxEvents, fn)
+}
+
+// readLog is ReadLog from the engine.
+func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	// The view is taken before the tail is read: pruning moves the tail first and deletes
 	// afterwards, so that the view has all events from the tail on.
 	v, err := s.view()
@@ -46,7 +56,7 @@ func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn fu
 // logReader expands entries of the log into events.
 type logReader struct {
 	s    *Store
-	view view
+	view reader
 	head uint64
 	next uint64 // next id to pass
 	left int    // ids still to pass

@@ -56,6 +56,7 @@ func (s *Store) loadLog() error {
 	}
 	s.seq.next, s.seq.time, s.seq.changed = next, int64(t), make(chan struct{})
 	s.seq.tail.Store(tail)
+	s.recent.from = next
 	s.seq.head.Store(next - 1)
 	return nil
 }
@@ -79,6 +80,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 		err = s.guard(func() error { return s.db.ApplyNoSyncWait(b.b, pebble.Sync) })
 	}
 	if err == nil {
+		s.recent.add(b, s.seq.next)
 		s.buffers.apply(b.buffers)
 		s.caches.apply(b)
 		s.garbage.add(b.abandoned)

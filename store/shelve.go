@@ -121,7 +121,7 @@ func (b *Batch) applyOp(r *Repo, f *filter.Filter, e *entryV1, rev string, op *O
 		b.setRecord(key, to, block, op.CID, rev)
 	}
 	r.moved(from, to)
-	b.tell(e, op.Path, collection, from, to, block)
+	b.tell(e, op, collection, from, to, block)
 	return nil
 }
 
@@ -132,15 +132,20 @@ func (b *Batch) setRecord(key []byte, at place, block uint32, cid repo.CID, rev 
 
 // tell adds to the entry what readers see of a record that moves between places, and counts its
 // collection.
-func (b *Batch) tell(e *entryV1, path, collection []byte, from, to place, block uint32) {
+func (b *Batch) tell(e *entryV1, op *Op, collection []byte, from, to place, block uint32) {
+	told := entryOp{Path: op.Path}
 	switch {
 	case from == shown && to == shown:
-		e.Ops = append(e.Ops, entryOp{Action: Update, Path: path, Block: block})
+		told.Action, told.Block = Update, block
 	case to == shown:
 		b.changed(collection, 1)
-		e.Ops = append(e.Ops, entryOp{Action: Create, Path: path, Block: block})
+		told.Action, told.Block = Create, block
 	case from == shown:
 		b.changed(collection, -1)
-		e.Ops = append(e.Ops, entryOp{Action: Delete, Path: path})
+		told.Action = Delete
+	default:
+		return
 	}
+	e.Ops = append(e.Ops, told)
+	b.told = append(b.told, *op)
 }

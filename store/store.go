@@ -19,6 +19,7 @@ type Store struct {
 	engine    *pebble.Options
 	codec     codec
 	seq       sequencer
+	recent    recent
 	locks     locks
 	hosts     hosts
 	filters   filters
