@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // open lets every web page read: everything on the public listener is public.
@@ -27,19 +29,26 @@ func open(next http.Handler) http.Handler {
 	})
 }
 
+// access admits requests to the private listener.
+type access struct {
+	token    string                 // of the operator, "" if there is none
+	requests *prometheus.CounterVec // route, result
+	answers  *answers
+}
+
 // guard admits only the operator (invariant 7).
-func (s *Server) guard(next http.Handler) http.Handler {
+func (a *access) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.admit(r); err != nil {
-			s.metrics.requests.WithLabelValues("guard", "refused").Inc()
-			s.answer(w, r, err)
+		if err := a.admit(r); err != nil {
+			a.requests.WithLabelValues("guard", "refused").Inc()
+			a.answers.answer(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (s *Server) admit(r *http.Request) error {
+func (a *access) admit(r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
 		return refuse("Forbidden", "origin %s is not this server", echo(strings.Join(origin, ", ")))
 	}
@@ -51,16 +60,16 @@ func (s *Server) admit(r *http.Request) error {
 	switch {
 	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
 		return nil // probes use any name, and their answers reveal nothing
-	case s.opts.AdminToken == "" && !ownHost(r):
+	case a.token == "" && !ownHost(r):
 		return refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", echo(r.Host))
-	case s.opts.AdminToken != "" && !s.hasToken(r):
+	case a.token != "" && !a.hasToken(r):
 		return refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")
 	}
 	return nil
 }
 
 // hasToken compares the token in constant time, whatever its length.
-func (s *Server) hasToken(r *http.Request) bool {
+func (a *access) hasToken(r *http.Request) bool {
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		user, password, ok := r.BasicAuth()
@@ -69,8 +78,8 @@ func (s *Server) hasToken(r *http.Request) bool {
 		}
 		given = password
 	}
-	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(s.opts.AdminToken))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+	is, want := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(a.token))
+	return subtle.ConstantTimeCompare(is[:], want[:]) == 1
 }
 
 // sameOrigin reports whether the only Origin header names the host of the request.

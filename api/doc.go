@@ -33,7 +33,7 @@
 //
 //	server.go  Options, Server, routes      serve.go     listeners, draining
 //	conns.go   connections of a listener    clients.go   limits of one client
-//	errors.go  error class → HTTP status    access.go    token, Host, Origin, CORS
+//	errors.go  errors → answers, counts     access.go    token, Host, Origin, CORS
 //	xrpc.go    dispatch of queries          record.go    getRecord, listRecords
 //	repo.go    describeRepo, visibility       sync.go      com.atproto.sync
 //	stream.go  /stream                      page.go      events encoded once for all

@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
+	"time"
 
 	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // refusal is an error for the client: a name from a closed set, which decides the status, and a
@@ -77,13 +81,75 @@ func refusalStatus(name string) int {
 // handler is a route. It answers itself, or returns an error for answer.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
+// answers makes HTTP handlers of routes: it counts their requests and answers their errors.
+type answers struct {
+	logger  *slog.Logger
+	metrics *metrics
+	fatal   chan error // why Serve must end
+}
+
+// route answers with h, and counts requests.
+func (a *answers) route(name string, h handler) http.Handler {
+	seconds := a.metrics.seconds.WithLabelValues(name)
+	timed := a.untimed(name, h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		timed.ServeHTTP(w, r)
+		seconds.Observe(time.Since(start).Seconds())
+	})
+}
+
+// change is like route, for a request that changes something (invariant 7).
+func (a *answers) change(name string, h handler) http.Handler {
+	return a.route(name, func(w http.ResponseWriter, r *http.Request) error {
+		if !isJSON(r) {
+			return refuse("UnsupportedMediaType", "content type %s: want %s or %s", echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
+		}
+		return h(w, r)
+	})
+}
+
+// untimed is like route, without the time that an answer takes.
+func (a *answers) untimed(name string, h handler) http.Handler {
+	requests := a.metrics.requests.MustCurryWith(prometheus.Labels{"route": name})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		result := "ok"
+		if err := h(w, r); err != nil {
+			result = "refused"
+			if status, _, _ := classify(err); status >= http.StatusInternalServerError {
+				result = "failed"
+			}
+			a.answer(w, r, err)
+		}
+		requests.WithLabelValues(result).Inc()
+	})
+}
+
+// unknown answers requests without a route: a wrong method or a wrong path.
+func (a *answers) unknown(mux *http.ServeMux) http.Handler {
+	return a.route("unknown", func(w http.ResponseWriter, r *http.Request) error {
+		var allow []string
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+			if _, pattern := mux.Handler(other); pattern != "/" {
+				allow = append(allow, method)
+			}
+		}
+		if len(allow) == 0 {
+			return refuse("NotFound", "there is nothing at %s", echo(r.URL.Path))
+		}
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		return refuse("MethodNotAllowed", "%s takes %s, not %s", echo(r.URL.Path), strings.Join(allow, " and "), echo(r.Method))
+	})
+}
+
 // answer sends err to the client. An internal one goes to the log and to Serve too.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
+func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, name, message := classify(err)
 	if status == http.StatusInternalServerError {
-		s.opts.Logger.LogAttrs(r.Context(), slog.LevelError, "request", slog.String("path", r.URL.Path), slog.Any("err", err))
+		a.logger.LogAttrs(r.Context(), slog.LevelError, "request", slog.String("path", r.URL.Path), slog.Any("err", err))
 	}
-	s.watch(err)
+	a.watch(err)
 	switch status {
 	case http.StatusUnauthorized:
 		w.Header().Add("WWW-Authenticate", `Bearer realm="cistern"`)
@@ -97,10 +163,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // watch makes Serve end if err means that the store is damaged.
-func (s *Server) watch(err error) {
+func (a *answers) watch(err error) {
 	if errors.Is(err, store.ErrCorrupt) {
 		select {
-		case s.fatal <- err:
+		case a.fatal <- err:
 		default:
 		}
 	}

@@ -27,11 +27,11 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses
 	if err != nil {
 		panic(err)
 	}
-	s := &Server{opts: o, metrics: m, fatal: make(chan error, 1)}
-	s.streams = newStreams(o, log, "epoch1", m, s.watch)
+	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
+	streams := newStreams(o, log, "epoch1", m, a.watch)
 	held := newTurns(bytes)
-	s.streams.held = held
-	return s.untimed("stream", s.streams.serve), func() (n int) {
+	streams.held = held
+	return a.untimed("stream", streams.serve), func() (n int) {
 		held.mu.Lock()
 		defer held.mu.Unlock()
 		for _, c := range held.clients {
@@ -95,7 +95,9 @@ func AppendString(dst []byte, s string) []byte { return appendString(dst, s) }
 var BadDID = badDID
 
 // Answer is answer.
-func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) { s.answer(w, r, err) }
+func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) {
+	s.answers.answer(w, r, err)
+}
 
 // Turns are turns.
 type Turns struct{ turns *turns }

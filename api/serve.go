@@ -44,7 +44,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-s.fatal:
+		case err := <-s.answers.fatal:
 			return err
 		}
 	})

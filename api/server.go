@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
-	"strings"
 	"sync"
 	"time"
 
@@ -127,13 +126,14 @@ func (o Options) validate() error {
 // Server answers requests.
 type Server struct {
 	opts    Options
+	answers *answers
+	access  access
 	store   *store.Store
 	metrics *metrics
 	streams *streams
 	sizes   sizes
-	queries *turns     // the weight of each query
-	large   *turns     // one for each byte of a long answer
-	fatal   chan error // why Serve must end
+	queries *turns // the weight of each query
+	large   *turns // one for each byte of a long answer
 
 	filterMu sync.Mutex // held while the filter is read, changed and set
 }
@@ -148,10 +148,12 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, store: o.Store, metrics: m, fatal: make(chan error, 1)}
+	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
+	s := &Server{opts: o, store: o.Store, metrics: m, answers: a}
+	s.access = access{token: o.AdminToken, requests: m.requests, answers: a}
 	s.queries, s.large = newTurns(queriesMax), newTurns(largeBytesMax)
 	s.sizes.read = o.Store.Sizes
-	s.streams = newStreams(o, o.Store, o.Store.Epoch(), m, s.watch)
+	s.streams = newStreams(o, o.Store, o.Store.Epoch(), m, a.watch)
 	return s, nil
 }
 
@@ -167,113 +169,60 @@ func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error))
 func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
-	mux.Handle("GET /{$}", s.route("banner", s.banner))
-	mux.Handle("/", s.unknown(mux))
+	mux.Handle("GET /{$}", s.answers.route("banner", banner))
+	mux.Handle("/", s.answers.unknown(mux))
 	return open(mux)
 }
 
 // readSide adds the routes of both listeners.
 func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("/xrpc/{method}", s.xrpc(s.xrpcMethods()))
-	mux.Handle("GET /xrpc/_health", s.route("_health", s.health))
-	mux.Handle("GET /stream", s.untimed("stream", s.streams.serve))
-	mux.Handle("GET /stats", s.route("stats", s.stats))
+	mux.Handle("GET /xrpc/_health", s.answers.route("_health", s.health))
+	mux.Handle("GET /stream", s.answers.untimed("stream", s.streams.serve))
+	mux.Handle("GET /stats", s.answers.route("stats", s.stats))
 }
 
 // Admin returns the handler of the private listener. It has the routes of the public one too.
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
-	mux.Handle("GET /repos", s.route("repos", s.listRows))
-	mux.Handle("GET /repos/{did}", s.route("repo", s.showRow))
-	mux.Handle("PUT /repos", s.change("track", s.track))
-	mux.Handle("DELETE /repos", s.change("untrack", s.untrack))
-	mux.Handle("POST /repos/resync", s.change("resync", s.resync))
-	mux.Handle("GET /filter", s.route("filter", s.showFilter))
-	mux.Handle("PATCH /filter", s.change("set_filter", s.changeFilter))
-	mux.Handle("GET /firehose/sources", s.route("sources", s.listSources))
-	mux.Handle("POST /firehose/sources", s.change("add_source", s.addSource))
-	mux.Handle("DELETE /firehose/sources", s.change("remove_source", s.removeSource))
-	mux.Handle("DELETE /firehose/cursors", s.change("forget_cursor", s.forgetCursor))
-	mux.Handle("GET /crawler/sources", s.route("crawls", s.listCrawls))
-	mux.Handle("POST /crawler/sources", s.change("add_crawl", s.addCrawl))
-	mux.Handle("DELETE /crawler/sources", s.change("remove_crawl", s.removeCrawl))
-	mux.Handle("DELETE /crawler/cursors", s.change("forget_crawl", s.forgetCrawl))
-	mux.Handle("GET /hosts", s.route("hosts", s.listHosts))
-	mux.Handle("GET /hosts/{host}", s.route("host", s.showHost))
-	mux.Handle("PUT /hosts/{host}/limits", s.change("limit_host", s.limitHost))
-	mux.Handle("DELETE /hosts/{host}/limits", s.change("unlimit_host", s.unlimitHost))
-	mux.Handle("PUT /hosts/{host}/ban", s.change("ban_host", s.banHost))
-	mux.Handle("DELETE /hosts/{host}/ban", s.change("unban_host", s.unbanHost))
-	mux.Handle("GET /ingestion", s.route("ingestion", s.ingestion))
-	mux.Handle("PATCH /ingestion", s.change("set_ingestion", s.setIngestion))
-	mux.Handle("GET /healthz", s.route("healthz", s.alive))
-	mux.Handle("GET /readyz", s.route("readyz", s.ready))
+	route, change := s.answers.route, s.answers.change
+	mux.Handle("GET /repos", route("repos", s.listRows))
+	mux.Handle("GET /repos/{did}", route("repo", s.showRow))
+	mux.Handle("PUT /repos", change("track", s.track))
+	mux.Handle("DELETE /repos", change("untrack", s.untrack))
+	mux.Handle("POST /repos/resync", change("resync", s.resync))
+	mux.Handle("GET /filter", route("filter", s.showFilter))
+	mux.Handle("PATCH /filter", change("set_filter", s.changeFilter))
+	mux.Handle("GET /firehose/sources", route("sources", s.listSources))
+	mux.Handle("POST /firehose/sources", change("add_source", s.addSource))
+	mux.Handle("DELETE /firehose/sources", change("remove_source", s.removeSource))
+	mux.Handle("DELETE /firehose/cursors", change("forget_cursor", s.forgetCursor))
+	mux.Handle("GET /crawler/sources", route("crawls", s.listCrawls))
+	mux.Handle("POST /crawler/sources", change("add_crawl", s.addCrawl))
+	mux.Handle("DELETE /crawler/sources", change("remove_crawl", s.removeCrawl))
+	mux.Handle("DELETE /crawler/cursors", change("forget_crawl", s.forgetCrawl))
+	mux.Handle("GET /hosts", route("hosts", s.listHosts))
+	mux.Handle("GET /hosts/{host}", route("host", s.showHost))
+	mux.Handle("PUT /hosts/{host}/limits", change("limit_host", s.limitHost))
+	mux.Handle("DELETE /hosts/{host}/limits", change("unlimit_host", s.unlimitHost))
+	mux.Handle("PUT /hosts/{host}/ban", change("ban_host", s.banHost))
+	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.unbanHost))
+	mux.Handle("GET /ingestion", route("ingestion", s.ingestion))
+	mux.Handle("PATCH /ingestion", change("set_ingestion", s.setIngestion))
+	mux.Handle("GET /healthz", route("healthz", s.alive))
+	mux.Handle("GET /readyz", route("readyz", s.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/", s.unknown(mux))
-	return s.guard(mux)
+	mux.Handle("/", s.answers.unknown(mux))
+	return s.access.guard(mux)
 }
 
-// route answers with h, and counts requests.
-func (s *Server) route(name string, h handler) http.Handler {
-	seconds := s.metrics.seconds.WithLabelValues(name)
-	timed := s.untimed(name, h)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		timed.ServeHTTP(w, r)
-		seconds.Observe(time.Since(start).Seconds())
-	})
-}
-
-// change is like route, for a request that changes something (invariant 7).
-func (s *Server) change(name string, h handler) http.Handler {
-	return s.route(name, func(w http.ResponseWriter, r *http.Request) error {
-		if !isJSON(r) {
-			return refuse("UnsupportedMediaType", "content type %s: want %s or %s", echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
-		}
-		return h(w, r)
-	})
-}
-
-func (s *Server) untimed(name string, h handler) http.Handler {
-	requests := s.metrics.requests.MustCurryWith(prometheus.Labels{"route": name})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		result := "ok"
-		if err := h(w, r); err != nil {
-			result = "refused"
-			if status, _, _ := classify(err); status >= http.StatusInternalServerError {
-				result = "failed"
-			}
-			s.answer(w, r, err)
-		}
-		requests.WithLabelValues(result).Inc()
-	})
-}
-
-// unknown answers requests without a route: a wrong method or a wrong path.
-func (s *Server) unknown(mux *http.ServeMux) http.Handler {
-	return s.route("unknown", func(w http.ResponseWriter, r *http.Request) error {
-		var allow []string
-		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodPatch, http.MethodDelete} {
-			other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
-			if _, pattern := mux.Handler(other); pattern != "/" {
-				allow = append(allow, method)
-			}
-		}
-		if len(allow) == 0 {
-			return refuse("NotFound", "there is nothing at %s", echo(r.URL.Path))
-		}
-		w.Header().Set("Allow", strings.Join(allow, ", "))
-		return refuse("MethodNotAllowed", "%s takes %s, not %s", echo(r.URL.Path), strings.Join(allow, " and "), echo(r.Method))
-	})
-}
-
-const banner = `This is a Cistern: an index of AT Protocol repositories, each verified against its owner's key.
+const bannerText = `This is a Cistern: an index of AT Protocol repositories, each verified against its owner's key.
 
   /xrpc/com.atproto.repo.{getRecord,listRecords,describeRepo}
   /xrpc/com.atproto.sync.{getLatestCommit,getRepoStatus,listRepos}
@@ -281,8 +230,8 @@ const banner = `This is a Cistern: an index of AT Protocol repositories, each ve
   /stats
 `
 
-func (s *Server) banner(w http.ResponseWriter, _ *http.Request) error {
+func banner(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = io.WriteString(w, banner) // an error concerns the client only
+	_, _ = io.WriteString(w, bannerText) // an error concerns the client only
 	return nil
 }

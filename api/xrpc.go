@@ -28,9 +28,9 @@ func (s *Server) xrpcMethods() map[string]xrpcMethod {
 func (s *Server) xrpc(methods map[string]xrpcMethod) http.Handler {
 	routes := make(map[string]http.Handler, len(methods))
 	for name, method := range methods {
-		routes[name] = s.route(name, func(w http.ResponseWriter, r *http.Request) error { return s.query(w, r, method) })
+		routes[name] = s.answers.route(name, func(w http.ResponseWriter, r *http.Request) error { return s.query(w, r, method) })
 	}
-	other := s.route("other", func(_ http.ResponseWriter, r *http.Request) error {
+	other := s.answers.route("other", func(_ http.ResponseWriter, r *http.Request) error {
 		name := r.PathValue("method")
 		if _, err := syntax.ParseNSID(name); err != nil {
 			return invalid("xrpc path %s does not end in an NSID", echo(name))
