@@ -77,24 +77,29 @@ func (c *Crawl) item() crawlItem {
 
 var errNoCrawler = refuse("MethodNotImplemented", "this daemon crawls nothing")
 
-// listCrawls handles GET /crawler/sources.
-func (s *Server) listCrawls(w http.ResponseWriter, r *http.Request) error {
-	if s.opts.Crawler.Sources == nil {
+// crawlSources shows and changes what the crawler reads.
+type crawlSources struct{ crawler Crawler }
+
+// list handles GET /crawler/sources.
+func (s *crawlSources) list(w http.ResponseWriter, r *http.Request) error {
+	if s.crawler.Sources == nil {
 		return errNoCrawler
 	}
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}
 	items := []crawlItem{}
-	for _, c := range s.opts.Crawler.Sources() {
+	for _, c := range s.crawler.Sources() {
 		items = append(items, c.item())
 	}
 	writeJSON(w, http.StatusOK, items)
 	return nil
 }
 
-// readCrawl returns the source that a body names.
-func (s *Server) readCrawl(w http.ResponseWriter, r *http.Request) (c store.CrawlSource, err error) {
+// read returns the source that a body names.
+func (s *crawlSources) read(
+	w http.ResponseWriter, r *http.Request,
+) (c store.CrawlSource, err error) {
 	var body struct {
 		URL  *string `json:"url"`
 		Kind *string `json:"kind"`
@@ -103,59 +108,62 @@ func (s *Server) readCrawl(w http.ResponseWriter, r *http.Request) (c store.Craw
 		return c, err
 	}
 	switch {
-	case s.opts.Crawler.Parse == nil:
+	case s.crawler.Parse == nil:
 		return c, errNoCrawler
 	case body.URL == nil:
 		return c, invalid("the body lacks url")
 	case body.Kind == nil:
 		return c, invalid("the body lacks kind")
 	}
-	if c, err = s.opts.Crawler.Parse(*body.Kind, *body.URL); err != nil {
+	if c, err = s.crawler.Parse(*body.Kind, *body.URL); err != nil {
 		return c, invalid("%v", err)
 	}
 	return c, nil
 }
 
-// addCrawl handles POST /crawler/sources.
-func (s *Server) addCrawl(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.readCrawl(w, r)
+// add handles POST /crawler/sources.
+func (s *crawlSources) add(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.read(w, r)
 	if err != nil {
 		return err
 	}
-	if s.opts.Crawler.Add == nil || s.opts.Crawler.Sources == nil {
+	if s.crawler.Add == nil || s.crawler.Sources == nil {
 		return errNoCrawler
 	}
-	all := s.opts.Crawler.Sources()
+	all := s.crawler.Sources()
 	known := slices.ContainsFunc(all, func(have Crawl) bool { return have.CrawlSource == c })
 	if n := len(all); n >= crawlsMax && !known {
 		return invalid("%d sources are crawled, the maximum", n)
 	}
-	if err := s.opts.Crawler.Add(c); err != nil {
+	if err := s.crawler.Add(c); err != nil {
 		return err
 	}
 	writeCrawl(w, http.StatusCreated, c, "")
 	return nil
 }
 
-// removeCrawl handles DELETE /crawler/sources.
-func (s *Server) removeCrawl(w http.ResponseWriter, r *http.Request) error {
-	return s.dropCrawl(w, r, s.opts.Crawler.Remove, "no crawl source %s is there", staysRemoved)
+// remove handles DELETE /crawler/sources.
+func (s *crawlSources) remove(w http.ResponseWriter, r *http.Request) error {
+	return s.drop(w, r, s.crawler.Remove, "no crawl source %s is there", staysRemoved)
 }
 
-// forgetCrawl handles DELETE /crawler/cursors.
-func (s *Server) forgetCrawl(w http.ResponseWriter, r *http.Request) error {
-	return s.dropCrawl(w, r, s.opts.Crawler.Forget, "crawl source %s has no cursor", "")
+// forget handles DELETE /crawler/cursors.
+func (s *crawlSources) forget(w http.ResponseWriter, r *http.Request) error {
+	return s.drop(w, r, s.crawler.Forget, "crawl source %s has no cursor", "")
 }
 
-func (s *Server) dropCrawl(w http.ResponseWriter, r *http.Request, do func(store.CrawlSource) error, missing, note string) error {
-	c, err := s.readCrawl(w, r)
+func (s *crawlSources) drop(
+	w http.ResponseWriter, r *http.Request, do func(store.CrawlSource) error, missing, note string,
+) error {
+	c, err := s.read(w, r)
 	if err != nil {
 		return err
 	}
 	if do == nil {
 		return errNoCrawler
 	}
-	if s.opts.Crawler.Sources == nil || !slices.ContainsFunc(s.opts.Crawler.Sources(), func(have Crawl) bool { return have.CrawlSource == c && have.Named }) {
+	named := func(have Crawl) bool { return have.CrawlSource == c && have.Named }
+	if s.crawler.Sources == nil || !slices.ContainsFunc(s.crawler.Sources(), named) {
 		note = ""
 	}
 	err = do(c)

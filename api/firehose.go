@@ -112,21 +112,24 @@ func moment(t time.Time) string {
 
 var errNoFirehose = refuse("MethodNotImplemented", "this daemon follows no firehose")
 
-// listSources handles GET /firehose/sources.
-func (s *Server) listSources(w http.ResponseWriter, r *http.Request) error {
-	if s.opts.Firehose.Sources == nil {
+// sources shows and changes what the firehose follows.
+type sources struct{ firehose Firehose }
+
+// list handles GET /firehose/sources.
+func (s *sources) list(w http.ResponseWriter, r *http.Request) error {
+	if s.firehose.Sources == nil {
 		return errNoFirehose
 	}
 	q, err := parseQuery(r)
 	if err != nil {
 		return err
 	}
-	match, err := s.sourceFilter(q)
+	match, err := s.filter(q)
 	if err != nil {
 		return err
 	}
 	items := []sourceItem{}
-	for _, src := range s.opts.Firehose.Sources() {
+	for _, src := range s.firehose.Sources() {
 		if match(&src) {
 			items = append(items, src.item())
 		}
@@ -135,8 +138,8 @@ func (s *Server) listSources(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// sourceFilter returns the filter of url=, host=, is_pds=, running= and failing= together.
-func (s *Server) sourceFilter(q query) (func(*Source) bool, error) {
+// filter returns the filter of url=, host=, is_pds=, running= and failing= together.
+func (s *sources) filter(q query) (func(*Source) bool, error) {
 	var tests []func(*Source) bool
 	for name, of := range map[string]func(*Source) bool{
 		"is_pds":  func(src *Source) bool { return src.PDS },
@@ -157,7 +160,7 @@ func (s *Server) sourceFilter(q query) (func(*Source) bool, error) {
 		tests = append(tests, func(src *Source) bool { return identity.HostOf(src.URL) == host })
 	}
 	if text := q.text("url"); text != "" {
-		want, err := s.parseSource(text, false)
+		want, err := s.parse(text, false)
 		if err != nil {
 			return nil, err
 		}
@@ -173,11 +176,11 @@ func (s *Server) sourceFilter(q query) (func(*Source) bool, error) {
 	}, nil
 }
 
-func (s *Server) parseSource(url string, pds bool) (store.Source, error) {
-	if s.opts.Firehose.Parse == nil {
+func (s *sources) parse(url string, pds bool) (store.Source, error) {
+	if s.firehose.Parse == nil {
 		return store.Source{}, errNoFirehose
 	}
-	src, err := s.opts.Firehose.Parse(url, pds)
+	src, err := s.firehose.Parse(url, pds)
 	if err != nil {
 		return src, invalid("%v", err)
 	}
@@ -190,8 +193,8 @@ type sourceBody struct {
 	IsPDS *bool   `json:"is_pds"`
 }
 
-// addSource handles POST /firehose/sources.
-func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
+// add handles POST /firehose/sources.
+func (s *sources) add(w http.ResponseWriter, r *http.Request) error {
 	var body sourceBody
 	if err := readObject(w, r, &body); err != nil {
 		return err
@@ -199,20 +202,20 @@ func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
 	if body.URL == nil {
 		return invalid("the body lacks url")
 	}
-	src, err := s.parseSource(*body.URL, body.IsPDS != nil && *body.IsPDS)
+	src, err := s.parse(*body.URL, body.IsPDS != nil && *body.IsPDS)
 	if err != nil {
 		return err
 	}
-	if s.opts.Firehose.Add == nil || s.opts.Firehose.Sources == nil {
+	if s.firehose.Add == nil || s.firehose.Sources == nil {
 		return errNoFirehose
 	}
-	sources := s.opts.Firehose.Sources()
+	all := s.firehose.Sources()
 	// to be changed
-	known := slices.ContainsFunc(sources, func(have Source) bool { return have.URL == src.URL })
-	if n := len(sources); n >= sourcesMax && !known {
+	known := slices.ContainsFunc(all, func(have Source) bool { return have.URL == src.URL })
+	if n := len(all); n >= sourcesMax && !known {
 		return invalid("%d sources are followed, the maximum", n)
 	}
-	if err := s.opts.Firehose.Add(src); err != nil {
+	if err := s.firehose.Add(src); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusCreated, struct {
@@ -222,26 +225,26 @@ func (s *Server) addSource(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// removeSource handles DELETE /firehose/sources.
-func (s *Server) removeSource(w http.ResponseWriter, r *http.Request) error {
+// remove handles DELETE /firehose/sources.
+func (s *sources) remove(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		URL *string `json:"url"`
 	}
 	if err := readObject(w, r, &body); err != nil {
 		return err
 	}
-	return s.drop(w, "url", body.URL, s.opts.Firehose.Remove, "no source %s is followed", staysRemoved)
+	return s.drop(w, "url", body.URL, s.firehose.Remove, "no source %s is followed", staysRemoved)
 }
 
-// forgetCursor handles DELETE /firehose/cursors.
-func (s *Server) forgetCursor(w http.ResponseWriter, r *http.Request) error {
+// forget handles DELETE /firehose/cursors.
+func (s *sources) forget(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Key *string `json:"key"`
 	}
 	if err := readObject(w, r, &body); err != nil {
 		return err
 	}
-	return s.drop(w, "key", body.Key, s.opts.Firehose.Forget, "source %s has no cursor", "")
+	return s.drop(w, "key", body.Key, s.firehose.Forget, "source %s has no cursor", "")
 }
 
 // staysRemoved is the note for a removed source that an option names.
@@ -249,18 +252,21 @@ const staysRemoved = "an option of the daemon names this source: it stays remove
 
 // drop removes the item in a field of the body. The answer has a note for a source that an option
 // names.
-func (s *Server) drop(w http.ResponseWriter, name string, value *string, do func(url string) error, missing, note string) error {
+func (s *sources) drop(
+	w http.ResponseWriter, name string, value *string, do func(url string) error, missing, note string,
+) error {
 	if value == nil {
 		return invalid("the body lacks %s", name)
 	}
-	src, err := s.parseSource(*value, false)
+	src, err := s.parse(*value, false)
 	if err != nil {
 		return err
 	}
 	if do == nil {
 		return errNoFirehose
 	}
-	if s.opts.Firehose.Sources == nil || !slices.ContainsFunc(s.opts.Firehose.Sources(), func(have Source) bool { return have.URL == src.URL && have.Named }) {
+	named := func(have Source) bool { return have.URL == src.URL && have.Named }
+	if s.firehose.Sources == nil || !slices.ContainsFunc(s.firehose.Sources(), named) {
 		note = ""
 	}
 	err = do(src.URL)
@@ -290,12 +296,12 @@ type firehoseTotals struct {
 	LagSeconds float64 `json:"lag_seconds"`
 }
 
-func (s *Server) firehoseTotals() *firehoseTotals {
-	if s.opts.Firehose.Sources == nil {
+func (s *sources) totals() *firehoseTotals {
+	if s.firehose.Sources == nil {
 		return nil
 	}
 	t := &firehoseTotals{}
-	for _, src := range s.opts.Firehose.Sources() {
+	for _, src := range s.firehose.Sources() {
 		t.Sources++
 		t.Events += src.Events
 		t.Bytes += src.Bytes

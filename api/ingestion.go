@@ -50,20 +50,20 @@ func (i *Ingestion) paused() map[string][]string {
 	return paused
 }
 
-// ingestion handles GET /ingestion.
-func (s *Server) ingestion(w http.ResponseWriter, _ *http.Request) error {
-	writeJSON(w, http.StatusOK, s.opts.Ingestion.positions())
+// show handles GET /ingestion.
+func (i *Ingestion) show(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, i.positions())
 	return nil
 }
 
-// setIngestion handles PATCH /ingestion. It answers as GET does, and changes nothing if any
+// set handles PATCH /ingestion. It answers as GET does, and changes nothing if any
 // value of the body is invalid.
-func (s *Server) setIngestion(w http.ResponseWriter, r *http.Request) error {
+func (i *Ingestion) set(w http.ResponseWriter, r *http.Request) error {
 	var body map[string]json.RawMessage
 	if err := readObject(w, r, &body); err != nil {
 		return err
 	}
-	switches := s.opts.Ingestion.switches()
+	switches := i.switches()
 	wanted := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(body)) {
 		part := switches[name]
@@ -82,5 +82,5 @@ func (s *Server) setIngestion(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		switches[name].Set(wanted[name])
 	}
-	return s.ingestion(w, r)
+	return i.show(w, r)
 }

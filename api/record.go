@@ -5,10 +5,18 @@ import (
 
 	"cistern/ingest/repo"
 	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
+// records answers the queries of com.atproto.
+type records struct {
+	store   *store.Store
+	refused prometheus.Counter // records without a JSON form
+}
+
 // getRecord answers com.atproto.repo.getRecord.
-func (s *Server) getRecord(q query) ([]byte, error) {
+func (r *records) getRecord(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
 		return nil, err
@@ -30,23 +38,23 @@ func (s *Server) getRecord(q query) ([]byte, error) {
 			return nil, invalid("cid %s is not the CID of a record", echo(text))
 		}
 	}
-	row, err := s.readable(did)
+	row, err := r.readable(did)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := s.store.Record(&row, collection, rkey)
+	rec, err := r.store.Record(&row, collection, rkey)
 	if errors.Is(err, store.ErrNotFound) || err == nil && want.Defined() && want != rec.CID {
 		return nil, refuse("RecordNotFound", "could not locate record: at://%s/%s/%s", did, collection, rkey)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return s.appendRecord(nil, did, &rec), nil
+	return r.appendRecord(nil, did, &rec), nil
 }
 
 // appendRecord appends {"uri","cid","value"}, or {"uri","cid","unrepresentable"} for a record that
 // has no JSON form.
-func (s *Server) appendRecord(dst []byte, did string, rec *store.Record) []byte {
+func (r *records) appendRecord(dst []byte, did string, rec *store.Record) []byte {
 	// DIDs, collections and record keys have no characters that JSON escapes.
 	out := append(append(dst, `{"uri":"at://`...), did...)
 	out = append(append(out, '/'), rec.Collection...)
@@ -54,7 +62,7 @@ func (s *Server) appendRecord(dst []byte, did string, rec *store.Record) []byte 
 	out = append(rec.CID.AppendText(append(out, `","cid":"`...)), '"')
 	out, ok := appendBody(out, "value", rec.Record)
 	if !ok {
-		s.metrics.refused.Inc()
+		r.refused.Inc()
 	}
 	return append(out, '}')
 }
@@ -80,7 +88,7 @@ func appendBody(out []byte, name string, record []byte) (_ []byte, ok bool) {
 // listRecords answers com.atproto.repo.listRecords. A page may be short for its size. The cursor is
 // the last record key looked at, and missing when there was none, as of the reference PDS: a list
 // ends with an empty page.
-func (s *Server) listRecords(q query) ([]byte, error) {
+func (r *records) listRecords(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
 		return nil, err
@@ -97,24 +105,26 @@ func (s *Server) listRecords(q query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	row, err := s.readable(did)
+	row, err := r.readable(did)
 	if err != nil {
 		return nil, err
 	}
 	// Any text is a position among the keys, as it is for the reference PDS.
-	return s.recordPage(&row, collection, q.text("cursor"), limit, reverse)
+	return r.recordPage(&row, collection, q.text("cursor"), limit, reverse)
 }
 
-func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit int, reverse bool) ([]byte, error) {
+func (r *records) recordPage(
+	row *store.Repo, collection, cursor string, limit int, reverse bool,
+) ([]byte, error) {
 	out, more, first := []byte(`{"records":[`), true, cursor
 	for start := len(out); more && limit > 0 && len(out) < pageBytesMax; {
 		step := min(limit, pageStep)
-		records, err := s.store.ListRecords(row, collection, cursor, step, reverse)
+		read, err := r.store.ListRecords(row, collection, cursor, step, reverse)
 		if err != nil {
 			return nil, err
 		}
-		more = len(records) == step
-		for i := range records {
+		more = len(read) == step
+		for i := range read {
 			mark := len(out)
 			if mark >= pageBytesMax {
 				more = true
@@ -123,8 +133,8 @@ func (s *Server) recordPage(row *store.Repo, collection, cursor string, limit in
 			if mark > start {
 				out = append(out, ',')
 			}
-			out = s.appendRecord(out, row.DID, &records[i])
-			cursor = records[i].Rkey
+			out = r.appendRecord(out, row.DID, &read[i])
+			cursor = read[i].Rkey
 		}
 		limit -= step
 	}

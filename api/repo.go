@@ -9,8 +9,8 @@ import (
 )
 
 // held returns the row of a repository with a copy in the store, or a refusal.
-func (s *Server) held(did string) (store.Repo, error) {
-	row, err := s.store.Repo(did)
+func (r *records) held(did string) (store.Repo, error) {
+	row, err := r.store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) || err == nil && row.Rev == "" && !row.Status.Hidden() {
 		return row, refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
@@ -19,8 +19,8 @@ func (s *Server) held(did string) (store.Repo, error) {
 
 // visible returns the row of a repository whose contents may be shown, or a refusal. Every query
 // for contents uses it (invariant 2).
-func (s *Server) visible(did string) (store.Repo, error) {
-	row, err := s.held(did)
+func (r *records) visible(did string) (store.Repo, error) {
+	row, err := r.held(did)
 	if err != nil {
 		return row, err
 	}
@@ -43,8 +43,8 @@ func (s *Server) visible(did string) (store.Repo, error) {
 // readable is like visible, for methods of com.atproto.repo. Their lexicons have no error for a
 // repository that is unknown or inactive: like the reference PDS they answer InvalidRequest, with
 // the reason as message.
-func (s *Server) readable(did string) (store.Repo, error) {
-	row, err := s.visible(did)
+func (r *records) readable(did string) (store.Repo, error) {
+	row, err := r.visible(did)
 	var hidden *refusal
 	if errors.As(err, &hidden) {
 		return row, invalid("%s", hidden.message)
@@ -89,16 +89,16 @@ type service struct {
 // the handle the one that it claims. handleIsCorrect means that the handle resolves to the DID. It
 // is always false: handles are not resolved, since each account could choose the name that is
 // looked up.
-func (s *Server) describeRepo(q query) ([]byte, error) {
+func (r *records) describeRepo(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
 		return nil, err
 	}
-	row, err := s.visible(did)
+	row, err := r.visible(did)
 	if err != nil {
 		return nil, err
 	}
-	collections, err := s.store.Collections(&row)
+	collections, err := r.store.Collections(&row)
 	if err != nil {
 		return nil, err
 	}

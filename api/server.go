@@ -126,14 +126,15 @@ func (o Options) validate() error {
 // Server answers requests.
 type Server struct {
 	opts    Options
-	answers *answers
-	access  access
 	store   *store.Store
 	metrics *metrics
+	answers *answers
+	access  access
+	xrpc    xrpc
 	streams *streams
-	sizes   sizes
-	queries *turns // the weight of each query
-	large   *turns // one for each byte of a long answer
+	stats   stats
+	sources sources
+	crawls  crawlSources
 
 	filterMu sync.Mutex // held while the filter is read, changed and set
 }
@@ -149,11 +150,19 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
-	s := &Server{opts: o, store: o.Store, metrics: m, answers: a}
-	s.access = access{token: o.AdminToken, requests: m.requests, answers: a}
-	s.queries, s.large = newTurns(queriesMax), newTurns(largeBytesMax)
-	s.sizes.read = o.Store.Sizes
-	s.streams = newStreams(o, o.Store, o.Store.Epoch(), m, a.watch)
+	r := &records{store: o.Store, refused: m.refused}
+	s := &Server{
+		opts: o, store: o.Store, metrics: m, answers: a,
+		access: access{token: o.AdminToken, requests: m.requests, answers: a},
+		xrpc: xrpc{methods: r.methods(), answers: a, turns: newTurns(queriesMax),
+			large: newTurns(largeBytesMax)},
+		streams: newStreams(o, o.Store, o.Store.Epoch(), m, a.watch),
+		sources: sources{o.Firehose},
+		crawls:  crawlSources{o.Crawler},
+	}
+	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
+		ingestion: &s.opts.Ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
+		unready: o.Ready, logger: o.Logger}
 	return s, nil
 }
 
@@ -176,10 +185,10 @@ func (s *Server) Public() http.Handler {
 
 // readSide adds the routes of both listeners.
 func (s *Server) readSide(mux *http.ServeMux) {
-	mux.Handle("/xrpc/{method}", s.xrpc(s.xrpcMethods()))
-	mux.Handle("GET /xrpc/_health", s.answers.route("_health", s.health))
+	mux.Handle("/xrpc/{method}", s.xrpc.handler())
+	mux.Handle("GET /xrpc/_health", s.answers.route("_health", s.stats.health))
 	mux.Handle("GET /stream", s.answers.untimed("stream", s.streams.serve))
-	mux.Handle("GET /stats", s.answers.route("stats", s.stats))
+	mux.Handle("GET /stats", s.answers.route("stats", s.stats.show))
 }
 
 // Admin returns the handler of the private listener. It has the routes of the public one too.
@@ -194,24 +203,24 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("POST /repos/resync", change("resync", s.resync))
 	mux.Handle("GET /filter", route("filter", s.showFilter))
 	mux.Handle("PATCH /filter", change("set_filter", s.changeFilter))
-	mux.Handle("GET /firehose/sources", route("sources", s.listSources))
-	mux.Handle("POST /firehose/sources", change("add_source", s.addSource))
-	mux.Handle("DELETE /firehose/sources", change("remove_source", s.removeSource))
-	mux.Handle("DELETE /firehose/cursors", change("forget_cursor", s.forgetCursor))
-	mux.Handle("GET /crawler/sources", route("crawls", s.listCrawls))
-	mux.Handle("POST /crawler/sources", change("add_crawl", s.addCrawl))
-	mux.Handle("DELETE /crawler/sources", change("remove_crawl", s.removeCrawl))
-	mux.Handle("DELETE /crawler/cursors", change("forget_crawl", s.forgetCrawl))
+	mux.Handle("GET /firehose/sources", route("sources", s.sources.list))
+	mux.Handle("POST /firehose/sources", change("add_source", s.sources.add))
+	mux.Handle("DELETE /firehose/sources", change("remove_source", s.sources.remove))
+	mux.Handle("DELETE /firehose/cursors", change("forget_cursor", s.sources.forget))
+	mux.Handle("GET /crawler/sources", route("crawls", s.crawls.list))
+	mux.Handle("POST /crawler/sources", change("add_crawl", s.crawls.add))
+	mux.Handle("DELETE /crawler/sources", change("remove_crawl", s.crawls.remove))
+	mux.Handle("DELETE /crawler/cursors", change("forget_crawl", s.crawls.forget))
 	mux.Handle("GET /hosts", route("hosts", s.listHosts))
 	mux.Handle("GET /hosts/{host}", route("host", s.showHost))
 	mux.Handle("PUT /hosts/{host}/limits", change("limit_host", s.limitHost))
 	mux.Handle("DELETE /hosts/{host}/limits", change("unlimit_host", s.unlimitHost))
 	mux.Handle("PUT /hosts/{host}/ban", change("ban_host", s.banHost))
 	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.unbanHost))
-	mux.Handle("GET /ingestion", route("ingestion", s.ingestion))
-	mux.Handle("PATCH /ingestion", change("set_ingestion", s.setIngestion))
-	mux.Handle("GET /healthz", route("healthz", s.alive))
-	mux.Handle("GET /readyz", route("readyz", s.ready))
+	mux.Handle("GET /ingestion", route("ingestion", s.opts.Ingestion.show))
+	mux.Handle("PATCH /ingestion", change("set_ingestion", s.opts.Ingestion.set))
+	mux.Handle("GET /healthz", route("healthz", alive))
+	mux.Handle("GET /readyz", route("readyz", s.stats.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

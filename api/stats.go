@@ -2,10 +2,13 @@ package api
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"sync"
 	"time"
+
+	"cistern/store"
 )
 
 // sizes are the bytes on disk, computed at most every sizesAge.
@@ -48,24 +51,37 @@ type logBounds struct {
 	Head  uint64 `json:"head"`
 }
 
-// stats handles GET /stats, cheap enough to be polled.
-func (s *Server) stats(w http.ResponseWriter, _ *http.Request) error {
+// stats answers how the daemon does: /stats and the probes.
+type stats struct {
+	store     *store.Store
+	sizes     sizes
+	sources   *sources
+	ingestion *Ingestion
+	syncing   func() int
+	verify    string
+	version   string
+	unready   func() error
+	logger    *slog.Logger
+}
+
+// show handles GET /stats, cheap enough to be polled.
+func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 	sizes, err := s.sizes.get()
 	if err != nil {
 		return err
 	}
 	counts := maps.Clone(s.store.Counts())
-	counts["syncing"] = int64(s.opts.Syncing())
+	counts["syncing"] = int64(s.syncing())
 	writeJSON(w, http.StatusOK, statistics{
-		Counts: counts, Sizes: sizes, Verify: s.opts.Verify, Paused: s.opts.Ingestion.paused(),
+		Counts: counts, Sizes: sizes, Verify: s.verify, Paused: s.ingestion.paused(),
 		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
-		Firehose: s.firehoseTotals(),
+		Firehose: s.sources.totals(),
 	})
 	return nil
 }
 
 // alive handles GET /healthz: the process answers.
-func (s *Server) alive(w http.ResponseWriter, _ *http.Request) error {
+func alive(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, struct {
 		Status string `json:"status"`
 	}{"alive"})
@@ -73,9 +89,9 @@ func (s *Server) alive(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // ready handles GET /readyz: the store can be read. How far behind it is does not matter here.
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
-	if err := s.opts.Ready(); err != nil {
-		s.opts.Logger.Warn("not ready", "err", err)
+func (s *stats) ready(w http.ResponseWriter, _ *http.Request) error {
+	if err := s.unready(); err != nil {
+		s.logger.Warn("not ready", "err", err)
 		return refuse("Unavailable", "not ready: see the daemon's log")
 	}
 	writeJSON(w, http.StatusOK, struct {
@@ -86,9 +102,9 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // health handles GET /xrpc/_health, the probe of AT Protocol clients.
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
+func (s *stats) health(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, struct {
 		Version string `json:"version"`
-	}{s.opts.Version})
+	}{s.version})
 	return nil
 }

@@ -14,12 +14,12 @@ type latestCommit struct {
 }
 
 // getLatestCommit answers com.atproto.sync.getLatestCommit.
-func (s *Server) getLatestCommit(q query) ([]byte, error) {
+func (r *records) getLatestCommit(q query) ([]byte, error) {
 	did, err := q.did("did")
 	if err != nil {
 		return nil, err
 	}
-	row, err := s.visible(did)
+	row, err := r.visible(did)
 	if err != nil {
 		return nil, err
 	}
@@ -36,12 +36,12 @@ type repoStatus struct {
 // getRepoStatus answers com.atproto.sync.getRepoStatus. It answers for hidden accounts, too. A
 // repository without a copy is not found, because nothing is known about it yet: its DID may not
 // exist.
-func (s *Server) getRepoStatus(q query) ([]byte, error) {
+func (r *records) getRepoStatus(q query) ([]byte, error) {
 	did, err := q.did("did")
 	if err != nil {
 		return nil, err
 	}
-	row, err := s.held(did)
+	row, err := r.held(did)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ type repoHead struct {
 // imports. The cursor is the ordinal of the last row, so that a client can continue there when
 // there are more. Accounts that were inactive when they were found are left out: there is no copy,
 // and the lexicon requires a head and a rev.
-func (s *Server) listRepos(q query) ([]byte, error) {
+func (r *records) listRepos(q query) ([]byte, error) {
 	limit, err := q.limit(500, 1000)
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func (s *Server) listRepos(q query) ([]byte, error) {
 	if after == uint64(store.OrdinalMax) {
 		return json.Marshal(page)
 	}
-	rows, err := s.store.ReposByOrdinal(store.Ordinal(after), limit)
+	rows, err := r.store.ReposByOrdinal(store.Ordinal(after), limit)
 	if err != nil {
 		return nil, err
 	}

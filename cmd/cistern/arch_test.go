@@ -302,7 +302,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"backfill/discover": {20, 3430},
 	"ingest":            {29, 5780},
 	"ingest/simnet":     {35, 4900},
-	"api":               {27, 4092},
+	"api":               {27, 4152},
 	"ingest/repo":       {24, 3320},
 }
 
@@ -332,7 +332,7 @@ const methodsMax = 40
 
 // manyMethods are the types that have more, as they are. A smaller type lowers its number here.
 var manyMethods = map[string]int{
-	"api.Server": 68, "backfill.Runner": 54, "backfill.task": 59, "backfill/discover.Runner": 45,
+	"backfill.Runner": 54, "backfill.task": 59, "backfill/discover.Runner": 45,
 	"ingest.item": 57, "ingest/simnet.Account": 63, "store.Batch": 66,
 }
 
