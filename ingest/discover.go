@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cistern/ingest/frame"
 	"cistern/ingest/repo"
 	"cistern/store"
 
@@ -24,16 +25,16 @@ func (it *item) wanted(row *store.Repo) (why store.Why, ok bool) {
 		return why, false
 	case f.Full():
 		return store.ByNetwork, true
-	case it.job == jobCommit && it.signals(f):
+	case it.job == jobCommit && signals(f, it.f.Ops):
 		return store.BySignal, true
 	}
 	return store.Untracked, false
 }
 
-// signals reports whether a commit touches a collection because of which its repository is to be
+// signals reports whether the operations of a commit touch a collection because of which its repository is to be
 // followed.
-func (it *item) signals(f store.FilterVersion) bool {
-	for _, op := range it.f.Ops {
+func signals(f store.FilterVersion, ops []frame.Op) bool {
+	for _, op := range ops {
 		if collection, _, ok := repo.SplitPath(op.Path); ok && f.Signal(collection) {
 			return true
 		}

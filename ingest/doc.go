@@ -46,9 +46,10 @@
 //	source.go  one source             socket.go   its connection    event.go    one message
 //	sources.go the set of sources     address.go  their addresses   order.go    cursors, watermarks
 //	shard.go   queues by DID          park.go     waiting DIDs      item.go     one step of a DID
-//	verify.go  sync v1.1              commit.go   #commit           sync.go     #sync
-//	account.go #account               identity.go #identity         drain.go    buffered commits
-//	discover.go unknown DIDs         budget.go   refetches         future.go   revs in the future
+//	writing.go changes of a group     check.go    verification      verify.go   proofs of sync v1.1
+//	commit.go  #commit                sync.go     #sync             drain.go    buffered commits
+//	account.go #account               identity.go #identity         future.go   revs in the future
+//	discover.go unknown DIDs         budget.go   refetches
 //	buckets.go token buckets by key   outage.go   failing lookups   reread.go   reads for #identity
 //	metrics.go metrics of sources     tally.go    metrics of shards
 package ingest

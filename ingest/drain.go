@@ -37,11 +37,11 @@ func (s *shard) startDrain(l *backlog) {
 	s.enqueue(l)
 }
 
-// stopDrain lets the events of the backlog continue.
-func (it *item) stopDrain() {
-	if it.backlog.drain {
-		it.backlog.drain = false
-		it.s.draining--
+// stopDrain lets the events of a backlog continue.
+func (s *shard) stopDrain(l *backlog) {
+	if l.drain {
+		l.drain = false
+		s.draining--
 	}
 }
 
@@ -53,7 +53,7 @@ func (it *item) prepareDrain() (done bool, err error) {
 		return true, err
 	}
 	if row.State != store.StateDraining {
-		it.stopDrain()
+		it.s.stopDrain(it.backlog)
 		return it.finish(outcomeSkipped)
 	}
 	d := &it.drain
@@ -76,15 +76,16 @@ func (it *item) prepareDrain() (done bool, err error) {
 	if !d.found {
 		return false, nil
 	}
-	it.f, it.rev, it.prepared = &d.frame, d.rev, true
+	it.f, it.rev = &d.frame, d.rev
+	it.check.f, it.check.made = it.f, true
 	if err := d.frame.Decode(d.message); err != nil || d.frame.Kind != frame.KindCommit || d.frame.Rev != d.rev || d.frame.DID != row.DID {
-		it.bad = errNoCommit
+		it.check.bad = errNoCommit
 		return false, nil
 	}
 	if d.frame.TooBig {
 		return false, nil
 	}
-	if n := it.verify(&row); n != needNothing {
+	if n := it.check.verify(&row); n != needNothing {
 		return it.park(n)
 	}
 	return false, nil
@@ -95,7 +96,7 @@ func (it *item) prepareDrain() (done bool, err error) {
 func (it *item) decideDrain(w *writing, row *store.Repo) error {
 	d := &it.drain
 	if row.State != store.StateDraining {
-		it.stopDrain()
+		it.s.stopDrain(it.backlog)
 		return nil
 	}
 	if row.Attempt != d.attempt || len(d.stale) > 0 && d.stale[len(d.stale)-1] > row.Rev || d.found && d.rev <= row.Rev {
@@ -110,17 +111,17 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 		v := breaks
 		if !d.frame.TooBig {
 			var err error
-			if v, err = it.judge(row); err != nil {
+			if v, err = it.check.judge(row); err != nil {
 				return err
 			}
 		}
 		if v != fits {
-			it.stopDrain()
+			it.s.stopDrain(it.backlog)
 			it.fail(w, row, v)
 			return nil
 		}
 		it.outcome = outcomeApplied
-		if err := it.apply(w, row); err != nil {
+		if err := it.check.apply(w, row); err != nil {
 			return err
 		}
 		w.b.Unbuffer(row, d.rev)
@@ -137,7 +138,7 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 // drained ends a drain. If a higher rev was announced than the buffer had, the repository is queued
 // with Recheck, so that its host decides whether that rev exists.
 func (it *item) drained(w *writing, row *store.Repo) {
-	it.stopDrain()
+	it.s.stopDrain(it.backlog)
 	if row.SeenRev > row.Rev {
 		it.desync(w, row, row.SeenRev, true, "the host has rev %s, %s was seen", row.Rev, row.SeenRev)
 		return

@@ -20,8 +20,8 @@ const (
 // prepareIdentity has the document read, now or when the budget allows. What the event itself
 // states is ignored, as it is unverified.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
-	at, l := it.stated(), it.backlog
-	if at == row.IdentityTime || it.superseded(row) {
+	at, l := stated(it.f, it.now), it.backlog
+	if at == row.IdentityTime || l.superseded(it.e, row, it.now) {
 		return it.finish(outcomeSkipped)
 	}
 	if at < row.IdentityTime && l.got != needRefresh {
@@ -55,16 +55,34 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 // errCrowded means that too many events wait for documents of did:web.
 var errCrowded = errors.New("too many events wait for an identity")
 
-// superseded reports whether a later #identity of the same source waits behind this one and has the
-// document read: one read is enough. An event of another source does not count, since this source's
-// cursor may pass this event before that one is done; nor does one that is skipped as known.
-func (it *item) superseded(row *store.Repo) bool {
-	for _, e := range it.backlog.events[1:] {
-		if e.frame.Kind == frame.KindIdentity && e.src == it.e.src && stated(&e.frame, it.now) != row.IdentityTime {
+// superseded reports whether a later #identity of the same source waits behind the first event and
+// has the document read: one read is enough. An event of another source does not count, since this
+// source's cursor may pass the first before that one is done; nor does one that is skipped as known.
+func (l *backlog) superseded(first *event, row *store.Repo, now time.Time) bool {
+	for _, e := range l.events[1:] {
+		if e.frame.Kind == frame.KindIdentity && e.src == first.src && stated(&e.frame, now) != row.IdentityTime {
 			return true
 		}
 	}
 	return false
+}
+
+// identify finds the identity without a request: from a finished task, the directory's cache, or
+// the row.
+func (l *backlog) identify(row *store.Repo, now time.Time) (ident identity.Identity, known bool) {
+	dir := l.shard.r.opts.Directory
+	if l.got != needNothing {
+		return l.ident, l.err == nil
+	}
+	if ident, known = dir.Cached(l.did); known {
+		return ident, true
+	}
+	at := time.Unix(row.Resolved, 0)
+	if row.Resolved != 0 && now.Sub(at).Abs() < rowIdentityMax && row.Key != "" {
+		dir.Remember(identity.Identity{DID: l.did, Handle: row.Handle, PDS: row.PDS, Key: row.Key}, at)
+		ident, known = dir.Cached(l.did)
+	}
+	return ident, known
 }
 
 func (it *item) prepareRefresh() (done bool, err error) {
@@ -83,7 +101,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		return nil
 	}
 	if it.job == jobIdentity {
-		row.IdentityTime = max(row.IdentityTime, it.stated())
+		row.IdentityTime = max(row.IdentityTime, stated(it.f, it.now))
 		if !it.readAt.IsZero() {
 			it.postponeRead(w, row)
 			return nil
@@ -95,7 +113,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		if errors.Is(l.err, identity.ErrNotFound) && row.State == store.StateSynced {
 			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the
 			// account.
-			it.ask(w, row, "the DID has no document: looking it up again")
+			w.ask(row, "the DID has no document: looking it up again")
 		} else {
 			w.b.PutRepo(row)
 		}
@@ -109,10 +127,10 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	moved := l.learned(w, row)
 	switch {
 	case row.State == store.StateGone && row.PDS == host && !row.HiddenByRelay():
-		it.ask(w, row, "") // the host may have changed its statement as well
+		w.ask(row, "") // the host may have changed its statement as well
 	case row.State == store.StateSynced && row.PDS != host && it.job == jobRefresh:
 		// Events from the new host were refused until the document named it.
-		it.ask(w, row, "the account has moved to "+identity.HostOf(row.PDS)+": asking its new host for missed commits")
+		w.ask(row, "the account has moved to "+identity.HostOf(row.PDS)+": asking its new host for missed commits")
 	default:
 		w.b.PutRepo(row)
 	}
@@ -150,11 +168,21 @@ func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.
 	return moved
 }
 
+// learn writes the identity that was looked up for the first event into the row.
+func (l *backlog) learn(w *writing, row *store.Repo) {
+	if l.got == needNothing || l.err != nil || l.ident.DID == "" {
+		return
+	}
+	if l.learned(w, row) {
+		w.b.Identity(row)
+	}
+}
+
 // authorise checks by the DID document that a PDS is the host of the event's account. Before it
 // refuses, it has the document read again. With done, the event waits or is refused.
 func (it *item) authorise(row *store.Repo, host string) (done bool) {
-	known := it.identify(row)
-	if known && identity.HostOf(it.ident.PDS) == host {
+	ident, known := it.backlog.identify(row, it.now)
+	if known && identity.HostOf(ident.PDS) == host {
 		return false
 	}
 	s, l := it.s, it.backlog

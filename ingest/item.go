@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"cistern/ingest/frame"
-	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/store"
 )
@@ -41,28 +40,14 @@ type item struct {
 	outcome outcome
 	need    need // with outcomePark
 
-	// results of preparing a #commit or #sync:
-	prepared bool
-	proof    proof
-	ident    identity.Identity
-	known    bool     // ident is set
-	prev     repo.CID // root of the tree before, if proof.whole
-	prevErr  error
-	bad      error // why it is invalid
-	unsure   bool  // no key could be found
-	partial  bool  // applied without proof that its operations are complete
-	future   bool  // its rev is in the future by our clock
-	large    bool  // proof holds much memory
-
+	check  check     // of a #commit or #sync
+	future bool      // its rev is in the future by our clock
 	readAt time.Time // when the document is to be read for an #identity, zero for now
-
-	drain drainStep
-	ops   []store.Op
+	drain  drainStep
 }
 
 // begin takes the next step of a backlog.
-func (it *item) begin(s *shard, l *backlog, now time.Time) {
-	it.s = s
+func (it *item) begin(l *backlog, now time.Time) {
 	switch {
 	case len(l.coalesced.marks) > 0:
 		it.take(l, nil, now)
@@ -82,14 +67,14 @@ func (it *item) begin(s *shard, l *backlog, now time.Time) {
 
 // take resets the item for an event, or for a step without one.
 func (it *item) take(l *backlog, e *event, now time.Time) {
-	it.r, it.backlog, it.now, it.job = l.shard.r, l, now, jobNothing
+	it.s, it.r, it.backlog, it.now, it.job = l.shard, l.shard.r, l, now, jobNothing
 	it.outcome, it.need = outcomeSkipped, needNothing
 	it.e, it.f, it.rev = e, nil, ""
-	it.prepared, it.known, it.unsure, it.partial, it.large, it.future = false, false, false, false, false, false
-	it.prev, it.prevErr, it.bad, it.readAt = repo.CID{}, nil, nil, time.Time{}
+	it.future, it.readAt = false, time.Time{}
 	if e != nil {
 		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
 	}
+	it.check.begin(l, it.f, now)
 }
 
 func jobOf(k frame.Kind) job {
@@ -106,14 +91,11 @@ func jobOf(k frame.Kind) job {
 
 // end drops references to memory that the item does not own.
 func (it *item) end() {
-	clear(it.ops)
-	if it.large {
-		it.proof = proof{}
-	}
+	it.check.end()
 	if cap(it.drain.message) > keptBytesMax {
 		it.drain.message = nil
 	}
-	it.backlog, it.e, it.f, it.ident = nil, nil, nil, identity.Identity{}
+	it.backlog, it.e, it.f = nil, nil, nil
 }
 
 // park makes the backlog wait for a task.

@@ -63,17 +63,17 @@ func (o *outage) note(err error, now time.Time) {
 // within heldKeyMax. While no directory answers, such a commit is applied (stale-if-error). The key
 // does not count if an #identity came after it whose document could not be read: it may be of a new
 // key.
-func (it *item) signedByHeld(row *store.Repo) bool {
-	if row.Resolved == 0 || it.now.Sub(time.Unix(row.Resolved, 0)).Abs() > heldKeyMax {
+func (c *check) signedByHeld(row *store.Repo) bool {
+	if row.Resolved == 0 || c.now.Sub(time.Unix(row.Resolved, 0)).Abs() > heldKeyMax {
 		return false
 	}
 	key, err := identity.ParseKey(row.Key)
-	return err == nil && it.proof.signed(key) == nil
+	return err == nil && c.proof.signed(key) == nil
 }
 
 // accept uses the held key until the document can be read.
-func (it *item) accept() need {
-	it.s.refreshLater(it.backlog.did, 1, it.now)
+func (c *check) accept() need {
+	c.l.shard.refreshLater(c.l.did, 1, c.now)
 	return needNothing
 }
 
@@ -81,12 +81,12 @@ func (it *item) accept() need {
 // event, one failed lookup suffices to use it, and none is made while the directories do not
 // answer. Otherwise the key may have been rotated: the event waits for the directory longer, since
 // the alternative is to fetch the whole repository.
-func (it *item) wantKey(row *store.Repo) need {
-	l := it.backlog
-	l.held = it.signedByHeld(row)
+func (c *check) wantKey(row *store.Repo) need {
+	l := c.l
+	l.held = c.signedByHeld(row)
 	l.mismatch = !l.held
-	if l.held && !l.web() && it.r.outage.lasts(it.now) {
-		return it.accept()
+	if l.held && !l.web() && c.l.shard.r.outage.lasts(c.now) {
+		return c.accept()
 	}
 	return needKey
 }

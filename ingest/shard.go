@@ -293,7 +293,7 @@ func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 	n, bytes := 0, int64(0)
 	for n < len(s.ready) && n < groupMax && bytes < groupBytesMax {
 		it := &s.items[n]
-		it.begin(s, s.ready[n], now)
+		it.begin(s.ready[n], now)
 		n++
 		if it.e != nil {
 			bytes += it.e.cost
@@ -309,7 +309,7 @@ func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 			s.group = append(s.group, it)
 		}
 	}
-	wait, err := s.write(s.items[:n])
+	wait, err := s.write(now, s.items[:n])
 	if err != nil {
 		return err
 	}
@@ -383,13 +383,13 @@ func (s *shard) note(m mark) {
 
 // write decides the items of a group under the locks of their rows, and commits the changes in one
 // batch. wait waits for that batch; it is nil if there was nothing to write.
-func (s *shard) write(items []item) (wait func() error, err error) {
+func (s *shard) write(now time.Time, items []item) (wait func() error, err error) {
 	slices.SortFunc(s.group, func(a, b *item) int { return strings.Compare(a.backlog.did, b.backlog.did) })
 	s.dids = s.dids[:0]
 	for _, it := range s.group {
 		s.dids = append(s.dids, it.backlog.did)
 	}
-	return s.r.update(s.dids, func(w *writing, rows []store.Repo) ([]marks, error) {
+	return s.r.update(now, s.dids, func(w *writing, rows []store.Repo) ([]marks, error) {
 		for i, it := range s.group {
 			if err := it.decide(w, &rows[i]); err != nil {
 				return nil, err
@@ -415,45 +415,4 @@ func (s *shard) mark(items []item) []marks {
 		}
 	}
 	return s.marks
-}
-
-// writing collects the changes of a group.
-type writing struct {
-	r    *Runner
-	b    *store.Batch
-	wake bool // rows were enqueued for a fetch
-	// moved is the number of records wiped or listed again.
-	moved int64
-}
-
-// update changes rows of repositories and moves the cursors past the events that are thereby done.
-// wait is nil if nothing is written. Events count as done while the batch gets its place in the
-// log: a crash that loses them also loses every cursor past them. If a group writes nothing, its
-// events are done at once: the state that made them superfluous was applied before, and so is
-// durable before any cursor that a later batch writes.
-func (r *Runner) update(dids []string, decide func(w *writing, rows []store.Repo) ([]marks, error)) (wait func() error, err error) {
-	w, writes := writing{r: r}, false
-	wait, err = r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
-		w.b = b
-		done, err := decide(&w, rows)
-		if err != nil {
-			return err
-		}
-		writes = !b.Empty()
-		for _, m := range done {
-			if writes {
-				b.SetCursor(m.src.key(), func() int64 { return m.src.tracker.finish(m.seqs...) })
-			} else {
-				m.src.tracker.finish(m.seqs...)
-			}
-		}
-		return nil
-	})
-	if err != nil || !writes {
-		return nil, err
-	}
-	if w.wake {
-		r.opts.Wake()
-	}
-	return wait, nil
 }

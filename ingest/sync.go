@@ -9,18 +9,18 @@ import (
 // operations that led there.
 func (it *item) decideSync(w *writing, row *store.Repo) {
 	switch {
-	case it.bad != nil && rejection(it.bad) == refusedEnvelope && it.proof.slice.Root() == repo.HashCID(row.Commit):
+	case it.check.bad != nil && rejection(it.check.bad) == refusedEnvelope && it.check.proof.slice.Root() == repo.HashCID(row.Commit):
 		// The very commit we hold, under a rev that is not its own: hosts that imported a
 		// repository send this. Nothing is missing.
 		it.outcome = outcomeSkipped
-	case it.unsure:
+	case it.check.unsure:
 		it.fail(w, row, unsure)
-	case it.bad != nil:
+	case it.check.bad != nil:
 		it.fail(w, row, invalid)
-	case it.proof.commit.Data == row.Data:
+	case it.check.proof.commit.Data == row.Data:
 		it.outcome = outcomeApplied
-		it.learn(w, row)
-		it.move(row)
+		it.backlog.learn(w, row)
+		it.check.move(row)
 		w.b.PutRepo(row)
 	default:
 		it.fail(w, row, breaks)

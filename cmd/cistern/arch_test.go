@@ -300,7 +300,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 var rooms = map[string]struct{ files, lines int }{
 	"store":             {59, 8830},
 	"backfill/discover": {20, 3430},
-	"ingest":            {29, 5780},
+	"ingest":            {31, 5820},
 	"ingest/simnet":     {35, 4900},
 	"api":               {27, 4152},
 	"ingest/repo":       {24, 3320},
@@ -333,7 +333,7 @@ const methodsMax = 40
 // manyMethods are the types that have more, as they are. A smaller type lowers its number here.
 var manyMethods = map[string]int{
 	"backfill.Runner": 54, "backfill.task": 59, "backfill/discover.Runner": 45,
-	"ingest.item": 57, "ingest/simnet.Account": 63, "store.Batch": 66,
+	"ingest/simnet.Account": 63, "store.Batch": 66,
 }
 
 func TestTypesAreSmall(t *testing.T) {

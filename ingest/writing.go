@@ -1,0 +1,83 @@
+package ingest
+
+import (
+	"time"
+
+	"cistern/store"
+)
+
+// writing collects the changes of a group, and makes those that several kinds of events have in
+// common.
+type writing struct {
+	r    *Runner
+	b    *store.Batch
+	now  time.Time // of the group
+	wake bool      // rows were enqueued for a fetch
+	// moved is the number of records wiped or listed again.
+	moved int64
+}
+
+// update changes rows of repositories and moves the cursors past the events that are thereby done.
+// wait is nil if nothing is written. Events count as done while the batch gets its place in the
+// log: a crash that loses them also loses every cursor past them. If a group writes nothing, its
+// events are done at once: the state that made them superfluous was applied before, and so is
+// durable before any cursor that a later batch writes.
+func (r *Runner) update(now time.Time, dids []string, decide func(w *writing, rows []store.Repo) ([]marks, error)) (wait func() error, err error) {
+	w, writes := writing{r: r, now: now}, false
+	wait, err = r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
+		w.b = b
+		done, err := decide(&w, rows)
+		if err != nil {
+			return err
+		}
+		writes = !b.Empty()
+		for _, m := range done {
+			if writes {
+				b.SetCursor(m.src.key(), func() int64 { return m.src.tracker.finish(m.seqs...) })
+			} else {
+				m.src.tracker.finish(m.seqs...)
+			}
+		}
+		return nil
+	})
+	if err != nil || !writes {
+		return nil, err
+	}
+	if w.wake {
+		r.opts.Wake()
+	}
+	return wait, nil
+}
+
+// ask writes the row so that the account's host is asked for the latest commit: at once, or when
+// the budget of status changes allows. A fetch that waits asks it anyway. One under way is
+// repeated, within the same budget: beyond it, a flood of events would have the repository fetched
+// for ever.
+func (w *writing) ask(row *store.Repo, why string) {
+	b := w.b
+	defer func() { b.PutRepo(row) }()
+	if row.Tracked == store.Untracked {
+		return
+	}
+	if row.State == store.StatePending {
+		if w.r.budget.charge(row, statusAsk, w.now) == 0 {
+			row.Asked++ // a fetch under way may have read the repository before what was withheld
+		}
+		return
+	}
+	wait := w.r.budget.charge(row, statusAsk, w.now)
+	due := w.now.Add(wait).Unix()
+	w.wake = true
+	row.Recheck = row.Ordinal != 0
+	switch {
+	case row.State == store.StateGone || row.State == store.StateResync:
+		if row.Retry.Next == 0 || row.Retry.Next > due {
+			row.Retry.Next = due
+		}
+		return
+	case wait == 0:
+		b.Enqueue(row, store.PriorityRetry)
+	default:
+		b.Defer(row, store.Retry{Kind: store.Generic, Next: due, Since: w.now.Unix(), Error: why})
+	}
+}
