@@ -43,8 +43,8 @@
 //
 // Run owns the goroutines that fetch: one that dispatches, one that requeues due rows, one that
 // flips imports when idle, one that applies a changed filter, and one for each task or lookup in
-// flight. All other methods may be called from any goroutine. Runner.mu guards queues, lookups and
-// the DIDs in flight. It is never held over I/O, and is locked before the mutex of the table of
+// flight. All other methods may be called from any goroutine. dispatcher.mu guards queues, lookups
+// and the DIDs in flight. It is never held over I/O, and is locked before the mutex of the table of
 // hosts, never after it.
 //
 // States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
@@ -53,8 +53,8 @@
 //
 //   - options.go, limits.go, metrics.go: settings, constants, metrics
 //   - runner.go: Runner, Run, Wake
-//   - dispatch.go: starts tasks as package hosts gives permits; queue.go: the repositories that
-//     wait for one host; standing.go: changed settings of a host
+//   - dispatch.go: the dispatcher starts tasks as package hosts gives permits; claim.go: what a task
+//     holds of it; queue.go: the repositories that wait for hosts; flight.go: the DIDs in flight
 //   - resolve.go: the lookup of unknown hosts
 //   - task.go: one repository, step by step; window.go: the buffer of its live commits
 //   - recheck.go: whether a transfer is needed; copy.go: requests a copy from package fetch

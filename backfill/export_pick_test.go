@@ -10,10 +10,10 @@ type Picked struct {
 
 // Pick does what the dispatcher does for one task, which is not run.
 func Pick(ctx context.Context, r *Runner) (Picked, error) {
-	r.scanHosts()
-	t, err := r.next(ctx)
-	if t == nil {
+	r.dispatcher.scan()
+	c, err := r.dispatcher.next(ctx)
+	if c == nil {
 		return Picked{}, err
 	}
-	return Picked{DID: t.it.did, Done: func() { r.release(t, true); t.end(outcome{}) }}, nil
+	return Picked{DID: c.it.did, Done: func() { r.dispatcher.release(c, true); r.dispatcher.end(c) }}, nil
 }

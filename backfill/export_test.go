@@ -20,18 +20,18 @@ func Permits(r *Runner) (free, taken int) {
 	for _, h := range all {
 		taken += r.hosts.Standing(h.ID).Running
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.dispatcher.mu.Lock()
+	defer r.dispatcher.mu.Unlock()
 	free = r.hosts.Free()
-	return free, taken + r.opts.Concurrency - free + r.resolving
+	return free, taken + r.opts.Concurrency - free + r.dispatcher.lookups.running
 }
 
 // LookupsParked returns how long no lookup may begin.
 func LookupsParked(r *Runner) time.Duration {
 	now := r.opts.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lookups.Opens(pace.Fetch, now).Sub(now)
+	r.dispatcher.mu.Lock()
+	defer r.dispatcher.mu.Unlock()
+	return r.dispatcher.lookups.limiter.Opens(pace.Fetch, now).Sub(now)
 }
 
 // Memory returns the bytes in use of the budgets.
@@ -42,9 +42,9 @@ func Memory(r *Runner) (bodies, spools int64) {
 
 // ScannedAll returns when the dispatcher last scanned all queues.
 func ScannedAll(r *Runner) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.scannedAll
+	r.dispatcher.mu.Lock()
+	defer r.dispatcher.mu.Unlock()
+	return r.dispatcher.queues.scannedAll
 }
 
 // Delay returns the time until the next attempt after so many failures.
@@ -63,14 +63,14 @@ func Refuse(r *Runner, host uint32, wait time.Duration) error {
 }
 
 // Scan scans the queues that are due for a scan.
-func Scan(r *Runner) { r.scanHosts() }
+func Scan(r *Runner) { r.dispatcher.scan() }
 
 // Rescan scans all queues.
 func Rescan(r *Runner) {
-	r.mu.Lock()
-	r.rescanAll, r.scannedAll = true, time.Time{}
-	r.mu.Unlock()
-	r.scanHosts()
+	r.dispatcher.mu.Lock()
+	r.dispatcher.queues.rescanAll, r.dispatcher.queues.scannedAll = true, time.Time{}
+	r.dispatcher.mu.Unlock()
+	r.dispatcher.scan()
 }
 
 // GoneDelay returns how long the host of an account is not asked that has been gone for some time.
@@ -79,7 +79,7 @@ func GoneDelay(gone time.Duration) time.Duration { return goneDelay(gone) }
 // Look makes the loops that start tasks look at all queues and due rows, whenever they last did.
 // When it returns, they have begun the work that they found.
 func Look(ctx context.Context, r *Runner) error {
-	if err := goRound(ctx, r.kickDue); err != nil {
+	if err := goRound(ctx, r.retries.kick); err != nil {
 		return err
 	}
 	return LookAtQueues(ctx, r)
@@ -87,11 +87,11 @@ func Look(ctx context.Context, r *Runner) error {
 
 // LookAtQueues is Look without the due rows.
 func LookAtQueues(ctx context.Context, r *Runner) error {
-	r.mu.Lock()
-	r.rescan, r.scanned = true, time.Time{}
-	r.rescanAll, r.scannedAll = true, time.Time{}
-	r.mu.Unlock()
-	return goRound(ctx, r.kick)
+	r.dispatcher.mu.Lock()
+	r.dispatcher.queues.rescan, r.dispatcher.queues.scanned = true, time.Time{}
+	r.dispatcher.queues.rescanAll, r.dispatcher.queues.scannedAll = true, time.Time{}
+	r.dispatcher.mu.Unlock()
+	return goRound(ctx, r.dispatcher.kick)
 }
 
 // goRound wakes a loop until one whole round has passed. The channel holds one signal: when a third
@@ -108,7 +108,7 @@ func goRound(ctx context.Context, kick chan<- struct{}) error {
 }
 
 // Idles returns how long the dispatcher would wait now.
-func Idles(r *Runner) time.Duration { return r.idles(r.opts.Now()) }
+func Idles(r *Runner) time.Duration { return r.dispatcher.idles(r.opts.Now()) }
 
 // Blame returns the kind of a failure, and whether it counts against the host.
 func Blame(ctx context.Context, err error) (kind store.ErrorKind, blamed bool) {

@@ -82,7 +82,7 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 // the filter has changed to signals since. It does not ask the host: hundreds of rows a second are
 // due after a whole network was followed. A repository that was fetched or shows a signal is kept.
 // Like Forget.Run, passBy returns a nil wait if it forgot nothing.
-func (r *Runner) passBy(ctx context.Context, did string) (wait func() error, err error) {
+func (r *retries) passBy(ctx context.Context, did string) (wait func() error, err error) {
 	now := r.store.Filter()
 	if now.Full() {
 		return nil, nil // the whole network is followed

@@ -26,7 +26,7 @@ type metrics struct {
 	requeued prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, d *dispatcher) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "cistern_backfill_" + name, Help: help})
 	}
@@ -44,12 +44,8 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		m.tasks, m.requeued,
-		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(r.Syncing()) }),
-		gauge("waiting_repos", "Resolved repositories that wait in memory for a permit.", func() float64 {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			return float64(r.waiting)
-		}),
+		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(d.syncing()) }),
+		gauge("waiting_repos", "Resolved repositories that wait in memory for a permit.", func() float64 { return float64(d.waiting()) }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

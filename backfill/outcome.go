@@ -16,8 +16,8 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	now := t.r.opts.Now()
 	v := t.blame(classify(ctx, err, now))
 	// Before the permit is released: the next task must not start at a host that has just failed.
-	t.r.judge(t, v)
-	t.r.release(t, true)
+	t.r.dispatcher.judge(t.claim, v)
+	t.r.dispatcher.release(t.claim, true)
 	switch v.ending {
 	case endFatal:
 		return outcome{}, errors.Join(err, t.abandon())

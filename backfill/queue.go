@@ -1,9 +1,9 @@
 package backfill
 
 import (
-	"context"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -17,207 +17,198 @@ type item struct {
 	marks  identityMarks      // of the row, before ident was requested
 }
 
-// queue holds the repositories that wait for one host. Runner.mu guards it, except for the fields
-// that the dispatcher owns. An idle queue is dropped, so that its host may be evicted.
+// queue holds the repositories that wait for one host. dispatcher.mu guards it, except for the
+// fields that dispatcher.run owns. An idle queue is dropped, so that its host may be evicted.
 type queue struct {
 	host    uint32 // 0: repositories whose host is unknown
 	claimed int    // DIDs in flight, including those that only wait for their import to be flipped
 	room    []item // resolved, waiting in memory for a permit; they count as in flight
 	more    bool   // the stored queue may hold rows that are not in ready
 	reading bool   // the stored queue is being read
-	stalled bool   // listed in Runner.stalled
+	stalled bool   // listed in queues.stalled
 
-	ready []item // owned by the dispatcher: rows read ahead
+	ready []item // owned by dispatcher.run: rows read ahead
 }
 
 func (q *queue) hasWork() bool { return len(q.room) > 0 || len(q.ready) > 0 || q.more }
 
-// queueOf returns the queue of a host, and creates it if necessary. Called with mu held.
-func (r *Runner) queueOf(id uint32) *queue {
-	q := r.queues[id]
+// queues are the queues of all hosts, with the repositories that wait in them. They find the rows
+// that were written, and offer the hosts with work to the table of hosts. dispatcher.mu guards
+// them, and each method is called with it held.
+type queues struct {
+	store *store.Store
+	hosts *hosts.Table
+	kick  chan struct{} // of the dispatcher
+
+	of                  map[uint32]*queue // by host
+	flights             flights
+	waiting             int       // repositories that wait in memory for a permit
+	stalled             []*queue  // their work needs lookups, which were parked
+	rescan              bool      // another package enqueued rows
+	rescanAll           bool      // any queue may hold rows
+	scanned, scannedAll time.Time // when the last scan of each kind ran
+}
+
+func newQueues(s *store.Store, table *hosts.Table, kick chan struct{}) queues {
+	return queues{
+		store: s, hosts: table, kick: kick,
+		of: make(map[uint32]*queue), flights: newFlights(), rescanAll: true,
+	}
+}
+
+// syncing returns the number of DIDs in flight that do not wait for a permit.
+func (qs *queues) syncing() int { return len(qs.flights.inflight) - qs.waiting }
+
+// open returns the queue of a host, and creates it if necessary.
+func (qs *queues) open(id uint32) *queue {
+	q := qs.of[id]
 	if q == nil {
 		q = &queue{host: id}
-		r.queues[id] = q
+		qs.of[id] = q
 	}
 	return q
 }
 
-// unclaim subtracts a DID from the DIDs in flight of a queue. Called with mu held.
-func (r *Runner) unclaim(q *queue) {
+// unclaim subtracts a DID from the DIDs in flight of a queue.
+func (qs *queues) unclaim(q *queue) {
 	q.claimed--
-	r.drop(q)
+	qs.drop(q)
 }
 
-// drop deletes a queue if it is idle. Called with mu held.
-func (r *Runner) drop(q *queue) {
-	if !q.hasWork() && q.claimed == 0 && !q.reading && !q.stalled && r.queues[q.host] == q {
-		delete(r.queues, q.host)
+// drop deletes a queue if it is idle.
+func (qs *queues) drop(q *queue) {
+	if !q.hasWork() && q.claimed == 0 && !q.reading && !q.stalled && qs.of[q.host] == q {
+		delete(qs.of, q.host)
 	}
 }
 
 // push offers a host with work to the dispatcher. The queue of unknown hosts (id 0) is not offered:
 // it is served when no other host can be. If the table of hosts is full, the queue is dropped from
-// memory, and a later scan finds its rows. Called with mu held.
-func (r *Runner) push(q *queue) {
-	if q.host == 0 || !q.hasWork() || r.hosts.Offer(q.host) {
+// memory, and a later scan finds its rows.
+func (qs *queues) push(q *queue) {
+	if q.host == 0 || !q.hasWork() || qs.hosts.Offer(q.host) {
 		return
 	}
-	q.ready, q.more, r.rescanAll = nil, false, true
-	r.clearRoom(q)
-	r.drop(q)
+	q.ready, q.more, qs.rescanAll = nil, false, true
+	qs.clearRoom(q)
+	qs.drop(q)
 }
 
-// stall sets aside a host whose work needs lookups while lookups are parked. Called with mu held.
-func (r *Runner) stall(q *queue) {
+// stall sets aside a host whose work needs lookups while lookups are parked.
+func (qs *queues) stall(q *queue) {
 	if !q.stalled {
 		q.stalled = true
-		r.stalled = append(r.stalled, q)
+		qs.stalled = append(qs.stalled, q)
 	}
 }
 
-// unstall returns stalled hosts to the dispatcher once lookups are no longer parked. Called with mu
-// held.
-func (r *Runner) unstall(now time.Time) {
-	if len(r.stalled) == 0 || r.lookups.Parked(now) {
-		return
-	}
-	for _, q := range r.stalled {
+// unstall returns the hosts that were set aside to the dispatcher.
+func (qs *queues) unstall() {
+	for _, q := range qs.stalled {
 		q.stalled = false
-		r.push(q)
-		r.drop(q)
+		qs.push(q)
+		qs.drop(q)
 	}
-	clear(r.stalled)
-	r.stalled = r.stalled[:0]
+	clear(qs.stalled)
+	qs.stalled = qs.stalled[:0]
 }
 
-// scanHosts offers the queues that received rows to the dispatcher, and now and then all queues
-// that hold rows: a row that stayed in its queue while its task was dropped causes no wake-up.
-func (r *Runner) scanHosts() {
-	now := r.opts.Now()
+// scan offers the queues that received rows to the dispatcher, and now and then all queues that
+// hold rows: a row that stayed in its queue while its task was dropped causes no wake-up.
+func (qs *queues) scan(now time.Time) {
 	ago := func(then time.Time) time.Duration {
 		if d := now.Sub(then); d >= 0 {
 			return d
 		}
 		return time.Hour // the clock was set back
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if since := ago(r.scanned); r.rescan && since >= rescanEvery || since >= sleepMax {
-		r.rescan, r.scanned = false, now
-		for id, priority := range r.store.TakeEnqueued() {
-			r.look(id, priority)
+	if since := ago(qs.scanned); qs.rescan && since >= rescanEvery || since >= sleepMax {
+		qs.rescan, qs.scanned = false, now
+		for id, priority := range qs.store.TakeEnqueued() {
+			qs.look(id, priority)
 		}
 	}
-	if r.rescanAll && ago(r.scannedAll) >= rescanAllEvery {
-		r.rescanAll, r.scannedAll = false, now
-		for _, id := range r.store.QueuedHosts() {
-			r.look(id, 1<<8-1)
+	if qs.rescanAll && ago(qs.scannedAll) >= rescanAllEvery {
+		qs.rescanAll, qs.scannedAll = false, now
+		for _, id := range qs.store.QueuedHosts() {
+			qs.look(id, 1<<8-1)
 		}
 	}
 }
 
-// scanIn returns how long until scanHosts has work, sleepMax if it has none. Called with mu held.
-func (r *Runner) scanIn(now time.Time) time.Duration {
+// scanIn returns how long until scan has work, sleepMax if it has none.
+func (qs *queues) scanIn(now time.Time) time.Duration {
 	d := sleepMax
-	if r.rescan {
+	if qs.rescan {
 		d = min(d, rescanEvery)
 	}
-	if r.rescanAll {
-		d = min(d, max(rescanEvery, r.scannedAll.Add(rescanAllEvery).Sub(now)))
+	if qs.rescanAll {
+		d = min(d, max(rescanEvery, qs.scannedAll.Add(rescanAllEvery).Sub(now)))
 	}
 	return d
 }
 
-// look records that the queue of a host holds rows, the first of them with a priority. Called with
-// mu held.
-func (r *Runner) look(id uint32, priority uint8) {
-	q := r.queueOf(id)
+// look records that the queue of a host holds rows, the first of them with a priority.
+func (qs *queues) look(id uint32, priority uint8) {
+	q := qs.open(id)
 	if len(q.ready) > 0 && priority < q.ready[0].key.Priority {
 		q.ready = nil // a more urgent row was enqueued; the rows read ahead are still stored
 	}
 	q.more = true
-	r.push(q)
+	qs.push(q)
 }
 
-// flight is a DID in flight. key is the place in the queue that it was taken from. anew means that
-// a read of a queue has found the DID at another place since: its row was enqueued again while the
-// task ended, and no other wake-up follows.
-type flight struct {
-	key  store.PendingKey
-	anew bool
-	host uint32 // the host of that other place
-}
-
-// passOver reports whether a row of the queue is in flight. If it was taken from another place,
-// passOver records this place (flight.anew).
-func (r *Runner) passOver(did string, k store.PendingKey) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.busy(did, k)
-}
-
-// busy is passOver with mu held.
-func (r *Runner) busy(did string, k store.PendingKey) bool {
-	f := r.inflight[did]
-	if f != nil && f.key != k {
-		f.anew, f.host = true, k.Host
+// take removes the next repository from the queue of a host. While lookups are parked, it returns
+// only repositories whose host and key were just resolved.
+func (qs *queues) take(q *queue, parked bool) (item, bool) {
+	if q == nil {
+		return item{}, false
 	}
-	return f != nil
+	if len(q.room) > 0 {
+		it := q.room[0]
+		q.room[0] = item{}
+		q.room = q.room[1:]
+		qs.waiting--
+		return it, true
+	}
+	for len(q.ready) > 0 && !parked {
+		it := q.ready[0]
+		q.ready[0] = item{}
+		q.ready = q.ready[1:]
+		if !qs.flights.busy(it.did, it.key) {
+			qs.flights.add(it.did, it.key)
+			q.claimed++
+			return it, true
+		}
+	}
+	return item{}, false
 }
 
-// land removes a DID from the DIDs in flight. Called with mu held.
-func (r *Runner) land(did string) {
-	f := r.inflight[did]
-	delete(r.inflight, did)
-	delete(r.versions, did)
-	if f == nil || !f.anew {
-		return
+// clearRoom returns the repositories that wait in memory for a permit of a host to their stored
+// queues. A ban may last, and an account that moves meanwhile must not wait for its former host.
+func (qs *queues) clearRoom(q *queue) {
+	room := q.room
+	q.room = nil
+	for _, it := range room {
+		qs.waiting--
+		qs.unclaim(q)
+		qs.land(it.did)
+		qs.lookInto(it.key.Host)
 	}
-	r.lookInto(f.host)
+}
+
+// land removes a DID from the DIDs in flight.
+func (qs *queues) land(did string) {
+	if host, anew := qs.flights.land(did); anew {
+		qs.lookInto(host)
+	}
 }
 
 // lookInto wakes the dispatcher because the queue of a host received rows, or kept the row of a
-// task that ended. Called with mu held.
-func (r *Runner) lookInto(id uint32) {
-	q := r.queueOf(id)
+// task that ended.
+func (qs *queues) lookInto(id uint32) {
+	q := qs.open(id)
 	q.more = true
-	r.push(q)
-	signal(r.kick)
-}
-
-// refill reads the next rows of a host's queue. Rows in flight come first in the queue, so the more
-// are in flight, the more rows are read at once.
-func (r *Runner) refill(ctx context.Context, q *queue) error {
-	r.mu.Lock()
-	q.more, q.reading = false, true // a row that is enqueued from here on sets more again
-	ahead := q.claimed
-	if q.host == 0 {
-		// Repositories whose host was found stay in this queue until they are done.
-		ahead = len(r.inflight)
-	}
-	n := min(max(ahead/2, readyMin), readyMax)
-	r.mu.Unlock()
-	ready := q.ready[:0:0]
-	full := false
-	err := r.store.ScanPending(ctx, q.host, func(k store.PendingKey, did string) bool {
-		if k.Host != q.host {
-			return false
-		}
-		if r.passOver(did, k) {
-			return true
-		}
-		if len(ready) == n {
-			full = true
-			return false
-		}
-		ready = append(ready, item{did: did, key: k})
-		return true
-	})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	q.ready, q.reading = ready, false
-	q.more = q.more || full
-	r.push(q)
-	r.drop(q)
-	return ours(err)
+	qs.push(q)
+	signal(qs.kick)
 }

@@ -52,7 +52,7 @@ func (t *task) recheck(ctx context.Context) (outcome, error) {
 	// The commit is the stored one. Hosts that imported a repository report a later rev than that
 	// of the commit.
 	t.stated = l.Rev
-	t.r.judge(t, verdict{spoke: true})
+	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		if err := reveal(b, row); err != nil || row.Ordinal == 0 {
 			return err
@@ -77,7 +77,7 @@ func (t *task) confirm(ctx context.Context) (outcome, error) {
 	if err != nil && !(t.row.HiddenByRelay() && saysNothing(err)) {
 		return outcome{}, err
 	}
-	t.r.judge(t, verdict{spoke: true})
+	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
 	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
 		t.closeWindow()
 		b.DropBuffer(row)

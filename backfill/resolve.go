@@ -12,35 +12,43 @@ import (
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
+
+	"golang.org/x/time/rate"
 )
 
-// pickUnresolved starts a lookup for a repository whose host is unknown. Lookups run ahead of the
-// free permits, but not far: a repository whose host turns out to be busy must be written to the
-// queue of that host. Called with mu held.
-func (r *Runner) pickUnresolved(now time.Time) (t *task, refill *queue) {
-	q := r.queues[0]
-	if q == nil || !r.lookups.Open(pace.Fetch, now) || r.moveDebt(now) > 0 {
-		return nil, nil
-	}
-	if r.hosts.Free() == 0 && r.resolving+r.waiting >= r.opts.Concurrency {
-		return nil, nil
-	}
-	it, ok := r.take(q, false)
-	if ok {
-		r.resolving++
-		return &task{r: r, it: it, holder: q, lookPermit: r.lookups.Begin(pace.Fetch, now), looking: true}, nil
-	}
-	if q.more {
-		return nil, q
-	}
-	r.drop(q)
-	return nil, nil
+// lookups bound the lookups of DIDs in the directory that all DIDs share, and the moves of rows to
+// the queues of the hosts that lookups find. dispatcher.mu guards them, and each method is called
+// with it held.
+type lookups struct {
+	limiter pace.Limiter
+	running int           // lookups of repositories with an unknown host
+	moves   *rate.Limiter // of rows
 }
 
-// moveDebt returns how long until another row may be moved, 0 if one may be moved now. Called with
-// mu held.
-func (r *Runner) moveDebt(now time.Time) time.Duration {
-	missing := 1 - r.moves.TokensAt(now)
+func newLookups(concurrency int) lookups {
+	l := lookups{moves: rate.NewLimiter(movesPerSecond, movesPerSecond)}
+	l.limiter.Configure(pace.Limits{Max: concurrency}, false)
+	l.limiter.Trust()
+	return l
+}
+
+// begin counts a lookup as running until end.
+func (l *lookups) begin(now time.Time) pace.Permit {
+	l.running++
+	return l.limiter.Begin(pace.Fetch, now)
+}
+
+func (l *lookups) end() {
+	l.running--
+	l.limiter.End()
+}
+
+// moved records that a row is moved. More rows may be moved than moves allows, which is a debt.
+func (l *lookups) moved(now time.Time) { l.moves.ReserveN(now, 1) }
+
+// moveDebt returns how long until another row may be moved, 0 if one may be moved now.
+func (l *lookups) moveDebt(now time.Time) time.Duration {
+	missing := 1 - l.moves.TokensAt(now)
 	if missing <= 0 {
 		return 0
 	}
@@ -55,48 +63,16 @@ func (t *task) place(host string) (outcome, error) {
 		return outcome{}, err
 	}
 	t.hostID = id
-	if t.r.acquire(t) {
+	waits := t.it
+	if t.ident.DID != "" {
+		ident := t.ident
+		waits.ident, waits.looked, waits.marks = &ident, t.r.opts.Now(), t.marks
+	}
+	passed, ok := t.r.dispatcher.acquire(t.claim, id, waits)
+	if t.passed = passed; ok {
 		return outcome{}, nil
 	}
 	return t.move()
-}
-
-// acquire takes a permit for a resolved repository, or passes the task on to wait in memory for
-// one. It returns false if neither is possible: the repository must be moved to the queue of its
-// host.
-func (r *Runner) acquire(t *task) bool {
-	now := r.opts.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t.looking {
-		r.looked(t)
-	}
-	permit, soon := r.hosts.Acquire(t.hostID)
-	if !soon {
-		r.moves.ReserveN(now, 1)
-		return false
-	}
-	q := r.queueOf(t.hostID)
-	if permit == nil && (len(q.room) >= roomMax || r.waiting >= roomsMax) {
-		r.drop(q)
-		r.moves.ReserveN(now, 1)
-		return false
-	}
-	q.claimed++
-	r.unclaim(t.holder)
-	if permit != nil {
-		t.holder, t.permit = q, permit
-		return true
-	}
-	t.passed = true // before another task takes the item from q.room
-	if t.ident.DID != "" {
-		t.it.ident, t.it.looked, t.it.marks = &t.ident, now, t.marks
-	}
-	q.room = append(q.room, t.it)
-	r.waiting++
-	r.push(q)
-	signal(r.kick)
-	return true
 }
 
 // move writes the repository to the queue of its host, with its identity, and ends the task.
@@ -147,18 +123,11 @@ func (t *task) refresh(ctx context.Context) error {
 	if err := t.lookup(ctx); err != nil {
 		return err
 	}
-	t.r.answeredLookup(t)
-	return nil
-}
-
-// answeredLookup reports a successful lookup to the limiter of lookups, so that earlier failures no
-// longer slow lookups of all repositories.
-func (r *Runner) answeredLookup(t *task) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !strings.HasPrefix(t.it.did, didWeb) {
-		r.lookups.Note(pace.Outcome{Answered: true}, t.lookPermit, r.opts.Now())
+	if sharesDirectory(t.it.did) {
+		// Earlier failures no longer slow lookups of all repositories.
+		t.r.dispatcher.noteLookup(t.claim, pace.Outcome{Answered: true})
 	}
+	return nil
 }
 
 func (t *task) lookup(ctx context.Context) error {
@@ -186,6 +155,10 @@ func (r *Runner) hostID(host string) (uint32, error) {
 }
 
 const didWeb = "did:web:"
+
+// sharesDirectory reports whether the document is in the directory that did:plc share. A did:web
+// depends on its own host.
+func sharesDirectory(did string) bool { return !strings.HasPrefix(did, didWeb) }
 
 // webAuthority returns the host that serves the document of a did:web.
 func webAuthority(did string) (string, bool) {

@@ -2,15 +2,31 @@ package backfill
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// retry requeues repositories when they are due. It reads only rows that are due.
-func (r *Runner) retry(ctx context.Context) error {
+// retries makes due rows pending. It sleeps until the next row is due.
+type retries struct {
+	store    *store.Store
+	queued   func(host uint32) // reports a row in the queue of a host
+	requeued prometheus.Counter
+	now      func() time.Time
+
+	kick chan struct{} // wakes run
+
+	mu   sync.Mutex
+	next int64 // mu guards; the time that run sleeps for, 0 while it reads
+}
+
+// run requeues repositories when they are due. It reads only rows that are due.
+func (r *retries) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		now := r.opts.Now()
+		now := r.now()
 		r.setDue(0) // a row written from here on wakes this loop; one written before is read now
 		dids, next, err := r.store.DueRetries(now, retryPage)
 		if err != nil {
@@ -28,13 +44,13 @@ func (r *Runner) retry(ctx context.Context) error {
 			d = min(d, next.Sub(now))
 		}
 		// If a page is empty although rows are due, this minimum prevents a busy loop.
-		sleep(ctx, max(d, rescanEvery), r.kickDue)
+		sleep(ctx, max(d, rescanEvery), r.kick)
 	}
 	return nil
 }
 
 // requeue makes all repositories of a page pending, and waits for the disk once.
-func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) error {
+func (r *retries) requeue(ctx context.Context, dids []string, now time.Time) error {
 	var waits []func() error
 	requeued := 0
 	for _, did := range dids {
@@ -53,7 +69,7 @@ func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) erro
 		if wait != nil {
 			waits = append(waits, wait)
 			requeued++
-			r.note(host)
+			r.queued(host)
 		}
 	}
 	for _, wait := range waits {
@@ -61,13 +77,13 @@ func (r *Runner) requeue(ctx context.Context, dids []string, now time.Time) erro
 			return ours(err)
 		}
 	}
-	r.metrics.requeued.Add(float64(requeued))
+	r.requeued.Add(float64(requeued))
 	return nil
 }
 
 // requeueOne makes a due repository pending. It keeps the row's retry count, which only a success
 // resets.
-func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host uint32, err error) {
+func (r *retries) requeueOne(did string, now time.Time) (wait func() error, host uint32, err error) {
 	due := false
 	wait, err = r.store.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
 		if due = row.Known() && store.IsDue(row.Due(), now); !due {
@@ -93,21 +109,21 @@ func (r *Runner) requeueOne(did string, now time.Time) (wait func() error, host 
 	return wait, host, nil
 }
 
-func (r *Runner) setDue(next int64) {
+func (r *retries) setDue(next int64) {
 	r.mu.Lock()
-	r.nextDue = next
+	r.next = next
 	r.mu.Unlock()
 }
 
-// due wakes the retry loop if a time is earlier than the one that it sleeps for.
-func (r *Runner) due(next int64) {
+// due wakes run if a time is earlier than the one that it sleeps for.
+func (r *retries) due(next int64) {
 	r.mu.Lock()
-	earlier := r.nextDue == 0 || next < r.nextDue
+	earlier := r.next == 0 || next < r.next
 	if earlier {
-		r.nextDue = next
+		r.next = next
 	}
 	r.mu.Unlock()
 	if earlier {
-		signal(r.kickDue)
+		signal(r.kick)
 	}
 }

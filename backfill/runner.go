@@ -9,12 +9,10 @@ import (
 
 	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
-	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 )
 
 // Runner fetches pending repositories.
@@ -25,28 +23,13 @@ type Runner struct {
 	signalMisses *signalMisses
 	metrics      *metrics
 	hosts        *hosts.Table
-	moves        *rate.Limiter
-
-	kick     chan struct{} // wakes the dispatcher
-	kickDue  chan struct{} // wakes the retry loop
-	kickIdle chan struct{} // wakes flush
-	fatal    chan error    // a failure of the store in a callback
-	refilter *refilter.Runner
+	refilter     *refilter.Runner
+	dispatcher   *dispatcher
+	retries      *retries
 
 	// mu guards:
-	mu                  sync.Mutex
-	lookups             pace.Limiter // of lookups in the directory that all DIDs share
-	resolving           int          // lookups of repositories with an unknown host
-	waiting             int          // repositories that wait in memory for a permit
-	inflight            map[string]*flight
-	versions            map[string]uint32 // of the filter that each DID in flight is fetched by
-	queues              map[uint32]*queue
-	stalled             []*queue  // their work needs lookups, which were parked
-	rescan              bool      // another package enqueued rows
-	rescanAll           bool      // any queue may hold rows
-	scanned, scannedAll time.Time // when the last scan of each kind ran
-	nextDue             int64
-	rand                *rand.Rand
+	mu   sync.Mutex
+	rand *rand.Rand
 }
 
 // New returns a Runner, and starts nothing.
@@ -55,22 +38,8 @@ func New(opts Options) (*Runner, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
-	r := &Runner{
-		opts:      opts,
-		store:     opts.Store,
-		moves:     rate.NewLimiter(movesPerSecond, movesPerSecond),
-		kick:      make(chan struct{}, 1),
-		kickDue:   make(chan struct{}, 1),
-		kickIdle:  make(chan struct{}, 1),
-		fatal:     make(chan error, 1),
-		inflight:  make(map[string]*flight),
-		versions:  make(map[string]uint32),
-		queues:    make(map[uint32]*queue),
-		rescanAll: true,
-		rand:      rand.New(rand.NewPCG(opts.Seed, 0)),
-	}
-	r.lookups.Configure(pace.Limits{Max: opts.Concurrency}, false)
-	r.lookups.Trust()
+	r := &Runner{opts: opts, store: opts.Store, rand: rand.New(rand.NewPCG(opts.Seed, 0))}
+	kick := make(chan struct{}, 1)
 	var err error
 	if r.signalMisses, err = newSignalMisses(); err != nil {
 		return nil, err
@@ -78,14 +47,19 @@ func New(opts Options) (*Runner, error) {
 	r.hosts, err = hosts.New(hosts.Options{
 		Store: opts.Store, Concurrency: opts.Concurrency, PerHost: opts.PerHost, Rules: opts.HostRules,
 		Transport: opts.Transport, UserAgent: opts.UserAgent,
-		Freed: func() { signal(r.kick) }, Now: opts.Now, Registerer: opts.Registerer,
+		Freed: func() { signal(kick) }, Now: opts.Now, Registerer: opts.Registerer,
 	})
 	if err != nil {
 		return nil, err
 	}
-	opts.Gate.OnChange(func() { signal(r.kick) })
-	if r.metrics, err = newMetrics(opts.Registerer, r); err != nil {
+	opts.Gate.OnChange(func() { signal(kick) })
+	r.dispatcher = newDispatcher(opts, r.hosts, kick)
+	if r.metrics, err = newMetrics(opts.Registerer, r.dispatcher); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
+	}
+	r.retries = &retries{
+		store: opts.Store, queued: r.dispatcher.note, requeued: r.metrics.requeued,
+		now: opts.Now, kick: make(chan struct{}, 1),
 	}
 	r.copier, err = fetch.New(fetch.Options{
 		Keys: opts.Directory, Crowded: r.hosts.Crowded, UserAgent: opts.UserAgent,
@@ -99,7 +73,8 @@ func New(opts Options) (*Runner, error) {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
 	r.refilter, err = refilter.New(refilter.Options{
-		Store: opts.Store, Gate: opts.Gate, WorksBefore: r.worksBefore, Queued: r.note, Due: r.due,
+		Store: opts.Store, Gate: opts.Gate,
+		WorksBefore: r.dispatcher.worksBefore, Queued: r.dispatcher.note, Due: r.retries.due,
 		DeadDelay: func() time.Duration { return r.jitter(opts.RetryMax) },
 		Now:       opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
 	})
@@ -114,13 +89,13 @@ func New(opts Options) (*Runner, error) {
 //
 // Run may be called again after it returned.
 func (r *Runner) Run(ctx context.Context) error {
-	r.mu.Lock()
-	// Tasks of an earlier run that were stopped left their rows pending.
-	r.rescanAll, r.scannedAll = true, time.Time{}
-	r.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.dispatch(ctx, g) })
-	g.Go(func() error { return r.retry(ctx) })
+	g.Go(func() error {
+		return r.dispatcher.run(ctx, func(c *claim) {
+			g.Go(func() error { return (&task{r: r, claim: c}).run(ctx) })
+		})
+	})
+	g.Go(func() error { return r.retries.run(ctx) })
 	g.Go(func() error { return r.flush(ctx) })
 	g.Go(func() error { return quiet(ctx, ours(r.hosts.Run(ctx))) })
 	g.Go(func() error { return quiet(ctx, ours(r.refilter.Run(ctx))) })
@@ -142,10 +117,10 @@ func (r *Runner) flush(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.kickIdle:
+		case <-r.dispatcher.kickIdle:
 		}
 		sleep(ctx, idlePause, nil)
-		if ctx.Err() != nil || !r.idle() {
+		if ctx.Err() != nil || !r.dispatcher.idle() {
 			continue // the tasks in flight signal kickIdle when they release their permits
 		}
 		if err := r.store.FlushImports(); err != nil {
@@ -154,66 +129,34 @@ func (r *Runner) flush(ctx context.Context) error {
 	}
 }
 
-// idle reports whether imports that wait to be flipped are the only work left.
-func (r *Runner) idle() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.onlyImports()
-}
-
-// onlyImports is idle with mu held.
-func (r *Runner) onlyImports() bool {
-	return r.hosts.Free() == r.opts.Concurrency && r.resolving == 0 && len(r.inflight) > r.waiting
-}
-
 // Wake reports that rows were enqueued or have become due. Without a call they are found later.
 func (r *Runner) Wake() {
 	r.Enqueued()
-	signal(r.kickDue)
+	signal(r.retries.kick)
 	r.refilter.Wake()
 }
 
 // Enqueued reports that rows were written to queues of hosts. The dispatcher then reads the front
 // of each queue.
-func (r *Runner) Enqueued() {
-	r.mu.Lock()
-	r.rescan, r.rescanAll = true, true
-	r.mu.Unlock()
-	signal(r.kick)
-}
+func (r *Runner) Enqueued() { r.dispatcher.enqueued() }
 
 // Hosts returns the table of hosts, whose permits the fetches take.
 func (r *Runner) Hosts() *hosts.Table { return r.hosts }
 
 // Syncing returns the number of repositories that are being fetched, or are fetched and about to
 // become visible.
-func (r *Runner) Syncing() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.inflight) - r.waiting
-}
+func (r *Runner) Syncing() int { return r.dispatcher.syncing() }
 
 // InFlight reports whether a task of did is in flight.
-func (r *Runner) InFlight(did string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.inflight[did]
-	return ok
-}
+func (r *Runner) InFlight(did string) bool { return r.dispatcher.inFlight(did) }
 
-// note is lookInto for callers that do not hold mu.
-func (r *Runner) note(id uint32) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.lookInto(id)
-}
+// HostStanding returns the current state of the host with an id. Safe for concurrent use.
+func (r *Runner) HostStanding(id uint32) hosts.Standing { return r.hosts.Standing(id) }
 
-// stop makes Run return an error from a callback.
-func (r *Runner) stop(err error) {
-	select {
-	case r.fatal <- err:
-	default:
-	}
+// HostChanged applies changed settings of a host from now on.
+func (r *Runner) HostChanged(id uint32) {
+	r.hosts.Changed(id)
+	r.dispatcher.hostChanged(id)
 }
 
 // signal wakes the loop that reads c. Signals that were not received yet coalesce.

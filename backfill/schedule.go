@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"cistern/backfill/fetch"
@@ -156,17 +155,15 @@ func (v verdict) failure() string {
 	return v.err.Error()
 }
 
-// judge reports the verdict to the host of the task. If a lookup failed, it reports to the limiter
+// judge reports the verdict to the host of the claim. If a lookup failed, it reports to the limiter
 // of lookups instead: lookups of did:plc share a directory, while a did:web depends on its own
 // host.
-func (r *Runner) judge(t *task, v verdict) {
+func (d *dispatcher) judge(c *claim, v verdict) {
 	switch {
-	case v.lookup && !strings.HasPrefix(t.it.did, didWeb):
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.lookups.Note(v.outcome(), t.lookPermit, r.opts.Now())
-	case t.permit != nil:
-		t.permit.Note(v.outcome(), v.failure())
+	case v.lookup && sharesDirectory(c.it.did):
+		d.noteLookup(c, v.outcome())
+	case c.permit != nil:
+		c.permit.Note(v.outcome(), v.failure())
 	}
 }
 

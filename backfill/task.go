@@ -8,7 +8,6 @@ import (
 
 	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
-	"cistern/backfill/pace"
 	"cistern/backfill/refilter"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
@@ -17,14 +16,9 @@ import (
 
 // task makes one copy of one repository.
 type task struct {
-	r      *Runner
-	it     item
-	holder *queue        // the queue that counts the task as claimed
-	hostID uint32        // the host that the document names, 0 before the document is read
-	permit *hosts.Permit // nil while the host is unknown
-
-	lookPermit pace.Permit // of lookups, when the task began
-	looking    bool        // counted in Runner.resolving; Runner.mu guards
+	r *Runner
+	*claim
+	hostID uint32 // the host that the document names, 0 before the document is read
 
 	// passed means that another goroutine ends the task: the repository waits for a permit, or the
 	// store imports it.
@@ -62,7 +56,7 @@ func (t *task) run(ctx context.Context) error {
 	if err != nil && !t.passed {
 		out, err = t.fail(ctx, err)
 	}
-	t.r.release(t, true)
+	t.r.dispatcher.release(t.claim, true)
 	if !t.passed {
 		t.end(out)
 	}
@@ -75,18 +69,12 @@ func (t *task) end(out outcome) {
 	if out.result != "" {
 		t.r.metrics.tasks.WithLabelValues(out.result).Inc()
 	}
-	t.r.mu.Lock()
-	t.r.land(t.it.did)
-	if t.holder != nil {
-		t.r.unclaim(t.holder)
-	}
-	t.r.mu.Unlock()
-	signal(t.r.kick)
+	t.r.dispatcher.end(t.claim)
 	switch row := &out.row; {
 	case row.State == store.StatePending:
-		t.r.note(row.Pending.Host)
+		t.r.dispatcher.note(row.Pending.Host)
 	case row.Retry.Next != 0:
-		t.r.due(row.Retry.Next)
+		t.r.retries.due(row.Retry.Next)
 	case row.State == store.StateDraining:
 		t.r.opts.Drain(t.it.did)
 	}
@@ -172,7 +160,7 @@ func (t *task) checkHost(ctx context.Context) (outcome, error) {
 // before that host was asked; otherwise a document that names another host each time would move the
 // repository forever.
 func (t *task) follow() (outcome, error) {
-	t.r.release(t, true)
+	t.r.dispatcher.release(t.claim, true)
 	return t.place(identity.HostOf(t.ident.PDS))
 }
 
@@ -234,8 +222,8 @@ func (t *task) attempt(ctx context.Context) (outcome, error) {
 		return outcome{}, err
 	}
 	if over {
-		t.r.judge(t, verdict{spoke: true})
-		t.r.release(t, true)
+		t.r.dispatcher.judge(t.claim, verdict{spoke: true})
+		t.r.dispatcher.release(t.claim, true)
 		return t.forget(ctx)
 	}
 	c, err := t.fetch(ctx)
@@ -244,8 +232,8 @@ func (t *task) attempt(ctx context.Context) (outcome, error) {
 	}
 	// The host has finished its part.
 	t.permit.Fetched()
-	t.r.judge(t, verdict{spoke: true})
-	t.r.release(t, false)
+	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
+	t.r.dispatcher.release(t.claim, false)
 	out, err := t.write(ctx, c)
 	if cerr := c.Close(); err == nil && !out.ended && !t.passed {
 		err = cerr
@@ -309,13 +297,13 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 	if !errors.Is(err, store.ErrStale) {
 		t.end(outcome{})
 		if ctx.Err() == nil {
-			t.r.stop(ours(errors.Join(err, aerr)))
+			t.r.dispatcher.stop(ours(errors.Join(err, aerr)))
 		}
 		return
 	}
 	t.end(outcome{result: resultStale})
 	t.r.Wake()
 	if aerr != nil && ctx.Err() == nil {
-		t.r.stop(aerr)
+		t.r.dispatcher.stop(aerr)
 	}
 }

@@ -28,7 +28,7 @@ func (t *task) beginFetch() (wait func() error, err error) {
 			b.PutRepo(row)
 		}
 		t.row = *row // includes the highest rev announced before the fetch
-		t.filter = t.r.workingBy(row.DID)
+		t.filter = t.r.dispatcher.fetchedBy(row.DID)
 		if t.filter.Excluded(row.DID) {
 			return store.ErrStale // the next task forgets it
 		}
@@ -83,25 +83,4 @@ func (t *task) dropWindow() (wait func() error, err error) {
 		return nil
 	})
 	return wait, ours(err)
-}
-
-// workingBy returns the filter in force, and records that a DID in flight is fetched by it.
-func (r *Runner) workingBy(did string) store.FilterVersion {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f := r.store.Filter() // under mu, so that worksBefore sees every task that read an older one
-	r.versions[did] = f.Version
-	return f
-}
-
-// worksBefore reports whether a task in flight uses a filter older than version.
-func (r *Runner) worksBefore(version uint32) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, v := range r.versions {
-		if v < version {
-			return true
-		}
-	}
-	return false
 }
