@@ -1,10 +1,16 @@
 package discover_test
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
 
 	"cistern/backfill/discover"
+	"cistern/filter"
 	"cistern/ingest/simnet"
 )
 
@@ -35,4 +41,31 @@ func TestPagesOfInactive(t *testing.T) {
 	if n := w.store.Counts()["repos"]; n != 2 {
 		t.Errorf("%d repositories are known, want 2", n)
 	}
+}
+
+// TestEmptyPagesBeforeFilter: ten empty pages in a row end a list, but those of a pass that began
+// again by a new filter do not count.
+func TestEmptyPagesBeforeFilter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 3}})
+	did := w.net.DIDs()[0]
+	w.filter(filter.Config{Signals: []string{"com.example.nothing"}})
+	w.stop()
+	var once sync.Once
+	source := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
+		if n == 6 {
+			once.Do(func() { w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}}) })
+		}
+		if n < 7 {
+			fmt.Fprintf(rw, `{"cursor":"%d","repos":[]}`, n+1)
+			return
+		}
+		fmt.Fprintf(rw, `{"repos":[%s]}`, active(did, ""))
+	}))
+	t.Cleanup(source.Close)
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
+	w.until("the account on the page after them", func() bool { return w.store.Counts()["synced"] == 1 })
+	w.settle(did)
+	w.equal(did)
 }

@@ -334,6 +334,9 @@ func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*page, error
 // circles.
 func (c *crawler) turn(l *list, m mark, next string, names []string, entries int) (to mark, whole bool) {
 	again := l.repeats.page(m.cursor, names)
+	if m.cursor == "" {
+		l.empty = 0 // a pass that a new filter cut short may have ended with empty pages
+	}
 	l.empty++
 	if entries > 0 {
 		l.empty = 0
@@ -347,7 +350,6 @@ func (c *crawler) turn(l *list, m mark, next string, names []string, entries int
 	case l.empty < emptyPagesMax:
 		return m, false
 	}
-	l.empty = 0
 	return m.end(c.r.opts.Now()), next == ""
 }
 
