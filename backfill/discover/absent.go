@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -332,7 +333,7 @@ func (s *absentScan) scan(ctx context.Context) (done bool, err error) {
 		}
 		rows, next, err := s.a.r.store.Repos(cursor, absentPage, s.absent)
 		if err != nil {
-			return false, ours(err)
+			return false, hosts.OfStore(err)
 		}
 		if err := s.queue(rows); err != nil {
 			return false, err
@@ -411,9 +412,9 @@ func (a *absences) dropListed(url string, d *round) error {
 	defer a.r.store.LockReconciliation(url)()
 	row, _, err := a.r.store.Reconciliation(url)
 	if err != nil || row.Stage != store.ReconcileListed || a.awaits(url, d) {
-		return ours(err)
+		return hosts.OfStore(err)
 	}
 	b := a.r.store.NewBatch()
 	b.DropReconciliation(url)
-	return ours(b.CommitSync())
+	return hosts.OfStore(b.CommitSync())
 }

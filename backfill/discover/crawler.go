@@ -1,11 +1,13 @@
 package discover
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"sync"
 	"time"
 
+	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -85,7 +87,7 @@ func (c *crawler) run(ctx context.Context) error {
 	g.SetLimit(crawlListsMax)
 	for c.r.opts.Gate.Pass(ctx) {
 		if err := c.refresh(); err != nil {
-			return quiet(ctx, joined(err, g.Wait()))
+			return quiet(ctx, cmp.Or(err, g.Wait()))
 		}
 		l, d := c.take()
 		if l == nil {
@@ -99,16 +101,6 @@ func (c *crawler) run(ctx context.Context) error {
 		})
 	}
 	return g.Wait()
-}
-
-// joined is the first error that is one.
-func joined(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // take is the list whose turn it is, or nil and how long nothing is due.
@@ -165,7 +157,7 @@ func (c *crawler) putBack(l *list, due time.Time) {
 // allEnded reports whether no list that answers has pages left. Called with mu held.
 func (c *crawler) allEnded() bool {
 	for _, l := range c.lists {
-		if l.mark.ended == 0 && l.failures == 0 {
+		if l.mark.Ended == 0 && l.failures == 0 {
 			return false
 		}
 	}
@@ -242,11 +234,11 @@ func (c *crawler) load() error {
 	}
 	known, err := c.r.store.CrawlMarks(c.source.Kind, c.source.URL)
 	if err != nil {
-		return ours(err)
+		return hosts.OfStore(err)
 	}
 	delete(known, name)
 	for host, row := range known {
-		if err := c.addHost(host, markOf(row)); err != nil {
+		if err := c.addHost(host, pages.Mark(row)); err != nil {
 			return err
 		}
 	}
@@ -257,17 +249,17 @@ func (c *crawler) load() error {
 func (c *crawler) add(l *list) error {
 	row, err := c.r.store.CrawlMark(l.name)
 	if err != nil {
-		return ours(err)
+		return hosts.OfStore(err)
 	}
-	c.enter(l, markOf(row))
+	c.enter(l, pages.Mark(row))
 	return nil
 }
 
 // addHost adds the list of a host that a relay named.
-func (c *crawler) addHost(name store.CrawlList, m mark) error {
+func (c *crawler) addHost(name store.CrawlList, m pages.Mark) error {
 	origin := name.Part
-	id, err := c.r.hostID(identity.HostOf(origin))
-	if isOurs(err) {
+	id, err := c.r.hosts.HostID(identity.HostOf(origin))
+	if hosts.IsOfStore(err) {
 		return err
 	}
 	if err != nil {
@@ -277,7 +269,7 @@ func (c *crawler) addHost(name store.CrawlList, m mark) error {
 	return nil
 }
 
-func (c *crawler) enter(l *list, m mark) {
+func (c *crawler) enter(l *list, m pages.Mark) {
 	l.mark = m // it is visited at once: whether it is due is a matter of the filter too
 	c.mu.Lock()
 	c.lists[l.name] = l
@@ -299,7 +291,7 @@ func (c *crawler) size() int {
 	return len(c.lists) - 1
 }
 
-func (c *crawler) notePage(l *list, m mark, s survey) {
+func (c *crawler) notePage(l *list, m pages.Mark, s survey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l.mark = m
@@ -338,7 +330,7 @@ func (c *crawler) now() CrawlStatus {
 	s.Source, s.Persisted, s.Running = c.source, c.persisted, c.stop != nil
 	s.Lists = len(c.lists)
 	for _, l := range c.lists {
-		if l.mark.ended != 0 {
+		if l.mark.Ended != 0 {
 			s.Ended++
 		}
 		if l.failures > 0 {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -38,11 +39,10 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 			return unseen, &hosts.ResolveError{Err: err}
 		}
 	}
-	body, err := r.query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, hosts.DescribeBodyMax, r.opts.IdleTimeout)
-	var failure *storeError
+	body, err := r.hosts.Query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, hosts.DescribeBodyMax, r.opts.IdleTimeout)
 	var answer *hosts.AnswerError
 	switch {
-	case errors.As(err, &failure), err == nil:
+	case hosts.IsOfStore(err), err == nil:
 	case errors.As(err, &answer) && answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests && answer.Name != "":
 		return unwanted, nil // the account is unavailable there
 	}
@@ -62,7 +62,7 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 // collection that a signal names. The answers of hosts are kept in known, so that a page that is
 // requested again does not ask about each account again. later are the accounts that must be asked
 // about later. An error means that their host fails.
-func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin string, known map[string]sight) (left []listed, later []string, err error) {
+func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, origin string, known map[string]sight) (left []pages.Entry, later []string, err error) {
 	sights := make([]sight, len(todo))
 	errs := make([]error, len(todo))
 	g := new(errgroup.Group)
@@ -70,7 +70,7 @@ func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin s
 	for i, e := range todo {
 		row, err := r.store.RepoOrNew(e.DID)
 		if err != nil {
-			return nil, nil, errors.Join(ours(err), g.Wait())
+			return nil, nil, errors.Join(hosts.OfStore(err), g.Wait())
 		}
 		switch sights[i] = known[e.DID]; {
 		case r.find(&row, e, v) != isUnsure:
@@ -84,9 +84,8 @@ func (r *Runner) inspect(ctx context.Context, todo []listed, v reading, origin s
 	}
 	_ = g.Wait() // they leave their errors in errs
 	for i, e := range todo {
-		var failure *storeError
 		switch {
-		case errors.As(errs[i], &failure) || ctx.Err() != nil:
+		case hosts.IsOfStore(errs[i]) || ctx.Err() != nil:
 			return nil, nil, errors.Join(errs[i], ctx.Err())
 		case sights[i] == seen:
 			left = append(left, e)
@@ -140,7 +139,7 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 func (r *Runner) reconsider(ctx context.Context) error {
 	all, err := r.store.DescribeRetries()
 	if err != nil {
-		return quiet(ctx, ours(err))
+		return quiet(ctx, hosts.OfStore(err))
 	}
 	for did, row := range all {
 		r.describeRetries.put(describeRetryOf(did, row))
@@ -171,11 +170,10 @@ func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 	saw := unwanted
 	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())
 	row, err := r.store.RepoOrNew(did)
-	if err == nil && v.ask && r.find(&row, listed{DID: did}, v) == isUnsure {
+	if err == nil && v.ask && r.find(&row, pages.Entry{DID: did}, v) == isUnsure {
 		saw, err = r.describe(ctx, did, "")
 	}
-	var failure *storeError
-	if errors.As(err, &failure) || ctx.Err() != nil {
+	if hosts.IsOfStore(err) || ctx.Err() != nil {
 		r.describeRetries.again(l)
 		return err
 	}
@@ -184,11 +182,11 @@ func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 		l.due, l.tries = r.opts.Now().Add(r.jitter(min(describeRetryMax, laterBase<<min(l.tries, 10)))), l.tries+1
 		b.PutDescribeRetry(did, l.row())
 		r.describeRetries.again(l)
-		return ours(b.CommitSync())
+		return hosts.OfStore(b.CommitSync())
 	}
-	var todo []listed
+	var todo []pages.Entry
 	if saw == seen {
-		todo = []listed{{DID: did}}
+		todo = []pages.Entry{{DID: did}}
 	}
 	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropDescribeRetry(did) })
 	if err == nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cistern/backfill/discover"
+	"cistern/store"
 )
 
 // TestDescribeRetries: accounts are returned in order of their due times, each once. A full list
@@ -41,5 +42,15 @@ func TestDescribeRetries(t *testing.T) {
 	l.Put("ahead", now.AddDate(10, 0, 0))
 	if names := l.Take(now); len(names) != 1 {
 		t.Errorf("due now: %v", names)
+	}
+}
+
+// TestDescribeRetriesOnDisk: a describe retry of an account is unchanged after it was written and
+// read. The golden file of store pins its bytes.
+func TestDescribeRetriesOnDisk(t *testing.T) {
+	t.Parallel()
+	row := store.DescribeRetry{Due: 1_700_000_000, Tries: 2}
+	if got := discover.SameLater("did:web:a.test", row); got != row {
+		t.Errorf("an account to be asked about again is %+v on disk, want %+v", got, row)
 	}
 }

@@ -23,7 +23,7 @@
 //  7. Reading lists is paused while too many repositories are pending. Comparisons are not paused,
 //     because they repair.
 //  8. A list that names nothing, or much less than before, is repeated before it is believed. A
-//     list that repeats itself or does not end is abandoned.
+//     list that repeats itself or does not end is abandoned (package pages).
 //
 // # Concurrency
 //
@@ -36,10 +36,9 @@
 // # Files
 //
 //   - options.go, limits.go, metrics.go: settings, constants, metrics
-//   - runner.go: Runner, Run, Wake; errors.go: failures of the store
+//   - runner.go: Runner, Run, Wake
 //   - source.go: Source; crawlers.go: adding and removing sources; crawler.go: the lists of one
-//     source; list.go: one list; mark.go: its progress
-//   - page.go: requests for pages, and their answers; repeats.go: lists that repeat themselves
+//     source; list.go: one list. Package pages reads its pages
 //   - trust.go: how many places unproven and failing hosts may take
 //   - finding.go: compares a page with the stored rows; absent.go: repositories that lists do not
 //     name

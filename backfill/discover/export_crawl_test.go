@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"cistern/backfill/discover/pages"
 	"cistern/store"
 )
 
@@ -13,7 +14,7 @@ func BoundAccounts(r *Runner, n int64) { r.crawls.accountsMax = n }
 // Absorb adds an account from a complete page that was judged by a version of the filter. It
 // reports whether that filter is no longer in force.
 func Absorb(r *Runner, did string, version uint32, and func(b *store.Batch)) (refiltered bool, err error) {
-	_, err = r.absorb([]listed{{DID: did}}, reading{why: store.ByNetwork, filter: version}, and)
+	_, err = r.absorb([]pages.Entry{{DID: did}}, reading{why: store.ByNetwork, filter: version}, and)
 	if errors.Is(err, errRefiltered) {
 		return true, nil
 	}
@@ -53,9 +54,9 @@ func StoppingCrawl(r *Runner) bool {
 
 // FollowListed applies a list of unknown accounts that was read by a version of the filter.
 func FollowListed(r *Runner, version uint32, dids ...string) error {
-	var todo []listed
+	var todo []pages.Entry
 	for _, did := range dids {
-		todo = append(todo, listed{DID: did})
+		todo = append(todo, pages.Entry{DID: did})
 	}
 	_, err := r.absorb(todo, reading{why: store.ByNetwork, filter: version}, func(*store.Batch) {})
 	return err

@@ -2,38 +2,10 @@ package discover
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"cistern/store"
 )
-
-// DecodePage decodes a page of repos or hosts, and returns the number of its entries.
-func DecodePage(key string, text []byte) (int, error) {
-	var repos page
-	var hosts hostPage
-	if key == "repos" {
-		err := json.Unmarshal(text, &repos)
-		return len(repos.Repos), err
-	}
-	err := json.Unmarshal(text, &hosts)
-	return len(hosts.Hosts), err
-}
-
-// NewRepeats returns a function that takes the pages of a listing by their cursors, and reports
-// whether the listing repeats itself.
-func NewRepeats() func(cursor string, names []string) bool {
-	var p repeats
-	return p.page
-}
-
-// EndPass ends a pass with so many entries that began at a mark, and returns when the next is due.
-func EndPass(row store.CrawlMark, named int64, every time.Duration, now time.Time) (store.CrawlMark, time.Time) {
-	m := markOf(row).again()
-	m.named = named
-	row = m.end(now).row()
-	return row, markOf(row).due(every, now)
-}
 
 // LookAtPasses makes the loop that starts reconciliations check all of them.
 func LookAtPasses(ctx context.Context, r *Runner) error { return goRound(ctx, r.kickPass) }
@@ -49,9 +21,6 @@ func ListingsDone(r *Runner) bool {
 // GapSeen reports whether marks of gaps may have been written since the loop that starts
 // reconciliations read them.
 func GapSeen(r *Runner) bool { return r.gapSeen.Load() }
-
-// SameMark returns a row that was read as a mark and written again.
-func SameMark(row store.CrawlMark) store.CrawlMark { return markOf(row).row() }
 
 // SameLater returns when a host is asked about an account, after the time was written and read
 // again.

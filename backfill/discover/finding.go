@@ -1,16 +1,15 @@
 package discover
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
 
+	"cistern/backfill/discover/pages"
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
 	"cistern/store"
-
-	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
 // finding is what follows from an entry of a list.
@@ -46,30 +45,12 @@ type survey struct {
 	listed, queued, found int64
 }
 
-// wellFormed returns the entries that name an account, each account once, in order of DID.
-func (r *Runner) wellFormed(entries []listed) []listed {
-	slices.SortFunc(entries, func(a, b listed) int { return cmp.Or(cmp.Compare(a.DID, b.DID), -cmp.Compare(a.Rev, b.Rev)) })
-	entries = slices.CompactFunc(entries, func(a, b listed) bool { return a.DID == b.DID })
-	now := r.opts.Now()
-	left := entries[:0]
-	for _, e := range entries {
-		if _, err := syntax.ParseDID(e.DID); err != nil {
-			continue
-		}
-		if _, err := repo.ParseTID(e.Rev); err != nil || repo.TIDTime(e.Rev).After(now.Add(repo.RevSkewMax)) {
-			e.Rev = "" // below every rev
-		}
-		left = append(left, e)
-	}
-	return left
-}
-
 // choose returns the entries that something follows from. It holds no locks: absorb looks again.
-func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) {
+func (r *Runner) choose(entries []pages.Entry, v reading) (todo []pages.Entry, err error) {
 	for _, e := range entries {
 		row, err := r.store.RepoOrNew(e.DID)
 		if err != nil {
-			return nil, ours(err)
+			return nil, hosts.OfStore(err)
 		}
 		v.listing.show(&row)
 		if r.find(&row, e, v) != nothing {
@@ -81,18 +62,18 @@ func (r *Runner) choose(entries []listed, v reading) (todo []listed, err error) 
 
 // find compares an entry with the stored row. A list may be older than the row, so only an entry
 // that is ahead of it matters, and the repository's own host decides.
-func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
+func (r *Runner) find(row *store.Repo, e pages.Entry, v reading) finding {
 	if !row.Known() {
 		return r.findUnknown(e, v)
 	}
 	if row.Tracked == store.Untracked || !v.compare {
 		return nothing
 	}
-	status, hidden := e.hidden()
+	status, hidden := e.Hidden()
 	if v.host != "" && !livesAt(row, v) {
 		// Another host's account, or an unavailable one that has moved there since, which nothing
 		// else would look at again.
-		if e.active() && row.State == store.StateGone && row.Retry.Next == 0 {
+		if e.IsActive() && row.State == store.StateGone && row.Retry.Next == 0 {
 			return isBehind
 		}
 		return nothing
@@ -100,7 +81,7 @@ func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 	// While it is fetched, or its commits drained, the answer that counts may be there already.
 	underway := row.State == store.StateDraining || row.State == store.StatePending && r.store.Fetching(row.DID)
 	switch {
-	case !e.active():
+	case !e.IsActive():
 		if hidden && status.Hidden() && !row.Status.Hidden() && (row.State == store.StateSynced || underway) {
 			return isBehind
 		}
@@ -118,11 +99,11 @@ func (r *Runner) find(row *store.Repo, e listed, v reading) finding {
 	return nothing
 }
 
-func (r *Runner) findUnknown(e listed, v reading) finding {
+func (r *Runner) findUnknown(e pages.Entry, v reading) finding {
 	if v.why == store.Untracked || r.store.Filter().Excluded(e.DID) {
 		return nothing
 	}
-	if status, hidden := e.hidden(); hidden {
+	if status, hidden := e.Hidden(); hidden {
 		if v.out && status != store.StatusDeleted {
 			return isNew // neither its status nor its host is verified yet
 		}
@@ -143,7 +124,7 @@ func livesAt(row *store.Repo, v reading) bool {
 }
 
 // awaitLive waits a moment if the list shows a rev so young that its event may be under way.
-func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
+func (r *Runner) awaitLive(ctx context.Context, todo []pages.Entry, v reading) {
 	now := r.opts.Now()
 	for _, e := range todo {
 		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) > lagAge {
@@ -159,9 +140,9 @@ func (r *Runner) awaitLive(ctx context.Context, todo []listed, v reading) {
 
 // unheard reports whether the listing of a host names a rev that is not stored, and that is so old
 // that its event should have arrived.
-func (r *Runner) unheard(todo []listed, v reading) bool {
+func (r *Runner) unheard(todo []pages.Entry, v reading) bool {
 	now := r.opts.Now()
-	return v.host != "" && slices.ContainsFunc(todo, func(e listed) bool {
+	return v.host != "" && slices.ContainsFunc(todo, func(e pages.Entry) bool {
 		if e.Rev == "" || now.Sub(repo.TIDTime(e.Rev)) < lagAge {
 			return false
 		}
@@ -173,7 +154,7 @@ func (r *Runner) unheard(todo []listed, v reading) bool {
 // absorb writes what follows from the entries that choose returned, in batches of bounded size.
 // What the function and adds goes into the last of them. After errRefiltered some may be written,
 // and the last is not.
-func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s survey, err error) {
+func (r *Runner) absorb(todo []pages.Entry, v reading, and func(b *store.Batch)) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
 			return s, err
@@ -188,14 +169,10 @@ func (r *Runner) absorb(todo []listed, v reading, and func(b *store.Batch)) (s s
 	return s, err
 }
 
-func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *store.Batch)) error {
-	dids := make([]string, len(chunk))
-	for i, e := range chunk {
-		dids[i] = e.DID
-	}
+func (r *Runner) absorbSome(chunk []pages.Entry, v reading, s *survey, and func(b *store.Batch)) error {
 	i := -1
 	done := survey{}
-	err := r.inBatch(dids, v.filter, func(b *store.Batch, row *store.Repo) {
+	err := r.inBatch(pages.Accounts(chunk), v.filter, func(b *store.Batch, row *store.Repo) {
 		i++
 		r.follow(b, row, chunk[i], v, &done)
 	}, and)
@@ -207,7 +184,7 @@ func (r *Runner) absorbSome(chunk []listed, v reading, s *survey, and func(b *st
 }
 
 // follow writes what follows from an entry.
-func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s *survey) {
+func (r *Runner) follow(b *store.Batch, row *store.Repo, e pages.Entry, v reading, s *survey) {
 	v.listing.show(row) // choose may not have called it
 	switch r.find(row, e, v) {
 	case nothing:
@@ -223,7 +200,7 @@ func (r *Runner) follow(b *store.Batch, row *store.Repo, e listed, v reading, s 
 		lookAgainAt(b, row)
 		s.queued++
 	}
-	if e.active() {
+	if e.IsActive() {
 		row.SeenRev = max(row.SeenRev, e.Rev)
 	}
 	b.PutRepo(row)
@@ -256,5 +233,5 @@ func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Bat
 	if errors.Is(err, errRefiltered) {
 		return err
 	}
-	return ours(err)
+	return hosts.OfStore(err)
 }

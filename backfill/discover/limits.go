@@ -15,20 +15,11 @@ const (
 	// readRest is the pause between two reads of the cursors of all reconciliations, as a multiple
 	// of the duration of a read: 16,000 cursors take some 20 ms.
 	readRest = 19
-	// passPagesMax ends a list that invents accounts without end: at crawlPage that is a billion
-	// repositories.
-	passPagesMax = 1 << 20
 
-	// crawlPage is the most entries that listRepos sends: 200 KiB a page, at 200 bytes a row.
-	crawlPage     = 1000
-	crawlBodyMax  = 4 << 20
-	cursorMax     = 4 << 10
 	crawlPause    = time.Second
 	crawlKnown    = 100 * time.Millisecond // after a page of nothing new: cursors may go in circles
 	crawlRetryMax = 5 * time.Minute
 	crawlIdle     = time.Hour // of a source without use in this mode; a new filter wakes it
-	// emptyPagesMax empty pages in a row end a list. Relays leave inactive accounts out of pages.
-	emptyPagesMax = 10
 	// crawlListsMax is how many lists of one source are read at a time, each by one request: 64
 	// pages of 4 MiB at worst, and 16 of 200 KiB a second. After visitPagesMax pages another list
 	// gets a turn.
@@ -56,11 +47,6 @@ const (
 	// every host is untried, and a hanging host holds its place until the timeout. A slow host is
 	// asked again, as a doubted one, with the whole timeout.
 	untriedHaste = 6
-
-	// A pass that named nothing, or less than half of what the previous one named, is repeated
-	// after thinAgain, doubling. thinMax repetitions take 8.5 hours; then the list is believed.
-	thinAgain = time.Minute
-	thinMax   = 10
 
 	// comparePagesMin is the least number of pages that may be read of a listing that is only
 	// compared with the stored rows. The limit is otherwise the number of repositories known at the

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -32,20 +33,19 @@ type list struct {
 	host       uint32          // the PDS whose own accounts it lists, in a source of hosts; else 0
 
 	// owned by the goroutine that visits the list:
-	empty int              // pages in a row without entries
 	news  bool             // most of the page before were unknown
 	known map[string]sight // answers about the accounts of the requested page,
 	by    uint32           // under this version of the filter
 	slow  bool             // the last page took long
 	heard bool             // its host has answered
 
-	repeats repeats
+	watch pages.Watch
 	// listing records which accounts the list names. It is nil if the list is not that of a host, or
 	// was resumed after a restart.
 	listing *listing
 
 	// crawler.mu guards:
-	mark     mark
+	mark     pages.Mark
 	failures int // in a row; changed only during a visit
 	due      time.Time
 	filter   uint32 // in force when it was visited last
@@ -78,9 +78,8 @@ func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
 func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error) {
 	for range visitPagesMax {
 		d, err := c.step(ctx, l)
-		var failure *storeError
 		switch {
-		case errors.As(err, &failure):
+		case hosts.IsOfStore(err):
 			return due, quiet(ctx, err)
 		case ctx.Err() != nil:
 			return due, nil
@@ -160,18 +159,18 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	}
 	was, err := r.store.CrawlMark(l.name)
 	if err != nil {
-		return 0, ours(err)
+		return 0, hosts.OfStore(err)
 	}
-	m := markOf(was)
-	anew := !l.roster && f.DiscoversSince(m.filter)
+	m := pages.Mark(was)
+	anew := !l.roster && f.DiscoversSince(m.Filter)
 	now := r.opts.Now()
 	switch {
-	case m.ended != 0 && now.Before(m.due(r.opts.CrawlEvery, now)) && !anew:
-		return m.due(r.opts.CrawlEvery, now).Sub(now), nil
-	case m.ended != 0 || anew:
-		m = m.again() // read from the beginning, by the new filter
+	case m.Ended != 0 && now.Before(m.Due(r.opts.CrawlEvery, now)) && !anew:
+		return m.Due(r.opts.CrawlEvery, now).Sub(now), nil
+	case m.Ended != 0 || anew:
+		m = m.Again() // read from the beginning, by the new filter
 	}
-	m.filter = f.Version
+	m.Filter = f.Version
 	if l.by != f.Version {
 		l.known, l.by = nil, f.Version
 	}
@@ -187,7 +186,7 @@ func (c *crawler) renew(l *list) error {
 	if l.host == 0 {
 		return nil
 	}
-	id, err := c.r.hostID(identity.HostOf(l.origin))
+	id, err := c.r.hosts.HostID(identity.HostOf(l.origin))
 	if err != nil {
 		return err
 	}
@@ -234,13 +233,13 @@ func (r *Runner) overrun(host uint32) error {
 
 // stepRepos reads a page of repositories. was is the stored mark, m the mark of the page.
 func (c *crawler) stepRepos(
-	ctx context.Context, l *list, v reading, was store.CrawlMark, m mark,
+	ctx context.Context, l *list, v reading, was store.CrawlMark, m pages.Mark,
 ) (time.Duration, error) {
 	r := c.r
 	if l.host != 0 {
 		v.host, v.id = identity.HostOf(l.origin), l.host
 	}
-	if m.pages == 0 && l.listing == nil || m.cursor == "" && m.pages == 0 && l.repeats.pages > 0 {
+	if m.Pages == 0 && (l.listing == nil || m.Cursor == "" && l.watch.Named()) {
 		if err := c.open(l, v); err != nil {
 			return 0, err
 		}
@@ -248,7 +247,7 @@ func (c *crawler) stepRepos(
 	v.listing = l.listing
 	v.source = sourceOf(l.origin)
 	begin := r.opts.Now()
-	p, err := c.ask(ctx, l, m.cursor)
+	p, err := c.ask(ctx, l, m.Cursor)
 	if err != nil {
 		return 0, err
 	}
@@ -256,8 +255,8 @@ func (c *crawler) stepRepos(
 	l.listing.set(listingRead)
 	r.metrics.pages.WithLabelValues(c.source.Kind, "ok").Inc()
 	named := len(p.Repos)
-	todo := r.wellFormed(p.Repos)
-	names := didsOf(todo)
+	todo := pages.WellFormed(p.Repos, r.opts.Now())
+	names := pages.Accounts(todo)
 	if !l.news || v.ask { // an unknown account would only be looked at twice
 		if todo, err = r.choose(todo, v); err != nil {
 			return 0, err
@@ -273,17 +272,17 @@ func (c *crawler) stepRepos(
 			l.known = map[string]sight{}
 		}
 		todo, later, err = r.inspect(ctx, todo, v, at, l.known)
-		if err != nil && (l.failures < describeTries || ctx.Err() != nil || isOurs(err)) {
+		if err != nil && (l.failures < describeTries || ctx.Err() != nil || hosts.IsOfStore(err)) {
 			return 0, err // the same page again
 		}
 	}
 	r.awaitLive(ctx, todo, v)
 	if r.unheard(todo, v) {
 		if err := r.opts.Unheard(l.origin); err != nil {
-			return 0, ours(err)
+			return 0, hosts.OfStore(err)
 		}
 	}
-	to, whole := c.turn(l, m, next(m.cursor, p.Cursor), names, named)
+	to, whole := c.turn(l, m, p.Cursor, names, named)
 	defer r.store.LockCrawlMark(l.name)()
 	same, err := c.unmoved(l.name, was)
 	if err != nil {
@@ -292,7 +291,7 @@ func (c *crawler) stepRepos(
 	s, err := r.absorb(todo, v, func(b *store.Batch) {
 		r.postpone(b, later)
 		if same {
-			b.PutCrawlMark(l.name, to.row())
+			b.PutCrawlMark(l.name, store.CrawlMark(to))
 		}
 	})
 	if errors.Is(err, errRefiltered) {
@@ -301,7 +300,7 @@ func (c *crawler) stepRepos(
 	if err != nil {
 		return 0, err
 	}
-	if to.ended != 0 {
+	if to.Ended != 0 {
 		c.finished(l, same && whole)
 	}
 	l.known, l.news = nil, 2*s.found > int64(named)
@@ -314,50 +313,45 @@ func (c *crawler) stepRepos(
 // forgotten meanwhile. Called with the lock of its name.
 func (c *crawler) unmoved(name store.CrawlList, was store.CrawlMark) (bool, error) {
 	now, err := c.r.store.CrawlMark(name)
-	return now == was, ours(err)
+	return now == was, hosts.OfStore(err)
 }
 
 // ask asks for the page of a list. A host that has never been asked gets only some of the time.
-func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*page, error) {
+func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*pages.Page, error) {
 	if l.collection != "" {
-		return c.r.listCollection(ctx, l.origin, l.collection, cursor)
+		return pages.Collection(ctx, c.r.hosts, l.origin, l.collection, cursor, c.r.opts.IdleTimeout)
 	}
 	within := c.r.opts.IdleTimeout
 	if l.trust == untried && !l.heard {
 		within /= untriedHaste
 	}
-	return c.r.listRepos(ctx, l.origin, cursor, within)
+	return pages.Repos(ctx, c.r.hosts, l.origin, cursor, within)
 }
 
-// turn returns the mark after a page with the given entries, and whether the list ended by itself.
-// One page without accounts is not the end, but emptyPagesMax in a row are; and cursors may go in
-// circles.
-func (c *crawler) turn(l *list, m mark, next string, names []string, entries int) (to mark, whole bool) {
-	again := l.repeats.page(m.cursor, names)
-	if m.cursor == "" {
-		l.empty = 0 // a pass that a new filter cut short may have ended with empty pages
-	}
-	l.empty++
-	if entries > 0 {
-		l.empty = 0
-	}
-	m.cursor, m.pages, m.named = next, m.pages+1, m.named+int64(entries)
-	switch {
-	case next == "":
-	case again || m.pages >= passPagesMax:
-		c.r.cutShort(l.name.String(), m.pages, again)
-		c.noteTrouble("the listing repeats itself, or has no end")
-	case l.empty < emptyPagesMax:
+// turn returns the mark after a page with the given entries and following cursor, and whether the
+// list ended by itself.
+func (c *crawler) turn(
+	l *list, m pages.Mark, following string, names []string, entries int,
+) (to pages.Mark, whole bool) {
+	m.Pages++
+	m.Named += int64(entries)
+	next, end := l.watch.Page(m.Cursor, names, entries, m.Pages, following)
+	if end == "" {
+		m.Cursor = next
 		return m, false
 	}
-	return m.end(c.r.opts.Now()), next == ""
+	if end.Abandoned() {
+		c.r.noteAbandoned(l.name.String(), m.Pages, end)
+		c.noteTrouble("the listing repeats itself, or has no end")
+	}
+	return m.End(c.r.opts.Now()), end == pages.EndReached
 }
 
 // open prepares a list for its first page. If the host lists its own accounts, the listing
 // remembers which accounts it names.
 func (c *crawler) open(l *list, v reading) error {
 	l.listing.set(listingDone)
-	l.repeats, l.listing = repeats{}, nil
+	l.watch, l.listing = pages.Watch{}, nil
 	accounts, _, err := c.r.accountsAt(l.origin)
 	if err == nil && accounts > 0 && v.compare {
 		l.listing = c.r.absences.join(identity.HostOf(l.origin))
@@ -373,16 +367,16 @@ func (c *crawler) finished(l *list, whole bool) {
 	} else {
 		l.listing.set(listingDone)
 	}
-	l.repeats, l.listing = repeats{}, nil
+	l.watch, l.listing = pages.Watch{}, nil
 }
 
 // pause is how long to wait after a page.
-func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
+func (c *crawler) pause(l *list, m pages.Mark, something bool) time.Duration {
 	switch {
-	case m.ended != 0:
-		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name.String(), "pages", m.pages)
+	case m.Ended != 0:
+		c.r.opts.Logger.Debug("crawl reached the end", "source", l.name.String(), "pages", m.Pages)
 		now := c.r.opts.Now()
-		return max(crawlKnown, m.due(c.r.opts.CrawlEvery, now).Sub(now))
+		return max(crawlKnown, m.Due(c.r.opts.CrawlEvery, now).Sub(now))
 	case something:
 		return 0
 	}
@@ -393,9 +387,9 @@ func (c *crawler) pause(l *list, m mark, something bool) time.Duration {
 // mark. After the last page the hosts of all known accounts are added, since a relay that has just
 // started names few.
 func (c *crawler) stepHosts(
-	ctx context.Context, l *list, was store.CrawlMark, m mark,
+	ctx context.Context, l *list, was store.CrawlMark, m pages.Mark,
 ) (time.Duration, error) {
-	p, err := c.r.listHosts(ctx, l.origin, m.cursor)
+	p, err := pages.Hosts(ctx, c.r.hosts, l.origin, m.Cursor, c.r.opts.IdleTimeout)
 	if err != nil {
 		return 0, err
 	}
@@ -411,9 +405,9 @@ func (c *crawler) stepHosts(
 			c.discover(origin, fresh)
 		}
 	}
-	to, _ := c.turn(l, m, next(m.cursor, p.Cursor), names, len(names))
-	if to.ended != 0 {
-		l.repeats = repeats{}
+	to, _ := c.turn(l, m, p.Cursor, names, len(names))
+	if to.Ended != 0 {
+		l.watch = pages.Watch{}
 		known, err := c.r.knownHosts(c.source.URL)
 		if err != nil {
 			return 0, err
@@ -432,13 +426,13 @@ func (c *crawler) stepHosts(
 		b.PutCrawlMark(name, store.CrawlMark{})
 	}
 	if same {
-		b.PutCrawlMark(l.name, to.row())
+		b.PutCrawlMark(l.name, store.CrawlMark(to))
 	}
 	if err := b.CommitSync(); err != nil {
-		return 0, ours(err)
+		return 0, hosts.OfStore(err)
 	}
 	for name := range fresh {
-		if err := c.addHost(name, mark{}); err != nil {
+		if err := c.addHost(name, pages.Mark{}); err != nil {
 			return 0, err
 		}
 	}

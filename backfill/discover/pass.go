@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -16,10 +17,9 @@ import (
 type pass struct {
 	r        *Runner
 	url      string // base URL, which its row in the store is under
-	pages    int
-	empty    int // in a row
+	pages    int64
+	watch    pages.Watch
 	counts   survey
-	repeats  repeats
 	failures int       // in a row
 	slow     bool      // the last page took long
 	due      time.Time // when its host is asked again
@@ -74,7 +74,7 @@ func sourceOf(url string) uint32 { return store.SourceID(identity.HostOf(url)) }
 // cursor is where the pass stands; asked is false once it is no longer requested.
 func (p *pass) cursor() (at store.Reconciliation, asked bool, err error) {
 	at, asked, err = p.r.store.Reconciliation(p.url)
-	return at, asked, ours(err)
+	return at, asked, hosts.OfStore(err)
 }
 
 // run reads pages until the end, or until its host must not be asked for a while.
@@ -96,9 +96,8 @@ func (p *pass) run(ctx context.Context) error {
 		begin := p.r.opts.Now()
 		p.slow = false
 		p.over, err = p.page(ctx, row)
-		var failure *storeError
 		switch {
-		case errors.As(err, &failure):
+		case hosts.IsOfStore(err):
 			return quiet(ctx, err)
 		case p.over:
 			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation ended", "listed", p.counts.listed, "queued", p.counts.queued, "found", p.counts.found)
@@ -158,7 +157,7 @@ func (p *pass) fail(ctx context.Context, log *slog.Logger, err error) {
 // begin prepares for the first page. For the listing of a PDS it starts recording which
 // repositories the listing names.
 func (p *pass) begin() error {
-	p.empty, p.repeats = 0, repeats{}
+	p.watch = pages.Watch{}
 	if p.own {
 		if p.listing = p.r.absences.join(identity.HostOf(p.url)); p.listing == nil {
 			// The listing is read when other listings have ended.
@@ -187,35 +186,28 @@ func (p *pass) page(ctx context.Context, row store.Reconciliation) (ended bool, 
 		}
 	}
 	at := row.Cursor
-	list, err := p.r.listRepos(ctx, p.url, at, p.r.opts.IdleTimeout)
+	list, err := pages.Repos(ctx, p.r.hosts, p.url, at, p.r.opts.IdleTimeout)
 	if err != nil {
 		return false, err
 	}
 	p.listing.set(listingRead)
 	p.r.metrics.pages.WithLabelValues(kindGap, "ok").Inc()
 	p.counts.listed += int64(len(list.Repos))
-	p.empty++
-	if len(list.Repos) > 0 {
-		p.empty = 0
-	}
 	view := p.view()
-	entries := p.r.wellFormed(list.Repos)
-	again := p.repeats.page(at, didsOf(entries))
+	entries := pages.WellFormed(list.Repos, p.r.opts.Now())
 	todo, err := p.r.choose(entries, view)
 	if err != nil {
 		return false, err
 	}
-	to := next(at, list.Cursor)
-	if p.pages++; to != "" && (again || p.pages >= passPagesMax) {
-		p.r.cutShort(p.url, p.pages, again)
-		p.giveUp()
-		to = ""
+	p.pages++
+	to, end := p.watch.Page(at, pages.Accounts(entries), len(list.Repos), p.pages, list.Cursor)
+	if end.Abandoned() {
+		p.r.noteAbandoned(p.url, p.pages, end)
 	}
-	if to != "" && p.empty >= emptyPagesMax {
+	if end != "" && end != pages.EndReached {
 		p.giveUp()
-		to = ""
 	}
-	if view.why == store.Untracked && int64(p.pages) >= max(comparePagesMin, p.known()) {
+	if view.why == store.Untracked && p.pages >= max(comparePagesMin, p.known()) {
 		to = "" // it is cheaper to ask about the repositories that it has not named
 	}
 	s, err := p.r.absorb(todo, view, func(*store.Batch) {})
@@ -253,5 +245,5 @@ func (p *pass) move(row store.Reconciliation, next string, last bool) (ended boo
 	default:
 		b.DropReconciliation(p.url)
 	}
-	return ended, ours(b.CommitSync())
+	return ended, hosts.OfStore(b.CommitSync())
 }

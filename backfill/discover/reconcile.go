@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -102,7 +103,7 @@ func (c *reconciler) readCursors() error {
 	}
 	asked, err := c.r.store.Reconciliations()
 	if err != nil {
-		return ours(err)
+		return hosts.OfStore(err)
 	}
 	c.read = now
 	c.mu.Lock()
@@ -155,7 +156,7 @@ func (c *reconciler) askHosts() error {
 	}
 	relay, ok, err := c.r.store.BeginReconcileHosts()
 	if err != nil || !ok {
-		return ours(err)
+		return hosts.OfStore(err)
 	}
 	origins, err := c.r.knownHosts(relay)
 	if err == nil {
@@ -165,7 +166,7 @@ func (c *reconciler) askHosts() error {
 		return err
 	}
 	if err := c.r.store.EndReconcileHosts(); err != nil { // a crash before it requests all again
-		return ours(err)
+		return hosts.OfStore(err)
 	}
 	c.all, c.idle, c.read = now, time.Time{}, time.Time{}
 	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared", "relay", relay, "hosts", len(origins))
@@ -191,7 +192,7 @@ func (r *Runner) requestSome(urls []string) error {
 		defer r.store.LockReconciliation(url)()
 		b.PutReconciliation(url, store.Reconciliation{})
 	}
-	return ours(b.CommitSync())
+	return hosts.OfStore(b.CommitSync())
 }
 
 // busy reports whether the listing of a PDS that does not fail is being compared.
@@ -211,7 +212,7 @@ func (r *Runner) knownHosts(from string) (origins []string, err error) {
 	for after := ""; ; {
 		page, next, err := r.store.Hosts(after, 1000, func(h *store.Host) bool { return h.ID != 0 && h.Accounts > 0 })
 		if err != nil {
-			return nil, ours(err)
+			return nil, hosts.OfStore(err)
 		}
 		for _, h := range page {
 			if r.hosts.Banned(h.ID) {
@@ -238,5 +239,5 @@ func (r *Runner) accountsAt(base string) (accounts int64, id uint32, err error) 
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, 0, nil
 	}
-	return h.Accounts, h.ID, ours(err)
+	return h.Accounts, h.ID, hosts.OfStore(err)
 }

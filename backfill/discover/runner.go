@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/store"
 
@@ -84,6 +85,12 @@ func (r *Runner) HostChanged(id uint32) {
 	}
 }
 
+// noteAbandoned logs that a listing is read no further although its host names more pages.
+func (r *Runner) noteAbandoned(name string, read int64, end pages.Ending) {
+	r.opts.Logger.Warn("listing is read no further: accounts on later pages are not found by it",
+		"source", name, "pages", read, "reason", string(end))
+}
+
 // signal wakes the loop that reads c. Signals that were not received yet coalesce.
 func signal(c chan struct{}) {
 	select {
@@ -101,4 +108,12 @@ func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
 	case <-kick:
 	case <-t.C:
 	}
+}
+
+// quiet returns nil for an error that only says that ctx ended.
+func quiet(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }

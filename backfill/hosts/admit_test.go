@@ -161,7 +161,7 @@ func TestAdmitWindows(t *testing.T) {
 	rules := pace.Rules{{Glob: "*", Override: pace.Override{PerSecond: 50, PerHour: 5}}}
 	table, id := newTable(t, hosts.Options{Rules: rules, Transport: answers{code: 200, body: "{}"}}, c)
 	query := func() error {
-		_, err := table.Query(t.Context(), id, "https://pds.test/xrpc/m", 100, time.Minute)
+		_, err := table.Query(t.Context(), "https://pds.test", "m", nil, 100, time.Minute)
 		return err
 	}
 	for range 2 {

@@ -17,7 +17,8 @@
 //  4. The table can be lost at any moment: limits and bans are in the rows of hosts and in the
 //     options, and all else is statistics.
 //  5. The type of an error shows whether the host answered (AnswerError), was not asked
-//     (BusyError, ErrBanned), or could not be found (ResolveError).
+//     (BusyError, ErrBanned), or could not be found (ResolveError), or that the store failed
+//     (StoreError).
 //
 // # Concurrency
 //

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/store"
 )
 
 var (
@@ -78,6 +79,29 @@ func (e *ResolveError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the failure.
 func (e *ResolveError) Unwrap() error { return e.Err }
+
+// StoreError is a failure of the store: the process must stop.
+type StoreError struct{ Err error }
+
+func (e *StoreError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the failure.
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// OfStore marks an error of the store as a StoreError. ErrStale stays unmarked: it reports that the
+// row has changed, not a failure.
+func OfStore(err error) error {
+	if err == nil || errors.Is(err, store.ErrStale) {
+		return err
+	}
+	return &StoreError{err}
+}
+
+// IsOfStore reports whether an error is a failure of the store.
+func IsOfStore(err error) bool {
+	var failure *StoreError
+	return errors.As(err, &failure)
+}
 
 // QueriesSpent reports whether a query failed because the host's quota of queries is spent. The
 // host may count whole repositories in another quota.

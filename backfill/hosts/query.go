@@ -7,24 +7,36 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 )
 
-// Query sends a request to a host that does not fetch a repository, once the host may be asked, and
-// returns a JSON body of at most bodyMax bytes. The answer must begin within a time. A host that is
-// parked or has spent a window is a BusyError, a banned one ErrBanned, and another status than 200
-// an AnswerError. Other errors are ErrMalformed, ErrTooLong and those of the connection.
-func (t *Table) Query(ctx context.Context, id uint32, url string, bodyMax int64,
+// Query sends a request to a host, by its base URL, that does not fetch a repository, once the host
+// may be asked, and returns a JSON body of at most bodyMax bytes. The answer must begin within a
+// time. A host that is parked or has spent a window is a BusyError, a banned one ErrBanned, and
+// another status than 200 an AnswerError. Other errors are those of HostID, ErrMalformed,
+// ErrTooLong and those of the connection.
+func (t *Table) Query(ctx context.Context, base, method string, params url.Values, bodyMax int64,
 	within time.Duration) ([]byte, error) {
+	origin, _, err := identity.ParseBase(base)
+	if err != nil {
+		return nil, fmt.Errorf("host %w", err)
+	}
+	id, err := t.HostID(identity.HostOf(origin))
+	if err != nil {
+		return nil, err
+	}
 	p, err := t.admit(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Close()
-	body, err := t.send(ctx, p, url, bodyMax, within)
+	target := strings.TrimSuffix(base, "/") + "/xrpc/" + method + "?" + params.Encode()
+	body, err := t.send(ctx, p, target, bodyMax, within)
 	switch {
 	case err == nil, errors.Is(err, ErrTooLong): // other requests to the host may succeed
 		p.Note(pace.Outcome{Answered: true}, "")
@@ -34,11 +46,11 @@ func (t *Table) Query(ctx context.Context, id uint32, url string, bodyMax int64,
 	return body, err
 }
 
-func (t *Table) send(ctx context.Context, p *Permit, url string, bodyMax int64,
+func (t *Table) send(ctx context.Context, p *Permit, target string, bodyMax int64,
 	within time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, err
 	}

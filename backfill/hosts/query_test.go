@@ -3,6 +3,7 @@ package hosts_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"cistern/backfill/hosts"
+	"cistern/store"
 )
 
 // answers is a transport with one answer for all requests.
@@ -68,7 +70,7 @@ func TestQuery(t *testing.T) {
 			if c.code == 0 {
 				within = time.Millisecond
 			}
-			body, err := table.Query(t.Context(), id, "https://pds.test/xrpc/m", 100, within)
+			body, err := table.Query(t.Context(), "https://pds.test", "m", nil, 100, within)
 			var answer *hosts.AnswerError
 			switch {
 			case c.is != nil && !errors.Is(err, c.is), c.is == nil && c.code == 200 && string(body) != c.body:
@@ -93,10 +95,34 @@ func TestQueryCancelled(t *testing.T) {
 	table, id := newTable(t, hosts.Options{Transport: answers{}}, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := table.Query(ctx, id, "https://pds.test/xrpc/m", 100, time.Minute); err == nil {
+	if _, err := table.Query(ctx, "https://pds.test", "m", nil, 100, time.Minute); err == nil {
 		t.Error("an answer")
 	}
 	if now := table.Standing(id); now.State() != "ok" || now.Running != 0 {
 		t.Errorf("it stands as %+v", now)
+	}
+}
+
+// TestQueryOfNoHost: a base URL that is none is refused.
+func TestQueryOfNoHost(t *testing.T) {
+	t.Parallel()
+	table, _ := newTable(t, hosts.Options{Transport: answers{code: 200, body: "{}"}}, nil)
+	if _, err := table.Query(t.Context(), "ftp://pds.test", "m", nil, 100, time.Minute); err == nil {
+		t.Error("an answer")
+	}
+}
+
+// TestOfStore: an error of the store is marked, but for that of a row that has changed.
+func TestOfStore(t *testing.T) {
+	t.Parallel()
+	if err := hosts.OfStore(nil); err != nil {
+		t.Errorf("no error is %v", err)
+	}
+	if err := hosts.OfStore(store.ErrStale); hosts.IsOfStore(err) || !errors.Is(err, store.ErrStale) {
+		t.Errorf("a changed row is %v", err)
+	}
+	err := fmt.Errorf("more: %w", hosts.OfStore(store.ErrCorrupt))
+	if !hosts.IsOfStore(err) || !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("a failure is %v", err)
 	}
 }

@@ -1,12 +1,14 @@
 package hosts
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -55,6 +57,19 @@ func New(opts Options) (*Table, error) {
 		return nil, fmt.Errorf("register metrics of hosts: %w", err)
 	}
 	return t, nil
+}
+
+// HostID returns the store's id of a host. An error is a StoreError, or a ResolveError if the store
+// accepts no such host.
+func (t *Table) HostID(host string) (uint32, error) {
+	id, err := t.store.HostID(host)
+	if errors.Is(err, store.ErrCorrupt) {
+		return 0, OfStore(err)
+	}
+	if err != nil {
+		return 0, &ResolveError{Err: fmt.Errorf("%w: %w", identity.ErrInvalid, err)}
+	}
+	return id, nil
 }
 
 // hostOf finds the entry of a host or makes one; nil when the table is full of hosts that are in

@@ -18,21 +18,22 @@ import (
 
 // levels has every package of the module. An import points to a lower level, never sideways.
 var levels = map[string]int{
-	"cmd/cistern":       9,
-	"backfill/discover": 8, // its tests need backfill
-	"backfill":          7,
-	"backfill/fetch":    6,
-	"backfill/hosts":    5,
-	"ingest":            5,
-	"api":               5,
-	"ingest/identity":   4,
-	"store":             3,
-	"backfill/refilter": 4,
-	"backfill/pace":     3, // beside store, which keeps limits in a type of its own
-	"ingest/frame":      2,
-	"filter":            1,
-	"gate":              1,
-	"ingest/repo":       1,
+	"cmd/cistern":             9,
+	"backfill/discover":       8, // its tests need backfill
+	"backfill":                7,
+	"backfill/fetch":          6,
+	"backfill/discover/pages": 6,
+	"backfill/hosts":          5,
+	"ingest":                  5,
+	"api":                     5,
+	"ingest/identity":         4,
+	"store":                   3,
+	"backfill/refilter":       4,
+	"backfill/pace":           3, // beside store, which keeps limits in a type of its own
+	"ingest/frame":            2,
+	"filter":                  1,
+	"gate":                    1,
+	"ingest/repo":             1,
 
 	// Not production code, but for the demo's network.
 	"ingest/simnet":   3,
@@ -298,12 +299,11 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"store":             {59, 8830},
-	"backfill/discover": {20, 3430},
-	"ingest":            {31, 5820},
-	"ingest/simnet":     {35, 4900},
-	"api":               {27, 4152},
-	"ingest/repo":       {24, 3320},
+	"store":         {59, 8830},
+	"ingest":        {31, 5820},
+	"ingest/simnet": {35, 4900},
+	"api":           {27, 4152},
+	"ingest/repo":   {24, 3320},
 }
 
 // TestPackagesAreSmall: a package is one subject, of at most 24 files and 3,200 lines.
@@ -332,7 +332,7 @@ const methodsMax = 40
 
 // manyMethods are the types that have more, as they are. A smaller type lowers its number here.
 var manyMethods = map[string]int{
-	"backfill.task": 59, "backfill/discover.Runner": 45,
+	"backfill.task":         59,
 	"ingest/simnet.Account": 63, "store.Batch": 66,
 }
 

@@ -1,4 +1,4 @@
-package discover
+package pages
 
 import (
 	"hash/maphash"
@@ -19,9 +19,6 @@ type repeats struct {
 	seen    uint32   // which of them were named again since, as bits
 	met     int      // how many were
 }
-
-// sampleMax is how many accounts of a page are remembered: 128 bytes a listing.
-const sampleMax = 16
 
 // page takes the accounts of a page, and reports whether the listing repeats itself. A page that is
 // requested again by the same cursor counts once.
@@ -48,22 +45,4 @@ func (p *repeats) page(cursor string, names []string) bool {
 		p.sampled, p.seen, p.met = p.pages, 0, 0
 	}
 	return p.verdict
-}
-
-// didsOf returns the accounts that a page names.
-func didsOf(entries []listed) []string {
-	dids := make([]string, len(entries))
-	for i, e := range entries {
-		dids[i] = e.DID
-	}
-	return dids
-}
-
-// cutShort logs that a listing is read no further although it has not ended.
-func (r *Runner) cutShort(name string, pages int, repeated bool) {
-	reason := "it has more pages than any correct listing"
-	if repeated {
-		reason = "it repeats itself"
-	}
-	r.opts.Logger.Warn("listing is read no further: accounts on later pages are not found by it", "source", name, "pages", pages, "reason", reason)
 }
