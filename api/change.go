@@ -19,16 +19,22 @@ type outcome struct {
 // change changes one row under its lock, writes it if it changed, and returns the outcome.
 type change func(b *store.Batch, row *store.Repo) (result string, err error)
 
+// changes tracks, untracks and resyncs the repositories that the operator names.
+type changes struct {
+	store *store.Store
+	wake  func() // called after the pending queue may have grown
+}
+
 // track handles PUT /repos: follow repositories.
-func (s *Server) track(w http.ResponseWriter, r *http.Request) error {
+func (c *changes) track(w http.ResponseWriter, r *http.Request) error {
 	dids, err := readDIDs(w, r)
 	if err != nil {
 		return err
 	}
-	if err := s.notExcluded(dids); err != nil {
+	if err := notExcluded(c.store.Filter(), dids); err != nil {
 		return err
 	}
-	return s.changeEach(w, r, dids, track)
+	return c.each(w, r, dids, track)
 }
 
 func track(b *store.Batch, row *store.Repo) (string, error) {
@@ -54,7 +60,7 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 
 // untrack handles DELETE /repos: stop following repositories, and keep their data, or wipe it with
 // ?purge=true.
-func (s *Server) untrack(w http.ResponseWriter, r *http.Request) error {
+func (c *changes) untrack(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
 		return err
@@ -64,9 +70,9 @@ func (s *Server) untrack(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if purging {
-		return s.changeAll(w, r, purge)
+		return c.all(w, r, purge)
 	}
-	return s.changeAll(w, r, untrack)
+	return c.all(w, r, untrack)
 }
 
 func untrack(b *store.Batch, row *store.Repo) (string, error) {
@@ -102,8 +108,8 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 
 // resync handles POST /repos/resync: fetch repositories again now. A fetch under way may be older
 // than the request, so that another follows it.
-func (s *Server) resync(w http.ResponseWriter, r *http.Request) error {
-	return s.changeAll(w, r, resync)
+func (c *changes) resync(w http.ResponseWriter, r *http.Request) error {
+	return c.all(w, r, resync)
 }
 
 func resync(b *store.Batch, row *store.Repo) (string, error) {
@@ -123,17 +129,17 @@ func resync(b *store.Batch, row *store.Repo) (string, error) {
 	return "queued", nil
 }
 
-// changeAll applies do to every DID of the body and answers with the outcomes.
-func (s *Server) changeAll(w http.ResponseWriter, r *http.Request, do change) error {
+// all applies do to every DID of the body and answers with the outcomes.
+func (c *changes) all(w http.ResponseWriter, r *http.Request, do change) error {
 	dids, err := readDIDs(w, r)
 	if err != nil {
 		return err
 	}
-	return s.changeEach(w, r, dids, do)
+	return c.each(w, r, dids, do)
 }
 
-// changeEach applies do to DIDs that were read already, and answers with the outcomes.
-func (s *Server) changeEach(w http.ResponseWriter, r *http.Request, dids []string, do change) error {
+// each applies do to DIDs that were read already, and answers with the outcomes.
+func (c *changes) each(w http.ResponseWriter, r *http.Request, dids []string, do change) error {
 	out := make([]outcome, len(dids))
 	results := make(map[string]string, len(dids))
 	for i, did := range dids {
@@ -144,7 +150,7 @@ func (s *Server) changeEach(w http.ResponseWriter, r *http.Request, dids []strin
 		}
 		results[did] = ""
 	}
-	if err := s.apply(results, do); err != nil {
+	if err := c.apply(results, do); err != nil {
 		return err
 	}
 	for i := range out {
@@ -159,7 +165,7 @@ func (s *Server) changeEach(w http.ResponseWriter, r *http.Request, dids []strin
 func clip(did string) string { return did[:min(len(did), didBytesMax)] }
 
 // apply fills results, whose keys are DIDs. It returns when all changes are durable.
-func (s *Server) apply(results map[string]string, do change) error {
+func (c *changes) apply(results map[string]string, do change) error {
 	if len(results) == 0 {
 		return nil
 	}
@@ -168,9 +174,9 @@ func (s *Server) apply(results map[string]string, do change) error {
 		dids = append(dids, did)
 	}
 	slices.Sort(dids) // locks are taken in this order everywhere
-	defer s.opts.Wake()
+	defer c.wake()
 	for chunk := range slices.Chunk(dids, changesMax) {
-		wait, err := s.applyBatch(chunk, results, do)
+		wait, err := c.applyBatch(chunk, results, do)
 		if err == nil {
 			err = wait()
 		}
@@ -182,8 +188,10 @@ func (s *Server) apply(results map[string]string, do change) error {
 }
 
 // applyBatch changes some rows in one batch.
-func (s *Server) applyBatch(dids []string, results map[string]string, do change) (wait func() error, err error) {
-	return s.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
+func (c *changes) applyBatch(
+	dids []string, results map[string]string, do change,
+) (wait func() error, err error) {
+	return c.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		for i := range rows {
 			row := &rows[i]
 			var err error

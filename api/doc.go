@@ -41,6 +41,10 @@
 //	repos.go   GET /repos                   change.go    PUT, DELETE, resync
 //	firehose.go sources and cursors         ingestion.go the switches
 //	filter.go  GET and PATCH /filter        stats.go     /stats, probes
+//	hosts.go   /hosts                       crawler.go   crawl sources
 //	dids.go    request bodies               query.go     parameters
 //	limits.go  every limit                  metrics.go
+//
+// A handler type holds what the routes of one noun use. New makes them, and the routes are one
+// table in server.go.
 package api

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 
 	"cistern/filter"
 	"cistern/store"
@@ -27,48 +28,57 @@ type filterChange struct {
 	Lacking int64 `json:"lacking"`
 }
 
-// showFilter handles GET /filter.
-func (s *Server) showFilter(w http.ResponseWriter, _ *http.Request) error {
-	return s.writeFilter(w, s.store.Filter())
+// filters shows and changes the filter in force.
+type filters struct {
+	store    *store.Store
+	wake     func() // called after the pending queue may have grown
+	refilter func() (cursor string, running bool, err error)
+
+	mu sync.Mutex // held while the filter is read, changed and set
 }
 
-func (s *Server) writeFilter(w http.ResponseWriter, f store.FilterVersion) error {
+// show handles GET /filter.
+func (fs *filters) show(w http.ResponseWriter, _ *http.Request) error {
+	return fs.write(w, fs.store.Filter())
+}
+
+func (fs *filters) write(w http.ResponseWriter, f store.FilterVersion) error {
 	item := filterItem{Config: f.Config(), Version: f.Version}
-	cursor, running, err := s.opts.Refilter()
+	cursor, running, err := fs.refilter()
 	if err != nil {
 		return fmt.Errorf("read how far the filter is applied: %w", err)
 	}
-	if lacking := s.store.Counts()["lacking"]; running || lacking > 0 {
+	if lacking := fs.store.Counts()["lacking"]; running || lacking > 0 {
 		item.Change = &filterChange{Running: running, Cursor: cursor, Lacking: lacking}
 	}
 	writeJSON(w, http.StatusOK, item)
 	return nil
 }
 
-// changeFilter handles PATCH /filter. It answers as GET does, once the filter is durable. If any
+// change handles PATCH /filter. It answers as GET does, once the filter is durable. If any
 // value of the body is invalid, it changes nothing.
-func (s *Server) changeFilter(w http.ResponseWriter, r *http.Request) error {
+func (fs *filters) change(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, filterBytesMax))
 	if err != nil {
 		return bodyError(err, 0)
 	}
-	f, err := s.patchFilter(body)
+	f, err := fs.patch(body)
 	if err != nil {
 		return err
 	}
-	s.opts.Wake()
-	return s.writeFilter(w, f)
+	fs.wake()
+	return fs.write(w, f)
 }
 
-// patchFilter changes the filter in force. Concurrent changes are made one after the other.
-func (s *Server) patchFilter(body []byte) (store.FilterVersion, error) {
-	s.filterMu.Lock()
-	defer s.filterMu.Unlock()
-	c, err := s.store.Filter().Config().Patch(body)
+// patch changes the filter in force. Concurrent changes are made one after the other.
+func (fs *filters) patch(body []byte) (store.FilterVersion, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	c, err := fs.store.Filter().Config().Patch(body)
 	if err != nil {
 		return store.FilterVersion{}, refuse("InvalidRequest", "%s", mistakes(err))
 	}
-	f, err := s.store.SetFilter(c)
+	f, err := fs.store.SetFilter(c)
 	if errors.Is(err, store.ErrFilters) {
 		return f, refuse("Unavailable", "%v", err)
 	}
@@ -88,8 +98,7 @@ func mistakes(err error) string {
 }
 
 // notExcluded refuses a list with a DID that the filter excludes: the next pass would unfollow it.
-func (s *Server) notExcluded(dids []string) error {
-	f := s.store.Filter()
+func notExcluded(f store.FilterVersion, dids []string) error {
 	var excluded []string
 	for _, did := range dids {
 		if f.Excluded(did) {

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -70,16 +71,23 @@ type toldItem struct {
 }
 
 // standing returns the current state of a host.
-func (s *Server) standing(h *store.Host) (now HostStanding) {
-	if s.opts.Hosts.Standing != nil {
-		return s.opts.Hosts.Standing(h.ID)
+func (o *Hosts) standing(h *store.Host) (now HostStanding) {
+	if o.Standing != nil {
+		return o.Standing(h.ID)
 	}
 	now.Banned = h.Banned
 	return now
 }
 
-func (s *Server) hostItem(h *store.Host) hostItem {
-	now := s.standing(h)
+// hosts shows hosts, and changes their settings.
+type hosts struct {
+	store  *store.Store
+	opts   Hosts
+	logger *slog.Logger
+}
+
+func (hs *hosts) item(h *store.Host) hostItem {
+	now := hs.opts.standing(h)
 	it := hostItem{
 		Host: h.Name, State: now.State(), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
 		FailingSince: moment(now.FailingSince), LastError: cmp.Or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
@@ -98,8 +106,8 @@ func (s *Server) hostItem(h *store.Host) hostItem {
 	return it
 }
 
-// listHosts handles GET /hosts.
-func (s *Server) listHosts(w http.ResponseWriter, r *http.Request) error {
+// list handles GET /hosts.
+func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
 		return err
@@ -119,8 +127,8 @@ func (s *Server) listHosts(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	items := []hostItem{}
-	_, next, err := s.store.Hosts(cursor, limit, func(h *store.Host) bool {
-		it := s.hostItem(h)
+	_, next, err := hs.store.Hosts(cursor, limit, func(h *store.Host) bool {
+		it := hs.item(h)
 		match := state == "" || it.State == state
 		if match && len(items) < limit {
 			items = append(items, it)
@@ -147,38 +155,40 @@ func hostName(s string) (string, error) {
 	return identity.HostOf(origin), nil
 }
 
-// namedHost returns the host in the path of a request.
-func (s *Server) namedHost(r *http.Request) (store.Host, error) {
+// named returns the host in the path of a request.
+func (hs *hosts) named(r *http.Request) (store.Host, error) {
 	name, err := hostName(r.PathValue("host"))
 	if err != nil {
 		return store.Host{}, err
 	}
-	h, err := s.store.HostNamed(name)
+	h, err := hs.store.HostNamed(name)
 	if errors.Is(err, store.ErrNotFound) {
 		return h, refuse("NotFound", "no host %s is known", echo(name))
 	}
 	return h, err
 }
 
-// showHost handles GET /hosts/{host}.
-func (s *Server) showHost(w http.ResponseWriter, r *http.Request) error {
-	h, err := s.namedHost(r)
+// show handles GET /hosts/{host}.
+func (hs *hosts) show(w http.ResponseWriter, r *http.Request) error {
+	h, err := hs.named(r)
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, s.hostItem(&h))
+	writeJSON(w, http.StatusOK, hs.item(&h))
 	return nil
 }
 
-// setHost changes the settings of the host in the path, applies them, and answers with the host. It
+// set changes the settings of the host in the path, applies them, and answers with the host. It
 // adds a host that is unknown.
-func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row *store.HostRow)) error {
+func (hs *hosts) set(
+	w http.ResponseWriter, r *http.Request, change func(row *store.HostRow),
+) error {
 	name, err := hostName(r.PathValue("host"))
 	if err != nil {
 		return err
 	}
 	var was, is store.HostRow
-	id, err := s.store.SetHost(name, func(row *store.HostRow) {
+	id, err := hs.store.SetHost(name, func(row *store.HostRow) {
 		was = *row
 		change(row)
 		is = *row
@@ -186,7 +196,7 @@ func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row
 	if err != nil {
 		return err
 	}
-	switch log := s.opts.Logger; {
+	switch log := hs.logger; {
 	case is.Banned && !was.Banned:
 		log.Info("host is banned: it is not asked any more", "host", name)
 	case was.Banned && !is.Banned:
@@ -194,14 +204,14 @@ func (s *Server) setHost(w http.ResponseWriter, r *http.Request, change func(row
 	case was.Limits != is.Limits:
 		log.Info("the limits of a host were changed", "host", name, "limits", is.Limits)
 	}
-	if s.opts.Hosts.Changed != nil {
-		s.opts.Hosts.Changed(id)
+	if hs.opts.Changed != nil {
+		hs.opts.Changed(id)
 	}
-	return s.showHost(w, r)
+	return hs.show(w, r)
 }
 
-// limitHost handles PUT /hosts/{host}/limits.
-func (s *Server) limitHost(w http.ResponseWriter, r *http.Request) error {
+// limit handles PUT /hosts/{host}/limits.
+func (hs *hosts) limit(w http.ResponseWriter, r *http.Request) error {
 	var limits pace.Override
 	if err := readObject(w, r, &limits); err != nil {
 		return err
@@ -209,26 +219,26 @@ func (s *Server) limitHost(w http.ResponseWriter, r *http.Request) error {
 	if err := limits.Validate(); err != nil {
 		return invalid("%v", err)
 	}
-	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits(limits) })
+	return hs.set(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits(limits) })
 }
 
-// unlimitHost handles DELETE /hosts/{host}/limits.
-func (s *Server) unlimitHost(w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.namedHost(r); err != nil {
+// unlimit handles DELETE /hosts/{host}/limits.
+func (hs *hosts) unlimit(w http.ResponseWriter, r *http.Request) error {
+	if _, err := hs.named(r); err != nil {
 		return err
 	}
-	return s.setHost(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits{} })
+	return hs.set(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits{} })
 }
 
-// banHost handles PUT /hosts/{host}/ban.
-func (s *Server) banHost(w http.ResponseWriter, r *http.Request) error {
-	return s.setHost(w, r, func(row *store.HostRow) { row.Banned = true })
+// ban handles PUT /hosts/{host}/ban.
+func (hs *hosts) ban(w http.ResponseWriter, r *http.Request) error {
+	return hs.set(w, r, func(row *store.HostRow) { row.Banned = true })
 }
 
-// unbanHost handles DELETE /hosts/{host}/ban.
-func (s *Server) unbanHost(w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.namedHost(r); err != nil {
+// unban handles DELETE /hosts/{host}/ban.
+func (hs *hosts) unban(w http.ResponseWriter, r *http.Request) error {
+	if _, err := hs.named(r); err != nil {
 		return err
 	}
-	return s.setHost(w, r, func(row *store.HostRow) { row.Banned = false })
+	return hs.set(w, r, func(row *store.HostRow) { row.Banned = false })
 }

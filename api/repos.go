@@ -51,8 +51,14 @@ type repoError struct {
 	Message   string `json:"message"`
 }
 
-// listRows handles GET /repos.
-func (s *Server) listRows(w http.ResponseWriter, r *http.Request) error {
+// repos shows the rows of repositories to the operator.
+type repos struct {
+	store *store.Store
+	hosts Hosts
+}
+
+// list handles GET /repos.
+func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r)
 	if err != nil {
 		return err
@@ -69,13 +75,13 @@ func (s *Server) listRows(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rows, next, err := s.store.Repos(cursor, limit, match)
+	rows, next, err := rs.store.Repos(cursor, limit, match)
 	if err != nil {
 		return err
 	}
 	items := make([]repoItem, len(rows))
 	for i := range rows {
-		items[i] = s.item(&rows[i])
+		items[i] = rs.item(&rows[i])
 	}
 	if next != "" {
 		w.Header().Set("Cistern-Next-Cursor", next)
@@ -118,34 +124,37 @@ func (q query) rowFilter() (func(*store.Repo) bool, error) {
 // verifiedLevels are the levels of verification of rows.
 var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashes, store.VerifiedOps, store.VerifiedFormerKey}
 
-// showRow handles GET /repos/{did}.
-func (s *Server) showRow(w http.ResponseWriter, r *http.Request) error {
+// show handles GET /repos/{did}.
+func (rs *repos) show(w http.ResponseWriter, r *http.Request) error {
 	did := r.PathValue("did")
 	if reason := badDID(did); reason != "" {
 		return invalid("%s is not a DID: %s", echo(did), reason)
 	}
-	row, err := s.store.Repo(did)
+	row, err := rs.store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) {
 		return refuse("NotFound", "no repository of %s is known", did)
 	}
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, s.item(&row))
+	writeJSON(w, http.StatusOK, rs.item(&row))
 	return nil
 }
 
-func (s *Server) item(row *store.Repo) repoItem {
+func (rs *repos) item(row *store.Repo) repoItem {
 	it := repoItem{
-		DID: row.DID, Status: shownStatus(row), Mark: row.Mark.String(), Reason: s.reason(row), State: row.State.String(), Tracked: row.Tracked != store.Untracked,
-		Why: row.Tracked.String(), Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: multibase(row.Key),
-		Records: row.Records, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep, UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: s.store.Buffered(row.DID), ResolvedAt: rfc3339(row.Resolved),
+		DID: row.DID, Status: shownStatus(row), Mark: row.Mark.String(), Reason: rs.reason(row),
+		State: row.State.String(), Tracked: row.Tracked != store.Untracked, Why: row.Tracked.String(),
+		Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: multibase(row.Key),
+		Records: row.Records, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep,
+		UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: rs.store.Buffered(row.DID),
+		ResolvedAt: rfc3339(row.Resolved),
 	}
 	if row.Rev != "" {
 		it.Data, it.Head, it.Verified = row.Data.String(), headOf(row), row.Verified.String()
 	}
 	if row.State == store.StatePending {
-		it.Waits = s.waits(row.Pending.Host)
+		it.Waits = rs.waits(row.Pending.Host)
 	}
 	if row.Status.Hidden() {
 		it.StatedBy = row.Origin.String()
@@ -166,9 +175,9 @@ func (s *Server) item(row *store.Repo) repoItem {
 }
 
 // waits returns why a host is not asked now, "" if it is.
-func (s *Server) waits(id uint32) string {
-	h, _ := s.store.HostByID(id)
-	switch now := s.standing(&h); {
+func (rs *repos) waits(id uint32) string {
+	h, _ := rs.store.HostByID(id)
+	switch now := rs.hosts.standing(&h); {
 	case id == 0:
 		return ""
 	case now.Banned:
@@ -188,7 +197,7 @@ func shownStatus(row *store.Repo) string {
 }
 
 // reason returns why a repository is not synced, "" if it is.
-func (s *Server) reason(row *store.Repo) string {
+func (rs *repos) reason(row *store.Repo) string {
 	switch row.State {
 	case store.StateSynced:
 		return ""
@@ -197,13 +206,13 @@ func (s *Server) reason(row *store.Repo) string {
 	case store.StateDraining:
 		return "commits that arrived during its copy are being applied"
 	case store.StatePending:
-		if why := s.waits(row.Pending.Host); why != "" {
+		if why := rs.waits(row.Pending.Host); why != "" {
 			return why
 		}
 		if row.Retry.Error != "" {
 			return "queued to be tried again: " + row.Retry.Error
 		}
-		if h, ok := s.store.HostByID(row.Pending.Host); ok && row.Pending.Host != 0 {
+		if h, ok := rs.store.HostByID(row.Pending.Host); ok && row.Pending.Host != 0 {
 			return "queued for " + h.Name
 		}
 		return "queued until its host is known"

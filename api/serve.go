@@ -60,7 +60,7 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Dur
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,
 		ConnState:         noteState,
-		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 		// Streams end with ctx; requests consult it only while they wait.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
@@ -69,7 +69,7 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Dur
 // drain waits for ctx, and then for the requests in flight and all streams.
 func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	<-ctx.Done()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
 	defer cancel()
 	_ = srv.Shutdown(ctx) // fails with ctx, or as its listener did, which Serve has reported
 	// The server does not count streams: having all their slots means that they have ended.
@@ -77,5 +77,5 @@ func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 		s.streams.slots.Release(s.streams.max)
 		return nil
 	}
-	return errors.Join(fmt.Errorf("%w (%s)", ErrDraining, s.opts.DrainTimeout), srv.Close())
+	return errors.Join(fmt.Errorf("%w (%s)", ErrDraining, s.drainTimeout), srv.Close())
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
-	"sync"
 	"time"
 
 	"cistern/store"
@@ -125,18 +124,23 @@ func (o Options) validate() error {
 
 // Server answers requests.
 type Server struct {
-	opts    Options
-	store   *store.Store
-	metrics *metrics
-	answers *answers
-	access  access
-	xrpc    xrpc
-	streams *streams
-	stats   stats
-	sources sources
-	crawls  crawlSources
+	logger       *slog.Logger
+	gatherer     prometheus.Gatherer
+	metrics      *metrics
+	drainTimeout time.Duration
 
-	filterMu sync.Mutex // held while the filter is read, changed and set
+	answers   *answers
+	access    access
+	xrpc      xrpc
+	streams   *streams
+	stats     stats
+	repos     repos
+	changes   changes
+	filters   filters
+	hosts     hosts
+	sources   sources
+	crawls    crawlSources
+	ingestion Ingestion
 }
 
 // New makes a server. It serves when Serve is called, or through Public and Admin.
@@ -152,16 +156,22 @@ func New(o Options) (*Server, error) {
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
 	r := &records{store: o.Store, refused: m.refused}
 	s := &Server{
-		opts: o, store: o.Store, metrics: m, answers: a,
-		access: access{token: o.AdminToken, requests: m.requests, answers: a},
+		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
+		answers: a,
+		access:  access{token: o.AdminToken, requests: m.requests, answers: a},
 		xrpc: xrpc{methods: r.methods(), answers: a, turns: newTurns(queriesMax),
 			large: newTurns(largeBytesMax)},
-		streams: newStreams(o, o.Store, o.Store.Epoch(), m, a.watch),
-		sources: sources{o.Firehose},
-		crawls:  crawlSources{o.Crawler},
+		streams:   newStreams(o, o.Store, o.Store.Epoch(), m, a.watch),
+		repos:     repos{store: o.Store, hosts: o.Hosts},
+		changes:   changes{store: o.Store, wake: o.Wake},
+		filters:   filters{store: o.Store, wake: o.Wake, refilter: o.Refilter},
+		hosts:     hosts{store: o.Store, opts: o.Hosts, logger: o.Logger},
+		sources:   sources{o.Firehose},
+		crawls:    crawlSources{o.Crawler},
+		ingestion: o.Ingestion,
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
-		ingestion: &s.opts.Ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
+		ingestion: &s.ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		unready: o.Ready, logger: o.Logger}
 	return s, nil
 }
@@ -196,13 +206,13 @@ func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
 	route, change := s.answers.route, s.answers.change
-	mux.Handle("GET /repos", route("repos", s.listRows))
-	mux.Handle("GET /repos/{did}", route("repo", s.showRow))
-	mux.Handle("PUT /repos", change("track", s.track))
-	mux.Handle("DELETE /repos", change("untrack", s.untrack))
-	mux.Handle("POST /repos/resync", change("resync", s.resync))
-	mux.Handle("GET /filter", route("filter", s.showFilter))
-	mux.Handle("PATCH /filter", change("set_filter", s.changeFilter))
+	mux.Handle("GET /repos", route("repos", s.repos.list))
+	mux.Handle("GET /repos/{did}", route("repo", s.repos.show))
+	mux.Handle("PUT /repos", change("track", s.changes.track))
+	mux.Handle("DELETE /repos", change("untrack", s.changes.untrack))
+	mux.Handle("POST /repos/resync", change("resync", s.changes.resync))
+	mux.Handle("GET /filter", route("filter", s.filters.show))
+	mux.Handle("PATCH /filter", change("set_filter", s.filters.change))
 	mux.Handle("GET /firehose/sources", route("sources", s.sources.list))
 	mux.Handle("POST /firehose/sources", change("add_source", s.sources.add))
 	mux.Handle("DELETE /firehose/sources", change("remove_source", s.sources.remove))
@@ -211,17 +221,17 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("POST /crawler/sources", change("add_crawl", s.crawls.add))
 	mux.Handle("DELETE /crawler/sources", change("remove_crawl", s.crawls.remove))
 	mux.Handle("DELETE /crawler/cursors", change("forget_crawl", s.crawls.forget))
-	mux.Handle("GET /hosts", route("hosts", s.listHosts))
-	mux.Handle("GET /hosts/{host}", route("host", s.showHost))
-	mux.Handle("PUT /hosts/{host}/limits", change("limit_host", s.limitHost))
-	mux.Handle("DELETE /hosts/{host}/limits", change("unlimit_host", s.unlimitHost))
-	mux.Handle("PUT /hosts/{host}/ban", change("ban_host", s.banHost))
-	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.unbanHost))
-	mux.Handle("GET /ingestion", route("ingestion", s.opts.Ingestion.show))
-	mux.Handle("PATCH /ingestion", change("set_ingestion", s.opts.Ingestion.set))
+	mux.Handle("GET /hosts", route("hosts", s.hosts.list))
+	mux.Handle("GET /hosts/{host}", route("host", s.hosts.show))
+	mux.Handle("PUT /hosts/{host}/limits", change("limit_host", s.hosts.limit))
+	mux.Handle("DELETE /hosts/{host}/limits", change("unlimit_host", s.hosts.unlimit))
+	mux.Handle("PUT /hosts/{host}/ban", change("ban_host", s.hosts.ban))
+	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.hosts.unban))
+	mux.Handle("GET /ingestion", route("ingestion", s.ingestion.show))
+	mux.Handle("PATCH /ingestion", change("set_ingestion", s.ingestion.set))
 	mux.Handle("GET /healthz", route("healthz", alive))
 	mux.Handle("GET /readyz", route("readyz", s.stats.ready))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opts.Gatherer, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -51,7 +51,7 @@ type logBounds struct {
 	Head  uint64 `json:"head"`
 }
 
-// stats answers how the daemon does: /stats and the probes.
+// stats answers /stats and the probes.
 type stats struct {
 	store     *store.Store
 	sizes     sizes

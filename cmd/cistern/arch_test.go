@@ -302,7 +302,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"store":         {59, 8830},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {35, 4900},
-	"api":           {27, 4152},
+	"api":           {27, 4202},
 	"ingest/repo":   {24, 3320},
 }
 
