@@ -13,24 +13,24 @@ import (
 // target returns the repository of the task and its host. Requests to the host use the permit of
 // the task.
 func (t *task) target() fetch.Target {
-	return fetch.Target{DID: t.it.did, Ident: t.ident, HostID: t.hostID, Host: t.permit}
+	return fetch.Target{DID: t.it.did, Ident: t.doc.ident, HostID: t.doc.hostID, Host: t.permit}
 }
 
 // fetch downloads a verified copy of the records that the filter wants.
 func (t *task) fetch(ctx context.Context) (*fetch.Copy, error) {
 	req := &fetch.Request{
 		Target:   t.target(),
-		Fresh:    t.fresh,
-		Filter:   t.filter.Filter,
-		OnSignal: refilter.OnSignal(t.filter.Filter, &t.row),
-		Failures: t.row.Retry.Count,
-		Rev:      t.row.Rev,
-		TornRev:  t.row.TornRev,
+		Fresh:    t.doc.fresh,
+		Filter:   t.win.filter.Filter,
+		OnSignal: refilter.OnSignal(t.win.filter.Filter, &t.win.row),
+		Failures: t.win.row.Retry.Count,
+		Rev:      t.win.row.Rev,
+		TornRev:  t.win.row.TornRev,
 	}
-	if t.row.Ordinal != 0 {
+	if t.win.row.Ordinal != 0 {
 		req.Held = &fetch.Held{
-			Records: t.row.Records,
-			Filter:  func() (*filter.Filter, error) { return t.r.store.FilterAt(t.row.Filter) },
+			Records: t.win.row.Records,
+			Filter:  func() (*filter.Filter, error) { return t.r.store.FilterAt(t.win.row.Filter) },
 			Skip:    t.skipHeld,
 		}
 	}
@@ -38,7 +38,7 @@ func (t *task) fetch(ctx context.Context) (*fetch.Copy, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.commit, t.block, t.former, t.signal = c.Commit, c.Block, c.Former, c.Signal
+	t.land.take(c)
 	return c, nil
 }
 
@@ -51,7 +51,7 @@ func (t *task) query(ctx context.Context, method, query string, bodyMax int64) (
 // skipHeld excludes records from a part that are stored with the same CID, because the diff does
 // not read them. The stored records do not change while the fetch buffers live commits.
 func (t *task) skipHeld(part *repo.Partial) error {
-	rows, err := t.r.store.Rows(t.row.Ordinal)
+	rows, err := t.r.store.Rows(t.win.row.Ordinal)
 	if err != nil {
 		return ours(err)
 	}

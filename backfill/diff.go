@@ -13,7 +13,7 @@ import (
 
 // difference is the merge of a verified copy with the stored rows.
 type difference struct {
-	t     *task
+	l     *landing
 	rows  *store.Rows
 	more  bool
 	ops   []store.Op
@@ -25,15 +25,15 @@ type difference struct {
 // between two batches leaves a pending row, and the next task repeats the merge to find the
 // remaining changes. diff runs even if the rev is the stored one, because an earlier diff may have
 // crashed at this rev.
-func (t *task) diff(ctx context.Context, c *fetch.Copy) (outcome, error) {
-	if err := t.reveal(); err != nil {
-		return outcome{}, err
+func (l *landing) diff(ctx context.Context, c *fetch.Copy) (store.Repo, error) {
+	if err := l.reveal(); err != nil {
+		return store.Repo{}, err
 	}
-	rows, err := t.r.store.Rows(t.row.Ordinal)
+	rows, err := l.win.store.Rows(l.win.row.Ordinal)
 	if err != nil {
-		return outcome{}, ours(err)
+		return store.Repo{}, ours(err)
 	}
-	d := &difference{t: t, rows: rows, more: rows.Next()}
+	d := &difference{l: l, rows: rows, more: rows.Next()}
 	err = d.merge(ctx, c)
 	if err == nil {
 		err = ctx.Err()
@@ -42,13 +42,9 @@ func (t *task) diff(ctx context.Context, c *fetch.Copy) (outcome, error) {
 		err = errors.Join(ours(cerr), err)
 	}
 	if err != nil {
-		return outcome{}, err
+		return store.Repo{}, err
 	}
-	row, err := d.flush(t.complete)
-	if err != nil {
-		return outcome{}, err
-	}
-	return t.done(row), nil
+	return d.flush(l.complete)
 }
 
 func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
@@ -88,7 +84,7 @@ func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err 
 		err = d.add(ctx, store.Op{Path: l.Key})
 	case row.CID != l.CID:
 		err = d.add(ctx, store.Op{Path: l.Key, CID: l.CID, Record: l.Record})
-	case !refilter.InPlace(d.t.filter.Filter, row):
+	case !refilter.InPlace(d.l.win.filter.Filter, row):
 		err = d.add(ctx, store.Op{Path: l.Key, Keep: true})
 	}
 	d.more = d.rows.Next()
@@ -97,7 +93,7 @@ func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err 
 
 // keeps reports whether the filter of the task stores a record, visible or not.
 func (d *difference) keeps(path []byte) bool {
-	f := d.t.filter
+	f := d.l.win.filter
 	if refilter.KeepsAll(f.Filter) {
 		return true
 	}
@@ -125,14 +121,14 @@ func (d *difference) add(ctx context.Context, op store.Op) error {
 
 // flush writes the gathered changes. If complete is not nil, the same batch calls it.
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
-	row, err := d.t.update(func(b *store.Batch, row *store.Repo) error {
+	row, err := d.l.win.update(func(b *store.Batch, row *store.Repo) error {
 		row.Torn = true // no longer the records of row.Rev: only another copy completes it
-		row.TornRev = max(row.TornRev, d.t.commit.Rev)
-		if row.Filter != d.t.filter.Selection {
-			row.Filter, row.Sweep = d.t.filter.Selection, true // Apply selects records by it from here on
+		row.TornRev = max(row.TornRev, d.l.commit.Rev)
+		if row.Filter != d.l.win.filter.Selection {
+			row.Filter, row.Sweep = d.l.win.filter.Selection, true // Apply selects records by it from here on
 		}
 		if len(d.ops) > 0 {
-			if err := b.Apply(row, false, d.t.commit.Rev, d.ops); err != nil {
+			if err := b.Apply(row, false, d.l.commit.Rev, d.ops); err != nil {
 				return err
 			}
 		}
@@ -148,11 +144,11 @@ func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo
 // reveal makes a hidden account visible in a separate batch before any diff: readers skip the
 // events of an account that is hidden when they read them. After a crash behind this batch, the
 // next task finds the account visible, so its records are listed only once.
-func (t *task) reveal() error {
-	if !t.row.Status.Hidden() {
+func (l *landing) reveal() error {
+	if !l.win.row.Status.Hidden() {
 		return nil
 	}
-	row, err := t.update(reveal)
+	row, err := l.win.update(reveal)
 	if err == nil && row.Ordinal == 0 {
 		return store.ErrStale // wiped: the next attempt is a first copy
 	}

@@ -55,10 +55,11 @@
 //   - runner.go: Runner, Run, Wake
 //   - dispatch.go: the dispatcher starts tasks as package hosts gives permits; claim.go: what a task
 //     holds of it; queue.go: the repositories that wait for hosts; flight.go: the DIDs in flight
-//   - resolve.go: the lookup of unknown hosts
-//   - task.go: one repository, step by step; window.go: the buffer of its live commits
+//   - resolve.go: the lookup of unknown hosts; document.go: the DID document that a task read
+//   - task.go: one repository, step by step; window.go: its row, and the buffer of its live commits
 //   - recheck.go: whether a transfer is needed; copy.go: requests a copy from package fetch
-//   - diff.go: the merge with the stored rows; complete.go, outcome.go: the batch that ends a task
+//   - landing.go: the batch that completes a copy; diff.go: the merge with the stored rows
+//   - outcome.go: the batch that ends a task without a copy
 //   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts with
 //     a signal, but without a record of it
 //   - schedule.go: the one switch from failure to kind, pause and delay; errors.go: failures

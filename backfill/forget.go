@@ -14,13 +14,13 @@ import (
 // disowns reports whether the task found that its repository must not be followed. Called under the
 // lock of the DID.
 func (t *task) disowns(row *store.Repo) (bool, error) {
-	if !t.fetching {
+	if !t.win.fetching {
 		return t.r.store.Filter().Excluded(row.DID), nil
 	}
-	if t.signal || !refilter.OnSignal(t.filter.Filter, row) {
+	if t.land.signal || !refilter.OnSignal(t.win.filter.Filter, row) {
 		return false, nil
 	}
-	return true, t.outdone(row)
+	return true, t.land.outdone(row)
 }
 
 // errOutdone means that the copy has no record that a signal names, but a newer commit may have
@@ -30,16 +30,16 @@ var errOutdone = fmt.Errorf("the copy shows no signal, but a newer commit may: %
 // outdone returns an error if a buffered commit that is newer than the copy may show a signal. It
 // also returns an error while the host serves an older rev than was announced, for the first
 // lagsMax attempts. To forget the repository would lose those commits.
-func (t *task) outdone(row *store.Repo) error {
-	late := row.SeenRev > t.commit.Rev && row.Retry.Count < lagsMax
+func (l *landing) outdone(row *store.Repo) error {
+	late := row.SeenRev > l.commit.Rev && row.Retry.Count < lagsMax
 	var f frame.Frame
-	err := t.r.store.BufferedCommits(row.DID, func(rev string, message []byte) error {
-		if late || rev <= t.commit.Rev || f.Decode(message) != nil {
+	err := l.win.store.BufferedCommits(row.DID, func(rev string, message []byte) error {
+		if late || rev <= l.commit.Rev || f.Decode(message) != nil {
 			return nil
 		}
 		late = f.TooBig || slices.ContainsFunc(f.Ops, func(op frame.Op) bool {
 			collection, _, valid := repo.SplitPath(op.Path)
-			return valid && op.CID.Defined() && t.filter.Signal(collection)
+			return valid && op.CID.Defined() && l.win.filter.Signal(collection)
 		})
 		return nil
 	})
@@ -51,14 +51,14 @@ func (t *task) outdone(row *store.Repo) error {
 
 // forget ends the task of a repository that must not be followed.
 func (t *task) forget(ctx context.Context) (outcome, error) {
-	version := t.filter.Version
-	if !t.fetching {
+	version := t.win.filter.Version
+	if !t.win.fetching {
 		version = t.r.store.Filter().Version
 	}
 	var unclear error // why it is unknown whether the repository must be followed
-	f := &refilter.Forget{Store: t.r.store, DID: t.it.did, Version: version, Held: true, Gone: t.closeWindow}
+	f := &refilter.Forget{Store: t.r.store, DID: t.it.did, Version: version, Held: true, Gone: t.win.close}
 	f.Due = func(row *store.Repo) (goes bool, err error) {
-		if t.owns(row) {
+		if t.win.owns(row) {
 			goes, unclear = t.disowns(row)
 		}
 		return goes, unclear

@@ -20,19 +20,19 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	t.r.dispatcher.release(t.claim, true)
 	switch v.ending {
 	case endFatal:
-		return outcome{}, errors.Join(err, t.abandon())
+		return outcome{}, errors.Join(err, t.win.abandon())
 	case endStop:
-		return outcome{}, t.abandon() // the row stays pending, and its next fetch starts a new buffer
+		return outcome{}, t.win.abandon() // the row stays pending, and its next fetch starts a new buffer
 	case endLater:
 		return t.letGo("")
 	case endStale:
 		return t.letGo(resultStale)
 	}
-	row, werr := t.update(func(b *store.Batch, row *store.Repo) error {
-		t.closeWindow()
+	row, werr := t.win.update(func(b *store.Batch, row *store.Repo) error {
+		t.win.close()
 		b.DropBuffer(row)
 		switch {
-		case t.askedSince(row), v.ending == endGone && t.toldSince(row):
+		case t.win.askedSince(row), v.ending == endGone && t.toldSince(row):
 			row.Attempt++ // still pending: the host is asked again
 		case v.ending == endGone && v.status == store.StatusNotFound, v.absent && row.Ordinal != 0:
 			return t.notFound(b, row, v, err, now)
@@ -49,7 +49,7 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	if werr != nil {
 		return outcome{}, werr
 	}
-	t.r.opts.Logger.Debug("backfill failed", "did", t.it.did, "host", t.ident.PDS, "err", err)
+	t.r.opts.Logger.Debug("backfill failed", "did", t.it.did, "host", t.doc.ident.PDS, "err", err)
 	return ended(row, resultOf(v)), nil
 }
 
@@ -57,7 +57,7 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 // identity event after the document was read. The answer may then be outdated, or that of the
 // former host: an account that moves is deactivated at its former host.
 func (t *task) toldSince(row *store.Repo) bool {
-	return row.AccountTime != t.row.AccountTime || marksOf(row) != t.marks
+	return row.AccountTime != t.win.row.AccountTime || marksOf(row) != t.doc.marks
 }
 
 // ignore removes the row of an untracked repository from the queue.
@@ -87,7 +87,7 @@ func (t *task) blame(v verdict) verdict {
 	}
 	h, err := t.r.store.HostNamed(authority)
 	if err == nil {
-		t.hostID = h.ID
+		t.doc.hostID = h.ID
 	}
 	if err != nil || t.permit == nil || t.permit.Host() != h.ID {
 		v.fault, v.park = noFault, 0
@@ -97,7 +97,7 @@ func (t *task) blame(v verdict) verdict {
 
 // letGo ends a task whose row was changed by another caller, and returns the row as it is now.
 func (t *task) letGo(result string) (outcome, error) {
-	if err := t.abandon(); err != nil {
+	if err := t.win.abandon(); err != nil {
 		return outcome{}, err
 	}
 	row, err := t.r.store.Repo(t.it.did)
@@ -110,34 +110,9 @@ func (t *task) letGo(result string) (outcome, error) {
 	return ended(row, result), ours(err)
 }
 
-// update changes the row under its lock, unless the row no longer belongs to the attempt of this
-// task (ErrStale). When it returns, the change is durable.
-func (t *task) update(change func(b *store.Batch, row *store.Repo) error) (store.Repo, error) {
-	row, wait, err := t.apply(change)
-	if err == nil {
-		err = ours(wait())
-	}
-	return row, err
-}
-
-func (t *task) apply(change func(b *store.Batch, row *store.Repo) error) (row store.Repo, wait func() error, err error) {
-	wait, err = t.r.store.UpdateRepo(t.it.did, func(b *store.Batch, now *store.Repo) error {
-		if !t.owns(now) {
-			return store.ErrStale
-		}
-		err := change(b, now)
-		if err == nil {
-			b.PutRepo(now)
-		}
-		row = *now
-		return err
-	})
-	return row, wait, ours(err)
-}
-
 // failed schedules the next attempt of a repository.
 func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now time.Time) {
-	t.learn(b, row)
+	t.doc.learn(b, row)
 	count := row.Retry.Count
 	if count+1 > count {
 		count++
@@ -151,7 +126,7 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 		most = max(most, goneRecheck)
 	}
 	delay := max(t.r.delayUpTo(count, most), v.wait)
-	row.Pending.Host = t.hostOr(row)
+	row.Pending.Host = t.doc.hostOr(row)
 	b.Defer(row, store.Retry{
 		Kind:  v.kind,
 		Count: count,
@@ -161,19 +136,10 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	})
 }
 
-// hostOr returns the host that the document names. It returns the host of the row if no document
-// was read, or if an identity event has brought another host since.
-func (t *task) hostOr(row *store.Repo) uint32 {
-	if marksOf(row) != t.marks && row.PDS != t.ident.PDS {
-		return row.Pending.Host
-	}
-	return cmp.Or(t.hostID, row.Pending.Host)
-}
-
 // gone records that the account's host reports it as inactive. The stored data is kept, and hidden
 // by the status.
 func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now time.Time) {
-	t.learn(b, row)
+	t.doc.learn(b, row)
 	row.Missing = 0
 	if row.HiddenByRelay() && row.Status != status {
 		t.hideAs(b, row, row.Status, store.OriginRelay, fmt.Sprintf("a relay reports %s, the account's host %s", row.Status, status), now)
@@ -199,7 +165,7 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, n
 		t.failed(b, row, v, err, now)
 		return nil
 	}
-	t.learn(b, row)
+	t.doc.learn(b, row)
 	origin, text := store.OriginHost, "the account's host does not have the repository"
 	if v.absent {
 		origin, text = store.OriginDirectory, "the DID has no document"
@@ -237,7 +203,7 @@ func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, orig
 	if row.Tracked == store.Untracked {
 		retry.Next = 0
 	}
-	row.Pending.Host = t.hostOr(row)
+	row.Pending.Host = t.doc.hostOr(row)
 	b.Hide(row, status, origin, retry)
 }
 

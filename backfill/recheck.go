@@ -23,19 +23,19 @@ type latest struct {
 // enough reports whether the stored rev has all records that the filter wants. If the filter
 // differs in other ways, the refilter pass updates the repository without a fetch.
 func (t *task) enough() bool {
-	row := &t.row
+	row := &t.win.row
 	if row.Rev == "" || row.Torn || row.Lacks {
 		return false
 	}
-	if row.Filter == t.filter.Selection {
+	if row.Filter == t.win.filter.Selection {
 		return true // the usual case, and cheap: comparing 10,000 patterns takes milliseconds
 	}
 	old, err := t.r.store.FilterAt(row.Filter)
 	if err != nil {
 		return false // deleted: the row changed while its fetch was prepared
 	}
-	rel := refilter.Relate(old, t.filter.Filter)
-	return !rel.Lacks && (!rel.Judges || rel.Sees || !refilter.OnSignal(t.filter.Filter, row))
+	rel := refilter.Relate(old, t.win.filter.Filter)
+	return !rel.Lacks && (!rel.Judges || rel.Sees || !refilter.OnSignal(t.win.filter.Filter, row))
 }
 
 // recheck asks the host for its latest commit, and ends the task if that is the stored commit.
@@ -46,18 +46,18 @@ func (t *task) recheck(ctx context.Context) (outcome, error) {
 		return outcome{}, nil // the fetch decides
 	case err != nil:
 		return outcome{}, err
-	case l.CID != repo.HashCID(t.row.Commit).String():
+	case l.CID != repo.HashCID(t.win.row.Commit).String():
 		return outcome{}, nil
 	}
 	// The commit is the stored one. Hosts that imported a repository report a later rev than that
 	// of the commit.
-	t.stated = l.Rev
+	t.land.stated = l.Rev
 	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
-	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
+	row, err := t.win.update(func(b *store.Batch, row *store.Repo) error {
 		if err := reveal(b, row); err != nil || row.Ordinal == 0 {
 			return err
 		}
-		t.conclude(b, row, true)
+		t.land.conclude(b, row, true)
 		return nil
 	})
 	if err == nil && row.Ordinal == 0 {
@@ -74,12 +74,12 @@ func (t *task) recheck(ctx context.Context) (outcome, error) {
 // if the host reports the account as active.
 func (t *task) confirm(ctx context.Context) (outcome, error) {
 	_, err := t.latestCommit(ctx)
-	if err != nil && !(t.row.HiddenByRelay() && saysNothing(err)) {
+	if err != nil && !(t.win.row.HiddenByRelay() && saysNothing(err)) {
 		return outcome{}, err
 	}
 	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
-	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
-		t.closeWindow()
+	row, err := t.win.update(func(b *store.Batch, row *store.Repo) error {
+		t.win.close()
 		b.DropBuffer(row)
 		switch {
 		case t.toldSince(row):
@@ -107,7 +107,7 @@ func (t *task) confirm(ctx context.Context) (outcome, error) {
 // reports no collection that a signal names. Without this query millions of repositories would be
 // fetched only to be forgotten. If the host does not answer the query, the repository is fetched.
 func (t *task) passedOver(ctx context.Context) (bool, error) {
-	if t.row.Ordinal != 0 || t.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.filter.Filter, &t.row) || t.r.copier.FetchesWhole(t.it.did) {
+	if t.win.row.Ordinal != 0 || t.win.row.Tracked != store.ByNetwork || !refilter.OnSignal(t.win.filter.Filter, &t.win.row) || t.r.copier.FetchesWhole(t.it.did) {
 		return false, nil
 	}
 	answer, err := t.query(ctx, "com.atproto.repo.describeRepo", "&repo="+url.QueryEscape(t.it.did), hosts.DescribeBodyMax)
@@ -118,11 +118,11 @@ func (t *task) passedOver(ctx context.Context) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	if holds, err := hosts.HoldsAny(answer, t.it.did, t.filter.Signal); err != nil || holds {
+	if holds, err := hosts.HoldsAny(answer, t.it.did, t.win.filter.Signal); err != nil || holds {
 		return false, nil // the fetch decides
 	}
-	t.commit.Rev = t.row.SeenRev // counts as no older than the announced rev
-	t.signal = false
+	t.land.commit.Rev = t.win.row.SeenRev // counts as no older than the announced rev
+	t.land.signal = false
 	return true, nil
 }
 

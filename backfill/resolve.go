@@ -62,13 +62,8 @@ func (t *task) place(host string) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	t.hostID = id
-	waits := t.it
-	if t.ident.DID != "" {
-		ident := t.ident
-		waits.ident, waits.looked, waits.marks = &ident, t.r.opts.Now(), t.marks
-	}
-	passed, ok := t.r.dispatcher.acquire(t.claim, id, waits)
+	t.doc.hostID = id
+	passed, ok := t.r.dispatcher.acquire(t.claim, id, t.doc.remember(t.it))
 	if t.passed = passed; ok {
 		return outcome{}, nil
 	}
@@ -77,10 +72,10 @@ func (t *task) place(host string) (outcome, error) {
 
 // move writes the repository to the queue of its host, with its identity, and ends the task.
 func (t *task) move() (outcome, error) {
-	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
-		t.hostID = t.hostOr(row)
-		row.Pending = store.PendingKey{Host: t.hostID, Priority: row.Pending.Priority}
-		t.learn(b, row)
+	row, err := t.win.update(func(b *store.Batch, row *store.Repo) error {
+		t.doc.hostID = t.doc.hostOr(row)
+		row.Pending = store.PendingKey{Host: t.doc.hostID, Priority: row.Pending.Priority}
+		t.doc.learn(b, row)
 		return nil
 	})
 	if err != nil {
@@ -89,56 +84,30 @@ func (t *task) move() (outcome, error) {
 	return ended(row, ""), nil
 }
 
-// learn writes the identity that the document states to the row of a repository without stored
-// records. For a repository with records, the batch that completes the copy writes it, with an
-// event.
-func (t *task) learn(b *store.Batch, row *store.Repo) {
-	if row.Ordinal == 0 {
-		t.know(b, row, false)
-	}
-}
-
 // identify resolves the host and the key. An identity from a lookup before the repository waited,
 // or from the cache of the directory after its row was moved here, may be outdated: if the host
 // contradicts it, copy calls refresh.
 func (t *task) identify(ctx context.Context) error {
 	if t.it.ident != nil {
-		t.ident, t.looked, t.marks = *t.it.ident, t.it.looked, t.it.marks
+		t.doc.recall(&t.it)
 		return nil
 	}
-	moved := t.row.Ordinal == 0 && t.row.Key != "" && t.row.Retry.Count == 0
-	if !moved {
-		return t.refresh(ctx)
+	row := &t.win.row
+	if moved := row.Ordinal == 0 && row.Key != "" && row.Retry.Count == 0; moved {
+		return t.doc.cached(ctx, row)
 	}
-	if t.marks = marksOf(&t.row); t.row.Resolved != 0 {
-		t.looked = time.Unix(t.row.Resolved, 0)
-	}
-	return t.lookup(ctx)
+	return t.refresh(ctx)
 }
 
 // refresh reads the document again, past the cache of the directory.
 func (t *task) refresh(ctx context.Context) error {
-	t.r.opts.Directory.Purge(t.it.did)
-	t.fresh, t.looked, t.marks = true, t.r.opts.Now(), marksOf(&t.row)
-	if err := t.lookup(ctx); err != nil {
+	if err := t.doc.refresh(ctx, &t.win.row); err != nil {
 		return err
 	}
 	if sharesDirectory(t.it.did) {
 		// Earlier failures no longer slow lookups of all repositories.
 		t.r.dispatcher.noteLookup(t.claim, pace.Outcome{Answered: true})
 	}
-	return nil
-}
-
-func (t *task) lookup(ctx context.Context) error {
-	ident, err := t.r.opts.Directory.Resolve(ctx, t.it.did)
-	if err != nil {
-		return &hosts.ResolveError{Err: err}
-	}
-	if ident.DID != t.it.did || ident.PDS == "" {
-		return &hosts.ResolveError{Err: identity.ErrInvalid}
-	}
-	t.ident = ident
 	return nil
 }
 

@@ -92,7 +92,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return r.dispatcher.run(ctx, func(c *claim) {
-			g.Go(func() error { return (&task{r: r, claim: c}).run(ctx) })
+			g.Go(func() error { return newTask(r, c).run(ctx) })
 		})
 	})
 	g.Go(func() error { return r.retries.run(ctx) })

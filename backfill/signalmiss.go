@@ -60,7 +60,7 @@ func (f *signalMisses) due(did string) time.Time {
 // tooSoon reports whether a repository with a signal was recently fetched without finding a record
 // of it, and until when it must wait.
 func (t *task) tooSoon() (due time.Time, soon bool) {
-	if t.row.Ordinal != 0 || !refilter.OnSignal(t.r.store.Filter().Filter, &t.row) {
+	if t.win.row.Ordinal != 0 || !refilter.OnSignal(t.r.store.Filter().Filter, &t.win.row) {
 		return time.Time{}, false
 	}
 	due = t.r.signalMisses.due(t.it.did)
@@ -70,7 +70,7 @@ func (t *task) tooSoon() (due time.Time, soon bool) {
 // postpone ends the task without a request, and defers the repository until due.
 func (t *task) postpone(due time.Time) (outcome, error) {
 	next := due.Unix() + 1
-	row, err := t.update(func(b *store.Batch, row *store.Repo) error {
+	row, err := t.win.update(func(b *store.Batch, row *store.Repo) error {
 		retry := row.Retry
 		retry.Kind, retry.Next, retry.Since = store.Generic, next, cmp.Or(retry.Since, t.r.opts.Now().Unix())
 		retry.Error = "fetched recently without a record that a signal names"

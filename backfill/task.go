@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
@@ -18,25 +17,24 @@ import (
 type task struct {
 	r *Runner
 	*claim
-	hostID uint32 // the host that the document names, 0 before the document is read
+	doc  document
+	win  window
+	land landing
 
 	// passed means that another goroutine ends the task: the repository waits for a permit, or the
 	// store imports it.
 	passed bool
+}
 
-	filter   store.FilterVersion // when the fetch began: the attempt selects records by it
-	signal   bool                // the copy has a record in a collection that a signal names
-	row      store.Repo          // when the task began; from openWindow on, when the fetch began
-	fetching bool                // live commits are buffered: between openWindow and closeWindow
-	ident    identity.Identity
-	fresh    bool          // ident was read by this task, not from a cache
-	looked   time.Time     // when ident was requested, zero if unknown
-	marks    identityMarks // of the row, before ident was requested
-	commit   repo.Commit
-	block    []byte // the signed commit
-	former   bool   // signed by a key that the document no longer names
-	stated   string // the rev that the host reports for the stored commit, "" if it was not asked
-	forgot   string // the announced rev that is no longer waited for
+func newTask(r *Runner, c *claim) *task {
+	t := &task{r: r, claim: c}
+	t.doc = document{directory: r.opts.Directory, did: c.it.did, now: r.opts.Now}
+	t.win = window{store: r.store, did: c.it.did}
+	t.land = landing{
+		win: &t.win, doc: &t.doc,
+		unsigned: r.opts.SkipSignatures, now: r.opts.Now, delay: r.delay,
+	}
+	return t
 }
 
 // outcome is the result of a task. A step that returns the zero outcome has not ended the task.
@@ -82,9 +80,9 @@ func (t *task) end(out outcome) {
 
 // unwind closes the window after a panic; every other path has closed it.
 func (t *task) unwind() {
-	if !t.passed && t.fetching {
+	if !t.passed && t.win.fetching {
 		defer t.r.store.Lock(t.it.did)()
-		t.closeWindow()
+		t.win.close()
 	}
 }
 
@@ -100,7 +98,7 @@ func (t *task) work(ctx context.Context) (outcome, error) {
 	if row.State != store.StatePending || row.Pending != t.it.key {
 		return outcome{}, store.ErrStale
 	}
-	t.row = row
+	t.win.row = row
 	if row.Tracked == store.Untracked && !row.Unconfirmed() {
 		return t.ignore()
 	}
@@ -136,7 +134,7 @@ func (t *task) seekHost(ctx context.Context) (outcome, error) {
 	if err := t.refresh(ctx); err != nil {
 		return outcome{}, err
 	}
-	return t.place(identity.HostOf(t.ident.PDS))
+	return t.place(identity.HostOf(t.doc.ident.PDS))
 }
 
 // checkHost resolves a repository from a host's queue, and follows it if it has moved to another
@@ -145,11 +143,11 @@ func (t *task) checkHost(ctx context.Context) (outcome, error) {
 	if err := t.identify(ctx); err != nil {
 		return outcome{}, err
 	}
-	id, err := t.r.hostID(identity.HostOf(t.ident.PDS))
+	id, err := t.r.hostID(identity.HostOf(t.doc.ident.PDS))
 	if err != nil {
 		return outcome{}, err
 	}
-	t.hostID = id
+	t.doc.hostID = id
 	if id != t.permit.Host() {
 		return t.follow()
 	}
@@ -161,35 +159,35 @@ func (t *task) checkHost(ctx context.Context) (outcome, error) {
 // repository forever.
 func (t *task) follow() (outcome, error) {
 	t.r.dispatcher.release(t.claim, true)
-	return t.place(identity.HostOf(t.ident.PDS))
+	return t.place(identity.HostOf(t.doc.ident.PDS))
 }
 
 // copy fetches, verifies and stores the repository. If the identity came from a cache, the document
 // is read again before a failure counts against the host.
 func (t *task) copy(ctx context.Context) (outcome, error) {
 	out, err := t.attempt(ctx)
-	if t.fresh || out.ended || t.passed || !mayBeOutdated(err) {
+	if t.doc.fresh || out.ended || t.passed || !mayBeOutdated(err) {
 		return out, err
 	}
-	old := t.ident
+	old := t.doc.ident
 	if err := t.refresh(ctx); err != nil {
 		return outcome{}, err
 	}
-	if t.ident.PDS != old.PDS {
-		if err := t.abandon(); err != nil {
+	if t.doc.ident.PDS != old.PDS {
+		if err := t.win.abandon(); err != nil {
 			return outcome{}, err
 		}
-		id, err := t.r.hostID(identity.HostOf(t.ident.PDS))
+		id, err := t.r.hostID(identity.HostOf(t.doc.ident.PDS))
 		if err != nil {
 			return outcome{}, err
 		}
-		t.hostID = id
+		t.doc.hostID = id
 		if id != t.permit.Host() {
 			if out, err := t.follow(); err != nil || out.ended || t.passed {
 				return out, err
 			}
 		}
-	} else if t.ident.Key == old.Key && !fetch.MayBeFormer(t.it.did, err) {
+	} else if t.doc.ident.Key == old.Key && !fetch.MayBeFormer(t.it.did, err) {
 		return outcome{}, err
 	}
 	out, again := t.attempt(ctx)
@@ -206,13 +204,13 @@ func mayBeOutdated(err error) bool {
 }
 
 func (t *task) attempt(ctx context.Context) (outcome, error) {
-	if err := t.openWindow(); err != nil {
+	if err := t.win.open(t.r.dispatcher.fetchedBy); err != nil {
 		return outcome{}, err
 	}
-	if t.row.HiddenByRelay() || t.row.Tracked == store.Untracked {
+	if t.win.row.HiddenByRelay() || t.win.row.Tracked == store.Untracked {
 		return t.confirm(ctx)
 	}
-	if t.row.Recheck && t.enough() {
+	if t.win.row.Recheck && t.enough() {
 		if out, err := t.recheck(ctx); out.ended || err != nil {
 			return out, err
 		}
@@ -249,10 +247,10 @@ func (t *task) straighten(err error) error {
 		return nil
 	}
 	t.r.copier.FetchWhole(t.it.did)
-	if !t.row.Recheck {
+	if !t.win.row.Recheck {
 		return nil
 	}
-	_, err = t.update(func(_ *store.Batch, row *store.Repo) error {
+	_, err = t.win.update(func(_ *store.Batch, row *store.Repo) error {
 		row.Recheck = false
 		return nil
 	})
@@ -262,25 +260,29 @@ func (t *task) straighten(err error) error {
 // write stores a verified copy: all of it, or the changes. A copy that shows no signal is not
 // stored, and its repository is forgotten.
 func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
-	if !t.signal && refilter.OnSignal(t.filter.Filter, &t.row) {
-		if t.row.Ordinal == 0 {
+	if !t.land.signal && refilter.OnSignal(t.win.filter.Filter, &t.win.row) {
+		if t.win.row.Ordinal == 0 {
 			t.r.signalMisses.add(t.it.did, t.r.opts.Now(), t.r.delay)
 		}
 		return t.forget(ctx)
 	}
-	if t.row.Ordinal != 0 {
-		return t.diff(ctx, c)
+	if t.win.row.Ordinal != 0 {
+		row, err := t.land.diff(ctx, c)
+		if err != nil {
+			return outcome{}, err
+		}
+		return t.done(row), nil
 	}
 	// From here on Done ends the task, perhaps in another goroutine and before Import returns.
 	t.passed = true
 	err := t.r.store.Import(ctx, store.Import{
 		DID:      t.it.did,
-		Attempt:  t.row.Attempt,
-		Rev:      t.commit.Rev,
-		Filter:   t.filter.Selection,
+		Attempt:  t.win.row.Attempt,
+		Rev:      t.land.commit.Rev,
+		Filter:   t.win.filter.Selection,
 		Blocks:   c.Blocks(),
 		Walk:     c.Walk,
-		Complete: func(b *store.Batch, row *store.Repo) { t.complete(b, row) },
+		Complete: func(b *store.Batch, row *store.Repo) { t.land.complete(b, row) },
 		Done:     func(row store.Repo, err error) { t.imported(ctx, row, err) },
 	})
 	return outcome{}, ours(err)
@@ -293,7 +295,7 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 		t.end(t.done(row))
 		return
 	}
-	aerr := t.abandon()
+	aerr := t.win.abandon()
 	if !errors.Is(err, store.ErrStale) {
 		t.end(outcome{})
 		if ctx.Err() == nil {
@@ -306,4 +308,12 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 	if aerr != nil && ctx.Err() == nil {
 		t.r.dispatcher.stop(aerr)
 	}
+}
+
+// done returns the outcome of a task whose copy is complete and durable.
+func (t *task) done(row store.Repo) outcome {
+	if t.land.forgot != "" {
+		t.r.opts.Logger.Info("dropped an announced rev that the host does not have", "did", t.it.did, "rev", row.Rev, "seen", t.land.forgot)
+	}
+	return ended(row, resultSynced)
 }
