@@ -34,18 +34,16 @@ type CrawlMark struct {
 }
 
 // PutCrawlMark writes the mark of a list.
-func (b *Batch) PutCrawlMark(l CrawlList, m CrawlMark) {
+func (b *control) PutCrawlMark(l CrawlList, m CrawlMark) {
 	if l.Kind == "" || l.URL == "" || strings.Contains(l.Kind+l.URL, "\x00") {
 		b.fail(fmt.Errorf("list %q cannot be the key of a crawl mark", l.String()))
 		return
 	}
-	v, err := b.s.codec.encode(m)
-	b.fail(err)
-	b.set(crawlKey(b.key[:0], l), v)
+	b.put(crawlKey(b.key[:0], l), m)
 }
 
 // DropCrawlMark deletes the mark of a list.
-func (b *Batch) DropCrawlMark(l CrawlList) { b.delete(crawlKey(b.key[:0], l)) }
+func (b *control) DropCrawlMark(l CrawlList) { b.delete(crawlKey(b.key[:0], l)) }
 
 // LockCrawlMark gives the caller the sole right to write the mark of a list until unlock. It is
 // taken before the locks of repositories.

@@ -12,14 +12,12 @@ type CrawlSource struct {
 func (c CrawlSource) name() string { return c.Kind + "::" + c.URL }
 
 // PutCrawlSource writes a crawl source, replacing the one with the same kind and URL.
-func (b *Batch) PutCrawlSource(c CrawlSource) {
-	v, err := b.s.codec.encode(c)
-	b.fail(err)
-	b.set(crawlSourceKey(c.name()), v)
+func (b *control) PutCrawlSource(c CrawlSource) {
+	b.put(crawlSourceKey(c.name()), c)
 }
 
 // DropCrawlSource deletes a crawl source. Its marks stay until DropCrawlMark.
-func (b *Batch) DropCrawlSource(c CrawlSource) {
+func (b *control) DropCrawlSource(c CrawlSource) {
 	b.delete(crawlSourceKey(c.name()))
 	b.unsourced = true
 }

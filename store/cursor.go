@@ -17,12 +17,12 @@ type cursorMark struct {
 // place in the order of batches, so that an event that it counts as done is in no later batch. at
 // must neither block nor call the store. A result that is negative, or not above the cursor, writes
 // nothing.
-func (b *Batch) SetCursor(source string, at func() int64) {
+func (b *control) SetCursor(source string, at func() int64) {
 	b.cursors = append(b.cursors, cursorMark{source, at})
 }
 
 // DropCursor deletes the cursor of a source.
-func (b *Batch) DropCursor(source string) { b.cursors = append(b.cursors, cursorMark{source, nil}) }
+func (b *control) DropCursor(source string) { b.cursors = append(b.cursors, cursorMark{source, nil}) }
 
 // mark adds a change of a cursor to a batch that has its place in the order. The sequencer's mutex
 // is held.

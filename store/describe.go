@@ -11,14 +11,12 @@ type DescribeRetry struct {
 }
 
 // PutDescribeRetry writes when to ask about an account.
-func (b *Batch) PutDescribeRetry(did string, d DescribeRetry) {
-	v, err := b.s.codec.encode(d)
-	b.fail(err)
-	b.set(describeKey(b.key[:0], did), v)
+func (b *control) PutDescribeRetry(did string, d DescribeRetry) {
+	b.put(describeKey(b.key[:0], did), d)
 }
 
 // DropDescribeRetry deletes the retry of an account.
-func (b *Batch) DropDescribeRetry(did string) { b.delete(describeKey(b.key[:0], did)) }
+func (b *control) DropDescribeRetry(did string) { b.delete(describeKey(b.key[:0], did)) }
 
 // DescribeRetries returns the accounts to ask about, by DID.
 func (s *Store) DescribeRetries() (map[string]DescribeRetry, error) {

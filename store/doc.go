@@ -56,9 +56,10 @@
 // # Files
 //
 //	store.go   Open, Run, Close            keys.go      the schema: every key
-//	options.go Options                     values.go    encodings of rows
+//	options.go Options                     values.go, codec.go  encodings of rows
 //	engine.go  Pebble's options, failures  format.go    format version, epoch
-//	batch.go   Batch, the only writer      sequencer.go ids, counters, durable head
+//	batch.go   Batch, the only writer      control.go   its rows of no repository
+//	apply.go   Apply: changes of records   sequencer.go ids, counters, durable head
 //	repo.go    the row of a repository     count.go     counters and gauges
 //	update.go  Update, the way to a row    transition.go the states of a repository
 //	import.go  import groups and the flip  slots.go     groups being filled
@@ -68,12 +69,11 @@
 //	pending.go the pending queue           host*.go     hosts
 //	retention.go ages of events            prune.go     deletes old events
 //	collect.go abandoned ordinals          unsettled.go events hidden by volatile batches
-//	lock.go    locks of DIDs               dirlock.go   lock of the directory
 //	recent.go  newest events, in memory    buffer.go    live commits during a fetch
 //	cursor.go  firehose cursors            source.go, crawlsource.go  sources
 //	status.go  statuses and their origins  listing.go   rows of many ops
 //	relist.go  Relist                      view.go      reads at one point in time
-//	codec.go   CBOR values                 cache.go     recently written rows
+//	lock.go, dirlock.go  locks             cache.go     recently written rows
 //	filter.go  versions of the filter      retry.go     retries in due order
 //	shelve.go, holds.go  kept, shown records    drop.go  repositories no longer followed
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions; errors.go, metrics.go

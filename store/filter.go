@@ -306,16 +306,12 @@ func (s *Store) DropSelections(before uint32, named map[uint32]bool) (dropped in
 	return dropped, nil
 }
 
-func (b *Batch) putSelection(x selection) {
-	v, err := b.s.codec.encode(x.row())
-	b.fail(err)
-	b.set(filterKey(nil, x.number), v)
+func (b *control) putSelection(x selection) {
+	b.put(filterKey(nil, x.number), x.row())
 }
 
-func (b *Batch) putInForce(f FilterVersion) {
-	v, err := b.s.codec.encode(inForceV1{f.Version, f.Config().Excludes, f.Readmitted, f.Widened})
-	b.fail(err)
-	b.set(metaKey(metaFilter), v)
+func (b *control) putInForce(f FilterVersion) {
+	b.put(metaKey(metaFilter), inForceV1{f.Version, f.Config().Excludes, f.Readmitted, f.Widened})
 }
 
 // selectionsMax bounds the selections, which are in memory too: when the pass over all repositories

@@ -20,14 +20,12 @@ type Progress struct {
 }
 
 // PutProgress writes the progress of a source.
-func (b *Batch) PutProgress(source string, p Progress) {
-	v, err := b.s.codec.encode(p)
-	b.fail(err)
-	b.set(progressKey(source), v)
+func (b *control) PutProgress(source string, p Progress) {
+	b.put(progressKey(source), p)
 }
 
 // DropProgress deletes the progress of a source.
-func (b *Batch) DropProgress(source string) { b.delete(progressKey(source)) }
+func (b *control) DropProgress(source string) { b.delete(progressKey(source)) }
 
 // Progress returns the progress of a source as last written; ok is false if no progress was
 // written.

@@ -28,18 +28,16 @@ const (
 )
 
 // PutReconciliation writes the state of the comparison with the listing at a base URL.
-func (b *Batch) PutReconciliation(url string, r Reconciliation) {
+func (b *control) PutReconciliation(url string, r Reconciliation) {
 	if url == "" {
 		b.fail(errors.New("a reconciliation has no URL"))
 		return
 	}
-	v, err := b.s.codec.encode(r)
-	b.fail(err)
-	b.set(reconcileKey(b.key[:0], url), v)
+	b.put(reconcileKey(b.key[:0], url), r)
 }
 
 // DropReconciliation ends the comparison with a listing.
-func (b *Batch) DropReconciliation(url string) { b.delete(reconcileKey(b.key[:0], url)) }
+func (b *control) DropReconciliation(url string) { b.delete(reconcileKey(b.key[:0], url)) }
 
 // LockReconciliation gives the caller the sole right to write the reconciliation of a base URL
 // until unlock.
@@ -98,12 +96,8 @@ type reconcileHostsV1 struct {
 
 // PutReconcileHosts requests that the listings of all known hosts be compared, since events of a
 // relay, given by its base URL, were missed. The caller holds LockReconcileHosts until the commit.
-func (b *Batch) PutReconcileHosts(relay string) { b.putReconcileHosts(reconcileHostsV1{Relay: relay}) }
-
-func (b *Batch) putReconcileHosts(row reconcileHostsV1) {
-	v, err := b.s.codec.encode(row)
-	b.fail(err)
-	b.set(metaKey(metaReconcileHosts), v)
+func (b *control) PutReconcileHosts(relay string) {
+	b.put(metaKey(metaReconcileHosts), reconcileHostsV1{Relay: relay})
 }
 
 // LockReconcileHosts gives the caller the sole right to write the request of all hosts until
@@ -123,7 +117,7 @@ func (s *Store) BeginReconcileHosts() (relay string, ok bool, err error) {
 	}
 	row.Begun = true
 	b := s.NewBatch()
-	b.putReconcileHosts(row)
+	b.put(metaKey(metaReconcileHosts), row)
 	// A crash from here until EndReconcileHosts has the request begun again.
 	return row.Relay, true, b.CommitSync()
 }

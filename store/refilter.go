@@ -11,14 +11,12 @@ type RefilterCursor struct {
 }
 
 // PutRefilterCursor writes the cursor of the pass. SetFilter writes the zero value.
-func (b *Batch) PutRefilterCursor(c RefilterCursor) {
-	v, err := b.s.codec.encode(c)
-	b.fail(err)
-	b.set(metaKey(metaRefilter), v)
+func (b *control) PutRefilterCursor(c RefilterCursor) {
+	b.put(metaKey(metaRefilter), c)
 }
 
 // DropRefilterCursor ends the pass.
-func (b *Batch) DropRefilterCursor() { b.delete(metaKey(metaRefilter)) }
+func (b *control) DropRefilterCursor() { b.delete(metaKey(metaRefilter)) }
 
 // LockRefilterCursor gives the caller the sole right to write the cursor of the pass until unlock.
 func (s *Store) LockRefilterCursor() (unlock func()) {

@@ -14,14 +14,12 @@ type Source struct {
 }
 
 // PutSource writes a source, replacing the one with the same URL.
-func (b *Batch) PutSource(src Source) {
-	v, err := b.s.codec.encode(src)
-	b.fail(err)
-	b.set(sourceKey(src.URL), v)
+func (b *control) PutSource(src Source) {
+	b.put(sourceKey(src.URL), src)
 }
 
 // DropSource deletes a source. Its cursor stays until DropCursor.
-func (b *Batch) DropSource(url string) {
+func (b *control) DropSource(url string) {
 	b.delete(sourceKey(url))
 	b.unsourced = true
 }

@@ -1,0 +1,288 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"cistern/filter"
+	"cistern/ingest/repo"
+)
+
+// Op is one record operation for Batch.Apply.
+type Op struct {
+	Path   []byte   // MST key
+	CID    repo.CID // zero deletes the record
+	Record []byte   // DAG-CBOR, hashed to CID by the caller
+	// Keep leaves the record as it is, and only has it shown or shelved as the repository's filter
+	// requires. CID and Record are ignored. If no record is stored under Path, nothing happens.
+	Keep bool
+	// New states that no record is stored under Path, as the proof of a verified commit shows,
+	// which saves a read. If that is wrong, the store is damaged.
+	New bool
+}
+
+// supersededBlock is a block whose last reference was removed by an entry of the batch, or between
+// entries.
+type supersededBlock struct {
+	entry   int
+	ordinal Ordinal
+	block   uint32
+}
+
+type numbered struct {
+	ordinal Ordinal
+	block   uint32
+}
+
+// Apply writes the difference that one commit (or one part of a resync) makes to r's records, as
+// one entry of the log. The action of each op follows from what is stored and shown: a write to a
+// path that is shown is an update, and to any other path a create; a delete of an unknown path and
+// a write of the same CID do nothing. The filter that r names decides what is kept: a record that
+// it does not want is left out, or shelved, and gets a delete event if it was shown. Paths must be
+// unique within a batch. Changes of a hidden account have no events: when the account is shown
+// again, all its records are listed again. Apply changes the counts in r; the caller writes r by
+// PutRepo.
+func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
+	if r.Ordinal == 0 {
+		return fmt.Errorf("apply %s: the repository was never imported", r.DID)
+	}
+	if len(ops) > entryOpsMax {
+		return fmt.Errorf("apply %s: %d ops are more than %d", r.DID, len(ops), entryOpsMax)
+	}
+	if b.touched[r.Ordinal] {
+		return fmt.Errorf("apply %s twice in one batch: the second would not see the first", r.DID)
+	}
+	f, err := b.s.FilterAt(r.Filter)
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", r.DID, err)
+	}
+	if b.touched == nil {
+		b.touched = map[Ordinal]bool{}
+	}
+	b.touched[r.Ordinal] = true
+	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal, Ops: make([]entryOp, 0, len(ops))}
+	b.changes, b.told = b.changes[:0], b.told[:0]
+	a := application{b, r, f, &e}
+	for i := range ops {
+		if err := a.op(&ops[i]); err != nil {
+			return fmt.Errorf("apply %s of %s: %w", ops[i].Path, r.DID, err)
+		}
+	}
+	for _, c := range b.changes {
+		if err := a.addCollection(c.collection, c.d); err != nil {
+			return err
+		}
+	}
+	if len(e.Ops) > 0 && !r.Status.Hidden() {
+		b.entries = append(b.entries, entry{entryV1: e, events: b.s.recent.keep(r.DID, &e, b.told)})
+	}
+	return b.err
+}
+
+// application is one Apply: it writes the records of r as the filter keeps them, and gathers in e
+// what readers see of that.
+type application struct {
+	b *Batch
+	r *Repo
+	f *filter.Filter
+	e *entryV1
+}
+
+// collectionChange is the number of records that an Apply adds to a collection.
+type collectionChange struct {
+	collection []byte
+	d          int64
+}
+
+// changed adds d records to the change of a collection. The ops of a large Apply are mostly in path
+// order.
+func (a *application) changed(collection []byte, d int64) {
+	b := a.b
+	for i := len(b.changes) - 1; i >= 0; i-- {
+		if c := &b.changes[i]; bytes.Equal(c.collection, collection) {
+			c.d += d
+			return
+		}
+	}
+	b.changes = append(b.changes, collectionChange{collection, d})
+}
+
+// unref removes one reference from a block. A block without references is superseded at the entry
+// of this application.
+func (a *application) unref(block uint32) error {
+	b, r := a.b, a.r
+	at := numbered{r.Ordinal, block}
+	n, known := b.refs[at]
+	if !known {
+		var err error
+		if n, err = b.s.refs(b.s.db, r.Ordinal, block); err != nil {
+			return err
+		}
+	}
+	if b.refs == nil {
+		b.refs = map[numbered]int64{}
+	}
+	n--
+	b.refs[at] = n
+	key := numberedKey(b.key[:0], spaceRef, r.Ordinal, block)
+	switch {
+	case n > 1:
+		b.set(key, binary.AppendUvarint(nil, uint64(n)))
+	case n == 1:
+		b.delete(key)
+	case n == 0:
+		b.superseded = append(b.superseded, supersededBlock{len(b.entries), r.Ordinal, block})
+	default:
+		return fmt.Errorf("block %d of %s has %d references: %w", block, r.DID, n, ErrCorrupt)
+	}
+	return nil
+}
+
+// refs returns how many record rows refer to a block. No row means one.
+func (s *Store) refs(rd reader, o Ordinal, block uint32) (int64, error) {
+	n := int64(1)
+	err := get(rd, numberedKey(nil, spaceRef, o, block), func(v []byte) (err error) {
+		n, err = parseCountValue(v)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return n, err
+}
+
+func parseCountValue(v []byte) (int64, error) {
+	n, size := binary.Uvarint(v)
+	if size <= 0 || size != len(v) || n == 0 || n > 1<<62 {
+		return 0, fmt.Errorf("count %x: %w", v, ErrCorrupt)
+	}
+	return int64(n), nil
+}
+
+func (a *application) addCollection(collection []byte, d int64) error {
+	b, r := a.b, a.r
+	if d == 0 {
+		return nil
+	}
+	key := collectionKey(b.key[:0], collection, r.Ordinal)
+	c := collectionOf{r.Ordinal, string(collection)}
+	n, ok := b.s.caches.counts.get(c)
+	if !ok {
+		err := get(b.s.db, key, func(v []byte) (err error) {
+			n, err = parseCountValue(v)
+			return err
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	b.counts = append(b.counts, collectionCounted{c, n + d})
+	switch was := n; {
+	case was+d < 0:
+		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, r.Ordinal, was+d, ErrCorrupt)
+	case was+d == 0:
+		b.delete(key)
+		b.deltas[countCollections]--
+		r.Collections--
+	default:
+		b.value = binary.AppendUvarint(b.value[:0], uint64(was+d))
+		b.set(key, b.value)
+		if was == 0 {
+			b.deltas[countCollections]++
+			r.Collections++
+		}
+	}
+	return b.err
+}
+
+// look returns the row under a key, and the place of its record. The row's rev is valid until the
+// next call.
+func (a *application) look(key []byte) (row recordRow, at place, err error) {
+	b := a.b
+	err = get(b.s.db, key, func(v []byte) (err error) {
+		if row, err = parseRecordRow(v); err == nil {
+			b.rev = append(b.rev[:0], row.rev...)
+			row.rev, at = b.rev, row.place()
+		}
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return row, at, err
+}
+
+func (a *application) op(op *Op) error {
+	b, r := a.b, a.r
+	collection, _, valid := repo.SplitPath(op.Path)
+	to := placeOf(a.f, collection, valid)
+	if to == absent && !op.Keep && (op.New || !r.Sweep && !r.Torn) {
+		return nil // a record that is not wanted is not stored, so that there is none to delete
+	}
+	key := recordKey(b.path[:0], r.Ordinal, op.Path)
+	b.path = key
+	var old recordRow
+	from := absent
+	if !op.New {
+		var err error
+		if old, from, err = a.look(key); err != nil {
+			return err
+		}
+	}
+	if !op.Keep && !op.CID.Defined() || op.Keep && from == absent {
+		to = absent
+	}
+	same := from != absent && (op.Keep || old.cid == op.CID)
+	if from == to && (same || to == absent) {
+		return nil
+	}
+	block := old.block
+	if from != absent && (to == absent || !same) {
+		if err := a.unref(old.block); err != nil {
+			return err
+		}
+	}
+	switch {
+	case to == absent:
+		b.delete(key)
+	case same: // shown from now on, or no longer shown
+		a.setRecord(key, to, block, old.cid, string(old.rev))
+	default:
+		block = r.NextBlock
+		r.NextBlock++
+		r.Blocks++
+		b.set(numberedKey(b.key[:0], spaceBlock, r.Ordinal, block), op.Record)
+		a.setRecord(key, to, block, op.CID, a.e.Rev)
+	}
+	r.moved(from, to)
+	a.tell(op, collection, from, to, block)
+	return nil
+}
+
+func (a *application) setRecord(key []byte, at place, block uint32, cid repo.CID, rev string) {
+	b := a.b
+	b.value = append(recordRow{hidden: at == hidden, shelved: at == shelved, block: block, cid: cid}.append(b.value[:0]), rev...)
+	b.set(key, b.value)
+}
+
+// tell adds to the entry what readers see of a record that moves between places, and counts its
+// collection.
+func (a *application) tell(op *Op, collection []byte, from, to place, block uint32) {
+	told := entryOp{Path: op.Path}
+	switch {
+	case from == shown && to == shown:
+		told.Action, told.Block = Update, block
+	case to == shown:
+		a.changed(collection, 1)
+		told.Action, told.Block = Create, block
+	case from == shown:
+		a.changed(collection, -1)
+		told.Action = Delete
+	default:
+		return
+	}
+	a.e.Ops = append(a.e.Ops, told)
+	a.b.told = append(a.b.told, *op)
+}
