@@ -3,6 +3,7 @@ package backfill
 import (
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
+	"cistern/loop"
 )
 
 // claim is a repository that was taken from its queue, with the permits that its task holds. While
@@ -46,7 +47,7 @@ func (d *dispatcher) acquire(c *claim, host uint32, waits item) (passed, ok bool
 	q.room = append(q.room, waits)
 	d.queues.waiting++
 	d.queues.push(q)
-	signal(d.kick)
+	loop.Wake(d.kick)
 	return true, true
 }
 
@@ -78,10 +79,10 @@ func (d *dispatcher) release(c *claim, all bool) {
 		d.looked(c)
 	}
 	if d.onlyImports() {
-		signal(d.kickIdle)
+		loop.Wake(d.kickIdle)
 	}
 	d.mu.Unlock()
-	signal(d.kick)
+	loop.Wake(d.kick)
 }
 
 // end removes the DID of a claim from the DIDs in flight. Its permits were released.
@@ -90,5 +91,5 @@ func (d *dispatcher) end(c *claim) {
 	d.queues.land(c.it.did)
 	d.queues.unclaim(c.holder)
 	d.mu.Unlock()
-	signal(d.kick)
+	loop.Wake(d.kick)
 }

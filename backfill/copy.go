@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"cistern/backfill/fetch"
+	"cistern/backfill/hosts"
 	"cistern/backfill/refilter"
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -53,7 +54,7 @@ func (t *task) query(ctx context.Context, method, query string, bodyMax int64) (
 func (t *task) skipHeld(part *repo.Partial) error {
 	rows, err := t.r.store.Rows(t.win.row.Ordinal)
 	if err != nil {
-		return ours(err)
+		return hosts.OfStore(err)
 	}
 	more := rows.Next()
 	part.Skip(func(key []byte, id repo.CID) bool {
@@ -62,5 +63,5 @@ func (t *task) skipHeld(part *repo.Partial) error {
 		}
 		return more && bytes.Equal(rows.Row().Path, key) && rows.Row().CID == id
 	})
-	return ours(rows.Close())
+	return hosts.OfStore(rows.Close())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"cistern/backfill/fetch"
+	"cistern/backfill/hosts"
 	"cistern/backfill/refilter"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -31,7 +32,7 @@ func (l *landing) diff(ctx context.Context, c *fetch.Copy) (store.Repo, error) {
 	}
 	rows, err := l.win.store.Rows(l.win.row.Ordinal)
 	if err != nil {
-		return store.Repo{}, ours(err)
+		return store.Repo{}, hosts.OfStore(err)
 	}
 	d := &difference{l: l, rows: rows, more: rows.Next()}
 	err = d.merge(ctx, c)
@@ -39,7 +40,7 @@ func (l *landing) diff(ctx context.Context, c *fetch.Copy) (store.Repo, error) {
 		err = ctx.Err()
 	}
 	if cerr := rows.Close(); cerr != nil {
-		err = errors.Join(ours(cerr), err)
+		err = errors.Join(hosts.OfStore(cerr), err)
 	}
 	if err != nil {
 		return store.Repo{}, err

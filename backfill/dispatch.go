@@ -8,6 +8,7 @@ import (
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/gate"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -56,7 +57,7 @@ func (d *dispatcher) run(ctx context.Context, start func(*claim)) error {
 		for {
 			c, err := d.next(ctx)
 			if err != nil {
-				return quiet(ctx, err)
+				return loop.Quiet(ctx, err)
 			}
 			if c == nil {
 				break
@@ -233,7 +234,7 @@ func (d *dispatcher) refill(ctx context.Context, q *queue) error {
 	q.more = q.more || full
 	d.queues.push(q)
 	d.queues.drop(q)
-	return ours(err)
+	return hosts.OfStore(err)
 }
 
 // passOver reports whether a row of the queue is in flight (flights.busy).
@@ -260,7 +261,7 @@ func (d *dispatcher) enqueued() {
 	d.mu.Lock()
 	d.queues.rescan, d.queues.rescanAll = true, true
 	d.mu.Unlock()
-	signal(d.kick)
+	loop.Wake(d.kick)
 }
 
 // note wakes run because the queue of a host received rows, or kept the row of a task that ended.
@@ -280,7 +281,7 @@ func (d *dispatcher) hostChanged(id uint32) {
 		d.queues.push(q)
 	}
 	d.mu.Unlock()
-	signal(d.kick)
+	loop.Wake(d.kick)
 }
 
 // syncing returns the number of DIDs in flight that do not wait for a permit.
@@ -323,12 +324,4 @@ func (d *dispatcher) worksBefore(version uint32) bool {
 		}
 	}
 	return false
-}
-
-// quiet returns nil for an error that only says that ctx ended.
-func quiet(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }

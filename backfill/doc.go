@@ -62,6 +62,6 @@
 //   - outcome.go: the batch that ends a task without a copy
 //   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts with
 //     a signal, but without a record of it
-//   - schedule.go: the one switch from failure to kind, pause and delay; errors.go: failures
+//   - schedule.go: the one switch from failure to kind, pause and delay
 //   - retry.go: due rows become pending
 package backfill

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"cistern/backfill/hosts"
 	"cistern/backfill/refilter"
 	"cistern/ingest/frame"
 	"cistern/ingest/repo"
@@ -44,7 +45,7 @@ func (l *landing) outdone(row *store.Repo) error {
 		return nil
 	})
 	if err != nil || !late {
-		return ours(err)
+		return hosts.OfStore(err)
 	}
 	return errOutdone
 }
@@ -68,11 +69,11 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 	case unclear != nil:
 		return outcome{}, unclear
 	case err != nil:
-		return outcome{}, ours(err)
+		return outcome{}, hosts.OfStore(err)
 	case wait == nil:
 		return outcome{}, store.ErrStale
 	}
-	if err := ours(wait()); err != nil {
+	if err := hosts.OfStore(wait()); err != nil {
 		return outcome{}, err
 	}
 	return ended(store.Repo{}, resultDropped), nil
@@ -90,5 +91,5 @@ func (r *retries) passBy(ctx context.Context, did string) (wait func() error, er
 	wait, err = (&refilter.Forget{Store: r.store, DID: did, Version: now.Version, Due: func(row *store.Repo) (bool, error) {
 		return row.State == store.StateGone && row.Ordinal == 0 && row.Tracked == store.ByNetwork && refilter.OnSignal(now.Filter, row), nil
 	}}).Run(ctx)
-	return wait, ours(err)
+	return wait, hosts.OfStore(err)
 }

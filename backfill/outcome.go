@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"cistern/backfill/hosts"
 	"cistern/store"
 )
 
@@ -73,7 +74,7 @@ func (t *task) ignore() (outcome, error) {
 	if err == nil {
 		err = wait()
 	}
-	return ended(store.Repo{}, ""), ours(err)
+	return ended(store.Repo{}, ""), hosts.OfStore(err)
 }
 
 // blame decides which queue receives a did:web whose document is unavailable. If the host that
@@ -107,7 +108,7 @@ func (t *task) letGo(result string) (outcome, error) {
 	if row.State != store.StatePending {
 		row = store.Repo{} // the caller that changed it signals what it waits for
 	}
-	return ended(row, result), ours(err)
+	return ended(row, result), hosts.OfStore(err)
 }
 
 // failed schedules the next attempt of a repository.
@@ -199,7 +200,7 @@ func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, orig
 	if row.Missing > 0 && row.Ordinal != 0 {
 		again = goneRecheck // the next answers wipe the data, or find the repository again
 	}
-	retry := store.Retry{Next: now.Add(t.r.jitter(again)).Unix(), Since: since, Error: text}
+	retry := store.Retry{Next: now.Add(t.r.jitter.Vary(again)).Unix(), Since: since, Error: text}
 	if row.Tracked == store.Untracked {
 		retry.Next = 0
 	}

@@ -5,6 +5,7 @@ import (
 
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -210,5 +211,5 @@ func (qs *queues) lookInto(id uint32) {
 	q := qs.open(id)
 	q.more = true
 	qs.push(q)
-	signal(qs.kick)
+	loop.Wake(qs.kick)
 }

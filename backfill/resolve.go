@@ -2,13 +2,10 @@ package backfill
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
 
-	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -58,7 +55,7 @@ func (l *lookups) moveDebt(now time.Time) time.Duration {
 // place acquires a permit of a host. If no permit is free, the repository waits in memory and the
 // task is passed on, or the task ends with the repository in the queue of the host.
 func (t *task) place(host string) (outcome, error) {
-	id, err := t.r.hostID(host)
+	id, err := t.r.hosts.HostID(host)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -109,18 +106,6 @@ func (t *task) refresh(ctx context.Context) error {
 		t.r.dispatcher.noteLookup(t.claim, pace.Outcome{Answered: true})
 	}
 	return nil
-}
-
-// hostID returns the store's id of a host.
-func (r *Runner) hostID(host string) (uint32, error) {
-	id, err := r.store.HostID(host)
-	if errors.Is(err, store.ErrCorrupt) {
-		return 0, ours(err)
-	}
-	if err != nil {
-		return 0, &hosts.ResolveError{Err: fmt.Errorf("%w: %w", identity.ErrInvalid, err)}
-	}
-	return id, nil
 }
 
 const didWeb = "did:web:"

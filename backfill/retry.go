@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"cistern/backfill/hosts"
+	"cistern/loop"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,10 +32,10 @@ func (r *retries) run(ctx context.Context) error {
 		r.setDue(0) // a row written from here on wakes this loop; one written before is read now
 		dids, next, err := r.store.DueRetries(now, retryPage)
 		if err != nil {
-			return quiet(ctx, ours(err))
+			return loop.Quiet(ctx, hosts.OfStore(err))
 		}
 		if err := r.requeue(ctx, dids, now); err != nil {
-			return quiet(ctx, err)
+			return loop.Quiet(ctx, err)
 		}
 		if len(dids) == retryPage {
 			continue
@@ -44,7 +46,7 @@ func (r *retries) run(ctx context.Context) error {
 			d = min(d, next.Sub(now))
 		}
 		// If a page is empty although rows are due, this minimum prevents a busy loop.
-		sleep(ctx, max(d, rescanEvery), r.kick)
+		loop.Sleep(ctx, max(d, rescanEvery), r.kick)
 	}
 	return nil
 }
@@ -74,7 +76,7 @@ func (r *retries) requeue(ctx context.Context, dids []string, now time.Time) err
 	}
 	for _, wait := range waits {
 		if err := wait(); err != nil {
-			return ours(err)
+			return hosts.OfStore(err)
 		}
 	}
 	r.requeued.Add(float64(requeued))
@@ -104,7 +106,7 @@ func (r *retries) requeueOne(did string, now time.Time) (wait func() error, host
 		return nil
 	})
 	if err != nil || !due {
-		return nil, 0, ours(err)
+		return nil, 0, hosts.OfStore(err)
 	}
 	return wait, host, nil
 }
@@ -124,6 +126,6 @@ func (r *retries) due(next int64) {
 	}
 	r.mu.Unlock()
 	if earlier {
-		signal(r.kick)
+		loop.Wake(r.kick)
 	}
 }

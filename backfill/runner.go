@@ -3,13 +3,12 @@ package backfill
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"sync"
 	"time"
 
 	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
 	"cistern/backfill/refilter"
+	"cistern/loop"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -26,10 +25,7 @@ type Runner struct {
 	refilter     *refilter.Runner
 	dispatcher   *dispatcher
 	retries      *retries
-
-	// mu guards:
-	mu   sync.Mutex
-	rand *rand.Rand
+	jitter       *loop.Jitter
 }
 
 // New returns a Runner, and starts nothing.
@@ -38,7 +34,7 @@ func New(opts Options) (*Runner, error) {
 	if err := opts.validate(); err != nil {
 		return nil, fmt.Errorf("backfill options: %w", err)
 	}
-	r := &Runner{opts: opts, store: opts.Store, rand: rand.New(rand.NewPCG(opts.Seed, 0))}
+	r := &Runner{opts: opts, store: opts.Store, jitter: loop.NewJitter(opts.Seed)}
 	kick := make(chan struct{}, 1)
 	var err error
 	if r.signalMisses, err = newSignalMisses(); err != nil {
@@ -47,12 +43,12 @@ func New(opts Options) (*Runner, error) {
 	r.hosts, err = hosts.New(hosts.Options{
 		Store: opts.Store, Concurrency: opts.Concurrency, PerHost: opts.PerHost, Rules: opts.HostRules,
 		Transport: opts.Transport, UserAgent: opts.UserAgent,
-		Freed: func() { signal(kick) }, Now: opts.Now, Registerer: opts.Registerer,
+		Freed: func() { loop.Wake(kick) }, Now: opts.Now, Registerer: opts.Registerer,
 	})
 	if err != nil {
 		return nil, err
 	}
-	opts.Gate.OnChange(func() { signal(kick) })
+	opts.Gate.OnChange(func() { loop.Wake(kick) })
 	r.dispatcher = newDispatcher(opts, r.hosts, kick)
 	if r.metrics, err = newMetrics(opts.Registerer, r.dispatcher); err != nil {
 		return nil, fmt.Errorf("register backfill metrics: %w", err)
@@ -75,7 +71,7 @@ func New(opts Options) (*Runner, error) {
 	r.refilter, err = refilter.New(refilter.Options{
 		Store: opts.Store, Gate: opts.Gate,
 		WorksBefore: r.dispatcher.worksBefore, Queued: r.dispatcher.note, Due: r.retries.due,
-		DeadDelay: func() time.Duration { return r.jitter(opts.RetryMax) },
+		DeadDelay: func() time.Duration { return r.jitter.Vary(opts.RetryMax) },
 		Now:       opts.Now, Logger: opts.Logger, Registerer: opts.Registerer,
 	})
 	if err != nil {
@@ -97,12 +93,12 @@ func (r *Runner) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return r.retries.run(ctx) })
 	g.Go(func() error { return r.flush(ctx) })
-	g.Go(func() error { return quiet(ctx, ours(r.hosts.Run(ctx))) })
-	g.Go(func() error { return quiet(ctx, ours(r.refilter.Run(ctx))) })
+	g.Go(func() error { return loop.Quiet(ctx, hosts.OfStore(r.hosts.Run(ctx))) })
+	g.Go(func() error { return loop.Quiet(ctx, hosts.OfStore(r.refilter.Run(ctx))) })
 	err := g.Wait()
 	r.hosts.CloseIdleConnections()
 	if err == nil {
-		err = ours(r.hosts.Flush())
+		err = hosts.OfStore(r.hosts.Flush())
 	}
 	return err
 }
@@ -119,12 +115,12 @@ func (r *Runner) flush(ctx context.Context) error {
 			return nil
 		case <-r.dispatcher.kickIdle:
 		}
-		sleep(ctx, idlePause, nil)
+		loop.Sleep(ctx, idlePause, nil)
 		if ctx.Err() != nil || !r.dispatcher.idle() {
 			continue // the tasks in flight signal kickIdle when they release their permits
 		}
 		if err := r.store.FlushImports(); err != nil {
-			return quiet(ctx, ours(err))
+			return loop.Quiet(ctx, hosts.OfStore(err))
 		}
 	}
 }
@@ -132,7 +128,7 @@ func (r *Runner) flush(ctx context.Context) error {
 // Wake reports that rows were enqueued or have become due. Without a call they are found later.
 func (r *Runner) Wake() {
 	r.Enqueued()
-	signal(r.retries.kick)
+	loop.Wake(r.retries.kick)
 	r.refilter.Wake()
 }
 
@@ -157,23 +153,4 @@ func (r *Runner) HostStanding(id uint32) hosts.Standing { return r.hosts.Standin
 func (r *Runner) HostChanged(id uint32) {
 	r.hosts.Changed(id)
 	r.dispatcher.hostChanged(id)
-}
-
-// signal wakes the loop that reads c. Signals that were not received yet coalesce.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// sleep waits for a signal, for d to pass, or for ctx to end.
-func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-kick:
-	case <-t.C:
-	}
 }

@@ -64,9 +64,8 @@ func verdictOf(ctx context.Context, err error, now time.Time) verdict {
 	var busy *hosts.BusyError
 	var answer *hosts.AnswerError
 	var resolve *hosts.ResolveError
-	var failure *storeError
 	switch {
-	case errors.As(err, &failure):
+	case hosts.IsOfStore(err):
 		if ctx.Err() != nil {
 			return verdict{ending: endStop}
 		}
@@ -175,13 +174,5 @@ func (r *Runner) delayUpTo(count uint32, most time.Duration) time.Duration {
 	for i := uint32(1); i < count && d < most; i++ {
 		d *= 2
 	}
-	return r.jitter(min(d, most))
-}
-
-// jitter changes d by up to a tenth either way, so that repositories that failed together are not
-// retried together.
-func (r *Runner) jitter(d time.Duration) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Duration(float64(d) * (0.9 + 0.2*r.rand.Float64()))
+	return r.jitter.Vary(min(d, most))
 }

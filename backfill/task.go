@@ -10,6 +10,7 @@ import (
 	"cistern/backfill/refilter"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -58,7 +59,7 @@ func (t *task) run(ctx context.Context) error {
 	if !t.passed {
 		t.end(out)
 	}
-	return quiet(ctx, err)
+	return loop.Quiet(ctx, err)
 }
 
 // end removes the DID from the DIDs in flight, and wakes the loop that the row's new state waits
@@ -93,7 +94,7 @@ func (t *task) work(ctx context.Context) (outcome, error) {
 		return outcome{}, store.ErrStale
 	}
 	if err != nil {
-		return outcome{}, ours(err)
+		return outcome{}, hosts.OfStore(err)
 	}
 	if row.State != store.StatePending || row.Pending != t.it.key {
 		return outcome{}, store.ErrStale
@@ -143,7 +144,7 @@ func (t *task) checkHost(ctx context.Context) (outcome, error) {
 	if err := t.identify(ctx); err != nil {
 		return outcome{}, err
 	}
-	id, err := t.r.hostID(identity.HostOf(t.doc.ident.PDS))
+	id, err := t.r.hosts.HostID(identity.HostOf(t.doc.ident.PDS))
 	if err != nil {
 		return outcome{}, err
 	}
@@ -177,7 +178,7 @@ func (t *task) copy(ctx context.Context) (outcome, error) {
 		if err := t.win.abandon(); err != nil {
 			return outcome{}, err
 		}
-		id, err := t.r.hostID(identity.HostOf(t.doc.ident.PDS))
+		id, err := t.r.hosts.HostID(identity.HostOf(t.doc.ident.PDS))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -285,7 +286,7 @@ func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 		Complete: func(b *store.Batch, row *store.Repo) { t.land.complete(b, row) },
 		Done:     func(row store.Repo, err error) { t.imported(ctx, row, err) },
 	})
-	return outcome{}, ours(err)
+	return outcome{}, hosts.OfStore(err)
 }
 
 // imported ends the task of a first copy. The store calls it and must not be blocked. If the task
@@ -299,7 +300,7 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 	if !errors.Is(err, store.ErrStale) {
 		t.end(outcome{})
 		if ctx.Err() == nil {
-			t.r.dispatcher.stop(ours(errors.Join(err, aerr)))
+			t.r.dispatcher.stop(hosts.OfStore(errors.Join(err, aerr)))
 		}
 		return
 	}

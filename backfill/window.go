@@ -1,6 +1,9 @@
 package backfill
 
-import "cistern/store"
+import (
+	"cistern/backfill/hosts"
+	"cistern/store"
+)
 
 // window is the time in which a task may change its row: it opens with the row that the task found,
 // and the critical section that ends the task closes it. While it is open for a fetch, the store
@@ -43,7 +46,7 @@ func (w *window) open(fetchedBy func(did string) store.FilterVersion) error {
 	if err == nil {
 		err = wait()
 	}
-	return ours(err)
+	return hosts.OfStore(err)
 }
 
 // owns reports whether the row still waits for this task. Called under the lock of the DID.
@@ -78,7 +81,7 @@ func (w *window) update(change func(b *store.Batch, row *store.Repo) error) (
 	if err == nil {
 		err = wait()
 	}
-	return row, ours(err)
+	return row, hosts.OfStore(err)
 }
 
 // close stops buffering. It is called under the lock of the DID, in the critical section that ends
@@ -107,5 +110,5 @@ func (w *window) abandon() error {
 	if err == nil {
 		err = wait()
 	}
-	return ours(err)
+	return hosts.OfStore(err)
 }

@@ -9,6 +9,7 @@ import (
 
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -175,7 +176,7 @@ func (g *listing) set(stage listingStage) {
 	}
 	g.round.a.mu.Unlock()
 	if changed {
-		signal(g.round.a.kick)
+		loop.Wake(g.round.a.kick)
 	}
 }
 
@@ -187,7 +188,7 @@ func (g *listing) end(reconciled string) bool {
 		return false
 	}
 	a := g.round.a
-	defer signal(a.kick)
+	defer loop.Wake(a.kick)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.rounds {
@@ -223,11 +224,11 @@ func (a *absences) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		d, ended, wait := a.next(a.r.opts.Now())
 		if d == nil {
-			sleep(ctx, min(wait, sleepMax), a.kick)
+			loop.Sleep(ctx, min(wait, sleepMax), a.kick)
 			continue
 		}
 		if done, err := a.conclude(ctx, d, ended); err != nil || !done {
-			return quiet(ctx, err)
+			return loop.Quiet(ctx, err)
 		}
 	}
 	return nil
@@ -286,7 +287,7 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 		if s.left == 0 || scan == absentScansMax {
 			break
 		}
-		sleep(ctx, absentPause, nil) // a queue of a host is full
+		loop.Sleep(ctx, absentPause, nil) // a queue of a host is full
 	}
 	if s.queued+s.left > 0 {
 		a.r.opts.Logger.Info("hosts no longer list some repositories: asking the hosts for their latest commits", "hosts", len(ended), "queued", s.queued, "left", s.left)

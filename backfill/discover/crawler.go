@@ -10,6 +10,7 @@ import (
 	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -87,11 +88,11 @@ func (c *crawler) run(ctx context.Context) error {
 	g.SetLimit(crawlListsMax)
 	for c.r.opts.Gate.Pass(ctx) {
 		if err := c.refresh(); err != nil {
-			return quiet(ctx, cmp.Or(err, g.Wait()))
+			return loop.Quiet(ctx, cmp.Or(err, g.Wait()))
 		}
 		l, d := c.take()
 		if l == nil {
-			sleep(ctx, min(d, sleepMax), c.kick)
+			loop.Sleep(ctx, min(d, sleepMax), c.kick)
 			continue
 		}
 		g.Go(func() error {
@@ -151,7 +152,7 @@ func (c *crawler) putBack(l *list, due time.Time) {
 		c.status.PassEnded = now
 	}
 	c.mu.Unlock()
-	signal(c.kick)
+	loop.Wake(c.kick)
 }
 
 // allEnded reports whether no list that answers has pages left. Called with mu held.
@@ -204,7 +205,7 @@ func (c *crawler) look(host uint32) {
 		}
 	}
 	c.mu.Unlock()
-	signal(c.kick)
+	loop.Wake(c.kick)
 }
 
 // load makes the lists, as the store has them. Lists that are being visited are dropped when their
@@ -275,7 +276,7 @@ func (c *crawler) enter(l *list, m pages.Mark) {
 	c.lists[l.name] = l
 	heap.Push(&c.queues[l.trust], l)
 	c.mu.Unlock()
-	signal(c.kick)
+	loop.Wake(c.kick)
 }
 
 func (c *crawler) has(name store.CrawlList) bool {

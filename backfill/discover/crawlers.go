@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"cistern/loop"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -79,7 +80,7 @@ func (cs *crawlers) run(ctx context.Context) error {
 			})
 		}
 		cs.mu.Unlock()
-		sleep(ctx, sleepMax, cs.kick)
+		loop.Sleep(ctx, sleepMax, cs.kick)
 	}
 	return g.Wait()
 }
@@ -120,7 +121,7 @@ func (cs *crawlers) wake() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for _, c := range cs.list {
-		signal(c.kick)
+		loop.Wake(c.kick)
 	}
 }
 
@@ -155,7 +156,7 @@ func (r *Runner) AddCrawl(s Source) error {
 	cs.mu.Lock()
 	cs.list = append(cs.list, newCrawler(r, s, true))
 	cs.mu.Unlock()
-	signal(cs.kick)
+	loop.Wake(cs.kick)
 	return nil
 }
 
@@ -233,7 +234,7 @@ func (r *Runner) ForgetCrawlCursor(s Source) error {
 		c.mu.Lock()
 		c.stale = true
 		c.mu.Unlock()
-		signal(c.kick)
+		loop.Wake(c.kick)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -130,7 +131,7 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 		b.PutDescribeRetry(did, l.row())
 	}
 	if len(dids) > 0 {
-		signal(r.kickLater)
+		loop.Wake(r.kickLater)
 	}
 }
 
@@ -139,7 +140,7 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 func (r *Runner) reconsider(ctx context.Context) error {
 	all, err := r.store.DescribeRetries()
 	if err != nil {
-		return quiet(ctx, hosts.OfStore(err))
+		return loop.Quiet(ctx, hosts.OfStore(err))
 	}
 	for did, row := range all {
 		r.describeRetries.put(describeRetryOf(did, row))
@@ -157,9 +158,9 @@ func (r *Runner) reconsider(ctx context.Context) error {
 			})
 		}
 		if err := g.Wait(); err != nil {
-			return quiet(ctx, err)
+			return loop.Quiet(ctx, err)
 		}
-		sleep(ctx, min(r.describeRetries.wait(r.opts.Now()), sleepMax), r.kickLater)
+		loop.Sleep(ctx, min(r.describeRetries.wait(r.opts.Now()), sleepMax), r.kickLater)
 	}
 	return nil
 }
@@ -179,7 +180,8 @@ func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 	}
 	if saw == unseen {
 		b := r.store.NewBatch()
-		l.due, l.tries = r.opts.Now().Add(r.jitter(min(describeRetryMax, laterBase<<min(l.tries, 10)))), l.tries+1
+		wait := r.jitter.Vary(min(describeRetryMax, laterBase<<min(l.tries, 10)))
+		l.due, l.tries = r.opts.Now().Add(wait), l.tries+1
 		b.PutDescribeRetry(did, l.row())
 		r.describeRetries.again(l)
 		return hosts.OfStore(b.CommitSync())

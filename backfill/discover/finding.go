@@ -9,6 +9,7 @@ import (
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
 	"cistern/ingest/repo"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -132,7 +133,7 @@ func (r *Runner) awaitLive(ctx context.Context, todo []pages.Entry, v reading) {
 		}
 		row, err := r.store.RepoOrNew(e.DID)
 		if err == nil && row.State == store.StateSynced && r.find(&row, e, v) == isBehind {
-			sleep(ctx, lagGrace, nil)
+			loop.Sleep(ctx, lagGrace, nil)
 			return
 		}
 	}

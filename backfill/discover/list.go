@@ -11,6 +11,7 @@ import (
 	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -80,7 +81,7 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 		d, err := c.step(ctx, l)
 		switch {
 		case hosts.IsOfStore(err):
-			return due, quiet(ctx, err)
+			return due, loop.Quiet(ctx, err)
 		case ctx.Err() != nil:
 			return due, nil
 		case err != nil:
@@ -122,21 +123,14 @@ func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Du
 	case errors.As(err, &answer) && answer.Wait > 0:
 		return answer.Wait
 	}
-	return r.jitter(min(most, crawlPause<<min(failures, 20)))
-}
-
-// jitter changes d by up to a tenth, so that what failed together does not return together.
-func (r *Runner) jitter(d time.Duration) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Duration(float64(d) * (0.9 + 0.2*r.rand.Float64()))
+	return r.jitter.Vary(min(most, crawlPause<<min(failures, 20)))
 }
 
 // rest waits until the clock of the options has advanced by d. Signals on kick make it check the
 // clock.
 func (r *Runner) rest(ctx context.Context, d time.Duration, kick <-chan struct{}) {
 	for until := r.opts.Now().Add(d); ctx.Err() == nil && r.opts.Now().Before(until); {
-		sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
+		loop.Sleep(ctx, min(until.Sub(r.opts.Now()), sleepMax), kick)
 	}
 }
 

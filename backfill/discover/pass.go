@@ -10,6 +10,7 @@ import (
 	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -83,7 +84,7 @@ func (p *pass) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		row, asked, err := p.cursor()
 		if err != nil {
-			return quiet(ctx, err)
+			return loop.Quiet(ctx, err)
 		}
 		if !asked {
 			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation is no longer wanted")
@@ -98,7 +99,7 @@ func (p *pass) run(ctx context.Context) error {
 		p.over, err = p.page(ctx, row)
 		switch {
 		case hosts.IsOfStore(err):
-			return quiet(ctx, err)
+			return loop.Quiet(ctx, err)
 		case p.over:
 			log.Log(ctx, p.level(slog.LevelInfo), "reconciliation ended", "listed", p.counts.listed, "queued", p.counts.queued, "found", p.counts.found)
 			return nil

@@ -9,6 +9,7 @@ import (
 
 	"cistern/backfill/hosts"
 	"cistern/ingest/identity"
+	"cistern/loop"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -45,13 +46,13 @@ func (r *Runner) reconcile(ctx context.Context) error {
 				err = c.askHosts()
 			}
 			if err != nil {
-				return quiet(ctx, err)
+				return loop.Quiet(ctx, err)
 			}
 			d := c.start(func(p *pass) bool { return g.TryGo(func() error { return c.visit(ctx, p) }) })
 			if r.gapSeen.Load() {
 				d = min(d, max(time.Millisecond, c.readRest(r.opts.Now())))
 			}
-			sleep(ctx, d, r.kickPass)
+			loop.Sleep(ctx, d, r.kickPass)
 		}
 		return nil
 	})
@@ -78,8 +79,8 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 			c.r.gapSeen.Store(true)
 		}
 	}
-	signal(c.r.kickPass)
-	return quiet(ctx, err)
+	loop.Wake(c.r.kickPass)
+	return loop.Quiet(ctx, err)
 }
 
 // readRest returns how long the cursors are not read again, so that reading them takes a bounded

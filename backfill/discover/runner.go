@@ -3,13 +3,11 @@ package discover
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"cistern/backfill/discover/pages"
 	"cistern/backfill/hosts"
+	"cistern/loop"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -29,9 +27,7 @@ type Runner struct {
 	absences        *absences
 	gapSeen         atomic.Bool // rows of reconciliations may have been written
 	describeRetries *describeRetries
-
-	mu   sync.Mutex
-	rand *rand.Rand // mu guards
+	jitter          *loop.Jitter
 }
 
 // New makes a Runner. Nothing happens before Run.
@@ -44,7 +40,7 @@ func New(opts Options) (*Runner, error) {
 		opts: opts, store: opts.Store, hosts: opts.Hosts,
 		kickPass: make(chan struct{}, 1), kickLater: make(chan struct{}, 1),
 		describeRetries: newDescribeRetries(),
-		rand:            rand.New(rand.NewPCG(opts.Seed, 0)),
+		jitter:          loop.NewJitter(opts.Seed),
 	}
 	r.absences = newAbsences(r)
 	r.gapSeen.Store(true)
@@ -74,7 +70,7 @@ func (r *Runner) Run(ctx context.Context) error {
 // call this is found later.
 func (r *Runner) Wake() {
 	r.gapSeen.Store(true)
-	signal(r.kickPass)
+	loop.Wake(r.kickPass)
 	r.crawls.wake()
 }
 
@@ -89,31 +85,4 @@ func (r *Runner) HostChanged(id uint32) {
 func (r *Runner) noteAbandoned(name string, read int64, end pages.Ending) {
 	r.opts.Logger.Warn("listing is read no further: accounts on later pages are not found by it",
 		"source", name, "pages", read, "reason", string(end))
-}
-
-// signal wakes the loop that reads c. Signals that were not received yet coalesce.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// sleep waits for a signal, for at most d, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-kick:
-	case <-t.C:
-	}
-}
-
-// quiet returns nil for an error that only says that ctx ended.
-func quiet(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/loop"
 )
 
 // waiter waits for a permit of a host.
@@ -24,7 +25,7 @@ func (t *Table) admit(ctx context.Context, id uint32) (*Permit, error) {
 			return p, err
 		}
 		if w == nil { // in a moment
-			sleep(ctx, max(t.opensIn(id), time.Millisecond))
+			loop.Sleep(ctx, max(t.opensIn(id), time.Millisecond), nil)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/loop"
 )
 
 // Permit allows requests to one host. It belongs to one goroutine, which must close it. What a
@@ -114,7 +115,7 @@ func (p *Permit) spend(ctx context.Context, k pace.Kind) error {
 		if d > admitMax {
 			return &BusyError{Until: at, Queries: true}
 		}
-		if sleep(ctx, max(d, time.Millisecond)); ctx.Err() != nil {
+		if loop.Sleep(ctx, max(d, time.Millisecond), nil); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
@@ -153,7 +154,7 @@ func (t *Table) spend(ctx context.Context, h *host, k pace.Kind) error {
 		case banned, d > admitMax:
 			return &BusyError{Until: at, Queries: queries && !banned}
 		case d > 0:
-			sleep(ctx, d)
+			loop.Sleep(ctx, d, nil)
 		default:
 			return nil
 		}
@@ -205,14 +206,4 @@ func (p *Permit) Fetched() {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
 	p.h.tally.repos++
-}
-
-// sleep waits for d, or for the end.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

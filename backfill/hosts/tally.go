@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cistern/backfill/pace"
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -41,7 +42,7 @@ func (y *tally) received(bytes int64) {
 // failed. It may be called again after it returned.
 func (t *Table) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		sleep(ctx, noteEvery)
+		loop.Sleep(ctx, noteEvery, nil)
 		if err := t.Flush(); err != nil {
 			return err
 		}

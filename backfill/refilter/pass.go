@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -184,7 +185,7 @@ func (p *pass) pause(ctx context.Context) {
 	d := min(roundPause<<min(p.rounds, 16), roundPauseMax)
 	p.rounds++
 	for until := time.Now().Add(d); ctx.Err() == nil && time.Now().Before(until); {
-		p.r.sleep(ctx, time.Until(until))
+		loop.Sleep(ctx, time.Until(until), p.r.kick)
 		if at, _, err := p.cursor(); err != nil || !at.Begun {
 			return
 		}

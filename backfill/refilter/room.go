@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -65,7 +66,7 @@ func (p *pass) hasRoom(ctx context.Context, host uint32) bool {
 		case !p.patient || p.room.slow[host]:
 			return false
 		}
-		wait(ctx, roomLook, nil)
+		loop.Sleep(ctx, roomLook, nil)
 		if !p.r.opts.Gate.Pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
 			return false
 		}

@@ -3,8 +3,8 @@ package refilter
 import (
 	"context"
 	"fmt"
-	"time"
 
+	"cistern/loop"
 	"cistern/store"
 )
 
@@ -42,36 +42,17 @@ func (r *Runner) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.sleep(ctx, sleepMax)
+		loop.Sleep(ctx, sleepMax, r.kick)
 	}
 	return nil
 }
 
 // Wake reports that the filter was changed. Without it the change is noticed within a minute.
-func (r *Runner) Wake() {
-	select {
-	case r.kick <- struct{}{}:
-	default:
-	}
-}
+func (r *Runner) Wake() { loop.Wake(r.kick) }
 
 // Progress reports whether a pass is running, and the last DID that its round has handled. If no
 // pass is running, each repository holds what the filter wants, as far as its host has it.
 func (r *Runner) Progress() (cursor string, running bool, err error) {
 	at, running, err := r.store.RefilterCursor()
 	return at.After, running, err
-}
-
-// sleep waits for Wake, for at most d.
-func (r *Runner) sleep(ctx context.Context, d time.Duration) { wait(ctx, d, r.kick) }
-
-// wait waits for a signal, for at most d, or until ctx ends.
-func wait(ctx context.Context, d time.Duration, kick <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-kick:
-	case <-t.C:
-	}
 }

@@ -33,6 +33,7 @@ var levels = map[string]int{
 	"ingest/frame":            2,
 	"filter":                  1,
 	"gate":                    1,
+	"loop":                    1,
 	"ingest/repo":             1,
 
 	// Not production code, but for the demo's network.
