@@ -57,7 +57,7 @@
 //     holds of it; queue.go: the repositories that wait for hosts; flight.go: the DIDs in flight
 //   - resolve.go: the lookup of unknown hosts; document.go: the DID document that a task read
 //   - task.go: one repository, step by step; window.go: its row, and the buffer of its live commits
-//   - recheck.go: whether a transfer is needed; copy.go: requests a copy from package fetch
+//   - plan.go: what an attempt asks the host, in order; inquiry.go: the requests to the host
 //   - landing.go: the batch that completes a copy; diff.go: the merge with the stored rows
 //   - outcome.go: the batch that ends a task without a copy
 //   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts with

@@ -8,6 +8,7 @@ import (
 
 	"cistern/backfill/hosts"
 	"cistern/backfill/pace"
+	"cistern/filter"
 	"cistern/store"
 )
 
@@ -114,4 +115,21 @@ func Idles(r *Runner) time.Duration { return r.dispatcher.idles(r.opts.Now()) }
 func Blame(ctx context.Context, err error) (kind store.ErrorKind, blamed bool) {
 	v := classify(ctx, err, time.Now())
 	return v.kind, v.fault != noFault || v.park > 0
+}
+
+// PlanOf returns what an attempt asks the host for, in order.
+func PlanOf(row *store.Repo, by store.FilterVersion,
+	filterAt func(selection uint32) (*filter.Filter, error), whole func(did string) bool) []string {
+	p := planOf(row, by, filterAt, whole)
+	if p.status {
+		return []string{"status"}
+	}
+	var asks []string
+	if p.latest {
+		asks = append(asks, "latest")
+	}
+	if p.collections {
+		asks = append(asks, "collections")
+	}
+	return append(asks, "copy")
 }

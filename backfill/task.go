@@ -20,6 +20,7 @@ type task struct {
 	*claim
 	doc  document
 	win  window
+	ask  inquiry
 	land landing
 
 	// passed means that another goroutine ends the task: the repository waits for a permit, or the
@@ -31,6 +32,7 @@ func newTask(r *Runner, c *claim) *task {
 	t := &task{r: r, claim: c}
 	t.doc = document{directory: r.opts.Directory, did: c.it.did, now: r.opts.Now}
 	t.win = window{store: r.store, did: c.it.did}
+	t.ask = inquiry{copier: r.copier, claim: c, doc: &t.doc, win: &t.win}
 	t.land = landing{
 		win: &t.win, doc: &t.doc,
 		unsigned: r.opts.SkipSignatures, now: r.opts.Now, delay: r.delay,
@@ -202,42 +204,6 @@ func (t *task) copy(ctx context.Context) (outcome, error) {
 func mayBeOutdated(err error) bool {
 	var answer *hosts.AnswerError
 	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
-}
-
-func (t *task) attempt(ctx context.Context) (outcome, error) {
-	if err := t.win.open(t.r.dispatcher.fetchedBy); err != nil {
-		return outcome{}, err
-	}
-	if t.win.row.HiddenByRelay() || t.win.row.Tracked == store.Untracked {
-		return t.confirm(ctx)
-	}
-	if t.win.row.Recheck && t.enough() {
-		if out, err := t.recheck(ctx); out.ended || err != nil {
-			return out, err
-		}
-	}
-	over, err := t.passedOver(ctx)
-	if err != nil {
-		return outcome{}, err
-	}
-	if over {
-		t.r.dispatcher.judge(t.claim, verdict{spoke: true})
-		t.r.dispatcher.release(t.claim, true)
-		return t.forget(ctx)
-	}
-	c, err := t.fetch(ctx)
-	if err != nil {
-		return outcome{}, errors.Join(err, t.straighten(err))
-	}
-	// The host has finished its part.
-	t.permit.Fetched()
-	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
-	t.r.dispatcher.release(t.claim, false)
-	out, err := t.write(ctx, c)
-	if cerr := c.Close(); err == nil && !out.ended && !t.passed {
-		err = cerr
-	}
-	return out, err
 }
 
 // straighten makes the next attempt fetch the whole repository without queries if the host did not
