@@ -1,16 +1,10 @@
 package simnet
 
 import (
-	"cmp"
 	"fmt"
-	"math/rand/v2"
 	"slices"
-	"strings"
-	"sync"
-	"time"
 
 	"github.com/bluesky-social/indigo/atproto/repo/mst"
-	"github.com/bluesky-social/indigo/atproto/syntax"
 
 	"cistern/ingest/repo"
 )
@@ -33,27 +27,18 @@ const (
 
 // Account is one account of the network with its repository.
 type Account struct {
-	net   *Network
-	index int
-	did   string
+	repository
 
-	// mu guards:
-	mu         sync.Mutex
+	// mu of the repository guards:
 	handle     string
 	host       *Host
 	former     []*Host // hosts it moved away from
 	status     Status
-	key        *signer
 	keyTurns   int // how often the key was rotated
 	legacy     bool
 	tombstoned bool
-	quiet      bool      // unknown to relays
-	now, prev  *snapshot // now is nil until first touched
-	told       string    // rev of the last event
-	imported   string    // rev that the host names for the head instead of its own, "" for none
+	quiet      bool // unknown to relays
 	plc        []plcOp
-	clock      time.Time // of the newest TID or event given out
-	rng        *rand.Rand
 }
 
 // Truth is the true state of an account: what a complete index holds.
@@ -129,31 +114,6 @@ func (a *Account) Truth() Truth {
 		t.Records[l.path] = l.cid
 	}
 	return t
-}
-
-// Paths lists the paths of all records in order.
-func (a *Account) Paths() []string {
-	s := a.snapshot()
-	paths := make([]string, len(s.leaves))
-	for i, l := range s.leaves {
-		paths[i] = l.path
-	}
-	return paths
-}
-
-// Record returns the bytes of a record, nil if the path has no record. Callers do not modify them.
-func (a *Account) Record(path string) []byte {
-	s := a.snapshot()
-	if i, ok := s.find(path); ok {
-		return s.leaves[i].data
-	}
-	return nil
-}
-
-// CAR is the repository as a correct host sends it.
-func (a *Account) CAR() []byte {
-	s := a.snapshot()
-	return encodeCAR(s.root.cid, s.blocks())
 }
 
 // Put creates or replaces one record in a commit of its own.
@@ -246,14 +206,6 @@ func (a *Account) Mutate(n int) (Commit, error) {
 	return a.commit(writes)
 }
 
-// NextTID returns a record key newer than all earlier ones.
-func (a *Account) NextTID() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.load()
-	return a.tick()
-}
-
 // SetStatus changes the status that the host states. Deleted accounts are RepoNotFound there; the
 // PLC document stays until Tombstone. A new status is an event; like the reference
 // PDS, the streams name the head too when an account is active again after it was deactivated.
@@ -338,67 +290,4 @@ func (a *Account) SetLegacyDocument(legacy bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.legacy = legacy
-}
-
-func (a *Account) snapshot() *snapshot {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.load()
-}
-
-// head is the newest commit, and the rev that the host names for it.
-func (a *Account) head() (s *snapshot, rev string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.load(), a.statedRev()
-}
-
-// statedRev is the rev that the host names for the head: a new one after it imported the repository. Called with mu held.
-func (a *Account) statedRev() string { return cmp.Or(a.imported, a.load().rev) }
-
-// load returns the newest snapshot, generating the repository on first use. Called with mu held.
-func (a *Account) load() *snapshot {
-	if a.now == nil {
-		leaves := a.generate()
-		a.now = newSnapshot(a.did, a.tick(), leaves, a.key, a.net.opts.Preorder)
-		a.told = a.now.rev
-	}
-	return a.now
-}
-
-// generate makes the first content of the repository, sorted by path.
-func (a *Account) generate() []leaf {
-	size := a.net.repoSize(a.index)
-	gen := recordGen{rng: a.rng, net: a.net, did: a.did}
-	a.clock = a.born()
-	leaves := make([]leaf, 0, size+1)
-	for i := range size {
-		at := a.advance()
-		if i == 0 {
-			leaves = append(leaves, newLeaf("app.bsky.actor.profile/self", gen.profile(at, a.index)))
-			continue
-		}
-		leaves = append(leaves, newLeaf(gen.next(at)))
-	}
-	if a.index < a.net.opts.OddKeys {
-		leaves = append(leaves, newLeaf("no slash, "+a.handle, gen.note(a.advance())))
-	}
-	slices.SortFunc(leaves, func(x, y leaf) int { return strings.Compare(x.path, y.path) })
-	return leaves
-}
-
-// stepMax is the longest time between two writes of one account on the logical clock.
-const stepMax = 2 * time.Minute
-
-// advance moves the account's logical clock by a seeded step.
-func (a *Account) advance() time.Time {
-	a.clock = a.clock.Add(time.Duration(1+a.rng.Int64N(int64(stepMax/time.Microsecond))) * time.Microsecond)
-	return a.clock
-}
-
-// tick is a TID newer than all the account had.
-func (a *Account) tick() string { return tid(a.advance(), a.index) }
-
-func tid(at time.Time, clock int) string {
-	return syntax.NewTID(at.UnixMicro(), uint(clock)&1023).String()
 }

@@ -58,7 +58,7 @@ func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h
 	for looked := 0; at < len(accounts) && looked < limit; at++ {
 		looked++
 		a := accounts[at]
-		if a.stateAt(h) == Active && knows(a) && a.holds(collection) {
+		if a.stateAt(h) == Active && knows(a) && a.snapshot().holds(collection) {
 			repos = append(repos, map[string]any{"did": a.did})
 		}
 	}
@@ -69,9 +69,9 @@ func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h
 	writeJSON(w, http.StatusOK, out)
 }
 
-// holds reports whether the account has a record of a collection.
-func (a *Account) holds(collection string) bool {
-	leaves, prefix := a.snapshot().leaves, collection+"/"
+// holds reports whether the repository has a record of a collection.
+func (s *snapshot) holds(collection string) bool {
+	leaves, prefix := s.leaves, collection+"/"
 	i := sort.Search(len(leaves), func(i int) bool { return leaves[i].path >= prefix })
 	return i < len(leaves) && strings.HasPrefix(leaves[i].path, prefix)
 }

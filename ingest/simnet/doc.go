@@ -35,6 +35,7 @@
 //   - network.go: Network, its life and its accounts
 //   - history.go: seeded random mutations of the whole network
 //   - account.go: Account, Truth, mutations; redundant.go: commits with redundant operations
+//   - repository.go: the repository of an account and its clock
 //   - snapshot.go: one commit of a repository: tree, signature, blocks
 //   - placement.go: which accounts live on which host
 //   - host.go: Host, one server with faults and a request log; connection.go: its connections, and

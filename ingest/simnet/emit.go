@@ -16,14 +16,6 @@ func (a *Account) emit(events ...*event) {
 	}
 }
 
-// stamp moves the logical clock by what the times of events can express, and no more, and
-// returns it. Called with mu held.
-func (a *Account) stamp() time.Time {
-	a.load()
-	a.clock = a.clock.Add(time.Millisecond)
-	return a.clock
-}
-
 // emitIdentity emits an #identity event. A deleted account emits none.
 func (a *Account) emitIdentity() {
 	if a.status != Deleted {

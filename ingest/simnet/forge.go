@@ -33,11 +33,11 @@ func optional(c repo.CID) any {
 // Forge signs, with the account's key, a commit with a new rev over whatever tree data names, and
 // returns a CAR of it and the blocks, under their true CIDs. The account's Truth does not change;
 // send the CAR with a Mutated fault.
-func (a *Account) Forge(data repo.CID, blocks ...[]byte) []byte {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.load()
-	root := commitBlock(a.did, a.tick(), data, a.key.sign)
+func (r *repository) Forge(data repo.CID, blocks ...[]byte) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.load()
+	root := commitBlock(r.did, r.tick(), data, r.key.sign)
 	all := []block{root}
 	for _, b := range blocks {
 		all = append(all, block{cid: repo.HashCID(b), data: b})
@@ -46,9 +46,9 @@ func (a *Account) Forge(data repo.CID, blocks ...[]byte) []byte {
 }
 
 // Blocks lists the blocks of the repository, the commit first, as a correct host sends them.
-func (a *Account) Blocks() [][]byte {
+func (r *repository) Blocks() [][]byte {
 	var all [][]byte
-	for _, b := range a.snapshot().blocks() {
+	for _, b := range r.snapshot().blocks() {
 		all = append(all, b.data)
 	}
 	return all

@@ -145,7 +145,8 @@ func (f Fault) drip(w http.ResponseWriter, r *http.Request, car []byte) {
 }
 
 // faultyCAR is the account's CAR with one thing wrong; kinds that are not about content leave it right.
-func (a *Account) faultyCAR(kind FaultKind) []byte {
+func (q read) faultyCAR(kind FaultKind) []byte {
+	a := q.a
 	if kind == WrongDID {
 		return a.net.other(a).CAR()
 	}
@@ -156,10 +157,10 @@ func (a *Account) faultyCAR(kind FaultKind) []byte {
 }
 
 // faultySnapshot is the account's state and the commit that the host shows for it.
-func (a *Account) faultySnapshot(kind FaultKind) (s *snapshot, root block) {
-	a.mu.Lock()
-	s, prev, key := a.load(), a.prev, a.key
-	a.mu.Unlock()
+func (r *repository) faultySnapshot(kind FaultKind) (s *snapshot, root block) {
+	r.mu.Lock()
+	s, prev, key := r.load(), r.prev, r.key
+	r.mu.Unlock()
 	root = s.root
 	switch kind {
 	case StaleRev:
@@ -168,9 +169,9 @@ func (a *Account) faultySnapshot(kind FaultKind) (s *snapshot, root block) {
 		}
 		root = commitBlock(s.did, shiftRev(s.rev, -time.Hour), s.data, key.sign)
 	case FutureRev:
-		root = commitBlock(s.did, tid(time.Now().Add(24*time.Hour), a.index), s.data, key.sign)
+		root = commitBlock(s.did, tid(time.Now().Add(24*time.Hour), r.index), s.data, key.sign)
 	case BadSignature:
-		foreign := newSigner(a.net.derive("stranger", a.index, 0), key.p256 != nil)
+		foreign := newSigner(r.net.derive("stranger", r.index, 0), key.p256 != nil)
 		root = commitBlock(s.did, s.rev, s.data, foreign.sign)
 	case HighS:
 		root = commitBlock(s.did, s.rev, s.data, func(b []byte) []byte { return key.flipS(key.sign(b)) })

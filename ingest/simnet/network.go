@@ -174,15 +174,17 @@ func (n *Network) addAccount(i int, on *Host) *Account {
 	digest := n.derive("did", i, 0)
 	rngSeed := n.derive("content", i, 0)
 	a := &Account{
-		net:    n,
-		index:  i,
-		did:    "did:plc:" + didEncoding.EncodeToString(digest[:])[:24],
-		handle: fmt.Sprintf("user%d.sim.test", i),
+		repository: repository{
+			net:   n,
+			index: i,
+			did:   "did:plc:" + didEncoding.EncodeToString(digest[:])[:24],
+			key:   newSigner(n.derive("key", i, 0), every(n.opts.P256Every, i)),
+			rng:   rand.New(rand.NewChaCha8(rngSeed)),
+		},
+		handle: firstHandle(i),
 		host:   on,
 		status: Active,
-		key:    newSigner(n.derive("key", i, 0), every(n.opts.P256Every, i)),
 		legacy: every(n.opts.LegacyEvery, i),
-		rng:    rand.New(rand.NewChaCha8(rngSeed)),
 	}
 	a.plc = []plcOp{{a.born(), a.key, a.handle, on, false}}
 	n.accounts = append(n.accounts, a)
@@ -190,6 +192,9 @@ func (n *Network) addAccount(i int, on *Host) *Account {
 	on.addResident(a)
 	return a
 }
+
+// firstHandle is the handle with which an account begins.
+func firstHandle(i int) string { return fmt.Sprintf("user%d.sim.test", i) }
 
 var didEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 

@@ -45,40 +45,38 @@ func (p *pds) serve(w http.ResponseWriter, r *http.Request, c call) {
 		state = a.stateAt(p.host)
 	}
 	switch c.endpoint {
-	case getRepo:
-		p.getRepo(w, r, c, a, state)
-	case getProof, getBlocks:
-		p.part(w, r, c, a, state)
+	case getRepo, getProof, getBlocks,
+		"com.atproto.repo.getRecord", "com.atproto.repo.listRecords", "com.atproto.repo.describeRepo":
+		if state != Active {
+			writeUnavailable(w, state, c.did)
+			return
+		}
+		read{w, r, c, a}.answer()
 	case "com.atproto.sync.getLatestCommit":
 		writeLatest(w, a, c.did, state)
 	case "com.atproto.sync.getRepoStatus":
 		writeStatus(w, a, c.did, state)
-	case "com.atproto.repo.getRecord", "com.atproto.repo.listRecords", "com.atproto.repo.describeRepo":
-		p.query(w, r, c, a, state)
 	default:
 		writeError(w, http.StatusNotImplemented, "MethodNotImplemented", "Method Not Implemented")
 	}
 }
 
-func (p *pds) getRepo(w http.ResponseWriter, r *http.Request, c call, a *Account, state Status) {
-	if state != Active {
-		writeUnavailable(w, state, c.did)
+func (q read) getRepo() {
+	w, opts := q.w, &q.a.net.opts
+	if f := q.c.fault; f != nil {
+		f.sendCAR(w, q.r, q.faultyCAR(f.fault.Kind))
 		return
 	}
-	if c.fault != nil {
-		c.fault.sendCAR(w, r, a.faultyCAR(c.fault.fault.Kind))
-		return
-	}
-	s := a.snapshot()
+	s := q.a.snapshot()
 	w.Header().Set("Content-Type", carType)
 	var out io.Writer = w
-	if p.net.opts.Gzip && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	if opts.Gzip && strings.Contains(q.r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
 		defer z.Close()
 		out = z
 	}
-	_ = writeCAR(out, s.root.cid, s.blocks(), p.net.opts.Clutter) // a client that left is not an error
+	_ = writeCAR(out, s.root.cid, s.blocks(), opts.Clutter) // a client that left is not an error
 }
 
 // stateAt returns the status that a host states: deactivated once it moved away, deleted if it

@@ -50,21 +50,21 @@ func (a *Account) document() (map[string]any, bool) {
 		"@context":           []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"},
 		"id":                 a.did,
 		"alsoKnownAs":        []string{"at://" + a.handle},
-		"verificationMethod": []any{a.verificationMethod()},
+		"verificationMethod": []any{verificationMethod(a.did, a.key, a.legacy)},
 		"service":            services,
 	}, true
 }
 
-// verificationMethod is the signing key in today's form, or in the one before Multikey: relative
+// verificationMethod is a signing key in today's form, or in the one before Multikey: relative
 // id, a type per curve, the point uncompressed.
-func (a *Account) verificationMethod() map[string]any {
-	vm := map[string]any{"id": a.did + "#atproto", "type": "Multikey", "controller": a.did}
-	if !a.legacy {
-		vm["publicKeyMultibase"] = a.key.text
+func verificationMethod(did string, k *signer, legacy bool) map[string]any {
+	vm := map[string]any{"id": did + "#atproto", "type": "Multikey", "controller": did}
+	if !legacy {
+		vm["publicKeyMultibase"] = k.text
 		return vm
 	}
 	vm["id"] = "#atproto"
-	switch key := a.key.public.(type) {
+	switch key := k.public.(type) {
 	case *atcrypto.PublicKeyK256:
 		vm["type"] = "EcdsaSecp256k1VerificationKey2019"
 		vm["publicKeyMultibase"] = "z" + base58.Encode(key.UncompressedBytes())

@@ -22,11 +22,6 @@ func (a *Account) logPLC() {
 	a.plc = append(a.plc, plcOp{a.stamp(), a.key, a.handle, a.host, a.tombstoned})
 }
 
-// born is when the account began, before all its content.
-func (a *Account) born() time.Time {
-	return a.net.opts.Epoch.Add(-time.Duration(a.net.repoSize(a.index)+2) * stepMax)
-}
-
 // writeAuditLog answers GET /{did}/log/audit.
 func (a *Account) writeAuditLog(w http.ResponseWriter) {
 	a.mu.Lock()

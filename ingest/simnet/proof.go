@@ -19,27 +19,11 @@ func sendsCAR(endpoint string) bool {
 // cidsMax bounds the blocks that one getBlocks may name; the URL does so anyway.
 const cidsMax = 1000
 
-// part answers the methods that send a part of a repository, as the reference PDS: getRecord the commit, the nodes on the
-// way to a path and the record, if there is one; getBlocks the blocks named, without a root, unless one is missing.
-func (p *pds) part(w http.ResponseWriter, r *http.Request, c call, a *Account, state Status) {
-	if state != Active {
-		writeUnavailable(w, state, c.did)
-		return
-	}
-	if c.endpoint == getProof {
-		a.sendProof(w, r, c)
-		return
-	}
-	texts := r.URL.Query()["cids"]
-	if len(texts) == 0 || len(texts) > cidsMax {
-		writeError(w, http.StatusBadRequest, "InvalidRequest", "no cids, or too many")
-		return
-	}
-	a.sendBlocks(w, r, c, texts)
-}
-
-func (a *Account) sendProof(w http.ResponseWriter, r *http.Request, c call) {
-	path := r.URL.Query().Get("collection") + "/" + r.URL.Query().Get("rkey")
+// getProof sends, as the reference PDS, the commit, the nodes on the way to a path and the record, if
+// there is one.
+func (q read) getProof() {
+	a, c := q.a, q.c
+	path := q.r.URL.Query().Get("collection") + "/" + q.r.URL.Query().Get("rkey")
 	kind := FaultKind(0)
 	if c.fault != nil {
 		kind = c.fault.fault.Kind
@@ -54,17 +38,24 @@ func (a *Account) sendProof(w http.ResponseWriter, r *http.Request, c call) {
 	if a.net.opts.Clutter {
 		car = appendClutter(car)
 	}
-	c.fault.sendCAR(w, r, car)
+	c.fault.sendCAR(q.w, q.r, car)
 }
 
-func (a *Account) sendBlocks(w http.ResponseWriter, r *http.Request, c call, texts []string) {
+// getBlocks sends the blocks named, without a root, unless one is missing.
+func (q read) getBlocks() {
+	a, c := q.a, q.c
+	texts := q.r.URL.Query()["cids"]
+	if len(texts) == 0 || len(texts) > cidsMax {
+		writeError(q.w, http.StatusBadRequest, "InvalidRequest", "no cids, or too many")
+		return
+	}
 	s := a.snapshot()
 	blocks := []block{{}} // in place of the commit
 	for _, text := range texts {
 		id, err := repo.ParseCID(text)
 		b, ok := s.known()[id]
 		if err != nil || !ok {
-			writeError(w, http.StatusBadRequest, "InvalidRequest", "Could not find cids: "+text)
+			writeError(q.w, http.StatusBadRequest, "InvalidRequest", "Could not find cids: "+text)
 			return
 		}
 		blocks = append(blocks, b)
@@ -79,7 +70,7 @@ func (a *Account) sendBlocks(w http.ResponseWriter, r *http.Request, c call, tex
 	if a.net.opts.Clutter {
 		car = appendClutter(car)
 	}
-	c.fault.sendCAR(w, r, car)
+	c.fault.sendCAR(q.w, q.r, car)
 }
 
 // way lists the nodes on the way to a path, whether or not there is a record, and the record.

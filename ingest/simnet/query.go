@@ -8,44 +8,53 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atdata"
 )
 
-// query answers the com.atproto.repo reads about one account.
-func (p *pds) query(w http.ResponseWriter, r *http.Request, c call, a *Account, state Status) {
-	if state != Active {
-		writeUnavailable(w, state, c.did)
-		return
-	}
-	switch c.endpoint {
+// read is a request for content of an account that is active at the host.
+type read struct {
+	w http.ResponseWriter
+	r *http.Request
+	c call
+	a *Account
+}
+
+func (q read) answer() {
+	switch q.c.endpoint {
+	case getRepo:
+		q.getRepo()
+	case getProof:
+		q.getProof()
+	case getBlocks:
+		q.getBlocks()
 	case "com.atproto.repo.getRecord":
-		a.getRecord(w, r)
+		q.getRecord()
 	case "com.atproto.repo.listRecords":
-		a.listRecords(w, r)
-	default:
-		a.describeRepo(w)
+		q.listRecords()
+	case "com.atproto.repo.describeRepo":
+		q.describeRepo()
 	}
 }
 
-func (a *Account) getRecord(w http.ResponseWriter, r *http.Request) {
-	s := a.snapshot()
-	path := r.URL.Query().Get("collection") + "/" + r.URL.Query().Get("rkey")
+func (q read) getRecord() {
+	s := q.a.snapshot()
+	path := q.r.URL.Query().Get("collection") + "/" + q.r.URL.Query().Get("rkey")
 	i, ok := s.find(path)
 	if !ok {
-		writeError(w, http.StatusBadRequest, "RecordNotFound", "Could not locate record: at://"+a.did+"/"+path)
+		writeError(q.w, http.StatusBadRequest, "RecordNotFound", "Could not locate record: at://"+q.a.did+"/"+path)
 		return
 	}
-	writeJSON(w, http.StatusOK, a.recordView(s.leaves[i]))
+	writeJSON(q.w, http.StatusOK, recordView(q.a.did, s.leaves[i]))
 }
 
 // listRecords lists a collection by falling record key, or rising with reverse, as the reference PDS.
-func (a *Account) listRecords(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	limit, ok := queryInt(r, "limit", 50, 100)
+func (q read) listRecords() {
+	values := q.r.URL.Query()
+	limit, ok := queryInt(q.r, "limit", 50, 100)
 	if !ok || limit == 0 {
-		writeError(w, http.StatusBadRequest, "InvalidRequest", "limit is not in 1..100")
+		writeError(q.w, http.StatusBadRequest, "InvalidRequest", "limit is not in 1..100")
 		return
 	}
-	rising, prefix, cursor := q.Get("reverse") == "true", q.Get("collection")+"/", q.Get("cursor")
+	rising, prefix, cursor := values.Get("reverse") == "true", values.Get("collection")+"/", values.Get("cursor")
 	var page []leaf
-	for _, l := range a.snapshot().leaves {
+	for _, l := range q.a.snapshot().leaves {
 		rkey, in := strings.CutPrefix(l.path, prefix)
 		if in && (cursor == "" || (rising && rkey > cursor) || (!rising && rkey < cursor)) {
 			page = append(page, l)
@@ -57,31 +66,31 @@ func (a *Account) listRecords(w http.ResponseWriter, r *http.Request) {
 	page = page[:min(limit, len(page))]
 	records := make([]any, len(page))
 	for i, l := range page {
-		records[i] = a.recordView(l)
+		records[i] = recordView(q.a.did, l)
 	}
 	out := map[string]any{"records": records}
 	if len(page) > 0 {
 		out["cursor"] = strings.TrimPrefix(page[len(page)-1].path, prefix)
 	}
-	writeJSON(w, http.StatusOK, out)
+	writeJSON(q.w, http.StatusOK, out)
 }
 
-func (a *Account) describeRepo(w http.ResponseWriter) {
+func (q read) describeRepo() {
 	collections := []string{}
-	for _, l := range a.snapshot().leaves {
+	for _, l := range q.a.snapshot().leaves {
 		name, _, ok := strings.Cut(l.path, "/")
 		if ok && !slices.Contains(collections, name) {
 			collections = append(collections, name)
 		}
 	}
-	doc, _ := a.document()
-	writeJSON(w, http.StatusOK, map[string]any{
-		"handle": a.Handle(), "did": a.did, "didDoc": doc, "collections": collections, "handleIsCorrect": true,
+	doc, _ := q.a.document()
+	writeJSON(q.w, http.StatusOK, map[string]any{
+		"handle": q.a.Handle(), "did": q.a.did, "didDoc": doc, "collections": collections, "handleIsCorrect": true,
 	})
 }
 
 // recordView is a record as JSON by indigo's own decoder; null for bytes that are no record.
-func (a *Account) recordView(l leaf) map[string]any {
+func recordView(did string, l leaf) map[string]any {
 	value, _ := atdata.UnmarshalCBOR(l.data)
-	return map[string]any{"uri": "at://" + a.did + "/" + l.path, "cid": l.cid.String(), "value": value}
+	return map[string]any{"uri": "at://" + did + "/" + l.path, "cid": l.cid.String(), "value": value}
 }
