@@ -190,7 +190,8 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, n
 	return nil
 }
 
-// hideAs hides an account, with the reason and the time of the next check.
+// hideAs hides an account, with the reason and the time of the next check. If the host answered,
+// the time of the newest #account is forgotten, as in Show.
 func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, origin store.Origin, text string, now time.Time) {
 	since := cmp.Or(row.Retry.Since, now.Unix())
 	if row.Mark == store.MarkReturning {
@@ -203,6 +204,9 @@ func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, orig
 	retry := store.Retry{Next: now.Add(t.r.jitter.Vary(again)).Unix(), Since: since, Error: text}
 	if row.Tracked == store.Untracked {
 		retry.Next = 0
+	}
+	if origin != store.OriginRelay {
+		row.AccountTime = 0
 	}
 	row.Pending.Host = t.doc.hostOr(row)
 	b.Hide(row, status, origin, retry)

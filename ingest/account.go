@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cistern/ingest/frame"
+	"cistern/ingest/identity"
 	"cistern/store"
 )
 
@@ -63,7 +64,8 @@ type statement struct {
 
 // outdated reports whether a newer #account event supersedes this one. Events of one source are
 // ordered by arrival, whatever their times: the hosts behind a relay have different clocks. Events
-// of different sources are ordered by their times; at equal times a deletion wins.
+// of different sources are ordered by their times; at equal times a deletion wins. What the
+// account's own host says is not superseded by others: the clock of a former host may be ahead.
 func (st *statement) outdated(row *store.Repo) bool {
 	switch {
 	case row.AccountTime == 0:
@@ -71,6 +73,8 @@ func (st *statement) outdated(row *store.Repo) bool {
 	case st.src.id == row.AccountSource:
 		// the same event again
 		return st.at == row.AccountTime && st.status == row.Status && st.mark == row.Mark
+	case st.src.pdsHost() != "" && st.src.pdsHost() == identity.HostOf(row.PDS) && st.at != row.AccountTime:
+		return false
 	case st.at == row.AccountTime:
 		return st.status != store.StatusDeleted || row.Status == store.StatusDeleted
 	}
@@ -119,10 +123,12 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) (err erro
 // host is asked, too: what hides it may be the word of a former host.
 func (st *statement) hide(w *writing, row *store.Repo, why store.Why) {
 	b := w.b
-	if row.Status == st.status && (row.State == store.StateGone || row.State == store.StatePending) {
-		b.PutRepo(row) // known already; its host was asked, or is being asked
+	if row.Status == st.status && row.State == store.StateGone {
+		b.PutRepo(row) // known already: its host was asked, or will be
 		return
 	}
+	// A fetch under way ends here. Its host may have been asked before this event, and an answer of
+	// then must not show the account.
 	origin, text := store.OriginRelay, st.src.name()+" says "+st.status.String()
 	if st.src.pdsHost() != "" {
 		origin = store.OriginHost

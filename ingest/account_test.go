@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -240,6 +241,31 @@ func TestDeletionHides(t *testing.T) {
 	}
 }
 
+// A hidden account is hidden again while its host is asked: the answer may be older than the event,
+// so the host is asked anew.
+func TestHiddenAgainWhileItsHostIsAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.net.Accounts()[0]
+	w.hold(a)
+	w.skip()
+	a.Announce(false, simnet.Deactivated)
+	w.pass()
+	setIn(w, a.DID(), func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) }) // its host is asked
+	before := w.row(a)
+	a.Announce(false, simnet.Deactivated)
+	w.pass()
+	row := w.row(a)
+	if row.State != store.StateGone || row.Attempt == before.Attempt || row.Retry.Next < w.clock().Unix() {
+		t.Errorf("the attempt goes on: %+v", row)
+	}
+	a.Announce(false, simnet.Deactivated)
+	w.pass()
+	if again := w.row(a); again.Attempt != row.Attempt || again.Retry.Next != row.Retry.Next {
+		t.Errorf("told once more, its host is asked sooner: %+v", again)
+	}
+}
+
 // A relay's takedown is ended by that relay, not by another source; a deactivation, which is the
 // host's, by any.
 func TestRelayTakedownStands(t *testing.T) {
@@ -274,7 +300,7 @@ func TestRelayTakedownStands(t *testing.T) {
 
 // Events of one source count in the order in which they arrive, whatever times the hosts behind it
 // state. Between sources times decide, but none is later than its arrival, and a deletion counts at
-// an equal time and without any.
+// an equal time and without any. What the account's own host says is not superseded by others.
 func TestOrderOfAccountEvents(t *testing.T) {
 	t.Parallel()
 	const active, deactivated, deleted = "active", "deactivated", "deleted"
@@ -285,15 +311,18 @@ func TestOrderOfAccountEvents(t *testing.T) {
 		then          time.Duration // the second
 		other         bool          // the second comes from another source
 		untimed       bool          // and states no time
+		own           bool          // and is the account's host
 		want          store.Status
 	}{
-		{"one source, the first clock is ahead", deactivated, active, 4 * time.Minute, 0, false, false, store.StatusActive},
-		{"one source, times fall", active, deactivated, -time.Hour, -2 * time.Hour, false, false, store.StatusDeactivated},
-		{"two sources, the first clock is ahead", deactivated, active, 4 * time.Minute, time.Second, true, false, store.StatusActive},
-		{"two sources, an old event comes late", active, deactivated, -time.Minute, -time.Hour, true, false, store.StatusActive},
-		{"a deletion at the same time", active, deleted, -time.Minute, -time.Minute, true, false, store.StatusDeleted},
-		{"a deletion without a time", active, deleted, -time.Minute, 0, true, true, store.StatusDeleted},
-		{"anything else at the same time", active, deactivated, -time.Minute, -time.Minute, true, false, store.StatusActive},
+		{"one source, the first clock is ahead", deactivated, active, 4 * time.Minute, 0, false, false, false, store.StatusActive},
+		{"one source, times fall", active, deactivated, -time.Hour, -2 * time.Hour, false, false, false, store.StatusDeactivated},
+		{"two sources, the first clock is ahead", deactivated, active, 4 * time.Minute, time.Second, true, false, false, store.StatusActive},
+		{"two sources, an old event comes late", active, deactivated, -time.Minute, -time.Hour, true, false, false, store.StatusActive},
+		{"a deletion at the same time", active, deleted, -time.Minute, -time.Minute, true, false, false, store.StatusDeleted},
+		{"a deletion without a time", active, deleted, -time.Minute, 0, true, true, false, store.StatusDeleted},
+		{"the account's host, an event older than another's", active, deactivated, -time.Minute, -time.Hour, true, false, true, store.StatusDeactivated},
+		{"the account's host, the event that another sent", active, deactivated, -time.Minute, -time.Minute, true, false, true, store.StatusActive},
+		{"anything else at the same time", active, deactivated, -time.Minute, -time.Minute, true, false, false, store.StatusActive},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -314,7 +343,10 @@ func TestOrderOfAccountEvents(t *testing.T) {
 			say(w.feed, 1, c.first, begin.Add(c.after).Format(time.RFC3339Nano))
 			w.advance(2 * time.Second)
 			second, at := w.feed, begin.Add(c.then).Format(time.RFC3339Nano)
-			if c.other {
+			switch {
+			case c.own:
+				second = ingestFeed(w, strings.Replace(w.row(a).PDS, "http", "ws", 1), true)
+			case c.other:
 				second = ingestFeed(w, "ws://other.test", false)
 			}
 			if c.untimed {

@@ -125,8 +125,10 @@ func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
 }
 
 // Show makes an account active, as its host states. If its status was another, it has an account
-// event. The state of the repository stays.
+// event. The state of the repository stays. The time of the newest #account is forgotten: the clock
+// of the source may be ahead of the host's, whose next #account must count.
 func (b *Batch) Show(r *Repo) {
+	r.AccountTime = 0
 	if r.Mark == MarkReturning {
 		r.Mark = MarkNone
 	}
