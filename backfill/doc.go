@@ -59,7 +59,8 @@
 //   - task.go: one repository, step by step; window.go: its row, and the buffer of its live commits
 //   - plan.go: what an attempt asks the host, in order; inquiry.go: the requests to the host
 //   - landing.go: the batch that completes a copy; diff.go: the merge with the stored rows
-//   - outcome.go: the batch that ends a task without a copy
+//   - outcome.go: the batch that ends a task without a copy; decision.go: when an account that is
+//     unavailable is hidden or wiped
 //   - forget.go: tasks of repositories that package refilter forgets; signalmiss.go: accounts with
 //     a signal, but without a record of it
 //   - schedule.go: the one switch from failure to kind, pause and delay

@@ -133,3 +133,16 @@ func PlanOf(row *store.Repo, by store.FilterVersion,
 	}
 	return append(asks, "copy")
 }
+
+// Decision is a decision without its text.
+type Decision struct {
+	Hidden, Wiped bool
+	Status        store.Status
+	Origin        store.Origin
+}
+
+// DecideMissing returns what is done about an account whose repository is not found.
+func DecideMissing(row *store.Repo, absent bool, age time.Duration) Decision {
+	d := decideMissing(row, absent, age)
+	return Decision{d.hidden, d.wiped, d.status, d.origin}
+}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"cistern/backfill/hosts"
@@ -38,7 +37,9 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 		case v.ending == endGone && v.status == store.StatusNotFound, v.absent && row.Ordinal != 0:
 			return t.notFound(b, row, v, err, now)
 		case v.ending == endGone:
-			t.gone(b, row, v.status, now)
+			t.doc.learn(b, row)
+			row.Missing = 0
+			t.hide(b, row, decideInactive(row, v.status), now)
 		default:
 			t.failed(b, row, v, err, now)
 		}
@@ -118,15 +119,7 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	if count+1 > count {
 		count++
 	}
-	most := t.r.opts.RetryMax
-	switch {
-	case v.noHost && row.Ordinal == 0:
-		// Lists can invent names at no cost, and each attempt asks the shared directory.
-		most = max(most, goneRecheckMax)
-	case v.refused:
-		most = max(most, goneRecheck)
-	}
-	delay := max(t.r.delayUpTo(count, most), v.wait)
+	delay := max(t.r.delayUpTo(count, v.delayMax(row, t.r.opts.RetryMax)), v.wait)
 	row.Pending.Host = t.doc.hostOr(row)
 	b.Defer(row, store.Retry{
 		Kind:  v.kind,
@@ -137,62 +130,34 @@ func (t *task) failed(b *store.Batch, row *store.Repo, v verdict, err error, now
 	})
 }
 
-// gone records that the account's host reports it as inactive. The stored data is kept, and hidden
-// by the status.
-func (t *task) gone(b *store.Batch, row *store.Repo, status store.Status, now time.Time) {
-	t.doc.learn(b, row)
-	row.Missing = 0
-	if row.HiddenByRelay() && row.Status != status {
-		t.hideAs(b, row, row.Status, store.OriginRelay, fmt.Sprintf("a relay reports %s, the account's host %s", row.Status, status), now)
-		return
-	}
-	t.hideAs(b, row, status, store.OriginHost, "the account's host reports "+status.String(), now)
-}
-
-// notFound records that the account's host does not have the repository, or that the DID has no
-// document. If a deletion was announced, this confirms it, and the data is wiped. Otherwise the
-// first answers count as failures, later ones hide the account, and its data is wiped once there
-// were enough answers over a long enough time. A commit that is newer than the copy contradicts the
-// status of a hidden account: the first answers count as failures then, too.
-func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error, now time.Time) error {
+// notFound counts an answer that the repository or the document does not exist (decideMissing).
+func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error,
+	now time.Time) error {
 	if row.Missing == 0 {
 		row.Retry.Since = now.Unix()
 	}
 	row.Missing++
-	age := now.Sub(time.Unix(row.Retry.Since, 0))
-	contradicted := row.Status.Hidden() && row.SeenRev > row.Rev && row.Missing < missingMax
-	if contradicted || !row.Status.Hidden() && (row.Missing < missingMax || row.Ordinal != 0 && age < hideSpan) {
+	d := decideMissing(row, v.absent, now.Sub(time.Unix(row.Retry.Since, 0)))
+	if !d.hidden {
 		v.ending, v.kind = endRetry, store.Generic
 		t.failed(b, row, v, err, now)
 		return nil
 	}
 	t.doc.learn(b, row)
-	origin, text := store.OriginHost, "the account's host does not have the repository"
-	if v.absent {
-		origin, text = store.OriginDirectory, "the DID has no document"
-	}
-	status := store.StatusNotFound
-	switch {
-	case row.Unconfirmed(), row.Ordinal != 0 && row.Missing >= missingMax && age >= missingSpan:
+	if d.wiped {
 		// The data and the account event are in one batch; a crash before it repeats the last
 		// check.
 		if err := b.Wipe(row); err != nil {
 			return err
 		}
-		status = store.StatusDeleted
-	case row.Status == store.StatusDeleted, row.HiddenByRelay(), row.Status.Hidden() && (row.Missing < missingMax || age < hideSpan):
-		status = row.Status // already hidden, and the answers do not justify another status yet
-		if row.HiddenByRelay() {
-			origin = store.OriginRelay
-		}
 	}
-	t.hideAs(b, row, status, origin, text, now)
+	t.hide(b, row, d, now)
 	return nil
 }
 
-// hideAs hides an account, with the reason and the time of the next check. If the host answered,
-// the time of the newest #account is forgotten, as in Show.
-func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, origin store.Origin, text string, now time.Time) {
+// hide hides an account, with the reason and the time of the next check. If the host answered, the
+// time of the newest #account is forgotten, as in Show.
+func (t *task) hide(b *store.Batch, row *store.Repo, d decision, now time.Time) {
 	since := cmp.Or(row.Retry.Since, now.Unix())
 	if row.Mark == store.MarkReturning {
 		row.Mark = store.MarkNone
@@ -201,20 +166,13 @@ func (t *task) hideAs(b *store.Batch, row *store.Repo, status store.Status, orig
 	if row.Missing > 0 && row.Ordinal != 0 {
 		again = goneRecheck // the next answers wipe the data, or find the repository again
 	}
-	retry := store.Retry{Next: now.Add(t.r.jitter.Vary(again)).Unix(), Since: since, Error: text}
+	retry := store.Retry{Next: now.Add(t.r.jitter.Vary(again)).Unix(), Since: since, Error: d.text}
 	if row.Tracked == store.Untracked {
 		retry.Next = 0
 	}
-	if origin != store.OriginRelay {
+	if d.origin != store.OriginRelay {
 		row.AccountTime = 0
 	}
 	row.Pending.Host = t.doc.hostOr(row)
-	b.Hide(row, status, origin, retry)
-}
-
-// goneDelay returns how long to wait before the host of an account is asked again that has been
-// gone for some time: as long again, from a day to four weeks. The firehose and the lists of the
-// host report an account that returns without this delay.
-func goneDelay(gone time.Duration) time.Duration {
-	return min(max(gone, goneRecheck), goneRecheckMax)
+	b.Hide(row, d.status, d.origin, retry)
 }

@@ -144,7 +144,7 @@ func (t *task) confirm(ctx context.Context) (outcome, error) {
 			b.Untrack(row)
 			return reveal(b, row)
 		case t.r.opts.Follows(row.AccountSource):
-			t.hideAs(b, row, row.Status, store.OriginRelay, "a relay reports "+row.Status.String()+", the account's host active", t.r.opts.Now())
+			t.hide(b, row, stillHidden(row, "active"), t.r.opts.Now())
 		default: // that relay is not followed, so a change of its decision would go unnoticed
 			row.Origin = store.OriginHost
 			row.Attempt++

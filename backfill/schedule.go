@@ -141,6 +141,19 @@ func classifyAnswer(e *hosts.AnswerError) verdict {
 	return verdict{kind: store.Generic, spoke: true}
 }
 
+// delayMax returns the longest delay before a retry. It is most, or longer if an attempt is likely
+// to fail again.
+func (v verdict) delayMax(row *store.Repo, most time.Duration) time.Duration {
+	switch {
+	case v.noHost && row.Ordinal == 0:
+		// Lists can invent names at no cost, and each attempt asks the shared directory.
+		return max(most, goneRecheckMax)
+	case v.refused:
+		return max(most, goneRecheck)
+	}
+	return most
+}
+
 // outcome returns what the attempt shows about the host.
 func (v verdict) outcome() pace.Outcome {
 	return pace.Outcome{Fault: v.fault, Answered: v.spoke, Congested: v.congested, Park: v.park}

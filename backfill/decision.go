@@ -1,0 +1,78 @@
+package backfill
+
+import (
+	"fmt"
+	"time"
+
+	"cistern/store"
+)
+
+// decision is what is done about an account whose repository is unavailable at its host.
+type decision struct {
+	hidden bool // otherwise the answer counts as a failure, and the rest is unset
+	wiped  bool // the stored data is deleted
+	status store.Status
+	origin store.Origin
+	text   string // the reason that is shown
+}
+
+// decideInactive decides about an account that its host reports as inactive. The stored data is
+// kept, and hidden by the status.
+func decideInactive(row *store.Repo, status store.Status) decision {
+	if row.HiddenByRelay() && row.Status != status {
+		return stillHidden(row, status.String())
+	}
+	return decision{
+		hidden: true, status: status, origin: store.OriginHost,
+		text: "the account's host reports " + status.String(),
+	}
+}
+
+// stillHidden leaves an account hidden that a relay hides, and of which its host reports something
+// else: the relay's own decision stands.
+func stillHidden(row *store.Repo, reported string) decision {
+	return decision{
+		hidden: true, status: row.Status, origin: store.OriginRelay,
+		text: fmt.Sprintf("a relay reports %s, the account's host %s", row.Status, reported),
+	}
+}
+
+// decideMissing decides about an account whose host does not have the repository, or whose DID has
+// no document (absent). row.Missing counts this answer, and age is the time since the first. If a
+// deletion was announced, this confirms it, and the data is wiped. Otherwise the first answers
+// count as failures, later ones hide the account, and its data is wiped once there were enough
+// answers over a long enough time. A commit that is newer than the copy contradicts the status of a
+// hidden account: the first answers count as failures then, too.
+func decideMissing(row *store.Repo, absent bool, age time.Duration) decision {
+	hidden := row.Status.Hidden()
+	contradicted := hidden && row.SeenRev > row.Rev && row.Missing < missingMax
+	early := !hidden && (row.Missing < missingMax || row.Ordinal != 0 && age < hideSpan)
+	if contradicted || early {
+		return decision{}
+	}
+	d := decision{
+		hidden: true, status: store.StatusNotFound, origin: store.OriginHost,
+		text: "the account's host does not have the repository",
+	}
+	if absent {
+		d.origin, d.text = store.OriginDirectory, "the DID has no document"
+	}
+	switch {
+	case row.Unconfirmed(), row.Ordinal != 0 && row.Missing >= missingMax && age >= missingSpan:
+		d.wiped, d.status = true, store.StatusDeleted
+	case row.Status == store.StatusDeleted, row.HiddenByRelay(),
+		hidden && (row.Missing < missingMax || age < hideSpan):
+		d.status = row.Status // already hidden, and the answers do not justify another status yet
+		if row.HiddenByRelay() {
+			d.origin = store.OriginRelay
+		}
+	}
+	return d
+}
+
+// goneDelay returns how long to wait before the host of an account is asked again that has been
+// gone for some time: as long again, from a day to four weeks. The firehose and the lists of the
+// host report an account that returns without this delay.
+func goneDelay(gone time.Duration) time.Duration {
+	return min(max(gone, goneRecheck), goneRecheckMax)
+}
