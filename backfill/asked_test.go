@@ -30,20 +30,20 @@ func TestAskedDuringFetch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
-			did, host := w.net.DIDs()[0], w.net.Host(0)
+			did, host := w.Net.DIDs()[0], w.Net.Host(0)
 			if c.held {
-				w.add(did)
-				w.settle(did)
+				w.Add(did)
+				w.Settle(did)
 			}
 			before := 0
 			c.fault.Count, c.fault.Hook = 1, func() {
 				if !c.recheck {
-					if _, err := w.net.Account(did).Mutate(3); err != nil {
+					if _, err := w.Net.Account(did).Mutate(3); err != nil {
 						t.Error(err)
 					}
 				}
 				before = len(host.Log().Fetches[did])
-				w.change(did, func(r *store.Repo) {
+				w.Change(did, func(r *store.Repo) {
 					r.Asked++ // as POST /repos/resync does
 					if c.raised {
 						r.Asked, r.Pending.Priority = r.Asked-1, store.PriorityOperator // as PUT /repos does
@@ -51,14 +51,14 @@ func TestAskedDuringFetch(t *testing.T) {
 				})
 			}
 			host.Inject(c.fault)
-			w.change(did, func(r *store.Repo) {
+			w.Change(did, func(r *store.Repo) {
 				r.State, r.Tracked, r.Recheck = store.StatePending, store.ByOperator, c.recheck
 				r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityRetry}
 				r.Attempt++
 			})
-			w.run.Wake()
-			w.settle(did)
-			w.equal(did)
+			w.Run.Wake()
+			w.Settle(did)
+			w.Equal(did)
 			if n := len(host.Log().Fetches[did]) - before; n != 1 {
 				t.Errorf("%d fetches began after the request", n)
 			}

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/ingest/identity"
-	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -26,7 +26,7 @@ func BenchmarkSmallRepositories(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cars, idents := map[string][]byte{}, directory{}
+	cars, idents := map[string][]byte{}, backfilltest.Directory{}
 	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Write(cars[r.URL.Query().Get("did")])
 	}))
@@ -64,27 +64,8 @@ func BenchmarkSmallRepositories(b *testing.B) {
 	}
 }
 
-// directory is a directory in memory.
-type directory map[string]identity.Identity
-
-// Resolve returns the identity of a DID in memory.
-func (d directory) Resolve(_ context.Context, did string) (identity.Identity, error) {
-	if ident, ok := d[did]; ok {
-		return ident, nil
-	}
-	return identity.Identity{}, identity.ErrNotFound
-}
-
-// Purge does nothing.
-func (d directory) Purge(string) {}
-
-// KeysAt returns no keys.
-func (d directory) KeysAt(context.Context, string, time.Time) ([]*repo.Key, error) {
-	return nil, nil
-}
-
 // copyAll copies all repositories, and returns the processor time.
-func copyAll(b *testing.B, idents directory, perHost int) time.Duration {
+func copyAll(b *testing.B, idents backfilltest.Directory, perHost int) time.Duration {
 	s := storetest.Open(b, store.Options{})
 	r, err := backfill.New(backfill.Options{Store: s, Directory: idents, AllowPrivate: true, PerHost: perHost})
 	if err != nil {

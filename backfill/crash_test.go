@@ -2,11 +2,13 @@ package backfill_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -21,35 +23,35 @@ func TestCrash(t *testing.T) {
 	}
 	t.Parallel()
 	const seed = 5
-	crashes := newCrashes(seed, 4, 40)
+	crashes := backfilltest.NewCrashes(seed, 4, 40)
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: seed, Clutter: true, Hosts: 2, Repos: 8, OddKeys: 1, RecordsMax: 200},
-		store:  store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
+		store:  store.Options{FS: crashes.FS, Step: crashes.Step, SmallBytes: 64 << 20},
 		runner: backfill.Options{Concurrency: 2},
 	})
-	dids := w.net.DIDs()
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.BadSignature, DID: dids[0], Count: 1})
-	w.add(dids...)
-	w.settle(dids...)
+	dids := w.Net.DIDs()
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.BadSignature, DID: dids[0], Count: 1})
+	w.Add(dids...)
+	w.Settle(dids...)
 	for _, did := range dids[1:] {
-		if _, err := w.net.Account(did).Mutate(30); err != nil {
+		if _, err := w.Net.Account(did).Mutate(30); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.rewrite(w.net.Account(dids[2]), rand.New(rand.NewPCG(seed, 1)), 0)
-	w.clock.advance(time.Hour)
-	w.add(dids[1:]...)
-	w.settle(dids...)
-	w.stop()
-	crashes.each(w, 10, func(w *world) {
+	w.rewrite(w.Net.Account(dids[2]), rand.New(rand.NewPCG(seed, 1)), 0)
+	w.Clock.Advance(time.Hour)
+	w.Add(dids[1:]...)
+	w.Settle(dids...)
+	w.Stop()
+	eachCrash(crashes, w, 10, func(w *world) {
 		w.start(backfill.Options{})
-		w.add(dids...)
-		w.settle(dids...)
-		w.clock.advance(2 * time.Hour)
-		w.run.Wake()
-		w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+		w.Add(dids...)
+		w.Settle(dids...)
+		w.Clock.Advance(2 * time.Hour)
+		w.Run.Wake()
+		w.Until("all to be synced", func() bool { return w.Store.Counts()["synced"] == int64(len(dids)) })
 		for _, did := range dids {
-			w.equal(did)
+			w.Equal(did)
 			w.tells(did)
 		}
 	})
@@ -58,10 +60,10 @@ func TestCrash(t *testing.T) {
 // tells checks that the log of a DID leads to the true state, and that each event changes
 // something.
 func (w *world) tells(did string) {
-	w.t.Helper()
+	w.T.Helper()
 	held, rev := map[string]repo.CID{}, ""
-	for cursor := w.store.Tail(); cursor <= w.store.Head(); {
-		next, err := w.store.ReadLog(w.t.Context(), cursor, 10_000, func(e *store.Event) error {
+	for cursor := w.Store.Tail(); cursor <= w.Store.Head(); {
+		next, err := w.Store.ReadLog(w.T.Context(), cursor, 10_000, func(e *store.Event) error {
 			if e.DID == did && e.Kind == store.KindAccount && e.Status.Hidden() {
 				// A reader may drop the records before they are listed anew.
 				held, rev = map[string]repo.CID{}, ""
@@ -84,18 +86,18 @@ func (w *world) tells(did string) {
 			return nil
 		})
 		if err != nil {
-			w.t.Errorf("%s: %v", did, err)
+			w.T.Errorf("%s: %v", did, err)
 			return
 		}
 		cursor = next
 	}
 	truth := map[string]repo.CID{}
-	for path, c := range w.net.Account(did).Truth().Records {
+	for path, c := range w.Net.Account(did).Truth().Records {
 		if repo.ValidPath([]byte(path)) {
 			truth[path] = c
 		}
 	}
-	if !equalRecords(held, truth) {
-		w.t.Errorf("%s: the log leads to %d records, truth has %d", did, len(held), len(truth))
+	if !maps.Equal(held, truth) {
+		w.T.Errorf("%s: the log leads to %d records, truth has %d", did, len(held), len(truth))
 	}
 }

@@ -22,25 +22,25 @@ func TestDifferenceIsTorn(t *testing.T) {
 		if step != "synced" || !watching.Load() {
 			return
 		}
-		r, err := w.store.Repo(did)
+		r, err := w.Store.Repo(did)
 		if err == nil && r.State == store.StatePending && r.Torn && r.TornRev > r.Rev {
 			torn.Store(true)
 		}
 	}
 	w = newWorld(t, o)
-	did = w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	a := w.net.Account(did)
+	did = w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	a := w.Net.Account(did)
 	for i := range 600 { // more than one batch holds
 		if _, err := a.Put(fmt.Sprint("app.test.x/", i), map[string]any{"n": i}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	watching.Store(true)
-	w.add(did)
-	w.settle(did)
-	w.equal(did)
+	w.Add(did)
+	w.Settle(did)
+	w.Equal(did)
 	if !torn.Load() {
 		t.Error("the row was not torn between two batches of the difference")
 	}
@@ -51,14 +51,14 @@ func TestDifferenceIsTorn(t *testing.T) {
 func TestLastRecordDeleted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	a := w.net.Account(did)
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	a := w.Net.Account(did)
 	if _, err := a.Delete(slices.Max(a.Paths())); err != nil {
 		t.Fatal(err)
 	}
-	w.add(did)
-	w.settle(did)
-	w.equal(did)
+	w.Add(did)
+	w.Settle(did)
+	w.Equal(did)
 }

@@ -65,23 +65,23 @@ func TestFaults(t *testing.T) {
 		net:    simnet.Options{Hosts: len(cases), Repos: 2 * len(cases), RecordsMedian: 30},
 		runner: backfill.Options{IdleTimeout: 2 * time.Second, Concurrency: 64},
 	})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	bad, good := dids[:len(cases)], dids[len(cases):]
 	injections := make([]*simnet.Injection, len(cases))
 	for i, c := range cases {
 		c.fault.DID = bad[i]
-		injections[i] = w.net.Account(bad[i]).Host().Inject(c.fault)
+		injections[i] = w.Net.Account(bad[i]).Host().Inject(c.fault)
 	}
-	w.add(dids...)
-	w.settle(bad...)
-	counts := w.store.Counts()
+	w.Add(dids...)
+	w.Settle(bad...)
+	counts := w.Store.Counts()
 	want := map[string]int64{}
 	for i, c := range cases {
 		name := fmt.Sprintf("%v %+v", c.fault.Kind, c.fault)
 		if injections[i].Fired() == 0 {
 			t.Errorf("%s: never met", name)
 		}
-		r := w.row(bad[i])
+		r := w.Row(bad[i])
 		if r.Ordinal != 0 || r.Rev != "" || r.Records != 0 {
 			t.Errorf("%s: something was stored: %+v", name, r)
 		}
@@ -94,38 +94,38 @@ func TestFaults(t *testing.T) {
 		}
 		want["resync"]++
 		want["error_"+c.kind.String()]++
-		wait := time.Duration(r.Retry.Next-w.clock.now().Unix()) * time.Second
+		wait := time.Duration(r.Retry.Next-w.Clock.Now().Unix()) * time.Second
 		if r.State != store.StateResync || r.Retry.Kind != c.kind || r.Retry.Count != 1 || r.Retry.Error == "" || !strings.Contains(r.Retry.Error, c.says) || wait < 45*time.Second || wait > 67*time.Second {
 			t.Errorf("%s: %v %+v in %s, want %v", name, r.State, r.Retry, wait, c.kind)
 		}
 	}
-	w.clock.advance(time.Minute) // parked hosts return
-	w.run.Wake()
-	w.settle(good...)
+	w.Clock.Advance(time.Minute) // parked hosts return
+	w.Run.Wake()
+	w.Settle(good...)
 	for _, did := range good {
-		w.equal(did)
+		w.Equal(did)
 	}
 	for name, n := range want {
 		if got := counts[name]; got != n {
 			t.Errorf("gauge %s is %d, want %d", name, got, n)
 		}
 	}
-	w.gauges()
+	w.Gauges()
 
-	for _, h := range w.net.Hosts() {
+	for _, h := range w.Net.Hosts() {
 		h.ClearFaults()
 	}
 	// An attempt that began before may fail after the first of these hours.
-	w.until("everything to be synced", func() bool {
-		w.clock.advance(time.Hour)
-		w.run.Wake()
+	w.Until("everything to be synced", func() bool {
+		w.Clock.Advance(time.Hour)
+		w.Run.Wake()
 		time.Sleep(10 * time.Millisecond)
-		return w.store.Counts()["synced"] == int64(len(dids))
+		return w.Store.Counts()["synced"] == int64(len(dids))
 	})
 	for _, did := range dids {
-		w.equal(did)
+		w.Equal(did)
 	}
-	w.until("nothing in flight", func() bool { return w.run.Syncing() == 0 })
+	w.Until("nothing in flight", func() bool { return w.Run.Syncing() == 0 })
 }
 
 // TestFaultsOnResync: the stored copy stays as it is when a later copy is bad.
@@ -139,43 +139,43 @@ func TestFaultsOnResync(t *testing.T) {
 		{simnet.MissingRecord, store.Generic}, {simnet.Truncated, store.Transport}, {simnet.WrongDID, store.Generic},
 	}
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: len(cases), Repos: len(cases)}})
-	dids := w.net.DIDs()
-	w.add(dids...)
-	w.settle(dids...)
-	head := storetest.Head(w.t, w.store)
+	dids := w.Net.DIDs()
+	w.Add(dids...)
+	w.Settle(dids...)
+	head := storetest.Head(w.T, w.Store)
 	before := map[string]store.Repo{}
 	for i, c := range cases {
-		before[dids[i]] = w.row(dids[i])
-		w.net.Account(dids[i]).Host().Inject(simnet.Fault{Kind: c.kind})
+		before[dids[i]] = w.Row(dids[i])
+		w.Net.Account(dids[i]).Host().Inject(simnet.Fault{Kind: c.kind})
 		if c.kind != simnet.StaleRev { // otherwise the stale rev would be older than the stored one
-			if _, err := w.net.Account(dids[i]).Mutate(5); err != nil {
+			if _, err := w.Net.Account(dids[i]).Mutate(5); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	w.add(dids...)
-	w.settle(dids...)
+	w.Add(dids...)
+	w.Settle(dids...)
 	for i, c := range cases {
-		r, old := w.row(dids[i]), before[dids[i]]
+		r, old := w.Row(dids[i]), before[dids[i]]
 		if r.State != store.StateResync || r.Retry.Kind != c.want {
 			t.Errorf("%v: %v %+v", c.kind, r.State, r.Retry)
 		}
 		if r.Rev != old.Rev || r.Data != old.Data || r.Records != old.Records || r.Ordinal != old.Ordinal {
 			t.Errorf("%v: the row changed: %+v", c.kind, r)
 		}
-		if e := w.events(dids[i], head+1); len(e) > 0 {
+		if e := w.Events(dids[i], head+1); len(e) > 0 {
 			t.Errorf("%v: events %v", c.kind, e)
 		}
 	}
-	w.gauges()
-	for _, h := range w.net.Hosts() {
+	w.Gauges()
+	for _, h := range w.Net.Hosts() {
 		h.ClearFaults()
 	}
-	w.clock.advance(2 * time.Hour)
-	w.run.Wake()
-	w.until("everything to be synced", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+	w.Clock.Advance(2 * time.Hour)
+	w.Run.Wake()
+	w.Until("everything to be synced", func() bool { return w.Store.Counts()["synced"] == int64(len(dids)) })
 	for _, did := range dids {
-		w.equal(did)
+		w.Equal(did)
 	}
 }
 
@@ -183,19 +183,19 @@ func TestFaultsOnResync(t *testing.T) {
 func TestBackoffCurve(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
-	did := w.net.DIDs()[0]
-	if err := w.net.Host(0).Down(); err != nil {
+	did := w.Net.DIDs()[0]
+	if err := w.Net.Host(0).Down(); err != nil {
 		t.Fatal(err)
 	}
-	w.add(did)
+	w.Add(did)
 	var since int64
 	for n, minutes := range []int{1, 2, 4, 8, 16, 32, 60, 60, 60} {
-		w.settle(did)
-		r := w.row(did)
+		w.Settle(did)
+		r := w.Row(did)
 		if n == 0 {
 			since = r.Retry.Since
 		}
-		left := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
+		left := time.Unix(r.Retry.Next, 0).Sub(w.Clock.Now())
 		want := time.Duration(minutes) * time.Minute
 		if r.State != store.StateResync || r.Retry.Kind != store.Transport || r.Retry.Count != uint32(n+1) || r.Retry.Since != since {
 			t.Fatalf("after %d failures: %v %+v, since %d", n+1, r.State, r.Retry, since)
@@ -203,30 +203,30 @@ func TestBackoffCurve(t *testing.T) {
 		if left < want*9/10-5*time.Second || left > want*11/10+time.Second {
 			t.Fatalf("after %d failures: again in %s, want %s ±10 %%", n+1, left, want)
 		}
-		if c := w.store.Counts(); c["resync"] != 1 || c["error_transport"] != 1 || c["pending"] != 0 {
+		if c := w.Store.Counts(); c["resync"] != 1 || c["error_transport"] != 1 || c["pending"] != 0 {
 			t.Fatalf("after %d failures: %v", n+1, c)
 		}
 		if n%2 == 1 {
-			w.stop()
+			w.Stop()
 			w.start(backfill.Options{})
 		}
-		w.clock.advance(left - 5*time.Second)
-		w.run.Wake()
+		w.Clock.Advance(left - 5*time.Second)
+		w.Run.Wake()
 		w.looked()
-		if r := w.row(did); r.State != store.StateResync || r.Retry.Count != uint32(n+1) {
+		if r := w.Row(did); r.State != store.StateResync || r.Retry.Count != uint32(n+1) {
 			t.Fatalf("after %d failures: tried five seconds early: %+v", n+1, r)
 		}
-		w.clock.advance(6 * time.Second)
-		w.run.Wake()
-		w.until("the next attempt", func() bool { return w.row(did).Retry.Count > uint32(n+1) })
+		w.Clock.Advance(6 * time.Second)
+		w.Run.Wake()
+		w.Until("the next attempt", func() bool { return w.Row(did).Retry.Count > uint32(n+1) })
 	}
-	if err := w.net.Host(0).Up(); err != nil {
+	if err := w.Net.Host(0).Up(); err != nil {
 		t.Fatal(err)
 	}
-	w.clock.advance(2 * time.Hour)
-	w.run.Wake()
-	w.until("the repository to heal", func() bool { return w.row(did).State == store.StateSynced })
-	w.equal(did)
+	w.Clock.Advance(2 * time.Hour)
+	w.Run.Wake()
+	w.Until("the repository to heal", func() bool { return w.Row(did).State == store.StateSynced })
+	w.Equal(did)
 }
 
 // TestRateLimitedHostWaits: one repository gets the 429. The other repositories of the host stay
@@ -235,27 +235,27 @@ func TestRateLimitedHostWaits(t *testing.T) {
 	t.Parallel()
 	for _, form := range []simnet.RetryForm{simnet.RetrySeconds, simnet.RateLimitReset} {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 5}, runner: backfill.Options{PerHost: 1}})
-		limited := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 10 * time.Minute, RetryAs: form})
-		w.add(w.net.DIDs()...)
-		w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 20 })
-		w.until("the 429", func() bool { return w.store.Counts()["error_ratelimited"] == 1 })
+		limited := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 10 * time.Minute, RetryAs: form})
+		w.Add(w.Net.DIDs()...)
+		w.Until("the other host's repositories", func() bool { return w.Store.Counts()["synced"] == 20 })
+		w.Until("the 429", func() bool { return w.Store.Counts()["error_ratelimited"] == 1 })
 		w.looked()
-		if c := w.store.Counts(); limited.Fired() != 1 || c["pending"] != 19 || c["resync"] != 1 {
+		if c := w.Store.Counts(); limited.Fired() != 1 || c["pending"] != 19 || c["resync"] != 1 {
 			t.Errorf("%d requests, counts %v", limited.Fired(), c)
 		}
-		if _, taken := backfill.Permits(w.run); taken != 0 {
+		if _, taken := backfill.Permits(w.Run); taken != 0 {
 			t.Errorf("%d permits are taken while everybody waits", taken)
 		}
 		limited.Clear()
-		for _, did := range w.net.DIDs() {
-			if r := w.row(did); r.State == store.StatePending && r.Retry != (store.Retry{}) {
+		for _, did := range w.Net.DIDs() {
+			if r := w.Row(did); r.State == store.StatePending && r.Retry != (store.Retry{}) {
 				t.Errorf("%s waits and remembers %+v", did, r.Retry)
 			}
 		}
-		w.clock.advance(15 * time.Minute)
-		w.run.Wake()
-		w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 40 })
-		w.stop()
+		w.Clock.Advance(15 * time.Minute)
+		w.Run.Wake()
+		w.Until("all to be synced", func() bool { return w.Store.Counts()["synced"] == 40 })
+		w.Stop()
 	}
 }
 
@@ -264,28 +264,28 @@ func TestRateLimitedHostWaits(t *testing.T) {
 func TestParkedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 20, RecordsMedian: 3}})
-	h := w.net.Host(0)
+	h := w.Net.Host(0)
 	fail, answer := make(chan struct{}), make(chan struct{})
 	h.Inject(simnet.Fault{Kind: simnet.Latency, Hook: func() { <-fail }})
 	h.Inject(simnet.Fault{Kind: simnet.ServerError})
-	w.add(w.net.DIDs()...)
-	w.until("all permits to be taken", func() bool { return h.Log().InFlight == 4 })
+	w.Add(w.Net.DIDs()...)
+	w.Until("all permits to be taken", func() bool { return h.Log().InFlight == 4 })
 	close(fail)
-	w.until("their failures", func() bool { return w.store.Counts()["resync"] == 4 })
+	w.Until("their failures", func() bool { return w.Store.Counts()["resync"] == 4 })
 	h.ClearFaults()
 	h.Inject(simnet.Fault{Kind: simnet.Latency, Hook: func() { <-answer }})
 	h.ResetLog()
-	w.clock.advance(2 * time.Second)
-	w.run.Wake()
-	w.until("the trial", func() bool { return h.Log().InFlight > 0 })
-	if err := backfill.Look(t.Context(), w.run); err != nil {
+	w.Clock.Advance(2 * time.Second)
+	w.Run.Wake()
+	w.Until("the trial", func() bool { return h.Log().InFlight > 0 })
+	if err := backfill.Look(t.Context(), w.Run); err != nil {
 		t.Fatal(err)
 	}
-	if n := w.run.HostStanding(w.hostOf(h)).Running; n != 1 {
+	if n := w.Run.HostStanding(w.hostOf(h)).Running; n != 1 {
 		t.Errorf("%d requests try the host", n)
 	}
 	close(answer)
-	w.until("the others", func() bool { return w.store.Counts()["synced"] == 16 })
+	w.Until("the others", func() bool { return w.Store.Counts()["synced"] == 16 })
 }
 
 // TestHangingHost: a host that never answers holds its own permits only, and the first in the queue
@@ -296,24 +296,24 @@ func TestHangingHost(t *testing.T) {
 		net:    simnet.Options{Hosts: 2, Repos: 400, RecordsMedian: 3},
 		runner: backfill.Options{PerHost: 2, Concurrency: 8, IdleTimeout: time.Hour, FetchTimeout: time.Hour},
 	})
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang})
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang})
 	var hanging, healthy []string
-	for _, a := range w.net.Accounts() {
-		if a.Host() == w.net.Host(0) {
+	for _, a := range w.Net.Accounts() {
+		if a.Host() == w.Net.Host(0) {
 			hanging = append(hanging, a.DID())
 		} else {
 			healthy = append(healthy, a.DID())
 		}
 	}
-	w.add(hanging...)
-	w.add(healthy...)
+	w.Add(hanging...)
+	w.Add(healthy...)
 	// No request to the hanging host ends before the test does: the other repositories settle
 	// meanwhile.
-	w.settle(healthy...)
-	if c := w.store.Counts(); c["synced"] != int64(len(healthy)) || c["pending"] != int64(len(hanging)) {
+	w.Settle(healthy...)
+	if c := w.Store.Counts(); c["synced"] != int64(len(healthy)) || c["pending"] != int64(len(hanging)) {
 		t.Errorf("counts %v", c)
 	}
-	if _, taken := backfill.Permits(w.run); taken > 2*2 { // its own and the global ones
+	if _, taken := backfill.Permits(w.Run); taken > 2*2 { // its own and the global ones
 		t.Errorf("the hanging host holds %d permits", taken)
 	}
 }

@@ -102,13 +102,13 @@ func TestForgedTrees(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
-			did, other := w.net.DIDs()[0], w.net.DIDs()[1]
-			car := w.net.Account(did).Forge(f.data, f.blocks...)
-			in := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Mutated, DID: did, Mutate: func([]byte) []byte { return car }})
-			w.add(did, other)
-			w.settle(did, other)
+			did, other := w.Net.DIDs()[0], w.Net.DIDs()[1]
+			car := w.Net.Account(did).Forge(f.data, f.blocks...)
+			in := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Mutated, DID: did, Mutate: func([]byte) []byte { return car }})
+			w.Add(did, other)
+			w.Settle(did, other)
 			for attempt := uint32(1); attempt <= 2; attempt++ {
-				r := w.row(did)
+				r := w.Row(did)
 				if r.State != store.StateResync || r.Retry.Kind != store.Generic || r.Retry.Count != attempt || r.Ordinal != 0 {
 					t.Fatalf("attempt %d: %+v", attempt, r)
 				}
@@ -116,26 +116,26 @@ func TestForgedTrees(t *testing.T) {
 					t.Fatalf("refused for its signature, not for its tree: %s", r.Retry.Error)
 				}
 				base := time.Minute << (attempt - 1)
-				if d := time.Unix(r.Retry.Next, 0).Sub(w.clock.now()); d < base*8/10 || d > base*12/10 {
+				if d := time.Unix(r.Retry.Next, 0).Sub(w.Clock.Now()); d < base*8/10 || d > base*12/10 {
 					t.Errorf("attempt %d: next in %s", attempt, d)
 				}
-				w.gauges()
+				w.Gauges()
 				if attempt == 1 {
-					w.add(did)
-					w.settle(did)
+					w.Add(did)
+					w.Settle(did)
 				}
 			}
-			w.equal(other)
-			if c := w.store.Counts(); c["records"] != w.row(other).Records || c["error_generic"] != 1 {
+			w.Equal(other)
+			if c := w.Store.Counts(); c["records"] != w.Row(other).Records || c["error_generic"] != 1 {
 				t.Errorf("counts %v", c)
 			}
 			if in.Fired() != 2 {
 				t.Errorf("served %d times", in.Fired())
 			}
 			in.Clear()
-			w.add(did)
-			w.settle(did)
-			w.equal(did)
+			w.Add(did)
+			w.Settle(did)
+			w.Equal(did)
 		})
 	}
 }

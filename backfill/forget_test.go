@@ -1,7 +1,6 @@
 package backfill_test
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ import (
 
 // has reports whether an account holds a record of a collection.
 func (w *world) has(did, collection string) bool {
-	for path := range maps.Keys(w.net.Account(did).Truth().Records) {
+	for path := range maps.Keys(w.Net.Account(did).Truth().Records) {
 		if strings.HasPrefix(path, collection+"/") {
 			return true
 		}
@@ -27,22 +26,17 @@ func (w *world) has(did, collection string) bool {
 	return false
 }
 
-func (w *world) known(did string) bool {
-	_, err := w.store.Repo(did)
-	return !errors.Is(err, store.ErrNotFound)
-}
-
 // follow has repositories followed for a reason.
 func (w *world) follow(why store.Why, dids ...string) {
-	w.t.Helper()
+	w.T.Helper()
 	for _, did := range dids {
-		w.change(did, func(r *store.Repo) {
+		w.Change(did, func(r *store.Repo) {
 			r.State, r.Tracked = store.StatePending, why
 			r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityDiscovery}
 			r.Attempt++
 		})
 	}
-	w.run.Wake()
+	w.Run.Wake()
 }
 
 // TestForgets: a repository that was found in a whole network, or for a signal, is followed only
@@ -72,25 +66,25 @@ func TestForgets(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 2, Repos: 24, RecordsMedian: 15}})
-			dids := w.net.DIDs()
+			dids := w.Net.DIDs()
 			w.refilter(c.before)
 			w.follow(store.ByNetwork, dids[:8]...)
 			w.follow(store.BySignal, dids[8:16]...)
 			w.follow(store.ByOperator, dids[16:]...)
 			w.converges(dids...)
 			for _, did := range dids {
-				if !w.known(did) {
+				if !w.Known(did) {
 					t.Fatalf("%s was forgotten", did)
 				}
 			}
-			w.net.Host(0).ResetLog()
+			w.Net.Host(0).ResetLog()
 			w.refilter(c.after)
 			w.converges(dids...)
-			f := w.store.Filter()
+			f := w.Store.Filter()
 			kept, forgotten := 0, 0
 			for i, did := range dids {
 				follows := i >= 16 || f.Signal([]byte(notes)) && w.has(did, notes) || f.Signal([]byte(profile)) && w.has(did, profile)
-				if w.known(did) != follows {
+				if w.Known(did) != follows {
 					t.Errorf("%s is known: %v", did, !follows)
 				}
 				if follows && i < 16 {
@@ -101,7 +95,7 @@ func TestForgets(t *testing.T) {
 				}
 			}
 			t.Logf("%d kept, %d forgotten", kept, forgotten)
-			if asked := len(w.net.Host(0).Log().Requests); (asked > 0) != c.fetches {
+			if asked := len(w.Net.Host(0).Log().Requests); (asked > 0) != c.fetches {
 				t.Errorf("the host was asked %d kinds of questions", asked)
 			}
 		})
@@ -117,13 +111,13 @@ func TestForgetsUnsignalled(t *testing.T) {
 			net:    simnet.Options{Seed: 4, Hosts: 2, Repos: 16, RecordsMedian: 15},
 			runner: backfill.Options{Strategy: strategy},
 		})
-		dids := w.net.DIDs()
+		dids := w.Net.DIDs()
 		w.refilter(filter.Config{Signals: []string{notes}, Collections: []string{posts}})
 		w.follow(store.BySignal, dids...)
 		w.converges(dids...)
 		for _, did := range dids {
-			if w.known(did) != w.has(did, notes) {
-				t.Errorf("%s is known: %v", did, w.known(did))
+			if w.Known(did) != w.has(did, notes) {
+				t.Errorf("%s is known: %v", did, w.Known(did))
 			}
 		}
 	}
@@ -134,41 +128,41 @@ func TestForgetsUnsignalled(t *testing.T) {
 func TestExcludes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 6, Hosts: 2, Repos: 8, RecordsMedian: 900, RecordsMax: 2000}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	w.refilter(filter.Config{Collections: []string{posts}, Store: filter.StoreAll})
-	w.add(dids...)
+	w.Add(dids...)
 	w.converges(dids...)
-	w.untrack(dids[2])
-	w.net.Account(dids[3]).SetStatus(simnet.Deactivated)
-	w.add(dids[3])
-	w.settle(dids[3])
-	if r := w.row(dids[3]); r.State != store.StateGone {
+	w.Untrack(dids[2])
+	w.Net.Account(dids[3]).SetStatus(simnet.Deactivated)
+	w.Add(dids[3])
+	w.Settle(dids[3])
+	if r := w.Row(dids[3]); r.State != store.StateGone {
 		t.Fatalf("%+v", r)
 	}
-	w.stop()
-	w.add(dids[4]) // waits
-	from := storetest.Head(w.t, w.store) + 1
+	w.Stop()
+	w.Add(dids[4]) // waits
+	from := storetest.Head(w.T, w.Store) + 1
 	w.refilter(filter.Config{Collections: []string{posts}, Store: filter.StoreAll, Excludes: dids[:5]})
 	w.start(backfill.Options{})
 	w.converges(dids...)
 	for i, did := range dids {
-		if w.known(did) != (i >= 5) {
-			t.Errorf("%d is known: %v", i, w.known(did))
+		if w.Known(did) != (i >= 5) {
+			t.Errorf("%d is known: %v", i, w.Known(did))
 		}
 	}
 	// The unavailable repository has no data.
-	if told := w.events(dids[3], from); !slices.Equal(told, []string{"account active"}) {
+	if told := w.Events(dids[3], from); !slices.Equal(told, []string{"account active"}) {
 		t.Errorf("of what is hidden, %d events are told: %.200q", len(told), told)
 	}
-	w.net.Host(0).ResetLog()
-	w.add(dids[0]) // requested although it is excluded
-	w.until("it to be forgotten", func() bool { return !w.known(dids[0]) })
-	if n := len(w.net.Host(0).Log().Requests); n != 0 {
+	w.Net.Host(0).ResetLog()
+	w.Add(dids[0]) // requested although it is excluded
+	w.Until("it to be forgotten", func() bool { return !w.Known(dids[0]) })
+	if n := len(w.Net.Host(0).Log().Requests); n != 0 {
 		t.Errorf("its host was asked %d kinds of questions", n)
 	}
-	w.net.Account(dids[3]).SetStatus(simnet.Active)
+	w.Net.Account(dids[3]).SetStatus(simnet.Active)
 	w.refilter(filter.Config{})
-	w.add(dids...)
+	w.Add(dids...)
 	w.converges(dids...)
 }
 
@@ -180,7 +174,7 @@ func TestRefilterWhileFetched(t *testing.T) {
 		net:    simnet.Options{Seed: 8, Hosts: 1, Repos: 6, RecordsMedian: 30},
 		runner: backfill.Options{Strategy: fetch.StrategyFull},
 	})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	changes := []filter.Config{
 		{Collections: []string{likes}},
 		{Collections: []string{likes, posts}, Excludes: dids[:1]},
@@ -192,22 +186,22 @@ func TestRefilterWhileFetched(t *testing.T) {
 	w.refilter(filter.Config{Collections: []string{posts}})
 	w.follow(store.ByOperator, dids[:4]...)
 	for _, did := range dids[:3] {
-		w.settle(did)
+		w.Settle(did)
 	}
 	for _, c := range changes {
-		w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() { w.refilter(c) }})
+		w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() { w.refilter(c) }})
 		for _, did := range dids {
-			if !w.store.Filter().Excluded(did) {
+			if !w.Store.Filter().Excluded(did) {
 				w.follow(store.ByOperator, did)
 			}
 		}
-		w.until("the change", func() bool { return slices.Equal(w.store.Filter().Config().Collections, c.Collections) })
+		w.Until("the change", func() bool { return slices.Equal(w.Store.Filter().Config().Collections, c.Collections) })
 		if len(c.Excludes) > 0 {
-			w.ends(func() bool { return !w.known(c.Excludes[0]) })
+			w.ends(func() bool { return !w.Known(c.Excludes[0]) })
 		}
 	}
-	w.clock.advance(time.Hour)
-	w.run.Wake()
+	w.Clock.Advance(time.Hour)
+	w.Run.Wake()
 	w.converges(dids...)
 }
 
@@ -219,49 +213,49 @@ func TestRefilterDeadHost(t *testing.T) {
 	}
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 8, Hosts: 2, Repos: 90, RecordsMedian: 5}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	w.refilter(filter.Config{Collections: []string{posts, likes}})
-	w.add(dids...)
+	w.Add(dids...)
 	w.converges(dids...)
-	if err := w.net.Host(1).Down(); err != nil {
+	if err := w.Net.Host(1).Down(); err != nil {
 		t.Fatal(err)
 	}
 	w.refilter(filter.Config{Collections: []string{posts, follows}})
 	var dead []string
 	for _, did := range dids {
-		if w.net.Account(did).Host() == w.net.Host(1) {
+		if w.Net.Account(did).Host() == w.Net.Host(1) {
 			dead = append(dead, did)
 			continue
 		}
-		w.until("the others", func() bool {
-			w.clock.advance(100 * time.Millisecond)
-			r := w.row(did)
+		w.Until("the others", func() bool {
+			w.Clock.Advance(100 * time.Millisecond)
+			r := w.Row(did)
 			return r.State == store.StateSynced && !r.Lacks && !r.Sweep && r.Filter == 2
 		})
 		w.fits(did)
 	}
 	for _, did := range dead {
-		w.until("the sweep", func() bool { r := w.row(did); return !r.Sweep && r.Filter == 2 })
+		w.Until("the sweep", func() bool { r := w.Row(did); return !r.Sweep && r.Filter == 2 })
 		for path := range w.told(did) {
 			if !strings.HasPrefix(path, posts+"/") {
 				t.Errorf("%s is still shown", path)
 			}
 		}
 	}
-	w.until("the pass to be over", func() bool {
-		w.clock.advance(10 * time.Second)
-		_, running, err := w.run.Refilter()
+	w.Until("the pass to be over", func() bool {
+		w.Clock.Advance(10 * time.Second)
+		_, running, err := w.Run.Refilter()
 		return err == nil && !running
 	})
-	if err := w.net.Host(1).Up(); err != nil {
+	if err := w.Net.Host(1).Up(); err != nil {
 		t.Fatal(err)
 	}
-	w.until("all to be whole", func() bool {
-		if w.run.Syncing() == 0 { // otherwise transfers under way seem to take minutes
-			w.clock.advance(time.Minute)
+	w.Until("all to be whole", func() bool {
+		if w.Run.Syncing() == 0 { // otherwise transfers under way seem to take minutes
+			w.Clock.Advance(time.Minute)
 		}
-		w.run.Wake()
-		return w.store.Counts()["synced"] == int64(len(dids))
+		w.Run.Wake()
+		return w.Store.Counts()["synced"] == int64(len(dids))
 	})
 	w.converges(dids...)
 }
@@ -275,23 +269,23 @@ func TestForgettingEnded(t *testing.T) {
 	var base int64
 	reached, ending := make(chan struct{}), make(chan struct{})
 	step := func(name string) {
-		if name == "applied" && armed.Load() && w.store.Counts()["events"] > base && armed.CompareAndSwap(true, false) {
+		if name == "applied" && armed.Load() && w.Store.Counts()["events"] > base && armed.CompareAndSwap(true, false) {
 			close(reached)
 			<-ending
 		}
 	}
 	w = newWorld(t, worldOptions{net: simnet.Options{Seed: 6, Hosts: 1, Repos: 1, RecordsMedian: 3000, RecordsMax: 3000}, store: store.Options{Step: step}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	base = w.store.Counts()["events"]
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	base = w.Store.Counts()["events"]
 	armed.Store(true)
 	w.refilter(filter.Config{Excludes: []string{did}})
 	<-reached
-	w.end()
+	w.End()
 	close(ending)
-	w.stop()
-	if events, head := w.store.Counts()["events"], int64(storetest.Head(w.t, w.store)); events <= base || head != events || !w.known(did) {
-		t.Errorf("%d events, of which %d are published; known %t", events, head, w.known(did))
+	w.Stop()
+	if events, head := w.Store.Counts()["events"], int64(storetest.Head(w.T, w.Store)); events <= base || head != events || !w.Known(did) {
+		t.Errorf("%d events, of which %d are published; known %t", events, head, w.Known(did))
 	}
 }

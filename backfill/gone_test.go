@@ -15,37 +15,37 @@ import (
 func TestGoneFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
 	a.SetStatus(simnet.Deactivated)
-	w.add(did)
-	w.settle(did)
-	broken := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError, Status: http.StatusInternalServerError, Endpoint: "*"})
+	w.Add(did)
+	w.Settle(did)
+	broken := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError, Status: http.StatusInternalServerError, Endpoint: "*"})
 	for n := uint32(1); n <= 3; n++ {
 		asked := broken.Fired()
-		w.add(did)
-		w.settle(did)
+		w.Add(did)
+		w.Settle(did)
 		w.looked()
-		r := w.row(did)
-		if r.State != store.StateResync || r.Status != store.StatusDeactivated || r.Retry.Count != n || r.Retry.Next <= w.clock.now().Unix() || r.Records == 0 {
+		r := w.Row(did)
+		if r.State != store.StateResync || r.Status != store.StatusDeactivated || r.Retry.Count != n || r.Retry.Next <= w.Clock.Now().Unix() || r.Records == 0 {
 			t.Errorf("after %d failures: %v, %v %+v", n, r.State, r.Status, r.Retry)
 		}
 		if got := broken.Fired() - asked; got != 1 {
 			t.Errorf("asked %d times, want 1", got)
 		}
-		w.gauges()
+		w.Gauges()
 	}
 	broken.Clear()
 	a.SetStatus(simnet.Active)
-	w.stop()
+	w.Stop()
 	w.start(backfill.Options{})
-	w.clock.advance(2 * time.Hour)
-	w.run.Wake()
-	w.until("the account to return", func() bool { return w.row(did).State == store.StateSynced })
-	w.settle(did)
-	w.equal(did)
+	w.Clock.Advance(2 * time.Hour)
+	w.Run.Wake()
+	w.Until("the account to return", func() bool { return w.Row(did).State == store.StateSynced })
+	w.Settle(did)
+	w.Equal(did)
 }
 
 // TestAccountWhileFetched: an account event that arrives while a copy is made is newer than the
@@ -55,52 +55,52 @@ func TestAccountWhileFetched(t *testing.T) {
 	for _, held := range []bool{false, true} {
 		for _, status := range []store.Status{store.StatusTakendown, store.StatusDeleted} {
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-			did := w.net.DIDs()[0]
+			did := w.Net.DIDs()[0]
 			if held {
-				w.add(did)
-				w.settle(did)
-				if _, err := w.net.Account(did).Mutate(20); err != nil {
+				w.Add(did)
+				w.Settle(did)
+				if _, err := w.Net.Account(did).Mutate(20); err != nil {
 					t.Fatal(err)
 				}
 			}
 			records := w.rowOrNew(did).Records
-			slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, DID: did})
-			w.add(did)
-			w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+			slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, DID: did})
+			w.Add(did)
+			w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
 			w.hide(did, status)
-			w.until("the task to end", func() bool { return !w.run.InFlight(did) })
-			r := w.row(did)
+			w.Until("the task to end", func() bool { return !w.Run.InFlight(did) })
+			r := w.Row(did)
 			if status == store.StatusDeleted {
 				records = 0
 			}
-			if r.State != store.StateGone || r.Status != status || r.Records != records || w.store.Fetching(did) {
+			if r.State != store.StateGone || r.Status != status || r.Records != records || w.Store.Fetching(did) {
 				t.Errorf("held %v: %v, %v with %d records, want %v with %d", held, r.State, r.Status, r.Records, status, records)
 			}
-			w.gauges()
+			w.Gauges()
 		}
 	}
 }
 
 // rowOrNew returns a row that need not exist.
 func (w *world) rowOrNew(did string) store.Repo {
-	w.t.Helper()
-	r, err := w.store.RepoOrNew(did)
+	w.T.Helper()
+	r, err := w.Store.RepoOrNew(did)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return r
 }
 
 // hide applies an account event as the live side does.
 func (w *world) hide(did string, status store.Status) {
-	w.t.Helper()
-	defer w.store.Lock(did)()
-	r := w.row(did)
-	b := w.store.NewBatch()
+	w.T.Helper()
+	defer w.Store.Lock(did)()
+	r := w.Row(did)
+	b := w.Store.NewBatch()
 	b.DropBuffer(&r)
 	if status == store.StatusDeleted && r.Ordinal != 0 {
 		if err := b.Wipe(&r); err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 	} else {
 		r.Attempt++
@@ -109,7 +109,7 @@ func (w *world) hide(did string, status store.Status) {
 	b.Hide(&r, status, store.OriginHost, store.Retry{})
 	b.PutRepo(&r)
 	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }
 

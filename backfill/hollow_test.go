@@ -19,17 +19,17 @@ func TestHollowRecord(t *testing.T) {
 			net:    simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 15},
 			runner: backfill.Options{Strategy: strategy},
 		})
-		did := w.net.DIDs()[0]
+		did := w.Net.DIDs()[0]
 		w.refilter(filter.Config{Collections: []string{posts}})
-		w.add(did)
+		w.Add(did)
 		w.converges(did)
-		if _, err := w.net.Account(did).Commit(simnet.Write{Path: posts + "/hollow", Record: []byte{}}); err != nil {
+		if _, err := w.Net.Account(did).Commit(simnet.Write{Path: posts + "/hollow", Record: []byte{}}); err != nil {
 			t.Fatal(err)
 		}
-		w.net.Host(0).ResetLog()
+		w.Net.Host(0).ResetLog()
 		w.follow(store.ByOperator, did)
 		w.converges(did)
-		for method, n := range w.net.Host(0).Log().Requests {
+		for method, n := range w.Net.Host(0).Log().Requests {
 			if n > 10 {
 				t.Errorf("%d requests of %s", n, method)
 			}

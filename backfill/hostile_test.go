@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
@@ -38,8 +39,8 @@ func sections(car []byte) []int {
 func TestDamagedCARs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 25}})
-	did := w.net.DIDs()[0]
-	at := sections(w.net.Account(did).CAR())
+	did := w.Net.DIDs()[0]
+	at := sections(w.Net.Account(did).CAR())
 	damages := map[string]func(i int, car []byte) []byte{
 		"cut":  func(i int, car []byte) []byte { return car[:at[i]] },
 		"flip": func(i int, car []byte) []byte { car[(at[i]+at[i+1])/2] ^= 1; return car },
@@ -47,22 +48,22 @@ func TestDamagedCARs(t *testing.T) {
 	}
 	for name, damage := range damages {
 		for i := range at[:len(at)-1] {
-			in := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Mutated, Mutate: func(car []byte) []byte { return damage(i, car) }})
-			w.add(did)
-			w.settle(did)
-			if r := w.row(did); r.State != store.StateResync || r.Ordinal != 0 || r.Retry.Kind != store.Generic && r.Retry.Kind != store.Transport {
+			in := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Mutated, Mutate: func(car []byte) []byte { return damage(i, car) }})
+			w.Add(did)
+			w.Settle(did)
+			if r := w.Row(did); r.State != store.StateResync || r.Ordinal != 0 || r.Retry.Kind != store.Generic && r.Retry.Kind != store.Transport {
 				t.Fatalf("%s at section %d: %+v", name, i, r)
 			}
 			in.Clear()
-			w.clock.advance(10 * time.Minute) // a body that ends early parks its host
+			w.Clock.Advance(10 * time.Minute) // a body that ends early parks its host
 		}
 	}
-	if n := w.store.Counts()["records"]; n != 0 {
+	if n := w.Store.Counts()["records"]; n != 0 {
 		t.Errorf("%d records stored", n)
 	}
-	w.add(did)
-	w.settle(did)
-	w.equal(did)
+	w.Add(did)
+	w.Settle(did)
+	w.Equal(did)
 }
 
 // TestDirectoryOutage: while no DID can be resolved, repositories wait instead of failing one by
@@ -74,21 +75,21 @@ func TestDirectoryOutage(t *testing.T) {
 	t.Parallel()
 	for _, f := range []simnet.Fault{{Kind: simnet.ServerError}, {Kind: simnet.RateLimited, RetryAfter: 30 * time.Second}} {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 200, RecordsMedian: 3}, runner: backfill.Options{Concurrency: 8}})
-		w.net.PLCHost().Inject(f)
-		w.add(w.net.DIDs()...)
-		w.until("the first failures", func() bool { return w.store.Counts()["resync"] > 0 })
+		w.Net.PLCHost().Inject(f)
+		w.Add(w.Net.DIDs()...)
+		w.Until("the first failures", func() bool { return w.Store.Counts()["resync"] > 0 })
 		w.looked()
-		if c := w.store.Counts(); c["resync"] > 16 {
+		if c := w.Store.Counts(); c["resync"] > 16 {
 			t.Errorf("%v: %d repositories burnt an attempt", f.Kind, c["resync"])
 		}
-		w.net.PLCHost().ClearFaults()
-		w.until("all to be synced", func() bool {
-			w.clock.advance(time.Minute)
-			w.run.Wake()
+		w.Net.PLCHost().ClearFaults()
+		w.Until("all to be synced", func() bool {
+			w.Clock.Advance(time.Minute)
+			w.Run.Wake()
 			time.Sleep(10 * time.Millisecond)
-			return w.store.Counts()["synced"] == 200
+			return w.Store.Counts()["synced"] == 200
 		})
-		w.stop()
+		w.Stop()
 	}
 }
 
@@ -109,32 +110,32 @@ func (d slowWeb) Resolve(ctx context.Context, did string) (identity.Identity, er
 func TestStrangers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 50, RecordsMedian: 3}})
-	w.stop()
-	r, err := backfill.New(backfill.Options{Store: w.store, Directory: slowWeb{w.dir}, AllowPrivate: true, Now: w.clock.now, Concurrency: 8})
+	w.Stop()
+	r, err := backfill.New(backfill.Options{Store: w.Store, Directory: slowWeb{w.Dir}, AllowPrivate: true, Now: w.Clock.Now, Concurrency: 8})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.run = r
+	w.Run = r
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return r.Run(ctx) })
-	g.Go(func() error { return w.store.Run(ctx) })
+	g.Go(func() error { return w.Store.Run(ctx) })
 	defer func() {
 		cancel()
 		if err := g.Wait(); err != nil {
 			t.Error(err)
 		}
 	}()
-	dids := w.net.DIDs()
-	w.add(dids[0])
-	w.settle(dids[0])
+	dids := w.Net.DIDs()
+	w.Add(dids[0])
+	w.Settle(dids[0])
 	for i := range 100 {
-		w.add(fmt.Sprintf("did:web:h%d.evil.example", i))
+		w.Add(fmt.Sprintf("did:web:h%d.evil.example", i))
 	}
-	w.add(dids[1:]...)
-	w.settle(dids...)
+	w.Add(dids[1:]...)
+	w.Settle(dids...)
 	for _, did := range dids {
-		w.equal(did)
+		w.Equal(did)
 	}
 }
 
@@ -150,22 +151,22 @@ func TestWeb(t *testing.T) {
 	defer host.Close()
 	s := storetest.Open(t, store.Options{GroupAge: time.Millisecond})
 	const did = "did:web:somebody.example"
-	r, err := backfill.New(backfill.Options{Store: s, AllowPrivate: true, Directory: directory{did: {DID: did, PDS: host.URL}}})
+	r, err := backfill.New(backfill.Options{Store: s, AllowPrivate: true, Directory: backfilltest.Directory{did: {DID: did, PDS: host.URL}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: s, run: r}
+	w := &world{&backfilltest.World{T: t, Store: s, Run: r}}
 	ctx, cancel := context.WithCancel(t.Context())
 	var g errgroup.Group
 	g.Go(func() error { return r.Run(ctx) })
-	w.add(did)
-	w.settle(did)
+	w.Add(did)
+	w.Settle(did)
 	cancel()
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
 	// The rejected commit of another DID shows that the request reached the right host.
-	row := w.row(did)
+	row := w.Row(did)
 	if h, known := s.HostByID(row.Pending.Host); !known || "http://"+h.Name != host.URL || !strings.Contains(row.Retry.Error, "the commit is of") {
 		t.Errorf("%+v at %q", row.Retry, h.Name)
 	}
@@ -202,7 +203,7 @@ func TestEncodings(t *testing.T) {
 		z.Close()
 	}))
 	defer host.Close()
-	dir := directory{}
+	dir := backfilltest.Directory{}
 	for _, a := range net.Accounts() {
 		ident, err := real.Resolve(t.Context(), a.DID())
 		if err != nil {
@@ -216,20 +217,20 @@ func TestEncodings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: s, run: r}
+	w := &world{&backfilltest.World{T: t, Store: s, Run: r}}
 	ctx, cancel := context.WithCancel(t.Context())
 	var g errgroup.Group
 	g.Go(func() error { return r.Run(ctx) })
-	w.add(here.DID(), gone.DID())
-	w.settle(here.DID(), gone.DID())
+	w.Add(here.DID(), gone.DID())
+	w.Settle(here.DID(), gone.DID())
 	cancel()
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
-	if r := w.row(here.DID()); r.State != store.StateSynced {
+	if r := w.Row(here.DID()); r.State != store.StateSynced {
 		t.Errorf("zstd: %v %+v", r.State, r.Retry)
 	}
-	if r := w.row(gone.DID()); r.State != store.StateGone || r.Status != store.StatusTakendown {
+	if r := w.Row(gone.DID()); r.State != store.StateGone || r.Status != store.StatusTakendown {
 		t.Errorf("gzip: %v %v %+v", r.State, r.Status, r.Retry)
 	}
 }
@@ -239,26 +240,26 @@ func TestEncodings(t *testing.T) {
 func TestShared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
-	dids := w.net.DIDs()
-	w.add(dids[0])
-	w.settle(dids[0])
-	w.equal(dids[0])
-	blocks := w.store.Counts()["blocks"]
+	dids := w.Net.DIDs()
+	w.Add(dids[0])
+	w.Settle(dids[0])
+	w.Equal(dids[0])
+	blocks := w.Store.Counts()["blocks"]
 	for i, did := range dids {
 		large := append([]byte{0x5a, 0, 8, 0, 0}, make([]byte, 512<<10)...)
 		for n := range 100 {
 			path := fmt.Sprintf("app.test.same/%d", n)
-			if _, err := w.net.Account(did).Commit(simnet.Write{Path: path, Record: large}); err != nil {
+			if _, err := w.Net.Account(did).Commit(simnet.Write{Path: path, Record: large}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		w.add(did)
-		w.settle(did)
-		if r := w.row(did); r.State != store.StateResync || r.Retry.Kind != store.Generic || (r.Ordinal == 0) != (i == 1) {
+		w.Add(did)
+		w.Settle(did)
+		if r := w.Row(did); r.State != store.StateResync || r.Retry.Kind != store.Generic || (r.Ordinal == 0) != (i == 1) {
 			t.Errorf("%s: %+v", did, r)
 		}
 	}
-	if n := w.store.Counts()["blocks"]; n != blocks {
+	if n := w.Store.Counts()["blocks"]; n != blocks {
 		t.Errorf("%d blocks stored, there were %d", n, blocks)
 	}
 }
@@ -282,22 +283,22 @@ func FuzzAskedWait(f *testing.F) {
 func TestCollections(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
-	did := w.net.DIDs()[0]
+	did := w.Net.DIDs()[0]
 	writes := make([]simnet.Write, 10_001)
 	for i := range writes {
 		writes[i] = simnet.Write{Path: fmt.Sprintf("app.test.a%05d/1", i), Record: []byte{0xa0}}
 	}
 	for _, n := range []int{9000, len(writes)} {
-		if _, err := w.net.Account(did).Commit(writes[:n]...); err != nil {
+		if _, err := w.Net.Account(did).Commit(writes[:n]...); err != nil {
 			t.Fatal(err)
 		}
-		w.add(did)
-		w.settle(did)
-		r := w.row(did)
+		w.Add(did)
+		w.Settle(did)
+		r := w.Row(did)
 		if (r.State == store.StateSynced) != (n == 9000) {
 			t.Errorf("%d collections: %v %+v", n, r.State, r.Retry)
 		}
-		if all, err := w.store.Collections(&r); err != nil || len(all) > 9100 {
+		if all, err := w.Store.Collections(&r); err != nil || len(all) > 9100 {
 			t.Errorf("%d collections stored of %d, %v", len(all), n, err)
 		}
 	}
@@ -308,18 +309,18 @@ func TestCollections(t *testing.T) {
 func TestHiddenKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
-	did := w.net.DIDs()[0]
+	did := w.Net.DIDs()[0]
 	writes := make([]simnet.Write, 100_001)
 	for i := range writes {
 		writes[i] = simnet.Write{Path: fmt.Sprintf("app.test.a/%06d=", i), Record: []byte{0xa0}}
 	}
 	for _, n := range []int{1000, len(writes)} {
-		if _, err := w.net.Account(did).Commit(writes[:n]...); err != nil {
+		if _, err := w.Net.Account(did).Commit(writes[:n]...); err != nil {
 			t.Fatal(err)
 		}
-		w.add(did)
-		w.settle(did)
-		if r := w.row(did); (r.State == store.StateSynced) != (n == 1000) {
+		w.Add(did)
+		w.Settle(did)
+		if r := w.Row(did); (r.State == store.StateSynced) != (n == 1000) {
 			t.Errorf("%d hidden keys: %v %+v", n, r.State, r.Retry)
 		}
 	}

@@ -22,8 +22,8 @@ func TestHostPlaceReused(t *testing.T) {
 		store: store.Options{HostsMax: 128}, // two that are addresses
 	})
 	at := map[string][]string{}
-	for _, did := range w.net.DIDs() {
-		name := strings.TrimPrefix(w.net.Account(did).Host().URL(), "http://")
+	for _, did := range w.Net.DIDs() {
+		name := strings.TrimPrefix(w.Net.Account(did).Host().URL(), "http://")
 		at[name] = append(at[name], did)
 	}
 	var hosts []string
@@ -36,34 +36,34 @@ func TestHostPlaceReused(t *testing.T) {
 		t.Fatalf("hosts %v", at)
 	}
 	for _, name := range hosts[:2] {
-		w.add(at[name]...)
-		w.settle(at[name]...)
+		w.Add(at[name]...)
+		w.Settle(at[name]...)
 	}
-	w.add(at[last]...)
-	w.until("the others to wait", func() bool {
-		return w.store.Counts()["resync"] == int64(len(at[last])) && w.run.Syncing() == 0
+	w.Add(at[last]...)
+	w.Until("the others to wait", func() bool {
+		return w.Store.Counts()["resync"] == int64(len(at[last])) && w.Run.Syncing() == 0
 	})
 	for _, did := range at[last] {
-		if r := w.row(did); !strings.Contains(r.Retry.Error, "in use") {
+		if r := w.Row(did); !strings.Contains(r.Retry.Error, "in use") {
 			t.Errorf("%s waits since %q", did, r.Retry.Error)
 		}
 	}
-	w.filter(filter.Config{Excludes: at[first]})
-	w.until("the first to be forgotten", func() bool { return !slices.ContainsFunc(at[first], w.known) })
-	w.clock.advance(2 * time.Hour)
-	w.run.Wake()
-	w.until("the others to be fetched", func() bool {
+	w.Filter(filter.Config{Excludes: at[first]})
+	w.Until("the first to be forgotten", func() bool { return !slices.ContainsFunc(at[first], w.Known) })
+	w.Clock.Advance(2 * time.Hour)
+	w.Run.Wake()
+	w.Until("the others to be fetched", func() bool {
 		return !slices.ContainsFunc(at[last], func(did string) bool {
-			return w.row(did).State != store.StateSynced
+			return w.Row(did).State != store.StateSynced
 		})
 	})
 	for i, name := range hosts {
-		_, err := w.store.HostNamed(name)
+		_, err := w.Store.HostNamed(name)
 		if i == 0 && !errors.Is(err, store.ErrNotFound) || i > 0 && err != nil {
 			t.Errorf("host %d: %v", i, err)
 		}
 	}
 	for _, did := range append(at[hosts[1]], at[last]...) {
-		w.equal(did)
+		w.Equal(did)
 	}
 }

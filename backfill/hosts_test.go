@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
@@ -18,10 +19,10 @@ import (
 
 // hostOf returns the store's id of the host of an account.
 func (w *world) hostOf(h *simnet.Host) uint32 {
-	w.t.Helper()
-	id, err := w.store.HostID(strings.TrimPrefix(h.URL(), "http://"))
+	w.T.Helper()
+	id, err := w.Store.HostID(strings.TrimPrefix(h.URL(), "http://"))
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return id
 }
@@ -31,32 +32,32 @@ func (w *world) hostOf(h *simnet.Host) uint32 {
 func TestBan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 3}})
-	h := w.net.Host(0)
+	h := w.Net.Host(0)
 	set := func(banned bool) {
-		id, err := w.store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = banned })
+		id, err := w.Store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = banned })
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.run.HostChanged(id)
+		w.Run.HostChanged(id)
 	}
 	set(true)
-	w.add(w.net.DIDs()...)
-	w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 20 })
+	w.Add(w.Net.DIDs()...)
+	w.Until("the other host's repositories", func() bool { return w.Store.Counts()["synced"] == 20 })
 	id := w.hostOf(h)
-	w.until("the rest to wait in its queue", func() bool {
-		of, _ := w.store.HostByID(id)
+	w.Until("the rest to wait in its queue", func() bool {
+		of, _ := w.Store.HostByID(id)
 		return of.Queued == 20 && of.Accounts == 20
 	})
 	if n := h.Log().Requests["com.atproto.sync.getRepo"]; n != 0 {
 		t.Errorf("the banned host was asked %d times", n)
 	}
-	if now := w.run.HostStanding(id); now.State() != "banned" || now.Running != 0 {
+	if now := w.Run.HostStanding(id); now.State() != "banned" || now.Running != 0 {
 		t.Errorf("it stands as %s, %+v", now.State(), now)
 	}
 	set(false)
-	w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 40 })
-	w.stop()
-	of, _ := w.store.HostByID(id)
+	w.Until("all to be synced", func() bool { return w.Store.Counts()["synced"] == 40 })
+	w.Stop()
+	of, _ := w.Store.HostByID(id)
 	if of.Repos != 20 || of.Bytes == 0 || of.LastSeen == 0 || of.FirstSeen == 0 || of.Queued != 0 || of.Accounts != 20 || of.Failing != 0 {
 		t.Errorf("in the end its row is %+v", of)
 	}
@@ -67,23 +68,23 @@ func TestBan(t *testing.T) {
 func TestBanInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 40, RecordsMedian: 3}, runner: backfill.Options{PerHost: 1}})
-	h := w.net.Host(0)
+	h := w.Net.Host(0)
 	slow := h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, Endpoint: "com.atproto.sync.getRepo"})
-	w.add(w.net.DIDs()...)
-	w.until("some to be fetched", func() bool { return w.store.Counts()["synced"] > 20 })
-	id, err := w.store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = true })
+	w.Add(w.Net.DIDs()...)
+	w.Until("some to be fetched", func() bool { return w.Store.Counts()["synced"] > 20 })
+	id, err := w.Store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = true })
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.run.HostChanged(id)
+	w.Run.HostChanged(id)
 	slow.Clear()
-	w.until("the host to be left alone", func() bool { return w.run.HostStanding(id).Running == 0 })
-	w.until("the rest to wait in its queue", func() bool {
-		of, _ := w.store.HostByID(id)
-		return of.Queued > 10 && of.Queued == w.store.Counts()["pending"]
+	w.Until("the host to be left alone", func() bool { return w.Run.HostStanding(id).Running == 0 })
+	w.Until("the rest to wait in its queue", func() bool {
+		of, _ := w.Store.HostByID(id)
+		return of.Queued > 10 && of.Queued == w.Store.Counts()["pending"]
 	})
-	for _, did := range w.net.DIDs() {
-		w.until("nobody to be in flight", func() bool { return !w.run.InFlight(did) })
+	for _, did := range w.Net.DIDs() {
+		w.Until("nobody to be in flight", func() bool { return !w.Run.InFlight(did) })
 	}
 }
 
@@ -91,19 +92,19 @@ func TestBanInTheMiddle(t *testing.T) {
 func TestNobodyWakes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
-	dids := w.net.DIDs()
-	w.add(dids[0])
-	w.settle(dids[0])
-	w.clock.advance(2 * time.Second)
-	woken := w.clock.now()
-	w.run.Wake()
-	w.until("it to have looked everywhere", func() bool { return backfill.ScannedAll(w.run).After(woken) })
-	w.change(dids[1], func(r *store.Repo) {
+	dids := w.Net.DIDs()
+	w.Add(dids[0])
+	w.Settle(dids[0])
+	w.Clock.Advance(2 * time.Second)
+	woken := w.Clock.Now()
+	w.Run.Wake()
+	w.Until("it to have looked everywhere", func() bool { return backfill.ScannedAll(w.Run).After(woken) })
+	w.Change(dids[1], func(r *store.Repo) {
 		r.State, r.Tracked, r.Pending.Priority = store.StatePending, store.ByOperator, store.PriorityOperator
 	})
-	w.clock.advance(2 * time.Minute)
-	w.run.HostChanged(w.hostOf(w.net.Host(0))) // the dispatcher goes round, as it does each minute
-	w.until("the other", func() bool { return w.store.Counts()["synced"] == 2 })
+	w.Clock.Advance(2 * time.Minute)
+	w.Run.HostChanged(w.hostOf(w.Net.Host(0))) // the dispatcher goes round, as it does each minute
+	w.Until("the other", func() bool { return w.Store.Counts()["synced"] == 2 })
 }
 
 // TestHostRules: hosts that match a pattern receive no more requests than it allows, at a time and
@@ -115,9 +116,9 @@ func TestHostRules(t *testing.T) {
 		runner: backfill.Options{HostRules: pace.Rules{{Glob: "*.example", Banned: true},
 			{Glob: "127.0.0.1:*", Override: pace.Override{Concurrency: 2, PerSecond: 20}}, {Glob: "*", Override: pace.Override{Concurrency: 1}}}},
 	})
-	w.add(w.net.DIDs()...)
-	w.until("all to be synced", func() bool { return w.store.Counts()["synced"] == 25 })
-	log := w.net.Host(0).Log()
+	w.Add(w.Net.DIDs()...)
+	w.Until("all to be synced", func() bool { return w.Store.Counts()["synced"] == 25 })
+	log := w.Net.Host(0).Log()
 	if log.InFlightMax > 2 {
 		t.Errorf("%d requests at a time", log.InFlightMax)
 	}
@@ -142,16 +143,16 @@ func TestHostRules(t *testing.T) {
 func TestHostFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 3}})
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError})
-	w.add(w.net.DIDs()...)
-	id := w.hostOf(w.net.Host(0))
-	w.until("the host to be parked", func() bool { return !w.run.HostStanding(id).ParkedUntil.IsZero() })
-	now := w.run.HostStanding(id)
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.ServerError})
+	w.Add(w.Net.DIDs()...)
+	id := w.hostOf(w.Net.Host(0))
+	w.Until("the host to be parked", func() bool { return !w.Run.HostStanding(id).ParkedUntil.IsZero() })
+	now := w.Run.HostStanding(id)
 	if now.State() != "parked" || now.FailingSince.IsZero() || !strings.Contains(now.Error, "503") {
 		t.Errorf("it stands as %s, %+v", now.State(), now)
 	}
-	w.stop()
-	of, _ := w.store.HostByID(id)
+	w.Stop()
+	of, _ := w.Store.HostByID(id)
 	if of.Failing == 0 || !strings.Contains(of.Error, "503") || of.Repos != 0 {
 		t.Errorf("its row is %+v", of)
 	}
@@ -174,26 +175,26 @@ func TestRedirectTo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 20, RecordsMedian: 3}, runner: backfill.Options{HostRules: c.rules}})
-			from, to := w.net.Host(0), w.net.Host(1)
+			from, to := w.Net.Host(0), w.Net.Host(1)
 			target := to.URL()
 			if c.rules != nil {
 				// A name that no host in the table has.
 				target = strings.Replace(target, "127.0.0.1", "localhost", 1)
-			} else if _, err := w.store.SetHost(strings.TrimPrefix(target, "http://"), func(row *store.HostRow) { *row = c.row }); err != nil {
+			} else if _, err := w.Store.SetHost(strings.TrimPrefix(target, "http://"), func(row *store.HostRow) { *row = c.row }); err != nil {
 				t.Fatal(err)
 			}
 			var sent []string
-			for _, did := range w.net.DIDs() {
-				if w.net.Account(did).Host() == from {
+			for _, did := range w.Net.DIDs() {
+				if w.Net.Account(did).Host() == from {
 					sent = append(sent, did)
 				}
 			}
 			from.Inject(simnet.Fault{Kind: simnet.Redirect, Location: target + "/xrpc/com.atproto.sync.getRepo?did=" + sent[0]})
-			w.add(sent...)
-			w.settle(sent...)
+			w.Add(sent...)
+			w.Settle(sent...)
 			refused := 0
 			for _, did := range sent {
-				if r := w.row(did); r.State == store.StateResync && r.Retry.Kind == store.Generic && strings.Contains(r.Retry.Error, "redirect") {
+				if r := w.Row(did); r.State == store.StateResync && r.Retry.Kind == store.Generic && strings.Contains(r.Retry.Error, "redirect") {
 					refused++
 				}
 			}
@@ -214,25 +215,25 @@ func TestRedirectTo(t *testing.T) {
 // and wait in the queue of the listing host.
 func TestNamesOfNobody(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{Directory: directory{}}})
-	id := w.hostOf(w.net.Host(0))
+	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{Directory: backfilltest.Directory{}}})
+	id := w.hostOf(w.Net.Host(0))
 	var dids []string
 	for i := range 40 {
 		did := fmt.Sprintf("did:web:h%d.example", i)
 		dids = append(dids, did)
-		w.change(did, func(r *store.Repo) {
+		w.Change(did, func(r *store.Repo) {
 			r.State, r.Tracked = store.StatePending, store.ByNetwork
 			r.Pending = store.PendingKey{Host: id, Priority: store.PriorityDiscovery}
 		})
 	}
-	w.run.Wake()
-	w.settle(dids...)
+	w.Run.Wake()
+	w.Settle(dids...)
 	for _, did := range dids {
-		if r := w.row(did); r.State != store.StateResync || r.Pending.Host != id {
+		if r := w.Row(did); r.State != store.StateResync || r.Pending.Host != id {
 			t.Errorf("%s: %v at host %d, %+v", did, r.State, r.Pending.Host, r.Retry)
 		}
 	}
-	if all, _, err := w.store.Hosts("", 100, nil); err != nil || len(all) != 1 {
+	if all, _, err := w.Store.Hosts("", 100, nil); err != nil || len(all) != 1 {
 		t.Errorf("%d hosts are known, %v", len(all), err)
 	}
 }
@@ -242,20 +243,20 @@ func TestNamesOfNobody(t *testing.T) {
 func TestNobodyIsAskedForSeldom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
-	held, nobody := w.net.DIDs()[0], w.net.DIDs()[1]
-	w.add(held)
-	w.settle(held)
-	w.stop()
-	w.start(backfill.Options{Directory: directory{}})
+	held, nobody := w.Net.DIDs()[0], w.Net.DIDs()[1]
+	w.Add(held)
+	w.Settle(held)
+	w.Stop()
+	w.start(backfill.Options{Directory: backfilltest.Directory{}})
 	for did, most := range map[string]time.Duration{held: time.Hour, nobody: 28 * 24 * time.Hour} {
-		w.change(did, func(r *store.Repo) {
+		w.Change(did, func(r *store.Repo) {
 			r.State, r.Tracked, r.Pending.Priority, r.Retry.Count = store.StatePending, store.ByOperator, store.PriorityOperator, 30
 			r.Attempt++
 		})
-		w.run.Wake()
-		w.settle(did)
-		r := w.row(did)
-		wait := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
+		w.Run.Wake()
+		w.Settle(did)
+		r := w.Row(did)
+		wait := time.Unix(r.Retry.Next, 0).Sub(w.Clock.Now())
 		if r.State != store.StateResync || r.Retry.Kind != store.Generic || wait < most*89/100 || wait > most*111/100 {
 			t.Errorf("it is %v, and looked up again in %s, want %s: %+v", r.State, wait, most, r.Retry)
 		}
@@ -281,28 +282,28 @@ func (d *faltering) Resolve(ctx context.Context, did string) (identity.Identity,
 func TestLookupsRecover(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 24, RecordsMedian: 3}})
-	w.stop()
-	d := &faltering{Directory: w.dir}
+	w.Stop()
+	d := &faltering{Directory: w.Dir}
 	w.start(backfill.Options{Directory: d})
-	id := w.hostOf(w.net.Host(0))
-	dids := w.net.DIDs()
+	id := w.hostOf(w.Net.Host(0))
+	dids := w.Net.DIDs()
 	ask := func(did string) {
-		w.change(did, func(r *store.Repo) {
+		w.Change(did, func(r *store.Repo) {
 			r.State, r.Tracked, r.Pending = store.StatePending, store.ByOperator, store.PendingKey{Host: id, Priority: store.PriorityOperator}
 			r.Attempt++
 		})
-		w.run.Wake()
-		w.settle(did)
+		w.Run.Wake()
+		w.Settle(did)
 	}
 	for i := range len(dids) / 2 {
 		d.fails.Store(dids[2*i], true)
 		ask(dids[2*i])
-		if wait := backfill.LookupsParked(w.run); wait > time.Second {
+		if wait := backfill.LookupsParked(w.Run); wait > time.Second {
 			t.Fatalf("failure %d parks all lookups for %s", i+1, wait)
 		}
-		w.clock.advance(2 * time.Second)
+		w.Clock.Advance(2 * time.Second)
 		ask(dids[2*i+1])
-		if r := w.row(dids[2*i+1]); r.State != store.StateSynced {
+		if r := w.Row(dids[2*i+1]); r.State != store.StateSynced {
 			t.Fatalf("%v, %+v", r.State, r.Retry)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/store"
 	"cistern/store/storetest"
 )
@@ -82,7 +83,7 @@ func (q *queueOf) grow(n int) {
 
 // pick takes repositories out of the queue as the dispatcher does, and has them done at once.
 func (q *queueOf) pick(b *testing.B) {
-	r, err := backfill.New(backfill.Options{Store: q.store, Directory: directory{}, AllowPrivate: true})
+	r, err := backfill.New(backfill.Options{Store: q.store, Directory: backfilltest.Directory{}, AllowPrivate: true})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/store"
 	"cistern/store/storetest"
 )
@@ -14,7 +15,7 @@ import (
 func TestPickOfMovedRow(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
-	r, err := backfill.New(backfill.Options{Store: s, Directory: directory{}})
+	r, err := backfill.New(backfill.Options{Store: s, Directory: backfilltest.Directory{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,11 +23,11 @@ func TestQuotasApart(t *testing.T) {
 			w, reg := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 30, RecordsMedian: 600, RecordsMax: 1000,
 				Limit: simnet.Limit{Requests: 40, Fetches: 400, Window: time.Hour}},
 				filter.Config{Collections: []string{"app.bsky.actor.profile"}}, c.strategy)
-			w.add(w.net.DIDs()...)
-			w.settle(w.net.DIDs()...)
-			log, n := w.net.Host(0).Log(), ways(t, reg)
-			if log.Refused != 0 || log.Violations() != 0 || w.store.Counts()["synced"] != 30 {
-				t.Errorf("%d refused, %d too early; %v", log.Refused, log.Violations(), w.store.Counts())
+			w.Add(w.Net.DIDs()...)
+			w.Settle(w.Net.DIDs()...)
+			log, n := w.Net.Host(0).Log(), ways(t, reg)
+			if log.Refused != 0 || log.Violations() != 0 || w.Store.Counts()["synced"] != 30 {
+				t.Errorf("%d refused, %d too early; %v", log.Refused, log.Violations(), w.Store.Counts())
 			}
 			if queries := log.Requests[proofs] + log.Requests[parts]; n[1] == 0 || n[0]+n[2] == 0 || queries > 40-c.queries {
 				t.Errorf("%v by full, sparse and fallback, with %d queries", n, queries)
@@ -43,10 +43,10 @@ func TestQuotaRefused(t *testing.T) {
 	w, _ := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 600, RecordsMax: 1000,
 		Limit: simnet.Limit{Requests: 1, Fetches: 400, Window: time.Hour}},
 		filter.Config{Collections: []string{"app.bsky.actor.profile"}}, fetch.StrategySparse)
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: time.Hour, RetryAs: simnet.RateLimitReset, Endpoint: proofs, Count: 1})
-	w.add(w.net.DIDs()...)
-	w.settle(w.net.DIDs()...)
-	if w.store.Counts()["synced"] != 4 || w.run.HostStanding(w.hostOf(w.net.Host(0))).State() != "ok" {
-		t.Errorf("%v, %+v", w.store.Counts(), w.run.HostStanding(w.hostOf(w.net.Host(0))))
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: time.Hour, RetryAs: simnet.RateLimitReset, Endpoint: proofs, Count: 1})
+	w.Add(w.Net.DIDs()...)
+	w.Settle(w.Net.DIDs()...)
+	if w.Store.Counts()["synced"] != 4 || w.Run.HostStanding(w.hostOf(w.Net.Host(0))).State() != "ok" {
+		t.Errorf("%v, %+v", w.Store.Counts(), w.Run.HostStanding(w.hostOf(w.Net.Host(0))))
 	}
 }

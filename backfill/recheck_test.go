@@ -3,6 +3,7 @@ package backfill_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
 	"cistern/filter"
@@ -27,10 +29,10 @@ const latestCommit = "com.atproto.sync.getLatestCommit"
 
 // recheck requests a check whether a repository has changed at all.
 func (w *world) recheck(did string) {
-	w.t.Helper()
-	w.change(did, func(r *store.Repo) { r.Recheck = true })
-	w.add(did)
-	w.settle(did)
+	w.T.Helper()
+	w.Change(did, func(r *store.Repo) { r.Recheck = true })
+	w.Add(did)
+	w.Settle(did)
 }
 
 // TestRecheck: a repository whose commit has not changed is not transferred again, whatever else
@@ -48,19 +50,19 @@ func TestRecheck(t *testing.T) {
 		{name: "nothing", state: store.StateSynced},
 		{name: "a commit", change: func(w *world, a *simnet.Account) {
 			if _, err := a.Mutate(4); err != nil {
-				w.t.Fatal(err)
+				w.T.Fatal(err)
 			}
 		}, state: store.StateSynced, fetches: 1},
 		{name: "the account", change: func(_ *world, a *simnet.Account) { a.SetStatus(simnet.Takendown) },
 			state: store.StateGone, status: store.StatusTakendown, events: []string{"account takendown"}},
 		{name: "the identity", change: func(w *world, a *simnet.Account) {
-			w.change(a.DID(), func(r *store.Repo) { r.Handle = "old.sim.test" })
+			w.Change(a.DID(), func(r *store.Repo) { r.Handle = "old.sim.test" })
 		}, state: store.StateSynced, events: []string{"identity "}},
 		{name: "a rev seen that the host knows", change: func(w *world, a *simnet.Account) {
-			w.change(a.DID(), func(r *store.Repo) { r.SeenRev = r.Rev })
+			w.Change(a.DID(), func(r *store.Repo) { r.SeenRev = r.Rev })
 		}, state: store.StateSynced},
 		{name: "another commit of the same rev", change: func(w *world, a *simnet.Account) {
-			w.change(a.DID(), func(r *store.Repo) { r.Commit = append(slices.Clone(r.Commit), 0) })
+			w.Change(a.DID(), func(r *store.Repo) { r.Commit = append(slices.Clone(r.Commit), 0) })
 		}, state: store.StateSynced, fetches: 1},
 		{name: "the question is unknown", change: func(_ *world, a *simnet.Account) {
 			a.Host().Inject(simnet.Fault{Kind: simnet.ServerError, Status: 501, DID: a.DID(), Endpoint: latestCommit})
@@ -76,18 +78,18 @@ func TestRecheck(t *testing.T) {
 		}, state: store.StateResync},
 	}
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: len(cases), Repos: len(cases), RecordsMedian: 20}})
-	dids := w.net.DIDs()
-	w.add(dids...)
-	w.settle(dids...)
+	dids := w.Net.DIDs()
+	w.Add(dids...)
+	w.Settle(dids...)
 	for i, c := range cases {
 		did := dids[i]
-		a := w.net.Account(did)
-		head, fetches := storetest.Head(w.t, w.store), len(a.Host().Log().Fetches[did])
+		a := w.Net.Account(did)
+		head, fetches := storetest.Head(w.T, w.Store), len(a.Host().Log().Fetches[did])
 		if c.change != nil {
 			c.change(w, a)
 		}
 		w.recheck(did)
-		r := w.row(did)
+		r := w.Row(did)
 		if n := len(a.Host().Log().Fetches[did]) - fetches; n != c.fetches || a.Host().Log().Requests[latestCommit] == 0 {
 			t.Errorf("%s: %d transfers, want %d", c.name, n, c.fetches)
 		}
@@ -95,12 +97,12 @@ func TestRecheck(t *testing.T) {
 			t.Errorf("%s: %v, %v, recheck %v (%+v)", c.name, r.State, r.Status, r.Recheck, r.Retry)
 		}
 		if c.state == store.StateSynced {
-			w.equal(did)
+			w.Equal(did)
 			if r.SeenRev != "" {
 				t.Errorf("%s: still to be seen: %s", c.name, r.SeenRev)
 			}
 		}
-		others := slices.DeleteFunc(w.events(did, head+1), func(e string) bool { return e[0] < 'a' })
+		others := slices.DeleteFunc(w.Events(did, head+1), func(e string) bool { return e[0] < 'a' })
 		if len(c.events) > 0 && c.events[0] == "identity " {
 			c.events[0] += a.Host().URL()
 		}
@@ -115,23 +117,23 @@ func TestRecheck(t *testing.T) {
 func TestFutureDue(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
-	dids := w.net.DIDs()
-	w.add(dids...)
-	w.settle(dids...)
-	if _, err := w.net.Account(dids[1]).Mutate(3); err != nil {
+	dids := w.Net.DIDs()
+	w.Add(dids...)
+	w.Settle(dids...)
+	if _, err := w.Net.Account(dids[1]).Mutate(3); err != nil {
 		t.Fatal(err)
 	}
-	due := w.clock.now().Add(10 * time.Minute).Unix()
+	due := w.Clock.Now().Add(10 * time.Minute).Unix()
 	for _, did := range dids {
-		w.change(did, func(r *store.Repo) { r.FutureDue, r.SeenRev = due, w.net.Account(did).NextTID() })
+		w.Change(did, func(r *store.Repo) { r.FutureDue, r.SeenRev = due, w.Net.Account(did).NextTID() })
 	}
-	w.clock.advance(10*time.Minute + time.Second)
-	w.run.Wake()
+	w.Clock.Advance(10*time.Minute + time.Second)
+	w.Run.Wake()
 	for _, did := range dids {
-		w.until("it was looked at", func() bool { r := w.row(did); return r.FutureDue == 0 && r.State == store.StateSynced })
-		w.equal(did)
+		w.Until("it was looked at", func() bool { r := w.Row(did); return r.FutureDue == 0 && r.State == store.StateSynced })
+		w.Equal(did)
 	}
-	log := w.net.Host(0).Log()
+	log := w.Net.Host(0).Log()
 	if n := log.Requests[latestCommit]; n != 2 || len(log.Fetches[dids[0]]) != 1 || len(log.Fetches[dids[1]]) != 2 {
 		t.Errorf("%d questions, %d and %d transfers", n, len(log.Fetches[dids[0]]), len(log.Fetches[dids[1]]))
 	}
@@ -141,11 +143,11 @@ func TestFutureDue(t *testing.T) {
 func TestRecheckWithoutData(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.know(did)
+	did := w.Net.DIDs()[0]
+	w.Know(did)
 	w.recheck(did)
-	w.equal(did)
-	if w.row(did).Recheck || w.net.Host(0).Log().Requests[latestCommit] != 0 {
+	w.Equal(did)
+	if w.Row(did).Recheck || w.Net.Host(0).Log().Requests[latestCommit] != 0 {
 		t.Error("asked what its latest commit is")
 	}
 }
@@ -154,29 +156,29 @@ func TestRecheckWithoutData(t *testing.T) {
 func TestRecheckOfLag(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).NextTID() })
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	w.Change(did, func(r *store.Repo) { r.SeenRev = w.Net.Account(did).NextTID() })
 	w.recheck(did)
 	for n := range 6 {
-		w.clock.advance(time.Hour)
-		w.run.Wake()
-		w.until("an answer", func() bool {
-			r := w.row(did)
+		w.Clock.Advance(time.Hour)
+		w.Run.Wake()
+		w.Until("an answer", func() bool {
+			r := w.Row(did)
 			return r.State == store.StateSynced || r.State == store.StateResync && int(r.Retry.Count) == n+2
 		})
-		w.settle(did)
-		if w.row(did).State == store.StateSynced {
+		w.Settle(did)
+		if w.Row(did).State == store.StateSynced {
 			break
 		}
 	}
-	w.equal(did)
-	log := w.net.Host(0).Log()
+	w.Equal(did)
+	log := w.Net.Host(0).Log()
 	if n := len(log.Fetches[did]); n != 1 || log.Requests[latestCommit] != 5 {
 		t.Errorf("%d transfers, %d questions", n, log.Requests[latestCommit])
 	}
-	if r := w.row(did); r.SeenRev != "" || r.Recheck {
+	if r := w.Row(did); r.SeenRev != "" || r.Recheck {
 		t.Errorf("%+v", r)
 	}
 }
@@ -185,21 +187,21 @@ func TestRecheckOfLag(t *testing.T) {
 func TestRevealedByRecheck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
 	a.SetStatus(simnet.Suspended)
-	w.add(did)
-	w.settle(did)
+	w.Add(did)
+	w.Settle(did)
 	a.SetStatus(simnet.Active)
-	head, fetches := storetest.Head(w.t, w.store), len(w.net.Host(0).Log().Fetches[did])
+	head, fetches := storetest.Head(w.T, w.Store), len(w.Net.Host(0).Log().Fetches[did])
 	w.recheck(did)
-	w.equal(did)
-	if len(w.net.Host(0).Log().Fetches[did]) != fetches {
+	w.Equal(did)
+	if len(w.Net.Host(0).Log().Fetches[did]) != fetches {
 		t.Error("it was transferred")
 	}
-	got := w.events(did, head+1)
+	got := w.Events(did, head+1)
 	if len(got) == 0 || got[0] != "account active" {
 		t.Fatalf("the first of %d events is not that the account is active", len(got))
 	}
@@ -213,24 +215,24 @@ func TestRevealedByRecheck(t *testing.T) {
 func TestRevealUsedUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
-	for i, did := range w.net.DIDs() {
-		a := w.net.Account(did)
-		w.add(did)
-		w.settle(did)
+	for i, did := range w.Net.DIDs() {
+		a := w.Net.Account(did)
+		w.Add(did)
+		w.Settle(did)
 		a.SetStatus(simnet.Deactivated)
-		w.add(did)
-		w.settle(did)
+		w.Add(did)
+		w.Settle(did)
 		a.SetStatus(simnet.Active)
 		if i == 1 {
 			if _, err := a.Mutate(3); err != nil {
 				t.Fatal(err)
 			}
 		}
-		w.change(did, func(r *store.Repo) { r.Listed = math.MaxUint32 })
-		head := storetest.Head(w.t, w.store)
+		w.Change(did, func(r *store.Repo) { r.Listed = math.MaxUint32 })
+		head := storetest.Head(w.T, w.Store)
 		w.recheck(did)
-		w.equal(did)
-		got := w.events(did, head+1)
+		w.Equal(did)
+		got := w.Events(did, head+1)
 		if len(got) == 0 || got[0] != "account active" {
 			t.Fatalf("the first of %d events is not that the account is active", len(got))
 		}
@@ -248,35 +250,35 @@ func TestRevealCrash(t *testing.T) {
 	}
 	t.Parallel()
 	const seed = 11
-	crashes := newCrashes(seed, 1, 60)
-	crashes.setIdle(true)
+	crashes := backfilltest.NewCrashes(seed, 1, 60)
+	crashes.SetIdle(true)
 	w := newWorld(t, worldOptions{
 		net:   simnet.Options{Seed: seed, Hosts: 1, Repos: 1, OddKeys: 1, RecordsMedian: 100},
-		store: store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
+		store: store.Options{FS: crashes.FS, Step: crashes.Step, SmallBytes: 64 << 20},
 	})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
 	a.SetStatus(simnet.Deactivated)
-	w.add(did)
-	w.settle(did)
-	held, rev := w.records(did), w.row(did).Rev
+	w.Add(did)
+	w.Settle(did)
+	held, rev := w.Records(did), w.Row(did).Rev
 	w.rewrite(a, rand.New(rand.NewPCG(seed, 1)), 0)
 	a.SetStatus(simnet.Active)
-	w.change(did, func(r *store.Repo) { r.Recheck = true })
-	crashes.setIdle(false)
-	w.add(did)
-	w.settle(did)
-	w.stop()
-	crashes.each(w, 8, func(w *world) {
-		if r := w.row(did); r.Rev == rev && !r.Torn && !equalRecords(w.records(did), held) {
+	w.Change(did, func(r *store.Repo) { r.Recheck = true })
+	crashes.SetIdle(false)
+	w.Add(did)
+	w.Settle(did)
+	w.Stop()
+	eachCrash(crashes, w, 8, func(w *world) {
+		if r := w.Row(did); r.Rev == rev && !r.Torn && !maps.Equal(w.Records(did), held) {
 			t.Errorf("%v, holds records of another rev than %s, and would be believed if its host had that", r.State, r.Rev)
 		}
 		w.start(backfill.Options{})
-		w.add(did)
-		w.settle(did)
-		w.equal(did)
+		w.Add(did)
+		w.Settle(did)
+		w.Equal(did)
 		w.tells(did)
 	})
 }
@@ -312,11 +314,11 @@ func TestRecheckOfTorn(t *testing.T) {
 		// The first batch of the difference: its writer holds the lock of the DID, and the account
 		// events come next, if no other caller gets the lock before them until it is over.
 		cut.Go(func() {
-			w.change(did, func(r *store.Repo) {
+			w.Change(did, func(r *store.Repo) {
 				if caught = r.Torn; !caught {
 					return
 				}
-				if rev := w.net.Account(did).Truth().Rev; r.TornRev != rev {
+				if rev := w.Net.Account(did).Truth().Rev; r.TornRev != rev {
 					t.Errorf("torn at %q, want %s", r.TornRev, rev)
 				}
 				r.Attempt++
@@ -328,27 +330,27 @@ func TestRecheckOfTorn(t *testing.T) {
 	applied.Store(1)
 	w = newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 50}, store: store.Options{Step: step},
 		runner: backfill.Options{Transport: transport}})
-	did = w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
+	did = w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
 	rng := rand.New(rand.NewPCG(1, 1))
 	for round := 0; !caught && round < 100; round++ {
-		r := w.row(did)
+		r := w.Row(did)
 		transport.answer.Store(fmt.Sprintf(`{"cid":%q,"rev":%q}`, repo.HashCID(r.Commit), r.Rev))
 		w.rewrite(a, rng, round)
-		w.gate.Shut(pausing)
-		w.add(did)
+		w.Gate.Shut(backfilltest.Pausing)
+		w.Add(did)
 		applied.Store(0)
-		w.gate.Open(pausing.Name)
-		w.settle(did)
+		w.Gate.Open(backfilltest.Pausing.Name)
+		w.Settle(did)
 		cut.Wait()
 	}
 	if !caught {
 		t.Fatal("nothing was cut short")
 	}
-	w.equal(did)
-	if r := w.row(did); r.Torn || r.TornRev != "" || r.Recheck {
+	w.Equal(did)
+	if r := w.Row(did); r.Torn || r.TornRev != "" || r.Recheck {
 		t.Errorf("torn %v at %q, recheck %v", r.Torn, r.TornRev, r.Recheck)
 	}
 }
@@ -358,43 +360,43 @@ func TestRecheckOfTorn(t *testing.T) {
 func TestTornIsNotFollowedByLess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
 	for range 2 {
 		if _, err := a.Mutate(3); err != nil {
 			t.Fatal(err)
 		}
 	}
-	torn, head := a.Truth().Rev, storetest.Head(w.t, w.store)
-	w.change(did, func(r *store.Repo) { r.Torn, r.TornRev = true, torn })
+	torn, head := a.Truth().Rev, storetest.Head(w.T, w.Store)
+	w.Change(did, func(r *store.Repo) { r.Torn, r.TornRev = true, torn })
 	older := a.Host().Inject(simnet.Fault{Kind: simnet.StaleRev, DID: did, Count: 1})
-	w.add(did)
-	w.settle(did)
-	r := w.row(did)
-	if older.Fired() != 1 || r.State != store.StateResync || !strings.Contains(r.Retry.Error, torn) || storetest.Head(w.t, w.store) != head {
+	w.Add(did)
+	w.Settle(did)
+	r := w.Row(did)
+	if older.Fired() != 1 || r.State != store.StateResync || !strings.Contains(r.Retry.Error, torn) || storetest.Head(w.T, w.Store) != head {
 		t.Errorf("%v at %s after an older copy: %+v", r.State, r.Rev, r.Retry)
 	}
-	w.add(did)
-	w.settle(did)
-	w.equal(did)
-	if r := w.row(did); r.Torn || r.TornRev != "" {
+	w.Add(did)
+	w.Settle(did)
+	w.Equal(did)
+	if r := w.Row(did); r.Torn || r.TornRev != "" {
 		t.Errorf("torn %v at %q", r.Torn, r.TornRev)
 	}
 }
 
 // patiently waits for a copy, and advances the clock while the host must not be asked.
 func (w *world) patiently(did string) {
-	w.t.Helper()
-	id := w.hostOf(w.net.Account(did).Host())
-	w.until("the copy", func() bool {
-		row, host := w.row(did), w.run.HostStanding(id)
-		if row.State == store.StateResync || host.Opens.After(w.clock.now()) || host.ParkedUntil.After(w.clock.now()) {
-			w.clock.advance(time.Second)
-			w.run.Wake()
+	w.T.Helper()
+	id := w.hostOf(w.Net.Account(did).Host())
+	w.Until("the copy", func() bool {
+		row, host := w.Row(did), w.Run.HostStanding(id)
+		if row.State == store.StateResync || host.Opens.After(w.Clock.Now()) || host.ParkedUntil.After(w.Clock.Now()) {
+			w.Clock.Advance(time.Second)
+			w.Run.Wake()
 		}
-		return row.State == store.StateSynced && !w.run.InFlight(did)
+		return row.State == store.StateSynced && !w.Run.InFlight(did)
 	})
 }
 
@@ -403,42 +405,42 @@ func (w *world) patiently(did string) {
 func TestOneRequestAtATime(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(w *world, a *simnet.Account){
-		"a small one": func(w *world, a *simnet.Account) { w.add(a.DID()) },
+		"a small one": func(w *world, a *simnet.Account) { w.Add(a.DID()) },
 		"no proofs": func(w *world, a *simnet.Account) {
 			a.Host().Inject(simnet.Fault{Kind: simnet.ServerError, Status: 500, Endpoint: proofs})
-			w.add(a.DID())
+			w.Add(a.DID())
 		},
 		"one of the network": func(w *world, a *simnet.Account) {
-			w.filter(filter.Config{Collections: []string{"app.bsky.feed.repost"}, Signals: []string{"app.bsky.feed.*"}})
+			w.Filter(filter.Config{Collections: []string{"app.bsky.feed.repost"}, Signals: []string{"app.bsky.feed.*"}})
 			w.follow(store.ByNetwork, a.DID())
 		},
 		"moved on": func(w *world, a *simnet.Account) {
-			w.add(a.DID())
+			w.Add(a.DID())
 			w.patiently(a.DID())
 			if _, err := a.Mutate(4); err != nil {
-				w.t.Fatal(err)
+				w.T.Fatal(err)
 			}
-			w.change(a.DID(), func(r *store.Repo) { r.Recheck = true })
-			w.add(a.DID())
+			w.Change(a.DID(), func(r *store.Repo) { r.Recheck = true })
+			w.Add(a.DID())
 		},
 		"a former key": func(w *world, a *simnet.Account) {
-			a.MigrateKey(w.net.Host(1))
-			ident, err := w.dir.Resolve(w.t.Context(), a.DID())
+			a.MigrateKey(w.Net.Host(1))
+			ident, err := w.Dir.Resolve(w.T.Context(), a.DID())
 			if err != nil {
-				w.t.Fatal(err)
+				w.T.Fatal(err)
 			}
-			w.change(a.DID(), func(r *store.Repo) { // as a lookup leaves it whose host is busy
+			w.Change(a.DID(), func(r *store.Repo) { // as a lookup leaves it whose host is busy
 				r.State, r.Tracked, r.PDS, r.Key = store.StatePending, store.ByOperator, ident.PDS, ident.Key
-				r.Pending = store.PendingKey{Host: w.hostOf(w.net.Host(1)), Priority: store.PriorityOperator}
+				r.Pending = store.PendingKey{Host: w.hostOf(w.Net.Host(1)), Priority: store.PriorityOperator}
 			})
-			w.run.Wake()
+			w.Run.Wake()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, _ := newSparseWorld(t, simnet.Options{Hosts: 2, Repos: 1, RecordsMedian: 20}, filter.Config{Collections: []string{"app.bsky.feed.repost"}},
 				fetch.StrategyAuto, func(o *backfill.Options) { o.HostRules = pace.Rules{{Glob: "*", Override: pace.Override{PerHour: 60}}} })
-			a := w.net.Accounts()[0]
+			a := w.Net.Accounts()[0]
 			prepare(w, a)
 			w.patiently(a.DID())
 			w.fits(a.DID())

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -18,14 +19,14 @@ func TestRefilterCrash(t *testing.T) {
 	}
 	t.Parallel()
 	const seed = 9
-	crashes := newCrashes(seed, 12, 24)
+	crashes := backfilltest.NewCrashes(seed, 12, 24)
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: seed, Hosts: 2, Repos: 8, OddKeys: 1, RecordsMedian: 300, RecordsMax: 1300},
-		store:  store.Options{FS: crashes.fs, Step: crashes.step},
+		store:  store.Options{FS: crashes.FS, Step: crashes.Step},
 		runner: backfill.Options{Concurrency: 2},
 	})
-	dids := w.net.DIDs()
-	w.add(dids[:5]...)
+	dids := w.Net.DIDs()
+	w.Add(dids[:5]...)
 	w.signal(dids[5:]...)
 	for i, c := range []filter.Config{
 		{Collections: []string{posts}, Signals: []string{posts}},
@@ -41,8 +42,8 @@ func TestRefilterCrash(t *testing.T) {
 		}
 	}
 	w.converges(dids...)
-	w.stop()
-	crashes.each(w, 12, func(w *world) {
+	w.Stop()
+	eachCrash(crashes, w, 12, func(w *world) {
 		w.start(backfill.Options{})
 		w.converges(dids...)
 	})

@@ -17,12 +17,12 @@ import (
 // apply handles a commit as the live side does: a commit that follows on the stored rev is applied;
 // of any other the rev is recorded, and a fetch requested.
 func (w *world) apply(c simnet.Commit) error {
-	defer w.store.Lock(c.DID)()
-	r, err := w.store.RepoOrNew(c.DID)
+	defer w.Store.Lock(c.DID)()
+	r, err := w.Store.RepoOrNew(c.DID)
 	if err != nil || !r.Known() {
 		return err
 	}
-	b := w.store.NewBatch()
+	b := w.Store.NewBatch()
 	switch {
 	case r.State != store.StateSynced:
 		r.SeenRev = max(r.SeenRev, c.Rev)
@@ -42,7 +42,7 @@ func (w *world) apply(c simnet.Commit) error {
 			return err
 		}
 		r.Rev, r.Data = c.Rev, c.Data
-		r.Commit = w.net.Account(c.DID).Blocks()[0]
+		r.Commit = w.Net.Account(c.DID).Blocks()[0]
 	}
 	b.PutRepo(&r)
 	wait, err := b.Commit()
@@ -63,8 +63,8 @@ func TestRefilterLive(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Seed: seed + 20, Hosts: 2, Repos: 5, RecordsMedian: 900, RecordsMax: 2500}})
-			dids := w.net.DIDs()
-			w.add(dids[:3]...)
+			dids := w.Net.DIDs()
+			w.Add(dids[:3]...)
 			w.follow(store.BySignal, dids[3:]...)
 			var g errgroup.Group
 			var over atomic.Bool
@@ -76,14 +76,14 @@ func TestRefilterLive(t *testing.T) {
 			g.Go(func() error {
 				rng := rand.New(rand.NewPCG(seed, 1))
 				for !over.Load() {
-					c, err := w.net.Account(dids[rng.IntN(len(dids))]).Mutate(1 + rng.IntN(4))
+					c, err := w.Net.Account(dids[rng.IntN(len(dids))]).Mutate(1 + rng.IntN(4))
 					if err != nil {
 						return err
 					}
 					if err := w.apply(c); err != nil {
 						return err
 					}
-					w.run.Wake()
+					w.Run.Wake()
 					commits.Add(1)
 				}
 				return nil
@@ -95,7 +95,7 @@ func TestRefilterLive(t *testing.T) {
 				w.refilter(c)
 				if rng.IntN(2) == 0 {
 					n := commits.Load()
-					w.until("some commits", func() bool { return commits.Load() > n+20 })
+					w.Until("some commits", func() bool { return commits.Load() > n+20 })
 				}
 			}
 			w.refilter(filter.Config{Collections: []string{posts, follows}, Signals: []string{posts}})
@@ -104,8 +104,8 @@ func TestRefilterLive(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, did := range dids {
-				w.changeIn(did, func(b *store.Batch, r *store.Repo) { // as the next commit does
-					if truth := w.net.Account(did).Truth(); r.Known() && r.Rev != truth.Rev {
+				w.ChangeIn(did, func(b *store.Batch, r *store.Repo) { // as the next commit does
+					if truth := w.Net.Account(did).Truth(); r.Known() && r.Rev != truth.Rev {
 						r.Recheck = true
 						b.Enqueue(r, store.PriorityRetry)
 						r.SeenRev = max(r.SeenRev, truth.Rev)
@@ -115,15 +115,15 @@ func TestRefilterLive(t *testing.T) {
 					}
 				})
 			}
-			w.run.Wake()
-			w.until("all to be whole", func() bool {
-				w.clock.advance(time.Minute)
-				w.run.Wake()
-				return w.store.Counts()["synced"] == int64(len(dids))
+			w.Run.Wake()
+			w.Until("all to be whole", func() bool {
+				w.Clock.Advance(time.Minute)
+				w.Run.Wake()
+				return w.Store.Counts()["synced"] == int64(len(dids))
 			})
 			w.converges(dids...)
 			for _, did := range dids {
-				if r := w.row(did); r.Records == 0 {
+				if r := w.Row(did); r.Records == 0 {
 					t.Errorf("%s shows nothing", did)
 				}
 			}

@@ -1,17 +1,17 @@
 package backfill_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/repo"
@@ -31,53 +31,53 @@ const (
 
 // refilter puts a filter in force.
 func (w *world) refilter(c filter.Config) {
-	w.t.Helper()
-	if _, err := w.store.SetFilter(c); err != nil {
-		w.t.Fatal(err)
+	w.T.Helper()
+	if _, err := w.Store.SetFilter(c); err != nil {
+		w.T.Fatal(err)
 	}
-	w.run.Wake()
+	w.Run.Wake()
 }
 
 // converges waits until the state of all repositories fits the filter, and checks that.
 func (w *world) converges(dids ...string) {
-	w.t.Helper()
+	w.T.Helper()
 	w.ends(func() bool { return true })
 	for _, did := range dids {
 		w.fits(did)
 	}
-	storetest.Check(w.t, w.store)
+	storetest.Check(w.T, w.Store)
 }
 
 // ends waits until the pass is over and no fetch is pending.
 func (w *world) ends(and func() bool) {
-	w.t.Helper()
+	w.T.Helper()
 	const patience = time.Minute // a round of the pass may begin up to half a minute after the last
-	w.untilFor(patience, "the filter to be everybody's", func() bool {
-		_, running, err := w.run.Refilter()
+	w.UntilFor(patience, "the filter to be everybody's", func() bool {
+		_, running, err := w.Run.Refilter()
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
-		return !running && w.store.Counts()["pending"] == 0 && w.run.Syncing() == 0 && and()
+		return !running && w.Store.Counts()["pending"] == 0 && w.Run.Syncing() == 0 && and()
 	})
 }
 
 // fits checks that the stored records and the log of a repository are as the filter in force
 // requires: nothing if the filter does not follow it.
 func (w *world) fits(did string) {
-	w.t.Helper()
-	f, truth := w.store.Filter(), w.net.Account(did).Truth()
-	row, err := w.store.Repo(did)
+	w.T.Helper()
+	f, truth := w.Store.Filter(), w.Net.Account(did).Truth()
+	row, err := w.Store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) {
 		if told := w.told(did); len(told) != 0 {
-			w.t.Errorf("%s is dropped, and %d of its records were told", did, len(told))
+			w.T.Errorf("%s is dropped, and %d of its records were told", did, len(told))
 		}
 		return
 	}
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	if row.State != store.StateSynced || row.Rev != truth.Rev || row.Sweep || row.Lacks || row.Torn {
-		w.t.Errorf("%s is %v at %s of %s, filter %d of %d, sweep %v, lacks %v, torn %v (%+v)", did, row.State, row.Rev, truth.Rev,
+		w.T.Errorf("%s is %v at %s of %s, filter %d of %d, sweep %v, lacks %v, torn %v (%+v)", did, row.State, row.Rev, truth.Rev,
 			row.Filter, f.Version, row.Sweep, row.Lacks, row.Torn, row.Retry)
 	}
 	shown, shelved, hidden := map[string]repo.CID{}, map[string]repo.CID{}, map[string]repo.CID{}
@@ -93,9 +93,9 @@ func (w *world) fits(did string) {
 			hidden[path] = cid
 		}
 	}
-	rows, err := w.store.Rows(row.Ordinal)
+	rows, err := w.Store.Rows(row.Ordinal)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	heldShown, heldShelved, heldHidden := map[string]repo.CID{}, map[string]repo.CID{}, map[string]repo.CID{}
 	for rows.Next() {
@@ -109,24 +109,24 @@ func (w *world) fits(did string) {
 		}
 	}
 	if err := rows.Close(); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	if !equalRecords(shown, heldShown) || !equalRecords(shelved, heldShelved) || !equalRecords(hidden, heldHidden) {
-		w.t.Errorf("%s: %d records are shown, %d shelved, %d hidden; to be %d, %d, %d (filter %d of %d: %+v)", did, len(heldShown), len(heldShelved),
+	if !maps.Equal(shown, heldShown) || !maps.Equal(shelved, heldShelved) || !maps.Equal(hidden, heldHidden) {
+		w.T.Errorf("%s: %d records are shown, %d shelved, %d hidden; to be %d, %d, %d (filter %d of %d: %+v)", did, len(heldShown), len(heldShelved),
 			len(heldHidden), len(shown), len(shelved), len(hidden), row.Filter, f.Version, f.Config())
 	}
-	if told := w.told(did); !equalRecords(told, shown) {
-		w.t.Errorf("%s: the log leads to %d records, not to %d", did, len(told), len(shown))
+	if told := w.told(did); !maps.Equal(told, shown) {
+		w.T.Errorf("%s: the log leads to %d records, not to %d", did, len(told), len(shown))
 	}
 }
 
 // told returns the state that the log of a DID leads to. Each event must change something, except
 // deletions of records created before the repository was dropped.
 func (w *world) told(did string) map[string]repo.CID {
-	w.t.Helper()
+	w.T.Helper()
 	held, rev := map[string]repo.CID{}, ""
-	for cursor := w.store.Tail(); cursor <= w.store.Head(); {
-		next, err := w.store.ReadLog(w.t.Context(), cursor, 10_000, func(e *store.Event) error {
+	for cursor := w.Store.Tail(); cursor <= w.Store.Head(); {
+		next, err := w.Store.ReadLog(w.T.Context(), cursor, 10_000, func(e *store.Event) error {
 			if e.DID != did {
 				return nil
 			}
@@ -154,7 +154,7 @@ func (w *world) told(did string) map[string]repo.CID {
 			return nil
 		})
 		if err != nil {
-			w.t.Errorf("%s: %v", did, err)
+			w.T.Errorf("%s: %v", did, err)
 			return held
 		}
 		cursor = next
@@ -194,15 +194,15 @@ func TestRefilter(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 2, Repos: 8, OddKeys: 2, Empty: 1}})
-			dids := w.net.DIDs()
+			dids := w.Net.DIDs()
 			w.refilter(c.from)
-			w.add(dids...)
+			w.Add(dids...)
 			w.converges(dids...)
-			w.net.Host(0).ResetLog()
-			w.net.Host(1).ResetLog()
+			w.Net.Host(0).ResetLog()
+			w.Net.Host(1).ResetLog()
 			w.refilter(c.to)
 			w.converges(dids...)
-			asked := len(w.net.Host(0).Log().Requests) + len(w.net.Host(1).Log().Requests)
+			asked := len(w.Net.Host(0).Log().Requests) + len(w.Net.Host(1).Log().Requests)
 			if (asked > 0) != c.fetches {
 				t.Errorf("hosts were asked %d kinds of questions", asked)
 			}
@@ -222,8 +222,8 @@ func TestRefilterRandom(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 7))
 			w := newWorld(t, worldOptions{net: simnet.Options{Seed: seed + 10, Hosts: 3, Repos: 14, OddKeys: 2, RecordsMax: 900, Empty: 1}})
-			dids := w.net.DIDs()
-			w.add(dids[:10]...)
+			dids := w.Net.DIDs()
+			w.Add(dids[:10]...)
 			w.signal(dids[10:]...)
 			for range 25 {
 				w.refilter(randomFilter(rng, dids))
@@ -231,7 +231,7 @@ func TestRefilterRandom(t *testing.T) {
 				case 0:
 					w.mutate(rng, dids)
 				case 1:
-					w.stop()
+					w.Stop()
 					w.start(backfill.Options{Strategy: fetch.Strategy(rng.IntN(3))})
 				case 2:
 					w.signal(dids[10+rng.IntN(4)])
@@ -242,9 +242,9 @@ func TestRefilterRandom(t *testing.T) {
 			w.refilter(filter.Config{Collections: []string{posts, follows}, Signals: []string{likes}})
 			w.signal(dids...)
 			w.ends(func() bool { return true })
-			w.clock.advance(2 * time.Hour)
-			w.run.Wake()
-			w.until("all retries", func() bool { return w.store.Counts()["resync"] == 0 })
+			w.Clock.Advance(2 * time.Hour)
+			w.Run.Wake()
+			w.Until("all retries", func() bool { return w.Store.Counts()["resync"] == 0 })
 			w.converges(dids...)
 		})
 	}
@@ -252,11 +252,11 @@ func TestRefilterRandom(t *testing.T) {
 
 // signal follows unknown repositories as a record does.
 func (w *world) signal(dids ...string) {
-	w.t.Helper()
-	f := w.store.Filter()
+	w.T.Helper()
+	f := w.Store.Filter()
 	for _, did := range dids {
 		if !f.Excluded(did) {
-			w.change(did, func(r *store.Repo) {
+			w.Change(did, func(r *store.Repo) {
 				if !r.Known() {
 					r.State, r.Tracked = store.StatePending, store.BySignal
 					r.Pending = store.PendingKey{Priority: store.PriorityDiscovery}
@@ -264,17 +264,17 @@ func (w *world) signal(dids ...string) {
 			})
 		}
 	}
-	w.run.Wake()
+	w.Run.Wake()
 }
 
 // mutate changes a repository and has it fetched.
 func (w *world) mutate(rng *rand.Rand, dids []string) {
-	w.t.Helper()
+	w.T.Helper()
 	did := dids[rng.IntN(len(dids)-1)]
-	if _, err := w.net.Account(did).Mutate(1 + rng.IntN(20)); err != nil {
-		w.t.Fatal(err)
+	if _, err := w.Net.Account(did).Mutate(1 + rng.IntN(20)); err != nil {
+		w.T.Fatal(err)
 	}
-	w.change(did, func(r *store.Repo) {
+	w.Change(did, func(r *store.Repo) {
 		if !r.Known() {
 			r.Tracked = store.BySignal
 		}
@@ -282,7 +282,7 @@ func (w *world) mutate(rng *rand.Rand, dids []string) {
 		r.Attempt++
 		r.Pending = store.PendingKey{Host: r.Pending.Host, Priority: store.PriorityRetry}
 	})
-	w.run.Wake()
+	w.Run.Wake()
 }
 
 func randomFilter(rng *rand.Rand, dids []string) filter.Config {
@@ -314,36 +314,18 @@ func randomFilter(rng *rand.Rand, dids []string) filter.Config {
 // logged; the pass after a later filter is.
 func TestFirstFilterIsNoNews(t *testing.T) {
 	t.Parallel()
-	var log safeBuffer
+	var log backfilltest.Buffer
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}, runner: backfill.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}})
-	over := func() bool { _, running, err := w.run.Refilter(); return err == nil && !running }
-	w.filter(filter.Config{Collections: []string{"app.bsky.feed.post"}})
-	w.until("the pass to end", over)
+	over := func() bool { _, running, err := w.Run.Refilter(); return err == nil && !running }
+	w.Filter(filter.Config{Collections: []string{"app.bsky.feed.post"}})
+	w.Until("the pass to end", over)
 	if strings.Contains(log.String(), "refiltering") {
 		t.Errorf("log %s", log.String())
 	}
-	w.add(w.net.DIDs()[0])
-	w.settle(w.net.DIDs()[0])
-	w.filter(filter.Config{})
-	w.until("the pass to be announced", func() bool {
+	w.Add(w.Net.DIDs()[0])
+	w.Settle(w.Net.DIDs()[0])
+	w.Filter(filter.Config{})
+	w.Until("the pass to be announced", func() bool {
 		return strings.Contains(log.String(), "refiltering begins") && strings.Contains(log.String(), "refiltering ended")
 	})
-}
-
-// safeBuffer is a buffer for several writers.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // mu guards
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/store"
 	"cistern/store/storetest"
 )
@@ -28,7 +29,7 @@ func BenchmarkRescan(b *testing.B) {
 			if err := batch.CommitSync(); err != nil {
 				b.Fatal(err)
 			}
-			r, err := backfill.New(backfill.Options{Store: s, Directory: directory{}})
+			r, err := backfill.New(backfill.Options{Store: s, Directory: backfilltest.Directory{}})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -41,11 +41,11 @@ func changes(from, to map[string]repo.CID) []string {
 }
 
 func (w *world) wantEvents(did string, from uint64, want []string) {
-	w.t.Helper()
-	got := w.events(did, from)
+	w.T.Helper()
+	got := w.Events(did, from)
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		w.t.Errorf("%s: %d events, want %d\n got %.500v\nwant %.500v", did, len(got), len(want), got, want)
+		w.T.Errorf("%s: %d events, want %d\n got %.500v\nwant %.500v", did, len(got), len(want), got, want)
 	}
 }
 
@@ -54,15 +54,15 @@ func (w *world) wantEvents(did string, from uint64, want []string) {
 func TestResync(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 12, OddKeys: 2, RecordsMax: 300}})
-	dids := w.net.DIDs()
-	w.add(dids...)
-	w.settle(dids...)
+	dids := w.Net.DIDs()
+	w.Add(dids...)
+	w.Settle(dids...)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for round := range 4 {
-		head := storetest.Head(w.t, w.store)
+		head := storetest.Head(w.T, w.Store)
 		before := map[string]map[string]repo.CID{}
 		for i, did := range dids {
-			a := w.net.Account(did)
+			a := w.Net.Account(did)
 			before[did] = a.Truth().Records
 			if i%3 != 0 { // every third has not changed at all
 				if _, err := a.Mutate(1 + rng.IntN(40)); err != nil {
@@ -73,20 +73,20 @@ func TestResync(t *testing.T) {
 				w.rewrite(a, rng, round)
 			}
 		}
-		w.add(dids...)
-		w.settle(dids...)
+		w.Add(dids...)
+		w.Settle(dids...)
 		for _, did := range dids {
-			w.equal(did)
-			w.wantEvents(did, head+1, changes(before[did], w.net.Account(did).Truth().Records))
+			w.Equal(did)
+			w.wantEvents(did, head+1, changes(before[did], w.Net.Account(did).Truth().Records))
 		}
-		w.gauges()
+		w.Gauges()
 	}
 }
 
 // rewrite changes thousands of records, so that the difference takes several batches, or takes them
 // away.
 func (w *world) rewrite(a *simnet.Account, rng *rand.Rand, round int) {
-	w.t.Helper()
+	w.T.Helper()
 	var writes []simnet.Write
 	held := map[string]bool{}
 	for _, path := range a.Paths() {
@@ -102,7 +102,7 @@ func (w *world) rewrite(a *simnet.Account, rng *rand.Rand, round int) {
 		}
 	}
 	if _, err := a.Commit(writes...); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }
 
@@ -111,28 +111,28 @@ func (w *world) rewrite(a *simnet.Account, rng *rand.Rand, round int) {
 func TestResyncAfterCrash(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 200}})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
-	head, before := storetest.Head(w.t, w.store), a.Truth().Records
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
+	head, before := storetest.Head(w.T, w.Store), a.Truth().Records
 	if _, err := a.Mutate(100); err != nil {
 		t.Fatal(err)
 	}
 	w.half(a, before)
-	w.run.Wake()
-	w.settle(did)
-	w.equal(did)
+	w.Run.Wake()
+	w.Settle(did)
+	w.Equal(did)
 	w.wantEvents(did, head+1, changes(before, a.Truth().Records))
 }
 
 // half writes every second change of a resync, as a task does that ends in a crash.
 func (w *world) half(a *simnet.Account, before map[string]repo.CID) {
-	w.t.Helper()
+	w.T.Helper()
 	truth := a.Truth()
-	unlock := w.store.Lock(a.DID())
+	unlock := w.Store.Lock(a.DID())
 	defer unlock()
-	r := w.row(a.DID())
+	r := w.Row(a.DID())
 	r.State, r.Attempt = store.StatePending, r.Attempt+1
 	r.Pending.Priority = store.PriorityRetry
 	var ops []store.Op
@@ -142,13 +142,13 @@ func (w *world) half(a *simnet.Account, before map[string]repo.CID) {
 			ops = append(ops, store.Op{Path: []byte(path), CID: truth.Records[path], Record: a.Record(path)})
 		}
 	}
-	b := w.store.NewBatch()
+	b := w.Store.NewBatch()
 	if err := b.Apply(&r, false, truth.Rev, ops); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	b.PutRepo(&r)
 	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }
 
@@ -157,21 +157,21 @@ func (w *world) half(a *simnet.Account, before map[string]repo.CID) {
 func TestMigration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
-	head := storetest.Head(w.t, w.store)
-	a.Migrate(w.net.Host(1))
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
+	head := storetest.Head(w.T, w.Store)
+	a.Migrate(w.Net.Host(1))
 	a.RotateKey()
-	w.add(did)
-	w.settle(did)
-	w.equal(did)
-	if got, want := w.events(did, head+1), []string{"identity " + w.net.Host(1).URL()}; !slices.Equal(got, want) {
+	w.Add(did)
+	w.Settle(did)
+	w.Equal(did)
+	if got, want := w.Events(did, head+1), []string{"identity " + w.Net.Host(1).URL()}; !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
-	r := w.row(did)
-	if h, known := w.store.HostByID(r.Pending.Host); !known || "http://"+h.Name != w.net.Host(1).URL() {
+	r := w.Row(did)
+	if h, known := w.Store.HostByID(r.Pending.Host); !known || "http://"+h.Name != w.Net.Host(1).URL() {
 		t.Errorf("its next place in the queue is at %q", h.Name)
 	}
 }
@@ -189,25 +189,25 @@ func TestMigrationDuringAFetch(t *testing.T) {
 		{"failed", simnet.Fault{Kind: simnet.ServerError}, store.StateResync},
 	} {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
-		did := w.net.DIDs()[0]
-		a, other := w.net.Account(did), w.net.Host(1)
-		w.add(did)
-		w.settle(did)
+		did := w.Net.DIDs()[0]
+		a, other := w.Net.Account(did), w.Net.Host(1)
+		w.Add(did)
+		w.Settle(did)
 		if _, err := a.Mutate(3); err != nil {
 			t.Fatal(err)
 		}
-		id, err := w.store.HostID(strings.TrimPrefix(other.URL(), "http://"))
+		id, err := w.Store.HostID(strings.TrimPrefix(other.URL(), "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.fault.DID, c.fault.Count, c.fault.Endpoint = did, 1, "com.atproto.sync.getRepo"
 		c.fault.Hook = func() {
-			w.change(did, func(r *store.Repo) { r.PDS, r.IdentityTime, r.Pending.Host = other.URL(), r.IdentityTime+1, id })
+			w.Change(did, func(r *store.Repo) { r.PDS, r.IdentityTime, r.Pending.Host = other.URL(), r.IdentityTime+1, id })
 		}
 		a.Host().Inject(c.fault)
-		w.add(did)
-		w.settle(did)
-		if r := w.row(did); r.State != c.state || r.Pending.Host != id || r.PDS != other.URL() {
+		w.Add(did)
+		w.Settle(did)
+		if r := w.Row(did); r.State != c.state || r.Pending.Host != id || r.PDS != other.URL() {
 			t.Errorf("%s: %v, queued for host %d, at %s; want host %d", c.name, r.State, r.Pending.Host, r.PDS, id)
 		}
 	}
@@ -218,19 +218,19 @@ func TestMigrationDuringAFetch(t *testing.T) {
 func TestMigrationBeforeTheFirstCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2}})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
 	a.Host().Inject(simnet.Fault{Kind: simnet.BadSignature, DID: did, Count: 1})
-	w.add(did)
-	w.settle(did)
-	if events := w.events(did, 1); len(events) > 0 || w.row(did).Key == "" {
-		t.Errorf("events %v after a first attempt, row %+v", events, w.row(did))
+	w.Add(did)
+	w.Settle(did)
+	if events := w.Events(did, 1); len(events) > 0 || w.Row(did).Key == "" {
+		t.Errorf("events %v after a first attempt, row %+v", events, w.Row(did))
 	}
-	a.Migrate(w.net.Host(1))
-	w.add(did)
-	w.settle(did)
-	w.equal(did)
-	if events := w.events(did, 1); !slices.Contains(events, "identity "+w.net.Host(1).URL()) {
+	a.Migrate(w.Net.Host(1))
+	w.Add(did)
+	w.Settle(did)
+	w.Equal(did)
+	if events := w.Events(did, 1); !slices.Contains(events, "identity "+w.Net.Host(1).URL()) {
 		t.Errorf("the log does not tell of the move: %v", events)
 	}
 }
@@ -240,24 +240,24 @@ func TestMigrationBeforeTheFirstCopy(t *testing.T) {
 func TestRememberedKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	old, err := w.dir.Resolve(t.Context(), did)
+	did := w.Net.DIDs()[0]
+	old, err := w.Dir.Resolve(t.Context(), did)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.net.Account(did).RotateKey()
-	host, err := w.store.HostID(strings.TrimPrefix(old.PDS, "http://"))
+	w.Net.Account(did).RotateKey()
+	host, err := w.Store.HostID(strings.TrimPrefix(old.PDS, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.change(did, func(r *store.Repo) { // as a lookup leaves it whose host is busy
+	w.Change(did, func(r *store.Repo) { // as a lookup leaves it whose host is busy
 		r.State, r.Tracked, r.PDS, r.Key = store.StatePending, store.ByOperator, old.PDS, old.Key
 		r.Pending = store.PendingKey{Host: host, Priority: store.PriorityOperator}
 	})
-	w.run.Wake()
-	w.settle(did)
-	w.equal(did)
-	if n := len(w.net.Host(0).Log().Fetches[did]); n != 2 {
+	w.Run.Wake()
+	w.Settle(did)
+	w.Equal(did)
+	if n := len(w.Net.Host(0).Log().Fetches[did]); n != 2 {
 		t.Errorf("%d fetches, want 2", n)
 	}
 }
@@ -283,16 +283,16 @@ func (d *turning) Purge(string) { d.purges.Add(1) }
 func TestTurningDocument(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	w.stop()
-	d := &turning{Directory: w.dir, hosts: []string{w.net.Host(0).URL(), w.net.Host(1).URL()}}
-	r, err := backfill.New(backfill.Options{Store: w.store, Directory: d, AllowPrivate: true, Now: w.clock.now})
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	w.Stop()
+	d := &turning{Directory: w.Dir, hosts: []string{w.Net.Host(0).URL(), w.Net.Host(1).URL()}}
+	r, err := backfill.New(backfill.Options{Store: w.Store, Directory: d, AllowPrivate: true, Now: w.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.run = r
+	w.Run = r
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return r.Run(ctx) })
@@ -307,8 +307,8 @@ func TestTurningDocument(t *testing.T) {
 	}()
 	for range 6 {
 		before := d.purges.Load()
-		w.add(did)
-		w.settle(did)
+		w.Add(did)
+		w.Settle(did)
 		w.looked()
 		if n := d.purges.Load() - before; n > 1 {
 			t.Fatalf("the document was read %d times for one attempt", n)
@@ -323,36 +323,36 @@ func TestSeenRev(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
 	for _, held := range []bool{false, true} {
-		did := w.net.DIDs()[0]
+		did := w.Net.DIDs()[0]
 		if held {
-			w.settle(did)
+			w.Settle(did)
 		}
-		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, DID: did, Endpoint: "*"})
+		slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, DID: did, Endpoint: "*"})
 		asked := func() int {
-			l := w.net.Host(0).Log()
+			l := w.Net.Host(0).Log()
 			return len(l.Fetches[did]) + l.Requests[latestCommit]
 		}
 		before := asked()
-		w.add(did)
-		attempt := w.row(did).Attempt
-		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+		w.Add(did)
+		attempt := w.Row(did).Attempt
+		w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
 		// The host never gets this rev.
-		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzy" })
-		w.until("the second question", func() bool { return asked() == before+2 })
-		w.change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" })
-		w.settle(did)
+		w.Change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzy" })
+		w.Until("the second question", func() bool { return asked() == before+2 })
+		w.Change(did, func(r *store.Repo) { r.SeenRev = "3zzzzzzzzzzzz" })
+		w.Settle(did)
 		w.looked()
 		if n := asked() - before; n != 2 {
 			t.Errorf("asked %d times, want 2", n)
 		}
-		if r := w.row(did); r.State != store.StateResync || r.SeenRev == "" || r.Attempt != attempt+1 {
+		if r := w.Row(did); r.State != store.StateResync || r.SeenRev == "" || r.Attempt != attempt+1 {
 			t.Errorf("%v, still to be seen: %s, attempt %d after %d", r.State, r.SeenRev, r.Attempt, attempt)
 		}
 		slow.Clear()
-		w.change(did, func(r *store.Repo) { r.SeenRev = "" })
-		w.add(did)
-		w.settle(did)
-		w.equal(did)
+		w.Change(did, func(r *store.Repo) { r.SeenRev = "" })
+		w.Add(did)
+		w.Settle(did)
+		w.Equal(did)
 	}
 }
 
@@ -361,67 +361,67 @@ func TestSeenRev(t *testing.T) {
 func TestGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	back, lost := dids[0], dids[1]
-	w.add(dids...)
-	w.settle(dids...)
-	head := storetest.Head(w.t, w.store)
-	w.net.Account(back).SetStatus(simnet.Deactivated)
-	w.net.Account(lost).SetStatus(simnet.Deleted)
-	w.add(dids...)
-	w.settle(dids...)
-	if r := w.row(back); r.State != store.StateGone || r.Status != store.StatusDeactivated || r.Records == 0 {
+	w.Add(dids...)
+	w.Settle(dids...)
+	head := storetest.Head(w.T, w.Store)
+	w.Net.Account(back).SetStatus(simnet.Deactivated)
+	w.Net.Account(lost).SetStatus(simnet.Deleted)
+	w.Add(dids...)
+	w.Settle(dids...)
+	if r := w.Row(back); r.State != store.StateGone || r.Status != store.StatusDeactivated || r.Records == 0 {
 		t.Errorf("deactivated: %+v", r)
 	}
 	// Answers within minutes show that the host is faulty: they count as failures.
 	for range 4 {
-		w.add(lost)
-		w.settle(lost)
+		w.Add(lost)
+		w.Settle(lost)
 	}
-	if r := w.row(lost); r.State != store.StateResync || r.Status.Hidden() || r.Missing != 5 || r.Retry.Count != 5 || r.Retry.Error == "" {
+	if r := w.Row(lost); r.State != store.StateResync || r.Status.Hidden() || r.Missing != 5 || r.Retry.Count != 5 || r.Retry.Error == "" {
 		t.Errorf("not found: %+v", r)
 	}
-	w.clock.advance(61 * time.Minute)
-	w.add(lost)
-	w.settle(lost)
-	if r := w.row(lost); r.State != store.StateGone || r.Status != store.StatusNotFound || r.Missing != 6 || r.Records == 0 || r.Retry.Error == "" {
+	w.Clock.Advance(61 * time.Minute)
+	w.Add(lost)
+	w.Settle(lost)
+	if r := w.Row(lost); r.State != store.StateGone || r.Status != store.StatusNotFound || r.Missing != 6 || r.Records == 0 || r.Retry.Error == "" {
 		t.Errorf("not found for an hour: %+v", r)
 	}
-	w.net.Account(back).SetStatus(simnet.Active)
+	w.Net.Account(back).SetStatus(simnet.Active)
 	asked := func() int {
-		l := w.net.Host(0).Log()
+		l := w.Net.Host(0).Log()
 		return l.Requests[latestCommit] + len(l.Fetches[lost])
 	}
 	for day := range 3 {
 		checks := asked()
-		w.clock.advance(27 * time.Hour)
-		w.run.Wake()
-		w.until("the daily check", func() bool { return asked() > checks && w.row(lost).State == store.StateGone && !w.run.InFlight(lost) })
-		w.settle(dids...)
-		if r := w.row(lost); (r.Ordinal == 0) != (day >= 2) {
+		w.Clock.Advance(27 * time.Hour)
+		w.Run.Wake()
+		w.Until("the daily check", func() bool { return asked() > checks && w.Row(lost).State == store.StateGone && !w.Run.InFlight(lost) })
+		w.Settle(dids...)
+		if r := w.Row(lost); (r.Ordinal == 0) != (day >= 2) {
 			t.Errorf("day %d: %+v", day, r)
 		}
 	}
-	w.equal(back)
-	if r := w.row(lost); r.State != store.StateGone || r.Status != store.StatusDeleted || r.Records != 0 || r.Rev != "" {
+	w.Equal(back)
+	if r := w.Row(lost); r.State != store.StateGone || r.Status != store.StatusDeleted || r.Records != 0 || r.Rev != "" {
 		t.Errorf("wiped: %+v", r)
 	}
-	w.gauges()
-	if got := w.accounts(lost, head+1); !slices.Equal(got, []string{"account notfound", "account deleted"}) {
+	w.Gauges()
+	if got := w.Accounts(lost, head+1); !slices.Equal(got, []string{"account notfound", "account deleted"}) {
 		t.Errorf("events %v", got)
 	}
-	if got := w.accounts(back, head+1); !slices.Equal(got, []string{"account deactivated", "account active"}) {
+	if got := w.Accounts(back, head+1); !slices.Equal(got, []string{"account deactivated", "account active"}) {
 		t.Errorf("events %v", got)
 	}
 	// A wiped repository that returns is a first copy again.
-	w.net.Account(lost).SetStatus(simnet.Active)
-	head = storetest.Head(w.t, w.store)
-	w.clock.advance(4 * 27 * time.Hour) // gone for 81 hours, and checked again after as many
-	w.run.Wake()
-	w.until("the account to return", func() bool { return w.row(lost).State == store.StateSynced })
-	w.settle(lost) // the row shows when it is applied, the events when they are durable
-	w.equal(lost)
-	if got := w.events(lost, head+1); len(got) < 2 || got[0] != "account active" {
+	w.Net.Account(lost).SetStatus(simnet.Active)
+	head = storetest.Head(w.T, w.Store)
+	w.Clock.Advance(4 * 27 * time.Hour) // gone for 81 hours, and checked again after as many
+	w.Run.Wake()
+	w.Until("the account to return", func() bool { return w.Row(lost).State == store.StateSynced })
+	w.Settle(lost) // the row shows when it is applied, the events when they are durable
+	w.Equal(lost)
+	if got := w.Events(lost, head+1); len(got) < 2 || got[0] != "account active" {
 		t.Errorf("%d events, the first is not that the account is active", len(got))
 	}
 }
@@ -431,23 +431,23 @@ func TestGone(t *testing.T) {
 func TestGoneSeldomAsked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
 	for _, status := range []simnet.Status{simnet.Deleted, simnet.Deactivated, simnet.Deleted} {
-		w.net.Account(did).SetStatus(status)
-		w.add(did)
-		w.settle(did)
+		w.Net.Account(did).SetStatus(status)
+		w.Add(did)
+		w.Settle(did)
 		// Only consecutive answers count.
-		if n := w.row(did).Missing; (n == 1) != (status == simnet.Deleted) || n > 1 {
+		if n := w.Row(did).Missing; (n == 1) != (status == simnet.Deleted) || n > 1 {
 			t.Errorf("status %v: missing %d", status, n)
 		}
 	}
-	w.clock.advance(80 * time.Hour)
+	w.Clock.Advance(80 * time.Hour)
 	for answers := uint32(2); answers <= 3; answers++ {
-		w.add(did)
-		w.settle(did)
-		if r := w.row(did); r.Missing != answers || (r.Ordinal == 0) != (answers == 3) {
+		w.Add(did)
+		w.Settle(did)
+		if r := w.Row(did); r.Missing != answers || (r.Ordinal == 0) != (answers == 3) {
 			t.Errorf("after %d answers: %v, missing %d, %d records", answers, r.Status, r.Missing, r.Records)
 		}
 	}
@@ -465,23 +465,23 @@ func TestReturn(t *testing.T) {
 		if step != "synced" || cursor == 0 {
 			return
 		}
-		got = append(got, w.events(did, cursor)...)
-		cursor = w.store.Head() + 1
+		got = append(got, w.Events(did, cursor)...)
+		cursor = w.Store.Head() + 1
 	}}})
-	did = w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
+	did = w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
 	a.SetStatus(simnet.Deactivated)
-	w.add(did)
-	w.settle(did)
+	w.Add(did)
+	w.Settle(did)
 	before := a.Truth().Records
 	w.rewrite(a, rand.New(rand.NewPCG(1, 2)), 0)
 	a.SetStatus(simnet.Active)
-	cursor = w.store.Head() + 1
-	w.add(did)
-	w.settle(did)
-	w.stop()
+	cursor = w.Store.Head() + 1
+	w.Add(did)
+	w.Settle(did)
+	w.Stop()
 	if len(got) == 0 || got[0] != "account active" {
 		t.Fatalf("the first of %d events is not that the account is active", len(got))
 	}
@@ -497,21 +497,16 @@ func TestReturn(t *testing.T) {
 	}
 }
 
-// accounts returns the account events of a DID.
-func (w *world) accounts(did string, from uint64) []string {
-	return slices.DeleteFunc(w.events(did, from), func(e string) bool { return e[0] != 'a' })
-}
-
 // TestTombstone: a DID that its directory has closed fails as generic, with growing delays.
 func TestTombstone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
-	did := w.net.DIDs()[0]
-	w.net.Account(did).Tombstone()
-	w.add(did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz")
-	w.settle(did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz")
+	did := w.Net.DIDs()[0]
+	w.Net.Account(did).Tombstone()
+	w.Add(did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz")
+	w.Settle(did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz")
 	for _, d := range []string{did, "did:plc:zzzzzzzzzzzzzzzzzzzzzzzz"} {
-		if r := w.row(d); r.State != store.StateResync || r.Retry.Kind != store.Generic {
+		if r := w.Row(d); r.State != store.StateResync || r.Retry.Kind != store.Generic {
 			t.Errorf("%s: %v %+v", d, r.State, r.Retry)
 		}
 	}
@@ -521,11 +516,11 @@ func TestTombstone(t *testing.T) {
 func TestSkipSignatures(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{SkipSignatures: true}})
-	did := w.net.DIDs()[0]
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.BadSignature})
-	w.add(did)
-	w.settle(did)
-	if r := w.row(did); r.State != store.StateSynced || r.Verified != store.VerifiedHashes {
+	did := w.Net.DIDs()[0]
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.BadSignature})
+	w.Add(did)
+	w.Settle(did)
+	if r := w.Row(did); r.State != store.StateSynced || r.Verified != store.VerifiedHashes {
 		t.Errorf("%v %v", r.State, r.Verified)
 	}
 }

@@ -16,18 +16,18 @@ import (
 func TestFirstCopies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 60, Empty: 3, OddKeys: 3, LegacyEvery: 5, Gzip: true}})
-	w.add(w.net.DIDs()...)
-	w.settle(w.net.DIDs()...)
-	for _, did := range w.net.DIDs() {
-		w.equal(did)
+	w.Add(w.Net.DIDs()...)
+	w.Settle(w.Net.DIDs()...)
+	for _, did := range w.Net.DIDs() {
+		w.Equal(did)
 	}
-	c := w.store.Counts()
+	c := w.Store.Counts()
 	if c["synced"] != 60 || c["repos"] != 60 || c["pending"] != 0 {
 		t.Errorf("counts %v", c)
 	}
-	w.until("nothing in flight", func() bool { return w.run.Syncing() == 0 })
-	w.stop()
-	if bodies, spools := backfill.Memory(w.run); bodies != 0 || spools != 0 {
+	w.Until("nothing in flight", func() bool { return w.Run.Syncing() == 0 })
+	w.Stop()
+	if bodies, spools := backfill.Memory(w.Run); bodies != 0 || spools != 0 {
 		t.Errorf("budgets keep %d and %d bytes", bodies, spools)
 	}
 }
@@ -35,12 +35,12 @@ func TestFirstCopies(t *testing.T) {
 func TestOneHostTenPermits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 300, RecordsMedian: 5}, runner: backfill.Options{PerHost: 3}})
-	w.add(w.net.DIDs()...)
-	w.settle(w.net.DIDs()...)
-	for _, did := range w.net.DIDs() {
-		w.equal(did)
+	w.Add(w.Net.DIDs()...)
+	w.Settle(w.Net.DIDs()...)
+	for _, did := range w.Net.DIDs() {
+		w.Equal(did)
 	}
-	if most := w.net.Host(0).Log().InFlightMax; most > 3 {
+	if most := w.Net.Host(0).Log().InFlightMax; most > 3 {
 		t.Errorf("the host got %d requests at a time, 3 are allowed", most)
 	}
 }
@@ -48,13 +48,13 @@ func TestOneHostTenPermits(t *testing.T) {
 func TestSpooledCopies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 4, RecordsMedian: 900, RecordsMax: 950}, runner: backfill.Options{RepoMemoryBytes: 256 << 10}})
-	w.add(w.net.DIDs()...)
-	w.settle(w.net.DIDs()...)
-	for _, did := range w.net.DIDs() {
-		w.equal(did)
+	w.Add(w.Net.DIDs()...)
+	w.Settle(w.Net.DIDs()...)
+	for _, did := range w.Net.DIDs() {
+		w.Equal(did)
 	}
-	w.stop()
-	if bodies, spools := backfill.Memory(w.run); bodies != 0 || spools != 0 {
+	w.Stop()
+	if bodies, spools := backfill.Memory(w.Run); bodies != 0 || spools != 0 {
 		t.Errorf("budgets keep %d and %d bytes", bodies, spools)
 	}
 }
@@ -62,25 +62,25 @@ func TestSpooledCopies(t *testing.T) {
 func TestUntrackedAndForeignRowsAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 2, Hosts: 1}})
-	did := w.net.DIDs()[0]
-	hang := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: did})
-	w.add(did)
-	w.until("the fetch to begin", func() bool { return hang.Fired() > 0 })
-	w.untrack(did)
-	w.until("the task to end", func() bool { return !w.run.InFlight(did) })
-	if r := w.row(did); r.State != store.StateIdle || r.Ordinal != 0 {
+	did := w.Net.DIDs()[0]
+	hang := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: did})
+	w.Add(did)
+	w.Until("the fetch to begin", func() bool { return hang.Fired() > 0 })
+	w.Untrack(did)
+	w.Until("the task to end", func() bool { return !w.Run.InFlight(did) })
+	if r := w.Row(did); r.State != store.StateIdle || r.Ordinal != 0 {
 		t.Errorf("the outcome was not dropped: %+v", r)
 	}
 	hang.Clear()
 	// Asked for again while in flight: the first outcome is dropped, the second counts.
-	other := w.net.DIDs()[1]
-	hang = w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: other})
-	w.add(other)
-	w.until("the fetch to begin", func() bool { return hang.Fired() > 0 })
-	w.add(other)
-	w.settle(other)
-	w.equal(other)
-	if n := len(w.net.Host(0).Log().Fetches[other]); n != 2 {
+	other := w.Net.DIDs()[1]
+	hang = w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: other})
+	w.Add(other)
+	w.Until("the fetch to begin", func() bool { return hang.Fired() > 0 })
+	w.Add(other)
+	w.Settle(other)
+	w.Equal(other)
+	if n := len(w.Net.Host(0).Log().Fetches[other]); n != 2 {
 		t.Errorf("%d fetches, want 2", n)
 	}
 }
@@ -90,21 +90,21 @@ func TestUntrackedAndForeignRowsAreLeftAlone(t *testing.T) {
 func TestLateRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 2, Hosts: 1}})
-	for i, did := range w.net.DIDs() {
-		w.net.Account(did).SetStatus(simnet.Deactivated)
-		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, DID: did, Count: 1})
-		w.add(did)
-		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	for i, did := range w.Net.DIDs() {
+		w.Net.Account(did).SetStatus(simnet.Deactivated)
+		slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 200 * time.Millisecond, DID: did, Count: 1})
+		w.Add(did)
+		w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
 		state, fetches := store.StateGone, 2
 		if i == 0 {
-			w.add(did) // a new attempt, which must follow
+			w.Add(did) // a new attempt, which must follow
 		} else {
-			w.untrack(did)
+			w.Untrack(did)
 			state, fetches = store.StateIdle, 1
 		}
-		w.settle(did)
-		w.until("the task to end", func() bool { return !w.run.InFlight(did) })
-		if r, n := w.row(did), len(w.net.Host(0).Log().Fetches[did]); r.State != state || n != fetches {
+		w.Settle(did)
+		w.Until("the task to end", func() bool { return !w.Run.InFlight(did) })
+		if r, n := w.Row(did), len(w.Net.Host(0).Log().Fetches[did]); r.State != state || n != fetches {
 			t.Errorf("%v after %d fetches, want %v after %d", r.State, n, state, fetches)
 		}
 	}
@@ -114,14 +114,14 @@ func TestLateRefusals(t *testing.T) {
 func TestUntrackedPendingRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+	did := w.Net.DIDs()[0]
+	w.ChangeIn(did, func(b *store.Batch, r *store.Repo) {
 		b.Track(r, store.ByOperator, 0)
 		r.Tracked = store.Untracked
 	})
-	w.run.Wake()
-	w.settle(did)
-	if r := w.row(did); r.State != store.StateIdle {
+	w.Run.Wake()
+	w.Settle(did)
+	if r := w.Row(did); r.State != store.StateIdle {
 		t.Errorf("%+v", r)
 	}
 }
@@ -130,25 +130,25 @@ func TestUntrackedPendingRow(t *testing.T) {
 func TestUntrackedDueRow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+	did := w.Net.DIDs()[0]
+	w.ChangeIn(did, func(b *store.Batch, r *store.Repo) {
 		storetest.Reach(b, r, store.StateResync)
-		r.Tracked, r.Retry.Next = store.Untracked, w.clock.now().Unix()-1
+		r.Tracked, r.Retry.Next = store.Untracked, w.Clock.Now().Unix()-1
 	})
-	w.run.Wake()
-	w.until("it to be idle", func() bool { return w.row(did).State == store.StateIdle })
+	w.Run.Wake()
+	w.Until("it to be idle", func() bool { return w.Row(did).State == store.StateIdle })
 }
 
 // TestAskedDelay: the pause that a host asks for is respected, also for the refused repository.
 func TestAskedDelay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Repos: 1, Hosts: 1}})
-	did := w.net.DIDs()[0]
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 30 * time.Minute})
-	w.add(did)
-	w.settle(did)
-	if r := w.row(did); r.Retry.Kind != store.RateLimited || r.Retry.Next < w.clock.now().Add(29*time.Minute).Unix() {
-		t.Errorf("%+v at %d", r.Retry, w.clock.now().Unix())
+	did := w.Net.DIDs()[0]
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.RateLimited, RetryAfter: 30 * time.Minute})
+	w.Add(did)
+	w.Settle(did)
+	if r := w.Row(did); r.Retry.Kind != store.RateLimited || r.Retry.Next < w.Clock.Now().Add(29*time.Minute).Unix() {
+		t.Errorf("%+v at %d", r.Retry, w.Clock.Now().Unix())
 	}
 }
 
@@ -159,7 +159,7 @@ func TestDelay(t *testing.T) {
 		64: time.Hour, 65: time.Hour, math.MaxUint32: time.Hour} // large counts must not overflow
 	for count, d := range want {
 		for range 100 {
-			if got := backfill.Delay(w.run, count); got < d*9/10 || got > d*11/10 {
+			if got := backfill.Delay(w.Run, count); got < d*9/10 || got > d*11/10 {
 				t.Fatalf("after %d failures %s, want %s ±10 %%", count, got, d)
 			}
 		}

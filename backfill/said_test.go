@@ -75,12 +75,12 @@ func TestSaysWhatCame(t *testing.T) {
 			host := httptest.NewServer(c.answer)
 			defer host.Close()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-			did := w.net.DIDs()[0]
-			w.stop()
-			w.start(backfill.Options{Directory: elsewhere{w.dir, host.URL}, IdleTimeout: c.idle})
-			w.add(did)
-			w.settle(did)
-			r := w.row(did)
+			did := w.Net.DIDs()[0]
+			w.Stop()
+			w.start(backfill.Options{Directory: elsewhere{w.Dir, host.URL}, IdleTimeout: c.idle})
+			w.Add(did)
+			w.Settle(did)
+			r := w.Row(did)
 			if r.State != store.StateResync || r.Retry.Kind != c.kind {
 				t.Errorf("%v, %+v", r.State, r.Retry)
 			}
@@ -89,7 +89,7 @@ func TestSaysWhatCame(t *testing.T) {
 					t.Errorf("the row says %q, and not %q", r.Retry.Error, part)
 				}
 			}
-			w.stop()
+			w.Stop()
 		})
 	}
 }
@@ -111,14 +111,14 @@ func TestRefusedSeldom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 50}, runner: c.options})
-			did := w.net.DIDs()[0]
-			w.net.Host(0).Inject(c.fault)
-			w.know(did)
-			w.change(did, func(r *store.Repo) { r.Retry.Count = 30 })
-			w.add(did)
-			w.settle(did)
-			r := w.row(did)
-			wait := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
+			did := w.Net.DIDs()[0]
+			w.Net.Host(0).Inject(c.fault)
+			w.Know(did)
+			w.Change(did, func(r *store.Repo) { r.Retry.Count = 30 })
+			w.Add(did)
+			w.Settle(did)
+			r := w.Row(did)
+			wait := time.Unix(r.Retry.Next, 0).Sub(w.Clock.Now())
 			if r.State != store.StateResync || wait < c.most*89/100 || wait > c.most*111/100 {
 				t.Errorf("%v, again in %s: %+v", r.State, wait, r.Retry)
 			}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
@@ -15,28 +16,28 @@ import (
 // selectionsNamed checks that the stored filters are the filters that rows name, the zero filter
 // and the filter in force. Rows may name only the newest 64.
 func (w *world) selectionsNamed() {
-	w.t.Helper()
-	named := map[uint32]bool{0: true, w.store.Filter().Selection: true}
-	rows, _, err := w.store.Repos("", 1<<20, nil)
+	w.T.Helper()
+	named := map[uint32]bool{0: true, w.Store.Filter().Selection: true}
+	rows, _, err := w.Store.Repos("", 1<<20, nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	for _, row := range rows {
 		named[row.Filter] = true
 	}
-	kept := w.store.Selections()
+	kept := w.Store.Selections()
 	unnamed := func(n uint32) bool { return !named[n] }
 	if len(kept) != len(named) || slices.ContainsFunc(kept, unnamed) || len(kept) > 65 {
-		w.t.Errorf("filters %v are kept, rows name %v", kept, named)
+		w.T.Errorf("filters %v are kept, rows name %v", kept, named)
 	}
 }
 
 // filters puts n filters in force, one after the other.
 func (w *world) filters(n int, nth func(i int) filter.Config) {
-	w.t.Helper()
+	w.T.Helper()
 	for i := range n {
-		if _, err := w.store.SetFilter(nth(i)); err != nil {
-			w.t.Fatal(err)
+		if _, err := w.Store.SetFilter(nth(i)); err != nil {
+			w.T.Fatal(err)
 		}
 	}
 }
@@ -47,40 +48,40 @@ func (w *world) filters(n int, nth func(i int) filter.Config) {
 func TestSelectionsDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 5}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	config := func(i int) filter.Config {
 		signal := fmt.Sprintf("com.example.absent.s%d", i)
 		return filter.Config{Collections: []string{posts}, Signals: []string{signal}}
 	}
 	w.refilter(config(0))
-	w.add(dids...)
+	w.Add(dids...)
 	w.ends(func() bool { return true })
-	first := w.store.Filter().Selection
-	w.untrack(dids[0])
+	first := w.Store.Filter().Selection
+	w.Untrack(dids[0])
 	excluding := config(0)
 	excluding.Excludes = []string{"did:web:none.test"}
 	w.refilter(excluding)
 	w.ends(func() bool { return true })
-	if got := w.store.Selections(); !slices.Equal(got, []uint32{0, first}) {
+	if got := w.Store.Selections(); !slices.Equal(got, []uint32{0, first}) {
 		t.Errorf("after a change of the excludes: %v", got)
 	}
-	w.stop() // no pass deletes filters meanwhile
+	w.Stop() // no pass deletes filters meanwhile
 	w.filters(63, func(i int) filter.Config { return config(i + 1) })
 	w.start(backfill.Options{})
 	w.ends(func() bool { return true })
 	w.selectionsNamed()
 	for _, did := range dids {
-		if got := w.row(did).Filter; got != first {
+		if got := w.Row(did).Filter; got != first {
 			t.Errorf("%s names filter %d, and %d was all the same to it", did, got, first)
 		}
 	}
-	w.stop()
+	w.Stop()
 	w.filters(64, func(i int) filter.Config { return config(i + 100) })
 	w.start(backfill.Options{})
 	w.ends(func() bool { return true })
 	w.selectionsNamed()
 	for _, did := range dids {
-		if got := w.row(did).Filter; got == first {
+		if got := w.Row(did).Filter; got == first {
 			t.Errorf("%s still names filter %d", did, got)
 		}
 	}
@@ -89,12 +90,12 @@ func TestSelectionsDropped(t *testing.T) {
 	w.selectionsNamed()
 	// The untracked repository holds the selection of an earlier filter, and is adapted to the
 	// filter in force when it is tracked again.
-	w.add(dids[0])
+	w.Add(dids[0])
 	w.converges(dids...)
 	w.refilter(filter.Config{})
 	w.converges(dids...)
 	w.selectionsNamed()
-	if got := w.store.Selections(); len(got) != 2 {
+	if got := w.Store.Selections(); len(got) != 2 {
 		t.Errorf("%v are kept", got)
 	}
 }
@@ -110,14 +111,14 @@ func TestSelectionsDroppedCrash(t *testing.T) {
 	const seed = 5
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	crashes := newCrashes(seed, 6, 30)
+	crashes := backfilltest.NewCrashes(seed, 6, 30)
 	w := newWorld(t, worldOptions{
 		net:    simnet.Options{Seed: seed, Hosts: 2, Repos: 6, RecordsMedian: 8},
-		store:  store.Options{FS: crashes.fs, Step: crashes.step},
+		store:  store.Options{FS: crashes.FS, Step: crashes.Step},
 		runner: backfill.Options{Concurrency: 2},
 	})
-	dids := w.net.DIDs()
-	w.add(dids...)
+	dids := w.Net.DIDs()
+	w.Add(dids...)
 	w.ends(func() bool { return true })
 	for range 12 {
 		for range 1 + rng.IntN(3) {
@@ -131,8 +132,8 @@ func TestSelectionsDroppedCrash(t *testing.T) {
 			w.selectionsNamed()
 		}
 	}
-	w.stop()
-	crashes.each(w, 12, func(w *world) {
+	w.Stop()
+	eachCrash(crashes, w, 12, func(w *world) {
 		w.start(backfill.Options{})
 		w.ends(func() bool { return true })
 		w.refilter(filter.Config{Collections: []string{posts, follows}})

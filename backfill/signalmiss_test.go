@@ -20,23 +20,23 @@ func TestSignalMisses(t *testing.T) {
 		net:    simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15},
 		runner: backfill.Options{Strategy: fetch.StrategyFull},
 	})
-	did := w.net.DIDs()[0]
+	did := w.Net.DIDs()[0]
 	w.refilter(filter.Config{Signals: []string{signal}})
 	rests := func() bool { // forgotten, or not due
-		row, err := w.store.RepoOrNew(did)
+		row, err := w.Store.RepoOrNew(did)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return (!row.Known() || row.State == store.StateResync && row.Retry.Next > w.clock.now().Unix()) && !w.run.InFlight(did)
+		return (!row.Known() || row.State == store.StateResync && row.Retry.Next > w.Clock.Now().Unix()) && !w.Run.InFlight(did)
 	}
 	show := func() {
-		if w.known(did) {
+		if w.Known(did) {
 			return // a known repository is not discovered
 		}
 		w.follow(store.BySignal, did)
-		w.until("its end", rests)
+		w.Until("its end", rests)
 	}
-	asked := func() (n int) { return w.net.Host(0).Log().Requests["com.atproto.sync.getRepo"] }
+	asked := func() (n int) { return w.Net.Host(0).Log().Requests["com.atproto.sync.getRepo"] }
 	for range 20 {
 		show()
 	}
@@ -44,24 +44,24 @@ func TestSignalMisses(t *testing.T) {
 		t.Errorf("%d fetches", n)
 	}
 	for range 60 {
-		w.clock.advance(2 * time.Minute)
-		w.run.Wake()
-		w.until("its end", rests)
+		w.Clock.Advance(2 * time.Minute)
+		w.Run.Wake()
+		w.Until("its end", rests)
 		show()
 	}
 	if n := asked(); n < 5 || n > 12 {
 		t.Errorf("%d fetches within two hours", n)
 	}
-	if _, err := w.net.Account(did).Put(signal+"/a", map[string]any{"$type": signal}); err != nil {
+	if _, err := w.Net.Account(did).Put(signal+"/a", map[string]any{"$type": signal}); err != nil {
 		t.Fatal(err)
 	}
-	w.until("it to be followed", func() bool {
-		w.clock.advance(time.Minute)
-		if !w.known(did) {
+	w.Until("it to be followed", func() bool {
+		w.Clock.Advance(time.Minute)
+		if !w.Known(did) {
 			w.follow(store.BySignal, did)
 		}
-		w.run.Wake()
-		row, err := w.store.RepoOrNew(did)
+		w.Run.Wake()
+		row, err := w.Store.RepoOrNew(did)
 		return err == nil && row.State == store.StateSynced
 	})
 	w.converges(did)

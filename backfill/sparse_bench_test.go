@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
@@ -21,19 +22,19 @@ func BenchmarkParts(b *testing.B) {
 					b.StopTimer()
 					w, reg := newSparseWorld(b, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, strategy)
 					const n = 250_000
-					a := bigAccount(b, w.net, n, n*perMille/1000)
+					a := bigAccount(b, w.Net, n, n*perMille/1000)
 					cpu := cpuTime()
 					b.StartTimer()
-					w.add(a.DID())
-					for w.store.Counts()["synced"] != 1 {
+					w.Add(a.DID())
+					for w.Store.Counts()["synced"] != 1 {
 						time.Sleep(time.Millisecond)
 					}
 					b.StopTimer()
 					b.ReportMetric(float64((cpuTime() - cpu).Milliseconds()), "cpu-ms")
-					b.ReportMetric(counted(b, reg, "received_bytes_total", ""), "bytes")
-					requests := w.net.Host(0).Log().Requests
+					b.ReportMetric(backfilltest.Counted(b, reg, "received_bytes_total", ""), "bytes")
+					requests := w.Net.Host(0).Log().Requests
 					b.ReportMetric(float64(requests[proofs]+requests[parts]+requests["com.atproto.sync.getRepo"]), "requests")
-					w.stop()
+					w.Stop()
 				}
 			})
 		}

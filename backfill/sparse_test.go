@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
 	"cistern/filter"
@@ -28,27 +29,10 @@ const (
 	parts  = "com.atproto.sync.getBlocks"
 )
 
-// counted returns the sum of a counter, or of its series with a label value.
-func counted(t testing.TB, reg *prometheus.Registry, name, value string) (sum float64) {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == "cistern_backfill_"+name && (value == "" || m.GetLabel()[0].GetValue() == value) {
-				sum += m.GetCounter().GetValue()
-			}
-		}
-	}
-	return sum
-}
-
 // ways are how copies were fetched: full, sparse, fallback.
 func ways(t testing.TB, reg *prometheus.Registry) (n [3]float64) {
 	for i, way := range []string{"full", "sparse", "fallback"} {
-		n[i] = counted(t, reg, "fetches_total", way)
+		n[i] = backfilltest.Counted(t, reg, "fetches_total", way)
 	}
 	return n
 }
@@ -81,8 +65,8 @@ type image struct {
 }
 
 func (w *world) image(did string) image {
-	r := w.row(did)
-	return image{r.Rev, r.Data, string(r.Commit), r.State, r.Filter, r.Records, r.Shelved, r.Verified, w.records(did), w.events(did, 0)}
+	r := w.Row(did)
+	return image{r.Rev, r.Data, string(r.Commit), r.State, r.Filter, r.Records, r.Shelved, r.Verified, w.Records(did), w.Events(did, 0)}
 }
 
 // neighbours are collections with adjacent keys, some of them prefixes of others.
@@ -102,8 +86,8 @@ func sparseFilter(r *rand.Rand) filter.Config {
 
 // write has each account write among the neighbours.
 func (w *world) write(r *rand.Rand) {
-	w.t.Helper()
-	for _, a := range w.net.Accounts() {
+	w.T.Helper()
+	for _, a := range w.Net.Accounts() {
 		writes := map[string]simnet.Write{}
 		for range 1 + r.IntN(40) {
 			path := fmt.Sprintf("%s/%x", neighbours[r.IntN(len(neighbours))], r.IntN(30))
@@ -119,7 +103,7 @@ func (w *world) write(r *rand.Rand) {
 			commit = append(commit, writes[path])
 		}
 		if _, err := a.Commit(commit...); err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 	}
 }
@@ -153,16 +137,16 @@ func sparseIsFull(t *testing.T, seed uint64) {
 			if round > 0 {
 				w.refilter(f)
 				w.ends(func() bool { return true })
-				for _, a := range w.net.Accounts() {
+				for _, a := range w.Net.Accounts() {
 					if _, err := a.Mutate(1 + round*3); err != nil {
 						t.Fatal(err)
 					}
 				}
 				w.write(r)
 			}
-			dids := w.net.DIDs()
-			w.add(dids...)
-			w.settle(dids...)
+			dids := w.Net.DIDs()
+			w.Add(dids...)
+			w.Settle(dids...)
 			w.ends(func() bool { return true })
 			m := map[string]image{}
 			for _, did := range dids {
@@ -171,7 +155,7 @@ func sparseIsFull(t *testing.T, seed uint64) {
 			}
 			images[i] = append(images[i], m)
 		}
-		w.gauges()
+		w.Gauges()
 		if n := ways(t, reg); n[2] != 0 || (n[1] > 0) != (strategy != fetch.StrategyFull) || strategy == fetch.StrategySparse && n[0] != 0 && !all {
 			t.Errorf("strategy %d fetched full, sparse, fallback: %v", strategy, n)
 		}
@@ -245,17 +229,17 @@ func TestSparseFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 2, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}}, fetch.StrategySparse)
-			did := w.net.DIDs()[0]
-			in := w.net.Host(0).Inject(test.fault)
-			w.add(did)
-			w.until("the copy", func() bool {
-				w.clock.advance(time.Minute)
-				w.run.Wake()
-				return w.row(did).State == store.StateSynced && !w.run.InFlight(did)
+			did := w.Net.DIDs()[0]
+			in := w.Net.Host(0).Inject(test.fault)
+			w.Add(did)
+			w.Until("the copy", func() bool {
+				w.Clock.Advance(time.Minute)
+				w.Run.Wake()
+				return w.Row(did).State == store.StateSynced && !w.Run.InFlight(did)
 			})
 			w.fits(did)
-			w.gauges()
-			if n := counted(t, reg, "fetches_total", test.way); n != 1 || in.Fired() == 0 || in.Fired() > 10 {
+			w.Gauges()
+			if n := backfilltest.Counted(t, reg, "fetches_total", test.way); n != 1 || in.Fired() == 0 || in.Fired() > 10 {
 				t.Errorf("%s %v times; full, sparse, fallback: %v; fired %d", test.way, n, ways(t, reg), in.Fired())
 			}
 		})
@@ -270,14 +254,14 @@ func TestSparseMovesOn(t *testing.T) {
 		t.Run(endpoint, func(t *testing.T) {
 			t.Parallel()
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, fetch.StrategySparse)
-			a := w.net.Accounts()[0]
-			w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: strings.Fields(endpoint)[0], Count: moves, Hook: func() {
+			a := w.Net.Accounts()[0]
+			w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: strings.Fields(endpoint)[0], Count: moves, Hook: func() {
 				if _, err := a.Mutate(30); err != nil {
 					t.Error(err)
 				}
 			}})
-			w.add(a.DID())
-			w.settle(a.DID())
+			w.Add(a.DID())
+			w.Settle(a.DID())
 			w.fits(a.DID())
 			want := [3]float64{0, 1, 0}
 			if moves == 0 {
@@ -309,15 +293,15 @@ func TestSparseBlockNotFound(t *testing.T) {
 	t.Parallel()
 	w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}}, fetch.StrategySparse,
 		func(o *backfill.Options) { o.Transport = blockNotFound{&http.Transport{}} })
-	a := w.net.Accounts()[0]
-	gone := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 2, Hook: func() {
+	a := w.Net.Accounts()[0]
+	gone := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 2, Hook: func() {
 		if _, err := a.Mutate(30); err != nil {
 			t.Error(err)
 		}
 	}})
-	for i, a := range w.net.Accounts() {
-		w.add(a.DID())
-		w.settle(a.DID())
+	for i, a := range w.Net.Accounts() {
+		w.Add(a.DID())
+		w.Settle(a.DID())
 		w.fits(a.DID())
 		if n, want := ways(t, reg), [3]float64{0, float64(i + 1), 0}; n != want || gone.Fired() != 2 {
 			t.Errorf("fetched full, sparse, fallback: %v, want %v", n, want)
@@ -337,15 +321,15 @@ func TestSparseSlow(t *testing.T) {
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 900}, filter.Config{Collections: []string{"app.bsky.feed.*"}},
 				fetch.StrategySparse, func(o *backfill.Options) { o.FetchTimeout = 3 * time.Second })
 			fault.Endpoint = parts
-			w.net.Host(0).Inject(fault)
-			did := w.net.DIDs()[0]
-			w.add(did)
-			w.settle(did)
+			w.Net.Host(0).Inject(fault)
+			did := w.Net.DIDs()[0]
+			w.Add(did)
+			w.Settle(did)
 			w.fits(did)
 			if n := ways(t, reg); n != [3]float64{0, 0, 1} {
 				t.Errorf("fetched full, sparse, fallback: %v", n)
 			}
-			if host := w.run.HostStanding(w.hostOf(w.net.Host(0))); host.Error != "" || host.State() != "ok" {
+			if host := w.Run.HostStanding(w.hostOf(w.Net.Host(0))); host.Error != "" || host.State() != "ok" {
 				t.Errorf("the host stands as %+v", host)
 			}
 		})
@@ -358,7 +342,7 @@ func TestSparseShared(t *testing.T) {
 	var kinds []string
 	for _, strategy := range []fetch.Strategy{fetch.StrategyFull, fetch.StrategySparse} {
 		w, _ := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, strategy)
-		a := w.net.Accounts()[0]
+		a := w.Net.Accounts()[0]
 		big := simnet.EncodeRecord(simnet.Post(strings.Repeat("x", 900_000)))
 		var writes []simnet.Write
 		for i := range 60 {
@@ -367,9 +351,9 @@ func TestSparseShared(t *testing.T) {
 		if _, err := a.Commit(writes...); err != nil {
 			t.Fatal(err)
 		}
-		w.add(a.DID())
-		w.settle(a.DID())
-		kinds = append(kinds, w.row(a.DID()).Retry.Error) // soon the row is pending again
+		w.Add(a.DID())
+		w.Settle(a.DID())
+		kinds = append(kinds, w.Row(a.DID()).Retry.Error) // soon the row is pending again
 	}
 	if kinds[0] != kinds[1] || !strings.Contains(kinds[0], "shared blocks") {
 		t.Errorf("it ends whole and in parts as %q", kinds)
@@ -384,22 +368,22 @@ func TestSparseSignal(t *testing.T) {
 		for signal, kept := range map[string]bool{"app.bsky.feed.like": true, "org.example.nothing": false} {
 			w, _ := newSparseWorld(t, simnet.Options{Seed: 5, Hosts: 1, Repos: 1, RecordsMedian: 500},
 				filter.Config{Signals: []string{signal}, Collections: []string{"app.bsky.feed.repost"}}, strategy)
-			did := w.net.DIDs()[0]
-			w.change(did, func(r *store.Repo) {
+			did := w.Net.DIDs()[0]
+			w.Change(did, func(r *store.Repo) {
 				r.State, r.Tracked, r.Attempt = store.StatePending, store.BySignal, 1
 			})
-			w.run.Wake()
-			w.until("the verdict", func() bool {
-				r, err := w.store.Repo(did)
-				return !w.run.InFlight(did) && (err != nil || r.State != store.StatePending)
+			w.Run.Wake()
+			w.Until("the verdict", func() bool {
+				r, err := w.Store.Repo(did)
+				return !w.Run.InFlight(did) && (err != nil || r.State != store.StatePending)
 			})
-			if _, err := w.store.Repo(did); (err == nil) != kept {
+			if _, err := w.Store.Repo(did); (err == nil) != kept {
 				t.Errorf("strategy %d, signal %s: %v", strategy, signal, err)
 			}
 			if kept {
 				w.fits(did)
 			}
-			w.stop()
+			w.Stop()
 		}
 	}
 }
@@ -440,25 +424,25 @@ func TestSparseNotWorthIt(t *testing.T) {
 			net := simnet.Options{Seed: 6, Hosts: 1, Repos: 10, RecordsMedian: test.records, RecordsMax: test.records + 1}
 			w, reg := newSparseWorld(t, net, filter.Config{Collections: test.wanted}, test.strategy, test.tune)
 			if test.fault != nil {
-				w.net.Host(0).Inject(*test.fault)
+				w.Net.Host(0).Inject(*test.fault)
 			}
 			done := 0
-			for _, a := range w.net.Accounts() {
+			for _, a := range w.Net.Accounts() {
 				if len(a.Paths()) < test.records || done == 3 {
 					continue // sizes are random up to the limit
 				}
 				done++
-				w.add(a.DID())
-				w.settle(a.DID())
+				w.Add(a.DID())
+				w.Settle(a.DID())
 				w.fits(a.DID())
 			}
 			if n := ways(t, reg); n != test.want {
 				t.Errorf("fetched full, sparse, fallback: %v, want %v", n, test.want)
 			}
-			if n := w.net.Host(0).Log().Requests[proofs]; n != test.proofs {
+			if n := w.Net.Host(0).Log().Requests[proofs]; n != test.proofs {
 				t.Errorf("%d proofs were asked for, want %d", n, test.proofs)
 			}
-			w.gauges()
+			w.Gauges()
 		})
 	}
 }
@@ -479,8 +463,8 @@ func TestSparseCutShort(t *testing.T) {
 	}{
 		"its host was parked": {nil, func(w *world) simnet.Fault {
 			return simnet.Fault{Kind: simnet.Gate, Endpoint: parts, Count: 1, Hook: func() {
-				if err := backfill.Refuse(w.run, w.hostOf(w.net.Host(0)), time.Minute); err != nil {
-					w.t.Error(err)
+				if err := backfill.Refuse(w.Run, w.hostOf(w.Net.Host(0)), time.Minute); err != nil {
+					w.T.Error(err)
 				}
 			}}
 		}, [3]float64{1, 2, 0}, 3},
@@ -504,20 +488,20 @@ func TestSparseCutShort(t *testing.T) {
 			w, reg := newSparseWorld(t, simnet.Options{Seed: 3, Hosts: 1, Repos: 3, RecordsMedian: 700}, filter.Config{Collections: []string{"app.bsky.feed.repost"}},
 				fetch.StrategySparse, func(o *backfill.Options) { o.HostRules = test.rules })
 			if test.fault != nil {
-				w.net.Host(0).Inject(test.fault(w))
+				w.Net.Host(0).Inject(test.fault(w))
 			}
-			for _, did := range w.net.DIDs() {
-				w.add(did)
+			for _, did := range w.Net.DIDs() {
+				w.Add(did)
 				w.patiently(did)
 				w.fits(did)
 			}
 			if n := ways(t, reg); n != test.want {
 				t.Errorf("fetched full, sparse, fallback: %v, want %v", n, test.want)
 			}
-			if n := w.net.Host(0).Log().Requests[proofs]; n != test.proofs {
+			if n := w.Net.Host(0).Log().Requests[proofs]; n != test.proofs {
 				t.Errorf("%d proofs were asked for, want %d", n, test.proofs)
 			}
-			w.gauges()
+			w.Gauges()
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/fetch"
 	"cistern/filter"
 	"cistern/ingest/simnet"
@@ -77,23 +78,23 @@ func TestSparseTransfersLittle(t *testing.T) {
 	all := &meter{RoundTripper: &http.Transport{DisableCompression: true}}
 	w, reg := newSparseWorld(t, simnet.Options{Hosts: 1, Repos: 1, Empty: 1}, filter.Config{Collections: []string{"app.bsky.feed.post"}}, fetch.StrategyAuto,
 		func(o *backfill.Options) { o.Transport = all })
-	a := bigAccount(t, w.net, n, n/100)
+	a := bigAccount(t, w.Net, n, n/100)
 	begin := time.Now()
-	w.add(a.DID())
-	w.settle(a.DID())
+	w.Add(a.DID())
+	w.Settle(a.DID())
 	took := time.Since(begin)
 	w.fits(a.DID())
-	if r := w.row(a.DID()); r.Records != int64(n/100) {
+	if r := w.Row(a.DID()); r.Records != int64(n/100) {
 		t.Errorf("%d records, want %d", r.Records, n/100)
 	}
 	if got := ways(t, reg); got != [3]float64{0, 1, 0} {
 		t.Errorf("fetched full, sparse, fallback: %v", got)
 	}
 	whole, got := float64(len(a.CAR())), float64(all.bytes.Load())
-	if n := counted(t, reg, "received_bytes_total", ""); n > got || n < got*0.9 {
+	if n := backfilltest.Counted(t, reg, "received_bytes_total", ""); n > got || n < got*0.9 {
 		t.Errorf("%.0f bytes were counted, of %.0f with heads", n, got)
 	}
-	requests := w.net.Host(0).Log().Requests
+	requests := w.Net.Host(0).Log().Requests
 	t.Logf("%d records: %.0f bytes of %.0f, %.2f %%; %d proofs, %d getBlocks, %s", n, got, whole, 100*got/whole, requests[proofs], requests[parts], took)
 	if got > whole/20 {
 		t.Errorf("%.0f bytes were transferred of %.0f", got, whole)
@@ -102,8 +103,8 @@ func TestSparseTransfersLittle(t *testing.T) {
 	if _, err := a.Put("app.bsky.feed.post/self", simnet.Post("news")); err != nil {
 		t.Fatal(err)
 	}
-	w.add(a.DID())
-	w.settle(a.DID())
+	w.Add(a.DID())
+	w.Settle(a.DID())
 	w.fits(a.DID())
 	again := float64(all.bytes.Load()) - got
 	t.Logf("after one more record: %.0f bytes", again)

@@ -12,30 +12,6 @@ import (
 	"cistern/store/storetest"
 )
 
-// say applies an #account event of a relay as the live side does.
-func (w *world) say(did string, status store.Status) {
-	w.t.Helper()
-	w.change(did, func(r *store.Repo) {
-		r.State, r.Status, r.Origin = store.StateGone, status, store.OriginRelay
-		r.AccountTime, r.AccountSource = r.AccountTime+1, relaySource
-		r.Attempt++
-		r.Recheck, r.Retry = r.Ordinal != 0, store.Retry{Next: w.clock.now().Unix()}
-	})
-	w.run.Wake()
-}
-
-const relaySource = 7
-
-// settled waits until the host of an account with an account event has been asked.
-func (w *world) settled(did string, attempt uint64) store.Repo {
-	w.t.Helper()
-	w.until("its host to be asked", func() bool {
-		r := w.row(did)
-		return r.Attempt != attempt && r.State != store.StatePending && !(r.State == store.StateGone && r.Retry.Next <= w.clock.now().Unix() && r.Retry.Next != 0) && !w.run.InFlight(did)
-	})
-	return w.row(did)
-}
-
 // A status from a firehose is checked with the account's own host. The host decides about its own
 // statuses and deletions; a takedown by a relay stands. Data is wiped when the host, or the absence
 // of a document, confirms a deletion.
@@ -70,13 +46,13 @@ func TestStatusIsConfirmed(t *testing.T) {
 		t.Run(fmt.Sprint(c.told, c.want, c.origin), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-			did := w.net.DIDs()[0]
-			w.add(did)
-			w.settle(did)
-			before := w.row(did)
-			c.truth(w.net.Account(did))
-			w.say(did, c.told)
-			r := w.settled(did, before.Attempt+1)
+			did := w.Net.DIDs()[0]
+			w.Add(did)
+			w.Settle(did)
+			before := w.Row(did)
+			c.truth(w.Net.Account(did))
+			w.Say(did, c.told)
+			r := w.Settled(did, before.Attempt+1)
 			if r.Status != c.want || r.Origin != c.origin || (r.Ordinal == 0) != c.wiped {
 				t.Errorf("it is %s, %s by the word of the %s, ordinal %d: %+v", r.State, r.Status, r.Origin, r.Ordinal, r.Retry)
 			}
@@ -87,10 +63,10 @@ func TestStatusIsConfirmed(t *testing.T) {
 				t.Errorf("it is %s, looked at again at %d, because %q", r.State, r.Retry.Next, r.Retry.Error)
 			}
 			if !r.Status.Hidden() {
-				w.settle(did)
-				w.equal(did)
+				w.Settle(did)
+				w.Equal(did)
 			}
-			w.gauges()
+			w.Gauges()
 		})
 	}
 }
@@ -100,25 +76,25 @@ func TestStatusIsConfirmed(t *testing.T) {
 func TestContradictedDeletion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}, runner: backfill.Options{RetryBase: time.Millisecond, RetryMax: time.Millisecond}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	if _, err := w.net.Account(did).Mutate(1); err != nil {
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	if _, err := w.Net.Account(did).Mutate(1); err != nil {
 		t.Fatal(err)
 	}
-	fault := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 2})
-	w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).Truth().Rev })
-	ordinal := w.row(did).Ordinal
-	w.say(did, store.StatusDeleted)
-	w.until("it is shown", func() bool {
-		w.clock.advance(time.Second)
-		w.run.Wake()
-		return w.row(did).State == store.StateSynced
+	fault := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 2})
+	w.Change(did, func(r *store.Repo) { r.SeenRev = w.Net.Account(did).Truth().Rev })
+	ordinal := w.Row(did).Ordinal
+	w.Say(did, store.StatusDeleted)
+	w.Until("it is shown", func() bool {
+		w.Clock.Advance(time.Second)
+		w.Run.Wake()
+		return w.Row(did).State == store.StateSynced
 	})
-	if fault.Fired() != 2 || w.row(did).Ordinal != ordinal {
-		t.Errorf("after %d answers that it is not found, ordinal %d is %d", fault.Fired(), ordinal, w.row(did).Ordinal)
+	if fault.Fired() != 2 || w.Row(did).Ordinal != ordinal {
+		t.Errorf("after %d answers that it is not found, ordinal %d is %d", fault.Fired(), ordinal, w.Row(did).Ordinal)
 	}
-	w.equal(did)
+	w.Equal(did)
 }
 
 // The host of an account that is not followed is asked when a deletion is announced, since its data
@@ -127,27 +103,27 @@ func TestUntrackedDeletion(t *testing.T) {
 	t.Parallel()
 	for _, deleted := range []bool{false, true} {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-		did := w.net.DIDs()[0]
-		w.add(did)
-		w.settle(did)
+		did := w.Net.DIDs()[0]
+		w.Add(did)
+		w.Settle(did)
 		if deleted {
-			w.net.Account(did).SetStatus(simnet.Deleted)
+			w.Net.Account(did).SetStatus(simnet.Deleted)
 		}
-		fetches := len(w.net.Host(0).Log().Fetches[did])
-		w.untrack(did)
-		before := w.row(did)
-		w.say(did, store.StatusDeleted)
-		r := w.settled(did, before.Attempt+1)
+		fetches := len(w.Net.Host(0).Log().Fetches[did])
+		w.Untrack(did)
+		before := w.Row(did)
+		w.Say(did, store.StatusDeleted)
+		r := w.Settled(did, before.Attempt+1)
 		if deleted && (r.State != store.StateGone || r.Status != store.StatusDeleted || r.Ordinal != 0 || r.Retry.Next != 0) {
 			t.Errorf("deleted: %+v", r)
 		}
 		if !deleted && (r.State != store.StateIdle || r.Status.Hidden() || r.Ordinal != before.Ordinal || r.Records != before.Records) {
 			t.Errorf("not deleted: %+v", r)
 		}
-		if n := len(w.net.Host(0).Log().Fetches[did]); n != fetches {
+		if n := len(w.Net.Host(0).Log().Fetches[did]); n != fetches {
 			t.Errorf("%d fetches", n-fetches)
 		}
-		w.gauges()
+		w.Gauges()
 	}
 }
 
@@ -156,26 +132,26 @@ func TestUntrackedDeletion(t *testing.T) {
 func TestOneNotFoundHidesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	head := storetest.Head(w.t, w.store)
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 2})
-	w.add(did)
-	w.settle(did)
-	r := w.row(did)
-	if r.State != store.StateResync || r.Status.Hidden() || r.Missing != 1 || r.Retry.Kind != store.Generic || r.Retry.Next-w.clock.now().Unix() > 70 {
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	head := storetest.Head(w.T, w.Store)
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Endpoint: "*", Count: 2})
+	w.Add(did)
+	w.Settle(did)
+	r := w.Row(did)
+	if r.State != store.StateResync || r.Status.Hidden() || r.Missing != 1 || r.Retry.Kind != store.Generic || r.Retry.Next-w.Clock.Now().Unix() > 70 {
 		t.Errorf("the row is %s, %s, missing %d, %+v", r.State, r.Status, r.Missing, r.Retry)
 	}
-	w.clock.advance(10 * time.Minute)
-	w.run.Wake()
-	w.until("the second answer", func() bool { return w.row(did).Missing == 2 })
-	w.clock.advance(10 * time.Minute)
-	w.run.Wake()
-	w.until("it is found again", func() bool { return w.row(did).State == store.StateSynced })
-	w.settle(did)
-	w.equal(did)
-	if got := w.accounts(did, head+1); len(got) != 0 {
+	w.Clock.Advance(10 * time.Minute)
+	w.Run.Wake()
+	w.Until("the second answer", func() bool { return w.Row(did).Missing == 2 })
+	w.Clock.Advance(10 * time.Minute)
+	w.Run.Wake()
+	w.Until("it is found again", func() bool { return w.Row(did).State == store.StateSynced })
+	w.Settle(did)
+	w.Equal(did)
+	if got := w.Accounts(did, head+1); len(got) != 0 {
 		t.Errorf("events %v", got)
 	}
 }
@@ -185,30 +161,30 @@ func TestOneNotFoundHidesNothing(t *testing.T) {
 func TestImportedIsNotBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
-	did := w.net.DIDs()[0]
-	a := w.net.Account(did)
-	w.add(did)
-	w.settle(did)
-	to := w.net.Hosts()[1-slices.Index(w.net.Hosts(), a.Host())]
+	did := w.Net.DIDs()[0]
+	a := w.Net.Account(did)
+	w.Add(did)
+	w.Settle(did)
+	to := w.Net.Hosts()[1-slices.Index(w.Net.Hosts(), a.Host())]
 	a.Migrate(to)
-	w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+	w.ChangeIn(did, func(b *store.Batch, r *store.Repo) {
 		r.Recheck, r.SeenRev = true, a.NextTID()
 		b.Enqueue(r, store.PriorityRetry)
 	})
-	w.run.Wake()
-	w.until("its host to be asked", func() bool { return w.row(did).State != store.StatePending && !w.run.InFlight(did) })
+	w.Run.Wake()
+	w.Until("its host to be asked", func() bool { return w.Row(did).State != store.StatePending && !w.Run.InFlight(did) })
 	// The host does not have that rev.
-	if r := w.row(did); r.State != store.StateResync || r.SeenRev == "" {
+	if r := w.Row(did); r.State != store.StateResync || r.SeenRev == "" {
 		t.Errorf("%s, seen %q", r.State, r.SeenRev)
 	}
-	a.Migrate(w.net.Hosts()[0])
+	a.Migrate(w.Net.Hosts()[0])
 	a.Migrate(to) // now the host reports a higher rev
-	w.changeIn(did, func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
-	w.run.Wake()
-	w.until("it is complete", func() bool { return w.row(did).State == store.StateSynced })
-	w.settle(did)
-	w.equal(did)
-	if r := w.row(did); r.SeenRev != "" || r.PDS != to.URL() {
+	w.ChangeIn(did, func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
+	w.Run.Wake()
+	w.Until("it is complete", func() bool { return w.Row(did).State == store.StateSynced })
+	w.Settle(did)
+	w.Equal(did)
+	if r := w.Row(did); r.SeenRev != "" || r.PDS != to.URL() {
 		t.Errorf("seen %q, at %s", r.SeenRev, r.PDS)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/store"
 	"cistern/store/storetest"
 )
@@ -17,7 +18,7 @@ func TestMoreHostsThanPlaces(t *testing.T) {
 	const places, hosts = 16 << 10, 16<<10 + 200
 	s := storetest.Open(t, store.Options{})
 	r, err := backfill.New(backfill.Options{
-		Store: s, Directory: directory{}, Concurrency: 2 * places, MemoryBytes: places << 20,
+		Store: s, Directory: backfilltest.Directory{}, Concurrency: 2 * places, MemoryBytes: places << 20,
 	})
 	if err != nil {
 		t.Fatal(err)

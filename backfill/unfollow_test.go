@@ -20,17 +20,17 @@ const rare = "com.example.rare.thing"
 // commits handles the last message of an account's host as the live side does while a repository is
 // fetched.
 func (w *world) commits(did, rev string) {
-	w.t.Helper()
-	messages := w.net.Account(did).Host().Messages(0)
-	defer w.store.Lock(did)()
-	r := w.row(did)
-	b := w.store.NewBatch()
-	if !w.store.Fetching(did) || !b.Buffer(&r, rev, messages[len(messages)-1]) {
-		w.t.Errorf("a commit of %s is not buffered", did)
+	w.T.Helper()
+	messages := w.Net.Account(did).Host().Messages(0)
+	defer w.Store.Lock(did)()
+	r := w.Row(did)
+	b := w.Store.NewBatch()
+	if !w.Store.Fetching(did) || !b.Buffer(&r, rev, messages[len(messages)-1]) {
+		w.T.Errorf("a commit of %s is not buffered", did)
 	}
 	b.PutRepo(&r)
 	if err := b.CommitSync(); err != nil {
-		w.t.Error(err)
+		w.T.Error(err)
 	}
 }
 
@@ -43,10 +43,10 @@ func TestForgetsOutdone(t *testing.T) {
 			net:    simnet.Options{Seed: 4, Hosts: 1, Repos: 1, RecordsMedian: 15},
 			runner: backfill.Options{Strategy: fetch.StrategyFull},
 		})
-		a := w.net.Accounts()[0]
+		a := w.Net.Accounts()[0]
 		w.refilter(filter.Config{Signals: []string{rare}})
 		came := make(chan struct{})
-		w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
+		w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
 			defer close(came)
 			c, err := a.Put(collection+"/late", map[string]any{"$type": collection})
 			if err != nil {
@@ -58,16 +58,16 @@ func TestForgetsOutdone(t *testing.T) {
 		w.follow(store.BySignal, a.DID())
 		<-came
 		if collection != rare {
-			w.until("it to be forgotten", func() bool { return !w.known(a.DID()) })
-			if n := w.net.Host(0).Log().Requests["com.atproto.sync.getRepo"]; n != 1 {
+			w.Until("it to be forgotten", func() bool { return !w.Known(a.DID()) })
+			if n := w.Net.Host(0).Log().Requests["com.atproto.sync.getRepo"]; n != 1 {
 				t.Errorf("%d fetches", n)
 			}
 			continue
 		}
-		w.until("it to be followed", func() bool {
-			w.clock.advance(time.Second)
-			w.run.Wake()
-			return w.known(a.DID()) && w.row(a.DID()).State == store.StateSynced
+		w.Until("it to be followed", func() bool {
+			w.Clock.Advance(time.Second)
+			w.Run.Wake()
+			return w.Known(a.DID()) && w.Row(a.DID()).State == store.StateSynced
 		})
 		w.converges(a.DID())
 	}
@@ -78,24 +78,24 @@ func TestForgetsOutdone(t *testing.T) {
 func TestForgetsLagging(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	w.refilter(filter.Config{Signals: []string{rare}})
-	w.stop()
+	w.Stop()
 	for _, did := range dids {
-		w.change(did, func(r *store.Repo) {
+		w.Change(did, func(r *store.Repo) {
 			r.State, r.Tracked, r.SeenRev = store.StatePending, store.BySignal, "7zzzzzzzzzzzz"
 		})
 	}
 	w.start(backfill.Options{})
-	w.settle(dids...)
-	if _, err := w.net.Account(dids[0]).Put(rare+"/a", map[string]any{"$type": rare}); err != nil {
+	w.Settle(dids...)
+	if _, err := w.Net.Account(dids[0]).Put(rare+"/a", map[string]any{"$type": rare}); err != nil {
 		t.Fatal(err)
 	}
-	w.change(dids[0], func(r *store.Repo) { r.SeenRev = w.net.Account(dids[0]).Truth().Rev })
-	w.until("one to be followed, and the other forgotten", func() bool {
-		w.clock.advance(time.Minute)
-		w.run.Wake()
-		return w.known(dids[0]) && w.row(dids[0]).State == store.StateSynced && !w.known(dids[1])
+	w.Change(dids[0], func(r *store.Repo) { r.SeenRev = w.Net.Account(dids[0]).Truth().Rev })
+	w.Until("one to be followed, and the other forgotten", func() bool {
+		w.Clock.Advance(time.Minute)
+		w.Run.Wake()
+		return w.Known(dids[0]) && w.Row(dids[0]).State == store.StateSynced && !w.Known(dids[1])
 	})
 }
 
@@ -104,31 +104,31 @@ func TestForgetsLagging(t *testing.T) {
 func TestForgetsNobodyBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 3, RecordsMedian: 15}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	w.refilter(filter.Config{Mode: filter.ModeFull})
 	w.follow(store.ByNetwork, dids...)
 	w.converges(dids...)
-	w.stop()
+	w.Stop()
 	for i, collection := range []string{rare, posts} {
-		c, err := w.net.Account(dids[i]).Put(collection+"/late", map[string]any{"$type": collection})
+		c, err := w.Net.Account(dids[i]).Put(collection+"/late", map[string]any{"$type": collection})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.change(dids[i], func(r *store.Repo) {
+		w.Change(dids[i], func(r *store.Repo) {
 			r.State, r.SeenRev, r.Recheck = store.StateResync, c.Rev, true
-			r.Retry = store.Retry{Kind: store.Generic, Count: 1, Next: w.clock.now().Unix() + 3600, Error: "test"}
+			r.Retry = store.Retry{Kind: store.Generic, Count: 1, Next: w.Clock.Now().Unix() + 3600, Error: "test"}
 		})
 	}
 	w.refilter(filter.Config{Signals: []string{rare}})
 	w.start(backfill.Options{})
 	w.converges(dids[2])
-	if w.known(dids[2]) {
+	if w.Known(dids[2]) {
 		t.Error("who is not behind is not forgotten")
 	}
-	w.until("one to be followed, and the other forgotten", func() bool {
-		w.clock.advance(time.Minute)
-		w.run.Wake()
-		return w.known(dids[0]) && w.row(dids[0]).State == store.StateSynced && !w.known(dids[1])
+	w.Until("one to be followed, and the other forgotten", func() bool {
+		w.Clock.Advance(time.Minute)
+		w.Run.Wake()
+		return w.Known(dids[0]) && w.Row(dids[0]).State == store.StateSynced && !w.Known(dids[1])
 	})
 	w.converges(dids...)
 }
@@ -138,12 +138,12 @@ func TestForgetsNobodyBehind(t *testing.T) {
 func TestSweepByEqualFilter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40}})
-	did := w.net.DIDs()[0]
-	w.add(did)
+	did := w.Net.DIDs()[0]
+	w.Add(did)
 	w.converges(did)
-	w.stop()
+	w.Stop()
 	w.refilter(filter.Config{Collections: []string{posts}})
-	w.change(did, func(r *store.Repo) { r.Filter, r.Sweep = 1, true }) // as the pass begins with it
+	w.Change(did, func(r *store.Repo) { r.Filter, r.Sweep = 1, true }) // as the pass begins with it
 	w.refilter(filter.Config{Collections: []string{posts}, Signals: []string{rare}})
 	w.start(backfill.Options{})
 	w.converges(did)
@@ -153,15 +153,15 @@ func TestSweepByEqualFilter(t *testing.T) {
 func TestRefilterWaitsForOne(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40}})
-	did := w.net.DIDs()[0]
+	did := w.Net.DIDs()[0]
 	w.refilter(filter.Config{Collections: []string{posts}})
-	w.add(did)
+	w.Add(did)
 	w.converges(did)
-	w.stop()
+	w.Stop()
 	change := func(f func(b *store.Batch, r *store.Repo)) {
-		defer w.store.Lock(did)()
-		r := w.row(did)
-		b := w.store.NewBatch()
+		defer w.Store.Lock(did)()
+		r := w.Row(did)
+		b := w.Store.NewBatch()
 		f(b, &r)
 		b.PutRepo(&r)
 		if err := b.CommitSync(); err != nil {
@@ -176,7 +176,7 @@ func TestRefilterWaitsForOne(t *testing.T) {
 	})
 	w.refilter(filter.Config{Collections: []string{posts, likes}})
 	w.start(backfill.Options{})
-	w.until("the pass to meet it", func() bool { return w.row(did).Lacks })
+	w.Until("the pass to meet it", func() bool { return w.Row(did).Lacks })
 	change(func(b *store.Batch, r *store.Repo) {
 		b.DropBuffer(r)
 		b.Complete(r)
@@ -200,19 +200,19 @@ func TestRefilterSeesFirstFetches(t *testing.T) {
 		net:    simnet.Options{Seed: 3, Hosts: 1, Repos: 1, RecordsMedian: 40},
 		runner: backfill.Options{Strategy: fetch.StrategyFull, Logger: log},
 	})
-	did := w.net.DIDs()[0]
+	did := w.Net.DIDs()[0]
 	w.refilter(filter.Config{Collections: []string{posts}})
 	w.ends(func() bool { return true })
 	came := make(chan struct{})
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Gate, Count: 1, Hook: func() {
 		defer close(came)
 		w.refilter(filter.Config{Collections: []string{posts, likes}})
-		w.until("a round, or the end of a pass that does not wait for this fetch", func() bool {
-			_, running, err := w.run.Refilter()
+		w.Until("a round, or the end of a pass that does not wait for this fetch", func() bool {
+			_, running, err := w.Run.Refilter()
 			return rounds.Load() > 0 || err != nil || !running
 		})
 	}})
-	w.add(did)
+	w.Add(did)
 	<-came
 	w.converges(did)
 }
@@ -222,13 +222,13 @@ func TestRefilterSeesFirstFetches(t *testing.T) {
 func TestRefilterResumed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 3, Hosts: 1, Repos: 4, RecordsMedian: 20}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	w.refilter(filter.Config{Collections: []string{posts}})
-	w.add(dids...)
+	w.Add(dids...)
 	w.converges(dids...)
-	w.stop()
+	w.Stop()
 	w.refilter(filter.Config{Collections: []string{posts, likes}})
-	b := w.store.NewBatch()
+	b := w.Store.NewBatch()
 	b.PutRefilterCursor(store.RefilterCursor{Begun: true, After: slices.Max(dids)})
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
@@ -243,23 +243,23 @@ func TestRefilterResumed(t *testing.T) {
 func TestForgetsUnfetched(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 20, RecordsMedian: 15}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	w.refilter(filter.Config{Mode: filter.ModeFull})
-	w.stop()
+	w.Stop()
 	w.follow(store.ByNetwork, dids...)
 	w.refilter(filter.Config{Signals: []string{notes}})
 	w.start(backfill.Options{})
 	w.converges(dids...)
 	kept := 0
 	for _, did := range dids {
-		if w.known(did) != w.has(did, notes) {
-			t.Errorf("%s is known: %v", did, w.known(did))
+		if w.Known(did) != w.has(did, notes) {
+			t.Errorf("%s is known: %v", did, w.Known(did))
 		}
 		if w.has(did, notes) {
 			kept++
 		}
 	}
-	if n := w.net.Host(0).Log().Requests["com.atproto.sync.getRepo"]; n != kept || kept == len(dids) || kept == 0 {
+	if n := w.Net.Host(0).Log().Requests["com.atproto.sync.getRepo"]; n != kept || kept == len(dids) || kept == 0 {
 		t.Errorf("%d are kept, and %d were fetched", kept, n)
 	}
 }
@@ -269,26 +269,26 @@ func TestForgetsUnfetched(t *testing.T) {
 func TestForgetsGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Seed: 4, Hosts: 1, Repos: 2, RecordsMedian: 15}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	w.refilter(filter.Config{Mode: filter.ModeFull})
-	w.stop()
+	w.Stop()
 	for _, did := range dids {
-		w.net.Account(did).SetStatus(simnet.Deactivated)
+		w.Net.Account(did).SetStatus(simnet.Deactivated)
 	}
 	// The pass runs before they are gone.
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, Endpoint: "*"})
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, Endpoint: "*"})
 	w.follow(store.ByNetwork, dids[0])
 	w.follow(store.BySignal, dids[1])
 	w.refilter(filter.Config{Signals: []string{notes}})
 	w.start(backfill.Options{})
 	w.ends(func() bool { return true })
-	w.clock.advance(30 * time.Hour)
-	w.run.Wake()
-	w.until("one to be forgotten", func() bool { return !w.known(dids[0]) })
+	w.Clock.Advance(30 * time.Hour)
+	w.Run.Wake()
+	w.Until("one to be forgotten", func() bool { return !w.Known(dids[0]) })
 	want := []string{"account deactivated", "account active"}
 	// Events are published once they are durable.
-	w.until("readers to be told", func() bool { return slices.Equal(w.events(dids[0], 1), want) })
-	w.until("the other to be looked at", func() bool { return w.row(dids[1]).Retry.Next > w.clock.now().Unix() })
+	w.Until("readers to be told", func() bool { return slices.Equal(w.Events(dids[0], 1), want) })
+	w.Until("the other to be looked at", func() bool { return w.Row(dids[1]).Retry.Next > w.Clock.Now().Unix() })
 }
 
 type writerFunc func(b []byte) (int, error)

@@ -85,27 +85,27 @@ func TestFormerKey(t *testing.T) {
 	}
 	for _, c := range cases {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
-		w.stop()
-		did := w.net.DIDs()[0]
+		w.Stop()
+		did := w.Net.DIDs()[0]
 		if c.fault.Kind == simnet.Redirect {
 			elsewhere := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-				rw.Write(w.net.Account(did).CAR())
+				rw.Write(w.Net.Account(did).CAR())
 			}))
 			t.Cleanup(elsewhere.Close)
 			c.fault.Location = elsewhere.URL
 		}
 		if c.fault.Kind != 0 {
-			w.net.Host(0).Inject(c.fault)
+			w.Net.Host(0).Inject(c.fault)
 		}
-		plc, err := identity.New(identity.Options{PLC: []string{w.net.PLC()}, AllowPrivate: true, Now: w.clock.now})
+		plc, err := identity.New(identity.Options{PLC: []string{w.Net.PLC()}, AllowPrivate: true, Now: w.Clock.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
 		d := &keyring{Directory: plc, today: today, keys: c.keys}
 		w.start(backfill.Options{Directory: d})
-		w.add(did)
-		w.settle(did)
-		r := w.row(did)
+		w.Add(did)
+		w.Settle(did)
+		r := w.Row(did)
 		if c.synced {
 			if r.State != store.StateSynced || r.Verified != store.VerifiedFormerKey || r.Key != today.DIDKey() {
 				t.Errorf("%s: %v %v %+v", c.name, r.State, r.Verified, r.Retry)
@@ -130,29 +130,29 @@ func TestFormerKey(t *testing.T) {
 func TestMigratedKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2, RecordsMedian: 20}})
-	for i, did := range w.net.DIDs() {
-		a := w.net.Account(did)
+	for i, did := range w.Net.DIDs() {
+		a := w.Net.Account(did)
 		if i == 1 {
-			w.add(did)
-			w.settle(did)
+			w.Add(did)
+			w.Settle(did)
 		}
-		a.MigrateKey(w.net.Host(1 - i))
-		w.add(did)
-		w.settle(did)
-		w.equal(did)
-		if v := w.row(did).Verified; v != store.VerifiedFormerKey {
+		a.MigrateKey(w.Net.Host(1 - i))
+		w.Add(did)
+		w.Settle(did)
+		w.Equal(did)
+		if v := w.Row(did).Verified; v != store.VerifiedFormerKey {
 			t.Errorf("account %d: verified %v", i, v)
 		}
-		if n := w.net.PLCHost().Log().Requests["log/audit"]; n != i+1 {
+		if n := w.Net.PLCHost().Log().Requests["log/audit"]; n != i+1 {
 			t.Errorf("account %d: its history was read %d times", i, n)
 		}
 		if _, err := a.Mutate(2); err != nil {
 			t.Fatal(err)
 		}
-		w.add(did)
-		w.settle(did)
-		w.equal(did)
-		if v := w.row(did).Verified; v != store.VerifiedFull {
+		w.Add(did)
+		w.Settle(did)
+		w.Equal(did)
+		if v := w.Row(did).Verified; v != store.VerifiedFull {
 			t.Errorf("account %d, after a commit: verified %v", i, v)
 		}
 	}
@@ -162,24 +162,24 @@ func TestMigratedKey(t *testing.T) {
 func TestRememberedDocument(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1, RecordsMedian: 20}})
-	did := w.net.DIDs()[0]
-	w.net.Account(did).MigrateKey(w.net.Host(1))
-	ident, err := w.dir.Resolve(t.Context(), did)
+	did := w.Net.DIDs()[0]
+	w.Net.Account(did).MigrateKey(w.Net.Host(1))
+	ident, err := w.Dir.Resolve(t.Context(), did)
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err := w.store.HostID(strings.TrimPrefix(ident.PDS, "http://"))
+	host, err := w.Store.HostID(strings.TrimPrefix(ident.PDS, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.change(did, func(r *store.Repo) { // as a lookup leaves it whose host is busy
+	w.Change(did, func(r *store.Repo) { // as a lookup leaves it whose host is busy
 		r.State, r.Tracked, r.PDS, r.Key = store.StatePending, store.ByOperator, ident.PDS, ident.Key
 		r.Pending = store.PendingKey{Host: host, Priority: store.PriorityOperator}
 	})
-	w.run.Wake()
-	w.settle(did)
-	w.equal(did)
-	if r, n := w.row(did), w.net.PLCHost().Log().Requests["did"]; r.Verified != store.VerifiedFormerKey || n != 2 {
+	w.Run.Wake()
+	w.Settle(did)
+	w.Equal(did)
+	if r, n := w.Row(did), w.Net.PLCHost().Log().Requests["did"]; r.Verified != store.VerifiedFormerKey || n != 2 {
 		t.Errorf("verified %v, the document was read %d times", r.Verified, n)
 	}
 }

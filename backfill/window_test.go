@@ -41,19 +41,19 @@ func (d *drains) count(did string) (n int) {
 
 // live handles a commit as the live side does for a repository that is not synced.
 func (w *world) live(did, rev string) (buffered bool) {
-	w.t.Helper()
-	unlock := w.store.Lock(did)
+	w.T.Helper()
+	unlock := w.Store.Lock(did)
 	defer unlock()
-	r := w.row(did)
-	b := w.store.NewBatch()
-	if r.State == store.StatePending && w.store.Fetching(did) {
+	r := w.Row(did)
+	b := w.Store.NewBatch()
+	if r.State == store.StatePending && w.Store.Fetching(did) {
 		buffered = b.Buffer(&r, rev, []byte("the commit of "+rev))
 	} else {
 		r.SeenRev = max(r.SeenRev, rev)
 	}
 	b.PutRepo(&r)
 	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return buffered
 }
@@ -69,8 +69,8 @@ type window struct {
 
 func windows() []window {
 	held := func(w *world, a *simnet.Account) {
-		w.add(a.DID())
-		w.settle(a.DID())
+		w.Add(a.DID())
+		w.Settle(a.DID())
 	}
 	inject := func(f simnet.Fault) func(w *world, a *simnet.Account) {
 		return func(w *world, a *simnet.Account) {
@@ -79,14 +79,14 @@ func windows() []window {
 		}
 	}
 	again := func(f func(r *store.Repo)) func(w *world, a *simnet.Account) {
-		return func(w *world, a *simnet.Account) { w.change(a.DID(), f) }
+		return func(w *world, a *simnet.Account) { w.Change(a.DID(), f) }
 	}
 	return []window{
 		{name: "first copy", state: store.StateDraining, left: 1},
 		{name: "difference", before: func(w *world, a *simnet.Account) {
 			held(w, a)
 			if _, err := a.Mutate(10); err != nil {
-				w.t.Fatal(err)
+				w.T.Fatal(err)
 			}
 		}, state: store.StateDraining, left: 1},
 		{name: "recheck", before: func(w *world, a *simnet.Account) {
@@ -104,21 +104,21 @@ func windows() []window {
 		{name: "stale difference", before: held, during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
 		{name: "stale failure", before: inject(simnet.Fault{Kind: simnet.Truncated, Count: 1}),
 			during: again(func(r *store.Repo) { r.Attempt++ }), state: store.StateResync},
-		{name: "untracked", during: func(w *world, a *simnet.Account) { w.untrack(a.DID()) }, state: store.StateIdle},
+		{name: "untracked", during: func(w *world, a *simnet.Account) { w.Untrack(a.DID()) }, state: store.StateIdle},
 		// Its host has moved it: the commits buffered before do not continue the copy of the other
 		// host.
 		{name: "moved", before: func(w *world, a *simnet.Account) {
-			old, err := w.dir.Resolve(w.t.Context(), a.DID())
+			old, err := w.Dir.Resolve(w.T.Context(), a.DID())
 			if err != nil {
-				w.t.Fatal(err)
+				w.T.Fatal(err)
 			}
-			host, err := w.store.HostID(strings.TrimPrefix(old.PDS, "http://"))
+			host, err := w.Store.HostID(strings.TrimPrefix(old.PDS, "http://"))
 			if err != nil {
-				w.t.Fatal(err)
+				w.T.Fatal(err)
 			}
-			w.know(a.DID())
-			w.change(a.DID(), func(r *store.Repo) { r.Key, r.PDS, r.Pending.Host = old.Key, old.PDS, host })
-			a.Migrate(w.net.Host(1))
+			w.Know(a.DID())
+			w.Change(a.DID(), func(r *store.Repo) { r.Key, r.PDS, r.Pending.Host = old.Key, old.PDS, host })
+			a.Migrate(w.Net.Host(1))
 		}, state: store.StateResync},
 	}
 }
@@ -134,20 +134,20 @@ func TestWindow(t *testing.T) {
 		net:    simnet.Options{Hosts: 2, Repos: 2 * len(cases), RecordsMedian: 20},
 		runner: backfill.Options{Drain: d.add, Concurrency: 64, PerHost: 64},
 	})
-	accounts := slices.DeleteFunc(slices.Clone(w.net.Accounts()), func(a *simnet.Account) bool { return a.Host() != w.net.Host(0) })
+	accounts := slices.DeleteFunc(slices.Clone(w.Net.Accounts()), func(a *simnet.Account) bool { return a.Host() != w.Net.Host(0) })
 	for i, c := range cases {
 		a := accounts[i]
 		did := a.DID()
-		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, DID: did, Endpoint: "*"})
+		slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, DID: did, Endpoint: "*"})
 		if c.before != nil {
 			c.before(w, a)
 		}
 		was := slow.Fired()
-		if w.store.Fetching(did) {
+		if w.Store.Fetching(did) {
 			t.Fatalf("%s: it is said to be fetched before it is", c.name)
 		}
-		w.add(did)
-		w.until("the fetch to begin", func() bool { return slow.Fired() > was })
+		w.Add(did)
+		w.Until("the fetch to begin", func() bool { return slow.Fired() > was })
 		rev := a.NextTID()
 		if !w.live(did, rev) {
 			t.Fatalf("%s: its commits are not buffered while it is fetched", c.name)
@@ -155,11 +155,11 @@ func TestWindow(t *testing.T) {
 		if c.during != nil {
 			c.during(w, a)
 		}
-		w.settle(did)
-		w.until("the task to end", func() bool { return !w.run.InFlight(did) })
-		r := w.row(did)
-		if n := w.store.Buffered(did); r.State != c.state || n != c.left || w.store.Fetching(did) {
-			t.Errorf("%s: %v with %d buffered, fetching %v (%+v)", c.name, r.State, n, w.store.Fetching(did), r.Retry)
+		w.Settle(did)
+		w.Until("the task to end", func() bool { return !w.Run.InFlight(did) })
+		r := w.Row(did)
+		if n := w.Store.Buffered(did); r.State != c.state || n != c.left || w.Store.Fetching(did) {
+			t.Errorf("%s: %v with %d buffered, fetching %v (%+v)", c.name, r.State, n, w.Store.Fetching(did), r.Retry)
 		}
 		if seen := r.SeenRev == rev; seen != (c.left == 0) {
 			t.Errorf("%s: the rev seen is %q, %s was", c.name, r.SeenRev, rev)
@@ -167,7 +167,7 @@ func TestWindow(t *testing.T) {
 		if d.count(did) != c.left {
 			t.Errorf("%s: asked %d times to drain it", c.name, d.count(did))
 		}
-		w.gauges()
+		w.Gauges()
 		slow.Clear()
 	}
 }
@@ -177,22 +177,22 @@ func TestWindow(t *testing.T) {
 func TestWindowOfBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 20}})
-	did := w.net.DIDs()[0]
-	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 100 * time.Millisecond})
-	w.add(did)
-	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
-	rev := w.net.Account(did).NextTID()
+	did := w.Net.DIDs()[0]
+	slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 100 * time.Millisecond})
+	w.Add(did)
+	w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	rev := w.Net.Account(did).NextTID()
 	if !w.live(did, rev) {
 		t.Fatal("not buffered")
 	}
-	w.settle(did)
-	if s := w.row(did).State; s != store.StateDraining {
+	w.Settle(did)
+	if s := w.Row(did).State; s != store.StateDraining {
 		t.Fatal(s)
 	}
-	w.add(did)
-	w.settle(did)
-	if r := w.row(did); r.State != store.StateResync || r.SeenRev != rev || w.store.Buffered(did) != 0 {
-		t.Errorf("%v, seen %q, %d buffered", r.State, r.SeenRev, w.store.Buffered(did))
+	w.Add(did)
+	w.Settle(did)
+	if r := w.Row(did); r.State != store.StateResync || r.SeenRev != rev || w.Store.Buffered(did) != 0 {
+		t.Errorf("%v, seen %q, %d buffered", r.State, r.SeenRev, w.Store.Buffered(did))
 	}
 }
 
@@ -201,27 +201,27 @@ func TestWindowOfBefore(t *testing.T) {
 func TestWindowAtShutdown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 20}, store: store.Options{GroupAge: time.Hour}})
-	w.stop()
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang})
+	w.Stop()
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Hang})
 	w.start(backfill.Options{})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.until("the fetch to begin", func() bool { return w.net.Host(0).Log().InFlight > 0 })
-	rev := w.net.Account(did).NextTID()
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Until("the fetch to begin", func() bool { return w.Net.Host(0).Log().InFlight > 0 })
+	rev := w.Net.Account(did).NextTID()
 	if !w.live(did, rev) {
 		t.Fatal("not buffered")
 	}
-	w.stop()
-	if r := w.row(did); r.State != store.StatePending || r.SeenRev != rev || w.store.Buffered(did) != 0 || w.store.Fetching(did) {
-		t.Errorf("%v, seen %q, %d buffered, fetching %v", r.State, r.SeenRev, w.store.Buffered(did), w.store.Fetching(did))
+	w.Stop()
+	if r := w.Row(did); r.State != store.StatePending || r.SeenRev != rev || w.Store.Buffered(did) != 0 || w.Store.Fetching(did) {
+		t.Errorf("%v, seen %q, %d buffered, fetching %v", r.State, r.SeenRev, w.Store.Buffered(did), w.Store.Fetching(did))
 	}
-	w.net.Host(0).ClearFaults()
-	if _, err := w.net.Account(did).Mutate(3); err != nil {
+	w.Net.Host(0).ClearFaults()
+	if _, err := w.Net.Account(did).Mutate(3); err != nil {
 		t.Fatal(err)
 	}
 	w.start(backfill.Options{})
-	w.settle(did)
-	w.equal(did)
+	w.Settle(did)
+	w.Equal(did)
 }
 
 // TestLag: a host that has an older rev than was announced is asked again with growing delays, and
@@ -230,22 +230,22 @@ func TestLag(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2}})
 	for _, held := range []bool{false, true} {
-		did := w.net.DIDs()[0]
+		did := w.Net.DIDs()[0]
 		if held {
-			did = w.net.DIDs()[1]
-			w.add(did)
-			w.settle(did)
+			did = w.Net.DIDs()[1]
+			w.Add(did)
+			w.Settle(did)
 		}
-		announced := w.net.Account(did).NextTID()
+		announced := w.Net.Account(did).NextTID()
 		if !held {
-			w.know(did)
+			w.Know(did)
 		}
-		w.change(did, func(r *store.Repo) { r.SeenRev = announced })
-		w.add(did)
+		w.Change(did, func(r *store.Repo) { r.SeenRev = announced })
+		w.Add(did)
 		for n := uint32(2); n <= 4; n++ { // the first request follows the copy at once
-			w.settle(did)
-			r := w.row(did)
-			left := time.Unix(r.Retry.Next, 0).Sub(w.clock.now())
+			w.Settle(did)
+			r := w.Row(did)
+			left := time.Unix(r.Retry.Next, 0).Sub(w.Clock.Now())
 			want := time.Minute << (n - 1)
 			says := fmt.Sprintf("the host has rev %s, %s was seen", r.Rev, announced)
 			if r.State != store.StateResync || r.Retry.Kind != store.Generic || r.Retry.Count != n || r.SeenRev != announced || r.Retry.Error != says || r.Records == 0 {
@@ -254,30 +254,30 @@ func TestLag(t *testing.T) {
 			if left < want*9/10-5*time.Second || left > want*11/10+time.Second {
 				t.Errorf("after %d copies: again in %s", n, left)
 			}
-			w.clock.advance(left + 2*time.Second)
-			w.run.Wake()
-			w.until("the next attempt", func() bool { r := w.row(did); return r.State == store.StateSynced || r.Retry.Count > n })
+			w.Clock.Advance(left + 2*time.Second)
+			w.Run.Wake()
+			w.Until("the next attempt", func() bool { r := w.Row(did); return r.State == store.StateSynced || r.Retry.Count > n })
 		}
-		w.settle(did)
-		if r := w.row(did); r.SeenRev != "" {
+		w.Settle(did)
+		if r := w.Row(did); r.SeenRev != "" {
 			t.Errorf("still to be seen: %s", r.SeenRev)
 		}
-		w.equal(did)
-		if n := len(w.net.Host(0).Log().Fetches[did]); n != 1 && !held || n != 2 && held {
+		w.Equal(did)
+		if n := len(w.Net.Host(0).Log().Fetches[did]); n != 1 && !held || n != 2 && held {
 			t.Errorf("%d transfers", n)
 		}
 		// A host that catches up ends the lag.
-		w.change(did, func(r *store.Repo) { r.SeenRev = w.net.Account(did).NextTID() })
-		w.add(did)
-		w.settle(did)
-		if _, err := w.net.Account(did).Mutate(3); err != nil {
+		w.Change(did, func(r *store.Repo) { r.SeenRev = w.Net.Account(did).NextTID() })
+		w.Add(did)
+		w.Settle(did)
+		if _, err := w.Net.Account(did).Mutate(3); err != nil {
 			t.Fatal(err)
 		}
-		w.clock.advance(3 * time.Minute)
-		w.run.Wake()
-		w.until("the repository to be synced", func() bool { return w.row(did).State == store.StateSynced })
-		w.settle(did)
-		w.equal(did)
+		w.Clock.Advance(3 * time.Minute)
+		w.Run.Wake()
+		w.Until("the repository to be synced", func() bool { return w.Row(did).State == store.StateSynced })
+		w.Settle(did)
+		w.Equal(did)
 	}
 }
 
@@ -286,20 +286,20 @@ func TestLag(t *testing.T) {
 func TestLagOfLate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	a := w.net.Account(did)
-	w.change(did, func(r *store.Repo) {
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	a := w.Net.Account(did)
+	w.Change(did, func(r *store.Repo) {
 		r.SeenRev, r.Retry = a.NextTID(), store.Retry{Count: 4, Since: 1, Error: "the host has rev 3a, 3b was seen", Lagging: true}
 	})
-	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
-	w.add(did)
-	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+	w.Add(did)
+	w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
 	late := a.NextTID()
-	w.change(did, func(r *store.Repo) { r.SeenRev = late })
-	w.settle(did)
-	if r := w.row(did); r.State != store.StateResync || r.SeenRev != late || r.Retry.Count != 5 || r.Retry.Since != 1 {
+	w.Change(did, func(r *store.Repo) { r.SeenRev = late })
+	w.Settle(did)
+	if r := w.Row(did); r.State != store.StateResync || r.SeenRev != late || r.Retry.Count != 5 || r.Retry.Since != 1 {
 		t.Errorf("%v, seen %q instead of %q, %+v", r.State, r.SeenRev, late, r.Retry)
 	}
 }
@@ -310,26 +310,26 @@ func TestLagOfDrain(t *testing.T) {
 	t.Parallel()
 	for _, lagged := range []bool{false, true} {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-		did := w.net.DIDs()[0]
-		a := w.net.Account(did)
+		did := w.Net.DIDs()[0]
+		a := w.Net.Account(did)
 		before := store.Retry{Count: 3, Since: 1, Error: "broken"}
 		if lagged {
 			before.Error, before.Lagging = "the host has rev 3a, 3b was seen", true
 		}
-		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+		slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
 		first, seen := a.NextTID(), a.NextTID()
-		w.add(did)
-		w.change(did, func(r *store.Repo) { r.SeenRev, r.Retry = seen, before })
-		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 && w.store.Fetching(did) })
+		w.Add(did)
+		w.Change(did, func(r *store.Repo) { r.SeenRev, r.Retry = seen, before })
+		w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 && w.Store.Fetching(did) })
 		if !w.live(did, first) {
 			t.Fatal("nothing is buffered")
 		}
-		w.settle(did)
+		w.Settle(did)
 		want := store.Retry{}
 		if lagged {
 			want = before
 		}
-		if r := w.row(did); r.State != store.StateDraining || r.SeenRev != seen || r.Retry != want {
+		if r := w.Row(did); r.State != store.StateDraining || r.SeenRev != seen || r.Retry != want {
 			t.Errorf("%v, seen %q instead of %q, %+v instead of %+v", r.State, r.SeenRev, seen, r.Retry, want)
 		}
 	}
@@ -339,28 +339,28 @@ func TestLagOfDrain(t *testing.T) {
 func TestDesynchronized(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	c, err := w.net.Account(did).Mutate(5)
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	c, err := w.Net.Account(did).Mutate(5)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.change(did, func(r *store.Repo) {
+	w.Change(did, func(r *store.Repo) {
 		r.State, r.Attempt, r.SeenRev = store.StateResync, r.Attempt+1, c.Rev
 		r.Pending.Priority = store.PriorityRetry
-		r.Retry = store.Retry{Kind: store.Generic, Next: w.clock.now().Add(10 * time.Minute).Unix(), Error: "commit does not follow"}
+		r.Retry = store.Retry{Kind: store.Generic, Next: w.Clock.Now().Add(10 * time.Minute).Unix(), Error: "commit does not follow"}
 	})
-	w.run.Wake()
+	w.Run.Wake()
 	w.looked()
-	if r := w.row(did); r.State != store.StateResync {
+	if r := w.Row(did); r.State != store.StateResync {
 		t.Fatalf("%v before it is due", r.State)
 	}
-	w.clock.advance(11 * time.Minute)
-	w.run.Wake()
-	w.until("it to be fetched", func() bool { return w.row(did).State == store.StateSynced })
-	w.settle(did)
-	w.equal(did)
+	w.Clock.Advance(11 * time.Minute)
+	w.Run.Wake()
+	w.Until("it to be fetched", func() bool { return w.Row(did).State == store.StateSynced })
+	w.Settle(did)
+	w.Equal(did)
 }
 
 // TestOvertaken: an identity event that arrives during a fetch is newer than the document of the
@@ -368,30 +368,30 @@ func TestDesynchronized(t *testing.T) {
 func TestOvertaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	began := w.clock.now().Unix()
-	w.add(did)
-	w.settle(did)
-	w.equal(did)
-	if r := w.row(did); r.Resolved < began || r.Resolved > w.clock.now().Unix() {
+	did := w.Net.DIDs()[0]
+	began := w.Clock.Now().Unix()
+	w.Add(did)
+	w.Settle(did)
+	w.Equal(did)
+	if r := w.Row(did); r.Resolved < began || r.Resolved > w.Clock.Now().Unix() {
 		t.Errorf("its document was read at %d, the copy began at %d", r.Resolved, began)
 	}
-	head := storetest.Head(w.t, w.store)
+	head := storetest.Head(w.T, w.Store)
 	for _, resolved := range []int64{0, began + 5} { // the new document was unavailable, available
-		slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
-		w.add(did)
-		w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
-		w.change(did, func(r *store.Repo) {
+		slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+		w.Add(did)
+		w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+		w.Change(did, func(r *store.Repo) {
 			r.Handle, r.Resolved = "new.sim.test", resolved
 			r.IdentityTime++
 		})
-		w.settle(did)
-		if r := w.row(did); r.Handle != "new.sim.test" || r.Resolved != resolved {
+		w.Settle(did)
+		if r := w.Row(did); r.Handle != "new.sim.test" || r.Resolved != resolved {
 			t.Errorf("handle %s, resolved %d, want %d", r.Handle, r.Resolved, resolved)
 		}
 		slow.Clear()
 	}
-	if e := w.events(did, head+1); len(e) > 0 {
+	if e := w.Events(did, head+1); len(e) > 0 {
 		t.Errorf("events %v", e)
 	}
 }
@@ -401,13 +401,13 @@ func TestOvertaken(t *testing.T) {
 func TestOvertakenAtFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
-	w.add(did)
-	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
-	w.change(did, func(r *store.Repo) { r.IdentityTime++ })
-	w.settle(did)
-	if r := w.row(did); r.Key == "" || r.PDS == "" || r.Resolved != 0 {
+	did := w.Net.DIDs()[0]
+	slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+	w.Add(did)
+	w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	w.Change(did, func(r *store.Repo) { r.IdentityTime++ })
+	w.Settle(did)
+	if r := w.Row(did); r.Key == "" || r.PDS == "" || r.Resolved != 0 {
 		t.Errorf("key %q of %q, resolved %d", r.Key, r.PDS, r.Resolved)
 	}
 }
@@ -424,19 +424,19 @@ func TestGoneOvertaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-			did := w.net.DIDs()[0]
-			slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
-			gone := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated, Count: 1})
-			w.add(did)
-			w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
-			w.change(did, tell)
-			w.until("it to be fetched", func() bool { return w.row(did).State == store.StateSynced })
-			w.settle(did)
-			w.equal(did)
-			if gone.Fired() != 1 || w.row(did).Status != store.StatusActive {
-				t.Errorf("fired %d, status %s", gone.Fired(), w.row(did).Status)
+			did := w.Net.DIDs()[0]
+			slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond})
+			gone := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated, Count: 1})
+			w.Add(did)
+			w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+			w.Change(did, tell)
+			w.Until("it to be fetched", func() bool { return w.Row(did).State == store.StateSynced })
+			w.Settle(did)
+			w.Equal(did)
+			if gone.Fired() != 1 || w.Row(did).Status != store.StatusActive {
+				t.Errorf("fired %d, status %s", gone.Fired(), w.Row(did).Status)
 			}
-			for _, e := range w.events(did, 1) {
+			for _, e := range w.Events(did, 1) {
 				if strings.HasPrefix(e, "account") {
 					t.Errorf("event %s", e)
 				}
@@ -463,27 +463,27 @@ func (d *overtaken) Resolve(ctx context.Context, did string) (identity.Identity,
 func TestGoneWhereItWas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 1}})
-	a := w.net.Accounts()[0]
-	w.add(a.DID())
-	w.settle(a.DID())
-	head := storetest.Head(w.t, w.store)
-	w.stop()
-	w.start(backfill.Options{Directory: &overtaken{Directory: w.dir, then: func(did string) {
-		a.Migrate(w.net.Host(1))
-		w.change(did, func(r *store.Repo) {
+	a := w.Net.Accounts()[0]
+	w.Add(a.DID())
+	w.Settle(a.DID())
+	head := storetest.Head(w.T, w.Store)
+	w.Stop()
+	w.start(backfill.Options{Directory: &overtaken{Directory: w.Dir, then: func(did string) {
+		a.Migrate(w.Net.Host(1))
+		w.Change(did, func(r *store.Repo) {
 			r.IdentityTime++
 			r.AccountTime++
-			r.PDS = w.net.Host(1).URL()
+			r.PDS = w.Net.Host(1).URL()
 		})
 	}}})
-	w.add(a.DID())
-	w.until("it to be fetched", func() bool { s := w.row(a.DID()).State; return s == store.StateSynced || s == store.StateGone })
-	w.settle(a.DID())
-	if r := w.row(a.DID()); r.State != store.StateSynced || r.Status != store.StatusActive {
+	w.Add(a.DID())
+	w.Until("it to be fetched", func() bool { s := w.Row(a.DID()).State; return s == store.StateSynced || s == store.StateGone })
+	w.Settle(a.DID())
+	if r := w.Row(a.DID()); r.State != store.StateSynced || r.Status != store.StatusActive {
 		t.Fatalf("it is %s, %s", r.State, r.Status)
 	}
-	w.equal(a.DID())
-	for _, e := range w.events(a.DID(), head+1) {
+	w.Equal(a.DID())
+	for _, e := range w.Events(a.DID(), head+1) {
 		if strings.HasPrefix(e, "account") {
 			t.Errorf("event %s", e)
 		}
@@ -495,15 +495,15 @@ func TestGoneWhereItWas(t *testing.T) {
 func TestMovedWhileItWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 4}, runner: backfill.Options{PerHost: 1}})
-	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond})
-	first, second := w.net.Accounts()[0], w.net.Accounts()[2] // both of host 0
-	w.add(first.DID())
-	w.until("the fetch to begin", func() bool { return slow.Fired() > 0 })
-	w.add(second.DID())
-	w.until("the document of the other to be read", func() bool { return w.run.InFlight(second.DID()) && w.net.PLCHost().Log().Requests["did"] == 2 })
-	second.Migrate(w.net.Host(1))
-	w.settle(first.DID(), second.DID())
-	w.equal(second.DID())
+	slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond})
+	first, second := w.Net.Accounts()[0], w.Net.Accounts()[2] // both of host 0
+	w.Add(first.DID())
+	w.Until("the fetch to begin", func() bool { return slow.Fired() > 0 })
+	w.Add(second.DID())
+	w.Until("the document of the other to be read", func() bool { return w.Run.InFlight(second.DID()) && w.Net.PLCHost().Log().Requests["did"] == 2 })
+	second.Migrate(w.Net.Host(1))
+	w.Settle(first.DID(), second.DID())
+	w.Equal(second.DID())
 }
 
 // TestEnqueuedWhileItEnds: a row that is enqueued again between the last batch of its task and the
@@ -519,27 +519,27 @@ func TestEnqueuedWhileItEnds(t *testing.T) {
 		if step != "synced" || did == "" {
 			return
 		}
-		if r, err := w.store.Repo(did); err != nil || r.State != store.StateGone {
+		if r, err := w.Store.Repo(did); err != nil || r.State != store.StateGone {
 			return
 		}
 		once.Do(func() {
-			w.changeIn(did, func(b *store.Batch, r *store.Repo) {
+			w.ChangeIn(did, func(b *store.Batch, r *store.Repo) {
 				r.Status = store.StatusActive
 				b.Enqueue(r, store.PriorityRetry)
 			})
-			w.run.Wake()
-			if err := backfill.LookAtQueues(t.Context(), w.run); err != nil {
+			w.Run.Wake()
+			if err := backfill.LookAtQueues(t.Context(), w.Run); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	w = newWorld(t, o)
-	w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated, Count: 1})
-	did = w.net.DIDs()[0]
-	w.add(did)
-	w.until("it to be fetched", func() bool { return w.row(did).State == store.StateSynced })
-	w.settle(did)
-	w.equal(did)
+	w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Unavailable, Account: simnet.Deactivated, Count: 1})
+	did = w.Net.DIDs()[0]
+	w.Add(did)
+	w.Until("it to be fetched", func() bool { return w.Row(did).State == store.StateSynced })
+	w.Settle(did)
+	w.Equal(did)
 }
 
 // TestEnqueuedWhileFetched: the result of a fetch is dropped if a new attempt has begun since,
@@ -547,16 +547,16 @@ func TestEnqueuedWhileItEnds(t *testing.T) {
 func TestEnqueuedWhileFetched(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	w.add(did)
-	w.settle(did)
-	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, Count: 1})
-	w.add(did)
-	w.until("the second fetch to begin", func() bool { return slow.Fired() > 0 && w.store.Fetching(did) })
-	w.changeIn(did, func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
-	w.settle(did)
-	w.equal(did)
-	if n := len(w.net.Host(0).Log().Fetches[did]); n != 3 {
+	did := w.Net.DIDs()[0]
+	w.Add(did)
+	w.Settle(did)
+	slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 150 * time.Millisecond, Count: 1})
+	w.Add(did)
+	w.Until("the second fetch to begin", func() bool { return slow.Fired() > 0 && w.Store.Fetching(did) })
+	w.ChangeIn(did, func(b *store.Batch, r *store.Repo) { b.Enqueue(r, store.PriorityRetry) })
+	w.Settle(did)
+	w.Equal(did)
+	if n := len(w.Net.Host(0).Log().Fetches[did]); n != 3 {
 		t.Errorf("it was fetched %d times: once, in vain, and for the new attempt make 3", n)
 	}
 }

@@ -15,22 +15,22 @@ import (
 func TestBanLiftedFromList(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 8, RecordsMedian: 3}})
-	w.filter(filter.Config{Mode: filter.ModeFull})
-	w.stop()
-	h := w.net.Host(0)
+	w.Filter(filter.Config{Mode: filter.ModeFull})
+	w.Stop()
+	h := w.Net.Host(0)
 	set := func(banned bool) uint32 {
-		id, err := w.store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = banned })
+		id, err := w.Store.SetHost(strings.TrimPrefix(h.URL(), "http://"), func(row *store.HostRow) { row.Banned = banned })
 		if err != nil {
 			t.Fatal(err)
 		}
 		return id
 	}
 	set(true)
-	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: w.net.Relay()}}})
-	w.until("the other host's repositories", func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Failing == 1 })
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: w.Net.Relay()}}})
+	w.Until("the other host's repositories", func() bool { return w.Store.Counts()["synced"] == 4 && w.crawls().Failing == 1 })
 	if n := len(h.Log().Requests); n != 0 {
 		t.Errorf("the banned host was asked %d kinds of questions", n)
 	}
 	w.hostChanged(set(false))
-	w.until("all", func() bool { return w.store.Counts()["synced"] == 8 })
+	w.Until("all", func() bool { return w.Store.Counts()["synced"] == 8 })
 }

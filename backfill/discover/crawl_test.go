@@ -20,60 +20,60 @@ func TestCrawl(t *testing.T) {
 	t.Parallel()
 	const repos = 1500
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 3, Repos: repos, RecordsMedian: 1, Empty: 1000}})
-	inactive := w.net.DIDs()[7]
-	w.net.Account(inactive).SetStatus(simnet.Takendown)
-	known := w.net.DIDs()[3]
-	w.know(known) // not followed: discovery must not change that
-	source := discover.Source{Kind: discover.SourceRepos, URL: w.net.Relay()}
+	inactive := w.Net.DIDs()[7]
+	w.Net.Account(inactive).SetStatus(simnet.Takendown)
+	known := w.Net.DIDs()[3]
+	w.Know(known) // not followed: discovery must not change that
+	source := discover.Source{Kind: discover.SourceRepos, URL: w.Net.Relay()}
 	options := discover.Options{Crawl: []discover.Source{source}, CrawlPendingMax: 400, CrawlEvery: time.Hour}
-	w.stop()
+	w.Stop()
 	w.start(options)
-	w.until("the first page", func() bool { return w.store.Counts()["repos"] > 500 })
-	w.stop()
-	requests := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]
+	w.Until("the first page", func() bool { return w.Store.Counts()["repos"] > 500 })
+	w.Stop()
+	requests := w.Net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]
 	if m := w.mark(source.String()); m.Cursor == "" || requests != 1 {
 		t.Fatalf("mark %+v after %d pages", m, requests)
 	}
 	w.start(options)
-	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == repos-2 })
-	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 2 {
+	w.Until("all repositories", func() bool { return w.Store.Counts()["synced"] == repos-2 })
+	if n := w.Net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 2 {
 		t.Errorf("%d pages were asked for, want 2: the first must not be listed again", n)
 	}
-	if r := w.row(known); r.State != store.StateIdle || r.Tracked != store.Untracked {
+	if r := w.Row(known); r.State != store.StateIdle || r.Tracked != store.Untracked {
 		t.Errorf("known: %+v", r)
 	}
-	if _, err := w.store.Repo(inactive); err == nil {
+	if _, err := w.Store.Repo(inactive); err == nil {
 		t.Error("an inactive account was added")
 	}
-	w.equal(w.net.DIDs()[repos-1])
+	w.Equal(w.Net.DIDs()[repos-1])
 
 	// An account that is created later is found an hour later.
-	late := w.net.AddAccount(w.net.Host(1)).DID()
-	w.wake()
+	late := w.Net.AddAccount(w.Net.Host(1)).DID()
+	w.Wake()
 	w.crawlElsewhere()
-	if _, err := w.store.Repo(late); err == nil {
+	if _, err := w.Store.Repo(late); err == nil {
 		t.Error("the source was listed again at once")
 	}
-	w.clock.advance(time.Hour)
-	w.wake()
-	w.until("the new account", func() bool { return w.store.Counts()["synced"] == repos-1 })
-	w.equal(late)
+	w.Clock.Advance(time.Hour)
+	w.Wake()
+	w.Until("the new account", func() bool { return w.Store.Counts()["synced"] == repos-1 })
+	w.Equal(late)
 }
 
 // TestCrawlSurvives a source that fails, and one whose cursor never changes.
 func TestCrawlSurvives(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 5, RecordsMedian: 3}})
-	w.stop()
-	failing := w.net.RelayHost().Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1})
-	garbage := w.net.RelayHost().Inject(simnet.Fault{Kind: simnet.Garbage, Count: 1})
-	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: w.net.Relay()}}})
-	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == 5 })
+	w.Stop()
+	failing := w.Net.RelayHost().Inject(simnet.Fault{Kind: simnet.ServerError, Count: 1})
+	garbage := w.Net.RelayHost().Inject(simnet.Fault{Kind: simnet.Garbage, Count: 1})
+	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: w.Net.Relay()}}})
+	w.Until("all repositories", func() bool { return w.Store.Counts()["synced"] == 5 })
 	if failing.Fired() != 1 || garbage.Fired() != 1 {
 		t.Error("the faults were not met")
 	}
 	w.crawlElsewhere()
-	if n := w.net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 3 {
+	if n := w.Net.RelayHost().Log().Requests["com.atproto.sync.listRepos"]; n != 3 {
 		t.Errorf("%d pages were asked for, want 3", n)
 	}
 }
@@ -83,17 +83,17 @@ func TestCrawlSurvives(t *testing.T) {
 func TestCrawlInCircles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 3}})
-	w.stop()
+	w.Stop()
 	var pages atomic.Int64
 	source := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(rw, `{"cursor":"%d","repos":[{"did":%q}]}`, pages.Add(1)%3, w.net.DIDs()[0])
+		fmt.Fprintf(rw, `{"cursor":"%d","repos":[{"did":%q}]}`, pages.Add(1)%3, w.Net.DIDs()[0])
 	}))
 	t.Cleanup(source.Close)
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
-	w.until("the account", func() bool { return w.store.Counts()["synced"] == 1 })
+	w.Until("the account", func() bool { return w.Store.Counts()["synced"] == 1 })
 	before, begin := pages.Load(), time.Now()
 	ended := func() bool { return w.crawls().Ended > 0 }
-	w.until("five pages more, or the end", func() bool { return ended() || pages.Load() >= before+5 })
+	w.Until("five pages more, or the end", func() bool { return ended() || pages.Load() >= before+5 })
 	if took := time.Since(begin); !ended() && took < 4*100*time.Millisecond {
 		t.Errorf("five pages of nothing new in %s", took)
 	}
@@ -102,15 +102,15 @@ func TestCrawlInCircles(t *testing.T) {
 // crawlElsewhere reads another source to its end: by then the present sources have done their
 // immediate work.
 func (w *world) crawlElsewhere() {
-	w.t.Helper()
-	l := newList(w.t)
+	w.T.Helper()
+	l := newList(w.T)
 	l.entries = []string{inactive(storetest.DID(1), "deactivated")}
 	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
 	if err := w.crawl.AddCrawl(s); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	w.until("another source to end", func() bool { return w.ended(s.String()) })
+	w.Until("another source to end", func() bool { return w.ended(s.String()) })
 	if err := w.crawl.RemoveCrawl(s); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 }

@@ -16,23 +16,23 @@ func TestCrawlClock(t *testing.T) {
 	t.Parallel()
 	const years = 10 * 365 * 24 * time.Hour
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 20}})
-	dids := w.net.DIDs()
-	w.filter(filter.Config{Signals: []string{"app.*"}})
-	w.stop()
+	dids := w.Net.DIDs()
+	w.Filter(filter.Config{Signals: []string{"app.*"}})
+	w.Stop()
 	l := newList(t)
 	l.entries = []string{active(dids[0], "")}
 	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
-	w.clock.advance(years)
+	w.Clock.Advance(years)
 	w.start(discover.Options{Crawl: []discover.Source{s}})
-	w.until("the end", func() bool { return w.ended(s.String()) && w.store.Counts()["synced"] == 1 })
-	w.stop()
+	w.Until("the end", func() bool { return w.ended(s.String()) && w.Store.Counts()["synced"] == 1 })
+	w.Stop()
 	l.set(func() { l.entries = append(l.entries, active(dids[1], "")) })
-	b := w.store.NewBatch()
-	b.PutDescribeRetry(dids[2], store.DescribeRetry{Due: w.clock.now().Unix(), Tries: 3})
+	b := w.Store.NewBatch()
+	b.PutDescribeRetry(dids[2], store.DescribeRetry{Due: w.Clock.Now().Unix(), Tries: 3})
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
-	w.clock.advance(-years)
+	w.Clock.Advance(-years)
 	w.start(discover.Options{Crawl: []discover.Source{s}})
-	w.until("all", func() bool { return w.store.Counts()["synced"] == 3 && w.ended(s.String()) })
+	w.Until("all", func() bool { return w.Store.Counts()["synced"] == 3 && w.ended(s.String()) })
 }

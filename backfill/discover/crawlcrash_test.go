@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest/simnet"
@@ -22,36 +23,36 @@ func TestCrawlCrash(t *testing.T) {
 	}
 	t.Parallel()
 	const seed = 9
-	crashes := newCrashes(seed, 1, 40)
+	crashes := backfilltest.NewCrashes(seed, 1, 40)
 	w := newWorld(t, worldOptions{
 		net:   simnet.Options{Seed: seed, Hosts: 10, Repos: 50, RecordsMedian: 2, QuietEvery: 3},
-		store: store.Options{FS: crashes.fs, Step: crashes.step, SmallBytes: 64 << 20},
+		store: store.Options{FS: crashes.FS, Step: crashes.Step, SmallBytes: 64 << 20},
 	})
-	w.gate.Shut(pausing)
-	out := w.net.DIDs()[1]
-	w.net.Account(out).SetStatus(simnet.Suspended)
-	w.filter(filter.Config{Mode: filter.ModeFull})
-	s := discover.Source{Kind: discover.SourceHosts, URL: w.net.Relay()}
+	w.Gate.Shut(backfilltest.Pausing)
+	out := w.Net.DIDs()[1]
+	w.Net.Account(out).SetStatus(simnet.Suspended)
+	w.Filter(filter.Config{Mode: filter.ModeFull})
+	s := discover.Source{Kind: discover.SourceHosts, URL: w.Net.Relay()}
 	if err := w.crawl.AddCrawl(s); err != nil {
 		t.Fatal(err)
 	}
-	w.until("the pass to end", func() bool { return w.crawls().Ended == 11 })
-	w.stop()
-	crashes.each(w, 5, func(w *world) {
-		for _, h := range w.net.Hosts() {
+	w.Until("the pass to end", func() bool { return w.crawls().Ended == 11 })
+	w.Stop()
+	eachCrash(crashes, w, 5, func(w *world) {
+		for _, h := range w.Net.Hosts() {
 			if !w.ended(s.String() + "::" + h.URL()) {
 				continue
 			}
-			for _, a := range w.net.Accounts() {
-				if _, err := w.store.Repo(a.DID()); a.Host() == h && err != nil {
+			for _, a := range w.Net.Accounts() {
+				if _, err := w.Store.Repo(a.DID()); a.Host() == h && err != nil {
 					t.Errorf("the list of %s has ended without %s: %v", h.URL(), a.DID(), err)
 				}
 			}
 		}
 		w.start(discover.Options{Crawl: []discover.Source{s}})
-		w.filter(filter.Config{Mode: filter.ModeFull}) // if the crash came before it
-		w.until("all to be synced", func() bool {
-			return w.store.Counts()["synced"] == int64(len(w.net.Accounts())-1) && w.store.Counts()["gone"] == 1
+		w.Filter(filter.Config{Mode: filter.ModeFull}) // if the crash came before it
+		w.Until("all to be synced", func() bool {
+			return w.Store.Counts()["synced"] == int64(len(w.Net.Accounts())-1) && w.Store.Counts()["gone"] == 1
 		})
 	})
 }
@@ -62,10 +63,10 @@ func TestCrawlRestarts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 12, RecordsMedian: 2}})
 	l := newList(t)
-	for _, did := range w.net.DIDs() {
+	for _, did := range w.Net.DIDs() {
 		l.entries = append(l.entries, active(did, ""))
 	}
-	w.stop()
+	w.Stop()
 	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
 	restarts := 0
 	for ; !w.ended(s.String()); restarts++ {
@@ -74,8 +75,8 @@ func TestCrawlRestarts(t *testing.T) {
 		}
 		was := len(l.asked())
 		w.start(discover.Options{Crawl: []discover.Source{s}})
-		w.until("a page to be done with", func() bool { return len(l.asked()) > was+1 || w.ended(s.String()) })
-		w.stop()
+		w.Until("a page to be done with", func() bool { return len(l.asked()) > was+1 || w.ended(s.String()) })
+		w.Stop()
 	}
 	asked := l.asked()
 	for _, cursor := range []string{"", "2", "4", "6", "8", "10"} {
@@ -86,7 +87,7 @@ func TestCrawlRestarts(t *testing.T) {
 	if !slices.IsSortedFunc(asked, func(a, b string) int { return cursorOf(a) - cursorOf(b) }) {
 		t.Errorf("pages %q went back", asked)
 	}
-	if n := w.store.Counts()["repos"]; n != 12 {
+	if n := w.Store.Counts()["repos"]; n != 12 {
 		t.Errorf("%d repositories", n)
 	}
 }
@@ -104,22 +105,22 @@ func TestCrawlWaitsForLive(t *testing.T) {
 	}
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
-	dids := w.net.DIDs()
-	w.add(dids...)
-	w.settle(dids...)
-	young := syntax.NewTID(w.clock.now().UnixMicro(), 0).String()
+	dids := w.Net.DIDs()
+	w.Add(dids...)
+	w.Settle(dids...)
+	young := syntax.NewTID(w.Clock.Now().UnixMicro(), 0).String()
 	l := newList(t)
 	l.entries = []string{active(dids[0], young)}
 	s := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
 	if err := w.crawl.AddCrawl(s); err != nil {
 		t.Fatal(err)
 	}
-	w.until("the page", func() bool { return len(l.asked()) == 1 })
-	was := w.row(dids[0]).Rev
-	w.change(dids[0], func(r *store.Repo) { r.Rev = young }) // as a live commit does
-	w.until("the pass to end", func() bool { return w.ended(s.String()) })
+	w.Until("the page", func() bool { return len(l.asked()) == 1 })
+	was := w.Row(dids[0]).Rev
+	w.Change(dids[0], func(r *store.Repo) { r.Rev = young }) // as a live commit does
+	w.Until("the pass to end", func() bool { return w.ended(s.String()) })
 	if c := w.crawls(); c.Queued != 0 {
 		t.Errorf("status %+v", c)
 	}
-	w.change(dids[0], func(r *store.Repo) { r.Rev = was })
+	w.Change(dids[0], func(r *store.Repo) { r.Rev = was })
 }

@@ -16,20 +16,20 @@ import (
 func TestCrawlFilterWhileReading(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
-	w.filter(filter.Config{Signals: []string{"com.example.nothing"}})
-	w.stop()
+	w.Filter(filter.Config{Signals: []string{"com.example.nothing"}})
+	w.Stop()
 	source := newList(t)
-	for _, did := range w.net.DIDs() {
+	for _, did := range w.Net.DIDs() {
 		source.entries = append(source.entries, active(did, ""))
 	}
 	hold := make(chan struct{})
 	source.hold = hold
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
-	w.until("the last page to be asked for", func() bool { return slices.Contains(source.asked(), "2") })
-	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
+	w.Until("the last page to be asked for", func() bool { return slices.Contains(source.asked(), "2") })
+	w.Filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
 	w.lists(1) // the source has noticed the filter
 	close(hold)
-	w.until("all", func() bool { return w.store.Counts()["synced"] == 4 })
+	w.Until("all", func() bool { return w.Store.Counts()["synced"] == 4 })
 }
 
 // TestCrawlFilterWhileFailing: the collections of an account are judged again by a signal that was
@@ -37,18 +37,18 @@ func TestCrawlFilterWhileReading(t *testing.T) {
 func TestCrawlFilterWhileFailing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 2, RecordsMedian: 3}})
-	dids := w.net.DIDs()
-	sick := w.net.Account(dids[1]).Host()
+	dids := w.Net.DIDs()
+	sick := w.Net.Account(dids[1]).Host()
 	fault := sick.Inject(simnet.Fault{Kind: simnet.ServerError, Endpoint: describe})
-	w.filter(filter.Config{Signals: []string{"com.example.nothing"}})
-	w.stop()
+	w.Filter(filter.Config{Signals: []string{"com.example.nothing"}})
+	w.Stop()
 	source := newList(t)
 	source.entries = []string{active(dids[0], ""), active(dids[1], "")}
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: source.URL}}})
-	w.until("the page to be held up", func() bool { return w.crawls().Failing == 1 })
-	w.filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
+	w.Until("the page to be held up", func() bool { return w.crawls().Failing == 1 })
+	w.Filter(filter.Config{Signals: []string{"com.example.nothing", "app.*"}})
 	fault.Clear()
-	w.until("both", func() bool { return w.store.Counts()["synced"] == 2 })
+	w.Until("both", func() bool { return w.Store.Counts()["synced"] == 2 })
 }
 
 // TestCrawlFilterThereAndBack: repositories that a filter has forgotten are discovered again when
@@ -60,15 +60,15 @@ func TestCrawlFilterThereAndBack(t *testing.T) {
 		"signal": {Mode: filter.ModeFilter, Signals: []string{"com.example.nothing"}},
 	} {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
-		w.filter(filter.Config{Mode: filter.ModeFull})
-		w.stop()
-		w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: w.net.Relay(), Implied: true}}})
-		w.until("all", func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Ended == 1 })
-		w.filter(narrow)
-		w.until("none", func() bool { return w.store.Counts()["repos"] == 0 })
-		w.filter(filter.Config{Mode: filter.ModeFull})
-		w.until("all again, in mode full, after a filter by "+name, func() bool { return w.store.Counts()["synced"] == 4 })
-		w.stop()
+		w.Filter(filter.Config{Mode: filter.ModeFull})
+		w.Stop()
+		w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: w.Net.Relay(), Implied: true}}})
+		w.Until("all", func() bool { return w.Store.Counts()["synced"] == 4 && w.crawls().Ended == 1 })
+		w.Filter(narrow)
+		w.Until("none", func() bool { return w.Store.Counts()["repos"] == 0 })
+		w.Filter(filter.Config{Mode: filter.ModeFull})
+		w.Until("all again, in mode full, after a filter by "+name, func() bool { return w.Store.Counts()["synced"] == 4 })
+		w.Stop()
 	}
 }
 
@@ -79,23 +79,23 @@ func TestCrawlFilterThenRestart(t *testing.T) {
 	for _, kind := range discover.SourceKinds() {
 		w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 20}})
 		with, without := filter.Config{Signals: []string{"app.bsky.feed.post"}}, filter.Config{Signals: []string{"com.example.nothing"}}
-		w.filter(with)
-		w.stop()
-		crawl := discover.Options{Crawl: []discover.Source{{Kind: kind, URL: w.net.Relay()}}}
+		w.Filter(with)
+		w.Stop()
+		crawl := discover.Options{Crawl: []discover.Source{{Kind: kind, URL: w.Net.Relay()}}}
 		w.start(crawl)
-		found := func() bool { return w.store.Counts()["synced"] == 4 && w.crawls().Ended == w.crawls().Lists }
-		w.until(kind+": all", found)
-		w.filter(without)
-		w.until(kind+": none", func() bool { return w.store.Counts()["repos"] == 0 })
-		w.filter(with)
-		w.until(kind+": all again", func() bool { return w.store.Counts()["synced"] == 4 })
-		w.filter(without)
-		w.until(kind+": none again", func() bool { return w.store.Counts()["repos"] == 0 })
-		w.stop()
-		w.filter(with)
+		found := func() bool { return w.Store.Counts()["synced"] == 4 && w.crawls().Ended == w.crawls().Lists }
+		w.Until(kind+": all", found)
+		w.Filter(without)
+		w.Until(kind+": none", func() bool { return w.Store.Counts()["repos"] == 0 })
+		w.Filter(with)
+		w.Until(kind+": all again", func() bool { return w.Store.Counts()["synced"] == 4 })
+		w.Filter(without)
+		w.Until(kind+": none again", func() bool { return w.Store.Counts()["repos"] == 0 })
+		w.Stop()
+		w.Filter(with)
 		w.start(crawl)
-		w.until(kind+": all after a restart", func() bool { return w.store.Counts()["synced"] == 4 })
-		w.stop()
+		w.Until(kind+": all after a restart", func() bool { return w.Store.Counts()["synced"] == 4 })
+		w.Stop()
 	}
 }
 
@@ -104,11 +104,11 @@ func TestCrawlFilterThenRestart(t *testing.T) {
 func TestCrawlByFilterInForce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	w.stop()
-	w.filter(filter.Config{Mode: filter.ModeFull})
-	old := w.store.Filter().Version
-	w.filter(filter.Config{Mode: filter.ModeFilter})
-	did, page := w.net.DIDs()[0], listNamed("repos::https://a.test")
+	w.Stop()
+	w.Filter(filter.Config{Mode: filter.ModeFull})
+	old := w.Store.Filter().Version
+	w.Filter(filter.Config{Mode: filter.ModeFilter})
+	did, page := w.Net.DIDs()[0], listNamed("repos::https://a.test")
 	for _, c := range []struct {
 		version uint32
 		stale   bool
@@ -117,8 +117,8 @@ func TestCrawlByFilterInForce(t *testing.T) {
 			b.PutCrawlMark(page, store.CrawlMark{Pages: 1})
 		})
 		mark := w.mark(page.String())
-		if stale != c.stale || err != nil || w.known(did) == stale || (mark.Pages == 0) != stale {
-			t.Errorf("by version %d: stale %v, known %v, mark %+v, %v", c.version, stale, w.known(did), mark, err)
+		if stale != c.stale || err != nil || w.Known(did) == stale || (mark.Pages == 0) != stale {
+			t.Errorf("by version %d: stale %v, known %v, mark %+v, %v", c.version, stale, w.Known(did), mark, err)
 		}
 	}
 }
@@ -128,18 +128,18 @@ func TestCrawlByFilterInForce(t *testing.T) {
 func TestListOfFormerFilter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	did := w.net.DIDs()[0]
-	former := w.store.Filter().Version
-	w.filter(filter.Config{Mode: filter.ModeFull})
+	did := w.Net.DIDs()[0]
+	former := w.Store.Filter().Version
+	w.Filter(filter.Config{Mode: filter.ModeFull})
 	if err := discover.FollowListed(w.crawl, former, did); err == nil {
 		t.Error("the list of a former filter is taken")
 	}
-	if _, err := w.store.Repo(did); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.Store.Repo(did); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("an account of it is known (%v)", err)
 	}
-	if err := discover.FollowListed(w.crawl, w.store.Filter().Version, did); err != nil {
+	if err := discover.FollowListed(w.crawl, w.Store.Filter().Version, did); err != nil {
 		t.Fatal(err)
 	}
-	w.settle(did)
-	w.equal(did)
+	w.Settle(did)
+	w.Equal(did)
 }

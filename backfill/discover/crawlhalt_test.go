@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest/simnet"
@@ -22,20 +23,20 @@ func TestStopCrawlBlocksNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 2}})
-			did := w.net.DIDs()[0]
+			did := w.Net.DIDs()[0]
 			list, reg := newList(t), prometheus.NewRegistry()
 			list.entries = []string{active(did, "")}
-			w.filter(filter.Config{Mode: filter.ModeFull})
-			w.stop()
-			unlock := w.store.Lock(did)
+			w.Filter(filter.Config{Mode: filter.ModeFull})
+			w.Stop()
+			unlock := w.Store.Lock(did)
 			source := discover.Source{Kind: discover.SourceRepos, URL: list.URL, Implied: true}
 			w.start(discover.Options{Crawl: []discover.Source{source}, CrawlEvery: time.Hour, Registerer: reg})
-			w.until("its page to be read", func() bool { return counted(t, reg, "pages_total", "") > 0 })
+			w.Until("its page to be read", func() bool { return backfilltest.Counted(t, reg, "pages_total", "") > 0 })
 			stopped, woken := make(chan error, 1), make(chan bool)
 			go func() { stopped <- stop(w.crawl, source) }()
-			w.until("it to be stopped", func() bool { return discover.StoppingCrawl(w.crawl) })
+			w.Until("it to be stopped", func() bool { return discover.StoppingCrawl(w.crawl) })
 			go func() {
-				w.wake()
+				w.Wake()
 				close(woken)
 			}()
 			select {

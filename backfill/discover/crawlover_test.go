@@ -18,7 +18,7 @@ import (
 func TestCrawlOverrun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
-	w.filter(filter.Config{Mode: filter.ModeFull})
+	w.Filter(filter.Config{Mode: filter.ModeFull})
 	discover.BoundAccounts(w.crawl, 6)
 	liar := newList(t)
 	for i := range 50 {
@@ -26,15 +26,15 @@ func TestCrawlOverrun(t *testing.T) {
 	}
 	relay := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(rw, `{"hosts":[{"hostname":%q},{"hostname":%q}]}`, strings.TrimPrefix(liar.URL, "http://"),
-			strings.TrimPrefix(w.net.Host(0).URL(), "http://"))
+			strings.TrimPrefix(w.Net.Host(0).URL(), "http://"))
 	}))
 	t.Cleanup(relay.Close)
 	if err := w.crawl.AddCrawl(discover.Source{Kind: discover.SourceHosts, URL: relay.URL}); err != nil {
 		t.Fatal(err)
 	}
-	w.until("the honest ones", func() bool { return w.store.Counts()["synced"] == 4 })
-	w.until("the liar to be left alone", func() bool { return strings.Contains(w.crawls().Failure, "6 accounts of ") })
-	if n := w.store.Counts()["repos"]; n != 6+4 || len(liar.asked()) != 3 {
+	w.Until("the honest ones", func() bool { return w.Store.Counts()["synced"] == 4 })
+	w.Until("the liar to be left alone", func() bool { return strings.Contains(w.crawls().Failure, "6 accounts of ") })
+	if n := w.Store.Counts()["repos"]; n != 6+4 || len(liar.asked()) != 3 {
 		t.Errorf("%d accounts are noted, of pages %q", n, liar.asked())
 	}
 }

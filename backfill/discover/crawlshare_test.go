@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest/simnet"
@@ -20,8 +21,8 @@ import (
 func TestCrawlShare(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3}})
-	w.filter(filter.Config{Mode: filter.ModeFull})
-	w.stop()
+	w.Filter(filter.Config{Mode: filter.ModeFull})
+	w.Stop()
 	const liars = 10
 	var names []string
 	for i := range liars {
@@ -32,7 +33,7 @@ func TestCrawlShare(t *testing.T) {
 		names = append(names, fmt.Sprintf(`{"hostname":%q,"status":"active"}`, strings.TrimPrefix(liar.URL, "http://")))
 	}
 	honest := newList(t)
-	for _, did := range w.net.DIDs() {
+	for _, did := range w.Net.DIDs() {
 		honest.entries = append(honest.entries, active(did, ""))
 	}
 	asked, answer := make(chan struct{}, 1), make(chan struct{})
@@ -47,15 +48,15 @@ func TestCrawlShare(t *testing.T) {
 	}))
 	t.Cleanup(relay.Close)
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: relay.URL}}, CrawlPendingMax: 40})
-	w.gate.Shut(pausing)
+	w.Gate.Shut(backfilltest.Pausing)
 	<-asked
 	w.lists(1) // the other hosts have their share
-	if n := w.store.Counts()["pending"]; n <= 2*liars {
+	if n := w.Store.Counts()["pending"]; n <= 2*liars {
 		t.Errorf("%d are pending before the honest ones are listed", n)
 	}
 	close(answer)
-	w.until("the honest ones", func() bool { return w.allKnown(w.net.DIDs()...) })
-	if n := w.store.Counts()["pending"]; n > 40+2*(liars+1) {
+	w.Until("the honest ones", func() bool { return w.allKnown(w.Net.DIDs()...) })
+	if n := w.Store.Counts()["pending"]; n > 40+2*(liars+1) {
 		t.Errorf("%d are pending of 40, and a page of two for each host", n)
 	}
 }
@@ -63,7 +64,7 @@ func TestCrawlShare(t *testing.T) {
 // allKnown reports whether all given repositories are known.
 func (w *world) allKnown(dids ...string) bool {
 	for _, did := range dids {
-		if row, err := w.store.RepoOrNew(did); err != nil || !row.Known() {
+		if row, err := w.Store.RepoOrNew(did); err != nil || !row.Known() {
 			return false
 		}
 	}
@@ -87,26 +88,26 @@ func TestCrawlBesideOthers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 3}})
-			w.filter(filter.Config{Mode: filter.ModeFull})
-			w.stop()
-			id, err := w.store.SetHost("other.example", func(row *store.HostRow) { row.Banned = c.banned })
+			w.Filter(filter.Config{Mode: filter.ModeFull})
+			w.Stop()
+			id, err := w.Store.SetHost("other.example", func(row *store.HostRow) { row.Banned = c.banned })
 			if err != nil {
 				t.Fatal(err)
 			}
 			for i := range 50 {
-				w.change(storetest.DID(i), func(r *store.Repo) {
+				w.Change(storetest.DID(i), func(r *store.Repo) {
 					r.State, r.Tracked = store.StatePending, store.ByOperator
 					r.Pending = store.PendingKey{Host: id, Priority: store.PriorityOperator}
 				})
 			}
-			w.start(discover.Options{Crawl: []discover.Source{{Kind: c.kind, URL: w.net.Relay()}}, CrawlPendingMax: 40})
-			w.gate.Shut(pausing)
+			w.start(discover.Options{Crawl: []discover.Source{{Kind: c.kind, URL: w.Net.Relay()}}, CrawlPendingMax: 40})
+			w.Gate.Shut(backfilltest.Pausing)
 			if c.read {
-				w.until("those that are listed", func() bool { return w.allKnown(w.net.DIDs()...) })
+				w.Until("those that are listed", func() bool { return w.allKnown(w.Net.DIDs()...) })
 				return
 			}
 			w.lists(0)
-			if n := w.net.RelayHost().Log().Requests[listRepos]; n != 0 {
+			if n := w.Net.RelayHost().Log().Requests[listRepos]; n != 0 {
 				t.Errorf("%d pages were asked for", n)
 			}
 		})

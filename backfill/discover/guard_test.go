@@ -1,7 +1,6 @@
 package discover_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"cistern/backfill"
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/backfill/hosts"
 	"cistern/filter"
@@ -56,7 +56,7 @@ func TestEveryHostIsGuarded(t *testing.T) {
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 
 	names := map[string]netip.Addr{}
-	idents := directory{}
+	idents := backfilltest.Directory{}
 	var origins []string
 	for i, addr := range simnet.Private() {
 		name := fmt.Sprintf("n%d", i)
@@ -70,7 +70,7 @@ func TestEveryHostIsGuarded(t *testing.T) {
 		}
 		return nil
 	})
-	var log lockedText
+	var log backfilltest.Buffer
 	s := storetest.Open(t, store.Options{})
 	o := discover.Options{Store: s, Directory: idents, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	batch := s.NewBatch()
@@ -149,24 +149,6 @@ func TestEveryHostIsGuarded(t *testing.T) {
 	}
 }
 
-// lockedText is a log.
-type lockedText struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // TestRosterKeepsTLS: hosts that a relay names over TLS are asked over TLS, and names that are no
 // hosts are ignored.
 func TestRosterKeepsTLS(t *testing.T) {
@@ -194,7 +176,7 @@ func TestRosterKeepsTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := discover.New(discover.Options{Store: s, Hosts: table, Directory: directory{}, Enqueued: func() {},
+	r, err := discover.New(discover.Options{Store: s, Hosts: table, Directory: backfilltest.Directory{}, Enqueued: func() {},
 		Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: "https://relay.dev"}}})
 	if err != nil {
 		t.Fatal(err)

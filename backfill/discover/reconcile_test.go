@@ -1,7 +1,6 @@
 package discover_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest/simnet"
@@ -89,21 +89,21 @@ func inactive(did, status string) string {
 
 // gap records that events of a host were missed, as the live side does.
 func (w *world) gap(url string) {
-	w.t.Helper()
-	b := w.store.NewBatch()
+	w.T.Helper()
+	b := w.Store.NewBatch()
 	b.PutReconciliation(url, store.Reconciliation{})
 	if err := b.CommitSync(); err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	w.wake()
+	w.Wake()
 }
 
 // passes returns the requested reconciliations, by base URL.
 func (w *world) passes() map[string]store.Reconciliation {
-	w.t.Helper()
-	all, err := w.store.Reconciliations()
+	w.T.Helper()
+	all, err := w.Store.Reconciliations()
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return all
 }
@@ -112,36 +112,36 @@ func (w *world) passes() map[string]store.Reconciliation {
 // no other repository is.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
-	var log safeBuffer
+	var log backfilltest.Buffer
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 2, Repos: 14, RecordsMedian: 10},
 		crawl: discover.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	ahead, same, lying, future, bad, taken, known, back, throttled, idle := dids[0], dids[1], dids[2], dids[3], dids[4], dids[5], dids[6], dids[7], dids[8], dids[9]
 	unknown := dids[13]
 	hidden := []string{known, back}
 	for _, did := range hidden {
-		w.net.Account(did).SetStatus(simnet.Deactivated)
+		w.Net.Account(did).SetStatus(simnet.Deactivated)
 	}
-	w.add(dids[:12]...)
-	w.settle(dids[:12]...)
+	w.Add(dids[:12]...)
+	w.Settle(dids[:12]...)
 	for _, did := range []string{ahead, idle, bad, future} {
-		if _, err := w.net.Account(did).Mutate(3); err != nil {
+		if _, err := w.Net.Account(did).Mutate(3); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.untrack(idle)
-	w.net.Account(taken).SetStatus(simnet.Takendown)
-	w.net.Account(back).SetStatus(simnet.Active)
-	rev := func(did string) string { return w.net.Account(did).Truth().Rev }
+	w.Untrack(idle)
+	w.Net.Account(taken).SetStatus(simnet.Takendown)
+	w.Net.Account(back).SetStatus(simnet.Active)
+	rev := func(did string) string { return w.Net.Account(did).Truth().Rev }
 	l := newList(t)
 	l.entries = []string{
-		active(ahead, rev(ahead)), active(same, rev(same)), active(lying, w.net.Account(lying).NextTID()),
-		active(future, syntax.NewTID(w.clock.now().Add(time.Hour).UnixMicro(), 0).String()), active(bad, "zzzzzzzzzzzzz"),
+		active(ahead, rev(ahead)), active(same, rev(same)), active(lying, w.Net.Account(lying).NextTID()),
+		active(future, syntax.NewTID(w.Clock.Now().Add(time.Hour).UnixMicro(), 0).String()), active(bad, "zzzzzzzzzzzzz"),
 		inactive(taken, "takendown"), inactive(known, "deactivated"), active(back, rev(back)), inactive(throttled, "throttled"),
 		active(idle, rev(idle)), active(unknown, rev(unknown)), active("no DID", ""),
 	}
 	asked := func(did string) int {
-		h := w.net.Account(did).Host()
+		h := w.Net.Account(did).Host()
 		return len(h.Log().Fetches[did])
 	}
 	before := map[string]int{}
@@ -149,48 +149,30 @@ func TestReconcile(t *testing.T) {
 		before[did] = asked(did)
 	}
 	w.gap(l.URL)
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
-	w.settle(dids[:12]...)
-	w.until("it to be said", func() bool { return strings.Contains(log.String(), "reconciliation ended") })
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Settle(dids[:12]...)
+	w.Until("it to be said", func() bool { return strings.Contains(log.String(), "reconciliation ended") })
 	if text := log.String(); !strings.Contains(text, "reconciliation begins") || !strings.Contains(text, "listed=12 queued=4 found=0") {
 		t.Errorf("log %s", text)
 	}
 	for _, did := range []string{ahead, same, back, throttled} {
-		w.equal(did)
+		w.Equal(did)
 	}
 	for did, n := range map[string]int{ahead: 1, same: 0, lying: 0, future: 0, bad: 0, taken: 0, known: 0, back: 1, throttled: 0, idle: 0} {
 		if got := asked(did) - before[did]; got != n {
 			t.Errorf("account %d: %d transfers, want %d", slices.Index(dids, did), got, n)
 		}
 	}
-	if r := w.row(taken); r.State != store.StateGone || r.Status != store.StatusTakendown {
+	if r := w.Row(taken); r.State != store.StateGone || r.Status != store.StatusTakendown {
 		t.Errorf("taken down: %v %v", r.State, r.Status)
 	}
-	if r := w.row(lying); r.State != store.StateResync || !r.Recheck {
+	if r := w.Row(lying); r.State != store.StateResync || !r.Recheck {
 		t.Errorf("ahead of its own host: %v, recheck %v", r.State, r.Recheck)
 	}
-	if _, err := w.store.Repo(unknown); err == nil {
+	if _, err := w.Store.Repo(unknown); err == nil {
 		t.Error("a repository was added that nobody asked for")
 	}
-	w.gauges()
-}
-
-// safeBuffer is a buffer for several writers.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // mu guards
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	w.Gauges()
 }
 
 // TestReconcileResumes: a pass resumes after the last page that is done, after a failure of the
@@ -198,40 +180,40 @@ func (s *safeBuffer) String() string {
 func TestReconcileResumes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 6, RecordsMedian: 5}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	l := newList(t)
 	for _, did := range dids {
-		l.entries = append(l.entries, active(did, w.net.Account(did).Truth().Rev))
+		l.entries = append(l.entries, active(did, w.Net.Account(did).Truth().Rev))
 	}
 	l.hold = make(chan struct{})
 	source := discover.Source{Kind: discover.SourceRepos, URL: l.URL}
 	w.gap(l.URL)
-	w.until("the second page", func() bool { return len(l.asked()) == 2 })
-	w.stop()
+	w.Until("the second page", func() bool { return len(l.asked()) == 2 })
+	w.Stop()
 	if p := w.passes(); p[l.URL] != (store.Reconciliation{Stage: store.ReconcileReading, Cursor: "2"}) {
 		t.Fatalf("passes %v", p)
 	}
 	w.start(discover.Options{})
-	w.until("the second page", func() bool { return len(l.asked()) == 3 })
+	w.Until("the second page", func() bool { return len(l.asked()) == 3 })
 	w.gap(l.URL) // while a page is requested
 	l.set(func() { close(l.hold); l.hold = nil })
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	if got, want := l.asked(), []string{"", "2", "2", "", "2", "4"}; !slices.Equal(got, want) {
 		t.Errorf("pages %q, want %q", got, want)
 	}
-	if n := w.store.Counts()["repos"]; n != 0 {
+	if n := w.Store.Counts()["repos"]; n != 0 {
 		t.Errorf("%d repositories were added", n)
 	}
 
 	// A host that fails is asked again.
 	l.set(func() { l.cursors, l.status = nil, http.StatusBadGateway })
 	w.gap(l.URL)
-	w.until("the failure", func() bool { return len(l.asked()) == 1 })
-	id, err := w.store.HostID(strings.TrimPrefix(l.URL, "http://"))
+	w.Until("the failure", func() bool { return len(l.asked()) == 1 })
+	id, err := w.Store.HostID(strings.TrimPrefix(l.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.until("the host to be left alone", func() bool { return w.run.HostStanding(id).State() == "parked" })
+	w.Until("the host to be left alone", func() bool { return w.Run.HostStanding(id).State() == "parked" })
 	if err := discover.LookAtPasses(t.Context(), w.crawl); err != nil {
 		t.Fatal(err)
 	}
@@ -239,14 +221,14 @@ func TestReconcileResumes(t *testing.T) {
 		t.Errorf("%d pages were asked for at once", n)
 	}
 	l.set(func() { l.status = 0 })
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
 
 	// Unknown accounts are found if the host is crawled, too.
-	w.stop()
+	w.Stop()
 	w.start(discover.Options{Crawl: []discover.Source{source}, CrawlPendingMax: 1})
 	w.gap(l.URL)
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
-	w.until("all repositories", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Until("all repositories", func() bool { return w.Store.Counts()["synced"] == int64(len(dids)) })
 }
 
 // logHook calls hook for each message that is logged, in the goroutine that logs it.
@@ -267,7 +249,7 @@ func (h logHook) Handle(_ context.Context, r slog.Record) error {
 func TestGapAtTheEndOfAPass(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 5}})
-	w.stop()
+	w.Stop()
 	l := newList(t)
 	gaps := 0
 	w.start(discover.Options{Logger: slog.New(logHook{hook: func(message string) {
@@ -284,7 +266,7 @@ func TestGapAtTheEndOfAPass(t *testing.T) {
 		}
 	}})})
 	w.gap(l.URL)
-	w.until("four passes", func() bool { return len(l.asked()) == 4 && len(w.passes()) == 0 })
+	w.Until("four passes", func() bool { return len(l.asked()) == 4 && len(w.passes()) == 0 })
 }
 
 // TestGapIsRepairedWhileTheCrawlIsOff: missed commits are fetched, and unknown accounts stay
@@ -292,28 +274,28 @@ func TestGapAtTheEndOfAPass(t *testing.T) {
 func TestGapIsRepairedWhileTheCrawlIsOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 3, RecordsMedian: 5}})
-	held := w.net.Accounts()[0]
-	w.add(held.DID())
-	w.settle(held.DID())
-	w.filter(filter.Config{Mode: filter.ModeFull})
-	w.crawlGate.Shut(pausing)
-	if err := w.crawl.AddCrawl(discover.Source{Kind: discover.SourceRepos, URL: w.net.Relay()}); err != nil {
+	held := w.Net.Accounts()[0]
+	w.Add(held.DID())
+	w.Settle(held.DID())
+	w.Filter(filter.Config{Mode: filter.ModeFull})
+	w.crawlGate.Shut(backfilltest.Pausing)
+	if err := w.crawl.AddCrawl(discover.Source{Kind: discover.SourceRepos, URL: w.Net.Relay()}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := held.Mutate(2); err != nil {
 		t.Fatal(err)
 	}
-	w.gap(w.net.Relay())
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
-	w.until("what was missed", func() bool {
-		row, err := w.store.Repo(held.DID())
+	w.gap(w.Net.Relay())
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Until("what was missed", func() bool {
+		row, err := w.Store.Repo(held.DID())
 		return err == nil && row.State == store.StateSynced && row.Rev == held.Truth().Rev
 	})
-	if n := w.store.Counts()["repos"]; n != 1 {
+	if n := w.Store.Counts()["repos"]; n != 1 {
 		t.Errorf("%d repositories are followed while the crawl is off, want 1", n)
 	}
-	w.crawlGate.Open(pausing.Name)
-	w.until("the others", func() bool { return w.store.Counts()["synced"] == 3 })
+	w.crawlGate.Open(backfilltest.Pausing.Name)
+	w.Until("the others", func() bool { return w.Store.Counts()["synced"] == 3 })
 }
 
 // TestReconcileAnewAtOnce: a pass that is requested again while its first page is requested starts
@@ -322,26 +304,26 @@ func TestReconcileAnewAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 4, RecordsMedian: 5}})
 	l := newList(t)
-	for _, did := range w.net.DIDs() {
-		l.entries = append(l.entries, active(did, w.net.Account(did).Truth().Rev))
+	for _, did := range w.Net.DIDs() {
+		l.entries = append(l.entries, active(did, w.Net.Account(did).Truth().Rev))
 	}
 	l.hold, l.holdAt = make(chan struct{}), 0
 	w.gap(l.URL)
-	w.until("the first page", func() bool { return len(l.asked()) == 1 })
+	w.Until("the first page", func() bool { return len(l.asked()) == 1 })
 	w.gap(l.URL)
 	l.set(func() { close(l.hold); l.hold = nil })
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	if got, want := l.asked(), []string{"", "", "2"}; !slices.Equal(got, want) {
 		t.Errorf("pages %q, want %q", got, want)
 	}
 	// A restart during the request for the first page continues with that page.
 	l.set(func() { l.cursors, l.hold = nil, make(chan struct{}) })
 	w.gap(l.URL)
-	w.until("the first page", func() bool { return len(l.asked()) == 1 })
-	w.stop()
+	w.Until("the first page", func() bool { return len(l.asked()) == 1 })
+	w.Stop()
 	l.set(func() { l.hold = nil })
 	w.start(discover.Options{})
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	if got, want := l.asked(), []string{"", "", "2"}; !slices.Equal(got, want) {
 		t.Errorf("pages %q, want %q", got, want)
 	}
@@ -352,27 +334,27 @@ func TestReconcileAnewAtOnce(t *testing.T) {
 func TestReconcileUnderway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 5}})
-	ahead, taken := w.net.DIDs()[0], w.net.DIDs()[1]
-	slow := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: ahead})
+	ahead, taken := w.Net.DIDs()[0], w.Net.DIDs()[1]
+	slow := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.Latency, Delay: 300 * time.Millisecond, DID: ahead})
 	// The host sends an older rev than was announced meanwhile.
-	stale := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.StaleRev, DID: ahead, Count: 1})
-	if _, err := w.net.Account(ahead).Mutate(3); err != nil {
+	stale := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.StaleRev, DID: ahead, Count: 1})
+	if _, err := w.Net.Account(ahead).Mutate(3); err != nil {
 		t.Fatal(err)
 	}
-	drip := w.net.Host(0).Inject(simnet.Fault{Kind: simnet.SlowDrip, Bytes: 256, Delay: 50 * time.Millisecond, DID: taken, Count: 1})
-	w.add(ahead, taken)
-	w.until("the fetches to begin", func() bool { return slow.Fired() > 0 && drip.Fired() > 0 })
+	drip := w.Net.Host(0).Inject(simnet.Fault{Kind: simnet.SlowDrip, Bytes: 256, Delay: 50 * time.Millisecond, DID: taken, Count: 1})
+	w.Add(ahead, taken)
+	w.Until("the fetches to begin", func() bool { return slow.Fired() > 0 && drip.Fired() > 0 })
 	l := newList(t)
-	l.entries = []string{active(ahead, w.net.Account(ahead).Truth().Rev), inactive(taken, "takendown")}
+	l.entries = []string{active(ahead, w.Net.Account(ahead).Truth().Rev), inactive(taken, "takendown")}
 	w.gap(l.URL)
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
-	w.net.Account(taken).SetStatus(simnet.Takendown)
-	w.settle(ahead, taken)
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Net.Account(taken).SetStatus(simnet.Takendown)
+	w.Settle(ahead, taken)
 	if stale.Fired() != 1 {
 		t.Error("the older copy was not sent")
 	}
-	w.equal(ahead)
-	if r := w.row(taken); r.State != store.StateGone {
+	w.Equal(ahead)
+	if r := w.Row(taken); r.State != store.StateGone {
 		t.Errorf("%v", r.State)
 	}
 }
@@ -381,22 +363,22 @@ func TestReconcileUnderway(t *testing.T) {
 // comparison of other hosts.
 func TestReconcilePastDeadHosts(t *testing.T) {
 	t.Parallel()
-	var log safeBuffer
+	var log backfilltest.Buffer
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 2, RecordsMedian: 3},
 		crawl: discover.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}})
-	dids := w.net.DIDs()
-	w.add(dids...)
-	w.settle(dids...)
+	dids := w.Net.DIDs()
+	w.Add(dids...)
+	w.Settle(dids...)
 	const dead = 40
 	for i := range dead {
 		w.gap(fmt.Sprintf("http://127.0.0.1:%d", 1+i))
 	}
-	w.until("the dead to be asked", func() bool { return strings.Count(log.String(), "is held up") >= 15 })
-	if _, err := w.net.Account(dids[0]).Mutate(3); err != nil {
+	w.Until("the dead to be asked", func() bool { return strings.Count(log.String(), "is held up") >= 15 })
+	if _, err := w.Net.Account(dids[0]).Mutate(3); err != nil {
 		t.Fatal(err)
 	}
-	w.gap(w.net.Host(0).URL())
-	w.until("the living one to be gone through", func() bool { return len(w.passes()) == dead })
-	w.settle(dids...)
-	w.equal(dids[0])
+	w.gap(w.Net.Host(0).URL())
+	w.Until("the living one to be gone through", func() bool { return len(w.passes()) == dead })
+	w.Settle(dids...)
+	w.Equal(dids[0])
 }

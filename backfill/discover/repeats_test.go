@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/ingest/simnet"
 )
@@ -17,10 +18,10 @@ import (
 // not read for ever, neither by discovery nor after a gap, and the log states why.
 func TestListsEnd(t *testing.T) {
 	t.Parallel()
-	var log safeBuffer
+	var log backfilltest.Buffer
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 8, RecordsMedian: 2},
 		crawl: discover.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}})
-	dids := w.net.DIDs()
+	dids := w.Net.DIDs()
 	var pages atomic.Int64
 	source := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		n := int(pages.Add(1))
@@ -31,7 +32,7 @@ func TestListsEnd(t *testing.T) {
 	if err := w.crawl.AddCrawl(s); err != nil {
 		t.Fatal(err)
 	}
-	w.until("the end", func() bool { return w.ended(s.String()) })
+	w.Until("the end", func() bool { return w.ended(s.String()) })
 	if n := pages.Load(); n > 4*8/2 {
 		t.Errorf("%d pages were read of four", n)
 	}
@@ -40,15 +41,15 @@ func TestListsEnd(t *testing.T) {
 	}
 	pages.Store(0)
 	w.gap(source.URL)
-	w.until("the pass to end", func() bool { return len(w.passes()) == 0 })
+	w.Until("the pass to end", func() bool { return len(w.passes()) == 0 })
 	if n := pages.Load(); n > 4*8/2 {
 		t.Errorf("%d pages were read of four after a gap", n)
 	}
 	if n := strings.Count(log.String(), "it repeats itself"); n != 2 {
 		t.Errorf("log %s", log.String())
 	}
-	w.settle(dids...)
+	w.Settle(dids...)
 	for _, did := range dids {
-		w.equal(did)
+		w.Equal(did)
 	}
 }

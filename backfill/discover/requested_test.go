@@ -28,10 +28,10 @@ func waitsForLock(function string) bool {
 func TestRequestWhileAPassMoves(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 1}})
-	w.stop()
+	w.Stop()
 	const url = "http://moves.test"
 	put := func(row store.Reconciliation) {
-		b := w.store.NewBatch()
+		b := w.Store.NewBatch()
 		b.PutReconciliation(url, row)
 		if err := b.CommitSync(); err != nil {
 			t.Fatal(err)
@@ -39,7 +39,7 @@ func TestRequestWhileAPassMoves(t *testing.T) {
 	}
 	put(store.Reconciliation{Stage: store.ReconcileReading, Cursor: "2"})
 	// The pass has read its row, and found that it may move.
-	unlock := w.store.LockReconciliation(url)
+	unlock := w.Store.LockReconciliation(url)
 	requested := make(chan error, 1)
 	go func() {
 		requested <- discover.RequestReconciliations(w.crawl, url, "http://another.test", url)
@@ -69,7 +69,7 @@ func TestRequestWhileAPassMoves(t *testing.T) {
 func TestListedTwice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1, RecordsMedian: 1}})
-	w.stop()
+	w.Stop()
 	const url = "http://twice.test"
 	var conclude []func() error
 	for range 2 {

@@ -28,14 +28,14 @@ func TestSaysWhyListIsUnreadable(t *testing.T) {
 			}))
 			defer host.Close()
 			w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-			w.filter(filter.Config{Mode: filter.ModeFull})
-			w.stop()
+			w.Filter(filter.Config{Mode: filter.ModeFull})
+			w.Stop()
 			w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceRepos, URL: host.URL}}})
-			w.until("the failure", func() bool { return w.crawls().Failing == 1 })
+			w.Until("the failure", func() bool { return w.crawls().Failing == 1 })
 			if err := w.crawls().Failure; !strings.Contains(err, c.want) {
 				t.Errorf("it says %q, not %q", err, c.want)
 			}
-			w.stop()
+			w.Stop()
 		})
 	}
 }

@@ -19,12 +19,12 @@ import (
 func TestThinRoster(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 3, Repos: 30, RecordsMedian: 2}})
-	dids := w.net.DIDs()
-	known := w.net.Account(dids[0])
-	w.filter(filter.Config{Mode: filter.ModeFull})
-	w.add(known.DID()) // known from the firehose
-	w.settle(known.DID())
-	w.stop()
+	dids := w.Net.DIDs()
+	known := w.Net.Account(dids[0])
+	w.Filter(filter.Config{Mode: filter.ModeFull})
+	w.Add(known.DID()) // known from the firehose
+	w.Settle(known.DID())
+	w.Stop()
 	var names atomic.Bool
 	relay := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !names.Load() {
@@ -32,7 +32,7 @@ func TestThinRoster(t *testing.T) {
 			return
 		}
 		var hosts []string
-		for _, h := range w.net.Hosts() {
+		for _, h := range w.Net.Hosts() {
 			hosts = append(hosts, fmt.Sprintf(`{"hostname":%q,"status":"active"}`, strings.TrimPrefix(h.URL(), "http://")))
 		}
 		fmt.Fprintf(rw, `{"hosts":[%s]}`, strings.Join(hosts, ","))
@@ -41,16 +41,16 @@ func TestThinRoster(t *testing.T) {
 	options := discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: relay.URL, Implied: true}}}
 	w.start(options)
 	beside := 0
-	for _, a := range w.net.Accounts() {
+	for _, a := range w.Net.Accounts() {
 		if a.Host() == known.Host() {
 			beside++
 		}
 	}
-	w.until("those of the host that is known", func() bool { return w.store.Counts()["synced"] == int64(beside) })
-	w.until("the end of the pass", func() bool { return w.ended(options.Crawl[0].String()) })
+	w.Until("those of the host that is known", func() bool { return w.Store.Counts()["synced"] == int64(beside) })
+	w.Until("the end of the pass", func() bool { return w.ended(options.Crawl[0].String()) })
 	names.Store(true)
-	w.stop()
-	w.clock.advance(time.Minute)
+	w.Stop()
+	w.Clock.Advance(time.Minute)
 	w.start(options)
-	w.until("all", func() bool { return w.store.Counts()["synced"] == int64(len(dids)) })
+	w.Until("all", func() bool { return w.Store.Counts()["synced"] == int64(len(dids)) })
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/filter"
 	"cistern/ingest/simnet"
@@ -58,8 +59,8 @@ func (h *hanging) hang() int {
 
 // stopped stops the runner, and returns the most requests that hung at a time since its last call.
 func (h *hanging) stopped(w *world) (most int) {
-	w.stop()
-	w.until("requests to end", func() bool { return h.hang() == 0 })
+	w.Stop()
+	w.Until("requests to end", func() bool { return h.hang() == 0 })
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	most, h.most = h.most, 0
@@ -75,7 +76,7 @@ func TestHangingHosts(t *testing.T) {
 	}
 	t.Parallel()
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	w.filter(filter.Config{Mode: filter.ModeFull})
+	w.Filter(filter.Config{Mode: filter.ModeFull})
 	h := newHanging(t, 70)
 	good := newList(t)
 	for i := range 40 {
@@ -89,25 +90,25 @@ func TestHangingHosts(t *testing.T) {
 		fmt.Fprintf(rw, `{"hosts":[%s]}`, strings.Join(names, ","))
 	}))
 	t.Cleanup(relay.Close)
-	w.stop()
+	w.Stop()
 	options := discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: relay.URL}}, CrawlEvery: time.Hour, IdleTimeout: 500 * time.Millisecond}
 	w.start(options)
-	w.until("the good list", func() bool { return w.crawls().Ended == 2 })
-	w.until("all hosts to have failed", func() bool { return w.crawls().Failing == 70 })
+	w.Until("the good list", func() bool { return w.crawls().Ended == 2 })
+	w.Until("all hosts to have failed", func() bool { return w.crawls().Failing == 70 })
 	if most := h.stopped(w); most > 32+16 {
 		t.Errorf("%d of 64 places were held by hosts that hang", most)
 	}
-	w.clock.advance(2 * time.Hour)
+	w.Clock.Advance(2 * time.Hour)
 	options.IdleTimeout = time.Hour // no request times out while this test runs
 	w.start(options)
-	w.until("the good list again", func() bool { return len(good.asked()) == 40 })
-	w.until("some of the others", func() bool { return h.hang() == 16 })
+	w.Until("the good list again", func() bool { return len(good.asked()) == 40 })
+	w.Until("some of the others", func() bool { return h.hang() == 16 })
 	if most := h.stopped(w); most > 16 {
 		t.Errorf("%d of 64 places were held by hosts that are known to hang", most)
 	}
 
 	for _, name := range h.names {
-		if row, err := w.store.HostNamed(name); err != nil || row.LastSeen != 0 {
+		if row, err := w.Store.HostNamed(name); err != nil || row.LastSeen != 0 {
 			t.Errorf("%s never answered, and its row says that it did: %+v, %v", name, row.HostRow, err)
 		}
 	}
@@ -118,7 +119,7 @@ func TestHangingHosts(t *testing.T) {
 		w.gap("http://" + name)
 	}
 	w.gap(good.URL)
-	w.until("the good list to be compared", func() bool { return len(w.passes()) == 70 })
+	w.Until("the good list to be compared", func() bool { return len(w.passes()) == 70 })
 	if most := h.stopped(w); most > 16/4 {
 		t.Errorf("%d of 16 places were held by hosts that are known to hang", most)
 	}
@@ -130,9 +131,9 @@ func TestHangingHosts(t *testing.T) {
 func TestFirstRequestIsShort(t *testing.T) {
 	t.Parallel()
 	const first, second = "no answer within 200ms", "no answer within 1.2s"
-	var log safeBuffer
+	var log backfilltest.Buffer
 	w := newWorld(t, worldOptions{net: simnet.Options{Hosts: 1, Repos: 1}})
-	w.filter(filter.Config{Mode: filter.ModeFull})
+	w.Filter(filter.Config{Mode: filter.ModeFull})
 	good := newList(t)
 	good.entries = []string{inactive(storetest.DID(1000), "deleted")}
 	slow := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -147,10 +148,10 @@ func TestFirstRequestIsShort(t *testing.T) {
 		fmt.Fprintf(rw, `{"hosts":[{"hostname":%q,"status":"active"}]}`, strings.TrimPrefix(slow.URL, "http://"))
 	}))
 	t.Cleanup(relay.Close)
-	w.stop()
+	w.Stop()
 	w.start(discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: relay.URL}},
 		IdleTimeout: 1200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	w.until("the list to be read", func() bool { return w.crawls().Ended == 2 })
+	w.Until("the list to be read", func() bool { return w.crawls().Ended == 2 })
 	if a, b := strings.Index(log.String(), first), strings.Index(log.String(), second); a < 0 || b < a {
 		t.Errorf("the first two requests were not given up after a sixth of the time, and after all of it:\n%s", &log)
 	}
