@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cistern/api/wire"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net"
@@ -50,20 +51,20 @@ func (a *access) guard(next http.Handler) http.Handler {
 
 func (a *access) admit(r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
-		return refuse("Forbidden", "origin %s is not this server", echo(strings.Join(origin, ", ")))
+		return wire.Refuse("Forbidden", "origin %s is not this server", wire.Echo(strings.Join(origin, ", ")))
 	}
 	// Images and links carry no Origin, and could request a profile of minutes. Browsers state
 	// their site.
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
-		return refuse("Forbidden", "the request comes from a page of another site (%s): open this address directly", echo(site))
+		return wire.Refuse("Forbidden", "the request comes from a page of another site (%s): open this address directly", wire.Echo(site))
 	}
 	switch {
 	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
 		return nil // probes use any name, and their answers reveal nothing
 	case a.token == "" && !ownHost(r):
-		return refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", echo(r.Host))
+		return wire.Refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", wire.Echo(r.Host))
 	case a.token != "" && !a.hasToken(r):
-		return refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")
+		return wire.Refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 
+	"cistern/api/wire"
 	"cistern/store"
 )
 
@@ -145,7 +146,7 @@ func (c *changes) each(w http.ResponseWriter, r *http.Request, dids []string, do
 	for i, did := range dids {
 		out[i].DID = did
 		if reason := badDID(did); reason != "" {
-			out[i] = outcome{DID: clip(did), Error: "InvalidDID", Message: echo(did) + " is not a DID: " + reason}
+			out[i] = outcome{DID: clip(did), Error: "InvalidDID", Message: wire.Echo(did) + " is not a DID: " + reason}
 			continue
 		}
 		results[did] = ""

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cistern/api/clients"
 	"container/list"
 	"net"
 	"net/http"
@@ -16,7 +17,7 @@ import (
 // slowly keep no place from others.
 type boundedListener struct {
 	net.Listener
-	places  *places
+	places  *clients.Places
 	refused func() // called for each connection that was closed at once
 	evicted func() // called for each idle connection that was closed for another
 
@@ -26,7 +27,7 @@ type boundedListener struct {
 	own  map[netip.Prefix]*list.List // the same of each client that has any
 }
 
-func limitListener(l net.Listener, p *places, refused, evicted func()) *boundedListener {
+func limitListener(l net.Listener, p *clients.Places, refused, evicted func()) *boundedListener {
 	return &boundedListener{Listener: l, places: p, refused: refused, evicted: evicted,
 		idle: list.New(), own: map[netip.Prefix]*list.List{}}
 }
@@ -48,8 +49,8 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 
 // admit returns c with a place, or nil.
 func (l *boundedListener) admit(c net.Conn) *boundedConn {
-	from := clientOf(c.RemoteAddr().String())
-	if !l.places.take(from) && !l.evict(from) {
+	from := clients.Of(c.RemoteAddr().String())
+	if !l.places.Take(from) && !l.evict(from) {
 		return nil
 	}
 	admitted := &boundedConn{Conn: c, listener: l, client: from}
@@ -64,7 +65,7 @@ func (l *boundedListener) evict(from netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	waiting := l.own[from]
-	if l.places.belowShare(from) {
+	if l.places.BelowShare(from) {
 		waiting = l.idle
 	}
 	if waiting == nil || waiting.Len() == 0 {
@@ -79,8 +80,8 @@ func (l *boundedListener) evict(from netip.Prefix) bool {
 	if victim.client == from {
 		return true
 	}
-	l.places.give(victim.client)
-	return l.places.take(from)
+	l.places.Give(victim.client)
+	return l.places.Take(from)
 }
 
 // wait records that c has no request from now on. mu is held.
@@ -127,7 +128,7 @@ func (c *boundedConn) Close() error {
 	if !c.closed {
 		c.closed = true
 		l.stop(c)
-		l.places.give(c.client)
+		l.places.Give(c.client)
 	}
 	l.mu.Unlock()
 	return c.Conn.Close()

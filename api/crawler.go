@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"cistern/api/wire"
 	"cistern/store"
 )
 
@@ -75,7 +76,7 @@ func (c *Crawl) item() crawlItem {
 	return it
 }
 
-var errNoCrawler = refuse("MethodNotImplemented", "this daemon crawls nothing")
+var errNoCrawler = wire.Refuse("MethodNotImplemented", "this daemon crawls nothing")
 
 // crawlSources shows and changes what the crawler reads.
 type crawlSources struct{ crawler Crawler }
@@ -92,7 +93,7 @@ func (s *crawlSources) list(w http.ResponseWriter, r *http.Request) error {
 	for _, c := range s.crawler.Sources() {
 		items = append(items, c.item())
 	}
-	writeJSON(w, http.StatusOK, items)
+	wire.WriteJSON(w, http.StatusOK, items)
 	return nil
 }
 
@@ -111,12 +112,12 @@ func (s *crawlSources) read(
 	case s.crawler.Parse == nil:
 		return c, errNoCrawler
 	case body.URL == nil:
-		return c, invalid("the body lacks url")
+		return c, wire.Invalid("the body lacks url")
 	case body.Kind == nil:
-		return c, invalid("the body lacks kind")
+		return c, wire.Invalid("the body lacks kind")
 	}
 	if c, err = s.crawler.Parse(*body.Kind, *body.URL); err != nil {
-		return c, invalid("%v", err)
+		return c, wire.Invalid("%v", err)
 	}
 	return c, nil
 }
@@ -133,7 +134,7 @@ func (s *crawlSources) add(w http.ResponseWriter, r *http.Request) error {
 	all := s.crawler.Sources()
 	known := slices.ContainsFunc(all, func(have Crawl) bool { return have.CrawlSource == c })
 	if n := len(all); n >= crawlsMax && !known {
-		return invalid("%d sources are crawled, the maximum", n)
+		return wire.Invalid("%d sources are crawled, the maximum", n)
 	}
 	if err := s.crawler.Add(c); err != nil {
 		return err
@@ -168,7 +169,7 @@ func (s *crawlSources) drop(
 	}
 	err = do(c)
 	if errors.Is(err, store.ErrNotFound) {
-		return refuse("NotFound", missing, echo(c.Kind+"::"+c.URL))
+		return wire.Refuse("NotFound", missing, wire.Echo(c.Kind+"::"+c.URL))
 	}
 	if err != nil {
 		return err
@@ -178,7 +179,7 @@ func (s *crawlSources) drop(
 }
 
 func writeCrawl(w http.ResponseWriter, status int, c store.CrawlSource, note string) {
-	writeJSON(w, status, struct {
+	wire.WriteJSON(w, status, struct {
 		URL  string `json:"url"`
 		Kind string `json:"kind"`
 		Note string `json:"note,omitempty"`

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"cistern/api/wire"
 	"encoding/json"
 	"errors"
 	"io"
@@ -35,7 +36,7 @@ func writeList[T any](w http.ResponseWriter, r *http.Request, items []T) error {
 		if items == nil {
 			items = []T{}
 		}
-		writeJSON(w, http.StatusOK, items)
+		wire.WriteJSON(w, http.StatusOK, items)
 		return nil
 	}
 	w.Header().Set("Content-Type", typeNDJSON)
@@ -83,7 +84,7 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 			return nil, bodyError(err, len(dids))
 		}
 		if len(dids) == bodyItemsMax {
-			return nil, refuse("PayloadTooLarge", "more than %d items: send several lists", bodyItemsMax)
+			return nil, wire.Refuse("PayloadTooLarge", "more than %d items: send several lists", bodyItemsMax)
 		}
 		dids = append(dids, didOf(item))
 	}
@@ -91,7 +92,7 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 		return nil, bodyError(err, len(dids))
 	}
 	if _, err := items.Token(); !errors.Is(err, io.EOF) {
-		return nil, invalid("the body goes on after the end of its array")
+		return nil, wire.Invalid("the body goes on after the end of its array")
 	}
 	return dids, nil
 }
@@ -103,7 +104,7 @@ func readObject(w http.ResponseWriter, r *http.Request, v any) error {
 		return bodyError(err, 0)
 	}
 	if trimmed := bytes.TrimSpace(body); len(trimmed) == 0 || trimmed[0] != '{' {
-		return invalid("the body is %s: want a JSON object", echo(string(trimmed)))
+		return wire.Invalid("the body is %s: want a JSON object", wire.Echo(string(trimmed)))
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
@@ -111,7 +112,7 @@ func readObject(w http.ResponseWriter, r *http.Request, v any) error {
 		return objectError(err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return invalid("the body goes on after the end of its object")
+		return wire.Invalid("the body goes on after the end of its object")
 	}
 	return nil
 }
@@ -120,9 +121,9 @@ func readObject(w http.ResponseWriter, r *http.Request, v any) error {
 func objectError(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		return invalid("%s is a %s: want a %s", wrong.Field, wrong.Value, wrong.Type)
+		return wire.Invalid("%s is a %s: want a %s", wrong.Field, wrong.Value, wrong.Type)
 	}
-	return invalid("the body is invalid: %s", strings.TrimPrefix(err.Error(), "json: "))
+	return wire.Invalid("the body is invalid: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
 // skipBracket finds out whether the body is an array, without reading its bracket.
@@ -145,12 +146,12 @@ func skipBracket(body *bufio.Reader) (array bool, err error) {
 func bodyError(err error, n int) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return refuse("PayloadTooLarge", "the body is longer than %d bytes: send several lists", large.Limit)
+		return wire.Refuse("PayloadTooLarge", "the body is longer than %d bytes: send several lists", large.Limit)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return invalid("the body ends within item %d", n+1)
+		return wire.Invalid("the body ends within item %d", n+1)
 	}
-	return invalid("item %d is not JSON: %v", n+1, err)
+	return wire.Invalid("item %d is not JSON: %v", n+1, err)
 }
 
 func didOf(item json.RawMessage) string {

@@ -32,18 +32,17 @@
 // # Files
 //
 //	server.go  Options, Server, routes      serve.go     listeners, draining
-//	conns.go   connections of a listener    clients.go   limits of one client
-//	errors.go  errors → answers, counts     access.go    token, Host, Origin, CORS
+//	conns.go   connections of a listener    access.go    token, Host, Origin, CORS
+//	errors.go  errors → answers, counts     query.go     parameters
 //	xrpc.go    dispatch of queries          record.go    getRecord, listRecords
 //	repo.go    describeRepo, visibility       sync.go      com.atproto.sync
 //	stream.go  /stream                      page.go      events encoded once for all
-//	frame.go   one event as a frame         text.go      JSON strings
-//	repos.go   GET /repos                   change.go    PUT, DELETE, resync
+//	frame.go   one event as a frame         repos.go     GET /repos
+//	change.go  PUT, DELETE, resync          limits.go    every limit
 //	firehose.go sources and cursors         ingestion.go the switches
 //	filter.go  GET and PATCH /filter        stats.go     /stats, probes
 //	hosts.go   /hosts                       crawler.go   crawl sources
-//	dids.go    request bodies               query.go     parameters
-//	limits.go  every limit                  metrics.go
+//	dids.go    request bodies               metrics.go
 //
 // A handler type holds what the routes of one noun use. New makes them, and the routes are one
 // table in server.go.

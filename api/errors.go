@@ -2,40 +2,24 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
 	"time"
 
+	"cistern/api/wire"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// refusal is an error for the client: a name from a closed set, which decides the status, and a
-// sentence that names the wrong value.
-type refusal struct {
-	name    string
-	message string
-}
-
-func (e *refusal) Error() string { return e.name + ": " + e.message }
-
-func refuse(name, format string, args ...any) error {
-	return &refusal{name: name, message: fmt.Sprintf(format, args...)}
-}
-
-func invalid(format string, args ...any) error { return refuse("InvalidRequest", format, args...) }
-
 // classify maps an error to a status, a name and a message. No other code does.
 func classify(err error) (status int, name, message string) {
-	var r *refusal
+	var r *wire.Refusal
 	switch {
 	case errors.As(err, &r):
-		return refusalStatus(r.name), r.name, r.message
+		return refusalStatus(r.Name), r.Name, r.Message
 	case errors.Is(err, store.ErrCorrupt):
 		return http.StatusInternalServerError, "InternalError", "the store is damaged; the daemon stops"
 	case errors.Is(err, store.ErrNotFound):
@@ -103,7 +87,7 @@ func (a *answers) route(name string, h handler) http.Handler {
 func (a *answers) change(name string, h handler) http.Handler {
 	return a.route(name, func(w http.ResponseWriter, r *http.Request) error {
 		if !isJSON(r) {
-			return refuse("UnsupportedMediaType", "content type %s: want %s or %s", echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
+			return wire.Refuse("UnsupportedMediaType", "content type %s: want %s or %s", wire.Echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
 		}
 		return h(w, r)
 	})
@@ -136,10 +120,10 @@ func (a *answers) unknown(mux *http.ServeMux) http.Handler {
 			}
 		}
 		if len(allow) == 0 {
-			return refuse("NotFound", "there is nothing at %s", echo(r.URL.Path))
+			return wire.Refuse("NotFound", "there is nothing at %s", wire.Echo(r.URL.Path))
 		}
 		w.Header().Set("Allow", strings.Join(allow, ", "))
-		return refuse("MethodNotAllowed", "%s takes %s, not %s", echo(r.URL.Path), strings.Join(allow, " and "), echo(r.Method))
+		return wire.Refuse("MethodNotAllowed", "%s takes %s, not %s", wire.Echo(r.URL.Path), strings.Join(allow, " and "), wire.Echo(r.Method))
 	})
 }
 
@@ -159,7 +143,7 @@ func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 	case http.StatusUpgradeRequired:
 		w.Header().Set("Upgrade", "websocket")
 	}
-	writeJSON(w, status, errorBody{Error: name, Message: message})
+	wire.WriteJSON(w, status, wire.ErrorBody{Error: name, Message: message})
 }
 
 // watch makes Serve end if err means that the store is damaged.
@@ -170,25 +154,4 @@ func (a *answers) watch(err error) {
 		default:
 		}
 	}
-}
-
-type errorBody struct {
-	Error   string `json:"error"`
-	Message string `json:"message"`
-}
-
-// writeJSON answers with v. A client that went away is not an error.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		status, body = http.StatusInternalServerError, []byte(`{"error":"InternalError","message":"answer has no JSON form"}`)
-	}
-	writeBody(w, status, body)
-}
-
-func writeBody(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // an error concerns the client only
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 
+	"cistern/api/clients"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,25 +30,15 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses
 	}
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
 	streams := newStreams(o, log, "epoch1", m, a.watch)
-	held := newTurns(bytes)
+	held := clients.NewTurns(bytes)
 	streams.held = held
-	return a.untimed("stream", streams.serve), func() (n int) {
-		held.mu.Lock()
-		defer held.mu.Unlock()
-		for _, c := range held.clients {
-			n += c.uses
-		}
-		return n
-	}
+	return a.untimed("stream", streams.serve), held.Uses
 }
 
 // LimitListener bounds the connections of a listener.
 func LimitListener(l net.Listener, limit, reserve, share int) net.Listener {
-	return limitListener(l, newPlaces(limit, reserve, share), func() {}, func() {})
+	return limitListener(l, clients.NewPlaces(limit, reserve, share), func() {}, func() {})
 }
-
-// ClientOf is clientOf.
-var ClientOf = clientOf
 
 // HTTPServer is what serves the public listener (false) or the private one (true).
 func (s *Server) HTTPServer(ctx context.Context, admin bool) *http.Server {
@@ -88,37 +79,10 @@ func AppendEvent(ev *store.Event) (frame []byte, refused int) {
 // FrameEnd is frameEnd.
 var FrameEnd = frameEnd
 
-// AppendString is appendString.
-func AppendString(dst []byte, s string) []byte { return appendString(dst, s) }
-
 // BadDID is badDID.
 var BadDID = badDID
 
 // Answer is answer.
 func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) {
 	s.answers.answer(w, r, err)
-}
-
-// Turns are turns.
-type Turns struct{ turns *turns }
-
-// NewTurns makes them.
-func NewTurns(size int64) *Turns { return &Turns{newTurns(size)} }
-
-// Acquire is acquire.
-func (t *Turns) Acquire(ctx context.Context, peer string, n int64) error {
-	return t.turns.acquire(ctx, clientOf(peer), n)
-}
-
-// TryAcquire is tryAcquire.
-func (t *Turns) TryAcquire(peer string, n int64) bool { return t.turns.tryAcquire(clientOf(peer), n) }
-
-// Release is release.
-func (t *Turns) Release(peer string, n int64) { t.turns.release(clientOf(peer), n) }
-
-// Clients is how many clients are remembered.
-func (t *Turns) Clients() int {
-	t.turns.mu.Lock()
-	defer t.turns.mu.Unlock()
-	return len(t.turns.clients)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"cistern/api/wire"
 	"cistern/filter"
 	"cistern/store"
 )
@@ -51,7 +52,7 @@ func (fs *filters) write(w http.ResponseWriter, f store.FilterVersion) error {
 	if lacking := fs.store.Counts()["lacking"]; running || lacking > 0 {
 		item.Change = &filterChange{Running: running, Cursor: cursor, Lacking: lacking}
 	}
-	writeJSON(w, http.StatusOK, item)
+	wire.WriteJSON(w, http.StatusOK, item)
 	return nil
 }
 
@@ -76,11 +77,11 @@ func (fs *filters) patch(body []byte) (store.FilterVersion, error) {
 	defer fs.mu.Unlock()
 	c, err := fs.store.Filter().Config().Patch(body)
 	if err != nil {
-		return store.FilterVersion{}, refuse("InvalidRequest", "%s", mistakes(err))
+		return store.FilterVersion{}, wire.Refuse("InvalidRequest", "%s", mistakes(err))
 	}
 	f, err := fs.store.SetFilter(c)
 	if errors.Is(err, store.ErrFilters) {
-		return f, refuse("Unavailable", "%v", err)
+		return f, wire.Refuse("Unavailable", "%v", err)
 	}
 	if err != nil {
 		return f, fmt.Errorf("set the filter: %w", err)
@@ -112,5 +113,5 @@ func notExcluded(f store.FilterVersion, dids []string) error {
 	if n := len(excluded) - mistakesMax; n > 0 {
 		excluded, more = excluded[:mistakesMax], fmt.Sprintf(" and %d more", n)
 	}
-	return invalid("the filter excludes %s%s, so no item of the list was changed: PATCH /filter first", strings.Join(excluded, ", "), more)
+	return wire.Invalid("the filter excludes %s%s, so no item of the list was changed: PATCH /filter first", strings.Join(excluded, ", "), more)
 }

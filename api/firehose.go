@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"cistern/api/wire"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -110,7 +111,7 @@ func moment(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-var errNoFirehose = refuse("MethodNotImplemented", "this daemon follows no firehose")
+var errNoFirehose = wire.Refuse("MethodNotImplemented", "this daemon follows no firehose")
 
 // sources shows and changes what the firehose follows.
 type sources struct{ firehose Firehose }
@@ -134,7 +135,7 @@ func (s *sources) list(w http.ResponseWriter, r *http.Request) error {
 			items = append(items, src.item())
 		}
 	}
-	writeJSON(w, http.StatusOK, items)
+	wire.WriteJSON(w, http.StatusOK, items)
 	return nil
 }
 
@@ -182,7 +183,7 @@ func (s *sources) parse(url string, pds bool) (store.Source, error) {
 	}
 	src, err := s.firehose.Parse(url, pds)
 	if err != nil {
-		return src, invalid("%v", err)
+		return src, wire.Invalid("%v", err)
 	}
 	return src, nil
 }
@@ -200,7 +201,7 @@ func (s *sources) add(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if body.URL == nil {
-		return invalid("the body lacks url")
+		return wire.Invalid("the body lacks url")
 	}
 	src, err := s.parse(*body.URL, body.IsPDS != nil && *body.IsPDS)
 	if err != nil {
@@ -213,12 +214,12 @@ func (s *sources) add(w http.ResponseWriter, r *http.Request) error {
 	// to be changed
 	known := slices.ContainsFunc(all, func(have Source) bool { return have.URL == src.URL })
 	if n := len(all); n >= sourcesMax && !known {
-		return invalid("%d sources are followed, the maximum", n)
+		return wire.Invalid("%d sources are followed, the maximum", n)
 	}
 	if err := s.firehose.Add(src); err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusCreated, struct {
+	wire.WriteJSON(w, http.StatusCreated, struct {
 		URL   string `json:"url"`
 		IsPDS bool   `json:"is_pds"`
 	}{src.URL, src.PDS})
@@ -256,7 +257,7 @@ func (s *sources) drop(
 	w http.ResponseWriter, name string, value *string, do func(url string) error, missing, note string,
 ) error {
 	if value == nil {
-		return invalid("the body lacks %s", name)
+		return wire.Invalid("the body lacks %s", name)
 	}
 	src, err := s.parse(*value, false)
 	if err != nil {
@@ -271,12 +272,12 @@ func (s *sources) drop(
 	}
 	err = do(src.URL)
 	if errors.Is(err, store.ErrNotFound) {
-		return refuse("NotFound", missing, echo(*value))
+		return wire.Refuse("NotFound", missing, wire.Echo(*value))
 	}
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, struct {
+	wire.WriteJSON(w, http.StatusOK, struct {
 		URL  string `json:"url"`
 		Note string `json:"note,omitempty"`
 	}{src.URL, note})

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strconv"
 
+	"cistern/api/wire"
 	"cistern/store"
 )
 
@@ -56,17 +57,17 @@ func (e *encoder) record(ev *store.Event) {
 		e.did, e.rev, e.live = ev.DID, ev.Rev, ev.Live
 		e.head = append(e.head[:0], `,"type":"record","record":{"live":`...)
 		e.head = strconv.AppendBool(e.head, ev.Live)
-		e.head = appendString(append(e.head, `,"did":`...), ev.DID)
-		e.head = appendString(append(e.head, `,"rev":`...), ev.Rev)
+		e.head = wire.AppendString(append(e.head, `,"did":`...), ev.DID)
+		e.head = wire.AppendString(append(e.head, `,"rev":`...), ev.Rev)
 		e.head = append(e.head, `,"collection":`...)
 	}
 	out := append(e.out, e.head...)
-	out = appendString(out, ev.Collection)
-	out = appendString(append(out, `,"rkey":`...), ev.Rkey)
+	out = wire.AppendString(out, ev.Collection)
+	out = wire.AppendString(append(out, `,"rkey":`...), ev.Rkey)
 	out = append(append(append(out, `,"action":"`...), ev.Action.String()...), '"')
 	if ev.Action != store.Delete {
 		var ok bool
-		if out, ok = appendBody(out, "record", ev.Record); !ok {
+		if out, ok = wire.AppendBody(out, "record", ev.Record); !ok {
 			e.refused++
 		}
 		out = append(out, `,"cid":"`...)
@@ -77,23 +78,23 @@ func (e *encoder) record(ev *store.Event) {
 
 func (e *encoder) identity(ev *store.Event) {
 	out := append(e.out, `,"type":"identity","identity":{"did":`...)
-	out = appendString(out, ev.DID)
+	out = wire.AppendString(out, ev.DID)
 	if ev.Handle != "" {
-		out = appendString(append(out, `,"handle":`...), ev.Handle)
+		out = wire.AppendString(append(out, `,"handle":`...), ev.Handle)
 	}
 	if ev.PDS != "" {
-		out = appendString(append(out, `,"pds":`...), ev.PDS)
+		out = wire.AppendString(append(out, `,"pds":`...), ev.PDS)
 	}
 	e.out = out
 }
 
 func (e *encoder) account(ev *store.Event) {
 	out := append(e.out, `,"type":"account","account":{"did":`...)
-	out = appendString(out, ev.DID)
+	out = wire.AppendString(out, ev.DID)
 	out = append(out, `,"active":`...)
 	out = strconv.AppendBool(out, !ev.Status.Hidden())
 	if status := ev.Status.Word(); status != "" {
-		out = appendString(append(out, `,"status":`...), status)
+		out = wire.AppendString(append(out, `,"status":`...), status)
 	}
 	e.out = out
 }
@@ -151,7 +152,7 @@ func appendClose(dst []byte, code uint16, reason string) []byte {
 func appendError(dst []byte, name, message string) []byte {
 	start := len(dst)
 	dst = append(dst, `0000{"type":"error","error":`...)
-	dst = appendString(dst, name)
-	dst = appendString(append(dst, `,"message":`...), message)
+	dst = wire.AppendString(dst, name)
+	dst = wire.AppendString(append(dst, `,"message":`...), message)
 	return sealFrame(append(dst, '}'), start)
 }

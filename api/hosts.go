@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/api/wire"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -118,7 +119,7 @@ func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	state := q.text("state")
 	if state != "" && !slices.Contains(pace.States[:], state) {
-		return invalid("state %s: want %s", echo(state), strings.Join(pace.States[:], ", "))
+		return wire.Invalid("state %s: want %s", wire.Echo(state), strings.Join(pace.States[:], ", "))
 	}
 	cursor := q.text("cursor")
 	if cursor != "" {
@@ -150,7 +151,7 @@ func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 func hostName(s string) (string, error) {
 	origin, err := identity.ParseOrigin(s)
 	if err != nil {
-		return "", invalid("host %s: want a name as in pds.example.com, with a port if it has one", echo(s))
+		return "", wire.Invalid("host %s: want a name as in pds.example.com, with a port if it has one", wire.Echo(s))
 	}
 	return identity.HostOf(origin), nil
 }
@@ -163,7 +164,7 @@ func (hs *hosts) named(r *http.Request) (store.Host, error) {
 	}
 	h, err := hs.store.HostNamed(name)
 	if errors.Is(err, store.ErrNotFound) {
-		return h, refuse("NotFound", "no host %s is known", echo(name))
+		return h, wire.Refuse("NotFound", "no host %s is known", wire.Echo(name))
 	}
 	return h, err
 }
@@ -174,7 +175,7 @@ func (hs *hosts) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, hs.item(&h))
+	wire.WriteJSON(w, http.StatusOK, hs.item(&h))
 	return nil
 }
 
@@ -217,7 +218,7 @@ func (hs *hosts) limit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := limits.Validate(); err != nil {
-		return invalid("%v", err)
+		return wire.Invalid("%v", err)
 	}
 	return hs.set(w, r, func(row *store.HostRow) { row.Limits = store.HostLimits(limits) })
 }

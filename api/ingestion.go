@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cistern/api/wire"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -52,7 +53,7 @@ func (i *Ingestion) paused() map[string][]string {
 
 // show handles GET /ingestion.
 func (i *Ingestion) show(w http.ResponseWriter, _ *http.Request) error {
-	writeJSON(w, http.StatusOK, i.positions())
+	wire.WriteJSON(w, http.StatusOK, i.positions())
 	return nil
 }
 
@@ -68,14 +69,14 @@ func (i *Ingestion) set(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range slices.Sorted(maps.Keys(body)) {
 		part := switches[name]
 		if part == nil {
-			return invalid("%s is not a part of ingestion: want %s", echo(name), strings.Join(slices.Sorted(maps.Keys(switches)), ", "))
+			return wire.Invalid("%s is not a part of ingestion: want %s", wire.Echo(name), strings.Join(slices.Sorted(maps.Keys(switches)), ", "))
 		}
 		text := string(body[name])
 		if text != "true" && text != "false" {
-			return invalid("%s is %s: want true or false", name, echo(text))
+			return wire.Invalid("%s is %s: want true or false", name, wire.Echo(text))
 		}
 		if part.Set == nil {
-			return invalid("this daemon has no %s", name)
+			return wire.Invalid("this daemon has no %s", name)
 		}
 		wanted[name] = text == "true"
 	}

@@ -69,9 +69,6 @@ const (
 
 	// didBytesMax bounds a DID, as the protocol does.
 	didBytesMax = 2048
-	// echoCharsMax bounds the part of a bad value that an error repeats.
-	echoCharsMax = 80
-
 	// encodersMax bounds pages of events encoded at a time, 16 × 32 MiB = 512 MiB at worst.
 	encodersMax = 16
 	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cistern/api/clients"
+	"cistern/api/wire"
 	"math"
 	"net/http"
 	"net/netip"
@@ -21,14 +23,14 @@ type query struct {
 func parseQuery(r *http.Request) (query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return query{}, invalid("the query string cannot be read: %v", err)
+		return query{}, wire.Invalid("the query string cannot be read: %v", err)
 	}
 	for name, given := range values {
 		if len(given) > 1 {
-			return query{}, invalid("parameter %s is given %d times: want one value", echo(name), len(given))
+			return query{}, wire.Invalid("parameter %s is given %d times: want one value", wire.Echo(name), len(given))
 		}
 	}
-	return query{values, clientOf(r.RemoteAddr)}, nil
+	return query{values, clients.Of(r.RemoteAddr)}, nil
 }
 
 func (q query) text(name string) string { return q.values.Get(name) }
@@ -37,7 +39,7 @@ func (q query) text(name string) string { return q.values.Get(name) }
 func (q query) required(name string) (string, error) {
 	v := q.text(name)
 	if v == "" {
-		return "", invalid("parameter %q is missing", name)
+		return "", wire.Invalid("parameter %q is missing", name)
 	}
 	return v, nil
 }
@@ -50,7 +52,7 @@ func (q query) limit(usual, most int) (int, error) {
 	}
 	n, err := strconv.ParseUint(v, 10, 31) // without a sign: an unescaped + is a space
 	if err != nil || n < 1 || n > uint64(most) {
-		return 0, invalid("limit %s is not an integer between 1 and %d", echo(v), most)
+		return 0, wire.Invalid("limit %s is not an integer between 1 and %d", wire.Echo(v), most)
 	}
 	return int(n), nil
 }
@@ -63,7 +65,7 @@ func (q query) uint64(name string) (n uint64, given bool, err error) {
 	v := q.text(name)
 	n, err = strconv.ParseUint(v, 10, 64)
 	if err != nil {
-		return 0, true, invalid("%s %s: want a whole number from 0 to %d", name, echo(v), uint64(math.MaxUint64))
+		return 0, true, wire.Invalid("%s %s: want a whole number from 0 to %d", name, wire.Echo(v), uint64(math.MaxUint64))
 	}
 	return n, true, nil
 }
@@ -75,7 +77,7 @@ func (q query) bool(name string) (bool, error) {
 	case "true":
 		return true, nil
 	default:
-		return false, invalid("%s %s is neither true nor false", name, echo(v))
+		return false, wire.Invalid("%s %s is neither true nor false", name, wire.Echo(v))
 	}
 }
 
@@ -87,11 +89,11 @@ func (q query) did(name string) (string, error) {
 	}
 	if !strings.HasPrefix(v, "did:") {
 		if _, err := syntax.ParseHandle(v); err == nil {
-			return "", invalid("%s %s is a handle, and handles are not resolved here: give the DID", name, echo(v))
+			return "", wire.Invalid("%s %s is a handle, and handles are not resolved here: give the DID", name, wire.Echo(v))
 		}
 	}
 	if reason := badDID(v); reason != "" {
-		return "", invalid("%s %s is not a DID: %s", name, echo(v), reason)
+		return "", wire.Invalid("%s %s is not a DID: %s", name, wire.Echo(v), reason)
 	}
 	return v, nil
 }
@@ -103,7 +105,7 @@ func (q query) collection() (string, error) {
 		return "", err
 	}
 	if _, err := syntax.ParseNSID(v); err != nil {
-		return "", invalid("collection %s is not an NSID", echo(v))
+		return "", wire.Invalid("collection %s is not an NSID", wire.Echo(v))
 	}
 	return v, nil
 }
@@ -115,7 +117,7 @@ func (q query) recordKey(name string) (string, error) {
 		return "", nil
 	}
 	if _, err := syntax.ParseRecordKey(v); err != nil {
-		return "", invalid("%s %s is not a record key", name, echo(v))
+		return "", wire.Invalid("%s %s is not a record key", name, wire.Echo(v))
 	}
 	return v, nil
 }
@@ -142,12 +144,4 @@ func badDID(did string) string {
 		return "want the method plc or web"
 	}
 	return ""
-}
-
-// echo returns a value from outside in a form that an error may repeat.
-func echo(v string) string {
-	if len(v) > echoCharsMax {
-		return strconv.QuoteToASCII(v[:echoCharsMax]) + "…"
-	}
-	return strconv.QuoteToASCII(v)
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 
+	"cistern/api/wire"
 	"cistern/ingest/repo"
 	"cistern/store"
 
@@ -35,7 +36,7 @@ func (r *records) getRecord(q query) ([]byte, error) {
 	var want repo.CID
 	if text := q.text("cid"); text != "" {
 		if want, err = repo.ParseCID(text); err != nil {
-			return nil, invalid("cid %s is not the CID of a record", echo(text))
+			return nil, wire.Invalid("cid %s is not the CID of a record", wire.Echo(text))
 		}
 	}
 	row, err := r.readable(did)
@@ -44,7 +45,7 @@ func (r *records) getRecord(q query) ([]byte, error) {
 	}
 	rec, err := r.store.Record(&row, collection, rkey)
 	if errors.Is(err, store.ErrNotFound) || err == nil && want.Defined() && want != rec.CID {
-		return nil, refuse("RecordNotFound", "could not locate record: at://%s/%s/%s", did, collection, rkey)
+		return nil, wire.Refuse("RecordNotFound", "could not locate record: at://%s/%s/%s", did, collection, rkey)
 	}
 	if err != nil {
 		return nil, err
@@ -60,29 +61,11 @@ func (r *records) appendRecord(dst []byte, did string, rec *store.Record) []byte
 	out = append(append(out, '/'), rec.Collection...)
 	out = append(append(out, '/'), rec.Rkey...)
 	out = append(rec.CID.AppendText(append(out, `","cid":"`...)), '"')
-	out, ok := appendBody(out, "value", rec.Record)
+	out, ok := wire.AppendBody(out, "value", rec.Record)
 	if !ok {
 		r.refused.Inc()
 	}
 	return append(out, '}')
-}
-
-// appendBody appends a record as one more field of an object. If the record has no JSON form (a
-// float, an integer beyond 64 bits, more than 1 MiB, and whatever else repo.AppendJSON refuses),
-// the field is "unrepresentable" with the reason instead, and ok is false.
-func appendBody(out []byte, name string, record []byte) (_ []byte, ok bool) {
-	mark := len(out)
-	out = append(append(append(out, `,"`...), name...), `":`...)
-	out, err := repo.AppendJSON(out, record)
-	if err == nil {
-		return out, true
-	}
-	reason := "not valid"
-	var why *repo.JSONError
-	if errors.As(err, &why) {
-		reason = why.Reason()
-	}
-	return appendString(append(out[:mark], `,"unrepresentable":`...), reason), false
 }
 
 // listRecords answers com.atproto.repo.listRecords. A page may be short for its size. The cursor is
@@ -140,7 +123,7 @@ func (r *records) recordPage(
 	}
 	out = append(out, ']')
 	if cursor != first {
-		out = appendString(append(out, `,"cursor":`...), cursor)
+		out = wire.AppendString(append(out, `,"cursor":`...), cursor)
 	}
 	return append(out, '}'), nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"cistern/api/wire"
 	"cistern/store"
 )
 
@@ -12,7 +13,7 @@ import (
 func (r *records) held(did string) (store.Repo, error) {
 	row, err := r.store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) || err == nil && row.Rev == "" && !row.Status.Hidden() {
-		return row, refuse("RepoNotFound", "could not find repo for DID: %s", did)
+		return row, wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
 	return row, err
 }
@@ -28,15 +29,15 @@ func (r *records) visible(did string) (store.Repo, error) {
 	case store.StatusActive:
 		return row, nil
 	case store.StatusTakendown:
-		return row, refuse("RepoTakendown", "repo has been takendown: %s", did)
+		return row, wire.Refuse("RepoTakendown", "repo has been takendown: %s", did)
 	case store.StatusSuspended:
-		return row, refuse("RepoSuspended", "repo has been suspended: %s", did)
+		return row, wire.Refuse("RepoSuspended", "repo has been suspended: %s", did)
 	case store.StatusDeactivated:
-		return row, refuse("RepoDeactivated", "repo has been deactivated: %s", did)
+		return row, wire.Refuse("RepoDeactivated", "repo has been deactivated: %s", did)
 	case store.StatusInactive: // the protocol has no word for the reason
-		return row, refuse("RepoDeactivated", "repo is not active: %s", did)
+		return row, wire.Refuse("RepoDeactivated", "repo is not active: %s", did)
 	default: // deleted, or not known to its host
-		return row, refuse("RepoNotFound", "could not find repo for DID: %s", did)
+		return row, wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
 }
 
@@ -45,9 +46,9 @@ func (r *records) visible(did string) (store.Repo, error) {
 // the reason as message.
 func (r *records) readable(did string) (store.Repo, error) {
 	row, err := r.visible(did)
-	var hidden *refusal
+	var hidden *wire.Refusal
 	if errors.As(err, &hidden) {
-		return row, invalid("%s", hidden.message)
+		return row, wire.Invalid("%s", hidden.Message)
 	}
 	return row, err
 }

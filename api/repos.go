@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"cistern/api/wire"
 	"cistern/ingest/identity"
 	"cistern/store"
 )
@@ -69,7 +70,7 @@ func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	cursor := q.text("cursor")
 	if reason := badDID(cursor); cursor != "" && reason != "" {
-		return invalid("cursor %s is not a DID: %s", echo(cursor), reason)
+		return wire.Invalid("cursor %s is not a DID: %s", wire.Echo(cursor), reason)
 	}
 	match, err := q.rowFilter()
 	if err != nil {
@@ -97,16 +98,16 @@ func (q query) rowFilter() (func(*store.Repo) bool, error) {
 	var err error
 	if v := q.text("state"); v != "" {
 		if state, err = store.ParseState(v); err != nil {
-			return nil, invalid("state %s: want pending, draining, synced, resync, gone or idle", echo(v))
+			return nil, wire.Invalid("state %s: want pending, draining, synced, resync, gone or idle", wire.Echo(v))
 		}
 	}
 	kind := q.text("error")
 	if kind != "" && kind != store.RateLimited.String() && kind != store.Transport.String() && kind != store.Generic.String() {
-		return nil, invalid("error %s: want ratelimited, transport or generic", echo(kind))
+		return nil, wire.Invalid("error %s: want ratelimited, transport or generic", wire.Echo(kind))
 	}
 	verified := q.text("verified")
 	if verified != "" && !slices.ContainsFunc(verifiedLevels[:], func(v store.Verified) bool { return v.String() == verified }) {
-		return nil, invalid("verified %s: want full, hashes, ops or formerkey", echo(verified))
+		return nil, wire.Invalid("verified %s: want full, hashes, ops or formerkey", wire.Echo(verified))
 	}
 	host, err := q.host()
 	if err != nil {
@@ -128,16 +129,16 @@ var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashe
 func (rs *repos) show(w http.ResponseWriter, r *http.Request) error {
 	did := r.PathValue("did")
 	if reason := badDID(did); reason != "" {
-		return invalid("%s is not a DID: %s", echo(did), reason)
+		return wire.Invalid("%s is not a DID: %s", wire.Echo(did), reason)
 	}
 	row, err := rs.store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) {
-		return refuse("NotFound", "no repository of %s is known", did)
+		return wire.Refuse("NotFound", "no repository of %s is known", did)
 	}
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, rs.item(&row))
+	wire.WriteJSON(w, http.StatusOK, rs.item(&row))
 	return nil
 }
 

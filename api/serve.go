@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cistern/api/clients"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 		srv := s.httpServer(ctx, l.handler, l.answer)
 		g.Go(func() error {
 			refused, evicted := s.metrics.conns.WithLabelValues("refused").Inc, s.metrics.conns.WithLabelValues("evicted").Inc
-			err := srv.Serve(limitListener(l.listener, newPlaces(connsMax, connsReserve, connsShare), refused, evicted))
+			err := srv.Serve(limitListener(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare), refused, evicted))
 			if errors.Is(err, http.ErrServerClosed) {
 				return nil
 			}

@@ -10,6 +10,7 @@ import (
 	"net/http/pprof"
 	"time"
 
+	"cistern/api/clients"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -159,8 +160,8 @@ func New(o Options) (*Server, error) {
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers: a,
 		access:  access{token: o.AdminToken, requests: m.requests, answers: a},
-		xrpc: xrpc{methods: r.methods(), answers: a, turns: newTurns(queriesMax),
-			large: newTurns(largeBytesMax)},
+		xrpc: xrpc{methods: r.methods(), answers: a, turns: clients.NewTurns(queriesMax),
+			large: clients.NewTurns(largeBytesMax)},
 		streams:   newStreams(o, o.Store, o.Store.Epoch(), m, a.watch),
 		repos:     repos{store: o.Store, hosts: o.Hosts},
 		changes:   changes{store: o.Store, wake: o.Wake},
@@ -180,8 +181,8 @@ func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error))
 	p := &pages{log: log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes, metrics: m,
 		encoders: semaphore.NewWeighted(encodersMax), byID: map[uint64]*page{}}
 	return &streams{log: log, epoch: epoch, pages: p, slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
-		places: newPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve, max(1, o.SubscribersMax/streamsShare)),
-		held:   newTurns(heldBytesMax), max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
+		places: clients.NewPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve, max(1, o.SubscribersMax/streamsShare)),
+		held:   clients.NewTurns(heldBytesMax), max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
 }
 
 // Public returns the handler of the public listener.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/api/wire"
 	"cistern/store"
 )
 
@@ -72,7 +73,7 @@ func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 	}
 	counts := maps.Clone(s.store.Counts())
 	counts["syncing"] = int64(s.syncing())
-	writeJSON(w, http.StatusOK, statistics{
+	wire.WriteJSON(w, http.StatusOK, statistics{
 		Counts: counts, Sizes: sizes, Verify: s.verify, Paused: s.ingestion.paused(),
 		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
 		Firehose: s.sources.totals(),
@@ -82,7 +83,7 @@ func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 
 // alive handles GET /healthz: the process answers.
 func alive(w http.ResponseWriter, _ *http.Request) error {
-	writeJSON(w, http.StatusOK, struct {
+	wire.WriteJSON(w, http.StatusOK, struct {
 		Status string `json:"status"`
 	}{"alive"})
 	return nil
@@ -92,9 +93,9 @@ func alive(w http.ResponseWriter, _ *http.Request) error {
 func (s *stats) ready(w http.ResponseWriter, _ *http.Request) error {
 	if err := s.unready(); err != nil {
 		s.logger.Warn("not ready", "err", err)
-		return refuse("Unavailable", "not ready: see the daemon's log")
+		return wire.Refuse("Unavailable", "not ready: see the daemon's log")
 	}
-	writeJSON(w, http.StatusOK, struct {
+	wire.WriteJSON(w, http.StatusOK, struct {
 		Status string `json:"status"`
 		Head   uint64 `json:"head"`
 	}{"ready", s.store.Head()})
@@ -103,7 +104,7 @@ func (s *stats) ready(w http.ResponseWriter, _ *http.Request) error {
 
 // health handles GET /xrpc/_health, the probe of AT Protocol clients.
 func (s *stats) health(w http.ResponseWriter, _ *http.Request) error {
-	writeJSON(w, http.StatusOK, struct {
+	wire.WriteJSON(w, http.StatusOK, struct {
 		Version string `json:"version"`
 	}{s.version})
 	return nil

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"cistern/api/clients"
+	"cistern/api/wire"
 	"cistern/store"
 
 	"github.com/gorilla/websocket"
@@ -23,9 +25,9 @@ type streams struct {
 	log          Log
 	epoch        string
 	pages        *pages
-	places       *places             // of subscribers
+	places       *clients.Places     // of subscribers
 	slots        *semaphore.Weighted // one for each subscriber, for the end of Serve to wait for
-	held         *turns              // one for each byte of a long page that is being sent
+	held         *clients.Turns      // one for each byte of a long page that is being sent
 	max          int64
 	writeTimeout time.Duration
 	logger       *slog.Logger
@@ -44,18 +46,18 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !websocket.IsWebSocketUpgrade(r) {
-		return refuse("UpgradeRequired", "/stream is a WebSocket: connect with ws://")
+		return wire.Refuse("UpgradeRequired", "/stream is a WebSocket: connect with ws://")
 	}
-	client := clientOf(r.RemoteAddr)
-	if !s.places.take(client) {
-		if !s.places.full() {
-			return refuse("RateLimitExceeded", "your address has as many of the %d streams as one client may have", s.max)
+	client := clients.Of(r.RemoteAddr)
+	if !s.places.Take(client) {
+		if !s.places.Full() {
+			return wire.Refuse("RateLimitExceeded", "your address has as many of the %d streams as one client may have", s.max)
 		}
-		return refuse("Unavailable", "all %d places for subscribers are taken", s.max)
+		return wire.Refuse("Unavailable", "all %d places for subscribers are taken", s.max)
 	}
-	defer s.places.give(client)
+	defer s.places.Give(client)
 	if !s.slots.TryAcquire(1) {
-		return refuse("Unavailable", "the server is about to stop")
+		return wire.Refuse("Unavailable", "the server is about to stop")
 	}
 	defer s.slots.Release(1)
 	s.metrics.subscribers.Inc()
@@ -68,7 +70,7 @@ func (s *streams) serve(w http.ResponseWriter, r *http.Request) error {
 		HandshakeTimeout: s.writeTimeout,
 		CheckOrigin:      func(*http.Request) bool { return true }, // public and read-only
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			writeJSON(w, status, errorBody{Error: "InvalidRequest", Message: reason.Error()})
+			wire.WriteJSON(w, status, wire.ErrorBody{Error: "InvalidRequest", Message: reason.Error()})
 		},
 	}
 	ws, err := upgrader.Upgrade(w, r, http.Header{"Cistern-Epoch": {s.epoch}})
@@ -162,7 +164,7 @@ func (u *subscriber) leave(deadline time.Time) {
 // open checks the cursor and follows the log from it.
 func (u *subscriber) open(ctx context.Context, cursor uint64, epoch string) error {
 	if epoch != "" && epoch != u.epoch {
-		return refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so begin at cursor 0", echo(epoch), u.epoch)
+		return wire.Refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so begin at cursor 0", wire.Echo(epoch), u.epoch)
 	}
 	// The answer is where to begin: for cursor 0, the oldest event kept.
 	cursor, err := u.log.ReadLog(ctx, cursor, 0, func(*store.Event) error { return nil })
@@ -220,11 +222,11 @@ func (u *subscriber) take(ctx context.Context, cursor uint64) (pg *page, held in
 			return &page{}, held, err
 		}
 		n := u.long(pg)
-		if n <= held || held == 0 && u.held.tryAcquire(u.client, n) {
+		if n <= held || held == 0 && u.held.TryAcquire(u.client, n) {
 			return pg, max(n, held), nil
 		}
 		u.release(held)
-		if err := u.held.acquire(ctx, u.client, n); err != nil {
+		if err := u.held.Acquire(ctx, u.client, n); err != nil {
 			return &page{}, 0, err
 		}
 		held = n
@@ -234,7 +236,7 @@ func (u *subscriber) take(ctx context.Context, cursor uint64) (pg *page, held in
 // release releases the bytes of a long page.
 func (u *subscriber) release(held int64) {
 	if held > 0 {
-		u.held.release(u.client, held)
+		u.held.Release(u.client, held)
 	}
 }
 
@@ -243,7 +245,7 @@ func (s *streams) long(pg *page) int64 {
 	if cap(pg.frames) <= 2*s.pages.pageBytes {
 		return 0
 	}
-	return min(int64(cap(pg.frames)), s.held.most)
+	return min(int64(cap(pg.frames)), s.held.Most())
 }
 
 // attend answers pings and sends pings, until the log has more.

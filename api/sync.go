@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strconv"
 
+	"cistern/api/wire"
 	"cistern/ingest/repo"
 	"cistern/store"
 )
@@ -46,7 +47,7 @@ func (r *records) getRepoStatus(q query) ([]byte, error) {
 		return nil, err
 	}
 	if row.Status == store.StatusNotFound {
-		return nil, refuse("RepoNotFound", "could not find repo for DID: %s", did)
+		return nil, wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
 	st := repoStatus{DID: did, Active: !row.Status.Hidden(), Status: statusWord(&row)}
 	if st.Active {
@@ -94,7 +95,7 @@ func (r *records) listRepos(q query) ([]byte, error) {
 		}
 	}
 	if after > uint64(store.OrdinalMax) {
-		return nil, invalid("cursor %d was not given by this server", after)
+		return nil, wire.Invalid("cursor %d was not given by this server", after)
 	}
 	page := repoPage{Repos: []repoHead{}}
 	if after == uint64(store.OrdinalMax) {

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cistern/api/clients"
+	"cistern/api/wire"
 	"context"
 	"net/http"
 
@@ -29,8 +31,8 @@ func (r *records) methods() map[string]xrpcMethod {
 type xrpc struct {
 	methods map[string]xrpcMethod
 	answers *answers
-	turns   *turns // the weight of each query
-	large   *turns // one for each byte of a long answer
+	turns   *clients.Turns // the weight of each query
+	large   *clients.Turns // one for each byte of a long answer
 }
 
 // handler answers /xrpc/{method}, unknown methods as the reference PDS does.
@@ -44,9 +46,9 @@ func (x *xrpc) handler() http.Handler {
 	other := x.answers.route("other", func(_ http.ResponseWriter, r *http.Request) error {
 		name := r.PathValue("method")
 		if _, err := syntax.ParseNSID(name); err != nil {
-			return invalid("xrpc path %s does not end in an NSID", echo(name))
+			return wire.Invalid("xrpc path %s does not end in an NSID", wire.Echo(name))
 		}
-		return refuse("MethodNotImplemented", "method %s is not implemented here", echo(name))
+		return wire.Refuse("MethodNotImplemented", "method %s is not implemented here", wire.Echo(name))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h := routes[r.PathValue("method")]; h != nil {
@@ -60,7 +62,7 @@ func (x *xrpc) handler() http.Handler {
 // query waits for its turn and answers.
 func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return invalid("%s is a query: want GET, got %s", r.PathValue("method"), echo(r.Method))
+		return wire.Invalid("%s is a query: want GET, got %s", r.PathValue("method"), wire.Echo(r.Method))
 	}
 	q, err := parseQuery(r)
 	if err != nil {
@@ -71,12 +73,12 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) 
 		return err
 	}
 	if n := int64(len(body)); n >= largeAnswer {
-		if !x.large.tryAcquire(q.client, n) {
-			return refuse("Unavailable", "too many long answers have not been read by their clients yet")
+		if !x.large.TryAcquire(q.client, n) {
+			return wire.Refuse("Unavailable", "too many long answers have not been read by their clients yet")
 		}
-		defer x.large.release(q.client, n)
+		defer x.large.Release(q.client, n)
 	}
-	writeBody(w, http.StatusOK, body)
+	wire.WriteBody(w, http.StatusOK, body)
 	return nil
 }
 
@@ -84,9 +86,9 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) 
 func (x *xrpc) compute(ctx context.Context, q query, method xrpcMethod) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	if err := x.turns.acquire(ctx, q.client, method.weight); err != nil {
-		return nil, refuse("Unavailable", "too many queries at a time")
+	if err := x.turns.Acquire(ctx, q.client, method.weight); err != nil {
+		return nil, wire.Refuse("Unavailable", "too many queries at a time")
 	}
-	defer x.turns.release(q.client, method.weight)
+	defer x.turns.Release(q.client, method.weight)
 	return method.answer(q)
 }

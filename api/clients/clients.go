@@ -1,4 +1,4 @@
-package api
+package clients
 
 import (
 	"context"
@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// clientOf returns the client of a peer, for limits: its IPv4 address, or the /64 of its IPv6
+// Of returns the client of a peer, for limits: its IPv4 address, or the /64 of its IPv6
 // address, since every IPv6 customer has at least that many addresses. Peers without an IP address
 // are one client. Forwarding headers are not read: any client can send them.
-func clientOf(peer string) netip.Prefix {
+func Of(peer string) netip.Prefix {
 	const ipv6Bits = 64
 	host, _, err := net.SplitHostPort(peer)
 	if err != nil {
@@ -34,9 +34,9 @@ func clientOf(peer string) netip.Prefix {
 	return prefix
 }
 
-// places is a number of places of which one client cannot take all. A client that holds fewer than
+// Places is a number of places of which one client cannot take all. A client that holds fewer than
 // share gets any free place; a client that holds more gets none of the last reserve places.
-type places struct {
+type Places struct {
 	max, reserve, share int
 
 	// mu guards:
@@ -45,12 +45,13 @@ type places struct {
 	held  map[netip.Prefix]int // by clients that hold any, so at most max entries
 }
 
-func newPlaces(limit, reserve, share int) *places {
-	return &places{max: limit, reserve: reserve, share: share, held: map[netip.Prefix]int{}}
+// NewPlaces makes limit places, of which reserve are kept from clients that hold share already.
+func NewPlaces(limit, reserve, share int) *Places {
+	return &Places{max: limit, reserve: reserve, share: share, held: map[netip.Prefix]int{}}
 }
 
-// take takes a place for c, and reports whether there was one.
-func (p *places) take(c netip.Prefix) bool {
+// Take takes a place for c, and reports whether there was one.
+func (p *Places) Take(c netip.Prefix) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	free := p.max - p.taken
@@ -62,8 +63,8 @@ func (p *places) take(c netip.Prefix) bool {
 	return true
 }
 
-// give releases a place of c.
-func (p *places) give(c netip.Prefix) {
+// Give releases a place of c.
+func (p *Places) Give(c netip.Prefix) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.taken--
@@ -72,25 +73,25 @@ func (p *places) give(c netip.Prefix) {
 	}
 }
 
-// belowShare reports whether c holds less than its share.
-func (p *places) belowShare(c netip.Prefix) bool {
+// BelowShare reports whether c holds less than its share.
+func (p *Places) BelowShare(c netip.Prefix) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.held[c] < p.share
 }
 
-// full reports whether no client gets a place.
-func (p *places) full() bool {
+// Full reports whether no client gets a place.
+func (p *Places) Full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.taken >= p.max
 }
 
-// turns is a semaphore of which one client holds at most three quarters. A client waits for its own
+// Turns is a semaphore of which one client holds at most three quarters. A client waits for its own
 // part first, so that its queue, however long, delays no other client.
-type turns struct {
+type Turns struct {
 	all  *semaphore.Weighted
-	most int64 // of one client
+	most int64 // of one client: see Most
 
 	// mu guards:
 	mu      sync.Mutex
@@ -99,15 +100,19 @@ type turns struct {
 
 type turn struct {
 	own  *semaphore.Weighted
-	uses int // guarded by turns.mu
+	uses int // guarded by Turns.mu
 }
 
-func newTurns(size int64) *turns {
-	return &turns{all: semaphore.NewWeighted(size), most: max(1, size/4*3), clients: map[netip.Prefix]*turn{}}
+// NewTurns makes a semaphore of that size.
+func NewTurns(size int64) *Turns {
+	return &Turns{all: semaphore.NewWeighted(size), most: max(1, size/4*3), clients: map[netip.Prefix]*turn{}}
 }
 
-// acquire waits until c may have n more, which must not be above most, or until ctx ends.
-func (t *turns) acquire(ctx context.Context, c netip.Prefix, n int64) error {
+// Most returns how much one client may hold.
+func (t *Turns) Most() int64 { return t.most }
+
+// Acquire waits until c may have n more, which must not be above Most, or until ctx ends.
+func (t *Turns) Acquire(ctx context.Context, c netip.Prefix, n int64) error {
 	own := t.enter(c)
 	if err := own.Acquire(ctx, n); err != nil {
 		t.leave(c)
@@ -121,8 +126,8 @@ func (t *turns) acquire(ctx context.Context, c netip.Prefix, n int64) error {
 	return nil
 }
 
-// tryAcquire acquires without waiting, and reports whether it did.
-func (t *turns) tryAcquire(c netip.Prefix, n int64) bool {
+// TryAcquire acquires without waiting, and reports whether it did.
+func (t *Turns) TryAcquire(c netip.Prefix, n int64) bool {
 	own := t.enter(c)
 	if !own.TryAcquire(n) {
 		t.leave(c)
@@ -136,8 +141,8 @@ func (t *turns) tryAcquire(c netip.Prefix, n int64) bool {
 	return true
 }
 
-// release releases what one call of acquire or tryAcquire took for c.
-func (t *turns) release(c netip.Prefix, n int64) {
+// Release releases what one call of Acquire or TryAcquire took for c.
+func (t *Turns) Release(c netip.Prefix, n int64) {
 	t.all.Release(n)
 	t.mu.Lock()
 	own := t.clients[c].own
@@ -146,7 +151,7 @@ func (t *turns) release(c netip.Prefix, n int64) {
 	t.leave(c)
 }
 
-func (t *turns) enter(c netip.Prefix) *semaphore.Weighted {
+func (t *Turns) enter(c netip.Prefix) *semaphore.Weighted {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	mine := t.clients[c]
@@ -158,7 +163,7 @@ func (t *turns) enter(c netip.Prefix) *semaphore.Weighted {
 	return mine.own
 }
 
-func (t *turns) leave(c netip.Prefix) {
+func (t *Turns) leave(c netip.Prefix) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if mine := t.clients[c]; mine.uses > 1 {
@@ -166,4 +171,14 @@ func (t *turns) leave(c netip.Prefix) {
 		return
 	}
 	delete(t.clients, c)
+}
+
+// Uses returns how many holders and waiters there are, of all clients.
+func (t *Turns) Uses() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.clients {
+		n += c.uses
+	}
+	return n
 }

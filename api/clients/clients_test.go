@@ -1,4 +1,4 @@
-package api_test
+package clients_test
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"cistern/api"
+	"cistern/api/clients"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -20,7 +20,7 @@ func TestClientOf(t *testing.T) {
 		{"[fe80::1%eth0]:80", "[fe80::1%eth1]:80"},        // the zone is ours, not the peer's
 		{"pipe", "another pipe"},                          // no address at all
 	} {
-		if api.ClientOf(c.a) != api.ClientOf(c.b) {
+		if clients.Of(c.a) != clients.Of(c.b) {
 			t.Errorf("%s and %s are two clients", c.a, c.b)
 		}
 	}
@@ -30,7 +30,7 @@ func TestClientOf(t *testing.T) {
 		{"[2001:db8::1]:80", "[2001:db8:0:1::1]:80"}, // the next /64
 		{"192.0.2.1:80", "pipe"},
 	} {
-		if api.ClientOf(c.a) == api.ClientOf(c.b) {
+		if clients.Of(c.a) == clients.Of(c.b) {
 			t.Errorf("%s and %s are one client", c.a, c.b)
 		}
 	}
@@ -39,8 +39,8 @@ func TestClientOf(t *testing.T) {
 // However many turns one client waits for, another has a quarter of them at once.
 func TestTurnsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const greedy, other = "192.0.2.1:1", "192.0.2.2:1"
-		turns := api.NewTurns(32)
+		greedy, other := clients.Of("192.0.2.1:1"), clients.Of("192.0.2.2:1")
+		turns := clients.NewTurns(32)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var g errgroup.Group
@@ -70,8 +70,8 @@ func TestTurnsAreShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		turns.Release(greedy, 24)
-		if n := turns.Clients(); n != 0 {
-			t.Errorf("%d clients are remembered that hold nothing", n)
+		if n := turns.Uses(); n != 0 {
+			t.Errorf("%d uses are remembered of clients that hold nothing", n)
 		}
 	})
 }

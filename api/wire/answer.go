@@ -1,0 +1,59 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+)
+
+// echoCharsMax bounds the part of a bad value that an error repeats.
+const echoCharsMax = 80
+
+// Refusal is an error for the client: a name from a closed set, which decides the status, and a
+// sentence that names the wrong value.
+type Refusal struct {
+	Name    string
+	Message string
+}
+
+func (e *Refusal) Error() string { return e.Name + ": " + e.Message }
+
+// Refuse returns a Refusal.
+func Refuse(name, format string, args ...any) error {
+	return &Refusal{Name: name, Message: fmt.Sprintf(format, args...)}
+}
+
+// Invalid returns the refusal of a request that is wrong in itself.
+func Invalid(format string, args ...any) error { return Refuse("InvalidRequest", format, args...) }
+
+// Echo returns a value from outside in a form that an error may repeat.
+func Echo(v string) string {
+	if len(v) > echoCharsMax {
+		return strconv.QuoteToASCII(v[:echoCharsMax]) + "…"
+	}
+	return strconv.QuoteToASCII(v)
+}
+
+// ErrorBody is the body of an answer that refuses.
+type ErrorBody struct {
+	Error   string `json:"error"`
+	Message string `json:"message"`
+}
+
+// WriteJSON answers with v. A client that went away is not an error.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = http.StatusInternalServerError, []byte(`{"error":"InternalError","message":"answer has no JSON form"}`)
+	}
+	WriteBody(w, status, body)
+}
+
+// WriteBody answers with JSON.
+func WriteBody(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // an error concerns the client only
+}
