@@ -156,7 +156,7 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error,
 }
 
 // hide hides an account, with the reason and the time of the next check. If the host answered, the
-// time of the newest #account is forgotten, as in Show.
+// source of the newest #account is forgotten, as in Show.
 func (t *task) hide(b *store.Batch, row *store.Repo, d decision, now time.Time) {
 	since := cmp.Or(row.Retry.Since, now.Unix())
 	if row.Mark == store.MarkReturning {
@@ -171,7 +171,7 @@ func (t *task) hide(b *store.Batch, row *store.Repo, d decision, now time.Time) 
 		retry.Next = 0
 	}
 	if d.origin != store.OriginRelay {
-		row.AccountTime = 0
+		row.AccountSource = 0
 	}
 	row.Pending.Host = t.doc.hostOr(row)
 	b.Hide(row, d.status, d.origin, retry)

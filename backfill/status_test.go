@@ -56,8 +56,8 @@ func TestStatusIsConfirmed(t *testing.T) {
 			if r.Status != c.want || r.Origin != c.origin || (r.Ordinal == 0) != c.wiped {
 				t.Errorf("it is %s, %s by the word of the %s, ordinal %d: %+v", r.State, r.Status, r.Origin, r.Ordinal, r.Retry)
 			}
-			if ordered := r.AccountTime != 0; ordered != (r.Origin == store.OriginRelay) {
-				t.Errorf("its host has answered, and the #account of %d counts as newer than what comes", r.AccountTime)
+			if ordered := r.AccountSource != 0; ordered != (r.Origin == store.OriginRelay) {
+				t.Errorf("its host has answered, and the #account of source %d counts as newer than what comes", r.AccountSource)
 			}
 			if r.Status.Hidden() && (r.State != store.StateGone || r.Retry.Next == 0 || r.Retry.Error == "") {
 				t.Errorf("it is %s, looked at again at %d, because %q", r.State, r.Retry.Next, r.Retry.Error)

@@ -68,7 +68,7 @@ type statement struct {
 // account's own host says is not superseded by others: the clock of a former host may be ahead.
 func (st *statement) outdated(row *store.Repo) bool {
 	switch {
-	case row.AccountTime == 0:
+	case row.AccountSource == 0:
 		return false
 	case st.src.id == row.AccountSource:
 		// the same event again

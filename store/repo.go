@@ -173,8 +173,7 @@ type Repo struct {
 	Missing uint32     `cbor:"19,keyasint,omitempty"` // RepoNotFound answers in a row
 	Updated int64      `cbor:"20,keyasint,omitempty"` // unix seconds of the last write
 
-	// unix microseconds of the newest #account event, at most the time of its arrival; 0 if the
-	// account's host has answered since
+	// unix microseconds of the newest #account event, at most the time of its arrival
 	AccountTime int64 `cbor:"21,keyasint,omitempty"`
 	// unix microseconds of the newest #identity event
 	IdentityTime int64 `cbor:"22,keyasint,omitempty"`
@@ -205,7 +204,8 @@ type Repo struct {
 	Shelved int64 `cbor:"34,keyasint,omitempty"`
 
 	Origin Origin `cbor:"35,keyasint,omitempty"` // party that stated Status
-	// AccountSource is the SourceID of the firehose that sent the event of AccountTime.
+	// AccountSource is the SourceID of the firehose that sent the newest #account event; 0 if the
+	// account's host has answered since, so that any source may send a newer one.
 	AccountSource uint32 `cbor:"36,keyasint,omitempty"`
 	// a statement about the account that does not hide it
 	Mark Mark `cbor:"37,keyasint,omitempty"`

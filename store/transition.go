@@ -125,10 +125,9 @@ func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
 }
 
 // Show makes an account active, as its host states. If its status was another, it has an account
-// event. The state of the repository stays. The time of the newest #account is forgotten: the clock
-// of the source may be ahead of the host's, whose next #account must count.
+// event. The state of the repository stays. The source of the newest #account is forgotten: its
+// clock may be ahead of the host's, whose next #account must count.
 func (b *Batch) Show(r *Repo) {
-	r.AccountTime = 0
 	if r.Mark == MarkReturning {
 		r.Mark = MarkNone
 	}
@@ -139,6 +138,7 @@ func (b *Batch) Show(r *Repo) {
 		r.Withheld = r.Withheld || r.AccountSource != 0
 		b.Account(r)
 	}
+	r.AccountSource = 0
 }
 
 // Untrack stops following a repository. The copy is kept. An inactive account stays hidden, but its

@@ -146,7 +146,8 @@ func (l *life) reflects(source uint32, f *wire.Frame) error {
 		if row.HiddenByRelay() && f.Active && row.AccountSource != source {
 			return nil // what another source says does not undo a relay's own decision
 		}
-		if row.AccountTime < f.Time {
+		// The event of another source may be older and count all the same: its clock is another.
+		if another := row.AccountSource != 0 && row.AccountSource != source; row.AccountTime < f.Time && !another {
 			return fmt.Errorf("the account is %s by a %s as of %d, not %d", row.Status, row.Origin, row.AccountTime, f.Time)
 		}
 	case wire.KindIdentity:
