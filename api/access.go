@@ -37,7 +37,7 @@ type access struct {
 	answers  *answers
 }
 
-// guard admits only the operator (invariant 7).
+// guard admits only the operator (invariant 6).
 func (a *access) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := a.admit(r); err != nil {

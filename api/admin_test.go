@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"cistern/api"
+	"cistern/api/deliver/delivertest"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -186,7 +187,7 @@ func TestChanges(t *testing.T) {
 		t.Errorf("purged, and holds %d records of %q as %s", r.Records, r.Rev, r.Status)
 	}
 	head := w.store.Head()
-	if m := next(t, follow(t, w.public.URL, fmt.Sprintf("?cursor=%d", head))); m.Account == nil || m.Account.DID != bob || m.Account.Status != "deleted" {
+	if m := delivertest.Next(t, delivertest.Follow(t, w.public.URL, fmt.Sprintf("?cursor=%d", head))); m.Account == nil || m.Account.DID != bob || m.Account.Status != "deleted" {
 		t.Errorf("a purge leaves %+v in the log", m)
 	}
 	w.one(t, "DELETE", "/repos?purge=true", bob, "purged") // nothing to tell a second time
@@ -508,8 +509,8 @@ func TestNotReady(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	if _, err := api.New(api.Options{SubscribersMax: -1, PageBytes: -1}); err == nil ||
-		!strings.Contains(err.Error(), "store") || !strings.Contains(err.Error(), "subscribers") || !strings.Contains(err.Error(), "page bytes") {
+	if _, err := api.New(api.Options{DrainTimeout: -1}); err == nil ||
+		!strings.Contains(err.Error(), "store") || !strings.Contains(err.Error(), "drain timeout") {
 		t.Errorf("got %v", err)
 	}
 }

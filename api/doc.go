@@ -2,32 +2,28 @@
 //
 // # Purpose
 //
-// The public listener answers queries (XRPC) and streams the event log. The private one changes
-// what is followed, and shows the operator the state of the daemon.
+// The public listener answers queries (XRPC) and streams the event log, by package deliver. The
+// private one changes what is followed, and shows the operator the state of the daemon.
 //
 // # Invariants
 //
 //  1. The public listener changes nothing. It answers from the store alone: no request has the
 //     daemon call another host.
-//  2. No endpoint returns records of a hidden account. A page of events is shared by subscribers
-//     for at most a second after it was read, so hiding takes effect within that.
-//  3. A stream sends every visible event from its cursor on, in the order of ids, each once: replay
-//     and tail are one loop over one reader, without a queue that could overflow.
-//  4. Pages neither skip nor repeat items, whatever was written between them: the cursor of a
+//  2. No endpoint returns records of a hidden account.
+//  3. Pages neither skip nor repeat items, whatever was written between them: the cursor of a
 //     request is the first id of its page, or the key after which its list goes on.
-//  5. A write answered with 2xx is durable, and each of its rows was changed under its lock.
-//  6. Everything that a client can make large has a limit in limits.go. One client cannot use up
+//  4. A write answered with 2xx is durable, and each of its rows was changed under its lock.
+//  5. Everything that a client can make large has a limit in limits.go. One client cannot use up
 //     connections, streams, query turns or the memory of answers: a quarter is left to others.
-//  7. No web page can use the private listener: Host must be this server, Origin must be Host, a
+//  6. No web page can use the private listener: Host must be this server, Origin must be Host, a
 //     browser must not state that the request comes from another site, and writes must be JSON by
 //     their content type. With a token, only the probes answer without it.
-//  8. Secrets are neither logged nor answered.
+//  7. Secrets are neither logged nor answered.
 //
 // # Concurrency
 //
 // A Server may be used by any goroutine. Serve owns the listeners and returns when every request
-// and stream ended, or DrainTimeout ran out. A stream has the request's goroutine and one that
-// reads from the peer; only the former writes to the connection.
+// and stream ended, or DrainTimeout ran out.
 //
 // # Files
 //
@@ -36,13 +32,12 @@
 //	errors.go  errors → answers, counts     query.go     parameters
 //	xrpc.go    dispatch of queries          record.go    getRecord, listRecords
 //	repo.go    describeRepo, visibility       sync.go      com.atproto.sync
-//	stream.go  /stream                      page.go      events encoded once for all
-//	frame.go   one event as a frame         repos.go     GET /repos
-//	change.go  PUT, DELETE, resync          limits.go    every limit
+//	repos.go   GET /repos                   limits.go    every limit
+//	change.go  PUT, DELETE, resync          metrics.go
 //	firehose.go sources and cursors         ingestion.go the switches
 //	filter.go  GET and PATCH /filter        stats.go     /stats, probes
 //	hosts.go   /hosts                       crawler.go   crawl sources
-//	dids.go    request bodies               metrics.go
+//	dids.go    request bodies
 //
 // A handler type holds what the routes of one noun use. New makes them, and the routes are one
 // table in server.go.

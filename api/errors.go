@@ -34,6 +34,12 @@ func classify(err error) (status int, name, message string) {
 	return http.StatusInternalServerError, "InternalError", "internal error: see the daemon's log"
 }
 
+// refusalOf returns the name and the message of an error.
+func refusalOf(err error) (name, message string) {
+	_, name, message = classify(err)
+	return name, message
+}
+
 // refusalStatus returns the status of a refusal. A refusal of the protocol has 400, as with the
 // reference PDS.
 func refusalStatus(name string) int {
@@ -83,7 +89,7 @@ func (a *answers) route(name string, h handler) http.Handler {
 	})
 }
 
-// change is like route, for a request that changes something (invariant 7).
+// change is like route, for a request that changes something (invariant 6).
 func (a *answers) change(name string, h handler) http.Handler {
 	return a.route(name, func(w http.ResponseWriter, r *http.Request) error {
 		if !isJSON(r) {

@@ -11,10 +11,6 @@ const (
 	// clients with a share each fill the reserve; one client alone gets 3,072.
 	connsReserve = connsMax / 4
 	connsShare   = 64
-	// streamsReserve and streamsShare divide Options.SubscribersMax in the same way: of 1,000
-	// streams one client gets 750, and the rest is for clients with up to 25.
-	streamsReserve = 4
-	streamsShare   = 40
 	// A record of 1 MiB can become 14 MiB of JSON: {"$bytes":""}, for each byte.
 
 	// queriesMax bounds the weight of queries computed at a time; each has weight 1 unless it
@@ -69,24 +65,6 @@ const (
 
 	// didBytesMax bounds a DID, as the protocol does.
 	didBytesMax = 2048
-	// encodersMax bounds pages of events encoded at a time, 16 × 32 MiB = 512 MiB at worst.
-	encodersMax = 16
-	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice
-	// PageBytes are bounded by SubscribersMax, 1,000 × 256 KiB = 256 MiB.
-	heldBytesMax = 256 << 20
-
-	// inboundBytesMax bounds a WebSocket message from a client. A client sends control frames only,
-	// which have this limit by the protocol.
-	inboundBytesMax = 125
-	// pingEvery is how often an idle stream is probed.
-	pingEvery = 30 * time.Second
-	// peerTimeout ends a stream when its peer has sent nothing for that long.
-	peerTimeout = 90 * time.Second
-	// farewellTimeout bounds the closing handshake of a stream.
-	farewellTimeout = 2 * time.Second
-
 	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.
 	sizesAge = 10 * time.Second
-	// sharedAge is how long subscribers share an encoded page (invariant 2).
-	sharedAge = time.Second
 )

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -11,6 +10,7 @@ import (
 	"testing"
 
 	"cistern/api"
+	"cistern/api/deliver/delivertest"
 	"cistern/store/storetest"
 
 	"pgregory.net/rapid"
@@ -131,12 +131,6 @@ func TestListReposPaging(t *testing.T) {
 	}
 }
 
-// blownUp is a record that takes fourteen times its size as JSON: nothing but empty byte strings.
-func blownUp(size int) []byte {
-	head := []byte{0xa1, 0x61, 'a', 0x9a, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
-	return append(head, bytes.Repeat([]byte{0x40}, size)...)
-}
-
 // A page ends with the record that makes it long, however much the records grow on their way to
 // JSON, and the next goes on behind that.
 func TestListRecordsPageBytes(t *testing.T) {
@@ -145,7 +139,7 @@ func TestListRecordsPageBytes(t *testing.T) {
 	const size, n = 400_000, 6 // 5.6 MB of JSON
 	m := storetest.Records{}
 	for i := range n {
-		m[fmt.Sprintf("app.test.a/%d", i)] = blownUp(size + i)
+		m[fmt.Sprintf("app.test.a/%d", i)] = delivertest.BlownUp(size + i)
 	}
 	w.hold(t, alice, m)
 	q := url.Values{"repo": {alice}, "collection": {"app.test.a"}, "limit": {"5"}, "reverse": {"true"}}

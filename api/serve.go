@@ -72,10 +72,8 @@ func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	<-ctx.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
 	defer cancel()
-	_ = srv.Shutdown(ctx) // fails with ctx, or as its listener did, which Serve has reported
-	// The server does not count streams: having all their slots means that they have ended.
-	if ctx.Err() == nil && s.streams.slots.Acquire(ctx, s.streams.max) == nil {
-		s.streams.slots.Release(s.streams.max)
+	_ = srv.Shutdown(ctx)                                // fails with ctx, or as its listener did, which Serve has reported
+	if ctx.Err() == nil && s.delivery.Wait(ctx) == nil { // the server does not count streams
 		return nil
 	}
 	return errors.Join(fmt.Errorf("%w (%s)", ErrDraining, s.drainTimeout), srv.Close())

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"cistern/api/clients"
+	"cistern/api/deliver"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/sync/semaphore"
 )
 
 // Options of New. The zero value of a field takes the default.
@@ -53,17 +53,13 @@ type Options struct {
 	// Version is what /xrpc/_health reports. Default "dev".
 	Version string
 
-	// SubscribersMax bounds open streams; each takes about 20 KiB, and the page that it is being
-	// sent unless others share it. Default 1,000.
+	// SubscribersMax, WriteTimeout, PageBytes, PageEvents and SharedBytes are those of package
+	// deliver, with its defaults.
 	SubscribersMax int
-	// WriteTimeout is how long a subscriber may leave a page unread. Default 30 s.
-	WriteTimeout time.Duration
-	// PageBytes is the size at which a page of events is sent. Default 128 KiB.
-	PageBytes int
-	// PageEvents bounds the ids passed by one page. Default 2,000.
-	PageEvents int
-	// SharedBytes bounds the encoded pages kept for sharing. Default 16 MiB.
-	SharedBytes int
+	WriteTimeout   time.Duration
+	PageBytes      int
+	PageEvents     int
+	SharedBytes    int
 	// DrainTimeout bounds the end of Serve. Default 10 s.
 	DrainTimeout time.Duration
 }
@@ -92,11 +88,6 @@ func (o Options) withDefaults() Options {
 	}
 	o.Verify = cmp.Or(o.Verify, "full")
 	o.Version = cmp.Or(o.Version, "dev")
-	o.SubscribersMax = cmp.Or(o.SubscribersMax, 1000)
-	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
-	o.PageBytes = cmp.Or(o.PageBytes, 128<<10)
-	o.PageEvents = cmp.Or(o.PageEvents, 2000)
-	o.SharedBytes = cmp.Or(o.SharedBytes, 16<<20)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 10*time.Second)
 	return o
 }
@@ -109,16 +100,8 @@ func (o Options) validate() error {
 	if o.Gatherer == nil {
 		errs = append(errs, errors.New("api needs a gatherer beside its registerer"))
 	}
-	for _, f := range []struct {
-		name string
-		n    int64
-	}{
-		{"subscribers", int64(o.SubscribersMax)}, {"write timeout", int64(o.WriteTimeout)}, {"page bytes", int64(o.PageBytes)},
-		{"page events", int64(o.PageEvents)}, {"shared bytes", int64(o.SharedBytes)}, {"drain timeout", int64(o.DrainTimeout)},
-	} {
-		if f.n < 0 {
-			errs = append(errs, fmt.Errorf("api %s %d is negative", f.name, f.n))
-		}
+	if o.DrainTimeout < 0 {
+		errs = append(errs, fmt.Errorf("api drain timeout %s is negative", o.DrainTimeout))
 	}
 	return errors.Join(errs...)
 }
@@ -133,7 +116,7 @@ type Server struct {
 	answers   *answers
 	access    access
 	xrpc      xrpc
-	streams   *streams
+	delivery  *deliver.Delivery
 	stats     stats
 	repos     repos
 	changes   changes
@@ -155,6 +138,15 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
+	delivery, err := deliver.New(deliver.Options{
+		Log: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
+		Refused: m.refused, Watch: a.watch, Refusal: refusalOf, SubscribersMax: o.SubscribersMax,
+		WriteTimeout: o.WriteTimeout, PageBytes: o.PageBytes, PageEvents: o.PageEvents,
+		SharedBytes: o.SharedBytes,
+	})
+	if err != nil {
+		return nil, err
+	}
 	r := &records{store: o.Store, refused: m.refused}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
@@ -162,7 +154,7 @@ func New(o Options) (*Server, error) {
 		access:  access{token: o.AdminToken, requests: m.requests, answers: a},
 		xrpc: xrpc{methods: r.methods(), answers: a, turns: clients.NewTurns(queriesMax),
 			large: clients.NewTurns(largeBytesMax)},
-		streams:   newStreams(o, o.Store, o.Store.Epoch(), m, a.watch),
+		delivery:  delivery,
 		repos:     repos{store: o.Store, hosts: o.Hosts},
 		changes:   changes{store: o.Store, wake: o.Wake},
 		filters:   filters{store: o.Store, wake: o.Wake, refilter: o.Refilter},
@@ -175,14 +167,6 @@ func New(o Options) (*Server, error) {
 		ingestion: &s.ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		unready: o.Ready, logger: o.Logger}
 	return s, nil
-}
-
-func newStreams(o Options, log Log, epoch string, m *metrics, watch func(error)) *streams {
-	p := &pages{log: log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes, metrics: m,
-		encoders: semaphore.NewWeighted(encodersMax), byID: map[uint64]*page{}}
-	return &streams{log: log, epoch: epoch, pages: p, slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
-		places: clients.NewPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve, max(1, o.SubscribersMax/streamsShare)),
-		held:   clients.NewTurns(heldBytesMax), max: int64(o.SubscribersMax), writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: watch}
 }
 
 // Public returns the handler of the public listener.
@@ -198,7 +182,7 @@ func (s *Server) Public() http.Handler {
 func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("/xrpc/{method}", s.xrpc.handler())
 	mux.Handle("GET /xrpc/_health", s.answers.route("_health", s.stats.health))
-	mux.Handle("GET /stream", s.answers.untimed("stream", s.streams.serve))
+	mux.Handle("GET /stream", s.answers.untimed("stream", s.delivery.Stream))
 	mux.Handle("GET /stats", s.answers.route("stats", s.stats.show))
 }
 

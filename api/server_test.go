@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cistern/api"
+	"cistern/api/deliver/delivertest"
 	"cistern/ingest/repo"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -44,7 +45,7 @@ func newWorld(t testing.TB, o api.Options) *world {
 		t.Fatal(err)
 	}
 	// A test server waits for requests when it closes, but not for streams, which read the store.
-	t.Cleanup(func() { w.server.WaitStreams() })
+	t.Cleanup(func() { _ = w.server.WaitStreams() })
 	w.public, w.admin = httptest.NewServer(w.server.Public()), httptest.NewServer(w.server.Admin())
 	t.Cleanup(w.public.Close)
 	t.Cleanup(w.admin.Close)
@@ -382,8 +383,8 @@ func TestHidden(t *testing.T) {
 func (w *world) beginsWith(t testing.TB, kind string) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; {
-		ws := follow(t, w.public.URL, "?cursor=0")
-		m := next(t, ws)
+		ws := delivertest.Follow(t, w.public.URL, "?cursor=0")
+		m := delivertest.Next(t, ws)
 		if _ = ws.Close(); m.Type == kind {
 			return
 		}
@@ -409,7 +410,7 @@ func TestStoreStream(t *testing.T) {
 	for i := range 300 {
 		m[fmt.Sprintf("app.test.a/%04d", i)] = storetest.Text(fmt.Sprint("record ", i))
 	}
-	ws := follow(t, w.public.URL, "")
+	ws := delivertest.Follow(t, w.public.URL, "")
 	w.hold(t, alice, m)
 	w.update(t, alice, func(b *store.Batch, r *store.Repo) {
 		ops := []store.Op{{Path: []byte("app.test.a/0001")}, {Path: []byte("app.test.a/new"), CID: repo.HashCID(storetest.Text("n")), Record: storetest.Text("n")}}
@@ -418,9 +419,9 @@ func TestStoreStream(t *testing.T) {
 		}
 		b.Identity(r)
 	})
-	for _, ws := range []*websocket.Conn{ws, follow(t, w.public.URL, "?cursor=0&epoch="+w.store.Epoch())} {
+	for _, ws := range []*websocket.Conn{ws, delivertest.Follow(t, w.public.URL, "?cursor=0&epoch="+w.store.Epoch())} {
 		for id := uint64(1); id <= 303; id++ {
-			got := next(t, ws)
+			got := delivertest.Next(t, ws)
 			if got.ID != id {
 				t.Fatalf("event %d, want %d", got.ID, id)
 			}
@@ -463,19 +464,19 @@ func TestServe(t *testing.T) {
 	var served errgroup.Group
 	served.Go(func() error { return w.server.Serve(ctx, public, admin) })
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
-	reading, silent := follow(t, "http://"+public.Addr().String(), "?cursor=1"), follow(t, "http://"+public.Addr().String(), "")
-	wantIDs(t, reading, 1, 1)
+	reading, silent := delivertest.Follow(t, "http://"+public.Addr().String(), "?cursor=1"), delivertest.Follow(t, "http://"+public.Addr().String(), "")
+	delivertest.WantIDs(t, reading, 1, 1)
 	var stats map[string]json.RawMessage
 	if res := call(t, "GET", "http://"+admin.Addr().String()+"/stats", "", nil, &stats); res.StatusCode != 200 {
 		t.Errorf("stats: %d", res.StatusCode)
 	}
 	start := time.Now()
 	cancel()
-	ends(t, reading, websocket.CloseGoingAway)
+	delivertest.Ends(t, reading, websocket.CloseGoingAway)
 	if err := served.Wait(); err != nil || time.Since(start) > 8*time.Second {
 		t.Errorf("served until %s after: %v", time.Since(start), err)
 	}
-	ends(t, silent, websocket.CloseGoingAway)
+	delivertest.Ends(t, silent, websocket.CloseGoingAway)
 }
 
 // A stream that outlasts the drain is reported, since it may still read the store.
@@ -488,8 +489,8 @@ func TestServeReportsWhatIsLeft(t *testing.T) {
 	var served errgroup.Group
 	served.Go(func() error { return w.server.Serve(ctx, public, admin) })
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
-	silent := follow(t, "http://"+public.Addr().String(), "?cursor=1")
-	wantIDs(t, silent, 1, 1)
+	silent := delivertest.Follow(t, "http://"+public.Addr().String(), "?cursor=1")
+	delivertest.WantIDs(t, silent, 1, 1)
 	cancel()
 	// The peer does not answer the close frame, for which the stream waits.
 	if err := served.Wait(); !errors.Is(err, api.ErrDraining) {

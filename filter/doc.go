@@ -1,4 +1,4 @@
-// Package filter decides what Cistern keeps.
+// Package filter decides what Cistern keeps, and which events a consumer wants.
 //
 // # Purpose
 //
@@ -25,4 +25,5 @@
 //
 //	filter.go  Config, Filter, matching and comparison
 //	patch.go   changes to a Config, for PATCH /filter
+//	events.go  Events: which events a consumer wants
 package filter

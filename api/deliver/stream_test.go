@@ -1,4 +1,4 @@
-package api_test
+package deliver_test
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,137 +13,57 @@ import (
 	"testing/synctest"
 	"time"
 
-	"cistern/api"
+	"cistern/api/deliver"
+	"cistern/api/deliver/delivertest"
 	"cistern/store"
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
 )
 
-// message is any frame of the stream.
-type message struct {
-	ID      uint64
-	Type    string
-	Error   string
-	Message string
-	Record  *struct {
-		Live             bool
-		DID, Rev, Action string
-		Collection, Rkey string
-		CID              string
-		Record           json.RawMessage
-	}
-	Account  *struct{ DID, Status string }
-	Identity *struct{ DID, Handle, PDS string }
-}
-
-func identity(i int) store.Event {
-	return store.Event{Kind: store.KindIdentity, DID: fmt.Sprintf("did:plc:%d", i), Handle: "a.test"}
-}
-
-func identities(n int) []store.Event {
-	out := make([]store.Event, n)
-	for i := range out {
-		out[i] = identity(i)
-	}
-	return out
-}
-
-func serveLog(t testing.TB, log api.Log, o api.Options) *httptest.Server {
+func serveLog(t testing.TB, log deliver.Log, o deliver.Options) *httptest.Server {
 	t.Helper()
-	srv := httptest.NewServer(api.StreamHandler(log, o))
+	srv := httptest.NewServer(deliver.StreamHandler(log, o))
 	t.Cleanup(srv.Close)
 	return srv
 }
 
-func follow(t testing.TB, url, query string) *websocket.Conn {
-	t.Helper()
-	ws, res, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(url, "http")+"/stream"+query, nil)
-	if err != nil {
-		text := []byte("no answer")
-		if res != nil {
-			text, _ = io.ReadAll(res.Body)
-		}
-		t.Fatalf("dial %s: %v: %s", query, err, text)
-	}
-	if res.Header.Get("Cistern-Epoch") == "" {
-		t.Error("the upgrade does not say which epoch")
-	}
-	t.Cleanup(func() { _ = ws.Close() })
-	if err := ws.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	return ws
-}
-
-// next reads one message.
-func next(t testing.TB, ws *websocket.Conn) message {
-	t.Helper()
-	kind, text, err := ws.ReadMessage()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m message
-	if err := json.Unmarshal(text, &m); err != nil || kind != websocket.TextMessage {
-		t.Fatalf("message of kind %d %q: %v", kind, text, err)
-	}
-	return m
-}
-
-// ends reads the close frame.
-func ends(t testing.TB, ws *websocket.Conn, code int) {
-	t.Helper()
-	_, text, err := ws.ReadMessage()
-	if !websocket.IsCloseError(err, code) {
-		t.Errorf("got %q, %v, want close %d", text, err, code)
-	}
-}
-
-func wantIDs(t testing.TB, ws *websocket.Conn, from, to uint64) {
-	t.Helper()
-	for id := from; id <= to; id++ {
-		if m := next(t, ws); m.ID != id {
-			t.Fatalf("got event %d (%s %s), want %d", m.ID, m.Type, m.Error, id)
-		}
-	}
-}
-
 func TestStreamReplayThenTail(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog(identities(1000)...)
-	srv := serveLog(t, log, api.Options{PageBytes: 1000})
-	all, some, live, ahead := follow(t, srv.URL, "?cursor=0"), follow(t, srv.URL, "?cursor=700&epoch=epoch1"), follow(t, srv.URL, ""), follow(t, srv.URL, "?cursor=1001")
-	wantIDs(t, all, 1, 1000)
-	wantIDs(t, some, 700, 1000)
+	log := delivertest.NewLog(delivertest.Identities(1000)...)
+	srv := serveLog(t, log, deliver.Options{PageBytes: 1000})
+	all, some, live, ahead := delivertest.Follow(t, srv.URL, "?cursor=0"), delivertest.Follow(t, srv.URL, "?cursor=700&epoch=epoch1"), delivertest.Follow(t, srv.URL, ""), delivertest.Follow(t, srv.URL, "?cursor=1001")
+	delivertest.WantIDs(t, all, 1, 1000)
+	delivertest.WantIDs(t, some, 700, 1000)
 	for i := range 50 {
-		log.add(identity(i))
+		log.Add(delivertest.Identity(i))
 		for _, ws := range []*websocket.Conn{all, some, ahead} {
-			wantIDs(t, ws, uint64(1001+i), uint64(1001+i))
+			delivertest.WantIDs(t, ws, uint64(1001+i), uint64(1001+i))
 		}
 	}
-	wantIDs(t, live, 1001, 1050)
+	delivertest.WantIDs(t, live, 1001, 1050)
 }
 
 // Hidden events leave gaps, and a page of nothing but hidden events is no end.
 func TestStreamSkipsHidden(t *testing.T) {
 	t.Parallel()
-	events := identities(500)
+	events := delivertest.Identities(500)
 	for i := range events {
 		if i%100 != 99 {
 			events[i].Kind = 0
 		}
 	}
-	ws := follow(t, serveLog(t, newFakeLog(events...), api.Options{PageEvents: 7}).URL, "?cursor=0")
+	ws := delivertest.Follow(t, serveLog(t, delivertest.NewLog(events...), deliver.Options{PageEvents: 7}).URL, "?cursor=0")
 	for id := uint64(100); id <= 500; id += 100 {
-		wantIDs(t, ws, id, id)
+		delivertest.WantIDs(t, ws, id, id)
 	}
 }
 
 func TestStreamCursors(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog(identities(10)...)
-	log.tail = 5
-	srv := serveLog(t, log, api.Options{})
+	log := delivertest.NewLog(delivertest.Identities(10)...)
+	log.Tail = 5
+	srv := serveLog(t, log, deliver.Options{})
 	for _, c := range []struct{ query, name string }{
 		{"?cursor=12", "FutureCursor"}, // head + 2
 		{"?cursor=18446744073709551615", "FutureCursor"},
@@ -153,23 +72,33 @@ func TestStreamCursors(t *testing.T) {
 		{"?cursor=0&epoch=other", "OutdatedCursor"}, // likewise: nothing of what the client has is worth anything
 		{"?epoch=other%22%0a", "OutdatedCursor"},    // and is quoted
 	} {
-		ws := follow(t, srv.URL, c.query)
-		m := next(t, ws)
+		ws := delivertest.Follow(t, srv.URL, c.query)
+		m := delivertest.Next(t, ws)
 		if m.Type != "error" || m.Error != c.name || m.Message == "" {
 			t.Errorf("%s: %+v", c.query, m)
 		}
 		if foreign := strings.Contains(c.query, "epoch"); strings.Contains(m.Message, "of epoch") != foreign || strings.Contains(m.Message, "below") == foreign && c.name == "OutdatedCursor" {
 			t.Errorf("%s: %s", c.query, m.Message)
 		}
-		ends(t, ws, websocket.ClosePolicyViolation)
+		delivertest.Ends(t, ws, websocket.ClosePolicyViolation)
 	}
-	wantIDs(t, follow(t, srv.URL, "?cursor=0"), 5, 10)
-	wantIDs(t, follow(t, srv.URL, "?cursor=5"), 5, 10)
+	delivertest.WantIDs(t, delivertest.Follow(t, srv.URL, "?cursor=0"), 5, 10)
+	delivertest.WantIDs(t, delivertest.Follow(t, srv.URL, "?cursor=5"), 5, 10)
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	_, err := deliver.New(deliver.Options{SubscribersMax: -1, PageBytes: -1})
+	for _, says := range []string{"log", "subscribers", "page bytes"} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s is not named: %v", says, err)
+		}
+	}
 }
 
 func TestStreamRefusals(t *testing.T) {
 	t.Parallel()
-	srv := serveLog(t, newFakeLog(), api.Options{SubscribersMax: 1})
+	srv := serveLog(t, delivertest.NewLog(), deliver.Options{SubscribersMax: 1})
 	for _, c := range []struct {
 		query  string
 		dial   bool
@@ -181,6 +110,13 @@ func TestStreamRefusals(t *testing.T) {
 		{"?cursor=", true, 400, "InvalidRequest"},                     // a client that lost its cursor should hear of it
 		{"?cursor=18446744073709551616", true, 400, "InvalidRequest"}, // 2^64
 		{"?cursor=%zz", true, 400, "InvalidRequest"},
+		{"?cursor=1&cursor=2", true, 400, "InvalidRequest"},
+		{"?collections=nope", true, 400, "InvalidRequest"},
+		{"?dids=alice", true, 400, "InvalidRequest"},
+		{"?kinds=commit", true, 400, "InvalidRequest"},
+		{"?actions=put", true, 400, "InvalidRequest"},
+		{"?live=maybe", true, 400, "InvalidRequest"},
+		{"?include=json", true, 400, "InvalidRequest"},
 		{"", false, 426, "UpgradeRequired"}, // a browser
 	} {
 		var res *http.Response
@@ -199,7 +135,7 @@ func TestStreamRefusals(t *testing.T) {
 		}
 		_ = res.Body.Close()
 	}
-	first := follow(t, srv.URL, "")
+	first := delivertest.Follow(t, srv.URL, "")
 	if _, res, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http")+"/stream", nil); err == nil || res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("second subscriber of one: %v", err)
 	}
@@ -220,10 +156,10 @@ func TestStreamRefusals(t *testing.T) {
 
 func TestStreamPeer(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog()
-	srv := serveLog(t, log, api.Options{})
+	log := delivertest.NewLog()
+	srv := serveLog(t, log, deliver.Options{})
 
-	ws := follow(t, srv.URL, "") // a ping is answered
+	ws := delivertest.Follow(t, srv.URL, "") // a ping is answered
 	pong := make(chan string, 1)
 	ws.SetPongHandler(func(text string) error { pong <- text; return nil })
 	if err := ws.WriteControl(websocket.PingMessage, []byte("hello"), time.Now().Add(time.Second)); err != nil {
@@ -242,9 +178,14 @@ func TestStreamPeer(t *testing.T) {
 		t.Errorf("closing: %v", err)
 	}
 
-	for _, size := range []int{1, 100_000} { // a message is not wanted, however long
-		ws = follow(t, srv.URL, "")
+	for _, size := range []int{1, 100_000, 1_000_000} { // no update of the filter, and too long for one
+		ws = delivertest.Follow(t, srv.URL, "")
 		_ = ws.WriteMessage(websocket.TextMessage, make([]byte, size)) // the stream may end within a long one
+		if size < 1_000_000 {
+			if m := delivertest.Next(t, ws); m.Error != "InvalidRequest" || m.Message == "" {
+				t.Errorf("message of %d bytes: %+v", size, m)
+			}
+		}
 		if _, _, err := ws.ReadMessage(); err == nil {
 			t.Errorf("message of %d bytes: the stream goes on", size)
 		}
@@ -253,32 +194,32 @@ func TestStreamPeer(t *testing.T) {
 
 func TestStreamReadError(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog(identities(3)...)
-	log.fail = fmt.Errorf("disk: %w", store.ErrCorrupt)
-	ws := follow(t, serveLog(t, log, api.Options{}).URL, "?cursor=1")
-	if m := next(t, ws); m.Error != "InternalError" || strings.Contains(m.Message, "disk") {
+	log := delivertest.NewLog(delivertest.Identities(3)...)
+	log.Fail = fmt.Errorf("disk: %w", store.ErrCorrupt)
+	ws := delivertest.Follow(t, serveLog(t, log, deliver.Options{}).URL, "?cursor=1")
+	if m := delivertest.Next(t, ws); m.Error != "InternalError" || strings.Contains(m.Message, "disk") {
 		t.Errorf("%+v", m)
 	}
-	ends(t, ws, websocket.CloseInternalServerErr)
+	delivertest.Ends(t, ws, websocket.CloseInternalServerErr)
 }
 
 // What is written between the look at the log and the wait for a change is not waited for.
 func TestStreamMissesNoChange(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog(identities(3)...)
-	log.looked = func() { log.add(identity(4)) }
-	srv := serveLog(t, log, api.Options{})
-	wantIDs(t, follow(t, srv.URL, "?cursor=4"), 4, 4)
+	log := delivertest.NewLog(delivertest.Identities(3)...)
+	log.Looked = func() { log.Add(delivertest.Identity(4)) }
+	srv := serveLog(t, log, deliver.Options{})
+	delivertest.WantIDs(t, delivertest.Follow(t, srv.URL, "?cursor=4"), 4, 4)
 }
 
 // A subscriber at the head is woken by each event: the stream looks for events at no other time.
 func TestStreamWakes(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog(identities(1)...)
-	ws := follow(t, serveLog(t, log, api.Options{}).URL, "?cursor=2")
+	log := delivertest.NewLog(delivertest.Identities(1)...)
+	ws := delivertest.Follow(t, serveLog(t, log, deliver.Options{}).URL, "?cursor=2")
 	for i := range 300 {
-		log.add(identity(i))
-		if m := next(t, ws); m.ID != uint64(i+2) {
+		log.Add(delivertest.Identity(i))
+		if m := delivertest.Next(t, ws); m.ID != uint64(i+2) {
 			t.Fatalf("got event %d, want %d", m.ID, i+2)
 		}
 	}
@@ -287,13 +228,13 @@ func TestStreamWakes(t *testing.T) {
 // A consumer that stops reading for too long gets an error frame, after whole frames.
 func TestStreamSlowConsumer(t *testing.T) {
 	t.Parallel()
-	events := posts(40_000) // 18 MB: more than the kernel buffers
-	srv := serveLog(t, newFakeLog(events...), api.Options{WriteTimeout: 300 * time.Millisecond})
-	ws := follow(t, srv.URL, "?cursor=1")
-	wantIDs(t, ws, 1, 1)
+	events := delivertest.Posts(40_000) // 18 MB: more than the kernel buffers
+	srv := serveLog(t, delivertest.NewLog(events...), deliver.Options{WriteTimeout: 300 * time.Millisecond})
+	ws := delivertest.Follow(t, srv.URL, "?cursor=1")
+	delivertest.WantIDs(t, ws, 1, 1)
 	<-time.After(time.Second)
 	for id := uint64(2); ; id++ {
-		m := next(t, ws)
+		m := delivertest.Next(t, ws)
 		if m.Type == "error" {
 			if m.Error != "ConsumerTooSlow" {
 				t.Errorf("%+v", m)
@@ -304,23 +245,23 @@ func TestStreamSlowConsumer(t *testing.T) {
 			t.Fatalf("got %d, want %d", m.ID, id)
 		}
 	}
-	ends(t, ws, websocket.ClosePolicyViolation)
+	delivertest.Ends(t, ws, websocket.ClosePolicyViolation)
 }
 
 // Long pages that a consumer does not read cost only so much memory: other consumers wait for theirs, and get them all.
 func TestStreamHoldsLongPages(t *testing.T) {
 	t.Parallel()
 	const n = 20
-	events := posts(n)
+	events := delivertest.Posts(n)
 	for i := range events {
-		events[i].Record = blownUp(70_000) // 980 KB of JSON, 20 MB in all: more than the kernel buffers
+		events[i].Record = delivertest.BlownUp(70_000) // 980 KB of JSON, 20 MB in all: more than the kernel buffers
 	}
-	handler, uses := api.StreamHandlerHolding(newFakeLog(events...), api.Options{WriteTimeout: time.Minute, PageBytes: 1000}, 1<<20)
+	handler, uses := deliver.StreamHandlerHolding(delivertest.NewLog(events...), deliver.Options{WriteTimeout: time.Minute, PageBytes: 1000}, 1<<20)
 	srv := httptest.NewServer(handler)
 	t.Cleanup(srv.Close)
-	slow := follow(t, srv.URL, "?cursor=1")
+	slow := delivertest.Follow(t, srv.URL, "?cursor=1")
 	lasts(t, func() bool { return uses() == 1 }, nil) // its page waits for the consumer
-	other, done := follow(t, srv.URL, "?cursor=2"), make(chan struct{})
+	other, done := delivertest.Follow(t, srv.URL, "?cursor=2"), make(chan struct{})
 	var g errgroup.Group
 	g.Go(func() error {
 		defer close(done)
@@ -361,8 +302,8 @@ func lasts(t *testing.T, holds func() bool, done <-chan struct{}) {
 // Subscribers at the same place share the work of encoding.
 func TestStreamShares(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog(posts(2000)...)
-	pager := api.NewPager(log, api.Options{})
+	log := delivertest.NewLog(delivertest.Posts(2000)...)
+	pager := deliver.NewPager(log, deliver.Options{})
 	var g errgroup.Group
 	want := make([][]byte, 8)
 	for i := range want {
@@ -385,8 +326,8 @@ func TestStreamShares(t *testing.T) {
 			t.Fatalf("reader %d got other pages than reader 0", i)
 		}
 	}
-	if pages := len(want[0])/(128<<10) + 1; log.reads > 2*pages {
-		t.Errorf("%d reads for %d pages and %d readers", log.reads, pages, len(want))
+	if pages := len(want[0])/(128<<10) + 1; log.Reads > 2*pages {
+		t.Errorf("%d reads for %d pages and %d readers", log.Reads, pages, len(want))
 	}
 }
 
@@ -395,15 +336,15 @@ func TestStreamShares(t *testing.T) {
 func TestSharedPageAges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := newFakeLog(posts(10)...)
-		pager := api.NewPager(log, api.Options{})
+		log := delivertest.NewLog(delivertest.Posts(10)...)
+		pager := deliver.NewPager(log, deliver.Options{})
 		for i, wait := range []time.Duration{0, 999 * time.Millisecond, time.Millisecond} {
 			time.Sleep(wait)
 			if _, _, err := pager.Read(t.Context(), 1); err != nil {
 				t.Fatal(err)
 			}
-			if want := []int{1, 1, 2}[i]; log.reads != want {
-				t.Errorf("the log was read %d times, not %d, after a read and %s more", log.reads, want, wait)
+			if want := []int{1, 1, 2}[i]; log.Reads != want {
+				t.Errorf("the log was read %d times, not %d, after a read and %s more", log.Reads, want, wait)
 			}
 		}
 	})
@@ -412,15 +353,15 @@ func TestSharedPageAges(t *testing.T) {
 // A subscriber that waits for a page does not fail with the one that encodes it.
 func TestPageOutlivesItsReader(t *testing.T) {
 	t.Parallel()
-	log := newFakeLog(identities(10)...)
-	pager := api.NewPager(log, api.Options{})
+	log := delivertest.NewLog(delivertest.Identities(10)...)
+	pager := deliver.NewPager(log, deliver.Options{})
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, _, err := pager.Read(gone, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("read with an ended context: %v", err)
 	}
 	frames, next, err := pager.Read(t.Context(), 1)
-	if err != nil || next != 11 || len(splitFrames(t, frames)) != 10 {
+	if err != nil || next != 11 || len(delivertest.SplitFrames(t, frames)) != 10 {
 		t.Errorf("next %d, %v", next, err)
 	}
 }

@@ -1,4 +1,4 @@
-package api_test
+package deliver_test
 
 import (
 	"syscall"

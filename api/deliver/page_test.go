@@ -1,127 +1,27 @@
-package api_test
+package deliver_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/http/httptest"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"cistern/api"
+	"cistern/api/deliver"
+	"cistern/api/deliver/delivertest"
 	"cistern/ingest/repo"
 	"cistern/store"
 	"cistern/store/storetest"
-
-	"github.com/fxamacker/cbor/v2"
 )
 
-// fakeLog is a log in memory.
-type fakeLog struct {
-	mu      sync.Mutex
-	events  []store.Event // id i+1
-	tail    uint64
-	changed chan struct{}
-	reads   int
-	fail    error
-	looked  func() // called once, after the first call of Head
-}
-
-func newFakeLog(events ...store.Event) *fakeLog {
-	l := &fakeLog{tail: 1, changed: make(chan struct{})}
-	l.add(events...)
-	return l
-}
-
-func (l *fakeLog) add(events ...store.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, ev := range events {
-		ev.ID = uint64(len(l.events) + 1)
-		l.events = append(l.events, ev)
-	}
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-func (l *fakeLog) Head() uint64 {
-	l.mu.Lock()
-	head, looked := uint64(len(l.events)), l.looked
-	l.looked = nil
-	l.mu.Unlock()
-	if looked != nil {
-		looked()
-	}
-	return head
-}
-
-func (l *fakeLog) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
-}
-
-func (l *fakeLog) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (uint64, error) {
-	l.mu.Lock()
-	events, tail, fail := l.events, l.tail, l.fail
-	if maxEvents > 0 {
-		l.reads++
-	}
-	l.mu.Unlock()
-	if cursor == 0 {
-		cursor = tail
-	}
-	switch {
-	case fail != nil && maxEvents > 0:
-		return cursor, fail
-	case cursor > uint64(len(events))+1:
-		return cursor, store.ErrFutureCursor
-	case cursor < tail:
-		return cursor, store.ErrOutdatedCursor
-	}
-	for ; maxEvents > 0 && cursor <= uint64(len(events)); maxEvents-- {
-		ev := events[cursor-1]
-		cursor++
-		if ev.Kind == 0 { // hidden
-			continue
-		}
-		if err := fn(&ev); err != nil {
-			return cursor, err
-		}
-	}
-	return cursor, ctx.Err()
-}
-
-// posts makes n record events that look like a backfill of posts, 40 to a repository.
-func posts(n int) []store.Event {
-	events := make([]store.Event, n)
-	for i := range events {
-		text := strings.Repeat(fmt.Sprintf("post %d says hello ", i), 1+i%8)
-		record, err := cbor.Marshal(map[string]any{
-			"text": text[:min(len(text), 120)], "$type": "app.bsky.feed.post", "langs": []string{"en"},
-			"createdAt": "2026-01-02T03:04:05.678Z",
-		})
-		if err != nil {
-			panic(err)
-		}
-		events[i] = store.Event{
-			Kind: store.KindRecord, DID: fmt.Sprintf("did:plc:%024d", i/40), Rev: "3kabcdefghijk", Action: store.Create,
-			Collection: []byte("app.bsky.feed.post"), Rkey: fmt.Appendf(nil, "3k%011d", i), CID: repo.HashCID(record), Record: record,
-		}
-	}
-	return events
-}
-
 func BenchmarkPage(b *testing.B) {
-	log := newFakeLog(posts(100_000)...)
+	log := delivertest.NewLog(delivertest.Posts(100_000)...)
 	b.ReportAllocs()
 	events, size := 0, 0
 	start := cpuTime(b)
 	for b.Loop() {
-		pager := api.NewPager(log, api.Options{})
+		pager := deliver.NewPager(log, deliver.Options{})
 		for cursor := uint64(1); cursor <= log.Head(); {
 			frames, next, err := pager.Read(b.Context(), cursor)
 			if err != nil {
@@ -139,7 +39,7 @@ func BenchmarkPage(b *testing.B) {
 // liveStore holds repositories of a post each. commit writes one more post to the i-th of them.
 func liveStore(b *testing.B, repos int) (s *store.Store, commit func(i int) (wait func() error)) {
 	s = storetest.Open(b, store.Options{})
-	post := posts(1)[0].Record
+	post := delivertest.Posts(1)[0].Record
 	for i := range repos {
 		hold(b, s, i, storetest.Records{"app.bsky.feed.post/first": post})
 	}
@@ -182,7 +82,7 @@ func BenchmarkTail(b *testing.B) {
 	}
 	for _, n := range []int{1, 4, 16} {
 		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
-			pager := api.NewPager(s, api.Options{PageEvents: n})
+			pager := deliver.NewPager(s, deliver.Options{PageEvents: n})
 			b.ReportAllocs()
 			events, cursor, start := 0, first, cpuTime(b)
 			for b.Loop() {
@@ -193,7 +93,7 @@ func BenchmarkTail(b *testing.B) {
 				events += int(next - cursor)
 				if cursor = next; cursor > s.Head() {
 					cursor = first
-					pager = api.NewPager(s, api.Options{PageEvents: n})
+					pager = deliver.NewPager(s, deliver.Options{PageEvents: n})
 				}
 			}
 			b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(events), "cpu-ns/event")
@@ -204,7 +104,7 @@ func BenchmarkTail(b *testing.B) {
 // BenchmarkLatency is the time from an event being durable until a subscriber has it.
 func BenchmarkLatency(b *testing.B) {
 	s, commit := liveStore(b, 1000)
-	srv := httptest.NewServer(api.StreamHandler(s, api.Options{}))
+	srv := httptest.NewServer(deliver.StreamHandler(s, deliver.Options{}))
 	defer srv.Close()
 	conn := dialStream(b, srv, "")
 	buf := make([]byte, 64<<10)
@@ -228,14 +128,14 @@ func BenchmarkLatency(b *testing.B) {
 // BenchmarkStream sends over loopback TCP to a reader that only counts bytes, from a log in
 // memory and from a store. CPU time of the reader's copy is in it.
 func BenchmarkStream(b *testing.B) {
-	b.Run("log=fake", func(b *testing.B) { benchmarkStream(b, newFakeLog(posts(200_000)...)) })
+	b.Run("log=fake", func(b *testing.B) { benchmarkStream(b, delivertest.NewLog(delivertest.Posts(200_000)...)) })
 	b.Run("log=store", func(b *testing.B) { benchmarkStream(b, postStore(b, 200_000)) })
 }
 
 // postStore holds posts in repositories of 400, which is about the mean of the rig's std world.
 func postStore(b *testing.B, n int) *store.Store {
 	s := storetest.Open(b, store.Options{})
-	for i, events := 0, posts(n); len(events) > 0; i++ {
+	for i, events := 0, delivertest.Posts(n); len(events) > 0; i++ {
 		m := storetest.Records{}
 		for _, ev := range events[:min(400, len(events))] {
 			m[string(ev.Collection)+"/"+string(ev.Rkey)] = ev.Record
@@ -272,11 +172,11 @@ func hold(b *testing.B, s *store.Store, i int, m storetest.Records) {
 	}
 }
 
-func benchmarkStream(b *testing.B, log api.Log) {
-	srv := httptest.NewServer(api.StreamHandler(log, api.Options{}))
+func benchmarkStream(b *testing.B, log deliver.Log) {
+	srv := httptest.NewServer(deliver.StreamHandler(log, deliver.Options{}))
 	defer srv.Close()
 	size := 0
-	pager := api.NewPager(log, api.Options{})
+	pager := deliver.NewPager(log, deliver.Options{})
 	for cursor := uint64(1); cursor <= log.Head(); {
 		frames, next, err := pager.Read(b.Context(), cursor)
 		if err != nil {

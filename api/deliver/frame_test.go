@@ -1,46 +1,18 @@
-package api_test
+package deliver_test
 
 import (
-	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 
-	"cistern/api"
+	"cistern/api/deliver"
+	"cistern/api/deliver/delivertest"
 	"cistern/ingest/repo"
 	"cistern/store"
 	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
 )
-
-// splitFrames gives the payloads of text frames, by the letter of RFC 6455.
-func splitFrames(t testing.TB, b []byte) []string {
-	t.Helper()
-	var out []string
-	for len(b) > 0 {
-		if b[0] != 0x81 || b[1]&0x80 != 0 {
-			t.Fatalf("frame begins with %x", b[:2])
-		}
-		n, at := int(b[1]), 2
-		switch n {
-		case 126:
-			n, at = int(binary.BigEndian.Uint16(b[2:])), 4
-			if n < 126 {
-				t.Fatalf("length %d is not in its shortest form", n)
-			}
-		case 127:
-			n, at = int(binary.BigEndian.Uint64(b[2:])), 10
-			if n < 65536 {
-				t.Fatalf("length %d is not in its shortest form", n)
-			}
-		}
-		out = append(out, string(b[at:at+n]))
-		b = b[at+n:]
-	}
-	return out
-}
 
 func TestEventFrames(t *testing.T) {
 	t.Parallel()
@@ -84,8 +56,8 @@ func TestEventFrames(t *testing.T) {
 			want: `{"id":9,"type":"account","account":{"did":"did:plc:x","active":false,"status":"deleted"}}`,
 		},
 	} {
-		frame, refused := api.AppendEvent(&c.ev)
-		got := splitFrames(t, frame)
+		frame, refused := deliver.AppendEvent(&c.ev)
+		got := delivertest.SplitFrames(t, frame)
 		if diff := cmp.Diff([]string{c.want}, got); diff != "" || refused != c.refused {
 			t.Errorf("%s: %d refused\n%s", name, refused, diff)
 		}
@@ -99,40 +71,22 @@ func TestEventFrames(t *testing.T) {
 func TestFrameLengths(t *testing.T) {
 	t.Parallel()
 	empty := store.Event{ID: 1, Kind: store.KindIdentity, DID: "d"}
-	frame, _ := api.AppendEvent(&empty)
-	base := len(splitFrames(t, frame)[0]) + len(`,"handle":""`)
+	frame, _ := deliver.AppendEvent(&empty)
+	base := len(delivertest.SplitFrames(t, frame)[0]) + len(`,"handle":""`)
 	for _, size := range []int{125, 126, 127, 65535, 65536, 200_000} {
 		ev := empty
 		ev.Handle = strings.Repeat("h", size-base)
-		frame, _ := api.AppendEvent(&ev)
-		payloads := splitFrames(t, frame)
+		frame, _ := deliver.AppendEvent(&ev)
+		payloads := delivertest.SplitFrames(t, frame)
 		if len(payloads) != 1 || len(payloads[0]) != size || !json.Valid([]byte(payloads[0])) {
 			t.Fatalf("payload of %d bytes came out as %d frames of %d", size, len(payloads), len(payloads[0]))
 		}
 		two := append(append([]byte{}, frame...), frame...)
 		for _, at := range []int{0, 1, 2, len(frame) - 1, len(frame), len(frame) + 1, len(two)} {
 			want := (at + len(frame) - 1) / len(frame) * len(frame)
-			if got := api.FrameEnd(two, at); got != want {
+			if got := deliver.FrameEnd(two, at); got != want {
 				t.Errorf("frames of %d: the one around byte %d ends at %d, want %d", len(frame), at, got, want)
 			}
-		}
-	}
-}
-
-func TestBadDID(t *testing.T) {
-	t.Parallel()
-	for _, did := range []string{"did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com", "did:web:localhost%3A2583"} {
-		if reason := api.BadDID(did); reason != "" {
-			t.Errorf("%s: %s", did, reason)
-		}
-	}
-	for _, did := range []string{
-		"", "x", "did:", "did:plc:", "did:plc:EWVI7NXZYOUN6ZHXRHS64OIZ", "did:plc:ewvi7nxzyoun6zhxrhs64oi1", "did:plc:short",
-		"did:key:zabc", "did:web:example.com:path", "did:web:", "did:plc:ewvi7nxzyoun6zhxrhs64oiz\n",
-		"did:web:" + strings.Repeat("a", 3000), "alice.test",
-	} {
-		if api.BadDID(did) == "" {
-			t.Errorf("%q passes", fmt.Sprintf("%.50s", did))
 		}
 	}
 }

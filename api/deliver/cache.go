@@ -1,0 +1,194 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"cistern/store"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Log is what streams read. Its methods may be called by any goroutine.
+type Log interface {
+	// ReadLog calls fn for the visible events from id cursor on (0: the oldest kept), in order,
+	// until about maxEvents ids are passed or the head is reached, and returns the id to go on
+	// from, at most Head+1. With maxEvents 0 it only checks the cursor. Outside the log, the error
+	// is store.ErrFutureCursor or store.ErrOutdatedCursor. An error of fn ends the reading and is
+	// returned. Events are valid during the call.
+	ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
+	// Head returns the newest id that readers may see.
+	Head() uint64
+	// Changed returns a channel that is closed when Head moves after the call.
+	Changed() <-chan struct{}
+}
+
+// errPageFull ends the reading of a page.
+var errPageFull = errors.New("page is full")
+
+// pages reads stretches of the log, each once for all streams at the same id.
+type pages struct {
+	log       Log
+	pageBytes int
+	pageIDs   int
+	bytesMax  int
+	readers   *semaphore.Weighted // one for each page being read or encoded
+	metrics   *metrics
+
+	mu     sync.Mutex
+	byID   map[uint64]*sharedPage // mu guards
+	recent []*sharedPage          // mu guards: finished pages of byID, oldest first
+	bytes  int                    // mu guards: what recent holds
+}
+
+// sharedPage is a page that is being read, or was read.
+type sharedPage struct {
+	page
+	id    uint64
+	born  time.Time
+	ready chan struct{} // closed when the page or err is final
+	err   error
+
+	// pages.mu guards:
+	kept  bool // in recent
+	bytes int  // of the page and its encodings
+}
+
+// read returns the page that begins at id cursor. At the head it is empty, with next = cursor.
+func (p *pages) read(ctx context.Context, cursor uint64) (*sharedPage, error) {
+	if cursor > p.log.Head() {
+		return &sharedPage{page: page{next: cursor}}, nil
+	}
+	for {
+		pg, mine := p.claim(cursor)
+		if mine {
+			pg.err = p.fill(ctx, cursor, &pg.page)
+			p.finish(pg)
+			return pg, pg.err
+		}
+		select {
+		case <-pg.ready:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if pg.err == nil {
+			p.metrics.shared.Inc()
+			return pg, nil
+		}
+		if ctx.Err() != nil || !errors.Is(pg.err, context.Canceled) {
+			return nil, pg.err
+		}
+		// The subscriber that read it went away: another does.
+	}
+}
+
+// claim returns the page at id, and whether the caller has to read it.
+func (p *pages) claim(id uint64) (pg *sharedPage, mine bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.drop(now)
+	if pg := p.byID[id]; pg != nil && now.Sub(pg.born) < sharedAge {
+		return pg, false
+	}
+	pg = &sharedPage{id: id, born: now, ready: make(chan struct{})}
+	p.byID[id] = pg
+	return pg, true
+}
+
+// finish publishes a claimed page, and keeps it while there is room.
+func (p *pages) finish(pg *sharedPage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(pg.ready)
+	switch {
+	case p.byID[pg.id] != pg: // it took so long that the page was claimed again
+	case pg.err != nil || pg.next == pg.id: // no event yet: the next may come at any time
+		delete(p.byID, pg.id)
+	default:
+		pg.kept, pg.bytes = true, pg.page.bytes
+		p.recent = append(p.recent, pg)
+		p.bytes += pg.bytes
+		p.drop(time.Now())
+	}
+}
+
+// drop forgets pages that are too old or too many. mu is held.
+func (p *pages) drop(now time.Time) {
+	n := 0
+	for _, old := range p.recent {
+		if p.bytes <= p.bytesMax && now.Sub(old.born) < sharedAge {
+			break
+		}
+		if p.byID[old.id] == old {
+			delete(p.byID, old.id)
+		}
+		old.kept = false
+		p.bytes -= old.bytes
+		n++
+	}
+	clear(p.recent[:n])
+	p.recent = p.recent[n:]
+}
+
+// fill reads the events from id cursor on.
+func (p *pages) fill(ctx context.Context, cursor uint64, pg *page) error {
+	if err := p.readers.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer p.readers.Release(1)
+	most := min(p.pageBytes/eventBytes+1, p.pageIDs)
+	if head := p.log.Head(); head >= cursor {
+		most = min(most, int(min(head-cursor, uint64(most)))+1)
+	}
+	pg.events = make([]event, 0, most)
+	full := uint64(0)
+	next, err := p.log.ReadLog(ctx, cursor, p.pageIDs, func(ev *store.Event) error {
+		pg.add(ev)
+		if pg.bytes < p.pageBytes {
+			return nil
+		}
+		full = ev.ID + 1
+		return errPageFull
+	})
+	if full > 0 && errors.Is(err, errPageFull) && !errors.Is(err, store.ErrCorrupt) {
+		next, err = full, nil
+	}
+	if err != nil {
+		return fmt.Errorf("read log from %d: %w", cursor, err)
+	}
+	pg.next = next
+	p.metrics.read.Inc()
+	return nil
+}
+
+// frames returns the frames of some events of a page, and how many events are in them. Large pages
+// are encoded a few at a time, as their JSON can be much larger.
+func (p *pages) frames(ctx context.Context, dst [][]byte, pg *sharedPage, f *format, places []int32) (_ [][]byte, events int, err error) {
+	if pg.page.bytes*blowUp > 2*p.pageBytes {
+		if err := p.readers.Acquire(ctx, 1); err != nil {
+			return dst, 0, err
+		}
+		defer p.readers.Release(1)
+	}
+	dst, events, made := pg.page.frames(dst, f, places)
+	if made.bytes > 0 {
+		p.metrics.refused.Add(float64(made.refused))
+		p.grew(pg, made.bytes)
+	}
+	return dst, events, nil
+}
+
+// grew counts the bytes of an encoding.
+func (p *pages) grew(pg *sharedPage, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pg.kept {
+		pg.bytes += n
+		p.bytes += n
+		p.drop(time.Now())
+	}
+}

@@ -1,0 +1,136 @@
+// Package delivertest has what tests of streams share: a log in memory, and a consumer.
+package delivertest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"cistern/ingest/repo"
+	"cistern/store"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Log is a log in memory.
+type Log struct {
+	mu      sync.Mutex
+	events  []store.Event // id i+1
+	Tail    uint64
+	changed chan struct{}
+	Reads   int
+	Fail    error
+	Looked  func() // called once, after the first call of Head
+}
+
+// NewLog makes one.
+func NewLog(events ...store.Event) *Log {
+	l := &Log{Tail: 1, changed: make(chan struct{})}
+	l.Add(events...)
+	return l
+}
+
+// Add appends events, which get the next ids. One without a kind is hidden.
+func (l *Log) Add(events ...store.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ev := range events {
+		ev.ID = uint64(len(l.events) + 1)
+		l.events = append(l.events, ev)
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// Head is the newest id.
+func (l *Log) Head() uint64 {
+	l.mu.Lock()
+	head, looked := uint64(len(l.events)), l.Looked
+	l.Looked = nil
+	l.mu.Unlock()
+	if looked != nil {
+		looked()
+	}
+	return head
+}
+
+// Changed is closed by the next Add.
+func (l *Log) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+// ReadLog reads as a store does.
+func (l *Log) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (uint64, error) {
+	l.mu.Lock()
+	events, tail, fail := l.events, l.Tail, l.Fail
+	if maxEvents > 0 {
+		l.Reads++
+	}
+	l.mu.Unlock()
+	if cursor == 0 {
+		cursor = tail
+	}
+	switch {
+	case fail != nil && maxEvents > 0:
+		return cursor, fail
+	case cursor > uint64(len(events))+1:
+		return cursor, store.ErrFutureCursor
+	case cursor < tail:
+		return cursor, store.ErrOutdatedCursor
+	}
+	for ; maxEvents > 0 && cursor <= uint64(len(events)); maxEvents-- {
+		ev := events[cursor-1]
+		cursor++
+		if ev.Kind == 0 { // hidden
+			continue
+		}
+		if err := fn(&ev); err != nil {
+			return cursor, err
+		}
+	}
+	return cursor, ctx.Err()
+}
+
+// Identity makes an event.
+func Identity(i int) store.Event {
+	return store.Event{Kind: store.KindIdentity, DID: fmt.Sprintf("did:plc:%d", i), Handle: "a.test"}
+}
+
+// Identities makes n events.
+func Identities(n int) []store.Event {
+	out := make([]store.Event, n)
+	for i := range out {
+		out[i] = Identity(i)
+	}
+	return out
+}
+
+// Posts makes n record events that look like a backfill of posts, 40 to a repository.
+func Posts(n int) []store.Event {
+	events := make([]store.Event, n)
+	for i := range events {
+		text := strings.Repeat(fmt.Sprintf("post %d says hello ", i), 1+i%8)
+		record, err := cbor.Marshal(map[string]any{
+			"text": text[:min(len(text), 120)], "$type": "app.bsky.feed.post", "langs": []string{"en"},
+			"createdAt": "2026-01-02T03:04:05.678Z",
+		})
+		if err != nil {
+			panic(err)
+		}
+		events[i] = store.Event{
+			Kind: store.KindRecord, DID: fmt.Sprintf("did:plc:%024d", i/40), Rev: "3kabcdefghijk", Action: store.Create,
+			Collection: []byte("app.bsky.feed.post"), Rkey: fmt.Appendf(nil, "3k%011d", i), CID: repo.HashCID(record), Record: record,
+		}
+	}
+	return events
+}
+
+// BlownUp is a record that takes fourteen times its size as JSON: nothing but empty byte strings.
+func BlownUp(size int) []byte {
+	head := []byte{0xa1, 0x61, 'a', 0x9a, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
+	return append(head, bytes.Repeat([]byte{0x40}, size)...)
+}

@@ -1,0 +1,133 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"cistern/api/clients"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+)
+
+// Options of New. The zero value of a field takes the default.
+type Options struct {
+	// Log is the log that streams read, and Epoch its name. Required.
+	Log   Log
+	Epoch string
+	// Logger. Default: discard.
+	Logger *slog.Logger
+	// Registerer takes the metrics. Default: a private registry.
+	Registerer prometheus.Registerer
+	// Refused counts records without a JSON form. Default: a counter that is not registered.
+	Refused prometheus.Counter
+	// Watch is called with every error that ended a stream. Default: nothing.
+	Watch func(error)
+	// Refusal returns the name and the sentence of an error that ends a stream, as the answers to
+	// requests have them. Required.
+	Refusal func(error) (name, message string)
+
+	// SubscribersMax bounds open streams; each takes about 20 KiB, and the page that it is being
+	// sent unless others share it. Default 1,000.
+	SubscribersMax int
+	// WriteTimeout is how long a subscriber may leave a page unread. Default 30 s.
+	WriteTimeout time.Duration
+	// PageBytes is the size at which a page of events ends. Default 128 KiB.
+	PageBytes int
+	// PageEvents bounds the ids passed by one page. Default 2,000.
+	PageEvents int
+	// SharedBytes bounds the pages kept for sharing, with what they became in all formats. Default
+	// 32 MiB.
+	SharedBytes int
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Refused == nil {
+		o.Refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "refused"})
+	}
+	if o.Watch == nil {
+		o.Watch = func(error) {}
+	}
+	o.SubscribersMax = cmp.Or(o.SubscribersMax, 1000)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.PageBytes = cmp.Or(o.PageBytes, 128<<10)
+	o.PageEvents = cmp.Or(o.PageEvents, 2000)
+	o.SharedBytes = cmp.Or(o.SharedBytes, 32<<20)
+	return o
+}
+
+func (o Options) validate() error {
+	var errs []error
+	if o.Log == nil || o.Refusal == nil {
+		errs = append(errs, errors.New("deliver needs a log and the names of errors"))
+	}
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"subscribers", int64(o.SubscribersMax)}, {"write timeout", int64(o.WriteTimeout)},
+		{"page bytes", int64(o.PageBytes)}, {"page events", int64(o.PageEvents)},
+		{"shared bytes", int64(o.SharedBytes)},
+	} {
+		if f.n < 0 {
+			errs = append(errs, fmt.Errorf("deliver: %s %d is negative", f.name, f.n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Delivery serves streams of the event log.
+type Delivery struct {
+	log          Log
+	epoch        string
+	pages        *pages
+	places       *clients.Places     // of subscribers
+	slots        *semaphore.Weighted // one for each subscriber, for Wait
+	held         *clients.Turns      // one for each byte of a long page that is being sent
+	max          int64
+	writeTimeout time.Duration
+	logger       *slog.Logger
+	metrics      *metrics
+	watch        func(error)
+	refusal      func(error) (name, message string)
+}
+
+// New makes a Delivery. It serves by its handlers.
+func New(o Options) (*Delivery, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(o.Registerer, o.Refused)
+	if err != nil {
+		return nil, err
+	}
+	p := &pages{log: o.Log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes,
+		metrics: m, readers: semaphore.NewWeighted(readersMax), byID: map[uint64]*sharedPage{}}
+	return &Delivery{log: o.Log, epoch: o.Epoch, pages: p,
+		slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
+		places: clients.NewPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve,
+			max(1, o.SubscribersMax/streamsShare)),
+		held: clients.NewTurns(heldBytesMax), max: int64(o.SubscribersMax),
+		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
+		refusal: o.Refusal}, nil
+}
+
+// Wait waits until no stream is open. Meanwhile, none can be opened.
+func (d *Delivery) Wait(ctx context.Context) error {
+	if err := d.slots.Acquire(ctx, d.max); err != nil {
+		return err
+	}
+	d.slots.Release(d.max)
+	return nil
+}

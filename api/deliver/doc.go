@@ -1,0 +1,32 @@
+// Package deliver brings the event log to consumers.
+//
+// # Purpose
+//
+// It reads the log once for all consumers that are at the same place, picks for each what its filter
+// wants, writes it in the format that the consumer speaks, and sends it over a WebSocket.
+//
+// # Invariants
+//
+//  1. A stream sends every visible event from its cursor on that its filter wants, in the order of
+//     ids, each once: replay and tail are one loop over one reader, without a queue that could
+//     overflow.
+//  2. A page of events is shared for at most a second after it was read, so hiding an account takes
+//     effect within that.
+//  3. An event is encoded at most once per format for all streams that share its page.
+//  4. A change of a filter holds from the id that the answer names, and from no earlier one.
+//  5. What waits for a consumer that does not read is bounded for all of them together. A consumer
+//     that reads is never cut off for being behind; one that stops reading is, with the reason.
+//
+// # Concurrency
+//
+// A Delivery may be used by any goroutine. A stream has the request's goroutine and one that reads
+// from the peer; only the former writes to the connection.
+//
+// # Files
+//
+//	delivery.go   Options, Delivery          stream.go   GET /stream, its parameters
+//	subscriber.go one open stream            update.go   messages of its consumer
+//	page.go       decoded events, shared     cache.go    which pages are shared
+//	format.go     what a format is           cistern.go  Cistern's own
+//	frame.go      frames of WebSocket        limits.go, metrics.go
+package deliver

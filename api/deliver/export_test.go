@@ -1,0 +1,98 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+
+	"cistern/api/clients"
+	"cistern/api/wire"
+	"cistern/filter"
+	"cistern/store"
+)
+
+// refusalOf has the words of package api.
+func refusalOf(err error) (name, message string) {
+	var r *wire.Refusal
+	switch {
+	case errors.As(err, &r):
+		return r.Name, r.Message
+	case errors.Is(err, store.ErrFutureCursor):
+		return "FutureCursor", err.Error()
+	case errors.Is(err, store.ErrOutdatedCursor):
+		return "OutdatedCursor", err.Error()
+	}
+	return "InternalError", "internal error"
+}
+
+func newTest(log Log, o Options) *Delivery {
+	o.Log, o.Epoch, o.Refusal = log, "epoch1", refusalOf
+	d, err := New(o)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// StreamHandler serves /stream from a log.
+func StreamHandler(log Log, o Options) http.Handler { return handler(newTest(log, o)) }
+
+// StreamHandlerHolding is StreamHandler with a limit of the bytes of long pages that subscribers
+// hold. uses is how many of them hold or wait for one.
+func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses func() int) {
+	d := newTest(log, o)
+	d.held = clients.NewTurns(bytes)
+	return handler(d), d.held.Uses
+}
+
+func handler(d *Delivery) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := d.Stream(w, r); err != nil {
+			name, message := refusalOf(err)
+			status := http.StatusBadRequest
+			switch name {
+			case "UpgradeRequired":
+				status = http.StatusUpgradeRequired
+			case "RateLimitExceeded":
+				status = http.StatusTooManyRequests
+			case "Unavailable":
+				status = http.StatusServiceUnavailable
+			}
+			wire.WriteJSON(w, status, wire.ErrorBody{Error: name, Message: message})
+		}
+	})
+}
+
+// Pager reads pages of a log as a stream without a filter does.
+type Pager struct{ pages *pages }
+
+// NewPager makes one.
+func NewPager(log Log, o Options) *Pager { return &Pager{newTest(log, o).pages} }
+
+// Read gives the page from cursor on.
+func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next uint64, err error) {
+	pg, err := p.pages.read(ctx, cursor)
+	if err != nil {
+		return nil, 0, err
+	}
+	all, _, err := p.pages.frames(ctx, nil, pg, cisternJSON, pg.pick(nil, &filter.Events{}))
+	if len(all) == 0 {
+		return nil, pg.next, err
+	}
+	return all[0], pg.next, err
+}
+
+// AppendEvent encodes one event.
+func AppendEvent(ev *store.Event) (frame []byte, refused int) {
+	var p page
+	p.add(ev)
+	frames, _, m := p.frames(nil, cisternJSON, []int32{0})
+	return frames[0], m.refused
+}
+
+// FrameEnd is frameEnd.
+var FrameEnd = frameEnd
+
+// ParseUpdate is parseUpdate.
+func ParseUpdate(r io.Reader) (*filter.Events, error) { return parseUpdate(r) }

@@ -1,0 +1,76 @@
+package deliver
+
+import (
+	"encoding/binary"
+
+	"cistern/api/wire"
+)
+
+// WebSocket frames (RFC 6455, section 5.2) as a server sends them: final, unmasked.
+const (
+	frameText  = 0x81
+	frameClose = 0x88
+	framePing  = 0x89
+	framePong  = 0x8a
+
+	// frameHeader is the size of the header of a frame of 126 to 65,535 bytes, the usual case.
+	frameHeader = 4
+)
+
+// sealFrame writes the header of the text frame that begins at start with frameHeader bytes of
+// room, moving the payload when the header is shorter or longer.
+func sealFrame(out []byte, start int) []byte {
+	n := len(out) - start - frameHeader
+	switch {
+	case n <= 125:
+		copy(out[start+2:], out[start+frameHeader:])
+		out = out[:len(out)-2]
+		out[start+1] = byte(n)
+	case n <= 0xffff:
+		out[start+1] = 126
+		binary.BigEndian.PutUint16(out[start+2:], uint16(n))
+	default:
+		out = append(out, "000000"...)
+		copy(out[start+10:], out[start+frameHeader:start+frameHeader+n])
+		out[start+1] = 127
+		binary.BigEndian.PutUint64(out[start+2:], uint64(n))
+	}
+	out[start] = frameText
+	return out
+}
+
+// frameEnd returns the end of the frame with the byte at at, or at if it is between two frames.
+func frameEnd(frames []byte, at int) int {
+	end := 0
+	for end < at {
+		switch n := frames[end+1]; n {
+		case 126:
+			end += 4 + int(binary.BigEndian.Uint16(frames[end+2:]))
+		case 127:
+			end += 10 + int(binary.BigEndian.Uint64(frames[end+2:]))
+		default:
+			end += 2 + int(n)
+		}
+	}
+	return end
+}
+
+// appendControl appends a control frame. Its payload has at most controlBytesMax.
+func appendControl[S string | []byte](dst []byte, kind byte, payload S) []byte {
+	payload = payload[:min(len(payload), controlBytesMax)]
+	return append(append(dst, kind, byte(len(payload))), payload...)
+}
+
+// appendClose appends a close frame.
+func appendClose(dst []byte, code uint16, reason string) []byte {
+	return appendControl(dst, frameClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
+}
+
+// appendError appends the frame with the reason why a stream ends.
+func appendError(dst []byte, name, message string) []byte {
+	start := len(dst)
+	dst = append(dst, `0000{"type":"error","error":`...)
+	dst = wire.AppendString(dst, name)
+	dst = wire.AppendString(append(dst, `,"message":`...), message)
+	return sealFrame(append(dst, '}'), start)
+}

@@ -1,0 +1,38 @@
+package deliver
+
+import "time"
+
+// Limits of streams. The defaults of Options bound the rest.
+const (
+	// streamsReserve and streamsShare divide Options.SubscribersMax among clients: of 1,000 streams
+	// one client gets 750, and the rest is for clients with up to 25.
+	streamsReserve = 4
+	streamsShare   = 40
+
+	// readersMax bounds pages of events read at a time, 16 × 3 MiB.
+	readersMax = 16
+	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice
+	// PageBytes are bounded by SubscribersMax, 1,000 × 256 KiB = 256 MiB.
+	heldBytesMax = 256 << 20
+	// blowUp is how many times larger the JSON of a record can be than the record: an empty byte
+	// string takes one byte, and {"$bytes":""} fourteen with its comma.
+	blowUp = 14
+	// eventBytes is about the size of an event besides its record: in memory, and in a frame.
+	eventBytes = 250
+
+	// arenaBytes is how much memory for the bytes of events is allocated at a time.
+	arenaBytes = 32 << 10
+
+	// messageBytesMax bounds a message of a consumer: a filter of 10,000 DIDs takes 350 KB.
+	messageBytesMax = 512 << 10
+	// controlBytesMax bounds the payload of a control frame, by RFC 6455.
+	controlBytesMax = 125
+	// pingEvery is how often an idle stream is probed.
+	pingEvery = 30 * time.Second
+	// peerTimeout ends a stream when its peer has sent nothing for that long.
+	peerTimeout = 90 * time.Second
+	// farewellTimeout bounds the closing handshake of a stream.
+	farewellTimeout = 2 * time.Second
+	// sharedAge is how long subscribers share a page (invariant 2).
+	sharedAge = time.Second
+)

@@ -1,0 +1,41 @@
+package deliver
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	subscribers prometheus.Gauge
+	events      prometheus.Counter
+	bytes       prometheus.Counter
+	read        prometheus.Counter     // pages
+	shared      prometheus.Counter     // pages
+	ended       *prometheus.CounterVec // reason: peer, message, shutdown, slow, cursor, internal
+	refused     prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, refused prometheus.Counter) (*metrics, error) {
+	pages := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cistern_api_stream_pages_total", Help: "Pages of events for streams, by source: read from the log, or shared.",
+	}, []string{"source"})
+	m := &metrics{
+		refused: refused,
+		read:    pages.WithLabelValues("read"), shared: pages.WithLabelValues("shared"),
+		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "cistern_api_subscribers", Help: "Open streams.",
+		}),
+		events: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cistern_api_stream_events_total", Help: "Events sent to subscribers.",
+		}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "cistern_api_stream_bytes_total", Help: "Bytes of events sent to subscribers.",
+		}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cistern_api_streams_ended_total", Help: "Ended streams by reason.",
+		}, []string{"reason"}),
+	}
+	for _, c := range []prometheus.Collector{m.subscribers, m.events, m.bytes, pages, m.ended} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

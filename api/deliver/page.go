@@ -1,0 +1,183 @@
+package deliver
+
+import (
+	"sync"
+
+	"cistern/filter"
+	"cistern/store"
+)
+
+// page is a stretch of the log: its visible events, decoded once for all streams that pass it.
+type page struct {
+	next   uint64 // id to go on from
+	events []event
+	dids   []string // that events have, each once for a run of events
+	names  [][]byte // their collections, likewise
+	bytes  int      // of the events in memory
+	arena  []byte   // what is left of the memory for the bytes of events
+
+	// mu guards:
+	mu        sync.Mutex
+	encodings []*encoding
+}
+
+// made is what a call of frames encoded.
+type made struct {
+	bytes   int
+	refused int // records without a JSON form
+}
+
+// event is an event whose bytes the page owns.
+type event struct {
+	store.Event
+	did, name int32 // in dids and names; name is -1 without a collection
+}
+
+// encoding is a page in one format, as frames.
+type encoding struct {
+	format  *format
+	encoder encoder
+	buf     []byte
+	frames  []span // of the events, in buf
+	left    int    // events not encoded yet
+}
+
+// span is empty if the format has no such event, or the event is not encoded yet.
+type span struct {
+	from, to int
+	done     bool // encoded, or not in the format
+}
+
+// add copies an event of the log.
+func (p *page) add(ev *store.Event) {
+	e := event{Event: *ev, name: -1}
+	if n := len(p.dids); n == 0 || p.dids[n-1] != ev.DID {
+		p.dids = append(p.dids, ev.DID)
+	}
+	e.did = int32(len(p.dids) - 1)
+	if ev.Kind == store.KindRecord {
+		if n := len(p.names); n == 0 || string(p.names[n-1]) != string(ev.Collection) {
+			p.names = append(p.names, p.own(ev.Collection))
+		}
+		e.name = int32(len(p.names) - 1)
+		e.Collection = p.names[e.name]
+		e.Rkey, e.Record = p.own(ev.Rkey), p.own(ev.Record)
+	}
+	p.events = append(p.events, e)
+	p.bytes += eventBytes + len(ev.Record)
+}
+
+// own returns a copy of b.
+func (p *page) own(b []byte) []byte {
+	if len(b) > cap(p.arena)-len(p.arena) {
+		// A page at the head has few events: it begins small.
+		p.arena = make([]byte, 0, max(len(b), min(2*cap(p.arena), arenaBytes), arenaBytes/32))
+	}
+	at := len(p.arena)
+	p.arena = append(p.arena, b...)
+	return p.arena[at:len(p.arena):len(p.arena)]
+}
+
+// pick returns the events that a filter wants, by their places, appended to dst.
+func (p *page) pick(dst []int32, f *filter.Events) []int32 {
+	if f.All() {
+		for i := range p.events {
+			dst = append(dst, int32(i))
+		}
+		return dst
+	}
+	did, name, didOK, nameOK := int32(-1), int32(-1), false, false
+	for i := range p.events {
+		ev := &p.events[i]
+		if ev.did != did {
+			did, didOK = ev.did, f.DID(p.dids[ev.did])
+		}
+		if !didOK || !f.Kind(uint8(ev.Kind)) {
+			continue
+		}
+		if ev.Kind == store.KindRecord {
+			if ev.name != name {
+				name, nameOK = ev.name, f.Collection(p.names[ev.name])
+			}
+			if !nameOK || !f.Record(uint8(ev.Action), ev.Live) {
+				continue
+			}
+		}
+		dst = append(dst, int32(i))
+	}
+	return dst
+}
+
+// frames returns the frames of the events at some places, as slices of memory that is not changed
+// any more, appended to dst, and the number of events in them. made describes what was encoded now.
+func (p *page) frames(dst [][]byte, f *format, places []int32) (_ [][]byte, events int, made made) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.encoding(f)
+	if e.left > 0 {
+		made = e.encode(p.events, places)
+	}
+	// Frames that follow each other in memory become one slice.
+	from, to := 0, 0
+	for _, i := range places {
+		at := e.frames[i]
+		switch {
+		case at.from == at.to:
+			continue
+		case at.from == to:
+			to = at.to
+		default:
+			if to > from {
+				dst = append(dst, e.buf[from:to:to])
+			}
+			from, to = at.from, at.to
+		}
+		events++
+	}
+	if to > from {
+		dst = append(dst, e.buf[from:to:to])
+	}
+	return dst, events, made
+}
+
+// encoding returns what was encoded in a format. mu is held.
+func (p *page) encoding(f *format) *encoding {
+	for _, e := range p.encodings {
+		if e.format == f {
+			return e
+		}
+	}
+	e := &encoding{format: f, encoder: f.encoder(), frames: make([]span, len(p.events)), left: len(p.events)}
+	p.encodings = append(p.encodings, e)
+	return e
+}
+
+// encode encodes the events at some places that are not yet.
+func (e *encoding) encode(events []event, places []int32) (m made) {
+	if e.buf == nil {
+		size := 0
+		for _, i := range places {
+			size += eventBytes + len(events[i].Record)*5/4
+		}
+		e.buf = make([]byte, 0, size)
+	}
+	for _, i := range places {
+		if e.frames[i].done {
+			continue
+		}
+		e.frames[i].done = true
+		e.left--
+		start := len(e.buf)
+		out, result := e.encoder.encode(append(e.buf, "0000"...), &events[i].Event) // room for the header
+		if result == notInFormat {
+			continue
+		}
+		if result == encodedWithout {
+			m.refused++
+		}
+		e.buf = sealFrame(out, start)
+		e.frames[i] = span{start, len(e.buf), true}
+		m.bytes += len(e.buf) - start
+	}
+	return m
+}

@@ -1,0 +1,155 @@
+package deliver
+
+import (
+	"errors"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"cistern/api/clients"
+	"cistern/api/wire"
+	"cistern/filter"
+
+	"github.com/gorilla/websocket"
+)
+
+// Stream answers GET /stream.
+func (d *Delivery) Stream(w http.ResponseWriter, r *http.Request) error {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return wire.Invalid("the query string cannot be read: %v", err)
+	}
+	q := params(values)
+	at, err := q.position()
+	if err != nil {
+		return err
+	}
+	f, err := q.filter()
+	if err != nil {
+		return err
+	}
+	form := cisternJSON
+	switch include := values.Get("include"); include {
+	case "":
+	case "cbor":
+		form = cisternCBOR
+	default:
+		return wire.Invalid("include %s: only cbor can be included", wire.Echo(include))
+	}
+	return d.open(w, r, subscription{position: at, filter: f, format: form})
+}
+
+// subscription is what a consumer asked for.
+type subscription struct {
+	position
+	filter *filter.Events
+	format *format
+}
+
+// position is where a stream begins.
+type position struct {
+	cursor uint64 // inclusive; 0: the oldest event kept
+	given  bool   // otherwise at the head
+	epoch  string // of the cursor; "": any
+}
+
+// open upgrades the request and serves the stream.
+func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) error {
+	if !websocket.IsWebSocketUpgrade(r) {
+		return wire.Refuse("UpgradeRequired", "%s is a WebSocket: connect with ws://", r.URL.Path)
+	}
+	client := clients.Of(r.RemoteAddr)
+	if !d.places.Take(client) {
+		if !d.places.Full() {
+			return wire.Refuse("RateLimitExceeded", "your address has as many of the %d streams as one client may have", d.max)
+		}
+		return wire.Refuse("Unavailable", "all %d places for subscribers are taken", d.max)
+	}
+	defer d.places.Give(client)
+	if !d.slots.TryAcquire(1) {
+		return wire.Refuse("Unavailable", "the server is about to stop")
+	}
+	defer d.slots.Release(1)
+	d.metrics.subscribers.Inc()
+	defer d.metrics.subscribers.Dec()
+	if !s.given {
+		// Before the handshake, so that its answer promises every event published from then on.
+		s.cursor = d.log.Head() + 1
+	}
+	upgrader := websocket.Upgrader{
+		HandshakeTimeout: d.writeTimeout,
+		CheckOrigin:      func(*http.Request) bool { return true }, // public and read-only
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			wire.WriteJSON(w, status, wire.ErrorBody{Error: "InvalidRequest", Message: reason.Error()})
+		},
+	}
+	ws, err := upgrader.Upgrade(w, r, http.Header{"Cistern-Epoch": {d.epoch}})
+	if err != nil {
+		return nil // answered
+	}
+	u := &subscriber{Delivery: d, subscription: s, client: client, ws: ws, conn: ws.NetConn(),
+		pongs: make(chan string, 1), updates: make(chan *filter.Events, 1)}
+	u.run(r.Context())
+	_ = ws.Close() // farewell may have closed it already
+	return nil
+}
+
+// params are the parameters of a stream. Lists are given by commas or by repetition.
+type params url.Values
+
+// single returns a parameter that may be given once, "" if it is missing.
+func (q params) single(name string) (string, error) {
+	if n := len(q[name]); n > 1 {
+		return "", wire.Invalid("parameter %s is given %d times: want one value", name, n)
+	}
+	return url.Values(q).Get(name), nil
+}
+
+// list returns the items of a parameter.
+func (q params) list(name string) (items []string) {
+	for _, given := range q[name] {
+		for item := range strings.SplitSeq(given, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				items = append(items, item)
+			}
+		}
+	}
+	return items
+}
+
+func (q params) position() (p position, err error) {
+	cursor, cerr := q.single("cursor")
+	epoch, eerr := q.single("epoch")
+	if err := errors.Join(cerr, eerr); err != nil {
+		return p, err
+	}
+	p.epoch = epoch
+	if p.given = url.Values(q).Has("cursor"); !p.given {
+		return p, nil
+	}
+	if p.cursor, err = strconv.ParseUint(cursor, 10, 64); err != nil {
+		return p, wire.Invalid("cursor %s: want a whole number from 0 to %d", wire.Echo(cursor), uint64(math.MaxUint64))
+	}
+	return p, nil
+}
+
+func (q params) filter() (*filter.Events, error) {
+	live, err := q.single("live")
+	if err != nil {
+		return nil, err
+	}
+	return compile(filter.EventsConfig{
+		Collections: q.list("collections"), DIDs: q.list("dids"), Kinds: q.list("kinds"),
+		Actions: q.list("actions"), Live: live,
+	})
+}
+
+func compile(c filter.EventsConfig) (*filter.Events, error) {
+	f, err := filter.CompileEvents(c)
+	if err != nil {
+		return nil, wire.Invalid("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return f, nil
+}

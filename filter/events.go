@@ -1,0 +1,108 @@
+package filter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// EventsConfig is a filter of events as a consumer writes it. An empty set means all.
+type EventsConfig struct {
+	Collections []string // NSIDs and prefixes (app.bsky.*); of record events
+	DIDs        []string
+	Kinds       []string // record, account, identity
+	Actions     []string // create, update, delete; of record events
+	Live        string   // "true": from the firehose; "false": from backfills; of record events
+}
+
+// EventKinds and EventActions are the words of an EventsConfig. The place of a word, from 1 on, is
+// its number in package store.
+var (
+	EventKinds   = []string{"record", "account", "identity"}
+	EventActions = []string{"create", "update", "delete"}
+)
+
+// Events decides which events a consumer wants. It never changes. The zero value wants all. What
+// only record events have restricts only these: a consumer of one collection still learns that an
+// account is gone, unless its kinds are record alone.
+type Events struct {
+	collections patterns
+	dids        map[string]struct{}
+	kinds       uint8 // a bit for each number; 0: all
+	actions     uint8
+	live        string
+}
+
+// CompileEvents returns the filter of a config. The error names every invalid value.
+func CompileEvents(c EventsConfig) (*Events, error) {
+	f := &Events{live: c.Live}
+	var errs []error
+	collections, err := compile("collection", c.Collections)
+	errs = append(errs, err)
+	if len(c.DIDs) > 0 {
+		f.dids = make(map[string]struct{}, len(c.DIDs))
+	}
+	for _, did := range c.DIDs {
+		if _, err := syntax.ParseDID(did); err != nil {
+			errs = append(errs, fmt.Errorf("did %.400q is not a DID", did))
+		}
+		f.dids[did] = struct{}{}
+	}
+	var kerr, aerr error
+	f.collections = collections
+	f.kinds, kerr = bits("kind", c.Kinds, EventKinds)
+	f.actions, aerr = bits("action", c.Actions, EventActions)
+	errs = append(errs, kerr, aerr)
+	if c.Live != "" && c.Live != "true" && c.Live != "false" {
+		errs = append(errs, fmt.Errorf("live %.400q is neither true nor false", c.Live))
+	}
+	if len(f.collections) > itemsMax || len(f.dids) > itemsMax {
+		errs = append(errs, fmt.Errorf("%d collections and %d dids: at most %d of each", len(f.collections), len(f.dids), itemsMax))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// bits returns the set of numbers of some words.
+func bits(noun string, given, words []string) (set uint8, err error) {
+	var errs []error
+	for _, word := range given {
+		i := slices.Index(words, word)
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("%s %.400q is none of %s", noun, word, strings.Join(words, ", ")))
+			continue
+		}
+		set |= 1 << (i + 1)
+	}
+	return set, errors.Join(errs...)
+}
+
+// All reports whether every event is wanted.
+func (f *Events) All() bool {
+	return len(f.collections) == 0 && len(f.dids) == 0 && f.kinds == 0 && f.actions == 0 && f.live == ""
+}
+
+// Kind reports whether events of a kind are wanted, by its number.
+func (f *Events) Kind(kind uint8) bool { return f.kinds == 0 || f.kinds&(1<<kind) != 0 }
+
+// DID reports whether events of an account are wanted.
+func (f *Events) DID(did string) bool {
+	_, ok := f.dids[did]
+	return ok || len(f.dids) == 0
+}
+
+// Collection reports whether record events of a collection are wanted.
+func (f *Events) Collection(collection []byte) bool {
+	return len(f.collections) == 0 || f.collections.match(collection)
+}
+
+// Record reports whether record events of an action, by its number, from the firehose or from a
+// backfill, are wanted.
+func (f *Events) Record(action uint8, live bool) bool {
+	return (f.actions == 0 || f.actions&(1<<action) != 0) && (f.live == "" || (f.live == "true") == live)
+}
