@@ -96,3 +96,17 @@ var FrameEnd = frameEnd
 
 // ParseUpdate is parseUpdate.
 func ParseUpdate(r io.Reader) (*filter.Events, error) { return parseUpdate(r) }
+
+// Encode encodes the events at some places of a page, one call of each list, and returns how many
+// bytes each call encoded.
+func Encode(events []store.Event, lists ...[]int32) (bytes []int) {
+	var p page
+	for i := range events {
+		p.add(&events[i])
+	}
+	for _, places := range lists {
+		_, _, m := p.frames(nil, cisternJSON, places)
+		bytes = append(bytes, m.bytes)
+	}
+	return bytes
+}

@@ -231,3 +231,12 @@ func dialStream(t testing.TB, srv *httptest.Server, query string) net.Conn {
 	}
 	return conn
 }
+
+// An event is encoded once, whichever streams want it (invariant 3).
+func TestEncodedOnce(t *testing.T) {
+	t.Parallel()
+	got := deliver.Encode(delivertest.Posts(4), []int32{1, 3}, []int32{1}, []int32{0, 1, 2, 3}, []int32{0, 1, 2, 3})
+	if got[0] == 0 || got[1] != 0 || got[2] == 0 || got[3] != 0 {
+		t.Errorf("the calls encoded %d bytes", got)
+	}
+}
