@@ -34,6 +34,8 @@ var levels = map[string]int{
 	"backfill/refilter":       4,
 	"backfill/pace":           3, // beside store, which keeps limits in a type of its own
 	"ingest/frame":            2,
+	"client":                  3,
+	"console":                 1,
 	"filter":                  1,
 	"gate":                    1,
 	"loop":                    1,

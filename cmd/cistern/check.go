@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"cistern/console"
 	"cistern/store"
 
 	"github.com/urfave/cli/v3"
@@ -54,12 +55,13 @@ func (a *app) check(ctx context.Context, dir string) error {
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
 	}
-	fmt.Fprintf(a.stdout, "  %s, %s, %s, %s in %.1f s\n", count(counts["repos"], "repository"),
-		count(counts["records"], "record"), count(counts["blocks"], "block"),
-		count(counts["events"], "event"), time.Since(start).Seconds())
+	fmt.Fprintf(a.stdout, "  %s, %s, %s, %s in %.1f s\n",
+		console.Count(counts["repos"], "repository"), console.Count(counts["records"], "record"),
+		console.Count(counts["blocks"], "block"), console.Count(counts["events"], "event"),
+		time.Since(start).Seconds())
 	if n > 0 {
 		return fmt.Errorf("%s in %s: keep a copy of the store for a report, and index again into "+
-			"an empty directory", count(int64(n), "difference"), dir)
+			"an empty directory", console.Count(int64(n), "difference"), dir)
 	}
 	_, err = fmt.Fprintln(a.stdout, "no differences")
 	return err

@@ -17,6 +17,7 @@ import (
 	"cistern/api"
 	"cistern/backfill"
 	"cistern/backfill/discover"
+	"cistern/console"
 	"cistern/ingest"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -75,7 +76,7 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("--admin: %w", err), public.Close())
 	}
-	term := newTerminal(a.stderr, a.environ)
+	term := console.New(a.stderr, a.environ)
 	log := newLogger(term, cfg.LogLevel)
 	d, err := newDaemon(cfg, log, listeners{public, admin}, a.tune)
 	if err != nil {
@@ -297,6 +298,6 @@ func (d *daemon) sample() sample {
 	return newSample(time.Now(), d.store.Counts(), d.backfill.Syncing(), d.ingest.Sources())
 }
 
-func (d *daemon) progress(term *terminal, log *slog.Logger) *progress {
+func (d *daemon) progress(term *console.Terminal, log *slog.Logger) *progress {
 	return &progress{term: term, log: log, sample: d.sample, logEvery: logEveryDefault}
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"cistern/console"
 	"cistern/filter"
 	"cistern/ingest"
 	"cistern/ingest/simnet"
@@ -115,9 +116,9 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	term := newTerminal(a.stderr, a.environ)
+	term := console.New(a.stderr, a.environ)
 	fmt.Fprintf(a.stdout, "A simulated network: %s on %s, seed %d, all on this machine.\n",
-		count(int64(o.repos), "account"), count(int64(o.hosts), "host"), o.seed)
+		console.Count(int64(o.repos), "account"), console.Count(int64(o.hosts), "host"), o.seed)
 	if err := errors.Join(network.Start(ctx), network.Build(ctx)); err != nil {
 		return err
 	}

@@ -26,8 +26,8 @@
 //   - firehose.go, crawler.go, filter.go: ingest, discovery and the filter as options and the
 //     private listener set them
 //   - gates.go: what pauses the parts that bring data in; disk.go: the disk reserve
-//   - progress.go, terminal.go, text.go: the progress line, and text for terminals
+//   - progress.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - check.go: offline verification
-//   - repo.go, admin.go: commands for a running daemon
+//   - repo.go: commands for a running daemon
 package main

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/console"
 	"cistern/ingest"
 
 	"github.com/dustin/go-humanize"
@@ -17,7 +18,7 @@ import (
 // progress shows how complete the index is: on a terminal as a line redrawn in place, elsewhere as
 // a log line every few seconds while something changes.
 type progress struct {
-	term   *terminal
+	term   *console.Terminal
 	log    *slog.Logger
 	sample func() sample
 	// logEvery is the pace of log lines.
@@ -82,9 +83,9 @@ const (
 // Run shows progress until ctx ends.
 func (p *progress) Run(ctx context.Context) error {
 	every := p.logEvery
-	if p.term.live() {
+	if p.term.Live() {
 		every = drawEvery
-		defer p.term.draw("")
+		defer p.term.Draw("")
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -106,8 +107,8 @@ func (p *progress) show(s sample) {
 	for len(p.recent) > 2 && s.at.Sub(p.recent[1].at) >= rateWindow {
 		p.recent = p.recent[1:]
 	}
-	if p.term.live() {
-		p.term.draw(p.line(s, p.term.columns()))
+	if p.term.Live() {
+		p.term.Draw(p.line(s, p.term.Columns()))
 		return
 	}
 	still := p.logged
@@ -130,8 +131,8 @@ func (p *progress) show(s sample) {
 // last shows the final state, with the rate of the whole time, and leaves it on the terminal.
 func (p *progress) last(s sample) {
 	p.recent = []sample{p.first, s}
-	if p.term.live() {
-		fmt.Fprintln(p.term, p.line(s, p.term.columns()))
+	if p.term.Live() {
+		fmt.Fprintln(p.term, p.line(s, p.term.Columns()))
 		return
 	}
 	p.logged = sample{}
@@ -178,7 +179,7 @@ func (p *progress) line(s sample, columns int) string {
 		parts = append(parts, p.bar(s.done, total, size))
 	}
 	for _, g := range segments {
-		parts = append(parts, p.term.paint(g.color, clip(g.text, max(1, columns-1))))
+		parts = append(parts, p.term.Paint(g.color, console.Clip(g.text, max(1, columns-1))))
 	}
 	return strings.Join(parts, "  ")
 }
@@ -186,25 +187,26 @@ func (p *progress) line(s sample, columns int) string {
 // segments returns the pieces of the line in their order. A count of zero has none.
 func (p *progress) segments(s sample, total int64) []segment {
 	all := []segment{
-		{0, bold, humanize.Comma(s.done) + "/" + humanize.Comma(total) + " repos"},
+		{0, console.Bold, humanize.Comma(s.done) + "/" + humanize.Comma(total) + " repos"},
 		{1, "", humanize.Comma(s.records) + " records"},
-		{2, cyan, humanize.Comma(p.rate()) + "/s"},
+		{2, console.Cyan, humanize.Comma(p.rate()) + "/s"},
 	}
 	add := func(shown bool, rank int, color, text string) {
 		if shown {
 			all = append(all, segment{rank, color, text})
 		}
 	}
-	add(s.syncing > 0, 4, dim, humanize.Comma(s.syncing)+" syncing")
-	add(s.pending > 0, 5, dim, humanize.Comma(s.pending)+" pending")
-	add(s.lacking > 0, 5, dim, humanize.Comma(s.lacking)+" to refilter")
-	add(s.sources > 0, 3, cyan, humanize.Comma(p.liveRate())+"/s live")
-	add(s.sources > s.running, 3, yellow, count(s.sources-s.running, "source")+" down")
-	add(s.lag >= lagShown, 4, yellow, s.lag.String()+" behind")
+	add(s.syncing > 0, 4, console.Dim, humanize.Comma(s.syncing)+" syncing")
+	add(s.pending > 0, 5, console.Dim, humanize.Comma(s.pending)+" pending")
+	add(s.lacking > 0, 5, console.Dim, humanize.Comma(s.lacking)+" to refilter")
+	add(s.sources > 0, 3, console.Cyan, humanize.Comma(p.liveRate())+"/s live")
+	down := s.sources - s.running
+	add(down > 0, 3, console.Yellow, console.Count(down, "source")+" down")
+	add(s.lag >= lagShown, 4, console.Yellow, s.lag.String()+" behind")
 	failing, kinds := s.ratelimited+s.transport+s.generic, s.failures()
-	add(len(kinds) == 1, 3, yellow, strings.Join(kinds, ""))
-	add(len(kinds) > 1, 3, yellow, humanize.Comma(failing)+" failing")
-	add(len(kinds) > 1, 6, yellow, "("+strings.Join(kinds, ", ")+")")
+	add(len(kinds) == 1, 3, console.Yellow, strings.Join(kinds, ""))
+	add(len(kinds) > 1, 3, console.Yellow, humanize.Comma(failing)+" failing")
+	add(len(kinds) > 1, 6, console.Yellow, "("+strings.Join(kinds, ", ")+")")
 	return all
 }
 
@@ -237,9 +239,9 @@ func (p *progress) bar(done, total int64, size int) string {
 		filled = int(min(done, total) * int64(size) / total)
 	}
 	full, empty := "━", "─"
-	if p.term.ascii {
+	if p.term.ASCII() {
 		full, empty = "#", "-"
 	}
-	return p.term.paint(green, strings.Repeat(full, filled)) +
-		p.term.paint(dim, strings.Repeat(empty, size-filled))
+	return p.term.Paint(console.Green, strings.Repeat(full, filled)) +
+		p.term.Paint(console.Dim, strings.Repeat(empty, size-filled))
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"cistern/console"
 	"cistern/ingest"
 
 	"github.com/mattn/go-runewidth"
@@ -18,7 +20,7 @@ import (
 // shown.
 func TestProgressLine(t *testing.T) {
 	t.Parallel()
-	p := &progress{term: &terminal{fd: -1}, total: 1_000_000}
+	p := &progress{term: console.New(io.Discard, nil), total: 1_000_000}
 	s := sample{repos: 900_000, done: 450_000, records: 123_456_789, pending: 449_900, syncing: 100, resync: 30,
 		ratelimited: 10, transport: 10, generic: 10, sources: 3, running: 2, lag: 75 * time.Second}
 	p.recent = []sample{s}
@@ -41,7 +43,7 @@ func TestProgressLine(t *testing.T) {
 
 func TestProgressRate(t *testing.T) {
 	t.Parallel()
-	p := &progress{term: &terminal{fd: -1}, log: slog.New(slog.DiscardHandler)}
+	p := &progress{term: console.New(io.Discard, nil), log: slog.New(slog.DiscardHandler)}
 	start := time.Unix(0, 0)
 	for i := range 100 {
 		p.show(sample{at: start.Add(time.Duration(i) * drawEvery), repos: 1, records: int64(i * 200)})
@@ -66,7 +68,7 @@ func TestProgressLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		begin := time.Now()
-		p := &progress{term: newTerminal(&out, nil), log: newLogger(&out, slog.LevelInfo), logEvery: logEveryDefault,
+		p := &progress{term: console.New(&out, nil), log: newLogger(&out, slog.LevelInfo), logEvery: logEveryDefault,
 			sample: func() sample {
 				n := min(int64(time.Since(begin)/time.Second), 20)
 				return sample{at: time.Now(), repos: n, done: n, records: n * 10}
@@ -91,7 +93,7 @@ func TestProgressLogLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		begin := time.Now()
-		p := &progress{term: newTerminal(&out, nil), log: newLogger(&out, slog.LevelInfo), logEvery: logEveryDefault,
+		p := &progress{term: console.New(&out, nil), log: newLogger(&out, slog.LevelInfo), logEvery: logEveryDefault,
 			sample: func() sample {
 				n := int64(time.Since(begin) / time.Millisecond)
 				return newSample(time.Now(), map[string]int64{"repos": 5, "synced": 5, "records": n}, 0,
@@ -109,44 +111,4 @@ func TestProgressLogLive(t *testing.T) {
 			t.Errorf("no rate:\n%s", &out)
 		}
 	})
-}
-
-// TestTerminalLine checks that log lines appear above the line that is redrawn.
-func TestTerminalLine(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	term := &terminal{out: &out, fd: 0}
-	term.draw("50%")
-	term.draw("50%")
-	if _, err := term.Write([]byte("a message\n")); err != nil {
-		t.Fatal(err)
-	}
-	term.draw("")
-	if want := "\r\x1b[K50%\r\x1b[Ka message\n50%\r\x1b[K"; out.String() != want {
-		t.Errorf("got %q, want %q", &out, want)
-	}
-}
-
-func TestText(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{0: "0 hosts", 1: "1 host", 1234567: "1,234,567 hosts"} {
-		if got := count(n, "host"); got != want {
-			t.Errorf("count(%d) = %s", n, got)
-		}
-	}
-	if got := count(2, "repository"); got != "2 repositories" {
-		t.Error(got)
-	}
-	for _, row := range []struct {
-		text    string
-		columns int
-		want    string
-	}{{"abc", 3, "abc"}, {"abcd", 3, "ab…"}, {"青空青空", 8, "青空青空"}, {"青空青空", 7, "青空青…"}, {"青空青空", 6, "青空…"}, {"e\u0301e\u0301", 2, "e\u0301e\u0301"}, {"abc", 0, "…"}} {
-		if got := clip(row.text, row.columns); got != row.want {
-			t.Errorf("clip(%q, %d) = %q, want %q", row.text, row.columns, got, row.want)
-		}
-	}
-	if got := printable("a\x1b[2Jb\u202ec\n"); got != "a·[2Jb·c·" {
-		t.Errorf("printable: %q", got)
-	}
 }

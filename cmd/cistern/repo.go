@@ -18,6 +18,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"cistern/client"
+	"cistern/console"
+
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 )
@@ -95,7 +98,7 @@ func (a *app) repoCommand() *cli.Command {
 type repoSession struct {
 	*app
 	cmd    *cli.Command
-	client *adminClient
+	client *client.Client
 
 	file, state, verified, host string
 	limit                       uint64
@@ -123,7 +126,7 @@ func (s *repoSession) options() []option {
 			help: "Delete their records too. Only another fetch restores them."},
 		{name: "json", set: set(&s.json, parseSwitch),
 			help: "Print the daemon's rows as JSON lines."},
-		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseAdmin),
+		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
 			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
 		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
 			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
@@ -149,7 +152,7 @@ func (a *app) repoSubcommand(name, arguments, usage string,
 			if err := mistakes(append(errs, more...)); err != nil {
 				return err
 			}
-			s.cmd, s.client = cmd, newAdminClient(s.admin, s.token)
+			s.cmd, s.client = cmd, client.New(s.admin, s.token, "its private listener with --admin")
 			return a.untilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
 		},
 	}
@@ -206,11 +209,11 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 	results, rejected := map[string]int64{}, int64(0)
 	table := newTable(s.stdout)
 	for page := range slices.Chunk(dids, didsMax) {
-		rows := make([]didRow, len(page))
+		rows := make([]any, len(page))
 		for i, did := range page {
 			rows[i] = didRow{did}
 		}
-		_, err := s.client.do(ctx, method, path, query, rows, func(line json.RawMessage) error {
+		_, err := s.client.Do(ctx, method, path, query, rows, func(line json.RawMessage) error {
 			var row outcomeRow
 			if err := unmarshalRow(line, &row); err != nil {
 				return err
@@ -233,7 +236,7 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 	}
 	if !s.json {
 		for _, result := range slices.Sorted(maps.Keys(results)) {
-			fmt.Fprintf(s.stdout, "%s %s\n", humanize.Comma(results[result]), printable(result))
+			fmt.Fprintf(s.stdout, "%s %s\n", humanize.Comma(results[result]), console.Printable(result))
 		}
 		if rejected == 0 && len(results) == 0 {
 			fmt.Fprintln(s.stdout, "no repositories")
@@ -243,7 +246,7 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 		}
 	}
 	if rejected > 0 {
-		return fmt.Errorf("%s refused", count(rejected, "DID"))
+		return fmt.Errorf("%s refused", console.Count(rejected, "DID"))
 	}
 	return nil
 }
@@ -254,14 +257,14 @@ func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 
 // addRow adds a row to a table. A write to a table does not fail before its Flush.
 func addRow(table *tabwriter.Writer, cells ...string) {
 	for i, cell := range cells {
-		cells[i] = cmp.Or(printable(cell), "-")
+		cells[i] = cmp.Or(console.Printable(cell), "-")
 	}
 	fmt.Fprintln(table, strings.Join(cells, "\t"))
 }
 
 func unmarshalRow(line json.RawMessage, row any) error {
 	if err := json.Unmarshal(line, row); err != nil {
-		return fmt.Errorf("row %s: %w", clip(printable(string(line)), 80), err)
+		return fmt.Errorf("row %s: %w", console.Clip(console.Printable(string(line)), 80), err)
 	}
 	return nil
 }
@@ -329,7 +332,7 @@ func (s *repoSession) ls(ctx context.Context) error {
 			host = cmp.Or(u.Host, r.PDS)
 		}
 		addRow(table, r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host,
-			clip(r.Reason, 60))
+			console.Clip(r.Reason, 60))
 		return nil
 	})
 	switch {
@@ -364,7 +367,7 @@ func (s *repoSession) pages(ctx context.Context, query url.Values, limit int,
 			left--
 			return fn(line)
 		}
-		next, err := s.client.do(ctx, "GET", "/repos", query, nil, row)
+		next, err := s.client.Do(ctx, "GET", "/repos", query, nil, row)
 		if err != nil || next == "" || (limit > 0 && left <= 0) {
 			return next != "", err
 		}
@@ -377,7 +380,7 @@ func (s *repoSession) show(ctx context.Context) error {
 		return fmt.Errorf("%s needs one DID", subject(s.cmd))
 	}
 	path := "/repos/" + url.PathEscape(s.cmd.Args().First())
-	_, err := s.client.do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
+	_, err := s.client.Do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
 		if s.json {
 			return s.printJSON(line)
 		}
@@ -413,7 +416,8 @@ func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
 		if s := ""; json.Unmarshal(value, &s) == nil {
 			text = s
 		}
-		if _, err := fmt.Fprintf(w, "%-18s %s\n", printable(name), printable(text)); err != nil {
+		_, err = fmt.Fprintf(w, "%-18s %s\n", console.Printable(name), console.Printable(text))
+		if err != nil {
 			return err
 		}
 	}

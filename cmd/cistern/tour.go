@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"cistern/console"
 	"cistern/ingest/simnet"
 	"cistern/store"
 
@@ -27,7 +28,7 @@ import (
 type tour struct {
 	daemon  *daemon
 	network *simnet.Network
-	term    *terminal
+	term    *console.Terminal
 	out     io.Writer
 	started time.Time
 	program string
@@ -118,10 +119,10 @@ func (t *tour) summary(s sample, took time.Duration) error {
 // facts prints names and values under a heading.
 func (t *tour) facts(heading string, rows [][2]string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s\n\n", t.paint(bold, heading))
+	fmt.Fprintf(&b, "\n%s\n\n", t.paint(console.Bold, heading))
 	for _, r := range rows {
-		fmt.Fprintf(&b, "  %s %s\n", t.paint(dim, fmt.Sprintf("%-13s", r[0])),
-			page("{{wrap . 16}}", r[1], t.term.columns()-1))
+		fmt.Fprintf(&b, "  %s %s\n", t.paint(console.Dim, fmt.Sprintf("%-13s", r[0])),
+			page("{{wrap . 16}}", r[1], t.term.Columns()-1))
 	}
 	_, err := io.WriteString(t.out, b.String())
 	return err
@@ -140,7 +141,7 @@ func (t *tour) refusal() (string, error) {
 	if err != nil || len(rows) == 0 {
 		return "", err
 	}
-	return printable(rows[0].Retry.Error), nil
+	return console.Printable(rows[0].Retry.Error), nil
 }
 
 // question is an example query with the text that introduces it.
@@ -211,15 +212,16 @@ func (t *tour) show(number int, about, command string, answer []byte) error {
 		return fmt.Errorf("example %d: %w", number, err)
 	}
 	var b strings.Builder
-	title := t.paint(bold, fmt.Sprintf("%d. %s", number, about))
-	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", title, t.paint(cyan, command))
+	title := t.paint(console.Bold, fmt.Sprintf("%d. %s", number, about))
+	fmt.Fprintf(&b, "\n%s\n\n  $ %s\n\n", title, t.paint(console.Cyan, command))
 	lines := strings.Split(strings.TrimRight(pretty.String(), "\n"), "\n")
 	for i, line := range lines {
 		if i == tourLines && len(lines) > tourLines+1 {
-			fmt.Fprintf(&b, "  %s\n", t.paint(dim, fmt.Sprintf("… %d more lines", len(lines)-i)))
+			more := fmt.Sprintf("… %d more lines", len(lines)-i)
+			fmt.Fprintf(&b, "  %s\n", t.paint(console.Dim, more))
 			break
 		}
-		fmt.Fprintf(&b, "  %s\n", clip(printable(line), t.term.columns()-3))
+		fmt.Fprintf(&b, "  %s\n", console.Clip(console.Printable(line), t.term.Columns()-3))
 	}
 	_, err := io.WriteString(t.out, b.String())
 	return err
@@ -277,7 +279,7 @@ func httpGet(ctx context.Context, target string) ([]byte, error) {
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, tourBodyMax))
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s: %s", target, res.Status, clip(string(body), 200))
+		err = fmt.Errorf("GET %s: %s: %s", target, res.Status, console.Clip(string(body), 200))
 	}
 	return body, err
 }
@@ -294,8 +296,8 @@ func (t *tour) outlook() error {
 }
 
 func (t *tour) paint(color, text string) string {
-	if !isTerminal(t.out) {
+	if !console.IsTerminal(t.out) {
 		return text
 	}
-	return t.term.paint(color, text)
+	return t.term.Paint(color, text)
 }

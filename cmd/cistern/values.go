@@ -192,6 +192,21 @@ func parseListen(s string) (string, error) {
 	return s, nil
 }
 
+// parseServer returns the base URL of a running daemon. It reads an address as the options of the
+// daemon have it, or a URL.
+func parseServer(address string) (string, error) {
+	if strings.Contains(address, "://") {
+		return parseURL(address)
+	}
+	if _, err := parseListen(address); err != nil {
+		return "", errors.New("want the host:port of a daemon's listener, or its URL")
+	}
+	if strings.HasPrefix(address, ":") {
+		address = "127.0.0.1" + address
+	}
+	return "http://" + address, nil
+}
+
 // loopback reports whether only this machine can reach a listener on addr.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)

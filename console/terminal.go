@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 	"golang.org/x/term"
 )
 
-// terminal is a writer with one line at its end that is redrawn in place. On anything but a
+// Terminal is a writer with one line at its end that is redrawn in place. On anything but a
 // terminal the line is never drawn.
-type terminal struct {
+type Terminal struct {
 	out   io.Writer
 	fd    int // -1: not a terminal
 	color bool
@@ -31,9 +31,10 @@ const (
 	plainColumns = 100
 )
 
-func newTerminal(out io.Writer, environ []string) *terminal {
-	t := &terminal{out: out, fd: -1}
-	if !isTerminal(out) || slices.Contains(environ, "TERM=dumb") {
+// New returns a terminal that writes to out. environ says whether it can do colours: TERM, NO_COLOR.
+func New(out io.Writer, environ []string) *Terminal {
+	t := &Terminal{out: out, fd: -1}
+	if !IsTerminal(out) || slices.Contains(environ, "TERM=dumb") {
 		return t
 	}
 	t.fd, t.ascii = int(out.(*os.File).Fd()), slices.Contains(environ, "TERM=linux")
@@ -43,16 +44,21 @@ func newTerminal(out io.Writer, environ []string) *terminal {
 	return t
 }
 
-func isTerminal(w io.Writer) bool {
+// IsTerminal reports whether w is a terminal.
+func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// live reports whether the line is drawn.
-func (t *terminal) live() bool { return t.fd >= 0 }
+// Live reports whether the line is drawn.
+func (t *Terminal) Live() bool { return t.fd >= 0 }
 
-func (t *terminal) columns() int {
-	if !t.live() {
+// ASCII reports whether the terminal lacks the characters of bars.
+func (t *Terminal) ASCII() bool { return t.ascii }
+
+// Columns returns the width of the terminal, and a usual one for anything else.
+func (t *Terminal) Columns() int {
+	if !t.Live() {
 		return plainColumns
 	}
 	if width, _, err := term.GetSize(t.fd); err == nil && width > 0 {
@@ -62,7 +68,7 @@ func (t *terminal) columns() int {
 }
 
 // Write writes p above the line.
-func (t *terminal) Write(p []byte) (int, error) {
+func (t *Terminal) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.line == "" {
@@ -78,30 +84,30 @@ func (t *terminal) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// draw replaces the line; "" removes it.
-func (t *terminal) draw(line string) {
+// Draw replaces the line; "" removes it.
+func (t *Terminal) Draw(line string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.live() || line == t.line {
+	if !t.Live() || line == t.line {
 		return
 	}
 	t.line = line
 	fmt.Fprint(t.out, "\r\x1b[K"+line)
 }
 
-// paint colours text if the terminal has colours.
-func (t *terminal) paint(color, text string) string {
+// Paint colours text if the terminal has colours.
+func (t *Terminal) Paint(color, text string) string {
 	if !t.color || text == "" {
 		return text
 	}
 	return "\x1b[" + color + "m" + text + "\x1b[0m"
 }
 
-// Colours for paint.
+// Colours for Paint.
 const (
-	bold   = "1"
-	dim    = "2"
-	green  = "32"
-	yellow = "33"
-	cyan   = "36"
+	Bold   = "1"
+	Dim    = "2"
+	Green  = "32"
+	Yellow = "33"
+	Cyan   = "36"
 )

@@ -1,0 +1,127 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"cistern/console"
+)
+
+// Client sends requests to a listener of a running daemon.
+type Client struct {
+	base, token, naming string
+	http                *http.Client
+}
+
+// Limits on an answer.
+const (
+	// lineMax bounds one row. Rows take about 1 KiB.
+	lineMax = 1 << 20
+	// errorMax bounds the body of an error.
+	errorMax      = 64 << 10
+	answerTimeout = 30 * time.Second
+)
+
+// nextCursorHeader is the header of GET /repos with the cursor of the next page.
+const nextCursorHeader = "Cistern-Next-Cursor"
+
+// New returns a client of the listener at the URL base. A token is sent with every request, "" is
+// none. naming says in an error how a user names the listener: its public listener with --url.
+func New(base, token, naming string) *Client {
+	transport := &http.Transport{ResponseHeaderTimeout: answerTimeout}
+	return &Client{base: base, token: token, naming: naming,
+		http: &http.Client{Transport: transport}}
+}
+
+// Do sends a request with rows as JSON lines, and calls fn for each row of the answer. next is the
+// cursor of the next page.
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, rows []any,
+	fn func(json.RawMessage) error) (next string, err error) {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	for _, row := range rows {
+		if err := encoder.Encode(row); err != nil {
+			return "", err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, &body)
+	if err != nil {
+		return "", err
+	}
+	req.URL.RawQuery = query.Encode()
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	req.Header.Set("Accept", "application/x-ndjson")
+	c.authorize(req.Header)
+	res, err := c.http.Do(req)
+	if err != nil {
+		return "", c.unreachable(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return "", c.refused(res)
+	}
+	return res.Header.Get(nextCursorHeader), readRows(res.Body, fn)
+}
+
+// authorize adds the token to a request.
+func (c *Client) authorize(header http.Header) {
+	if c.token != "" {
+		header.Set("Authorization", "Bearer "+c.token)
+	}
+}
+
+// readRows calls fn for each line of body.
+func readRows(body io.Reader, fn func(json.RawMessage) error) error {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, lineMax)
+	for lines.Scan() {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		if !json.Valid(line) {
+			return fmt.Errorf("the answer is not JSON lines: %s", console.Clip(console.Printable(string(line)), 80))
+		}
+		if err := fn(line); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// unreachable explains why no answer came.
+func (c *Client) unreachable(err error) error {
+	var dial *net.OpError
+	if !errors.As(err, &dial) || dial.Op != "dial" {
+		return err
+	}
+	return fmt.Errorf("no daemon answers at %s: start one with cistern run, or name %s (%w)", c.base,
+		c.naming, dial)
+}
+
+// refused explains an answer that is an error.
+func (c *Client) refused(res *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(res.Body, errorMax))
+	if err != nil {
+		return err
+	}
+	var said struct{ Error, Message string }
+	if json.Unmarshal(text, &said) != nil || said.Error == "" {
+		said.Error, said.Message = res.Status, console.Clip(string(bytes.TrimSpace(text)), 200)
+	}
+	hint := ""
+	if res.StatusCode == http.StatusUnauthorized {
+		hint = " (with --admin-token or CISTERN_ADMIN_TOKEN)"
+	}
+	return fmt.Errorf("the daemon at %s answers %s: %s%s", c.base, console.Printable(said.Error),
+		console.Printable(said.Message), hint)
+}
