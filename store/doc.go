@@ -64,7 +64,7 @@
 //	update.go  Update, the way to a row    transition.go the states of a repository
 //	import.go  import groups and the flip  slots.go     groups being filled
 //	sink.go    tables or batches of groups check*.go    Check
-//	log.go     ReadLog                     event.go     Event
+//	log.go     ReadLog                     since.go     FirstSince; event.go  Event
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
 //	pending.go the pending queue           host*.go     hosts
 //	retention.go ages of events            prune.go     deletes old events

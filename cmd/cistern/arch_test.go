@@ -316,7 +316,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"store":         {61, 8870},
+	"store":         {62, 8930},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {36, 4940},
 	"api":           {24, 3225},
