@@ -24,6 +24,9 @@ type Log interface {
 	Head() uint64
 	// Changed returns a channel that is closed when Head moves after the call.
 	Changed() <-chan struct{}
+	// FirstSince returns the id of the first event kept whose time, in unix microseconds, is t or
+	// later, visible or not; Head+1 if there is none.
+	FirstSince(t int64) (id uint64, err error)
 }
 
 // errPageFull ends the reading of a page.
@@ -167,16 +170,16 @@ func (p *pages) fill(ctx context.Context, cursor uint64, pg *page) error {
 
 // frames returns the frames of some events of a page, and how many events are in them. Large pages
 // are encoded a few at a time, as their JSON can be much larger.
-func (p *pages) frames(ctx context.Context, dst [][]byte, pg *sharedPage, f *format, places []int32) (_ [][]byte, events int, err error) {
+func (p *pages) frames(ctx context.Context, dst [][]byte, pg *sharedPage, f *format, places []int32, most uint32) (_ [][]byte, events int, err error) {
 	if pg.page.bytes*blowUp > 2*p.pageBytes {
 		if err := p.readers.Acquire(ctx, 1); err != nil {
 			return dst, 0, err
 		}
 		defer p.readers.Release(1)
 	}
-	dst, events, made := pg.page.frames(dst, f, places)
+	dst, events, made := pg.page.frames(dst, f, places, most)
+	p.metrics.refused.Add(float64(made.refused))
 	if made.bytes > 0 {
-		p.metrics.refused.Add(float64(made.refused))
 		p.grew(pg, made.bytes)
 	}
 	return dst, events, nil

@@ -10,8 +10,8 @@ import (
 
 // Cistern's own formats: the JSON of hydrant, and the same with the CBOR of records.
 var (
-	cisternJSON = &format{"cistern", func() encoder { return &cisternEncoder{} }}
-	cisternCBOR = &format{"cistern+cbor", func() encoder { return &cisternEncoder{cbor: true} }}
+	cisternJSON = &format{name: "cistern", encoder: func() encoder { return &cisternEncoder{} }}
+	cisternCBOR = &format{name: "cistern+cbor", encoder: func() encoder { return &cisternEncoder{cbor: true} }}
 )
 
 // cisternEncoder writes events as docs/http.md describes them.

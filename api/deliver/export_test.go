@@ -76,7 +76,7 @@ func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next ui
 	if err != nil {
 		return nil, 0, err
 	}
-	all, _, err := p.pages.frames(ctx, nil, pg, cisternJSON, pg.pick(nil, &filter.Events{}))
+	all, _, err := p.pages.frames(ctx, nil, pg, cisternJSON, pg.pick(nil, &filter.Events{}), 0)
 	if len(all) == 0 {
 		return nil, pg.next, err
 	}
@@ -87,7 +87,7 @@ func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next ui
 func AppendEvent(ev *store.Event) (frame []byte, refused int) {
 	var p page
 	p.add(ev)
-	frames, _, m := p.frames(nil, cisternJSON, []int32{0})
+	frames, _, m := p.frames(nil, cisternJSON, []int32{0}, 0)
 	return frames[0], m.refused
 }
 
@@ -105,7 +105,7 @@ func Encode(events []store.Event, lists ...[]int32) (bytes []int) {
 		p.add(&events[i])
 	}
 	for _, places := range lists {
-		_, _, m := p.frames(nil, cisternJSON, places)
+		_, _, m := p.frames(nil, cisternJSON, places, 0)
 		bytes = append(bytes, m.bytes)
 	}
 	return bytes

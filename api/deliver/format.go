@@ -1,16 +1,22 @@
 package deliver
 
-import "cistern/store"
+import (
+	"cistern/store"
+
+	"github.com/klauspost/compress/zstd"
+)
 
 // format is a way to write events. Formats are compared by identity.
 type format struct {
 	name string
 	// encoder returns an encoder for one page. It may remember what consecutive events share.
 	encoder func() encoder
+	// zstd compresses every message by itself. Default: messages are text.
+	zstd *zstd.Encoder
 }
 
-// encoder appends an event as the payload of a message. result tells whether the format has such
-// events, and whether a record had no JSON form.
+// encoder appends an event as a message. result tells whether the format has such events, and
+// whether a record had no JSON form.
 type encoder interface {
 	encode(dst []byte, ev *store.Event) (out []byte, result encodeResult)
 }
@@ -21,6 +27,39 @@ const (
 	encoded encodeResult = iota
 	// encodedWithout: the record has no JSON form, and the event says why in its place.
 	encodedWithout
+	// leftOut: the record has no JSON form, and the format no place to say so. Nothing was
+	// appended.
+	leftOut
 	// notInFormat: consumers of the format do not know such events. Nothing was appended.
 	notInFormat
 )
+
+// appendFrame appends the frame of a message. room is what sealFrame needs at its beginning.
+func (f *format) appendFrame(dst, message []byte) []byte {
+	start, kind := len(dst), byte(frameText)
+	dst = append(dst, room...)
+	if f.zstd == nil {
+		dst = append(dst, message...)
+	} else {
+		dst, kind = f.zstd.EncodeAll(message, dst), frameBinary
+	}
+	return sealFrame(dst, start, kind)
+}
+
+// appendEvent appends the frame of an event, and returns the bytes of its message. plain is memory
+// for messages that are compressed.
+func (f *format) appendEvent(dst []byte, e encoder, ev *store.Event, plain *[]byte) (_ []byte, size int, result encodeResult) {
+	if f.zstd != nil {
+		if *plain, result = e.encode((*plain)[:0], ev); result >= leftOut {
+			return dst, 0, result
+		}
+		return f.appendFrame(dst, *plain), len(*plain), result
+	}
+	start := len(dst)
+	out, result := e.encode(append(dst, room...), ev)
+	if result >= leftOut {
+		return dst, 0, result
+	}
+	size = len(out) - start - frameHeader
+	return sealFrame(out, start, frameText), size, result
+}

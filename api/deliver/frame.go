@@ -2,24 +2,25 @@ package deliver
 
 import (
 	"encoding/binary"
-
-	"cistern/api/wire"
+	"strings"
 )
 
 // WebSocket frames (RFC 6455, section 5.2) as a server sends them: final, unmasked.
 const (
-	frameText  = 0x81
-	frameClose = 0x88
-	framePing  = 0x89
-	framePong  = 0x8a
+	frameText   = 0x81
+	frameBinary = 0x82
+	frameClose  = 0x88
+	framePing   = 0x89
+	framePong   = 0x8a
 
 	// frameHeader is the size of the header of a frame of 126 to 65,535 bytes, the usual case.
 	frameHeader = 4
+	room        = "0000" // of that size
 )
 
-// sealFrame writes the header of the text frame that begins at start with frameHeader bytes of
-// room, moving the payload when the header is shorter or longer.
-func sealFrame(out []byte, start int) []byte {
+// sealFrame writes the header of the frame that begins at start with frameHeader bytes of room,
+// moving the payload when the header is shorter or longer.
+func sealFrame(out []byte, start int, kind byte) []byte {
 	n := len(out) - start - frameHeader
 	switch {
 	case n <= 125:
@@ -35,7 +36,7 @@ func sealFrame(out []byte, start int) []byte {
 		out[start+1] = 127
 		binary.BigEndian.PutUint64(out[start+2:], uint64(n))
 	}
-	out[start] = frameText
+	out[start] = kind
 	return out
 }
 
@@ -61,16 +62,9 @@ func appendControl[S string | []byte](dst []byte, kind byte, payload S) []byte {
 	return append(append(dst, kind, byte(len(payload))), payload...)
 }
 
-// appendClose appends a close frame.
+// appendClose appends a close frame. A long reason is cut between two characters.
 func appendClose(dst []byte, code uint16, reason string) []byte {
-	return appendControl(dst, frameClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
-}
-
-// appendError appends the frame with the reason why a stream ends.
-func appendError(dst []byte, name, message string) []byte {
-	start := len(dst)
-	dst = append(dst, `0000{"type":"error","error":`...)
-	dst = wire.AppendString(dst, name)
-	dst = wire.AppendString(append(dst, `,"message":`...), message)
-	return sealFrame(append(dst, '}'), start)
+	payload := binary.BigEndian.AppendUint16(nil, code)
+	reason = strings.ToValidUTF8(reason[:min(len(reason), controlBytesMax-len(payload))], "")
+	return appendControl(dst, frameClose, string(payload)+reason)
 }

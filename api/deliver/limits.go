@@ -23,8 +23,8 @@ const (
 	// arenaBytes is how much memory for the bytes of events is allocated at a time.
 	arenaBytes = 32 << 10
 
-	// messageBytesMax bounds a message of a consumer: a filter of 10,000 DIDs takes 350 KB.
-	messageBytesMax = 512 << 10
+	// updateBytesMax bounds a message of a consumer: a filter of 10,000 DIDs takes 350 KB.
+	updateBytesMax = 512 << 10
 	// controlBytesMax bounds the payload of a control frame, by RFC 6455.
 	controlBytesMax = 125
 	// pingEvery is how often an idle stream is probed.

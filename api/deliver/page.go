@@ -45,7 +45,8 @@ type encoding struct {
 // span is empty if the format has no such event, or the event is not encoded yet.
 type span struct {
 	from, to int
-	done     bool // encoded, or not in the format
+	size     uint32 // of the message, before it was compressed
+	done     bool   // encoded, or not in the format
 }
 
 // add copies an event of the log.
@@ -108,9 +109,10 @@ func (p *page) pick(dst []int32, f *filter.Events) []int32 {
 	return dst
 }
 
-// frames returns the frames of the events at some places, as slices of memory that is not changed
-// any more, appended to dst, and the number of events in them. made describes what was encoded now.
-func (p *page) frames(dst [][]byte, f *format, places []int32) (_ [][]byte, events int, made made) {
+// frames returns the frames of the events at some places whose messages have at most most bytes (0:
+// any number), as slices of memory that is not changed any more, appended to dst, and the number of
+// events in them. made describes what was encoded now.
+func (p *page) frames(dst [][]byte, f *format, places []int32, most uint32) (_ [][]byte, events int, made made) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.encoding(f)
@@ -122,7 +124,7 @@ func (p *page) frames(dst [][]byte, f *format, places []int32) (_ [][]byte, even
 	for _, i := range places {
 		at := e.frames[i]
 		switch {
-		case at.from == at.to:
+		case at.from == at.to || most > 0 && at.size > most:
 			continue
 		case at.from == to:
 			to = at.to
@@ -161,6 +163,7 @@ func (e *encoding) encode(events []event, places []int32) (m made) {
 		}
 		e.buf = make([]byte, 0, size)
 	}
+	var plain []byte
 	for _, i := range places {
 		if e.frames[i].done {
 			continue
@@ -168,16 +171,13 @@ func (e *encoding) encode(events []event, places []int32) (m made) {
 		e.frames[i].done = true
 		e.left--
 		start := len(e.buf)
-		out, result := e.encoder.encode(append(e.buf, "0000"...), &events[i].Event) // room for the header
-		if result == notInFormat {
-			continue
-		}
-		if result == encodedWithout {
+		buf, size, result := e.format.appendEvent(e.buf, e.encoder, &events[i].Event, &plain)
+		if result == encodedWithout || result == leftOut {
 			m.refused++
 		}
-		e.buf = sealFrame(out, start)
-		e.frames[i] = span{start, len(e.buf), true}
-		m.bytes += len(e.buf) - start
+		e.buf = buf
+		e.frames[i] = span{start, len(buf), uint32(size), true}
+		m.bytes += len(buf) - start
 	}
 	return m
 }

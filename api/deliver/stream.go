@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"errors"
 	"math"
 	"net/http"
@@ -17,11 +18,10 @@ import (
 
 // Stream answers GET /stream.
 func (d *Delivery) Stream(w http.ResponseWriter, r *http.Request) error {
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	q, err := parseParams(r)
 	if err != nil {
-		return wire.Invalid("the query string cannot be read: %v", err)
+		return err
 	}
-	q := params(values)
 	at, err := q.position()
 	if err != nil {
 		return err
@@ -31,27 +31,46 @@ func (d *Delivery) Stream(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	form := cisternJSON
-	switch include := values.Get("include"); include {
+	switch include := url.Values(q).Get("include"); include {
 	case "":
 	case "cbor":
 		form = cisternCBOR
 	default:
 		return wire.Invalid("include %s: only cbor can be included", wire.Echo(include))
 	}
-	return d.open(w, r, subscription{position: at, filter: f, format: form})
+	return d.open(w, r, subscription{protocol: streamProtocol, position: at, filter: f, format: form})
+}
+
+// streamProtocol is that of /stream.
+var streamProtocol = &protocol{
+	messageBytesMax: updateBytesMax,
+	locate: func(_ context.Context, log Log, s *subscription) error {
+		if !s.given {
+			s.cursor = log.Head() + 1
+		}
+		return nil
+	},
+	message: readUpdate,
+	confirm: updated,
+	failure: func(name, message string) []byte { return failed("type", name, message) },
 }
 
 // subscription is what a consumer asked for.
 type subscription struct {
 	position
-	filter *filter.Events
-	format *format
+	protocol *protocol
+	filter   *filter.Events
+	format   *format
+	most     uint32 // bytes of a message; longer ones are left out; 0: any number
+	waits    bool   // for the first change, before the first event
+	first    []byte // the message before all events; nil: none
 }
 
 // position is where a stream begins.
 type position struct {
 	cursor uint64 // inclusive; 0: the oldest event kept
 	given  bool   // otherwise at the head
+	clamps bool   // begins at the oldest event if the log has lost the cursor
 	epoch  string // of the cursor; "": any
 }
 
@@ -74,12 +93,12 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	defer d.slots.Release(1)
 	d.metrics.subscribers.Inc()
 	defer d.metrics.subscribers.Dec()
-	if !s.given {
-		// Before the handshake, so that its answer promises every event published from then on.
-		s.cursor = d.log.Head() + 1
+	if err := s.protocol.locate(r.Context(), d.log, &s); err != nil {
+		return err
 	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: d.writeTimeout,
+		Subprotocols:     s.protocol.subprotocols,
 		CheckOrigin:      func(*http.Request) bool { return true }, // public and read-only
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			wire.WriteJSON(w, status, wire.ErrorBody{Error: "InvalidRequest", Message: reason.Error()})
@@ -90,7 +109,7 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 		return nil // answered
 	}
 	u := &subscriber{Delivery: d, subscription: s, client: client, ws: ws, conn: ws.NetConn(),
-		pongs: make(chan string, 1), updates: make(chan *filter.Events, 1)}
+		pongs: make(chan string, 1), changes: make(chan *change, 1)}
 	u.run(r.Context())
 	_ = ws.Close() // farewell may have closed it already
 	return nil
@@ -98,6 +117,14 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 
 // params are the parameters of a stream. Lists are given by commas or by repetition.
 type params url.Values
+
+func parseParams(r *http.Request) (params, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, wire.Invalid("the query string cannot be read: %v", err)
+	}
+	return params(values), nil
+}
 
 // single returns a parameter that may be given once, "" if it is missing.
 func (q params) single(name string) (string, error) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"cistern/api/wire"
-	"cistern/filter"
 	"cistern/store"
 
 	"github.com/gorilla/websocket"
@@ -32,9 +31,9 @@ type subscriber struct {
 	client  netip.Prefix
 	ws      *websocket.Conn
 	conn    net.Conn
-	pongs   chan string         // pings to answer
-	updates chan *filter.Events // the newest filter that the consumer asked for
-	cut     []byte              // the rest of a frame that a timeout cut in two
+	pongs   chan string  // pings to answer
+	changes chan *change // the newest that the consumer asked for
+	cut     []byte       // the rest of a frame that a timeout cut in two
 
 	mu      sync.Mutex
 	leaving bool // mu guards: farewell has set the last read deadline
@@ -59,10 +58,10 @@ func (u *subscriber) run(ctx context.Context) {
 	_ = g.Wait() // farewell has reported the error
 }
 
-// listen reads from the peer: updates of the filter, pings, pongs, the close frame.
+// listen reads from the peer: changes, pings, pongs, the close frame.
 func (u *subscriber) listen() error {
 	u.alive()
-	u.ws.SetReadLimit(messageBytesMax)
+	u.ws.SetReadLimit(u.protocol.messageBytesMax)
 	u.ws.SetPongHandler(func(string) error { u.alive(); return nil })
 	u.ws.SetCloseHandler(func(int, string) error { return nil }) // farewell answers
 	u.ws.SetPingHandler(func(text string) error {
@@ -74,20 +73,23 @@ func (u *subscriber) listen() error {
 		return nil
 	})
 	for {
-		_, message, err := u.ws.NextReader()
+		kind, message, err := u.ws.NextReader()
 		if err != nil {
 			return errPeer
 		}
-		f, err := parseUpdate(message)
+		c, err := u.protocol.message(kind, message)
 		if err != nil {
 			return err
 		}
 		u.alive()
+		if c == nil {
+			continue
+		}
 		select {
-		case <-u.updates: // a newer one supersedes it
+		case <-u.changes: // a newer one supersedes it
 		default:
 		}
-		u.updates <- f
+		u.changes <- c
 	}
 }
 
@@ -109,24 +111,45 @@ func (u *subscriber) leave(deadline time.Time) {
 	_ = u.conn.SetReadDeadline(deadline)
 }
 
-// begin checks the cursor and follows the log from it.
+// begin waits for the first change if the consumer wants to begin with it, checks the cursor and
+// follows the log from it.
 func (u *subscriber) begin(ctx context.Context) error {
 	if u.subscription.epoch != "" && u.subscription.epoch != u.Delivery.epoch {
 		return wire.Refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so begin at cursor 0",
 			wire.Echo(u.subscription.epoch), u.Delivery.epoch)
 	}
-	// The answer is where to begin: for cursor 0, the oldest event kept.
-	cursor, err := u.log.ReadLog(ctx, u.cursor, 0, func(*store.Event) error { return nil })
+	pings := time.NewTicker(pingEvery)
+	defer pings.Stop()
+	if u.waits {
+		if err := u.attend(ctx, u.cursor, nil, pings.C); err != nil {
+			return err
+		}
+		if !u.given {
+			u.cursor = u.log.Head() + 1
+		}
+	}
+	if u.first != nil {
+		if err := u.send(ctx, u.format.appendFrame(nil, u.first)); err != nil {
+			return err
+		}
+	}
+	cursor, err := oldest(ctx, u.log, u.cursor)
+	if u.clamps && errors.Is(err, store.ErrOutdatedCursor) {
+		cursor, err = oldest(ctx, u.log, 0)
+	}
 	if err != nil {
 		return err
 	}
-	return u.follow(ctx, cursor)
+	return u.follow(ctx, cursor, pings.C)
+}
+
+// oldest checks a cursor, and returns the id to begin at: for cursor 0, the oldest event kept.
+func oldest(ctx context.Context, log Log, cursor uint64) (uint64, error) {
+	return log.ReadLog(ctx, cursor, 0, func(*store.Event) error { return nil })
 }
 
 // follow is replay and tail: it sends pages up to the head, then waits for the next change.
-func (u *subscriber) follow(ctx context.Context, cursor uint64) error {
-	pings := time.NewTicker(pingEvery)
-	defer pings.Stop()
+func (u *subscriber) follow(ctx context.Context, cursor uint64, pings <-chan time.Time) error {
 	now := make(chan struct{})
 	close(now)
 	for {
@@ -140,7 +163,7 @@ func (u *subscriber) follow(ctx context.Context, cursor uint64) error {
 			more = now
 		}
 		cursor = next
-		if err := u.attend(ctx, cursor, more, pings.C); err != nil {
+		if err := u.attend(ctx, cursor, more, pings); err != nil {
 			return err
 		}
 	}
@@ -202,7 +225,7 @@ func (u *subscriber) take(ctx context.Context, cursor uint64, s *scratch) (next 
 			return 0, 0, held, err
 		}
 		s.places = pg.pick(s.places[:0], u.filter)
-		if s.frames, events, err = u.pages.frames(ctx, s.frames[:0], pg, u.format, s.places); err != nil {
+		if s.frames, events, err = u.pages.frames(ctx, s.frames[:0], pg, u.format, s.places, u.most); err != nil {
 			return 0, 0, held, err
 		}
 		n := u.long(s.frames)
@@ -237,7 +260,8 @@ func (u *subscriber) long(frames [][]byte) int64 {
 	return min(int64(n), u.held.Most())
 }
 
-// attend answers pings and updates, and sends pings, until the log has more.
+// attend answers pings and changes, and sends pings, until the log has more, or the stream need not
+// wait any more.
 func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan struct{}, pings <-chan time.Time) error {
 	for {
 		var frame []byte
@@ -250,9 +274,16 @@ func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan stru
 			frame = appendControl(nil, framePong, text)
 		case <-pings:
 			frame = appendControl(nil, framePing, "")
-		case f := <-u.updates:
-			u.filter = f
-			frame = appendUpdated(nil, cursor)
+		case c := <-u.changes:
+			u.filter, u.most = c.filter, c.most
+			if u.waits {
+				u.waits = false
+				return nil
+			}
+			if u.protocol.confirm == nil {
+				continue
+			}
+			frame = u.format.appendFrame(nil, u.protocol.confirm(cursor))
 		}
 		if err := u.send(ctx, frame); err != nil {
 			return err
@@ -308,16 +339,31 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 	case errors.Is(err, errPeer):
 		return "peer", appendClose(nil, normal, "")
 	case errors.Is(err, errMessage):
-		return "message", appendClose(appendError(nil, "InvalidRequest", err.Error()), policy, "InvalidRequest")
+		return "message", u.failed(policy, "InvalidRequest", err.Error())
 	case errors.Is(err, context.Canceled):
 		return "shutdown", appendClose(nil, goingAway, "going away")
 	case errors.Is(err, errTooSlow):
-		return "slow", appendClose(appendError(nil, "ConsumerTooSlow", err.Error()), policy, "ConsumerTooSlow")
+		return "slow", u.failed(policy, "ConsumerTooSlow", err.Error())
 	}
 	name, message := u.refusal(err)
-	code, reason := uint16(policy), "cursor"
 	if name != "FutureCursor" && name != "OutdatedCursor" {
-		code, reason = internal, "internal"
+		return "internal", u.failed(internal, name, message)
 	}
-	return reason, appendClose(appendError(nil, name, message), code, name)
+	return "cursor", u.failed(policy, name, message)
+}
+
+// failed returns the frames that name an error.
+func (u *subscriber) failed(code uint16, name, message string) []byte {
+	if m := u.protocol.failure(name, message); m != nil {
+		return appendClose(u.format.appendFrame(nil, m), code, name)
+	}
+	return appendClose(nil, code, message)
+}
+
+// failed returns the message that names an error, typed by a field of that name.
+func failed(field, name, message string) []byte {
+	out := append(append([]byte(`{"`), field...), `":"error","error":`...)
+	out = wire.AppendString(out, name)
+	out = wire.AppendString(append(out, `,"message":`...), message)
+	return append(out, '}')
 }

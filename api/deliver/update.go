@@ -3,16 +3,11 @@ package deliver
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"strconv"
 
 	"cistern/filter"
 )
-
-// errMessage means that a consumer sent a message that a stream does not take.
-var errMessage = errors.New("peer sent a message that is not an update of its filter")
 
 // update is a message of a consumer: it replaces the filter of the stream.
 type update struct {
@@ -24,7 +19,16 @@ type update struct {
 	Live        *bool    `json:"live"`
 }
 
-// parseUpdate reads a message of a consumer.
+// readUpdate reads a message of a consumer of /stream.
+func readUpdate(_ int, r io.Reader) (*change, error) {
+	f, err := parseUpdate(r)
+	if err != nil {
+		return nil, err
+	}
+	return &change{filter: f}, nil
+}
+
+// parseUpdate returns the filter of a message.
 func parseUpdate(r io.Reader) (*filter.Events, error) {
 	body, err := io.ReadAll(r)
 	if err != nil {
@@ -34,10 +38,10 @@ func parseUpdate(r io.Reader) (*filter.Events, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil {
-		return nil, fmt.Errorf("%w: %w", errMessage, err)
+		return nil, invalidMessage("it is not an update of the filter: %w", err)
 	}
 	if m.Type != "update" {
-		return nil, fmt.Errorf("%w: its type is %.40q", errMessage, m.Type)
+		return nil, invalidMessage("its type is %.40q, not update", m.Type)
 	}
 	c := filter.EventsConfig{Collections: m.Collections, DIDs: m.DIDs, Kinds: m.Kinds, Actions: m.Actions}
 	if m.Live != nil {
@@ -45,14 +49,12 @@ func parseUpdate(r io.Reader) (*filter.Events, error) {
 	}
 	f, err := compile(c)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errMessage, err)
+		return nil, invalidMessage("%w", err)
 	}
 	return f, nil
 }
 
-// appendUpdated appends the frame that answers an update: it holds for the events from id on.
-func appendUpdated(dst []byte, id uint64) []byte {
-	start := len(dst)
-	dst = strconv.AppendUint(append(dst, `0000{"type":"updated","id":`...), id, 10)
-	return sealFrame(append(dst, '}'), start)
+// updated returns the message that answers an update: it holds for the events from id on.
+func updated(id uint64) []byte {
+	return append(strconv.AppendUint([]byte(`{"type":"updated","id":`), id, 10), '}')
 }

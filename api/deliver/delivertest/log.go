@@ -32,16 +32,38 @@ func NewLog(events ...store.Event) *Log {
 	return l
 }
 
-// Add appends events, which get the next ids. One without a kind is hidden.
+// Add appends events, which get the next ids, and the next microsecond if they have no time. One
+// without a kind is hidden.
 func (l *Log) Add(events ...store.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, ev := range events {
 		ev.ID = uint64(len(l.events) + 1)
+		if n := len(l.events); ev.Time == 0 {
+			ev.Time = FirstTime
+			if n > 0 {
+				ev.Time = l.events[n-1].Time + 1
+			}
+		}
 		l.events = append(l.events, ev)
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
+}
+
+// FirstTime is the time of the first event of a log without times.
+const FirstTime = 1_700_000_000_000_000
+
+// FirstSince looks at one event after the other.
+func (l *Log) FirstSince(t int64) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ev := range l.events {
+		if ev.ID >= l.Tail && ev.Time >= t {
+			return ev.ID, nil
+		}
+	}
+	return max(uint64(len(l.events))+1, l.Tail), nil
 }
 
 // Head is the newest id.

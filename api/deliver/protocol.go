@@ -1,0 +1,47 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"cistern/filter"
+)
+
+// protocol is what differs between the kinds of streams besides their formats.
+type protocol struct {
+	// subprotocols are the WebSocket subprotocols that are echoed if a consumer offers them.
+	subprotocols []string
+	// messageBytesMax bounds a message of the consumer. Default: no limit.
+	messageBytesMax int64
+	// locate settles where a stream begins, before the handshake, so that the answer to it
+	// promises every event published from then on.
+	locate func(ctx context.Context, log Log, s *subscription) error
+	// message reads a message of the consumer. A nil change asks for nothing. The error is errPeer
+	// or errMessage.
+	message func(kind int, r io.Reader) (*change, error)
+	// confirm returns the message that answers a change, which holds for the events from id on.
+	// Default: changes are not answered.
+	confirm func(id uint64) []byte
+	// failure returns the message that names the error with which a stream ends, before the close
+	// frame. Without a message, nil, the close frame says it.
+	failure func(name, message string) []byte
+}
+
+// change replaces what a consumer has asked for.
+type change struct {
+	filter *filter.Events
+	most   uint32 // bytes of a message; 0: any number
+}
+
+// errMessage means that a consumer sent a message that its stream does not take.
+var errMessage = errors.New("invalid message")
+
+// invalidMessage returns errMessage with a sentence that names the wrong value.
+func invalidMessage(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", errMessage, fmt.Errorf(format, args...))
+}
+
+// noFailure is the failure of protocols without error messages.
+func noFailure(string, string) []byte { return nil }
