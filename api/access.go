@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cistern/api/wire"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net"
@@ -9,6 +8,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"cistern/api/wire"
 
 	"github.com/prometheus/client_golang/prometheus"
 )

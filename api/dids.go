@@ -3,13 +3,14 @@ package api
 import (
 	"bufio"
 	"bytes"
-	"cistern/api/wire"
 	"encoding/json"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
+
+	"cistern/api/wire"
 )
 
 // Content types of lists.

@@ -28,16 +28,15 @@
 // # Files
 //
 //	server.go  Options, Server, routes      serve.go     listeners, draining
-//	conns.go   connections of a listener    access.go    token, Host, Origin, CORS
-//	errors.go  errors → answers, counts     query.go     parameters
+//	errors.go  errors → answers, counts     access.go    token, Host, Origin, CORS
+//	query.go   parameters, next pages       limits.go    every limit
 //	xrpc.go    dispatch of queries          record.go    getRecord, listRecords
 //	repo.go    describeRepo, visibility       sync.go      com.atproto.sync
-//	repos.go   GET /repos                   limits.go    every limit
-//	change.go  PUT, DELETE, resync          metrics.go
+//	repos.go   GET /repos                   change.go    PUT, DELETE, resync
 //	firehose.go sources and cursors         ingestion.go the switches
 //	filter.go  GET and PATCH /filter        stats.go     /stats, probes
 //	hosts.go   /hosts                       crawler.go   crawl sources
-//	dids.go    request bodies
+//	dids.go    request bodies               metrics.go
 //
 // A handler type holds what the routes of one noun use. New makes them, and the routes are one
 // table in server.go.

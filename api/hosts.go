@@ -139,11 +139,7 @@ func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if next != "" {
-		w.Header().Set("Cistern-Next-Cursor", next)
-		q.values.Set("cursor", next)
-		w.Header().Set("Link", "<"+r.URL.Path+"?"+q.values.Encode()+`>; rel="next"`)
-	}
+	q.goesOn(w, r.URL.Path, next)
 	return writeList(w, r, items)
 }
 

@@ -1,12 +1,13 @@
 package api
 
 import (
-	"cistern/api/wire"
 	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+
+	"cistern/api/wire"
 )
 
 // Ingestion has the switches of the parts of the daemon that bring data in.

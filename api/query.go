@@ -1,14 +1,15 @@
 package api
 
 import (
-	"cistern/api/clients"
-	"cistern/api/wire"
 	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+
+	"cistern/api/clients"
+	"cistern/api/wire"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
@@ -120,6 +121,16 @@ func (q query) recordKey(name string) (string, error) {
 		return "", wire.Invalid("%s %s is not a record key", name, wire.Echo(v))
 	}
 	return v, nil
+}
+
+// goesOn names the next page of a list in the headers of its answer, if there is one.
+func (q query) goesOn(w http.ResponseWriter, path, next string) {
+	if next == "" {
+		return
+	}
+	w.Header().Set("Cistern-Next-Cursor", next)
+	q.values.Set("cursor", next)
+	w.Header().Set("Link", "<"+path+"?"+q.values.Encode()+`>; rel="next"`)
 }
 
 // badDID returns why did is not a DID of AT Protocol, "" if it is one.

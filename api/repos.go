@@ -84,11 +84,7 @@ func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 	for i := range rows {
 		items[i] = rs.item(&rows[i])
 	}
-	if next != "" {
-		w.Header().Set("Cistern-Next-Cursor", next)
-		q.values.Set("cursor", next)
-		w.Header().Set("Link", "<"+r.URL.Path+"?"+q.values.Encode()+`>; rel="next"`)
-	}
+	q.goesOn(w, r.URL.Path, next)
 	return writeList(w, r, items)
 }
 

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cistern/api/clients"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"cistern/api/clients"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -33,7 +34,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 		srv := s.httpServer(ctx, l.handler, l.answer)
 		g.Go(func() error {
 			refused, evicted := s.metrics.conns.WithLabelValues("refused").Inc, s.metrics.conns.WithLabelValues("evicted").Inc
-			err := srv.Serve(limitListener(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare), refused, evicted))
+			err := srv.Serve(clients.Limit(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare), refused, evicted))
 			if errors.Is(err, http.ErrServerClosed) {
 				return nil
 			}
@@ -60,7 +61,7 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Dur
 		WriteTimeout:      answer,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytesMax,
-		ConnState:         noteState,
+		ConnState:         clients.NoteState,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 		// Streams end with ctx; requests consult it only while they wait.
 		BaseContext: func(net.Listener) context.Context { return ctx },

@@ -1,10 +1,11 @@
 package api
 
 import (
-	"cistern/api/clients"
-	"cistern/api/wire"
 	"context"
 	"net/http"
+
+	"cistern/api/clients"
+	"cistern/api/wire"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )

@@ -17,5 +17,6 @@
 //
 // # Files
 //
-//	clients.go  Of, Places, Turns
+//	clients.go   Of, Places, Turns
+//	listener.go  connections of a listener
 package clients

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"unicode/utf8"
 
-	"cistern/ingest/repo"
+	"cistern/ingest/repo/recordjson"
 )
 
 const hexDigits = "0123456789abcdef"
@@ -39,17 +39,17 @@ func appendEscaped(dst []byte, s string) []byte {
 }
 
 // AppendBody appends a record as one more field of an object. If the record has no JSON form (a
-// float, an integer beyond 64 bits, more than 1 MiB, and whatever else repo.AppendJSON refuses),
+// float, an integer beyond 64 bits, more than 1 MiB, and whatever else recordjson.Append refuses),
 // the field is "unrepresentable" with the reason instead, and ok is false.
 func AppendBody(out []byte, name string, record []byte) (_ []byte, ok bool) {
 	mark := len(out)
 	out = append(append(append(out, `,"`...), name...), `":`...)
-	out, err := repo.AppendJSON(out, record)
+	out, err := recordjson.Append(out, record)
 	if err == nil {
 		return out, true
 	}
 	reason := "not valid"
-	var why *repo.JSONError
+	var why *recordjson.Error
 	if errors.As(err, &why) {
 		reason = why.Reason()
 	}

@@ -72,8 +72,8 @@ func appendHead(dst []byte, major byte, arg uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, major|27), arg)
 }
 
-// span reads the head of a string or byte string at b[at:] and returns where its content is.
-func span(b []byte, at int, want byte) (from, to int, ok bool) {
+// Span reads the head of a string or byte string at b[at:] and returns where its content is.
+func Span(b []byte, at int, want byte) (from, to int, ok bool) {
 	major, n, from, ok := Head(b, at)
 	if !ok || major != want || n > uint64(len(b)-from) {
 		return 0, 0, false

@@ -99,7 +99,7 @@ func field(b []byte, at int, key string, major byte) (from, to int, ok bool) {
 	if at, ok = literal(b, at, key); !ok {
 		return 0, 0, false
 	}
-	return span(b, at, major)
+	return Span(b, at, major)
 }
 
 // CheckRev returns an error if the rev is more than RevSkewMax after now.

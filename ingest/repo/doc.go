@@ -16,7 +16,6 @@
 //     spooled, or on the index's seed.
 //  5. Invert returns the root of the tree without the operations, or an error. Of a node that is
 //     not in the slice it uses only the CID.
-//  6. What AppendJSON appends is valid JSON, the same for the same bytes.
 //
 // # Concurrency
 //
@@ -32,7 +31,7 @@
 //	path.go     collection/rkey             tid.go      revs
 //	slice.go    CARs of live messages       invert.go   undoing operations
 //	parttree.go trees known in part         partial.go  records of some key ranges
-//	commit.go   commits and signatures      json.go     records to JSON
-//	cbor.go     DAG-CBOR heads and links    limits.go   every limit
+//	commit.go   commits and signatures      cbor.go     DAG-CBOR heads and links
+//	limits.go   every limit                 errors.go   ErrInvalid, ErrTooLarge
 //	key.go      Key: signing keys           k256_cgo.go, k256_go.go  K-256 with and without cgo
 package repo

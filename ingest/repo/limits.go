@@ -15,9 +15,6 @@ const (
 	// other readers accept.
 	blockBytesMax = 2 << 20
 
-	// recordBytesMax is the protocol's limit on a record; a larger one is not transcoded.
-	recordBytesMax = 1 << 20
-
 	// bytesMax is the default limit on a CAR: 4 GiB, ten million records of 400 bytes.
 	bytesMax = 4 << 30
 
@@ -45,16 +42,6 @@ const (
 
 	// commitBytesMax: 6 fields, the longest being a DID of 2 KiB.
 	commitBytesMax = 4 << 10
-
-	// depthMax bounds how deeply a record's arrays and maps nest; the protocol recommends 32.
-	depthMax = 128
-
-	// unsortedKeysMax bounds maps whose keys are out of order, where finding duplicates is
-	// quadratic: 64 keys take 2,016 comparisons.
-	unsortedKeysMax = 64
-
-	// linkBytesMax bounds the CID in a link; the usual one takes 36 bytes.
-	linkBytesMax = 100
 
 	// sliceBytesMax is the protocol's limit on the blocks of a commit message.
 	sliceBytesMax = 2_000_000

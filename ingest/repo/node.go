@@ -69,7 +69,7 @@ func parseNodeEntry(e *nodeEntry, b []byte, at int) (next int, err error) {
 	if len(b)-at < 3 || string(b[at:at+3]) != "\xa4\x61k" {
 		return 0, errNodeEntry
 	}
-	from, to, ok := span(b, at+3, MajorBytes)
+	from, to, ok := Span(b, at+3, MajorBytes)
 	if !ok || len(b)-to < 2 || string(b[to:to+2]) != "\x61p" {
 		return 0, errNodeEntry
 	}

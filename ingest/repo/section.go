@@ -183,7 +183,7 @@ func parseRoots(b []byte, at int) (root CID, next int, err error) {
 		if !ok || tag != MajorTag || nr != TagLink {
 			return CID{}, 0, errors.New("root is not a link")
 		}
-		if _, next, ok = span(b, at, MajorBytes); !ok {
+		if _, next, ok = Span(b, at, MajorBytes); !ok {
 			return CID{}, 0, errors.New("root is not a link")
 		}
 	}

@@ -581,9 +581,6 @@ func TestCorpus(t *testing.T) {
 				if !l.Valid {
 					t.Errorf("key %q", l.Key)
 				}
-				if _, err := repo.AppendJSON(nil, l.Record); err != nil {
-					t.Errorf("record %q: %v", l.Key, err)
-				}
 				got = append(got, string(l.Key)+"\t"+l.CID.String())
 				return nil
 			})

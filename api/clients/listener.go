@@ -1,7 +1,6 @@
-package api
+package clients
 
 import (
-	"cistern/api/clients"
 	"container/list"
 	"net"
 	"net/http"
@@ -9,31 +8,33 @@ import (
 	"sync"
 )
 
-// boundedListener bounds the open connections of a listener, in total and per client. If there is
+// Listener bounds the open connections of a listener, in total and per client. If there is
 // no place for a new connection, the longest idle one is closed: of all connections while the
 // client holds less than its share, else of its own. Without an idle one, the new connection is
 // closed at once, so that it does not delay those of other clients in the kernel's queue. A
 // connection is idle until the header of a request is complete, so that clients which send it
 // slowly keep no place from others.
-type boundedListener struct {
+type Listener struct {
 	net.Listener
-	places  *clients.Places
+	places  *Places
 	refused func() // called for each connection that was closed at once
 	evicted func() // called for each idle connection that was closed for another
 
 	// mu guards:
 	mu   sync.Mutex
-	idle *list.List                  // of all *boundedConn that are idle, longest first
+	idle *list.List                  // of all *conn that are idle, longest first
 	own  map[netip.Prefix]*list.List // the same of each client that has any
 }
 
-func limitListener(l net.Listener, p *clients.Places, refused, evicted func()) *boundedListener {
-	return &boundedListener{Listener: l, places: p, refused: refused, evicted: evicted,
+// Limit bounds the connections of a listener by its places. NoteState must be the ConnState of the
+// server that accepts them.
+func Limit(l net.Listener, p *Places, refused, evicted func()) *Listener {
+	return &Listener{Listener: l, places: p, refused: refused, evicted: evicted,
 		idle: list.New(), own: map[netip.Prefix]*list.List{}}
 }
 
 // Accept returns the next connection for which there is a place.
-func (l *boundedListener) Accept() (net.Conn, error) {
+func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
@@ -48,12 +49,12 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 }
 
 // admit returns c with a place, or nil.
-func (l *boundedListener) admit(c net.Conn) *boundedConn {
-	from := clients.Of(c.RemoteAddr().String())
+func (l *Listener) admit(c net.Conn) *conn {
+	from := Of(c.RemoteAddr().String())
 	if !l.places.Take(from) && !l.evict(from) {
 		return nil
 	}
-	admitted := &boundedConn{Conn: c, listener: l, client: from}
+	admitted := &conn{Conn: c, listener: l, client: from}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.wait(admitted)
@@ -61,7 +62,7 @@ func (l *boundedListener) admit(c net.Conn) *boundedConn {
 }
 
 // evict closes an idle connection and gives its place to a client.
-func (l *boundedListener) evict(from netip.Prefix) bool {
+func (l *Listener) evict(from netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	waiting := l.own[from]
@@ -71,7 +72,7 @@ func (l *boundedListener) evict(from netip.Prefix) bool {
 	if waiting == nil || waiting.Len() == 0 {
 		return false
 	}
-	victim := waiting.Front().Value.(*boundedConn)
+	victim := waiting.Front().Value.(*conn)
 	l.stop(victim)
 	victim.closed = true
 	_ = victim.Conn.Close() // its server sees it closed
@@ -85,7 +86,7 @@ func (l *boundedListener) evict(from netip.Prefix) bool {
 }
 
 // wait records that c has no request from now on. mu is held.
-func (l *boundedListener) wait(c *boundedConn) {
+func (l *Listener) wait(c *conn) {
 	if c.idle != nil || c.closed {
 		return
 	}
@@ -98,7 +99,7 @@ func (l *boundedListener) wait(c *boundedConn) {
 }
 
 // stop records that c has a request, or is closed. mu is held.
-func (l *boundedListener) stop(c *boundedConn) {
+func (l *Listener) stop(c *conn) {
 	if c.idle == nil {
 		return
 	}
@@ -111,9 +112,9 @@ func (l *boundedListener) stop(c *boundedConn) {
 	c.idle, c.idleOwn = nil, nil
 }
 
-type boundedConn struct {
+type conn struct {
 	net.Conn
-	listener *boundedListener
+	listener *Listener
 	client   netip.Prefix
 
 	// listener.mu guards:
@@ -122,7 +123,7 @@ type boundedConn struct {
 }
 
 // Close releases the place.
-func (c *boundedConn) Close() error {
+func (c *conn) Close() error {
 	l := c.listener
 	l.mu.Lock()
 	if !c.closed {
@@ -134,10 +135,10 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// noteState is called when the state of a connection of a boundedListener changes
+// NoteState is called when the state of a connection of a Listener changes
 // (http.Server.ConnState). The connection of a stream is hijacked, and never idle.
-func noteState(conn net.Conn, state http.ConnState) {
-	c, ok := conn.(*boundedConn)
+func NoteState(of net.Conn, state http.ConnState) {
+	c, ok := of.(*conn)
 	if !ok {
 		return
 	}

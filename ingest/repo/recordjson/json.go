@@ -1,7 +1,8 @@
-package repo
+package recordjson
 
 import (
 	"bytes"
+	"encoding/base32"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -9,42 +10,60 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"cistern/ingest/repo"
+
 	"github.com/ipfs/go-cid"
 )
 
-// AppendJSON appends the JSON form of a record, one map in DAG-CBOR, in a single pass: a link
+// Limits of records.
+const (
+	// recordBytesMax is the protocol's limit on a record.
+	recordBytesMax = 1 << 20
+	// depthMax bounds how deeply arrays and maps nest; the protocol recommends 32.
+	depthMax = 128
+	// unsortedKeysMax bounds maps whose keys are out of order, where finding duplicates is
+	// quadratic: 64 keys take 2,016 comparisons.
+	unsortedKeysMax = 64
+	// linkBytesMax bounds the CID in a link; the usual one takes 36 bytes.
+	linkBytesMax = 100
+)
+
+// cidText is the base32 of CIDs, behind the multibase letter b.
+var cidText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// Append appends the JSON form of a record, one map in DAG-CBOR, in a single pass: a link
 // becomes {"$link":"b…"}, bytes become {"$bytes":"…"} in standard base64 without padding, keys
 // keep their order, and nothing is escaped for HTML.
 //
-// ErrInvalid, with dst returned as it was, is what the data model or DAG-CBOR forbid: a value
+// The error is repo.ErrInvalid, with dst returned as it was, is what the data model or DAG-CBOR forbid: a value
 // that is not a map, floats, undefined, tags other than links, indefinite or needlessly long
 // heads, integers beyond 64 bits with sign, keys that are not strings or stand twice, invalid
 // UTF-8, trailing bytes, more than 1 MiB, nesting beyond 128. Keys out of canonical order are
 // accepted in maps of at most 64, since encoders in the wild produce them. Maps that imitate
 // links, bytes or blobs ({"$link": text} and the like) are passed through unjudged, as the
 // reference PDS does.
-func AppendJSON(dst, block []byte) ([]byte, error) {
+func Append(dst, block []byte) ([]byte, error) {
 	t := transcoder{in: block, out: dst}
 	if err := t.record(); err != nil {
-		return dst, &JSONError{at: t.at, why: err}
+		return dst, &Error{at: t.at, why: err}
 	}
 	return t.out, nil
 }
 
-// JSONError is the reason why a record has no JSON form. It is ErrInvalid.
-type JSONError struct {
+// Error is the reason why a record has no JSON form. It is repo.ErrInvalid.
+type Error struct {
 	at  int
 	why error
 }
 
 // Error is the reason, for a log.
-func (e *JSONError) Error() string { return fmt.Sprintf("record to JSON at %s", e.Reason()) }
+func (e *Error) Error() string { return fmt.Sprintf("record to JSON at %s", e.Reason()) }
 
-// Unwrap makes it ErrInvalid.
-func (e *JSONError) Unwrap() []error { return []error{e.why, ErrInvalid} }
+// Unwrap makes it repo.ErrInvalid.
+func (e *Error) Unwrap() []error { return []error{e.why, repo.ErrInvalid} }
 
 // Reason is the reason, for readers of the record.
-func (e *JSONError) Reason() string { return fmt.Sprintf("byte %d: %v", e.at, e.why) }
+func (e *Error) Reason() string { return fmt.Sprintf("byte %d: %v", e.at, e.why) }
 
 type transcoder struct {
 	in  []byte
@@ -53,62 +72,62 @@ type transcoder struct {
 }
 
 var (
-	errJSONHead   = errors.New("truncated, indefinite or not in its shortest form")
-	errJSONTop    = errors.New("record is not a map")
-	errJSONTail   = errors.New("bytes after the record")
-	errJSONInt    = errors.New("integer exceeds 64 bits with sign")
-	errJSONFloat  = errors.New("float, or a simple value other than false, true and null")
-	errJSONTag    = errors.New("tag is not a link")
-	errJSONLink   = errors.New("link holds no CID")
-	errJSONUTF8   = errors.New("text is not UTF-8")
-	errJSONKey    = errors.New("key is not text")
-	errJSONTwice  = errors.New("key stands twice")
-	errJSONOrder  = errors.New("keys are out of order in a map of more than 64")
-	errJSONNested = errors.New("nested more than 128 deep")
+	errHead   = errors.New("truncated, indefinite or not in its shortest form")
+	errTop    = errors.New("record is not a map")
+	errTail   = errors.New("bytes after the record")
+	errInt    = errors.New("integer exceeds 64 bits with sign")
+	errFloat  = errors.New("float, or a simple value other than false, true and null")
+	errTag    = errors.New("tag is not a link")
+	errLink   = errors.New("link holds no CID")
+	errUTF8   = errors.New("text is not UTF-8")
+	errKey    = errors.New("key is not text")
+	errTwice  = errors.New("key stands twice")
+	errOrder  = errors.New("keys are out of order in a map of more than 64")
+	errNested = errors.New("nested more than 128 deep")
 )
 
 func (t *transcoder) record() error {
 	if len(t.in) > recordBytesMax {
 		return fmt.Errorf("record of %d bytes exceeds %d", len(t.in), recordBytesMax)
 	}
-	if len(t.in) == 0 || t.in[0]>>5 != MajorMap {
-		return errJSONTop
+	if len(t.in) == 0 || t.in[0]>>5 != repo.MajorMap {
+		return errTop
 	}
 	if err := t.value(depthMax); err != nil {
 		return err
 	}
 	if t.at != len(t.in) {
-		return errJSONTail
+		return errTail
 	}
 	return nil
 }
 
 // value transcodes one value, in which arrays and maps may nest depth deep.
 func (t *transcoder) value(depth int) error {
-	major, arg, next, ok := Head(t.in, t.at)
+	major, arg, next, ok := repo.Head(t.in, t.at)
 	if !ok {
-		if t.at < len(t.in) && t.in[t.at]>>5 == MajorSimple {
-			return errJSONFloat
+		if t.at < len(t.in) && t.in[t.at]>>5 == repo.MajorSimple {
+			return errFloat
 		}
-		return errJSONHead
+		return errHead
 	}
 	switch major {
-	case MajorUint, MajorNint:
+	case repo.MajorUint, repo.MajorNint:
 		t.at = next
 		return t.integer(major, arg)
-	case MajorBytes:
+	case repo.MajorBytes:
 		return t.bytes()
-	case MajorText:
+	case repo.MajorText:
 		return t.text()
-	case MajorArray:
+	case repo.MajorArray:
 		t.at = next
 		return t.array(arg, depth-1)
-	case MajorMap:
+	case repo.MajorMap:
 		t.at = next
 		return t.object(arg, depth-1)
-	case MajorTag:
-		if arg != TagLink {
-			return errJSONTag
+	case repo.MajorTag:
+		if arg != repo.TagLink {
+			return errTag
 		}
 		t.at = next
 		return t.link()
@@ -118,10 +137,10 @@ func (t *transcoder) value(depth int) error {
 
 func (t *transcoder) integer(major byte, arg uint64) error {
 	if arg > math.MaxInt64 {
-		return errJSONInt
+		return errInt
 	}
 	n := int64(arg)
-	if major == MajorNint {
+	if major == repo.MajorNint {
 		n = -1 - n
 	}
 	t.out = strconv.AppendInt(t.out, n, 10)
@@ -130,14 +149,14 @@ func (t *transcoder) integer(major byte, arg uint64) error {
 
 func (t *transcoder) simple() error {
 	switch t.in[t.at] {
-	case CBORFalse:
+	case repo.CBORFalse:
 		t.out = append(t.out, "false"...)
-	case CBORTrue:
+	case repo.CBORTrue:
 		t.out = append(t.out, "true"...)
-	case CBORNull:
+	case repo.CBORNull:
 		t.out = append(t.out, "null"...)
 	default:
-		return errJSONFloat
+		return errFloat
 	}
 	t.at++
 	return nil
@@ -145,7 +164,7 @@ func (t *transcoder) simple() error {
 
 func (t *transcoder) array(n uint64, depth int) error {
 	if depth < 0 {
-		return errJSONNested
+		return errNested
 	}
 	t.out = append(t.out, '[')
 	for i := range n {
@@ -162,7 +181,7 @@ func (t *transcoder) array(n uint64, depth int) error {
 
 func (t *transcoder) object(n uint64, depth int) error {
 	if depth < 0 {
-		return errJSONNested
+		return errNested
 	}
 	keys := mapKeys{in: t.in}
 	t.out = append(t.out, '{')
@@ -170,9 +189,9 @@ func (t *transcoder) object(n uint64, depth int) error {
 		if i > 0 {
 			t.out = append(t.out, ',')
 		}
-		from, to, ok := span(t.in, t.at, MajorText)
+		from, to, ok := repo.Span(t.in, t.at, repo.MajorText)
 		if !ok {
-			return errJSONKey
+			return errKey
 		}
 		if err := keys.add(from, to); err != nil {
 			return err
@@ -190,13 +209,13 @@ func (t *transcoder) object(n uint64, depth int) error {
 }
 
 func (t *transcoder) text() error {
-	from, to, ok := span(t.in, t.at, MajorText)
+	from, to, ok := repo.Span(t.in, t.at, repo.MajorText)
 	if !ok {
-		return errJSONHead
+		return errHead
 	}
 	s := t.in[from:to]
 	if !utf8.Valid(s) {
-		return errJSONUTF8
+		return errUTF8
 	}
 	t.at = to
 	t.out = appendQuoted(t.out, s)
@@ -204,9 +223,9 @@ func (t *transcoder) text() error {
 }
 
 func (t *transcoder) bytes() error {
-	from, to, ok := span(t.in, t.at, MajorBytes)
+	from, to, ok := repo.Span(t.in, t.at, repo.MajorBytes)
 	if !ok {
-		return errJSONHead
+		return errHead
 	}
 	t.at = to
 	t.out = append(t.out, `{"$bytes":"`...)
@@ -217,9 +236,9 @@ func (t *transcoder) bytes() error {
 
 // link transcodes the byte string behind tag 42: a zero byte, then any CID.
 func (t *transcoder) link() error {
-	from, to, ok := span(t.in, t.at, MajorBytes)
+	from, to, ok := repo.Span(t.in, t.at, repo.MajorBytes)
 	if !ok || from == to || to-from > 1+linkBytesMax || t.in[from] != 0 {
-		return errJSONLink
+		return errLink
 	}
 	t.at = to
 	c := t.in[from+1 : to]
@@ -229,7 +248,7 @@ func (t *transcoder) link() error {
 	} else {
 		parsed, err := cid.Cast(c)
 		if err != nil {
-			return errJSONLink
+			return errLink
 		}
 		t.out = append(t.out, parsed.String()...)
 	}
@@ -239,7 +258,7 @@ func (t *transcoder) link() error {
 
 // isUsualCID: version 1, dag-cbor or raw (a blob), sha2-256.
 func isUsualCID(c []byte) bool {
-	return len(c) == CIDBytes && c[0] == 1 && (c[1] == 0x71 || c[1] == 0x55) && c[2] == 0x12 && c[3] == 0x20
+	return len(c) == repo.CIDBytes && c[0] == 1 && (c[1] == 0x71 || c[1] == 0x55) && c[2] == 0x12 && c[3] == 0x20
 }
 
 // mapKeys finds keys that are in one map twice. In canonical order, shorter keys first and
@@ -259,11 +278,11 @@ func (k *mapKeys) add(from, to int) error {
 	}
 	if k.unsorted {
 		if k.n >= unsortedKeysMax {
-			return errJSONOrder
+			return errOrder
 		}
 		for _, other := range k.all[:k.n] {
 			if bytes.Equal(k.in[other[0]:other[1]], key) {
-				return errJSONTwice
+				return errTwice
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package repo_test
+package recordjson_test
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"cistern/ingest/repo"
+	"cistern/ingest/repo/recordjson"
 )
 
 // decodeJSON decodes with numbers as they are written.
@@ -47,17 +50,31 @@ func atdataJSON(block []byte) (out []byte, err error) {
 	return json.Marshal(v)
 }
 
-func TestAppendJSONFixtures(t *testing.T) {
+// fixture is a file of the interop tests, which are not part of this project.
+func fixture(t testing.TB, name string) []byte {
+	t.Helper()
+	dir := os.Getenv("CISTERN_FIXTURES")
+	if dir == "" {
+		dir = "../../../../shared"
+	}
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Skipf("fixture absent, set CISTERN_FIXTURES: %v", err)
+	}
+	return b
+}
+
+func TestAppendFixtures(t *testing.T) {
 	t.Parallel()
-	var fixtures []struct {
+	var cases []struct {
 		JSON json.RawMessage
 		CBOR string `json:"cbor_base64"`
 		CID  string
 	}
-	if err := json.Unmarshal(fixture(t, "interop/data-model/data-model-fixtures.json"), &fixtures); err != nil {
+	if err := json.Unmarshal(fixture(t, "interop/data-model/data-model-fixtures.json"), &cases); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range fixtures {
+	for _, f := range cases {
 		block, err := base64.RawStdEncoding.DecodeString(f.CBOR)
 		if err != nil {
 			t.Fatal(err)
@@ -65,17 +82,64 @@ func TestAppendJSONFixtures(t *testing.T) {
 		if got := repo.HashCID(block).String(); got != f.CID {
 			t.Errorf("CID %s, want %s", got, f.CID)
 		}
-		got, err := repo.AppendJSON(nil, block)
+		got, err := recordjson.Append(nil, block)
 		if err != nil || !reflect.DeepEqual(decodeJSON(t, got), decodeJSON(t, f.JSON)) {
 			t.Errorf("%s, %v; want %s", got, err, f.JSON)
 		}
 	}
 }
 
+// Every record of a real repository has a JSON form.
+func TestAppendCorpus(t *testing.T) {
+	t.Parallel()
+	c, err := repo.ReadCAR(bytes.NewReader(fixture(t, "corpus/repo.car")), repo.CAROptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	b, ok, err := c.Block(c.Root())
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	commit, err := repo.ParseCommit(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	err = c.Walk(commit.Data, func(l repo.Leaf) error {
+		n++
+		if _, err := recordjson.Append(nil, l.Record); err != nil {
+			t.Errorf("record %q: %v", l.Key, err)
+		}
+		return nil
+	})
+	if err != nil || n == 0 {
+		t.Errorf("%d records: %v", n, err)
+	}
+}
+
+// cborLink appends a link.
+func cborLink(dst []byte, c repo.CID) []byte {
+	return c.AppendBytes(append(dst, 0xd8, 0x2a, 0x58, 0x25, 0x00))
+}
+
+// cborHead appends a head.
+func cborHead(dst []byte, major byte, n uint64) []byte {
+	head, err := cbor.Marshal(n)
+	if err != nil {
+		panic(err)
+	}
+	head[0] |= major << 5
+	return append(dst, head...)
+}
+
+// cborText appends a string.
+func cborText(dst []byte, s string) []byte { return append(cborHead(dst, 3, uint64(len(s))), s...) }
+
 // one wraps a value into a record with one field.
 func one(value string) string { return "\xa1\x61a" + value }
 
-func TestAppendJSON(t *testing.T) {
+func TestAppend(t *testing.T) {
 	t.Parallel()
 	raw := "\x01\x55\x12\x20" + strings.Repeat("\x07", 32)
 	v0 := "\x12\x20" + strings.Repeat("\x07", 32)
@@ -108,7 +172,7 @@ func TestAppendJSON(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := repo.AppendJSON([]byte("before"), []byte(test.in))
+			got, err := recordjson.Append([]byte("before"), []byte(test.in))
 			if err != nil || string(got) != "before"+test.want {
 				t.Fatalf("%s, %v; want %s", got, err, test.want)
 			}
@@ -141,7 +205,7 @@ func unsortedKey(i int) string {
 	return string([]byte{'a' + byte(i/26), 'a' + byte(i%26)})
 }
 
-func TestAppendJSONInvalid(t *testing.T) {
+func TestAppendInvalid(t *testing.T) {
 	t.Parallel()
 	tests := map[string]string{
 		"nothing":                              "",
@@ -198,8 +262,8 @@ func TestAppendJSONInvalid(t *testing.T) {
 	for name, in := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := repo.AppendJSON([]byte("before"), []byte(in))
-			var why *repo.JSONError
+			got, err := recordjson.Append([]byte("before"), []byte(in))
+			var why *recordjson.Error
 			if !errors.Is(err, repo.ErrInvalid) || !errors.As(err, &why) || why.Reason() == "" || string(got) != "before" {
 				t.Fatalf("%.100s, %v", got, err)
 			}
@@ -216,20 +280,20 @@ func sortedThenOne(n int) string {
 	return string(append(cborText(out, "aa"), 0))
 }
 
-func TestAppendJSONCut(t *testing.T) {
+func TestAppendCut(t *testing.T) {
 	t.Parallel()
 	block := sampleRecord()
 	for cut := range len(block) {
-		if _, err := repo.AppendJSON(nil, block[:cut]); !errors.Is(err, repo.ErrInvalid) {
+		if _, err := recordjson.Append(nil, block[:cut]); !errors.Is(err, repo.ErrInvalid) {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
 	}
 }
 
-func TestAppendJSONAllocates(t *testing.T) {
+func TestAppendAllocates(t *testing.T) {
 	block, dst := sampleRecord(), make([]byte, 0, 4096)
 	if n := testing.AllocsPerRun(100, func() {
-		if _, err := repo.AppendJSON(dst, block); err != nil {
+		if _, err := recordjson.Append(dst, block); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -252,7 +316,7 @@ func sampleRecord() []byte {
 	return cborText(cborText(b, "createdAt"), "2026-01-02T03:04:05.678Z")
 }
 
-// stricter are the words of the errors for what atdata accepts and AppendJSON refuses on purpose.
+// stricter are the words of the errors for what atdata accepts and Append refuses on purpose.
 var stricter = []string{
 	"is not a map",      // atdata reads null, alone, as an empty map
 	"integer exceeds",   // atdata wraps negative ones around
@@ -268,7 +332,7 @@ var stricter = []string{
 	"key is not text",   // the same before a key
 }
 
-// laxer are the words of atdata's errors for what AppendJSON accepts on purpose.
+// laxer are the words of atdata's errors for what Append accepts on purpose.
 var laxer = []string{
 	"nil $bytes", // atdata cannot write bytes of length 0
 }
@@ -313,14 +377,14 @@ func plainType(v any) bool {
 	return ok && s != "" && s != "blob"
 }
 
-func FuzzAppendJSON(f *testing.F) {
+func FuzzAppend(f *testing.F) {
 	f.Add(sampleRecord())
 	f.Add([]byte(unsortedMap(30)))
 	f.Add([]byte(one("\x83\x1b\x7f\xff\xff\xff\xff\xff\xff\xff\x44\xfb\xff\x00\x01\xd8\x2a\x58\x23\x00\x12\x20" + strings.Repeat("\x07", 32))))
 	f.Add([]byte(one("\xa4\x63ref" + string(cborLink(nil, repo.CID{1})) + "\x64size\x01\x65$type\x64blob\x68mimeType\x69image/png")))
 	f.Add([]byte(one("\xf9\x3c\x00")))
 	f.Fuzz(func(t *testing.T, block []byte) {
-		got, err := repo.AppendJSON(nil, block)
+		got, err := recordjson.Append(nil, block)
 		want, wantErr := atdataJSON(block)
 		if err != nil {
 			deliberate := slices.ContainsFunc(stricter, func(s string) bool { return strings.Contains(err.Error(), s) })
@@ -345,12 +409,12 @@ func FuzzAppendJSON(f *testing.F) {
 	})
 }
 
-func BenchmarkAppendJSON(b *testing.B) {
+func BenchmarkAppend(b *testing.B) {
 	block, dst := sampleRecord(), make([]byte, 0, 4096)
 	b.SetBytes(int64(len(block)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := repo.AppendJSON(dst, block); err != nil {
+		if _, err := recordjson.Append(dst, block); err != nil {
 			b.Fatal(err)
 		}
 	}
