@@ -20,6 +20,7 @@ import (
 type Client struct {
 	base, token, naming string
 	http                *http.Client
+	pace                pace
 }
 
 // Limits on an answer.
@@ -38,7 +39,7 @@ const nextCursorHeader = "Cistern-Next-Cursor"
 // none. naming says in an error how a user names the listener: its public listener with --url.
 func New(base, token, naming string) *Client {
 	transport := &http.Transport{ResponseHeaderTimeout: answerTimeout}
-	return &Client{base: base, token: token, naming: naming,
+	return &Client{base: base, token: token, naming: naming, pace: usualPace(),
 		http: &http.Client{Transport: transport}}
 }
 

@@ -2,17 +2,25 @@
 //
 // # Purpose
 //
-// Send the requests of commands to a listener of a daemon.
+// Send the requests of commands to a listener of a daemon, follow its event log, and show events.
 //
 // # Invariants
 //
-//  1. The size of everything that a daemon sends is bounded, and an error shows its text harmless.
+//  1. The size of everything that a daemon sends is bounded.
+//  2. Text of a daemon cannot drive a terminal: not in an error, not in the line of an event, and in
+//     its JSON on a terminal neither.
+//  3. Follow calls Event for each event once, in the order of ids, over any number of connections.
+//     It connects again at the last id + 1 and names the epoch of that id, so that events which the
+//     daemon no longer has end it with an error.
 //
 // # Concurrency
 //
-// A Client may be used by any goroutine. It starts none.
+// A Client may be used by any goroutine, Lines by one at a time. Follow calls its functions from one
+// goroutine at a time, and joins the two that read and write its connection.
 //
 // # Files
 //
 //   - client.go: Client, requests and their errors
+//   - follow.go: Follow, the place in the log; stream.go: one connection
+//   - event.go: events as the daemon sends them; lines.go: as a person reads them
 package client

@@ -95,9 +95,9 @@ func (t *Terminal) Draw(line string) {
 	fmt.Fprint(t.out, "\r\x1b[K"+line)
 }
 
-// Paint colours text if the terminal has colours.
+// Paint colours text if the terminal has colours. The color "" is the terminal's own.
 func (t *Terminal) Paint(color, text string) string {
-	if !t.color || text == "" {
+	if !t.color || color == "" || text == "" {
 		return text
 	}
 	return "\x1b[" + color + "m" + text + "\x1b[0m"
@@ -107,6 +107,7 @@ func (t *Terminal) Paint(color, text string) string {
 const (
 	Bold   = "1"
 	Dim    = "2"
+	Red    = "31"
 	Green  = "32"
 	Yellow = "33"
 	Cyan   = "36"

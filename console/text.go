@@ -1,8 +1,10 @@
 package console
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -26,4 +28,23 @@ func Printable(text string) string {
 		}
 		return '·'
 	}, text)
+}
+
+// EscapeJSON escapes the characters of a JSON text that Printable replaces. The value stays the
+// same: outside of strings, JSON has no such character but white space.
+func EscapeJSON(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case unicode.IsGraphic(r):
+			b.WriteRune(r)
+		case r <= ' ':
+			b.WriteByte(' ')
+		default:
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&b, `\u%04x`, unit)
+			}
+		}
+	}
+	return b.String()
 }

@@ -29,5 +29,5 @@
 //   - progress.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - check.go: offline verification
-//   - repo.go: commands for a running daemon
+//   - repo.go, tail.go: commands for a running daemon
 package main

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"cistern/client"
+	"cistern/console"
+	"cistern/filter"
+
+	"github.com/urfave/cli/v3"
+)
+
+const tailAbout = `Print the events of a running daemon: each change of a record, of the status of
+an account or of its handle, one a line. It begins with the next event and goes
+on until Ctrl-C. A lost connection is made again, and no event is missed or
+repeated. Each option of a filter that is given must match; the values of a
+repeated option are alternatives.`
+
+const tailExamples = `  cistern tail --collection app.bsky.feed.post --live
+  cistern tail --follow=false --kind record --json | jq -r .record.collection | sort | uniq -c
+`
+
+// tailDefault is the public listener of a daemon on this machine.
+const tailDefault = "http://127.0.0.1" + listenDefault
+
+// tailOptions is what a user can choose of tail. It reads no variables: those of the same names
+// configure the daemon.
+type tailOptions struct {
+	url                               string
+	collections, dids, kinds, actions []string
+	live, historical, follow, json    bool
+	cursor                            *uint64
+	limit                             uint64
+}
+
+func (o *tailOptions) options() []option {
+	cursor := func(s string) (*uint64, error) {
+		id, err := parseNumber(0, math.MaxUint64)(s)
+		return &id, err
+	}
+	return []option{
+		{name: "url", value: "URL", standard: tailDefault, set: set(&o.url, parseServer),
+			help: "The daemon's public listener, URL or host:port."},
+		{name: "collection", value: "NSID", repeat: true, set: add(&o.collections, parsePattern),
+			help: "Record events of this collection only, such as app.bsky.feed.post or " +
+				"app.bsky.*. Account and identity events stay unless --kind leaves them out."},
+		{name: "did", value: "DID", repeat: true, set: add(&o.dids, parseDID),
+			help: "Events of this account only."},
+		{name: "kind", value: "KIND", repeat: true,
+			set:  add(&o.kinds, choice(text, filter.EventKinds...)),
+			help: "Events of this kind only: record, account or identity."},
+		{name: "action", value: "ACTION", repeat: true,
+			set:  add(&o.actions, choice(text, filter.EventActions...)),
+			help: "Record events of this action only: create, update or delete."},
+		{name: "live", set: set(&o.live, parseSwitch),
+			help: "Record events from the firehose only."},
+		{name: "historical", set: set(&o.historical, parseSwitch),
+			help: "Record events from fetched repositories only."},
+		{name: "cursor", value: "N", set: set(&o.cursor, cursor),
+			help: "Begin at the event with this id; 0 is the oldest event kept. The default is " +
+				"the next event, or with --follow=false the oldest."},
+		{name: "limit", value: "N", set: set(&o.limit, parseNumber(1, math.MaxUint64)),
+			help: "End after this many events."},
+		{name: "follow", standard: "true", set: set(&o.follow, parseSwitch),
+			help: "Wait for new events. --follow=false ends at the newest event that the daemon " +
+				"has at the start."},
+		{name: "json", set: set(&o.json, parseSwitch),
+			help: "Print each event as the daemon sent it, as JSON lines."},
+	}
+}
+
+// validate returns the mistakes that no single option shows.
+func (o *tailOptions) validate() (errs []error) {
+	if o.live && o.historical {
+		errs = append(errs,
+			errors.New("give either --live or --historical; without them both are shown"))
+	}
+	return errs
+}
+
+func (a *app) tailCommand() *cli.Command {
+	var o tailOptions
+	return &cli.Command{
+		Name:               "tail",
+		Usage:              "print the events of a running daemon as they happen",
+		UsageText:          "cistern tail [options]",
+		Description:        tailAbout,
+		Flags:              flags(o.options()),
+		CustomHelpTemplate: helpTemplate + tailExamples,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			_, _, errs := load(o.options(), cmd, nil)
+			errs = append(errs, o.validate()...)
+			if err := errors.Join(noArguments(cmd), mistakes(errs)); err != nil {
+				return err
+			}
+			return a.untilSignal(ctx, func(ctx context.Context) error { return a.tail(ctx, &o) })
+		},
+	}
+}
+
+// tail prints events until ctx ends, the limit is reached or the reader of the output is gone.
+func (a *app) tail(ctx context.Context, o *tailOptions) error {
+	signal.Ignore(syscall.SIGPIPE) // a reader like head ends the command, without an error
+	c := client.New(o.url, "", "its public listener with --url")
+	lines := client.NewLines(console.New(a.stdout, a.environ))
+	show := lines.Line
+	if o.json {
+		show = lines.Row
+	}
+	left := o.limit
+	err := c.Follow(ctx, client.Follow{
+		Filter: o.filter(), Cursor: o.cursor, UntilHead: !o.follow,
+		Event: func(e *client.Event) error {
+			if _, err := fmt.Fprintln(a.stdout, show(e)); err != nil {
+				return err
+			}
+			if left--; left == 0 {
+				return client.ErrStop
+			}
+			return nil
+		},
+		Lost: func(err error, next uint64, wait time.Duration) {
+			fmt.Fprintf(a.stderr, "cistern: no connection: %v; tail goes on at event %d and connects "+
+				"again in %s\n", err, next, wait)
+		},
+	})
+	if errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return err
+}
+
+func (o *tailOptions) filter() client.Filter {
+	f := client.Filter{Collections: o.collections, DIDs: o.dids, Kinds: o.kinds, Actions: o.actions}
+	if o.live || o.historical {
+		f.Live = &o.live
+	}
+	return f
+}
