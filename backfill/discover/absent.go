@@ -363,18 +363,18 @@ func (s *absentScan) absent(row *store.Repo) bool {
 func (s *absentScan) queue(rows []store.Repo) error {
 	r := s.a.r
 	var dids []string
-	room := map[uint32]int64{}
+	free := map[uint32]int64{}
 	for _, row := range rows {
 		id := row.Pending.Host
-		if _, there := room[id]; !there {
+		if _, there := free[id]; !there {
 			h, _ := r.store.HostByID(id)
-			room[id] = absentQueueMax - h.Queued
+			free[id] = absentQueueMax - h.Queued
 		}
-		if room[id] <= 0 {
+		if free[id] <= 0 {
 			s.left++
 			continue
 		}
-		room[id]--
+		free[id]--
 		dids = append(dids, row.DID)
 	}
 	slices.Sort(dids)

@@ -15,29 +15,29 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sight is the answer of a host about the collections of an account.
-type sight uint8
+// signalAnswer is the answer of a host about the collections of an account.
+type signalAnswer uint8
 
 const (
-	unseen   sight = iota // no answer yet, or a failure
-	useless               // the answer about this account did not parse; others may
-	seen                  // it has a collection that a signal names
-	unwanted              // it does not, or is unavailable
+	unanswered signalAnswer = iota // no answer yet, or a failure
+	unparsed                       // the answer about this account did not parse; others may
+	onSignal                       // it has a collection that a signal names
+	offSignal                      // it does not, or is unavailable
 )
 
 // describe asks the host of an account which collections it has. at is the host's origin, "" to
 // look it up.
-func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
+func (r *Runner) describe(ctx context.Context, did, at string) (signalAnswer, error) {
 	if at == "" {
 		ident, err := r.opts.Directory.Resolve(ctx, did)
 		if err == nil {
 			at = ident.PDS
 		}
 		if errors.Is(err, identity.ErrNotFound) || errors.Is(err, identity.ErrInvalid) || err == nil && at == "" {
-			return unwanted, nil // no host has it
+			return offSignal, nil // no host has it
 		}
 		if err != nil {
-			return unseen, &hosts.ResolveError{Err: err}
+			return unanswered, &hosts.ResolveError{Err: err}
 		}
 	}
 	body, err := r.hosts.Query(ctx, at, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, hosts.DescribeBodyMax, r.opts.IdleTimeout)
@@ -45,26 +45,26 @@ func (r *Runner) describe(ctx context.Context, did, at string) (sight, error) {
 	switch {
 	case hosts.IsOfStore(err), err == nil:
 	case errors.As(err, &answer) && answer.Code < http.StatusInternalServerError && answer.Code != http.StatusTooManyRequests && answer.Name != "":
-		return unwanted, nil // the account is unavailable there
+		return offSignal, nil // the account is unavailable there
 	}
 	if err != nil {
-		return unseen, err
+		return unanswered, err
 	}
 	switch holds, err := hosts.HoldsAny(body, did, r.store.Filter().Signal); {
 	case err != nil:
-		return unseen, err
+		return unanswered, err
 	case holds:
-		return seen, nil
+		return onSignal, nil
 	}
-	return unwanted, nil
+	return offSignal, nil
 }
 
 // inspect returns the entries of a page that need a change of a row: an unknown account must have a
 // collection that a signal names. The answers of hosts are kept in known, so that a page that is
 // requested again does not ask about each account again. later are the accounts that must be asked
 // about later. An error means that their host fails.
-func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, origin string, known map[string]sight) (left []pages.Entry, later []string, err error) {
-	sights := make([]sight, len(todo))
+func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, origin string, known map[string]signalAnswer) (left []pages.Entry, later []string, err error) {
+	answers := make([]signalAnswer, len(todo))
 	errs := make([]error, len(todo))
 	g := new(errgroup.Group)
 	g.SetLimit(describeMax)
@@ -73,12 +73,12 @@ func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, ori
 		if err != nil {
 			return nil, nil, errors.Join(hosts.OfStore(err), g.Wait())
 		}
-		switch sights[i] = known[e.DID]; {
+		switch answers[i] = known[e.DID]; {
 		case r.find(&row, e, v) != isUnsure:
-			sights[i] = seen // of another kind
-		case sights[i] == unseen:
+			answers[i] = onSignal // of another kind
+		case answers[i] == unanswered:
 			g.Go(func() error {
-				sights[i], errs[i] = r.describe(ctx, e.DID, origin)
+				answers[i], errs[i] = r.describe(ctx, e.DID, origin)
 				return nil
 			})
 		}
@@ -88,27 +88,27 @@ func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, ori
 		switch {
 		case hosts.IsOfStore(errs[i]) || ctx.Err() != nil:
 			return nil, nil, errors.Join(errs[i], ctx.Err())
-		case sights[i] == seen:
+		case answers[i] == onSignal:
 			left = append(left, e)
-		case sights[i] == unseen && blames(errs[i]):
+		case answers[i] == unanswered && isOfHost(errs[i]):
 			later = append(later, e.DID)
 			if err == nil {
 				err = errs[i]
 			}
-		case sights[i] == unseen, sights[i] == useless:
+		case answers[i] == unanswered, answers[i] == unparsed:
 			// Not asked again with this page: each such failure parks the host before the other
 			// accounts are asked about.
-			sights[i] = useless
+			answers[i] = unparsed
 			later = append(later, e.DID)
 		}
-		known[e.DID] = sights[i]
+		known[e.DID] = answers[i]
 	}
 	return left, later, err
 }
 
-// blames reports whether a failure is the host's, so that requests about other accounts there would
+// isOfHost reports whether a failure is the host's, so that requests about other accounts there would
 // fail too.
-func blames(err error) bool {
+func isOfHost(err error) bool {
 	var busy *hosts.BusyError
 	var answer *hosts.AnswerError
 	var resolve *hosts.ResolveError
@@ -168,7 +168,7 @@ func (r *Runner) reconsider(ctx context.Context) error {
 // askAgain asks about one account, and writes what follows.
 func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 	did := l.did
-	saw := unwanted
+	saw := offSignal
 	v, _ := r.viewOf(Source{Kind: SourceRepos}, r.store.Filter())
 	row, err := r.store.RepoOrNew(did)
 	if err == nil && v.ask && r.find(&row, pages.Entry{DID: did}, v) == isUnsure {
@@ -178,7 +178,7 @@ func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 		r.describeRetries.again(l)
 		return err
 	}
-	if saw == unseen {
+	if saw == unanswered {
 		b := r.store.NewBatch()
 		wait := r.jitter.Vary(min(describeRetryMax, laterBase<<min(l.tries, 10)))
 		l.due, l.tries = r.opts.Now().Add(wait), l.tries+1
@@ -187,7 +187,7 @@ func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 		return hosts.OfStore(b.CommitSync())
 	}
 	var todo []pages.Entry
-	if saw == seen {
+	if saw == onSignal {
 		todo = []pages.Entry{{DID: did}}
 	}
 	_, err = r.absorb(todo, v, func(b *store.Batch) { b.DropDescribeRetry(did) })

@@ -153,16 +153,16 @@ func (r *Runner) unheard(todo []pages.Entry, v reading) bool {
 }
 
 // absorb writes what follows from the entries that choose returned, in batches of bounded size.
-// What the function and adds goes into the last of them. After errRefiltered some may be written,
+// What the function extra adds goes into the last of them. After errRefiltered some may be written,
 // and the last is not.
-func (r *Runner) absorb(todo []pages.Entry, v reading, and func(b *store.Batch)) (s survey, err error) {
+func (r *Runner) absorb(todo []pages.Entry, v reading, extra func(b *store.Batch)) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
 			return s, err
 		}
 		todo = todo[crawlLocksMax:]
 	}
-	err = r.absorbSome(todo, v, &s, and)
+	err = r.absorbSome(todo, v, &s, extra)
 	if s.queued+s.found > 0 {
 		r.metrics.found.Add(float64(s.found))
 		r.opts.Enqueued()
@@ -170,13 +170,13 @@ func (r *Runner) absorb(todo []pages.Entry, v reading, and func(b *store.Batch))
 	return s, err
 }
 
-func (r *Runner) absorbSome(chunk []pages.Entry, v reading, s *survey, and func(b *store.Batch)) error {
+func (r *Runner) absorbSome(chunk []pages.Entry, v reading, s *survey, extra func(b *store.Batch)) error {
 	i := -1
 	done := survey{}
 	err := r.inBatch(pages.Accounts(chunk), v.filter, func(b *store.Batch, row *store.Repo) {
 		i++
 		r.follow(b, row, chunk[i], v, &done)
-	}, and)
+	}, extra)
 	if err == nil {
 		s.queued += done.queued
 		s.found += done.found
@@ -215,9 +215,9 @@ func lookAgainAt(b *store.Batch, row *store.Repo) {
 }
 
 // inBatch changes the rows of some repositories in one batch, each under its lock, if the version
-// is that of the filter in force. What the function and adds goes with them. DIDs are in ascending
+// is that of the filter in force. What the function extra adds goes with them. DIDs are in ascending
 // order. It returns when the batch is durable.
-func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), and func(b *store.Batch)) error {
+func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), extra func(b *store.Batch)) error {
 	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		if r.store.Filter().Version != version {
 			return errRefiltered
@@ -225,7 +225,7 @@ func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Bat
 		for i := range rows {
 			change(b, &rows[i])
 		}
-		and(b)
+		extra(b)
 		return nil
 	})
 	if err == nil {

@@ -34,11 +34,11 @@ type list struct {
 	host       uint32          // the PDS whose own accounts it lists, in a source of hosts; else 0
 
 	// owned by the goroutine that visits the list:
-	news  bool             // most of the page before were unknown
-	known map[string]sight // answers about the accounts of the requested page,
-	by    uint32           // under this version of the filter
-	slow  bool             // the last page took long
-	heard bool             // its host has answered
+	mostlyNew bool                    // most of the page before were unknown
+	known     map[string]signalAnswer // answers about the accounts of the requested page,
+	by        uint32                  // under this version of the filter
+	slow      bool                    // the last page took long
+	heard     bool                    // its host has answered
 
 	watch pages.Watch
 	// listing records which accounts the list names. It is nil if the list is not that of a host, or
@@ -251,7 +251,7 @@ func (c *crawler) stepRepos(
 	named := len(p.Repos)
 	todo := pages.WellFormed(p.Repos, r.opts.Now())
 	names := pages.Accounts(todo)
-	if !l.news || v.ask { // an unknown account would only be looked at twice
+	if !l.mostlyNew || v.ask { // an unknown account would only be looked at twice
 		if todo, err = r.choose(todo, v); err != nil {
 			return 0, err
 		}
@@ -263,7 +263,7 @@ func (c *crawler) stepRepos(
 			at = l.origin
 		}
 		if l.known == nil {
-			l.known = map[string]sight{}
+			l.known = map[string]signalAnswer{}
 		}
 		todo, later, err = r.inspect(ctx, todo, v, at, l.known)
 		if err != nil && (l.failures < describeTries || ctx.Err() != nil || hosts.IsOfStore(err)) {
@@ -297,7 +297,7 @@ func (c *crawler) stepRepos(
 	if to.Ended != 0 {
 		c.finished(l, same && whole)
 	}
-	l.known, l.news = nil, 2*s.found > int64(named)
+	l.known, l.mostlyNew = nil, 2*s.found > int64(named)
 	s.listed = int64(named)
 	c.notePage(l, to, s)
 	return c.pause(l, to, s.found+s.queued > 0), nil

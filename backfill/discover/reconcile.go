@@ -24,10 +24,10 @@ type reconciler struct {
 	r *Runner
 
 	// owned by the goroutine that starts passes:
-	read time.Time // when the cursors were read last
-	took time.Duration
-	all  time.Time // when the listings of all hosts were requested
-	idle time.Time // when the last pass ended; zero while passes run
+	readAt   time.Time // when the cursors were read last
+	readTook time.Duration
+	all      time.Time // when the listings of all hosts were requested
+	idle     time.Time // when the last pass ended; zero while passes run
 
 	// mu guards:
 	mu     sync.Mutex
@@ -86,11 +86,11 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 // readRest returns how long the cursors are not read again, so that reading them takes a bounded
 // part of the time.
 func (c *reconciler) readRest(now time.Time) time.Duration {
-	since := now.Sub(c.read)
+	since := now.Sub(c.readAt)
 	if since < 0 {
 		return 0
 	}
-	return min(sleepMax, readRest*c.took) - since
+	return min(sleepMax, readRest*c.readTook) - since
 }
 
 // readCursors adds the requested passes, when new ones are possible, and periodically.
@@ -99,14 +99,14 @@ func (c *reconciler) readCursors() error {
 	if c.readRest(now) > 0 {
 		return nil
 	}
-	if since := now.Sub(c.read); !c.r.gapSeen.Swap(false) && since >= 0 && since < sleepMax {
+	if since := now.Sub(c.readAt); !c.r.gapSeen.Swap(false) && since >= 0 && since < sleepMax {
 		return nil
 	}
 	asked, err := c.r.store.Reconciliations()
 	if err != nil {
 		return hosts.OfStore(err)
 	}
-	c.read = now
+	c.readAt = now
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for url, row := range asked {
@@ -114,7 +114,7 @@ func (c *reconciler) readCursors() error {
 			c.passes[url] = newPass(c.r, url)
 		}
 	}
-	c.took = c.r.opts.Now().Sub(now)
+	c.readTook = c.r.opts.Now().Sub(now)
 	return nil
 }
 
@@ -169,7 +169,7 @@ func (c *reconciler) askHosts() error {
 	if err := c.r.store.EndReconcileHosts(); err != nil { // a crash before it requests all again
 		return hosts.OfStore(err)
 	}
-	c.all, c.idle, c.read = now, time.Time{}, time.Time{}
+	c.all, c.idle, c.readAt = now, time.Time{}, time.Time{}
 	c.r.opts.Logger.Info("events were missed: the listings of all known hosts are compared", "relay", relay, "hosts", len(origins))
 	return c.readCursors()
 }
