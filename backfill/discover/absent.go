@@ -34,23 +34,23 @@ type absences struct {
 	rest   time.Time
 }
 
-// round is a set of bits that the listings of several hosts share, each host once.
+// round is a set of bits that the listings of several hosts share. No host has two listings in it.
 type round struct {
 	a *absences
-	// end is the first ordinal that is not judged: a repository imported since may have been listed
-	// before its import.
+	// end is the first ordinal that is not checked: a repository imported since may have been
+	// listed before its import.
 	end   store.Ordinal
 	hosts map[string]*listing
-	count [listingStages]int                          // of the listings at each stage
+	count [listingStages]int                          // listings at each stage
 	since time.Time                                   // when the first listing at listingEnded ended
-	bits  map[store.Ordinal]*[bitsPerPage / 64]uint64 // a page for each range of ordinals that was met
+	bits  map[store.Ordinal]*[bitsPerPage / 64]uint64 // by range of ordinals
 }
 
 // bitsPerPage is how many ordinals share a page of bits of 8 KiB.
 const bitsPerPage = 64 << 10
 
-// listing is the listing of one host, read from its first page on. Nothing follows from a nil
-// listing: its methods do nothing.
+// listing is the listing of one host, read from its first page on. The methods of a nil listing do
+// nothing.
 type listing struct {
 	round *round
 	host  string // host[:port]
@@ -66,15 +66,15 @@ const (
 	listingStalled                     // its host failed; nothing waits for it
 	// listingEnded: read from beginning to end, and absent repositories must be queued.
 	listingEnded
-	listingDone // nothing more follows from it
+	listingDone // used or given up
 
 	listingStages = iota
 )
 
 func newAbsences(r *Runner) *absences { return &absences{r: r, kick: make(chan struct{}, 1)} }
 
-// join begins the listing of a host. It returns nil when too many listings are under way to record
-// the repositories of another.
+// join begins the listing of a host. It returns nil when there are too many rounds to record the
+// repositories of this host too.
 func (a *absences) join(host string) *listing {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -135,13 +135,13 @@ func (g *listing) move(stage listingStage) {
 	g.round.count[stage]++
 }
 
-// shown reports whether a listing showed a repository. Called with mu held.
+// shown reports whether a listing named a repository. Called with mu held.
 func (d *round) shown(o store.Ordinal) bool {
 	page := d.bits[o/bitsPerPage]
 	return page != nil && page[o%bitsPerPage/64]&(1<<(o%64)) != 0
 }
 
-// set marks a repository as shown. Called with mu held.
+// set marks a repository as named by a listing. Called with mu held.
 func (d *round) set(o store.Ordinal) {
 	page := d.bits[o/bitsPerPage]
 	if page == nil {
@@ -159,7 +159,7 @@ func (g *listing) show(row *store.Repo) {
 	g.round.a.mu.Lock()
 	defer g.round.a.mu.Unlock()
 	if row.Ordinal >= g.round.end {
-		return // not judged
+		return // not checked
 	}
 	g.round.set(row.Ordinal)
 }
@@ -204,8 +204,8 @@ func (g *listing) end(reconciled string) bool {
 	return false // it failed for so long that its round was forgotten
 }
 
-// awaits reports whether the reconciliation of a base URL must be deleted once absent repositories
-// of a round are queued, other than the round except.
+// awaits reports whether some round other than except will delete the reconciliation of a base URL
+// once its absent repositories are queued.
 func (a *absences) awaits(url string, except *round) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -234,9 +234,9 @@ func (a *absences) run(ctx context.Context) error {
 	return nil
 }
 
-// next returns a round with ended listings, and these listings; if there is none, how long to wait.
-// It waits up to absentWait for listings that are still being read, so that one scan serves all of
-// them.
+// next returns a round with ended listings, and these listings. If there is no such round, it
+// returns how long to wait. It waits up to absentWait for listings that are still being read, so
+// that one scan serves all of them.
 func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -250,7 +250,7 @@ func (a *absences) next(now time.Time) (d *round, ended map[string]*listing, wai
 		if d.has(listingRead) {
 			due = d.since.Add(absentWait)
 		}
-		// A longer rest was set by a clock that was ahead.
+		// A longer rest was set while the clock was ahead, and is ignored.
 		if a.rest.After(due) && a.rest.Sub(now) <= absentRestMax {
 			due = a.rest
 		}
@@ -273,9 +273,9 @@ func (d *round) ended() map[string]*listing {
 	return ended
 }
 
-// conclude queues the repositories that the ended listings of a round did not show, and drops their
-// reconciliations. The next scan rests in proportion to the time that this one took. done is false
-// if ctx ended first.
+// conclude queues the repositories that the ended listings of a round did not name, and drops their
+// reconciliations. The next scan is delayed in proportion to the duration of this one. done is
+// false if ctx ended first.
 func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*listing) (done bool, err error) {
 	begin := a.r.opts.Now()
 	s := &absentScan{a: a, round: d, ended: ended}
@@ -318,7 +318,8 @@ func (a *absences) conclude(ctx context.Context, d *round, ended map[string]*lis
 	return true, nil
 }
 
-// absentScan goes through all rows for repositories of some hosts whose listings did not show them.
+// absentScan reads all rows to find the repositories of some hosts that the listings of these hosts
+// did not name.
 type absentScan struct {
 	a      *absences
 	round  *round
@@ -407,8 +408,8 @@ func (s *absentScan) note(o store.Ordinal) {
 	s.round.set(o)
 }
 
-// dropListed ends a reconciliation whose listing was read to the end in a round. It stays if it was
-// requested anew since, and another round then ends it.
+// dropListed deletes the reconciliation of a listing that was read to its end in a round. A
+// reconciliation that was requested again since then stays, and a later round deletes it.
 func (a *absences) dropListed(url string, d *round) error {
 	defer a.r.store.LockReconciliation(url)()
 	row, _, err := a.r.store.Reconciliation(url)

@@ -29,7 +29,7 @@ type crawler struct {
 	ended  chan struct{}      // closed when it has stopped
 	lists  map[store.CrawlList]*list
 	queues [trusts]listHeap // lists that are not being visited
-	visits [trusts]int      // under way
+	visits [trusts]int      // visits under way
 	stale  bool             // the lists must be read from the store again
 	filter uint32
 	status CrawlStatus
@@ -41,14 +41,14 @@ type CrawlStatus struct {
 	Named     bool // the options name the source
 	Persisted bool // AddCrawl stored the source
 	Running   bool
-	// Lists is the number of lists that the source pages through, Ended of lists whose last pass
-	// has ended, and Failing of lists whose last request failed.
+	// Lists is the number of lists of the source, Ended the number of lists whose last pass has
+	// ended, and Failing the number of lists whose last request failed.
 	Lists, Ended, Failing int
-	// Pages, Listed (entries), Queued (known, to be asked for again) and Found (new) count since
-	// the start.
+	// Pages counts pages since the start, Listed their entries, Queued the known repositories that
+	// were queued again, and Found the new repositories.
 	Pages, Listed, Queued, Found int64
-	// PassEnded is when no list had pages left, the zero time if that has not happened yet; Since
-	// is when the source was added.
+	// PassEnded is the time at which no list had pages left, zero if that has not happened yet.
+	// Since is the time at which the source was added.
 	PassEnded, Since time.Time
 	Failure          string // the last failure
 	FailedAt         time.Time
@@ -104,7 +104,7 @@ func (c *crawler) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// take is the list whose turn it is, or nil and how long nothing is due.
+// take returns the list to visit next, or nil and how long until a list may be due.
 func (c *crawler) take() (*list, time.Duration) {
 	now := c.r.opts.Now()
 	c.mu.Lock()
@@ -119,8 +119,8 @@ func (c *crawler) take() (*list, time.Duration) {
 	return l, 0
 }
 
-// first returns the queue whose first list is due earliest, and how long until then: among queues
-// that have a place left, or among all. Called with mu held.
+// first returns the queue whose first list is due earliest, and how long until then. Unless all is
+// set, it leaves out the queues without a free place. Called with mu held.
 func (c *crawler) first(now time.Time, all bool) (q *listHeap, d time.Duration) {
 	d = sleepMax
 	for t := range trusts {
@@ -144,7 +144,7 @@ func (c *crawler) putBack(l *list, due time.Time) {
 	}
 	if c.lists[l.name] == l {
 		if l.due = due; l.filter != c.filter && l.failures == 0 {
-			l.due = time.Time{} // refresh did not see it
+			l.due = time.Time{} // refresh skips lists that are being visited
 		}
 		heap.Push(&c.queues[l.trust], l)
 	}
@@ -155,7 +155,8 @@ func (c *crawler) putBack(l *list, due time.Time) {
 	loop.Wake(c.kick)
 }
 
-// allEnded reports whether no list that answers has pages left. Called with mu held.
+// allEnded reports whether every list has ended, except lists whose host fails. Called with mu
+// held.
 func (c *crawler) allEnded() bool {
 	for _, l := range c.lists {
 		if l.mark.Ended == 0 && l.failures == 0 {
@@ -208,8 +209,8 @@ func (c *crawler) look(host uint32) {
 	loop.Wake(c.kick)
 }
 
-// load makes the lists, as the store has them. Lists that are being visited are dropped when their
-// visit ends.
+// load creates the lists of the source anew, with the marks in the store. A list that is being
+// visited is dropped when its visit ends.
 func (c *crawler) load() error {
 	c.mu.Lock()
 	for _, l := range c.lists {
@@ -271,7 +272,7 @@ func (c *crawler) addHost(name store.CrawlList, m pages.Mark) error {
 }
 
 func (c *crawler) enter(l *list, m pages.Mark) {
-	l.mark = m // it is visited at once: whether it is due is a matter of the filter too
+	l.mark = m // it is visited at once: whether it is due depends on the filter too
 	c.mu.Lock()
 	c.lists[l.name] = l
 	heap.Push(&c.queues[l.trust], l)
@@ -285,7 +286,7 @@ func (c *crawler) has(name store.CrawlList) bool {
 	return c.lists[name] != nil
 }
 
-// size is how many hosts are listed.
+// size returns the number of hosts that have a list.
 func (c *crawler) size() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,13 +17,13 @@ import (
 // crawlers are the sources of discovery.
 type crawlers struct {
 	r           *Runner
-	kick        chan struct{} // a source came
-	accountsMax int64         // of one host
+	kick        chan struct{} // a source was added
+	accountsMax int64         // limit of the accounts of one host
 
 	changing sync.Mutex // held while the list is changed; taken before mu
 
-	// mu guards the list, and is never held while waiting: Runner.Wake, which takes it, is called
-	// with locks held that a source may need to come to its end.
+	// mu guards the list, and is never held while waiting: Runner.Wake takes it, and its callers
+	// may hold locks that a source needs before it can end.
 	mu   sync.Mutex
 	list []*crawler
 }
@@ -64,7 +64,7 @@ func (cs *crawlers) find(s Source) int {
 	return slices.IndexFunc(cs.list, func(c *crawler) bool { return c.source.String() == s.String() })
 }
 
-// run runs all sources, also ones that are added meanwhile, until ctx ends.
+// run runs all sources, including sources that are added meanwhile, until ctx ends.
 func (cs *crawlers) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for ctx.Err() == nil {
@@ -131,8 +131,8 @@ func (cs *crawlers) all() []*crawler {
 	return slices.Clone(cs.list)
 }
 
-// AddCrawl adds a source of discovery. It is durable on return. A source that was added before
-// stays.
+// AddCrawl adds a source of discovery. It is durable on return. Adding a source again changes
+// nothing.
 func (r *Runner) AddCrawl(s Source) error {
 	if err := s.validate(); err != nil {
 		return err

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// signalAnswer is the answer of a host about the collections of an account.
+// signalAnswer is the answer of a host to whether an account has a collection that a signal names.
 type signalAnswer uint8
 
 const (
 	unanswered signalAnswer = iota // no answer yet, or a failure
 	unparsed                       // the answer about this account did not parse; others may
 	onSignal                       // it has a collection that a signal names
-	offSignal                      // it does not, or is unavailable
+	offSignal                      // it has none, or is unavailable
 )
 
 // describe asks the host of an account which collections it has. at is the host's origin, "" to
@@ -75,7 +75,7 @@ func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, ori
 		}
 		switch answers[i] = known[e.DID]; {
 		case r.find(&row, e, v) != isUnsure:
-			answers[i] = onSignal // of another kind
+			answers[i] = onSignal // no question to the host is needed
 		case answers[i] == unanswered:
 			g.Go(func() error {
 				answers[i], errs[i] = r.describe(ctx, e.DID, origin)
@@ -83,7 +83,7 @@ func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, ori
 			})
 		}
 	}
-	_ = g.Wait() // they leave their errors in errs
+	_ = g.Wait() // the errors are in errs
 	for i, e := range todo {
 		switch {
 		case hosts.IsOfStore(errs[i]) || ctx.Err() != nil:
@@ -96,8 +96,8 @@ func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, ori
 				err = errs[i]
 			}
 		case answers[i] == unanswered, answers[i] == unparsed:
-			// Not asked again with this page: each such failure parks the host before the other
-			// accounts are asked about.
+			// The host is not asked about this account again with this page: each such failure
+			// parks the host before the other accounts are asked about.
 			answers[i] = unparsed
 			later = append(later, e.DID)
 		}
@@ -106,7 +106,7 @@ func (r *Runner) inspect(ctx context.Context, todo []pages.Entry, v reading, ori
 	return left, later, err
 }
 
-// isOfHost reports whether a failure is the host's, so that requests about other accounts there would
+// isOfHost reports whether the whole host failed, so that requests about its other accounts would
 // fail too.
 func isOfHost(err error) bool {
 	var busy *hosts.BusyError
@@ -136,7 +136,7 @@ func (r *Runner) postpone(b *store.Batch, dids []string) {
 }
 
 // reconsider asks hosts again about accounts whose collections are still unknown, with growing
-// delays, without end.
+// delays, until the hosts answer.
 func (r *Runner) reconsider(ctx context.Context) error {
 	all, err := r.store.DescribeRetries()
 	if err != nil {
@@ -197,7 +197,7 @@ func (r *Runner) askAgain(ctx context.Context, l describeRetry) error {
 	}
 	r.describeRetries.again(l)
 	if errors.Is(err, errRefiltered) {
-		return nil // repeated at once, by the new filter
+		return nil // repeated at once, with the new filter
 	}
 	return err
 }

@@ -2,24 +2,26 @@
 //
 // # Purpose
 //
-// Read the lists of relays and hosts, page by page: to follow repositories that are unknown, and
-// after missed events to find repositories that changed, moved or were deleted meanwhile. A
-// repository that is found is put into the queue of its host.
+// It reads the lists of relays and hosts, page by page: to follow unknown repositories, and after
+// missed events to find repositories that changed, moved or were deleted meanwhile. A repository
+// that is found is put into the queue of its host.
 //
 // # Invariants
 //
 //  1. The progress of a list is a row, its mark. The mark moves in the batch that writes the last
-//     change of its page: after a crash a page is done, or is requested again.
+//     change of its page: after a crash a page is either done or requested again.
 //  2. A host's list is believed about its own accounts only, and the repository's own host
 //     decides: a repository that is found is fetched or checked there. An unknown account has no
 //     status and no event until that host was asked.
 //  3. The entries of a list are judged by the filter in force. A batch for a former filter is not
 //     written.
-//  4. A comparison that was requested after missed events ends only when everything that follows
-//     from its list is queued. A comparison that is requested again meanwhile starts over.
-//  5. The host of a repository that a host's list, read to its end, does not name is asked.
-//  6. Whatever a host lists costs at most the limits in limits.go. Hosts that fail or hang take a
-//     bounded part of the places, and the accounts of one host a bounded part of the queues.
+//  4. A comparison that was requested after missed events ends only when all repositories that its
+//     list shows to be outdated or absent are queued. A comparison that is requested again
+//     meanwhile starts over.
+//  5. If a host's list, read to its end, does not name a stored repository of this host, the
+//     repository's host is asked.
+//  6. The cost of what a host lists is bounded by the limits in limits.go. Hosts that fail or hang
+//     take a bounded part of the places, and the accounts of one host a bounded part of the queues.
 //  7. Reading lists is paused while too many repositories are pending. Comparisons are not paused,
 //     because they repair.
 //  8. A list that names nothing, or much less than before, is repeated before it is believed. A

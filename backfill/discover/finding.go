@@ -13,7 +13,7 @@ import (
 	"cistern/store"
 )
 
-// finding is what follows from an entry of a list.
+// finding is what an entry of a list requires.
 type finding uint8
 
 const (
@@ -21,16 +21,16 @@ const (
 	isNew            // to be followed
 	isUnsure         // followed if its host reports a collection that a signal names
 	isAhead          // a fetch under way must not end below its rev
-	isBehind         // to be looked at again
+	isBehind         // its host must be asked for a later commit
 )
 
-// reading is what a list is read for.
+// reading states for what purpose a list is read, and how.
 type reading struct {
 	why     store.Why // why unknown accounts are followed; Untracked: they are not
-	ask     bool      // only accounts with a collection that a signal names
+	ask     bool      // follow only accounts with a collection that a signal names
 	out     bool      // also follow accounts that the list calls inactive: their own host is asked
 	compare bool      // the list shows revs and statuses
-	host    string    // whose list it is: believed about its own accounts only; "": of a relay
+	host    string    // whose list it is, believed about its own accounts only; "": a relay
 	id      uint32    // of that host
 	source  uint32    // store.SourceID of the host that gave the list
 	filter  uint32    // version of the filter that decided this
@@ -46,7 +46,8 @@ type survey struct {
 	listed, queued, found int64
 }
 
-// choose returns the entries that something follows from. It holds no locks: absorb looks again.
+// choose returns the entries that require a change. It holds no locks: absorb checks the entries
+// again.
 func (r *Runner) choose(entries []pages.Entry, v reading) (todo []pages.Entry, err error) {
 	for _, e := range entries {
 		row, err := r.store.RepoOrNew(e.DID)
@@ -72,14 +73,15 @@ func (r *Runner) find(row *store.Repo, e pages.Entry, v reading) finding {
 	}
 	status, hidden := e.Hidden()
 	if v.host != "" && !livesAt(row, v) {
-		// Another host's account, or an unavailable one that has moved there since, which nothing
-		// else would look at again.
+		// The account belongs to another host, or it is unavailable and has moved to this host
+		// since. Nothing else would have an account of the latter kind checked again.
 		if e.IsActive() && row.State == store.StateGone && row.Retry.Next == 0 {
 			return isBehind
 		}
 		return nothing
 	}
-	// While it is fetched, or its commits drained, the answer that counts may be there already.
+	// While a repository is fetched or drained, its own host may have answered already, after this
+	// list was made.
 	underway := row.State == store.StateDraining || row.State == store.StatePending && r.store.Fetching(row.DID)
 	switch {
 	case !e.IsActive():
@@ -88,7 +90,7 @@ func (r *Runner) find(row *store.Repo, e pages.Entry, v reading) finding {
 		}
 	case row.HiddenByRelay():
 		if v.source == row.AccountSource && row.State == store.StateGone {
-			return isBehind // the list of the relay that hid the account: it no longer does
+			return isBehind // the relay that hid the account lists it as active again
 		}
 	case row.State == store.StateGone:
 		return isBehind
@@ -152,9 +154,8 @@ func (r *Runner) unheard(todo []pages.Entry, v reading) bool {
 	})
 }
 
-// absorb writes what follows from the entries that choose returned, in batches of bounded size.
-// What the function extra adds goes into the last of them. After errRefiltered some may be written,
-// and the last is not.
+// absorb makes the changes that entries require, in batches of bounded size. The function extra
+// adds to the last batch. After errRefiltered some batches may be durable, but not the last.
 func (r *Runner) absorb(todo []pages.Entry, v reading, extra func(b *store.Batch)) (s survey, err error) {
 	for len(todo) > crawlLocksMax {
 		if err := r.absorbSome(todo[:crawlLocksMax], v, &s, func(*store.Batch) {}); err != nil {
@@ -184,13 +185,13 @@ func (r *Runner) absorbSome(chunk []pages.Entry, v reading, s *survey, extra fun
 	return err
 }
 
-// follow writes what follows from an entry.
+// follow makes the change that an entry requires.
 func (r *Runner) follow(b *store.Batch, row *store.Repo, e pages.Entry, v reading, s *survey) {
 	v.listing.show(row) // choose may not have called it
 	switch r.find(row, e, v) {
 	case nothing:
 		return
-	case isNew, isUnsure: // accounts without a wanted collection are left out by now
+	case isNew, isUnsure: // inspect has left out accounts without a wanted collection
 		row.Pending.Host = v.id
 		b.Track(row, v.why, store.PriorityDiscovery)
 		s.found++
@@ -215,8 +216,8 @@ func lookAgainAt(b *store.Batch, row *store.Repo) {
 }
 
 // inBatch changes the rows of some repositories in one batch, each under its lock, if the version
-// is that of the filter in force. What the function extra adds goes with them. DIDs are in ascending
-// order. It returns when the batch is durable.
+// is that of the filter in force. The function extra adds to the same batch. The DIDs are in
+// ascending order. When inBatch returns, the batch is durable.
 func (r *Runner) inBatch(dids []string, version uint32, change func(b *store.Batch, row *store.Repo), extra func(b *store.Batch)) error {
 	wait, err := r.store.Update(dids, func(b *store.Batch, rows []store.Repo) error {
 		if r.store.Filter().Version != version {

@@ -17,9 +17,9 @@ const (
 	readRest = 19
 
 	crawlPause    = time.Second
-	crawlKnown    = 100 * time.Millisecond // after a page of nothing new: cursors may go in circles
+	crawlKnown    = 100 * time.Millisecond // if no account was new: cursors may go in circles
 	crawlRetryMax = 5 * time.Minute
-	crawlIdle     = time.Hour // of a source without use in this mode; a new filter wakes it
+	crawlIdle     = time.Hour // of a source that this mode does not use; a new filter wakes it
 	// crawlListsMax is how many lists of one source are read at a time, each by one request: 64
 	// pages of 4 MiB at worst, and 16 of 200 KiB a second. After visitPagesMax pages another list
 	// gets a turn.
@@ -28,12 +28,12 @@ const (
 	// crawlHostsMax bounds the hosts of a relay that are listed, at about 300 bytes of memory and
 	// 100 of disk each: 15 MiB. The network has some thousands.
 	crawlHostsMax = 50_000
-	// crawlHostRetryMax is the longest pause after failures of such a host, crawlBannedAgain after
-	// a ban.
+	// crawlHostRetryMax is the longest pause after failures of a host that a relay names,
+	// crawlBannedAgain the pause after a ban.
 	crawlHostRetryMax = time.Hour
 	crawlBannedAgain  = time.Hour
-	// A rev that is younger than lagAge may be ahead of the firehose, too, whose event is awaited
-	// for lagGrace.
+	// A rev that is younger than lagAge may be ahead of the firehose too: its event is awaited for
+	// lagGrace.
 	lagAge   = 5 * time.Minute
 	lagGrace = 5 * time.Second
 
@@ -75,8 +75,8 @@ const (
 	// describeMax is how many accounts of a page are asked about at a time.
 	describeMax = 8
 	// describeTries is how often a page waits for a failing host before it postpones the remaining
-	// accounts: to after laterBase, doubling to describeRetryMax. At most describeRetriesMax of 100
-	// bytes are remembered; the next pass names the remaining accounts again.
+	// accounts: by laterBase at first, doubling up to describeRetryMax. At most describeRetriesMax
+	// accounts are remembered, at 100 bytes each; the next pass names the others again.
 	describeTries      = 5
 	laterBase          = 15 * time.Minute
 	describeRetryMax   = 24 * time.Hour

@@ -15,9 +15,9 @@ import (
 	"cistern/store"
 )
 
-// crawlShare is the part of the repositories that may still become pending that the accounts of one
-// host may take: 2.5 million of the default Options.CrawlPendingMax. The largest hosts have a
-// million.
+// crawlShare divides the number of repositories that may still become pending: the accounts of one
+// host may take one part, which is 2.5 million of the default Options.CrawlPendingMax. The largest
+// hosts have a million accounts.
 const crawlShare = 8
 
 // crawlAccountsMax bounds the accounts accepted from a host that a relay names: a host that invents
@@ -27,16 +27,16 @@ const crawlAccountsMax = 20_000_000
 
 // list is one list of a source that is paged through independently. Its mark is the progress.
 type list struct {
-	name       store.CrawlList // of its mark
-	origin     string          // of the host that is asked
-	collection string          // whose repositories it lists; "": all of a host
+	name       store.CrawlList // name of its mark in the store
+	origin     string          // origin of the host that is asked
+	collection string          // it lists repositories with this collection; "": any
 	roster     bool            // it lists hosts
 	host       uint32          // the PDS whose own accounts it lists, in a source of hosts; else 0
 
 	// owned by the goroutine that visits the list:
-	mostlyNew bool                    // most of the page before were unknown
-	known     map[string]signalAnswer // answers about the accounts of the requested page,
-	by        uint32                  // under this version of the filter
+	mostlyNew bool                    // most accounts of the previous page were unknown
+	known     map[string]signalAnswer // answers about accounts of the requested page,
+	by        uint32                  // asked for with this version of the filter
 	slow      bool                    // the last page took long
 	heard     bool                    // its host has answered
 
@@ -51,11 +51,11 @@ type list struct {
 	due      time.Time
 	filter   uint32 // in force when it was visited last
 	heap     int    // place in its queue, -1 for none
-	trust    trust  // in its host; only the goroutine that visits the list changes it
+	trust    trust  // trust in its host; only the goroutine that visits the list changes it
 }
 
-// viewOf returns what the lists of a source are read for by a filter. They are not read at all
-// without ok.
+// viewOf returns the purpose for which a filter has the lists of a source read. If ok is false, the
+// lists are not read.
 func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
 	v = reading{filter: f.Version, why: store.ByNetwork, compare: s.Kind != SourceCollection, out: s.Kind != SourceCollection}
 	switch {
@@ -68,7 +68,7 @@ func (r *Runner) viewOf(s Source, f store.FilterVersion) (v reading, ok bool) {
 	case len(f.Signals()) > 0:
 		v.why, v.ask, v.out = store.BySignal, true, false
 	default:
-		// Without signals, and because the operator named the list, its accounts are followed as if
+		// The operator named the list, and there are no signals: its accounts are followed as if
 		// the operator had named them.
 		v.why, v.out = store.ByOperator, false
 	}
@@ -100,8 +100,8 @@ func (c *crawler) visit(ctx context.Context, l *list) (due time.Time, err error)
 	return c.r.opts.Now(), nil
 }
 
-// listDelay is what a list's host asks for, or grows from a second: up to minutes for a source, and
-// to an hour for one host of many.
+// listDelay returns the delay that a list's host asks for, or a delay that grows from a second: up
+// to minutes for the list of a source, and up to an hour for the list of one of many hosts.
 func (r *Runner) listDelay(err error, l *list) time.Duration {
 	if errors.Is(err, hosts.ErrBanned) {
 		return crawlBannedAgain
@@ -113,7 +113,7 @@ func (r *Runner) listDelay(err error, l *list) time.Duration {
 	return r.crawlDelay(err, l.failures, most)
 }
 
-// crawlDelay is what the host asks for, or grows from a second.
+// crawlDelay returns the delay that a host asks for, or a delay that grows from a second.
 func (r *Runner) crawlDelay(err error, failures int, most time.Duration) time.Duration {
 	var answer *hosts.AnswerError
 	var busy *hosts.BusyError
@@ -162,7 +162,7 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	case m.Ended != 0 && now.Before(m.Due(r.opts.CrawlEvery, now)) && !anew:
 		return m.Due(r.opts.CrawlEvery, now).Sub(now), nil
 	case m.Ended != 0 || anew:
-		m = m.Again() // read from the beginning, by the new filter
+		m = m.Again() // read from the beginning, with the new filter
 	}
 	m.Filter = f.Version
 	if l.by != f.Version {
@@ -174,8 +174,8 @@ func (c *crawler) step(ctx context.Context, l *list) (time.Duration, error) {
 	return c.stepRepos(ctx, l, v, was, m)
 }
 
-// renew gives the list of a host the id that the host has now. One whose accounts are all unknown
-// may have lost the id that it had when the list was taken up.
+// renew gives the list of a host the id that the host has now. A host whose accounts are all
+// unknown may have lost the id that it had when the list was added.
 func (c *crawler) renew(l *list) error {
 	if l.host == 0 {
 		return nil
@@ -191,8 +191,8 @@ func (c *crawler) renew(l *list) error {
 }
 
 // crowds reports whether a list must wait because too many repositories are pending. The more are
-// pending, the fewer may be of one host. Hosts whose queues never shrink, because they are dead or
-// invent accounts, then do not block other hosts, and a host without pending repositories always
+// pending, the fewer may belong to one host. Hosts whose queues never shrink, because they are dead
+// or invent accounts, then do not block other hosts, and a host without pending repositories always
 // gets a page. Queues of banned hosts do not hold up the list of a relay.
 func (r *Runner) crowds(host uint32) bool {
 	left := r.opts.CrawlPendingMax - r.store.Counts()["pending"]
@@ -215,7 +215,7 @@ func (r *Runner) queuedAtBanned() (n int64) {
 	return n
 }
 
-// overrun returns an error if a host has named more accounts than any real one has. Unavailable
+// overrun returns an error if a host has named more accounts than any real host has. Unavailable
 // accounts wait in no queue, so that the limit of pending repositories does not bound them.
 func (r *Runner) overrun(host uint32) error {
 	h, _ := r.store.HostByID(host)
@@ -251,7 +251,7 @@ func (c *crawler) stepRepos(
 	named := len(p.Repos)
 	todo := pages.WellFormed(p.Repos, r.opts.Now())
 	names := pages.Accounts(todo)
-	if !l.mostlyNew || v.ask { // an unknown account would only be looked at twice
+	if !l.mostlyNew || v.ask { // for a page of new accounts, choose would only read each row twice
 		if todo, err = r.choose(todo, v); err != nil {
 			return 0, err
 		}
@@ -303,14 +303,15 @@ func (c *crawler) stepRepos(
 	return c.pause(l, to, s.found+s.queued > 0), nil
 }
 
-// unmoved reports whether a mark is still the one with which a page was requested: it may have been
-// forgotten meanwhile. Called with the lock of its name.
+// unmoved reports whether the stored mark is still the mark with which a page was requested: it may
+// have been forgotten meanwhile. Called with the lock of the mark held.
 func (c *crawler) unmoved(name store.CrawlList, was store.CrawlMark) (bool, error) {
 	now, err := c.r.store.CrawlMark(name)
 	return now == was, hosts.OfStore(err)
 }
 
-// ask asks for the page of a list. A host that has never been asked gets only some of the time.
+// ask asks for the page of a list. A host that has never been asked gets only a part of the
+// timeout.
 func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*pages.Page, error) {
 	if l.collection != "" {
 		return pages.Collection(ctx, c.r.hosts, l.origin, l.collection, cursor, c.r.opts.IdleTimeout)
@@ -322,8 +323,8 @@ func (c *crawler) ask(ctx context.Context, l *list, cursor string) (*pages.Page,
 	return pages.Repos(ctx, c.r.hosts, l.origin, cursor, within)
 }
 
-// turn returns the mark after a page with the given entries and following cursor, and whether the
-// list ended by itself.
+// turn returns the mark after a page with the given entries and following cursor, and whether this
+// page was the regular end of the list.
 func (c *crawler) turn(
 	l *list, m pages.Mark, following string, names []string, entries int,
 ) (to pages.Mark, whole bool) {
@@ -364,7 +365,7 @@ func (c *crawler) finished(l *list, whole bool) {
 	l.watch, l.listing = pages.Watch{}, nil
 }
 
-// pause is how long to wait after a page.
+// pause returns how long to wait after a page.
 func (c *crawler) pause(l *list, m pages.Mark, something bool) time.Duration {
 	switch {
 	case m.Ended != 0:

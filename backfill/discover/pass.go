@@ -17,7 +17,7 @@ import (
 // pass reads a listing once, and queues each repository whose listed rev is ahead of its row.
 type pass struct {
 	r        *Runner
-	url      string // base URL, which its row in the store is under
+	url      string // base URL, the key of its row in the store
 	pages    int64
 	watch    pages.Watch
 	counts   survey
@@ -41,7 +41,8 @@ func newPass(r *Runner, url string) *pass {
 	return p
 }
 
-// level is of the log lines: thousands of hosts may be gone through at a time.
+// level returns the level of log lines: Debug for a PDS, because thousands may be compared at a
+// time.
 func (p *pass) level(usual slog.Level) slog.Level {
 	if p.own {
 		return slog.LevelDebug
@@ -49,8 +50,9 @@ func (p *pass) level(usual slog.Level) slog.Level {
 	return usual
 }
 
-// view leaves unknown accounts to the crawl, unless the host is crawled too, the crawl is on and no
-// host has to be asked first. A PDS is believed about its own accounts only.
+// view returns for what purpose the listing is read. Unknown accounts are left to the crawl, unless
+// the host is crawled too, the crawl is on and no host has to be asked first. A PDS is believed
+// about its own accounts only.
 func (p *pass) view() reading {
 	f := p.r.store.Filter()
 	v := reading{filter: f.Version, compare: true}
@@ -69,10 +71,10 @@ func (p *pass) view() reading {
 }
 
 // sourceOf returns the store.SourceID of the host at a URL. Rows name the firehose of a relay by
-// it, too.
+// the same id.
 func sourceOf(url string) uint32 { return store.SourceID(identity.HostOf(url)) }
 
-// cursor is where the pass stands; asked is false once it is no longer requested.
+// cursor returns the position of the pass; asked is false once the pass is no longer requested.
 func (p *pass) cursor() (at store.Reconciliation, asked bool, err error) {
 	at, asked, err = p.r.store.Reconciliation(p.url)
 	return at, asked, hosts.OfStore(err)
@@ -110,7 +112,7 @@ func (p *pass) run(ctx context.Context) error {
 		p.failures = 0
 		if p.r.opts.Now().Sub(begin) > crawlSlow {
 			p.slow = true
-			return nil // another may have its place
+			return nil // another pass may take its place
 		}
 		p.r.rest(ctx, crawlKnown, nil)
 	}
@@ -123,8 +125,8 @@ func (p *pass) leave() {
 	p.listing.set(listingDone)
 }
 
-// known returns how many repositories the listing may name: of its host if that is a PDS. The
-// repositories of a relay's listing are in the listings of their hosts.
+// known returns how many repositories the listing should name at most: those of the host if it is a
+// PDS, else all.
 func (p *pass) known() int64 {
 	if !p.own {
 		return p.r.store.Counts()["repos"]
@@ -223,7 +225,7 @@ func (p *pass) page(ctx context.Context, row store.Reconciliation) (ended bool, 
 	return p.move(row, to, to == "")
 }
 
-// move takes the pass from row to the next page, or to its end, after what its page led to is
+// move takes the pass from row to the next page, or to its end, once the changes of its page are
 // written: after a crash the page is either done or listed again. If the pass was requested anew
 // meanwhile, the store has another row, and the pass begins again.
 func (p *pass) move(row store.Reconciliation, next string, last bool) (ended bool, err error) {
@@ -232,13 +234,14 @@ func (p *pass) move(row store.Reconciliation, next string, last bool) (ended boo
 	if err != nil || !asked || now != row {
 		return false, err
 	}
-	// Once it has ended, dropListed may be called, waits for the lock, and finds the row of the batch.
+	// Once the listing has ended, dropListed may be called at any time: it waits for the lock, and
+	// finds the row that this batch writes.
 	ended = last && (p.listing == nil || p.listing.end(p.url))
 	b := p.r.store.NewBatch()
 	switch {
 	case !last:
 		b.PutReconciliation(p.url, store.Reconciliation{Stage: store.ReconcileReading, Cursor: next})
-	case !ended: // what the listing showed was forgotten
+	case !ended: // the bits of the listing are lost: start over
 		b.PutReconciliation(p.url, store.Reconciliation{})
 	case p.listing != nil:
 		// After a crash before the absent repositories are pending, the listing is read again.

@@ -17,9 +17,9 @@ import (
 
 // reconciler reads the listings that must be compared with the stored rows, several at a time; each
 // has a store.Reconciliation. Package ingest requests one when events were missed, and calls Wake.
-// When events of a relay were missed, it requests those of all known hosts too (PutReconcileHosts).
-// A pass whose host failed gives its place to another, and passes of hosts that are not trusted
-// hold a bounded part of the places.
+// When events of a relay were missed, the reconciler requests the listings of all known hosts too
+// (PutReconcileHosts). A pass whose host failed gives its place to another, and passes of hosts
+// that are not trusted hold a bounded part of the places.
 type reconciler struct {
 	r *Runner
 
@@ -83,8 +83,8 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 	return loop.Quiet(ctx, err)
 }
 
-// readRest returns how long the cursors are not read again, so that reading them takes a bounded
-// part of the time.
+// readRest returns how long to wait before the cursors are read again, so that reading them takes a
+// bounded part of the time.
 func (c *reconciler) readRest(now time.Time) time.Duration {
 	since := now.Sub(c.readAt)
 	if since < 0 {
@@ -93,7 +93,8 @@ func (c *reconciler) readRest(now time.Time) time.Duration {
 	return min(sleepMax, readRest*c.readTook) - since
 }
 
-// readCursors adds the requested passes, when new ones are possible, and periodically.
+// readCursors adds the requested passes. It reads the store when new requests are possible, and
+// periodically.
 func (c *reconciler) readCursors() error {
 	now := c.r.opts.Now()
 	if c.readRest(now) > 0 {
@@ -118,7 +119,8 @@ func (c *reconciler) readCursors() error {
 	return nil
 }
 
-// start starts passes that are due while try accepts them, and returns how long until another is.
+// start starts passes that are due while try accepts them, and returns how long until the next pass
+// is due.
 func (c *reconciler) start(try func(*pass) bool) time.Duration {
 	now, d, running := c.r.opts.Now(), sleepMax, [trusts]int{}
 	c.mu.Lock()
@@ -146,7 +148,7 @@ func (c *reconciler) start(try func(*pass) bool) time.Duration {
 }
 
 // askHosts requests the listings of all known hosts after events of a relay were missed. A round is
-// not cut short by the next, which leaves as much time between them as the last one took.
+// not cut short by the next, and the pause between two rounds is as long as the last round took.
 func (c *reconciler) askHosts() error {
 	now := c.r.opts.Now()
 	if c.idle.IsZero() && !c.busy() {
@@ -166,7 +168,7 @@ func (c *reconciler) askHosts() error {
 	if err != nil {
 		return err
 	}
-	if err := c.r.store.EndReconcileHosts(); err != nil { // a crash before it requests all again
+	if err := c.r.store.EndReconcileHosts(); err != nil { // a crash before this requests all again
 		return hosts.OfStore(err)
 	}
 	c.all, c.idle, c.readAt = now, time.Time{}, time.Time{}
@@ -174,8 +176,9 @@ func (c *reconciler) askHosts() error {
 	return c.readCursors()
 }
 
-// requestReconciliations requests the comparison of listings, anew if it is under way. Without the
-// lock of a listing, a pass that moves its cursor would overwrite the request.
+// requestReconciliations requests the comparison of listings. A comparison under way starts over.
+// It takes the lock of each listing, since a pass that moves its cursor would otherwise overwrite
+// the request.
 func (r *Runner) requestReconciliations(urls []string) error {
 	slices.Sort(urls)
 	for chunk := range slices.Chunk(slices.Compact(urls), crawlLocksMax) {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Runner finds unknown repositories by the lists of hosts, and by the same lists repositories that
-// changed while their events were missed.
+// Runner reads the lists of hosts to find unknown repositories, and repositories that changed while
+// their events were missed.
 type Runner struct {
 	opts    Options
 	store   *store.Store
@@ -67,14 +67,14 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // Wake reports that comparisons may have been requested, or that the filter was changed. Without a
-// call this is found later.
+// call Run finds out later.
 func (r *Runner) Wake() {
 	r.gapSeen.Store(true)
 	loop.Wake(r.kickPass)
 	r.crawls.wake()
 }
 
-// HostChanged looks at the list of a host whose settings were changed.
+// HostChanged makes the list of a host due at once, because the settings of the host were changed.
 func (r *Runner) HostChanged(id uint32) {
 	for _, c := range r.crawls.all() {
 		c.look(id)

@@ -11,7 +11,7 @@ import (
 )
 
 // Repos asks a host, by its base URL, for the page of its repositories at a cursor. The answer must
-// begin within a time.
+// begin within the given time.
 func Repos(ctx context.Context, t *hosts.Table, base, cursor string,
 	within time.Duration) (*Page, error) {
 	var p Page

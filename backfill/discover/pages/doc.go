@@ -2,12 +2,12 @@
 //
 // # Purpose
 //
-// Ask hosts and relays for the pages of their listings, and find out where a listing ends, whether
-// it is abandoned, and when it must be read again.
+// It asks hosts and relays for the pages of their listings, and decides where a listing ends,
+// whether it is abandoned, and when it must be read again.
 //
 // # Invariants
 //
-//  1. Whatever a host answers costs at most the limits in limits.go. The entries of a page are
+//  1. The cost of an answer is bounded by the limits in limits.go. The entries of a page are
 //     counted before they are decoded.
 //  2. A listing that names the same accounts again, or does not end, is abandoned. The memory that
 //     this takes does not depend on the length of the listing.

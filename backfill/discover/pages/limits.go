@@ -4,7 +4,8 @@ import "time"
 
 // Limits on what a host lists.
 const (
-	// entriesMax is the most entries that listRepos sends: 200 KiB a page, at 200 bytes a row.
+	// entriesMax is the largest number of entries that listRepos sends: 200 KiB a page, at 200
+	// bytes an entry.
 	entriesMax = 1000
 	bodyMax    = 4 << 20
 	cursorMax  = 4 << 10
@@ -20,8 +21,9 @@ const (
 	// sampleMax is how many accounts of a page are remembered: 128 bytes a listing.
 	sampleMax = 16
 
-	// A pass that named nothing, or less than half of what the previous one named, is repeated
-	// after thinAgain, doubling. thinMax repetitions take 8.5 hours; then the listing is believed.
+	// A pass that named nothing, or less than half of what the previous pass named, is repeated
+	// after thinAgain, which doubles each time. thinMax repetitions take 8.5 hours; then the
+	// listing is believed.
 	thinAgain = time.Minute
 	thinMax   = 10
 )

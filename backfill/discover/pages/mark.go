@@ -6,7 +6,7 @@ import (
 	"cistern/store"
 )
 
-// Mark is how far a listing was read. The zero Mark is before the first page.
+// Mark states how far a listing was read. The zero Mark is the position before the first page.
 type Mark store.CrawlMark
 
 // Again returns the mark of the pass that follows this one.
@@ -29,8 +29,8 @@ func (m Mark) End(now time.Time) Mark {
 }
 
 // Due returns when the listing must be read from the beginning again. It is zero while a pass is
-// under way, and also if the last pass ended by a clock that was ahead of now by more than every. A
-// thin pass is repeated soon, with a doubling delay.
+// under way, and also if the stored end of the last pass is later than now by more than every,
+// because the clock was ahead then. A thin pass is repeated soon, with a doubling delay.
 func (m Mark) Due(every time.Duration, now time.Time) time.Time {
 	if m.Thin > 0 && m.Thin < thinMax {
 		every = min(every, thinAgain<<(m.Thin-1))

@@ -26,8 +26,8 @@ type HostPage struct {
 	Hosts  entries[HostEntry] `json:"hosts"`
 }
 
-// entries are the entries of a page. One takes two bytes of an answer and twenty times as much
-// memory, so that they are counted first.
+// entries are the entries of a page. An entry may take two bytes of an answer and twenty times as
+// much memory, so the entries are counted first.
 type entries[T any] []T
 
 // UnmarshalJSON reads an array.
@@ -49,8 +49,8 @@ type Entry struct {
 // IsActive reports whether the entry shows its account as available.
 func (e Entry) IsActive() bool { return e.Active == nil || *e.Active }
 
-// Hidden returns the status of an unavailable account. A status that only reports trouble between
-// two hosts does not count.
+// Hidden returns the status of an unavailable account. It ignores a status that only reports
+// trouble between two hosts.
 func (e Entry) Hidden() (s store.Status, ok bool) {
 	if e.IsActive() || e.Status == "throttled" || e.Status == "desynchronized" {
 		return 0, false
@@ -88,7 +88,7 @@ func WellFormed(entries []Entry, now time.Time) []Entry {
 		}
 		_, err := repo.ParseTID(e.Rev)
 		if err != nil || repo.TIDTime(e.Rev).After(now.Add(repo.RevSkewMax)) {
-			e.Rev = "" // below every rev
+			e.Rev = "" // lower than any rev
 		}
 		left = append(left, e)
 	}

@@ -11,13 +11,13 @@ import (
 // while the listing was read.
 type repeats struct {
 	seed    maphash.Seed
-	cursor  string // of the last page
-	verdict bool   // about it
+	cursor  string // cursor of the last page
+	verdict bool   // result for the last page
 	pages   int
 	sampled int      // the page that was sampled
 	sample  []uint64 // hashes of accounts of that page, the lowest sampleMax of them, in order
-	seen    uint32   // which of them were named again since, as bits
-	met     int      // how many were
+	seen    uint32   // bits: which hashes of the sample were named again since
+	met     int      // number of bits in seen
 }
 
 // page takes the accounts of a page, and reports whether the listing repeats itself. A page that is

@@ -1,12 +1,13 @@
 package pages
 
-// Watch watches the pages of one listing for its end. The zero Watch is before the first page.
+// Watch decides where the pages of one listing end. The zero Watch is ready for the first page.
 type Watch struct {
 	empty   int // pages in a row without entries
 	repeats repeats
 }
 
-// Ending is why a listing is read no further. The zero Ending means that it has more pages.
+// Ending is the reason why a listing is read no further. The zero Ending means that it has more
+// pages.
 type Ending string
 
 // Endings of a listing.
@@ -21,15 +22,15 @@ const (
 	EndNever Ending = "it has more pages than any correct listing"
 )
 
-// Abandoned reports whether the host would have gone on for ever.
+// Abandoned reports whether the listing was given up because it repeats itself or does not end.
 func (e Ending) Abandoned() bool { return e == EndRepeats || e == EndNever }
 
 // Named reports whether a page named anything.
 func (w *Watch) Named() bool { return w.repeats.pages > 0 }
 
-// Page takes a page that was requested by a cursor and has so many entries, of which names are the
-// accounts. pages is how many were read, with this one, and answered the cursor of the page. It
-// returns the cursor of the following page, and why there is none.
+// Page takes a page that was requested with a cursor: its number of entries, the accounts that they
+// name, the number of pages read including this one, and the cursor that the answer names. It
+// returns the cursor of the following page, or the reason why there is none.
 func (w *Watch) Page(cursor string, names []string, entries int, pages int64,
 	answered string) (next string, end Ending) {
 	again := w.repeats.page(cursor, names)
