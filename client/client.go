@@ -90,7 +90,8 @@ func readRows(body io.Reader, fn func(json.RawMessage) error) error {
 			continue
 		}
 		if !json.Valid(line) {
-			return fmt.Errorf("the answer is not JSON lines: %s", console.Clip(console.Printable(string(line)), 80))
+			return fmt.Errorf("the answer is not JSON lines: %s",
+				console.Clip(console.Printable(string(line)), 80))
 		}
 		if err := fn(line); err != nil {
 			return err

@@ -43,13 +43,16 @@ type Follow struct {
 	// Cursor is the id to begin at; 0 is the oldest event kept. Default: the next event, or with
 	// UntilHead the oldest.
 	Cursor *uint64
+	// Since is the time of the first event, if it is not zero and there is no Cursor.
+	Since time.Time
 	// UntilHead ends at the newest event that the log has at the beginning. Default: never.
 	UntilHead bool
 	// Event is called for each event in the order of ids, each once. If it returns ErrStop, Follow
 	// ends without an error; any other error ends it too. It does not keep the event. Required.
 	Event func(*Event) error
 	// Lost is called when the connection is lost, and after each attempt to make another one that
-	// fails. next is the id that follows, and wait the time until the next attempt. Required.
+	// fails. next is the id to go on at, or 0 if the beginning is not known as an id yet. wait is the
+	// time until the next attempt. Required.
 	Lost func(err error, next uint64, wait time.Duration)
 }
 
@@ -73,7 +76,7 @@ func usualPace() pace {
 type follower struct {
 	*Client
 	Follow
-	cursor uint64 // of the next event
+	cursor uint64 // of the next event; 0: not known yet, begin at Since or at the oldest event
 	epoch  string // of cursor; "": any
 	head   uint64 // the last event, with UntilHead
 
@@ -117,7 +120,7 @@ func (f *follower) begin(ctx context.Context) error {
 	switch {
 	case f.Cursor != nil:
 		f.cursor = *f.Cursor
-	case !f.UntilHead:
+	case f.Since.IsZero() && !f.UntilHead:
 		f.cursor, f.epoch = f.head+1, stats.Log.Epoch
 	}
 	return nil

@@ -134,6 +134,8 @@ func TestFollowFilter(t *testing.T) {
 		{client.Follow{Cursor: &zero}, "cursor=0"},
 		{client.Follow{Cursor: &seven}, "cursor=7"},
 		{client.Follow{UntilHead: true}, "cursor=0"},
+		{client.Follow{Since: time.UnixMicro(12345)}, "since=12345"},
+		{client.Follow{Since: time.UnixMicro(12345), UntilHead: true}, "since=12345"},
 		{client.Follow{Cursor: &zero, Filter: client.Filter{Collections: []string{"a.b.c", "a.b.*"}, DIDs: []string{"did:web:a"},
 			Kinds: []string{"record"}, Actions: []string{"create", "delete"}, Live: &no}},
 			"actions=create&actions=delete&collections=a.b.c&collections=a.b.%2A&cursor=0&dids=did%3Aweb%3Aa&kinds=record&live=false"},
@@ -162,6 +164,21 @@ func TestFollowConnectsAgain(t *testing.T) {
 	for i, want := range []string{"5", "5", "7", "7", "7", "10", "40"} {
 		if q := f.queries[i]; q.Get("cursor") != want || q.Get("epoch") != "e1" {
 			t.Errorf("request %d asked for %s", i, q.Encode())
+		}
+	}
+}
+
+// TestFollowSince keeps the time of the beginning until it knows an id.
+func TestFollowSince(t *testing.T) {
+	t.Parallel()
+	f := newFakeDaemon(t, 50, sends(), sends("?", `{"type":"updated","id":40}`), sends(identity(41)))
+	got := f.follow(client.Follow{Since: time.UnixMicro(5)}, 41)
+	if got.err != nil || !slices.Equal(got.nexts, []uint64{0, 40}) {
+		t.Errorf("%+v", got)
+	}
+	for i, want := range []string{"since=5", "epoch=e1&since=5", "cursor=40&epoch=e1"} {
+		if q := f.queries[i].Encode(); q != want {
+			t.Errorf("request %d asked for %s", i, q)
 		}
 	}
 }

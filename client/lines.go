@@ -63,8 +63,9 @@ func (l *Lines) Line(e *Event) string {
 	if what != "" && l.term.Columns() >= wideColumns {
 		where = runewidth.FillRight(where, pathColumns)
 	}
+	action = runewidth.FillRight(console.Printable(action), actionColumns)
 	return l.row([]cell{{console.Dim, fmt.Sprintf("%*d", l.idColumns, e.ID)}, {"", account},
-		{color, runewidth.FillRight(console.Printable(action), actionColumns)}, {"", where}, {console.Dim, what}})
+		{color, action}, {"", where}, {console.Dim, what}})
 }
 
 // cell is a text with its colour.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -34,11 +35,7 @@ func (e *lostError) Unwrap() error { return e.error }
 
 // stream opens a stream at the cursor and takes its messages until it ends. The error is never nil.
 func (f *follower) stream(ctx context.Context) error {
-	query := f.Filter.query()
-	query.Set("cursor", strconv.FormatUint(f.cursor, 10))
-	if f.epoch != "" {
-		query.Set("epoch", f.epoch)
-	}
+	query := f.place()
 	header := http.Header{}
 	f.authorize(header)
 	dialer := websocket.Dialer{HandshakeTimeout: answerTimeout}
@@ -65,6 +62,20 @@ func (f *follower) stream(ctx context.Context) error {
 	return g.Wait()
 }
 
+// place returns the parameters of a stream from the place that was reached.
+func (f *follower) place() url.Values {
+	query := f.Filter.query()
+	if f.cursor == 0 && f.Cursor == nil && !f.Since.IsZero() {
+		query.Set("since", strconv.FormatInt(f.Since.UnixMicro(), 10))
+	} else {
+		query.Set("cursor", strconv.FormatUint(f.cursor, 10))
+	}
+	if f.epoch != "" {
+		query.Set("epoch", f.epoch)
+	}
+	return query
+}
+
 // undone explains an answer that opens no stream.
 func (f *follower) undone(res *http.Response) error {
 	defer res.Body.Close()
@@ -81,7 +92,7 @@ func (f *follower) read(ws *websocket.Conn, asks chan<- struct{}) error {
 	ping := ws.PingHandler()
 	ws.SetPingHandler(func(text string) error { alive(); return ping(text) })
 	ws.SetReadLimit(messageMax)
-	if f.UntilHead {
+	if f.cursor == 0 || f.UntilHead {
 		asks <- struct{}{}
 	}
 	for {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"cistern/api/clients"
 	"cistern/api/wire"
@@ -44,11 +45,14 @@ func (d *Delivery) Stream(w http.ResponseWriter, r *http.Request) error {
 // streamProtocol is that of /stream.
 var streamProtocol = &protocol{
 	messageBytesMax: updateBytesMax,
-	locate: func(_ context.Context, log Log, s *subscription) error {
-		if !s.given {
+	locate: func(_ context.Context, log Log, s *subscription) (err error) {
+		switch {
+		case s.timed:
+			s.cursor, err = log.FirstSince(s.since)
+		case !s.given:
 			s.cursor = log.Head() + 1
 		}
-		return nil
+		return err
 	},
 	message: readUpdate,
 	confirm: updated,
@@ -72,6 +76,8 @@ type position struct {
 	given  bool   // otherwise at the head
 	clamps bool   // begins at the oldest event if the log has lost the cursor
 	epoch  string // of the cursor; "": any
+	timed  bool   // at the first event whose time is since or later
+	since  int64  // unix microseconds
 }
 
 // open upgrades the request and serves the stream.
@@ -153,12 +159,39 @@ func (q params) position() (p position, err error) {
 		return p, err
 	}
 	p.epoch = epoch
+	if url.Values(q).Has("since") {
+		return q.since(p)
+	}
 	if p.given = url.Values(q).Has("cursor"); !p.given {
 		return p, nil
 	}
 	if p.cursor, err = strconv.ParseUint(cursor, 10, 64); err != nil {
 		return p, wire.Invalid("cursor %s: want a whole number from 0 to %d", wire.Echo(cursor), uint64(math.MaxUint64))
 	}
+	return p, nil
+}
+
+// since adds the parameter since to a position.
+func (q params) since(p position) (position, error) {
+	text, err := q.single("since")
+	if err != nil {
+		return p, err
+	}
+	if url.Values(q).Has("cursor") {
+		return p, wire.Invalid("both cursor and since are given: want one of them")
+	}
+	// What retention deletes meanwhile does not make the time wrong.
+	p.timed, p.clamps = true, true
+	if p.since, err = strconv.ParseInt(text, 10, 64); err == nil {
+		return p, nil
+	}
+	// A client that does not escape the + of a zone sends a space.
+	at, err := time.Parse(time.RFC3339, strings.ReplaceAll(text, " ", "+"))
+	if err != nil {
+		return p, wire.Invalid("since %s: want a time like 2026-01-02T15:04:05Z, or unix "+
+			"microseconds", wire.Echo(text))
+	}
+	p.since = at.UnixMicro()
 	return p, nil
 }
 

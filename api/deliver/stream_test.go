@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -86,6 +87,36 @@ func TestStreamCursors(t *testing.T) {
 	delivertest.WantIDs(t, delivertest.Follow(t, srv.URL, "?cursor=5"), 5, 10)
 }
 
+// TestStreamSince begins at a time, in each way to write it.
+func TestStreamSince(t *testing.T) {
+	t.Parallel()
+	events := delivertest.Identities(10)
+	for i := range events {
+		events[i].Time = time.Date(2026, 1, 2, 3, 4, i, 0, time.UTC).UnixMicro()
+	}
+	log := delivertest.NewLog(events...)
+	log.Tail = 3
+	srv := serveLog(t, log, deliver.Options{})
+	for query, from := range map[string]uint64{
+		"?since=" + strconv.FormatInt(events[6].Time, 10):   7,
+		"?since=" + strconv.FormatInt(events[6].Time+1, 10): 8,
+		"?since=2026-01-02T03:04:06Z":                       7,
+		"?since=2026-01-02T05:04:05.5%2B02:00":              7,
+		"?since=2026-01-02T05:04:05.5+02:00":                7, // the + is not escaped
+		"?since=-5":                                         3, // the oldest event kept
+		"?since=2026-01-02T03:04:06Z&dids=did:plc:8":        9,
+		"?since=2026-01-02T03:04:06Z&epoch=epoch1":          7,
+	} {
+		ws := delivertest.Follow(t, srv.URL, query)
+		if m := delivertest.Next(t, ws); m.ID != from {
+			t.Errorf("%s begins at %+v, want %d", query, m, from)
+		}
+	}
+	ahead := delivertest.Follow(t, srv.URL, "?since=2126-01-02T03:04:06Z")
+	log.Add(delivertest.Identity(11))
+	delivertest.WantIDs(t, ahead, 11, 11)
+}
+
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	_, err := deliver.New(deliver.Options{SubscribersMax: -1, PageBytes: -1})
@@ -111,6 +142,10 @@ func TestStreamRefusals(t *testing.T) {
 		{"?cursor=18446744073709551616", true, 400, "InvalidRequest"}, // 2^64
 		{"?cursor=%zz", true, 400, "InvalidRequest"},
 		{"?cursor=1&cursor=2", true, 400, "InvalidRequest"},
+		{"?since=yesterday", true, 400, "InvalidRequest"},
+		{"?since=", true, 400, "InvalidRequest"},
+		{"?since=1&since=2", true, 400, "InvalidRequest"},
+		{"?since=1&cursor=2", true, 400, "InvalidRequest"},
 		{"?collections=nope", true, 400, "InvalidRequest"},
 		{"?dids=alice", true, 400, "InvalidRequest"},
 		{"?kinds=commit", true, 400, "InvalidRequest"},

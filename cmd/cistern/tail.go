@@ -23,7 +23,7 @@ repeated. Each option of a filter that is given must match; the values of a
 repeated option are alternatives.`
 
 const tailExamples = `  cistern tail --collection app.bsky.feed.post --live
-  cistern tail --follow=false --kind record --json | jq -r .record.collection | sort | uniq -c
+  cistern tail --since 1h --follow=false --json | jq -r .record.collection | sort | uniq -c
 `
 
 // tailDefault is the public listener of a daemon on this machine.
@@ -36,6 +36,7 @@ type tailOptions struct {
 	collections, dids, kinds, actions []string
 	live, historical, follow, json    bool
 	cursor                            *uint64
+	since                             time.Time
 	limit                             uint64
 }
 
@@ -65,6 +66,9 @@ func (o *tailOptions) options() []option {
 		{name: "cursor", value: "N", set: set(&o.cursor, cursor),
 			help: "Begin at the event with this id; 0 is the oldest event kept. The default is " +
 				"the next event, or with --follow=false the oldest."},
+		{name: "since", value: "TIME", set: set(&o.since, parseSince),
+			help: "Begin at the first event that the daemon wrote at this time or later: an age " +
+				"such as 90m or 7d, or a time such as 2026-01-02T15:04:05Z."},
 		{name: "limit", value: "N", set: set(&o.limit, parseNumber(1, math.MaxUint64)),
 			help: "End after this many events."},
 		{name: "follow", standard: "true", set: set(&o.follow, parseSwitch),
@@ -81,7 +85,22 @@ func (o *tailOptions) validate() (errs []error) {
 		errs = append(errs,
 			errors.New("give either --live or --historical; without them both are shown"))
 	}
+	if o.cursor != nil && !o.since.IsZero() {
+		errs = append(errs, errors.New("give either --cursor or --since"))
+	}
 	return errs
+}
+
+// parseSince reads an age or a time.
+func parseSince(s string) (time.Time, error) {
+	if age, err := parseAge(s); err == nil {
+		return time.Now().Add(-age), nil
+	}
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return at, errors.New("want an age like 90m or 7d, or a time like 2026-01-02T15:04:05Z")
+	}
+	return at, nil
 }
 
 func (a *app) tailCommand() *cli.Command {
@@ -115,7 +134,7 @@ func (a *app) tail(ctx context.Context, o *tailOptions) error {
 	}
 	left := o.limit
 	err := c.Follow(ctx, client.Follow{
-		Filter: o.filter(), Cursor: o.cursor, UntilHead: !o.follow,
+		Filter: o.filter(), Cursor: o.cursor, Since: o.since, UntilHead: !o.follow,
 		Event: func(e *client.Event) error {
 			if _, err := fmt.Fprintln(a.stdout, show(e)); err != nil {
 				return err
@@ -126,8 +145,12 @@ func (a *app) tail(ctx context.Context, o *tailOptions) error {
 			return nil
 		},
 		Lost: func(err error, next uint64, wait time.Duration) {
-			fmt.Fprintf(a.stderr, "cistern: no connection: %v; tail goes on at event %d and connects "+
-				"again in %s\n", err, next, wait)
+			place := "at the beginning"
+			if next > 0 {
+				place = fmt.Sprintf("at event %d", next)
+			}
+			fmt.Fprintf(a.stderr, "cistern: no connection: %v; tail connects again in %s and goes on "+
+				"%s\n", err, wait, place)
 		},
 	})
 	if errors.Is(err, syscall.EPIPE) {

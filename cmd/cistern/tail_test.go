@@ -60,6 +60,9 @@ func TestTail(t *testing.T) {
 	if got, want := tail("--json", "--limit", "3", "--cursor", "2"), strings.Join(strings.SplitAfter(all, "\n")[1:4], ""); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+	if tail("--json", "--follow=false", "--since", "1h") != all || tail("--follow=false", "--since", "2100-01-02T00:00:00Z") != "" {
+		t.Error("--since begins at the wrong event")
+	}
 	mine := tail("--json", "--follow=false", "--did", did, "--kind", "record", "--action", "create", "--historical", "--collection", "app.bsky.*")
 	for line := range strings.Lines(mine) {
 		if !strings.Contains(line, did) || !strings.Contains(line, `"live":false`) || !strings.Contains(line, `"action":"create"`) || !strings.Contains(line, `"collection":"app.bsky.`) {
@@ -125,6 +128,8 @@ func TestTailMistakes(t *testing.T) {
 		"--url \"nowhere\"":                  {"--url", "nowhere"},
 		"want one of record":                 {"--kind", "odd"},
 		"did you mean --collection?":         {"--colection", "a.b.c"},
+		"either --cursor or":                 {"--cursor", "1", "--since", "1h"},
+		"an age like 90m":                    {"--since", "yesterday"},
 		"either --live or --historical":      {"--live", "--historical"},
 		"2 mistakes:\n  --did \"x\": want a": {"--did", "x", "--limit", "0"},
 	} {
