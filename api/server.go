@@ -60,6 +60,8 @@ type Options struct {
 	PageBytes      int
 	PageEvents     int
 	SharedBytes    int
+	// JetstreamDictionary is Jetstream1Dictionary of package deliver.
+	JetstreamDictionary []byte
 	// DrainTimeout bounds the end of Serve. Default 10 s.
 	DrainTimeout time.Duration
 }
@@ -142,7 +144,7 @@ func New(o Options) (*Server, error) {
 		Log: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
 		Refused: m.refused, Watch: a.watch, Refusal: refusalOf, SubscribersMax: o.SubscribersMax,
 		WriteTimeout: o.WriteTimeout, PageBytes: o.PageBytes, PageEvents: o.PageEvents,
-		SharedBytes: o.SharedBytes,
+		SharedBytes: o.SharedBytes, Jetstream1Dictionary: o.JetstreamDictionary,
 	})
 	if err != nil {
 		return nil, err
@@ -183,6 +185,9 @@ func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("/xrpc/{method}", s.xrpc.handler())
 	mux.Handle("GET /xrpc/_health", s.answers.route("_health", s.stats.health))
 	mux.Handle("GET /stream", s.answers.untimed("stream", s.delivery.Stream))
+	mux.Handle("GET /subscribe", s.answers.untimed("subscribe", s.delivery.Jetstream1))
+	mux.Handle("GET /xrpc/network.bsky.jetstream.subscribeEvents",
+		s.answers.untimed("network.bsky.jetstream.subscribeEvents", s.delivery.Jetstream2))
 	mux.Handle("GET /stats", s.answers.route("stats", s.stats.show))
 }
 
@@ -231,6 +236,8 @@ const bannerText = `This is a Cistern: an index of AT Protocol repositories, eac
   /xrpc/com.atproto.repo.{getRecord,listRecords,describeRepo}
   /xrpc/com.atproto.sync.{getLatestCommit,getRepoStatus,listRepos}
   /stream?cursor=N    every change of every record, as a WebSocket
+  /subscribe          the same for clients of Jetstream
+  /xrpc/network.bsky.jetstream.subscribeEvents
   /stats
 `
 

@@ -68,6 +68,9 @@ func CompileEvents(c EventsConfig) (*Events, error) {
 	return f, nil
 }
 
+// NoEvents returns the filter that wants no event.
+func NoEvents() *Events { return &Events{kinds: 1} } // no kind has number 0
+
 // bits returns the set of numbers of some words.
 func bits(noun string, given, words []string) (set uint8, err error) {
 	var errs []error

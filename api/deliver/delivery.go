@@ -43,6 +43,9 @@ type Options struct {
 	// SharedBytes bounds the pages kept for sharing, with what they became in all formats. Default
 	// 32 MiB.
 	SharedBytes int
+	// Jetstream1Dictionary is the zstd dictionary that clients of version 1 of Jetstream have built
+	// in. Default: none, and these streams are not compressed.
+	Jetstream1Dictionary []byte
 }
 
 func (o Options) withDefaults() Options {
@@ -100,6 +103,8 @@ type Delivery struct {
 	metrics      *metrics
 	watch        func(error)
 	refusal      func(error) (name, message string)
+
+	jetstream1Zstd *format // nil without a dictionary
 }
 
 // New makes a Delivery. It serves by its handlers.
@@ -112,6 +117,10 @@ func New(o Options) (*Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
+	zstd1, err := compressed(jetstream1JSON, o.Jetstream1Dictionary)
+	if err != nil {
+		return nil, err
+	}
 	p := &pages{log: o.Log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes,
 		metrics: m, readers: semaphore.NewWeighted(readersMax), byID: map[uint64]*sharedPage{}}
 	return &Delivery{log: o.Log, epoch: o.Epoch, pages: p,
@@ -120,7 +129,7 @@ func New(o Options) (*Delivery, error) {
 			max(1, o.SubscribersMax/streamsShare)),
 		held: clients.NewTurns(heldBytesMax), max: int64(o.SubscribersMax),
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
-		refusal: o.Refusal}, nil
+		refusal: o.Refusal, jetstream1Zstd: zstd1}, nil
 }
 
 // Wait waits until no stream is open. Meanwhile, none can be opened.

@@ -14,7 +14,9 @@
 //     effect within that.
 //  3. An event is encoded at most once per format for all streams that share its page.
 //  4. A change of a filter holds from the id that the answer names, and from no earlier one.
-//  5. What waits for a consumer that does not read is bounded for all of them together. A consumer
+//  5. A time as the cursor of Jetstream is exact: the stream begins with the first event at or after
+//     it, at the oldest event kept if that is later, and with the next event if there is none.
+//  6. What waits for a consumer that does not read is bounded for all of them together. A consumer
 //     that reads is never cut off for being behind; one that stops reading is, with the reason.
 //
 // # Concurrency
@@ -26,6 +28,8 @@
 //
 //	delivery.go   Options, Delivery          stream.go   GET /stream, its parameters
 //	subscriber.go one open stream            update.go   messages of its consumer
+//	protocol.go   what differs by endpoint   jetstream1.go, jetstream2.go  the versions of Jetstream
+//	jetstream.go  what these have in common
 //	page.go       decoded events, shared     cache.go    which pages are shared
 //	format.go     what a format is           cistern.go  Cistern's own
 //	frame.go      frames of WebSocket        limits.go, metrics.go

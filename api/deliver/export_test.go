@@ -10,6 +10,8 @@ import (
 	"cistern/api/wire"
 	"cistern/filter"
 	"cistern/store"
+
+	"github.com/gorilla/websocket"
 )
 
 // refusalOf has the words of package api.
@@ -35,7 +37,7 @@ func newTest(log Log, o Options) *Delivery {
 	return d
 }
 
-// StreamHandler serves /stream from a log.
+// StreamHandler serves streams from a log.
 func StreamHandler(log Log, o Options) http.Handler { return handler(newTest(log, o)) }
 
 // StreamHandlerHolding is StreamHandler with a limit of the bytes of long pages that subscribers
@@ -48,7 +50,14 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses
 
 func handler(d *Delivery) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := d.Stream(w, r); err != nil {
+		serve := d.Stream
+		switch r.URL.Path {
+		case "/subscribe":
+			serve = d.Jetstream1
+		case Subscribe2:
+			serve = d.Jetstream2
+		}
+		if err := serve(w, r); err != nil {
 			name, message := refusalOf(err)
 			status := http.StatusBadRequest
 			switch name {
@@ -89,6 +98,45 @@ func AppendEvent(ev *store.Event) (frame []byte, refused int) {
 	p.add(ev)
 	frames, _, m := p.frames(nil, cisternJSON, []int32{0}, 0)
 	return frames[0], m.refused
+}
+
+// Subscribe2 is the path of version 2 of Jetstream.
+const Subscribe2 = "/xrpc/network.bsky.jetstream.subscribeEvents"
+
+// Encode1 and Encode2 return the message of an event in a version of Jetstream, "" for none.
+func Encode1(ev *store.Event) string { return message(jetstream1JSON, ev) }
+
+func Encode2(ev *store.Event) string { return message(jetstream2JSON, ev) }
+
+func message(f *format, ev *store.Event) string {
+	out, result := f.encoder().encode([]byte("x"), ev)
+	if result >= leftOut && string(out) != "x" {
+		panic("something was appended")
+	}
+	return string(out[1:])
+}
+
+// Subscribe reads the parameters of a version of Jetstream, and finds where the stream begins.
+func Subscribe(version int, log Log, r *http.Request) (cursor uint64, err error) {
+	d := newTest(log, Options{})
+	read := d.subscribe1
+	if version == 2 {
+		read = d.subscribe2
+	}
+	s, err := read(r)
+	if err == nil {
+		err = s.protocol.locate(r.Context(), log, &s)
+	}
+	return s.cursor, err
+}
+
+// ReadOptions reads a message of a consumer of version 1 of Jetstream.
+func ReadOptions(r io.Reader) (f *filter.Events, most uint32, err error) {
+	c, err := readOptions(websocket.TextMessage, r)
+	if c == nil {
+		return nil, 0, err
+	}
+	return c.filter, c.most, err
 }
 
 // FrameEnd is frameEnd.

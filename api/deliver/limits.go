@@ -25,6 +25,9 @@ const (
 
 	// updateBytesMax bounds a message of a consumer: a filter of 10,000 DIDs takes 350 KB.
 	updateBytesMax = 512 << 10
+	// optionsBytesMax is the same for Jetstream: its own servers take 10 MB, which 1,000 streams of
+	// a public listener would make 10 GB.
+	optionsBytesMax = 1 << 20
 	// controlBytesMax bounds the payload of a control frame, by RFC 6455.
 	controlBytesMax = 125
 	// pingEvery is how often an idle stream is probed.

@@ -46,6 +46,7 @@ type Config struct {
 	Reserve      reserve
 	Retention    time.Duration
 	LogLevel     slog.Level
+	Jetstream    []byte // the dictionary
 
 	Given []string // names of the options that a flag or a variable has set
 }
@@ -173,6 +174,9 @@ func (c *Config) options() []option {
 		{name: "retention", value: "DURATION", standard: "0", set: set(&c.Retention, parseAge),
 			help: "How long events stay in the log, such as 72h or 30d. 0 keeps all events. " +
 				"Records are not affected."},
+		{name: "jetstream-dictionary", value: "FILE", set: set(&c.Jetstream, parseDictionary),
+			help: "File with the zstd dictionary that clients of Jetstream v1 have built in. It " +
+				"enables compress=true on /subscribe. Cistern does not ship the dictionary."},
 		{name: "log-level", value: "debug|info|warn|error", standard: "info",
 			set:  set(&c.LogLevel, choice(parseLevel, "debug", "info", "warn", "error")),
 			help: "Least severe message to log on standard error."},

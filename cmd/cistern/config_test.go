@@ -135,6 +135,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"port above all", []string{"--listen", ":70000"}, nil, []string{"--listen", "host:port"}},
 		{"repository that no CAR can hold", []string{"--repo-max", "17GiB"}, nil, []string{`--repo-max "17GiB"`, "16GiB"}},
 		{"no time to fetch", []string{"--fetch-timeout", "0"}, nil, []string{`--fetch-timeout "0"`, "6h"}},
+		{"no dictionary file", []string{"--jetstream-dictionary", "/no/such/file"}, nil, []string{"--jetstream-dictionary", "/no/such/file", "no such file"}},
+		{"no dictionary", []string{"--jetstream-dictionary", "config_test.go"}, nil, []string{`--jetstream-dictionary "config_test.go"`, "not a zstd dictionary"}},
 		{"share above all", []string{"--disk-reserve", "150%"}, nil, []string{`--disk-reserve "150%"`, "90%"}},
 		{"size without unit", []string{"--disk-reserve", "10"}, nil, []string{"--disk-reserve", "10GiB"}},
 		{"negative duration", []string{"--retention=-1h"}, nil, []string{"--retention", "72h"}},

@@ -275,7 +275,8 @@ func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
 		Syncing: d.backfill.Syncing, Wake: d.wake, Refilter: d.backfill.Refilter,
 		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
-		Ingestion: d.gates.ingestion(d.log), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics})
+		Ingestion: d.gates.ingestion(d.log), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics,
+		JetstreamDictionary: d.cfg.Jetstream})
 	return err
 }
 

@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/dustin/go-humanize"
+	"github.com/klauspost/compress/zstd"
 )
 
 // The functions below read the value of an option. Their errors say what value is wanted; load
@@ -66,6 +69,29 @@ func parseToken(s string) (string, error) {
 		return "", errors.New("want at least 8 printable ASCII characters without spaces")
 	}
 	return s, nil
+}
+
+// dictionaryBytesMax bounds the dictionary of Jetstream, which has 112,640 bytes.
+const dictionaryBytesMax = 1 << 20
+
+// parseDictionary reads the file of a zstd dictionary.
+func parseDictionary(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, dictionaryBytesMax+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(b) > dictionaryBytesMax:
+		return nil, fmt.Errorf("longer than %d bytes", dictionaryBytesMax)
+	}
+	if _, err := zstd.InspectDictionary(b); err != nil {
+		return nil, fmt.Errorf("not a zstd dictionary: %w", err)
+	}
+	return b, nil
 }
 
 func parseCrawl(s string) (discover.Source, error) {
