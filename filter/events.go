@@ -3,6 +3,7 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -109,3 +110,16 @@ func (f *Events) Collection(collection []byte) bool {
 func (f *Events) Record(action uint8, live bool) bool {
 	return (f.actions == 0 || f.actions&(1<<action) != 0) && (f.live == "" || (f.live == "true") == live)
 }
+
+// DIDs returns the accounts whose events are wanted, in ascending order; nil means all.
+func (f *Events) DIDs() []string {
+	if len(f.dids) == 0 {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(f.dids))
+}
+
+// Ranges returns the names of the wanted collections, each followed by a zero byte, as disjoint
+// ranges in ascending order; nil means all. The ranges of a prefix may hold names that Collection
+// refuses.
+func (f *Events) Ranges() []Range { return ranges(0, f.collections) }

@@ -1,6 +1,7 @@
 package filter_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,5 +55,33 @@ func TestEventsRefused(t *testing.T) {
 	}
 	if _, err := filter.CompileEvents(filter.EventsConfig{DIDs: many}); err == nil {
 		t.Errorf("%d DIDs pass", len(many))
+	}
+}
+
+// TestEventsRanges: what a filter wants is read from ranges that hold all wanted names, and are
+// disjoint and in order, as a pass over them meets each name once.
+func TestEventsRanges(t *testing.T) {
+	t.Parallel()
+	f, err := filter.CompileEvents(filter.EventsConfig{
+		Collections: []string{"app.b.post", "app.b.*", "app.a.x", "app.a.xy", "app.bb.post", "app.a.x"},
+		DIDs:        []string{"did:plc:b", "did:plc:a"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range f.Ranges() {
+		got = append(got, string(r.Lower)+" to "+string(r.Upper))
+	}
+	want := []string{"app.a.x\x00 to app.a.x\x01", "app.a.xy\x00 to app.a.xy\x01", "app.b. to app.b/", "app.bb.post\x00 to app.bb.post\x01"}
+	if !slices.Equal(got, want) {
+		t.Errorf("ranges %q, want %q", got, want)
+	}
+	if got := f.DIDs(); !slices.Equal(got, []string{"did:plc:a", "did:plc:b"}) {
+		t.Errorf("DIDs %q", got)
+	}
+	all := new(filter.Events)
+	if all.Ranges() != nil || all.DIDs() != nil {
+		t.Errorf("the filter of all events has ranges %v, DIDs %v", all.Ranges(), all.DIDs())
 	}
 }

@@ -247,7 +247,7 @@ func (f *Filter) Discovers(g *Filter) bool {
 	return false
 }
 
-// Range is a range of MST keys: those at or above Lower and below Upper.
+// Range is a range of keys: those at or above Lower and below Upper.
 type Range struct{ Lower, Upper []byte }
 
 // Ranges returns the MST keys of the wanted collections, and with signals those of the signals too,
@@ -256,29 +256,34 @@ func (f *Filter) Ranges(signals bool) []Range {
 	if f.WantsAll() {
 		return nil
 	}
+	if !signals {
+		return ranges('/', f.collections)
+	}
+	return ranges('/', f.collections, f.signals)
+}
+
+// ranges returns the texts that begin with a collection of the patterns, followed by end, as
+// disjoint ranges in ascending order.
+func ranges(end byte, sets ...patterns) []Range {
 	var keys []string
-	add := func(p patterns) {
+	for _, p := range sets {
 		for key := range p {
 			if !strings.HasSuffix(key, ".") {
-				key += "/"
+				key += string(rune(end))
 			}
 			keys = append(keys, key)
 		}
 	}
-	add(f.collections)
-	if signals {
-		add(f.signals)
-	}
 	slices.Sort(keys)
 	var out []Range
 	last := ""
-	for _, key := range keys {
-		if last != "" && strings.HasPrefix(key, last) {
+	for i, key := range keys {
+		if i > 0 && strings.HasPrefix(key, last) {
 			continue
 		}
 		last = key
 		upper := []byte(key)
-		upper[len(upper)-1]++ // a dot or a slash
+		upper[len(upper)-1]++ // a dot or end
 		out = append(out, Range{[]byte(key), upper})
 	}
 	return out

@@ -66,15 +66,14 @@
 //	sink.go    tables or batches of groups check*.go    Check
 //	log.go     ReadLog                     since.go     FirstSince; event.go  Event
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
-//	pending.go the pending queue           host*.go     hosts
-//	retention.go ages of events            prune.go     deletes old events
+//	pending.go, retry.go  queues           host*.go     hosts
+//	retention.go, anchor.go  ages of events, heads of snapshots    prune.go  deletes old events
 //	collect.go abandoned ordinals          unsettled.go events hidden by volatile batches
-//	recent.go  newest events, in memory    buffer.go    live commits during a fetch
-//	cursor.go  firehose cursors            source.go, crawlsource.go  sources
-//	status.go  statuses and their origins  listing.go   rows of many ops
-//	relist.go  Relist                      view.go      reads at one point in time
-//	lock.go, dirlock.go  locks             cache.go     recently written rows
-//	filter.go  versions of the filter      retry.go     retries in due order
-//	shelve.go, holds.go  kept, shown records    drop.go  repositories no longer followed
+//	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
+//	cursor.go, source.go, crawlsource.go  sources       lock.go, dirlock.go  locks
+//	relist.go, listing.go  rows of many ops             status.go  statuses and their origins
+//	view.go    reads at one point in time  snapshot.go  ReadRecords: passes over all records
+//	filter.go  versions of the filter      drop.go      repositories no longer followed
+//	shelve.go, holds.go  kept, shown records
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions; errors.go, metrics.go
 package store

@@ -300,6 +300,7 @@ type (
 	AgesRow           = agesV1
 	ReconcileHostsRow = reconcileHostsV1
 	AgeMark           = ageMark
+	Anchor            = anchor
 )
 
 // The counts of a host.
@@ -349,3 +350,4 @@ type Unsettled struct{ u unsettled }
 func (u *Unsettled) Add(did string) uint64     { return u.u.add([]string{did}) }
 func (u *Unsettled) Settle(number uint64) bool { return u.u.settle(number) }
 func (u *Unsettled) Holds(did string) bool     { return u.u.holds(did) }
+func (u *Unsettled) Wait() <-chan struct{}     { return u.u.wait() }

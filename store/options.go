@@ -32,6 +32,12 @@ type Options struct {
 	// a longer time during which the store was closed.
 	Retention time.Duration
 
+	// SnapshotRetention is how long the events after the beginning of a snapshot stay in the log, if
+	// Retention is shorter. It bounds the time that a snapshot may take, with all disconnects and
+	// restarts. A crash may lose it for a snapshot that began in the last minute. Default 0: not at
+	// all.
+	SnapshotRetention time.Duration
+
 	// CacheBytes is Pebble's block cache, beside one memtable. Default 32 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size of one memtable; two may be full at a time. Default 16 MiB.
@@ -110,7 +116,7 @@ func (o Options) validate() error {
 		name string
 		n    int64
 	}{
-		{"retention", int64(o.Retention)}, {"cache bytes", o.CacheBytes}, {"memtable bytes", o.MemTableBytes},
+		{"retention", int64(o.Retention)}, {"snapshot retention", int64(o.SnapshotRetention)}, {"cache bytes", o.CacheBytes}, {"memtable bytes", o.MemTableBytes},
 		{"group bytes", o.GroupBytes}, {"group age", int64(o.GroupAge)}, {"small group bytes", o.SmallBytes}, {"table bytes", o.TableBytes},
 	} {
 		if f.n < 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -36,9 +37,10 @@ type ages struct {
 
 // agesV1 is ages on disk.
 type agesV1 struct {
-	Age   int64     `cbor:"1,keyasint"` // microseconds counted so far
-	Wall  int64     `cbor:"2,keyasint"` // unix microseconds of that moment
-	Marks []ageMark `cbor:"3,keyasint"` // in rising order of both fields
+	Age     int64     `cbor:"1,keyasint"` // microseconds counted so far
+	Wall    int64     `cbor:"2,keyasint"` // unix microseconds of that moment
+	Marks   []ageMark `cbor:"3,keyasint"` // in rising order of both fields
+	Anchors []anchor  `cbor:"4,keyasint,omitempty"`
 }
 
 // ageMark states that events before Next are at least as old as Age.
@@ -55,6 +57,7 @@ func (s *Store) loadAges() error {
 		return nil
 	}
 	s.ages.at = time.UnixMicro(s.ages.Wall)
+	s.anchors.all = slices.Clone(s.ages.Anchors)
 	return err
 }
 
@@ -87,7 +90,7 @@ func (s *Store) retain(ctx context.Context, retention time.Duration) error {
 				"jump", skipped)
 		}
 		s.ages.note(s.Head() + 1)
-		to := s.ages.before(retention)
+		to := s.anchors.limit(&s.ages.agesV1, s.opts.SnapshotRetention, s.ages.before(retention))
 		if err := s.saveAges(now); err != nil || retention == 0 {
 			return err
 		}

@@ -33,6 +33,7 @@ type Store struct {
 	unsettled unsettled
 	pruner    pruner
 	ages      ages
+	anchors   anchors
 	epoch     string
 	metrics   *metrics
 

@@ -1,6 +1,10 @@
 package store
 
-import "sync"
+import (
+	"context"
+	"slices"
+	"sync"
+)
 
 // unsettled tracks the repositories whose events were hidden by a batch that is not durable yet: a
 // reader of the log must not pass these events, since a crash may bring them back.
@@ -11,6 +15,16 @@ type unsettled struct {
 	of    map[string]uint64 // mu guards: DID → the newest batch that hid its events
 	queue []gatedBy         // mu guards: in order of batch
 	held  bool              // mu guards: a reader stopped before such an event
+	// mu guards: number of the newest batch that is known to be durable, and the readers that wait
+	// for later ones
+	durable uint64
+	waiting []durableWait
+}
+
+// durableWait is a reader that waits for a batch to be durable.
+type durableWait struct {
+	batch uint64
+	done  chan struct{}
 }
 
 type gatedBy struct {
@@ -39,6 +53,14 @@ func (u *unsettled) add(dids []string) (number uint64) {
 func (u *unsettled) settle(number uint64) (wake bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.durable = max(u.durable, number)
+	u.waiting = slices.DeleteFunc(u.waiting, func(w durableWait) bool {
+		reached := w.batch <= u.durable
+		if reached {
+			close(w.done)
+		}
+		return reached
+	})
 	n := 0
 	for n < len(u.queue) && u.queue[n].batch <= number {
 		if g := u.queue[n]; u.of[g.did] == g.batch {
@@ -65,6 +87,35 @@ func (u *unsettled) holds(did string) bool {
 	_, held := u.of[did]
 	u.held = u.held || held
 	return held
+}
+
+// wait returns a channel that is closed when every batch that was applied before the call is
+// durable, or nil if they are.
+func (u *unsettled) wait() <-chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.last == u.durable {
+		return nil
+	}
+	w := durableWait{u.last, make(chan struct{})}
+	u.waiting = append(u.waiting, w)
+	return w.done
+}
+
+// settled waits until every batch that was applied before the call is durable.
+func (s *Store) settled(ctx context.Context) error {
+	done := s.unsettled.wait()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.failed:
+		return s.failure
+	}
 }
 
 // gates reports whether a change of a row hides events that were shown.

@@ -105,6 +105,7 @@ func otherRows() []namedRow {
 		{"refilter cursor requested", store.RefilterCursor{}},
 		{"describe retry", store.DescribeRetry{Due: 1748693290, Tries: 2}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Marks: []store.AgeMark{{Age: 1, Next: 2}}}},
+		{"ages with a snapshot", store.AgesRow{Age: 1, Anchors: []store.Anchor{{Age: 1, Head: 2}}}},
 	}
 }
 
