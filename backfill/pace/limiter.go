@@ -71,7 +71,7 @@ type Limiter struct {
 	heard       time.Time     // when an answer began last
 
 	second, hour, day window
-	told              quotas
+	stated            quotas
 
 	until   time.Time // parked until then
 	failing time.Time // since when the host has failed, zero if it answers in order
@@ -134,7 +134,7 @@ func (l *Limiter) Blameless() bool { return l.faults == 0 && l.failing.IsZero() 
 // Opens returns the time from which on parking, windows and quotas allow a request of a kind.
 func (l *Limiter) Opens(k Kind, now time.Time) time.Time {
 	at := l.until
-	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(), l.told.opens(k, now)} {
+	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(), l.stated.opens(k, now)} {
 		if t.After(at) {
 			at = t
 		}
@@ -166,7 +166,7 @@ func (l *Limiter) Spend(k Kind, now time.Time) {
 	l.second.spend(now)
 	l.hour.spend(now)
 	l.day.spend(now)
-	l.told.spend(k, now)
+	l.stated.spend(k, now)
 }
 
 // Refund takes back what was spent on a request that was not sent.
@@ -174,15 +174,15 @@ func (l *Limiter) Refund(k Kind) {
 	l.second.refund()
 	l.hour.refund()
 	l.day.refund()
-	l.told.refund(k)
+	l.stated.refund(k)
 }
 
 // Exchange refunds a Fetch that was not sent and spends a Query. While the quotas of queries allow
 // none, it changes nothing and returns the time from which on they do. Otherwise it returns zero.
-func (l *Limiter) Exchange(now time.Time) time.Time { return l.told.exchange(Fetch, Query, now) }
+func (l *Limiter) Exchange(now time.Time) time.Time { return l.stated.exchange(Fetch, Query, now) }
 
 // Spare reports whether less than half of each quota known of a kind is spent.
-func (l *Limiter) Spare(k Kind, now time.Time) bool { return l.told.spare(k, now) }
+func (l *Limiter) Spare(k Kind, now time.Time) bool { return l.stated.spare(k, now) }
 
 // End releases a permit.
 func (l *Limiter) End() { l.running-- }
@@ -190,7 +190,7 @@ func (l *Limiter) End() { l.running-- }
 // Heard records how long the answer to a request of a kind took to begin, and the quota that it
 // states.
 func (l *Limiter) Heard(k Kind, took time.Duration, q Quota, p Permit, now time.Time) {
-	l.told.told(k, q, now, l.running)
+	l.stated.record(k, q, now, l.running)
 	if took <= 0 {
 		return
 	}
@@ -325,6 +325,6 @@ func (l *Limiter) View(now time.Time) View {
 	if at := l.Opens(Fetch, now); at.After(now) {
 		v.Opens = at
 	}
-	v.Told = l.told.in(now)
+	v.Told = l.stated.in(now)
 	return v
 }

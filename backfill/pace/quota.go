@@ -41,8 +41,8 @@ const quotasMax = 4
 // policy for each.
 type quotas []allowance
 
-// told records the quota that an answer to a request of a kind states.
-func (qs *quotas) told(k Kind, q Quota, now time.Time, running int) {
+// record records the quota that an answer to a request of a kind states.
+func (qs *quotas) record(k Kind, q Quota, now time.Time, running int) {
 	if !q.Reset.After(now) {
 		return
 	}
@@ -57,7 +57,7 @@ func (qs *quotas) told(k Kind, q Quota, now time.Time, running int) {
 	}
 	a := &(*qs)[of]
 	a.counts[k] = true
-	a.told(q, now, running)
+	a.record(q, now, running)
 }
 
 // add makes room for a policy. If there are quotasMax, it replaces the one whose window ends first.
@@ -161,10 +161,10 @@ type allowance struct {
 	counts  [kinds]bool // the kinds of requests whose answers state this policy
 }
 
-// told records the quota of an answer. Answers overtake each other, and may not count requests
+// record records the quota of an answer. Answers overtake each other, and may not count requests
 // under way: within a window the lower number holds, unless requests under way cannot explain the
 // difference.
-func (a *allowance) told(q Quota, now time.Time, running int) {
+func (a *allowance) record(q Quota, now time.Time, running int) {
 	q.Remaining = max(q.Remaining, 0)
 	d := q.Reset.Sub(a.Reset)
 	switch {
