@@ -31,6 +31,6 @@
 //   - options.go, limits.go, metrics.go: options, constants, counters
 //   - runner.go: Runner, Run; pass.go: the rounds and pages of a pass
 //   - revise.go: the work on one repository; relation.go: how two filters differ
-//   - room.go: how many repositories wait for a fetch at a time
+//   - backlog.go: how many repositories wait for a fetch at a time
 //   - forget.go: repositories no longer followed; waits.go: batches that wait for the disk together
 package refilter

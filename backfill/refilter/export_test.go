@@ -34,7 +34,7 @@ func (r *Runner) SweepPart(row *store.Repo, paths ...string) (goes bool, err err
 		return false, err
 	}
 	by := store.FilterVersion{Filter: f, Version: row.Filter, Selection: row.Filter}
-	p := &pass{r: r, filter: by, room: newRoom()}
+	p := &pass{r: r, filter: by, backlog: newBacklog()}
 	var ops []store.Op
 	for _, path := range paths {
 		ops = append(ops, store.Op{Path: []byte(path), Keep: true})
@@ -46,7 +46,7 @@ func (r *Runner) SweepPart(row *store.Repo, paths ...string) (goes bool, err err
 // SweepHeld sweeps a repository by the filter in force, as the pass does, and returns the bytes of the
 // batches that wait for the disk then, and what one batch may add to them.
 func (r *Runner) SweepHeld(row *store.Repo) (held, most int64, err error) {
-	p := &pass{r: r, filter: r.store.Filter(), room: newRoom()}
+	p := &pass{r: r, filter: r.store.Filter(), backlog: newBacklog()}
 	err = p.sweep(context.Background(), row)
 	held = p.waits.bytes
 	return held, waitsBytesMax + opsMax*1024, p.settle(err)

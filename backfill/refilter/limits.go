@@ -15,18 +15,18 @@ const (
 	// forgottenBytes is about the size of the batch that forgets a small repository: opsMax
 	// records.
 	forgottenBytes = 64 << 10
-	// roomAllMax and roomHostMax bound the repositories that wait for a fetch at a time, of all
+	// backlogMax and backlogHostMax bound the repositories that wait for a fetch at a time, of all
 	// hosts and of one: each of 32 tasks has eight in front of it. Their live commits wait with
 	// them, some minutes at a host that answers.
-	roomAllMax  = 256
-	roomHostMax = 32
-	// roomWait is how long a round waits for a host that completes nothing, and roomLook how often
-	// it looks: 256 rows are 2 ms.
-	roomWait = 15 * time.Second
-	roomLook = 100 * time.Millisecond
-	// roomDead is how long such a host must complete nothing until its other repositories go to the
-	// retry queue: a failing host is asked every five minutes, so at least twice by then.
-	roomDead = 11 * time.Minute
+	backlogMax     = 256
+	backlogHostMax = 32
+	// backlogWait is how long a round waits for a host that completes nothing, and backlogCheck how
+	// often it looks: 256 rows are 2 ms.
+	backlogWait  = 15 * time.Second
+	backlogCheck = 100 * time.Millisecond
+	// backlogDead is how long such a host must complete nothing until its other repositories go to
+	// the retry queue: a failing host is asked every five minutes, so at least twice by then.
+	backlogDead = 11 * time.Minute
 	// roundPause is the pause between two rounds, doubling up to roundPauseMax: a scan of 40
 	// million rows takes minutes.
 	roundPause    = 100 * time.Millisecond

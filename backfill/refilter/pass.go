@@ -22,7 +22,7 @@ type pass struct {
 	oldest    uint32              // rows that name a selection below it are moved to filter's
 	left      int                 // repositories left to the next round
 	patient   bool                // waits for room
-	room      room
+	backlog   backlog
 	rounds    int
 	waits     waits
 	counts    counts
@@ -40,7 +40,7 @@ func (p *pass) cursor() (at store.RefilterCursor, asked bool, err error) {
 
 // run continues from the cursor until the pass is over.
 func (p *pass) run(ctx context.Context) error {
-	*p = pass{r: p.r, room: newRoom()}
+	*p = pass{r: p.r, backlog: newBacklog()}
 	log := p.r.opts.Logger
 	for resumed := true; p.r.opts.Gate.Pass(ctx); resumed = false {
 		at, asked, err := p.cursor()
@@ -53,7 +53,7 @@ func (p *pass) run(ctx context.Context) error {
 			if _, err := p.move(at, "", false); err != nil {
 				return err
 			}
-			*p = pass{r: p.r, room: p.room}
+			*p = pass{r: p.r, backlog: p.backlog}
 			at.Begun = true
 		}
 		if resumed || at.After == "" {
@@ -96,7 +96,7 @@ func (p *pass) begin() {
 	if kept := p.r.store.Selections(); len(kept) > selectionsKept {
 		p.oldest = kept[len(kept)-selectionsKept]
 	}
-	p.room.reset()
+	p.backlog.reset()
 	if p.r.opts.WorksBefore(p.filter.Version) {
 		p.left++
 	}
@@ -213,9 +213,9 @@ func (p *pass) visit(ctx context.Context, did string) error {
 	}
 	switch host := v.row.Pending.Host; {
 	case v.row.State != store.StateSynced:
-	case p.hasRoom(ctx, host):
+	case p.mayQueue(ctx, host):
 		return p.enqueue(did, false)
-	case p.room.dead(host, p.r.opts.Now()):
+	case p.backlog.dead(host, p.r.opts.Now()):
 		return p.enqueue(did, true)
 	}
 	p.left++

@@ -83,8 +83,8 @@ func (p *pass) revise(row *store.Repo) (v revision, err error) {
 		return v, nil
 	}
 	// a sweep by an earlier filter continues by the one in force
-	goesOn := row.Sweep && row.Filter != p.filter.Selection
-	if rel.Differs || unseen || outdated || goesOn {
+	staleSweep := row.Sweep && row.Filter != p.filter.Selection
+	if rel.Differs || unseen || outdated || staleSweep {
 		p.succeed(row, rel, unseen)
 		v.write = true
 	}
@@ -222,7 +222,7 @@ func (p *pass) enqueue(did string, dead bool) error {
 		p.r.opts.Due(row.Retry.Next)
 		return nil
 	}
-	p.room.add(did, row.Pending.Host, now)
+	p.backlog.add(did, row.Pending.Host, now)
 	p.r.opts.Queued(row.Pending.Host)
 	return nil
 }

@@ -8,9 +8,9 @@ import (
 	"cistern/store"
 )
 
-// room bounds the repositories that wait for a fetch because of the filter: live commits of a
+// backlog bounds the repositories that wait for a fetch because of the filter: live commits of a
 // repository are not applied while it waits.
-type room struct {
+type backlog struct {
 	queued map[string]uint32 // repositories that the pass queued, and their hosts
 	// by host: when a repository was last completed, or the first was queued
 	moved  map[uint32]time.Time
@@ -18,12 +18,12 @@ type room struct {
 	looked time.Time       // when the queued repositories were last examined
 }
 
-func newRoom() room { return room{queued: map[string]uint32{}, moved: map[uint32]time.Time{}} }
+func newBacklog() backlog { return backlog{queued: map[string]uint32{}, moved: map[uint32]time.Time{}} }
 
 // reset begins a round, which waits for slow hosts again.
-func (m *room) reset() { m.slow = map[uint32]bool{} }
+func (m *backlog) reset() { m.slow = map[uint32]bool{} }
 
-func (m *room) add(did string, host uint32, now time.Time) {
+func (m *backlog) add(did string, host uint32, now time.Time) {
 	if _, there := m.moved[host]; !there {
 		m.moved[host] = now
 	}
@@ -31,7 +31,7 @@ func (m *room) add(did string, host uint32, now time.Time) {
 }
 
 // tally counts the repositories queued of a host, and of all hosts that are waited for.
-func (m *room) tally(host uint32) (own, all int) {
+func (m *backlog) tally(host uint32) (own, all int) {
 	for _, h := range m.queued {
 		if h == host {
 			own++
@@ -45,38 +45,38 @@ func (m *room) tally(host uint32) (own, all int) {
 
 // dead reports whether a host has completed nothing for so long that its other repositories go to
 // the retry queue.
-func (m *room) dead(host uint32, now time.Time) bool {
+func (m *backlog) dead(host uint32, now time.Time) bool {
 	moved, there := m.moved[host]
-	return there && now.Sub(moved) >= roomDead
+	return there && now.Sub(moved) >= backlogDead
 }
 
-// hasRoom reports whether one more repository of a host may be queued. A patient pass waits for
-// room, but not for a host that has completed nothing for roomWait, a time that runs for all hosts
-// at once.
-func (p *pass) hasRoom(ctx context.Context, host uint32) bool {
+// mayQueue reports whether one more repository of a host may be queued. A patient pass waits until it
+// may, except for a host that has completed nothing for backlogWait. That time runs for all hosts at
+// once.
+func (p *pass) mayQueue(ctx context.Context, host uint32) bool {
 	for {
-		own, all := p.room.tally(host)
-		if own >= roomHostMax || all >= roomAllMax {
-			p.makeRoom()
-			own, all = p.room.tally(host)
+		own, all := p.backlog.tally(host)
+		if own >= backlogHostMax || all >= backlogMax {
+			p.refreshBacklog()
+			own, all = p.backlog.tally(host)
 		}
 		switch {
-		case own < roomHostMax && all < roomAllMax:
+		case own < backlogHostMax && all < backlogMax:
 			return true
-		case !p.patient || p.room.slow[host]:
+		case !p.patient || p.backlog.slow[host]:
 			return false
 		}
-		loop.Sleep(ctx, roomLook, nil)
+		loop.Sleep(ctx, backlogCheck, nil)
 		if !p.r.opts.Gate.Pass(ctx) || p.r.store.Filter().Version != p.filter.Version {
 			return false
 		}
 	}
 }
 
-// makeRoom finds out, now and then, which repositories are done and which hosts complete nothing.
-func (p *pass) makeRoom() {
-	m := &p.room
-	if time.Since(m.looked) < roomLook {
+// refreshBacklog finds out, now and then, which repositories are done and which hosts complete nothing.
+func (p *pass) refreshBacklog() {
+	m := &p.backlog
+	if time.Since(m.looked) < backlogCheck {
 		return
 	}
 	m.looked = time.Now()
@@ -99,7 +99,7 @@ func (p *pass) makeRoom() {
 		switch {
 		case !waiting[host]:
 			delete(m.moved, host)
-		case now.Sub(moved) >= roomWait:
+		case now.Sub(moved) >= backlogWait:
 			m.slow[host] = true // also a host that fails fast
 		}
 	}
