@@ -25,7 +25,7 @@ func (d *dispatcher) acquire(c *claim, host uint32, waits item) (passed, ok bool
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c.looking {
-		d.looked(c)
+		d.endLookup(c)
 	}
 	permit, soon := d.hosts.Acquire(host)
 	if !soon {
@@ -33,7 +33,7 @@ func (d *dispatcher) acquire(c *claim, host uint32, waits item) (passed, ok bool
 		return false, false
 	}
 	q := d.queues.open(host)
-	if permit == nil && (len(q.room) >= roomMax || d.queues.waiting >= roomsMax) {
+	if permit == nil && (len(q.resolved) >= resolvedMax || d.queues.waiting >= resolvedAllMax) {
 		d.queues.drop(q)
 		d.lookups.moved(now)
 		return false, false
@@ -44,15 +44,15 @@ func (d *dispatcher) acquire(c *claim, host uint32, waits item) (passed, ok bool
 		c.holder, c.permit = q, permit
 		return false, true
 	}
-	q.room = append(q.room, waits)
+	q.resolved = append(q.resolved, waits)
 	d.queues.waiting++
 	d.queues.push(q)
 	loop.Wake(d.kick)
 	return true, true
 }
 
-// looked ends the lookup of a claim. Called with mu held.
-func (d *dispatcher) looked(c *claim) {
+// endLookup ends the lookup of a claim. Called with mu held.
+func (d *dispatcher) endLookup(c *claim) {
 	c.looking = false
 	d.lookups.end()
 }
@@ -76,7 +76,7 @@ func (d *dispatcher) release(c *claim, all bool) {
 	}
 	d.mu.Lock()
 	if c.looking {
-		d.looked(c)
+		d.endLookup(c)
 	}
 	if d.onlyImports() {
 		loop.Wake(d.kickIdle)

@@ -62,7 +62,7 @@ func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 				}
 			}
 			if order == 0 {
-				return d.meet(ctx, row, l)
+				return d.compare(ctx, row, l)
 			}
 			d.more = d.rows.Next()
 		}
@@ -78,8 +78,8 @@ func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 	return err
 }
 
-// meet compares a row with the leaf of the same key, and advances to the next row.
-func (d *difference) meet(ctx context.Context, row store.Row, l repo.Leaf) (err error) {
+// compare compares a row with the leaf of the same key, and advances to the next row.
+func (d *difference) compare(ctx context.Context, row store.Row, l repo.Leaf) (err error) {
 	switch {
 	case !d.keeps(l.Key):
 		err = d.add(ctx, store.Op{Path: l.Key})

@@ -218,7 +218,7 @@ func (d *dispatcher) refill(ctx context.Context, q *queue) error {
 		if k.Host != q.host {
 			return false
 		}
-		if d.passOver(did, k) {
+		if d.busy(did, k) {
 			return true
 		}
 		if len(ready) == n {
@@ -237,8 +237,8 @@ func (d *dispatcher) refill(ctx context.Context, q *queue) error {
 	return hosts.OfStore(err)
 }
 
-// passOver reports whether a row of the queue is in flight (flights.busy).
-func (d *dispatcher) passOver(did string, k store.PendingKey) bool {
+// busy reports whether a row of the queue is in flight (flights.busy).
+func (d *dispatcher) busy(did string, k store.PendingKey) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.queues.flights.busy(did, k)
@@ -276,7 +276,7 @@ func (d *dispatcher) hostChanged(id uint32) {
 	d.mu.Lock()
 	if q := d.queues.of[id]; q != nil {
 		if d.hosts.Banned(id) {
-			d.queues.clearRoom(q)
+			d.queues.returnResolved(q)
 		}
 		d.queues.push(q)
 	}

@@ -25,18 +25,18 @@ type document struct {
 	did       string
 	now       func() time.Time
 
-	ident  identity.Identity
-	hostID uint32        // the host that the document names, 0 before the document is read
-	fresh  bool          // ident was read by this task, not from a cache
-	looked time.Time     // when ident was requested, zero if unknown
-	marks  identityMarks // of the row, before ident was requested
+	ident   identity.Identity
+	hostID  uint32        // the host that the document names, 0 before the document is read
+	fresh   bool          // ident was read by this task, not from a cache
+	askedAt time.Time     // when ident was requested, zero if unknown
+	marks   identityMarks // of the row, before ident was requested
 }
 
 // cached reads the document from the cache of the directory, for a row that was moved to the queue
 // of its host with the identity.
 func (d *document) cached(ctx context.Context, row *store.Repo) error {
 	if d.marks = marksOf(row); row.Resolved != 0 {
-		d.looked = time.Unix(row.Resolved, 0)
+		d.askedAt = time.Unix(row.Resolved, 0)
 	}
 	return d.lookup(ctx)
 }
@@ -44,7 +44,7 @@ func (d *document) cached(ctx context.Context, row *store.Repo) error {
 // refresh reads the document again, past the cache of the directory.
 func (d *document) refresh(ctx context.Context, row *store.Repo) error {
 	d.directory.Purge(d.did)
-	d.fresh, d.looked, d.marks = true, d.now(), marksOf(row)
+	d.fresh, d.askedAt, d.marks = true, d.now(), marksOf(row)
 	return d.lookup(ctx)
 }
 
@@ -62,14 +62,14 @@ func (d *document) lookup(ctx context.Context) error {
 
 // recall takes over the document of an item that was resolved before it waited.
 func (d *document) recall(it *item) {
-	d.ident, d.looked, d.marks = *it.ident, it.looked, it.marks
+	d.ident, d.askedAt, d.marks = *it.ident, it.askedAt, it.marks
 }
 
 // remember returns the item with the document, if it was read, for the task that continues.
 func (d *document) remember(it item) item {
 	if d.ident.DID != "" {
 		ident := d.ident
-		it.ident, it.looked, it.marks = &ident, d.now(), d.marks
+		it.ident, it.askedAt, it.marks = &ident, d.now(), d.marks
 	}
 	return it
 }
@@ -88,15 +88,15 @@ func (d *document) hostOr(row *store.Repo) uint32 {
 // event.
 func (d *document) learn(b *store.Batch, row *store.Repo) {
 	if row.Ordinal == 0 {
-		d.know(b, row, false)
+		d.putIdentity(b, row, false)
 	}
 }
 
-// know writes the identity that the document states to the row. If the row had another identity, it
+// putIdentity writes the identity that the document states to the row. If the row had another identity, it
 // also writes an identity event, even for a repository without a complete copy: readers may have
 // received the former identity. An identity that an event brought after the document was requested
 // is newer, and is kept.
-func (d *document) know(b *store.Batch, row *store.Repo, held bool) {
+func (d *document) putIdentity(b *store.Batch, row *store.Repo, held bool) {
 	overtaken := marksOf(row) != d.marks
 	if d.ident.DID == "" || overtaken && row.Key != "" {
 		return
@@ -104,7 +104,7 @@ func (d *document) know(b *store.Batch, row *store.Repo, held bool) {
 	known := held || row.Key != ""
 	moved := row.Handle != d.ident.Handle || row.PDS != d.ident.PDS || row.Key != d.ident.Key
 	row.PDS, row.Handle, row.Key = d.ident.PDS, d.ident.Handle, d.ident.Key
-	row.Resolved = unixSeconds(d.looked)
+	row.Resolved = unixSeconds(d.askedAt)
 	if overtaken {
 		row.Resolved = 0
 	}

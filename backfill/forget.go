@@ -12,26 +12,26 @@ import (
 	"cistern/store"
 )
 
-// disowns reports whether the task found that its repository must not be followed. Called under the
+// mustForget reports whether the task found that its repository must not be followed. Called under the
 // lock of the DID.
-func (t *task) disowns(row *store.Repo) (bool, error) {
+func (t *task) mustForget(row *store.Repo) (bool, error) {
 	if !t.win.fetching {
 		return t.r.store.Filter().Excluded(row.DID), nil
 	}
 	if t.land.signal || !refilter.OnSignal(t.win.filter.Filter, row) {
 		return false, nil
 	}
-	return true, t.land.outdone(row)
+	return true, t.land.checkNewer(row)
 }
 
-// errOutdone means that the copy has no record that a signal names, but a newer commit may have
+// errNewerSignal means that the copy has no record that a signal names, but a newer commit may have
 // one.
-var errOutdone = fmt.Errorf("the copy shows no signal, but a newer commit may: %w", repo.ErrInvalid)
+var errNewerSignal = fmt.Errorf("the copy shows no signal, but a newer commit may: %w", repo.ErrInvalid)
 
-// outdone returns an error if a buffered commit that is newer than the copy may show a signal. It
+// checkNewer returns an error if a buffered commit that is newer than the copy may show a signal. It
 // also returns an error while the host serves an older rev than was announced, for the first
 // lagsMax attempts. To forget the repository would lose those commits.
-func (l *landing) outdone(row *store.Repo) error {
+func (l *landing) checkNewer(row *store.Repo) error {
 	late := row.SeenRev > l.commit.Rev && row.Retry.Count < lagsMax
 	var f frame.Frame
 	err := l.win.store.BufferedCommits(row.DID, func(rev string, message []byte) error {
@@ -47,7 +47,7 @@ func (l *landing) outdone(row *store.Repo) error {
 	if err != nil || !late {
 		return hosts.OfStore(err)
 	}
-	return errOutdone
+	return errNewerSignal
 }
 
 // forget ends the task of a repository that must not be followed.
@@ -60,7 +60,7 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 	f := &refilter.Forget{Store: t.r.store, DID: t.it.did, Version: version, Held: true, Gone: t.win.close}
 	f.Due = func(row *store.Repo) (goes bool, err error) {
 		if t.win.owns(row) {
-			goes, unclear = t.disowns(row)
+			goes, unclear = t.mustForget(row)
 		}
 		return goes, unclear
 	}
@@ -79,11 +79,11 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 	return ended(store.Repo{}, resultDropped), nil
 }
 
-// passBy forgets an unavailable repository that was found while its whole network was followed, if
+// forgetGone forgets an unavailable repository that was found while its whole network was followed, if
 // the filter has changed to signals since. It does not ask the host: hundreds of rows a second are
 // due after a whole network was followed. A repository that was fetched or shows a signal is kept.
-// Like Forget.Run, passBy returns a nil wait if it forgot nothing.
-func (r *retries) passBy(ctx context.Context, did string) (wait func() error, err error) {
+// Like Forget.Run, forgetGone returns a nil wait if it forgot nothing.
+func (r *retries) forgetGone(ctx context.Context, did string) (wait func() error, err error) {
 	now := r.store.Filter()
 	if now.Full() {
 		return nil, nil // the whole network is followed

@@ -113,10 +113,10 @@ func (q *inquiry) signalless(ctx context.Context) (bool, error) {
 	return err == nil && !holds, nil
 }
 
-// saysNothing reports whether an error leaves open whether the repository is available, and does
+// inconclusive reports whether an error leaves open whether the repository is available, and does
 // not ask for a pause. The host may not support the query, or its quota of queries may be spent
 // while its quota of fetches is not.
-func saysNothing(err error) bool {
+func inconclusive(err error) bool {
 	var answer *hosts.AnswerError
 	if !errors.As(err, &answer) {
 		return errors.Is(err, repo.ErrInvalid) || hosts.QueriesSpent(err)

@@ -63,7 +63,7 @@ func (l *landing) conclude(b *store.Batch, row *store.Repo, held bool) {
 		row.Pending.Priority = store.PriorityOperator
 	}
 	b.Show(row)
-	l.doc.know(b, row, held)
+	l.doc.putIdentity(b, row, held)
 }
 
 // settle chooses the state of a repository whose copy is complete at row.Rev. If commits are

@@ -10,10 +10,10 @@ const (
 	readyMin = 32
 	readyMax = 1024
 
-	// roomMax bounds the resolved repositories that wait in memory for a permit of one host, and
-	// roomsMax the same for all hosts: 4,096 of about 400 bytes are 1.6 MiB.
-	roomMax  = 32
-	roomsMax = 4096
+	// resolvedMax bounds the resolved repositories that wait in memory for a permit of one host, and
+	// resolvedAllMax the same for all hosts: 4,096 of about 400 bytes are 1.6 MiB.
+	resolvedMax    = 32
+	resolvedAllMax = 4096
 
 	// movesPerSecond bounds how fast rows are moved to the queue of a busy host. Each move is a
 	// small write of about 20 µs: 2 % of a core. 10,000 rows of one dead host at the front of the

@@ -14,7 +14,7 @@ import (
 // the row.
 func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	now := t.r.opts.Now()
-	v := t.blame(classify(ctx, err, now))
+	v := t.attribute(classify(ctx, err, now))
 	// Before the permit is released: the next task must not start at a host that has just failed.
 	t.r.dispatcher.judge(t.claim, v)
 	t.r.dispatcher.release(t.claim, true)
@@ -32,7 +32,7 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 		t.win.close()
 		b.DropBuffer(row)
 		switch {
-		case t.win.askedSince(row), v.ending == endGone && t.toldSince(row):
+		case t.win.askedSince(row), v.ending == endGone && t.overtaken(row):
 			row.Attempt++ // still pending: the host is asked again
 		case v.ending == endGone && v.status == store.StatusNotFound, v.absent && row.Ordinal != 0:
 			return t.notFound(b, row, v, err, now)
@@ -55,10 +55,10 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	return ended(row, resultOf(v)), nil
 }
 
-// toldSince reports whether the firehose brought an account event after the host was asked, or an
+// overtaken reports whether the firehose brought an account event after the host was asked, or an
 // identity event after the document was read. The answer may then be outdated, or that of the
 // former host: an account that moves is deactivated at its former host.
-func (t *task) toldSince(row *store.Repo) bool {
+func (t *task) overtaken(row *store.Repo) bool {
 	return row.AccountTime != t.win.row.AccountTime || marksOf(row) != t.doc.marks
 }
 
@@ -78,11 +78,11 @@ func (t *task) ignore() (outcome, error) {
 	return ended(store.Repo{}, ""), hosts.OfStore(err)
 }
 
-// blame decides which queue receives a did:web whose document is unavailable. If the host that
+// attribute decides which queue receives a did:web whose document is unavailable. If the host that
 // should serve the document is known, it is the queue of that host; otherwise no host row is
 // created, because a list of made-up names must not fill the table of hosts. The failure counts
 // against a host only if the task holds a permit of that host.
-func (t *task) blame(v verdict) verdict {
+func (t *task) attribute(v verdict) verdict {
 	authority, ok := webAuthority(t.it.did)
 	if !v.lookup || !ok {
 		return v

@@ -79,7 +79,7 @@ func (t *task) attempt(ctx context.Context) (outcome, error) {
 	}
 	c, err := t.ask.copy(ctx)
 	if err != nil {
-		return outcome{}, errors.Join(err, t.straighten(err))
+		return outcome{}, errors.Join(err, t.fetchWholeNext(err))
 	}
 	t.land.take(c)
 	// The host has finished its part.
@@ -97,7 +97,7 @@ func (t *task) attempt(ctx context.Context) (outcome, error) {
 func (t *task) recheck(ctx context.Context) (outcome, error) {
 	l, err := t.ask.latestCommit(ctx)
 	switch {
-	case err != nil && saysNothing(err):
+	case err != nil && inconclusive(err):
 		return outcome{}, nil // the fetch decides
 	case err != nil:
 		return outcome{}, err
@@ -129,7 +129,7 @@ func (t *task) recheck(ctx context.Context) (outcome, error) {
 // if the host reports the account as active.
 func (t *task) confirm(ctx context.Context) (outcome, error) {
 	_, err := t.ask.latestCommit(ctx)
-	if err != nil && !(t.win.row.HiddenByRelay() && saysNothing(err)) {
+	if err != nil && !(t.win.row.HiddenByRelay() && inconclusive(err)) {
 		return outcome{}, err
 	}
 	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
@@ -137,7 +137,7 @@ func (t *task) confirm(ctx context.Context) (outcome, error) {
 		t.win.close()
 		b.DropBuffer(row)
 		switch {
-		case t.toldSince(row):
+		case t.overtaken(row):
 			row.Attempt++ // still pending: the host is asked again
 		case !row.HiddenByRelay():
 			row.Retry, row.Missing = store.Retry{}, 0

@@ -11,27 +11,27 @@ import (
 
 // item is a pending repository that waits for a task.
 type item struct {
-	did    string
-	key    store.PendingKey
-	ident  *identity.Identity // from a lookup before it waited; nil: not resolved
-	looked time.Time          // when ident was requested
-	marks  identityMarks      // of the row, before ident was requested
+	did     string
+	key     store.PendingKey
+	ident   *identity.Identity // from a lookup before it waited; nil: not resolved
+	askedAt time.Time          // when ident was requested
+	marks   identityMarks      // of the row, before ident was requested
 }
 
 // queue holds the repositories that wait for one host. dispatcher.mu guards it, except for the
 // fields that dispatcher.run owns. An idle queue is dropped, so that its host may be evicted.
 type queue struct {
-	host    uint32 // 0: repositories whose host is unknown
-	claimed int    // DIDs in flight, including those that only wait for their import to be flipped
-	room    []item // resolved, waiting in memory for a permit; they count as in flight
-	more    bool   // the stored queue may hold rows that are not in ready
-	reading bool   // the stored queue is being read
-	stalled bool   // listed in queues.stalled
+	host     uint32 // 0: repositories whose host is unknown
+	claimed  int    // DIDs in flight, including those that only wait for their import to be flipped
+	resolved []item // resolved, waiting in memory for a permit; they count as in flight
+	more     bool   // the stored queue may hold rows that are not in ready
+	reading  bool   // the stored queue is being read
+	stalled  bool   // listed in queues.stalled
 
 	ready []item // owned by dispatcher.run: rows read ahead
 }
 
-func (q *queue) hasWork() bool { return len(q.room) > 0 || len(q.ready) > 0 || q.more }
+func (q *queue) hasWork() bool { return len(q.resolved) > 0 || len(q.ready) > 0 || q.more }
 
 // queues are the queues of all hosts, with the repositories that wait in them. They find the rows
 // that were written, and offer the hosts with work to the table of hosts. dispatcher.mu guards
@@ -91,7 +91,7 @@ func (qs *queues) push(q *queue) {
 		return
 	}
 	q.ready, q.more, qs.rescanAll = nil, false, true
-	qs.clearRoom(q)
+	qs.returnResolved(q)
 	qs.drop(q)
 }
 
@@ -165,10 +165,10 @@ func (qs *queues) take(q *queue, parked bool) (item, bool) {
 	if q == nil {
 		return item{}, false
 	}
-	if len(q.room) > 0 {
-		it := q.room[0]
-		q.room[0] = item{}
-		q.room = q.room[1:]
+	if len(q.resolved) > 0 {
+		it := q.resolved[0]
+		q.resolved[0] = item{}
+		q.resolved = q.resolved[1:]
 		qs.waiting--
 		return it, true
 	}
@@ -185,12 +185,12 @@ func (qs *queues) take(q *queue, parked bool) (item, bool) {
 	return item{}, false
 }
 
-// clearRoom returns the repositories that wait in memory for a permit of a host to their stored
+// returnResolved returns the repositories that wait in memory for a permit of a host to their stored
 // queues. A ban may last, and an account that moves meanwhile must not wait for its former host.
-func (qs *queues) clearRoom(q *queue) {
-	room := q.room
-	q.room = nil
-	for _, it := range room {
+func (qs *queues) returnResolved(q *queue) {
+	resolved := q.resolved
+	q.resolved = nil
+	for _, it := range resolved {
 		qs.waiting--
 		qs.unclaim(q)
 		qs.land(it.did)

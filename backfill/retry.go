@@ -56,7 +56,7 @@ func (r *retries) requeue(ctx context.Context, dids []string, now time.Time) err
 	var waits []func() error
 	requeued := 0
 	for _, did := range dids {
-		gone, err := r.passBy(ctx, did)
+		gone, err := r.forgetGone(ctx, did)
 		if err != nil {
 			return err
 		}

@@ -206,10 +206,10 @@ func mayBeOutdated(err error) bool {
 	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
 }
 
-// straighten makes the next attempt fetch the whole repository without queries if the host did not
+// fetchWholeNext makes the next attempt fetch the whole repository without queries if the host did not
 // accept the queries of this one. A permit allows one request, and it may be minutes until the host
 // accepts another.
-func (t *task) straighten(err error) error {
+func (t *task) fetchWholeNext(err error) error {
 	if !errors.As(err, new(*hosts.BusyError)) {
 		return nil
 	}
