@@ -18,8 +18,9 @@ type claim struct {
 }
 
 // acquire takes a permit of a host for a repository that was resolved. If no permit is free, the
-// repository waits in memory for one as the item waits, and another task continues: passed is set.
-// If neither is possible, ok is false: the repository must be moved to the queue of its host.
+// item waits in memory for a permit, a later task continues with it, and passed is true. If there
+// is no place to wait either, ok is false: the repository must be moved to the stored queue of its
+// host.
 func (d *dispatcher) acquire(c *claim, host uint32, waits item) (passed, ok bool) {
 	now := d.now()
 	d.mu.Lock()
@@ -64,7 +65,7 @@ func (d *dispatcher) noteLookup(c *claim, o pace.Outcome) {
 	d.lookups.limiter.Note(o, c.lookPermit, d.now())
 }
 
-// release returns the permit of a claim. Without all, it returns only the share of the host,
+// release returns the permit of a claim. Unless all is set, it returns only the host's share,
 // because only the transfer has ended.
 func (d *dispatcher) release(c *claim, all bool) {
 	switch {
@@ -85,7 +86,8 @@ func (d *dispatcher) release(c *claim, all bool) {
 	loop.Wake(d.kick)
 }
 
-// end removes the DID of a claim from the DIDs in flight. Its permits were released.
+// end removes the DID of a claim from the DIDs in flight. The permits of the claim are already
+// released.
 func (d *dispatcher) end(c *claim) {
 	d.mu.Lock()
 	d.queues.land(c.it.did)

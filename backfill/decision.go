@@ -7,13 +7,13 @@ import (
 	"cistern/store"
 )
 
-// decision is what is done about an account whose repository is unavailable at its host.
+// decision states what to do about an account whose repository is unavailable at its host.
 type decision struct {
-	hidden bool // otherwise the answer counts as a failure, and the rest is unset
+	hidden bool // if not, the answer counts as a failure, and no other field is set
 	wiped  bool // the stored data is deleted
 	status store.Status
 	origin store.Origin
-	text   string // the reason that is shown
+	text   string // the reason that the operator sees
 }
 
 // decideInactive decides about an account that its host reports as inactive. The stored data is
@@ -28,8 +28,8 @@ func decideInactive(row *store.Repo, status store.Status) decision {
 	}
 }
 
-// stillHidden leaves an account hidden that a relay hides, and of which its host reports something
-// else: the relay's own decision stands.
+// stillHidden leaves an account hidden that a relay hides although the account's host reports
+// another status: the relay's own decision stands.
 func stillHidden(row *store.Repo, reported string) decision {
 	return decision{
 		hidden: true, status: row.Status, origin: store.OriginRelay,
@@ -39,8 +39,8 @@ func stillHidden(row *store.Repo, reported string) decision {
 
 // decideMissing decides about an account whose host does not have the repository, or whose DID has
 // no document (absent). row.Missing counts this answer, and age is the time since the first. If a
-// deletion was announced, this confirms it, and the data is wiped. Otherwise the first answers
-// count as failures, later ones hide the account, and its data is wiped once there were enough
+// deletion was announced, this answer confirms it, and the data is wiped. Otherwise the first
+// answers count as failures, later answers hide the account, and its data is wiped after enough
 // answers over a long enough time. A commit that is newer than the copy contradicts the status of a
 // hidden account: the first answers count as failures then, too.
 func decideMissing(row *store.Repo, absent bool, age time.Duration) decision {
@@ -70,9 +70,9 @@ func decideMissing(row *store.Repo, absent bool, age time.Duration) decision {
 	return d
 }
 
-// goneDelay returns how long to wait before the host of an account is asked again that has been
-// gone for some time: as long again, from a day to four weeks. The firehose and the lists of the
-// host report an account that returns without this delay.
+// goneDelay returns how long to wait before the host of a gone account is asked again: as long as
+// the account has been gone, but at least a day and at most four weeks. If the account returns
+// earlier, the firehose and the lists of the host report it without this delay.
 func goneDelay(gone time.Duration) time.Duration {
 	return min(max(gone, goneRecheck), goneRecheckMax)
 }

@@ -24,8 +24,8 @@ type difference struct {
 // diff writes the changes between the stored copy and c. Each batch is consistent, because a record
 // and its event are written together. Rev, data and commit change in the last batch. A crash
 // between two batches leaves a pending row, and the next task repeats the merge to find the
-// remaining changes. diff runs even if the rev is the stored one, because an earlier diff may have
-// crashed at this rev.
+// remaining changes. diff runs even if the copy has the stored rev, because an earlier diff may
+// have crashed at this rev.
 func (l *landing) diff(ctx context.Context, c *fetch.Copy) (store.Repo, error) {
 	if err := l.reveal(); err != nil {
 		return store.Repo{}, err
@@ -78,7 +78,8 @@ func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 	return err
 }
 
-// compare compares a row with the leaf of the same key, and advances to the next row.
+// compare adds the difference between a row and the leaf of the same key, and advances to the next
+// row.
 func (d *difference) compare(ctx context.Context, row store.Row, l repo.Leaf) (err error) {
 	switch {
 	case !d.keeps(l.Key):
@@ -105,7 +106,7 @@ func (d *difference) keeps(path []byte) bool {
 // add gathers one change, and writes the gathered changes once they reach a limit.
 func (d *difference) add(ctx context.Context, op store.Op) error {
 	if op.CID.Defined() && op.Record == nil { // nil means absent; an empty record is legal
-		return store.ErrStale // stored when the fetch began, so it was not fetched
+		return store.ErrStale // it was stored when the fetch began, so it was not fetched
 	}
 	op.Path, op.Record = bytes.Clone(op.Path), bytes.Clone(op.Record)
 	d.ops = append(d.ops, op)
@@ -123,7 +124,7 @@ func (d *difference) add(ctx context.Context, op store.Op) error {
 // flush writes the gathered changes. If complete is not nil, the same batch calls it.
 func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo, error) {
 	row, err := d.l.win.update(func(b *store.Batch, row *store.Repo) error {
-		row.Torn = true // no longer the records of row.Rev: only another copy completes it
+		row.Torn = true // the records are no longer those of row.Rev: only a copy completes them
 		row.TornRev = max(row.TornRev, d.l.commit.Rev)
 		if row.Filter != d.l.win.filter.Selection {
 			row.Filter, row.Sweep = d.l.win.filter.Selection, true // Apply selects records by it from here on
@@ -143,15 +144,15 @@ func (d *difference) flush(complete func(*store.Batch, *store.Repo)) (store.Repo
 }
 
 // reveal makes a hidden account visible in a separate batch before any diff: readers skip the
-// events of an account that is hidden when they read them. After a crash behind this batch, the
-// next task finds the account visible, so its records are listed only once.
+// events of an account that is hidden when they read them. After a crash that follows this batch,
+// the next task finds the account visible, so its records are listed only once.
 func (l *landing) reveal() error {
 	if !l.win.row.Status.Hidden() {
 		return nil
 	}
 	row, err := l.win.update(reveal)
 	if err == nil && row.Ordinal == 0 {
-		return store.ErrStale // wiped: the next attempt is a first copy
+		return store.ErrStale // wiped: the next attempt makes a first copy
 	}
 	return err
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // dispatcher decides which repository is fetched next. It owns the queues, the DIDs in flight and
-// the lookups, which only it changes, and gives out claims as package hosts gives permits.
+// the lookups, and gives out a claim whenever package hosts gives a permit.
 type dispatcher struct {
 	store       *store.Store
 	hosts       *hosts.Table
@@ -70,7 +70,7 @@ func (d *dispatcher) run(ctx context.Context, start func(*claim)) error {
 	}
 }
 
-// await waits until another task may be able to start. done means that Run ends.
+// await waits until a task may be able to start. done means that Run ends.
 func (d *dispatcher) await(ctx context.Context) (done bool, err error) {
 	t := time.NewTimer(d.idles(d.now()))
 	defer t.Stop()
@@ -93,7 +93,7 @@ func (d *dispatcher) stop(err error) {
 	}
 }
 
-// idles returns how long run may sleep unless it is woken.
+// idles returns how long run may sleep if nothing wakes it.
 func (d *dispatcher) idles(now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -171,9 +171,9 @@ func (d *dispatcher) pick() (c *claim, refill *queue) {
 	return d.pickUnresolved(now)
 }
 
-// pickUnresolved starts a lookup for a repository whose host is unknown. Lookups run ahead of the
-// free permits, but not far: a repository whose host turns out to be busy must be written to the
-// queue of that host. Called with mu held.
+// pickUnresolved starts a lookup for a repository whose host is unknown. There may be more lookups
+// than free permits, but not many more: a repository whose host turns out to be busy must be
+// written to the queue of that host. Called with mu held.
 func (d *dispatcher) pickUnresolved(now time.Time) (c *claim, refill *queue) {
 	q := d.queues.of[0]
 	if q == nil || !d.lookups.limiter.Open(pace.Fetch, now) || d.lookups.moveDebt(now) > 0 {
@@ -204,7 +204,7 @@ func (d *dispatcher) unstall(now time.Time) {
 // are in flight, the more rows are read at once.
 func (d *dispatcher) refill(ctx context.Context, q *queue) error {
 	d.mu.Lock()
-	q.more, q.reading = false, true // a row that is enqueued from here on sets more again
+	q.more, q.reading = false, true // a row that is enqueued after this sets more again
 	ahead := q.claimed
 	if q.host == 0 {
 		// Repositories whose host was found stay in this queue until they are done.
@@ -251,7 +251,7 @@ func (d *dispatcher) idle() bool {
 	return d.onlyImports()
 }
 
-// onlyImports is idle with mu held.
+// onlyImports is idle for callers that hold mu.
 func (d *dispatcher) onlyImports() bool {
 	return d.hosts.Free() == d.concurrency && d.lookups.running == 0 && d.queues.syncing() > 0
 }
@@ -309,7 +309,7 @@ func (d *dispatcher) inFlight(did string) bool {
 func (d *dispatcher) fetchedBy(did string) store.FilterVersion {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := d.store.Filter() // under mu, so that worksBefore sees every task that read an older one
+	f := d.store.Filter() // under mu, so that worksBefore sees every task that read an older filter
 	d.queues.flights.versions[did] = f.Version
 	return f
 }

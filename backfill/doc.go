@@ -2,15 +2,14 @@
 //
 // # Purpose
 //
-// Fetch every pending repository from its own host, verify it, store it or its difference to the
-// stored copy, and record for each failure its kind and the time of the next attempt.
+// It fetches every pending repository from its own host, verifies it, stores it or its difference
+// to the stored copy, and records for each failure its kind and the time of the next attempt.
 //
 // # Invariants
 //
 //  1. The row is the truth: state that is only in memory (queues, parked hosts, permits) can be
 //     lost at any moment, and a new Runner continues from the rows.
-//  2. Nothing is written of a repository but a verified copy (package fetch), or the difference to
-//     it.
+//  2. Only a verified copy of a repository (package fetch), or the difference to it, is written.
 //  3. A waiting repository holds no permit. A permit is acquired before a DID is marked in flight,
 //     and released on every path, at the latest when its task ends.
 //  4. One DID is in flight at most once. An outcome is dropped if the row's attempt is not the one
@@ -20,11 +19,11 @@
 //     only a copy completes it.
 //  6. Each failure raises the row's retry count, and only a success resets it. A repository that
 //     waits because its host is parked has not failed.
-//  7. Whatever a host sends costs at most the limits in limits.go, and slows only its
-//     repositories.
+//  7. The cost of what a host sends is bounded by the limits in limits.go, and it slows only the
+//     repositories of this host.
 //  8. Live commits are buffered from before the host is asked until the critical section that ends
-//     the task. After a complete copy they are drained; any other ending drops them, and the row
-//     keeps the highest rev as an announced one.
+//     the task. After a complete copy they are drained. Any other ending drops them, and the row
+//     keeps their highest rev as announced.
 //  9. A copy below an announced rev is no success: the host is asked again with growing delays,
 //     and is believed after lagsMax times.
 //  10. The records of a hidden account are listed anew once when it becomes visible again, before
@@ -53,8 +52,9 @@
 //
 //   - options.go, limits.go, metrics.go: settings, constants, metrics
 //   - runner.go: Runner, Run, Wake
-//   - dispatch.go: the dispatcher starts tasks as package hosts gives permits; claim.go: what a task
-//     holds of it; queue.go: the repositories that wait for hosts; flight.go: the DIDs in flight
+//   - dispatch.go: the dispatcher starts tasks as package hosts gives permits; claim.go: the
+//     permits of a task; queue.go: the repositories that wait for hosts; flight.go: the DIDs in
+//     flight
 //   - resolve.go: the lookup of unknown hosts; document.go: the DID document that a task read
 //   - task.go: one repository, step by step; window.go: its row, and the buffer of its live commits
 //   - plan.go: what an attempt asks the host, in order; inquiry.go: the requests to the host

@@ -18,8 +18,8 @@ type identityMarks struct {
 
 func marksOf(row *store.Repo) identityMarks { return identityMarks{row.IdentityTime, row.Resolved} }
 
-// document is the DID document of an account as a task read it, and the host that it names. It
-// decides which part of the identity in a row is older than the document.
+// document is the DID document of an account as a task read it, with the host that it names. It
+// decides which parts of the identity in a row are older than the document.
 type document struct {
 	directory Directory
 	did       string
@@ -32,8 +32,8 @@ type document struct {
 	marks   identityMarks // of the row, before ident was requested
 }
 
-// cached reads the document from the cache of the directory, for a row that was moved to the queue
-// of its host with the identity.
+// cached reads the document from the cache of the directory. It serves a row that was moved to the
+// queue of its host, with its identity.
 func (d *document) cached(ctx context.Context, row *store.Repo) error {
 	if d.marks = marksOf(row); row.Resolved != 0 {
 		d.askedAt = time.Unix(row.Resolved, 0)
@@ -41,7 +41,7 @@ func (d *document) cached(ctx context.Context, row *store.Repo) error {
 	return d.lookup(ctx)
 }
 
-// refresh reads the document again, past the cache of the directory.
+// refresh reads the document again, bypassing the cache of the directory.
 func (d *document) refresh(ctx context.Context, row *store.Repo) error {
 	d.directory.Purge(d.did)
 	d.fresh, d.askedAt, d.marks = true, d.now(), marksOf(row)
@@ -75,7 +75,7 @@ func (d *document) remember(it item) item {
 }
 
 // hostOr returns the host that the document names. It returns the host of the row if no document
-// was read, or if an identity event has brought another host since.
+// was read, or if an identity event has changed the host since.
 func (d *document) hostOr(row *store.Repo) uint32 {
 	if marksOf(row) != d.marks && row.PDS != d.ident.PDS {
 		return row.Pending.Host
@@ -92,10 +92,10 @@ func (d *document) learn(b *store.Batch, row *store.Repo) {
 	}
 }
 
-// putIdentity writes the identity that the document states to the row. If the row had another identity, it
-// also writes an identity event, even for a repository without a complete copy: readers may have
-// received the former identity. An identity that an event brought after the document was requested
-// is newer, and is kept.
+// putIdentity writes the identity that the document states to the row. If the row had another
+// identity, it also writes an identity event, even for a repository without a complete copy:
+// readers may have received the former identity. An identity from an event that arrived after the
+// document was requested is newer, and is kept.
 func (d *document) putIdentity(b *store.Batch, row *store.Repo, held bool) {
 	overtaken := marksOf(row) != d.marks
 	if d.ident.DID == "" || overtaken && row.Key != "" {

@@ -28,9 +28,9 @@ func (t *task) mustForget(row *store.Repo) (bool, error) {
 // one.
 var errNewerSignal = fmt.Errorf("the copy shows no signal, but a newer commit may: %w", repo.ErrInvalid)
 
-// checkNewer returns an error if a buffered commit that is newer than the copy may show a signal. It
-// also returns an error while the host serves an older rev than was announced, for the first
-// lagsMax attempts. To forget the repository would lose those commits.
+// checkNewer returns an error if a buffered commit that is newer than the copy may have a record
+// that a signal names. For the first lagsMax attempts it also returns an error if the host serves
+// an older rev than was announced. Forgetting the repository would lose those commits.
 func (l *landing) checkNewer(row *store.Repo) error {
 	late := row.SeenRev > l.commit.Rev && row.Retry.Count < lagsMax
 	var f frame.Frame
@@ -56,7 +56,7 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 	if !t.win.fetching {
 		version = t.r.store.Filter().Version
 	}
-	var unclear error // why it is unknown whether the repository must be followed
+	var unclear error // why the task cannot tell whether the repository must be followed
 	f := &refilter.Forget{Store: t.r.store, DID: t.it.did, Version: version, Held: true, Gone: t.win.close}
 	f.Due = func(row *store.Repo) (goes bool, err error) {
 		if t.win.owns(row) {
@@ -79,10 +79,10 @@ func (t *task) forget(ctx context.Context) (outcome, error) {
 	return ended(store.Repo{}, resultDropped), nil
 }
 
-// forgetGone forgets an unavailable repository that was found while its whole network was followed, if
-// the filter has changed to signals since. It does not ask the host: hundreds of rows a second are
-// due after a whole network was followed. A repository that was fetched or shows a signal is kept.
-// Like Forget.Run, forgetGone returns a nil wait if it forgot nothing.
+// forgetGone forgets an unavailable repository that was found while the whole network was followed,
+// if the filter has changed to signals since. It does not ask the host, because hundreds of such
+// rows are due each second. A repository that was fetched or shows a signal is kept. Like
+// Forget.Run, forgetGone returns a nil wait if it forgot nothing.
 func (r *retries) forgetGone(ctx context.Context, did string) (wait func() error, err error) {
 	now := r.store.Filter()
 	if now.Full() {

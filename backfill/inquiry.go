@@ -59,8 +59,8 @@ func (q *inquiry) copy(ctx context.Context) (*fetch.Copy, error) {
 	return q.copier.Copy(ctx, req)
 }
 
-// skipHeld excludes records from a part that are stored with the same CID, because the diff does
-// not read them. The stored records do not change while the fetch buffers live commits.
+// skipHeld excludes from a part the records that are stored with the same CID, because the diff
+// does not read them. The stored records do not change while the fetch buffers live commits.
 func (q *inquiry) skipHeld(part *repo.Partial) error {
 	rows, err := q.win.store.Rows(q.win.row.Ordinal)
 	if err != nil {
@@ -113,9 +113,9 @@ func (q *inquiry) signalless(ctx context.Context) (bool, error) {
 	return err == nil && !holds, nil
 }
 
-// inconclusive reports whether an error leaves open whether the repository is available, and does
-// not ask for a pause. The host may not support the query, or its quota of queries may be spent
-// while its quota of fetches is not.
+// inconclusive reports whether an error neither shows whether the repository is available nor asks
+// for a pause. The host may not support the query, or its quota of queries may be spent while its
+// quota of fetches is not.
 func inconclusive(err error) bool {
 	var answer *hosts.AnswerError
 	if !errors.As(err, &answer) {

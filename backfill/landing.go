@@ -11,7 +11,7 @@ import (
 )
 
 // landing writes a verified copy, or the host's answer that the stored copy is still the newest,
-// and decides in which state that leaves the row. It owns what is known of the host's commit.
+// and decides the next state of the row. It holds what the task has learnt about the host's commit.
 type landing struct {
 	win      *window
 	doc      *document
@@ -27,7 +27,7 @@ type landing struct {
 	forgot string // the announced rev that is no longer waited for
 }
 
-// take notes what a copy shows about the commit.
+// take copies the commit of a verified copy, and whether the copy has a signal.
 func (l *landing) take(c *fetch.Copy) {
 	l.commit, l.block, l.former, l.signal = c.Commit, c.Block, c.Former, c.Signal
 }
@@ -50,7 +50,8 @@ func (l *landing) complete(b *store.Batch, row *store.Repo) {
 	l.conclude(b, row, held)
 }
 
-// conclude ends the task of a repository whose copy is complete at row.Rev.
+// conclude closes the window, and writes the state and the identity of a repository whose copy is
+// complete at row.Rev.
 func (l *landing) conclude(b *store.Batch, row *store.Repo, held bool) {
 	l.win.close()
 	asked := l.win.askedSince(row)
@@ -86,9 +87,9 @@ func (l *landing) settle(b *store.Batch, row *store.Repo) {
 
 // lag handles an announced rev that is higher than the rev of the copy. The commit may have been
 // too late for this fetch, or the host may report that rev for the commit that the copy already
-// has. The first time, the host is asked again at once; only once, because any sender could
-// otherwise keep the Runner busy. If the host still reports an older rev, it is asked up to lagsMax
-// times, with growing delays. After that the host is believed, and lag returns false.
+// has. The first time, the host is asked again at once. This happens only once, because otherwise
+// any sender could keep the Runner busy. If the host still reports an older rev, it is asked up to
+// lagsMax times, with growing delays. After that the host is believed, and lag returns false.
 func (l *landing) lag(b *store.Batch, row *store.Repo, before store.Retry) bool {
 	late := row.SeenRev != l.win.row.SeenRev
 	count := uint32(1)
@@ -99,7 +100,7 @@ func (l *landing) lag(b *store.Batch, row *store.Repo, before store.Retry) bool 
 		l.forgot, row.SeenRev = row.SeenRev, ""
 		return false
 	}
-	row.Recheck = true // the copy is complete: only another rev is worth a transfer
+	row.Recheck = true // the copy is complete: only a new rev is worth a transfer
 	now := l.now()
 	retry := store.Retry{
 		Count:   count,
@@ -117,9 +118,9 @@ func (l *landing) lag(b *store.Batch, row *store.Repo, before store.Retry) bool 
 	return true
 }
 
-// reveal makes a hidden account visible again whose data is stored. Readers may have dropped its
+// reveal makes a hidden account with stored data visible again. Readers may have dropped its
 // records while the account was hidden, so the records are listed anew. If that is impossible, they
-// are wiped, with a new attempt (Batch.Relist). The same batch must not change the records.
+// are wiped, and a new attempt begins (Batch.Relist). The same batch must not change the records.
 func reveal(b *store.Batch, row *store.Repo) error {
 	if !row.Status.Hidden() {
 		return nil

@@ -10,8 +10,8 @@ const (
 	readyMin = 32
 	readyMax = 1024
 
-	// resolvedMax bounds the resolved repositories that wait in memory for a permit of one host, and
-	// resolvedAllMax the same for all hosts: 4,096 of about 400 bytes are 1.6 MiB.
+	// resolvedMax bounds the resolved repositories that wait in memory for a permit of one host,
+	// and resolvedAllMax those of all hosts: 4,096 of about 400 bytes are 1.6 MiB.
 	resolvedMax    = 32
 	resolvedAllMax = 4096
 

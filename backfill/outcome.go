@@ -15,7 +15,8 @@ import (
 func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	now := t.r.opts.Now()
 	v := t.attribute(classify(ctx, err, now))
-	// Before the permit is released: the next task must not start at a host that has just failed.
+	// The host is judged before the permit is released: the next task must not start at a host that
+	// has just failed.
 	t.r.dispatcher.judge(t.claim, v)
 	t.r.dispatcher.release(t.claim, true)
 	switch v.ending {
@@ -55,9 +56,9 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	return ended(row, resultOf(v)), nil
 }
 
-// overtaken reports whether the firehose brought an account event after the host was asked, or an
-// identity event after the document was read. The answer may then be outdated, or that of the
-// former host: an account that moves is deactivated at its former host.
+// overtaken reports whether an account event arrived after the host was asked, or an identity event
+// after the document was read. Then the answer may be outdated, or may come from the former host,
+// where an account that has moved is deactivated.
 func (t *task) overtaken(row *store.Repo) bool {
 	return row.AccountTime != t.win.row.AccountTime || marksOf(row) != t.doc.marks
 }
@@ -78,10 +79,10 @@ func (t *task) ignore() (outcome, error) {
 	return ended(store.Repo{}, ""), hosts.OfStore(err)
 }
 
-// attribute decides which queue receives a did:web whose document is unavailable. If the host that
-// should serve the document is known, it is the queue of that host; otherwise no host row is
-// created, because a list of made-up names must not fill the table of hosts. The failure counts
-// against a host only if the task holds a permit of that host.
+// attribute decides which host a failed lookup of a did:web is attributed to. If the store knows
+// the host that should serve the document, the row goes to the queue of that host. Otherwise no
+// host row is created, because a list of made-up names must not fill the table of hosts. The
+// failure counts against a host only if the task holds a permit of that host.
 func (t *task) attribute(v verdict) verdict {
 	authority, ok := webAuthority(t.it.did)
 	if !v.lookup || !ok {
@@ -97,7 +98,7 @@ func (t *task) attribute(v verdict) verdict {
 	return v
 }
 
-// letGo ends a task whose row was changed by another caller, and returns the row as it is now.
+// letGo ends a task whose row was changed by another caller. It returns the current row.
 func (t *task) letGo(result string) (outcome, error) {
 	if err := t.win.abandon(); err != nil {
 		return outcome{}, err
@@ -107,7 +108,7 @@ func (t *task) letGo(result string) (outcome, error) {
 		err = nil
 	}
 	if row.State != store.StatePending {
-		row = store.Repo{} // the caller that changed it signals what it waits for
+		row = store.Repo{} // the caller that changed the row wakes the loop that handles it
 	}
 	return ended(row, result), hosts.OfStore(err)
 }
@@ -145,8 +146,8 @@ func (t *task) notFound(b *store.Batch, row *store.Repo, v verdict, err error,
 	}
 	t.doc.learn(b, row)
 	if d.wiped {
-		// The data and the account event are in one batch; a crash before it repeats the last
-		// check.
+		// One batch wipes the data and writes the account event. After a crash before it, the last
+		// check is repeated.
 		if err := b.Wipe(row); err != nil {
 			return err
 		}
@@ -164,7 +165,7 @@ func (t *task) hide(b *store.Batch, row *store.Repo, d decision, now time.Time) 
 	}
 	again := goneDelay(now.Sub(time.Unix(since, 0)))
 	if row.Missing > 0 && row.Ordinal != 0 {
-		again = goneRecheck // the next answers wipe the data, or find the repository again
+		again = goneRecheck // the next answers wipe the data, or find the repository
 	}
 	retry := store.Retry{Next: now.Add(t.r.jitter.Vary(again)).Unix(), Since: since, Error: d.text}
 	if row.Tracked == store.Untracked {

@@ -10,28 +10,28 @@ import (
 	"cistern/store"
 )
 
-// plan is what an attempt asks the host, decided before the first request. The questions are asked
-// in the order of the fields; an answer may make those that follow needless. Whether a fetch asks
-// for the whole repository or for parts is not in the plan: package fetch decides that by the
-// quotas that the answers until then have announced.
+// plan states what an attempt asks the host. It is made before the first request. The questions are
+// asked in the order of the fields, and an answer may make later questions needless. The plan does
+// not state whether a fetch asks for the whole repository or for parts: package fetch decides that
+// by the quotas that earlier answers have announced.
 type plan struct {
 	status      bool // only whether the account is available: it must not be fetched
 	latest      bool // for the latest commit: if it is the stored one, nothing is fetched
 	collections bool // for the collections: if a signal names none of them, nothing is fetched
 }
 
-// planOf returns the plan for a row, as it was when its fetch began, and the filter by which it is
-// fetched. filterAt returns the filter of a selection. whole reports whether a repository is to be
-// fetched without a query before.
+// planOf returns the plan for a row, as it was when its fetch began, and for the filter of the
+// fetch. filterAt returns the filter of a selection. whole reports whether to fetch a repository
+// without queries before the fetch.
 func planOf(row *store.Repo, by store.FilterVersion,
 	filterAt func(selection uint32) (*filter.Filter, error), whole func(did string) bool) plan {
-	// A relay hides the account; or it is not followed, its deletion was announced, and its data is
-	// stored.
+	// Either a relay hides the account, or the account is not followed, its deletion was announced,
+	// and its data is stored.
 	if row.HiddenByRelay() || row.Tracked == store.Untracked {
 		return plan{status: true}
 	}
-	// A repository that was found while its whole network was followed, which is no longer the
-	// case, and was never fetched. Without the query millions of repositories would be fetched only
+	// The repository was found while the whole network was followed, was never fetched, and the
+	// filter has signals now. Without the query millions of such repositories would be fetched only
 	// to be forgotten.
 	unseen := row.Ordinal == 0 && row.Tracked == store.ByNetwork && refilter.OnSignal(by.Filter, row)
 	return plan{
@@ -48,11 +48,11 @@ func enough(row *store.Repo, by store.FilterVersion,
 		return false
 	}
 	if row.Filter == by.Selection {
-		return true // the usual case, and cheap: comparing 10,000 patterns takes milliseconds
+		return true // the usual case; comparing 10,000 patterns would take milliseconds
 	}
 	old, err := filterAt(row.Filter)
 	if err != nil {
-		return false // deleted: the row changed while its fetch was prepared
+		return false // the selection was deleted: the row changed while its fetch was prepared
 	}
 	rel := refilter.Relate(old, by.Filter)
 	return !rel.Lacks && (!rel.Judges || rel.Sees || !refilter.OnSignal(by.Filter, row))
@@ -124,9 +124,9 @@ func (t *task) recheck(ctx context.Context) (outcome, error) {
 	return t.done(row), nil
 }
 
-// confirm asks the host about an account that must not be fetched: because a relay hides it, or
-// because it is not followed, its deletion was announced, and its data is stored. It ends the task
-// if the host reports the account as active.
+// confirm asks the host about an account that must not be fetched: either a relay hides it, or it
+// is not followed, its deletion was announced, and its data is stored. It ends the task if the host
+// reports the account as active.
 func (t *task) confirm(ctx context.Context) (outcome, error) {
 	_, err := t.ask.latestCommit(ctx)
 	if err != nil && !(t.win.row.HiddenByRelay() && inconclusive(err)) {
@@ -145,7 +145,7 @@ func (t *task) confirm(ctx context.Context) (outcome, error) {
 			return reveal(b, row)
 		case t.r.opts.Follows(row.AccountSource):
 			t.hide(b, row, stillHidden(row, "active"), t.r.opts.Now())
-		default: // that relay is not followed, so a change of its decision would go unnoticed
+		default: // the relay is not followed, so a change of its decision would go unnoticed
 			row.Origin = store.OriginHost
 			row.Attempt++
 		}
@@ -163,7 +163,7 @@ func (t *task) describe(ctx context.Context) (outcome, error) {
 	if signalless, err := t.ask.signalless(ctx); !signalless || err != nil {
 		return outcome{}, err
 	}
-	t.land.commit.Rev = t.win.row.SeenRev // counts as no older than the announced rev
+	t.land.commit.Rev = t.win.row.SeenRev // so that the answer is not older than the announced rev
 	t.land.signal = false
 	t.r.dispatcher.judge(t.claim, verdict{spoke: true})
 	t.r.dispatcher.release(t.claim, true)

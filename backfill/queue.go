@@ -21,7 +21,7 @@ type item struct {
 // queue holds the repositories that wait for one host. dispatcher.mu guards it, except for the
 // fields that dispatcher.run owns. An idle queue is dropped, so that its host may be evicted.
 type queue struct {
-	host     uint32 // 0: repositories whose host is unknown
+	host     uint32 // 0: the queue of repositories whose host is unknown
 	claimed  int    // DIDs in flight, including those that only wait for their import to be flipped
 	resolved []item // resolved, waiting in memory for a permit; they count as in flight
 	more     bool   // the stored queue may hold rows that are not in ready
@@ -33,9 +33,9 @@ type queue struct {
 
 func (q *queue) hasWork() bool { return len(q.resolved) > 0 || len(q.ready) > 0 || q.more }
 
-// queues are the queues of all hosts, with the repositories that wait in them. They find the rows
-// that were written, and offer the hosts with work to the table of hosts. dispatcher.mu guards
-// them, and each method is called with it held.
+// queues are the queues of all hosts, with the repositories that wait in them. They find newly
+// written rows, and offer hosts with work to the table of hosts. dispatcher.mu guards them, and
+// every method is called with it held.
 type queues struct {
 	store *store.Store
 	hosts *hosts.Table
@@ -44,7 +44,7 @@ type queues struct {
 	of                  map[uint32]*queue // by host
 	flights             flights
 	waiting             int       // repositories that wait in memory for a permit
-	stalled             []*queue  // their work needs lookups, which were parked
+	stalled             []*queue  // need lookups, which were parked
 	rescan              bool      // another package enqueued rows
 	rescanAll           bool      // any queue may hold rows
 	scanned, scannedAll time.Time // when the last scan of each kind ran
@@ -84,7 +84,7 @@ func (qs *queues) drop(q *queue) {
 }
 
 // push offers a host with work to the dispatcher. The queue of unknown hosts (id 0) is not offered:
-// it is served when no other host can be. If the table of hosts is full, the queue is dropped from
+// it is served when no host can be. If the table of hosts is full, the queue is dropped from
 // memory, and a later scan finds its rows.
 func (qs *queues) push(q *queue) {
 	if q.host == 0 || !q.hasWork() || qs.hosts.Offer(q.host) {
@@ -149,7 +149,7 @@ func (qs *queues) scanIn(now time.Time) time.Duration {
 	return d
 }
 
-// look records that the queue of a host holds rows, the first of them with a priority.
+// look records that the queue of a host holds rows. priority is that of the first row.
 func (qs *queues) look(id uint32, priority uint8) {
 	q := qs.open(id)
 	if len(q.ready) > 0 && priority < q.ready[0].key.Priority {

@@ -14,12 +14,12 @@ import (
 )
 
 // lookups bound the lookups of DIDs in the directory that all DIDs share, and the moves of rows to
-// the queues of the hosts that lookups find. dispatcher.mu guards them, and each method is called
+// the queues of the hosts that lookups find. dispatcher.mu guards them, and every method is called
 // with it held.
 type lookups struct {
 	limiter pace.Limiter
 	running int           // lookups of repositories with an unknown host
-	moves   *rate.Limiter // of rows
+	moves   *rate.Limiter // limits the moves of rows
 }
 
 func newLookups(concurrency int) lookups {
@@ -40,10 +40,10 @@ func (l *lookups) end() {
 	l.limiter.End()
 }
 
-// moved records that a row is moved. More rows may be moved than moves allows, which is a debt.
+// moved records that a row is moved. Rows moved beyond the limit are a debt.
 func (l *lookups) moved(now time.Time) { l.moves.ReserveN(now, 1) }
 
-// moveDebt returns how long until another row may be moved, 0 if one may be moved now.
+// moveDebt returns how long until a row may be moved, 0 if a row may be moved now.
 func (l *lookups) moveDebt(now time.Time) time.Duration {
 	missing := 1 - l.moves.TokensAt(now)
 	if missing <= 0 {
@@ -52,8 +52,9 @@ func (l *lookups) moveDebt(now time.Time) time.Duration {
 	return time.Duration(missing / movesPerSecond * float64(time.Second))
 }
 
-// place acquires a permit of a host. If no permit is free, the repository waits in memory and the
-// task is passed on, or the task ends with the repository in the queue of the host.
+// place acquires a permit of a host. If no permit is free, either the repository waits in memory
+// and the task is passed on, or the task moves the repository to the stored queue of the host and
+// ends.
 func (t *task) place(host string) (outcome, error) {
 	id, err := t.r.hosts.HostID(host)
 	if err != nil {
@@ -81,9 +82,9 @@ func (t *task) move() (outcome, error) {
 	return ended(row, ""), nil
 }
 
-// identify resolves the host and the key. An identity from a lookup before the repository waited,
-// or from the cache of the directory after its row was moved here, may be outdated: if the host
-// contradicts it, copy calls refresh.
+// identify resolves the host and the key. The identity may be outdated if it comes from a lookup
+// before the repository waited, or from the cache of the directory after the row was moved to this
+// queue. If the host contradicts it, copy calls refresh.
 func (t *task) identify(ctx context.Context) error {
 	if t.it.ident != nil {
 		t.doc.recall(&t.it)
@@ -96,13 +97,13 @@ func (t *task) identify(ctx context.Context) error {
 	return t.refresh(ctx)
 }
 
-// refresh reads the document again, past the cache of the directory.
+// refresh reads the document again, bypassing the cache of the directory.
 func (t *task) refresh(ctx context.Context) error {
 	if err := t.doc.refresh(ctx, &t.win.row); err != nil {
 		return err
 	}
 	if sharesDirectory(t.it.did) {
-		// Earlier failures no longer slow lookups of all repositories.
+		// The directory works again: earlier failures must not slow lookups any longer.
 		t.r.dispatcher.noteLookup(t.claim, pace.Outcome{Answered: true})
 	}
 	return nil
@@ -110,8 +111,8 @@ func (t *task) refresh(ctx context.Context) error {
 
 const didWeb = "did:web:"
 
-// sharesDirectory reports whether the document is in the directory that did:plc share. A did:web
-// depends on its own host.
+// sharesDirectory reports whether the document of a DID is in the directory that all did:plc share.
+// The document of a did:web is on a host of its own.
 func sharesDirectory(did string) bool { return !strings.HasPrefix(did, didWeb) }
 
 // webAuthority returns the host that serves the document of a did:web.

@@ -22,14 +22,14 @@ type retries struct {
 	kick chan struct{} // wakes run
 
 	mu   sync.Mutex
-	next int64 // mu guards; the time that run sleeps for, 0 while it reads
+	next int64 // mu guards; the time until which run sleeps, 0 while it reads rows
 }
 
 // run requeues repositories when they are due. It reads only rows that are due.
 func (r *retries) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		now := r.now()
-		r.setDue(0) // a row written from here on wakes this loop; one written before is read now
+		r.setDue(0) // a row written after this wakes the loop; an earlier row is read now
 		dids, next, err := r.store.DueRetries(now, retryPage)
 		if err != nil {
 			return loop.Quiet(ctx, hosts.OfStore(err))
@@ -92,8 +92,8 @@ func (r *retries) requeueOne(did string, now time.Time) (wait func() error, host
 			return nil
 		}
 		if row.State == store.StateSynced {
-			row.Recheck = true // the copy is complete: only another rev is worth a transfer
-			row.SeenRev = ""   // not verified: the answer of the host shows whether the rev exists
+			row.Recheck = true // the copy is complete: only a new rev is worth a transfer
+			row.SeenRev = ""   // not verified: the host's answer will show whether it exists
 		}
 		row.Retry.Next, row.FutureDue = 0, 0
 		if row.Tracked != store.Untracked || row.Unconfirmed() {
@@ -117,7 +117,7 @@ func (r *retries) setDue(next int64) {
 	r.mu.Unlock()
 }
 
-// due wakes run if a time is earlier than the one that it sleeps for.
+// due wakes run if a row is due earlier than run sleeps.
 func (r *retries) due(next int64) {
 	r.mu.Lock()
 	earlier := r.next == 0 || next < r.next

@@ -125,7 +125,7 @@ func (r *Runner) flush(ctx context.Context) error {
 	}
 }
 
-// Wake reports that rows were enqueued or have become due. Without a call they are found later.
+// Wake reports that rows were enqueued or have become due. Without a call Run finds them later.
 func (r *Runner) Wake() {
 	r.Enqueued()
 	loop.Wake(r.retries.kick)
@@ -149,7 +149,7 @@ func (r *Runner) InFlight(did string) bool { return r.dispatcher.inFlight(did) }
 // HostStanding returns the current state of the host with an id. Safe for concurrent use.
 func (r *Runner) HostStanding(id uint32) hosts.Standing { return r.hosts.Standing(id) }
 
-// HostChanged applies changed settings of a host from now on.
+// HostChanged applies the changed settings of a host.
 func (r *Runner) HostChanged(id uint32) {
 	r.hosts.Changed(id)
 	r.dispatcher.hostChanged(id)

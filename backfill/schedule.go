@@ -27,7 +27,7 @@ const (
 type ending uint8
 
 const (
-	endRetry ending = iota // resync row, due later
+	endRetry ending = iota // the row waits in state resync
 	endGone                // the repository is unavailable
 	endStale               // another caller changed the row, and decides its state
 	endStop                // ctx ended: the row stays as it is
@@ -47,13 +47,13 @@ type verdict struct {
 	lookup bool            // the lookup of the host failed, not the host
 
 	absent    bool  // the directory has no document of the DID, or a tombstone
-	noHost    bool  // no document names a host: retries fail until one does
+	noHost    bool  // no document names a host: retries fail until a document does
 	refused   bool  // the host sent an invalid copy, and is likely to send it again
 	congested bool  // the host received too many requests at a time
 	err       error // the error of the attempt, nil for none
 }
 
-// classify maps the error of a task to a kind, a pause and a delay. No other code does.
+// classify maps the error of a task to a kind, a pause and a delay. It is the only code that does.
 func classify(ctx context.Context, err error, now time.Time) verdict {
 	v := verdictOf(ctx, err, now)
 	v.err = err

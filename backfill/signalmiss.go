@@ -13,13 +13,13 @@ import (
 )
 
 // signalMisses is a negative cache of repositories that were fetched for a signal and held no
-// record of it. Their rows are deleted, so without the cache a repository that shows a signal again
-// and again would be fetched each time.
+// record of it. Their rows are deleted, so without the cache a repository whose commits keep
+// showing a signal would be fetched each time.
 type signalMisses struct {
 	seed maphash.Seed
 
 	mu   sync.Mutex
-	last *simplelru.LRU[uint64, signalMiss] // mu guards; by hash of the DID
+	last *simplelru.LRU[uint64, signalMiss] // mu guards; keys are hashes of DIDs
 }
 
 // signalMiss counts consecutive fetches of a repository that found no signal.
@@ -57,8 +57,8 @@ func (f *signalMisses) due(did string) time.Time {
 	return is.due
 }
 
-// tooSoon reports whether a repository with a signal was recently fetched without finding a record
-// of it, and until when it must wait.
+// tooSoon reports whether a recent fetch of the repository found no record that a signal names, and
+// until when it must wait.
 func (t *task) tooSoon() (due time.Time, soon bool) {
 	if t.win.row.Ordinal != 0 || !refilter.OnSignal(t.r.store.Filter().Filter, &t.win.row) {
 		return time.Time{}, false

@@ -23,8 +23,8 @@ type task struct {
 	ask  inquiry
 	land landing
 
-	// passed means that another goroutine ends the task: the repository waits for a permit, or the
-	// store imports it.
+	// passed means that run must not end the task: the repository waits for a permit, or the store
+	// imports it and calls imported.
 	passed bool
 }
 
@@ -124,8 +124,8 @@ func (t *task) work(ctx context.Context) (outcome, error) {
 }
 
 // seekHost resolves a repository whose host is unknown, and acquires a permit of its host. The
-// document of a did:web is served by a host, too, which may be slow: the lookup needs a permit of
-// that host.
+// document of a did:web is served by a host too, which may be slow, so this lookup needs a permit
+// of that host.
 func (t *task) seekHost(ctx context.Context) (outcome, error) {
 	if authority, ok := webAuthority(t.it.did); ok {
 		out, err := t.place(authority)
@@ -158,8 +158,8 @@ func (t *task) checkHost(ctx context.Context) (outcome, error) {
 }
 
 // follow acquires a permit of the host that the document names now. The document is not read again
-// before that host was asked; otherwise a document that names another host each time would move the
-// repository forever.
+// before that host was asked. Otherwise a document that names another host on each read would move
+// the repository for ever.
 func (t *task) follow() (outcome, error) {
 	t.r.dispatcher.release(t.claim, true)
 	return t.place(identity.HostOf(t.doc.ident.PDS))
@@ -195,7 +195,7 @@ func (t *task) copy(ctx context.Context) (outcome, error) {
 	}
 	out, again := t.attempt(ctx)
 	if errors.Is(err, repo.ErrSignature) && errors.As(again, new(*hosts.BusyError)) {
-		return outcome{}, err // counted as a failure, so the next attempt reads the document first
+		return outcome{}, err // a failure: the next attempt reads the document first
 	}
 	return out, again
 }
@@ -206,9 +206,9 @@ func mayBeOutdated(err error) bool {
 	return errors.Is(err, repo.ErrSignature) || errors.As(err, &answer) && answer.Code < 500 && answer.Code != http.StatusTooManyRequests
 }
 
-// fetchWholeNext makes the next attempt fetch the whole repository without queries if the host did not
-// accept the queries of this one. A permit allows one request, and it may be minutes until the host
-// accepts another.
+// fetchWholeNext makes the next attempt fetch the whole repository without queries if the host did
+// not accept the queries of this attempt. A permit allows one request, and it may be minutes until
+// the host accepts a second.
 func (t *task) fetchWholeNext(err error) error {
 	if !errors.As(err, new(*hosts.BusyError)) {
 		return nil
@@ -224,8 +224,8 @@ func (t *task) fetchWholeNext(err error) error {
 	return err
 }
 
-// write stores a verified copy: all of it, or the changes. A copy that shows no signal is not
-// stored, and its repository is forgotten.
+// write stores a verified copy: all of it, or the changes. If the repository is followed for a
+// signal and the copy has none, nothing is stored, and the repository is forgotten.
 func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	if !t.land.signal && refilter.OnSignal(t.win.filter.Filter, &t.win.row) {
 		if t.win.row.Ordinal == 0 {
@@ -255,7 +255,7 @@ func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	return outcome{}, hosts.OfStore(err)
 }
 
-// imported ends the task of a first copy. The store calls it and must not be blocked. If the task
+// imported ends the task of a first copy. The store calls it, so it must not block. If the task
 // still holds permits, run releases them.
 func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 	if err == nil {

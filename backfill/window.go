@@ -5,15 +5,15 @@ import (
 	"cistern/store"
 )
 
-// window is the time in which a task may change its row: it opens with the row that the task found,
-// and the critical section that ends the task closes it. While it is open for a fetch, the store
-// buffers the live commits of the repository.
+// window is the time in which a task may change its row. It begins when the task reads the row, and
+// the critical section that ends the task closes it. From open to close the store buffers the live
+// commits of the repository.
 type window struct {
 	store *store.Store
 	did   string
 
-	row      store.Repo          // when the task began; from open on, when the fetch began
-	filter   store.FilterVersion // when the fetch began: the attempt selects records by it
+	row      store.Repo          // as read when the task began; after open, when the fetch began
+	filter   store.FilterVersion // in force when the fetch began: it selects the records
 	fetching bool                // live commits are buffered: between open and close
 }
 
@@ -29,15 +29,15 @@ func (w *window) open(fetchedBy func(did string) store.FilterVersion) error {
 			return store.ErrStale
 		}
 		if w.store.Buffered(row.DID) > 0 {
-			// The buffer is from an earlier fetch whose repository was queued again before the
-			// buffer was drained. Commits behind it may be missing.
+			// The buffer is left from an earlier fetch: the repository was queued again before the
+			// buffer was drained. Later commits may be missing from it.
 			b.DropBuffer(row)
 			b.PutRepo(row)
 		}
 		w.row = *row // includes the highest rev announced before the fetch
 		w.filter = fetchedBy(row.DID)
 		if w.filter.Excluded(row.DID) {
-			return store.ErrStale // the next task forgets it
+			return store.ErrStale // the next task forgets the repository
 		}
 		w.fetching = true
 		w.store.BeginFetch(row.DID)
@@ -49,7 +49,7 @@ func (w *window) open(fetchedBy func(did string) store.FilterVersion) error {
 	return hosts.OfStore(err)
 }
 
-// owns reports whether the row still waits for this task. Called under the lock of the DID.
+// owns reports whether the row still belongs to this task. Called under the lock of the DID.
 func (w *window) owns(row *store.Repo) bool {
 	return row.Attempt == w.row.Attempt && row.State == store.StatePending &&
 		(row.Tracked != store.Untracked || row.Unconfirmed())

@@ -2,34 +2,34 @@
 //
 // # Purpose
 //
-// Ask the host of a repository for what a filter wants of it, by parts or as a whole, check all
-// that arrives, and hold it until the caller has stored it. The package uses neither the store nor
-// the queue: the Request has all that it needs of them.
+// It asks the host of a repository for the parts that a filter wants, or for the whole, checks
+// everything that arrives, and keeps the copy until the caller has stored it. The package uses
+// neither the store nor the queue: the Request has the state that a fetch needs from them.
 //
 // # Invariants
 //
 //  1. A Copy was read to its end, every block hashed, the commit checked (DID, version, rev,
 //     signature) and the tree walked without an error. In a partial copy this applies to all nodes
 //     on the way to wanted keys; its wanted records are the same as in a whole copy.
-//  2. A commit that is older than the stored one, or than a difference that was begun, is
-//     rejected.
+//  2. A commit that is older than the stored commit, or than the commit of an interrupted
+//     difference, is rejected.
 //  3. Each request is charged to the Host of its Target before it is sent, and the received bytes
-//     are reported, however it ended.
-//  4. Whatever a host sends costs at most the limits in limits.go and Options. All copies together
-//     share one budget each for memory, spools, indexes and zstd windows, and take from it without
-//     waiting: what does not fit fails, or is spooled.
+//     are reported however the request ends.
+//  4. The cost of what a host sends is bounded by limits.go and Options. All copies share one
+//     budget each for memory, spools, indexes and zstd windows, and take from it without waiting: a
+//     copy that does not fit is spooled, or fails.
 //  5. The budget of a copy is released when it is closed, or when Copy returns an error. A spool
 //     is an unlinked file, so that a crash leaves none.
 //  6. A transfer that receives too little for too long is cancelled. Long transfers hold at most
 //     their share of the permits while repositories wait.
-//  7. A host that sends no parts, or breaks them off twice in a row, is asked for the whole for an
-//     hour. This record is bounded, and may be lost.
+//  7. A host that does not serve parts, or breaks them off twice in a row, is asked for whole
+//     repositories for an hour. The list of such hosts is bounded, and may be lost.
 //
 // # Concurrency
 //
-// A Copier may be used by any number of goroutines. A Request and its Copy belong to one at a time.
-// The package starts no goroutine: the watch of a transfer is a timer, which only cancels the
-// request.
+// A Copier may be used by any number of goroutines. A Request and its Copy belong to one goroutine
+// at a time. The package starts no goroutine: the watch of a transfer is a timer, which only
+// cancels the request.
 //
 // # Files
 //

@@ -14,17 +14,16 @@ type waiter struct {
 	granted chan *Permit // delivers one permit; closed when the host must be checked again
 }
 
-// admit waits until a host may be asked once more, for a request that belongs to no repository
-// being fetched, and gives a permit for one query. A host that is parked or has spent a window for
-// more than admitMax is a BusyError, a banned one ErrBanned: the caller should do something else
-// meanwhile.
+// admit waits until a host may be asked once more, and returns a permit for one query that belongs
+// to no fetch of a repository. If the host is parked, or the wait would exceed admitMax, the error
+// is a BusyError; if the host is banned, it is ErrBanned. Then the caller should do other work.
 func (t *Table) admit(ctx context.Context, id uint32) (*Permit, error) {
 	for {
 		h, p, w, err := t.enter(id)
 		if err != nil || p != nil {
 			return p, err
 		}
-		if w == nil { // in a moment
+		if w == nil { // the host may be asked soon
 			loop.Sleep(ctx, max(t.opensIn(id), time.Millisecond), nil)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
@@ -43,8 +42,8 @@ func (t *Table) admit(ctx context.Context, id uint32) (*Permit, error) {
 	}
 }
 
-// enter takes a permit if there is one, or queues for it, or gives neither when the host opens
-// soon.
+// enter returns a permit if one is free, or else a place in the queue for it. It returns neither if
+// the host may not be asked yet but soon.
 func (t *Table) enter(id uint32) (h *host, p *Permit, w *waiter, err error) {
 	now := t.opts.Now()
 	t.mu.Lock()
@@ -77,7 +76,8 @@ func (t *Table) opensIn(id uint32) time.Duration {
 	return 0
 }
 
-// giveUp takes back a place in the queue, or the permit that it has just become.
+// giveUp removes a waiter from the queue. If the waiter was granted a permit meanwhile, giveUp
+// returns the permit.
 func (t *Table) giveUp(h *host, w *waiter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -90,8 +90,8 @@ func (t *Table) giveUp(h *host, w *waiter) {
 	}
 }
 
-// serve gives permits to requests that wait for one of a host. When that is not a matter of permits
-// any more, they must look again. Called with mu held.
+// serve gives free permits of a host to waiting requests. If the host is banned or has spent a
+// window, it tells them to check the host again. Called with mu held.
 func (t *Table) serve(h *host, now time.Time) {
 	for len(h.waiters) > 0 {
 		w := h.waiters[0]

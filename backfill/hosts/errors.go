@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	// ErrBanned means that the operator wants the host left alone.
+	// ErrBanned means that the operator has banned the host.
 	ErrBanned = errors.New("host is banned")
 	// ErrRedirect means that the host redirected a request to an address that is not allowed.
 	ErrRedirect = errors.New("redirect refused")
@@ -22,7 +22,7 @@ var (
 	ErrTooLong = errors.New("answer is too long")
 )
 
-// AnswerError is an answer with another status than 200.
+// AnswerError is an answer with a status other than 200.
 type AnswerError struct {
 	Code    int
 	Name    string        // the XRPC error, "" if the body is not an XRPC error
@@ -51,7 +51,7 @@ func (e *AnswerError) Delay() time.Duration {
 func (e *AnswerError) Outcome() pace.Outcome {
 	switch {
 	case e.Code == http.StatusTooManyRequests && e.Quota:
-		return pace.Outcome{} // the other quotas of the host are not spent
+		return pace.Outcome{} // only one of the host's quotas is spent
 	case e.Code == http.StatusTooManyRequests:
 		return pace.Outcome{Park: e.Delay()}
 	case e.Code == http.StatusInternalServerError:
@@ -72,7 +72,7 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("host is not to be asked before %s", e.Until.UTC().Format(time.RFC3339))
 }
 
-// ResolveError is a failure to find the host of a DID; no host is to blame.
+// ResolveError is a failure to find the host of a DID. It counts against no host.
 type ResolveError struct{ Err error }
 
 func (e *ResolveError) Error() string { return e.Err.Error() }
@@ -104,7 +104,7 @@ func IsOfStore(err error) bool {
 }
 
 // QueriesSpent reports whether a query failed because the host's quota of queries is spent. The
-// host may count whole repositories in another quota.
+// host may count fetches of repositories in a different quota.
 func QueriesSpent(err error) bool {
 	var busy *BusyError
 	var answer *AnswerError

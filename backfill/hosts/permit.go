@@ -9,18 +9,18 @@ import (
 	"cistern/loop"
 )
 
-// Permit allows requests to one host. It belongs to one goroutine, which must close it. What a
-// request shows about the host may be noted later too.
+// Permit allows requests to one host. It belongs to one goroutine, which must close it. Note,
+// Received and Fetched may be called after Close.
 type Permit struct {
 	t     *Table
 	h     *host
 	state pace.Permit // of the limiter when the permit was given
-	kind  pace.Kind   // of the request that it includes
+	kind  pace.Kind   // kind of the included request
 
 	// Table.mu guards:
 	local   bool // holds one of the host's permits
 	global  bool // holds one of the permits that all hosts share
-	prepaid bool // the request that it includes was not sent yet
+	prepaid bool // the included request was not sent yet
 }
 
 // begin gives a permit for a fetch. Called with mu held.
@@ -57,7 +57,8 @@ func (p *Permit) release(all bool) {
 	}
 }
 
-// give reports whether something was given back. Called with mu held.
+// give returns the parts of the permit to their owners, and reports whether it still held any.
+// Called with mu held.
 func (p *Permit) give(all bool) (freed bool) {
 	if p.local {
 		p.local = false
@@ -76,18 +77,18 @@ func (p *Permit) give(all bool) (freed bool) {
 	return freed
 }
 
-// leave gives back a host's part of a permit, to a request that waits for it before the scheduler.
-// Called with mu held.
+// leave gives a host's part of a permit back: first to a request that waits for it, else to the
+// scheduler. Called with mu held.
 func (t *Table) leave(h *host) {
 	now := t.opts.Now()
 	t.sched.Leave(&h.Host, now)
 	t.serve(h, now)
 }
 
-// Do sends a request for an XRPC method to the host when the host may be asked once more, and notes
-// what the answer states about quotas. The permit includes the first request. When the wait would
-// exceed admitMax the error is a BusyError, and the repository must be queued again: it must not
-// hold a permit meanwhile. A request that is redirected is charged to the host that it is sent to.
+// Do waits until the host may be asked once more, sends it a request for an XRPC method, and notes
+// the quotas that the answer states. The permit includes the first request. If the wait would
+// exceed admitMax, the error is a BusyError, and the caller must queue the repository again instead
+// of holding the permit. A request that is redirected is charged to the host that it is sent to.
 func (p *Permit) Do(req *http.Request) (*http.Response, error) {
 	k := kindOf(req.URL)
 	if err := p.spend(req.Context(), k); err != nil {
@@ -101,7 +102,7 @@ func (p *Permit) Do(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// spend waits until the host may be asked once more, and notes that it is.
+// spend waits until the host may be asked once more, and charges the request to it.
 func (p *Permit) spend(ctx context.Context, k pace.Kind) error {
 	for {
 		at, paid := p.payAhead(k)
@@ -121,9 +122,9 @@ func (p *Permit) spend(ctx context.Context, k pace.Kind) error {
 	}
 }
 
-// payAhead charges a request to the one that the permit includes, if that was not sent yet. A time
-// is the earliest at which this is allowed; without a time and not paid, the included request was
-// already used.
+// payAhead uses up the request that the permit includes, if that was not sent yet: then paid is
+// true. If the included request is of another kind and may only be exchanged later, at is the
+// earliest time. If neither is set, the included request was used before.
 func (p *Permit) payAhead(k pace.Kind) (at time.Time, paid bool) {
 	p.t.mu.Lock()
 	defer p.t.mu.Unlock()
@@ -139,7 +140,8 @@ func (p *Permit) payAhead(k pace.Kind) (at time.Time, paid bool) {
 	return at, true
 }
 
-// spend waits until a host may be asked once more as far as time decides, and notes that it is.
+// spend waits until the windows of a host allow one more request, and charges the request to the
+// host.
 func (t *Table) spend(ctx context.Context, h *host, k pace.Kind) error {
 	for {
 		now := t.opts.Now()
@@ -164,7 +166,8 @@ func (t *Table) spend(ctx context.Context, h *host, k pace.Kind) error {
 	}
 }
 
-// Spares reports whether the host announced no quota of queries, or has at least half of it left.
+// Spares reports whether the host has announced no quota of queries, or at least half of the quota
+// is left.
 func (p *Permit) Spares() bool {
 	now := p.t.opts.Now()
 	p.t.mu.Lock()

@@ -15,11 +15,11 @@ import (
 	"cistern/ingest/identity"
 )
 
-// Query sends a request to a host, by its base URL, that does not fetch a repository, once the host
-// may be asked, and returns a JSON body of at most bodyMax bytes. The answer must begin within a
-// time. A host that is parked or has spent a window is a BusyError, a banned one ErrBanned, and
-// another status than 200 an AnswerError. Other errors are those of HostID, ErrMalformed,
-// ErrTooLong and those of the connection.
+// Query waits until the host at a base URL may be asked, sends it a request that fetches no
+// repository, and returns the JSON body, of at most bodyMax bytes. The answer must begin within the
+// given time. The error is a BusyError if the host is parked or has spent a window, ErrBanned if it
+// is banned, and an AnswerError if the status is not 200. Other errors are those of HostID,
+// ErrMalformed, ErrTooLong and those of the connection.
 func (t *Table) Query(ctx context.Context, base, method string, params url.Values, bodyMax int64,
 	within time.Duration) ([]byte, error) {
 	origin, _, err := identity.ParseBase(base)
@@ -95,7 +95,7 @@ func outcomeOf(err error) pace.Outcome {
 	return pace.Outcome{Fault: pace.HardFault}
 }
 
-// failureOf returns what is shown as the host's last failure, "" if the failure is not the host's.
+// failureOf returns the text that is shown as the host's last failure, "" if the host did not fail.
 func failureOf(err error) string {
 	var answer *AnswerError
 	if o := outcomeOf(err); o.Fault != pace.NoFault || o.Park > 0 ||

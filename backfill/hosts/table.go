@@ -12,8 +12,8 @@ import (
 	"cistern/store"
 )
 
-// Table is the bounded table of hosts. It shares permits among them, and bounds what each is asked.
-// Safe for concurrent use.
+// Table is the bounded table of hosts. It shares permits among the hosts, and bounds the requests
+// to each host. Safe for concurrent use.
 type Table struct {
 	opts    Options
 	store   *store.Store
@@ -24,13 +24,13 @@ type Table struct {
 	mu    sync.Mutex
 	sched *pace.Scheduler
 	hosts map[uint32]*host
-	full  time.Time // when no host was idle
+	full  time.Time // when a scan found no idle host
 }
 
-// host is what is known of one host. Table.mu guards it.
+// host is the state of one host. Table.mu guards it.
 type host struct {
 	pace.Host
-	waiters []*waiter // for a permit of the host alone
+	waiters []*waiter // requests that wait for the host's part of a permit
 	tally   tally     // statistics that are not written yet
 }
 
@@ -72,8 +72,8 @@ func (t *Table) HostID(host string) (uint32, error) {
 	return id, nil
 }
 
-// hostOf finds the entry of a host or makes one; nil when the table is full of hosts that are in
-// use. Called with mu held.
+// hostOf returns the entry of a host, and creates it if necessary. It returns nil if the table is
+// full of hosts in use. Called with mu held.
 func (t *Table) hostOf(id uint32) *host {
 	if h := t.hosts[id]; h != nil {
 		return h
@@ -88,8 +88,8 @@ func (t *Table) hostOf(id uint32) *host {
 	return h
 }
 
-// limits returns what is set for a host: by its row, else by the first rule that matches, else the
-// defaults.
+// limits returns the limits of a host: those of its row, else those of the first rule that matches,
+// else the defaults.
 func (t *Table) limits(id uint32) (l pace.Limits, banned bool) {
 	h, _ := t.store.HostByID(id) // from memory
 	rule, banned := t.opts.Rules.Of(h.Name)
@@ -103,7 +103,7 @@ func (t *Table) Banned(id uint32) bool {
 	return banned
 }
 
-// Changed applies what is set for a host from now on.
+// Changed applies changed limits and bans of a host.
 func (t *Table) Changed(id uint32) {
 	now := t.opts.Now()
 	t.mu.Lock()
@@ -118,9 +118,9 @@ func (t *Table) Changed(id uint32) {
 // CloseIdleConnections closes connections that no request uses.
 func (t *Table) CloseIdleConnections() { t.client.CloseIdleConnections() }
 
-// evict removes an idle host, preferably one without faults among a few candidates. To find that
-// none is idle takes a scan of all hosts, so the scan is not repeated for each of the thousands
-// that may ask for a place.
+// evict removes an idle host, preferably one without faults among a few candidates. Finding that no
+// host is idle takes a scan of all hosts, so the scan is not repeated for each of the thousands of
+// hosts that may need a place.
 func (t *Table) evict() bool {
 	now := t.opts.Now()
 	if since := now.Sub(t.full); since >= 0 && since < evictEvery {
@@ -128,7 +128,7 @@ func (t *Table) evict() bool {
 	}
 	var found *host
 	seen := 0
-	for _, h := range t.hosts { // Go starts anywhere
+	for _, h := range t.hosts { // in the random order of a map
 		if h.idle(now) {
 			found = h
 			if h.Blameless() {

@@ -11,16 +11,16 @@ import (
 	"cistern/store"
 )
 
-// tally is what was learnt of a host since it was written last.
+// tally holds the statistics of a host that are not written yet.
 type tally struct {
 	dirty bool
-	bytes int64     // received
-	repos int64     // fetched
+	bytes int64     // bytes received
+	repos int64     // repositories fetched
 	err   string    // the last failure
 	seen  time.Time // when it answered in order last
 }
 
-// noted keeps what a request shows about the host.
+// noted adds what a request shows about the host.
 func (y *tally) noted(o pace.Outcome, failure string, now time.Time) {
 	switch {
 	case failure != "":
@@ -38,7 +38,7 @@ func (y *tally) received(bytes int64) {
 	}
 }
 
-// Run writes what is learnt of hosts now and then, until ctx ends. An error means that the store
+// Run writes the statistics of hosts periodically, until ctx ends. An error means that the store
 // failed. It may be called again after it returned.
 func (t *Table) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -50,7 +50,7 @@ func (t *Table) Run(ctx context.Context) error {
 	return nil
 }
 
-// Flush writes what was learnt of hosts since it was written last.
+// Flush writes the statistics that are not written yet.
 func (t *Table) Flush() error {
 	dirty := map[uint32]tally{}
 	var ids []uint32
@@ -88,7 +88,7 @@ func unixSeconds(at time.Time) int64 {
 // Standing is the current state of a host, in addition to its row.
 type Standing struct {
 	pace.View
-	Bytes, Repos int64  // learnt since they were written last
+	Bytes, Repos int64  // counted since the row was written
 	Error        string // the last failure since then, "" for none
 }
 
@@ -101,7 +101,7 @@ func (t *Table) Standing(id uint32) Standing {
 		y := h.tally
 		return Standing{View: h.View(now), Bytes: y.bytes, Repos: y.repos, Error: y.err}
 	}
-	var l pace.Limiter // of a host that nothing is asked of
+	var l pace.Limiter // of a host that is not in the table
 	l.Configure(t.limits(id))
 	return Standing{View: l.View(now)}
 }

@@ -37,11 +37,11 @@ const sameReset = 2 * time.Second
 // quotasMax bounds the policies of a host, at about 100 bytes each. The reference PDS has two.
 const quotasMax = 4
 
-// quotas are the rate limits that a host states. A host with a quota for each kind of request has a
-// policy for each.
+// quotas are the rate limits that a host states. A host that limits each kind of request separately
+// states one policy for each kind.
 type quotas []allowance
 
-// record records the quota that an answer to a request of a kind states.
+// record stores the quota that is stated in an answer to a request of a kind.
 func (qs *quotas) record(k Kind, q Quota, now time.Time, running int) {
 	if !q.Reset.After(now) {
 		return
@@ -60,7 +60,7 @@ func (qs *quotas) record(k Kind, q Quota, now time.Time, running int) {
 	a.record(q, now, running)
 }
 
-// add makes room for a policy. If there are quotasMax, it replaces the one whose window ends first.
+// add adds an empty policy. If there are quotasMax, it replaces the policy whose window ends first.
 func (qs *quotas) add() int {
 	if len(*qs) < quotasMax {
 		*qs = append(*qs, allowance{})
@@ -161,9 +161,9 @@ type allowance struct {
 	counts  [kinds]bool // the kinds of requests whose answers state this policy
 }
 
-// record records the quota of an answer. Answers overtake each other, and may not count requests
-// under way: within a window the lower number holds, unless requests under way cannot explain the
-// difference.
+// record stores the quota of an answer. Answers overtake each other, and may not count the requests
+// under way. So within a window the lower number is kept, unless the requests under way cannot
+// explain the difference.
 func (a *allowance) record(q Quota, now time.Time, running int) {
 	q.Remaining = max(q.Remaining, 0)
 	d := q.Reset.Sub(a.Reset)

@@ -8,8 +8,8 @@ import (
 	"cistern/store"
 )
 
-// backlog bounds the repositories that wait for a fetch because of the filter: live commits of a
-// repository are not applied while it waits.
+// backlog is the bounded set of repositories that wait for a fetch because of the filter: live
+// commits of a repository are not applied while it waits.
 type backlog struct {
 	queued map[string]uint32 // repositories that the pass queued, and their hosts
 	// by host: when a repository was last completed, or the first was queued
@@ -30,7 +30,7 @@ func (m *backlog) add(did string, host uint32, now time.Time) {
 	m.queued[did] = host
 }
 
-// tally counts the repositories queued of a host, and of all hosts that are waited for.
+// tally counts the queued repositories of a host, and those of all hosts that the round waits for.
 func (m *backlog) tally(host uint32) (own, all int) {
 	for _, h := range m.queued {
 		if h == host {
@@ -43,16 +43,16 @@ func (m *backlog) tally(host uint32) (own, all int) {
 	return own, all
 }
 
-// dead reports whether a host has completed nothing for so long that its other repositories go to
-// the retry queue.
+// dead reports whether a host has completed nothing for backlogDead: its other repositories then go
+// to the retry queue.
 func (m *backlog) dead(host uint32, now time.Time) bool {
 	moved, there := m.moved[host]
 	return there && now.Sub(moved) >= backlogDead
 }
 
-// mayQueue reports whether one more repository of a host may be queued. A patient pass waits until it
-// may, except for a host that has completed nothing for backlogWait. That time runs for all hosts at
-// once.
+// mayQueue reports whether one more repository of a host may be queued. A patient pass waits for
+// that, but not for a host that has completed nothing for backlogWait. This time runs for all hosts
+// at once.
 func (p *pass) mayQueue(ctx context.Context, host uint32) bool {
 	for {
 		own, all := p.backlog.tally(host)
@@ -73,7 +73,8 @@ func (p *pass) mayQueue(ctx context.Context, host uint32) bool {
 	}
 }
 
-// refreshBacklog finds out, now and then, which repositories are done and which hosts complete nothing.
+// refreshBacklog removes the repositories that are done, and finds hosts that complete nothing, at
+// most once in backlogCheck.
 func (p *pass) refreshBacklog() {
 	m := &p.backlog
 	if time.Since(m.looked) < backlogCheck {

@@ -1,4 +1,4 @@
-// Package refilter brings stored repositories to a filter that was changed.
+// Package refilter adapts stored repositories to a changed filter.
 //
 // # Purpose
 //
@@ -8,16 +8,16 @@
 //
 // # Invariants
 //
-//  1. The change of the filter writes the cursor of the pass as a row: after a crash the pass
-//     continues there, and doing a page again changes nothing.
+//  1. The cursor of the pass is a row, which the change of the filter writes too. After a crash the
+//     pass continues there, and repeating a page changes nothing.
 //  2. A pass ends after a round over all rows that left nothing to do, and that began when no fetch
-//     chose records by an older filter. A filter that is changed meanwhile begins it anew.
+//     chose records by an older filter. If the filter is changed meanwhile, the pass begins anew.
 //  3. A repository that is being fetched is left to a later round: its task has a filter of its
 //     own.
 //  4. A row states how its records deviate from its filter: some are to be swept, or some are
 //     missing (lacks).
 //  5. Forgetting a repository deletes it record by record, with events, and then its row. An
-//     interruption leaves the row torn; forgetting is resumed, or the repository fetched.
+//     interruption leaves the row torn. Then forgetting is resumed, or the repository is fetched.
 //  6. No lock of a row is held over more than one bounded batch, and the repositories that wait for
 //     a fetch because of the filter are bounded, since their live commits wait with them.
 //

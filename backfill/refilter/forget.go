@@ -14,8 +14,8 @@ import (
 type Forget struct {
 	Store *store.Store
 	DID   string
-	// Version is the version of the filter by which the repository is to be removed. Under another
-	// filter nothing is done.
+	// Version is the version of the filter that removes the repository. Under another filter
+	// nothing is done.
 	Version uint32
 	// Due reports whether the repository is still to be removed. It is called before anything is
 	// deleted, and before each step if the repository is Held, with the row locked. Its error ends

@@ -10,23 +10,24 @@ import (
 	"cistern/store"
 )
 
-// pass reads all rows in order of DID, in as many rounds as it takes. The first round changes what
-// can be changed at once, and queues fetches while there is room; later rounds wait for room. A
-// round that left nothing to do, and during which no task worked by an older filter, is the last.
+// pass reads all rows in order of DID, in as many rounds as it takes. The first round makes the
+// changes that are possible at once, and queues fetches while the backlog is not full; later rounds
+// wait for the backlog. The last round is one that leaves nothing to do, and during which no task
+// uses an older filter.
 type pass struct {
 	r         *Runner
 	filter    store.FilterVersion
 	relations map[uint32]Relation // differences between the selections that rows name and filter's
-	unrelated error               // why a relation is unknown
+	unrelated error               // why relation failed
 	named     map[uint32]bool     // selections that rows named in this round
-	oldest    uint32              // rows that name a selection below it are moved to filter's
+	oldest    uint32              // rows that name an older selection are moved to filter's
 	left      int                 // repositories left to the next round
-	patient   bool                // waits for room
+	patient   bool                // waits while the backlog is full
 	backlog   backlog
 	rounds    int
 	waits     waits
 	counts    counts
-	counted   counts // the part of counts that the metrics have
+	counted   counts // the counts that the metrics include
 }
 
 type counts struct {
@@ -49,7 +50,8 @@ func (p *pass) run(ctx context.Context) error {
 		}
 		anew := !at.Begun
 		if anew {
-			// The filter is in force only when SetFilter releases the lock that move takes.
+			// The changed filter is in force only after SetFilter releases the lock that move
+			// takes.
 			if _, err := p.move(at, "", false); err != nil {
 				return err
 			}
@@ -63,7 +65,7 @@ func (p *pass) run(ctx context.Context) error {
 		case anew:
 			log.Log(ctx, p.level(), "refiltering begins", "version", p.filter.Version)
 		case resumed:
-			p.left++ // the work that the round left before the restart is unknown
+			p.left++ // the round may have left work before the restart
 			log.Info("refiltering goes on", "version", p.filter.Version, "cursor", at.After)
 		}
 		ended, err := p.page(ctx, at)
@@ -139,8 +141,8 @@ func (p *pass) page(ctx context.Context, at store.RefilterCursor) (ended bool, e
 }
 
 // dropSelections deletes the selections that no row names. It follows a round that read all rows
-// and left none for later: since that round began, tasks work by the filter in force, so that no
-// row can come to name an older selection. After a crash the next pass deletes them.
+// and left none for later: tasks have used the filter in force since that round began, so no row
+// can begin to name an older selection. After a crash the next pass deletes them.
 func (p *pass) dropSelections() error {
 	dropped, err := p.r.store.DropSelections(p.filter.Selection, p.named)
 	if dropped > 0 {
@@ -162,9 +164,9 @@ func (p *pass) settle(err error) error {
 	return errors.Join(err, p.waits.settle())
 }
 
-// move advances the cursor after the changes of its page are durable: a page that is done again
-// after a crash changes nothing. If the filter was changed meanwhile, the store has another cursor,
-// and the pass begins anew.
+// move advances the cursor once the changes of its page are durable: repeating a page after a crash
+// changes nothing. If the filter was changed meanwhile, the store has a new cursor, and the pass
+// begins anew.
 func (p *pass) move(at store.RefilterCursor, after string, drop bool) (ended bool, err error) {
 	defer p.r.store.LockRefilterCursor()()
 	now, asked, err := p.cursor()
@@ -192,7 +194,7 @@ func (p *pass) pause(ctx context.Context) {
 	}
 }
 
-// visit brings one repository to the filter.
+// visit adapts one repository to the filter.
 func (p *pass) visit(ctx context.Context, did string) error {
 	v, err := p.look(did)
 	switch {

@@ -8,7 +8,7 @@ import (
 	"cistern/store"
 )
 
-// Runner brings all repositories to the filter in force, whenever the filter was changed.
+// Runner adapts all repositories to the filter in force, whenever the filter was changed.
 type Runner struct {
 	opts    Options
 	store   *store.Store
@@ -47,7 +47,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
-// Wake reports that the filter was changed. Without it the change is noticed within a minute.
+// Wake reports that the filter was changed. Without a call Run notices the change within a minute.
 func (r *Runner) Wake() { loop.Wake(r.kick) }
 
 // Progress reports whether a pass is running, and the last DID that its round has handled. If no
