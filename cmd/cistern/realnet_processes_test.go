@@ -193,6 +193,7 @@ type realIndex struct {
 	binary, dir   string
 	public, admin string // host:port
 	follows       bool   // the PDSes' firehoses
+	stays         bool   // at the same addresses after a restart
 	more          []string
 	log           *os.File
 	cmd           *exec.Cmd
@@ -244,7 +245,9 @@ func (x *realIndex) command(args ...string) *exec.Cmd {
 
 func (x *realIndex) start(t *testing.T) {
 	t.Helper()
-	x.public, x.admin = freeAddress(t), freeAddress(t)
+	if !x.stays || x.public == "" {
+		x.public, x.admin = freeAddress(t), freeAddress(t)
+	}
 	args := []string{"run", "--data", x.dir, "--listen", x.public, "--admin", x.admin, "--plc", x.hosts.PLC,
 		"--allow-private", "--log-level", "info"}
 	for _, pds := range x.hosts.PDS {
