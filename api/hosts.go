@@ -60,11 +60,11 @@ type limitsItem struct {
 	OpensAt        string `json:"opens_at,omitempty"` // when the next request may begin, if not now
 
 	// by the host's own headers, one for each of its policies
-	Told      []toldItem `json:"told,omitempty"`
-	LatencyMs int64      `json:"latency_ms,omitempty"`
+	Told      []quotaItem `json:"told,omitempty"`
+	LatencyMs int64       `json:"latency_ms,omitempty"`
 }
 
-type toldItem struct {
+type quotaItem struct {
 	Limit     int    `json:"limit,omitempty"`
 	Remaining int    `json:"remaining"`
 	Reset     string `json:"reset"`
@@ -102,7 +102,7 @@ func (hs *hosts) item(h *store.Host) hostItem {
 		it.FailingSince = rfc3339(h.Failing)
 	}
 	for _, q := range now.Told {
-		it.Limits.Told = append(it.Limits.Told, toldItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339), Window: int64(q.Window.Seconds())})
+		it.Limits.Told = append(it.Limits.Told, quotaItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339), Window: int64(q.Window.Seconds())})
 	}
 	return it
 }
@@ -139,7 +139,7 @@ func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q.goesOn(w, r.URL.Path, next)
+	q.linkNext(w, r.URL.Path, next)
 	return writeList(w, r, items)
 }
 

@@ -123,8 +123,8 @@ func (q query) recordKey(name string) (string, error) {
 	return v, nil
 }
 
-// goesOn names the next page of a list in the headers of its answer, if there is one.
-func (q query) goesOn(w http.ResponseWriter, path, next string) {
+// linkNext names the next page of a list in the headers of its answer, if there is one.
+func (q query) linkNext(w http.ResponseWriter, path, next string) {
 	if next == "" {
 		return
 	}

@@ -84,7 +84,7 @@ func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 	for i := range rows {
 		items[i] = rs.item(&rows[i])
 	}
-	q.goesOn(w, r.URL.Path, next)
+	q.linkNext(w, r.URL.Path, next)
 	return writeList(w, r, items)
 }
 

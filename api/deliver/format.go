@@ -36,10 +36,10 @@ const (
 	notInFormat
 )
 
-// appendFrame appends the frame of a message. room is what sealFrame needs at its beginning.
+// appendFrame appends the frame of a message. headerSpace is what sealFrame needs at its beginning.
 func (f *format) appendFrame(dst, message []byte) []byte {
 	start, kind := len(dst), byte(frameText)
-	dst = append(dst, room...)
+	dst = append(dst, headerSpace...)
 	if f.zstd == nil {
 		dst = append(dst, message...)
 	} else {
@@ -58,7 +58,7 @@ func (f *format) appendEvent(dst []byte, e encoder, ev *store.Event, plain *[]by
 		return f.appendFrame(dst, *plain), len(*plain), result
 	}
 	start := len(dst)
-	out, result := e.encode(append(dst, room...), ev)
+	out, result := e.encode(append(dst, headerSpace...), ev)
 	if result >= leftOut {
 		return dst, 0, result
 	}

@@ -15,10 +15,10 @@ const (
 
 	// frameHeader is the size of the header of a frame of 126 to 65,535 bytes, the usual case.
 	frameHeader = 4
-	room        = "0000" // of that size
+	headerSpace = "0000" // of that size
 )
 
-// sealFrame writes the header of the frame that begins at start with frameHeader bytes of room,
+// sealFrame writes the header of the frame that begins at start with frameHeader bytes of headerSpace,
 // moving the payload when the header is shorter or longer.
 func sealFrame(out []byte, start int, kind byte) []byte {
 	n := len(out) - start - frameHeader
