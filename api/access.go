@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// open lets every web page read: everything on the public listener is public.
+// open allows every web page to read the answers: everything on the public listener is public.
 func open(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -54,8 +54,8 @@ func (a *access) admit(r *http.Request) error {
 	if origin := r.Header.Values("Origin"); len(origin) > 0 && !sameOrigin(origin, r.Host) {
 		return wire.Refuse("Forbidden", "origin %s is not this server", wire.Echo(strings.Join(origin, ", ")))
 	}
-	// Images and links carry no Origin, and could request a profile of minutes. Browsers state
-	// their site.
+	// Requests for images and links carry no Origin, and could start a profile that runs for
+	// minutes. Browsers state the site that such a request comes from.
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
 		return wire.Refuse("Forbidden", "the request comes from a page of another site (%s): open this address directly", wire.Echo(site))
 	}

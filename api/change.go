@@ -108,7 +108,7 @@ func purge(b *store.Batch, row *store.Repo) (string, error) {
 }
 
 // resync handles POST /repos/resync: fetch repositories again now. A fetch under way may be older
-// than the request, so that another follows it.
+// than the request, so one more fetch follows it.
 func (c *changes) resync(w http.ResponseWriter, r *http.Request) error {
 	return c.all(w, r, resync)
 }
@@ -130,7 +130,7 @@ func resync(b *store.Batch, row *store.Repo) (string, error) {
 	return "queued", nil
 }
 
-// all applies do to every DID of the body and answers with the outcomes.
+// all applies do to every DID in the body, and answers with the outcomes.
 func (c *changes) all(w http.ResponseWriter, r *http.Request, do change) error {
 	dids, err := readDIDs(w, r)
 	if err != nil {
@@ -165,7 +165,8 @@ func (c *changes) each(w http.ResponseWriter, r *http.Request, dids []string, do
 // clip shortens an item that an answer repeats.
 func clip(did string) string { return did[:min(len(did), didBytesMax)] }
 
-// apply fills results, whose keys are DIDs. It returns when all changes are durable.
+// apply changes the rows of the DIDs that are the keys of results, and stores their outcomes there.
+// It returns when all changes are durable.
 func (c *changes) apply(results map[string]string, do change) error {
 	if len(results) == 0 {
 		return nil

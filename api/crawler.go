@@ -11,25 +11,27 @@ import (
 )
 
 // Crawler is the part of the daemon that discovers repositories. Every function may be called by
-// any goroutine; without one, its endpoint answers that nothing is crawled.
+// any goroutine; if a function is nil, its endpoint answers that nothing is crawled.
 type Crawler struct {
 	// Sources returns all sources, in order of kind and URL.
 	Sources func() []Crawl
-	// Parse returns the canonical form of a source, or an error that repeats the bad value and its
-	// fault.
+	// Parse returns the canonical form of a source, or an error that names the bad value and the
+	// mistake.
 	Parse func(kind, url string) (store.CrawlSource, error)
-	// Add adds a source, unless it is there. It is durable on return.
+	// Add adds a source, if it is new. It is durable on return.
 	Add func(store.CrawlSource) error
-	// Remove removes a source, also after a restart: store.ErrNotFound if it is unknown.
+	// Remove removes a source, which stays removed after a restart. The error is store.ErrNotFound
+	// if the source is unknown.
 	Remove func(store.CrawlSource) error
-	// Forget has a source read from the beginning: store.ErrNotFound if it has not begun.
+	// Forget makes a source start from the beginning. The error is store.ErrNotFound if no list of
+	// the source was begun.
 	Forget func(store.CrawlSource) error
 }
 
 // Crawl is the state of a crawl source.
 type Crawl struct {
 	store.CrawlSource
-	Named              bool // by an option
+	Named              bool // an option names the source
 	Persisted, Running bool
 
 	Lists, Ended, Failing        int
@@ -55,8 +57,8 @@ type crawlError struct {
 	Detail string `json:"detail"`
 }
 
-// crawlStats are counts of a source. Lists are those of hosts or collections that it reads, ended
-// and failing some of them. Queued repositories were known, and are fetched again.
+// crawlStats are the counts of a source. Lists counts the lists of hosts or collections that it
+// reads; some of them have ended or fail. Queued counts known repositories that are fetched again.
 type crawlStats struct {
 	Lists   int   `json:"lists"`
 	Ended   int   `json:"ended"`

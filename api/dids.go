@@ -47,7 +47,7 @@ func writeList[T any](w http.ResponseWriter, r *http.Request, items []T) error {
 	lines.SetEscapeHTML(false)
 	for i := range items {
 		if err := lines.Encode(&items[i]); err != nil {
-			return nil // the client does not get it
+			return nil // the client is gone
 		}
 	}
 	_ = out.Flush() // likewise
@@ -60,8 +60,8 @@ func isJSON(r *http.Request) bool {
 	return err == nil && (t == typeJSON || t == typeNDJSON)
 }
 
-// readDIDs reads a request's list: JSON lines or an array, of {"did"} or bare strings. What
-// is in an item is for the caller to judge; an item of another shape is "".
+// readDIDs reads a request's list: JSON lines or an array, of {"did"} or bare strings. An item of
+// another shape becomes "". The caller must check that the items are DIDs.
 func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 	body := bufio.NewReader(http.MaxBytesReader(w, r.Body, bodyBytesMax))
 	array, err := skipBracket(body)
@@ -127,7 +127,7 @@ func objectError(err error) error {
 	return wire.Invalid("the body is invalid: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
-// skipBracket finds out whether the body is an array, without reading its bracket.
+// skipBracket reports whether the body is an array, and leaves its bracket unread.
 func skipBracket(body *bufio.Reader) (array bool, err error) {
 	for {
 		b, err := body.ReadByte()

@@ -7,23 +7,24 @@
 //
 // # Invariants
 //
-//  1. The public listener changes nothing. It answers from the store alone: no request has the
-//     daemon call another host.
+//  1. The public listener changes nothing. It answers from the store alone: no request makes the
+//     daemon contact a host.
 //  2. No endpoint returns records of a hidden account.
-//  3. Pages neither skip nor repeat items, whatever was written between them: the cursor of a
-//     request is the first id of its page, or the key after which its list goes on.
+//  3. Pages neither skip nor repeat items, whatever is written between two requests: the cursor of
+//     a request is the first id of its page, or the last key of the previous page.
 //  4. A write answered with 2xx is durable, and each of its rows was changed under its lock.
 //  5. Everything that a client can make large has a limit in limits.go. One client cannot use up
-//     connections, streams, query turns or the memory of answers: a quarter is left to others.
+//     connections, streams, query turns or the memory of answers: a quarter is left to other
+//     clients.
 //  6. No web page can use the private listener: Host must be this server, Origin must be Host, a
 //     browser must not state that the request comes from another site, and writes must be JSON by
 //     their content type. With a token, only the probes answer without it.
-//  7. Secrets are neither logged nor answered.
+//  7. Secrets appear neither in the log nor in answers.
 //
 // # Concurrency
 //
-// A Server may be used by any goroutine. Serve owns the listeners and returns when every request
-// and stream ended, or DrainTimeout ran out.
+// A Server may be used by any goroutine. Serve owns the listeners, and returns when every request
+// and stream has ended or DrainTimeout has passed.
 //
 // # Files
 //
@@ -38,6 +39,6 @@
 //	hosts.go   /hosts                       crawler.go   crawl sources
 //	dids.go    request bodies               metrics.go
 //
-// A handler type holds what the routes of one noun use. New makes them, and the routes are one
-// table in server.go.
+// Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
+// are one table in server.go.
 package api

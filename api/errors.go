@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// classify maps an error to a status, a name and a message. No other code does.
+// classify maps an error to a status, a name and a message. It is the only code that does.
 func classify(err error) (status int, name, message string) {
 	var r *wire.Refusal
 	switch {
@@ -40,8 +40,8 @@ func refusalOf(err error) (name, message string) {
 	return name, message
 }
 
-// refusalStatus returns the status of a refusal. A refusal of the protocol has 400, as with the
-// reference PDS.
+// refusalStatus returns the status of a refusal. Refusals that AT Protocol defines have status 400,
+// as on the reference PDS.
 func refusalStatus(name string) int {
 	switch name {
 	case "AuthRequired":
@@ -68,17 +68,18 @@ func refusalStatus(name string) int {
 	return http.StatusBadRequest
 }
 
-// handler is a route. It answers itself, or returns an error for answer.
+// handler handles a route. It either answers the request, or returns an error that answers.answer
+// sends.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
 // answers makes HTTP handlers of routes: it counts their requests and answers their errors.
 type answers struct {
 	logger  *slog.Logger
 	metrics *metrics
-	fatal   chan error // why Serve must end
+	fatal   chan error // the error with which Serve must end
 }
 
-// route answers with h, and counts requests.
+// route returns a handler that answers with h and counts requests.
 func (a *answers) route(name string, h handler) http.Handler {
 	seconds := a.metrics.seconds.WithLabelValues(name)
 	timed := a.untimed(name, h)
@@ -99,7 +100,7 @@ func (a *answers) change(name string, h handler) http.Handler {
 	})
 }
 
-// untimed is like route, without the time that an answer takes.
+// untimed is like route, but does not measure the time of an answer.
 func (a *answers) untimed(name string, h handler) http.Handler {
 	requests := a.metrics.requests.MustCurryWith(prometheus.Labels{"route": name})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -133,7 +134,7 @@ func (a *answers) unknown(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// answer sends err to the client. An internal one goes to the log and to Serve too.
+// answer sends err to the client. An internal error also goes to the log and to Serve.
 func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, name, message := classify(err)
 	if status == http.StatusInternalServerError {

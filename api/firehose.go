@@ -12,28 +12,29 @@ import (
 )
 
 // Firehose is the part of the daemon that follows sources. Every function may be called by any
-// goroutine; without one, its endpoint answers that no firehose is followed.
+// goroutine; if a function is nil, its endpoint answers that no firehose is followed.
 type Firehose struct {
 	// Sources returns all sources, in order of URL.
 	Sources func() []Source
-	// Parse returns the canonical form of a source's address, or an error that repeats it and its
-	// fault.
+	// Parse returns the canonical form of a source's address, or an error that names the address
+	// and the mistake.
 	Parse func(url string, pds bool) (store.Source, error)
-	// Add adds a source, or replaces the one with the same URL. It is durable on return.
+	// Add adds a source, or replaces the source with the same URL. It is durable on return.
 	Add func(store.Source) error
-	// Remove removes a source, also after a restart: store.ErrNotFound if it is unknown.
+	// Remove removes a source, which stays removed after a restart. The error is store.ErrNotFound
+	// if the source is unknown.
 	Remove func(url string) error
-	// Forget drops the cursor of a source, which goes on at its newest event: store.ErrNotFound
-	// without one.
+	// Forget deletes the cursor of a source, which then continues at its newest event. The error is
+	// store.ErrNotFound if the source has no cursor.
 	Forget func(url string) error
 }
 
-// Source is the state of a source. It has the fields of ingest.SourceStatus in their order, so that
-// one converts to the other.
+// Source is the state of a source. It has the fields of ingest.SourceStatus in the same order, so
+// that a SourceStatus can be converted to a Source.
 type Source struct {
 	URL       string
 	PDS       bool
-	Named     bool // by an option
+	Named     bool // an option names the source
 	Direct    bool // a PDS that is followed because relays leave out some of its accounts
 	Persisted bool // added while running
 	Running   bool // connected
@@ -49,7 +50,8 @@ type Source struct {
 	Lag                time.Duration
 }
 
-// SourceFailure is why a connection ended, or could not be made. It is zero without a failure.
+// SourceFailure states why a connection ended or could not be made. It is zero if there was no
+// failure.
 type SourceFailure = struct {
 	At           time.Time
 	Kind, Detail string
@@ -139,7 +141,7 @@ func (s *sources) list(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// filter returns the filter of url=, host=, is_pds=, running= and failing= together.
+// filter returns a function that combines the parameters url, host, is_pds, running and failing.
 func (s *sources) filter(q query) (func(*Source) bool, error) {
 	var tests []func(*Source) bool
 	for name, of := range map[string]func(*Source) bool{
@@ -251,8 +253,8 @@ func (s *sources) forget(w http.ResponseWriter, r *http.Request) error {
 // staysRemoved is the note for a removed source that an option names.
 const staysRemoved = "an option of the daemon names this source: it stays removed after a restart until POST adds it again"
 
-// drop removes the item in a field of the body. The answer has a note for a source that an option
-// names.
+// drop removes the item that a field of the body names. If an option names the source, the answer
+// has a note.
 func (s *sources) drop(
 	w http.ResponseWriter, name string, value *string, do func(url string) error, missing, note string,
 ) error {
@@ -284,7 +286,7 @@ func (s *sources) drop(
 	return nil
 }
 
-// firehoseTotals are the sources in /stats.
+// firehoseTotals summarizes all sources in /stats.
 type firehoseTotals struct {
 	Sources   int   `json:"sources"`
 	Running   int   `json:"running"`

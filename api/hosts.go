@@ -20,7 +20,7 @@ import (
 type Hosts struct {
 	// Standing returns the current state of a host. Default: no host is asked.
 	Standing func(id uint32) HostStanding
-	// Changed is called after the settings of a host were changed. Default: nothing.
+	// Changed is called after the settings of a host were changed. Default: no call.
 	Changed func(id uint32)
 }
 
@@ -59,7 +59,7 @@ type limitsItem struct {
 	PerDay         int    `json:"per_day,omitempty"`
 	OpensAt        string `json:"opens_at,omitempty"` // when the next request may begin, if not now
 
-	// by the host's own headers, one for each of its policies
+	// quotas that the host's headers state, one for each policy
 	Told      []quotaItem `json:"told,omitempty"`
 	LatencyMs int64       `json:"latency_ms,omitempty"`
 }
@@ -98,7 +98,7 @@ func (hs *hosts) item(h *store.Host) hostItem {
 			LatencyMs: now.Latency.Milliseconds()},
 	}
 	if it.State == "ok" && h.Failing != 0 && h.Failing > h.LastSeen {
-		it.State = "failing" // as before the restart of the daemon
+		it.State = "failing" // since before the restart of the daemon
 		it.FailingSince = rfc3339(h.Failing)
 	}
 	for _, q := range now.Told {

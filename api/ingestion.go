@@ -20,8 +20,8 @@ type Ingestion struct {
 type Switch struct {
 	On  func() bool
 	Set func(on bool)
-	// Paused returns why the part does nothing now, in sentences: the switch, or a cause of the
-	// daemon's own, such as a full disk.
+	// Paused returns the reasons why the part is paused, as sentences: the switch, or a cause of
+	// the daemon, such as a full disk.
 	Paused func() []string
 }
 

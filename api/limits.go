@@ -7,22 +7,22 @@ const (
 	// connsMax bounds open connections of each listener: 4,096 × about 12 KiB of buffers and
 	// stacks is 48 MiB.
 	connsMax = 4096
-	// connsReserve is how many connections are kept from clients that hold connsShare already. 16
-	// clients with a share each fill the reserve; one client alone gets 3,072.
+	// connsReserve is how many connections are reserved for clients that hold fewer than
+	// connsShare. 16 clients with a share each fill the reserve; one client alone gets 3,072.
 	connsReserve = connsMax / 4
 	connsShare   = 64
 	// A record of 1 MiB can become 14 MiB of JSON: {"$bytes":""}, for each byte.
 
-	// queriesMax bounds the weight of queries computed at a time; each has weight 1 unless it
-	// lists. The worst query holds one record as JSON, and half of it when its buffer grows, 32 ×
-	// 25 MiB = 800 MiB; the usual one holds 1 KiB.
+	// queriesMax bounds the weight of the queries computed at a time. A query has weight 1 unless
+	// it lists. The worst query holds one record as JSON, and half of it when its buffer grows: 32
+	// × 25 MiB = 800 MiB. A usual query holds 1 KiB.
 	queriesMax = 32
 	// listWeight is the weight of a list. The worst list holds pageStep records of 1 MiB and, twice
 	// when its buffer grows, pageBytesMax and one record as JSON, 8 × 69 MiB = 550 MiB; the usual
 	// page is 50 KiB.
 	listWeight = 4
-	// largeAnswer is the size from which answers that clients have not read yet share
-	// largeBytesMax; smaller ones are bounded by 4,096 connections × 64 KiB = 256 MiB.
+	// largeAnswer is the size from which unread answers share largeBytesMax. Smaller answers are
+	// bounded by 4,096 connections × 64 KiB = 256 MiB.
 	largeAnswer   = 64 << 10
 	largeBytesMax = 128 << 20
 	// queryWait is how long a query waits for its turn before it is refused.
@@ -40,14 +40,15 @@ const (
 	bodyTimeout = time.Minute
 	// answerTimeout is how long a client may take to read an answer, 16 MiB at 280 KB/s.
 	answerTimeout = time.Minute
-	// profileTimeout is the same on the private listener, for profiles of a requested duration.
+	// profileTimeout is answerTimeout for the private listener, where a client chooses the duration
+	// of a profile.
 	profileTimeout = 5 * time.Minute
 	// idleTimeout closes unused connections.
 	idleTimeout = 2 * time.Minute
 
 	// bodyBytesMax bounds the body of a change: 100,000 DIDs take 4.5 MB.
 	bodyBytesMax = 8 << 20
-	// bodyItemsMax bounds the items of such a body.
+	// bodyItemsMax bounds the items of the body of a change.
 	bodyItemsMax = 100_000
 	// objectBytesMax bounds the body of a change that is one object.
 	objectBytesMax = 64 << 10

@@ -36,7 +36,7 @@ func parseQuery(r *http.Request) (query, error) {
 
 func (q query) text(name string) string { return q.values.Get(name) }
 
-// required returns a parameter that must be there.
+// required returns a parameter, or a refusal if it is missing.
 func (q query) required(name string) (string, error) {
 	v := q.text(name)
 	if v == "" {

@@ -68,9 +68,9 @@ func (r *records) appendRecord(dst []byte, did string, rec *store.Record) []byte
 	return append(out, '}')
 }
 
-// listRecords answers com.atproto.repo.listRecords. A page may be short for its size. The cursor is
-// the last record key looked at, and missing when there was none, as of the reference PDS: a list
-// ends with an empty page.
+// listRecords answers com.atproto.repo.listRecords. A page ends early if it becomes too large. The
+// cursor is the last record key of the page. As on the reference PDS, a list ends with an empty
+// page, which has no cursor.
 func (r *records) listRecords(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
@@ -92,7 +92,7 @@ func (r *records) listRecords(q query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Any text is a position among the keys, as it is for the reference PDS.
+	// Any text is a position among the keys, as on the reference PDS.
 	return r.recordPage(&row, collection, q.text("cursor"), limit, reverse)
 }
 

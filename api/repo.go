@@ -36,14 +36,14 @@ func (r *records) visible(did string) (store.Repo, error) {
 		return row, wire.Refuse("RepoDeactivated", "repo has been deactivated: %s", did)
 	case store.StatusInactive: // the protocol has no word for the reason
 		return row, wire.Refuse("RepoDeactivated", "repo is not active: %s", did)
-	default: // deleted, or not known to its host
+	default: // deleted, or unknown to its host
 		return row, wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
 	}
 }
 
-// readable is like visible, for methods of com.atproto.repo. Their lexicons have no error for a
-// repository that is unknown or inactive: like the reference PDS they answer InvalidRequest, with
-// the reason as message.
+// readable is like visible, for methods of com.atproto.repo. Their lexicons have no error for an
+// unknown or inactive repository. Like the reference PDS, these methods answer InvalidRequest, with
+// the reason as the message.
 func (r *records) readable(did string) (store.Repo, error) {
 	row, err := r.visible(did)
 	var hidden *wire.Refusal
@@ -86,10 +86,10 @@ type service struct {
 	Endpoint string `json:"serviceEndpoint"`
 }
 
-// describeRepo answers com.atproto.repo.describeRepo. The document is the one resolved last, and
-// the handle the one that it claims. handleIsCorrect means that the handle resolves to the DID. It
-// is always false: handles are not resolved, since each account could choose the name that is
-// looked up.
+// describeRepo answers com.atproto.repo.describeRepo. It shows the document that was resolved last,
+// and the handle that this document claims. handleIsCorrect would mean that the handle resolves to
+// the DID. It is always false: handles are not resolved, because any account could then choose a
+// name that the daemon looks up.
 func (r *records) describeRepo(q query) ([]byte, error) {
 	did, err := q.did("repo")
 	if err != nil {
@@ -113,11 +113,11 @@ func (r *records) describeRepo(q query) ([]byte, error) {
 	return json.Marshal(d)
 }
 
-// multibase returns the key of a did:key as in documents.
+// multibase returns the key of a did:key in the form that documents use.
 func multibase(key string) string { return strings.TrimPrefix(key, "did:key:") }
 
-// keySuite returns the context that the PLC directory adds for the curve of a key, "" for an
-// unknown one.
+// keySuite returns the context that the PLC directory adds for the curve of a key, "" if the curve
+// is unknown.
 func keySuite(multibase string) string {
 	switch {
 	case strings.HasPrefix(multibase, "zQ3s"):

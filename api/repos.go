@@ -88,7 +88,8 @@ func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 	return writeList(w, r, items)
 }
 
-// rowFilter returns the filter of state=, host=, error= and verified= together, nil for all rows.
+// rowFilter returns a function that combines the parameters state, host, error and verified; nil
+// means all rows.
 func (q query) rowFilter() (func(*store.Repo) bool, error) {
 	var state store.State
 	var err error
@@ -171,7 +172,7 @@ func (rs *repos) item(row *store.Repo) repoItem {
 	return it
 }
 
-// waits returns why a host is not asked now, "" if it is.
+// waits returns why a host is not asked now, "" if it may be asked.
 func (rs *repos) waits(id uint32) string {
 	h, _ := rs.store.HostByID(id)
 	switch now := rs.hosts.standing(&h); {
@@ -193,7 +194,7 @@ func shownStatus(row *store.Repo) string {
 	return row.Status.String()
 }
 
-// reason returns why a repository is not synced, "" if it is.
+// reason returns why a repository is not synced, "" if it is synced.
 func (rs *repos) reason(row *store.Repo) string {
 	switch row.State {
 	case store.StateSynced:

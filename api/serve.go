@@ -18,13 +18,13 @@ import (
 // the store, which therefore must not be closed.
 var ErrDraining = errors.New("requests or streams have not ended")
 
-// Serve answers on both listeners, which it closes, until ctx ends, a listener fails or the store
-// proves damaged, and then drains: requests are finished, streams are closed with 1001 (going
-// away). It returns nil if ctx ended and the rest was done within DrainTimeout. The error is
-// ErrDraining, besides the cause, if it was not.
+// Serve answers on both listeners until ctx ends, a listener fails or the store is found damaged.
+// Then it closes the listeners and drains: requests are finished, and streams are closed with 1001
+// (going away). It returns nil if ctx ended and draining took less than DrainTimeout. If draining
+// took longer, the error includes ErrDraining.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
-	var drains errgroup.Group // apart, as g returns its first error only
+	var drains errgroup.Group // separate, because g returns only its first error
 	for _, l := range []struct {
 		name     string
 		listener net.Listener
@@ -63,7 +63,7 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler, answer time.Dur
 		MaxHeaderBytes:    headerBytesMax,
 		ConnState:         clients.NoteState,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
-		// Streams end with ctx; requests consult it only while they wait.
+		// Streams end with ctx. Requests watch it only while they wait.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 }
@@ -73,7 +73,7 @@ func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	<-ctx.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
 	defer cancel()
-	_ = srv.Shutdown(ctx)                                // fails with ctx, or as its listener did, which Serve has reported
+	_ = srv.Shutdown(ctx)                                // Serve reports the listener's errors
 	if ctx.Err() == nil && s.delivery.Wait(ctx) == nil { // the server does not count streams
 		return nil
 	}

@@ -36,25 +36,26 @@ type Options struct {
 	// Wake is called after the pending queue may have grown. Default: nothing.
 	Wake func()
 	// Refilter reports whether a changed filter is being applied to repositories, and the last DID
-	// to which it was. Default: it is not.
+	// that was handled. Default: no filter is being applied.
 	Refilter func() (cursor string, running bool, err error)
 	// Firehose follows the sources. Default: no source is followed.
 	Firehose Firehose
 	// Crawler discovers repositories. Default: nothing is crawled.
 	Crawler Crawler
-	// Hosts are the hosts that repositories are fetched from. Default: no host is asked.
+	// Hosts are the hosts from which repositories are fetched. Default: no host is asked.
 	Hosts Hosts
 	// Ingestion are the switches of /ingestion. Default: no switch.
 	Ingestion Ingestion
-	// Ready returns why the daemon cannot serve yet, for /readyz. Default: it can.
+	// Ready returns why the daemon cannot serve yet, for /readyz. Default: nil, so that the daemon
+	// can serve.
 	Ready func() error
 	// Verify is the level of verification that /stats reports. Default "full".
 	Verify string
 	// Version is what /xrpc/_health reports. Default "dev".
 	Version string
 
-	// SubscribersMax, WriteTimeout, PageBytes, PageEvents and SharedBytes are those of package
-	// deliver, with its defaults.
+	// SubscribersMax, WriteTimeout, PageBytes, PageEvents and SharedBytes are the options of
+	// package deliver, with its defaults.
 	SubscribersMax int
 	WriteTimeout   time.Duration
 	PageBytes      int
@@ -62,7 +63,7 @@ type Options struct {
 	SharedBytes    int
 	// JetstreamDictionary is Jetstream1Dictionary of package deliver.
 	JetstreamDictionary []byte
-	// DrainTimeout bounds the end of Serve. Default 10 s.
+	// DrainTimeout bounds the time that Serve drains. Default 10 s.
 	DrainTimeout time.Duration
 }
 
@@ -129,7 +130,7 @@ type Server struct {
 	ingestion Ingestion
 }
 
-// New makes a server. It serves when Serve is called, or through Public and Admin.
+// New returns a server. It starts nothing: call Serve, or use the handlers Public and Admin.
 func New(o Options) (*Server, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {

@@ -12,7 +12,7 @@ import (
 	"cistern/store"
 )
 
-// sizes are the bytes on disk, computed at most every sizesAge.
+// sizes caches the bytes on disk, which are computed at most every sizesAge.
 type sizes struct {
 	read func() (map[string]int64, error)
 
@@ -65,7 +65,7 @@ type stats struct {
 	logger    *slog.Logger
 }
 
-// show handles GET /stats, cheap enough to be polled.
+// show handles GET /stats. It is cheap enough to be polled.
 func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 	sizes, err := s.sizes.get()
 	if err != nil {
@@ -89,7 +89,7 @@ func alive(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// ready handles GET /readyz: the store can be read. How far behind it is does not matter here.
+// ready handles GET /readyz: the store can be read, however far behind it is.
 func (s *stats) ready(w http.ResponseWriter, _ *http.Request) error {
 	if err := s.unready(); err != nil {
 		s.logger.Warn("not ready", "err", err)

@@ -34,9 +34,9 @@ type repoStatus struct {
 	Rev    string `json:"rev,omitempty"`
 }
 
-// getRepoStatus answers com.atproto.sync.getRepoStatus. It answers for hidden accounts, too. A
-// repository without a copy is not found, because nothing is known about it yet: its DID may not
-// exist.
+// getRepoStatus answers com.atproto.sync.getRepoStatus. It answers for hidden accounts too. For a
+// repository without a copy it answers RepoNotFound: nothing is known about it yet, and its DID may
+// not exist.
 func (r *records) getRepoStatus(q query) ([]byte, error) {
 	did, err := q.did("did")
 	if err != nil {
@@ -57,8 +57,8 @@ func (r *records) getRepoStatus(q query) ([]byte, error) {
 }
 
 // statusWord returns the reason why an account is not active, "" if it is active, or if the
-// protocol has no word for the reason. An account that is active again and hidden for a while is
-// desynchronized: its records are not listed again yet.
+// protocol has no word for the reason. An account that is active again, but still hidden until its
+// records are listed again, is desynchronized.
 func statusWord(row *store.Repo) string {
 	if row.Mark == store.MarkReturning && row.Status.Hidden() {
 		return store.MarkDesynchronized.String()
@@ -80,9 +80,9 @@ type repoHead struct {
 }
 
 // listRepos answers com.atproto.sync.listRepos: repositories with a copy, in the order of first
-// imports. The cursor is the ordinal of the last row, so that a client can continue there when
-// there are more. Accounts that were inactive when they were found are left out: there is no copy,
-// and the lexicon requires a head and a rev.
+// imports. The cursor is the ordinal of the last row, so that a client can continue there once
+// there are more rows. Accounts that were inactive when they were found are left out: they have no
+// copy, and the lexicon requires a head and a rev.
 func (r *records) listRepos(q query) ([]byte, error) {
 	limit, err := q.limit(500, 1000)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // xrpcMethod is a query method.
 type xrpcMethod struct {
 	answer func(q query) (body []byte, err error)
-	weight int64 // of queriesMax
+	weight int64 // its part of queriesMax
 }
 
 // methods returns the queries by name.
@@ -28,15 +28,15 @@ func (r *records) methods() map[string]xrpcMethod {
 	}
 }
 
-// xrpc dispatches queries, and bounds what they use at a time.
+// xrpc dispatches queries, and bounds their computation and memory.
 type xrpc struct {
 	methods map[string]xrpcMethod
 	answers *answers
-	turns   *clients.Turns // the weight of each query
-	large   *clients.Turns // one for each byte of a long answer
+	turns   *clients.Turns // acquired by the weight of a query
+	large   *clients.Turns // acquired by the bytes of a long answer
 }
 
-// handler answers /xrpc/{method}, unknown methods as the reference PDS does.
+// handler answers /xrpc/{method}. It answers unknown methods as the reference PDS does.
 func (x *xrpc) handler() http.Handler {
 	routes := make(map[string]http.Handler, len(x.methods))
 	for name, method := range x.methods {
@@ -60,7 +60,7 @@ func (x *xrpc) handler() http.Handler {
 	})
 }
 
-// query waits for its turn and answers.
+// query computes a query when its turn comes, and answers it.
 func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return wire.Invalid("%s is a query: want GET, got %s", r.PathValue("method"), wire.Echo(r.Method))
@@ -83,7 +83,7 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) 
 	return nil
 }
 
-// compute waits for its turn.
+// compute waits for the turn of a query, and returns its answer.
 func (x *xrpc) compute(ctx context.Context, q query, method xrpcMethod) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()

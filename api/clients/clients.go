@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Of returns the client of a peer, for limits: its IPv4 address, or the /64 of its IPv6
-// address, since every IPv6 customer has at least that many addresses. Peers without an IP address
-// are one client. Forwarding headers are not read: any client can send them.
+// Of returns the client to which the limits of a peer apply: its IPv4 address, or the /64 of its
+// IPv6 address, since every IPv6 customer has at least a /64. Peers without an IP address are one
+// client. Forwarding headers are not read: any client can send them.
 func Of(peer string) netip.Prefix {
 	const ipv6Bits = 64
 	host, _, err := net.SplitHostPort(peer)
@@ -34,7 +34,7 @@ func Of(peer string) netip.Prefix {
 	return prefix
 }
 
-// Places is a number of places of which one client cannot take all. A client that holds fewer than
+// Places is a number of places that one client cannot take all. A client that holds fewer than
 // share gets any free place; a client that holds more gets none of the last reserve places.
 type Places struct {
 	max, reserve, share int
@@ -45,7 +45,7 @@ type Places struct {
 	held  map[netip.Prefix]int // by clients that hold any, so at most max entries
 }
 
-// NewPlaces makes limit places, of which reserve are kept from clients that hold share already.
+// NewPlaces makes limit places, of which reserve are kept for clients that hold less than share.
 func NewPlaces(limit, reserve, share int) *Places {
 	return &Places{max: limit, reserve: reserve, share: share, held: map[netip.Prefix]int{}}
 }
@@ -87,15 +87,15 @@ func (p *Places) Full() bool {
 	return p.taken >= p.max
 }
 
-// Turns is a semaphore of which one client holds at most three quarters. A client waits for its own
-// part first, so that its queue, however long, delays no other client.
+// Turns is a weighted semaphore. One client can hold at most three quarters of it. A client waits
+// for its own part first, so that its queue, however long, delays no other client.
 type Turns struct {
 	all  *semaphore.Weighted
 	most int64 // of one client: see Most
 
 	// mu guards:
 	mu      sync.Mutex
-	clients map[netip.Prefix]*turn // that hold or wait for something
+	clients map[netip.Prefix]*turn // clients that hold something or wait
 }
 
 type turn struct {
@@ -173,7 +173,7 @@ func (t *Turns) leave(c netip.Prefix) {
 	delete(t.clients, c)
 }
 
-// Uses returns how many holders and waiters there are, of all clients.
+// Uses returns the number of holders and waiters of all clients.
 func (t *Turns) Uses() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

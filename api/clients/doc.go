@@ -1,15 +1,15 @@
-// Package clients divides what is limited among clients.
+// Package clients shares limited resources among clients.
 //
 // # Purpose
 //
-// A client is an address, or a network of IPv6. One client cannot take all places, connections or
+// A client is an IPv4 address or an IPv6 network. One client cannot take all places, connections or
 // memory, however many requests it makes.
 //
 // # Invariants
 //
-//  1. A quarter is left to other clients.
+//  1. One client gets at most three quarters of a resource.
 //  2. A client waits for its own part first: its queue delays no other client.
-//  3. A client that holds and awaits nothing takes no memory.
+//  3. A client that holds nothing and waits for nothing takes no memory.
 //
 // # Concurrency
 //

@@ -8,22 +8,22 @@ import (
 	"sync"
 )
 
-// Listener bounds the open connections of a listener, in total and per client. If there is
-// no place for a new connection, the longest idle one is closed: of all connections while the
-// client holds less than its share, else of its own. Without an idle one, the new connection is
-// closed at once, so that it does not delay those of other clients in the kernel's queue. A
-// connection is idle until the header of a request is complete, so that clients which send it
-// slowly keep no place from others.
+// Listener bounds the open connections of a listener, in total and per client. If there is no place
+// for a new connection, the connection that has been idle longest is closed: of all clients while
+// the new client holds less than its share, else of this client only. If no such connection is
+// idle, the new connection is closed at once, so that it does not delay other clients in the
+// kernel's queue. A connection is idle until the header of a request is complete, so that clients
+// that send headers slowly keep no places from others.
 type Listener struct {
 	net.Listener
 	places  *Places
 	refused func() // called for each connection that was closed at once
-	evicted func() // called for each idle connection that was closed for another
+	evicted func() // called for each idle connection that was closed for a new one
 
 	// mu guards:
 	mu   sync.Mutex
-	idle *list.List                  // of all *conn that are idle, longest first
-	own  map[netip.Prefix]*list.List // the same of each client that has any
+	idle *list.List                  // all idle *conn, the longest idle first
+	own  map[netip.Prefix]*list.List // the same for each client with idle connections
 }
 
 // Limit bounds the connections of a listener by its places. NoteState must be the ConnState of the
@@ -77,7 +77,8 @@ func (l *Listener) evict(from netip.Prefix) bool {
 	victim.closed = true
 	_ = victim.Conn.Close() // its server sees it closed
 	l.evicted()
-	// A place of the same client is kept: it might become part of the reserve if it were released.
+	// If the victim belongs to the same client, its place is taken over: once released, it might
+	// become part of the reserve.
 	if victim.client == from {
 		return true
 	}
@@ -85,7 +86,7 @@ func (l *Listener) evict(from netip.Prefix) bool {
 	return l.places.Take(from)
 }
 
-// wait records that c has no request from now on. mu is held.
+// wait records that c is idle. mu is held.
 func (l *Listener) wait(c *conn) {
 	if c.idle != nil || c.closed {
 		return

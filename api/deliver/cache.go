@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Log is what streams read. Its methods may be called by any goroutine.
+// Log is the event log that streams read. Its methods may be called by any goroutine.
 type Log interface {
 	// ReadLog calls fn for the visible events from id cursor on (0: the oldest kept), in order,
-	// until about maxEvents ids are passed or the head is reached, and returns the id to go on
-	// from, at most Head+1. With maxEvents 0 it only checks the cursor. Outside the log, the error
-	// is store.ErrFutureCursor or store.ErrOutdatedCursor. An error of fn ends the reading and is
-	// returned. Events are valid during the call.
+	// until about maxEvents ids are passed or the head is reached, and returns the next cursor, at
+	// most Head+1. With maxEvents 0 it only checks the cursor. If the cursor is outside the log,
+	// the error is store.ErrFutureCursor or store.ErrOutdatedCursor. An error of fn ends the
+	// reading and is returned. Events are valid during the call.
 	ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
 	// Head returns the newest id that readers may see.
 	Head() uint64
@@ -32,19 +32,19 @@ type Log interface {
 // errPageFull ends the reading of a page.
 var errPageFull = errors.New("page is full")
 
-// pages reads stretches of the log, each once for all streams at the same id.
+// pages reads the log page by page, each page once for all streams at the same id.
 type pages struct {
 	log       Log
 	pageBytes int
 	pageIDs   int
 	bytesMax  int
-	readers   *semaphore.Weighted // one for each page being read or encoded
+	readers   *semaphore.Weighted // acquired for each page being read or encoded
 	metrics   *metrics
 
 	mu     sync.Mutex
 	byID   map[uint64]*sharedPage // mu guards
 	recent []*sharedPage          // mu guards: finished pages of byID, oldest first
-	bytes  int                    // mu guards: what recent holds
+	bytes  int                    // mu guards: size of the pages in recent
 }
 
 // sharedPage is a page that is being read, or was read.
@@ -84,7 +84,7 @@ func (p *pages) read(ctx context.Context, cursor uint64) (*sharedPage, error) {
 		if ctx.Err() != nil || !errors.Is(pg.err, context.Canceled) {
 			return nil, pg.err
 		}
-		// The subscriber that read it went away: another does.
+		// The subscriber that read the page went away: a waiting subscriber reads it.
 	}
 }
 
@@ -102,13 +102,13 @@ func (p *pages) claim(id uint64) (pg *sharedPage, mine bool) {
 	return pg, true
 }
 
-// finish publishes a claimed page, and keeps it while there is room.
+// finish publishes a claimed page, and keeps it as long as Options.SharedBytes allows.
 func (p *pages) finish(pg *sharedPage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(pg.ready)
 	switch {
-	case p.byID[pg.id] != pg: // it took so long that the page was claimed again
+	case p.byID[pg.id] != pg: // reading took so long that the page was claimed again
 	case pg.err != nil || pg.next == pg.id: // no event yet: the next may come at any time
 		delete(p.byID, pg.id)
 	default:

@@ -8,7 +8,7 @@ import (
 	"cistern/store"
 )
 
-// Cistern's own formats: the JSON of hydrant, and the same with the CBOR of records.
+// Cistern's own formats: the JSON that hydrant sends, without or with the CBOR of records.
 var (
 	cisternJSON = &format{name: "cistern", encoder: func() encoder { return &cisternEncoder{} }}
 	cisternCBOR = &format{name: "cistern+cbor", encoder: func() encoder { return &cisternEncoder{cbor: true} }}
@@ -16,7 +16,7 @@ var (
 
 // cisternEncoder writes events as docs/http.md describes them.
 type cisternEncoder struct {
-	cbor bool // with the record as base64 too
+	cbor bool // also include the record as base64
 
 	// head is the common part of consecutive events of one commit.
 	head []byte

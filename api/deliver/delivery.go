@@ -16,7 +16,7 @@ import (
 
 // Options of New. The zero value of a field takes the default.
 type Options struct {
-	// Log is the log that streams read, and Epoch its name. Required.
+	// Log is the log that streams read, and Epoch the epoch of its store. Required.
 	Log   Log
 	Epoch string
 	// Logger. Default: discard.
@@ -27,12 +27,12 @@ type Options struct {
 	Refused prometheus.Counter
 	// Watch is called with every error that ended a stream. Default: nothing.
 	Watch func(error)
-	// Refusal returns the name and the sentence of an error that ends a stream, as the answers to
-	// requests have them. Required.
+	// Refusal returns the name and the message of an error that ends a stream, the same as in
+	// answers to requests. Required.
 	Refusal func(error) (name, message string)
 
-	// SubscribersMax bounds open streams; each takes about 20 KiB, and the page that it is being
-	// sent unless others share it. Default 1,000.
+	// SubscribersMax bounds open streams. Each takes about 20 KiB, and the page that is being sent
+	// unless other streams share it. Default 1,000.
 	SubscribersMax int
 	// WriteTimeout is how long a subscriber may leave a page unread. Default 30 s.
 	WriteTimeout time.Duration
@@ -40,8 +40,8 @@ type Options struct {
 	PageBytes int
 	// PageEvents bounds the ids passed by one page. Default 2,000.
 	PageEvents int
-	// SharedBytes bounds the pages kept for sharing, with what they became in all formats. Default
-	// 32 MiB.
+	// SharedBytes bounds the pages kept for sharing, including their encodings in all formats.
+	// Default 32 MiB.
 	SharedBytes int
 	// Jetstream1Dictionary is the zstd dictionary that clients of version 1 of Jetstream have built
 	// in. Default: none, and these streams are not compressed.
@@ -95,8 +95,8 @@ type Delivery struct {
 	epoch        string
 	pages        *pages
 	places       *clients.Places     // of subscribers
-	slots        *semaphore.Weighted // one for each subscriber, for Wait
-	held         *clients.Turns      // one for each byte of a long page that is being sent
+	slots        *semaphore.Weighted // acquired by each subscriber, so that Wait can wait for all
+	held         *clients.Turns      // acquired by the bytes of long pages that are being sent
 	max          int64
 	writeTimeout time.Duration
 	logger       *slog.Logger
@@ -107,7 +107,7 @@ type Delivery struct {
 	jetstream1Zstd *format // nil without a dictionary
 }
 
-// New makes a Delivery. It serves by its handlers.
+// New returns a Delivery, whose handlers serve streams.
 func New(o Options) (*Delivery, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {

@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// It reads the log once for all consumers that are at the same place, picks for each what its filter
-// wants, writes it in the format that the consumer speaks, and sends it over a WebSocket.
+// It reads the log once for all consumers at the same position, picks the events that each
+// consumer's filter wants, encodes them in the consumer's format, and sends them over a WebSocket.
 //
 // # Invariants
 //
@@ -11,18 +11,18 @@
 //     ids, each once: replay and tail are one loop over one reader, without a queue that could
 //     overflow.
 //  2. A page of events is shared for at most a second after it was read, so hiding an account takes
-//     effect within that.
+//     effect within a second.
 //  3. An event is encoded at most once per format for all streams that share its page.
-//  4. A change of a filter holds from the id that the answer names, and from no earlier one.
+//  4. A change of a filter takes effect exactly at the id that the answer names.
 //  5. A time as the cursor of Jetstream is exact: the stream begins with the first event at or after
 //     it, at the oldest event kept if that is later, and with the next event if there is none.
-//  6. What waits for a consumer that does not read is bounded for all of them together. A consumer
-//     that reads is never cut off for being behind; one that stops reading is, with the reason.
+//  6. The memory of unread pages is bounded for all consumers together. A consumer that reads is
+//     never cut off for being behind. A consumer that stops reading is cut off, with the reason.
 //
 // # Concurrency
 //
-// A Delivery may be used by any goroutine. A stream has the request's goroutine and one that reads
-// from the peer; only the former writes to the connection.
+// A Delivery may be used by any goroutine. A stream has two goroutines: the request's, which alone
+// writes to the connection, and one that reads from the peer.
 //
 // # Files
 //

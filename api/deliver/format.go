@@ -8,16 +8,17 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// format is a way to write events. Formats are compared by identity.
+// format is an encoding of events as messages. Formats are compared by identity.
 type format struct {
 	name string
-	// encoder returns an encoder for one page. It may remember what consecutive events share.
+	// encoder returns an encoder for one page. The encoder may cache what consecutive events have
+	// in common.
 	encoder func() encoder
 	// zstd compresses every message by itself. Default: messages are text.
 	zstd *zstd.Encoder
 }
 
-// encoder appends an event as a message. result tells whether the format has such events, and
+// encoder appends an event as a message. result reports whether the format has such events, and
 // whether a record had no JSON form.
 type encoder interface {
 	encode(dst []byte, ev *store.Event) (out []byte, result encodeResult)
@@ -27,16 +28,17 @@ type encodeResult uint8
 
 const (
 	encoded encodeResult = iota
-	// encodedWithout: the record has no JSON form, and the event says why in its place.
+	// encodedWithout: the record has no JSON form, and the event has the reason in its place.
 	encodedWithout
-	// leftOut: the record has no JSON form, and the format no place to say so. Nothing was
+	// leftOut: the record has no JSON form, and the format has no field for the reason. Nothing was
 	// appended.
 	leftOut
 	// notInFormat: consumers of the format do not know such events. Nothing was appended.
 	notInFormat
 )
 
-// appendFrame appends the frame of a message. headerSpace is what sealFrame needs at its beginning.
+// appendFrame appends the frame of a message. sealFrame needs headerSpace at the beginning of the
+// frame.
 func (f *format) appendFrame(dst, message []byte) []byte {
 	start, kind := len(dst), byte(frameText)
 	dst = append(dst, headerSpace...)
@@ -48,8 +50,8 @@ func (f *format) appendFrame(dst, message []byte) []byte {
 	return sealFrame(dst, start, kind)
 }
 
-// appendEvent appends the frame of an event, and returns the bytes of its message. plain is memory
-// for messages that are compressed.
+// appendEvent appends the frame of an event, and returns the bytes of its message. plain is a
+// buffer for messages before compression.
 func (f *format) appendEvent(dst []byte, e encoder, ev *store.Event, plain *[]byte) (_ []byte, size int, result encodeResult) {
 	if f.zstd != nil {
 		if *plain, result = e.encode((*plain)[:0], ev); result >= leftOut {

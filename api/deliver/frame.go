@@ -15,11 +15,11 @@ const (
 
 	// frameHeader is the size of the header of a frame of 126 to 65,535 bytes, the usual case.
 	frameHeader = 4
-	headerSpace = "0000" // of that size
+	headerSpace = "0000" // placeholder of frameHeader bytes
 )
 
-// sealFrame writes the header of the frame that begins at start with frameHeader bytes of headerSpace,
-// moving the payload when the header is shorter or longer.
+// sealFrame writes the header of the frame that begins at start with headerSpace. It moves the
+// payload if the header is shorter or longer.
 func sealFrame(out []byte, start int, kind byte) []byte {
 	n := len(out) - start - frameHeader
 	switch {
@@ -40,7 +40,8 @@ func sealFrame(out []byte, start int, kind byte) []byte {
 	return out
 }
 
-// frameEnd returns the end of the frame with the byte at at, or at if it is between two frames.
+// frameEnd returns the end of the frame that includes the byte at index at. If a frame begins at
+// this index, it returns at.
 func frameEnd(frames []byte, at int) int {
 	end := 0
 	for end < at {

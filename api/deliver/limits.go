@@ -5,7 +5,7 @@ import "time"
 // Limits of streams. The defaults of Options bound the rest.
 const (
 	// streamsReserve and streamsShare divide Options.SubscribersMax among clients: of 1,000 streams
-	// one client gets 750, and the rest is for clients with up to 25.
+	// one client gets 750, and the rest are reserved for clients with fewer than 25.
 	streamsReserve = 4
 	streamsShare   = 40
 
@@ -17,7 +17,7 @@ const (
 	// blowUp is how many times larger the JSON of a record can be than the record: an empty byte
 	// string takes one byte, and {"$bytes":""} fourteen with its comma.
 	blowUp = 14
-	// eventBytes is about the size of an event besides its record: in memory, and in a frame.
+	// eventBytes is the approximate size of an event without its record, in memory and in a frame.
 	eventBytes = 250
 
 	// arenaBytes is how much memory for the bytes of events is allocated at a time.

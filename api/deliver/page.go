@@ -7,21 +7,21 @@ import (
 	"cistern/store"
 )
 
-// page is a stretch of the log: its visible events, decoded once for all streams that pass it.
+// page is a range of the log: its visible events, decoded once for all streams that read it.
 type page struct {
-	next   uint64 // id to go on from
+	next   uint64 // id at which the next page begins
 	events []event
-	dids   []string // that events have, each once for a run of events
-	names  [][]byte // their collections, likewise
-	bytes  int      // of the events in memory
-	arena  []byte   // what is left of the memory for the bytes of events
+	dids   []string // DIDs of events, once for each run of equal DIDs
+	names  [][]byte // collections of events, likewise
+	bytes  int      // size of the events in memory
+	arena  []byte   // free rest of the memory for the bytes of events
 
 	// mu guards:
 	mu        sync.Mutex
 	encodings []*encoding
 }
 
-// made is what a call of frames encoded.
+// made counts what a call of frames encoded.
 type made struct {
 	bytes   int
 	refused int // records without a JSON form
@@ -30,7 +30,7 @@ type made struct {
 // event is an event whose bytes the page owns.
 type event struct {
 	store.Event
-	did, name int32 // in dids and names; name is -1 without a collection
+	did, name int32 // indexes of dids and names; name is -1 without a collection
 }
 
 // encoding is a page in one format, as frames.
@@ -45,8 +45,8 @@ type encoding struct {
 // span is empty if the format has no such event, or the event is not encoded yet.
 type span struct {
 	from, to int
-	size     uint32 // of the message, before it was compressed
-	done     bool   // encoded, or not in the format
+	size     uint32 // size of the message before compression
+	done     bool   // the event is encoded, or the format does not have it
 }
 
 // add copies an event of the log.
@@ -79,7 +79,7 @@ func (p *page) own(b []byte) []byte {
 	return p.arena[at:len(p.arena):len(p.arena)]
 }
 
-// pick returns the events that a filter wants, by their places, appended to dst.
+// pick appends to dst the indexes of the events that a filter wants.
 func (p *page) pick(dst []int32, f *filter.Events) []int32 {
 	if f.All() {
 		for i := range p.events {
@@ -109,9 +109,9 @@ func (p *page) pick(dst []int32, f *filter.Events) []int32 {
 	return dst
 }
 
-// frames returns the frames of the events at some places whose messages have at most most bytes (0:
-// any number), as slices of memory that is not changed any more, appended to dst, and the number of
-// events in them. made describes what was encoded now.
+// frames appends to dst the frames of the events at some indexes whose messages have at most most
+// bytes (0: any number). The memory of the frames does not change later. events is the number of
+// events in the frames, and made counts what this call encoded.
 func (p *page) frames(dst [][]byte, f *format, places []int32, most uint32) (_ [][]byte, events int, made made) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,7 +142,7 @@ func (p *page) frames(dst [][]byte, f *format, places []int32, most uint32) (_ [
 	return dst, events, made
 }
 
-// encoding returns what was encoded in a format. mu is held.
+// encoding returns the page in a format, as far as it is encoded. mu is held.
 func (p *page) encoding(f *format) *encoding {
 	for _, e := range p.encodings {
 		if e.format == f {
@@ -154,7 +154,7 @@ func (p *page) encoding(f *format) *encoding {
 	return e
 }
 
-// encode encodes the events at some places that are not yet.
+// encode encodes those events at some indexes that are not encoded yet.
 func (e *encoding) encode(events []event, places []int32) (m made) {
 	if e.buf == nil {
 		size := 0

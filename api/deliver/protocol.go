@@ -9,23 +9,23 @@ import (
 	"cistern/filter"
 )
 
-// protocol is what differs between the kinds of streams besides their formats.
+// protocol has the differences between the kinds of streams, apart from their formats.
 type protocol struct {
 	// subprotocols are the WebSocket subprotocols that are echoed if a consumer offers them.
 	subprotocols []string
 	// messageBytesMax bounds a message of the consumer. Default: no limit.
 	messageBytesMax int64
-	// locate settles where a stream begins, before the handshake, so that the answer to it
-	// promises every event published from then on.
+	// locate decides where a stream begins. It runs before the handshake, so that a consumer gets
+	// every event that is published after the handshake's answer.
 	locate func(ctx context.Context, log Log, s *subscription) error
-	// message reads a message of the consumer. A nil change asks for nothing. The error is errPeer
-	// or errMessage.
+	// message reads a message of the consumer. A nil change means that the message changes nothing.
+	// The error is errPeer or errMessage.
 	message func(kind int, r io.Reader) (*change, error)
 	// confirm returns the message that answers a change, which holds for the events from id on.
 	// Default: changes are not answered.
 	confirm func(id uint64) []byte
 	// failure returns the message that names the error with which a stream ends, before the close
-	// frame. Without a message, nil, the close frame says it.
+	// frame. If it returns nil, only the close frame states the error.
 	failure func(name, message string) []byte
 }
 
@@ -35,7 +35,7 @@ type change struct {
 	most   uint32 // bytes of a message; 0: any number
 }
 
-// errMessage means that a consumer sent a message that its stream does not take.
+// errMessage means that a consumer sent a message that its stream does not accept.
 var errMessage = errors.New("invalid message")
 
 // invalidMessage returns errMessage with a sentence that names the wrong value.

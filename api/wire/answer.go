@@ -24,7 +24,7 @@ func Refuse(name, format string, args ...any) error {
 	return &Refusal{Name: name, Message: fmt.Sprintf(format, args...)}
 }
 
-// Invalid returns the refusal of a request that is wrong in itself.
+// Invalid returns the refusal of an invalid request.
 func Invalid(format string, args ...any) error { return Refuse("InvalidRequest", format, args...) }
 
 // Echo returns a value from outside in a form that an error may repeat.

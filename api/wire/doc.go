@@ -1,4 +1,4 @@
-// Package wire has what the requests and answers of all handlers have in common.
+// Package wire reads and writes the parts that all requests and answers have in common.
 //
 // # Purpose
 //
@@ -6,7 +6,7 @@
 //
 // # Invariants
 //
-//  1. What an error repeats of a request is bounded and quoted.
+//  1. The part of a request that an error repeats is bounded and quoted.
 //  2. Every string and record becomes valid JSON, or the reason why it has no JSON form.
 //
 // # Concurrency

@@ -10,7 +10,7 @@ import (
 const hexDigits = "0123456789abcdef"
 
 // AppendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD. Most strings are short and
-// need no escape, so the loop looks for the first byte that does.
+// need no escape, so the loop looks for the first byte that needs one.
 func AppendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	for i := range len(s) {
@@ -21,7 +21,7 @@ func AppendString[S string | []byte](dst []byte, s S) []byte {
 	return append(append(dst, s...), '"')
 }
 
-// appendEscaped appends the rest of a string that needs care, and the closing quote.
+// appendEscaped appends the rest of a string that needs escapes, and the closing quote.
 func appendEscaped(dst []byte, s string) []byte {
 	for _, r := range s { // a range yields U+FFFD for each byte that is not UTF-8
 		switch {
