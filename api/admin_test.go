@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"cistern/api"
@@ -14,6 +16,7 @@ import (
 	"cistern/store"
 	"cistern/store/storetest"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 )
@@ -497,14 +500,65 @@ func TestStats(t *testing.T) {
 
 func TestNotReady(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, api.Options{Ready: func() error { return fmt.Errorf("disk on /secret/path") }})
-	var e refused
-	if res := call(t, "GET", w.admin.URL+"/readyz", "", nil, &e); res.StatusCode != 503 || strings.Contains(e.Message, "secret") {
-		t.Errorf("%d %+v", res.StatusCode, e)
+	fs := &brokenFS{FS: vfs.NewMem()}
+	db, err := store.Open(store.Options{Dir: "store", FS: fs})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if res := call(t, "GET", w.admin.URL+"/healthz", "", nil, nil); res.StatusCode != 200 {
-		t.Errorf("not alive: %d", res.StatusCode)
+	t.Cleanup(func() { _ = db.Close() }) // it has failed
+	var stopping atomic.Bool
+	server, err := api.New(api.Options{Store: db, Stopping: stopping.Load})
+	if err != nil {
+		t.Fatal(err)
 	}
+	admin := httptest.NewServer(server.Admin())
+	t.Cleanup(admin.Close)
+	ask := func(status int, message string) {
+		t.Helper()
+		var e refused
+		if res := call(t, "GET", admin.URL+"/readyz", "", nil, &e); res.StatusCode != status || e.Message != message {
+			t.Errorf("%d %+v, want %d %q", res.StatusCode, e, status, message)
+		}
+		if res := call(t, "GET", admin.URL+"/healthz", "", nil, nil); res.StatusCode != 200 {
+			t.Errorf("not alive: %d", res.StatusCode)
+		}
+	}
+	ask(200, "")
+	stopping.Store(true)
+	ask(503, "not ready: the daemon is stopping")
+	stopping.Store(false)
+	ask(200, "")
+
+	fs.broken.Store(true)
+	b := db.NewBatch()
+	b.Account(&store.Repo{DID: "did:web:alice.test"})
+	if err := b.CommitSync(); err == nil || !strings.Contains(err.Error(), "/secret/path") {
+		t.Fatalf("the store did not fail: %v", err)
+	}
+	ask(503, "not ready: the store has failed; see the daemon's log")
+}
+
+// brokenFS is a file system on which no write succeeds any more.
+type brokenFS struct {
+	vfs.FS
+	broken atomic.Bool
+}
+
+func (f *brokenFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	file, err := f.FS.Create(name, c)
+	return brokenFile{file, f}, err
+}
+
+type brokenFile struct {
+	vfs.File
+	fs *brokenFS
+}
+
+func (f brokenFile) Write(b []byte) (int, error) {
+	if f.fs.broken.Load() {
+		return 0, errors.New("disk on /secret/path")
+	}
+	return f.File.Write(b)
 }
 
 func TestOptions(t *testing.T) {

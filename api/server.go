@@ -46,9 +46,8 @@ type Options struct {
 	Hosts Hosts
 	// Ingestion are the switches of /ingestion. Default: no switch.
 	Ingestion Ingestion
-	// Ready returns why the daemon cannot serve yet, for /readyz. Default: nil, so that the daemon
-	// can serve.
-	Ready func() error
+	// Stopping reports whether the daemon has begun to stop, for /readyz. Default: it has not.
+	Stopping func() bool
 	// Verify is the level of verification that /stats reports. Default "full".
 	Verify string
 	// Version is what /xrpc/_health reports. Default "dev".
@@ -86,8 +85,8 @@ func (o Options) withDefaults() Options {
 	if o.Refilter == nil {
 		o.Refilter = func() (string, bool, error) { return "", false, nil }
 	}
-	if o.Ready == nil {
-		o.Ready = func() error { return nil }
+	if o.Stopping == nil {
+		o.Stopping = func() bool { return false }
 	}
 	o.Verify = cmp.Or(o.Verify, "full")
 	o.Version = cmp.Or(o.Version, "dev")
@@ -168,7 +167,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
-		unready: o.Ready, logger: o.Logger}
+		stopping: o.Stopping, logger: o.Logger}
 	return s, nil
 }
 

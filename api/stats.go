@@ -61,7 +61,7 @@ type stats struct {
 	syncing   func() int
 	verify    string
 	version   string
-	unready   func() error
+	stopping  func() bool
 	logger    *slog.Logger
 }
 
@@ -89,11 +89,16 @@ func alive(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// ready handles GET /readyz: the store can be read, however far behind it is.
+// ready handles GET /readyz: the store can be read and written, however far behind it is, and the
+// daemon has not begun to stop. The store's error may name paths, and any client may ask, so that
+// the answer leaves it out.
 func (s *stats) ready(w http.ResponseWriter, _ *http.Request) error {
-	if err := s.unready(); err != nil {
+	if err := s.store.Ready(); err != nil {
 		s.logger.Warn("not ready", "err", err)
-		return wire.Refuse("Unavailable", "not ready: see the daemon's log")
+		return wire.Refuse("Unavailable", "not ready: the store has failed; see the daemon's log")
+	}
+	if s.stopping() {
+		return wire.Refuse("Unavailable", "not ready: the daemon is stopping")
 	}
 	wire.WriteJSON(w, http.StatusOK, struct {
 		Status string `json:"status"`

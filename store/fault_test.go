@@ -248,8 +248,9 @@ func useless(t *testing.T, s *store.Store, hit string) {
 			}
 			return err
 		},
-		"host": func() error { _, err := s.HostID("new.test"); return err },
-		"run":  func() error { return s.Run(context.Background()) },
+		"host":  func() error { _, err := s.HostID("new.test"); return err },
+		"run":   func() error { return s.Run(context.Background()) },
+		"ready": s.Ready,
 	} {
 		var err error
 		if stop := attempt(t, name+" after "+hit, func(testing.TB) { err = fn() }); stop != nil {

@@ -186,6 +186,16 @@ func (s *Store) usable() error {
 	}
 }
 
+// Ready returns why the store cannot serve, nil if it can: a write failed (invariant 13), or a row
+// cannot be read. It reads one row, so that it may be asked often.
+func (s *Store) Ready() error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	_, err := s.meta(s.db, metaFormat)
+	return err
+}
+
 func (s *Store) now() time.Time { return s.opts.Now() }
 
 // reader is the interface that the database, its snapshots and views share.

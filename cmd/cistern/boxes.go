@@ -20,6 +20,8 @@ type boxes struct {
 	list []box
 	// budget bounds stopping all of them.
 	budget time.Duration
+	// stopping is called before the first box is stopped.
+	stopping func()
 }
 
 // errBudget means that a box is still running, so nothing it writes to may be closed.
@@ -52,6 +54,7 @@ func (b boxes) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-ended:
 	}
+	b.stopping()
 	// A box that exceeds the budget keeps running, and so do the boxes below it, until the process
 	// ends. Nothing that they use is closed before.
 	return b.stop(stops, results)

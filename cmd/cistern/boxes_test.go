@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -55,7 +57,12 @@ func TestBoxes(t *testing.T) {
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(time.Minute, cancel)
-				err := boxes{list: []box{note("a", wait), note("b", row.middle), note("c", wait)}, budget: time.Second}.Run(ctx)
+				asked := false
+				err := boxes{list: []box{note("a", wait), note("b", row.middle), note("c", wait)}, budget: time.Second,
+					stopping: func() { asked = true }}.Run(ctx)
+				if !asked {
+					t.Error("stopping was not called")
+				}
 				if !errors.Is(err, row.want) {
 					t.Errorf("got %v, want %v", err, row.want)
 				}
@@ -103,6 +110,48 @@ func TestStoreStaysOpenForWhatIsLeft(t *testing.T) {
 			}
 			storetest.Check(t, d.store) // open, in memory
 		})
+	}
+}
+
+// TestNotReadyWhileStopping: /readyz refuses from the beginning of a stop on, so that no new clients are sent to a daemon
+// that still waits for a part.
+func TestNotReadyWhileStopping(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Data: t.TempDir(), PLC: []string{"http://127.0.0.1:1"}, AllowPrivate: true, Verify: "full"}
+	l := listeners{listenAny(t), listenAny(t)}
+	d, err := newDaemon(cfg, slog.New(slog.DiscardHandler), l, tuning{store: func(o *store.Options) { o.FS = vfs.NewMem() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := func() (int, string) {
+		res, err := http.Get("http://" + l.admin.Addr().String() + "/readyz")
+		if err != nil {
+			t.Error(err)
+			return 0, ""
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		return res.StatusCode, string(body)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	// The last box stops first, so that api still serves while it waits.
+	err = d.run(ctx, box{"slow", func(ctx context.Context) error {
+		if status, body := ready(); status != 200 {
+			t.Errorf("%d %s while it runs", status, body)
+		}
+		cancel()
+		<-ctx.Done()
+		if status, body := ready(); status != 503 || !strings.Contains(body, "stopping") {
+			t.Errorf("%d %s while it stops", status, body)
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -115,6 +116,7 @@ type daemon struct {
 	metrics *prometheus.Registry
 	gates   *gates
 	guard   *diskGuard
+	ending  atomic.Bool // the boxes are being stopped
 
 	store    *store.Store
 	identity *identity.Directory
@@ -180,7 +182,8 @@ func awaitSources(ctx context.Context, live *ingest.Runner) {
 // run runs the boxes and the watchers, and closes the store once nothing writes to it any more.
 func (d *daemon) run(ctx context.Context, watchers ...box) error {
 	budget := cmp.Or(d.tune.budget, shutdownBudget)
-	err := boxes{list: append(d.boxes(), watchers...), budget: budget}.Run(ctx)
+	err := boxes{list: append(d.boxes(), watchers...), budget: budget,
+		stopping: func() { d.ending.Store(true) }}.Run(ctx)
 	if errors.Is(err, errBudget) || errors.Is(err, api.ErrDraining) {
 		return fmt.Errorf("%w: exiting without closing the store, which recovers when it is opened",
 			err)
@@ -275,7 +278,8 @@ func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
 		Syncing: d.backfill.Syncing, Wake: d.wake, Refilter: d.backfill.Refilter,
 		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
-		Ingestion: d.gates.ingestion(d.log), Verify: d.cfg.Verify, Version: version(), Logger: d.log, Registerer: d.metrics,
+		Ingestion: d.gates.ingestion(d.log), Stopping: d.ending.Load, Verify: d.cfg.Verify,
+		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream})
 	return err
 }
