@@ -45,7 +45,10 @@ func (f *follower) stream(ctx context.Context) error {
 	case errors.Is(err, websocket.ErrBadHandshake):
 		return f.undone(res)
 	case err != nil:
-		return &lostError{f.unreachable(err)}
+		if !f.connected {
+			err = f.unreachable(err)
+		}
+		return &lostError{err}
 	}
 	defer ws.Close()
 	f.connected, f.epoch = true, res.Header.Get(epochHeader)

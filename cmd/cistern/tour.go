@@ -287,11 +287,12 @@ func httpGet(ctx context.Context, target string) ([]byte, error) {
 // outlook prints what else a visitor can try.
 func (t *tour) outlook() error {
 	public, admin := t.daemon.public.Addr().String(), t.daemon.admin.Addr().String()
+	program := cmp.Or(t.program, "cistern")
 	return t.facts("Serving until Ctrl-C", [][2]string{
 		{"public", "http://" + public},
 		{"private", "http://" + admin + " (/repos, /hosts, /filter, /metrics, /debug/pprof/)"},
-		{"every event", "websocat 'ws://" + public + "/stream?cursor=0', a few more each second"},
-		{"failing", cmp.Or(t.program, "cistern") + " repo ls --state resync --admin " + admin},
+		{"every event", program + " tail --cursor 0 --url " + public + ", a few more each second"},
+		{"failing", program + " repo ls --state resync --admin " + admin},
 	})
 }
 
