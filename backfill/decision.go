@@ -57,15 +57,15 @@ func decideMissing(row *store.Repo, absent bool, age time.Duration) decision {
 	if absent {
 		d.origin, d.text = store.OriginDirectory, "the DID has no document"
 	}
+	d.wiped = row.Unconfirmed() || row.Ordinal != 0 && row.Missing >= missingMax && age >= missingSpan
 	switch {
-	case row.Unconfirmed(), row.Ordinal != 0 && row.Missing >= missingMax && age >= missingSpan:
-		d.wiped, d.status = true, store.StatusDeleted
-	case row.Status == store.StatusDeleted, row.HiddenByRelay(),
-		hidden && (row.Missing < missingMax || age < hideSpan):
+	case row.HiddenByRelay():
+		// The relay's own decision stands, also if the repository is found again.
+		d.status, d.origin = row.Status, store.OriginRelay
+	case d.wiped:
+		d.status = store.StatusDeleted
+	case row.Status == store.StatusDeleted, hidden && (row.Missing < missingMax || age < hideSpan):
 		d.status = row.Status // already hidden, and the answers do not justify another status yet
-		if row.HiddenByRelay() {
-			d.origin = store.OriginRelay
-		}
 	}
 	return d
 }

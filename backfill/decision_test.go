@@ -59,8 +59,11 @@ func TestDecideMissing(t *testing.T) {
 		"hidden and contradicted":        {held: true, status: takendown, origin: host, newer: true, missing: 2, age: days, want: failure},
 		"hidden by a relay":              {held: true, status: takendown, origin: relay, missing: 3, age: hour, want: hides(takendown, relay)},
 		"hidden by a relay, no document": {held: true, status: takendown, origin: relay, missing: 3, age: hour, absent: true, want: hides(takendown, relay)},
-		// The host confirmed for days that nothing is left of it.
-		"hidden by a relay, for long": {held: true, status: takendown, origin: relay, missing: 3, age: days, want: wipes(host)},
+		// The host confirmed for days that nothing is left of it. The relay's decision stands.
+		"hidden by a relay, for long": {
+			held: true, status: takendown, origin: relay, missing: 3, age: days,
+			want: backfill.Decision{Hidden: true, Wiped: true, Status: takendown, Origin: relay},
+		},
 	} {
 		row := &store.Repo{Status: c.status, Origin: c.origin, Missing: c.missing, Rev: "3kaaaaaaaaaaa"}
 		if c.held {
