@@ -75,7 +75,7 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 		if it.outcome == outcomeSeen && it.check.made && it.check.bad == nil && !it.check.unsure && mayRevive(row, it.now) {
 			it.revive(w, row)
 		}
-		if hearsay(row) && it.outcome == outcomeSeen {
+		if unconfirmed(row) && it.outcome == outcomeSeen {
 			row.Pending.Host = 0
 			w.b.Enqueue(row, store.PriorityDiscovery)
 			w.b.PutRepo(row)
@@ -147,9 +147,9 @@ func (it *item) revive(w *writing, row *store.Repo) {
 	w.wake = true
 }
 
-// hearsay reports whether an account is inactive only by the listing of some host, or by an event
+// unconfirmed reports whether an account is inactive only by the listing of some host, or by an event
 // that came first, without a lookup of its host. If such an account commits, it is checked.
-func hearsay(row *store.Repo) bool {
+func unconfirmed(row *store.Repo) bool {
 	return row.State == store.StateGone && row.Tracked != store.Untracked && row.Ordinal == 0 && row.Resolved == 0 && row.Retry.Next == 0
 }
 

@@ -109,7 +109,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	}
 	if l.err != nil {
 		it.outcome = outcomeFailed
-		row.Resolved = it.unanswered(row)
+		row.Resolved = it.keptResolved(row)
 		if errors.Is(l.err, identity.ErrNotFound) && row.State == store.StateSynced {
 			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the
 			// account.
@@ -140,10 +140,10 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// unanswered returns when the document of the row was read, for a row whose identity is no longer
+// keptResolved returns when the document of the row was read, for a row whose identity is no longer
 // trusted since the document could not be read again: 0 if an #identity caused that, which may have
 // announced another key.
-func (it *item) unanswered(row *store.Repo) int64 {
+func (it *item) keptResolved(row *store.Repo) int64 {
 	if it.job == jobIdentity || !passing(it.backlog.err) {
 		return 0
 	}
