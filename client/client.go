@@ -35,8 +35,9 @@ const (
 // nextCursorHeader is the header of GET /repos with the cursor of the next page.
 const nextCursorHeader = "Cistern-Next-Cursor"
 
-// New returns a client of the listener at the URL base. A token is sent with every request, "" is
-// none. naming says in an error how a user names the listener: its public listener with --url.
+// New returns a client of the listener at the URL base. The token is sent with every request,
+// unless it is "". Errors use naming to say how a user names the listener, such as "its public
+// listener with --url".
 func New(base, token, naming string) *Client {
 	transport := &http.Transport{ResponseHeaderTimeout: answerTimeout}
 	return &Client{base: base, token: token, naming: naming, pace: usualPace(),
@@ -100,7 +101,7 @@ func readRows(body io.Reader, fn func(json.RawMessage) error) error {
 	return lines.Err()
 }
 
-// unreachable explains why no answer came.
+// unreachable returns the error of a request without an answer.
 func (c *Client) unreachable(err error) error {
 	var dial *net.OpError
 	if !errors.As(err, &dial) || dial.Op != "dial" {
@@ -110,7 +111,7 @@ func (c *Client) unreachable(err error) error {
 		c.naming, dial)
 }
 
-// refused explains an answer that is an error.
+// refused returns the error of an answer whose status is an error.
 func (c *Client) refused(res *http.Response) error {
 	text, err := io.ReadAll(io.LimitReader(res.Body, errorMax))
 	if err != nil {

@@ -1,8 +1,9 @@
-// Package console has text for terminals.
+// Package console writes text to terminals.
 //
 // # Purpose
 //
-// Show text in the width and the colours that a terminal has, and keep foreign text from driving it.
+// It shows text in the width and the colours of a terminal, and keeps text from outside from
+// controlling the terminal.
 //
 // # Invariants
 //
@@ -16,5 +17,5 @@
 // # Files
 //
 //   - terminal.go: Terminal, colours
-//   - text.go: text cut to a width, made harmless, and in the right number
+//   - text.go: text cut to a width and made printable; singular and plural
 package console

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Terminal is a writer with one line at its end that is redrawn in place. On anything but a
-// terminal the line is never drawn.
+// Terminal is a writer with one line at its end that is redrawn in place. If the output is not a
+// terminal, the line is never drawn.
 type Terminal struct {
 	out   io.Writer
 	fd    int // -1: not a terminal
@@ -31,7 +31,8 @@ const (
 	plainColumns = 100
 )
 
-// New returns a terminal that writes to out. environ says whether it can do colours: TERM, NO_COLOR.
+// New returns a Terminal that writes to out. TERM and NO_COLOR in environ decide whether it uses
+// colours.
 func New(out io.Writer, environ []string) *Terminal {
 	t := &Terminal{out: out, fd: -1}
 	if !IsTerminal(out) || slices.Contains(environ, "TERM=dumb") {
@@ -53,10 +54,10 @@ func IsTerminal(w io.Writer) bool {
 // Live reports whether the line is drawn.
 func (t *Terminal) Live() bool { return t.fd >= 0 }
 
-// ASCII reports whether the terminal lacks the characters of bars.
+// ASCII reports whether the terminal cannot show the characters of progress bars.
 func (t *Terminal) ASCII() bool { return t.ascii }
 
-// Columns returns the width of the terminal, and a usual one for anything else.
+// Columns returns the width of the terminal, or plainColumns for other output.
 func (t *Terminal) Columns() int {
 	if !t.Live() {
 		return plainColumns

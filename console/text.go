@@ -11,7 +11,7 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// Count writes n with thousands separators, and the noun in the number that n needs.
+// Count returns n with thousands separators, and the noun in the singular or plural.
 func Count(n int64, noun string) string {
 	return humanize.Comma(n) + " " + english.PluralWord(int(n), noun, "")
 }
@@ -19,8 +19,8 @@ func Count(n int64, noun string) string {
 // Clip shortens text to a number of terminal columns, the last of them an ellipsis.
 func Clip(text string, columns int) string { return runewidth.Truncate(text, columns, "…") }
 
-// Printable replaces the characters that could drive a terminal or reorder a line: hosts and
-// accounts choose part of what is printed.
+// Printable replaces the characters that could control a terminal or reorder a line: hosts and
+// accounts choose part of the printed text.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsGraphic(r) {

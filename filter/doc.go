@@ -8,12 +8,12 @@
 //
 // # Invariants
 //
-//  1. It is pure: a Filter never changes, and the same question gets the same answer.
+//  1. The package is pure: a Filter never changes, and its answers depend only on the arguments.
 //  2. A signal or collection is an NSID, or the beginning of an NSID up to a dot, followed by a
 //     star. The star stands for one segment or more: app.bsky.* does not match app.bsky.
 //  3. An empty set of collections means all collections. An empty set of signals means no signal.
-//  4. A filter has one normal form: sets sorted, without duplicates, never nil. Equivalent filters
-//     are equal in it.
+//  4. A filter has one normal form: its sets are sorted, without duplicates and never nil.
+//     Equivalent filters have equal normal forms.
 //  5. An invalid filter or patch is refused as a whole, with an error that names every invalid
 //     value. Sets and texts are bounded.
 //

@@ -12,23 +12,23 @@ import (
 
 // EventsConfig is a filter of events as a consumer writes it. An empty set means all.
 type EventsConfig struct {
-	Collections []string // NSIDs and prefixes (app.bsky.*); of record events
+	Collections []string // NSIDs and prefixes (app.bsky.*); for record events
 	DIDs        []string
 	Kinds       []string // record, account, identity
-	Actions     []string // create, update, delete; of record events
-	Live        string   // "true": from the firehose; "false": from backfills; of record events
+	Actions     []string // create, update, delete; for record events
+	Live        string   // "true": from the firehose; "false": from backfills; for record events
 }
 
-// EventKinds and EventActions are the words of an EventsConfig. The place of a word, from 1 on, is
-// its number in package store.
+// EventKinds and EventActions are the words of an EventsConfig. The number of a word in package
+// store is its position, counted from 1.
 var (
 	EventKinds   = []string{"record", "account", "identity"}
 	EventActions = []string{"create", "update", "delete"}
 )
 
-// Events decides which events a consumer wants. It never changes. The zero value wants all. What
-// only record events have restricts only these: a consumer of one collection still learns that an
-// account is gone, unless its kinds are record alone.
+// Events decides which events a consumer wants. It never changes. The zero value wants all.
+// Collections, actions and live restrict only record events: a consumer of one collection still
+// learns that an account is gone, unless its only kind is record.
 type Events struct {
 	collections patterns
 	dids        map[string]struct{}

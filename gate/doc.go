@@ -10,8 +10,8 @@
 //
 //  1. A gate is shut while at least one cause holds it shut. Ending one cause leaves the others in
 //     force.
-//  2. The part finishes what it began before the gate was shut, unless the cause halts it: then the
-//     context of Gate.Run ends, and the part runs anew when no cause halts it any more.
+//  2. The part finishes work that it began before the gate was shut, unless a cause halts it. Then
+//     the context of Gate.Run ends, and the part is started again when no cause halts it any more.
 //
 // # Concurrency
 //

@@ -12,8 +12,8 @@ import (
 
 // Limits of accounts.
 const (
-	// heavyRecords is the size from which a repository, or those of one group together, are listed
-	// again outside of their shard: 20,000 rows take some 20 ms.
+	// heavyRecords is the number of records from which repositories, alone or together in one
+	// group, are listed again outside of their shard: 20,000 rows take some 20 ms.
 	heavyRecords = 20_000
 
 	// collectionsMax and hiddenMax bound a repository as in package backfill.
@@ -21,8 +21,8 @@ const (
 	hiddenMax      = 100_000
 )
 
-// statusOf returns what an #account states: a status, or a mark, which hides nothing. Only statuses
-// are ordered by time.
+// statusOf returns the statement of an #account event: a status, or a mark, which hides nothing.
+// Only statuses are ordered by time.
 func statusOf(active bool, status string) (s store.Status, m store.Mark) {
 	if active {
 		return store.StatusActive, store.MarkNone
@@ -54,7 +54,7 @@ func stated(f *frame.Frame, now time.Time) int64 {
 	return f.Time
 }
 
-// statement is what an #account event says of its account.
+// statement is the content of an #account event.
 type statement struct {
 	src    *source
 	at     int64 // unix microseconds
@@ -64,8 +64,8 @@ type statement struct {
 
 // outdated reports whether a newer #account event supersedes this one. Events of one source are
 // ordered by arrival, whatever their times: the hosts behind a relay have different clocks. Events
-// of different sources are ordered by their times; at equal times a deletion wins. What the
-// account's own host says is not superseded by others: the clock of a former host may be ahead.
+// of different sources are ordered by their times; at equal times a deletion wins. No other source
+// supersedes a statement of the account's own host: the clock of a former host may be ahead.
 func (st *statement) outdated(row *store.Repo) bool {
 	switch {
 	case row.AccountSource == 0:
@@ -81,8 +81,7 @@ func (st *statement) outdated(row *store.Repo) bool {
 	return st.at < row.AccountTime
 }
 
-// decideAccount applies an #account event to its row. With heavy it runs outside the shard and may
-// take long.
+// decideAccount applies an #account event to its row. If heavy is set, it runs outside the shard.
 func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) (err error) {
 	st := statement{src: it.e.src, at: stated(it.f, it.now)}
 	st.status, st.mark = statusOf(it.f.Active, it.f.Status)
@@ -120,15 +119,15 @@ func (it *item) decideAccount(w *writing, row *store.Repo, heavy bool) (err erro
 // hide records that an account is not active. The data is kept: an #account may be wrong, or come
 // from a former host. The account's host is therefore asked at once, and the data is wiped only
 // when that host confirms a deletion. An unknown account is followed for the reason why, and its
-// host is asked, too: what hides it may be the word of a former host.
+// host is asked too: the event may come from a former host.
 func (st *statement) hide(w *writing, row *store.Repo, why store.Why) {
 	b := w.b
 	if row.Status == st.status && row.State == store.StateGone {
-		b.PutRepo(row) // known already: its host was asked, or will be
+		b.PutRepo(row) // no change: its host was asked, or will be asked
 		return
 	}
-	// A fetch under way ends here. Its host may have been asked before this event, and an answer of
-	// then must not show the account.
+	// A fetch under way ends here. Its host may have been asked before this event, and an outdated
+	// answer must not show the account.
 	origin, text := store.OriginRelay, st.src.name()+" says "+st.status.String()
 	if st.src.pdsHost() != "" {
 		origin = store.OriginHost
@@ -152,7 +151,7 @@ func (st *statement) hide(w *writing, row *store.Repo, why store.Why) {
 }
 
 // show records that an account is active. If it was hidden, its records are listed again. If it was
-// hidden, or a source has held back commits, its host is asked, since commits may be missing.
+// hidden, or a source has withheld commits, its host is asked, since commits may be missing.
 func (w *writing) show(row *store.Repo) (outcome, error) {
 	b := w.b
 	hidden := row.Status.Hidden()
@@ -162,7 +161,7 @@ func (w *writing) show(row *store.Repo) (outcome, error) {
 			w.ask(row, "the account is active again: asking its host")
 			return outcomeApplied, nil
 		}
-		b.PutRepo(row) // its time only
+		b.PutRepo(row) // only the time of the event has changed
 		return outcomeApplied, nil
 	}
 	cost := int64(statusAsk)
@@ -196,11 +195,11 @@ func (w *writing) show(row *store.Repo) (outcome, error) {
 }
 
 // postpone keeps an active account hidden because its status changed too often, and records that in
-// the row. When the row is due, the account's host is asked and the account shown. An account that
-// is not followed waits for its next event.
+// the row. When the row is due, the account's host is asked, and the account is shown. An account
+// that is not followed stays hidden until its next event.
 func (w *writing) postpone(row *store.Repo, due time.Time) {
 	if row.Tracked != store.Untracked {
-		w.wake = true // it may be due before anything else
+		w.wake = true // it may be due before all other rows
 		row.Mark = store.MarkReturning
 		w.b.Hide(row, row.Status, row.Origin, store.Retry{Next: due.Unix(), Since: w.now.Unix(),
 			Error: "the account is active again; its status changed too often, so that it stays hidden for a while"})
@@ -208,8 +207,8 @@ func (w *writing) postpone(row *store.Repo, due time.Time) {
 	w.b.PutRepo(row)
 }
 
-// doHeavy handles the account event at the head of a parked backlog. When it returns, that is
-// durable and counted.
+// doHeavy handles the account event at the head of a parked backlog. When it returns, the change is
+// durable and the event is counted.
 func (r *Runner) doHeavy(_ context.Context, l *backlog) error {
 	var it item
 	it.take(l, l.head, r.opts.Now())

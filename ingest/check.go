@@ -9,27 +9,27 @@ import (
 	"cistern/store"
 )
 
-// check is the verification of a #commit or #sync: first by itself, without a lock, by a row that
-// may be outdated and by the key of its account, and then against the locked row. It ends with the
-// records of a commit that fits. Its memory is reused.
+// check verifies a #commit or #sync in two steps: first without a lock, against a row that may be
+// outdated and the key of the account, and then against the locked row. If the commit fits, check
+// writes its records. Its memory is reused.
 type check struct {
-	l   *backlog     // of the event's DID, with the identity that was looked up
-	f   *frame.Frame // of the event, or of the buffered commit
+	l   *backlog     // backlog of the DID, with the looked-up identity
+	f   *frame.Frame // frame of the event or of the buffered commit
 	now time.Time
 
 	made    bool // the fields below are set
 	proof   proof
-	large   bool     // proof holds much memory
+	large   bool     // proof uses much memory
 	prev    repo.CID // root of the tree before, if proof.whole
 	prevErr error
-	bad     error // why it is invalid
+	bad     error // why the event is invalid
 	unsure  bool  // no key could be found
 	partial bool  // applied without proof that its operations are complete
 
 	ops []store.Op // scratch of apply
 }
 
-// begin forgets the former check.
+// begin resets the check for an event.
 func (c *check) begin(l *backlog, f *frame.Frame, now time.Time) {
 	c.l, c.f, c.now = l, f, now
 	c.made, c.unsure, c.partial, c.large = false, false, false, false
@@ -45,8 +45,8 @@ func (c *check) end() {
 	c.l, c.f = nil, nil
 }
 
-// verify checks everything that does not need the row to be locked, and returns what it lacks for
-// that.
+// verify makes all checks that do not need a locked row. If it lacks a lookup for them, it returns
+// the lookup that it needs.
 func (c *check) verify(row *store.Repo) need {
 	c.made, c.large = true, len(c.f.Blocks) > keptBlocksMax
 	p := &c.proof
@@ -69,7 +69,7 @@ func (c *check) verify(row *store.Repo) need {
 	return needNothing
 }
 
-// checkSignature reads the document again, once, when the signature does not match the known key.
+// checkSignature has the document read again, once, if the signature does not match the known key.
 // While the directory does not answer, the key in the row is used (outage.go).
 func (c *check) checkSignature(row *store.Repo) need {
 	l := c.l
@@ -102,10 +102,10 @@ type verdict uint8
 
 const (
 	fits     verdict = iota
-	breaks           // it follows a state that we do not have
+	breaks           // it follows a state that is not our copy's
 	invalid          // see check.bad
 	unsure           // no key could be found
-	unproven         // it fits, as far as the message proves
+	unproven         // it fits, but the message lacks the proof
 )
 
 // judge compares a verified commit with the row. The error is the store's.
@@ -118,8 +118,8 @@ func (c *check) judge(row *store.Repo) (verdict, error) {
 	case row.Ordinal == 0:
 		return breaks, nil
 	case c.proof.commit.Data == row.Data:
-		// The commit's tree is the tree we hold, whatever its operations are: only the rev moves,
-		// as by a #sync.
+		// The commit's tree is the tree that we hold, whatever its operations are: only the rev
+		// changes, as with a #sync.
 		c.proof.ops = c.proof.ops[:0]
 		return fits, nil
 	case c.f.PrevData.Defined() && c.f.PrevData != row.Data:
@@ -130,11 +130,10 @@ func (c *check) judge(row *store.Repo) (verdict, error) {
 	case failure != nil:
 		return breaks, failure
 	case err == nil && prev == row.Data:
-		// The operations, undone, lead to the tree we hold, which makes a check of since
-		// superfluous.
+		// Undoing the operations gives the tree that we hold, so since need not be checked.
 	case unheld, errors.Is(err, repo.ErrProof) && !c.f.PrevData.Defined():
-		// Our rows do not have the replaced record, or a host older than sync v1.1 left out the
-		// nodes beside the path.
+		// Either our rows do not have the replaced record, or a host older than sync v1.1 left out
+		// the nodes beside the path.
 		if c.f.Since != row.Rev {
 			return breaks, nil
 		}
@@ -153,9 +152,10 @@ func (c *check) judge(row *store.Repo) (verdict, error) {
 	return fits, nil
 }
 
-// before returns the root of the tree before the commit; err is why the message does not prove it.
-// unheld reports that an operation replaces something at a path whose records the filter leaves
-// out; the root then assumes that nothing stood there. failure is an error of the store.
+// before returns the root of the tree before the commit. err is the reason why the message does not
+// prove this root. unheld means that an operation replaces a record that we may not store, because
+// of the filter; the root is then computed as if there was no record. failure is an error of the
+// store.
 func (c *check) before(row *store.Repo) (prev repo.CID, unheld bool, err, failure error) {
 	if c.proof.whole {
 		return c.prev, false, c.prevErr, nil
@@ -179,8 +179,8 @@ func (c *check) apply(w *writing, row *store.Repo) error {
 	c.l.learn(w, row)
 	c.ops = p.writes(c.ops[:0])
 	if p.whole && !c.partial && row.Verified != store.VerifiedOps {
-		// The tree before the commit, which is the one we hold, has nothing where a record is
-		// created: the store need not look.
+		// The tree before the commit, which is the tree that we hold, has no record at the path of
+		// a creation: the store need not look for one.
 		for i := range c.ops {
 			c.ops[i].New = p.ops[i].CID.Defined() && !p.ops[i].Prev.Defined()
 		}
@@ -192,7 +192,7 @@ func (c *check) apply(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// move sets the row to the commit.
+// move writes the rev, the root and the verification of the commit to the row.
 func (c *check) move(row *store.Repo) {
 	p := &c.proof
 	row.Rev, row.Data, row.Commit = p.commit.Rev, p.commit.Data, p.block
@@ -210,8 +210,8 @@ func (c *check) move(row *store.Repo) {
 	}
 }
 
-// overflow returns an error if a commit would make a repository exceed its share of what all
-// repositories use. It may do so a little early.
+// overflow returns an error if a commit would make a repository exceed its limits of collections or
+// hidden keys. It may do so slightly below the limits.
 func overflow(row *store.Repo, ops []repo.SliceOp) error {
 	if int(row.Collections)+len(ops) <= collectionsMax && int(row.Hidden)+len(ops) <= hiddenMax {
 		return nil

@@ -11,8 +11,8 @@ import (
 	"cistern/store"
 )
 
-// prepareCommit verifies a #commit or #sync if it is to be applied. For other events no key is
-// looked up: there may be millions of them.
+// prepareCommit verifies a #commit or #sync that may be applied. For an event that is not applied
+// no key is looked up: there may be millions of such events.
 func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 	switch row.State {
 	case store.StatePending, store.StateResync:
@@ -24,7 +24,7 @@ func (it *item) prepareCommit(row *store.Repo) (done bool, err error) {
 			break
 		}
 		if _, known := it.backlog.identify(row, it.now); known && it.check.verify(row) != needNothing {
-			it.check.made = false // the key may have changed: the fetch reads it again
+			it.check.made = false // the key may have changed: the fetch will read it again
 		}
 	case store.StateGone:
 		if it.rev <= max(row.SeenRev, row.Rev) {
@@ -90,16 +90,16 @@ func (it *item) decideCommit(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// mayFollow reports whether a commit may be applied to a repository that waits for its host: the
-// copy that we hold must be complete.
+// mayFollow reports whether a commit may be applied to a repository that waits for its host: our
+// copy must be complete.
 func (it *item) mayFollow(row *store.Repo) bool {
 	whole := row.Ordinal != 0 && row.Rev != "" && !row.Torn && !row.Lacks && !row.Status.Hidden() && row.Tracked != store.Untracked
 	return whole && it.job == jobCommit && !it.f.TooBig && !it.r.store.Fetching(row.DID)
 }
 
-// followWaiting applies a commit that follows the tree we hold, although the repository waits for
-// its host: a host that imported a repository may name a rev that no commit has, and the account
-// writes meanwhile. If no newer rev was announced, the row is synced again.
+// followWaiting applies a commit that follows our copy although the repository waits for its host.
+// A host that imported a repository may announce a rev that no commit has, and the account writes
+// meanwhile. If no newer rev was announced, the row is synced again.
 func (it *item) followWaiting(w *writing, row *store.Repo) error {
 	fit := false
 	if it.check.made && it.rev > row.Rev && it.mayFollow(row) {
@@ -124,8 +124,8 @@ func (it *item) followWaiting(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// mayRevive reports whether a commit of an inactive account is a reason to ask its host: not if the
-// host is asked soon anyway, nor if a relay has hidden the account, which the host cannot undo.
+// mayRevive reports whether a commit of an inactive account is a reason to ask its host. It is none
+// if the host is asked soon anyway, or if a relay, which the host cannot overrule, has hidden it.
 func mayRevive(row *store.Repo, now time.Time) bool {
 	soon := row.Retry.Next != 0 && row.Retry.Next <= now.Add(reviveSoon).Unix()
 	return row.Tracked != store.Untracked && row.Resolved != 0 && !soon && !row.HiddenByRelay()
@@ -147,8 +147,9 @@ func (it *item) revive(w *writing, row *store.Repo) {
 	w.wake = true
 }
 
-// unconfirmed reports whether an account is inactive only by the listing of some host, or by an event
-// that came first, without a lookup of its host. If such an account commits, it is checked.
+// unconfirmed reports whether the status of an inactive account comes only from the listing of some
+// host, or from the first event about the account, before its host was looked up. If such an
+// account commits, its host is asked.
 func unconfirmed(row *store.Repo) bool {
 	return row.State == store.StateGone && row.Tracked != store.Untracked && row.Ordinal == 0 && row.Resolved == 0 && row.Retry.Next == 0
 }
@@ -164,7 +165,7 @@ func (it *item) decideSynced(w *writing, row *store.Repo) error {
 		it.outcome = outcomeDesynced
 		return nil
 	case !it.check.made:
-		it.outcome = outcomeAgain // the row was not synced when we prepared
+		it.outcome = outcomeAgain // the row was not synced when the item was prepared
 		return nil
 	case it.job == jobSync:
 		it.decideSync(w, row)
@@ -173,7 +174,8 @@ func (it *item) decideSynced(w *writing, row *store.Repo) error {
 	return it.advance(w, row)
 }
 
-// advance applies a prepared commit to a complete repository, or has the repository fetched again.
+// advance applies a prepared commit to a complete repository. If the commit does not fit, the
+// repository is fetched again.
 func (it *item) advance(w *writing, row *store.Repo) error {
 	v, err := it.check.judge(row)
 	if err != nil {
@@ -206,8 +208,8 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 		it.r.tally.rejected.WithLabelValues(reasonOf(it.check.bad)).Inc()
 		it.desync(w, row, rev, true, "commit %s: %v", rev, it.check.bad)
 	case unproven:
-		// A host that leaves out the proof may leave out operations too. A full copy an hour
-		// reveals that; until the next one the row states what its copy rests on (VerifiedOps).
+		// A host that leaves out the proof may leave out operations too. At most one full copy an
+		// hour reveals that. Until then the row states that the copy is unproven (VerifiedOps).
 		it.outcome = outcomeDesynced
 		it.desync(w, row, rev, false, "commit %s lacks the proof that its operations are complete", rev)
 	case unsure:
@@ -216,9 +218,9 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 	}
 }
 
-// desync queues a complete repository for a fetch, now or when the budget allows. With recheck the
-// fetch first asks the host whether it has a newer rev: the event was wrong, or came from another
-// party than the host.
+// desync queues a complete repository for a fetch, now or when the budget allows. If recheck is
+// set, the fetch first asks the host whether it has a newer rev: the event may be wrong or not from
+// the host.
 func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, why string, args ...any) {
 	b := w.b
 	it.backlog.learn(w, row)
@@ -242,7 +244,7 @@ func (it *item) desync(w *writing, row *store.Repo, rev string, recheck bool, wh
 	it.r.opts.Logger.Debug("repository is fetched again", "did", row.DID, "rev", rev, "err", fmt.Sprintf(why, args...))
 }
 
-// buffer keeps a commit until the copy in flight is complete. It is verified then.
+// buffer stores a commit until the copy in flight is complete. The commit is verified then.
 func (it *item) buffer(w *writing, row *store.Repo) {
 	if it.rev <= row.Rev {
 		return
@@ -264,7 +266,7 @@ func (it *item) seen(w *writing, row *store.Repo, rev string) {
 	w.b.PutRepo(row)
 }
 
-// decideCoalesced handles the commits that were dropped for lack of room.
+// decideCoalesced handles the commits that were dropped because the backlog was full.
 func (it *item) decideCoalesced(w *writing, row *store.Repo) error {
 	pds := row.PDS
 	if l := it.backlog; l.got != needNothing && l.err == nil {

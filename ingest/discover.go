@@ -8,9 +8,9 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// wanted reports whether an event is of a repository that we follow, or may follow from now on, and
-// why. A repository that the filter excludes is followed until its row is dropped: the exclusion may
-// be lifted before, and the row must not lack what happened meanwhile.
+// wanted reports whether the repository of an event is followed, or may be followed because of the
+// event, and why. A repository that the filter excludes is followed until its row is dropped: if
+// the exclusion is lifted before that, the row must not lack any event.
 func (it *item) wanted(row *store.Repo) (why store.Why, ok bool) {
 	f, why := it.r.store.Filter(), row.Tracked
 	switch {
@@ -31,8 +31,7 @@ func (it *item) wanted(row *store.Repo) (why store.Why, ok bool) {
 	return store.Untracked, false
 }
 
-// signals reports whether the operations of a commit touch a collection because of which its repository is to be
-// followed.
+// signals reports whether the operations of a commit touch a collection that a signal names.
 func signals(f store.FilterVersion, ops []frame.Op) bool {
 	for _, op := range ops {
 		if collection, _, ok := repo.SplitPath(op.Path); ok && f.Signal(collection) {
@@ -42,8 +41,7 @@ func signals(f store.FilterVersion, ops []frame.Op) bool {
 	return false
 }
 
-// discover follows an unknown repository. The event is unverified: the fetch finds out what is
-// true.
+// discover follows an unknown repository. The event is unverified: the fetch verifies it.
 func (it *item) discover(w *writing, row *store.Repo, rev string) {
 	why, ok := it.wanted(row)
 	if !ok {

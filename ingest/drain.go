@@ -9,8 +9,8 @@ import (
 	"cistern/store"
 )
 
-// drainStep is the result of one look at the buffer: commits that the copy has already, and the
-// first that it lacks.
+// drainStep is the result of one read of the buffer: the commits that the copy already includes,
+// and the first commit that it lacks.
 type drainStep struct {
 	attempt uint64
 	stale   []string
@@ -28,7 +28,7 @@ var (
 	errNoCommit = fmt.Errorf("a buffered message is not a commit: %w", repo.ErrInvalid)
 )
 
-// startDrain has the buffered commits of a backlog handled before its events.
+// startDrain makes the shard handle the buffered commits of a backlog before its events.
 func (s *shard) startDrain(l *backlog) {
 	if !l.drain {
 		l.drain = true
@@ -91,8 +91,8 @@ func (it *item) prepareDrain() (done bool, err error) {
 	return false, nil
 }
 
-// decideDrain takes one commit out of the buffer. The batch that takes the last one ends the drain;
-// a crash before that leaves a draining row with the commits that its copy lacks.
+// decideDrain removes one commit from the buffer. The batch that removes the last commit ends the
+// drain. A crash before that leaves a draining row with the commits that its copy lacks.
 func (it *item) decideDrain(w *writing, row *store.Repo) error {
 	d := &it.drain
 	if row.State != store.StateDraining {
@@ -135,8 +135,8 @@ func (it *item) decideDrain(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// drained ends a drain. If a higher rev was announced than the buffer had, the repository is queued
-// with Recheck, so that its host decides whether that rev exists.
+// drained ends a drain. If the announced rev is higher than all revs in the buffer, the repository
+// is queued with Recheck, so that its host decides whether that rev exists.
 func (it *item) drained(w *writing, row *store.Repo) {
 	it.s.stopDrain(it.backlog)
 	if row.SeenRev > row.Rev {

@@ -17,8 +17,8 @@ const (
 	refusedPairsMax = 8192
 )
 
-// prepareIdentity has the document read, now or when the budget allows. What the event itself
-// states is ignored, as it is unverified.
+// prepareIdentity has the document read, now or when the budget allows. It ignores the content of
+// the event, which is not verified.
 func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 	at, l := stated(it.f, it.now), it.backlog
 	if at == row.IdentityTime || l.superseded(it.e, row, it.now) {
@@ -32,8 +32,8 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 	}
 	if l.got != needRefresh {
 		if f, waits := it.s.refreshes[l.did]; waits {
-			// one read serves all events until then; the row records that before the cursor passes
-			// this event
+			// one read serves all events until that time; the row records the read before the
+			// cursor passes this event
 			it.readAt = f.at
 			return false, nil
 		}
@@ -43,7 +43,7 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 		}
 	}
 	if l.got != needRefresh && l.web() && it.s.crowded(l, it.e) {
-		// as if the lookup had failed
+		// handled like a failed lookup
 		l.ident, l.err, l.got = identity.Identity{}, errCrowded, needRefresh
 	}
 	if l.got != needRefresh {
@@ -56,8 +56,9 @@ func (it *item) prepareIdentity(row *store.Repo) (done bool, err error) {
 var errCrowded = errors.New("too many events wait for an identity")
 
 // superseded reports whether a later #identity of the same source waits behind the first event and
-// has the document read: one read is enough. An event of another source does not count, since this
-// source's cursor may pass the first before that one is done; nor does one that is skipped as known.
+// will have the document read: one read is enough. An event of another source does not count, since
+// the cursor of this source may pass the first event before the other event is done. An event that
+// will be skipped as known does not count either.
 func (l *backlog) superseded(first *event, row *store.Repo, now time.Time) bool {
 	for _, e := range l.events[1:] {
 		if e.frame.Kind == frame.KindIdentity && e.src == first.src && stated(&e.frame, now) != row.IdentityTime {
@@ -111,8 +112,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 		it.outcome = outcomeFailed
 		row.Resolved = it.keptResolved(row)
 		if errors.Is(l.err, identity.ErrNotFound) && row.State == store.StateSynced {
-			// A tombstone, perhaps: backfill decides when a missing document hides and wipes the
-			// account.
+			// The DID may have a tombstone: backfill decides when that hides and wipes the account.
 			w.ask(row, "the DID has no document: looking it up again")
 		} else {
 			w.b.PutRepo(row)
@@ -127,7 +127,7 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	moved := l.learned(w, row)
 	switch {
 	case row.State == store.StateGone && row.PDS == host && !row.HiddenByRelay():
-		w.ask(row, "") // the host may have changed its statement as well
+		w.ask(row, "") // the host may have changed the status too
 	case row.State == store.StateSynced && row.PDS != host && it.job == jobRefresh:
 		// Events from the new host were refused until the document named it.
 		w.ask(row, "the account has moved to "+identity.HostOf(row.PDS)+": asking its new host for missed commits")
@@ -140,9 +140,9 @@ func (it *item) decideIdentity(w *writing, row *store.Repo) error {
 	return nil
 }
 
-// keptResolved returns when the document of the row was read, for a row whose identity is no longer
-// trusted since the document could not be read again: 0 if an #identity caused that, which may have
-// announced another key.
+// keptResolved returns the value of Resolved for a row whose document could not be read again, so
+// that its identity is no longer trusted. It is 0 if an #identity caused the lookup, because the
+// event may have announced a new key.
 func (it *item) keptResolved(row *store.Repo) int64 {
 	if it.job == jobIdentity || !passing(it.backlog.err) {
 		return 0
@@ -151,8 +151,9 @@ func (it *item) keptResolved(row *store.Repo) int64 {
 }
 
 // setIdentity writes an identity that was just read into the row, and reports whether its host
-// differs from the former. Statements of a former host about an inactive account no longer count:
-// the new host is asked at once. Whatever else the account waits for, it waits for the new host.
+// differs from the former. A former host's status of an inactive account no longer counts: the new
+// host is asked at once. If the account waits in the queue of the former host, it is moved to the
+// queue of the new host.
 func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.Time) (moved bool) {
 	moved = row.Key != "" && (row.Handle != ident.Handle || row.PDS != ident.PDS || row.Key != ident.Key)
 	if row.State == store.StateGone && row.Tracked != store.Untracked && row.PDS != ident.PDS && !row.HiddenByRelay() {
@@ -160,7 +161,7 @@ func setIdentity(w *writing, row *store.Repo, ident identity.Identity, now time.
 		w.wake = true
 	}
 	if row.PDS != "" && row.Pending.Host != 0 && identity.HostOf(row.PDS) != identity.HostOf(ident.PDS) {
-		// In the queue of the former host it would wait for a host that may be down or banned.
+		// The former host may be down or banned.
 		w.b.Rehost(row, identity.HostOf(ident.PDS))
 		w.wake = w.wake || row.State == store.StatePending
 	}
@@ -178,8 +179,8 @@ func (l *backlog) learn(w *writing, row *store.Repo) {
 	}
 }
 
-// authorise checks by the DID document that a PDS is the host of the event's account. Before it
-// refuses, it has the document read again. With done, the event waits or is refused.
+// authorise checks in the DID document that a PDS is the host of the event's account. Before it
+// refuses the event, it has the document read again. done means that the event waits or is refused.
 func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	ident, known := it.backlog.identify(row, it.now)
 	if known && identity.HostOf(ident.PDS) == host {
@@ -189,7 +190,7 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	pair := l.did + " " + host
 	if at, ok := s.refusedPairs[pair]; ok && it.now.Sub(at) < s.r.opts.RefuseFor {
 		if row.Known() {
-			// The account may be moving there just now: the document is read again when this
+			// The account may be moving to this host just now: the document is read again when the
 			// refusal has expired.
 			s.refreshAt(l.did, 1, at.Add(s.r.opts.RefuseFor))
 		}
@@ -204,7 +205,7 @@ func (it *item) authorise(row *store.Repo, host string) (done bool) {
 	}
 	if passing(l.err) {
 		if identity.HostOf(row.PDS) == host {
-			return false // as far as we know
+			return false // the row names this host
 		}
 		return it.refuse()
 	}

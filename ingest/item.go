@@ -17,16 +17,16 @@ const (
 	jobIdentity
 	jobAccount
 	jobDrain     // take a buffered commit
-	jobRefresh   // read an identity that could not be read when an #identity came
-	jobCoalesced // handle events of which only a rev was kept, or only the newest
+	jobRefresh   // read an identity that could not be read for an #identity
+	jobCoalesced // handle events of which only the highest rev or the newest was kept
 	jobs
 	jobNothing = jobs
 )
 
 var jobNames = [jobs]string{"commit", "sync", "identity", "account", "drained", "refresh", "coalesced"}
 
-// item is one step of one backlog. It is prepared without a lock, by a row that may be outdated,
-// and decided under the lock, by the current row.
+// item is one step of one backlog. It is prepared without a lock, with a row that may be outdated,
+// and decided under the lock, with the current row.
 type item struct {
 	s       *shard
 	r       *Runner
@@ -38,11 +38,11 @@ type item struct {
 	now     time.Time
 
 	outcome outcome
-	need    need // with outcomePark
+	need    need // set if the outcome is outcomePark
 
-	check  check     // of a #commit or #sync
+	check  check     // used for a #commit or #sync
 	future bool      // its rev is in the future by our clock
-	readAt time.Time // when the document is to be read for an #identity, zero for now
+	readAt time.Time // when to read the document for an #identity; zero: now
 	drain  drainStep
 }
 
@@ -65,7 +65,7 @@ func (it *item) begin(l *backlog, now time.Time) {
 	}
 }
 
-// take resets the item for an event, or for a step without one.
+// take resets the item for an event, or for a step without an event.
 func (it *item) take(l *backlog, e *event, now time.Time) {
 	it.s, it.r, it.backlog, it.now, it.job = l.shard, l.shard.r, l, now, jobNothing
 	it.outcome, it.need = outcomeSkipped, needNothing
@@ -110,14 +110,14 @@ func (it *item) finish(o outcome) (done bool, err error) {
 	return true, nil
 }
 
-// reject drops an event that is worthless for its repository.
+// reject drops an invalid event.
 func (it *item) reject(reason string) (done bool, err error) {
 	it.r.tally.rejected.WithLabelValues(reason).Inc()
 	return it.finish(outcomeRejected)
 }
 
-// prepare does what needs no lock. With done nothing is left to decide: as of the row that was
-// read, there is nothing to write.
+// prepare does the work that needs no lock. done means that nothing is left to decide: according to
+// the row that was read, there is nothing to write.
 func (it *item) prepare() (done bool, err error) {
 	switch it.job {
 	case jobNothing:
@@ -160,8 +160,8 @@ func (it *item) prepare() (done bool, err error) {
 	return it.prepareCommit(&row)
 }
 
-// fault returns why an event is worthless whatever we hold, as the reason for the metric, "" if it
-// is not.
+// fault returns why an event is invalid regardless of our copy, as the reason for the metric; "" if
+// it is valid.
 func (it *item) fault(row *store.Repo) (reason string) {
 	if !row.Known() && !validDID(it.backlog.did) {
 		return reasonDID
@@ -172,8 +172,8 @@ func (it *item) fault(row *store.Repo) (reason string) {
 	return "" // an #account or #identity counts even without a readable time
 }
 
-// revFault returns what is wrong with a rev by itself. A rev in the future would exclude all that
-// follow.
+// revFault returns why a rev is invalid, "" if it is valid. A rev in the future would make all
+// later commits look old.
 func revFault(rev string, now time.Time) (reason string) {
 	if _, err := repo.ParseTID(rev); err != nil {
 		return reasonRev
@@ -184,7 +184,7 @@ func revFault(rev string, now time.Time) (reason string) {
 	return ""
 }
 
-// decide does what the row demands. The row is locked.
+// decide applies the item to its row. The row is locked.
 func (it *item) decide(w *writing, row *store.Repo) error {
 	if it.future {
 		it.decideFuture(w, row)

@@ -12,15 +12,15 @@ import (
 
 const (
 	// outageFailures is how many lookups in a row must fail before the directories count as not
-	// answering. A single DID whose lookup always fails does not reach it while other lookups
-	// succeed.
+	// answering. A single DID whose lookup always fails does not reach this number while other
+	// lookups succeed.
 	outageFailures = 8
-	// outageFor is how long no further lookup is made after that. Queued lookups fail at once, so
-	// that their events do not each wait for a timeout of some seconds.
+	// outageFor is how long no lookup is made then. Queued lookups fail at once, so that their
+	// events do not each wait for a timeout of some seconds.
 	outageFor = 5 * time.Second
-	// heldKeyMax is the greatest age of a row's key that is used while no directory answers. A
-	// former key that was stolen is of no use for longer than that, even if its thief keeps the
-	// directories from answering.
+	// heldKeyMax is the maximum age of a row's key that is used while no directory answers. A
+	// stolen former key cannot be used longer than that, even by a thief who keeps the directories
+	// from answering.
 	heldKeyMax = 7 * 24 * time.Hour
 )
 
@@ -36,7 +36,7 @@ type outage struct {
 	until    time.Time
 }
 
-// lasts reports whether lookups fail at once now.
+// lasts reports whether the breaker is open: lookups fail at once.
 func (o *outage) lasts(now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,8 +61,8 @@ func (o *outage) note(err error, now time.Time) {
 
 // signedByHeld reports whether the event is signed by the key that the row holds, which was read
 // within heldKeyMax. While no directory answers, such a commit is applied (stale-if-error). The key
-// does not count if an #identity came after it whose document could not be read: it may be of a new
-// key.
+// does not count if the document could not be read for a later #identity, which may have announced
+// a new key.
 func (c *check) signedByHeld(row *store.Repo) bool {
 	if row.Resolved == 0 || c.now.Sub(time.Unix(row.Resolved, 0)).Abs() > heldKeyMax {
 		return false
@@ -71,16 +71,16 @@ func (c *check) signedByHeld(row *store.Repo) bool {
 	return err == nil && c.proof.signed(key) == nil
 }
 
-// accept uses the held key until the document can be read.
+// accept verifies the event by the held key until the document can be read.
 func (c *check) accept() need {
 	c.l.shard.refreshLater(c.l.did, 1, c.now)
 	return needNothing
 }
 
-// wantKey decides what an event waits for when the key in its row is old. If that key verifies the
-// event, one failed lookup suffices to use it, and none is made while the directories do not
-// answer. Otherwise the key may have been rotated: the event waits for the directory longer, since
-// the alternative is to fetch the whole repository.
+// wantKey decides for which lookup an event waits if the key in its row is old. If the old key
+// verifies the event, the key is used after one failed lookup, or without a lookup while the
+// directories do not answer. Otherwise the key may have been rotated: the event waits longer for
+// the directory, since the alternative is to fetch the whole repository.
 func (c *check) wantKey(row *store.Repo) need {
 	l := c.l
 	l.held = c.signedByHeld(row)

@@ -20,42 +20,41 @@ const (
 	groupMax      = 64
 	groupBytesMax = 1 << 20
 	// keptBytesMax bounds the memory of a buffered commit that an item keeps for reuse. After a
-	// commit of more than keptBlocksMax blocks the item drops the memory of its proof, which is a
-	// small multiple of them.
+	// commit of more than keptBlocksMax blocks the item drops the memory of its proof, which is
+	// proportional to the number of blocks.
 	keptBytesMax  = 16 << 10
 	keptBlocksMax = 64 << 10
 	// localMax bounds the events that are taken from the queue before they are handled.
 	localMax = 4 * groupMax
 	// waitsMax bounds the batches that wait to be durable.
 	waitsMax = 32
-	// drainsMax bounds the draining rows that are remembered, and drainsAtOnce those that take
-	// turns with events.
+	// drainsMax bounds the draining rows that are remembered, and drainsAtOnce the rows that are
+	// drained at a time, in turn with events.
 	drainsMax    = 4096
 	drainsAtOnce = 16
 
-	// backlogEventsMax bounds the events of one DID that wait for a task. All waiting events may
-	// hold one part in parkedShare of the readers' budget, and parkedEventsMax bounds their number,
-	// as events may be small.
+	// backlogEventsMax bounds the events of one DID that wait for a task. Waiting events may use
+	// one part in parkedShare of the readers' budget, and parkedEventsMax bounds their number,
+	// because events may be small.
 	backlogEventsMax = 256
 	parkedShare      = 2
 	parkedEventsMax  = 4096
 	// websBytesShare is the inverse of the part of parkedBytesMax that may wait for documents of
-	// did:web: their hosts may answer as slowly as they like, and other accounts must not suffer
-	// from that.
+	// did:web: hosts of did:web may answer slowly on purpose, which must not affect other accounts.
 	websBytesShare = 4
-	// coalescedMax bounds the coalesced events, of which a mark of 16 bytes is left.
+	// coalescedMax bounds the coalesced events. A mark of 16 bytes is left of each.
 	coalescedMax = 64 << 10
 	// answeredWithin is how fresh an answer must be for the directory to count as answering.
 	answeredWithin = time.Second
 
-	// A failed lookup is retried after a second, doubling; a dead directory so costs each DID some
-	// seconds.
+	// A failed lookup is retried after a second, doubling, so a dead directory delays each DID by
+	// some seconds.
 	lookupsMax         = 3
 	lookupsMaxAccount  = 12
 	lookupsMaxMismatch = 12 // some 8 minutes
 	lookupDelayBase    = time.Second
 	lookupDelayMax     = time.Minute
-	// refreshesMax bounds the identities that are read again later, of about 100 bytes.
+	// refreshesMax bounds the identities that are read again later, at about 100 bytes each.
 	refreshesMax    = 1024
 	refreshTriesMax = 12
 	dueEvery        = 200 * time.Millisecond
@@ -73,19 +72,19 @@ type shard struct {
 	r      *Runner
 	queue  chan *event
 	kick   chan struct{} // inbox or drains is not empty
-	parked atomic.Int64  // backlogs
+	parked atomic.Int64  // number of parked backlogs
 
 	mu     sync.Mutex
 	inbox  []*backlog          // mu guards: backlogs whose tasks are done
 	drains map[string]struct{} // mu guards: draining rows
-	missed bool                // mu guards: drains was full, so that rows were left out
+	missed bool                // mu guards: drains was full, and rows were left out
 
-	// owned by run, which may be called again:
+	// owned by run, across its calls:
 	backlogs     map[string]*backlog // backlogs that are not empty
-	idle         []*backlog          // for later DIDs
+	idle         []*backlog          // empty, for reuse
 	ready        []*backlog          // not parked, with something to do
 	back         []*backlog
-	later        []*backlog           // parked, with a task to be retried
+	later        []*backlog           // parked, with a task to retry
 	refreshes    map[string]refresh   // documents to be read again, by DID
 	refusedPairs map[string]time.Time // when a PDS was found not to be the host of a DID
 	nextDue      time.Time
@@ -153,7 +152,7 @@ func (s *shard) run(ctx context.Context, ended <-chan struct{}, waits chan<- fun
 	return nil
 }
 
-// receive takes an event if one is waiting.
+// receive takes an event from the queue, and reports whether there was one.
 func (s *shard) receive() bool {
 	select {
 	case e := <-s.queue:
@@ -175,7 +174,7 @@ func (s *shard) take(e *event) {
 	s.enqueue(l)
 }
 
-// backlog returns the backlog of a DID, which it creates if there is none.
+// backlog returns the backlog of a DID, and creates it if necessary.
 func (s *shard) backlog(did string) *backlog {
 	l := s.backlogs[did]
 	if l != nil {
@@ -215,7 +214,7 @@ func (s *shard) requeue(l *backlog) {
 	}
 }
 
-// finish removes the first event, which is done.
+// finish removes the first event of a backlog, which is done.
 func (s *shard) finish(l *backlog) {
 	e := l.events[0]
 	l.pop()
@@ -224,7 +223,8 @@ func (s *shard) finish(l *backlog) {
 	s.r.release(e)
 }
 
-// abandon releases the memory of events that an ended run did not handle. They are read again.
+// abandon releases the memory of events that an ended run did not handle. The events will be read
+// again.
 func (s *shard) abandon() {
 	for len(s.queue) > 0 {
 		s.r.release(<-s.queue)
@@ -245,7 +245,7 @@ func (s *shard) abandon() {
 	s.parked.Store(0)
 }
 
-// returned hands a backlog back when its task is done.
+// returned gives a backlog whose task is done back to the shard.
 func (s *shard) returned(l *backlog) {
 	s.mu.Lock()
 	s.inbox = append(s.inbox, l)
@@ -265,7 +265,7 @@ func (s *shard) drainSoon(did string) {
 	signal(s.kick)
 }
 
-// takeDrains begins to drain some rows, which take turns with events.
+// takeDrains begins to drain some rows, in turn with events.
 func (s *shard) takeDrains() error {
 	s.mu.Lock()
 	for did := range s.drains {
@@ -286,7 +286,7 @@ func (s *shard) takeDrains() error {
 	return nil
 }
 
-// handle makes a group of one step for each ready DID, and writes it.
+// handle makes one step for each ready DID, and writes the group of these steps.
 func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 	now := s.r.opts.Now()
 	s.group = s.group[:0]
@@ -359,13 +359,13 @@ func (s *shard) after(it *item) {
 	s.requeue(l)
 }
 
-// marks are the events of one source that a group has done.
+// marks are the seqs of one source's events that a group has finished.
 type marks struct {
 	src  *source
 	seqs []int64
 }
 
-// note records an event of the group as done.
+// note records that an event of the group is done.
 func (s *shard) note(m mark) {
 	for i := range s.marks {
 		if s.marks[i].src == m.src {
@@ -399,7 +399,7 @@ func (s *shard) write(now time.Time, items []item) (wait func() error, err error
 	})
 }
 
-// mark returns the events that the items have done.
+// mark returns the events that the items have finished, by source.
 func (s *shard) mark(items []item) []marks {
 	s.marks = s.marks[:0]
 	for i := range items {

@@ -5,13 +5,13 @@ import (
 	"cistern/store"
 )
 
-// decideSync applies a #sync, by which the host states the head of a repository without the
-// operations that led there.
+// decideSync applies a #sync, in which the host states the head of a repository without the
+// operations that led to it.
 func (it *item) decideSync(w *writing, row *store.Repo) {
 	switch {
 	case it.check.bad != nil && rejection(it.check.bad) == refusedEnvelope && it.check.proof.slice.Root() == repo.HashCID(row.Commit):
-		// The very commit we hold, under a rev that is not its own: hosts that imported a
-		// repository send this. Nothing is missing.
+		// This is the commit of our copy, under a rev that is not its own. Hosts that imported a
+		// repository send such events. Nothing is missing.
 		it.outcome = outcomeSkipped
 	case it.check.unsure:
 		it.fail(w, row, unsure)

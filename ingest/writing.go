@@ -6,21 +6,20 @@ import (
 	"cistern/store"
 )
 
-// writing collects the changes of a group, and makes those that several kinds of events have in
-// common.
+// writing collects the changes of a group, and has the changes that several kinds of events make.
 type writing struct {
 	r    *Runner
 	b    *store.Batch
-	now  time.Time // of the group
+	now  time.Time // time of the group
 	wake bool      // rows were enqueued for a fetch
 	// moved is the number of records wiped or listed again.
 	moved int64
 }
 
-// update changes rows of repositories and moves the cursors past the events that are thereby done.
-// wait is nil if nothing is written. Events count as done while the batch gets its place in the
-// log: a crash that loses them also loses every cursor past them. If a group writes nothing, its
-// events are done at once: the state that made them superfluous was applied before, and so is
+// update changes rows of repositories, and moves the cursors past the events of the change. wait is
+// nil if nothing is written. The events count as done when the batch gets its place in the log: a
+// crash that loses the changes also loses every cursor past them. If a group writes nothing, its
+// events are done at once: the state that made them superfluous was applied earlier, so it is
 // durable before any cursor that a later batch writes.
 func (r *Runner) update(now time.Time, dids []string, decide func(w *writing, rows []store.Repo) ([]marks, error)) (wait func() error, err error) {
 	w, writes := writing{r: r, now: now}, false
@@ -50,9 +49,8 @@ func (r *Runner) update(now time.Time, dids []string, decide func(w *writing, ro
 }
 
 // ask writes the row so that the account's host is asked for the latest commit: at once, or when
-// the budget of status changes allows. A fetch that waits asks it anyway. One under way is
-// repeated, within the same budget: beyond it, a flood of events would have the repository fetched
-// for ever.
+// the budget of status changes allows. A waiting fetch asks the host anyway. A fetch under way is
+// repeated, within the same budget: otherwise a flood of events could cause fetches for ever.
 func (w *writing) ask(row *store.Repo, why string) {
 	b := w.b
 	defer func() { b.PutRepo(row) }()
@@ -61,7 +59,7 @@ func (w *writing) ask(row *store.Repo, why string) {
 	}
 	if row.State == store.StatePending {
 		if w.r.budget.charge(row, statusAsk, w.now) == 0 {
-			row.Asked++ // a fetch under way may have read the repository before what was withheld
+			row.Asked++ // a fetch under way may have read the repository too early
 		}
 		return
 	}

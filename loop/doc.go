@@ -1,13 +1,13 @@
-// Package loop has the waits of loops.
+// Package loop wakes and delays the loops of the daemon.
 //
 // # Purpose
 //
 // The parts of the daemon are loops that look for work until a context ends. Package loop wakes
-// such a loop, lets it wait, spreads its delays, and tells its end from a failure.
+// such a loop, makes it wait, varies its delays, and distinguishes its end from a failure.
 //
 // # Invariants
 //
-//  1. No wake-up is lost: a loop that is woken while it works does not wait when it waits next.
+//  1. No wake-up is lost: if a loop is woken while it works, its next wait returns at once.
 //  2. Every wait ends with its context.
 //
 // # Concurrency

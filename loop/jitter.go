@@ -13,10 +13,11 @@ type Jitter struct {
 	rand *rand.Rand
 }
 
-// NewJitter makes a Jitter, whose delays a seed makes repeatable.
+// NewJitter returns a Jitter. Equal seeds give equal sequences of delays.
 func NewJitter(seed uint64) *Jitter { return &Jitter{rand: rand.New(rand.NewPCG(seed, 0))} }
 
-// Vary changes d by up to a tenth either way, so that what failed together is not retried together.
+// Vary changes d by up to a tenth in either direction, so that tasks that failed together are not
+// retried together.
 func (j *Jitter) Vary(d time.Duration) time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()

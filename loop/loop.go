@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Wake wakes the loop that sleeps on c, which has room for one signal. Signals that were not
+// Wake wakes the loop that sleeps on c, a channel with a buffer of one. Signals that were not
 // received yet coalesce.
 func Wake(c chan<- struct{}) {
 	select {
@@ -25,7 +25,7 @@ func Sleep(ctx context.Context, d time.Duration, c <-chan struct{}) {
 	}
 }
 
-// Quiet returns nil for an error that only says that ctx ended.
+// Quiet returns nil if err only reports that ctx ended, and err otherwise.
 func Quiet(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

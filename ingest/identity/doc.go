@@ -1,10 +1,9 @@
-// Package identity turns a DID into what an indexer needs of its document: where the repository is
-// hosted and which key signs it.
+// Package identity resolves a DID to the host of its repository and the key that signs it.
 //
 // # Purpose
 //
 // It resolves DIDs at PLC directories and did:web hosts, and caches the answers with their parsed
-// keys. It also has the policy for the addresses that names from outside may lead to.
+// keys. It also decides which addresses a name from outside may resolve to.
 //
 // # Invariants
 //
@@ -20,8 +19,9 @@
 //  5. Answers are bounded (BodyMax), lookups are bounded in time (Timeout), redirects are few and
 //     never leave https; the cache never exceeds CacheSize entries.
 //  6. Handles are declared, not verified: they are for display only.
-//  7. An identity of Remember is returned by Cached, never by Resolve, and any answer replaces it.
-//     So a Remember of an old row just after a Purge cannot break invariant 4.
+//  7. An identity that was stored by Remember is returned by Cached, never by Resolve, and any
+//     answer replaces it. So calling Remember with an old row just after Purge cannot break
+//     invariant 4.
 //  8. KeysAt believes the PLC directory, as Resolve does, and ignores nullified operations. A key
 //     that was rotated out is never valid for a time that is minutes later.
 //
@@ -29,8 +29,8 @@
 //
 // A Directory is safe for concurrent use and starts no goroutine. Its lock is never held over I/O:
 // Cached, Remember and Purge do not wait for lookups. Concurrent lookups of one DID share one
-// request, a flight. The first caller leads it with its own context; when that caller gives up,
-// another leads.
+// request, a flight. The first caller makes it with its own context; if that caller gives up, a
+// waiting caller repeats it.
 //
 // # Files
 //

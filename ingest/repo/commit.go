@@ -9,7 +9,7 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// ErrSignature is ErrInvalid in the one case where other keys, fetched again, may help.
+// ErrSignature is the ErrInvalid of a signature that does not verify: the key may have changed.
 var ErrSignature = fmt.Errorf("signature does not verify: %w", ErrInvalid)
 
 // commitVersion is the only version of the repository format in use.
@@ -21,7 +21,7 @@ type Commit struct {
 	Version int
 	Rev     string // a TID
 	Data    CID    // root node of the tree
-	Prev    CID    // zero for null, which it nearly always is
+	Prev    CID    // zero for null, the usual value
 	Sig     []byte
 }
 

@@ -2,20 +2,20 @@
 //
 // # Purpose
 //
-// It turns the bytes of a repository (CAR, tree, commit, record), as they come from outside, into
-// verified pieces, or refuses them.
+// It parses and verifies the bytes of a repository (CAR, tree, commit, record) that come from
+// outside, or refuses them.
 //
 // # Invariants
 //
 //  1. Bytes from outside never panic, and never cost more memory or time than the limits in
 //     limits.go allow. Invalid bytes are ErrInvalid; errors of a reader or a spool are not.
-//  2. A block handed out hashes to the CID it was asked by: it was hashed when it arrived.
+//  2. A returned block hashes to the requested CID: it was hashed when it arrived.
 //  3. A Walk that returns nil has visited every record of the tree once, in key order, and the tree
 //     has the only form that the protocol allows for these records.
-//  4. A result depends on the bytes only, not on the order of a CAR's blocks, on how much of it was
-//     spooled, or on the index's seed.
-//  5. Invert returns the root of the tree without the operations, or an error. Of a node that is
-//     not in the slice it uses only the CID.
+//  4. A result depends on the bytes only, not on the order of a CAR's blocks, on how much of the
+//     CAR was spooled, or on the index's seed.
+//  5. Invert returns the root of the tree without the operations, or an error. It uses only the CID
+//     of a node that is not in the slice.
 //
 // # Concurrency
 //

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// source reads a CAR. It distinguishes errors in the data (ErrInvalid) from those of the transport,
-// which it wraps.
+// source reads a CAR. It returns ErrInvalid for errors in the data, and wraps errors of the
+// transport.
 type source struct {
 	r     io.Reader
 	total int64 // bytes read from r
@@ -88,9 +88,9 @@ func (b *body) length() (n uint64, k int, err error) {
 	return 0, 0, fmt.Errorf("section length exceeds 64 bits: %w", ErrInvalid)
 }
 
-// isForeign reports whether a section holds a block under a CID of another form than a repository's: of
-// another version, codec or hash. No commit and no tree can refer to such a block, and the
-// repository specification has readers ignore blocks without a reference.
+// isForeign reports whether the CID of a section's block has a version, codec or hash that
+// repositories do not use. No commit and no tree can refer to such a block, and the repository
+// specification has readers ignore blocks without a reference.
 func isForeign(section []byte) bool {
 	if len(section) >= len(cidPrefix) && string(section[:len(cidPrefix)]) == cidPrefix {
 		return false
@@ -115,8 +115,8 @@ const (
 	cidV0Bytes  = len(cidV0Prefix) + 32
 )
 
-// header reads the CAR's header and returns its first root, zero if it has no root and that is
-// allowed.
+// header reads the CAR's header and returns its first root. If rootless is set, a CAR without a
+// root is allowed, and the root is zero.
 func (b *body) header(rootless bool) (CID, error) {
 	h, _, err := b.section(headerBytesMax)
 	if err == io.EOF {

@@ -2,13 +2,14 @@
 //
 // # Purpose
 //
-// A record is a map in DAG-CBOR, from outside. Its JSON form is that of the AT Protocol data model.
+// It converts a record, a DAG-CBOR map from outside, into the JSON form that the AT Protocol data
+// model defines.
 //
 // # Invariants
 //
 //  1. Bytes from outside never panic, and take time and memory in proportion to their length.
-//  2. What is appended is valid JSON, the same for the same bytes; or nothing is, and the error says
-//     at which byte and why.
+//  2. Append appends valid JSON that depends only on the record's bytes. If there is no JSON form,
+//     it appends nothing, and the error states the byte and the reason.
 //
 // # Concurrency
 //

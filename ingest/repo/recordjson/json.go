@@ -35,13 +35,13 @@ var cidText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding
 // becomes {"$link":"b…"}, bytes become {"$bytes":"…"} in standard base64 without padding, keys
 // keep their order, and nothing is escaped for HTML.
 //
-// The error is repo.ErrInvalid, with dst returned as it was, is what the data model or DAG-CBOR forbid: a value
-// that is not a map, floats, undefined, tags other than links, indefinite or needlessly long
-// heads, integers beyond 64 bits with sign, keys that are not strings or stand twice, invalid
-// UTF-8, trailing bytes, more than 1 MiB, nesting beyond 128. Keys out of canonical order are
-// accepted in maps of at most 64, since encoders in the wild produce them. Maps that imitate
-// links, bytes or blobs ({"$link": text} and the like) are passed through unjudged, as the
-// reference PDS does.
+// If the data model or DAG-CBOR forbids the record, Append returns repo.ErrInvalid and dst
+// unchanged. Forbidden are: a value that is not a map, floats, undefined, tags other than links,
+// indefinite or needlessly long heads, integers beyond 64 bits with sign, keys that are not strings
+// or occur twice, invalid UTF-8, trailing bytes, more than 1 MiB, nesting beyond 128. Keys out of
+// canonical order are accepted in maps of at most 64, since encoders in the wild produce them. Maps
+// that imitate links, bytes or blobs ({"$link": text} and the like) are not checked, as on the
+// reference PDS.
 func Append(dst, block []byte) ([]byte, error) {
 	t := transcoder{in: block, out: dst}
 	if err := t.record(); err != nil {
@@ -56,13 +56,13 @@ type Error struct {
 	why error
 }
 
-// Error is the reason, for a log.
+// Error returns the reason, for a log.
 func (e *Error) Error() string { return fmt.Sprintf("record to JSON at %s", e.Reason()) }
 
-// Unwrap makes it repo.ErrInvalid.
+// Unwrap returns the cause and repo.ErrInvalid.
 func (e *Error) Unwrap() []error { return []error{e.why, repo.ErrInvalid} }
 
-// Reason is the reason, for readers of the record.
+// Reason returns the reason, for readers of the record.
 func (e *Error) Reason() string { return fmt.Sprintf("byte %d: %v", e.at, e.why) }
 
 type transcoder struct {
@@ -261,8 +261,8 @@ func isUsualCID(c []byte) bool {
 	return len(c) == repo.CIDBytes && c[0] == 1 && (c[1] == 0x71 || c[1] == 0x55) && c[2] == 0x12 && c[3] == 0x20
 }
 
-// mapKeys finds keys that are in one map twice. In canonical order, shorter keys first and
-// equally long ones by their bytes, it takes one comparison a key.
+// mapKeys finds duplicate keys of a map. If the keys are in canonical order, shorter keys first and
+// keys of equal length by their bytes, it takes one comparison a key.
 type mapKeys struct {
 	in       []byte
 	n        int
