@@ -116,18 +116,19 @@ func message(f *format, ev *store.Event) string {
 	return string(out[1:])
 }
 
-// Subscribe reads the parameters of a version of Jetstream, and finds where the stream begins.
-func Subscribe(version int, log Log, r *http.Request) (cursor uint64, err error) {
+// Subscribers read the parameters of both versions of Jetstream, and find where the stream begins.
+func Subscribers(log Log) (both [2]func(r *http.Request) (cursor uint64, err error)) {
 	d := newTest(log, Options{})
-	read := d.subscribe1
-	if version == 2 {
-		read = d.subscribe2
+	for i, read := range []func(*http.Request) (subscription, error){d.subscribe1, d.subscribe2} {
+		both[i] = func(r *http.Request) (uint64, error) {
+			s, err := read(r)
+			if err == nil {
+				err = s.protocol.locate(r.Context(), log, &s)
+			}
+			return s.cursor, err
+		}
 	}
-	s, err := read(r)
-	if err == nil {
-		err = s.protocol.locate(r.Context(), log, &s)
-	}
-	return s.cursor, err
+	return both
 }
 
 // ReadOptions reads a message of a consumer of version 1 of Jetstream.

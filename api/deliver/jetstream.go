@@ -42,9 +42,9 @@ func (q params) jetstreamPosition() (p position, err error) {
 	return p, nil
 }
 
-// since turns a position into the id to begin at. A position that the log has not reached is the
+// settle turns a position into the id to begin at. A position that the log has not reached is the
 // head: that is usual for a client that begins at the time of its own clock.
-func since(log Log, p *position) error {
+func settle(log Log, p *position) error {
 	if p.given && p.cursor >= timeCursors {
 		id, err := log.FirstSince(int64(p.cursor))
 		if err != nil {

@@ -79,7 +79,7 @@ var jetstream1 = &protocol{
 	messageBytesMax: optionsBytesMax,
 	locate: func(_ context.Context, log Log, s *subscription) error {
 		s.clamps = true
-		return since(log, &s.position)
+		return settle(log, &s.position)
 	},
 	message: readOptions,
 	failure: noFailure,

@@ -149,7 +149,7 @@ const (
 // the first message says.
 func locate2(ctx context.Context, log Log, s *subscription) error {
 	asked := s.position
-	if err := since(log, &s.position); err != nil {
+	if err := settle(log, &s.position); err != nil {
 		return err
 	}
 	if !asked.given {

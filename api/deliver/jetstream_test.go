@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
@@ -302,14 +303,13 @@ func FuzzJetstream(f *testing.F) {
 	} {
 		f.Add(query)
 	}
-	events := spaced(20)
+	log := delivertest.NewLog(spaced(20)...)
+	log.Tail = 3
+	both := deliver.Subscribers(log)
 	f.Fuzz(func(t *testing.T, query string) {
-		log := delivertest.NewLog(events...)
-		log.Tail = 3
-		for version := 1; version <= 2; version++ {
-			r := httptest.NewRequest(http.MethodGet, "/", nil)
-			r.URL.RawQuery = query
-			cursor, err := deliver.Subscribe(version, log, r)
+		for _, subscribe := range both {
+			r := &http.Request{Method: http.MethodGet, URL: &url.URL{RawQuery: query}}
+			cursor, err := subscribe(r)
 			var refusal *wire.Refusal
 			if err != nil && !errors.As(err, &refusal) {
 				t.Errorf("%q: %v", query, err)
