@@ -13,7 +13,7 @@
 //     answers.
 //  2. The cursor of a source is the low watermark: every event up to it was skipped, or is in an
 //     earlier batch or the batch that writes the cursor. It moves past skipped events too, and
-//     never moves backwards.
+//     never moves backwards, unless it is dropped: for a new count (gap.go), or by ForgetCursor.
 //  3. Nothing is applied to a repository that is incomplete, hidden, or being fetched: its commits
 //     are buffered durably, or its row records the highest rev announced. A complete repository
 //     that waits for its host accepts commits that follow its tree.
@@ -35,17 +35,19 @@
 //
 // # Concurrency
 //
-// Run owns every goroutine: for each source, one that reads the socket and one that pings; one for
-// each shard, and one that waits for its batches to be durable; a bounded pool of lookups. Drain,
-// Sources, AddSource, RemoveSource and ForgetCursor may be called from any goroutine. tracker.mu,
-// source.mu, sources.mu and shard.mu are never held over I/O; sources.mu is taken before source.mu.
+// Run owns every goroutine: one that starts sources, and for each source a reader and one that
+// pings; one that saves cursors and requests owed comparisons; for each shard, the shard and one
+// that waits for its batches; bounded pools for lookups, for those of #identity, for those of
+// did:web, and for account events that change many records. Drain, Sources, AddSource, RemoveSource
+// and ForgetCursor may be called from any goroutine. tracker.mu, source.mu, sources.mu and shard.mu
+// are never held over I/O; sources.mu is taken before source.mu.
 //
 // # Files
 //
 //	runner.go  Runner, Run            options.go  Options           limits.go   limits of sockets
 //	gap.go     missed messages        direct.go   hosts followed directly
 //	source.go  one source             socket.go   its connection    event.go    one message
-//	sources.go the set of sources     address.go  their addresses   order.go    cursors, watermarks
+//	sources.go the set of sources     address.go  their addresses   watermark.go  cursors
 //	shard.go   queues by DID          park.go     waiting DIDs      item.go     one step of a DID
 //	writing.go changes of a group     check.go    verification      verify.go   proofs of sync v1.1
 //	commit.go  #commit                sync.go     #sync             drain.go    buffered commits
