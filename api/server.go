@@ -141,7 +141,7 @@ func New(o Options) (*Server, error) {
 	}
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
 	delivery, err := deliver.New(deliver.Options{
-		Log: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
+		Log: o.Store, Records: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
 		Refused: m.refused, Watch: a.watch, Refusal: refusalOf, SubscribersMax: o.SubscribersMax,
 		WriteTimeout: o.WriteTimeout, PageBytes: o.PageBytes, PageEvents: o.PageEvents,
 		SharedBytes: o.SharedBytes, Jetstream1Dictionary: o.JetstreamDictionary,

@@ -14,9 +14,20 @@ var (
 	cisternCBOR = &format{name: "cistern+cbor", encoder: func() encoder { return &cisternEncoder{cbor: true} }}
 )
 
+// withTokens returns the formats of streams that begin with a snapshot, without and with CBOR.
+func withTokens(epoch string) map[bool]*format {
+	made := func(name string, cbor bool) *format {
+		return &format{name: name, encoder: func() encoder {
+			return &cisternEncoder{cbor: cbor, tokens: logTokens(epoch)}
+		}}
+	}
+	return map[bool]*format{false: made("cistern+tokens", false), true: made("cistern+cbor+tokens", true)}
+}
+
 // cisternEncoder writes events as docs/http.md describes them.
 type cisternEncoder struct {
-	cbor bool // also include the record as base64
+	cbor   bool        // also include the record as base64
+	tokens tokenWriter // zero: without tokens
 
 	// head is the common part of consecutive events of one commit.
 	head []byte
@@ -28,6 +39,17 @@ type cisternEncoder struct {
 func (e *cisternEncoder) encode(dst []byte, ev *store.Event) (_ []byte, result encodeResult) {
 	out := append(dst, `{"id":`...)
 	out = strconv.AppendUint(out, ev.ID, 10)
+	if e.tokens.head != nil {
+		out = append(e.tokens.appendEvent(append(out, `,"token":"`...), ev.ID), '"')
+	}
+	if out, result = e.body(out, ev); result == notInFormat {
+		return dst, notInFormat
+	}
+	return out, result
+}
+
+// body appends what follows the id of an event.
+func (e *cisternEncoder) body(out []byte, ev *store.Event) (_ []byte, result encodeResult) {
 	switch ev.Kind {
 	case store.KindRecord:
 		out, result = e.record(out, ev)
@@ -36,7 +58,7 @@ func (e *cisternEncoder) encode(dst []byte, ev *store.Event) (_ []byte, result e
 	case store.KindAccount:
 		out = appendAccount(out, ev)
 	default:
-		return dst, notInFormat
+		return out, notInFormat
 	}
 	return append(out, "}}"...), result
 }

@@ -19,6 +19,8 @@ type Options struct {
 	// Log is the log that streams read, and Epoch the epoch of its store. Required.
 	Log   Log
 	Epoch string
+	// Records are what snapshots read. Default: there are no snapshots.
+	Records Records
 	// Logger. Default: discard.
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
@@ -105,6 +107,10 @@ type Delivery struct {
 	refusal      func(error) (name, message string)
 
 	jetstream1Zstd *format // nil without a dictionary
+
+	records    Records
+	snapshots  *semaphore.Weighted // one for each page of a snapshot being read
+	withTokens map[bool]*format
 }
 
 // New returns a Delivery, whose handlers serve streams.
@@ -129,7 +135,8 @@ func New(o Options) (*Delivery, error) {
 			max(1, o.SubscribersMax/streamsShare)),
 		held: clients.NewTurns(heldBytesMax), max: int64(o.SubscribersMax),
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
-		refusal: o.Refusal, jetstream1Zstd: zstd1}, nil
+		refusal: o.Refusal, jetstream1Zstd: zstd1, records: o.Records,
+		snapshots: semaphore.NewWeighted(snapshotReadersMax), withTokens: withTokens(o.Epoch)}, nil
 }
 
 // Wait waits until no stream is open. Meanwhile, none can be opened.

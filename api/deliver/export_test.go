@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -29,7 +30,10 @@ func refusalOf(err error) (name, message string) {
 }
 
 func newTest(log Log, o Options) *Delivery {
-	o.Log, o.Epoch, o.Refusal = log, "epoch1", refusalOf
+	o.Log, o.Epoch, o.Refusal = log, cmp.Or(o.Epoch, "epoch1"), refusalOf
+	if r, ok := log.(Records); ok && o.Records == nil {
+		o.Records = r
+	}
 	d, err := New(o)
 	if err != nil {
 		panic(err)
@@ -158,4 +162,26 @@ func Encode(events []store.Event, lists ...[]int32) (bytes []int) {
 		bytes = append(bytes, m.bytes)
 	}
 	return bytes
+}
+
+// StreamHandlerUntil is StreamHandler, and waits until no stream is open.
+func StreamHandlerUntil(log Log, o Options) (h http.Handler, wait func(context.Context) error) {
+	d := newTest(log, o)
+	return handler(d), d.Wait
+}
+
+// RecordToken is the token of a record of a pass.
+func RecordToken(epoch string, p *store.Pass, at store.RecordPosition) string {
+	w := passTokens(epoch, p)
+	return string(w.appendRecord(nil, p.Order, at))
+}
+
+// ReencodeToken reads a token and writes it again.
+func ReencodeToken(text string) (string, error) {
+	t, err := parseToken(text)
+	if err != nil || t.order == inLog {
+		w := logTokens(t.epoch)
+		return string(w.appendEvent(nil, t.head)), err
+	}
+	return RecordToken(t.epoch, &store.Pass{Head: t.head, End: t.end, Order: t.order}, t.at), nil
 }

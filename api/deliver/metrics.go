@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	subscribers prometheus.Gauge
+	snapshots   prometheus.Gauge
 	events      prometheus.Counter
 	bytes       prometheus.Counter
 	read        prometheus.Counter     // pages
@@ -22,6 +23,9 @@ func newMetrics(reg prometheus.Registerer, refused prometheus.Counter) (*metrics
 		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "cistern_api_subscribers", Help: "Open streams.",
 		}),
+		snapshots: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "cistern_api_snapshots", Help: "Streams that are sending a snapshot.",
+		}),
 		events: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "cistern_api_stream_events_total", Help: "Events sent to subscribers.",
 		}),
@@ -32,7 +36,7 @@ func newMetrics(reg prometheus.Registerer, refused prometheus.Counter) (*metrics
 			Name: "cistern_api_streams_ended_total", Help: "Ended streams by reason.",
 		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.subscribers, m.events, m.bytes, pages, m.ended} {
+	for _, c := range []prometheus.Collector{m.subscribers, m.snapshots, m.events, m.bytes, pages, m.ended} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -39,7 +39,11 @@ func (d *Delivery) Stream(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return wire.Invalid("include %s: only cbor can be included", wire.Echo(include))
 	}
-	return d.open(w, r, subscription{protocol: streamProtocol, position: at, filter: f, format: form})
+	s, err := d.resumption(q, subscription{protocol: streamProtocol, position: at, filter: f, format: form})
+	if err != nil {
+		return err
+	}
+	return d.open(w, r, s)
 }
 
 // streamProtocol is that of /stream.
@@ -68,6 +72,8 @@ type subscription struct {
 	most     uint32 // bytes of a message; longer ones are left out; 0: any number
 	waits    bool   // for the first change, before the first event
 	first    []byte // the message before all events; nil: none
+	snapshot *snapshot
+	tokens   bool // the events carry tokens, as the stream began with a snapshot
 }
 
 // position is where a stream begins.

@@ -47,7 +47,7 @@ func (u *subscriber) run(ctx context.Context) {
 	defer stop()
 	g.Go(u.listen)
 	g.Go(func() error {
-		err := u.begin(peer)
+		err := u.outdated(u.begin(peer))
 		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
 			err = context.Cause(peer) // the error of listen
 		}
@@ -115,13 +115,17 @@ func (u *subscriber) leave(deadline time.Time) {
 // follows the log from it.
 func (u *subscriber) begin(ctx context.Context) error {
 	if u.subscription.epoch != "" && u.subscription.epoch != u.Delivery.epoch {
-		return wire.Refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so begin at cursor 0",
-			wire.Echo(u.subscription.epoch), u.Delivery.epoch)
+		again := "begin at cursor 0"
+		if u.tokens {
+			again = "begin a new snapshot"
+		}
+		return wire.Refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so %s",
+			wire.Echo(u.subscription.epoch), u.Delivery.epoch, again)
 	}
 	pings := time.NewTicker(pingEvery)
 	defer pings.Stop()
 	if u.waits {
-		if err := u.attend(ctx, u.cursor, nil, pings.C); err != nil {
+		if err := u.attend(ctx, u.cursor, nil, pings.C, u.changes); err != nil {
 			return err
 		}
 		if !u.given {
@@ -130,6 +134,11 @@ func (u *subscriber) begin(ctx context.Context) error {
 	}
 	if u.first != nil {
 		if err := u.send(ctx, u.format.appendFrame(nil, u.first)); err != nil {
+			return err
+		}
+	}
+	if u.snapshot != nil {
+		if err := u.sendSnapshot(ctx, pings.C); err != nil {
 			return err
 		}
 	}
@@ -163,7 +172,7 @@ func (u *subscriber) follow(ctx context.Context, cursor uint64, pings <-chan tim
 			more = now
 		}
 		cursor = next
-		if err := u.attend(ctx, cursor, more, pings); err != nil {
+		if err := u.attend(ctx, cursor, more, pings, u.changes); err != nil {
 			return err
 		}
 	}
@@ -194,10 +203,22 @@ func (s *scratch) release() {
 func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, err error) {
 	s := scratches.Get().(*scratch)
 	defer s.release()
-	next, events, held, err := u.take(ctx, cursor, s)
+	events := 0
+	held, err := u.take(ctx, s, func() (err error) {
+		next, events, err = u.load(ctx, cursor, s)
+		return err
+	})
 	defer u.release(held)
-	if err != nil || len(s.frames) == 0 {
-		return next, err
+	if err != nil {
+		return 0, err
+	}
+	return next, u.flush(ctx, s, events)
+}
+
+// flush sends the frames in s, which have that many events.
+func (u *subscriber) flush(ctx context.Context, s *scratch, events int) error {
+	if len(s.frames) == 0 {
+		return nil
 	}
 	frames := s.frames[0]
 	if len(s.frames) > 1 {
@@ -208,34 +229,41 @@ func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, e
 		frames = s.bytes
 	}
 	if err := u.send(ctx, frames); err != nil {
-		return 0, err
+		return err
 	}
 	u.alive()
 	u.metrics.events.Add(float64(events))
 	u.metrics.bytes.Add(float64(len(frames)))
-	return next, nil
+	return nil
 }
 
-// take puts the frames to send of the page at cursor into s, and reserves the bytes of a long page.
-// Without room it drops the page and reads it again once there is, so that waiting costs no memory.
-func (u *subscriber) take(ctx context.Context, cursor uint64, s *scratch) (next uint64, events int, held int64, err error) {
+// load puts the frames to send of the page at cursor into s.
+func (u *subscriber) load(ctx context.Context, cursor uint64, s *scratch) (next uint64, events int, err error) {
+	pg, err := u.pages.read(ctx, cursor)
+	if err != nil {
+		return 0, 0, err
+	}
+	s.places = pg.pick(s.places[:0], u.filter)
+	s.frames, events, err = u.pages.frames(ctx, s.frames[:0], pg, u.format, s.places, u.most)
+	return pg.next, events, err
+}
+
+// take has load put frames into s, and reserves the bytes of a long page. Without room it drops the
+// page and loads it again once there is, so that waiting costs no memory.
+func (u *subscriber) take(ctx context.Context, s *scratch, load func() error) (held int64, err error) {
 	for {
-		pg, err := u.pages.read(ctx, cursor)
-		if err != nil {
-			return 0, 0, held, err
-		}
-		s.places = pg.pick(s.places[:0], u.filter)
-		if s.frames, events, err = u.pages.frames(ctx, s.frames[:0], pg, u.format, s.places, u.most); err != nil {
-			return 0, 0, held, err
+		if err := load(); err != nil {
+			return held, err
 		}
 		n := u.long(s.frames)
 		if n <= held || held == 0 && u.held.TryAcquire(u.client, n) {
-			return pg.next, events, max(n, held), nil
+			return max(n, held), nil
 		}
 		clear(s.frames)
+		s.bytes = nil
 		u.release(held)
 		if err := u.held.Acquire(ctx, u.client, n); err != nil {
-			return 0, 0, 0, err
+			return 0, err
 		}
 		held = n
 	}
@@ -262,7 +290,7 @@ func (u *subscriber) long(frames [][]byte) int64 {
 
 // attend answers pings and changes, and sends pings, until the log has more, or the stream need not
 // wait any more.
-func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan struct{}, pings <-chan time.Time) error {
+func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan struct{}, pings <-chan time.Time, changes <-chan *change) error {
 	for {
 		var frame []byte
 		select {
@@ -274,7 +302,7 @@ func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan stru
 			frame = appendControl(nil, framePong, text)
 		case <-pings:
 			frame = appendControl(nil, framePing, "")
-		case c := <-u.changes:
+		case c := <-changes:
 			u.filter, u.most = c.filter, c.most
 			if u.waits {
 				u.waits = false

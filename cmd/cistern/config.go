@@ -48,6 +48,8 @@ type Config struct {
 	LogLevel     slog.Level
 	Jetstream    []byte // the dictionary
 
+	SnapshotRetention time.Duration
+
 	Given []string // names of the options that a flag or a variable has set
 }
 
@@ -174,6 +176,11 @@ func (c *Config) options() []option {
 		{name: "retention", value: "DURATION", standard: "0", set: set(&c.Retention, parseAge),
 			help: "How long events stay in the log, such as 72h or 30d. 0 keeps all events. " +
 				"Records are not affected."},
+		{name: "snapshot-retention", value: "DURATION", standard: "6h",
+			set: set(&c.SnapshotRetention, parseAge),
+			help: "How long events after the beginning of a snapshot (/stream?snapshot=true) " +
+				"stay in the log even if --retention is shorter: the time that a client has for " +
+				"a snapshot, with all disconnects. 0 keeps them no longer than others."},
 		{name: "jetstream-dictionary", value: "FILE", set: set(&c.Jetstream, parseDictionary),
 			help: "File with the zstd dictionary that clients of Jetstream v1 have built in. It " +
 				"enables compress=true on /subscribe. Cistern does not ship the dictionary."},

@@ -208,8 +208,8 @@ func closeListener(l net.Listener) error {
 }
 
 func (d *daemon) openStore() (err error) {
-	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention, Logger: d.log,
-		Registerer: d.metrics}
+	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention,
+		SnapshotRetention: d.cfg.SnapshotRetention, Logger: d.log, Registerer: d.metrics}
 	if d.tune.store != nil {
 		d.tune.store(&o)
 	}

@@ -13,18 +13,23 @@ import (
 
 // Message is any frame of the stream.
 type Message struct {
-	ID      uint64
-	Type    string
-	Error   string
-	Message string
-	Record  *struct {
+	ID       uint64
+	Snapshot bool
+	Token    string
+	Type     string
+	Error    string
+	Message  string
+	Record   *struct {
 		Live             bool
 		DID, Rev, Action string
 		Collection, Rkey string
 		CID              string
 		Record           json.RawMessage
 	}
-	Account  *struct{ DID, Status string }
+	Account *struct {
+		DID, Status string
+		Active      bool
+	}
 	Identity *struct{ DID, Handle, PDS string }
 }
 

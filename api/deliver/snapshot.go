@@ -1,0 +1,181 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"cistern/api/wire"
+	"cistern/filter"
+	"cistern/store"
+)
+
+// Records are what snapshots read. Its methods may be called by any goroutine.
+type Records interface {
+	// BeginSnapshot returns a pass that begins at the head of the log, whose later events then stay
+	// in the log for some hours.
+	BeginSnapshot(f *filter.Events) *store.Pass
+	// ReadRecords calls fn for the records of a pass behind a position, until fn returns false or
+	// about rowsMax rows were examined, and returns the position to go on from. The error is
+	// store.ErrOutdatedCursor if the log has lost events after the head of the pass. What fn gets
+	// is valid during the call.
+	ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
+		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool, err error)
+}
+
+// snapshot is what a consumer asked for: all records that its filter wants, before the log.
+type snapshot struct {
+	from *token // nil: from the beginning
+	cbor bool
+}
+
+// resumption returns a subscription to a snapshot, or to what follows the token in resume. Without
+// these parameters it returns s as it is.
+func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
+	text, rerr := q.single("resume")
+	word, serr := q.single("snapshot")
+	if err := errors.Join(rerr, serr); err != nil {
+		return s, err
+	}
+	if word != "" && word != "true" && word != "false" {
+		return s, wire.Invalid("snapshot %s: want true or false", wire.Echo(word))
+	}
+	resumes := q.has("resume")
+	if !resumes && word != "true" {
+		return s, nil
+	}
+	if s.given || s.timed || s.epoch != "" {
+		return s, wire.Invalid("a snapshot says where to begin: leave out cursor, since and epoch")
+	}
+	if d.records == nil {
+		return s, wire.Invalid("this server has no snapshots")
+	}
+	wanted := snapshot{cbor: s.format == cisternCBOR}
+	s.tokens, s.format = true, d.withTokens[wanted.cbor]
+	if resumes {
+		t, err := parseToken(text)
+		if err != nil {
+			return s, wire.Invalid("resume %s: %v", wire.Echo(text), err)
+		}
+		s.epoch = t.epoch
+		if t.order == inLog {
+			s.cursor, s.given = t.head+1, true
+			return s, nil
+		}
+		wanted.from = &t
+		if store.NewPass(t.head, t.end, s.filter).Order != t.order {
+			return s, wire.Invalid("resume is a token of another filter: give the same collections and dids")
+		}
+	}
+	if !s.filter.Kind(uint8(store.KindRecord)) || !s.filter.Record(uint8(store.Create), false) {
+		return s, wire.Invalid("the filter leaves out all records of a snapshot, which are creates that are not live: change kinds, actions or live")
+	}
+	s.snapshot = &wanted
+	return s, nil
+}
+
+// outdated returns the error for a consumer whose snapshot cannot go on.
+func (u *subscriber) outdated(err error) error {
+	if u.tokens && errors.Is(err, store.ErrOutdatedCursor) {
+		return wire.Refuse("OutdatedCursor", "%v: begin a new snapshot", err)
+	}
+	return err
+}
+
+// sendSnapshot sends all records, and then the message that says so. The stream goes on with the
+// event after the head at which the snapshot began. A change of the filter waits for that: the
+// records that were sent are by the old filter.
+func (u *subscriber) sendSnapshot(ctx context.Context, pings <-chan time.Time) error {
+	u.metrics.snapshots.Inc()
+	defer u.metrics.snapshots.Dec()
+	var pass *store.Pass
+	var at store.RecordPosition
+	if t := u.snapshot.from; t != nil {
+		pass, at = store.NewPass(t.head, t.end, u.filter), t.at
+	} else {
+		pass = u.records.BeginSnapshot(u.filter)
+	}
+	now := make(chan struct{})
+	close(now)
+	for ended := false; !ended; {
+		var err error
+		if at, ended, err = u.sendRecords(ctx, pass, at); err != nil {
+			return err
+		}
+		if err := u.attend(ctx, 0, now, pings, nil); err != nil {
+			return err
+		}
+	}
+	u.cursor = pass.Head + 1
+	return u.send(ctx, u.format.appendFrame(nil, snapshotEnd(u.Delivery.epoch, pass.Head)))
+}
+
+// snapshotEnd returns the message behind the last record of a snapshot that began at an event.
+func snapshotEnd(epoch string, head uint64) []byte {
+	tokens := logTokens(epoch)
+	out := strconv.AppendUint([]byte(`{"type":"snapshot_end","id":`), head, 10)
+	return append(tokens.appendEvent(append(out, `,"token":"`...), head), `"}`...)
+}
+
+// sendRecords sends one page of a pass.
+func (u *subscriber) sendRecords(ctx context.Context, pass *store.Pass, at store.RecordPosition) (next store.RecordPosition, ended bool, err error) {
+	s := scratches.Get().(*scratch)
+	defer s.release()
+	n := 0
+	held, err := u.take(ctx, s, func() (err error) {
+		next, ended, n, err = u.loadRecords(ctx, pass, at, s)
+		return err
+	})
+	defer u.release(held)
+	if err != nil {
+		return at, false, err
+	}
+	return next, ended, u.flush(ctx, s, n)
+}
+
+// loadRecords puts the frames of one page of a pass into s, and returns their number. They are
+// encoded while they are read: no other stream is at the same place. Snapshots have a share of the
+// readers only, so that any number of them leaves the log to the others.
+func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store.RecordPosition, s *scratch) (next store.RecordPosition, ended bool, n int, err error) {
+	if err := u.snapshots.Acquire(ctx, 1); err != nil {
+		return at, false, 0, err
+	}
+	defer u.snapshots.Release(1)
+	if err := u.pages.readers.Acquire(ctx, 1); err != nil {
+		return at, false, 0, err
+	}
+	defer u.pages.readers.Release(1)
+	e := recordEncoder{cisternEncoder: cisternEncoder{cbor: u.snapshot.cbor}, order: pass.Order,
+		tokens: passTokens(u.Delivery.epoch, pass)}
+	read := 0
+	s.bytes, s.frames = s.bytes[:0], s.frames[:0]
+	next, ended, err = u.records.ReadRecords(ctx, pass, at, u.pages.pageIDs, func(ev *store.Event, at store.RecordPosition) bool {
+		var result encodeResult
+		if s.bytes, result = e.appendFrame(s.bytes, ev, at); result == encodedWithout {
+			u.metrics.refused.Inc()
+		}
+		n++
+		read += eventBytes + len(ev.Record)
+		return read < u.pages.pageBytes && len(s.bytes) < 2*u.pages.pageBytes
+	})
+	if n > 0 {
+		s.frames = append(s.frames, s.bytes)
+	}
+	return next, ended, n, err
+}
+
+// recordEncoder writes records of a pass as events, with the token instead of an id.
+type recordEncoder struct {
+	cisternEncoder
+	order  store.PassOrder
+	tokens tokenWriter
+}
+
+func (e *recordEncoder) appendFrame(dst []byte, ev *store.Event, at store.RecordPosition) ([]byte, encodeResult) {
+	start := len(dst)
+	out := append(append(dst, headerSpace...), `{"snapshot":true,"token":"`...)
+	out = append(e.tokens.appendRecord(out, e.order, at), '"')
+	out, result := e.body(out, ev)
+	return sealFrame(out, start, frameText), result
+}

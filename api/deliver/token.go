@@ -1,0 +1,133 @@
+package deliver
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+
+	"cistern/store"
+)
+
+// token is the place of a consumer in a snapshot, or in the log behind one. As text it is base64url
+// of: version(1), order(1), length and bytes of the epoch, head; and in a snapshot the end, the
+// ordinal (in a pass by DID the length and the bytes of the DID instead), and the path. Numbers are
+// uvarints.
+type token struct {
+	epoch string
+	order store.PassOrder // inLog: head is the last event that the consumer has, and nothing follows
+	head  uint64          // at which the snapshot began
+	end   store.Ordinal   // of its pass
+	at    store.RecordPosition
+}
+
+const (
+	inLog        store.PassOrder = 0
+	tokenVersion                 = 1
+	// tokenBytesMax bounds what is decoded: a path has at most 1 KiB, a DID 2 KiB.
+	tokenBytesMax = 8 << 10
+)
+
+var tokenText = base64.RawURLEncoding
+
+var errToken = errors.New("not a token of a snapshot")
+
+// tokenWriter writes the tokens of one stream, or of one page.
+type tokenWriter struct {
+	head []byte // what they have in common
+	buf  []byte
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// logTokens returns a writer of tokens for events of the log.
+func logTokens(epoch string) tokenWriter {
+	return tokenWriter{head: appendText([]byte{tokenVersion, byte(inLog)}, epoch)}
+}
+
+// passTokens returns a writer of tokens for records of a pass.
+func passTokens(epoch string, p *store.Pass) tokenWriter {
+	head := appendText([]byte{tokenVersion, byte(p.Order)}, epoch)
+	return tokenWriter{head: binary.AppendUvarint(binary.AppendUvarint(head, p.Head), uint64(p.End))}
+}
+
+// appendEvent appends the token of a consumer that has the events up to id.
+func (w *tokenWriter) appendEvent(dst []byte, id uint64) []byte {
+	w.buf = binary.AppendUvarint(append(w.buf[:0], w.head...), id)
+	return tokenText.AppendEncode(dst, w.buf)
+}
+
+// appendRecord appends the token of a consumer that has the records of a pass up to a position.
+func (w *tokenWriter) appendRecord(dst []byte, order store.PassOrder, at store.RecordPosition) []byte {
+	w.buf = append(w.buf[:0], w.head...)
+	if order == store.ByDID {
+		w.buf = appendText(w.buf, at.DID)
+	} else {
+		w.buf = binary.AppendUvarint(w.buf, uint64(at.Ordinal))
+	}
+	w.buf = append(w.buf, at.Path...)
+	return tokenText.AppendEncode(dst, w.buf)
+}
+
+// tokenReader reads the parts of a token. It remembers whether one was missing.
+type tokenReader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *tokenReader) byte() (b byte) {
+	if r.bad = r.bad || len(r.rest) == 0; !r.bad {
+		b, r.rest = r.rest[0], r.rest[1:]
+	}
+	return b
+}
+
+func (r *tokenReader) number(most uint64) uint64 {
+	n, size := binary.Uvarint(r.rest)
+	if r.bad = r.bad || size <= 0 || n > most; r.bad {
+		return 0
+	}
+	r.rest = r.rest[size:]
+	return n
+}
+
+func (r *tokenReader) text() (s string) {
+	n := r.number(uint64(len(r.rest)))
+	if r.bad = r.bad || n > uint64(len(r.rest)); !r.bad {
+		s, r.rest = string(r.rest[:n]), r.rest[n:]
+	}
+	return s
+}
+
+// parseToken reads a token that a consumer sent. Any place is harmless: a consumer that makes one up
+// reads from there on.
+func parseToken(text string) (t token, err error) {
+	if len(text) > tokenBytesMax {
+		return t, errToken
+	}
+	b, err := tokenText.Strict().DecodeString(text)
+	if err != nil {
+		return t, errToken
+	}
+	r := tokenReader{rest: b}
+	version := r.byte()
+	t.order, t.epoch = store.PassOrder(r.byte()), r.text()
+	t.head = r.number(1<<63 - 1)
+	switch t.order {
+	case inLog:
+		r.bad = r.bad || len(r.rest) > 0
+	case store.ByOrdinal, store.ByCollection:
+		t.end, t.at.Ordinal = store.Ordinal(r.number(uint64(store.OrdinalMax))), store.Ordinal(r.number(uint64(store.OrdinalMax)))
+		t.at.Path = r.rest
+	case store.ByDID:
+		t.end, t.at.DID = store.Ordinal(r.number(uint64(store.OrdinalMax))), r.text()
+		t.at.Path = r.rest
+	default:
+		r.bad = true
+	}
+	if r.bad || version != tokenVersion {
+		return token{}, errToken
+	}
+	return t, nil
+}
