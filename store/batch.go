@@ -8,10 +8,14 @@ import (
 	"cistern/ingest/repo"
 )
 
-// Batch is the only writer of rows. It gathers everything that one change touches, and Commit
-// writes it atomically. The goroutine that holds a repository's lock adds the changes of that
-// repository. A batch is not for concurrent use. Commit returns the first error that adding a
-// change had.
+// Batch writes everything about repositories, events and control rows. It gathers what one change
+// touches, and Commit writes it atomically. Other code writes only rows that no row names yet
+// (sink.go, import.go, relist.go) or any more (collect.go), ids and statistics of hosts (host.go,
+// hostrow.go), the reserve of enqueue ids (pending.go), ages (retention.go) and the format;
+// TestEngineBatches lists it.
+//
+// The goroutine that holds a repository's lock adds the changes of that repository. A batch is not
+// for concurrent use. Commit returns the first error of adding a change.
 type Batch struct {
 	control
 	deltas     counts

@@ -8,7 +8,7 @@
 // # Invariants
 //
 //  1. A change is one Batch: its rows, index rows, queue rows, counters, source cursor and events
-//     become durable together. No other code writes rows that another row names.
+//     become durable together. batch.go lists what is written without a Batch.
 //  2. Event ids rise in the order of visibility, without a gap, and are assigned as part of
 //     committing. What is published (Head) is durable; a published id never names another event.
 //     Times rise with ids, by at least a microsecond each.
@@ -29,7 +29,7 @@
 //     only moves forward.
 //  8. No table spans two keyspaces, so that imports land at the bottom level.
 //  9. A firehose cursor is computed while its batch gets its place in the order of the log, and
-//     never falls: a cursor on disk covers no event whose batch is missing.
+//     never falls unless it is dropped: a cursor on disk covers no event whose batch is missing.
 //  10. A draining repository has buffered commits. A pending one may have some until its fetch or
 //     the process ends. No other repository has any. Dropping unused ones raises SeenRev.
 //  11. The listing rows of an ordinal have ascending op numbers, and each is named by one entry. No
@@ -56,9 +56,9 @@
 // # Files
 //
 //	store.go   Open, Run, Close            keys.go      the schema: every key
-//	options.go Options                     values.go, codec.go  encodings of rows
+//	options.go Options                     values.go  entries, records; codec.go
 //	engine.go  Pebble's options, failures  format.go    format version, epoch
-//	batch.go   Batch, the only writer      control.go   its rows of no repository
+//	batch.go   Batch, how rows change      control.go   its rows of no repository
 //	apply.go   Apply: changes of records   sequencer.go ids, counters, durable head
 //	repo.go    the row of a repository     count.go     counters and gauges
 //	update.go  Update, the way to a row    transition.go the states of a repository
@@ -75,5 +75,6 @@
 //	view.go    reads at one point in time  snapshot.go  ReadRecords: passes over all records
 //	filter.go  versions of the filter      drop.go      repositories no longer followed
 //	shelve.go, holds.go  kept, shown records
-//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions; errors.go, metrics.go
+//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions
+//	limits.go, errors.go, metrics.go
 package store

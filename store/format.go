@@ -31,7 +31,7 @@ const (
 	metaAges    = "ages"    // agesV1
 	metaFilter  = "filter"  // inForceV1
 
-	metaRefilter       = "refilter"        // refilterCursorV1
+	metaRefilter       = "refilter"        // RefilterCursor
 	metaReconcileHosts = "reconcile_hosts" // reconcileHostsV1
 )
 

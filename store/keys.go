@@ -8,39 +8,44 @@ import (
 )
 
 // The whole schema. Every key starts with the byte of its keyspace; numbers are big-endian, so that
-// byte order is number order; parts are split by length.
+// byte order is number order; parts are split by length. Behind the arrow is the value. A
+// capital letter or V1 is a Go type, as CBOR behind a version byte; recordRow (values.go) and
+// listing (listing.go) are bytes behind a version byte.
 //
 //	'a' name                             → meta        single rows; format.go has the names
 //	'b' ordinal(5) block(4)              → record bytes
 //	'c' name                             → count       int64, big-endian
 //	'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that collection
 //	'e' id(8)                            → entryV1     a commit, import, relist, account or identity event
-//	'f' ordinal(5) op(4)                 → listingV1   some paths of an import or relist, from that op on
+//	'f' ordinal(5) op(4)                 → listing     some paths of an import or relist, from that op on
 //	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
 //	'h' host name                        → id(4)       and 'i' id(4) → host name
 //	'j' version(4)                       → selectionV1 selection of the filter of that version
-//	'k' kind 0x00 url 0x00 part          → crawlMarkV1 position in a list of a crawl source
+//	'k' kind 0x00 url 0x00 part          → CrawlMark   position in a list of a crawl source
 //	'l' did rev(13)                      → message     live commit that waits for a fetch to end
 //	'm' source                           → seq(8)      cursor of a firehose source
-//	'n' host(4)                          → hostV1      settings and statistics of a host
+//	'n' host(4)                          → HostRow     settings and statistics of a host
 //	'o' ordinal(5)                       → did         owner of an ordinal
 //	'p' host(4) priority(1) enqueue(8)   → did         pending queue
 //	'q' due(8) did                       → empty       retries in due order, unix seconds
-//	'r' ordinal(5) path                  → recordV1    MST order; a repository is one range
-//	's' did                              → repoV1
+//	'r' ordinal(5) path                  → recordRow   MST order; a repository is one range
+//	's' did                              → Repo        (repo.go)
 //	't' host(4)                          → uvarints    rows that name the host, pending rows of them
 //	'u' ordinal(5) block(4)              → uvarint     record rows that refer to the block; no row = 1
 //	'v' id(8) ordinal(5) block(4)        → empty       block superseded at that event
-//	'w' url                              → sourceV1    firehose source added while running
-//	'x' kind::url                        → crawlSourceV1  crawl source added while running
+//	'w' url                              → Source      firehose source added while running
+//	'x' kind::url                        → CrawlSource crawl source added while running
 //	'y' ordinal(5)                       → id(8)       dropped; its events are before that one
-//	'z' source                           → progressV1  progress of a firehose source beside its cursor
+//	'z' source                           → Progress    progress of a firehose source beside its cursor
 //	'A' ordinal(5)                       → empty       abandoned; the collector deletes its bulk rows
 //	'B' id(8) ordinal(5)                 → empty       the rows of 'y' in the order of pruning
-//	'C' url                              → reconciliationV1  comparison with the listing at a URL
-//	'D' did                              → describeRetryV1   account whose collections are unknown yet
+//	'C' url                              → Reconciliation  comparison with the listing at a URL
+//	'D' did                              → DescribeRetry  account whose collections are unknown yet
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
+//
+// Beside the database, its directory has import/*.sst, the tables of imports, which are removed
+// when the store is opened, and the unlinked files cistern-spool-* of package fetch.
 const (
 	spaceMeta        = 'a'
 	spaceBlock       = 'b'

@@ -60,8 +60,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
 	Registerer prometheus.Registerer
-	// Step is called at the named durable steps of an import and a commit, where tests clone the
-	// file system. Default: nothing.
+	// Step is called at the named steps of commits, imports, relists and collections, where tests
+	// clone the file system. docs/architecture.md says what is durable at each. Default: nothing.
 	Step func(name string)
 
 	tune func(*pebble.Options) // set by benchmarks that compare engine options

@@ -11,8 +11,8 @@ import (
 // refused, never guessed at.
 const valueVersion = 1
 
-// recordRow is recordV1: version(1) flags(1) block(4) digest(32) rev. It is raw bytes since there
-// is one for each record.
+// recordRow is the row of a record: version(1) flags(1) block(4) digest(32) rev. It is raw bytes
+// since there is one for each record.
 type recordRow struct {
 	hidden  bool
 	shelved bool
