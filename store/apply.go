@@ -63,7 +63,7 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	}
 	b.touched[r.Ordinal] = true
 	e := entryV1{Kind: entryCommit, DID: appendDID(nil, r.DID), Live: live, Rev: rev, Ordinal: r.Ordinal, Ops: make([]entryOp, 0, len(ops))}
-	b.changes, b.told = b.changes[:0], b.told[:0]
+	b.changes, b.logged = b.changes[:0], b.logged[:0]
 	a := application{b, r, f, &e}
 	for i := range ops {
 		if err := a.op(&ops[i]); err != nil {
@@ -76,7 +76,7 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 		}
 	}
 	if len(e.Ops) > 0 && !r.Status.Hidden() {
-		b.entries = append(b.entries, entry{entryV1: e, events: b.s.recent.keep(r.DID, &e, b.told)})
+		b.entries = append(b.entries, entry{entryV1: e, events: b.s.recent.keep(r.DID, &e, b.logged)})
 	}
 	return b.err
 }
@@ -257,7 +257,7 @@ func (a *application) op(op *Op) error {
 		a.setRecord(key, to, block, op.CID, a.e.Rev)
 	}
 	r.moved(from, to)
-	a.tell(op, collection, from, to, block)
+	a.addEvent(op, collection, from, to, block)
 	return nil
 }
 
@@ -267,9 +267,9 @@ func (a *application) setRecord(key []byte, at place, block uint32, cid repo.CID
 	b.set(key, b.value)
 }
 
-// tell adds to the entry what readers see of a record that moves between places, and counts its
+// addEvent adds to the entry what readers see of a record that moves between places, and counts its
 // collection.
-func (a *application) tell(op *Op, collection []byte, from, to place, block uint32) {
+func (a *application) addEvent(op *Op, collection []byte, from, to place, block uint32) {
 	told := entryOp{Path: op.Path}
 	switch {
 	case from == shown && to == shown:
@@ -284,5 +284,5 @@ func (a *application) tell(op *Op, collection []byte, from, to place, block uint
 		return
 	}
 	a.e.Ops = append(a.e.Ops, told)
-	a.b.told = append(a.b.told, *op)
+	a.b.logged = append(a.b.logged, *op)
 }

@@ -36,7 +36,7 @@ type Batch struct {
 	counts      []collectionCounted // as Apply left them
 
 	changes []collectionChange // of the current Apply
-	told    []Op               // ops of the current Apply that its entry tells
+	logged  []Op               // ops of the current Apply that its entry lists
 	value   []byte             // scratch
 	row     bytes.Buffer
 	path    []byte // key of the current record
