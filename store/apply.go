@@ -15,7 +15,7 @@ type Op struct {
 	Path   []byte   // MST key
 	CID    repo.CID // zero deletes the record
 	Record []byte   // DAG-CBOR, hashed to CID by the caller
-	// Keep leaves the record as it is, and only has it shown or shelved as the repository's filter
+	// Keep leaves the record as it is, and only shows or shelves it as the repository's filter
 	// requires. CID and Record are ignored. If no record is stored under Path, nothing happens.
 	Keep bool
 	// New states that no record is stored under Path, as the proof of a verified commit shows,
@@ -23,8 +23,8 @@ type Op struct {
 	New bool
 }
 
-// supersededBlock is a block whose last reference was removed by an entry of the batch, or between
-// entries.
+// supersededBlock is a block whose last reference is removed by the batch, with an entry or
+// without.
 type supersededBlock struct {
 	entry   int
 	ordinal Ordinal
@@ -37,11 +37,11 @@ type numbered struct {
 }
 
 // Apply writes the difference that one commit (or one part of a resync) makes to r's records, as
-// one entry of the log. The action of each op follows from what is stored and shown: a write to a
-// path that is shown is an update, and to any other path a create; a delete of an unknown path and
-// a write of the same CID do nothing. The filter that r names decides what is kept: a record that
-// it does not want is left out, or shelved, and gets a delete event if it was shown. Paths must be
-// unique within a batch. Changes of a hidden account have no events: when the account is shown
+// one entry of the log. The stored state decides the action of each op: a write to a path whose
+// record is shown is an update, and to any other path a create; a delete of an unknown path and a
+// write of the same CID do nothing. The filter that r names decides what is kept: a record that it
+// does not want is left out, or shelved, and gets a delete event if it was shown. Paths must be
+// unique within a batch. Changes of a hidden account make no events: when the account is shown
 // again, all its records are listed again. Apply changes the counts in r; the caller writes r by
 // PutRepo.
 func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
@@ -81,8 +81,8 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	return b.err
 }
 
-// application is one Apply: it writes the records of r as the filter keeps them, and gathers in e
-// what readers see of that.
+// application is one call of Apply: it writes the records of r that the filter keeps, and collects
+// in e the events that readers see.
 type application struct {
 	b *Batch
 	r *Repo
@@ -140,7 +140,7 @@ func (a *application) unref(block uint32) error {
 	return nil
 }
 
-// refs returns how many record rows refer to a block. No row means one.
+// refs returns how many record rows refer to a block. A block without a ref row has one.
 func (s *Store) refs(rd reader, o Ordinal, block uint32) (int64, error) {
 	n := int64(1)
 	err := get(rd, numberedKey(nil, spaceRef, o, block), func(v []byte) (err error) {
@@ -197,8 +197,8 @@ func (a *application) addCollection(collection []byte, d int64) error {
 	return b.err
 }
 
-// look returns the row under a key, and the place of its record. The row's rev is valid until the
-// next call.
+// look returns the record row under a key, and its place. The row's rev is valid until the next
+// call.
 func (a *application) look(key []byte) (row recordRow, at place, err error) {
 	b := a.b
 	err = get(b.s.db, key, func(v []byte) (err error) {
@@ -219,7 +219,7 @@ func (a *application) op(op *Op) error {
 	collection, _, valid := repo.SplitPath(op.Path)
 	to := placeOf(a.f, collection, valid)
 	if to == absent && !op.Keep && (op.New || !r.Sweep && !r.Torn) {
-		return nil // a record that is not wanted is not stored, so that there is none to delete
+		return nil // unwanted records are not stored: there is nothing to delete
 	}
 	key := recordKey(b.path[:0], r.Ordinal, op.Path)
 	b.path = key
@@ -247,7 +247,7 @@ func (a *application) op(op *Op) error {
 	switch {
 	case to == absent:
 		b.delete(key)
-	case same: // shown from now on, or no longer shown
+	case same: // only the place changes
 		a.setRecord(key, to, block, old.cid, string(old.rev))
 	default:
 		block = r.NextBlock
@@ -267,8 +267,8 @@ func (a *application) setRecord(key []byte, at place, block uint32, cid repo.CID
 	b.set(key, b.value)
 }
 
-// addEvent adds to the entry what readers see of a record that moves between places, and counts its
-// collection.
+// addEvent adds to the entry the event of a record that moves between places, if readers see it,
+// and counts its collection.
 func (a *application) addEvent(op *Op, collection []byte, from, to place, block uint32) {
 	told := entryOp{Path: op.Path}
 	switch {

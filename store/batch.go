@@ -32,7 +32,7 @@ type Batch struct {
 	hosts       map[uint32]hostChange // each of them is pinned
 	dropped     []droppedRepo
 	gated       []string            // DIDs of the repositories whose events this batch hides
-	abandoned   []Ordinal           // ordinals whose bulk rows are left to the collector
+	abandoned   []Ordinal           // ordinals whose bulk rows the collector deletes
 	counts      []collectionCounted // as Apply left them
 
 	changes []collectionChange // of the current Apply
@@ -40,7 +40,7 @@ type Batch struct {
 	value   []byte             // scratch
 	row     bytes.Buffer
 	path    []byte // key of the current record
-	rev     []byte // and its rev
+	rev     []byte // rev of the current record
 }
 
 type entry struct {
@@ -62,7 +62,7 @@ func (b *Batch) Discard() {
 	b.fail(b.b.Close())
 }
 
-// Bytes returns about how much memory the batch takes until its wait returns.
+// Bytes returns the approximate memory that the batch takes until its wait returns.
 func (b *Batch) Bytes() int64 {
 	n := int64(b.b.Len())
 	for i := range b.entries {
@@ -73,8 +73,8 @@ func (b *Batch) Bytes() int64 {
 	return n + int64(len(b.superseded)+len(b.refs))*opBytes
 }
 
-// opBytes is about the size of an op, a superseded block or a reference, in memory (without the
-// path) and on disk.
+// opBytes is the approximate size of an op, a superseded block or a reference, in memory (without
+// the path) and on disk.
 const opBytes = 64
 
 // Empty reports whether nothing was added to the batch.
@@ -83,7 +83,7 @@ func (b *Batch) Empty() bool {
 }
 
 // Commit applies the batch: reads see it when Commit returns. The caller must call wait, which
-// returns when the batch is durable. Only then may the change be reported to anyone outside.
+// returns when the batch is durable. Only then may the change be reported to the outside.
 func (b *Batch) Commit() (wait func() error, err error) {
 	defer b.s.queue.settle(b.enqueued)
 	defer b.unpin()
@@ -114,7 +114,7 @@ func (b *Batch) PutRepo(r *Repo) {
 }
 
 func (b *Batch) putRepo(r *Repo) {
-	// Hosts choose part of this text, and the cut may fall inside a character.
+	// Hosts choose part of this text, and the cut may split a character.
 	r.Retry.Error = strings.ToValidUTF8(r.Retry.Error[:min(len(r.Retry.Error), ErrorBytesMax)], "")
 	b.settleBuffer(r)
 	old := r.loaded
@@ -134,7 +134,7 @@ func (b *Batch) putRepo(r *Repo) {
 	b.rows = append(b.rows, row)
 }
 
-// move updates everything that derives from a row: indexes, gauges and counts.
+// move updates the rows and counters that derive from a row: indexes, gauges and counts.
 func (b *Batch) move(did string, old, now rowState) {
 	if old.queued() && (!now.queued() || old.pending != now.pending) {
 		b.delete(pendingKey(b.key[:0], old.pending))
@@ -181,10 +181,10 @@ func (b *Batch) enqueue(r *Repo, old rowState) {
 
 func (r rowState) queued() bool { return r.exists && r.state == StatePending }
 
-// Wipe removes all data of a repository. Its collections go at once. Its records, blocks, refs and
-// listings are unreachable from then on, and the collector deletes them some seconds later. The row
-// stays, with its identity and status; the caller sets its state and writes it by PutRepo. Events
-// that named its records no longer expand. Wipe must not follow Apply in the same batch.
+// Wipe removes all data of a repository. Its collections are deleted at once. Its records, blocks,
+// refs and listings become unreachable at once, and the collector deletes them some seconds later.
+// The row stays, with its identity and status; the caller sets its state and writes it by PutRepo.
+// Events of its records are no longer shown. Wipe must not follow Apply in the same batch.
 func (b *Batch) Wipe(r *Repo) error {
 	if r.Ordinal != 0 {
 		collections, err := b.s.Collections(r)

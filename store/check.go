@@ -18,15 +18,14 @@ import (
 // Check recomputes everything that is derived from other rows: every counter and gauge, every
 // reference count, every collection count, the hash of every block, and the cross-references
 // between repositories, owners, queues, the log and its listings. It reports each difference as one
-// line. It reads one point in time; imports in flight (open leases) are left out. An error is a
-// failure to read, not a difference.
+// line. It reads the store at one point in time, and leaves out imports in flight (open leases). An
+// error is a failure to read, not a difference.
 func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
 	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}
-	// No batch may commit between reading the counters and the rows, so that both are of one
-	// moment.
+	// No batch may commit between reading the counters and opening the snapshot of the rows.
 	s.filters.mu.Lock()
 	c.filtersWere = s.filters.kept.Load()
 	s.seq.mu.Lock()
@@ -59,7 +58,7 @@ type checker struct {
 	want   counts
 	got    counts
 	next   uint64 // next event id
-	time   int64  // of the newest event
+	time   int64  // time of the newest event
 	tail   uint64 // oldest event kept
 	leased [][2]Ordinal
 	listed int64 // listing rows that entries name
@@ -119,7 +118,7 @@ func (c *checker) inLease(o Ordinal) bool {
 type waitingBlock struct {
 	ordinal Ordinal
 	block   uint32
-	met     bool // found among the block rows
+	met     bool // the block row was found
 }
 
 func compareWaiting(a, b waitingBlock) int {
@@ -189,7 +188,7 @@ func (c *checker) repos() error {
 		now := r.rowState()
 		c.got.add(now, 1)
 		c.countHost(now)
-		c.got[countBlocks] -= r.Blocks // counted from the block rows
+		c.got[countBlocks] -= r.Blocks // counted again from the block rows
 		c.got[countRecords] -= r.Records
 		if n := c.buffered[did].commits; (n > 0) != (r.State == StateDraining) && !(n > 0 && r.State == StatePending) {
 			c.report("repository %s: is %s with %d buffered commits", did, r.State, n)
@@ -316,7 +315,7 @@ func (c *checker) recordRows(o Ordinal) error {
 	counts := map[string]int64{}
 	f, err := c.filtersWere.at(c.row.Filter)
 	if err != nil {
-		f = new(filter.Filter) // repos has reported the error
+		f = new(filter.Filter) // repos has reported the error already
 	}
 	err = c.each(ordinalKey(nil, spaceRecord, o), ordinalKey(nil, spaceRecord, o+1), func(key, value []byte) error {
 		_, p, err := parseRecordKey(key)
@@ -331,8 +330,8 @@ func (c *checker) recordRows(o Ordinal) error {
 		held.moved(absent, at)
 		c.blocks[row.block]++
 		collection, _, valid := repo.SplitPath(p)
-		// Until a sweep ends, and where a difference was written in part, other records may be
-		// stored than the filter chooses.
+		// While a sweep runs, and while the row is torn, the stored records may differ from those
+		// that the filter wants.
 		switch want := placeOf(f, collection, valid); {
 		case valid == row.hidden:
 			c.report("record %s of %s: hidden is %v", p, c.row.DID, row.hidden)
@@ -378,7 +377,7 @@ func (c *checker) recordRows(o Ordinal) error {
 	return err
 }
 
-// inRow compares a number with the one that the row states.
+// inRow compares a counted number with the number in the row.
 func (c *checker) inRow(what string, n int, says uint32) {
 	if int(says) != n {
 		c.report("repository %s: %d %s, its row says %d", c.row.DID, n, what, says)

@@ -8,7 +8,7 @@ import (
 	"reflect"
 )
 
-// caches compares what is cached with the rows on disk.
+// caches compares the cached rows and counts with the rows on disk.
 func (c *checker) caches() error {
 	for did, row := range c.rows {
 		err := get(c.r, repoKey(nil, did), func(v []byte) error {
@@ -68,7 +68,8 @@ func (c *checker) newest() error {
 	return nil
 }
 
-// numbers checks the next event id, enqueue id, ordinal and host id: each must be above all in use.
+// numbers checks the next event id, enqueue id, ordinal and host id: each must be higher than all
+// that are in use.
 func (c *checker) numbers() error {
 	next, err1 := c.s.metaNumber(c.r, metaNext, 1)
 	t, err2 := c.s.metaNumber(c.r, metaTime, 0)

@@ -3,7 +3,7 @@ package store
 import "github.com/cockroachdb/pebble/v2"
 
 // control is the part of a batch that writes rows of no repository: the cursors, sources, marks and
-// requests from which the daemon continues. The files of these rows have its methods.
+// requests from which the daemon continues. Its methods are in the files of these rows.
 type control struct {
 	writer
 	cursors   []cursorMark

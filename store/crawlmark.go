@@ -8,9 +8,9 @@ import (
 
 // CrawlList names one list that is read for a crawl source.
 type CrawlList struct {
-	Kind string // of the source, as package discover names it
-	URL  string // of the source: its origin
-	Part string // "" for the source's own list, else the host or the collection whose list it is
+	Kind string // kind of the source, as in package discover
+	URL  string // origin of the source
+	Part string // "": the source's own list; else the host or the collection that is listed
 }
 
 // String returns KIND::URL or KIND::URL::PART, for logs.
@@ -21,16 +21,17 @@ func (l CrawlList) String() string {
 	return l.Kind + "::" + l.URL + "::" + l.Part
 }
 
-// CrawlMark is the position up to which a list was read. The zero mark is before the first page.
+// CrawlMark is the position up to which a list was read. The zero mark is the position before the
+// first page.
 type CrawlMark struct {
-	// version of the filter that chose from the last page
+	// version of the filter that was applied to the last page
 	Filter uint32 `cbor:"1,keyasint,omitempty"`
 	Ended  int64  `cbor:"2,keyasint,omitempty"` // unix seconds when the pass ended; 0: under way
-	Pages  int64  `cbor:"3,keyasint,omitempty"` // of the pass
+	Pages  int64  `cbor:"3,keyasint,omitempty"` // pages of the pass
 	Named  int64  `cbor:"4,keyasint,omitempty"` // entries of the pass
 	Before int64  `cbor:"5,keyasint,omitempty"` // entries of the last pass that was not thin
 	Thin   uint8  `cbor:"6,keyasint,omitempty"` // thin passes in a row
-	Cursor string `cbor:"7,keyasint,omitempty"` // of the next page
+	Cursor string `cbor:"7,keyasint,omitempty"` // cursor of the next page
 }
 
 // PutCrawlMark writes the mark of a list.

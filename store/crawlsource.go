@@ -3,7 +3,7 @@ package store
 // CrawlSource is a crawl source that was added while running, or removed although the options name
 // it.
 type CrawlSource struct {
-	Kind string `cbor:"1,keyasint"` // as package discover names it
+	Kind string `cbor:"1,keyasint"` // as in package discover
 	URL  string `cbor:"2,keyasint"` // origin
 	// Removed sources are not read, even if the options name them.
 	Removed bool `cbor:"3,keyasint,omitempty"`
@@ -11,7 +11,7 @@ type CrawlSource struct {
 
 func (c CrawlSource) name() string { return c.Kind + "::" + c.URL }
 
-// PutCrawlSource writes a crawl source, replacing the one with the same kind and URL.
+// PutCrawlSource writes a crawl source. It replaces a source with the same kind and URL.
 func (b *control) PutCrawlSource(c CrawlSource) {
 	b.put(crawlSourceKey(c.name()), c)
 }

@@ -12,9 +12,9 @@ type cursorMark struct {
 	at     func() int64 // nil drops the cursor
 }
 
-// SetCursor has the batch write the cursor of a firehose source: the last seq up to which every
-// event is in this batch or an earlier one. at returns it. It is called while the batch gets its
-// place in the order of batches, so that an event that it counts as done is in no later batch. at
+// SetCursor makes the batch write the cursor of a firehose source: the last seq up to which every
+// event is in this batch or an earlier batch. at returns that seq. It is called while the batch
+// gets its place in the order of batches, so that no event up to this seq is in a later batch. at
 // must neither block nor call the store. A result that is negative, or not above the cursor, writes
 // nothing.
 func (b *control) SetCursor(source string, at func() int64) {
@@ -24,8 +24,7 @@ func (b *control) SetCursor(source string, at func() int64) {
 // DropCursor deletes the cursor of a source.
 func (b *control) DropCursor(source string) { b.cursors = append(b.cursors, cursorMark{source, nil}) }
 
-// mark adds a change of a cursor to a batch that has its place in the order. The sequencer's mutex
-// is held.
+// mark adds a change of a cursor to a batch that is being sequenced. The sequencer's mutex is held.
 func (s *Store) mark(b *Batch, m cursorMark) error {
 	q := &s.seq
 	if m.at == nil {

@@ -2,8 +2,8 @@ package store
 
 import "fmt"
 
-// DescribeRetry is when to ask an account's host again which collections the account has. The host
-// has not answered yet, so that it is unknown whether a signal names one of them. The account has
+// DescribeRetry states when to ask an account's host again which collections the account has. The
+// host has not answered yet, so it is unknown whether a signal names one of them. The account has
 // no row yet.
 type DescribeRetry struct {
 	Due   int64  `cbor:"1,keyasint,omitempty"` // unix seconds

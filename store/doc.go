@@ -15,33 +15,33 @@
 //  3. Every counter equals the number of its rows at each point in time. Check recomputes the
 //     counters, and every row that derives from another.
 //  4. Rows of an import are under an ordinal that a lease covers until the flip, and no row outside
-//     the lease names them. Opening the store deletes what open leases cover. The bulk rows of an
-//     ordinal whose repository was wiped, dropped or never became visible are abandoned: one row
+//     the lease names them. Opening the store deletes what open leases cover. If a repository was
+//     wiped, dropped or never became visible, the bulk rows of its ordinal are abandoned: one row
 //     records this until the collector has deleted them.
 //  5. An ordinal is assigned once. Blocks of an ordinal are numbered upwards and never rewritten. A
 //     block without a ref row has one reference. A block without references has a superseded row,
 //     and is deleted when the tail has passed the event that superseded it.
 //  6. Every shown event from the tail on has its body, unless its repository was wiped. Of a
-//     dropped repository only the deletes are shown: a reader that has its records learns of their
-//     end. A page of the log never passes an event that a batch hides which a crash may lose.
+//     dropped repository only the deletes are shown, so that readers drop its records. A page of
+//     the log never passes an event that is hidden by a batch which is not durable yet.
 //  7. The row of a repository decides which queue rows exist: one pending row while it is pending,
 //     one retry row while it waits for a time. Enqueue ids are fresh, so that the front of a queue
 //     only moves forward.
 //  8. No table spans two keyspaces, so that imports land at the bottom level.
 //  9. A firehose cursor is computed while its batch gets its place in the order of the log, and
 //     never falls unless it is dropped: a cursor on disk covers no event whose batch is missing.
-//  10. A draining repository has buffered commits. A pending one may have some until its fetch or
-//     the process ends. No other repository has any. Dropping unused ones raises SeenRev.
-//  11. The listing rows of an ordinal have ascending op numbers, and each is named by one entry. No
-//     entry names rows from the repository's Listed on, which an interrupted relist left.
-//  12. The filter that a row names chose its records: each that it wants is shown, and any other is
-//     absent or shelved, with its block: in no list, collection count or event. Until a row is
-//     swept, it may have records that only an older filter wanted; while it lacks some, wanted ones
-//     are missing. A record without a valid path is kept if all records are wanted or stored. The
-//     selection and the host that a row names are never deleted.
+//  10. A draining repository has buffered commits, a pending repository may have some until its
+//     fetch or the process ends, and no other has any. Dropping unused commits raises SeenRev.
+//  11. The listing rows of an ordinal have ascending op numbers, and one entry names each. Rows
+//     from the repository's Listed on are left by an interrupted relist, and no entry names them.
+//  12. The filter that a row names chose its records: wanted records are shown, and others are
+//     absent or shelved (kept with their blocks, but in no list, collection count or event). Until
+//     a row is swept, it may have records that only an older filter wanted; while it lacks records,
+//     wanted records are missing. A record without a valid path is kept if all records are wanted
+//     or stored. The selection and the host that a row names are never deleted.
 //  13. After the first failed write (of the log, a table, the manifest, a flush or a compaction)
 //     nothing is written any more: every write returns the failure, and Run ends with it. Then the
-//     process should end; opening the store again recovers all that was durable.
+//     process should end; opening the store again recovers everything durable.
 //
 // # Concurrency
 //
@@ -49,9 +49,9 @@
 // right to write a repository's rows: read the row under the lock, commit, unlock, then wait. Locks
 // are taken in order of DID, and HoldFilter before them. The sequencer's mutex is held only to
 // assign ids and hand the batch to the engine. Import must be called without a lock of Lock, and
-// its callbacks must not import. The flip calls Complete with the members' locks held, so that
-// Complete must not lock, and Done with its slot held, for which no holder of a lock waits. Run
-// owns the goroutines that flip groups by age, prune and collect; all others are Pebble's.
+// its callbacks must not import. The flip calls Complete with the members' locks held, so Complete
+// must not lock. It calls Done with its slot held; no holder of a lock waits for a slot. Run owns
+// the goroutines that flip groups by age, prune and collect; all others are Pebble's.
 //
 // # Files
 //

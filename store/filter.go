@@ -18,15 +18,15 @@ import (
 type FilterVersion struct {
 	*filter.Filter
 	Version uint32 // rises with every change, and is never assigned twice
-	// the version that introduced this selection (the filter without excludes); rows name it
+	// version that introduced this selection (the filter without excludes); rows name it
 	Selection  uint32
 	Readmitted uint32 // the last version, at most this one, that lifted an exclusion
-	Widened    uint32 // every filter in force from that version on discovers all that this one does
+	Widened    uint32 // every filter from that version on discovers all that this filter discovers
 }
 
 // DiscoversSince reports whether the filter discovers repositories that a listing may have passed
 // over since that version. If the selections of that time are deleted, it may report true although
-// the filter discovers nothing more: the listing is then read once without need.
+// the filter discovers no more: then the listing is read once more without need.
 func (f FilterVersion) DiscoversSince(version uint32) bool {
 	return version < max(f.Readmitted, f.Widened)
 }
@@ -66,8 +66,8 @@ func (v selectionV1) compile() (*filter.Filter, error) {
 	return filter.Compile(c)
 }
 
-// inForceV1 is the rest of the filter in force. The excludes may be thousands of DIDs of which a
-// change keeps most, so that they are not stored for each version.
+// inForceV1 is the rest of the filter in force. The excludes may be thousands of DIDs, and a change
+// keeps most of them, so they are not stored for each version.
 type inForceV1 struct {
 	Version    uint32   `cbor:"1,keyasint"`
 	Excludes   []string `cbor:"2,keyasint,omitempty"`
@@ -104,7 +104,7 @@ func (k *selections) at(number uint32) (*filter.Filter, error) {
 }
 
 type filters struct {
-	mu   sync.Mutex   // held while a selection is added, or some are deleted
+	mu   sync.Mutex   // held while selections are added or deleted
 	use  sync.RWMutex // held by HoldFilter, and while another filter comes into force
 	kept atomic.Pointer[selections]
 }
@@ -191,7 +191,7 @@ func (s *Store) HoldFilter() (release func()) {
 	return s.filters.use.RUnlock
 }
 
-// SetFilter puts a filter in force, and requests in the same batch a pass that brings every
+// SetFilter puts a filter in force, and in the same batch requests a pass that adapts every
 // repository to it. The change is durable on return. A filter equal to the one in force changes
 // nothing; a change of the excludes alone adds no selection. The error is ErrFilters while the
 // store holds the maximum of selections. The caller holds neither locks nor HoldFilter.
@@ -217,8 +217,8 @@ func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 		b.putSelection(last)
 	}
 	b.PutRefilterCursor(RefilterCursor{})
-	// From here on the filter and the request of its pass are durable. A crash before leaves the
-	// former filter.
+	// From here on the filter and the request of its pass are durable. A crash before this leaves
+	// the former filter.
 	if err := b.CommitSync(); err != nil {
 		return FilterVersion{}, err
 	}
@@ -268,9 +268,8 @@ func (k *selections) widened(f *filter.Filter, version uint32) uint32 {
 		}
 		end = x.number
 		if i > 0 && x.before != k.all[i-1].number {
-			// The selections in between are deleted. f discovers nothing that the selections seen
-			// so far do not, so the number of the filter in force until now covers the deleted
-			// ones.
+			// The selections in between are deleted. The selections seen so far discover all that f
+			// discovers, so Widened of the filter in force covers the deleted selections.
 			return min(end, k.inForce.Widened)
 		}
 	}
@@ -298,7 +297,7 @@ func (s *Store) DropSelections(before uint32, named map[uint32]bool) (dropped in
 		b.Discard()
 		return 0, nil
 	}
-	// From here on all of them are gone. A crash before leaves them for a later pass to delete.
+	// From here on all of them are gone. After a crash before this, a later pass deletes them.
 	if err := b.CommitSync(); err != nil {
 		return 0, err
 	}

@@ -4,7 +4,7 @@ package store
 const (
 	// bufferBytesMax bounds the commits buffered for one repository while it is copied: 16 MiB are
 	// some 3,000 commits of 5 KiB, five minutes of an account that writes ten a second. They are
-	// rows on disk; their number needs no limit of its own.
+	// rows on disk, and their number needs no separate limit.
 	bufferBytesMax = 16 << 20
 	// bufferTotalMax bounds the commits buffered for all repositories, on disk: 64 repositories at
 	// their limit. In memory each repository takes some 150 bytes. Concurrent batches may each go
@@ -19,8 +19,8 @@ const (
 
 	// recentBytes bounds the newest events kept in memory: some seconds of the whole network.
 	recentBytes = 8 << 20
-	// recentEventBytes is about the size of an event besides its record, in memory.
+	// recentEventBytes is the approximate size of an event in memory, without its record.
 	recentEventBytes = 300
-	// recentIdleMax is after how many batches without a reader no events are kept.
+	// recentIdleMax is the number of batches without a reader after which no events are kept.
 	recentIdleMax = 1000
 )

@@ -15,8 +15,8 @@ import (
 // alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped accounts keep their
 // ids and are skipped; of a dropped repository only deletes are passed to fn. If the state that
 // hides an event is not durable yet, the page ends before the event, and Changed is closed when a
-// reader may pass it. A body that is missing above the tail is ErrCorrupt; a cursor above head+1 is
-// ErrFutureCursor, one below the tail ErrOutdatedCursor.
+// reader may pass it. The error is ErrCorrupt if a body is missing above the tail, ErrFutureCursor
+// for a cursor above head+1, and ErrOutdatedCursor for a cursor below the tail.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
 	if cursor >= s.Tail() && cursor <= head {
@@ -29,14 +29,14 @@ func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn fu
 
 // readLog is ReadLog from the engine.
 func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
-	// The view is taken before the tail is read: pruning moves the tail first and deletes
-	// afterwards, so that the view has all events from the tail on.
+	// The view is taken before the tail is read: pruning first moves the tail and then deletes, so
+	// the view has all events from the tail on.
 	v, err := s.view()
 	if err != nil {
 		return cursor, err
 	}
 	tail := s.Tail()
-	head = max(head, tail-1) // the log may have grown and been pruned since the look at the head
+	head = max(head, tail-1) // the log may have grown and been pruned since head was read
 	if cursor == 0 {
 		cursor = tail
 	}
@@ -121,7 +121,7 @@ func (r *logReader) entry(key, value []byte) error {
 	}
 	if g != gateOpen && r.s.unsettled.holds(r.ev.DID) {
 		// A crash may lose the state that hides the entry. The entry would then be shown again,
-		// below the position at which the reader continued.
+		// below the position from which the reader continues.
 		r.stopped = true
 		return nil
 	}
@@ -146,9 +146,9 @@ const (
 	gateOpen
 )
 
-// gate returns what is shown of an entry. Its records are shown while the account is, and while the
-// repository has the data that the entry is about. Of a dropped repository only the deletes are
-// shown with which dropping began; if it is tracked again, it has other data.
+// gate returns how much of an entry is shown. Its records are shown while the account is shown and
+// the repository still has the ordinal of the entry. Of a dropped repository only the deletes of
+// the drop are shown; if it is tracked again, it has another ordinal.
 func (r *logReader) gate(e *entryV1) (gate, error) {
 	row, err := r.s.loadRepo(r.view, r.ev.DID)
 	switch {
@@ -191,7 +191,7 @@ func (r *logReader) ops(id uint64, e *entryV1, deletions bool) error {
 	return errors.Join(err, engineError(blocks.it.Close()))
 }
 
-// listing expands an entry whose ops stand in listing rows.
+// listing expands an entry whose ops are in listing rows.
 func (r *logReader) listing(id uint64, e *entryV1) error {
 	lower, upper := e.listing()
 	rows, err := r.view.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})

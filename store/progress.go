@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// Progress is the state of a source that is kept beside its cursor, so that a later connection can
-// detect that messages were missed in between. It may be older than the cursor, never newer.
+// Progress is the state of a source, apart from its cursor, by which a later connection detects
+// that messages were missed in between. It may be older than the cursor, never newer.
 type Progress struct {
-	// At is a time, in unix microseconds, until which everything that the source sent was read, as
-	// far as is known.
+	// At is a time, in unix microseconds, until which all messages of the source are known to be
+	// read.
 	At int64 `cbor:"1,keyasint,omitempty"`
 	// Dense is a score of how likely the source numbers its messages consecutively (package ingest,
 	// denseMax).

@@ -11,8 +11,8 @@ import (
 )
 
 // recent keeps the newest events of the log in memory, so that readers at the head do not read them
-// back from the engine. It holds what reading the log would give: a batch that hides events empties
-// it, and so do events that stand in listings, which are many and in rows of their own.
+// back from the engine. It gives the same events as reading the log: a batch that hides events
+// empties it, and so does an entry with listing rows, whose events are many.
 type recent struct {
 	// idle counts the batches since the last read. Without readers nothing is kept.
 	idle atomic.Int64
@@ -20,7 +20,7 @@ type recent struct {
 	mu     sync.Mutex
 	from   uint64       // mu guards: all visible events from this id on are in groups
 	groups []eventGroup // mu guards: rising ids; the groups themselves do not change
-	bytes  int          // mu guards: what groups take
+	bytes  int          // mu guards: memory that groups take
 }
 
 // eventGroup is the events of one entry of the log.
@@ -32,10 +32,10 @@ type eventGroup struct {
 }
 
 // keep returns the events of an entry that a batch is about to write, without ids and times, or nil
-// if they need not be kept. bodies are the ops of which the entry tells, whose bytes are copied.
+// if they need not be kept. bodies are the ops that the entry lists; their bytes are copied.
 func (c *recent) keep(did string, e *entryV1, bodies []Op) []Event {
 	if c.idle.Load() > recentIdleMax || slices.ContainsFunc(bodies, func(op Op) bool { return op.Keep }) {
-		return nil // not read, or with bodies that only the engine has
+		return nil // no reader, or bodies that only the engine has
 	}
 	size := 0
 	for i := range bodies {
@@ -108,8 +108,8 @@ func (c *recent) trim() {
 	}
 }
 
-// read calls fn for the events from id next to id head, as ReadLog does. It reports whether it
-// could: otherwise the events must be read from the engine.
+// read calls fn for the events from id next to id head, as ReadLog does. If ok is false, the events
+// must be read from the engine.
 func (c *recent) read(ctx context.Context, next, head uint64, maxEvents int, fn func(*Event) error) (to uint64, ok bool, err error) {
 	c.idle.Store(0)
 	c.mu.Lock()
@@ -127,7 +127,7 @@ func (c *recent) read(ctx context.Context, next, head uint64, maxEvents int, fn 
 			if left == 0 {
 				return next, true, nil
 			}
-			ev := g.events[i] // fn may not change what others read
+			ev := g.events[i] // a copy: fn must not change the shared event
 			next, left = ev.ID+1, left-1
 			if err := fn(&ev); err != nil {
 				return next, true, err

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// Reconciliation is how far the listing of a host or relay was compared with our rows, since events
-// were missed. The zero value requests the comparison, anew if one is under way.
+// Reconciliation states how far the listing of a host or relay was compared with our rows after
+// missed events. The zero value requests the comparison; one that is under way starts over.
 type Reconciliation struct {
 	Stage  ReconcileStage `cbor:"1,keyasint,omitempty"`
 	Cursor string         `cbor:"2,keyasint,omitempty"` // of the next page, in ReconcileReading
 }
 
-// ReconcileStage is how far a reconciliation is.
+// ReconcileStage is the stage of a reconciliation.
 type ReconcileStage uint8
 
 // The stages of a reconciliation.
@@ -89,8 +89,8 @@ func (s *Store) parseReconciliation(v []byte) (r Reconciliation, err error) {
 // reconcileHostsV1 requests the reconciliation of all known hosts.
 type reconcileHostsV1 struct {
 	Relay string `cbor:"1,keyasint"` // base URL of the relay whose events were missed
-	// Begun means that some hosts may have a request of their own by now. A request made since then
-	// has it false again: it needs another request of every host.
+	// Begun means that the requests of single hosts have begun. A new PutReconcileHosts sets it to
+	// false: every host must be requested again.
 	Begun bool `cbor:"2,keyasint,omitempty"`
 }
 
@@ -118,7 +118,7 @@ func (s *Store) BeginReconcileHosts() (relay string, ok bool, err error) {
 	row.Begun = true
 	b := s.NewBatch()
 	b.put(metaKey(metaReconcileHosts), row)
-	// A crash from here until EndReconcileHosts has the request begun again.
+	// After a crash between here and EndReconcileHosts, the request begins again.
 	return row.Relay, true, b.CommitSync()
 }
 

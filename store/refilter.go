@@ -2,11 +2,11 @@ package store
 
 import "fmt"
 
-// RefilterCursor is the position of the pass that brings repositories to the filter in force. The
-// zero value makes the pass begin, anew if it is running.
+// RefilterCursor is the position of the pass that adapts repositories to the filter in force. The
+// zero value starts the pass; a running pass starts over.
 type RefilterCursor struct {
 	Begun bool `cbor:"1,keyasint,omitempty"`
-	// last DID that the round is done with; "" at its start
+	// last DID that the round has handled; "" at its start
 	After string `cbor:"2,keyasint,omitempty"`
 }
 

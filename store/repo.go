@@ -6,8 +6,8 @@ import (
 	"cistern/ingest/repo"
 )
 
-// State is the position of a repository on its way to a complete copy. A repository has exactly one
-// at any time, and each has a gauge.
+// State is the state of a repository on its way to a complete copy. A repository has exactly one
+// state, and each state has a gauge.
 type State uint8
 
 const (
@@ -15,7 +15,7 @@ const (
 	StatePending State = 1 + iota
 	// StateSynced is complete and verified as of its rev.
 	StateSynced
-	// StateResync failed and waits for its retry time; Retry says why and when.
+	// StateResync failed and waits for its retry time; Retry states the reason and the time.
 	StateResync
 	// StateGone is unavailable: deactivated, suspended, takendown, or not found.
 	StateGone
@@ -48,7 +48,7 @@ type Why uint8
 const (
 	// Untracked: not followed.
 	Untracked Why = iota
-	// ByOperator: added by name; kept whatever it holds.
+	// ByOperator: added by name; kept regardless of its records.
 	ByOperator
 	// ByNetwork: found by listing a host or by the firehose, while every repository was followed.
 	ByNetwork
@@ -68,7 +68,7 @@ type ErrorKind uint8
 const (
 	// NoError: the last attempt did not fail.
 	NoError ErrorKind = iota
-	// RateLimited: the host refused the request as one too many.
+	// RateLimited: the host refused the request because of a rate limit.
 	RateLimited
 	// Transport: the host could not be reached, or broke the connection.
 	Transport
@@ -93,8 +93,8 @@ const (
 	// operations are all that changed; hashes, signature, and what the operations wrote were
 	// verified.
 	VerifiedOps
-	// VerifiedFormerKey: everything, but the signature is of a key that the DID document held at
-	// the time of the rev and no longer holds (the account migrated and has not written since).
+	// VerifiedFormerKey: everything, but the signature is by a key that the DID document had at
+	// the time of the rev and no longer has (the account migrated and has not written since).
 	VerifiedFormerKey
 )
 
@@ -129,12 +129,12 @@ const (
 type Retry struct {
 	Kind  ErrorKind `cbor:"1,keyasint,omitempty"`
 	Count uint32    `cbor:"2,keyasint,omitempty"` // failures in a row
-	// unix seconds; when a row in StateResync or StateGone is due again, 0 = never
+	// unix seconds at which a row in StateResync or StateGone is due again, 0 = never
 	Next  int64 `cbor:"3,keyasint,omitempty"`
 	Since int64 `cbor:"4,keyasint,omitempty"` // unix seconds of the first failure in a row
 	// last error, or why a hidden account waits; bounded to ErrorBytesMax
 	Error string `cbor:"5,keyasint,omitempty"`
-	// Lagging reports that the failure is a host that has an older rev than was announced.
+	// Lagging reports that the failure is that the host has an older rev than was announced.
 	Lagging bool `cbor:"6,keyasint,omitempty"`
 }
 
@@ -182,22 +182,22 @@ type Repo struct {
 	// chain breaks in a row, for the refetch budget
 	Breaks uint32 `cbor:"24,keyasint,omitempty"`
 	Broken int64  `cbor:"25,keyasint,omitempty"` // unix seconds of the last break
-	// the next fetch first asks whether the rev has moved at all
+	// the next fetch first asks the host whether it has a newer rev
 	Recheck bool `cbor:"26,keyasint,omitempty"`
-	// Listed is the op at which the next listing of this ordinal begins: above 0 from the import
-	// on.
+	// Listed is the op number at which the next listing of this ordinal begins. It is above 0 once
+	// the repository is imported.
 	Listed      uint32 `cbor:"27,keyasint,omitempty"`
 	Hidden      uint32 `cbor:"28,keyasint,omitempty"` // record rows without a valid collection/rkey
 	Collections uint32 `cbor:"29,keyasint,omitempty"` // collections with records that are shown
-	// a difference was written in part: the records belong to no single rev
+	// a difference was written in part: the records are not those of one rev
 	Torn bool `cbor:"30,keyasint,omitempty"`
 
 	// Filter is the selection of the filter that chose the records: exactly those that it wants are
 	// shown. Sweep and Lacks mark the exceptions.
 	Filter uint32 `cbor:"31,keyasint,omitempty"`
-	// records may remain that only an older version wanted: they are to be deleted
+	// records that only an older version wanted may remain: they must be deleted
 	Sweep bool `cbor:"32,keyasint,omitempty"`
-	// records are missing that no older version wanted: they are to be fetched
+	// records that no older version wanted are missing: they must be fetched
 	Lacks bool `cbor:"33,keyasint,omitempty"`
 	// Shelved counts the further record rows that are kept but not shown, since the filter does not
 	// want them.
@@ -209,10 +209,10 @@ type Repo struct {
 	AccountSource uint32 `cbor:"36,keyasint,omitempty"`
 	// a statement about the account that does not hide it
 	Mark Mark `cbor:"37,keyasint,omitempty"`
-	// Withheld reports that a source has held back events of the account, since it marked or hid the
-	// account, and that no commit has been applied since. The source may hold back more after an
-	// #account that says active: a relay that throttles an account passes on what the account's host
-	// says.
+	// Withheld reports that a source has withheld events of the account, because it marked or hid
+	// the account, and that no commit has been applied since. The source may withhold more after an
+	// #account that says active: a relay that throttles an account passes on the events of the
+	// account's host.
 	Withheld bool `cbor:"42,keyasint,omitempty"`
 	// Charged is the debt from recent status changes of the account, in records, as of ChargedAt,
 	// in unix seconds: package ingest's budget of status changes.
@@ -223,15 +223,15 @@ type Repo struct {
 	// began before the request does not satisfy it.
 	Asked uint32 `cbor:"48,keyasint,omitempty"`
 
-	// FutureDue is when, in unix seconds, a synced repository is fetched again since a commit was
-	// dropped whose rev was in the future by our clock; 0: never.
+	// FutureDue is the unix second at which a synced repository is fetched again because a commit
+	// was dropped whose rev was in the future by our clock; 0: never.
 	FutureDue int64 `cbor:"40,keyasint,omitempty"`
 	// TornRev is the rev of a difference that was written in part, "" if there is none: some of its
 	// events are in the log, so that no copy with a lower rev may follow.
 	TornRev string `cbor:"41,keyasint,omitempty"`
 
-	// loaded is the part of the row as on disk that gauges derive from, so that a write moves the
-	// gauges by the difference.
+	// loaded is the stored part of the row from which gauges derive: a write moves the gauges by
+	// the difference.
 	loaded rowState
 	// reached is the state after the last transition since the row was loaded, 0 if there was none.
 	reached State
@@ -270,7 +270,7 @@ func (r *Repo) Due() int64 {
 	return 0
 }
 
-// Behind reports whether the repository is followed, and known to have a later rev than our copy.
+// Behind reports whether the repository is followed and is known to have a later rev than our copy.
 func (r *Repo) Behind() bool {
 	return r.Tracked != Untracked && r.State != StateGone && r.State != StateIdle && r.SeenRev > r.Rev
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // sequencer assigns ids to events and values to counters as part of committing, so that the order
-// of ids is the order of visibility, and publishes what is durable.
+// of ids is the order of visibility. It publishes events that are durable.
 type sequencer struct {
 	// mu is held from assigning ids until the batch is applied, so that batches reach the
 	// write-ahead log in the order of their ids.
@@ -72,7 +72,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	number := uint64(0)
 	if err == nil {
 		// From here on the batch is in the write-ahead log's queue. A crash before the sync loses
-		// it whole, and every batch after it; the ids were not published. An empty batch gets no
+		// the whole batch and every later batch; its ids were not published. An empty batch gets no
 		// number: its wait returns at once and implies nothing about earlier batches.
 		if !b.b.Empty() {
 			number = s.unsettled.add(b.gated)
@@ -88,7 +88,7 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	}
 	s.seq.mu.Unlock()
 	if err != nil {
-		s.fail(err) // ids were assigned and did not reach the log
+		s.fail(err) // the assigned ids did not reach the log
 		return nil, s.failure
 	}
 	if b.due != noDue {
@@ -107,7 +107,8 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	}, nil
 }
 
-// sequence adds to the batch what depends on its place in the order. mu is held.
+// sequence adds to the batch the ids, counters and cursors that depend on its place in the order.
+// mu is held.
 func (s *Store) sequence(b *Batch) (head uint64, err error) {
 	q := &s.seq
 	now := s.now().UnixMicro()
@@ -169,8 +170,8 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 	return q.next - 1, nil
 }
 
-// publish makes events up to head readable. The log's order makes them durable when any later one
-// is. wake wakes readers even if head does not move.
+// publish makes the events up to head readable: they are durable if any later event is. wake wakes
+// readers even if head does not move.
 func (s *Store) publish(head uint64, wake bool) {
 	q := &s.seq
 	q.headMu.Lock()

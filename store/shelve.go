@@ -2,7 +2,7 @@ package store
 
 import "cistern/filter"
 
-// place is how a record is kept.
+// place states how a record is stored.
 type place uint8
 
 const (

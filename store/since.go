@@ -13,8 +13,8 @@ type entryTimeV1 struct {
 }
 
 // FirstSince returns the id of the first event kept whose time, in unix microseconds, is t or
-// later, whether readers may see the event or not. It is Head+1 if there is none. It looks at no
-// more than 65 rows, as times rise with ids.
+// later, whether readers may see the event or not. It is Head+1 if there is none. It reads at most
+// 65 rows, because times rise with ids.
 func (s *Store) FirstSince(t int64) (id uint64, err error) {
 	head := s.Head()
 	// As in readLog: the view has all events from the tail on.
@@ -32,8 +32,8 @@ func (s *Store) FirstSince(t int64) (id uint64, err error) {
 	return id, errors.Join(err, engineError(it.Close()), v.close())
 }
 
-// firstSince searches the entries of ids tail to head. The entries before low begin before t, and
-// those from high on do not; from and begun are the id and the time of the last one before low.
+// firstSince searches the entries of ids tail to head. Entries before low begin before t, and
+// entries from high on do not; from and begun are the id and the time of the last entry before low.
 func firstSince(c codec, it *pebble.Iterator, tail, head uint64, t int64) (uint64, error) {
 	low, high := tail, head+1
 	from, begun := uint64(0), int64(0)

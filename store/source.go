@@ -4,16 +4,16 @@ package store
 // it.
 type Source struct {
 	URL string `cbor:"1,keyasint"` // normalised: ws or wss, host, base path
-	// the source is a PDS: it speaks for its own accounts only
+	// the source is a PDS: only its events about its own accounts count
 	PDS bool `cbor:"2,keyasint,omitempty"`
 	// Removed sources are not followed, even if the options name them.
 	Removed bool `cbor:"3,keyasint,omitempty"`
-	// Direct sources are PDSes that ingest added because relays send no events of some of their
+	// Direct sources are PDSes that ingest added because relays leave out events of some of their
 	// accounts.
 	Direct bool `cbor:"4,keyasint,omitempty"`
 }
 
-// PutSource writes a source, replacing the one with the same URL.
+// PutSource writes a source. It replaces a source with the same URL.
 func (b *control) PutSource(src Source) {
 	b.put(sourceKey(src.URL), src)
 }

@@ -49,8 +49,8 @@ type Store struct {
 	health    io.Closer // ends the health checks of the disk; nil if there are none
 }
 
-// Open opens the store in o.Dir, creates it if there is none, and deletes what a crash left of open
-// import groups. Imports are flipped by age only while Run runs.
+// Open opens the store in o.Dir, creates it if it is missing, and deletes the rows of import groups
+// that a crash left open. Imports are flipped by age only while Run runs.
 func Open(o Options) (*Store, error) {
 	watched := o.FS == nil
 	o = o.withDefaults()
@@ -107,7 +107,7 @@ func (s *Store) closeHealth() error {
 	return s.health.Close()
 }
 
-// load reads the state that is kept in memory, and repairs what a crash left.
+// load reads the state that is kept in memory, and repairs the store after a crash.
 func (s *Store) load() error {
 	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts, s.loadFilters,
 		s.loadCursors, s.loadGarbage, s.loadAges, s.recoverLeases, s.loadBuffers, s.openSlots} {
@@ -161,7 +161,7 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// fail records the first error, after which nothing may be written any more.
+// fail records the first error. Nothing may be written after it.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
 		s.failure = fmt.Errorf("store failed: %w", err)
@@ -176,7 +176,7 @@ func (s *Store) breakDown(err error) {
 	s.breakOnce.Do(func() { close(s.broken) })
 }
 
-// usable returns the failure once there was one.
+// usable returns the failure of the store, nil if it has not failed.
 func (s *Store) usable() error {
 	select {
 	case <-s.failed:
@@ -267,7 +267,7 @@ func (s *Store) Repo(did string) (Repo, error) {
 	return row, err
 }
 
-// RepoOrNew returns the row of a repository, or a new one that is not on disk yet.
+// RepoOrNew returns the row of a repository, or a new row that is not on disk yet.
 func (s *Store) RepoOrNew(did string) (Repo, error) {
 	row, err := s.Repo(did)
 	if errors.Is(err, ErrNotFound) {

@@ -6,10 +6,10 @@ import (
 )
 
 // The state machine of a repository. Each transition is a method of Batch that states what it
-// requires of the row and what it leaves; no other code assigns Repo.State. The caller sets what
-// else changes, before or after, and writes the row by PutRepo, which refuses a change of state
+// requires of the row and what it leaves; no other code assigns Repo.State. The caller sets the
+// other fields, before or after, and writes the row by PutRepo, which refuses a change of state
 // that no transition makes and a row that contradicts its state. docs/architecture.md has the
-// drawing.
+// diagram.
 
 // stateUnknown is the state of a repository without a row.
 const stateUnknown State = 0
@@ -22,16 +22,16 @@ type transition struct {
 }
 
 var transitions = [...]transition{
-	// A repository that is not followed is to be followed and fetched.
+	// Begin to follow and fetch the repository.
 	{"Track", []State{stateUnknown, StateIdle, StateGone, StatePending}, StatePending},
-	// The host is to be asked now.
+	// Ask the host now.
 	{"Enqueue", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone}, StatePending},
-	// The host is to be asked later.
+	// Ask the host later.
 	{"Defer", []State{StatePending, StateSynced, StateDraining}, StateResync},
 	// The copy is complete at its rev, without and with live commits buffered.
 	{"Complete", []State{StatePending, StateResync, StateDraining}, StateSynced},
 	{"Complete", []State{StatePending}, StateDraining},
-	// The account is not active, or is to stay hidden for a while.
+	// The account is not active, or must stay hidden for a while.
 	{"Hide", []State{stateUnknown, StatePending, StateSynced, StateDraining, StateResync, StateGone, StateIdle}, StateGone},
 	// The repository is no longer followed. An account that is not active stays so.
 	{"Untrack", []State{StatePending, StateSynced, StateDraining, StateResync, StateGone, StateIdle}, StateIdle},
@@ -90,14 +90,14 @@ func (b *Batch) Enqueue(r *Repo, priority uint8) {
 func (b *Batch) Defer(r *Repo, retry Retry) {
 	b.DropBuffer(r)
 	if r.State != StatePending {
-		r.Attempt++ // otherwise this ends the attempt
+		r.Attempt++ // Defer ends the attempt
 	}
 	b.transit(r, "Defer", StateResync)
 	r.Retry, r.Pending.Priority = retry, PriorityRetry
 }
 
-// Complete ends an attempt, or a wait, with a copy that is complete at r.Rev. The repository is
-// synced, or draining while it has buffered live commits. Retry is reset.
+// Complete ends an attempt or a wait: the copy is complete at r.Rev. The repository is synced, or
+// draining while it has buffered live commits. Retry is reset.
 func (b *Batch) Complete(r *Repo) {
 	to := StateSynced
 	if now, _ := b.buffered(r.DID); now.commits > 0 {
@@ -109,9 +109,8 @@ func (b *Batch) Complete(r *Repo) {
 }
 
 // Hide gives an account a status that hides it, as origin states, and takes its repository out of
-// the queue. The data stays. A status other than the former has an account event. The account's
-// host is asked again at retry.Next, 0 for never; if a copy is held, it is first asked for its rev
-// only.
+// the queue. The data stays. If the status changes, it adds an account event. The account's host is
+// asked again at retry.Next, 0 for never; if a copy is held, it is first asked for its rev only.
 func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
 	b.DropBuffer(r)
 	b.transit(r, "Hide", StateGone)
@@ -124,7 +123,7 @@ func (b *Batch) Hide(r *Repo, status Status, origin Origin, retry Retry) {
 	}
 }
 
-// Show makes an account active, as its host states. If its status was another, it has an account
+// Show makes an account active, as its host states. If the status changes, it adds an account
 // event. The state of the repository stays. The source of the newest #account is forgotten: its
 // clock may be ahead of the host's, whose next #account must count.
 func (b *Batch) Show(r *Repo) {
@@ -134,7 +133,7 @@ func (b *Batch) Show(r *Repo) {
 	r.Origin = OriginHost
 	if r.Status != StatusActive {
 		r.Status = StatusActive
-		// The source that hid the account may hold back its events until it says active, too.
+		// The source that hid the account may withhold its events until it says active too.
 		r.Withheld = r.Withheld || r.AccountSource != 0
 		b.Account(r)
 	}
@@ -154,7 +153,7 @@ func (b *Batch) Untrack(r *Repo) {
 	r.Tracked, r.Retry.Next = Untracked, 0
 }
 
-// contradiction describes what in the row contradicts its state, "" if nothing does.
+// contradiction describes how the row contradicts its state, "" if it does not.
 func (r *Repo) contradiction() string {
 	switch r.State {
 	case StatePending:
