@@ -445,6 +445,25 @@ func TestStoreStream(t *testing.T) {
 	}
 }
 
+// TestStoreSnapshot: the records of the store, as listRecords has them, come before the log, on both
+// listeners.
+func TestStoreSnapshot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	w.hold(t, alice, storetest.Records{"app.test.a/1": storetest.Text("one"), "app.test.b/2": storetest.Text("two")})
+	for _, url := range []string{w.public.URL, w.admin.URL} {
+		ws := delivertest.Follow(t, url, "?snapshot=true")
+		for _, want := range []string{`{"text":"one"}`, `{"text":"two"}`} {
+			if m := delivertest.Next(t, ws); !m.Snapshot || m.Record == nil || string(m.Record.Record) != want {
+				t.Errorf("%+v, want %s", m, want)
+			}
+		}
+		if m := delivertest.Next(t, ws); m.Type != "snapshot_end" || m.ID != w.store.Head() {
+			t.Errorf("%+v, want the end", m)
+		}
+	}
+}
+
 func listenAny(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
