@@ -28,24 +28,24 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, d *dispatcher) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "cistern_backfill_" + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cistern_backfill_" + name, Help: help}, f)
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
 	m := &metrics{
 		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_backfill_tasks_total", Help: "Tasks by result.",
 		}, []string{"result"}),
-		requeued: counter("requeued_total", "Repositories requeued because a retry was due."),
+		requeued: counter("cistern_backfill_requeued_total", "Repositories requeued because a retry was due."),
 	}
 	for _, result := range []string{resultSynced, resultGone, resultStale, resultDropped, store.RateLimited.String(), store.Transport.String(), store.Generic.String()} {
 		m.tasks.WithLabelValues(result)
 	}
 	for _, c := range []prometheus.Collector{
 		m.tasks, m.requeued,
-		gauge("syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(d.syncing()) }),
-		gauge("waiting_repos", "Resolved repositories that wait in memory for a permit.", func() float64 { return float64(d.waiting()) }),
+		gauge("cistern_backfill_syncing_repos", "Repositories being fetched or about to become visible.", func() float64 { return float64(d.syncing()) }),
+		gauge("cistern_backfill_waiting_repos", "Resolved repositories that wait in memory for a permit.", func() float64 { return float64(d.waiting()) }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

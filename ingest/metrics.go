@@ -30,24 +30,24 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
-	messages := vec("messages_total", "Messages read from sources.", "kind")
+	messages := vec("cistern_ingest_messages_total", "Messages read from sources.", "kind")
 	m := &metrics{
 		bad:        messages.WithLabelValues("bad"),
-		bytes:      counter("received_bytes_total", "Bytes of messages read from sources."),
-		failures:   vec("failures_total", "Connections to sources that failed or could not be made.", "kind", failDial, failHTTP, failClosed, failTimeout, failSilent, failError, failRead),
-		reconciles: counter("reconciles_total", "Comparisons of a source's listing that missed messages caused."),
-		restarts:   counter("restarts_total", "Cursors given up because the source began a new count or sent an unreadable message again and again."),
+		bytes:      counter("cistern_ingest_received_bytes_total", "Bytes of messages read from sources."),
+		failures:   vec("cistern_ingest_failures_total", "Connections to sources that failed or could not be made.", "kind", failDial, failHTTP, failClosed, failTimeout, failSilent, failError, failRead),
+		reconciles: counter("cistern_ingest_reconciles_total", "Comparisons of a source's listing that missed messages caused."),
+		restarts:   counter("cistern_ingest_restarts_total", "Cursors given up because the source began a new count or sent an unreadable message again and again."),
 	}
 	for k := range m.messages {
 		m.messages[k] = messages.WithLabelValues(frame.Kind(k).String())
 	}
 	for _, c := range []prometheus.Collector{
 		messages, m.bytes, m.failures, m.reconciles, m.restarts,
-		gauge("sources", "Sources that are followed.", func() float64 { return float64(r.sources.count(nil)) }),
-		gauge("connected_sources", "Sources that are connected.", func() float64 { return float64(r.sources.count((*source).connected)) }),
-		gauge("queue_bytes", "Memory of messages that are read and not yet handled.", func() float64 { return float64(r.sources.queued.Load()) }),
-		gauge("lag_seconds", "Age of the newest event of the connected relay that is furthest behind, by the time that the event states.", func() float64 { return r.sources.lag().Seconds() }),
-		eventAges{r, prometheus.NewDesc(metricPrefix+"source_event_age_seconds",
+		gauge("cistern_ingest_sources", "Sources that are followed.", func() float64 { return float64(r.sources.count(nil)) }),
+		gauge("cistern_ingest_connected_sources", "Sources that are connected.", func() float64 { return float64(r.sources.count((*source).connected)) }),
+		gauge("cistern_ingest_queue_bytes", "Memory of messages that are read and not yet handled.", func() float64 { return float64(r.sources.queued.Load()) }),
+		gauge("cistern_ingest_lag_seconds", "Age of the newest event of the connected relay that is furthest behind, by the time that the event states.", func() float64 { return r.sources.lag().Seconds() }),
+		eventAges{r, prometheus.NewDesc("cistern_ingest_source_event_age_seconds",
 			"Time since the newest event of a source was read, or since the source was added if none was.", []string{"source"}, nil)},
 	} {
 		if err := reg.Register(c); err != nil {
@@ -57,15 +57,13 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 	return m, nil
 }
 
-const metricPrefix = "cistern_ingest_"
-
 func counter(name, help string) prometheus.Counter {
-	return prometheus.NewCounter(prometheus.CounterOpts{Name: metricPrefix + name, Help: help})
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 }
 
 // vec returns a counter for each of a closed set of values.
 func vec(name, help, label string, values ...string) *prometheus.CounterVec {
-	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + name, Help: help}, []string{label})
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	for _, value := range values {
 		v.WithLabelValues(value)
 	}
@@ -73,7 +71,7 @@ func vec(name, help, label string, values ...string) *prometheus.CounterVec {
 }
 
 func gauge(name, help string, f func() float64) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metricPrefix + name, Help: help}, f)
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 }
 
 // eventAges is a gauge for each source. Its label is the only one with an open set of values: the

@@ -50,12 +50,12 @@ type tally struct {
 
 func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: metricPrefix + "events_total", Help: "Events handled, by kind and outcome.",
+		Name: "cistern_ingest_events_total", Help: "Events handled, by kind and outcome.",
 	}, []string{"kind", "outcome"})
 	t := &tally{
-		rejected:  vec("rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit),
-		refetches: vec("refetches_total", "Repositories queued to be fetched again, because an event did not fit.", "due", "now", "later"),
-		coalesced: counter("coalesced_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
+		rejected:  vec("cistern_ingest_rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit),
+		refetches: vec("cistern_ingest_refetches_total", "Repositories queued to be fetched again, because an event did not fit.", "due", "now", "later"),
+		coalesced: counter("cistern_ingest_coalesced_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
 	}
 	for j := range jobs {
 		for o := range outcomes {
@@ -64,8 +64,8 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		events, t.rejected, t.refetches, t.coalesced,
-		gauge("queued_events", "Events read that no shard has taken yet.", r.queued),
-		gauge("parked_repos", "Repositories whose events wait for the network.", r.parked),
+		gauge("cistern_ingest_queued_events", "Events read that no shard has taken yet.", r.queued),
+		gauge("cistern_ingest_parked_repos", "Repositories whose events wait for the network.", r.parked),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register: %w", err)

@@ -34,7 +34,7 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 // crawlGauges returns the gauges of the crawl sources by kind. The names of sources are not labels.
 func crawlGauges(r *Runner) []prometheus.Collector {
 	gauge := func(kind, name, help string, f func(CrawlStatus) float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cistern_backfill_crawl_" + name, Help: help,
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help,
 			ConstLabels: prometheus.Labels{"kind": kind}}, func() (most float64) {
 			for _, s := range r.Crawls() {
 				if s.Kind == kind {
@@ -47,11 +47,11 @@ func crawlGauges(r *Runner) []prometheus.Collector {
 	var all []prometheus.Collector
 	for _, kind := range SourceKinds() {
 		all = append(all,
-			gauge(kind, "lists", "Lists (hosts, collections) of the crawl source that has most.",
+			gauge(kind, "cistern_backfill_crawl_lists", "Lists (hosts, collections) of the crawl source that has most.",
 				func(s CrawlStatus) float64 { return float64(s.Lists) }),
-			gauge(kind, "failing_lists", "Lists that failed last, of the crawl source that has most.",
+			gauge(kind, "cistern_backfill_crawl_failing_lists", "Lists that failed last, of the crawl source that has most.",
 				func(s CrawlStatus) float64 { return float64(s.Failing) }),
-			gauge(kind, "pass_age_seconds", "Time since everything was listed, of the crawl source for which it is longest.",
+			gauge(kind, "cistern_backfill_crawl_pass_age_seconds", "Time since everything was listed, of the crawl source for which it is longest.",
 				func(s CrawlStatus) float64 { return r.opts.Now().Sub(later(s.PassEnded, s.Since)).Seconds() }))
 	}
 	return all

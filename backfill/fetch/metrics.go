@@ -17,11 +17,11 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "cistern_backfill_" + name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		bytes: counter("received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
-		parts: counter("sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
+		bytes: counter("cistern_backfill_received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
+		parts: counter("cistern_backfill_sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole since the parts were not to be had.",
 		}, []string{"strategy"}),

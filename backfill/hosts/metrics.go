@@ -13,13 +13,13 @@ func newMetrics(reg prometheus.Registerer, t *Table) (*metrics, error) {
 	})}
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "cistern_backfill_" + name, Help: help,
+			Name: name, Help: help,
 		}, f)
 	}
 	for _, c := range []prometheus.Collector{
 		m.parkings,
-		gauge("known_hosts", "Hosts with an entry in memory.", t.known),
-		gauge("parked_hosts", "Hosts being left alone.", t.parked),
+		gauge("cistern_backfill_known_hosts", "Hosts with an entry in memory.", t.known),
+		gauge("cistern_backfill_parked_hosts", "Hosts being left alone.", t.parked),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
