@@ -48,7 +48,7 @@ func refusalStatus(name string) int {
 		return http.StatusUnauthorized
 	case "Forbidden":
 		return http.StatusForbidden
-	case "NotFound":
+	case "NotFound", "DictionaryNotFound":
 		return http.StatusNotFound
 	case "MethodNotAllowed":
 		return http.StatusMethodNotAllowed

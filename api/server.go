@@ -188,6 +188,8 @@ func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("GET /subscribe", s.answers.untimed("subscribe", s.delivery.Jetstream1))
 	mux.Handle("GET /xrpc/network.bsky.jetstream.subscribeEvents",
 		s.answers.untimed("network.bsky.jetstream.subscribeEvents", s.delivery.Jetstream2))
+	mux.Handle("GET /xrpc/network.bsky.jetstream.getZstdDictionary",
+		s.answers.route("network.bsky.jetstream.getZstdDictionary", s.delivery.ZstdDictionary))
 	mux.Handle("GET /stats", s.answers.route("stats", s.stats.show))
 }
 

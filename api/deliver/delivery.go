@@ -107,6 +107,8 @@ type Delivery struct {
 	refusal      func(error) (name, message string)
 
 	jetstream1Zstd *format // nil without a dictionary
+	jetstream2Zstd *format
+	dictionary2ID  uint32
 
 	records    Records
 	snapshots  *semaphore.Weighted // one for each page of a snapshot being read
@@ -123,7 +125,11 @@ func New(o Options) (*Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	zstd1, err := compressed(jetstream1JSON, o.Jetstream1Dictionary)
+	_, zstd1, err := dictionaryOf(jetstream1JSON, o.Jetstream1Dictionary)
+	if err != nil {
+		return nil, err
+	}
+	id2, zstd2, err := dictionaryOf(jetstream2JSON, []byte(dictionary2))
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +141,8 @@ func New(o Options) (*Delivery, error) {
 			max(1, o.SubscribersMax/streamsShare)),
 		held: clients.NewTurns(heldBytesMax), max: int64(o.SubscribersMax),
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
-		refusal: o.Refusal, jetstream1Zstd: zstd1, records: o.Records,
+		refusal: o.Refusal, jetstream1Zstd: zstd1, jetstream2Zstd: zstd2,
+		dictionary2ID: id2, records: o.Records,
 		snapshots: semaphore.NewWeighted(snapshotReadersMax), withTokens: withTokens(o.Epoch)}, nil
 }
 

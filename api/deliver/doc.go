@@ -32,7 +32,7 @@
 //	delivery.go   Options, Delivery          stream.go   GET /stream, its parameters
 //	subscriber.go one open stream            update.go   messages of its consumer
 //	protocol.go   what differs by endpoint   jetstream1.go, jetstream2.go  the versions of Jetstream
-//	jetstream.go  what these have in common
+//	jetstream.go  what these have in common  dictionary.go  zstd dictionaries
 //	page.go       decoded events, shared     cache.go    which pages are shared
 //	format.go     what a format is           cistern.go  Cistern's own
 //	snapshot.go   records before the log     token.go    places in snapshots

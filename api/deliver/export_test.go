@@ -60,6 +60,8 @@ func handler(d *Delivery) http.Handler {
 			serve = d.Jetstream1
 		case Subscribe2:
 			serve = d.Jetstream2
+		case GetDictionary:
+			serve = d.ZstdDictionary
 		}
 		if err := serve(w, r); err != nil {
 			name, message := refusalOf(err)
@@ -69,6 +71,8 @@ func handler(d *Delivery) http.Handler {
 				status = http.StatusUpgradeRequired
 			case "RateLimitExceeded":
 				status = http.StatusTooManyRequests
+			case "DictionaryNotFound":
+				status = http.StatusNotFound
 			case "Unavailable":
 				status = http.StatusServiceUnavailable
 			}
@@ -106,6 +110,9 @@ func AppendEvent(ev *store.Event) (frame []byte, refused int) {
 
 // Subscribe2 is the path of version 2 of Jetstream.
 const Subscribe2 = "/xrpc/network.bsky.jetstream.subscribeEvents"
+
+// GetDictionary is the path of its dictionary.
+const GetDictionary = "/xrpc/network.bsky.jetstream.getZstdDictionary"
 
 // Encode1 and Encode2 return the message of an event in a version of Jetstream, "" for none.
 func Encode1(ev *store.Event) string { return message(jetstream1JSON, ev) }

@@ -1,8 +1,6 @@
 package deliver
 
 import (
-	"fmt"
-
 	"cistern/store"
 
 	"github.com/klauspost/compress/zstd"
@@ -66,18 +64,4 @@ func (f *format) appendEvent(dst []byte, e encoder, ev *store.Event, plain *[]by
 	}
 	size = len(out) - start - frameHeader
 	return sealFrame(out, start, frameText), size, result
-}
-
-// compressed returns a format of which each message is one zstd frame with a dictionary, or nil
-// without a dictionary.
-func compressed(f *format, dictionary []byte) (*format, error) {
-	if len(dictionary) == 0 {
-		return nil, nil
-	}
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderDict(dictionary), zstd.WithEncoderLevel(zstd.SpeedFastest),
-		zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true), zstd.WithEncoderConcurrency(readersMax))
-	if err != nil {
-		return nil, fmt.Errorf("zstd dictionary of %s: %w", f.name, err)
-	}
-	return &format{name: f.name + "+zstd", encoder: f.encoder, zstd: z}, nil
 }

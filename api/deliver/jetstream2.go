@@ -117,7 +117,10 @@ func (d *Delivery) format2(q params) (*format, error) {
 	if err != nil || id == 0 {
 		return nil, wire.Invalid("zstdDictionary %s: want the id of a dictionary, from 1 to %d", wire.Echo(text), uint32(math.MaxUint32))
 	}
-	return nil, wire.Refuse("UnknownZstdDictionary", "dictionary %d is unknown: this server has none, so connect without zstdDictionary", id)
+	if uint32(id) != d.dictionary2ID {
+		return nil, wire.Refuse("UnknownZstdDictionary", "dictionary %d is unknown: the current one is %d, from getZstdDictionary", id, d.dictionary2ID)
+	}
+	return d.jetstream2Zstd, nil
 }
 
 // jetstream2 is version 2 of Jetstream.
