@@ -224,7 +224,7 @@ func (a *Account) SetStatus(s Status) {
 	if own {
 		a.emitIdentity()
 	}
-	if own || a.told != a.load().rev {
+	if own || a.eventRev != a.load().rev {
 		a.emitSync()
 	}
 }

@@ -44,7 +44,7 @@ func (a *Account) emitCommit(old *snapshot, ops []Op) {
 
 func (a *Account) announce(e *event, s *snapshot) {
 	if !e.hidden {
-		a.told = s.rev
+		a.eventRev = s.rev
 	}
 	a.emit(e)
 }

@@ -24,7 +24,7 @@ type repository struct {
 	key       *signer
 	now, prev *snapshot // now is nil until first touched
 	imported  string    // rev that the host names for the head instead of its own, "" for none
-	told      string    // rev of the last event, "" until first touched
+	eventRev  string    // rev of the last event, "" until first touched
 	clock     time.Time // of the newest TID or event given out
 	rng       *rand.Rand
 }
@@ -84,7 +84,7 @@ func (r *repository) load() *snapshot {
 	if r.now == nil {
 		leaves := r.generate()
 		r.now = newSnapshot(r.did, r.tick(), leaves, r.key, r.net.opts.Preorder)
-		r.told = r.now.rev
+		r.eventRev = r.now.rev
 	}
 	return r.now
 }
