@@ -41,18 +41,18 @@ type meter struct {
 
 // notice is the wait that answers asked for.
 type notice struct {
-	told  time.Time // when an answer last asked to wait
-	until time.Time // until when
+	askedAt time.Time // when an answer last asked to wait
+	until   time.Time // until when
 }
 
 // early reports whether a request comes too early although the client could know.
 func (n *notice) early(now time.Time) bool {
-	return now.Before(n.until) && now.Sub(n.told) > noticeTime
+	return now.Before(n.until) && now.Sub(n.askedAt) > noticeTime
 }
 
 func (n *notice) tell(now, until time.Time) {
 	if until.After(n.until) {
-		n.told, n.until = now, until
+		n.askedAt, n.until = now, until
 	}
 }
 
