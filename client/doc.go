@@ -2,16 +2,17 @@
 //
 // # Purpose
 //
-// Send the requests of commands to a listener of a daemon, follow its event log, and show events.
+// It sends the requests of commands to a listener of a daemon, follows its event log, and shows
+// events.
 //
 // # Invariants
 //
 //  1. The size of everything that a daemon sends is bounded.
-//  2. Text of a daemon cannot drive a terminal: not in an error, not in the line of an event, and in
-//     its JSON on a terminal neither.
+//  2. Text of a daemon cannot control a terminal, neither in an error nor in an event, whether the
+//     event is shown as a line or as JSON.
 //  3. Follow calls Event for each event once, in the order of ids, over any number of connections.
-//     It connects again at the last id + 1 and names the epoch of that id, so that events which the
-//     daemon no longer has end it with an error.
+//     It connects again at the last id + 1 and names the epoch of that id, so that Follow ends with
+//     an error if the daemon no longer has the next event.
 //
 // # Concurrency
 //

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Clock runs as fast as the real one, and can be set forward.
+// Clock runs at the speed of the real clock, and can be set forward.
 type Clock struct {
 	ahead atomic.Int64
 }

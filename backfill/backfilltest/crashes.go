@@ -9,11 +9,11 @@ import (
 	"cistern/store/storetest"
 )
 
-// Crashes gathers clones of a file system at durable steps, with none, some or all of the unsynced
+// Crashes collects clones of a file system at durable steps, with none, some or all of the unsynced
 // writes.
 type Crashes struct {
 	FS        *storetest.CrashFS
-	one, most int // clones one step in so many, by chance, and at most so many
+	one, most int // clones each step with probability 1/one, and at most most steps
 
 	// mu guards:
 	mu     sync.Mutex
@@ -22,7 +22,8 @@ type Crashes struct {
 	clones []*storetest.CrashFS
 }
 
-// NewCrashes makes a file system that is cloned at one step in so many, at most so often.
+// NewCrashes makes a file system that is cloned at a step with probability 1/one, at most most
+// times.
 func NewCrashes(seed uint64, one, most int) *Crashes {
 	return &Crashes{FS: storetest.NewCrashFS(), one: one, most: most,
 		rng: rand.New(rand.NewPCG(seed, 0))}
@@ -37,15 +38,15 @@ func (c *Crashes) Step(string) {
 	}
 }
 
-// SetIdle sets whether no step is cloned.
+// SetIdle stops or resumes the cloning.
 func (c *Crashes) SetIdle(idle bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.idle = idle
 }
 
-// Each opens every clone, which must check clean before and after the run that goOn starts. It
-// fails if there are fewer than least clones.
+// Each opens every clone, runs goOn on it, and requires that the store checks clean before and
+// after. The test fails if there are fewer than least clones.
 func (c *Crashes) Each(w *World, least int, goOn func(w *World)) {
 	w.T.Helper()
 	c.mu.Lock()

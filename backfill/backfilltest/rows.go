@@ -7,7 +7,7 @@ import (
 	"cistern/store"
 )
 
-// Add requests repositories by name.
+// Add tracks repositories by name.
 func (w *World) Add(dids ...string) {
 	w.T.Helper()
 	for _, did := range dids {
@@ -55,7 +55,7 @@ func (w *World) Know(did string) {
 	})
 }
 
-// Untrack has a repository followed no longer.
+// Untrack stops following a repository.
 func (w *World) Untrack(did string) {
 	w.T.Helper()
 	w.ChangeIn(did, func(b *store.Batch, r *store.Repo) { b.Untrack(r) })
@@ -87,7 +87,7 @@ func (w *World) Settle(dids ...string) {
 	}
 }
 
-// Say applies an #account event of a relay as the live side does.
+// Say applies an #account event of a relay as package ingest does.
 func (w *World) Say(did string, status store.Status) {
 	w.T.Helper()
 	w.Change(did, func(r *store.Repo) {

@@ -1,5 +1,5 @@
-// Package backfilltest has the world in which tests of backfill and discovery run: a simulated
-// network, a store, and a runner of package backfill between them.
+// Package backfilltest sets up tests of backfill and discovery: a simulated network, a store, and a
+// runner of package backfill between them.
 package backfilltest
 
 import (
@@ -36,16 +36,16 @@ type World struct {
 	Beside interface{ Wake() }
 }
 
-// Options are those of the parts of a World.
+// Options are the options of the parts of a World.
 type Options struct {
 	Net   simnet.Options
 	Store store.Options
 }
 
-// groupAge is the time after which the store of a World ends a group of imports.
+// groupAge is the age at which the store of a World flips an import group.
 const groupAge = 5 * time.Millisecond
 
-// Pausing is the reason with which tests shut gates.
+// Pausing is the cause with which tests shut gates.
 var Pausing = gate.Cause{Name: "test"}
 
 // New makes a network and a store. The test calls Make and Go.
@@ -93,8 +93,8 @@ func (w *World) Make(o backfill.Options) {
 	}
 }
 
-// Logger returns what tests log to if they do not look at the log: nil, unless the environment asks
-// for the log.
+// Logger returns the logger of tests that do not read the log: nil, unless the environment asks for
+// the log.
 func Logger() *slog.Logger {
 	if os.Getenv("CISTERNTEST_LOG") == "" {
 		return nil
@@ -154,7 +154,8 @@ func (w *World) Until(what string, cond func() bool) {
 	w.UntilFor(20*time.Second, what, cond)
 }
 
-// UntilFor is Until with another patience: it ends when the store has not changed for so long.
+// UntilFor is Until with a given patience: the test fails when the store has not changed for that
+// long.
 func (w *World) UntilFor(patience time.Duration, what string, cond func() bool) {
 	w.T.Helper()
 	state, deadline := "", time.Time{}

@@ -126,9 +126,9 @@ type daemon struct {
 	api      *api.Server
 }
 
-// newDaemon constructs the boxes, each from those before it, and starts none. It owns the
-// listeners. Steps that can fail without the store come before it, and the filter comes last: a
-// start that fails must not leave a store with the filter of its options.
+// newDaemon constructs the boxes, each from earlier boxes, and starts none. It owns the listeners.
+// Steps that can fail without the store come before the store, and the filter comes last: a failed
+// start must not leave a store with the filter of its options.
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
 		gates: new(gates)}
@@ -156,13 +156,13 @@ func (d *daemon) boxes() []box {
 		{"crawl", func(ctx context.Context) error {
 			return d.gates.crawler.Run(ctx, d.discover.Run)
 		}},
-		{"ingest", d.ingest.Run}, // also while the disk is short: live events are few
+		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
 		{"disk", d.guard.Run},
 	}
 }
 
-// sourcesBudget is how long fetches wait for the firehose. The listing of a source that connects
-// later is compared with the store instead.
+// sourcesBudget is how long fetches wait for the firehose. If a source connects later, its listing
+// is compared with the store.
 const sourcesBudget = 10 * time.Second
 
 // awaitSources waits until the firehose is followed. If a repository were fetched before, the
@@ -179,7 +179,7 @@ func awaitSources(ctx context.Context, live *ingest.Runner) {
 	}
 }
 
-// run runs the boxes and the watchers, and closes the store once nothing writes to it any more.
+// run runs the boxes and the watchers, and closes the store when nothing writes to it any more.
 func (d *daemon) run(ctx context.Context, watchers ...box) error {
 	budget := cmp.Or(d.tune.budget, shutdownBudget)
 	err := boxes{list: append(d.boxes(), watchers...), budget: budget,
@@ -284,7 +284,7 @@ func (d *daemon) newAPI() (err error) {
 	return err
 }
 
-// hosts returns what the private listener needs to show and limit hosts.
+// hosts returns the functions with which the private listener shows and limits hosts.
 func (d *daemon) hosts() api.Hosts {
 	return api.Hosts{
 		Changed: func(id uint32) {

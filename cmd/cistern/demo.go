@@ -37,7 +37,7 @@ const demoExamples = `  cistern demo
 `
 
 const (
-	// demoRecords is the median size of the demo's repositories: enough to see the bar move.
+	// demoRecords is the median size of the demo's repositories: enough to see progress.
 	demoRecords = 100
 	// demoGroupAge is shorter than the store's default, to show fetched records sooner.
 	demoGroupAge = 100 * time.Millisecond
@@ -47,8 +47,7 @@ const (
 	demoListen = "127.0.0.1" + listenDefault
 )
 
-// demoOptions is what a user can choose of the demo. It reads no variables: those configure real
-// indexes.
+// demoOptions are the options of the demo. They have no variables, which configure real indexes.
 type demoOptions struct {
 	repos, hosts, seed uint64
 	data               string // "": temporary, removed at exit
@@ -145,7 +144,7 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return errors.Join(err, public.Close(), admin.Close())
 	}
-	// The tour reports what a visitor has to know, so the log is for errors only.
+	// The tour shows the state of the index, so only errors are logged.
 	d, err := newDaemon(cfg, newLogger(term, slog.LevelError), listeners{public, admin},
 		tuning{store: func(o *store.Options) { o.GroupAge = demoGroupAge }})
 	if err != nil {
@@ -173,7 +172,8 @@ func demoConfig(n *simnet.Network, data string) (Config, error) {
 		Relays: []store.Source{relay}, AllowPrivate: true, Verify: "full"}, err
 }
 
-// listenNear listens on the address asked for, or else on the usual one, or else on a free port.
+// listenNear listens on the requested address. Without one, it listens on the usual address, or on
+// a free port if that is taken.
 func (a *app) listenNear(asked, usual string) (net.Listener, error) {
 	l, err := net.Listen("tcp", cmp.Or(asked, usual))
 	if err == nil || asked != "" {

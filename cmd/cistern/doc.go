@@ -2,14 +2,15 @@
 //
 // # Purpose
 //
-// Turn a command line into Options, wire the packages below into one daemon, and show what it does.
+// It turns a command line into Options, wires the packages below into one daemon, and shows the
+// daemon's state.
 //
 // # Invariants
 //
 //  1. Only this package reads flags, the environment and signals, and ends the process.
 //  2. Every option is one row of a table: flag, CISTERN_* variable, default and help come from that
 //     row. The help pages and the table in docs/options.md are generated from Config.options.
-//  3. A command line or an environment with a mistake starts nothing, and all its mistakes are
+//  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
 //  4. Boxes start in the order of daemon.boxes and stop in the reverse order, one after the other.
 //     If one misses the shutdown budget, the store is not closed under it: the log recovers it.

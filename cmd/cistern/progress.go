@@ -40,8 +40,8 @@ type sample struct {
 	done                            int64 // repositories that need no fetch
 	behind, lacking                 int64 // have an old rev; do not agree with the filter yet
 
-	sources, running int64         // of the firehose, and how many of them are connected
-	frames           int64         // read from them
+	sources, running int64         // firehose sources, and how many of them are connected
+	frames           int64         // messages read from the sources
 	lag              time.Duration // of the connected source that is furthest behind, in seconds
 }
 
@@ -74,7 +74,7 @@ const (
 	logEveryDefault = 5 * time.Second
 	// logLiveEvery is the pace of log lines while only live events change the index.
 	logLiveEvery = time.Minute
-	// lagShown is the least lag that the line shows.
+	// lagShown is the smallest lag that the line shows.
 	lagShown   = 5 * time.Second
 	rateWindow = 3 * time.Second
 	barMax     = 30
@@ -128,7 +128,8 @@ func (p *progress) show(s sample) {
 		"error_generic", s.generic)
 }
 
-// last shows the final state, with the rate of the whole time, and leaves it on the terminal.
+// last shows the final state, with the average rate of the whole run, and leaves it on the
+// terminal.
 func (p *progress) last(s sample) {
 	p.recent = []sample{p.first, s}
 	if p.term.Live() {
@@ -159,7 +160,8 @@ func (p *progress) perSecond(count func(*sample) int64) int64 {
 	return int64(float64(count(last)-count(first)) / seconds)
 }
 
-// segment is a piece of the line. Pieces with a higher rank are dropped first when room is short.
+// segment is a part of the line. If the line is too long, segments with the highest rank are
+// dropped first.
 type segment struct {
 	rank        int
 	color, text string
@@ -184,7 +186,7 @@ func (p *progress) line(s sample, columns int) string {
 	return strings.Join(parts, "  ")
 }
 
-// segments returns the pieces of the line in their order. A count of zero has none.
+// segments returns the segments of the line in order. A count of zero has no segment.
 func (p *progress) segments(s sample, total int64) []segment {
 	all := []segment{
 		{0, console.Bold, humanize.Comma(s.done) + "/" + humanize.Comma(total) + " repos"},

@@ -40,7 +40,7 @@ type outcomeRow struct {
 // notFound is the result for a DID that the daemon does not know.
 const notFound = "not found"
 
-// repoRow is what ls shows of a row.
+// repoRow has the fields of a row that ls shows.
 type repoRow struct {
 	DID     string `json:"did"`
 	State   string `json:"state"`
@@ -133,8 +133,8 @@ func (s *repoSession) options() []option {
 	}
 }
 
-// repoSubcommand returns the command 'repo NAME', which has the options of these names and the
-// options that find the daemon.
+// repoSubcommand returns the command 'repo NAME', with the options of these names and the options
+// that locate the daemon.
 func (a *app) repoSubcommand(name, arguments, usage string,
 	act func(*repoSession, context.Context) error, examples string, names ...string) *cli.Command {
 	s := &repoSession{app: a}
@@ -349,11 +349,11 @@ func (s *repoSession) ls(ctx context.Context) error {
 	return err
 }
 
-// pageMax is the most rows that one request asks for.
+// pageMax is the largest number of rows that one request asks for.
 const pageMax = 1000
 
-// pages calls fn for each matching row, for limit of them or, with limit 0, for all. It reports
-// whether there may be more.
+// pages calls fn for each matching row, up to limit rows, or for all rows if limit is 0. It reports
+// whether there may be more rows.
 func (s *repoSession) pages(ctx context.Context, query url.Values, limit int,
 	fn func(json.RawMessage) error) (more bool, err error) {
 	left := limit
@@ -389,8 +389,8 @@ func (s *repoSession) show(ctx context.Context) error {
 	return err
 }
 
-// writeFields prints a JSON object in its order, one field a line. The fields of an object in it
-// have its name before theirs.
+// writeFields prints the fields of a JSON object in order, one a line. The fields of a nested
+// object are prefixed with its name.
 func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	if _, err := decoder.Token(); err != nil {

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// tour shows a visitor what the demo's index holds and how to ask it.
+// tour shows what the demo's index holds, and how to query it.
 type tour struct {
 	daemon  *daemon
 	network *simnet.Network
@@ -46,8 +46,8 @@ const (
 	tourBodyMax = 1 << 20
 )
 
-// Run reports, and then waits until ctx ends, unless exit is set. The accounts of the network write
-// meanwhile. Run ends early when the reader of the report is gone.
+// Run prints the report and then waits until ctx ends, unless exit is set. Meanwhile accounts of
+// the network write. Run ends early if the report cannot be written.
 func (t *tour) Run(ctx context.Context) error {
 	writing, stop := context.WithCancel(ctx)
 	var writers errgroup.Group
@@ -134,7 +134,7 @@ func repositories(s sample) string {
 	return strings.Join(append([]string{text}, s.failures()...), ", ")
 }
 
-// refusal returns why one repository was refused, "" if none was.
+// refusal returns why some repository was refused, "" if none was refused.
 func (t *tour) refusal() (string, error) {
 	refused := func(r *store.Repo) bool { return r.Retry.Kind == store.Generic }
 	rows, _, err := t.daemon.store.Repos("", 1, refused)
@@ -182,7 +182,7 @@ func (t *tour) example() (did, collection, rkey string) {
 	return "", "", ""
 }
 
-// ask prints a question as a command, and the answer that the index gives.
+// ask prints a question as a command, and the answer of the index.
 func (t *tour) ask(ctx context.Context, number int, q question) error {
 	listener := t.daemon.public
 	if q.private {
@@ -247,7 +247,7 @@ func (t *tour) live(ctx context.Context, number int, startWriting func()) error 
 	return t.show(number, "Live events, as accounts write", "websocat "+address, event)
 }
 
-// write changes a record of one account after the other until ctx ends.
+// write changes records of the accounts in turn, until ctx ends.
 func (t *tour) write(ctx context.Context) error {
 	tick := time.NewTicker(tourWriteEvery)
 	defer tick.Stop()
@@ -284,7 +284,7 @@ func httpGet(ctx context.Context, target string) ([]byte, error) {
 	return body, err
 }
 
-// outlook prints what else a visitor can try.
+// outlook prints what else the user can try.
 func (t *tour) outlook() error {
 	public, admin := t.daemon.public.Addr().String(), t.daemon.admin.Addr().String()
 	program := cmp.Or(t.program, "cistern")

@@ -26,8 +26,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// The functions below read the value of an option. Their errors say what value is wanted; load
-// puts the option and the rejected value before them.
+// The functions below read the value of an option. Their errors state which values are valid; load
+// prefixes the option and the rejected value.
 
 func text(s string) (string, error) { return s, nil }
 
@@ -198,7 +198,7 @@ func parseAge(s string) (time.Duration, error) {
 	return 0, errors.New("want a duration like 72h or 30d, or 0 for no limit")
 }
 
-// parsePeriod reads a duration that is long enough to repeat requests to hosts after it.
+// parsePeriod reads a duration that is long enough as the period of requests to hosts.
 func parsePeriod(s string) (time.Duration, error) {
 	d, err := parseAge(s)
 	if err != nil || d < time.Minute {
@@ -218,8 +218,8 @@ func parseListen(s string) (string, error) {
 	return s, nil
 }
 
-// parseServer returns the base URL of a running daemon. It reads an address as the options of the
-// daemon have it, or a URL.
+// parseServer returns the base URL of a running daemon. It reads an address in the form of the
+// daemon's options, or a URL.
 func parseServer(address string) (string, error) {
 	if strings.Contains(address, "://") {
 		return parseURL(address)
@@ -243,8 +243,8 @@ func loopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// withoutUser returns a value as an error may show it: the text before the host of a URL may hold
-// a password.
+// withoutUser returns a value in a form that an error may show: the text before the host of a URL
+// may be a password.
 func withoutUser(value string) string {
 	scheme, rest, _ := strings.Cut(value, "://")
 	if at := strings.LastIndexByte(rest, '@'); at >= 0 {

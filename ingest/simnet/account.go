@@ -32,7 +32,7 @@ type Account struct {
 	// mu of the repository guards:
 	handle     string
 	host       *Host
-	former     []*Host // hosts it moved away from
+	former     []*Host // hosts that it has left
 	status     Status
 	keyTurns   int // how often the key was rotated
 	legacy     bool
@@ -41,7 +41,7 @@ type Account struct {
 	plc        []plcOp
 }
 
-// Truth is the true state of an account: what a complete index holds.
+// Truth is the true state of an account, which a complete index holds.
 type Truth struct {
 	DID, Handle, Rev string
 	// Commit and Data are the CIDs of the newest commit and its tree.
@@ -57,12 +57,12 @@ type Truth struct {
 type Write struct {
 	Path   string
 	Record []byte
-	// Absent has a delete succeed at a path without a record, and be among the operations.
+	// Absent makes a delete of a path without a record succeed, and adds it to the operations.
 	Absent bool
 }
 
-// Op is the effect of a Write: Prev is zero for a create, CID for a delete. Several on one path
-// build on each other.
+// Op is the effect of a Write. Prev is zero for a create, and CID is zero for a delete. Several ops
+// on one path build on each other.
 type Op struct {
 	Action, Path string
 	CID, Prev    repo.CID
@@ -93,7 +93,7 @@ func (a *Account) Status() Status {
 	return a.status
 }
 
-// Host is where the account lives now.
+// Host returns the current host of the account.
 func (a *Account) Host() *Host {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -116,16 +116,16 @@ func (a *Account) Truth() Truth {
 	return t
 }
 
-// Put creates or replaces one record in a commit of its own.
+// Put creates or replaces one record, in a separate commit.
 func (a *Account) Put(path string, record map[string]any) (Commit, error) {
 	return a.Commit(Write{Path: path, Record: EncodeRecord(record)})
 }
 
-// Delete removes one record in a commit of its own.
+// Delete removes one record, in a separate commit.
 func (a *Account) Delete(path string) (Commit, error) { return a.Commit(Write{Path: path}) }
 
-// Commit applies writes in one commit with a new rev; without writes it only raises the rev.
-// Nothing happens if one of them is impossible.
+// Commit applies writes in one commit with a new rev; without writes it only raises the rev. If one
+// of them is impossible, nothing is written.
 func (a *Account) Commit(writes ...Write) (Commit, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -206,9 +206,9 @@ func (a *Account) Mutate(n int) (Commit, error) {
 	return a.commit(writes)
 }
 
-// SetStatus changes the status that the host states. Deleted accounts are RepoNotFound there; the
-// PLC document stays until Tombstone. A new status is an event; like the reference
-// PDS, the streams name the head too when an account is active again after it was deactivated.
+// SetStatus changes the status that the host states. For deleted accounts the host answers
+// RepoNotFound; the PLC document stays until Tombstone. A new status is an event. As with the
+// reference PDS, the streams also state the head when a deactivated account becomes active again.
 func (a *Account) SetStatus(s Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -263,9 +263,10 @@ func (a *Account) turnKey() {
 	a.key = newSigner(a.net.derive("key", a.index, a.keyTurns), a.key.p256 != nil)
 }
 
-// Migrate moves the account to another host: the DID document names it, and the old one calls
-// the account deactivated. Like the reference PDS the new host imports the repository: it names a new rev for the commit,
-// which keeps its own. The key stays; see MigrateKey.
+// Migrate moves the account to another host: the DID document names the new host, and the old host
+// calls the account deactivated. Like the reference PDS, the new host imports the repository: it
+// states a new rev for the commit, although the commit keeps its rev. The key stays; see
+// MigrateKey.
 func (a *Account) Migrate(to *Host) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -285,7 +286,8 @@ func (a *Account) Quiet() bool {
 	return a.quiet
 }
 
-// SetLegacyDocument chooses the form of the DID document: the older one, or the one with Multikey.
+// SetLegacyDocument chooses the form of the DID document: the older form, or the form with
+// Multikey.
 func (a *Account) SetLegacyDocument(legacy bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

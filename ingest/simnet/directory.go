@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// writeHosts answers listHosts of a relay: every PDS that it knows, those that are down as offline. The cursor is the number
-// of the host to go on from.
+// writeHosts answers listHosts of a relay with every PDS that it knows; a PDS that is down is
+// offline. The cursor is the number of the next host.
 func (l *relay) writeHosts(w http.ResponseWriter, r *http.Request) {
 	limit, ok := queryInt(r, "limit", 200, 1000)
 	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
@@ -43,8 +43,9 @@ func (h *Host) isUp() bool {
 	return h.server != nil
 }
 
-// writeHolders answers listReposByCollection of a host, or of a relay for nil: the active accounts among those it knows that
-// hold a record of the collection. The cursor is the number of the next account. A page may be empty.
+// writeHolders answers listReposByCollection of a host, or of a relay if h is nil, with the active
+// accounts that it knows and that have a record in the collection. The cursor is the number of the
+// next account. A page may be empty.
 func writeHolders(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, knows func(*Account) bool) {
 	collection := r.URL.Query().Get("collection")
 	limit, ok := queryInt(r, "limit", 500, 2000)

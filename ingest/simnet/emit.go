@@ -2,8 +2,8 @@ package simnet
 
 import "time"
 
-// emit gives an event to the account's host and to the relays, in this order. Called with mu held, so
-// that every stream has the events of an account in the order they happened.
+// emit gives an event to the account's host and to the relays, in this order. Called with mu held,
+// so that every stream has the events of an account in the order in which they happened.
 func (a *Account) emit(events ...*event) {
 	for _, e := range events {
 		a.quiet = a.quiet && e.hidden
@@ -49,8 +49,9 @@ func (a *Account) announce(e *event, s *snapshot) {
 	a.emit(e)
 }
 
-// create generates the repository of an account that joins a running network, and tells of it: the
-// first commit holds as much as one message may, others bring the rest. Called with mu held.
+// create generates the repository of an account that joins a running network, and emits its
+// commits: the first has as many records as one message may, later commits have the rest. Called
+// with mu held.
 func (a *Account) create() {
 	all := a.generate()
 	at := a.clock.Add(time.Millisecond)
@@ -68,14 +69,14 @@ func (a *Account) create() {
 	}
 }
 
-// Sync has the host emit a #sync of the head, without a mutation.
+// Sync makes the host emit a #sync of the head, without a mutation.
 func (a *Account) Sync() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.emitSync()
 }
 
-// SetHandle gives the account another handle in its DID document.
+// SetHandle changes the account's handle in its DID document.
 func (a *Account) SetHandle(handle string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -85,7 +86,8 @@ func (a *Account) SetHandle(handle string) {
 	a.emitIdentity()
 }
 
-// Announce has the host tell, in an #account event, whatever it is given. The account stays as it is.
+// Announce makes the host emit an #account event with the given status. The account does not
+// change.
 func (a *Account) Announce(active bool, status Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,8 +101,8 @@ func (a *Account) AnnounceIdentity() {
 	a.emitIdentity()
 }
 
-// MigrateKey moves the account as Migrate does, and gives it a new signing key without a commit: the
-// newest one keeps the signature of the old key.
+// MigrateKey moves the account as Migrate does, and gives it a new signing key without a commit:
+// the newest commit keeps the signature of the old key.
 func (a *Account) MigrateKey(to *Host) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -109,8 +111,9 @@ func (a *Account) MigrateKey(to *Host) {
 	a.migrate(to)
 }
 
-// migrate tells of a move as the reference PDS does: the new host activates the account, names its
-// head, and the old one deactivates it, which relays pass over, since it is no longer its host.
+// migrate emits the events of a move as the reference PDS does: the new host activates the account
+// and states its head, and the old host deactivates the account. Relays ignore the latter, since
+// the old host is no longer the account's host.
 func (a *Account) migrate(to *Host) {
 	from := a.host
 	a.move(to)

@@ -6,12 +6,12 @@ import (
 	"cistern/ingest/repo"
 )
 
-// Entry is one entry of a tree node made by hand. Nothing in it needs to be right.
+// Entry is one entry of a handmade tree node, which may be invalid.
 type Entry struct {
-	Prefix int    // bytes shared with the entry before, by its own claim
+	Prefix int    // bytes shared with the previous entry, as it claims
 	Suffix string // the rest of the path
 	Value  repo.CID
-	Right  repo.CID // the subtree after it; zero for none
+	Right  repo.CID // the subtree after the entry; zero for none
 }
 
 // EncodeNode returns a tree node; a zero left is null.
@@ -30,9 +30,9 @@ func optional(c repo.CID) any {
 	return nil
 }
 
-// Forge signs, with the account's key, a commit with a new rev over whatever tree data names, and
-// returns a CAR of it and the blocks, under their true CIDs. The account's Truth does not change;
-// send the CAR with a Mutated fault.
+// Forge signs, with the account's key, a commit with a new rev for the tree whose root is data, and
+// returns a CAR of the commit and the blocks, under their true CIDs. The account's Truth does not
+// change; send the CAR with a Mutated fault.
 func (r *repository) Forge(data repo.CID, blocks ...[]byte) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,10 +54,11 @@ func (r *repository) Blocks() [][]byte {
 	return all
 }
 
-// Span is where a block lies in a CAR: its section from Start, its data from Data to End.
+// Span is the position of a block in a CAR: its section begins at Start, and its data is from Data
+// to End.
 type Span struct{ Start, Data, End int }
 
-// Spans finds the blocks of a CAR made here.
+// Spans finds the blocks of a CAR that this package made.
 func Spans(car []byte) []Span {
 	var spans []Span
 	header, n := binary.Uvarint(car)

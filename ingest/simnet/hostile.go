@@ -64,7 +64,8 @@ func (f Fault) setRetry(h http.Header) {
 	}
 }
 
-// asked returns the least wait of a client that obeys: two of the forms name a second begun before.
+// asked returns the shortest wait of a client that obeys: two of the forms name a second that has
+// already begun.
 func (f Fault) asked() time.Duration {
 	switch {
 	case f.Kind != RateLimited && f.Kind != ServerError, f.RetryAs == RetryUnsaid:
@@ -75,7 +76,8 @@ func (f Fault) asked() time.Duration {
 	return f.RetryAfter - time.Second
 }
 
-// bomb sends a well-formed CAR of one block over and over: about a thousandth of its size on the wire.
+// bomb sends a well-formed CAR that repeats one block. Compressed, it has about a thousandth of its
+// size.
 func (f Fault) bomb(w http.ResponseWriter) {
 	const blockBytes = 1 << 20
 	junk := block{data: make([]byte, blockBytes)}
@@ -101,7 +103,7 @@ func gzipMember(b []byte) []byte {
 	return out.Bytes()
 }
 
-// sendCAR sends a CAR, in a way that is wrong as the fault says; nil is no fault.
+// sendCAR sends a CAR with the fault of the injection; a nil injection has no fault.
 func (in *Injection) sendCAR(w http.ResponseWriter, r *http.Request, car []byte) {
 	w.Header().Set("Content-Type", carType)
 	if in == nil {
@@ -144,7 +146,8 @@ func (f Fault) drip(w http.ResponseWriter, r *http.Request, car []byte) {
 	}
 }
 
-// faultyCAR is the account's CAR with one thing wrong; kinds that are not about content leave it right.
+// faultyCAR returns the account's CAR with one mistake. Kinds that do not concern the content leave
+// it correct.
 func (q read) faultyCAR(kind FaultKind) []byte {
 	a := q.a
 	if kind == WrongDID {
@@ -156,7 +159,7 @@ func (q read) faultyCAR(kind FaultKind) []byte {
 	return encodeCAR(root.cid, blocks)
 }
 
-// faultySnapshot is the account's state and the commit that the host shows for it.
+// faultySnapshot returns the account's state and the commit that the host shows for it.
 func (r *repository) faultySnapshot(kind FaultKind) (s *snapshot, root block) {
 	r.mu.Lock()
 	s, prev, key := r.load(), r.prev, r.key
@@ -179,7 +182,7 @@ func (r *repository) faultySnapshot(kind FaultKind) (s *snapshot, root block) {
 	return s, root
 }
 
-// faultyBlocks changes one block behind the first, which is a commit.
+// faultyBlocks changes one block after the first block, which is the commit.
 func faultyBlocks(kind FaultKind, blocks []block) []block {
 	switch kind {
 	case WrongHash:
@@ -195,7 +198,7 @@ func faultyBlocks(kind FaultKind, blocks []block) []block {
 	return blocks
 }
 
-// pickBlock chooses the middle one of the record or node blocks; 0 (the commit) without one.
+// pickBlock returns the index of the middle record or node block, 0 (the commit) if there is none.
 func pickBlock(blocks []block, leaf bool) int {
 	var at []int
 	for i, b := range blocks[1:] {
@@ -209,7 +212,7 @@ func pickBlock(blocks []block, leaf bool) int {
 	return at[len(at)/2]
 }
 
-// other is the account after a.
+// other returns the account after a.
 func (n *Network) other(a *Account) *Account {
 	accounts := n.Accounts()
 	return accounts[(a.index+1)%len(accounts)]

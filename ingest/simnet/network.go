@@ -28,10 +28,10 @@ type Network struct {
 	mu       sync.RWMutex
 	accounts []*Account
 	byDID    map[string]*Account
-	running  bool // an account that joins now is an event
+	running  bool // a new account causes an event
 }
 
-// New makes the accounts and hosts of a network. It generates no repository and listens nowhere yet.
+// New makes the accounts and hosts of a network. It neither generates repositories nor listens.
 func New(opts Options) (*Network, error) {
 	opts = opts.withDefaults()
 	if err := opts.validate(); err != nil {
@@ -86,7 +86,7 @@ func (n *Network) Close() error {
 	return errors.Join(errs...)
 }
 
-// Build generates all repositories now, on all cores, instead of when they are touched.
+// Build generates all repositories at once, on all cores, instead of on first use.
 func (n *Network) Build(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -101,28 +101,28 @@ func (n *Network) Build(ctx context.Context) error {
 	return g.Wait()
 }
 
-// PLC is the base URL of the PLC directory.
+// PLC returns the base URL of the PLC directory.
 func (n *Network) PLC() string { return n.plc.URL() }
 
-// Relay is the base URL of the first relay.
+// Relay returns the base URL of the first relay.
 func (n *Network) Relay() string { return n.relays[0].URL() }
 
-// PLCHost is the PLC directory as a host, for faults and counts.
+// PLCHost returns the PLC directory as a host, for faults and counts.
 func (n *Network) PLCHost() *Host { return n.plc }
 
-// RelayHost is the first relay as a host, for faults and counts.
+// RelayHost returns the first relay as a host, for faults and counts.
 func (n *Network) RelayHost() *Host { return n.relays[0] }
 
 // Relays lists the relays.
 func (n *Network) Relays() []*Host { return slices.Clone(n.relays) }
 
-// Host is PDS number i.
+// Host returns PDS number i.
 func (n *Network) Host(i int) *Host { return n.hosts[i] }
 
 // Hosts lists the PDS hosts.
 func (n *Network) Hosts() []*Host { return append([]*Host(nil), n.hosts...) }
 
-// DIDs lists the DIDs of all accounts in the order they were made.
+// DIDs lists the DIDs of all accounts, in the order in which they were made.
 func (n *Network) DIDs() []string {
 	accounts := n.Accounts()
 	dids := make([]string, len(accounts))
@@ -132,14 +132,14 @@ func (n *Network) DIDs() []string {
 	return dids
 }
 
-// Accounts lists all accounts in the order they were made.
+// Accounts lists all accounts, in the order in which they were made.
 func (n *Network) Accounts() []*Account {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.accounts[:len(n.accounts):len(n.accounts)]
 }
 
-// Truths returns the true state of all accounts, in the order they were made.
+// Truths returns the true state of all accounts, in the order in which they were made.
 func (n *Network) Truths() []Truth {
 	accounts := n.Accounts()
 	truths := make([]Truth, len(accounts))
@@ -156,8 +156,8 @@ func (n *Network) Account(did string) *Account {
 	return n.byDID[did]
 }
 
-// AddAccount makes one more account, with a generated repository, on a host. Once the network was
-// started, the streams have an event of it.
+// AddAccount adds an account, with a generated repository, to a host. Once the network was started,
+// the streams have its events.
 func (n *Network) AddAccount(on *Host) *Account {
 	n.mu.Lock()
 	a, running := n.addAccount(len(n.accounts), on), n.running
@@ -193,24 +193,24 @@ func (n *Network) addAccount(i int, on *Host) *Account {
 	return a
 }
 
-// firstHandle is the handle with which an account begins.
+// firstHandle returns the first handle of an account.
 func firstHandle(i int) string { return fmt.Sprintf("user%d.sim.test", i) }
 
 var didEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// derive is the seed of one thing of one account.
+// derive returns the seed for one property, named by label, of an account.
 func (n *Network) derive(label string, account, turn int) [32]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "simnet/%d/%s/%d/%d", n.opts.Seed, label, account, turn))
 }
 
-// didAt is the DID of account i of those the network began with.
+// didAt returns the DID of account i of the initial accounts.
 func (n *Network) didAt(i int) string {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.accounts[i].did
 }
 
-// repoSize is how many records account i begins with: log-normal around the median.
+// repoSize returns the initial number of records of account i: log-normal around the median.
 func (n *Network) repoSize(i int) int {
 	if i < n.opts.Repos && i >= n.opts.Repos-n.opts.Empty {
 		return 0

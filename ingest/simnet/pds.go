@@ -79,8 +79,8 @@ func (q read) getRepo() {
 	_ = writeCAR(out, s.root.cid, s.blocks(), opts.Clutter) // a client that left is not an error
 }
 
-// stateAt returns the status that a host states: deactivated once it moved away, deleted if it
-// never was there. For nil (the relay) only the account's own status counts.
+// stateAt returns the status that a host states: deactivated if the account has left the host,
+// deleted if it was never there. If h is nil (a relay), it is the account's status.
 func (a *Account) stateAt(h *Host) Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -130,8 +130,8 @@ func writeLatest(w http.ResponseWriter, a *Account, did string, state Status) {
 	writeJSON(w, http.StatusOK, map[string]any{"cid": s.root.cid.String(), "rev": rev})
 }
 
-// writeRepos answers listRepos of a host, or of a relay for nil, with the accounts that lists selects. The cursor is the number
-// of the account to go on from.
+// writeRepos answers listRepos of a host, or of a relay if h is nil, with the accounts that lists
+// selects. The cursor is the number of the next account.
 func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *Host, lists func(*Account, Status) bool) {
 	limit, ok := queryInt(r, "limit", 500, 1000)
 	from, okCursor := queryInt(r, "cursor", 0, 1<<30)
@@ -161,7 +161,8 @@ func writeRepos(w http.ResponseWriter, r *http.Request, accounts []*Account, h *
 	writeJSON(w, http.StatusOK, out)
 }
 
-// queryInt reads a number from the query, def if absent; false if not from 0 to limit.
+// queryInt reads a number from the query, def if it is absent. It returns false if the number is
+// not from 0 to limit.
 func queryInt(r *http.Request, name string, def, limit int) (int, bool) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
@@ -185,7 +186,7 @@ func writeBody(w io.Writer, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a client that left is not an error
 }
 
-// shiftRev is rev moved in time, with the same clock id.
+// shiftRev returns a rev at another time, with the same clock id.
 func shiftRev(rev string, by time.Duration) string {
 	t := syntax.TID(rev)
 	return tid(t.Time().Add(by), int(t.ClockID()))

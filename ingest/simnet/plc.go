@@ -30,7 +30,7 @@ func (n *Network) servePLC(w http.ResponseWriter, _ *http.Request, c call) {
 	writeBody(w, doc)
 }
 
-// document is the account's DID document; false if it is tombstoned.
+// document returns the account's DID document, and false if it has a tombstone.
 func (a *Account) document() (map[string]any, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -55,8 +55,8 @@ func (a *Account) document() (map[string]any, bool) {
 	}, true
 }
 
-// verificationMethod is a signing key in today's form, or in the one before Multikey: relative
-// id, a type per curve, the point uncompressed.
+// verificationMethod returns a signing key in the current form, or in the form before Multikey:
+// relative id, a type per curve, the point uncompressed.
 func verificationMethod(did string, k *signer, legacy bool) map[string]any {
 	vm := map[string]any{"id": did + "#atproto", "type": "Multikey", "controller": did}
 	if !legacy {

@@ -8,7 +8,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// plcOp is one operation of the PLC directory on an account: the document from then on.
+// plcOp is one operation of the PLC directory on an account: its document after the operation.
 type plcOp struct {
 	at        time.Time
 	key       *signer
@@ -17,7 +17,8 @@ type plcOp struct {
 	tombstone bool
 }
 
-// logPLC notes the document as it is now, later than all revs so far. Called with mu held.
+// logPLC adds an operation with the current document, at a time later than all revs so far. Called
+// with mu held.
 func (a *Account) logPLC() {
 	a.plc = append(a.plc, plcOp{a.stamp(), a.key, a.handle, a.host, a.tombstoned})
 }
@@ -41,7 +42,7 @@ func (a *Account) writeAuditLog(w http.ResponseWriter) {
 	writeJSON(w, http.StatusOK, entries)
 }
 
-// encode is the signed operation after prev, as a map and as DAG-CBOR.
+// encode returns the signed operation after prev, as a map and as DAG-CBOR.
 func (op plcOp) encode(rotation *signer, prev any) (map[string]any, []byte) {
 	fields := map[string]any{"type": "plc_tombstone", "prev": prev}
 	if !op.tombstone {

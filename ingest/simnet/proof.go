@@ -6,7 +6,7 @@ import (
 	"cistern/ingest/repo"
 )
 
-// What the sync methods for parts of a repository are called.
+// Names of the sync methods for parts of a repository.
 const (
 	getProof  = "com.atproto.sync.getRecord"
 	getBlocks = "com.atproto.sync.getBlocks"
@@ -16,11 +16,11 @@ func sendsCAR(endpoint string) bool {
 	return endpoint == getRepo || endpoint == getProof || endpoint == getBlocks
 }
 
-// cidsMax bounds the blocks that one getBlocks may name; the URL does so anyway.
+// cidsMax bounds the blocks that one getBlocks may name. The length of URLs has a similar effect.
 const cidsMax = 1000
 
-// getProof sends, as the reference PDS, the commit, the nodes on the way to a path and the record, if
-// there is one.
+// getProof sends, like the reference PDS, the commit, the nodes on the way to a path, and the
+// record if there is one.
 func (q read) getProof() {
 	a, c := q.a, q.c
 	path := q.r.URL.Query().Get("collection") + "/" + q.r.URL.Query().Get("rkey")
@@ -41,7 +41,7 @@ func (q read) getProof() {
 	c.fault.sendCAR(q.w, q.r, car)
 }
 
-// getBlocks sends the blocks named, without a root, unless one is missing.
+// getBlocks sends the named blocks, without a root. If a block is missing, it answers an error.
 func (q read) getBlocks() {
 	a, c := q.a, q.c
 	texts := q.r.URL.Query()["cids"]
@@ -89,7 +89,7 @@ func (s *snapshot) way(path string) []block {
 	return way
 }
 
-// knownBlocks are the blocks of a snapshot by CID, the commit too.
+// knownBlocks returns the blocks of a snapshot by CID, including the commit.
 func (s *snapshot) knownBlocks() map[repo.CID]block {
 	m := make(map[repo.CID]block, len(s.tree)+1)
 	for _, b := range s.tree {

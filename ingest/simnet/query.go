@@ -44,7 +44,8 @@ func (q read) getRecord() {
 	writeJSON(q.w, http.StatusOK, recordView(q.a.did, s.leaves[i]))
 }
 
-// listRecords lists a collection by falling record key, or rising with reverse, as the reference PDS.
+// listRecords lists a collection in descending order of record keys, or ascending with reverse,
+// like the reference PDS.
 func (q read) listRecords() {
 	values := q.r.URL.Query()
 	limit, ok := queryInt(q.r, "limit", 50, 100)
@@ -89,7 +90,8 @@ func (q read) describeRepo() {
 	})
 }
 
-// recordView is a record as JSON by indigo's own decoder; null for bytes that are no record.
+// recordView returns a record as JSON by indigo's own decoder, null for bytes that are not a
+// record.
 func recordView(did string, l leaf) map[string]any {
 	value, _ := atdata.UnmarshalCBOR(l.data)
 	return map[string]any{"uri": "at://" + did + "/" + l.path, "cid": l.cid.String(), "value": value}

@@ -11,21 +11,21 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// repository is the repository of one account as its host has it: the newest commits, the key that
-// signs them, and the logical clock of their revs. It is generated from the seed on first use. It
-// emits no events: its account does.
+// repository is the repository of one account at its host: the newest commits, the key that signs
+// them, and the logical clock of their revs. It is generated from the seed on first use. It emits
+// no events, which is left to the account.
 type repository struct {
 	net   *Network
-	index int // of the account
+	index int // index of the account
 	did   string
 
 	// mu guards these fields and the account:
 	mu        sync.Mutex
 	key       *signer
-	now, prev *snapshot // now is nil until first touched
-	imported  string    // rev that the host names for the head instead of its own, "" for none
-	eventRev  string    // rev of the last event, "" until first touched
-	clock     time.Time // of the newest TID or event given out
+	now, prev *snapshot // now is nil until the first use
+	imported  string    // rev that the host states for the head instead of its own; "": none
+	eventRev  string    // rev of the last event, "" until the first use
+	clock     time.Time // time of the newest TID or event
 	rng       *rand.Rand
 }
 
@@ -48,7 +48,7 @@ func (r *repository) Record(path string) []byte {
 	return nil
 }
 
-// CAR is the repository as a correct host sends it.
+// CAR returns the CAR that a correct host sends.
 func (r *repository) CAR() []byte {
 	s := r.snapshot()
 	return encodeCAR(s.root.cid, s.blocks())
@@ -68,15 +68,15 @@ func (r *repository) snapshot() *snapshot {
 	return r.load()
 }
 
-// head is the newest commit, and the rev that the host names for it.
+// head returns the newest commit, and the rev that the host states for it.
 func (r *repository) head() (s *snapshot, rev string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.load(), r.statedRev()
 }
 
-// statedRev is the rev that the host names for the head: a new one after it imported the repository.
-// Called with mu held.
+// statedRev returns the rev that the host states for the head: a new rev after it imported the
+// repository. Called with mu held.
 func (r *repository) statedRev() string { return cmp.Or(r.imported, r.load().rev) }
 
 // load returns the newest snapshot, generating the repository on first use. Called with mu held.
@@ -119,22 +119,22 @@ func (r *repository) advance() time.Time {
 	return r.clock
 }
 
-// tick is a TID newer than all the account had.
+// tick returns a TID newer than all earlier TIDs of the account.
 func (r *repository) tick() string { return tid(r.advance(), r.index) }
 
 func tid(at time.Time, clock int) string {
 	return syntax.NewTID(at.UnixMicro(), uint(clock)&1023).String()
 }
 
-// stamp moves the logical clock by what the times of events can express, and no more, and
-// returns it. Called with mu held.
+// stamp moves the logical clock by the resolution of event times, and returns its time. Called with
+// mu held.
 func (r *repository) stamp() time.Time {
 	r.load()
 	r.clock = r.clock.Add(time.Millisecond)
 	return r.clock
 }
 
-// born is when the account began, before all its content.
+// born returns the time at which the account was created, before all its content.
 func (r *repository) born() time.Time {
 	return r.net.opts.Epoch.Add(-time.Duration(r.net.repoSize(r.index)+2) * stepMax)
 }

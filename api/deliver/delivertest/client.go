@@ -87,7 +87,7 @@ func WantIDs(t testing.TB, ws *websocket.Conn, from, to uint64) {
 	}
 }
 
-// SplitFrames gives the payloads of text frames, by the letter of RFC 6455.
+// SplitFrames returns the payloads of text frames, as RFC 6455 defines them.
 func SplitFrames(t testing.TB, b []byte) []string {
 	t.Helper()
 	var out []string

@@ -25,15 +25,15 @@ type Log struct {
 	Looked  func() // called once, after the first call of Head
 }
 
-// NewLog makes one.
+// NewLog makes a log.
 func NewLog(events ...store.Event) *Log {
 	l := &Log{Tail: 1, changed: make(chan struct{})}
 	l.Add(events...)
 	return l
 }
 
-// Add appends events, which get the next ids, and the next microsecond if they have no time. One
-// without a kind is hidden.
+// Add appends events, which get the next ids, and the next microsecond if they have no time. An
+// event without a kind is hidden.
 func (l *Log) Add(events ...store.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,7 +54,7 @@ func (l *Log) Add(events ...store.Event) {
 // FirstTime is the time of the first event of a log without times.
 const FirstTime = 1_700_000_000_000_000
 
-// FirstSince looks at one event after the other.
+// FirstSince searches the events one by one.
 func (l *Log) FirstSince(t int64) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,7 +85,7 @@ func (l *Log) Changed() <-chan struct{} {
 	return l.changed
 }
 
-// ReadLog reads as a store does.
+// ReadLog reads the log as store.ReadLog does.
 func (l *Log) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (uint64, error) {
 	l.mu.Lock()
 	events, tail, fail := l.events, l.Tail, l.Fail
@@ -151,7 +151,7 @@ func Posts(n int) []store.Event {
 	return events
 }
 
-// BlownUp is a record that takes fourteen times its size as JSON: nothing but empty byte strings.
+// BlownUp is a record of empty byte strings, whose JSON takes fourteen times its size.
 func BlownUp(size int) []byte {
 	head := []byte{0xa1, 0x61, 'a', 0x9a, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
 	return append(head, bytes.Repeat([]byte{0x40}, size)...)
