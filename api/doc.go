@@ -23,8 +23,9 @@
 //
 // # Concurrency
 //
-// A Server may be used by any goroutine. Serve owns the listeners, and returns when every request
-// and stream has ended or DrainTimeout has passed.
+// A Server may be used by any goroutine. Serve owns the listeners, with one goroutine each that
+// accepts and one that drains, and one that waits for a fatal error. It returns when every request
+// and stream ended, or DrainTimeout ran out.
 //
 // # Files
 //

@@ -40,13 +40,21 @@
 //
 // # Concurrency
 //
-// Run owns the goroutines that fetch: one that dispatches, one that requeues due rows, one that
-// flips imports when idle, one that applies a changed filter, and one for each task or lookup in
-// flight. All other methods may be called from any goroutine. dispatcher.mu guards queues, lookups
-// and the DIDs in flight. It is never held over I/O, and is locked before the mutex of the table of
-// hosts, never after it.
+// Run owns the goroutines: one that dispatches, one that requeues due rows, one that flips imports
+// when idle, one that writes statistics of hosts, one that applies a changed filter, and one for
+// each task or lookup in flight. All other methods may be called from any goroutine. dispatcher.mu
+// guards queues, lookups and the DIDs in flight. It is never held over I/O, and is locked before
+// the mutex of the table of hosts, never after it.
 //
-// States: pending → (task) → synced | draining | resync | gone; resync and gone → (due) → pending.
+// States, with what leads to them (store/transition.go has the rules):
+//
+//	unknown, idle, gone → pending: Track in api/change.go, discover/finding.go, ingest/discover.go
+//	pending → synced, draining, resync, gone: a task
+//	draining → synced: ingest/drain.go, when the buffered commits are applied
+//	synced, draining → pending, resync: a reason to ask the host again, now or later
+//	resync, gone → pending: retry.go, when the next attempt is due
+//	any → gone: the account is not active
+//	any → idle: Untrack; gone stays gone if the account is not active
 //
 // # Files
 //

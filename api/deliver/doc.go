@@ -24,8 +24,9 @@
 //
 // # Concurrency
 //
-// A Delivery may be used by any goroutine. A stream has two goroutines: the request's, which alone
-// writes to the connection, and one that reads from the peer.
+// A Delivery may be used by any goroutine. subscriber.run owns two goroutines for each stream: one
+// reads from the peer, and only the other writes to the connection. The request's goroutine waits
+// for both.
 //
 // # Files
 //

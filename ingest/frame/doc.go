@@ -19,6 +19,6 @@
 //
 // # Files
 //
-//	frame.go   Frame, Decode
-//	limits.go  every limit
+//	frame.go   Frame, Decode      body.go    the fields of each kind
+//	cbor.go    values             limits.go  every limit
 package frame

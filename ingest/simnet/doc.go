@@ -43,7 +43,8 @@
 //   - host.go: Host, one server with faults and a request log; connection.go: its connections, and
 //     its outages
 //   - limit.go: rate limits of hosts, and requests beyond them
-//   - pds.go, proof.go, plc.go, plclog.go, relay.go, query.go: answers of the three kinds of server
+//   - pds.go, proof.go, plc.go, plclog.go, relay.go, directory.go, query.go: answers of the three
+//     kinds of server; names.go: a resolver of host names
 //   - decision.go: statuses stated by relays and former hosts that contradict the host
 //   - manners.go: what relays do not announce, and what they lose
 //   - event.go: the messages of a firehose; emit.go: which of them a mutation makes
