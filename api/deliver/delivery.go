@@ -111,7 +111,7 @@ type Delivery struct {
 	dictionary2ID  uint32
 
 	records    Records
-	snapshots  *semaphore.Weighted // one for each page of a snapshot being read
+	snapshots  *clients.Turns // one for each page of a snapshot being read
 	withTokens map[bool]*format
 }
 
@@ -143,7 +143,7 @@ func New(o Options) (*Delivery, error) {
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
 		refusal: o.Refusal, jetstream1Zstd: zstd1, jetstream2Zstd: zstd2,
 		dictionary2ID: id2, records: o.Records,
-		snapshots: semaphore.NewWeighted(snapshotReadersMax), withTokens: withTokens(o.Epoch)}, nil
+		snapshots: clients.NewTurns(snapshotReadersMax), withTokens: withTokens(o.Epoch)}, nil
 }
 
 // Wait waits until no stream is open. Meanwhile, none can be opened.

@@ -11,7 +11,7 @@ const (
 
 	// readersMax bounds pages of events read at a time, 16 × 3 MiB.
 	readersMax = 16
-	// snapshotReadersMax bounds pages of snapshots among them.
+	// snapshotReadersMax bounds pages of snapshots among them. One client reads three at a time.
 	snapshotReadersMax = 4
 	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice
 	// PageBytes are bounded by SubscribersMax, 1,000 × 256 KiB = 256 MiB.

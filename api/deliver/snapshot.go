@@ -138,10 +138,10 @@ func (u *subscriber) sendRecords(ctx context.Context, pass *store.Pass, at store
 // encoded while they are read: no other stream is at the same place. Snapshots have a share of the
 // readers only, so that any number of them leaves the log to the others.
 func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store.RecordPosition, s *scratch) (next store.RecordPosition, ended bool, n int, err error) {
-	if err := u.snapshots.Acquire(ctx, 1); err != nil {
+	if err := u.snapshots.Acquire(ctx, u.client, 1); err != nil {
 		return at, false, 0, err
 	}
-	defer u.snapshots.Release(1)
+	defer u.snapshots.Release(u.client, 1)
 	if err := u.pages.readers.Acquire(ctx, 1); err != nil {
 		return at, false, 0, err
 	}

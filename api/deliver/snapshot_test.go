@@ -3,6 +3,7 @@ package deliver_test
 import (
 	"context"
 	"encoding/base64"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,15 +24,15 @@ import (
 // snapshots is a log in memory with records. read is ReadRecords.
 type snapshots struct {
 	*delivertest.Log
-	read func(ctx context.Context, fn func(*store.Event, store.RecordPosition) bool) (ended bool, err error)
+	read func(ctx context.Context, p *store.Pass, fn func(*store.Event, store.RecordPosition) bool) (ended bool, err error)
 }
 
 func (s *snapshots) BeginSnapshot(f *filter.Events) *store.Pass {
 	return store.NewPass(s.Head(), 5, f)
 }
 
-func (s *snapshots) ReadRecords(ctx context.Context, _ *store.Pass, at store.RecordPosition, _ int, fn func(*store.Event, store.RecordPosition) bool) (store.RecordPosition, bool, error) {
-	ended, err := s.read(ctx, fn)
+func (s *snapshots) ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, _ int, fn func(*store.Event, store.RecordPosition) bool) (store.RecordPosition, bool, error) {
+	ended, err := s.read(ctx, p, fn)
 	return at, ended, err
 }
 
@@ -132,7 +133,7 @@ func TestSnapshotRefusals(t *testing.T) {
 func TestSnapshotOutdated(t *testing.T) {
 	t.Parallel()
 	log := &snapshots{Log: delivertest.NewLog(delivertest.Identities(9)...)}
-	log.read = func(_ context.Context, fn func(*store.Event, store.RecordPosition) bool) (bool, error) {
+	log.read = func(_ context.Context, _ *store.Pass, fn func(*store.Event, store.RecordPosition) bool) (bool, error) {
 		fn(&delivertest.Posts(1)[0], store.RecordPosition{Ordinal: 1, Path: []byte("app.test.a/1")})
 		return false, store.ErrOutdatedCursor
 	}
@@ -203,12 +204,16 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// TestSnapshotsLeaveReaders: any number of snapshots that read leaves the log to others.
+// TestSnapshotsLeaveReaders: any number of snapshots that read leaves the log to others, and the
+// snapshots of one client leave a place to those of others.
 func TestSnapshotsLeaveReaders(t *testing.T) {
 	t.Parallel()
 	reading := make(chan struct{}, 100)
 	log := &snapshots{Log: delivertest.NewLog(delivertest.Identities(5000)...)}
-	log.read = func(ctx context.Context, _ func(*store.Event, store.RecordPosition) bool) (bool, error) {
+	log.read = func(ctx context.Context, p *store.Pass, _ func(*store.Event, store.RecordPosition) bool) (bool, error) {
+		if p.Order == store.ByDID {
+			return true, nil
+		}
 		reading <- struct{}{}
 		<-ctx.Done()
 		return false, ctx.Err()
@@ -218,6 +223,16 @@ func TestSnapshotsLeaveReaders(t *testing.T) {
 		delivertest.Follow(t, srv.URL, "?snapshot=true")
 	}
 	<-reading
+	d := websocket.Dialer{NetDialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(two)}}).DialContext}
+	other, _, err := d.DialContext(t.Context(), "ws"+strings.TrimPrefix(srv.URL, "http")+"/stream?snapshot=true&dids="+storetest.DID(1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	_ = other.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if m := delivertest.Next(t, other); m.Type != "snapshot_end" {
+		t.Errorf("%+v", m)
+	}
 	var g errgroup.Group
 	for i := range 4 {
 		ws := delivertest.Follow(t, srv.URL, "?cursor=1")
@@ -233,7 +248,7 @@ func TestSnapshotAttends(t *testing.T) {
 	t.Parallel()
 	var open atomic.Bool
 	log := &snapshots{Log: delivertest.NewLog(delivertest.Identities(3)...)}
-	log.read = func(context.Context, func(*store.Event, store.RecordPosition) bool) (bool, error) {
+	log.read = func(context.Context, *store.Pass, func(*store.Event, store.RecordPosition) bool) (bool, error) {
 		time.Sleep(time.Millisecond)
 		return open.Load(), nil
 	}
@@ -259,7 +274,7 @@ func TestSnapshotHoldsLongPages(t *testing.T) {
 	t.Parallel()
 	events := delivertest.Posts(1)
 	log := &snapshots{Log: delivertest.NewLog()}
-	log.read = func(_ context.Context, fn func(*store.Event, store.RecordPosition) bool) (bool, error) {
+	log.read = func(_ context.Context, _ *store.Pass, fn func(*store.Event, store.RecordPosition) bool) (bool, error) {
 		ev := events[0]
 		ev.Record = delivertest.BlownUp(70_000)
 		fn(&ev, store.RecordPosition{Ordinal: 1, Path: []byte("app.test.a/1")})

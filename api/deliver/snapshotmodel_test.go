@@ -255,6 +255,7 @@ func (c *consumer) connection(ctx context.Context) (ended bool, err error) {
 		if c.finished.Load() > 0 && !asked {
 			// The answer has the id up to which the consumer has everything.
 			asked = true
+			_ = ws.SetReadDeadline(time.Now().Add(time.Minute))
 			if err := ws.WriteMessage(websocket.TextMessage, []byte(c.same())); err != nil {
 				return false, err
 			}
