@@ -19,8 +19,7 @@ type claim struct {
 
 // acquire takes a permit of a host for a repository that was resolved. If no permit is free, the
 // item waits in memory for a permit, a later task continues with it, and passed is true. If there
-// is no place to wait either, ok is false: the repository must be moved to the stored queue of its
-// host.
+// is no place to wait either, ok is false: the repository must be moved to its host's stored queue.
 func (d *dispatcher) acquire(c *claim, host uint32, waits item) (passed, ok bool) {
 	now := d.now()
 	d.mu.Lock()
@@ -86,8 +85,7 @@ func (d *dispatcher) release(c *claim, all bool) {
 	loop.Wake(d.kick)
 }
 
-// end removes the DID of a claim from the DIDs in flight. The permits of the claim are already
-// released.
+// end removes the DID of a claim from the DIDs in flight. Its permits are already released.
 func (d *dispatcher) end(c *claim) {
 	d.mu.Lock()
 	d.queues.land(c.it.did)

@@ -78,8 +78,7 @@ func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 	return err
 }
 
-// compare adds the difference between a row and the leaf of the same key, and advances to the next
-// row.
+// compare adds the difference of a row and the leaf of the same key, and advances to the next row.
 func (d *difference) compare(ctx context.Context, row store.Row, l repo.Leaf) (err error) {
 	switch {
 	case !d.keeps(l.Key):

@@ -12,8 +12,7 @@ import (
 	"cistern/store"
 )
 
-// mustForget reports whether the task found that its repository must not be followed. Called under the
-// lock of the DID.
+// mustForget reports whether the repository must not be followed. The lock of its DID is held.
 func (t *task) mustForget(row *store.Repo) (bool, error) {
 	if !t.win.fetching {
 		return t.r.store.Filter().Excluded(row.DID), nil
@@ -24,8 +23,7 @@ func (t *task) mustForget(row *store.Repo) (bool, error) {
 	return true, t.land.checkNewer(row)
 }
 
-// errNewerSignal means that the copy has no record that a signal names, but a newer commit may have
-// one.
+// errNewerSignal means that the copy has no record that a signal names, but newer commits may.
 var errNewerSignal = fmt.Errorf("the copy shows no signal, but a newer commit may: %w", repo.ErrInvalid)
 
 // checkNewer returns an error if a buffered commit that is newer than the copy may have a record

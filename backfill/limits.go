@@ -39,8 +39,8 @@ const (
 	parkMin = time.Second
 	parkMax = time.Hour
 
-	// signalMissesMax bounds the repositories that were fetched for a signal and held none, at
-	// about 100 bytes each. signalMissFor is how long the next such fetch still counts as
+	// signalMissesMax bounds the remembered repositories that were fetched for a signal and had
+	// none, at about 100 bytes each. signalMissFor is how long the next such fetch still counts as
 	// consecutive.
 	signalMissesMax = 64 << 10
 	signalMissFor   = time.Hour
@@ -53,9 +53,10 @@ const (
 	latestBodyMax = 4 << 10
 
 	// goneRecheck is the delay after which the host of an unavailable repository is asked again,
-	// and goneRecheckMax the delay for one that has been gone for long: 8 million of them cause
-	// three requests a second, to all hosts together. goneRecheck is also the longest delay for a
-	// repository whose copies are rejected each time, since each may cost gigabytes.
+	// and goneRecheckMax the delay for a repository that has been gone for a long time: 8 million
+	// such repositories cause three requests a second, to all hosts together. goneRecheck is also
+	// the longest delay for a repository whose copies are rejected each time, since each copy may
+	// cost gigabytes.
 	goneRecheck    = 24 * time.Hour
 	goneRecheckMax = 28 * 24 * time.Hour
 	// A repository becomes gone after missingMax answers of RepoNotFound. If a copy is stored,

@@ -15,8 +15,7 @@ import (
 func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	now := t.r.opts.Now()
 	v := t.attribute(classify(ctx, err, now))
-	// The host is judged before the permit is released: the next task must not start at a host that
-	// has just failed.
+	// Judge the host before the permit is released: no task must start at a host that just failed.
 	t.r.dispatcher.judge(t.claim, v)
 	t.r.dispatcher.release(t.claim, true)
 	switch v.ending {

@@ -53,8 +53,7 @@ func (l *lookups) moveDebt(now time.Time) time.Duration {
 }
 
 // place acquires a permit of a host. If no permit is free, either the repository waits in memory
-// and the task is passed on, or the task moves the repository to the stored queue of the host and
-// ends.
+// and the task is passed on, or the task moves the repository to the host's stored queue and ends.
 func (t *task) place(host string) (outcome, error) {
 	id, err := t.r.hosts.HostID(host)
 	if err != nil {

@@ -5,7 +5,7 @@ package discover
 type trust uint8
 
 const (
-	trusted trust = iota // it answered in order
+	trusted trust = iota // it answered as expected
 	untried              // it has not been asked yet
 	doubted              // it failed last, or takes long to answer
 	trusts

@@ -17,7 +17,7 @@ type tally struct {
 	bytes int64     // bytes received
 	repos int64     // repositories fetched
 	err   string    // the last failure
-	seen  time.Time // when it answered in order last
+	seen  time.Time // when it answered as expected last
 }
 
 // noted adds what a request shows about the host.

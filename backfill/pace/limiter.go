@@ -6,31 +6,31 @@ import "time"
 type Fault uint8
 
 const (
-	// NoFault: the host answered, or the failure was not its own.
+	// NoFault: the host answered, or the failure was not the host's.
 	NoFault Fault = iota
-	// SoftFault: the host broke off or answered 500, which may be due to one repository.
+	// SoftFault: the host broke off an answer or answered 500, perhaps because of one repository.
 	SoftFault
-	// HardFault: the host cannot be reached, or answers that it is out of order.
+	// HardFault: the host cannot be reached, or answers that it is out of service.
 	HardFault
 )
 
 // Outcome is what a request that has ended shows about its host.
 type Outcome struct {
 	Fault     Fault
-	Answered  bool          // in order
+	Answered  bool          // as expected
 	Congested bool          // too many requests at a time: 429, 503, a timeout
 	Park      time.Duration // for how long the host asked to wait
 }
 
 const (
-	// A host that cannot be reached is parked for a second, doubling to five minutes. One that
+	// A host that cannot be reached is parked for a second, doubling to five minutes. A host that
 	// breaks off or answers 500 is parked from the third time in a row on, since a single broken
-	// repository shows nothing about the others.
+	// repository shows nothing about other repositories.
 	faultParkBase = time.Second
 	faultParkMax  = 5 * time.Minute
 	softFaultsMax = 3
 
-	// firstWindow is the number of requests at a time to a host of which nothing is known.
+	// firstWindow is the number of requests at a time to an unknown host.
 	firstWindow = 4
 
 	// The window may widen while the mean answer takes up to sane times the shortest, and is halved
@@ -38,13 +38,12 @@ const (
 	// delays.
 	sane, saneFloor   = 2, 100 * time.Millisecond
 	blown, blownFloor = 4, 400 * time.Millisecond
-	// forget is how long the shortest answer stays the measure of a host. Only time counts in which
-	// the host gets Limits.Min requests or fewer: that answers take longer with more requests is
-	// the signal.
+	// forget is how long answers are compared with the shortest answer of a host. Time counts only
+	// while the host gets at most Limits.Min requests: with more requests, slower answers are the
+	// signal to look for.
 	forget = time.Minute
 
-	// nearRefusal is how much slower a window grows when it is close to the one that was refused
-	// last.
+	// nearRefusal is how much slower a window grows close to the window at the last refusal.
 	nearRefusal = 16
 )
 
@@ -61,7 +60,7 @@ type Limiter struct {
 	banned bool
 
 	running int
-	window  float64 // requests at a time that the host seems to bear
+	window  float64 // requests at a time that the host seems to accept
 	// the window at the last refusal, 0: never. The window grows by one a round up to it, then
 	// slowly
 	refused float64
@@ -74,16 +73,16 @@ type Limiter struct {
 	stated            quotas
 
 	until   time.Time // parked until then
-	failing time.Time // since when the host has failed, zero if it answers in order
+	failing time.Time // since when the host has failed, zero if it answers as expected
 	faults  int       // parkings in a row without a success between
 	soft    int       // soft faults in a row
 	trying  bool      // parked lately: one request at a time until it succeeds
-	proven  bool      // has answered in order
+	proven  bool      // has answered as expected
 	// counts parkings: a failure of a request begun before the last one is ignored
 	epoch uint64
 }
 
-// Configure sets the limits. It may be called again: what was learnt of the host stays.
+// Configure sets the limits. It may be called again: the limiter keeps what it has learnt.
 func (l *Limiter) Configure(to Limits, banned bool) {
 	to.Max = max(to.Max, 1)
 	to.Min = min(max(to.Min, 1), to.Max)
@@ -104,7 +103,8 @@ func (l *Limiter) Configure(to Limits, banned bool) {
 	}
 }
 
-// Trust sets the requests at a time to the maximum, for a host that is known to bear it.
+// Trust sets the number of requests at a time to the maximum, for a host that is known to accept
+// it.
 func (l *Limiter) Trust() { l.window = float64(l.limits.Max) }
 
 func (l *Limiter) clamp() {
@@ -128,10 +128,10 @@ func (l *Limiter) Banned() bool { return l.banned }
 // Parked reports whether no request may begin now because of a fault or a refusal.
 func (l *Limiter) Parked(now time.Time) bool { return now.Before(l.until) }
 
-// Blameless reports whether forgetting the host loses no memory of a fault.
+// Blameless reports whether the limiter remembers no fault of the host.
 func (l *Limiter) Blameless() bool { return l.faults == 0 && l.failing.IsZero() }
 
-// Opens returns the time from which on parking, windows and quotas allow a request of a kind.
+// Opens returns the earliest time at which parking, windows and quotas allow a request of a kind.
 func (l *Limiter) Opens(k Kind, now time.Time) time.Time {
 	at := l.until
 	for _, t := range [...]time.Time{l.second.opens(), l.hour.opens(), l.day.opens(), l.stated.opens(k, now)} {
@@ -161,7 +161,7 @@ func (l *Limiter) permit(now time.Time) Permit {
 	return Permit{epoch: l.epoch, cuts: l.cuts, since: now}
 }
 
-// Spend counts a request that begins under a permit held already.
+// Spend counts a request that begins under a permit that is already held.
 func (l *Limiter) Spend(k Kind, now time.Time) {
 	l.second.spend(now)
 	l.hour.spend(now)
@@ -177,8 +177,9 @@ func (l *Limiter) Refund(k Kind) {
 	l.stated.refund(k)
 }
 
-// Exchange refunds a Fetch that was not sent and spends a Query. While the quotas of queries allow
-// none, it changes nothing and returns the time from which on they do. Otherwise it returns zero.
+// Exchange refunds a Fetch that was not sent and spends a Query. If the quotas of queries do not
+// allow a query yet, it changes nothing and returns the time at which they do. Otherwise it returns
+// zero.
 func (l *Limiter) Exchange(now time.Time) time.Time { return l.stated.exchange(Fetch, Query, now) }
 
 // Spare reports whether less than half of each quota known of a kind is spent.
@@ -200,7 +201,7 @@ func (l *Limiter) Heard(k Kind, took time.Duration, q Quota, p Permit, now time.
 	l.usual += (took - l.usual) / 8
 	if took < l.base {
 		l.base = took
-	} else if l.running <= l.limits.Min { // it may have become slower for good
+	} else if l.running <= l.limits.Min { // the host may have become slower permanently
 		since := min(max(now.Sub(l.heard), 0), forget)
 		l.base += time.Duration(float64(took-l.base) * (float64(since) / float64(forget)))
 	}
@@ -235,7 +236,7 @@ func (l *Limiter) Note(o Outcome, p Permit, now time.Time) time.Duration {
 func (l *Limiter) succeeded() {
 	l.faults, l.soft, l.trying, l.proven, l.failing = 0, 0, false, true, time.Time{}
 	if l.running < int(l.window) || l.usual > sane*l.base+saneFloor {
-		return // the window is not used up, so that nothing shows whether more would do
+		return // the window is not used up, so it is unknown whether the host accepts more
 	}
 	step := 1.0
 	if l.refused > 0 {
@@ -257,7 +258,7 @@ func (l *Limiter) halve(p Permit) {
 	l.refused = l.window
 	l.window /= 2
 	l.clamp()
-	l.usual = l.base // or the next answers would halve it again at once
+	l.usual = l.base // otherwise the next answers would halve the window again at once
 }
 
 // failed counts a fault of a request begun in an epoch, and returns for how long to park the host.
@@ -287,11 +288,11 @@ func (l *Limiter) park(until time.Time) {
 	}
 }
 
-// View is a limiter as an operator sees it.
+// View is the state of a limiter for the operator.
 type View struct {
 	Limits       Limits
 	Running      int
-	Concurrency  int // requests at a time that the host would be given now
+	Concurrency  int // requests at a time that the limiter allows now
 	Banned       bool
 	ParkedUntil  time.Time // zero: not parked
 	FailingSince time.Time // zero: not failing

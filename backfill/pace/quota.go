@@ -76,7 +76,7 @@ func (qs *quotas) add() int {
 	return first
 }
 
-// opens returns the time from which on a request of a kind may begin.
+// opens returns the earliest time at which a request of a kind may begin.
 func (qs quotas) opens(k Kind, now time.Time) (at time.Time) {
 	for i := range qs {
 		if t := qs[i].opens(now); qs[i].counts[k] && t.After(at) {
@@ -106,8 +106,9 @@ func (qs quotas) refund(k Kind) {
 	}
 }
 
-// exchange refunds a request of one kind and spends one of another. If the quotas of the latter
-// open later, it changes nothing and returns when. A quota that counts both kinds stays as it is.
+// exchange refunds a request of one kind and spends a request of another. If the quotas of the
+// latter open later, it changes nothing and returns that time. A quota that counts both kinds stays
+// as it is.
 func (qs *quotas) exchange(from, to Kind, now time.Time) (at time.Time) {
 	for _, a := range *qs {
 		if t := a.opens(now); a.counts[to] && !a.counts[from] && t.After(now) && t.After(at) {
@@ -155,7 +156,7 @@ func (qs quotas) in(now time.Time) (all []Quota) {
 type allowance struct {
 	Quota
 	next   time.Time     // when the next request is due
-	length time.Duration // of a window, at least
+	length time.Duration // minimal length of a window
 	// no answer has stated the window yet: it is assumed to be like the previous one
 	guessed bool
 	counts  [kinds]bool // the kinds of requests whose answers state this policy
@@ -173,9 +174,9 @@ func (a *allowance) record(q Quota, now time.Time, running int) {
 		a.length = max(a.length, q.Reset.Sub(now))
 		a.Remaining = max(0, q.Remaining-max(0, running-1))
 	case d < -sameReset && q.Remaining > 0:
-		return // of an earlier window, or of another server behind the address with its own windows
+		return // of an earlier window, or of another server at this address with its own windows
 	case d < -sameReset:
-		// This server refuses requests, so that its window is the one that counts from now on.
+		// This server refuses requests, so its window counts from now on.
 		a.Quota = q
 	default:
 		if a.Remaining = min(a.Remaining, q.Remaining); q.Remaining > a.Remaining+2*running {

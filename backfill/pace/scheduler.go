@@ -25,7 +25,7 @@ func (h *Host) Idle(now time.Time) bool {
 
 const (
 	// restrictedShare is the percentage of the permits that restricted hosts may hold together:
-	// hosts that have not answered in order yet, or are stuck.
+	// hosts that have not answered as expected yet, or are stuck.
 	restrictedShare = 75
 	// A host is stuck if it holds permits for more than stuckTimes the median, but the bound is at
 	// least stuckMin and at most stuckMax. Large repositories at many hosts are not above it, and a
@@ -43,7 +43,7 @@ const (
 // The rings of a Scheduler. The hosts in all but the first are restricted.
 const (
 	ringProven   = iota // proven hosts below their share
-	ringUnproven        // hosts that have not answered in order yet
+	ringUnproven        // hosts that have not answered as expected yet
 	ringStuck           // proven hosts below their share that hold permits for very long
 )
 

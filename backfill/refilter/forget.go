@@ -10,16 +10,16 @@ import (
 
 // Forget removes a repository: first its records, with events, then its row. If that takes more
 // than one batch, the repository is pending and torn meanwhile: live commits are not applied, and
-// if it is to be followed after all, its next task fetches it.
+// if it must be followed after all, its next task fetches it.
 type Forget struct {
 	Store *store.Store
 	DID   string
 	// Version is the version of the filter that removes the repository. Under another filter
 	// nothing is done.
 	Version uint32
-	// Due reports whether the repository is still to be removed. It is called before anything is
-	// deleted, and before each step if the repository is Held, with the row locked. Its error ends
-	// the work.
+	// Due reports whether the repository must still be removed. It is called with the row locked:
+	// before anything is deleted, and also before each step if the repository is Held. Its error
+	// ends the work.
 	Due func(row *store.Repo) (bool, error)
 	// Held means that a task works on the repository, which stays pending for it.
 	Held bool
@@ -33,8 +33,8 @@ type Forget struct {
 	waits   waits  // for the parts of a large repository
 }
 
-// Run deletes the row. wait returns when the deletion is durable; it is nil if the row is to be
-// kept after all. A caller that forgets many rows waits for the disk once.
+// Run deletes the row. wait returns when the deletion is durable; it is nil if the row is kept
+// after all. A caller that forgets many rows waits for the disk once.
 func (f *Forget) Run(ctx context.Context) (wait func() error, err error) {
 	wait, err = f.begin()
 	if err == nil && wait == nil && f.begun {
@@ -79,7 +79,7 @@ func (f *Forget) begin() (wait func() error, err error) {
 	return wait, nil
 }
 
-// update calls change if the repository is still to be removed.
+// update calls change if the repository must still be removed.
 func (f *Forget) update(change func(b *store.Batch, row *store.Repo) error) (wait func() error, err error) {
 	return f.Store.UpdateRepo(f.DID, func(b *store.Batch, row *store.Repo) error {
 		goes, err := f.goes(row)
@@ -90,7 +90,7 @@ func (f *Forget) update(change func(b *store.Batch, row *store.Repo) error) (wai
 	})
 }
 
-// goes reports whether the repository is still to be forgotten.
+// goes reports whether the repository must still be forgotten.
 func (f *Forget) goes(row *store.Repo) (bool, error) {
 	now := f.Store.Filter()
 	switch {
@@ -168,8 +168,8 @@ func (f *Forget) part(ops []store.Op) (goes bool, err error) {
 	return goes, err
 }
 
-// drop deletes the remaining records and the row. A hidden account is shown first: readers were
-// told that it is not active, and no event would say otherwise if it is ever found again.
+// drop deletes the remaining records and the row. A hidden account is shown first: readers know it
+// as inactive, and no event would correct that if it is found again later.
 func (f *Forget) drop(b *store.Batch, row *store.Repo, ops []store.Op) error {
 	row.Sweep = true // records that an older filter chose are deleted too
 	if len(ops) > 0 {

@@ -13,13 +13,13 @@ type revision struct {
 	row   store.Repo
 	drop  bool // it is no longer followed
 	write bool // the row has changed
-	sweep bool // its records are to be swept
-	fetch bool // it is to be fetched
+	sweep bool // its records must be swept
+	fetch bool // it must be fetched
 	later bool // it is being fetched: revise it later
 }
 
-// concerns reports whether a listed row needs a visit. It records the selection of a row that does
-// not.
+// concerns reports whether a listed row needs a visit. If not, it records the selection that the
+// row names.
 func (p *pass) concerns(row *store.Repo) bool {
 	p.counts.scanned++
 	if p.mayConcern(row) {
@@ -43,8 +43,8 @@ func (p *pass) mayConcern(row *store.Repo) bool {
 	return row.Sweep || row.Lacks || row.Ordinal != 0 && p.relation(row.Filter).Differs
 }
 
-// outdated reports whether a row names so old a selection that it is moved to the newest one, even
-// if nothing else of it changes: the number of selections is bounded.
+// outdated reports whether a row names such an old selection that it is moved to the newest
+// selection even if nothing else in it changes: the number of selections is bounded.
 func (p *pass) outdated(row *store.Repo) bool {
 	return row.Ordinal != 0 && row.Filter < p.oldest && row.Filter != 0
 }
@@ -82,20 +82,20 @@ func (p *pass) revise(row *store.Repo) (v revision, err error) {
 	if v.drop || row.Ordinal == 0 {
 		return v, nil
 	}
-	// a sweep by an earlier filter continues by the one in force
+	// a sweep for an earlier filter continues with the filter in force
 	staleSweep := row.Sweep && row.Filter != p.filter.Selection
 	if rel.Differs || unseen || outdated || staleSweep {
 		p.succeed(row, rel, unseen)
 		v.write = true
 	}
-	v.sweep = row.Sweep && !row.Torn // a torn one is completed by its next copy
+	v.sweep = row.Sweep && !row.Torn // a torn repository is completed by its next copy
 	v.fetch = row.Lacks && (row.State == store.StateSynced || row.State == store.StateDraining)
 	v.row = *row
 	return v, nil
 }
 
-// succeed has a row name the filter in force, with flags for the records that it does not hold or
-// show yet.
+// succeed makes a row name the filter in force, with flags for the records that are not stored or
+// shown yet.
 func (p *pass) succeed(row *store.Repo, rel Relation, unseen bool) {
 	row.Filter = p.filter.Selection
 	row.Sweep = row.Sweep || rel.Sweeps
@@ -119,7 +119,7 @@ func (p *pass) judge(row *store.Repo, rel Relation) (drop, unseen bool, err erro
 	case !rel.Sees || row.Lacks || row.Torn:
 		return false, rel.Judges, nil
 	case row.State != store.StateGone && (row.SeenRev > row.Rev || p.r.store.Buffered(row.DID) > 0):
-		return false, true, nil // a commit that is missing may show a signal
+		return false, true, nil // a missing commit may have a signal
 	}
 	return true, false, nil
 }
