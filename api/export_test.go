@@ -13,7 +13,7 @@ func (s *Server) WaitStreams() error { return s.delivery.Wait(context.Background
 
 // LimitListener bounds the connections of a listener.
 func LimitListener(l net.Listener, limit, reserve, share int) net.Listener {
-	return clients.Limit(l, clients.NewPlaces(limit, reserve, share), func() {}, func() {})
+	return clients.Limit(l, clients.NewPlaces(limit, reserve, share), func() {}, func() {}).LimitHeaders(largeHeader, clients.NewTurns(largeHeadersMax))
 }
 
 // HTTPServer is what serves the public listener (false) or the private one (true).

@@ -32,8 +32,12 @@ const (
 	// pageStep is how many records listRecords reads at a time.
 	pageStep = 25
 
-	// headerBytesMax bounds request headers; browsers send 1 to 2 KiB.
-	headerBytesMax = 16 << 10
+	// headerBytesMax bounds request headers: a filter of 10,000 DIDs in a URL takes 480 KB.
+	headerBytesMax = 512 << 10
+	// largeHeader is the size from which headers share largeHeadersMax, 32 × 1.5 MiB when they are
+	// parsed; browsers send 1 to 2 KiB, and 4,096 × 16 KiB are 64 MiB.
+	largeHeader     = 16 << 10
+	largeHeadersMax = 32
 	// headerTimeout is how long a client may take to send the headers.
 	headerTimeout = 10 * time.Second
 	// bodyTimeout is how long a client may take to send a request, 8 MiB at 140 KB/s.

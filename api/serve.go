@@ -34,7 +34,8 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 		srv := s.httpServer(ctx, l.handler, l.answer)
 		g.Go(func() error {
 			refused, evicted := s.metrics.conns.WithLabelValues("refused").Inc, s.metrics.conns.WithLabelValues("evicted").Inc
-			err := srv.Serve(clients.Limit(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare), refused, evicted))
+			bounded := clients.Limit(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare), refused, evicted)
+			err := srv.Serve(bounded.LimitHeaders(largeHeader, clients.NewTurns(largeHeadersMax)))
 			if errors.Is(err, http.ErrServerClosed) {
 				return nil
 			}

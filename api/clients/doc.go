@@ -19,4 +19,5 @@
 //
 //	clients.go   Of, Places, Turns
 //	listener.go  connections of a listener
+//	header.go    large headers of requests
 package clients

@@ -17,8 +17,10 @@ import (
 type Listener struct {
 	net.Listener
 	places  *Places
-	refused func() // called for each connection that was closed at once
+	refused func() // called for each connection that was closed at once, or for its large header
 	evicted func() // called for each idle connection that was closed for a new one
+	free    int64  // see LimitHeaders
+	large   *Turns // see LimitHeaders; nil: no limit
 
 	// mu guards:
 	mu   sync.Mutex
@@ -117,6 +119,7 @@ type conn struct {
 	net.Conn
 	listener *Listener
 	client   netip.Prefix
+	header   header
 
 	// listener.mu guards:
 	idle, idleOwn *list.Element // nil while a request is answered
@@ -143,6 +146,7 @@ func NoteState(of net.Conn, state http.ConnState) {
 	if !ok {
 		return
 	}
+	c.header.note(state, func() { c.listener.large.Release(c.client, 1) })
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
 	switch state {

@@ -122,6 +122,8 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	}
 	u := &subscriber{Delivery: d, subscription: s, client: client, ws: ws, conn: ws.NetConn(),
 		pongs: make(chan string, 1), changes: make(chan *change, 1)}
+	// A stream lasts for hours, and a filter in its URL is long.
+	r.URL, r.RequestURI, r.Header = &url.URL{Path: strings.Clone(r.URL.Path)}, "", nil
 	u.run(r.Context())
 	_ = ws.Close() // farewell may have closed it already
 	return nil
@@ -131,11 +133,18 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 type params url.Values
 
 func parseParams(r *http.Request) (params, error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, wire.Invalid("the query string cannot be read: %v", err)
+	q := params{}
+	// One by one: package url takes no more than 10,000 at a time, and a filter may have more.
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		values, err := url.ParseQuery(pair)
+		if err != nil {
+			return nil, wire.Invalid("the query string cannot be read: %v", err)
+		}
+		for name, given := range values {
+			q[name] = append(q[name], given...)
+		}
 	}
-	return params(values), nil
+	return q, nil
 }
 
 // single returns a parameter that may be given once, "" if it is missing.
