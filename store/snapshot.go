@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"sort"
 
@@ -57,6 +58,7 @@ type Pass struct {
 	Head  uint64    // the log after it has what the pass misses
 	End   Ordinal   // repositories from it on became visible after Head
 	Order PassOrder // which follows from the filter
+	Sum   uint32    // of what the filter chooses: a position is of use to an equal filter only
 
 	filter *filter.Events
 	dids   []string
@@ -71,6 +73,12 @@ func NewPass(head uint64, end Ordinal, f *filter.Events) *Pass {
 		p.Order = ByDID
 	case p.ranges != nil:
 		p.Order = ByCollection
+	}
+	for _, did := range p.dids {
+		p.Sum = crc32.Update(p.Sum, crc32.IEEETable, append([]byte(did), 0))
+	}
+	for _, r := range p.ranges {
+		p.Sum = crc32.Update(p.Sum, crc32.IEEETable, r.Lower)
 	}
 	return p
 }

@@ -190,5 +190,5 @@ func ReencodeToken(text string) (string, error) {
 		w := logTokens(t.epoch)
 		return string(w.appendEvent(nil, t.head)), err
 	}
-	return RecordToken(t.epoch, &store.Pass{Head: t.head, End: t.end, Order: t.order}, t.at), nil
+	return RecordToken(t.epoch, &store.Pass{Head: t.head, End: t.end, Order: t.order, Sum: t.sum}, t.at), nil
 }

@@ -64,7 +64,7 @@ func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
 			return s, nil
 		}
 		wanted.from = &t
-		if store.NewPass(t.head, t.end, s.filter).Order != t.order {
+		if p := store.NewPass(t.head, t.end, s.filter); p.Order != t.order || p.Sum != t.sum {
 			return s, wire.Invalid("resume is a token of another filter: give the same collections and dids")
 		}
 	}

@@ -111,11 +111,13 @@ func TestSnapshotRefusals(t *testing.T) {
 		{"?resume=", "resume"},
 		{"?resume=abc", "resume"},
 		{"?resume=" + token[:len(token)/2] + "!", "resume"},
-		{"?resume=" + token, "another filter"}, // of one collection
+		{"?resume=" + token, "another filter"},                                   // of one collection
+		{"?collections=app.test.a,app.test.b&resume=" + token, "another filter"}, // has more that came before
 		{"?resume=" + token + "&collections=app.test.a&cursor=1", "cursor"},
 	} {
-		_, res, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http")+"/stream"+c.query, nil)
+		ws, res, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http")+"/stream"+c.query, nil)
 		if err == nil {
+			_ = ws.Close()
 			t.Errorf("%s: no error", c.query)
 			continue
 		}

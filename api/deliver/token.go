@@ -4,19 +4,21 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"math"
 
 	"cistern/store"
 )
 
 // token is the place of a consumer in a snapshot, or in the log behind one. As text it is base64url
-// of: version(1), order(1), length and bytes of the epoch, head; and in a snapshot the end, the
-// ordinal (in a pass by DID the length and the bytes of the DID instead), and the path. Numbers are
-// uvarints.
+// of: version(1), order(1), length and bytes of the epoch, head; and in a snapshot the end, the sum
+// of the filter, the ordinal (in a pass by DID the length and the bytes of the DID instead), and the
+// path. Numbers are uvarints.
 type token struct {
 	epoch string
 	order store.PassOrder // inLog: head is the last event that the consumer has, and nothing follows
 	head  uint64          // at which the snapshot began
 	end   store.Ordinal   // of its pass
+	sum   uint32          // of the filter of its pass
 	at    store.RecordPosition
 }
 
@@ -49,7 +51,10 @@ func logTokens(epoch string) tokenWriter {
 // passTokens returns a writer of tokens for records of a pass.
 func passTokens(epoch string, p *store.Pass) tokenWriter {
 	head := appendText([]byte{tokenVersion, byte(p.Order)}, epoch)
-	return tokenWriter{head: binary.AppendUvarint(binary.AppendUvarint(head, p.Head), uint64(p.End))}
+	for _, n := range [...]uint64{p.Head, uint64(p.End), uint64(p.Sum)} {
+		head = binary.AppendUvarint(head, n)
+	}
+	return tokenWriter{head: head}
 }
 
 // appendEvent appends the token of a consumer that has the events up to id.
@@ -114,17 +119,17 @@ func parseToken(text string) (t token, err error) {
 	version := r.byte()
 	t.order, t.epoch = store.PassOrder(r.byte()), r.text()
 	t.head = r.number(1<<63 - 1)
-	switch t.order {
-	case inLog:
+	if t.order == inLog {
 		r.bad = r.bad || len(r.rest) > 0
-	case store.ByOrdinal, store.ByCollection:
-		t.end, t.at.Ordinal = store.Ordinal(r.number(uint64(store.OrdinalMax))), store.Ordinal(r.number(uint64(store.OrdinalMax)))
+	} else {
+		t.end = store.Ordinal(r.number(uint64(store.OrdinalMax)))
+		t.sum = uint32(r.number(math.MaxUint32))
+		if t.order == store.ByDID {
+			t.at.DID = r.text()
+		} else {
+			t.at.Ordinal = store.Ordinal(r.number(uint64(store.OrdinalMax)))
+		}
 		t.at.Path = r.rest
-	case store.ByDID:
-		t.end, t.at.DID = store.Ordinal(r.number(uint64(store.OrdinalMax))), r.text()
-		t.at.Path = r.rest
-	default:
-		r.bad = true
 	}
 	if r.bad || version != tokenVersion {
 		return token{}, errToken
