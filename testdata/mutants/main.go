@@ -83,7 +83,7 @@ func (r run) unchanged(mutants []mutant) error {
 		pattern := strings.Join(slices.Compact(patterns), "|")
 		output, err := r.build(pkg)
 		if err == nil {
-			output, err = r.test(pkg, pattern)
+			output, err = r.test(pkg, pattern, "-test.short")
 		}
 		if err != nil {
 			return fmt.Errorf("tests of %s without a mutation: %w\n%s", pkg, err, output)
@@ -138,14 +138,17 @@ func (r run) one(m mutant) (verdict, output string) {
 	if output, err := r.build(m.pkg, "-overlay", r.path("overlay.json")); err != nil {
 		return mistaken, output
 	}
-	_, err := r.test(m.pkg, m.tests)
+	_, err := r.test(m.pkg, m.tests, "-test.short")
+	if err == nil { // the tests that notice may be among the slow ones
+		_, err = r.test(m.pkg, m.tests)
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return hung, ""
 	case err != nil:
 		return killed, ""
 	}
-	return survived, fmt.Sprintf("%s:%d: go test -short -run '%s' ./%s passes", list, m.line, m.tests, m.pkg)
+	return survived, fmt.Sprintf("%s:%d: go test -run '%s' ./%s passes", list, m.line, m.tests, m.pkg)
 }
 
 // overlay writes the changed file, and the overlay by which the compiler reads it.
@@ -177,10 +180,10 @@ func (r run) build(pkg string, flags ...string) (output string, err error) {
 }
 
 // test runs tests of the binary made last. The error is context.DeadlineExceeded if they hang.
-func (r run) test(pkg, pattern string) (output string, err error) {
+func (r run) test(pkg, pattern string, flags ...string) (output string, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, timeLimit)
 	defer cancel()
-	args := []string{"-test.short", "-test.failfast", "-test.run", pattern}
+	args := append([]string{"-test.failfast", "-test.run", pattern}, flags...)
 	if rapid, err := importsRapid(pkg); err != nil {
 		return "", err
 	} else if rapid {
