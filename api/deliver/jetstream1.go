@@ -79,7 +79,11 @@ var jetstream1 = &protocol{
 	messageBytesMax: optionsBytesMax,
 	locate: func(_ context.Context, log Log, s *subscription) error {
 		s.clamps = true
-		return settle(log, &s.position)
+		given := s.given
+		err := settle(log, &s.position)
+		// Also at the head: a consumer that goes on there gets what comes before its first change.
+		s.given = given
+		return err
 	},
 	message: readOptions,
 	failure: noFailure,

@@ -255,6 +255,21 @@ func TestJetstreamHello(t *testing.T) {
 	}
 }
 
+// TestJetstreamHelloAtTheHead: a consumer that goes on at the head, by a number or a time, also gets
+// the events that come between the handshake and its hello.
+func TestJetstreamHelloAtTheHead(t *testing.T) {
+	t.Parallel()
+	for _, cursor := range []uint64{4, delivertest.FirstTime + 3, 1 << 62} {
+		log := delivertest.NewLog(delivertest.Identities(3)...)
+		path := fmt.Sprintf("%s?requireHello=true&cursor=%d", subscribe1, cursor)
+		ws := dial(t, serveLog(t, log, deliver.Options{}), path, nil)
+		log.Add(delivertest.Identities(2)...)
+		update(t, ws, `{}`)
+		log.Add(delivertest.Identity(6)) // so that the test does not wait if the others are lost
+		wantSent(t, ws, 4, 5, 6)
+	}
+}
+
 // An invalid message ends a stream of version 1, with the reason in the close frame.
 func TestJetstreamInvalidMessages(t *testing.T) {
 	t.Parallel()
