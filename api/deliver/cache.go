@@ -65,7 +65,7 @@ func (p *pages) read(ctx context.Context, cursor uint64) (*sharedPage, error) {
 	if cursor > p.log.Head() {
 		return &sharedPage{page: page{next: cursor}}, nil
 	}
-	for {
+	for again := false; ; {
 		pg, mine := p.claim(cursor)
 		if mine {
 			pg.err = p.fill(ctx, cursor, &pg.page)
@@ -77,9 +77,16 @@ func (p *pages) read(ctx context.Context, cursor uint64) (*sharedPage, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if pg.err == nil {
+		switch {
+		case pg.err != nil:
+		case pg.next > cursor || again:
 			p.metrics.shared.Inc()
 			return pg, nil
+		default:
+			// Readers must not pass the next entry yet. But the page may be older than this call,
+			// and the change that lets them pass too: its caller would wait for another one.
+			again = true
+			continue
 		}
 		if ctx.Err() != nil || !errors.Is(pg.err, context.Canceled) {
 			return nil, pg.err

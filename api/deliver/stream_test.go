@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -399,4 +400,55 @@ func TestPageOutlivesItsReader(t *testing.T) {
 	if err != nil || next != 11 || len(delivertest.SplitFrames(t, frames)) != 10 {
 		t.Errorf("next %d, %v", next, err)
 	}
+}
+
+// stopped is a log whose first page ends before its first event, once it may.
+type stopped struct {
+	*delivertest.Log
+	reading, answer chan struct{}
+	once            sync.Once
+}
+
+func (l *stopped) ReadLog(ctx context.Context, cursor uint64, most int, fn func(*store.Event) error) (next uint64, err error) {
+	first := false
+	l.once.Do(func() { first = true })
+	if !first {
+		return l.Log.ReadLog(ctx, cursor, most, fn)
+	}
+	close(l.reading)
+	<-l.answer
+	return cursor, nil
+}
+
+// TestEmptyPageIsNotShared: that readers could not pass an event is not told to a subscriber that
+// came when they could: it would wait for the next change.
+func TestEmptyPageIsNotShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &stopped{Log: delivertest.NewLog(delivertest.Identities(3)...),
+			reading: make(chan struct{}), answer: make(chan struct{})}
+		pager := deliver.NewPager(log, deliver.Options{})
+		want := func(id uint64) func() error {
+			return func() error {
+				if _, next, err := pager.Read(t.Context(), 1); err != nil || next != id {
+					return fmt.Errorf("next %d, %v, want %d", next, err, id)
+				}
+				return nil
+			}
+		}
+		var g errgroup.Group
+		g.Go(want(1))
+		<-log.reading
+		for range 3 {
+			g.Go(want(4))
+		}
+		synctest.Wait()
+		close(log.answer)
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+		if log.Reads != 1 {
+			t.Errorf("the log was read %d times more", log.Reads)
+		}
+	})
 }
