@@ -15,7 +15,8 @@
 //  4. A filter has one normal form: its sets are sorted, without duplicates and never nil.
 //     Equivalent filters have equal normal forms.
 //  5. An invalid filter or patch is refused as a whole, with an error that names every invalid
-//     value. Sets and texts are bounded.
+//     value; of a filter of events the first 20, as any consumer can send one. Sets and texts are
+//     bounded.
 //
 // # Concurrency
 //

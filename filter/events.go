@@ -37,53 +37,71 @@ type Events struct {
 	live        string
 }
 
-// CompileEvents returns the filter of a config. The error names every invalid value.
+// CompileEvents returns the filter of a config. The error names the first problemsMax invalid
+// values.
 func CompileEvents(c EventsConfig) (*Events, error) {
-	f := &Events{live: c.Live}
-	var errs []error
-	collections, err := compile("collection", c.Collections)
-	errs = append(errs, err)
-	if len(c.DIDs) > 0 {
-		f.dids = make(map[string]struct{}, len(c.DIDs))
+	f := &Events{live: c.Live, collections: make(patterns, min(len(c.Collections), itemsMax)),
+		dids: make(map[string]struct{}, min(len(c.DIDs), itemsMax))}
+	var bad problems
+	for _, text := range c.Collections {
+		key, err := parse("collection", text)
+		if bad.add(err) {
+			break
+		}
+		f.collections[key] = struct{}{}
 	}
 	for _, did := range c.DIDs {
-		if _, err := syntax.ParseDID(did); err != nil {
-			errs = append(errs, fmt.Errorf("did %.400q is not a DID", did))
+		_, err := syntax.ParseDID(did)
+		if err != nil && bad.add(fmt.Errorf("did %.400q is not a DID", did)) {
+			break
 		}
 		f.dids[did] = struct{}{}
 	}
-	var kerr, aerr error
-	f.collections = collections
-	f.kinds, kerr = bits("kind", c.Kinds, EventKinds)
-	f.actions, aerr = bits("action", c.Actions, EventActions)
-	errs = append(errs, kerr, aerr)
+	f.kinds = bits("kind", c.Kinds, EventKinds, &bad)
+	f.actions = bits("action", c.Actions, EventActions, &bad)
 	if c.Live != "" && c.Live != "true" && c.Live != "false" {
-		errs = append(errs, fmt.Errorf("live %.400q is neither true nor false", c.Live))
+		bad.add(fmt.Errorf("live %.400q is neither true nor false", c.Live))
 	}
 	if len(f.collections) > itemsMax || len(f.dids) > itemsMax {
-		errs = append(errs, fmt.Errorf("%d collections and %d dids: at most %d of each", len(f.collections), len(f.dids), itemsMax))
+		bad.add(fmt.Errorf("%d collections and %d dids: at most %d of each", len(f.collections), len(f.dids), itemsMax))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(bad...); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// problemsMax bounds the invalid values that an error about a filter of events names: any consumer
+// can send 100,000 of them in one message.
+const problemsMax = 20
+
+// problems are errors about invalid values.
+type problems []error
+
+// add adds an error unless it is nil, and reports whether there are enough of them.
+func (p *problems) add(err error) (full bool) {
+	if err != nil && len(*p) < problemsMax {
+		*p = append(*p, err)
+	}
+	return len(*p) == problemsMax
 }
 
 // NoEvents returns the filter that wants no event.
 func NoEvents() *Events { return &Events{kinds: 1} } // no kind has number 0
 
 // bits returns the set of numbers of some words.
-func bits(noun string, given, words []string) (set uint8, err error) {
-	var errs []error
+func bits(noun string, given, words []string, bad *problems) (set uint8) {
 	for _, word := range given {
 		i := slices.Index(words, word)
 		if i < 0 {
-			errs = append(errs, fmt.Errorf("%s %.400q is none of %s", noun, word, strings.Join(words, ", ")))
+			if bad.add(fmt.Errorf("%s %.400q is none of %s", noun, word, strings.Join(words, ", "))) {
+				break
+			}
 			continue
 		}
 		set |= 1 << (i + 1)
 	}
-	return set, errors.Join(errs...)
+	return set
 }
 
 // All reports whether every event is wanted.

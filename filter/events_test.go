@@ -38,6 +38,22 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestEventsProblems: what is said about any number of invalid values is bounded.
+func TestEventsProblems(t *testing.T) {
+	t.Parallel()
+	many := slices.Repeat([]string{strings.Repeat("\x7f", 500)}, 100_000)
+	for i, c := range []filter.EventsConfig{{Collections: many}, {DIDs: many}, {Kinds: many},
+		{Actions: many}, {Collections: many, DIDs: many, Kinds: many, Actions: many, Live: many[0]}} {
+		_, err := filter.CompileEvents(c)
+		if err == nil {
+			t.Fatalf("config %d passes", i)
+		}
+		if n := strings.Count(err.Error(), "\n"); n != 19 || len(err.Error()) > 64<<10 {
+			t.Errorf("config %d: an error of %d bytes and %d lines", i, len(err.Error()), n+1)
+		}
+	}
+}
+
 // An error names every invalid value.
 func TestEventsRefused(t *testing.T) {
 	t.Parallel()

@@ -99,6 +99,7 @@ type Delivery struct {
 	places       *clients.Places     // of subscribers
 	slots        *semaphore.Weighted // acquired by each subscriber, so that Wait can wait for all
 	held         *clients.Turns      // acquired by the bytes of long pages that are being sent
+	messages     *clients.Turns      // one for each message of a consumer being understood
 	max          int64
 	writeTimeout time.Duration
 	logger       *slog.Logger
@@ -139,7 +140,8 @@ func New(o Options) (*Delivery, error) {
 		slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
 		places: clients.NewPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve,
 			max(1, o.SubscribersMax/streamsShare)),
-		held: clients.NewTurns(heldBytesMax), max: int64(o.SubscribersMax),
+		held: clients.NewTurns(heldBytesMax), messages: clients.NewTurns(messagesMax),
+		max:          int64(o.SubscribersMax),
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
 		refusal: o.Refusal, jetstream1Zstd: zstd1, jetstream2Zstd: zstd2,
 		dictionary2ID: id2, records: o.Records,

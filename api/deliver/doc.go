@@ -21,6 +21,8 @@
 //     snapshots leaves three quarters of the readers to the log.
 //  7. The memory of unread pages is bounded for all consumers together. A consumer that reads is
 //     never cut off for being behind. A consumer that stops reading is cut off, with the reason.
+//  8. Of the messages that consumers send, one of each client is understood at a time, and the
+//     error about a message is bounded.
 //
 // # Concurrency
 //

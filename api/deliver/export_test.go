@@ -52,6 +52,17 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses
 	return handler(d), d.held.Uses
 }
 
+// StreamHandlerBusy is StreamHandler while a message of a client is being understood, until release
+// is called. uses is how many messages are being understood or wait.
+func StreamHandlerBusy(log Log, o Options, client string) (h http.Handler, release func(), uses func() int) {
+	d := newTest(log, o)
+	c := clients.Of(client)
+	if !d.messages.TryAcquire(c, 1) {
+		panic("a message is being understood")
+	}
+	return handler(d), func() { d.messages.Release(c, 1) }, d.messages.Uses
+}
+
 func handler(d *Delivery) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		serve := d.Stream
@@ -144,7 +155,11 @@ func Subscribers(log Log) (both [2]func(r *http.Request) (cursor uint64, err err
 
 // ReadOptions reads a message of a consumer of version 1 of Jetstream.
 func ReadOptions(r io.Reader) (f *filter.Events, most uint32, err error) {
-	c, err := readOptions(websocket.TextMessage, r)
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	c, err := readOptions(websocket.TextMessage, body)
 	if c == nil {
 		return nil, 0, err
 	}
@@ -155,7 +170,13 @@ func ReadOptions(r io.Reader) (f *filter.Events, most uint32, err error) {
 var FrameEnd = frameEnd
 
 // ParseUpdate is parseUpdate.
-func ParseUpdate(r io.Reader) (*filter.Events, error) { return parseUpdate(r) }
+func ParseUpdate(r io.Reader) (*filter.Events, error) {
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	return parseUpdate(body)
+}
 
 // Encode encodes the events at some places of a page, one call of each list, and returns how many
 // bytes each call encoded.

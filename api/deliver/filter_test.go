@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"cistern/store/storetest"
 
 	"github.com/gorilla/websocket"
+	"golang.org/x/sync/errgroup"
 )
 
 // mixed makes n events of every kind, of a few accounts and collections.
@@ -147,6 +150,65 @@ func TestStreamUpdate(t *testing.T) {
 		}
 	}
 	delivertest.Ends(t, ws, websocket.ClosePolicyViolation)
+}
+
+// TestStreamUpdateErrors: the error about a long message is short.
+func TestStreamUpdateErrors(t *testing.T) {
+	t.Parallel()
+	srv := serveLog(t, delivertest.NewLog(), deliver.Options{})
+	many := strings.Repeat(`"",`, 100_000) + `""`
+	for _, message := range []string{
+		`{"type":"update","dids":[` + many + `]}`,
+		`{"type":"update","collections":[` + many + `]}`,
+		`{"type":"update","kinds":[` + many + `]}`,
+		`{"type":"update","` + strings.Repeat("\x7f", 400_000) + `":1}`,
+	} {
+		ws := delivertest.Follow(t, srv.URL, "")
+		if err := ws.WriteMessage(websocket.TextMessage, []byte(message)); err != nil {
+			t.Fatal(err)
+		}
+		m := delivertest.Next(t, ws)
+		if m.Error != "InvalidRequest" || len(m.Message) > 10_000 {
+			t.Errorf("%.40s: error %s of %d bytes", message, m.Error, len(m.Message))
+		}
+		delivertest.Ends(t, ws, websocket.ClosePolicyViolation)
+	}
+}
+
+// TestMessagesWaitForTheirTurn: while one message of a client is being understood, its next one
+// waits, and one of another client does not.
+func TestMessagesWaitForTheirTurn(t *testing.T) {
+	t.Parallel()
+	handler, release, uses := deliver.StreamHandlerBusy(delivertest.NewLog(), deliver.Options{}, "127.0.0.1:1")
+	srv := httptest.NewServer(handler)
+	t.Cleanup(srv.Close)
+	ws := delivertest.Follow(t, srv.URL, "")
+	d := websocket.Dialer{NetDialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(two)}}).DialContext}
+	other, _, err := d.DialContext(t.Context(), "ws"+strings.TrimPrefix(srv.URL, "http")+"/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	for _, c := range []*websocket.Conn{ws, other} {
+		if err := c.WriteMessage(websocket.TextMessage, []byte(`{"type":"update"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := delivertest.Next(t, other); m.Type != "updated" {
+		t.Errorf("%+v", m)
+	}
+	answered := make(chan struct{})
+	var g errgroup.Group
+	g.Go(func() error {
+		defer close(answered)
+		_, _, err := ws.ReadMessage()
+		return err
+	})
+	lasts(t, func() bool { return uses() == 2 }, answered)
+	release()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // include=cbor brings the bytes that the CID is the hash of, also of a record without a JSON form.

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -97,11 +96,7 @@ type optionsUpdate struct {
 }
 
 // readOptions reads a message of a consumer. Messages of other types are ignored.
-func readOptions(kind int, r io.Reader) (*change, error) {
-	body, err := io.ReadAll(r)
-	if err != nil {
-		return nil, errPeer
-	}
+func readOptions(kind int, body []byte) (*change, error) {
 	if kind != websocket.TextMessage {
 		return nil, nil
 	}
@@ -128,11 +123,16 @@ func readOptions(kind int, r io.Reader) (*change, error) {
 	return &change{filter: f, most: clampSize(o.MaxMessageSizeBytes)}, nil
 }
 
-// shorter names the wrong field only: a close frame has room for a line.
+// shorter names the wrong field only: a close frame has room for a line. Errors of JSON may repeat a
+// whole message.
 func shorter(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
 		return fmt.Errorf("%s cannot be of type %s", cmp.Or(wrong.Field, "the message"), wrong.Value)
+	}
+	const most = 200
+	if text := err.Error(); len(text) > most {
+		return errors.New(strings.ToValidUTF8(text[:most], "") + "…")
 	}
 	return err
 }

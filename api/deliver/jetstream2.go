@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -127,9 +126,7 @@ func (d *Delivery) format2(q params) (*format, error) {
 var jetstream2 = &protocol{
 	subprotocols: []string{"xrpc.v1.json"},
 	locate:       locate2,
-	message: func(_ int, r io.Reader) (*change, error) {
-		// What is left unread would make the connection end before the close frame arrives.
-		_, _ = io.CopyN(io.Discard, r, optionsBytesMax)
+	message: func(int, []byte) (*change, error) {
 		return nil, invalidMessage("this stream takes no messages")
 	},
 	failure: func(name, message string) []byte {

@@ -30,6 +30,8 @@ const (
 	// optionsBytesMax is the same for Jetstream: its own servers take 10 MB, which 1,000 streams of
 	// a public listener would make 10 GB.
 	optionsBytesMax = 1 << 20
+	// messagesMax bounds the messages of consumers that are understood at a time, one of each client.
+	messagesMax = 2
 	// controlBytesMax bounds the payload of a control frame, by RFC 6455.
 	controlBytesMax = 125
 	// pingEvery is how often an idle stream is probed.

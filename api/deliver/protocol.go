@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"cistern/filter"
 )
@@ -13,14 +12,15 @@ import (
 type protocol struct {
 	// subprotocols are the WebSocket subprotocols that are echoed if a consumer offers them.
 	subprotocols []string
-	// messageBytesMax bounds a message of the consumer. Default: no limit.
+	// messageBytesMax bounds a message of the consumer. Default: messages are not kept, as none is
+	// accepted.
 	messageBytesMax int64
 	// locate decides where a stream begins. It runs before the handshake, so that a consumer gets
 	// every event that is published after the handshake's answer.
 	locate func(ctx context.Context, log Log, s *subscription) error
 	// message reads a message of the consumer. A nil change means that the message changes nothing.
-	// The error is errPeer or errMessage.
-	message func(kind int, r io.Reader) (*change, error)
+	// The error is errMessage.
+	message func(kind int, body []byte) (*change, error)
 	// confirm returns the message that answers a change, which holds for the events from id on.
 	// Default: changes are not answered.
 	confirm func(id uint64) []byte

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -45,7 +46,7 @@ func (u *subscriber) run(ctx context.Context) {
 	// A write must not outlast the stream by more than its farewell.
 	stop := context.AfterFunc(peer, func() { _ = u.conn.SetWriteDeadline(time.Now().Add(farewellTimeout)) })
 	defer stop()
-	g.Go(u.listen)
+	g.Go(func() error { return u.listen(peer) })
 	g.Go(func() error {
 		err := u.outdated(u.begin(peer))
 		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
@@ -59,7 +60,7 @@ func (u *subscriber) run(ctx context.Context) {
 }
 
 // listen reads from the peer: changes, pings, pongs, the close frame.
-func (u *subscriber) listen() error {
+func (u *subscriber) listen(ctx context.Context) error {
 	u.alive()
 	u.ws.SetReadLimit(u.protocol.messageBytesMax)
 	u.ws.SetPongHandler(func(string) error { u.alive(); return nil })
@@ -77,7 +78,7 @@ func (u *subscriber) listen() error {
 		if err != nil {
 			return errPeer
 		}
-		c, err := u.protocol.message(kind, message)
+		c, err := u.receive(ctx, kind, message)
 		if err != nil {
 			return err
 		}
@@ -91,6 +92,25 @@ func (u *subscriber) listen() error {
 		}
 		u.changes <- c
 	}
+}
+
+// receive reads one message. While a message of 1 MiB is being understood it takes some 50 MiB, so
+// that only messagesMax are understood at a time, and one of each client.
+func (u *subscriber) receive(ctx context.Context, kind int, r io.Reader) (*change, error) {
+	if u.protocol.messageBytesMax == 0 {
+		// What is left unread would make the connection end before the close frame arrives.
+		_, _ = io.CopyN(io.Discard, r, optionsBytesMax)
+		return u.protocol.message(kind, nil)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return nil, errPeer
+	}
+	if err := u.messages.Acquire(ctx, u.client, 1); err != nil {
+		return nil, err
+	}
+	defer u.messages.Release(u.client, 1)
+	return u.protocol.message(kind, body)
 }
 
 // alive extends the read deadline after a frame from the peer.

@@ -3,7 +3,6 @@ package deliver
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"strconv"
 
 	"cistern/filter"
@@ -20,8 +19,8 @@ type update struct {
 }
 
 // readUpdate reads a message of a consumer of /stream.
-func readUpdate(_ int, r io.Reader) (*change, error) {
-	f, err := parseUpdate(r)
+func readUpdate(_ int, body []byte) (*change, error) {
+	f, err := parseUpdate(body)
 	if err != nil {
 		return nil, err
 	}
@@ -29,16 +28,12 @@ func readUpdate(_ int, r io.Reader) (*change, error) {
 }
 
 // parseUpdate returns the filter of a message.
-func parseUpdate(r io.Reader) (*filter.Events, error) {
-	body, err := io.ReadAll(r)
-	if err != nil {
-		return nil, errPeer
-	}
+func parseUpdate(body []byte) (*filter.Events, error) {
 	var m update
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&m); err != nil {
-		return nil, invalidMessage("it is not an update of the filter: %w", err)
+		return nil, invalidMessage("it is not an update of the filter: %w", shorter(err))
 	}
 	if m.Type != "update" {
 		return nil, invalidMessage("its type is %.40q, not update", m.Type)
