@@ -52,7 +52,9 @@
 //	pending → synced, draining, resync, gone: a task
 //	draining → synced: ingest/drain.go, when the buffered commits are applied
 //	synced, draining → pending, resync: a reason to ask the host again, now or later
-//	resync, gone → pending: retry.go, when the next attempt is due
+//	resync, gone → pending: retry.go, when the next attempt is due; at once for an #account that is
+//	    active, a commit of an account that should be gone, a listing, or POST /repos/resync
+//	resync → synced: a commit that follows the copy (ingest/commit.go)
 //	any → gone: the account is not active
 //	any → idle: Untrack; gone stays gone if the account is not active
 //

@@ -13,21 +13,23 @@
 //     answers.
 //  2. The cursor of a source is the low watermark: every event up to it was skipped, or is in an
 //     earlier batch or the batch that writes the cursor. It moves past skipped events too, and
-//     never moves backwards, unless it is dropped: for a new count (gap.go), or by ForgetCursor.
+//     never moves backwards, unless it is dropped: for a new count (gap.go), for a message that
+//     cannot be read (6), or by ForgetCursor.
 //  3. Nothing is applied to a repository that is incomplete, hidden, or being fetched: its commits
 //     are buffered durably, or its row records the highest rev announced. A complete repository
 //     that waits for its host accepts commits that follow its tree.
 //  4. A commit is applied only if its envelope, signature, blocks and operations agree, and undoing
-//     the operations gives the tree that we hold. After any other commit the repository is fetched
-//     again, as often as the refetch budgets of its DID and its host allow. Changes of a status
-//     have a separate budget.
+//     the operations gives the tree that we hold; or, where they cannot be undone, if it names the
+//     commit that we hold (check.go). After any other commit the repository is fetched again, as
+//     often as the refetch budgets of its DID and its host allow. Changes of a status have a
+//     separate budget.
 //  5. Draining uses the code for live events: the shard of the DID handles buffered commits in the
 //     order of their revs, as if they had just arrived. A crash anywhere leaves a row from which
 //     the drain continues.
 //  6. A malformed message is counted and skipped; if it is a #commit or #sync whose DID and rev are
 //     readable, the repository is fetched, as after an invalid commit. No message causes endless
-//     reconnects at one cursor: if the connection breaks within the same message three times in two
-//     minutes, the source continues at its newest message.
+//     reconnects at one cursor: if the connection breaks within the same message three times, over
+//     two minutes or more, the source continues at its newest message.
 //  7. Messages missed between two connections are found whether the host announces them or not, by
 //     the signs that gap.go lists, and recovered by comparing the source's listing. The comparison
 //     is requested, or recorded as owed, durably before the cursor moves past the gap.

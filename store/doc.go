@@ -51,7 +51,7 @@
 // assign ids and hand the batch to the engine. Import must be called without a lock of Lock, and
 // its callbacks must not import. The flip calls Complete with the members' locks held, so Complete
 // must not lock. It calls Done with its slot held; no holder of a lock waits for a slot. Run owns
-// those that flip groups by age, prune, collect and wait for a failure; all others are Pebble's.
+// the goroutines that flip, prune and collect, and waits for them unless the engine broke.
 //
 // # Files
 //

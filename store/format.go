@@ -11,7 +11,7 @@ import (
 )
 
 // formatVersion is the number of the layout described in keys.go and values.go. It rises with every
-// change of a key or of a value, and CHANGELOG.md then states under "On-disk format" what an
+// change of a key or of a value that an older version would misread or lose, and CHANGELOG.md then states under "On-disk format" what an
 // operator has to do. A store of another version is refused.
 const formatVersion = 4
 

@@ -17,7 +17,7 @@
 //  5. A time as the cursor of Jetstream is exact: the stream begins with the first event at or after
 //     it, at the oldest event kept if that is later, and with the next event if there is none.
 //  6. A snapshot sends every record that its filter wants before the events after its head, each
-//     once over all connections that its tokens resume (store, invariant 14). Any number of
+//     once over all connections that its tokens resume (store/snapshot.go). Any number of
 //     snapshots leaves three quarters of the readers to the log.
 //  7. The memory of unread pages is bounded for all consumers together. A consumer that reads is
 //     never cut off for being behind. A consumer that stops reading is cut off, with the reason.

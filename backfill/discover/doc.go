@@ -29,11 +29,11 @@
 //
 // # Concurrency
 //
-// Run owns all goroutines: one for each crawled source and each list being read, one that starts
-// comparisons and one for each of these, one that finds absent repositories, and one that asks
-// hosts again about unknown accounts. Everything else may be called from any goroutine. The mutexes
-// of crawlers, crawler, reconciler and absences guard the fields next to them; none is held over
-// I/O.
+// Run owns all goroutines: one that starts crawls, one for each crawled source and each list being
+// read, one that starts comparisons and one for each of these, one that finds absent repositories,
+// one that asks hosts again about unknown accounts, and the pools that describe accounts.
+// Everything else may be called from any goroutine. The mutexes of crawlers, crawler, reconciler
+// and absences guard the fields next to them; none is held over I/O.
 //
 // # Files
 //

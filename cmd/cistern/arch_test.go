@@ -276,7 +276,7 @@ func others(s source, x ast.Expr) bool {
 }
 
 // engineWriters are the files of store that call a method of the engine that writes. Batch (batch.go) writes all that
-// readers of the log and of repositories see; store/doc.go says what the others write.
+// readers of the log and of repositories see; the comment on Batch says what the others write.
 var engineWriters = map[string][]string{
 	"NewBatch":        {"batch", "collect", "format", "host", "hostrow", "pending", "relist", "retention", "sink"},
 	"Ingest":          {"import"},
