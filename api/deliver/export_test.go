@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -190,6 +191,22 @@ func Encode(events []store.Event, lists ...[]int32) (bytes []int) {
 		bytes = append(bytes, m.bytes)
 	}
 	return bytes
+}
+
+// Pinned encodes all events of a page, and returns the frames of one of them, and whether they are
+// in the memory of the whole page.
+func Pinned(events []store.Event, place int32) (frame []byte, inPage bool) {
+	var p page
+	var all []int32
+	for i := range events {
+		p.add(&events[i])
+		all = append(all, int32(i))
+	}
+	whole, _, _ := p.frames(nil, cisternJSON, all, 0)
+	part, _, _ := p.frames([][]byte{nil}, cisternJSON, []int32{place}, 0)
+	frame = bytes.Clone(part[1])
+	clear(whole[0])
+	return frame, !bytes.Equal(frame, part[1])
 }
 
 // StreamHandlerUntil is StreamHandler, and waits until no stream is open.

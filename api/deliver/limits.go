@@ -16,6 +16,9 @@ const (
 	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice
 	// PageBytes are bounded by SubscribersMax, 1,000 × 256 KiB = 256 MiB.
 	heldBytesMax = 256 << 20
+	// pinnedMax is the size up to which an encoding is kept by a subscriber that sends a part of it:
+	// like a usual page.
+	pinnedMax = 256 << 10
 	// blowUp is how many times larger the JSON of a record can be than the record: an empty byte
 	// string takes one byte, and {"$bytes":""} fourteen with its comma.
 	blowUp = 14

@@ -120,7 +120,7 @@ func (p *page) frames(dst [][]byte, f *format, places []int32, most uint32) (_ [
 		made = e.encode(p.events, places)
 	}
 	// Frames that follow each other in memory become one slice.
-	from, to := 0, 0
+	begin, from, to := len(dst), 0, 0
 	for _, i := range places {
 		at := e.frames[i]
 		switch {
@@ -139,7 +139,25 @@ func (p *page) frames(dst [][]byte, f *format, places []int32, most uint32) (_ [
 	if to > from {
 		dst = append(dst, e.buf[from:to:to])
 	}
-	return dst, events, made
+	return e.part(dst, begin), events, made
+}
+
+// part returns dst with a copy of its frames from index begin on if they are the smaller part of a
+// large encoding: a subscriber that does not read would keep all of it in memory.
+func (e *encoding) part(dst [][]byte, begin int) [][]byte {
+	size := 0
+	for _, f := range dst[begin:] {
+		size += len(f)
+	}
+	if size == 0 || cap(e.buf) <= pinnedMax || 2*size >= cap(e.buf) {
+		return dst
+	}
+	whole := make([]byte, 0, size)
+	for _, f := range dst[begin:] {
+		whole = append(whole, f...)
+	}
+	clear(dst[begin:])
+	return append(dst[:begin], whole)
 }
 
 // encoding returns the page in a format, as far as it is encoded. mu is held.

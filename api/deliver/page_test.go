@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -238,5 +239,28 @@ func TestEncodedOnce(t *testing.T) {
 	got := deliver.Encode(delivertest.Posts(4), []int32{1, 3}, []int32{1}, []int32{0, 1, 2, 3}, []int32{0, 1, 2, 3})
 	if got[0] == 0 || got[1] != 0 || got[2] == 0 || got[3] != 0 {
 		t.Errorf("the calls encoded %d bytes", got)
+	}
+}
+
+// TestPartOfLongPage: a subscriber that sends a short part of a long page keeps only the part in
+// memory, however long it does not read (invariant 7).
+func TestPartOfLongPage(t *testing.T) {
+	t.Parallel()
+	events := delivertest.Posts(3)
+	events[1].Record = delivertest.BlownUp(70_000)
+	for i := range events {
+		events[i].ID = uint64(i + 1)
+	}
+	for place, want := range []bool{false, true, false} {
+		frame, inPage := deliver.Pinned(events, int32(place))
+		if id := fmt.Sprintf(`"id":%d,`, events[place].ID); !strings.Contains(string(frame), id) {
+			t.Errorf("frame %.60q, want %s", frame, id)
+		}
+		if inPage != want {
+			t.Errorf("event %d of %d bytes is in the memory of the page: %t", place, len(frame), inPage)
+		}
+	}
+	if _, inPage := deliver.Pinned(delivertest.Posts(3), 0); !inPage {
+		t.Error("the part of a usual page is copied")
 	}
 }

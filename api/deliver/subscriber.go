@@ -246,6 +246,7 @@ func (u *subscriber) flush(ctx context.Context, s *scratch, events int) error {
 		for _, f := range s.frames {
 			s.bytes = append(s.bytes, f...)
 		}
+		clear(s.frames) // their page need not stay in memory while they are sent
 		frames = s.bytes
 	}
 	if err := u.send(ctx, frames); err != nil {
