@@ -351,3 +351,15 @@ func (u *Unsettled) Add(did string) uint64     { return u.u.add([]string{did}) }
 func (u *Unsettled) Settle(number uint64) bool { return u.u.settle(number) }
 func (u *Unsettled) Holds(did string) bool     { return u.u.holds(did) }
 func (u *Unsettled) Wait() <-chan struct{}     { return u.u.wait() }
+
+// ReadLogOnDisk is ReadLog without the newest events in memory.
+func (s *Store) ReadLogOnDisk(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+	return s.readLog(ctx, cursor, s.Head(), maxEvents, fn)
+}
+
+// InMemory reports whether ReadLog gets an event from memory.
+func InMemory(s *Store, id uint64) bool {
+	s.recent.mu.Lock()
+	defer s.recent.mu.Unlock()
+	return id >= s.recent.from && id <= s.Head()
+}
