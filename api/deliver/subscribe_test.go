@@ -301,8 +301,34 @@ func TestJetstreamInvalidMessages(t *testing.T) {
 	}
 	ws := dial(t, srv, subscribe1, nil) // more than a message may have
 	_ = ws.WriteMessage(websocket.TextMessage, make([]byte, 1<<20+1))
-	if _, _, err := ws.ReadMessage(); err == nil {
-		t.Error("a message of more than a MiB is taken")
+	delivertest.Ends(t, ws, websocket.CloseMessageTooBig)
+}
+
+// TestMessagesAfterTheEnd: the reason for the end of a stream arrives although the consumer goes on
+// sending messages, and events were on their way.
+func TestMessagesAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	srv := serveLog(t, delivertest.NewLog(delivertest.Posts(3000)...), deliver.Options{})
+	for path, most := range map[string]int{subscribe1: 1 << 20, subscribe2: 0, "/stream": 512 << 10} {
+		for size, code := range map[int]int{1: websocket.ClosePolicyViolation, 50_000: websocket.ClosePolicyViolation, most + 1: websocket.CloseMessageTooBig} {
+			if most == 0 {
+				code = websocket.ClosePolicyViolation // no message is accepted
+			}
+			for range 5 {
+				ws := dial(t, srv, path+"?cursor=1", nil)
+				for range 10 {
+					_ = ws.WriteMessage(websocket.TextMessage, make([]byte, size)) // the stream may have ended
+				}
+				var err error
+				for err == nil {
+					_, _, err = ws.ReadMessage()
+				}
+				if !websocket.IsCloseError(err, code) {
+					t.Errorf("%s, messages of %d bytes: %v, want close %d", path, size, err, code)
+				}
+				_ = ws.Close()
+			}
+		}
 	}
 }
 

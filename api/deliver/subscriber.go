@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -22,6 +23,7 @@ import (
 var (
 	errPeer    = errors.New("peer closed the stream or broke off")
 	errTooSlow = errors.New("consumer did not read for too long")
+	errTooLong = errors.New("invalid message")
 )
 
 // subscriber is one open stream. Only its own goroutine writes to conn, whole frames at a time.
@@ -42,27 +44,35 @@ type subscriber struct {
 
 // run serves the stream until it ends, and closes it.
 func (u *subscriber) run(ctx context.Context) {
-	g, peer := errgroup.WithContext(ctx)
+	stream, end := context.WithCancelCause(ctx)
 	// A write must not outlast the stream by more than its farewell.
-	stop := context.AfterFunc(peer, func() { _ = u.conn.SetWriteDeadline(time.Now().Add(farewellTimeout)) })
+	stop := context.AfterFunc(stream, func() {
+		_ = u.conn.SetWriteDeadline(time.Now().Add(farewellTimeout))
+	})
 	defer stop()
-	g.Go(func() error { return u.listen(peer) })
+	var g errgroup.Group
 	g.Go(func() error {
-		err := u.outdated(u.begin(peer))
+		u.listen(stream, end)
+		return nil
+	})
+	g.Go(func() error {
+		defer end(nil)
+		err := u.outdated(u.begin(stream))
 		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
-			err = context.Cause(peer) // the error of listen
+			err = context.Cause(stream) // the error of listen
 		}
 		u.farewell(err)
 		u.watch(err)
-		return err
+		return nil
 	})
 	_ = g.Wait() // farewell has reported the error
 }
 
-// listen reads from the peer: changes, pings, pongs, the close frame.
-func (u *subscriber) listen(ctx context.Context) error {
+// listen reads from the peer: changes, pings, pongs, the close frame. It ends the stream at the
+// first message that is not accepted, and then goes on reading: what is left unread would break
+// the connection before the farewell arrives.
+func (u *subscriber) listen(ctx context.Context, end context.CancelCauseFunc) {
 	u.alive()
-	u.ws.SetReadLimit(u.protocol.messageBytesMax)
 	u.ws.SetPongHandler(func(string) error { u.alive(); return nil })
 	u.ws.SetCloseHandler(func(int, string) error { return nil }) // farewell answers
 	u.ws.SetPingHandler(func(text string) error {
@@ -76,11 +86,16 @@ func (u *subscriber) listen(ctx context.Context) error {
 	for {
 		kind, message, err := u.ws.NextReader()
 		if err != nil {
-			return errPeer
+			end(errPeer)
+			return
+		}
+		if ctx.Err() != nil {
+			continue
 		}
 		c, err := u.receive(ctx, kind, message)
 		if err != nil {
-			return err
+			end(err)
+			continue
 		}
 		u.alive()
 		if c == nil {
@@ -97,14 +112,16 @@ func (u *subscriber) listen(ctx context.Context) error {
 // receive reads one message. While a message of 1 MiB is being understood it takes some 50 MiB, so
 // that only messagesMax are understood at a time, and one of each client.
 func (u *subscriber) receive(ctx context.Context, kind int, r io.Reader) (*change, error) {
-	if u.protocol.messageBytesMax == 0 {
-		// What is left unread would make the connection end before the close frame arrives.
-		_, _ = io.CopyN(io.Discard, r, optionsBytesMax)
+	most := u.protocol.messageBytesMax
+	if most == 0 {
 		return u.protocol.message(kind, nil)
 	}
-	body, err := io.ReadAll(r)
-	if err != nil {
+	body, err := io.ReadAll(io.LimitReader(r, most+1))
+	switch {
+	case err != nil:
 		return nil, errPeer
+	case int64(len(body)) > most:
+		return nil, fmt.Errorf("%w: it has more than %d bytes", errTooLong, most)
 	}
 	if err := u.messages.Acquire(ctx, u.client, 1); err != nil {
 		return nil, err
@@ -383,12 +400,14 @@ func (u *subscriber) farewell(err error) {
 
 // closing returns the frames that end a stream.
 func (u *subscriber) closing(err error) (reason string, frames []byte) {
-	const normal, goingAway, policy, internal = 1000, 1001, 1008, 1011
+	const normal, goingAway, policy, tooBig, internal = 1000, 1001, 1008, 1009, 1011
 	switch {
 	case errors.Is(err, errPeer):
 		return "peer", appendClose(nil, normal, "")
 	case errors.Is(err, errMessage):
 		return "message", u.failed(policy, "InvalidRequest", err.Error())
+	case errors.Is(err, errTooLong):
+		return "message", u.failed(tooBig, "InvalidRequest", err.Error())
 	case errors.Is(err, context.Canceled):
 		return "shutdown", appendClose(nil, goingAway, "going away")
 	case errors.Is(err, errTooSlow):
