@@ -146,6 +146,7 @@ func TestChangesAreJSON(t *testing.T) {
 		{"POST", "/crawler/sources"}, {"DELETE", "/crawler/sources"}, {"DELETE", "/crawler/cursors"},
 		{"PUT", "/hosts/pds.test/limits"}, {"DELETE", "/hosts/pds.test/limits"},
 		{"PUT", "/hosts/pds.test/ban"}, {"DELETE", "/hosts/pds.test/ban"},
+		{"PUT", "/subscriptions/a"}, {"DELETE", "/subscriptions/a"},
 	} {
 		for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded"} {
 			var e refused
@@ -579,6 +580,7 @@ func TestPublicChangesNothing(t *testing.T) {
 		"POST /crawler/sources", "DELETE /crawler/sources", "DELETE /crawler/cursors",
 		"PUT /hosts/pds.test/limits", "DELETE /hosts/pds.test/limits",
 		"PUT /hosts/pds.test/ban", "DELETE /hosts/pds.test/ban",
+		"GET /subscriptions", "PUT /subscriptions/a", "DELETE /subscriptions/a", "GET /subscriptions/a/events",
 	} {
 		method, path, _ := strings.Cut(route, " ")
 		res := call(t, method, w.public.URL+path, "", map[string]string{"Content-Type": "application/json"}, nil)

@@ -100,7 +100,12 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 
 // readObject reads the body, one JSON object, into v. A field that v lacks is an error.
 func readObject(w http.ResponseWriter, r *http.Request, v any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, objectBytesMax))
+	return readObjectUpTo(w, r, objectBytesMax, v)
+}
+
+// readObjectUpTo is readObject for a body of at most most bytes.
+func readObjectUpTo(w http.ResponseWriter, r *http.Request, most int64, v any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
 		return bodyError(err, 0)
 	}

@@ -52,6 +52,8 @@ func refusalStatus(name string) int {
 		return http.StatusNotFound
 	case "MethodNotAllowed":
 		return http.StatusMethodNotAllowed
+	case "Conflict":
+		return http.StatusConflict
 	case "PayloadTooLarge":
 		return http.StatusRequestEntityTooLarge
 	case "UnsupportedMediaType":

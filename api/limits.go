@@ -56,6 +56,9 @@ const (
 	bodyItemsMax = 100_000
 	// objectBytesMax bounds the body of a change that is one object.
 	objectBytesMax = 64 << 10
+	// subscriptionBytesMax bounds the body that makes a durable subscription: 10,000 collections
+	// and 10,000 DIDs of 50 bytes.
+	subscriptionBytesMax = 1 << 20
 	// filterBytesMax bounds a change of the filter: 30,000 items of 130 bytes.
 	filterBytesMax = 4 << 20
 	// mistakesMax bounds the mistakes that one answer names: 100 × 500 bytes, or DIDs of 2 KiB.

@@ -12,6 +12,7 @@ import (
 
 	"cistern/api/clients"
 	"cistern/api/deliver"
+	"cistern/api/durable"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,6 +128,8 @@ type Server struct {
 	sources   sources
 	crawls    crawlSources
 	ingestion Ingestion
+
+	subscriptions subscriptions
 }
 
 // New returns a server. It starts nothing: call Serve, or use the handlers Public and Admin.
@@ -140,8 +143,12 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
+	registry, err := durable.New(durable.Options{Store: o.Store, Log: o.Store, Registerer: o.Registerer})
+	if err != nil {
+		return nil, err
+	}
 	delivery, err := deliver.New(deliver.Options{
-		Log: o.Store, Records: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
+		Log: o.Store, Subscriptions: registry, Records: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
 		Refused: m.refused, Watch: a.watch, Refusal: refusalOf, SubscribersMax: o.SubscribersMax,
 		WriteTimeout: o.WriteTimeout, PageBytes: o.PageBytes, PageEvents: o.PageEvents,
 		SharedBytes: o.SharedBytes, Jetstream1Dictionary: o.JetstreamDictionary,
@@ -164,6 +171,8 @@ func New(o Options) (*Server, error) {
 		sources:   sources{o.Firehose},
 		crawls:    crawlSources{o.Crawler},
 		ingestion: o.Ingestion,
+
+		subscriptions: subscriptions{registry},
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
@@ -221,6 +230,12 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.hosts.unban))
 	mux.Handle("GET /ingestion", route("ingestion", s.ingestion.show))
 	mux.Handle("PATCH /ingestion", change("set_ingestion", s.ingestion.set))
+	mux.Handle("GET /subscriptions", route("subscriptions", s.subscriptions.list))
+	mux.Handle("GET /subscriptions/{name}", route("subscription", s.subscriptions.show))
+	mux.Handle("PUT /subscriptions/{name}", change("put_subscription", s.subscriptions.put))
+	mux.Handle("DELETE /subscriptions/{name}", change("drop_subscription", s.subscriptions.drop))
+	mux.Handle("GET /subscriptions/{name}/events",
+		s.answers.untimed("subscription_events", s.delivery.Durable))
 	mux.Handle("GET /healthz", route("healthz", alive))
 	mux.Handle("GET /readyz", route("readyz", s.stats.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}))

@@ -71,6 +71,36 @@ func (c *checker) marks() error {
 	return err
 }
 
+// subscriptions checks that every subscription is readable and has a position, within the log.
+func (c *checker) subscriptions() error {
+	names := map[string]bool{}
+	err := c.space(spaceSubscribed, func(key, value []byte) error {
+		sub, err := c.s.parseSubscription(key, value)
+		if names[sub.Name] = true; err != nil {
+			c.report("subscription %q: %v", sub.Name, err)
+		}
+		return nil
+	})
+	err = errors.Join(err, c.space(spacePosition, func(key, value []byte) error {
+		name, err := parseSubscriptionKey(spacePosition, key)
+		p, perr := c.s.parsePosition(value)
+		switch {
+		case err != nil || perr != nil:
+			c.report("position of subscription %q: %v", name, errors.Join(err, perr))
+		case !names[name]:
+			c.report("position of subscription %q: there is no such subscription", name)
+		case p.Next > c.next:
+			c.report("position of subscription %q: %d, the next event is %d", name, p.Next, c.next)
+		}
+		delete(names, name)
+		return nil
+	}))
+	for name := range names {
+		c.report("subscription %q: has no position", name)
+	}
+	return err
+}
+
 // filters checks that the selections and the filter in force are the same on disk and in memory.
 func (c *checker) filters() error {
 	left := c.filtersWere.all[1:]

@@ -41,6 +41,19 @@ func bufferKey(did, rev int) []byte {
 	return store.BufferKey(nil, storetest.DID(did), storetest.Rev(rev))
 }
 
+func encoded(t testing.TB, row any) []byte {
+	encode, _ := codec(t)
+	v, err := encode(row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func position(t testing.TB, steps ...uint64) []byte {
+	return encoded(t, store.PositionRow{Steps: steps})
+}
+
 var liveDamages = []damage{
 	{"buffered commit lost", func(d surgeon) { d.delete(bufferKey(11, 8)) }, "1 commits of 5 bytes"},
 	{"all buffered commits lost", func(d surgeon) { d.delete(bufferKey(12, 9)) }, "is in memory and not on disk"},
@@ -61,6 +74,24 @@ var liveDamages = []damage{
 	{"mark under a key of no list", func(d surgeon) { d.set([]byte("khosts"), []byte{1, 0xa0}) }, "mark of list"},
 	{"reconciliation of no listing", func(d surgeon) { d.set([]byte("C"), []byte{1, 0xa0}) }, "reconciliation of"},
 	{"account of no DID to ask about", func(d surgeon) { d.set([]byte("Ddid"), []byte{1, 0xa0}) }, "describe retry of"},
+	{"subscription unreadable", func(d surgeon) {
+		d.set([]byte("Ea"), []byte{1, 0xff})
+		d.set([]byte("Fa"), position(d.t, 1))
+	}, "subscription \"a\": "},
+	{"subscription with a wrong filter", func(d surgeon) {
+		d.set([]byte("Ea"), encoded(d.t, store.SubscriptionRow{Live: "perhaps"}))
+		d.set([]byte("Fa"), position(d.t, 1))
+	}, "filter of subscription a"},
+	{"subscription without a position", func(d surgeon) { d.set([]byte("Ea"), []byte{1, 0xa0}) }, "has no position"},
+	{"position of no subscription", func(d surgeon) { d.set([]byte("Fa"), position(d.t, 1)) }, "there is no such subscription"},
+	{"position of steps that do not rise", func(d surgeon) {
+		d.set([]byte("Ea"), []byte{1, 0xa0})
+		d.set([]byte("Fa"), position(d.t, 1, 0, 1))
+	}, "do not rise"},
+	{"position beyond the log", func(d surgeon) {
+		d.set([]byte("Ea"), []byte{1, 0xa0})
+		d.set([]byte("Fa"), position(d.t, 1<<40))
+	}, "the next event is"},
 	{"hidden rows miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Hidden = 0 }) }, "1 hidden rows, its row says 0"},
 	{"collections miscounted", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Collections = 2 }) }, "1 collections, its row says 2"},
 	{"listings behind the next", func(d surgeon) { d.put(11, func(r *store.Repo) { r.Listed = 3 }) }, "lists ops 2 to 4, the next op is 3"},

@@ -74,7 +74,7 @@
 //	relist.go, listing.go  rows of many ops             status.go  statuses and their origins
 //	view.go    reads at one point in time  snapshot.go  ReadRecords: passes over all records
 //	filter.go  versions of the filter      drop.go      repositories no longer followed
-//	shelve.go, holds.go  kept, shown records
+//	shelve.go, holds.go  kept, shown records    subscription.go  durable subscriptions
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions
 //	limits.go, errors.go, metrics.go
 package store

@@ -149,54 +149,56 @@ func Failed(s *Store) <-chan struct{} { return s.failed }
 
 // The keys, each with its parser.
 var (
-	AppendDID                 = appendDID
-	ParseDID                  = parseDID
-	MetaKey                   = metaKey
-	CountKey                  = countKey
-	CrawlKey                  = crawlKey
-	ParseCrawlKey             = parseCrawlKey
-	ReconcileKey              = reconcileKey
-	ParseReconcileKey         = parseReconcileKey
-	DescribeKey               = describeKey
-	ParseDescribeKey          = parseDescribeKey
-	HostKey                   = hostKey
-	HostNameKey               = hostNameKey
-	RepoKey                   = repoKey
-	ParseRepoKey              = parseRepoKey
-	OrdinalKey                = ordinalKey
-	ParseOrdinalKey           = parseOrdinalKey
-	RecordKey                 = recordKey
-	ParseRecordKey            = parseRecordKey
-	NumberedKey               = numberedKey
-	ParseNumberedKey          = parseNumberedKey
-	CollectionKey             = collectionKey
-	ParseCollectionKey        = parseCollectionKey
-	EventKey                  = eventKey
-	ParseEventKey             = parseEventKey
-	SupersededKey             = supersededKey
-	ParseSupersededKey        = parseSupersededKey
-	DroppedAtKey              = droppedAtKey
-	ParseDroppedAtKey         = parseDroppedAtKey
-	PendingRowKey             = pendingKey
-	ParsePendingRowKey        = parsePendingKey
-	RetryKey                  = retryKey
-	ParseRetryKey             = parseRetryKey
-	BufferKey                 = bufferKey
-	ParseBufferKey            = parseBufferKey
-	CursorKey                 = cursorKey
-	SourceKey                 = sourceKey
-	ProgressKey               = progressKey
-	SpaceNames                = spaceNames
-	ParseCountValue           = parseCountValue
-	EncodeCount               = encodeCount
-	AppendListingOp           = appendListingOp
-	CountNames                = countNames
-	EntryCommit               = entryCommit
-	EntryImport               = entryImport
-	EntryAccount              = entryAccount
-	EntryIdentity             = entryIdentity
-	EntryRelist               = entryRelist
-	EnqueueLease       uint64 = enqueueLease
+	AppendDID                   = appendDID
+	ParseDID                    = parseDID
+	MetaKey                     = metaKey
+	CountKey                    = countKey
+	CrawlKey                    = crawlKey
+	ParseCrawlKey               = parseCrawlKey
+	ReconcileKey                = reconcileKey
+	ParseReconcileKey           = parseReconcileKey
+	DescribeKey                 = describeKey
+	ParseDescribeKey            = parseDescribeKey
+	SubscriptionKey             = subscriptionKey
+	ParseSubscriptionKey        = parseSubscriptionKey
+	HostKey                     = hostKey
+	HostNameKey                 = hostNameKey
+	RepoKey                     = repoKey
+	ParseRepoKey                = parseRepoKey
+	OrdinalKey                  = ordinalKey
+	ParseOrdinalKey             = parseOrdinalKey
+	RecordKey                   = recordKey
+	ParseRecordKey              = parseRecordKey
+	NumberedKey                 = numberedKey
+	ParseNumberedKey            = parseNumberedKey
+	CollectionKey               = collectionKey
+	ParseCollectionKey          = parseCollectionKey
+	EventKey                    = eventKey
+	ParseEventKey               = parseEventKey
+	SupersededKey               = supersededKey
+	ParseSupersededKey          = parseSupersededKey
+	DroppedAtKey                = droppedAtKey
+	ParseDroppedAtKey           = parseDroppedAtKey
+	PendingRowKey               = pendingKey
+	ParsePendingRowKey          = parsePendingKey
+	RetryKey                    = retryKey
+	ParseRetryKey               = parseRetryKey
+	BufferKey                   = bufferKey
+	ParseBufferKey              = parseBufferKey
+	CursorKey                   = cursorKey
+	SourceKey                   = sourceKey
+	ProgressKey                 = progressKey
+	SpaceNames                  = spaceNames
+	ParseCountValue             = parseCountValue
+	EncodeCount                 = encodeCount
+	AppendListingOp             = appendListingOp
+	CountNames                  = countNames
+	EntryCommit                 = entryCommit
+	EntryImport                 = entryImport
+	EntryAccount                = entryAccount
+	EntryIdentity               = entryIdentity
+	EntryRelist                 = entryRelist
+	EnqueueLease         uint64 = enqueueLease
 )
 
 const (
@@ -212,6 +214,9 @@ const (
 	SpaceDroppedAt = spaceDroppedAt
 	SpaceGarbage   = spaceGarbage
 	SpaceFilter    = spaceFilter
+
+	SpaceSubscribed = spaceSubscribed
+	SpacePosition   = spacePosition
 
 	SelectionsMax = selectionsMax
 	IdleHostsMax  = idleHostsMax
@@ -299,6 +304,8 @@ type (
 	InForceRow        = inForceV1
 	AgesRow           = agesV1
 	ReconcileHostsRow = reconcileHostsV1
+	SubscriptionRow   = subscriptionV1
+	PositionRow       = positionV1
 	AgeMark           = ageMark
 	Anchor            = anchor
 )

@@ -41,6 +41,8 @@ import (
 //	'B' id(8) ordinal(5)                 → empty       the rows of 'y' in the order of pruning
 //	'C' url                              → Reconciliation  comparison with the listing at a URL
 //	'D' did                              → DescribeRetry  account whose collections are unknown yet
+//	'E' name                             → subscriptionV1  durable subscription of a consumer
+//	'F' name                             → positionV1  what its consumer has acknowledged
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 //
@@ -77,6 +79,8 @@ const (
 	spaceDroppedAt   = 'B'
 	spaceReconcile   = 'C'
 	spaceDescribe    = 'D'
+	spaceSubscribed  = 'E'
+	spacePosition    = 'F'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -87,7 +91,8 @@ var spaceNames = map[byte]string{
 	spaceOwner: "owners", spacePending: "pending", spaceRetry: "retries", spaceRecord: "records", spaceRepo: "repos",
 	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped", spaceProgress: "progress",
 	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
-	spaceDescribe: "describe_retries",
+	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
+	spacePosition: "subscription_positions",
 }
 
 const (
@@ -196,6 +201,18 @@ func parseDescribeKey(b []byte) (string, error) {
 		return "", errKey(spaceDescribe, b)
 	}
 	return parseDID(b[1:])
+}
+
+// subscriptionKey appends the key of the definition or of the position of a subscription.
+func subscriptionKey(dst []byte, space byte, name string) []byte {
+	return append(append(dst, space), name...)
+}
+
+func parseSubscriptionKey(space byte, b []byte) (name string, err error) {
+	if len(b) < 2 || b[0] != space {
+		return "", errKey(space, b)
+	}
+	return string(b[1:]), nil
 }
 
 // bufferKey appends the key of a buffered commit, or with an empty rev the prefix of a DID's

@@ -129,7 +129,8 @@ func keyTypes() []keyType {
 		}
 	}
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
-		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage)},
+		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage),
+		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition)},
 		append(otherKeyTypes(), markKeyTypes()...)...)
 }
 
@@ -247,6 +248,21 @@ func otherKeyTypes() []keyType {
 		order:  func(a, b tuple) int { return cmp.Or(compareDIDs(a.text, b.text), cmp.Compare(a.rev, b.rev)) },
 		golden: map[string]tuple{"6c0125aa8fb6f9c3a8df64f789e5ee3919" + hex.EncodeToString([]byte("3kaaaaaaaaaaa")): {text: plc, rev: "3kaaaaaaaaaaa"}},
 	}}
+}
+
+// subscriptionKeyType returns the keys of a keyspace of subscriptions.
+func subscriptionKeyType(space byte) keyType {
+	return keyType{
+		name:   store.SpaceNames[space],
+		random: func(rng *rand.Rand) tuple { return tuple{text: randomText(rng, "-.09az\x00\xff", 1, 6)} },
+		key:    func(dst []byte, t tuple) []byte { return store.SubscriptionKey(dst, space, t.text) },
+		parse: func(b []byte) (tuple, error) {
+			name, err := store.ParseSubscriptionKey(space, b)
+			return tuple{text: name}, err
+		},
+		order:  func(a, b tuple) int { return cmp.Compare(a.text, b.text) },
+		golden: map[string]tuple{hex.EncodeToString([]byte{space}) + "746170": {text: "tap"}},
+	}
 }
 
 // markKeyTypes returns the keys of rows of the progress of some work.

@@ -68,7 +68,7 @@ func (p *pages) read(ctx context.Context, cursor uint64) (*sharedPage, error) {
 	for again := false; ; {
 		pg, mine := p.claim(cursor)
 		if mine {
-			pg.err = p.fill(ctx, cursor, &pg.page)
+			pg.err = p.fill(ctx, cursor, p.pageIDs, &pg.page)
 			p.finish(pg)
 			return pg, pg.err
 		}
@@ -144,19 +144,25 @@ func (p *pages) drop(now time.Time) {
 	p.recent = p.recent[n:]
 }
 
-// fill reads the events from id cursor on.
-func (p *pages) fill(ctx context.Context, cursor uint64, pg *page) error {
+// some returns a page of at most ids ids that is not shared.
+func (p *pages) some(ctx context.Context, cursor, ids uint64) (*sharedPage, error) {
+	pg := &sharedPage{id: cursor}
+	return pg, p.fill(ctx, cursor, int(min(ids, uint64(p.pageIDs))), &pg.page)
+}
+
+// fill reads the events from id cursor on, of at most ids ids.
+func (p *pages) fill(ctx context.Context, cursor uint64, ids int, pg *page) error {
 	if err := p.readers.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer p.readers.Release(1)
-	most := min(p.pageBytes/eventBytes+1, p.pageIDs)
+	most := min(p.pageBytes/eventBytes+1, ids)
 	if head := p.log.Head(); head >= cursor {
 		most = min(most, int(min(head-cursor, uint64(most)))+1)
 	}
 	pg.events = make([]event, 0, most)
 	full := uint64(0)
-	next, err := p.log.ReadLog(ctx, cursor, p.pageIDs, func(ev *store.Event) error {
+	next, err := p.log.ReadLog(ctx, cursor, ids, func(ev *store.Event) error {
 		pg.add(ev)
 		if pg.bytes < p.pageBytes {
 			return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cistern/api/clients"
+	"cistern/api/durable"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
@@ -21,6 +22,9 @@ type Options struct {
 	Epoch string
 	// Records are what snapshots read. Default: there are no snapshots.
 	Records Records
+	// Subscriptions are the durable subscriptions that Durable serves. Default: none, and Durable
+	// must not be called.
+	Subscriptions *durable.Registry
 	// Logger. Default: discard.
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
@@ -110,6 +114,7 @@ type Delivery struct {
 	jetstream1Zstd *format // nil without a dictionary
 	jetstream2Zstd *format
 	dictionary2ID  uint32
+	subscriptions  *durable.Registry
 
 	records    Records
 	snapshots  *clients.Turns // one for each page of a snapshot being read
@@ -144,7 +149,7 @@ func New(o Options) (*Delivery, error) {
 		max:          int64(o.SubscribersMax),
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
 		refusal: o.Refusal, jetstream1Zstd: zstd1, jetstream2Zstd: zstd2,
-		dictionary2ID: id2, records: o.Records,
+		dictionary2ID: id2, subscriptions: o.Subscriptions, records: o.Records,
 		snapshots: clients.NewTurns(snapshotReadersMax), withTokens: withTokens(o.Epoch)}, nil
 }
 

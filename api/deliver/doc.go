@@ -23,12 +23,18 @@
 //     never cut off for being behind. A consumer that stops reading is cut off, with the reason.
 //  8. Of the messages that consumers send, one of each client is understood at a time, and the
 //     error about a message is bounded.
+//  9. A durable subscription sends every event that its filter wants until the event is acknowledged
+//     or its account hidden, across connections, restarts and crashes, or says which ids the log
+//     has lost. An event that was acknowledged before the position on disk is not sent again.
+//     Within a connection, an event of an account comes only after all earlier ones that are not
+//     acknowledged.
 //
 // # Concurrency
 //
 // A Delivery may be used by any goroutine. subscriber.run owns two goroutines for each stream: one
 // reads from the peer, and only the other writes to the connection. The request's goroutine waits
-// for both.
+// for both. A connection of a durable subscription has two more: one writes the position, and one
+// waits for the log.
 //
 // # Files
 //
@@ -39,5 +45,6 @@
 //	page.go       decoded events, shared     cache.go    which pages are shared
 //	format.go     what a format is           cistern.go  Cistern's own
 //	snapshot.go   records before the log     token.go    places in snapshots
+//	consumer.go   the connection of a durable subscription (package durable)
 //	frame.go      frames of WebSocket        limits.go, metrics.go
 package deliver

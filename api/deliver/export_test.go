@@ -68,6 +68,9 @@ func handler(d *Delivery) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		serve := d.Stream
 		switch r.URL.Path {
+		case Events:
+			r.SetPathValue("name", "a")
+			serve = d.Durable
 		case "/subscribe":
 			serve = d.Jetstream1
 		case Subscribe2:
@@ -119,6 +122,15 @@ func AppendEvent(ev *store.Event) (frame []byte, refused int) {
 	frames, _, m := p.frames(nil, cisternJSON, []int32{0}, 0)
 	return frames[0], m.refused
 }
+
+// NewWith returns a Delivery with durable subscriptions, and its handler.
+func NewWith(log Log, o Options) (*Delivery, http.Handler) {
+	d := newTest(log, o)
+	return d, handler(d)
+}
+
+// Events is the path of the events of subscription a.
+const Events = "/subscriptions/a/events"
 
 // Subscribe2 is the path of version 2 of Jetstream.
 const Subscribe2 = "/xrpc/network.bsky.jetstream.subscribeEvents"

@@ -35,6 +35,13 @@ const (
 	optionsBytesMax = 1 << 20
 	// messagesMax bounds the messages of consumers that are understood at a time, one of each client.
 	messagesMax = 2
+	// ackBytesMax is the same for an acknowledgement.
+	ackBytesMax = 4 << 10
+	// saveEvery is how often the position of a durable subscription is written.
+	saveEvery = 100 * time.Millisecond
+	// denseIDs is the distance of two events up to which both are read at once: reading the events
+	// in between costs less than another read.
+	denseIDs = 16
 	// controlBytesMax bounds the payload of a control frame, by RFC 6455.
 	controlBytesMax = 125
 	// pingEvery is how often an idle stream is probed.

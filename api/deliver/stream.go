@@ -74,6 +74,8 @@ type subscription struct {
 	first    []byte // the message before all events; nil: none
 	snapshot *snapshot
 	tokens   bool // the events carry tokens, as the stream began with a snapshot
+	// serve sends the events. Default: the log from position on.
+	serve func(ctx context.Context, u *subscriber) error
 }
 
 // position is where a stream begins.
@@ -119,6 +121,9 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	ws, err := upgrader.Upgrade(w, r, http.Header{"Cistern-Epoch": {d.epoch}})
 	if err != nil {
 		return nil // answered
+	}
+	if s.serve == nil {
+		s.serve = func(ctx context.Context, u *subscriber) error { return u.begin(ctx) }
 	}
 	u := &subscriber{Delivery: d, subscription: s, client: client, ws: ws, conn: ws.NetConn(),
 		pongs: make(chan string, 1), changes: make(chan *change, 1)}

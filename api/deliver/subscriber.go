@@ -57,7 +57,7 @@ func (u *subscriber) run(ctx context.Context) {
 	})
 	g.Go(func() error {
 		defer end(nil)
-		err := u.outdated(u.begin(stream))
+		err := u.outdated(u.serve(stream, u))
 		if ctx.Err() == nil && errors.Is(err, context.Canceled) {
 			err = context.Cause(stream) // the error of listen
 		}
@@ -408,6 +408,8 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 		return "message", u.failed(policy, "InvalidRequest", err.Error())
 	case errors.Is(err, errTooLong):
 		return "message", u.failed(tooBig, "InvalidRequest", err.Error())
+	case errors.Is(err, errDropped):
+		return "dropped", u.failed(policy, "NotFound", err.Error())
 	case errors.Is(err, context.Canceled):
 		return "shutdown", appendClose(nil, goingAway, "going away")
 	case errors.Is(err, errTooSlow):

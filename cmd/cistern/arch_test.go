@@ -25,8 +25,9 @@ var levels = map[string]int{
 	"backfill/discover/pages": 6,
 	"backfill/hosts":          5,
 	"ingest":                  5,
-	"api":                     5,
-	"api/deliver":             4,
+	"api":                     6,
+	"api/deliver":             5,
+	"api/durable":             4,
 	"api/wire":                3,
 	"api/clients":             1,
 	"ingest/identity":         4,
@@ -45,7 +46,7 @@ var levels = map[string]int{
 	// Not production code, but for the demo's network.
 	"ingest/simnet":           3,
 	"store/storetest":         4,
-	"api/deliver/delivertest": 5,
+	"api/deliver/delivertest": 6,
 	"backfill/backfilltest":   8,
 }
 
@@ -343,7 +344,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"store":         {64, 9420},
+	"store":         {65, 9620},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {36, 4940},
 	"ingest/repo":   {24, 3200},

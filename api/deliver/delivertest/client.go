@@ -68,6 +68,9 @@ func Next(t testing.TB, ws *websocket.Conn) Message {
 	return m
 }
 
+// Parse reads the text of a message.
+func Parse(text []byte) (m Message, err error) { return m, json.Unmarshal(text, &m) }
+
 // Ends reads the close frame.
 func Ends(t testing.TB, ws *websocket.Conn, code int) {
 	t.Helper()

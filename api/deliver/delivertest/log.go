@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -49,6 +50,23 @@ func (l *Log) Add(events ...store.Event) {
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
+}
+
+// Hide makes some events hidden.
+func (l *Log) Hide(ids ...uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events = slices.Clone(l.events) // readers have the former one
+	for _, id := range ids {
+		l.events[id-1].Kind = 0
+	}
+}
+
+// Prune deletes the events before tail.
+func (l *Log) Prune(tail uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Tail = tail
 }
 
 // FirstTime is the time of the first event of a log without times.

@@ -1,0 +1,247 @@
+package durable
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"cistern/api/wire"
+	"cistern/filter"
+	"cistern/store"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Log is the log that subscriptions are about. Its methods may be called by any goroutine.
+type Log interface {
+	// Head returns the newest id that readers may see.
+	Head() uint64
+	// ReadLog checks a cursor if maxEvents is 0, and returns the id to begin at: for cursor 0, the
+	// oldest event kept. If the cursor is outside the log, the error is store.ErrFutureCursor or
+	// store.ErrOutdatedCursor.
+	ReadLog(
+		ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error,
+	) (next uint64, err error)
+}
+
+// Options of New. The zero value of a field takes the default.
+type Options struct {
+	// Store has the rows of the subscriptions, and Log the events. Required.
+	Store *store.Store
+	Log   Log
+	// Registerer takes the metrics. Default: a private registry.
+	Registerer prometheus.Registerer
+	// WindowEvents bounds the outstanding events of a subscription. Default 1,000.
+	WindowEvents int
+	// RetryTimeout is after how long an event that is not acknowledged is sent again. Default 60 s.
+	RetryTimeout time.Duration
+}
+
+// Registry has all durable subscriptions. It is the only owner of their rows.
+type Registry struct {
+	opts Options
+
+	changing sync.Mutex // held while a subscription is put or dropped; taken before mu
+
+	mu     sync.Mutex
+	byName map[string]*Subscription // mu guards
+}
+
+// New loads the subscriptions of a store.
+func New(o Options) (*Registry, error) {
+	o.WindowEvents = cmp.Or(o.WindowEvents, 1000)
+	o.RetryTimeout = cmp.Or(o.RetryTimeout, time.Minute)
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Store == nil || o.Log == nil || o.WindowEvents < 0 || o.RetryTimeout < 0 {
+		return nil, fmt.Errorf("durable needs a store and a log; window %d and retry timeout %s "+
+			"must not be negative", o.WindowEvents, o.RetryTimeout)
+	}
+	r := &Registry{opts: o, byName: map[string]*Subscription{}}
+	all, err := o.Store.Subscriptions()
+	if err != nil {
+		return nil, err
+	}
+	for _, def := range all {
+		p, err := o.Store.SubscriptionPosition(def.Name)
+		if err != nil {
+			return nil, err
+		}
+		f, err := filter.CompileEvents(def.Filter)
+		if err != nil {
+			return nil, fmt.Errorf("filter of subscription %s: %w", def.Name, err)
+		}
+		r.byName[def.Name] = newSubscription(o.Store, def, f, r.window(p))
+	}
+	return r, o.Registerer.Register(r)
+}
+
+func (r *Registry) window(p store.SubscriptionPosition) *window {
+	return newWindow(p, r.opts.WindowEvents, r.opts.RetryTimeout, time.Now())
+}
+
+// Find returns a subscription, or a refusal if there is none.
+func (r *Registry) Find(name string) (*Subscription, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.byName[name]; s != nil {
+		return s, nil
+	}
+	return nil, wire.Refuse("NotFound", "there is no subscription %s", wire.Echo(name))
+}
+
+// All returns the subscriptions, in order of name.
+func (r *Registry) All() []Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out, head, now := make([]Status, 0, len(r.byName)), r.opts.Log.Head(), time.Now()
+	for _, name := range slices.Sorted(maps.Keys(r.byName)) {
+		out = append(out, r.byName[name].status(head, now))
+	}
+	return out
+}
+
+// Status returns one subscription. The error is a refusal if there is none.
+func (r *Registry) Status(name string) (Status, error) {
+	s, err := r.Find(name)
+	if err != nil {
+		return Status{}, err
+	}
+	return s.status(r.opts.Log.Head(), time.Now()), nil
+}
+
+// Start is where a new subscription begins.
+type Start struct {
+	Oldest bool   // at the oldest event kept
+	ID     uint64 // otherwise at this id; 0: at the next event
+}
+
+// ParseStart reads where a new subscription begins: "head", "oldest" or an id. Nothing
+// is the head. The error is a refusal.
+func ParseStart(text json.RawMessage) (at Start, err error) {
+	switch string(bytes.TrimSpace(text)) {
+	case "", "null", `"head"`:
+		return at, nil
+	case `"oldest"`, "0":
+		return Start{Oldest: true}, nil
+	}
+	if at.ID, err = strconv.ParseUint(string(text), 10, 64); err != nil {
+		return at, wire.Invalid(`start %s: want "head", "oldest" or an id`, wire.Echo(string(text)))
+	}
+	return at, nil
+}
+
+// Put makes a subscription, or replaces the filter of the one with that name, whose position stays.
+// It is durable on return. The new filter holds for the events from Next of the status on. made is
+// false if the subscription existed. The error is a refusal if a value is invalid.
+func (r *Registry) Put(
+	ctx context.Context, name string, wanted Filter, at Start,
+) (st Status, made bool, err error) {
+	c := wanted.config()
+	f, err := filter.CompileEvents(c)
+	if err != nil {
+		return st, false, wire.Invalid("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	if err := checkName(name); err != nil {
+		return st, false, err
+	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	s, missing := r.Find(name)
+	if missing != nil {
+		def := store.Subscription{Name: name, Filter: c, Created: time.Now().Unix()}
+		st, err = r.add(ctx, def, f, at)
+		return st, err == nil, err
+	}
+	next, err := s.replace(c, f)
+	st = s.status(r.opts.Log.Head(), time.Now())
+	st.Next = next
+	return st, false, err
+}
+
+// add makes a subscription. changing is held.
+func (r *Registry) add(
+	ctx context.Context, def store.Subscription, f *filter.Events, at Start,
+) (st Status, err error) {
+	if n := len(r.All()); n >= subscriptionsMax {
+		return st, wire.Invalid("there are %d subscriptions, the maximum", n)
+	}
+	p := store.SubscriptionPosition{Next: r.opts.Log.Head() + 1}
+	if at.Oldest || at.ID != 0 {
+		if p.Next, err = r.opts.Log.ReadLog(ctx, at.ID, 0, nil); err != nil {
+			return st, err
+		}
+	}
+	b := r.opts.Store.NewBatch()
+	b.PutSubscription(def)
+	b.PutSubscriptionPosition(def.Name, p)
+	if err := b.CommitSync(); err != nil {
+		return st, err
+	}
+	s := newSubscription(r.opts.Store, def, f, r.window(p))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byName[def.Name] = s
+	return s.status(r.opts.Log.Head(), time.Now()), nil
+}
+
+// Drop deletes a subscription and ends its connection. It is durable on return. The error is a
+// refusal if there is none.
+func (r *Registry) Drop(name string) error {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	s, err := r.Find(name)
+	if err != nil {
+		return err
+	}
+	if err := s.drop(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byName, name)
+	return nil
+}
+
+// checkName refuses what cannot be the name of a subscription.
+func checkName(name string) error {
+	const chars = "abcdefghijklmnopqrstuvwxyz0123456789._-"
+	if name == "" || len(name) > nameBytesMax || strings.Trim(name, chars) != "" {
+		return wire.Invalid("name %s: want 1 to %d of a to z, 0 to 9, '.', '_' and '-'",
+			wire.Echo(name), nameBytesMax)
+	}
+	return nil
+}
+
+// Describe sends no description: each subscription has metrics of its own.
+func (r *Registry) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the metrics of all subscriptions.
+func (r *Registry) Collect(out chan<- prometheus.Metric) {
+	for _, st := range r.All() {
+		for _, m := range []struct {
+			kind       prometheus.ValueType
+			name, help string
+			value      uint64
+		}{
+			{prometheus.GaugeValue, "lag_events",
+				"Ids of the log that the subscription has not passed.", st.Lag},
+			{prometheus.GaugeValue, "outstanding_events",
+				"Events sent and not acknowledged.", uint64(st.Outstanding)},
+			{prometheus.CounterValue, "redelivered_total", "Events sent again.", st.Redelivered},
+		} {
+			name := "cistern_api_subscription_" + m.name
+			desc := prometheus.NewDesc(name, m.help, []string{"name"}, nil)
+			out <- prometheus.MustNewConstMetric(desc, m.kind, float64(m.value), st.Name)
+		}
+	}
+}

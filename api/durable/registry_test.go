@@ -1,0 +1,71 @@
+package durable_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"cistern/api/durable"
+	"cistern/filter"
+	"cistern/store"
+	"cistern/store/storetest"
+)
+
+// A connection that is still open when its subscription is deleted writes no row, also if another
+// subscription of the same name is made.
+func TestDropped(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	r, err := durable.New(durable.Options{Store: s, Log: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func() *durable.Subscription {
+		t.Helper()
+		if _, made, err := r.Put(t.Context(), "a", durable.Filter{}, durable.Start{}); !made || err != nil {
+			t.Fatal(made, err)
+		}
+		sub, err := r.Find("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sub
+	}
+	old := put()
+	if err := r.Drop("a"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-old.Gone():
+	default:
+		t.Error("the connection does not learn of it")
+	}
+	take := func(*filter.Events, int) ([]durable.Event, uint64) { return []durable.Event{{ID: 1}}, 2 }
+	old.Take(time.Now(), take)
+	if err := old.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SubscriptionPosition("a"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the position was written: %v", err)
+	}
+	put()
+	old.Take(time.Now(), take)
+	if err := old.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.SubscriptionPosition("a"); p.Next != 1 || err != nil {
+		t.Errorf("the position is %+v, %v", p, err)
+	}
+}
+
+// Options that cannot work are refused.
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	for _, o := range []durable.Options{{}, {Store: s}, {Log: s}, {Store: s, Log: s, WindowEvents: -1},
+		{Store: s, Log: s, RetryTimeout: -1}} {
+		if _, err := durable.New(o); err == nil {
+			t.Errorf("%+v is taken", o)
+		}
+	}
+}

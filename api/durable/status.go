@@ -1,0 +1,67 @@
+package durable
+
+import (
+	"strconv"
+	"time"
+
+	"cistern/filter"
+)
+
+// Status is a subscription as the operator sees it.
+type Status struct {
+	Name    string    `json:"name"`
+	Filter  Filter    `json:"filter"`
+	Created time.Time `json:"created"`
+	// every event before it is settled, but the outstanding ones
+	Next        uint64 `json:"next"`
+	Lag         uint64 `json:"lag"`         // ids of the log from next on
+	Outstanding int    `json:"outstanding"` // events sent and not acknowledged
+	// how long the first of them has been outstanding, since the daemon started; null: none is
+	Oldest      *float64 `json:"oldest_outstanding_seconds"`
+	Connected   bool     `json:"connected"`
+	Redelivered uint64   `json:"redelivered"` // events sent again since the daemon started
+}
+
+// Filter is a filter of events in JSON.
+type Filter struct {
+	Collections []string `json:"collections,omitempty"`
+	DIDs        []string `json:"dids,omitempty"`
+	Kinds       []string `json:"kinds,omitempty"`
+	Actions     []string `json:"actions,omitempty"`
+	Live        *bool    `json:"live,omitempty"`
+}
+
+func (f Filter) config() filter.EventsConfig {
+	c := filter.EventsConfig{Collections: f.Collections, DIDs: f.DIDs, Kinds: f.Kinds,
+		Actions: f.Actions}
+	if f.Live != nil {
+		c.Live = strconv.FormatBool(*f.Live)
+	}
+	return c
+}
+
+func filterOf(c filter.EventsConfig) Filter {
+	f := Filter{Collections: c.Collections, DIDs: c.DIDs, Kinds: c.Kinds, Actions: c.Actions}
+	if c.Live != "" {
+		live := c.Live == "true"
+		f.Live = &live
+	}
+	return f
+}
+
+// status returns the status while the head of the log is head.
+func (s *Subscription) status(head uint64, now time.Time) Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{Name: s.name, Filter: filterOf(s.config), Created: time.Unix(s.created, 0).UTC(),
+		Next: s.window.next, Outstanding: len(s.window.outstanding), Connected: s.open,
+		Redelivered: s.redelivered.Load()}
+	if head >= st.Next {
+		st.Lag = head - st.Next + 1
+	}
+	if at, ok := s.window.oldest(); ok {
+		seconds := now.Sub(at).Seconds()
+		st.Oldest = &seconds
+	}
+	return st
+}

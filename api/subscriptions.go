@@ -1,0 +1,62 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"cistern/api/durable"
+	"cistern/api/wire"
+)
+
+// subscriptions shows and changes the durable subscriptions.
+type subscriptions struct{ registry *durable.Registry }
+
+// list handles GET /subscriptions.
+func (s *subscriptions) list(w http.ResponseWriter, r *http.Request) error {
+	return writeList(w, r, s.registry.All())
+}
+
+// show handles GET /subscriptions/{name}.
+func (s *subscriptions) show(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.registry.Status(r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	wire.WriteJSON(w, http.StatusOK, st)
+	return nil
+}
+
+// put handles PUT /subscriptions/{name}.
+func (s *subscriptions) put(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Filter durable.Filter  `json:"filter"`
+		Start  json.RawMessage `json:"start"`
+	}
+	if err := readObjectUpTo(w, r, subscriptionBytesMax, &body); err != nil {
+		return err
+	}
+	at, err := durable.ParseStart(body.Start)
+	if err != nil {
+		return err
+	}
+	st, made, err := s.registry.Put(r.Context(), r.PathValue("name"), body.Filter, at)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if made {
+		status = http.StatusCreated
+	}
+	wire.WriteJSON(w, status, st)
+	return nil
+}
+
+// drop handles DELETE /subscriptions/{name}.
+func (s *subscriptions) drop(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("name")
+	if err := s.registry.Drop(name); err != nil {
+		return err
+	}
+	wire.WriteJSON(w, http.StatusOK, map[string]string{"name": name, "result": "removed"})
+	return nil
+}
