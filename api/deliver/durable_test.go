@@ -141,7 +141,11 @@ func TestDurableRedelivery(t *testing.T) {
 	ws := w.follow(t)
 	wantEach(t, ws, 1, 2, 3, 4, 5)
 	acknowledge(t, ws, 4, 3, 2, 4, 99) // in any order, again, and what is unknown
-	wantEach(t, ws, 1, 5, 1, 5)
+	w.until(t, "two are left", func(st durable.Status) bool { return st.Outstanding == 2 })
+	// Before the acknowledgements arrived, more may have been sent again.
+	for last := make([]uint64, 4); !slices.Equal(last, []uint64{1, 5, 1, 5}); {
+		last = append(last[1:], delivertest.Next(t, ws).ID)
+	}
 	acknowledge(t, ws, 1)
 	w.until(t, "one is left", func(st durable.Status) bool { return st.Outstanding == 1 && st.Redelivered >= 4 })
 	acknowledge(t, ws, 5)
