@@ -370,3 +370,13 @@ func InMemory(s *Store, id uint64) bool {
 	defer s.recent.mu.Unlock()
 	return id >= s.recent.from && id <= s.Head()
 }
+
+// FrontAfter returns the front of the retries after a scan that found its first row at found, while
+// a row that is due at added came.
+func FrontAfter(found, added int64) int64 {
+	q := retries{low: noDue}
+	_, adds := q.front()
+	q.added(added)
+	q.remember(found, adds)
+	return q.low
+}

@@ -58,6 +58,15 @@ func TestRetryFront(t *testing.T) {
 	}
 }
 
+// TestRetryFrontDuringScan: a row that comes while a scan runs, which may not see it, is not hidden by
+// what the scan found.
+func TestRetryFrontDuringScan(t *testing.T) {
+	t.Parallel()
+	if front := store.FrontAfter(200, 100); front > 100 {
+		t.Errorf("the front is %d, and a row is due at 100", front)
+	}
+}
+
 // TestRetryFrontRace: rows that are written while other goroutines read are not hidden by the
 // front.
 func TestRetryFrontRace(t *testing.T) {
