@@ -402,12 +402,13 @@ func TestJetstreamCompressed(t *testing.T) {
 	encoding := http.Header{"Socket-Encoding": {"zstd"}}
 	plain := dial(t, srv, subscribe1+"?cursor=1", nil)
 	param, header := dial(t, srv, subscribe1+"?cursor=1&compress=true", nil), dial(t, srv, subscribe1+"?cursor=1", encoding)
-	sizes := [2]int{}
+	sizes, texts := [2]int{}, []string{}
 	for range 300 {
 		_, want, err := plain.ReadMessage()
 		if err != nil {
 			t.Fatal(err)
 		}
+		texts = append(texts, string(want))
 		for _, ws := range []*websocket.Conn{param, header} {
 			kind, frame, err := ws.ReadMessage()
 			if err != nil || kind != websocket.BinaryMessage {
@@ -424,9 +425,25 @@ func TestJetstreamCompressed(t *testing.T) {
 		t.Errorf("%d of %d bytes: the dictionary is not used", sizes[0], sizes[1])
 	}
 	// The size of a message is that before compression.
-	short := dial(t, srv, subscribe1+"?cursor=1&compress=true&maxMessageSizeBytes=300", nil)
-	update(t, short, `{}`)
-	_ = short.Close()
+	most := len(texts[50])
+	short := dial(t, srv, fmt.Sprintf("%s?cursor=1&compress=true&maxMessageSizeBytes=%d", subscribe1, most), nil)
+	left := 0
+	for _, want := range texts {
+		if len(want) > most {
+			left++
+			continue
+		}
+		_, frame, err := short.ReadMessage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := z.DecodeAll(frame, nil); err != nil || string(got) != want {
+			t.Fatalf("with at most %d bytes: %s, %v, want %s", most, got, err, want)
+		}
+	}
+	if left == 0 {
+		t.Error("no message is longer than the limit")
+	}
 	refused(t, srv, subscribe1+"?compress=true", http.Header{"Sec-WebSocket-Extensions": {"permessage-deflate; client_max_window_bits"}}, "InvalidRequest", "permessage-deflate")
 	_ = dial(t, srv, subscribe1, nil).Close()
 	if _, err := deliver.New(deliver.Options{Log: delivertest.NewLog(), Refusal: func(error) (string, string) { return "", "" }, Jetstream1Dictionary: []byte("none")}); err == nil || !strings.Contains(err.Error(), "dictionary") {
