@@ -38,8 +38,10 @@ type pages struct {
 	pageBytes int
 	pageIDs   int
 	bytesMax  int
-	readers   *semaphore.Weighted // acquired for each page being read or encoded
-	metrics   *metrics
+	// readers is acquired for each page being read or encoded, and atHead for each that begins near
+	// the head: it must not wait for streams that replay the log.
+	readers, atHead *semaphore.Weighted
+	metrics         *metrics
 
 	mu     sync.Mutex
 	byID   map[uint64]*sharedPage // mu guards
@@ -52,7 +54,8 @@ type sharedPage struct {
 	page
 	id    uint64
 	born  time.Time
-	ready chan struct{} // closed when the page or err is final
+	turns *semaphore.Weighted // readers or atHead
+	ready chan struct{}       // closed when the page or err is final
 	err   error
 
 	// pages.mu guards:
@@ -68,7 +71,7 @@ func (p *pages) read(ctx context.Context, cursor uint64) (*sharedPage, error) {
 	for again := false; ; {
 		pg, mine := p.claim(cursor)
 		if mine {
-			pg.err = p.fill(ctx, cursor, p.pageIDs, &pg.page)
+			pg.err = p.fill(ctx, pg, p.pageIDs)
 			p.finish(pg)
 			return pg, pg.err
 		}
@@ -104,7 +107,7 @@ func (p *pages) claim(id uint64) (pg *sharedPage, mine bool) {
 	if pg := p.byID[id]; pg != nil && now.Sub(pg.born) < sharedAge {
 		return pg, false
 	}
-	pg = &sharedPage{id: id, born: now, ready: make(chan struct{})}
+	pg = &sharedPage{id: id, born: now, turns: p.turnsAt(id), ready: make(chan struct{})}
 	p.byID[id] = pg
 	return pg, true
 }
@@ -146,16 +149,25 @@ func (p *pages) drop(now time.Time) {
 
 // some returns a page of at most ids ids that is not shared.
 func (p *pages) some(ctx context.Context, cursor, ids uint64) (*sharedPage, error) {
-	pg := &sharedPage{id: cursor}
-	return pg, p.fill(ctx, cursor, int(min(ids, uint64(p.pageIDs))), &pg.page)
+	pg := &sharedPage{id: cursor, turns: p.turnsAt(cursor)}
+	return pg, p.fill(ctx, pg, int(min(ids, uint64(p.pageIDs))))
 }
 
-// fill reads the events from id cursor on, of at most ids ids.
-func (p *pages) fill(ctx context.Context, cursor uint64, ids int, pg *page) error {
-	if err := p.readers.Acquire(ctx, 1); err != nil {
+// turnsAt returns what the reader of a page that begins at an id must acquire.
+func (p *pages) turnsAt(id uint64) *semaphore.Weighted {
+	if id+headIDs > p.log.Head() {
+		return p.atHead
+	}
+	return p.readers
+}
+
+// fill reads the events of a page, of at most ids ids.
+func (p *pages) fill(ctx context.Context, pg *sharedPage, ids int) error {
+	if err := pg.turns.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer p.readers.Release(1)
+	defer pg.turns.Release(1)
+	cursor := pg.id
 	most := min(p.pageBytes/eventBytes+1, ids)
 	if head := p.log.Head(); head >= cursor {
 		most = min(most, int(min(head-cursor, uint64(most)))+1)
@@ -164,7 +176,7 @@ func (p *pages) fill(ctx context.Context, cursor uint64, ids int, pg *page) erro
 	full := uint64(0)
 	next, err := p.log.ReadLog(ctx, cursor, ids, func(ev *store.Event) error {
 		pg.add(ev)
-		if pg.bytes < p.pageBytes {
+		if pg.page.bytes < p.pageBytes {
 			return nil
 		}
 		full = ev.ID + 1
@@ -185,10 +197,10 @@ func (p *pages) fill(ctx context.Context, cursor uint64, ids int, pg *page) erro
 // are encoded a few at a time, as their JSON can be much larger.
 func (p *pages) frames(ctx context.Context, dst [][]byte, pg *sharedPage, f *format, places []int32, most uint32) (_ [][]byte, events int, err error) {
 	if pg.page.bytes*blowUp > 2*p.pageBytes {
-		if err := p.readers.Acquire(ctx, 1); err != nil {
+		if err := pg.turns.Acquire(ctx, 1); err != nil {
 			return dst, 0, err
 		}
-		defer p.readers.Release(1)
+		defer pg.turns.Release(1)
 	}
 	dst, events, made := pg.page.frames(dst, f, places, most)
 	p.metrics.refused.Add(float64(made.refused))

@@ -140,7 +140,8 @@ func New(o Options) (*Delivery, error) {
 		return nil, err
 	}
 	p := &pages{log: o.Log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes,
-		metrics: m, readers: semaphore.NewWeighted(readersMax), byID: map[uint64]*sharedPage{}}
+		metrics: m, readers: semaphore.NewWeighted(readersMax),
+		atHead: semaphore.NewWeighted(headReadersMax), byID: map[uint64]*sharedPage{}}
 	return &Delivery{log: o.Log, epoch: o.Epoch, pages: p,
 		slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
 		places: clients.NewPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve,

@@ -18,7 +18,8 @@
 //     it, at the oldest event kept if that is later, and with the next event if there is none.
 //  6. A snapshot sends every record that its filter wants before the events after its head, each
 //     once over all connections that its tokens resume (store/snapshot.go). Any number of
-//     snapshots leaves three quarters of the readers to the log.
+//     snapshots leaves three quarters of the readers to the log, and any number of streams that
+//     replay the log leaves readers to streams at its head.
 //  7. The memory of unread pages is bounded for all consumers together. A consumer that reads is
 //     never cut off for being behind. A consumer that stops reading is cut off, with the reason.
 //  8. Of the messages that consumers send, one of each client is understood at a time, and the

@@ -11,6 +11,10 @@ const (
 
 	// readersMax bounds pages of events read at a time, 16 × 3 MiB.
 	readersMax = 16
+	// headReadersMax bounds pages read at a time that begin within headIDs of the head. They are
+	// mostly small, and in memory.
+	headReadersMax = 4
+	headIDs        = 100
 	// snapshotReadersMax bounds pages of snapshots among them. One client reads three at a time.
 	snapshotReadersMax = 4
 	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice

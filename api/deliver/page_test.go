@@ -264,3 +264,20 @@ func TestPartOfLongPage(t *testing.T) {
 		t.Error("the part of a usual page is copied")
 	}
 }
+
+// TestPageBytes: a page ends with the event that makes it full, so that its memory is bounded however
+// long the records are.
+func TestPageBytes(t *testing.T) {
+	t.Parallel()
+	events := delivertest.Posts(100)
+	for i := range events {
+		events[i].Record = make([]byte, 5000)
+	}
+	log := delivertest.NewLog(events...)
+	for most, want := range map[int]uint64{1: 2, 5000: 2, 6000: 3, 15_000: 4, 1 << 20: 101} {
+		pager := deliver.NewPager(log, deliver.Options{PageBytes: most})
+		if _, next, err := pager.Read(t.Context(), 1); err != nil || next != want {
+			t.Errorf("pages of %d bytes: next %d, %v, want %d", most, next, err, want)
+		}
+	}
+}

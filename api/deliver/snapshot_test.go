@@ -291,6 +291,39 @@ func TestSnapshotHoldsLongPages(t *testing.T) {
 	lasts(t, func() bool { return uses() == 2 }, nil)
 }
 
+// TestSnapshotPageBytes: a page of a snapshot ends with the record that makes it full, by its bytes
+// or by those of its JSON.
+func TestSnapshotPageBytes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		record []byte
+		most   int
+		want   int // records of a page
+	}{
+		{make([]byte, 5000), 1, 1},
+		{make([]byte, 5000), 6000, 2},
+		{make([]byte, 5000), 15_000, 3},
+		{delivertest.BlownUp(70_000), 400_000, 1}, // 980 KB of JSON
+		{delivertest.BlownUp(70_000), 800_000, 2},
+	} {
+		ev, records := delivertest.Posts(1)[0], make(chan int, 1)
+		ev.Record = c.record
+		log := &snapshots{Log: delivertest.NewLog()}
+		log.read = func(_ context.Context, _ *store.Pass, fn func(*store.Event, store.RecordPosition) bool) (bool, error) {
+			n := 1
+			for n < 50 && fn(&ev, store.RecordPosition{Ordinal: 1, Path: []byte("app.test.a/1")}) {
+				n++
+			}
+			records <- n
+			return true, nil
+		}
+		delivertest.Follow(t, serveLog(t, log, deliver.Options{PageBytes: c.most}).URL, "?snapshot=true")
+		if n := <-records; n != c.want {
+			t.Errorf("pages of %d bytes: %d records of %d bytes, want %d", c.most, n, len(c.record), c.want)
+		}
+	}
+}
+
 // BenchmarkSnapshot sends all records of a store over loopback TCP, as BenchmarkStream sends the log
 // that has them.
 func BenchmarkSnapshot(b *testing.B) {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -449,4 +450,39 @@ func TestEmptyPageIsNotShared(t *testing.T) {
 			t.Errorf("the log was read %d times more", log.Reads)
 		}
 	})
+}
+
+// distant is a log whose pages far from the head take until stop is closed.
+type distant struct {
+	*delivertest.Log
+	stop    chan struct{}
+	reading atomic.Int32
+}
+
+func (l *distant) ReadLog(ctx context.Context, cursor uint64, most int, fn func(*store.Event) error) (next uint64, err error) {
+	if most > 0 && cursor < 500 {
+		l.reading.Add(1)
+		<-l.stop
+	}
+	return l.Log.ReadLog(ctx, cursor, most, fn)
+}
+
+// TestReplaysLeaveTheHead: however many streams replay the log, those at the head do not wait.
+func TestReplaysLeaveTheHead(t *testing.T) {
+	t.Parallel()
+	log := &distant{Log: delivertest.NewLog(delivertest.Posts(1000)...), stop: make(chan struct{})}
+	srv := serveLog(t, log, deliver.Options{})
+	tail := delivertest.Follow(t, srv.URL, "?cursor=950")
+	delivertest.WantIDs(t, tail, 950, 1000)
+	var replays []*websocket.Conn
+	for i := range 40 {
+		replays = append(replays, delivertest.Follow(t, srv.URL, fmt.Sprintf("?cursor=%d", i+1)))
+	}
+	lasts(t, func() bool { return log.reading.Load() == 16 }, nil)
+	log.Add(delivertest.Posts(99)...) // a page that is long enough to wait for its encoding
+	delivertest.WantIDs(t, tail, 1001, 1099)
+	close(log.stop)
+	for i, ws := range replays {
+		delivertest.WantIDs(t, ws, uint64(i+1), 1099)
+	}
 }
