@@ -47,6 +47,23 @@ type pages struct {
 	byID   map[uint64]*sharedPage // mu guards
 	recent []*sharedPage          // mu guards: finished pages of byID, oldest first
 	bytes  int                    // mu guards: size of the pages in recent
+	// streams is how many streams read pages. Without any, no page is kept. mu guards.
+	streams int
+}
+
+// enter counts a stream.
+func (p *pages) enter() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.streams++
+}
+
+// leave ends the count of a stream.
+func (p *pages) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.streams--
+	p.drop(time.Now())
 }
 
 // sharedPage is a page that is being read, or was read.
@@ -133,7 +150,7 @@ func (p *pages) finish(pg *sharedPage) {
 func (p *pages) drop(now time.Time) {
 	n := 0
 	for _, old := range p.recent {
-		if p.bytes <= p.bytesMax && now.Sub(old.born) < sharedAge {
+		if p.streams > 0 && p.bytes <= p.bytesMax && now.Sub(old.born) < sharedAge {
 			break
 		}
 		if p.byID[old.id] == old {

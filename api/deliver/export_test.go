@@ -100,7 +100,11 @@ func handler(d *Delivery) http.Handler {
 type Pager struct{ pages *pages }
 
 // NewPager makes one.
-func NewPager(log Log, o Options) *Pager { return &Pager{newTest(log, o).pages} }
+func NewPager(log Log, o Options) *Pager {
+	p := newTest(log, o).pages
+	p.enter()
+	return &Pager{p}
+}
 
 // Read gives the page from cursor on.
 func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next uint64, err error) {
@@ -242,3 +246,13 @@ func ReencodeToken(text string) (string, error) {
 	}
 	return RecordToken(t.epoch, &store.Pass{Head: t.head, End: t.end, Order: t.order, Sum: t.sum}, t.at), nil
 }
+
+// Kept returns the number of pages that are kept to be shared.
+func (p *Pager) Kept() int {
+	p.pages.mu.Lock()
+	defer p.pages.mu.Unlock()
+	return len(p.pages.recent)
+}
+
+// Leave ends the stream that a Pager is.
+func (p *Pager) Leave() { p.pages.leave() }

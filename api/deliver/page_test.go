@@ -281,3 +281,18 @@ func TestPageBytes(t *testing.T) {
 		}
 	}
 }
+
+// Without streams no page is kept: memory must not be taken by what nothing reads.
+func TestPagesGoWithTheLastStream(t *testing.T) {
+	t.Parallel()
+	pager := deliver.NewPager(delivertest.NewLog(delivertest.Posts(1000)...), deliver.Options{})
+	if _, _, err := pager.Read(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if n := pager.Kept(); n != 1 {
+		t.Fatalf("%d pages are kept for a stream", n)
+	}
+	if pager.Leave(); pager.Kept() != 0 {
+		t.Errorf("%d pages are kept without a stream", pager.Kept())
+	}
+}

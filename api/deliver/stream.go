@@ -107,6 +107,8 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	defer d.slots.Release(1)
 	d.metrics.subscribers.Inc()
 	defer d.metrics.subscribers.Dec()
+	d.pages.enter()
+	defer d.pages.leave()
 	if err := s.protocol.locate(r.Context(), d.log, &s); err != nil {
 		return err
 	}
