@@ -22,9 +22,11 @@ type token struct {
 	at    store.RecordPosition
 }
 
+// inLog is the order of a position behind a snapshot, in the log.
+const inLog store.PassOrder = 0
+
 const (
-	inLog        store.PassOrder = 0
-	tokenVersion                 = 1
+	tokenVersion = 1
 	// tokenBytesMax bounds what is decoded: a path has at most 1 KiB, a DID 2 KiB.
 	tokenBytesMax = 8 << 10
 )
