@@ -19,6 +19,7 @@ import (
 	"cistern/api/deliver"
 	"cistern/api/deliver/delivertest"
 	"cistern/store"
+	"cistern/store/storetest"
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
@@ -249,6 +250,7 @@ func TestStreamMissesNoChange(t *testing.T) {
 
 // A subscriber at the head is woken by each event: the stream looks for events at no other time.
 func TestStreamWakes(t *testing.T) {
+	storetest.WithoutRace(t) // which makes it too slow for its deadlines
 	t.Parallel()
 	log := delivertest.NewLog(delivertest.Identities(1)...)
 	ws := delivertest.Follow(t, serveLog(t, log, deliver.Options{}).URL, "?cursor=2")
@@ -469,6 +471,7 @@ func (l *distant) ReadLog(ctx context.Context, cursor uint64, most int, fn func(
 
 // TestReplaysLeaveTheHead: however many streams replay the log, those at the head do not wait.
 func TestReplaysLeaveTheHead(t *testing.T) {
+	storetest.WithoutRace(t) // which makes it too slow for its deadlines
 	t.Parallel()
 	log := &distant{Log: delivertest.NewLog(delivertest.Posts(1000)...), stop: make(chan struct{})}
 	srv := serveLog(t, log, deliver.Options{})

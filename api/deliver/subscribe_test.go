@@ -307,6 +307,7 @@ func TestJetstreamInvalidMessages(t *testing.T) {
 // TestMessagesAfterTheEnd: the reason for the end of a stream arrives although the consumer goes on
 // sending messages, and events were on their way.
 func TestMessagesAfterTheEnd(t *testing.T) {
+	storetest.WithoutRace(t) // which makes it too slow for its deadlines
 	t.Parallel()
 	srv := serveLog(t, delivertest.NewLog(delivertest.Posts(3000)...), deliver.Options{})
 	for path, most := range map[string]int{subscribe1: 1 << 20, subscribe2: 0, "/stream": 512 << 10} {
