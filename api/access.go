@@ -33,7 +33,7 @@ func open(next http.Handler) http.Handler {
 
 // access admits requests to the private listener.
 type access struct {
-	token    string                 // of the operator, "" if there is none
+	token    string                 // of the operator; "": no token
 	requests *prometheus.CounterVec // route, result
 	answers  *answers
 }

@@ -25,7 +25,7 @@ type Log interface {
 	// Changed returns a channel that is closed when Head moves after the call.
 	Changed() <-chan struct{}
 	// FirstSince returns the id of the first event kept whose time, in unix microseconds, is t or
-	// later, visible or not; Head+1 if there is none.
+	// later, visible or not; Head+1 if all events are older.
 	FirstSince(t int64) (id uint64, err error)
 }
 

@@ -15,7 +15,7 @@
 //  3. An event is encoded at most once per format for all streams that share its page.
 //  4. A change of a filter takes effect exactly at the id that the answer names.
 //  5. A time as the cursor of Jetstream is exact: the stream begins with the first event at or after
-//     it, at the oldest event kept if that is later, and with the next event if there is none.
+//     it, at the oldest event kept if that is later, or with the next event if all are older.
 //  6. A snapshot sends every record that its filter wants before the events after its head, each
 //     once over all connections that its tokens resume (store/snapshot.go). Any number of
 //     snapshots leaves three quarters of the readers to the log, and any number of streams that

@@ -89,7 +89,7 @@ func (r *Registry) window(p store.SubscriptionPosition) *window {
 	return newWindow(p, r.opts.WindowEvents, r.opts.RetryTimeout, time.Now())
 }
 
-// Find returns a subscription, or a refusal if there is none.
+// Find returns a subscription. Without one of that name the error is a refusal.
 func (r *Registry) Find(name string) (*Subscription, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,7 +110,7 @@ func (r *Registry) All() []Status {
 	return out
 }
 
-// Status returns one subscription. The error is a refusal if there is none.
+// Status returns one subscription. Without one of that name the error is a refusal.
 func (r *Registry) Status(name string) (Status, error) {
 	s, err := r.Find(name)
 	if err != nil {

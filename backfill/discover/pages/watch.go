@@ -30,7 +30,7 @@ func (w *Watch) Named() bool { return w.repeats.pages > 0 }
 
 // Page takes a page that was requested with a cursor: its number of entries, the accounts that they
 // name, the number of pages read including this one, and the cursor that the answer names. It
-// returns the cursor of the following page, or the reason why there is none.
+// returns the cursor of the following page, or the reason why the list ends.
 func (w *Watch) Page(cursor string, names []string, entries int, pages int64,
 	answered string) (next string, end Ending) {
 	again := w.repeats.page(cursor, names)
