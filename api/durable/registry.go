@@ -195,7 +195,7 @@ func (r *Registry) add(
 }
 
 // Drop deletes a subscription and ends its connection. It is durable on return. The error is a
-// refusal if there is none.
+// refusal if no subscription has the name.
 func (r *Registry) Drop(name string) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
