@@ -247,7 +247,7 @@ func (f *Filter) Discovers(g *Filter) bool {
 	return false
 }
 
-// Range is a range of keys: those at or above Lower and below Upper.
+// Range is a range of keys, from Lower on and below Upper.
 type Range struct{ Lower, Upper []byte }
 
 // Ranges returns the MST keys of the wanted collections, and with signals those of the signals too,

@@ -39,9 +39,9 @@
 //
 // Run owns every goroutine: one that starts sources, and for each source a reader and one that
 // pings; one that saves cursors and requests owed comparisons; for each shard, the shard and one
-// that waits for its batches; bounded pools for lookups, for those of #identity, for those of
-// did:web, and for account events that change many records. Drain, Sources, AddSource, RemoveSource
-// and ForgetCursor may be called from any goroutine. tracker.mu, source.mu, sources.mu and shard.mu
+// that waits for its batches; bounded pools for lookups, for lookups after #identity, for lookups
+// of did:web, and for account events that change many records. Drain, Sources, AddSource,
+// RemoveSource and ForgetCursor may be called from any goroutine. tracker.mu, source.mu, sources.mu and shard.mu
 // are never held over I/O; sources.mu is taken before source.mu.
 //
 // # Files

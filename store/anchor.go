@@ -39,8 +39,8 @@ func (s *Store) anchor() (head uint64) {
 	return head
 }
 
-// limit dates the last anchor, drops those that are too old, and lowers to, the event up to which
-// the log is to be pruned, to what the others allow. It puts the anchors into v for saving.
+// limit dates the last anchor, drops anchors that are too old, and lowers to, the event up to which
+// the log is to be pruned, to what the other anchors allow. It puts the anchors into v for saving.
 func (a *anchors) limit(v *agesV1, retention time.Duration, to uint64) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()

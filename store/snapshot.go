@@ -104,8 +104,8 @@ func (s *Store) BeginSnapshot(f *filter.Events) *Pass {
 // ReadRecords calls fn for the records of a pass behind a position, in order, as events that create
 // them (without an id, a time, or Live), each with the position behind it. The page ends when fn
 // returns false, or about rowsMax rows were examined. It returns the position to go on from, and
-// whether the pass has ended. Records of hidden accounts are left out, and those that the filter of
-// their repository does not want. ErrOutdatedCursor means that the log does not have all events
+// whether the pass has ended. Records of hidden accounts are left out, and records that the filter
+// of their repository does not want. ErrOutdatedCursor means that the log does not have all events
 // after the pass's head any more. Events and paths are valid during the call of fn.
 func (s *Store) ReadRecords(ctx context.Context, p *Pass, at RecordPosition, rowsMax int,
 	fn func(*Event, RecordPosition) bool,

@@ -59,8 +59,8 @@ func readAck(body []byte, sub *durable.Subscription) error {
 	return nil
 }
 
-// consumer is the open connection of a durable subscription. The events that it is to send are a
-// queue of ids: those that the filter wants of the next page, or those to be sent again.
+// consumer is the open connection of a durable subscription. It sends a queue of ids:
+// the events of the next page that the filter wants, or events to be sent again.
 type consumer struct {
 	*subscriber
 	sub   *durable.Subscription

@@ -100,7 +100,7 @@ func appendCommit(out []byte, ev *store.Event) (_ []byte, ok bool) {
 }
 
 // appendSubject appends an event of subscribeRepos about an account or its identity, without its
-// end. The event of the source is not kept: seq and time are those of the log.
+// end. The event of the source is not kept: seq and time come from the log.
 func appendSubject(out []byte, ev *store.Event) []byte {
 	out = wire.AppendString(append(out, `{"did":`...), ev.DID)
 	out = strconv.AppendUint(append(out, `,"seq":`...), ev.ID, 10)

@@ -172,7 +172,7 @@ func (p *page) encoding(f *format) *encoding {
 	return e
 }
 
-// encode encodes those events at some indexes that are not encoded yet.
+// encode encodes the events at some indexes, except events that are encoded already.
 func (e *encoding) encode(events []event, places []int32) (m made) {
 	if e.buf == nil {
 		size := 0

@@ -182,7 +182,7 @@ func (s *Subscription) replace(c filter.EventsConfig, f *filter.Events) (next ui
 	s.mu.Unlock()
 	b := s.store.NewBatch()
 	b.PutSubscription(store.Subscription{Name: s.name, Filter: c, Created: s.created})
-	// With an older position, a crash would apply the filter to earlier events, and lose those that
+	// With an older position, a crash would apply the filter to earlier events, and lose events that
 	// only the former filter wanted.
 	b.PutSubscriptionPosition(s.name, p)
 	return p.Next, b.CommitSync()

@@ -100,8 +100,8 @@ func (w *window) find(id uint64) (at int, ok bool) {
 	})
 }
 
-// due returns the events to send again, in rising order of id: those that were not acknowledged in
-// time, and all later ones of their accounts, so that the order of each repository is kept.
+// due returns the events to send again, in rising order of id: each event that was not acknowledged
+// in time, and all later events of its account, so that the order of each repository is kept.
 func (w *window) due(now time.Time) (ids []uint64) {
 	if len(w.outstanding) == 0 || now.Before(w.early) {
 		return nil

@@ -9,12 +9,12 @@
 //
 //  1. Only this package reads flags, the environment and signals, and ends the process.
 //  2. Every option is one row of a table: flag, CISTERN_* variable, default and help come from that
-//     row. Config.options has those of run, from which docs/options.md is generated too. demo.go,
-//     repo.go and tail.go have tables of their own, which only the help pages show.
+//     row. Config.options has the options of run, from which docs/options.md is generated too.
+//     demo.go, repo.go and tail.go have tables of their own, which only the help pages show.
 //  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
-//  4. app.daemon opens the listeners, and newDaemon builds each box after those that it uses. Then
-//     boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at most
+//  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
+//     Then boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at most
 //     until a connection to each source was tried. They stop one after the other: progress, disk,
 //     ingest, crawl, backfill, api, store. If one misses the shutdown budget, the store is not
 //     closed under it: the log recovers it.

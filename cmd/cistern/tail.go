@@ -29,8 +29,8 @@ const tailExamples = `  cistern tail --collection app.bsky.feed.post --live
 // tailDefault is the public listener of a daemon on this machine.
 const tailDefault = "http://127.0.0.1" + listenDefault
 
-// tailOptions is what a user can choose of tail. It reads no variables: those of the same names
-// configure the daemon.
+// tailOptions is what a user can choose of tail. It reads no variables: variables of the same
+// names configure the daemon.
 type tailOptions struct {
 	url                               string
 	collections, dids, kinds, actions []string
