@@ -41,8 +41,8 @@
 // pings; one that saves cursors and requests owed comparisons; for each shard, the shard and one
 // that waits for its batches; bounded pools for lookups, for lookups after #identity, for lookups
 // of did:web, and for account events that change many records. Drain, Sources, AddSource,
-// RemoveSource and ForgetCursor may be called from any goroutine. tracker.mu, source.mu, sources.mu and shard.mu
-// are never held over I/O; sources.mu is taken before source.mu.
+// RemoveSource and ForgetCursor may be called from any goroutine. tracker.mu, source.mu, sources.mu
+// and shard.mu are never held over I/O; sources.mu is taken before source.mu.
 //
 // # Files
 //

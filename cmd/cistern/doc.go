@@ -14,9 +14,9 @@
 //  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
-//     Then boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at most
-//     until a connection to each source was tried. They stop one after the other: progress, disk,
-//     ingest, crawl, backfill, api, store. If one misses the shutdown budget, the store is not
+//     Then boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at
+//     most until a connection to each source was tried. They stop one after the other: progress,
+//     disk, ingest, crawl, backfill, api, store. If one misses the shutdown budget, the store is not
 //     closed under it: the log recovers it.
 //
 // # Concurrency
