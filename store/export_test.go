@@ -20,8 +20,19 @@ func SetFormat(s *Store, v string) error {
 // Metrics returns Pebble's metrics.
 func Metrics(s *Store) *pebble.Metrics { return s.db.Metrics() }
 
-// Prune prunes the entries that end before event to.
-func Prune(ctx context.Context, s *Store, to uint64) error { return s.prune(ctx, to) }
+// Prune prunes the entries that end before event to, page by page.
+func Prune(ctx context.Context, s *Store, to uint64) error {
+	for more := true; more; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var err error
+		if more, err = s.prunePage(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Retain does what Run does every minute, with that retention.
 func Retain(ctx context.Context, s *Store, retention time.Duration) error {

@@ -36,24 +36,11 @@ type pruner struct {
 	waits               []func() error // of the current page
 }
 
-// prune removes from the log the entries that end before event to, whole entries at a time, and the
-// rows that only they referred to. A reader below the new tail gets ErrOutdatedCursor.
-func (s *Store) prune(ctx context.Context, to uint64) error {
-	for more := true; more; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		var err error
-		if more, err = s.prunePage(ctx, to); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// prunePage prunes some entries, some superseded blocks and some dropped ordinals, so that each
-// kind makes progress, and waits for the disk once. The order of its batches does not matter: a
-// crash keeps a prefix of them, and pruning goes on from there.
+// prunePage removes from the log entries that end before event to, whole entries at a time, and the
+// rows that only they referred to: some entries, some superseded blocks and some dropped ordinals,
+// so that each kind makes progress. It waits for the disk once. A reader below the new tail gets
+// ErrOutdatedCursor. The order of its batches does not matter: a crash keeps a prefix of them, and
+// pruning goes on from there.
 func (s *Store) prunePage(ctx context.Context, to uint64) (more bool, err error) {
 	p := &s.pruner
 	p.mu.Lock()
