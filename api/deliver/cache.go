@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/api/deliver/format"
 	"cistern/store"
 
 	"golang.org/x/sync/semaphore"
@@ -212,7 +213,7 @@ func (p *pages) fill(ctx context.Context, pg *sharedPage, ids int) error {
 
 // frames returns the frames of some events of a page, and how many events are in them. Large pages
 // are encoded a few at a time, as their JSON can be much larger.
-func (p *pages) frames(ctx context.Context, dst [][]byte, pg *sharedPage, f *format, places []int32, most uint32) (_ [][]byte, events int, err error) {
+func (p *pages) frames(ctx context.Context, dst [][]byte, pg *sharedPage, f *format.Format, places []int32, most uint32) (_ [][]byte, events int, err error) {
 	if pg.page.bytes*blowUp > 2*p.pageBytes {
 		if err := pg.turns.Acquire(ctx, 1); err != nil {
 			return dst, 0, err

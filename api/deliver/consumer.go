@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"cistern/api/deliver/format"
 	"cistern/api/durable"
 	"cistern/filter"
 	"cistern/store"
@@ -38,7 +39,7 @@ func (d *Delivery) Durable(w http.ResponseWriter, r *http.Request) error {
 	serve := func(ctx context.Context, u *subscriber) error {
 		return (&consumer{subscriber: u, sub: sub}).run(ctx)
 	}
-	return d.open(w, r, subscription{protocol: p, format: cisternJSON, serve: serve})
+	return d.open(w, r, subscription{protocol: p, format: format.Cistern, serve: serve})
 }
 
 // readAck reads a message of a consumer: the acknowledgement of one event.
@@ -269,7 +270,7 @@ func (c *consumer) sendGap(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	return c.send(ctx, c.format.appendFrame(nil, gapMessage(from, tail-1)))
+	return c.send(ctx, c.format.Append(nil, gapMessage(from, tail-1)))
 }
 
 // gapMessage says that events from id from to id to were lost before they were acknowledged.

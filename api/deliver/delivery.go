@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cistern/api/clients"
+	"cistern/api/deliver/format"
 	"cistern/api/durable"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -111,14 +112,14 @@ type Delivery struct {
 	watch        func(error)
 	refusal      func(error) (name, message string)
 
-	jetstream1Zstd *format // nil without a dictionary
-	jetstream2Zstd *format
+	jetstream1Zstd *format.Format // nil without a dictionary
+	jetstream2Zstd *format.Format
 	dictionary2ID  uint32
 	subscriptions  *durable.Registry
 
 	records    Records
 	snapshots  *clients.Turns // one for each page of a snapshot being read
-	withTokens map[bool]*format
+	withTokens map[bool]*format.Format
 }
 
 // New returns a Delivery, whose handlers serve streams.
@@ -131,11 +132,11 @@ func New(o Options) (*Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, zstd1, err := dictionaryOf(jetstream1JSON, o.Jetstream1Dictionary)
+	_, zstd1, err := format.Compressed(format.Jetstream1, o.Jetstream1Dictionary)
 	if err != nil {
 		return nil, err
 	}
-	id2, zstd2, err := dictionaryOf(jetstream2JSON, []byte(dictionary2))
+	id2, zstd2, err := format.Compressed(format.Jetstream2, []byte(format.Jetstream2Dictionary))
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +152,8 @@ func New(o Options) (*Delivery, error) {
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
 		refusal: o.Refusal, jetstream1Zstd: zstd1, jetstream2Zstd: zstd2,
 		dictionary2ID: id2, subscriptions: o.Subscriptions, records: o.Records,
-		snapshots: clients.NewTurns(snapshotReadersMax), withTokens: withTokens(o.Epoch)}, nil
+		snapshots: clients.NewTurns(snapshotReadersMax), withTokens: map[bool]*format.Format{
+			false: format.WithTokens(o.Epoch, false), true: format.WithTokens(o.Epoch, true)}}, nil
 }
 
 // Wait waits until no stream is open. Meanwhile, none can be opened.

@@ -42,10 +42,10 @@
 //	delivery.go   Options, Delivery          stream.go   GET /stream, its parameters
 //	subscriber.go one open stream            update.go   messages of its consumer
 //	protocol.go   what differs by endpoint   jetstream1.go, jetstream2.go  the versions of Jetstream
-//	jetstream.go  what these have in common  dictionary.go  zstd dictionaries
+//	jetstream.go  what these have in common  dictionary.go  the dictionary of version 2
 //	page.go       decoded events, shared     cache.go    which pages are shared
-//	format.go     what a format is           cistern.go  Cistern's own
-//	snapshot.go   records before the log     token.go    places in snapshots
+//	snapshot.go   records before the log     limits.go, metrics.go
 //	consumer.go   the connection of a durable subscription (package durable)
-//	frame.go      frames of WebSocket        limits.go, metrics.go
+//
+// The formats are in package format, and the frames in package wsframe.
 package deliver

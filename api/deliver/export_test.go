@@ -9,6 +9,8 @@ import (
 	"net/http"
 
 	"cistern/api/clients"
+	"cistern/api/deliver/format"
+	"cistern/api/deliver/wsframe"
 	"cistern/api/wire"
 	"cistern/filter"
 	"cistern/store"
@@ -112,7 +114,7 @@ func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next ui
 	if err != nil {
 		return nil, 0, err
 	}
-	all, _, err := p.pages.frames(ctx, nil, pg, cisternJSON, pg.pick(nil, &filter.Events{}), 0)
+	all, _, err := p.pages.frames(ctx, nil, pg, format.Cistern, pg.pick(nil, &filter.Events{}), 0)
 	if len(all) == 0 {
 		return nil, pg.next, err
 	}
@@ -123,7 +125,7 @@ func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next ui
 func AppendEvent(ev *store.Event) (frame []byte, refused int) {
 	var p page
 	p.add(ev)
-	frames, _, m := p.frames(nil, cisternJSON, []int32{0}, 0)
+	frames, _, m := p.frames(nil, format.Cistern, []int32{0}, 0)
 	return frames[0], m.refused
 }
 
@@ -143,13 +145,13 @@ const Subscribe2 = "/xrpc/network.bsky.jetstream.subscribeEvents"
 const GetDictionary = "/xrpc/network.bsky.jetstream.getZstdDictionary"
 
 // Encode1 and Encode2 return the message of an event in a version of Jetstream, "" for none.
-func Encode1(ev *store.Event) string { return message(jetstream1JSON, ev) }
+func Encode1(ev *store.Event) string { return message(format.Jetstream1, ev) }
 
-func Encode2(ev *store.Event) string { return message(jetstream2JSON, ev) }
+func Encode2(ev *store.Event) string { return message(format.Jetstream2, ev) }
 
-func message(f *format, ev *store.Event) string {
-	out, result := f.encoder().encode([]byte("x"), ev)
-	if result >= leftOut && string(out) != "x" {
+func message(f *format.Format, ev *store.Event) string {
+	out, result := f.NewEncoder().Encode([]byte("x"), ev)
+	if result >= format.LeftOut && string(out) != "x" {
 		panic("something was appended")
 	}
 	return string(out[1:])
@@ -183,8 +185,8 @@ func ReadOptions(r io.Reader) (f *filter.Events, most uint32, err error) {
 	return c.filter, c.most, err
 }
 
-// FrameEnd is frameEnd.
-var FrameEnd = frameEnd
+// FrameEnd is wsframe.End.
+var FrameEnd = wsframe.End
 
 // ParseUpdate is parseUpdate.
 func ParseUpdate(r io.Reader) (*filter.Events, error) {
@@ -203,7 +205,7 @@ func Encode(events []store.Event, lists ...[]int32) (bytes []int) {
 		p.add(&events[i])
 	}
 	for _, places := range lists {
-		_, _, m := p.frames(nil, cisternJSON, places, 0)
+		_, _, m := p.frames(nil, format.Cistern, places, 0)
 		bytes = append(bytes, m.bytes)
 	}
 	return bytes
@@ -218,8 +220,8 @@ func Pinned(events []store.Event, place int32) (frame []byte, inPage bool) {
 		p.add(&events[i])
 		all = append(all, int32(i))
 	}
-	whole, _, _ := p.frames(nil, cisternJSON, all, 0)
-	part, _, _ := p.frames([][]byte{nil}, cisternJSON, []int32{place}, 0)
+	whole, _, _ := p.frames(nil, format.Cistern, all, 0)
+	part, _, _ := p.frames([][]byte{nil}, format.Cistern, []int32{place}, 0)
 	frame = bytes.Clone(part[1])
 	clear(whole[0])
 	return frame, !bytes.Equal(frame, part[1])
@@ -233,18 +235,18 @@ func StreamHandlerUntil(log Log, o Options) (h http.Handler, wait func(context.C
 
 // RecordToken is the token of a record of a pass.
 func RecordToken(epoch string, p *store.Pass, at store.RecordPosition) string {
-	w := passTokens(epoch, p)
-	return string(w.appendRecord(nil, p.Order, at))
+	w := format.PassTokens(epoch, p)
+	return string(w.AppendRecord(nil, p.Order, at))
 }
 
 // ReencodeToken reads a token and writes it again.
 func ReencodeToken(text string) (string, error) {
-	t, err := parseToken(text)
-	if err != nil || t.order == inLog {
-		w := logTokens(t.epoch)
-		return string(w.appendEvent(nil, t.head)), err
+	t, err := format.ParseToken(text)
+	if err != nil || t.Order == format.InLog {
+		w := format.LogTokens(t.Epoch)
+		return string(w.AppendEvent(nil, t.Head)), err
 	}
-	return RecordToken(t.epoch, &store.Pass{Head: t.head, End: t.end, Order: t.order, Sum: t.sum}, t.at), nil
+	return RecordToken(t.Epoch, &store.Pass{Head: t.Head, End: t.End, Order: t.Order, Sum: t.Sum}, t.At), nil
 }
 
 // Kept returns the number of pages that are kept to be shared.

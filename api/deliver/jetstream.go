@@ -4,13 +4,9 @@ import (
 	"math"
 	"net/url"
 	"strconv"
-	"time"
 
 	"cistern/api/wire"
 	"cistern/filter"
-	"cistern/store"
-
-	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
 // What both versions of Jetstream have in common.
@@ -22,10 +18,6 @@ const (
 	// jetstreamCollectionsMax and jetstreamDIDsMax bound a filter.
 	jetstreamCollectionsMax = 100
 	jetstreamDIDsMax        = 10_000
-	// invalidHandle stands for a handle that is unknown or does not resolve to its account.
-	invalidHandle = "handle.invalid"
-	// jetstreamTime is RFC 3339 with exactly six digits of a second.
-	jetstreamTime = "2006-01-02T15:04:05.000000Z"
 )
 
 // jetstreamPosition reads the cursor. locate turns it into the id of an event.
@@ -84,42 +76,3 @@ func (q params) get(name string) string { return url.Values(q).Get(name) }
 
 // has reports whether a parameter is given.
 func (q params) has(name string) bool { return url.Values(q).Has(name) }
-
-// appendCommit appends the fields of a record event, the way a commit of Jetstream has them. ok is
-// false if the record has no JSON form.
-func appendCommit(out []byte, ev *store.Event) (_ []byte, ok bool) {
-	out = wire.AppendString(append(out, `"rev":`...), ev.Rev)
-	out = append(append(out, `,"operation":"`...), ev.Action.String()...)
-	out = wire.AppendString(append(out, `","collection":`...), ev.Collection)
-	out = wire.AppendString(append(out, `,"rkey":`...), ev.Rkey)
-	if ev.Action == store.Delete {
-		return out, true
-	}
-	out, ok = wire.AppendBody(out, "record", ev.Record)
-	return append(ev.CID.AppendText(append(out, `,"cid":"`...)), '"'), ok
-}
-
-// appendSubject appends an event of subscribeRepos about an account or its identity, without its
-// end. The event of the source is not kept: seq and time come from the log.
-func appendSubject(out []byte, ev *store.Event) []byte {
-	out = wire.AppendString(append(out, `{"did":`...), ev.DID)
-	out = strconv.AppendUint(append(out, `,"seq":`...), ev.ID, 10)
-	out = appendTime(append(out, `,"time":`...), ev.Time)
-	if ev.Kind == store.KindIdentity {
-		handle := ev.Handle
-		if _, err := syntax.ParseHandle(handle); err != nil {
-			handle = invalidHandle
-		}
-		return wire.AppendString(append(out, `,"handle":`...), handle)
-	}
-	out = strconv.AppendBool(append(out, `,"active":`...), !ev.Status.Hidden())
-	if status := ev.Status.Word(); status != "" {
-		out = wire.AppendString(append(out, `,"status":`...), status)
-	}
-	return out
-}
-
-// appendTime appends a time in unix microseconds.
-func appendTime(out []byte, us int64) []byte {
-	return append(time.UnixMicro(us).UTC().AppendFormat(append(out, '"'), jetstreamTime), '"')
-}

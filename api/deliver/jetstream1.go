@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"strings"
 
+	"cistern/api/deliver/format"
 	"cistern/api/wire"
 	"cistern/filter"
-	"cistern/store"
 
 	"github.com/gorilla/websocket"
 )
@@ -34,7 +34,7 @@ func (d *Delivery) subscribe1(r *http.Request) (s subscription, err error) {
 	if err != nil {
 		return s, err
 	}
-	s = subscription{protocol: jetstream1, format: jetstream1JSON, most: lenientSize(q.get("maxMessageSizeBytes")),
+	s = subscription{protocol: jetstream1, format: format.Jetstream1, most: lenientSize(q.get("maxMessageSizeBytes")),
 		waits: q.get("requireHello") == "true"}
 	if s.position, err = q.jetstreamPosition(); err != nil {
 		return s, err
@@ -135,29 +135,4 @@ func shorter(err error) error {
 		return errors.New(strings.ToValidUTF8(text[:most], "") + "…")
 	}
 	return err
-}
-
-// jetstream1JSON is the format of version 1, with the number of each event as version 2 adds it.
-var jetstream1JSON = &format{name: "jetstream1", encoder: func() encoder { return jetstream1Encoder{} }}
-
-type jetstream1Encoder struct{}
-
-func (jetstream1Encoder) encode(dst []byte, ev *store.Event) ([]byte, encodeResult) {
-	out := wire.AppendString(append(dst, `{"did":`...), ev.DID)
-	out = strconv.AppendInt(append(out, `,"time_us":`...), ev.Time, 10)
-	out = strconv.AppendUint(append(out, `,"cursor":`...), ev.ID, 10)
-	switch ev.Kind {
-	case store.KindRecord:
-		var ok bool
-		if out, ok = appendCommit(append(out, `,"kind":"commit","commit":{`...), ev); !ok {
-			return dst, leftOut
-		}
-	case store.KindIdentity:
-		out = appendSubject(append(out, `,"kind":"identity","identity":`...), ev)
-	case store.KindAccount:
-		out = appendSubject(append(out, `,"kind":"account","account":`...), ev)
-	default:
-		return dst, notInFormat
-	}
-	return append(out, "}}"...), encoded
 }

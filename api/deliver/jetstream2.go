@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"cistern/api/deliver/format"
 	"cistern/api/wire"
 	"cistern/filter"
 	"cistern/store"
@@ -107,10 +108,10 @@ func (q params) size2() (uint32, error) {
 }
 
 // format2 returns the format that a consumer can read.
-func (d *Delivery) format2(q params) (*format, error) {
+func (d *Delivery) format2(q params) (*format.Format, error) {
 	text, err := q.single("zstdDictionary")
 	if err != nil || text == "" {
-		return jetstream2JSON, err
+		return format.Jetstream2, err
 	}
 	id, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || id == 0 {
@@ -140,10 +141,7 @@ var jetstream2 = &protocol{
 	},
 }
 
-const (
-	cursorTooOld   = "CursorTooOld"
-	subscribe2Type = `{"$type":"message","payload":{"$type":"network.bsky.jetstream.subscribeEvents#`
-)
+const cursorTooOld = "CursorTooOld"
 
 // locate2 refuses a number below the oldest event kept. A time before that event is that event, as
 // the first message says.
@@ -176,49 +174,7 @@ func locate2(ctx context.Context, log Log, s *subscription) error {
 	// The oldest event is later than the cursor if it is the first one also a microsecond later.
 	after, err := log.FirstSince(int64(min(asked.cursor, math.MaxInt64-1)) + 1)
 	if err == nil && after == floor {
-		s.first = info2("OutdatedCursor", fmt.Sprintf("the cursor is before the oldest event kept: the stream begins at seq %d", floor))
+		s.first = format.Jetstream2Info("OutdatedCursor", fmt.Sprintf("the cursor is before the oldest event kept: the stream begins at seq %d", floor))
 	}
 	return err
-}
-
-// info2 returns a message about the stream.
-func info2(name, message string) []byte {
-	out := wire.AppendString([]byte(subscribe2Type+`info","name":`), name)
-	out = wire.AppendString(append(out, `,"message":`...), message)
-	return append(out, "}}"...)
-}
-
-// jetstream2JSON is the format of version 2.
-var jetstream2JSON = &format{name: "jetstream2", encoder: func() encoder { return jetstream2Encoder{} }}
-
-type jetstream2Encoder struct{}
-
-func (jetstream2Encoder) encode(dst []byte, ev *store.Event) ([]byte, encodeResult) {
-	out := append(dst, subscribe2Type...)
-	switch ev.Kind {
-	case store.KindRecord:
-		out = append(out, "commit"...)
-	case store.KindIdentity:
-		out = append(out, "identity"...)
-	case store.KindAccount:
-		out = append(out, "account"...)
-	default:
-		return dst, notInFormat
-	}
-	out = strconv.AppendUint(append(out, `","seq":`...), ev.ID, 10)
-	out = wire.AppendString(append(out, `,"did":`...), ev.DID)
-	out = append(appendTime(append(out, `,"time":`...), ev.Time), ',')
-	switch ev.Kind {
-	case store.KindRecord:
-		var ok bool
-		if out, ok = appendCommit(out, ev); !ok {
-			return dst, leftOut
-		}
-		return append(out, "}}"...), encoded
-	case store.KindIdentity:
-		out = append(out, `"identity":`...)
-	default:
-		out = append(out, `"account":`...)
-	}
-	return append(appendSubject(out, ev), "}}}"...), encoded
 }

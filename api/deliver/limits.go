@@ -46,8 +46,6 @@ const (
 	// denseIDs is the distance of two events up to which both are read at once: reading the events
 	// in between costs less than another read.
 	denseIDs = 16
-	// controlBytesMax bounds the payload of a control frame, by RFC 6455.
-	controlBytesMax = 125
 	// pingEvery is how often an idle stream is probed.
 	pingEvery = 30 * time.Second
 	// peerTimeout ends a stream when its peer has sent nothing for that long.

@@ -3,6 +3,7 @@ package deliver
 import (
 	"sync"
 
+	"cistern/api/deliver/format"
 	"cistern/filter"
 	"cistern/store"
 )
@@ -35,8 +36,8 @@ type event struct {
 
 // encoding is a page in one format, as frames.
 type encoding struct {
-	format  *format
-	encoder encoder
+	format  *format.Format
+	encoder format.Encoder
 	buf     []byte
 	frames  []span // of the events, in buf
 	left    int    // events not encoded yet
@@ -112,7 +113,7 @@ func (p *page) pick(dst []int32, f *filter.Events) []int32 {
 // frames appends to dst the frames of the events at some indexes whose messages have at most most
 // bytes (0: any number). The memory of the frames does not change later. events is the number of
 // events in the frames, and made counts what this call encoded.
-func (p *page) frames(dst [][]byte, f *format, places []int32, most uint32) (_ [][]byte, events int, made made) {
+func (p *page) frames(dst [][]byte, f *format.Format, places []int32, most uint32) (_ [][]byte, events int, made made) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.encoding(f)
@@ -161,13 +162,13 @@ func (e *encoding) part(dst [][]byte, begin int) [][]byte {
 }
 
 // encoding returns the page in a format, as far as it is encoded. mu is held.
-func (p *page) encoding(f *format) *encoding {
+func (p *page) encoding(f *format.Format) *encoding {
 	for _, e := range p.encodings {
 		if e.format == f {
 			return e
 		}
 	}
-	e := &encoding{format: f, encoder: f.encoder(), frames: make([]span, len(p.events)), left: len(p.events)}
+	e := &encoding{format: f, encoder: f.NewEncoder(), frames: make([]span, len(p.events)), left: len(p.events)}
 	p.encodings = append(p.encodings, e)
 	return e
 }
@@ -189,8 +190,8 @@ func (e *encoding) encode(events []event, places []int32) (m made) {
 		e.frames[i].done = true
 		e.left--
 		start := len(e.buf)
-		buf, size, result := e.format.appendEvent(e.buf, e.encoder, &events[i].Event, &plain)
-		if result == encodedWithout || result == leftOut {
+		buf, size, result := e.format.AppendEvent(e.buf, e.encoder, &events[i].Event, &plain)
+		if result == format.Unrepresentable || result == format.LeftOut {
 			m.refused++
 		}
 		e.buf = buf

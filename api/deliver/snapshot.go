@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"cistern/api/deliver/format"
 	"cistern/api/wire"
 	"cistern/filter"
 	"cistern/store"
@@ -26,7 +27,7 @@ type Records interface {
 
 // snapshot is what a consumer asked for: all records that its filter wants, before the log.
 type snapshot struct {
-	from *token // nil: from the beginning
+	from *format.Token // nil: from the beginning
 	cbor bool
 }
 
@@ -51,20 +52,20 @@ func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
 	if d.records == nil {
 		return s, wire.Invalid("this server has no snapshots")
 	}
-	wanted := snapshot{cbor: s.format == cisternCBOR}
+	wanted := snapshot{cbor: s.format == format.CisternCBOR}
 	s.tokens, s.format = true, d.withTokens[wanted.cbor]
 	if resumes {
-		t, err := parseToken(text)
+		t, err := format.ParseToken(text)
 		if err != nil {
 			return s, wire.Invalid("resume %s: %v", wire.Echo(text), err)
 		}
-		s.epoch = t.epoch
-		if t.order == inLog {
-			s.cursor, s.given = t.head+1, true
+		s.epoch = t.Epoch
+		if t.Order == format.InLog {
+			s.cursor, s.given = t.Head+1, true
 			return s, nil
 		}
 		wanted.from = &t
-		if p := store.NewPass(t.head, t.end, s.filter); p.Order != t.order || p.Sum != t.sum {
+		if p := store.NewPass(t.Head, t.End, s.filter); p.Order != t.Order || p.Sum != t.Sum {
 			return s, wire.Invalid("resume is a token of another filter: give the same collections and dids")
 		}
 	}
@@ -92,7 +93,7 @@ func (u *subscriber) sendSnapshot(ctx context.Context, pings <-chan time.Time) e
 	var pass *store.Pass
 	var at store.RecordPosition
 	if t := u.snapshot.from; t != nil {
-		pass, at = store.NewPass(t.head, t.end, u.filter), t.at
+		pass, at = store.NewPass(t.Head, t.End, u.filter), t.At
 	} else {
 		pass = u.records.BeginSnapshot(u.filter)
 	}
@@ -108,14 +109,14 @@ func (u *subscriber) sendSnapshot(ctx context.Context, pings <-chan time.Time) e
 		}
 	}
 	u.cursor = pass.Head + 1
-	return u.send(ctx, u.format.appendFrame(nil, snapshotEnd(u.Delivery.epoch, pass.Head)))
+	return u.send(ctx, u.format.Append(nil, snapshotEnd(u.Delivery.epoch, pass.Head)))
 }
 
 // snapshotEnd returns the message behind the last record of a snapshot that began at an event.
 func snapshotEnd(epoch string, head uint64) []byte {
-	tokens := logTokens(epoch)
+	tokens := format.LogTokens(epoch)
 	out := strconv.AppendUint([]byte(`{"type":"snapshot_end","id":`), head, 10)
-	return append(tokens.appendEvent(append(out, `,"token":"`...), head), `"}`...)
+	return append(tokens.AppendEvent(append(out, `,"token":"`...), head), `"}`...)
 }
 
 // sendRecords sends one page of a pass.
@@ -146,13 +147,12 @@ func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store
 		return at, false, 0, err
 	}
 	defer u.pages.readers.Release(1)
-	e := recordEncoder{cisternEncoder: cisternEncoder{cbor: u.snapshot.cbor}, order: pass.Order,
-		tokens: passTokens(u.Delivery.epoch, pass)}
+	e := format.NewRecordEncoder(u.Delivery.epoch, pass, u.snapshot.cbor)
 	read := 0
 	s.bytes, s.frames = s.bytes[:0], s.frames[:0]
 	next, ended, err = u.records.ReadRecords(ctx, pass, at, u.pages.pageIDs, func(ev *store.Event, at store.RecordPosition) bool {
-		var result encodeResult
-		if s.bytes, result = e.appendFrame(s.bytes, ev, at); result == encodedWithout {
+		var result format.Result
+		if s.bytes, result = e.Append(s.bytes, ev, at); result == format.Unrepresentable {
 			u.metrics.refused.Inc()
 		}
 		n++
@@ -163,19 +163,4 @@ func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store
 		s.frames = append(s.frames, s.bytes)
 	}
 	return next, ended, n, err
-}
-
-// recordEncoder writes records of a pass as events, with the token instead of an id.
-type recordEncoder struct {
-	cisternEncoder
-	order  store.PassOrder
-	tokens tokenWriter
-}
-
-func (e *recordEncoder) appendFrame(dst []byte, ev *store.Event, at store.RecordPosition) ([]byte, encodeResult) {
-	start := len(dst)
-	out := append(append(dst, headerSpace...), `{"snapshot":true,"token":"`...)
-	out = append(e.tokens.appendRecord(out, e.order, at), '"')
-	out, result := e.body(out, ev)
-	return sealFrame(out, start, frameText), result
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cistern/api/clients"
+	"cistern/api/deliver/format"
 	"cistern/api/wire"
 	"cistern/filter"
 
@@ -31,11 +32,11 @@ func (d *Delivery) Stream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	form := cisternJSON
+	form := format.Cistern
 	switch include := url.Values(q).Get("include"); include {
 	case "":
 	case "cbor":
-		form = cisternCBOR
+		form = format.CisternCBOR
 	default:
 		return wire.Invalid("include %s: only cbor can be included", wire.Echo(include))
 	}
@@ -68,7 +69,7 @@ type subscription struct {
 	position
 	protocol *protocol
 	filter   *filter.Events
-	format   *format
+	format   *format.Format
 	most     uint32 // bytes of a message; longer ones are left out; 0: any number
 	waits    bool   // for the first change, before the first event
 	first    []byte // the message before all events; nil: none

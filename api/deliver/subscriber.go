@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"cistern/api/deliver/wsframe"
 	"cistern/api/wire"
 	"cistern/store"
 
@@ -170,7 +171,7 @@ func (u *subscriber) begin(ctx context.Context) error {
 		}
 	}
 	if u.first != nil {
-		if err := u.send(ctx, u.format.appendFrame(nil, u.first)); err != nil {
+		if err := u.send(ctx, u.format.Append(nil, u.first)); err != nil {
 			return err
 		}
 	}
@@ -330,16 +331,16 @@ func (u *subscriber) long(frames [][]byte) int64 {
 // wait any more.
 func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan struct{}, pings <-chan time.Time, changes <-chan *change) error {
 	for {
-		var frame []byte
+		var answer []byte
 		select {
 		case <-more:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		case text := <-u.pongs:
-			frame = appendControl(nil, framePong, text)
+			answer = wsframe.AppendControl(nil, wsframe.Pong, text)
 		case <-pings:
-			frame = appendControl(nil, framePing, "")
+			answer = wsframe.AppendControl(nil, wsframe.Ping, "")
 		case c := <-changes:
 			u.filter, u.most = c.filter, c.most
 			if u.waits {
@@ -349,9 +350,9 @@ func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan stru
 			if u.protocol.confirm == nil {
 				continue
 			}
-			frame = u.format.appendFrame(nil, u.protocol.confirm(cursor))
+			answer = u.format.Append(nil, u.protocol.confirm(cursor))
 		}
-		if err := u.send(ctx, frame); err != nil {
+		if err := u.send(ctx, answer); err != nil {
 			return err
 		}
 	}
@@ -369,7 +370,7 @@ func (u *subscriber) send(ctx context.Context, frames []byte) error {
 	if err == nil {
 		return nil
 	}
-	u.cut = append([]byte(nil), frames[n:frameEnd(frames, n)]...)
+	u.cut = append([]byte(nil), frames[n:wsframe.End(frames, n)]...)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -403,7 +404,7 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 	const normal, goingAway, policy, tooBig, internal = 1000, 1001, 1008, 1009, 1011
 	switch {
 	case errors.Is(err, errPeer):
-		return "peer", appendClose(nil, normal, "")
+		return "peer", wsframe.AppendClose(nil, normal, "")
 	case errors.Is(err, errMessage):
 		return "message", u.failed(policy, "InvalidRequest", err.Error())
 	case errors.Is(err, errTooLong):
@@ -411,7 +412,7 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 	case errors.Is(err, errDropped):
 		return "dropped", u.failed(policy, "NotFound", err.Error())
 	case errors.Is(err, context.Canceled):
-		return "shutdown", appendClose(nil, goingAway, "going away")
+		return "shutdown", wsframe.AppendClose(nil, goingAway, "going away")
 	case errors.Is(err, errTooSlow):
 		return "slow", u.failed(policy, "ConsumerTooSlow", err.Error())
 	}
@@ -425,9 +426,9 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 // failed returns the frames that name an error.
 func (u *subscriber) failed(code uint16, name, message string) []byte {
 	if m := u.protocol.failure(name, message); m != nil {
-		return appendClose(u.format.appendFrame(nil, m), code, name)
+		return wsframe.AppendClose(u.format.Append(nil, m), code, name)
 	}
-	return appendClose(nil, code, message)
+	return wsframe.AppendClose(nil, code, message)
 }
 
 // failed returns the message that names an error, typed by a field of that name.

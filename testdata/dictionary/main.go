@@ -1,7 +1,7 @@
 // Dictionary writes the samples that the zstd dictionary of Jetstream v2 is trained on:
 //
 //	go run ./testdata/dictionary DIR
-//	zstd --train -r DIR --maxdict=16384 --dictID=20261130 -o api/deliver/jetstream2.dict
+//	zstd --train -r DIR --maxdict=16384 --dictID=20261130 -o api/deliver/format/jetstream2.dict
 //
 // The samples are made up from the lexicons of Bluesky, so that nothing that a person wrote is in
 // the dictionary. Most of a message is DIDs, CIDs and record keys, which nothing compresses: with

@@ -1,4 +1,4 @@
-package deliver
+package format
 
 import (
 	"encoding/base64"
@@ -10,24 +10,26 @@ import (
 
 // Cistern's own formats: the JSON that hydrant sends, without or with the CBOR of records.
 var (
-	cisternJSON = &format{name: "cistern", encoder: func() encoder { return &cisternEncoder{} }}
-	cisternCBOR = &format{name: "cistern+cbor", encoder: func() encoder { return &cisternEncoder{cbor: true} }}
+	Cistern     = &Format{Name: "cistern", encoder: func() Encoder { return &cisternEncoder{} }}
+	CisternCBOR = &Format{Name: "cistern+cbor", encoder: func() Encoder { return &cisternEncoder{cbor: true} }}
 )
 
-// withTokens returns the formats of streams that begin with a snapshot, without and with CBOR.
-func withTokens(epoch string) map[bool]*format {
-	made := func(name string, cbor bool) *format {
-		return &format{name: name, encoder: func() encoder {
-			return &cisternEncoder{cbor: cbor, tokens: logTokens(epoch)}
-		}}
+// WithTokens returns the format of a stream that begins with a snapshot, without or with CBOR.
+// epoch is that of the store.
+func WithTokens(epoch string, cbor bool) *Format {
+	name := "cistern+tokens"
+	if cbor {
+		name = "cistern+cbor+tokens"
 	}
-	return map[bool]*format{false: made("cistern+tokens", false), true: made("cistern+cbor+tokens", true)}
+	return &Format{Name: name, encoder: func() Encoder {
+		return &cisternEncoder{cbor: cbor, tokens: LogTokens(epoch)}
+	}}
 }
 
 // cisternEncoder writes events as docs/http.md describes them.
 type cisternEncoder struct {
 	cbor   bool        // also include the record as base64
-	tokens tokenWriter // zero: without tokens
+	tokens TokenWriter // zero: without tokens
 
 	// head is the common part of consecutive events of one commit.
 	head []byte
@@ -36,20 +38,20 @@ type cisternEncoder struct {
 	live bool
 }
 
-func (e *cisternEncoder) encode(dst []byte, ev *store.Event) (_ []byte, result encodeResult) {
+func (e *cisternEncoder) Encode(dst []byte, ev *store.Event) (_ []byte, result Result) {
 	out := append(dst, `{"id":`...)
 	out = strconv.AppendUint(out, ev.ID, 10)
 	if e.tokens.head != nil {
-		out = append(e.tokens.appendEvent(append(out, `,"token":"`...), ev.ID), '"')
+		out = append(e.tokens.AppendEvent(append(out, `,"token":"`...), ev.ID), '"')
 	}
-	if out, result = e.body(out, ev); result == notInFormat {
-		return dst, notInFormat
+	if out, result = e.body(out, ev); result == Unknown {
+		return dst, Unknown
 	}
 	return out, result
 }
 
 // body appends what follows the id of an event.
-func (e *cisternEncoder) body(out []byte, ev *store.Event) (_ []byte, result encodeResult) {
+func (e *cisternEncoder) body(out []byte, ev *store.Event) (_ []byte, result Result) {
 	switch ev.Kind {
 	case store.KindRecord:
 		out, result = e.record(out, ev)
@@ -58,12 +60,12 @@ func (e *cisternEncoder) body(out []byte, ev *store.Event) (_ []byte, result enc
 	case store.KindAccount:
 		out = appendAccount(out, ev)
 	default:
-		return out, notInFormat
+		return out, Unknown
 	}
 	return append(out, "}}"...), result
 }
 
-func (e *cisternEncoder) record(out []byte, ev *store.Event) (_ []byte, result encodeResult) {
+func (e *cisternEncoder) record(out []byte, ev *store.Event) (_ []byte, result Result) {
 	if ev.DID != e.did || ev.Rev != e.rev || ev.Live != e.live || e.head == nil {
 		e.did, e.rev, e.live = ev.DID, ev.Rev, ev.Live
 		e.head = append(e.head[:0], `,"type":"record","record":{"live":`...)
@@ -77,11 +79,11 @@ func (e *cisternEncoder) record(out []byte, ev *store.Event) (_ []byte, result e
 	out = wire.AppendString(append(out, `,"rkey":`...), ev.Rkey)
 	out = append(append(append(out, `,"action":"`...), ev.Action.String()...), '"')
 	if ev.Action == store.Delete {
-		return out, encoded
+		return out, Encoded
 	}
 	out, ok := wire.AppendBody(out, "record", ev.Record)
 	if !ok {
-		result = encodedWithout
+		result = Unrepresentable
 	}
 	if e.cbor {
 		out = append(out, `,"cbor":"`...)

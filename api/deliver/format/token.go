@@ -1,4 +1,4 @@
-package deliver
+package format
 
 import (
 	"encoding/base64"
@@ -9,21 +9,21 @@ import (
 	"cistern/store"
 )
 
-// token is the place of a consumer in a snapshot, or in the log behind one. As text it is base64url
+// Token is the place of a consumer in a snapshot, or in the log behind one. As text it is base64url
 // of: version(1), order(1), length and bytes of the epoch, head; and in a snapshot the end, the sum
 // of the filter, the ordinal (in a pass by DID the length and the bytes of the DID instead), and the
 // path. Numbers are uvarints.
-type token struct {
-	epoch string
-	order store.PassOrder // inLog: head is the last event that the consumer has, and nothing follows
-	head  uint64          // at which the snapshot began
-	end   store.Ordinal   // of its pass
-	sum   uint32          // of the filter of its pass
-	at    store.RecordPosition
+type Token struct {
+	Epoch string
+	Order store.PassOrder // InLog: head is the last event that the consumer has, and nothing follows
+	Head  uint64          // at which the snapshot began
+	End   store.Ordinal   // of its pass
+	Sum   uint32          // of the filter of its pass
+	At    store.RecordPosition
 }
 
-// inLog is the order of a position behind a snapshot, in the log.
-const inLog store.PassOrder = 0
+// InLog is the order of a position behind a snapshot, in the log.
+const InLog store.PassOrder = 0
 
 const (
 	tokenVersion = 1
@@ -35,8 +35,8 @@ var tokenText = base64.RawURLEncoding
 
 var errToken = errors.New("not a token of a snapshot")
 
-// tokenWriter writes the tokens of one stream, or of one page.
-type tokenWriter struct {
+// TokenWriter writes the tokens of one stream, or of one page.
+type TokenWriter struct {
 	head []byte // what they have in common
 	buf  []byte
 }
@@ -45,28 +45,28 @@ func appendText(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// logTokens returns a writer of tokens for events of the log.
-func logTokens(epoch string) tokenWriter {
-	return tokenWriter{head: appendText([]byte{tokenVersion, byte(inLog)}, epoch)}
+// LogTokens returns a writer of tokens for events of the log.
+func LogTokens(epoch string) TokenWriter {
+	return TokenWriter{head: appendText([]byte{tokenVersion, byte(InLog)}, epoch)}
 }
 
-// passTokens returns a writer of tokens for records of a pass.
-func passTokens(epoch string, p *store.Pass) tokenWriter {
+// PassTokens returns a writer of tokens for records of a pass.
+func PassTokens(epoch string, p *store.Pass) TokenWriter {
 	head := appendText([]byte{tokenVersion, byte(p.Order)}, epoch)
 	for _, n := range [...]uint64{p.Head, uint64(p.End), uint64(p.Sum)} {
 		head = binary.AppendUvarint(head, n)
 	}
-	return tokenWriter{head: head}
+	return TokenWriter{head: head}
 }
 
-// appendEvent appends the token of a consumer that has the events up to id.
-func (w *tokenWriter) appendEvent(dst []byte, id uint64) []byte {
+// AppendEvent appends the token of a consumer that has the events up to id.
+func (w *TokenWriter) AppendEvent(dst []byte, id uint64) []byte {
 	w.buf = binary.AppendUvarint(append(w.buf[:0], w.head...), id)
 	return tokenText.AppendEncode(dst, w.buf)
 }
 
-// appendRecord appends the token of a consumer that has the records of a pass up to a position.
-func (w *tokenWriter) appendRecord(dst []byte, order store.PassOrder, at store.RecordPosition) []byte {
+// AppendRecord appends the token of a consumer that has the records of a pass up to a position.
+func (w *TokenWriter) AppendRecord(dst []byte, order store.PassOrder, at store.RecordPosition) []byte {
 	w.buf = append(w.buf[:0], w.head...)
 	if order == store.ByDID {
 		w.buf = appendText(w.buf, at.DID)
@@ -107,9 +107,9 @@ func (r *tokenReader) text() (s string) {
 	return s
 }
 
-// parseToken reads a token that a consumer sent. Any place is harmless: a consumer that makes one up
+// ParseToken reads a token that a consumer sent. Any place is harmless: a consumer that makes one up
 // reads from there on.
-func parseToken(text string) (t token, err error) {
+func ParseToken(text string) (t Token, err error) {
 	if len(text) > tokenBytesMax {
 		return t, errToken
 	}
@@ -119,22 +119,22 @@ func parseToken(text string) (t token, err error) {
 	}
 	r := tokenReader{rest: b}
 	version := r.byte()
-	t.order, t.epoch = store.PassOrder(r.byte()), r.text()
-	t.head = r.number(1<<63 - 1)
-	if t.order == inLog {
+	t.Order, t.Epoch = store.PassOrder(r.byte()), r.text()
+	t.Head = r.number(1<<63 - 1)
+	if t.Order == InLog {
 		r.bad = r.bad || len(r.rest) > 0
 	} else {
-		t.end = store.Ordinal(r.number(uint64(store.OrdinalMax)))
-		t.sum = uint32(r.number(math.MaxUint32))
-		if t.order == store.ByDID {
-			t.at.DID = r.text()
+		t.End = store.Ordinal(r.number(uint64(store.OrdinalMax)))
+		t.Sum = uint32(r.number(math.MaxUint32))
+		if t.Order == store.ByDID {
+			t.At.DID = r.text()
 		} else {
-			t.at.Ordinal = store.Ordinal(r.number(uint64(store.OrdinalMax)))
+			t.At.Ordinal = store.Ordinal(r.number(uint64(store.OrdinalMax)))
 		}
-		t.at.Path = r.rest
+		t.At.Path = r.rest
 	}
 	if r.bad || version != tokenVersion {
-		return token{}, errToken
+		return Token{}, errToken
 	}
 	return t, nil
 }

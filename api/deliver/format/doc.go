@@ -1,0 +1,22 @@
+// Package format encodes events of the log as messages.
+//
+// # Purpose
+//
+// It has every format that consumers read: Cistern's own, and those of other servers whose clients
+// follow Cistern unchanged. It reads nothing and sends nothing: an event comes in, and bytes go out.
+//
+// # Invariants
+//
+//  1. A message is valid JSON in UTF-8, whatever the event has in it.
+//  2. A format without a field for what an event has in it leaves out the whole event, and says so.
+//
+// # Concurrency
+//
+// A Format may be used by any goroutine. An Encoder has one user at a time.
+//
+// # Files
+//
+//	format.go     Format, Encoder, Result         dictionary.go  zstd dictionaries
+//	cistern.go    Cistern's own                   jetstream.go   both versions of Jetstream
+//	record.go     records of a snapshot           token.go       places in snapshots
+package format
