@@ -194,6 +194,7 @@ func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("/xrpc/{method}", s.xrpc.handler())
 	mux.Handle("GET /xrpc/_health", s.answers.route("_health", s.stats.health))
 	mux.Handle("GET /stream", s.answers.untimed("stream", s.delivery.Stream))
+	mux.Handle("GET /stream/dictionary", s.answers.route("dictionary", s.delivery.ZstdDictionary))
 	mux.Handle("GET /subscribe", s.answers.untimed("subscribe", s.delivery.Jetstream1))
 	mux.Handle("GET /xrpc/network.bsky.jetstream.subscribeEvents",
 		s.answers.untimed("network.bsky.jetstream.subscribeEvents", s.delivery.Jetstream2))

@@ -39,7 +39,7 @@ func (d *Delivery) Durable(w http.ResponseWriter, r *http.Request) error {
 	serve := func(ctx context.Context, u *subscriber) error {
 		return (&consumer{subscriber: u, sub: sub}).run(ctx)
 	}
-	return d.open(w, r, subscription{protocol: p, format: format.Cistern, serve: serve})
+	return d.open(w, r, subscription{protocol: p, format: d.formats.Cistern(format.Variant{}), serve: serve})
 }
 
 // readAck reads a message of a consumer: the acknowledgement of one event.

@@ -112,14 +112,11 @@ type Delivery struct {
 	watch        func(error)
 	refusal      func(error) (name, message string)
 
-	jetstream1Zstd *format.Format // nil without a dictionary
-	jetstream2Zstd *format.Format
-	dictionary2ID  uint32
-	subscriptions  *durable.Registry
+	formats       *format.Set
+	subscriptions *durable.Registry
 
-	records    Records
-	snapshots  *clients.Turns // one for each page of a snapshot being read
-	withTokens map[bool]*format.Format
+	records   Records
+	snapshots *clients.Turns // one for each page of a snapshot being read
 }
 
 // New returns a Delivery, whose handlers serve streams.
@@ -132,11 +129,7 @@ func New(o Options) (*Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, zstd1, err := format.Compressed(format.Jetstream1, o.Jetstream1Dictionary)
-	if err != nil {
-		return nil, err
-	}
-	id2, zstd2, err := format.Compressed(format.Jetstream2, []byte(format.Jetstream2Dictionary))
+	formats, err := format.NewSet(o.Epoch, o.Jetstream1Dictionary)
 	if err != nil {
 		return nil, err
 	}
@@ -150,10 +143,8 @@ func New(o Options) (*Delivery, error) {
 		held: clients.NewTurns(heldBytesMax), messages: clients.NewTurns(messagesMax),
 		max:          int64(o.SubscribersMax),
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
-		refusal: o.Refusal, jetstream1Zstd: zstd1, jetstream2Zstd: zstd2,
-		dictionary2ID: id2, subscriptions: o.Subscriptions, records: o.Records,
-		snapshots: clients.NewTurns(snapshotReadersMax), withTokens: map[bool]*format.Format{
-			false: format.WithTokens(o.Epoch, false), true: format.WithTokens(o.Epoch, true)}}, nil
+		refusal: o.Refusal, formats: formats, subscriptions: o.Subscriptions,
+		records: o.Records, snapshots: clients.NewTurns(snapshotReadersMax)}, nil
 }
 
 // Wait waits until no stream is open. Meanwhile, none can be opened.

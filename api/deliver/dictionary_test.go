@@ -86,7 +86,7 @@ func TestJetstreamZstdDictionary(t *testing.T) {
 	compare := func(most int) (wire, text int) {
 		t.Helper()
 		plain := dial(t, srv, subscribe2+fmt.Sprintf(query, most, ""), nil)
-		packed := dial(t, srv, subscribe2+fmt.Sprintf(query, most, "&zstdDictionary=20261130"), nil)
+		packed := dial(t, srv, subscribe2+fmt.Sprintf(query, most, "&zstdDictionary=20261201"), nil)
 		for {
 			_, want, err := plain.ReadMessage()
 			if err != nil {
@@ -116,7 +116,7 @@ func TestJetstreamZstdDictionary(t *testing.T) {
 	}
 	log.Fail = io.ErrUnexpectedEOF
 	log.Add(delivertest.Identity(1))
-	ws := dial(t, srv, subscribe2+"?cursor=202&zstdDictionary=20261130", nil)
+	ws := dial(t, srv, subscribe2+"?cursor=202&zstdDictionary=20261201", nil)
 	_, frame, err := ws.ReadMessage()
 	if err != nil {
 		t.Fatal(err)

@@ -32,6 +32,15 @@ func refusalOf(err error) (name, message string) {
 	return "InternalError", "internal error"
 }
 
+// cistern is the format of a stream without parameters.
+var cistern = func() *format.Format {
+	set, err := format.NewSet("epoch1", nil)
+	if err != nil {
+		panic(err)
+	}
+	return set.Cistern(format.Variant{})
+}()
+
 func newTest(log Log, o Options) *Delivery {
 	o.Log, o.Epoch, o.Refusal = log, cmp.Or(o.Epoch, "epoch1"), refusalOf
 	if r, ok := log.(Records); ok && o.Records == nil {
@@ -77,7 +86,7 @@ func handler(d *Delivery) http.Handler {
 			serve = d.Jetstream1
 		case Subscribe2:
 			serve = d.Jetstream2
-		case GetDictionary:
+		case GetDictionary, "/stream/dictionary":
 			serve = d.ZstdDictionary
 		}
 		if err := serve(w, r); err != nil {
@@ -114,7 +123,7 @@ func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next ui
 	if err != nil {
 		return nil, 0, err
 	}
-	all, _, err := p.pages.frames(ctx, nil, pg, format.Cistern, pg.pick(nil, &filter.Events{}), 0)
+	all, _, err := p.pages.frames(ctx, nil, pg, cistern, pg.pick(nil, &filter.Events{}), 0)
 	if len(all) == 0 {
 		return nil, pg.next, err
 	}
@@ -125,7 +134,7 @@ func (p *Pager) Read(ctx context.Context, cursor uint64) (frames []byte, next ui
 func AppendEvent(ev *store.Event) (frame []byte, refused int) {
 	var p page
 	p.add(ev)
-	frames, _, m := p.frames(nil, format.Cistern, []int32{0}, 0)
+	frames, _, m := p.frames(nil, cistern, []int32{0}, 0)
 	return frames[0], m.refused
 }
 
@@ -205,7 +214,7 @@ func Encode(events []store.Event, lists ...[]int32) (bytes []int) {
 		p.add(&events[i])
 	}
 	for _, places := range lists {
-		_, _, m := p.frames(nil, format.Cistern, places, 0)
+		_, _, m := p.frames(nil, cistern, places, 0)
 		bytes = append(bytes, m.bytes)
 	}
 	return bytes
@@ -220,8 +229,8 @@ func Pinned(events []store.Event, place int32) (frame []byte, inPage bool) {
 		p.add(&events[i])
 		all = append(all, int32(i))
 	}
-	whole, _, _ := p.frames(nil, format.Cistern, all, 0)
-	part, _, _ := p.frames([][]byte{nil}, format.Cistern, []int32{place}, 0)
+	whole, _, _ := p.frames(nil, cistern, all, 0)
+	part, _, _ := p.frames([][]byte{nil}, cistern, []int32{place}, 0)
 	frame = bytes.Clone(part[1])
 	clear(whole[0])
 	return frame, !bytes.Equal(frame, part[1])

@@ -46,13 +46,13 @@ func (d *Delivery) subscribe1(r *http.Request) (s subscription, err error) {
 	if q.get("compress") != "true" && !strings.Contains(r.Header.Get("Socket-Encoding"), "zstd") {
 		return s, nil
 	}
-	if d.jetstream1Zstd == nil {
+	if d.formats.Jetstream1Zstd == nil {
 		return s, wire.Invalid("compress=true: this server has no dictionary of Jetstream. Its operator enables compression with --jetstream-dictionary FILE")
 	}
 	if strings.Contains(strings.Join(r.Header.Values("Sec-WebSocket-Extensions"), ","), "permessage-deflate") {
 		return s, wire.Invalid("compress=true and permessage-deflate: choose one of them")
 	}
-	s.format = d.jetstream1Zstd
+	s.format = d.formats.Jetstream1Zstd
 	return s, nil
 }
 

@@ -117,10 +117,10 @@ func (d *Delivery) format2(q params) (*format.Format, error) {
 	if err != nil || id == 0 {
 		return nil, wire.Invalid("zstdDictionary %s: want the id of a dictionary, from 1 to %d", wire.Echo(text), uint32(math.MaxUint32))
 	}
-	if uint32(id) != d.dictionary2ID {
-		return nil, wire.Refuse("UnknownZstdDictionary", "dictionary %d is unknown: the current one is %d, from getZstdDictionary", id, d.dictionary2ID)
+	if uint32(id) != d.formats.DictionaryID {
+		return nil, wire.Refuse("UnknownZstdDictionary", "dictionary %d is unknown: the current one is %d, from getZstdDictionary", id, d.formats.DictionaryID)
 	}
-	return d.jetstream2Zstd, nil
+	return d.formats.Jetstream2Zstd, nil
 }
 
 // jetstream2 is version 2 of Jetstream.

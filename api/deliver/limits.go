@@ -43,6 +43,8 @@ const (
 	ackBytesMax = 4 << 10
 	// saveEvery is how often the position of a durable subscription is written.
 	saveEvery = 100 * time.Millisecond
+	// batchMax bounds the events of a message.
+	batchMax = 1000
 	// denseIDs is the distance of two events up to which both are read at once: reading the events
 	// in between costs less than another read.
 	denseIDs = 16

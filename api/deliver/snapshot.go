@@ -28,7 +28,6 @@ type Records interface {
 // snapshot is what a consumer asked for: all records that its filter wants, before the log.
 type snapshot struct {
 	from *format.Token // nil: from the beginning
-	cbor bool
 }
 
 // resumption returns a subscription to a snapshot, or to what follows the token in resume. Without
@@ -52,8 +51,8 @@ func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
 	if d.records == nil {
 		return s, wire.Invalid("this server has no snapshots")
 	}
-	wanted := snapshot{cbor: s.format == format.CisternCBOR}
-	s.tokens, s.format = true, d.withTokens[wanted.cbor]
+	wanted := snapshot{}
+	s.variant.Tokens = true
 	if resumes {
 		t, err := format.ParseToken(text)
 		if err != nil {
@@ -78,7 +77,7 @@ func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
 
 // outdated returns the error for a consumer whose snapshot cannot go on.
 func (u *subscriber) outdated(err error) error {
-	if u.tokens && errors.Is(err, store.ErrOutdatedCursor) {
+	if u.variant.Tokens && errors.Is(err, store.ErrOutdatedCursor) {
 		return wire.Refuse("OutdatedCursor", "%v: begin a new snapshot", err)
 	}
 	return err
@@ -109,7 +108,7 @@ func (u *subscriber) sendSnapshot(ctx context.Context, pings <-chan time.Time) e
 		}
 	}
 	u.cursor = pass.Head + 1
-	return u.send(ctx, u.format.Append(nil, snapshotEnd(u.Delivery.epoch, pass.Head)))
+	return u.send(ctx, u.message(snapshotEnd(u.Delivery.epoch, pass.Head)))
 }
 
 // snapshotEnd returns the message behind the last record of a snapshot that began at an event.
@@ -147,7 +146,7 @@ func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store
 		return at, false, 0, err
 	}
 	defer u.pages.readers.Release(1)
-	e := format.NewRecordEncoder(u.Delivery.epoch, pass, u.snapshot.cbor)
+	e := u.formats.Records(u.Delivery.epoch, pass, u.elements())
 	read := 0
 	s.bytes, s.frames = s.bytes[:0], s.frames[:0]
 	next, ended, err = u.records.ReadRecords(ctx, pass, at, u.pages.pageIDs, func(ev *store.Event, at store.RecordPosition) bool {

@@ -32,18 +32,14 @@ func (d *Delivery) Stream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	form := format.Cistern
-	switch include := url.Values(q).Get("include"); include {
-	case "":
-	case "cbor":
-		form = format.CisternCBOR
-	default:
-		return wire.Invalid("include %s: only cbor can be included", wire.Echo(include))
-	}
-	s, err := d.resumption(q, subscription{protocol: streamProtocol, position: at, filter: f, format: form})
-	if err != nil {
+	s := subscription{protocol: streamProtocol, position: at, filter: f}
+	if err := q.form(r, &s); err != nil {
 		return err
 	}
+	if s, err = d.resumption(q, s); err != nil {
+		return err
+	}
+	s.format = d.formats.Cistern(s.elements())
 	return d.open(w, r, s)
 }
 
@@ -74,7 +70,9 @@ type subscription struct {
 	waits    bool   // for the first change, before the first event
 	first    []byte // the message before all events; nil: none
 	snapshot *snapshot
-	tokens   bool // the events carry tokens, as the stream began with a snapshot
+	variant  format.Variant // of Cistern's own format
+	batch    int            // events of a message, which is an array; 0: each is a message
+	deflates bool           // the handshake agrees on permessage-deflate
 	// serve sends the events. Default: the log from position on.
 	serve func(ctx context.Context, u *subscriber) error
 }
@@ -116,7 +114,9 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: d.writeTimeout,
 		Subprotocols:     s.protocol.subprotocols,
-		CheckOrigin:      func(*http.Request) bool { return true }, // public and read-only
+		// what is left of the offer, see offersDeflate
+		EnableCompression: s.deflates,
+		CheckOrigin:       func(*http.Request) bool { return true }, // public and read-only
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			wire.WriteJSON(w, status, wire.ErrorBody{Error: "InvalidRequest", Message: reason.Error()})
 		},

@@ -102,7 +102,7 @@ func TestJetstreamRefusals(t *testing.T) {
 		{subscribe2 + "?maxMessageSizeBytes=4294967296", nil, "InvalidRequest", "4294967296"},
 		{subscribe2 + "?zstdDictionary=0", nil, "InvalidRequest", "zstdDictionary"},
 		{subscribe2 + "?zstdDictionary=x", nil, "InvalidRequest", "zstdDictionary"},
-		{subscribe2 + "?zstdDictionary=20260811", nil, "UnknownZstdDictionary", "the current one is 20261130"},
+		{subscribe2 + "?zstdDictionary=20260811", nil, "UnknownZstdDictionary", "the current one is 20261201"},
 		{subscribe2 + "?wantedCollections=app.bsky.feed.post", nil, "InvalidRequest", "wantedCollections"},
 		{subscribe2 + "?wantedDids=did:plc:a", nil, "InvalidRequest", "wantedDids"},
 		{subscribe2 + "?requireHello=true", nil, "InvalidRequest", "requireHello"},

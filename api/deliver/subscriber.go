@@ -154,7 +154,7 @@ func (u *subscriber) leave(deadline time.Time) {
 func (u *subscriber) begin(ctx context.Context) error {
 	if u.subscription.epoch != "" && u.subscription.epoch != u.Delivery.epoch {
 		again := "begin at cursor 0"
-		if u.tokens {
+		if u.variant.Tokens {
 			again = "begin a new snapshot"
 		}
 		return wire.Refuse("OutdatedCursor", "the cursor is of epoch %s and this log of epoch %s: the store was created anew, so %s",
@@ -171,7 +171,7 @@ func (u *subscriber) begin(ctx context.Context) error {
 		}
 	}
 	if u.first != nil {
-		if err := u.send(ctx, u.format.Append(nil, u.first)); err != nil {
+		if err := u.send(ctx, u.message(u.first)); err != nil {
 			return err
 		}
 	}
@@ -221,6 +221,8 @@ type scratch struct {
 	places []int32
 	frames [][]byte
 	bytes  []byte
+	arrays []byte // the frames of a stream with batches
+	array  []byte // one of them before compression
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -231,7 +233,7 @@ const scratchBytesMax = 256 << 10
 func (s *scratch) release() {
 	clear(s.frames)
 	s.frames, s.places = s.frames[:0], s.places[:0]
-	if cap(s.bytes) <= scratchBytesMax {
+	if cap(s.bytes)+cap(s.arrays)+cap(s.array) <= scratchBytesMax {
 		scratches.Put(s)
 	}
 }
@@ -257,6 +259,9 @@ func (u *subscriber) forward(ctx context.Context, cursor uint64) (next uint64, e
 func (u *subscriber) flush(ctx context.Context, s *scratch, events int) error {
 	if len(s.frames) == 0 {
 		return nil
+	}
+	if u.batch > 0 {
+		u.makeArrays(s)
 	}
 	frames := s.frames[0]
 	if len(s.frames) > 1 {
@@ -350,7 +355,7 @@ func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan stru
 			if u.protocol.confirm == nil {
 				continue
 			}
-			answer = u.format.Append(nil, u.protocol.confirm(cursor))
+			answer = u.message(u.protocol.confirm(cursor))
 		}
 		if err := u.send(ctx, answer); err != nil {
 			return err
@@ -426,7 +431,7 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 // failed returns the frames that name an error.
 func (u *subscriber) failed(code uint16, name, message string) []byte {
 	if m := u.protocol.failure(name, message); m != nil {
-		return wsframe.AppendClose(u.format.Append(nil, m), code, name)
+		return wsframe.AppendClose(u.message(m), code, name)
 	}
 	return wsframe.AppendClose(nil, code, message)
 }

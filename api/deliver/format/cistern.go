@@ -8,21 +8,22 @@ import (
 	"cistern/store"
 )
 
-// Cistern's own formats: the JSON that hydrant sends, without or with the CBOR of records.
-var (
-	Cistern     = &Format{Name: "cistern", encoder: func() Encoder { return &cisternEncoder{} }}
-	CisternCBOR = &Format{Name: "cistern+cbor", encoder: func() Encoder { return &cisternEncoder{cbor: true} }}
-)
-
-// WithTokens returns the format of a stream that begins with a snapshot, without or with CBOR.
-// epoch is that of the store.
-func WithTokens(epoch string, cbor bool) *Format {
-	name := "cistern+tokens"
-	if cbor {
-		name = "cistern+cbor+tokens"
+// cistern returns a form of Cistern's own format, which is the JSON that hydrant sends, before
+// compression.
+func cistern(v Variant, epoch string) *Format {
+	name := "cistern"
+	if v.CBOR {
+		name += "+cbor"
+	}
+	if v.Tokens {
+		name += "+tokens"
 	}
 	return &Format{Name: name, encoder: func() Encoder {
-		return &cisternEncoder{cbor: cbor, tokens: LogTokens(epoch)}
+		e := &cisternEncoder{cbor: v.CBOR}
+		if v.Tokens {
+			e.tokens = LogTokens(epoch)
+		}
+		return e
 	}}
 }
 

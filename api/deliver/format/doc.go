@@ -16,7 +16,8 @@
 //
 // # Files
 //
-//	format.go     Format, Encoder, Result         dictionary.go  zstd dictionaries
-//	cistern.go    Cistern's own                   jetstream.go   both versions of Jetstream
-//	record.go     records of a snapshot           token.go       places in snapshots
+//	format.go   Format, Encoder, Result       set.go        Set: the formats of a server
+//	packing.go  compression                   jetstream.go  both versions of Jetstream
+//	cistern.go  Cistern's own                 record.go     records of a snapshot
+//	token.go    places in snapshots
 package format

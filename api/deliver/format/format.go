@@ -3,8 +3,6 @@ package format
 import (
 	"cistern/api/deliver/wsframe"
 	"cistern/store"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // Format is an encoding of events as messages. Formats are compared by identity.
@@ -14,8 +12,8 @@ type Format struct {
 	// encoder returns an encoder for one page. The encoder may cache what consecutive events have
 	// in common.
 	encoder func() Encoder
-	// zstd compresses every message by itself. Default: messages are text.
-	zstd *zstd.Encoder
+	// packing compresses every message by itself. Default: messages are text.
+	packing *packing
 }
 
 // Encoder appends an event as a message. result reports whether the format has such events, and
@@ -46,18 +44,20 @@ func (f *Format) NewEncoder() Encoder { return f.encoder() }
 func (f *Format) Append(dst, message []byte) []byte {
 	start, kind := len(dst), byte(wsframe.Text)
 	dst = append(dst, wsframe.Space...)
-	if f.zstd == nil {
+	if f.packing == nil {
 		dst = append(dst, message...)
 	} else {
-		dst, kind = f.zstd.EncodeAll(message, dst), wsframe.Binary
+		dst, kind = f.packing.pack(dst, message), f.packing.kind
 	}
 	return wsframe.Seal(dst, start, kind)
 }
 
 // AppendEvent appends the frame of an event, and returns the bytes of its message. plain is a
 // buffer for messages before compression.
-func (f *Format) AppendEvent(dst []byte, e Encoder, ev *store.Event, plain *[]byte) (_ []byte, size int, result Result) {
-	if f.zstd != nil {
+func (f *Format) AppendEvent(
+	dst []byte, e Encoder, ev *store.Event, plain *[]byte,
+) (_ []byte, size int, result Result) {
+	if f.packing != nil {
 		if *plain, result = e.Encode((*plain)[:0], ev); result >= LeftOut {
 			return dst, 0, result
 		}

@@ -9,9 +9,11 @@ import (
 const (
 	Text   = 0x81
 	Binary = 0x82
-	Close  = 0x88
-	Ping   = 0x89
-	Pong   = 0x8a
+	// Deflated is Text with the bit of permessage-deflate (RFC 7692, section 6).
+	Deflated = 0xc1
+	Close    = 0x88
+	Ping     = 0x89
+	Pong     = 0x8a
 )
 
 const (
@@ -60,6 +62,18 @@ func End(frames []byte, at int) int {
 		}
 	}
 	return end
+}
+
+// Payload returns the payload of the frame that begins frames, and what follows the frame.
+func Payload(frames []byte) (payload, rest []byte) {
+	at, n := 2, int(frames[1])
+	switch n {
+	case 126:
+		at, n = 4, int(binary.BigEndian.Uint16(frames[2:]))
+	case 127:
+		at, n = 10, int(binary.BigEndian.Uint64(frames[2:]))
+	}
+	return frames[at : at+n], frames[at+n:]
 }
 
 // AppendControl appends a control frame. Its payload has at most 125 bytes:
