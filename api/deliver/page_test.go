@@ -37,9 +37,11 @@ func BenchmarkPage(b *testing.B) {
 	b.ReportMetric(float64(size)/float64(events), "B/event")
 }
 
-// liveStore holds repositories of a post each. commit writes one more post to the i-th of them.
-func liveStore(b *testing.B, repos int) (s *store.Store, commit func(i int) (wait func() error)) {
-	s = storetest.Open(b, store.Options{})
+// liveStore holds repositories of a post each. commit writes one more record to the i-th of them.
+func liveStore(
+	b testing.TB, o store.Options, repos int,
+) (s *store.Store, commit func(i int, collection string) (wait func() error)) {
+	s = storetest.Open(b, o)
 	post := delivertest.Posts(1)[0].Record
 	for i := range repos {
 		hold(b, s, i, storetest.Records{"app.bsky.feed.post/first": post})
@@ -48,7 +50,7 @@ func liveStore(b *testing.B, repos int) (s *store.Store, commit func(i int) (wai
 		b.Fatal(err)
 	}
 	commits := 0
-	return s, func(i int) (wait func() error) {
+	return s, func(i int, collection string) (wait func() error) {
 		commits++
 		r, err := s.Repo(storetest.DID(i))
 		if err != nil {
@@ -57,7 +59,7 @@ func liveStore(b *testing.B, repos int) (s *store.Store, commit func(i int) (wai
 		batch := s.NewBatch()
 		r.Rev = storetest.Rev(repos + commits)
 		r.Commit = storetest.Commit(r.DID, r.Rev, r.Data)
-		op := store.Op{Path: fmt.Appendf(nil, "app.bsky.feed.post/%d", commits), CID: repo.HashCID(post), Record: post}
+		op := store.Op{Path: fmt.Appendf(nil, "%s/%d", collection, commits), CID: repo.HashCID(post), Record: post}
 		if err := batch.Apply(&r, true, r.Rev, []store.Op{op}); err != nil {
 			b.Fatal(err)
 		}
@@ -72,10 +74,10 @@ func liveStore(b *testing.B, repos int) (s *store.Store, commit func(i int) (wai
 // BenchmarkTail reads pages of a few events of live commits each, as subscribers at the head do.
 func BenchmarkTail(b *testing.B) {
 	const repos, commits = 1000, 20
-	s, commit := liveStore(b, repos)
+	s, commit := liveStore(b, store.Options{}, repos)
 	first := s.Head() + 1
 	for i := range repos * commits {
-		if wait := commit(i % repos); i == repos*commits-1 {
+		if wait := commit(i%repos, "app.bsky.feed.post"); i == repos*commits-1 {
 			if err := wait(); err != nil {
 				b.Fatal(err)
 			}
@@ -104,7 +106,7 @@ func BenchmarkTail(b *testing.B) {
 
 // BenchmarkLatency is the time from an event being durable until a subscriber has it.
 func BenchmarkLatency(b *testing.B) {
-	s, commit := liveStore(b, 1000)
+	s, commit := liveStore(b, store.Options{}, 1000)
 	srv := httptest.NewServer(deliver.StreamHandler(s, deliver.Options{}))
 	defer srv.Close()
 	conn := dialStream(b, srv, "")
@@ -112,7 +114,7 @@ func BenchmarkLatency(b *testing.B) {
 	var took time.Duration
 	i := 0
 	for b.Loop() {
-		wait := commit(i % 1000)
+		wait := commit(i%1000, "app.bsky.feed.post")
 		if err := wait(); err != nil {
 			b.Fatal(err)
 		}
@@ -130,12 +132,12 @@ func BenchmarkLatency(b *testing.B) {
 // memory and from a store. CPU time of the reader's copy is in it.
 func BenchmarkStream(b *testing.B) {
 	b.Run("log=fake", func(b *testing.B) { benchmarkStream(b, delivertest.NewLog(delivertest.Posts(200_000)...)) })
-	b.Run("log=store", func(b *testing.B) { benchmarkStream(b, postStore(b, 200_000)) })
+	b.Run("log=store", func(b *testing.B) { benchmarkStream(b, postStore(b, store.Options{}, 200_000)) })
 }
 
 // postStore holds posts in repositories of 400, which is about the mean of the rig's std world.
-func postStore(b *testing.B, n int) *store.Store {
-	s := storetest.Open(b, store.Options{})
+func postStore(b testing.TB, o store.Options, n int) *store.Store {
+	s := storetest.Open(b, o)
 	for i, events := 0, delivertest.Posts(n); len(events) > 0; i++ {
 		m := storetest.Records{}
 		for _, ev := range events[:min(400, len(events))] {
@@ -151,7 +153,7 @@ func postStore(b *testing.B, n int) *store.Store {
 }
 
 // hold gives repository i a first copy, which is visible after FlushImports.
-func hold(b *testing.B, s *store.Store, i int, m storetest.Records) {
+func hold(b testing.TB, s *store.Store, i int, m storetest.Records) {
 	r, err := s.RepoOrNew(storetest.DID(i))
 	if err != nil {
 		b.Fatal(err)

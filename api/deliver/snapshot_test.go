@@ -328,7 +328,7 @@ func TestSnapshotPageBytes(t *testing.T) {
 // that has them.
 func BenchmarkSnapshot(b *testing.B) {
 	const records = 200_000
-	srv := serveStore(b, postStore(b, records), deliver.Options{})
+	srv := serveStore(b, postStore(b, store.Options{}, records), deliver.Options{})
 	start, size := cpuTime(b), 0
 	for b.Loop() {
 		ws := delivertest.Follow(b, srv.URL, "?snapshot=true")
