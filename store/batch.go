@@ -205,18 +205,21 @@ func (b *Batch) Wipe(r *Repo) error {
 	return b.err
 }
 
-// Account adds an account event with r's status to the log.
+// Account adds an account event with r's status and handle to the log.
 func (b *Batch) Account(r *Repo) {
 	b.entries = append(b.entries, entry{
-		entryV1: entryV1{Kind: entryAccount, DID: appendDID(nil, r.DID), Status: r.Status},
-		events:  []Event{{Kind: KindAccount, DID: r.DID, Status: r.Status}},
+		entryV1: entryV1{Kind: entryAccount, DID: appendDID(nil, r.DID), Status: r.Status,
+			Handle: r.Handle},
+		events: []Event{{Kind: KindAccount, DID: r.DID, Status: r.Status, Handle: r.Handle}},
 	})
 }
 
-// Identity adds an identity event with r's handle and PDS to the log.
+// Identity adds an identity event with r's status, handle and PDS to the log.
 func (b *Batch) Identity(r *Repo) {
 	b.entries = append(b.entries, entry{
-		entryV1: entryV1{Kind: entryIdentity, DID: appendDID(nil, r.DID), Handle: r.Handle, PDS: r.PDS},
-		events:  []Event{{Kind: KindIdentity, DID: r.DID, Handle: r.Handle, PDS: r.PDS}},
+		entryV1: entryV1{Kind: entryIdentity, DID: appendDID(nil, r.DID), Status: r.Status,
+			Handle: r.Handle, PDS: r.PDS},
+		events: []Event{{Kind: KindIdentity, DID: r.DID, Status: r.Status, Handle: r.Handle,
+			PDS: r.PDS}},
 	})
 }

@@ -45,10 +45,10 @@ type Event struct {
 	CID        repo.CID // zero for Delete
 	Record     []byte   // DAG-CBOR, nil for Delete
 
-	// KindAccount:
+	// KindAccount and KindIdentity, as of the event:
 	Status Status
+	Handle string // as the DID document claims, unchecked; "" if it claims none
 
 	// KindIdentity:
-	Handle string
-	PDS    string
+	PDS string
 }

@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"cistern/store"
@@ -155,3 +157,53 @@ func TestEmptyBatchSettlesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestSubjectEvents: events of an account and its identity have the status and the handle of the
+// row, as they were then, in memory and on disk alike.
+func TestSubjectEvents(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	did := storetest.DID(1)
+	imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")}) // event 1
+	row := func(status store.Status, handle string) store.Repo {
+		return store.Repo{DID: did, Status: status, Handle: handle, PDS: "https://pds.test"}
+	}
+	a, b := row(store.StatusTakendown, "a.test"), row(store.StatusActive, "b.test")
+	batch := s.NewBatch()
+	for _, r := range []store.Repo{a, b} {
+		batch.Account(&r)
+		batch.Identity(&r)
+	}
+	if err := batch.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	if !store.InMemory(s, 2) {
+		t.Error("the events are not in memory")
+	}
+	type event struct {
+		kind        store.Kind
+		status      store.Status
+		handle, pds string
+	}
+	want := []event{
+		{store.KindAccount, a.Status, "a.test", ""},
+		{store.KindIdentity, a.Status, "a.test", a.PDS},
+		{store.KindAccount, b.Status, "b.test", ""},
+		{store.KindIdentity, b.Status, "b.test", b.PDS},
+	}
+	for name, read := range map[string]readsLog{"memory": s.ReadLog, "disk": s.ReadLogOnDisk} {
+		var got []event
+		_, err := read(t.Context(), 2, 100, func(ev *store.Event) error {
+			got = append(got, event{ev.Kind, ev.Status, ev.Handle, ev.PDS})
+			return nil
+		})
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("from %s: %v, %v; want %v", name, got, err, want)
+		}
+	}
+}
+
+// readsLog is a method that reads the log.
+type readsLog func(
+	ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error,
+) (next uint64, err error)
