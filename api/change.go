@@ -145,7 +145,7 @@ func (c *changes) each(w http.ResponseWriter, r *http.Request, dids []string, do
 	results := make(map[string]string, len(dids))
 	for i, did := range dids {
 		out[i].DID = did
-		if reason := badDID(did); reason != "" {
+		if reason := wire.BadDID(did); reason != "" {
 			out[i] = outcome{DID: clip(did), Error: "InvalidDID", Message: wire.Echo(did) + " is not a DID: " + reason}
 			continue
 		}
@@ -163,7 +163,7 @@ func (c *changes) each(w http.ResponseWriter, r *http.Request, dids []string, do
 }
 
 // clip shortens an item that an answer repeats.
-func clip(did string) string { return did[:min(len(did), didBytesMax)] }
+func clip(did string) string { return did[:min(len(did), wire.DIDBytesMax)] }
 
 // apply changes the rows of the DIDs that are the keys of results, and stores their outcomes there.
 // It returns when all changes are durable.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -66,12 +65,12 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 	body := bufio.NewReader(http.MaxBytesReader(w, r.Body, bodyBytesMax))
 	array, err := skipBracket(body)
 	if err != nil {
-		return nil, bodyError(err, 0)
+		return nil, wire.BodyError(err, 0)
 	}
 	items := json.NewDecoder(body)
 	if array {
 		if _, err := items.Token(); err != nil {
-			return nil, bodyError(err, 0)
+			return nil, wire.BodyError(err, 0)
 		}
 	}
 	var dids []string
@@ -82,7 +81,7 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 			return dids, nil
 		}
 		if err != nil {
-			return nil, bodyError(err, len(dids))
+			return nil, wire.BodyError(err, len(dids))
 		}
 		if len(dids) == bodyItemsMax {
 			return nil, wire.Refuse("PayloadTooLarge", "more than %d items: send several lists", bodyItemsMax)
@@ -90,7 +89,7 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 		dids = append(dids, didOf(item))
 	}
 	if _, err := items.Token(); err != nil {
-		return nil, bodyError(err, len(dids))
+		return nil, wire.BodyError(err, len(dids))
 	}
 	if _, err := items.Token(); !errors.Is(err, io.EOF) {
 		return nil, wire.Invalid("the body goes on after the end of its array")
@@ -100,36 +99,7 @@ func readDIDs(w http.ResponseWriter, r *http.Request) ([]string, error) {
 
 // readObject reads the body, one JSON object, into v. A field that v lacks is an error.
 func readObject(w http.ResponseWriter, r *http.Request, v any) error {
-	return readObjectUpTo(w, r, objectBytesMax, v)
-}
-
-// readObjectUpTo is readObject for a body of at most most bytes.
-func readObjectUpTo(w http.ResponseWriter, r *http.Request, most int64, v any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	if err != nil {
-		return bodyError(err, 0)
-	}
-	if trimmed := bytes.TrimSpace(body); len(trimmed) == 0 || trimmed[0] != '{' {
-		return wire.Invalid("the body is %s: want a JSON object", wire.Echo(string(trimmed)))
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return objectError(err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return wire.Invalid("the body goes on after the end of its object")
-	}
-	return nil
-}
-
-// objectError describes what is wrong with an object.
-func objectError(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		return wire.Invalid("%s is a %s: want a %s", wrong.Field, wrong.Value, wrong.Type)
-	}
-	return wire.Invalid("the body is invalid: %s", strings.TrimPrefix(err.Error(), "json: "))
+	return wire.ReadObject(w, r, objectBytesMax, v)
 }
 
 // skipBracket reports whether the body is an array, and leaves its bracket unread.
@@ -146,18 +116,6 @@ func skipBracket(body *bufio.Reader) (array bool, err error) {
 			return b == '[', body.UnreadByte()
 		}
 	}
-}
-
-// bodyError describes what is wrong with a body after n good items.
-func bodyError(err error, n int) error {
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
-		return wire.Refuse("PayloadTooLarge", "the body is longer than %d bytes: send several lists", large.Limit)
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return wire.Invalid("the body ends within item %d", n+1)
-	}
-	return wire.Invalid("item %d is not JSON: %v", n+1, err)
 }
 
 func didOf(item json.RawMessage) string {

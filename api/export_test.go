@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"cistern/api/clients"
+	"cistern/api/wire"
 )
 
 // WaitStreams waits until all streams have ended.
@@ -24,8 +25,8 @@ func (s *Server) HTTPServer(ctx context.Context, admin bool) *http.Server {
 	return s.httpServer(ctx, s.Public(), answerTimeout)
 }
 
-// BadDID is badDID.
-var BadDID = badDID
+// BadDID is wire.BadDID.
+var BadDID = wire.BadDID
 
 // Answer is answer.
 func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) {

@@ -61,7 +61,7 @@ func (fs *filters) write(w http.ResponseWriter, f store.FilterVersion) error {
 func (fs *filters) change(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, filterBytesMax))
 	if err != nil {
-		return bodyError(err, 0)
+		return wire.BodyError(err, 0)
 	}
 	f, err := fs.patch(body)
 	if err != nil {

@@ -71,8 +71,6 @@ const (
 	// changesMax is how many rows one batch changes, under as many locks.
 	changesMax = 200
 
-	// didBytesMax bounds a DID, as the protocol does.
-	didBytesMax = 2048
 	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.
 	sizesAge = 10 * time.Second
 )

@@ -93,7 +93,7 @@ func (q query) did(name string) (string, error) {
 			return "", wire.Invalid("%s %s is a handle, and handles are not resolved here: give the DID", name, wire.Echo(v))
 		}
 	}
-	if reason := badDID(v); reason != "" {
+	if reason := wire.BadDID(v); reason != "" {
 		return "", wire.Invalid("%s %s is not a DID: %s", name, wire.Echo(v), reason)
 	}
 	return v, nil
@@ -131,28 +131,4 @@ func (q query) linkNext(w http.ResponseWriter, path, next string) {
 	w.Header().Set("Cistern-Next-Cursor", next)
 	q.values.Set("cursor", next)
 	w.Header().Set("Link", "<"+path+"?"+q.values.Encode()+`>; rel="next"`)
-}
-
-// badDID returns why did is not a DID of AT Protocol, "" if it is one.
-func badDID(did string) string {
-	if len(did) > didBytesMax {
-		return "longer than 2048 bytes"
-	}
-	if _, err := syntax.ParseDID(did); err != nil {
-		return "want did:plc:… or did:web:…"
-	}
-	switch method, rest, _ := strings.Cut(did[len("did:"):], ":"); method {
-	case "plc":
-		const chars = 24
-		if len(rest) != chars || strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz234567") != "" {
-			return "want 24 characters of a to z and 2 to 7 after did:plc:"
-		}
-	case "web":
-		if strings.Contains(rest, ":") {
-			return "did:web with a path is not part of AT Protocol"
-		}
-	default:
-		return "want the method plc or web"
-	}
-	return ""
 }

@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"errors"
-	"strings"
 
 	"cistern/api/wire"
 	"cistern/store"
@@ -53,37 +52,12 @@ func (r *records) readable(did string) (store.Repo, error) {
 	return row, err
 }
 
-// handleInvalid is the protocol's word for a handle that is missing or wrong.
-const handleInvalid = "handle.invalid"
-
 type description struct {
-	Handle          string      `json:"handle"`
-	DID             string      `json:"did"`
-	DIDDoc          didDocument `json:"didDoc"`
-	Collections     []string    `json:"collections"`
-	HandleIsCorrect bool        `json:"handleIsCorrect"`
-}
-
-// didDocument is the part of a DID document that the store has.
-type didDocument struct {
-	Context            []string             `json:"@context"`
-	ID                 string               `json:"id"`
-	AlsoKnownAs        []string             `json:"alsoKnownAs,omitempty"`
-	VerificationMethod []verificationMethod `json:"verificationMethod,omitempty"`
-	Service            []service            `json:"service,omitempty"`
-}
-
-type verificationMethod struct {
-	ID         string `json:"id"`
-	Type       string `json:"type"`
-	Controller string `json:"controller"`
-	PublicKey  string `json:"publicKeyMultibase"`
-}
-
-type service struct {
-	ID       string `json:"id"`
-	Type     string `json:"type"`
-	Endpoint string `json:"serviceEndpoint"`
+	Handle          string        `json:"handle"`
+	DID             string        `json:"did"`
+	DIDDoc          wire.Document `json:"didDoc"`
+	Collections     []string      `json:"collections"`
+	HandleIsCorrect bool          `json:"handleIsCorrect"`
 }
 
 // describeRepo answers com.atproto.repo.describeRepo. It shows the document that was resolved last,
@@ -108,39 +82,12 @@ func (r *records) describeRepo(q query) ([]byte, error) {
 	}
 	d := description{Handle: row.Handle, DID: did, DIDDoc: document(&row), Collections: collections}
 	if d.Handle == "" {
-		d.Handle = handleInvalid
+		d.Handle = wire.InvalidHandle
 	}
 	return json.Marshal(d)
 }
 
-// multibase returns the key of a did:key in the form that documents use.
-func multibase(key string) string { return strings.TrimPrefix(key, "did:key:") }
-
-// keySuite returns the context that the PLC directory adds for the curve of a key, "" if the curve
-// is unknown.
-func keySuite(multibase string) string {
-	switch {
-	case strings.HasPrefix(multibase, "zQ3s"):
-		return "https://w3id.org/security/suites/secp256k1-2019/v1"
-	case strings.HasPrefix(multibase, "zDn"):
-		return "https://w3id.org/security/suites/ecdsa-2019/v1"
-	}
-	return ""
-}
-
-func document(row *store.Repo) didDocument {
-	d := didDocument{Context: []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"}, ID: row.DID}
-	if suite := keySuite(multibase(row.Key)); suite != "" {
-		d.Context = append(d.Context, suite)
-	}
-	if row.Handle != "" {
-		d.AlsoKnownAs = []string{"at://" + row.Handle}
-	}
-	if row.Key != "" {
-		d.VerificationMethod = []verificationMethod{{row.DID + "#atproto", "Multikey", row.DID, multibase(row.Key)}}
-	}
-	if row.PDS != "" {
-		d.Service = []service{{"#atproto_pds", "AtprotoPersonalDataServer", row.PDS}}
-	}
-	return d
+// document returns the document that was resolved last, as far as the row has it.
+func document(row *store.Repo) wire.Document {
+	return wire.NewDocument(row.DID, row.Handle, row.Key, row.PDS)
 }

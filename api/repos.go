@@ -69,7 +69,7 @@ func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	cursor := q.text("cursor")
-	if reason := badDID(cursor); cursor != "" && reason != "" {
+	if reason := wire.BadDID(cursor); cursor != "" && reason != "" {
 		return wire.Invalid("cursor %s is not a DID: %s", wire.Echo(cursor), reason)
 	}
 	match, err := q.rowFilter()
@@ -125,7 +125,7 @@ var verifiedLevels = [...]store.Verified{store.VerifiedFull, store.VerifiedHashe
 // show handles GET /repos/{did}.
 func (rs *repos) show(w http.ResponseWriter, r *http.Request) error {
 	did := r.PathValue("did")
-	if reason := badDID(did); reason != "" {
+	if reason := wire.BadDID(did); reason != "" {
 		return wire.Invalid("%s is not a DID: %s", wire.Echo(did), reason)
 	}
 	row, err := rs.store.Repo(did)
@@ -143,7 +143,7 @@ func (rs *repos) item(row *store.Repo) repoItem {
 	it := repoItem{
 		DID: row.DID, Status: shownStatus(row), Mark: row.Mark.String(), Reason: rs.reason(row),
 		State: row.State.String(), Tracked: row.Tracked != store.Untracked, Why: row.Tracked.String(),
-		Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: multibase(row.Key),
+		Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: wire.Multibase(row.Key),
 		Records: row.Records, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep,
 		UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: rs.store.Buffered(row.DID),
 		ResolvedAt: rfc3339(row.Resolved),

@@ -32,7 +32,7 @@ func (s *subscriptions) put(w http.ResponseWriter, r *http.Request) error {
 		Filter durable.Filter  `json:"filter"`
 		Start  json.RawMessage `json:"start"`
 	}
-	if err := readObjectUpTo(w, r, subscriptionBytesMax, &body); err != nil {
+	if err := wire.ReadObject(w, r, subscriptionBytesMax, &body); err != nil {
 		return err
 	}
 	at, err := durable.ParseStart(body.Start)

@@ -2,7 +2,8 @@
 //
 // # Purpose
 //
-// It names refusals, writes JSON answers, and appends text and records as JSON.
+// It reads bodies, names refusals, checks DIDs, writes JSON answers and DID documents, and appends
+// text and records as JSON.
 //
 // # Invariants
 //
@@ -15,6 +16,9 @@
 //
 // # Files
 //
-//	answer.go  refusals, JSON answers
-//	text.go    strings and records as JSON
+//	answer.go    refusals, JSON answers
+//	body.go      bodies of requests
+//	did.go       what is a DID
+//	document.go  DID documents
+//	text.go      strings and records as JSON
 package wire
