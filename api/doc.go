@@ -39,7 +39,7 @@
 //	filter.go  GET and PATCH /filter        stats.go     /stats, probes
 //	hosts.go   /hosts                       crawler.go   crawl sources
 //	dids.go    request bodies               metrics.go
-//	subscriptions.go  durable subscriptions
+//	subscriptions.go  durable subscriptions  tap.go      the routes of package tap
 //
 // Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
 // are one table in server.go.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"cistern/api/clients"
 	"cistern/api/deliver"
 	"cistern/api/durable"
+	"cistern/api/tap"
+	"cistern/ingest/identity"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +39,9 @@ type Options struct {
 	Syncing func() int
 	// Wake is called after the pending queue may have grown. Default: nothing.
 	Wake func()
+	// Resolve reads the DID document of an account that the store does not know, for clients of
+	// tap. Default: such accounts are not found.
+	Resolve func(ctx context.Context, did string) (identity.Identity, error)
 	// Refilter reports whether a changed filter is being applied to repositories, and the last DID
 	// that was handled. Default: no filter is being applied.
 	Refilter func() (cursor string, running bool, err error)
@@ -130,6 +136,7 @@ type Server struct {
 	ingestion Ingestion
 
 	subscriptions subscriptions
+	tap           *tap.API
 }
 
 // New returns a server. It starts nothing: call Serve, or use the handlers Public and Admin.
@@ -177,6 +184,9 @@ func New(o Options) (*Server, error) {
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
+	if err := s.newTap(o, registry); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -237,6 +247,7 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("DELETE /subscriptions/{name}", change("drop_subscription", s.subscriptions.drop))
 	mux.Handle("GET /subscriptions/{name}/events",
 		s.answers.untimed("subscription_events", s.delivery.Durable))
+	s.tapSide(mux)
 	mux.Handle("GET /healthz", route("healthz", alive))
 	mux.Handle("GET /readyz", route("readyz", s.stats.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}))

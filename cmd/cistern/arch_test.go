@@ -27,6 +27,7 @@ var levels = map[string]int{
 	"ingest":                  5,
 	"api":                     6,
 	"api/deliver":             5,
+	"api/tap":                 5,
 	"api/deliver/format":      4,
 	"api/deliver/wsframe":     1,
 	"api/durable":             4,

@@ -276,8 +276,8 @@ func (d *daemon) newIngest() (err error) {
 
 func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
-		Syncing: d.backfill.Syncing, Wake: d.wake, Refilter: d.backfill.Refilter,
-		Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
+		Syncing: d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
+		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream})

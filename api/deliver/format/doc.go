@@ -9,6 +9,7 @@
 //
 //  1. A message is valid JSON in UTF-8, whatever the event has in it.
 //  2. A format without a field for what an event has in it leaves out the whole event, and says so.
+//  3. The client of tap takes every message in its format.
 //
 // # Concurrency
 //
@@ -19,5 +20,6 @@
 //	format.go   Format, Encoder, Result       set.go        Set: the formats of a server
 //	packing.go  compression                   jetstream.go  both versions of Jetstream
 //	cistern.go  Cistern's own                 record.go     records of a snapshot
-//	token.go    places in snapshots
+//	token.go    places in snapshots           tap.go        that of tap
+//	strict.go   what strict clients take
 package format
