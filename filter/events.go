@@ -109,6 +109,18 @@ func (f *Events) All() bool {
 	return len(f.collections) == 0 && len(f.dids) == 0 && f.kinds == 0 && f.actions == 0 && f.live == ""
 }
 
+// Size returns about how many bytes of memory the filter takes.
+func (f *Events) Size() (n int) {
+	const entry = 48 // of a map, with the string's header and what the map keeps free
+	for key := range f.collections {
+		n += entry + len(key)
+	}
+	for did := range f.dids {
+		n += entry + len(did)
+	}
+	return n
+}
+
 // Kind reports whether events of a kind are wanted, by its number.
 func (f *Events) Kind(kind uint8) bool { return f.kinds == 0 || f.kinds&(1<<kind) != 0 }
 

@@ -38,8 +38,7 @@ type Options struct {
 	// answers to requests. Required.
 	Refusal func(error) (name, message string)
 
-	// SubscribersMax bounds open streams. Each takes about 20 KiB, its filter (1 MiB for 10,000
-	// DIDs), and the page that is being sent unless other streams share it. Default 1,000.
+	// SubscribersMax bounds open streams. Each takes about 20 KiB, and the page that is being sent unless other streams share it. Default 1,000.
 	SubscribersMax int
 	// WriteTimeout is how long a subscriber may leave a page unread. Default 30 s.
 	WriteTimeout time.Duration
@@ -104,6 +103,7 @@ type Delivery struct {
 	places       *clients.Places     // of subscribers
 	slots        *semaphore.Weighted // acquired by each subscriber, so that Wait can wait for all
 	held         *clients.Turns      // acquired by the bytes of long pages that are being sent
+	filters      *clients.Turns      // acquired by the bytes of filters
 	messages     *clients.Turns      // one for each message of a consumer being understood
 	max          int64
 	writeTimeout time.Duration
@@ -140,7 +140,8 @@ func New(o Options) (*Delivery, error) {
 		slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
 		places: clients.NewPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve,
 			max(1, o.SubscribersMax/streamsShare)),
-		held: clients.NewTurns(heldBytesMax), messages: clients.NewTurns(messagesMax),
+		filters: clients.NewTurns(filterBytesMax),
+		held:    clients.NewTurns(heldBytesMax), messages: clients.NewTurns(messagesMax),
 		max:          int64(o.SubscribersMax),
 		writeTimeout: o.WriteTimeout, logger: o.Logger, metrics: m, watch: o.Watch,
 		refusal: o.Refusal, formats: formats, subscriptions: o.Subscriptions,

@@ -40,7 +40,7 @@
 // # Files
 //
 //	delivery.go   Options, Delivery          stream.go   GET /stream, its parameters
-//	batch.go      in which form it is sent
+//	batch.go      in which form it is sent   filters.go   the budget of filters
 //	subscriber.go one open stream            update.go   messages of its consumer
 //	protocol.go   what differs by endpoint   jetstream1.go, jetstream2.go  the versions of Jetstream
 //	jetstream.go  what these have in common  dictionary.go  the dictionary of version 2

@@ -64,6 +64,14 @@ func StreamHandlerHolding(log Log, o Options, bytes int64) (h http.Handler, uses
 	return handler(d), d.held.Uses
 }
 
+// StreamHandlerFilters is StreamHandler with a budget for filters. uses is how many filters hold a
+// part of it.
+func StreamHandlerFilters(log Log, o Options, bytes int64) (h http.Handler, uses func() int) {
+	d := newTest(log, o)
+	d.filters = clients.NewTurns(bytes)
+	return handler(d), d.filters.Uses
+}
+
 // StreamHandlerBusy is StreamHandler while a message of a client is being understood, until release
 // is called. uses is how many messages are being understood or wait.
 func StreamHandlerBusy(log Log, o Options, client string) (h http.Handler, release func(), uses func() int) {

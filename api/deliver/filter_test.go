@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"cistern/api/deliver"
 	"cistern/api/deliver/delivertest"
@@ -209,6 +210,58 @@ func TestMessagesWaitForTheirTurn(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestFiltersHaveABudget: a long filter is refused while those of other streams fill the budget, also
+// in an update. It has room again when a stream has ended or has a shorter one.
+func TestFiltersHaveABudget(t *testing.T) {
+	t.Parallel()
+	h, uses := deliver.StreamHandlerFilters(delivertest.NewLog(delivertest.Posts(1)...), deliver.Options{}, 80<<10) // 60 KiB for a client
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	var dids []string
+	for i := range 500 {
+		dids = append(dids, storetest.DID(i))
+	}
+	long := strings.Join(dids, ",")
+	update, err := json.Marshal(map[string]any{"type": "update", "dids": dids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(ws *websocket.Conn, text []byte) {
+		t.Helper()
+		if err := ws.WriteMessage(websocket.TextMessage, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait := func(n int) {
+		t.Helper()
+		for i := 0; uses() != n; i++ {
+			if i == 1000 {
+				t.Fatalf("%d filters hold room, want %d", uses(), n)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	first := delivertest.Follow(t, srv.URL, "?dids="+long)
+	refused(t, srv, "/stream?dids="+long, nil, "RateLimitExceeded", "no room for a filter of")
+	short := delivertest.Follow(t, srv.URL, "?dids="+dids[0])
+	send(short, update)
+	if m := delivertest.Next(t, short); m.Error != "InvalidRequest" || !strings.Contains(m.Message, "no room for a filter of") {
+		t.Errorf("%+v", m)
+	}
+	send(first, []byte(`{"type":"update"}`))
+	if m := delivertest.Next(t, first); m.Type != "updated" {
+		t.Errorf("%+v", m)
+	}
+	wait(0)
+	send(first, update)
+	if m := delivertest.Next(t, first); m.Type != "updated" {
+		t.Errorf("%+v", m)
+	}
+	wait(1)
+	_ = first.Close()
+	wait(0)
 }
 
 // include=cbor brings the bytes that the CID is the hash of, also of a record without a JSON form.

@@ -150,8 +150,12 @@ func refused(t testing.TB, srv *httptest.Server, path string, h http.Header, nam
 		t.Errorf("%.200s: a stream is opened, want %s", path, name)
 		return
 	}
+	status := http.StatusBadRequest
+	if name == "RateLimitExceeded" {
+		status = http.StatusTooManyRequests
+	}
 	var e wire.ErrorBody
-	if err := json.NewDecoder(res.Body).Decode(&e); err != nil || res.StatusCode != 400 || e.Error != name || !strings.Contains(e.Message, value) {
+	if err := json.NewDecoder(res.Body).Decode(&e); err != nil || res.StatusCode != status || e.Error != name || !strings.Contains(e.Message, value) {
 		t.Errorf("%.200s: %d %+v %v, want %s that names %s", path, res.StatusCode, e, err, name, value)
 	}
 }

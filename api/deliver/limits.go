@@ -37,6 +37,11 @@ const (
 	// optionsBytesMax is the same for Jetstream: its own servers take 10 MB, which 1,000 streams of
 	// a public listener would make 10 GB.
 	optionsBytesMax = 1 << 20
+	// filterBytesMax bounds the filters of all streams, of which one client gets three quarters: 100
+	// filters of 10,000 DIDs. Filters of at most filterBytesFree do not count: SubscribersMax bounds
+	// them.
+	filterBytesMax  = 128 << 20
+	filterBytesFree = 16 << 10
 	// messagesMax bounds the messages of consumers that are understood at a time, one of each client.
 	messagesMax = 2
 	// ackBytesMax is the same for an acknowledgement.

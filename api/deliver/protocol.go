@@ -33,6 +33,7 @@ type protocol struct {
 type change struct {
 	filter *filter.Events
 	most   uint32 // bytes of a message; 0: any number
+	held   int64  // bytes reserved for the filter
 }
 
 // errMessage means that a consumer sent a message that its stream does not accept.

@@ -108,6 +108,19 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	defer d.metrics.subscribers.Dec()
 	d.pages.enter()
 	defer d.pages.leave()
+	filterHeld := int64(0)
+	if s.filter != nil {
+		var err error
+		if filterHeld, err = d.holdFilter(client, s.filter); err != nil {
+			return err
+		}
+	}
+	u := &subscriber{Delivery: d, client: client, pongs: make(chan string, 1),
+		changes: make(chan *change, 1), filterHeld: filterHeld}
+	defer func() {
+		u.forget()
+		d.releaseFilter(client, u.filterHeld)
+	}()
 	if err := s.protocol.locate(r.Context(), d.log, &s); err != nil {
 		return err
 	}
@@ -128,8 +141,7 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	if s.serve == nil {
 		s.serve = func(ctx context.Context, u *subscriber) error { return u.begin(ctx) }
 	}
-	u := &subscriber{Delivery: d, subscription: s, client: client, ws: ws, conn: ws.NetConn(),
-		pongs: make(chan string, 1), changes: make(chan *change, 1)}
+	u.subscription, u.ws, u.conn = s, ws, ws.NetConn()
 	// A stream lasts for hours, and a filter in its URL is long.
 	r.URL, r.RequestURI, r.Header = &url.URL{Path: strings.Clone(r.URL.Path)}, "", nil
 	u.run(r.Context())

@@ -37,7 +37,9 @@ type subscriber struct {
 	conn    net.Conn
 	pongs   chan string  // pings to answer
 	changes chan *change // the newest that the consumer asked for
-	cut     []byte       // the rest of a frame that a timeout cut in two
+
+	filterHeld int64  // bytes reserved for the filter; of the goroutine that sends, see setFilter
+	cut        []byte // the rest of a frame that a timeout cut in two
 
 	mu      sync.Mutex
 	leaving bool // mu guards: farewell has set the last read deadline
@@ -102,11 +104,9 @@ func (u *subscriber) listen(ctx context.Context, end context.CancelCauseFunc) {
 		if c == nil {
 			continue
 		}
-		select {
-		case <-u.changes: // a newer one supersedes it
-		default:
+		if err := u.ask(c); err != nil {
+			end(err)
 		}
-		u.changes <- c
 	}
 }
 
@@ -347,7 +347,7 @@ func (u *subscriber) attend(ctx context.Context, cursor uint64, more <-chan stru
 		case <-pings:
 			answer = wsframe.AppendControl(nil, wsframe.Ping, "")
 		case c := <-changes:
-			u.filter, u.most = c.filter, c.most
+			u.setFilter(c)
 			if u.waits {
 				u.waits = false
 				return nil
