@@ -150,7 +150,8 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
-	registry, err := durable.New(durable.Options{Store: o.Store, Log: o.Store, Registerer: o.Registerer})
+	registry, err := durable.New(durable.Options{Store: o.Store, Log: o.Store, Logger: o.Logger,
+		Registerer: o.Registerer})
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"cistern/api/durable"
@@ -28,18 +27,11 @@ func (s *subscriptions) show(w http.ResponseWriter, r *http.Request) error {
 
 // put handles PUT /subscriptions/{name}.
 func (s *subscriptions) put(w http.ResponseWriter, r *http.Request) error {
-	var body struct {
-		Filter durable.Filter  `json:"filter"`
-		Start  json.RawMessage `json:"start"`
-	}
-	if err := wire.ReadObject(w, r, subscriptionBytesMax, &body); err != nil {
+	var wanted durable.Wanted
+	if err := wire.ReadObject(w, r, subscriptionBytesMax, &wanted); err != nil {
 		return err
 	}
-	at, err := durable.ParseStart(body.Start)
-	if err != nil {
-		return err
-	}
-	st, made, err := s.registry.Put(r.Context(), r.PathValue("name"), body.Filter, at)
+	st, made, err := s.registry.Put(r.Context(), r.PathValue("name"), wanted)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"cistern/api"
 	"cistern/api/deliver/delivertest"
+	"cistern/api/durable"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -21,7 +22,8 @@ type subscribed struct {
 	Next, Lag            uint64
 	Outstanding          int
 	Oldest               *float64 `json:"oldest_outstanding_seconds"`
-	Connected            bool
+	Share                string
+	Connections          []durable.Connection
 }
 
 func (w *world) subscribe(t *testing.T, method, path, body string, status int) (s subscribed) {
@@ -50,6 +52,10 @@ func TestSubscriptions(t *testing.T) {
 	if s := w.subscribe(t, "PUT", "/subscriptions/at", `{"start":2}`, 201); s.Next != 2 {
 		t.Errorf("%+v", s)
 	}
+	if s := w.subscribe(t, "PUT", "/subscriptions/since", `{"start":"2006-01-02T15:04:05Z","share":"did"}`, 201); s.Next != 1 || s.Share != "did" {
+		t.Errorf("%+v", s)
+	}
+	w.subscribe(t, "DELETE", "/subscriptions/since", "", 200)
 	ws, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(w.admin.URL, "http")+"/subscriptions/a/events", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +65,7 @@ func TestSubscriptions(t *testing.T) {
 	if m.Record == nil || m.Record.Rkey != "one" {
 		t.Fatalf("%+v", m)
 	}
-	if s := w.subscribe(t, "GET", "/subscriptions/a", "", 200); s.Outstanding != 1 || !s.Connected || s.Oldest == nil {
+	if s := w.subscribe(t, "GET", "/subscriptions/a", "", 200); s.Outstanding != 1 || len(s.Connections) != 1 || s.Connections[0] != (durable.Connection{Number: 1, Outstanding: 1}) || s.Oldest == nil {
 		t.Errorf("%+v", s)
 	}
 	if s := w.subscribe(t, "GET", "/subscriptions/a/events", "", 409); !strings.Contains(s.Message, "open connection") {
@@ -75,7 +81,8 @@ func TestSubscriptions(t *testing.T) {
 	}
 	var metrics string
 	call(t, "GET", w.admin.URL+"/metrics", "", nil, &metrics)
-	for _, line := range []string{`lag_events{name="at"} ` + fmt.Sprint(head), `outstanding_events{name="a"} 2`, `redelivered_total{name="a"} 0`} {
+	for _, line := range []string{`lag_events{name="at"} ` + fmt.Sprint(head), `outstanding_events{name="a"} 2`, `redelivered_total{name="a"} 0`,
+		`connections{name="a"} 1`, `connections{name="at"} 0`, `oldest_outstanding_seconds{name="at"} 0`} {
 		if !strings.Contains(metrics, "cistern_api_subscription_"+line+"\n") {
 			t.Errorf("no metric %s", line)
 		}
@@ -102,6 +109,9 @@ func TestSubscriptionRefusals(t *testing.T) {
 		{"/subscriptions/a", `{"more":1}`, "InvalidRequest", "more"},
 		{"/subscriptions/a", `{"start":"middle"}`, "InvalidRequest", "middle"},
 		{"/subscriptions/a", `{"start":-1}`, "InvalidRequest", "-1"},
+		{"/subscriptions/a", `{"start":"2026-13-02T15:04:05Z"}`, "InvalidRequest", "2026-13-02"},
+		{"/subscriptions/a", `{"share":"random"}`, "InvalidRequest", `share "random"`},
+		{"/subscriptions/a", `{"share":1}`, "InvalidRequest", "share"},
 		{"/subscriptions/a", `{"start":9}`, "FutureCursor", "9"},
 		{"/subscriptions/a", `{"filter":{"collections":["nope"]}}`, "InvalidRequest", "nope"},
 		{"/subscriptions/a", `{"filter":{"live":"true"}}`, "InvalidRequest", "live"},

@@ -82,6 +82,10 @@ var liveDamages = []damage{
 		d.set([]byte("Ea"), encoded(d.t, store.SubscriptionRow{Live: "perhaps"}))
 		d.set([]byte("Fa"), position(d.t, 1))
 	}, "filter of subscription a"},
+	{"subscription with a wrong share", func(d surgeon) {
+		d.set([]byte("Ea"), encoded(d.t, store.SubscriptionRow{Share: "random"}))
+		d.set([]byte("Fa"), position(d.t, 1))
+	}, "share \"random\" of subscription a"},
 	{"subscription without a position", func(d surgeon) { d.set([]byte("Ea"), []byte{1, 0xa0}) }, "has no position"},
 	{"position of no subscription", func(d surgeon) { d.set([]byte("Fa"), position(d.t, 1)) }, "there is no such subscription"},
 	{"position of steps that do not rise", func(d surgeon) {

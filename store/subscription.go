@@ -13,6 +13,8 @@ type Subscription struct {
 	Name    string
 	Filter  filter.EventsConfig
 	Created int64 // unix seconds
+	// Share is how several connections divide it: by "did"; "" means that it has one at a time.
+	Share string
 }
 
 // subscriptionV1 is a Subscription on disk, under its name.
@@ -23,6 +25,7 @@ type subscriptionV1 struct {
 	Actions     []string `cbor:"4,keyasint,omitempty"`
 	Live        string   `cbor:"5,keyasint,omitempty"`
 	Created     int64    `cbor:"6,keyasint,omitempty"`
+	Share       string   `cbor:"7,keyasint,omitempty"`
 }
 
 // SubscriptionPosition is what the consumer of a subscription has acknowledged: every event before
@@ -68,10 +71,17 @@ func (b *control) PutSubscription(sub Subscription) {
 		b.fail(errors.New("a subscription has no name"))
 		return
 	}
+	if !shareKnown(sub.Share) {
+		b.fail(fmt.Errorf("share %q of subscription %s is unknown", sub.Share, sub.Name))
+		return
+	}
 	f := sub.Filter
 	b.put(subscriptionKey(b.key[:0], spaceSubscribed, sub.Name), subscriptionV1{
-		f.Collections, f.DIDs, f.Kinds, f.Actions, f.Live, sub.Created})
+		f.Collections, f.DIDs, f.Kinds, f.Actions, f.Live, sub.Created, sub.Share})
 }
+
+// shareKnown reports whether a subscription may be shared in that way.
+func shareKnown(share string) bool { return share == "" || share == "did" }
 
 // PutSubscriptionPosition writes the position of a subscription.
 func (b *control) PutSubscriptionPosition(name string, p SubscriptionPosition) {
@@ -108,7 +118,10 @@ func (s *Store) parseSubscription(key, value []byte) (sub Subscription, err erro
 	if err := s.codec.decode(value, &row); err != nil {
 		return sub, fmt.Errorf("subscription %s: %w", sub.Name, err)
 	}
-	sub.Created = row.Created
+	sub.Created, sub.Share = row.Created, row.Share
+	if !shareKnown(sub.Share) {
+		return sub, fmt.Errorf("share %q of subscription %s: %w", sub.Share, sub.Name, ErrCorrupt)
+	}
 	sub.Filter = filter.EventsConfig{Collections: row.Collections, DIDs: row.DIDs, Kinds: row.Kinds,
 		Actions: row.Actions, Live: row.Live}
 	if _, err := filter.CompileEvents(sub.Filter); err != nil {

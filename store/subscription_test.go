@@ -17,7 +17,7 @@ func TestSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	full := store.Subscription{Name: "b", Created: 7, Filter: filter.EventsConfig{Collections: []string{"app.test.*"}, DIDs: []string{plc},
-		Kinds: []string{"record"}, Actions: []string{"create", "delete"}, Live: "false"}}
+		Kinds: []string{"record"}, Actions: []string{"create", "delete"}, Live: "false"}, Share: "did"}
 	position := store.SubscriptionPosition{Next: 1, Outstanding: nil}
 	write(t, s, func(b *store.Batch) {
 		for _, sub := range []store.Subscription{full, {Name: "a"}, {Name: "c"}} {
@@ -35,6 +35,11 @@ func TestSubscriptions(t *testing.T) {
 	}
 	if _, err := s.SubscriptionPosition("c"); !errors.Is(err, store.ErrNotFound) {
 		t.Error(err)
+	}
+	b := s.NewBatch()
+	b.PutSubscription(store.Subscription{Name: "d", Share: "random"})
+	if err := b.CommitSync(); err == nil {
+		t.Error("an unknown share was written")
 	}
 	for _, bad := range []store.SubscriptionPosition{{}, {Next: 3, Outstanding: []uint64{3}}, {Next: 9, Outstanding: []uint64{4, 4}},
 		{Next: 9, Outstanding: []uint64{5, 4}}, {Next: 9, Outstanding: []uint64{0}}} {

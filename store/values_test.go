@@ -105,7 +105,7 @@ func otherRows() []namedRow {
 		{"refilter cursor requested", store.RefilterCursor{}},
 		{"describe retry", store.DescribeRetry{Due: 1748693290, Tries: 2}},
 		{"subscription", store.SubscriptionRow{Collections: []string{"a.b.*"}, DIDs: []string{plc}, Kinds: []string{"record"},
-			Actions: []string{"create"}, Live: "true", Created: 1748693290}},
+			Actions: []string{"create"}, Live: "true", Created: 1748693290, Share: "did"}},
 		{"subscription to all", store.SubscriptionRow{}},
 		{"subscription position", store.PositionRow{Steps: []uint64{5, 1, 1 << 40}}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Marks: []store.AgeMark{{Age: 1, Next: 2}}}},

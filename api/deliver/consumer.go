@@ -5,20 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
-	"strconv"
 	"time"
 
 	"cistern/api/deliver/format"
 	"cistern/api/durable"
-	"cistern/filter"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
 )
-
-// errDropped ends the connection of a subscription that was deleted.
-var errDropped = errors.New("the subscription was deleted")
 
 // Durable answers GET /subscriptions/{name}/events.
 func (d *Delivery) Durable(w http.ResponseWriter, r *http.Request) error {
@@ -26,95 +22,56 @@ func (d *Delivery) Durable(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := sub.Attach(); err != nil {
+	member, err := sub.Attach()
+	if err != nil {
 		return err
 	}
-	defer sub.Detach()
+	defer member.Detach()
 	p := &protocol{
 		messageBytesMax: ackBytesMax,
 		locate:          func(context.Context, Log, *subscription) error { return nil },
-		message:         func(_ int, body []byte) (*change, error) { return nil, readAck(body, sub) },
-		failure:         streamProtocol.failure,
+		message: func(_ int, body []byte) (*change, error) {
+			return nil, readAck(body, member)
+		},
+		failure: streamProtocol.failure,
 	}
 	serve := func(ctx context.Context, u *subscriber) error {
-		return (&consumer{subscriber: u, sub: sub}).run(ctx)
+		return (&consumer{subscriber: u, feed: d.Feed(member, u.format)}).run(ctx)
 	}
 	return d.open(w, r, subscription{protocol: p, format: d.formats.Cistern(format.Variant{}), serve: serve})
 }
 
 // readAck reads a message of a consumer: the acknowledgement of one event.
-func readAck(body []byte, sub *durable.Subscription) error {
-	var m struct {
+func readAck(body []byte, m *durable.Member) error {
+	var ack struct {
 		Type string  `json:"type"`
 		ID   *uint64 `json:"id"`
 	}
 	in := json.NewDecoder(bytes.NewReader(body))
 	in.DisallowUnknownFields()
-	if err := in.Decode(&m); err != nil {
+	if err := in.Decode(&ack); err != nil {
 		return invalidMessage("it is not an acknowledgement: %w", shorter(err))
 	}
-	if m.Type != "ack" || m.ID == nil {
+	if ack.Type != "ack" || ack.ID == nil {
 		return invalidMessage(`want {"type":"ack","id":N}`)
 	}
-	sub.Settle(*m.ID)
+	m.Acknowledge(*ack.ID)
 	return nil
 }
 
-// consumer is the open connection of a durable subscription. It sends a queue of ids:
-// the events of the next page that the filter wants, or events to be sent again.
+// consumer is the open connection of a durable subscription. The messages of its feed go out as the
+// frames of a page, which it shares with all streams that send the same events.
 type consumer struct {
 	*subscriber
-	sub   *durable.Subscription
-	queue []uint64
-	from  uint64 // the page that the queue was picked from; 0: the events are to be sent again
+	feed *Feed
 }
 
 // run sends events and keeps the position, until the connection ends.
 func (c *consumer) run(ctx context.Context) error {
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.forwardAll(inner) })
-	g.Go(func() error { return c.keep(inner) })
-	g.Go(func() error { return c.heed(inner) })
-	err := g.Wait()
-	if serr := c.sub.Save(); serr != nil {
-		return serr
-	}
-	return err
-}
-
-// keep writes the position every saveEvery if it has changed, and wakes the connection when
-// events are to be sent again.
-func (c *consumer) keep(ctx context.Context) error {
-	tick := time.NewTicker(saveEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case now := <-tick.C:
-			if err := c.sub.Save(); err != nil {
-				return err
-			}
-			if c.sub.Late(now) {
-				c.sub.Signal()
-			}
-		}
-	}
-}
-
-// heed wakes the connection when the log grows, and ends it when the subscription is deleted.
-func (c *consumer) heed(ctx context.Context) error {
-	for {
-		changed := c.log.Changed() // before the signal, so that no change is missed
-		c.sub.Signal()
-		select {
-		case <-changed:
-		case <-c.sub.Gone():
-			return errDropped
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	g.Go(func() error { return c.feed.Run(inner) })
+	return g.Wait()
 }
 
 // forwardAll sends whatever can be sent, and waits for acknowledgements and events.
@@ -126,12 +83,12 @@ func (c *consumer) forwardAll(ctx context.Context) error {
 	for {
 		moved, err := c.step(ctx)
 		if errors.Is(err, store.ErrOutdatedCursor) {
-			moved, err = true, c.sendGap(ctx)
+			moved, err = true, c.feed.lose(ctx)
 		}
 		if err != nil {
 			return err
 		}
-		more := c.sub.Wake()
+		more := c.feed.member.Wake()
 		if moved {
 			more = now
 		}
@@ -141,57 +98,35 @@ func (c *consumer) forwardAll(ctx context.Context) error {
 	}
 }
 
-// step sends the events of the queue that are on one page. If the queue is empty, it takes what is
-// to be sent again, and otherwise the next events of the log.
+// step sends the items of the feed that are on one page. moved is false if there is nothing to send
+// yet.
 func (c *consumer) step(ctx context.Context) (moved bool, err error) {
-	if len(c.queue) == 0 {
-		c.queue, c.from = c.sub.Due(time.Now()), 0
+	moved, err = c.feed.fill(ctx, math.MaxInt)
+	if err != nil || len(c.feed.items) == 0 {
+		return moved, err
 	}
-	if len(c.queue) == 0 {
-		if moved, err = c.pick(ctx); err != nil || len(c.queue) == 0 {
-			return moved, err
-		}
+	if c.feed.items[0].Gap == 0 {
+		return c.sendItems(ctx)
 	}
-	return c.sendQueue(ctx)
+	for _, gap := range c.feed.takeGap() {
+		err = c.send(ctx, c.format.Append(nil, gap.Body))
+	}
+	return true, err
 }
 
-// pick makes the events of the next page outstanding that the filter wants and the window has room
-// for, and puts them in the queue. They are outstanding before they are sent: whatever happens to
-// the connection, they are sent again.
-func (c *consumer) pick(ctx context.Context) (moved bool, err error) {
-	cursor, room := c.sub.Next()
-	if room == 0 {
-		return false, nil
-	}
-	pg, err := c.pages.read(ctx, cursor) // only this goroutine moves the next id
-	if err != nil || pg.next == cursor {
-		return false, err
-	}
-	c.sub.Take(time.Now(), func(f *filter.Events, room int) (events []durable.Event, next uint64) {
-		places, next := pg.pick(nil, f), pg.next
-		if len(places) > room {
-			places = places[:room]
-			next = pg.events[places[room-1]].ID + 1
-		}
-		for _, i := range places {
-			events = append(events, durable.Event{ID: pg.events[i].ID, DID: pg.events[i].DID})
-			c.queue = append(c.queue, pg.events[i].ID)
-		}
-		return events, next
-	})
-	c.from = cursor
-	return true, nil
-}
-
-// sendQueue sends the events of the queue that are on its first page. moved is false if the page
-// does not reach the first of them yet.
-func (c *consumer) sendQueue(ctx context.Context) (moved bool, err error) {
+// sendItems sends the items that are on the first page with one. moved is false if the page does
+// not reach the first of them yet.
+func (c *consumer) sendItems(ctx context.Context) (moved bool, err error) {
 	s := scratches.Get().(*scratch)
 	defer s.release()
-	var next uint64
-	events := 0
-	held, err := c.take(ctx, s, func() (err error) {
-		next, events, err = c.loadQueue(ctx, s)
+	var n, events, again int
+	held, err := c.take(ctx, s, func() error {
+		pg, err := c.feed.page(ctx)
+		if err != nil {
+			return err
+		}
+		s.places, n, again = c.feed.places(s.places[:0], pg)
+		s.frames, events, err = c.pages.frames(ctx, s.frames[:0], pg, c.format, s.places, 0)
 		return err
 	})
 	defer c.release(held)
@@ -201,81 +136,7 @@ func (c *consumer) sendQueue(ctx context.Context) (moved bool, err error) {
 	if err := c.flush(ctx, s, events); err != nil {
 		return false, err
 	}
-	if c.from == 0 {
-		c.sub.Resent(events)
-	}
-	n := 0
-	for n < len(c.queue) && c.queue[n] < next {
-		n++
-	}
-	c.queue, c.from = c.queue[n:], 0
+	c.feed.member.Resent(again)
+	c.feed.items = c.feed.items[n:]
 	return n > 0, nil
-}
-
-// loadQueue puts the frames of the events of the queue that are on its first page into s, and
-// returns where the page ends. Events that the page leaves out are hidden, and are settled.
-func (c *consumer) loadQueue(ctx context.Context, s *scratch) (next uint64, events int, err error) {
-	pg, err := c.queuePage(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	s.places = c.places(s.places[:0], pg)
-	s.frames, events, err = c.pages.frames(ctx, s.frames[:0], pg, c.format, s.places, 0)
-	return pg.next, events, err
-}
-
-// queuePage returns the page with the first events of the queue.
-func (c *consumer) queuePage(ctx context.Context) (*sharedPage, error) {
-	if c.from != 0 {
-		return c.pages.read(ctx, c.from)
-	}
-	first, last := c.queue[0], c.queue[0]
-	for _, id := range c.queue {
-		if id-last > denseIDs {
-			break
-		}
-		last = id
-	}
-	return c.pages.some(ctx, first, last-first+1)
-}
-
-// places appends to dst the places of the events of the queue that are still outstanding.
-func (c *consumer) places(dst []int32, pg *sharedPage) []int32 {
-	now, i := time.Now(), 0
-	for _, id := range c.queue {
-		if id >= pg.next {
-			break
-		}
-		for i < len(pg.events) && pg.events[i].ID < id {
-			i++
-		}
-		if i == len(pg.events) || pg.events[i].ID != id {
-			c.sub.Settle(id) // its account was hidden
-		} else if c.sub.Again(id, pg.events[i].DID, now) {
-			dst = append(dst, int32(i))
-		}
-	}
-	return dst
-}
-
-// sendGap gives up the events that the log has lost, and sends a message in their place, which the
-// consumer acknowledges like an event.
-func (c *consumer) sendGap(ctx context.Context) error {
-	tail, err := oldest(ctx, c.log, 0)
-	if err != nil {
-		return err
-	}
-	from, ok := c.sub.Lost(tail, time.Now())
-	c.queue = nil
-	if !ok {
-		return nil
-	}
-	return c.send(ctx, c.format.Append(nil, gapMessage(from, tail-1)))
-}
-
-// gapMessage says that events from id from to id to were lost before they were acknowledged.
-func gapMessage(from, to uint64) []byte {
-	out := strconv.AppendUint([]byte(`{"id":`), from, 10)
-	out = strconv.AppendUint(append(out, `,"type":"gap","from":`...), from, 10)
-	return append(strconv.AppendUint(append(out, `,"to":`...), to, 10), '}')
 }

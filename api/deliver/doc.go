@@ -27,15 +27,14 @@
 //  9. A durable subscription sends every event that its filter wants until the event is acknowledged
 //     or its account hidden, across connections, restarts and crashes, or says which ids the log
 //     has lost. An event that was acknowledged before the position on disk is not sent again.
-//     Within a connection, an event of an account comes only after all earlier ones that are not
-//     acknowledged.
+//     An event of an account comes only after all earlier ones have come on the same connection, or
+//     are acknowledged.
 //
 // # Concurrency
 //
 // A Delivery may be used by any goroutine. subscriber.run owns two goroutines for each stream: one
 // reads from the peer, and only the other writes to the connection. The request's goroutine waits
-// for both. A connection of a durable subscription has two more: one writes the position, and one
-// waits for the log.
+// for both. Feed.Run has two more: one writes the position, and one waits for the log.
 //
 // # Files
 //
@@ -47,6 +46,7 @@
 //	page.go       decoded events, shared     cache.go    which pages are shared
 //	snapshot.go   records before the log     limits.go, metrics.go
 //	consumer.go   the connection of a durable subscription (package durable)
+//	feed.go       Feed: what it has to send, for any transport
 //
 // The formats are in package format, and the frames in package wsframe.
 package deliver

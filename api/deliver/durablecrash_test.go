@@ -23,14 +23,16 @@ import (
 )
 
 // TestDurableCrash lives through crashes, restarts and disconnects with a consumer that
-// acknowledges at random. Nothing is lost, nothing comes again that was acknowledged before the
-// position on disk, and within each connection no event of an account overtakes another.
+// acknowledges at random, on one connection or on several that share the subscription. Nothing is
+// lost, nothing comes again that was acknowledged before the position on disk, and no event of an
+// account comes before all earlier ones have come on the same connection or are acknowledged.
 func TestDurableCrash(t *testing.T) {
 	t.Parallel()
 	for seed := range storetest.Seeds(4) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			t.Parallel()
-			c := &crashing{t: t, rng: rand.New(rand.NewPCG(seed, 7)), acked: map[uint64]bool{}}
+			c := &crashing{t: t, rng: rand.New(rand.NewPCG(seed, 7)), acked: map[uint64]bool{},
+				share: []string{durable.ByDID, durable.Exclusive}[seed%2]}
 			fs := storetest.NewCrashFS()
 			for range 6 {
 				if fs = c.live(fs, false); t.Failed() {
@@ -46,6 +48,8 @@ func TestDurableCrash(t *testing.T) {
 type crashing struct {
 	t   *testing.T
 	rng *rand.Rand // of live
+
+	share string // of the subscription
 
 	mu    sync.Mutex
 	acked map[uint64]bool // mu guards: acknowledged by the consumer, in any life
@@ -68,7 +72,7 @@ func (c *crashing) live(fs *storetest.CrashFS, last bool) *storetest.CrashFS {
 		t.Fatal(err)
 	}
 	d, h := deliver.NewWith(s, deliver.Options{Subscriptions: subs, PageEvents: 1 + c.rng.IntN(40)})
-	if _, _, err := subs.Put(t.Context(), "a", durable.Filter{}, durable.Start{Oldest: true}); err != nil {
+	if _, _, err := subs.Put(t.Context(), "a", durable.Wanted{Start: durable.Start{Oldest: true}, Share: c.share}); err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(h)
@@ -78,8 +82,14 @@ func (c *crashing) live(fs *storetest.CrashFS, last bool) *storetest.CrashFS {
 		seed := c.rng.Uint64()
 		g.Go(func() error { return c.write(ctx, s, rand.New(rand.NewPCG(seed, 1))) })
 	}
-	seed := c.rng.Uint64()
-	g.Go(func() error { return c.consume(ctx, srv.URL, p, rand.New(rand.NewPCG(seed, 2))) })
+	consumers := 1
+	if c.share == durable.ByDID {
+		consumers += c.rng.IntN(3)
+	}
+	for range consumers {
+		seed := c.rng.Uint64()
+		g.Go(func() error { return c.consume(ctx, srv.URL, p, rand.New(rand.NewPCG(seed, 2))) })
+	}
 	if last {
 		c.drained(subs)
 	} else {
@@ -173,7 +183,7 @@ func (c *crashing) connected(ctx context.Context, ws *websocket.Conn, p store.Su
 	defer ws.Close()
 	defer context.AfterFunc(ctx, func() { _ = ws.Close() })()
 	var unacked []uint64
-	last := map[string]uint64{}
+	last, stalls := map[string]uint64{}, rng.IntN(6) == 0 // then it acknowledges nothing
 	for n := 20 + rng.IntN(400); n > 0; n-- {
 		_, text, err := ws.ReadMessage()
 		if err != nil {
@@ -192,7 +202,7 @@ func (c *crashing) connected(ctx context.Context, ws *websocket.Conn, p store.Su
 		if unacked = append(unacked, id); rng.IntN(10) == 0 {
 			rng.Shuffle(len(unacked), func(i, j int) { unacked[i], unacked[j] = unacked[j], unacked[i] })
 		}
-		for len(unacked) > 0 && rng.IntN(12) > 0 {
+		for len(unacked) > 0 && !stalls && rng.IntN(12) > 0 {
 			ack := unacked[0]
 			unacked = unacked[1:]
 			if rng.IntN(40) == 0 {

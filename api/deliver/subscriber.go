@@ -414,7 +414,7 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 		return "message", u.failed(policy, "InvalidRequest", err.Error())
 	case errors.Is(err, errTooLong):
 		return "message", u.failed(tooBig, "InvalidRequest", err.Error())
-	case errors.Is(err, errDropped):
+	case errors.Is(err, ErrDropped):
 		return "dropped", u.failed(policy, "NotFound", err.Error())
 	case errors.Is(err, context.Canceled):
 		return "shutdown", wsframe.AppendClose(nil, goingAway, "going away")

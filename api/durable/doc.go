@@ -11,21 +11,27 @@
 //     was hidden, is outstanding, or is in a gap that is outstanding.
 //  2. The position on disk never moves back, and never leaves out an outstanding event. An event
 //     that was acknowledged before the position was written is not sent again.
-//  3. An event that is due comes with all later outstanding events of its account, so that sending
-//     them in order keeps the order of each repository. With a new connection all are due.
+//  3. Events of an account are taken in order: an event is taken again, or released until later,
+//     with all later outstanding events of its account. What a connection has when it ends is to be
+//     sent again at once.
 //  4. A change of a filter takes effect exactly at the id that the answer names, also after a
 //     crash.
-//  5. A subscription has one connection. Once it is deleted, nothing writes its rows.
+//  5. An exclusive subscription has one connection. Once a subscription is deleted, nothing writes
+//     its rows.
+//  6. All outstanding events of an account are at one connection. They move only if it ends, or if
+//     it is stalled: it has acknowledged nothing for a retry timeout while it held events. No event
+//     is added while the account of an outstanding one is unknown.
 //
 // # Concurrency
 //
-// A Registry and its subscriptions may be used by any goroutine; only the connection calls Take,
-// Again, Due and Lost. Put and Drop are made one after the other. A subscription's saving is taken
-// before its mu.
+// A Registry and its subscriptions may be used by any goroutine; Member states which of its methods
+// are for one. Put and Drop are made one after the other. Of the members of a subscription one at a
+// time adds events (Turn). A subscription's turn and its saving are taken before its mu.
 //
 // # Files
 //
-//	registry.go      Options, Registry: all subscriptions    limits.go
+//	registry.go      Options, Registry: all subscriptions    limits.go, metrics.go
 //	subscription.go  Subscription: one of them, its rows     window.go   what is outstanding
-//	status.go        Status, Filter: as the operator sees it
+//	member.go        Member: one of its connections          choose.go   which one gets an account
+//	status.go        Status, Filter: as the operator sees it wanted.go   Wanted: what PUT asks for
 package durable

@@ -2,9 +2,11 @@ package durable
 
 // Limits of durable subscriptions. The defaults of Options bound the rest.
 const (
-	// subscriptionsMax bounds durable subscriptions. Each takes 72 KiB if 1,000 events are
+	// subscriptionsMax bounds durable subscriptions. Each takes 300 KiB if 1,000 events are
 	// outstanding, and its filter up to 1 MiB.
 	subscriptionsMax = 100
 	// nameBytesMax bounds a name, which is a label of metrics.
 	nameBytesMax = 64
+	// membersMax bounds the connections that share a subscription: each has its share of the window.
+	membersMax = 100
 )

@@ -1,14 +1,12 @@
 package durable
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +28,9 @@ type Log interface {
 	ReadLog(
 		ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error,
 	) (next uint64, err error)
+	// FirstSince returns the id of the first event kept whose time, in unix microseconds, is t or
+	// later, visible or not; Head+1 if all events are older.
+	FirstSince(t int64) (id uint64, err error)
 }
 
 // Options of New. The zero value of a field takes the default.
@@ -37,6 +38,8 @@ type Options struct {
 	// Store has the rows of the subscriptions, and Log the events. Required.
 	Store *store.Store
 	Log   Log
+	// Logger. Default: discard.
+	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
 	Registerer prometheus.Registerer
 	// WindowEvents bounds the outstanding events of a subscription. Default 1,000.
@@ -59,6 +62,9 @@ type Registry struct {
 func New(o Options) (*Registry, error) {
 	o.WindowEvents = cmp.Or(o.WindowEvents, 1000)
 	o.RetryTimeout = cmp.Or(o.RetryTimeout, time.Minute)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
@@ -80,7 +86,7 @@ func New(o Options) (*Registry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("filter of subscription %s: %w", def.Name, err)
 		}
-		r.byName[def.Name] = newSubscription(o.Store, def, f, r.window(p))
+		r.byName[def.Name] = newSubscription(o, def, f, r.window(p))
 	}
 	return r, o.Registerer.Register(r)
 }
@@ -119,37 +125,21 @@ func (r *Registry) Status(name string) (Status, error) {
 	return s.status(r.opts.Log.Head(), time.Now()), nil
 }
 
-// Start is where a new subscription begins.
-type Start struct {
-	Oldest bool   // at the oldest event kept
-	ID     uint64 // otherwise at this id; 0: at the next event
-}
-
-// ParseStart reads where a new subscription begins: "head", "oldest" or an id. Nothing
-// is the head. The error is a refusal.
-func ParseStart(text json.RawMessage) (at Start, err error) {
-	switch string(bytes.TrimSpace(text)) {
-	case "", "null", `"head"`:
-		return at, nil
-	case `"oldest"`, "0":
-		return Start{Oldest: true}, nil
-	}
-	if at.ID, err = strconv.ParseUint(string(text), 10, 64); err != nil {
-		return at, wire.Invalid(`start %s: want "head", "oldest" or an id`, wire.Echo(string(text)))
-	}
-	return at, nil
-}
-
-// Put makes a subscription, or replaces the filter of the one with that name, whose position stays.
-// It is durable on return. The new filter holds for the events from Next of the status on. made is
-// false if the subscription existed. The error is a refusal if a value is invalid.
+// Put makes a subscription, or replaces the filter and the share of the one with that name, whose
+// position stays. It is durable on return. The new filter holds for the events from Next of the
+// status on, and the new share for new connections. made is false if the subscription existed. The
+// error is a refusal if a value is invalid, or if several connections share what is to be
+// exclusive.
 func (r *Registry) Put(
-	ctx context.Context, name string, wanted Filter, at Start,
+	ctx context.Context, name string, wanted Wanted,
 ) (st Status, made bool, err error) {
-	c := wanted.config()
-	f, err := filter.CompileEvents(c)
+	def := store.Subscription{Name: name, Filter: wanted.Filter.config()}
+	f, err := filter.CompileEvents(def.Filter)
 	if err != nil {
 		return st, false, wire.Invalid("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	if def.Share, err = wanted.share(); err != nil {
+		return st, false, err
 	}
 	if err := checkName(name); err != nil {
 		return st, false, err
@@ -158,11 +148,11 @@ func (r *Registry) Put(
 	defer r.changing.Unlock()
 	s, missing := r.Find(name)
 	if missing != nil {
-		def := store.Subscription{Name: name, Filter: c, Created: time.Now().Unix()}
-		st, err = r.add(ctx, def, f, at)
+		def.Created = time.Now().Unix()
+		st, err = r.add(ctx, def, f, wanted.Start)
 		return st, err == nil, err
 	}
-	next, err := s.replace(c, f)
+	next, err := s.replace(def, f)
 	st = s.status(r.opts.Log.Head(), time.Now())
 	st.Next = next
 	return st, false, err
@@ -175,11 +165,9 @@ func (r *Registry) add(
 	if n := len(r.All()); n >= subscriptionsMax {
 		return st, wire.Invalid("there are %d subscriptions, the maximum", n)
 	}
-	p := store.SubscriptionPosition{Next: r.opts.Log.Head() + 1}
-	if at.Oldest || at.ID != 0 {
-		if p.Next, err = r.opts.Log.ReadLog(ctx, at.ID, 0, nil); err != nil {
-			return st, err
-		}
+	var p store.SubscriptionPosition
+	if p.Next, err = at.in(ctx, r.opts.Log); err != nil {
+		return st, err
 	}
 	b := r.opts.Store.NewBatch()
 	b.PutSubscription(def)
@@ -187,14 +175,14 @@ func (r *Registry) add(
 	if err := b.CommitSync(); err != nil {
 		return st, err
 	}
-	s := newSubscription(r.opts.Store, def, f, r.window(p))
+	s := newSubscription(r.opts, def, f, r.window(p))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.byName[def.Name] = s
 	return s.status(r.opts.Log.Head(), time.Now()), nil
 }
 
-// Drop deletes a subscription and ends its connection. It is durable on return. The error is a
+// Drop deletes a subscription and ends its connections. It is durable on return. The error is a
 // refusal if no subscription has the name.
 func (r *Registry) Drop(name string) error {
 	r.changing.Lock()
@@ -220,28 +208,4 @@ func checkName(name string) error {
 			wire.Echo(name), nameBytesMax)
 	}
 	return nil
-}
-
-// Describe sends no description: each subscription has metrics of its own.
-func (r *Registry) Describe(chan<- *prometheus.Desc) {}
-
-// Collect sends the metrics of all subscriptions.
-func (r *Registry) Collect(out chan<- prometheus.Metric) {
-	for _, st := range r.All() {
-		for _, m := range []struct {
-			kind       prometheus.ValueType
-			name, help string
-			value      uint64
-		}{
-			{prometheus.GaugeValue, "lag_events",
-				"Ids of the log that the subscription has not passed.", st.Lag},
-			{prometheus.GaugeValue, "outstanding_events",
-				"Events sent and not acknowledged.", uint64(st.Outstanding)},
-			{prometheus.CounterValue, "redelivered_total", "Events sent again.", st.Redelivered},
-		} {
-			name := "cistern_api_subscription_" + m.name
-			desc := prometheus.NewDesc(name, m.help, []string{"name"}, nil)
-			out <- prometheus.MustNewConstMetric(desc, m.kind, float64(m.value), st.Name)
-		}
-	}
 }

@@ -20,16 +20,20 @@ func TestDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put := func() *durable.Subscription {
+	put := func() *durable.Member {
 		t.Helper()
-		if _, made, err := r.Put(t.Context(), "a", durable.Filter{}, durable.Start{}); !made || err != nil {
+		if _, made, err := r.Put(t.Context(), "a", durable.Wanted{}); !made || err != nil {
 			t.Fatal(made, err)
 		}
 		sub, err := r.Find("a")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return sub
+		m, err := sub.Attach()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
 	}
 	old := put()
 	if err := r.Drop("a"); err != nil {
@@ -41,7 +45,7 @@ func TestDropped(t *testing.T) {
 		t.Error("the connection does not learn of it")
 	}
 	take := func(*filter.Events, int) ([]durable.Event, uint64) { return []durable.Event{{ID: 1}}, 2 }
-	old.Take(time.Now(), take)
+	old.Add(time.Now(), take)
 	if err := old.Save(); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +53,7 @@ func TestDropped(t *testing.T) {
 		t.Errorf("the position was written: %v", err)
 	}
 	put()
-	old.Take(time.Now(), take)
+	old.Add(time.Now(), take)
 	if err := old.Save(); err != nil {
 		t.Fatal(err)
 	}

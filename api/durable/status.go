@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -18,8 +19,17 @@ type Status struct {
 	Outstanding int    `json:"outstanding"` // events sent and not acknowledged
 	// how long the first of them has been outstanding, since the daemon started; null: none is
 	Oldest      *float64 `json:"oldest_outstanding_seconds"`
-	Connected   bool     `json:"connected"`
 	Redelivered uint64   `json:"redelivered"` // events sent again since the daemon started
+	// Share is Exclusive or ByDID.
+	Share string `json:"share"`
+	// Connections are the open ones, in order of number.
+	Connections []Connection `json:"connections"`
+}
+
+// Connection is an open connection of a subscription as the operator sees it.
+type Connection struct {
+	Number      int `json:"number"`      // the lowest that was free when it began
+	Outstanding int `json:"outstanding"` // events that it is to send, or the consumer to acknowledge
 }
 
 // Filter is a filter of events in JSON.
@@ -53,9 +63,13 @@ func filterOf(c filter.EventsConfig) Filter {
 func (s *Subscription) status(head uint64, now time.Time) Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Name: s.name, Filter: filterOf(s.config), Created: time.Unix(s.created, 0).UTC(),
-		Next: s.window.next, Outstanding: len(s.window.outstanding), Connected: s.open,
-		Redelivered: s.redelivered.Load()}
+	st := Status{Name: s.def.Name, Filter: filterOf(s.def.Filter),
+		Created: time.Unix(s.def.Created, 0).UTC(), Next: s.window.next,
+		Outstanding: len(s.window.outstanding), Redelivered: s.redelivered.Load(),
+		Share: cmp.Or(s.def.Share, Exclusive), Connections: []Connection{}}
+	for _, m := range s.window.members {
+		st.Connections = append(st.Connections, Connection{m.number, m.held})
+	}
 	if head >= st.Next {
 		st.Lag = head - st.Next + 1
 	}

@@ -1,36 +1,72 @@
 package durable
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
 	"cistern/store"
 )
 
-// window is what one consumer has and has not acknowledged of the log: every event before next is
-// settled, except the outstanding ones. It does no I/O, and time is an argument.
+// window is what the connections of a subscription have and have not acknowledged of the log:
+// every event before next is settled, except the outstanding ones. All outstanding events of an
+// account are at one member. It does no I/O, and time is an argument.
 type window struct {
 	next        uint64
 	outstanding []sentEvent // in rising order of id
-	most        int         // outstanding events that leave no room
+	accounts    map[string]*account
+	members     []*member // in rising order of number
+	most        int       // outstanding events that leave no room
 	retry       time.Duration
-	// early is at or before the time at which the first outstanding event is due.
+	// early is at or before the time at which the first sent event is due.
 	early time.Time
 }
 
+// state is what is to be done with an outstanding event.
+type state uint8
+
+const (
+	unknown state = iota // its account is not known: add and identify know it
+	loose                // there is no member to have it: join finds one
+	queued               // its member is to send it: take
+	sent                 // it is due at some time, unless it is settled before: expire
+)
+
 // sentEvent is an outstanding event.
 type sentEvent struct {
-	id    uint64
-	did   string    // "" until it is sent in this process
-	first time.Time // when it became outstanding in this process
-	due   time.Time // zero: at once
+	id      uint64
+	page    uint64   // the page of the log that it was added from; 0: none
+	gap     uint64   // not 0: it stands for the lost events up to this id
+	account *account // nil if unknown; a gap has one of its own
+	state   state
+	again   bool      // it was sent, or may have been before a restart
+	first   time.Time // when it became outstanding in this process
+	due     time.Time // if sent
 }
 
-// newWindow returns the window at a position. Its outstanding events are due at once.
+// account is an account with outstanding events.
+type account struct {
+	did         string
+	member      *member // nil if there is none
+	outstanding int
+	wait        time.Time // not zero: released events are due then, and new ones behind them
+}
+
+// member is one of the connections that share the window.
+type member struct {
+	number int
+	held   int       // outstanding events of its accounts
+	queue  []uint64  // the queued ones, in rising order
+	active time.Time // when it last acknowledged something, or began to hold events
+	// stalled means that it is to get no events that another member can have: relieve.
+	stalled bool
+}
+
+// newWindow returns the window at a position. The accounts of its outstanding events are unknown.
 func newWindow(p store.SubscriptionPosition, most int, retry time.Duration, now time.Time) *window {
-	w := &window{next: p.Next, most: most, retry: retry}
+	w := &window{next: p.Next, most: most, retry: retry, accounts: map[string]*account{}}
 	for _, id := range p.Outstanding {
-		w.outstanding = append(w.outstanding, sentEvent{id: id, first: now})
+		w.outstanding = append(w.outstanding, sentEvent{id: id, again: true, first: now})
 	}
 	return w
 }
@@ -44,38 +80,200 @@ func (w *window) position() store.SubscriptionPosition {
 	return p
 }
 
-// restart makes all outstanding events due at once, for a new connection.
-func (w *window) restart() {
-	for i := range w.outstanding {
-		w.outstanding[i].due = time.Time{}
-	}
-	w.early = time.Time{}
-}
-
 // room returns how many events may become outstanding.
 func (w *window) room() int { return max(0, w.most-len(w.outstanding)) }
 
 // pass moves next forward, past events that the consumer does not want.
 func (w *window) pass(next uint64) { w.next = max(w.next, next) }
 
-// sent makes the event with that id outstanding. The id is next or higher.
-func (w *window) sent(id uint64, did string, now time.Time) {
-	e := sentEvent{id: id, did: did, first: now, due: now.Add(w.retry)}
-	if len(w.outstanding) == 0 || e.due.Before(w.early) {
-		w.early = e.due
+// join adds a member, which gets the lowest number that is free, so that a connection that comes
+// back gets the accounts that it had. Loose events are queued. Accounts with outstanding events
+// stay where they are.
+func (w *window) join(now time.Time) *member {
+	number := 1
+	for _, m := range w.members {
+		if m.number != number {
+			break
+		}
+		number++
 	}
-	w.outstanding = append(w.outstanding, e)
-	w.next = id + 1
+	m := &member{number: number, active: now}
+	w.members = slices.Insert(w.members, number-1, m)
+	w.assign(now)
+	return m
 }
 
-// again restarts the time of an event that is being sent again. It reports whether the event is
-// still outstanding; otherwise it must not be sent.
-func (w *window) again(id uint64, did string, now time.Time) bool {
+// leave removes a member. What it holds is queued at other members, or loose without any.
+func (w *window) leave(m *member, now time.Time) {
+	w.members = slices.DeleteFunc(w.members, func(o *member) bool { return o == m })
+	w.loosen(func(a *account) bool { return a.member == m })
+	w.assign(now)
+}
+
+// loosen makes the events of some accounts loose. assign must follow.
+func (w *window) loosen(which func(*account) bool) {
+	for i := range w.outstanding {
+		e := &w.outstanding[i]
+		if e.account == nil || e.state == loose || !which(e.account) {
+			continue
+		}
+		w.unqueue(e)
+		e.state = loose
+		e.account.member.held--
+	}
+	for i := range w.outstanding {
+		if e := &w.outstanding[i]; e.state == loose {
+			e.account.member, e.account.wait = nil, time.Time{}
+		}
+	}
+}
+
+// assign queues loose events, those of an account at one member.
+func (w *window) assign(now time.Time) {
+	if len(w.members) == 0 {
+		return
+	}
+	for i := range w.outstanding {
+		if e := &w.outstanding[i]; e.state == loose {
+			w.hold(e, now)
+			w.enqueue(e)
+		}
+	}
+}
+
+// hold gives a new or loose event to the member of its account, which it chooses if there is none.
+// There is a member.
+func (w *window) hold(e *sentEvent, now time.Time) {
+	a := e.account
+	if a.member == nil {
+		a.member = choose(w.members, a.did, w.most)
+	}
+	if a.member.held == 0 {
+		a.member.active = now
+	}
+	a.member.held++
+}
+
+// enqueue queues an event at the member that holds it.
+func (w *window) enqueue(e *sentEvent) {
+	m := e.account.member
+	e.state = queued
+	if n := len(m.queue); n == 0 || m.queue[n-1] < e.id {
+		m.queue = append(m.queue, e.id)
+		return
+	}
+	at, _ := slices.BinarySearch(m.queue, e.id)
+	m.queue = slices.Insert(m.queue, at, e.id)
+}
+
+// unqueue takes an event out of the queue that it is in, if any. The caller sets another state.
+func (w *window) unqueue(e *sentEvent) {
+	if e.state == queued {
+		m := e.account.member
+		at, _ := slices.BinarySearch(m.queue, e.id)
+		m.queue = slices.Delete(m.queue, at, at+1)
+	}
+}
+
+// add makes an event outstanding, and queues it. Its id is next or higher. An account that waits
+// (release) has it wait too.
+func (w *window) add(ev Event, page uint64, now time.Time) {
+	w.outstanding = append(w.outstanding, sentEvent{id: ev.ID, page: page, first: now})
+	w.next = ev.ID + 1
+	w.identify(ev.ID, ev.DID, now)
+}
+
+// unknown returns the events whose accounts are not known, in rising order.
+func (w *window) unknown() (ids []uint64) {
+	for i := range w.outstanding {
+		if e := &w.outstanding[i]; e.state == unknown {
+			ids = append(ids, e.id)
+		}
+	}
+	return ids
+}
+
+// identify states the account of an unknown event, which is then queued, or loose without a member.
+// Events of an account must be identified in rising order.
+func (w *window) identify(id uint64, did string, now time.Time) {
 	i, ok := w.find(id)
-	if ok {
-		w.outstanding[i].did, w.outstanding[i].due = did, now.Add(w.retry)
+	if !ok || w.outstanding[i].state != unknown {
+		return
+	}
+	e := &w.outstanding[i]
+	a := w.accounts[did]
+	if a == nil {
+		a = &account{did: did}
+		w.accounts[did] = a
+	}
+	e.account, e.state = a, loose
+	a.outstanding++
+	if len(w.members) == 0 {
+		return
+	}
+	w.hold(e, now)
+	if a.wait.IsZero() {
+		w.enqueue(e)
+	} else {
+		w.wait(e, a.wait)
+	}
+}
+
+// wait makes an event due at a time.
+func (w *window) wait(e *sentEvent, at time.Time) {
+	w.unqueue(e)
+	e.state, e.due = sent, at
+	if w.early.IsZero() || at.Before(w.early) {
+		w.early = at
+	}
+}
+
+// take takes up to most events out of the queue of a member, which is about to send them. They are
+// due after the retry timeout.
+func (w *window) take(m *member, most int, now time.Time) []Item {
+	n := min(most, len(m.queue))
+	items := make([]Item, 0, n)
+	for _, id := range m.queue[:n] {
+		i, _ := w.find(id)
+		e := &w.outstanding[i]
+		items = append(items, Item{ID: id, Page: e.page, Gap: e.gap, Again: e.again})
+		e.state, e.again = sent, true
+		e.due = now.Add(w.retry)
+	}
+	m.queue = slices.Delete(m.queue, 0, n)
+	if n > 0 && (w.early.IsZero() || now.Add(w.retry).Before(w.early)) {
+		w.early = now.Add(w.retry)
+	}
+	return items
+}
+
+// back queues an event that a member has taken and not sent.
+func (w *window) back(m *member, id uint64) {
+	if i, ok := w.find(id); ok && w.at(i, m) {
+		w.enqueue(&w.outstanding[i])
+	}
+}
+
+// again restarts the time of an event that a member has taken. It reports whether the event is
+// still outstanding there; otherwise it must not be sent.
+func (w *window) again(m *member, id uint64, now time.Time) bool {
+	i, ok := w.find(id)
+	if ok = ok && w.at(i, m); ok {
+		w.outstanding[i].due = now.Add(w.retry)
 	}
 	return ok
+}
+
+// at reports whether a member has taken an event from its queue.
+func (w *window) at(i int, m *member) bool {
+	e := &w.outstanding[i]
+	return e.state == sent && e.account.member == m
+}
+
+// acknowledge settles an event that a member acknowledges, whichever member has it.
+func (w *window) acknowledge(m *member, id uint64, now time.Time) (changed bool) {
+	m.active, m.stalled = now, false
+	return w.settle(id)
 }
 
 // settle makes an event not outstanding: it was acknowledged, or is no longer to be sent. An id
@@ -83,71 +281,129 @@ func (w *window) again(id uint64, did string, now time.Time) bool {
 func (w *window) settle(id uint64) (changed bool) {
 	i, ok := w.find(id)
 	if ok {
+		w.drop(i)
 		w.outstanding = slices.Delete(w.outstanding, i, i+1)
 	}
 	return ok
 }
 
-func (w *window) find(id uint64) (at int, ok bool) {
-	return slices.BinarySearchFunc(w.outstanding, id, func(e sentEvent, id uint64) int {
-		switch {
-		case e.id < id:
-			return -1
-		case e.id > id:
-			return 1
-		}
-		return 0
-	})
+// drop ends what queue, member and account know of an event. The caller deletes it.
+func (w *window) drop(i int) {
+	e := &w.outstanding[i]
+	if e.state == unknown {
+		return
+	}
+	w.unqueue(e)
+	a := e.account
+	if a.member != nil {
+		a.member.held--
+	}
+	if a.outstanding--; a.outstanding == 0 && e.gap == 0 {
+		delete(w.accounts, a.did)
+	}
 }
 
-// due returns the events to send again, in rising order of id: each event that was not acknowledged
-// in time, and all later events of its account, so that the order of each repository is kept.
-func (w *window) due(now time.Time) (ids []uint64) {
-	if len(w.outstanding) == 0 || now.Before(w.early) {
-		return nil
-	}
-	late := map[string]bool{}
-	for i := range w.outstanding {
-		e := &w.outstanding[i]
-		if e.due.After(now) && (e.did == "" || !late[e.did]) {
+// release makes events that a member has taken due at a time, with all later events of their
+// accounts, also those that are added until then.
+func (w *window) release(m *member, ids []uint64, at time.Time) {
+	from := map[*account]uint64{}
+	for _, id := range ids {
+		i, ok := w.find(id)
+		if !ok || !w.at(i, m) {
 			continue
 		}
-		late[e.did] = true
-		ids = append(ids, e.id)
-	}
-	if len(ids) == 0 { // early was too early
-		w.early = w.outstanding[0].due
-		for i := range w.outstanding {
-			if e := &w.outstanding[i]; e.due.Before(w.early) {
-				w.early = e.due
-			}
+		a := w.outstanding[i].account
+		if first, ok := from[a]; !ok || id < first {
+			from[a] = id
+		}
+		if a.wait.Before(at) { // otherwise earlier events of it wait for longer
+			a.wait = at
 		}
 	}
-	return ids
+	for i := range w.outstanding {
+		e := &w.outstanding[i]
+		if first, ok := from[e.account]; ok && e.id >= first {
+			w.wait(e, e.account.wait)
+		}
+	}
 }
 
-// alarm returns when due is to be called again; ok is false if nothing is outstanding.
-func (w *window) alarm() (at time.Time, ok bool) { return w.early, len(w.outstanding) > 0 }
+func (w *window) find(id uint64) (at int, ok bool) {
+	return slices.BinarySearchFunc(w.outstanding, id, byID)
+}
 
-// lost gives up what is before tail, which the log no longer has. It returns the first id of the
-// gap, which is outstanding in place of all of it. ok is false if nothing is lost.
-func (w *window) lost(tail uint64, now time.Time) (from uint64, ok bool) {
+func byID(e sentEvent, id uint64) int { return cmp.Compare(e.id, id) }
+
+// expire queues the events that are due: each event that was not acknowledged in time, and all
+// later events of its account, so that the order of each repository is kept. It reports whether
+// any member may have more to send.
+func (w *window) expire(now time.Time) (changed bool) {
+	changed = w.relieve(now)
+	if w.early.IsZero() || now.Before(w.early) {
+		return changed
+	}
+	late := map[*account]bool{}
+	w.early = time.Time{}
+	for i := range w.outstanding {
+		e := &w.outstanding[i]
+		switch {
+		case e.state != sent:
+		case !e.due.After(now) || late[e.account]:
+			late[e.account], changed = true, true
+			e.account.wait = time.Time{}
+			w.enqueue(e)
+		case w.early.IsZero() || e.due.Before(w.early):
+			w.early = e.due
+		}
+	}
+	return changed
+}
+
+// relieve gives what stalled members hold to others, if there are others. A member that has
+// acknowledged nothing for a retry timeout while it held events is stalled until it acknowledges
+// something.
+func (w *window) relieve(now time.Time) (changed bool) {
+	able, holding := false, false
+	for _, m := range w.members {
+		m.stalled = m.stalled || m.held > 0 && now.Sub(m.active) >= w.retry
+		able = able || !m.stalled
+		holding = holding || m.stalled && m.held > 0
+	}
+	if !able || !holding {
+		return false
+	}
+	w.loosen(func(a *account) bool { return a.member.stalled })
+	w.assign(now)
+	return true
+}
+
+// lost gives up what is before tail, which the log no longer has. A gap is queued at a member in
+// place of all of it but former gaps, which keep their ids and extent: the acknowledgement of one
+// may be on its way. It reports whether anything is lost.
+func (w *window) lost(m *member, tail uint64, now time.Time) bool {
 	n, _ := w.find(tail)
-	switch {
-	case n > 0:
-		from = w.outstanding[0].id
-	case w.next < tail:
-		from = w.next
-	default:
-		return 0, false
+	gap := sentEvent{id: w.next, gap: tail - 1, first: now}
+	kept := w.outstanding[:0:0]
+	for i := range n {
+		if e := w.outstanding[i]; e.gap != 0 {
+			kept = append(kept, e)
+			continue
+		}
+		if e := &w.outstanding[i]; e.id < gap.id {
+			gap.id, gap.first = e.id, e.first
+		}
+		w.drop(i)
 	}
-	gap := sentEvent{id: from, first: now, due: now.Add(w.retry)}
-	if n > 0 {
-		gap.first = w.outstanding[0].first
+	if gap.id >= tail {
+		return false
 	}
-	w.outstanding = slices.Replace(w.outstanding, 0, n, gap)
+	gap.account = &account{member: m, outstanding: 1}
+	at, _ := slices.BinarySearchFunc(kept, gap.id, byID)
+	w.outstanding = slices.Replace(w.outstanding, 0, n, slices.Insert(kept, at, gap)...)
 	w.next = max(w.next, tail)
-	return from, true
+	w.hold(&w.outstanding[at], now)
+	w.enqueue(&w.outstanding[at])
+	return true
 }
 
 // oldest returns when the first outstanding event became outstanding; ok is false if none is.

@@ -2,6 +2,7 @@ package durable_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -9,151 +10,494 @@ import (
 
 	"cistern/api/durable"
 	"cistern/store"
+	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
 )
 
+// retryTicks is the retry timeout of the model, and a tick a second.
+const retryTicks = 5
+
+func at(tick int) time.Time { return time.Unix(int64(1000+tick), 0) }
+
 // naive is what a window is to do, by one entry for each id.
 type naive struct {
-	next uint64
-	sent map[uint64]*naiveEvent // outstanding
+	t    *testing.T
+	rng  *rand.Rand
+	w    durable.Window
+	most int
+	now  int
+
+	next, tail uint64
+	events     map[uint64]*naiveEvent // outstanding
+	did        map[uint64]string      // of every event that was ever added
+	waits      map[string]int         // accounts with released events
+	members    []*naiveMember
+	finished   map[uint64]bool // acknowledged, or lost
 }
 
 type naiveEvent struct {
-	did string
-	due int
+	did     string // "" of a gap
+	gap     bool
+	unknown bool
+	queued  bool
+	due     int
+	holder  int // number of a member as last seen
 }
 
-func (n *naive) ids() (ids []uint64) {
-	for id := uint64(0); id < n.next; id++ {
-		if n.sent[id] != nil {
-			ids = append(ids, id)
-		}
-	}
-	return ids
+type naiveMember struct {
+	durable.WindowMember
+	seen    map[uint64]bool // what was delivered to it
+	active  int             // when it last acknowledged, or began to hold events
+	held    int             // as last seen
+	stalled bool
 }
 
-// due returns every outstanding event that is late, or behind a late one of its account.
-func (n *naive) due(now int) (ids []uint64) {
-	for _, id := range n.ids() {
-		for _, before := range n.ids() {
-			late := n.sent[before].due <= now && (before == id || n.sent[before].did == n.sent[id].did && n.sent[id].did != "")
-			if before <= id && late {
-				ids = append(ids, id)
-				break
-			}
-		}
-	}
-	return ids
-}
-
-func (n *naive) lost(tail uint64, due int) (from uint64, ok bool) {
-	from = n.next
-	for _, id := range n.ids() {
-		if id < tail {
-			from = min(from, id)
-			delete(n.sent, id)
-		}
-	}
-	if from >= tail {
-		return 0, false
-	}
-	n.next = max(n.next, tail)
-	n.sent[from] = &naiveEvent{due: due}
-	return from, true
-}
-
-// TestWindowModel compares a window with the naive one over random calls, with restarts.
+// TestWindowModel compares a window with the naive one over random calls: connections come and go,
+// acknowledge in any order, or not at all, release, and restart.
 func TestWindowModel(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	for range 300 {
-		windowModel(t, rng)
+	for range storetest.Seeds(300) {
+		n := &naive{t: t, rng: rng, most: 1 + rng.IntN(12), next: 1 + uint64(rng.IntN(3)),
+			events: map[uint64]*naiveEvent{}, did: map[uint64]string{}, waits: map[string]int{},
+			finished: map[uint64]bool{}}
+		n.restart()
+		for range 300 {
+			n.step()
+			n.compare()
+			if t.Failed() {
+				return
+			}
+		}
+		n.drain()
 	}
 }
 
-func windowModel(t *testing.T, rng *rand.Rand) {
-	t.Helper()
-	const retry = 5
-	most, now, tail := 1+rng.IntN(12), 0, uint64(0)
-	at := func(tick int) time.Time { return time.Unix(int64(tick), 0) }
-	n := naive{next: 1 + uint64(rng.IntN(3)), sent: map[uint64]*naiveEvent{}}
-	w := durable.NewWindow(store.SubscriptionPosition{Next: n.next}, most, retry*time.Second, at(now))
-	for range 200 {
-		switch rng.IntN(10) {
-		case 0, 1:
-			if w.Room() > 0 {
-				id, did := n.next+uint64(rng.IntN(3)), fmt.Sprint("did", rng.IntN(3))
-				w.Sent(id, did, at(now))
-				n.sent[id], n.next = &naiveEvent{did, now + retry}, id+1
-			}
-		case 2, 3: // in any order, again, and of what was never sent
-			id := uint64(rng.IntN(int(n.next) + 2))
-			if known := n.sent[id] != nil; w.Settle(id) != known {
-				t.Fatalf("settling %d: outstanding is %t", id, known)
-			}
-			delete(n.sent, id)
-		case 4:
-			now += rng.IntN(retry)
-		case 5, 6:
-			windowDue(t, rng, w, &n, now, retry)
-		case 7:
-			id := n.next + uint64(rng.IntN(3))
-			w.Pass(id - 1) // never backwards
-			w.Pass(id)
+func (n *naive) ids() []uint64 { return slices.Sorted(maps.Keys(n.events)) }
+
+func (n *naive) restart() {
+	p := store.SubscriptionPosition{Next: n.next, Outstanding: n.ids()}
+	n.w = durable.NewWindow(p, n.most, retryTicks*time.Second, at(n.now))
+	n.members, n.waits = nil, map[string]int{}
+	for _, e := range n.events {
+		*e = naiveEvent{did: e.did, gap: e.gap, unknown: true}
+	}
+}
+
+func (n *naive) step() {
+	switch n.rng.IntN(16) {
+	case 0, 1, 2, 3:
+		n.add()
+	case 4, 5, 6:
+		n.acknowledge()
+	case 7:
+		n.now += n.rng.IntN(retryTicks)
+	case 8, 9:
+		n.expire()
+	case 10:
+		n.comeOrGo()
+	case 11, 12, 13:
+		if m := n.any(); m != nil {
+			n.take(m, n.rng.IntN(4))
+		}
+	case 14:
+		n.release()
+	case 15:
+		switch n.rng.IntN(6) {
+		case 0:
+			n.restart()
+		case 1, 2:
+			n.lose()
+		case 3:
+			id := n.next + uint64(n.rng.IntN(3))
+			n.w.Pass(id - 1) // never backwards
+			n.w.Pass(id)
 			n.next = id
-		case 8:
-			if rng.IntN(3) == 0 {
-				w.Restart()
-				for _, e := range n.sent {
-					e.due = 0
-				}
-			}
-		case 9:
-			if rng.IntN(3) > 0 {
-				tail = max(tail, uint64(rng.IntN(int(n.next)+3)))
-				from, ok := w.Lost(tail, at(now))
-				if f, o := n.lost(tail, now+retry); f != from || o != ok {
-					t.Fatalf("lost before %d from %d, %t; want %d, %t", tail, from, ok, f, o)
-				}
-				break
-			}
-			w = durable.NewWindow(w.Position(), most, retry*time.Second, at(now))
-			for _, e := range n.sent {
-				e.did, e.due = "", 0
-			}
-		}
-		if d := cmp.Diff(store.SubscriptionPosition{Next: n.next, Outstanding: n.ids()}, w.Position()); d != "" {
-			t.Fatal(d)
-		}
-		if got, want := w.Room(), max(0, most-len(n.sent)); got != want {
-			t.Fatalf("room %d, want %d", got, want)
+		default:
+			n.back()
 		}
 	}
 }
 
-// windowDue compares what is due, and sends some of it again.
-func windowDue(t *testing.T, rng *rand.Rand, w durable.Window, n *naive, now, retry int) {
-	t.Helper()
-	want := n.due(now)
-	if alarm, ok := w.Alarm(); ok != (len(n.sent) > 0) || len(want) > 0 && alarm.After(time.Unix(int64(now), 0)) {
-		t.Fatalf("alarm at %s, %t while %d are due", alarm, ok, want)
+// any returns a random member, nil if there is none.
+func (n *naive) any() *naiveMember {
+	if len(n.members) == 0 {
+		return nil
 	}
-	got := w.Due(time.Unix(int64(now), 0))
-	if !slices.Equal(got, want) {
-		t.Fatalf("due %d, want %d", got, want)
+	return n.members[n.rng.IntN(len(n.members))]
+}
+
+// queue is what add and identify do with an event.
+func (n *naive) queue(id uint64) {
+	e := n.events[id]
+	e.unknown, e.queued = false, len(n.members) > 0
+	if due, ok := n.waits[e.did]; ok && e.queued {
+		e.queued, e.due = false, due
 	}
-	for _, id := range got[:rng.IntN(len(got)+1)] {
-		did := n.sent[id].did
-		if did == "" {
-			did = fmt.Sprint("did", rng.IntN(3))
+}
+
+// add adds an event, or states the account of one.
+func (n *naive) add() {
+	if unknown := n.w.Unknown(); len(unknown) > 0 {
+		id := unknown[0]
+		e := n.events[id]
+		switch {
+		case e == nil || !e.unknown:
+			n.t.Fatalf("%d is unknown: %+v", id, e)
+		case e.gap: // it is below the tail, so that it cannot be read
+			if m := n.any(); m != nil {
+				n.loseAt(m, n.tail)
+			}
+		default:
+			n.w.Identify(id, e.did, at(n.now))
+			n.queue(id)
 		}
-		w.Again(id, did, time.Unix(int64(now), 0))
-		n.sent[id] = &naiveEvent{did, now + retry}
+		return
 	}
-	if w.Again(n.next, "did1", time.Unix(0, 0)) {
-		t.Fatal("an event that was not sent is sent again")
+	if m := n.any(); m == nil || n.w.Room() == 0 {
+		return // only members add events
+	}
+	id, did := n.next+uint64(n.rng.IntN(3)), fmt.Sprint("did", n.rng.IntN(5))
+	n.w.Add(id, did, at(n.now))
+	n.events[id], n.next, n.did[id] = &naiveEvent{did: did}, id+1, did
+	n.queue(id)
+}
+
+// acknowledge settles an event in any order, again, or one that was never sent.
+func (n *naive) acknowledge() {
+	id := uint64(n.rng.IntN(int(n.next) + 2))
+	if ids := n.ids(); len(ids) > 0 && n.rng.IntN(4) > 0 {
+		id = ids[n.rng.IntN(len(ids))]
+	}
+	known, settled := n.events[id] != nil, false
+	if m := n.any(); m != nil {
+		settled = n.w.Acknowledge(m.WindowMember, id, at(n.now))
+		m.active, m.stalled = n.now, false
+	} else {
+		settled = n.w.Settle(id)
+	}
+	if settled != known {
+		n.t.Fatalf("settling %d: outstanding is %t", id, known)
+	}
+	delete(n.events, id)
+	n.finished[id] = true
+	n.forget()
+}
+
+// forget ends the waits of accounts without outstanding events.
+func (n *naive) forget() {
+	for did := range n.waits {
+		if !slices.ContainsFunc(n.ids(), func(id uint64) bool { return n.events[id].did == did && !n.events[id].unknown }) {
+			delete(n.waits, did)
+		}
+	}
+}
+
+// expire queues every event that is late, or behind a late one of its account. What stalled members
+// hold moves to others.
+func (n *naive) expire() {
+	able, relieved := false, false
+	for _, m := range n.members {
+		able = able || !m.idle(n.now)
+	}
+	for _, m := range n.members {
+		if !able || !m.idle(n.now) || m.Held() == 0 {
+			continue
+		}
+		relieved = true
+		for _, e := range n.events {
+			if e.holder == m.Number() && !e.unknown {
+				e.queued, e.holder = true, -1 // another member that is not idle
+				delete(n.waits, e.did)
+			}
+		}
+	}
+	late := map[string]bool{}
+	for _, id := range n.ids() {
+		e := n.events[id]
+		if !e.unknown && !e.queued && e.holder > 0 && (e.due <= n.now || late[n.account(id)]) {
+			late[n.account(id)], e.queued = true, true
+			delete(n.waits, e.did)
+		}
+	}
+	changed := n.w.Expire(at(n.now))
+	if changed != (relieved || len(late) > 0) {
+		n.t.Fatalf("expire: %t, relieved %t, %v are late", changed, relieved, late)
+	}
+	for _, m := range n.members {
+		if m.Stalled() != m.idle(n.now) || m.Stalled() && able && m.Held() > 0 {
+			n.t.Fatalf("member %d is stalled: %t, and holds %d", m.Number(), m.Stalled(), m.Held())
+		}
+	}
+}
+
+// idle reports whether a member has acknowledged nothing for long while it held events. It is called
+// before the window changes what the member holds.
+func (m *naiveMember) idle(now int) bool {
+	m.stalled = m.stalled || m.held > 0 && now-m.active >= retryTicks
+	return m.stalled
+}
+
+// account names the account of an event; each gap has its own.
+func (n *naive) account(id uint64) string {
+	if e := n.events[id]; !e.gap {
+		return e.did
+	}
+	return fmt.Sprint("gap ", id)
+}
+
+func (n *naive) comeOrGo() {
+	if n.rng.IntN(2) == 0 && len(n.members) < 4 {
+		m := &naiveMember{WindowMember: n.w.Join(at(n.now)), seen: map[uint64]bool{}, active: n.now}
+		if slices.ContainsFunc(n.members, func(o *naiveMember) bool { return o.Number() == m.Number() }) {
+			n.t.Fatalf("two members have number %d", m.Number())
+		}
+		n.members = append(n.members, m)
+		for _, e := range n.events {
+			if !e.unknown && e.holder == 0 {
+				e.queued = true
+			}
+		}
+		return
+	}
+	m := n.any()
+	if m == nil {
+		return
+	}
+	n.members = slices.DeleteFunc(n.members, func(o *naiveMember) bool { return o == m })
+	n.w.Leave(m.WindowMember, at(n.now))
+	for _, e := range n.events {
+		if e.holder == m.Number() && !e.unknown {
+			e.queued, e.holder = len(n.members) > 0, 0 // whichever other member
+			delete(n.waits, e.did)
+		}
+	}
+}
+
+// take delivers events to a member.
+func (n *naive) take(m *naiveMember, most int) {
+	var want []uint64
+	for _, id := range n.ids() {
+		if e := n.events[id]; e.queued && e.holder == m.Number() && len(want) < most {
+			want = append(want, id)
+		}
+	}
+	got := []uint64(nil)
+	for _, it := range n.w.Take(m.WindowMember, most, at(n.now)) {
+		got = append(got, it.ID)
+		e := n.events[it.ID]
+		if e == nil || (it.Gap != 0) != e.gap {
+			n.t.Fatalf("member %d gets %+v: %+v", m.Number(), it, e)
+		}
+		n.inOrder(m, it.ID)
+		e.queued, e.due = false, n.now+retryTicks
+		if !n.w.Again(m.WindowMember, it.ID, at(n.now)) {
+			n.t.Fatalf("%d is not to be sent", it.ID)
+		}
+		m.seen[it.ID] = true
+	}
+	if !slices.Equal(got, want) {
+		n.t.Fatalf("member %d takes %d, want %d", m.Number(), got, want)
+	}
+	for _, id := range []uint64{n.next, n.next + 1} {
+		if n.w.Again(m.WindowMember, id, at(n.now)) {
+			n.t.Fatal("an event that was not taken is sent")
+		}
+	}
+}
+
+// inOrder checks that every earlier outstanding event of the account was delivered to the same
+// member, and does not wait.
+func (n *naive) inOrder(m *naiveMember, id uint64) {
+	for _, before := range n.ids() {
+		e := n.events[before]
+		if before >= id || e.gap || n.events[id].gap || e.did != n.events[id].did {
+			continue
+		}
+		if _, waits := n.waits[e.did]; !m.seen[before] || waits || e.holder != m.Number() {
+			n.t.Fatalf("member %d gets %d, and has not had %d of the same account", m.Number(), id, before)
+		}
+	}
+}
+
+// release has some events that a member took sent again later.
+func (n *naive) release() {
+	m := n.any()
+	if m == nil {
+		return
+	}
+	var ids []uint64
+	until, from := n.now+1+n.rng.IntN(2*retryTicks), map[string]uint64{}
+	for _, id := range n.ids() {
+		if e := n.events[id]; !e.gap && !e.queued && !e.unknown && e.holder == m.Number() && n.rng.IntN(2) == 0 {
+			ids = append(ids, id)
+			n.waits[e.did] = max(n.waits[e.did], until)
+			if _, ok := from[e.did]; !ok {
+				from[e.did] = id
+			}
+		}
+	}
+	for id, e := range n.events {
+		if first, ok := from[e.did]; ok && !e.gap && id >= first {
+			e.queued, e.due = false, n.waits[e.did]
+		}
+	}
+	n.rng.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	n.w.Release(m.WindowMember, ids, at(until))
+}
+
+// back gives back the last event that a member has taken.
+func (n *naive) back() {
+	m := n.any()
+	if m == nil {
+		return
+	}
+	ids := n.ids()
+	slices.Reverse(ids)
+	blocked := map[string]bool{} // a later event has been sent, or waits
+	for _, id := range ids {
+		e := n.events[id]
+		if _, waits := n.waits[e.did]; e.unknown || e.queued || waits || e.holder != m.Number() || blocked[e.did] {
+			blocked[e.did] = blocked[e.did] || !e.queued
+			continue
+		}
+		n.w.Back(m.WindowMember, id)
+		e.queued = true
+		return
+	}
+}
+
+func (n *naive) lose() {
+	if m := n.any(); m != nil {
+		n.loseAt(m, max(n.tail, uint64(n.rng.IntN(int(n.next)+3))))
+	}
+}
+
+func (n *naive) loseAt(m *naiveMember, tail uint64) {
+	from, keeps := n.next, false
+	for _, id := range n.ids() {
+		e := n.events[id]
+		gone := id < tail && (!e.gap || e.unknown)
+		keeps = keeps || !gone && e.holder == m.Number()
+		if gone {
+			from = min(from, id)
+			n.finished[id] = true
+			delete(n.events, id)
+		}
+	}
+	lost := from < tail
+	if got := n.w.Lost(m.WindowMember, tail, at(n.now)); got != lost {
+		n.t.Fatalf("lost before %d: %t, want %t (next %d, %v)", tail, got, lost, n.next, n.ids())
+	}
+	n.tail = max(n.tail, tail)
+	if !lost {
+		return
+	}
+	n.forget()
+	for id := range n.did {
+		n.finished[id] = n.finished[id] || id < tail
+	}
+	if !keeps {
+		m.active = n.now // it holds nothing before it gets the gap
+	}
+	n.next = max(n.next, tail)
+	n.events[from] = &naiveEvent{gap: true, queued: true, holder: m.Number()}
+}
+
+// compare compares both, and checks that an account is at one member, and stays there.
+func (n *naive) compare() {
+	t := n.t
+	t.Helper()
+	want := store.SubscriptionPosition{Next: n.next}
+	if len(n.events) > 0 {
+		want.Outstanding = n.ids()
+	}
+	if d := cmp.Diff(want, n.w.Position()); d != "" {
+		t.Fatal(d)
+	}
+	if got, want := n.w.Room(), max(0, n.most-len(n.events)); got != want {
+		t.Fatalf("room %d, want %d", got, want)
+	}
+	holders, numbers, byDID := n.w.Holders(), map[int]int{}, map[string]int{}
+	for _, id := range n.ids() {
+		e, at := n.events[id], holders[id]
+		if _, known := holders[id]; known == e.unknown {
+			t.Fatalf("%d: %+v", id, e)
+		}
+		if !e.unknown && e.holder > 0 && e.holder != at {
+			t.Fatalf("%d moves from member %d to %d", id, e.holder, at)
+		}
+		if e.holder = at; e.unknown {
+			continue
+		}
+		numbers[at]++
+		if (at == 0) != (len(n.members) == 0) {
+			t.Fatalf("%d is at member %d of %d", id, at, len(n.members))
+		}
+		if !e.gap {
+			if other, ok := byDID[e.did]; ok && other != at {
+				t.Fatalf("%s is at members %d and %d", e.did, at, other)
+			}
+			byDID[e.did] = at
+		}
+	}
+	if len(byDID) != n.w.Accounts() {
+		t.Fatalf("%d accounts are kept, of %v", n.w.Accounts(), byDID)
+	}
+	for _, m := range n.members {
+		if m.held == 0 && m.Held() > 0 {
+			m.active = n.now
+		}
+		if m.held = m.Held(); m.held != numbers[m.Number()] {
+			t.Fatalf("member %d holds %d, want %d", m.Number(), m.Held(), numbers[m.Number()])
+		}
+		var queue []uint64
+		for _, id := range n.ids() {
+			if e := n.events[id]; e.queued && e.holder == m.Number() {
+				queue = append(queue, id)
+			}
+		}
+		if !slices.Equal(queue, m.Queue()) {
+			t.Fatalf("queue of member %d is %d, want %d", m.Number(), m.Queue(), queue)
+		}
+	}
+}
+
+// drain acknowledges until nothing is left, and checks that nothing was forgotten.
+func (n *naive) drain() {
+	for len(n.members) == 0 {
+		n.comeOrGo()
+		n.compare()
+	}
+	for tries := 0; len(n.events) > 0; tries++ {
+		if tries > 1000 {
+			n.t.Fatalf("%d are never sent", n.ids())
+		}
+		if len(n.w.Unknown()) > 0 {
+			n.add()
+			n.compare()
+		}
+		n.now++
+		n.expire()
+		n.compare()
+		m := n.any()
+		n.take(m, n.most)
+		for id := range m.seen {
+			m.active, m.stalled = n.now, false
+			if n.w.Acknowledge(m.WindowMember, id, at(n.now)) {
+				delete(n.events, id)
+				n.finished[id] = true
+			}
+		}
+		n.forget()
+		n.compare()
+	}
+	for id := range n.did {
+		if !n.finished[id] {
+			n.t.Fatalf("%d was neither acknowledged nor lost", id)
+		}
 	}
 }

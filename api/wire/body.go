@@ -33,7 +33,11 @@ func ReadObject(w http.ResponseWriter, r *http.Request, most int64, v any) error
 // objectError describes what is wrong with an object.
 func objectError(err error) error {
 	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
+	var refusal *Refusal // of a value that reads itself
+	switch {
+	case errors.As(err, &refusal):
+		return err
+	case errors.As(err, &wrong):
 		return Invalid("%s is a %s: want a %s", wrong.Field, wrong.Value, wrong.Type)
 	}
 	return Invalid("the body is invalid: %s", strings.TrimPrefix(err.Error(), "json: "))

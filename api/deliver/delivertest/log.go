@@ -174,3 +174,10 @@ func BlownUp(size int) []byte {
 	head := []byte{0xa1, 0x61, 'a', 0x9a, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}
 	return append(head, bytes.Repeat([]byte{0x40}, size)...)
 }
+
+// DID returns the account of an event, visible or not.
+func (l *Log) DID(id uint64) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.events[id-1].DID
+}

@@ -1,0 +1,345 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"cistern/api/deliver/format"
+	"cistern/api/durable"
+	"cistern/filter"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ErrDropped means that a subscription was deleted.
+var ErrDropped = errors.New("the subscription was deleted")
+
+// Feed is what a member of a durable subscription has to send, for any transport. Run must run
+// meanwhile. The other methods are for one goroutine; the consumer's answers go to the member:
+// Acknowledge for what it has, Release for what is to be sent again at a later time.
+type Feed struct {
+	log    Log
+	pages  *pages
+	member *durable.Member
+	format *format.Format
+	items  []durable.Item // taken from the member, and not sent yet
+}
+
+// Feed returns the feed of a member, with messages in a format. The caller ends the member
+// (Detach) after Run has returned.
+func (d *Delivery) Feed(m *durable.Member, form *format.Format) *Feed {
+	return &Feed{log: d.log, pages: d.pages, member: m, format: form}
+}
+
+// Message is an event that a member is to send, or a gap.
+type Message struct {
+	ID    uint64 // what is to be acknowledged
+	DID   string // "" of a gap
+	GapTo uint64 // not 0: events from ID to this id were lost before they were acknowledged
+	Again bool   // it was sent before, or may have been before a restart
+	Body  []byte // in the format of the feed; of a gap {"id":ID,"type":"gap","from":ID,"to":GapTo}
+}
+
+// Run writes the position and has late events sent again, every saveEvery, and wakes Next when the
+// log grows, until ctx ends or the subscription is deleted (ErrDropped). When it returns, the
+// position is durable as far as it was acknowledged before.
+func (f *Feed) Run(ctx context.Context) error {
+	f.pages.enter()
+	defer f.pages.leave()
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.keep(inner) })
+	g.Go(func() error { return f.heed(inner) })
+	err := g.Wait()
+	if serr := f.member.Save(); serr != nil {
+		return serr
+	}
+	return err
+}
+
+// keep writes the position every saveEvery if it has changed, and has late events sent again.
+func (f *Feed) keep(ctx context.Context) error {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-tick.C:
+			if err := f.member.Save(); err != nil {
+				return err
+			}
+			f.member.Expire(now)
+		}
+	}
+}
+
+// heed wakes the member when the log grows, and ends it when the subscription is deleted.
+func (f *Feed) heed(ctx context.Context) error {
+	for {
+		changed := f.log.Changed() // before the signal, so that no change is missed
+		f.member.Signal()
+		select {
+		case <-changed:
+		case <-f.member.Gone():
+			return ErrDropped
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Next waits for something to send, and returns from 1 to events messages, in rising order of id.
+// It stops behind the one with which they have bytes bytes. Of an account they are in order over
+// all calls. A gap comes alone. What is neither acknowledged nor released comes again after the
+// retry timeout, or with another member. The error is that of ctx, ErrDropped or that of the log.
+func (f *Feed) Next(ctx context.Context, events, bytes int) ([]Message, error) {
+	for {
+		var out []Message
+		moved, err := f.fill(ctx, events)
+		if err == nil && len(f.items) > 0 {
+			out, err = f.messages(ctx, events, bytes)
+			moved = moved || len(f.items) == 0
+		}
+		if len(out) > 0 {
+			return out, nil // what went wrong goes wrong again
+		}
+		if errors.Is(err, store.ErrOutdatedCursor) {
+			moved, err = true, f.lose(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if moved {
+			continue
+		}
+		select {
+		case <-f.member.Wake():
+		case <-f.member.Gone():
+			return nil, ErrDropped
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// messages returns what Next returns of the items.
+func (f *Feed) messages(ctx context.Context, events, bytes int) (out []Message, err error) {
+	for len(f.items) > 0 && len(out) < events && bytes > 0 {
+		if f.items[0].Gap != 0 {
+			if len(out) == 0 {
+				out = f.takeGap()
+			}
+			return out, nil
+		}
+		pg, err := f.page(ctx)
+		if err != nil {
+			return out, err
+		}
+		was := len(f.items)
+		if out, bytes = f.encode(out, pg, events, bytes); len(f.items) == was {
+			break
+		}
+	}
+	return out, nil
+}
+
+// encode appends to out the messages of the items on a page, as long as there are less than events
+// and there are bytes left.
+func (f *Feed) encode(out []Message, pg *sharedPage, events, bytes int) ([]Message, int) {
+	encoder, i, again := f.format.NewEncoder(), int32(0), 0
+	for len(f.items) > 0 && len(out) < events && bytes > 0 {
+		it, ok := f.items[0], false
+		if it.Gap != 0 || it.ID >= pg.next {
+			break
+		}
+		f.items = f.items[1:]
+		if i, ok = f.place(pg, it.ID, i); !ok {
+			continue
+		}
+		ev := &pg.events[i].Event
+		body, result := encoder.Encode(nil, ev)
+		if result >= format.LeftOut {
+			f.member.Settle(it.ID) // the format has no such event
+			continue
+		}
+		if it.Again {
+			again++
+		}
+		bytes -= len(body)
+		out = append(out, Message{ID: it.ID, DID: ev.DID, Again: it.Again, Body: body})
+	}
+	f.member.Resent(again)
+	return out, bytes
+}
+
+// fill takes from the member what is to be sent next, up to most events. If there is nothing, it
+// adds the next events of the log. moved is false if nothing has changed.
+func (f *Feed) fill(ctx context.Context, most int) (moved bool, err error) {
+	if len(f.items) > 0 {
+		return false, nil
+	}
+	if f.items = f.member.Take(most, time.Now()); len(f.items) > 0 {
+		return true, nil
+	}
+	if moved, err = f.pick(ctx); err != nil {
+		return moved, err
+	}
+	f.items = f.member.Take(most, time.Now())
+	return moved || len(f.items) > 0, nil
+}
+
+// pick makes the events of the next page outstanding that the filter wants and the window has room
+// for, each for one of the members. They are outstanding before they are sent: whatever happens to
+// a member, they are sent again. After a restart, the accounts of outstanding events come first.
+func (f *Feed) pick(ctx context.Context) (moved bool, err error) {
+	if err := f.member.Turn(ctx); err != nil {
+		return false, err
+	}
+	defer f.member.EndTurn()
+	if ids := f.member.Unknown(); len(ids) > 0 {
+		return f.identify(ctx, ids)
+	}
+	cursor, room := f.member.Next()
+	if room == 0 {
+		return false, nil
+	}
+	pg, err := f.pages.read(ctx, cursor) // the turn keeps the position where it is
+	if err != nil || pg.next == cursor {
+		return false, err
+	}
+	f.member.Add(time.Now(), func(wants *filter.Events, room int) ([]durable.Event, uint64) {
+		places, next := pg.pick(nil, wants), pg.next
+		if len(places) > room {
+			places = places[:room]
+			next = pg.events[places[room-1]].ID + 1
+		}
+		events := make([]durable.Event, 0, len(places))
+		for _, i := range places {
+			events = append(events, durable.Event{ID: pg.events[i].ID, DID: pg.events[i].DID})
+		}
+		return events, next
+	})
+	return true, nil
+}
+
+// identify reads the accounts of the first of some outstanding events. The turn is the member's.
+func (f *Feed) identify(ctx context.Context, ids []uint64) (moved bool, err error) {
+	pg, err := f.pages.some(ctx, ids[0], dense(ids))
+	if err != nil {
+		return false, err
+	}
+	var events []durable.Event
+	i := 0
+	for _, id := range ids {
+		if id >= pg.next {
+			break
+		}
+		for i < len(pg.events) && pg.events[i].ID < id {
+			i++
+		}
+		if i == len(pg.events) || pg.events[i].ID != id {
+			f.member.Settle(id) // its account was hidden
+			continue
+		}
+		events = append(events, durable.Event{ID: id, DID: pg.events[i].DID})
+	}
+	f.member.Identify(events, time.Now())
+	return ids[0] < pg.next, nil
+}
+
+// page returns a page with the first item, which is no gap. The page may end before it if a later
+// change of the log is not durable yet.
+func (f *Feed) page(ctx context.Context) (*sharedPage, error) {
+	first := f.items[0]
+	if first.Page != 0 && !first.Again {
+		pg, err := f.pages.read(ctx, first.Page)
+		if err != nil || pg.next > first.ID {
+			return pg, err
+		}
+	}
+	ids := make([]uint64, 0, len(f.items))
+	for _, it := range f.items {
+		ids = append(ids, it.ID)
+	}
+	return f.pages.some(ctx, first.ID, dense(ids))
+}
+
+// dense returns how many ids of the log have the first of some ids and those that are near enough
+// to it to be read at once.
+func dense(ids []uint64) uint64 {
+	last := ids[0]
+	for _, id := range ids {
+		if id-last > denseIDs {
+			break
+		}
+		last = id
+	}
+	return last - ids[0] + 1
+}
+
+// places appends to dst the places in a page of the first items that the member is still to send.
+// n is the number of items up to the end of the page, and again how many of the places were sent
+// before.
+func (f *Feed) places(dst []int32, pg *sharedPage) (_ []int32, n, again int) {
+	i := int32(0)
+	for _, it := range f.items {
+		if it.Gap != 0 || it.ID >= pg.next {
+			break
+		}
+		n++
+		at, ok := f.place(pg, it.ID, i)
+		if !ok {
+			continue
+		}
+		i = at
+		if dst = append(dst, i); it.Again {
+			again++
+		}
+	}
+	return dst, n, again
+}
+
+// place returns the place of an event in a page, from place i on. ok is false if the member is not
+// to send it.
+func (f *Feed) place(pg *sharedPage, id uint64, i int32) (_ int32, ok bool) {
+	for int(i) < len(pg.events) && pg.events[i].ID < id {
+		i++
+	}
+	if int(i) == len(pg.events) || pg.events[i].ID != id {
+		f.member.Settle(id) // hidden since it was added
+		return i, false
+	}
+	return i, f.member.Again(id, time.Now())
+}
+
+// takeGap takes the gap that is the first item, and returns it if the member is to send it.
+func (f *Feed) takeGap() []Message {
+	it := f.items[0]
+	f.items = f.items[1:]
+	if !f.member.Again(it.ID, time.Now()) {
+		return nil
+	}
+	return []Message{{ID: it.ID, GapTo: it.Gap, Again: it.Again, Body: gapMessage(it.ID, it.Gap)}}
+}
+
+// lose gives up the events that the log has lost, and has a gap sent in their place.
+func (f *Feed) lose(ctx context.Context) error {
+	tail, err := oldest(ctx, f.log, 0)
+	if err != nil {
+		return err
+	}
+	f.member.Back(f.items)
+	f.items = nil
+	f.member.Lost(tail, time.Now())
+	return nil
+}
+
+// gapMessage says that events from id from to id to were lost before they were acknowledged.
+func gapMessage(from, to uint64) []byte {
+	out := strconv.AppendUint([]byte(`{"id":`), from, 10)
+	out = strconv.AppendUint(append(out, `,"type":"gap","from":`...), from, 10)
+	return append(strconv.AppendUint(append(out, `,"to":`...), to, 10), '}')
+}
