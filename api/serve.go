@@ -20,7 +20,7 @@ var ErrDraining = errors.New("requests or streams have not ended")
 
 // Serve answers on both listeners until ctx ends, a listener fails or the store is found damaged.
 // Then it closes the listeners and drains: requests are finished, and streams are closed with 1001
-// (going away). It returns nil if ctx ended and draining took less than DrainTimeout. If draining
+// (going away), those of clients of tap without a close frame. It returns nil if ctx ended and draining took less than DrainTimeout. If draining
 // took longer, the error includes ErrDraining.
 func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -19,6 +19,7 @@ func (s *Server) newTap(o Options, r *durable.Registry) (err error) {
 // tapSide adds tap's routes. /channel is a stream, and the others are those of package tap.
 func (s *Server) tapSide(mux *http.ServeMux) {
 	route, change := s.answers.route, s.answers.change
+	mux.Handle("GET /channel", s.answers.untimed("tap_channel", s.delivery.Tap))
 	mux.Handle("GET /health", route("tap_health", s.tap.Health))
 	mux.Handle("POST /repos/add", change("tap_add", s.tap.Add))
 	mux.Handle("POST /repos/remove", change("tap_remove", s.tap.Remove))

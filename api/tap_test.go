@@ -1,14 +1,18 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"cistern/api"
 	"cistern/ingest/identity"
@@ -16,6 +20,7 @@ import (
 	"cistern/store/storetest"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 )
 
 // tapAuth is the header of tap's client.
@@ -285,5 +290,54 @@ func TestTapResolve(t *testing.T) {
 	}{{identity.ErrNotFound, 404}, {identity.ErrNoPDS, 404}, {errors.New("timeout"), 503}} {
 		err = c.err
 		w.tap(t, "GET", "/resolve/"+bob, "", c.status, nil)
+	}
+}
+
+// When the daemon stops, the connection of a client of tap ends without a close frame.
+func TestTapShutdown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{DrainTimeout: 10 * time.Second, AdminToken: "secret"})
+	public, admin := listenAny(t), listenAny(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var served errgroup.Group
+	served.Go(func() error { return w.server.Serve(ctx, public, admin) })
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x"), "app.test.a/two": storetest.Text("y")})
+	conn, err := net.Dial("tcp", admin.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "GET /channel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: %s\r\n\r\n", tapAuth("admin", "secret")["Authorization"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", res, err)
+	}
+	var frames []string
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(in, head[:]); err != nil {
+			break // also a reset: what was not read is dropped
+		}
+		if head[0] != 0x81 || head[1] != 126 {
+			t.Fatalf("a frame begins with %x", head)
+		}
+		body := make([]byte, int(head[2])<<8|int(head[3]))
+		if _, err := io.ReadFull(in, body); err != nil {
+			t.Fatal(err)
+		}
+		if frames = append(frames, string(body)); len(frames) == 2 {
+			cancel()
+		}
+	}
+	if len(frames) != 2 || !strings.Contains(frames[1], `"rkey":"two"`) {
+		t.Errorf("got %q", frames)
+	}
+	if err := served.Wait(); err != nil {
+		t.Errorf("the server did not drain: %v", err)
 	}
 }

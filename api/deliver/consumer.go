@@ -64,6 +64,7 @@ func readAck(body []byte, m *durable.Member) error {
 type consumer struct {
 	*subscriber
 	feed *Feed
+	tap  *tapPace // of a client of tap; nil: any other
 }
 
 // run sends events and keeps the position, until the connection ends.
@@ -101,7 +102,13 @@ func (c *consumer) forwardAll(ctx context.Context) error {
 // step sends the items of the feed that are on one page. moved is false if there is nothing to send
 // yet.
 func (c *consumer) step(ctx context.Context) (moved bool, err error) {
-	moved, err = c.feed.fill(ctx, math.MaxInt)
+	most := math.MaxInt
+	if c.tap != nil {
+		if most = c.tap.room(time.Now()); most == 0 {
+			return false, nil
+		}
+	}
+	moved, err = c.feed.fill(ctx, most)
 	if err != nil || len(c.feed.items) == 0 {
 		return moved, err
 	}
@@ -109,6 +116,10 @@ func (c *consumer) step(ctx context.Context) (moved bool, err error) {
 		return c.sendItems(ctx)
 	}
 	for _, gap := range c.feed.takeGap() {
+		if c.tap != nil {
+			c.loseGap(gap)
+			continue
+		}
 		err = c.send(ctx, c.format.Append(nil, gap.Body))
 	}
 	return true, err
@@ -127,6 +138,9 @@ func (c *consumer) sendItems(ctx context.Context) (moved bool, err error) {
 		}
 		s.places, n, again = c.feed.places(s.places[:0], pg)
 		s.frames, events, err = c.pages.frames(ctx, s.frames[:0], pg, c.format, s.places, 0)
+		if err == nil && (c.tap != nil || events < len(s.places)) {
+			c.sending(pg, s.places)
+		}
 		return err
 	})
 	defer c.release(held)
@@ -139,4 +153,16 @@ func (c *consumer) sendItems(ctx context.Context) (moved bool, err error) {
 	c.feed.member.Resent(again)
 	c.feed.items = c.feed.items[n:]
 	return n > 0, nil
+}
+
+// sending counts the events at some places of a page that are about to be sent, and settles the
+// others, which the format leaves out: they would be sent again for ever.
+func (c *consumer) sending(pg *sharedPage, places []int32) {
+	in, out := pg.divide(c.format, places)
+	if len(out) > 0 {
+		c.feed.member.Settle(out...)
+	}
+	if c.tap != nil {
+		c.tap.send(in, time.Now())
+	}
 }

@@ -29,6 +29,8 @@
 //     has lost. An event that was acknowledged before the position on disk is not sent again.
 //     An event of an account comes only after all earlier ones have come on the same connection, or
 //     are acknowledged.
+//  10. A client of tap gets no message that it refuses and, unless it sends one, no close frame. It
+//     is sent no more events ahead than it handles in seconds, so that it reads pongs in time.
 //
 // # Concurrency
 //
@@ -47,6 +49,7 @@
 //	snapshot.go   records before the log     limits.go, metrics.go
 //	consumer.go   the connection of a durable subscription (package durable)
 //	feed.go       Feed: what it has to send, for any transport
+//	tap.go        GET /channel               tappace.go  how much a client of tap is sent ahead
 //
 // The formats are in package format, and the frames in package wsframe.
 package deliver

@@ -27,16 +27,22 @@ type durableWorld struct {
 	store *store.Store
 	subs  *durable.Registry
 	*deliver.Delivery
-	srv *httptest.Server
+	stream deliver.Options
+	srv    *httptest.Server
 }
 
 func newDurableWorld(t *testing.T, o durable.Options, events ...store.Event) *durableWorld {
+	t.Helper()
+	return newDurableWorldWith(t, deliver.Options{PageEvents: 50}, o, events...)
+}
+
+func newDurableWorldWith(t *testing.T, stream deliver.Options, o durable.Options, events ...store.Event) *durableWorld {
 	t.Helper()
 	s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db"}) // its own log is empty
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &durableWorld{log: delivertest.NewLog(events...), store: s}
+	w := &durableWorld{log: delivertest.NewLog(events...), store: s, stream: stream}
 	t.Cleanup(func() {
 		w.stop(t)
 		if err := s.Close(); err != nil {
@@ -55,7 +61,8 @@ func (w *durableWorld) start(t *testing.T, o durable.Options) {
 	if w.subs, err = durable.New(o); err != nil {
 		t.Fatal(err)
 	}
-	d, h := deliver.NewWith(w.log, deliver.Options{Subscriptions: w.subs, PageEvents: 50})
+	w.stream.Subscriptions = w.subs
+	d, h := deliver.NewWith(w.log, w.stream)
 	w.Delivery, w.srv = d, httptest.NewServer(h)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"cistern/api/clients"
 	"cistern/api/deliver/format"
@@ -90,6 +91,8 @@ func handler(d *Delivery) http.Handler {
 		case Events:
 			r.SetPathValue("name", "a")
 			serve = d.Durable
+		case "/channel":
+			serve = d.Tap
 		case "/subscribe":
 			serve = d.Jetstream1
 		case Subscribe2:
@@ -275,3 +278,13 @@ func (p *Pager) Kept() int {
 
 // Leave ends the stream that a Pager is.
 func (p *Pager) Leave() { p.pages.leave() }
+
+// TapPace decides how many events a client of tap is sent before it acknowledges.
+type TapPace struct{ p *tapPace }
+
+// NewTapPace makes one.
+func NewTapPace() TapPace { return TapPace{newTapPace()} }
+
+func (p TapPace) Room(now time.Time) int               { return p.p.room(now) }
+func (p TapPace) Send(now time.Time, ids ...uint64)    { p.p.send(ids, now) }
+func (p TapPace) Acknowledged(id uint64) (counts bool) { return p.p.acknowledged(id) }

@@ -143,6 +143,22 @@ func (p *page) frames(dst [][]byte, f *format.Format, places []int32, most uint3
 	return e.part(dst, begin), events, made
 }
 
+// divide returns the ids of the events at some places, which were encoded: those that the format
+// has, and those that it leaves out.
+func (p *page) divide(f *format.Format, places []int32) (in, out []uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.encoding(f)
+	for _, i := range places {
+		if id := p.events[i].ID; e.frames[i].from == e.frames[i].to {
+			out = append(out, id)
+		} else {
+			in = append(in, id)
+		}
+	}
+	return in, out
+}
+
 // part returns dst with a copy of its frames from index begin on if they are the smaller part of a
 // large encoding: a subscriber that does not read would keep all of it in memory.
 func (e *encoding) part(dst [][]byte, begin int) [][]byte {

@@ -27,6 +27,9 @@ type protocol struct {
 	// failure returns the message that names the error with which a stream ends, before the close
 	// frame. If it returns nil, only the close frame states the error.
 	failure func(name, message string) []byte
+	// breaksOff means that a stream ends by closing its connection: to the clients of the protocol,
+	// a close frame is the end for ever.
+	breaksOff bool
 }
 
 // change replaces what a consumer has asked for.

@@ -90,7 +90,7 @@ type position struct {
 // open upgrades the request and serves the stream.
 func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) error {
 	if !websocket.IsWebSocketUpgrade(r) {
-		return wire.Refuse("UpgradeRequired", "%s is a WebSocket: connect with ws://", r.URL.Path)
+		return upgradeRequired(r)
 	}
 	client := clients.Of(r.RemoteAddr)
 	if !d.places.Take(client) {
@@ -147,6 +147,11 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 	u.run(r.Context())
 	_ = ws.Close() // farewell may have closed it already
 	return nil
+}
+
+// upgradeRequired returns the refusal of a request that does not ask for a WebSocket.
+func upgradeRequired(r *http.Request) error {
+	return wire.Refuse("UpgradeRequired", "%s is a WebSocket: connect with ws://", r.URL.Path)
 }
 
 // params are the parameters of a stream. Lists are given by commas or by repetition.

@@ -23,6 +23,7 @@ import (
 // Why a stream ends, besides the errors of the log and errMessage.
 var (
 	errPeer    = errors.New("peer closed the stream or broke off")
+	errClosed  = fmt.Errorf("%w: it sent a close frame", errPeer)
 	errTooSlow = errors.New("consumer did not read for too long")
 	errTooLong = errors.New("invalid message")
 )
@@ -89,7 +90,7 @@ func (u *subscriber) listen(ctx context.Context, end context.CancelCauseFunc) {
 	for {
 		kind, message, err := u.ws.NextReader()
 		if err != nil {
-			end(errPeer)
+			end(lost(err))
 			return
 		}
 		if ctx.Err() != nil {
@@ -108,6 +109,15 @@ func (u *subscriber) listen(ctx context.Context, end context.CancelCauseFunc) {
 			end(err)
 		}
 	}
+}
+
+// lost returns why nothing more can be read from the peer.
+func lost(err error) error {
+	var sent *websocket.CloseError
+	if errors.As(err, &sent) && sent.Code != websocket.CloseAbnormalClosure {
+		return errClosed
+	}
+	return errPeer
 }
 
 // receive reads one message. While a message of 1 MiB is being understood it takes some 50 MiB, so
@@ -395,7 +405,8 @@ func (u *subscriber) farewell(err error) {
 	}
 	u.logger.Log(context.Background(), level, "stream ended", slog.String("reason", reason), slog.Any("err", err))
 	deadline := time.Now().Add(farewellTimeout)
-	if u.conn.SetWriteDeadline(deadline) == nil {
+	silent := u.protocol.breaksOff && !errors.Is(err, errClosed)
+	if !silent && u.conn.SetWriteDeadline(deadline) == nil {
 		if _, err := u.conn.Write(append(u.cut[:len(u.cut):len(u.cut)], frames...)); err == nil && reason != "peer" {
 			u.leave(deadline)
 			return

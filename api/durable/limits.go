@@ -1,5 +1,8 @@
 package durable
 
+// Tap is the name of the subscription that clients of tap consume.
+const Tap = "tap"
+
 // Limits of durable subscriptions. The defaults of Options bound the rest.
 const (
 	// subscriptionsMax bounds durable subscriptions. Each takes 300 KiB if 1,000 events are

@@ -125,12 +125,38 @@ func (r *Registry) Status(name string) (Status, error) {
 	return s.status(r.opts.Log.Head(), time.Now()), nil
 }
 
+// Ensure returns a subscription, and makes it if none has the name. The error is a refusal if it
+// cannot be made.
+func (r *Registry) Ensure(ctx context.Context, name string, wanted Wanted) (*Subscription, error) {
+	if s, err := r.Find(name); err == nil {
+		return s, nil
+	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	if s, err := r.Find(name); err == nil {
+		return s, nil
+	}
+	if _, _, err := r.put(ctx, name, wanted); err != nil {
+		return nil, err
+	}
+	return r.Find(name)
+}
+
 // Put makes a subscription, or replaces the filter and the share of the one with that name, whose
 // position stays. It is durable on return. The new filter holds for the events from Next of the
 // status on, and the new share for new connections. made is false if the subscription existed. The
 // error is a refusal if a value is invalid, or if several connections share what is to be
 // exclusive.
 func (r *Registry) Put(
+	ctx context.Context, name string, wanted Wanted,
+) (st Status, made bool, err error) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	return r.put(ctx, name, wanted)
+}
+
+// put is Put while changing is held.
+func (r *Registry) put(
 	ctx context.Context, name string, wanted Wanted,
 ) (st Status, made bool, err error) {
 	def := store.Subscription{Name: name, Filter: wanted.Filter.config()}
@@ -144,8 +170,6 @@ func (r *Registry) Put(
 	if err := checkName(name); err != nil {
 		return st, false, err
 	}
-	r.changing.Lock()
-	defer r.changing.Unlock()
 	s, missing := r.Find(name)
 	if missing != nil {
 		def.Created = time.Now().Unix()

@@ -12,6 +12,7 @@
 //  1. An answer has every field that tap's published client demands, in the type that it demands.
 //  2. A request costs no more than its rows: numbers of the whole store are counters, never a scan.
 //  3. A request that names a repository which is refused changes none.
+//  4. A repository that is added after it was removed has all its records listed again.
 //
 // # Concurrency
 //

@@ -3,11 +3,9 @@ package tap
 import (
 	"net/http"
 
+	"cistern/api/durable"
 	"cistern/api/wire"
 )
-
-// Subscription is the name of the durable subscription that clients of tap consume.
-const Subscription = "tap"
 
 // RepoCount answers GET /stats/repo-count: repositories that are followed, and inactive accounts.
 func (a *API) RepoCount(w http.ResponseWriter, _ *http.Request) error {
@@ -30,7 +28,7 @@ func (a *API) RecordCount(w http.ResponseWriter, _ *http.Request) error {
 // acknowledged, or still to be sent.
 func (a *API) OutboxBuffer(w http.ResponseWriter, _ *http.Request) error {
 	n := a.o.Store.Head() + 1 - a.o.Store.Tail() // before the first connection: all that is kept
-	if st, err := a.o.Subscriptions.Status(Subscription); err == nil {
+	if st, err := a.o.Subscriptions.Status(durable.Tap); err == nil {
 		n = st.Lag + uint64(st.Outstanding)
 	}
 	wire.WriteJSON(w, http.StatusOK, struct {

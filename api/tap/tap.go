@@ -13,7 +13,7 @@ import (
 
 // Options of New.
 type Options struct {
-	// Store is the store that is served, and Subscriptions has the one named Subscription.
+	// Store is the store that is served, and Subscriptions has the one named durable.Tap.
 	// Required.
 	Store         *store.Store
 	Subscriptions *durable.Registry

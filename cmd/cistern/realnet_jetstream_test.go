@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// jetstreamClient is what a client that applies all events in turn holds.
-type jetstreamClient struct {
+// realClient is what a published client that applies all events in turn holds.
+type realClient struct {
 	name string
 
 	mu      sync.Mutex
@@ -42,9 +42,9 @@ type jetstreamEvent struct {
 }
 
 // follow starts a client. It ends with the test.
-func (x *realIndex) follow(t *testing.T, name string, cursor int64, collections ...string) *jetstreamClient {
+func (x *realIndex) follow(t *testing.T, name string, cursor int64, collections ...string) *realClient {
 	t.Helper()
-	c := &jetstreamClient{name: name, records: map[string]map[string]realRecord{}, handles: map[string]string{}}
+	c := &realClient{name: name, records: map[string]map[string]realRecord{}, handles: map[string]string{}}
 	cmd := x.hosts.command(t, append([]string{"jetstream.mjs", name, "ws://" + x.public, fmt.Sprint(cursor)}, collections...)...)
 	in, err := cmd.StdinPipe()
 	must(t, err)
@@ -78,7 +78,7 @@ func (x *realIndex) follow(t *testing.T, name string, cursor int64, collections 
 	return c
 }
 
-func (c *jetstreamClient) apply(ev *jetstreamEvent) {
+func (c *realClient) apply(ev *jetstreamEvent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.events++
@@ -101,7 +101,7 @@ func (c *jetstreamClient) apply(ev *jetstreamEvent) {
 }
 
 // differs returns how the records of active accounts differ from those of their hosts.
-func (c *jetstreamClient) differs(want realTruth) error {
+func (c *realClient) differs(want realTruth) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for did, account := range want.accounts {
@@ -125,7 +125,7 @@ func (c *jetstreamClient) differs(want realTruth) error {
 	return nil
 }
 
-func (c *jetstreamClient) handle(did string) string {
+func (c *realClient) handle(did string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.handles[did]
@@ -142,7 +142,7 @@ func TestRealnetJetstream(t *testing.T) {
 	began := time.Now().UnixMicro()
 	index.start(t)
 	const follows = "app.bsky.graph.follow"
-	clients := []*jetstreamClient{
+	clients := []*realClient{
 		index.follow(t, "skyware", 1), index.follow(t, "atcute", began),
 		index.follow(t, "skyware", began, "app.bsky.graph.*"), index.follow(t, "atcute", 1, follows),
 	}

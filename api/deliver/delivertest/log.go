@@ -69,6 +69,13 @@ func (l *Log) Prune(tail uint64) {
 	l.Tail = tail
 }
 
+// Break makes reading the log fail.
+func (l *Log) Break(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Fail = err
+}
+
 // FirstTime is the time of the first event of a log without times.
 const FirstTime = 1_700_000_000_000_000
 
