@@ -23,9 +23,9 @@ fuzz: ## every fuzz target for FUZZTIME (50000x, some seconds)
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; done
 bench: ## benchmarks; BENCHMARKS.md has the figures
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck, and whether mutants fit the source
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
-	go vet ./... && go vet -tags realnet ./cmd/cistern && go tool staticcheck ./...
+	go vet ./... && go vet -tags realnet ./cmd/cistern && go tool staticcheck ./... && go run ./testdata/mutants -fit
 check: lint full race fuzz ## what has to pass before a commit
 mutants: ## break invariants one by one: each time a test must fail; ONLY=text for some
 	go run ./testdata/mutants $(ONLY)
