@@ -67,7 +67,7 @@
 //	log.go     ReadLog                     since.go     FirstSince; event.go  Event
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
 //	pending.go, retry.go  queues           host*.go     hosts
-//	retention.go, anchor.go  ages of events, heads of snapshots    prune.go  deletes old events
+//	retention.go, prune.go  old events     anchor.go, backlog.go  what snapshots, subscriptions keep
 //	collect.go abandoned ordinals          unsettled.go events hidden by volatile batches
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
 //	cursor.go, source.go, crawlsource.go  sources       lock.go, dirlock.go  locks

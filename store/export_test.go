@@ -39,6 +39,9 @@ func Retain(ctx context.Context, s *Store, retention time.Duration) error {
 	return s.retain(ctx, retention)
 }
 
+// LogBytes returns the size of the log as RetentionBytes counts it.
+func LogBytes(s *Store) int64 { return s.logBytes.Load() }
+
 // Now returns the time of the store's clock.
 func Now(s *Store) time.Time { return s.now() }
 

@@ -338,6 +338,7 @@ func (g *group) closeListing(m *member) error {
 		return nil
 	}
 	g.scratch.key = numberedKey(g.scratch.key[:0], spaceListing, m.ordinal, w.first)
+	g.s.growth.wrote(g.scratch.key, w.row)
 	err := g.sink.put(tableListing, g.scratch.key, w.row)
 	w.begin(w.next)
 	return err

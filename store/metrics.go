@@ -42,6 +42,8 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 	}{
 		{"cistern_store_head", "Newest durable event id.", func() float64 { return float64(s.Head()) }},
 		{"cistern_store_tail", "Oldest event id that the log keeps.", func() float64 { return float64(s.Tail()) }},
+		{"cistern_store_log_bytes", "Size of the log as --retention-bytes counts it.",
+			func() float64 { return float64(s.logBytes.Load()) }},
 		{"cistern_store_disk_bytes", "Disk space that the store takes, in bytes.",
 			func() float64 { return float64(s.db.Metrics().DiskSpaceUsage()) }},
 		{"cistern_store_compaction_debt_bytes", "Bytes that must be compacted until the levels have their target sizes.",

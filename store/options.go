@@ -31,10 +31,21 @@ type Options struct {
 	// time (retention.go): a step of the clock that is longer than Retention is left out, and so is
 	// a longer time during which the store was closed.
 	Retention time.Duration
+	// RetentionBytes is how large the log may become: its oldest events beyond that size are pruned,
+	// however young they are. Counted are its rows before compression, and superseded blocks at
+	// their mean size on disk. It is looked at every minute, and pruned to within 1/256. Default 0:
+	// any size.
+	RetentionBytes int64
+
+	// SubscriptionRetention is how long events stay in the log that a durable subscription has not
+	// acknowledged, if Retention is shorter. With RetentionBytes such events may take that size once
+	// more. Beyond it they are pruned, and the subscription has a gap. Default 0: subscriptions
+	// keep nothing.
+	SubscriptionRetention time.Duration
 
 	// SnapshotRetention is how long the events after the beginning of a snapshot stay in the log, if
-	// Retention is shorter. It bounds the time that a snapshot may take, with all disconnects and
-	// restarts. A crash may lose it for a snapshot that began in the last minute. Default 0: not at
+	// Retention is shorter, or RetentionBytes is reached. It bounds the time that a snapshot may
+	// take, with all disconnects and restarts. A crash may lose it for a snapshot that began in the last minute. Default 0: not at
 	// all.
 	SnapshotRetention time.Duration
 
@@ -116,7 +127,10 @@ func (o Options) validate() error {
 		name string
 		n    int64
 	}{
-		{"retention", int64(o.Retention)}, {"snapshot retention", int64(o.SnapshotRetention)}, {"cache bytes", o.CacheBytes}, {"memtable bytes", o.MemTableBytes},
+		{"retention", int64(o.Retention)}, {"retention bytes", o.RetentionBytes},
+		{"subscription retention", int64(o.SubscriptionRetention)},
+		{"snapshot retention", int64(o.SnapshotRetention)},
+		{"cache bytes", o.CacheBytes}, {"memtable bytes", o.MemTableBytes},
 		{"group bytes", o.GroupBytes}, {"group age", int64(o.GroupAge)}, {"small group bytes", o.SmallBytes}, {"table bytes", o.TableBytes},
 	} {
 		if f.n < 0 {

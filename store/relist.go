@@ -88,6 +88,7 @@ func (l *relisting) clean(lower, upper []byte) error {
 // closeRow takes over the open row, and applies the gathered rows when they are many.
 func (l *relisting) closeRow() error {
 	l.key = numberedKey(l.key[:0], spaceListing, l.ordinal, l.w.first)
+	l.s.growth.wrote(l.key, l.w.row)
 	err := l.rows.Set(l.key, l.w.row, nil)
 	l.w.begin(l.w.next)
 	if err != nil || l.rows.Len() < relistBatchBytes {

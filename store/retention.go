@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -13,9 +15,9 @@ import (
 const (
 	// pruneInterval is how often the log is pruned.
 	pruneInterval = time.Minute
-	// ageMarksMax bounds the marks kept, of about 15 bytes each, and ageSteps is the number of
-	// steps that the time between the first and the last is divided into: an event stays for up to
-	// 1/256 longer than retention.
+	// ageMarksMax bounds the marks kept, of about 20 bytes each, and ageSteps is the number of
+	// steps that the time, and the size, between the first and the last is divided into: an event
+	// stays for up to 1/256 longer than retention.
 	ageMarksMax = 2048
 	ageSteps    = 256
 	// ageStepMax is the longest step of the clock that is counted while there is no retention, and
@@ -23,13 +25,15 @@ const (
 	// step would count.
 	ageStepMax = 24 * time.Hour
 	ageStepMin = 2 * pruneInterval
+	// supersededBytes is the size of a row of a superseded block.
+	supersededBytes = 1 + idBytes + ordinalBytes + blockBytes
 )
 
-// ages maps an age to the event at which the log stood then, by a clock that cannot jump: it counts
-// the time that passes, and leaves out a step of the clock that is negative, or longer than both
-// the retention and ageStepMin. The times of events cannot serve: if the clock was ahead once,
-// events are dated ahead until the true time has caught up, and if it was behind, events are dated
-// long ago. Owned by runPrune.
+// ages maps an age, and a size, to the event at which the log stood then, by a clock that cannot
+// jump: it counts the time that passes, and leaves out a step of the clock that is negative, or
+// longer than both the retention and ageStepMin. The times of events cannot serve: if the clock was
+// ahead once, events are dated ahead until the true time has caught up, and if it was behind,
+// events are dated long ago. Owned by runPrune.
 type ages struct {
 	agesV1
 	at time.Time // of the last step
@@ -41,13 +45,16 @@ type agesV1 struct {
 	Wall    int64     `cbor:"2,keyasint"` // unix microseconds of that moment
 	Marks   []ageMark `cbor:"3,keyasint"` // in rising order of both fields
 	Anchors []anchor  `cbor:"4,keyasint,omitempty"`
+	Bytes   int64     `cbor:"5,keyasint,omitempty"` // counted so far: see growth
 }
 
-// ageMark states that events before Next are at least as old as Age.
+// ageMark states that events before Next are at least as old as Age, and that Bytes had been
+// counted when the last of them was written.
 type ageMark struct {
-	_    struct{} `cbor:",toarray"`
-	Age  int64
-	Next uint64
+	_     struct{} `cbor:",toarray"`
+	Age   int64
+	Next  uint64
+	Bytes int64
 }
 
 func (s *Store) loadAges() error {
@@ -80,29 +87,46 @@ func (s *Store) runPrune(ctx context.Context) error {
 	}
 }
 
-// retain counts the time since the last call and prunes events older than retention; 0 prunes
-// nothing.
-func (s *Store) retain(ctx context.Context, retention time.Duration) error {
-	for more := true; more; {
-		now := s.now()
-		if skipped := s.ages.step(now, retention); skipped > 0 && retention > 0 {
-			s.opts.Logger.Warn("the clock jumped, or the daemon was stopped for longer than --retention: this time is not counted, so that events stay in the log for that much longer",
-				"jump", skipped)
-		}
-		s.ages.note(s.Head() + 1)
-		to := s.anchors.limit(&s.ages.agesV1, s.opts.SnapshotRetention, s.ages.before(retention))
-		if err := s.saveAges(now); err != nil || retention == 0 {
-			return err
-		}
-		var err error
-		if more, err = s.prunePage(ctx, to); err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+// retain counts the time and the growth of the log since the last call, and prunes what is older
+// than retention or beyond Options.RetentionBytes, and is not awaited.
+func (s *Store) retain(ctx context.Context, retention time.Duration) (err error) {
+	for more := true; more && err == nil; {
+		more, err = s.retainPage(ctx, retention)
+		s.logBytes.Store(s.ages.forget(s.Tail()))
 	}
-	return nil
+	return err
+}
+
+func (s *Store) retainPage(ctx context.Context, retention time.Duration) (more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	head := s.Head() // before its bytes are taken, so that a mark never counts too few
+	if err := s.measure(); err != nil {
+		return false, err
+	}
+	now := s.now()
+	if skipped := s.ages.step(now, retention); skipped > 0 && retention > 0 {
+		s.opts.Logger.Warn("the clock jumped, or the daemon was stopped for longer than --retention: this time is not counted, so that events stay in the log for that much longer",
+			"jump", skipped)
+	}
+	s.ages.note(head + 1)
+	expired := max(s.ages.before(retention), s.ages.beyond(s.opts.RetentionBytes))
+	to := s.anchors.limit(&s.ages.agesV1, s.opts.SnapshotRetention, expired)
+	if err := s.saveAges(now); err != nil || retention == 0 && s.opts.RetentionBytes == 0 {
+		return false, err
+	}
+	return s.pruneAcknowledged(ctx, to)
+}
+
+// pruneAcknowledged prunes a page of the events before to that no durable subscription keeps.
+func (s *Store) pruneAcknowledged(ctx context.Context, to uint64) (more bool, err error) {
+	s.backlogs.tail.Lock()
+	defer s.backlogs.tail.Unlock()
+	if to, err = s.awaited(to); err != nil {
+		return false, err
+	}
+	return s.prunePage(ctx, to)
 }
 
 // saveAges does not wait for the disk: if a crash loses the write, events stay longer.
@@ -138,17 +162,18 @@ func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Durati
 	return 0
 }
 
-// note adds a mark at next, the next event id of the log, unless the last mark is recent. When
-// there are too many marks, every second one is dropped.
+// note adds a mark at next, the next event id of the log, unless little time and few bytes have come
+// since the last mark. When there are too many marks, every second one is dropped.
 func (a *ages) note(next uint64) {
-	n := len(a.Marks)
-	if n > 0 {
+	if n := len(a.Marks); n > 0 {
 		first, last := a.Marks[0], a.Marks[n-1]
-		if last.Next == next || a.Age-last.Age < max(pruneInterval.Microseconds()/2, (last.Age-first.Age)/ageSteps) {
+		age, size := a.Age-last.Age, a.Bytes-last.Bytes
+		small := age < (last.Age-first.Age)/ageSteps && size < (last.Bytes-first.Bytes)/ageSteps
+		if last.Next == next || small || age < pruneInterval.Microseconds()/2 {
 			return
 		}
 	}
-	a.Marks = append(a.Marks, ageMark{Age: a.Age, Next: next})
+	a.Marks = append(a.Marks, ageMark{Age: a.Age, Next: next, Bytes: a.Bytes})
 	if len(a.Marks) <= ageMarksMax {
 		return
 	}
@@ -159,18 +184,80 @@ func (a *ages) note(next uint64) {
 	a.Marks = kept
 }
 
-// before returns the id before which all events are older than retention, 0 if none is known. It
-// drops marks that no later call needs.
+// before returns the id before which all events are older than retention, 0 if none is known. With
+// 0 none is.
 func (a *ages) before(retention time.Duration) (to uint64) {
 	if retention == 0 {
 		return 0
 	}
-	for len(a.Marks) > 0 && a.Marks[0].Age <= a.Age-retention.Microseconds() {
-		to = a.Marks[0].Next
-		if len(a.Marks) == 1 || a.Marks[1].Age > a.Age-retention.Microseconds() {
-			break
-		}
-		a.Marks = a.Marks[1:]
+	return a.last(func(m ageMark) bool { return m.Age <= a.Age-retention.Microseconds() })
+}
+
+// beyond returns the id from which on the log has at least so many bytes, 0 if it has fewer. With 0
+// there is no bound.
+func (a *ages) beyond(bytes int64) (to uint64) {
+	if bytes == 0 {
+		return 0
 	}
-	return to
+	return a.last(func(m ageMark) bool { return m.Bytes <= a.Bytes-bytes })
+}
+
+// last returns where the last mark is that holds. The marks before it hold too.
+func (a *ages) last(holds func(ageMark) bool) (next uint64) {
+	n := sort.Search(len(a.Marks), func(i int) bool { return !holds(a.Marks[i]) })
+	if n == 0 {
+		return 0
+	}
+	return a.Marks[n-1].Next
+}
+
+// ageOf returns how old an event is at least.
+func (a *ages) ageOf(id uint64) time.Duration {
+	n := sort.Search(len(a.Marks), func(i int) bool { return a.Marks[i].Next > id })
+	if n == len(a.Marks) {
+		return 0
+	}
+	return time.Duration(a.Age-a.Marks[n].Age) * time.Microsecond
+}
+
+// forget drops the marks that tell nothing about the events from tail on, and returns how many bytes
+// the log has.
+func (a *ages) forget(tail uint64) (bytes int64) {
+	n := sort.Search(len(a.Marks), func(i int) bool { return a.Marks[i].Next > tail })
+	a.Marks = a.Marks[max(n-1, 0):]
+	if len(a.Marks) == 0 {
+		return a.Bytes
+	}
+	return a.Bytes - a.Marks[0].Bytes
+}
+
+// growth counts what is written to the log: rows of entries and of listings, before compression,
+// and the blocks that a change supersedes, which only the log keeps from then on. Nothing has to
+// read the rows again for it, and pruning need not know what it frees. A crash loses the count of up
+// to a minute, and the log is then that much larger than it may be.
+type growth struct {
+	bytes      atomic.Int64
+	superseded atomic.Int64 // blocks
+}
+
+// wrote counts a row.
+func (g *growth) wrote(key, value []byte) { g.bytes.Add(int64(len(key) + len(value))) }
+
+// measure adds what was written since the last call to the bytes counted so far. A superseded block
+// counts as the mean of all blocks on disk.
+func (s *Store) measure() error {
+	s.ages.Bytes += s.growth.bytes.Swap(0)
+	n := s.growth.superseded.Swap(0)
+	if n == 0 {
+		return nil
+	}
+	size, err := s.db.EstimateDiskUsage([]byte{spaceBlock}, spaceEnd(spaceBlock))
+	if err != nil {
+		return engineError(err)
+	}
+	s.seq.mu.Lock()
+	blocks := s.seq.counts[countBlocks]
+	s.seq.mu.Unlock()
+	s.ages.Bytes += n * (supersededBytes + int64(size)/max(blocks, 1))
+	return nil
 }

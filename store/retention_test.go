@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,5 +193,77 @@ func TestRetentionShort(t *testing.T) {
 		if s.Tail() != 2 {
 			t.Errorf("retention %v: an event of four minutes ago is kept", keep)
 		}
+	}
+}
+
+// TestLogBytes: the size of the log is that of its rows and of the blocks that only it keeps, also
+// after pruning and after a restart.
+func TestLogBytes(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	o := store.Options{FS: vfs.NewMem(), Dir: "db", Now: c.now, RetentionBytes: 1 << 40}
+	s, err := store.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const body = 5000
+	text := func(i int) string { return fmt.Sprint(i) + strings.Repeat("x", body) }
+	rows := func() (bytes, superseded int64) {
+		for _, space := range []byte{store.SpaceEvent, store.SpaceListing, 'v'} {
+			err := store.ScanRaw(s, space, func(key, value []byte) {
+				bytes += int64(len(key) + len(value))
+				if space == 'v' {
+					superseded++
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return bytes, superseded
+	}
+	count := func(d time.Duration) (n, bytes, superseded int64) {
+		t.Helper()
+		if err := store.Compact(s); err != nil { // so that blocks have a size on disk
+			t.Fatal(err)
+		}
+		retain(t, s, c, d)
+		bytes, superseded = rows()
+		return store.LogBytes(s), bytes, superseded
+	}
+	retain(t, s, c, 0)
+	big := storetest.Records{}
+	for i := range 2000 {
+		big[fmt.Sprint("app.test.a/", i)] = storetest.Text("first")
+	}
+	imported(t, s, storetest.DID(1), big)
+	imported(t, s, storetest.DID(2), storetest.Records{"app.test.a/0": storetest.Text(text(0))})
+	if n, bytes, _ := count(time.Hour); n != bytes {
+		t.Errorf("%d bytes, the rows have %d", n, bytes)
+	}
+	setStatus(t, s, storetest.DID(1), store.StatusDeactivated)
+	setStatus(t, s, storetest.DID(1), store.StatusActive) // lists all records again
+	if n, bytes, _ := count(time.Hour); n != bytes {
+		t.Errorf("%d bytes after a relist, the rows have %d", n, bytes)
+	}
+	for i := range 500 {
+		one(t, s, storetest.DID(2), "app.test.a/0", text(i+1))
+	}
+	n, bytes, superseded := count(time.Hour)
+	mean := (n - bytes) / superseded
+	if superseded != 500 || mean < 10 || mean > body {
+		t.Errorf("%d bytes, the rows have %d, and %d superseded blocks count %d each", n, bytes, superseded, mean)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = storetest.Open(t, o)
+	if again, _, _ := count(time.Minute); again != n {
+		t.Errorf("%d bytes after a restart, %d before", again, n)
+	}
+	retain(t, s, c, retention/2) // a longer step is not counted
+	retain(t, s, c, retention/2)
+	if n, bytes, _ := count(2 * time.Hour); s.Tail() != s.Head()+1 || n != 0 || bytes != 0 {
+		t.Errorf("%d bytes are left from %d to %d, the rows have %d", n, s.Tail(), s.Head(), bytes)
 	}
 }

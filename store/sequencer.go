@@ -122,10 +122,13 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 		if err := s.codec.encodeTo(&b.row, &e.entryV1); err != nil {
 			return 0, err
 		}
-		if err := b.b.Set(eventKey(b.key[:0], e.id), b.row.Bytes(), nil); err != nil {
+		key := eventKey(b.key[:0], e.id)
+		if err := b.b.Set(key, b.row.Bytes(), nil); err != nil {
 			return 0, err
 		}
+		s.growth.wrote(key, b.row.Bytes())
 	}
+	s.growth.superseded.Add(int64(len(b.superseded)))
 	for _, d := range b.superseded {
 		id := q.next
 		if d.entry < len(b.entries) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -34,6 +35,9 @@ type Store struct {
 	pruner    pruner
 	ages      ages
 	anchors   anchors
+	growth    growth
+	backlogs  backlogs
+	logBytes  atomic.Int64 // of the events from the tail on, as runPrune last counted them
 	epoch     string
 	metrics   *metrics
 

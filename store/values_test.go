@@ -108,7 +108,7 @@ func otherRows() []namedRow {
 			Actions: []string{"create"}, Live: "true", Created: 1748693290, Share: "did"}},
 		{"subscription to all", store.SubscriptionRow{}},
 		{"subscription position", store.PositionRow{Steps: []uint64{5, 1, 1 << 40}}},
-		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Marks: []store.AgeMark{{Age: 1, Next: 2}}}},
+		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Bytes: 1 << 33, Marks: []store.AgeMark{{Age: 1, Next: 2, Bytes: 3}}}},
 		{"ages with a snapshot", store.AgesRow{Age: 1, Anchors: []store.Anchor{{Age: 1, Head: 2}}}},
 	}
 }

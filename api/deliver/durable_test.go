@@ -270,7 +270,7 @@ func TestDurableGap(t *testing.T) {
 	gap := func(from, to uint64) {
 		t.Helper()
 		_, text, err := ws.ReadMessage()
-		if want := fmt.Sprintf(`{"id":%d,"type":"gap","from":%d,"to":%d}`, from, from, to); string(text) != want || err != nil {
+		if want := fmt.Sprintf(`{"id":%d,"type":"gap","from":%d,"to":%d,"snapshot":"/stream?snapshot=true"}`, from, from, to); string(text) != want || err != nil {
 			t.Fatalf("%s, %v, want %s", text, err, want)
 		}
 	}

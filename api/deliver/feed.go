@@ -40,7 +40,9 @@ type Message struct {
 	DID   string // "" of a gap
 	GapTo uint64 // not 0: events from ID to this id were lost before they were acknowledged
 	Again bool   // it was sent before, or may have been before a restart
-	Body  []byte // in the format of the feed; of a gap {"id":ID,"type":"gap","from":ID,"to":GapTo}
+	// Body is in the format of the feed. Of a gap it is
+	// {"id":ID,"type":"gap","from":ID,"to":GapTo,"snapshot":PATH}, with a path to catch up with.
+	Body []byte
 }
 
 // Run writes the position and has late events sent again, every saveEvery, and wakes Next when the
@@ -322,7 +324,7 @@ func (f *Feed) takeGap() []Message {
 	if !f.member.Again(it.ID, time.Now()) {
 		return nil
 	}
-	return []Message{{ID: it.ID, GapTo: it.Gap, Again: it.Again, Body: gapMessage(it.ID, it.Gap)}}
+	return []Message{{ID: it.ID, GapTo: it.Gap, Again: it.Again, Body: f.gap(it)}}
 }
 
 // lose gives up the events that the log has lost, and has a gap sent in their place.
@@ -337,9 +339,14 @@ func (f *Feed) lose(ctx context.Context) error {
 	return nil
 }
 
-// gapMessage says that events from id from to id to were lost before they were acknowledged.
-func gapMessage(from, to uint64) []byte {
-	out := strconv.AppendUint([]byte(`{"id":`), from, 10)
-	out = strconv.AppendUint(append(out, `,"type":"gap","from":`...), from, 10)
-	return append(strconv.AppendUint(append(out, `,"to":`...), to, 10), '}')
+// gap returns the message that says which events were lost before they were acknowledged.
+func (f *Feed) gap(it durable.Item) []byte {
+	out := strconv.AppendUint([]byte(`{"id":`), it.ID, 10)
+	out = strconv.AppendUint(append(out, `,"type":"gap","from":`...), it.ID, 10)
+	out = strconv.AppendUint(append(out, `,"to":`...), it.Gap, 10)
+	if path := f.member.Snapshot(); path != "" {
+		// The escapes of a URL leave nothing that JSON has to escape.
+		out = append(append(append(out, `,"snapshot":"`...), path...), '"')
+	}
+	return append(out, '}')
 }

@@ -8,10 +8,6 @@ func (r *Registry) Describe(chan<- *prometheus.Desc) {}
 // Collect sends the metrics of all subscriptions.
 func (r *Registry) Collect(out chan<- prometheus.Metric) {
 	for _, st := range r.All() {
-		oldest := 0.0
-		if st.Oldest != nil {
-			oldest = *st.Oldest
-		}
 		for _, m := range []struct {
 			kind       prometheus.ValueType
 			name, help string
@@ -22,9 +18,12 @@ func (r *Registry) Collect(out chan<- prometheus.Metric) {
 			{prometheus.GaugeValue, "outstanding_events",
 				"Events sent and not acknowledged.", float64(st.Outstanding)},
 			{prometheus.GaugeValue, "oldest_outstanding_seconds",
-				"How long the first of these has been outstanding; 0 without any.", oldest},
+				"How long the first of these has been outstanding; 0 without any.", orZero(st.Oldest)},
 			{prometheus.GaugeValue, "connections",
 				"Open connections of the subscription.", float64(len(st.Connections))},
+			{prometheus.GaugeValue, "holds_log_seconds", "Age of the oldest event that is in the " +
+				"log only because the subscription has not acknowledged it; 0 without any.",
+				orZero(st.HoldsLog)},
 			{prometheus.CounterValue, "redelivered_total",
 				"Events sent again.", float64(st.Redelivered)},
 		} {
@@ -33,4 +32,11 @@ func (r *Registry) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(desc, m.kind, m.value, st.Name)
 		}
 	}
+}
+
+func orZero(n *float64) float64 {
+	if n == nil {
+		return 0
+	}
+	return *n
 }

@@ -189,6 +189,7 @@ func (r *Registry) add(
 	if n := len(r.All()); n >= subscriptionsMax {
 		return st, wire.Invalid("there are %d subscriptions, the maximum", n)
 	}
+	defer r.opts.Store.KeepTail()()
 	var p store.SubscriptionPosition
 	if p.Next, err = at.in(ctx, r.opts.Log); err != nil {
 		return st, err

@@ -73,3 +73,37 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// The snapshot of a subscription has what its filter wants, if there is one.
+func TestSnapshot(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	r, err := durable.New(durable.Options{Store: s, Log: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live := true
+	for i, row := range []struct {
+		filter durable.Filter
+		want   string
+	}{
+		{durable.Filter{}, "/stream?snapshot=true"},
+		{durable.Filter{Collections: []string{"app.test.a", "app.test.b.*"}, DIDs: []string{storetest.DID(0)}, Kinds: []string{"record"}},
+			"/stream?collections=app.test.a%2Capp.test.b.%2A&dids=did%3Aplc%3Aaaaaaaaaaaaaaaaaaaaaaaaa&kinds=record&snapshot=true"},
+		{durable.Filter{Kinds: []string{"account"}}, ""},
+		{durable.Filter{Actions: []string{"delete"}}, ""},
+		{durable.Filter{Live: &live}, ""},
+	} {
+		name := string(rune('a' + i))
+		if _, _, err := r.Put(t.Context(), name, durable.Wanted{Filter: row.filter}); err != nil {
+			t.Fatal(err)
+		}
+		sub, err := r.Find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sub.Snapshot(); got != row.want {
+			t.Errorf("%+v: %s", row.filter, got)
+		}
+	}
+}

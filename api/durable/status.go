@@ -2,10 +2,13 @@ package durable
 
 import (
 	"cmp"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"cistern/filter"
+	"cistern/store"
 )
 
 // Status is a subscription as the operator sees it.
@@ -18,7 +21,9 @@ type Status struct {
 	Lag         uint64 `json:"lag"`         // ids of the log from next on
 	Outstanding int    `json:"outstanding"` // events sent and not acknowledged
 	// how long the first of them has been outstanding, since the daemon started; null: none is
-	Oldest      *float64 `json:"oldest_outstanding_seconds"`
+	Oldest *float64 `json:"oldest_outstanding_seconds"`
+	// age of the oldest event that is in the log only because of the subscription; null: none is
+	HoldsLog    *float64 `json:"holds_log_seconds"`
 	Redelivered uint64   `json:"redelivered"` // events sent again since the daemon started
 	// Share is Exclusive or ByDID.
 	Share string `json:"share"`
@@ -77,5 +82,28 @@ func (s *Subscription) status(head uint64, now time.Time) Status {
 		seconds := now.Sub(at).Seconds()
 		st.Oldest = &seconds
 	}
+	if age, ok := s.store.Backlog(s.def.Name); ok {
+		seconds := age.Seconds()
+		st.HoldsLog = &seconds
+	}
 	return st
+}
+
+// Snapshot returns the path of a stream that has the current records that the subscription wants,
+// and then the events. It is "" if no snapshot has what the subscription wants.
+func (s *Subscription) Snapshot() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, c := s.filter, s.def.Filter
+	if !f.Kind(uint8(store.KindRecord)) || !f.Record(uint8(store.Create), false) {
+		return ""
+	}
+	q := url.Values{"snapshot": {"true"}}
+	for name, values := range map[string][]string{"collections": c.Collections, "dids": c.DIDs,
+		"kinds": c.Kinds, "actions": c.Actions, "live": {c.Live}} {
+		if text := strings.Join(values, ","); text != "" {
+			q.Set(name, text)
+		}
+	}
+	return "/stream?" + q.Encode()
 }

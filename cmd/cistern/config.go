@@ -48,7 +48,9 @@ type Config struct {
 	LogLevel     slog.Level
 	Jetstream    []byte // the dictionary
 
-	SnapshotRetention time.Duration
+	RetentionBytes        int64
+	SubscriptionRetention time.Duration
+	SnapshotRetention     time.Duration
 
 	Given []string // names of the options that a flag or a variable has set
 }
@@ -173,14 +175,25 @@ func (c *Config) options() []option {
 			help: "Disk space to leave free, such as 10GiB or 5%. Below it imports pause while " +
 				"live events are still applied. Below a quarter of it the daemon stops. 0 turns " +
 				"this off."},
-		{name: "retention", value: "DURATION", standard: "0", set: set(&c.Retention, parseAge),
-			help: "How long events stay in the log, such as 72h or 30d. 0 keeps all events. " +
+		{name: "retention", value: "DURATION", standard: "7d", set: set(&c.Retention, parseAge),
+			help: "How long events stay in the log, such as 72h or 30d. 0 keeps events of any age. " +
 				"Records are not affected."},
+		{name: "retention-bytes", value: "SIZE", standard: "0",
+			set: set(&c.RetentionBytes, parseLogSize),
+			help: "Size of the log, such as 100GiB, beyond which its oldest events are deleted, " +
+				"however young they are. Counted are its rows before compression, and replaced " +
+				"and deleted records, which only the log keeps. 0 allows any size."},
+		{name: "subscription-retention", value: "DURATION", standard: "14d",
+			set: set(&c.SubscriptionRetention, parseAge),
+			help: "How long events that a durable subscription has not acknowledged stay in the " +
+				"log even if --retention is shorter. With --retention-bytes they may take that " +
+				"size once more. 0 keeps them no longer than others."},
 		{name: "snapshot-retention", value: "DURATION", standard: "6h",
 			set: set(&c.SnapshotRetention, parseAge),
 			help: "How long events after the beginning of a snapshot (/stream?snapshot=true) " +
-				"stay in the log even if --retention is shorter: the time that a client has for " +
-				"a snapshot, with all disconnects. 0 keeps them no longer than others."},
+				"stay in the log even beyond --retention and --retention-bytes: the time that a " +
+				"client has for a snapshot, with all disconnects. 0 keeps them no longer than " +
+				"others."},
 		{name: "jetstream-dictionary", value: "FILE", set: set(&c.Jetstream, parseDictionary),
 			help: "File with the zstd dictionary that clients of Jetstream v1 have built in. It " +
 				"enables compress=true on /subscribe. Cistern does not ship the dictionary."},

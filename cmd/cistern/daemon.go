@@ -209,6 +209,7 @@ func closeListener(l net.Listener) error {
 
 func (d *daemon) openStore() (err error) {
 	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention,
+		RetentionBytes: d.cfg.RetentionBytes, SubscriptionRetention: d.cfg.SubscriptionRetention,
 		SnapshotRetention: d.cfg.SnapshotRetention, Logger: d.log, Registerer: d.metrics}
 	if d.tune.store != nil {
 		d.tune.store(&o)

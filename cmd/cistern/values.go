@@ -185,6 +185,15 @@ func parseRepoMax(s string) (int64, error) {
 	return int64(n), nil
 }
 
+// parseLogSize reads the size of the log. A smaller log than 1 MiB is a missing unit.
+func parseLogSize(s string) (int64, error) {
+	n, err := parseSize(s)
+	if err != nil || n > 0 && n < 1<<20 {
+		return 0, errors.New("want a size of 1MiB or more, such as 100GiB, or 0 for any size")
+	}
+	return int64(n), nil
+}
+
 // parseAge reads a duration as Go does, or a number of days.
 func parseAge(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
