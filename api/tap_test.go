@@ -57,6 +57,16 @@ func TestTapAccess(t *testing.T) {
 				t.Errorf("%s %s with %v: %d %s, want %d", r.method, r.path, c.header, res.StatusCode, text, c.status)
 			}
 		}
+		want := c.status
+		if want == http.StatusOK {
+			want = http.StatusUpgradeRequired // admitted, but it does not ask for a WebSocket
+		}
+		if res := call(t, "GET", w.admin.URL+"/channel", "", c.header, nil); res.StatusCode != want {
+			t.Errorf("/channel with %v: %d, want %d", c.header, res.StatusCode, want)
+		}
+	}
+	if _, err := w.store.SubscriptionPosition("tap"); err == nil {
+		t.Error("requests that open no stream made the subscription")
 	}
 	for _, r := range tapRoutes {
 		if res := call(t, r.method, w.public.URL+r.path, r.body, tapAuth("admin", "secret"), nil); res.StatusCode != 404 {
