@@ -121,6 +121,9 @@ func (f *Events) Size() (n int) {
 	return n
 }
 
+// Sparse reports whether f leaves out record events by their kind or collection.
+func (f *Events) Sparse() bool { return len(f.collections) > 0 || !f.Kind(1) }
+
 // Kind reports whether events of a kind are wanted, by its number.
 func (f *Events) Kind(kind uint8) bool { return f.kinds == 0 || f.kinds&(1<<kind) != 0 }
 

@@ -45,8 +45,9 @@ type Batch struct {
 
 type entry struct {
 	entryV1
-	id     uint64
-	events []Event // for readers at the head, or nil: see recent
+	id          uint64
+	events      []Event           // for readers at the head, or nil: see recent
+	collections []collectionCount // of a listing, in its order
 }
 
 // NewBatch starts an empty batch. It must be committed or discarded.

@@ -28,7 +28,7 @@ type benchWorld struct {
 	pool  []benchLeaf // records are drawn from it, as making them costs more than storing them
 }
 
-func newBenchWorld(b *testing.B) *benchWorld {
+func newBenchWorld(b testing.TB) *benchWorld {
 	enc, err := cbor.CanonicalEncOptions().EncMode()
 	if err != nil {
 		b.Fatal(err)
@@ -191,7 +191,7 @@ func benchImport(b *testing.B, o store.Options, tune func(*pebble.Options)) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func benchAppend(b *testing.B, s *store.Store, did string, leaves []benchLeaf) {
+func benchAppend(b testing.TB, s *store.Store, did string, leaves []benchLeaf) {
 	rev := storetest.Rev(1)
 	im := storetest.Records{}.Import(add(b, s, did), rev)
 	im.Blocks = len(leaves)

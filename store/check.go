@@ -31,6 +31,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	s.seq.mu.Lock()
 	snap := s.db.NewSnapshot()
 	c.want, c.next, c.time, c.buffered = s.seq.counts, s.seq.next, s.seq.time, s.buffers.copied()
+	c.open = s.seq.postings.copied()
 	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(), s.caches.counts.copied()
 	c.hostsSay, c.recent = s.hosts.copied(), s.recent.copied()
 	s.seq.mu.Unlock()
@@ -41,7 +42,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 		return 0, errors.Join(err, snap.Close())
 	}
 	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log,
-		c.listings, c.sources, c.marks, c.subscriptions, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
+		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
 		}
@@ -66,6 +67,7 @@ type checker struct {
 	buffered    map[string]buffered // copy of the memory
 	cursors     map[string]int64    // copy of the memory
 	recent      []eventGroup        // copy of the memory
+	open        rowMap              // copy of the memory: rows of the open chunk
 	filtersWere *selections         // copy of the memory
 	rows        map[string]Repo     // copy of the cache
 	counted     map[collectionOf]int64

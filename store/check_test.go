@@ -19,7 +19,7 @@ import (
 // pending; DID 4 waits for its retry; DID 5 is known and was wiped.
 func patient(t *testing.T) *store.Store {
 	t.Helper()
-	s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db", SmallBytes: 1, GroupAge: time.Hour})
+	s, err := store.Open(store.Chunked(store.Options{FS: vfs.NewMem(), Dir: "db", SmallBytes: 1, GroupAge: time.Hour}, 2, 3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,11 +278,35 @@ var logDamages = []damage{
 	{"commit names no block", func(d surgeon) { d.entry(6, func(e *store.Entry) { e.Ops[0].Block = 99 }) }, "event 6: block 99, which it names, is missing"},
 }
 
+// postings has the key of the postings of app.test.a in a chunk.
+func (d surgeon) postings(bucket, first uint64) []byte {
+	return store.PostingKey(nil, bucket, store.AppendList(nil, store.KindRecord, []byte("app.test.a")), first)
+}
+
+// Chunks have four ids: events 1 and 2 are those of app.test.a in the first, and 4 and 5 in the
+// second; the third is open.
+var postingDamages = []damage{
+	{"postings lost", func(d surgeon) { d.delete(d.postings(0, 0)) }, "are missing"},
+	{"postings lack an event", func(d surgeon) {
+		d.set(d.postings(0, 0), store.AppendPostings(0, [][2]uint64{{1, 2}}))
+	}, "lack event 2"},
+	{"postings have another event", func(d surgeon) {
+		d.set(d.postings(0, 0), store.AppendPostings(0, [][2]uint64{{1, 4}}))
+	}, "have event 3, the log has not"},
+	{"postings of an open chunk", func(d surgeon) {
+		d.set(d.postings(1, 8), store.AppendPostings(8, [][2]uint64{{8, 9}}))
+	}, "are of no chunk"},
+	{"postings of another bucket", func(d surgeon) {
+		d.set(d.postings(1, 0), store.AppendPostings(0, [][2]uint64{{1, 3}}))
+	}, "are of no chunk"},
+	{"postings malformed", func(d surgeon) { d.set(d.postings(0, 0), []byte{1, 0x80}) }, "postings behind event 0"},
+}
+
 // TestCheckFindsDamage damages one row at a time and expects a report: a check that never fails
 // proves nothing.
 func TestCheckFindsDamage(t *testing.T) {
 	t.Parallel()
-	for _, kind := range [][]damage{rowDamages, bulkDamages, logDamages, filterDamages} {
+	for _, kind := range [][]damage{rowDamages, bulkDamages, logDamages, filterDamages, postingDamages} {
 		for _, row := range kind {
 			t.Run(row.name, func(t *testing.T) {
 				t.Parallel()

@@ -42,6 +42,7 @@
 //  13. After the first failed write (of the log, a table, the manifest, a flush or a compaction)
 //     nothing is written any more: every write returns the failure, and Run ends with it. Then the
 //     process should end; opening the store again recovers everything durable.
+//  14. Every event that may be shown is in the postings of its kind or collection.
 //
 // # Concurrency
 //
@@ -64,17 +65,16 @@
 //	update.go  Update, the way to a row    transition.go the states of a repository
 //	import.go  import groups and the flip  slots.go     groups being filled
 //	sink.go    tables or batches of groups check*.go    Check
-//	log.go     ReadLog                     since.go     FirstSince; event.go  Event
+//	log.go, since.go, event.go  ReadLog    postings.go, sparse.go  events by collection
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
-//	pending.go, retry.go  queues           host*.go     hosts
 //	retention.go, prune.go  old events     anchor.go, backlog.go  what snapshots, subscriptions keep
 //	collect.go abandoned ordinals          unsettled.go events hidden by volatile batches
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
-//	cursor.go, source.go, crawlsource.go  sources       lock.go, dirlock.go  locks
+//	pending.go, retry.go  queues    host*.go  hosts    lock.go, dirlock.go  locks
+//	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
 //	relist.go, listing.go  rows of many ops             status.go  statuses and their origins
-//	view.go    reads at one point in time  snapshot.go  ReadRecords: passes over all records
+//	snapshot.go ReadRecords, passes over all records    view.go  reads at one point in time
 //	filter.go  versions of the filter      drop.go      repositories no longer followed
-//	shelve.go, holds.go  kept, shown records    subscription.go  durable subscriptions
+//	shelve.go, holds.go  shown records     subscription.go  durable subscriptions
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions
-//	limits.go, errors.go, metrics.go
 package store

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"testing"
 	"time"
 
 	"cistern/ingest/repo"
@@ -15,6 +16,59 @@ import (
 // SetFormat writes another format version.
 func SetFormat(s *Store, v string) error {
 	return s.db.Set(metaKey(metaFormat), []byte(v), pebble.Sync)
+}
+
+// Chunked returns options with chunks and buckets of postings of 2^chunk and 2^bucket ids.
+func Chunked(o Options, chunk, bucket uint8) Options {
+	o.chunkBits, o.bucketBits = chunk, bucket
+	return o
+}
+
+// AddToPostings adds n events of one op to postings that begin empty, and calls row for each row.
+func AddToPostings(t testing.TB, s *Store, n int, path func(n int) []byte, row func()) {
+	var p postings
+	p.init(&s.opts, 0)
+	b := s.db.NewBatch()
+	e := entry{entryV1: entryV1{Kind: entryCommit, Ops: make([]entryOp, 1)}}
+	for id := range uint64(n) {
+		e.id, e.Ops[0].Path = id, path(int(id))
+		err := errors.Join(p.addEntry(b, &e), p.pass(b, id+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !b.Empty() {
+			for range b.Count() {
+				row()
+			}
+			b.Reset()
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ReadPostings returns the runs of a row of postings up to the first error, and AppendPostings a row
+// of some runs.
+func ReadPostings(row []byte, first, end uint64) (runs [][2]uint64, err error) {
+	r, err := newRunReader(row, first, end)
+	for err == nil {
+		run, ok, rerr := r.next()
+		if err = rerr; !ok {
+			break
+		}
+		runs = append(runs, [2]uint64{run.from, run.to})
+	}
+	return runs, err
+}
+
+func AppendPostings(first uint64, runs [][2]uint64) []byte {
+	l := postingList{row: []byte{valueVersion}, end: first, last: idRun{first, first}}
+	for _, r := range runs {
+		l.add(r[0], r[1]-r[0])
+	}
+	l.close()
+	return l.row
 }
 
 // Metrics returns Pebble's metrics.
@@ -193,6 +247,9 @@ var (
 	ParseSupersededKey          = parseSupersededKey
 	DroppedAtKey                = droppedAtKey
 	ParseDroppedAtKey           = parseDroppedAtKey
+	AppendList                  = appendList
+	PostingKey                  = postingKey
+	ParsePostingKey             = parsePostingKey
 	PendingRowKey               = pendingKey
 	ParsePendingRowKey          = parsePendingKey
 	RetryKey                    = retryKey
@@ -231,6 +288,9 @@ const (
 
 	SpaceSubscribed = spaceSubscribed
 	SpacePosition   = spacePosition
+	SpacePosting    = spacePosting
+	ChunkBits       = chunkBits
+	BucketBits      = bucketBits
 
 	SelectionsMax = selectionsMax
 	IdleHostsMax  = idleHostsMax

@@ -105,6 +105,15 @@ type collectionCount struct {
 	count int64
 }
 
+// countListed counts one more record of a collection behind those of earlier collections.
+func countListed(counts []collectionCount, collection []byte) []collectionCount {
+	if n := len(counts); n == 0 || counts[n-1].name != string(collection) {
+		counts = append(counts, collectionCount{name: string(collection)})
+	}
+	counts[len(counts)-1].count++
+	return counts
+}
+
 // importScratch is reused between the members of a group.
 type importScratch struct {
 	key     []byte
@@ -320,10 +329,7 @@ func (g *group) leaf(m *member, l repo.Leaf) error {
 	}
 	m.records++
 	full := x.listing.add(l.Key, number)
-	if n := len(m.collections); n == 0 || m.collections[n-1].name != string(collection) {
-		m.collections = append(m.collections, collectionCount{name: string(collection)})
-	}
-	m.collections[len(m.collections)-1].count++
+	m.collections = countListed(m.collections, collection)
 	if !full {
 		return nil
 	}
@@ -466,7 +472,8 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r.Filter, r.Sweep, r.Lacks, r.Shelved = m.Filter, false, false, m.shelved
 	m.Complete(b, &r) // first, since it may show the account again
 	if m.events > 0 {
-		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events}})
+		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events},
+			collections: m.collections})
 	}
 	b.PutRepo(&r)
 	for _, c := range m.collections {

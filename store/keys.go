@@ -9,8 +9,8 @@ import (
 
 // The whole schema. Every key starts with the byte of its keyspace; numbers are big-endian, so that
 // byte order is number order; parts are split by length. Behind the arrow is the value. A
-// capital letter or V1 is a Go type, as CBOR behind a version byte; recordRow (values.go) and
-// listing (listing.go) are bytes behind a version byte.
+// capital letter or V1 is a Go type, as CBOR behind a version byte; recordRow (values.go), listing
+// (listing.go) and postings (postings.go) are bytes behind a version byte.
 //
 //	'a' name                             → meta        single rows; format.go has the names
 //	'b' ordinal(5) block(4)              → record bytes
@@ -43,6 +43,7 @@ import (
 //	'D' did                              → DescribeRetry  account whose collections are unknown yet
 //	'E' name                             → subscriptionV1  durable subscription of a consumer
 //	'F' name                             → positionV1  what its consumer has acknowledged
+//	'G' bucket(8) kind(1) collection 0x00 id(8) → postings  events of a chunk, from that id on
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 //
@@ -81,6 +82,7 @@ const (
 	spaceDescribe    = 'D'
 	spaceSubscribed  = 'E'
 	spacePosition    = 'F'
+	spacePosting     = 'G'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -92,7 +94,7 @@ var spaceNames = map[byte]string{
 	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped", spaceProgress: "progress",
 	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
 	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
-	spacePosition: "subscription_positions",
+	spacePosition: "subscription_positions", spacePosting: "postings",
 }
 
 const (
@@ -333,6 +335,31 @@ func parseDroppedAtKey(b []byte) (id uint64, o Ordinal, err error) {
 		return 0, 0, errKey(spaceDroppedAt, b)
 	}
 	return binary.BigEndian.Uint64(b[1:]), parseOrdinal(b[1+idBytes:]), nil
+}
+
+// bucketKey appends the prefix of the postings of a bucket.
+func bucketKey(dst []byte, bucket uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, spacePosting), bucket)
+}
+
+// postingKey appends the key of the postings of a chunk, which begins at event first. list is a kind
+// and a collection, as appendList writes them.
+func postingKey(dst []byte, bucket uint64, list []byte, first uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(bucketKey(dst, bucket), list...), first)
+}
+
+// appendList appends the part of a key of postings that names a kind and a collection. The
+// collection is empty for other kinds than KindRecord.
+func appendList(dst []byte, kind Kind, collection []byte) []byte {
+	return append(append(append(dst, byte(kind)), collection...), 0)
+}
+
+func parsePostingKey(b []byte) (bucket uint64, list []byte, first uint64, err error) {
+	end := len(b) - idBytes
+	if end < 1+idBytes+2 || b[0] != spacePosting || b[end-1] != 0 {
+		return 0, nil, 0, errKey(spacePosting, b)
+	}
+	return binary.BigEndian.Uint64(b[1:]), b[1+idBytes : end], binary.BigEndian.Uint64(b[end:]), nil
 }
 
 func pendingKey(dst []byte, k PendingKey) []byte {

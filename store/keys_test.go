@@ -130,7 +130,7 @@ func keyTypes() []keyType {
 	}
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
 		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage),
-		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition)},
+		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition), postingKeyType()},
 		append(otherKeyTypes(), markKeyTypes()...)...)
 }
 
@@ -262,6 +262,37 @@ func subscriptionKeyType(space byte) keyType {
 		},
 		order:  func(a, b tuple) int { return cmp.Compare(a.text, b.text) },
 		golden: map[string]tuple{hex.EncodeToString([]byte{space}) + "746170": {text: "tap"}},
+	}
+}
+
+// postingKeyType returns the keys of postings.
+func postingKeyType() keyType {
+	kinds := "\x01\x02\x03"
+	return keyType{
+		name: store.SpaceNames[store.SpacePosting],
+		random: func(rng *rand.Rand) tuple {
+			return tuple{n: [3]uint64{near(rng, 48), near(rng, 63)}, kind: randomText(rng, kinds, 1, 1),
+				text: randomText(rng, ".-az\x01\xff", 0, 6)}
+		},
+		key: func(dst []byte, t tuple) []byte {
+			list := store.AppendList(nil, store.Kind(t.kind[0]), []byte(t.text))
+			return store.PostingKey(dst, t.n[0], list, t.n[1])
+		},
+		parse: func(b []byte) (tuple, error) {
+			bucket, list, first, err := store.ParsePostingKey(b)
+			if err != nil {
+				return tuple{}, err
+			}
+			return tuple{n: [3]uint64{bucket, first}, kind: string(list[:1]), text: string(list[1 : len(list)-1])}, nil
+		},
+		order: func(a, b tuple) int {
+			return cmp.Or(cmp.Compare(a.n[0], b.n[0]), cmp.Compare(a.kind, b.kind),
+				cmp.Compare(a.text, b.text), cmp.Compare(a.n[1], b.n[1]))
+		},
+		golden: map[string]tuple{
+			"47" + "0000000000000102" + "01" + "612e622e63" + "00" + "0000000010204000": {n: [3]uint64{0x102, 0x10204000}, kind: "\x01", text: "a.b.c"},
+			"47" + "0000000000000102" + "03" + "00" + "0000000010204000":                {n: [3]uint64{0x102, 0x10204000}, kind: "\x03"},
+		},
 	}
 }
 

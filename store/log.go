@@ -29,6 +29,16 @@ func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn fu
 
 // readLog is ReadLog from the engine.
 func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+	return s.readFrom(cursor, head, func(v view, cursor, head uint64) (uint64, error) {
+		r := logReader{s: s, view: v, head: head, next: cursor, left: maxEvents, fn: fn}
+		err := r.run(ctx)
+		return r.next, err
+	})
+}
+
+// readFrom calls read with a view of the database, if the log has the cursor and events from it on,
+// and returns the id to continue from.
+func (s *Store) readFrom(cursor, head uint64, read func(v view, cursor, head uint64) (next uint64, err error)) (next uint64, err error) {
 	// The view is taken before the tail is read: pruning first moves the tail and then deletes, so
 	// the view has all events from the tail on.
 	v, err := s.view()
@@ -46,9 +56,7 @@ func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int,
 	case cursor < tail:
 		err = fmt.Errorf("%w: %d, the oldest is %d", ErrOutdatedCursor, cursor, tail)
 	case cursor <= head:
-		r := logReader{s: s, view: v, head: head, next: cursor, left: maxEvents, fn: fn}
-		err = r.run(ctx)
-		cursor = r.next
+		cursor, err = read(v, cursor, head)
 	}
 	return cursor, errors.Join(err, v.close())
 }
@@ -60,6 +68,7 @@ type logReader struct {
 	head uint64
 	next uint64 // next id to pass
 	left int    // ids still to pass
+	end  uint64 // of the entry that was read last
 	// stopped means that the page ends before an entry that must not be passed yet.
 	stopped bool
 	fn      func(*Event) error
@@ -97,6 +106,7 @@ func (r *logReader) entry(key, value []byte) error {
 		return fmt.Errorf("event %d: %w", id, err)
 	}
 	end := id + e.ids()
+	r.end = end
 	if end <= r.next {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"cistern/filter"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -84,7 +85,7 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := storetest.Open(t, store.Options{})
+			s := storetest.Open(t, store.Chunked(store.Options{}, 1, 6))
 			did := storetest.DID(1)
 			imported(t, s, storetest.DID(2), storetest.Records{"app.test.a/1": storetest.Text("another")}) // event 1
 			// 2
@@ -114,6 +115,10 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 			for _, from := range []uint64{1, 2} {
 				if next, err := s.ReadLog(t.Context(), from, 100, none); next != 2 || err != nil {
 					t.Errorf("from %d the reader goes on at %d, %v", from, next, err)
+				}
+				f := eventsFilter(t, filter.EventsConfig{Collections: []string{"app.test.a"}})
+				if next, err := s.ReadLogSparse(t.Context(), f, from, 100, none); next != 2 || err != nil {
+					t.Errorf("from %d the sparse reader goes on at %d, %v", from, next, err)
 				}
 			}
 			if err := wait(); err != nil {

@@ -76,6 +76,8 @@ type Options struct {
 	Step func(name string)
 
 	tune func(*pebble.Options) // set by benchmarks that compare engine options
+	// chunkBits and bucketBits are set by tests. Defaults: chunkBits, bucketBits (postings.go).
+	chunkBits, bucketBits uint8
 }
 
 func (o Options) withDefaults() Options {
@@ -102,6 +104,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.TableBytes == 0 {
 		o.TableBytes = 64 << 20
+	}
+	if o.chunkBits == 0 {
+		o.chunkBits, o.bucketBits = chunkBits, bucketBits
 	}
 	if o.Now == nil {
 		o.Now = time.Now

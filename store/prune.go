@@ -114,6 +114,7 @@ func (s *Store) pruneEntries(to uint64) (more bool, err error) {
 		return false, err
 	}
 	b.fail(setMetaNumber(b.b, metaTail, tail))
+	b.fail(s.seq.postings.prune(b.b, s.Tail(), tail))
 	b.deltas[countEvents] -= int64(events)
 	s.seq.tail.Store(tail)
 	return more, s.pruner.commit(b)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -39,7 +40,7 @@ func (b *Batch) Relist(r *Repo) error {
 	if first := r.Listed; l.w.next > first {
 		r.Listed = l.w.next
 		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryRelist, DID: appendDID(nil, r.DID), Rev: r.Rev,
-			Ordinal: r.Ordinal, First: first, Count: r.Listed - first}})
+			Ordinal: r.Ordinal, First: first, Count: r.Listed - first}, collections: l.collections})
 	}
 	return b.err
 }
@@ -51,6 +52,8 @@ type relisting struct {
 	rows    *pebble.Batch // rows not applied yet; nil if a broken engine may hold them
 	w       listingWriter
 	key     []byte
+	// collections are those of the listing, in its order.
+	collections []collectionCount
 }
 
 func (l *relisting) run(r *Repo) error {
@@ -64,6 +67,8 @@ func (l *relisting) run(r *Repo) error {
 		if row.place() != shown {
 			return nil
 		}
+		collection, _, _ := bytes.Cut(path, []byte{'/'})
+		l.collections = countListed(l.collections, collection)
 		if !l.w.add(path, row.block) {
 			return nil
 		}

@@ -20,6 +20,8 @@ type sequencer struct {
 	time   int64  // mu guards: time of the newest event
 	// cursors are the firehose cursors as last written, by source. mu guards.
 	cursors map[string]int64
+	// postings are those of the newest events. mu guards.
+	postings postings
 
 	tail atomic.Uint64 // oldest event id kept
 	head atomic.Uint64 // newest durable event id
@@ -127,6 +129,12 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 			return 0, err
 		}
 		s.growth.wrote(key, b.row.Bytes())
+		if err := q.postings.addEntry(b.b, e); err != nil {
+			return 0, err
+		}
+	}
+	if err := q.postings.pass(b.b, q.next); err != nil {
+		return 0, err
 	}
 	s.growth.superseded.Add(int64(len(b.superseded)))
 	for _, d := range b.superseded {

@@ -113,7 +113,7 @@ func (s *Store) closeHealth() error {
 
 // load reads the state that is kept in memory, and repairs the store after a crash.
 func (s *Store) load() error {
-	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadEnqueue, s.loadHosts, s.loadFilters,
+	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters,
 		s.loadCursors, s.loadGarbage, s.loadAges, s.recoverLeases, s.loadBuffers, s.openSlots} {
 		if err := step(); err != nil {
 			return err

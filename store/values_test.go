@@ -362,6 +362,46 @@ func FuzzListing(f *testing.F) {
 	})
 }
 
+// TestPostingsGolden: runs of one id take one number, and runs that touch become one.
+func TestPostingsGolden(t *testing.T) {
+	t.Parallel()
+	for want, runs := range map[string][][2]uint64{
+		"0100":     {{64, 65}},
+		"01010e0a": {{64, 80}, {85, 86}},
+		"01010374": {{64, 66}, {66, 69}, {127, 128}},
+	} {
+		if row := store.AppendPostings(64, runs); hex.EncodeToString(row) != want {
+			t.Errorf("%v: %x, want %s", runs, row, want)
+		}
+	}
+}
+
+func FuzzPostings(f *testing.F) {
+	f.Add(store.AppendPostings(64, [][2]uint64{{64, 65}, {70, 80}, {127, 128}}))
+	f.Add([]byte{1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		runs, err := store.ReadPostings(b, 64, 128)
+		if err != nil && !errors.Is(err, store.ErrCorrupt) {
+			t.Error(err)
+		}
+		last := uint64(64)
+		for _, r := range runs {
+			if r[0] < last || r[1] <= r[0] || r[1] > 128 {
+				t.Fatalf("%x: %v", b, runs)
+			}
+			last = r[1]
+		}
+		if len(runs) == 0 {
+			return
+		}
+		row := store.AppendPostings(64, runs)
+		again, err := store.ReadPostings(row, 64, 128)
+		if twice := store.AppendPostings(64, again); err != nil || string(twice) != string(row) {
+			t.Errorf("%x: %v, written again %x, %v", b, runs, row, err)
+		}
+	})
+}
+
 func FuzzDecode(f *testing.F) {
 	encode, decode := codec(f)
 	seeds := []any{fullRepo(), store.Repo{}}
