@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cistern/api/deliver/format"
+	"cistern/filter"
 	"cistern/store"
 
 	"golang.org/x/sync/semaphore"
@@ -21,6 +22,10 @@ type Log interface {
 	// the error is store.ErrFutureCursor or store.ErrOutdatedCursor. An error of fn ends the
 	// reading and is returned. Events are valid during the call.
 	ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
+	// ReadLogSparse is ReadLog without the events that f does not want by their kind or
+	// collection, at a cost in proportion to the others.
+	ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64, maxEvents int,
+		fn func(*store.Event) error) (next uint64, err error)
 	// Head returns the newest id that readers may see.
 	Head() uint64
 	// Changed returns a channel that is closed when Head moves after the call.
@@ -79,6 +84,20 @@ type sharedPage struct {
 	// pages.mu guards:
 	kept  bool // in recent
 	bytes int  // of the page and its encodings
+}
+
+// wanted returns a page that begins at id cursor and has at least the events that a filter wants.
+// Far from the head, a filter by collection has pages of its own, which cost in proportion to the
+// collections. No other stream shares them: streams that replay the log are rarely at the same id.
+func (p *pages) wanted(ctx context.Context, cursor uint64, f *filter.Events) (*sharedPage, error) {
+	if !f.Sparse() || cursor+sparseIDs > p.log.Head() {
+		return p.read(ctx, cursor)
+	}
+	pg := &sharedPage{id: cursor, turns: p.readers}
+	return pg, p.fillBy(ctx, pg, p.pageIDs,
+		func(ctx context.Context, cursor uint64, ids int, fn func(*store.Event) error) (uint64, error) {
+			return p.log.ReadLogSparse(ctx, f, cursor, ids, fn)
+		})
 }
 
 // read returns the page that begins at id cursor. At the head it is empty, with next = cursor.
@@ -181,6 +200,14 @@ func (p *pages) turnsAt(id uint64) *semaphore.Weighted {
 
 // fill reads the events of a page, of at most ids ids.
 func (p *pages) fill(ctx context.Context, pg *sharedPage, ids int) error {
+	return p.fillBy(ctx, pg, ids, p.log.ReadLog)
+}
+
+// readFunc has the contract of Log.ReadLog.
+type readFunc func(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (next uint64, err error)
+
+// fillBy reads the events of a page by one of the methods of the log.
+func (p *pages) fillBy(ctx context.Context, pg *sharedPage, ids int, read readFunc) error {
 	if err := pg.turns.Acquire(ctx, 1); err != nil {
 		return err
 	}
@@ -192,7 +219,7 @@ func (p *pages) fill(ctx context.Context, pg *sharedPage, ids int) error {
 	}
 	pg.events = make([]event, 0, most)
 	full := uint64(0)
-	next, err := p.log.ReadLog(ctx, cursor, ids, func(ev *store.Event) error {
+	next, err := read(ctx, cursor, ids, func(ev *store.Event) error {
 		pg.add(ev)
 		if pg.page.bytes < p.pageBytes {
 			return nil

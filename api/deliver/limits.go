@@ -15,6 +15,9 @@ const (
 	// mostly small, and in memory.
 	headReadersMax = 4
 	headIDs        = 100
+	// sparseIDs is the distance to the head beyond which a filter by collection has pages of its
+	// own: nearer streams share pages. It is that of the events which have no index yet.
+	sparseIDs = 16 << 10
 	// snapshotReadersMax bounds pages of snapshots among them. One client reads three at a time.
 	snapshotReadersMax = 4
 	// heldBytesMax bounds the long pages that subscribers have not read yet. Pages of at most twice

@@ -293,7 +293,7 @@ func (u *subscriber) flush(ctx context.Context, s *scratch, events int) error {
 
 // load puts the frames to send of the page at cursor into s.
 func (u *subscriber) load(ctx context.Context, cursor uint64, s *scratch) (next uint64, events int, err error) {
-	pg, err := u.pages.read(ctx, cursor)
+	pg, err := u.pages.wanted(ctx, cursor, u.filter)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"cistern/filter"
 	"cistern/ingest/repo"
 	"cistern/store"
 
@@ -22,8 +23,10 @@ type Log struct {
 	Tail    uint64
 	changed chan struct{}
 	Reads   int
-	Fail    error
-	Looked  func() // called once, after the first call of Head
+	// SparseReads counts the calls of ReadLogSparse.
+	SparseReads int
+	Fail        error
+	Looked      func() // called once, after the first call of Head
 }
 
 // NewLog makes a log.
@@ -110,8 +113,27 @@ func (l *Log) Changed() <-chan struct{} {
 	return l.changed
 }
 
+// ReadLogSparse reads the log as store.ReadLogSparse does.
+func (l *Log) ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64, maxEvents int,
+	fn func(*store.Event) error,
+) (uint64, error) {
+	l.mu.Lock()
+	l.SparseReads++
+	l.mu.Unlock()
+	return l.read(ctx, cursor, maxEvents, func(ev *store.Event) bool {
+		return f.Kind(uint8(ev.Kind)) && (ev.Kind != store.KindRecord || f.Collection(ev.Collection))
+	}, fn)
+}
+
 // ReadLog reads the log as store.ReadLog does.
 func (l *Log) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*store.Event) error) (uint64, error) {
+	return l.read(ctx, cursor, maxEvents, func(*store.Event) bool { return true }, fn)
+}
+
+// read passes events that are wanted. The others do not count.
+func (l *Log) read(ctx context.Context, cursor uint64, maxEvents int, wanted func(*store.Event) bool,
+	fn func(*store.Event) error,
+) (uint64, error) {
 	l.mu.Lock()
 	events, tail, fail := l.events, l.Tail, l.Fail
 	if maxEvents > 0 {
@@ -129,9 +151,13 @@ func (l *Log) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func
 	case cursor < tail:
 		return cursor, store.ErrOutdatedCursor
 	}
-	for ; maxEvents > 0 && cursor <= uint64(len(events)); maxEvents-- {
+	for maxEvents > 0 && cursor <= uint64(len(events)) {
 		ev := events[cursor-1]
 		cursor++
+		if !wanted(&ev) {
+			continue
+		}
+		maxEvents--
 		if ev.Kind == 0 { // hidden
 			continue
 		}
