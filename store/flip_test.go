@@ -26,13 +26,19 @@ func TestFlipOfMany(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	var mu sync.Mutex // guards what follows
 	var clones []*vfs.MemFS
-	armed := false
-	s, err := store.Open(store.Options{FS: fs, Dir: "db", GroupAge: time.Hour, Step: func(string) {
+	armed, first := false, true
+	clone := func(percent int) *vfs.MemFS {
+		return fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})
+	}
+	s, err := store.Open(store.Options{FS: fs, Dir: "db", GroupAge: time.Hour, Step: func(name string) {
 		mu.Lock()
 		defer mu.Unlock()
+		for armed && name == "applied" && first {
+			first = recordsOf(t, clone(0)) == 0 // until the first batch is durable, alone
+		}
 		for _, percent := range []int{0, 50, 100} {
 			if armed {
-				clones = append(clones, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
+				clones = append(clones, clone(percent))
 			}
 		}
 	}})
@@ -98,4 +104,18 @@ func TestFlipOfMany(t *testing.T) {
 	if len(seen) < 3 || !seen[0] || !seen[repos] {
 		t.Errorf("crashes left %v repositories", seen)
 	}
+}
+
+// recordsOf returns the number of records in a clone.
+func recordsOf(t *testing.T, clone *vfs.MemFS) int64 {
+	s, err := store.Open(store.Options{FS: clone, Dir: "db"})
+	if err != nil {
+		t.Error(err)
+		return -1
+	}
+	n := s.Counts()["records"]
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	return n
 }
