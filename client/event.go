@@ -1,6 +1,9 @@
 package client
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Event is an event of the log, as docs/http.md describes it.
 type Event struct {
@@ -9,6 +12,7 @@ type Event struct {
 	Record   *Record   // of type record
 	Account  *Account  // of type account
 	Identity *Identity // of type identity
+	Repo     *Repo     // of type repo
 
 	JSON []byte `json:"-"` // the event as the daemon sent it
 }
@@ -33,6 +37,16 @@ type Account struct {
 // Identity is a change of the handle or the host of an account.
 type Identity struct {
 	DID, Handle, PDS string
+}
+
+// Repo is a change of the condition of a repository.
+type Repo struct {
+	DID      string
+	State    string    // pending, synced, failing, gone or untracked
+	Rev      string    // of the daemon's copy, "" without one
+	Reason   string    // why it is failing or gone
+	Since    time.Time // since when; zero: unknown
+	NextLook time.Time `json:"next_look"` // when its host is asked again; zero: unknown or never
 }
 
 // message is anything that a stream sends: an event, the answer to a filter, or an error.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"cistern/console"
 
@@ -57,6 +58,8 @@ func (l *Lines) Line(e *Event) string {
 	case e.Identity != nil:
 		did, where, what = e.Identity.DID, e.Identity.Handle, e.Identity.PDS
 		l.remember(did, e.Identity.Handle)
+	case e.Repo != nil:
+		did, where, color, what = e.Repo.DID, e.Repo.State, stateColor(e.Repo.State), cause(e.Repo)
 	}
 	l.idColumns = max(l.idColumns, len(strconv.FormatUint(e.ID, 10)))
 	account := runewidth.FillRight(l.account(did), l.accountColumns())
@@ -101,6 +104,32 @@ func actionColor(action string) string {
 		return console.Yellow
 	}
 	return console.Red
+}
+
+func stateColor(state string) string {
+	switch state {
+	case "synced":
+		return console.Green
+	case "pending":
+		return console.Yellow
+	}
+	return console.Red
+}
+
+// cause returns why a repository is failing or gone, since when, and when its host is asked again;
+// of other repositories the rev of the copy.
+func cause(r *Repo) string {
+	if r.Reason == "" {
+		return r.Rev
+	}
+	text := r.Reason
+	if !r.Since.IsZero() {
+		text += ", since " + r.Since.Format(time.RFC3339)
+	}
+	if !r.NextLook.IsZero() {
+		text += ", next look " + r.NextLook.Format(time.RFC3339)
+	}
+	return text
 }
 
 // remember keeps the handle of an account for the events that follow.

@@ -47,6 +47,12 @@ func TestLines(t *testing.T) {
 		{`{"id":9,"type":"account","account":{"did":"did:web:a","active":false,"status":"deleted"}}`, "       9 did:web:a        account  inactive deleted"},
 		{`{"id":9,"type":"account","account":{"did":"did:web:a","active":true}}`, "       9 did:web:a        account  active"},
 		{`{"id":9,"type":"identity","identity":{"did":"did:web:a","handle":"a.test","pds":"https://b"}}`, "       9 did:web:a        identity a.test https://b"},
+		{`{"id":9,"type":"repo","repo":{"did":"did:web:a","state":"synced","rev":"3k"}}`,
+			"       9 did:web:a        repo     synced 3k"},
+		{`{"id":9,"type":"repo","repo":{"did":"did:web:a","state":"failing","rev":"3k","reason":"transport","since":"2026-01-02T15:04:05Z","next_look":"2026-01-02T15:05:05Z"}}`,
+			"       9 did:web:a        repo     failing transport, since 2026-01-02T15:04:05Z, next look 2026-01-02T15:05:05Z"},
+		{`{"id":9,"type":"repo","repo":{"did":"did:web:a","state":"gone","reason":"deleted"}}`,
+			"       9 did:web:a        repo     gone deleted"},
 		{`{"id":9,"type":"of the future"}`, "       9                  of the future"},
 	} {
 		if got := lines.Line(event(t, row.event)); got != row.want {

@@ -10,11 +10,12 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// EventsConfig is a filter of events as a consumer writes it. An empty set means all.
+// EventsConfig is a filter of events as a consumer writes it. An empty set means all, but without
+// Kinds no repo events.
 type EventsConfig struct {
 	Collections []string // NSIDs and prefixes (app.bsky.*); for record events
 	DIDs        []string
-	Kinds       []string // record, account, identity
+	Kinds       []string // record, account, identity, repo
 	Actions     []string // create, update, delete; for record events
 	Live        string   // "true": from the firehose; "false": from backfills; for record events
 }
@@ -22,17 +23,25 @@ type EventsConfig struct {
 // EventKinds and EventActions are the words of an EventsConfig. The number of a word in package
 // store is its position, counted from 1.
 var (
-	EventKinds   = []string{"record", "account", "identity"}
+	EventKinds   = []string{"record", "account", "identity", "repo"}
 	EventActions = []string{"create", "update", "delete"}
 )
 
-// Events decides which events a consumer wants. It never changes. The zero value wants all.
+// optional is the number of the kind that a filter wants only if it names the kind: consumers older
+// than the kind do not know its events.
+const optional = 4
+
+// everyKind is the set of all kinds.
+const everyKind = 1<<1 | 1<<2 | 1<<3 | 1<<optional
+
+// Events decides which events a consumer wants. It never changes. The zero value wants all but repo
+// events.
 // Collections, actions and live restrict only record events: a consumer of one collection still
 // learns that an account is gone, unless its only kind is record.
 type Events struct {
 	collections patterns
 	dids        map[string]struct{}
-	kinds       uint8 // a bit for each number; 0: all
+	kinds       uint8 // a bit for each number; 0: all but optional
 	actions     uint8
 	live        string
 }
@@ -104,9 +113,10 @@ func bits(noun string, given, words []string, bad *problems) (set uint8) {
 	return set
 }
 
-// All reports whether every event is wanted.
+// All reports whether every event is wanted, except for repo events, which Kind decides.
 func (f *Events) All() bool {
-	return len(f.collections) == 0 && len(f.dids) == 0 && f.kinds == 0 && f.actions == 0 && f.live == ""
+	return len(f.collections) == 0 && len(f.dids) == 0 && (f.kinds == 0 || f.kinds == everyKind) &&
+		f.actions == 0 && f.live == ""
 }
 
 // Size returns about how many bytes of memory the filter takes.
@@ -125,7 +135,12 @@ func (f *Events) Size() (n int) {
 func (f *Events) Sparse() bool { return len(f.collections) > 0 || !f.Kind(1) }
 
 // Kind reports whether events of a kind are wanted, by its number.
-func (f *Events) Kind(kind uint8) bool { return f.kinds == 0 || f.kinds&(1<<kind) != 0 }
+func (f *Events) Kind(kind uint8) bool {
+	if f.kinds == 0 {
+		return kind != optional
+	}
+	return f.kinds&(1<<kind) != 0
+}
 
 // DID reports whether events of an account are wanted.
 func (f *Events) DID(did string) bool {

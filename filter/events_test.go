@@ -15,6 +15,17 @@ func TestEvents(t *testing.T) {
 	if !all.All() || !all.Kind(1) || !all.DID(alice) || !all.Collection([]byte("app.test.a")) || !all.Record(3, false) {
 		t.Error("the zero filter does not want everything")
 	}
+	if all.Kind(4) {
+		t.Error("the zero filter wants repo events, which older consumers do not know")
+	}
+	every, err := filter.CompileEvents(filter.EventsConfig{Kinds: filter.EventKinds})
+	if err != nil || !every.All() || !every.Kind(4) || !every.Kind(1) {
+		t.Errorf("a filter with all kinds is %+v (%v)", every, err)
+	}
+	some, err := filter.CompileEvents(filter.EventsConfig{Kinds: []string{"record", "repo"}})
+	if err != nil || some.All() || !some.Kind(4) || !some.Kind(1) || some.Kind(2) {
+		t.Errorf("a filter of records and repositories is %+v (%v)", some, err)
+	}
 	f, err := filter.CompileEvents(filter.EventsConfig{
 		Collections: []string{"app.test.*", "com.example.one"}, DIDs: []string{alice},
 		Kinds: []string{"record", "identity"}, Actions: []string{"create", "delete"}, Live: "true",

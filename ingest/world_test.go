@@ -272,7 +272,7 @@ func (w *world) log(a *simnet.Account) (lines []string, listed int) {
 	for cursor := w.store.Tail(); ; {
 		next, err := w.store.ReadLog(w.t.Context(), cursor, 1000, func(e *store.Event) error {
 			switch {
-			case e.DID != a.DID():
+			case e.DID != a.DID() || e.Kind == store.KindRepo:
 			case e.Kind == store.KindAccount:
 				lines = append(lines, "account "+e.Status.String())
 			case e.Kind == store.KindIdentity:

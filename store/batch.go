@@ -124,6 +124,7 @@ func (b *Batch) putRepo(r *Repo) {
 		r.Pending.Host = b.pinHost(r.Pending.Host)
 	}
 	b.enqueue(r, old)
+	b.tell(r, r.condition())
 	r.Updated = b.s.now().Unix()
 	now := r.rowState()
 	b.move(r.DID, old, now)

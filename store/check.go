@@ -25,6 +25,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}
+	c.conditions = conditionCheck{report: c.report, differ: map[string]told{}}
 	// No batch may commit between reading the counters and opening the snapshot of the rows.
 	s.filters.mu.Lock()
 	c.filtersWere = s.filters.kept.Load()
@@ -41,7 +42,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log,
+	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log, c.conditions.end,
 		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
@@ -63,6 +64,8 @@ type checker struct {
 	tail   uint64 // oldest event kept
 	leased [][2]Ordinal
 	listed int64 // listing rows that entries name
+
+	conditions conditionCheck
 
 	buffered    map[string]buffered // copy of the memory
 	cursors     map[string]int64    // copy of the memory
@@ -188,6 +191,7 @@ func (c *checker) repos() error {
 			return err
 		}
 		now := r.rowState()
+		c.conditions.row(&r)
 		c.got.add(now, 1)
 		c.countHost(now)
 		c.got[countBlocks] -= r.Blocks // counted again from the block rows

@@ -40,13 +40,13 @@ func patient(t *testing.T) *store.Store {
 		body := storetest.Text("new")
 		return b.Apply(r, true, r.Rev, []store.Op{{Path: []byte("app.test.b/1"), CID: repo.HashCID(body), Record: body}})
 	})
-	w.wipe(t, s, storetest.DID(5))
 	add(t, s, storetest.DID(3))
 	add(t, s, storetest.DID(4))
 	edit(t, s, storetest.DID(4), func(_ *store.Batch, r *store.Repo) error {
 		r.State, r.Retry = store.StateResync, store.Retry{Kind: store.Transport, Count: 1, Next: 1 << 40}
 		return nil
 	})
+	w.wipe(t, s, storetest.DID(5)) // last, so that no event is kept in memory
 	storetest.Check(t, s)
 	return s
 }
@@ -175,8 +175,8 @@ type damage struct {
 }
 
 // The import of DID 1 has blocks 0 (shared by app.test.a/1 and /2), 1 (superseded) and 2
-// (hidden); the live commit wrote block 3. The log: 1-3 its import, 4 and 5 the other
-// imports, 6 its commit, 7 the account event of DID 5.
+// (hidden); the live commit wrote block 3. The log: 1-3 its import, 4 that it is synced, 5 to 8 the
+// other imports, 9 its commit, 10 that DID 4 is failing, 11 and 12 that DID 5 is deleted and gone.
 var rowDamages = []damage{
 	{"commit of another rev", func(d surgeon) { d.put(1, func(r *store.Repo) { r.Rev = storetest.Rev(9) }) }, "are not those of its commit"},
 	{"commit of another DID", func(d surgeon) { c := d.repo(2).Commit; d.put(1, func(r *store.Repo) { r.Commit = c }) }, "are not those of its commit"},
@@ -233,14 +233,14 @@ var bulkDamages = []damage{
 	{"superseded body lost", func(d surgeon) { d.delete(d.numbered(store.SpaceBlock, 1, 1)) }, "blocks, its row says"},
 	{"block too many", func(d surgeon) { d.set(d.numbered(store.SpaceBlock, 2, 9), storetest.Text("z")) }, "the next block number is 1"},
 	{"block that nothing holds", func(d surgeon) {
-		d.delete(store.SupersededKey(nil, 6, d.ordinal(1), 1))
+		d.delete(store.SupersededKey(nil, 9, d.ordinal(1), 1))
 	}, "no record refers to it and it is not superseded"},
-	{"block held and superseded", func(d surgeon) { d.set(store.SupersededKey(nil, 6, d.ordinal(2), 0), nil) }, "is superseded, and 1 records refer to it"},
+	{"block held and superseded", func(d surgeon) { d.set(store.SupersededKey(nil, 9, d.ordinal(2), 0), nil) }, "is superseded, and 1 records refer to it"},
 	{"superseded in the future", func(d surgeon) { d.set(store.SupersededKey(nil, 1<<40, d.ordinal(1), 1), nil) }, "is not assigned yet"},
 	{"superseded block that is not there", func(d surgeon) {
-		d.set(store.SupersededKey(nil, 6, d.ordinal(1), 77), nil)
+		d.set(store.SupersededKey(nil, 9, d.ordinal(1), 77), nil)
 	}, "block 77 of " + storetest.DID(1) + ": is superseded and missing"},
-	{"superseded twice", func(d surgeon) { d.set(store.SupersededKey(nil, 5, d.ordinal(1), 1), nil) }, "superseded twice"},
+	{"superseded twice", func(d surgeon) { d.set(store.SupersededKey(nil, 8, d.ordinal(1), 1), nil) }, "superseded twice"},
 	{"ref lost", func(d surgeon) { d.delete(d.numbered(store.SpaceRef, 1, 0)) }, "it has no ref row"},
 	{"ref wrong", func(d surgeon) { d.set(d.numbered(store.SpaceRef, 1, 0), []byte{3}) }, "its ref row has 3, 2 records refer to it"},
 	{"ref too many", func(d surgeon) { d.set(d.numbered(store.SpaceRef, 2, 0), []byte{1}) }, "its ref row has 1"},
@@ -261,7 +261,7 @@ var bulkDamages = []damage{
 var logDamages = []damage{
 	{"event lost", func(d surgeon) { d.delete(store.EventKey(nil, 4)) }, "event 5 follows the entry that ends before 4"},
 	{"first event lost", func(d surgeon) { d.delete(store.EventKey(nil, 1)) }, "log begins at 4, its tail is 1"},
-	{"last event lost", func(d surgeon) { d.delete(store.EventKey(nil, 7)) }, "log ends before 7, the next id is 8"},
+	{"last event lost", func(d surgeon) { d.delete(store.EventKey(nil, 12)) }, "log ends before 12, the next id is 13"},
 	{"event counted twice", func(d surgeon) { d.set(store.EventKey(nil, 2), d.get(store.EventKey(nil, 4))) }, "event 2 follows"},
 	{"time falls", func(d surgeon) { d.entry(4, func(e *store.Entry) { e.Time = 5 }) }, "event 4: time 5 is not after"},
 	{"listing lost", func(d surgeon) { d.delete(d.numbered(store.SpaceListing, 1, 0)) }, "the listing has 0 ops, the entry says 3"},
@@ -274,8 +274,17 @@ var logDamages = []damage{
 	{"listing names no block", func(d surgeon) {
 		row := store.AppendListingOp([]byte{1}, nil, []byte("app.test.a/1"), 9, true)
 		d.set(d.numbered(store.SpaceListing, 2, 0), row)
-	}, "event 4: block 9, which it names, is missing"},
-	{"commit names no block", func(d surgeon) { d.entry(6, func(e *store.Entry) { e.Ops[0].Block = 99 }) }, "event 6: block 99, which it names, is missing"},
+	}, "event 5: block 9, which it names, is missing"},
+	{"commit names no block", func(d surgeon) { d.entry(9, func(e *store.Entry) { e.Ops[0].Block = 99 }) }, "event 9: block 99, which it names, is missing"},
+	{"a repository is told of as failing", func(d surgeon) {
+		d.entry(4, func(e *store.Entry) { e.Condition, e.Reason = store.ConditionFailing, store.Generic })
+	}, "repository " + storetest.DID(1) + ": the log tells"},
+	{"a dropped repository is told of as synced", func(d surgeon) {
+		d.entry(6, func(e *store.Entry) { e.DID = store.AppendDID(nil, storetest.DID(99)) })
+	}, "repository " + storetest.DID(99) + ": the log tells"},
+	{"consumers know better", func(d surgeon) {
+		d.put(2, func(r *store.Repo) { r.Told = store.ConditionGone })
+	}, "and consumers were told"},
 }
 
 // postings has the key of the postings of app.test.a in a chunk.
@@ -283,8 +292,8 @@ func (d surgeon) postings(bucket, first uint64) []byte {
 	return store.PostingKey(nil, bucket, store.AppendList(nil, store.KindRecord, []byte("app.test.a")), first)
 }
 
-// Chunks have four ids: events 1 and 2 are those of app.test.a in the first, and 4 and 5 in the
-// second; the third is open.
+// Chunks have four ids: events 1 and 2 are those of app.test.a in the first, and 5 and 7 in the
+// second; the fourth is open.
 var postingDamages = []damage{
 	{"postings lost", func(d surgeon) { d.delete(d.postings(0, 0)) }, "are missing"},
 	{"postings lack an event", func(d surgeon) {
@@ -294,7 +303,7 @@ var postingDamages = []damage{
 		d.set(d.postings(0, 0), store.AppendPostings(0, [][2]uint64{{1, 4}}))
 	}, "have event 3, the log has not"},
 	{"postings of an open chunk", func(d surgeon) {
-		d.set(d.postings(1, 8), store.AppendPostings(8, [][2]uint64{{8, 9}}))
+		d.set(d.postings(1, 12), store.AppendPostings(12, [][2]uint64{{12, 13}}))
 	}, "are of no chunk"},
 	{"postings of another bucket", func(d surgeon) {
 		d.set(d.postings(1, 0), store.AppendPostings(0, [][2]uint64{{1, 3}}))

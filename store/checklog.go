@@ -40,9 +40,9 @@ func (c *checker) log() error {
 }
 
 // entry checks that what an entry of record events names exists, unless the repository was wiped
-// since.
+// since, and that an entry of kind repo agrees with its row.
 func (c *checker) entry(id uint64, e *entryV1) error {
-	if !e.listed() && e.Kind != entryCommit {
+	if !e.listed() && e.Kind != entryCommit && e.Kind != entryRepo {
 		return nil
 	}
 	did, err := parseDID(e.DID)
@@ -50,6 +50,12 @@ func (c *checker) entry(id uint64, e *entryV1) error {
 		return err
 	}
 	r, err := c.s.loadRepo(c.r, did)
+	if e.Kind == entryRepo {
+		if r.DID = did; err == nil || errors.Is(err, ErrNotFound) {
+			c.conditions.entry(e, &r)
+		}
+		return nil // the check of the repository reports another error
+	}
 	if err != nil || r.Ordinal != e.Ordinal {
 		return nil // the check of the repository reports it
 	}

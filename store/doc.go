@@ -26,7 +26,7 @@
 //     the log never passes an event that is hidden by a batch which is not durable yet.
 //  7. The row of a repository decides which queue rows exist: one pending row while it is pending,
 //     one retry row while it waits for a time. Enqueue ids are fresh, so that the front of a queue
-//     only moves forward.
+//     only moves forward. The newest repo event of a repository tells the condition of its row.
 //  8. No table spans two keyspaces, so that imports land at the bottom level.
 //  9. A firehose cursor is computed while its batch gets its place in the order of the log, and
 //     never falls unless it is dropped: a cursor on disk covers no event whose batch is missing.
@@ -72,7 +72,7 @@
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
 //	pending.go, retry.go  queues    host*.go  hosts    lock.go, dirlock.go  locks
 //	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
-//	relist.go, listing.go  rows of many ops             status.go  statuses and their origins
+//	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
 //	snapshot.go ReadRecords, passes over all records    view.go  reads at one point in time
 //	filter.go  versions of the filter      drop.go      repositories no longer followed
 //	shelve.go, holds.go  shown records     subscription.go  durable subscriptions

@@ -29,6 +29,8 @@ func (b *Batch) DropRepo(r *Repo) error {
 	} else {
 		b.dropped = append(b.dropped, droppedRepo{did: r.DID})
 	}
+	r.Rev = "" // its copy is gone
+	b.tell(r, told{condition: ConditionUntracked})
 	if r.loaded.exists {
 		b.move(r.DID, r.loaded, rowState{})
 		b.delete(repoKey(b.key[:0], r.DID))

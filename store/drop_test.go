@@ -87,7 +87,7 @@ func TestDropRepo(t *testing.T) {
 		}
 		storetest.Check(t, s)
 		want := empty
-		want["events"] = 6
+		want["events"] = 8 // also that it is synced and untracked
 		if d := cmp.Diff(want, s.Counts()); d != "" {
 			t.Errorf("counts (-want +got):\n%s", d)
 		}
@@ -143,6 +143,9 @@ func TestDropEveryState(t *testing.T) {
 		storetest.Check(t, s)
 		dropRepo(t, s, did, nil, true)
 		storetest.Check(t, s)
+		if i > 1 {
+			empty["events"] += 2 // that it is failing, gone or synced, and untracked
+		}
 		if d := cmp.Diff(empty, s.Counts()); d != "" {
 			t.Errorf("counts (-want +got):\n%s", d)
 		}

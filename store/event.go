@@ -12,6 +12,8 @@ const (
 	KindAccount
 	// KindIdentity: an account's handle, PDS or key changed.
 	KindIdentity
+	// KindRepo: the condition of a repository changed.
+	KindRepo
 )
 
 // Action is what a commit did to a record.
@@ -36,19 +38,26 @@ type Event struct {
 	Kind Kind
 	DID  string
 
+	Rev string // KindRecord; KindRepo: of the copy, "" without a copy
+
 	// KindRecord:
 	Live       bool // from the firehose, not from a backfill
-	Rev        string
 	Action     Action
 	Collection []byte
 	Rkey       []byte
 	CID        repo.CID // zero for Delete
 	Record     []byte   // DAG-CBOR, nil for Delete
 
-	// KindAccount and KindIdentity, as of the event:
+	// KindAccount and KindIdentity, as of the event; KindRepo has the Status of ConditionGone:
 	Status Status
 	Handle string // as the DID document claims, unchecked; "" if it claims none
 
 	// KindIdentity:
 	PDS string
+
+	// KindRepo:
+	Condition Condition
+	Reason    ErrorKind // of ConditionFailing
+	Since     int64     // unix seconds since when it is failing or gone, 0: unknown
+	NextLook  int64     // unix seconds of the next attempt, as of the event; 0: unknown or never
 }

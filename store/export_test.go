@@ -269,6 +269,7 @@ var (
 	EntryAccount                = entryAccount
 	EntryIdentity               = entryIdentity
 	EntryRelist                 = entryRelist
+	EntryRepo                   = entryRepo
 	EnqueueLease         uint64 = enqueueLease
 )
 

@@ -16,7 +16,7 @@ import (
 //	'b' ordinal(5) block(4)              → record bytes
 //	'c' name                             → count       int64, big-endian
 //	'd' collection 0x00 ordinal(5)       → uvarint     records of that repo in that collection
-//	'e' id(8)                            → entryV1     a commit, import, relist, account or identity event
+//	'e' id(8)                            → entryV1     a commit, import, relist, account, identity or repo event
 //	'f' ordinal(5) op(4)                 → listing     some paths of an import or relist, from that op on
 //	'g' ordinal(5)                       → ordinal(5)  lease of an open import group: first ordinal → end
 //	'h' host name                        → id(4)       and 'i' id(4) → host name

@@ -118,6 +118,9 @@ func (r *logReader) entry(key, value []byte) error {
 	}
 	r.ev = Event{DID: r.ev.DID, Live: e.Live, Rev: e.Rev, Status: e.Status, Handle: e.Handle, PDS: e.PDS}
 	switch e.Kind {
+	case entryRepo:
+		e.repoEvent(&r.ev)
+		return r.give(id, e.Time)
 	case entryAccount, entryIdentity:
 		r.ev.Kind = KindAccount
 		if e.Kind == entryIdentity {

@@ -87,10 +87,10 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 			t.Parallel()
 			s := storetest.Open(t, store.Chunked(store.Options{}, 1, 6))
 			did := storetest.DID(1)
-			imported(t, s, storetest.DID(2), storetest.Records{"app.test.a/1": storetest.Text("another")}) // event 1
-			// 2
+			imported(t, s, storetest.DID(2), storetest.Records{"app.test.a/1": storetest.Text("another")}) // events 1 and 2
+			// 3, 4
 			imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")})
-			imported(t, s, storetest.DID(3), storetest.Records{"app.test.a/1": storetest.Text("last")}) // 3
+			imported(t, s, storetest.DID(3), storetest.Records{"app.test.a/1": storetest.Text("last")}) // 5, 6
 			unlock := s.Lock(did)
 			r, err := s.Repo(did)
 			if err != nil {
@@ -107,17 +107,17 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 			}
 			changed := s.Changed()
 			none := func(e *store.Event) error {
-				if e.ID > 1 {
+				if e.ID > 2 {
 					t.Errorf("event %d is given", e.ID)
 				}
 				return nil
 			}
-			for _, from := range []uint64{1, 2} {
-				if next, err := s.ReadLog(t.Context(), from, 100, none); next != 2 || err != nil {
+			for _, from := range []uint64{1, 2, 3} {
+				if next, err := s.ReadLog(t.Context(), from, 100, none); next != 3 || err != nil {
 					t.Errorf("from %d the reader goes on at %d, %v", from, next, err)
 				}
 				f := eventsFilter(t, filter.EventsConfig{Collections: []string{"app.test.a"}})
-				if next, err := s.ReadLogSparse(t.Context(), f, from, 100, none); next != 2 || err != nil {
+				if next, err := s.ReadLogSparse(t.Context(), f, from, 100, none); next != 3 || err != nil {
 					t.Errorf("from %d the sparse reader goes on at %d, %v", from, next, err)
 				}
 			}
@@ -125,7 +125,7 @@ func TestReadLogWaitsForWhatHides(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-changed
-			if next, err := s.ReadLog(t.Context(), 2, 2, func(*store.Event) error { return nil }); next != 4 || err != nil {
+			if next, err := s.ReadLog(t.Context(), 3, 2, func(*store.Event) error { return nil }); next != 5 || err != nil {
 				t.Errorf("when it is durable, the reader goes on at %d, %v", next, err)
 			}
 		})
@@ -169,7 +169,7 @@ func TestSubjectEvents(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	did := storetest.DID(1)
-	imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")}) // event 1
+	imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("one")}) // events 1, 2
 	row := func(status store.Status, handle string) store.Repo {
 		return store.Repo{DID: did, Status: status, Handle: handle, PDS: "https://pds.test"}
 	}
@@ -182,7 +182,7 @@ func TestSubjectEvents(t *testing.T) {
 	if err := batch.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
-	if !store.InMemory(s, 2) {
+	if !store.InMemory(s, 3) {
 		t.Error("the events are not in memory")
 	}
 	type event struct {
@@ -198,7 +198,7 @@ func TestSubjectEvents(t *testing.T) {
 	}
 	for name, read := range map[string]readsLog{"memory": s.ReadLog, "disk": s.ReadLogOnDisk} {
 		var got []event
-		_, err := read(t.Context(), 2, 100, func(ev *store.Event) error {
+		_, err := read(t.Context(), 3, 100, func(ev *store.Event) error {
 			got = append(got, event{ev.Kind, ev.Status, ev.Handle, ev.PDS})
 			return nil
 		})

@@ -118,6 +118,8 @@ func (e *entryV1) eachOp(id uint64, fn postingFunc) error {
 		return fn(KindAccount, nil, id)
 	case entryIdentity:
 		return fn(KindIdentity, nil, id)
+	case entryRepo:
+		return fn(KindRepo, nil, id)
 	}
 	for i := range e.Ops {
 		collection, _, _ := bytes.Cut(e.Ops[i].Path, []byte{'/'})

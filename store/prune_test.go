@@ -100,7 +100,7 @@ func TestPruneWholeEntries(t *testing.T) {
 	for i := range 10 {
 		m[fmt.Sprint("app.test.a/", i)] = storetest.Text(fmt.Sprint(i))
 	}
-	for i := range 3 { // ids 1-10, 11-20, 21-30
+	for i := range 3 { // ids 1-11, 12-22, 23-33, the last of each that it is synced
 		imported(t, s, storetest.DID(i+1), m)
 		c.tick(time.Hour)
 	}
@@ -112,16 +112,16 @@ func TestPruneWholeEntries(t *testing.T) {
 		{c.ago(3 * time.Hour), 1}, // an event at the limit stays
 		// between the events of the first entry: it goes whole
 		{c.ago(3*time.Hour - 5*time.Microsecond), 11},
-		{c.ago(3*time.Hour - 10*time.Minute), 11}, // nothing more
-		{c.ago(90 * time.Minute), 21},             // the second
-		{c.ago(5 * time.Hour), 21},                // an earlier limit restores nothing
+		{c.ago(3*time.Hour - 10*time.Minute), 12}, // and that it is synced
+		{c.ago(90 * time.Minute), 23},             // the second
+		{c.ago(5 * time.Hour), 23},                // an earlier limit restores nothing
 	} {
 		prune(t, s, row.before)
-		if s.Tail() != row.tail || s.Counts()["events"] != int64(31-row.tail) {
+		if s.Tail() != row.tail || s.Counts()["events"] != int64(34-row.tail) {
 			t.Errorf("before %v: tail %d, %d events", row.before, s.Tail(), s.Counts()["events"])
 		}
 		storetest.Check(t, s)
-		if got := ids(t, s, row.tail); len(got) != int(31-row.tail) {
+		if got := ids(t, s, row.tail); len(got) != int(34-row.tail) {
 			t.Errorf("tail %d: events %v", row.tail, got)
 		}
 		if row.tail > 1 {
@@ -130,10 +130,10 @@ func TestPruneWholeEntries(t *testing.T) {
 			}
 		}
 	}
-	if err := store.Prune(t.Context(), s, 25); err != nil || s.Tail() != 21 {
+	if err := store.Prune(t.Context(), s, 25); err != nil || s.Tail() != 23 {
 		t.Errorf("up to the middle of an entry: tail %d (%v)", s.Tail(), err)
 	}
-	if got := ids(t, s, 25); cmp.Diff(got, []uint64{25, 26, 27, 28, 29, 30}) != "" {
+	if got := ids(t, s, 25); cmp.Diff(got, []uint64{25, 26, 27, 28, 29, 30, 31, 32, 33}) != "" {
 		t.Errorf("in the middle of the entry that is left: %v", got)
 	}
 }
@@ -276,10 +276,10 @@ func TestHiddenEvents(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	a, b := storetest.DID(1), storetest.DID(2)
-	imported(t, s, a, storetest.Records{"app.test.a/1": storetest.Text("1"), "app.test.a/2": storetest.Text("2")}) // 1, 2
-	// 3
+	imported(t, s, a, storetest.Records{"app.test.a/1": storetest.Text("1"), "app.test.a/2": storetest.Text("2")}) // 1, 2, and 3 that it is synced
+	// 4, 5
 	imported(t, s, b, storetest.Records{"app.test.a/1": storetest.Text("3")})
-	// 4
+	// 6
 	one(t, s, a, "app.test.a/3", "4")
 	status := func(did string, st store.Status) {
 		edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.Status = st; b.Account(r); return nil })
@@ -289,7 +289,12 @@ func TestHiddenEvents(t *testing.T) {
 		for _, page := range []int{1, 2, 100} {
 			var got []uint64
 			for cursor := uint64(1); cursor <= s.Head(); {
-				next, err := s.ReadLog(t.Context(), cursor, page, func(e *store.Event) error { got = append(got, e.ID); return nil })
+				next, err := s.ReadLog(t.Context(), cursor, page, func(e *store.Event) error {
+					if e.Kind != store.KindRepo {
+						got = append(got, e.ID)
+					}
+					return nil
+				})
 				if err != nil || next <= cursor {
 					t.Fatalf("%s: from %d to %d, %v", when, cursor, next, err)
 				}
@@ -301,26 +306,26 @@ func TestHiddenEvents(t *testing.T) {
 		}
 		storetest.Check(t, s)
 	}
-	want("all active", 1, 2, 3, 4)
+	want("all active", 1, 2, 4, 6)
 	for _, st := range []store.Status{store.StatusTakendown, store.StatusSuspended, store.StatusDeactivated, store.StatusDeleted, store.StatusNotFound} {
 		edit(t, s, a, func(_ *store.Batch, r *store.Repo) error { r.Status = st; return nil })
-		want(st.String(), 3)
+		want(st.String(), 4) // 7 to 11 are repo events
 	}
-	status(a, store.StatusDeactivated) // 5
-	want("told", 3, 5)
+	status(a, store.StatusDeactivated) // 12, 13
+	want("told", 4, 12)
 	// no event: the records are listed when the account is shown again
 	one(t, s, a, "app.test.a/4", "6")
-	want("written while hidden", 3, 5)
-	status(a, store.StatusActive) // 6
-	want("active again", 1, 2, 3, 4, 5, 6)
-	newWorld().wipe(t, s, b) // 7; keeps its row
-	want("wiped", 1, 2, 4, 5, 6, 7)
+	want("written while hidden", 4, 12)
+	status(a, store.StatusActive) // 14, 15
+	want("active again", 1, 2, 4, 6, 12, 14)
+	newWorld().wipe(t, s, b) // 16, 17; keeps its row
+	want("wiped", 1, 2, 6, 12, 14, 16)
 	edit(t, s, b, func(_ *store.Batch, r *store.Repo) error {
-		r.State, r.Status = store.StatePending, store.StatusActive
+		r.State, r.Status = store.StatePending, store.StatusActive // 18
 		return nil
 	})
-	imported(t, s, b, storetest.Records{"app.test.a/7": storetest.Text("9")}) // 8
-	want("imported anew", 1, 2, 4, 5, 6, 7, 8)
+	imported(t, s, b, storetest.Records{"app.test.a/7": storetest.Text("9")}) // 19, 20
+	want("imported anew", 1, 2, 6, 12, 14, 16, 19)
 	prune(t, s, time.Now().Add(time.Hour))
 	if s.Counts()["events"] != 0 || s.Counts()["blocks"] != s.Counts()["records"] {
 		t.Errorf("pruned: %v", s.Counts())

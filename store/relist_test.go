@@ -30,15 +30,18 @@ func setStatus(t testing.TB, s *store.Store, did string, status store.Status) {
 	})
 }
 
-// events returns the events from cursor on, as text.
+// events returns the events from cursor on, as text, without repo events.
 func events(t testing.TB, s *store.Store, cursor uint64, page int) (out []string) {
 	t.Helper()
 	for cursor <= s.Head() {
 		next, err := s.ReadLog(t.Context(), cursor, page, func(e *store.Event) error {
 			text := fmt.Sprint(e.ID, " ", e.DID[len(e.DID)-1:], " ")
-			if e.Kind == store.KindAccount {
+			switch e.Kind {
+			case store.KindRepo:
+				return nil
+			case store.KindAccount:
 				text += e.Status.String()
-			} else {
+			default:
 				text += fmt.Sprint(e.Action, " ", string(e.Collection), "/", string(e.Rkey), " ", e.Live, " ", e.Rev[10:])
 			}
 			out = append(out, text)
@@ -64,34 +67,34 @@ func TestRelist(t *testing.T) {
 	c := newClock()
 	s := storetest.Open(t, store.Options{Now: c.now})
 	did := storetest.DID(1)
-	imported(t, s, did, small()) // 1-3
+	imported(t, s, did, small()) // 1-4, the last one that it is synced
 	one(t, s, did, "app.test.c/1", "new")
 	one(t, s, did, "app.test.b/1", "")
-	setStatus(t, s, did, store.StatusDeactivated) // 6
-	if got := events(t, s, 1, 100); cmp.Diff([]string{"6 b deactivated"}, got) != "" {
+	setStatus(t, s, did, store.StatusDeactivated) // 7, 8
+	if got := events(t, s, 1, 100); cmp.Diff([]string{"7 b deactivated"}, got) != "" {
 		t.Errorf("hidden: %q", got)
 	}
 	c.tick(time.Hour)
-	setStatus(t, s, did, store.StatusActive) // 7, 8-10
+	setStatus(t, s, did, store.StatusActive) // 9, 10-12, 13
 	storetest.Check(t, s)
-	one(t, s, did, "app.test.a/1", "changed") // 11
-	want := []string{"7 b active", "8 b create app.test.a/1 false 223", "9 b create app.test.b/2 false 223",
-		"10 b create app.test.c/1 false 223", "11 b update app.test.a/1 true 223"}
+	one(t, s, did, "app.test.a/1", "changed") // 14
+	want := []string{"9 b active", "10 b create app.test.a/1 false 223", "11 b create app.test.b/2 false 223",
+		"12 b create app.test.c/1 false 223", "14 b update app.test.a/1 true 223"}
 	for page := 1; page < 6; page++ {
-		if d := cmp.Diff(want, events(t, s, 7, page)); d != "" {
+		if d := cmp.Diff(want, events(t, s, 9, page)); d != "" {
 			t.Errorf("pages of %d:\n%s", page, d)
 		}
 	}
 	if got := events(t, s, 1, 100); len(got) != 11 || !strings.HasPrefix(got[0], "1 b create app.test.a/1 false") {
 		t.Errorf("from the start: %q", got)
 	}
-	listed := listedBody(t, s, 8)
+	listed := listedBody(t, s, 10)
 	if !bytes.Equal(listed, storetest.Text("x")) {
-		t.Errorf("event 8 shows %q", listed)
+		t.Errorf("event 10 shows %q", listed)
 	}
 	prune(t, s, c.ago(time.Minute)) // the import goes, and none of the relist
 	storetest.Check(t, s)
-	if d := cmp.Diff(want, events(t, s, 7, 2)); d != "" || s.Tail() != 7 {
+	if d := cmp.Diff(want, events(t, s, 9, 2)); d != "" || s.Tail() != 9 {
 		t.Errorf("pruned to %d:\n%s", s.Tail(), d)
 	}
 	prune(t, s, c.ago(-time.Minute))
@@ -99,9 +102,9 @@ func TestRelist(t *testing.T) {
 	if n := listings(t, s); n != 0 {
 		t.Errorf("%d listing rows are left", n)
 	}
-	setStatus(t, s, did, store.StatusTakendown)
+	setStatus(t, s, did, store.StatusTakendown) // 15, 16
 	setStatus(t, s, did, store.StatusActive)
-	if got := events(t, s, 13, 100); len(got) != 4 {
+	if got := events(t, s, 17, 100); len(got) != 4 {
 		t.Errorf("listed again: %q", got)
 	}
 }
@@ -140,22 +143,22 @@ func TestRelistUsedUp(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	did := storetest.DID(1)
-	imported(t, s, did, small()) // 1-3
+	imported(t, s, did, small()) // 1-4
 	edit(t, s, did, func(_ *store.Batch, r *store.Repo) error {
 		r.Listed = math.MaxUint32 - uint32(r.Records)
 		return nil
 	})
 	setStatus(t, s, did, store.StatusDeactivated)
-	setStatus(t, s, did, store.StatusActive) // 5, 6-8
+	setStatus(t, s, did, store.StatusActive) // 7, 8-10, 11
 	storetest.Check(t, s)
-	if got := events(t, s, 6, 2); len(got) != 3 {
+	if got := events(t, s, 8, 2); len(got) != 3 {
 		t.Errorf("the last relist: %q", got)
 	}
 	attempt := edit(t, s, did, func(*store.Batch, *store.Repo) error { return nil }).Attempt
 	setStatus(t, s, did, store.StatusDeactivated)
-	setStatus(t, s, did, store.StatusActive) // 10
+	setStatus(t, s, did, store.StatusActive) // 14, 15
 	r, err := s.Repo(did)
-	if err != nil || r.Ordinal != 0 || r.Records != 0 || r.Listed != 0 || r.Attempt == attempt || s.Head() != 10 {
+	if err != nil || r.Ordinal != 0 || r.Records != 0 || r.Listed != 0 || r.Attempt == attempt || s.Head() != 15 {
 		t.Errorf("%+v, %v, head %d", r, err, s.Head())
 	}
 	if n := listings(t, s); n != 0 {
@@ -190,11 +193,11 @@ func TestVisibility(t *testing.T) {
 		store.StatusNotFound, store.StatusInactive} {
 		s := storetest.Open(t, store.Options{})
 		did := storetest.DID(1)
-		imported(t, s, did, small())                        // 1-3
-		imported(t, s, storetest.DID(2), small())           // 4-6
-		one(t, s, did, "app.test.a/1", "changed")           // 7
-		setStatus(t, s, did, status)                        // 8
-		one(t, s, storetest.DID(2), "app.test.a/1", "meta") // 9
+		imported(t, s, did, small())                        // 1-4
+		imported(t, s, storetest.DID(2), small())           // 5-8
+		one(t, s, did, "app.test.a/1", "changed")           // 9
+		setStatus(t, s, did, status)                        // 10, 11
+		one(t, s, storetest.DID(2), "app.test.a/1", "meta") // 12
 		if status == store.StatusDeleted {
 			edit(t, s, did, func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
 			if c := s.Counts(); c["records"] != 4 || c["blocks"] != 4 {
@@ -207,10 +210,10 @@ func TestVisibility(t *testing.T) {
 				got = append(got, e)
 			}
 		}
-		if cmp.Diff([]string{"8 b " + status.String()}, got) != "" {
+		if cmp.Diff([]string{"10 b " + status.String()}, got) != "" {
 			t.Errorf("%s: %q", status, got)
 		}
-		setStatus(t, s, did, store.StatusActive) // 10
+		setStatus(t, s, did, store.StatusActive) // 13
 		want := 13                               // all earlier events, and three listed
 		if status == store.StatusDeleted {
 			want = 6 // without the seven of its records

@@ -230,6 +230,12 @@ type Repo struct {
 	// events are in the log, so that no copy with a lower rev may follow.
 	TornRev string `cbor:"41,keyasint,omitempty"`
 
+	// Told, ToldKind and ToldStatus are what the newest event of kind repo says of the repository,
+	// zero if it had none. PutRepo sets them.
+	Told       Condition `cbor:"49,keyasint,omitempty"`
+	ToldKind   ErrorKind `cbor:"50,keyasint,omitempty"`
+	ToldStatus Status    `cbor:"51,keyasint,omitempty"`
+
 	// loaded is the stored part of the row from which gauges derive: a write moves the gauges by
 	// the difference.
 	loaded rowState

@@ -50,7 +50,7 @@ func (s *Store) ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint
 
 // postingRanges returns the lists that a filter wants, in ascending order.
 func postingRanges(f *filter.Events) (all []filter.Range) {
-	for kind := KindRecord; kind <= KindIdentity; kind++ {
+	for kind := KindRecord; kind <= KindRepo; kind++ {
 		if !f.Kind(uint8(kind)) {
 			continue
 		}

@@ -339,10 +339,10 @@ func TestCursorLimits(t *testing.T) {
 		cursor, next uint64
 		err          error
 	}{
-		{0, 3, nil},                   // from the oldest
-		{2, 3, nil},                   // in the middle of an import
-		{3, 3, nil},                   // the next to come
-		{4, 4, store.ErrFutureCursor}, // no reader was given that one
+		{0, 4, nil},                   // from the oldest
+		{2, 4, nil},                   // in the middle of an import
+		{4, 4, nil},                   // the next to come
+		{5, 5, store.ErrFutureCursor}, // no reader was given that one
 		{1 << 60, 1 << 60, store.ErrFutureCursor}, // far off
 	} {
 		if next, err := s.ReadLog(t.Context(), row.cursor, 100, none); next != row.next || !errors.Is(err, row.err) {

@@ -57,6 +57,7 @@ const (
 	entryAccount  // Status
 	entryIdentity // Handle, PDS
 	entryRelist   // as entryImport: all records once more
+	entryRepo     // Condition, Reason, Status, Since, Next; Rev is of the copy
 )
 
 // entryV1 is one row of the log. It takes as many ids as it has ops, at least one.
@@ -73,6 +74,11 @@ type entryV1 struct {
 	Handle  string    `cbor:"10,keyasint,omitempty"`
 	PDS     string    `cbor:"11,keyasint,omitempty"`
 	First   uint32    `cbor:"12,keyasint,omitempty"` // 0 in an import
+
+	Condition Condition `cbor:"13,keyasint,omitempty"`
+	Reason    ErrorKind `cbor:"14,keyasint,omitempty"`
+	Since     int64     `cbor:"15,keyasint,omitempty"` // unix seconds
+	Next      int64     `cbor:"16,keyasint,omitempty"` // unix seconds
 }
 
 // entryOpsMax bounds the ops of one entry, and so of one Apply: the decoder refuses more. A

@@ -34,6 +34,7 @@ func fullRepo() store.Repo {
 		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
 		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11, Asked: 12,
 		FutureDue: 1_700_000_007, TornRev: "3kc",
+		Told: store.ConditionFailing, ToldKind: store.Transport, ToldStatus: store.StatusDeactivated,
 		Origin: store.OriginRelay, AccountSource: 0xfedcba98, Mark: store.MarkReturning, Withheld: true, Charged: 120_000, ChargedAt: 1748693294,
 	}
 }
@@ -51,9 +52,11 @@ func entries() map[string]store.Entry {
 	return map[string]store.Entry{
 		"entry commit": {Kind: store.EntryCommit, Time: 1748693296000001, DID: did, Live: true, Rev: "3kaaaaaaaaaaa", Ordinal: 7,
 			Ops: []store.EntryOp{{Action: store.Create, Path: []byte("a.b.c/1"), Block: 4}, {Action: store.Delete, Path: []byte("a.b.c/2")}}},
-		"entry import":   {Kind: store.EntryImport, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa", Ordinal: 7, Count: 1 << 20},
-		"entry relist":   {Kind: store.EntryRelist, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa", Ordinal: 7, First: 1 << 20, Count: 3},
-		"entry account":  {Kind: store.EntryAccount, Time: 1748693296000001, DID: did, Status: store.StatusDeleted},
+		"entry import":  {Kind: store.EntryImport, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa", Ordinal: 7, Count: 1 << 20},
+		"entry relist":  {Kind: store.EntryRelist, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa", Ordinal: 7, First: 1 << 20, Count: 3},
+		"entry account": {Kind: store.EntryAccount, Time: 1748693296000001, DID: did, Status: store.StatusDeleted},
+		"entry repo": {Kind: store.EntryRepo, Time: 1748693296000001, DID: did, Rev: "3kaaaaaaaaaaa",
+			Condition: store.ConditionFailing, Reason: store.Transport, Since: 1748693200, Next: 1748693356},
 		"entry identity": {Kind: store.EntryIdentity, Time: 1748693296000001, DID: did, Handle: "a.test", PDS: "https://pds.test"},
 	}
 }
@@ -154,7 +157,7 @@ func TestValuesGolden(t *testing.T) {
 		put(row.name, v)
 	}
 	put("host counts", store.AppendHostCounts(nil, store.HostCounts{Accounts: 300, Queued: 2}))
-	for _, name := range []string{"entry commit", "entry import", "entry relist", "entry account", "entry identity"} {
+	for _, name := range []string{"entry commit", "entry import", "entry relist", "entry account", "entry identity", "entry repo"} {
 		if v, err = encode(entries()[name]); err != nil {
 			t.Fatal(err)
 		}

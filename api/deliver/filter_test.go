@@ -26,7 +26,7 @@ import (
 func mixed(rnd *rand.Rand, n int) []store.Event {
 	events := make([]store.Event, n)
 	for i := range events {
-		ev := store.Event{DID: storetest.DID(rnd.IntN(5) + 1), Kind: store.Kind(rnd.IntN(4))} // 0: hidden
+		ev := store.Event{DID: storetest.DID(rnd.IntN(5) + 1), Kind: store.Kind(rnd.IntN(5))} // 0: hidden
 		switch ev.Kind {
 		case store.KindRecord:
 			ev.Collection = []byte([]string{"app.test.a", "app.test.b", "app.test.b.c", "com.test.a"}[rnd.IntN(4)])
@@ -37,16 +37,23 @@ func mixed(rnd *rand.Rand, n int) []store.Event {
 			}
 		case store.KindIdentity:
 			ev.Handle = "a.test"
+		case store.KindRepo:
+			ev.Condition, ev.Reason = store.ConditionFailing, store.Transport
 		}
 		events[i] = ev
 	}
 	return events
 }
 
+var kindWords = []string{"", "record", "account", "identity", "repo"}
+
 // wants decides by the words of the parameters, apart from the code under test.
 func wants(ev *store.Event, collections, dids, kinds, actions, live string) bool {
 	in := func(list, word string) bool { return list == "" || slices.Contains(strings.Split(list, ","), word) }
-	if !in(dids, ev.DID) || !in(kinds, []string{"", "record", "account", "identity"}[ev.Kind]) {
+	if kinds == "" {
+		kinds = "record,account,identity" // repo events are for consumers that ask for them
+	}
+	if !in(dids, ev.DID) || !in(kinds, kindWords[ev.Kind]) {
 		return false
 	}
 	if ev.Kind != store.KindRecord {
@@ -71,10 +78,13 @@ func TestStreamFilters(t *testing.T) {
 	log := delivertest.NewLog(events...)
 	srv := serveLog(t, log, deliver.Options{PageBytes: 3000})
 	pick := func(words ...string) string { return words[rnd.IntN(len(words))] }
-	for range 30 {
+	for i := range 30 {
 		collections := pick("", "app.test.a", "app.test.*", "app.test.b.c,com.test.a", "none.at.all")
 		dids := pick("", storetest.DID(1), storetest.DID(2)+","+storetest.DID(3), storetest.DID(9))
-		kinds, actions, live := pick("", "record", "record,account", "identity"), pick("", "create", "update,delete"), pick("", "true", "false")
+		kinds, actions, live := pick("", "record", "record,account", "identity", "repo", "record,repo", "record,account,identity,repo"), pick("", "create", "update,delete"), pick("", "true", "false")
+		if i == 0 { // without a filter
+			collections, dids, kinds, actions, live = "", "", "", "", ""
+		}
 		from := rnd.IntN(len(events)) + 1
 		query := fmt.Sprintf("?cursor=%d&collections=%s&dids=%s&kinds=%s&actions=%s&live=%s", from, collections, dids, kinds, actions, live)
 		ws := delivertest.Follow(t, srv.URL, query)
@@ -83,7 +93,7 @@ func TestStreamFilters(t *testing.T) {
 				continue
 			}
 			m := delivertest.Next(t, ws)
-			if m.ID != uint64(i) || m.Type != []string{"", "record", "account", "identity"}[events[i-1].Kind] {
+			if m.ID != uint64(i) || m.Type != kindWords[events[i-1].Kind] {
 				t.Fatalf("%s: got %d (%s), want %d", query, m.ID, m.Type, i)
 			}
 		}
@@ -97,7 +107,7 @@ func TestStreamUpdate(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7, 7))
 	events := mixed(rnd, 20_000)
 	for i := range events {
-		events[i].Kind = max(events[i].Kind, store.KindIdentity) // none hidden, no record
+		events[i].Kind = store.KindIdentity // none hidden
 	}
 	log := delivertest.NewLog(events...)
 	ws := delivertest.Follow(t, serveLog(t, log, deliver.Options{PageBytes: 2000}).URL, "?cursor=1&dids="+storetest.DID(1))

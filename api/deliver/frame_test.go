@@ -51,6 +51,25 @@ func TestEventFrames(t *testing.T) {
 			ev:   store.Event{ID: 9, Kind: store.KindAccount, DID: "did:plc:x"},
 			want: `{"id":9,"type":"account","account":{"did":"did:plc:x","active":true}}`,
 		},
+		"synced": {
+			ev:   store.Event{ID: 9, Kind: store.KindRepo, DID: "did:plc:x", Rev: "3k", Condition: store.ConditionSynced},
+			want: `{"id":9,"type":"repo","repo":{"did":"did:plc:x","state":"synced","rev":"3k"}}`,
+		},
+		"failing": {
+			ev: store.Event{ID: 9, Kind: store.KindRepo, DID: "did:plc:x", Condition: store.ConditionFailing,
+				Reason: store.RateLimited, Since: 1_767_366_245, NextLook: 1_767_366_305},
+			want: `{"id":9,"type":"repo","repo":{"did":"did:plc:x","state":"failing","reason":"ratelimited",` +
+				`"since":"2026-01-02T15:04:05Z","next_look":"2026-01-02T15:05:05Z"}}`,
+		},
+		"gone": {
+			ev: store.Event{ID: 9, Kind: store.KindRepo, DID: "did:plc:x", Condition: store.ConditionGone,
+				Status: store.StatusNotFound, Since: 1_767_366_245},
+			want: `{"id":9,"type":"repo","repo":{"did":"did:plc:x","state":"gone","reason":"notfound","since":"2026-01-02T15:04:05Z"}}`,
+		},
+		"untracked": {
+			ev:   store.Event{ID: 9, Kind: store.KindRepo, DID: "did:plc:x", Condition: store.ConditionUntracked},
+			want: `{"id":9,"type":"repo","repo":{"did":"did:plc:x","state":"untracked"}}`,
+		},
 		"deleted": {
 			ev:   store.Event{ID: 9, Kind: store.KindAccount, DID: "did:plc:x", Status: store.StatusDeleted},
 			want: `{"id":9,"type":"account","account":{"did":"did:plc:x","active":false,"status":"deleted"}}`,

@@ -15,6 +15,7 @@ type page struct {
 	dids   []string // DIDs of events, once for each run of equal DIDs
 	names  [][]byte // collections of events, likewise
 	bytes  int      // size of the events in memory
+	repos  bool     // events has repo events, which most filters do not want
 	arena  []byte   // free rest of the memory for the bytes of events
 
 	// mu guards:
@@ -65,6 +66,7 @@ func (p *page) add(ev *store.Event) {
 		e.Collection = p.names[e.name]
 		e.Rkey, e.Record = p.own(ev.Rkey), p.own(ev.Record)
 	}
+	p.repos = p.repos || ev.Kind == store.KindRepo
 	p.events = append(p.events, e)
 	p.bytes += eventBytes + len(ev.Record)
 }
@@ -82,7 +84,7 @@ func (p *page) own(b []byte) []byte {
 
 // pick appends to dst the indexes of the events that a filter wants.
 func (p *page) pick(dst []int32, f *filter.Events) []int32 {
-	if f.All() {
+	if f.All() && (!p.repos || f.Kind(uint8(store.KindRepo))) {
 		for i := range p.events {
 			dst = append(dst, int32(i))
 		}

@@ -398,7 +398,7 @@ func toldOf(s *store.Store) (map[uint64]toldEvent, error) {
 		}
 		last = e.Time
 		out[e.ID] = toldEvent{e.Kind == store.KindRecord, e.Kind == store.KindAccount && e.Status == store.StatusDeleted, e.DID,
-			fmt.Sprint(e.Kind, e.DID, e.Time, e.Live, e.Rev, e.Action, string(e.Collection), string(e.Rkey), e.CID, e.Record, e.Status, e.Handle, e.PDS)}
+			fmt.Sprint(e.Kind, e.DID, e.Time, e.Live, e.Rev, e.Action, string(e.Collection), string(e.Rkey), e.CID, e.Record, e.Status, e.Handle, e.PDS, e.Condition, e.Reason)}
 		return nil
 	})
 	return out, err
@@ -468,7 +468,7 @@ func TestToldInCommit(t *testing.T) {
 	if err := b.CommitSync(); err != nil {
 		t.Fatal(err)
 	}
-	if len(told) != 1 || told[1].did != storetest.DID(0) {
+	if len(told) != 2 || told[1].did != storetest.DID(0) || told[2].did != storetest.DID(0) {
 		t.Errorf("told %v", told)
 	}
 }

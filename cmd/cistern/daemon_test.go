@@ -26,14 +26,22 @@ func TestDaemon(t *testing.T) {
 	stop := x.start(t, args)
 	x.settle(t, map[string]int64{"repos": 60, "synced": 60, "records": records(n.Accounts())})
 	frames := x.replay(t)
-	first := fold{}
+	first, synced := fold{}, 0
 	for i, f := range frames {
-		if f.ID != uint64(i+1) || f.Type != "record" || f.Record.Action != "create" {
+		if f.Repo.State == "synced" {
+			synced++
+		} else if f.Type != "record" || f.Record.Action != "create" {
 			t.Fatalf("event %d is %s", i, f.raw)
+		}
+		if f.ID != uint64(i+1) {
+			t.Fatalf("event %d has id %d", i, f.ID)
 		}
 		if err := first.apply(f); err != nil {
 			t.Error(err)
 		}
+	}
+	if synced != 60 {
+		t.Errorf("%d repositories are told to be synced", synced)
 	}
 	first.wantTruth(t, n.Accounts())
 	stop()
@@ -57,7 +65,7 @@ func TestDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.settle(t, map[string]int64{"synced": 60, "records": records(n.Accounts())})
-	more := x.replay(t)[len(frames):]
+	more := slices.DeleteFunc(x.replay(t)[len(frames):], func(f frame) bool { return f.Type == "repo" })
 	if len(more) != ops {
 		t.Errorf("the resync emitted %d events for %d changes", len(more), ops)
 	}

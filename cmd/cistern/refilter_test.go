@@ -423,7 +423,7 @@ func (m *refilterModel) exactly(f store.FilterVersion, truth simnet.Truth, row *
 // wantLog folds the log, in which each change follows from those before it. Deletions of dropped
 // records are the exception: a consumer that starts after the drop has not seen their creation.
 func (m *refilterModel) wantLog() {
-	l := logged{map[string]map[string]repo.CID{}, map[string]store.Status{}, map[string]string{}, 0}
+	l := newLogged()
 	trail := map[string][]string{}
 	readWholeLog(m.t, m.store, func(e *store.Event) error {
 		if e.Kind == store.KindRecord && e.Action == store.Delete && (m.shaky[e.DID] || !m.first[e.DID]) {
@@ -438,6 +438,7 @@ func (m *refilterModel) wantLog() {
 		return nil
 	})
 	m.t.Logf("head %d, tail %d, counts %v, filter %d", m.store.Head(), m.store.Tail(), m.store.Counts(), m.store.Filter().Version)
+	l.wantRepos(m.model)
 	f := m.store.Filter()
 	for _, a := range m.net.Accounts() {
 		truth := a.Truth()

@@ -17,10 +17,11 @@ import (
 )
 
 const tailAbout = `Print the events of a running daemon: each change of a record, of the status of
-an account or of its handle, one a line. It begins with the next event and goes
-on until Ctrl-C. A lost connection is made again, and no event is missed or
-repeated. Each option of a filter that is given must match; the values of a
-repeated option are alternatives.`
+an account or of its handle, one a line. --kind repo prints which copies became
+complete, fail or ended. It begins with the next event and goes on until Ctrl-C.
+A lost connection is made again, and no event is missed or repeated. Each option
+of a filter that is given must match; the values of a repeated option are
+alternatives.`
 
 const tailExamples = `  cistern tail --collection app.bsky.feed.post --live
   cistern tail --since 1h --follow=false --json | jq -r .record.collection | sort | uniq -c
@@ -54,8 +55,9 @@ func (o *tailOptions) options() []option {
 		{name: "did", value: "DID", repeat: true, set: add(&o.dids, parseDID),
 			help: "Events of this account only."},
 		{name: "kind", value: "KIND", repeat: true,
-			set:  add(&o.kinds, choice(text, filter.EventKinds...)),
-			help: "Events of this kind only: record, account or identity."},
+			set: add(&o.kinds, choice(text, filter.EventKinds...)),
+			help: "Events of this kind only: record, account, identity or repo. Repo events are " +
+				"printed only if this names them."},
 		{name: "action", value: "ACTION", repeat: true,
 			set:  add(&o.actions, choice(text, filter.EventActions...)),
 			help: "Record events of this action only: create, update or delete."},

@@ -39,8 +39,12 @@ func TestTail(t *testing.T) {
 	t.Parallel()
 	n, x, _, _ := startTailed(t)
 	did := n.DIDs()[0]
-	all := ""
+	all, repos := "", ""
 	for _, f := range x.replay(t) {
+		if f.Type == "repo" {
+			repos += string(f.raw) + "\n"
+			continue
+		}
 		all += string(f.raw) + "\n"
 	}
 	tail := func(args ...string) string {
@@ -53,6 +57,9 @@ func TestTail(t *testing.T) {
 	}
 	if got := tail("--json", "--follow=false"); got != all {
 		t.Errorf("the JSON lines are not as the daemon sends them:\n%.500s\n%.500s", got, all)
+	}
+	if got := tail("--json", "--follow=false", "--kind", "repo"); got != repos || strings.Count(got, `"state":"synced"`) != 6 {
+		t.Errorf("the repo events are %s", got)
 	}
 	if got := strings.Count(tail("--follow=false"), "\n"); got != strings.Count(all, "\n") {
 		t.Errorf("%d lines", got)

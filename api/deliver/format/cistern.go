@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/base64"
 	"strconv"
+	"time"
 
 	"cistern/api/wire"
 	"cistern/store"
@@ -60,6 +61,8 @@ func (e *cisternEncoder) body(out []byte, ev *store.Event) (_ []byte, result Res
 		out = appendIdentity(out, ev)
 	case store.KindAccount:
 		out = appendAccount(out, ev)
+	case store.KindRepo:
+		out = appendRepo(out, ev)
 	default:
 		return out, Unknown
 	}
@@ -115,4 +118,30 @@ func appendAccount(out []byte, ev *store.Event) []byte {
 		out = wire.AppendString(append(out, `,"status":`...), status)
 	}
 	return out
+}
+
+// appendRepo appends a repo event in the words of GET /repos.
+func appendRepo(out []byte, ev *store.Event) []byte {
+	out = wire.AppendString(append(out, `,"type":"repo","repo":{"did":`...), ev.DID)
+	out = wire.AppendString(append(out, `,"state":`...), ev.Condition.String())
+	if ev.Rev != "" {
+		out = wire.AppendString(append(out, `,"rev":`...), ev.Rev)
+	}
+	switch ev.Condition {
+	case store.ConditionFailing:
+		out = wire.AppendString(append(out, `,"reason":`...), ev.Reason.String())
+	case store.ConditionGone:
+		out = wire.AppendString(append(out, `,"reason":`...), ev.Status.String())
+	}
+	out = appendSeconds(out, `,"since":"`, ev.Since)
+	return appendSeconds(out, `,"next_look":"`, ev.NextLook)
+}
+
+// appendSeconds appends a field with a time in unix seconds, unless the time is 0.
+func appendSeconds(out []byte, name string, at int64) []byte {
+	if at == 0 {
+		return out
+	}
+	out = append(out, name...)
+	return append(time.Unix(at, 0).UTC().AppendFormat(out, time.RFC3339), '"')
 }
