@@ -295,7 +295,7 @@ func TestDurableGap(t *testing.T) {
 	acknowledge(t, ws, 4)
 	wantEach(t, ws, 14)
 	acknowledge(t, ws, 11, 12, 13, 14)
-	wantEach(t, ws, 15)
+	wantEach(t, ws, 15, 16, 17, 18)
 	acknowledge(t, ws, 15, 16, 17, 18)
 	w.until(t, "saved", func(st durable.Status) bool { return st.Outstanding < 4 })
 	w.close(t, ws)
