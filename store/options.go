@@ -49,6 +49,10 @@ type Options struct {
 	// all.
 	SnapshotRetention time.Duration
 
+	// PruneEvery is how often the log is pruned, and with it the resolution of retention. Default a
+	// minute.
+	PruneEvery time.Duration
+
 	// CacheBytes is Pebble's block cache, beside one memtable. Default 32 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size of one memtable; two may be full at a time. Default 16 MiB.
@@ -86,6 +90,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.HostsMax == 0 {
 		o.HostsMax = 256 << 10
+	}
+	if o.PruneEvery == 0 {
+		o.PruneEvery = pruneInterval
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 32 << 20
@@ -135,6 +142,7 @@ func (o Options) validate() error {
 		{"retention", int64(o.Retention)}, {"retention bytes", o.RetentionBytes},
 		{"subscription retention", int64(o.SubscriptionRetention)},
 		{"snapshot retention", int64(o.SnapshotRetention)},
+		{"prune interval", int64(o.PruneEvery)},
 		{"cache bytes", o.CacheBytes}, {"memtable bytes", o.MemTableBytes},
 		{"group bytes", o.GroupBytes}, {"group age", int64(o.GroupAge)}, {"small group bytes", o.SmallBytes}, {"table bytes", o.TableBytes},
 	} {

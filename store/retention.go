@@ -13,30 +13,28 @@ import (
 )
 
 const (
-	// pruneInterval is how often the log is pruned.
+	// pruneInterval is the default of Options.PruneEvery.
 	pruneInterval = time.Minute
 	// ageMarksMax bounds the marks kept, of about 20 bytes each, and ageSteps is the number of
 	// steps that the time, and the size, between the first and the last is divided into: an event
 	// stays for up to 1/256 longer than retention.
 	ageMarksMax = 2048
 	ageSteps    = 256
-	// ageStepMax is the longest step of the clock that is counted while there is no retention, and
-	// ageStepMin the longest that a short retention counts: it must exceed pruneInterval, or no
-	// step would count.
+	// ageStepMax is the longest step of the clock that is counted while there is no retention.
 	ageStepMax = 24 * time.Hour
-	ageStepMin = 2 * pruneInterval
 	// supersededBytes is the size of a row of a superseded block.
 	supersededBytes = 1 + idBytes + ordinalBytes + blockBytes
 )
 
 // ages maps an age, and a size, to the event at which the log stood then, by a clock that cannot
 // jump: it counts the time that passes, and leaves out a step of the clock that is negative, or
-// longer than both the retention and ageStepMin. The times of events cannot serve: if the clock was
-// ahead once, events are dated ahead until the true time has caught up, and if it was behind,
-// events are dated long ago. Owned by runPrune.
+// longer than both the retention and two usual steps. The times of events cannot serve: if the
+// clock was ahead once, events are dated ahead until the true time has caught up, and if it was
+// behind, events are dated long ago. Owned by runPrune.
 type ages struct {
 	agesV1
-	at time.Time // of the last step
+	every time.Duration // Options.PruneEvery
+	at    time.Time     // of the last step
 }
 
 // agesV1 is ages on disk.
@@ -58,7 +56,7 @@ type ageMark struct {
 }
 
 func (s *Store) loadAges() error {
-	s.ages = ages{}
+	s.ages = ages{every: s.opts.PruneEvery}
 	err := get(s.db, metaKey(metaAges), func(v []byte) error { return s.codec.decode(v, &s.ages.agesV1) })
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -70,7 +68,7 @@ func (s *Store) loadAges() error {
 
 // runPrune counts the time and prunes the log, until ctx ends.
 func (s *Store) runPrune(ctx context.Context) error {
-	t := time.NewTicker(pruneInterval)
+	t := time.NewTicker(s.opts.PruneEvery)
 	defer t.Stop()
 	for {
 		if err := s.retain(ctx, s.opts.Retention); err != nil {
@@ -144,7 +142,7 @@ func (s *Store) saveAges(now time.Time) error {
 }
 
 // step counts the time since the last step, unless it is negative or longer than both retention and
-// ageStepMin: then it is skipped.
+// two usual steps, as a short retention would count no step otherwise: then it is skipped.
 func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Duration) {
 	d := now.Sub(a.at)
 	first := a.at.IsZero()
@@ -154,7 +152,7 @@ func (a *ages) step(now time.Time, retention time.Duration) (skipped time.Durati
 	}
 	switch {
 	case first || d < 0:
-	case d > max(retention, ageStepMin):
+	case d > max(retention, 2*a.every):
 		return d
 	default:
 		a.Age += d.Microseconds()
@@ -169,7 +167,7 @@ func (a *ages) note(next uint64) {
 		first, last := a.Marks[0], a.Marks[n-1]
 		age, size := a.Age-last.Age, a.Bytes-last.Bytes
 		small := age < (last.Age-first.Age)/ageSteps && size < (last.Bytes-first.Bytes)/ageSteps
-		if last.Next == next || small || age < pruneInterval.Microseconds()/2 {
+		if last.Next == next || small || age < a.every.Microseconds()/2 {
 			return
 		}
 	}
