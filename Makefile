@@ -30,7 +30,7 @@ check: lint full race fuzz ## what has to pass before a commit
 mutants: ## break invariants one by one: each time a test must fail; ONLY=text for some
 	go run ./testdata/mutants $(ONLY)
 soak: ## SEEDS (2000) seeded networks with faults and crashes, from SEED (1000) on
-	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash|Refilter)$$' ./cmd/cistern
+	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash|Refilter|Consumers)$$' ./cmd/cistern
 realnet: ## index the reference PDS and compare every record
 	testdata/realnet/install.sh
 	go test -tags realnet -run Realnet -count 1 -timeout 15m -v ./cmd/cistern

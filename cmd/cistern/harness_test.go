@@ -31,6 +31,7 @@ import (
 const (
 	childVariable = "CISTERNTEST_CHILD"
 	childAsShips  = childVariable + "=ships"
+	childPrunes   = childVariable + "=prunes" // its log, several times a second
 )
 
 func TestMain(m *testing.M) {
@@ -38,8 +39,15 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, exit: os.Exit, tune: hasty()}
-	if os.Getenv(childVariable) == "ships" {
+	switch os.Getenv(childVariable) {
+	case "ships":
 		a.tune = tuning{}
+	case "prunes":
+		usual := a.tune.store
+		a.tune.store = func(o *store.Options) {
+			usual(o)
+			o.PruneEvery = 100 * time.Millisecond
+		}
 	}
 	if err := a.run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "cistern:", err)
