@@ -245,6 +245,8 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("GET /subscriptions", route("subscriptions", s.subscriptions.list))
 	mux.Handle("GET /subscriptions/{name}", route("subscription", s.subscriptions.show))
 	mux.Handle("PUT /subscriptions/{name}", change("put_subscription", s.subscriptions.put))
+	mux.Handle("POST /subscriptions/{name}/replay",
+		change("replay_subscription", s.subscriptions.replay))
 	mux.Handle("DELETE /subscriptions/{name}", change("drop_subscription", s.subscriptions.drop))
 	mux.Handle("GET /subscriptions/{name}/events",
 		s.answers.untimed("subscription_events", s.delivery.Durable))

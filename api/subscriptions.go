@@ -43,6 +43,25 @@ func (s *subscriptions) put(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// replay handles POST /subscriptions/{name}/replay.
+func (s *subscriptions) replay(w http.ResponseWriter, r *http.Request) error {
+	var wanted struct {
+		Start *durable.Start `json:"start"`
+	}
+	if err := wire.ReadObject(w, r, subscriptionBytesMax, &wanted); err != nil {
+		return err
+	}
+	if wanted.Start == nil {
+		return wire.Invalid(`start is missing: want "head", "oldest", an id, or a time`)
+	}
+	st, err := s.registry.Replay(r.Context(), r.PathValue("name"), *wanted.Start)
+	if err != nil {
+		return err
+	}
+	wire.WriteJSON(w, http.StatusOK, st)
+	return nil
+}
+
 // drop handles DELETE /subscriptions/{name}.
 func (s *subscriptions) drop(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")

@@ -87,6 +87,31 @@ func TestSubscriptions(t *testing.T) {
 			t.Errorf("no metric %s", line)
 		}
 	}
+	replay := func(body string, status int) subscribed {
+		t.Helper()
+		return w.subscribe(t, "POST", "/subscriptions/a/replay", body, status)
+	}
+	for body, want := range map[string]string{`{}`: "start is missing", `{"start":"then"}`: `then`, `{"start":99}`: "99"} {
+		if s := replay(body, 400); !strings.Contains(s.Message, want) {
+			t.Errorf("%s: %+v", body, s)
+		}
+	}
+	w.subscribe(t, "POST", "/subscriptions/none/replay", `{"start":"oldest"}`, 404)
+	if s := replay(`{"start":2}`, 200); s.Next != 2 || s.Outstanding != 0 || len(s.Connections) != 0 {
+		t.Errorf("%+v", s)
+	}
+	delivertest.Ends(t, ws, websocket.CloseServiceRestart)
+	if s := replay(`{"start":"head"}`, 200); s.Next != head+2 || s.Lag != 0 {
+		t.Errorf("%+v", s)
+	}
+	if s := replay(`{"start":"2006-01-02T15:04:05Z"}`, 200); s.Next != 1 {
+		t.Errorf("%+v", s)
+	}
+	if ws, _, err = websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(w.admin.URL, "http")+"/subscriptions/a/events", nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ws.Close() })
+	delivertest.WantIDs(t, ws, 1, head+1)
 	w.subscribe(t, "DELETE", "/subscriptions/a", "", 200)
 	if m := delivertest.Next(t, ws); m.Error != "NotFound" {
 		t.Errorf("%+v", m)

@@ -14,8 +14,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ErrDropped means that a subscription was deleted.
-var ErrDropped = errors.New("the subscription was deleted")
+// Why a feed ends although its log goes on.
+var (
+	// ErrDropped means that a subscription was deleted.
+	ErrDropped = errors.New("the subscription was deleted")
+	// ErrReplayed means that a subscription goes on at another position, with new members.
+	ErrReplayed = errors.New("the subscription was replayed")
+)
 
 // Feed is what a member of a durable subscription has to send, for any transport. Run must run
 // meanwhile. The other methods are for one goroutine; the consumer's answers go to the member:
@@ -46,8 +51,9 @@ type Message struct {
 }
 
 // Run writes the position and has late events sent again, every saveEvery, and wakes Next when the
-// log grows, until ctx ends or the subscription is deleted (ErrDropped). When it returns, the
-// position is durable as far as it was acknowledged before.
+// log grows, until ctx ends or the subscription is deleted (ErrDropped) or replayed (ErrReplayed).
+// When it returns, the position is durable as far as it was acknowledged before, unless it was
+// replayed.
 func (f *Feed) Run(ctx context.Context) error {
 	f.pages.enter()
 	defer f.pages.leave()
@@ -78,6 +84,14 @@ func (f *Feed) keep(ctx context.Context) error {
 	}
 }
 
+// ended says why the member is gone.
+func (f *Feed) ended() error {
+	if f.member.Replayed() {
+		return ErrReplayed
+	}
+	return ErrDropped
+}
+
 // heed wakes the member when the log grows, and ends it when the subscription is deleted.
 func (f *Feed) heed(ctx context.Context) error {
 	for {
@@ -86,7 +100,7 @@ func (f *Feed) heed(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-f.member.Gone():
-			return ErrDropped
+			return f.ended()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -96,7 +110,8 @@ func (f *Feed) heed(ctx context.Context) error {
 // Next waits for something to send, and returns from 1 to events messages, in rising order of id.
 // It stops behind the one with which they have bytes bytes. Of an account they are in order over
 // all calls. A gap comes alone. What is neither acknowledged nor released comes again after the
-// retry timeout, or with another member. The error is that of ctx, ErrDropped or that of the log.
+// retry timeout, or with another member. The error is that of ctx, ErrDropped, ErrReplayed or
+// that of the log.
 func (f *Feed) Next(ctx context.Context, events, bytes int) ([]Message, error) {
 	for {
 		var out []Message
@@ -120,7 +135,7 @@ func (f *Feed) Next(ctx context.Context, events, bytes int) ([]Message, error) {
 		select {
 		case <-f.member.Wake():
 		case <-f.member.Gone():
-			return nil, ErrDropped
+			return nil, f.ended()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

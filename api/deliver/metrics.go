@@ -9,7 +9,7 @@ type metrics struct {
 	bytes       prometheus.Counter
 	read        prometheus.Counter     // pages
 	shared      prometheus.Counter     // pages
-	ended       *prometheus.CounterVec // reason: peer, message, dropped, shutdown, slow, cursor, internal
+	ended       *prometheus.CounterVec // reason: peer, message, dropped, replayed, shutdown, slow, cursor, internal
 	refused     prometheus.Counter
 }
 

@@ -417,7 +417,7 @@ func (u *subscriber) farewell(err error) {
 
 // closing returns the frames that end a stream.
 func (u *subscriber) closing(err error) (reason string, frames []byte) {
-	const normal, goingAway, policy, tooBig, internal = 1000, 1001, 1008, 1009, 1011
+	const normal, goingAway, policy, tooBig, internal, restart = 1000, 1001, 1008, 1009, 1011, 1012
 	switch {
 	case errors.Is(err, errPeer):
 		return "peer", wsframe.AppendClose(nil, normal, "")
@@ -427,6 +427,8 @@ func (u *subscriber) closing(err error) (reason string, frames []byte) {
 		return "message", u.failed(tooBig, "InvalidRequest", err.Error())
 	case errors.Is(err, ErrDropped):
 		return "dropped", u.failed(policy, "NotFound", err.Error())
+	case errors.Is(err, ErrReplayed):
+		return "replayed", wsframe.AppendClose(nil, restart, err.Error())
 	case errors.Is(err, context.Canceled):
 		return "shutdown", wsframe.AppendClose(nil, goingAway, "going away")
 	case errors.Is(err, errTooSlow):

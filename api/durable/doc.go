@@ -9,8 +9,8 @@
 //
 //  1. Every event before the position of a subscription that its filter wanted was acknowledged,
 //     was hidden, is outstanding, or is in a gap that is outstanding.
-//  2. The position on disk never moves back, and never leaves out an outstanding event. An event
-//     that was acknowledged before the position was written is not sent again.
+//  2. The position on disk never moves back but by Replay, and never leaves out an outstanding
+//     event. An event that was acknowledged before the position was written is not sent again.
 //  3. Events of an account are taken in order: an event is taken again, or released until later,
 //     with all later outstanding events of its account. What a connection has when it ends is to be
 //     sent again at once.
@@ -25,8 +25,8 @@
 // # Concurrency
 //
 // A Registry and its subscriptions may be used by any goroutine; Member states which of its methods
-// are for one. Put and Drop are made one after the other. Of the members of a subscription one at a
-// time adds events (Turn). A subscription's turn and its saving are taken before its mu.
+// are for one. Put, Replay and Drop are made one after the other. Of the members of a subscription
+// one at a time adds events (Turn). A subscription's turn and its saving are taken before its mu.
 //
 // # Files
 //

@@ -52,7 +52,7 @@ type Options struct {
 type Registry struct {
 	opts Options
 
-	changing sync.Mutex // held while a subscription is put or dropped; taken before mu
+	changing sync.Mutex // held while a subscription is put, replayed or dropped; taken before mu
 
 	mu     sync.Mutex
 	byName map[string]*Subscription // mu guards
@@ -204,6 +204,34 @@ func (r *Registry) add(
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.byName[def.Name] = s
+	return s.status(r.opts.Log.Head(), time.Now()), nil
+}
+
+// Replay has a subscription go on at another place of the log, back or forward. What is outstanding
+// is dropped, and its connections end. It is durable on return. The error is a refusal if no
+// subscription has the name, or that of the log if the place is outside it.
+func (r *Registry) Replay(ctx context.Context, name string, at Start) (st Status, err error) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	old, err := r.Find(name)
+	if err != nil {
+		return st, err
+	}
+	defer r.opts.Store.KeepTail()()
+	next, err := at.in(ctx, r.opts.Log)
+	if err != nil {
+		return st, err
+	}
+	p, err := old.replay(next)
+	if err != nil {
+		return st, err
+	}
+	s := newSubscription(r.opts, old.def, old.filter, r.window(p)) // Put, which sets them, must wait
+	s.redelivered.Store(old.redelivered.Load())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byName[name] = s
+	close(old.gone) // a connection that comes back finds the new one
 	return s.status(r.opts.Log.Head(), time.Now()), nil
 }
 

@@ -2,6 +2,7 @@ package durable_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -105,5 +106,83 @@ func TestSnapshot(t *testing.T) {
 		if got := sub.Snapshot(); got != row.want {
 			t.Errorf("%+v: %s", row.filter, got)
 		}
+	}
+}
+
+// A replay drops what is outstanding, is on disk when it returns, and is not undone by what the
+// former connection does. It cannot go below the tail.
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	b := s.NewBatch()
+	for range 5 {
+		b.Identity(&store.Repo{DID: storetest.DID(1), Handle: "a.test"})
+	}
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := durable.New(durable.Options{Store: s, Log: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Put(t.Context(), "a", durable.Wanted{Start: durable.Start{Oldest: true}}); err != nil {
+		t.Fatal(err)
+	}
+	attach := func() *durable.Member {
+		t.Helper()
+		sub, err := r.Find("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := sub.Attach()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	add := func(m *durable.Member) {
+		id, _ := m.Next()
+		m.Add(time.Now(), func(*filter.Events, int) (events []durable.Event, next uint64) {
+			for ; id <= 5; id++ {
+				events = append(events, durable.Event{ID: id, DID: storetest.DID(1)})
+			}
+			return events, 6
+		})
+	}
+	old := attach()
+	old.Add(time.Now(), func(*filter.Events, int) ([]durable.Event, uint64) {
+		return []durable.Event{{ID: 1, DID: storetest.DID(1)}, {ID: 4, DID: storetest.DID(1)}}, 6
+	})
+	for _, row := range []struct {
+		at   durable.Start
+		next uint64
+	}{{durable.Start{}, 6}, {durable.Start{ID: 3}, 3}} {
+		st, err := r.Replay(t.Context(), "a", row.at)
+		if err != nil || st.Next != row.next || st.Outstanding != 0 {
+			t.Errorf("%+v: %+v, %v", row.at, st, err)
+		}
+		if p, err := s.SubscriptionPosition("a"); p.Next != row.next || len(p.Outstanding) != 0 || err != nil {
+			t.Errorf("%+v: the position is %+v, %v", row.at, p, err)
+		}
+	}
+	select {
+	case <-old.Gone():
+	default:
+		t.Error("the former connection goes on")
+	}
+	now := attach()
+	add(now)
+	old.Acknowledge(4)
+	if err := errors.Join(old.Save(), now.Save()); err != nil || !old.Replayed() || now.Replayed() {
+		t.Error(err, old.Replayed(), now.Replayed())
+	}
+	if p, err := s.SubscriptionPosition("a"); p.Next != 6 || !slices.Equal(p.Outstanding, []uint64{3, 4, 5}) || err != nil {
+		t.Errorf("the position is %+v, %v", p, err)
+	}
+	if _, err := r.Replay(t.Context(), "a", durable.Start{ID: 8}); !errors.Is(err, store.ErrFutureCursor) {
+		t.Error(err)
+	}
+	if _, err := r.Replay(t.Context(), "b", durable.Start{}); err == nil {
+		t.Error("there is no such subscription")
 	}
 }

@@ -24,7 +24,7 @@ const (
 type Subscription struct {
 	store  *store.Store
 	logger *slog.Logger
-	gone   chan struct{} // closed once the subscription is deleted
+	gone   chan struct{} // closed once the subscription is deleted or replayed
 	// turn is held from reading the log until its events are in the window. It is taken before mu.
 	turn *semaphore.Weighted
 	// redelivered counts events sent again since the daemon started.
@@ -39,8 +39,11 @@ type Subscription struct {
 
 	// saving is held from reading the window until its position is durable, so that the position on
 	// disk never moves back. It is taken before mu.
-	saving  sync.Mutex
-	dropped bool // saving guards: the rows are deleted, and not to be written any more
+	saving sync.Mutex
+	// dropped means that the rows are deleted, or those of the Subscription that took the place of
+	// this one. They are not to be written any more.
+	dropped  bool        // saving guards
+	replayed atomic.Bool // set before gone is closed, if another took the place
 }
 
 func newSubscription(
@@ -50,8 +53,12 @@ func newSubscription(
 		gone: make(chan struct{}), turn: semaphore.NewWeighted(1), members: map[*member]*Member{}}
 }
 
-// Gone returns a channel that is closed once the subscription is deleted.
+// Gone returns a channel that is closed once the subscription is deleted or replayed.
 func (s *Subscription) Gone() <-chan struct{} { return s.gone }
+
+// Replayed reports, once Gone is closed, whether the subscription goes on from another position:
+// Registry.Find returns it.
+func (s *Subscription) Replayed() bool { return s.replayed.Load() }
 
 // Save writes the position if it has changed. It is durable on return.
 func (s *Subscription) Save() error {
@@ -107,4 +114,21 @@ func (s *Subscription) drop() error {
 	s.dropped = true // the connections must not write the position again
 	close(s.gone)
 	return nil
+}
+
+// replay writes another position, without outstanding events, for the Subscription that takes the
+// place of this one. It is durable on return, and nothing of this one is written any more: an
+// acknowledgement that is on its way is not one of an event that is sent again.
+func (s *Subscription) replay(next uint64) (store.SubscriptionPosition, error) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	p := store.SubscriptionPosition{Next: next}
+	b := s.store.NewBatch()
+	b.PutSubscriptionPosition(s.def.Name, p)
+	if err := b.CommitSync(); err != nil {
+		return p, err
+	}
+	s.dropped = true
+	s.replayed.Store(true)
+	return p, nil
 }

@@ -10,7 +10,8 @@
 //  1. Only this package reads flags, the environment and signals, and ends the process.
 //  2. Every option is one row of a table: flag, CISTERN_* variable, default and help come from that
 //     row. Config.options has the options of run, from which docs/options.md is generated too.
-//     demo.go, repo.go and tail.go have tables of their own, which only the help pages show.
+//     demo.go, repo.go, subscription.go and tail.go have tables of their own, which only the help
+//     pages show.
 //  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
@@ -35,5 +36,5 @@
 //   - progress.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - check.go: offline verification
-//   - repo.go, tail.go: commands for a running daemon
+//   - repo.go, subscription.go, tail.go: commands for a running daemon
 package main
