@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 
 	"cistern/filter"
 
@@ -29,21 +30,17 @@ const (
 func (s *Store) ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64, maxEvents int,
 	fn func(*Event) error,
 ) (next uint64, err error) {
+	ranges := postingRanges(f)
 	head := s.Head()
-	// The postings of chunks that end at or before head+1 are on disk, and in any later view.
-	closed := s.seq.postings.chunkOf(head + 1)
-	if max(cursor, s.Tail()) >= closed || maxEvents <= 0 {
-		return s.ReadLog(ctx, cursor, maxEvents, func(ev *Event) error {
-			if !f.Kind(uint8(ev.Kind)) || ev.Kind == KindRecord && !f.Collection(ev.Collection) {
-				return nil
-			}
-			return fn(ev)
-		})
-	}
+	// The lists in memory are taken before the view: it has the rows of all earlier chunks.
+	open, first := s.openLists(ranges)
 	return s.readFrom(cursor, head, func(v view, cursor, head uint64) (uint64, error) {
 		r := sparseReader{logReader: logReader{s: s, view: v, head: head, next: cursor, fn: fn},
-			ranges: postingRanges(f), most: maxEvents}
-		err := r.read(ctx, max(cursor, closed))
+			ranges: ranges, most: max(maxEvents, 0)}
+		err := r.read(ctx, min(first, head+1))
+		if err == nil && r.next >= first {
+			err = r.readOpen(ctx, open, first)
+		}
 		return r.next, err
 	})
 }
@@ -69,6 +66,25 @@ func postingRanges(f *filter.Events) (all []filter.Range) {
 	return all
 }
 
+// openLists returns the rows of the open chunk, as if it ended now, of the lists in some ranges, and
+// the first id of the chunk. All earlier chunks are written.
+func (s *Store) openLists(ranges []filter.Range) (rows [][]byte, first uint64) {
+	s.seq.mu.Lock()
+	defer s.seq.mu.Unlock()
+	p := &s.seq.postings
+	for list, l := range p.lists {
+		i := sort.Search(len(ranges), func(i int) bool { return string(ranges[i].Upper) > list })
+		if i == len(ranges) || string(ranges[i].Lower) > list {
+			continue
+		}
+		closed := *l
+		closed.row = append([]byte{valueVersion}, l.row...)
+		closed.close()
+		rows = append(rows, closed.row)
+	}
+	return rows, p.first
+}
+
 // sparseReader expands the entries of the log that postings lead to.
 type sparseReader struct {
 	logReader
@@ -82,7 +98,26 @@ type sparseReader struct {
 	key     []byte
 }
 
-// read passes events before event to, which is the end of a chunk.
+// readOpen passes events of the open chunk, which begins at event first, up to the head.
+func (r *sparseReader) readOpen(ctx context.Context, rows [][]byte, first uint64) (err error) {
+	if r.next > r.head || r.most == 0 || r.stopped {
+		return nil
+	}
+	if r.entries, err = r.iterator(spaceEvent); err != nil {
+		return err
+	}
+	r.runs, r.end = r.runs[:0], 0
+	to := r.head + 1
+	for _, row := range rows {
+		if to, err = r.loadRow(row, first, to); err != nil {
+			return errors.Join(err, engineError(r.entries.Close()))
+		}
+	}
+	r.sort()
+	return errors.Join(r.pass(ctx, to), engineError(r.entries.Close()))
+}
+
+// read passes events before event to, whose postings are on disk.
 func (r *sparseReader) read(ctx context.Context, to uint64) (err error) {
 	if r.lists, err = r.iterator(spacePosting); err != nil {
 		return err
@@ -124,8 +159,12 @@ func (r *sparseReader) load(bucket, to uint64) (end uint64, err error) {
 			return to, err
 		}
 	}
-	slices.SortFunc(r.runs, func(a, b idRun) int { return cmp.Compare(a.from, b.from) })
+	r.sort()
 	return to, nil
+}
+
+func (r *sparseReader) sort() {
+	slices.SortFunc(r.runs, func(a, b idRun) int { return cmp.Compare(a.from, b.from) })
 }
 
 // loadRange gathers the runs of the lists of a range.
@@ -151,7 +190,7 @@ func (r *sparseReader) loadRange(bucket uint64, w filter.Range, to uint64) (end 
 			r.key = postingKey(r.key[:0], bucket, list, first)
 			ok = r.lists.SeekGE(r.key)
 		default:
-			if to, err = r.loadRow(at, to); err != nil {
+			if to, err = r.loadRow(r.lists.Value(), at, to); err != nil {
 				return to, err
 			}
 			ok = r.lists.Next()
@@ -161,8 +200,8 @@ func (r *sparseReader) loadRange(bucket uint64, w filter.Range, to uint64) (end 
 }
 
 // loadRow gathers the runs of a row, whose chunk begins at event first.
-func (r *sparseReader) loadRow(first, to uint64) (end uint64, err error) {
-	in, err := newRunReader(r.lists.Value(), first, first+1<<r.s.seq.postings.chunkBits)
+func (r *sparseReader) loadRow(row []byte, first, to uint64) (end uint64, err error) {
+	in, err := newRunReader(row, first, first+1<<r.s.seq.postings.chunkBits)
 	left := r.most
 	for err == nil {
 		run, ok, nerr := in.next()

@@ -357,6 +357,50 @@ func TestSparseCursor(t *testing.T) {
 	}
 }
 
+// TestSparseHead: events that are not durable are not passed, whether their chunk has ended or not.
+func TestSparseHead(t *testing.T) {
+	t.Parallel()
+	for _, chunk := range []uint8{1, 6} {
+		s := storetest.Open(t, store.Chunked(store.Options{}, chunk, 8))
+		did := storetest.DID(1)
+		imported(t, s, did, storetest.Records{"app.test.a/1": storetest.Text("1")})
+		f := eventsFilter(t, filter.EventsConfig{Collections: []string{"app.test.a"}})
+		read := func() (ids []uint64, next uint64) {
+			next, err := s.ReadLogSparse(t.Context(), f, 1, 100, func(e *store.Event) error {
+				ids = append(ids, e.ID)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ids, next
+		}
+		head := s.Head()
+		unlock := s.Lock(did)
+		r := row(t, s, did)
+		b := s.NewBatch()
+		ops := []store.Op{put("app.test.a/2", "2"), put("app.test.a/3", "3"), put("app.test.a/4", "4")}
+		if err := b.Apply(&r, true, r.Rev, ops); err != nil {
+			t.Fatal(err)
+		}
+		b.ForgeRepo(&r)
+		wait, err := b.Commit()
+		unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ids, next := read(); len(ids) != 1 || next != head+1 {
+			t.Errorf("before the sync: %v, next %d", ids, next)
+		}
+		if err := wait(); err != nil {
+			t.Fatal(err)
+		}
+		if ids, next := read(); len(ids) != 4 || next != head+4 {
+			t.Errorf("after it: %v, next %d", ids, next)
+		}
+	}
+}
+
 // TestSparseReadsLittle: the postings of a bucket without a wanted event are passed by one seek, so
 // that a page passes many events that are not wanted.
 func TestSparseReadsLittle(t *testing.T) {

@@ -16,7 +16,7 @@ const (
 	headReadersMax = 4
 	headIDs        = 100
 	// sparseIDs is the distance to the head beyond which a filter by collection has pages of its
-	// own: nearer streams share pages. It is that of the events which have no index yet.
+	// own: nearer streams share pages.
 	sparseIDs = 16 << 10
 	// snapshotReadersMax bounds pages of snapshots among them. One client reads three at a time.
 	snapshotReadersMax = 4
