@@ -270,9 +270,13 @@ func (w *window) at(i int, m *member) bool {
 	return e.state == sent && e.account.member == m
 }
 
-// acknowledge settles an event that a member acknowledges, whichever member has it.
+// acknowledge settles an event that a member acknowledges, whichever member has it. A gap that was
+// not sent yet is not meant, but the event whose id it has: the other events in it are not told yet.
 func (w *window) acknowledge(m *member, id uint64, now time.Time) (changed bool) {
 	m.active, m.stalled = now, false
+	if i, ok := w.find(id); ok && w.outstanding[i].gap != 0 && !w.outstanding[i].again {
+		return false
+	}
 	return w.settle(id)
 }
 

@@ -39,6 +39,7 @@ type naive struct {
 type naiveEvent struct {
 	did     string // "" of a gap
 	gap     bool
+	told    bool // the gap was delivered
 	unknown bool
 	queued  bool
 	due     int
@@ -174,6 +175,9 @@ func (n *naive) acknowledge() {
 	}
 	known, settled := n.events[id] != nil, false
 	if m := n.any(); m != nil {
+		if e := n.events[id]; known && e.gap && !e.told && !e.unknown {
+			known = false // the event with its id is meant
+		}
 		settled = n.w.Acknowledge(m.WindowMember, id, at(n.now))
 		m.active, m.stalled = n.now, false
 	} else {
@@ -181,6 +185,9 @@ func (n *naive) acknowledge() {
 	}
 	if settled != known {
 		n.t.Fatalf("settling %d: outstanding is %t", id, known)
+	}
+	if !known {
+		return
 	}
 	delete(n.events, id)
 	n.finished[id] = true
@@ -293,7 +300,7 @@ func (n *naive) take(m *naiveMember, most int) {
 			n.t.Fatalf("member %d gets %+v: %+v", m.Number(), it, e)
 		}
 		n.inOrder(m, it.ID)
-		e.queued, e.due = false, n.now+retryTicks
+		e.queued, e.told, e.due = false, true, n.now+retryTicks
 		if !n.w.Again(m.WindowMember, it.ID, at(n.now)) {
 			n.t.Fatalf("%d is not to be sent", it.ID)
 		}
