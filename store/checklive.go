@@ -71,11 +71,13 @@ func (c *checker) marks() error {
 	return err
 }
 
-// subscriptions checks that every subscription is readable and has a position, within the log.
+// subscriptions checks that every subscription is readable and has a position, within the log, and
+// that only webhooks have the state of one.
 func (c *checker) subscriptions() error {
-	names := map[string]bool{}
+	names, webhooks := map[string]bool{}, map[string]bool{}
 	err := c.space(spaceSubscribed, func(key, value []byte) error {
 		sub, err := c.s.parseSubscription(key, value)
+		webhooks[sub.Name] = sub.Webhook != nil
 		if names[sub.Name] = true; err != nil {
 			c.report("subscription %q: %v", sub.Name, err)
 		}
@@ -98,6 +100,19 @@ func (c *checker) subscriptions() error {
 	for name := range names {
 		c.report("subscription %q: has no position", name)
 	}
+	err = errors.Join(err, c.space(spaceWebhook, func(key, value []byte) error {
+		name, err := parseSubscriptionKey(spaceWebhook, key)
+		st, serr := c.s.parseWebhookState(value)
+		switch {
+		case err != nil || serr != nil:
+			c.report("webhook of subscription %q: %v", name, errors.Join(err, serr))
+		case !webhooks[name]:
+			c.report("webhook of subscription %q: there is no such webhook", name)
+		case st == WebhookState{}:
+			c.report("webhook of subscription %q: its state is empty", name)
+		}
+		return nil
+	}))
 	return err
 }
 

@@ -87,6 +87,21 @@ var liveDamages = []damage{
 		d.set([]byte("Fa"), position(d.t, 1))
 	}, "share \"random\" of subscription a"},
 	{"subscription without a position", func(d surgeon) { d.set([]byte("Ea"), []byte{1, 0xa0}) }, "has no position"},
+	{"webhook without a secret", func(d surgeon) {
+		d.set([]byte("Ea"), encoded(d.t, store.SubscriptionRow{Webhook: &store.WebhookRow{URL: "https://a.test", Events: 1, Requests: 1}}))
+		d.set([]byte("Fa"), position(d.t, 1))
+	}, "0 secrets"},
+	{"state of no webhook", func(d surgeon) {
+		d.set([]byte("Ea"), encoded(d.t, store.SubscriptionRow{}))
+		d.set([]byte("Fa"), position(d.t, 1))
+		d.set([]byte("Ha"), encoded(d.t, store.WebhookStateRow{Failed: 1}))
+	}, "there is no such webhook"},
+	{"empty state of a webhook", func(d surgeon) {
+		d.set([]byte("Ea"), encoded(d.t, store.SubscriptionRow{Webhook: &store.WebhookRow{URL: "https://a.test", Secrets: [][]byte{{1}}, Events: 1, Requests: 1}}))
+		d.set([]byte("Fa"), position(d.t, 1))
+		d.set([]byte("Ha"), encoded(d.t, store.WebhookStateRow{}))
+	}, "its state is empty"},
+	{"state of a webhook unreadable", func(d surgeon) { d.set([]byte("Ha"), []byte("x")) }, "webhook of subscription \"a\": "},
 	{"position of no subscription", func(d surgeon) { d.set([]byte("Fa"), position(d.t, 1)) }, "there is no such subscription"},
 	{"position of steps that do not rise", func(d surgeon) {
 		d.set([]byte("Ea"), []byte{1, 0xa0})

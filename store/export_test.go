@@ -292,6 +292,7 @@ const (
 	SpacePosting    = spacePosting
 	ChunkBits       = chunkBits
 	BucketBits      = bucketBits
+	SpaceWebhook    = spaceWebhook
 
 	SelectionsMax = selectionsMax
 	IdleHostsMax  = idleHostsMax
@@ -381,6 +382,8 @@ type (
 	ReconcileHostsRow = reconcileHostsV1
 	SubscriptionRow   = subscriptionV1
 	PositionRow       = positionV1
+	WebhookRow        = webhookV1
+	WebhookStateRow   = webhookStateV1
 	AgeMark           = ageMark
 	Anchor            = anchor
 )

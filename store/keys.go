@@ -44,6 +44,7 @@ import (
 //	'E' name                             → subscriptionV1  durable subscription of a consumer
 //	'F' name                             → positionV1  what its consumer has acknowledged
 //	'G' bucket(8) kind(1) collection 0x00 id(8) → postings  events of a chunk, from that id on
+//	'H' name                             → webhookStateV1  failures of the webhook of a subscription
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 //
@@ -83,6 +84,7 @@ const (
 	spaceSubscribed  = 'E'
 	spacePosition    = 'F'
 	spacePosting     = 'G'
+	spaceWebhook     = 'H'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -94,7 +96,7 @@ var spaceNames = map[byte]string{
 	spaceRef: "refs", spaceSuperseded: "superseded", spaceDropped: "dropped", spaceProgress: "progress",
 	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
 	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
-	spacePosition: "subscription_positions", spacePosting: "postings",
+	spacePosition: "subscription_positions", spacePosting: "postings", spaceWebhook: "webhooks",
 }
 
 const (
@@ -205,7 +207,8 @@ func parseDescribeKey(b []byte) (string, error) {
 	return parseDID(b[1:])
 }
 
-// subscriptionKey appends the key of the definition or of the position of a subscription.
+// subscriptionKey appends the key of the definition, the position or the webhook's state of a
+// subscription.
 func subscriptionKey(dst []byte, space byte, name string) []byte {
 	return append(append(dst, space), name...)
 }

@@ -130,7 +130,8 @@ func keyTypes() []keyType {
 	}
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
 		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage),
-		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition), postingKeyType()},
+		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition), subscriptionKeyType(store.SpaceWebhook),
+		postingKeyType()},
 		append(otherKeyTypes(), markKeyTypes()...)...)
 }
 

@@ -15,6 +15,8 @@ type Subscription struct {
 	Created int64 // unix seconds
 	// Share is how several connections divide it: by "did"; "" means that it has one at a time.
 	Share string
+	// Webhook is how its events are posted; nil means that consumers connect.
+	Webhook *Webhook
 }
 
 // subscriptionV1 is a Subscription on disk, under its name.
@@ -26,6 +28,8 @@ type subscriptionV1 struct {
 	Live        string   `cbor:"5,keyasint,omitempty"`
 	Created     int64    `cbor:"6,keyasint,omitempty"`
 	Share       string   `cbor:"7,keyasint,omitempty"`
+
+	Webhook *webhookV1 `cbor:"8,keyasint,omitempty"`
 }
 
 // SubscriptionPosition is what the consumer of a subscription has acknowledged: every event before
@@ -75,9 +79,14 @@ func (b *control) PutSubscription(sub Subscription) {
 		b.fail(fmt.Errorf("share %q of subscription %s is unknown", sub.Share, sub.Name))
 		return
 	}
+	if err := sub.Webhook.check(); err != nil {
+		b.fail(fmt.Errorf("subscription %s: %w", sub.Name, err))
+		return
+	}
 	f := sub.Filter
 	b.put(subscriptionKey(b.key[:0], spaceSubscribed, sub.Name), subscriptionV1{
-		f.Collections, f.DIDs, f.Kinds, f.Actions, f.Live, sub.Created, sub.Share})
+		f.Collections, f.DIDs, f.Kinds, f.Actions, f.Live, sub.Created, sub.Share,
+		sub.Webhook.row()})
 }
 
 // shareKnown reports whether a subscription may be shared in that way.
@@ -93,10 +102,11 @@ func (b *control) PutSubscriptionPosition(name string, p SubscriptionPosition) {
 	b.put(subscriptionKey(b.key[:0], spacePosition, name), row)
 }
 
-// DropSubscription deletes a subscription and its position.
+// DropSubscription deletes a subscription, its position and the state of its webhook.
 func (b *control) DropSubscription(name string) {
 	b.delete(subscriptionKey(b.key[:0], spaceSubscribed, name))
 	b.delete(subscriptionKey(b.key[:0], spacePosition, name))
+	b.delete(subscriptionKey(b.key[:0], spaceWebhook, name))
 }
 
 // Subscriptions returns all subscriptions, in order of name.
@@ -121,6 +131,10 @@ func (s *Store) parseSubscription(key, value []byte) (sub Subscription, err erro
 	sub.Created, sub.Share = row.Created, row.Share
 	if !shareKnown(sub.Share) {
 		return sub, fmt.Errorf("share %q of subscription %s: %w", sub.Share, sub.Name, ErrCorrupt)
+	}
+	sub.Webhook = row.Webhook.webhook()
+	if err := sub.Webhook.check(); err != nil {
+		return sub, fmt.Errorf("subscription %s: %w: %w", sub.Name, err, ErrCorrupt)
 	}
 	sub.Filter = filter.EventsConfig{Collections: row.Collections, DIDs: row.DIDs, Kinds: row.Kinds,
 		Actions: row.Actions, Live: row.Live}

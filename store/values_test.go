@@ -110,7 +110,11 @@ func otherRows() []namedRow {
 		{"subscription", store.SubscriptionRow{Collections: []string{"a.b.*"}, DIDs: []string{plc}, Kinds: []string{"record"},
 			Actions: []string{"create"}, Live: "true", Created: 1748693290, Share: "did"}},
 		{"subscription to all", store.SubscriptionRow{}},
+		{"subscription with a webhook", store.SubscriptionRow{Webhook: &store.WebhookRow{URL: "https://a.test/b", Secrets: [][]byte{{1, 2}, {3}},
+			Events: 100, Requests: 4}}},
 		{"subscription position", store.PositionRow{Steps: []uint64{5, 1, 1 << 40}}},
+		{"webhook state", store.WebhookStateRow{Failed: 10, Slowed: 2, Since: 1748693290001, Next: 1748693290002, Error: "HTTP 500",
+			Parked: 1748693290003, Reason: "failing"}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Bytes: 1 << 33, Marks: []store.AgeMark{{Age: 1, Next: 2, Bytes: 3}}}},
 		{"ages with a snapshot", store.AgesRow{Age: 1, Anchors: []store.Anchor{{Age: 1, Head: 2}}}},
 	}

@@ -348,7 +348,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
 	"cmd/cistern":   {20, 3470},
-	"store":         {70, 10820},
+	"store":         {71, 10970},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {36, 4940},
 	"ingest/repo":   {24, 3200},
