@@ -31,6 +31,8 @@ type Feed struct {
 	member *durable.Member
 	format *format.Format
 	items  []durable.Item // taken from the member, and not sent yet
+	// blocked means that the items cannot be read before the log grows.
+	blocked bool
 }
 
 // Feed returns the feed of a member, with messages in a format. The caller ends the member
@@ -39,10 +41,14 @@ func (d *Delivery) Feed(m *durable.Member, form *format.Format) *Feed {
 	return &Feed{log: d.log, pages: d.pages, member: m, format: form}
 }
 
+// JSON returns the format of GET /stream, for a feed.
+func (d *Delivery) JSON() *format.Format { return d.formats.Cistern(format.Variant{}) }
+
 // Message is an event that a member is to send, or a gap.
 type Message struct {
 	ID    uint64 // what is to be acknowledged
 	DID   string // "" of a gap
+	Time  int64  // unix microseconds; 0 of a gap
 	GapTo uint64 // not 0: events from ID to this id were lost before they were acknowledged
 	Again bool   // it was sent before, or may have been before a restart
 	// Body is in the format of the feed. Of a gap it is
@@ -114,32 +120,65 @@ func (f *Feed) heed(ctx context.Context) error {
 // that of the log.
 func (f *Feed) Next(ctx context.Context, events, bytes int) ([]Message, error) {
 	for {
-		var out []Message
-		moved, err := f.fill(ctx, events)
-		if err == nil && len(f.items) > 0 {
-			out, err = f.messages(ctx, events, bytes)
-			moved = moved || len(f.items) == 0
-		}
-		if len(out) > 0 {
-			return out, nil // what went wrong goes wrong again
-		}
-		if errors.Is(err, store.ErrOutdatedCursor) {
-			moved, err = true, f.lose(ctx)
-		}
-		if err != nil {
+		if err := f.Wait(ctx, events); err != nil {
 			return nil, err
 		}
-		if moved {
-			continue
+		if out, err := f.Read(ctx, events, bytes); len(out) > 0 || err != nil {
+			return out, err
 		}
+	}
+}
+
+// Wait waits until Read has something to look at, up to most events. The error is that of Next.
+func (f *Feed) Wait(ctx context.Context, most int) error {
+	for {
+		if !f.blocked {
+			moved, err := f.fill(ctx, most)
+			if errors.Is(err, store.ErrOutdatedCursor) {
+				moved, err = true, f.lose(ctx)
+			}
+			if err != nil || len(f.items) > 0 {
+				return err
+			}
+			if moved {
+				continue
+			}
+		}
+		f.blocked = false
 		select {
 		case <-f.member.Wake():
 		case <-f.member.Gone():
-			return nil, f.ended()
+			return f.ended()
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
+}
+
+// Read is Next without waiting. It returns nothing if what Wait has found is not to be sent after
+// all, or cannot be read yet: then Wait waits.
+func (f *Feed) Read(ctx context.Context, events, bytes int) ([]Message, error) {
+	out, err := f.messages(ctx, events, bytes)
+	switch {
+	case len(out) > 0:
+		return out, nil // what went wrong goes wrong again
+	case errors.Is(err, store.ErrOutdatedCursor):
+		return nil, f.lose(ctx)
+	}
+	f.blocked = err == nil && len(f.items) > 0
+	return nil, err
+}
+
+// Back gives back messages, with everything that Read has not returned yet, so that they are sent
+// again at once: the next call of Wait finds the first of them first.
+func (f *Feed) Back(messages []Message) {
+	items := make([]durable.Item, 0, len(messages))
+	for _, m := range messages {
+		items = append(items, durable.Item{ID: m.ID})
+	}
+	f.member.Back(items)
+	f.member.Back(f.items)
+	f.items = nil
 }
 
 // messages returns what Next returns of the items.
@@ -186,7 +225,7 @@ func (f *Feed) encode(out []Message, pg *sharedPage, events, bytes int) ([]Messa
 			again++
 		}
 		bytes -= len(body)
-		out = append(out, Message{ID: it.ID, DID: ev.DID, Again: it.Again, Body: body})
+		out = append(out, Message{ID: it.ID, DID: ev.DID, Time: ev.Time, Again: it.Again, Body: body})
 	}
 	f.member.Resent(again)
 	return out, bytes
