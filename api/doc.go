@@ -19,13 +19,13 @@
 //  6. No web page can use the private listener: Host must be this server, Origin must be Host, a
 //     browser must not state that the request comes from another site, and writes must be JSON by
 //     their content type. With a token, only the probes answer without it.
-//  7. Secrets appear neither in the log nor in answers.
+//  7. Secrets appear neither in the log nor in answers, but for the answer that makes one.
 //
 // # Concurrency
 //
 // A Server may be used by any goroutine. Serve owns the listeners, with one goroutine each that
 // accepts and one that drains, and one that waits for a fatal error. It returns when every request
-// and stream ended, or DrainTimeout ran out.
+// and stream ended, or DrainTimeout ran out. Webhooks sends the events of webhooks.
 //
 // # Files
 //

@@ -15,6 +15,7 @@ import (
 	"cistern/api/deliver"
 	"cistern/api/durable"
 	"cistern/api/tap"
+	"cistern/api/webhook"
 	"cistern/ingest/identity"
 	"cistern/store"
 
@@ -69,6 +70,9 @@ type Options struct {
 	SharedBytes    int
 	// JetstreamDictionary is Jetstream1Dictionary of package deliver.
 	JetstreamDictionary []byte
+	// AllowPrivate permits webhooks at addresses that are not public, and without TLS. For
+	// development only.
+	AllowPrivate bool
 	// DrainTimeout bounds the time that Serve drains. Default 10 s.
 	DrainTimeout time.Duration
 }
@@ -136,6 +140,7 @@ type Server struct {
 	ingestion Ingestion
 
 	subscriptions subscriptions
+	webhooks      *webhook.Runner
 	tap           *tap.API
 }
 
@@ -151,7 +156,7 @@ func New(o Options) (*Server, error) {
 	}
 	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
 	registry, err := durable.New(durable.Options{Store: o.Store, Log: o.Store, Logger: o.Logger,
-		Registerer: o.Registerer})
+		Registerer: o.Registerer, CheckURL: webhook.CheckURL(o.AllowPrivate)})
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +190,7 @@ func New(o Options) (*Server, error) {
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
-	if err := s.newTap(o, registry); err != nil {
+	if err := errors.Join(s.newTap(o, registry), s.newWebhooks(o, registry)); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -248,6 +253,8 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("POST /subscriptions/{name}/replay",
 		change("replay_subscription", s.subscriptions.replay))
 	mux.Handle("DELETE /subscriptions/{name}", change("drop_subscription", s.subscriptions.drop))
+	mux.Handle("POST /subscriptions/{name}/resume",
+		change("resume_subscription", s.subscriptions.resume))
 	mux.Handle("GET /subscriptions/{name}/events",
 		s.answers.untimed("subscription_events", s.delivery.Durable))
 	s.tapSide(mux)

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"cistern/api/durable"
+	"cistern/api/webhook"
 	"cistern/api/wire"
 )
 
@@ -62,6 +64,16 @@ func (s *subscriptions) replay(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// resume handles POST /subscriptions/{name}/resume.
+func (s *subscriptions) resume(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.registry.Resume(r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	wire.WriteJSON(w, http.StatusOK, st)
+	return nil
+}
+
 // drop handles DELETE /subscriptions/{name}.
 func (s *subscriptions) drop(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
@@ -71,3 +83,15 @@ func (s *subscriptions) drop(w http.ResponseWriter, r *http.Request) error {
 	wire.WriteJSON(w, http.StatusOK, map[string]string{"name": name, "result": "removed"})
 	return nil
 }
+
+// newWebhooks makes the runner of the webhooks.
+func (s *Server) newWebhooks(o Options, registry *durable.Registry) (err error) {
+	s.webhooks, err = webhook.New(webhook.Options{Subscriptions: registry, Delivery: s.delivery,
+		Epoch: o.Store.Epoch(), AllowPrivate: o.AllowPrivate, UserAgent: "cistern/" + o.Version,
+		Logger: o.Logger, Registerer: o.Registerer})
+	return err
+}
+
+// Webhooks sends the events of subscriptions that have a webhook, until ctx ends. An error is one
+// of the store.
+func (s *Server) Webhooks(ctx context.Context) error { return s.webhooks.Run(ctx) }

@@ -138,6 +138,9 @@ func TestSubscriptionRefusals(t *testing.T) {
 		{"/subscriptions/a", `{"start":"2026-13-02T15:04:05Z"}`, "InvalidRequest", "2026-13-02"},
 		{"/subscriptions/a", `{"share":"random"}`, "InvalidRequest", `share "random"`},
 		{"/subscriptions/a", `{"share":1}`, "InvalidRequest", "share"},
+		{"/subscriptions/a", `{"webhook":{"url":"http://a.test"}}`, "InvalidRequest", "is not https"},
+		{"/subscriptions/a", `{"webhook":{"url":"https://127.0.0.1/"}}`, "InvalidRequest", "loopback"},
+		{"/subscriptions/a", `{"webhook":{"url":"https://a.test","secret":"x"}}`, "InvalidRequest", "secret"},
 		{"/subscriptions/a", `{"start":9}`, "FutureCursor", "9"},
 		{"/subscriptions/a", `{"filter":{"collections":["nope"]}}`, "InvalidRequest", "nope"},
 		{"/subscriptions/a", `{"filter":{"live":"true"}}`, "InvalidRequest", "live"},
@@ -154,4 +157,50 @@ func TestSubscriptionRefusals(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	w.subscribe(t, "PUT", "/subscriptions/s7", `{}`, 200)
+}
+
+// A webhook is put, seen, resumed and removed over HTTP, and its subscription takes no connections.
+func TestWebhook(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	type hooked struct{ Webhook *durable.WebhookStatus }
+	ask := func(method, path, body string, status int) *durable.WebhookStatus {
+		t.Helper()
+		var h hooked
+		res := call(t, method, w.admin.URL+path, body, map[string]string{"Content-Type": "application/json"}, &h)
+		if res.StatusCode != status {
+			t.Errorf("%s %s %s: %d, want %d", method, path, body, res.StatusCode, status)
+		}
+		return h.Webhook
+	}
+	h := ask("PUT", "/subscriptions/a", `{"webhook":{"url":"https://hook.test/in","events":20}}`, 201)
+	if h == nil || h.NewSecret == "" || h.Events != 20 || h.Requests != 4 || h.Secrets != 1 || h.State != "idle" {
+		t.Fatalf("%+v", h)
+	}
+	secret := h.NewSecret
+	for _, h := range []*durable.WebhookStatus{
+		ask("GET", "/subscriptions/a", "", 200), ask("POST", "/subscriptions/a/resume", "", 200),
+		ask("PUT", "/subscriptions/a", `{"webhook":{"url":"https://hook.test/in","secrets":["`+secret+`"]}}`, 200),
+	} {
+		if h == nil || h.NewSecret != "" || h.URL != "https://hook.test/in" || h.Secrets != 1 {
+			t.Errorf("%+v", h)
+		}
+	}
+	if s := w.subscribe(t, "GET", "/subscriptions/a/events", "", 409); !strings.Contains(s.Message, "has a webhook") {
+		t.Errorf("%+v", s)
+	}
+	var metrics, all string
+	call(t, "GET", w.admin.URL+"/metrics", "", nil, &metrics)
+	call(t, "GET", w.admin.URL+"/subscriptions", "", nil, &all)
+	if line := "cistern_api_subscription_webhook_parked{name=\"a\"} 0\n"; !strings.Contains(metrics, line) {
+		t.Errorf("no metric %s", line)
+	}
+	if strings.Contains(metrics+all, "whsec") || !strings.Contains(all, "hook.test") {
+		t.Error(all)
+	}
+	if h := ask("PUT", "/subscriptions/a", `{}`, 200); h != nil {
+		t.Errorf("%+v", h)
+	}
+	w.subscribe(t, "POST", "/subscriptions/a/resume", "", 400)
+	w.subscribe(t, "POST", "/subscriptions/b/resume", "", 404)
 }

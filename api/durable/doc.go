@@ -34,4 +34,5 @@
 //	subscription.go  Subscription: one of them, its rows     window.go   what is outstanding
 //	member.go        Member: one of its connections          choose.go   which one gets an account
 //	status.go        Status, Filter: as the operator sees it wanted.go   Wanted: what PUT asks for
+//	webhook.go       Hook: what package webhook sends
 package durable

@@ -15,6 +15,7 @@ type Member struct {
 	*Subscription
 	member *member       // window.members has it until Detach
 	wake   chan struct{} // has room for one signal
+	sends  bool          // it makes requests of a webhook
 }
 
 // Event names an event that becomes outstanding.
@@ -37,11 +38,14 @@ type Item struct {
 
 // Attach adds a connection, until Detach. Outstanding events that no other connection has are to be
 // sent again at once. The error is a refusal if the subscription is exclusive and has a connection,
-// or has as many as it may have.
+// or has as many as it may have, or a webhook.
 func (s *Subscription) Attach() (*Member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch n := len(s.members); {
+	case s.hook != nil:
+		return nil, wire.Refuse("Conflict", "subscription %s has a webhook, and takes no connections",
+			s.def.Name)
 	case n > 0 && s.def.Share == "":
 		return nil, wire.Refuse("Conflict", "subscription %s has an open connection, and can have "+
 			"one only: its share is %s", s.def.Name, Exclusive)
@@ -52,10 +56,15 @@ func (s *Subscription) Attach() (*Member, error) {
 		s.logger.Info("subscription is shared by several connections",
 			slog.String("subscription", s.def.Name), slog.Int("connections", n+1))
 	}
+	return s.join(), nil
+}
+
+// join adds a member. mu is held.
+func (s *Subscription) join() *Member {
 	m := &Member{Subscription: s, wake: make(chan struct{}, 1)}
 	m.member = s.window.join(time.Now())
 	s.members[m.member] = m
-	return m, nil
+	return m
 }
 
 // Detach ends the connection. What it has not acknowledged is to be sent again at once, by other

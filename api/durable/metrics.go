@@ -2,6 +2,14 @@ package durable
 
 import "github.com/prometheus/client_golang/prometheus"
 
+// webhookParked is 1 if there is a webhook and it is parked.
+func (st *Status) webhookParked() float64 {
+	if st.Webhook != nil && st.Webhook.ParkedSince != nil {
+		return 1
+	}
+	return 0
+}
+
 // Describe sends no description: each subscription has metrics of its own.
 func (r *Registry) Describe(chan<- *prometheus.Desc) {}
 
@@ -26,6 +34,9 @@ func (r *Registry) Collect(out chan<- prometheus.Metric) {
 				orZero(st.HoldsLog)},
 			{prometheus.CounterValue, "redelivered_total",
 				"Events sent again.", float64(st.Redelivered)},
+			{prometheus.GaugeValue, "webhook_parked",
+				"1 if the webhook of the subscription is parked, and no events are sent.",
+				st.webhookParked()},
 		} {
 			name := "cistern_api_subscription_" + m.name
 			desc := prometheus.NewDesc(name, m.help, []string{"name"}, nil)

@@ -3,6 +3,7 @@ package durable
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -46,6 +47,8 @@ type Options struct {
 	WindowEvents int
 	// RetryTimeout is after how long an event that is not acknowledged is sent again. Default 60 s.
 	RetryTimeout time.Duration
+	// CheckURL refuses what cannot be the URL of a webhook. Default: there are no webhooks.
+	CheckURL func(url string) error
 }
 
 // Registry has all durable subscriptions. It is the only owner of their rows.
@@ -56,6 +59,8 @@ type Registry struct {
 
 	mu     sync.Mutex
 	byName map[string]*Subscription // mu guards
+
+	rehooked chan struct{} // mu guards: closed, and replaced, when a webhook may have changed
 }
 
 // New loads the subscriptions of a store.
@@ -68,11 +73,14 @@ func New(o Options) (*Registry, error) {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
+	if o.CheckURL == nil {
+		o.CheckURL = func(string) error { return errors.New("webhooks are not supported here") }
+	}
 	if o.Store == nil || o.Log == nil || o.WindowEvents < 0 || o.RetryTimeout < 0 {
 		return nil, fmt.Errorf("durable needs a store and a log; window %d and retry timeout %s "+
 			"must not be negative", o.WindowEvents, o.RetryTimeout)
 	}
-	r := &Registry{opts: o, byName: map[string]*Subscription{}}
+	r := &Registry{opts: o, byName: map[string]*Subscription{}, rehooked: make(chan struct{})}
 	all, err := o.Store.Subscriptions()
 	if err != nil {
 		return nil, err
@@ -86,13 +94,25 @@ func New(o Options) (*Registry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("filter of subscription %s: %w", def.Name, err)
 		}
-		r.byName[def.Name] = newSubscription(o, def, f, r.window(p))
+		st, err := o.Store.WebhookState(def.Name)
+		if err != nil {
+			return nil, err
+		}
+		r.byName[def.Name] = newSubscription(o, def, f, r.window(def, p), st)
 	}
 	return r, o.Registerer.Register(r)
 }
 
-func (r *Registry) window(p store.SubscriptionPosition) *window {
-	return newWindow(p, r.opts.WindowEvents, r.opts.RetryTimeout, time.Now())
+func (r *Registry) window(def store.Subscription, p store.SubscriptionPosition) *window {
+	return newWindow(p, r.opts.WindowEvents, r.retry(def), time.Now())
+}
+
+// retry returns the retry timeout of a subscription.
+func (r *Registry) retry(def store.Subscription) time.Duration {
+	if def.Webhook != nil {
+		return webhookRetry
+	}
+	return r.opts.RetryTimeout
 }
 
 // Find returns a subscription. Without one of that name the error is a refusal.
@@ -171,15 +191,38 @@ func (r *Registry) put(
 		return st, false, err
 	}
 	s, missing := r.Find(name)
+	var old *store.Webhook
+	if missing == nil {
+		old = s.def.Webhook // changing guards it too
+	}
+	secret := ""
+	if def.Webhook, secret, err = wanted.Webhook.webhook(old, r.opts.CheckURL); err != nil {
+		return st, false, err
+	}
 	if missing != nil {
 		def.Created = time.Now().Unix()
 		st, err = r.add(ctx, def, f, wanted.Start)
-		return st, err == nil, err
+	} else {
+		st, err = r.replace(s, def, f)
 	}
-	next, err := s.replace(def, f)
+	if err != nil {
+		return Status{}, false, err
+	}
+	if st.Webhook != nil {
+		st.Webhook.NewSecret = secret
+	}
+	r.signal()
+	return st, missing != nil, nil
+}
+
+// replace changes a subscription. changing is held.
+func (r *Registry) replace(
+	s *Subscription, def store.Subscription, f *filter.Events,
+) (st Status, err error) {
+	next, err := s.replace(def, f, r.retry(def))
 	st = s.status(r.opts.Log.Head(), time.Now())
 	st.Next = next
-	return st, false, err
+	return st, err
 }
 
 // add makes a subscription. changing is held.
@@ -200,7 +243,7 @@ func (r *Registry) add(
 	if err := b.CommitSync(); err != nil {
 		return st, err
 	}
-	s := newSubscription(r.opts, def, f, r.window(p))
+	s := newSubscription(r.opts, def, f, r.window(def, p), store.WebhookState{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.byName[def.Name] = s
@@ -222,16 +265,18 @@ func (r *Registry) Replay(ctx context.Context, name string, at Start) (st Status
 	if err != nil {
 		return st, err
 	}
-	p, err := old.replay(next)
+	p, state, err := old.replay(next)
 	if err != nil {
 		return st, err
 	}
-	s := newSubscription(r.opts, old.def, old.filter, r.window(p)) // Put, which sets them, must wait
+	// Put, which sets the definition and the filter, must wait.
+	s := newSubscription(r.opts, old.def, old.filter, r.window(old.def, p), state)
 	s.redelivered.Store(old.redelivered.Load())
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.byName[name] = s
+	r.mu.Unlock()
 	close(old.gone) // a connection that comes back finds the new one
+	r.signal()
 	return s.status(r.opts.Log.Head(), time.Now()), nil
 }
 
@@ -248,8 +293,9 @@ func (r *Registry) Drop(name string) error {
 		return err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	delete(r.byName, name)
+	r.mu.Unlock()
+	r.signal()
 	return nil
 }
 

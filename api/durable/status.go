@@ -29,6 +29,8 @@ type Status struct {
 	Share string `json:"share"`
 	// Connections are the open ones, in order of number.
 	Connections []Connection `json:"connections"`
+	// Webhook is where the events are posted; null: consumers connect.
+	Webhook *WebhookStatus `json:"webhook"`
 }
 
 // Connection is an open connection of a subscription as the operator sees it.
@@ -71,9 +73,12 @@ func (s *Subscription) status(head uint64, now time.Time) Status {
 	st := Status{Name: s.def.Name, Filter: filterOf(s.def.Filter),
 		Created: time.Unix(s.def.Created, 0).UTC(), Next: s.window.next,
 		Outstanding: len(s.window.outstanding), Redelivered: s.redelivered.Load(),
-		Share: cmp.Or(s.def.Share, Exclusive), Connections: []Connection{}}
+		Share: cmp.Or(s.def.Share, Exclusive), Connections: []Connection{},
+		Webhook: s.hook.status()}
 	for _, m := range s.window.members {
-		st.Connections = append(st.Connections, Connection{m.number, m.held})
+		if !s.members[m].sends {
+			st.Connections = append(st.Connections, Connection{m.number, m.held})
+		}
 	}
 	if head >= st.Next {
 		st.Lag = head - st.Next + 1

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cistern/api/wire"
 	"cistern/filter"
@@ -36,6 +37,7 @@ type Subscription struct {
 	window  *window             // mu guards
 	members map[*member]*Member // mu guards: the connections
 	unsaved bool                // mu guards: the window has moved since the position was written
+	hook    *Hook               // mu guards: its webhook; nil: it has none
 
 	// saving is held from reading the window until its position is durable, so that the position on
 	// disk never moves back. It is taken before mu.
@@ -47,10 +49,12 @@ type Subscription struct {
 }
 
 func newSubscription(
-	o Options, def store.Subscription, f *filter.Events, w *window,
+	o Options, def store.Subscription, f *filter.Events, w *window, st store.WebhookState,
 ) *Subscription {
-	return &Subscription{store: o.Store, logger: o.Logger, def: def, filter: f, window: w,
+	s := &Subscription{store: o.Store, logger: o.Logger, def: def, filter: f, window: w,
 		gone: make(chan struct{}), turn: semaphore.NewWeighted(1), members: map[*member]*Member{}}
+	s.hook = s.newHook(st)
+	return s
 }
 
 // Gone returns a channel that is closed once the subscription is deleted or replayed.
@@ -60,46 +64,79 @@ func (s *Subscription) Gone() <-chan struct{} { return s.gone }
 // Registry.Find returns it.
 func (s *Subscription) Replayed() bool { return s.replayed.Load() }
 
-// Save writes the position if it has changed. It is durable on return.
+// Save writes the position, and the state of the webhook, if one of them has changed. They are
+// durable on return.
 func (s *Subscription) Save() error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
 	p, changed := s.window.position(), s.unsaved
 	s.unsaved = false
-	s.mu.Unlock()
-	if !changed || s.dropped {
-		return nil
+	var state *store.WebhookState
+	if s.hook != nil && s.hook.unsaved {
+		s.hook.unsaved = false
+		state = &s.hook.state
 	}
 	b := s.store.NewBatch()
+	if state != nil {
+		b.PutWebhookState(s.def.Name, *state)
+	}
+	s.mu.Unlock()
+	if !changed && state == nil || s.dropped {
+		return nil
+	}
 	b.PutSubscriptionPosition(s.def.Name, p)
 	// From here on no event that was acknowledged before the call is sent again. A crash before
 	// leaves the former position, and sends again what was acknowledged since.
 	return b.CommitSync()
 }
 
-// replace sets the filter for the events from next on, and how new connections share. It is durable
-// on return. The error is a refusal if several connections are open and one only is allowed.
-func (s *Subscription) replace(def store.Subscription, f *filter.Events) (next uint64, err error) {
+// replace sets the filter for the events from next on, how new connections share, the webhook and
+// the retry timeout. It is durable on return. The error is a refusal if connections are open that
+// it does not allow.
+func (s *Subscription) replace(
+	def store.Subscription, f *filter.Events, retry time.Duration,
+) (next uint64, err error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
-	if n := len(s.members); n > 1 && def.Share == "" {
+	if err := s.mayBecome(def); err != nil {
 		s.mu.Unlock()
-		return 0, wire.Refuse("Conflict", "subscription %s has %d open connections, and cannot "+
-			"become %s before all but one are closed", def.Name, n, Exclusive)
+		return 0, err
 	}
 	def.Created = s.def.Created
 	s.def, s.filter = def, f
+	s.window.retry = retry
+	s.rehook()
 	p := s.window.position()
 	s.unsaved = false
 	s.mu.Unlock()
 	b := s.store.NewBatch()
 	b.PutSubscription(def)
+	b.PutWebhookState(def.Name, store.WebhookState{})
 	// With an older position, a crash would apply the filter to earlier events, and lose events that
 	// only the former filter wanted.
 	b.PutSubscriptionPosition(def.Name, p)
 	return p.Next, b.CommitSync()
+}
+
+// mayBecome refuses a definition that does not allow the open connections. mu is held.
+func (s *Subscription) mayBecome(def store.Subscription) error {
+	open := 0
+	for _, m := range s.members {
+		if !m.sends {
+			open++
+		}
+	}
+	switch {
+	case open > 0 && def.Webhook != nil:
+		return wire.Refuse("Conflict", "subscription %s has %d open connections, and cannot get a "+
+			"webhook before they are closed", def.Name, open)
+	case open > 1 && def.Share == "":
+		return wire.Refuse("Conflict", "subscription %s has %d open connections, and cannot "+
+			"become %s before all but one are closed", def.Name, open, Exclusive)
+	}
+	return nil
 }
 
 // drop deletes the rows, and ends the connections. The deletion is durable on return.
@@ -113,22 +150,34 @@ func (s *Subscription) drop() error {
 	}
 	s.dropped = true // the connections must not write the position again
 	close(s.gone)
+	s.unhook()
 	return nil
 }
 
 // replay writes another position, without outstanding events, for the Subscription that takes the
 // place of this one. It is durable on return, and nothing of this one is written any more: an
-// acknowledgement that is on its way is not one of an event that is sent again.
-func (s *Subscription) replay(next uint64) (store.SubscriptionPosition, error) {
+// acknowledgement that is on its way is not one of an event that is sent again. The state of the
+// webhook stays, and is returned.
+func (s *Subscription) replay(
+	next uint64,
+) (p store.SubscriptionPosition, st store.WebhookState, err error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	p := store.SubscriptionPosition{Next: next}
+	p = store.SubscriptionPosition{Next: next}
 	b := s.store.NewBatch()
 	b.PutSubscriptionPosition(s.def.Name, p)
+	s.mu.Lock()
+	hook := s.hook
+	if hook != nil {
+		st = hook.state
+		b.PutWebhookState(s.def.Name, st)
+	}
+	s.mu.Unlock()
 	if err := b.CommitSync(); err != nil {
-		return p, err
+		return p, st, err
 	}
 	s.dropped = true
 	s.replayed.Store(true)
-	return p, nil
+	s.unhook()
+	return p, st, nil
 }

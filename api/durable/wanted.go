@@ -15,6 +15,8 @@ type Wanted struct {
 	Filter Filter `json:"filter"`
 	Start  Start  `json:"start"` // of a new subscription
 	Share  string `json:"share"` // Exclusive or ByDID. Default: Exclusive
+	// Webhook is where the events are posted. Default: consumers connect.
+	Webhook *WantedWebhook `json:"webhook"`
 }
 
 // share returns the value that the store has. The error is a refusal.
@@ -23,6 +25,10 @@ func (w Wanted) share() (string, error) {
 	case "", Exclusive:
 		return "", nil
 	case ByDID:
+		if w.Webhook != nil {
+			return "", wire.Invalid("share %s: a webhook has no connections that could share it; "+
+				"webhook.requests are in flight at a time, each of other accounts", wire.Echo(w.Share))
+		}
 		return ByDID, nil
 	}
 	return "", wire.Invalid("share %s: want %q or %q", wire.Echo(w.Share), Exclusive, ByDID)

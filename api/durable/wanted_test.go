@@ -41,7 +41,9 @@ func TestStart(t *testing.T) {
 func FuzzWanted(f *testing.F) {
 	for _, text := range []string{`{}`, `{"start":"oldest","share":"did"}`, `{"start":1,"share":"exclusive"}`,
 		`{"start":"2026-01-02T15:04:05Z"}`, `{"filter":{"dids":["did:plc:a"],"live":true},"share":"x"}`, `{"start":[]}`,
-		`{"start":"head","filter":{"kinds":["commit"]}}`} {
+		`{"start":"head","filter":{"kinds":["commit"]}}`, `{"webhook":{"url":"https://a.test","secrets":["whsec_YQ=="],"events":2}}`,
+		`{"webhook":{"url":"https://a.test","secrets":["whsec_a2tra2tra2tra2tra2tra2tra2tra2tr"],"requests":16}}`,
+		`{"webhook":{"url":"https://a.test"},"share":"did"}`, `{"webhook":null}`} {
 		f.Add(text)
 	}
 	s, err := store.Open(store.Options{FS: storetest.NewCrashFS(), Dir: "db"})
@@ -49,7 +51,7 @@ func FuzzWanted(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = s.Close() })
-	r, err := durable.New(durable.Options{Store: s, Log: s})
+	r, err := durable.New(durable.Options{Store: s, Log: s, CheckURL: checkURL})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -68,6 +70,10 @@ func FuzzWanted(f *testing.F) {
 		}
 		if w.Share != "" && st.Share != w.Share || w.Share == "" && st.Share != durable.Exclusive {
 			t.Fatalf("%q became %q", w.Share, st.Share)
+		}
+		if h := st.Webhook; (h == nil) != (w.Webhook == nil) || h != nil && (h.URL != w.Webhook.URL || h.Secrets < 1 ||
+			h.Events < 1 || h.Events > 100 || h.Requests < 1 || h.Requests > 16 || (h.NewSecret == "") != (len(w.Webhook.Secrets) > 0)) {
+			t.Fatalf("%+v became %+v", w.Webhook, h)
 		}
 		if err := r.Drop("a"); err != nil {
 			t.Fatal(err)

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,44 +35,111 @@ func TestDocsConsuming(t *testing.T) {
 			want++
 		}
 	}
-	for _, client := range []struct {
-		fence, file string
-		probe, run  []string
-	}{
+	for _, p := range []printed{
 		{"go", "main.go", []string{"go", "build", "-o"}, nil},
 		{"ts", "client.ts", []string{"node", "--experimental-strip-types", "-e", "WebSocket"}, []string{"node", "--experimental-strip-types"}},
 		{"python", "client.py", []string{"python3", "-c", "import websockets"}, []string{"python3", "-u"}},
 	} {
-		t.Run(client.fence, func(t *testing.T) {
+		t.Run(p.fence, func(t *testing.T) {
 			t.Parallel()
-			_, rest, ok := strings.Cut(string(page), "```"+client.fence+"\n")
-			code, _, ok2 := strings.Cut(rest, "```\n")
-			if code = strings.ReplaceAll(code, "127.0.0.1:2481", x.public); !ok || !ok2 || !strings.Contains(code, x.public) {
-				t.Fatal("the page has no such client, or it follows another daemon")
+			wantPosts(t, p.program(t, string(page), strings.NewReplacer("127.0.0.1:2481", x.public)), want)
+		})
+	}
+}
+
+// printed is a program that a page of the documentation has.
+type printed struct {
+	fence, file string
+	probe, run  []string // a command that fails if the machine cannot run it, and one that runs it
+}
+
+// program returns the command that runs the first such program of a page, with other addresses.
+func (p printed) program(t *testing.T, page string, addresses *strings.Replacer) *exec.Cmd {
+	t.Helper()
+	_, rest, ok := strings.Cut(page, "```"+p.fence+"\n")
+	code, _, ok2 := strings.Cut(rest, "```\n")
+	changed := addresses.Replace(code)
+	if !ok || !ok2 || changed == code {
+		t.Fatal("the page has no such program, or it names another address")
+	}
+	file := filepath.Join(t.TempDir(), p.file)
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run, probe := append(slices.Clone(p.run), file), p.probe
+	if p.fence == "go" {
+		// go run would leave the program behind when it is killed.
+		run = []string{file + ".exe"}
+		probe = append(slices.Clone(probe), run[0], file)
+	}
+	if out, err := exec.CommandContext(t.Context(), probe[0], probe[1:]...).CombinedOutput(); err != nil {
+		if p.fence == "go" {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Skipf("%q: %v: %s", probe, err, out)
+	}
+	return exec.CommandContext(t.Context(), run[0], run[1:]...)
+}
+
+// TestDocsReceivers runs each receiver of docs/consuming.md as it is printed, with a webhook of a
+// daemon, and counts the events that it prints.
+func TestDocsReceivers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a program")
+	}
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "consuming.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page, _ := strings.Cut(string(text), "## A small receiver\n")
+	n := startNetwork(t, simnet.Options{Seed: 6, Repos: 4, Hosts: 1})
+	x := newTestIndex(t)
+	x.start(t, x.args(n, "--mode", "full", "--relay", n.Relays()[0].URL()))
+	x.settle(t, map[string]int64{"synced": 4})
+	want := 0
+	for _, f := range x.replay(t) {
+		if f.Type != "repo" { // which are sent only on request
+			want++
+		}
+	}
+	secret := "whsec_" + strings.Repeat("QUJD", 8)
+	for _, p := range []printed{
+		{"go", "main.go", []string{"go", "build", "-o"}, nil},
+		{"ts", "receiver.ts", []string{"node", "--experimental-strip-types", "-e", "0"}, []string{"node", "--experimental-strip-types"}},
+		{"python", "receiver.py", []string{"python3", "-c", "import hmac, sys; sys.exit(sys.version_info < (3, 9))"}, []string{"python3", "-u"}},
+	} {
+		t.Run(p.fence, func(t *testing.T) {
+			t.Parallel()
+			address := freeAddress(t)
+			_, port, _ := strings.Cut(address, ":")
+			receiver := p.program(t, page, strings.NewReplacer("127.0.0.1:8080", address, "8080", port))
+			receiver.Env = append(os.Environ(), "WEBHOOK_SECRET="+secret)
+			status, answer := x.send(t, "PUT", "/subscriptions/"+p.fence, fmt.Sprintf(
+				`{"start":"oldest","webhook":{"url":"http://%s/in","events":7,"secrets":[%q]}}`, address, secret))
+			if status != 201 || strings.Contains(answer, secret) {
+				t.Fatalf("%d %s", status, answer)
 			}
-			file := filepath.Join(t.TempDir(), client.file)
-			if err := os.WriteFile(file, []byte(code), 0o600); err != nil {
-				t.Fatal(err)
+			wantLines(t, receiver, want, func(words []string) bool {
+				return len(words) == 2 && slices.Contains([]string{"record", "account", "identity"}, words[1])
+			})
+			if _, answer := x.send(t, "GET", "/subscriptions/"+p.fence, ""); strings.Contains(answer, "QUJD") {
+				t.Error(answer)
 			}
-			program := append(client.run, file)
-			if client.fence == "go" {
-				// go run would leave the client behind when it is killed.
-				program = []string{file + ".exe"}
-				client.probe = append(client.probe, program[0], file)
-			}
-			if out, err := exec.CommandContext(t.Context(), client.probe[0], client.probe[1:]...).CombinedOutput(); err != nil {
-				if client.fence == "go" {
-					t.Fatalf("%v: %s", err, out)
-				}
-				t.Skipf("%q: %v: %s", client.probe, err, out)
-			}
-			wantPosts(t, exec.CommandContext(t.Context(), program[0], program[1:]...), want)
 		})
 	}
 }
 
 // wantPosts runs a client until it has printed a number of creates.
 func wantPosts(t *testing.T, client *exec.Cmd, want int) {
+	t.Helper()
+	wantLines(t, client, want, func(words []string) bool {
+		return len(words) >= 3 && strings.HasPrefix(words[1], "did:") && words[2] == "create"
+	})
+}
+
+// wantLines runs a client until it has printed a number of good lines.
+func wantLines(t *testing.T, client *exec.Cmd, want int, good func(words []string) bool) {
 	t.Helper()
 	var problems strings.Builder
 	client.Stderr = &problems
@@ -85,7 +154,7 @@ func wantPosts(t *testing.T, client *exec.Cmd, want int) {
 	defer stop.Stop()
 	got := 0
 	for lines := bufio.NewScanner(out); got < want && lines.Scan(); {
-		if words := strings.Fields(lines.Text()); len(words) < 3 || !strings.HasPrefix(words[1], "did:") || words[2] != "create" {
+		if !good(strings.Fields(lines.Text())) {
 			t.Errorf("it printed %q", lines.Text())
 		}
 		got++
@@ -93,6 +162,6 @@ func wantPosts(t *testing.T, client *exec.Cmd, want int) {
 	_ = client.Process.Kill()
 	_ = client.Wait() // killed
 	if got != want {
-		t.Errorf("%d posts, want %d: %s", got, want, &problems)
+		t.Errorf("%d lines, want %d: %s", got, want, &problems)
 	}
 }

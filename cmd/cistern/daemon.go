@@ -149,6 +149,7 @@ func (d *daemon) boxes() []box {
 	return []box{
 		{"store", d.store.Run},
 		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
+		{"webhooks", d.api.Webhooks},
 		{"backfill", func(ctx context.Context) error {
 			awaitSources(ctx, d.ingest)
 			return d.gates.backfill.Run(ctx, d.backfill.Run)
@@ -281,7 +282,7 @@ func (d *daemon) newAPI() (err error) {
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
-		JetstreamDictionary: d.cfg.Jetstream})
+		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})
 	return err
 }
 

@@ -57,6 +57,7 @@ type subscriptionRow struct {
 	Redelivered int64             `json:"redelivered"`
 	Share       string            `json:"share"`
 	Connections []json.RawMessage `json:"connections"`
+	Webhook     map[string]any    `json:"webhook"`
 }
 
 // startRow is the place in the log of a request.
@@ -282,10 +283,12 @@ func (s *subscriptionSession) add(ctx context.Context) error {
 // exists compares whether there is the subscription with what --replace says.
 func (s *subscriptionSession) exists(ctx context.Context, name string) error {
 	var all []string
+	hooked := false // the subscription has a webhook
 	_, err := s.client.Do(ctx, "GET", "/subscriptions", nil, nil, func(line json.RawMessage) error {
 		var r subscriptionRow
 		err := unmarshalRow(line, &r)
 		all = append(all, url.PathEscape(r.Name))
+		hooked = hooked || url.PathEscape(r.Name) == name && r.Webhook != nil
 		return err
 	})
 	switch found := slices.Contains(all, name); {
@@ -293,6 +296,9 @@ func (s *subscriptionSession) exists(ctx context.Context, name string) error {
 		return err
 	case found && !s.replace:
 		return fmt.Errorf("there is a subscription %s: --replace changes its filter", name)
+	case hooked:
+		return fmt.Errorf("subscription %s has a webhook, which --replace would remove: change "+
+			"both by PUT /subscriptions/%s", name, name)
 	case !found && s.replace:
 		return fmt.Errorf("there is no subscription %s: leave out --replace to make it", name)
 	}
