@@ -16,7 +16,7 @@ func (s *Server) newTap(o Options, r *durable.Registry) (err error) {
 	return err
 }
 
-// tapSide adds tap's routes. /channel is a stream, and the others are those of package tap.
+// tapSide adds tap's routes. /channel is a stream, and package tap has the others.
 func (s *Server) tapSide(mux *http.ServeMux) {
 	route, change := s.answers.route, s.answers.change
 	mux.Handle("GET /channel", s.answers.untimed("tap_channel", s.delivery.Tap))
@@ -65,8 +65,8 @@ func follow(b *store.Batch, row *store.Repo) (string, error) {
 	return track(b, row)
 }
 
-// cursor returns the durable cursor of the only source, besides those that were added because
-// relays leave out accounts. ok is false if there is none, or more than one.
+// cursor returns the durable cursor of the only source, besides sources that were added because
+// relays leave out accounts. ok is false if the number of sources is not one.
 func (s *sources) cursor() (seq int64, ok bool) {
 	if s.firehose.Sources == nil {
 		return 0, false

@@ -31,7 +31,7 @@ func (m rowMap) Set(key, value []byte, _ *pebble.WriteOptions) error {
 	return nil
 }
 
-// postingChecker compares postings with those that it makes of the log, a bucket at a time.
+// postingChecker makes postings of the log again, and compares, a bucket at a time.
 type postingChecker struct {
 	*checker
 	want   postings // of the log

@@ -96,7 +96,7 @@ func (c *conditionCheck) row(r *Repo) {
 	}
 }
 
-// entry compares what an entry of kind repo tells with the row; r is a new one if there is none.
+// entry compares what an entry of kind repo tells with the row; r is a new one without a row.
 func (c *conditionCheck) entry(e *entryV1, r *Repo) {
 	is := told{e.Condition, e.Reason, e.Status}
 	dropped := is.condition == ConditionUntracked && r.Told == 0 // the row may be a later one

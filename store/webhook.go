@@ -29,7 +29,7 @@ func (w *Webhook) row() *webhookV1 {
 	return &webhookV1{w.URL, w.Secrets, w.Events, w.Requests}
 }
 
-// webhook returns the Webhook of the row; nil if there is none.
+// webhook returns the Webhook of the row; nil without a row.
 func (row *webhookV1) webhook() *Webhook {
 	if row == nil {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"cistern/store"
 )
 
-// nextOf returns the next event from id on that parameters want, 0 if there is none.
+// nextOf returns the next event from id on that parameters want, 0 if they want no later event.
 func nextOf(events []store.Event, from uint64, collections, kinds string) uint64 {
 	for id := from; id <= uint64(len(events)); id++ {
 		if ev := &events[id-1]; ev.Kind != 0 && wants(ev, collections, "", kinds, "", "") {

@@ -147,8 +147,8 @@ func say(t *testing.T, ws *websocket.Conn, messages ...string) {
 	}
 }
 
-// To clients of tap a close frame is the end for ever: whatever ends a stream, there is none, unless
-// the client sends one.
+// A client of tap that gets a close frame never connects again: whatever ends a stream, the server
+// sends no close frame, unless the client sent one.
 func TestTapBreaksOff(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(t *testing.T, w *tapWorld, ws *websocket.Conn){

@@ -47,7 +47,7 @@ type sentEvent struct {
 // account is an account with outstanding events.
 type account struct {
 	did         string
-	member      *member // nil if there is none
+	member      *member // nil without members
 	outstanding int
 	wait        time.Time // not zero: released events are due then, and new ones behind them
 }
@@ -128,7 +128,7 @@ func (w *window) loosen(which func(*account) bool) {
 	}
 }
 
-// assign queues loose events, those of an account at one member.
+// assign queues loose events, all events of an account at one member.
 func (w *window) assign(now time.Time) {
 	if len(w.members) == 0 {
 		return
@@ -141,8 +141,8 @@ func (w *window) assign(now time.Time) {
 	}
 }
 
-// hold gives a new or loose event to the member of its account, which it chooses if there is none.
-// There is a member.
+// hold gives a new or loose event to the member of its account. An account without a member gets
+// one of the members, of which there is at least one.
 func (w *window) hold(e *sentEvent, now time.Time) {
 	a := e.account
 	if a.member == nil {
@@ -308,7 +308,7 @@ func (w *window) drop(i int) {
 }
 
 // release makes events that a member has taken due at a time, with all later events of their
-// accounts, also those that are added until then.
+// accounts, also events that are added until then.
 func (w *window) release(m *member, ids []uint64, at time.Time) {
 	from := map[*account]uint64{}
 	for _, id := range ids {

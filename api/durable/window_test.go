@@ -123,7 +123,7 @@ func (n *naive) step() {
 	}
 }
 
-// any returns a random member, nil if there is none.
+// any returns a random member, nil without members.
 func (n *naive) any() *naiveMember {
 	if len(n.members) == 0 {
 		return nil

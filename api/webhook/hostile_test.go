@@ -59,9 +59,9 @@ type hostile struct {
 	dids    []string // accounts of the events, from id 1 on
 	taken   map[uint64]int
 	final   map[uint64]bool // must not come any more
-	asked   time.Time       // no request is to come before, but for those that were under way
+	asked   time.Time       // no request is to begin before
 	askedAt time.Time       // when it was asked
-	anew    time.Time       // when requests of before the webhook was put have ended
+	anew    time.Time       // when the last request made before the webhook was put has ended
 
 	problems []string
 	requests int

@@ -2,7 +2,7 @@ package webhook
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics are those of all webhooks, by the name of the subscription.
+// metrics counts what becomes of the requests of all webhooks, by the name of the subscription.
 type metrics struct {
 	requests *prometheus.CounterVec // name, result: classes
 	events   *prometheus.CounterVec // name

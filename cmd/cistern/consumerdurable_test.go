@@ -24,7 +24,7 @@ type transport interface {
 
 // acknowledged is one connection of a subscriber.
 type acknowledged interface {
-	// next returns the events of the next message. After errEnough there is none for now, and the
+	// next returns the events of the next message. errEnough means that no message came in time; the
 	// connection cannot be used any more.
 	next(wait time.Duration) ([]delivered, error)
 	ack(id uint64) error

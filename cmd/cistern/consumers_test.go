@@ -466,7 +466,7 @@ func (w *deliveries) freeze(ctx context.Context) {
 	w.frozen.Store(true)
 }
 
-// last returns the last event of the log that a filter wants, 0 if there is none.
+// last returns the last event of the log that a filter wants, 0 if it wants no event.
 func (w *deliveries) last(want *wish) uint64 {
 	for _, ev := range slices.Backward(w.log) {
 		if want.wants(&ev) {

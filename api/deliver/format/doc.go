@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// It has every format that consumers read: Cistern's own, and those of other servers whose clients
-// follow Cistern unchanged. It reads nothing and sends nothing: an event comes in, and bytes go out.
+// It has all formats that consumers read: Cistern's own, and formats of other servers, whose
+// clients follow Cistern unchanged. An event comes in, and bytes go out: nothing is read or sent.
 //
 // # Invariants
 //
