@@ -183,3 +183,26 @@ func TestStreamFormRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestDeflatedMessageIsBounded: the limit of a message holds for what it is inflated to.
+func TestDeflatedMessageIsBounded(t *testing.T) {
+	t.Parallel()
+	srv := serveLog(t, delivertest.NewLog(delivertest.Posts(1)...), deliver.Options{})
+	dialer := &websocket.Dialer{EnableCompression: true}
+	ws, _, err := dialer.Dial("ws"+strings.TrimPrefix(srv.URL, "http")+"/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ws.Close() })
+	if err := ws.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	long := `{"type":"update"` + strings.Repeat(" ", 64<<20) + `}` // 64 KiB when deflated
+	if err := ws.WriteMessage(websocket.TextMessage, []byte(long)); err != nil {
+		t.Fatal(err)
+	}
+	if m := delivertest.Next(t, ws); m.Error != "InvalidRequest" || !strings.Contains(m.Message, "524288 bytes") {
+		t.Errorf("%+v", m)
+	}
+	delivertest.Ends(t, ws, websocket.CloseMessageTooBig)
+}
