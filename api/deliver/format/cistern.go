@@ -19,7 +19,7 @@ func cistern(v Variant, epoch string) *Format {
 	if v.Tokens {
 		name += "+tokens"
 	}
-	return &Format{Name: name, encoder: func() Encoder {
+	return &Format{Name: name, NewEncoder: func() Encoder {
 		e := &cisternEncoder{cbor: v.CBOR}
 		if v.Tokens {
 			e.tokens = LogTokens(epoch)

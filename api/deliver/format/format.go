@@ -9,9 +9,9 @@ import (
 type Format struct {
 	// Name names the format in errors.
 	Name string
-	// encoder returns an encoder for one page. The encoder may cache what consecutive events have
+	// NewEncoder returns an encoder for one page. The encoder may cache what consecutive events have
 	// in common.
-	encoder func() Encoder
+	NewEncoder func() Encoder
 	// packing compresses every message by itself. Default: messages are text.
 	packing *packing
 }
@@ -36,9 +36,6 @@ const (
 	// Unknown: consumers of the format do not know such events. Nothing was appended.
 	Unknown
 )
-
-// NewEncoder returns an encoder for one page.
-func (f *Format) NewEncoder() Encoder { return f.encoder() }
 
 // Append appends the frame of a message.
 func (f *Format) Append(dst, message []byte) []byte {

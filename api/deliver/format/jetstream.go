@@ -13,8 +13,8 @@ import (
 // The formats of both versions of Jetstream.
 var (
 	// Jetstream1 has the number of each event besides what version 1 sends, as version 2 adds it.
-	Jetstream1 = &Format{Name: "jetstream1", encoder: func() Encoder { return jetstream1Encoder{} }}
-	Jetstream2 = &Format{Name: "jetstream2", encoder: func() Encoder { return jetstream2Encoder{} }}
+	Jetstream1 = &Format{Name: "jetstream1", NewEncoder: func() Encoder { return jetstream1Encoder{} }}
+	Jetstream2 = &Format{Name: "jetstream2", NewEncoder: func() Encoder { return jetstream2Encoder{} }}
 )
 
 const (

@@ -28,7 +28,7 @@ type packing struct {
 
 // with returns a format whose messages are compressed.
 func (f *Format) with(p *packing) *Format {
-	return &Format{Name: f.Name + "+" + p.name, encoder: f.encoder, packing: p}
+	return &Format{Name: f.Name + "+" + p.name, NewEncoder: f.NewEncoder, packing: p}
 }
 
 // zstdWith returns the id of a zstd dictionary, and a packing that makes each message one zstd frame

@@ -11,7 +11,7 @@ import (
 
 // Tap is the format of tap. Its clients check every message, and one that they refuse is never
 // acknowledged: an event that they would refuse is left out.
-var Tap = &Format{Name: "tap", encoder: func() Encoder { return &tapEncoder{} }}
+var Tap = &Format{Name: "tap", NewEncoder: func() Encoder { return &tapEncoder{} }}
 
 // tapEncoder writes events as tap does. Events of records are those of Cistern's own format.
 type tapEncoder struct {
