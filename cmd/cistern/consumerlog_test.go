@@ -235,6 +235,18 @@ func (l *ledger) count(what string, n int) {
 	l.met[what] += n
 }
 
+// hasMet reports whether all of this was counted.
+func (l *ledger) hasMet(all ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, what := range all {
+		if l.met[what] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // tell adds to the story of a consumer.
 func (l *ledger) tell(by, f string, a ...any) {
 	l.mu.Lock()
