@@ -282,7 +282,7 @@ func (w *deliveries) follow(ctx context.Context, f follower, rng *rand.Rand, eag
 		case eager:
 		case n < 4:
 			pause(ctx, time.Duration(rng.IntN(100))*time.Millisecond)
-		case n == 4: // until it is too late
+		case n == 4, n < 10 && !w.ledger.hasMet("fell out of the log", "gaps"): // until it is too late
 			for !errors.Is(w.keeps(f.at()), errOutdated) && !w.frozen.Load() && ctx.Err() == nil {
 				pause(ctx, 20*time.Millisecond)
 			}
@@ -422,7 +422,7 @@ func (w *deliveries) open() *store.Store {
 	return s
 }
 
-// position returns the position of a subscription as the last daemon left it, nil if there was none.
+// position returns the position of a subscription as the last daemon left it, nil without one.
 func (w *deliveries) position(name string) *settledBefore {
 	w.mu.Lock()
 	defer w.mu.Unlock()
