@@ -41,21 +41,26 @@ func (d *Delivery) Durable(w http.ResponseWriter, r *http.Request) error {
 	return d.open(w, r, subscription{protocol: p, format: d.formats.Cistern(format.Variant{}), serve: serve})
 }
 
-// readAck reads a message of a consumer: the acknowledgement of one event.
+// readAck reads a message of a consumer: the acknowledgement of one event or one gap.
 func readAck(body []byte, m *durable.Member) error {
 	var ack struct {
 		Type string  `json:"type"`
 		ID   *uint64 `json:"id"`
+		To   *uint64 `json:"to"` // of a gap
 	}
 	in := json.NewDecoder(bytes.NewReader(body))
 	in.DisallowUnknownFields()
 	if err := in.Decode(&ack); err != nil {
 		return invalidMessage("it is not an acknowledgement: %w", shorter(err))
 	}
-	if ack.Type != "ack" || ack.ID == nil {
-		return invalidMessage(`want {"type":"ack","id":N}`)
+	switch {
+	case ack.Type != "ack" || ack.ID == nil:
+		return invalidMessage(`want {"type":"ack","id":N}, or {"type":"ack","id":N,"to":N} of a gap`)
+	case ack.To != nil:
+		m.AcknowledgeGap(*ack.ID, *ack.To)
+	default:
+		m.Acknowledge(*ack.ID)
 	}
-	m.Acknowledge(*ack.ID)
 	return nil
 }
 

@@ -115,6 +115,14 @@ func (w *durableWorld) close(t *testing.T, ws *websocket.Conn) {
 	w.until(t, "closed", func(st durable.Status) bool { return len(st.Connections) == 0 })
 }
 
+func acknowledgeGap(t *testing.T, ws *websocket.Conn, from, to uint64) {
+	t.Helper()
+	message := fmt.Appendf(nil, `{"type":"ack","id":%d,"to":%d}`, from, to)
+	if err := ws.WriteMessage(websocket.TextMessage, message); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func acknowledge(t *testing.T, ws *websocket.Conn, ids ...uint64) {
 	t.Helper()
 	for _, id := range ids {
@@ -203,7 +211,7 @@ func TestDurableRefusals(t *testing.T) {
 	ws := w.follow(t)
 	wantEach(t, ws, 1)
 	refused(t, w.srv, deliver.Events, nil, "Conflict", "subscription a has an open connection")
-	for _, bad := range []string{`x`, `{}`, `{"type":"ack"}`, `{"type":"nack","id":1}`, `{"type":"ack","id":-1}`, `{"type":"ack","id":1,"more":1}`} {
+	for _, bad := range []string{`x`, `{}`, `{"type":"ack"}`, `{"type":"nack","id":1}`, `{"type":"ack","id":-1}`, `{"type":"ack","id":1,"more":1}`, `{"type":"ack","id":1,"to":-1}`} {
 		if err := ws.WriteMessage(websocket.TextMessage, []byte(bad)); err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +292,8 @@ func TestDurableGap(t *testing.T) {
 	gap(2, 3) // as it was: its acknowledgement may be on its way
 	gap(4, 10)
 	wantEach(t, ws, 11, 12)
-	acknowledge(t, ws, 2)
+	acknowledge(t, ws, 2, 4) // as events, which were on their way
+	acknowledgeGap(t, ws, 2, 3)
 	wantEach(t, ws, 13)
 	w.close(t, ws)
 	w.stop(t)
@@ -292,7 +301,7 @@ func TestDurableGap(t *testing.T) {
 	ws = w.follow(t)
 	gap(4, 10)
 	wantEach(t, ws, 11, 12, 13)
-	acknowledge(t, ws, 4)
+	acknowledgeGap(t, ws, 4, 10)
 	wantEach(t, ws, 14)
 	acknowledge(t, ws, 11, 12, 13, 14)
 	wantEach(t, ws, 15, 16, 17, 18)

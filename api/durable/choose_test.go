@@ -104,7 +104,7 @@ func TestChooseSpares(t *testing.T) {
 	// Both get everything, and one acknowledges.
 	s.Take(a, 100, at(2))
 	for _, it := range s.Take(b, 100, at(2)) {
-		s.Acknowledge(b, it.ID, at(50))
+		s.Acknowledge(b, it.ID, 0, 0, at(50))
 	}
 	s.Expire(at(61))
 	if !a.Stalled() || b.Stalled() || a.Held() != 0 || b.Held() != 50 {
@@ -118,7 +118,7 @@ func TestChooseSpares(t *testing.T) {
 	if !b.Stalled() || b.Held() != 100 {
 		t.Errorf("stalled %t, %d are held", b.Stalled(), b.Held())
 	}
-	s.Acknowledge(a, 99999, at(201)) // it has not even got it any more
+	s.Acknowledge(a, 99999, 0, 0, at(201)) // it has not even got it any more
 	s.Expire(at(202))
 	if a.Stalled() || a.Held() != 100 {
 		t.Errorf("stalled %t, %d are held", a.Stalled(), a.Held())

@@ -37,8 +37,8 @@ func (w Window) Again(m WindowMember, id uint64, now time.Time) bool {
 	return w.w.again(m.m, id, now)
 }
 
-func (w Window) Acknowledge(m WindowMember, id uint64, now time.Time) bool {
-	return w.w.acknowledge(m.m, id, now)
+func (w Window) Acknowledge(m WindowMember, id, gap, tail uint64, now time.Time) bool {
+	return w.w.acknowledge(m.m, id, gap, tail, now)
 }
 
 func (w Window) Release(m WindowMember, ids []uint64, at time.Time) { w.w.release(m.m, ids, at) }

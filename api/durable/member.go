@@ -184,10 +184,20 @@ func (m *Member) Acknowledge(ids ...uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	full, now, changed := m.window.room() == 0, time.Now(), false
+	tail := m.store.Tail()
 	for _, id := range ids {
-		changed = m.window.acknowledge(m.member, id, now) || changed
+		changed = m.window.acknowledge(m.member, id, 0, tail, now) || changed
 	}
 	m.settled(changed, full)
+}
+
+// AcknowledgeGap settles a gap that the consumer has acknowledged by its first and last id. One that
+// is not outstanding is ignored. It is durable with the next Save.
+func (m *Member) AcknowledgeGap(from, to uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	full := m.window.room() == 0
+	m.settled(m.window.acknowledge(m.member, from, to, m.store.Tail(), time.Now()), full)
 }
 
 // Settle settles events that are not to be sent: their account is hidden, or the format of the

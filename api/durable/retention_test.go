@@ -334,7 +334,7 @@ func (m *retained) gap(conn *durable.Member, c *acker) {
 		m.gaps++
 		given := m.rng.IntN(3) > 0 // else it is not acknowledged, and comes again
 		if given {
-			conn.Acknowledge(it.ID)
+			conn.AcknowledgeGap(it.ID, it.Gap)
 		}
 		for id := it.ID; id <= it.Gap; id++ {
 			delete(lost, id)

@@ -270,11 +270,14 @@ func (w *window) at(i int, m *member) bool {
 	return e.state == sent && e.account.member == m
 }
 
-// acknowledge settles an event that a member acknowledges, whichever member has it. A gap that was
-// not sent yet is not meant, but the event whose id it has: the other events in it are not told yet.
-func (w *window) acknowledge(m *member, id uint64, now time.Time) (changed bool) {
+// acknowledge settles an event, or a gap that ends at gap, that a member acknowledges, whichever
+// member has it. A gap has the id of its first event, and the acknowledgement of that event may be
+// on its way: it must not settle what the other events are told by. tail is that of the log: an
+// event before it that was outstanding at a restart may have been a gap, and becomes one (lost).
+func (w *window) acknowledge(m *member, id, gap, tail uint64, now time.Time) (changed bool) {
 	m.active, m.stalled = now, false
-	if i, ok := w.find(id); ok && w.outstanding[i].gap != 0 && !w.outstanding[i].again {
+	i, ok := w.find(id)
+	if !ok || w.outstanding[i].gap != gap || w.outstanding[i].state == unknown && id < tail {
 		return false
 	}
 	return w.settle(id)

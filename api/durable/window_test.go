@@ -38,8 +38,7 @@ type naive struct {
 
 type naiveEvent struct {
 	did     string // "" of a gap
-	gap     bool
-	told    bool // the gap was delivered
+	gap     uint64 // the last id of a gap; 0: an event
 	unknown bool
 	queued  bool
 	due     int
@@ -148,7 +147,7 @@ func (n *naive) add() {
 		switch {
 		case e == nil || !e.unknown:
 			n.t.Fatalf("%d is unknown: %+v", id, e)
-		case e.gap: // it is below the tail, so that it cannot be read
+		case e.gap != 0: // it is below the tail, so that it cannot be read
 			if m := n.any(); m != nil {
 				n.loseAt(m, n.tail)
 			}
@@ -175,10 +174,21 @@ func (n *naive) acknowledge() {
 	}
 	known, settled := n.events[id] != nil, false
 	if m := n.any(); m != nil {
-		if e := n.events[id]; known && e.gap && !e.told && !e.unknown {
-			known = false // the event with its id is meant
+		to := uint64(0)
+		if known {
+			if e := n.events[id]; !e.unknown {
+				to = e.gap
+			}
+			if n.rng.IntN(4) == 0 { // an event with the id of a gap, or a gap with that of an event
+				to, known = to^uint64(1+n.rng.IntN(8)), false
+			} else if to != 0 && n.rng.IntN(4) == 0 {
+				to, known = 0, false
+			}
 		}
-		settled = n.w.Acknowledge(m.WindowMember, id, at(n.now))
+		if known && n.events[id].unknown && id < n.tail {
+			known = false // it may stand for a gap
+		}
+		settled = n.w.Acknowledge(m.WindowMember, id, to, n.tail, at(n.now))
 		m.active, m.stalled = n.now, false
 	} else {
 		settled = n.w.Settle(id)
@@ -250,7 +260,7 @@ func (m *naiveMember) idle(now int) bool {
 
 // account names the account of an event; each gap has its own.
 func (n *naive) account(id uint64) string {
-	if e := n.events[id]; !e.gap {
+	if e := n.events[id]; e.gap == 0 {
 		return e.did
 	}
 	return fmt.Sprint("gap ", id)
@@ -296,11 +306,11 @@ func (n *naive) take(m *naiveMember, most int) {
 	for _, it := range n.w.Take(m.WindowMember, most, at(n.now)) {
 		got = append(got, it.ID)
 		e := n.events[it.ID]
-		if e == nil || (it.Gap != 0) != e.gap {
+		if e == nil || it.Gap != e.gap {
 			n.t.Fatalf("member %d gets %+v: %+v", m.Number(), it, e)
 		}
 		n.inOrder(m, it.ID)
-		e.queued, e.told, e.due = false, true, n.now+retryTicks
+		e.queued, e.due = false, n.now+retryTicks
 		if !n.w.Again(m.WindowMember, it.ID, at(n.now)) {
 			n.t.Fatalf("%d is not to be sent", it.ID)
 		}
@@ -321,7 +331,7 @@ func (n *naive) take(m *naiveMember, most int) {
 func (n *naive) inOrder(m *naiveMember, id uint64) {
 	for _, before := range n.ids() {
 		e := n.events[before]
-		if before >= id || e.gap || n.events[id].gap || e.did != n.events[id].did {
+		if before >= id || e.gap != 0 || n.events[id].gap != 0 || e.did != n.events[id].did {
 			continue
 		}
 		if _, waits := n.waits[e.did]; !m.seen[before] || waits || e.holder != m.Number() {
@@ -339,7 +349,7 @@ func (n *naive) release() {
 	var ids []uint64
 	until, from := n.now+1+n.rng.IntN(2*retryTicks), map[string]uint64{}
 	for _, id := range n.ids() {
-		if e := n.events[id]; !e.gap && !e.queued && !e.unknown && e.holder == m.Number() && n.rng.IntN(2) == 0 {
+		if e := n.events[id]; e.gap == 0 && !e.queued && !e.unknown && e.holder == m.Number() && n.rng.IntN(2) == 0 {
 			ids = append(ids, id)
 			n.waits[e.did] = max(n.waits[e.did], until)
 			if _, ok := from[e.did]; !ok {
@@ -348,7 +358,7 @@ func (n *naive) release() {
 		}
 	}
 	for id, e := range n.events {
-		if first, ok := from[e.did]; ok && !e.gap && id >= first {
+		if first, ok := from[e.did]; ok && e.gap == 0 && id >= first {
 			e.queued, e.due = false, n.waits[e.did]
 		}
 	}
@@ -387,7 +397,7 @@ func (n *naive) loseAt(m *naiveMember, tail uint64) {
 	from, keeps := n.next, false
 	for _, id := range n.ids() {
 		e := n.events[id]
-		gone := id < tail && (!e.gap || e.unknown)
+		gone := id < tail && (e.gap == 0 || e.unknown)
 		keeps = keeps || !gone && e.holder == m.Number()
 		if gone {
 			from = min(from, id)
@@ -411,7 +421,7 @@ func (n *naive) loseAt(m *naiveMember, tail uint64) {
 		m.active = n.now // it holds nothing before it gets the gap
 	}
 	n.next = max(n.next, tail)
-	n.events[from] = &naiveEvent{gap: true, queued: true, holder: m.Number()}
+	n.events[from] = &naiveEvent{gap: tail - 1, queued: true, holder: m.Number()}
 }
 
 // compare compares both, and checks that an account is at one member, and stays there.
@@ -444,7 +454,7 @@ func (n *naive) compare() {
 		if (at == 0) != (len(n.members) == 0) {
 			t.Fatalf("%d is at member %d of %d", id, at, len(n.members))
 		}
-		if !e.gap {
+		if e.gap == 0 {
 			if other, ok := byDID[e.did]; ok && other != at {
 				t.Fatalf("%s is at members %d and %d", e.did, at, other)
 			}
@@ -494,7 +504,11 @@ func (n *naive) drain() {
 		n.take(m, n.most)
 		for id := range m.seen {
 			m.active, m.stalled = n.now, false
-			if n.w.Acknowledge(m.WindowMember, id, at(n.now)) {
+			to := uint64(0)
+			if e := n.events[id]; e != nil {
+				to = e.gap
+			}
+			if n.w.Acknowledge(m.WindowMember, id, to, n.tail, at(n.now)) {
 				delete(n.events, id)
 				n.finished[id] = true
 			}

@@ -253,11 +253,7 @@ func (s *sender) send(
 	}
 	most = len(messages)
 	if o.verdict == succeeded {
-		ids := make([]uint64, 0, len(messages))
-		for _, m := range messages {
-			ids = append(ids, m.ID)
-		}
-		s.member.Acknowledge(ids...)
+		s.acknowledge(messages)
 		s.runner.metrics.events.WithLabelValues(s.hook.Name).Add(float64(len(messages)))
 		most = s.hook.Webhook.Events
 	} else {
@@ -265,6 +261,19 @@ func (s *sender) send(
 	}
 	s.runner.metrics.requests.WithLabelValues(s.hook.Name, o.class).Inc()
 	return most, s.end(p, o)
+}
+
+// acknowledge settles what a request delivered.
+func (s *sender) acknowledge(messages []deliver.Message) {
+	ids := make([]uint64, 0, len(messages))
+	for _, m := range messages {
+		if m.GapTo != 0 {
+			s.member.AcknowledgeGap(m.ID, m.GapTo)
+		} else {
+			ids = append(ids, m.ID)
+		}
+	}
+	s.member.Acknowledge(ids...)
 }
 
 // draining returns a context that ends DrainTimeout after ctx.

@@ -27,10 +27,13 @@ type acknowledged interface {
 	// next returns the events of the next message. errEnough means that no message came in time; the
 	// connection cannot be used any more.
 	next(wait time.Duration) ([]delivered, error)
-	ack(id uint64) error
+	ack(r receipt) error
 	// leave ends the connection. It reports whether all acknowledgements are surely written.
 	leave(polite bool) (written bool)
 }
+
+// receipt is what acknowledges an event, or a gap by its last id too.
+type receipt struct{ id, to uint64 }
 
 // subscriber is the consumer of a durable subscription. It applies events as they come, and
 // acknowledges them out of order, some of them never.
@@ -43,6 +46,9 @@ type subscriber struct {
 	quiet bool   // gaps are not told
 	kept  uint64 // without gaps: what was lost before it is known
 	ahead int    // it acknowledges when it has so many events; 0: only at random
+
+	webhook map[string]any // what PUT says of its webhook; nil: none
+	whole   bool           // it acknowledges all that it has, or nothing
 
 	rng     *rand.Rand // of session
 	made    bool
@@ -108,7 +114,10 @@ func (c *subscriber) mistake(f string, a ...any) error {
 // put makes the subscription, or gives it a filter.
 func (c *subscriber) put(ctx context.Context, want wish) (next uint64, err error) {
 	body := map[string]any{"filter": want, "start": "head"}
-	if c.conns > 1 {
+	switch {
+	case c.webhook != nil:
+		body["webhook"] = c.webhook
+	case c.conns > 1:
 		body["share"] = "did"
 	}
 	var answer struct{ Next uint64 }
@@ -241,7 +250,7 @@ type attached struct {
 	conn     acknowledged
 	rng      *rand.Rand
 	position *settledBefore
-	unacked  []uint64
+	unacked  []receipt
 	sent     []uint64 // acknowledged here
 	last     map[string]uint64
 	got      map[uint64]bool
@@ -284,8 +293,11 @@ func (k *attached) take(ctx context.Context, ev *delivered) error {
 		k.w.ledger.count("gaps", 1)
 		k.w.ledger.tell(k.name, "gap from %d to %d", ev.id, ev.to)
 		k.lost = append(k.lost, passage{from: ev.id, to: ev.to + 1})
-		k.unacked = append(k.unacked, ev.id)
+		k.unacked = append(k.unacked, receipt{ev.id, ev.to})
 		k.pass(nil)
+		if k.webhook != nil {
+			ev.text = "" // it may be older than the filter: the request has been on its way
+		}
 		return k.snapshot(ctx, ev.text)
 	}
 	if k.written[ev.id] || k.position.settled(ev.id) {
@@ -319,7 +331,7 @@ func (k *attached) take(ctx context.Context, ev *delivered) error {
 		k.life, k.highest = k.position, 0
 	}
 	k.highest = max(k.highest, ev.id)
-	k.unacked = append(k.unacked, ev.id)
+	k.unacked = append(k.unacked, receipt{id: ev.id})
 	if ev.id > k.state.floor && ev.id > k.state.applied[ev.did] {
 		k.state.applied[ev.did] = ev.id
 		if k.want().wants(ev) {
@@ -335,17 +347,18 @@ func (k *attached) acknowledge(all bool) error {
 	k.rng.Shuffle(len(k.unacked), func(i, j int) {
 		k.unacked[i], k.unacked[j] = k.unacked[j], k.unacked[i]
 	})
+	all = all || k.whole
 	n := len(k.unacked)
 	if !all {
 		n = k.rng.IntN(n + 1)
 	}
-	for _, id := range k.unacked[:n] {
+	for _, r := range k.unacked[:n] {
 		if !all && k.rng.IntN(30) == 0 {
 			continue // forgotten
 		}
-		k.acked[id] = true
-		k.sent = append(k.sent, id)
-		if err := k.conn.ack(id); err != nil {
+		k.acked[r.id] = true
+		k.sent = append(k.sent, r.id)
+		if err := k.conn.ack(r); err != nil {
 			return err
 		}
 	}
@@ -547,8 +560,11 @@ func (d *durableConnection) next(wait time.Duration) ([]delivered, error) {
 	return []delivered{ev}, err
 }
 
-func (d *durableConnection) ack(id uint64) error {
-	message := fmt.Appendf(nil, `{"type":"ack","id":%d}`, id)
+func (d *durableConnection) ack(r receipt) error {
+	message := fmt.Appendf(nil, `{"type":"ack","id":%d}`, r.id)
+	if r.to != 0 {
+		message = fmt.Appendf(nil, `{"type":"ack","id":%d,"to":%d}`, r.id, r.to)
+	}
 	if d.ws.WriteMessage(websocket.TextMessage, message) != nil {
 		return errAway
 	}
