@@ -13,7 +13,7 @@ import (
 // delivered is what a consumer learns from one event, in whatever format it came.
 type delivered struct {
 	id uint64
-	// record, account, identity, or either of these two; snapshot, snapshot_end, updated, gap,
+	// record, account, identity, or either of these two; repo, snapshot, snapshot_end, updated, gap,
 	// outdated, error
 	what string
 
@@ -57,6 +57,7 @@ type cisternEvent struct {
 		Active bool
 	}
 	Identity *struct{ DID string }
+	Repo     *struct{ DID, State, Reason string }
 }
 
 // readCistern reads an event of Cistern's own format.
@@ -84,6 +85,8 @@ func readCistern(text []byte) (ev delivered, err error) {
 		ev.did, ev.active = m.Account.DID, m.Account.Active
 	case m.Identity != nil:
 		ev.did = m.Identity.DID
+	case m.Repo != nil:
+		ev.did, ev.action = m.Repo.DID, m.Repo.State+" "+m.Repo.Reason
 	}
 	return ev, nil
 }
@@ -124,6 +127,9 @@ func (w *wish) holds(collection string) bool {
 func (w *wish) wants(ev *delivered) bool {
 	if ev.what == "snapshot" {
 		return among(w.DIDs, ev.did) && w.holds(ev.collection)
+	}
+	if ev.what == "repo" { // only on request
+		return among(w.DIDs, ev.did) && slices.Contains(w.Kinds, "repo")
 	}
 	live := w.Live == nil || !ev.told || *w.Live == ev.live
 	return among(w.DIDs, ev.did) && among(w.Kinds, ev.what) && (ev.what != "record" ||

@@ -82,7 +82,7 @@ func TestConsumers(t *testing.T) {
 		t.Logf("met %v", met)
 		for _, what := range []string{"kills", "fell out of the log", "snapshots", "updates",
 			"updates without an answer", "crashes of consumers", "filters of subscriptions",
-			"gaps", "redelivered", "clean ends"} {
+			"gaps", "redelivered", "clean ends", "conditions"} {
 			if seeds >= 3 && met[what] == 0 && !t.Failed() {
 				t.Errorf("no run met %q", what)
 			}
@@ -147,11 +147,14 @@ func (w *deliveries) followers() map[string]follower {
 	stream("jetstream 1, times", &jetstream1Way{zstd: coin(), timed: true}, w.random(w.rng, false))
 	kinds := w.random(w.rng, true)
 	kinds.Actions, kinds.Live = nil, nil
+	kinds.Kinds = slices.DeleteFunc(kinds.Kinds, func(k string) bool { return k == "repo" })
 	stream("jetstream 2, ids", &jetstream2Way{zstd: coin()}, kinds)
 	stream("jetstream 2, times", &jetstream2Way{zstd: coin(), timed: true}, w.random(w.rng, false))
 	all["exclusive"] = newSubscriber(w, "exclusive", w.child(), 1)
 	all["shared"] = newSubscriber(w, "shared", w.child(), 3)
 	all["tap"] = newTap(w, w.child())
+	all["webhook"] = newWebhook(w, "webhook", w.child(), 1)
+	all["webhooks"] = newWebhook(w, "webhooks", w.child(), 4)
 	return all
 }
 
@@ -182,6 +185,11 @@ func (w *deliveries) random(rng *rand.Rand, rich bool) (out wish) {
 		out.Kinds = []string{"record"}
 	case 3:
 		out.Kinds, out.Collections = []string{"identity", "account"}, nil
+		return out
+	case 4, 5:
+		out.Kinds = []string{"account", "record", "repo"}
+	case 6:
+		out.Kinds, out.Collections = []string{"repo"}, nil
 		return out
 	}
 	if rng.IntN(8) == 0 {
@@ -462,7 +470,8 @@ func (w *deliveries) quiet(ctx context.Context) {
 func (w *deliveries) freeze(ctx context.Context) {
 	w.head = w.index.head(w.t)
 	whole := &stream{w: w, name: "the whole log", rng: w.child(), way: &cisternWay{}, log: &w.log,
-		streamState: streamState{held: fold{}, begun: true}}
+		streamState: streamState{held: fold{}, begun: true,
+			want: wish{Kinds: []string{"account", "identity", "record", "repo"}}}}
 	if err := whole.settle(ctx); err != nil {
 		w.t.Fatal(err)
 	}
@@ -479,6 +488,19 @@ func (w *deliveries) last(want *wish) uint64 {
 	return 0
 }
 
+// conditions returns the newest state of each repository that the log tells.
+func (w *deliveries) conditions() map[string]string {
+	out := map[string]string{}
+	for _, ev := range w.log {
+		if ev.what == "repo" {
+			state, _, _ := strings.Cut(ev.action, " ")
+			out[ev.did] = state
+			w.ledger.count("conditions", 1)
+		}
+	}
+	return out
+}
+
 // compare compares what consumers hold with the store.
 func (w *deliveries) compare(all map[string]follower) {
 	s := w.open()
@@ -487,6 +509,13 @@ func (w *deliveries) compare(all map[string]follower) {
 		w.t.Errorf("the log grew from %d to %d", w.head, s.Head())
 	}
 	shown := w.shown(s)
+	for did, said := range w.conditions() {
+		r, err := s.RepoOrNew(did)
+		dropped := r.Ordinal == 0 && said == store.ConditionUntracked.String()
+		if err != nil || r.Told.String() != said && !dropped {
+			w.t.Errorf("the log says that %s is %s, and the row %s (%v)", did, said, r.Told, err)
+		}
+	}
 	for name, f := range all {
 		held, want, ok := f.result()
 		if !ok {
