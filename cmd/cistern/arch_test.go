@@ -43,6 +43,7 @@ var levels = map[string]int{
 	"console":                 1,
 	"filter":                  1,
 	"gate":                    1,
+	"maintain":                2,
 	"loop":                    1,
 	"ingest/repo":             1,
 	"ingest/repo/recordjson":  2,
