@@ -54,7 +54,7 @@ func (s *subscriptions) replay(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if wanted.Start == nil {
-		return wire.Invalid(`start is missing: want "head", "oldest", an id, or a time`)
+		return wire.Invalid(`start is missing: want "snapshot", "head", "oldest", an id, or a time`)
 	}
 	st, err := s.registry.Replay(r.Context(), r.PathValue("name"), *wanted.Start)
 	if err != nil {

@@ -73,8 +73,8 @@
 //	pending.go, retry.go  queues    host*.go  hosts    lock.go, dirlock.go  locks
 //	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
 //	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
-//	snapshot.go ReadRecords, passes over all records    view.go  reads at one point in time
+//	snapshot.go, current.go  passes over all records    view.go  reads at one point in time
 //	filter.go  versions of the filter      drop.go      repositories no longer followed
-//	shelve.go, holds.go  shown records     subscription.go  durable subscriptions
+//	shelve.go, holds.go  shown records     subscription.go, position.go  durable subscriptions
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions
 package store

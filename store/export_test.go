@@ -382,6 +382,9 @@ type (
 	ReconcileHostsRow = reconcileHostsV1
 	SubscriptionRow   = subscriptionV1
 	PositionRow       = positionV1
+	SnapshotRow       = snapshotV1
+	RecordRun         = recordRun
+	BegunRow          = begunV1
 	WebhookRow        = webhookV1
 	WebhookStateRow   = webhookStateV1
 	AgeMark           = ageMark

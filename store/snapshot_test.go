@@ -262,6 +262,7 @@ func snapshotModel(t *testing.T, rng *rand.Rand, tables bool) {
 			for _, r := range readers {
 				r.finish(want)
 			}
+			wantCurrent(t, s, rng, shelves)
 			readers = nil
 			storetest.Check(t, s)
 		}

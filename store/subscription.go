@@ -17,6 +17,9 @@ type Subscription struct {
 	Share string
 	// Webhook is how its events are posted; nil means that consumers connect.
 	Webhook *Webhook
+	// Begun is the filter with which the snapshot in progress began, if it is not Filter: only the
+	// collections and the accounts, which decide about its order.
+	Begun *filter.EventsConfig
 }
 
 // subscriptionV1 is a Subscription on disk, under its name.
@@ -30,42 +33,13 @@ type subscriptionV1 struct {
 	Share       string   `cbor:"7,keyasint,omitempty"`
 
 	Webhook *webhookV1 `cbor:"8,keyasint,omitempty"`
+	Begun   *begunV1   `cbor:"9,keyasint,omitempty"`
 }
 
-// SubscriptionPosition is what the consumer of a subscription has acknowledged: every event before
-// Next except the outstanding ones. Next is at most the head plus one.
-type SubscriptionPosition struct {
-	Next        uint64
-	Outstanding []uint64 // in rising order; the first may be below the tail of the log
-}
-
-// positionV1 is a SubscriptionPosition on disk. Steps are differences of ids, which are shorter
-// than the ids: the first outstanding one, each to the one before it, and Next to the last.
-type positionV1 struct {
-	Steps []uint64 `cbor:"1,keyasint"`
-}
-
-func (p SubscriptionPosition) row() positionV1 {
-	steps, last := make([]uint64, 0, len(p.Outstanding)+1), uint64(0)
-	for _, id := range append(p.Outstanding[:len(p.Outstanding):len(p.Outstanding)], p.Next) {
-		steps, last = append(steps, id-last), id
-	}
-	return positionV1{steps}
-}
-
-// position returns the position; ok is false if the ids do not rise, or there are none.
-func (row positionV1) position() (p SubscriptionPosition, ok bool) {
-	id := uint64(0)
-	for i, step := range row.Steps {
-		if id+step <= id { // zero, or beyond the last number
-			return p, false
-		}
-		if id += step; i < len(row.Steps)-1 {
-			p.Outstanding = append(p.Outstanding, id)
-		}
-	}
-	p.Next = id
-	return p, len(row.Steps) > 0
+// begunV1 is the filter with which a snapshot began.
+type begunV1 struct {
+	Collections []string `cbor:"1,keyasint,omitempty"`
+	DIDs        []string `cbor:"2,keyasint,omitempty"`
 }
 
 // PutSubscription writes a subscription, replacing the one with the same name. A new one needs a
@@ -84,23 +58,16 @@ func (b *control) PutSubscription(sub Subscription) {
 		return
 	}
 	f := sub.Filter
-	b.put(subscriptionKey(b.key[:0], spaceSubscribed, sub.Name), subscriptionV1{
-		f.Collections, f.DIDs, f.Kinds, f.Actions, f.Live, sub.Created, sub.Share,
-		sub.Webhook.row()})
+	row := subscriptionV1{f.Collections, f.DIDs, f.Kinds, f.Actions, f.Live, sub.Created, sub.Share,
+		sub.Webhook.row(), nil}
+	if sub.Begun != nil {
+		row.Begun = &begunV1{sub.Begun.Collections, sub.Begun.DIDs}
+	}
+	b.put(subscriptionKey(b.key[:0], spaceSubscribed, sub.Name), row)
 }
 
 // shareKnown reports whether a subscription may be shared in that way.
 func shareKnown(share string) bool { return share == "" || share == "did" }
-
-// PutSubscriptionPosition writes the position of a subscription.
-func (b *control) PutSubscriptionPosition(name string, p SubscriptionPosition) {
-	row := p.row()
-	if _, ok := row.position(); !ok || name == "" {
-		b.fail(fmt.Errorf("position %d of subscription %q: its ids do not rise", p.Next, name))
-		return
-	}
-	b.put(subscriptionKey(b.key[:0], spacePosition, name), row)
-}
 
 // DropSubscription deletes a subscription, its position and the state of its webhook.
 func (b *control) DropSubscription(name string) {
@@ -138,33 +105,13 @@ func (s *Store) parseSubscription(key, value []byte) (sub Subscription, err erro
 	}
 	sub.Filter = filter.EventsConfig{Collections: row.Collections, DIDs: row.DIDs, Kinds: row.Kinds,
 		Actions: row.Actions, Live: row.Live}
-	if _, err := filter.CompileEvents(sub.Filter); err != nil {
+	_, err = filter.CompileEvents(sub.Filter)
+	if row.Begun != nil && err == nil {
+		sub.Begun = &filter.EventsConfig{Collections: row.Begun.Collections, DIDs: row.Begun.DIDs}
+		_, err = filter.CompileEvents(*sub.Begun)
+	}
+	if err != nil {
 		return sub, fmt.Errorf("filter of subscription %s: %w: %w", sub.Name, err, ErrCorrupt)
 	}
 	return sub, nil
-}
-
-// SubscriptionPosition returns the position of a subscription as last written. The error is
-// ErrNotFound if there is none.
-func (s *Store) SubscriptionPosition(name string) (p SubscriptionPosition, err error) {
-	err = get(s.db, subscriptionKey(nil, spacePosition, name), func(v []byte) error {
-		p, err = s.parsePosition(v)
-		return err
-	})
-	if err != nil {
-		err = fmt.Errorf("position of subscription %s: %w", name, err)
-	}
-	return p, err
-}
-
-func (s *Store) parsePosition(v []byte) (p SubscriptionPosition, err error) {
-	var row positionV1
-	if err = s.codec.decode(v, &row); err != nil {
-		return p, err
-	}
-	p, ok := row.position()
-	if !ok {
-		err = fmt.Errorf("steps %d do not rise: %w", row.Steps, ErrCorrupt)
-	}
-	return p, err
 }

@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"testing"
 
@@ -17,7 +19,8 @@ func TestSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	full := store.Subscription{Name: "b", Created: 7, Filter: filter.EventsConfig{Collections: []string{"app.test.*"}, DIDs: []string{plc},
-		Kinds: []string{"record"}, Actions: []string{"create", "delete"}, Live: "false"}, Share: "did"}
+		Kinds: []string{"record"}, Actions: []string{"create", "delete"}, Live: "false"}, Share: "did",
+		Begun: &filter.EventsConfig{DIDs: []string{plc, storetest.DID(2)}}}
 	position := store.SubscriptionPosition{Next: 1, Outstanding: nil}
 	write(t, s, func(b *store.Batch) {
 		for _, sub := range []store.Subscription{full, {Name: "a"}, {Name: "c"}} {
@@ -42,13 +45,26 @@ func TestSubscriptions(t *testing.T) {
 		t.Error("an unknown share was written")
 	}
 	for _, bad := range []store.SubscriptionPosition{{}, {Next: 3, Outstanding: []uint64{3}}, {Next: 9, Outstanding: []uint64{4, 4}},
-		{Next: 9, Outstanding: []uint64{5, 4}}, {Next: 9, Outstanding: []uint64{0}}} {
+		{Next: 9, Outstanding: []uint64{5, 4}}, {Next: 9, Outstanding: []uint64{0}}, {Next: store.NumbersFrom}, {Next: 9, Numbered: 9},
+		numbered(store.SubscriptionSnapshot{}, 0), numbered(store.SubscriptionSnapshot{}, 2, 2), numbered(store.SubscriptionSnapshot{}, 2, 1),
+		numbered(store.SubscriptionSnapshot{}, 1, 10), numbered(store.SubscriptionSnapshot{Last: store.NumbersFrom + 1}),
+		numbered(store.SubscriptionSnapshot{Read: true, Last: store.NumbersFrom + 3}, 1, 2),
+		numbered(store.SubscriptionSnapshot{Read: true, Last: store.NumbersFrom + 10})} {
 		b := s.NewBatch()
 		b.PutSubscriptionPosition("a", bad)
 		if err := b.CommitSync(); err == nil {
 			t.Errorf("%+v was written", bad)
 		}
 	}
+}
+
+// numbered is a position within a snapshot, with these numbers outstanding.
+func numbered(at store.SubscriptionSnapshot, numbers ...uint64) store.SubscriptionPosition {
+	for _, n := range numbers {
+		at.Outstanding = append(at.Outstanding, store.NumberedRecord{Number: store.NumbersFrom + n,
+			RecordName: store.RecordName{DID: plc, Path: "app.test.a/1"}})
+	}
+	return store.SubscriptionPosition{Next: 1, Numbered: store.NumbersFrom + 9, Snapshot: &at}
 }
 
 // TestSubscriptionPositions: a position comes back as it was written.
@@ -63,10 +79,30 @@ func TestSubscriptionPositions(t *testing.T) {
 			want.Outstanding = append(want.Outstanding, want.Next)
 		}
 		want.Next += 1 + near(rng, 40)
+		if rng.IntN(2) == 0 {
+			want.Numbered, want.Snapshot = someSnapshot(rng)
+		}
 		write(t, s, func(b *store.Batch) { b.PutSubscriptionPosition("a", want) })
 		if got, err := s.SubscriptionPosition("a"); !reflect.DeepEqual(got, want) || err != nil {
 			t.Fatalf("%+v became %+v, %v", want, got, err)
 		}
 	}
 	write(t, s, func(b *store.Batch) { b.DropSubscription("a") }) // its position was beyond the log
+}
+
+// someSnapshot is a snapshot in progress, and the last number that was given.
+func someSnapshot(rng *rand.Rand) (numbered uint64, p *store.SubscriptionSnapshot) {
+	numbered = store.NumbersFrom
+	p = &store.SubscriptionSnapshot{End: store.Ordinal(near(rng, 40)), Records: near(rng, 40), Read: rng.IntN(2) == 0}
+	p.At = store.RecordPosition{DID: storetest.DID(rng.IntN(3)), Ordinal: store.Ordinal(near(rng, 40)), Path: []byte("app.test.a/1")}
+	for range rng.IntN(40) {
+		numbered += 1 + near(rng, 32)
+		p.Outstanding = append(p.Outstanding, store.NumberedRecord{Number: numbered,
+			RecordName: store.RecordName{DID: storetest.DID(rng.IntN(3)), Path: fmt.Sprint("app.test.a/", rng.IntN(100))}})
+	}
+	if p.Read && len(p.Outstanding) == 0 {
+		numbered++
+		p.Last = numbered
+	}
+	return numbered, p
 }

@@ -112,7 +112,14 @@ func otherRows() []namedRow {
 		{"subscription to all", store.SubscriptionRow{}},
 		{"subscription with a webhook", store.SubscriptionRow{Webhook: &store.WebhookRow{URL: "https://a.test/b", Secrets: [][]byte{{1, 2}, {3}},
 			Events: 100, Requests: 4}}},
+		{"subscription during a snapshot", store.SubscriptionRow{Begun: &store.BegunRow{Collections: []string{"a.b.*"}, DIDs: []string{plc}}}},
 		{"subscription position", store.PositionRow{Steps: []uint64{5, 1, 1 << 40}}},
+		{"subscription position after a snapshot", store.PositionRow{Steps: []uint64{5}, Numbered: 1<<52 + 7}},
+		{"subscription position in a snapshot", store.PositionRow{Steps: []uint64{5}, Numbered: 1<<52 + 7, Snapshot: &store.SnapshotRow{
+			End: 9, DID: plc, Ordinal: 3, Path: []byte("a.b.c/d"), Records: 4, Runs: []store.RecordRun{
+				{DID: plc, Steps: []uint64{1<<52 + 5, 1}, Paths: [][]byte{[]byte("a.b.c/c"), []byte("a.b.c/d")}}}}}},
+		{"subscription position at the end of a snapshot", store.PositionRow{Steps: []uint64{5}, Numbered: 1<<52 + 7, Snapshot: &store.SnapshotRow{
+			End: 9, Read: true, Records: 4, Last: 1<<52 + 7}}},
 		{"webhook state", store.WebhookStateRow{Failed: 10, Slowed: 2, Since: 1748693290001, Next: 1748693290002, Error: "HTTP 500",
 			Parked: 1748693290003, Reason: "failing"}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Bytes: 1 << 33, Marks: []store.AgeMark{{Age: 1, Next: 2, Bytes: 3}}}},

@@ -117,15 +117,18 @@ func (c *consumer) step(ctx context.Context) (moved bool, err error) {
 	if err != nil || len(c.feed.items) == 0 {
 		return moved, err
 	}
-	if c.feed.items[0].Gap == 0 {
+	switch kindOf(c.feed.items[0]) {
+	case logEvent:
 		return c.sendItems(ctx)
+	case currentRecord:
+		return true, c.sendRecords(ctx)
 	}
-	for _, gap := range c.feed.takeGap() {
+	for _, m := range c.feed.takeMark() {
 		if c.tap != nil {
-			c.loseGap(gap)
+			c.loseGap(m)
 			continue
 		}
-		err = c.send(ctx, c.format.Append(nil, gap.Body))
+		err = c.send(ctx, c.format.Append(nil, m.Body))
 	}
 	return true, err
 }

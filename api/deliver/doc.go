@@ -28,7 +28,8 @@
 //     or its account hidden, across connections, restarts and crashes, or says which ids the log
 //     has lost. An event that was acknowledged before the position on disk is not sent again.
 //     An event of an account comes only after all earlier ones have come on the same connection, or
-//     are acknowledged.
+//     are acknowledged. One with a snapshot sends every current record, which is acknowledged like
+//     an event, before the events after its head.
 //  10. A client of tap gets no message that it refuses and, unless it sends one, no close frame. It
 //     is sent no more events ahead than it handles in seconds, so that it reads pongs in time.
 //
@@ -48,7 +49,7 @@
 //	page.go       decoded events, shared     cache.go    which pages are shared
 //	snapshot.go   records before the log     limits.go, metrics.go
 //	consumer.go   the connection of a durable subscription (package durable)
-//	feed.go       Feed: what it has to send, for any transport
+//	feed.go       Feed: what it has to send, for any transport; records.go its snapshot
 //	tap.go        GET /channel               tappace.go  how much a client of tap is sent ahead
 //
 // The formats are in package format, and the frames in package wsframe.

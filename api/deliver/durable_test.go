@@ -23,7 +23,7 @@ import (
 
 // durableWorld is a log in memory with a durable subscription a, whose rows are in a store.
 type durableWorld struct {
-	log   *delivertest.Log
+	log   *delivertest.Log // nil: that of the store
 	store *store.Store
 	subs  *durable.Registry
 	*deliver.Delivery
@@ -56,13 +56,17 @@ func newDurableWorldWith(t *testing.T, stream deliver.Options, o durable.Options
 
 func (w *durableWorld) start(t *testing.T, o durable.Options) {
 	t.Helper()
-	o.Store, o.Log = w.store, w.log
+	log := deliver.Log(w.log)
+	if w.log == nil {
+		log = w.store
+	}
+	o.Store, o.Log = w.store, log
 	var err error
 	if w.subs, err = durable.New(o); err != nil {
 		t.Fatal(err)
 	}
 	w.stream.Subscriptions = w.subs
-	d, h := deliver.NewWith(w.log, w.stream)
+	d, h := deliver.NewWith(log, w.stream)
 	w.Delivery, w.srv = d, httptest.NewServer(h)
 }
 

@@ -26,11 +26,12 @@ var (
 // meanwhile. The other methods are for one goroutine; the consumer's answers go to the member:
 // Acknowledge for what it has, Release for what is to be sent again at a later time.
 type Feed struct {
-	log    Log
-	pages  *pages
-	member *durable.Member
-	format *format.Format
-	items  []durable.Item // taken from the member, and not sent yet
+	log      Log
+	pages    *pages
+	delivery *Delivery // for snapshots
+	member   *durable.Member
+	format   *format.Format
+	items    []durable.Item // taken from the member, and not sent yet
 	// blocked means that the items cannot be read before the log grows.
 	blocked bool
 }
@@ -38,21 +39,22 @@ type Feed struct {
 // Feed returns the feed of a member, with messages in a format. The caller ends the member
 // (Detach) after Run has returned.
 func (d *Delivery) Feed(m *durable.Member, form *format.Format) *Feed {
-	return &Feed{log: d.log, pages: d.pages, member: m, format: form}
+	return &Feed{log: d.log, pages: d.pages, delivery: d, member: m, format: form}
 }
 
 // JSON returns the format of GET /stream, for a feed.
 func (d *Delivery) JSON() *format.Format { return d.formats.Cistern(format.Variant{}) }
 
-// Message is an event that a member is to send, or a gap.
+// Message is an event that a member is to send, a record of a snapshot, the end of one, or a gap.
 type Message struct {
 	ID    uint64 // what is to be acknowledged
-	DID   string // "" of a gap
-	Time  int64  // unix microseconds; 0 of a gap
+	DID   string // "" of a gap or an end
+	Time  int64  // unix microseconds; 0 of anything but an event
 	GapTo uint64 // not 0: events from ID to this id were lost before they were acknowledged
 	Again bool   // it was sent before, or may have been before a restart
 	// Body is in the format of the feed. Of a gap it is
-	// {"id":ID,"type":"gap","from":ID,"to":GapTo,"snapshot":PATH}, with a path to catch up with.
+	// {"id":ID,"type":"gap","from":ID,"to":GapTo,"snapshot":PATH}, with a path to catch up with; of
+	// an end it is {"id":ID,"type":"snapshot_end","next":NEXT}, with the id at which the log begins.
 	Body []byte
 }
 
@@ -115,7 +117,7 @@ func (f *Feed) heed(ctx context.Context) error {
 
 // Next waits for something to send, and returns from 1 to events messages, in rising order of id.
 // It stops behind the one with which they have bytes bytes. Of an account they are in order over
-// all calls. A gap comes alone. What is neither acknowledged nor released comes again after the
+// all calls. A gap, or an end, comes alone. What is neither acknowledged nor released comes again after the
 // retry timeout, or with another member. The error is that of ctx, ErrDropped, ErrReplayed or
 // that of the log.
 func (f *Feed) Next(ctx context.Context, events, bytes int) ([]Message, error) {
@@ -184,22 +186,45 @@ func (f *Feed) Back(messages []Message) {
 // messages returns what Next returns of the items.
 func (f *Feed) messages(ctx context.Context, events, bytes int) (out []Message, err error) {
 	for len(f.items) > 0 && len(out) < events && bytes > 0 {
-		if f.items[0].Gap != 0 {
+		was := len(f.items)
+		switch kindOf(f.items[0]) {
+		case mark:
 			if len(out) == 0 {
-				out = f.takeGap()
+				out = f.takeMark()
 			}
 			return out, nil
+		case currentRecord:
+			out, bytes, err = f.encodeRecords(ctx, out, events, bytes)
+		case logEvent:
+			var pg *sharedPage
+			if pg, err = f.page(ctx); err == nil {
+				out, bytes = f.encode(out, pg, events, bytes)
+			}
 		}
-		pg, err := f.page(ctx)
-		if err != nil {
+		if err != nil || len(f.items) == was {
 			return out, err
-		}
-		was := len(f.items)
-		if out, bytes = f.encode(out, pg, events, bytes); len(f.items) == was {
-			break
 		}
 	}
 	return out, nil
+}
+
+// kind is what an item is.
+type kind uint8
+
+const (
+	logEvent      kind = iota
+	currentRecord      // of a snapshot
+	mark               // a gap, or the end of a snapshot
+)
+
+func kindOf(it durable.Item) kind {
+	switch {
+	case it.Gap != 0 || it.End != 0:
+		return mark
+	case it.Record.Path != "":
+		return currentRecord
+	}
+	return logEvent
 }
 
 // encode appends to out the messages of the items on a page, as long as there are less than events
@@ -249,7 +274,8 @@ func (f *Feed) fill(ctx context.Context, most int) (moved bool, err error) {
 
 // pick makes the events of the next page outstanding that the filter wants and the window has room
 // for, each for one of the members. They are outstanding before they are sent: whatever happens to
-// a member, they are sent again. After a restart, the accounts of outstanding events come first.
+// a member, they are sent again. After a restart, the accounts of outstanding events come first. A
+// snapshot comes before the log.
 func (f *Feed) pick(ctx context.Context) (moved bool, err error) {
 	if err := f.member.Turn(ctx); err != nil {
 		return false, err
@@ -257,6 +283,9 @@ func (f *Feed) pick(ctx context.Context) (moved bool, err error) {
 	defer f.member.EndTurn()
 	if ids := f.member.Unknown(); len(ids) > 0 {
 		return f.identify(ctx, ids)
+	}
+	if r, ok := f.member.Reading(); ok {
+		return f.pickRecords(ctx, r)
 	}
 	cursor, room := f.member.Next()
 	if room == 0 {
@@ -371,14 +400,19 @@ func (f *Feed) place(pg *sharedPage, id uint64, i int32) (_ int32, ok bool) {
 	return i, f.member.Again(id, time.Now())
 }
 
-// takeGap takes the gap that is the first item, and returns it if the member is to send it.
-func (f *Feed) takeGap() []Message {
+// takeMark takes the gap or the end that is the first item, and returns it if the member is to send
+// it.
+func (f *Feed) takeMark() []Message {
 	it := f.items[0]
 	f.items = f.items[1:]
 	if !f.member.Again(it.ID, time.Now()) {
 		return nil
 	}
-	return []Message{{ID: it.ID, GapTo: it.Gap, Again: it.Again, Body: f.gap(it)}}
+	body := f.gap
+	if it.End != 0 {
+		body = endOf
+	}
+	return []Message{{ID: it.ID, GapTo: it.Gap, Again: it.Again, Body: body(it)}}
 }
 
 // lose gives up the events that the log has lost, and has a gap sent in their place.

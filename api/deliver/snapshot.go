@@ -3,10 +3,12 @@ package deliver
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strconv"
 	"time"
 
 	"cistern/api/deliver/format"
+	"cistern/api/durable"
 	"cistern/api/wire"
 	"cistern/filter"
 	"cistern/store"
@@ -23,6 +25,11 @@ type Records interface {
 	// is valid during the call.
 	ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
 		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool, err error)
+	// ReadCurrent calls fn for those of some records that are shown, with the place of the name,
+	// until fn returns false. On return it is durable that those it left out are gone. Events are
+	// valid during the call of fn.
+	ReadCurrent(ctx context.Context, names []store.RecordName,
+		fn func(place int, ev *store.Event) bool) error
 }
 
 // snapshot is what a consumer asked for: all records that its filter wants, before the log.
@@ -68,7 +75,7 @@ func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
 			return s, wire.Invalid("resume is a token of another filter: give the same collections and dids")
 		}
 	}
-	if !s.filter.Kind(uint8(store.KindRecord)) || !s.filter.Record(uint8(store.Create), false) {
+	if !durable.WantsSnapshot(s.filter) {
 		return s, wire.Invalid("the filter leaves out all records of a snapshot, which are creates that are not live: change kinds, actions or live")
 	}
 	s.snapshot = &wanted
@@ -138,14 +145,11 @@ func (u *subscriber) sendRecords(ctx context.Context, pass *store.Pass, at store
 // encoded while they are read: no other stream is at the same place. Snapshots have a share of the
 // readers only, so that any number of them leaves the log to the others.
 func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store.RecordPosition, s *scratch) (next store.RecordPosition, ended bool, n int, err error) {
-	if err := u.snapshots.Acquire(ctx, u.client, 1); err != nil {
+	done, err := u.readSnapshot(ctx, u.client)
+	if err != nil {
 		return at, false, 0, err
 	}
-	defer u.snapshots.Release(u.client, 1)
-	if err := u.pages.readers.Acquire(ctx, 1); err != nil {
-		return at, false, 0, err
-	}
-	defer u.pages.readers.Release(1)
+	defer done()
 	e := u.formats.Records(u.Delivery.epoch, pass, u.elements())
 	read := 0
 	s.bytes, s.frames = s.bytes[:0], s.frames[:0]
@@ -162,4 +166,20 @@ func (u *subscriber) loadRecords(ctx context.Context, pass *store.Pass, at store
 		s.frames = append(s.frames, s.bytes)
 	}
 	return next, ended, n, err
+}
+
+// readSnapshot waits until a page of a snapshot may be read for a client. done must follow if the
+// error is nil; otherwise it is that of ctx.
+func (d *Delivery) readSnapshot(ctx context.Context, c netip.Prefix) (done func(), err error) {
+	if err := d.snapshots.Acquire(ctx, c, 1); err != nil {
+		return nil, err
+	}
+	if err := d.pages.readers.Acquire(ctx, 1); err != nil {
+		d.snapshots.Release(c, 1)
+		return nil, err
+	}
+	return func() {
+		d.pages.readers.Release(1)
+		d.snapshots.Release(c, 1)
+	}, nil
 }

@@ -21,6 +21,9 @@
 //  6. All outstanding events of an account are at one connection. They move only if it ends, or if
 //     it is stalled: it has acknowledged nothing for a retry timeout while it held events. No event
 //     is added while the account of an outstanding one is unknown.
+//  7. A record of a snapshot that did not change since its head becomes outstanding once. The end
+//     follows when all records are settled, and the log when the end is. No number of a record or of
+//     an end is the id of an event, and none is given twice.
 //
 // # Concurrency
 //
@@ -34,5 +37,5 @@
 //	subscription.go  Subscription: one of them, its rows     window.go   what is outstanding
 //	member.go        Member: one of its connections          choose.go   which one gets an account
 //	status.go        Status, Filter: as the operator sees it wanted.go   Wanted: what PUT asks for
-//	webhook.go       Hook: what package webhook sends
+//	snapshot.go      records before the log    webhook.go  Hook: what package webhook sends
 package durable

@@ -7,6 +7,7 @@ import (
 
 	"cistern/api/wire"
 	"cistern/filter"
+	"cistern/store"
 )
 
 // Member is one connection of a subscription, or one of several senders: its part of what is
@@ -30,8 +31,13 @@ type Item struct {
 	// Page is the id of the page of the log that the event was added from; 0: it is to be read by
 	// its id.
 	Page uint64
-	// Gap is the last id of a gap that begins at ID; 0: an event.
+	// Gap is the last id of a gap that begins at ID; 0: it is none.
 	Gap uint64
+	// Record is, if it has a path, a record of a snapshot that is to be sent as it is now.
+	Record store.RecordName
+	// End is the id at which the log goes on behind a snapshot that ends with this item; 0: it is
+	// no end.
+	End uint64
 	// Again means that the event was sent before, or may have been before a restart.
 	Again bool
 }
@@ -120,7 +126,8 @@ func (m *Member) Identify(events []Event, now time.Time) {
 	m.signalAll()
 }
 
-// Next returns the id to read the log from, and how many events may become outstanding.
+// Next returns the id to read the log from, behind the snapshot if there is one (Reading), and how
+// many events may become outstanding.
 func (m *Member) Next() (id uint64, room int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -143,11 +150,7 @@ func (m *Member) Add(
 	}
 	m.window.pass(next)
 	m.unsaved = true
-	for _, o := range m.members {
-		if o != m {
-			o.Signal() // to send its events, and to read on while this connection sends
-		}
-	}
+	m.signalOthers() // to send their events, and to read on while this connection sends
 }
 
 // Take returns up to most events that this connection is to send now, in rising order. Those of an

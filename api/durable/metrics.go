@@ -16,6 +16,10 @@ func (r *Registry) Describe(chan<- *prometheus.Desc) {}
 // Collect sends the metrics of all subscriptions.
 func (r *Registry) Collect(out chan<- prometheus.Metric) {
 	for _, st := range r.All() {
+		snapshots, records := 0, uint64(0)
+		if st.Snapshot != nil {
+			snapshots, records = 1, st.Snapshot.Records
+		}
 		for _, m := range []struct {
 			kind       prometheus.ValueType
 			name, help string
@@ -32,6 +36,10 @@ func (r *Registry) Collect(out chan<- prometheus.Metric) {
 			{prometheus.GaugeValue, "holds_log_seconds", "Age of the oldest event that is in the " +
 				"log only because the subscription has not acknowledged it; 0 without any.",
 				orZero(st.HoldsLog)},
+			{prometheus.GaugeValue, "snapshot",
+				"1 if the subscription delivers a snapshot, before the log.", float64(snapshots)},
+			{prometheus.GaugeValue, "snapshot_records", "Records of this snapshot that were " +
+				"chosen so far; 0 without one.", float64(records)},
 			{prometheus.CounterValue, "redelivered_total",
 				"Events sent again.", float64(st.Redelivered)},
 			{prometheus.GaugeValue, "webhook_parked",

@@ -98,13 +98,15 @@ func New(o Options) (*Registry, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.byName[def.Name] = newSubscription(o, def, f, r.window(def, p), st)
+		var begun *filter.Events
+		if def.Begun != nil {
+			if begun, err = filter.CompileEvents(*def.Begun); err != nil {
+				return nil, fmt.Errorf("filter of subscription %s: %w", def.Name, err)
+			}
+		}
+		r.byName[def.Name] = newSubscription(o, def, f, begun, p, r.retry(def), st)
 	}
 	return r, o.Registerer.Register(r)
-}
-
-func (r *Registry) window(def store.Subscription, p store.SubscriptionPosition) *window {
-	return newWindow(p, r.opts.WindowEvents, r.retry(def), time.Now())
 }
 
 // retry returns the retry timeout of a subscription.
@@ -233,8 +235,8 @@ func (r *Registry) add(
 		return st, wire.Invalid("there are %d subscriptions, the maximum", n)
 	}
 	defer r.opts.Store.KeepTail()()
-	var p store.SubscriptionPosition
-	if p.Next, err = at.in(ctx, r.opts.Log); err != nil {
+	p, err := r.begin(ctx, def.Name, f, at)
+	if err != nil {
 		return st, err
 	}
 	b := r.opts.Store.NewBatch()
@@ -243,15 +245,37 @@ func (r *Registry) add(
 	if err := b.CommitSync(); err != nil {
 		return st, err
 	}
-	s := newSubscription(r.opts, def, f, r.window(def, p), store.WebhookState{})
+	s := newSubscription(r.opts, def, f, nil, p, r.retry(def), store.WebhookState{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.byName[def.Name] = s
 	return s.status(r.opts.Log.Head(), time.Now()), nil
 }
 
-// Replay has a subscription go on at another place of the log, back or forward. What is outstanding
-// is dropped, and its connections end. It is durable on return. The error is a refusal if no
+// begin returns the position at a start. The log from there on stays if the caller holds KeepTail
+// until the position is written. The error is a refusal, or that of the log.
+func (r *Registry) begin(
+	ctx context.Context, name string, f *filter.Events, at Start,
+) (p store.SubscriptionPosition, err error) {
+	if !at.Snapshot {
+		p.Next, err = at.in(ctx, r.opts.Log)
+		return p, err
+	}
+	switch {
+	case name == Tap:
+		return p, wire.Invalid("start snapshot: the protocol of %s has no snapshots; add the "+
+			"repositories again to have all their records sent", Tap)
+	case !WantsSnapshot(f):
+		return p, wire.Invalid("start snapshot: the filter leaves out all records of a snapshot, " +
+			"which are creates that are not live: change kinds, actions or live")
+	}
+	pass := r.opts.Store.BeginSnapshot(f)
+	return store.SubscriptionPosition{Next: pass.Head + 1, Numbered: store.NumbersFrom,
+		Snapshot: &store.SubscriptionSnapshot{End: pass.End}}, nil
+}
+
+// Replay has a subscription go on at another place of the log, back or forward, or with a snapshot.
+// What is outstanding is dropped, and its connections end. It is durable on return. The error is a refusal if no
 // subscription has the name, or that of the log if the place is outside it.
 func (r *Registry) Replay(ctx context.Context, name string, at Start) (st Status, err error) {
 	r.changing.Lock()
@@ -261,16 +285,17 @@ func (r *Registry) Replay(ctx context.Context, name string, at Start) (st Status
 		return st, err
 	}
 	defer r.opts.Store.KeepTail()()
-	next, err := at.in(ctx, r.opts.Log)
+	p, err := r.begin(ctx, name, old.filter, at) // Put, which sets the filter, must wait
 	if err != nil {
 		return st, err
 	}
-	p, state, err := old.replay(next)
+	p, state, err := old.replay(p)
 	if err != nil {
 		return st, err
 	}
-	// Put, which sets the definition and the filter, must wait.
-	s := newSubscription(r.opts, old.def, old.filter, r.window(old.def, p), state)
+	def := old.def
+	def.Begun = nil
+	s := newSubscription(r.opts, def, old.filter, nil, p, r.retry(def), state)
 	s.redelivered.Store(old.redelivered.Load())
 	r.mu.Lock()
 	r.byName[name] = s

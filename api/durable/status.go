@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"cistern/filter"
-	"cistern/store"
 )
 
 // Status is a subscription as the operator sees it.
@@ -25,12 +24,33 @@ type Status struct {
 	// age of the oldest event that is in the log only because of the subscription; null: none is
 	HoldsLog    *float64 `json:"holds_log_seconds"`
 	Redelivered uint64   `json:"redelivered"` // events sent again since the daemon started
+	// Snapshot is the one in progress, before the log from next on; null: none is.
+	Snapshot *SnapshotStatus `json:"snapshot"`
 	// Share is Exclusive or ByDID.
 	Share string `json:"share"`
 	// Connections are the open ones, in order of number.
 	Connections []Connection `json:"connections"`
 	// Webhook is where the events are posted; null: consumers connect.
 	Webhook *WebhookStatus `json:"webhook"`
+}
+
+// SnapshotStatus is a snapshot in progress as the operator sees it.
+type SnapshotStatus struct {
+	// Records that were chosen so far: all but the outstanding ones are acknowledged.
+	Records uint64 `json:"records"`
+	// DID and Path are the record, or the repository, that was looked at last. Empty at first.
+	DID  string `json:"did"`
+	Path string `json:"path"`
+	// Read means that all records are chosen, and the end waits for acknowledgements.
+	Read bool `json:"read"`
+}
+
+// status returns the status of a snapshot; nil if there is none.
+func (at *snapshot) status() *SnapshotStatus {
+	if at == nil {
+		return nil
+	}
+	return &SnapshotStatus{at.records, at.at.DID, string(at.at.Path), at.read}
 }
 
 // Connection is an open connection of a subscription as the operator sees it.
@@ -74,7 +94,7 @@ func (s *Subscription) status(head uint64, now time.Time) Status {
 		Created: time.Unix(s.def.Created, 0).UTC(), Next: s.window.next,
 		Outstanding: len(s.window.outstanding), Redelivered: s.redelivered.Load(),
 		Share: cmp.Or(s.def.Share, Exclusive), Connections: []Connection{},
-		Webhook: s.hook.status()}
+		Webhook: s.hook.status(), Snapshot: s.window.snapshot.status()}
 	for _, m := range s.window.members {
 		if !s.members[m].sends {
 			st.Connections = append(st.Connections, Connection{m.number, m.held})
@@ -99,8 +119,8 @@ func (s *Subscription) status(head uint64, now time.Time) Status {
 func (s *Subscription) Snapshot() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f, c := s.filter, s.def.Filter
-	if !f.Kind(uint8(store.KindRecord)) || !f.Record(uint8(store.Create), false) {
+	c := s.def.Filter
+	if !WantsSnapshot(s.filter) {
 		return ""
 	}
 	q := url.Values{"snapshot": {"true"}}

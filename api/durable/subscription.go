@@ -34,10 +34,14 @@ type Subscription struct {
 	mu      sync.Mutex
 	def     store.Subscription  // mu guards: but for its name, which stays
 	filter  *filter.Events      // mu guards: that of def, compiled
+	begun   *filter.Events      // mu guards: that with which the snapshot in progress began
+	pass    *store.Pass         // mu guards: of the snapshot; nil: Reading makes it
 	window  *window             // mu guards
 	members map[*member]*Member // mu guards: the connections
 	unsaved bool                // mu guards: the window has moved since the position was written
 	hook    *Hook               // mu guards: its webhook; nil: it has none
+	// numbered is the last number in the position on disk, or an older one. mu guards it.
+	numbered uint64
 
 	// saving is held from reading the window until its position is durable, so that the position on
 	// disk never moves back. It is taken before mu.
@@ -48,11 +52,17 @@ type Subscription struct {
 	replayed atomic.Bool // set before gone is closed, if another took the place
 }
 
-func newSubscription(
-	o Options, def store.Subscription, f *filter.Events, w *window, st store.WebhookState,
+// newSubscription returns a subscription whose rows are written. begun is the filter with which its
+// snapshot began, nil if that is f.
+func newSubscription(o Options, def store.Subscription, f, begun *filter.Events,
+	p store.SubscriptionPosition, retry time.Duration, st store.WebhookState,
 ) *Subscription {
-	s := &Subscription{store: o.Store, logger: o.Logger, def: def, filter: f, window: w,
+	s := &Subscription{store: o.Store, logger: o.Logger, def: def, filter: f, begun: begun,
+		numbered: p.Numbered, window: newWindow(p, o.WindowEvents, retry, time.Now()),
 		gone: make(chan struct{}), turn: semaphore.NewWeighted(1), members: map[*member]*Member{}}
+	if begun == nil {
+		s.begun = f
+	}
 	s.hook = s.newHook(st)
 	return s
 }
@@ -88,7 +98,13 @@ func (s *Subscription) Save() error {
 	b.PutSubscriptionPosition(s.def.Name, p)
 	// From here on no event that was acknowledged before the call is sent again. A crash before
 	// leaves the former position, and sends again what was acknowledged since.
-	return b.CommitSync()
+	err := b.CommitSync()
+	if err == nil {
+		s.mu.Lock()
+		s.numbered = p.Numbered
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // replace sets the filter for the events from next on, how new connections share, the webhook and
@@ -105,6 +121,12 @@ func (s *Subscription) replace(
 		return 0, err
 	}
 	def.Created = s.def.Created
+	if def.Begun = s.def.Begun; s.window.snapshot == nil {
+		def.Begun, s.begun = nil, f
+	} else if def.Begun == nil {
+		def.Begun = &filter.EventsConfig{Collections: s.def.Filter.Collections,
+			DIDs: s.def.Filter.DIDs}
+	}
 	s.def, s.filter = def, f
 	s.window.retry = retry
 	s.rehook()
@@ -154,19 +176,22 @@ func (s *Subscription) drop() error {
 	return nil
 }
 
-// replay writes another position, without outstanding events, for the Subscription that takes the
-// place of this one. It is durable on return, and nothing of this one is written any more: an
-// acknowledgement that is on its way is not one of an event that is sent again. The state of the
-// webhook stays, and is returned.
-func (s *Subscription) replay(
-	next uint64,
-) (p store.SubscriptionPosition, st store.WebhookState, err error) {
+// replay writes a position without outstanding events, for the Subscription that takes the place of
+// this one. It is durable on return, and nothing of this one is written any more: an acknowledgement
+// that is on its way is not one of an event that is sent again. The state of the webhook stays, and
+// is returned, with the position that was written: numbers go on.
+func (s *Subscription) replay(p store.SubscriptionPosition) (
+	_ store.SubscriptionPosition, st store.WebhookState, err error,
+) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	p = store.SubscriptionPosition{Next: next}
+	def := s.def
+	def.Begun = nil
 	b := s.store.NewBatch()
-	b.PutSubscriptionPosition(s.def.Name, p)
+	b.PutSubscription(def)
 	s.mu.Lock()
+	p.Numbered = max(p.Numbered, s.window.number)
+	b.PutSubscriptionPosition(s.def.Name, p)
 	hook := s.hook
 	if hook != nil {
 		st = hook.state

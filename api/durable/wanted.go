@@ -36,13 +36,15 @@ func (w Wanted) share() (string, error) {
 
 // Start is where a new subscription begins. The zero value is the next event.
 type Start struct {
-	Oldest bool   // at the oldest event kept
-	ID     uint64 // otherwise at this id, if not 0
-	Since  int64  // otherwise at the first event of this time or later, if not 0; unix microseconds
+	// Snapshot is with all current records, and then the events from the head on.
+	Snapshot bool
+	Oldest   bool   // otherwise at the oldest event kept
+	ID       uint64 // otherwise at this id, if not 0
+	Since    int64  // otherwise at the first event of this time or later, if not 0; unix microseconds
 }
 
-// UnmarshalJSON reads "head", "oldest", an id, or a time like "2026-01-02T15:04:05Z". null is the
-// head. The error is a refusal.
+// UnmarshalJSON reads "snapshot", "head", "oldest", an id, or a time like "2026-01-02T15:04:05Z".
+// null is the head. The error is a refusal.
 func (at *Start) UnmarshalJSON(text []byte) error {
 	*at = Start{}
 	switch string(bytes.TrimSpace(text)) {
@@ -50,6 +52,9 @@ func (at *Start) UnmarshalJSON(text []byte) error {
 		return nil
 	case `"oldest"`, "0":
 		at.Oldest = true
+		return nil
+	case `"snapshot"`:
+		at.Snapshot = true
 		return nil
 	}
 	var err error
@@ -63,11 +68,12 @@ func (at *Start) UnmarshalJSON(text []byte) error {
 			return nil
 		}
 	}
-	return wire.Invalid(`start %s: want "head", "oldest", an id, or a time like `+
+	return wire.Invalid(`start %s: want "snapshot", "head", "oldest", an id, or a time like `+
 		`"2026-01-02T15:04:05Z"`, wire.Echo(string(text)))
 }
 
-// in returns the id that a log begins at. The error is that of ReadLog or FirstSince.
+// in returns the id that a log begins at, unless it is a snapshot. The error is that of ReadLog or
+// FirstSince.
 func (at Start) in(ctx context.Context, log Log) (uint64, error) {
 	switch {
 	case at.Oldest || at.ID != 0:

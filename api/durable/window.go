@@ -10,9 +10,12 @@ import (
 
 // window is what the connections of a subscription have and have not acknowledged of the log:
 // every event before next is settled, except the outstanding ones. All outstanding events of an
-// account are at one member. It does no I/O, and time is an argument.
+// account are at one member. It does no I/O, and time is an argument. Records of a snapshot are
+// events too, with numbers as ids (snapshot.go).
 type window struct {
 	next        uint64
+	snapshot    *snapshot   // in progress, before the log from next on; nil: none
+	number      uint64      // the last that was given; 0: there was no snapshot
 	outstanding []sentEvent // in rising order of id
 	accounts    map[string]*account
 	members     []*member // in rising order of number
@@ -37,7 +40,8 @@ type sentEvent struct {
 	id      uint64
 	page    uint64   // the page of the log that it was added from; 0: none
 	gap     uint64   // not 0: it stands for the lost events up to this id
-	account *account // nil if unknown; a gap has one of its own
+	path    string   // not "": it is a record of the snapshot
+	account *account // nil if unknown; a gap, or an end, has one of its own
 	state   state
 	again   bool      // it was sent, or may have been before a restart
 	first   time.Time // when it became outstanding in this process
@@ -68,15 +72,19 @@ func newWindow(p store.SubscriptionPosition, most int, retry time.Duration, now 
 	for _, id := range p.Outstanding {
 		w.outstanding = append(w.outstanding, sentEvent{id: id, again: true, first: now})
 	}
+	w.restore(p, now)
 	return w
 }
 
 // position returns what is to be kept of the window.
 func (w *window) position() store.SubscriptionPosition {
-	p := store.SubscriptionPosition{Next: w.next}
+	p := store.SubscriptionPosition{Next: w.next, Numbered: w.number}
 	for i := range w.outstanding {
-		p.Outstanding = append(p.Outstanding, w.outstanding[i].id)
+		if id := w.outstanding[i].id; id < store.NumbersFrom {
+			p.Outstanding = append(p.Outstanding, id)
+		}
 	}
+	p.Snapshot = w.progress()
 	return p
 }
 
@@ -236,7 +244,8 @@ func (w *window) take(m *member, most int, now time.Time) []Item {
 	for _, id := range m.queue[:n] {
 		i, _ := w.find(id)
 		e := &w.outstanding[i]
-		items = append(items, Item{ID: id, Page: e.page, Gap: e.gap, Again: e.again})
+		items = append(items, Item{ID: id, Page: e.page, Gap: e.gap, Again: e.again,
+			Record: store.RecordName{DID: e.account.did, Path: e.path}, End: w.ends(id)})
 		e.state, e.again = sent, true
 		e.due = now.Add(w.retry)
 	}
@@ -290,6 +299,9 @@ func (w *window) settle(id uint64) (changed bool) {
 	if ok {
 		w.drop(i)
 		w.outstanding = slices.Delete(w.outstanding, i, i+1)
+		if w.ends(id) != 0 {
+			w.snapshot = nil
+		}
 	}
 	return ok
 }
@@ -305,7 +317,7 @@ func (w *window) drop(i int) {
 	if a.member != nil {
 		a.member.held--
 	}
-	if a.outstanding--; a.outstanding == 0 && e.gap == 0 {
+	if a.outstanding--; a.outstanding == 0 && a.did != "" {
 		delete(w.accounts, a.did)
 	}
 }

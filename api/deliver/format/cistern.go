@@ -28,10 +28,15 @@ func cistern(v Variant, epoch string) *Format {
 	}}
 }
 
+// Snapshot is Cistern's own format of the records of a snapshot that are acknowledged by a number.
+var Snapshot = &Format{Name: "cistern+snapshot",
+	NewEncoder: func() Encoder { return &cisternEncoder{snapshot: true} }}
+
 // cisternEncoder writes events as docs/http.md describes them.
 type cisternEncoder struct {
-	cbor   bool        // also include the record as base64
-	tokens TokenWriter // zero: without tokens
+	snapshot bool        // the events are records of a snapshot, with numbers as ids
+	cbor     bool        // also include the record as base64
+	tokens   TokenWriter // zero: without tokens
 
 	// head is the common part of consecutive events of one commit.
 	head []byte
@@ -45,6 +50,9 @@ func (e *cisternEncoder) Encode(dst []byte, ev *store.Event) (_ []byte, result R
 	out = strconv.AppendUint(out, ev.ID, 10)
 	if e.tokens.head != nil {
 		out = append(e.tokens.AppendEvent(append(out, `,"token":"`...), ev.ID), '"')
+	}
+	if e.snapshot {
+		out = append(out, `,"snapshot":true`...)
 	}
 	if out, result = e.body(out, ev); result == Unknown {
 		return dst, Unknown
