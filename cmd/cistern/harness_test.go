@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {
 	case "ships":
 		a.tune = tuning{}
+	case "syncs":
+		a.tune = tuning{store: timedSyncs}
 	case "prunes":
 		usual := a.tune.store
 		a.tune.store = func(o *store.Options) {
