@@ -17,6 +17,7 @@ type window struct {
 	snapshot    *snapshot   // in progress, before the log from next on; nil: none
 	number      uint64      // the last that was given; 0: there was no snapshot
 	outstanding []sentEvent // in rising order of id
+	known       bool        // no account of an outstanding event is unknown, nor will be
 	accounts    map[string]*account
 	members     []*member // in rising order of number
 	most        int       // outstanding events that leave no room
@@ -188,26 +189,33 @@ func (w *window) unqueue(e *sentEvent) {
 func (w *window) add(ev Event, page uint64, now time.Time) {
 	w.outstanding = append(w.outstanding, sentEvent{id: ev.ID, page: page, first: now})
 	w.next = ev.ID + 1
-	w.identify(ev.ID, ev.DID, now)
+	w.identifyAt(len(w.outstanding)-1, ev.DID, now)
 }
 
 // unknown returns the events whose accounts are not known, in rising order.
 func (w *window) unknown() (ids []uint64) {
+	if w.known {
+		return nil
+	}
 	for i := range w.outstanding {
 		if e := &w.outstanding[i]; e.state == unknown {
 			ids = append(ids, e.id)
 		}
 	}
+	w.known = len(ids) == 0 // those that are added are identified at once
 	return ids
 }
 
 // identify states the account of an unknown event, which is then queued, or loose without a member.
 // Events of an account must be identified in rising order.
 func (w *window) identify(id uint64, did string, now time.Time) {
-	i, ok := w.find(id)
-	if !ok || w.outstanding[i].state != unknown {
-		return
+	if i, ok := w.find(id); ok && w.outstanding[i].state == unknown {
+		w.identifyAt(i, did, now)
 	}
+}
+
+// identifyAt states the account of the unknown event at an index.
+func (w *window) identifyAt(i int, did string, now time.Time) {
 	e := &w.outstanding[i]
 	a := w.accounts[did]
 	if a == nil {
@@ -241,8 +249,11 @@ func (w *window) wait(e *sentEvent, at time.Time) {
 func (w *window) take(m *member, most int, now time.Time) []Item {
 	n := min(most, len(m.queue))
 	items := make([]Item, 0, n)
+	i := -1
 	for _, id := range m.queue[:n] {
-		i, _ := w.find(id)
+		if i++; i >= len(w.outstanding) || w.outstanding[i].id != id { // most follow each other
+			i, _ = w.find(id)
+		}
 		e := &w.outstanding[i]
 		items = append(items, Item{ID: id, Page: e.page, Gap: e.gap, Again: e.again,
 			Record: store.RecordName{DID: e.account.did, Path: e.path}, End: w.ends(id)})
@@ -289,7 +300,8 @@ func (w *window) acknowledge(m *member, id, gap, tail uint64, now time.Time) (ch
 	if !ok || w.outstanding[i].gap != gap || w.outstanding[i].state == unknown && id < tail {
 		return false
 	}
-	return w.settle(id)
+	w.remove(i)
+	return true
 }
 
 // settle makes an event not outstanding: it was acknowledged, or is no longer to be sent. An id
@@ -297,13 +309,25 @@ func (w *window) acknowledge(m *member, id, gap, tail uint64, now time.Time) (ch
 func (w *window) settle(id uint64) (changed bool) {
 	i, ok := w.find(id)
 	if ok {
-		w.drop(i)
-		w.outstanding = slices.Delete(w.outstanding, i, i+1)
-		if w.ends(id) != 0 {
-			w.snapshot = nil
-		}
+		w.remove(i)
 	}
 	return ok
+}
+
+// remove ends an outstanding event. What is before it moves if that is less than what follows:
+// most events are acknowledged in order, and then nothing moves.
+func (w *window) remove(i int) {
+	if w.ends(w.outstanding[i].id) != 0 {
+		w.snapshot = nil
+	}
+	w.drop(i)
+	if i >= len(w.outstanding)/2 {
+		w.outstanding = slices.Delete(w.outstanding, i, i+1)
+		return
+	}
+	copy(w.outstanding[1:i+1], w.outstanding[:i])
+	w.outstanding[0] = sentEvent{} // its account need not stay in memory
+	w.outstanding = w.outstanding[1:]
 }
 
 // drop ends what queue, member and account know of an event. The caller deletes it.
@@ -347,7 +371,11 @@ func (w *window) release(m *member, ids []uint64, at time.Time) {
 	}
 }
 
+// find returns the index of an event, or the one at which it would be.
 func (w *window) find(id uint64) (at int, ok bool) {
+	if len(w.outstanding) > 0 && w.outstanding[0].id == id {
+		return 0, true
+	}
 	return slices.BinarySearchFunc(w.outstanding, id, byID)
 }
 
