@@ -149,6 +149,18 @@ func (p *pages) claim(id uint64) (pg *sharedPage, mine bool) {
 	return pg, true
 }
 
+// rest returns the page that begins at id if it is kept, and has ids from cursor on, which is at or
+// behind id. Otherwise it returns nil.
+func (p *pages) rest(id, cursor uint64) *sharedPage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drop(time.Now())
+	if pg := p.byID[id]; pg != nil && pg.kept && pg.next > cursor {
+		return pg
+	}
+	return nil
+}
+
 // finish publishes a claimed page, and keeps it as long as Options.SharedBytes allows.
 func (p *pages) finish(pg *sharedPage) {
 	p.mu.Lock()

@@ -1,16 +1,13 @@
 package deliver
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
 	"time"
 
 	"cistern/api/deliver/format"
-	"cistern/api/durable"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -27,41 +24,24 @@ func (d *Delivery) Durable(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer member.Detach()
+	a := &acks{member: member}
 	p := &protocol{
 		messageBytesMax: ackBytesMax,
 		locate:          func(context.Context, Log, *subscription) error { return nil },
 		message: func(_ int, body []byte) (*change, error) {
-			return nil, readAck(body, member)
+			id, to, err := readAck(body)
+			if err == nil {
+				a.add(id, to)
+			}
+			return nil, err
 		},
 		failure: streamProtocol.failure,
 	}
 	serve := func(ctx context.Context, u *subscriber) error {
 		return (&consumer{subscriber: u, feed: d.Feed(member, u.format)}).run(ctx)
 	}
-	return d.open(w, r, subscription{protocol: p, format: d.formats.Cistern(format.Variant{}), serve: serve})
-}
-
-// readAck reads a message of a consumer: the acknowledgement of one event or one gap.
-func readAck(body []byte, m *durable.Member) error {
-	var ack struct {
-		Type string  `json:"type"`
-		ID   *uint64 `json:"id"`
-		To   *uint64 `json:"to"` // of a gap
-	}
-	in := json.NewDecoder(bytes.NewReader(body))
-	in.DisallowUnknownFields()
-	if err := in.Decode(&ack); err != nil {
-		return invalidMessage("it is not an acknowledgement: %w", shorter(err))
-	}
-	switch {
-	case ack.Type != "ack" || ack.ID == nil:
-		return invalidMessage(`want {"type":"ack","id":N}, or {"type":"ack","id":N,"to":N} of a gap`)
-	case ack.To != nil:
-		m.AcknowledgeGap(*ack.ID, *ack.To)
-	default:
-		m.Acknowledge(*ack.ID)
-	}
-	return nil
+	return d.open(w, r, subscription{protocol: p, format: d.formats.Cistern(format.Variant{}),
+		serve: serve, acks: a})
 }
 
 // consumer is the open connection of a durable subscription. The messages of its feed go out as the

@@ -49,6 +49,7 @@
 //	page.go       decoded events, shared     cache.go    which pages are shared
 //	snapshot.go   records before the log     limits.go, metrics.go
 //	consumer.go   the connection of a durable subscription (package durable)
+//	acks.go       what its consumer acknowledges
 //	feed.go       Feed: what it has to send, for any transport; records.go its snapshot
 //	tap.go        GET /channel               tappace.go  how much a client of tap is sent ahead
 //

@@ -208,6 +208,15 @@ func ReadOptions(r io.Reader) (f *filter.Events, most uint32, err error) {
 // FrameEnd is wsframe.End.
 var FrameEnd = wsframe.End
 
+// ParseAck reads an acknowledgement in one of the forms that clients write.
+var ParseAck = parseAck
+
+// ReadAck and ReadTapAck read any message of a consumer that acknowledges.
+var (
+	ReadAck    = readAck
+	ReadTapAck = readTap
+)
+
 // ParseUpdate is parseUpdate.
 func ParseUpdate(r io.Reader) (*filter.Events, error) {
 	body, err := io.ReadAll(r)

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"sort"
 	"strconv"
 	"time"
 
@@ -287,23 +288,28 @@ func (f *Feed) pick(ctx context.Context) (moved bool, err error) {
 	if r, ok := f.member.Reading(); ok {
 		return f.pickRecords(ctx, r)
 	}
-	cursor, room := f.member.Next()
+	cursor, last, room := f.member.Next()
 	if room == 0 {
 		return false, nil
 	}
-	pg, err := f.pages.read(ctx, cursor) // the turn keeps the position where it is
-	if err != nil || pg.next == cursor {
-		return false, err
+	pg := f.pages.rest(last, cursor) // the turn keeps the position where it is
+	if pg == nil {
+		if pg, err = f.pages.read(ctx, cursor); err != nil || pg.next == cursor {
+			return false, err
+		}
 	}
 	f.member.Add(time.Now(), func(wants *filter.Events, room int) ([]durable.Event, uint64) {
 		places, next := pg.pick(nil, wants), pg.next
+		passed := sort.Search(len(places), func(i int) bool { return pg.events[places[i]].ID >= cursor })
+		places = places[passed:]
 		if len(places) > room {
 			places = places[:room]
 			next = pg.events[places[room-1]].ID + 1
 		}
 		events := make([]durable.Event, 0, len(places))
 		for _, i := range places {
-			events = append(events, durable.Event{ID: pg.events[i].ID, DID: pg.events[i].DID})
+			events = append(events, durable.Event{ID: pg.events[i].ID, DID: pg.events[i].DID,
+				Page: pg.id})
 		}
 		return events, next
 	})

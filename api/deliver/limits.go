@@ -49,6 +49,12 @@ const (
 	messagesMax = 2
 	// ackBytesMax is the same for an acknowledgement.
 	ackBytesMax = 4 << 10
+	// acksMax bounds the acknowledgements that are settled together, a buffer of the shortest.
+	acksMax = 512
+	// acksPause is for how long no acknowledgements are read while the consumer has at least
+	// acksPauseMin events left: more than it handles meanwhile, at 100,000 a second.
+	acksPause    = time.Millisecond
+	acksPauseMin = 100
 	// saveEvery is how often the position of a durable subscription is written.
 	saveEvery = 100 * time.Millisecond
 	// batchMax bounds the events of a message.

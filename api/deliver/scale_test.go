@@ -39,6 +39,10 @@ import (
 // consumers are the streams that the child process opens.
 type consumers struct {
 	Address string
+	// Path is what is asked for, with each query. Default: /stream.
+	Path string
+	// Acknowledges has each stream acknowledge every event by a frame and a write of its own.
+	Acknowledges bool
 	// Queries open a stream each. Events are the messages that each must have before it ends; 0:
 	// until standard input ends.
 	Queries []string
@@ -99,8 +103,8 @@ func (c *consumers) consume(query string, ready chan<- struct{}, ended <-chan st
 		return nil, err
 	}
 	in := bufio.NewReaderSize(conn, 64<<10)
-	_, err = fmt.Fprintf(conn, "GET /stream%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", query)
+	_, err = fmt.Fprintf(conn, "GET %s%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", cmp.Or(c.Path, "/stream"), query)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +127,11 @@ func (c *consumers) consume(query string, ready chan<- struct{}, ended <-chan st
 		if err != nil {
 			return nil, fmt.Errorf("after %d events: %w", n, err)
 		}
+		if c.Acknowledges {
+			if _, err := conn.Write(maskedFrame(fmt.Sprintf(`{"type":"ack","id":%d}`, id))); err != nil {
+				return nil, fmt.Errorf("acknowledge %d: %w", id, err)
+			}
+		}
 		if c.Times != "" {
 			times = binary.LittleEndian.AppendUint64(times, id)
 			times = binary.LittleEndian.AppendUint64(times, uint64(time.Now().UnixNano()))
@@ -133,6 +142,11 @@ func (c *consumers) consume(query string, ready chan<- struct{}, ended <-chan st
 		}
 	}
 	return times, nil
+}
+
+// maskedFrame returns the frame of a short text as clients send it, with a mask of zeros.
+func maskedFrame(text string) []byte {
+	return append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...)
 }
 
 // readEvent reads a frame, and returns the id of its event, 0 for none.
@@ -164,7 +178,7 @@ func readEvent(in *bufio.Reader) (id uint64, size int, err error) {
 
 // start runs the child process. It has opened all streams on return. wait ends its standard input,
 // and waits for it.
-func (c consumers) start(t *testing.T) (wait func() error) {
+func (c consumers) start(t testing.TB) (wait func() error) {
 	t.Helper()
 	text, err := json.Marshal(c)
 	if err != nil {

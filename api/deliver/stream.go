@@ -75,6 +75,7 @@ type subscription struct {
 	deflates bool           // the handshake agrees on permessage-deflate
 	// serve sends the events. Default: the log from position on.
 	serve func(ctx context.Context, u *subscriber) error
+	acks  *acks // of a durable subscription; nil: any other stream
 }
 
 // position is where a stream begins.
@@ -133,6 +134,9 @@ func (d *Delivery) open(w http.ResponseWriter, r *http.Request, s subscription) 
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			wire.WriteJSON(w, status, wire.ErrorBody{Error: "InvalidRequest", Message: reason.Error()})
 		},
+	}
+	if s.acks != nil {
+		w = noting{w, func() { u.settleAll(r.Context()) }}
 	}
 	ws, err := upgrader.Upgrade(w, r, http.Header{"Cistern-Epoch": {d.epoch}})
 	if err != nil {

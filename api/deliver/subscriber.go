@@ -42,6 +42,8 @@ type subscriber struct {
 	filterHeld int64  // bytes reserved for the filter; of the goroutine that sends, see setFilter
 	cut        []byte // the rest of a frame that a timeout cut in two
 
+	short [64]byte // a message being read, or its beginning; of listen
+
 	mu      sync.Mutex
 	leaving bool // mu guards: farewell has set the last read deadline
 }
@@ -90,25 +92,28 @@ func (u *subscriber) listen(ctx context.Context, end context.CancelCauseFunc) {
 	for {
 		kind, message, err := u.ws.NextReader()
 		if err != nil {
-			end(lost(err))
+			u.endBy(lost(err), end)
 			return
 		}
 		if ctx.Err() != nil {
 			continue
 		}
 		c, err := u.receive(ctx, kind, message)
+		if err == nil && c != nil {
+			err = u.ask(c)
+		}
 		if err != nil {
-			end(err)
-			continue
-		}
-		u.alive()
-		if c == nil {
-			continue
-		}
-		if err := u.ask(c); err != nil {
-			end(err)
+			u.endBy(err, end)
 		}
 	}
+}
+
+// endBy ends the stream with an error of the peer. What it acknowledged before counts.
+func (u *subscriber) endBy(err error, end context.CancelCauseFunc) {
+	if u.acks != nil {
+		u.acks.settle()
+	}
+	end(err)
 }
 
 // lost returns why nothing more can be read from the peer.
@@ -127,18 +132,41 @@ func (u *subscriber) receive(ctx context.Context, kind int, r io.Reader) (*chang
 	if most == 0 {
 		return u.protocol.message(kind, nil)
 	}
-	body, err := io.ReadAll(io.LimitReader(r, most+1))
+	body, err := u.body(r, most+1)
 	switch {
 	case err != nil:
 		return nil, errPeer
 	case int64(len(body)) > most:
 		return nil, fmt.Errorf("%w: it has more than %d bytes", errTooLong, most)
 	}
+	if u.acks != nil {
+		if id, ok := parseAck(body); ok {
+			u.acks.add(id, 0)
+			return nil, nil
+		}
+	}
+	u.alive()
 	if err := u.messages.Acquire(ctx, u.client, 1); err != nil {
 		return nil, err
 	}
 	defer u.messages.Release(u.client, 1)
 	return u.protocol.message(kind, body)
+}
+
+// body reads up to most bytes of a message. It is valid until the next call.
+func (u *subscriber) body(r io.Reader, most int64) ([]byte, error) {
+	for n := 0; ; {
+		if n == len(u.short) {
+			rest, err := io.ReadAll(io.LimitReader(r, most-int64(n)))
+			return append(u.short[:n:n], rest...), err
+		}
+		more, err := r.Read(u.short[n:])
+		if n += more; errors.Is(err, io.EOF) {
+			return u.short[:n], nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // alive extends the read deadline after a frame from the peer.

@@ -49,18 +49,25 @@ func (d *Delivery) channel(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer member.Detach()
 	c := &consumer{feed: d.Feed(member, format.Tap), tap: newTapPace()}
+	a := &acks{member: member, tap: c.tap}
 	p := &protocol{
 		messageBytesMax: ackBytesMax,
 		locate:          func(context.Context, Log, *subscription) error { return nil },
-		message:         func(_ int, body []byte) (*change, error) { return nil, c.readTap(body) },
-		failure:         noFailure,
-		breaksOff:       true,
+		message: func(_ int, body []byte) (*change, error) {
+			id, ok, err := readTap(body)
+			if ok {
+				a.add(id, 0)
+			}
+			return nil, err
+		},
+		failure:   noFailure,
+		breaksOff: true,
 	}
 	serve := func(ctx context.Context, u *subscriber) error {
 		c.subscriber = u
 		return c.run(ctx)
 	}
-	return d.open(w, r, subscription{protocol: p, format: format.Tap, serve: serve})
+	return d.open(w, r, subscription{protocol: p, format: format.Tap, serve: serve, acks: a})
 }
 
 // hangUp ends the connection of a request without an answer. It reports whether it could.
@@ -73,23 +80,16 @@ func hangUp(w http.ResponseWriter) bool {
 	return true
 }
 
-// readTap reads a message of a client of tap. Types other than ack are ignored.
-func (c *consumer) readTap(body []byte) error {
+// readTap reads a message of a client of tap. Types other than ack are ignored: then ok is false.
+func readTap(body []byte) (id uint64, ok bool, err error) {
 	var m struct {
 		Type string `json:"type"`
 		ID   uint64 `json:"id"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
-		return invalidMessage("%w", shorter(err))
+		return 0, false, invalidMessage("%w", shorter(err))
 	}
-	if m.Type != "ack" {
-		return nil
-	}
-	c.feed.member.Acknowledge(m.ID)
-	if c.tap.acknowledged(m.ID) {
-		c.feed.member.Signal()
-	}
-	return nil
+	return m.ID, m.Type == "ack", nil
 }
 
 // loseGap settles a gap, for which tap has no message.

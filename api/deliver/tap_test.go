@@ -302,6 +302,14 @@ func TestTapPace(t *testing.T) {
 	if send(); len(sent) != 16 {
 		t.Errorf("%d are sent at first", len(sent))
 	}
+	now = now.Add(time.Millisecond)
+	for range sent {
+		p.Acknowledged(sent[0])
+		sent = sent[1:]
+	}
+	if send(); len(sent) != 32 {
+		t.Errorf("%d are sent after all were acknowledged at once", len(sent))
+	}
 	if n := perSecond(10_000, 10); n < 5_000 || n > 20_000 {
 		t.Errorf("%d are sent to a fast client", n)
 	}

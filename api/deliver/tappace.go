@@ -13,7 +13,10 @@ const (
 	tapAhead = 2 * time.Second
 	// tapSentMin is how many events are sent at the beginning, and at any rate.
 	tapSentMin = 16
-	// tapEvery is how often the rate is measured.
+	// tapSentMax is beyond any window.
+	tapSentMax = 1 << 20
+	// tapEvery is how often the rate is measured. A client that acknowledges quickly is sent twice as
+	// many before that.
 	tapEvery = time.Second
 	// tapForget is after how long an event is not counted any more. It was sent again, perhaps to
 	// another client.
@@ -37,18 +40,22 @@ func newTapPace() *tapPace {
 func (p *tapPace) room(now time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if elapsed := now.Sub(p.began); elapsed >= tapEvery {
+	switch elapsed := now.Sub(p.began); {
+	case elapsed >= tapEvery:
 		p.measure(now, elapsed)
+	case p.count >= p.most:
+		// It has handled as many as it was ever sent ahead, in less than tapAhead.
+		p.most = min(2*p.most, tapSentMax)
+		p.count, p.began = 0, now
 	}
 	return max(0, p.most-len(p.sent))
 }
 
 // measure adapts most to the acknowledgements of the time that has elapsed. mu is held.
 func (p *tapPace) measure(now time.Time, elapsed time.Duration) {
-	const most = 1 << 20 // beyond any window
-	if p.count > 0 {     // otherwise there is no rate: there may have been nothing to send
+	if p.count > 0 { // otherwise there is no rate: there may have been nothing to send
 		ahead := float64(p.count) * float64(tapAhead) / float64(elapsed)
-		p.most = max(tapSentMin, int(min(ahead, most)))
+		p.most = max(tapSentMin, int(min(ahead, tapSentMax)))
 	}
 	p.count, p.began = 0, now
 	for id, at := range p.sent {
@@ -67,14 +74,17 @@ func (p *tapPace) send(ids []uint64, now time.Time) {
 	}
 }
 
-// acknowledged counts an acknowledgement. It reports whether the event was sent on this connection.
-func (p *tapPace) acknowledged(id uint64) bool {
+// acknowledged counts acknowledgements. It reports whether any of these events was sent on this
+// connection.
+func (p *tapPace) acknowledged(ids ...uint64) (any bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.sent[id]; !ok {
-		return false
+	for _, id := range ids {
+		if _, ok := p.sent[id]; ok {
+			delete(p.sent, id)
+			p.count++
+			any = true
+		}
 	}
-	delete(p.sent, id)
-	p.count++
-	return true
+	return any
 }

@@ -17,9 +17,11 @@ func NewWindow(p store.SubscriptionPosition, most int, retry time.Duration, now 
 	return Window{newWindow(p, most, retry, now)}
 }
 
-func (w Window) Join(now time.Time) WindowMember           { return WindowMember{w.w.join(now)} }
-func (w Window) Leave(m WindowMember, now time.Time)       { w.w.leave(m.m, now) }
-func (w Window) Add(id uint64, did string, now time.Time)  { w.w.add(Event{id, did}, id, now) }
+func (w Window) Join(now time.Time) WindowMember     { return WindowMember{w.w.join(now)} }
+func (w Window) Leave(m WindowMember, now time.Time) { w.w.leave(m.m, now) }
+func (w Window) Add(id uint64, did string, now time.Time) {
+	w.w.add(Event{ID: id, DID: did, Page: id}, now)
+}
 func (w Window) Unknown() []uint64                         { return w.w.unknown() }
 func (w Window) Identify(id uint64, d string, n time.Time) { w.w.identify(id, d, n) }
 func (w Window) Settle(id uint64) bool                     { return w.w.settle(id) }

@@ -23,13 +23,14 @@ type Member struct {
 type Event struct {
 	ID  uint64
 	DID string
+	// Page is the id of the page of the log that it is on; 0: none.
+	Page uint64
 }
 
 // Item is an outstanding event that a member is to send.
 type Item struct {
 	ID uint64
-	// Page is the id of the page of the log that the event was added from; 0: it is to be read by
-	// its id.
+	// Page is that of the Event; 0: it is to be read by its id.
 	Page uint64
 	// Gap is the last id of a gap that begins at ID; 0: it is none.
 	Gap uint64
@@ -126,27 +127,26 @@ func (m *Member) Identify(events []Event, now time.Time) {
 	m.signalAll()
 }
 
-// Next returns the id to read the log from, behind the snapshot if there is one (Reading), and how
-// many events may become outstanding.
-func (m *Member) Next() (id uint64, room int) {
+// Next returns the id to read the log from, behind the snapshot if there is one (Reading), the page
+// of the newest event that was added (0: none), and how many events may become outstanding.
+func (m *Member) Next() (id, page uint64, room int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.window.next, m.window.room()
+	return m.window.next, m.window.page, m.window.room()
 }
 
-// Add makes events of the page at Next outstanding, each for one of the connections. choose gets
-// the filter and returns the events that it wants, in order, no more than there is room for, and
-// the id behind the last event that was looked at. It must not block. What is added is sent until
-// it is settled. The caller has a turn, and no event is unknown.
+// Add makes events outstanding that follow each other in the log from Next on, each for one of the
+// connections. choose gets the filter and returns the events that it wants, in order, no more than
+// there is room for, and the id behind the last event that was looked at. It must not block. What
+// is added is sent until it is settled. The caller has a turn, and no event is unknown.
 func (m *Member) Add(
 	now time.Time, choose func(f *filter.Events, room int) (events []Event, next uint64),
 ) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	page := m.window.next
 	events, next := choose(m.filter, m.window.room())
 	for _, ev := range events {
-		m.window.add(ev, page, now)
+		m.window.add(ev, now)
 	}
 	m.window.pass(next)
 	m.unsaved = true
@@ -182,8 +182,9 @@ func (m *Member) Again(id uint64, now time.Time) bool {
 func (m *Member) Resent(n int) { m.redelivered.Add(uint64(n)) }
 
 // Acknowledge settles events that the consumer has acknowledged. An id that is not outstanding is
-// ignored. It is durable with the next Save.
-func (m *Member) Acknowledge(ids ...uint64) {
+// ignored. It is durable with the next Save. left is how many events the member has taken and its
+// consumer has still to acknowledge.
+func (m *Member) Acknowledge(ids ...uint64) (left int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	full, now, changed := m.window.room() == 0, time.Now(), false
@@ -192,6 +193,7 @@ func (m *Member) Acknowledge(ids ...uint64) {
 		changed = m.window.acknowledge(m.member, id, 0, tail, now) || changed
 	}
 	m.settled(changed, full)
+	return m.member.held - len(m.member.queue)
 }
 
 // AcknowledgeGap settles a gap that the consumer has acknowledged by its first and last id. One that

@@ -141,7 +141,7 @@ func TestReplay(t *testing.T) {
 		return m
 	}
 	add := func(m *durable.Member) {
-		id, _ := m.Next()
+		id, _, _ := m.Next()
 		m.Add(time.Now(), func(*filter.Events, int) (events []durable.Event, next uint64) {
 			for ; id <= 5; id++ {
 				events = append(events, durable.Event{ID: id, DID: storetest.DID(1)})

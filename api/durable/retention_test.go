@@ -304,7 +304,7 @@ func (m *retained) read(conn *durable.Member) (next uint64) {
 	for _, id := range conn.Unknown() {
 		conn.Identify([]durable.Event{event(id)}, time.Now())
 	}
-	next, _ = conn.Next()
+	next, _, _ = conn.Next()
 	conn.Add(time.Now(), func(_ *filter.Events, room int) (events []durable.Event, _ uint64) {
 		for ; room > 0 && next <= m.s.Head(); room-- {
 			events = append(events, event(next))

@@ -14,6 +14,7 @@ import (
 // events too, with numbers as ids (snapshot.go).
 type window struct {
 	next        uint64
+	page        uint64      // of the newest event that was added; 0: none
 	snapshot    *snapshot   // in progress, before the log from next on; nil: none
 	number      uint64      // the last that was given; 0: there was no snapshot
 	outstanding []sentEvent // in rising order of id
@@ -39,7 +40,7 @@ const (
 // sentEvent is an outstanding event.
 type sentEvent struct {
 	id      uint64
-	page    uint64   // the page of the log that it was added from; 0: none
+	page    uint64   // the page of the log that it is on; 0: none
 	gap     uint64   // not 0: it stands for the lost events up to this id
 	path    string   // not "": it is a record of the snapshot
 	account *account // nil if unknown; a gap, or an end, has one of its own
@@ -186,9 +187,9 @@ func (w *window) unqueue(e *sentEvent) {
 
 // add makes an event outstanding, and queues it. Its id is next or higher. An account that waits
 // (release) has it wait too.
-func (w *window) add(ev Event, page uint64, now time.Time) {
-	w.outstanding = append(w.outstanding, sentEvent{id: ev.ID, page: page, first: now})
-	w.next = ev.ID + 1
+func (w *window) add(ev Event, now time.Time) {
+	w.outstanding = append(w.outstanding, sentEvent{id: ev.ID, page: ev.Page, first: now})
+	w.next, w.page = ev.ID+1, ev.Page
 	w.identifyAt(len(w.outstanding)-1, ev.DID, now)
 }
 

@@ -350,7 +350,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
 	"api":           {24, 3210},
-	"api/deliver":   {24, 3400},
+	"api/deliver":   {24, 3570},
 	"cmd/cistern":   {21, 3530},
 	"store":         {73, 11200},
 	"ingest":        {31, 5820},
