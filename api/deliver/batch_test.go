@@ -197,7 +197,7 @@ func TestDeflatedMessageIsBounded(t *testing.T) {
 	if err := ws.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	long := `{"type":"update"` + strings.Repeat(" ", 64<<20) + `}` // 64 KiB when deflated
+	long := `{"type":"update"` + strings.Repeat(" ", 4<<20) + `}` // 4 KiB when deflated
 	if err := ws.WriteMessage(websocket.TextMessage, []byte(long)); err != nil {
 		t.Fatal(err)
 	}

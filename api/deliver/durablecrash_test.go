@@ -183,8 +183,12 @@ func (c *crashing) connected(ctx context.Context, ws *websocket.Conn, p store.Su
 	defer ws.Close()
 	defer context.AfterFunc(ctx, func() { _ = ws.Close() })()
 	var unacked []uint64
-	last, stalls := map[string]uint64{}, rng.IntN(6) == 0 // then it acknowledges nothing
-	for n := 20 + rng.IntN(400); n > 0; n-- {
+	n, last := 20+rng.IntN(400), map[string]uint64{}
+	stalls := rng.IntN(6) == 0 // then it acknowledges nothing
+	if stalls {
+		n = 20 // with a window of one event, each comes after a retry timeout
+	}
+	for ; n > 0; n-- {
 		_, text, err := ws.ReadMessage()
 		if err != nil {
 			return nil // ctx has ended

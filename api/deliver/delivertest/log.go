@@ -113,6 +113,13 @@ func (l *Log) Changed() <-chan struct{} {
 	return l.changed
 }
 
+// Readings returns Reads and SparseReads, while streams may be open.
+func (l *Log) Readings() (reads, sparse int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Reads, l.SparseReads
+}
+
 // ReadLogSparse reads the log as store.ReadLogSparse does.
 func (l *Log) ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64, maxEvents int,
 	fn func(*store.Event) error,
