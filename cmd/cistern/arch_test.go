@@ -351,7 +351,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 var rooms = map[string]struct{ files, lines int }{
 	"api":           {24, 3210},
 	"api/deliver":   {24, 3570},
-	"cmd/cistern":   {21, 3530},
+	"cmd/cistern":   {24, 3760},
 	"store":         {73, 11200},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {36, 4940},

@@ -36,5 +36,6 @@
 //   - progress.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - check.go: offline verification
-//   - repo.go, subscription.go, tail.go: commands for a running daemon
+//   - repo.go, subscription.go (webhook.go: its webhook), tail.go: commands for a running daemon;
+//     remote.go: what those of the private listener share; eventfilter.go: options that choose events
 package main

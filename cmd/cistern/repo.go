@@ -1,24 +1,17 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 
-	"cistern/client"
 	"cistern/console"
 
 	"github.com/dustin/go-humanize"
@@ -96,14 +89,10 @@ func (a *app) repoCommand() *cli.Command {
 
 // repoSession is one run of a repo command.
 type repoSession struct {
-	*app
-	cmd    *cli.Command
-	client *client.Client
-
+	remote
 	file, state, verified, host string
 	limit                       uint64
-	json, purge                 bool
-	admin, token                string
+	purge                       bool
 }
 
 func (s *repoSession) options() []option {
@@ -124,12 +113,6 @@ func (s *repoSession) options() []option {
 			help: "Most repositories to list. 0 lists all."},
 		{name: "purge", set: set(&s.purge, parseSwitch),
 			help: "Delete their records too. Only another fetch restores them."},
-		{name: "json", set: set(&s.json, parseSwitch),
-			help: "Print the daemon's rows as JSON lines."},
-		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
-			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
-			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
 	}
 }
 
@@ -137,25 +120,12 @@ func (s *repoSession) options() []option {
 // that locate the daemon.
 func (a *app) repoSubcommand(name, arguments, usage string,
 	act func(*repoSession, context.Context) error, examples string, names ...string) *cli.Command {
-	s := &repoSession{app: a}
-	options := only(s.options(), append(names, "json", "admin", "admin-token")...)
-	return &cli.Command{
-		Name:               name,
-		Usage:              usage,
-		UsageText:          strings.TrimSpace("cistern repo " + name + " [options] " + arguments),
-		Description:        strings.ToUpper(usage[:1]) + usage[1:] + ".",
-		Flags:              flags(options),
-		CustomHelpTemplate: helpTemplate + examples,
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := readEnviron(a.environ)
-			_, _, more := load(options, cmd, env)
-			if err := mistakes(append(errs, more...)); err != nil {
-				return err
-			}
-			s.cmd, s.client = cmd, client.New(s.admin, s.token, "its private listener with --admin")
-			return a.untilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
-		},
+	s := &repoSession{remote: remote{app: a}}
+	c := subcommand{name: name, arguments: arguments, usage: usage, examples: examples}
+	if len(names) > 0 {
+		c.options = only(s.options(), names...)
 	}
+	return s.command("repo", c, func(ctx context.Context) error { return act(s, ctx) })
 }
 
 func (s *repoSession) add(ctx context.Context) error {
@@ -251,58 +221,14 @@ func (s *repoSession) send(ctx context.Context, method, path string, query url.V
 	return nil
 }
 
-// newTable returns a writer that aligns the rows of addRow in columns when it is flushed.
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
-
-// addRow adds a row to a table. A write to a table does not fail before its Flush.
-func addRow(table *tabwriter.Writer, cells ...string) {
-	for i, cell := range cells {
-		cells[i] = cmp.Or(console.Printable(cell), "-")
-	}
-	fmt.Fprintln(table, strings.Join(cells, "\t"))
-}
-
-func unmarshalRow(line json.RawMessage, row any) error {
-	if err := json.Unmarshal(line, row); err != nil {
-		return fmt.Errorf("row %s: %w", console.Clip(console.Printable(string(line)), 80), err)
-	}
-	return nil
-}
-
-func (s *repoSession) printJSON(line json.RawMessage) error {
-	if !s.json {
-		return nil
-	}
-	_, err := fmt.Fprintf(s.stdout, "%s\n", line)
-	return err
-}
-
 // dids returns the DIDs of the arguments and of the file.
 func (s *repoSession) dids() ([]string, error) {
 	dids := s.cmd.Args().Slice()
 	if s.file == "" {
 		return dids, nil
 	}
-	in := s.stdin
-	if s.file != "-" {
-		f, err := os.Open(s.file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	lines := bufio.NewScanner(in)
-	for lines.Scan() {
-		text, _, _ := strings.Cut(lines.Text(), "#")
-		if text = strings.TrimSpace(text); text != "" {
-			dids = append(dids, text)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read DIDs from %s: %w", s.file, err)
-	}
-	return dids, nil
+	more, err := s.lines(s.file, "DIDs")
+	return append(dids, more...), err
 }
 
 func (s *repoSession) ls(ctx context.Context) error {
@@ -316,33 +242,28 @@ func (s *repoSession) ls(ctx context.Context) error {
 			query.Set(name, value)
 		}
 	}
-	n, table := 0, newTable(s.stdout)
-	addRow(table, "DID", "STATE", "STATUS", "RECORDS", "REV", "HOST", "ERROR")
-	more, err := s.pages(ctx, query, int(s.limit), func(line json.RawMessage) error {
-		n++
-		var r repoRow
-		if s.json {
-			return s.printJSON(line)
-		}
-		if err := unmarshalRow(line, &r); err != nil {
-			return err
-		}
-		host := r.PDS
-		if u, err := url.Parse(r.PDS); err == nil {
-			host = cmp.Or(u.Host, r.PDS)
-		}
-		addRow(table, r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host,
-			console.Clip(r.Reason, 60))
-		return nil
+	more := false
+	titles := []string{"DID", "STATE", "STATUS", "RECORDS", "REV", "HOST", "ERROR"}
+	err := s.list(titles, "no repositories", func(row func(...string)) (err error) {
+		more, err = s.pages(ctx, query, int(s.limit), func(line json.RawMessage) error {
+			var r repoRow
+			if s.json {
+				return s.printJSON(line)
+			}
+			if err := unmarshalRow(line, &r); err != nil {
+				return err
+			}
+			host := r.PDS
+			if u, err := url.Parse(r.PDS); err == nil {
+				host = cmp.Or(u.Host, r.PDS)
+			}
+			row(r.DID, r.State, r.Status, humanize.Comma(r.Records), r.Rev, host,
+				console.Clip(r.Reason, 60))
+			return nil
+		})
+		return err
 	})
-	switch {
-	case err != nil || s.json:
-		return err
-	case n == 0:
-		_, err = fmt.Fprintln(s.stdout, "no repositories")
-		return err
-	}
-	if err := table.Flush(); err != nil || !more {
+	if err != nil || s.json || !more {
 		return err
 	}
 	_, err = fmt.Fprintln(s.stderr, "there are more: --limit 0 lists all")
@@ -380,46 +301,8 @@ func (s *repoSession) show(ctx context.Context) error {
 		return fmt.Errorf("%s needs one DID", subject(s.cmd))
 	}
 	path := "/repos/" + url.PathEscape(s.cmd.Args().First())
-	_, err := s.client.Do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
-		if s.json {
-			return s.printJSON(line)
-		}
+	_, err := s.do(ctx, "GET", path, nil, nil, func(line json.RawMessage) error {
 		return writeFields(s.stdout, "", line)
 	})
 	return err
-}
-
-// writeFields prints the fields of a JSON object in order, one a line. The fields of a nested
-// object are prefixed with its name.
-func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
-	decoder := json.NewDecoder(bytes.NewReader(object))
-	if _, err := decoder.Token(); err != nil {
-		return err
-	}
-	for decoder.More() {
-		key, err := decoder.Token()
-		if err != nil {
-			return err
-		}
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return err
-		}
-		name := fmt.Sprint(prefix, key)
-		if value[0] == '{' {
-			if err := writeFields(w, name+" ", value); err != nil {
-				return err
-			}
-			continue
-		}
-		text := string(value)
-		if s := ""; json.Unmarshal(value, &s) == nil {
-			text = s
-		}
-		_, err = fmt.Fprintf(w, "%-18s %s\n", console.Printable(name), console.Printable(text))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,20 +1,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"cistern/client"
 	"cistern/console"
-	"cistern/filter"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
@@ -23,7 +20,8 @@ import (
 const subscriptionAbout = `Control the durable subscriptions of a running daemon
 through its private listener, at --admin. The daemon keeps what the consumer of
 a subscription has acknowledged: the consumer connects to
-/subscriptions/NAME/events, and gets what it has not acknowledged until it does.
+/subscriptions/NAME/events, and gets what it has not acknowledged until it does;
+or a webhook gets the events by requests, and acknowledges them by its answers.
 Answers are tables; --json prints the daemon's rows as JSON lines instead.`
 
 const subscriptionExamples = `  cistern subscription add search --collection app.bsky.feed.post --start oldest
@@ -31,25 +29,34 @@ const subscriptionExamples = `  cistern subscription add search --collection app
   cistern subscription replay search 24h
 `
 
-const subscriptionLsAbout = `List the durable subscriptions. LAG counts the events of the
-log, wanted or not, that the subscription has not come to yet. UNACKED are
+const subscriptionLsAbout = `List the durable subscriptions. CONNECTIONS counts the open
+ones, or says what the webhook is doing. LAG counts the events of the log, wanted
+or not, that the subscription has not come to yet. UNACKED are
 events that were sent and not acknowledged, and OLDEST is how long the first of
 them has been waiting. HOLDS is the age of the oldest event that is in the log
 only because the subscription has not acknowledged it: it takes disk space until
 it is. NEXT is where the log goes on, behind the snapshot that is being delivered
 if there is one: then the records of it that were chosen so far stand there.`
 
+const subscriptionAddAbout = `Make a subscription, or change the filter of one with --replace.
+Without options of a filter all events are wanted. Consumers connect to
+/subscriptions/NAME/events, or --webhook has the events posted to a URL. Its
+requests are signed as Standard Webhooks says. Unless --webhook-secrets gives a
+secret, the daemon makes one and this command prints it, which nothing does
+again: give it to the receiver.`
+
 const subscriptionReplayAbout = `Have a subscription go on at another place of the log, back
 or forward. START is snapshot (all current records, and then the events from
 now on), oldest (the oldest event kept), head (the next event), the id of an
 event, an age such as 90m or 7d, or a time such as 2026-01-02T15:04:05Z. Events
-from there on are sent, also those that were acknowledged. Unacknowledged events before it are not sent again. The
-connections of the subscription end, and begin there when they are made again.`
+from there on are sent, also those that were acknowledged. Unacknowledged events
+before it are not sent again. The connections of the subscription end, and begin
+there when they are made again.`
 
 // subscriptionRow has the fields of a row that ls shows.
 type subscriptionRow struct {
 	Name        string            `json:"name"`
-	Filter      map[string]any    `json:"filter"`
+	Filter      client.Filter     `json:"filter"`
 	Next        uint64            `json:"next"`
 	Lag         uint64            `json:"lag"`
 	Outstanding int64             `json:"outstanding"`
@@ -58,7 +65,7 @@ type subscriptionRow struct {
 	Redelivered int64             `json:"redelivered"`
 	Share       string            `json:"share"`
 	Connections []json.RawMessage `json:"connections"`
-	Webhook     map[string]any    `json:"webhook"`
+	Webhook     *webhookRow       `json:"webhook"`
 	Snapshot    *struct {
 		Records uint64 `json:"records"`
 	} `json:"snapshot"`
@@ -72,9 +79,25 @@ func (r *subscriptionRow) place() string {
 	return "snapshot: " + humanize.Comma(int64(r.Snapshot.Records))
 }
 
+// consumers returns how many connections there are, or what the webhook is doing.
+func (r *subscriptionRow) consumers() string {
+	if r.Webhook != nil {
+		return "webhook " + r.Webhook.State
+	}
+	return strconv.Itoa(len(r.Connections))
+}
+
 // startRow is the place in the log of a request.
 type startRow struct {
 	Start any `json:"start,omitempty"`
+}
+
+// subscriptionPut is a subscription as a request makes it.
+type subscriptionPut struct {
+	startRow
+	Filter  client.Filter `json:"filter"`
+	Share   string        `json:"share,omitempty"`
+	Webhook *webhookPut   `json:"webhook,omitempty"`
 }
 
 func (a *app) subscriptionCommand() *cli.Command {
@@ -92,12 +115,15 @@ func (a *app) subscriptionCommand() *cli.Command {
 `),
 			sub("show", "NAME", "show all that is known of a subscription", "",
 				(*subscriptionSession).show, "  cistern subscription show search\n"),
-			sub("add", "NAME", "make a subscription, or change its filter with --replace", "",
-				(*subscriptionSession).add,
+			sub("add", "NAME", "make a subscription, or change its filter with --replace",
+				subscriptionAddAbout, (*subscriptionSession).add,
 				`  cistern subscription add search --collection app.bsky.feed.post --start oldest
   cistern subscription add search --replace --collection 'app.bsky.feed.*'
   cistern subscription add workers --share did
-`, "collection", "did", "kind", "action", "live", "historical", "start", "share", "replace"),
+  cistern subscription add hook --start snapshot --webhook https://example.com/in \
+    --webhook-events 50
+`, "collection", "did", "kind", "action", "live", "historical", "start", "share", "replace",
+				"webhook", "webhook-events", "webhook-requests", "webhook-secrets"),
 			sub("rm", "NAME...", "remove subscriptions and what their consumers acknowledged", "",
 				(*subscriptionSession).rm, "  cistern subscription rm search\n"),
 			sub("replay", "NAME START", "have a subscription go on at another place of the log",
@@ -107,40 +133,31 @@ func (a *app) subscriptionCommand() *cli.Command {
   cistern subscription replay search head
   cistern subscription replay search snapshot
 `),
+			sub("rotate", "NAME", "replace the secrets with which a webhook is signed",
+				subscriptionRotateAbout, (*subscriptionSession).rotate,
+				`  echo "whsec_$(openssl rand -base64 32)" > new
+  cat new old | cistern subscription rotate hook --webhook-secrets -
+  cistern subscription rotate hook --webhook-secrets new
+`, "webhook-secrets"),
+			sub("resume", "NAME", "have a webhook that is parked, or backs off, send at once", "",
+				(*subscriptionSession).resume, "  cistern subscription resume hook\n"),
 		},
 	}
 }
 
 // subscriptionSession is one run of a subscription command.
 type subscriptionSession struct {
-	*app
-	cmd    *cli.Command
-	client *client.Client
-
-	collections, dids, kinds, actions []string
-	live, historical, replace, json   bool
-	start                             any
-	share                             string
-	admin, token                      string
+	remote
+	eventFilter
+	hook    webhookOptions
+	replace bool
+	start   any
+	share   string
 }
 
 func (s *subscriptionSession) options() []option {
-	return []option{
-		{name: "collection", value: "NSID", repeat: true, set: add(&s.collections, parsePattern),
-			help: "Record events of this collection only, such as app.bsky.feed.post or " +
-				"app.bsky.*. Account and identity events stay unless --kind leaves them out."},
-		{name: "did", value: "DID", repeat: true, set: add(&s.dids, parseDID),
-			help: "Events of this account only."},
-		{name: "kind", value: "KIND", repeat: true,
-			set:  add(&s.kinds, choice(text, filter.EventKinds...)),
-			help: "Events of this kind only: " + strings.Join(filter.EventKinds, ", ") + "."},
-		{name: "action", value: "ACTION", repeat: true,
-			set:  add(&s.actions, choice(text, filter.EventActions...)),
-			help: "Record events of this action only: create, update or delete."},
-		{name: "live", set: set(&s.live, parseSwitch),
-			help: "Record events from the firehose only."},
-		{name: "historical", set: set(&s.historical, parseSwitch),
-			help: "Record events from fetched repositories only."},
+	all := append(s.eventFilter.options(), s.hook.options()...)
+	return append(all, []option{
 		{name: "start", value: "START", set: set(&s.start, parseStart),
 			help: "Where a new subscription begins: snapshot (all current records, and then the " +
 				"events from now on), oldest (the oldest event kept), head (the next event; the " +
@@ -151,14 +168,8 @@ func (s *subscriptionSession) options() []option {
 				"several, which divide the accounts."},
 		{name: "replace", set: set(&s.replace, parseSwitch),
 			help: "Change the filter and the share of a subscription that exists. It goes on " +
-				"where it is."},
-		{name: "json", set: set(&s.json, parseSwitch),
-			help: "Print the daemon's rows as JSON lines."},
-		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
-			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
-		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
-			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
-	}
+				"where it is. Its webhook stays as far as no --webhook option changes it."},
+	}...)
 }
 
 // parseStart reads a place of the log, as the daemon wants it in JSON.
@@ -182,57 +193,34 @@ func parseStart(s string) (any, error) {
 func (a *app) subscriptionSubcommand(name, arguments, usage, about string,
 	act func(*subscriptionSession, context.Context) error, examples string,
 	names ...string) *cli.Command {
-	s := &subscriptionSession{app: a}
-	options := only(s.options(), append(names, "json", "admin", "admin-token")...)
-	return &cli.Command{
-		Name:  name,
-		Usage: usage,
-		UsageText: strings.TrimSpace("cistern subscription " + name + " [options] " +
-			arguments),
-		Description:        cmp.Or(about, strings.ToUpper(usage[:1])+usage[1:]+"."),
-		Flags:              flags(options),
-		CustomHelpTemplate: helpTemplate + examples,
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			env, errs := readEnviron(a.environ)
-			_, _, more := load(options, cmd, env)
-			if err := mistakes(append(errs, more...)); err != nil {
-				return err
-			}
-			s.cmd, s.client = cmd, client.New(s.admin, s.token, "its private listener with --admin")
-			return a.untilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
-		},
+	s := &subscriptionSession{remote: remote{app: a}}
+	c := subcommand{name: name, arguments: arguments, usage: usage, about: about, examples: examples}
+	if len(names) > 0 {
+		c.options = only(s.options(), names...)
 	}
+	return s.command("subscription", c, func(ctx context.Context) error { return act(s, ctx) })
 }
 
 func (s *subscriptionSession) ls(ctx context.Context) error {
 	if err := noArguments(s.cmd); err != nil {
 		return err
 	}
-	n, table := 0, newTable(s.stdout)
-	addRow(table, "NAME", "CONNECTIONS", "LAG", "UNACKED", "OLDEST", "HOLDS", "NEXT", "FILTER")
-	err := s.do(ctx, "GET", "", nil, func(_ json.RawMessage, r *subscriptionRow) error {
-		n++
-		wanted := "all events"
-		if len(r.Filter) > 0 {
-			text, err := json.Marshal(r.Filter)
+	titles := []string{"NAME", "CONNECTIONS", "LAG", "UNACKED", "OLDEST", "HOLDS", "NEXT", "FILTER"}
+	return s.list(titles, "no subscriptions", func(row func(...string)) error {
+		return s.send(ctx, "GET", "", nil, func(_ json.RawMessage, r *subscriptionRow) error {
+			wanted, err := json.Marshal(r.Filter)
 			if err != nil {
 				return err
 			}
-			wanted = string(text)
-		}
-		addRow(table, r.Name, strconv.Itoa(len(r.Connections)), humanize.Comma(int64(r.Lag)),
-			humanize.Comma(r.Outstanding), spell(r.Oldest), spell(r.HoldsLog),
-			r.place(), console.Clip(wanted, 60))
-		return nil
+			if string(wanted) == "{}" {
+				wanted = []byte("all events")
+			}
+			row(r.Name, r.consumers(), humanize.Comma(int64(r.Lag)),
+				humanize.Comma(r.Outstanding), spell(r.Oldest), spell(r.HoldsLog),
+				r.place(), console.Clip(string(wanted), 60))
+			return nil
+		})
 	})
-	switch {
-	case err != nil || s.json:
-		return err
-	case n == 0:
-		_, err = fmt.Fprintln(s.stdout, "no subscriptions")
-		return err
-	}
-	return table.Flush()
 }
 
 // spell returns seconds as a duration, "" for nil.
@@ -252,71 +240,57 @@ func (s *subscriptionSession) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.do(ctx, "GET", "/"+name, nil, func(line json.RawMessage, _ *subscriptionRow) error {
+	return s.send(ctx, "GET", "/"+name, nil, func(line json.RawMessage, _ *subscriptionRow) error {
 		return writeFields(s.stdout, "", line)
 	})
 }
 
 func (s *subscriptionSession) add(ctx context.Context) error {
 	name, err := s.name("")
-	if err == nil && s.live && s.historical {
-		err = errors.New("give either --live or --historical; without them both are wanted")
+	if err == nil {
+		err = s.eventFilter.validate()
 	}
 	if err == nil && s.replace && s.start != nil {
 		err = errors.New("give either --replace or --start: a subscription that exists goes on " +
 			"where it is, and replay moves it")
 	}
-	if err == nil {
-		err = s.exists(ctx, name)
-	}
 	if err != nil {
 		return err
 	}
-	wanted := map[string]any{}
-	for field, values := range map[string][]string{"collections": s.collections, "dids": s.dids,
-		"kinds": s.kinds, "actions": s.actions} {
-		if len(values) > 0 {
-			wanted[field] = values
-		}
+	former, err := s.find(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case former != nil && !s.replace:
+		return fmt.Errorf("there is a subscription %s: --replace changes its filter", name)
+	case former == nil && s.replace:
+		return fmt.Errorf("there is no subscription %s: leave out --replace to make it", name)
+	case former == nil:
+		former = &subscriptionRow{}
 	}
-	if s.live || s.historical {
-		wanted["live"] = s.live
+	row := subscriptionPut{startRow{s.start}, s.wanted(), s.share, nil}
+	if row.Webhook, err = s.wantedWebhook(former.Webhook); err != nil {
+		return err
 	}
-	row := struct {
-		startRow
-		Filter map[string]any `json:"filter"`
-		Share  string         `json:"share,omitempty"`
-	}{startRow{s.start}, wanted, s.share}
 	verb := "added"
 	if s.replace {
 		verb = "changed"
 	}
-	return s.do(ctx, "PUT", "/"+name, row, s.moved(verb))
+	return s.send(ctx, "PUT", "/"+name, row, s.moved(verb))
 }
 
-// exists compares whether there is the subscription with what --replace says.
-func (s *subscriptionSession) exists(ctx context.Context, name string) error {
-	var all []string
-	hooked := false // the subscription has a webhook
+// find returns the subscription of a name, which is a part of a path; nil if there is none.
+func (s *subscriptionSession) find(ctx context.Context, name string) (*subscriptionRow, error) {
+	var found *subscriptionRow
 	_, err := s.client.Do(ctx, "GET", "/subscriptions", nil, nil, func(line json.RawMessage) error {
 		var r subscriptionRow
 		err := unmarshalRow(line, &r)
-		all = append(all, url.PathEscape(r.Name))
-		hooked = hooked || url.PathEscape(r.Name) == name && r.Webhook != nil
+		if url.PathEscape(r.Name) == name {
+			found = &r
+		}
 		return err
 	})
-	switch found := slices.Contains(all, name); {
-	case err != nil:
-		return err
-	case found && !s.replace:
-		return fmt.Errorf("there is a subscription %s: --replace changes its filter", name)
-	case hooked:
-		return fmt.Errorf("subscription %s has a webhook, which --replace would remove: change "+
-			"both by PUT /subscriptions/%s", name, name)
-	case !found && s.replace:
-		return fmt.Errorf("there is no subscription %s: leave out --replace to make it", name)
-	}
-	return nil
+	return found, err
 }
 
 func (s *subscriptionSession) replay(ctx context.Context) error {
@@ -329,7 +303,7 @@ func (s *subscriptionSession) replay(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: START %q: %w", subject(s.cmd), text, err)
 	}
-	return s.do(ctx, "POST", "/"+name+"/replay", startRow{start}, s.moved("replayed"))
+	return s.send(ctx, "POST", "/"+name+"/replay", startRow{start}, s.moved("replayed"))
 }
 
 // moved returns a function that prints where a subscription goes on.
@@ -341,7 +315,10 @@ func (s *subscriptionSession) moved(verb string) func(json.RawMessage, *subscrip
 		}
 		_, err := fmt.Fprintf(s.stdout, "%s %s%s from event %d on; lag %s\n",
 			console.Printable(r.Name), verb, after, r.Next, humanize.Comma(int64(r.Lag)))
-		return err
+		if err != nil {
+			return err
+		}
+		return r.Webhook.print(s.stdout)
 	}
 }
 
@@ -355,7 +332,7 @@ func (s *subscriptionSession) rm(ctx context.Context) error {
 			_, err := fmt.Fprintln(s.stdout, console.Printable(r.Name), "removed")
 			return err
 		}
-		if err := s.do(ctx, "DELETE", "/"+url.PathEscape(name), nil, print); err != nil {
+		if err := s.send(ctx, "DELETE", "/"+url.PathEscape(name), nil, print); err != nil {
 			return err
 		}
 	}
@@ -376,25 +353,20 @@ func (s *subscriptionSession) name(more string) (string, error) {
 	return url.PathEscape(s.cmd.Args().First()), nil
 }
 
-// do sends a request about subscriptions, with a row unless it is nil. With --json it prints the
+// send sends a request about subscriptions, with a row unless it is nil. With --json it prints the
 // rows of the answer; otherwise it calls fn for each.
-func (s *subscriptionSession) do(ctx context.Context, method, path string, row any,
+func (s *subscriptionSession) send(ctx context.Context, method, path string, row any,
 	fn func(json.RawMessage, *subscriptionRow) error) error {
 	var rows []any
 	if row != nil {
 		rows = append(rows, row)
 	}
-	_, err := s.client.Do(ctx, method, "/subscriptions"+path, nil, rows,
-		func(line json.RawMessage) error {
-			if s.json {
-				_, err := fmt.Fprintf(s.stdout, "%s\n", line)
-				return err
-			}
-			var r subscriptionRow
-			if err := unmarshalRow(line, &r); err != nil {
-				return err
-			}
-			return fn(line, &r)
-		})
+	_, err := s.do(ctx, method, "/subscriptions"+path, nil, rows, func(line json.RawMessage) error {
+		var r subscriptionRow
+		if err := unmarshalRow(line, &r); err != nil {
+			return err
+		}
+		return fn(line, &r)
+	})
 	return err
 }

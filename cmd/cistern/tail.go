@@ -11,7 +11,6 @@ import (
 
 	"cistern/client"
 	"cistern/console"
-	"cistern/filter"
 
 	"github.com/urfave/cli/v3"
 )
@@ -33,12 +32,12 @@ const tailDefault = "http://127.0.0.1" + listenDefault
 // tailOptions is what a user can choose of tail. It reads no variables: variables of the same
 // names configure the daemon.
 type tailOptions struct {
-	url                               string
-	collections, dids, kinds, actions []string
-	live, historical, follow, json    bool
-	cursor                            *uint64
-	since                             time.Time
-	limit                             uint64
+	eventFilter
+	url          string
+	follow, json bool
+	cursor       *uint64
+	since        time.Time
+	limit        uint64
 }
 
 func (o *tailOptions) options() []option {
@@ -46,25 +45,10 @@ func (o *tailOptions) options() []option {
 		id, err := parseNumber(0, math.MaxUint64)(s)
 		return &id, err
 	}
-	return []option{
-		{name: "url", value: "URL", standard: tailDefault, set: set(&o.url, parseServer),
-			help: "The daemon's public listener, URL or host:port."},
-		{name: "collection", value: "NSID", repeat: true, set: add(&o.collections, parsePattern),
-			help: "Record events of this collection only, such as app.bsky.feed.post or " +
-				"app.bsky.*. Account and identity events stay unless --kind leaves them out."},
-		{name: "did", value: "DID", repeat: true, set: add(&o.dids, parseDID),
-			help: "Events of this account only."},
-		{name: "kind", value: "KIND", repeat: true,
-			set: add(&o.kinds, choice(text, filter.EventKinds...)),
-			help: "Events of this kind only: record, account, identity or repo. Repo events are " +
-				"printed only if this names them."},
-		{name: "action", value: "ACTION", repeat: true,
-			set:  add(&o.actions, choice(text, filter.EventActions...)),
-			help: "Record events of this action only: create, update or delete."},
-		{name: "live", set: set(&o.live, parseSwitch),
-			help: "Record events from the firehose only."},
-		{name: "historical", set: set(&o.historical, parseSwitch),
-			help: "Record events from fetched repositories only."},
+	all := []option{{name: "url", value: "URL", standard: tailDefault, set: set(&o.url, parseServer),
+		help: "The daemon's public listener, URL or host:port."}}
+	all = append(all, o.eventFilter.options()...)
+	return append(all, []option{
 		{name: "cursor", value: "N", set: set(&o.cursor, cursor),
 			help: "Begin at the event with this id; 0 is the oldest event kept. The default is " +
 				"the next event, or with --follow=false the oldest."},
@@ -78,14 +62,13 @@ func (o *tailOptions) options() []option {
 				"has at the start."},
 		{name: "json", set: set(&o.json, parseSwitch),
 			help: "Print each event as the daemon sent it, as JSON lines."},
-	}
+	}...)
 }
 
 // validate returns the mistakes that no single option shows.
 func (o *tailOptions) validate() (errs []error) {
-	if o.live && o.historical {
-		errs = append(errs,
-			errors.New("give either --live or --historical; without them both are shown"))
+	if err := o.eventFilter.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if o.cursor != nil && !o.since.IsZero() {
 		errs = append(errs, errors.New("give either --cursor or --since"))
@@ -136,7 +119,7 @@ func (a *app) tail(ctx context.Context, o *tailOptions) error {
 	}
 	left := o.limit
 	err := c.Follow(ctx, client.Follow{
-		Filter: o.filter(), Cursor: o.cursor, Since: o.since, UntilHead: !o.follow,
+		Filter: o.wanted(), Cursor: o.cursor, Since: o.since, UntilHead: !o.follow,
 		Event: func(e *client.Event) error {
 			if _, err := fmt.Fprintln(a.stdout, show(e)); err != nil {
 				return err
@@ -159,12 +142,4 @@ func (a *app) tail(ctx context.Context, o *tailOptions) error {
 		return nil
 	}
 	return err
-}
-
-func (o *tailOptions) filter() client.Filter {
-	f := client.Filter{Collections: o.collections, DIDs: o.dids, Kinds: o.kinds, Actions: o.actions}
-	if o.live || o.historical {
-		f.Live = &o.live
-	}
-	return f
 }

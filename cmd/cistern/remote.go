@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"cistern/client"
+	"cistern/console"
+
+	"github.com/urfave/cli/v3"
+)
+
+// remote is one run of a command that sends requests to the private listener of a daemon.
+type remote struct {
+	*app
+	cmd    *cli.Command
+	client *client.Client
+
+	json         bool
+	admin, token string
+}
+
+func (r *remote) options() []option {
+	return []option{
+		{name: "json", set: set(&r.json, parseSwitch),
+			help: "Print the daemon's rows as JSON lines."},
+		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&r.admin, parseServer),
+			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
+		{name: "admin-token", value: "TOKEN", secret: true, set: set(&r.token, text),
+			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
+	}
+}
+
+// subcommand is a command of a family, such as repo.
+type subcommand struct {
+	name, arguments, usage string
+	about                  string // "": the usage, as a sentence
+	examples               string
+	options                []option // besides those of remote
+}
+
+// command returns the command of a family that runs act. Only the options of remote are read from
+// variables: others of the same names configure the daemon.
+func (r *remote) command(family string, c subcommand, act func(context.Context) error) *cli.Command {
+	return &cli.Command{
+		Name:  c.name,
+		Usage: c.usage,
+		UsageText: strings.TrimSpace("cistern " + family + " " + c.name + " [options] " +
+			c.arguments),
+		Description:        cmp.Or(c.about, strings.ToUpper(c.usage[:1])+c.usage[1:]+"."),
+		Flags:              flags(append(c.options, r.options()...)),
+		CustomHelpTemplate: helpTemplate + c.examples,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			env, errs := readEnviron(r.environ)
+			_, _, own := load(c.options, cmd, nil)
+			_, _, common := load(r.options(), cmd, env)
+			if err := mistakes(append(append(errs, own...), common...)); err != nil {
+				return err
+			}
+			r.cmd = cmd
+			r.client = client.New(r.admin, r.token, "its private listener with --admin")
+			return r.untilSignal(ctx, act)
+		},
+	}
+}
+
+// do sends a request with rows. With --json it prints the rows of the answer; otherwise it calls fn
+// for each. next is the cursor of the next page.
+func (r *remote) do(ctx context.Context, method, path string, query url.Values, rows []any,
+	fn func(json.RawMessage) error) (next string, err error) {
+	return r.client.Do(ctx, method, path, query, rows, func(line json.RawMessage) error {
+		if r.json {
+			return r.printJSON(line)
+		}
+		return fn(line)
+	})
+}
+
+// printJSON prints a row of an answer with --json.
+func (r *remote) printJSON(line json.RawMessage) error {
+	if !r.json {
+		return nil
+	}
+	_, err := fmt.Fprintf(r.stdout, "%s\n", line)
+	return err
+}
+
+// list prints a table of the rows that fill adds, or a sentence if there are none. With --json fill
+// prints rows itself.
+func (r *remote) list(titles []string, none string,
+	fill func(row func(cells ...string)) error) error {
+	n, table := 0, newTable(r.stdout)
+	addRow(table, titles...)
+	err := fill(func(cells ...string) {
+		n++
+		addRow(table, cells...)
+	})
+	switch {
+	case err != nil || r.json:
+		return err
+	case n == 0:
+		_, err = fmt.Fprintln(r.stdout, none)
+		return err
+	}
+	return table.Flush()
+}
+
+// newTable returns a writer that aligns the rows of addRow in columns when it is flushed.
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
+// addRow adds a row to a table. A write to a table does not fail before its Flush.
+func addRow(table *tabwriter.Writer, cells ...string) {
+	for i, cell := range cells {
+		cells[i] = cmp.Or(console.Printable(cell), "-")
+	}
+	fmt.Fprintln(table, strings.Join(cells, "\t"))
+}
+
+func unmarshalRow(line json.RawMessage, row any) error {
+	if err := json.Unmarshal(line, row); err != nil {
+		return fmt.Errorf("row %s: %w", console.Clip(console.Printable(string(line)), 80), err)
+	}
+	return nil
+}
+
+// writeFields prints the fields of a JSON object in order, one a line. The fields of a nested
+// object are prefixed with its name.
+func writeFields(w io.Writer, prefix string, object json.RawMessage) error {
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	if _, err := decoder.Token(); err != nil {
+		return err
+	}
+	for decoder.More() {
+		key, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return err
+		}
+		name := fmt.Sprint(prefix, key)
+		if value[0] == '{' {
+			if err := writeFields(w, name+" ", value); err != nil {
+				return err
+			}
+			continue
+		}
+		text := string(value)
+		if s := ""; json.Unmarshal(value, &s) == nil {
+			text = s
+		}
+		_, err = fmt.Fprintf(w, "%-18s %s\n", console.Printable(name), console.Printable(text))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lines returns the lines of a file, - being standard input, without blank lines and # comments.
+// what names them in errors.
+func (a *app) lines(file, what string) (all []string, err error) {
+	in := a.stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		if text = strings.TrimSpace(text); text != "" {
+			all = append(all, text)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read %s from %s: %w", what, file, err)
+	}
+	return all, nil
+}
