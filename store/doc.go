@@ -74,7 +74,7 @@
 //	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
 //	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
 //	snapshot.go, current.go  passes over all records    view.go  reads at one point in time
-//	filter.go  versions of the filter      drop.go      repositories no longer followed
-//	shelve.go, holds.go  shown records     subscription.go, position.go  durable subscriptions
+//	filter.go, shelve.go, holds.go  the filter, shown records   drop.go  dropped repositories
+//	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions
 package store

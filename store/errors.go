@@ -10,6 +10,10 @@ var (
 	ErrCorrupt = errors.New("store is corrupt")
 	// ErrFormat means that the store has another format than this version reads.
 	ErrFormat = errors.New("unknown store format")
+	// ErrHalfRestored means that the restoring of a backup into the directory has not ended.
+	ErrHalfRestored = errors.New("half restored")
+	// ErrCheckpoints means that no further checkpoint may be made before another is closed.
+	ErrCheckpoints = errors.New("too many checkpoints are in use")
 	// ErrLocked means that another process has the store open.
 	ErrLocked = errors.New("store is in use")
 	// ErrStale means that a repository changed (wiped, untracked, requeued) while it was being

@@ -363,8 +363,8 @@ func ReadListing(row []byte) (ops []ListingOp, err error) {
 	return ops, err
 }
 
-// FormatVersion is the version of the layout.
-const FormatVersion = formatVersion
+// WriteOn is Write on another file system.
+func (r Restored) WriteOn(fs vfs.FS, dir string) error { return r.write(fs, dir) }
 
 // EngineFormat is the format of Pebble's files.
 const EngineFormat = engineFormat

@@ -10,10 +10,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// formatVersion is the number of the layout described in keys.go and values.go. It rises with every
+// FormatVersion is the number of the layout described in keys.go and values.go. It rises with every
 // change of a key or of a value that an older version would misread or lose, and CHANGELOG.md then states under "On-disk format" what an
 // operator has to do. A store of another version is refused.
-const formatVersion = 6
+const FormatVersion = 6
 
 // engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a
 // change here, and a line in CHANGELOG.md, since older binaries cannot open the store afterwards.
@@ -81,13 +81,20 @@ func (s *Store) loadFormat() error {
 		return s.writeFormat()
 	case err != nil:
 		return err
-	case v != strconv.Itoa(formatVersion):
+	case v != strconv.Itoa(FormatVersion):
 		return fmt.Errorf("%w %q: this version of Cistern reads format %d only; delete the directory "+
 			"and let the daemon fetch the repositories again, or run the version that wrote it",
-			ErrFormat, v, formatVersion)
+			ErrFormat, v, FormatVersion)
 	}
 	s.epoch, err = s.meta(s.db, metaEpoch)
 	return err
+}
+
+// newEpoch returns an epoch that no other log has.
+func newEpoch() (string, error) {
+	var id [8]byte
+	_, err := rand.Read(id[:])
+	return hex.EncodeToString(id[:]), err
 }
 
 func (s *Store) writeFormat() error {
@@ -102,16 +109,14 @@ func (s *Store) writeFormat() error {
 	if !empty || s.opts.ReadOnly {
 		return fmt.Errorf("%w: not a Cistern store", ErrFormat)
 	}
-	var id [8]byte
-	if _, err := rand.Read(id[:]); err != nil {
+	if s.epoch, err = newEpoch(); err != nil {
 		return err
 	}
-	s.epoch = hex.EncodeToString(id[:])
 	b := s.db.NewBatch()
-	return errors.Join(b.Set(metaKey(metaFormat), []byte(strconv.Itoa(formatVersion)), nil),
+	return errors.Join(b.Set(metaKey(metaFormat), []byte(strconv.Itoa(FormatVersion)), nil),
 		b.Set(metaKey(metaEpoch), []byte(s.epoch), nil), s.apply(b, pebble.Sync))
 }
 
-// Epoch identifies this log. A new store has another one, so that a cursor of the old log is
-// recognised as foreign.
+// Epoch identifies this log. A new store has another one, and so has a store that was restored from
+// a backup, so that a cursor of the old log is recognised as foreign.
 func (s *Store) Epoch() string { return s.epoch }

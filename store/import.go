@@ -397,7 +397,7 @@ func (g *group) write() error {
 		return err
 	}
 	s.opts.Step("before ingest")
-	if err := s.guard(func() error { return s.db.Ingest(context.Background(), paths) }); err != nil {
+	if err := s.guard(func() error { return s.ingest(paths) }); err != nil {
 		return fmt.Errorf("ingest import group: %w", engineError(err))
 	}
 	s.opts.Step("after ingest")

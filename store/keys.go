@@ -48,8 +48,9 @@ import (
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 //
-// Beside the database, its directory has import/*.sst, the tables of imports, which are removed
-// when the store is opened, and the unlinked files cistern-spool-* of package fetch.
+// Beside the database, its directory has import/*.sst, the tables of imports, and checkpoints/*/,
+// both of which are removed when the store is opened, the unlinked files cistern-spool-* of package
+// fetch, and the file RESTORED from the restoring of a backup until the store is opened.
 const (
 	spaceMeta        = 'a'
 	spaceBlock       = 'b'

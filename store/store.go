@@ -39,7 +39,10 @@ type Store struct {
 	backlogs  backlogs
 	logBytes  atomic.Int64 // of the events from the tail on, as runPrune last counted them
 	epoch     string
+	restored  bool // the directory was restored from a backup and is opened for the first time
 	metrics   *metrics
+
+	checkpoints checkpoints
 
 	failOnce sync.Once
 	failed   chan struct{} // closed when the store can no longer be written
@@ -68,6 +71,9 @@ func Open(o Options) (*Store, error) {
 	s := &Store{opts: o, codec: c, failed: make(chan struct{}), broken: make(chan struct{})}
 	s.locks.held = map[string]*didLock{}
 	s.caches.init()
+	if err := s.refuseHalf(); err != nil {
+		return nil, err
+	}
 	if o.ReadOnly {
 		if err := exists(o); err != nil {
 			return nil, err
@@ -113,8 +119,8 @@ func (s *Store) closeHealth() error {
 
 // load reads the state that is kept in memory, and repairs the store after a crash.
 func (s *Store) load() error {
-	for _, step := range []func() error{s.loadFormat, s.loadCounts, s.loadLog, s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters,
-		s.loadCursors, s.loadGarbage, s.loadAges, s.recoverLeases, s.loadBuffers, s.openSlots} {
+	for _, step := range []func() error{s.loadFormat, s.renewEpoch, s.dropCheckpoints, s.loadCounts, s.loadLog,
+		s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters, s.loadCursors, s.loadGarbage, s.loadAges, s.recoverLeases, s.loadBuffers, s.openSlots} {
 		if err := step(); err != nil {
 			return err
 		}
