@@ -36,6 +36,7 @@ var levels = map[string]int{
 	"api/clients":             1,
 	"ingest/identity":         4,
 	"store":                   3,
+	"backup":                  4,
 	"backfill/refilter":       4,
 	"backfill/pace":           3, // beside store, which keeps limits in a type of its own
 	"ingest/frame":            2,
@@ -184,6 +185,7 @@ func TestOnlyOwnersImport(t *testing.T) {
 		{"github.com/cockroachdb/pebble", []string{"store", "store/storetest"}, false, "the engine never leaks out of store"},
 		{"github.com/urfave/cli", []string{"cmd/cistern"}, false, "options are cmd's"},
 		{"github.com/ethereum/go-ethereum", []string{"ingest/repo"}, false, "only its libsecp256k1 is of use"},
+		{"github.com/aws", []string{"backup"}, false, "requests to S3 are backup's"},
 		{"flag", []string{"cmd/cistern"}, true, "options are cmd's"},
 		{"os/signal", []string{"cmd/cistern"}, false, "signals are cmd's"},
 	}

@@ -1,0 +1,147 @@
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"cistern/loop"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// leaseDefault is how long a lock holds that is not renewed. It is renewed ten times in that time.
+const leaseDefault = 5 * time.Minute
+
+// lease is the lock of one backup on its destination. It is an object of its own. A backup that
+// lists no other lock after its own was written has the destination alone: of any two backups, one
+// lists after both have written. This needs no request with a condition, which not every service
+// with the API of S3 has.
+type lease struct {
+	d      Destination
+	name   string
+	holder string
+	lasts  time.Duration
+	now    func() time.Time
+
+	// mu guards:
+	mu      sync.Mutex
+	renewed time.Time // when the last renewal that succeeded was begun
+	lost    error     // why the lock no longer holds
+}
+
+// withLease runs fn while it has the destination alone. held, which fn calls before each step that
+// could harm another backup, returns an error once the lock may have expired.
+func withLease(ctx context.Context, o Options, fn func(ctx context.Context, held func() error) error,
+) (err error) {
+	l := &lease{d: o.Destination, name: locksDir + "/" + rand.Text(), holder: o.Holder,
+		lasts: o.Lease, now: o.Now, renewed: o.Now()}
+	defer func() {
+		// Also when ctx has ended: else the next backup would wait for the lock to expire.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+		defer cancel()
+		err = errors.Join(err, l.d.Delete(ctx, l.name))
+	}()
+	if err := l.acquire(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	g.Go(func() error { return l.renew(ctx) })
+	err = fn(ctx, l.held)
+	cancel()
+	return errors.Join(err, g.Wait())
+}
+
+// releaseTimeout bounds the deletion of a lock.
+const releaseTimeout = 10 * time.Second
+
+func (l *lease) write(ctx context.Context) error {
+	return putText(ctx, l.d, l.name, []byte(l.holder))
+}
+
+// acquire writes the lock and looks for others. Their age is measured by the clock of the
+// destination, against the lock that was just written.
+func (l *lease) acquire(ctx context.Context) error {
+	if err := l.write(ctx); err != nil {
+		return err
+	}
+	var own time.Time
+	var others []Object
+	err := l.d.List(ctx, locksDir+"/", func(o Object) error {
+		switch {
+		case o.Name == l.name:
+			own = o.Modified
+		case !strings.HasSuffix(o.Name, partSuffix) && len(others) < listedMax:
+			others = append(others, o)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if own.IsZero() {
+		return fmt.Errorf("%s does not list %s after it was written: it cannot be locked", l.d, l.name)
+	}
+	for _, o := range others {
+		if age := own.Sub(o.Modified); age < l.lasts {
+			return fmt.Errorf("%s: %w (%s), or it was killed: its lock expires in %s unless it is "+
+				"renewed", l.d, ErrLocked, l.holderOf(ctx, o.Name), (l.lasts - age).Round(time.Second))
+		}
+	}
+	for _, o := range others {
+		if err := l.d.Delete(ctx, o.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holderOf returns who wrote a lock, as far as that can be read.
+func (l *lease) holderOf(ctx context.Context, name string) string {
+	text, err := readAll(ctx, l.d, name, markerBytesMax)
+	if err != nil {
+		return name
+	}
+	return fmt.Sprintf("%.120q", text)
+}
+
+// renew writes the lock again until ctx ends. A failure is tried again; held notices a lasting one.
+func (l *lease) renew(ctx context.Context) error {
+	for {
+		loop.Sleep(ctx, l.lasts/10, nil)
+		if ctx.Err() != nil {
+			return nil
+		}
+		begun := l.now()
+		if l.write(ctx) == nil {
+			_ = l.check(begun) // a lock that was lost stays lost, because held returns it too
+		}
+	}
+}
+
+// held returns an error unless the lock holds for a while yet.
+func (l *lease) held() error { return l.check(time.Time{}) }
+
+// check returns an error if the lock was not renewed for so long that another backup may soon take
+// it for expired, now or at any time before. It notes a renewal that began at the time begun.
+func (l *lease) check(begun time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	// The monotonic clock stands still while the machine sleeps, and the other one may be set.
+	age := max(now.Sub(l.renewed), now.Round(0).Sub(l.renewed.Round(0)))
+	if l.lost == nil && age > l.lasts/2 {
+		l.lost = fmt.Errorf("the lock on %s was not renewed for %s: another backup may use it; run "+
+			"this one again", l.d, age.Round(time.Second))
+	}
+	if !begun.IsZero() {
+		l.renewed = begun
+	}
+	return l.lost
+}
