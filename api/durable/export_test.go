@@ -31,6 +31,17 @@ func (w Window) Room() int                                 { return w.w.room() }
 func (w Window) Position() store.SubscriptionPosition      { return w.w.position() }
 func (w Window) Back(m WindowMember, id uint64)            { w.w.back(m.m, id) }
 
+func (w Window) AddRecord(r store.RecordName, now time.Time) { w.w.addRecord(r, now) }
+func (w Window) Finish(now time.Time) bool                   { return w.w.finish(now) }
+
+// Read has the snapshot go on at a place, or end.
+func (w Window) Read(at store.RecordPosition, ended bool) {
+	w.w.snapshot.at, w.w.snapshot.read = at, ended
+}
+
+// Ahead is numbersAhead.
+const Ahead = numbersAhead
+
 func (w Window) Take(m WindowMember, most int, now time.Time) []Item {
 	return w.w.take(m.m, most, now)
 }

@@ -86,7 +86,7 @@ func (w *window) addRecord(name store.RecordName, now time.Time) {
 	w.identify(w.number, name.DID, now)
 }
 
-// finish makes the end of the snapshot outstanding, and queues it at a member, once all records were
+// finish makes the end of the snapshot outstanding, and queues it at a member, once all records are
 // read and settled. It reports whether it did. There is a member.
 func (w *window) finish(now time.Time) bool {
 	n := len(w.outstanding)

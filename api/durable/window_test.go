@@ -34,11 +34,16 @@ type naive struct {
 	waits      map[string]int         // accounts with released events
 	members    []*naiveMember
 	finished   map[uint64]bool // acknowledged, or lost
+
+	snapshot *store.SubscriptionSnapshot // without the outstanding records; nil: none
+	number   uint64                      // the last that was given
 }
 
 type naiveEvent struct {
-	did     string // "" of a gap
+	did     string // "" of a gap; of an end, one that nothing else has
 	gap     uint64 // the last id of a gap; 0: an event
+	path    string // of a record of the snapshot
+	end     bool   // of the snapshot
 	unknown bool
 	queued  bool
 	due     int
@@ -54,7 +59,8 @@ type naiveMember struct {
 }
 
 // TestWindowModel compares a window with the naive one over random calls: connections come and go,
-// acknowledge in any order, or not at all, release, and restart.
+// acknowledge in any order, or not at all, release, and restart. Every second one begins with a
+// snapshot.
 func TestWindowModel(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -64,6 +70,9 @@ func TestWindowModel(t *testing.T) {
 		n := &naive{t: t, rng: rng, most: 1 + rng.IntN(12), next: 1 + uint64(rng.IntN(3)),
 			events: map[uint64]*naiveEvent{}, did: map[uint64]string{}, waits: map[string]int{},
 			finished: map[uint64]bool{}}
+		if rng.IntN(2) == 0 {
+			n.snapshot, n.number = &store.SubscriptionSnapshot{End: store.Ordinal(rng.IntN(9))}, store.NumbersFrom
+		}
 		n.restart()
 		for range 300 {
 			n.step()
@@ -79,12 +88,33 @@ func TestWindowModel(t *testing.T) {
 func (n *naive) ids() []uint64 { return slices.Sorted(maps.Keys(n.events)) }
 
 func (n *naive) restart() {
-	p := store.SubscriptionPosition{Next: n.next, Outstanding: n.ids()}
-	n.w = durable.NewWindow(p, n.most, retryTicks*time.Second, at(n.now))
+	n.w = durable.NewWindow(n.position(), n.most, retryTicks*time.Second, at(n.now))
 	n.members, n.waits = nil, map[string]int{}
-	for _, e := range n.events {
-		*e = naiveEvent{did: e.did, gap: e.gap, unknown: true}
+	for id, e := range n.events {
+		*e = naiveEvent{did: e.did, gap: e.gap, path: e.path, end: e.end, unknown: id < store.NumbersFrom}
 	}
+	if n.number > 0 {
+		n.number += durable.Ahead
+	}
+}
+
+// position is what the position is to be.
+func (n *naive) position() store.SubscriptionPosition {
+	p := store.SubscriptionPosition{Next: n.next, Numbered: n.number}
+	if n.snapshot != nil {
+		p.Snapshot = new(store.SubscriptionSnapshot)
+		*p.Snapshot = *n.snapshot
+	}
+	for _, id := range n.ids() {
+		switch e := n.events[id]; {
+		case e.path != "":
+			p.Snapshot.Outstanding = append(p.Snapshot.Outstanding,
+				store.NumberedRecord{Number: id, RecordName: store.RecordName{DID: e.did, Path: e.path}})
+		case !e.end:
+			p.Outstanding = append(p.Outstanding, id)
+		}
+	}
+	return p
 }
 
 func (n *naive) step() {
@@ -112,6 +142,9 @@ func (n *naive) step() {
 		case 1, 2:
 			n.lose()
 		case 3:
+			if n.snapshot != nil {
+				return // the log waits
+			}
 			id := n.next + uint64(n.rng.IntN(3))
 			n.w.Pass(id - 1) // never backwards
 			n.w.Pass(id)
@@ -160,10 +193,47 @@ func (n *naive) add() {
 	if m := n.any(); m == nil || n.w.Room() == 0 {
 		return // only members add events
 	}
+	if n.snapshot != nil {
+		n.read(n.rng.IntN(30) == 0)
+		return
+	}
 	id, did := n.next+uint64(n.rng.IntN(3)), fmt.Sprint("did", n.rng.IntN(5))
 	n.w.Add(id, did, at(n.now))
 	n.events[id], n.next, n.did[id] = &naiveEvent{did: did}, id+1, did
 	n.queue(id)
+}
+
+// read adds a record of the snapshot, or the end once nothing is left before it.
+func (n *naive) read(ends bool) {
+	if !n.snapshot.Read {
+		did, path := fmt.Sprint("did", n.rng.IntN(5)), fmt.Sprint("a.b.c/", n.number)
+		n.number++
+		n.snapshot.Records++
+		n.snapshot.At, n.snapshot.Read = store.RecordPosition{DID: did, Path: []byte(path)}, ends
+		n.w.AddRecord(store.RecordName{DID: did, Path: path}, at(n.now))
+		n.w.Read(n.snapshot.At, ends)
+		n.events[n.number], n.did[n.number] = &naiveEvent{did: did, path: path}, did
+		n.queue(n.number)
+		return
+	}
+	due := n.snapshot.Last == 0 && !slices.ContainsFunc(n.ids(), func(id uint64) bool { return n.events[id].path != "" })
+	if finished := n.w.Finish(at(n.now)); finished != due {
+		n.t.Fatalf("the snapshot ends: %t, want %t", finished, due)
+	}
+	if due {
+		n.number++
+		n.snapshot.Last = n.number
+		n.events[n.number], n.did[n.number] = &naiveEvent{did: fmt.Sprint("end ", n.number), end: true, queued: true}, ""
+	}
+}
+
+// settled takes in that an event is not outstanding any more.
+func (n *naive) settled(id uint64) {
+	if n.events[id].end {
+		n.snapshot = nil
+	}
+	delete(n.events, id)
+	n.finished[id] = true
 }
 
 // acknowledge settles an event in any order, again, or one that was never sent.
@@ -199,8 +269,7 @@ func (n *naive) acknowledge() {
 	if !known {
 		return
 	}
-	delete(n.events, id)
-	n.finished[id] = true
+	n.settled(id)
 	n.forget()
 }
 
@@ -306,7 +375,8 @@ func (n *naive) take(m *naiveMember, most int) {
 	for _, it := range n.w.Take(m.WindowMember, most, at(n.now)) {
 		got = append(got, it.ID)
 		e := n.events[it.ID]
-		if e == nil || it.Gap != e.gap {
+		if e == nil || it.Gap != e.gap || it.Record.Path != e.path || e.path != "" && it.Record.DID != e.did ||
+			e.end != (it.End != 0) || e.end && it.End != n.next {
 			n.t.Fatalf("member %d gets %+v: %+v", m.Number(), it, e)
 		}
 		n.inOrder(m, it.ID)
@@ -428,11 +498,7 @@ func (n *naive) loseAt(m *naiveMember, tail uint64) {
 func (n *naive) compare() {
 	t := n.t
 	t.Helper()
-	want := store.SubscriptionPosition{Next: n.next}
-	if len(n.events) > 0 {
-		want.Outstanding = n.ids()
-	}
-	if d := cmp.Diff(want, n.w.Position()); d != "" {
+	if d := cmp.Diff(n.position(), n.w.Position(), cmp.AllowUnexported(store.RecordPosition{})); d != "" {
 		t.Fatal(d)
 	}
 	if got, want := n.w.Room(), max(0, n.most-len(n.events)); got != want {
@@ -454,7 +520,7 @@ func (n *naive) compare() {
 		if (at == 0) != (len(n.members) == 0) {
 			t.Fatalf("%d is at member %d of %d", id, at, len(n.members))
 		}
-		if e.gap == 0 {
+		if e.gap == 0 && !e.end {
 			if other, ok := byDID[e.did]; ok && other != at {
 				t.Fatalf("%s is at members %d and %d", e.did, at, other)
 			}
@@ -489,12 +555,16 @@ func (n *naive) drain() {
 		n.comeOrGo()
 		n.compare()
 	}
-	for tries := 0; len(n.events) > 0; tries++ {
+	for tries := 0; len(n.events) > 0 || n.snapshot != nil; tries++ {
 		if tries > 1000 {
 			n.t.Fatalf("%d are never sent", n.ids())
 		}
-		if len(n.w.Unknown()) > 0 {
+		switch {
+		case len(n.w.Unknown()) > 0:
 			n.add()
+			n.compare()
+		case n.snapshot != nil && (n.snapshot.Read || n.w.Room() > 0):
+			n.read(true)
 			n.compare()
 		}
 		n.now++
@@ -509,8 +579,7 @@ func (n *naive) drain() {
 				to = e.gap
 			}
 			if n.w.Acknowledge(m.WindowMember, id, to, n.tail, at(n.now)) {
-				delete(n.events, id)
-				n.finished[id] = true
+				n.settled(id)
 			}
 		}
 		n.forget()

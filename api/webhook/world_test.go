@@ -63,7 +63,7 @@ func (w *world) open() {
 		CheckURL: webhook.CheckURL(true), Logger: logger}); err != nil {
 		w.t.Fatal(err)
 	}
-	d, err := deliver.New(deliver.Options{Log: w.s, Epoch: w.s.Epoch(), Subscriptions: w.subs, PageEvents: 1 + w.rng.IntN(40),
+	d, err := deliver.New(deliver.Options{Log: w.s, Records: w.s, Epoch: w.s.Epoch(), Subscriptions: w.subs, PageEvents: 1 + w.rng.IntN(40),
 		Refusal: func(err error) (string, string) { return "error", err.Error() }})
 	if err != nil {
 		w.t.Fatal(err)
