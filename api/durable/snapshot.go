@@ -87,10 +87,11 @@ func (w *window) addRecord(name store.RecordName, now time.Time) {
 }
 
 // finish makes the end of the snapshot outstanding, and queues it at a member, once all records are
-// read and settled. It reports whether it did. There is a member.
+// read and settled. It reports whether it did, not if it was before, or is settled. There is a
+// member.
 func (w *window) finish(now time.Time) bool {
 	n := len(w.outstanding)
-	if !w.snapshot.read || w.snapshot.last != 0 ||
+	if w.snapshot == nil || !w.snapshot.read || w.snapshot.last != 0 ||
 		n > 0 && w.outstanding[n-1].id > store.NumbersFrom {
 		return false
 	}

@@ -501,6 +501,9 @@ func (n *naive) compare() {
 	if d := cmp.Diff(n.position(), n.w.Position(), cmp.AllowUnexported(store.RecordPosition{})); d != "" {
 		t.Fatal(d)
 	}
+	if n.snapshot == nil && n.w.Finish(at(n.now)) {
+		t.Fatal("a snapshot ends that is not in progress")
+	}
 	if got, want := n.w.Room(), max(0, n.most-len(n.events)); got != want {
 		t.Fatalf("room %d, want %d", got, want)
 	}
