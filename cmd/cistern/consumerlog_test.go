@@ -23,7 +23,7 @@ type delivered struct {
 	live   bool
 	active bool
 	at     int64  // its time, in formats that have it
-	to     uint64 // the last id of a gap
+	to     uint64 // the last id of a gap; the first event behind the snapshot of a subscription
 	token  string
 	text   string // of an error; the path in a gap
 }
@@ -44,7 +44,7 @@ type cisternEvent struct {
 	Type     string
 	Error    string
 	Message  string
-	To       uint64
+	To, Next uint64
 	Record   *struct {
 		Live                  bool
 		DID, Action           string
@@ -72,6 +72,8 @@ func readCistern(text []byte) (ev delivered, err error) {
 		ev.what = "outdated"
 	case m.Type == "gap":
 		ev.text, _ = m.Snapshot.(string)
+	case m.Type == "snapshot_end":
+		ev.to = m.Next
 	case m.Type == "error":
 		ev.text = m.Error + ": " + m.Message
 	case m.Record != nil:

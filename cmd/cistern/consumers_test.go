@@ -54,7 +54,12 @@ type settledBefore struct{ store.SubscriptionPosition }
 
 // settled reports whether an event was acknowledged before the position was written.
 func (p *settledBefore) settled(id uint64) bool {
-	if p == nil || id >= p.Next {
+	switch {
+	case p == nil:
+		return false
+	case id > store.NumbersFrom:
+		return p.settledNumber(id)
+	case id >= p.Next:
 		return false
 	}
 	_, outstanding := slices.BinarySearch(p.Outstanding, id)
@@ -82,7 +87,8 @@ func TestConsumers(t *testing.T) {
 		t.Logf("met %v", met)
 		for _, what := range []string{"kills", "fell out of the log", "snapshots", "updates",
 			"updates without an answer", "crashes of consumers", "filters of subscriptions",
-			"gaps", "redelivered", "clean ends", "conditions"} {
+			"gaps", "redelivered", "clean ends", "replays with a snapshot",
+			"snapshots of subscriptions", "conditions"} {
 			if seeds >= 3 && met[what] == 0 && !t.Failed() {
 				t.Errorf("no run met %q", what)
 			}
@@ -153,6 +159,8 @@ func (w *deliveries) followers() map[string]follower {
 	all["exclusive"] = newSubscriber(w, "exclusive", w.child(), 1)
 	all["shared"] = newSubscriber(w, "shared", w.child(), 3)
 	all["tap"] = newTap(w, w.child())
+	all["replayed"] = newReplayer(w, "replayed", w.child(), 1)
+	all["replayed, shared"] = newReplayer(w, "replayed-shared", w.child(), 3)
 	all["webhook"] = newWebhook(w, "webhook", w.child(), 1)
 	all["webhooks"] = newWebhook(w, "webhooks", w.child(), 4)
 	return all
