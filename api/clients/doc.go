@@ -13,11 +13,12 @@
 //
 // # Concurrency
 //
-// Places and Turns may be used by any goroutine.
+// Places, Turns and WakeAt may be used by any goroutine.
 //
 // # Files
 //
 //	clients.go   Of, Places, Turns
 //	listener.go  connections of a listener
 //	header.go    large headers of requests
+//	wake_linux.go, wake_other.go  how much wakes the reader of a connection
 package clients

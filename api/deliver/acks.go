@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 
+	"cistern/api/clients"
 	"cistern/api/durable"
 	"cistern/loop"
 )
@@ -51,7 +52,10 @@ func (u *subscriber) settleAll(ctx context.Context) {
 	}
 	u.alive()
 	if u.acks.settle() >= acksPauseMin {
+		c := u.conn.(notingConn).Conn
+		clients.WakeAt(c, acksWakeBytes)
 		loop.Sleep(ctx, acksPause, nil)
+		clients.WakeAt(c, 1) // the next read takes what there is, or waits for anything
 	}
 }
 

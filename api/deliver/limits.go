@@ -55,6 +55,9 @@ const (
 	// acksPauseMin events left: more than it handles meanwhile, at 100,000 a second.
 	acksPause    = time.Millisecond
 	acksPauseMin = 100
+	// acksWakeBytes is how many bytes of acknowledgements, some 60, may arrive in a pause without
+	// waking the processor.
+	acksWakeBytes = 2 << 10
 	// saveEvery is how often the position of a durable subscription is written.
 	saveEvery = 100 * time.Millisecond
 	// batchMax bounds the events of a message.
