@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -414,6 +415,7 @@ func (g *group) flip() (rows []Repo, err error) {
 		if wait, err = g.flipSome(rows, from, min(from+flipMembersMax, len(rows))); err == nil {
 			waits = append(waits, wait)
 		}
+		runtime.Gosched() // what was ready meanwhile need not wait for the next batch too
 	}
 	for _, wait := range waits {
 		err = errors.Join(err, wait())

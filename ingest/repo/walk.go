@@ -5,7 +5,13 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/bits"
+	"runtime"
 )
+
+// yieldSteps is after how many nodes and records a walk lets other goroutines run, about a
+// millisecond: a large repository takes seconds, and the runtime interrupts a goroutine only after
+// 10 to 25 ms, which live commits would wait at each of their steps.
+const yieldSteps = 1024
 
 // Leaf is one record of a repository as the tree lists it.
 type Leaf struct {
@@ -71,8 +77,11 @@ func (c *CAR) Walk(data CID, fn func(Leaf) error) error {
 	if err == nil {
 		err = c.push(pos, data, -1)
 	}
-	for err == nil && w.depth > 0 {
+	for n := 1; err == nil && w.depth > 0; n++ {
 		err = c.step(fn)
+		if n%yieldSteps == 0 {
+			runtime.Gosched()
+		}
 	}
 	if err == nil {
 		c.proven = data
