@@ -134,6 +134,9 @@ func (f *Events) Size() (n int) {
 // Sparse reports whether f leaves out record events by their kind or collection.
 func (f *Events) Sparse() bool { return len(f.collections) > 0 || !f.Kind(1) }
 
+// LiveOnly reports whether f leaves out record events of backfills.
+func (f *Events) LiveOnly() bool { return f.live == "true" }
+
 // Kind reports whether events of a kind are wanted, by its number.
 func (f *Events) Kind(kind uint8) bool {
 	if f.kinds == 0 {

@@ -48,6 +48,12 @@ func (c *checker) newest() error {
 		if g.end <= c.tail {
 			continue // pruned, so that no reader reaches it
 		}
+		if g.listed {
+			if err := g.checkListed(c); err != nil {
+				c.report("listed events %d to %d in memory: the entry: %v", g.id, g.end-1, err)
+			}
+			continue
+		}
 		at := 0
 		r := logReader{s: c.s, view: c.r, head: g.end - 1, next: max(g.id, c.tail), left: len(g.events), fn: func(ev *Event) error {
 			for at < len(g.events) && g.events[at].ID < ev.ID {
@@ -66,6 +72,18 @@ func (c *checker) newest() error {
 		}
 	}
 	return nil
+}
+
+// checkListed checks an entry of which memory says that its events are in listing rows.
+func (g *eventGroup) checkListed(c *checker) error {
+	return get(c.r, eventKey(nil, g.id), func(v []byte) error {
+		var e entryV1
+		err := c.s.codec.decode(v, &e)
+		if err == nil && (!e.listed() || e.Live || g.id+e.ids() != g.end) {
+			return fmt.Errorf("is %+v", e)
+		}
+		return err
+	})
 }
 
 // numbers checks the next event id, enqueue id, ordinal and host id: each must be higher than all

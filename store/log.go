@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 
+	"cistern/filter"
 	"cistern/ingest/repo"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
 // ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are passed
-// or the durable head is reached, and returns the id to continue from. It serves replay and tail
-// alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped accounts keep their
+// or the durable head is reached, and returns the id to continue from. A page may also end between
+// events that are in memory and events that are not. It serves replay and tail alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped accounts keep their
 // ids and are skipped; of a dropped repository only deletes are passed to fn. If the state that
 // hides an event is not durable yet, the page ends before the event, and Changed is closed when a
 // reader may pass it. The error is ErrCorrupt if a body is missing above the tail, ErrFutureCursor
@@ -25,6 +26,16 @@ func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn fu
 		}
 	}
 	return s.readLog(ctx, cursor, head, maxEvents, fn)
+}
+
+// SkipUnwanted returns the first id from cursor on whose event f may want, by its kind, or as one of
+// the firehose: after an import there may be 100,000 events of it in a row. It does not read the
+// log, and knows only of the newest events.
+func (s *Store) SkipUnwanted(f *filter.Events, cursor uint64) uint64 {
+	if cursor < s.Tail() {
+		return cursor // which ReadLog refuses
+	}
+	return s.recent.skip(f, cursor, s.Head())
 }
 
 // readLog is ReadLog from the engine.

@@ -7,12 +7,13 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"cistern/filter"
 	"cistern/ingest/repo"
 )
 
 // recent keeps the newest events of the log in memory, so that readers at the head do not read them
 // back from the engine. It gives the same events as reading the log: a batch that hides events
-// empties it, and so does an entry with listing rows, whose events are many.
+// empties it. Of an entry with listing rows, whose events are many, it keeps only the ids.
 type recent struct {
 	// idle counts the batches since the last read. Without readers nothing is kept.
 	idle atomic.Int64
@@ -28,6 +29,7 @@ type eventGroup struct {
 	id     uint64
 	end    uint64 // the first id after the entry
 	events []Event
+	listed bool // the events are only in the engine: those of a backfill
 	bytes  int
 }
 
@@ -70,11 +72,14 @@ func (c *recent) add(b *Batch, next uint64) {
 	for i := range b.entries {
 		e := &b.entries[i]
 		end := e.id + e.ids()
-		if e.listed() || len(e.events) == 0 || idle {
+		if len(e.events) == 0 && !e.listed() || idle {
 			c.empty(end)
 			continue
 		}
-		g := eventGroup{id: e.id, end: end, events: e.events}
+		g := eventGroup{id: e.id, end: end, events: e.events, listed: e.listed()}
+		if g.listed {
+			g.bytes = recentEventBytes
+		}
 		for j := range g.events {
 			ev := &g.events[j]
 			ev.ID, ev.Time = e.id+uint64(j), e.Time+int64(j)
@@ -108,8 +113,33 @@ func (c *recent) trim() {
 	}
 }
 
-// read calls fn for the events from id next to id head, as ReadLog does. If ok is false, the events
-// must be read from the engine.
+// skip returns the first id from next to head + 1 whose event f may want, as far as recent knows.
+func (c *recent) skip(f *filter.Events, next, head uint64) uint64 {
+	c.idle.Store(0)
+	c.mu.Lock()
+	groups := c.groups
+	known := next >= c.from && next <= head && c.from > 0
+	c.mu.Unlock()
+	if !known {
+		return next
+	}
+	at := sort.Search(len(groups), func(i int) bool { return groups[i].end > next })
+	for ; at < len(groups) && groups[at].end <= head+1 && !groups[at].wanted(f); at++ {
+		next = groups[at].end
+	}
+	return next
+}
+
+// wanted reports whether f may want events of the group.
+func (g *eventGroup) wanted(f *filter.Events) bool {
+	if g.listed {
+		return !f.LiveOnly()
+	}
+	return f.Kind(uint8(g.events[0].Kind))
+}
+
+// read calls fn for the events from id next to id head, as ReadLog does, or to the next entry with
+// listing rows. If ok is false, the events must be read from the engine.
 func (c *recent) read(ctx context.Context, next, head uint64, maxEvents int, fn func(*Event) error) (to uint64, ok bool, err error) {
 	c.idle.Store(0)
 	c.mu.Lock()
@@ -119,10 +149,13 @@ func (c *recent) read(ctx context.Context, next, head uint64, maxEvents int, fn 
 	if !covered {
 		return next, false, nil
 	}
-	left := maxEvents
+	left, from := maxEvents, next
 	at := sort.Search(len(groups), func(i int) bool { return groups[i].end > next })
 	for ; at < len(groups) && groups[at].end <= head+1; at++ {
 		g := &groups[at]
+		if g.listed {
+			return next, next > from, nil
+		}
 		for i := next - g.id; i < uint64(len(g.events)); i++ {
 			if left == 0 {
 				return next, true, nil

@@ -26,6 +26,9 @@ type Log interface {
 	// collection, at a cost in proportion to the others.
 	ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64, maxEvents int,
 		fn func(*store.Event) error) (next uint64, err error)
+	// SkipUnwanted returns the first id from cursor on whose event f may want, by its kind, or as
+	// one of the firehose, at most Head+1. It does not read the log, and may know too little.
+	SkipUnwanted(f *filter.Events, cursor uint64) uint64
 	// Head returns the newest id that readers may see.
 	Head() uint64
 	// Changed returns a channel that is closed when Head moves after the call.
@@ -87,9 +90,16 @@ type sharedPage struct {
 }
 
 // wanted returns a page that begins at id cursor and has at least the events that a filter wants.
+// It is empty, and ends behind them, if the next events are those of a backfill and the filter wants
+// none: a live event must not wait until 100,000 imported records were read.
 // Far from the head, a filter by collection has pages of its own, which cost in proportion to the
 // collections. No other stream shares them: streams that replay the log are rarely at the same id.
 func (p *pages) wanted(ctx context.Context, cursor uint64, f *filter.Events) (*sharedPage, error) {
+	if f.LiveOnly() {
+		if next := p.log.SkipUnwanted(f, cursor); next > cursor {
+			return &sharedPage{page: page{next: next}}, nil
+		}
+	}
 	if !f.Sparse() || cursor+sparseIDs > p.log.Head() {
 		return p.read(ctx, cursor)
 	}
@@ -229,7 +239,8 @@ func (p *pages) fillBy(ctx context.Context, pg *sharedPage, ids int, read readFu
 	if head := p.log.Head(); head >= cursor {
 		most = min(most, int(min(head-cursor, uint64(most)))+1)
 	}
-	pg.events = make([]event, 0, most)
+	// A page may end far before the head: after the events that are in memory.
+	pg.events = make([]event, 0, min(most, firstEvents))
 	full := uint64(0)
 	next, err := read(ctx, cursor, ids, func(ev *store.Event) error {
 		pg.add(ev)

@@ -15,6 +15,8 @@ const (
 	// mostly small, and in memory.
 	headReadersMax = 4
 	headIDs        = 100
+	// firstEvents is for how many events a page has room at first, some 16 KiB.
+	firstEvents = 64
 	// sparseIDs is the distance to the head beyond which a filter by collection has pages of its
 	// own: nearer streams share pages.
 	sparseIDs = 16 << 10

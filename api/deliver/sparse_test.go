@@ -96,3 +96,28 @@ func TestWholeStreamsShare(t *testing.T) {
 		t.Errorf("%d sparse readings", sparse)
 	}
 }
+
+// TestStreamSkipsBackfills: a stream that wants live events only does not read the events of a
+// backfill before it gets to them, however many, and gets all the others.
+func TestStreamSkipsBackfills(t *testing.T) {
+	t.Parallel()
+	events := delivertest.Posts(20_000)
+	var live []uint64
+	for i := range events {
+		events[i].Live = i%10_000 < 2 || i == len(events)-1
+		if events[i].Live {
+			live = append(live, uint64(i+1))
+		}
+	}
+	log := delivertest.NewLog(events...)
+	srv := serveLog(t, log, deliver.Options{PageEvents: 100})
+	ws := delivertest.Follow(t, srv.URL, "?cursor=1&live=true")
+	for _, want := range live {
+		if m := delivertest.Next(t, ws); m.ID != want {
+			t.Fatalf("got %d, want %d", m.ID, want)
+		}
+	}
+	if log.Reads > 6 { // of 200 pages: one from each run of live events, and the check of the cursor
+		t.Errorf("%d readings", log.Reads)
+	}
+}

@@ -354,9 +354,9 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
 	"api":           {24, 3210},
-	"api/deliver":   {24, 3570},
+	"api/deliver":   {24, 3590},
 	"cmd/cistern":   {24, 3760},
-	"store":         {75, 11480},
+	"store":         {75, 11540},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {36, 4940},
 	"ingest/repo":   {24, 3200},

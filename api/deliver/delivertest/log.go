@@ -120,6 +120,21 @@ func (l *Log) Readings() (reads, sparse int) {
 	return l.Reads, l.SparseReads
 }
 
+// SkipUnwanted skips events as store.SkipUnwanted does.
+func (l *Log) SkipUnwanted(f *filter.Events, cursor uint64) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for cursor >= l.Tail && cursor <= uint64(len(l.events)) {
+		ev := &l.events[cursor-1]
+		backfilled := ev.Kind == store.KindRecord && !ev.Live
+		if backfilled && !f.LiveOnly() || !backfilled && f.Kind(uint8(ev.Kind)) {
+			break
+		}
+		cursor++
+	}
+	return cursor
+}
+
 // ReadLogSparse reads the log as store.ReadLogSparse does.
 func (l *Log) ReadLogSparse(ctx context.Context, f *filter.Events, cursor uint64, maxEvents int,
 	fn func(*store.Event) error,
