@@ -66,6 +66,8 @@ func refusalStatus(name string) int {
 		return http.StatusTooManyRequests
 	case "Unavailable":
 		return http.StatusServiceUnavailable
+	case "OperationFailed":
+		return http.StatusInternalServerError
 	}
 	return http.StatusBadRequest
 }

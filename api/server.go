@@ -17,6 +17,7 @@ import (
 	"cistern/api/tap"
 	"cistern/api/webhook"
 	"cistern/ingest/identity"
+	"cistern/maintain"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,6 +55,8 @@ type Options struct {
 	Hosts Hosts
 	// Ingestion are the switches of /ingestion. Default: no switch.
 	Ingestion Ingestion
+	// Maintenance runs the operations of /maintenance. Default: there are none.
+	Maintenance *maintain.Coordinator
 	// Stopping reports whether the daemon has begun to stop, for /readyz. Default: it has not.
 	Stopping func() bool
 	// Verify is the level of verification that /stats reports. Default "full".
@@ -139,6 +142,7 @@ type Server struct {
 	crawls    crawlSources
 	ingestion Ingestion
 
+	maintenance   maintenance
 	subscriptions subscriptions
 	webhooks      *webhook.Runner
 	tap           *tap.API
@@ -185,6 +189,7 @@ func New(o Options) (*Server, error) {
 		crawls:    crawlSources{o.Crawler},
 		ingestion: o.Ingestion,
 
+		maintenance:   maintenance{o.Maintenance},
 		subscriptions: subscriptions{registry},
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
@@ -247,6 +252,10 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.hosts.unban))
 	mux.Handle("GET /ingestion", route("ingestion", s.ingestion.show))
 	mux.Handle("PATCH /ingestion", change("set_ingestion", s.ingestion.set))
+	mux.Handle("GET /maintenance", route("maintenance", s.maintenance.show))
+	mux.Handle("POST /maintenance/{operation}", change("run_operation", s.maintenance.run))
+	mux.Handle("DELETE /maintenance/{operation}",
+		change("cancel_operation", s.maintenance.cancel))
 	mux.Handle("GET /subscriptions", route("subscriptions", s.subscriptions.list))
 	mux.Handle("GET /subscriptions/{name}", route("subscription", s.subscriptions.show))
 	mux.Handle("PUT /subscriptions/{name}", change("put_subscription", s.subscriptions.put))

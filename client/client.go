@@ -44,6 +44,13 @@ func New(base, token, naming string) *Client {
 		http: &http.Client{Transport: transport}}
 }
 
+// Patient returns a client like c whose requests may take any time to be answered.
+func (c *Client) Patient() *Client {
+	patient := *c
+	patient.http = &http.Client{Transport: &http.Transport{}}
+	return &patient
+}
+
 // Do sends a request with rows as JSON lines, and calls fn for each row of the answer. next is the
 // cursor of the next page.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, rows []any,

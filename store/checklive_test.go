@@ -102,6 +102,11 @@ var liveDamages = []damage{
 		d.set([]byte("Ha"), encoded(d.t, store.WebhookStateRow{}))
 	}, "its state is empty"},
 	{"state of a webhook unreadable", func(d surgeon) { d.set([]byte("Ha"), []byte("x")) }, "webhook of subscription \"a\": "},
+	{"maintenance unreadable", func(d surgeon) { d.set([]byte("Iprune"), []byte("x")) }, "maintenance: operation \"prune\": "},
+	{"maintenance without a name", func(d surgeon) { d.set([]byte("I"), encoded(d.t, store.MaintenanceRow{})) }, "maintenance: key \"I\""},
+	{"maintenance needed without a run", func(d surgeon) {
+		d.set([]byte("Iprune"), encoded(d.t, store.MaintenanceRow{Behind: []string{"backup"}}))
+	}, "maintenance: operation \"prune\" has the state"},
 	{"position of no subscription", func(d surgeon) { d.set([]byte("Fa"), position(d.t, 1)) }, "there is no such subscription"},
 	{"position of steps that do not rise", func(d surgeon) {
 		d.set([]byte("Ea"), []byte{1, 0xa0})

@@ -2,23 +2,17 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-const (
-	// collectInterval is how often the rows of abandoned ordinals are deleted. After each batch of
-	// range tombstones the next read sorts all tombstones of the memtable again (100,000 take some
-	// 30 ms), so that batches must be few. Freeing the disk space may wait for some seconds.
-	collectInterval = 5 * time.Second
-	// collectOrdinals bounds one batch: four range tombstones of about 100 bytes for each run of
-	// neighbours are 6 MiB at most, less than half a memtable.
-	collectOrdinals = 16 << 10
-)
+// collectOrdinals bounds one batch: four range tombstones of about 100 bytes for each run of
+// neighbours are 6 MiB at most, less than half a memtable. After each batch of range tombstones
+// the next read sorts all tombstones of the memtable again (100,000 take some 30 ms), so that
+// batches must be few: CollectGarbage is called every minute.
+const collectOrdinals = 16 << 10
 
 // garbage holds the ordinals whose repository was wiped, dropped, or never became visible, and
 // whose bulk rows still stand. Each has a row on disk, written by the batch that abandoned it.
@@ -64,30 +58,18 @@ func (s *Store) loadGarbage() error {
 	})
 }
 
-// runCollect collects every collectInterval until ctx ends. Ordinals left then are collected after
-// the next start.
-func (s *Store) runCollect(ctx context.Context) error {
-	t := time.NewTicker(collectInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		if err := s.collect(); err != nil {
-			return fmt.Errorf("collect the rows of abandoned ordinals: %w", err)
-		}
-	}
-}
-
 // collect deletes the bulk rows of all abandoned ordinals, many in one batch and neighbours as one
 // range. The batches are not synced: after a crash that loses a batch, its ordinals are collected
-// after the next start.
-func (s *Store) collect() error {
+// after the next start. When ctx ends, the rest waits for the next call.
+func (s *Store) collect(ctx context.Context) error {
 	all := s.garbage.take()
 	slices.Sort(all)
-	for some := range slices.Chunk(all, collectOrdinals) {
+	for len(all) > 0 {
+		if err := ctx.Err(); err != nil {
+			s.garbage.add(all)
+			return err
+		}
+		some := all[:min(len(all), collectOrdinals)]
 		b := s.db.NewBatch()
 		if err := deleteAbandoned(b, some); err != nil {
 			return err
@@ -96,6 +78,7 @@ func (s *Store) collect() error {
 			return err
 		}
 		s.opts.Step("collected")
+		all = all[len(some):]
 	}
 	return nil
 }

@@ -5,14 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"cistern/store"
 	"cistern/store/storetest"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"golang.org/x/sync/errgroup"
 )
 
 // importMany imports n repositories of one record each in one group, so that their ordinals are
@@ -112,26 +107,26 @@ func TestCollectAfterCrash(t *testing.T) {
 	}
 }
 
-// TestCollectRuns: Run collects by itself.
-func TestCollectRuns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		dids := importMany(t, s, 2)
-		edit(t, s, dids[0], func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
-		ctx, stop := context.WithCancel(t.Context())
-		var run errgroup.Group
-		run.Go(func() error { return s.Run(ctx) })
-		time.Sleep(store.CollectInterval + time.Second)
-		synctest.Wait()
-		if got := bulkRows(t, s); got != 3 {
-			t.Errorf("%d rows", got)
-		}
-		stop()
-		if err := errors.Join(run.Wait(), s.Close()); err != nil {
-			t.Error(err)
-		}
-	})
+// TestCollectGarbage: it deletes all that nothing refers to, and what it leaves when its context ends
+// it deletes the next time.
+func TestCollectGarbage(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	dids := importMany(t, s, 2)
+	edit(t, s, dids[0], func(b *store.Batch, r *store.Repo) error { r.State = store.StateGone; return b.Wipe(r) })
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.CollectGarbage(ended, store.NoProgress); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its context ended: %v", err)
+	}
+	if got := bulkRows(t, s); got != 6 {
+		t.Errorf("%d rows", got)
+	}
+	pages := int64(0)
+	if err := s.CollectGarbage(t.Context(), func(done, _ int64) { pages = done }); err != nil || pages != 1 {
+		t.Errorf("%d pages, %v", pages, err)
+	}
+	if got := bulkRows(t, s); got != 3 {
+		t.Errorf("%d rows", got)
+	}
 }

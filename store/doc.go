@@ -52,7 +52,7 @@
 // assign ids and hand the batch to the engine. Import must be called without a lock of Lock, and
 // its callbacks must not import. The flip calls Complete with the members' locks held, so Complete
 // must not lock. It calls Done with its slot held; no holder of a lock waits for a slot. Run owns
-// the goroutines that flip, prune and collect, and waits for them unless the engine broke.
+// the goroutines that flip, and waits for them unless the engine broke.
 //
 // # Files
 //
@@ -68,7 +68,7 @@
 //	log.go, since.go, event.go  ReadLog    postings.go, sparse.go  events by collection
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
 //	retention.go, prune.go  old events     anchor.go, backlog.go  what snapshots, subscriptions keep
-//	collect.go abandoned ordinals          unsettled.go events hidden by volatile batches
+//	collect.go, compact.go  freed space    unsettled.go events hidden by volatile batches
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
 //	pending.go, retry.go  queues    host*.go  hosts    lock.go, dirlock.go  locks
 //	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
@@ -76,5 +76,5 @@
 //	snapshot.go, current.go  passes over all records    view.go  reads at one point in time
 //	filter.go, shelve.go, holds.go  the filter, shown records   drop.go  dropped repositories
 //	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups
-//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go  positions
+//	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go, maintenance.go  positions
 package store

@@ -81,17 +81,24 @@ func Prune(ctx context.Context, s *Store, to uint64) error {
 			return err
 		}
 		var err error
-		if more, err = s.prunePage(ctx, to); err != nil {
+		if more, err = PrunePage(s, to); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Retain does what Run does every minute, with that retention.
+// Retain does what Prune does, with that retention, and deletes what the removed events leave.
 func Retain(ctx context.Context, s *Store, retention time.Duration) error {
-	return s.retain(ctx, retention)
+	err := s.retain(ctx, retention, NoProgress)
+	for more := true; more && err == nil; {
+		more, err = s.garbagePage(ctx)
+	}
+	return err
 }
+
+// NoProgress ignores the progress of Prune and CollectGarbage.
+func NoProgress(done, total int64) {}
 
 // LogBytes returns the size of the log as RetentionBytes counts it.
 func LogBytes(s *Store) int64 { return s.logBytes.Load() }
@@ -100,7 +107,7 @@ func LogBytes(s *Store) int64 { return s.logBytes.Load() }
 func Now(s *Store) time.Time { return s.now() }
 
 // Collect deletes the rows of abandoned ordinals.
-func Collect(s *Store) error { return s.collect() }
+func Collect(s *Store) error { return s.collect(context.Background()) }
 
 // Compact flushes the memtable, so that all rows are in tables.
 func Compact(s *Store) error { return s.db.Flush() }
@@ -119,9 +126,14 @@ func RangeTombstones(s *Store) (n uint64, err error) {
 	return n, err
 }
 
-// PrunePage prunes one page.
+// PrunePage prunes one page of entries, and one of what earlier ones left.
 func PrunePage(s *Store, to uint64) (more bool, err error) {
-	return s.prunePage(context.Background(), to)
+	entries, err := s.pruneEntries(to)
+	if err != nil {
+		return false, err
+	}
+	garbage, err := s.garbagePage(context.Background())
+	return entries || garbage, err
 }
 
 // Tables returns the tables of each level.
@@ -229,6 +241,8 @@ var (
 	ParseDescribeKey            = parseDescribeKey
 	SubscriptionKey             = subscriptionKey
 	ParseSubscriptionKey        = parseSubscriptionKey
+	MaintenanceKey              = maintenanceKey
+	ParseMaintenanceKey         = parseMaintenanceKey
 	HostKey                     = hostKey
 	HostNameKey                 = hostNameKey
 	RepoKey                     = repoKey
@@ -303,8 +317,7 @@ const (
 	PruneBlocks   = pruneBlocks
 	PruneInterval = pruneInterval
 
-	CollectInterval = collectInterval
-	EntryOpsMax     = entryOpsMax
+	EntryOpsMax = entryOpsMax
 
 	BufferBytesMax   = bufferBytesMax
 	BufferTotalMax   = bufferTotalMax
@@ -387,6 +400,7 @@ type (
 	BegunRow          = begunV1
 	WebhookRow        = webhookV1
 	WebhookStateRow   = webhookStateV1
+	MaintenanceRow    = maintenanceV1
 	AgeMark           = ageMark
 	Anchor            = anchor
 )

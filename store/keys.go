@@ -45,6 +45,7 @@ import (
 //	'F' name                             → positionV1  what its consumer has acknowledged
 //	'G' bucket(8) kind(1) collection 0x00 id(8) → postings  events of a chunk, from that id on
 //	'H' name                             → webhookStateV1  failures of the webhook of a subscription
+//	'I' name                             → maintenanceV1  state of an operation of maintenance
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 //
@@ -86,6 +87,7 @@ const (
 	spacePosition    = 'F'
 	spacePosting     = 'G'
 	spaceWebhook     = 'H'
+	spaceMaintenance = 'I'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -98,6 +100,7 @@ var spaceNames = map[byte]string{
 	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
 	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
 	spacePosition: "subscription_positions", spacePosting: "postings", spaceWebhook: "webhooks",
+	spaceMaintenance: "maintenance",
 }
 
 const (
@@ -217,6 +220,17 @@ func subscriptionKey(dst []byte, space byte, name string) []byte {
 func parseSubscriptionKey(space byte, b []byte) (name string, err error) {
 	if len(b) < 2 || b[0] != space {
 		return "", errKey(space, b)
+	}
+	return string(b[1:]), nil
+}
+
+func maintenanceKey(dst []byte, name string) []byte {
+	return append(append(dst, spaceMaintenance), name...)
+}
+
+func parseMaintenanceKey(b []byte) (name string, err error) {
+	if len(b) < 2 || b[0] != spaceMaintenance {
+		return "", errKey(spaceMaintenance, b)
 	}
 	return string(b[1:]), nil
 }

@@ -131,7 +131,7 @@ func keyTypes() []keyType {
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
 		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage),
 		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition), subscriptionKeyType(store.SpaceWebhook),
-		postingKeyType()},
+		maintenanceKeyType(), postingKeyType()},
 		append(otherKeyTypes(), markKeyTypes()...)...)
 }
 
@@ -263,6 +263,20 @@ func subscriptionKeyType(space byte) keyType {
 		},
 		order:  func(a, b tuple) int { return cmp.Compare(a.text, b.text) },
 		golden: map[string]tuple{hex.EncodeToString([]byte{space}) + "746170": {text: "tap"}},
+	}
+}
+
+func maintenanceKeyType() keyType {
+	return keyType{
+		name:   "maintenance",
+		random: func(rng *rand.Rand) tuple { return tuple{text: randomText(rng, "-.09az\x00\xff", 1, 6)} },
+		key:    func(dst []byte, t tuple) []byte { return store.MaintenanceKey(dst, t.text) },
+		parse: func(b []byte) (tuple, error) {
+			name, err := store.ParseMaintenanceKey(b)
+			return tuple{text: name}, err
+		},
+		order:  func(a, b tuple) int { return cmp.Compare(a.text, b.text) },
+		golden: map[string]tuple{"497072756e65": {text: "prune"}},
 	}
 }
 

@@ -49,8 +49,8 @@ type Options struct {
 	// all.
 	SnapshotRetention time.Duration
 
-	// PruneEvery is how often the log is pruned, and with it the resolution of retention. Default a
-	// minute.
+	// PruneEvery is how often the caller of Store.Prune calls it, and with it the resolution of
+	// retention. Default a minute.
 	PruneEvery time.Duration
 
 	// CacheBytes is Pebble's block cache, beside one memtable. Default 32 MiB.

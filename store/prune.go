@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -33,49 +34,59 @@ type pruner struct {
 	// the next event id only, which is the tail or above, so that no earlier row appears. mu
 	// guards.
 	superseded, dropped []byte
-	waits               []func() error // of the current page
 }
 
-// prunePage removes from the log entries that end before event to, whole entries at a time, and the
-// rows that only they referred to: some entries, some superseded blocks and some dropped ordinals,
-// so that each kind makes progress. It waits for the disk once. A reader below the new tail gets
-// ErrOutdatedCursor. The order of its batches does not matter: a crash keeps a prefix of them, and
-// pruning goes on from there.
-func (s *Store) prunePage(ctx context.Context, to uint64) (more bool, err error) {
+// CollectGarbage deletes what nothing refers to any more: blocks that were superseded, and ordinals
+// that were dropped, by events that Prune has removed, and the rows of abandoned ordinals. It calls
+// progress after each page with the number of pages. When ctx ends it stops after a page, and a
+// later call continues. Calls wait for each other.
+func (s *Store) CollectGarbage(ctx context.Context, progress func(done, total int64)) error {
+	for pages, more := int64(0), true; more; pages++ {
+		var err error
+		if more, err = s.garbagePage(ctx); err != nil {
+			return fmt.Errorf("delete superseded blocks: %w", err)
+		}
+		progress(pages+1, 0)
+	}
+	if err := s.collect(ctx); err != nil {
+		return fmt.Errorf("collect the rows of abandoned ordinals: %w", err)
+	}
+	return nil
+}
+
+// garbagePage deletes some superseded blocks and some dropped ordinals, so that each kind makes
+// progress. It waits for the disk once. The order of its batches does not matter: a crash keeps a
+// prefix of them, and the next page goes on from there.
+func (s *Store) garbagePage(ctx context.Context) (more bool, err error) {
 	p := &s.pruner
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, part := range [...]func() (bool, error){
-		func() (bool, error) { return s.pruneEntries(to) },
-		func() (bool, error) { return s.pruneSuperseded(ctx) },
-		s.pruneDropped,
-	} {
-		again, perr := part()
-		if perr != nil {
-			err = perr
-			break
+	var waits []func() error
+	commit := func(b *Batch) error {
+		wait, err := b.Commit()
+		if err == nil {
+			waits = append(waits, wait)
 		}
+		return err
+	}
+	more, err = s.pruneSuperseded(ctx, commit)
+	if err == nil {
+		var again bool
+		again, err = s.pruneDropped(commit)
 		more = more || again
 	}
-	for _, wait := range p.waits {
+	for _, wait := range waits {
 		err = errors.Join(err, wait())
 	}
-	p.waits = p.waits[:0]
 	return more, err
 }
 
-// commit applies a batch of the current page.
-func (p *pruner) commit(b *Batch) error {
-	wait, err := b.Commit()
-	if err == nil {
-		p.waits = append(p.waits, wait)
-	}
-	return err
-}
-
-// pruneEntries moves the tail past up to pruneEntries entries and deletes them. The tail
-// moves in memory first: ReadLog takes its view before it looks at the tail.
+// pruneEntries removes from the log up to pruneEntries entries that end before event to, whole
+// entries at a time, with their listings. The tail moves in memory first: ReadLog takes its view
+// before it looks at the tail. A reader below the new tail gets ErrOutdatedCursor.
 func (s *Store) pruneEntries(to uint64) (more bool, err error) {
+	s.pruner.mu.Lock()
+	defer s.pruner.mu.Unlock()
 	b := s.NewBatch()
 	tail, events, n := s.Tail(), uint64(0), 0
 	to = min(to, s.Head()+1)
@@ -117,7 +128,7 @@ func (s *Store) pruneEntries(to uint64) (more bool, err error) {
 	b.fail(s.seq.postings.prune(b.b, s.Tail(), tail))
 	b.deltas[countEvents] -= int64(events)
 	s.seq.tail.Store(tail)
-	return more, s.pruner.commit(b)
+	return more, b.CommitSync()
 }
 
 // pruneListings deletes the listing rows of entries.
@@ -157,7 +168,8 @@ type supersededRow struct {
 
 // pruneSuperseded deletes up to pruneBlocks blocks that were superseded below the tail. The row of
 // each repository counts its blocks, so that it is written under the repository's lock.
-func (s *Store) pruneSuperseded(ctx context.Context) (more bool, err error) {
+func (s *Store) pruneSuperseded(ctx context.Context, commit func(*Batch) error) (more bool,
+	err error) {
 	rows := map[Ordinal][]supersededRow{}
 	n := 0
 	end := supersededKey(nil, s.Tail(), 0, 0)
@@ -181,7 +193,7 @@ func (s *Store) pruneSuperseded(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	for dids := range slices.Chunk(slices.Sorted(maps.Keys(byDID)), pruneRepos) {
-		if err := errors.Join(ctx.Err(), s.pruneBlocksOf(dids, byDID)); err != nil {
+		if err := errors.Join(ctx.Err(), s.pruneBlocksOf(dids, byDID, commit)); err != nil {
 			return false, err
 		}
 	}
@@ -209,7 +221,8 @@ func (s *Store) ownersOf(rows map[Ordinal][]supersededRow) (byDID map[string][]s
 
 // pruneBlocksOf deletes the blocks of some repositories, given in order of DID, in one batch.
 // Blocks of an ordinal that no repository has are left to the collector.
-func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow) error {
+func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow,
+	commit func(*Batch) error) error {
 	b := s.NewBatch()
 	for _, did := range dids {
 		var r Repo
@@ -233,12 +246,12 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow) e
 			b.PutRepo(&r)
 		}
 	}
-	return s.pruner.commit(b)
+	return commit(b)
 }
 
 // pruneDropped deletes up to pruneDropped ordinals of dropped repositories whose events have left
 // the log.
-func (s *Store) pruneDropped() (more bool, err error) {
+func (s *Store) pruneDropped(commit func(*Batch) error) (more bool, err error) {
 	b := s.NewBatch()
 	// A repository that is dropped while the log is empty gets a row at the tail itself, also after
 	// this scan.
@@ -264,5 +277,5 @@ func (s *Store) pruneDropped() (more bool, err error) {
 		return false, err
 	}
 	s.pruner.dropped = front
-	return more, s.pruner.commit(b)
+	return more, commit(b)
 }

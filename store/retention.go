@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +31,9 @@ const (
 // jump: it counts the time that passes, and leaves out a step of the clock that is negative, or
 // longer than both the retention and two usual steps. The times of events cannot serve: if the
 // clock was ahead once, events are dated ahead until the true time has caught up, and if it was
-// behind, events are dated long ago. Owned by runPrune.
+// behind, events are dated long ago.
 type ages struct {
+	mu sync.Mutex // of Prune, guards what follows
 	agesV1
 	every time.Duration // Options.PruneEvery
 	at    time.Time     // of the last step
@@ -56,7 +58,7 @@ type ageMark struct {
 }
 
 func (s *Store) loadAges() error {
-	s.ages = ages{every: s.opts.PruneEvery}
+	s.ages.every = s.opts.PruneEvery
 	err := get(s.db, metaKey(metaAges), func(v []byte) error { return s.codec.decode(v, &s.ages.agesV1) })
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -66,42 +68,45 @@ func (s *Store) loadAges() error {
 	return err
 }
 
-// runPrune counts the time and prunes the log, until ctx ends.
-func (s *Store) runPrune(ctx context.Context) error {
-	t := time.NewTicker(s.opts.PruneEvery)
-	defer t.Stop()
-	for {
-		if err := s.retain(ctx, s.opts.Retention); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("prune the log: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
+// PruneEvery is how often Prune must be called.
+func (s *Store) PruneEvery() time.Duration { return s.opts.PruneEvery }
+
+// Prune removes from the log what is older than Options.Retention or beyond Options.RetentionBytes,
+// and is not awaited. It must be called every PruneEvery, also if nothing is ever removed: a call
+// counts the time and the growth of the log since the last one. Calls wait for each other. It calls
+// progress after each page with the number of event ids that the log has left, and the number that
+// it will have left, as far as is known. When ctx ends it stops after a page, and a later call
+// continues. The blocks of removed events are left to CollectGarbage.
+func (s *Store) Prune(ctx context.Context, progress func(done, total int64)) error {
+	if err := s.retain(ctx, s.opts.Retention, progress); err != nil {
+		return fmt.Errorf("prune the log: %w", err)
 	}
+	return nil
 }
 
-// retain counts the time and the growth of the log since the last call, and prunes what is older
-// than retention or beyond Options.RetentionBytes, and is not awaited.
-func (s *Store) retain(ctx context.Context, retention time.Duration) (err error) {
+func (s *Store) retain(ctx context.Context, retention time.Duration,
+	progress func(done, total int64)) (err error) {
+	s.ages.mu.Lock()
+	defer s.ages.mu.Unlock()
+	from := s.Tail()
 	for more := true; more && err == nil; {
-		more, err = s.retainPage(ctx, retention)
+		var to uint64
+		to, more, err = s.retainPage(ctx, retention)
 		s.logBytes.Store(s.ages.forget(s.Tail()))
+		progress(int64(s.Tail()-from), int64(max(to, s.Tail())-from))
 	}
 	return err
 }
 
-func (s *Store) retainPage(ctx context.Context, retention time.Duration) (more bool, err error) {
+// retainPage removes a page of events, and returns the event before which it would remove all.
+func (s *Store) retainPage(ctx context.Context, retention time.Duration) (to uint64, more bool,
+	err error) {
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return 0, false, err
 	}
 	head := s.Head() // before its bytes are taken, so that a mark never counts too few
 	if err := s.measure(); err != nil {
-		return false, err
+		return 0, false, err
 	}
 	now := s.now()
 	if skipped := s.ages.step(now, retention); skipped > 0 && retention > 0 {
@@ -110,21 +115,22 @@ func (s *Store) retainPage(ctx context.Context, retention time.Duration) (more b
 	}
 	s.ages.note(head + 1)
 	expired := max(s.ages.before(retention), s.ages.beyond(s.opts.RetentionBytes))
-	to := s.anchors.limit(&s.ages.agesV1, s.opts.SnapshotRetention, expired)
+	to = s.anchors.limit(&s.ages.agesV1, s.opts.SnapshotRetention, expired)
 	if err := s.saveAges(now); err != nil || retention == 0 && s.opts.RetentionBytes == 0 {
-		return false, err
+		return 0, false, err
 	}
-	return s.pruneAcknowledged(ctx, to)
+	return s.pruneAcknowledged(to)
 }
 
-// pruneAcknowledged prunes a page of the events before to that no durable subscription keeps.
-func (s *Store) pruneAcknowledged(ctx context.Context, to uint64) (more bool, err error) {
+// pruneAcknowledged prunes a page of the events before expired that no durable subscription keeps.
+func (s *Store) pruneAcknowledged(expired uint64) (to uint64, more bool, err error) {
 	s.backlogs.tail.Lock()
 	defer s.backlogs.tail.Unlock()
-	if to, err = s.awaited(to); err != nil {
-		return false, err
+	if to, err = s.awaited(expired); err != nil {
+		return 0, false, err
 	}
-	return s.prunePage(ctx, to)
+	more, err = s.pruneEntries(to)
+	return to, more, err
 }
 
 // saveAges does not wait for the disk: if a crash loses the write, events stay longer.

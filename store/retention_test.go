@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"cistern/store"
 	"cistern/store/storetest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"golang.org/x/sync/errgroup"
 )
 
 const retention = 72 * time.Hour
@@ -147,32 +145,32 @@ func TestRetentionLater(t *testing.T) {
 	}
 }
 
-// TestRetentionRuns: Run prunes by itself.
-func TestRetentionRuns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db", Retention: time.Hour})
+// TestPruneEvery: Prune, called every minute, removes events that are older than Options.Retention,
+// and says how many.
+func TestPruneEvery(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	s := storetest.Open(t, store.Options{Now: c.now, Retention: time.Hour})
+	imported(t, s, storetest.DID(1), storetest.Records{"app.test.a/0": storetest.Text("first")})
+	done, total := int64(0), int64(0)
+	for minute := range 65 {
+		if minute == 50 && s.Tail() != 1 {
+			t.Errorf("after 50 minutes: tail %d", s.Tail())
+		}
+		err := s.Prune(t.Context(), func(d, all int64) { done, total = done+d, total+all })
 		if err != nil {
 			t.Fatal(err)
 		}
-		imported(t, s, storetest.DID(1), storetest.Records{"app.test.a/0": storetest.Text("first")})
-		ctx, stop := context.WithCancel(t.Context())
-		var run errgroup.Group
-		run.Go(func() error { return s.Run(ctx) })
-		for _, row := range []struct {
-			after time.Duration
-			tail  uint64
-		}{{50 * time.Minute, 1}, {15 * time.Minute, 3}} {
-			time.Sleep(row.after)
-			synctest.Wait()
-			if s.Tail() != row.tail {
-				t.Errorf("after %v: tail %d, want %d", row.after, s.Tail(), row.tail)
-			}
-		}
-		stop()
-		if err := errors.Join(run.Wait(), s.Close()); err != nil {
-			t.Error(err)
-		}
-	})
+		c.tick(s.PruneEvery())
+	}
+	if s.Tail() != 3 || done != 2 || total != 2 {
+		t.Errorf("tail %d, %d of %d events removed", s.Tail(), done, total)
+	}
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Prune(ended, store.NoProgress); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its context ended: %v", err)
+	}
 }
 
 // TestRetentionShort: a retention that is shorter than the pause between two runs of pruning works

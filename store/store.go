@@ -128,10 +128,10 @@ func (s *Store) load() error {
 	return nil
 }
 
-// Run flips import groups that have reached their age, prunes the log, and deletes the rows of
-// wiped and dropped repositories, until ctx ends or the store fails. It flips the groups that are
-// still open when ctx ends. When the engine broke, Run does not wait for goroutines that may be
-// stuck in it: the process should end.
+// Run flips import groups that have reached their age, until ctx ends or the store fails. It flips
+// the groups that are still open when ctx ends. When the engine broke, Run does not wait for
+// goroutines that may be stuck in it: the process should end. Pruning and collecting garbage are
+// the caller's: see Prune and CollectGarbage.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -143,8 +143,6 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(func() error { return s.runImports(ctx) })
-	g.Go(func() error { return s.runCollect(ctx) })
-	g.Go(func() error { return s.runPrune(ctx) })
 	var all errgroup.Group
 	ended := make(chan struct{})
 	all.Go(func() error { defer close(ended); return g.Wait() })

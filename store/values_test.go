@@ -122,6 +122,9 @@ func otherRows() []namedRow {
 			End: 9, Read: true, Records: 4, Last: 1<<52 + 7}}},
 		{"webhook state", store.WebhookStateRow{Failed: 10, Slowed: 2, Since: 1748693290001, Next: 1748693290002, Error: "HTTP 500",
 			Parked: 1748693290003, Reason: "failing"}},
+		{"maintenance", store.MaintenanceRow{Began: true, Needs: 2, Behind: []string{"backup"}, Next: true, Waiting: []string{"offload", "export"},
+			Ended: 1748693290001, Succeeded: 1748693290000, Error: "no route", Failures: 3, Due: 1748693290002}},
+		{"maintenance of an idle operation", store.MaintenanceRow{}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Bytes: 1 << 33, Marks: []store.AgeMark{{Age: 1, Next: 2, Bytes: 3}}}},
 		{"ages with a snapshot", store.AgesRow{Age: 1, Anchors: []store.Anchor{{Age: 1, Head: 2}}}},
 	}

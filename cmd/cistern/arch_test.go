@@ -293,6 +293,7 @@ var engineWriters = map[string][]string{
 	"ApplyNoSyncWait": {"sequencer"},  // a Batch
 	"Apply":           {"engine"},     // Store.apply, for the batches of the other files
 	"LogData":         {"hostrow"},    // no row: it waits for the log
+	"Compact":         {"compact"},    // no row
 }
 
 // engineReads are the other methods of the engine that may be called anywhere in store.
@@ -353,10 +354,10 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {24, 3210},
+	"api":           {24, 3370},
 	"api/deliver":   {24, 3590},
-	"cmd/cistern":   {24, 3760},
-	"store":         {75, 11540},
+	"cmd/cistern":   {26, 4140},
+	"store":         {77, 11680},
 	"ingest":        {31, 5820},
 	"ingest/simnet": {36, 4940},
 	"ingest/repo":   {24, 3200},

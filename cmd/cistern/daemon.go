@@ -21,6 +21,7 @@ import (
 	"cistern/console"
 	"cistern/ingest"
 	"cistern/ingest/identity"
+	"cistern/maintain"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -119,6 +120,8 @@ type daemon struct {
 	ending  atomic.Bool // the boxes are being stopped
 
 	store    *store.Store
+	damage   chan error // that an operation of maintenance found in the store
+	maintain *maintain.Coordinator
 	identity *identity.Directory
 	backfill *backfill.Runner
 	discover *discover.Runner
@@ -131,12 +134,15 @@ type daemon struct {
 // start must not leave a store with the filter of its options.
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
-		gates: new(gates)}
-	d.guard = newDiskGuard(cfg.Data, cfg.Reserve, log, &d.gates.backfill, &d.gates.crawler)
+		gates: new(gates), damage: make(chan error, 1)}
+	// newMaintain makes d.maintain before the guard runs.
+	shortage := func(reason string) { d.maintain.SetDisk(reason) }
+	d.guard = newDiskGuard(cfg.Data, cfg.Reserve, log, shortage, &d.gates.backfill,
+		&d.gates.crawler)
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newBackfill,
-		d.newDiscover, d.newIngest, d.newAPI, d.seedFilter} {
+	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore,
+		d.newMaintain, d.newBackfill, d.newDiscover, d.newIngest, d.newAPI, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -150,6 +156,7 @@ func (d *daemon) boxes() []box {
 		{"store", d.store.Run},
 		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
 		{"webhooks", d.api.Webhooks},
+		{"maintenance", d.runMaintenance},
 		{"backfill", func(ctx context.Context) error {
 			awaitSources(ctx, d.ingest)
 			return d.gates.backfill.Run(ctx, d.backfill.Run)
@@ -280,7 +287,7 @@ func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
 		Syncing: d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
-		Ingestion: d.gates.ingestion(d.log), Stopping: d.ending.Load, Verify: d.cfg.Verify,
+		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})
 	return err

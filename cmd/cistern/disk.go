@@ -25,15 +25,19 @@ type diskGuard struct {
 	free    func(dir string) (free, total uint64, err error)
 	log     *slog.Logger
 
-	gates []*gate.Gate // of the parts that write much
-	short bool         // as the last look found
+	shortage func(reason string) // takes why the disk is short, "" when it is not any more
+	gates    []*gate.Gate        // of the parts that write much
+	short    bool                // as the last look found
 }
 
 const diskEvery = 2 * time.Second
 
-// newDiskGuard returns the guard of the disk that dir is on. It shuts the gates below the reserve.
-func newDiskGuard(dir string, r reserve, log *slog.Logger, gates ...*gate.Gate) *diskGuard {
-	return &diskGuard{dir: dir, reserve: r, every: diskEvery, free: diskFree, log: log, gates: gates}
+// newDiskGuard returns the guard of the disk that dir is on. Below the reserve it shuts the gates
+// and calls shortage with the reason.
+func newDiskGuard(dir string, r reserve, log *slog.Logger, shortage func(reason string),
+	gates ...*gate.Gate) *diskGuard {
+	return &diskGuard{dir: dir, reserve: r, every: diskEvery, free: diskFree, log: log,
+		shortage: shortage, gates: gates}
 }
 
 // Run watches the disk until ctx ends, or until the disk is so full that the daemon has to stop.
@@ -90,14 +94,20 @@ func (g *diskGuard) look() error {
 	}
 	was := g.short
 	g.short = free < floor
+	reason := fmt.Sprintf("the disk has %s free, less than the reserve of %s",
+		humanize.IBytes(free), humanize.IBytes(floor))
 	for _, part := range g.gates {
 		if g.short {
-			part.Shut(gate.Cause{Name: "disk", Halts: true,
-				Reason: fmt.Sprintf("the disk has %s free, less than the reserve of %s",
-					humanize.IBytes(free), humanize.IBytes(floor))})
+			part.Shut(gate.Cause{Name: "disk", Halts: true, Reason: reason})
 		} else if was {
 			part.Open("disk")
 		}
+	}
+	switch {
+	case g.short:
+		g.shortage(reason)
+	case was:
+		g.shortage("")
 	}
 	switch {
 	case g.short == was:

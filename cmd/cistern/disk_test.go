@@ -16,9 +16,12 @@ func TestDiskGuard(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var free atomic.Uint64
+		var shortage atomic.Value
+		shortage.Store("")
 		free.Store(500)
 		var part, other gate.Gate
-		g := newDiskGuard("/data", reserve{bytes: 100}, slog.New(slog.DiscardHandler), &part, &other)
+		g := newDiskGuard("/data", reserve{bytes: 100}, slog.New(slog.DiscardHandler),
+			func(reason string) { shortage.Store(reason) }, &part, &other)
 		g.free = func(string) (uint64, uint64, error) { return free.Load(), 1000, nil }
 		other.Shut(gate.Cause{Name: "operator"})
 		result := make(chan error, 1)
@@ -30,6 +33,9 @@ func TestDiskGuard(t *testing.T) {
 			free.Store(step.free)
 			time.Sleep(2 * diskEvery)
 			synctest.Wait()
+			if said := shortage.Load().(string); strings.Contains(said, " free, less") != (step.want != "") || !strings.Contains(said, step.want) {
+				t.Errorf("%d free: the shortage is %q", step.free, said)
+			}
 			for gate, own := range map[*gate.Gate]int{&part: 0, &other: 1} {
 				causes := gate.Causes()[own:]
 				if len(causes) > 1 || (len(causes) == 1) != (step.want != "") {

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"cistern/client"
+	"cistern/console"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+)
+
+const maintainAbout = `List, run and cancel the maintenance of a running daemon
+through its private listener, at --admin. Operations that must not overlap wait
+for each other. The daemon runs most of them by itself:
+
+  prune    removes from the log what is beyond its retention
+  gc       frees the space of replaced, deleted and wiped records
+  compact  rewrites all tables, so that deleted rows take no space; on request
+
+While the disk is short of space, prune and gc go first, and compact waits.`
+
+const maintainExamples = `  cistern maintain ls
+  cistern maintain run compact
+`
+
+const maintainRunAbout = `Run an operation and wait until it has ended. The run begins
+after the request: if the operation is running already, another run follows.
+Ctrl-C takes the request back; the run then stops unless something else waits for
+it, and keeps what it has done.`
+
+// operationRow has the fields of an operation that the commands show.
+type operationRow struct {
+	Name, State, Waits, Succeeded, Ended, Error, Due string
+	Progress                                         *struct {
+		Done, Total int64
+		Item        string
+	}
+}
+
+// maintenanceRow is the answer of GET /maintenance.
+type maintenanceRow struct {
+	Paused     string         `json:"paused"`
+	Short      string         `json:"disk_short"`
+	Exhausted  bool           `json:"disk_exhausted"`
+	Operations []operationRow `json:"operations"`
+}
+
+func (a *app) maintainCommand() *cli.Command {
+	sub := a.maintainSubcommand
+	return &cli.Command{
+		Name:               "maintain",
+		Usage:              "list, run and cancel the maintenance of a daemon",
+		UsageText:          "cistern maintain COMMAND [options]",
+		Description:        maintainAbout,
+		CustomHelpTemplate: helpTemplate + maintainExamples,
+		Commands: []*cli.Command{
+			sub("ls", "", "list operations and what they do", "", (*maintainSession).ls,
+				"  cistern maintain ls\n"),
+			sub("run", "OPERATION", "run an operation and wait for its end", maintainRunAbout,
+				(*maintainSession).run, `  cistern maintain run compact
+  cistern maintain run compact --no-wait
+`, "no-wait"),
+			sub("cancel", "OPERATION...", "cancel the requests of operations, and stop them", "",
+				(*maintainSession).cancel, "  cistern maintain cancel compact\n"),
+		},
+	}
+}
+
+// maintainSession is one run of a maintain command.
+type maintainSession struct {
+	remote
+	noWait bool
+}
+
+// maintainSubcommand returns the command 'maintain NAME', with the options of these names.
+func (a *app) maintainSubcommand(name, arguments, usage, about string,
+	act func(*maintainSession, context.Context) error, examples string,
+	names ...string) *cli.Command {
+	s := &maintainSession{remote: remote{app: a}}
+	options := only([]option{{name: "no-wait", set: set(&s.noWait, parseSwitch),
+		help: "Only request the run. It survives a restart of the daemon."}}, names...)
+	return s.command("maintain", subcommand{name, arguments, usage, about, examples, options},
+		func(ctx context.Context) error { return act(s, ctx) })
+}
+
+// view reads the state of all operations.
+func (s *maintainSession) view(ctx context.Context,
+	fn func(json.RawMessage, maintenanceRow) error) error {
+	_, err := s.client.Do(ctx, "GET", "/maintenance", nil, nil, func(line json.RawMessage) error {
+		var v maintenanceRow
+		if err := unmarshalRow(line, &v); err != nil {
+			return err
+		}
+		return fn(line, v)
+	})
+	return err
+}
+
+func (s *maintainSession) ls(ctx context.Context) error {
+	if err := noArguments(s.cmd); err != nil {
+		return err
+	}
+	return s.view(ctx, func(line json.RawMessage, v maintenanceRow) error {
+		if s.json {
+			return s.printJSON(line)
+		}
+		table := newTable(s.stdout)
+		addRow(table, "OPERATION", "STATE", "PROGRESS", "SUCCEEDED", "NEXT", "NOTE")
+		for _, o := range v.Operations {
+			addRow(table, o.Name, o.State, o.progress(), ago(o.Succeeded), ago(o.Due),
+				console.Clip(cmp.Or(o.Waits, o.Error), 80))
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+		if v.Exhausted {
+			fmt.Fprintln(s.stdout, "operations that free space have ended, and did not free enough:",
+				console.Printable(v.Short))
+		}
+		return nil
+	})
+}
+
+// ago says how far a time of an answer is from now, "" if there is none.
+func ago(moment string) string {
+	t, err := time.Parse(time.RFC3339Nano, moment)
+	if err != nil {
+		return ""
+	}
+	return humanize.Time(t)
+}
+
+// progress returns how far a run is, "" if that is unknown.
+func (o *operationRow) progress() string {
+	p := o.Progress
+	switch {
+	case p == nil:
+		return ""
+	case p.Total == 0:
+		return strings.TrimSpace(humanize.Comma(p.Done) + " " + p.Item)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%d%% %s", 100*p.Done/p.Total, p.Item))
+}
+
+func (s *maintainSession) run(ctx context.Context) error {
+	name := s.cmd.Args().First()
+	if s.cmd.NArg() != 1 || name == "" {
+		return fmt.Errorf("%s has %d arguments, want OPERATION", subject(s.cmd), s.cmd.NArg())
+	}
+	if s.noWait {
+		return s.request(ctx, s.client, "POST", name, nil)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	watch, stop := context.WithCancel(ctx)
+	g.Go(func() error {
+		defer stop()
+		return s.request(ctx, s.client.Patient(), "POST", name, url.Values{"wait": {"true"}})
+	})
+	g.Go(func() error { return s.watch(watch, name) })
+	return g.Wait()
+}
+
+// watchEvery is how often the progress of a run is shown.
+const watchEvery = time.Second
+
+// watch shows the progress of an operation until ctx ends. The error of a request that fails is
+// that of the run too.
+func (s *maintainSession) watch(ctx context.Context, name string) error {
+	term := console.New(s.stderr, s.environ)
+	if !term.Live() {
+		return nil
+	}
+	defer term.Draw("")
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := s.view(ctx, func(_ json.RawMessage, v maintenanceRow) error {
+			for _, o := range v.Operations {
+				if o.Name == name {
+					term.Draw(console.Clip(o.line(term.ASCII()), term.Columns()))
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// line returns the line that shows a run: a bar if its size is known, and what it works on.
+func (o *operationRow) line(ascii bool) string {
+	line := o.Name + " " + o.State
+	if p := o.Progress; p != nil && p.Total > 0 {
+		full, empty := "█", "░"
+		if ascii {
+			full, empty = "#", "."
+		}
+		n := int(barMax * min(p.Done, p.Total) / p.Total)
+		line += " " + strings.Repeat(full, n) + strings.Repeat(empty, barMax-n)
+	}
+	parts := []string{line, o.progress(), o.Waits}
+	return console.Printable(strings.TrimSpace(strings.Join(parts, " ")))
+}
+
+func (s *maintainSession) cancel(ctx context.Context) error {
+	names := s.cmd.Args().Slice()
+	if len(names) == 0 {
+		return errors.New(subject(s.cmd) + " needs the name of an OPERATION")
+	}
+	for _, name := range names {
+		if err := s.request(ctx, s.client, "DELETE", name, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// request sends a request about an operation and prints the result.
+func (s *maintainSession) request(ctx context.Context, c *client.Client, method, name string,
+	query url.Values) error {
+	path := "/maintenance/" + url.PathEscape(name)
+	_, err := c.Do(ctx, method, path, query, nil, func(line json.RawMessage) error {
+		if s.json {
+			return s.printJSON(line)
+		}
+		var row struct{ Name, Result string }
+		if err := unmarshalRow(line, &row); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(s.stdout, console.Printable(row.Name), console.Printable(row.Result))
+		return err
+	})
+	return err
+}

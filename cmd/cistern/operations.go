@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cistern/maintain"
+	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// newMaintain makes the coordinator of all maintenance. Nothing else prunes or collects garbage.
+func (d *daemon) newMaintain() (err error) {
+	// A run saves its row twice, and waits for the disk each time: four syncs a minute.
+	every := d.store.PruneEvery()
+	prune := func(ctx context.Context, p *maintain.Progress) error {
+		return d.store.Prune(ctx, p.Set)
+	}
+	gc := func(ctx context.Context, p *maintain.Progress) error {
+		return d.store.CollectGarbage(ctx, p.Set)
+	}
+	compact := func(ctx context.Context, p *maintain.Progress) error {
+		return d.store.Compact(ctx, func(space string, done, total int) {
+			p.Set(int64(done), int64(total))
+			p.Item(space, 0, 0)
+		})
+	}
+	d.maintain, err = maintain.New(maintain.Options{
+		Operations: []maintain.Operation{
+			{Name: "prune", Space: maintain.Frees, Every: every, Run: d.watched(prune)},
+			{Name: "gc", Space: maintain.Frees, Every: every, Run: d.watched(gc)},
+			{Name: "compact", Space: maintain.Consumes, Run: d.watched(compact)},
+		},
+		// The store serializes what two of them do to the same rows.
+		Together: []maintain.Pair{{"prune", "gc"}, {"prune", "compact"}, {"gc", "compact"}},
+		Keeper:   operationRows{d.store}, Logger: d.log})
+	return err
+}
+
+// watched has the daemon stop when an operation finds the store damaged. Other errors are tried
+// again.
+func (d *daemon) watched(
+	run func(context.Context, *maintain.Progress) error,
+) func(context.Context, *maintain.Progress) error {
+	return func(ctx context.Context, p *maintain.Progress) error {
+		err := run(ctx, p)
+		if errors.Is(err, store.ErrCorrupt) {
+			select {
+			case d.damage <- err:
+			default:
+			}
+		}
+		return err
+	}
+}
+
+func (d *daemon) runMaintenance(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.maintain.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-d.damage:
+			return err
+		}
+	})
+	return g.Wait()
+}
+
+// operationRows keeps the state of operations in the store.
+type operationRows struct{ store *store.Store }
+
+func (r operationRows) Load() (rows []maintain.Row, err error) {
+	all, err := r.store.Maintenance()
+	for _, m := range all {
+		rows = append(rows, maintain.Row{Name: m.Name, Began: m.Began, Needs: m.Needs,
+			Behind: m.Behind, Next: m.Next, Waiting: m.Waiting, Ended: fromMillis(m.Ended),
+			Succeeded: fromMillis(m.Succeeded), Error: m.Error, Failures: m.Failures,
+			Due: fromMillis(m.Due)})
+	}
+	return rows, err
+}
+
+func (r operationRows) Save(row maintain.Row) error {
+	b := r.store.NewBatch()
+	b.PutMaintenance(store.Maintenance{Name: row.Name, Began: row.Began, Needs: row.Needs,
+		Behind: row.Behind, Next: row.Next, Waiting: row.Waiting, Ended: millis(row.Ended),
+		Succeeded: millis(row.Succeeded), Error: row.Error, Failures: row.Failures,
+		Due: millis(row.Due)})
+	return b.CommitSync()
+}
+
+// millis returns unix milliseconds, 0 for the zero time.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}

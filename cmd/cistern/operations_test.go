@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/ingest/simnet"
+	"cistern/maintain"
+	"cistern/store"
+	"cistern/store/storetest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestMaintainCommands runs the commands of maintenance against a daemon.
+func TestMaintainCommands(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 2, Hosts: 1})
+	x := newTestIndex(t)
+	x.start(t, x.args(n))
+	for _, row := range []struct {
+		args  string
+		want  string // in the output
+		fails string // in the error
+	}{
+		{"run compact", "compact done", ""},
+		{"run gc --json", `{"name":"gc","result":"done"}`, ""},
+		{"run prune --no-wait", "prune requested", ""},
+		{"cancel compact", "compact idle", ""},
+		{"ls", "OPERATION  STATE", ""},
+		{"ls", "\ncompact    idle   -         now", ""},
+		{"ls --json", `{"operations":[{"name":"prune","state":`, ""},
+		{"run none", "", `there is no operation "none"`},
+		{"run", "", "has 0 arguments, want OPERATION"},
+		{"cancel", "", "needs the name of an OPERATION"},
+		{"ls none", "", "takes no arguments"},
+	} {
+		var out bytes.Buffer
+		a := &app{stdout: &out, stderr: &out, environ: []string{"CISTERN_ADMIN=" + x.admin}}
+		err := a.run(t.Context(), append([]string{"maintain"}, strings.Fields(row.args)...))
+		if err == nil != (row.fails == "") || err != nil && !strings.Contains(err.Error(), row.fails) {
+			t.Errorf("maintain %s: %v", row.args, err)
+		}
+		if !strings.Contains(out.String(), row.want) {
+			t.Errorf("maintain %s: %s", row.args, &out)
+		}
+	}
+}
+
+// TestOperationRows: a row is the same after the store kept it.
+func TestOperationRows(t *testing.T) {
+	t.Parallel()
+	keep := operationRows{storetest.Open(t, store.Options{})}
+	at := time.UnixMilli(1748693290001)
+	want := []maintain.Row{
+		{Name: "a", Began: true, Needs: 2, Behind: []string{"x"}, Next: true, Waiting: []string{"y", "z"}, Ended: at, Succeeded: at.Add(-time.Hour),
+			Error: "bad", Failures: 3, Due: at.Add(time.Hour)},
+		{Name: "b"},
+	}
+	for _, row := range want {
+		if err := keep.Save(row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := keep.Load()
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+}
+
+// TestDamageStopsTheDaemon: an operation that finds the store damaged ends the box of maintenance,
+// and another failure does not.
+func TestDamageStopsTheDaemon(t *testing.T) {
+	t.Parallel()
+	results := make(chan error, 2)
+	results <- errors.New("the network is down")
+	results <- store.ErrCorrupt
+	d := &daemon{damage: make(chan error, 1)}
+	var err error
+	d.maintain, err = maintain.New(maintain.Options{Keeper: operationRows{storetest.Open(t, store.Options{})},
+		Operations: []maintain.Operation{{Name: "a", Run: d.watched(func(context.Context, *maintain.Progress) error { return <-results })}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- d.runMaintenance(t.Context()) }()
+	if err := d.maintain.Await(t.Context(), "a"); err == nil || errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("the first run: %v", err)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("ended with %v", err)
+	default:
+	}
+	if err := d.maintain.Schedule("a"); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("ended with %v", err)
+	}
+}

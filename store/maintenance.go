@@ -1,0 +1,85 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Maintenance is the state of an operation of maintenance that survives a restart. The store keeps
+// it for package maintain, whose Row explains the fields. Times are unix milliseconds; 0 is none.
+type Maintenance struct {
+	Name    string
+	Began   bool
+	Needs   int
+	Behind  []string
+	Next    bool
+	Waiting []string
+
+	Ended, Succeeded int64
+	Error            string
+	Failures         int
+	Due              int64
+}
+
+// maintenanceV1 is Maintenance on disk, under its name.
+type maintenanceV1 struct {
+	Began     bool     `cbor:"1,keyasint,omitempty"`
+	Needs     int      `cbor:"2,keyasint,omitempty"`
+	Behind    []string `cbor:"3,keyasint,omitempty"`
+	Next      bool     `cbor:"4,keyasint,omitempty"`
+	Waiting   []string `cbor:"5,keyasint,omitempty"`
+	Ended     int64    `cbor:"6,keyasint,omitempty"`
+	Succeeded int64    `cbor:"7,keyasint,omitempty"`
+	Error     string   `cbor:"8,keyasint,omitempty"`
+	Failures  int      `cbor:"9,keyasint,omitempty"`
+	Due       int64    `cbor:"10,keyasint,omitempty"`
+}
+
+// PutMaintenance writes the state of an operation, replacing the one with the same name.
+func (b *control) PutMaintenance(m Maintenance) {
+	if m.Name == "" {
+		b.fail(errors.New("an operation of maintenance has no name"))
+		return
+	}
+	b.put(maintenanceKey(b.key[:0], m.Name), maintenanceV1{m.Began, m.Needs, m.Behind, m.Next,
+		m.Waiting, m.Ended, m.Succeeded, m.Error, m.Failures, m.Due})
+}
+
+// Maintenance returns the states of all operations, in the order of their names. There are about
+// ten.
+func (s *Store) Maintenance() (all []Maintenance, err error) {
+	err = scan(s.db, []byte{spaceMaintenance}, spaceEnd(spaceMaintenance),
+		func(key, value []byte) (bool, error) {
+			m, err := s.parseMaintenance(key, value)
+			all = append(all, m)
+			return true, err
+		})
+	return all, err
+}
+
+func (s *Store) parseMaintenance(key, value []byte) (Maintenance, error) {
+	name, err := parseMaintenanceKey(key)
+	if err != nil {
+		return Maintenance{}, err
+	}
+	var v maintenanceV1
+	if err := s.codec.decode(value, &v); err != nil {
+		return Maintenance{}, fmt.Errorf("operation %q: %w", name, err)
+	}
+	return Maintenance{name, v.Began, v.Needs, v.Behind, v.Next, v.Waiting, v.Ended, v.Succeeded,
+		v.Error, v.Failures, v.Due}, nil
+}
+
+// checkMaintenance checks that the states of operations can be read, and count nothing below zero.
+func checkMaintenance(c *checker) error {
+	return c.space(spaceMaintenance, func(key, value []byte) error {
+		m, err := c.s.parseMaintenance(key, value)
+		switch {
+		case err != nil:
+			c.report("maintenance: %v", err)
+		case m.Needs < 0 || m.Failures < 0 || !m.Began && (m.Needs > 0 || len(m.Behind) > 0):
+			c.report("maintenance: operation %q has the state %+v", m.Name, m)
+		}
+		return nil
+	})
+}
