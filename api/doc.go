@@ -40,7 +40,7 @@
 //	hosts.go   /hosts                       crawler.go   crawl sources
 //	dids.go    request bodies               metrics.go
 //	subscriptions.go  durable subscriptions  tap.go      the routes of package tap
-//	maintenance.go  operations of maintenance
+//	maintenance.go  operations of maintenance  checkpoint.go  what a backup copies
 //
 // Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
 // are one table in server.go.

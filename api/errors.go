@@ -95,13 +95,16 @@ func (a *answers) route(name string, h handler) http.Handler {
 }
 
 // change is like route, for a request that changes something (invariant 6).
-func (a *answers) change(name string, h handler) http.Handler {
-	return a.route(name, func(w http.ResponseWriter, r *http.Request) error {
+func (a *answers) change(name string, h handler) http.Handler { return a.route(name, onlyJSON(h)) }
+
+// onlyJSON returns a handler that refuses requests that a web page could make.
+func onlyJSON(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
 		if !isJSON(r) {
 			return wire.Refuse("UnsupportedMediaType", "content type %s: want %s or %s", wire.Echo(r.Header.Get("Content-Type")), typeJSON, typeNDJSON)
 		}
 		return h(w, r)
-	})
+	}
 }
 
 // untimed is like route, but does not measure the time of an answer.

@@ -143,6 +143,7 @@ type Server struct {
 	ingestion Ingestion
 
 	maintenance   maintenance
+	checkpoints   checkpoints
 	subscriptions subscriptions
 	webhooks      *webhook.Runner
 	tap           *tap.API
@@ -190,6 +191,7 @@ func New(o Options) (*Server, error) {
 		ingestion: o.Ingestion,
 
 		maintenance:   maintenance{o.Maintenance},
+		checkpoints:   checkpoints{store: o.Store, version: o.Version, logger: o.Logger},
 		subscriptions: subscriptions{registry},
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
@@ -256,6 +258,7 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("POST /maintenance/{operation}", change("run_operation", s.maintenance.run))
 	mux.Handle("DELETE /maintenance/{operation}",
 		change("cancel_operation", s.maintenance.cancel))
+	mux.Handle("POST /checkpoint", s.answers.untimed("checkpoint", onlyJSON(s.checkpoints.lend)))
 	mux.Handle("GET /subscriptions", route("subscriptions", s.subscriptions.list))
 	mux.Handle("GET /subscriptions/{name}", route("subscription", s.subscriptions.show))
 	mux.Handle("PUT /subscriptions/{name}", change("put_subscription", s.subscriptions.put))

@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -123,10 +124,11 @@ func newMade(t *testing.T, rng *rand.Rand) *made {
 // write writes a file of random bytes.
 func (m *made) write(name string, size int) {
 	m.t.Helper()
-	b := make([]byte, size)
-	for i := range b {
-		b[i] = byte(m.rng.Uint32())
+	b := make([]byte, 0, size+8)
+	for len(b) < size {
+		b = binary.LittleEndian.AppendUint64(b, m.rng.Uint64())
 	}
+	b = b[:size]
 	if err := os.WriteFile(filepath.Join(m.src.Dir, name), b, 0o644); err != nil {
 		m.t.Fatal(err)
 	}

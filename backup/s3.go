@@ -44,6 +44,9 @@ type S3 struct {
 func OpenS3(place string, environ []string) (*S3, error) {
 	bucket, prefix, _ := strings.Cut(place, "/")
 	if bucket == "" || strings.ContainsAny(place, "?#@ ") {
+		if at := strings.LastIndexByte(place, '@'); at >= 0 { // what is before it may be a secret
+			place = "…" + place[at:]
+		}
 		return nil, fmt.Errorf("destination %q: want s3://BUCKET/PREFIX", "s3://"+place)
 	}
 	if prefix = strings.Trim(prefix, "/"); prefix != "" {

@@ -46,7 +46,8 @@ func (a *app) run(ctx context.Context, args []string) error {
 		UsageText:   "cistern COMMAND [options]",
 		Description: rootAbout,
 		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.tailCommand(), a.repoCommand(),
-			a.subscriptionCommand(), a.maintainCommand(), a.checkCommand(), a.versionCommand()},
+			a.subscriptionCommand(), a.maintainCommand(), a.backupCommand(), a.restoreCommand(),
+			a.checkCommand(), a.versionCommand()},
 		CustomHelpTemplate: helpTemplate + rootExamples,
 		Version:            version(),
 		Writer:             a.stdout,
@@ -86,7 +87,13 @@ func checkCommands(cmd *cli.Command, args []string) error {
 			return nil
 		}
 		next := cmd.Command(name)
-		if next == nil {
+		switch {
+		case next == nil && cmd.Action != nil && strings.Contains(name, "/"):
+			return nil // an argument: no command has a slash in its name
+		case next == nil && cmd.Action != nil:
+			return fmt.Errorf("%s has no command %q; a directory needs a slash in its name, such as "+
+				"./%[2]s (see: %s --help)", strings.TrimPrefix(path, "cistern "), name, path)
+		case next == nil:
 			return fmt.Errorf("unknown command %q; did you mean %s? (see: %s --help)", name,
 				cli.SuggestCommand(cmd.Commands, name), path)
 		}

@@ -14,6 +14,7 @@ import (
 	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
+	"cistern/backup"
 	"cistern/filter"
 	"cistern/ingest/identity"
 	"cistern/store"
@@ -51,6 +52,11 @@ type Config struct {
 	RetentionBytes        int64
 	SubscriptionRetention time.Duration
 	SnapshotRetention     time.Duration
+
+	Backup      string // destination; "" for none
+	BackupEvery time.Duration
+	BackupKeep  int
+	BackupTo    backup.Destination // of Backup; nil for none
 
 	Given []string // names of the options that a flag or a variable has set
 }
@@ -194,6 +200,15 @@ func (c *Config) options() []option {
 				"stay in the log even beyond --retention and --retention-bytes: the time that a " +
 				"client has for a snapshot, with all disconnects. 0 keeps them no longer than " +
 				"others."},
+		{name: "backup", value: "DEST", set: set(&c.Backup, parseDestination),
+			help: "Back up the store to DEST on a schedule: a directory with a slash in its name, " +
+				"or s3://BUCKET/PREFIX, with the access that 'cistern backup --help' describes."},
+		{name: "backup-every", value: "DURATION", standard: "1h",
+			set:  set(&c.BackupEvery, parseBackupEvery),
+			help: "Time from the beginning of one backup to the next, such as 5m or 1d."},
+		{name: "backup-keep", value: "N", standard: "24", set: set(&c.BackupKeep, parseKeep),
+			help: "How many backups of --backup to keep. Older ones are deleted when a newer one is " +
+				"complete. 0 keeps all."},
 		{name: "jetstream-dictionary", value: "FILE", set: set(&c.Jetstream, parseDictionary),
 			help: "File with the zstd dictionary that clients of Jetstream v1 have built in. It " +
 				"enables compress=true on /subscribe. Cistern does not ship the dictionary."},
@@ -278,6 +293,13 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 	env, errs := readEnviron(environ)
 	given, bad, more := load(only(c.options(), names...), cmd, env)
 	c.Given = given
+	if c.Backup != "" {
+		to, err := backup.Open(c.Backup, environ)
+		if err != nil {
+			more = append(more, fmt.Errorf("--backup: %w", err))
+		}
+		c.BackupTo = to
+	}
 	return mistakes(slices.Concat(errs, more, c.validate(bad)))
 }
 

@@ -18,6 +18,7 @@ import (
 	"cistern/api"
 	"cistern/backfill"
 	"cistern/backfill/discover"
+	"cistern/backup"
 	"cistern/console"
 	"cistern/ingest"
 	"cistern/ingest/identity"
@@ -127,6 +128,7 @@ type daemon struct {
 	discover *discover.Runner
 	ingest   *ingest.Runner
 	api      *api.Server
+	backups  *backup.Schedule // nil without --backup
 }
 
 // newDaemon constructs the boxes, each from earlier boxes, and starts none. It owns the listeners.
@@ -142,7 +144,8 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore,
-		d.newMaintain, d.newBackfill, d.newDiscover, d.newIngest, d.newAPI, d.seedFilter} {
+		d.newMaintain, d.newBackfill, d.newDiscover, d.newIngest, d.newAPI, d.newBackups,
+		d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -152,7 +155,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 
 // boxes returns the running parts in the order of their start.
 func (d *daemon) boxes() []box {
-	return []box{
+	list := []box{
 		{"store", d.store.Run},
 		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
 		{"webhooks", d.api.Webhooks},
@@ -167,6 +170,10 @@ func (d *daemon) boxes() []box {
 		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
 		{"disk", d.guard.Run},
 	}
+	if d.backups != nil {
+		list = slices.Insert(list, 1, box{"backup", d.backups.Run})
+	}
+	return list
 }
 
 // sourcesBudget is how long fetches wait for the firehose. If a source connects later, its listing

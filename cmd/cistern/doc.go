@@ -10,15 +10,15 @@
 //  1. Only this package reads flags, the environment and signals, and ends the process.
 //  2. Every option is one row of a table: flag, CISTERN_* variable, default and help come from that
 //     row. Config.options has the options of run, from which docs/options.md is generated too.
-//     demo.go, repo.go, subscription.go, maintain.go and tail.go have tables of their own, which
-//     only the help pages show.
+//     backup.go, demo.go, repo.go, subscription.go, maintain.go and tail.go have tables of their own,
+//     which only the help pages show.
 //  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
 //     Then boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at
 //     most until a connection to each source was tried. They stop one after the other: progress,
-//     disk, ingest, crawl, backfill, maintenance, webhooks, api, store. If one misses the shutdown
-//     budget, the store is not closed under it: the log recovers it.
+//     disk, ingest, crawl, backfill, maintenance, webhooks, api, backup, store. If one misses the
+//     shutdown budget, the store is not closed under it: the log recovers it.
 //
 // # Concurrency
 //
@@ -36,7 +36,7 @@
 //   - progress.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together
-//   - check.go: offline verification
+//   - check.go: offline verification; backup.go: backups, by command and on a schedule
 //   - repo.go, subscription.go (webhook.go: its webhook), maintain.go, tail.go: commands for a running
 //     daemon; remote.go: what those of the private listener share; eventfilter.go: options that
 //     choose events

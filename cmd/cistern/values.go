@@ -216,6 +216,15 @@ func parsePeriod(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// parseBackupEvery reads the time between backups.
+func parseBackupEvery(s string) (time.Duration, error) {
+	d, err := parseAge(s)
+	if err != nil || d < time.Second {
+		return 0, errors.New("want a duration of a second or more, such as 5m or 1d")
+	}
+	return d, nil
+}
+
 func parseListen(s string) (string, error) {
 	_, port, err := net.SplitHostPort(s)
 	if err == nil {

@@ -1,0 +1,69 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"cistern/api/wire"
+	"cistern/store"
+)
+
+// checkpoints lends copies of the store to commands on this machine.
+type checkpoints struct {
+	store   *store.Store
+	version string
+	logger  *slog.Logger
+}
+
+// checkpointRow is the answer of POST /checkpoint.
+type checkpointRow struct {
+	Dir     string `json:"dir"` // absolute
+	Epoch   string `json:"epoch"`
+	Head    uint64 `json:"head"`
+	Format  int    `json:"format"`
+	Version string `json:"version"`
+}
+
+// lend handles POST /checkpoint: it makes a checkpoint below the directory of the store, and
+// answers where. The answer does not end: the checkpoint is kept as long as the client keeps the
+// connection, so that a command that is killed leaves nothing. The request chooses neither the
+// place nor the content.
+func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
+	made, err := c.store.Checkpoint(r.Context())
+	if errors.Is(err, store.ErrCheckpoints) {
+		return wire.Refuse("Conflict", "%s: wait until a backup ends", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := made.Close(); err != nil {
+			c.logger.Warn("a checkpoint was not removed; the next start removes it", "dir", made.Dir,
+				"err", err)
+		}
+	}()
+	dir, err := filepath.Abs(made.Dir)
+	if err != nil {
+		return err
+	}
+	row, err := json.Marshal(checkpointRow{Dir: dir, Epoch: made.Epoch, Head: made.Head,
+		Format: made.Format, Version: c.version})
+	if err != nil {
+		return err
+	}
+	conn := http.NewResponseController(w)
+	if err := errors.Join(conn.SetReadDeadline(time.Time{}),
+		conn.SetWriteDeadline(time.Time{})); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", typeNDJSON)
+	if _, err := w.Write(append(row, '\n')); err != nil || conn.Flush() != nil {
+		return nil // the client is gone
+	}
+	<-r.Context().Done()
+	return nil
+}

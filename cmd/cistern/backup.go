@@ -1,0 +1,353 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	"cistern/backup"
+	"cistern/client"
+	"cistern/console"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+)
+
+const backupAbout = `Back up the store of a running daemon on this machine, while it
+runs, to a directory or a bucket of S3 or of a service with its API. Only files
+are stored that DEST lacks. An interrupted backup is none: run the command
+again. One backup at a time uses a destination.
+
+DEST is a directory with a slash in its name, such as /backups or ./backups, or
+s3://BUCKET/PREFIX. A bucket needs AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and,
+unless it is Amazon's, AWS_ENDPOINT_URL; AWS_REGION is us-east-1 by default.
+The command reads files of the daemon: run it as the daemon's user. 'cistern run
+--backup DEST' makes backups on a schedule instead.`
+
+const backupExamples = `  cistern backup /mnt/backups/cistern --keep 7
+  AWS_ENDPOINT_URL=https://s3.example.com cistern backup s3://backups/cistern
+  cistern backup ls s3://backups/cistern
+`
+
+const backupLsAbout = `List the complete backups of a destination, oldest first.
+HEAD is the newest event of the log, and EPOCH names the log.`
+
+const backupVerifyAbout = `Read every file of all backups of a destination, or of one, and
+compare it with its hash. Each file that is missing or damaged is named, and the
+exit code is 1 then. If a damaged table is deleted from the destination, the
+next backup stores it again, if the daemon still has it.`
+
+const restoreAbout = `Restore a backup into an empty directory. Every file is compared with
+its hash. After an interruption, run the command again: it goes on, and until it
+has ended no daemon starts with the directory. The daemon then follows its
+sources from where the backup was made, and its log gets a new epoch: consumers
+that name the epoch of their cursor learn that they have to read again.`
+
+const restoreExamples = `  cistern restore s3://backups/cistern --data /var/lib/cistern
+  cistern restore /backups --data ./drill && cistern check --data ./drill
+`
+
+// backupSession is one run of a backup or restore command.
+type backupSession struct {
+	*app
+	to backup.Destination
+
+	keep         int
+	generation   string
+	data         string
+	json         bool
+	admin, token string
+}
+
+func (s *backupSession) options() []option {
+	return []option{
+		{name: "keep", value: "N", standard: "0", set: set(&s.keep, parseKeep),
+			help: "Delete older backups once this one is complete, and keep N. 0 keeps all."},
+		{name: "generation", value: "NAME", set: set(&s.generation, text),
+			help: "This backup, by its name in 'cistern backup ls', instead of the newest or all."},
+		{name: "data", value: "DIR", standard: "./cistern-data", set: set(&s.data, text),
+			help: "Directory to restore into: missing, empty or half restored; also CISTERN_DATA."},
+		{name: "json", set: set(&s.json, parseSwitch), help: "Print JSON lines."},
+		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
+			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
+		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
+			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
+	}
+}
+
+// parseKeep reads how many backups are kept.
+func parseKeep(s string) (int, error) {
+	n, err := parseNumber(0, 1_000_000)(s)
+	return int(n), err
+}
+
+// parseDestination reads the name of a destination. A directory needs a slash in its name, so that
+// a mistyped command is none.
+func parseDestination(s string) (string, error) {
+	if !strings.Contains(s, "/") {
+		return "", fmt.Errorf("want a directory with a slash in its name, such as ./%s, or "+
+			"s3://BUCKET/PREFIX", cmp.Or(s, "backups"))
+	}
+	return s, nil
+}
+
+func (a *app) backupCommand() *cli.Command {
+	cmd := a.backupSubcommand("backup", "DEST", "back up a running daemon; list and verify backups",
+		backupAbout, (*backupSession).backup, backupExamples, "keep", "json", "admin", "admin-token")
+	cmd.Commands = []*cli.Command{
+		a.backupSubcommand("backup ls", "DEST", "list the backups of a destination", backupLsAbout,
+			(*backupSession).ls, "  cistern backup ls s3://backups/cistern --json | jq -r .name\n", "json"),
+		a.backupSubcommand("backup verify", "DEST", "compare every file of backups with its hash",
+			backupVerifyAbout, (*backupSession).verify,
+			"  cistern backup verify /mnt/backups/cistern || mail -s 'backup damaged' ops\n", "generation"),
+	}
+	return cmd
+}
+
+func (a *app) restoreCommand() *cli.Command {
+	return a.backupSubcommand("restore", "SRC", "restore a backup into an empty directory",
+		restoreAbout, (*backupSession).restore, restoreExamples, "data", "generation")
+}
+
+// backupSubcommand returns the command 'cistern NAME' with one argument, a destination, and the
+// options of these names.
+func (a *app) backupSubcommand(name, argument, usage, about string,
+	act func(*backupSession, context.Context) error, examples string, names ...string) *cli.Command {
+	s := &backupSession{app: a}
+	options := only(s.options(), names...)
+	words := strings.Fields(name)
+	return &cli.Command{
+		Name:               words[len(words)-1],
+		Usage:              usage,
+		UsageText:          "cistern " + name + " " + argument + " [options]",
+		Description:        about,
+		Flags:              flags(options),
+		CustomHelpTemplate: helpTemplate + examples,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			env, errs := readEnviron(a.environ)
+			_, _, more := load(options, cmd, env)
+			errs = append(errs, more...)
+			if cmd.NArg() != 1 {
+				errs = append(errs, fmt.Errorf("%s takes one argument, %s, got %d", subject(cmd), argument,
+					cmd.NArg()))
+			} else if err := s.open(cmd.Args().First()); err != nil {
+				errs = append(errs, err)
+			}
+			if err := mistakes(errs); err != nil {
+				return err
+			}
+			return a.untilSignal(ctx, func(ctx context.Context) error { return act(s, ctx) })
+		},
+	}
+}
+
+// open opens the destination that the argument names.
+func (s *backupSession) open(name string) (err error) {
+	if _, err := parseDestination(name); err != nil {
+		return fmt.Errorf("destination %q: %w", name, err)
+	}
+	s.to, err = backup.Open(name, s.environ)
+	return err
+}
+
+// lent is what the daemon answers to POST /checkpoint.
+type lent struct {
+	Dir, Epoch, Version string
+	Head                uint64
+	Format              int
+}
+
+// errBackedUp ends the request that keeps the checkpoint.
+var errBackedUp = errors.New("backed up")
+
+// backup asks the daemon for a checkpoint, and copies it while the request is open.
+func (s *backupSession) backup(ctx context.Context) error {
+	daemon := client.New(s.admin, s.token, "its private listener with --admin")
+	var result error
+	_, err := daemon.Do(ctx, "POST", "/checkpoint", nil, nil, func(line json.RawMessage) error {
+		var c lent
+		if err := unmarshalRow(line, &c); err != nil {
+			return err
+		}
+		result = s.copy(ctx, c)
+		return errBackedUp
+	})
+	switch {
+	case errors.Is(err, errBackedUp):
+		return result
+	case err == nil:
+		return fmt.Errorf("the daemon at %s ended its answer without a checkpoint", s.admin)
+	}
+	return err
+}
+
+func (s *backupSession) copy(ctx context.Context, c lent) error {
+	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: the daemon keeps its checkpoint there; run this command on its machine, "+
+			"as its user", err)
+	}
+	drawn := s.progress("storing")
+	res, err := backup.Run(ctx, backup.Options{Destination: s.to, Keep: s.keep, Holder: holder(),
+		Progress: drawn.draw, Source: backup.Source{Dir: c.Dir, Epoch: c.Epoch, Head: c.Head,
+			Format: c.Format, Version: c.Version}})
+	drawn.end()
+	if res.Generation.Name == "" {
+		return err
+	}
+	if s.json {
+		return errors.Join(s.printGeneration(res.Generation), err)
+	}
+	fmt.Fprintf(s.stdout, "backup %s of %s, %s; %s new, %s stored\n", res.Generation.Name,
+		console.Count(int64(res.Generation.Files), "file"), size(res.Generation.Bytes),
+		console.Count(int64(res.Tables), "file"), size(res.Uploaded))
+	if res.Deleted > 0 {
+		fmt.Fprintf(s.stdout, "%s deleted\n", console.Count(int64(res.Deleted), "older backup"))
+	}
+	return err
+}
+
+// holder names this process in the lock of a destination.
+func holder() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return fmt.Sprintf("process %d on %s", os.Getpid(), host)
+}
+
+func size(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }
+
+// printGeneration prints a generation as a JSON line.
+func (s *backupSession) printGeneration(g backup.Generation) error {
+	return json.NewEncoder(s.stdout).Encode(struct {
+		Name string `json:"name"`
+		backup.Generation
+	}{g.Name, g})
+}
+
+func (s *backupSession) ls(ctx context.Context) error {
+	all, err := backup.List(ctx, s.to)
+	if err != nil {
+		return err
+	}
+	table := newTable(s.stdout)
+	addRow(table, "NAME", "CREATED", "HEAD", "FILES", "SIZE", "EPOCH")
+	for _, g := range all {
+		if s.json {
+			if err := s.printGeneration(g); err != nil {
+				return err
+			}
+			continue
+		}
+		addRow(table, g.Name, g.Created.Format(time.RFC3339), fmt.Sprint(g.Head), fmt.Sprint(g.Files),
+			size(g.Bytes), g.Epoch)
+	}
+	switch {
+	case s.json:
+		return nil
+	case len(all) == 0:
+		_, err := fmt.Fprintln(s.stdout, "no backups")
+		return err
+	}
+	return table.Flush()
+}
+
+func (s *backupSession) verify(ctx context.Context) error {
+	all, err := backup.List(ctx, s.to)
+	if s.generation != "" && err == nil {
+		var g backup.Generation
+		g, err = backup.Find(ctx, s.to, s.generation)
+		all = []backup.Generation{g}
+	}
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("%s has no complete backup", s.to)
+	}
+	drawn := s.progress("reading")
+	var read backup.Progress
+	bad, err := backup.Verify(ctx, s.to, all, func(p backup.Progress) { read = p; drawn.draw(p) },
+		func(err error) { fmt.Fprintln(s.stdout, console.Printable(err.Error())) })
+	drawn.end()
+	if err != nil {
+		return err
+	}
+	if bad > 0 {
+		return fmt.Errorf("%s of %s damaged: delete the tables that are named, and make another backup",
+			console.Count(int64(bad), "file"), s.to)
+	}
+	_, err = fmt.Fprintf(s.stdout, "%s, %s in %s: no difference\n",
+		console.Count(int64(len(all)), "backup"), size(read.Bytes),
+		console.Count(int64(read.Files), "file"))
+	return err
+}
+
+func (s *backupSession) restore(ctx context.Context) error {
+	drawn := s.progress("restoring")
+	g, err := backup.Restore(ctx, backup.RestoreOptions{Destination: s.to, Generation: s.generation,
+		Dir: s.data, Progress: drawn.draw})
+	drawn.end()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.stdout, "restored %s of %s into %s: head %d, %s in %s\n", g.Name, s.to,
+		s.data, g.Head, size(g.Bytes), console.Count(int64(g.Files), "file"))
+	return err
+}
+
+// transferLine is the progress line of a backup, drawn on terminals only.
+type transferLine struct {
+	term  *console.Terminal
+	verb  string
+	drawn time.Time
+}
+
+func (a *app) progress(verb string) *transferLine {
+	return &transferLine{term: console.New(a.stderr, a.environ), verb: verb}
+}
+
+func (l *transferLine) draw(p backup.Progress) {
+	if !l.term.Live() || time.Since(l.drawn) < drawEvery && p.Files < p.FilesTotal {
+		return
+	}
+	l.drawn = time.Now()
+	percent := 100
+	if p.BytesTotal > 0 {
+		percent = int(100 * p.Bytes / p.BytesTotal)
+	}
+	l.term.Draw(console.Clip(fmt.Sprintf("%s  %d%%  %s of %s  %s of %s", l.verb, percent,
+		size(p.Bytes), size(p.BytesTotal), humanize.Comma(int64(p.Files)),
+		console.Count(int64(p.FilesTotal), "file")), l.term.Columns()-1))
+}
+
+func (l *transferLine) end() { l.term.Draw("") }
+
+// newBackups builds the schedule of --backup, if there is one.
+func (d *daemon) newBackups() (err error) {
+	if d.cfg.BackupTo == nil {
+		return nil
+	}
+	d.backups, err = backup.NewSchedule(backup.ScheduleOptions{Destination: d.cfg.BackupTo,
+		Every: d.cfg.BackupEvery, Keep: d.cfg.BackupKeep, Holder: holder(), Epoch: d.store.Epoch(),
+		Checkpoint: d.checkpoint, Logger: d.log, Registerer: d.metrics, Seed: rand.Uint64()})
+	return err
+}
+
+// checkpoint makes the checkpoint that is backed up.
+func (d *daemon) checkpoint(ctx context.Context) (src backup.Source, release func() error,
+	err error) {
+	c, err := d.store.Checkpoint(ctx)
+	if err != nil {
+		return src, nil, err
+	}
+	return backup.Source{Dir: c.Dir, Epoch: c.Epoch, Head: c.Head, Format: c.Format,
+		Version: version()}, c.Close, nil
+}
