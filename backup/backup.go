@@ -191,9 +191,11 @@ func gone(err error) error {
 	return err
 }
 
-// immutable are the kinds of files that the engine writes once, under a number that it gives to no
-// other file of the same log.
-var immutable = []string{".sst", ".blob"}
+// isTable reports whether a file is of a kind that the engine writes once, under a number that it
+// gives to no other file of the same log.
+func isTable(name string) bool {
+	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
+}
 
 // remember reads the sums of tables from the newest generation of the same log, so that only new
 // tables are read. A table is the same if it has the number, the size and the time of writing that
@@ -213,10 +215,8 @@ func (u *upload) remember(ctx context.Context, old []Generation) error {
 			return err
 		}
 		for _, f := range m.Files {
-			for _, suffix := range immutable {
-				if strings.HasSuffix(f.Name, suffix) {
-					u.known[f.Name] = f
-				}
+			if isTable(f.Name) {
+				u.known[f.Name] = f
 			}
 		}
 		return nil

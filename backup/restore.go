@@ -23,6 +23,9 @@ type RestoreOptions struct {
 	Generation string
 	// Dir is where to: a directory that is missing, empty or half restored. Required.
 	Dir string
+	// Like is a directory that an older generation was restored into. Its tables are read, and those
+	// that the generation has too are linked instead of being fetched again. Default: none.
+	Like string
 	// Progress is called as work proceeds, by one goroutine at a time. Default: nothing.
 	Progress func(Progress)
 	// Step is called at each durable step, where tests end the restoring. Default: nothing.
@@ -182,10 +185,32 @@ func (r *restoration) file(ctx context.Context, f File) error {
 		return err
 	}
 	if got, err := hashFile(ctx, name, f.Size); err != nil || got != sum {
+		if r.link(ctx, name, f, sum) {
+			return r.done(f)
+		}
 		if err := r.fetch(ctx, name, f, sum); err != nil {
 			return err
 		}
 	}
+	return r.done(f)
+}
+
+// link links a table of Like, and reports whether it could. Other files are not linked: the engine
+// writes into some of them again. What fails here is fetched.
+func (r *restoration) link(ctx context.Context, name string, f File, sum Sum) bool {
+	if r.Like == "" || !isTable(f.Name) {
+		return false
+	}
+	like := filepath.Join(r.Like, f.Name)
+	if got, err := hashFile(ctx, like, f.Size); err != nil || got != sum {
+		return false
+	}
+	_ = os.Remove(name) // what an interruption or a disk has damaged
+	return os.Link(like, name) == nil
+}
+
+// done counts a file that is restored.
+func (r *restoration) done(f File) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.progress.Files++

@@ -1,15 +1,18 @@
 package backup_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"cistern/backup"
@@ -111,6 +114,65 @@ func TestRestoreStore(t *testing.T) {
 			opened(t, dir, row.g, row.repos)
 		}
 	})
+}
+
+// counting counts the bytes of tables that are fetched.
+type counting struct {
+	backup.Destination
+	mu      sync.Mutex
+	fetched int64
+}
+
+func (d *counting) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	r, err := d.Destination.Get(ctx, name)
+	if err != nil || !strings.HasPrefix(name, "tables/") {
+		return r, err
+	}
+	b, err := io.ReadAll(r)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fetched += int64(len(b))
+	return io.NopCloser(bytes.NewReader(b)), errors.Join(err, r.Close())
+}
+
+// TestRestoreLike restores a second backup beside the first, and fetches what is new. A damaged
+// table of the first directory is fetched, and the store that is opened there keeps its files.
+func TestRestoreLike(t *testing.T) {
+	t.Parallel()
+	s, at := filled(t), newDirectory(t)
+	first := backUp(t, s, at).Generation
+	one := filepath.Join(t.TempDir(), "one")
+	if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: one}); err != nil {
+		t.Fatal(err)
+	}
+	grow(t, s, 21, 2)
+	second := backUp(t, s, at)
+	damage(t, one, 1)
+	tables, err := filepath.Glob(filepath.Join(one, "*.sst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged, err := os.Stat(tables[1%len(tables)])
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &counting{Destination: at}
+	two := filepath.Join(t.TempDir(), "two")
+	if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: d, Dir: two, Like: one}); err != nil {
+		t.Fatal(err)
+	}
+	if most := second.Uploaded + damaged.Size() + 8<<10; d.fetched > most || first.Bytes < damaged.Size() {
+		t.Errorf("fetched %d bytes, the second backup stored %d and the damaged table has %d", d.fetched, second.Uploaded,
+			damaged.Size())
+	}
+	for name := range files(t, two) {
+		a, _ := os.Stat(filepath.Join(one, name)) // nil if there is none, which is no other file
+		b, err := os.Stat(filepath.Join(two, name))
+		if err != nil || os.SameFile(a, b) && !strings.HasSuffix(name, ".sst") {
+			t.Errorf("%s is linked, though the engine may write into it (%v)", name, err)
+		}
+	}
+	opened(t, two, second.Generation, 22)
 }
 
 // errCrash ends a restoring.

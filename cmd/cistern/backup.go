@@ -61,7 +61,7 @@ type backupSession struct {
 
 	keep         int
 	generation   string
-	data         string
+	data, like   string
 	json         bool
 	admin, token string
 }
@@ -74,6 +74,9 @@ func (s *backupSession) options() []option {
 			help: "This backup, by its name in 'cistern backup ls', instead of the newest or all."},
 		{name: "data", value: "DIR", standard: "./cistern-data", set: set(&s.data, text),
 			help: "Directory to restore into: missing, empty or half restored; also CISTERN_DATA."},
+		{name: "like", value: "DIR", set: set(&s.like, text),
+			help: "Directory that an older backup was restored into. Its tables are compared with " +
+				"their hashes, and linked instead of being fetched again; a daemon may use it."},
 		{name: "json", set: set(&s.json, parseSwitch), help: "Print JSON lines."},
 		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
 			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
@@ -113,7 +116,7 @@ func (a *app) backupCommand() *cli.Command {
 
 func (a *app) restoreCommand() *cli.Command {
 	return a.backupSubcommand("restore", "SRC", "restore a backup into an empty directory",
-		restoreAbout, (*backupSession).restore, restoreExamples, "data", "generation")
+		restoreAbout, (*backupSession).restore, restoreExamples, "data", "generation", "like")
 }
 
 // backupSubcommand returns the command 'cistern NAME' with one argument, a destination, and the
@@ -293,7 +296,7 @@ func (s *backupSession) verify(ctx context.Context) error {
 func (s *backupSession) restore(ctx context.Context) error {
 	drawn := s.progress("restoring")
 	g, err := backup.Restore(ctx, backup.RestoreOptions{Destination: s.to, Generation: s.generation,
-		Dir: s.data, Progress: drawn.draw})
+		Dir: s.data, Like: s.like, Progress: drawn.draw})
 	drawn.end()
 	if err != nil {
 		return err
