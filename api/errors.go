@@ -80,6 +80,7 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 type answers struct {
 	logger  *slog.Logger
 	metrics *metrics
+	store   *store.Store
 	fatal   chan error // the error with which Serve must end
 }
 
@@ -94,8 +95,25 @@ func (a *answers) route(name string, h handler) http.Handler {
 	})
 }
 
-// change is like route, for a request that changes something (invariant 6).
-func (a *answers) change(name string, h handler) http.Handler { return a.route(name, onlyJSON(h)) }
+// change is like turn, for a request that writes to the store.
+func (a *answers) change(name string, h handler) http.Handler {
+	return a.turn(name, a.unlessFrozen(h))
+}
+
+// unlessFrozen returns a handler that refuses requests while the store is frozen, rather than have
+// them wait.
+func (a *answers) unlessFrozen(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if a.store.Frozen() != nil {
+			return wire.Refuse("Unavailable", "the daemon is suspended: nothing can be changed "+
+				"until it is resumed, see GET /phase")
+		}
+		return h(w, r)
+	}
+}
+
+// turn is like route, for a request that changes something (invariant 6).
+func (a *answers) turn(name string, h handler) http.Handler { return a.route(name, onlyJSON(h)) }
 
 // onlyJSON returns a handler that refuses requests that a web page could make.
 func onlyJSON(h handler) handler {

@@ -16,8 +16,10 @@ import (
 	"cistern/api/durable"
 	"cistern/api/tap"
 	"cistern/api/webhook"
+	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/maintain"
+	"cistern/phase"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,6 +59,10 @@ type Options struct {
 	Ingestion Ingestion
 	// Maintenance runs the operations of /maintenance. Default: there are none.
 	Maintenance *maintain.Coordinator
+	// Phase changes the phase of the daemon. Default: there are no phases.
+	Phase *phase.Keeper
+	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
+	WebhookGate *gate.Gate
 	// Stopping reports whether the daemon has begun to stop, for /readyz. Default: it has not.
 	Stopping func() bool
 	// Verify is the level of verification that /stats reports. Default "full".
@@ -141,6 +147,7 @@ type Server struct {
 	sources   sources
 	crawls    crawlSources
 	ingestion Ingestion
+	phases    phases
 
 	maintenance   maintenance
 	checkpoints   checkpoints
@@ -159,7 +166,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &answers{logger: o.Logger, metrics: m, fatal: make(chan error, 1)}
+	a := &answers{logger: o.Logger, metrics: m, store: o.Store, fatal: make(chan error, 1)}
 	registry, err := durable.New(durable.Options{Store: o.Store, Log: o.Store, Logger: o.Logger,
 		Registerer: o.Registerer, CheckURL: webhook.CheckURL(o.AllowPrivate)})
 	if err != nil {
@@ -189,13 +196,14 @@ func New(o Options) (*Server, error) {
 		sources:   sources{o.Firehose},
 		crawls:    crawlSources{o.Crawler},
 		ingestion: o.Ingestion,
+		phases:    phases{o.Phase},
 
 		maintenance:   maintenance{o.Maintenance},
 		checkpoints:   checkpoints{store: o.Store, version: o.Version, logger: o.Logger},
 		subscriptions: subscriptions{registry},
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
-		ingestion: &s.ingestion, syncing: o.Syncing, verify: o.Verify, version: o.Version,
+		ingestion: &s.ingestion, phases: s.phases, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
 	if err := errors.Join(s.newTap(o, registry), s.newWebhooks(o, registry)); err != nil {
 		return nil, err
@@ -253,12 +261,15 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("PUT /hosts/{host}/ban", change("ban_host", s.hosts.ban))
 	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.hosts.unban))
 	mux.Handle("GET /ingestion", route("ingestion", s.ingestion.show))
-	mux.Handle("PATCH /ingestion", change("set_ingestion", s.ingestion.set))
+	mux.Handle("PATCH /ingestion", s.answers.turn("set_ingestion", s.ingestion.set))
 	mux.Handle("GET /maintenance", route("maintenance", s.maintenance.show))
 	mux.Handle("POST /maintenance/{operation}", change("run_operation", s.maintenance.run))
 	mux.Handle("DELETE /maintenance/{operation}",
 		change("cancel_operation", s.maintenance.cancel))
-	mux.Handle("POST /checkpoint", s.answers.untimed("checkpoint", onlyJSON(s.checkpoints.lend)))
+	mux.Handle("POST /checkpoint", s.answers.untimed("checkpoint",
+		onlyJSON(s.answers.unlessFrozen(s.checkpoints.lend))))
+	mux.Handle("GET /phase", route("phase", s.phases.show))
+	mux.Handle("PUT /phase", s.answers.turn("set_phase", s.phases.set))
 	mux.Handle("GET /subscriptions", route("subscriptions", s.subscriptions.list))
 	mux.Handle("GET /subscriptions/{name}", route("subscription", s.subscriptions.show))
 	mux.Handle("PUT /subscriptions/{name}", change("put_subscription", s.subscriptions.put))

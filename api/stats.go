@@ -42,6 +42,8 @@ type statistics struct {
 	Log    logBounds        `json:"log"`
 	// Paused has the reasons for which parts of ingestion are paused, by part.
 	Paused map[string][]string `json:"paused,omitempty"`
+	// Phase is absent while the daemon is active.
+	Phase *phaseBody `json:"phase,omitempty"`
 	// Firehose is absent if no firehose is followed.
 	Firehose *firehoseTotals `json:"firehose,omitempty"`
 }
@@ -58,6 +60,7 @@ type stats struct {
 	sizes     sizes
 	sources   *sources
 	ingestion *Ingestion
+	phases    phases
 	syncing   func() int
 	verify    string
 	version   string
@@ -76,7 +79,7 @@ func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 	wire.WriteJSON(w, http.StatusOK, statistics{
 		Counts: counts, Sizes: sizes, Verify: s.verify, Paused: s.ingestion.paused(),
 		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
-		Firehose: s.sources.totals(),
+		Firehose: s.sources.totals(), Phase: s.phases.unlessActive(),
 	})
 	return nil
 }

@@ -87,7 +87,7 @@ func (s *subscriptions) drop(w http.ResponseWriter, r *http.Request) error {
 // newWebhooks makes the runner of the webhooks.
 func (s *Server) newWebhooks(o Options, registry *durable.Registry) (err error) {
 	s.webhooks, err = webhook.New(webhook.Options{Subscriptions: registry, Delivery: s.delivery,
-		Epoch: o.Store.Epoch(), AllowPrivate: o.AllowPrivate, UserAgent: "cistern/" + o.Version,
+		Epoch: o.Store.Epoch(), AllowPrivate: o.AllowPrivate, UserAgent: "cistern/" + o.Version, Gate: o.WebhookGate,
 		Logger: o.Logger, Registerer: o.Registerer})
 	return err
 }
@@ -95,3 +95,7 @@ func (s *Server) newWebhooks(o Options, registry *durable.Registry) (err error) 
 // Webhooks sends the events of subscriptions that have a webhook, until ctx ends. An error is one
 // of the store.
 func (s *Server) Webhooks(ctx context.Context) error { return s.webhooks.Run(ctx) }
+
+// SavePositions writes what consumers acknowledged while the store was frozen. An error is one of
+// the store.
+func (s *Server) SavePositions() error { return s.subscriptions.registry.Save() }

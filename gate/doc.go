@@ -12,6 +12,7 @@
 //     force.
 //  2. The part finishes work that it began before the gate was shut, unless a cause halts it. Then
 //     the context of Gate.Run ends, and the part is started again when no cause halts it any more.
+//  3. Once a gate is shut and no work is counted any more, none begins until the gate is open.
 //
 // # Concurrency
 //

@@ -23,6 +23,7 @@ type Gate struct {
 	// mu guards:
 	mu     sync.Mutex
 	causes []Cause       // in the order in which they came
+	work   int           // begun by Begin and not ended, and the part in Run
 	next   chan struct{} // closed and replaced at each change; nil if nothing waits for one
 }
 
@@ -100,6 +101,46 @@ func (g *Gate) Pass(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
+// Begin counts a piece of work until end is called. It returns nil if the gate is shut: then the
+// work must not begin.
+func (g *Gate) Begin() (end func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.causes) > 0 {
+		return nil
+	}
+	g.work++
+	return g.end
+}
+
+// end counts down what has ended.
+func (g *Gate) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.work--
+}
+
+// Working returns how many pieces of work have begun by Begin and not ended. What Run runs is one
+// until it has returned.
+func (g *Gate) Working() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.work
+}
+
+// enter waits until no cause halts the part, and counts it as work. It reports whether ctx is still
+// alive then; end must follow.
+func (g *Gate) enter(ctx context.Context) bool {
+	entered := false
+	g.await(ctx, func() bool {
+		if entered = !g.halted(); entered {
+			g.work++
+		}
+		return entered
+	})
+	return entered
+}
+
 // halted reports whether a cause halts the part. Called with mu held.
 func (g *Gate) halted() bool {
 	return slices.ContainsFunc(g.causes, func(c Cause) bool { return c.Halts })
@@ -129,8 +170,7 @@ func (g *Gate) await(ctx context.Context, ok func() bool) {
 // when none does any more, until ctx ends or fn fails. The error is that of fn.
 func (g *Gate) Run(ctx context.Context, fn func(context.Context) error) error {
 	for {
-		g.await(ctx, func() bool { return !g.halted() })
-		if ctx.Err() != nil {
+		if !g.enter(ctx) {
 			return nil
 		}
 		part, stop := context.WithCancel(ctx)
@@ -142,6 +182,7 @@ func (g *Gate) Run(ctx context.Context, fn func(context.Context) error) error {
 		})
 		err := fn(part)
 		stop()
+		g.end()
 		if err := errors.Join(err, watch.Wait()); err != nil || ctx.Err() != nil {
 			return err
 		}

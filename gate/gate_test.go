@@ -140,3 +140,61 @@ func TestRun(t *testing.T) {
 		}
 	})
 }
+
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	var g gate.Gate
+	first, second := g.Begin(), g.Begin()
+	if first == nil || second == nil || g.Working() != 2 {
+		t.Fatalf("an open gate keeps work out, or counts %d", g.Working())
+	}
+	g.Shut(gate.Cause{Name: "phase"})
+	if g.Begin() != nil {
+		t.Error("work began at a shut gate")
+	}
+	first()
+	if g.Working() != 1 {
+		t.Errorf("%d pieces of work are counted, one is left", g.Working())
+	}
+	second()
+	g.Open("phase")
+	if end := g.Begin(); end == nil || g.Working() != 1 {
+		t.Errorf("an open gate keeps work out, or counts %d", g.Working())
+	}
+}
+
+// TestWorkingInRun: what runs counts until it has returned, which may be long after it was halted.
+func TestWorkingInRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var g gate.Gate
+		ctx, cancel := context.WithCancel(t.Context())
+		result, finish := make(chan error, 1), make(chan struct{})
+		go func() {
+			result <- g.Run(ctx, func(ctx context.Context) error {
+				<-ctx.Done()
+				<-finish
+				return nil
+			})
+		}()
+		want := func(when string, n int) {
+			t.Helper()
+			if synctest.Wait(); g.Working() != n {
+				t.Errorf("%s: %d are working, want %d", when, g.Working(), n)
+			}
+		}
+		want("running", 1)
+		g.Shut(gate.Cause{Name: "phase", Halts: true})
+		want("ending", 1)
+		finish <- struct{}{}
+		want("halted", 0)
+		g.Open("phase")
+		want("running again", 1)
+		cancel()
+		finish <- struct{}{}
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		want("ended", 0)
+	})
+}

@@ -358,6 +358,13 @@ func (s *source) connected() bool {
 	return s.live
 }
 
+// attempting reports whether there is a connection, or one is being made.
+func (s *source) attempting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stop != nil
+}
+
 // rewind goes back to the durable cursor at the beginning of a run, when no event is in flight.
 func (s *source) rewind() error {
 	cursor, ok, err := s.set.store.Cursor(s.url)

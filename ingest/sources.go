@@ -364,6 +364,19 @@ func (r *Runner) Sources() []SourceStatus {
 	return all
 }
 
+// InFlight returns how many connections are open or being made, and how many events were read and
+// are not applied yet. Some of the events may wait for the documents of accounts; no cursor has
+// passed them.
+func (r *Runner) InFlight() (connections, events int) {
+	for _, src := range r.sources.all() {
+		if src.attempting() {
+			connections++
+		}
+		events += src.tracker.waiting()
+	}
+	return connections, events
+}
+
 // Tried reports whether every wanted source was connected once, or failed to be: from then on a
 // fetch that begins misses no event of a source that answers.
 func (r *Runner) Tried() bool {

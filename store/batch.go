@@ -34,6 +34,8 @@ type Batch struct {
 	gated       []string            // DIDs of the repositories whose events this batch hides
 	abandoned   []Ordinal           // ordinals whose bulk rows the collector deletes
 	counts      []collectionCounted // as Apply left them
+	inside      bool                // the caller has passed enterWrites
+	impatient   bool                // does not wait until the store is thawed
 
 	changes []collectionChange // of the current Apply
 	logged  []Op               // ops of the current Apply that its entry lists
@@ -101,6 +103,13 @@ func (b *Batch) CommitSync() error {
 		return err
 	}
 	return wait()
+}
+
+// CommitUnlessFrozen is like CommitSync, but does not wait for a frozen store: then nothing is
+// written, and the error is ErrFrozen.
+func (b *Batch) CommitUnlessFrozen() error {
+	b.impatient = true
+	return b.CommitSync()
 }
 
 // PutRepo writes r's row, moves the gauges by the difference to the row as it was loaded, and

@@ -94,6 +94,8 @@ func (s *Store) makeCheckpoint(c *Checkpoint) error {
 
 // copyEngine copies the files of the engine. Ingestions wait for it, and nothing else does.
 func (s *Store) copyEngine(dir string) error {
+	s.enterWrites()
+	defer s.leaveWrites()
 	s.checkpoints.tables.Lock()
 	defer s.checkpoints.tables.Unlock()
 	return s.db.Checkpoint(dir, pebble.WithFlushedWAL())
@@ -101,9 +103,11 @@ func (s *Store) copyEngine(dir string) error {
 
 // ingest adds tables to the engine.
 func (s *Store) ingest(tables []string) error {
+	s.enterWrites()
+	defer s.leaveWrites()
 	s.checkpoints.tables.RLock()
 	defer s.checkpoints.tables.RUnlock()
-	return s.db.Ingest(context.Background(), tables)
+	return s.guard(func() error { return s.db.Ingest(context.Background(), tables) })
 }
 
 // Close removes the copy. It is idempotent.

@@ -39,10 +39,10 @@
 //     a row is swept, it may have records that only an older filter wanted; while it lacks records,
 //     wanted records are missing. A record without a valid path is kept if all records are wanted
 //     or stored. The selection and the host that a row names are never deleted.
-//  13. After the first failed write (of the log, a table, the manifest, a flush or a compaction)
-//     nothing is written any more: every write returns the failure, and Run ends with it. Then the
-//     process should end; opening the store again recovers everything durable.
+//  13. After the first failed write, also of a flush or a compaction, every write returns the
+//     failure, and Run ends with it. The process should end; opening recovers everything durable.
 //  14. Every event that may be shown is in the postings of its kind or collection.
+//  15. While the store is frozen, its files do not change and have everything that was committed.
 //
 // # Concurrency
 //
@@ -51,8 +51,8 @@
 // are taken in order of DID, and HoldFilter before them. The sequencer's mutex is held only to
 // assign ids and hand the batch to the engine. Import must be called without a lock of Lock, and
 // its callbacks must not import. The flip calls Complete with the members' locks held, so Complete
-// must not lock. It calls Done with its slot held; no holder of a lock waits for a slot. Run owns
-// the goroutines that flip, and waits for them unless the engine broke.
+// must not lock. It calls Done with its slot held; no holder of a lock waits for a slot. Writes of
+// a frozen store wait before the locks of reads. Run owns the goroutines that flip.
 //
 // # Files
 //
@@ -70,7 +70,7 @@
 //	retention.go, prune.go  old events     anchor.go, backlog.go  what snapshots, subscriptions keep
 //	collect.go, compact.go  freed space    unsettled.go events hidden by volatile batches
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
-//	pending.go, retry.go  queues    host*.go  hosts    lock.go, dirlock.go  locks
+//	pending.go, retry.go  queues    host*.go  hosts    *lock.go, door.go, freeze*.go
 //	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
 //	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
 //	snapshot.go, current.go  passes over all records    view.go  reads at one point in time

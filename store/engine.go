@@ -109,8 +109,15 @@ func (s *Store) guard(write func() error) (err error) {
 	return write()
 }
 
-// apply applies and closes a batch that is not sequenced.
+// apply applies and closes a batch that is not sequenced. It waits until the store is not frozen.
 func (s *Store) apply(b *pebble.Batch, o *pebble.WriteOptions) error {
+	s.enterWrites()
+	defer s.leaveWrites()
+	return s.applyInside(b, o)
+}
+
+// applyInside is apply for callers that have passed enterWrites.
+func (s *Store) applyInside(b *pebble.Batch, o *pebble.WriteOptions) error {
 	if err := s.guard(func() error { return s.db.Apply(b, o) }); err != nil {
 		s.fail(err) // a broken engine may still hold the batch
 		return s.failure

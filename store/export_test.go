@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -70,6 +71,9 @@ func AppendPostings(first uint64, runs [][2]uint64) []byte {
 	l.close()
 	return l.row
 }
+
+// EngineMetrics are the metrics that the store exports.
+func EngineMetrics(s *Store) *pebble.Metrics { return s.engineMetrics() }
 
 // Metrics returns Pebble's metrics.
 func Metrics(s *Store) *pebble.Metrics { return s.db.Metrics() }
@@ -475,3 +479,36 @@ func FrontAfter(found, added int64) int64 {
 	q.remember(found, adds)
 	return q.low
 }
+
+// AllRows returns how many rows the store has, and a hash over all of them.
+func AllRows(t testing.TB, s *Store) (n int, sum [32]byte) {
+	t.Helper()
+	h := sha256.New()
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var length [4]byte
+	for ok := it.First(); ok; ok = it.Next() {
+		for _, part := range [][]byte{it.Key(), it.Value()} {
+			binary.BigEndian.PutUint32(length[:], uint32(len(part)))
+			h.Write(length[:])
+			h.Write(part)
+		}
+		n++
+	}
+	if err := it.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return n, [32]byte(h.Sum(nil))
+}
+
+// Door is the door at which writes wait.
+type Door struct{ door }
+
+// Enter, TryEnter, Leave, Shut and Open are the methods of door.
+func (d *Door) Enter(stop <-chan struct{})     { d.enter(stop) }
+func (d *Door) TryEnter() (opened bool)        { return d.tryEnter() == nil }
+func (d *Door) Leave()                         { d.leave() }
+func (d *Door) Shut(ctx context.Context) error { return d.shut(ctx) }
+func (d *Door) Open()                          { d.open() }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -156,16 +157,29 @@ func (s *Store) HostID(host string) (uint32, error) {
 		return 0, err
 	}
 	q := &s.hosts
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if m := q.of[id]; err == nil && m != nil && m.name == host {
-		q.touch(id, s.now())
+	if err == nil && q.touchNamed(id, host, s.now()) {
 		return id, nil
 	}
+	s.enterWrites() // before the mutex, which reads of hosts take
+	defer s.leaveWrites()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	return s.giveHostID(host)
 }
 
-// giveHostID implements HostID. The mutex is held.
+// touchNamed notes that a host is used, and reports whether it has that name.
+func (q *hosts) touchNamed(id uint32, name string, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m := q.of[id]
+	if m == nil || m.name != name {
+		return false
+	}
+	q.touch(id, now)
+	return true
+}
+
+// giveHostID implements HostID. The mutex is held, and the door of writes passed.
 func (s *Store) giveHostID(host string) (uint32, error) {
 	q := &s.hosts
 	id, err := s.hostID(host)
@@ -194,7 +208,7 @@ func (s *Store) giveHostID(host string) (uint32, error) {
 	// the new one.
 	err = errors.Join(b.Set(hostKey(host), binary.BigEndian.AppendUint32(nil, id), nil),
 		b.Set(hostNameKey(id), []byte(host), nil), b.Set(hostIDKey(spaceHostRow, id), value, nil),
-		setMetaNumber(b, metaHost, uint64(id)+1), s.apply(b, pebble.NoSync))
+		setMetaNumber(b, metaHost, uint64(id)+1), s.applyInside(b, pebble.NoSync))
 	if err != nil {
 		return 0, err
 	}

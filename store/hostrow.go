@@ -12,6 +12,8 @@ import (
 // SetHost changes the settings of a host: its ban and its limits. The change is durable on return.
 // A host without an id gets one.
 func (s *Store) SetHost(name string, change func(row *HostRow)) (id uint32, err error) {
+	s.enterWrites()
+	defer s.leaveWrites()
 	if id, err = s.changeHost(name, change); err != nil {
 		return 0, err
 	}
@@ -42,6 +44,8 @@ func (s *Store) changeHost(name string, change func(row *HostRow)) (id uint32, e
 // NoteHosts changes what was learnt about some hosts. The change is durable with the next durable
 // write: a crash loses statistics only. A host that has no id any more is skipped.
 func (s *Store) NoteHosts(ids []uint32, change func(id uint32, row *HostRow)) error {
+	s.enterWrites() // before the mutex, which reads of hosts take
+	defer s.leaveWrites()
 	q := &s.hosts
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -62,7 +66,7 @@ func (s *Store) NoteHosts(ids []uint32, change func(id uint32, row *HostRow)) er
 	return s.putHosts(rows)
 }
 
-// putHosts writes rows. The mutex of the hosts is held.
+// putHosts writes rows. The mutex of the hosts is held, and the door of writes passed.
 func (s *Store) putHosts(rows map[uint32]HostRow) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -74,7 +78,7 @@ func (s *Store) putHosts(rows map[uint32]HostRow) error {
 			return errors.Join(err, b.Close())
 		}
 	}
-	if err := s.apply(b, pebble.NoSync); err != nil {
+	if err := s.applyInside(b, pebble.NoSync); err != nil {
 		return err
 	}
 	for id, row := range rows {

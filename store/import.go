@@ -207,6 +207,8 @@ func (s *Store) runImports(ctx context.Context) error {
 // openGroup leases a range of ordinals. The lease is in the write-ahead log before any row
 // of the group; a crash from here on leaves it, and recoverLeases deletes what it covers.
 func (s *Store) openGroup() (*group, error) {
+	s.enterWrites() // before the mutex, which lists of repositories take
+	defer s.leaveWrites()
 	s.ords.mu.Lock()
 	defer s.ords.mu.Unlock()
 	g := &group{s: s, opened: s.now(), first: s.ords.next, next: s.ords.next}
@@ -215,6 +217,7 @@ func (s *Store) openGroup() (*group, error) {
 		return nil, fmt.Errorf("ordinals are used up at %d", end)
 	}
 	b := s.NewBatch()
+	b.inside = true
 	b.set(ordinalKey(nil, spaceLease, g.first), appendOrdinal(nil, end))
 	b.fail(setMetaNumber(b.b, metaOrdinal, uint64(end)))
 	wait, err := b.Commit()
@@ -398,7 +401,7 @@ func (g *group) write() error {
 		return err
 	}
 	s.opts.Step("before ingest")
-	if err := s.guard(func() error { return s.ingest(paths) }); err != nil {
+	if err := s.ingest(paths); err != nil {
 		return fmt.Errorf("ingest import group: %w", engineError(err))
 	}
 	s.opts.Step("after ingest")

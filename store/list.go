@@ -71,6 +71,6 @@ func (s *Store) Sizes() (map[string]int64, error) {
 		}
 		m[name] = int64(n)
 	}
-	m["total"] = int64(s.db.Metrics().DiskSpaceUsage())
+	m["total"] = int64(s.engineMetrics().DiskSpaceUsage())
 	return m, nil
 }

@@ -45,9 +45,9 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 		{"cistern_store_log_bytes", "Size of the log as --retention-bytes counts it.",
 			func() float64 { return float64(s.logBytes.Load()) }},
 		{"cistern_store_disk_bytes", "Disk space that the store takes, in bytes.",
-			func() float64 { return float64(s.db.Metrics().DiskSpaceUsage()) }},
+			func() float64 { return float64(s.engineMetrics().DiskSpaceUsage()) }},
 		{"cistern_store_compaction_debt_bytes", "Bytes that must be compacted until the levels have their target sizes.",
-			func() float64 { return float64(s.db.Metrics().Compact.EstimatedDebt) }},
+			func() float64 { return float64(s.engineMetrics().Compact.EstimatedDebt) }},
 	} {
 		errs = append(errs, r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value)))
 	}

@@ -69,6 +69,14 @@ func (s *Store) commit(b *Batch) (wait func() error, err error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
+	if !b.inside {
+		if !b.impatient {
+			s.enterWrites()
+		} else if s.frost.writes.tryEnter() != nil {
+			return nil, errors.Join(ErrFrozen, b.b.Close())
+		}
+		defer s.leaveWrites()
+	}
 	s.seq.mu.Lock()
 	head, err := s.sequence(b)
 	number := uint64(0)

@@ -37,6 +37,7 @@ type Store struct {
 	anchors   anchors
 	growth    growth
 	backlogs  backlogs
+	frost     frost
 	logBytes  atomic.Int64 // of the events from the tail on, as runPrune last counted them
 	epoch     string
 	restored  bool // the directory was restored from a backup and is opened for the first time
@@ -84,8 +85,9 @@ func Open(o Options) (*Store, error) {
 	}
 	if watched {
 		o.FS, s.health = s.checkHealth(o.FS)
-		s.opts.FS = o.FS
 	}
+	o.FS = freezeFS{o.FS, &s.frost.files} // outermost: an operation that waits is not a slow disk
+	s.opts.FS = o.FS
 	s.engine = pebbleOptions(o, s.breakDown)
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.closeHealth())
@@ -163,6 +165,7 @@ func (s *Store) Close() error {
 		case <-s.broken:
 			s.closeErr = fmt.Errorf("not closed: %w", s.failure)
 		default:
+			s.Thaw() // closing writes
 			s.closeErr = errors.Join(s.db.Close(), s.closeHealth())
 		}
 	})

@@ -24,7 +24,7 @@ func (f *Feed) pickRecords(ctx context.Context, r durable.Reading) (moved bool, 
 	case r.Room == 0:
 		return false, nil
 	}
-	if err := f.member.Reserve(); err != nil {
+	if err := f.member.Reserve(ctx); err != nil {
 		return false, err
 	}
 	done, err := f.delivery.readSnapshot(ctx, netip.Prefix{})

@@ -109,6 +109,29 @@ func New(o Options) (*Registry, error) {
 	return r, o.Registerer.Register(r)
 }
 
+// Save writes the positions of all subscriptions that have changed. It is called when the store is
+// thawed: connections may have ended while nothing could be written.
+func (r *Registry) Save() error {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.byName))
+	r.mu.Unlock()
+	for _, s := range all {
+		if err := s.Save(); err != nil {
+			return fmt.Errorf("save subscription %s: %w", s.def.Name, err)
+		}
+	}
+	return nil
+}
+
+// writable refuses a change while the store is frozen.
+func (r *Registry) writable() error {
+	if r.opts.Store.Frozen() == nil {
+		return nil
+	}
+	return wire.Refuse("Unavailable", "the daemon is suspended: no subscription can be changed "+
+		"until it is resumed")
+}
+
 // retry returns the retry timeout of a subscription.
 func (r *Registry) retry(def store.Subscription) time.Duration {
 	if def.Webhook != nil {
@@ -181,6 +204,9 @@ func (r *Registry) Put(
 func (r *Registry) put(
 	ctx context.Context, name string, wanted Wanted,
 ) (st Status, made bool, err error) {
+	if err := r.writable(); err != nil {
+		return st, false, err
+	}
 	def := store.Subscription{Name: name, Filter: wanted.Filter.config()}
 	f, err := filter.CompileEvents(def.Filter)
 	if err != nil {
@@ -280,6 +306,9 @@ func (r *Registry) begin(
 func (r *Registry) Replay(ctx context.Context, name string, at Start) (st Status, err error) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
+	if err := r.writable(); err != nil {
+		return st, err
+	}
 	old, err := r.Find(name)
 	if err != nil {
 		return st, err
@@ -310,6 +339,9 @@ func (r *Registry) Replay(ctx context.Context, name string, at Start) (st Status
 func (r *Registry) Drop(name string) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
+	if err := r.writable(); err != nil {
+		return err
+	}
 	s, err := r.Find(name)
 	if err != nil {
 		return err

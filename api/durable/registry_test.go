@@ -3,6 +3,7 @@ package durable_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,5 +185,64 @@ func TestReplay(t *testing.T) {
 	}
 	if _, err := r.Replay(t.Context(), "b", durable.Start{}); err == nil {
 		t.Error("there is no such subscription")
+	}
+}
+
+// While the store is frozen, acknowledgements stay in memory, over the end of a connection, and are
+// written by the Save that follows the thaw. No subscription can be changed.
+func TestSaveFrozen(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	r, err := durable.New(durable.Options{Store: s, Log: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Put(t.Context(), "a", durable.Wanted{}); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := r.Find("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := sub.Attach()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBatch()
+	b.Identity(&store.Repo{DID: storetest.DID(0)})
+	b.Identity(&store.Repo{DID: storetest.DID(0)})
+	if err := b.CommitSync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.Add(time.Now(), func(*filter.Events, int) ([]durable.Event, uint64) {
+		return []durable.Event{{ID: 1, DID: storetest.DID(0)}, {ID: 2, DID: storetest.DID(0)}}, 3
+	})
+	m.Take(2, time.Now())
+	m.Acknowledge(1)
+	if err := m.Save(); err != nil {
+		t.Fatal(err)
+	}
+	m.Detach()
+	if p, err := s.SubscriptionPosition("a"); p.Next != 1 || err != nil {
+		t.Errorf("while frozen, the position is %+v, %v", p, err)
+	}
+	for what, err := range map[string]error{
+		"put":    func() error { _, _, err := r.Put(t.Context(), "b", durable.Wanted{}); return err }(),
+		"replay": func() error { _, err := r.Replay(t.Context(), "a", durable.Start{Oldest: true}); return err }(),
+		"drop":   r.Drop("a"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "suspended") {
+			t.Errorf("%s while frozen: %v", what, err)
+		}
+	}
+	s.Thaw()
+	if err := r.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.SubscriptionPosition("a"); p.Next != 3 || !slices.Equal(p.Outstanding, []uint64{2}) || err != nil {
+		t.Errorf("after the thaw, the position is %+v, %v", p, err)
 	}
 }

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -130,16 +131,28 @@ func (m *Member) Reading() (r Reading, ok bool) {
 }
 
 // Reserve makes sure that numbers of records can be given: a crash must not make a subscription give
-// one again. The caller has a turn. The error is one of the store.
-func (m *Member) Reserve() error {
-	m.mu.Lock()
-	short := m.window.number+uint64(m.window.most)+1 > m.numbered+numbersAhead
-	m.unsaved = m.unsaved || short
-	m.mu.Unlock()
-	if !short {
-		return nil
+// one again. It waits while the store is frozen. The caller has a turn. The error is one of the
+// store, or of ctx.
+func (m *Member) Reserve(ctx context.Context) error {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		short := m.window.number+uint64(m.window.most)+1 > m.numbered+numbersAhead
+		m.unsaved = m.unsaved || short
+		m.mu.Unlock()
+		if !short {
+			return nil
+		}
+		if saved, err := m.save(); saved || err != nil {
+			return err
+		}
+		if thawed := m.store.Frozen(); thawed != nil {
+			select {
+			case <-thawed:
+			case <-ctx.Done():
+			}
+		}
 	}
-	return m.Save()
+	return ctx.Err()
 }
 
 // AddRecords makes those records outstanding that the filter wants, in the order of the pass, each

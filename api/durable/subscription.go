@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -75,8 +76,14 @@ func (s *Subscription) Gone() <-chan struct{} { return s.gone }
 func (s *Subscription) Replayed() bool { return s.replayed.Load() }
 
 // Save writes the position, and the state of the webhook, if one of them has changed. They are
-// durable on return.
+// durable on return, unless the store is frozen: then they stay in memory until the next Save.
 func (s *Subscription) Save() error {
+	_, err := s.save()
+	return err
+}
+
+// save is Save, and reports whether the store was not frozen.
+func (s *Subscription) save() (saved bool, err error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
@@ -93,18 +100,25 @@ func (s *Subscription) Save() error {
 	}
 	s.mu.Unlock()
 	if !changed && state == nil || s.dropped {
-		return nil
+		return true, nil
 	}
 	b.PutSubscriptionPosition(s.def.Name, p)
 	// From here on no event that was acknowledged before the call is sent again. A crash before
 	// leaves the former position, and sends again what was acknowledged since.
-	err := b.CommitSync()
-	if err == nil {
-		s.mu.Lock()
+	err = b.CommitUnlessFrozen()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
 		s.numbered = p.Numbered
-		s.mu.Unlock()
+	case errors.Is(err, store.ErrFrozen):
+		s.unsaved = s.unsaved || changed
+		if state != nil && s.hook != nil { // saving is held: it is the same hook
+			s.hook.unsaved = true
+		}
+		return false, nil
 	}
-	return err
+	return true, err
 }
 
 // replace sets the filter for the events from next on, how new connections share, the webhook and

@@ -224,18 +224,30 @@ func (s *sender) sendAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		messages, err := s.feed.Read(ctx, most, bodyBytesMax)
-		if err != nil || len(messages) == 0 {
-			if s.cancel(p); err != nil {
-				return err
+		end := s.runner.opts.Gate.Begin()
+		if end == nil {
+			s.cancel(p) // so that a pause holds none of the permits that webhooks share
+			if !s.runner.opts.Gate.Pass(ctx) {
+				return ctx.Err()
 			}
-			most = s.hook.Webhook.Events
 			continue
 		}
-		if most, err = s.send(ctx, p, messages); err != nil {
+		most, err = s.sendNext(ctx, p, most)
+		if end(); err != nil {
 			return err
 		}
 	}
+}
+
+// sendNext makes one request with the next events, if there are any. It returns how many events the
+// next one may have.
+func (s *sender) sendNext(ctx context.Context, p permit, most int) (next int, err error) {
+	messages, err := s.feed.Read(ctx, most, bodyBytesMax)
+	if err != nil || len(messages) == 0 {
+		s.cancel(p)
+		return s.hook.Webhook.Events, err
+	}
+	return s.send(ctx, p, messages)
 }
 
 // send makes one request, and settles its events if it succeeds. It returns how many events the

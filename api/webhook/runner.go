@@ -12,6 +12,7 @@ import (
 
 	"cistern/api/deliver"
 	"cistern/api/durable"
+	"cistern/gate"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -29,6 +30,9 @@ type Options struct {
 	AllowPrivate bool
 	// Transport makes the requests. Default: identity.NewTransport, with AllowPrivate.
 	Transport http.RoundTripper
+	// Gate pauses requests: while it is shut none begins, and those in flight, which it counts, are
+	// finished. Default: a Gate that stays open.
+	Gate *gate.Gate
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string
 	// DrainTimeout is how long requests in flight may go on when Run ends. Default 5 s.
@@ -52,6 +56,7 @@ type Runner struct {
 // New returns a Runner. It starts nothing: call Run.
 func New(o Options) (*Runner, error) {
 	o.UserAgent = cmp.Or(o.UserAgent, "cistern")
+	o.Gate = cmp.Or(o.Gate, new(gate.Gate))
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 5*time.Second)
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64

@@ -16,6 +16,7 @@ import (
 	"cistern/api/deliver/delivertest"
 	"cistern/api/durable"
 	"cistern/api/webhook"
+	"cistern/gate"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -51,6 +52,38 @@ func (w *world) came() int {
 	w.hook.mu.Lock()
 	defer w.hook.mu.Unlock()
 	return w.hook.requests
+}
+
+// While the gate is shut no request begins, whoever waits for one, and the one in flight is finished
+// and counted. Then all events come.
+func TestGate(t *testing.T) {
+	inBubble(t, durable.WantedWebhook{Events: 5, Requests: 2}, func(t *testing.T, w *world) {
+		w.hook.most = 1
+		held := make(chan struct{})
+		w.answer(func(rw http.ResponseWriter, _ *http.Request) {
+			<-held
+			rw.WriteHeader(http.StatusInternalServerError)
+		})
+		w.write(3, 1)
+		if n := w.came(); n != 1 || w.gate.Working() != 1 {
+			t.Errorf("%d requests, %d are counted", n, w.gate.Working())
+		}
+		w.gate.Shut(gate.Cause{Name: "phase"})
+		w.write(20, 1)
+		close(held)
+		time.Sleep(time.Hour) // the wait after the failure is over
+		if n := w.came(); n != 1 || w.gate.Working() != 0 {
+			t.Errorf("at a shut gate: %d requests, %d are counted", n, w.gate.Working())
+		}
+		if st := w.status(); st.Outstanding+int(st.Lag) == 0 {
+			t.Errorf("events were delivered at a shut gate: %+v", st)
+		}
+		w.gate.Open("phase")
+		time.Sleep(time.Hour)
+		if st := w.status(); w.came() < 2 || st.Outstanding != 0 || st.Lag != 0 {
+			t.Errorf("after it: %d requests, %+v", w.came(), st)
+		}
+	})
 }
 
 // A request that failed comes again with the same id and the same events, and later ones wait.

@@ -19,6 +19,7 @@ import (
 	"cistern/api/deliver"
 	"cistern/api/durable"
 	"cistern/api/webhook"
+	"cistern/gate"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -37,6 +38,7 @@ type world struct {
 	hook *hostile
 	net  *pipes
 	log  syncBuffer
+	gate gate.Gate
 
 	server http.Server
 	served errgroup.Group
@@ -68,7 +70,7 @@ func (w *world) open() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r, err := webhook.New(webhook.Options{Subscriptions: w.subs, Delivery: d, Epoch: w.s.Epoch(), UserAgent: "cistern/test", Logger: logger,
+	r, err := webhook.New(webhook.Options{Subscriptions: w.subs, Delivery: d, Epoch: w.s.Epoch(), UserAgent: "cistern/test", Logger: logger, Gate: &w.gate,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 16, DialContext: func(context.Context, string, string) (net.Conn, error) { return w.net.dial() }}})
 	if err != nil {
 		w.t.Fatal(err)

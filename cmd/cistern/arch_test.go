@@ -44,6 +44,7 @@ var levels = map[string]int{
 	"console":                 1,
 	"filter":                  1,
 	"gate":                    1,
+	"phase":                   2,
 	"maintain":                2,
 	"loop":                    1,
 	"ingest/repo":             1,
@@ -288,12 +289,12 @@ func others(s source, x ast.Expr) bool {
 var engineWriters = map[string][]string{
 	"NewBatch": {"batch", "collect", "format", "host", "hostrow", "pending", "relist", "restored",
 		"retention", "sink"},
-	"Ingest":          {"checkpoint"}, // for import.go
-	"Checkpoint":      {"checkpoint"}, // reads, and writes beside the store
-	"ApplyNoSyncWait": {"sequencer"},  // a Batch
-	"Apply":           {"engine"},     // Store.apply, for the batches of the other files
-	"LogData":         {"hostrow"},    // no row: it waits for the log
-	"Compact":         {"compact"},    // no row
+	"Ingest":          {"checkpoint"},        // for import.go
+	"Checkpoint":      {"checkpoint"},        // reads, and writes beside the store
+	"ApplyNoSyncWait": {"sequencer"},         // a Batch
+	"Apply":           {"engine"},            // Store.apply, for the batches of the other files
+	"LogData":         {"freeze", "hostrow"}, // no row: it waits for the log
+	"Compact":         {"compact"},           // no row
 }
 
 // engineReads are the other methods of the engine that may be called anywhere in store.
@@ -354,11 +355,11 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {25, 3450},
+	"api":           {26, 3600},
 	"api/deliver":   {24, 3590},
-	"cmd/cistern":   {27, 4540},
-	"store":         {77, 11680},
-	"ingest":        {31, 5820},
+	"cmd/cistern":   {30, 4930},
+	"store":         {80, 12070},
+	"ingest":        {31, 5840},
 	"ingest/simnet": {36, 4940},
 	"ingest/repo":   {24, 3200},
 }

@@ -23,6 +23,7 @@ import (
 	"cistern/ingest"
 	"cistern/ingest/identity"
 	"cistern/maintain"
+	"cistern/phase"
 	"cistern/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -124,6 +125,7 @@ type daemon struct {
 	damage   chan error // that an operation of maintenance found in the store
 	maintain *maintain.Coordinator
 	identity *identity.Directory
+	phases   *phase.Keeper
 	backfill *backfill.Runner
 	discover *discover.Runner
 	ingest   *ingest.Runner
@@ -143,7 +145,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 		&d.gates.crawler)
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore,
+	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newPhases,
 		d.newMaintain, d.newBackfill, d.newDiscover, d.newIngest, d.newAPI, d.newBackups,
 		d.seedFilter} {
 		if err := build(); err != nil {
@@ -157,6 +159,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 func (d *daemon) boxes() []box {
 	list := []box{
 		{"store", d.store.Run},
+		{"phase", d.phases.Run}, // below all that may wait for the disk
 		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
 		{"webhooks", d.api.Webhooks},
 		{"maintenance", d.runMaintenance},
@@ -169,9 +172,10 @@ func (d *daemon) boxes() []box {
 		}},
 		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
 		{"disk", d.guard.Run},
+		{"supervisor", d.supervisor().Run},
 	}
 	if d.backups != nil {
-		list = slices.Insert(list, 1, box{"backup", d.backups.Run})
+		list = slices.Insert(list, 2, box{"backup", d.backups.Run})
 	}
 	return list
 }
@@ -197,13 +201,31 @@ func awaitSources(ctx context.Context, live *ingest.Runner) {
 // run runs the boxes and the watchers, and closes the store when nothing writes to it any more.
 func (d *daemon) run(ctx context.Context, watchers ...box) error {
 	budget := cmp.Or(d.tune.budget, shutdownBudget)
+	var stopped time.Time
 	err := boxes{list: append(d.boxes(), watchers...), budget: budget,
-		stopping: func() { d.ending.Store(true) }}.Run(ctx)
+		stopping: func() {
+			stopped = time.Now()
+			d.stop()
+		}}.Run(ctx)
 	if errors.Is(err, errBudget) || errors.Is(err, api.ErrDraining) {
 		return fmt.Errorf("%w: exiting without closing the store, which recovers when it is opened",
 			err)
 	}
+	if err == nil {
+		d.suspend(context.WithoutCancel(ctx), stopped.Add(budget))
+	}
 	return errors.Join(err, d.close())
+}
+
+// stop ends the work that brings data in, before the boxes are stopped one after the other.
+func (d *daemon) stop() {
+	d.ending.Store(true)
+	d.phases.Stop()
+	d.supervisor().stopping()
+}
+
+func (d *daemon) supervisor() supervisor {
+	return supervisor{log: d.log, ready: d.store.Ready}
 }
 
 func (d *daemon) close() error {
@@ -294,7 +316,8 @@ func (d *daemon) newAPI() (err error) {
 	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
 		Syncing: d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
-		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Stopping: d.ending.Load, Verify: d.cfg.Verify,
+		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
+		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})
 	return err

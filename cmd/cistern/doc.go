@@ -17,8 +17,9 @@
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
 //     Then boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at
 //     most until a connection to each source was tried. They stop one after the other: progress,
-//     disk, ingest, crawl, backfill, maintenance, webhooks, api, backup, store. If one misses the
-//     shutdown budget, the store is not closed under it: the log recovers it.
+//     supervisor, disk, ingest, crawl, backfill, maintenance, webhooks, api, backup, phase, store.
+//     Before, all gates are shut; after, the store is frozen, and closed. If one misses the shutdown
+//     budget, the store is not closed under it: the log recovers it.
 //
 // # Concurrency
 //
@@ -32,7 +33,8 @@
 //   - daemon.go, boxes.go: what starts, in which order, and how it stops
 //   - firehose.go, crawler.go, filter.go: ingest, discovery and the filter as options and the
 //     private listener set them
-//   - gates.go: what pauses the parts that bring data in; disk.go: the disk reserve
+//   - gates.go: what pauses the parts that bring data in; disk.go: the disk reserve; phases.go: what
+//     a phase waits for, and phase.go the command; supervisor.go: systemd, SIGHUP
 //   - progress.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together

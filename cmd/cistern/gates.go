@@ -7,8 +7,8 @@ import (
 	"cistern/gate"
 )
 
-// gates pause the parts of the daemon that bring data in.
-type gates struct{ backfill, crawler, firehose gate.Gate }
+// gates pause the parts of the daemon that bring data in, and webhooks.
+type gates struct{ backfill, crawler, firehose, webhooks gate.Gate }
 
 // byOperator is the cause of PATCH /ingestion.
 var byOperator = gate.Cause{Name: "operator", Reason: "switched off by PATCH /ingestion"}
