@@ -1,10 +1,12 @@
 package durable_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cistern/api/durable"
@@ -245,4 +247,51 @@ func TestSaveFrozen(t *testing.T) {
 	if p, err := s.SubscriptionPosition("a"); p.Next != 3 || !slices.Equal(p.Outstanding, []uint64{2}) || err != nil {
 		t.Errorf("after the thaw, the position is %+v, %v", p, err)
 	}
+}
+
+// The numbers of records are reserved on disk: while the store is frozen that waits, and holds up
+// nothing that has an end.
+func TestReserveFrozen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, store.Options{})
+		r, err := durable.New(durable.Options{Store: s, Log: s, WindowEvents: durable.Ahead})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := r.Put(t.Context(), "a", durable.Wanted{Start: durable.Start{Snapshot: true}}); err != nil {
+			t.Fatal(err)
+		}
+		sub, err := r.Find("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := sub.Attach()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Detach()
+		if err := s.Freeze(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		result := make(chan error, 1)
+		go func() { result <- m.Reserve(ctx) }()
+		synctest.Wait()
+		if err := m.Save(); err != nil {
+			t.Error(err) // it does not wait for Reserve
+		}
+		cancel()
+		if err := <-result; !errors.Is(err, context.Canceled) {
+			t.Errorf("reserved at a frozen store: %v", err)
+		}
+		go func() { result <- m.Reserve(t.Context()) }()
+		synctest.Wait()
+		if len(result) > 0 {
+			t.Errorf("reserved at a frozen store: %v", <-result)
+		}
+		s.Thaw()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
 }

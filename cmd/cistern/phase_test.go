@@ -127,6 +127,7 @@ func (x *testIndex) suspended(t *testing.T, round int, sub *phaseConsumer) {
 		t.Errorf("round %d: a write is answered %d %s", round, status, answer)
 	}
 	x.replay(t)
+	x.snapshot(t)
 	copied := filepath.Join(t.TempDir(), "copy")
 	if err := os.CopyFS(copied, os.DirFS(x.dir)); err != nil {
 		t.Fatal(err)
@@ -144,6 +145,27 @@ func (x *testIndex) suspended(t *testing.T, round int, sub *phaseConsumer) {
 	}
 	if d := cmp.Diff(before, x.files(t)); d != "" {
 		t.Errorf("round %d: written while suspended (-before +after):\n%s", round, d)
+	}
+}
+
+// snapshot reads all current records, as a new consumer does.
+func (x *testIndex) snapshot(t *testing.T) {
+	t.Helper()
+	ws, _, err := websocket.DefaultDialer.DialContext(t.Context(), "ws://"+x.public+"/stream?snapshot=true", nil)
+	if err != nil {
+		t.Fatalf("snapshot: %v", err)
+	}
+	defer ws.Close()
+	for {
+		_ = ws.SetReadDeadline(time.Now().Add(time.Minute))
+		_, message, err := ws.ReadMessage()
+		if err != nil {
+			t.Errorf("snapshot: %v", err)
+			return
+		}
+		if bytes.Contains(message, []byte(`"type":"snapshot_end"`)) {
+			return
+		}
 	}
 }
 
