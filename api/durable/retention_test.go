@@ -153,8 +153,29 @@ func (m *retained) open() {
 	ctx, stop := context.WithCancel(m.t.Context())
 	m.run, m.stop = errgroup.Group{}, stop
 	m.run.Go(func() error { return m.s.Run(ctx) })
+	m.run.Go(func() error { return m.prune(ctx) })
 	synctest.Wait()
 	m.opened, m.before = time.Now(), uint64(len(m.events))
+}
+
+// prune prunes the log as often as the daemon does.
+func (m *retained) prune(ctx context.Context) error {
+	tick := time.NewTicker(m.s.PruneEvery())
+	defer tick.Stop()
+	for {
+		for _, clean := range []func(context.Context, func(done, total int64)) error{
+			m.s.Prune, m.s.CollectGarbage,
+		} {
+			if err := clean(ctx, func(_, _ int64) {}); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 func (m *retained) close() {
