@@ -13,11 +13,12 @@ import (
 
 // ReadLog calls fn for the events from id cursor on, in order, until about maxEvents ids are passed
 // or the durable head is reached, and returns the id to continue from. A page may also end between
-// events that are in memory and events that are not. It serves replay and tail alike. Cursor 0 means the oldest event kept. Events of hidden and of wiped accounts keep their
-// ids and are skipped; of a dropped repository only deletes are passed to fn. If the state that
-// hides an event is not durable yet, the page ends before the event, and Changed is closed when a
-// reader may pass it. The error is ErrCorrupt if a body is missing above the tail, ErrFutureCursor
-// for a cursor above head+1, and ErrOutdatedCursor for a cursor below the tail.
+// events that are in memory and events that are not. It serves replay and tail alike. Cursor 0 means
+// the oldest event kept. Events of hidden and of wiped accounts keep their ids and are skipped; of a
+// dropped repository only deletes are passed to fn. If the state that hides an event is not durable
+// yet, the page ends before the event, and Changed is closed when a reader may pass it. The error is
+// ErrCorrupt if a body is missing above the tail, ErrFutureCursor for a cursor above head+1, and
+// ErrOutdatedCursor for a cursor below the tail.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
 	head := s.Head()
 	if cursor >= s.Tail() && cursor <= head {
