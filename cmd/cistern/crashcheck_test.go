@@ -79,6 +79,19 @@ func (l *life) kept() {
 // covered checks that the store reflects every message that its cursors say it has.
 func (l *life) covered() {
 	w := l.world
+	said := map[accountEvent]map[uint32]bool{} // by the sources that sent it
+	for i, h := range l.streams() {
+		source := store.SourceID(identity.HostOf(l.sources()[i].URL))
+		for _, f := range framesOf(h.Messages(w.starts[i])) {
+			ev := accountEvent{f.DID, f.Time}
+			if f.Kind == wire.KindAccount && said[ev] == nil {
+				said[ev] = map[uint32]bool{}
+			}
+			if f.Kind == wire.KindAccount {
+				said[ev][source] = true
+			}
+		}
+	}
 	for i, h := range l.streams() {
 		url := l.sources()[i].URL
 		cursor, ok, err := l.store.Cursor(url)
@@ -100,12 +113,18 @@ func (l *life) covered() {
 			case f.Kind == wire.KindIdentity && (!known[f.DID] || newest[f.DID] > cursor): // one that follows makes it needless
 			default:
 				known[f.DID] = true
-				if err := l.reflects(store.SourceID(identity.HostOf(url)), &f); err != nil {
+				if err := l.reflects(store.SourceID(identity.HostOf(url)), &f, said); err != nil {
 					w.t.Errorf("%s: %s has cursor %d, which covers %s %s of %s at %d: %v", l.from.describe(), url, cursor, f.Kind, f.Rev, f.DID, f.Seq, err)
 				}
 			}
 		}
 	}
+}
+
+// accountEvent is an #account event as its row remembers it.
+type accountEvent struct {
+	did string
+	at  int64
 }
 
 // framesOf returns the frames that are about accounts.
@@ -130,7 +149,9 @@ func (w *crashWorld) honest(frames []wire.Frame) {
 
 // reflects returns an error unless the store reflects a frame of a source: it holds the change,
 // buffers it, or has marked the repository to be fetched.
-func (l *life) reflects(source uint32, f *wire.Frame) error {
+func (l *life) reflects(
+	source uint32, f *wire.Frame, said map[accountEvent]map[uint32]bool,
+) error {
 	row, err := l.store.RepoOrNew(f.DID)
 	if err != nil {
 		return err
@@ -146,9 +167,16 @@ func (l *life) reflects(source uint32, f *wire.Frame) error {
 		if row.HiddenByRelay() && f.Active && row.AccountSource != source {
 			return nil // what another source says does not undo a relay's own decision
 		}
-		// The event of another source may be older and count all the same: its clock is another.
-		if another := row.AccountSource != 0 && row.AccountSource != source; row.AccountTime < f.Time && !another {
-			return fmt.Errorf("the account is %s by a %s as of %d, not %d", row.Status, row.Origin, row.AccountTime, f.Time)
+		// The event of another source may be older and count all the same: its clock is another. The
+		// answer of a host has the source forgotten, and not the time.
+		another := row.AccountSource != 0 && row.AccountSource != source
+		if row.AccountSource == 0 {
+			by := said[accountEvent{f.DID, row.AccountTime}]
+			another = len(by) > 1 || len(by) == 1 && !by[source]
+		}
+		if row.AccountTime < f.Time && !another {
+			return fmt.Errorf("the account is %s by a %s as of %d (source %d of %d), not %d", row.Status,
+				row.Origin, row.AccountTime, row.AccountSource, source, f.Time)
 		}
 	case wire.KindIdentity:
 		if row.IdentityTime < f.Time {
