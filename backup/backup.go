@@ -159,7 +159,7 @@ func (u *upload) run(ctx context.Context, old []Generation) (*Manifest, error) {
 	return m, u.confirm(ctx, m)
 }
 
-// scan lists the files of the source. They are checked as those of a manifest that is read.
+// scan lists the files of the source. It checks them as it would the files in a manifest.
 func (u *upload) scan(m *Manifest) error {
 	entries, err := os.ReadDir(u.opts.Source.Dir)
 	if err != nil {

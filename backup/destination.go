@@ -18,11 +18,11 @@ type Destination interface {
 	// fails or the process ends, the name has the old object or the new one. An error is returned
 	// if the content is not of the stated size and sum.
 	Put(ctx context.Context, name string, c Content) error
-	// Get reads an object. It returns ErrNotFound if there is none.
+	// Get reads an object. It returns ErrNotFound if no object has the name.
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
 	// List calls fn for each object whose name begins with prefix, in any order.
 	List(ctx context.Context, prefix string, fn func(Object) error) error
-	// Delete deletes an object. It is no error if there is none.
+	// Delete deletes an object. A missing object is no error.
 	Delete(ctx context.Context, name string) error
 	// String names the destination in errors and logs, without secrets.
 	String() string

@@ -79,7 +79,7 @@ func (r interruptible) Read(p []byte) (int, error) {
 	return r.from.Read(p)
 }
 
-// makeDirs makes a directory and those above it, durably.
+// makeDirs makes a directory and its missing parents, durably.
 func makeDirs(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil

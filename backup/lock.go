@@ -102,7 +102,7 @@ func (l *lease) acquire(ctx context.Context) error {
 	return nil
 }
 
-// holderOf returns who wrote a lock, as far as that can be read.
+// holderOf returns the name of the backup that wrote a lock, as far as it can be read.
 func (l *lease) holderOf(ctx context.Context, name string) string {
 	text, err := readAll(ctx, l.d, name, markerBytesMax)
 	if err != nil {

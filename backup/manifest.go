@@ -132,8 +132,8 @@ func List(ctx context.Context, d Destination) ([]Generation, error) {
 	return all, nil
 }
 
-// readMarker reads the marker of a generation. ok is false if there is none that is whole: the
-// backup was interrupted then, and the generation does not exist.
+// readMarker reads the marker of a generation. ok is false if the marker is missing or not whole:
+// the backup was interrupted, and the generation does not exist.
 func readMarker(ctx context.Context, d Destination, name string) (g Generation, ok bool, err error) {
 	text, err := readAll(ctx, d, objectOf(name, completeName), markerBytesMax)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are those of backups on a schedule.
+// metrics tell how backups on a schedule go.
 type metrics struct {
 	success  prometheus.Gauge
 	seconds  prometheus.Gauge
@@ -18,7 +18,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		success: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "cistern_backup_last_success_timestamp_seconds",
-			Help: "When the newest complete backup of this log was begun. 0: there is none."}),
+			Help: "When the newest complete backup of this log was begun. 0: none is known."}),
 		seconds: prometheus.NewGauge(prometheus.GaugeOpts{Name: "cistern_backup_duration_seconds",
 			Help: "How long the last backup took that succeeded."}),
 		uploaded: prometheus.NewCounter(prometheus.CounterOpts{

@@ -23,8 +23,8 @@ type RestoreOptions struct {
 	Generation string
 	// Dir is where to: a directory that is missing, empty or half restored. Required.
 	Dir string
-	// Like is a directory that an older generation was restored into. Its tables are read, and those
-	// that the generation has too are linked instead of being fetched again. Default: none.
+	// Like is a directory that an older generation was restored into. Its tables are read, and linked
+	// instead of fetched where the generation has them too. Default: no such directory.
 	Like string
 	// Progress is called as work proceeds, by one goroutine at a time. Default: nothing.
 	Progress func(Progress)
@@ -101,7 +101,7 @@ func (r *restoration) begun() (manifest string, err error) {
 	return half.Manifest, nil
 }
 
-// empty returns an error for a directory with files, except those of an interrupted first step.
+// empty returns an error for a directory with files other than an interrupted first step leaves.
 func (r *restoration) empty() error {
 	entries, err := os.ReadDir(r.Dir)
 	if errors.Is(err, fs.ErrNotExist) {

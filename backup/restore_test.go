@@ -166,7 +166,7 @@ func TestRestoreLike(t *testing.T) {
 			damaged.Size())
 	}
 	for name := range files(t, two) {
-		a, _ := os.Stat(filepath.Join(one, name)) // nil if there is none, which is no other file
+		a, _ := os.Stat(filepath.Join(one, name)) // nil without such a file; SameFile is false for it
 		b, err := os.Stat(filepath.Join(two, name))
 		if err != nil || os.SameFile(a, b) && !strings.HasSuffix(name, ".sst") {
 			t.Errorf("%s is linked, though the engine may write into it (%v)", name, err)
@@ -411,7 +411,7 @@ func forge(t *testing.T, d backup.Destination, i int, m backup.Manifest) {
 	}
 }
 
-// TestMarkers: a marker that is not whole is none.
+// TestMarkers: a generation whose marker is not whole does not exist.
 func TestMarkers(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, at place) {

@@ -74,7 +74,7 @@ func (g *Gate) change(f func()) {
 	}
 }
 
-// Causes returns why the gate is shut, the oldest cause first. There is none while it is open.
+// Causes returns why the gate is shut, the oldest cause first. An open gate has no cause.
 func (g *Gate) Causes() []Cause {
 	g.mu.Lock()
 	defer g.mu.Unlock()

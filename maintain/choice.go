@@ -53,8 +53,8 @@ func (m *machine) step(now time.Time) (a actions) {
 	return a
 }
 
-// requestDue requests a run of each operation that is due by its schedule, and of those that free
-// space while the disk is short.
+// requestDue requests a run of each operation that is due by its schedule, and while the disk is
+// short of each operation that frees space.
 func (m *machine) requestDue(now time.Time) {
 	relief := m.shortage != "" && !now.Before(m.reliefAt)
 	if relief {
@@ -164,7 +164,7 @@ func (m *machine) obstacle(t *task, urgent bool, now time.Time) string {
 // onlyDue reports whether nothing but the schedule has requested r.
 func (r *run) onlyDue() bool { return !r.asked && len(r.waiters) == 0 && len(r.dependents) == 0 }
 
-// excluded returns the first of some operations that t must not run beside, nil if there is none.
+// excluded returns the first of some operations that t must not run beside, nil if it may run beside all.
 func (m *machine) excluded(t *task, by []*task) *task {
 	for _, other := range by {
 		if m.excludes[t.index][other.index] {

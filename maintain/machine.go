@@ -28,7 +28,7 @@ type task struct {
 	Operation
 	index    int
 	current  *run // began, and runs or is interrupted; nil if none
-	next     *run // gathers requests; nil if there is none
+	next     *run // gathers requests; nil without a request
 	running  bool // current runs
 	stopping bool // current was told to stop
 	since    time.Time
@@ -73,7 +73,7 @@ func newMachine(o Options, excludes table) *machine {
 	return m
 }
 
-// find returns the task of a name, nil if there is none.
+// find returns the task of a name, nil if no task has it.
 func (m *machine) find(name string) *task {
 	for _, t := range m.tasks {
 		if t.Name == name {

@@ -57,7 +57,7 @@ func TestOptions(t *testing.T) {
 	for _, c := range []struct {
 		ops  []maintain.Operation
 		with []maintain.Pair
-		want string // part of the error; empty if there is none
+		want string // part of the error; empty: no error
 	}{
 		{two, []maintain.Pair{{"b", "a"}}, ""},
 		{alone, nil, ""},

@@ -129,7 +129,7 @@ func (k *Keeper) note() {
 	loop.Wake(k.kick)
 }
 
-// announce wakes those that await a status. mu is held.
+// announce wakes the callers that await a status. mu is held.
 func (k *Keeper) announce() {
 	close(k.changed)
 	k.changed = make(chan struct{})

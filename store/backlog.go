@@ -35,7 +35,7 @@ func (s *Store) KeepTail() (release func()) {
 }
 
 // Backlog returns the age of the oldest event that stays in the log only because a durable
-// subscription has not acknowledged it; ok is false if there is none. Run updates it every minute.
+// subscription has not acknowledged it; ok is false without such an event. Run updates it every minute.
 func (s *Store) Backlog(name string) (age time.Duration, ok bool) {
 	q := &s.backlogs
 	q.mu.Lock()

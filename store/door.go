@@ -6,13 +6,13 @@ import (
 )
 
 // door lets callers in side by side until it is shut. Callers that come to a shut door wait before
-// it, and shut waits for those inside. The zero door is open.
+// it, and shut waits until the callers inside have left. The zero door is open.
 type door struct {
 	// mu guards:
 	mu     sync.Mutex
 	inside int
 	opened chan struct{} // closed when the door opens; nil while it is open
-	left   chan struct{} // closed when nobody is inside any more; nil unless shut waits for it
+	left   chan struct{} // closed when the last caller leaves; nil unless shut waits for it
 }
 
 // enter waits until the door is open, or until stop is closed. leave must follow.

@@ -6,7 +6,7 @@ import (
 )
 
 // Maintenance is the state of an operation of maintenance that survives a restart. The store keeps
-// it for package maintain, whose Row explains the fields. Times are unix milliseconds; 0 is none.
+// it for package maintain, whose Row explains the fields. Times are unix milliseconds; 0: never.
 type Maintenance struct {
 	Name    string
 	Began   bool

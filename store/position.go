@@ -142,7 +142,7 @@ func (b *control) PutSubscriptionPosition(name string, p SubscriptionPosition) {
 }
 
 // SubscriptionPosition returns the position of a subscription as last written. The error is
-// ErrNotFound if there is none.
+// ErrNotFound if it has no row.
 func (s *Store) SubscriptionPosition(name string) (p SubscriptionPosition, err error) {
 	err = get(s.db, subscriptionKey(nil, spacePosition, name), func(v []byte) error {
 		p, err = s.parsePosition(v)

@@ -32,7 +32,7 @@ type Restored struct {
 	Complete   bool   `json:"complete"`   // the directory has every file
 }
 
-// ReadRestored reads the file RestoredName of a directory. ok is false if there is none.
+// ReadRestored reads the file RestoredName of a directory. ok is false without such a file.
 func ReadRestored(dir string) (r Restored, ok bool, err error) {
 	return readRestored(vfs.Default, dir)
 }

@@ -13,8 +13,8 @@ type entryTimeV1 struct {
 }
 
 // FirstSince returns the id of the first event kept whose time, in unix microseconds, is t or
-// later, whether readers may see the event or not. It is Head+1 if there is none. It reads at most
-// 65 rows, because times rise with ids.
+// later, whether readers may see the event or not. It is Head+1 if all events are
+// earlier. It reads at most 65 rows, because times rise with ids.
 func (s *Store) FirstSince(t int64) (id uint64, err error) {
 	head := s.Head()
 	// As in readLog: the view has all events from the tail on.

@@ -90,8 +90,8 @@ type sharedPage struct {
 }
 
 // wanted returns a page that begins at id cursor and has at least the events that a filter wants.
-// It is empty, and ends behind them, if the next events are those of a backfill and the filter wants
-// none: a live event must not wait until 100,000 imported records were read.
+// If the next events come from a backfill and the filter wants live events only, the page is empty
+// and ends behind them: a live event must not wait until 100,000 imported records were read.
 // Far from the head, a filter by collection has pages of its own, which cost in proportion to the
 // collections. No other stream shares them: streams that replay the log are rarely at the same id.
 func (p *pages) wanted(ctx context.Context, cursor uint64, f *filter.Events) (*sharedPage, error) {

@@ -25,9 +25,9 @@ type Records interface {
 	// is valid during the call.
 	ReadRecords(ctx context.Context, p *store.Pass, at store.RecordPosition, rowsMax int,
 		fn func(*store.Event, store.RecordPosition) bool) (next store.RecordPosition, ended bool, err error)
-	// ReadCurrent calls fn for those of some records that are shown, with the place of the name,
-	// until fn returns false. On return it is durable that those it left out are gone. Events are
-	// valid during the call of fn.
+	// ReadCurrent calls fn for each named record that is shown, with the place of its name, until fn
+	// returns false. On return it is durable that the other named records are gone. Events are valid
+	// during the call of fn.
 	ReadCurrent(ctx context.Context, names []store.RecordName,
 		fn func(place int, ev *store.Event) bool) error
 }

@@ -131,7 +131,7 @@ func TestSnapshotRefusals(t *testing.T) {
 			t.Errorf("%s: %d %s", c.query, res.StatusCode, body[:n])
 		}
 	}
-	// Without snapshot=true there is none.
+	// Without snapshot=true no snapshot comes.
 	delivertest.WantIDs(t, delivertest.Follow(t, serveLog(t, delivertest.NewLog(delivertest.Identities(3)...), deliver.Options{}).URL, "?snapshot=false&cursor=1"), 1, 3)
 }
 

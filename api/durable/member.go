@@ -32,7 +32,7 @@ type Item struct {
 	ID uint64
 	// Page is that of the Event; 0: it is to be read by its id.
 	Page uint64
-	// Gap is the last id of a gap that begins at ID; 0: it is none.
+	// Gap is the last id of a gap that begins at ID. An event has 0.
 	Gap uint64
 	// Record is, if it has a path, a record of a snapshot that is to be sent as it is now.
 	Record store.RecordName

@@ -114,8 +114,8 @@ type Reading struct {
 	Ended bool // all were read, and the end is outstanding or waits for acknowledgements
 }
 
-// Reading returns where the snapshot is to be read on. ok is false if there is none, and the log
-// goes on at Next. The caller has a turn.
+// Reading returns where the snapshot is to be read on. ok is false without a snapshot: the log goes
+// on at Next. The caller has a turn.
 func (m *Member) Reading() (r Reading, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -155,8 +155,8 @@ func (m *Member) Reserve(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// AddRecords makes those records outstanding that the filter wants, in the order of the pass, each
-// for one of the connections. They are no more than there was room for. The pass goes on at a
+// AddRecords makes records outstanding that the filter wants, in the order of the pass, each for one
+// of the connections. They are no more than there was room for. The pass goes on at a
 // position, unless it has ended. What is added is sent until it is settled. The caller has a turn,
 // has called Reserve, and no event is unknown.
 func (m *Member) AddRecords(

@@ -45,7 +45,7 @@ type SnapshotStatus struct {
 	Read bool `json:"read"`
 }
 
-// status returns the status of a snapshot; nil if there is none.
+// status returns the status of a snapshot; nil without a snapshot.
 func (at *snapshot) status() *SnapshotStatus {
 	if at == nil {
 		return nil

@@ -47,8 +47,8 @@ type Subscription struct {
 	// saving is held from reading the window until its position is durable, so that the position on
 	// disk never moves back. It is taken before mu.
 	saving sync.Mutex
-	// dropped means that the rows are deleted, or those of the Subscription that took the place of
-	// this one. They are not to be written any more.
+	// dropped means that the rows are deleted, or belong to the Subscription that took the place of
+	// this one. This one does not write them any more.
 	dropped  bool        // saving guards
 	replayed atomic.Bool // set before gone is closed, if another took the place
 }

@@ -203,7 +203,7 @@ func (w *window) unknown() (ids []uint64) {
 			ids = append(ids, e.id)
 		}
 	}
-	w.known = len(ids) == 0 // those that are added are identified at once
+	w.known = len(ids) == 0 // an event that is added is identified at once
 	return ids
 }
 

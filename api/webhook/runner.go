@@ -30,8 +30,8 @@ type Options struct {
 	AllowPrivate bool
 	// Transport makes the requests. Default: identity.NewTransport, with AllowPrivate.
 	Transport http.RoundTripper
-	// Gate pauses requests: while it is shut none begins, and those in flight, which it counts, are
-	// finished. Default: a Gate that stays open.
+	// Gate pauses requests: while it is shut no request begins, and the requests in flight, which it
+	// counts, are finished. Default: a Gate that stays open.
 	Gate *gate.Gate
 	// UserAgent is sent with every request. Default "cistern".
 	UserAgent string

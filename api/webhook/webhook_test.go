@@ -54,8 +54,8 @@ func (w *world) came() int {
 	return w.hook.requests
 }
 
-// While the gate is shut no request begins, whoever waits for one, and the one in flight is finished
-// and counted. Then all events come.
+// While the gate is shut no sender begins a request, and the request in flight is finished and
+// counted. Then all events come.
 func TestGate(t *testing.T) {
 	inBubble(t, durable.WantedWebhook{Events: 5, Requests: 2}, func(t *testing.T, w *world) {
 		w.hook.most = 1

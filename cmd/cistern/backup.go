@@ -22,7 +22,7 @@ import (
 
 const backupAbout = `Back up the store of a running daemon on this machine, while it
 runs, to a directory or a bucket of S3 or of a service with its API. Only files
-are stored that DEST lacks. An interrupted backup is none: run the command
+are stored that DEST lacks. An interrupted backup does not count: run the command
 again. One backup at a time uses a destination.
 
 DEST is a directory with a slash in its name, such as /backups or ./backups, or
@@ -92,7 +92,7 @@ func parseKeep(s string) (int, error) {
 }
 
 // parseDestination reads the name of a destination. A directory needs a slash in its name, so that
-// a mistyped command is none.
+// a mistyped command is not taken for a directory.
 func parseDestination(s string) (string, error) {
 	if !strings.Contains(s, "/") {
 		return "", fmt.Errorf("want a directory with a slash in its name, such as ./%s, or "+

@@ -130,7 +130,7 @@ func (s *maintainSession) ls(ctx context.Context) error {
 	})
 }
 
-// ago says how far a time of an answer is from now, "" if there is none.
+// ago says how far a time of an answer is from now, "" without a time.
 func ago(moment string) string {
 	t, err := time.Parse(time.RFC3339Nano, moment)
 	if err != nil {

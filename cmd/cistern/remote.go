@@ -45,7 +45,7 @@ type subcommand struct {
 	name, arguments, usage string
 	about                  string // "": the usage, as a sentence
 	examples               string
-	options                []option // besides those of remote
+	options                []option // besides the options of remote
 }
 
 // command returns the command of a family that runs act. Only the options of remote are read from

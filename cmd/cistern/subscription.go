@@ -49,8 +49,8 @@ const subscriptionReplayAbout = `Have a subscription go on at another place of t
 or forward. START is snapshot (all current records, and then the events from
 now on), oldest (the oldest event kept), head (the next event), the id of an
 event, an age such as 90m or 7d, or a time such as 2026-01-02T15:04:05Z. Events
-from there on are sent, also those that were acknowledged. Unacknowledged events
-before it are not sent again. The connections of the subscription end, and begin
+from there on are sent, acknowledged or not. Unacknowledged events before it
+are not sent again. The connections of the subscription end, and begin
 there when they are made again.`
 
 // subscriptionRow has the fields of a row that ls shows.
@@ -279,7 +279,8 @@ func (s *subscriptionSession) add(ctx context.Context) error {
 	return s.send(ctx, "PUT", "/"+name, row, s.moved(verb))
 }
 
-// find returns the subscription of a name, which is a part of a path; nil if there is none.
+// find returns the subscription of a name, which is a part of a path; nil if no
+// subscription has it.
 func (s *subscriptionSession) find(ctx context.Context, name string) (*subscriptionRow, error) {
 	var found *subscriptionRow
 	_, err := s.client.Do(ctx, "GET", "/subscriptions", nil, nil, func(line json.RawMessage) error {
