@@ -360,7 +360,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"cmd/cistern":   {30, 4930},
 	"store":         {80, 12070},
 	"ingest":        {31, 5840},
-	"ingest/simnet": {36, 4940},
+	"ingest/simnet": {37, 4980},
 	"ingest/repo":   {24, 3200},
 }
 

@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,29 +79,17 @@ func newTestIndex(t *testing.T) *testIndex {
 	return &testIndex{dir: t.TempDir(), public: freeAddress(t), admin: freeAddress(t)}
 }
 
-// nextPort is where freeAddress looks next: below the ports that the system gives to connections and to listeners that name
-// none, which may take one between two looks; and elsewhere in every process.
-var nextPort = func() *atomic.Int64 {
-	var n atomic.Int64
-	n.Store(int64(os.Getpid()) * 131)
-	return &n
-}()
-
 // freeAddress returns an address that no process listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	const first, ports = 10_000, 22_000
-	for range ports {
-		address := fmt.Sprintf("127.0.0.1:%d", first+nextPort.Add(1)%ports)
-		if l, err := net.Listen("tcp", address); err == nil {
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return address
-		}
+	l, err := simnet.Listen()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return ""
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String()
 }
 
 // args returns the command line of the daemon.

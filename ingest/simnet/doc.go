@@ -40,8 +40,8 @@
 //   - repository.go: the repository of an account and its clock
 //   - snapshot.go: one commit of a repository: tree, signature, blocks
 //   - placement.go: which accounts live on which host
-//   - host.go: Host, one server with faults and a request log; connection.go: its connections, and
-//     its outages
+//   - host.go: Host, one server with faults and a request log; port.go: the port of a host;
+//     connection.go: its connections, and its outages
 //   - limit.go: rate limits of hosts, and requests beyond them
 //   - pds.go, proof.go, plc.go, plclog.go, relay.go, directory.go, query.go: answers of the three
 //     kinds of server; names.go: a resolver of host names

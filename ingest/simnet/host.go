@@ -95,11 +95,11 @@ func (h *Host) Up() error {
 	if h.server != nil {
 		return nil
 	}
-	address := h.address
-	if address == "" {
-		address = "127.0.0.1:0"
+	listen := Listen
+	if h.address != "" {
+		listen = func() (net.Listener, error) { return net.Listen("tcp4", h.address) }
 	}
-	listener, err := net.Listen("tcp4", address)
+	listener, err := listen()
 	if err != nil {
 		return fmt.Errorf("listen for %s: %w", h.name, err)
 	}

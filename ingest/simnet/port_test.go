@@ -1,0 +1,27 @@
+package simnet_test
+
+import (
+	"net"
+	"testing"
+
+	"cistern/ingest/simnet"
+)
+
+// TestListen: each listener has a port of its own, below the range from which a system picks ports for
+// connections and for listeners that name none.
+func TestListen(t *testing.T) {
+	t.Parallel()
+	seen := map[int]bool{}
+	for range 100 {
+		l, err := simnet.Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).Port
+		if port < 1024 || port >= 32_768 || seen[port] {
+			t.Errorf("port %d", port)
+		}
+		seen[port] = true
+	}
+}
