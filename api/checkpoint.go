@@ -33,6 +33,9 @@ type checkpointRow struct {
 // connection, so that a command that is killed leaves nothing. The request chooses neither the
 // place nor the content.
 func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
+	if err := discardBody(w, r); err != nil {
+		return err
+	}
 	made, err := c.store.Checkpoint(r.Context())
 	if errors.Is(err, store.ErrCheckpoints) {
 		return wire.Refuse("Conflict", "%s: wait until a backup ends", err)

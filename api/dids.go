@@ -102,6 +102,16 @@ func readObject(w http.ResponseWriter, r *http.Request, v any) error {
 	return wire.ReadObject(w, r, objectBytesMax, v)
 }
 
+// discardBody reads the body of a request that needs none. The server sees that a client has gone
+// only once the body is read: a handler that waits for that must call it first. The error is a
+// refusal.
+func discardBody(w http.ResponseWriter, r *http.Request) error {
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, objectBytesMax)); err != nil {
+		return wire.Invalid("the body cannot be read: %v", err)
+	}
+	return nil
+}
+
 // skipBracket reports whether the body is an array, and leaves its bracket unread.
 func skipBracket(body *bufio.Reader) (array bool, err error) {
 	for {

@@ -94,6 +94,9 @@ func (m *maintenance) run(w http.ResponseWriter, r *http.Request) error {
 		writeOperation(w, http.StatusAccepted, name, "requested")
 		return nil
 	}
+	if err := discardBody(w, r); err != nil {
+		return err
+	}
 	// A run may take days. The deadline of answers would end the connection before, and with it the
 	// request. The server reads without a deadline once it has a request.
 	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -147,14 +148,21 @@ func TestMaintenance(t *testing.T) {
 }
 
 // TestMaintenanceWaiterLeaves: closing the connection takes the request back, and with it the last
-// reason for the run.
+// reason for the run, whether or not the request has a body.
 func TestMaintenanceWaiterLeaves(t *testing.T) {
 	t.Parallel()
+	for _, body := range []string{"", "{}"} {
+		testWaiterLeaves(t, body)
+	}
+}
+
+func testWaiterLeaves(t *testing.T, body string) {
 	w, begun, _ := operated(t)
 	ctx, leave := context.WithCancel(t.Context())
 	var waits sync.WaitGroup
 	waits.Go(func() {
-		req, err := http.NewRequestWithContext(ctx, "POST", w.admin.URL+"/maintenance/long?wait=true", nil)
+		req, err := http.NewRequestWithContext(ctx, "POST", w.admin.URL+"/maintenance/long?wait=true",
+			strings.NewReader(body))
 		if err != nil {
 			t.Error(err)
 			return
@@ -169,7 +177,7 @@ func TestMaintenanceWaiterLeaves(t *testing.T) {
 	leave()
 	waits.Wait()
 	if o := w.await(t, "long", func(o operation) bool { return o.State == "idle" }); o.Error != "cancelled" {
-		t.Errorf("%+v", o)
+		t.Errorf("with the body %q: %+v", body, o)
 	}
 }
 
@@ -200,7 +208,7 @@ func TestMaintenanceOutlastsDeadlines(t *testing.T) {
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		var answer struct{ Result string }
-		if call(t, "POST", server.URL+"/maintenance/long?wait=true", "", asJSON, &answer); answer.Result != "done" {
+		if call(t, "POST", server.URL+"/maintenance/long?wait=true", "{}", asJSON, &answer); answer.Result != "done" {
 			t.Errorf("%+v", answer)
 		}
 	})
