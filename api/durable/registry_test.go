@@ -190,6 +190,29 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// Every member saves every 100 ms: that costs nothing while there is nothing new.
+func TestSaveIdle(t *testing.T) {
+	s := storetest.Open(t, store.Options{})
+	r, err := durable.New(durable.Options{Store: s, Log: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Put(t.Context(), "a", durable.Wanted{}); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := r.Find("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(10, func() {
+		if err := sub.Save(); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("a Save without a change allocates %v times", n)
+	}
+}
+
 // While the store is frozen, acknowledgements stay in memory, over the end of a connection, and are
 // written by the Save that follows the thaw. No subscription can be changed.
 func TestSaveFrozen(t *testing.T) {

@@ -87,22 +87,23 @@ func (s *Subscription) save() (saved bool, err error) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
-	p, changed := s.window.position(), s.unsaved
-	s.unsaved = false
-	var state *store.WebhookState
-	if s.hook != nil && s.hook.unsaved {
-		s.hook.unsaved = false
-		state = &s.hook.state
-	}
-	b := s.store.NewBatch()
-	if state != nil {
-		b.PutWebhookState(s.def.Name, *state)
-	}
-	s.mu.Unlock()
-	if !changed && state == nil || s.dropped {
+	changed, reported := s.unsaved, s.hook != nil && s.hook.unsaved
+	if !changed && !reported || s.dropped {
+		s.mu.Unlock()
 		return true, nil
 	}
+	p := s.window.position()
+	s.unsaved = false
+	var state store.WebhookState
+	if reported {
+		state, s.hook.unsaved = s.hook.state, false
+	}
+	s.mu.Unlock()
+	b := s.store.NewBatch()
 	b.PutSubscriptionPosition(s.def.Name, p)
+	if reported {
+		b.PutWebhookState(s.def.Name, state)
+	}
 	// From here on no event that was acknowledged before the call is sent again. A crash before
 	// leaves the former position, and sends again what was acknowledged since.
 	err = b.CommitUnlessFrozen()
@@ -113,7 +114,7 @@ func (s *Subscription) save() (saved bool, err error) {
 		s.numbered = p.Numbered
 	case errors.Is(err, store.ErrFrozen):
 		s.unsaved = s.unsaved || changed
-		if state != nil && s.hook != nil { // saving is held: it is the same hook
+		if reported { // saving is held: it is the same hook
 			s.hook.unsaved = true
 		}
 		return false, nil
