@@ -258,6 +258,7 @@ func TestSaveFrozen(t *testing.T) {
 		"put":    func() error { _, _, err := r.Put(t.Context(), "b", durable.Wanted{}); return err }(),
 		"replay": func() error { _, err := r.Replay(t.Context(), "a", durable.Start{Oldest: true}); return err }(),
 		"drop":   r.Drop("a"),
+		"resume": func() error { _, err := r.Resume("a"); return err }(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "suspended") {
 			t.Errorf("%s while frozen: %v", what, err)

@@ -210,6 +210,9 @@ func (r *Registry) signal() {
 func (r *Registry) Resume(name string) (Status, error) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
+	if err := r.writable(); err != nil {
+		return Status{}, err
+	}
 	s, err := r.Find(name)
 	if err != nil {
 		return Status{}, err
