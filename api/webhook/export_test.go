@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cistern/api/deliver"
+	"cistern/api/durable"
 	"cistern/store"
 )
 
@@ -53,7 +54,7 @@ func (e Endpoint) End(round uint64, o Outcome, now time.Time) change         { r
 func (e Endpoint) Kept() store.WebhookState                                  { return e.e.kept }
 func (e Endpoint) Limit() int                                                { return e.e.limit }
 func (e Endpoint) InFlight() int                                             { return e.e.inFlight }
-func (e Endpoint) Phase() string                                             { return e.e.phase() }
+func (e Endpoint) Phase() string                                             { return durable.WebhookPhase(e.e.kept, e.e.inFlight) }
 
 // BodyOf returns the body of a request.
 func BodyOf(messages []deliver.Message, now time.Time) []byte { return bodyOf(messages, now) }

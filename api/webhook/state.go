@@ -3,7 +3,6 @@ package webhook
 import (
 	"time"
 
-	"cistern/api/durable"
 	"cistern/store"
 )
 
@@ -43,8 +42,8 @@ const (
 )
 
 // endpoint is the state machine of one webhook: whether a request may be made now. It is idle,
-// sending, backing off or parked (phase). It does no I/O, and time is an argument. No other file
-// assigns its fields.
+// sending, backing off or parked (durable.WebhookPhase). It does no I/O, and time is an argument.
+// No other file assigns its fields.
 //
 // While it backs off it makes one request at a time, not before a certain time. Only the requests
 // of the present round count: one failure ends a round, and what else was in flight then is not
@@ -68,11 +67,6 @@ func newEndpoint(
 	kept.Next = min(kept.Next, now.Add(longest+longest/10).UnixMilli())
 	kept.Since = min(kept.Since, now.UnixMilli())
 	return &endpoint{most: most, limit: most, kept: kept, jitter: jitter}
-}
-
-// phase returns the word for the state.
-func (e *endpoint) phase() string {
-	return durable.WebhookPhase(e.kept, e.inFlight)
 }
 
 // begin begins a request if one may be made now. Otherwise at is when it may be; zero: not before
