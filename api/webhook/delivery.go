@@ -96,8 +96,19 @@ func (d *delivery) admit(ctx context.Context) (permit, error) {
 			d.cancel(p)
 			return p, err
 		}
-		return p, nil
+		if d.current(p) {
+			return p, nil
+		}
+		d.cancel(p)
 	}
+}
+
+// current reports whether nothing has failed since a permit was given: the wait for a slot may be
+// long, and an endpoint that fails meanwhile must not get the requests that waited.
+func (d *delivery) current(p permit) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.endpoint.round == p.round
 }
 
 // permit is for one request.

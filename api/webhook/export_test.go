@@ -56,6 +56,14 @@ func (e Endpoint) Limit() int                                                { r
 func (e Endpoint) InFlight() int                                             { return e.e.inFlight }
 func (e Endpoint) Phase() string                                             { return durable.WebhookPhase(e.e.kept, e.e.inFlight) }
 
+// HoldSlots takes all requests that webhooks share, until release.
+func (r *Runner) HoldSlots() (release func()) {
+	if !r.slots.TryAcquire(requestsMax) {
+		panic("some slots are taken")
+	}
+	return func() { r.slots.Release(requestsMax) }
+}
+
 // BodyOf returns the body of a request.
 func BodyOf(messages []deliver.Message, now time.Time) []byte { return bodyOf(messages, now) }
 

@@ -86,6 +86,33 @@ func TestGate(t *testing.T) {
 	})
 }
 
+// Requests that waited for a slot are not made to an endpoint that has failed meanwhile.
+func TestFailsWhileOthersWait(t *testing.T) {
+	inBubble(t, durable.WantedWebhook{Requests: 4}, func(t *testing.T, w *world) {
+		release := w.made.HoldSlots()
+		held := make(chan struct{})
+		w.answer(func(rw http.ResponseWriter, _ *http.Request) {
+			<-held
+			rw.WriteHeader(http.StatusInternalServerError)
+		})
+		w.write(50, 20)
+		if n := w.came(); n != 1 {
+			t.Errorf("%d requests without slots", n)
+		}
+		close(held)
+		synctest.Wait()
+		release()
+		time.Sleep(4 * time.Second)
+		if n := w.came(); n != 1 {
+			t.Errorf("%d requests before the wait after a failure is over", n)
+		}
+		time.Sleep(time.Hour)
+		if st := w.status(); st.Outstanding != 0 || st.Lag != 0 || w.came() != 51 {
+			t.Errorf("%d requests, %+v", w.came(), st)
+		}
+	})
+}
+
 // A request that failed comes again with the same id and the same events, and later ones wait.
 func TestSameRequestAgain(t *testing.T) {
 	inBubble(t, durable.WantedWebhook{Events: 5, Requests: 2}, func(t *testing.T, w *world) {

@@ -39,6 +39,7 @@ type world struct {
 	net  *pipes
 	log  syncBuffer
 	gate gate.Gate
+	made *webhook.Runner // of this life
 
 	server http.Server
 	served errgroup.Group
@@ -77,7 +78,7 @@ func (w *world) open() {
 	}
 	ctx, stop := context.WithCancel(w.t.Context())
 	w.run = errgroup.Group{}
-	w.stop = stop
+	w.stop, w.made = stop, r
 	w.run.Go(func() error { return r.Run(ctx) })
 }
 
