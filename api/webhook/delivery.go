@@ -267,9 +267,13 @@ func (s *sender) send(
 	ctx context.Context, p permit, messages []deliver.Message,
 ) (most int, err error) {
 	id := idOf(s.hook.Name, s.runner.opts.Epoch, messages)
+	body := bodyOf(messages, time.Now())
+	for i := range messages {
+		messages[i].Body = nil // so that the events are in memory once, see bodyBytesMax
+	}
 	sending, end := s.draining(ctx)
 	defer end()
-	o, cut := s.runner.post(sending, &s.hook.Webhook, id, bodyOf(messages, time.Now()))
+	o, cut := s.runner.post(sending, &s.hook.Webhook, id, body)
 	if cut {
 		s.cancel(p)
 		return 0, ctx.Err()
