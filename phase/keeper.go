@@ -60,7 +60,6 @@ type Options struct {
 // Keeper brings the daemon into the phase that is wanted.
 type Keeper struct {
 	opts Options
-	kick chan struct{} // wakes Run
 
 	mu      sync.Mutex
 	machine Machine            // mu guards
@@ -85,8 +84,7 @@ func New(o Options) (*Keeper, error) {
 	if o.Freeze == nil || o.Thaw == nil {
 		return nil, errors.New("phase needs a disk to freeze and to thaw")
 	}
-	k := &Keeper{opts: o, kick: make(chan struct{}, 1), since: time.Now(),
-		changed: make(chan struct{})}
+	k := &Keeper{opts: o, since: time.Now(), changed: make(chan struct{})}
 	return k, k.register(o.Registerer)
 }
 
@@ -126,7 +124,6 @@ func (k *Keeper) note() {
 		k.abandon()
 	}
 	k.announce()
-	loop.Wake(k.kick)
 }
 
 // announce wakes the callers that await a status. mu is held.
@@ -166,41 +163,38 @@ func (k *Keeper) Await(ctx context.Context) Status {
 func (k *Keeper) Run(ctx context.Context) error {
 	defer k.opts.Thaw()
 	for ctx.Err() == nil {
-		a, wait := k.next()
-		if a == Rest {
-			loop.Sleep(ctx, wait, k.kick)
-			continue
-		}
-		if err := k.take(ctx, a); err != nil {
+		a, wanted := k.next(ctx)
+		if err := k.take(wanted, a); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// next returns the next action, and how long there is nothing to do if it is Rest.
-func (k *Keeper) next() (a Action, wait time.Duration) {
+// next returns the next action, and a context that ends when something else is wanted, or when the
+// time of the phase is over. No request comes between the two: it would not end the action.
+func (k *Keeper) next(ctx context.Context) (Action, context.Context) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := time.Now()
-	if k.machine.Expire(now) {
+	if k.machine.Expire(time.Now()) {
 		k.opts.Logger.Warn("the time of the phase is over: the daemon resumes by itself",
 			"phase", k.machine.Phase().String())
 		k.announce()
 	}
-	wait = DurationMax
-	if _, until := k.machine.Wanted(); !until.IsZero() {
-		wait = until.Sub(now)
+	if _, until := k.machine.Wanted(); until.IsZero() {
+		ctx, k.abandon = context.WithCancel(ctx)
+	} else {
+		ctx, k.abandon = context.WithDeadline(ctx, until)
 	}
-	return k.machine.Next(), wait
+	return k.machine.Next(), ctx
 }
 
-// take takes an action, until something else is wanted.
+// take takes an action of next, until its context ends.
 func (k *Keeper) take(ctx context.Context, a Action) (err error) {
-	ctx, cancel := k.begin(ctx)
-	defer cancel()
 	ok := true
 	switch a {
+	case Rest:
+		<-ctx.Done()
 	case Shut:
 		k.mu.Lock()
 		reason := k.reason()
@@ -220,19 +214,6 @@ func (k *Keeper) take(ctx context.Context, a Action) (err error) {
 	}
 	k.end(a, ok)
 	return err
-}
-
-// begin returns a context that ends when something else is wanted, or when the time of the phase is
-// over.
-func (k *Keeper) begin(ctx context.Context) (context.Context, context.CancelFunc) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	ctx, cancel := context.WithCancel(ctx)
-	k.abandon = cancel
-	if _, until := k.machine.Wanted(); !until.IsZero() {
-		return context.WithDeadline(ctx, until)
-	}
-	return ctx, cancel
 }
 
 // end records how an action ended.

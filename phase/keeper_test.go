@@ -227,3 +227,40 @@ func TestStop(t *testing.T) {
 		})
 	}
 }
+
+// TestRequestBeforeAction: a request that comes when the next action is chosen and has not begun
+// ends it too. Else a daemon would drain to the end though it was resumed.
+func TestRequestBeforeAction(t *testing.T) {
+	t.Parallel()
+	never := func() string { return "a repository that never ends" }
+	k, err := phase.New(phase.Options{
+		Parts:  []phase.Part{{Name: "backfill", Gate: new(gate.Gate), Busy: never}},
+		Freeze: func(context.Context) error { return nil }, Thaw: func() {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(want phase.Action) context.Context {
+		t.Helper()
+		a, ctx := k.Next(t.Context())
+		if a != want || ctx.Err() != nil {
+			t.Fatalf("next is action %d, %v; want %d", a, ctx.Err(), want)
+		}
+		return ctx
+	}
+	rest := next(phase.Rest)
+	if err := k.Request(phase.Draining, time.Hour); err != nil || rest.Err() == nil {
+		t.Fatalf("%v, and rest does not end", err)
+	}
+	k.Take(rest, phase.Rest)
+	k.Take(next(phase.Shut), phase.Shut)
+	drain := next(phase.Drain)
+	if err := k.Request(phase.Active, 0); err != nil || drain.Err() == nil {
+		t.Fatalf("%v, and the drain does not end", err)
+	}
+	k.Take(drain, phase.Drain)
+	k.Take(next(phase.Open), phase.Open)
+	if st := k.Status(); !st.Reached {
+		t.Errorf("status %+v", st)
+	}
+}
