@@ -26,6 +26,7 @@ type Coordinator struct {
 	mu      sync.Mutex
 	m       *machine
 	runs    bool // Run was called and has not returned
+	ending  bool // Run stops what runs, and nothing begins any more
 	ended   bool // Run has returned
 	waiter  uint64
 	waiters map[uint64]chan<- error
@@ -149,12 +150,14 @@ func (c *Coordinator) Pause(ctx context.Context, reason string) error {
 	}
 }
 
-// Resume ends a pause.
+// Resume ends a pause. It does nothing once the context of Run has ended.
 func (c *Coordinator) Resume() {
 	defer loop.Wake(c.woke)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.m.resume()
+	if !c.ending { // else operations would begin that Run does not wait for
+		c.m.resume()
+	}
 }
 
 // View returns the state of all operations.
@@ -195,6 +198,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 // stop ends what runs. Without an error it saves the rows.
 func (c *Coordinator) stop(ctx context.Context, err error) error {
 	c.mu.Lock()
+	c.ending = true
 	c.m.pause("the daemon is stopping")
 	c.mu.Unlock()
 	if err == nil {
