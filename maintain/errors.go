@@ -3,7 +3,7 @@ package maintain
 import (
 	"errors"
 	"fmt"
-	"unicode/utf8"
+	"strings"
 )
 
 var (
@@ -41,18 +41,12 @@ func (n *needs) Error() string { return n.name + " is needed first" }
 // The coordinator runs that one and then calls the operation again.
 func Needs(name string) error { return &needs{name} }
 
-// text returns the text of an error, of at most errorBytesMax bytes.
+// text returns the text of an error, of at most errorBytesMax bytes, and without what is not UTF-8:
+// an error may quote what another machine sent.
 func text(err error) string {
 	if err == nil {
 		return ""
 	}
 	s := err.Error()
-	if len(s) <= errorBytesMax {
-		return s
-	}
-	n := errorBytesMax
-	for !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
+	return strings.ToValidUTF8(s[:min(len(s), errorBytesMax)], "")
 }

@@ -482,3 +482,26 @@ func TestErrorTextIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestErrorTextIsText: an error that quotes what is not UTF-8 is kept without that.
+func TestErrorTextIsText(t *testing.T) {
+	t.Parallel()
+	for quoted, want := range map[string]string{
+		strings.Repeat("\xbf", 2000):                    "", // no character begins in it
+		"answer \xff\xfe":                               "answer ",
+		strings.Repeat("x", 1020) + "\xf0\x9f\x98\x80y": strings.Repeat("x", 1020) + "😀",
+		strings.Repeat("x", 1021) + "\xf0\x9f\x98\x80y": strings.Repeat("x", 1021),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			k := &shelf{}
+			c := run(t, maintain.Options{Keeper: k, Operations: []maintain.Operation{{Name: "a",
+				Run: func(context.Context, *maintain.Progress) error { return errors.New(quoted) }}}})
+			if err := c.Await(t.Context(), "a"); err == nil || err.Error() != quoted {
+				t.Errorf("the caller gets %v", err)
+			}
+			if row := k.rows["a"]; row.Error != want || row.Failures != 1 {
+				t.Errorf("kept is %q, want %q", row.Error, want)
+			}
+		})
+	}
+}

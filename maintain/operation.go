@@ -73,7 +73,7 @@ type Options struct {
 	Location *time.Location
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
-	// Logger takes beginnings, results and shortages of disk. Default: discard.
+	// Logger takes beginnings and results. Default: discard.
 	Logger *slog.Logger
 }
 
