@@ -130,3 +130,35 @@ func TestCollectGarbage(t *testing.T) {
 		t.Errorf("%d rows", got)
 	}
 }
+
+// TestCollectGarbageStops: when its context ends it stops after a page, also if only ordinals of
+// dropped repositories are left, whose deletion waits for nothing.
+func TestCollectGarbageStops(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	dids := importMany(t, s, 1)
+	r, err := s.Repo(dids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 * store.PruneDropped {
+		o := r.Ordinal + 1 + store.Ordinal(i)
+		err := errors.Join(store.SetRaw(s, store.DroppedAtKey(nil, 0, o), nil),
+			store.SetRaw(s, store.OrdinalKey(nil, store.SpaceDropped, o), make([]byte, 8)))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	pages := int64(0)
+	err = s.CollectGarbage(ctx, func(done, _ int64) { pages = done; stop() })
+	if !errors.Is(err, context.Canceled) || pages != 1 {
+		t.Errorf("after its context ended: %d pages, %v", pages, err)
+	}
+	if err := s.CollectGarbage(t.Context(), store.NoProgress); err != nil {
+		t.Error(err)
+	}
+	if err := store.ScanRaw(s, store.SpaceDropped, func(_, _ []byte) { t.Error("an ordinal is left") }); err != nil {
+		t.Error(err)
+	}
+}

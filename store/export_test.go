@@ -319,6 +319,7 @@ const (
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries
 	PruneBlocks   = pruneBlocks
+	PruneDropped  = pruneDropped
 	PruneInterval = pruneInterval
 
 	EntryOpsMax = entryOpsMax

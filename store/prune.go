@@ -42,8 +42,11 @@ type pruner struct {
 // later call continues. Calls wait for each other.
 func (s *Store) CollectGarbage(ctx context.Context, progress func(done, total int64)) error {
 	for pages, more := int64(0), true; more; pages++ {
-		var err error
-		if more, err = s.garbagePage(ctx); err != nil {
+		err := ctx.Err()
+		if err == nil {
+			more, err = s.garbagePage(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("delete superseded blocks: %w", err)
 		}
 		progress(pages+1, 0)
