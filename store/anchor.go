@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// undated is the age of an anchor until runPrune gives it one.
+// undated is the age of an anchor until Prune gives it one.
 const undated = -1
 
 // anchor keeps the events after Head in the log until the log is older than Age by
@@ -18,7 +18,7 @@ type anchor struct {
 }
 
 // anchors are the heads at which snapshots began, in rising order of both fields. There is at most
-// one for each step of runPrune: snapshots that begin between two steps share it. Only time ends an
+// one for each step of Prune: snapshots that begin between two steps share it. Only time ends an
 // anchor: a consumer that was disconnected needs it as much as one that reads.
 type anchors struct {
 	mu  sync.Mutex

@@ -17,7 +17,7 @@ type backlogs struct {
 	// before all other mutexes.
 	tail sync.RWMutex
 
-	logged map[string]backlogLog // owned by runPrune; by name
+	logged map[string]backlogLog // owned by Prune; by name
 
 	mu   sync.Mutex
 	kept map[string]time.Duration // mu guards; the age of the oldest event kept, by name
@@ -35,7 +35,7 @@ func (s *Store) KeepTail() (release func()) {
 }
 
 // Backlog returns the age of the oldest event that stays in the log only because a durable
-// subscription has not acknowledged it; ok is false without such an event. Run updates it every minute.
+// subscription has not acknowledged it; ok is false without such an event. Prune updates it.
 func (s *Store) Backlog(name string) (age time.Duration, ok bool) {
 	q := &s.backlogs
 	q.mu.Lock()

@@ -38,7 +38,7 @@ type Store struct {
 	growth    growth
 	backlogs  backlogs
 	frost     frost
-	logBytes  atomic.Int64 // of the events from the tail on, as runPrune last counted them
+	logBytes  atomic.Int64 // of the events from the tail on, as Prune last counted them
 	epoch     string
 	restored  bool // the directory was restored from a backup and is opened for the first time
 	metrics   *metrics
