@@ -97,7 +97,7 @@ func (m *machine) schedule(t *task) { m.request(t).asked = true }
 
 func (m *machine) await(t *task, waiter uint64) error {
 	if t.next != nil && len(t.next.waiters) >= waitersMax {
-		return fmt.Errorf("%s: %d of them: %w", t.Name, waitersMax, ErrBusy)
+		return fmt.Errorf("%s: %w: %d is the most", t.Name, ErrBusy, waitersMax)
 	}
 	r := m.request(t)
 	r.waiters = append(r.waiters, waiter)

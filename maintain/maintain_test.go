@@ -458,7 +458,7 @@ func TestWaitersAreBounded(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if err := c.Await(t.Context(), "a"); !errors.Is(err, maintain.ErrBusy) || err.Error() != "a: 1024 of them: too many callers wait" {
+		if err := c.Await(t.Context(), "a"); !errors.Is(err, maintain.ErrBusy) || err.Error() != "a: too many callers wait: 1024 is the most" {
 			t.Errorf("one more: %v", err)
 		}
 		close(begin)

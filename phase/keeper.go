@@ -279,7 +279,7 @@ func (k *Keeper) freeze(ctx context.Context) bool {
 	failure := ""
 	if err != nil && ctx.Err() == nil {
 		failure = err.Error()
-		k.opts.Logger.Error("the disk cannot be shut: trying again", "err", err, "in", freezeRetry)
+		k.opts.Logger.Error("the store cannot be frozen: trying again", "err", err, "in", freezeRetry)
 	}
 	k.mu.Lock()
 	k.failure = failure

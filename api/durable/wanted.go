@@ -26,8 +26,8 @@ func (w Wanted) share() (string, error) {
 		return "", nil
 	case ByDID:
 		if w.Webhook != nil {
-			return "", wire.Invalid("share %s: a webhook has no connections that could share it; "+
-				"webhook.requests are in flight at a time, each of other accounts", wire.Echo(w.Share))
+			return "", wire.Invalid("share %s: a webhook has no connections to divide it; "+
+				"webhook.requests says how many requests are in flight at a time", wire.Echo(w.Share))
 		}
 		return ByDID, nil
 	}

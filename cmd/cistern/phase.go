@@ -136,7 +136,7 @@ func (r *phaseRow) text() string {
 		text += "; waiting for " + console.Printable(strings.Join(r.Busy, ", "))
 	}
 	if r.Failure != "" {
-		text += "; the disk cannot be shut: " + console.Printable(r.Failure)
+		text += "; the store cannot be frozen: " + console.Printable(r.Failure)
 	}
 	if r.Until != nil {
 		text += "; resumes by itself at " + r.Until.Local().Format("2006-01-02 15:04:05 MST")

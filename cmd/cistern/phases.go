@@ -83,7 +83,7 @@ func (d *daemon) suspend(ctx context.Context, end time.Time) {
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	if err := d.store.Freeze(ctx); err != nil {
-		d.log.Warn("not suspended before the end", "err", err)
+		d.log.Warn("the daemon ends before it was suspended", "err", err)
 		return
 	}
 	d.log.Info("the phase has changed", "phase", phase.Suspended.String(),

@@ -7,8 +7,8 @@ import (
 	"cistern/ingest/simnet"
 )
 
-// TestListen: each listener has a port of its own, below the range from which a system picks ports for
-// connections and for listeners that name none.
+// TestListen: each listener has a port of its own, below the range from which systems pick ports
+// for connections and for listeners that name none.
 func TestListen(t *testing.T) {
 	t.Parallel()
 	seen := map[int]bool{}
