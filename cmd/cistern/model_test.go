@@ -169,19 +169,24 @@ func (m *model) settle() {
 	}
 }
 
-// read returns nil if every source is read to its end. A source that begins behind a crash repeats
-// events that were applied, and while it does a row may become older again: the status of an account is that
-// of the last event, in the order of its source. What was read is handled before ingest stops.
+// read returns nil if every event that was read is handled, and, behind a crash, if every source is
+// read to its end: a source repeats there events that were applied, and while it does a row becomes
+// older again. An event that waits at the stop stays behind the cursor, and those before it, of the
+// same account, may be applied.
 func (m *model) read() error {
+	if _, events := m.live.InFlight(); events > 0 {
+		return fmt.Errorf("%d events are in flight", events)
+	}
 	if !m.repeats {
 		return nil
 	}
+	at := map[string]int64{}
 	for _, src := range m.live.Sources() {
-		for i, named := range m.sources() {
-			head := m.streams()[i].Head()
-			if named.URL == src.URL && src.Seq != head {
-				return fmt.Errorf("%s is read up to %d of %d", src.URL, src.Seq, head)
-			}
+		at[src.URL] = src.Seq
+	}
+	for i, named := range m.sources() {
+		if head := m.streams()[i].Head(); at[named.URL] != head {
+			return fmt.Errorf("%s is read up to %d of %d", named.URL, at[named.URL], head)
 		}
 	}
 	return nil
