@@ -64,7 +64,7 @@ func (m *machine) requestDue(now time.Time) {
 		if latest := now.Add(t.Every); t.outcome.due.After(latest) {
 			t.outcome.due = latest // the period was shortened, or the clock was ahead
 		}
-		due := t.Every > 0 && !now.Before(t.outcome.due) && t.Hours.contain(now)
+		due := t.Every > 0 && !now.Before(t.outcome.due) && t.Hours.Contain(now)
 		if t.idle() && (due || relief && t.Space == Frees) {
 			m.request(t).due = true
 		}
@@ -155,7 +155,7 @@ func (m *machine) obstacle(t *task, urgent bool, now time.Time) string {
 		return "the disk is short: " + m.shortage
 	case urgent && !t.urgent() && !m.freeing(t):
 		return "an operation is needed that runs alone"
-	case r == t.next && r.onlyDue() && !m.freeing(t) && !t.Hours.contain(now):
+	case r == t.next && r.onlyDue() && !m.freeing(t) && !t.Hours.Contain(now):
 		return "outside of the hours " + t.Hours.String()
 	}
 	return ""

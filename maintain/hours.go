@@ -1,7 +1,10 @@
 package maintain
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -18,6 +21,30 @@ func (h Hours) validate() error {
 	return nil
 }
 
+// ParseHours reads hours as in 22-6 or 22:30-06:00. The error says what is wanted, without the value.
+func ParseHours(s string) (h Hours, err error) {
+	from, to, ok := strings.Cut(s, "-")
+	var fine [2]bool
+	h.From, fine[0] = parseClock(from)
+	h.To, fine[1] = parseClock(to)
+	if !ok || !fine[0] || !fine[1] || h.From == h.To || h.validate() != nil {
+		return Hours{}, errors.New("want two different times of a day, such as 22-6 or 22:30-06:00")
+	}
+	return h, nil
+}
+
+// parseClock reads a time of a day: hours, with minutes behind a colon or without.
+func parseClock(s string) (time.Duration, bool) {
+	hour, minute, both := strings.Cut(strings.TrimSpace(s), ":")
+	h, err := strconv.ParseUint(hour, 10, 8)
+	if err != nil || !both {
+		return time.Duration(h) * time.Hour, err == nil
+	}
+	m, err := strconv.ParseUint(minute, 10, 8)
+	return time.Duration(h)*time.Hour + time.Duration(m)*time.Minute,
+		err == nil && m < 60 && len(minute) == 2
+}
+
 // String returns the hours as in 22:00-06:00.
 func (h Hours) String() string {
 	clock := func(d time.Duration) string {
@@ -26,8 +53,8 @@ func (h Hours) String() string {
 	return clock(h.From) + "-" + clock(h.To)
 }
 
-// contain reports whether t is in the hours, in the location of t.
-func (h Hours) contain(t time.Time) bool {
+// Contain reports whether t is in the hours, in the location of t.
+func (h Hours) Contain(t time.Time) bool {
 	at := time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute +
 		time.Duration(t.Second())*time.Second + time.Duration(t.Nanosecond())
 	switch {
@@ -42,7 +69,7 @@ func (h Hours) contain(t time.Time) bool {
 
 // next returns the first time from t on that is in the hours.
 func (h Hours) next(t time.Time) time.Time {
-	if h.contain(t) {
+	if h.Contain(t) {
 		return t
 	}
 	y, m, d := t.Date()
