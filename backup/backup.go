@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"cistern/objects"
+
 	"golang.org/x/sync/errgroup"
 )
 
@@ -23,7 +25,7 @@ const transfers = 4
 // Options of Run. The zero value of a field takes the default.
 type Options struct {
 	// Destination takes the backup. Required.
-	Destination Destination
+	Destination objects.Destination
 	// Source is what is backed up. Required.
 	Source Source
 	// Keep is how many complete generations to keep; older ones are deleted, and the tables that
@@ -173,7 +175,7 @@ func (u *upload) scan(m *Manifest) error {
 		if !info.Mode().IsRegular() {
 			return fmt.Errorf("%s is not a file", filepath.Join(u.opts.Source.Dir, e.Name()))
 		}
-		m.Files = append(m.Files, File{Name: e.Name(), Size: info.Size(), Sum: Sum{}.String(),
+		m.Files = append(m.Files, File{Name: e.Name(), Size: info.Size(), Sum: objects.Sum{}.String(),
 			Modified: info.ModTime().UnixNano()})
 	}
 	if len(m.Files) == 0 {
@@ -208,7 +210,7 @@ func (u *upload) remember(ctx context.Context, old []Generation) error {
 			continue
 		}
 		m, err := ReadManifest(ctx, u.opts.Destination, old[i])
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, objects.ErrDamaged) {
 			continue // what is not known is read
 		}
 		if err != nil {
@@ -225,13 +227,13 @@ func (u *upload) remember(ctx context.Context, old []Generation) error {
 }
 
 // listTables returns the sizes of the stored tables by their sums.
-func listTables(ctx context.Context, d Destination) (map[string]int64, error) {
+func listTables(ctx context.Context, d objects.Destination) (map[string]int64, error) {
 	tables := map[string]int64{}
-	err := d.List(ctx, tablesDir+"/", func(o Object) error {
+	err := d.List(ctx, tablesDir+"/", func(o objects.Object) error {
 		if len(tables) == listedMax {
 			return fmt.Errorf("%s has more than %d tables", d, listedMax)
 		}
-		if sum := strings.TrimPrefix(o.Name, tablesDir+"/"); !strings.HasSuffix(sum, partSuffix) {
+		if sum := strings.TrimPrefix(o.Name, tablesDir+"/"); !strings.HasSuffix(sum, objects.PartSuffix) {
 			tables[sum] = o.Size
 		}
 		return nil
@@ -273,20 +275,20 @@ func (u *upload) count(add func(*Result)) {
 }
 
 // hashFile returns the sum of a file, which must have this size.
-func hashFile(ctx context.Context, file string, size int64) (Sum, error) {
+func hashFile(ctx context.Context, file string, size int64) (objects.Sum, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return Sum{}, gone(err)
+		return objects.Sum{}, gone(err)
 	}
-	r := newChecked(interruptible{ctx, f})
+	r := objects.NewChecked(ctx, f)
 	_, err = io.Copy(io.Discard, r)
 	if err := errors.Join(err, f.Close()); err != nil {
-		return Sum{}, fmt.Errorf("read %s: %w", file, err)
+		return objects.Sum{}, fmt.Errorf("read %s: %w", file, err)
 	}
-	if r.size != size {
-		return Sum{}, fmt.Errorf("read %s: %d bytes instead of %d", file, r.size, size)
+	if r.Size() != size {
+		return objects.Sum{}, fmt.Errorf("read %s: %d bytes instead of %d", file, r.Size(), size)
 	}
-	return r.sum(), nil
+	return r.Sum(), nil
 }
 
 // store stores a file under its sum, once if several files have the same content.
@@ -307,7 +309,7 @@ func (u *upload) store(ctx context.Context, file string, f File) (err error) {
 }
 
 func (u *upload) put(ctx context.Context, file string, f File) error {
-	sum, err := ParseSum(f.Sum)
+	sum, err := objects.ParseSum(f.Sum)
 	if err != nil {
 		return err
 	}
@@ -315,7 +317,7 @@ func (u *upload) put(ctx context.Context, file string, f File) error {
 	if err != nil {
 		return gone(err)
 	}
-	err = u.opts.Destination.Put(ctx, tableName(f.Sum), Content{Reader: body, Size: f.Size, Sum: sum})
+	err = u.opts.Destination.Put(ctx, tableName(f.Sum), objects.Content{Reader: body, Size: f.Size, Sum: sum})
 	if err := errors.Join(err, body.Close()); err != nil {
 		return fmt.Errorf("back up %s: %w", f.Name, err)
 	}
@@ -332,7 +334,7 @@ func (u *upload) confirm(ctx context.Context, m *Manifest) error {
 	for _, f := range m.Files {
 		if size, ok := stored[f.Sum]; !ok || size != f.Size {
 			return fmt.Errorf("%s does not list %s (%s) with its %d bytes after it was stored: %w",
-				u.opts.Destination, tableName(f.Sum), f.Name, f.Size, ErrDamaged)
+				u.opts.Destination, tableName(f.Sum), f.Name, f.Size, objects.ErrDamaged)
 		}
 	}
 	return nil

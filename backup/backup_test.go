@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"math/rand/v2"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +17,8 @@ import (
 	"time"
 
 	"cistern/backup"
+	"cistern/objects"
+	"cistern/objects/objectstest"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -41,7 +41,7 @@ func seeded(t *testing.T) *rand.Rand {
 // place is a destination of a test. age makes its locks as old as if they had been written that
 // much earlier.
 type place struct {
-	backup.Destination
+	objects.Destination
 	age func(time.Duration)
 }
 
@@ -61,7 +61,7 @@ func each(t *testing.T, test func(t *testing.T, at place)) {
 func newDirectory(t *testing.T) place {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "a", "backups")
-	d, err := backup.Open(root, nil)
+	d, err := objects.Open(root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,19 +92,7 @@ func newBucket(t *testing.T) place {
 	t.Helper()
 	clock := new(shifted)
 	mem := s3mem.New(s3mem.WithTimeSource(clock))
-	if err := mem.CreateBucket("backups"); err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewUnstartedServer(gofakes3.New(mem, gofakes3.WithTimeSource(clock),
-		gofakes3.WithTimeSkewLimit(0)).Server())
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // it answers torn requests twice
-	srv.Start()
-	t.Cleanup(srv.Close)
-	d, err := backup.Open("s3://backups/some/prefix", []string{"AWS_ACCESS_KEY_ID=id",
-		"AWS_SECRET_ACCESS_KEY=secret", "AWS_ENDPOINT_URL=" + srv.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := objectstest.Bucket(t, mem, gofakes3.WithTimeSource(clock), gofakes3.WithTimeSkewLimit(0))
 	return place{d, clock.set}
 }
 
@@ -192,7 +180,7 @@ func mustRun(t *testing.T, o backup.Options) backup.Result {
 }
 
 // verified fails the test unless every complete generation is whole, and returns their names.
-func verified(t *testing.T, d backup.Destination) (names []string) {
+func verified(t *testing.T, d objects.Destination) (names []string) {
 	t.Helper()
 	all, err := backup.List(t.Context(), d)
 	if err != nil {
@@ -289,7 +277,7 @@ var errTorn = errors.New("torn")
 
 // torn is a destination that fails from its operation number at on, as if the process had ended.
 type torn struct {
-	backup.Destination
+	objects.Destination
 	how string // before, half or after the operation number at
 
 	mu sync.Mutex
@@ -304,7 +292,7 @@ func (d *torn) fails() (now, fails bool) {
 	return d.at == 0, d.at <= 0
 }
 
-func (d *torn) Put(ctx context.Context, name string, c backup.Content) error {
+func (d *torn) Put(ctx context.Context, name string, c objects.Content) error {
 	now, fails := d.fails()
 	if !fails {
 		return d.Destination.Put(ctx, name, c)
@@ -329,7 +317,7 @@ func (d *torn) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return d.Destination.Get(ctx, name)
 }
 
-func (d *torn) List(ctx context.Context, prefix string, fn func(backup.Object) error) error {
+func (d *torn) List(ctx context.Context, prefix string, fn func(objects.Object) error) error {
 	if _, fails := d.fails(); fails {
 		return errTorn
 	}
@@ -382,7 +370,7 @@ func TestTorn(t *testing.T) {
 }
 
 // onlyNamed fails the test if the destination has an object that no generation needs.
-func onlyNamed(t *testing.T, d backup.Destination) {
+func onlyNamed(t *testing.T, d objects.Destination) {
 	t.Helper()
 	all, err := backup.List(t.Context(), d)
 	if err != nil {
@@ -399,7 +387,7 @@ func onlyNamed(t *testing.T, d backup.Destination) {
 		}
 		want["generations/"+g.Name+"/manifest"], want["generations/"+g.Name+"/complete"] = true, true
 	}
-	err = d.List(t.Context(), "", func(o backup.Object) error {
+	err = d.List(t.Context(), "", func(o objects.Object) error {
 		if !want[o.Name] {
 			t.Errorf("%s is left", o.Name)
 		}
@@ -444,7 +432,7 @@ func TestKeepDamaged(t *testing.T) {
 	put(t.Context(), at, "generations/"+second.Name+"/manifest", []byte(`{"files":[]}`))
 	m.next()
 	res, err := backup.Run(t.Context(), backup.Options{Destination: at, Source: m.src, Keep: 2})
-	if !errors.Is(err, backup.ErrDamaged) || !strings.Contains(err.Error(), second.Name) || res.Generation.Name == "" {
+	if !errors.Is(err, objects.ErrDamaged) || !strings.Contains(err.Error(), second.Name) || res.Generation.Name == "" {
 		t.Errorf("%+v, %v", res, err)
 	}
 	all, err := backup.List(t.Context(), at)
@@ -457,6 +445,6 @@ func TestKeepDamaged(t *testing.T) {
 	}
 }
 
-func put(ctx context.Context, d backup.Destination, name string, b []byte) error {
-	return d.Put(ctx, name, backup.Content{Reader: strings.NewReader(string(b)), Size: int64(len(b)), Sum: sum(b)})
+func put(ctx context.Context, d objects.Destination, name string, b []byte) error {
+	return d.Put(ctx, name, objects.Content{Reader: strings.NewReader(string(b)), Size: int64(len(b)), Sum: sum(b)})
 }

@@ -4,7 +4,7 @@
 //
 // It brings a checkpoint of the store to a destination, so that only files are stored which the
 // destination lacks, and writes a backup into an empty directory. It knows neither the daemon nor
-// HTTP, but that of S3.
+// HTTP. A destination is that of package objects.
 //
 // A destination has three kinds of objects:
 //
@@ -31,11 +31,10 @@
 // # Concurrency
 //
 // Every function may be called from any goroutine. Run, Verify and Restore own the goroutines that
-// they start, and Run the one that renews its lock. A Destination is used by several at a time.
+// they start, and Run the one that renews its lock.
 //
 // # Files
 //
-//   - destination.go: Destination, sums; directory.go, s3.go: the two kinds
 //   - manifest.go: manifests, markers, generations; lock.go: one backup at a time
 //   - backup.go: Run; prune.go: what is deleted afterwards
 //   - restore.go: Restore; verify.go: Verify

@@ -10,9 +10,13 @@ import (
 	"time"
 
 	"cistern/loop"
+	"cistern/objects"
 
 	"golang.org/x/sync/errgroup"
 )
+
+// ErrLocked means that another backup uses the destination.
+var ErrLocked = errors.New("another backup uses the destination")
 
 // leaseDefault is how long a lock holds that is not renewed. It is renewed ten times in that time.
 const leaseDefault = 5 * time.Minute
@@ -22,7 +26,7 @@ const leaseDefault = 5 * time.Minute
 // lists after both have written. This needs no request with a condition, which not every service
 // with the API of S3 has.
 type lease struct {
-	d      Destination
+	d      objects.Destination
 	name   string
 	holder string
 	lasts  time.Duration
@@ -62,7 +66,7 @@ func withLease(ctx context.Context, o Options, fn func(ctx context.Context, held
 const releaseTimeout = 10 * time.Second
 
 func (l *lease) write(ctx context.Context) error {
-	return putText(ctx, l.d, l.name, []byte(l.holder))
+	return objects.PutText(ctx, l.d, l.name, []byte(l.holder))
 }
 
 // acquire writes the lock and looks for others. Their age is measured by the clock of the
@@ -72,12 +76,12 @@ func (l *lease) acquire(ctx context.Context) error {
 		return err
 	}
 	var own time.Time
-	var others []Object
-	err := l.d.List(ctx, locksDir+"/", func(o Object) error {
+	var others []objects.Object
+	err := l.d.List(ctx, locksDir+"/", func(o objects.Object) error {
 		switch {
 		case o.Name == l.name:
 			own = o.Modified
-		case !strings.HasSuffix(o.Name, partSuffix) && len(others) < listedMax:
+		case !strings.HasSuffix(o.Name, objects.PartSuffix) && len(others) < listedMax:
 			others = append(others, o)
 		}
 		return nil
@@ -104,7 +108,7 @@ func (l *lease) acquire(ctx context.Context) error {
 
 // holderOf returns the name of the backup that wrote a lock, as far as it can be read.
 func (l *lease) holderOf(ctx context.Context, name string) string {
-	text, err := readAll(ctx, l.d, name, markerBytesMax)
+	text, err := objects.ReadAll(ctx, l.d, name, markerBytesMax)
 	if err != nil {
 		return name
 	}

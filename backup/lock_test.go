@@ -10,18 +10,19 @@ import (
 	"time"
 
 	"cistern/backup"
+	"cistern/objects"
 )
 
-func sum(b []byte) backup.Sum { return sha256.Sum256(b) }
+func sum(b []byte) objects.Sum { return sha256.Sum256(b) }
 
 // stopped is a destination that waits at the first table.
 type stopped struct {
-	backup.Destination
+	objects.Destination
 	once             sync.Once
 	reached, goahead chan struct{}
 }
 
-func (d *stopped) Put(ctx context.Context, name string, c backup.Content) error {
+func (d *stopped) Put(ctx context.Context, name string, c objects.Content) error {
 	if strings.HasPrefix(name, "tables/") {
 		d.once.Do(func() {
 			close(d.reached)
@@ -101,13 +102,13 @@ func TestLocksExclude(t *testing.T) {
 // watched tells when a backup begins and ends to have the destination. With its lock it first lists
 // the generations, and last deletes the lock.
 type watched struct {
-	backup.Destination
+	objects.Destination
 	tell func(by int)
 	once sync.Once
 	has  bool
 }
 
-func (d *watched) List(ctx context.Context, prefix string, fn func(backup.Object) error) error {
+func (d *watched) List(ctx context.Context, prefix string, fn func(objects.Object) error) error {
 	if prefix == "generations/" {
 		d.once.Do(func() { d.has = true; d.tell(1) })
 	}

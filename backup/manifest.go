@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"cistern/objects"
 )
 
 // The names of objects.
@@ -80,9 +82,9 @@ func (m *Manifest) check() error {
 	}
 	seen := make(map[string]bool, len(m.Files))
 	for _, f := range m.Files {
-		_, err := ParseSum(f.Sum)
+		_, err := objects.ParseSum(f.Sum)
 		switch {
-		case !fileNames.MatchString(f.Name) || strings.HasSuffix(f.Name, partSuffix):
+		case !fileNames.MatchString(f.Name) || strings.HasSuffix(f.Name, objects.PartSuffix):
 			return fmt.Errorf("file name %.80q is not one of a store", f.Name)
 		case seen[f.Name]:
 			return fmt.Errorf("file %s is listed twice", f.Name)
@@ -105,9 +107,9 @@ func (m *Manifest) bytes() (n int64) {
 }
 
 // List returns the complete generations of a destination, oldest first.
-func List(ctx context.Context, d Destination) ([]Generation, error) {
+func List(ctx context.Context, d objects.Destination) ([]Generation, error) {
 	var names []string
-	err := d.List(ctx, generationsDir+"/", func(o Object) error {
+	err := d.List(ctx, generationsDir+"/", func(o objects.Object) error {
 		name, ok := strings.CutSuffix(o.Name, "/"+completeName)
 		name = strings.TrimPrefix(name, generationsDir+"/")
 		if ok && generationNames.MatchString(name) && len(names) < listedMax {
@@ -134,9 +136,9 @@ func List(ctx context.Context, d Destination) ([]Generation, error) {
 
 // readMarker reads the marker of a generation. ok is false if the marker is missing or not whole:
 // the backup was interrupted, and the generation does not exist.
-func readMarker(ctx context.Context, d Destination, name string) (g Generation, ok bool, err error) {
-	text, err := readAll(ctx, d, objectOf(name, completeName), markerBytesMax)
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
+func readMarker(ctx context.Context, d objects.Destination, name string) (g Generation, ok bool, err error) {
+	text, err := objects.ReadAll(ctx, d, objectOf(name, completeName), markerBytesMax)
+	if errors.Is(err, objects.ErrNotFound) || errors.Is(err, objects.ErrDamaged) {
 		return g, false, nil
 	}
 	if err != nil {
@@ -145,13 +147,13 @@ func readMarker(ctx context.Context, d Destination, name string) (g Generation, 
 	if json.Unmarshal(text, &g) != nil {
 		return g, false, nil
 	}
-	_, err = ParseSum(g.Manifest)
+	_, err = objects.ParseSum(g.Manifest)
 	g.Name = name
 	return g, err == nil, nil
 }
 
 // Find returns the generation of a name; the newest one for "".
-func Find(ctx context.Context, d Destination, name string) (Generation, error) {
+func Find(ctx context.Context, d objects.Destination, name string) (Generation, error) {
 	all, err := List(ctx, d)
 	if err != nil {
 		return Generation{}, err
@@ -165,32 +167,32 @@ func Find(ctx context.Context, d Destination, name string) (Generation, error) {
 		}
 	}
 	if name == "" {
-		return Generation{}, fmt.Errorf("%s has no complete backup: %w", d, ErrNotFound)
+		return Generation{}, fmt.Errorf("%s has no complete backup: %w", d, objects.ErrNotFound)
 	}
-	return Generation{}, fmt.Errorf("generation %.80q of %s: %w", name, d, ErrNotFound)
+	return Generation{}, fmt.Errorf("generation %.80q of %s: %w", name, d, objects.ErrNotFound)
 }
 
 // ReadManifest reads the manifest of a generation. It returns ErrDamaged if it is not the one that
 // the marker names.
-func ReadManifest(ctx context.Context, d Destination, g Generation) (*Manifest, error) {
+func ReadManifest(ctx context.Context, d objects.Destination, g Generation) (*Manifest, error) {
 	name := objectOf(g.Name, manifestName)
-	text, err := readAll(ctx, d, name, manifestBytesMax)
-	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%s of %s is missing: %w", name, d, ErrDamaged)
+	text, err := objects.ReadAll(ctx, d, name, manifestBytesMax)
+	if errors.Is(err, objects.ErrNotFound) {
+		return nil, fmt.Errorf("%s of %s is missing: %w", name, d, objects.ErrDamaged)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if sum := Sum(sha256.Sum256(text)); sum.String() != g.Manifest {
-		return nil, fmt.Errorf("%s of %s: %w: its SHA-256 is %s instead of %s", name, d, ErrDamaged,
+	if sum := objects.Sum(sha256.Sum256(text)); sum.String() != g.Manifest {
+		return nil, fmt.Errorf("%s of %s: %w: its SHA-256 is %s instead of %s", name, d, objects.ErrDamaged,
 			sum, g.Manifest)
 	}
 	m := new(Manifest)
 	if err := json.Unmarshal(text, m); err != nil {
-		return nil, fmt.Errorf("%s of %s: %w: %w", name, d, ErrDamaged, err)
+		return nil, fmt.Errorf("%s of %s: %w: %w", name, d, objects.ErrDamaged, err)
 	}
 	if err := m.check(); err != nil {
-		return nil, fmt.Errorf("%s of %s: %w: %w", name, d, ErrDamaged, err)
+		return nil, fmt.Errorf("%s of %s: %w: %w", name, d, objects.ErrDamaged, err)
 	}
 	return m, nil
 }
@@ -213,7 +215,7 @@ func nameGeneration(now time.Time, epoch string, others []Generation) (string, e
 }
 
 // publish writes a generation. Until the marker is written, it does not exist.
-func publish(ctx context.Context, d Destination, name string, m *Manifest, held func() error) (
+func publish(ctx context.Context, d objects.Destination, name string, m *Manifest, held func() error) (
 	Generation, error) {
 	g := Generation{Name: name, Created: m.Created, Epoch: m.Epoch, Head: m.Head, Files: len(m.Files),
 		Bytes: m.bytes()}
@@ -221,8 +223,8 @@ func publish(ctx context.Context, d Destination, name string, m *Manifest, held 
 	if err != nil {
 		return g, err
 	}
-	g.Size, g.Manifest = int64(len(text)), Sum(sha256.Sum256(text)).String()
-	if err := putText(ctx, d, objectOf(name, manifestName), text); err != nil {
+	g.Size, g.Manifest = int64(len(text)), objects.Sum(sha256.Sum256(text)).String()
+	if err := objects.PutText(ctx, d, objectOf(name, manifestName), text); err != nil {
 		return g, err
 	}
 	marker, err := json.Marshal(g)
@@ -233,5 +235,5 @@ func publish(ctx context.Context, d Destination, name string, m *Manifest, held 
 	if err := held(); err != nil {
 		return g, err
 	}
-	return g, putText(ctx, d, objectOf(name, completeName), marker)
+	return g, objects.PutText(ctx, d, objectOf(name, completeName), marker)
 }

@@ -4,13 +4,15 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"cistern/objects"
 )
 
 // prune deletes the generations before the newest keep ones, what interrupted backups have left,
 // and then the tables that no generation names. keep 0 keeps everything. It runs under the lock, so
 // that no backup in progress counts on a table that it deletes. An interruption leaves tables that
 // no generation names, which the next prune deletes.
-func prune(ctx context.Context, d Destination, keep int, held func() error) (deleted int, err error) {
+func prune(ctx context.Context, d objects.Destination, keep int, held func() error) (deleted int, err error) {
 	if keep == 0 {
 		return 0, nil
 	}
@@ -57,7 +59,7 @@ func prune(ctx context.Context, d Destination, keep int, held func() error) (del
 }
 
 // superfluous lists the objects of generations that are not kept, and tables that are not named.
-func superfluous(ctx context.Context, d Destination, kept, named map[string]bool) ([]string, error) {
+func superfluous(ctx context.Context, d objects.Destination, kept, named map[string]bool) ([]string, error) {
 	var names []string
 	add := func(name string) error {
 		if len(names) == listedMax {
@@ -66,7 +68,7 @@ func superfluous(ctx context.Context, d Destination, kept, named map[string]bool
 		names = append(names, name)
 		return nil
 	}
-	err := d.List(ctx, generationsDir+"/", func(o Object) error {
+	err := d.List(ctx, generationsDir+"/", func(o objects.Object) error {
 		name, _, _ := strings.Cut(strings.TrimPrefix(o.Name, generationsDir+"/"), "/")
 		if kept[name] {
 			return nil
@@ -76,7 +78,7 @@ func superfluous(ctx context.Context, d Destination, kept, named map[string]bool
 	if err != nil {
 		return nil, err
 	}
-	err = d.List(ctx, tablesDir+"/", func(o Object) error {
+	err = d.List(ctx, tablesDir+"/", func(o objects.Object) error {
 		if named[o.Name] {
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"cistern/objects"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -18,7 +19,7 @@ import (
 // RestoreOptions are the options of Restore.
 type RestoreOptions struct {
 	// Destination has the backup. Required.
-	Destination Destination
+	Destination objects.Destination
 	// Generation is what is restored. Default: the newest one.
 	Generation string
 	// Dir is where to: a directory that is missing, empty or half restored. Required.
@@ -111,7 +112,7 @@ func (r *restoration) empty() error {
 		return err
 	}
 	for _, e := range entries {
-		if name := e.Name(); name != "lost+found" && name != store.RestoredName+partSuffix {
+		if name := e.Name(); name != "lost+found" && name != store.RestoredName+objects.PartSuffix {
 			return fmt.Errorf("%s is not empty: it has %s; a backup is restored into an empty directory",
 				r.Dir, name)
 		}
@@ -121,7 +122,7 @@ func (r *restoration) empty() error {
 
 // run restores the files. The steps are durable in their order.
 func (r *restoration) run(ctx context.Context, g Generation, m *Manifest) error {
-	if err := makeDirs(r.Dir); err != nil {
+	if err := objects.MakeDirs(r.Dir); err != nil {
 		return err
 	}
 	mark := store.Restored{Source: r.Destination.String(), Generation: g.Name, Manifest: g.Manifest}
@@ -141,7 +142,7 @@ func (r *restoration) run(ctx context.Context, g Generation, m *Manifest) error 
 	if err := work.Wait(); err != nil {
 		return err
 	}
-	if err := errors.Join(syncDir(r.Dir), r.Step("files")); err != nil {
+	if err := errors.Join(objects.SyncDir(r.Dir), r.Step("files")); err != nil {
 		return err
 	}
 	mark.Complete = true
@@ -154,7 +155,7 @@ func (r *restoration) clean(m *Manifest) error {
 	named := map[string]bool{store.RestoredName: true, "lost+found": true}
 	for _, f := range m.Files {
 		if f.Name == store.RestoredName {
-			return fmt.Errorf("the generation has a file %s: %w", f.Name, ErrDamaged)
+			return fmt.Errorf("the generation has a file %s: %w", f.Name, objects.ErrDamaged)
 		}
 		named[f.Name] = true
 	}
@@ -165,7 +166,7 @@ func (r *restoration) clean(m *Manifest) error {
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case named[name]:
-		case !strings.HasSuffix(name, partSuffix):
+		case !strings.HasSuffix(name, objects.PartSuffix):
 			return fmt.Errorf("%s is half restored and has %s, which is not of generation %s: empty it "+
 				"first", r.Dir, name, r.Generation)
 		default:
@@ -180,7 +181,7 @@ func (r *restoration) clean(m *Manifest) error {
 // file restores one file, unless it is there.
 func (r *restoration) file(ctx context.Context, f File) error {
 	name := filepath.Join(r.Dir, f.Name)
-	sum, err := ParseSum(f.Sum)
+	sum, err := objects.ParseSum(f.Sum)
 	if err != nil {
 		return err
 	}
@@ -197,7 +198,7 @@ func (r *restoration) file(ctx context.Context, f File) error {
 
 // link links a table of Like, and reports whether it could. Other files are not linked: the engine
 // writes into some of them again. What fails here is fetched.
-func (r *restoration) link(ctx context.Context, name string, f File, sum Sum) bool {
+func (r *restoration) link(ctx context.Context, name string, f File, sum objects.Sum) bool {
 	if r.Like == "" || !isTable(f.Name) {
 		return false
 	}
@@ -220,15 +221,15 @@ func (r *restoration) done(f File) error {
 }
 
 // fetch writes the file under another name, and renames it when it is whole and durable.
-func (r *restoration) fetch(ctx context.Context, name string, f File, sum Sum) error {
+func (r *restoration) fetch(ctx context.Context, name string, f File, sum objects.Sum) error {
 	body, err := r.Destination.Get(ctx, tableName(f.Sum))
-	if errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("%w: it is missing", ErrDamaged)
+	if errors.Is(err, objects.ErrNotFound) {
+		err = fmt.Errorf("%w: it is missing", objects.ErrDamaged)
 	}
 	if err != nil {
 		return fmt.Errorf("restore %s (%s): %w", f.Name, tableName(f.Sum), err)
 	}
-	err = writeFile(ctx, name, body, f.Size, sum)
+	err = objects.WriteFile(ctx, name, body, f.Size, sum)
 	if err := errors.Join(err, body.Close()); err != nil {
 		return fmt.Errorf("restore %s (%s): %w", f.Name, tableName(f.Sum), err)
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"cistern/backup"
+	"cistern/objects"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -66,7 +67,7 @@ func grow(t *testing.T, s *store.Store, first, n int) {
 }
 
 // backUp makes a backup of a store.
-func backUp(t *testing.T, s *store.Store, d backup.Destination) backup.Result {
+func backUp(t *testing.T, s *store.Store, d objects.Destination) backup.Result {
 	t.Helper()
 	c, err := s.Checkpoint(t.Context())
 	if err != nil {
@@ -118,7 +119,7 @@ func TestRestoreStore(t *testing.T) {
 
 // counting counts the bytes of tables that are fetched.
 type counting struct {
-	backup.Destination
+	objects.Destination
 	mu      sync.Mutex
 	fetched int64
 }
@@ -278,7 +279,7 @@ func TestRestoreRefuses(t *testing.T) {
 			t.Errorf("%s: files were changed", name)
 		}
 	}
-	if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: newDirectory(t), Dir: t.TempDir()}); !errors.Is(err, backup.ErrNotFound) {
+	if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: newDirectory(t), Dir: t.TempDir()}); !errors.Is(err, objects.ErrNotFound) {
 		t.Errorf("of a destination without a backup: %v", err)
 	}
 }
@@ -347,7 +348,7 @@ func refused(t *testing.T, at place, g backup.Generation, name, how string) {
 	}
 	dir := t.TempDir()
 	_, err = backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: dir})
-	if !errors.Is(err, backup.ErrDamaged) || !strings.Contains(err.Error(), name) {
+	if !errors.Is(err, objects.ErrDamaged) || !strings.Contains(err.Error(), name) {
 		t.Errorf("restore of %s %s: %v", how, name, err)
 	}
 	if _, err := store.Open(store.Options{Dir: dir}); !errors.Is(err, store.ErrHalfRestored) {
@@ -355,9 +356,9 @@ func refused(t *testing.T, at place, g backup.Generation, name, how string) {
 	}
 }
 
-func read(t *testing.T, d backup.Destination, name string) []byte {
+func read(t *testing.T, d objects.Destination, name string) []byte {
 	t.Helper()
-	b, err := backup.ReadAll(t.Context(), d, name)
+	b, err := objects.ReadAll(t.Context(), d, name, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,13 +378,13 @@ func TestManifestNames(t *testing.T) {
 	} {
 		forge(t, at, i, backup.Manifest{Format: store.FormatVersion, Files: []backup.File{f}})
 		_, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: t.TempDir()})
-		if !errors.Is(err, backup.ErrDamaged) {
+		if !errors.Is(err, objects.ErrDamaged) {
 			t.Errorf("file %+v: %v", f, err)
 		}
 	}
 	twice := backup.File{Name: "x", Sum: ok}
 	forge(t, at, 98, backup.Manifest{Format: store.FormatVersion, Files: []backup.File{twice, twice}})
-	if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: t.TempDir()}); !errors.Is(err, backup.ErrDamaged) {
+	if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: t.TempDir()}); !errors.Is(err, objects.ErrDamaged) {
 		t.Errorf("a file twice: %v", err)
 	}
 	forge(t, at, 99, backup.Manifest{Format: store.FormatVersion + 1})
@@ -394,13 +395,13 @@ func TestManifestNames(t *testing.T) {
 }
 
 // forge writes a generation with a manifest that no backup wrote.
-func forge(t *testing.T, d backup.Destination, i int, m backup.Manifest) {
+func forge(t *testing.T, d objects.Destination, i int, m backup.Manifest) {
 	t.Helper()
 	text, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	marker, err := json.Marshal(backup.Generation{Manifest: backup.Sum(sha256.Sum256(text)).String()})
+	marker, err := json.Marshal(backup.Generation{Manifest: objects.Sum(sha256.Sum256(text)).String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,59 +428,6 @@ func TestMarkers(t *testing.T) {
 			if all, err := backup.List(t.Context(), at); err != nil || len(all) > 0 {
 				t.Fatalf("%d bytes of %d of the marker: %v, %v", n, len(whole), all, err)
 			}
-		}
-	})
-}
-
-// TestOpen reads destinations.
-func TestOpen(t *testing.T) {
-	t.Parallel()
-	keys := []string{"AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=hunter22"}
-	for _, row := range []struct {
-		text    string
-		environ []string
-		want    string // the name, or part of the error
-		err     bool
-	}{
-		{"/a/b/", nil, "/a/b", false},
-		{"s3://b", keys, "s3://b/", false},
-		{"s3://b/p/q/", keys, "s3://b/p/q", false},
-		{"", nil, "is empty", true},
-		{"s3://", keys, "BUCKET/PREFIX", true},
-		{"s3:///p", keys, "BUCKET/PREFIX", true},
-		{"s3://id:hunter22@b/p", keys, "BUCKET/PREFIX", true},
-		{"gs://b", keys, `"gs"`, true},
-		{"s3://b", keys[:1], "AWS_SECRET_ACCESS_KEY", true},
-		{"s3://b", append(keys, "AWS_ENDPOINT_URL=host:1"), "AWS_ENDPOINT_URL", true},
-		{"s3://b", append(keys, "AWS_ENDPOINT_URL=https://id:hunter22@host"), "without a user", true},
-	} {
-		d, err := backup.Open(row.text, row.environ)
-		switch {
-		case err == nil && (row.err || d.String() != row.want):
-			t.Errorf("%q is %s", row.text, d)
-		case err != nil && (!row.err || !strings.Contains(err.Error(), row.want)):
-			t.Errorf("%q: %v, want %q", row.text, err, row.want)
-		case err != nil && strings.Contains(err.Error(), "hunter22"):
-			t.Errorf("%q: the error has the secret: %v", row.text, err)
-		}
-	}
-}
-
-// TestPutChecks: a destination refuses content that is not what it is named by.
-func TestPutChecks(t *testing.T) {
-	t.Parallel()
-	each(t, func(t *testing.T, at place) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		if err := put(ctx, at, "tables/a", []byte("old")); err != nil {
-			t.Fatal(err)
-		}
-		err := at.Put(ctx, "tables/a", backup.Content{Reader: strings.NewReader("new"), Size: 3, Sum: sum([]byte("neu"))})
-		if err == nil {
-			t.Error("content with another sum is stored")
-		}
-		if b := read(t, at, "tables/a"); string(b) != "old" {
-			t.Errorf("the object is %q now", b)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cistern/loop"
+	"cistern/objects"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -19,7 +20,7 @@ const retryMax = 16 * time.Minute
 // ScheduleOptions are the options of NewSchedule.
 type ScheduleOptions struct {
 	// Destination, Keep and Holder are those of Options.
-	Destination Destination
+	Destination objects.Destination
 	Keep        int
 	Holder      string
 	// Every is the time from the beginning of one backup to that of the next. Required.

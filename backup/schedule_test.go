@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"cistern/backup"
+	"cistern/objects"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // scheduled runs backups every hour for some time, and returns its metrics.
-func scheduled(t *testing.T, m *made, d backup.Destination, long time.Duration) *prometheus.Registry {
+func scheduled(t *testing.T, m *made, d objects.Destination, long time.Duration) *prometheus.Registry {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	open := 0
@@ -38,7 +39,7 @@ func scheduled(t *testing.T, m *made, d backup.Destination, long time.Duration) 
 }
 
 // created returns the times of the generations, after a time.
-func created(t *testing.T, d backup.Destination, after time.Time) (all []time.Duration) {
+func created(t *testing.T, d objects.Destination, after time.Time) (all []time.Duration) {
 	t.Helper()
 	list, err := backup.List(t.Context(), d)
 	if err != nil {
@@ -92,11 +93,11 @@ func TestScheduleRetries(t *testing.T) {
 
 // failing is a destination that stores no table until some time.
 type failing struct {
-	backup.Destination
+	objects.Destination
 	until time.Time
 }
 
-func (d *failing) Put(ctx context.Context, name string, c backup.Content) error {
+func (d *failing) Put(ctx context.Context, name string, c objects.Content) error {
 	if strings.HasPrefix(name, "tables/") && time.Now().Before(d.until) {
 		return errTorn
 	}

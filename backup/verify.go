@@ -7,19 +7,21 @@ import (
 	"io"
 	"sync"
 
+	"cistern/objects"
+
 	"golang.org/x/sync/errgroup"
 )
 
 // Verify reads every file of generations, each content once, and calls report for each one that is
 // missing or damaged. It returns how many there are.
-func Verify(ctx context.Context, d Destination, generations []Generation, progress func(Progress),
+func Verify(ctx context.Context, d objects.Destination, generations []Generation, progress func(Progress),
 	report func(error)) (bad int, err error) {
 	v := &verification{d: d, report: report, progressed: progress}
 	files := map[string]File{} // by sum
 	of := map[string]string{}
 	for _, g := range generations {
 		m, err := ReadManifest(ctx, d, g)
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, objects.ErrDamaged) {
 			v.found(err)
 			continue
 		}
@@ -45,7 +47,7 @@ func Verify(ctx context.Context, d Destination, generations []Generation, progre
 
 // verification reads files.
 type verification struct {
-	d Destination
+	d objects.Destination
 
 	// mu guards:
 	mu         sync.Mutex
@@ -65,7 +67,7 @@ func (v *verification) found(err error) {
 func (v *verification) file(ctx context.Context, f File, generation string) error {
 	err := readFile(ctx, v.d, f, io.Discard)
 	switch {
-	case errors.Is(err, ErrDamaged):
+	case errors.Is(err, objects.ErrDamaged):
 		v.found(fmt.Errorf("%w (of generation %s)", err, generation))
 	case err != nil:
 		return err
@@ -80,25 +82,25 @@ func (v *verification) file(ctx context.Context, f File, generation string) erro
 
 // readFile writes the content of a file to w. It returns ErrDamaged if the destination does not
 // have it, or has something else.
-func readFile(ctx context.Context, d Destination, f File, w io.Writer) error {
-	sum, err := ParseSum(f.Sum)
+func readFile(ctx context.Context, d objects.Destination, f File, w io.Writer) error {
+	sum, err := objects.ParseSum(f.Sum)
 	if err != nil {
 		return err
 	}
 	named := func(err error) error { return fmt.Errorf("%s (%s): %w", tableName(f.Sum), f.Name, err) }
 	body, err := d.Get(ctx, tableName(f.Sum))
-	if errors.Is(err, ErrNotFound) {
-		return named(fmt.Errorf("%w: it is missing", ErrDamaged))
+	if errors.Is(err, objects.ErrNotFound) {
+		return named(fmt.Errorf("%w: it is missing", objects.ErrDamaged))
 	}
 	if err != nil {
 		return named(err)
 	}
-	r := newChecked(interruptible{ctx, body})
+	r := objects.NewChecked(ctx, body)
 	_, err = io.Copy(w, io.LimitReader(r, f.Size+1))
 	if err := errors.Join(err, body.Close()); err != nil {
 		return named(err)
 	}
-	if err := r.is(f.Size, sum); err != nil {
+	if err := r.Is(f.Size, sum); err != nil {
 		return named(err)
 	}
 	return nil

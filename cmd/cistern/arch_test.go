@@ -37,6 +37,7 @@ var levels = map[string]int{
 	"ingest/identity":         4,
 	"store":                   3,
 	"backup":                  4,
+	"objects":                 1,
 	"backfill/refilter":       4,
 	"backfill/pace":           3, // beside store, which keeps limits in a type of its own
 	"ingest/frame":            2,
@@ -53,6 +54,7 @@ var levels = map[string]int{
 	// Not production code, but for the demo's network.
 	"ingest/simnet":           3,
 	"store/storetest":         4,
+	"objects/objectstest":     2,
 	"api/deliver/delivertest": 6,
 	"backfill/backfilltest":   8,
 }
@@ -61,6 +63,7 @@ var levels = map[string]int{
 var forTests = map[string][]string{
 	"ingest/simnet":           {"cmd/cistern"},
 	"store/storetest":         nil,
+	"objects/objectstest":     nil,
 	"api/deliver/delivertest": nil,
 	"backfill/backfilltest":   nil,
 }
@@ -186,7 +189,7 @@ func TestOnlyOwnersImport(t *testing.T) {
 		{"github.com/cockroachdb/pebble", []string{"store", "store/storetest"}, false, "the engine never leaks out of store"},
 		{"github.com/urfave/cli", []string{"cmd/cistern"}, false, "options are cmd's"},
 		{"github.com/ethereum/go-ethereum", []string{"ingest/repo"}, false, "only its libsecp256k1 is of use"},
-		{"github.com/aws", []string{"backup"}, false, "requests to S3 are backup's"},
+		{"github.com/aws", []string{"objects"}, false, "requests to S3 are objects'"},
 		{"flag", []string{"cmd/cistern"}, true, "options are cmd's"},
 		{"os/signal", []string{"cmd/cistern"}, false, "signals are cmd's"},
 	}

@@ -15,6 +15,7 @@ import (
 	"cistern/backup"
 	"cistern/client"
 	"cistern/console"
+	"cistern/objects"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
@@ -57,7 +58,7 @@ const restoreExamples = `  cistern restore s3://backups/cistern --data /var/lib/
 // backupSession is one run of a backup or restore command.
 type backupSession struct {
 	*app
-	to backup.Destination
+	to objects.Destination
 
 	keep         int
 	generation   string
@@ -156,7 +157,7 @@ func (s *backupSession) open(name string) (err error) {
 	if _, err := parseDestination(name); err != nil {
 		return fmt.Errorf("destination %q: %w", name, err)
 	}
-	s.to, err = backup.Open(name, s.environ)
+	s.to, err = objects.Open(name, s.environ)
 	return err
 }
 

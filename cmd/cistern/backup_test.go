@@ -18,6 +18,7 @@ import (
 
 	"cistern/backup"
 	"cistern/ingest/simnet"
+	"cistern/objects"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -179,7 +180,7 @@ func TestBackupSchedule(t *testing.T) {
 	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 2})
 	x, to := newTestIndex(t), filepath.Join(t.TempDir(), "backups")
 	x.start(t, x.args(n, "--backup", to, "--backup-every", "1s", "--backup-keep", "2"))
-	d, first := backup.NewDirectory(to), ""
+	d, first := objects.NewDirectory(to), ""
 	x.await(t, "the first backup to be deleted", func() error {
 		all, err := backup.List(t.Context(), d)
 		if err != nil || len(all) == 0 {

@@ -14,9 +14,9 @@ import (
 	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
-	"cistern/backup"
 	"cistern/filter"
 	"cistern/ingest/identity"
+	"cistern/objects"
 	"cistern/store"
 
 	"github.com/urfave/cli/v3"
@@ -56,7 +56,7 @@ type Config struct {
 	Backup      string // destination; "" for none
 	BackupEvery time.Duration
 	BackupKeep  int
-	BackupTo    backup.Destination // of Backup; nil for none
+	BackupTo    objects.Destination // of Backup; nil for none
 
 	Given []string // names of the options that a flag or a variable has set
 }
@@ -294,7 +294,7 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 	given, bad, more := load(only(c.options(), names...), cmd, env)
 	c.Given = given
 	if c.Backup != "" {
-		to, err := backup.Open(c.Backup, environ)
+		to, err := objects.Open(c.Backup, environ)
 		if err != nil {
 			more = append(more, fmt.Errorf("--backup: %w", err))
 		}

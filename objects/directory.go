@@ -1,4 +1,4 @@
-package backup
+package objects
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// partSuffix ends the names of files that are not complete.
-const partSuffix = ".part"
+// PartSuffix ends the names of files that are not complete.
+const PartSuffix = ".part"
 
 // Directory is a Destination in a file system.
 type Directory struct{ root string }
@@ -29,29 +29,29 @@ func (d *Directory) path(name string) string { return filepath.Join(d.root, file
 // part of it.
 func (d *Directory) Put(ctx context.Context, name string, c Content) error {
 	file := d.path(name)
-	if err := makeDirs(filepath.Dir(file)); err != nil {
+	if err := MakeDirs(filepath.Dir(file)); err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
 	if _, err := c.Reader.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
-	if err := writeFile(ctx, file, c.Reader, c.Size, c.Sum); err != nil {
+	if err := WriteFile(ctx, file, c.Reader, c.Size, c.Sum); err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
 	return nil
 }
 
-// writeFile makes a file of this size and sum, at once and durably. A file that is not complete has
-// the name with partSuffix, which the next attempt overwrites.
-func writeFile(ctx context.Context, file string, from io.Reader, size int64, sum Sum) error {
-	f, err := os.OpenFile(file+partSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+// WriteFile makes a file of this size and sum, at once and durably. A file that is not complete has
+// the name with PartSuffix, which the next attempt overwrites.
+func WriteFile(ctx context.Context, file string, from io.Reader, size int64, sum Sum) error {
+	f, err := os.OpenFile(file+PartSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	r := newChecked(interruptible{ctx, from})
+	r := NewChecked(ctx, from)
 	_, err = io.Copy(f, io.LimitReader(r, size+1))
 	if err == nil {
-		err = r.is(size, sum)
+		err = r.Is(size, sum)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -60,43 +60,31 @@ func writeFile(ctx context.Context, file string, from io.Reader, size int64, sum
 		return err
 	}
 	// The bytes are durable. The name becomes so with the directory.
-	if err := os.Rename(file+partSuffix, file); err != nil {
+	if err := os.Rename(file+PartSuffix, file); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(file))
+	return SyncDir(filepath.Dir(file))
 }
 
-// interruptible ends reading with a context.
-type interruptible struct {
-	ctx  context.Context
-	from io.Reader
-}
-
-func (r interruptible) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.from.Read(p)
-}
-
-// makeDirs makes a directory and its missing parents, durably.
-func makeDirs(dir string) error {
+// MakeDirs makes a directory and its missing parents, durably.
+func MakeDirs(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
 	above := filepath.Dir(dir)
 	if above != dir {
-		if err := makeDirs(above); err != nil {
+		if err := MakeDirs(above); err != nil {
 			return err
 		}
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(above)
+	return SyncDir(above)
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the names of the files in a directory durable.
+func SyncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -111,6 +99,17 @@ func (d *Directory) Get(_ context.Context, name string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("%s in %s: %w", name, d.root, ErrNotFound)
 	}
 	return f, err
+}
+
+// GetRange reads a part of the file.
+func (d *Directory) GetRange(ctx context.Context, name string, at, n int64) ([]byte, error) {
+	r, err := d.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	f := r.(*os.File)
+	b, err := readRange(io.NewSectionReader(f, at, n), name, at, n)
+	return b, errors.Join(err, f.Close())
 }
 
 // List walks the directory that the prefix names. A destination that does not exist has no objects.
@@ -141,13 +140,13 @@ func (d *Directory) List(ctx context.Context, prefix string, fn func(Object) err
 	})
 }
 
-// Delete deletes the file, and the directory of a generation that is empty then.
+// Delete deletes the file, and its directory if that is empty then and has a parent below the root.
 func (d *Directory) Delete(_ context.Context, name string) error {
 	err := os.Remove(d.path(name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if dir := filepath.Dir(d.path(name)); filepath.Dir(dir) == d.path(generationsDir) {
+	if dir := filepath.Dir(d.path(name)); strings.Count(name, "/") > 1 {
 		_ = os.Remove(dir) // fails while the directory has files, as it should
 	}
 	return nil

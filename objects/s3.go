@@ -1,4 +1,4 @@
-package backup
+package objects
 
 import (
 	"context"
@@ -29,7 +29,9 @@ const (
 	// transferRateMin bounds the time of one transfer, in bytes a second: a slower one is stuck.
 	transferRateMin = 32 << 10
 	requestTimeout  = 2 * time.Minute
-	connectTimeout  = 15 * time.Second
+	// connectionsMax bounds the idle connections: a backup has four transfers and some requests.
+	connectionsMax = 8
+	connectTimeout = 15 * time.Second
 )
 
 // S3 is a Destination in a bucket of any service with the API of S3.
@@ -103,7 +105,7 @@ func httpClient() *http.Client {
 		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
 		TLSHandshakeTimeout:   connectTimeout,
 		ResponseHeaderTimeout: requestTimeout,
-		MaxIdleConnsPerHost:   2 * transfers,
+		MaxIdleConnsPerHost:   connectionsMax,
 		ForceAttemptHTTP2:     true,
 	}}
 }
@@ -182,13 +184,36 @@ func signed(sum Sum) func(*s3.Options) {
 
 // Get reads the object. Reading must keep a rate, so that a stuck connection ends.
 func (d *S3) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	return d.get(ctx, name, nil)
+}
+
+// GetRange reads a part of the object by one request.
+func (d *S3) GetRange(ctx context.Context, name string, at, n int64) ([]byte, error) {
+	r, err := d.get(ctx, name, aws.String(fmt.Sprintf("bytes=%d-%d", at, at+n-1)))
+	var said smithy.APIError
+	if errors.As(err, &said) && said.ErrorCode() == "InvalidRange" {
+		err = fmt.Errorf("%w: it ends before byte %d: %w", ErrDamaged, at, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := readRange(r, name, at, n)
+	return b, errors.Join(err, r.Close())
+}
+
+func (d *S3) get(ctx context.Context, name string, span *string) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	begun := time.AfterFunc(requestTries*requestTimeout, cancel)
 	res, err := d.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &d.bucket,
-		Key: aws.String(d.prefix + name)})
+		Key: aws.String(d.prefix + name), Range: span})
 	if err != nil {
 		cancel()
 		return nil, d.failure("get", name, err)
+	}
+	if span != nil && res.ContentRange == nil {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("get %s in %s: the service does not serve parts of objects",
+			name, d), res.Body.Close())
 	}
 	begun.Reset(transferTime(aws.ToInt64(res.ContentLength)))
 	return &canceled{res.Body, func() { begun.Stop(); cancel() }}, nil

@@ -1,11 +1,13 @@
-package backup
+package objects
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"strings"
 	"time"
@@ -20,6 +22,9 @@ type Destination interface {
 	Put(ctx context.Context, name string, c Content) error
 	// Get reads an object. It returns ErrNotFound if no object has the name.
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
+	// GetRange reads n bytes, at least one, of an object from byte at on. It returns ErrNotFound
+	// if no object has the name, and ErrDamaged if the object ends before these bytes.
+	GetRange(ctx context.Context, name string, at, n int64) ([]byte, error)
 	// List calls fn for each object whose name begins with prefix, in any order.
 	List(ctx context.Context, prefix string, fn func(Object) error) error
 	// Delete deletes an object. A missing object is no error.
@@ -58,12 +63,10 @@ func ParseSum(text string) (s Sum, err error) {
 }
 
 var (
-	// ErrNotFound means that a destination has no object of a name, or no generation.
+	// ErrNotFound means that a destination has no object of a name.
 	ErrNotFound = errors.New("not found")
 	// ErrDamaged means that a destination does not have what was stored there.
 	ErrDamaged = errors.New("damaged")
-	// ErrLocked means that another backup uses the destination.
-	ErrLocked = errors.New("another backup uses the destination")
 )
 
 // Open returns the destination that text names: s3://BUCKET/PREFIX, else a directory, which is made
@@ -82,40 +85,49 @@ func Open(text string, environ []string) (Destination, error) {
 		scheme)
 }
 
-// checked passes the bytes of r on and sums them up.
-type checked struct {
+// Checked passes on the bytes of a reader, counts them and sums them up.
+type Checked struct {
+	ctx  context.Context
 	r    io.Reader
-	hash interface {
-		io.Writer
-		Sum([]byte) []byte
-	}
+	hash hash.Hash
 	size int64
 }
 
-func newChecked(r io.Reader) *checked { return &checked{r: r, hash: sha256.New()} }
+// NewChecked returns a reader of r that ends with the error of ctx once ctx ends.
+func NewChecked(ctx context.Context, r io.Reader) *Checked {
+	return &Checked{ctx: ctx, r: r, hash: sha256.New()}
+}
 
-func (c *checked) Read(p []byte) (int, error) {
+// Read reads from the underlying reader.
+func (c *Checked) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
 	n, err := c.r.Read(p)
 	c.size += int64(n)
 	_, _ = c.hash.Write(p[:n]) // a hash does not fail
 	return n, err
 }
 
-func (c *checked) sum() Sum { return Sum(c.hash.Sum(nil)) }
+// Size returns how many bytes were read.
+func (c *Checked) Size() int64 { return c.size }
 
-// is returns an error unless what was read has this size and sum.
-func (c *checked) is(size int64, sum Sum) error {
+// Sum returns the sum of the bytes that were read.
+func (c *Checked) Sum() Sum { return Sum(c.hash.Sum(nil)) }
+
+// Is returns ErrDamaged unless what was read has this size and sum.
+func (c *Checked) Is(size int64, sum Sum) error {
 	if c.size != size {
 		return fmt.Errorf("%w: %d bytes instead of %d", ErrDamaged, c.size, size)
 	}
-	if c.sum() != sum {
-		return fmt.Errorf("%w: its SHA-256 is %s instead of %s", ErrDamaged, c.sum(), sum)
+	if c.Sum() != sum {
+		return fmt.Errorf("%w: its SHA-256 is %s instead of %s", ErrDamaged, c.Sum(), sum)
 	}
 	return nil
 }
 
-// readAll reads a small object of at most limit bytes.
-func readAll(ctx context.Context, d Destination, name string, limit int64) ([]byte, error) {
+// ReadAll reads an object of at most limit bytes into memory. A larger one is ErrDamaged.
+func ReadAll(ctx context.Context, d Destination, name string, limit int64) ([]byte, error) {
 	r, err := d.Get(ctx, name)
 	if err != nil {
 		return nil, err
@@ -130,8 +142,21 @@ func readAll(ctx context.Context, d Destination, name string, limit int64) ([]by
 	return text, nil
 }
 
-// putText stores a small object.
-func putText(ctx context.Context, d Destination, name string, text []byte) error {
-	return d.Put(ctx, name, Content{Reader: strings.NewReader(string(text)),
-		Size: int64(len(text)), Sum: sha256.Sum256(text)})
+// PutText stores an object that is in memory.
+func PutText(ctx context.Context, d Destination, name string, text []byte) error {
+	return d.Put(ctx, name, Content{Reader: bytes.NewReader(text), Size: int64(len(text)),
+		Sum: sha256.Sum256(text)})
+}
+
+// readRange reads n bytes of a part of an object.
+func readRange(r io.Reader, name string, at, n int64) ([]byte, error) {
+	b := make([]byte, n)
+	got, err := io.ReadFull(r, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: it has %d bytes, not %d", ErrDamaged, at+int64(got), at+n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s from byte %d: %w", name, at, err)
+	}
+	return b, nil
 }
