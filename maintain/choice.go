@@ -46,9 +46,11 @@ func (m *machine) step(now time.Time) (a actions) {
 			a.save = append(a.save, t.row())
 		}
 	}
-	m.quiet = m.paused != "" && !running
+	if !m.quiet { // else the rows are not saved that state the results
+		a.release, m.released = m.released, nil
+	}
+	m.quiet = m.paused != "" && !running && !m.ending
 	a.quiet = m.quiet
-	a.release, m.released = m.released, nil
 	a.wake = m.wake(now)
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,6 @@ type Coordinator struct {
 	mu      sync.Mutex
 	m       *machine
 	runs    bool // Run was called and has not returned
-	ending  bool // Run stops what runs, and nothing begins any more
 	ended   bool // Run has returned
 	waiter  uint64
 	waiters map[uint64]chan<- error
@@ -46,9 +46,9 @@ func New(o Options) (*Coordinator, error) {
 
 // Schedule requests a run of an operation and returns at once. A run that begins later meets the
 // request. The request survives a restart as soon as its row is saved, which Run does at once, or
-// after Resume. The error is ErrUnknown, or ErrStopped if Run has ended.
+// after Resume, or at its end. The error is ErrUnknown, or ErrStopped if Run has ended or is ending.
 func (c *Coordinator) Schedule(name string) error {
-	return c.event(name, func(t *task, _ time.Time) error {
+	return c.request(name, func(t *task, _ time.Time) error {
 		c.m.schedule(t)
 		return nil
 	})
@@ -61,7 +61,7 @@ func (c *Coordinator) Schedule(name string) error {
 func (c *Coordinator) Await(ctx context.Context, name string) error {
 	result := make(chan error, 1)
 	var id uint64
-	err := c.event(name, func(t *task, _ time.Time) error {
+	err := c.request(name, func(t *task, _ time.Time) error {
 		id = c.waiter + 1
 		if err := c.m.await(t, id); err != nil {
 			return err
@@ -93,11 +93,22 @@ func (c *Coordinator) leave(name string, waiter uint64) {
 // observers, and reports whether there was one. What runs ends when the operation has stopped. The
 // error is ErrUnknown or ErrStopped.
 func (c *Coordinator) Cancel(name string) (found bool, err error) {
-	err = c.event(name, func(t *task, now time.Time) error {
+	err = c.request(name, func(t *task, now time.Time) error {
 		found = c.m.cancel(t, now)
 		return nil
 	})
 	return found, err
+}
+
+// request is event for what must be saved, which Run does not once it is ending: the rows may be
+// saved for the last time.
+func (c *Coordinator) request(name string, fn func(*task, time.Time) error) error {
+	return c.event(name, func(t *task, now time.Time) error {
+		if c.m.ending {
+			return ErrStopped
+		}
+		return fn(t, now)
+	})
 }
 
 // event has fn change the machine, and Run act upon it.
@@ -126,7 +137,8 @@ func (c *Coordinator) SetDisk(shortage string) {
 
 // Pause lets nothing begin, tells what runs to stop, and returns when nothing runs and nothing is
 // saved any more. If ctx ends first, the coordinator is paused nevertheless. A second call replaces
-// the reason, which is for people. Requests that are made meanwhile are saved after Resume.
+// the reason, which is for people. Requests that are made meanwhile are saved after Resume, or when
+// Run ends, and callers of Await are told nothing before that.
 func (c *Coordinator) Pause(ctx context.Context, reason string) error {
 	quiet := make(chan struct{})
 	c.mu.Lock()
@@ -146,6 +158,9 @@ func (c *Coordinator) Pause(ctx context.Context, reason string) error {
 	case <-quiet:
 		return nil
 	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.pauses = slices.DeleteFunc(c.pauses, func(p chan<- struct{}) bool { return p == quiet })
 		return ctx.Err()
 	}
 }
@@ -155,7 +170,7 @@ func (c *Coordinator) Resume() {
 	defer loop.Wake(c.woke)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ending { // else operations would begin that Run does not wait for
+	if !c.m.ending { // else operations would begin that Run does not wait for
 		c.m.resume()
 	}
 }
@@ -167,8 +182,8 @@ func (c *Coordinator) View() View {
 	return c.m.view(c.opts.Now())
 }
 
-// Run loads the rows and runs operations until ctx ends: then operations are told to stop, their
-// rows are saved, and callers of Await get ErrStopped. The error is that of the Keeper; after it
+// Run loads the rows and runs operations until ctx ends: then operations are told to stop, all rows
+// are saved, also while paused, and callers of Await get ErrStopped. The error is that of the Keeper; after it
 // nothing more is saved. Run may be called once.
 func (c *Coordinator) Run(ctx context.Context) error {
 	c.mu.Lock()
@@ -198,8 +213,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 // stop ends what runs. Without an error it saves the rows.
 func (c *Coordinator) stop(ctx context.Context, err error) error {
 	c.mu.Lock()
-	c.ending = true
-	c.m.pause("the daemon is stopping")
+	c.m.stop()
 	c.mu.Unlock()
 	if err == nil {
 		_, err = c.work(ctx) // the operations are known to be told to stop before they are told

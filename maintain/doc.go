@@ -14,7 +14,8 @@
 //  1. Two operations run at the same time only if the table (Options.Together) has the pair.
 //  2. A run has the observers whose requests came before it began. A later request waits for the
 //     next run, which all later requests share. So Await returns the result of a run that began
-//     after the call, and returns it when that run has ended and its row is saved.
+//     after the call, and returns it when that run has ended and its row is saved, also if the row
+//     has to wait for the end of a pause.
 //  3. A waiter that leaves takes back only its own request. A run is cancelled only when no
 //     observer is left, or by Cancel. Only waiters can leave: a request by Schedule, or of the
 //     schedule, stays.
@@ -29,7 +30,8 @@
 //  7. Pending operations begin in the order of their first requests. An operation that must wait
 //     for a running one delays later ones that exclude it, so none is overtaken for ever.
 //  8. While the coordinator is paused nothing begins, and when Pause has returned nothing runs and
-//     nothing is saved until Resume.
+//     nothing is saved until Resume, or until Run is told to end: then all rows are saved. No
+//     request is taken after that.
 //  9. A request that was saved survives a crash, and an operation that ran at the crash is pending
 //     again.
 //

@@ -18,6 +18,7 @@ type machine struct {
 
 	paused   string    // why nothing may run; empty if it may
 	quiet    bool      // paused, nothing runs, and no row is to be saved
+	ending   bool      // paused for good: rows are saved, and no request is taken any more
 	shortage string    // why the disk is short; empty if it is not
 	reliefAt time.Time // when operations that free space are requested again
 	released []release // since the last step
@@ -254,6 +255,9 @@ func (o *outcome) record(every time.Duration, err error, now time.Time) {
 func (m *machine) pause(why string) { m.paused = why }
 
 func (m *machine) resume() { m.paused, m.quiet = "", false }
+
+// stop pauses for good. What a pause kept from being saved is saved now.
+func (m *machine) stop() { m.paused, m.quiet, m.ending = "the daemon is stopping", false, true }
 
 // setDisk says why the disk is short; an empty text says that it is not.
 func (m *machine) setDisk(shortage string, now time.Time) {

@@ -50,7 +50,7 @@ func drawScript(t *rapid.T) []step {
 	}
 	verbs := []string{"schedule", "schedule", "await", "await", "await", "leave", "leave", "cancel", "succeed",
 		"succeed", "succeed", "fail", "need", "need", "need", "yield", "yield", "short", "enough", "pause", "resume", "resume",
-		"crash", "sleep"}
+		"crash", "restart", "sleep"}
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
 		return step{rapid.SampledFrom(verbs).Draw(t, "verb"), rapid.SampledFrom(names).Draw(t, "op"),
 			rapid.SampledFrom(names).Draw(t, "other"), rapid.IntRange(0, 99).Draw(t, "n")}
@@ -123,6 +123,8 @@ func (w *world) do(s step) {
 		w.c.Resume() // so that all is saved
 		synctest.Wait()
 		w.crash()
+	case "restart":
+		w.restart()
 	case "sleep":
 		d := time.Duration(s.n) * 3 * time.Second
 		for w.short && !time.Now().Add(d).Before(w.reliefAt) { // nothing ends meanwhile
@@ -202,7 +204,7 @@ func TestEveryCrash(t *testing.T) {
 		synctest.Test(t, func(*testing.T) {
 			w := newWorld(operations, nil, nil)
 			for _, s := range script {
-				if s.verb != "crash" {
+				if s.verb != "crash" && s.verb != "restart" {
 					w.do(s)
 					synctest.Wait()
 				}

@@ -155,3 +155,118 @@ func TestResumeWhileStopping(t *testing.T) {
 		}
 	})
 }
+
+// slowShelf is a Keeper that saves once hold is closed.
+type slowShelf struct {
+	shelf
+	hold chan struct{}
+}
+
+func (s *slowShelf) Save(row maintain.Row) error {
+	<-s.hold
+	return s.shelf.Save(row)
+}
+
+// TestStopWhilePaused: what was requested and cancelled during a pause is saved when Run ends, and no
+// request is taken that would not be (invariant 8).
+func TestStopWhilePaused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := &slowShelf{hold: make(chan struct{})}
+		c, err := maintain.New(maintain.Options{Keeper: k, Operations: []maintain.Operation{{Name: "a", Run: nothing},
+			{Name: "b", Run: nothing}, {Name: "c", Run: nothing}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		ended, awaited := make(chan error, 1), make(chan error, 1)
+		k.rows = map[string]maintain.Row{"c": {Name: "c", Next: true}}
+		if err := c.Pause(t.Context(), "a copy"); err != nil {
+			t.Error(err)
+		}
+		go func() { ended <- c.Run(ctx) }()
+		synctest.Wait()
+		if err := c.Schedule("a"); err != nil {
+			t.Error(err)
+		}
+		go func() { awaited <- c.Await(t.Context(), "b") }()
+		synctest.Wait()
+		if _, err := c.Cancel("c"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if len(k.log) > 0 {
+			t.Error("a row was saved while paused")
+		}
+		stop()
+		synctest.Wait()
+		for _, name := range []string{"a", "c"} {
+			if err := c.Schedule(name); !errors.Is(err, maintain.ErrStopped) {
+				t.Errorf("schedule %s while Run ends: %v", name, err)
+			}
+		}
+		if _, err := c.Cancel("a"); !errors.Is(err, maintain.ErrStopped) {
+			t.Errorf("cancel while Run ends: %v", err)
+		}
+		close(k.hold) // until now rows were being saved for the last time
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := <-awaited; !errors.Is(err, maintain.ErrStopped) {
+			t.Errorf("the caller that waits gets %v", err)
+		}
+		if !k.rows["a"].Next || !k.rows["b"].Next || k.rows["c"].Next {
+			t.Errorf("saved are %+v", k.rows)
+		}
+	})
+}
+
+// TestCancelWhilePaused: a caller of Await is told that its run was cancelled when the row is saved,
+// which is after the pause (invariants 2 and 8).
+func TestCancelWhilePaused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := &shelf{}
+		c := run(t, maintain.Options{Keeper: k, Operations: []maintain.Operation{{Name: "a", Run: nothing}}})
+		if err := c.Pause(t.Context(), "a copy"); err != nil {
+			t.Error(err)
+		}
+		awaited := make(chan error, 1)
+		go func() { awaited <- c.Await(t.Context(), "a") }()
+		synctest.Wait()
+		if found, err := c.Cancel("a"); !found || err != nil {
+			t.Errorf("cancel: %t, %v", found, err)
+		}
+		synctest.Wait()
+		select {
+		case err := <-awaited:
+			t.Errorf("the caller got %v before the row was saved", err)
+		default:
+		}
+		c.Resume()
+		if err := <-awaited; !errors.Is(err, maintain.ErrCancelled) || len(k.log) == 0 {
+			t.Errorf("the caller got %v with %d rows saved", err, len(k.log))
+		}
+	})
+}
+
+// TestPauseLeavesNothing: a caller of Pause that gives up is forgotten.
+func TestPauseLeavesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		c := run(t, maintain.Options{Operations: []maintain.Operation{{Name: "a",
+			Run: func(ctx context.Context, _ *maintain.Progress) error { <-release; return ctx.Err() }}}})
+		if err := c.Schedule("a"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Pause(ctx, ""); !errors.Is(err, context.DeadlineExceeded) || c.Pausing() != 0 {
+			t.Errorf("%v; %d callers of Pause are left", err, c.Pausing())
+		}
+		close(release)
+	})
+}

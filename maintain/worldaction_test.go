@@ -58,11 +58,57 @@ func (w *world) cancel(t *modelTask) {
 func (w *world) crash() {
 	w.mu.Lock()
 	w.crashed = true
+	w.strand()
+	survivors := w.survivors()
+	w.mu.Unlock()
+	w.shelf.mu.Lock()
+	rows := w.shelf.rows
+	w.shelf.shut = true
+	w.shelf.mu.Unlock()
+	w.end()
+	w.again(rows, survivors)
+}
+
+// restart ends the coordinator, which may be paused, and starts another one.
+func (w *world) restart() {
+	w.mu.Lock()
+	w.crashed = true
+	w.mu.Unlock()
+	w.end()
+	w.mu.Lock()
+	for _, x := range w.waiters {
+		if x.held { // it had not been told when Run ended, and is told then
+			x.held = false
+		}
+	}
+	w.strand()
+	survivors := w.survivors()
+	w.mu.Unlock()
+	w.again(w.shelf.rows, survivors)
+}
+
+// end ends the coordinator.
+func (w *world) end() {
+	w.stop()
+	synctest.Wait()
+	w.yieldAll()
+	if err := <-w.ran; err != nil {
+		w.problem("run: %v", err)
+	}
+}
+
+// strand has the callers that wait learn that Run has ended.
+func (w *world) strand() {
 	for _, x := range w.waiters {
 		if !x.done {
 			x.done, x.want = true, maintain.ErrStopped
 		}
 	}
+}
+
+// survivors leaves of the operations what survives the end of the coordinator, and returns the runs
+// that have begun.
+func (w *world) survivors() map[*modelTask]*modelRun {
 	cur := map[*modelTask]*modelRun{}
 	for _, t := range w.tasks {
 		if t.cur != nil && !t.cur.cancelled {
@@ -76,20 +122,14 @@ func (w *world) crash() {
 			}
 		}
 	}
-	w.mu.Unlock()
-	w.shelf.mu.Lock()
-	rows := w.shelf.rows
-	w.shelf.shut = true
-	w.shelf.mu.Unlock()
-	w.stop()
-	synctest.Wait()
-	w.yieldAll()
-	if err := <-w.ran; err != nil {
-		w.problem("run: %v", err)
-	}
+	return cur
+}
+
+// again starts a coordinator with the rows and the runs that survived another one.
+func (w *world) again(rows map[string]maintain.Row, cur map[*modelTask]*modelRun) {
 	w.mu.Lock()
 	w.shelf = &shelf{rows: rows}
-	w.crashed, w.paused, w.short = false, false, false
+	w.crashed, w.paused, w.short, w.quiet = false, false, false, false
 	for _, t := range w.tasks {
 		t.cur = cur[t]
 	}
