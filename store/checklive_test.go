@@ -107,6 +107,11 @@ var liveDamages = []damage{
 	{"maintenance needed without a run", func(d surgeon) {
 		d.set([]byte("Iprune"), encoded(d.t, store.MaintenanceRow{Behind: []string{"backup"}}))
 	}, "maintenance: operation \"prune\" has the state"},
+	{"maintenance with negative needs", func(d surgeon) {
+		d.set([]byte("Iprune"), encoded(d.t, store.MaintenanceRow{Began: true, Needs: -1}))
+	}, "maintenance: operation \"prune\" needed others -1 times"},
+	{"maintenance with negative failures", func(d surgeon) { d.set([]byte("Iprune"), encoded(d.t, store.MaintenanceRow{Failures: -1})) },
+		"maintenance: operation \"prune\" needed others 0 times and failed -1 times"},
 	{"position of no subscription", func(d surgeon) { d.set([]byte("Fa"), position(d.t, 1)) }, "there is no such subscription"},
 	{"position of steps that do not rise", func(d surgeon) {
 		d.set([]byte("Ea"), []byte{1, 0xa0})

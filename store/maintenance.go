@@ -35,14 +35,28 @@ type maintenanceV1 struct {
 	Due       int64    `cbor:"10,keyasint,omitempty"`
 }
 
-// PutMaintenance writes the state of an operation, replacing the one with the same name.
+// PutMaintenance writes the state of an operation, replacing the one with the same name. The commit
+// fails if it has no name or a negative number.
 func (b *control) PutMaintenance(m Maintenance) {
+	err := m.validate()
 	if m.Name == "" {
-		b.fail(errors.New("an operation of maintenance has no name"))
+		err = errors.New("an operation of maintenance has no name")
+	}
+	if err != nil {
+		b.fail(err)
 		return
 	}
 	b.put(maintenanceKey(b.key[:0], m.Name), maintenanceV1{m.Began, m.Needs, m.Behind, m.Next,
 		m.Waiting, m.Ended, m.Succeeded, m.Error, m.Failures, m.Due})
+}
+
+// validate returns an error if a number is negative.
+func (m *Maintenance) validate() error {
+	if m.Needs < 0 || m.Failures < 0 {
+		return fmt.Errorf("operation %q needed others %d times and failed %d times", m.Name, m.Needs,
+			m.Failures)
+	}
+	return nil
 }
 
 // Maintenance returns the states of all operations, in the order of their names. There are about
@@ -66,18 +80,23 @@ func (s *Store) parseMaintenance(key, value []byte) (Maintenance, error) {
 	if err := s.codec.decode(value, &v); err != nil {
 		return Maintenance{}, fmt.Errorf("operation %q: %w", name, err)
 	}
-	return Maintenance{name, v.Began, v.Needs, v.Behind, v.Next, v.Waiting, v.Ended, v.Succeeded,
-		v.Error, v.Failures, v.Due}, nil
+	m := Maintenance{name, v.Began, v.Needs, v.Behind, v.Next, v.Waiting, v.Ended, v.Succeeded,
+		v.Error, v.Failures, v.Due}
+	if err := m.validate(); err != nil {
+		return Maintenance{}, fmt.Errorf("%w: %w", err, ErrCorrupt)
+	}
+	return m, nil
 }
 
-// checkMaintenance checks that the states of operations can be read, and count nothing below zero.
+// checkMaintenance checks that the states of operations can be read, and that only a run that has
+// begun needed others or is needed.
 func checkMaintenance(c *checker) error {
 	return c.space(spaceMaintenance, func(key, value []byte) error {
 		m, err := c.s.parseMaintenance(key, value)
 		switch {
 		case err != nil:
 			c.report("maintenance: %v", err)
-		case m.Needs < 0 || m.Failures < 0 || !m.Began && (m.Needs > 0 || len(m.Behind) > 0):
+		case !m.Began && (m.Needs > 0 || len(m.Behind) > 0):
 			c.report("maintenance: operation %q has the state %+v", m.Name, m)
 		}
 		return nil

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"cistern/store"
@@ -31,13 +33,35 @@ func TestMaintenance(t *testing.T) {
 		}
 	}
 	is(s)
-	b := s.NewBatch()
-	b.PutMaintenance(store.Maintenance{})
-	if err := b.CommitSync(); err == nil {
-		t.Error("a state without a name is written")
+	for _, wrong := range []store.Maintenance{{}, {Name: "gc", Began: true, Needs: -1}, {Name: "gc", Failures: -1}} {
+		b := s.NewBatch()
+		b.PutMaintenance(wrong)
+		if err := b.CommitSync(); err == nil {
+			t.Errorf("the state %+v is written", wrong)
+		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	is(storetest.Open(t, o))
+}
+
+// TestMaintenanceDamaged: a state with a negative number is not believed.
+func TestMaintenanceDamaged(t *testing.T) {
+	t.Parallel()
+	for _, row := range []store.MaintenanceRow{{Began: true, Needs: -1}, {Failures: -1}} {
+		s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.SetRaw(s, store.MaintenanceKey(nil, "gc"), encoded(t, row)); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := s.Maintenance(); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), `"gc"`) {
+			t.Errorf("%+v is read as %+v, %v", row, all, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
