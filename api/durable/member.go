@@ -45,25 +45,36 @@ type Item struct {
 
 // Attach adds a connection, until Detach. Outstanding events that no other connection has are to be
 // sent again at once. The error is a refusal if the subscription is exclusive and has a connection,
-// or has as many as it may have, or a webhook.
+// or has as many as it may have, or a webhook. Senders of a webhook that was removed count only
+// towards that maximum while they finish their requests.
 func (s *Subscription) Attach() (*Member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch n := len(s.members); {
+	switch n := s.connections(); {
 	case s.hook != nil:
 		return nil, wire.Refuse("Conflict", "subscription %s has a webhook, and takes no connections",
 			s.def.Name)
 	case n > 0 && s.def.Share == "":
 		return nil, wire.Refuse("Conflict", "subscription %s has an open connection, and can have "+
 			"one only: its share is %s", s.def.Name, Exclusive)
-	case n >= membersMax:
+	case len(s.members) >= membersMax:
 		return nil, wire.Refuse("Conflict", "subscription %s has %d open connections, the maximum",
-			s.def.Name, n)
+			s.def.Name, len(s.members))
 	case n > 0:
 		s.logger.Info("subscription is shared by several connections",
 			slog.String("subscription", s.def.Name), slog.Int("connections", n+1))
 	}
 	return s.join(), nil
+}
+
+// connections returns how many members are connections. mu is held.
+func (s *Subscription) connections() (n int) {
+	for _, m := range s.members {
+		if !m.sends {
+			n++
+		}
+	}
+	return n
 }
 
 // join adds a member. mu is held.

@@ -159,13 +159,7 @@ func (s *Subscription) replace(
 
 // mayBecome refuses a definition that does not allow the open connections. mu is held.
 func (s *Subscription) mayBecome(def store.Subscription) error {
-	open := 0
-	for _, m := range s.members {
-		if !m.sends {
-			open++
-		}
-	}
-	switch {
+	switch open := s.connections(); {
 	case open > 0 && def.Webhook != nil:
 		return wire.Refuse("Conflict", "subscription %s has %d open connections, and cannot get a "+
 			"webhook before they are closed", def.Name, open)

@@ -151,3 +151,44 @@ func TestResume(t *testing.T) {
 		t.Errorf("%+v, %v", st, err)
 	}
 }
+
+// TestConnectionBesideSender: a sender that finishes its request after its webhook was removed does
+// not count as the connection that an exclusive subscription has.
+func TestConnectionBesideSender(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	r, err := durable.New(durable.Options{Store: s, Log: s, CheckURL: checkURL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(w *durable.WantedWebhook) *durable.Subscription {
+		t.Helper()
+		if _, _, err := r.Put(t.Context(), "a", durable.Wanted{Webhook: w}); err != nil {
+			t.Fatal(err)
+		}
+		sub, err := r.Find("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sub
+	}
+	put(&durable.WantedWebhook{URL: "https://a.test"})
+	hooks, _ := r.Webhooks()
+	sender, err := hooks[0].Attach()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub := put(nil)
+	member, err := sub.Attach()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Attach(); err == nil {
+		t.Error("a second connection is attached to an exclusive subscription")
+	}
+	if st, err := r.Status("a"); err != nil || len(st.Connections) != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	member.Detach()
+	sender.Detach()
+}

@@ -303,15 +303,20 @@ func (s *sender) acknowledge(messages []deliver.Message) {
 	s.member.Acknowledge(ids...)
 }
 
-// draining returns a context that ends DrainTimeout after ctx.
+// draining returns a context that ends DrainTimeout after ctx. Its function waits for the goroutine
+// that ends it.
 func (s *sender) draining(ctx context.Context) (context.Context, context.CancelFunc) {
 	out, end := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
 		_ = wait(out, nil, time.Now().Add(s.runner.opts.DrainTimeout))
 		end()
 	})
 	return out, func() {
-		stop()
 		end()
+		if !stop() {
+			<-ended
+		}
 	}
 }
