@@ -16,11 +16,12 @@
 //     CAR was spooled, or on the index's seed.
 //  5. Invert returns the root of the tree without the operations, or an error. It uses only the CID
 //     of a node that is not in the slice.
+//  6. A Tree has the root that a Walk over a tree of these records starts from.
 //
 // # Concurrency
 //
-// A CAR or a Slice belongs to one goroutine at a time. ChunkPool and Key may be shared. Functions
-// are pure. No goroutine is started.
+// A CAR, a Slice or a Tree belongs to one goroutine at a time. ChunkPool and Key may be shared.
+// Functions are pure. No goroutine is started.
 //
 // # Files
 //
@@ -31,6 +32,7 @@
 //	path.go     collection/rkey             tid.go      revs
 //	slice.go    CARs of live messages       invert.go   undoing operations
 //	parttree.go trees known in part         partial.go  records of some key ranges
+//	tree.go     the root of all records
 //	commit.go   commits and signatures      cbor.go     DAG-CBOR heads and links
 //	limits.go   every limit                 errors.go   ErrInvalid, ErrTooLarge
 //	key.go      Key: signing keys           k256_cgo.go, k256_go.go  K-256 with and without cgo
