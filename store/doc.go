@@ -64,7 +64,7 @@
 //	repo.go    the row of a repository     count.go     counters and gauges
 //	update.go  Update, the way to a row    transition.go the states of a repository
 //	import.go  import groups and the flip  slots.go     groups being filled
-//	sink.go    tables or batches of groups check*.go    Check
+//	sink.go    tables or batches of groups check*.go, examine.go, repair.go  Check, Repair
 //	log.go, since.go, event.go  ReadLog    postings.go, sparse.go  events by collection
 //	record.go  records and their bodies    list.go      lists of repositories, sizes
 //	retention.go, prune.go  old events     anchor.go, backlog.go  what snapshots, subscriptions keep

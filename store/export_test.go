@@ -171,6 +171,9 @@ func CacheCount(s *Store, o Ordinal, collection string, n int64) {
 	s.caches.counts.put(collectionOf{o, collection}, n)
 }
 
+// ForgetCaches empties the caches of rows and counts, as after opening the store.
+func ForgetCaches(s *Store) { s.caches.init() }
+
 // NameHost names a host under an id, as if all lower ids had been assigned.
 func NameHost(s *Store, id uint32, name string) error {
 	q := &s.hosts

@@ -33,6 +33,7 @@ const (
 
 	metaRefilter       = "refilter"        // RefilterCursor
 	metaReconcileHosts = "reconcile_hosts" // reconcileHostsV1
+	metaVerify         = "verify"          // VerifyCursor
 )
 
 // metaRow decodes a row of meta into v; ok is false if the row does not exist.

@@ -361,7 +361,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"api":           {26, 3600},
 	"api/deliver":   {24, 3590},
 	"cmd/cistern":   {30, 4930},
-	"store":         {80, 12070},
+	"store":         {82, 12880},
 	"ingest":        {31, 5840},
 	"ingest/simnet": {37, 4980},
 	"ingest/repo":   {24, 3200},

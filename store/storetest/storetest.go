@@ -123,10 +123,19 @@ func (m Records) Paths() []string {
 	return paths
 }
 
+// Root returns the root of the tree of the records.
+func (m Records) Root() repo.CID {
+	var tree repo.Tree
+	for _, p := range m.Paths() {
+		tree.Add([]byte(p), repo.HashCID(m[p]))
+	}
+	return tree.Root()
+}
+
 // Import returns m as the first copy of a repository whose row is in the store. The caller sets
 // Done.
 func (m Records) Import(r store.Repo, rev string) store.Import {
-	data := repo.HashCID([]byte(rev))
+	data := m.Root()
 	numbers := map[repo.CID]int{}
 	for _, p := range m.Paths() {
 		c := repo.HashCID(m[p])
