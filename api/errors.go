@@ -105,8 +105,8 @@ func (a *answers) change(name string, h handler) http.Handler {
 func (a *answers) unlessFrozen(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if a.store.Frozen() != nil {
-			return wire.Refuse("Unavailable", "the daemon is suspended: nothing can be changed "+
-				"until it is resumed, see GET /phase")
+			return wire.Refuse("Unavailable", "the daemon is suspended, and nothing can be "+
+				"changed until it is resumed: see GET /phase")
 		}
 		return h(w, r)
 	}

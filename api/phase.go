@@ -28,13 +28,15 @@ type phaseBody struct {
 	Reached bool       `json:"reached"`
 	Since   time.Time  `json:"since"`
 	Until   *time.Time `json:"until,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
 	Busy    []string   `json:"busy,omitempty"`
 	Failure string     `json:"failure,omitempty"`
 }
 
 func bodyOfPhase(st phase.Status) phaseBody {
 	b := phaseBody{Phase: st.Phase.String(), Wanted: st.Wanted.String(), Reached: st.Reached,
-		Since: st.Since.UTC().Round(time.Millisecond), Busy: st.Busy, Failure: st.Failure}
+		Since: st.Since.UTC().Round(time.Millisecond), Reason: st.Reason, Busy: st.Busy,
+		Failure: st.Failure}
 	if !st.Until.IsZero() {
 		until := st.Until.UTC().Round(time.Millisecond)
 		b.Until = &until
@@ -91,7 +93,8 @@ func (p phases) set(w http.ResponseWriter, r *http.Request) error {
 				wire.Echo(*body.For))
 		}
 	}
-	if err := p.keeper.Request(wanted, d); errors.Is(err, phase.ErrStopping) {
+	err = p.keeper.Request(wanted, d)
+	if errors.Is(err, phase.ErrStopping) || errors.Is(err, phase.ErrSuspended) {
 		return wire.Refuse("Conflict", "the phase stays: %s", err)
 	} else if err != nil {
 		return wire.Invalid("%s", err)

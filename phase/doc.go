@@ -16,6 +16,7 @@
 //  3. A phase other than active ends by itself at a time that was set with it. No phase survives the
 //     process.
 //  4. After Stop the disk stays open and the gates stay shut.
+//  5. A Keeper that is suspended for good (Options.Suspended) refuses every phase and opens nothing.
 //
 // # Concurrency
 //

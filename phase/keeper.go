@@ -44,6 +44,9 @@ type Part struct {
 type Options struct {
 	// Parts are the parts of the daemon.
 	Parts []Part
+	// Suspended is why the daemon is suspended until it ends, as a sentence. Its disk is shut already,
+	// and Run is not to be called. Default "": the daemon is active.
+	Suspended string
 	// Freeze shuts the disk, and returns once all that was written is durable and nothing writes any
 	// more. Thaw opens it. Required.
 	Freeze func(context.Context) error
@@ -70,7 +73,8 @@ type Keeper struct {
 	abandon context.CancelFunc // mu guards: ends the action that runs; nil if none does
 }
 
-// New returns a Keeper of an active daemon. It starts nothing: call Run.
+// New returns a Keeper of an active daemon, or of one that is suspended for good. It starts nothing:
+// call Run.
 func New(o Options) (*Keeper, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -85,19 +89,25 @@ func New(o Options) (*Keeper, error) {
 		return nil, errors.New("phase needs a disk to freeze and to thaw")
 	}
 	k := &Keeper{opts: o, since: time.Now(), changed: make(chan struct{})}
+	if o.Suspended != "" {
+		k.machine.Suspend()
+		k.shut(o.Suspended)
+	}
 	return k, k.register(o.Registerer)
 }
 
 // Request wants a phase for a time, after which the daemon becomes active by itself. The time counts
 // from now, and not from when the phase is reached. For Active it is ignored. The error names the
-// duration if it is not in (0, DurationMax], or is ErrStopping.
+// duration if it is not in (0, DurationMax], or is ErrStopping, or ErrSuspended with the reason.
 func (k *Keeper) Request(p Phase, d time.Duration) error {
 	if p != Active && (d <= 0 || d > DurationMax) {
 		return fmt.Errorf("duration %s of phase %s: want more than 0 and at most %s", d, p, DurationMax)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.machine.Request(p, time.Now().Add(d)); err != nil {
+	if err := k.machine.Request(p, time.Now().Add(d)); errors.Is(err, ErrSuspended) {
+		return fmt.Errorf("%w: %s", err, k.opts.Suspended)
+	} else if err != nil {
 		return err
 	}
 	k.opts.Logger.Info("phase requested", "phase", p.String(), "for", d)
@@ -109,7 +119,7 @@ func (k *Keeper) Request(p Phase, d time.Duration) error {
 }
 
 // Stop ends work for good, because the daemon stops: the gates shut at once and stay shut, and the
-// disk opens if it is shut.
+// disk opens if it is shut, unless the daemon is suspended for good.
 func (k *Keeper) Stop() {
 	k.mu.Lock()
 	k.machine.Stop()
@@ -137,7 +147,7 @@ func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	st := Status{Phase: k.machine.Phase(), Reached: k.machine.Reached(), Since: k.since,
-		Busy: slices.Clone(k.busy), Failure: k.failure}
+		Busy: slices.Clone(k.busy), Failure: k.failure, Reason: k.opts.Suspended}
 	st.Wanted, st.Until = k.machine.Wanted()
 	return st
 }

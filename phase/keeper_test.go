@@ -264,3 +264,33 @@ func TestRequestBeforeAction(t *testing.T) {
 		t.Errorf("status %+v", st)
 	}
 }
+
+// TestSuspendedForGood: a keeper of a daemon that stays suspended refuses every request with the
+// reason, and neither a request nor the end of the daemon opens a gate or the disk.
+func TestSuspendedForGood(t *testing.T) {
+	t.Parallel()
+	var g gate.Gate
+	k, err := phase.New(phase.Options{
+		Parts:     []phase.Part{{Name: "backfill", Gate: &g, Busy: func() string { return "" }}},
+		Suspended: "it only reads",
+		Freeze:    func(context.Context) error { return errors.New("is frozen already") },
+		Thaw:      func() { t.Error("thawed") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []phase.Phase{phase.Active, phase.Draining, phase.Suspended} {
+		if err := k.Request(p, time.Hour); !errors.Is(err, phase.ErrSuspended) || !strings.Contains(err.Error(), "it only reads") {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	look := func() {
+		t.Helper()
+		if st := k.Status(); st.Phase != phase.Suspended || !st.Reached || st.Reason != "it only reads" || len(g.Causes()) == 0 {
+			t.Errorf("status %+v, causes %v", st, g.Causes())
+		}
+	}
+	look()
+	k.Stop()
+	look()
+}

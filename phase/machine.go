@@ -38,6 +38,9 @@ func Parse(name string) (Phase, error) {
 // ErrStopping means that the daemon has begun to stop, which no phase changes any more.
 var ErrStopping = errors.New("the daemon is stopping")
 
+// ErrSuspended means that the daemon is suspended until it ends (Options.Suspended).
+var ErrSuspended = errors.New("the daemon is suspended until it ends")
+
 // Action is what is to be done next.
 type Action uint8
 
@@ -73,13 +76,20 @@ type Machine struct {
 	wanted   Phase
 	until    time.Time // when active is wanted again; zero for never
 	stopping bool
+	fixed    bool // suspended for good
 }
 
+// Suspend makes the machine suspended for good. The gates and the disk are shut already.
+func (m *Machine) Suspend() { m.stage, m.wanted, m.fixed = frozen, Suspended, true }
+
 // Request wants a phase until a time, from which on active is wanted. It returns ErrStopping after
-// Stop.
+// Stop, and ErrSuspended after Suspend.
 func (m *Machine) Request(p Phase, until time.Time) error {
-	if m.stopping {
+	switch {
+	case m.stopping:
 		return ErrStopping
+	case m.fixed:
+		return ErrSuspended
 	}
 	m.wanted, m.until = p, until
 	if p == Active {
@@ -88,8 +98,14 @@ func (m *Machine) Request(p Phase, until time.Time) error {
 	return nil
 }
 
-// Stop wants work to end for good, and the disk to be open for that.
-func (m *Machine) Stop() { m.wanted, m.until, m.stopping = Draining, time.Time{}, true }
+// Stop wants work to end for good, and the disk to be open for that. After Suspend the disk stays
+// shut: no work is left.
+func (m *Machine) Stop() {
+	m.stopping = true
+	if !m.fixed {
+		m.wanted, m.until = Draining, time.Time{}
+	}
+}
 
 // Expire wants active if the time of the phase is over, and reports whether it was.
 func (m *Machine) Expire(now time.Time) bool {

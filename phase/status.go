@@ -17,6 +17,8 @@ type Status struct {
 	// Busy are the parts that still work on what they began, as sentences. Only a Keeper that drains
 	// has any.
 	Busy []string
+	// Reason is why the daemon is suspended until it ends; "" if it is not.
+	Reason string
 	// Failure is why the disk could not be shut at the last try, "" if it could.
 	Failure string
 }

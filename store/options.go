@@ -17,6 +17,8 @@ type Options struct {
 	Dir string
 	// FS is the file system. Default: the operating system's.
 	FS vfs.FS
+	// MustExist has Open fail with ErrNotFound rather than create a store.
+	MustExist bool
 	// ReadOnly opens an existing store for Check and reads; nothing is written.
 	ReadOnly bool
 

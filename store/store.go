@@ -75,7 +75,7 @@ func Open(o Options) (*Store, error) {
 	if err := s.refuseHalf(); err != nil {
 		return nil, err
 	}
-	if o.ReadOnly {
+	if o.ReadOnly || o.MustExist {
 		if err := exists(o); err != nil {
 			return nil, err
 		}

@@ -46,6 +46,7 @@ type Config struct {
 	FetchTimeout time.Duration
 	Reserve      reserve
 	Retention    time.Duration
+	ReadOnly     bool
 	LogLevel     slog.Level
 	Jetstream    []byte // the dictionary
 
@@ -212,6 +213,10 @@ func (c *Config) options() []option {
 		{name: "jetstream-dictionary", value: "FILE", set: set(&c.Jetstream, parseDictionary),
 			help: "File with the zstd dictionary that clients of Jetstream v1 have built in. It " +
 				"enables compress=true on /subscribe. Cistern does not ship the dictionary."},
+		{name: "read-only", set: set(&c.ReadOnly, parseSwitch),
+			help: "Serve the store of --data as it is, such as a restored backup: queries, streams " +
+				"and subscriptions, but no network, no maintenance and no changes. " +
+				"What subscriptions acknowledge is forgotten when the daemon ends."},
 		{name: "log-level", value: "debug|info|warn|error", standard: "info",
 			set:  set(&c.LogLevel, choice(parseLevel, "debug", "info", "warn", "error")),
 			help: "Least severe message to log on standard error."},
@@ -255,6 +260,9 @@ func (c *Config) validate(bad []string) (errs []error) {
 		_, address, _ := strings.Cut(src.URL, "://")
 		reject(full && !src.PDS && strings.Contains(address, "/"),
 			"--relay %s has a path: --mode full lists hosts only of relays without one", src.URL)
+	}
+	for _, name := range []string{"relay", "pds", "crawl", "backup"} {
+		reject(c.ReadOnly && slices.Contains(c.Given, name), "--%s has no use with --read-only", name)
 	}
 	for _, address := range c.named() {
 		_, banned := c.HostRules.Of(identity.HostOf(address))

@@ -139,6 +139,9 @@ type daemon struct {
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
 		gates: new(gates), damage: make(chan error, 1)}
+	if cfg.ReadOnly {
+		cfg.Reserve = reserve{} // it takes no space
+	}
 	// newMaintain makes d.maintain before the guard runs.
 	shortage := func(reason string) { d.maintain.SetDisk(reason) }
 	d.guard = newDiskGuard(cfg.Data, cfg.Reserve, log, shortage, &d.gates.backfill,
@@ -157,10 +160,16 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 
 // boxes returns the running parts in the order of their start.
 func (d *daemon) boxes() []box {
+	serve := box{"api", func(ctx context.Context) error {
+		return d.api.Serve(ctx, d.public, d.admin)
+	}}
+	if d.cfg.ReadOnly {
+		return []box{{"store", d.store.Run}, serve, {"supervisor", d.supervisor().Run}}
+	}
 	list := []box{
 		{"store", d.store.Run},
 		{"phase", d.phases.Run}, // below all that may wait for the disk
-		{"api", func(ctx context.Context) error { return d.api.Serve(ctx, d.public, d.admin) }},
+		serve,
 		{"webhooks", d.api.Webhooks},
 		{"maintenance", d.runMaintenance},
 		{"backfill", func(ctx context.Context) error {
@@ -211,7 +220,7 @@ func (d *daemon) run(ctx context.Context, watchers ...box) error {
 		return fmt.Errorf("%w: exiting without closing the store, which recovers when it is opened",
 			err)
 	}
-	if err == nil {
+	if err == nil && !d.cfg.ReadOnly {
 		d.suspend(context.WithoutCancel(ctx), stopped.Add(budget))
 	}
 	return errors.Join(err, d.close())
@@ -251,8 +260,13 @@ func (d *daemon) openStore() (err error) {
 	if d.tune.store != nil {
 		d.tune.store(&o)
 	}
-	d.store, err = store.Open(o)
-	return err
+	if d.cfg.ReadOnly {
+		o.MustExist = true
+	}
+	if d.store, err = store.Open(o); err != nil || !d.cfg.ReadOnly {
+		return err
+	}
+	return d.store.Freeze(context.Background()) // for good: closing the store thaws it
 }
 
 func (d *daemon) newIdentity() (err error) {

@@ -19,6 +19,9 @@ func (c *Config) filter() filter.Config {
 // seedFilter puts the filter of the options in force in a new store. An old store keeps its own
 // filter, which the operator may have changed since; options that differ from it are logged.
 func (d *daemon) seedFilter() error {
+	if d.cfg.ReadOnly {
+		return nil
+	}
 	held := d.store.Filter()
 	if held.Version == 0 {
 		_, err := d.store.SetFilter(d.cfg.filter())

@@ -16,6 +16,10 @@ const parkedPatience = 30 * time.Second
 // newPhases makes the keeper of the phase. What it shuts and waits for are the parts that work over
 // the network; api serves what is stored in every phase.
 func (d *daemon) newPhases() (err error) {
+	suspended := ""
+	if d.cfg.ReadOnly {
+		suspended = "the daemon was started with --read-only"
+	}
 	d.phases, err = phase.New(phase.Options{
 		Parts: []phase.Part{
 			{Name: "firehose", Gate: &d.gates.firehose, Busy: d.firehoseBusy,
@@ -28,7 +32,7 @@ func (d *daemon) newPhases() (err error) {
 			{Name: "webhooks", Gate: &d.gates.webhooks,
 				Busy: func() string { return busy(d.gates.webhooks.Working(), "request") }},
 		},
-		Freeze: d.freeze, Thaw: d.thaw,
+		Suspended: suspended, Freeze: d.freeze, Thaw: d.thaw,
 		Thawed: func() error { return d.api.SavePositions() }, // newAPI makes d.api later
 		Logger: d.log, Registerer: d.metrics,
 	})
