@@ -48,7 +48,7 @@ type corrections struct {
 	held        Repo
 	refs        map[uint32]int64 // by block; 1 needs no row
 	collections []collectionCounted
-	lost        []uint32 // blocks that are missing, and that records refer to or that are superseded
+	lost        []uint32 // blocks that are missing, held by records or superseded
 	astray      [][]byte // paths of records that refer to a block that was never assigned
 	orphans     []uint32 // blocks that nothing refers to and that are not superseded
 	freed       [][]byte // superseded rows of blocks that records refer to

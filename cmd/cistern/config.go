@@ -41,6 +41,7 @@ type Config struct {
 	HostRules    pace.Rules
 	AllowPrivate bool
 	Verify       string
+	VerifyShare  int
 	Strategy     fetch.Strategy
 	RepoMax      int64
 	FetchTimeout time.Duration
@@ -160,6 +161,11 @@ func (c *Config) options() []option {
 			help: "Which commit signatures are verified. full: all. backfill: those of fetched " +
 				"repositories, not those of live commits. none: no signature. Hashes and trees " +
 				"are always verified."},
+		{name: "verify-share", value: "PERCENT", standard: "25",
+			set: set(&c.VerifyShare, parseShare),
+			help: "How much of the time 'cistern maintain run verify' works, as a percentage of one " +
+				"CPU, from 1 to 100. It rests in between. Its reads of the disk are part of that " +
+				"time."},
 		{name: "strategy", value: "auto|sparse|full", standard: "auto",
 			set: set(&c.Strategy, choice(fetch.ParseStrategy, "auto", "sparse", "full")),
 			help: "How a repository is fetched when only some collections are wanted. sparse: " +

@@ -7,6 +7,7 @@ import (
 
 	"cistern/maintain"
 	"cistern/store"
+	"cistern/verify"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -27,16 +28,35 @@ func (d *daemon) newMaintain() (err error) {
 			p.Item(space, 0, 0)
 		})
 	}
+	check, err := d.newVerify()
+	if err != nil {
+		return err
+	}
 	d.maintain, err = maintain.New(maintain.Options{
 		Operations: []maintain.Operation{
 			{Name: "prune", Space: maintain.Frees, Every: every, Run: d.watched(prune)},
 			{Name: "gc", Space: maintain.Frees, Every: every, Run: d.watched(gc)},
 			{Name: "compact", Space: maintain.Consumes, Run: d.watched(compact)},
+			{Name: "verify", Run: d.watched(check)},
 		},
 		// The store serializes what two of them do to the same rows.
-		Together: []maintain.Pair{{"prune", "gc"}, {"prune", "compact"}, {"gc", "compact"}},
-		Keeper:   operationRows{d.store}, Logger: d.log})
+		Together: []maintain.Pair{{"prune", "gc"}, {"prune", "compact"}, {"gc", "compact"},
+			{"verify", "prune"}, {"verify", "gc"}, {"verify", "compact"}},
+		Keeper: operationRows{d.store}, Logger: d.log})
 	return err
+}
+
+// newVerify returns the operation that compares the store with itself.
+func (d *daemon) newVerify() (func(context.Context, *maintain.Progress) error, error) {
+	v, err := verify.New(verify.Options{Store: d.store, Share: d.cfg.VerifyShare,
+		// newBackfill makes what wake wakes later. Operations run after that.
+		Queued: func() { d.wake() }, Logger: d.log, Registerer: d.metrics})
+	return func(ctx context.Context, p *maintain.Progress) error {
+		return v.Run(ctx, func(did string, done, total int64) {
+			p.Set(done, total)
+			p.Item(did, 0, 0)
+		})
+	}, err
 }
 
 // watched has the daemon stop when an operation finds the store damaged. Other errors are tried

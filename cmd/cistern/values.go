@@ -59,6 +59,11 @@ func parseNumber(least, most uint64) func(string) (uint64, error) {
 	}
 }
 
+func parseShare(s string) (int, error) {
+	n, err := parseNumber(1, 100)(strings.TrimSuffix(s, "%"))
+	return int(n), err
+}
+
 func parseLevel(s string) (level slog.Level, err error) {
 	err = level.UnmarshalText([]byte(s))
 	return level, err

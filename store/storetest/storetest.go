@@ -2,7 +2,10 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -11,6 +14,7 @@ import (
 	"cistern/ingest/repo"
 	"cistern/store"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/fxamacker/cbor/v2"
 )
@@ -198,3 +202,66 @@ func Head(t testing.TB, s *store.Store) uint64 {
 	}
 	return s.Head()
 }
+
+// Damage changes single rows of a store that is closed, as no Batch would.
+func Damage(t testing.TB, fs vfs.FS, dir string, do func(d *Damager)) {
+	t.Helper()
+	db, err := pebble.Open(dir, &pebble.Options{FS: fs, Logger: noLog{},
+		FormatMajorVersion: pebble.FormatNewest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(&Damager{t, db})
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Damager changes rows. Keys are those of the schema in store/keys.go.
+type Damager struct {
+	t  testing.TB
+	db *pebble.DB
+}
+
+// Key returns the key of a row of an ordinal.
+func (d *Damager) Key(space byte, o store.Ordinal, rest []byte) []byte {
+	b := binary.BigEndian.AppendUint64(nil, uint64(o))
+	return append(append([]byte{space}, b[3:]...), rest...)
+}
+
+// Edit changes the row under a key.
+func (d *Damager) Edit(key []byte, change func(value []byte) []byte) {
+	d.t.Helper()
+	v, closer, err := d.db.Get(key)
+	if err != nil {
+		d.t.Fatalf("%x: %v", key, err)
+	}
+	v = change(bytes.Clone(v))
+	if err := errors.Join(closer.Close(), d.db.Set(key, v, pebble.Sync)); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Add writes a row under a key.
+func (d *Damager) Add(key, value []byte) {
+	d.t.Helper()
+	if err := d.db.Set(key, value, pebble.Sync); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Delete removes the row under a key.
+func (d *Damager) Delete(key []byte) {
+	d.t.Helper()
+	d.Edit(key, func(v []byte) []byte { return v })
+	if err := d.db.Delete(key, pebble.Sync); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// noLog discards what the engine logs.
+type noLog struct{}
+
+func (noLog) Infof(string, ...any)           {}
+func (noLog) Errorf(string, ...any)          {}
+func (noLog) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
