@@ -21,6 +21,7 @@ type actions struct {
 type beginning struct {
 	task     *task
 	progress *Progress
+	ask      bool // whether the run is needed: nothing but the schedule requested it
 }
 
 // step requests what is due, and decides what begins and what stops.
@@ -32,7 +33,8 @@ func (m *machine) step(now time.Time) (a actions) {
 			t.current, t.next = t.next, nil
 		}
 		t.running, t.since, t.dirty = true, now, true
-		a.begin = append(a.begin, beginning{t, t.current.progress})
+		ask := t.Last != nil && t.current.onlyDue() && !m.freeing(t)
+		a.begin = append(a.begin, beginning{t, t.current.progress, ask})
 	}
 	running := false
 	for _, t := range m.tasks {

@@ -294,17 +294,32 @@ func (c *Coordinator) begin(ctx context.Context, b beginning) {
 	c.stops[b.task] = stop
 	c.opts.Logger.Debug("maintenance begins", "operation", b.task.Name)
 	c.operations.Go(func() error {
-		err := b.task.Run(ctx, b.progress)
+		last, err := c.perform(ctx, b)
 		stop()
-		c.returned(b.task, err)
+		c.returned(b.task, last, err)
 		return nil
 	})
 }
 
-func (c *Coordinator) returned(t *task, err error) {
+// perform calls the function of an operation, unless the operation is not due as its last success
+// shows, which then began at last.
+func (c *Coordinator) perform(ctx context.Context, b beginning) (last time.Time, err error) {
+	if b.ask {
+		last, err = b.task.Last(ctx)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("ask for the last success: %w", err)
+		}
+		if age := c.opts.Now().Sub(last); !last.IsZero() && age >= 0 && age < b.task.Every {
+			return last, nil
+		}
+	}
+	return time.Time{}, b.task.Run(ctx, b.progress)
+}
+
+func (c *Coordinator) returned(t *task, last time.Time, err error) {
 	defer loop.Wake(c.woke)
 	c.mu.Lock()
-	failed := c.m.returned(t, err, c.opts.Now())
+	failed := c.m.returned(t, last, err, c.opts.Now())
 	c.mu.Unlock()
 	if failed {
 		c.opts.Logger.Warn("maintenance failed: it is tried again by its schedule, if it has one",

@@ -6,6 +6,8 @@
 // another operation needs them. It decides which may run at the same time, and which go first while
 // the disk is short. It knows nothing of what an operation does.
 //
+// The row of an operation says when it runs next, or what Operation.Last returns.
+//
 // A run of an operation is its work from the beginning until it completes, fails or is cancelled.
 // The Coordinator may interrupt a run in between, and continues it later as the same run.
 //

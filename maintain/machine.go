@@ -40,14 +40,15 @@ type task struct {
 
 // run is one run of an operation, from the first request for it until its end.
 type run struct {
-	place      uint64   // in the order of requests
-	asked      bool     // by Schedule, or by a request from before a restart
-	due        bool     // by the schedule or a shortage of disk
-	waiters    []uint64 // callers of Await
-	dependents []*task  // operations that are interrupted until this run has ended
-	behind     *task    // the operation that this run needs first; nil if none
-	needs      int      // how often this run needed another operation
-	cancelled  bool     // it ends as soon as the operation stops
+	place      uint64    // in the order of requests
+	asked      bool      // by Schedule, or by a request from before a restart
+	due        bool      // by the schedule or a shortage of disk
+	waiters    []uint64  // callers of Await
+	dependents []*task   // operations that are interrupted until this run has ended
+	behind     *task     // the operation that this run needs first; nil if none
+	needs      int       // how often this run needed another operation
+	cancelled  bool      // it ends as soon as the operation stops
+	last       time.Time // when the success began that made this run needless; zero if it was not
 	progress   *Progress
 }
 
@@ -158,9 +159,11 @@ func (m *machine) end(t *task, r *run, now time.Time) {
 	m.finish(t, r, ErrCancelled, now)
 }
 
-// returned takes what the function of an operation returned, and reports whether the run failed.
-func (m *machine) returned(t *task, err error, now time.Time) (failed bool) {
+// returned takes what the function of an operation returned, and reports whether the run failed. A
+// run that was needless did nothing, because a success had begun at last.
+func (m *machine) returned(t *task, last time.Time, err error, now time.Time) (failed bool) {
 	r, stopped := t.current, t.stopping
+	r.last = last
 	t.running, t.stopping, t.dirty = false, false, true
 	var needed *needs
 	needing, interrupted := errors.As(err, &needed), stopped && errors.Is(err, context.Canceled)
@@ -214,7 +217,7 @@ func (m *machine) finish(t *task, r *run, err error, now time.Time) {
 	t.dirty = true
 	if r == t.current {
 		t.current = nil
-		t.outcome.record(t.Every, err, now)
+		t.record(r, err, now)
 	} else {
 		t.next = nil
 	}
@@ -237,16 +240,22 @@ func (m *machine) finish(t *task, r *run, err error, now time.Time) {
 	}
 }
 
-// record notes a result. Cancelling is no failure: an operator who cancels a scheduled run does not
-// want it back in a minute.
-func (o *outcome) record(every time.Duration, err error, now time.Time) {
-	o.ended, o.err, o.due = now, text(err), now.Add(every)
+// record notes the result of a run. Cancelling is no failure: an operator who cancels a scheduled
+// run does not want it back in a minute.
+func (t *task) record(r *run, err error, now time.Time) {
+	o := &t.outcome
+	o.ended, o.err, o.due = now, text(err), now.Add(t.Every)
 	switch {
+	case err == nil && !r.last.IsZero():
+		o.succeeded, o.failures, o.due = r.last, 0, r.last.Add(t.Every)
 	case err == nil:
 		o.succeeded, o.failures = now, 0
+		if t.Last != nil {
+			o.due = t.since.Add(t.Every)
+		}
 	case !errors.Is(err, ErrCancelled):
 		o.failures++
-		delay := min(retryMin<<min(o.failures-1, 16), retryMax, every)
+		delay := min(retryMin<<min(o.failures-1, 16), retryMax, t.Every)
 		o.due = now.Add(delay)
 	}
 }

@@ -52,6 +52,12 @@ type Operation struct {
 	// Hours are the hours of the day in which a scheduled run may begin. A run on request begins at
 	// any time, and an interrupted one continues at any time. Default: all day.
 	Hours Hours
+	// Last returns when the newest success began, the zero time if there was none. It is for an
+	// operation whose results are kept where they outlive the row of the operation, or come from
+	// elsewhere too: Every counts from there, and not from the end of the last success. A run that
+	// nothing but the schedule requested asks before its work, and does none if it is not due; so
+	// does the first one after each start. An error is that of the run. Default: nothing is asked.
+	Last func(ctx context.Context) (time.Time, error)
 	// Run does the work, item by item, and keeps what it has done in a place of its own. It returns
 	// nil only if the work is complete. When ctx ends it stops after the current item and returns
 	// the error of ctx; a later call continues the work. It returns Needs(name) if another operation

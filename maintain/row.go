@@ -59,6 +59,9 @@ func (m *machine) load(rows []Row) {
 		}
 		t.outcome = outcome{ended: row.Ended, succeeded: row.Succeeded, err: row.Error,
 			failures: row.Failures, due: row.Due}
+		if t.Last != nil {
+			t.outcome.due = time.Time{} // what Last returns counts, and not the row
+		}
 		if row.Began {
 			t.current = &run{asked: true, needs: row.Needs, progress: &Progress{}}
 		}
