@@ -94,8 +94,11 @@ func (l *lease) acquire(ctx context.Context) error {
 	}
 	for _, o := range others {
 		if age := own.Sub(o.Modified); age < l.lasts {
-			return fmt.Errorf("%s: %w (%s), or it was killed: its lock expires in %s unless it is "+
-				"renewed", l.d, ErrLocked, l.holderOf(ctx, o.Name), (l.lasts - age).Round(time.Second))
+			left := (l.lasts - age).Round(time.Second)
+			return fmt.Errorf("%s: %w (%s), or it was killed: unless it renews its lock, the lock "+
+				"expires in %s, at %s; try again then, or delete %s there if it was killed", l.d,
+				ErrLocked, l.holderOf(ctx, o.Name), left, l.now().Add(left).UTC().Format(time.RFC3339),
+				o.Name)
 		}
 	}
 	for _, o := range others {
