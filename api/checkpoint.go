@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -14,7 +15,7 @@ import (
 
 // checkpoints lends copies of the store to commands on this machine.
 type checkpoints struct {
-	store   *store.Store
+	make    func(context.Context) (*store.Checkpoint, error)
 	version string
 	logger  *slog.Logger
 }
@@ -36,12 +37,18 @@ func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
 	if err := discardBody(w, r); err != nil {
 		return err
 	}
-	made, err := c.store.Checkpoint(r.Context())
+	// A checkpoint may have to wait for hours. Then it is kept for as long as the client copies it.
+	conn := http.NewResponseController(w)
+	if err := errors.Join(conn.SetReadDeadline(time.Time{}),
+		conn.SetWriteDeadline(time.Time{})); err != nil {
+		return err
+	}
+	made, err := c.make(r.Context())
 	if errors.Is(err, store.ErrCheckpoints) {
 		return wire.Refuse("Conflict", "%s: wait until a backup ends", err)
 	}
 	if err != nil {
-		return err
+		return operationRefusal("checkpoint", err)
 	}
 	defer func() {
 		if err := made.Close(); err != nil {
@@ -56,11 +63,6 @@ func (c *checkpoints) lend(w http.ResponseWriter, r *http.Request) error {
 	row, err := json.Marshal(checkpointRow{Dir: dir, Epoch: made.Epoch, Head: made.Head,
 		Format: made.Format, Version: c.version})
 	if err != nil {
-		return err
-	}
-	conn := http.NewResponseController(w)
-	if err := errors.Join(conn.SetReadDeadline(time.Time{}),
-		conn.SetWriteDeadline(time.Time{})); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", typeNDJSON)

@@ -59,6 +59,8 @@ type Options struct {
 	Ingestion Ingestion
 	// Maintenance runs the operations of /maintenance. Default: there are none.
 	Maintenance *maintain.Coordinator
+	// Checkpoint makes the checkpoints that are lent. Default: Store.Checkpoint.
+	Checkpoint func(context.Context) (*store.Checkpoint, error)
 	// Phase changes the phase of the daemon. Default: there are no phases.
 	Phase *phase.Keeper
 	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
@@ -104,6 +106,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Refilter == nil {
 		o.Refilter = func() (string, bool, error) { return "", false, nil }
+	}
+	if o.Checkpoint == nil && o.Store != nil {
+		o.Checkpoint = o.Store.Checkpoint
 	}
 	if o.Stopping == nil {
 		o.Stopping = func() bool { return false }
@@ -199,7 +204,7 @@ func New(o Options) (*Server, error) {
 		phases:    phases{o.Phase},
 
 		maintenance:   maintenance{o.Maintenance},
-		checkpoints:   checkpoints{store: o.Store, version: o.Version, logger: o.Logger},
+		checkpoints:   checkpoints{make: o.Checkpoint, version: o.Version, logger: o.Logger},
 		subscriptions: subscriptions{registry},
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,

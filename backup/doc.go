@@ -31,12 +31,12 @@
 // # Concurrency
 //
 // Every function may be called from any goroutine. Run, Verify and Restore own the goroutines that
-// they start, and Run the one that renews its lock.
+// they start, and Run the one that renews its lock; Lender.Borrow owns one.
 //
 // # Files
 //
 //   - manifest.go: manifests, markers, generations; lock.go: one backup at a time
 //   - backup.go: Run; prune.go: what is deleted afterwards
 //   - restore.go: Restore; verify.go: Verify
-//   - schedule.go: Schedule, backups of a daemon; metrics.go
+//   - maker.go: Maker, the backups of a daemon; lender.go: Lender; metrics.go
 package backup

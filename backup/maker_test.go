@@ -2,23 +2,34 @@ package backup_test
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"cistern/backup"
+	"cistern/maintain"
 	"cistern/objects"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// scheduled runs backups every hour for some time, and returns its metrics.
-func scheduled(t *testing.T, m *made, d objects.Destination, long time.Duration) *prometheus.Registry {
+// rows keeps the rows of operations in memory.
+type rows map[string]maintain.Row
+
+func (r rows) Load() ([]maintain.Row, error) { return slices.Collect(maps.Values(r)), nil }
+
+func (r rows) Save(row maintain.Row) error { r[row.Name] = row; return nil }
+
+// scheduled runs a daemon for some time that makes a backup every hour, and returns its metrics.
+func scheduled(t *testing.T, m *made, d objects.Destination, keep rows, long time.Duration) *prometheus.Registry {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	open := 0
-	s, err := backup.NewSchedule(backup.ScheduleOptions{Destination: d, Every: time.Hour, Keep: 3, Epoch: m.src.Epoch,
+	b, err := backup.NewMaker(backup.MakerOptions{Destination: d, Keep: 3, Epoch: m.src.Epoch,
 		Registerer: reg, Checkpoint: func(context.Context) (backup.Source, func() error, error) {
 			m.next()
 			open++
@@ -27,9 +38,14 @@ func scheduled(t *testing.T, m *made, d objects.Destination, long time.Duration)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c, err := maintain.New(maintain.Options{Keeper: keep, Operations: []maintain.Operation{{Name: "backup", Every: time.Hour, Last: b.Last,
+		Run: func(ctx context.Context, _ *maintain.Progress) error { return b.Make(ctx, nil) }}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), long)
 	defer cancel()
-	if err := s.Run(ctx); err != nil {
+	if err := c.Run(ctx); err != nil {
 		t.Error(err)
 	}
 	if open != 0 {
@@ -58,8 +74,13 @@ func TestSchedule(t *testing.T) {
 	m := newMade(t, rng)
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		scheduled(t, m, at, 210*time.Minute)
-		reg := scheduled(t, m, at, time.Hour) // until 4:30
+		keep := rows{}
+		scheduled(t, m, at, keep, 210*time.Minute)
+		first := scheduled(t, m, at, keep, 10*time.Minute)
+		if got := value(t, first, "cistern_backup_last_success_timestamp_seconds"); got != float64(begun.Add(3*time.Hour).Unix()) {
+			t.Errorf("after a restart, the last success is %f", got)
+		}
+		reg := scheduled(t, m, at, keep, 50*time.Minute) // until 4:30
 		want := []time.Duration{2 * time.Hour, 3 * time.Hour, 4 * time.Hour}
 		if got := created(t, at, begun); len(got) != 3 || got[0] != want[0] || got[1] != want[1] || got[2] != want[2] {
 			t.Errorf("backups at %v, want %v", got, want)
@@ -82,13 +103,63 @@ func TestScheduleRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
 		broken := &failing{Destination: at, until: begun.Add(10 * time.Minute)}
-		reg := scheduled(t, m, broken, 50*time.Minute)
+		reg := scheduled(t, m, broken, rows{}, 50*time.Minute)
 		got := created(t, at, begun)
 		failures := value(t, reg, "cistern_backup_failures_total")
 		if len(got) != 1 || got[0] < 10*time.Minute || got[0] > 25*time.Minute || failures < 3 || failures > 6 {
 			t.Errorf("backups at %v after %f failures", got, failures)
 		}
 	})
+}
+
+// TestMakeStopped: a backup that is told to stop before it is complete returns the error of its
+// context, is no failure, and leaves no lock; one that is complete by then succeeded.
+func TestMakeStopped(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		at   string // the stop comes when an object with this prefix is stored
+		want error
+	}{{"tables/", context.Canceled}, {"generations/", nil}} {
+		at, m, reg := newDirectory(t), newMade(t, seeded(t)), prometheus.NewRegistry()
+		m.next()
+		ctx, cancel := context.WithCancel(t.Context())
+		d := &stopping{Destination: at, prefix: row.at, stop: cancel}
+		b, err := backup.NewMaker(backup.MakerOptions{Destination: d, Epoch: m.src.Epoch, Registerer: reg, Keep: 1,
+			Checkpoint: func(context.Context) (backup.Source, func() error, error) {
+				return m.src, func() error { return nil }, nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Make(ctx, nil); !errors.Is(err, row.want) {
+			t.Errorf("stopped at %s: %v, want %v", row.at, err, row.want)
+		}
+		last, err := b.Last(t.Context())
+		if err != nil || last.IsZero() != (row.want != nil) {
+			t.Errorf("stopped at %s: the last one was at %s, %v", row.at, last, err)
+		}
+		if n := value(t, reg, "cistern_backup_failures_total"); n != 0 {
+			t.Errorf("stopped at %s: %f failures", row.at, n)
+		}
+		if err := at.List(t.Context(), "locks/", func(o objects.Object) error { return errors.New(o.Name) }); err != nil {
+			t.Errorf("stopped at %s: left %v", row.at, err)
+		}
+	}
+}
+
+// stopping is a destination that calls stop after it has stored a marker or a table.
+type stopping struct {
+	objects.Destination
+	prefix string
+	stop   func()
+}
+
+func (d *stopping) Put(ctx context.Context, name string, c objects.Content) error {
+	err := d.Destination.Put(ctx, name, c)
+	if strings.HasPrefix(name, d.prefix) && (d.prefix == "tables/" || strings.HasSuffix(name, "/complete")) {
+		d.stop()
+	}
+	return err
 }
 
 // failing is a destination that stores no table until some time.

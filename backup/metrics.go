@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics tell how backups on a schedule go.
+// metrics tell how the backups of a Maker go.
 type metrics struct {
 	success  prometheus.Gauge
 	seconds  prometheus.Gauge

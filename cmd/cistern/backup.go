@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
 )
 
 const backupAbout = `Back up the store of a running daemon on this machine, while it
@@ -171,18 +171,30 @@ type lent struct {
 // errBackedUp ends the request that keeps the checkpoint.
 var errBackedUp = errors.New("backed up")
 
-// backup asks the daemon for a checkpoint, and copies it while the request is open.
+// backup asks the daemon for a checkpoint, and copies it while the request is open. The daemon makes
+// it when nothing runs that excludes it, which may take hours.
 func (s *backupSession) backup(ctx context.Context) error {
 	daemon := client.New(s.admin, s.token, "its private listener with --admin")
-	var result error
-	_, err := daemon.Do(ctx, "POST", "/checkpoint", nil, nil, func(line json.RawMessage) error {
-		var c lent
-		if err := unmarshalRow(line, &c); err != nil {
-			return err
-		}
-		result = s.copy(ctx, c)
-		return errBackedUp
+	waiting, stop := context.WithCancel(ctx)
+	var g errgroup.Group
+	g.Go(func() error {
+		w := maintainSession{remote: remote{app: s.app, client: daemon}}
+		return w.watch(waiting, "checkpoint")
 	})
+	var result error
+	_, err := daemon.Patient().Do(ctx, "POST", "/checkpoint", nil, nil,
+		func(line json.RawMessage) error {
+			stop()
+			_ = g.Wait() // it returns no error, and draws no more
+			var c lent
+			if err := unmarshalRow(line, &c); err != nil {
+				return err
+			}
+			result = s.copy(ctx, c)
+			return errBackedUp
+		})
+	stop()
+	_ = g.Wait()
 	switch {
 	case errors.Is(err, errBackedUp):
 		return result
@@ -334,14 +346,17 @@ func (l *transferLine) draw(p backup.Progress) {
 
 func (l *transferLine) end() { l.term.Draw("") }
 
-// newBackups builds the schedule of --backup, if there is one.
+// newBackups makes what commands and the operation backup need.
 func (d *daemon) newBackups() (err error) {
+	d.lender = backup.NewLender(d.store.Checkpoint, func(ctx context.Context) error {
+		return d.maintain.Await(ctx, "checkpoint") // newMaintain makes d.maintain next
+	})
 	if d.cfg.BackupTo == nil {
 		return nil
 	}
-	d.backups, err = backup.NewSchedule(backup.ScheduleOptions{Destination: d.cfg.BackupTo,
-		Every: d.cfg.BackupEvery, Keep: d.cfg.BackupKeep, Holder: holder(), Epoch: d.store.Epoch(),
-		Checkpoint: d.checkpoint, Logger: d.log, Registerer: d.metrics, Seed: rand.Uint64()})
+	d.backups, err = backup.NewMaker(backup.MakerOptions{Destination: d.cfg.BackupTo,
+		Keep: d.cfg.BackupKeep, Holder: holder(), Epoch: d.store.Epoch(),
+		Checkpoint: d.checkpoint, Logger: d.log, Registerer: d.metrics})
 	return err
 }
 

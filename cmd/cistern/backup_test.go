@@ -208,6 +208,51 @@ func TestBackupSchedule(t *testing.T) {
 	}
 }
 
+// TestBackupRestart: a restart of a daemon adds no backup, 'cistern maintain run backup' does, and the
+// next one is due one period after the newest.
+func TestBackupRestart(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 2})
+	x, to := newTestIndex(t), filepath.Join(t.TempDir(), "backups")
+	d := objects.NewDirectory(to)
+	args := x.args(n, "--backup", to, "--backup-every", "1h")
+	for i, want := range []int{1, 1, 2} {
+		stop := x.start(t, args)
+		if i == 2 {
+			if out, err := x.command(t.Context(), nil, "maintain", "run", "backup"); err != nil || !strings.Contains(out, "backup done") {
+				t.Errorf("%s: %v", out, err)
+			}
+		}
+		x.await(t, "the backup to be done", func() error { return x.backedUp(t, d, want) })
+		stop()
+	}
+}
+
+// backedUp returns an error unless so many backups exist, and the next one is due an hour after the
+// newest.
+func (x *testIndex) backedUp(t *testing.T, d objects.Destination, want int) error {
+	all, err := backup.List(t.Context(), d)
+	if err != nil || len(all) != want {
+		return fmt.Errorf("%d backups, want %d, %w", len(all), want, err)
+	}
+	var m struct {
+		Operations []struct {
+			Name, State, Error string
+			Due                time.Time
+		}
+	}
+	if err := x.call(t.Context(), "GET", "/maintenance", nil, func(b []byte) error { return json.Unmarshal(b, &m) }); err != nil {
+		return err
+	}
+	for _, o := range m.Operations {
+		late := o.Due.Sub(all[len(all)-1].Created.Add(time.Hour))
+		if o.Name == "backup" && (o.State != "idle" || o.Error != "" || late.Abs() > time.Minute) {
+			return fmt.Errorf("%+v is due %s late", o, late)
+		}
+	}
+	return nil
+}
+
 // TestBackupLost loses the directory of a daemon under load, and goes on with a backup. The store is
 // whole, sources are followed from where they were, the index ends equal to the network, and a
 // consumer with a cursor of the lost log is told.

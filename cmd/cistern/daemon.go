@@ -130,7 +130,8 @@ type daemon struct {
 	discover *discover.Runner
 	ingest   *ingest.Runner
 	api      *api.Server
-	backups  *backup.Schedule // nil without --backup
+	backups  *backup.Maker // nil without --backup
+	lender   *backup.Lender
 }
 
 // newDaemon constructs the boxes, each from earlier boxes, and starts none. It owns the listeners.
@@ -149,7 +150,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newPhases,
-		d.newMaintain, d.newBackfill, d.newDiscover, d.newIngest, d.newAPI, d.newBackups,
+		d.newBackups, d.newMaintain, d.newBackfill, d.newDiscover, d.newIngest, d.newAPI,
 		d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -166,7 +167,7 @@ func (d *daemon) boxes() []box {
 	if d.cfg.ReadOnly {
 		return []box{{"store", d.store.Run}, serve, {"supervisor", d.supervisor().Run}}
 	}
-	list := []box{
+	return []box{
 		{"store", d.store.Run},
 		{"phase", d.phases.Run}, // below all that may wait for the disk
 		serve,
@@ -183,10 +184,6 @@ func (d *daemon) boxes() []box {
 		{"disk", d.guard.Run},
 		{"supervisor", d.supervisor().Run},
 	}
-	if d.backups != nil {
-		list = slices.Insert(list, 2, box{"backup", d.backups.Run})
-	}
-	return list
 }
 
 // sourcesBudget is how long fetches wait for the firehose. If a source connects later, its listing
@@ -331,6 +328,7 @@ func (d *daemon) newAPI() (err error) {
 		Syncing: d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
+		Checkpoint:  d.lender.Borrow,
 		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})

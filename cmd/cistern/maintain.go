@@ -22,11 +22,15 @@ const maintainAbout = `List, run and cancel the maintenance of a running daemon
 through its private listener, at --admin. Operations that must not overlap wait
 for each other. The daemon runs most of them by itself:
 
-  prune    removes from the log what is beyond its retention
-  gc       frees the space of replaced, deleted and wiped records
-  compact  rewrites all tables, so that deleted rows take no space; on request
+  prune       removes from the log what is beyond its retention
+  gc          frees the space of replaced, deleted and wiped records
+  compact     rewrites all tables, so that deleted rows take no space; on request
+  verify      compares the store with itself, and repairs it; on request
+  checkpoint  makes what 'cistern backup DEST' copies, on its request
+  backup      backs up to --backup, every --backup-every
 
-While the disk is short of space, prune and gc go first, and compact waits.`
+While the disk is short of space, prune and gc go first, and compact, checkpoint
+and backup wait.`
 
 const maintainExamples = `  cistern maintain ls
   cistern maintain run compact

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
+	"cistern/backup"
 	"cistern/maintain"
 	"cistern/store"
 	"cistern/verify"
@@ -14,6 +16,33 @@ import (
 
 // newMaintain makes the coordinator of all maintenance. Nothing else prunes or collects garbage.
 func (d *daemon) newMaintain() (err error) {
+	all, err := d.operations()
+	if err != nil {
+		return err
+	}
+	// The store serializes what two of them do to the same rows. A checkpoint keeps tables on the
+	// disk, so none is made or copied while compact replaces them all.
+	together := []maintain.Pair{{"prune", "gc"}, {"prune", "compact"}, {"gc", "compact"},
+		{"prune", "checkpoint"}, {"gc", "checkpoint"},
+		{"prune", "backup"}, {"gc", "backup"}, {"checkpoint", "backup"},
+		{"verify", "prune"}, {"verify", "gc"}, {"verify", "compact"}, {"verify", "checkpoint"},
+		{"verify", "backup"}}
+	d.maintain, err = maintain.New(maintain.Options{Operations: all,
+		Together: amongst(all, together), Keeper: operationRows{d.store}, Logger: d.log})
+	return err
+}
+
+// amongst returns the pairs of operations that exist.
+func amongst(all []maintain.Operation, pairs []maintain.Pair) []maintain.Pair {
+	return slices.DeleteFunc(pairs, func(p maintain.Pair) bool {
+		return slices.ContainsFunc(p[:], func(name string) bool {
+			return !slices.ContainsFunc(all, func(op maintain.Operation) bool { return op.Name == name })
+		})
+	})
+}
+
+// operations returns what the coordinator runs.
+func (d *daemon) operations() ([]maintain.Operation, error) {
 	// A run saves its row twice, and waits for the disk each time: four syncs a minute.
 	every := d.store.PruneEvery()
 	prune := func(ctx context.Context, p *maintain.Progress) error {
@@ -30,20 +59,29 @@ func (d *daemon) newMaintain() (err error) {
 	}
 	check, err := d.newVerify()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d.maintain, err = maintain.New(maintain.Options{
-		Operations: []maintain.Operation{
-			{Name: "prune", Space: maintain.Frees, Every: every, Run: d.watched(prune)},
-			{Name: "gc", Space: maintain.Frees, Every: every, Run: d.watched(gc)},
-			{Name: "compact", Space: maintain.Consumes, Run: d.watched(compact)},
-			{Name: "verify", Run: d.watched(check)},
-		},
-		// The store serializes what two of them do to the same rows.
-		Together: []maintain.Pair{{"prune", "gc"}, {"prune", "compact"}, {"gc", "compact"},
-			{"verify", "prune"}, {"verify", "gc"}, {"verify", "compact"}},
-		Keeper: operationRows{d.store}, Logger: d.log})
-	return err
+	all := []maintain.Operation{
+		{Name: "prune", Space: maintain.Frees, Every: every, Run: d.watched(prune)},
+		{Name: "gc", Space: maintain.Frees, Every: every, Run: d.watched(gc)},
+		{Name: "compact", Space: maintain.Consumes, Run: d.watched(compact)},
+		{Name: "verify", Run: d.watched(check)},
+		{Name: "checkpoint", Space: maintain.Consumes,
+			Run: func(ctx context.Context, _ *maintain.Progress) error { return d.lender.Run(ctx) }},
+	}
+	if d.backups != nil {
+		all = append(all, maintain.Operation{Name: "backup", Space: maintain.Consumes,
+			Every: d.cfg.BackupEvery, Last: d.backups.Last, Run: d.backup})
+	}
+	return all, nil
+}
+
+// backup is the operation backup. It makes its own checkpoint, which goes when it returns.
+func (d *daemon) backup(ctx context.Context, p *maintain.Progress) error {
+	return d.backups.Make(ctx, func(b backup.Progress) {
+		p.Set(b.Bytes, b.BytesTotal)
+		p.Item("files", int64(b.Files), int64(b.FilesTotal))
+	})
 }
 
 // newVerify returns the operation that compares the store with itself.

@@ -32,7 +32,7 @@ func TestMaintainCommands(t *testing.T) {
 		{"run gc --json", `{"name":"gc","result":"done"}`, ""},
 		{"run prune --no-wait", "prune requested", ""},
 		{"cancel compact", "compact idle", ""},
-		{"ls", "OPERATION  STATE", ""},
+		{"ls", "OPERATION ", ""},
 		{"ls --json", `{"operations":[{"name":"prune","state":`, ""},
 		{"run none", "", `there is no operation "none"`},
 		{"run", "", "has 0 arguments, want OPERATION"},
