@@ -19,6 +19,7 @@ import (
 	"cistern/backup"
 	"cistern/objects"
 	"cistern/objects/objectstest"
+	"cistern/store"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -106,7 +107,7 @@ type made struct {
 
 func newMade(t *testing.T, rng *rand.Rand) *made {
 	return &made{t: t, rng: rng, src: backup.Source{Dir: t.TempDir(), Epoch: "0123456789abcdef", Head: 1,
-		Format: 6, Version: "v1"}}
+		Format: store.FormatVersion, Version: "v1"}}
 }
 
 // write writes a file of random bytes.

@@ -56,6 +56,10 @@ func (s *Store) awaited(to uint64) (uint64, error) {
 		most = max(s.ages.before(s.opts.SubscriptionRetention),
 			s.ages.beyond(2*min(s.opts.RetentionBytes, math.MaxInt64/2)))
 	}
+	lost := min(to, most) // events before it that are not acknowledged
+	if s.opts.Archive {
+		lost = 0 // the subscription reads them in the archive
+	}
 	kept, logged, limit := map[string]time.Duration{}, map[string]backlogLog{}, to
 	lower, upper := []byte{spacePosition}, spaceEnd(spacePosition)
 	err := scan(s.db, lower, upper, func(key, value []byte) (bool, error) {
@@ -72,7 +76,7 @@ func (s *Store) awaited(to uint64) (uint64, error) {
 			kept[name] = s.ages.ageOf(first)
 			limit = min(limit, first)
 		}
-		logged[name] = s.logBacklog(name, p.first(tail), min(to, most), kept)
+		logged[name] = s.logBacklog(name, p.first(tail), lost, kept)
 		return true, nil
 	})
 	q := &s.backlogs

@@ -43,7 +43,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 		return 0, errors.Join(err, snap.Close())
 	}
 	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log, c.conditions.end,
-		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, func() error { return checkMaintenance(&c) }, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
+		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, func() error { return checkMaintenance(&c) }, func() error { return checkSegments(&c) }, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
 		}

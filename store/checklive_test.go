@@ -112,6 +112,20 @@ var liveDamages = []damage{
 	}, "maintenance: operation \"prune\" needed others -1 times"},
 	{"maintenance with negative failures", func(d surgeon) { d.set([]byte("Iprune"), encoded(d.t, store.MaintenanceRow{Failures: -1})) },
 		"maintenance: operation \"prune\" needed others 0 times and failed -1 times"},
+	{"segment unreadable", func(d surgeon) { d.set(store.SegmentKey(nil, 1), []byte("x")) }, "segments: segment 1: "},
+	{"segment without a sum", func(d surgeon) {
+		d.set(store.SegmentKey(nil, 1), encoded(d.t, store.SegmentRow{Next: 2, Epoch: "a", Bytes: 1, Index: 1}))
+	}, "segments: segment 1: sum"},
+	{"segment of nothing", func(d surgeon) { d.set(store.SegmentKey(nil, 1), segmentRow(d.t, 1, 0)) }, "impossible numbers"},
+	{"segment beyond the log", func(d surgeon) { d.set(store.SegmentKey(nil, 1), segmentRow(d.t, 1<<40, 0)) }, "one ends before event"},
+	{"segments with a hole", func(d surgeon) {
+		d.set(store.SegmentKey(nil, 1), segmentRow(d.t, 2, 0))
+		d.set(store.SegmentKey(nil, 3), segmentRow(d.t, 4, 0))
+	}, "one begins at event 3, the one before ends at 2"},
+	{"segments whose times fall", func(d surgeon) {
+		d.set(store.SegmentKey(nil, 1), segmentRow(d.t, 2, 5))
+		d.set(store.SegmentKey(nil, 2), segmentRow(d.t, 3, 4))
+	}, "from event 2 on ends at time 4"},
 	{"position of no subscription", func(d surgeon) { d.set([]byte("Fa"), position(d.t, 1)) }, "there is no such subscription"},
 	{"position of steps that do not rise", func(d surgeon) {
 		d.set([]byte("Ea"), []byte{1, 0xa0})
@@ -173,4 +187,8 @@ func TestCheckFindsLiveDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+func segmentRow(t testing.TB, next uint64, time int64) []byte {
+	return encoded(t, store.SegmentRow{Next: next, Time: time, Epoch: "a", Bytes: 1, Index: 1, Sum: make([]byte, 32)})
 }

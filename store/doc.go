@@ -65,8 +65,8 @@
 //	update.go  Update, the way to a row    transition.go the states of a repository
 //	import.go  import groups and the flip  slots.go     groups being filled
 //	sink.go    tables or batches of groups check*.go, examine.go, repair.go  Check, Repair
-//	log.go, since.go, event.go  ReadLog    postings.go, sparse.go  events by collection
-//	record.go  records and their bodies    list.go      lists of repositories, sizes
+//	log.go, since.go, event.go  ReadLog    segment.go, kept.go  what the archive has, and gets
+//	record.go  records and their bodies    postings.go, sparse.go  events by collection
 //	retention.go, prune.go  old events     anchor.go, backlog.go  what snapshots, subscriptions keep
 //	collect.go, compact.go  freed space    unsettled.go events hidden by volatile batches
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
@@ -75,6 +75,6 @@
 //	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
 //	snapshot.go, current.go  passes over all records    view.go  reads at one point in time
 //	filter.go, shelve.go, holds.go  the filter, shown records   drop.go  dropped repositories
-//	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups
+//	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups; list.go
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go, maintenance.go  positions
 package store

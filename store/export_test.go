@@ -250,6 +250,8 @@ var (
 	ParseSubscriptionKey        = parseSubscriptionKey
 	MaintenanceKey              = maintenanceKey
 	ParseMaintenanceKey         = parseMaintenanceKey
+	SegmentKey                  = segmentKey
+	ParseSegmentKey             = parseSegmentKey
 	HostKey                     = hostKey
 	HostNameKey                 = hostNameKey
 	RepoKey                     = repoKey
@@ -409,6 +411,7 @@ type (
 	WebhookRow        = webhookV1
 	WebhookStateRow   = webhookStateV1
 	MaintenanceRow    = maintenanceV1
+	SegmentRow        = segmentV1
 	AgeMark           = ageMark
 	Anchor            = anchor
 )

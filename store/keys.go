@@ -46,6 +46,7 @@ import (
 //	'G' bucket(8) kind(1) collection 0x00 id(8) → postings  events of a chunk, from that id on
 //	'H' name                             → webhookStateV1  failures of the webhook of a subscription
 //	'I' name                             → maintenanceV1  state of an operation of maintenance
+//	'J' id(8)                            → segmentV1   events from that id on that the archive has
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 //
@@ -88,6 +89,7 @@ const (
 	spacePosting     = 'G'
 	spaceWebhook     = 'H'
 	spaceMaintenance = 'I'
+	spaceSegment     = 'J'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -100,7 +102,7 @@ var spaceNames = map[byte]string{
 	spaceGarbage: "abandoned", spaceDroppedAt: "dropped_at", spaceReconcile: "reconciliations",
 	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
 	spacePosition: "subscription_positions", spacePosting: "postings", spaceWebhook: "webhooks",
-	spaceMaintenance: "maintenance",
+	spaceMaintenance: "maintenance", spaceSegment: "segments",
 }
 
 const (
@@ -233,6 +235,17 @@ func parseMaintenanceKey(b []byte) (name string, err error) {
 		return "", errKey(spaceMaintenance, b)
 	}
 	return string(b[1:]), nil
+}
+
+func segmentKey(dst []byte, first uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, spaceSegment), first)
+}
+
+func parseSegmentKey(b []byte) (first uint64, err error) {
+	if len(b) != 1+idBytes || b[0] != spaceSegment {
+		return 0, errKey(spaceSegment, b)
+	}
+	return binary.BigEndian.Uint64(b[1:]), nil
 }
 
 // bufferKey appends the key of a buffered commit, or with an empty rev the prefix of a DID's

@@ -131,7 +131,7 @@ func keyTypes() []keyType {
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
 		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage),
 		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition), subscriptionKeyType(store.SpaceWebhook),
-		maintenanceKeyType(), postingKeyType()},
+		maintenanceKeyType(), segmentKeyType(), postingKeyType()},
 		append(otherKeyTypes(), markKeyTypes()...)...)
 }
 
@@ -277,6 +277,20 @@ func maintenanceKeyType() keyType {
 		},
 		order:  func(a, b tuple) int { return cmp.Compare(a.text, b.text) },
 		golden: map[string]tuple{"497072756e65": {text: "prune"}},
+	}
+}
+
+func segmentKeyType() keyType {
+	return keyType{
+		name:   "segments",
+		random: func(rng *rand.Rand) tuple { return tuple{n: [3]uint64{near(rng, 63)}} },
+		key:    func(dst []byte, t tuple) []byte { return store.SegmentKey(dst, t.n[0]) },
+		parse: func(b []byte) (tuple, error) {
+			first, err := store.ParseSegmentKey(b)
+			return tuple{n: [3]uint64{first}}, err
+		},
+		order:  numbers,
+		golden: map[string]tuple{"4a0102030405060708": {n: [3]uint64{0x0102030405060708}}},
 	}
 }
 

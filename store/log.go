@@ -83,6 +83,10 @@ type logReader struct {
 	end  uint64 // of the entry that was read last
 	// stopped means that the page ends before an entry that must not be passed yet.
 	stopped bool
+	// hidden has events of hidden accounts passed too. ordinal and commit are those of the entry.
+	hidden  bool
+	ordinal Ordinal
+	commit  bool
 	fn      func(*Event) error
 	ev      Event
 }
@@ -156,6 +160,7 @@ func (r *logReader) entry(key, value []byte) error {
 		return nil
 	}
 	r.ev.Kind = KindRecord
+	r.ordinal, r.commit = e.Ordinal, e.Kind == entryCommit
 	if e.listed() {
 		return r.listing(id, &e)
 	}
@@ -179,7 +184,7 @@ func (r *logReader) gate(e *entryV1) (gate, error) {
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return gateClosed, err
-	case err == nil && row.Ordinal == e.Ordinal && !row.Status.Hidden():
+	case err == nil && row.Ordinal == e.Ordinal && (r.hidden || !row.Status.Hidden()):
 		return gateOpen, nil
 	case err == nil && row.Ordinal == e.Ordinal || e.Kind != entryCommit:
 		return gateClosed, nil

@@ -51,6 +51,10 @@ type Options struct {
 	// all.
 	SnapshotRetention time.Duration
 
+	// Archive has events stay in the log, whatever their age, until a segment of an archive has
+	// them (AddSegment).
+	Archive bool
+
 	// PruneEvery is how often the caller of Store.Prune calls it, and with it the resolution of
 	// retention. Default a minute.
 	PruneEvery time.Duration

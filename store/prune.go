@@ -253,12 +253,12 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow,
 }
 
 // pruneDropped deletes up to pruneDropped ordinals of dropped repositories whose events have left
-// the log.
+// the log, and the archive: there too they let the deletes of the drop be shown.
 func (s *Store) pruneDropped(commit func(*Batch) error) (more bool, err error) {
 	b := s.NewBatch()
 	// A repository that is dropped while the log is empty gets a row at the tail itself, also after
 	// this scan.
-	tail := s.Tail()
+	tail := s.Oldest()
 	end := droppedAtKey(nil, tail+1, 0)
 	front := end
 	if s.Head() < tail {

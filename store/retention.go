@@ -116,6 +116,9 @@ func (s *Store) retainPage(ctx context.Context, retention time.Duration) (to uin
 	s.ages.note(head + 1)
 	expired := max(s.ages.before(retention), s.ages.beyond(s.opts.RetentionBytes))
 	to = s.anchors.limit(&s.ages.agesV1, s.opts.SnapshotRetention, expired)
+	if s.opts.Archive {
+		to = min(to, s.archived())
+	}
 	if err := s.saveAges(now); err != nil || retention == 0 && s.opts.RetentionBytes == 0 {
 		return 0, false, err
 	}
@@ -131,6 +134,18 @@ func (s *Store) pruneAcknowledged(expired uint64) (to uint64, more bool, err err
 	}
 	more, err = s.pruneEntries(to)
 	return to, more, err
+}
+
+// ArchiveBefore returns the id before which all events are older than age, or are to be pruned but
+// for the archive. Age 0 means all events of the log. It waits for Prune.
+func (s *Store) ArchiveBefore(age time.Duration) uint64 {
+	if age == 0 {
+		return s.Head() + 1
+	}
+	s.ages.mu.Lock()
+	defer s.ages.mu.Unlock()
+	return max(s.ages.before(age), s.ages.before(s.opts.Retention),
+		s.ages.beyond(s.opts.RetentionBytes))
 }
 
 // saveAges does not wait for the disk: if a crash loses the write, events stay longer.

@@ -35,6 +35,7 @@ type Store struct {
 	pruner    pruner
 	ages      ages
 	anchors   anchors
+	segments  segments
 	growth    growth
 	backlogs  backlogs
 	frost     frost
@@ -122,7 +123,7 @@ func (s *Store) closeHealth() error {
 // load reads the state that is kept in memory, and repairs the store after a crash.
 func (s *Store) load() error {
 	for _, step := range []func() error{s.loadFormat, s.renewEpoch, s.dropCheckpoints, s.loadCounts, s.loadLog,
-		s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters, s.loadCursors, s.loadGarbage, s.loadAges, s.recoverLeases, s.loadBuffers, s.openSlots} {
+		s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters, s.loadCursors, s.loadGarbage, s.loadAges, s.loadSegments, s.recoverLeases, s.loadBuffers, s.openSlots} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -128,6 +128,7 @@ func otherRows() []namedRow {
 		{"maintenance", store.MaintenanceRow{Began: true, Needs: 2, Behind: []string{"backup"}, Next: true, Waiting: []string{"offload", "export"},
 			Ended: 1748693290001, Succeeded: 1748693290000, Error: "no route", Failures: 3, Due: 1748693290002}},
 		{"maintenance of an idle operation", store.MaintenanceRow{}},
+		{"segment", store.SegmentRow{Next: 9, Events: 7, Time: 1748693296000001, Epoch: "0123456789abcdef", Bytes: 1 << 24, Index: 1 << 12, Sum: make([]byte, 32)}},
 		{"ages", store.AgesRow{Age: 1, Wall: 1748693296000001, Bytes: 1 << 33, Marks: []store.AgeMark{{Age: 1, Next: 2, Bytes: 3}}}},
 		{"ages with a snapshot", store.AgesRow{Age: 1, Anchors: []store.Anchor{{Age: 1, Head: 2}}}},
 	}

@@ -362,7 +362,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"api":           {26, 3620},
 	"api/deliver":   {24, 3590},
 	"cmd/cistern":   {36, 5800},
-	"store":         {82, 12880},
+	"store":         {84, 13180},
 	"ingest":        {31, 5840},
 	"ingest/simnet": {37, 4980},
 	"ingest/repo":   {24, 3200},
