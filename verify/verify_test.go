@@ -207,7 +207,10 @@ func TestResume(t *testing.T) {
 				}
 			}
 			seen := map[string]int{}
-			for ended := false; !ended; {
+			for runs, ended := 0, false; !ended; runs++ {
+				if runs > 100 {
+					t.Fatal("the walk does not move on")
+				}
 				ctx, cancel := context.WithCancel(t.Context())
 				steps := 1 + w.rng.IntN(10)
 				err := newVerifier(t, s).Run(ctx, func(did string, done, total int64) {
@@ -316,9 +319,9 @@ func (w *world) step(filtered func()) {
 		}
 	case row.Ordinal == 0:
 		w.hold(did, storetest.Random(w.rng, w.rng.IntN(100)))
-	case n == 3 && did != storetest.DID(0):
-		if row.State == store.StateSynced {
-			w.wipe(did)
+	case n == 3 && did != storetest.DID(0) && row.State == store.StateSynced:
+		if w.wipe(did); w.rng.IntN(2) == 0 {
+			w.drop(did)
 		}
 	case row.State == store.StatePending, n == 4 && row.State == store.StateSynced:
 		w.update(did, func(b *store.Batch, r *store.Repo) error {

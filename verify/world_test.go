@@ -199,20 +199,9 @@ func (w *world) wipe(did string) {
 	})
 }
 
-// drop forgets a repository.
+// drop forgets a repository without records.
 func (w *world) drop(did string) {
 	w.t.Helper()
-	m := w.records[did]
-	w.update(did, func(b *store.Batch, r *store.Repo) error {
-		var ops []store.Op
-		for _, p := range m.Paths() {
-			ops = append(ops, store.Op{Path: []byte(p)})
-		}
-		r.Torn, r.Sweep = true, true
-		if err := b.Apply(r, false, r.Rev, ops); err != nil {
-			return err
-		}
-		return b.DropRepo(r)
-	})
+	w.update(did, func(b *store.Batch, r *store.Repo) error { return b.DropRepo(r) })
 	delete(w.records, did)
 }
