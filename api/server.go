@@ -16,6 +16,7 @@ import (
 	"cistern/api/durable"
 	"cistern/api/tap"
 	"cistern/api/webhook"
+	"cistern/condition"
 	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/maintain"
@@ -63,6 +64,8 @@ type Options struct {
 	Checkpoint func(context.Context) (*store.Checkpoint, error)
 	// Phase changes the phase of the daemon. Default: there are no phases.
 	Phase *phase.Keeper
+	// Conditions returns what pauses backfill and crawling. Default: nothing does.
+	Conditions func() []condition.Status
 	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
 	WebhookGate *gate.Gate
 	// Stopping reports whether the daemon has begun to stop, for /readyz. Default: it has not.
@@ -110,6 +113,9 @@ func (o Options) withDefaults() Options {
 	if o.Checkpoint == nil && o.Store != nil {
 		o.Checkpoint = o.Store.Checkpoint
 	}
+	if o.Conditions == nil {
+		o.Conditions = func() []condition.Status { return nil }
+	}
 	if o.Stopping == nil {
 		o.Stopping = func() bool { return false }
 	}
@@ -154,6 +160,7 @@ type Server struct {
 	ingestion Ingestion
 	phases    phases
 
+	conditions    conditions
 	maintenance   maintenance
 	checkpoints   checkpoints
 	subscriptions subscriptions
@@ -203,12 +210,13 @@ func New(o Options) (*Server, error) {
 		ingestion: o.Ingestion,
 		phases:    phases{o.Phase},
 
+		conditions:    conditions{o.Conditions},
 		maintenance:   maintenance{o.Maintenance},
 		checkpoints:   checkpoints{make: o.Checkpoint, version: o.Version, logger: o.Logger},
 		subscriptions: subscriptions{registry},
 	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
-		ingestion: &s.ingestion, phases: s.phases, syncing: o.Syncing, verify: o.Verify, version: o.Version,
+		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
 	if err := errors.Join(s.newTap(o, registry), s.newWebhooks(o, registry)); err != nil {
 		return nil, err
@@ -267,6 +275,7 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.hosts.unban))
 	mux.Handle("GET /ingestion", route("ingestion", s.ingestion.show))
 	mux.Handle("PATCH /ingestion", s.answers.turn("set_ingestion", s.ingestion.set))
+	mux.Handle("GET /conditions", route("conditions", s.conditions.show))
 	mux.Handle("GET /maintenance", route("maintenance", s.maintenance.show))
 	mux.Handle("POST /maintenance/{operation}", change("run_operation", s.maintenance.run))
 	mux.Handle("DELETE /maintenance/{operation}",

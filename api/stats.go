@@ -42,6 +42,8 @@ type statistics struct {
 	Log    logBounds        `json:"log"`
 	// Paused has the reasons for which parts of ingestion are paused, by part.
 	Paused map[string][]string `json:"paused,omitempty"`
+	// Conditions are what backfill and crawling may wait for.
+	Conditions []conditionItem `json:"conditions,omitempty"`
 	// Phase is absent while the daemon is active.
 	Phase *phaseBody `json:"phase,omitempty"`
 	// Firehose is absent if no firehose is followed.
@@ -56,16 +58,17 @@ type logBounds struct {
 
 // stats answers /stats and the probes.
 type stats struct {
-	store     *store.Store
-	sizes     sizes
-	sources   *sources
-	ingestion *Ingestion
-	phases    phases
-	syncing   func() int
-	verify    string
-	version   string
-	stopping  func() bool
-	logger    *slog.Logger
+	store      *store.Store
+	sizes      sizes
+	sources    *sources
+	ingestion  *Ingestion
+	phases     phases
+	conditions conditions
+	syncing    func() int
+	verify     string
+	version    string
+	stopping   func() bool
+	logger     *slog.Logger
 }
 
 // show handles GET /stats. It is cheap enough to be polled.
@@ -80,6 +83,7 @@ func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 		Counts: counts, Sizes: sizes, Verify: s.verify, Paused: s.ingestion.paused(),
 		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
 		Firehose: s.sources.totals(), Phase: s.phases.unlessActive(),
+		Conditions: s.conditions.items(),
 	})
 	return nil
 }

@@ -96,6 +96,9 @@ func (s *Server) newWebhooks(o Options, registry *durable.Registry) (err error) 
 // of the store.
 func (s *Server) Webhooks(ctx context.Context) error { return s.webhooks.Run(ctx) }
 
+// Subscriptions returns the durable subscriptions, in order of name.
+func (s *Server) Subscriptions() []durable.Status { return s.subscriptions.registry.All() }
+
 // SavePositions writes what consumers acknowledged while the store was frozen. An error is one of
 // the store.
 func (s *Server) SavePositions() error { return s.subscriptions.registry.Save() }

@@ -36,6 +36,19 @@ func compareSince(t *testing.T, s *store.Store, rng *rand.Rand) {
 	t.Helper()
 	ids, times := timed(t, s)
 	asked := []int64{math.MinInt64, -1, 0, math.MaxInt64}
+	for _, at := range []uint64{s.Head() + 1, math.MaxUint64} {
+		if us, err := s.TimeOf(at); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("event %d has the time %d (%v); the log ends at %d", at, us, err, s.Head())
+		}
+	}
+	for i, us := range times {
+		if ids[i] > s.Head() {
+			continue
+		}
+		if got, err := s.TimeOf(ids[i]); err != nil || ids[i] >= s.Tail() && got != us {
+			t.Errorf("event %d has the time %d (%v), want %d", ids[i], got, err, us)
+		}
+	}
 	for _, us := range times {
 		asked = append(asked, us, us+1, us-1, us+rng.Int64N(1000))
 	}

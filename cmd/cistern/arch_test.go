@@ -46,6 +46,7 @@ var levels = map[string]int{
 	"console":                 1,
 	"filter":                  1,
 	"gate":                    1,
+	"condition":               3, // its tests need maintain
 	"phase":                   2,
 	"maintain":                2,
 	"loop":                    1,
@@ -359,10 +360,10 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {26, 3620},
+	"api":           {27, 3700},
 	"api/deliver":   {24, 3590},
 	"cmd/cistern":   {36, 5800},
-	"store":         {84, 13180},
+	"store":         {84, 13240},
 	"ingest":        {31, 5840},
 	"ingest/simnet": {37, 4980},
 	"ingest/repo":   {24, 3200},

@@ -14,8 +14,10 @@ import (
 	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
+	"cistern/condition"
 	"cistern/filter"
 	"cistern/ingest/identity"
+	"cistern/maintain"
 	"cistern/objects"
 	"cistern/store"
 
@@ -50,6 +52,11 @@ type Config struct {
 	ReadOnly     bool
 	LogLevel     slog.Level
 	Jetstream    []byte // the dictionary
+
+	DataMount     string          // "" for any
+	BackfillHours *maintain.Hours // nil for all day
+	PauseLag      []condition.LagLimit
+	Pressure      []pressureLimit
 
 	RetentionBytes        int64
 	SubscriptionRetention time.Duration
@@ -188,6 +195,22 @@ func (c *Config) options() []option {
 			help: "Disk space to leave free, such as 10GiB or 5%. Below it imports pause while " +
 				"live events are still applied. Below a quarter of it the daemon stops. 0 turns " +
 				"this off."},
+		{name: "data-mount", value: "PATH", set: set(&c.DataMount, parseMount),
+			help: "Mount point that --data must be on, such as /srv. Otherwise the daemon does not " +
+				"start, or, once it runs, backfill and crawling pause."},
+		{name: "backfill-hours", value: "FROM-TO", set: set(&c.BackfillHours, parseHours),
+			help: "Hours of the day, by local time, in which backfill and crawling run, such as " +
+				"22-6 or 22:30-06:00. Live events are applied at any time."},
+		{name: "pause-lag", value: "EVENTS|DURATION", repeat: true, set: add(&c.PauseLag, parseLag),
+			help: "Pause backfill and crawling while a durable subscription is further behind " +
+				"the log than so many events, such as 1000000, or so long, such as 10m. A " +
+				"subscription without a consumer counts too. Repeat the option for both limits."},
+		{name: "pause-pressure", value: "RESOURCE=PERCENT", repeat: true,
+			set: add(&c.Pressure, parsePressure),
+			help: "Pause backfill and crawling while tasks of the machine waited for cpu, memory " +
+				"or io in more than so many percent of the last ten seconds, such as memory=10. " +
+				"On a kernel without PSI, cpu bounds by how much the load exceeds the processors, " +
+				"and memory is the share that must be available."},
 		{name: "retention", value: "DURATION", standard: "7d", set: set(&c.Retention, parseAge),
 			help: "How long events stay in the log, such as 72h or 30d. 0 keeps events of any age. " +
 				"Records are not affected."},
@@ -257,6 +280,10 @@ func (c *Config) validate(bad []string) (errs []error) {
 	reject(fine("signal", "relay", "pds", "crawl") && len(c.Signals) > 0 &&
 		len(c.Relays)+len(c.PDS)+len(c.Crawl) == 0,
 		"--signal needs a --relay, --pds or --crawl to discover repositories")
+	for i, p := range c.Pressure {
+		twice := slices.ContainsFunc(c.Pressure[:i], func(q pressureLimit) bool { return p.of == q.of })
+		reject(twice, "--pause-pressure %s is given twice", p.of)
+	}
 	for _, src := range slices.Concat(c.Relays, c.PDS) {
 		host := privateHost(src.URL)
 		reject(fine("allow-private") && !c.AllowPrivate && host != "",

@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
+	"cistern/condition"
 	"cistern/store"
 
 	"github.com/google/go-cmp/cmp"
@@ -145,6 +147,12 @@ func TestConfigMistakes(t *testing.T) {
 		{"no dictionary", []string{"--jetstream-dictionary", "config_test.go"}, nil, []string{`--jetstream-dictionary "config_test.go"`, "not a zstd dictionary"}},
 		{"share above all", []string{"--disk-reserve", "150%"}, nil, []string{`--disk-reserve "150%"`, "90%"}},
 		{"size without unit", []string{"--disk-reserve", "10"}, nil, []string{"--disk-reserve", "10GiB"}},
+		{"mount point that is relative", []string{"--data-mount", "srv"}, nil, []string{`--data-mount "srv"`, "/srv"}},
+		{"hours", []string{"--backfill-hours", "22"}, nil, []string{`--backfill-hours "22"`, "22:30-06:00"}},
+		{"no lag", []string{"--pause-lag", "0"}, nil, []string{`--pause-lag "0"`, "1000000", "10m"}},
+		{"pressure of nothing", []string{"--pause-pressure", "disk=10"}, nil, []string{`--pause-pressure "disk=10"`, "cpu, memory or io"}},
+		{"pressure without a number", []string{"--pause-pressure", "cpu=NaN"}, nil, []string{`--pause-pressure "cpu=NaN"`, "memory=10"}},
+		{"pressure twice", []string{"--pause-pressure", "cpu=10", "--pause-pressure", "cpu=20"}, nil, []string{"--pause-pressure cpu is given twice"}},
 		{"log of some bytes", []string{"--retention-bytes=100"}, nil, []string{"--retention-bytes", "100", "1MiB"}},
 		{"negative duration", []string{"--retention=-1h"}, nil, []string{"--retention", "72h"}},
 		{"twice", []string{"--mode", "filter", "--mode", "filter"}, nil, []string{"--mode: given 2 times"}},
@@ -196,6 +204,19 @@ func TestCrawlSources(t *testing.T) {
 	want := []discover.Source{{Kind: "repos", URL: "https://relay.example"}, {Kind: "hosts", URL: "http://127.0.0.1:1", Implied: true}, {Kind: "hosts", URL: "https://b", Implied: true}}
 	if got := cfg.crawlSources(); !cmp.Equal(got, want) {
 		t.Error(got)
+	}
+}
+
+// TestConfigConditions: repeated limits of lag are one limit.
+func TestConfigConditions(t *testing.T) {
+	t.Parallel()
+	got, err := loadArgs(t, []string{"--data-mount", "/srv/", "--backfill-hours", "22-6"}, []string{"CISTERN_PAUSE_LAG=10m, 5000,1d,7000", "CISTERN_PAUSE_PRESSURE=cpu=150,io=40%"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.DataMount != "/srv" || got.BackfillHours.String() != "22:00-06:00" || got.lagLimit() != (condition.LagLimit{Events: 5000, Age: 10 * time.Minute}) ||
+		!slices.Equal(got.Pressure, []pressureLimit{{condition.CPU, 150}, {condition.IO, 40}}) {
+		t.Errorf("%+v", got)
 	}
 }
 

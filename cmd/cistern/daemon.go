@@ -19,6 +19,7 @@ import (
 	"cistern/backfill"
 	"cistern/backfill/discover"
 	"cistern/backup"
+	"cistern/condition"
 	"cistern/console"
 	"cistern/ingest"
 	"cistern/ingest/identity"
@@ -107,7 +108,10 @@ type tuning struct {
 	backfill func(*backfill.Options)
 	discover func(*discover.Options)
 	ingest   func(*ingest.Options)
+	probe    func(*condition.Probe)
 	budget   time.Duration // for a clean stop; 0: shutdownBudget
+
+	conditions func(*condition.Options)
 }
 
 // daemon is the wiring of one index.
@@ -118,8 +122,9 @@ type daemon struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	gates   *gates
-	guard   *diskGuard
 	ending  atomic.Bool // the boxes are being stopped
+
+	conditions *condition.Watcher
 
 	store    *store.Store
 	damage   chan error // that an operation of maintenance found in the store
@@ -141,17 +146,13 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
 		gates: new(gates), damage: make(chan error, 1)}
 	if cfg.ReadOnly {
-		cfg.Reserve = reserve{} // it takes no space
+		d.cfg.Reserve = reserve{} // it takes no space
 	}
-	// newMaintain makes d.maintain before the guard runs.
-	shortage := func(reason string) { d.maintain.SetDisk(reason) }
-	d.guard = newDiskGuard(cfg.Data, cfg.Reserve, log, shortage, &d.gates.backfill,
-		&d.gates.crawler)
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{d.guard.start, d.newIdentity, d.openStore, d.newPhases,
-		d.newBackups, d.newMaintain, d.newBackfill, d.newDiscover, d.newIngest, d.newAPI,
-		d.seedFilter} {
+	for _, build := range []func() error{d.checkDisk, d.newIdentity, d.openStore, d.newPhases,
+		d.newBackups, d.newMaintain, d.newConditions, d.newBackfill, d.newDiscover, d.newIngest,
+		d.newAPI, d.firstLook, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -181,7 +182,7 @@ func (d *daemon) boxes() []box {
 			return d.gates.crawler.Run(ctx, d.discover.Run)
 		}},
 		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
-		{"disk", d.guard.Run},
+		{"conditions", d.conditions.Run},
 		{"supervisor", d.supervisor().Run},
 	}
 }
@@ -328,7 +329,7 @@ func (d *daemon) newAPI() (err error) {
 		Syncing: d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
-		Checkpoint:  d.lender.Borrow,
+		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,
 		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})
@@ -351,7 +352,9 @@ func (d *daemon) hosts() api.Hosts {
 func userAgent() string { return "cistern/" + version() }
 
 func (d *daemon) sample() sample {
-	return newSample(time.Now(), d.store.Counts(), d.backfill.Syncing(), d.ingest.Sources())
+	s := newSample(time.Now(), d.store.Counts(), d.backfill.Syncing(), d.ingest.Sources())
+	s.waiting = d.waiting()
+	return s
 }
 
 func (d *daemon) progress(term *console.Terminal, log *slog.Logger) *progress {

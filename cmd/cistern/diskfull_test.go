@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/condition"
 	"cistern/ingest/simnet"
 	"cistern/store/storetest"
 
@@ -46,7 +47,7 @@ func fill(t *testing.T, dir string, leave uint64) (empty func()) {
 		t.Fatal(err)
 	}
 	for block := make([]byte, 1<<16); ; {
-		free, _, err := diskFree(dir)
+		free, _, err := condition.System().Disk(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

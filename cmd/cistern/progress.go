@@ -43,6 +43,7 @@ type sample struct {
 	sources, running int64         // firehose sources, and how many of them are connected
 	frames           int64         // messages read from the sources
 	lag              time.Duration // of the connected source that is furthest behind, in seconds
+	waiting          string        // what backfill and crawling wait for, "" for nothing
 }
 
 func newSample(at time.Time, counts map[string]int64, syncing int,
@@ -112,7 +113,7 @@ func (p *progress) show(s sample) {
 		return
 	}
 	still := p.logged
-	still.at, still.lag = s.at, s.lag
+	still.at, still.lag, still.waiting = s.at, s.lag, s.waiting
 	onlyLive := !s.fetching() && !p.logged.fetching() && s.done == p.logged.done
 	if s == still || onlyLive && s.at.Sub(p.logged.at) < logLiveEvery {
 		return
@@ -125,7 +126,7 @@ func (p *progress) show(s sample) {
 		"new_records_per_second", p.rate(), "live_per_second", p.liveRate(), "sources", s.running,
 		"lag", s.lag, "pending", s.pending, "syncing", s.syncing, "behind", s.behind,
 		"lacking", s.lacking, "error_ratelimited", s.ratelimited, "error_transport", s.transport,
-		"error_generic", s.generic)
+		"error_generic", s.generic, "waiting", s.waiting)
 }
 
 // last shows the final state, with the average rate of the whole run, and leaves it on the
@@ -198,6 +199,7 @@ func (p *progress) segments(s sample, total int64) []segment {
 			all = append(all, segment{rank, color, text})
 		}
 	}
+	add(s.waiting != "", 1, console.Yellow, "waiting: "+s.waiting)
 	add(s.syncing > 0, 4, console.Dim, humanize.Comma(s.syncing)+" syncing")
 	add(s.pending > 0, 5, console.Dim, humanize.Comma(s.pending)+" pending")
 	add(s.lacking > 0, 5, console.Dim, humanize.Comma(s.lacking)+" to refilter")

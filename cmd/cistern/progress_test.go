@@ -22,7 +22,7 @@ func TestProgressLine(t *testing.T) {
 	t.Parallel()
 	p := &progress{term: console.New(io.Discard, nil), total: 1_000_000}
 	s := sample{repos: 900_000, done: 450_000, records: 123_456_789, pending: 449_900, syncing: 100, resync: 30,
-		ratelimited: 10, transport: 10, generic: 10, sources: 3, running: 2, lag: 75 * time.Second}
+		ratelimited: 10, transport: 10, generic: 10, sources: 3, running: 2, lag: 75 * time.Second, waiting: "3.1 GiB free, 5.0 GiB needed"}
 	p.recent = []sample{s}
 	for columns := 10; columns <= 200; columns++ {
 		line := p.line(s, columns)
@@ -34,7 +34,7 @@ func TestProgressLine(t *testing.T) {
 		}
 	}
 	full := p.line(s, 250)
-	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "100 syncing", "449,900 pending", "0/s live", "1 source down", "1m15s behind", "30 failing", "(10 rate-limited, 10 unreachable, 10 refused)"} {
+	for _, part := range []string{strings.Repeat("━", 13), "123,456,789 records", "waiting: 3.1 GiB free, 5.0 GiB needed", "100 syncing", "449,900 pending", "0/s live", "1 source down", "1m15s behind", "30 failing", "(10 rate-limited, 10 unreachable, 10 refused)"} {
 		if !strings.Contains(full, part) {
 			t.Errorf("%q lacks %q", full, part)
 		}

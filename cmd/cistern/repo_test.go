@@ -159,7 +159,7 @@ func TestReserveStopsBackfill(t *testing.T) {
 	}
 	for _, share := range []int64{5, 20, 40} {
 		x.await(t, "some repositories", some(share))
-		for _, part := range d.guard.gates {
+		for _, part := range []*gate.Gate{&d.gates.backfill, &d.gates.crawler} {
 			part.Shut(gate.Cause{Name: "test", Reason: "as if the disk were full", Halts: true})
 		}
 		x.await(t, "backfill to stop", func() error {
@@ -181,7 +181,7 @@ func TestReserveStopsBackfill(t *testing.T) {
 			t.Errorf("imports went on while the disk was short: %d, then %d", before, after)
 		}
 		wantLive(t, d, n)
-		for _, part := range d.guard.gates {
+		for _, part := range []*gate.Gate{&d.gates.backfill, &d.gates.crawler} {
 			part.Open("test")
 		}
 	}

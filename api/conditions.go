@@ -1,0 +1,51 @@
+package api
+
+import (
+	"net/http"
+
+	"cistern/api/wire"
+	"cistern/condition"
+)
+
+// conditions shows what backfill and crawling wait for.
+type conditions struct{ status func() []condition.Status }
+
+// conditionItem is a condition as /stats shows it, without names and paths.
+type conditionItem struct {
+	Name   string          `json:"name"`
+	State  condition.State `json:"state"`
+	Since  string          `json:"since"`
+	Reason string          `json:"reason"`
+}
+
+// operatorCondition is a condition as GET /conditions shows it.
+type operatorCondition struct {
+	conditionItem
+	Subject string `json:"subject,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+func newConditionItem(s condition.Status) conditionItem {
+	return conditionItem{Name: s.Name, State: s.State, Since: moment(s.Since), Reason: s.Reason}
+}
+
+// items returns the conditions for /stats.
+func (c conditions) items() (all []conditionItem) {
+	for _, s := range c.status() {
+		all = append(all, newConditionItem(s))
+	}
+	return all
+}
+
+// show handles GET /conditions.
+func (c conditions) show(w http.ResponseWriter, _ *http.Request) error {
+	answer := struct {
+		Conditions []operatorCondition `json:"conditions"`
+	}{[]operatorCondition{}}
+	for _, s := range c.status() {
+		answer.Conditions = append(answer.Conditions,
+			operatorCondition{newConditionItem(s), s.Subject, s.Error})
+	}
+	wire.WriteJSON(w, http.StatusOK, answer)
+	return nil
+}
