@@ -54,6 +54,8 @@ type Options struct {
 	// not block. Default: all sources are followed.
 	Follows func(source uint32) bool
 
+	// Receive is Receive of package hosts. Default: no call.
+	Receive func(ctx context.Context, n int) error
 	// Gate pauses Run: while it is shut no task starts, and tasks in flight are finished. Default:
 	// a gate that is always open.
 	Gate *gate.Gate

@@ -42,7 +42,7 @@ func New(opts Options) (*Runner, error) {
 	}
 	r.hosts, err = hosts.New(hosts.Options{
 		Store: opts.Store, Concurrency: opts.Concurrency, PerHost: opts.PerHost, Rules: opts.HostRules,
-		Transport: opts.Transport, UserAgent: opts.UserAgent,
+		Transport: opts.Transport, UserAgent: opts.UserAgent, Receive: opts.Receive,
 		Freed: func() { loop.Wake(kick) }, Now: opts.Now, Registerer: opts.Registerer,
 	})
 	if err != nil {

@@ -21,8 +21,8 @@
 // # Concurrency
 //
 // Look is called by one goroutine at a time: Run calls it, and owns no other goroutine. Status may
-// be called from any goroutine. No lock is held while a measure is read. Everything but Watcher and
-// System is pure: readings and the time are arguments.
+// be called from any goroutine, and so may the methods of Meter. No lock is held while a measure is read. Everything but Watcher,
+// Meter and System is pure: readings and the time are arguments.
 //
 // # Files
 //
@@ -30,5 +30,6 @@
 //   - state.go: State, Status, and the state machine of one condition
 //   - watcher.go: Watcher, which looks and drives the gates; metrics.go, limits.go
 //   - disk.go, hours.go, lag.go, mount.go, pressure.go: the conditions
+//   - traffic.go: Meter, which counts and slows what hosts send, and its condition
 //   - probe.go: Probe, which reads the machine
 package condition

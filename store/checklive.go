@@ -68,6 +68,9 @@ func (c *checker) marks() error {
 	if _, err := c.s.metaRow(c.r, metaReconcileHosts, new(reconcileHostsV1)); err != nil {
 		c.report("reconciliation of all hosts: %v", err)
 	}
+	if t, err := c.s.traffic(c.r); err != nil || t.Bytes < 0 {
+		c.report("traffic of a day: %+v, %v", t, err)
+	}
 	return err
 }
 

@@ -33,6 +33,7 @@ const (
 
 	metaRefilter       = "refilter"        // RefilterCursor
 	metaReconcileHosts = "reconcile_hosts" // reconcileHostsV1
+	metaTraffic        = "traffic"         // trafficV1
 	metaVerify         = "verify"          // VerifyCursor
 )
 

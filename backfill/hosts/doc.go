@@ -31,6 +31,7 @@
 //   - options.go, limits.go, metrics.go: settings, constants, metrics
 //   - table.go: Table, the bounded table of hosts and their limits
 //   - turn.go: which host is next; permit.go: Permit, and what requests under it show about a host
+//   - body.go: counts what is read
 //   - admit.go, query.go: requests that fetch no repository; redirect.go: redirected requests
 //   - tally.go: the stored statistics of hosts, and their current state
 //   - errors.go: why a request failed, or was not sent; answer.go: how answers are read

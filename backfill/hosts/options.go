@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,6 +28,10 @@ type Options struct {
 	// Rules limit or ban hosts by patterns of their names. Settings in the row of a host take
 	// precedence.
 	Rules pace.Rules
+	// Receive is called with the number of bytes after each read of a body, as transferred, by the
+	// goroutine that reads, and the read lasts until it returns. An error ends the body. Default: no
+	// call.
+	Receive func(ctx context.Context, n int) error
 	// Freed is called after a permit was given back, without a lock. It must not block. Default:
 	// nothing.
 	Freed func()

@@ -99,6 +99,9 @@ func (p *Permit) Do(req *http.Request) (*http.Response, error) {
 	if err == nil && resp.Request.URL.Host == req.URL.Host {
 		p.heard(k, resp.Header, p.t.opts.Now().Sub(asked))
 	}
+	if err == nil {
+		resp.Body = p.t.counted(req.Context(), resp.Body)
+	}
 	return resp, err
 }
 

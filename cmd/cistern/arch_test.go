@@ -363,7 +363,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"api":           {27, 3700},
 	"api/deliver":   {24, 3590},
 	"cmd/cistern":   {36, 5800},
-	"store":         {84, 13240},
+	"store":         {85, 13280},
 	"ingest":        {31, 5840},
 	"ingest/simnet": {37, 4980},
 	"ingest/repo":   {24, 3200},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,10 +12,14 @@ import (
 	"strings"
 	"time"
 
+	"cistern/api/durable"
 	"cistern/condition"
 	"cistern/gate"
+	"cistern/loop"
 	"cistern/maintain"
 	"cistern/store"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // pressureLimit is a value of --pause-pressure.
@@ -73,11 +78,11 @@ func (c *Config) lagLimit() (limit condition.LagLimit) {
 	return limit
 }
 
-// probe returns what reads the machine.
-func (d *daemon) probe() condition.Probe {
+// machine returns what reads the machine.
+func (t *tuning) machine() condition.Probe {
 	p := condition.System()
-	if d.tune.probe != nil {
-		d.tune.probe(&p)
+	if t.probe != nil {
+		t.probe(&p)
 	}
 	return p
 }
@@ -86,7 +91,7 @@ func (d *daemon) probe() condition.Probe {
 // on --data-mount. It runs before the store is created, so it looks at the nearest existing
 // directory above it.
 func (d *daemon) checkDisk() error {
-	dir, p := nearest(d.cfg.Data), d.probe()
+	dir, p := nearest(d.cfg.Data), d.tune.machine()
 	if d.cfg.DataMount != "" {
 		r, err := condition.Mount(p, dir, d.cfg.DataMount).Read(time.Time{})
 		if err != nil {
@@ -113,23 +118,28 @@ func nearest(dir string) string {
 	}
 }
 
+// newMeter makes the meter of what hosts send, which goes on with the count of the day.
+func (d *daemon) newMeter() error {
+	today, err := d.store.Traffic()
+	d.meter = condition.NewMeter(d.cfg.Bandwidth, condition.Traffic(today))
+	return err
+}
+
 // newConditions makes the watcher of all that pauses backfill and crawling without the operator.
 func (d *daemon) newConditions() (err error) {
 	o := condition.Options{Gates: []*gate.Gate{&d.gates.backfill, &d.gates.crawler},
-		Conditions: d.demands(), Logger: d.log, Registerer: d.metrics}
+		Conditions: d.demands(), Now: time.Now, Logger: d.log, Registerer: d.metrics}
 	if d.tune.conditions != nil {
 		d.tune.conditions(&o)
 	}
+	d.now = o.Now
 	d.conditions, err = condition.New(o)
 	return err
 }
 
-// firstLook has conditions in force before any work begins.
-func (d *daemon) firstLook() error { return d.conditions.Look() }
-
 // demands returns the conditions of the options.
 func (d *daemon) demands() (all []condition.Condition) {
-	p, c := d.probe(), &d.cfg
+	p, c := d.tune.machine(), &d.cfg
 	if c.DataMount != "" {
 		all = append(all, condition.Mount(p, c.Data, c.DataMount))
 	}
@@ -145,8 +155,11 @@ func (d *daemon) demands() (all []condition.Condition) {
 		// newAPI makes d.api before the first look.
 		all = append(all, condition.Lag(limit, func(now time.Time, ages bool) (
 			[]condition.Backlog, error) {
-			return d.backlogs(now, ages)
+			return backlogs(d.store, d.api.Subscriptions(), now, ages)
 		}))
+	}
+	if c.BandwidthDay > 0 {
+		all = append(all, condition.Quota(d.meter, c.BandwidthDay))
 	}
 	for _, limit := range c.Pressure {
 		all = append(all, condition.Pressure(p, limit.of, limit.percent))
@@ -154,12 +167,49 @@ func (d *daemon) demands() (all []condition.Condition) {
 	return all
 }
 
-// backlogs returns how far the durable subscriptions are behind the log.
-func (d *daemon) backlogs(now time.Time, ages bool) (all []condition.Backlog, err error) {
-	for _, s := range d.api.Subscriptions() {
+// trafficEvery is how often what was received in the day is saved: a crash forgets that much.
+const trafficEvery = 10 * time.Second
+
+// runConditions looks at the conditions, and saves what was received, until ctx ends.
+func (d *daemon) runConditions(ctx context.Context) error {
+	if d.cfg.BandwidthDay == 0 {
+		return d.conditions.Run(ctx)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.conditions.Run(ctx) })
+	g.Go(func() error {
+		for ctx.Err() == nil {
+			loop.Sleep(ctx, trafficEvery, nil)
+			if err := saveTraffic(d.store, d.meter.Today(d.now())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// saveTraffic writes what was received in the day, unless it is written or the store is frozen.
+func saveTraffic(s *store.Store, today condition.Traffic) error {
+	saved, err := s.Traffic()
+	if err != nil || saved == store.Traffic(today) {
+		return err
+	}
+	b := s.NewBatch()
+	b.PutTraffic(store.Traffic(today))
+	if err := b.CommitUnlessFrozen(); !errors.Is(err, store.ErrFrozen) {
+		return err
+	}
+	return nil // the next time
+}
+
+// backlogs returns how far durable subscriptions are behind the log of a store.
+func backlogs(of *store.Store, subscriptions []durable.Status, now time.Time, ages bool) (
+	all []condition.Backlog, err error) {
+	for _, s := range subscriptions {
 		b := condition.Backlog{Name: s.Name, Events: s.Lag}
 		if ages && s.Lag > 0 {
-			if b.Age, err = d.age(s.Next, now); err != nil {
+			if b.Age, err = ageOf(of, s.Next, now); err != nil {
 				return nil, err
 			}
 		}
@@ -168,9 +218,9 @@ func (d *daemon) backlogs(now time.Time, ages bool) (all []condition.Backlog, er
 	return all, nil
 }
 
-// age returns the age of the event with an id, 0 if the log ends before it.
-func (d *daemon) age(id uint64, now time.Time) (time.Duration, error) {
-	us, err := d.store.TimeOf(id)
+// ageOf returns the age of the event with an id, 0 if the log ends before it.
+func ageOf(s *store.Store, id uint64, now time.Time) (time.Duration, error) {
+	us, err := s.TimeOf(id)
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, nil
 	}
@@ -178,8 +228,8 @@ func (d *daemon) age(id uint64, now time.Time) (time.Duration, error) {
 }
 
 // waiting returns the reasons to wait for the progress line, "" without one.
-func (d *daemon) waiting() (reasons string) {
-	for _, s := range d.conditions.Status() {
+func waiting(conditions []condition.Status) (reasons string) {
+	for _, s := range conditions {
 		if s.State != condition.Waiting {
 			continue
 		}

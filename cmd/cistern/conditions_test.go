@@ -321,3 +321,44 @@ func TestWaitingLine(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestBandwidthOfADay: backfill pauses once the budget of the day is spent, stays paused after a
+// restart, and goes on the next day.
+func TestBandwidthOfADay(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 13, Repos: 30, Hosts: 2})
+	x := newTestIndex(t)
+	noon := time.Now()
+	m := &machine{free: 500e6, now: time.Date(noon.Year(), noon.Month(), noon.Day(), 12, 0, 0, 0, time.Local)}
+	args := x.args(n, "--mode", "full", "--relay", n.Relay(), "--bandwidth-day", "1MiB", "--bandwidth", "1GiB")
+	var dids []string
+	for _, a := range n.Accounts() {
+		dids = append(dids, a.DID())
+	}
+	stop := x.startTuned(t, args, m.tune())
+	reason := func() string {
+		why := x.paused(t, "/stats").Paused["backfill"]
+		if len(why) == 1 && strings.HasSuffix(why[0], " received today, 1.0 MiB allowed") {
+			return why[0]
+		}
+		return fmt.Sprint(len(why), " reasons ", why)
+	}
+	x.await(t, "the budget to be spent", func() error {
+		if why := reason(); !strings.HasPrefix(why, "bandwidth: ") {
+			_, counts := x.counts(t.Context())
+			return errors.Join(fmt.Errorf("%s", x.paused(t, "/stats").Conditions[0].Reason), counts, x.call(t.Context(), "POST", "/repos/resync", dids, nil))
+		}
+		return nil
+	})
+	stop()
+	stop = x.startTuned(t, args, m.tune())
+	if why := reason(); !strings.HasPrefix(why, "bandwidth: ") {
+		t.Errorf("after a restart: %s", why)
+	}
+	m.set(func() { m.now = m.now.Add(24 * time.Hour) })
+	m.look(t, x)
+	x.wantPaused(t, "", "")
+	x.settle(t, map[string]int64{"synced": active(n.Accounts())})
+	stop()
+	x.wantStore(t, n.Accounts())
+}

@@ -55,6 +55,8 @@ type Config struct {
 
 	DataMount     string          // "" for any
 	BackfillHours *maintain.Hours // nil for all day
+	Bandwidth     int64           // bytes a second; 0 for any
+	BandwidthDay  int64           // bytes a day; 0 for any
 	PauseLag      []condition.LagLimit
 	Pressure      []pressureLimit
 
@@ -201,6 +203,14 @@ func (c *Config) options() []option {
 		{name: "backfill-hours", value: "FROM-TO", set: set(&c.BackfillHours, parseHours),
 			help: "Hours of the day, by local time, in which backfill and crawling run, such as " +
 				"22-6 or 22:30-06:00. Live events are applied at any time."},
+		{name: "bandwidth", value: "SIZE", standard: "0", set: set(&c.Bandwidth, parseLogSize),
+			help: "Bytes a second that backfill and crawling receive from hosts at most, such as " +
+				"10MiB. The firehose is not counted. 0 is no limit."},
+		{name: "bandwidth-day", value: "SIZE", standard: "0",
+			set: set(&c.BandwidthDay, parseLogSize),
+			help: "Bytes that backfill and crawling receive from hosts in a day by local time, " +
+				"such as 100GiB. Then they pause until midnight; what is under way is ended. 0 " +
+				"is no limit."},
 		{name: "pause-lag", value: "EVENTS|DURATION", repeat: true, set: add(&c.PauseLag, parseLag),
 			help: "Pause backfill and crawling while a durable subscription is further behind " +
 				"the log than so many events, such as 1000000, or so long, such as 10m. A " +

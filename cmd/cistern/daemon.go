@@ -124,7 +124,9 @@ type daemon struct {
 	gates   *gates
 	ending  atomic.Bool // the boxes are being stopped
 
+	meter      *condition.Meter
 	conditions *condition.Watcher
+	now        func() time.Time // the clock of conditions
 
 	store    *store.Store
 	damage   chan error // that an operation of maintenance found in the store
@@ -151,8 +153,8 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, build := range []func() error{d.checkDisk, d.newIdentity, d.openStore, d.newPhases,
-		d.newBackups, d.newMaintain, d.newConditions, d.newBackfill, d.newDiscover, d.newIngest,
-		d.newAPI, d.firstLook, d.seedFilter} {
+		d.newBackups, d.newMaintain, d.newMeter, d.newConditions, d.newBackfill, d.newDiscover,
+		d.newIngest, d.newAPI, func() error { return d.conditions.Look() }, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -174,6 +176,7 @@ func (d *daemon) boxes() []box {
 		serve,
 		{"webhooks", d.api.Webhooks},
 		{"maintenance", d.runMaintenance},
+		{"conditions", d.runConditions}, // below what it counts
 		{"backfill", func(ctx context.Context) error {
 			awaitSources(ctx, d.ingest)
 			return d.gates.backfill.Run(ctx, d.backfill.Run)
@@ -182,7 +185,6 @@ func (d *daemon) boxes() []box {
 			return d.gates.crawler.Run(ctx, d.discover.Run)
 		}},
 		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
-		{"conditions", d.conditions.Run},
 		{"supervisor", d.supervisor().Run},
 	}
 }
@@ -278,7 +280,7 @@ func (d *daemon) newBackfill() (err error) {
 		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Strategy: d.cfg.Strategy,
 		SkipSignatures: d.cfg.Verify == "none",
 		CARBytesMax:    d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
-		SpoolDir: d.cfg.Data, Gate: &d.gates.backfill,
+		SpoolDir: d.cfg.Data, Gate: &d.gates.backfill, Receive: d.meter.Receive,
 		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
 		// newIngest makes d.ingest next. These are called only once both run.
 		Follows: func(source uint32) bool { return d.ingest.Follows(source) },
@@ -353,7 +355,7 @@ func userAgent() string { return "cistern/" + version() }
 
 func (d *daemon) sample() sample {
 	s := newSample(time.Now(), d.store.Counts(), d.backfill.Syncing(), d.ingest.Sources())
-	s.waiting = d.waiting()
+	s.waiting = waiting(d.conditions.Status())
 	return s
 }
 
