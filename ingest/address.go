@@ -65,5 +65,5 @@ func subscribeURL(source string, cursor int64) string {
 	return source + subscribePath + "?cursor=" + strconv.FormatInt(cursor, 10)
 }
 
-// listingOf returns the base URL at which the listing of a source is read.
-func listingOf(source string) string { return "http" + strings.TrimPrefix(source, "ws") }
+// Listing returns the base URL at which the listing of a source is read.
+func Listing(source string) string { return "http" + strings.TrimPrefix(source, "ws") }

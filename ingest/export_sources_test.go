@@ -158,9 +158,6 @@ func (t Tracker) Reset(cursor int64)               { t.t.reset(cursor) }
 func (t Tracker) Size() int                        { return len(t.t.ring) }
 func Subscribe(source string, cursor int64) string { return subscribeURL(source, cursor) }
 
-// Listing is the base URL at which the listing of a source is read.
-func Listing(source string) string { return listingOf(source) }
-
 // HostOf is the host of a normalised address.
 func HostOf(source string) string { return identity.HostOf(source) }
 

@@ -188,7 +188,7 @@ func (s *sources) reconcile(src *source, anew bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// A pass that moves its cursor must not overwrite the request.
-	defer s.store.LockReconciliation(listingOf(src.url))()
+	defer s.store.LockReconciliation(Listing(src.url))()
 	may, err := s.mayAsk(src)
 	if err != nil {
 		return ours(err)
@@ -210,7 +210,7 @@ func (s *sources) askOwed(src *source) error {
 	if !g.saved.Owed {
 		return nil
 	}
-	defer s.store.LockReconciliation(listingOf(src.url))()
+	defer s.store.LockReconciliation(Listing(src.url))()
 	may, err := s.mayAsk(src)
 	if err != nil || !may {
 		return err
@@ -226,7 +226,7 @@ func (s *sources) mayAsk(src *source) (bool, error) {
 	if at := src.gaps.asked; !at.IsZero() && time.Since(at) < s.opts.ReconcileEvery {
 		return false, nil
 	}
-	row, _, err := s.store.Reconciliation(listingOf(src.url))
+	row, _, err := s.store.Reconciliation(Listing(src.url))
 	return row.Stage != store.ReconcileListed && row.Cursor == "", err
 }
 
@@ -234,7 +234,7 @@ func (s *sources) mayAsk(src *source) (bool, error) {
 // mayAsk are held.
 func (s *sources) ask(src *source, b *store.Batch, now bool) error {
 	g := &src.gaps
-	if listing := listingOf(src.url); now {
+	if listing := Listing(src.url); now {
 		b.PutReconciliation(listing, store.Reconciliation{})
 		// a relay's listing leaves out inactive accounts and accounts that it does not know
 		if !src.pds.Load() {

@@ -46,5 +46,6 @@
 //     name
 //   - describe.go: collections of unknown accounts; describeretry.go: accounts to be asked about
 //     again
-//   - reconcile.go: which lists are compared after missed events; pass.go: one of them
+//   - reconcile.go: which lists are compared after missed events; pass.go: one of them;
+//     comparison.go: Comparison, of all lists on request
 package discover

@@ -110,6 +110,7 @@ func (p *pass) run(ctx context.Context) error {
 			return nil
 		}
 		p.failures = 0
+		p.r.setbacks.set(p.url, 0)
 		if p.r.opts.Now().Sub(begin) > crawlSlow {
 			p.slow = true
 			return nil // another pass may take its place
@@ -152,6 +153,7 @@ func (p *pass) fail(ctx context.Context, log *slog.Logger, err error) {
 		d = crawlBannedAgain
 	}
 	p.failures++
+	p.r.setbacks.add(p.url, err)
 	p.due = p.r.opts.Now().Add(d)
 	p.listing.set(listingStalled)
 	log.Log(ctx, p.level(slog.LevelWarn), "reconciliation is held up", "retry", d, "err", err)

@@ -69,6 +69,7 @@ func (c *reconciler) visit(ctx context.Context, p *pass) error {
 	}
 	if p.over {
 		delete(c.passes, p.url)
+		c.r.setbacks.set(p.url, 0)
 	}
 	c.mu.Unlock()
 	if p.over && err == nil {

@@ -25,6 +25,7 @@ type Runner struct {
 	kickPass        chan struct{} // wakes the loop that starts reconciliations
 	crawls          *crawlers
 	absences        *absences
+	setbacks        setbacks
 	gapSeen         atomic.Bool // rows of reconciliations may have been written
 	describeRetries *describeRetries
 	jitter          *loop.Jitter

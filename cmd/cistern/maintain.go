@@ -26,6 +26,8 @@ for each other. The daemon runs most of them by itself:
   gc          frees the space of replaced, deleted and wiped records
   compact     rewrites all tables, so that deleted rows take no space; on request
   verify      compares the store with itself, and repairs it; on request
+  reconcile   compares the listings of all hosts and sources with what is held; on
+              request
   checkpoint  makes what 'cistern backup DEST' copies, on its request
   backup      backs up to --backup, every --backup-every
 

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"cistern/backfill/discover"
 	"cistern/backup"
+	"cistern/ingest"
 	"cistern/maintain"
 	"cistern/store"
 	"cistern/verify"
@@ -26,7 +28,8 @@ func (d *daemon) newMaintain() (err error) {
 		{"prune", "checkpoint"}, {"gc", "checkpoint"},
 		{"prune", "backup"}, {"gc", "backup"}, {"checkpoint", "backup"},
 		{"verify", "prune"}, {"verify", "gc"}, {"verify", "compact"}, {"verify", "checkpoint"},
-		{"verify", "backup"}}
+		{"verify", "backup"}, {"reconcile", "prune"}, {"reconcile", "gc"}, {"reconcile", "compact"},
+		{"reconcile", "checkpoint"}, {"reconcile", "backup"}, {"reconcile", "verify"}}
 	d.maintain, err = maintain.New(maintain.Options{Operations: all,
 		Together: amongst(all, together), Keeper: operationRows{d.store}, Logger: d.log})
 	return err
@@ -66,6 +69,7 @@ func (d *daemon) operations() ([]maintain.Operation, error) {
 		{Name: "gc", Space: maintain.Frees, Every: every, Run: d.watched(gc)},
 		{Name: "compact", Space: maintain.Consumes, Run: d.watched(compact)},
 		{Name: "verify", Run: d.watched(check)},
+		{Name: "reconcile", Run: d.watched(d.newReconcile())},
 		{Name: "checkpoint", Space: maintain.Consumes,
 			Run: func(ctx context.Context, _ *maintain.Progress) error { return d.lender.Run(ctx) }},
 	}
@@ -95,6 +99,31 @@ func (d *daemon) newVerify() (func(context.Context, *maintain.Progress) error, e
 			p.Item(did, 0, 0)
 		})
 	}, err
+}
+
+// newReconcile returns the operation that compares the listings of all hosts and sources with what
+// is held. A run that was interrupted continues with what it had not compared, unless the daemon
+// was restarted.
+func (d *daemon) newReconcile() func(context.Context, *maintain.Progress) error {
+	var of *maintain.Progress // of the run that c belongs to
+	var c *discover.Comparison
+	return func(ctx context.Context, p *maintain.Progress) error {
+		if of != p {
+			of, c = p, d.discover.NewComparison(d.listings())
+		}
+		return c.Run(ctx, func(done, total int, waits string) {
+			p.Set(int64(done), int64(total))
+			p.Item(waits, 0, 0)
+		})
+	}
+}
+
+// listings returns the base URLs at which the listings of sources of events are read.
+func (d *daemon) listings() (urls []string) {
+	for _, src := range d.ingest.Sources() {
+		urls = append(urls, ingest.Listing(src.URL))
+	}
+	return urls
 }
 
 // watched has the daemon stop when an operation finds the store damaged. Other errors are tried

@@ -55,6 +55,42 @@ func TestMaintainCommands(t *testing.T) {
 	}
 }
 
+// TestReconcileOperation: the operation reconcile finds what no event brought. It begins nothing while
+// the crawler is off, and says so.
+func TestReconcileOperation(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 6, Hosts: 2})
+	x := newTestIndex(t)
+	x.start(t, x.args(n, "--crawl", "repos::"+n.Relay())) // follows no firehose, and crawls once a day
+	x.track(t, n.Accounts()...)
+	x.settle(t, map[string]int64{"synced": 6})
+	for _, a := range n.Accounts() {
+		if _, err := a.Mutate(2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status, answer := x.send(t, "PATCH", "/ingestion", `{"crawler":false}`); status != 200 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	if _, err := x.command(t.Context(), nil, "maintain", "run", "reconcile", "--no-wait"); err != nil {
+		t.Fatal(err)
+	}
+	x.await(t, "the reason to be shown", func() error {
+		out, err := x.command(t.Context(), nil, "maintain", "ls")
+		if err == nil && !strings.Contains(out, "switched off by PATCH /ingestion") {
+			err = errors.New(out)
+		}
+		return err
+	})
+	if status, answer := x.send(t, "PATCH", "/ingestion", `{"crawler":true}`); status != 200 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	if out, err := x.command(t.Context(), nil, "maintain", "run", "reconcile"); err != nil || !strings.Contains(out, "reconcile done") {
+		t.Errorf("%s: %v", out, err)
+	}
+	x.awaitRevs(t, n.Accounts())
+}
+
 // TestOperationRows: a row is the same after the store kept it.
 func TestOperationRows(t *testing.T) {
 	t.Parallel()
