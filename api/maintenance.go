@@ -27,6 +27,8 @@ type operationItem struct {
 	Error     string             `json:"error,omitempty"`
 	Failures  int                `json:"failures"`
 	Due       string             `json:"due,omitempty"`
+	Every     float64            `json:"every_seconds,omitempty"`
+	Hours     string             `json:"hours,omitempty"`
 }
 
 // progressItem is how far a run is.
@@ -50,6 +52,9 @@ func newOperationItem(s maintain.Status) operationItem {
 	it := operationItem{Name: s.Name, State: s.Condition, Waits: s.Waits, NeededBy: s.NeededBy,
 		Requested: s.Requested, Since: moment(s.Since), Ended: moment(s.Ended),
 		Succeeded: moment(s.Succeeded), Error: s.Error, Failures: s.Failures, Due: moment(s.Due)}
+	if it.Every = s.Every.Seconds(); s.Hours != (maintain.Hours{}) {
+		it.Hours = s.Hours.String()
+	}
 	if s.Work != (maintain.Work{}) {
 		p := progressItem(s.Work)
 		it.Progress = &p

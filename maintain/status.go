@@ -23,11 +23,13 @@ type Status struct {
 	Since     time.Time // when it began to run, or continued; zero if it does not run
 	Work      Work      // of the current run
 
-	Ended     time.Time // end of the last run; zero if there was none
-	Succeeded time.Time // end of the last success
-	Error     string    // of the last run; empty for success
-	Failures  int       // since the last success
-	Due       time.Time // of the next scheduled run; zero if there is no schedule
+	Ended     time.Time     // end of the last run; zero if there was none
+	Succeeded time.Time     // end of the last success
+	Error     string        // of the last run; empty for success
+	Failures  int           // since the last success
+	Due       time.Time     // of the next scheduled run; zero if there is no schedule
+	Every     time.Duration // the period of the schedule; 0 if there is none
+	Hours     Hours         // in which scheduled runs begin
 }
 
 // View describes the coordinator and its operations at one moment.
@@ -53,7 +55,8 @@ func (m *machine) view(now time.Time) View {
 func (t *task) status(now time.Time) Status {
 	o := t.outcome
 	s := Status{Name: t.Name, Condition: t.condition(), Requested: t.current != nil && t.next != nil,
-		Ended: o.ended, Succeeded: o.succeeded, Error: o.err, Failures: o.failures}
+		Ended: o.ended, Succeeded: o.succeeded, Error: o.err, Failures: o.failures,
+		Every: t.Every, Hours: t.Hours}
 	for _, r := range t.runs() {
 		s.NeededBy = append(s.NeededBy, names(r.dependents)...)
 	}

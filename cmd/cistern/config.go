@@ -64,6 +64,9 @@ type Config struct {
 	SubscriptionRetention time.Duration
 	SnapshotRetention     time.Duration
 
+	Schedules  []schedule
+	QuietHours maintain.Hours // zero for all day
+
 	Backup      string // destination; "" for none
 	BackupEvery time.Duration
 	BackupKeep  int
@@ -256,6 +259,16 @@ func (c *Config) options() []option {
 			help: "Serve the store of --data as it is, such as a restored backup: queries, streams " +
 				"and subscriptions, but no network, no maintenance and no changes. " +
 				"What subscriptions acknowledge is forgotten when the daemon ends."},
+		{name: "schedule", value: "OPERATION=PERIOD", repeat: true,
+			set: add(&c.Schedules, parseSchedule),
+			help: "Run an operation of 'cistern maintain' by itself, such as verify=7d, compact=30d " +
+				"or reconcile=1d: one period after the end of its last success. OPERATION=off runs " +
+				"it on request only. prune and gc run every minute by default, and cannot be " +
+				"switched off."},
+		{name: "quiet-hours", value: "FROM-TO", set: set(&c.QuietHours, maintain.ParseHours),
+			help: "Hours of the day, by local time, in which scheduled runs of compact, reconcile " +
+				"and verify begin, such as 22-6 or 22:30-06:00. A run on request begins at any " +
+				"time, and one that has begun goes on. By default they begin at any time."},
 		{name: "log-level", value: "debug|info|warn|error", standard: "info",
 			set:  set(&c.LogLevel, choice(parseLevel, "debug", "info", "warn", "error")),
 			help: "Least severe message to log on standard error."},
@@ -294,6 +307,7 @@ func (c *Config) validate(bad []string) (errs []error) {
 		twice := slices.ContainsFunc(c.Pressure[:i], func(q pressureLimit) bool { return p.of == q.of })
 		reject(twice, "--pause-pressure %s is given twice", p.of)
 	}
+	reject(twice(c.Schedules) != "", "--schedule gives %s two periods", twice(c.Schedules))
 	for _, src := range slices.Concat(c.Relays, c.PDS) {
 		host := privateHost(src.URL)
 		reject(fine("allow-private") && !c.AllowPrivate && host != "",

@@ -20,7 +20,8 @@ import (
 
 const maintainAbout = `List, run and cancel the maintenance of a running daemon
 through its private listener, at --admin. Operations that must not overlap wait
-for each other. The daemon runs most of them by itself:
+for each other. The daemon runs them by itself where a schedule says so, see
+'cistern run --schedule':
 
   prune       removes from the log what is beyond its retention
   gc          frees the space of replaced, deleted and wiped records
@@ -46,6 +47,7 @@ it, and keeps what it has done.`
 // operationRow has the fields of an operation that the commands show.
 type operationRow struct {
 	Name, State, Waits, Succeeded, Ended, Error, Due string
+	Every                                            float64 `json:"every_seconds"`
 	Progress                                         *struct {
 		Done, Total int64
 		Item        string
@@ -120,9 +122,9 @@ func (s *maintainSession) ls(ctx context.Context) error {
 			return s.printJSON(line)
 		}
 		table := newTable(s.stdout)
-		addRow(table, "OPERATION", "STATE", "PROGRESS", "SUCCEEDED", "NEXT", "NOTE")
+		addRow(table, "OPERATION", "STATE", "PROGRESS", "SUCCEEDED", "EVERY", "NEXT", "NOTE")
 		for _, o := range v.Operations {
-			addRow(table, o.Name, o.State, o.progress(), ago(o.Succeeded), ago(o.Due),
+			addRow(table, o.Name, o.State, o.progress(), ago(o.Succeeded), period(o.Every), ago(o.Due),
 				console.Clip(cmp.Or(o.Waits, o.Error), 80))
 		}
 		if err := table.Flush(); err != nil {
@@ -134,6 +136,23 @@ func (s *maintainSession) ls(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// period writes a period as an operator would: 7d, 12h or 1m30s. It returns "" for 0.
+func period(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second)).Round(time.Second)
+	const day = 24 * time.Hour
+	switch {
+	case d == 0:
+		return ""
+	case d%day == 0:
+		return fmt.Sprintf("%dd", d/day)
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return d.String()
 }
 
 // ago says how far a time of an answer is from now, "" without a time.

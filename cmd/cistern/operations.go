@@ -77,7 +77,7 @@ func (d *daemon) operations() ([]maintain.Operation, error) {
 		all = append(all, maintain.Operation{Name: "backup", Space: maintain.Consumes,
 			Every: d.cfg.BackupEvery, Last: d.backups.Last, Run: d.backup})
 	}
-	return all, nil
+	return scheduled(all, d.cfg.Schedules, d.cfg.QuietHours), nil
 }
 
 // backup is the operation backup. It makes its own checkpoint, which goes when it returns.
