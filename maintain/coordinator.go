@@ -40,8 +40,12 @@ func New(o Options) (*Coordinator, error) {
 	if err := errors.Join(o.validate(), err); err != nil {
 		return nil, fmt.Errorf("maintain: %w", err)
 	}
-	return &Coordinator{opts: o, m: newMachine(o, excludes), woke: make(chan struct{}, 1),
-		stops: map[*task]context.CancelFunc{}, waiters: map[uint64]chan<- error{}}, nil
+	c := &Coordinator{opts: o, m: newMachine(o, excludes), woke: make(chan struct{}, 1),
+		stops: map[*task]context.CancelFunc{}, waiters: map[uint64]chan<- error{}}
+	if err := o.Registerer.Register(newMetrics(c.state)); err != nil {
+		return nil, fmt.Errorf("maintain: %w", err)
+	}
+	return c, nil
 }
 
 // Schedule requests a run of an operation and returns at once. A run that begins later meets the
@@ -180,6 +184,16 @@ func (c *Coordinator) View() View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.m.view(c.opts.Now())
+}
+
+// state returns what metrics show.
+func (c *Coordinator) state() (all []Status, tallies []tally) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.m.tasks {
+		tallies = append(tallies, t.tally)
+	}
+	return c.m.view(c.opts.Now()).Operations, tallies
 }
 
 // Run loads the rows and runs operations until ctx ends: then operations are told to stop, all rows

@@ -50,5 +50,6 @@
 //   - machine.go: the state machine: tasks, runs, requests, results; choice.go: what begins and
 //     what stops; row.go: what survives a restart
 //   - coordinator.go: Coordinator, which runs what the machine decides
-//   - status.go: Status, View; progress.go: Progress; errors.go: NeedError and other errors
+//   - status.go: Status, View; progress.go: Progress; metrics.go: metrics;
+//     errors.go: NeedError and other errors
 package maintain

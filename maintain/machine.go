@@ -35,6 +35,7 @@ type task struct {
 	since    time.Time
 	waits    string // why a pending run does not begin, as of the last step
 	outcome  outcome
+	tally    tally
 	dirty    bool // the row is to be saved
 }
 
@@ -164,6 +165,7 @@ func (m *machine) end(t *task, r *run, now time.Time) {
 func (m *machine) returned(t *task, last time.Time, err error, now time.Time) (failed bool) {
 	r, stopped := t.current, t.stopping
 	r.last = last
+	t.tally.ran += max(0, now.Sub(t.since))
 	t.running, t.stopping, t.dirty = false, false, true
 	var needed *needs
 	needing, interrupted := errors.As(err, &needed), stopped && errors.Is(err, context.Canceled)
@@ -243,6 +245,7 @@ func (m *machine) finish(t *task, r *run, err error, now time.Time) {
 // record notes the result of a run. Cancelling is no failure: an operator who cancels a scheduled
 // run does not want it back in a minute.
 func (t *task) record(r *run, err error, now time.Time) {
+	t.tally.count(err, errors.Is(err, ErrCancelled))
 	o := &t.outcome
 	o.ended, o.err, o.due = now, text(err), now.Add(t.Every)
 	switch {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Space is what an operation does to the space on disk.
@@ -81,6 +83,8 @@ type Options struct {
 	Now func() time.Time
 	// Logger takes beginnings and results. Default: discard.
 	Logger *slog.Logger
+	// Registerer takes the metrics. Default: a private registry.
+	Registerer prometheus.Registerer
 }
 
 func (o Options) withDefaults() Options {
@@ -92,6 +96,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
 	}
 	return o
 }

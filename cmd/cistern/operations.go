@@ -31,7 +31,8 @@ func (d *daemon) newMaintain() (err error) {
 		{"verify", "backup"}, {"reconcile", "prune"}, {"reconcile", "gc"}, {"reconcile", "compact"},
 		{"reconcile", "checkpoint"}, {"reconcile", "backup"}, {"reconcile", "verify"}}
 	d.maintain, err = maintain.New(maintain.Options{Operations: all,
-		Together: amongst(all, together), Keeper: operationRows{d.store}, Logger: d.log})
+		Together: amongst(all, together), Keeper: operationRows{d.store}, Logger: d.log,
+		Registerer: d.metrics})
 	return err
 }
 
