@@ -37,6 +37,7 @@ var levels = map[string]int{
 	"ingest/identity":         4,
 	"store":                   3,
 	"backup":                  4,
+	"archive":                 4,
 	"verify":                  5, // its tests need backfill/refilter
 	"objects":                 1,
 	"backfill/refilter":       4,

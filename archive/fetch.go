@@ -1,0 +1,54 @@
+package archive
+
+import (
+	"context"
+
+	"cistern/store"
+)
+
+// frameKey names a frame by the first id of its segment and its place in it.
+type frameKey struct {
+	segment uint64
+	frame   int
+}
+
+// indexOf returns the index of a segment, from memory if it is kept.
+func (a *Archive) indexOf(ctx context.Context, seg *store.Segment) (*indexV1, error) {
+	if x, ok := a.indexes.Get(seg.First); ok {
+		return x, nil
+	}
+	if seg.Index > indexBytesMax {
+		return nil, a.failure(seg, errIndexLong)
+	}
+	b, err := a.opts.Destination.GetRange(ctx, objectName(seg),
+		seg.Bytes-int64(footerSize)-seg.Index, seg.Index)
+	if err != nil {
+		return nil, a.failure(seg, err)
+	}
+	x, err := parseIndex(a.codec, b, seg)
+	if err != nil {
+		return nil, a.failure(seg, err)
+	}
+	a.indexes.Add(seg.First, x)
+	return x, nil
+}
+
+// events returns the events of frame i, from memory if they are kept. They must not be changed.
+func (a *Archive) events(ctx context.Context, seg *store.Segment, x *indexV1, i int) ([]store.Kept,
+	error) {
+	key := frameKey{seg.First, i}
+	if all, ok := a.frames.Get(key); ok {
+		return all, nil
+	}
+	f := &x.Frames[i]
+	b, err := a.opts.Destination.GetRange(ctx, objectName(seg), f.Offset, f.Bytes)
+	if err != nil {
+		return nil, a.failure(seg, err)
+	}
+	all, err := x.decode(a.codec, b, i)
+	if err != nil {
+		return nil, a.failure(seg, err)
+	}
+	a.frames.Add(key, all)
+	return all, nil
+}
