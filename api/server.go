@@ -11,6 +11,7 @@ import (
 	"net/http/pprof"
 	"time"
 
+	"cistern/alert"
 	"cistern/api/clients"
 	"cistern/api/deliver"
 	"cistern/api/durable"
@@ -66,6 +67,8 @@ type Options struct {
 	Phase *phase.Keeper
 	// Conditions returns what pauses backfill and crawling. Default: nothing does.
 	Conditions func() []condition.Status
+	// Alerts returns the subjects that fail, in order of kind and name. Default: none fails.
+	Alerts func() []alert.Subject
 	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
 	WebhookGate *gate.Gate
 	// Stopping reports whether the daemon has begun to stop, for /readyz. Default: it has not.
@@ -116,6 +119,9 @@ func (o Options) withDefaults() Options {
 	if o.Conditions == nil {
 		o.Conditions = func() []condition.Status { return nil }
 	}
+	if o.Alerts == nil {
+		o.Alerts = func() []alert.Subject { return nil }
+	}
 	if o.Stopping == nil {
 		o.Stopping = func() bool { return false }
 	}
@@ -161,6 +167,7 @@ type Server struct {
 	phases    phases
 
 	conditions    conditions
+	alerts        alerts
 	maintenance   maintenance
 	checkpoints   checkpoints
 	subscriptions subscriptions
@@ -211,6 +218,7 @@ func New(o Options) (*Server, error) {
 		phases:    phases{o.Phase},
 
 		conditions:    conditions{o.Conditions},
+		alerts:        alerts{o.Alerts},
 		maintenance:   maintenance{o.Maintenance},
 		checkpoints:   checkpoints{make: o.Checkpoint, version: o.Version, logger: o.Logger},
 		subscriptions: subscriptions{registry},
@@ -275,6 +283,7 @@ func (s *Server) Admin() http.Handler {
 	mux.Handle("DELETE /hosts/{host}/ban", change("unban_host", s.hosts.unban))
 	mux.Handle("GET /ingestion", route("ingestion", s.ingestion.show))
 	mux.Handle("PATCH /ingestion", s.answers.turn("set_ingestion", s.ingestion.set))
+	mux.Handle("GET /alerts", route("alerts", s.alerts.list))
 	mux.Handle("GET /conditions", route("conditions", s.conditions.show))
 	mux.Handle("GET /maintenance", route("maintenance", s.maintenance.show))
 	mux.Handle("POST /maintenance/{operation}", change("run_operation", s.maintenance.run))

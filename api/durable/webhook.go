@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -24,6 +25,18 @@ type WantedWebhook struct {
 	Secrets  []string `json:"secrets"`
 	Events   int      `json:"events"`   // of a request, at most. Default 1
 	Requests int      `json:"requests"` // in flight, at most. Default 4
+}
+
+// ParseSecret returns the key of a secret in the form of Standard Webhooks. The error says what is
+// wanted, and does not repeat the secret.
+func ParseSecret(text string) (key []byte, err error) {
+	key, err = base64.StdEncoding.DecodeString(strings.TrimPrefix(text, secretPrefix))
+	if err != nil || !strings.HasPrefix(text, secretPrefix) || len(key) < secretBytesMin ||
+		len(key) > secretBytesMax {
+		return nil, fmt.Errorf("want %s and the base64 of %d to %d bytes", secretPrefix,
+			secretBytesMin, secretBytesMax)
+	}
+	return key, nil
 }
 
 // webhook returns what the store has of it. made is a secret that was made for it, if any. The
@@ -54,11 +67,9 @@ func (w *WantedWebhook) webhook(
 			secretsMax)
 	}
 	for i, text := range w.Secrets {
-		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, secretPrefix))
-		if err != nil || !strings.HasPrefix(text, secretPrefix) || len(key) < secretBytesMin ||
-			len(key) > secretBytesMax {
-			return nil, "", wire.Invalid("webhook.secrets[%d]: want %s and the base64 of %d to %d "+
-				"bytes", i, secretPrefix, secretBytesMin, secretBytesMax)
+		key, err := ParseSecret(text)
+		if err != nil {
+			return nil, "", wire.Invalid("webhook.secrets[%d]: %v", i, err)
 		}
 		def.Secrets = append(def.Secrets, key)
 	}

@@ -273,7 +273,7 @@ func (s *sender) send(
 	}
 	sending, end := s.draining(ctx)
 	defer end()
-	o, cut := s.runner.post(sending, &s.hook.Webhook, id, body)
+	o, cut := s.runner.poster.post(sending, &s.hook.Webhook, id, body)
 	if cut {
 		s.cancel(p)
 		return 0, ctx.Err()

@@ -1,22 +1,15 @@
 package webhook
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
-	"cistern/store"
-
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 // The classes of requests in metrics.
@@ -44,49 +37,6 @@ func newClient(transport http.RoundTripper, allowPrivate bool) *http.Client {
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &http.Client{Transport: transport, CheckRedirect: stay}
-}
-
-// post makes a request, and says how it ended. cut means that ctx was cancelled before the answer.
-func (r *Runner) post(
-	ctx context.Context, to *store.Webhook, id string, body []byte,
-) (o outcome, cut bool) {
-	ctx, end := context.WithTimeout(ctx, requestTimeout)
-	defer end()
-	req, err := r.request(ctx, to, id, body, time.Now())
-	if err != nil {
-		return failure(classNetwork, err), false
-	}
-	resp, err := r.client.Do(req)
-	if err != nil {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer within %s", requestTimeout)
-		}
-		return failure(classNetwork, err), errors.Is(ctx.Err(), context.Canceled)
-	}
-	// The answer is of no use, but the connection may serve the next request.
-	_, _ = io.CopyN(io.Discard, resp.Body, answerBytesMax)
-	_ = resp.Body.Close()
-	return judge(resp, time.Now()), false
-}
-
-// request returns the request with its signed headers.
-func (r *Runner) request(
-	ctx context.Context, to *store.Webhook, id string, body []byte, now time.Time,
-) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.URL, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	signed, err := signature(to.Secrets, id, now, body)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", r.opts.UserAgent)
-	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
-	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signed)
-	return req, nil
 }
 
 // judge returns what an answer says.

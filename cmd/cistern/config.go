@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/api/durable"
 	"cistern/backfill/discover"
 	"cistern/backfill/fetch"
 	"cistern/backfill/pace"
@@ -59,6 +60,10 @@ type Config struct {
 	BandwidthDay  int64           // bytes a day; 0 for any
 	PauseLag      []condition.LagLimit
 	Pressure      []pressureLimit
+
+	AlertAfter   []alertGrace
+	AlertWebhook string // "" for none
+	AlertSecret  []byte // of AlertWebhook
 
 	RetentionBytes        int64
 	SubscriptionRetention time.Duration
@@ -252,6 +257,18 @@ func (c *Config) options() []option {
 		{name: "backup-keep", value: "N", standard: "24", set: set(&c.BackupKeep, parseKeep),
 			help: "How many backups of --backup to keep. Older ones are deleted when a newer one is " +
 				"complete. 0 keeps all."},
+		{name: "alert-after", value: "KIND=DURATION", repeat: true,
+			set: add(&c.AlertAfter, parseGrace),
+			help: "How long a subject of a kind fails before it is an alert: hosts (all together), " +
+				"host, source, subscription, operation or condition, such as source=10m. " +
+				"Attempts count too: see /alerts in docs/http.md."},
+		{name: "alert-webhook", value: "URL", set: set(&c.AlertWebhook, text), secret: true,
+			help: "URL to which each alert, and its end, is posted as a signed request (Standard " +
+				"Webhooks). Needs --alert-webhook-secret."},
+		{name: "alert-webhook-secret", value: "SECRET", secret: true,
+			set: set(&c.AlertSecret, durable.ParseSecret),
+			help: "Secret of --alert-webhook, whsec_ and base64. Prefer the variable: process lists " +
+				"show flags."},
 		{name: "jetstream-dictionary", value: "FILE", set: set(&c.Jetstream, parseDictionary),
 			help: "File with the zstd dictionary that clients of Jetstream v1 have built in. It " +
 				"enables compress=true on /subscribe. Cistern does not ship the dictionary."},
@@ -303,6 +320,9 @@ func (c *Config) validate(bad []string) (errs []error) {
 	reject(fine("signal", "relay", "pds", "crawl") && len(c.Signals) > 0 &&
 		len(c.Relays)+len(c.PDS)+len(c.Crawl) == 0,
 		"--signal needs a --relay, --pds or --crawl to discover repositories")
+	if err := c.checkAlerts(); fine("alert-webhook", "alert-webhook-secret") && err != nil {
+		errs = append(errs, err)
+	}
 	for i, p := range c.Pressure {
 		twice := slices.ContainsFunc(c.Pressure[:i], func(q pressureLimit) bool { return p.of == q.of })
 		reject(twice, "--pause-pressure %s is given twice", p.of)

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"cistern/alert"
 	"cistern/api"
 	"cistern/backfill"
 	"cistern/backfill/discover"
@@ -112,6 +113,7 @@ type tuning struct {
 	budget   time.Duration // for a clean stop; 0: shutdownBudget
 
 	conditions func(*condition.Options)
+	alerts     func(*alert.Options)
 }
 
 // daemon is the wiring of one index.
@@ -127,6 +129,7 @@ type daemon struct {
 	meter      *condition.Meter
 	conditions *condition.Watcher
 	now        func() time.Time // the clock of conditions
+	alerts     *alert.Watcher
 
 	store    *store.Store
 	damage   chan error // that an operation of maintenance found in the store
@@ -153,7 +156,8 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, build := range []func() error{d.checkDisk, d.newIdentity, d.openStore, d.newPhases,
-		d.newBackups, d.newMaintain, d.newMeter, d.newConditions, d.newBackfill, d.newDiscover,
+		d.newBackups, d.newMaintain, d.newConditions, d.newAlerts,
+		d.newBackfill, d.newDiscover,
 		d.newIngest, d.newAPI, func() error { return d.conditions.Look() }, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
@@ -184,6 +188,7 @@ func (d *daemon) boxes() []box {
 		{"crawl", func(ctx context.Context) error {
 			return d.gates.crawler.Run(ctx, d.discover.Run)
 		}},
+		{"alerts", d.alerts.Run},
 		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
 		{"supervisor", d.supervisor().Run},
 	}
@@ -332,7 +337,7 @@ func (d *daemon) newAPI() (err error) {
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
 		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,
-		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
+		Alerts: d.alerts.Subjects, WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})
 	return err

@@ -1,0 +1,8 @@
+package alert
+
+// Limits that tests count with.
+const (
+	SubjectsMax = subjectsMax
+	QueueMax    = queueMax
+	SendsMax    = sendsMax
+)
