@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"cistern/store"
 	"cistern/store/storetest"
@@ -36,8 +37,18 @@ func TestCompact(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := store.RangeTombstones(s); n != 0 || err != nil || !spaces["records"] {
-		t.Errorf("%d range tombstones are left, %v, after %v", n, err, spaces)
+	if !spaces["records"] {
+		t.Errorf("compacted %v", spaces)
+	}
+	// The engine may have moved one to the bottom before, where it removes it by itself.
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		n, err := store.RangeTombstones(s)
+		if n == 0 && err == nil {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%d range tombstones are left, %v", n, err)
+		}
 	}
 	if got := bulkRows(t, s); got != 6 {
 		t.Errorf("%d rows, want those of two repositories", got)

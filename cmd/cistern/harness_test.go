@@ -315,13 +315,16 @@ func (x *testIndex) replay(t *testing.T) []frame {
 	if head == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	idle := time.AfterFunc(time.Minute, cancel)
+	defer idle.Stop()
 	err := x.stream(ctx, 0, func(f frame) (bool, error) {
 		if f.Type == "error" {
 			return false, fmt.Errorf("%s: %s", f.Error, f.Message)
 		}
 		frames = append(frames, f)
+		idle.Reset(time.Minute)
 		return f.ID < head, nil
 	})
 	if err != nil {
