@@ -22,6 +22,13 @@ type receiver struct {
 	ids   map[string]bool
 }
 
+// fail has the next attempts fail.
+func (r *receiver) fail(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fails = n
+}
+
 func (r *receiver) send(_ context.Context, id string, body []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,9 +97,9 @@ func TestMessages(t *testing.T) {
 		set(errors.New("the store has failed")) // nothing is known, so nothing turns
 		wait(time.Hour, 0, 0)
 		set(nil, full)
-		r.fails = 3
+		r.fail(3)
 		wait(time.Minute, 4, 1, "alert.ok source wss://r refused")
-		r.fails = alert.SendsMax
+		r.fail(alert.SendsMax)
 		set(nil)
 		wait(time.Hour, alert.SendsMax, 1)
 		set(nil, full)
@@ -100,7 +107,7 @@ func TestMessages(t *testing.T) {
 		if all := w.Subjects(); len(all) != 1 || all[0].Now != alert.Alert {
 			t.Errorf("%+v", all)
 		}
-		r.fails = 1000
+		r.fail(1000)
 		for i := range alert.QueueMax + 50 { // an endpoint that is down holds a bounded queue
 			set(nil, alert.Failure{Kind: alert.Disk, Name: fmt.Sprint(i)})
 			time.Sleep(10 * time.Second)

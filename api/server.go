@@ -32,6 +32,10 @@ import (
 type Options struct {
 	// Store is the store that is served. Required.
 	Store *store.Store
+	// Log is the event log that consumers read. Default: that of Store.
+	Log deliver.Log
+	// Archived reports whether Log reads the event of an id from an archive, slowly. Default: none.
+	Archived func(id uint64) bool
 	// Logger. Default: discard.
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.
@@ -95,6 +99,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = o.Store
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -186,13 +193,13 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	a := &answers{logger: o.Logger, metrics: m, store: o.Store, fatal: make(chan error, 1)}
-	registry, err := durable.New(durable.Options{Store: o.Store, Log: o.Store, Logger: o.Logger,
+	registry, err := durable.New(durable.Options{Store: o.Store, Log: o.Log, Logger: o.Logger,
 		Registerer: o.Registerer, CheckURL: webhook.CheckURL(o.AllowPrivate)})
 	if err != nil {
 		return nil, err
 	}
 	delivery, err := deliver.New(deliver.Options{
-		Log: o.Store, Subscriptions: registry, Records: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
+		Log: o.Log, Archived: o.Archived, Subscriptions: registry, Records: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
 		Refused: m.refused, Watch: a.watch, Refusal: refusalOf, SubscribersMax: o.SubscribersMax,
 		WriteTimeout: o.WriteTimeout, PageBytes: o.PageBytes, PageEvents: o.PageEvents,
 		SharedBytes: o.SharedBytes, Jetstream1Dictionary: o.JetstreamDictionary,

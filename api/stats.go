@@ -81,7 +81,7 @@ func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 	counts["syncing"] = int64(s.syncing())
 	wire.WriteJSON(w, http.StatusOK, statistics{
 		Counts: counts, Sizes: sizes, Verify: s.verify, Paused: s.ingestion.paused(),
-		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Tail(), Head: s.store.Head()},
+		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Oldest(), Head: s.store.Head()},
 		Firehose: s.sources.totals(), Phase: s.phases.unlessActive(),
 		Conditions: s.conditions.items(),
 	})

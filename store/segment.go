@@ -140,8 +140,11 @@ func (s *Store) archived() uint64 {
 	return all[len(all)-1].Next
 }
 
-// Oldest returns the oldest id that the log or the archive has.
+// Oldest returns the oldest id that the log has or, with Options.Archive, the archive.
 func (s *Store) Oldest() uint64 {
+	if !s.opts.Archive {
+		return s.Tail()
+	}
 	if all := s.Segments(); len(all) > 0 {
 		return min(all[0].First, s.Tail())
 	}

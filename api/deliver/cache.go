@@ -48,9 +48,11 @@ type pages struct {
 	pageIDs   int
 	bytesMax  int
 	// readers is acquired for each page being read or encoded, and atHead for each that begins near
-	// the head: it must not wait for streams that replay the log.
-	readers, atHead *semaphore.Weighted
-	metrics         *metrics
+	// the head: it must not wait for streams that replay the log. archived is acquired for each page
+	// that isArchived says is read from an archive, which is slow.
+	readers, atHead, archived *semaphore.Weighted
+	isArchived                func(id uint64) bool
+	metrics                   *metrics
 
 	mu     sync.Mutex
 	byID   map[uint64]*sharedPage // mu guards
@@ -80,7 +82,7 @@ type sharedPage struct {
 	page
 	id    uint64
 	born  time.Time
-	turns *semaphore.Weighted // readers or atHead
+	turns *semaphore.Weighted // readers, atHead or archived
 	ready chan struct{}       // closed when the page or err is final
 	err   error
 
@@ -103,7 +105,7 @@ func (p *pages) wanted(ctx context.Context, cursor uint64, f *filter.Events) (*s
 	if !f.Sparse() || cursor+sparseIDs > p.log.Head() {
 		return p.read(ctx, cursor)
 	}
-	pg := &sharedPage{id: cursor, turns: p.readers}
+	pg := &sharedPage{id: cursor, turns: p.turnsAt(cursor)}
 	return pg, p.fillBy(ctx, pg, p.pageIDs,
 		func(ctx context.Context, cursor uint64, ids int, fn func(*store.Event) error) (uint64, error) {
 			return p.log.ReadLogSparse(ctx, f, cursor, ids, fn)
@@ -214,7 +216,10 @@ func (p *pages) some(ctx context.Context, cursor, ids uint64) (*sharedPage, erro
 
 // turnsAt returns what the reader of a page that begins at an id must acquire.
 func (p *pages) turnsAt(id uint64) *semaphore.Weighted {
-	if id+headIDs > p.log.Head() {
+	switch {
+	case p.isArchived(id):
+		return p.archived
+	case id+headIDs > p.log.Head():
 		return p.atHead
 	}
 	return p.readers

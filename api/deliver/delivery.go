@@ -21,6 +21,8 @@ type Options struct {
 	// Log is the log that streams read, and Epoch the epoch of its store. Required.
 	Log   Log
 	Epoch string
+	// Archived reports whether Log reads the event of an id from an archive, slowly. Default: none.
+	Archived func(id uint64) bool
 	// Records are what snapshots read. Default: there are no snapshots.
 	Records Records
 	// Subscriptions are the durable subscriptions that Durable serves. Default: none, and Durable
@@ -63,6 +65,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Refused == nil {
 		o.Refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "refused"})
+	}
+	if o.Archived == nil {
+		o.Archived = func(uint64) bool { return false }
 	}
 	if o.Watch == nil {
 		o.Watch = func(error) {}
@@ -135,7 +140,9 @@ func New(o Options) (*Delivery, error) {
 	}
 	p := &pages{log: o.Log, pageBytes: o.PageBytes, pageIDs: o.PageEvents, bytesMax: o.SharedBytes,
 		metrics: m, readers: semaphore.NewWeighted(readersMax),
-		atHead: semaphore.NewWeighted(headReadersMax), byID: map[uint64]*sharedPage{}}
+		atHead:   semaphore.NewWeighted(headReadersMax),
+		archived: semaphore.NewWeighted(archivedReadersMax), isArchived: o.Archived,
+		byID: map[uint64]*sharedPage{}}
 	return &Delivery{log: o.Log, epoch: o.Epoch, pages: p,
 		slots: semaphore.NewWeighted(int64(o.SubscribersMax)),
 		places: clients.NewPlaces(o.SubscribersMax, o.SubscribersMax/streamsReserve,

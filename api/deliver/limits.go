@@ -11,6 +11,8 @@ const (
 
 	// readersMax bounds pages of events read at a time, 16 × 3 MiB.
 	readersMax = 16
+	// archivedReadersMax bounds pages of an archive read at a time: each may wait for an object store.
+	archivedReadersMax = 4
 	// headReadersMax bounds pages read at a time that begin within headIDs of the head. They are
 	// mostly small, and in memory.
 	headReadersMax = 4

@@ -199,7 +199,7 @@ func (m *Member) Acknowledge(ids ...uint64) (left int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	full, now, changed := m.window.room() == 0, time.Now(), false
-	tail := m.store.Tail()
+	tail := m.store.Oldest()
 	for _, id := range ids {
 		changed = m.window.acknowledge(m.member, id, 0, tail, now) || changed
 	}
@@ -213,7 +213,7 @@ func (m *Member) AcknowledgeGap(from, to uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	full := m.window.room() == 0
-	m.settled(m.window.acknowledge(m.member, from, to, m.store.Tail(), time.Now()), full)
+	m.settled(m.window.acknowledge(m.member, from, to, m.store.Oldest(), time.Now()), full)
 }
 
 // Settle settles events that are not to be sent: their account is hidden, or the format of the

@@ -27,7 +27,7 @@ func (a *API) RecordCount(w http.ResponseWriter, _ *http.Request) error {
 // OutboxBuffer answers GET /stats/outbox-buffer: events of the log that are sent and not
 // acknowledged, or still to be sent.
 func (a *API) OutboxBuffer(w http.ResponseWriter, _ *http.Request) error {
-	n := a.o.Store.Head() + 1 - a.o.Store.Tail() // before the first connection: all that is kept
+	n := a.o.Store.Head() + 1 - a.o.Store.Oldest() // before the first connection: all that is kept
 	if st, err := a.o.Subscriptions.Status(durable.Tap); err == nil {
 		n = st.Lag + uint64(st.Outstanding)
 	}

@@ -363,7 +363,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
 	"api":           {28, 3800},
-	"api/deliver":   {24, 3590},
+	"api/deliver":   {24, 3600},
 	"cmd/cistern":   {36, 5800},
 	"store":         {85, 13280},
 	"ingest":        {31, 5840},

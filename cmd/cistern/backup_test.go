@@ -346,8 +346,8 @@ func (k *killRun) under(l *liveliness, do func()) {
 // logStats is the part of /stats that tells the log.
 type logStats struct {
 	Log struct {
-		Epoch string
-		Head  uint64
+		Epoch      string
+		Tail, Head uint64
 	}
 }
 

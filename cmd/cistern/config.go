@@ -77,6 +77,10 @@ type Config struct {
 	BackupKeep  int
 	BackupTo    objects.Destination // of Backup; nil for none
 
+	Offload      string // destination; "" for none
+	OffloadAfter time.Duration
+	OffloadTo    objects.Destination // of Offload; nil for none
+
 	Given []string // names of the options that a flag or a variable has set
 }
 
@@ -257,6 +261,13 @@ func (c *Config) options() []option {
 		{name: "backup-keep", value: "N", standard: "24", set: set(&c.BackupKeep, parseKeep),
 			help: "How many backups of --backup to keep. Older ones are deleted when a newer one is " +
 				"complete. 0 keeps all."},
+		{name: "offload", value: "DEST", set: set(&c.Offload, parseDestination),
+			help: "Move old events of the log to DEST, a place as of --backup, before they are " +
+				"deleted here. Streams and subscriptions read them there. Nothing that DEST does " +
+				"not have is deleted, whatever --retention says."},
+		{name: "offload-after", value: "DURATION", standard: "24h",
+			set:  set(&c.OffloadAfter, parsePeriod),
+			help: "How old events are that --offload moves, such as 6h or 3d."},
 		{name: "alert-after", value: "KIND=DURATION", repeat: true,
 			set: add(&c.AlertAfter, parseGrace),
 			help: "How long a subject of a kind fails before it is an alert: hosts (all together), " +
@@ -384,6 +395,13 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 			more = append(more, fmt.Errorf("--backup: %w", err))
 		}
 		c.BackupTo = to
+	}
+	if c.Offload != "" {
+		to, err := objects.Open(c.Offload, environ)
+		if err != nil {
+			more = append(more, fmt.Errorf("--offload: %w", err))
+		}
+		c.OffloadTo = to
 	}
 	return mistakes(slices.Concat(errs, more, c.validate(bad)))
 }

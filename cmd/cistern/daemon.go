@@ -17,6 +17,7 @@ import (
 
 	"cistern/alert"
 	"cistern/api"
+	"cistern/archive"
 	"cistern/backfill"
 	"cistern/backfill/discover"
 	"cistern/backup"
@@ -142,6 +143,7 @@ type daemon struct {
 	api      *api.Server
 	backups  *backup.Maker // nil without --backup
 	lender   *backup.Lender
+	archive  *archive.Archive // nil without --offload
 }
 
 // newDaemon constructs the boxes, each from earlier boxes, and starts none. It owns the listeners.
@@ -261,14 +263,18 @@ func closeListener(l net.Listener) error {
 func (d *daemon) openStore() (err error) {
 	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention,
 		RetentionBytes: d.cfg.RetentionBytes, SubscriptionRetention: d.cfg.SubscriptionRetention,
-		SnapshotRetention: d.cfg.SnapshotRetention, Logger: d.log, Registerer: d.metrics}
+		SnapshotRetention: d.cfg.SnapshotRetention, Archive: d.cfg.OffloadTo != nil, Logger: d.log, Registerer: d.metrics}
 	if d.tune.store != nil {
 		d.tune.store(&o)
 	}
 	if d.cfg.ReadOnly {
 		o.MustExist = true
 	}
-	if d.store, err = store.Open(o); err != nil || !d.cfg.ReadOnly {
+	if d.store, err = store.Open(o); err != nil {
+		return err
+	}
+	d.archive, err = newArchive(&d.cfg, d.store, d.log)
+	if err != nil || !d.cfg.ReadOnly {
 		return err
 	}
 	return d.store.Freeze(context.Background()) // for good: closing the store thaws it
@@ -332,8 +338,10 @@ func (d *daemon) newIngest() (err error) {
 }
 
 func (d *daemon) newAPI() (err error) {
-	d.api, err = api.New(api.Options{Store: d.store, AdminToken: d.cfg.AdminToken,
-		Syncing: d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
+	log, archived := eventLog(d.archive)
+	d.api, err = api.New(api.Options{Store: d.store, Log: log, Archived: archived,
+		AdminToken: d.cfg.AdminToken,
+		Syncing:    d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
 		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,

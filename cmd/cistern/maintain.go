@@ -31,9 +31,10 @@ for each other. The daemon runs them by itself where a schedule says so, see
               request
   checkpoint  makes what 'cistern backup DEST' copies, on its request
   backup      backs up to --backup, every --backup-every
+  offload     moves old events of the log to --offload, every hour
 
-While the disk is short of space, prune and gc go first, and compact, checkpoint
-and backup wait.`
+While the disk is short of space, prune, gc and offload go first, and compact,
+checkpoint and backup wait.`
 
 const maintainExamples = `  cistern maintain ls
   cistern maintain run compact

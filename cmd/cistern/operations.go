@@ -29,7 +29,9 @@ func (d *daemon) newMaintain() (err error) {
 		{"prune", "backup"}, {"gc", "backup"}, {"checkpoint", "backup"},
 		{"verify", "prune"}, {"verify", "gc"}, {"verify", "compact"}, {"verify", "checkpoint"},
 		{"verify", "backup"}, {"reconcile", "prune"}, {"reconcile", "gc"}, {"reconcile", "compact"},
-		{"reconcile", "checkpoint"}, {"reconcile", "backup"}, {"reconcile", "verify"}}
+		{"reconcile", "checkpoint"}, {"reconcile", "backup"}, {"reconcile", "verify"},
+		{"offload", "prune"}, {"offload", "gc"}, {"offload", "compact"}, {"offload", "verify"},
+		{"offload", "checkpoint"}, {"offload", "backup"}, {"offload", "reconcile"}}
 	d.maintain, err = maintain.New(maintain.Options{Operations: all,
 		Together: amongst(all, together), Keeper: operationRows{d.store}, Logger: d.log,
 		Registerer: d.metrics})
@@ -77,6 +79,13 @@ func (d *daemon) operations() ([]maintain.Operation, error) {
 	if d.backups != nil {
 		all = append(all, maintain.Operation{Name: "backup", Space: maintain.Consumes,
 			Every: d.cfg.BackupEvery, Last: d.backups.Last, Run: d.backup})
+	}
+	if d.archive != nil {
+		all = append(all, maintain.Operation{Name: "offload", Space: maintain.Frees,
+			Every: offloadEvery,
+			Run: d.watched(func(ctx context.Context, p *maintain.Progress) error {
+				return d.archive.Offload(ctx, p.Set)
+			})})
 	}
 	return scheduled(all, d.cfg.Schedules, d.cfg.QuietHours), nil
 }
