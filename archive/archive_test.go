@@ -86,6 +86,7 @@ func (d *torn) Put(ctx context.Context, name string, c objects.Content) error {
 // TestTorn: whatever a destination makes of an object, nothing is pruned that cannot be read, and
 // the next attempt goes on.
 func TestTorn(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	for _, how := range []string{"not applied", "applied", "cut in silence", "changed in silence"} {
 		seeds(t, 1, func(t *testing.T, seed uint64) {
@@ -118,6 +119,7 @@ func TestTorn(t *testing.T) {
 // TestCrash: a crash at any step of Offload leaves a log without a hole or a repetition, and the
 // next attempt goes on.
 func TestCrash(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	for _, step := range []string{"built", "stored", "read back", "recorded"} {
 		seeds(t, 1, func(t *testing.T, seed uint64) {
@@ -183,6 +185,7 @@ func TestCancel(t *testing.T) {
 
 // TestDamaged: of a segment that is changed, cut, missing or another one, no event is read.
 func TestDamaged(t *testing.T) {
+	storetest.WithoutRace(t)
 	t.Parallel()
 	to, root := objectstest.Directory(t)
 	w := newWorld(t, rand.Uint64(), to)
