@@ -21,8 +21,8 @@
 // # Concurrency
 //
 // Look is called by one goroutine at a time: Run calls it, and owns no other goroutine. Status may
-// be called from any goroutine, and so may the methods of Meter. No lock is held while a measure is read. Everything but Watcher,
-// Meter and System is pure: readings and the time are arguments.
+// be called from any goroutine, and so may the methods of Meter. No lock is held while a measure is
+// read. Everything but Watcher, Meter and System is pure: readings and the time are arguments.
 //
 // # Files
 //

@@ -28,7 +28,7 @@ type Status struct {
 	Error     string        // of the last run; empty for success
 	Failures  int           // since the last success
 	Due       time.Time     // of the next scheduled run; zero if there is no schedule
-	Every     time.Duration // the period of the schedule; 0 if there is none
+	Every     time.Duration // the period of the schedule; 0 on request only
 	Hours     Hours         // in which scheduled runs begin
 }
 

@@ -234,7 +234,7 @@ func (b *control) PutVerifyCursor(c VerifyCursor) {
 // DropVerifyCursor ends the walk.
 func (b *control) DropVerifyCursor() { b.delete(metaKey(metaVerify)) }
 
-// VerifyCursor returns the place of the walk as last written, zero if there is none.
+// VerifyCursor returns the place of the walk as last written, zero while no walk is under way.
 func (s *Store) VerifyCursor() (c VerifyCursor, err error) {
 	_, err = s.metaRow(s.db, metaVerify, &c)
 	return c, err

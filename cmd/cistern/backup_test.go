@@ -309,13 +309,7 @@ func TestBackupLost(t *testing.T) {
 	accounts := n.Accounts()
 	x.awaitRevs(t, accounts)
 	x.settle(t, map[string]int64{"repos": int64(len(accounts)), "synced": active(accounts), "records": records(accounts), "buffered": 0})
-	got := fold{}
-	for _, f := range x.replay(t) {
-		if err := got.apply(f); err != nil {
-			t.Error(err)
-		}
-	}
-	got.wantTruth(t, accounts)
+	x.wantLog(t, accounts)
 	if err := errors.Join(c.cmd.Process.Signal(os.Interrupt), c.wait(t)); err != nil {
 		t.Errorf("the last daemon: %v\n%s", err, c.stderr)
 	}

@@ -163,7 +163,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"pressure of nothing", []string{"--pause-pressure", "disk=10"}, nil, []string{`--pause-pressure "disk=10"`, "cpu, memory or io"}},
 		{"pressure without a number", []string{"--pause-pressure", "cpu=NaN"}, nil, []string{`--pause-pressure "cpu=NaN"`, "memory=10"}},
 		{"pressure twice", []string{"--pause-pressure", "cpu=10", "--pause-pressure", "cpu=20"}, nil, []string{"--pause-pressure cpu is given twice"}},
-		{"grace of a kind that is none", []string{"--alert-after", "disk=1h"}, nil, []string{`--alert-after "disk=1h"`, "source", "source=10m"}},
+		{"grace of an unknown kind", []string{"--alert-after", "disk=1h"}, nil, []string{`--alert-after "disk=1h"`, "source", "source=10m"}},
 		{"grace without a time", []string{"--alert-after", "source"}, nil, []string{`--alert-after "source"`, "source=10m"}},
 		{"alerts without a secret", []string{"--alert-webhook", "https://a.example/x"}, nil, []string{"--alert-webhook", "CISTERN_ALERT_WEBHOOK_SECRET"}},
 		{"alerts to a private address", []string{"--alert-webhook", "https://127.0.0.1/x"}, nil, []string{"--alert-webhook"}},

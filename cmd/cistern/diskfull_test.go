@@ -152,13 +152,7 @@ func TestDiskFull(t *testing.T) {
 	accounts := n.Accounts()
 	x.awaitRevs(t, accounts)
 	x.settle(t, map[string]int64{"repos": int64(len(accounts)), "synced": active(accounts), "records": records(accounts), "buffered": 0})
-	got := fold{}
-	for _, f := range x.replay(t) {
-		if err := got.apply(f); err != nil {
-			t.Error(err)
-		}
-	}
-	got.wantTruth(t, accounts)
+	x.wantLog(t, accounts)
 	stop(c)
 	x.wantStore(t, accounts)
 }

@@ -386,6 +386,19 @@ func (f fold) wantTruth(t *testing.T, accounts []*simnet.Account) {
 	}
 }
 
+// wantLog replays the whole log, in which each event must follow from those before it, and compares
+// what it leaves with the network.
+func (x *testIndex) wantLog(t *testing.T, accounts []*simnet.Account) {
+	t.Helper()
+	got := fold{}
+	for _, f := range x.replay(t) {
+		if err := got.apply(f); err != nil {
+			t.Error(err)
+		}
+	}
+	got.wantTruth(t, accounts)
+}
+
 // wantStore checks the store of a stopped daemon and compares it with the network, byte for byte.
 func (x *testIndex) wantStore(t *testing.T, accounts []*simnet.Account) {
 	t.Helper()

@@ -46,13 +46,7 @@ func TestOffload(t *testing.T) {
 		t.Helper()
 		x.awaitRevs(t, n.Accounts())
 		x.settle(t, map[string]int64{"repos": int64(len(n.Accounts())), "synced": active(n.Accounts())})
-		got := fold{}
-		for _, f := range x.replay(t) {
-			if err := got.apply(f); err != nil {
-				t.Error(err)
-			}
-		}
-		got.wantTruth(t, n.Accounts())
+		x.wantLog(t, n.Accounts())
 	}
 	wantAll()
 	if tail := x.tail(t); tail < 2 {

@@ -89,13 +89,7 @@ func TestPhaseCopies(t *testing.T) {
 	l.bringBack()
 	x.settle(t, map[string]int64{"repos": int64(len(n.Accounts())), "synced": active(n.Accounts())})
 	x.awaitRevs(t, n.Accounts())
-	got := fold{}
-	for _, f := range x.replay(t) {
-		if err := got.apply(f); err != nil {
-			t.Error(err)
-		}
-	}
-	got.wantTruth(t, n.Accounts())
+	x.wantLog(t, n.Accounts())
 	stop()
 	x.wantStore(t, n.Accounts())
 }
@@ -348,13 +342,7 @@ func TestPhaseSignals(t *testing.T) {
 	l.bringBack()
 	x.settle(t, map[string]int64{"repos": int64(len(n.Accounts())), "synced": active(n.Accounts())})
 	x.awaitRevs(t, n.Accounts())
-	got := fold{}
-	for _, f := range x.replay(t) {
-		if err := got.apply(f); err != nil {
-			t.Error(err)
-		}
-	}
-	got.wantTruth(t, n.Accounts())
+	x.wantLog(t, n.Accounts())
 	stop()
 	x.wantStore(t, n.Accounts())
 }

@@ -51,13 +51,7 @@ func TestReadOnly(t *testing.T) {
 // wantReadOnly asks a daemon that runs with --read-only for what it must and must not do.
 func (x *testIndex) wantReadOnly(t *testing.T, n *simnet.Network) {
 	t.Helper()
-	got := fold{}
-	for _, f := range x.replay(t) {
-		if err := got.apply(f); err != nil {
-			t.Error(err)
-		}
-	}
-	got.wantTruth(t, n.Accounts())
+	x.wantLog(t, n.Accounts())
 	if r := x.phase(t); r.Phase != "suspended" || !r.Reached {
 		t.Errorf("the phase is %+v", r)
 	}
