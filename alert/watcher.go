@@ -130,10 +130,10 @@ func (w *Watcher) Look() error {
 func (w *Watcher) report(s Subject) {
 	log := w.opts.Logger.With("kind", s.Kind, "subject", s.Name, "err", s.Error)
 	if s.Now == Alert {
-		log.Warn("alert: it keeps failing", "since", s.Since, "attempts", s.Attempts)
+		log.Warn("alert: a subject has failed for too long", "since", s.Since, "attempts", s.Attempts)
 		return
 	}
-	log.Info("alert ended: it does not fail any more")
+	log.Info("alert ended: the subject works again")
 }
 
 // Subjects returns the subjects that fail, in order of kind and name.

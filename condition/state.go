@@ -64,7 +64,7 @@ func (t *tracker) become(s State, now time.Time) {
 	}
 }
 
-// wanted returns the cause that the gates should have, the zero Cause if none.
+// wanted returns the cause that the gates should have, the zero Cause while the condition is met.
 func (t *tracker) wanted() gate.Cause {
 	if t.state != Waiting {
 		return gate.Cause{}

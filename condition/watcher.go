@@ -148,7 +148,7 @@ func (w *Watcher) report(was, is Status, grave bool) {
 	case is.State == Waiting:
 		log.Info("backfill and crawling pause")
 	case was.State == Waiting:
-		log.Info("a condition to pause has ended")
+		log.Info("a condition does not pause backfill and crawling any more")
 	}
 }
 

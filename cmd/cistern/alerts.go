@@ -26,7 +26,8 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// The hosts alert together, once those that fail have hostsPercent of all repositories, and these are at least hostsLeast. Of 3,000 hosts some are always down.
+// The hosts alert together, once the failing ones have hostsPercent of all repositories and at least
+// hostsLeast. Of 3,000 hosts some are always down.
 const (
 	hostsPercent = 10
 	hostsLeast   = 10

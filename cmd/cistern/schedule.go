@@ -53,7 +53,7 @@ func parseSchedule(s string) (schedule, error) {
 	return schedule{name, every}, nil
 }
 
-// twice returns the operation that --schedule names twice, "" if none.
+// twice returns the operation that --schedule names twice, "" if it names each once.
 func twice(all []schedule) string {
 	for i, s := range all {
 		if slices.ContainsFunc(all[:i], func(o schedule) bool { return o.operation == s.operation }) {
