@@ -1,5 +1,7 @@
 package archive
 
+import "time"
+
 // Limits of segments. A record has at most 2 MiB (ingest/repo).
 const (
 	// segmentBytes is the size at which a segment ends.
@@ -21,6 +23,9 @@ const (
 	// readersMax bounds the pages that read segments at a time, each with a frame of up to
 	// frameBytesMax and what it decodes to.
 	readersMax = 4
+	// sinceTimeout bounds FirstSince, which has no context: it must not hold a reader while a bucket
+	// does not answer.
+	sinceTimeout = time.Minute
 	// framesKept and indexesKept are how many stay in memory: usually some 40 MiB and 2 MiB.
 	framesKept  = 16
 	indexesKept = 64

@@ -85,7 +85,9 @@ func (a *Archive) FirstSince(t int64) (id uint64, err error) {
 	if err != nil || i == len(all) || all[i].First >= inLog {
 		return inLog, err
 	}
-	first, err := a.firstIn(context.Background(), &all[i], t)
+	ctx, cancel := context.WithTimeout(context.Background(), sinceTimeout)
+	defer cancel()
+	first, err := a.firstIn(ctx, &all[i], t)
 	return min(first, inLog), err
 }
 
