@@ -23,20 +23,20 @@ type alertItem struct {
 
 // list handles GET /alerts.
 func (a alerts) list(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r)
+	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
 	}
-	limit, err := q.limit(100, 1000)
+	limit, err := q.Limit(100, 1000)
 	if err != nil {
 		return err
 	}
-	state := alert.State(q.text("state"))
+	state := alert.State(q.Text("state"))
 	if state != "" && state != alert.Grace && state != alert.Alert {
 		return wire.Invalid("state %s: want %s, %s", wire.Echo(string(state)), alert.Grace,
 			alert.Alert)
 	}
-	items, next, cursor := []alertItem{}, "", q.text("cursor")
+	items, next, cursor := []alertItem{}, "", q.Text("cursor")
 	for _, s := range a.subjects() {
 		key := string(s.Kind) + " " + s.Name
 		if key <= cursor || state != "" && s.Now != state {
@@ -50,6 +50,6 @@ func (a alerts) list(w http.ResponseWriter, r *http.Request) error {
 		items = append(items, alertItem{s.Kind, s.Name, s.Now, moment(s.Since),
 			moment(s.Alerted), s.Attempts, s.Error})
 	}
-	q.linkNext(w, r.URL.Path, next)
+	q.LinkNext(w, r.URL.Path, next)
 	return writeList(w, r, items)
 }

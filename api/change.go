@@ -62,11 +62,11 @@ func track(b *store.Batch, row *store.Repo) (string, error) {
 // untrack handles DELETE /repos: stop following repositories, and keep their data, or wipe it with
 // ?purge=true.
 func (c *changes) untrack(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r)
+	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
 	}
-	purging, err := q.bool("purge")
+	purging, err := q.Bool("purge")
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (s *crawlSources) list(w http.ResponseWriter, r *http.Request) error {
 	if s.crawler.Sources == nil {
 		return errNoCrawler
 	}
-	if _, err := parseQuery(r); err != nil {
+	if _, err := wire.ParseQuery(r); err != nil {
 		return err
 	}
 	items := []crawlItem{}

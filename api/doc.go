@@ -31,9 +31,7 @@
 //
 //	server.go  Options, Server, routes      serve.go     listeners, draining
 //	errors.go  errors → answers, counts     access.go    token, Host, Origin, CORS
-//	query.go   parameters, next pages       limits.go    every limit
-//	xrpc.go    dispatch of queries          record.go    getRecord, listRecords
-//	repo.go    describeRepo, visibility       sync.go      com.atproto.sync
+//	xrpc.go    dispatch of queries          limits.go    every limit
 //	repos.go   GET /repos                   change.go    PUT, DELETE, resync
 //	firehose.go sources and cursors         ingestion.go the switches
 //	filter.go  GET and PATCH /filter        stats.go     /stats, probes

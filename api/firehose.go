@@ -123,7 +123,7 @@ func (s *sources) list(w http.ResponseWriter, r *http.Request) error {
 	if s.firehose.Sources == nil {
 		return errNoFirehose
 	}
-	q, err := parseQuery(r)
+	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
 	}
@@ -142,27 +142,27 @@ func (s *sources) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 // filter returns a function that combines the parameters url, host, is_pds, running and failing.
-func (s *sources) filter(q query) (func(*Source) bool, error) {
+func (s *sources) filter(q wire.Query) (func(*Source) bool, error) {
 	var tests []func(*Source) bool
 	for name, of := range map[string]func(*Source) bool{
 		"is_pds":  func(src *Source) bool { return src.PDS },
 		"running": func(src *Source) bool { return src.Running },
 		"failing": (*Source).failing,
 	} {
-		if want, err := q.bool(name); err != nil {
+		if want, err := q.Bool(name); err != nil {
 			return nil, err
-		} else if q.text(name) != "" {
+		} else if q.Text(name) != "" {
 			tests = append(tests, func(src *Source) bool { return of(src) == want })
 		}
 	}
-	host, err := q.host()
+	host, err := hostParameter(q)
 	if err != nil {
 		return nil, err
 	}
 	if host != "" {
 		tests = append(tests, func(src *Source) bool { return identity.HostOf(src.URL) == host })
 	}
-	if text := q.text("url"); text != "" {
+	if text := q.Text("url"); text != "" {
 		want, err := s.parse(text, false)
 		if err != nil {
 			return nil, err
@@ -321,9 +321,9 @@ func (s *sources) totals() *firehoseTotals {
 	return t
 }
 
-// host returns the parameter host: a name with an optional port.
-func (q query) host() (string, error) {
-	text := q.text("host")
+// hostParameter returns the parameter host: a name with an optional port.
+func hostParameter(q wire.Query) (string, error) {
+	text := q.Text("host")
 	if text == "" {
 		return "", nil
 	}

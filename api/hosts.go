@@ -109,19 +109,19 @@ func (hs *hosts) item(h *store.Host) hostItem {
 
 // list handles GET /hosts.
 func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r)
+	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
 	}
-	limit, err := q.limit(100, 1000)
+	limit, err := q.Limit(100, 1000)
 	if err != nil {
 		return err
 	}
-	state := q.text("state")
+	state := q.Text("state")
 	if state != "" && !slices.Contains(pace.States[:], state) {
 		return wire.Invalid("state %s: want %s", wire.Echo(state), strings.Join(pace.States[:], ", "))
 	}
-	cursor := q.text("cursor")
+	cursor := q.Text("cursor")
 	if cursor != "" {
 		if cursor, err = hostName(cursor); err != nil {
 			return err
@@ -139,7 +139,7 @@ func (hs *hosts) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q.linkNext(w, r.URL.Path, next)
+	q.LinkNext(w, r.URL.Path, next)
 	return writeList(w, r, items)
 }
 

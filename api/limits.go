@@ -17,9 +17,9 @@ const (
 	// it lists. The worst query holds one record as JSON, and half of it when its buffer grows: 32
 	// × 25 MiB = 800 MiB. A usual query holds 1 KiB.
 	queriesMax = 32
-	// listWeight is the weight of a list. The worst list holds pageStep records of 1 MiB and, twice
-	// when its buffer grows, pageBytesMax and one record as JSON, 8 × 69 MiB = 550 MiB; the usual
-	// page is 50 KiB.
+	// listWeight is the weight of a list. The worst list holds 25 records of 1 MiB and, twice when
+	// its buffer grows, a page of 8 MiB and one record as JSON (package atproto), 8 × 69 MiB = 550
+	// MiB; the usual page is 50 KiB.
 	listWeight = 4
 	// largeAnswer is the size from which unread answers share largeBytesMax. Smaller answers are
 	// bounded by 4,096 connections × 64 KiB = 256 MiB.
@@ -27,10 +27,6 @@ const (
 	largeBytesMax = 128 << 20
 	// queryWait is how long a query waits for its turn before it is refused.
 	queryWait = 2 * time.Second
-	// pageBytesMax ends a page of listRecords early: limit 100 × 14 MiB would be 1.4 GiB.
-	pageBytesMax = 8 << 20
-	// pageStep is how many records listRecords reads at a time.
-	pageStep = 25
 
 	// headerBytesMax bounds request headers: a filter of 10,000 DIDs in a URL takes 480 KB.
 	headerBytesMax = 512 << 10

@@ -80,11 +80,11 @@ func (m *maintenance) show(w http.ResponseWriter, _ *http.Request) error {
 // run handles POST /maintenance/{operation}: it requests a run, and awaits its result with
 // ?wait=true. Then the request is taken back when the connection closes.
 func (m *maintenance) run(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r)
+	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
 	}
-	wait, err := q.bool("wait")
+	wait, err := q.Bool("wait")
 	if err != nil {
 		return err
 	}

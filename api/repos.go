@@ -8,6 +8,7 @@ import (
 
 	"cistern/api/wire"
 	"cistern/ingest/identity"
+	"cistern/ingest/repo"
 	"cistern/store"
 )
 
@@ -60,19 +61,19 @@ type repos struct {
 
 // list handles GET /repos.
 func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r)
+	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
 	}
-	limit, err := q.limit(100, 1000)
+	limit, err := q.Limit(100, 1000)
 	if err != nil {
 		return err
 	}
-	cursor := q.text("cursor")
+	cursor := q.Text("cursor")
 	if reason := wire.BadDID(cursor); cursor != "" && reason != "" {
 		return wire.Invalid("cursor %s is not a DID: %s", wire.Echo(cursor), reason)
 	}
-	match, err := q.rowFilter()
+	match, err := rowFilter(q)
 	if err != nil {
 		return err
 	}
@@ -84,29 +85,29 @@ func (rs *repos) list(w http.ResponseWriter, r *http.Request) error {
 	for i := range rows {
 		items[i] = rs.item(&rows[i])
 	}
-	q.linkNext(w, r.URL.Path, next)
+	q.LinkNext(w, r.URL.Path, next)
 	return writeList(w, r, items)
 }
 
 // rowFilter returns a function that combines the parameters state, host, error and verified; nil
 // means all rows.
-func (q query) rowFilter() (func(*store.Repo) bool, error) {
+func rowFilter(q wire.Query) (func(*store.Repo) bool, error) {
 	var state store.State
 	var err error
-	if v := q.text("state"); v != "" {
+	if v := q.Text("state"); v != "" {
 		if state, err = store.ParseState(v); err != nil {
 			return nil, wire.Invalid("state %s: want pending, draining, synced, resync, gone or idle", wire.Echo(v))
 		}
 	}
-	kind := q.text("error")
+	kind := q.Text("error")
 	if kind != "" && kind != store.RateLimited.String() && kind != store.Transport.String() && kind != store.Generic.String() {
 		return nil, wire.Invalid("error %s: want ratelimited, transport or generic", wire.Echo(kind))
 	}
-	verified := q.text("verified")
+	verified := q.Text("verified")
 	if verified != "" && !slices.ContainsFunc(verifiedLevels[:], func(v store.Verified) bool { return v.String() == verified }) {
 		return nil, wire.Invalid("verified %s: want full, hashes, ops or formerkey", wire.Echo(verified))
 	}
-	host, err := q.host()
+	host, err := hostParameter(q)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (rs *repos) item(row *store.Repo) repoItem {
 		ResolvedAt: rfc3339(row.Resolved),
 	}
 	if row.Rev != "" {
-		it.Data, it.Head, it.Verified = row.Data.String(), headOf(row), row.Verified.String()
+		it.Data, it.Head, it.Verified = row.Data.String(), repo.HashCID(row.Commit).String(), row.Verified.String()
 	}
 	if row.State == store.StatePending {
 		it.Waits = rs.waits(row.Pending.Host)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cistern/alert"
+	"cistern/api/atproto"
 	"cistern/api/clients"
 	"cistern/api/deliver"
 	"cistern/api/durable"
@@ -207,12 +208,11 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &records{store: o.Store, refused: m.refused}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers: a,
 		access:  access{token: o.AdminToken, requests: m.requests, answers: a},
-		xrpc: xrpc{methods: r.methods(), answers: a, turns: clients.NewTurns(queriesMax),
+		xrpc: xrpc{methods: methods(atproto.New(o.Store, m.refused)), answers: a, turns: clients.NewTurns(queriesMax),
 			large: clients.NewTurns(largeBytesMax)},
 		delivery:  delivery,
 		repos:     repos{store: o.Store, hosts: o.Hosts},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"cistern/api/atproto"
 	"cistern/api/clients"
 	"cistern/api/wire"
 
@@ -12,19 +13,19 @@ import (
 
 // xrpcMethod is a query method.
 type xrpcMethod struct {
-	answer func(q query) (body []byte, err error)
+	answer func(q wire.Query) (body []byte, err error)
 	weight int64 // its part of queriesMax
 }
 
 // methods returns the queries by name.
-func (r *records) methods() map[string]xrpcMethod {
+func methods(r *atproto.Records) map[string]xrpcMethod {
 	return map[string]xrpcMethod{
-		"com.atproto.repo.describeRepo":    {r.describeRepo, listWeight},
-		"com.atproto.repo.getRecord":       {r.getRecord, 1},
-		"com.atproto.repo.listRecords":     {r.listRecords, listWeight},
-		"com.atproto.sync.getLatestCommit": {r.getLatestCommit, 1},
-		"com.atproto.sync.getRepoStatus":   {r.getRepoStatus, 1},
-		"com.atproto.sync.listRepos":       {r.listRepos, 1},
+		"com.atproto.repo.describeRepo":    {r.DescribeRepo, listWeight},
+		"com.atproto.repo.getRecord":       {r.GetRecord, 1},
+		"com.atproto.repo.listRecords":     {r.ListRecords, listWeight},
+		"com.atproto.sync.getLatestCommit": {r.GetLatestCommit, 1},
+		"com.atproto.sync.getRepoStatus":   {r.GetRepoStatus, 1},
+		"com.atproto.sync.listRepos":       {r.ListRepos, 1},
 	}
 }
 
@@ -65,7 +66,7 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) 
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return wire.Invalid("%s is a query: want GET, got %s", r.PathValue("method"), wire.Echo(r.Method))
 	}
-	q, err := parseQuery(r)
+	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
 	}
@@ -74,22 +75,22 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) 
 		return err
 	}
 	if n := int64(len(body)); n >= largeAnswer {
-		if !x.large.TryAcquire(q.client, n) {
+		if !x.large.TryAcquire(q.Client, n) {
 			return wire.Refuse("Unavailable", "too many long answers have not been read by their clients yet")
 		}
-		defer x.large.Release(q.client, n)
+		defer x.large.Release(q.Client, n)
 	}
 	wire.WriteBody(w, http.StatusOK, body)
 	return nil
 }
 
 // compute waits for the turn of a query, and returns its answer.
-func (x *xrpc) compute(ctx context.Context, q query, method xrpcMethod) ([]byte, error) {
+func (x *xrpc) compute(ctx context.Context, q wire.Query, method xrpcMethod) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryWait)
 	defer cancel()
-	if err := x.turns.Acquire(ctx, q.client, method.weight); err != nil {
+	if err := x.turns.Acquire(ctx, q.Client, method.weight); err != nil {
 		return nil, wire.Refuse("Unavailable", "too many queries at a time")
 	}
-	defer x.turns.Release(q.client, method.weight)
+	defer x.turns.Release(q.Client, method.weight)
 	return method.answer(q)
 }

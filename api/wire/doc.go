@@ -2,7 +2,7 @@
 //
 // # Purpose
 //
-// It reads bodies, names refusals, checks DIDs, writes JSON answers and DID documents, and appends
+// It reads bodies and parameters, names refusals, checks DIDs, writes JSON answers and DID documents, and appends
 // text and records as JSON.
 //
 // # Invariants
@@ -20,5 +20,6 @@
 //	body.go      bodies of requests
 //	did.go       what is a DID
 //	document.go  DID documents
+//	query.go     parameters, next pages
 //	text.go      strings and records as JSON
 package wire

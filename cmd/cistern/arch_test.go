@@ -26,6 +26,7 @@ var levels = map[string]int{
 	"backfill/hosts":          5,
 	"ingest":                  5,
 	"api":                     7,
+	"api/atproto":             4,
 	"api/deliver":             5,
 	"api/tap":                 5,
 	"api/deliver/format":      4,
@@ -362,7 +363,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {28, 3800},
+	"api":           {24, 3280},
 	"api/deliver":   {24, 3600},
 	"cmd/cistern":   {33, 5690},
 	"store":         {85, 13280},

@@ -1,4 +1,4 @@
-package api
+package atproto
 
 import (
 	"errors"
@@ -10,31 +10,41 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// records answers the queries of com.atproto.
-type records struct {
+const (
+	// pageBytesMax ends a page of listRecords early: limit 100 × 14 MiB would be 1.4 GiB.
+	pageBytesMax = 8 << 20
+	// pageStep is how many records listRecords reads at a time.
+	pageStep = 25
+)
+
+// Records answers the queries of com.atproto.
+type Records struct {
 	store   *store.Store
-	refused prometheus.Counter // records without a JSON form
+	refused prometheus.Counter
 }
 
-// getRecord answers com.atproto.repo.getRecord.
-func (r *records) getRecord(q query) ([]byte, error) {
-	did, err := q.did("repo")
+// New returns the methods of a store. refused counts records without a JSON form.
+func New(s *store.Store, refused prometheus.Counter) *Records { return &Records{s, refused} }
+
+// GetRecord answers com.atproto.repo.getRecord.
+func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
+	did, err := q.DID("repo")
 	if err != nil {
 		return nil, err
 	}
-	collection, err := q.collection()
+	collection, err := q.Collection()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := q.required("rkey"); err != nil {
+	if _, err := q.Required("rkey"); err != nil {
 		return nil, err
 	}
-	rkey, err := q.recordKey("rkey")
+	rkey, err := q.RecordKey("rkey")
 	if err != nil {
 		return nil, err
 	}
 	var want repo.CID
-	if text := q.text("cid"); text != "" {
+	if text := q.Text("cid"); text != "" {
 		if want, err = repo.ParseCID(text); err != nil {
 			return nil, wire.Invalid("cid %s is not the CID of a record", wire.Echo(text))
 		}
@@ -55,7 +65,7 @@ func (r *records) getRecord(q query) ([]byte, error) {
 
 // appendRecord appends {"uri","cid","value"}, or {"uri","cid","unrepresentable"} for a record that
 // has no JSON form.
-func (r *records) appendRecord(dst []byte, did string, rec *store.Record) []byte {
+func (r *Records) appendRecord(dst []byte, did string, rec *store.Record) []byte {
 	// DIDs, collections and record keys have no characters that JSON escapes.
 	out := append(append(dst, `{"uri":"at://`...), did...)
 	out = append(append(out, '/'), rec.Collection...)
@@ -68,23 +78,23 @@ func (r *records) appendRecord(dst []byte, did string, rec *store.Record) []byte
 	return append(out, '}')
 }
 
-// listRecords answers com.atproto.repo.listRecords. A page ends early if it becomes too large. The
+// ListRecords answers com.atproto.repo.listRecords. A page ends early if it becomes too large. The
 // cursor is the last record key of the page. As on the reference PDS, a list ends with an empty
 // page, which has no cursor.
-func (r *records) listRecords(q query) ([]byte, error) {
-	did, err := q.did("repo")
+func (r *Records) ListRecords(q wire.Query) ([]byte, error) {
+	did, err := q.DID("repo")
 	if err != nil {
 		return nil, err
 	}
-	collection, err := q.collection()
+	collection, err := q.Collection()
 	if err != nil {
 		return nil, err
 	}
-	limit, err := q.limit(50, 100)
+	limit, err := q.Limit(50, 100)
 	if err != nil {
 		return nil, err
 	}
-	reverse, err := q.bool("reverse")
+	reverse, err := q.Bool("reverse")
 	if err != nil {
 		return nil, err
 	}
@@ -93,10 +103,10 @@ func (r *records) listRecords(q query) ([]byte, error) {
 		return nil, err
 	}
 	// Any text is a position among the keys, as on the reference PDS.
-	return r.recordPage(&row, collection, q.text("cursor"), limit, reverse)
+	return r.recordPage(&row, collection, q.Text("cursor"), limit, reverse)
 }
 
-func (r *records) recordPage(
+func (r *Records) recordPage(
 	row *store.Repo, collection, cursor string, limit int, reverse bool,
 ) ([]byte, error) {
 	out, more, first := []byte(`{"records":[`), true, cursor

@@ -1,4 +1,4 @@
-package api
+package atproto
 
 import (
 	"encoding/json"
@@ -14,13 +14,13 @@ type latestCommit struct {
 	Rev string `json:"rev"`
 }
 
-// getLatestCommit answers com.atproto.sync.getLatestCommit.
-func (r *records) getLatestCommit(q query) ([]byte, error) {
-	did, err := q.did("did")
+// GetLatestCommit answers com.atproto.sync.getLatestCommit.
+func (r *Records) GetLatestCommit(q wire.Query) ([]byte, error) {
+	did, err := q.DID("did")
 	if err != nil {
 		return nil, err
 	}
-	row, err := r.visible(did)
+	row, err := r.Visible(did)
 	if err != nil {
 		return nil, err
 	}
@@ -34,15 +34,15 @@ type repoStatus struct {
 	Rev    string `json:"rev,omitempty"`
 }
 
-// getRepoStatus answers com.atproto.sync.getRepoStatus. It answers for hidden accounts too. For a
+// GetRepoStatus answers com.atproto.sync.getRepoStatus. It answers for hidden accounts too. For a
 // repository without a copy it answers RepoNotFound: nothing is known about it yet, and its DID may
 // not exist.
-func (r *records) getRepoStatus(q query) ([]byte, error) {
-	did, err := q.did("did")
+func (r *Records) GetRepoStatus(q wire.Query) ([]byte, error) {
+	did, err := q.DID("did")
 	if err != nil {
 		return nil, err
 	}
-	row, err := r.held(did)
+	row, err := r.Held(did)
 	if err != nil {
 		return nil, err
 	}
@@ -79,18 +79,18 @@ type repoHead struct {
 	Status string `json:"status,omitempty"`
 }
 
-// listRepos answers com.atproto.sync.listRepos: repositories with a copy, in the order of first
+// ListRepos answers com.atproto.sync.listRepos: repositories with a copy, in the order of first
 // imports. The cursor is the ordinal of the last row, so that a client can continue there once
 // there are more rows. Accounts that were inactive when they were found are left out: they have no
 // copy, and the lexicon requires a head and a rev.
-func (r *records) listRepos(q query) ([]byte, error) {
-	limit, err := q.limit(500, 1000)
+func (r *Records) ListRepos(q wire.Query) ([]byte, error) {
+	limit, err := q.Limit(500, 1000)
 	if err != nil {
 		return nil, err
 	}
 	var after uint64
-	if q.text("cursor") != "" {
-		if after, _, err = q.uint64("cursor"); err != nil {
+	if q.Text("cursor") != "" {
+		if after, _, err = q.Uint64("cursor"); err != nil {
 			return nil, err
 		}
 	}

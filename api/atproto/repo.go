@@ -1,4 +1,4 @@
-package api
+package atproto
 
 import (
 	"encoding/json"
@@ -8,8 +8,8 @@ import (
 	"cistern/store"
 )
 
-// held returns the row of a repository with a copy in the store, or a refusal.
-func (r *records) held(did string) (store.Repo, error) {
+// Held returns the row of a repository with a copy in the store, or a refusal.
+func (r *Records) Held(did string) (store.Repo, error) {
 	row, err := r.store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) || err == nil && row.Rev == "" && !row.Status.Hidden() {
 		return row, wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
@@ -17,10 +17,10 @@ func (r *records) held(did string) (store.Repo, error) {
 	return row, err
 }
 
-// visible returns the row of a repository whose contents may be shown, or a refusal. Every query
+// Visible returns the row of a repository whose contents may be shown, or a refusal. Every query
 // for contents uses it (invariant 2).
-func (r *records) visible(did string) (store.Repo, error) {
-	row, err := r.held(did)
+func (r *Records) Visible(did string) (store.Repo, error) {
+	row, err := r.Held(did)
 	if err != nil {
 		return row, err
 	}
@@ -43,8 +43,8 @@ func (r *records) visible(did string) (store.Repo, error) {
 // readable is like visible, for methods of com.atproto.repo. Their lexicons have no error for an
 // unknown or inactive repository. Like the reference PDS, these methods answer InvalidRequest, with
 // the reason as the message.
-func (r *records) readable(did string) (store.Repo, error) {
-	row, err := r.visible(did)
+func (r *Records) readable(did string) (store.Repo, error) {
+	row, err := r.Visible(did)
 	var hidden *wire.Refusal
 	if errors.As(err, &hidden) {
 		return row, wire.Invalid("%s", hidden.Message)
@@ -60,16 +60,16 @@ type description struct {
 	HandleIsCorrect bool          `json:"handleIsCorrect"`
 }
 
-// describeRepo answers com.atproto.repo.describeRepo. It shows the document that was resolved last,
+// DescribeRepo answers com.atproto.repo.describeRepo. It shows the document that was resolved last,
 // and the handle that this document claims. handleIsCorrect would mean that the handle resolves to
 // the DID. It is always false: handles are not resolved, because any account could then choose a
 // name that the daemon looks up.
-func (r *records) describeRepo(q query) ([]byte, error) {
-	did, err := q.did("repo")
+func (r *Records) DescribeRepo(q wire.Query) ([]byte, error) {
+	did, err := q.DID("repo")
 	if err != nil {
 		return nil, err
 	}
-	row, err := r.visible(did)
+	row, err := r.Visible(did)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,137 @@
+package wire
+
+import (
+	"math"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"cistern/api/clients"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// Query holds the parameters of a request, each at most once. Unknown parameters are ignored, as
+// the reference servers do.
+type Query struct {
+	values url.Values
+	// Client is the client to which limits apply.
+	Client netip.Prefix
+}
+
+// ParseQuery reads the parameters of a request. The error is a refusal.
+func ParseQuery(r *http.Request) (Query, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return Query{}, Invalid("the query string cannot be read: %v", err)
+	}
+	for name, given := range values {
+		if len(given) > 1 {
+			return Query{}, Invalid("parameter %s is given %d times: want one value", Echo(name), len(given))
+		}
+	}
+	return Query{values, clients.Of(r.RemoteAddr)}, nil
+}
+
+// Text returns a parameter, "" if it is missing.
+func (q Query) Text(name string) string { return q.values.Get(name) }
+
+// Required returns a parameter, or a refusal if it is missing.
+func (q Query) Required(name string) (string, error) {
+	v := q.Text(name)
+	if v == "" {
+		return "", Invalid("parameter %q is missing", name)
+	}
+	return v, nil
+}
+
+// Limit returns the parameter limit, or usual if it is missing.
+func (q Query) Limit(usual, most int) (int, error) {
+	v := q.Text("limit")
+	if v == "" {
+		return usual, nil
+	}
+	n, err := strconv.ParseUint(v, 10, 31) // without a sign: an unescaped + is a space
+	if err != nil || n < 1 || n > uint64(most) {
+		return 0, Invalid("limit %s is not an integer between 1 and %d", Echo(v), most)
+	}
+	return int(n), nil
+}
+
+// Uint64 returns a parameter that is a whole number, and whether it was given.
+func (q Query) Uint64(name string) (n uint64, given bool, err error) {
+	if !q.values.Has(name) {
+		return 0, false, nil
+	}
+	v := q.Text(name)
+	n, err = strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		return 0, true, Invalid("%s %s: want a whole number from 0 to %d", name, Echo(v), uint64(math.MaxUint64))
+	}
+	return n, true, nil
+}
+
+// Bool returns a parameter that is true or false, which it is if it is missing.
+func (q Query) Bool(name string) (bool, error) {
+	switch v := q.Text(name); v {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, Invalid("%s %s is neither true nor false", name, Echo(v))
+	}
+}
+
+// DID returns a required parameter that is a DID.
+func (q Query) DID(name string) (string, error) {
+	v, err := q.Required(name)
+	if err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(v, "did:") {
+		if _, err := syntax.ParseHandle(v); err == nil {
+			return "", Invalid("%s %s is a handle, and handles are not resolved here: give the DID", name, Echo(v))
+		}
+	}
+	if reason := BadDID(v); reason != "" {
+		return "", Invalid("%s %s is not a DID: %s", name, Echo(v), reason)
+	}
+	return v, nil
+}
+
+// Collection returns the required parameter collection.
+func (q Query) Collection() (string, error) {
+	v, err := q.Required("collection")
+	if err != nil {
+		return "", err
+	}
+	if _, err := syntax.ParseNSID(v); err != nil {
+		return "", Invalid("collection %s is not an NSID", Echo(v))
+	}
+	return v, nil
+}
+
+// RecordKey returns a parameter that is a record key, "" if it is missing.
+func (q Query) RecordKey(name string) (string, error) {
+	v := q.Text(name)
+	if v == "" {
+		return "", nil
+	}
+	if _, err := syntax.ParseRecordKey(v); err != nil {
+		return "", Invalid("%s %s is not a record key", name, Echo(v))
+	}
+	return v, nil
+}
+
+// LinkNext names the next page of a list in the headers of its answer, if there is one.
+func (q Query) LinkNext(w http.ResponseWriter, path, next string) {
+	if next == "" {
+		return
+	}
+	w.Header().Set("Cistern-Next-Cursor", next)
+	q.values.Set("cursor", next)
+	w.Header().Set("Link", "<"+path+"?"+q.values.Encode()+`>; rel="next"`)
+}
