@@ -21,6 +21,10 @@ const (
 	// flipMembersMax bounds the members that a batch makes visible: it holds their locks for 15 to
 	// 30 µs each, and the sequencer for a part of that, while live commits wait for both.
 	flipMembersMax = 256
+	// firstGroup is the part of Options.GroupAge after which the first group of a burst is closed.
+	// Each further group may become twice as old, so that consumers have something to read soon
+	// after a backfill began, and few groups are small.
+	firstGroup = 8
 )
 
 // Import is the first copy of a repository, already verified.
@@ -49,6 +53,22 @@ type ordinals struct {
 	mu   sync.Mutex
 	next Ordinal              // mu guards
 	open map[Ordinal]struct{} // mu guards: first ordinals of open leases
+	// opened and age are when the last group was opened, and the age at which it is closed. mu
+	// guards.
+	opened time.Time
+	age    time.Duration
+}
+
+// ageOf returns the age at which a group that is opened now is closed: at most limit, and less at
+// the beginning of a burst. The caller holds o.mu.
+func (o *ordinals) ageOf(now time.Time, limit time.Duration) time.Duration {
+	if now.Sub(o.opened) > 2*o.age {
+		o.age = limit / firstGroup
+	} else {
+		o.age = min(2*o.age, limit)
+	}
+	o.opened = now
+	return o.age
 }
 
 // lowestOpen returns the first ordinal that an open import may still fill.
@@ -80,8 +100,8 @@ func (o *ordinals) release(first, next Ordinal) {
 // group gathers first copies. No goroutine holds a repository's lock for an open group.
 type group struct {
 	s       *Store
-	opened  time.Time
-	first   Ordinal // the lease is [first, first+leaseOrdinals)
+	due     time.Time // when it is closed, however small it is
+	first   Ordinal   // the lease is [first, first+leaseOrdinals)
 	next    Ordinal
 	leased  func() error // waits for the lease to be durable
 	members []member
@@ -146,10 +166,15 @@ func (s *Store) Import(ctx context.Context, im Import) error {
 		sl.g = g
 	}
 	err = sl.g.append(im)
-	if err == nil && !s.slots.large(sl) && (sl.g.sink.bytes() < s.opts.GroupBytes && sl.g.next < sl.g.first+leaseOrdinals && s.now().Sub(sl.g.opened) < s.opts.GroupAge) {
+	if err == nil && !s.slots.large(sl) && !sl.g.full() {
 		return nil
 	}
 	return s.finish(sl, err)
+}
+
+// full reports whether the group takes no further members.
+func (g *group) full() bool {
+	return g.sink.bytes() >= g.s.opts.GroupBytes || g.next >= g.first+leaseOrdinals || !g.s.now().Before(g.due)
 }
 
 // FlushImports flips all open groups now, beginning with those that no import is appending to.
@@ -178,7 +203,7 @@ func (s *Store) FlushImports() error {
 
 // runImports flips groups by age, and all of them at the end.
 func (s *Store) runImports(ctx context.Context) error {
-	t := time.NewTicker(max(s.opts.GroupAge/4, time.Millisecond))
+	t := time.NewTicker(max(s.opts.GroupAge/(2*firstGroup), time.Millisecond))
 	defer t.Stop()
 	for {
 		select {
@@ -193,7 +218,7 @@ func (s *Store) runImports(ctx context.Context) error {
 				continue
 			}
 			var err error
-			if sl.g != nil && s.now().Sub(sl.g.opened) >= s.opts.GroupAge {
+			if sl.g != nil && !s.now().Before(sl.g.due) {
 				err = s.finish(sl, nil)
 			}
 			s.slots.release(sl)
@@ -211,7 +236,8 @@ func (s *Store) openGroup() (*group, error) {
 	defer s.leaveWrites()
 	s.ords.mu.Lock()
 	defer s.ords.mu.Unlock()
-	g := &group{s: s, opened: s.now(), first: s.ords.next, next: s.ords.next}
+	now := s.now()
+	g := &group{s: s, due: now.Add(s.ords.ageOf(now, s.opts.GroupAge)), first: s.ords.next, next: s.ords.next}
 	end := g.first + leaseOrdinals
 	if end > OrdinalMax {
 		return nil, fmt.Errorf("ordinals are used up at %d", end)

@@ -179,3 +179,41 @@ func TestLeaseUsedUp(t *testing.T) {
 		t.Errorf("ordinal %d, %v", r.Ordinal, err)
 	}
 }
+
+// TestGroupsGrow: the first group of a burst is closed after an eighth of the age of groups, and
+// each further one may become twice as old. After a pause groups are young again.
+func TestGroupsGrow(t *testing.T) {
+	t.Parallel()
+	const age = 8 * time.Hour // no timer closes a group while the test runs
+	clock := time.Unix(1_700_000_000, 0)
+	s := storetest.Open(t, store.Options{GroupAge: age, Now: func() time.Time { return clock }})
+	w, n := newWorld(), 0
+	add := func() (visible bool) {
+		t.Helper()
+		n++
+		did := storetest.DID(n)
+		w.importRepo(t, s, did, storetest.Records{"app.test.a/1": storetest.Text(did)})
+		r, err := s.Repo(did)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Ordinal != 0
+	}
+	for i, want := range []time.Duration{age / 8, age / 4, age / 2, age, age, age / 8, age / 4} {
+		if i == 5 {
+			clock = clock.Add(2 * age)
+		}
+		if add() {
+			t.Errorf("group %d was closed with its first member", i)
+		}
+		clock = clock.Add(want - time.Nanosecond)
+		if add() {
+			t.Errorf("group %d was closed before %v", i, want)
+		}
+		clock = clock.Add(time.Nanosecond)
+		if !add() {
+			t.Errorf("group %d was not closed after %v", i, want)
+		}
+	}
+	w.equal(t, s)
+}

@@ -67,7 +67,8 @@ type Options struct {
 	// GroupBytes closes an import group. Default 64 MiB.
 	GroupBytes int64
 	// GroupAge closes an import group that has not reached GroupBytes. Default 2 s: at some MB/s
-	// the group is then worth ingesting as tables. A caller that cannot wait calls FlushImports.
+	// the group is then worth ingesting as tables. The first groups of a burst are closed sooner. A
+	// caller that cannot wait calls FlushImports.
 	GroupAge time.Duration
 	// SmallBytes is the size up to which a group is written by batches instead of tables. Default 8
 	// MiB.
