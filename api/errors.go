@@ -72,6 +72,12 @@ func refusalStatus(name string) int {
 	return http.StatusBadRequest
 }
 
+// cutError is an error after the first bytes of an answer were sent. The connection is broken, so
+// that the client cannot take the answer for a whole one.
+type cutError struct{ error }
+
+func (e cutError) Unwrap() error { return e.error }
+
 // handler handles a route. It either answers the request, or returns an error that answers.answer
 // sends.
 type handler func(w http.ResponseWriter, r *http.Request) error
@@ -130,7 +136,13 @@ func (a *answers) untimed(name string, h handler) http.Handler {
 	requests := a.metrics.requests.MustCurryWith(prometheus.Labels{"route": name})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		result := "ok"
-		if err := h(w, r); err != nil {
+		err := h(w, r)
+		if errors.As(err, new(cutError)) {
+			a.watch(err)
+			requests.WithLabelValues("cut").Inc()
+			panic(http.ErrAbortHandler)
+		}
+		if err != nil {
 			result = "refused"
 			if status, _, _ := classify(err); status >= http.StatusInternalServerError {
 				result = "failed"

@@ -13,7 +13,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_api_requests_total",
-			Help: "Requests by route and result: ok, or the class of the refusal.",
+			Help: "Requests by route and result: ok, the class of the refusal, or cut for an answer that was broken off.",
 		}, []string{"route", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "cistern_api_request_seconds",

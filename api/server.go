@@ -208,11 +208,16 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	cars, err := newExports(o.Store, o.Wake, o.Logger, o.Registerer)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers: a,
 		access:  access{token: o.AdminToken, requests: m.requests, answers: a},
-		xrpc: xrpc{methods: methods(atproto.New(o.Store, m.refused)), answers: a, turns: clients.NewTurns(queriesMax),
+		xrpc: xrpc{methods: methods(atproto.New(o.Store, m.refused)), cars: cars.methods(),
+			answers: a, turns: clients.NewTurns(queriesMax),
 			large: clients.NewTurns(largeBytesMax)},
 		delivery:  delivery,
 		repos:     repos{store: o.Store, hosts: o.Hosts},
@@ -326,7 +331,7 @@ func (s *Server) Admin() http.Handler {
 const bannerText = `This is a Cistern: an index of AT Protocol repositories, each verified against its owner's key.
 
   /xrpc/com.atproto.repo.{getRecord,listRecords,describeRepo}
-  /xrpc/com.atproto.sync.{getLatestCommit,getRepoStatus,listRepos}
+  /xrpc/com.atproto.sync.{getLatestCommit,getRepo,getRepoStatus,listRepos}
   /stream?cursor=N    every change of every record, as a WebSocket
   /subscribe          the same for clients of Jetstream
   /xrpc/network.bsky.jetstream.subscribeEvents

@@ -250,7 +250,7 @@ func TestQueryRefusals(t *testing.T) {
 		{"com.atproto.sync.getLatestCommit", url.Values{"did": {bob}}, 400, "RepoNotFound", ""},
 		{"com.atproto.sync.getRepoStatus", url.Values{"did": {carol}}, 400, "RepoNotFound", ""},
 		{"com.atproto.sync.getRepoStatus", url.Values{"did": {bob}}, 400, "RepoNotFound", ""}, // its DID may not even exist
-		{"com.atproto.sync.getRepo", url.Values{"did": {alice}}, 501, "MethodNotImplemented", "getRepo"},
+		{"com.atproto.sync.listBlobs", url.Values{"did": {alice}}, 501, "MethodNotImplemented", "listBlobs"},
 		{"nothing", nil, 400, "InvalidRequest", "NSID"},
 	} {
 		w.refuses(t, c.method, c.q, c.status, c.name, c.says)

@@ -32,6 +32,7 @@ func methods(r *atproto.Records) map[string]xrpcMethod {
 // xrpc dispatches queries, and bounds their computation and memory.
 type xrpc struct {
 	methods map[string]xrpcMethod
+	cars    map[string]handler // queries that are answered with a CAR, by name
 	answers *answers
 	turns   *clients.Turns // acquired by the weight of a query
 	large   *clients.Turns // acquired by the bytes of a long answer
@@ -39,7 +40,15 @@ type xrpc struct {
 
 // handler answers /xrpc/{method}. It answers unknown methods as the reference PDS does.
 func (x *xrpc) handler() http.Handler {
-	routes := make(map[string]http.Handler, len(x.methods))
+	routes := make(map[string]http.Handler, len(x.methods)+len(x.cars))
+	for name, h := range x.cars {
+		routes[name] = x.answers.untimed(name, func(w http.ResponseWriter, r *http.Request) error {
+			if err := isQuery(r); err != nil {
+				return err
+			}
+			return h(w, r)
+		})
+	}
 	for name, method := range x.methods {
 		routes[name] = x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
 			return x.query(w, r, method)
@@ -63,8 +72,8 @@ func (x *xrpc) handler() http.Handler {
 
 // query computes a query when its turn comes, and answers it.
 func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return wire.Invalid("%s is a query: want GET, got %s", r.PathValue("method"), wire.Echo(r.Method))
+	if err := isQuery(r); err != nil {
+		return err
 	}
 	q, err := wire.ParseQuery(r)
 	if err != nil {
@@ -81,6 +90,14 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) 
 		defer x.large.Release(q.Client, n)
 	}
 	wire.WriteBody(w, http.StatusOK, body)
+	return nil
+}
+
+// isQuery refuses requests with another method than queries have.
+func isQuery(r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return wire.Invalid("%s is a query: want GET, got %s", r.PathValue("method"), wire.Echo(r.Method))
+	}
 	return nil
 }
 

@@ -183,8 +183,7 @@ func (e *examiner) begin() error {
 		}
 		return err
 	}
-	e.x.Tree = (e.filter.WantsAll() || e.filter.StoresAll()) && !r.Lacks && !r.Torn &&
-		r.Verified != VerifiedOps
+	e.x.Tree = r.Whole(e.filter) && r.Verified != VerifiedOps
 	return nil
 }
 

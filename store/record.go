@@ -16,7 +16,24 @@ type Row struct {
 	CID  repo.CID
 	// the path is not a valid collection/rkey: the record is kept for the root and not shown
 	Hidden  bool
-	Shelved bool // the filter of the repository does not want the record: it is kept and not shown
+	Shelved bool   // the filter of the repository does not want the record: it is kept and not shown
+	Rev     []byte // of the commit that wrote it, or of the import that found it
+	Block   uint32 // number of the block that holds the record
+}
+
+// rowAt returns the row at an iterator over record rows, valid until the iterator moves.
+func rowAt(it *pebble.Iterator) (Row, error) {
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return Row{}, engineError(err)
+	}
+	v, err := parseRecordRow(value)
+	if err != nil {
+		return Row{}, err
+	}
+	_, path, err := parseRecordKey(it.Key())
+	return Row{Path: path, CID: v.cid, Hidden: v.hidden, Shelved: v.shelved, Rev: v.rev,
+		Block: v.block}, err
 }
 
 // Rows iterates over the record rows of a repository in MST key order, from one point in time.
@@ -49,14 +66,13 @@ func (r *Rows) Next() bool {
 	if !ok {
 		return false
 	}
-	v, err := parseRecordRow(r.it.Value())
+	row, err := rowAt(r.it)
 	if err != nil {
 		r.err = err
 		return false
 	}
-	_, path, err := parseRecordKey(r.it.Key())
-	r.row, r.err = Row{Path: path, CID: v.cid, Hidden: v.hidden, Shelved: v.shelved}, err
-	return err == nil
+	r.row = row
+	return true
 }
 
 // Row returns the current row, which is valid until the next call of Next.

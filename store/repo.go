@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 
+	"cistern/filter"
 	"cistern/ingest/repo"
 )
 
@@ -279,6 +280,12 @@ func (r *Repo) Due() int64 {
 // Behind reports whether the repository is followed and is known to have a later rev than our copy.
 func (r *Repo) Behind() bool {
 	return r.Tracked != Untracked && r.State != StateGone && r.State != StateIdle && r.SeenRev > r.Rev
+}
+
+// Whole reports whether the record rows are all those of the tree of r.Data, shown or not. f is the
+// filter that chose them.
+func (r *Repo) Whole(f *filter.Filter) bool {
+	return (f.WantsAll() || f.StoresAll()) && !r.Lacks && !r.Torn
 }
 
 // Known reports whether the row is on disk already.

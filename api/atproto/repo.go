@@ -12,9 +12,14 @@ import (
 func (r *Records) Held(did string) (store.Repo, error) {
 	row, err := r.store.Repo(did)
 	if errors.Is(err, store.ErrNotFound) || err == nil && row.Rev == "" && !row.Status.Hidden() {
-		return row, wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
+		return row, NotFound(did)
 	}
 	return row, err
+}
+
+// NotFound is the refusal for a repository without a copy.
+func NotFound(did string) error {
+	return wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
 }
 
 // Visible returns the row of a repository whose contents may be shown, or a refusal. Every query
@@ -24,19 +29,25 @@ func (r *Records) Visible(did string) (store.Repo, error) {
 	if err != nil {
 		return row, err
 	}
+	return row, Hidden(&row)
+}
+
+// Hidden returns the refusal to show the contents of a repository, nil if they may be shown.
+func Hidden(row *store.Repo) error {
+	did := row.DID
 	switch row.Status {
 	case store.StatusActive:
-		return row, nil
+		return nil
 	case store.StatusTakendown:
-		return row, wire.Refuse("RepoTakendown", "repo has been takendown: %s", did)
+		return wire.Refuse("RepoTakendown", "repo has been takendown: %s", did)
 	case store.StatusSuspended:
-		return row, wire.Refuse("RepoSuspended", "repo has been suspended: %s", did)
+		return wire.Refuse("RepoSuspended", "repo has been suspended: %s", did)
 	case store.StatusDeactivated:
-		return row, wire.Refuse("RepoDeactivated", "repo has been deactivated: %s", did)
+		return wire.Refuse("RepoDeactivated", "repo has been deactivated: %s", did)
 	case store.StatusInactive: // the protocol has no word for the reason
-		return row, wire.Refuse("RepoDeactivated", "repo is not active: %s", did)
+		return wire.Refuse("RepoDeactivated", "repo is not active: %s", did)
 	default: // deleted, or unknown to its host
-		return row, wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
+		return NotFound(did)
 	}
 }
 

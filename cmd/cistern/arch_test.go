@@ -35,6 +35,7 @@ var levels = map[string]int{
 	"api/webhook":             6,
 	"api/wire":                3,
 	"api/clients":             1,
+	"api/export":              4,
 	"ingest/identity":         4,
 	"store":                   3,
 	"backup":                  4,

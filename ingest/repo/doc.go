@@ -32,7 +32,7 @@
 //	path.go     collection/rkey             tid.go      revs
 //	slice.go    CARs of live messages       invert.go   undoing operations
 //	parttree.go trees known in part         partial.go  records of some key ranges
-//	tree.go     the root of all records
+//	tree.go     the nodes and the root of all records  treenode.go  TreeNode
 //	commit.go   commits and signatures      cbor.go     DAG-CBOR heads and links
 //	limits.go   every limit                 errors.go   ErrInvalid, ErrTooLarge
 //	key.go      Key: signing keys           k256_cgo.go, k256_go.go  K-256 with and without cgo

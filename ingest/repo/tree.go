@@ -4,6 +4,11 @@ package repo
 // of their keys. It holds one open node of each layer, so that its memory does not grow with the
 // number of records. The zero value is an empty tree.
 type Tree struct {
+	// Node, if it is set, is called for each node once it is complete: children before their
+	// parents, and the root last. Layer 0 is the lowest. block is the node in DAG-CBOR, valid during
+	// the call.
+	Node func(layer int, id CID, block []byte)
+
 	open    []openNode // by layer
 	illegal bool
 	buf     []byte // scratch
@@ -61,11 +66,10 @@ func (t *Tree) grow(layer int) {
 
 // close ends the open node of a layer and links it into the layer above.
 func (t *Tree) close(layer int) {
-	n := &t.open[layer]
-	if n.count == 0 && !n.left.Defined() {
+	if n := &t.open[layer]; n.count == 0 && !n.left.Defined() {
 		return
 	}
-	id := t.seal(n)
+	id := t.seal(layer)
 	if above := &t.open[layer+1]; above.count == 0 {
 		above.left = id
 	} else {
@@ -85,18 +89,34 @@ func (t *Tree) Root() CID {
 	for l := range top {
 		t.close(l)
 	}
-	return t.seal(&t.open[top])
+	return t.seal(top)
 }
 
-// seal returns the CID of a node and empties it.
-func (t *Tree) seal(n *openNode) CID {
+// Subtree is like Root for the records between two neighbours of a larger tree: it returns the CID
+// of their subtree, whose top node is in the given layer and may have no entries. It is zero if a
+// record belongs to a higher layer.
+func (t *Tree) Subtree(layer int) CID {
+	t.grow(layer)
+	if len(t.open) > layer+1 {
+		return CID{}
+	}
+	return t.Root()
+}
+
+// seal returns the CID of the open node of a layer and empties it.
+func (t *Tree) seal(layer int) CID {
+	n := &t.open[layer]
 	n.link()
 	b := appendHead(append(t.buf[:0], "\xa2\x61e"...), MajorArray, uint64(n.count))
 	b = append(append(b, n.entries...), "\x61l"...)
 	b = appendLink(b, n.left.orNil())
 	t.buf = b
 	n.reset()
-	return HashCID(b)
+	id := HashCID(b)
+	if t.Node != nil {
+		t.Node(layer, id, b)
+	}
+	return id
 }
 
 func (n *openNode) reset() {

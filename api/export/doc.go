@@ -1,0 +1,32 @@
+// Package export writes repositories, and proofs of their records, as CARs.
+//
+// # Purpose
+//
+// The store has records, not trees. This package rebuilds the tree of a repository from its ordered
+// record rows, in little memory, and writes what a client wants of it.
+//
+// # Invariants
+//
+//  1. A CAR begins only if the tree of all record rows has the root that the commit signs. Every
+//     block hashes to the CID that it stands under.
+//  2. Blocks stand in the order in which a reader needs them: the commit, then the tree in
+//     pre-order, each record where its entry stands.
+//  3. A part has all records of its range, and every node that may lead to others: a verifier finds
+//     the range complete.
+//  4. A CAR has no record that the filter of the repository does not want.
+//  5. Memory does not grow with the repository: outlines have outlineBytesMax, and a walk holds two
+//     of them, unless keys were chosen to have more, which takes the attacker a hash of 4^n tries a
+//     key for the n-th.
+//  6. A copy that does not agree with its commit is reported once for each rev.
+//
+// # Concurrency
+//
+// An Exporter may be used by any goroutine. An Export and a store.RepoView belong to one at a time.
+//
+// # Files
+//
+//	exporter.go  Exporter, Export       part.go   ranges of keys
+//	outline.go   upper part of a tree   walk.go   pre-order over outlines and rows
+//	cache.go     outlines, mismatches   car.go    the format
+//	limits.go    every limit            metrics.go
+package export

@@ -1,0 +1,24 @@
+package export
+
+// Limits of the memory and work of exports.
+const (
+	// outlineBytesMax bounds the nodes of an outline, some 7,000 entries of 150 bytes. Of a tree of
+	// a million records it has the layers from 4 up, so that what is below one of its entries is 256
+	// records on average, a quarter of a millisecond to read.
+	outlineBytesMax = 1 << 20
+	// nodeBookBytes is what an outline takes for a node beside its bytes.
+	nodeBookBytes = 96
+	// cacheBytesMax bounds the outlines that are kept: 64 of large repositories, and thousands of
+	// small ones.
+	cacheBytesMax = 64 << 20
+	// cacheOutlinesMax bounds their number: an outline of no records takes some 500 bytes.
+	cacheOutlinesMax = 64 << 10
+	// mismatchesMax bounds the repositories that are remembered not to agree with their commit, of
+	// 200 bytes each.
+	mismatchesMax = 4096
+	// foundBytesMax bounds the tree nodes that one request of blocks holds, 24,000 of 330 bytes.
+	foundBytesMax = 8 << 20
+	// yieldSteps is after how many rows or records other goroutines run, as in a walk of package
+	// repo: less than a millisecond.
+	yieldSteps = 1024
+)
