@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -131,14 +132,19 @@ func TestGetRepoRefusals(t *testing.T) {
 // to be whole.
 func TestGetRepoFiltered(t *testing.T) {
 	t.Parallel()
-	m := storetest.Records{"app.test.a/one": storetest.Text("x"), "app.test.b/two": storetest.Text("y")}
+	wanted := storetest.Records{} // more than is sent before the first record that is not wanted
+	for i := range 500 {
+		wanted["app.test.a/"+storetest.Rev(i)] = storetest.Text(fmt.Sprint(strings.Repeat("x", 300), i))
+	}
+	m := maps.Clone(wanted)
+	m["app.test.b/two"] = storetest.Text("y")
 	for _, c := range []struct {
 		config filter.Config
 		held   storetest.Records
 		whole  bool
 	}{
 		{filter.Config{}, m, true},
-		{filter.Config{Collections: []string{"app.test.a"}}, storetest.Records{"app.test.a/one": m["app.test.a/one"]}, false},
+		{filter.Config{Collections: []string{"app.test.a"}}, wanted, false},
 		{filter.Config{Collections: []string{"app.test.a"}, Store: filter.StoreAll}, m, false},
 		{filter.Config{Collections: []string{"app.test.*"}, Store: filter.StoreAll}, m, true},
 	} {
