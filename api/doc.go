@@ -41,7 +41,7 @@
 //	subscriptions.go  durable subscriptions  tap.go      the routes of package tap
 //	maintenance.go  operations of maintenance  checkpoint.go  what a backup copies
 //	phase.go   the phase of the daemon      conditions.go  what backfill waits for
-//	alerts.go  what fails                   exports.go, carstream.go  CARs
+//	alerts.go  what fails
 //
 // Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
 // are one table in server.go.

@@ -72,12 +72,6 @@ func refusalStatus(name string) int {
 	return http.StatusBadRequest
 }
 
-// cutError is an error after the first bytes of an answer were sent. The connection is broken, so
-// that the client cannot take the answer for a whole one.
-type cutError struct{ error }
-
-func (e cutError) Unwrap() error { return e.error }
-
 // handler handles a route. It either answers the request, or returns an error that answers.answer
 // sends.
 type handler func(w http.ResponseWriter, r *http.Request) error
@@ -137,7 +131,8 @@ func (a *answers) untimed(name string, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		result := "ok"
 		err := h(w, r)
-		if errors.As(err, new(cutError)) {
+		var cut *wire.CutError
+		if errors.As(err, &cut) {
 			a.watch(err)
 			requests.WithLabelValues("cut").Inc()
 			panic(http.ErrAbortHandler)

@@ -25,17 +25,6 @@ const (
 	// bounded by 4,096 connections × 64 KiB = 256 MiB.
 	largeAnswer   = 64 << 10
 	largeBytesMax = 128 << 20
-	// exportsMax bounds the weight of the CARs that are sent at a time, 4 of repositories or 16 of
-	// records. Each holds 3 MiB, and a view of the store that keeps deleted files on the disk.
-	exportsMax     = 16
-	exportWeight   = 4                // of a repository or its part, and of blocks: it may read all rows
-	proofWeight    = 1                // of a record: it does so once a commit
-	exportWait     = 10 * time.Second // for a turn
-	carPieceBytes  = 64 << 10         // written at a time
-	carGrace       = answerTimeout    // time to begin to read
-	carRateMin     = 256 << 10        // bytes a second that a client has to read afterwards
-	carTimeMax     = time.Hour        // of one CAR: 900 MB at that rate
-	blocksAskedMax = 1000             // CIDs of a getBlocks, 66 KB of URL
 	// queryWait is how long a query waits for its turn before it is refused.
 	queryWait = 2 * time.Second
 

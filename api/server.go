@@ -16,6 +16,7 @@ import (
 	"cistern/api/clients"
 	"cistern/api/deliver"
 	"cistern/api/durable"
+	"cistern/api/export"
 	"cistern/api/tap"
 	"cistern/api/webhook"
 	"cistern/condition"
@@ -208,7 +209,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	cars, err := newExports(o.Store, o.Wake, o.Logger, o.Registerer)
+	exports, err := export.NewExports(o.Store, o.Wake, o.Logger, o.Registerer)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +217,7 @@ func New(o Options) (*Server, error) {
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers: a,
 		access:  access{token: o.AdminToken, requests: m.requests, answers: a},
-		xrpc: xrpc{methods: methods(atproto.New(o.Store, m.refused)), cars: cars.methods(),
+		xrpc: xrpc{methods: methods(atproto.New(o.Store, m.refused)), cars: cars(exports),
 			answers: a, turns: clients.NewTurns(queriesMax),
 			large: clients.NewTurns(largeBytesMax)},
 		delivery:  delivery,

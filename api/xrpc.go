@@ -6,6 +6,7 @@ import (
 
 	"cistern/api/atproto"
 	"cistern/api/clients"
+	"cistern/api/export"
 	"cistern/api/wire"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -29,10 +30,17 @@ func methods(r *atproto.Records) map[string]xrpcMethod {
 	}
 }
 
+// cars returns the queries that are answered with a CAR, by name.
+func cars(e *export.Exports) map[string]handler {
+	return map[string]handler{
+		"com.atproto.sync.getRepo": e.GetRepo,
+	}
+}
+
 // xrpc dispatches queries, and bounds their computation and memory.
 type xrpc struct {
 	methods map[string]xrpcMethod
-	cars    map[string]handler // queries that are answered with a CAR, by name
+	cars    map[string]handler
 	answers *answers
 	turns   *clients.Turns // acquired by the weight of a query
 	large   *clients.Turns // acquired by the bytes of a long answer

@@ -1,9 +1,9 @@
-// Package export writes repositories, and proofs of their records, as CARs.
+// Package export answers with repositories, and with proofs of their records, as CARs.
 //
 // # Purpose
 //
 // The store has records, not trees. This package rebuilds the tree of a repository from its ordered
-// record rows, in little memory, and writes what a client wants of it.
+// record rows, in little memory, and sends what a client wants of it.
 //
 // # Invariants
 //
@@ -17,14 +17,18 @@
 //  5. Memory does not grow with the repository: outlines have outlineBytesMax, and a walk holds two
 //     of them, unless keys were chosen to have more, which takes the attacker a hash of 4^n tries a
 //     key for the n-th.
-//  6. A copy that does not agree with its commit is reported once for each rev.
+//  6. A copy that does not agree with its commit is put into the queue once for each rev.
+//  7. An export ends: its client has readTimeMax at most. It breaks off at the next piece once its
+//     account is hidden or wiped.
 //
 // # Concurrency
 //
-// An Exporter may be used by any goroutine. An Export and a store.RepoView belong to one at a time.
+// Exports and Exporter may be used by any goroutine. An Export and a store.RepoView belong to one at
+// a time.
 //
 // # Files
 //
+//	exports.go   Exports, the queries   stream.go  pieces and deadlines
 //	exporter.go  Exporter, Export       part.go   ranges of keys
 //	outline.go   upper part of a tree   walk.go   pre-order over outlines and rows
 //	cache.go     outlines, mismatches   car.go    the format

@@ -1,7 +1,26 @@
 package export
 
-// Limits of the memory and work of exports.
+import "time"
+
+// Limits of the memory and work of exports, and of their clients.
 const (
+	// turnsMax bounds the weight of the CARs that are sent at a time, 4 of repositories or 16 of
+	// records. Each holds 3 MiB, and a view of the store that keeps deleted files on the disk.
+	turnsMax = 16
+	// repoWeight is the weight of a repository, of a part, and of blocks: it may read all rows.
+	repoWeight = 4
+	// proofWeight is the weight of a record: it reads all rows once for each commit.
+	proofWeight = 1
+	// turnWait is how long a request waits for its turn before it is refused.
+	turnWait = 10 * time.Second
+	// pieceBytes is how much is written at a time.
+	pieceBytes = 64 << 10
+	// A client has readGrace to begin to read a CAR, and must then read readRateMin bytes a second,
+	// for readTimeMax at most: 900 MB at that rate.
+	readGrace   = time.Minute
+	readRateMin = 256 << 10
+	readTimeMax = time.Hour
+
 	// outlineBytesMax bounds the nodes of an outline, some 7,000 entries of 150 bytes. Of a tree of
 	// a million records it has the layers from 4 up, so that what is below one of its entries is 256
 	// records on average, a quarter of a millisecond to read.

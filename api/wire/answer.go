@@ -19,6 +19,15 @@ type Refusal struct {
 
 func (e *Refusal) Error() string { return e.Name + ": " + e.Message }
 
+// CutError is an error after the first bytes of an answer were sent. The connection is broken, so
+// that the client cannot take the answer for a whole one.
+type CutError struct{ Cause error }
+
+func (e *CutError) Error() string { return "answer is broken off: " + e.Cause.Error() }
+
+// Unwrap returns the cause.
+func (e *CutError) Unwrap() error { return e.Cause }
+
 // Refuse returns a Refusal.
 func Refuse(name, format string, args ...any) error {
 	return &Refusal{Name: name, Message: fmt.Sprintf(format, args...)}

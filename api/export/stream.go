@@ -1,14 +1,16 @@
-package api
+package export
 
 import (
 	"context"
 	"net/http"
 	"time"
+
+	"cistern/api/wire"
 )
 
-// carStream sends a CAR in pieces. Before each piece it asks whether the CAR may still be shown, and
+// stream sends a CAR in pieces. Before each piece it asks whether the CAR may still be shown, and
 // gives the client a time by which it must have read so far, as the CAR keeps a view of the store.
-type carStream struct {
+type stream struct {
 	ctx   context.Context
 	w     http.ResponseWriter
 	conn  *http.ResponseController
@@ -18,28 +20,28 @@ type carStream struct {
 	sent  int64
 }
 
-func newCARStream(w http.ResponseWriter, r *http.Request, shown func() error) *carStream {
-	return &carStream{ctx: r.Context(), w: w, conn: http.NewResponseController(w), shown: shown,
-		start: time.Now(), buf: make([]byte, 0, carPieceBytes)}
+func newStream(w http.ResponseWriter, r *http.Request, shown func() error) *stream {
+	return &stream{ctx: r.Context(), w: w, conn: http.NewResponseController(w), shown: shown,
+		start: time.Now(), buf: make([]byte, 0, pieceBytes)}
 }
 
 // Write implements io.Writer.
-func (s *carStream) Write(p []byte) (n int, err error) {
+func (s *stream) Write(p []byte) (n int, err error) {
 	n = len(p)
 	for len(p) > 0 {
-		if len(s.buf) == carPieceBytes {
+		if len(s.buf) == pieceBytes {
 			if err := s.flush(); err != nil {
 				return 0, err
 			}
 		}
-		take := min(len(p), carPieceBytes-len(s.buf))
+		take := min(len(p), pieceBytes-len(s.buf))
 		s.buf, p = append(s.buf, p[:take]...), p[take:]
 	}
 	return n, nil
 }
 
 // flush sends what was written.
-func (s *carStream) flush() error {
+func (s *stream) flush() error {
 	if err := s.ctx.Err(); err != nil { // the client is gone, or the daemon stops
 		return err
 	}
@@ -56,19 +58,19 @@ func (s *carStream) flush() error {
 }
 
 // allowed returns the time from the start after which the next piece must have been read.
-func (s *carStream) allowed() time.Duration {
-	read := time.Duration(s.sent) * time.Second / carRateMin
-	return min(carGrace+read, carTimeMax)
+func (s *stream) allowed() time.Duration {
+	read := time.Duration(s.sent) * time.Second / readRateMin
+	return min(readGrace+read, readTimeMax)
 }
 
 // end sends the rest after the CAR was written without an error, or says what becomes of the answer
 // after an error.
-func (s *carStream) end(err error) error {
+func (s *stream) end(err error) error {
 	if err == nil {
 		err = s.flush()
 	}
 	if err != nil && s.sent > 0 {
-		return cutError{err}
+		return &wire.CutError{Cause: err}
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package api
+package export
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 
 	"cistern/api/atproto"
 	"cistern/api/clients"
-	"cistern/api/export"
 	"cistern/api/wire"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -19,31 +18,25 @@ import (
 
 const typeCAR = "application/vnd.ipld.car"
 
-// exports answers the queries whose answer is a CAR.
-type exports struct {
+// Exports answers the queries of com.atproto.sync whose answer is a CAR.
+type Exports struct {
 	store    *store.Store
-	exporter *export.Exporter
+	exporter *Exporter
 	wake     func()         // called after the pending queue may have grown
 	turns    *clients.Turns // acquired by the weight of a CAR, until it is sent
 }
 
-func newExports(s *store.Store, wake func(), l *slog.Logger, reg prometheus.Registerer) (*exports, error) {
-	e := &exports{store: s, wake: wake, turns: clients.NewTurns(exportsMax)}
+// NewExports answers from a store. wake is called after the pending queue may have grown.
+func NewExports(s *store.Store, wake func(), l *slog.Logger, reg prometheus.Registerer) (*Exports, error) {
+	e := &Exports{store: s, wake: wake, turns: clients.NewTurns(turnsMax)}
 	var err error
-	e.exporter, err = export.New(export.Options{Registerer: reg, Logger: l, Refetch: e.refetch})
+	e.exporter, err = New(Options{Registerer: reg, Logger: l, Refetch: e.refetch})
 	return e, err
 }
 
-// methods returns the queries by name.
-func (e *exports) methods() map[string]handler {
-	return map[string]handler{
-		"com.atproto.sync.getRepo": e.getRepo,
-	}
-}
-
-// getRepo answers com.atproto.sync.getRepo. since leaves out records that were written up to a rev;
+// GetRepo answers com.atproto.sync.getRepo. since leaves out records that were written up to a rev;
 // all nodes are sent, since the store does not know which a deletion has changed.
-func (e *exports) getRepo(w http.ResponseWriter, r *http.Request) error {
+func (e *Exports) GetRepo(w http.ResponseWriter, r *http.Request) error {
 	q, err := wire.ParseQuery(r)
 	if err != nil {
 		return err
@@ -58,21 +51,21 @@ func (e *exports) getRepo(w http.ResponseWriter, r *http.Request) error {
 			return wire.Invalid("since %s is not a rev", wire.Echo(since))
 		}
 	}
-	return e.send(w, r, q.Client, did, exportWeight, func(ctx context.Context, v *store.RepoView) (car, error) {
-		x, err := e.exporter.Open(ctx, v, export.Part{})
+	return e.send(w, r, q.Client, did, repoWeight, func(ctx context.Context, v *store.RepoView) (car, error) {
+		x, err := e.exporter.Open(ctx, v, Part{})
 		if err != nil {
 			return nil, err
 		}
-		return func(s *carStream) error { return x.Write(ctx, s, since) }, nil
+		return func(s *stream) error { return x.Write(ctx, s, since) }, nil
 	})
 }
 
 // car writes a CAR.
-type car func(*carStream) error
+type car func(*stream) error
 
 // send waits for a turn, opens a view of a repository that may be shown, and sends the CAR that open
 // prepares.
-func (e *exports) send(w http.ResponseWriter, r *http.Request, client netip.Prefix, did string,
+func (e *Exports) send(w http.ResponseWriter, r *http.Request, client netip.Prefix, did string,
 	weight int64, open func(context.Context, *store.RepoView) (car, error)) (err error) {
 	if err := e.turn(r.Context(), client, weight); err != nil {
 		return err
@@ -95,7 +88,7 @@ func (e *exports) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 	}
 	write, err := open(r.Context(), v)
 	if err != nil {
-		return exportRefusal(did, err)
+		return refusal(did, err)
 	}
 	w.Header().Set("Content-Type", typeCAR)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -103,13 +96,13 @@ func (e *exports) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	s := newCARStream(w, r, func() error { return e.shown(row) })
-	return s.end(exportRefusal(did, write(s)))
+	s := newStream(w, r, func() error { return e.shown(row) })
+	return s.end(refusal(did, write(s)))
 }
 
 // turn waits for a turn of a client.
-func (e *exports) turn(ctx context.Context, client netip.Prefix, weight int64) error {
-	ctx, cancel := context.WithTimeout(ctx, exportWait)
+func (e *Exports) turn(ctx context.Context, client netip.Prefix, weight int64) error {
+	ctx, cancel := context.WithTimeout(ctx, turnWait)
 	defer cancel()
 	if err := e.turns.Acquire(ctx, client, weight); err != nil {
 		return wire.Refuse("Unavailable", "too many CARs are being sent")
@@ -118,7 +111,7 @@ func (e *exports) turn(ctx context.Context, client netip.Prefix, weight int64) e
 }
 
 // shown returns why a copy may not be shown any more, nil if it may.
-func (e *exports) shown(was *store.Repo) error {
+func (e *Exports) shown(was *store.Repo) error {
 	now, err := e.store.RepoOrNew(was.DID)
 	if err != nil {
 		return err
@@ -131,7 +124,7 @@ func (e *exports) shown(was *store.Repo) error {
 
 // refetch puts a repository into the queue whose copy at a rev does not agree with its commit, unless
 // that is outdated. Its host is asked when its turn comes.
-func (e *exports) refetch(did, rev string) error {
+func (e *Exports) refetch(did, rev string) error {
 	if e.store.Frozen() != nil {
 		return wire.Refuse("Unavailable", "the daemon is suspended")
 	}
@@ -149,13 +142,13 @@ func (e *exports) refetch(did, rev string) error {
 	return err
 }
 
-// exportRefusal names the errors of package export.
-func exportRefusal(did string, err error) error {
+// refusal names the errors of package
+func refusal(did string, err error) error {
 	switch {
-	case errors.Is(err, export.ErrMismatch):
+	case errors.Is(err, ErrMismatch):
 		return wire.Refuse("RepoIncomplete", "the copy of %s here does not agree with its commit, "+
 			"and is fetched again", did)
-	case errors.Is(err, export.ErrIncomplete):
+	case errors.Is(err, ErrIncomplete):
 		return wire.Refuse("RepoIncomplete", "this server does not show all records of %s that this "+
 			"takes: ask its host", did)
 	case errors.Is(err, store.ErrStale):
