@@ -364,7 +364,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {24, 3280},
+	"api":           {24, 3320},
 	"api/deliver":   {24, 3600},
 	"cmd/cistern":   {33, 5690},
 	"store":         {86, 13390},
