@@ -88,18 +88,6 @@ func (w *world) hold(t testing.TB, did string, m storetest.Records) {
 	}
 }
 
-// commit applies a change to a repository, whose records are then m.
-func (w *world) commit(t testing.TB, did string, ops []store.Op, m storetest.Records) {
-	t.Helper()
-	w.revs++
-	rev := storetest.Rev(w.revs)
-	w.change(t, did, func(b *store.Batch, r *store.Repo) error {
-		r.Rev, r.Data = rev, m.Root()
-		r.Commit = storetest.Commit(did, rev, r.Data)
-		return b.Apply(r, true, rev, ops)
-	})
-}
-
 func (w *world) view(t testing.TB, did string) *store.RepoView {
 	t.Helper()
 	v, err := w.ViewRepo(did)
