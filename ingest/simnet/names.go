@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,9 +17,49 @@ import (
 // question: for those of IPv4 and those of IPv6 on their own. It gets the name in lower case without a trailing dot, and
 // gives nil for one that does not exist. So a test can change the addresses of a name at any time.
 func Resolver(answer func(name string) []netip.Addr) *net.Resolver {
+	return NameServer(func(name string) *Name {
+		addrs := answer(name)
+		if addrs == nil {
+			return nil
+		}
+		return &Name{Addrs: addrs}
+	})
+}
+
+// Name is what a name server has of a name.
+type Name struct {
+	Addrs []netip.Addr
+	Texts []string // of its TXT records
+	Fails bool     // the server cannot answer
+}
+
+// NameServer is Resolver for names that also have texts. answer gives nil for a name that does not exist.
+func NameServer(answer func(name string) *Name) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return &nameServer{answer: answer}, nil
 	}}
+}
+
+// data returns the records of a type.
+func (n *Name) data(typ uint16) (all [][]byte) {
+	if n == nil || n.Fails {
+		return nil
+	}
+	for _, addr := range n.Addrs {
+		if addr.Is4() && typ == typeA || addr.Is6() && typ == typeAAAA {
+			all = append(all, addr.AsSlice())
+		}
+	}
+	for _, text := range n.Texts {
+		var parts []byte
+		for part := range slices.Chunk([]byte(text), 255) {
+			parts = append(append(parts, byte(len(part))), part...)
+		}
+		if typ == typeTXT {
+			all = append(all, parts)
+		}
+	}
+	return all
 }
 
 // Private are addresses that must not be called, one of each kind that a policy has to refuse.
@@ -36,12 +77,13 @@ func Private() []netip.Addr {
 
 const (
 	typeA    = 1
+	typeTXT  = 16
 	typeAAAA = 28
 )
 
 // nameServer is a connection to a name server (RFC 1035), as over TCP: each message with its length in front.
 type nameServer struct {
-	answer func(name string) []netip.Addr
+	answer func(name string) *Name
 
 	// mu guards:
 	mu      sync.Mutex
@@ -67,14 +109,10 @@ func (s *nameServer) Write(query []byte) (int, error) {
 	}
 	question := msg[header : at+5]
 	typ := binary.BigEndian.Uint16(msg[at+1:])
-	addrs := s.answer(strings.ToLower(strings.Join(labels, ".")))
+	name := s.answer(strings.ToLower(strings.Join(labels, ".")))
 	var records []byte
 	count := uint16(0)
-	for _, addr := range addrs {
-		if addr.Is4() != (typ == typeA) || typ != typeA && typ != typeAAAA {
-			continue
-		}
-		b := addr.AsSlice()
+	for _, b := range name.data(typ) {
 		records = append(records, 0xc0, header) // the name of the question
 		records = binary.BigEndian.AppendUint16(records, typ)
 		records = append(records, 0, 1, 0, 0, 0, 0) // IN, for no time
@@ -83,8 +121,11 @@ func (s *nameServer) Write(query []byte) (int, error) {
 		count++
 	}
 	flags := uint16(0x8180)
-	if addrs == nil {
+	switch {
+	case name == nil:
 		flags |= 3 // no such name
+	case name.Fails:
+		flags |= 2
 	}
 	reply := append([]byte(nil), msg[:2]...)
 	for _, n := range []uint16{flags, 1, count, 0, 0} {
