@@ -92,7 +92,7 @@ func parseAudit(did syntax.DID, body []byte, at time.Time) ([]*repo.Key, error) 
 	slices.SortStableFunc(log, func(a, b auditEntry) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	slices.Reverse(log) // newest first; of the same time, the later entry first
 	if log[0].Operation.Type == "plc_tombstone" {
-		return nil, fmt.Errorf("audit log of %s: %w", did, errGone)
+		return nil, fmt.Errorf("audit log of %s: %w", did, ErrGone)
 	}
 	seen := map[string]bool{log[0].key(): true, "": true} // today's key, and no key
 	var keys []*repo.Key

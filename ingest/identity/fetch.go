@@ -75,7 +75,7 @@ func (d *Directory) fetchPLC(ctx context.Context, did syntax.DID, path string, l
 		switch {
 		case err == nil:
 			return body, nil
-		case errors.Is(err, errGone) || ctx.Err() != nil:
+		case errors.Is(err, ErrGone) || ctx.Err() != nil:
 			return nil, fmt.Errorf("resolve %s: %w", did, err)
 		case errors.Is(err, ErrNotFound):
 			missing = err
@@ -137,9 +137,6 @@ func (d *Directory) webBase(id string) (string, error) {
 	return "https://" + host.Normalize().String(), nil
 }
 
-// errGone is the ErrNotFound of a tombstone, which no other directory can contradict.
-var errGone = fmt.Errorf("tombstoned: %w", ErrNotFound)
-
 // retryLater is a 429 with the delay it asked for, 0 for none.
 type retryLater struct{ wait time.Duration }
 
@@ -185,7 +182,7 @@ func (d *Directory) get(ctx context.Context, within time.Duration, url string, l
 	case http.StatusNotFound:
 		return nil, fmt.Errorf("HTTP 404 from %s: %w", host, ErrNotFound)
 	case http.StatusGone:
-		return nil, errGone
+		return nil, ErrGone
 	case http.StatusTooManyRequests:
 		return nil, &retryLater{retryAfter(resp.Header, d.opts.Now())}
 	}
