@@ -260,6 +260,20 @@ func (s *Store) HostNamed(name string) (Host, error) {
 	return h, nil
 }
 
+// HostsByID returns up to limit hosts with a higher id than after, in order of id, which is the order
+// in which they became known.
+func (s *Store) HostsByID(after uint32, limit int) (page []Host, err error) {
+	lower := append(hostNameKey(after), 0)
+	err = scan(s.db, lower, spaceEnd(spaceHostName), func(key, _ []byte) (bool, error) {
+		id, err := parseHostIDKey(spaceHostName, key)
+		if h, ok := s.HostByID(id); ok && err == nil {
+			page = append(page, h)
+		}
+		return len(page) < limit, err
+	})
+	return page, err
+}
+
 // Hosts returns up to limit hosts that match, in order of name, behind the name after. next is the
 // name to continue after, "" at the end.
 func (s *Store) Hosts(after string, limit int, match func(*Host) bool) (page []Host, next string, err error) {

@@ -40,7 +40,7 @@ func (s *Store) Repos(cursor string, limit int, match func(*Repo) bool) (rows []
 // continues after the last one it saw misses no repository.
 func (s *Store) ReposByOrdinal(after Ordinal, limit int) ([]Repo, error) {
 	end := s.ords.lowestOpen()
-	if after+1 >= end {
+	if after >= OrdinalMax || after+1 >= end {
 		return nil, nil
 	}
 	var out []Repo
