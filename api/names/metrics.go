@@ -1,0 +1,15 @@
+package names
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	lookups *prometheus.CounterVec // of handles, by result
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cistern_names_lookups_total",
+		Help: "Handles that clients of the public listener named, by result: cached, found, missing, failed, refused.",
+	}, []string{"result"})}
+	return m, reg.Register(m.lookups)
+}

@@ -1,0 +1,32 @@
+package names
+
+import (
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/syntax"
+)
+
+// privateTLDs are top-level domains that the public DNS has not, and that networks use for names of
+// their own: .test (RFC 6761) for development, the others although no standard gives them away.
+var privateTLDs = map[string]bool{"test": true, "corp": true, "home": true, "lan": true,
+	"mail": true, "intranet": true, "private": true}
+
+// reserved returns why a handle is not looked up, "" if it may be (invariant 2).
+func reserved(handle syntax.Handle, allowPrivate bool) string {
+	name := handle.String()
+	tld := name[strings.LastIndexByte(name, '.')+1:]
+	switch {
+	case !handle.AllowedTLD(): // those that the protocol forbids
+		return "names below ." + tld + " cannot be handles"
+	case privateTLDs[tld] && !allowPrivate:
+		return "." + tld + " is not a public domain"
+	}
+	return ""
+}
+
+// siteOf returns the part of a name that one owner is likely to control: its last two labels, below
+// which the owner can make up names without end.
+func siteOf(name string) string {
+	last := strings.LastIndexByte(name, '.')
+	return name[strings.LastIndexByte(name[:max(last, 0)], '.')+1:]
+}
