@@ -7,9 +7,9 @@
 //
 // # Invariants
 //
-//  1. The public listener changes nothing. It answers from the store alone: no request makes the
-//     daemon contact a host. The exception is a copy found not to agree with its commit: it is put
-//     into the queue, once for each rev.
+//  1. The public listener changes nothing. It answers from the store, and makes the daemon contact
+//     others only to look up names, within the limits of package names.
+//     A copy found not to agree with its commit is put into the queue, once for each rev.
 //  2. No endpoint returns records of a hidden account.
 //  3. Pages neither skip nor repeat items, whatever is written between two requests: the cursor of
 //     a request is the first id of its page, or the last key of the previous page.
@@ -40,6 +40,7 @@
 //	dids.go    request bodies               metrics.go
 //	subscriptions.go  durable subscriptions  tap.go      the routes of package tap
 //	maintenance.go  operations of maintenance  checkpoint.go  what a backup copies
+//	coding.go  compressed answers
 //	phase.go   the phase of the daemon      conditions.go  what backfill waits for
 //	alerts.go  what fails
 //

@@ -66,6 +66,8 @@ func refusalStatus(name string) int {
 		return http.StatusTooManyRequests
 	case "Unavailable":
 		return http.StatusServiceUnavailable
+	case "UpstreamFailure": // of a host, a directory or DNS
+		return http.StatusBadGateway
 	case "OperationFailed":
 		return http.StatusInternalServerError
 	}
@@ -173,11 +175,14 @@ func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 		a.logger.LogAttrs(r.Context(), slog.LevelError, "request", slog.String("path", r.URL.Path), slog.Any("err", err))
 	}
 	a.watch(err)
+	for _, name := range []string{"ETag", "Cache-Control"} { // of the answer that failed
+		w.Header().Del(name)
+	}
 	switch status {
 	case http.StatusUnauthorized:
 		w.Header().Add("WWW-Authenticate", `Bearer realm="cistern"`)
 		w.Header().Add("WWW-Authenticate", `Basic realm="cistern", charset="UTF-8"`)
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", "1")
 	case http.StatusUpgradeRequired:
 		w.Header().Set("Upgrade", "websocket")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cistern/api/atproto"
 	"cistern/api/wire"
 	"cistern/backfill/pace"
 	"cistern/ingest/identity"
@@ -105,6 +106,33 @@ func (hs *hosts) item(h *store.Host) hostItem {
 		it.Limits.Told = append(it.Limits.Told, quotaItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339), Window: int64(q.Window.Seconds())})
 	}
 	return it
+}
+
+// statuses returns a function that returns the status of a host as the protocol names it, by its
+// state and the sources of now.
+func (hs *hosts) statuses(from *sources) func(*store.Host) atproto.HostStatus {
+	seqs := map[string]int64{}
+	if from.firehose.Sources != nil {
+		for _, src := range from.firehose.Sources() {
+			seqs[identity.HostOf(src.URL)] = src.Seq
+		}
+	}
+	return func(h *store.Host) atproto.HostStatus {
+		now := hs.opts.standing(h)
+		_, followed := seqs[h.Name]
+		s := atproto.HostStatus{Status: "idle", Seq: seqs[h.Name]}
+		switch {
+		case now.Banned:
+			s.Status = "banned"
+		case !now.FailingSince.IsZero() || h.Failing != 0 && h.Failing > h.LastSeen:
+			s.Status = "offline"
+		case !now.ParkedUntil.IsZero(): // the host asked for it
+			s.Status = "throttled"
+		case h.Accounts > 0 || followed:
+			s.Status = "active"
+		}
+		return s
+	}
 }
 
 // list handles GET /hosts.

@@ -25,6 +25,8 @@ const (
 	// bounded by 4,096 connections × 64 KiB = 256 MiB.
 	largeAnswer   = 64 << 10
 	largeBytesMax = 128 << 20
+	// codedBytesMin is the size from which answers are compressed: shorter ones fit one packet.
+	codedBytesMin = 1 << 10
 	// queryWait is how long a query waits for its turn before it is refused.
 	queryWait = 2 * time.Second
 

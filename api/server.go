@@ -17,6 +17,7 @@ import (
 	"cistern/api/deliver"
 	"cistern/api/durable"
 	"cistern/api/export"
+	"cistern/api/names"
 	"cistern/api/tap"
 	"cistern/api/webhook"
 	"cistern/condition"
@@ -54,6 +55,9 @@ type Options struct {
 	// Resolve reads the DID document of an account that the store does not know, for clients of
 	// tap. Default: such accounts are not found.
 	Resolve func(ctx context.Context, did string) (identity.Identity, error)
+	// Names looks up handles and DIDs for clients of the public listener. Default: nothing is looked
+	// up, and handles are refused.
+	Names *names.Resolver
 	// Refilter reports whether a changed filter is being applied to repositories, and the last DID
 	// that was handled. Default: no filter is being applied.
 	Refilter func() (cursor string, running bool, err error)
@@ -215,11 +219,8 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
-		answers: a,
-		access:  access{token: o.AdminToken, requests: m.requests, answers: a},
-		xrpc: xrpc{methods: methods(atproto.New(o.Store, m.refused)), cars: cars(exports),
-			answers: a, turns: clients.NewTurns(queriesMax),
-			large: clients.NewTurns(largeBytesMax)},
+		answers:   a,
+		access:    access{token: o.AdminToken, requests: m.requests, answers: a},
 		delivery:  delivery,
 		repos:     repos{store: o.Store, hosts: o.Hosts},
 		changes:   changes{store: o.Store, wake: o.Wake},
@@ -236,6 +237,9 @@ func New(o Options) (*Server, error) {
 		checkpoints:   checkpoints{make: o.Checkpoint, version: o.Version, logger: o.Logger},
 		subscriptions: subscriptions{registry},
 	}
+	if s.xrpc, err = s.newXRPC(o, exports); err != nil {
+		return nil, err
+	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
@@ -243,6 +247,16 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newXRPC makes the handler of queries.
+func (s *Server) newXRPC(o Options, exports *export.Exports) (xrpc, error) {
+	r := atproto.New(atproto.Options{Store: o.Store, Refused: s.metrics.refused, Names: o.Names,
+		Hosts: func() func(*store.Host) atproto.HostStatus { return s.hosts.statuses(&s.sources) }})
+	c, err := newCoder()
+	return xrpc{methods: methods(r), lookups: lookups(r), cars: cars(exports), answers: s.answers,
+		coder: c,
+		turns: clients.NewTurns(queriesMax), large: clients.NewTurns(largeBytesMax)}, err
 }
 
 // Public returns the handler of the public listener.

@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/netip"
 
 	"cistern/api/atproto"
 	"cistern/api/clients"
@@ -21,12 +23,13 @@ type xrpcMethod struct {
 // methods returns the queries by name.
 func methods(r *atproto.Records) map[string]xrpcMethod {
 	return map[string]xrpcMethod{
-		"com.atproto.repo.describeRepo":    {r.DescribeRepo, listWeight},
-		"com.atproto.repo.getRecord":       {r.GetRecord, 1},
-		"com.atproto.repo.listRecords":     {r.ListRecords, listWeight},
+		"com.atproto.sync.getHostStatus":   {r.GetHostStatus, 1},
 		"com.atproto.sync.getLatestCommit": {r.GetLatestCommit, 1},
 		"com.atproto.sync.getRepoStatus":   {r.GetRepoStatus, 1},
+		"com.atproto.sync.listHosts":       {r.ListHosts, 1},
 		"com.atproto.sync.listRepos":       {r.ListRepos, 1},
+
+		"com.atproto.sync.listReposByCollection": {r.ListReposByCollection, listWeight},
 	}
 }
 
@@ -37,18 +40,47 @@ func cars(e *export.Exports) map[string]handler {
 	}
 }
 
+// xrpcLookup is a query method that looks up names before it waits for its turn: a slow host must
+// not keep other queries waiting.
+type xrpcLookup struct {
+	look   func(ctx context.Context, q wire.Query) (atproto.Answer, error)
+	weight int64 // of the answer
+}
+
+// lookups returns the queries that look up names, by name.
+func lookups(r *atproto.Records) map[string]xrpcLookup {
+	return map[string]xrpcLookup{
+		"com.atproto.identity.resolveDid":      {r.ResolveDID, 1},
+		"com.atproto.identity.resolveHandle":   {r.ResolveHandle, 1},
+		"com.atproto.identity.resolveIdentity": {r.ResolveIdentity, 1},
+		"com.atproto.repo.describeRepo":        {r.DescribeRepo, listWeight},
+		"com.atproto.repo.getRecord":           {r.OfAccount(r.GetRecord), 1},
+		"com.atproto.repo.listRecords":         {r.OfAccount(r.ListRecords), listWeight},
+	}
+}
+
+// repeated returns the parameter of a method that may be given several times, "" for none.
+func repeated(method string) string {
+	if method == "com.atproto.sync.listReposByCollection" {
+		return "collection"
+	}
+	return ""
+}
+
 // xrpc dispatches queries, and bounds their computation and memory.
 type xrpc struct {
 	methods map[string]xrpcMethod
+	lookups map[string]xrpcLookup
 	cars    map[string]handler
 	answers *answers
 	turns   *clients.Turns // acquired by the weight of a query
 	large   *clients.Turns // acquired by the bytes of a long answer
+	coder   *coder
 }
 
 // handler answers /xrpc/{method}. It answers unknown methods as the reference PDS does.
 func (x *xrpc) handler() http.Handler {
-	routes := make(map[string]http.Handler, len(x.methods)+len(x.cars))
+	routes := make(map[string]http.Handler, len(x.methods)+len(x.lookups)+len(x.cars))
 	for name, h := range x.cars {
 		routes[name] = x.answers.untimed(name, func(w http.ResponseWriter, r *http.Request) error {
 			if err := isQuery(r); err != nil {
@@ -57,9 +89,17 @@ func (x *xrpc) handler() http.Handler {
 			return h(w, r)
 		})
 	}
-	for name, method := range x.methods {
+	for name, method := range x.lookups {
 		routes[name] = x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
 			return x.query(w, r, method)
+		})
+	}
+	for name, method := range x.methods {
+		look := func(_ context.Context, q wire.Query) (atproto.Answer, error) {
+			return func() ([]byte, error) { return method.answer(q) }, nil
+		}
+		routes[name] = x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
+			return x.query(w, r, xrpcLookup{look, method.weight})
 		})
 	}
 	other := x.answers.route("other", func(_ http.ResponseWriter, r *http.Request) error {
@@ -79,25 +119,35 @@ func (x *xrpc) handler() http.Handler {
 }
 
 // query computes a query when its turn comes, and answers it.
-func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcMethod) error {
+func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup) error {
 	if err := isQuery(r); err != nil {
 		return err
 	}
-	q, err := wire.ParseQuery(r)
+	q, err := wire.ParseQuery(r, repeated(r.PathValue("method")))
 	if err != nil {
 		return err
 	}
-	body, err := x.compute(r.Context(), q, method)
+	q.Header = w.Header()
+	answer, err := method.look(r.Context(), q)
 	if err != nil {
 		return err
 	}
-	if n := int64(len(body)); n >= largeAnswer {
+	body, err := x.compute(r, q.Client, method.weight, answer)
+	if errors.Is(err, wire.ErrUnchanged) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	body.head(w.Header())
+	if n := int64(len(body.bytes)); n >= largeAnswer {
 		if !x.large.TryAcquire(q.Client, n) {
 			return wire.Refuse("Unavailable", "too many long answers have not been read by their clients yet")
 		}
 		defer x.large.Release(q.Client, n)
 	}
-	wire.WriteBody(w, http.StatusOK, body)
+	wire.WriteBody(w, http.StatusOK, body.bytes)
 	return nil
 }
 
@@ -109,13 +159,17 @@ func isQuery(r *http.Request) error {
 	return nil
 }
 
-// compute waits for the turn of a query, and returns its answer.
-func (x *xrpc) compute(ctx context.Context, q wire.Query, method xrpcMethod) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWait)
+// compute waits for the turn of a query, and returns its answer as the client accepts it.
+func (x *xrpc) compute(r *http.Request, client netip.Prefix, weight int64, answer atproto.Answer) (coded, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), queryWait)
 	defer cancel()
-	if err := x.turns.Acquire(ctx, q.Client, method.weight); err != nil {
-		return nil, wire.Refuse("Unavailable", "too many queries at a time")
+	if err := x.turns.Acquire(ctx, client, weight); err != nil {
+		return coded{}, wire.Refuse("Unavailable", "too many queries at a time")
 	}
-	defer x.turns.Release(q.Client, method.weight)
-	return method.answer(q)
+	defer x.turns.Release(client, weight)
+	body, err := answer()
+	if err != nil {
+		return coded{}, err
+	}
+	return x.coder.code(r, body), nil
 }

@@ -2,16 +2,21 @@
 //
 // # Purpose
 //
-// Each method of Records is a query of com.atproto.repo or com.atproto.sync: it takes parameters,
-// and returns a JSON body or a refusal. Where the lexicons leave something open, it answers as the
-// reference PDS does.
+// Each method of Records is a query of com.atproto: it takes parameters, and returns a JSON body or
+// a refusal. Where the lexicons leave something open, it answers as the reference PDS does. Methods
+// that look up names do so first, and return the function that computes the answer.
 //
 // # Invariants
 //
 //  1. Contents of a hidden account are not answered: every method for contents calls Visible.
 //  2. Pages neither skip nor repeat items, whatever is written between two requests: the cursor is
 //     the last key of the page. A page that is not empty has a cursor, and an empty one has none.
-//  3. The memory of an answer is bounded: by pageBytesMax, or by the limit of its items.
+//  3. A handle stands for an account only if it leads to the DID and the document claims it. What a
+//     row says of its document is used instead of a lookup.
+//  4. An ETag changes with every change of what the answer shows, and is read before it: an answer
+//     may be newer than its tag, never older.
+//  5. Network errors are not repeated to clients: they may name addresses of this network.
+//  6. The memory of an answer is bounded: by pageBytesMax, or by the limit of its items.
 //
 // # Concurrency
 //
@@ -19,7 +24,10 @@
 //
 // # Files
 //
-//	record.go  getRecord, listRecords
-//	repo.go    describeRepo, visibility
-//	sync.go    getLatestCommit, getRepoStatus, listRepos
+//	atproto.go   Options, Records, limits
+//	record.go    getRecord, listRecords
+//	repo.go      describeRepo, visibility
+//	sync.go      getLatestCommit, getRepoStatus, listRepos, listReposByCollection
+//	host.go      listHosts, getHostStatus
+//	identity.go  com.atproto.identity, handles as parameters
 package atproto

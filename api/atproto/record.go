@@ -2,29 +2,12 @@ package atproto
 
 import (
 	"errors"
+	"fmt"
 
 	"cistern/api/wire"
 	"cistern/ingest/repo"
 	"cistern/store"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
-
-const (
-	// pageBytesMax ends a page of listRecords early: limit 100 × 14 MiB would be 1.4 GiB.
-	pageBytesMax = 8 << 20
-	// pageStep is how many records listRecords reads at a time.
-	pageStep = 25
-)
-
-// Records answers the queries of com.atproto.
-type Records struct {
-	store   *store.Store
-	refused prometheus.Counter
-}
-
-// New returns the methods of a store. refused counts records without a JSON form.
-func New(s *store.Store, refused prometheus.Counter) *Records { return &Records{s, refused} }
 
 // GetRecord answers com.atproto.repo.getRecord.
 func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
@@ -53,6 +36,7 @@ func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	q.Reflects(row.Rev)
 	rec, err := r.store.Record(&row, collection, rkey)
 	if errors.Is(err, store.ErrNotFound) || err == nil && want.Defined() && want != rec.CID {
 		return nil, wire.Refuse("RecordNotFound", "could not locate record: at://%s/%s/%s", did, collection, rkey)
@@ -60,7 +44,21 @@ func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if want.Defined() {
+		err = q.Version(rec.CID.String(), wire.CacheShortly)
+	} else {
+		err = q.Version(version(&row), wire.CacheNot)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return r.appendRecord(nil, did, &rec), nil
+}
+
+// version names the records of a repository: any change of them raises the number of the next block,
+// or changes the number of records, the rev, the filter or the copy.
+func version(row *store.Repo) string {
+	return fmt.Sprintf("%s.%x.%x.%x.%x.%x", row.Rev, row.Ordinal, row.NextBlock, row.Records, row.Shelved, row.Filter)
 }
 
 // appendRecord appends {"uri","cid","value"}, or {"uri","cid","unrepresentable"} for a record that
@@ -100,6 +98,10 @@ func (r *Records) ListRecords(q wire.Query) ([]byte, error) {
 	}
 	row, err := r.readable(did)
 	if err != nil {
+		return nil, err
+	}
+	q.Reflects(row.Rev)
+	if err := q.Version(version(&row), wire.CacheNot); err != nil {
 		return nil, err
 	}
 	// Any text is a position among the keys, as on the reference PDS.

@@ -1,6 +1,7 @@
 package atproto
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 
@@ -72,11 +73,10 @@ type description struct {
 }
 
 // DescribeRepo answers com.atproto.repo.describeRepo. It shows the document that was resolved last,
-// and the handle that this document claims. handleIsCorrect would mean that the handle resolves to
-// the DID. It is always false: handles are not resolved, because any account could then choose a
-// name that the daemon looks up.
-func (r *Records) DescribeRepo(q wire.Query) ([]byte, error) {
-	did, err := q.DID("repo")
+// and the handle that this document claims. handleIsCorrect reports whether the handle leads to the
+// DID, which is looked up; it is false if it cannot be.
+func (r *Records) DescribeRepo(ctx context.Context, q wire.Query) (Answer, error) {
+	did, err := r.account(ctx, q, "repo")
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +84,16 @@ func (r *Records) DescribeRepo(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	correct := r.verified(ctx, q, row.Handle, did)
+	return func() ([]byte, error) { return r.describe(q, did, correct) }, nil
+}
+
+func (r *Records) describe(q wire.Query, did string, correct bool) ([]byte, error) {
+	row, err := r.Visible(did) // again: the lookup may have taken seconds
+	if err != nil {
+		return nil, err
+	}
+	q.Reflects(row.Rev)
 	collections, err := r.store.Collections(&row)
 	if err != nil {
 		return nil, err
@@ -91,7 +101,8 @@ func (r *Records) DescribeRepo(q wire.Query) ([]byte, error) {
 	if collections == nil {
 		collections = []string{}
 	}
-	d := description{Handle: row.Handle, DID: did, DIDDoc: document(&row), Collections: collections}
+	d := description{Handle: row.Handle, DID: did, DIDDoc: document(&row), Collections: collections,
+		HandleIsCorrect: correct}
 	if d.Handle == "" {
 		d.Handle = wire.InvalidHandle
 	}

@@ -24,6 +24,7 @@ func (r *Records) GetLatestCommit(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	q.Reflects(row.Rev)
 	return json.Marshal(latestCommit{headOf(&row), row.Rev})
 }
 
@@ -88,23 +89,15 @@ func (r *Records) ListRepos(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var after uint64
-	if q.Text("cursor") != "" {
-		if after, _, err = q.Uint64("cursor"); err != nil {
-			return nil, err
-		}
-	}
-	if after > uint64(store.OrdinalMax) {
-		return nil, wire.Invalid("cursor %d was not given by this server", after)
-	}
-	page := repoPage{Repos: []repoHead{}}
-	if after == uint64(store.OrdinalMax) {
-		return json.Marshal(page)
+	after, err := numberCursor(q, uint64(store.OrdinalMax))
+	if err != nil {
+		return nil, err
 	}
 	rows, err := r.store.ReposByOrdinal(store.Ordinal(after), limit)
 	if err != nil {
 		return nil, err
 	}
+	page := repoPage{Repos: []repoHead{}}
 	for i := range rows {
 		row := &rows[i]
 		page.Repos = append(page.Repos, repoHead{row.DID, headOf(row), row.Rev, !row.Status.Hidden(), statusWord(row)})
@@ -113,6 +106,57 @@ func (r *Records) ListRepos(q wire.Query) ([]byte, error) {
 		page.Cursor = strconv.FormatUint(uint64(rows[len(rows)-1].Ordinal), 10)
 	}
 	return json.Marshal(page)
+}
+
+type accountPage struct {
+	Cursor string    `json:"cursor,omitempty"`
+	Repos  []account `json:"repos"`
+}
+
+type account struct {
+	DID string `json:"did"`
+}
+
+// ListReposByCollection answers com.atproto.sync.listReposByCollection, in the order and with the
+// cursor of listRepos. Several collections mean repositories with any of them, and none means all
+// accounts that are active. Inactive accounts are left out.
+func (r *Records) ListReposByCollection(q wire.Query) ([]byte, error) {
+	collections, err := q.Collections(collectionsMax)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := q.Limit(500, 2000)
+	if err != nil {
+		return nil, err
+	}
+	after, err := numberCursor(q, uint64(store.OrdinalMax))
+	if err != nil {
+		return nil, err
+	}
+	rows, err := r.store.ReposByCollection(collections, store.Ordinal(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	page := accountPage{Repos: []account{}}
+	for i := range rows {
+		page.Repos = append(page.Repos, account{rows[i].DID})
+	}
+	if len(rows) > 0 {
+		page.Cursor = strconv.FormatUint(uint64(rows[len(rows)-1].Ordinal), 10)
+	}
+	return json.Marshal(page)
+}
+
+// numberCursor returns the parameter cursor of a list whose items have numbers, 0 if it is missing.
+func numberCursor(q wire.Query, most uint64) (uint64, error) {
+	if q.Text("cursor") == "" {
+		return 0, nil
+	}
+	after, _, err := q.Uint64("cursor")
+	if err == nil && after > most {
+		err = wire.Invalid("cursor %d was not given by this server", after)
+	}
+	return after, err
 }
 
 // headOf returns the CID of the signed commit of the copy.

@@ -21,5 +21,6 @@
 //	did.go       what is a DID
 //	document.go  DID documents
 //	query.go     parameters, next pages
+//	version.go   ETag, Atproto-Repo-Rev
 //	text.go      strings and records as JSON
 package wire

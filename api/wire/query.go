@@ -1,10 +1,12 @@
 package wire
 
 import (
+	"maps"
 	"math"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,30 +15,46 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// Query holds the parameters of a request, each at most once. Unknown parameters are ignored, as
+// Query holds the parameters of a request. Unknown parameters are ignored, as
 // the reference servers do.
 type Query struct {
 	values url.Values
 	// Client is the client to which limits apply.
 	Client netip.Prefix
+	// Header is the header of the answer. Nil: the answer has none.
+	Header http.Header
+	match  []string // If-None-Match
 }
 
-// ParseQuery reads the parameters of a request. The error is a refusal.
-func ParseQuery(r *http.Request) (Query, error) {
+// ParseQuery reads the parameters of a request. Those that are not named as repeated may be given
+// once. The error is a refusal.
+func ParseQuery(r *http.Request, repeated ...string) (Query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return Query{}, Invalid("the query string cannot be read: %v", err)
 	}
 	for name, given := range values {
-		if len(given) > 1 {
+		if len(given) > 1 && !slices.Contains(repeated, name) {
 			return Query{}, Invalid("parameter %s is given %d times: want one value", Echo(name), len(given))
 		}
 	}
-	return Query{values, clients.Of(r.RemoteAddr)}, nil
+	return Query{values: values, Client: clients.Of(r.RemoteAddr), match: r.Header.Values("If-None-Match")}, nil
 }
 
 // Text returns a parameter, "" if it is missing.
 func (q Query) Text(name string) string { return q.values.Get(name) }
+
+// With returns the query with another value of a parameter.
+func (q Query) With(name, value string) Query {
+	values := make(url.Values, len(q.values))
+	maps.Copy(values, q.values)
+	values.Set(name, value)
+	q.values = values
+	return q
+}
+
+// All returns all values of a repeated parameter.
+func (q Query) All(name string) []string { return q.values[name] }
 
 // Required returns a parameter, or a refusal if it is missing.
 func (q Query) Required(name string) (string, error) {
@@ -93,7 +111,7 @@ func (q Query) DID(name string) (string, error) {
 	}
 	if !strings.HasPrefix(v, "did:") {
 		if _, err := syntax.ParseHandle(v); err == nil {
-			return "", Invalid("%s %s is a handle, and handles are not resolved here: give the DID", name, Echo(v))
+			return "", Invalid("%s %s is a handle: want a DID", name, Echo(v))
 		}
 	}
 	if reason := BadDID(v); reason != "" {
@@ -108,10 +126,30 @@ func (q Query) Collection() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := syntax.ParseNSID(v); err != nil {
-		return "", Invalid("collection %s is not an NSID", Echo(v))
+	return v, checkNSID(v)
+}
+
+// Collections returns the repeated parameter collection, without duplicates and in order, at most
+// that many values.
+func (q Query) Collections(most int) ([]string, error) {
+	all := slices.Clone(q.All("collection"))
+	if len(all) > most {
+		return nil, Invalid("parameter collection is given %d times: want at most %d", len(all), most)
 	}
-	return v, nil
+	for _, v := range all {
+		if err := checkNSID(v); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+func checkNSID(v string) error {
+	if _, err := syntax.ParseNSID(v); err != nil {
+		return Invalid("collection %s is not an NSID", Echo(v))
+	}
+	return nil
 }
 
 // RecordKey returns a parameter that is a record key, "" if it is missing.

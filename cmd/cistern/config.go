@@ -43,6 +43,7 @@ type Config struct {
 	Store        string
 	HostRules    pace.Rules
 	AllowPrivate bool
+	Handles      string // on or off
 	Verify       string
 	VerifyShare  int
 	Strategy     fetch.Strategy
@@ -177,6 +178,12 @@ func (c *Config) options() []option {
 			help: "Also connect to loopback and private addresses and to addresses of this " +
 				"machine. For development only: on a server it lets outsiders reach your " +
 				"internal network."},
+		{name: "handles", value: "on|off", standard: "on",
+			set: set(&c.Handles, choice(text, "on", "off")),
+			help: "Whether queries look names up for their clients: handles, by DNS and at " +
+				"https://HANDLE, and DIDs that are not known here, within limits for each " +
+				"client. off: nothing is looked up, handles in parameters are refused, and " +
+				"handleIsCorrect is false. --read-only looks nothing up either."},
 		{name: "verify", value: "full|backfill|none", standard: "full",
 			set: set(&c.Verify, choice(text, "full", "backfill", "none")),
 			help: "Which commit signatures are verified. full: all. backfill: those of fetched " +

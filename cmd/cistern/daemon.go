@@ -17,6 +17,7 @@ import (
 
 	"cistern/alert"
 	"cistern/api"
+	"cistern/api/names"
 	"cistern/archive"
 	"cistern/backfill"
 	"cistern/backfill/discover"
@@ -337,11 +338,24 @@ func (d *daemon) newIngest() (err error) {
 	return err
 }
 
+// newNames makes what looks up the names that clients of the public listener give, nil for nothing.
+func (d *daemon) newNames() (*names.Resolver, error) {
+	if d.cfg.Handles != "on" || d.cfg.ReadOnly {
+		return nil, nil
+	}
+	return names.New(names.Options{Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate,
+		UserAgent: userAgent(), Registerer: d.metrics})
+}
+
 func (d *daemon) newAPI() (err error) {
+	resolver, err := d.newNames()
+	if err != nil {
+		return err
+	}
 	log, archived := eventLog(d.archive)
 	d.api, err = api.New(api.Options{Store: d.store, Log: log, Archived: archived,
 		AdminToken: d.cfg.AdminToken,
-		Syncing:    d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve,
+		Syncing:    d.backfill.Syncing, Wake: d.wake, Resolve: d.identity.Resolve, Names: resolver,
 		Refilter: d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
 		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,

@@ -1,0 +1,54 @@
+package api
+
+import (
+	"bytes"
+	"maps"
+	"net/http"
+
+	"github.com/klauspost/compress/gzhttp"
+)
+
+// coder compresses answers by gzip or zstd. It does so in memory, in the turn of a query: a client
+// that reads slowly holds a short answer, and no encoder.
+type coder struct {
+	wrap func(http.Handler) http.HandlerFunc
+}
+
+func newCoder() (*coder, error) {
+	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(codedBytesMin))
+	return &coder{wrap}, err
+}
+
+// coded is a body with the headers that say how it is compressed.
+type coded struct {
+	header http.Header
+	bytes  []byte
+}
+
+// head adds the headers to those of an answer.
+func (c *coded) head(h http.Header) { maps.Copy(h, c.header) }
+
+// code returns a body of JSON as the client accepts it (Accept-Encoding).
+func (c *coder) code(r *http.Request, body []byte) coded {
+	if r.Header.Get("Accept-Encoding") == "" {
+		return coded{http.Header{"Vary": {"Accept-Encoding"}}, body}
+	}
+	out := memory{header: http.Header{"Content-Type": {typeJSON}}}
+	c.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(body) // memory takes everything
+	})).ServeHTTP(&out, r)
+	if out.header.Get("Content-Encoding") == "" {
+		return coded{out.header, body} // not a copy
+	}
+	return coded{out.header, out.body.Bytes()}
+}
+
+// memory is a response that is kept in memory.
+type memory struct {
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (m *memory) Header() http.Header         { return m.header }
+func (m *memory) WriteHeader(int)             {}
+func (m *memory) Write(b []byte) (int, error) { return m.body.Write(b) }
