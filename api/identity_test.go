@@ -84,7 +84,7 @@ func (g *registry) resolver(t testing.TB) *names.Resolver {
 	t.Helper()
 	plc := httptest.NewServer(g)
 	t.Cleanup(plc.Close)
-	d, err := identity.New(identity.Options{PLC: []string{plc.URL}, AllowPrivate: true})
+	d, err := identity.New(identity.Options{PLC: []string{plc.URL}, AllowPrivate: true, Resolver: simnet.NameServer(g.name)})
 	if err != nil {
 		t.Fatal(err)
 	}
