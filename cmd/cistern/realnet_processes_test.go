@@ -249,7 +249,7 @@ func (x *realIndex) start(t *testing.T) {
 		x.public, x.admin = freeAddress(t), freeAddress(t)
 	}
 	args := []string{"run", "--data", x.dir, "--listen", x.public, "--admin", x.admin, "--plc", x.hosts.PLC,
-		"--allow-private", "--log-level", "info"}
+		"--allow-private", "--handles", "off", "--log-level", "info"} // the handles are of .test, which no DNS has
 	for _, pds := range x.hosts.PDS {
 		args = append(args, "--crawl", "repos::"+pds)
 		if x.follows {
