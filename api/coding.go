@@ -5,6 +5,9 @@ import (
 	"maps"
 	"net/http"
 
+	"cistern/api/openapi"
+	"cistern/api/wire"
+
 	"github.com/klauspost/compress/gzhttp"
 )
 
@@ -41,6 +44,25 @@ func (c *coder) code(r *http.Request, body []byte) coded {
 		return coded{out.header, body} // not a copy
 	}
 	return coded{out.header, out.body.Bytes()}
+}
+
+// description is the document of the public listener.
+type description struct {
+	document []byte
+	coder    *coder
+}
+
+func describe(version string, c *coder) (description, error) {
+	document, err := openapi.Document(version)
+	return description{document, c}, err
+}
+
+// show handles GET /openapi.json.
+func (d *description) show(w http.ResponseWriter, r *http.Request) error {
+	body := d.coder.code(r, d.document)
+	body.head(w.Header())
+	wire.WriteBody(w, http.StatusOK, body.bytes)
+	return nil
 }
 
 // memory is a response that is kept in memory.

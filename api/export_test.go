@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 
 	"cistern/api/clients"
 	"cistern/api/wire"
@@ -31,4 +32,23 @@ var BadDID = wire.BadDID
 // Answer is answer.
 func (s *Server) Answer(w http.ResponseWriter, r *http.Request, err error) {
 	s.answers.answer(w, r, err)
+}
+
+// PublicPaths returns the paths of the public listener.
+func (s *Server) PublicPaths() []string {
+	paths := []string{"/"}
+	for path := range s.reads() {
+		paths = append(paths, path)
+	}
+	for name := range s.xrpc.methods {
+		paths = append(paths, "/xrpc/"+name)
+	}
+	for name := range s.xrpc.lookups {
+		paths = append(paths, "/xrpc/"+name)
+	}
+	for name := range s.xrpc.cars {
+		paths = append(paths, "/xrpc/"+name)
+	}
+	slices.Sort(paths)
+	return paths
 }

@@ -179,6 +179,7 @@ type Server struct {
 	ingestion Ingestion
 	phases    phases
 
+	description   description
 	conditions    conditions
 	alerts        alerts
 	maintenance   maintenance
@@ -240,6 +241,9 @@ func New(o Options) (*Server, error) {
 	if s.xrpc, err = s.newXRPC(o, exports); err != nil {
 		return nil, err
 	}
+	if s.description, err = describe(o.Version, s.xrpc.coder); err != nil {
+		return nil, err
+	}
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
@@ -271,15 +275,28 @@ func (s *Server) Public() http.Handler {
 // readSide adds the routes of both listeners.
 func (s *Server) readSide(mux *http.ServeMux) {
 	mux.Handle("/xrpc/{method}", s.xrpc.handler())
-	mux.Handle("GET /xrpc/_health", s.answers.route("_health", s.stats.health))
-	mux.Handle("GET /stream", s.answers.untimed("stream", s.delivery.Stream))
-	mux.Handle("GET /stream/dictionary", s.answers.route("dictionary", s.delivery.ZstdDictionary))
-	mux.Handle("GET /subscribe", s.answers.untimed("subscribe", s.delivery.Jetstream1))
-	mux.Handle("GET /xrpc/network.bsky.jetstream.subscribeEvents",
-		s.answers.untimed("network.bsky.jetstream.subscribeEvents", s.delivery.Jetstream2))
-	mux.Handle("GET /xrpc/network.bsky.jetstream.getZstdDictionary",
-		s.answers.route("network.bsky.jetstream.getZstdDictionary", s.delivery.ZstdDictionary))
-	mux.Handle("GET /stats", s.answers.route("stats", s.stats.show))
+	for path, h := range s.reads() {
+		mux.Handle("GET "+path, h)
+	}
+}
+
+// reads returns the routes of both listeners beside the methods of XRPC, by path. Package openapi
+// describes each.
+func (s *Server) reads() map[string]http.Handler {
+	const jetstream = "network.bsky.jetstream."
+	route, untimed := s.answers.route, s.answers.untimed
+	return map[string]http.Handler{
+		"/xrpc/_health":      route("_health", s.stats.health),
+		"/stream":            untimed("stream", s.delivery.Stream),
+		"/stream/dictionary": route("dictionary", s.delivery.ZstdDictionary),
+		"/subscribe":         untimed("subscribe", s.delivery.Jetstream1),
+		"/stats":             route("stats", s.stats.show),
+		"/openapi.json":      route("openapi", s.description.show),
+
+		"/xrpc/" + jetstream + "subscribeEvents": untimed(jetstream+"subscribeEvents", s.delivery.Jetstream2),
+		"/xrpc/" + jetstream + "getZstdDictionary": route(jetstream+"getZstdDictionary",
+			s.delivery.ZstdDictionary),
+	}
 }
 
 // Admin returns the handler of the private listener. It has the routes of the public one too.
@@ -345,8 +362,10 @@ func (s *Server) Admin() http.Handler {
 
 const bannerText = `This is a Cistern: an index of AT Protocol repositories, each verified against its owner's key.
 
+  /openapi.json       every route, with its parameters
   /xrpc/com.atproto.repo.{getRecord,listRecords,describeRepo}
-  /xrpc/com.atproto.sync.{getLatestCommit,getRepo,getRepoStatus,listRepos}
+  /xrpc/com.atproto.sync.{getLatestCommit,getRepo,getRepoStatus,listRepos,...}
+  /xrpc/com.atproto.identity.{resolveHandle,resolveDid,resolveIdentity}
   /stream?cursor=N    every change of every record, as a WebSocket
   /subscribe          the same for clients of Jetstream
   /xrpc/network.bsky.jetstream.subscribeEvents

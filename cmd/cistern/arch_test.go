@@ -25,9 +25,10 @@ var levels = map[string]int{
 	"backfill/discover/pages": 6,
 	"backfill/hosts":          5,
 	"ingest":                  5,
-	"api":                     7,
+	"api":                     8,
 	"api/atproto":             6,
 	"api/names":               5,
+	"api/openapi":             1,
 	"api/deliver":             5,
 	"api/tap":                 5,
 	"api/deliver/format":      4,
@@ -36,7 +37,7 @@ var levels = map[string]int{
 	"api/webhook":             6,
 	"api/wire":                3,
 	"api/clients":             1,
-	"api/export":              5,
+	"api/export":              7,
 	"ingest/identity":         4,
 	"store":                   3,
 	"backup":                  4,
@@ -365,10 +366,10 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {24, 3320},
+	"api":           {25, 3510},
 	"api/deliver":   {24, 3600},
 	"cmd/cistern":   {33, 5690},
-	"store":         {86, 13390},
+	"store":         {87, 13530},
 	"ingest":        {31, 5840},
 	"ingest/simnet": {37, 4980},
 	"ingest/repo":   {24, 3220},

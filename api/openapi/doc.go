@@ -1,0 +1,24 @@
+// Package openapi describes the routes of the public listener.
+//
+// # Purpose
+//
+// It has one table of the routes with their parameters and answers, and writes it as a document of
+// OpenAPI 3.1, from which clients can be made.
+//
+// # Invariants
+//
+//  1. The table has the routes that package api answers, and no other: a test of api compares them,
+//     and asks each for its example.
+//  2. An answer has every field of its row that is not optional, and no field beside the row.
+//
+// # Concurrency
+//
+// Everything may be called by any goroutine.
+//
+// # Files
+//
+//	route.go     Route, Parameter, Field
+//	routes.go    the table: queries
+//	streams.go   the table: streams and what belongs to the server
+//	document.go  the table as a document
+package openapi
