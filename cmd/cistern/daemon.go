@@ -339,16 +339,16 @@ func (d *daemon) newIngest() (err error) {
 }
 
 // newNames makes what looks up the names that clients of the public listener give, nil for nothing.
-func (d *daemon) newNames() (*names.Resolver, error) {
-	if d.cfg.Handles != "on" || d.cfg.ReadOnly {
+func newNames(c *Config, d *identity.Directory, reg prometheus.Registerer) (*names.Resolver, error) {
+	if c.Handles != "on" || c.ReadOnly {
 		return nil, nil
 	}
-	return names.New(names.Options{Directory: d.identity, AllowPrivate: d.cfg.AllowPrivate,
-		UserAgent: userAgent(), Registerer: d.metrics})
+	return names.New(names.Options{Directory: d, AllowPrivate: c.AllowPrivate,
+		UserAgent: userAgent(), Registerer: reg})
 }
 
 func (d *daemon) newAPI() (err error) {
-	resolver, err := d.newNames()
+	resolver, err := newNames(&d.cfg, d.identity, d.metrics)
 	if err != nil {
 		return err
 	}
