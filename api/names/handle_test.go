@@ -414,6 +414,21 @@ func TestLeaderGoesAway(t *testing.T) {
 	}
 }
 
+// What a host sends has no part in the cache but a DID.
+func TestCacheIsBrief(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, true)
+	long := strings.Repeat("x", 30_000)
+	w.web["a.example.com"] = func(rw http.ResponseWriter, r *http.Request) {
+		http.Redirect(rw, r, "http://b.example.com:1/"+long, http.StatusFound) // where nothing listens
+	}
+	_, first := w.Handle(t.Context(), client, "a.example.com")
+	_, again := w.Handle(t.Context(), client, "a.example.com")
+	if first == nil || !strings.Contains(first.Error(), long) || again == nil || len(again.Error()) > 100 {
+		t.Errorf("got %.200v, then %.200v", first, again)
+	}
+}
+
 // The cache stays within its size.
 func TestCacheIsBounded(t *testing.T) {
 	t.Parallel()

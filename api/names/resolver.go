@@ -125,7 +125,7 @@ func (r *Resolver) Handle(ctx context.Context, client netip.Prefix, handle strin
 		// Others may wait for the answer after this client has gone.
 		did, err := r.lookup.ask(context.WithoutCancel(ctx), handle)
 		r.metrics.lookups.WithLabelValues(result(err)).Inc()
-		r.keep(handle, answer{did, err, r.now().Add(keptFor(err))})
+		r.keep(handle, answer{did, brief(err), r.now().Add(keptFor(err))})
 		return did, err
 	})
 	if err != nil {
@@ -183,6 +183,21 @@ func (r *Resolver) keep(handle string, a answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cache.Add(handle, a)
+}
+
+// errFailed is a failure in the cache.
+var errFailed = errors.New("the lookup failed a moment ago")
+
+// brief returns the kind of an error, for the cache: hosts choose texts in it, such as the URL of a
+// redirect, which may have 64 KiB.
+func brief(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrNotFound):
+		return ErrNotFound
+	}
+	return errFailed
 }
 
 func result(err error) string {
