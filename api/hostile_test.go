@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"cistern/api"
 	"cistern/api/openapi"
@@ -27,6 +28,15 @@ type hostile struct {
 	*world
 	// turns has a number for each account, which is odd while the account shows nothing.
 	turns [4]atomic.Int64
+	asked atomic.Int64 // requests that were answered
+	left  atomic.Int64 // clients
+}
+
+// stay keeps an account hidden until clients have asked for a while.
+func (h *hostile) stay() {
+	for until := h.asked.Load() + 30; h.asked.Load() < until && h.left.Load() > 0; {
+		<-time.After(100 * time.Microsecond)
+	}
 }
 
 // secret is a text in every record of an account, and in no other.
@@ -50,6 +60,7 @@ func (h *hostile) change(t testing.TB, rng *rand.Rand) {
 	if wiped := rng.IntN(2) == 0; wiped {
 		h.one(t, "DELETE", "/repos?purge=true", did, "purged")
 		h.turns[n].Add(1)
+		h.stay()
 		if rng.IntN(2) == 0 {
 			if err := h.store.CollectGarbage(t.Context(), func(int64, int64) {}); err != nil {
 				t.Error(err)
@@ -68,6 +79,7 @@ func (h *hostile) change(t testing.TB, rng *rand.Rand) {
 			t.Error(err)
 		}
 	})
+	h.stay()
 	h.turns[n].Add(1)
 	h.update(t, did, func(_ *store.Batch, r *store.Repo) { r.Status = store.StatusActive })
 }
@@ -120,6 +132,7 @@ func request(rng *rand.Rand, r openapi.Route, pool []string) url.Values {
 
 // ask sends one request, and checks the answer.
 func (h *hostile) ask(rng *rand.Rand, r openapi.Route, q url.Values) error {
+	defer h.asked.Add(1)
 	var before, after [len(h.turns)]int64
 	for n := range h.turns {
 		before[n] = h.turns[n].Load()
@@ -189,13 +202,12 @@ func TestHostileQueries(t *testing.T) {
 		}
 		pool := values()
 		var clients errgroup.Group
-		var left atomic.Int64
-		left.Store(4)
-		for c := range left.Load() {
+		h.left.Store(4)
+		for c := range int64(4) {
 			rng := rand.New(rand.NewPCG(seed, uint64(c)))
 			clients.Go(func() error {
-				defer left.Add(-1)
-				for range 120 {
+				defer h.left.Add(-1)
+				for range 300 {
 					r := routes[rng.IntN(len(routes))]
 					if err := h.ask(rng, r, request(rng, r, pool)); err != nil {
 						return fmt.Errorf("seed %d: %w", seed, err)
@@ -204,7 +216,7 @@ func TestHostileQueries(t *testing.T) {
 				return nil
 			})
 		}
-		for rng := rand.New(rand.NewPCG(seed, 99)); left.Load() > 0; {
+		for rng := rand.New(rand.NewPCG(seed, 99)); h.left.Load() > 0; {
 			h.world.revs++
 			h.change(t, rng)
 		}

