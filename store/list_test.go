@@ -84,6 +84,24 @@ func TestReposPages(t *testing.T) {
 // groups are open, filled and flipped in any order, sees every repository once.
 func TestReposByOrdinalMissesNone(t *testing.T) {
 	t.Parallel()
+	for name, list := range map[string]func(*store.Store, store.Ordinal, int) ([]store.Repo, error){
+		"all": (*store.Store).ReposByOrdinal,
+		"active": func(s *store.Store, after store.Ordinal, limit int) ([]store.Repo, error) {
+			return s.ReposByCollection(nil, after, limit)
+		},
+		"by collection": func(s *store.Store, after store.Ordinal, limit int) ([]store.Repo, error) {
+			return s.ReposByCollection([]string{"app.test.all", "app.test.c1", "app.test.none"}, after, limit)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			missesNone(t, list)
+		})
+	}
+}
+
+func missesNone(t *testing.T, list func(*store.Store, store.Ordinal, int) ([]store.Repo, error)) {
+	t.Helper()
 	s := storetest.Open(t, store.Options{GroupBytes: 4 << 10, GroupAge: time.Hour})
 	rng := seeded(t)
 	var mu sync.Mutex
@@ -91,7 +109,7 @@ func TestReposByOrdinalMissesNone(t *testing.T) {
 	seen := map[string]int{}
 	last := store.Ordinal(0)
 	page := func(limit int) {
-		rows, err := s.ReposByOrdinal(last, limit)
+		rows, err := list(s, last, limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +128,9 @@ func TestReposByOrdinalMissesNone(t *testing.T) {
 		writers.Go(func() {
 			for i := range 25 {
 				did := storetest.DID(base<<8 + i)
-				im := storetest.Random(w, w.IntN(20)).Import(add(t, s, did), storetest.Rev(1))
+				m := storetest.Random(w, w.IntN(20))
+				m["app.test.all/x"] = storetest.Text(did)
+				im := m.Import(add(t, s, did), storetest.Rev(1))
 				im.Done = func(_ store.Repo, err error) {
 					mu.Lock()
 					defer mu.Unlock()
@@ -459,6 +479,40 @@ func TestDueRetries(t *testing.T) {
 	edit(t, s, storetest.DID(2), func(_ *store.Batch, r *store.Repo) error { r.State = store.StatePending; return nil })
 	if dids, _, err := s.DueRetries(time.Unix(10, 0), 10); err != nil || len(dids) != 1 {
 		t.Errorf("one was requeued: %v, %v", dids, err)
+	}
+}
+
+// TestHostsByID: pages of any size are all hosts, in the order in which they became known.
+func TestHostsByID(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	var want []string
+	for i := range 20 {
+		name := fmt.Sprintf("h%d.test", i*7%20)
+		want = append(want, name)
+		if _, err := s.HostID(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for limit := 1; limit < 22; limit++ {
+		var got []string
+		for after, more := uint32(0), true; more; {
+			page, err := s.HostsByID(after, limit)
+			if err != nil || len(page) > limit {
+				t.Fatalf("%d hosts by %d: %v", len(page), limit, err)
+			}
+			for _, h := range page {
+				after = h.ID
+				got = append(got, h.Name)
+			}
+			more = len(page) > 0
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("by %d:\n%s", limit, d)
+		}
+	}
+	if page, err := s.HostsByID(1<<32-1, 1); err != nil || len(page) > 0 {
+		t.Errorf("behind the last id: %v, %v", page, err)
 	}
 }
 
