@@ -89,28 +89,25 @@ func (p *SubscriptionSnapshot) row() *snapshotV1 {
 	return row
 }
 
-// position returns the position; ok is false if the ids or the numbers do not rise, there are no
-// ids, or there is a number above Numbered, or none above NumbersFrom.
+// position returns the position; ok is false if it is not valid.
 func (row positionV1) position() (p SubscriptionPosition, ok bool) {
 	id := uint64(0)
 	for i, step := range row.Steps {
-		if id+step <= id { // zero, or beyond the last number
-			return p, false
-		}
 		if id += step; i < len(row.Steps)-1 {
 			p.Outstanding = append(p.Outstanding, id)
 		}
 	}
 	p.Next, p.Numbered = id, row.Numbered
-	ok = len(row.Steps) > 0 && id < NumbersFrom
 	if row.Snapshot != nil {
-		sub, whole := row.Snapshot.snapshot(row.Numbered)
-		p.Snapshot, ok = sub, ok && whole
+		if p.Snapshot, ok = row.Snapshot.snapshot(); !ok {
+			return p, false
+		}
 	}
-	return p, ok && (p.Numbered == 0 || p.Numbered >= NumbersFrom)
+	return p, p.valid()
 }
 
-func (row *snapshotV1) snapshot(numbered uint64) (p *SubscriptionSnapshot, ok bool) {
+// snapshot returns the snapshot; ok is false if a run has no account, or not as many paths as steps.
+func (row *snapshotV1) snapshot() (p *SubscriptionSnapshot, ok bool) {
 	p = &SubscriptionSnapshot{End: row.End, Read: row.Read, Records: row.Records, Last: row.Last,
 		At: RecordPosition{DID: row.DID, Ordinal: row.Ordinal, Path: row.Path}}
 	number := uint64(0)
@@ -119,26 +116,47 @@ func (row *snapshotV1) snapshot(numbered uint64) (p *SubscriptionSnapshot, ok bo
 			return p, false
 		}
 		for i, step := range run.Steps {
-			if number+step <= max(number, NumbersFrom) { // zero, or beyond the last number
-				return p, false
-			}
 			number += step
 			p.Outstanding = append(p.Outstanding,
 				NumberedRecord{number, RecordName{run.DID, string(run.Paths[i])}})
 		}
 	}
-	last := max(number, p.Last)
-	return p, last <= numbered && (p.Last == 0 || p.Last > NumbersFrom && p.Read && number == 0)
+	return p, true
+}
+
+// valid reports whether the ids and the numbers rise, the ids are below NumbersFrom, and the numbers
+// above it and up to Numbered.
+func (p *SubscriptionPosition) valid() bool {
+	last := uint64(0)
+	for _, id := range p.Outstanding {
+		if id <= last {
+			return false
+		}
+		last = id
+	}
+	return p.Next > last && p.Next < NumbersFrom && (p.Numbered == 0 || p.Numbered >= NumbersFrom) &&
+		(p.Snapshot == nil || p.Snapshot.valid(p.Numbered))
+}
+
+func (p *SubscriptionSnapshot) valid(numbered uint64) bool {
+	last := uint64(NumbersFrom)
+	for _, r := range p.Outstanding {
+		if r.Number <= last || r.Number > numbered || r.DID == "" {
+			return false
+		}
+		last = r.Number
+	}
+	return p.Last == 0 ||
+		p.Last > NumbersFrom && p.Last <= numbered && p.Read && len(p.Outstanding) == 0
 }
 
 // PutSubscriptionPosition writes the position of a subscription.
 func (b *control) PutSubscriptionPosition(name string, p SubscriptionPosition) {
-	row := p.row()
-	if _, ok := row.position(); !ok || name == "" {
-		b.fail(fmt.Errorf("position %d of subscription %q: its ids do not rise", p.Next, name))
+	if !p.valid() || name == "" {
+		b.fail(fmt.Errorf("position %d of subscription %.80q: its ids do not rise", p.Next, name))
 		return
 	}
-	b.put(subscriptionKey(b.key[:0], spacePosition, name), row)
+	b.put(subscriptionKey(b.key[:0], spacePosition, name), p.row())
 }
 
 // SubscriptionPosition returns the position of a subscription as last written. The error is
@@ -161,8 +179,8 @@ func (s *Store) parsePosition(v []byte) (p SubscriptionPosition, err error) {
 	}
 	p, ok := row.position()
 	if !ok {
-		err = fmt.Errorf("steps %d, or numbers up to %d, do not rise: %w", row.Steps, row.Numbered,
-			ErrCorrupt)
+		err = fmt.Errorf("ids up to %d, in %d steps, or numbers up to %d, do not rise: %w", p.Next,
+			len(row.Steps), row.Numbered, ErrCorrupt)
 	}
 	return p, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"cistern/filter"
@@ -88,6 +89,61 @@ func TestSubscriptionPositions(t *testing.T) {
 		}
 	}
 	write(t, s, func(b *store.Batch) { b.DropSubscription("a") }) // its position was beyond the log
+}
+
+// TestPositionsCheckedOnce: writing a position does not decode what it has just encoded.
+func TestPositionsCheckedOnce(t *testing.T) { // alone, since it counts allocations
+	s := storetest.Open(t, store.Options{})
+	const records = 1000
+	p := store.SubscriptionPosition{Next: 1, Numbered: store.NumbersFrom + records, Snapshot: &store.SubscriptionSnapshot{}}
+	for n := range uint64(records) {
+		p.Snapshot.Outstanding = append(p.Snapshot.Outstanding, store.NumberedRecord{Number: store.NumbersFrom + 1 + n,
+			RecordName: store.RecordName{DID: storetest.DID(1), Path: "app.test.a/1"}})
+	}
+	b := s.NewBatch()
+	if n := testing.AllocsPerRun(10, func() { b.PutSubscriptionPosition("a", p) }); n > records*3/2 {
+		t.Errorf("%g allocations for %d outstanding records", n, records)
+	}
+}
+
+// TestPositionsThatFall: a position whose ids or numbers do not rise is neither written nor read, and
+// the error is short however many it has.
+func TestPositionsThatFall(t *testing.T) {
+	t.Parallel()
+	s := storetest.Open(t, store.Options{})
+	many := make([]uint64, 100_000)
+	steps := make([]uint64, len(many))
+	for i := range many {
+		many[i], steps[i] = uint64(i)+1, 1
+	}
+	many[len(many)-1], steps[len(steps)-1] = 5, 0
+	name := strings.Repeat("n", 10_000)
+	for i, p := range []store.SubscriptionPosition{
+		{Next: 1 << 20, Outstanding: many}, {}, {Next: 5, Outstanding: []uint64{5}}, {Next: store.NumbersFrom}, {Next: 1, Numbered: 7},
+		numbered(store.SubscriptionSnapshot{}, 5, 5), numbered(store.SubscriptionSnapshot{}, 10), numbered(store.SubscriptionSnapshot{Last: store.NumbersFrom + 3, Read: true}, 2),
+		numbered(store.SubscriptionSnapshot{Last: store.NumbersFrom + 3}), numbered(store.SubscriptionSnapshot{Last: 3, Read: true}),
+	} {
+		b := s.NewBatch()
+		b.PutSubscriptionPosition(name, p)
+		if err := b.CommitSync(); err == nil || len(err.Error()) > 300 {
+			t.Errorf("position %d: %.400v", i, err)
+		}
+	}
+	encode, _ := codec(t)
+	row, err := encode(store.PositionRow{Steps: steps})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := store.SubscriptionKey(nil, store.SpacePosition, "a")
+	if err := store.SetRaw(s, key, row); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SubscriptionPosition("a"); !errors.Is(err, store.ErrCorrupt) || len(err.Error()) > 300 {
+		t.Errorf("read: %.400v", err)
+	}
+	if err := store.DeleteRaw(s, key); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // someSnapshot is a snapshot in progress, and the last number that was given.
