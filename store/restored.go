@@ -46,9 +46,13 @@ func readRestored(files vfs.FS, dir string) (r Restored, ok bool, err error) {
 	if err != nil {
 		return r, false, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, restoredBytesMax))
+	text, err := io.ReadAll(io.LimitReader(f, restoredBytesMax+1))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return r, false, err
+	}
+	if len(text) > restoredBytesMax {
+		return r, false, fmt.Errorf("read %s: more than the %d bytes that it may have", name,
+			restoredBytesMax)
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
 		return r, false, fmt.Errorf("read %s: %w", name, err)
