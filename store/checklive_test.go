@@ -121,11 +121,11 @@ var liveDamages = []damage{
 	{"segments with a hole", func(d surgeon) {
 		d.set(store.SegmentKey(nil, 1), segmentRow(d.t, 2, 0))
 		d.set(store.SegmentKey(nil, 3), segmentRow(d.t, 4, 0))
-	}, "one begins at event 3, the one before ends at 2"},
+	}, "segment of events 3 to 3, until time 0, does not follow the one up to event 1"},
 	{"segments whose times fall", func(d surgeon) {
 		d.set(store.SegmentKey(nil, 1), segmentRow(d.t, 2, 5))
 		d.set(store.SegmentKey(nil, 2), segmentRow(d.t, 3, 4))
-	}, "from event 2 on ends at time 4"},
+	}, "segment of events 2 to 2, until time 4, does not follow the one up to event 1, until time 5"},
 	{"position of no subscription", func(d surgeon) { d.set([]byte("Fa"), position(d.t, 1)) }, "there is no such subscription"},
 	{"position of steps that do not rise", func(d surgeon) {
 		d.set([]byte("Ea"), []byte{1, 0xa0})

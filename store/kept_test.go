@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"context"
+	"errors"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -180,6 +182,54 @@ func TestSegments(t *testing.T) {
 	}
 	if s := storetest.Open(t, o); cmp.Diff(want, s.Segments()) != "" {
 		t.Error(s.Segments())
+	}
+}
+
+// TestSegmentsThatDoNotFollow: segments that overlap, leave a hole or go back in time are neither
+// added nor loaded, and neither is one whose name leads elsewhere.
+func TestSegmentsThatDoNotFollow(t *testing.T) {
+	t.Parallel()
+	o := store.Options{Dir: "db", Archive: true}
+	for what, change := range map[string]func(*store.Segment){
+		"nothing":      func(*store.Segment) {},
+		"an overlap":   func(g *store.Segment) { g.First = 4 },
+		"a hole":       func(g *store.Segment) { g.First = 6 },
+		"its time":     func(g *store.Segment) { g.Time = 1 },
+		"its end":      func(g *store.Segment) { g.Next = g.First },
+		"the last end": func(g *store.Segment) { g.Next = math.MaxUint64 },
+		"its events":   func(g *store.Segment) { g.Events = math.MaxInt64 },
+		"its epoch":    func(g *store.Segment) { g.Epoch = "../../etc" },
+		"its index":    func(g *store.Segment) { g.Index = math.MaxInt64 },
+	} {
+		o.FS = storetest.NewCrashFS()
+		s, err := store.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 10 {
+			imported(t, s, storetest.DID(n+1), storetest.Records{"app.test.a/1": storetest.Text("x")})
+		}
+		second := segment(s, 5, 9)
+		change(&second)
+		if err := s.AddSegment(segment(s, 1, 5)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.AddSegment(second); (err == nil) != (what == "nothing") {
+			t.Errorf("%s: added with %v", what, err)
+		}
+		encode, _ := codec(t)
+		row, err := encode(store.SegmentRow{Next: second.Next, Events: second.Events, Time: second.Time, Epoch: second.Epoch,
+			Bytes: second.Bytes, Index: second.Index, Sum: second.Sum[:]})
+		if err = errors.Join(err, store.SetRaw(s, store.SegmentKey(nil, second.First), row), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		s, err = store.Open(o)
+		if (err == nil) != (what == "nothing") || err != nil && !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("%s: opened with %v", what, err)
+		}
+		if err == nil {
+			_ = s.Close()
+		}
 	}
 }
 

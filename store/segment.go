@@ -3,7 +3,9 @@ package store
 import (
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -21,6 +23,12 @@ type Segment struct {
 	// Sum is the SHA-256 of the index, which has the sums of everything else.
 	Sum [sha256.Size]byte
 }
+
+// The epoch in a row has so many digits at most; those that newEpoch returns have 16.
+const (
+	epochBytesMax = 64
+	hexDigits     = "0123456789abcdef"
+)
 
 // segmentV1 is Segment on disk, under its first id.
 type segmentV1 struct {
@@ -45,9 +53,26 @@ func (s *Store) loadSegments() error {
 	return scan(s.db, []byte{spaceSegment}, spaceEnd(spaceSegment),
 		func(key, value []byte) (bool, error) {
 			seg, err := s.parseSegment(key, value)
+			if n := len(s.segments.all); err == nil && n > 0 {
+				err = seg.follows(&s.segments.all[n-1])
+			}
+			if err == nil && seg.Next > s.Head()+1 {
+				err = fmt.Errorf("segment of events %d to %d ends behind the head %d: %w", seg.First,
+					seg.Next-1, s.Head(), ErrCorrupt)
+			}
 			s.segments.all = append(s.segments.all, seg)
 			return true, err
 		})
+}
+
+// follows returns ErrCorrupt unless a segment begins where another one ends, at no earlier time: a
+// search among segments relies on it.
+func (g *Segment) follows(last *Segment) error {
+	if g.First != last.Next || g.Time < last.Time {
+		return fmt.Errorf("segment of events %d to %d, until time %d, does not follow the one up to "+
+			"event %d, until time %d: %w", g.First, g.Next-1, g.Time, last.Next-1, last.Time, ErrCorrupt)
+	}
+	return nil
 }
 
 func (s *Store) parseSegment(key, value []byte) (Segment, error) {
@@ -72,9 +97,11 @@ func (s *Store) parseSegment(key, value []byte) (Segment, error) {
 
 // check returns an error unless the numbers of a segment are possible.
 func (g *Segment) check() error {
+	// The epoch is a part of the name of an object.
+	named := g.Epoch != "" && len(g.Epoch) <= epochBytesMax && strings.Trim(g.Epoch, hexDigits) == ""
 	if g.First == 0 || g.Next <= g.First || g.Events < 0 || uint64(g.Events) > g.Next-g.First ||
-		g.Epoch == "" || g.Index <= 0 || g.Bytes < g.Index {
-		return fmt.Errorf("segment of events %d to %d has impossible numbers: %d events, epoch %q, "+
+		!named || g.Index <= 0 || g.Bytes < g.Index {
+		return fmt.Errorf("segment of events %d to %d has impossible numbers: %d events, epoch %.80q, "+
 			"index %d of %d bytes", g.First, g.Next, g.Events, g.Epoch, g.Index, g.Bytes)
 	}
 	return nil
@@ -105,13 +132,13 @@ func (s *Store) AddSegment(seg Segment) error {
 	g.adding.Lock()
 	defer g.adding.Unlock()
 	defer s.KeepTail()() // the tail that a first segment begins at
-	old, want := s.Segments(), s.Tail()
+	old, want, since := s.Segments(), s.Tail(), int64(math.MinInt64)
 	if len(old) > 0 {
-		want = old[len(old)-1].Next
+		want, since = old[len(old)-1].Next, old[len(old)-1].Time
 	}
-	if seg.First != want || seg.Next > s.Head()+1 {
-		return fmt.Errorf("segment of events %d to %d: want one from %d on, and up to the head %d",
-			seg.First, seg.Next-1, want, s.Head())
+	if seg.First != want || seg.Next > s.Head()+1 || seg.Time < since {
+		return fmt.Errorf("segment of events %d to %d until time %d: want one from %d on, up to the head "+
+			"%d, until time %d or later", seg.First, seg.Next-1, seg.Time, want, s.Head(), since)
 	}
 	b := s.NewBatch()
 	if len(old) == 0 {
@@ -159,14 +186,10 @@ func checkSegments(c *checker) error {
 		switch {
 		case err != nil:
 			c.report("segments: %v", err)
-		case last.Next != 0 && seg.First != last.Next:
-			c.report("segments: one begins at event %d, the one before ends at %d", seg.First,
-				last.Next)
+		case last.Next != 0 && seg.follows(&last) != nil:
+			c.report("segments: %v", seg.follows(&last))
 		case seg.Next > c.next:
 			c.report("segments: one ends before event %d, the next event is %d", seg.Next, c.next)
-		case seg.Time < last.Time:
-			c.report("segments: the one from event %d on ends at time %d, an earlier one at %d",
-				seg.First, seg.Time, last.Time)
 		}
 		last = seg
 		return nil
