@@ -230,10 +230,8 @@ func (u *upload) remember(ctx context.Context, old []Generation) error {
 func listTables(ctx context.Context, d objects.Destination) (map[string]int64, error) {
 	tables := map[string]int64{}
 	err := d.List(ctx, tablesDir+"/", func(o objects.Object) error {
-		if len(tables) == listedMax {
-			return fmt.Errorf("%s has more than %d tables", d, listedMax)
-		}
-		if sum := strings.TrimPrefix(o.Name, tablesDir+"/"); !strings.HasSuffix(sum, objects.PartSuffix) {
+		sum := strings.TrimPrefix(o.Name, tablesDir+"/")
+		if _, err := objects.ParseSum(sum); err == nil {
 			tables[sum] = o.Size
 		}
 		return nil

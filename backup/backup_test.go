@@ -192,10 +192,7 @@ func verified(t *testing.T, d objects.Destination) (names []string) {
 	if err != nil || bad > 0 {
 		t.Errorf("%d damaged, %v", bad, err)
 	}
-	for _, g := range all {
-		names = append(names, g.Name)
-	}
-	return names
+	return listed(t, d)
 }
 
 // TestIncremental makes several backups. Each stores what is new and reads no old table, and each

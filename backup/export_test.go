@@ -6,3 +6,15 @@ func (l *Lender) Asked() int {
 	defer l.mu.Unlock()
 	return len(l.asked)
 }
+
+// The limits that tests reach.
+const (
+	FilesMax = filesMax
+	LocksMax = locksMax
+)
+
+// The parsers of what a destination has.
+var (
+	ParseManifest = parseManifest
+	ParseMarker   = parseMarker
+)

@@ -5,7 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
+	"maps"
+	"regexp"
 	"sync"
 	"time"
 
@@ -18,8 +19,18 @@ import (
 // ErrLocked means that another backup uses the destination.
 var ErrLocked = errors.New("another backup uses the destination")
 
-// leaseDefault is how long a lock holds that is not renewed. It is renewed ten times in that time.
-const leaseDefault = 5 * time.Minute
+// lockNames are the names of locks.
+var lockNames = regexp.MustCompile(`^` + locksDir + `/[A-Z2-7]{20,40}$`)
+
+// locksMax bounds the locks of a destination. Those of backups that were killed go with the next one.
+const locksMax = 1000
+
+// leaseDefault is how long a lock holds that is not renewed. It is renewed so many times in that
+// time.
+const (
+	leaseDefault = 5 * time.Minute
+	renewals     = 10
+)
 
 // lease is the lock of one backup on its destination. It is an object of its own. A backup that
 // lists no other lock after its own was written has the destination alone: of any two backups, one
@@ -75,38 +86,71 @@ func (l *lease) acquire(ctx context.Context) error {
 	if err := l.write(ctx); err != nil {
 		return err
 	}
-	var own time.Time
-	var others []objects.Object
-	err := l.d.List(ctx, locksDir+"/", func(o objects.Object) error {
-		switch {
-		case o.Name == l.name:
-			own = o.Modified
-		case !strings.HasSuffix(o.Name, objects.PartSuffix) && len(others) < listedMax:
-			others = append(others, o)
-		}
-		return nil
-	})
+	others, err := l.others(ctx)
 	if err != nil {
 		return err
 	}
-	if own.IsZero() {
-		return fmt.Errorf("%s does not list %s after it was written: it cannot be locked", l.d, l.name)
-	}
-	for _, o := range others {
-		if age := own.Sub(o.Modified); age < l.lasts {
+	for name, age := range others {
+		if age < l.lasts {
 			left := (l.lasts - age).Round(time.Second)
 			return fmt.Errorf("%s: %w (%s), or it was killed: unless it renews its lock, the lock "+
 				"expires in %s, at %s; try again then, or delete %s there if it was killed", l.d,
-				ErrLocked, l.holderOf(ctx, o.Name), left, l.now().Add(left).UTC().Format(time.RFC3339),
-				o.Name)
+				ErrLocked, l.holderOf(ctx, name), left, l.now().Add(left).UTC().Format(time.RFC3339),
+				name)
 		}
 	}
-	for _, o := range others {
-		if err := l.d.Delete(ctx, o.Name); err != nil {
+	for name := range others {
+		if err := l.d.Delete(ctx, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// others returns the age of each other lock. One that lies further in the future than a lock lasts
+// would hold for that much longer: the clock of the destination was set back, or something else
+// wrote it. It has expired unless it is renewed.
+func (l *lease) others(ctx context.Context) (map[string]time.Duration, error) {
+	own, found, err := l.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ahead := maps.Clone(found)
+	maps.DeleteFunc(ahead, func(_ string, at time.Time) bool { return own.Sub(at) >= -l.lasts })
+	if len(ahead) > 0 {
+		loop.Sleep(ctx, 2*l.lasts/renewals, nil)
+		if own, found, err = l.list(ctx); err != nil {
+			return nil, err
+		}
+	}
+	ages := map[string]time.Duration{}
+	for name, at := range found {
+		ages[name] = own.Sub(at)
+		if was, ok := ahead[name]; ok && was.Equal(at) {
+			ages[name] = l.lasts
+		}
+	}
+	return ages, nil
+}
+
+// list returns when the lock was written, and when each other one was.
+func (l *lease) list(ctx context.Context) (own time.Time, others map[string]time.Time, err error) {
+	others = map[string]time.Time{}
+	err = l.d.List(ctx, locksDir+"/", func(o objects.Object) error {
+		switch {
+		case o.Name == l.name:
+			own = o.Modified
+		case len(others) == locksMax:
+			return fmt.Errorf("%s has more than %d locks", l.d, locksMax)
+		case lockNames.MatchString(o.Name):
+			others[o.Name] = o.Modified
+		}
+		return nil
+	})
+	if err == nil && own.IsZero() {
+		err = fmt.Errorf("%s does not list %s after it was written: it cannot be locked", l.d, l.name)
+	}
+	return own, others, err
 }
 
 // holderOf returns the name of the backup that wrote a lock, as far as it can be read.
@@ -121,7 +165,7 @@ func (l *lease) holderOf(ctx context.Context, name string) string {
 // renew writes the lock again until ctx ends. A failure is tried again; held notices a lasting one.
 func (l *lease) renew(ctx context.Context) error {
 	for {
-		loop.Sleep(ctx, l.lasts/10, nil)
+		loop.Sleep(ctx, l.lasts/renewals, nil)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"cistern/objects"
+	"cistern/store"
 )
 
 // The names of objects.
@@ -29,8 +31,16 @@ const (
 	manifestBytesMax = 256 << 20
 	markerBytesMax   = 4 << 10
 	filesMax         = 1 << 20
-	// listedMax bounds the objects of a listing that are kept in memory: 200 MB.
-	listedMax = 2 << 20
+	// fileBytesMax is far above the size of any file of the engine, and totalBytesMax above that of
+	// any store: sums of sizes stay numbers.
+	fileBytesMax  = 1 << 40
+	totalBytesMax = 1 << 50
+	// generationsMax bounds the complete backups of a destination that are read: 300 MB.
+	generationsMax = 1 << 20
+	// namedMax bounds the different files that all generations name together: 500 MB.
+	namedMax = 2 << 20
+	// textMax bounds what an error quotes of a destination.
+	textMax = 200
 )
 
 // File is a file of a backup. Its content is the object that tableName returns.
@@ -48,8 +58,36 @@ type Manifest struct {
 	Format  int       `json:"format"` // of the store
 	Version string    `json:"version"`
 	Created time.Time `json:"created"`
-	Files   []File    `json:"files"`
+	Files   fileList  `json:"files"`
 }
+
+// fileList is decoded one file after the other, so that a short text cannot become a list that
+// takes much memory.
+type fileList []File
+
+// UnmarshalJSON decodes a list of at most filesMax files.
+func (l *fileList) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return errors.Join(err, errors.New("the files are not a list"))
+	}
+	for *l = nil; dec.More(); {
+		if len(*l) == filesMax {
+			return errFiles
+		}
+		var f File
+		if err := dec.Decode(&f); err != nil {
+			return err
+		}
+		*l = append(*l, f)
+	}
+	return nil
+}
+
+var errFiles = fmt.Errorf("more than %d files", filesMax)
 
 // Generation is one complete backup.
 type Generation struct {
@@ -73,27 +111,34 @@ const generationTime = "20060102T150405.000Z"
 var (
 	generationNames = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{1,64}$`)
 	fileNames       = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$`)
+	epochs          = regexp.MustCompile(`^[0-9a-f]{1,64}$`)
 )
 
 // check returns an error for a manifest that no backup writes: restoring it could write elsewhere.
 func (m *Manifest) check() error {
 	if len(m.Files) > filesMax {
-		return fmt.Errorf("%d files, more than %d", len(m.Files), filesMax)
+		return errFiles
 	}
-	seen := make(map[string]bool, len(m.Files))
+	seen, total := make(map[string]bool, len(m.Files)), int64(0)
 	for _, f := range m.Files {
 		_, err := objects.ParseSum(f.Sum)
+		name := strings.ToLower(f.Name) // some file systems take A and a for the same name
 		switch {
-		case !fileNames.MatchString(f.Name) || strings.HasSuffix(f.Name, objects.PartSuffix):
+		case !fileNames.MatchString(f.Name) || strings.HasSuffix(name, objects.PartSuffix) ||
+			name == strings.ToLower(store.RestoredName):
 			return fmt.Errorf("file name %.80q is not one of a store", f.Name)
-		case seen[f.Name]:
+		case seen[name]:
 			return fmt.Errorf("file %s is listed twice", f.Name)
-		case f.Size < 0:
-			return fmt.Errorf("file %s: size %d is negative", f.Name, f.Size)
+		case f.Size < 0 || f.Size > fileBytesMax:
+			return fmt.Errorf("file %s: size %d is negative or above %d", f.Name, f.Size,
+				int64(fileBytesMax))
 		case err != nil:
 			return fmt.Errorf("file %s: %w", f.Name, err)
 		}
-		seen[f.Name] = true
+		seen[name] = true
+		if total += f.Size; total > totalBytesMax {
+			return fmt.Errorf("%d bytes, more than %d", total, int64(totalBytesMax))
+		}
 	}
 	return nil
 }
@@ -106,22 +151,41 @@ func (m *Manifest) bytes() (n int64) {
 	return n
 }
 
-// List returns the complete generations of a destination, oldest first.
-func List(ctx context.Context, d objects.Destination) ([]Generation, error) {
-	var names []string
-	err := d.List(ctx, generationsDir+"/", func(o objects.Object) error {
+// check returns an error for a marker that no backup writes under this name.
+func (g *Generation) check() error {
+	_, err := objects.ParseSum(g.Manifest)
+	if !strings.HasSuffix(g.Name, "-"+g.Epoch) || !epochs.MatchString(g.Epoch) || g.Size < 0 ||
+		g.Size > manifestBytesMax || g.Files < 0 || g.Files > filesMax || g.Bytes < 0 ||
+		g.Bytes > totalBytesMax {
+		err = errors.Join(err, errors.New("not the marker of a backup"))
+	}
+	return err
+}
+
+// listNames returns the names of generations that have a marker, oldest first.
+func listNames(ctx context.Context, d objects.Destination) (names []string, err error) {
+	err = d.List(ctx, generationsDir+"/", func(o objects.Object) error {
 		name, ok := strings.CutSuffix(o.Name, "/"+completeName)
 		name = strings.TrimPrefix(name, generationsDir+"/")
-		if ok && generationNames.MatchString(name) && len(names) < listedMax {
-			names = append(names, name)
+		if !ok || !generationNames.MatchString(name) {
+			return nil
 		}
+		if len(names) == generationsMax {
+			return fmt.Errorf("%s has more than %d generations", d, generationsMax)
+		}
+		names = append(names, name)
 		return nil
 	})
+	slices.Sort(names)
+	return names, err
+}
+
+// List returns the complete generations of a destination, oldest first.
+func List(ctx context.Context, d objects.Destination) (all []Generation, err error) {
+	names, err := listNames(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
-	var all []Generation
 	for _, name := range names {
 		g, ok, err := readMarker(ctx, d, name)
 		if err != nil {
@@ -144,26 +208,31 @@ func readMarker(ctx context.Context, d objects.Destination, name string) (g Gene
 	if err != nil {
 		return g, false, err
 	}
-	if json.Unmarshal(text, &g) != nil {
-		return g, false, nil
-	}
-	_, err = objects.ParseSum(g.Manifest)
-	g.Name = name
+	g, err = parseMarker(name, text)
 	return g, err == nil, nil
+}
+
+// parseMarker decodes the marker of a generation.
+func parseMarker(name string, text []byte) (g Generation, err error) {
+	if err := json.Unmarshal(text, &g); err != nil {
+		return g, err
+	}
+	g.Name = name
+	return g, g.check()
 }
 
 // Find returns the generation of a name; the newest one for "".
 func Find(ctx context.Context, d objects.Destination, name string) (Generation, error) {
-	all, err := List(ctx, d)
+	names, err := listNames(ctx, d)
 	if err != nil {
 		return Generation{}, err
 	}
-	if name == "" && len(all) > 0 {
-		return all[len(all)-1], nil
-	}
-	for _, g := range all {
-		if g.Name == name {
-			return g, nil
+	for _, other := range slices.Backward(names) {
+		if name != "" && other != name {
+			continue
+		}
+		if g, ok, err := readMarker(ctx, d, other); ok || err != nil {
+			return g, err
 		}
 	}
 	if name == "" {
@@ -187,21 +256,32 @@ func ReadManifest(ctx context.Context, d objects.Destination, g Generation) (*Ma
 		return nil, fmt.Errorf("%s of %s: %w: its SHA-256 is %s instead of %s", name, d, objects.ErrDamaged,
 			sum, g.Manifest)
 	}
-	m := new(Manifest)
-	if err := json.Unmarshal(text, m); err != nil {
-		return nil, fmt.Errorf("%s of %s: %w: %w", name, d, objects.ErrDamaged, err)
-	}
-	if err := m.check(); err != nil {
-		return nil, fmt.Errorf("%s of %s: %w: %w", name, d, objects.ErrDamaged, err)
+	m, err := parseManifest(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s: %w: %.*s", name, d, objects.ErrDamaged, textMax, err)
 	}
 	return m, nil
 }
 
+// parseManifest decodes a manifest and checks it.
+func parseManifest(text []byte) (*Manifest, error) {
+	m := new(Manifest)
+	if err := json.Unmarshal(text, m); err != nil {
+		return nil, err
+	}
+	return m, m.check()
+}
+
 // nameGeneration returns a name for a backup that sorts behind all others, whatever the clock says.
 func nameGeneration(now time.Time, epoch string, others []Generation) (string, error) {
+	if !epochs.MatchString(epoch) {
+		return "", fmt.Errorf("epoch %.80q cannot name a generation", epoch)
+	}
 	now = now.UTC().Truncate(time.Millisecond)
+	last := ""
 	if len(others) > 0 {
-		text, _, _ := strings.Cut(others[len(others)-1].Name, "-")
+		last = others[len(others)-1].Name
+		text, _, _ := strings.Cut(last, "-")
 		newest, err := time.Parse(generationTime, text)
 		if err == nil && !newest.Before(now) {
 			now = newest.Add(time.Millisecond)
@@ -209,7 +289,7 @@ func nameGeneration(now time.Time, epoch string, others []Generation) (string, e
 	}
 	name := now.Format(generationTime) + "-" + epoch
 	if !generationNames.MatchString(name) {
-		return "", fmt.Errorf("epoch %.80q cannot name a generation", epoch)
+		return "", fmt.Errorf("no generation can come after %s: delete it", last)
 	}
 	return name, nil
 }

@@ -32,6 +32,9 @@ func prune(ctx context.Context, d objects.Destination, keep int, held func() err
 		for _, f := range m.Files {
 			named[tableName(f.Sum)] = true
 		}
+		if len(named) > namedMax {
+			return 0, fmt.Errorf("nothing is deleted: %w", errNamed)
+		}
 	}
 	remove := func(name string) error {
 		if err := held(); err != nil {
@@ -58,31 +61,31 @@ func prune(ctx context.Context, d objects.Destination, keep int, held func() err
 	return deleted, nil
 }
 
-// superfluous lists the objects of generations that are not kept, and tables that are not named.
+// errNamed refuses generations that no daemon made.
+var errNamed = fmt.Errorf("the generations name more than %d different files", namedMax)
+
+// superfluous lists the objects of generations that are not kept, and tables that are not named. It
+// leaves out what no backup writes.
 func superfluous(ctx context.Context, d objects.Destination, kept, named map[string]bool) ([]string, error) {
 	var names []string
-	add := func(name string) error {
-		if len(names) == listedMax {
-			return fmt.Errorf("%s has more than %d superfluous objects", d, listedMax)
-		}
-		names = append(names, name)
-		return nil
-	}
 	err := d.List(ctx, generationsDir+"/", func(o objects.Object) error {
-		name, _, _ := strings.Cut(strings.TrimPrefix(o.Name, generationsDir+"/"), "/")
-		if kept[name] {
-			return nil
+		generation, name, _ := strings.Cut(strings.TrimPrefix(o.Name, generationsDir+"/"), "/")
+		name = strings.TrimSuffix(name, objects.PartSuffix)
+		if !kept[generation] && generationNames.MatchString(generation) &&
+			(name == manifestName || name == completeName) {
+			names = append(names, o.Name)
 		}
-		return add(o.Name)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	err = d.List(ctx, tablesDir+"/", func(o objects.Object) error {
-		if named[o.Name] {
-			return nil
+		sum := strings.TrimSuffix(strings.TrimPrefix(o.Name, tablesDir+"/"), objects.PartSuffix)
+		if _, err := objects.ParseSum(sum); err == nil && !named[o.Name] {
+			names = append(names, o.Name)
 		}
-		return add(o.Name)
+		return nil
 	})
 	return names, err
 }

@@ -61,7 +61,7 @@ func Restore(ctx context.Context, o RestoreOptions) (Generation, error) {
 		return g, err
 	}
 	if m.Format != store.FormatVersion {
-		return g, fmt.Errorf("generation %s has a store of format %d, written by version %q: this "+
+		return g, fmt.Errorf("generation %s has a store of format %d, written by version %.80q: this "+
 			"version of Cistern reads format %d", g.Name, m.Format, m.Version, store.FormatVersion)
 	}
 	if begun != "" && begun != g.Manifest {
@@ -74,6 +74,7 @@ func Restore(ctx context.Context, o RestoreOptions) (Generation, error) {
 // restoration is one call of Restore.
 type restoration struct {
 	RestoreOptions
+	root *os.Root // of Dir
 
 	// mu guards:
 	mu       sync.Mutex
@@ -121,10 +122,14 @@ func (r *restoration) empty() error {
 }
 
 // run restores the files. The steps are durable in their order.
-func (r *restoration) run(ctx context.Context, g Generation, m *Manifest) error {
+func (r *restoration) run(ctx context.Context, g Generation, m *Manifest) (err error) {
 	if err := objects.MakeDirs(r.Dir); err != nil {
 		return err
 	}
+	if r.root, err = os.OpenRoot(r.Dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.root.Close()) }()
 	mark := store.Restored{Source: r.Destination.String(), Generation: g.Name, Manifest: g.Manifest}
 	if err := mark.Write(r.Dir); err != nil {
 		return err
@@ -154,9 +159,6 @@ func (r *restoration) run(ctx context.Context, g Generation, m *Manifest) error 
 func (r *restoration) clean(m *Manifest) error {
 	named := map[string]bool{store.RestoredName: true, "lost+found": true}
 	for _, f := range m.Files {
-		if f.Name == store.RestoredName {
-			return fmt.Errorf("the generation has a file %s: %w", f.Name, objects.ErrDamaged)
-		}
 		named[f.Name] = true
 	}
 	entries, err := os.ReadDir(r.Dir)
@@ -189,7 +191,7 @@ func (r *restoration) file(ctx context.Context, f File) error {
 		if r.link(ctx, name, f, sum) {
 			return r.done(f)
 		}
-		if err := r.fetch(ctx, name, f, sum); err != nil {
+		if err := r.fetch(ctx, f, sum); err != nil {
 			return err
 		}
 	}
@@ -221,7 +223,7 @@ func (r *restoration) done(f File) error {
 }
 
 // fetch writes the file under another name, and renames it when it is whole and durable.
-func (r *restoration) fetch(ctx context.Context, name string, f File, sum objects.Sum) error {
+func (r *restoration) fetch(ctx context.Context, f File, sum objects.Sum) error {
 	body, err := r.Destination.Get(ctx, tableName(f.Sum))
 	if errors.Is(err, objects.ErrNotFound) {
 		err = fmt.Errorf("%w: it is missing", objects.ErrDamaged)
@@ -229,7 +231,7 @@ func (r *restoration) fetch(ctx context.Context, name string, f File, sum object
 	if err != nil {
 		return fmt.Errorf("restore %s (%s): %w", f.Name, tableName(f.Sum), err)
 	}
-	err = objects.WriteFile(ctx, name, body, f.Size, sum)
+	err = objects.WriteFile(ctx, r.root, f.Name, body, f.Size, sum)
 	if err := errors.Join(err, body.Close()); err != nil {
 		return fmt.Errorf("restore %s (%s): %w", f.Name, tableName(f.Sum), err)
 	}

@@ -374,7 +374,8 @@ func TestManifestNames(t *testing.T) {
 		{Name: "../x", Sum: ok}, {Name: "/etc/x", Sum: ok}, {Name: "a/b", Sum: ok}, {Name: "", Sum: ok},
 		{Name: "..", Sum: ok}, {Name: ".x", Sum: ok}, {Name: "x\x00", Sum: ok}, {Name: "x.part", Sum: ok},
 		{Name: strings.Repeat("x", 256), Sum: ok}, {Name: "x", Sum: "../../x"}, {Name: "x", Sum: strings.ToUpper(strings.Repeat("a", 64))},
-		{Name: "x", Sum: ok, Size: -1},
+		{Name: "x", Sum: ok, Size: -1}, {Name: "x", Sum: ok, Size: 1<<40 + 1}, {Name: `a\b`, Sum: ok}, {Name: "a\n", Sum: ok},
+		{Name: "C:x", Sum: ok}, {Name: "RESTORED", Sum: ok}, {Name: "restored", Sum: ok}, {Name: "x.PART", Sum: ok},
 	} {
 		forge(t, at, i, backup.Manifest{Format: store.FormatVersion, Files: []backup.File{f}})
 		_, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: t.TempDir()})
@@ -382,10 +383,11 @@ func TestManifestNames(t *testing.T) {
 			t.Errorf("file %+v: %v", f, err)
 		}
 	}
-	twice := backup.File{Name: "x", Sum: ok}
-	forge(t, at, 98, backup.Manifest{Format: store.FormatVersion, Files: []backup.File{twice, twice}})
-	if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: t.TempDir()}); !errors.Is(err, objects.ErrDamaged) {
-		t.Errorf("a file twice: %v", err)
+	for i, other := range []backup.File{{Name: "x", Sum: ok}, {Name: "X", Sum: strings.Repeat("1", 64)}} { // the same name to some file systems
+		forge(t, at, 97+i, backup.Manifest{Format: store.FormatVersion, Files: []backup.File{{Name: "x", Sum: ok}, other}})
+		if _, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: t.TempDir()}); !errors.Is(err, objects.ErrDamaged) {
+			t.Errorf("a file twice: %v", err)
+		}
 	}
 	forge(t, at, 99, backup.Manifest{Format: store.FormatVersion + 1})
 	_, err := backup.Restore(t.Context(), backup.RestoreOptions{Destination: at, Dir: t.TempDir()})
@@ -401,7 +403,7 @@ func forge(t *testing.T, d objects.Destination, i int, m backup.Manifest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	marker, err := json.Marshal(backup.Generation{Manifest: objects.Sum(sha256.Sum256(text)).String()})
+	marker, err := json.Marshal(backup.Generation{Manifest: objects.Sum(sha256.Sum256(text)).String(), Epoch: "0a"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,11 @@ import (
 func Verify(ctx context.Context, d objects.Destination, generations []Generation, progress func(Progress),
 	report func(error)) (bad int, err error) {
 	v := &verification{d: d, report: report, progressed: progress}
-	files := map[string]File{} // by sum
-	of := map[string]string{}
+	type content struct {
+		sum  string
+		size int64
+	}
+	files, of := map[content]File{}, map[content]string{}
 	for _, g := range generations {
 		m, err := ReadManifest(ctx, d, g)
 		if errors.Is(err, objects.ErrDamaged) {
@@ -29,17 +32,21 @@ func Verify(ctx context.Context, d objects.Destination, generations []Generation
 			return v.bad, err
 		}
 		for _, f := range m.Files {
-			if files[f.Sum].Sum == "" {
+			c := content{f.Sum, f.Size}
+			if files[c].Sum == "" {
 				v.progress.BytesTotal += f.Size
 			}
-			files[f.Sum], of[f.Sum] = f, g.Name
+			files[c], of[c] = f, g.Name
+		}
+		if len(files) > namedMax {
+			return v.bad, errNamed
 		}
 	}
 	v.progress.FilesTotal = len(files)
 	work, filesCtx := errgroup.WithContext(ctx)
 	work.SetLimit(transfers)
-	for sum, f := range files {
-		work.Go(func() error { return v.file(filesCtx, f, of[sum]) })
+	for c, f := range files {
+		work.Go(func() error { return v.file(filesCtx, f, of[c]) })
 	}
 	err = work.Wait()
 	return v.bad, err

@@ -20,12 +20,14 @@ type Destination interface {
 	// fails or the process ends, the name has the old object or the new one. An error is returned
 	// if the content is not of the stated size and sum.
 	Put(ctx context.Context, name string, c Content) error
-	// Get reads an object. It returns ErrNotFound if no object has the name.
+	// Get reads an object, which may have any size: the caller bounds what it reads. It returns
+	// ErrNotFound if no object has the name.
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
 	// GetRange reads n bytes, at least one, of an object from byte at on. It returns ErrNotFound
 	// if no object has the name, and ErrDamaged if the object ends before these bytes.
 	GetRange(ctx context.Context, name string, at, n int64) ([]byte, error)
-	// List calls fn for each object whose name begins with prefix, in any order.
+	// List calls fn for each object whose name begins with prefix, in any order. It returns ErrListing
+	// after listedMax of them.
 	List(ctx context.Context, prefix string, fn func(Object) error) error
 	// Delete deletes an object. A missing object is no error.
 	Delete(ctx context.Context, name string) error
@@ -67,7 +69,41 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrDamaged means that a destination does not have what was stored there.
 	ErrDamaged = errors.New("damaged")
+	// ErrListing means that a destination lists more than any that this program wrote to.
+	ErrListing = errors.New("impossible listing")
 )
+
+// Limits on what a destination says.
+const (
+	// listedMax bounds the names of one listing: the tables of a store of some 100 TB, which take
+	// 200 MB of memory.
+	listedMax = 2 << 20
+	// nameBytesMax is the longest name of an object that S3 allows.
+	nameBytesMax = 1 << 10
+)
+
+// listed passes on the objects of one listing.
+type listed struct {
+	of     Destination
+	prefix string
+	fn     func(Object) error
+	most   int // names
+	n      int
+}
+
+// count returns an error for one name too many, or one that is too long.
+func (l *listed) count(name string) error {
+	l.n++
+	switch {
+	case l.n > l.most:
+		return fmt.Errorf("list %s in %s: %w: it has more than %d names", l.prefix, l.of, ErrListing,
+			l.most)
+	case len(name) > nameBytesMax:
+		return fmt.Errorf("list %s in %s: %w: the name %.80q… has %d bytes, at most %d are possible",
+			l.prefix, l.of, ErrListing, name, len(name), nameBytesMax)
+	}
+	return nil
+}
 
 // Open returns the destination that text names: s3://BUCKET/PREFIX, else a directory, which is made
 // by the first Put. environ has the variables with the access to S3 (OpenS3). It does not connect.

@@ -7,44 +7,80 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // PartSuffix ends the names of files that are not complete.
 const PartSuffix = ".part"
 
-// Directory is a Destination in a file system.
-type Directory struct{ root string }
+// Limits on directories.
+const (
+	// depthMax bounds the directories below each other that a listing enters. Names have three.
+	depthMax = 8
+	// entriesRead is how many entries of a directory are in memory at a time.
+	entriesRead = 1000
+)
+
+// Directory is a Destination in a file system. It reads and lists regular files only, and follows
+// no symbolic link that leads out of it: others may write into a directory, too.
+type Directory struct {
+	root  string
+	names int // of one listing, at most: listedMax, but in tests
+}
 
 // NewDirectory returns the destination at root, which need not exist.
-func NewDirectory(root string) *Directory { return &Directory{filepath.Clean(root)} }
+func NewDirectory(root string) *Directory { return &Directory{filepath.Clean(root), listedMax} }
 
 // String returns the path.
 func (d *Directory) String() string { return d.root }
 
-func (d *Directory) path(name string) string { return filepath.Join(d.root, filepath.FromSlash(name)) }
+// within calls fn with the root and an object's name in it.
+func (d *Directory) within(name string, fn func(root *os.Root, name string) error) error {
+	if !filepath.IsLocal(name) {
+		return fmt.Errorf("name %.80q leads out of %s", name, d.root)
+	}
+	root, err := os.OpenRoot(d.root)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(root, filepath.FromSlash(name)), root.Close())
+}
 
 // Put writes the object under another name, syncs it and renames it, so that a crash leaves no
 // part of it.
 func (d *Directory) Put(ctx context.Context, name string, c Content) error {
-	file := d.path(name)
-	if err := MakeDirs(filepath.Dir(file)); err != nil {
-		return fmt.Errorf("put %s: %w", name, err)
+	_, err := c.Reader.Seek(0, io.SeekStart)
+	if err == nil {
+		err = MakeDirs(d.root)
 	}
-	if _, err := c.Reader.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("put %s: %w", name, err)
+	if err == nil {
+		err = d.within(name, func(root *os.Root, file string) error {
+			if err := makeDirsIn(root, filepath.Dir(file)); err != nil {
+				return err
+			}
+			return WriteFile(ctx, root, file, c.Reader, c.Size, c.Sum)
+		})
 	}
-	if err := WriteFile(ctx, file, c.Reader, c.Size, c.Sum); err != nil {
+	if err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
 	return nil
 }
 
-// WriteFile makes a file of this size and sum, at once and durably. A file that is not complete has
-// the name with PartSuffix, which the next attempt overwrites.
-func WriteFile(ctx context.Context, file string, from io.Reader, size int64, sum Sum) error {
-	f, err := os.OpenFile(file+PartSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+// WriteFile makes a file of this size and sum in a directory, at once and durably. A file that is
+// not complete has the name with PartSuffix, which the next attempt replaces. One attempt at a time
+// writes a file.
+func WriteFile(ctx context.Context, root *os.Root, file string, from io.Reader, size int64,
+	sum Sum) error {
+	part := file + PartSuffix
+	// What has the name of the part may be a link, or a pipe that would block.
+	if err := root.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -60,10 +96,10 @@ func WriteFile(ctx context.Context, file string, from io.Reader, size int64, sum
 		return err
 	}
 	// The bytes are durable. The name becomes so with the directory.
-	if err := os.Rename(file+PartSuffix, file); err != nil {
+	if err := root.Rename(part, file); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(file))
+	return syncDirIn(root, filepath.Dir(file))
 }
 
 // MakeDirs makes a directory and its missing parents, durably.
@@ -83,6 +119,20 @@ func MakeDirs(dir string) error {
 	return SyncDir(above)
 }
 
+// makeDirsIn makes a directory below root and its missing parents there, durably.
+func makeDirsIn(root *os.Root, dir string) error {
+	if _, err := root.Stat(dir); err == nil || dir == "." {
+		return err
+	}
+	if err := makeDirsIn(root, filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := root.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDirIn(root, filepath.Dir(dir))
+}
+
 // SyncDir makes the names of the files in a directory durable.
 func SyncDir(dir string) error {
 	f, err := os.Open(dir)
@@ -92,62 +142,136 @@ func SyncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+func syncDirIn(root *os.Root, dir string) error {
+	f, err := root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // Get opens the file.
 func (d *Directory) Get(_ context.Context, name string) (io.ReadCloser, error) {
-	f, err := os.Open(d.path(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s in %s: %w", name, d.root, ErrNotFound)
+	return d.get(name)
+}
+
+func (d *Directory) get(name string) (f *os.File, err error) {
+	err = d.within(name, func(root *os.Root, file string) error {
+		info, err := root.Lstat(file)
+		if err == nil && info.Mode().IsRegular() {
+			// Whatever has taken its place by now, opening it must not wait.
+			if f, err = root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+				info, err = f.Stat()
+			}
+		}
+		if err == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%w: it is not a regular file", ErrDamaged)
+		}
+		return err
+	})
+	if err == nil {
+		return f, nil
 	}
-	return f, err
+	if f != nil {
+		err = errors.Join(err, f.Close())
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNotFound
+	}
+	return nil, fmt.Errorf("%s in %s: %w", name, d.root, err)
 }
 
 // GetRange reads a part of the file.
-func (d *Directory) GetRange(ctx context.Context, name string, at, n int64) ([]byte, error) {
-	r, err := d.Get(ctx, name)
+func (d *Directory) GetRange(_ context.Context, name string, at, n int64) ([]byte, error) {
+	f, err := d.get(name)
 	if err != nil {
 		return nil, err
 	}
-	f := r.(*os.File)
 	b, err := readRange(io.NewSectionReader(f, at, n), name, at, n)
 	return b, errors.Join(err, f.Close())
 }
 
 // List walks the directory that the prefix names. A destination that does not exist has no objects.
 func (d *Directory) List(ctx context.Context, prefix string, fn func(Object) error) error {
-	below := prefix[:strings.LastIndexByte(prefix, '/')+1]
-	return filepath.WalkDir(d.path(below), func(file string, e fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
+	below := strings.TrimSuffix(prefix[:strings.LastIndexByte(prefix, '/')+1], "/")
+	root, err := os.OpenRoot(d.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w := walk{root: root, listed: listed{of: d, prefix: prefix, fn: fn, most: d.names}}
+	return errors.Join(w.enter(ctx, path.Join(".", below), 0), root.Close())
+}
+
+// walk is one listing of a directory.
+type walk struct {
+	root   *os.Root
+	listed listed
+}
+
+// enter lists a directory, by parts: it may have any number of entries. One that is missing has
+// none.
+func (w *walk) enter(ctx context.Context, dir string, depth int) (err error) {
+	if depth > depthMax {
+		return fmt.Errorf("list %s: %.80q is more than %d directories deep", w.listed.of, dir, depthMax)
+	}
+	f, err := w.root.OpenFile(filepath.FromSlash(dir), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for {
+		entries, err := f.ReadDir(entriesRead)
+		for _, e := range entries {
+			if err := w.entry(ctx, path.Join(dir, e.Name()), e, depth); err != nil {
+				return err
+			}
 		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || e.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(d.root, file)
-		if name = filepath.ToSlash(name); err != nil || !strings.HasPrefix(name, prefix) {
-			return err
-		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		return fn(Object{Name: name, Size: info.Size(), Modified: info.ModTime()})
-	})
+	}
+}
+
+func (w *walk) entry(ctx context.Context, name string, e fs.DirEntry, depth int) error {
+	if err := errors.Join(ctx.Err(), w.listed.count(name)); err != nil {
+		return err
+	}
+	if e.IsDir() {
+		return w.enter(ctx, name, depth+1)
+	}
+	if !strings.HasPrefix(name, w.listed.prefix) {
+		return nil
+	}
+	info, err := w.root.Lstat(filepath.FromSlash(name))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return w.listed.fn(Object{Name: name, Size: info.Size(), Modified: info.ModTime()})
 }
 
 // Delete deletes the file, and its directory if that is empty then and has a parent below the root.
 func (d *Directory) Delete(_ context.Context, name string) error {
-	err := os.Remove(d.path(name))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := d.within(name, func(root *os.Root, file string) error {
+		err := root.Remove(file)
+		if strings.Count(name, "/") > 1 {
+			_ = root.Remove(filepath.Dir(file)) // fails while it has files, as it should
+		}
 		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if dir := filepath.Dir(d.path(name)); strings.Count(name, "/") > 1 {
-		_ = os.Remove(dir) // fails while the directory has files, as it should
-	}
-	return nil
+	return err
 }

@@ -12,10 +12,12 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 )
@@ -29,6 +31,17 @@ const (
 	// transferRateMin bounds the time of one transfer, in bytes a second: a slower one is stuck.
 	transferRateMin = 32 << 10
 	requestTimeout  = 2 * time.Minute
+	// stallTries is for how many timeouts of a request nothing of an object may be taken from it:
+	// in that time the service also refuses a request, and takes the beginning of the next one.
+	stallTries = 3
+	// answerBytesMax bounds an answer that is not an object: a page of 1,000 names of 1 KiB, in which
+	// XML may spell a byte with six; or an error, of whose text errorTextMax bytes are shown.
+	answerBytesMax = 8 << 20
+	headerBytesMax = 64 << 10
+	errorTextMax   = 500
+	// pagesMax and listTimeout bound a listing, whose pages may have few names, or none.
+	pagesMax    = 1 << 16
+	listTimeout = 2 * time.Hour
 	// connectionsMax bounds the idle connections: a backup has four transfers and some requests.
 	connectionsMax = 8
 	connectTimeout = 15 * time.Second
@@ -38,6 +51,9 @@ const (
 type S3 struct {
 	client         *s3.Client
 	bucket, prefix string
+	// The limits requestTimeout, listedMax and pagesMax, but in tests.
+	timeout      time.Duration
+	names, pages int
 }
 
 // OpenS3 returns the destination BUCKET/PREFIX. environ has the usual variables: AWS_ACCESS_KEY_ID,
@@ -82,7 +98,8 @@ func OpenS3(place string, environ []string) (*S3, error) {
 		}
 		o.BaseEndpoint = aws.String(at)
 	}
-	return &S3{client: s3.New(o), bucket: bucket, prefix: prefix}, nil
+	return &S3{client: s3.New(o), bucket: bucket, prefix: prefix, timeout: requestTimeout, names: listedMax,
+		pages: pagesMax}, nil
 }
 
 // variables returns a function that reads the first variable that is set.
@@ -100,14 +117,48 @@ func variables(environ []string) func(names ...string) string {
 }
 
 func httpClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		TLSHandshakeTimeout:   connectTimeout,
-		ResponseHeaderTimeout: requestTimeout,
-		MaxIdleConnsPerHost:   connectionsMax,
-		ForceAttemptHTTP2:     true,
-	}}
+	return &http.Client{
+		Transport: bounded{&http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			TLSHandshakeTimeout:    connectTimeout,
+			ResponseHeaderTimeout:  requestTimeout,
+			MaxResponseHeaderBytes: headerBytesMax,
+			MaxIdleConnsPerHost:    connectionsMax,
+			ForceAttemptHTTP2:      true,
+		}},
+		// A signature is for one host and path, so that no other one can serve the request; and a
+		// service must not have this machine send requests to others.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// bounded bounds the answers that the client reads into memory: all but objects.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := b.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if req.Method != http.MethodGet || res.StatusCode >= 300 || req.URL.Query().Has("list-type") {
+		res.Body = &answer{res.Body, answerBytesMax}
+	}
+	return res, nil
+}
+
+// answer is a body that ends with an error behind its limit.
+type answer struct {
+	io.ReadCloser
+	left int64
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if a.left -= int64(n); a.left < 0 {
+		return 0, fmt.Errorf("the answer has more than %d bytes", answerBytesMax)
+	}
+	return n, err
 }
 
 // String returns the URL of the destination.
@@ -120,17 +171,35 @@ func (d *S3) Put(ctx context.Context, name string, c Content) error {
 		return fmt.Errorf("put %s: %d bytes, more than the %d that one object may have", name, c.Size,
 			int64(objectBytesMax))
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTries*transferTime(c.Size))
+	ctx, cancel := context.WithTimeoutCause(ctx, requestTries*d.transferTime(c.Size), errSlow)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	stalled := time.AfterFunc(stallTries*d.timeout, func() { stop(errSlow) })
+	defer stalled.Stop()
 	_, err := d.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &d.bucket,
-		Key: aws.String(d.prefix + name), Body: &sealed{content: c, hash: sha256.New()},
-		ContentLength: &c.Size}, signed(c.Sum))
-	return d.failure("put", name, err)
+		Key: aws.String(d.prefix + name), ContentLength: &c.Size,
+		Body: &sealed{content: c, hash: sha256.New(),
+			taken: func() { stalled.Reset(stallTries * d.timeout) }}}, signed(c.Sum))
+	return d.failure("put", name, slow(ctx, err))
+}
+
+// errSlow means that a transfer was ended, or an answer no longer awaited.
+var errSlow = fmt.Errorf("the service hangs, or transfers less than %d bytes a second",
+	transferRateMin)
+
+// slow says so if err is a consequence of it.
+func slow(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
+		return errSlow
+	}
+	return err
 }
 
 // sealed reads a content, and fails before its last bytes unless all have the sum.
 type sealed struct {
 	content Content
+	taken   func() // is called when more is wanted
 	hash    hash.Hash
 	at      int64 // the place of the reader
 	hashed  int64 // bytes from the beginning that hash has
@@ -141,6 +210,7 @@ func (s *sealed) Read(p []byte) (int, error) {
 	if s.at != s.hashed {
 		return 0, fmt.Errorf("content is read at byte %d, want %d", s.at, s.hashed)
 	}
+	s.taken()
 	n, err := s.content.Reader.Read(p)
 	s.hash.Write(p[:n])
 	s.at += int64(n)
@@ -164,8 +234,8 @@ func (s *sealed) Seek(offset int64, whence int) (at int64, err error) {
 }
 
 // transferTime bounds the time that size bytes may take.
-func transferTime(size int64) time.Duration {
-	return requestTimeout + time.Duration(size/transferRateMin)*time.Second
+func (d *S3) transferTime(size int64) time.Duration {
+	return d.timeout + time.Duration(size/transferRateMin)*time.Second
 }
 
 // signed has a request signed with a known sum of its body, which is then not read to compute it.
@@ -202,56 +272,101 @@ func (d *S3) GetRange(ctx context.Context, name string, at, n int64) ([]byte, er
 }
 
 func (d *S3) get(ctx context.Context, name string, span *string) (io.ReadCloser, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	begun := time.AfterFunc(requestTries*requestTimeout, cancel)
+	ctx, cancel := context.WithCancelCause(ctx)
+	end := time.AfterFunc(requestTries*d.timeout, func() { cancel(errSlow) })
 	res, err := d.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &d.bucket,
 		Key: aws.String(d.prefix + name), Range: span})
+	end.Stop()
 	if err != nil {
-		cancel()
+		err = slow(ctx, err)
+		cancel(nil)
 		return nil, d.failure("get", name, err)
 	}
 	if span != nil && res.ContentRange == nil {
-		cancel()
+		cancel(nil)
 		return nil, errors.Join(fmt.Errorf("get %s in %s: the service does not serve parts of objects",
 			name, d), res.Body.Close())
 	}
-	begun.Reset(transferTime(aws.ToInt64(res.ContentLength)))
-	return &canceled{res.Body, func() { begun.Stop(); cancel() }}, nil
+	return &paced{ReadCloser: res.Body, of: d, ctx: ctx, cancel: cancel, end: end}, nil
 }
 
-// canceled is a body that ends its request when it is closed.
-type canceled struct {
+// paced is the body of an object, which must arrive at a rate, and whose request ends when it is
+// closed. The time that its reader takes does not count.
+type paced struct {
 	io.ReadCloser
-	cancel func()
+	of     *S3
+	ctx    context.Context // of the request
+	cancel context.CancelCauseFunc
+	end    *time.Timer   // cancels the request
+	spent  time.Duration // in Read
+	read   int64         // bytes
 }
 
-func (c *canceled) Close() error {
-	err := c.ReadCloser.Close()
-	c.cancel()
+func (b *paced) Read(p []byte) (int, error) {
+	begun := time.Now()
+	b.end.Reset(b.of.transferTime(b.read) - b.spent)
+	n, err := b.ReadCloser.Read(p)
+	b.end.Stop()
+	b.spent += time.Since(begun)
+	b.read += int64(n)
+	if err != nil && err != io.EOF {
+		err = brief{slow(b.ctx, err)}
+	}
+	return n, err
+}
+
+func (b *paced) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
 	return err
 }
 
 // List asks for the names by pages.
 func (d *S3) List(ctx context.Context, prefix string, fn func(Object) error) error {
+	ctx, stop := context.WithTimeoutCause(ctx, listTimeout, errSlow)
+	defer stop()
+	listed := listed{of: d, prefix: prefix, fn: fn, most: d.names}
 	pages := s3.NewListObjectsV2Paginator(d.client, &s3.ListObjectsV2Input{Bucket: &d.bucket,
 		Prefix: aws.String(d.prefix + prefix)})
-	for pages.HasMorePages() {
-		pageCtx, cancel := context.WithTimeout(ctx, requestTries*requestTimeout)
+	last := "" // the token of the page before
+	for n := 1; pages.HasMorePages(); n++ {
+		pageCtx, cancel := context.WithTimeoutCause(ctx, requestTries*d.timeout, errSlow)
 		page, err := pages.NextPage(pageCtx)
+		err = slow(pageCtx, err)
 		cancel()
 		if err != nil {
 			return d.failure("list", prefix, err)
 		}
-		for _, o := range page.Contents {
-			name, ok := strings.CutPrefix(aws.ToString(o.Key), d.prefix)
-			if !ok {
-				continue
-			}
-			err := fn(Object{Name: name, Size: aws.ToInt64(o.Size),
-				Modified: aws.ToTime(o.LastModified)})
-			if err != nil {
-				return err
-			}
+		if err := listed.page(page.Contents, d.prefix); err != nil {
+			return err
+		}
+		token := aws.ToString(page.NextContinuationToken)
+		switch {
+		case !aws.ToBool(page.IsTruncated):
+		case token == "" || token == last:
+			return fmt.Errorf("list %s in %s: %w: page %d is not the last one, and names no next one",
+				prefix, d, ErrListing, n)
+		case n == d.pages:
+			return fmt.Errorf("list %s in %s: %w: it has more than %d pages", prefix, d, ErrListing, n)
+		}
+		last = token
+	}
+	return nil
+}
+
+// page passes on the objects of a page, whose keys begin with a prefix.
+func (l *listed) page(all []types.Object, prefix string) error {
+	for _, o := range all {
+		name, ok := strings.CutPrefix(aws.ToString(o.Key), prefix)
+		if err := l.count(name); err != nil {
+			return err
+		}
+		if !ok || !strings.HasPrefix(name, l.prefix) {
+			continue
+		}
+		err := l.fn(Object{Name: name, Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -259,11 +374,11 @@ func (d *S3) List(ctx context.Context, prefix string, fn func(Object) error) err
 
 // Delete deletes the object.
 func (d *S3) Delete(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTries*requestTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, requestTries*d.timeout, errSlow)
 	defer cancel()
 	_, err := d.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &d.bucket,
 		Key: aws.String(d.prefix + name)})
-	return d.failure("delete", name, err)
+	return d.failure("delete", name, slow(ctx, err))
 }
 
 // failure says which request failed, and finds out whether the object is missing.
@@ -275,5 +390,24 @@ func (d *S3) failure(verb, name string, err error) error {
 	if errors.As(err, &said) && (said.ErrorCode() == "NoSuchKey" || said.ErrorCode() == "NotFound") {
 		return fmt.Errorf("%s in %s: %w", name, d, ErrNotFound)
 	}
-	return fmt.Errorf("%s %s in %s: %w", verb, name, d, err)
+	return fmt.Errorf("%s %s in %s: %w", verb, name, d, brief{err})
+}
+
+// brief is an error of which a service chose part of the text.
+type brief struct{ error }
+
+// Unwrap returns the whole error.
+func (b brief) Unwrap() error { return b.error }
+
+func (b brief) Error() string {
+	text := b.error.Error()
+	if len(text) > errorTextMax {
+		text = text[:errorTextMax] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
 }
