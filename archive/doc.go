@@ -21,7 +21,8 @@
 //  4. What is shown of archived events is what the store shows now of such events: those of accounts
 //     that are hidden, wiped or dropped by now are left out as in the log.
 //  5. A page never passes an event whose visibility is decided by a batch that is not durable yet.
-//  6. At most readersMax pages read segments at a time.
+//  6. At most readersMax pages read segments at a time, and a part that does not arrive within
+//     fetchTimeout ends a page.
 //
 // # Concurrency
 //

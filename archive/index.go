@@ -161,6 +161,6 @@ func (x *indexV1) decode(c codec, b []byte, i int) ([]store.Kept, error) {
 	return all, err
 }
 
-// errIndexLong refuses an index that no segment has.
-var errIndexLong = fmt.Errorf("%w: its index has more than %d bytes", objects.ErrDamaged,
-	indexBytesMax)
+// errIndexPlace refuses an index that no segment has.
+var errIndexPlace = fmt.Errorf("%w: its index has more than %d bytes, or more than the segment",
+	objects.ErrDamaged, indexBytesMax)
