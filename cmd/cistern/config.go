@@ -298,8 +298,9 @@ func (c *Config) options() []option {
 			set: add(&c.Schedules, parseSchedule),
 			help: "Run an operation of 'cistern maintain' by itself, such as verify=7d, compact=30d " +
 				"or reconcile=1d: one period after the end of its last success. OPERATION=off runs " +
-				"it on request only. prune and gc run every minute by default, and cannot be " +
-				"switched off."},
+				"it on request only. offload runs every hour by default, and while it is off nothing " +
+				"that it has not moved is deleted from the log. prune and gc run every minute by " +
+				"default, and cannot be switched off."},
 		{name: "quiet-hours", value: "FROM-TO", set: set(&c.QuietHours, maintain.ParseHours),
 			help: "Hours of the day, by local time, in which scheduled runs of compact, reconcile " +
 				"and verify begin, such as 22-6 or 22:30-06:00. A run on request begins at any " +
@@ -346,6 +347,8 @@ func (c *Config) validate(bad []string) (errs []error) {
 		reject(twice, "--pause-pressure %s is given twice", p.of)
 	}
 	reject(twice(c.Schedules) != "", "--schedule gives %s two periods", twice(c.Schedules))
+	reject(fine("offload") && c.Offload == "" && schedules(c.Schedules, "offload"),
+		"--schedule gives offload a period, which needs --offload")
 	for _, src := range slices.Concat(c.Relays, c.PDS) {
 		host := privateHost(src.URL)
 		reject(fine("allow-private") && !c.AllowPrivate && host != "",

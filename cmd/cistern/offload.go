@@ -9,8 +9,8 @@ import (
 	"cistern/store"
 )
 
-// offloadEvery is how often events are moved that have become old enough. A segment has at most 16
-// MiB, so that quiet networks get one small segment each time.
+// offloadEvery is how often events are moved that have become old enough, unless --schedule says
+// otherwise. A segment has at most 16 MiB, so that quiet networks get one small segment each time.
 const offloadEvery = time.Hour
 
 // newArchive returns the archive of --offload; nil without it.

@@ -11,7 +11,7 @@ import (
 )
 
 // schedulable are the operations that --schedule may name.
-var schedulable = []string{"compact", "gc", "prune", "reconcile", "verify"}
+var schedulable = []string{"compact", "gc", "offload", "prune", "reconcile", "verify"}
 
 // expensive are the operations whose scheduled runs begin in the quiet hours.
 var expensive = []string{"compact", "reconcile", "verify"}
@@ -53,10 +53,15 @@ func parseSchedule(s string) (schedule, error) {
 	return schedule{name, every}, nil
 }
 
+// schedules reports whether --schedule names an operation.
+func schedules(all []schedule, operation string) bool {
+	return slices.ContainsFunc(all, func(s schedule) bool { return s.operation == operation })
+}
+
 // twice returns the operation that --schedule names twice, "" if it names each once.
 func twice(all []schedule) string {
 	for i, s := range all {
-		if slices.ContainsFunc(all[:i], func(o schedule) bool { return o.operation == s.operation }) {
+		if schedules(all[:i], s.operation) {
 			return s.operation
 		}
 	}
