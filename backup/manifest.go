@@ -236,9 +236,27 @@ func Find(ctx context.Context, d objects.Destination, name string) (Generation, 
 		}
 	}
 	if name == "" {
-		return Generation{}, fmt.Errorf("%s has no complete backup: %w", d, objects.ErrNotFound)
+		return Generation{}, errNone(d)
 	}
 	return Generation{}, fmt.Errorf("generation %.80q of %s: %w", name, d, objects.ErrNotFound)
+}
+
+// Select returns the generation of a name; for "" all, oldest first. It returns ErrNotFound if none
+// exists.
+func Select(ctx context.Context, d objects.Destination, name string) ([]Generation, error) {
+	if name != "" {
+		g, err := Find(ctx, d, name)
+		return []Generation{g}, err
+	}
+	all, err := List(ctx, d)
+	if err == nil && len(all) == 0 {
+		err = errNone(d)
+	}
+	return all, err
+}
+
+func errNone(d objects.Destination) error {
+	return fmt.Errorf("%s has no complete backup: %w", d, objects.ErrNotFound)
 }
 
 // ReadManifest reads the manifest of a generation. It returns ErrDamaged if it is not the one that

@@ -276,17 +276,9 @@ func (s *backupSession) ls(ctx context.Context) error {
 }
 
 func (s *backupSession) verify(ctx context.Context) error {
-	all, err := backup.List(ctx, s.to)
-	if s.generation != "" && err == nil {
-		var g backup.Generation
-		g, err = backup.Find(ctx, s.to, s.generation)
-		all = []backup.Generation{g}
-	}
+	all, err := backup.Select(ctx, s.to, s.generation)
 	if err != nil {
 		return err
-	}
-	if len(all) == 0 {
-		return fmt.Errorf("%s has no complete backup", s.to)
 	}
 	drawn := s.progress("reading")
 	var read backup.Progress

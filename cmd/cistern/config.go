@@ -399,19 +399,15 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 	env, errs := readEnviron(environ)
 	given, bad, more := load(only(c.options(), names...), cmd, env)
 	c.Given = given
-	if c.Backup != "" {
-		to, err := objects.Open(c.Backup, environ)
-		if err != nil {
-			more = append(more, fmt.Errorf("--backup: %w", err))
+	for _, d := range []struct {
+		name, at string
+		to       *objects.Destination
+	}{{"backup", c.Backup, &c.BackupTo}, {"offload", c.Offload, &c.OffloadTo}} {
+		if to, err := objects.Open(d.at, environ); d.at != "" && err != nil {
+			more = append(more, fmt.Errorf("--%s: %w", d.name, err))
+		} else if err == nil {
+			*d.to = to
 		}
-		c.BackupTo = to
-	}
-	if c.Offload != "" {
-		to, err := objects.Open(c.Offload, environ)
-		if err != nil {
-			more = append(more, fmt.Errorf("--offload: %w", err))
-		}
-		c.OffloadTo = to
 	}
 	return mistakes(slices.Concat(errs, more, c.validate(bad)))
 }
