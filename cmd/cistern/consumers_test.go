@@ -353,6 +353,16 @@ func (w *deliveries) live(ctx context.Context) {
 
 // refilter changes the filter of the daemon.
 func (w *deliveries) refilter(ctx context.Context) {
+	body := w.filterChange()
+	status, err := w.request(ctx, "PATCH", "/filter", body, nil)
+	if (err != nil || status != http.StatusOK) && ctx.Err() == nil {
+		w.t.Errorf("PATCH /filter %v: %d, %v", body, status, err)
+	}
+	w.ledger.count("filters", 1)
+}
+
+// filterChange returns a change of the filter of the daemon.
+func (w *deliveries) filterChange() map[string]any {
 	body := map[string]any{}
 	switch w.rng.IntN(4) {
 	case 0:
@@ -372,11 +382,7 @@ func (w *deliveries) refilter(ctx context.Context) {
 		}
 		body["collections"] = collections
 	}
-	status, err := w.request(ctx, "PATCH", "/filter", body, nil)
-	if (err != nil || status != http.StatusOK) && ctx.Err() == nil {
-		w.t.Errorf("PATCH /filter %v: %d, %v", body, status, err)
-	}
-	w.ledger.count("filters", 1)
+	return body
 }
 
 // kill kills the daemon.

@@ -111,6 +111,7 @@ type tuning struct {
 	backfill func(*backfill.Options)
 	discover func(*discover.Options)
 	ingest   func(*ingest.Options)
+	archive  func(*archive.Options)
 	probe    func(*condition.Probe)
 	budget   time.Duration // for a clean stop; 0: shutdownBudget
 
@@ -274,7 +275,7 @@ func (d *daemon) openStore() (err error) {
 	if d.store, err = store.Open(o); err != nil {
 		return err
 	}
-	d.archive, err = newArchive(&d.cfg, d.store, d.log)
+	d.archive, err = newArchive(d)
 	if err != nil || !d.cfg.ReadOnly {
 		return err
 	}

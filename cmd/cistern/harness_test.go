@@ -29,7 +29,9 @@ import (
 const (
 	childVariable = "CISTERNTEST_CHILD"
 	childAsShips  = childVariable + "=ships"
-	childPrunes   = childVariable + "=prunes" // its log, several times a second
+	childPrunes   = childVariable + "=prunes"   // its log, several times a second
+	childOffloads = childVariable + "=offloads" // small segments, until it dies as dieVariable says
+	dieVariable   = "CISTERNTEST_DIE"
 )
 
 func TestMain(m *testing.M) {
@@ -40,6 +42,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {
 	case "ships":
 		a.tune = tuning{}
+	case "offloads":
+		offloads(&a.tune, os.Getenv(dieVariable))
 	case "syncs":
 		a.tune = tuning{store: timedSyncs}
 	case "prunes":

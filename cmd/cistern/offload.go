@@ -1,12 +1,10 @@
 package main
 
 import (
-	"log/slog"
 	"time"
 
 	"cistern/api/deliver"
 	"cistern/archive"
-	"cistern/store"
 )
 
 // offloadEvery is how often events are moved that have become old enough, unless --schedule says
@@ -14,12 +12,16 @@ import (
 const offloadEvery = time.Hour
 
 // newArchive returns the archive of --offload; nil without it.
-func newArchive(cfg *Config, s *store.Store, log *slog.Logger) (*archive.Archive, error) {
-	if cfg.OffloadTo == nil {
+func newArchive(d *daemon) (*archive.Archive, error) {
+	if d.cfg.OffloadTo == nil {
 		return nil, nil
 	}
-	return archive.New(archive.Options{Store: s, Destination: cfg.OffloadTo,
-		After: cfg.OffloadAfter, Logger: log})
+	o := archive.Options{Store: d.store, Destination: d.cfg.OffloadTo, After: d.cfg.OffloadAfter,
+		Logger: d.log}
+	if d.tune.archive != nil {
+		d.tune.archive(&o)
+	}
+	return archive.New(o)
 }
 
 // eventLog returns the log that consumers read, and what says whether an event of it is in the
