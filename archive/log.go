@@ -79,9 +79,10 @@ func (a *Archive) read(ctx context.Context, f *filter.Events, cursor uint64, max
 // microseconds is t or later; Head+1 if all events are earlier. Of segments, ids of events that are
 // never shown again are passed over.
 func (a *Archive) FirstSince(t int64) (id uint64, err error) {
+	inLog, err := a.store.FirstSince(t)
+	// The segments are read after the log, so that they have all that the log has lost by then.
 	all := a.store.Segments()
 	i := sort.Search(len(all), func(i int) bool { return all[i].Time >= t })
-	inLog, err := a.store.FirstSince(t)
 	if err != nil || i == len(all) || all[i].First >= inLog {
 		return inLog, err
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"cistern/filter"
 	"cistern/store"
 	"cistern/store/storetest"
 
@@ -229,6 +230,41 @@ func TestSegmentsThatDoNotFollow(t *testing.T) {
 		}
 		if err == nil {
 			_ = s.Close()
+		}
+	}
+}
+
+// TestSnapshotOverSegments: a snapshot goes on while the archive has the events after its head, which
+// the log of the store has lost.
+func TestSnapshotOverSegments(t *testing.T) {
+	t.Parallel()
+	for _, archived := range []bool{true, false} {
+		s := storetest.Open(t, store.Options{Archive: archived})
+		m := storetest.Records{"app.test.a/1": storetest.Text("x")}
+		imported(t, s, storetest.DID(1), m)
+		f, err := filter.CompileEvents(filter.EventsConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass := s.BeginSnapshot(f)
+		for n := range 10 {
+			imported(t, s, storetest.DID(n+2), m)
+		}
+		if archived {
+			if err := s.AddSegment(segment(s, 1, s.Head()+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := store.Prune(t.Context(), s, s.Head()+1); err != nil || s.Tail() <= pass.Head+1 {
+			t.Fatal(s.Tail(), err)
+		}
+		records := 0
+		_, _, err = s.ReadRecords(t.Context(), pass, store.RecordPosition{}, 1000, func(*store.Event, store.RecordPosition) bool {
+			records++
+			return true
+		})
+		if archived && (err != nil || records == 0) || !archived && !errors.Is(err, store.ErrOutdatedCursor) {
+			t.Errorf("archive %t: %d records, %v", archived, records, err)
 		}
 	}
 }

@@ -169,13 +169,14 @@ func (s *Store) archived() uint64 {
 
 // Oldest returns the oldest id that the log has or, with Options.Archive, the archive.
 func (s *Store) Oldest() uint64 {
+	tail := s.Tail() // before the segments, the first of which may be added and its events pruned now
 	if !s.opts.Archive {
-		return s.Tail()
+		return tail
 	}
 	if all := s.Segments(); len(all) > 0 {
-		return min(all[0].First, s.Tail())
+		return min(all[0].First, tail)
 	}
-	return s.Tail()
+	return tail
 }
 
 // checkSegments checks that segments follow one another and end in the log.

@@ -105,8 +105,8 @@ func (s *Store) BeginSnapshot(f *filter.Events) *Pass {
 // them (without an id, a time, or Live), each with the position behind it. The page ends when fn
 // returns false, or about rowsMax rows were examined. It returns the position to go on from, and
 // whether the pass has ended. Records of hidden accounts are left out, and records that the filter
-// of their repository does not want. ErrOutdatedCursor means that the log does not have all events
-// after the pass's head any more. Events and paths are valid during the call of fn.
+// of their repository does not want. ErrOutdatedCursor means that neither the log nor, with
+// Options.Archive, the archive has all events after the pass's head any more. Events and paths are valid during the call of fn.
 func (s *Store) ReadRecords(ctx context.Context, p *Pass, at RecordPosition, rowsMax int,
 	fn func(*Event, RecordPosition) bool,
 ) (next RecordPosition, ended bool, err error) {
@@ -147,8 +147,8 @@ type stretch struct {
 func (r *recordReader) page(ctx context.Context, rd reader) error {
 	r.view = rd
 	// Pruning moves the tail before it deletes. A reader that is behind it now learns of it now
-	// instead of at the end of the pass.
-	switch tail, head := r.s.Tail(), r.s.Head(); {
+	// instead of at the end of the pass, unless the archive has what it needs then.
+	switch tail, head := r.s.Oldest(), r.s.Head(); {
 	case r.pass.Head > head:
 		return fmt.Errorf("%w: the snapshot began at %d, the head is %d",
 			ErrFutureCursor, r.pass.Head, head)
