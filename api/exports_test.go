@@ -302,7 +302,6 @@ func (s *scriptedWriter) SetWriteDeadline(d time.Time) error {
 
 // serve answers a request, and reports whether the connection was broken.
 func (w *world) serve(ctx context.Context, s *scriptedWriter, path, client string) (broken bool) {
-	s.ResponseRecorder = httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(ctx, "GET", path, nil)
 	r.RemoteAddr = client + ":1"
 	defer func() {
@@ -345,7 +344,7 @@ func TestGetRepoStops(t *testing.T) {
 			w.hold(t, alice, m)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			s := &scriptedWriter{piece: func(n int) error {
+			s := &scriptedWriter{ResponseRecorder: httptest.NewRecorder(), piece: func(n int) error {
 				if n == 3 {
 					return c.stop(w, cancel)
 				}
@@ -371,12 +370,13 @@ func TestGetRepoSmallIsNeverBroken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, api.Options{})
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
-	s := &scriptedWriter{}
+	s := &scriptedWriter{ResponseRecorder: httptest.NewRecorder()}
 	if w.serve(t.Context(), s, "/xrpc/"+getRepo+"?did="+alice, "192.0.2.1") || s.n != 1 || s.Code != 200 {
 		t.Errorf("status %d, %d pieces", s.Code, s.n)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
+	s = &scriptedWriter{ResponseRecorder: httptest.NewRecorder()}
 	if w.serve(ctx, s, "/xrpc/"+getRepo+"?did="+alice, "192.0.2.1") || s.Code != 503 {
 		t.Errorf("status %d for a client that is gone", s.Code)
 	}

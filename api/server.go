@@ -364,7 +364,7 @@ const bannerText = `This is a Cistern: an index of AT Protocol repositories, eac
 
   /openapi.json       every route, with its parameters
   /xrpc/com.atproto.repo.{getRecord,listRecords,describeRepo}
-  /xrpc/com.atproto.sync.{getLatestCommit,getRepo,getRepoStatus,listRepos,...}
+  /xrpc/com.atproto.sync.{getLatestCommit,getRecord,getRepo,getRepoStatus,listRepos,...}
   /xrpc/com.atproto.identity.{resolveHandle,resolveDid,resolveIdentity}
   /stream?cursor=N    every change of every record, as a WebSocket
   /subscribe          the same for clients of Jetstream

@@ -36,7 +36,9 @@ func methods(r *atproto.Records) map[string]xrpcMethod {
 // cars returns the queries that are answered with a CAR, by name.
 func cars(e *export.Exports) map[string]handler {
 	return map[string]handler{
-		"com.atproto.sync.getRepo": e.GetRepo,
+		"com.atproto.sync.getBlocks": e.GetBlocks,
+		"com.atproto.sync.getRecord": e.GetRecord,
+		"com.atproto.sync.getRepo":   e.GetRepo,
 	}
 }
 

@@ -32,5 +32,5 @@
 //	exporter.go  Exporter, Export       part.go   ranges of keys
 //	outline.go   upper part of a tree   walk.go   pre-order over outlines and rows
 //	cache.go     outlines, mismatches   car.go    the format
-//	limits.go    every limit            metrics.go
+//	blocks.go    blocks by their CIDs   limits.go  every limit; metrics.go
 package export

@@ -106,8 +106,7 @@ func (e *Exporter) tree(ctx context.Context, v *store.RepoView) (*outline, error
 	}
 	e.metrics.built.Inc()
 	b := newOutliner(e.outlineMax)
-	err := scan(ctx, v, nil, nil, func(row store.Row) { b.tree.Add(row.Path, row.CID) })
-	if err != nil {
+	if err := scan(ctx, v, nil, nil, b.row); err != nil {
 		return nil, err
 	}
 	return e.proven(r, b)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"cistern/api/atproto"
 	"cistern/api/clients"
@@ -13,6 +14,7 @@ import (
 	"cistern/ingest/repo"
 	"cistern/store"
 
+	"github.com/bluesky-social/indigo/atproto/syntax"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -35,7 +37,9 @@ func NewExports(s *store.Store, wake func(), l *slog.Logger, reg prometheus.Regi
 }
 
 // GetRepo answers com.atproto.sync.getRepo. since leaves out records that were written up to a rev;
-// all nodes are sent, since the store does not know which a deletion has changed.
+// all nodes are sent, since the store does not know which a deletion has changed. prefix, which no
+// lexicon has, asks for the records of a collection, or of those whose record keys begin with
+// something, with the nodes that prove that these are all.
 func (e *Exports) GetRepo(w http.ResponseWriter, r *http.Request) error {
 	q, err := wire.ParseQuery(r)
 	if err != nil {
@@ -51,8 +55,93 @@ func (e *Exports) GetRepo(w http.ResponseWriter, r *http.Request) error {
 			return wire.Invalid("since %s is not a rev", wire.Echo(since))
 		}
 	}
+	part, err := parsePrefix(q.Text("prefix"))
+	if err != nil {
+		return err
+	}
+	return e.sendPart(w, r, q.Client, did, repoWeight, part, since)
+}
+
+// parsePrefix reads a collection, or a collection, a slash and the beginning of record keys. "" is
+// the whole repository.
+func parsePrefix(text string) (Part, error) {
+	if text == "" {
+		return Part{}, nil
+	}
+	collection, rkeys, _ := strings.Cut(text, "/")
+	if _, err := syntax.ParseNSID(collection); err != nil {
+		return Part{}, wire.Invalid("prefix %s does not begin with a collection", wire.Echo(text))
+	}
+	// "." and ".." are not record keys, but record keys begin with them.
+	if _, err := syntax.ParseRecordKey(rkeys); err != nil && strings.Trim(rkeys, ".") != "" {
+		return Part{}, wire.Invalid("prefix %s does not end with the beginning of a record key",
+			wire.Echo(text))
+	}
+	return Prefix(collection, rkeys), nil
+}
+
+// GetRecord answers com.atproto.sync.getRecord, with a proof that there is no such record if that is
+// so.
+func (e *Exports) GetRecord(w http.ResponseWriter, r *http.Request) error {
+	q, err := wire.ParseQuery(r)
+	if err != nil {
+		return err
+	}
+	did, err := q.DID("did")
+	if err != nil {
+		return err
+	}
+	collection, err := q.Collection()
+	if err != nil {
+		return err
+	}
+	if _, err := q.Required("rkey"); err != nil {
+		return err
+	}
+	rkey, err := q.RecordKey("rkey")
+	if err != nil {
+		return err
+	}
+	return e.sendPart(w, r, q.Client, did, proofWeight, Record(collection, rkey), "")
+}
+
+// GetBlocks answers com.atproto.sync.getBlocks.
+func (e *Exports) GetBlocks(w http.ResponseWriter, r *http.Request) error {
+	q, err := wire.ParseQuery(r, "cids")
+	if err != nil {
+		return err
+	}
+	did, err := q.DID("did")
+	if err != nil {
+		return err
+	}
+	if _, err := q.Required("cids"); err != nil {
+		return err
+	}
+	texts := q.All("cids")
+	if len(texts) > blocksMax {
+		return wire.Invalid("%d cids are given: want 1 to %d", len(texts), blocksMax)
+	}
+	want := make([]repo.CID, len(texts))
+	for i, text := range texts {
+		if want[i], err = repo.ParseCID(text); err != nil {
+			return wire.Invalid("cid %s is not the CID of a block of a repository", wire.Echo(text))
+		}
+	}
 	return e.send(w, r, q.Client, did, repoWeight, func(ctx context.Context, v *store.RepoView) (car, error) {
-		x, err := e.exporter.Open(ctx, v, Part{})
+		b, err := e.exporter.Find(ctx, v, want)
+		if err != nil {
+			return nil, err
+		}
+		return func(s *stream) error { return b.Write(ctx, s) }, nil
+	})
+}
+
+// sendPart sends a part of a repository.
+func (e *Exports) sendPart(w http.ResponseWriter, r *http.Request, client netip.Prefix, did string,
+	weight int64, part Part, since string) error {
+	return e.send(w, r, client, did, weight, func(ctx context.Context, v *store.RepoView) (car, error) {
+		x, err := e.exporter.Open(ctx, v, part)
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +233,12 @@ func (e *Exports) refetch(did, rev string) error {
 
 // refusal names the errors of package
 func refusal(did string, err error) error {
+	var missing *MissingError
 	switch {
+	case errors.As(err, &missing):
+		return wire.Refuse("BlockNotFound", "Could not find cids: %s", missing.names())
+	case errors.Is(err, ErrTooLarge):
+		return wire.Invalid("%s: ask for fewer at a time", err)
 	case errors.Is(err, ErrMismatch):
 		return wire.Refuse("RepoIncomplete", "the copy of %s here does not agree with its commit, "+
 			"and is fetched again", did)

@@ -9,6 +9,8 @@ const (
 	turnsMax = 16
 	// repoWeight is the weight of a repository, of a part, and of blocks: it may read all rows.
 	repoWeight = 4
+	// proofWeight is the weight of a record: it reads all rows once for each commit.
+	proofWeight = 1
 	// turnWait is how long a request waits for its turn before it is refused.
 	turnWait = 10 * time.Second
 	// pieceBytes is how much is written at a time.
@@ -33,6 +35,12 @@ const (
 	// mismatchesMax bounds the repositories that are remembered not to agree with their commit, of
 	// 200 bytes each.
 	mismatchesMax = 4096
+	// blocksMax bounds the CIDs of one getBlocks, 66 KB of a URL.
+	blocksMax = 1000
+	// namedMax bounds the missing CIDs that a refusal names.
+	namedMax = 20
+	// foundBytesMax bounds the tree nodes that one request of blocks holds, 24,000 of 330 bytes.
+	foundBytesMax = 8 << 20
 	// yieldSteps is after how many rows or records other goroutines run, as in a walk of package
 	// repo: less than a millisecond.
 	yieldSteps = 1024

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cistern/ingest/repo"
+	"cistern/store"
 )
 
 // outline is the upper part of a tree or of a subtree: all of its nodes from some layer up. That
@@ -56,6 +57,12 @@ func (b *outliner) begin() {
 		b.kept[i] = b.kept[i][:0]
 	}
 	b.root, b.layer, b.bytes, b.floor = repo.CID{}, 0, 0, 0
+}
+
+// row adds a record.
+func (b *outliner) row(r store.Row) bool {
+	b.tree.Add(r.Path, r.CID)
+	return true
 }
 
 // add takes over a node. What is added last is the root.

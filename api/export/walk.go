@@ -13,18 +13,27 @@ import (
 // errMismatch means that the records are not those of the tree that the commit signs.
 var errMismatch = errors.New("the records do not make the tree of the commit")
 
-// scan adds the record rows behind one key and before another to a tree.
-func scan(ctx context.Context, v *store.RepoView, lo, hi []byte, add func(store.Row)) error {
+// scan calls fn for the record rows behind one key and before another, until fn returns false.
+func scan(ctx context.Context, v *store.RepoView, lo, hi []byte, fn func(store.Row) bool) error {
 	n := 0
-	return v.Scan(lo, hi, func(row store.Row) error {
-		add(row)
+	err := v.Scan(lo, hi, func(row store.Row) error {
+		if !fn(row) {
+			return errStop
+		}
 		if n++; n%yieldSteps == 0 {
 			runtime.Gosched()
 			return ctx.Err()
 		}
 		return nil
 	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
 }
+
+// errStop ends a scan.
+var errStop = errors.New("stop")
 
 // walk writes a part of a tree in pre-order: a node before what it leads to, and then, in the order
 // of its entries, its subtrees and records. The nodes of the upper layers are in an outline. A
@@ -113,8 +122,7 @@ func (w *walk) rebuild(id repo.CID, layer int, lo, hi []byte) (*outline, error) 
 	}
 	b := w.builders[depth]
 	b.begin()
-	err := scan(w.ctx, w.view, lo, hi, func(row store.Row) { b.tree.Add(row.Path, row.CID) })
-	if err != nil {
+	if err := scan(w.ctx, w.view, lo, hi, b.row); err != nil {
 		return nil, err
 	}
 	o := b.end(b.tree.Subtree(layer))

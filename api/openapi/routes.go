@@ -7,6 +7,7 @@ const (
 	exampleHost       = "enoki.us-east.host.bsky.network"
 	exampleCollection = "app.bsky.feed.post"
 	exampleRkey       = "3jzfcijpj2z2a"
+	exampleCID        = "bafyreif6ty2jknvhupkc2woqfysct6csl2iroputsqi4yddjatoh46rcnu"
 )
 
 var (
@@ -36,6 +37,7 @@ func Routes() []Route { return append(queries(), others()...) }
 func queries() []Route {
 	const repoIs, syncIs = "/xrpc/com.atproto.repo.", "/xrpc/com.atproto.sync."
 	const identityIs, json = "/xrpc/com.atproto.identity.", "application/json"
+	const car = "application/vnd.ipld.car"
 	record := []Field{text("uri"), text("cid"), optional(object("value")), optional(text("unrepresentable"))}
 	host := []Field{text("hostname"), optional(integer("seq")), integer("accountCount"), text("status")}
 	return []Route{
@@ -58,10 +60,21 @@ func queries() []Route {
 				boolean("handleIsCorrect")}},
 		{Path: syncIs + "getLatestCommit", Summary: "The newest commit that is held.", Media: json,
 			Parameters: []Parameter{did}, Errors: hidden, Fields: []Field{text("cid"), text("rev")}},
-		{Path: syncIs + "getRepo", Summary: "A repository as a CAR.", Media: "application/vnd.ipld.car",
+		{Path: syncIs + "getRepo", Summary: "A repository as a CAR.", Media: car,
 			Errors: append([]string{"RepoIncomplete"}, hidden...),
 			Parameters: []Parameter{did, {Name: "since", Format: "tid",
-				Summary: "Leave out records that were written up to this rev.", Example: "2222222222222"}}},
+				Summary: "Leave out records that were written up to this rev.", Example: "2222222222222"},
+				{Name: "prefix", Example: exampleCollection,
+					Summary: "Only the records of a collection, or of a collection, a slash and the " +
+						"beginning of record keys, with the nodes that prove that these are all."}}},
+		{Path: syncIs + "getRecord", Summary: "A proof of a record, or that there is none, as a CAR.",
+			Media: car, Errors: append([]string{"RepoIncomplete"}, hidden...),
+			Parameters: []Parameter{did, collection, {Name: "rkey", Summary: "The key of the record.",
+				Format: "record-key", Required: true, Example: exampleRkey}}},
+		{Path: syncIs + "getBlocks", Summary: "Blocks of the newest commit, as a CAR without roots.",
+			Media: car, Errors: append([]string{"BlockNotFound", "RepoIncomplete"}, hidden...),
+			Parameters: []Parameter{did, {Name: "cids", Summary: "The blocks, up to 1,000.",
+				Format: "cid", Required: true, Repeated: true, Example: exampleCID}}},
 		{Path: syncIs + "getRepoStatus", Summary: "The status of an account.", Media: json,
 			Parameters: []Parameter{did}, Errors: hidden[:1],
 			Fields: []Field{text("did"), boolean("active"), optional(text("status")), optional(text("rev"))}},

@@ -3,7 +3,9 @@ package repo_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"cistern/ingest/repo"
@@ -68,6 +70,98 @@ func TestTreeIllegal(t *testing.T) {
 	}
 	if got := rootOf(&tree, low[:100]); !got.Defined() {
 		t.Error("100 of the records have no root")
+	}
+}
+
+// TestTreeNodes: a Tree makes the nodes of the recursive builder, children before their parents, and
+// the part of it between two keys makes the subtree.
+func TestTreeNodes(t *testing.T) {
+	t.Parallel()
+	for seed, n := range []int{0, 1, 2, 5, 50, 1000} {
+		w := newWorld(n, uint64(seed))
+		var got []block
+		layers := map[repo.CID]int{}
+		tree := repo.Tree{Node: func(layer int, id repo.CID, data []byte) {
+			got = append(got, block{cid: id, data: bytes.Clone(data)})
+			layers[id] = layer
+		}}
+		if root := rootOf(&tree, w.leaves); root != w.data {
+			t.Fatalf("%d records: root %s, want %s", n, root, w.data)
+		}
+		if len(got) != len(w.nodes) {
+			t.Fatalf("%d records: %d nodes, want %d", n, len(got), len(w.nodes))
+		}
+		tree.Node = nil
+		for i, b := range w.nodes {
+			if got[i].cid != b.cid || !bytes.Equal(got[i].data, b.data) {
+				t.Fatalf("%d records: node %d of %d differs", n, i, len(got))
+			}
+			tree.Reset()
+			for _, l := range w.leaves {
+				if l.key > b.lo && (b.hi == "" || l.key < b.hi) {
+					tree.Add([]byte(l.key), l.cid)
+				}
+			}
+			if id := tree.Subtree(layers[b.cid]); id != b.cid {
+				t.Fatalf("%d records: node %d of %d as a subtree is %s, want %s", n, i, len(got), id, b.cid)
+			}
+			checkTreeNode(t, b.data)
+		}
+	}
+}
+
+// checkTreeNode decodes a node, and encodes it again.
+func checkTreeNode(t testing.TB, data []byte) {
+	t.Helper()
+	var n repo.TreeNode
+	for range 2 { // also with the memory of another
+		if err := n.Parse(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var entries []entry
+	last := ""
+	for _, e := range n.Entries {
+		key := string(e.Key)
+		p := sharedPrefix(last, key)
+		entries = append(entries, entry{prefix: int64(p), suffix: key[p:], value: e.Value, right: e.Right})
+		last = key
+	}
+	if again := encodeNode(n.Left, entries...); !bytes.Equal(again, data) {
+		t.Fatalf("node %x is encoded as %x", data, again)
+	}
+}
+
+func FuzzTreeNode(f *testing.F) {
+	for _, b := range newWorld(60, 3).nodes {
+		f.Add(b.data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var n repo.TreeNode
+		if n.Parse(data) == nil {
+			checkTreeNode(t, data)
+		}
+	})
+}
+
+// TestTreeMillion compares the root of a million records with that of the recursive builder.
+func TestTreeMillion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	t.Parallel()
+	const n = 1_000_000
+	keys := rand.New(rand.NewPCG(1, n))
+	leaves := make([]leaf, n)
+	for i := range leaves {
+		key := fmt.Sprintf("%s/3l%011d", worldCollections[keys.IntN(4)], keys.Uint64N(1e11))
+		leaves[i] = leaf{key: key, cid: repo.HashCID([]byte(key))}
+	}
+	slices.SortFunc(leaves, func(a, b leaf) int { return strings.Compare(a.key, b.key) })
+	leaves = slices.CompactFunc(leaves, func(a, b leaf) bool { return a.key == b.key })
+	want, _ := buildTree(leaves)
+	if got := rootOf(new(repo.Tree), leaves); got != want {
+		t.Errorf("root %s, want %s", got, want)
 	}
 }
 

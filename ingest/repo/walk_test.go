@@ -523,6 +523,9 @@ func checkTree(t *testing.T, name string, keys []string, value, root string) {
 	if data.String() != root {
 		t.Fatalf("%s: root %s, want %s", name, data, root)
 	}
+	if got := rootOf(new(repo.Tree), leaves); got != data {
+		t.Fatalf("%s: Tree has root %s, want %s", name, got, data)
+	}
 	// The value's bytes are not given, so that the walk must end at the first record.
 	c := mustRead(t, encodeCAR(data, nodes), repo.CAROptions{})
 	err = c.Walk(data, func(repo.Leaf) error { return nil })
@@ -545,6 +548,9 @@ func TestWalkExampleKeys(t *testing.T) {
 		leaves = append(leaves, leaf{key: k, cid: g.record.cid})
 	}
 	root, nodes := buildTree(leaves)
+	if got := rootOf(new(repo.Tree), leaves); got != root {
+		t.Errorf("Tree has root %s, want %s", got, root)
+	}
 	g.blocks = append(g.blocks, nodes...)
 	if got, err := g.walk(t, root); err != nil || !slices.Equal(got, keys) {
 		t.Fatalf("%d keys of %d, %v", len(got), len(keys), err)
@@ -577,7 +583,9 @@ func TestCorpus(t *testing.T) {
 				t.Errorf("commit %+v, want %s", commit, expected)
 			}
 			var got []string
+			var tree repo.Tree
 			err = c.Walk(commit.Data, func(l repo.Leaf) error {
+				tree.Add(l.Key, l.CID)
 				if !l.Valid {
 					t.Errorf("key %q", l.Key)
 				}
@@ -587,6 +595,9 @@ func TestCorpus(t *testing.T) {
 			slices.Sort(got)
 			if err != nil || !slices.Equal(got, want) {
 				t.Fatalf("%d records, want %d: %v", len(got), len(want), err)
+			}
+			if root := tree.Root(); root != commit.Data {
+				t.Errorf("the records make the root %s", root)
 			}
 		})
 	}
