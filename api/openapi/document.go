@@ -62,8 +62,11 @@ func operationID(path string) string {
 	if name = strings.ReplaceAll(strings.Trim(name, "/"), "/", "_"); name == "" {
 		return "banner"
 	}
-	if path == "/openapi.json" {
+	switch path {
+	case "/openapi.json":
 		return "openapi"
+	case "/xrpc/com.atproto.sync.getRecord": // com.atproto.repo has the name too
+		return "getRecordProof"
 	}
 	return name
 }
