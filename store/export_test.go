@@ -389,6 +389,11 @@ func ReadListing(row []byte) (ops []ListingOp, err error) {
 // WriteOn is Write on another file system.
 func (r Restored) WriteOn(fs vfs.FS, dir string) error { return r.write(fs, dir) }
 
+// ReadRestoredOn is ReadRestored on any file system.
+func ReadRestoredOn(fs vfs.FS, dir string) (r Restored, ok bool, err error) {
+	return readRestored(fs, dir)
+}
+
 // EngineFormat is the format of Pebble's files.
 const EngineFormat = engineFormat
 
