@@ -28,6 +28,9 @@ import (
 // and no segment is ever changed.
 func TestOffloadRestored(t *testing.T) {
 	storetest.WithoutRace(t)
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
 	t.Parallel()
 	seed := testNumber(t, "CISTERNTEST_SEED", uint64(time.Now().UnixNano()))
 	t.Logf("CISTERNTEST_SEED=%d repeats this run", seed)
