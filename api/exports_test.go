@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,14 +282,14 @@ func counted(t testing.TB, reg *prometheus.Registry, name string) float64 {
 type scriptedWriter struct {
 	*httptest.ResponseRecorder
 	piece     func(n int) error // called before the nth piece is taken
-	n         int
+	n         atomic.Int64      // pieces so far
 	deadlines []time.Time
 }
 
 func (s *scriptedWriter) Write(p []byte) (int, error) {
-	s.n++
+	n := s.n.Add(1)
 	if s.piece != nil {
-		if err := s.piece(s.n); err != nil {
+		if err := s.piece(int(n)); err != nil {
 			return 0, err
 		}
 	}
@@ -371,8 +372,8 @@ func TestGetRepoSmallIsNeverBroken(t *testing.T) {
 	w := newWorld(t, api.Options{})
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
 	s := &scriptedWriter{ResponseRecorder: httptest.NewRecorder()}
-	if w.serve(t.Context(), s, "/xrpc/"+getRepo+"?did="+alice, "192.0.2.1") || s.n != 1 || s.Code != 200 {
-		t.Errorf("status %d, %d pieces", s.Code, s.n)
+	if w.serve(t.Context(), s, "/xrpc/"+getRepo+"?did="+alice, "192.0.2.1") || s.n.Load() != 1 || s.Code != 200 {
+		t.Errorf("status %d, %d pieces", s.Code, s.n.Load())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -191,8 +191,8 @@ func TestTurns(t *testing.T) {
 		synctest.Wait()
 		late := read("192.0.2.3")
 		synctest.Wait()
-		if fourth.n != 0 || other.n != 1 || late.n != 0 {
-			t.Errorf("%d, %d, %d pieces are being written", fourth.n, other.n, late.n)
+		if n, m, k := fourth.n.Load(), other.n.Load(), late.n.Load(); n != 0 || m != 1 || k != 0 {
+			t.Errorf("%d, %d, %d pieces are being written", n, m, k)
 		}
 		time.Sleep(time.Minute) // in the bubble
 		close(blocked)
