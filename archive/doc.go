@@ -32,7 +32,7 @@
 //
 //   - archive.go: Options, Archive; limits.go
 //   - frame.go, index.go, segment.go: the format; codec.go: its CBOR and zstd
-//   - offload.go: Offload
+//   - offload.go: Offload; deleted.go: segments that the operator has deleted
 //   - log.go: the log, of which segments are the beginning; page.go: one page of segments
 //   - fetch.go: frames and indexes, and those kept in memory
 package archive

@@ -158,6 +158,28 @@ func (s *Store) AddSegment(seg Segment) error {
 	return nil
 }
 
+// ForgetSegments forgets the segments before the one that begins with event first: their objects
+// were deleted. It is durable on return. The goroutine that adds segments calls it.
+func (s *Store) ForgetSegments(first uint64) error {
+	g := &s.segments
+	g.adding.Lock()
+	defer g.adding.Unlock()
+	all := s.Segments()
+	i := slices.IndexFunc(all, func(seg Segment) bool { return seg.First == first })
+	if i < 0 {
+		return fmt.Errorf("no segment begins with event %d", first)
+	}
+	b := s.NewBatch()
+	b.fail(b.b.DeleteRange([]byte{spaceSegment}, segmentKey(nil, first), nil))
+	if err := b.CommitSync(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all = slices.Clone(all[i:])
+	return nil
+}
+
 // archived returns the event before which the archive has all events, 0 without an archive.
 func (s *Store) archived() uint64 {
 	all := s.Segments()

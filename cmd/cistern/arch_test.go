@@ -369,7 +369,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"api":           {25, 3520},
 	"api/deliver":   {24, 3600},
 	"cmd/cistern":   {33, 5710},
-	"store":         {87, 13600},
+	"store":         {87, 13640},
 	"ingest":        {31, 5840},
 	"ingest/simnet": {37, 5020},
 	"ingest/repo":   {24, 3220},
