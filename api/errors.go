@@ -60,7 +60,7 @@ func refusalStatus(name string) int {
 		return http.StatusUnsupportedMediaType
 	case "UpgradeRequired":
 		return http.StatusUpgradeRequired
-	case "MethodNotImplemented":
+	case "MethodNotImplemented", "EventsOnly":
 		return http.StatusNotImplemented
 	case "RateLimitExceeded":
 		return http.StatusTooManyRequests

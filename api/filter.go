@@ -83,6 +83,9 @@ func (fs *filters) patch(body []byte) (store.FilterVersion, error) {
 	if errors.Is(err, store.ErrFilters) {
 		return f, wire.Refuse("Unavailable", "%v", err)
 	}
+	if errors.Is(err, store.ErrStoresAll) {
+		return f, wire.Invalid("%v", err)
+	}
 	if err != nil {
 		return f, fmt.Errorf("set the filter: %w", err)
 	}

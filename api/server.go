@@ -205,8 +205,12 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	var snapshots deliver.Records
+	if !o.Store.Ephemeral() {
+		snapshots = o.Store
+	}
 	delivery, err := deliver.New(deliver.Options{
-		Log: o.Log, Archived: o.Archived, Subscriptions: registry, Records: o.Store, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
+		Log: o.Log, Archived: o.Archived, Subscriptions: registry, Records: snapshots, Epoch: o.Store.Epoch(), Logger: o.Logger, Registerer: o.Registerer,
 		Refused: m.refused, Watch: a.watch, Refusal: refusalOf, SubscribersMax: o.SubscribersMax,
 		WriteTimeout: o.WriteTimeout, PageBytes: o.PageBytes, PageEvents: o.PageEvents,
 		SharedBytes: o.SharedBytes, Jetstream1Dictionary: o.JetstreamDictionary,

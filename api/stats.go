@@ -39,7 +39,10 @@ type statistics struct {
 	Counts map[string]int64 `json:"counts"`
 	Sizes  map[string]int64 `json:"sizes"`
 	Verify string           `json:"verify"`
-	Log    logBounds        `json:"log"`
+	// Ephemeral reports that the store keeps events only. It is absent if the store keeps records.
+	Ephemeral bool `json:"ephemeral,omitempty"`
+
+	Log logBounds `json:"log"`
 	// Paused has the reasons for which parts of ingestion are paused, by part.
 	Paused map[string][]string `json:"paused,omitempty"`
 	// Conditions are what backfill and crawling may wait for.
@@ -80,7 +83,8 @@ func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
 	counts := maps.Clone(s.store.Counts())
 	counts["syncing"] = int64(s.syncing())
 	wire.WriteJSON(w, http.StatusOK, statistics{
-		Counts: counts, Sizes: sizes, Verify: s.verify, Paused: s.ingestion.paused(),
+		Counts: counts, Sizes: sizes, Verify: s.verify, Ephemeral: s.store.Ephemeral(),
+		Paused:   s.ingestion.paused(),
 		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Oldest(), Head: s.store.Head()},
 		Firehose: s.sources.totals(), Phase: s.phases.unlessActive(),
 		Conditions: s.conditions.items(),

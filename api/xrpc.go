@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"cistern/api/atproto"
 	"cistern/api/clients"
@@ -61,6 +62,15 @@ func lookups(r *atproto.Records) map[string]xrpcLookup {
 	}
 }
 
+// recordless are the queries that need no records. An ephemeral store answers no other: what it
+// still has says nothing about a repository.
+var recordless = []string{
+	"com.atproto.identity.resolveDid", "com.atproto.identity.resolveHandle",
+	"com.atproto.identity.resolveIdentity", "com.atproto.sync.getHostStatus",
+	"com.atproto.sync.getLatestCommit", "com.atproto.sync.getRepoStatus",
+	"com.atproto.sync.listHosts", "com.atproto.sync.listRepos",
+}
+
 // repeated returns the parameter of a method that may be given several times, "" for none.
 func repeated(method string) string {
 	if method == "com.atproto.sync.listReposByCollection" {
@@ -103,6 +113,13 @@ func (x *xrpc) handler() http.Handler {
 		routes[name] = x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
 			return x.query(w, r, xrpcLookup{look, method.weight})
 		})
+	}
+	for name := range routes {
+		if x.answers.store.Ephemeral() && !slices.Contains(recordless, name) {
+			routes[name] = x.answers.route(name, func(http.ResponseWriter, *http.Request) error {
+				return wire.EventsOnly()
+			})
+		}
 	}
 	other := x.answers.route("other", func(_ http.ResponseWriter, r *http.Request) error {
 		name := r.PathValue("method")

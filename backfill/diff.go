@@ -57,7 +57,7 @@ func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 				break
 			}
 			if order < 0 {
-				if err := d.add(ctx, store.Op{Path: row.Path}); err != nil {
+				if err := d.add(ctx, store.Op{Path: row.Path, Replaces: true}); err != nil {
 					return err
 				}
 			}
@@ -72,7 +72,7 @@ func (d *difference) merge(ctx context.Context, c *fetch.Copy) error {
 		return d.add(ctx, store.Op{Path: l.Key, CID: l.CID, Record: l.Record})
 	})
 	for err == nil && d.more {
-		err = d.add(ctx, store.Op{Path: d.rows.Row().Path})
+		err = d.add(ctx, store.Op{Path: d.rows.Row().Path, Replaces: true})
 		d.more = d.rows.Next()
 	}
 	return err
@@ -84,7 +84,7 @@ func (d *difference) compare(ctx context.Context, row store.Row, l repo.Leaf) (e
 	case !d.keeps(l.Key):
 		err = d.add(ctx, store.Op{Path: l.Key})
 	case row.CID != l.CID:
-		err = d.add(ctx, store.Op{Path: l.Key, CID: l.CID, Record: l.Record})
+		err = d.add(ctx, store.Op{Path: l.Key, CID: l.CID, Record: l.Record, Replaces: true})
 	case !refilter.InPlace(d.l.win.filter.Filter, row):
 		err = d.add(ctx, store.Op{Path: l.Key, Keep: true})
 	}
@@ -105,6 +105,9 @@ func (d *difference) keeps(path []byte) bool {
 // add gathers one change, and writes the gathered changes once they reach a limit.
 func (d *difference) add(ctx context.Context, op store.Op) error {
 	if op.CID.Defined() && op.Record == nil { // nil means absent; an empty record is legal
+		if d.l.win.store.Ephemeral() {
+			return nil // it was stored when the fetch began, and has gone with its event
+		}
 		return store.ErrStale // it was stored when the fetch began, so it was not fetched
 	}
 	op.Path, op.Record = bytes.Clone(op.Path), bytes.Clone(op.Record)

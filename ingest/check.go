@@ -154,7 +154,7 @@ func (c *check) judge(row *store.Repo) (verdict, error) {
 
 // before returns the root of the tree before the commit. err is the reason why the message does not
 // prove this root. unheld means that an operation replaces a record that we may not store, because
-// of the filter; the root is then computed as if there was no record. failure is an error of the
+// of the filter or because it has gone; the root is then computed as if there was no record. failure is an error of the
 // store.
 func (c *check) before(row *store.Repo) (prev repo.CID, unheld bool, err, failure error) {
 	if c.proof.whole {
@@ -165,8 +165,9 @@ func (c *check) before(row *store.Repo) (prev repo.CID, unheld bool, err, failur
 		return repo.CID{}, false, nil, failure
 	}
 	prev, err = c.proof.before(func(path []byte) (repo.CID, error) {
-		unheld = unheld || row.Lacks || !kept.Keeps(path)
-		cid, err := c.l.shard.r.store.RecordCID(row, path)
+		s := c.l.shard.r.store
+		cid, err := s.RecordCID(row, path)
+		unheld = unheld || row.Lacks || !kept.Keeps(path) || s.Ephemeral() && !cid.Defined()
 		failure = errors.Join(failure, err)
 		return cid, err
 	})
@@ -178,6 +179,11 @@ func (c *check) apply(w *writing, row *store.Repo) error {
 	b, p := w.b, &c.proof
 	c.l.learn(w, row)
 	c.ops = p.writes(c.ops[:0])
+	if c.partial {
+		for _, i := range p.unstated {
+			c.ops[i].Replaces = true // as the signed message claims; nothing proves it
+		}
+	}
 	if p.whole && !c.partial && row.Verified != store.VerifiedOps {
 		// The tree before the commit, which is the tree that we hold, has no record at the path of
 		// a creation: the store need not look for one.

@@ -269,7 +269,8 @@ func (p *proof) writes(dst []store.Op) []store.Op {
 	for i := range p.ops {
 		op := &p.ops[i]
 		record, _ := p.slice.Block(op.CID)
-		dst = append(dst, store.Op{Path: op.Path, CID: op.CID, Record: record})
+		dst = append(dst, store.Op{Path: op.Path, CID: op.CID, Record: record,
+			Replaces: op.Prev.Defined()})
 	}
 	return dst
 }

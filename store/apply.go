@@ -21,6 +21,10 @@ type Op struct {
 	// New states that no record is stored under Path, as the proof of a verified commit shows,
 	// which saves a read. If that is wrong, the store is damaged.
 	New bool
+	// Replaces states that the repository had a record under Path, as the proof of a verified commit
+	// or a stored row shows. It decides the action in an ephemeral store, which may not have the
+	// row any more.
+	Replaces bool
 }
 
 // supersededBlock is a block whose last reference is removed by the batch, with an entry or
@@ -39,10 +43,11 @@ type numbered struct {
 // Apply writes the difference that one commit (or one part of a resync) makes to r's records, as
 // one entry of the log. The stored state decides the action of each op: a write to a path whose
 // record is shown is an update, and to any other path a create; a delete of an unknown path and a
-// write of the same CID do nothing. The filter that r names decides what is kept: a record that it
+// write of the same CID do nothing. In an ephemeral store Op.Replaces decides where no record is
+// stored. The filter that r names decides what is kept: a record that it
 // does not want is left out, or shelved, and gets a delete event if it was shown. Paths must be
 // unique within a batch. Changes of a hidden account make no events: when the account is shown
-// again, all its records are listed again. Apply changes the counts in r; the caller writes r by
+// again, all its records are listed again. An ephemeral store keeps none of them. Apply changes the counts in r; the caller writes r by
 // PutRepo.
 func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	if r.Ordinal == 0 {
@@ -112,13 +117,21 @@ func (a *application) changed(collection []byte, d int64) {
 // unref removes one reference from a block. A block without references is superseded at the entry
 // of this application.
 func (a *application) unref(block uint32) error {
-	b, r := a.b, a.r
+	left, err := a.b.unref(a.r, block)
+	if err == nil && left == 0 {
+		a.b.superseded = append(a.b.superseded,
+			supersededBlock{len(a.b.entries), a.r.Ordinal, block})
+	}
+	return err
+}
+
+// unref removes one reference from a block of r, and returns how many are left.
+func (b *Batch) unref(r *Repo, block uint32) (left int64, err error) {
 	at := numbered{r.Ordinal, block}
 	n, known := b.refs[at]
 	if !known {
-		var err error
 		if n, err = b.s.refs(b.s.db, r.Ordinal, block); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if b.refs == nil {
@@ -132,12 +145,10 @@ func (a *application) unref(block uint32) error {
 		b.set(key, binary.AppendUvarint(nil, uint64(n)))
 	case n == 1:
 		b.delete(key)
-	case n == 0:
-		b.superseded = append(b.superseded, supersededBlock{len(b.entries), r.Ordinal, block})
-	default:
-		return fmt.Errorf("block %d of %s has %d references: %w", block, r.DID, n, ErrCorrupt)
+	case n < 0:
+		return n, fmt.Errorf("block %d of %s has %d references: %w", block, r.DID, n, ErrCorrupt)
 	}
-	return nil
+	return n, nil
 }
 
 // refs returns how many record rows refer to a block. A block without a ref row has one.
@@ -217,10 +228,14 @@ func (a *application) look(key []byte) (row recordRow, at place, err error) {
 func (a *application) op(op *Op) error {
 	b, r := a.b, a.r
 	collection, _, valid := repo.SplitPath(op.Path)
-	to := placeOf(a.f, collection, valid)
+	to := b.s.placeOf(a.f, collection, valid)
 	if to == absent && !op.Keep && (op.New || !r.Sweep && !r.Torn) {
 		return nil // unwanted records are not stored: there is nothing to delete
 	}
+	if b.s.ephemeral && r.Status.Hidden() {
+		to = absent // no event would show it
+	}
+	wanted := to
 	key := recordKey(b.path[:0], r.Ordinal, op.Path)
 	b.path = key
 	var old recordRow
@@ -234,8 +249,12 @@ func (a *application) op(op *Op) error {
 	if !op.Keep && !op.CID.Defined() || op.Keep && from == absent {
 		to = absent
 	}
+	told := from // the place that events have told of
+	if b.s.ephemeral && op.Replaces && from == absent {
+		told = wanted // the row has gone with its event
+	}
 	same := from != absent && (op.Keep || old.cid == op.CID)
-	if from == to && (same || to == absent) {
+	if from == to && told == to && (same || to == absent) {
 		return nil
 	}
 	block := old.block
@@ -253,11 +272,22 @@ func (a *application) op(op *Op) error {
 		block = r.NextBlock
 		r.NextBlock++
 		r.Blocks++
-		b.set(numberedKey(b.key[:0], spaceBlock, r.Ordinal, block), op.Record)
+		blockKey := numberedKey(b.key[:0], spaceBlock, r.Ordinal, block)
+		b.set(blockKey, op.Record)
 		a.setRecord(key, to, block, op.CID, a.e.Rev)
+		if b.s.ephemeral {
+			b.s.growth.wrote(blockKey, op.Record)
+			b.s.growth.wrote(key, b.value)
+		}
 	}
 	r.moved(from, to)
-	a.addEvent(op, collection, from, to, block)
+	switch {
+	case from != shown && to == shown:
+		a.changed(collection, 1)
+	case from == shown && to != shown:
+		a.changed(collection, -1)
+	}
+	a.addEvent(op, told, to, block)
 	return nil
 }
 
@@ -267,18 +297,15 @@ func (a *application) setRecord(key []byte, at place, block uint32, cid repo.CID
 	b.set(key, b.value)
 }
 
-// addEvent adds to the entry the event of a record that moves between places, if readers see it,
-// and counts its collection.
-func (a *application) addEvent(op *Op, collection []byte, from, to place, block uint32) {
+// addEvent adds to the entry the event of a record that moves between places, if readers see it.
+func (a *application) addEvent(op *Op, from, to place, block uint32) {
 	told := entryOp{Path: op.Path}
 	switch {
 	case from == shown && to == shown:
 		told.Action, told.Block = Update, block
 	case to == shown:
-		a.changed(collection, 1)
 		told.Action, told.Block = Create, block
 	case from == shown:
-		a.changed(collection, -1)
 		told.Action = Delete
 	default:
 		return

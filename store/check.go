@@ -42,7 +42,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log, c.conditions.end,
+	for _, step := range []func() error{c.leases, c.supersededRows, c.written, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log, c.conditions.end,
 		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, func() error { return checkMaintenance(&c) }, func() error { return checkSegments(&c) }, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
@@ -78,9 +78,10 @@ type checker struct {
 	byHost   map[uint32]HostCounts // from the rows
 	hostsSay map[uint32]HostCounts // copy of the memory
 
-	blocks     map[uint32]int64 // of one repository: block → number of record rows
-	superseded []waitingBlock   // blocks that wait to be pruned, sorted
-	row        Repo             // repository of the current ordinal
+	blocks     map[uint32]int64           // of one repository: block → number of record rows
+	superseded []waitingBlock             // blocks that wait to be pruned, sorted
+	events     map[Ordinal]*writtenBlocks // of an ephemeral store
+	row        Repo                       // repository of the current ordinal
 }
 
 // each calls fn for each row of a range, and ends early when the context does.
@@ -161,10 +162,11 @@ func (c *checker) supersededOf(o Ordinal) []waitingBlock {
 }
 
 // supersededLeft checks the superseded rows whose block was not found. A wiped repository has no
-// blocks, and its rows stay until the tail has passed them.
+// blocks, and its rows stay until the tail has passed them. If an event still needs a block, log
+// reports it.
 func (c *checker) supersededLeft() error {
 	for _, at := range c.superseded {
-		if at.met {
+		if at.met || c.s.ephemeral { // the entry that wrote the block may have lapsed before
 			continue
 		}
 		err := get(c.r, ordinalKey(nil, spaceOwner, at.ordinal), func(v []byte) error {
@@ -335,10 +337,13 @@ func (c *checker) recordRows(o Ordinal) error {
 		at := row.place()
 		held.moved(absent, at)
 		c.blocks[row.block]++
+		if c.s.ephemeral && !c.events[o].has(row.block) {
+			c.report("record %s of %s: no entry of the log wrote block %d", p, c.row.DID, row.block)
+		}
 		collection, _, valid := repo.SplitPath(p)
 		// While a sweep runs, and while the row is torn, the stored records may differ from those
 		// that the filter wants.
-		switch want := placeOf(f, collection, valid); {
+		switch want := c.s.placeOf(f, collection, valid); {
 		case valid == row.hidden:
 			c.report("record %s of %s: hidden is %v", p, c.row.DID, row.hidden)
 		case at != want && !c.row.Sweep && !c.row.Torn:

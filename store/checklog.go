@@ -17,6 +17,9 @@ func (c *checker) log() error {
 		if err := c.s.codec.decode(value, &e); err != nil {
 			return err
 		}
+		if id < c.tail && c.s.ephemeral {
+			return c.lapsed(&e)
+		}
 		switch {
 		case at == 0 && id != c.tail:
 			c.report("log begins at %d, its tail is %d", id, c.tail)

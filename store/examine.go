@@ -183,7 +183,7 @@ func (e *examiner) begin() error {
 		}
 		return err
 	}
-	e.x.Tree = r.Whole(e.filter) && r.Verified != VerifiedOps
+	e.x.Tree = r.Whole(e.filter) && r.Verified != VerifiedOps && !e.s.ephemeral
 	return nil
 }
 

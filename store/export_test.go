@@ -297,18 +297,19 @@ var (
 )
 
 const (
-	SpaceLease     = spaceLease
-	SpaceOwner     = spaceOwner
-	SpaceBlock     = spaceBlock
-	SpaceRef       = spaceRef
-	SpaceListing   = spaceListing
-	SpaceRecord    = spaceRecord
-	SpaceEvent     = spaceEvent
-	SpacePending   = spacePending
-	SpaceDropped   = spaceDropped
-	SpaceDroppedAt = spaceDroppedAt
-	SpaceGarbage   = spaceGarbage
-	SpaceFilter    = spaceFilter
+	SpaceLease      = spaceLease
+	SpaceOwner      = spaceOwner
+	SpaceBlock      = spaceBlock
+	SpaceRef        = spaceRef
+	SpaceListing    = spaceListing
+	SpaceRecord     = spaceRecord
+	SpaceCollection = spaceCollection
+	SpaceEvent      = spaceEvent
+	SpacePending    = spacePending
+	SpaceDropped    = spaceDropped
+	SpaceDroppedAt  = spaceDroppedAt
+	SpaceGarbage    = spaceGarbage
+	SpaceFilter     = spaceFilter
 
 	SpaceSubscribed = spaceSubscribed
 	SpacePosition   = spacePosition

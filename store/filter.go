@@ -194,11 +194,15 @@ func (s *Store) HoldFilter() (release func()) {
 // SetFilter puts a filter in force, and in the same batch requests a pass that adapts every
 // repository to it. The change is durable on return. A filter equal to the one in force changes
 // nothing; a change of the excludes alone adds no selection. The error is ErrFilters while the
-// store holds the maximum of selections. The caller holds neither locks nor HoldFilter.
+// store holds the maximum of selections, and ErrStoresAll if an ephemeral store is to store all
+// records. The caller holds neither locks nor HoldFilter.
 func (s *Store) SetFilter(c filter.Config) (FilterVersion, error) {
 	f, err := filter.Compile(c)
 	if err != nil {
 		return FilterVersion{}, err
+	}
+	if s.ephemeral && f.StoresAll() {
+		return FilterVersion{}, ErrStoresAll
 	}
 	s.filters.mu.Lock()
 	defer s.filters.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -18,6 +19,10 @@ const FormatVersion = 7
 // engineFormat is the format of Pebble's own files. A newer library does not raise it: that takes a
 // change here, and a line in CHANGELOG.md, since older binaries cannot open the store afterwards.
 const engineFormat = pebble.FormatValueSeparation
+
+// ephemeralFormat follows the number in the row of an ephemeral store: a version that does not know
+// the mode refuses the store.
+const ephemeralFormat = " ephemeral"
 
 const (
 	metaFormat  = "format"
@@ -77,7 +82,8 @@ func setMetaNumber(b *pebble.Batch, name string, n uint64) error {
 
 // loadFormat refuses a format it does not know and gives a new store its format and epoch.
 func (s *Store) loadFormat() error {
-	v, err := s.meta(s.db, metaFormat)
+	text, err := s.meta(s.db, metaFormat)
+	v, ephemeral := strings.CutSuffix(text, ephemeralFormat)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return s.writeFormat()
@@ -86,11 +92,27 @@ func (s *Store) loadFormat() error {
 	case v != strconv.Itoa(FormatVersion):
 		return fmt.Errorf("%w %q: this version of Cistern reads format %d only; delete the directory "+
 			"and let the daemon fetch the repositories again, or run the version that wrote it",
-			ErrFormat, v, FormatVersion)
+			ErrFormat, text, FormatVersion)
+	case ephemeral != s.opts.Ephemeral && !s.opts.ReadOnly && !s.opts.MustExist:
+		return modeError(ephemeral)
 	}
+	s.ephemeral = ephemeral
 	s.epoch, err = s.meta(s.db, metaEpoch)
 	return err
 }
+
+// modeError returns the error for a store whose mode is not the wanted one.
+func modeError(ephemeral bool) error {
+	if ephemeral {
+		return fmt.Errorf("%w: this one keeps events only: start with --ephemeral, or with another "+
+			"--data", ErrMode)
+	}
+	return fmt.Errorf("%w: this one keeps records: start without --ephemeral, or with another "+
+		"--data", ErrMode)
+}
+
+// Ephemeral reports whether the store is ephemeral (invariant 16).
+func (s *Store) Ephemeral() bool { return s.ephemeral }
 
 // newEpoch returns an epoch that no other log has.
 func newEpoch() (string, error) {
@@ -114,8 +136,12 @@ func (s *Store) writeFormat() error {
 	if s.epoch, err = newEpoch(); err != nil {
 		return err
 	}
+	format := strconv.Itoa(FormatVersion)
+	if s.ephemeral = s.opts.Ephemeral; s.ephemeral {
+		format += ephemeralFormat
+	}
 	b := s.db.NewBatch()
-	return errors.Join(b.Set(metaKey(metaFormat), []byte(strconv.Itoa(FormatVersion)), nil),
+	return errors.Join(b.Set(metaKey(metaFormat), []byte(format), nil),
 		b.Set(metaKey(metaEpoch), []byte(s.epoch), nil), s.apply(b, pebble.Sync))
 }
 

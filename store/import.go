@@ -324,7 +324,7 @@ func (g *group) append(im Import) error {
 // leaf writes one record if it is to be kept, and its block unless the repository has an equal one.
 func (g *group) leaf(m *member, l repo.Leaf) error {
 	collection, _, valid := repo.SplitPath(l.Key)
-	at := placeOf(m.filter, collection, valid)
+	at := g.s.placeOf(m.filter, collection, valid)
 	if at == absent {
 		return nil
 	}
@@ -341,12 +341,18 @@ func (g *group) leaf(m *member, l repo.Leaf) error {
 		if err := g.sink.put(tableBlock, x.key, l.Record); err != nil {
 			return err
 		}
+		if g.s.ephemeral { // only the log keeps it
+			g.s.growth.wrote(x.key, l.Record)
+		}
 	}
 	x.key = recordKey(x.key[:0], m.ordinal, l.Key)
 	x.value = recordRow{hidden: at == hidden, shelved: at == shelved, block: number, cid: l.CID}.append(x.value[:0])
 	x.value = append(x.value, m.Rev...)
 	if err := g.sink.put(tableRecord, x.key, x.value); err != nil {
 		return err
+	}
+	if g.s.ephemeral {
+		g.s.growth.wrote(x.key, x.value)
 	}
 	switch at {
 	case shelved:
@@ -503,8 +509,12 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r.Filter, r.Sweep, r.Lacks, r.Shelved = m.Filter, false, false, m.shelved
 	m.Complete(b, &r) // first, since it may show the account again
 	if m.events > 0 {
-		b.entries = append(b.entries, entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events},
-			collections: m.collections})
+		e := entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events},
+			collections: m.collections}
+		if g.s.ephemeral {
+			e.Blocks = m.nextBlock
+		}
+		b.entries = append(b.entries, e)
 	}
 	b.PutRepo(&r)
 	for _, c := range m.collections {

@@ -55,6 +55,11 @@ type Options struct {
 	// them (AddSegment).
 	Archive bool
 
+	// Ephemeral makes a new store ephemeral (invariant 16), which it then is for good, and needs a
+	// Retention or RetentionBytes. Open fails with ErrMode for an existing store of the other mode,
+	// unless ReadOnly or MustExist is set: then the mode is the store's.
+	Ephemeral bool
+
 	// PruneEvery is how often the caller of Store.Prune calls it, and with it the resolution of
 	// retention. Default a minute.
 	PruneEvery time.Duration
@@ -156,6 +161,9 @@ func (o Options) validate() error {
 		if f.n < 0 {
 			errs = append(errs, fmt.Errorf("store %s %d is negative", f.name, f.n))
 		}
+	}
+	if o.Ephemeral && o.Retention == 0 && o.RetentionBytes == 0 && !o.ReadOnly && !o.MustExist {
+		errs = append(errs, errors.New("an ephemeral store needs a retention or retention bytes"))
 	}
 	return errors.Join(errs...)
 }

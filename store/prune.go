@@ -29,15 +29,16 @@ const (
 // pruner deletes rows that only events below the tail refer to. Pages are serialized.
 type pruner struct {
 	mu sync.Mutex
-	// superseded and dropped are the lowest keys at which each keyspace may have a row: earlier
+	// superseded, dropped and lapsed (lapse.go) are the lowest keys at which each keyspace may have a row: earlier
 	// rows were deleted, and a scan should not step over their tombstones again. Rows are added at
 	// the next event id only, which is the tail or above, so that no earlier row appears. mu
 	// guards.
-	superseded, dropped []byte
+	superseded, dropped, lapsed []byte
 }
 
 // CollectGarbage deletes what nothing refers to any more: blocks that were superseded, and ordinals
-// that were dropped, by events that Prune has removed, and the rows of abandoned ordinals. It calls
+// that were dropped, by events that Prune has removed, the rows of abandoned ordinals, and in an
+// ephemeral store what removed events wrote. It calls
 // progress after each page with the number of pages. When ctx ends it stops after a page, and a
 // later call continues. Calls wait for each other.
 func (s *Store) CollectGarbage(ctx context.Context, progress func(done, total int64)) error {
@@ -72,11 +73,13 @@ func (s *Store) garbagePage(ctx context.Context) (more bool, err error) {
 		}
 		return err
 	}
-	more, err = s.pruneSuperseded(ctx, commit)
-	if err == nil {
-		var again bool
-		again, err = s.pruneDropped(commit)
-		more = more || again
+	for _, step := range []func(context.Context, func(*Batch) error) (bool, error){
+		s.pruneSuperseded, s.pruneDropped, s.pruneLapsed} {
+		if err == nil {
+			var again bool
+			again, err = step(ctx, commit)
+			more = more || again
+		}
 	}
 	for _, wait := range waits {
 		err = errors.Join(err, wait())
@@ -113,6 +116,9 @@ func (s *Store) pruneEntries(to uint64) (more bool, err error) {
 		n++
 		events += e.ids()
 		tail = id + e.ids()
+		if s.ephemeral {
+			return true, nil // the entry leads to what it wrote: see lapse.go
+		}
 		b.delete(key)
 		if e.listed() {
 			e.Ops = nil
@@ -240,7 +246,15 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow,
 		blocks := r.Blocks
 		for _, row := range byDID[did] {
 			b.delete(row.key)
-			if did != "" && r.Ordinal == row.ordinal {
+			held := did != "" && r.Ordinal == row.ordinal
+			if held && s.ephemeral {
+				var err error
+				if held, err = s.holdsBlock(row.ordinal, row.block); err != nil {
+					b.Discard()
+					return err
+				}
+			}
+			if held {
 				b.delete(numberedKey(b.key[:0], spaceBlock, row.ordinal, row.block))
 				r.Blocks--
 			}
@@ -254,7 +268,7 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow,
 
 // pruneDropped deletes up to pruneDropped ordinals of dropped repositories whose events have left
 // the log, and the archive: there too they let the deletes of the drop be shown.
-func (s *Store) pruneDropped(commit func(*Batch) error) (more bool, err error) {
+func (s *Store) pruneDropped(_ context.Context, commit func(*Batch) error) (more bool, err error) {
 	b := s.NewBatch()
 	// A repository that is dropped while the log is empty gets a row at the tail itself, also after
 	// this scan.

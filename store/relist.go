@@ -14,8 +14,8 @@ import (
 // repository is written in batches of its own before. Relist changes r; the caller writes it by
 // PutRepo.
 //
-// When the op numbers are used up, r is wiped instead, and must be fetched as if for the first
-// time.
+// When the op numbers are used up, and in an ephemeral store, which may not have the records any
+// more, r is wiped instead, and must be fetched as if for the first time.
 //
 // The rows of the listing begin at op r.Listed. No entry names rows that a crash or a discarded
 // batch leaves there, and the next relist begins by deleting them.
@@ -26,7 +26,7 @@ func (b *Batch) Relist(r *Repo) error {
 	if b.touched[r.Ordinal] {
 		return fmt.Errorf("relist %s after Apply in one batch: reads would not see it", r.DID)
 	}
-	if int64(r.Listed)+r.Records > math.MaxUint32 {
+	if b.s.ephemeral || int64(r.Listed)+r.Records > math.MaxUint32 {
 		return b.Wipe(r)
 	}
 	l := relisting{s: b.s, rows: b.s.db.NewBatch(), ordinal: r.Ordinal}

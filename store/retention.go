@@ -251,7 +251,8 @@ func (a *ages) forget(tail uint64) (bytes int64) {
 }
 
 // growth counts what is written to the log: rows of entries and of listings, before compression,
-// and the blocks that a change supersedes, which only the log keeps from then on. Nothing has to
+// and the blocks that a change supersedes, which only the log keeps from then on; in an ephemeral
+// store all records and blocks, when they are written. Nothing has to
 // read the rows again for it, and pruning need not know what it frees. A crash loses the count of up
 // to a minute, and the log is then that much larger than it may be.
 type growth struct {

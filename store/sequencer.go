@@ -144,7 +144,9 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 	if err := q.postings.pass(b.b, q.next); err != nil {
 		return 0, err
 	}
-	s.growth.superseded.Add(int64(len(b.superseded)))
+	if !s.ephemeral { // else they were counted when they were written
+		s.growth.superseded.Add(int64(len(b.superseded)))
+	}
 	for _, d := range b.superseded {
 		id := q.next
 		if d.entry < len(b.entries) {

@@ -30,6 +30,16 @@ func placeOf(f *filter.Filter, collection []byte, valid bool) place {
 	return shelved
 }
 
+// placeOf is the function placeOf for a filter of s. An ephemeral store keeps only records that an
+// event shows.
+func (s *Store) placeOf(f *filter.Filter, collection []byte, valid bool) place {
+	at := placeOf(f, collection, valid)
+	if s.ephemeral && at != shown {
+		return absent
+	}
+	return at
+}
+
 func (r recordRow) place() place {
 	switch {
 	case r.hidden:

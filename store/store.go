@@ -41,6 +41,7 @@ type Store struct {
 	frost     frost
 	logBytes  atomic.Int64 // of the events from the tail on, as Prune last counted them
 	epoch     string
+	ephemeral bool // as the store was created
 	restored  bool // the directory was restored from a backup and is opened for the first time
 	metrics   *metrics
 

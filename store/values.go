@@ -79,6 +79,9 @@ type entryV1 struct {
 	Reason    ErrorKind `cbor:"14,keyasint,omitempty"`
 	Since     int64     `cbor:"15,keyasint,omitempty"` // unix seconds
 	Next      int64     `cbor:"16,keyasint,omitempty"` // unix seconds
+
+	// Blocks is the number of blocks that an import into an ephemeral store wrote: those below it.
+	Blocks uint32 `cbor:"17,keyasint,omitempty"`
 }
 
 // entryOpsMax bounds the ops of one entry, and so of one Apply: the decoder refuses more. A

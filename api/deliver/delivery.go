@@ -23,7 +23,8 @@ type Options struct {
 	Epoch string
 	// Archived reports whether Log reads the event of an id from an archive, slowly. Default: none.
 	Archived func(id uint64) bool
-	// Records are what snapshots read. Default: there are no snapshots.
+	// Records are what snapshots read. Default: snapshots are refused, as by a store that keeps
+	// events only.
 	Records Records
 	// Subscriptions are the durable subscriptions that Durable serves. Default: none, and Durable
 	// must not be called.

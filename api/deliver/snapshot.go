@@ -56,7 +56,7 @@ func (d *Delivery) resumption(q params, s subscription) (subscription, error) {
 		return s, wire.Invalid("a snapshot says where to begin: leave out cursor, since and epoch")
 	}
 	if d.records == nil {
-		return s, wire.Invalid("this server has no snapshots")
+		return s, wire.EventsOnly()
 	}
 	wanted := snapshot{}
 	s.variant.Tokens = true

@@ -288,6 +288,8 @@ func (r *Registry) begin(
 		return p, err
 	}
 	switch {
+	case r.opts.Store.Ephemeral():
+		return p, wire.EventsOnly()
 	case name == Tap:
 		return p, wire.Invalid("start snapshot: the protocol of %s has no snapshots; add the "+
 			"repositories again to have all their records sent", Tap)

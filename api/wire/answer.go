@@ -36,6 +36,12 @@ func Refuse(name, format string, args ...any) error {
 // Invalid returns the refusal of an invalid request.
 func Invalid(format string, args ...any) error { return Refuse("InvalidRequest", format, args...) }
 
+// EventsOnly returns the refusal of a request for records to a store that keeps events only.
+func EventsOnly() error {
+	return Refuse("EventsOnly", "this server keeps events only (--ephemeral) and has no records to "+
+		"answer with: follow /stream, and ask the account's host for records")
+}
+
 // Echo returns a value from outside in a form that an error may repeat.
 func Echo(v string) string {
 	if len(v) > echoCharsMax {

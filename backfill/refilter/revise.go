@@ -136,6 +136,9 @@ func (p *pass) relation(version uint32) Relation {
 		return Relation{Differs: true}
 	}
 	rel = Relate(old, p.filter.Filter)
+	if p.r.store.Ephemeral() {
+		rel.Sees = false // records with a signal may have gone
+	}
 	p.relations[version] = rel
 	return rel
 }

@@ -50,6 +50,9 @@ func (a *app) check(ctx context.Context, dir string) error {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "checking %s\n", dir)
+	if s.Ephemeral() {
+		fmt.Fprintln(a.stdout, "  the store keeps events only (--ephemeral)")
+	}
 	n, err := s.Check(ctx, func(text string) { fmt.Fprintf(a.stdout, "  difference: %s\n", text) })
 	counts := s.Counts()
 	if err := errors.Join(err, s.Close()); err != nil {

@@ -52,6 +52,7 @@ type Config struct {
 	Reserve      reserve
 	Retention    time.Duration
 	ReadOnly     bool
+	Ephemeral    bool
 	LogLevel     slog.Level
 	Jetstream    []byte // the dictionary
 
@@ -248,6 +249,11 @@ func (c *Config) options() []option {
 			help: "Size of the log, such as 100GiB, beyond which its oldest events are deleted, " +
 				"however young they are. Counted are its rows before compression, and replaced " +
 				"and deleted records, which only the log keeps. 0 allows any size."},
+		{name: "ephemeral", set: set(&c.Ephemeral, parseSwitch),
+			help: "Keep events only: a record goes when the event that wrote it leaves the log. " +
+				"Repositories are fetched, verified and delivered as before, but queries for " +
+				"records and snapshots are refused. A store is ephemeral from its beginning, or " +
+				"never. Needs --retention or --retention-bytes, which then counts records too."},
 		{name: "subscription-retention", value: "DURATION", standard: "14d",
 			set: set(&c.SubscriptionRetention, parseAge),
 			help: "How long events that a durable subscription has not acknowledged stay in the " +
@@ -346,6 +352,11 @@ func (c *Config) validate(bad []string) (errs []error) {
 		twice := slices.ContainsFunc(c.Pressure[:i], func(q pressureLimit) bool { return p.of == q.of })
 		reject(twice, "--pause-pressure %s is given twice", p.of)
 	}
+	reject(fine("retention", "retention-bytes") && c.Ephemeral && c.Retention == 0 &&
+		c.RetentionBytes == 0, "--ephemeral needs --retention or --retention-bytes: with both 0 no "+
+		"event leaves the log, and so no record goes")
+	reject(fine("store") && c.Ephemeral && c.Store == filter.StoreAll,
+		"--ephemeral keeps only records that make events: it cannot be combined with --store all")
 	reject(twice(c.Schedules) != "", "--schedule gives %s two periods", twice(c.Schedules))
 	reject(fine("offload") && c.Offload == "" && schedules(c.Schedules, "offload"),
 		"--schedule gives offload a period, which needs --offload")
@@ -359,7 +370,7 @@ func (c *Config) validate(bad []string) (errs []error) {
 		reject(full && !src.PDS && strings.Contains(address, "/"),
 			"--relay %s has a path: --mode full lists hosts only of relays without one", src.URL)
 	}
-	for _, name := range []string{"relay", "pds", "crawl", "backup"} {
+	for _, name := range []string{"relay", "pds", "crawl", "backup", "ephemeral"} {
 		reject(c.ReadOnly && slices.Contains(c.Given, name), "--%s has no use with --read-only", name)
 	}
 	for _, address := range c.named() {

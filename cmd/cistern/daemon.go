@@ -265,7 +265,8 @@ func closeListener(l net.Listener) error {
 func (d *daemon) openStore() (err error) {
 	o := store.Options{Dir: d.cfg.Data, Retention: d.cfg.Retention,
 		RetentionBytes: d.cfg.RetentionBytes, SubscriptionRetention: d.cfg.SubscriptionRetention,
-		SnapshotRetention: d.cfg.SnapshotRetention, Archive: d.cfg.OffloadTo != nil, Logger: d.log, Registerer: d.metrics}
+		SnapshotRetention: d.cfg.SnapshotRetention, Archive: d.cfg.OffloadTo != nil, Ephemeral: d.cfg.Ephemeral, Logger: d.log,
+		Registerer: d.metrics}
 	if d.tune.store != nil {
 		d.tune.store(&o)
 	}
@@ -274,6 +275,10 @@ func (d *daemon) openStore() (err error) {
 	}
 	if d.store, err = store.Open(o); err != nil {
 		return err
+	}
+	if d.store.Ephemeral() {
+		d.log.Info("the store keeps events only (--ephemeral): records go with their events, and " +
+			"queries for records are refused")
 	}
 	d.archive, err = newArchive(d)
 	if err != nil || !d.cfg.ReadOnly {

@@ -421,6 +421,9 @@ func (x *testIndex) wantStore(t *testing.T, accounts []*simnet.Account) {
 	}
 }
 
+// errFewer means that a repository lacks records, and that those it has are right.
+var errFewer = errors.New("records are missing")
+
 // wantRepo compares one repository.
 func wantRepo(s *store.Store, a *simnet.Account) error {
 	truth := a.Truth()
@@ -470,7 +473,7 @@ func wantRepo(s *store.Store, a *simnet.Account) error {
 		}
 	}
 	if n != len(truth.Records) {
-		return fmt.Errorf("%d records, want %d", n, len(truth.Records))
+		return fmt.Errorf("%d records: %w of %d", n, errFewer, len(truth.Records))
 	}
 	return nil
 }
