@@ -210,7 +210,7 @@ func (b *Batch) Wipe(r *Repo) error {
 	}
 	r.Attempt++
 	r.Ordinal, r.NextBlock, r.Records, r.Blocks = 0, 0, 0, 0
-	r.Listed, r.Hidden, r.Collections, r.Shelved = 0, 0, 0, 0
+	r.Listed, r.Hidden, r.Collections, r.Shelved, r.Lapsed = 0, 0, 0, 0, 0
 	r.Filter, r.Sweep, r.Lacks = 0, false, false
 	r.Rev, r.Data, r.Commit, r.Torn, r.TornRev = "", repo.CID{}, nil, false, ""
 	return b.err

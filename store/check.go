@@ -166,13 +166,18 @@ func (c *checker) supersededOf(o Ordinal) []waitingBlock {
 // reports it.
 func (c *checker) supersededLeft() error {
 	for _, at := range c.superseded {
-		if at.met || c.s.ephemeral { // the entry that wrote the block may have lapsed before
+		if at.met {
 			continue
 		}
 		err := get(c.r, ordinalKey(nil, spaceOwner, at.ordinal), func(v []byte) error {
 			did, err := parseDID(v)
-			c.report("block %d of %s: is superseded and missing", at.block, did)
-			return err
+			if err != nil {
+				return err
+			}
+			if r, err := c.s.loadRepo(c.r, did); err != nil || at.block >= r.Lapsed {
+				c.report("block %d of %s: is superseded and missing (%v)", at.block, did, err)
+			}
+			return nil
 		})
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -404,13 +409,13 @@ func (c *checker) refRows(o Ordinal) error {
 		}
 		n, err := parseCountValue(value)
 		listed[block] = true
-		if n != c.blocks[block] || n < 2 {
+		if (n != c.blocks[block] || n < 2) && !c.lapsing(o, block) {
 			c.report("block %d of %s: its ref row has %d, %d records refer to it", block, c.row.DID, n, c.blocks[block])
 		}
 		return err
 	})
 	for block, n := range c.blocks {
-		if n > 1 && !listed[block] {
+		if n > 1 && !listed[block] && !c.lapsing(o, block) {
 			c.report("block %d of %s: %d records refer to it and it has no ref row", block, c.row.DID, n)
 		}
 	}
@@ -433,6 +438,7 @@ func (c *checker) blockRows(o Ordinal) error {
 			superseded[0].met = true
 		}
 		switch {
+		case c.lapsing(o, block):
 		case c.blocks[block] == 0 && !waits:
 			c.report("block %d of %s: no record refers to it and it is not superseded", block, c.row.DID)
 		case c.blocks[block] > 0 && waits:

@@ -3,11 +3,19 @@ package store
 // writtenBlocks are the blocks of a repository that entries of the log wrote.
 type writtenBlocks struct {
 	imported uint32 // blocks below it are those of an import
+	lapses   bool   // the import is below the tail
 	commits  blockSet
 }
 
 func (w *writtenBlocks) has(block uint32) bool {
 	return w != nil && (block < w.imported || w.commits.has(block))
+}
+
+// lapsing reports whether a block is one of an import of which a part has gone: its references are
+// not counted any more.
+func (c *checker) lapsing(o Ordinal, block uint32) bool {
+	w := c.events[o]
+	return block < c.row.Lapsed && w != nil && w.lapses && block < w.imported
 }
 
 // written gathers, in an ephemeral store, the blocks that the entries of the log wrote. A record row
@@ -17,7 +25,11 @@ func (c *checker) written() error {
 		return nil
 	}
 	c.events = map[Ordinal]*writtenBlocks{}
-	return c.space(spaceEvent, func(_, value []byte) error {
+	return c.space(spaceEvent, func(key, value []byte) error {
+		id, err := parseEventKey(key)
+		if err != nil {
+			return err
+		}
 		var e entryV1
 		if err := c.s.codec.decode(value, &e); err != nil || e.Ordinal == 0 {
 			return err
@@ -27,7 +39,9 @@ func (c *checker) written() error {
 			w = new(writtenBlocks)
 			c.events[e.Ordinal] = w
 		}
-		w.imported = max(w.imported, e.Blocks)
+		if e.Blocks > 0 {
+			w.imported, w.lapses = e.Blocks, id < c.tail
+		}
 		for _, op := range e.Ops {
 			if op.Action != Delete {
 				w.commits.add(op.Block)

@@ -43,6 +43,8 @@
 //     failure, and Run ends with it. The process should end; opening recovers everything durable.
 //  14. Every event that may be shown is in the postings of its kind or collection.
 //  15. While the store is frozen, its files do not change and have everything that was committed.
+//  16. An ephemeral store, which is one from its creation on, has a record row, and a block of it,
+//     only while the log, or below its tail an entry that lapses, has the entry that wrote it.
 //
 // # Concurrency
 //
@@ -56,18 +58,16 @@
 //
 // # Files
 //
-//	store.go   Open, Run, Close            keys.go      the schema: every key
-//	options.go Options                     values.go  entries, records; codec.go
+//	store.go, options.go  Open, Run        keys.go, values.go, codec.go  the schema
 //	engine.go  Pebble's options, failures  format.go    format version, epoch
 //	batch.go   Batch, how rows change      control.go   its rows of no repository
 //	apply.go   Apply: changes of records   sequencer.go ids, counters, durable head
-//	repo.go    the row of a repository     count.go     counters and gauges
-//	update.go  Update, the way to a row    transition.go the states of a repository
+//	repo.go, update.go, transition.go  the row of a repository  count.go  counters and gauges
 //	import.go  import groups and the flip  slots.go     groups being filled
 //	sink.go    tables or batches of groups check*.go, examine.go, repair.go  Check, Repair
 //	log.go, since.go, event.go  ReadLog    segment.go, kept.go  what the archive has, and gets
 //	record.go  records and their bodies    postings.go, sparse.go  events by collection
-//	retention.go, prune.go  old events     anchor.go, backlog.go  what snapshots, subscriptions keep
+//	retention.go, prune.go, lapse.go  old events  anchor.go, backlog.go  what readers keep
 //	collect.go, compact.go  freed space    unsettled.go events hidden by volatile batches
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
 //	pending.go, retry.go  queues    host*.go  hosts    *lock.go, door.go, freeze*.go

@@ -416,14 +416,14 @@ func (e *examiner) refRows() error {
 			return err
 		}
 		listed[block] = true
-		if has := e.shared[block]; has != n {
+		if has := e.shared[block]; has != n && block >= e.x.Repo.Lapsed {
 			e.differs("block %d: its references are %d, several records: %d", block, n, has)
 			correct(block, has)
 		}
 		return nil
 	})
 	for block, n := range e.shared {
-		if !listed[block] {
+		if !listed[block] && block >= e.x.Repo.Lapsed {
 			e.differs("block %d: %d records refer to it and it has no references", block, n)
 			correct(block, n)
 		}
@@ -498,7 +498,7 @@ func (e *examiner) superseded() error {
 	}
 	err = e.each(ordinalKey(nil, spaceBlock, o), func(it *pebble.Iterator) error {
 		_, block, err := parseNumberedKey(spaceBlock, it.Key())
-		if !waiting[block] && !e.seen.has(block) {
+		if !waiting[block] && !e.seen.has(block) && block >= e.x.Repo.Lapsed {
 			e.differs("block %d: no record refers to it and it is not superseded", block)
 			if len(c.orphans) < correctionsMax {
 				c.orphans = append(c.orphans, block)
@@ -508,6 +508,9 @@ func (e *examiner) superseded() error {
 		return err
 	})
 	for block := range waiting {
+		if block < e.x.Repo.Lapsed {
+			continue
+		}
 		e.differs("block %d: is superseded and missing", block)
 		if len(c.lost) < correctionsMax {
 			c.lost = append(c.lost, block)

@@ -324,6 +324,8 @@ const (
 	LargeBlocks   = largeBlocks
 	LeaseOrdinals = leaseOrdinals
 	PruneEntries  = pruneEntries
+	LapseRows     = lapseRows
+	LapsePage     = lapsePage
 	PruneBlocks   = pruneBlocks
 	PruneDropped  = pruneDropped
 	PruneInterval = pruneInterval

@@ -19,12 +19,20 @@ import (
 // the entry if it names a block of it, and stays if a later entry has written the record. The batch
 // that deletes the last of an entry's rows deletes the entry too: a crash leaves entries that are
 // looked at again.
+//
+// Imports are the bulk, and go as ranges: neighbouring repositories together if nothing of them
+// stays, else the records between those that stay, a part of a large import at a time, and then the
+// blocks. Repo.Lapsed has the blocks whose references are not counted any more.
 
 const (
-	// lapseOps bounds the ops of one batch, some 5 ms of work under the locks of its repositories.
-	lapseOps = 1024
-	// lapseRowsFew is the number of record rows up to which those of neighbouring ordinals are
-	// deleted one by one. Range tombstones for fewer would slow down nearby reads.
+	// lapseOps bounds the ops of commits in one batch, and lapseRows the rows of imports that it
+	// reads: each some 5 ms of work under the locks of its repositories. A page has about lapsePage
+	// of them, and waits for the disk once.
+	lapseOps  = 1024
+	lapseRows = 4096
+	lapsePage = 4 * lapseRows
+	// lapseRowsFew is the number of records up to which an import, or neighbouring ones, are deleted
+	// one by one. Range tombstones for fewer would slow down nearby reads.
 	lapseRowsFew = 64
 )
 
@@ -41,7 +49,7 @@ func (s *Store) pruneLapsed(ctx context.Context, commit func(*Batch) error) (mor
 	if !s.ephemeral {
 		return false, nil
 	}
-	for left := pruneBlocks; left > 0; {
+	for left := lapsePage; left > 0; {
 		entries, err := s.lapsedEntries()
 		if err != nil || len(entries) == 0 {
 			return false, err
@@ -87,8 +95,8 @@ func (s *Store) lapsedEntries() (entries []lapsedEntry, err error) {
 // lapsing is a batch that deletes what entries have written.
 type lapsing struct {
 	b     *Batch
-	left  int             // ops of imports that the batch may still look at
-	ops   int             // looked at, or deleted as ranges
+	left  int             // rows of imports that the batch may still read
+	ops   int             // looked at
 	first []byte          // key of the first entry that stays; nil: none stays
 	whole map[string]bool // repositories of which everything was deleted
 	rows  *pebble.Iterator
@@ -101,7 +109,7 @@ func (s *Store) pruneLapsedOf(entries []lapsedEntry, commit func(*Batch) error) 
 	for _, e := range entries {
 		byDID[e.did] = append(byDID[e.did], e)
 	}
-	l := lapsing{b: s.NewBatch(), left: lapseOps}
+	l := lapsing{b: s.NewBatch(), left: lapseRows}
 	repos := make([]Repo, 0, len(byDID))
 	for _, did := range slices.Sorted(maps.Keys(byDID)) {
 		defer s.Lock(did)()
@@ -211,8 +219,8 @@ func (l *lapsing) empty(r *Repo) error {
 		b.counts = append(b.counts, collectionCounted{collectionOf{r.Ordinal, c}, 0})
 	}
 	b.deltas[countCollections] -= int64(len(collections))
-	l.ops += int(min(r.Records, lapseOps))
-	r.Records, r.Blocks, r.Collections = 0, 0, 0
+	l.ops += len(collections)
+	r.Records, r.Blocks, r.Collections, r.Lapsed = 0, 0, 0, r.NextBlock
 	l.whole[r.DID] = true
 	return b.err
 }
@@ -228,8 +236,10 @@ func (l *lapsing) repo(r *Repo, entries []lapsedEntry) (err error) {
 		switch {
 		case e.Ordinal != r.Ordinal || r.Ordinal == 0, l.whole[r.DID]:
 			// An account that was wiped or dropped since: the collector deletes its rows.
+		case e.listed() && e.Count > lapseRowsFew:
+			done, err = l.large(&a, e)
 		case e.listed():
-			done, err = l.listing(&a, e)
+			err = l.small(&a, e)
 		default:
 			for j := range e.Ops {
 				if op := &e.Ops[j]; op.Action != Delete && err == nil {
@@ -257,29 +267,119 @@ func (l *lapsing) repo(r *Repo, entries []lapsedEntry) (err error) {
 	return b.err
 }
 
-// listing deletes what an import wrote, as far as the batch may, with the rows of its listing.
-func (l *lapsing) listing(a *application, e *lapsedEntry) (done bool, err error) {
-	b := l.b
+// small deletes what a small import wrote, with its listing.
+func (l *lapsing) small(a *application, e *lapsedEntry) error {
 	lower, upper := e.listing()
+	return scan(l.b.s.db, lower, upper, func(key, value []byte) (bool, error) {
+		l.b.delete(key)
+		return true, eachListed(value, func(op *listingOp) error { return l.op(a, op.path, op.block) })
+	})
+}
+
+// eachListed calls fn for each op of a listing row.
+func eachListed(value []byte, fn func(op *listingOp) error) error {
+	rows, err := newListingReader(value)
+	for err == nil {
+		var more bool
+		if more, err = rows.next(); err != nil || !more {
+			break
+		}
+		err = fn(&rows.op)
+	}
+	return err
+}
+
+// large deletes records that a large import wrote, from the first row of its listing that is left
+// on, as far as the batch may, and those rows. With the last of them it deletes the blocks.
+func (l *lapsing) large(a *application, e *lapsedEntry) (done bool, err error) {
+	b, r := a.b, a.r
+	lower, upper := e.listing()
+	var first, last []byte // paths
 	done = true
 	err = scan(b.s.db, lower, upper, func(key, value []byte) (bool, error) {
 		if l.left <= 0 {
 			done = false
 			return false, nil
 		}
-		rows, err := newListingReader(value)
-		for err == nil {
-			var more bool
-			if more, err = rows.next(); err != nil || !more {
-				break
-			}
-			l.left--
-			err = l.op(a, rows.op.path, rows.op.block)
-		}
 		b.delete(key)
-		return true, err
+		return true, eachListed(value, func(op *listingOp) error {
+			if first == nil {
+				first = bytes.Clone(op.path)
+			}
+			last = append(last[:0], op.path...)
+			l.left--
+			return nil
+		})
 	})
-	return done, err
+	r.Lapsed = max(r.Lapsed, e.Blocks)
+	if err == nil && first != nil {
+		err = l.between(a, first, last, e.Blocks)
+	}
+	if err != nil || !done {
+		return false, err
+	}
+	for _, space := range [...]byte{spaceBlock, spaceRef} {
+		b.fail(b.b.DeleteRange(numberedKey(nil, space, r.Ordinal, 0),
+			numberedKey(nil, space, r.Ordinal, e.Blocks), nil))
+	}
+	r.Blocks, err = b.s.blocksFrom(r.Ordinal, e.Blocks)
+	return true, err
+}
+
+// between deletes the records at the paths first to last that name a block below end.
+func (l *lapsing) between(a *application, first, last []byte, end uint32) error {
+	b, r := a.b, a.r
+	var run [][]byte // keys of records that go, one behind the other
+	n := 0           // of them, also beyond lapseRowsFew
+	flush := func(upper []byte) {
+		if n > lapseRowsFew {
+			b.fail(b.b.DeleteRange(run[0], upper, nil))
+			run = nil
+		}
+		for _, key := range run {
+			b.delete(key)
+		}
+		run, n = run[:0], 0
+	}
+	upper := append(recordKey(nil, r.Ordinal, last), 0)
+	err := scan(b.s.db, recordKey(nil, r.Ordinal, first), upper, func(key, value []byte) (bool, error) {
+		l.ops++
+		row, err := parseRecordRow(value)
+		if err != nil {
+			return false, err
+		}
+		if row.block >= end {
+			flush(key)
+			return true, b.err
+		}
+		if n++; n <= lapseRowsFew {
+			run = append(run, bytes.Clone(key))
+		}
+		r.moved(row.place(), absent)
+		l.uncount(a, key[1+ordinalBytes:], row)
+		return true, nil
+	})
+	flush(upper)
+	return errors.Join(err, b.err)
+}
+
+// uncount counts a record less in its collection.
+func (l *lapsing) uncount(a *application, path []byte, row recordRow) {
+	collection, _, valid := repo.SplitPath(path)
+	if !valid || row.place() != shown {
+		return
+	}
+	if n := len(a.b.changes); n == 0 || !bytes.Equal(a.b.changes[n-1].collection, collection) {
+		collection = bytes.Clone(collection)
+	}
+	a.changed(collection, -1)
+}
+
+// blocksFrom counts the blocks of an ordinal from a number on.
+func (s *Store) blocksFrom(o Ordinal, from uint32) (n int64, err error) {
+	err = scan(s.db, numberedKey(nil, spaceBlock, o, from), ordinalKey(nil, spaceBlock, o+1),
+		func(_, _ []byte) (bool, error) { n++; return true, nil })
+	return n, err
 }
 
 // op deletes the record row at a path if it names a block, and the block when no other row does.
@@ -302,18 +402,11 @@ func (l *lapsing) op(a *application, path []byte, block uint32) error {
 	}
 	b.delete(key)
 	r.moved(row.place(), absent)
-	if collection, _, valid := repo.SplitPath(path); valid && row.place() == shown {
-		a.changed(bytes.Clone(collection), -1)
-	}
+	l.uncount(a, path, row)
 	left, err := b.unref(r, block)
 	if err == nil && left == 0 {
 		b.delete(numberedKey(b.key[:0], spaceBlock, r.Ordinal, block))
 		r.Blocks--
 	}
 	return err
-}
-
-// holdsBlock reports whether a block is stored.
-func (s *Store) holdsBlock(o Ordinal, block uint32) (bool, error) {
-	return holds(s.db, numberedKey(nil, spaceBlock, o, block))
 }

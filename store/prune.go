@@ -246,15 +246,7 @@ func (s *Store) pruneBlocksOf(dids []string, byDID map[string][]supersededRow,
 		blocks := r.Blocks
 		for _, row := range byDID[did] {
 			b.delete(row.key)
-			held := did != "" && r.Ordinal == row.ordinal
-			if held && s.ephemeral {
-				var err error
-				if held, err = s.holdsBlock(row.ordinal, row.block); err != nil {
-					b.Discard()
-					return err
-				}
-			}
-			if held {
+			if did != "" && r.Ordinal == row.ordinal && row.block >= r.Lapsed {
 				b.delete(numberedKey(b.key[:0], spaceBlock, row.ordinal, row.block))
 				r.Blocks--
 			}

@@ -231,6 +231,10 @@ type Repo struct {
 	// events are in the log, so that no copy with a lower rev may follow.
 	TornRev string `cbor:"41,keyasint,omitempty"`
 
+	// Lapsed is the number below which blocks have gone, or go with the import that wrote them, in an
+	// ephemeral store (lapse.go).
+	Lapsed uint32 `cbor:"52,keyasint,omitempty"`
+
 	// Told, ToldKind and ToldStatus are what the newest event of kind repo says of the repository,
 	// zero if it had none. PutRepo sets them.
 	Told       Condition `cbor:"49,keyasint,omitempty"`

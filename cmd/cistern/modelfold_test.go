@@ -59,7 +59,7 @@ func (l *logged) apply(e *store.Event) error {
 	}
 	path := string(e.Collection) + "/" + string(e.Rkey)
 	held, known := l.records[e.DID][path]
-	again := l.relisted && e.Action == store.Create && known
+	again := l.relisted && !e.Live && e.Action == store.Create && known
 	if known == (e.Action == store.Create) && !again || e.Action == store.Update && held == e.CID {
 		return fmt.Errorf("event %d (%s, live %v): action %s of %s/%s %s when it is %s", e.ID, e.Rev, e.Live, e.Action, e.DID, path, e.CID, held)
 	}
