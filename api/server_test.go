@@ -38,7 +38,12 @@ type world struct {
 
 func newWorld(t testing.TB, o api.Options) *world {
 	t.Helper()
-	w := &world{store: storetest.Open(t, store.Options{})}
+	return newWorldOn(t, storetest.Open(t, store.Options{}), o)
+}
+
+func newWorldOn(t testing.TB, s *store.Store, o api.Options) *world {
+	t.Helper()
+	w := &world{store: s}
 	o.Store, o.Wake = w.store, func() { w.woken.Add(1) }
 	var err error
 	if w.server, err = api.New(o); err != nil {

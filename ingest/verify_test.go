@@ -192,8 +192,8 @@ func TestProof(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantOps := []store.Op{
-			{Path: []byte(proofOld), CID: repo.HashCID(proofRecord("updated")), Record: proofRecord("updated")},
-			{Path: []byte(proofEnd)},
+			{Path: []byte(proofOld), CID: repo.HashCID(proofRecord("updated")), Record: proofRecord("updated"), Replaces: true},
+			{Path: []byte(proofEnd), Replaces: true},
 			{Path: []byte(proofNew), CID: repo.HashCID(proofRecord("created")), Record: proofRecord("created")},
 		}
 		if d := cmp.Diff(wantOps, p.Writes(nil)); d != "" {

@@ -243,7 +243,7 @@ func (c *Config) options() []option {
 				"and memory is the share that must be available."},
 		{name: "retention", value: "DURATION", standard: "7d", set: set(&c.Retention, parseAge),
 			help: "How long events stay in the log, such as 72h or 30d. 0 keeps events of any age. " +
-				"Records are not affected."},
+				"Records are not affected, unless --ephemeral is given."},
 		{name: "retention-bytes", value: "SIZE", standard: "0",
 			set: set(&c.RetentionBytes, parseLogSize),
 			help: "Size of the log, such as 100GiB, beyond which its oldest events are deleted, " +

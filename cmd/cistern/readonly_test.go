@@ -85,6 +85,7 @@ func TestReadOnlyRefuses(t *testing.T) {
 	}{
 		{nil, "contains no store"},
 		{[]string{"--relay", "https://relay.example.com"}, "--relay has no use with --read-only"},
+		{[]string{"--ephemeral"}, "--ephemeral has no use with --read-only"},
 		{[]string{"--crawl", "repos::https://pds.example.com", "--backup", "/tmp/b"}, "--backup has no use with --read-only"},
 	} {
 		x := &testIndex{dir: dir, public: "127.0.0.1:0", admin: "127.0.0.1:0"}
