@@ -18,8 +18,8 @@ func (c *checker) lapsing(o Ordinal, block uint32) bool {
 	return block < c.row.Lapsed && w != nil && w.lapses && block < w.imported
 }
 
-// written gathers, in an ephemeral store, the blocks that the entries of the log wrote. A record row
-// that names any other should have gone with the entry that wrote it.
+// written gathers, in an ephemeral store, the blocks that the entries of the log wrote. A record
+// row that names any other should have gone with the entry that wrote it.
 func (c *checker) written() error {
 	if !c.s.ephemeral {
 		return nil

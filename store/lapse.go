@@ -14,11 +14,11 @@ import (
 )
 
 // In an ephemeral store, an entry that Prune has removed from the log lapses: its row stays below
-// the tail until the collector has deleted what the entry wrote. Every block has been written by one
-// entry, and a record row names the block of the entry that wrote it last. So a record row goes with
-// the entry if it names a block of it, and stays if a later entry has written the record. The batch
-// that deletes the last of an entry's rows deletes the entry too: a crash leaves entries that are
-// looked at again.
+// the tail until the collector has deleted what the entry wrote. Each block was written by one
+// entry, and a record row names the block of its last write. So a record row goes with the entry
+// if it names a block of it, and stays if a later entry has written the record. The batch that
+// deletes the last of an entry's rows deletes the entry too: a crash leaves entries that are looked
+// at again.
 //
 // Imports are the bulk, and go as ranges: neighbouring repositories together if nothing of them
 // stays, else the records between those that stay, a part of a large import at a time, and then the
@@ -67,8 +67,8 @@ func (s *Store) pruneLapsed(ctx context.Context, commit func(*Batch) error) (mor
 func (s *Store) lapsedEntries() (entries []lapsedEntry, err error) {
 	from := max(string(s.pruner.lapsed), string(rune(spaceEvent)))
 	end := eventKey(nil, s.Tail())
-	front, dids, ops := end, map[string]bool{}, 0
-	err = scan(s.db, []byte(from), []byte(max(from, string(end))), func(key, value []byte) (bool, error) {
+	dids, ops := map[string]bool{}, 0
+	take := func(key, value []byte) (bool, error) {
 		e := lapsedEntry{key: bytes.Clone(key)}
 		if err := s.codec.decode(value, &e.entryV1); err != nil {
 			return false, err
@@ -79,15 +79,16 @@ func (s *Store) lapsedEntries() (entries []lapsedEntry, err error) {
 		}
 		dids[e.did] = true
 		ops += len(e.Ops)
-		if len(entries) > 0 && (len(dids) > pruneRepos || ops > lapseOps || len(entries) == pruneEntries) {
-			front = e.key
+		n := len(entries)
+		if n > 0 && (len(dids) > pruneRepos || ops > lapseOps || n == pruneEntries) {
 			return false, nil
 		}
 		entries = append(entries, e)
 		return true, nil
-	})
+	}
+	err = scan(s.db, []byte(from), []byte(max(from, string(end))), take)
 	if err == nil && len(entries) == 0 {
-		s.pruner.lapsed = front
+		s.pruner.lapsed = end
 	}
 	return entries, err
 }
@@ -104,7 +105,9 @@ type lapsing struct {
 
 // pruneLapsedOf deletes what entries have written, in one batch, and the entries. Of imports that
 // are large it deletes a part, and leaves the entry.
-func (s *Store) pruneLapsedOf(entries []lapsedEntry, commit func(*Batch) error) (ops int, err error) {
+func (s *Store) pruneLapsedOf(
+	entries []lapsedEntry, commit func(*Batch) error,
+) (ops int, err error) {
 	byDID := map[string][]lapsedEntry{}
 	for _, e := range entries {
 		byDID[e.did] = append(byDID[e.did], e)
@@ -341,8 +344,8 @@ func (l *lapsing) between(a *application, first, last []byte, end uint32) error 
 		}
 		run, n = run[:0], 0
 	}
-	upper := append(recordKey(nil, r.Ordinal, last), 0)
-	err := scan(b.s.db, recordKey(nil, r.Ordinal, first), upper, func(key, value []byte) (bool, error) {
+	lower, upper := recordKey(nil, r.Ordinal, first), append(recordKey(nil, r.Ordinal, last), 0)
+	err := scan(b.s.db, lower, upper, func(key, value []byte) (bool, error) {
 		l.ops++
 		row, err := parseRecordRow(value)
 		if err != nil {

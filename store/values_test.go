@@ -32,7 +32,7 @@ func fullRepo() store.Repo {
 		Retry:   store.Retry{Kind: store.Transport, Count: 4, Next: 1748693296, Since: 1748690000, Error: "no route"},
 		SeenRev: "3kb", Missing: 2, Updated: 1748693290,
 		AccountTime: 1748693296000001, IdentityTime: 1748693296000002, Resolved: 1748693291, Breaks: 6, Broken: 1748693292, Recheck: true,
-		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11, Asked: 12,
+		Listed: 1<<32 - 1, Hidden: 7, Collections: 8, Torn: true, Filter: 3, Sweep: true, Lacks: true, Shelved: 11, Asked: 12, Lapsed: 13,
 		FutureDue: 1_700_000_007, TornRev: "3kc",
 		Told: store.ConditionFailing, ToldKind: store.Transport, ToldStatus: store.StatusDeactivated,
 		Origin: store.OriginRelay, AccountSource: 0xfedcba98, Mark: store.MarkReturning, Withheld: true, Charged: 120_000, ChargedAt: 1748693294,
