@@ -19,8 +19,9 @@ func TestEphemeral(t *testing.T) {
 	w := newWorldOn(t, s, api.Options{})
 	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("one")})
 	of := url.Values{"repo": {alice}, "collection": {"app.test.a"}, "rkey": {"one"}}
-	for _, method := range []string{"getRecord", "listRecords", "describeRepo"} {
-		w.refuses(t, "com.atproto.repo."+method, of, 501, "EventsOnly", "--ephemeral")
+	for _, method := range []string{"repo.getRecord", "repo.listRecords", "repo.describeRepo", "sync.getRepo",
+		"sync.listReposByCollection"} {
+		w.refuses(t, "com.atproto."+method, of, 501, "EventsOnly", "--ephemeral")
 	}
 	for _, method := range []string{"getLatestCommit", "getRepoStatus", "listRepos"} {
 		var answer map[string]any
