@@ -42,7 +42,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, c.written, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log, c.conditions.end,
+	for _, step := range []func() error{c.leases, c.supersededRows, func() error { return gatherWritten(&c) }, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log, c.conditions.end,
 		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, func() error { return checkMaintenance(&c) }, func() error { return checkSegments(&c) }, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
@@ -409,13 +409,13 @@ func (c *checker) refRows(o Ordinal) error {
 		}
 		n, err := parseCountValue(value)
 		listed[block] = true
-		if (n != c.blocks[block] || n < 2) && !c.lapsing(o, block) {
+		if (n != c.blocks[block] || n < 2) && !isLapsing(c, o, block) {
 			c.report("block %d of %s: its ref row has %d, %d records refer to it", block, c.row.DID, n, c.blocks[block])
 		}
 		return err
 	})
 	for block, n := range c.blocks {
-		if n > 1 && !listed[block] && !c.lapsing(o, block) {
+		if n > 1 && !listed[block] && !isLapsing(c, o, block) {
 			c.report("block %d of %s: %d records refer to it and it has no ref row", block, c.row.DID, n)
 		}
 	}
@@ -438,7 +438,7 @@ func (c *checker) blockRows(o Ordinal) error {
 			superseded[0].met = true
 		}
 		switch {
-		case c.lapsing(o, block):
+		case isLapsing(c, o, block):
 		case c.blocks[block] == 0 && !waits:
 			c.report("block %d of %s: no record refers to it and it is not superseded", block, c.row.DID)
 		case c.blocks[block] > 0 && waits:

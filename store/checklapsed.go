@@ -11,16 +11,16 @@ func (w *writtenBlocks) has(block uint32) bool {
 	return w != nil && (block < w.imported || w.commits.has(block))
 }
 
-// lapsing reports whether a block is one of an import of which a part has gone: its references are
-// not counted any more.
-func (c *checker) lapsing(o Ordinal, block uint32) bool {
+// isLapsing reports whether a block is one of an import of which a part has gone: its references
+// are not counted any more.
+func isLapsing(c *checker, o Ordinal, block uint32) bool {
 	w := c.events[o]
 	return block < c.row.Lapsed && w != nil && w.lapses && block < w.imported
 }
 
-// written gathers, in an ephemeral store, the blocks that the entries of the log wrote. A record
-// row that names any other should have gone with the entry that wrote it.
-func (c *checker) written() error {
+// gatherWritten gathers, in an ephemeral store, the blocks that the entries of the log wrote. A
+// record row that names any other should have gone with the entry that wrote it.
+func gatherWritten(c *checker) error {
 	if !c.s.ephemeral {
 		return nil
 	}
@@ -51,8 +51,8 @@ func (c *checker) written() error {
 	})
 }
 
-// lapsed counts the listing rows of an entry below the tail. Some of them may have gone already.
-func (c *checker) lapsed(e *entryV1) error {
+// countLapsed counts the listing rows of an entry below the tail. Some of them may have gone.
+func countLapsed(c *checker, e *entryV1) error {
 	if !e.listed() {
 		return nil
 	}

@@ -18,7 +18,7 @@ func (c *checker) log() error {
 			return err
 		}
 		if id < c.tail && c.s.ephemeral {
-			return c.lapsed(&e)
+			return countLapsed(c, &e)
 		}
 		switch {
 		case at == 0 && id != c.tail:

