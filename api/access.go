@@ -20,6 +20,8 @@ func open(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("Access-Control-Allow-Origin", "*")
 		h.Set("Access-Control-Expose-Headers", "*")
+		// Caches keep what has no age as long as they like, but what an account hides must vanish.
+		h.Set("Cache-Control", wire.CacheNot)
 		if r.Method == http.MethodOptions {
 			h.Set("Access-Control-Allow-Methods", "GET, HEAD")
 			h.Set("Access-Control-Allow-Headers", "*")

@@ -57,6 +57,9 @@ func TestETags(t *testing.T) {
 	tag := func(url, etag string, want int) string {
 		t.Helper()
 		res, body := ask(t, "GET", url, map[string]string{"If-None-Match": etag})
+		if want != 400 && res.Header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s, %d: %v", url, res.StatusCode, res.Header)
+		}
 		if res.StatusCode != want || (want != 200) != (len(body) == 0) {
 			t.Errorf("%s with %s: %d %s, want %d", url, etag, res.StatusCode, body, want)
 		}
@@ -155,6 +158,22 @@ func TestCoding(t *testing.T) {
 		}
 		if res, body := ask(t, "HEAD", long, map[string]string{"Accept-Encoding": accept}); res.StatusCode != 200 || len(body) != 0 {
 			t.Errorf("HEAD, %q: %d, %d bytes", accept, res.StatusCode, len(body))
+		}
+	}
+}
+
+// Caches ask for everything again that an account can hide: without a word they may keep it.
+func TestCachesAsk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	w.hold(t, alice, storetest.Records{"app.test.a/one": storetest.Text("x")})
+	cid := repo.HashCID(storetest.Text("x")).String()
+	for _, query := range []string{"repo.getRecord?rkey=one&collection=app.test.a&repo=", "repo.listRecords?collection=app.test.a&repo=", "repo.describeRepo?repo=",
+		"sync.getRepo?did=", "sync.getRecord?rkey=one&collection=app.test.a&did=", "sync.getBlocks?cids=" + cid + "&did=", "sync.getLatestCommit?did=",
+		"sync.getRepoStatus?did=", "sync.listRepos?x=", "sync.listReposByCollection?x="} {
+		res, _ := ask(t, "GET", w.public.URL+"/xrpc/com.atproto."+query+alice, nil)
+		if res.StatusCode != 200 || res.Header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: %d, %v", query, res.StatusCode, res.Header)
 		}
 	}
 }

@@ -28,6 +28,7 @@ type registry struct {
 	fails   map[string]bool   // names that the name server cannot answer
 	docs    map[string]string // DID → handle that its document claims; "gone": tombstoned
 	asked   int
+	stands  bool // the clock of the resolver
 }
 
 func (g *registry) name(name string) *simnet.Name {
@@ -93,7 +94,9 @@ func (g *registry) resolver(t testing.TB) *names.Resolver {
 	r, err := names.New(names.Options{Directory: d, AllowPrivate: true, DNS: simnet.NameServer(g.name), Now: func() time.Time {
 		mu.Lock()
 		defer mu.Unlock()
-		now = now.Add(time.Second)
+		if !g.stands {
+			now = now.Add(time.Second)
+		}
 		return now
 	}})
 	if err != nil {
@@ -247,6 +250,31 @@ func TestIdentityMethods(t *testing.T) {
 		{"resolveIdentity", "identifier", "did:key:z", 400, "InvalidRequest"},
 	} {
 		w.refuses(t, prefix+c.method, url.Values{c.name: {c.value}}, c.status, c.error, "")
+	}
+}
+
+// A client beyond its rate is refused, and not told that a handle is wrong which was not looked up.
+func TestHandlesBeyondTheRate(t *testing.T) {
+	t.Parallel()
+	g := newRegistry()
+	g.stands = true
+	w := newWorld(t, api.Options{Names: g.resolver(t)})
+	refused := 0
+	for i := range 30 {
+		did, handle := storetest.DID(100+i), fmt.Sprintf("a.site%d.com", i)
+		g.set(func() { g.docs[did], g.handles[handle] = handle, did })
+		var got struct{ Handle, Error string }
+		q := url.Values{"identifier": {did}}
+		res := call(t, "GET", w.public.URL+"/xrpc/com.atproto.identity.resolveIdentity?"+q.Encode(), "", nil, &got)
+		switch {
+		case res.StatusCode == http.StatusTooManyRequests && got.Error == "RateLimitExceeded":
+			refused++
+		case res.StatusCode != http.StatusOK || got.Handle != handle:
+			t.Errorf("%s: %d %+v", handle, res.StatusCode, got)
+		}
+	}
+	if refused == 0 {
+		t.Error("no lookup was refused")
 	}
 }
 

@@ -153,6 +153,7 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup) 
 	}
 	body, err := x.compute(r, q.Client, method.weight, answer)
 	if errors.Is(err, wire.ErrUnchanged) {
+		w.Header().Set("Vary", "Accept-Encoding") // as caches must learn (RFC 9110, section 15.4.5)
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}

@@ -121,13 +121,16 @@ func (r *Records) identity(ctx context.Context, q wire.Query, did string) (ident
 }
 
 // verified reports whether a handle that an account claims leads to the account. It is false too if
-// the handle cannot be looked up.
-func (r *Records) verified(ctx context.Context, q wire.Query, handle, did string) bool {
+// the handle cannot be looked up. The error is names.ErrLimited: nothing is known of the handle.
+func (r *Records) verified(ctx context.Context, q wire.Query, handle, did string) (bool, error) {
 	if handle == "" || r.names == nil {
-		return false
+		return false, nil
 	}
 	to, err := r.names.Handle(ctx, q.Client, handle)
-	return err == nil && to == did
+	if errors.Is(err, names.ErrLimited) {
+		return false, err
+	}
+	return err == nil && to == did, nil
 }
 
 // ResolveHandle answers com.atproto.identity.resolveHandle. As on the reference servers, the account
@@ -196,7 +199,13 @@ func (r *Records) ResolveIdentity(ctx context.Context, q wire.Query) (Answer, er
 		return nil, err
 	}
 	info := identityInfo{did, wire.InvalidHandle, documentOf(&ident)}
-	if ident.Handle == handle && handle != "" || r.verified(ctx, q, ident.Handle, did) {
+	correct := ident.Handle == handle && handle != ""
+	if !correct {
+		if correct, err = r.verified(ctx, q, ident.Handle, did); err != nil {
+			return nil, lookupRefusal(err, ident.Handle)
+		}
+	}
+	if correct {
 		info.Handle = ident.Handle
 	}
 	return func() ([]byte, error) { return json.Marshal(info) }, nil

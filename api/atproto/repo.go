@@ -84,7 +84,7 @@ func (r *Records) DescribeRepo(ctx context.Context, q wire.Query) (Answer, error
 	if err != nil {
 		return nil, err
 	}
-	correct := r.verified(ctx, q, row.Handle, did)
+	correct, _ := r.verified(ctx, q, row.Handle, did) // collections are shown beyond the limits too
 	return func() ([]byte, error) { return r.describe(q, did, correct) }, nil
 }
 

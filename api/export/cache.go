@@ -14,6 +14,9 @@ type outlines struct {
 	mu    sync.Mutex
 	last  *simplelru.LRU[treeOf, *outline] // mu guards
 	bytes int                              // mu guards; of last
+	// passes are the trees whose rows are being read to make an outline. The channel is closed when
+	// that ends. mu guards.
+	passes map[treeOf]chan struct{}
 }
 
 // treeOf is the tree of a copy. Its root stands for one set of records, so that an outline never goes
@@ -26,7 +29,7 @@ type treeOf struct {
 func treeOfRepo(r *store.Repo) treeOf { return treeOf{r.Ordinal, r.Data} }
 
 func newOutlines() (*outlines, error) {
-	c := &outlines{}
+	c := &outlines{passes: map[treeOf]chan struct{}{}}
 	var err error
 	c.last, err = simplelru.NewLRU(cacheOutlinesMax, func(_ treeOf, o *outline) {
 		c.bytes -= o.bytes
@@ -38,6 +41,29 @@ func (c *outlines) get(of treeOf) (*outline, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.last.Get(of)
+}
+
+// join returns the outline of a tree, or what is closed when the pass over its rows ends that another
+// caller makes. It returns neither if the caller is to make the pass, and then to call leave.
+func (c *outlines) join(of treeOf) (o *outline, pass <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o, ok := c.last.Get(of); ok {
+		return o, nil
+	}
+	if pass, ok := c.passes[of]; ok {
+		return nil, pass
+	}
+	c.passes[of] = make(chan struct{})
+	return nil, nil
+}
+
+// leave ends a pass.
+func (c *outlines) leave(of treeOf) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.passes[of])
+	delete(c.passes, of)
 }
 
 func (c *outlines) put(of treeOf, o *outline) {

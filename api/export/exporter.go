@@ -94,22 +94,39 @@ func (e *Exporter) Open(ctx context.Context, v *store.RepoView, part Part) (*Exp
 	return &Export{e: e, view: v, part: part, tree: tree}, nil
 }
 
-// tree returns the outline of a repository whose rows are whole.
+// tree returns the outline of a repository whose rows are whole. Requests for one tree share the pass
+// over its rows: after each commit of a large repository, many may come at once.
 func (e *Exporter) tree(ctx context.Context, v *store.RepoView) (*outline, error) {
 	r := v.Repo()
-	if o, ok := e.outlines.get(treeOfRepo(r)); ok {
-		e.metrics.cached.Inc()
-		return o, nil
+	for {
+		if e.mismatches.known(r) {
+			return nil, fmt.Errorf("%s at rev %s: %w", r.DID, r.Rev, ErrMismatch)
+		}
+		o, pass := e.outlines.join(treeOfRepo(r))
+		switch {
+		case o != nil:
+			e.metrics.cached.Inc()
+			return o, nil
+		case pass == nil:
+			defer e.outlines.leave(treeOfRepo(r))
+			return e.build(ctx, v)
+		}
+		select {
+		case <-pass: // if it failed, this request may make the next one
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if e.mismatches.known(r) {
-		return nil, fmt.Errorf("%s at rev %s: %w", r.DID, r.Rev, ErrMismatch)
-	}
+}
+
+// build makes the outline of a repository by a pass over all of its rows.
+func (e *Exporter) build(ctx context.Context, v *store.RepoView) (*outline, error) {
 	e.metrics.built.Inc()
 	b := newOutliner(e.outlineMax)
 	if err := scan(ctx, v, nil, nil, b.row); err != nil {
 		return nil, err
 	}
-	return e.proven(r, b)
+	return e.proven(v.Repo(), b)
 }
 
 // proven returns the outline that was built of all rows of r, if it is that of its commit.

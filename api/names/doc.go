@@ -11,7 +11,8 @@
 //  1. A name from outside has no effect but a bounded number of short requests: of one client, of
 //     one site (the last two labels of a name) and in all, by rate and at a time (limits.go).
 //  2. Names that the public network cannot have are not looked up: reserved and private top-level
-//     domains, and names without a dot. Search domains of the machine are not tried.
+//     domains, and names without a dot. Neither are they by a redirect or a did:web. Search domains of
+//     the machine are not tried for handles.
 //  3. Unless AllowPrivate is set, no connection reaches an address that is not public, by redirect
 //     neither, nor a port other than 443.
 //  4. Bodies, redirects and times of requests are bounded, and so is the cache.

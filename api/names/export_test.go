@@ -36,3 +36,21 @@ func (r *Resolver) Cached() int {
 
 // Rooted is rooted.
 var Rooted = rooted
+
+// Answer makes a URL redirect to another, without a connection.
+func (r *Resolver) Answer(url, to string) {
+	r.lookup.client.Transport = redirects{r.lookup.client.Transport, url, to}
+}
+
+type redirects struct {
+	http.RoundTripper
+	url, to string
+}
+
+func (t redirects) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.String() != t.url {
+		return t.RoundTripper.RoundTrip(req)
+	}
+	return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {t.to}},
+		Body: http.NoBody, Request: req}, nil
+}

@@ -51,11 +51,14 @@ func rooted(dial func(context.Context, string, string) (net.Conn, error)) func(c
 }
 
 // checkRedirect is identity.CheckRedirect, and refuses ports by which a host could have us knock at
-// the services of another.
+// the services of another, and names that are not public.
 func checkRedirect(allowPrivate bool) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
 		if port := req.URL.Port(); port != "" && port != "443" && !allowPrivate {
 			return fmt.Errorf("redirect to port %s: %w", port, ErrNotFound)
+		}
+		if why := reservedHost(req.URL.Hostname()); why != "" && !allowPrivate {
+			return fmt.Errorf("redirect: %s: %w", why, ErrNotFound)
 		}
 		if err := identity.CheckRedirect(req, via); err != nil {
 			return fmt.Errorf("%w: %w", err, ErrNotFound)

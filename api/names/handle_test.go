@@ -263,6 +263,31 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+// Names that cannot be public are not looked up because a host redirects to them or a did:web has
+// them (invariant 2).
+func TestReservedHostsAreNotLookedUp(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"vault.internal", "VAULT.Internal.", "printer.lan", "intranet", "a.b.corp", "localhost"} {
+		w := newWorld(t, false)
+		w.At(func(handle string) string { return "https://" + handle })
+		var dialed []string
+		w.Dial(func(_ context.Context, _, address string) (net.Conn, error) {
+			dialed = append(dialed, address)
+			return nil, errors.New("no")
+		})
+		w.Answer("https://a.example.com/.well-known/atproto-did", "https://"+host+"/")
+		if did, err := w.Handle(t.Context(), client, "a.example.com"); !errors.Is(err, names.ErrNotFound) {
+			t.Errorf("redirect to %s: %q, %v", host, did, err)
+		}
+		if _, err := w.Identity(t.Context(), client, "did:web:"+host); !errors.Is(err, identity.ErrInvalid) {
+			t.Errorf("did:web:%s: %v", host, err)
+		}
+		if len(dialed) > 0 {
+			t.Errorf("%s: connects to %s", host, dialed)
+		}
+	}
+}
+
 // Answers are cached, each for its time.
 func TestCache(t *testing.T) {
 	t.Parallel()

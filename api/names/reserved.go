@@ -1,6 +1,7 @@
 package names
 
 import (
+	"net/netip"
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/syntax"
@@ -22,6 +23,18 @@ func reserved(handle syntax.Handle, allowPrivate bool) string {
 		return "." + tld + " is not a public domain"
 	}
 	return ""
+}
+
+// reservedHost is like reserved, for a host that a redirect or a did:web names.
+func reservedHost(host string) string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if _, err := netip.ParseAddr(host); err == nil {
+		return "" // the transport checks addresses
+	}
+	if !strings.Contains(host, ".") {
+		return "a name without a dot is not public"
+	}
+	return reserved(syntax.Handle(host), false)
 }
 
 // siteOf returns the part of a name that one owner is likely to control: its last two labels, below

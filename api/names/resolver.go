@@ -142,6 +142,9 @@ func (r *Resolver) Identity(ctx context.Context, client netip.Prefix, did string
 	}
 	site := "plc" // the directory
 	if host, ok := strings.CutPrefix(did, "did:web:"); ok {
+		if why := reservedHost(host); why != "" && !r.allowPrivate {
+			return identity.Identity{}, fmt.Errorf("%s: %w", why, identity.ErrInvalid)
+		}
 		site = host
 	}
 	release, err := r.admit(ctx, client, site)
