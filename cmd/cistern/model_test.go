@@ -160,7 +160,9 @@ func (m *model) settle() {
 	for {
 		err := errors.Join(m.read(), m.equal())
 		if err == nil {
-			checkExports(m.t, m.store, m.net)
+			if m.consumer == nil {
+				checkExports(m.t, m.store, m.net)
+			}
 			return
 		}
 		if p.ends(m.progress()) {
