@@ -408,6 +408,76 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
+// A did:web at a host that does not answer takes no longer than a handle.
+func TestIdentityTimeout(t *testing.T) {
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(4 * names.LookupTimeout):
+		}
+		return nil, errors.New("timed out")
+	}}
+	_, _ = simnet.NameServer(func(string) *simnet.Name { return nil }).LookupHost(t.Context(), "example.com") // as in TestTimeout
+	synctest.Test(t, func(t *testing.T) {
+		d, err := identity.New(identity.Options{Resolver: resolver})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := names.New(names.Options{Directory: d})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer time.Sleep(20 * names.LookupTimeout)
+		start := time.Now()
+		_, err = r.Identity(t.Context(), client, "did:web:slow.example.com")
+		if took := time.Since(start); err == nil || errors.Is(err, identity.ErrInvalid) || took != names.LookupTimeout {
+			t.Errorf("%v after %s", err, took)
+		}
+	})
+}
+
+// Clients that name hosts which do not answer, each as many as it may, leave the others their
+// turn.
+func TestSlowHostsLeaveTurns(t *testing.T) {
+	resolver := simnet.NameServer(func(string) *simnet.Name { return nil })
+	_, _ = resolver.LookupTXT(t.Context(), "example.com") // package net makes its channels outside the bubble
+	synctest.Test(t, func(t *testing.T) {
+		r := newResolver(t, names.Options{DNS: resolver})
+		r.At(func(handle string) string { return "http://" + handle })
+		r.Dial(func(ctx context.Context, _, address string) (net.Conn, error) {
+			if strings.HasPrefix(address, "quick.") {
+				return answers("HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\n" + alice), nil
+			}
+			select { // the dialer has a timeout of its own, and outlives the request
+			case <-ctx.Done():
+			case <-time.After(2 * names.LookupTimeout):
+			}
+			return nil, errors.New("timed out")
+		})
+		defer time.Sleep(2 * names.LookupTimeout)
+		var g errgroup.Group
+		for c := range 6 {
+			who := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + c)}), 32)
+			for i := range names.ClientBurst {
+				g.Go(func() error {
+					_, err := r.Handle(t.Context(), who, fmt.Sprintf("a.slow%d-%d.com", c, i))
+					if errors.Is(err, names.ErrLimited) {
+						return fmt.Errorf("client %d, lookup %d: %w", c, i, err)
+					}
+					return nil
+				})
+			}
+		}
+		synctest.Wait()
+		if did, err := r.Handle(t.Context(), client, "quick.example.com"); err != nil || did != alice {
+			t.Errorf("another client: %q, %v", did, err)
+		}
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A client that goes away leaves the lookup to those that share it.
 func TestLeaderGoesAway(t *testing.T) {
 	t.Parallel()

@@ -4,8 +4,9 @@ import "time"
 
 const (
 	// lookupsMax bounds the lookups at a time, of which one client has at most three quarters. Each
-	// has a socket or two, and some 20 KiB.
-	lookupsMax = 64
+	// has a socket or two, and some 20 KiB. A client whose names all time out holds its rate times
+	// lookupTimeout, 25, so that it takes ten of them to keep out others.
+	lookupsMax = 256
 	// turnWait is how long a lookup waits for its turn.
 	turnWait = time.Second
 

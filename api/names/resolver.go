@@ -152,6 +152,8 @@ func (r *Resolver) Identity(ctx context.Context, client netip.Prefix, did string
 		return identity.Identity{}, err
 	}
 	defer release()
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
 	return r.directory.Resolve(ctx, did)
 }
 
