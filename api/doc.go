@@ -7,9 +7,9 @@
 //
 // # Invariants
 //
-//  1. The public listener changes nothing. It answers from the store, and makes the daemon contact
-//     others only to look up names, within the limits of package names.
-//     A copy found not to agree with its commit is put into the queue, once for each rev.
+//  1. The public listener answers from the store. A request makes the daemon contact a host or a
+//     directory only to look up names, within the limits of package names. It changes the store
+//     only by queueing a copy that does not agree with its commit, once for each rev.
 //  2. No endpoint returns records of a hidden account.
 //  3. Pages neither skip nor repeat items, whatever is written between two requests: the cursor of
 //     a request is the first id of its page, or the last key of the previous page.

@@ -13,7 +13,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_api_requests_total",
-			Help: "Requests by route and result: ok, the class of the refusal, or cut for an answer that was broken off.",
+			Help: "Requests by route and result: ok, the class of the refusal, or cut for an " +
+				"incomplete answer.",
 		}, []string{"route", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "cistern_api_request_seconds",

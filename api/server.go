@@ -55,8 +55,8 @@ type Options struct {
 	// Resolve reads the DID document of an account that the store does not know, for clients of
 	// tap. Default: such accounts are not found.
 	Resolve func(ctx context.Context, did string) (identity.Identity, error)
-	// Names looks up handles and DIDs for clients of the public listener. Default: nothing is looked
-	// up, and handles are refused.
+	// Names looks up handles and DIDs for clients of the public listener. Default: nothing is
+	// looked up, and handles are refused.
 	Names *names.Resolver
 	// Refilter reports whether a changed filter is being applied to repositories, and the last DID
 	// that was handled. Default: no filter is being applied.

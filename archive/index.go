@@ -161,6 +161,6 @@ func (x *indexV1) decode(c codec, b []byte, i int) ([]store.Kept, error) {
 	return all, err
 }
 
-// errIndexPlace refuses an index that no segment has.
-var errIndexPlace = fmt.Errorf("%w: its index has more than %d bytes, or more than the segment",
+// errIndexPlace refuses an index whose size or place is impossible.
+var errIndexPlace = fmt.Errorf("%w: its index is larger than %d bytes, or than the segment",
 	objects.ErrDamaged, indexBytesMax)

@@ -23,8 +23,9 @@ const (
 	// readersMax bounds the pages that read segments at a time, each with a frame of up to
 	// frameBytesMax and what it decodes to.
 	readersMax = 4
-	// fetchTimeout bounds the fetching of a frame or an index, and sinceTimeout FirstSince, which has
-	// no context: a bucket that hangs must not hold readers, for which all consumers wait.
+	// fetchTimeout bounds the reading of a frame or an index, and sinceTimeout bounds FirstSince,
+	// which has no context: a bucket that hangs must not hold the few readers, which all consumers
+	// share.
 	fetchTimeout = time.Minute
 	sinceTimeout = time.Minute
 	// framesKept and indexesKept are how many stay in memory: usually some 40 MiB and 2 MiB.

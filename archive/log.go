@@ -80,7 +80,7 @@ func (a *Archive) read(ctx context.Context, f *filter.Events, cursor uint64, max
 // never shown again are passed over.
 func (a *Archive) FirstSince(t int64) (id uint64, err error) {
 	inLog, err := a.store.FirstSince(t)
-	// The segments are read after the log, so that they have all that the log has lost by then.
+	// Read the segments after the log: they then have every event that left the log meanwhile.
 	all := a.store.Segments()
 	i := sort.Search(len(all), func(i int) bool { return all[i].Time >= t })
 	if err != nil || i == len(all) || all[i].First >= inLog {

@@ -25,8 +25,9 @@
 //     read is that a table of the same log, number, size and time of writing is unchanged.
 //  4. A directory that is being restored cannot be opened as a store, and one that was restored gets
 //     a new epoch (package store).
-//  5. Names of files that a manifest states cannot lead out of the directory, and what a destination
-//     says has limits (manifest.go). What no backup writes is neither read nor deleted.
+//  5. A file name in a manifest cannot lead out of the directory, and everything that a destination
+//     states has a limit (manifest.go). Objects with other names than backups write are neither
+//     read nor deleted.
 //  6. No error and no log line has a secret.
 //
 // # Concurrency

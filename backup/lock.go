@@ -22,11 +22,11 @@ var ErrLocked = errors.New("another backup uses the destination")
 // lockNames are the names of locks.
 var lockNames = regexp.MustCompile(`^` + locksDir + `/[A-Z2-7]{20,40}$`)
 
-// locksMax bounds the locks of a destination. Those of backups that were killed go with the next one.
+// locksMax bounds the locks of a destination. The next backup deletes the locks of killed backups.
 const locksMax = 1000
 
-// leaseDefault is how long a lock holds that is not renewed. It is renewed so many times in that
-// time.
+// leaseDefault is how long a lock holds without renewal. A backup renews its lock renewals times in
+// that time.
 const (
 	leaseDefault = 5 * time.Minute
 	renewals     = 10
@@ -107,9 +107,9 @@ func (l *lease) acquire(ctx context.Context) error {
 	return nil
 }
 
-// others returns the age of each other lock. One that lies further in the future than a lock lasts
-// would hold for that much longer: the clock of the destination was set back, or something else
-// wrote it. It has expired unless it is renewed.
+// others returns the age of each other lock. A lock dated further in the future than a lease lasts
+// would hold for too long: the clock of the destination was set back, or another program wrote the
+// lock. It counts as expired unless it is renewed while others waits.
 func (l *lease) others(ctx context.Context) (map[string]time.Duration, error) {
 	own, found, err := l.list(ctx)
 	if err != nil {
@@ -133,7 +133,7 @@ func (l *lease) others(ctx context.Context) (map[string]time.Duration, error) {
 	return ages, nil
 }
 
-// list returns when the lock was written, and when each other one was.
+// list returns the times at which this lock and each other lock were written.
 func (l *lease) list(ctx context.Context) (own time.Time, others map[string]time.Time, err error) {
 	others = map[string]time.Time{}
 	err = l.d.List(ctx, locksDir+"/", func(o objects.Object) error {

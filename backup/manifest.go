@@ -31,15 +31,15 @@ const (
 	manifestBytesMax = 256 << 20
 	markerBytesMax   = 4 << 10
 	filesMax         = 1 << 20
-	// fileBytesMax is far above the size of any file of the engine, and totalBytesMax above that of
-	// any store: sums of sizes stay numbers.
+	// fileBytesMax is far above the size of any file of the engine, and totalBytesMax above the
+	// size of any store: sums of sizes do not overflow.
 	fileBytesMax  = 1 << 40
 	totalBytesMax = 1 << 50
 	// generationsMax bounds the complete backups of a destination that are read: 300 MB.
 	generationsMax = 1 << 20
 	// namedMax bounds the different files that all generations name together: 500 MB.
 	namedMax = 2 << 20
-	// textMax bounds what an error quotes of a destination.
+	// textMax bounds the text of a destination that an error quotes.
 	textMax = 200
 )
 
@@ -61,8 +61,8 @@ type Manifest struct {
 	Files   fileList  `json:"files"`
 }
 
-// fileList is decoded one file after the other, so that a short text cannot become a list that
-// takes much memory.
+// fileList is decoded one file at a time, so that a short text cannot become a list that takes much
+// memory.
 type fileList []File
 
 // UnmarshalJSON decodes a list of at most filesMax files.
@@ -151,7 +151,7 @@ func (m *Manifest) bytes() (n int64) {
 	return n
 }
 
-// check returns an error for a marker that no backup writes under this name.
+// check returns an error for a marker that a backup of this name cannot have written.
 func (g *Generation) check() error {
 	_, err := objects.ParseSum(g.Manifest)
 	if !strings.HasSuffix(g.Name, "-"+g.Epoch) || !epochs.MatchString(g.Epoch) || g.Size < 0 ||
@@ -241,8 +241,8 @@ func Find(ctx context.Context, d objects.Destination, name string) (Generation, 
 	return Generation{}, fmt.Errorf("generation %.80q of %s: %w", name, d, objects.ErrNotFound)
 }
 
-// Select returns the generation of a name; for "" all, oldest first. It returns ErrNotFound if none
-// exists.
+// Select returns the generation with a name, or for "" all generations, oldest first. It returns
+// ErrNotFound for an unknown name, and for a destination without a complete backup.
 func Select(ctx context.Context, d objects.Destination, name string) ([]Generation, error) {
 	if name != "" {
 		g, err := Find(ctx, d, name)

@@ -61,11 +61,11 @@ func prune(ctx context.Context, d objects.Destination, keep int, held func() err
 	return deleted, nil
 }
 
-// errNamed refuses generations that no daemon made.
+// errNamed refuses generations that name more files than any store has.
 var errNamed = fmt.Errorf("the generations name more than %d different files", namedMax)
 
 // superfluous lists the objects of generations that are not kept, and tables that are not named. It
-// leaves out what no backup writes.
+// leaves out objects with other names than backups write.
 func superfluous(ctx context.Context, d objects.Destination, kept, named map[string]bool) ([]string, error) {
 	var names []string
 	err := d.List(ctx, generationsDir+"/", func(o objects.Object) error {

@@ -26,8 +26,8 @@ type Destination interface {
 	// GetRange reads n bytes, at least one, of an object from byte at on. It returns ErrNotFound
 	// if no object has the name, and ErrDamaged if the object ends before these bytes.
 	GetRange(ctx context.Context, name string, at, n int64) ([]byte, error)
-	// List calls fn for each object whose name begins with prefix, in any order. It returns ErrListing
-	// after listedMax of them.
+	// List calls fn for each object whose name begins with prefix, in any order. It returns
+	// ErrListing after listedMax of them.
 	List(ctx context.Context, prefix string, fn func(Object) error) error
 	// Delete deletes an object. A missing object is no error.
 	Delete(ctx context.Context, name string) error
@@ -69,11 +69,11 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrDamaged means that a destination does not have what was stored there.
 	ErrDamaged = errors.New("damaged")
-	// ErrListing means that a destination lists more than any that this program wrote to.
+	// ErrListing means that a listing exceeds the limits below, which no real destination does.
 	ErrListing = errors.New("impossible listing")
 )
 
-// Limits on what a destination says.
+// Limits on listings.
 const (
 	// listedMax bounds the names of one listing: the tables of a store of some 100 TB, which take
 	// 200 MB of memory.
@@ -91,7 +91,7 @@ type listed struct {
 	n      int
 }
 
-// count returns an error for one name too many, or one that is too long.
+// count counts a name. It returns ErrListing if there are too many, or if the name is too long.
 func (l *listed) count(name string) error {
 	l.n++
 	switch {

@@ -18,7 +18,7 @@ const PartSuffix = ".part"
 
 // Limits on directories.
 const (
-	// depthMax bounds the directories below each other that a listing enters. Names have three.
+	// depthMax bounds the depth of nested directories that a listing enters. Names have three.
 	depthMax = 8
 	// entriesRead is how many entries of a directory are in memory at a time.
 	entriesRead = 1000
@@ -28,7 +28,7 @@ const (
 // no symbolic link that leads out of it: others may write into a directory, too.
 type Directory struct {
 	root  string
-	names int // of one listing, at most: listedMax, but in tests
+	names int // most names of one listing: listedMax, less in tests
 }
 
 // NewDirectory returns the destination at root, which need not exist.
@@ -76,7 +76,7 @@ func (d *Directory) Put(ctx context.Context, name string, c Content) error {
 func WriteFile(ctx context.Context, root *os.Root, file string, from io.Reader, size int64,
 	sum Sum) error {
 	part := file + PartSuffix
-	// What has the name of the part may be a link, or a pipe that would block.
+	// A file with the name of the part may be a link, or a pipe that would block.
 	if err := root.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -159,7 +159,7 @@ func (d *Directory) get(name string) (f *os.File, err error) {
 	err = d.within(name, func(root *os.Root, file string) error {
 		info, err := root.Lstat(file)
 		if err == nil && info.Mode().IsRegular() {
-			// Whatever has taken its place by now, opening it must not wait.
+			// A pipe may have taken its place since: do not wait for its writer.
 			if f, err = root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
 				info, err = f.Stat()
 			}
@@ -211,8 +211,8 @@ type walk struct {
 	listed listed
 }
 
-// enter lists a directory, by parts: it may have any number of entries. One that is missing has
-// none.
+// enter lists a directory in parts, because it may have any number of entries. A missing directory
+// is empty.
 func (w *walk) enter(ctx context.Context, dir string, depth int) (err error) {
 	if depth > depthMax {
 		return fmt.Errorf("list %s: %.80q is more than %d directories deep", w.listed.of, dir, depthMax)

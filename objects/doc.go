@@ -10,10 +10,10 @@
 //  1. An object is stored as a whole or not at all, and is durable when Put returns.
 //  2. Put refuses content that has not the stated size and sum.
 //  3. No error has a secret.
-//  4. Nothing outside of a directory is read, listed, written or deleted, whatever links lead there,
-//     and no service has a request sent to another one.
-//  5. What a destination says has a limit: names, listings, answers, texts in errors, and the time
-//     without progress. Only the size of an object is bounded by the caller.
+//  4. No file outside of a directory is read, listed, written or deleted, even if links lead there,
+//     and redirects of a service are not followed.
+//  5. Everything that a destination sends has a limit: names, listings, answers, texts in errors,
+//     and the time without progress. Only the size of an object is bounded by the caller.
 //
 // # Concurrency
 //

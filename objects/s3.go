@@ -31,11 +31,12 @@ const (
 	// transferRateMin bounds the time of one transfer, in bytes a second: a slower one is stuck.
 	transferRateMin = 32 << 10
 	requestTimeout  = 2 * time.Minute
-	// stallTries is for how many timeouts of a request nothing of an object may be taken from it:
-	// in that time the service also refuses a request, and takes the beginning of the next one.
+	// stallTries is the number of request timeouts after which an upload without progress ends. The
+	// time must suffice for a refused request and the beginning of the next try.
 	stallTries = 3
-	// answerBytesMax bounds an answer that is not an object: a page of 1,000 names of 1 KiB, in which
-	// XML may spell a byte with six; or an error, of whose text errorTextMax bytes are shown.
+	// answerBytesMax bounds an answer that is not an object: a page of 1,000 names of 1 KiB, of
+	// which XML may write each byte as six, or an error. errorTextMax bounds the text of an error
+	// that is shown.
 	answerBytesMax = 8 << 20
 	headerBytesMax = 64 << 10
 	errorTextMax   = 500
@@ -51,7 +52,7 @@ const (
 type S3 struct {
 	client         *s3.Client
 	bucket, prefix string
-	// The limits requestTimeout, listedMax and pagesMax, but in tests.
+	// requestTimeout, listedMax and pagesMax; less in tests.
 	timeout      time.Duration
 	names, pages int
 }
@@ -127,8 +128,8 @@ func httpClient() *http.Client {
 			MaxIdleConnsPerHost:    connectionsMax,
 			ForceAttemptHTTP2:      true,
 		}},
-		// A signature is for one host and path, so that no other one can serve the request; and a
-		// service must not have this machine send requests to others.
+		// A signature is valid for one host and path, so a redirected request would fail; and a
+		// service must not make this machine send requests to other services.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -147,7 +148,7 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// answer is a body that ends with an error behind its limit.
+// answer is a body that fails after its limit.
 type answer struct {
 	io.ReadCloser
 	left int64
@@ -184,11 +185,11 @@ func (d *S3) Put(ctx context.Context, name string, c Content) error {
 	return d.failure("put", name, slow(ctx, err))
 }
 
-// errSlow means that a transfer was ended, or an answer no longer awaited.
+// errSlow means that a transfer or a request ended because it took too long.
 var errSlow = fmt.Errorf("the service hangs, or transfers less than %d bytes a second",
 	transferRateMin)
 
-// slow says so if err is a consequence of it.
+// slow returns errSlow in place of err if ctx ended for it.
 func slow(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
 		return errSlow
@@ -199,7 +200,7 @@ func slow(ctx context.Context, err error) error {
 // sealed reads a content, and fails before its last bytes unless all have the sum.
 type sealed struct {
 	content Content
-	taken   func() // is called when more is wanted
+	taken   func() // called when the client reads on
 	hash    hash.Hash
 	at      int64 // the place of the reader
 	hashed  int64 // bytes from the beginning that hash has
@@ -290,8 +291,8 @@ func (d *S3) get(ctx context.Context, name string, span *string) (io.ReadCloser,
 	return &paced{ReadCloser: res.Body, of: d, ctx: ctx, cancel: cancel, end: end}, nil
 }
 
-// paced is the body of an object, which must arrive at a rate, and whose request ends when it is
-// closed. The time that its reader takes does not count.
+// paced is the body of an object, which must arrive at transferRateMin or faster. The time between
+// reads does not count. Close ends the request.
 type paced struct {
 	io.ReadCloser
 	of     *S3
@@ -393,7 +394,7 @@ func (d *S3) failure(verb, name string, err error) error {
 	return fmt.Errorf("%s %s in %s: %w", verb, name, d, brief{err})
 }
 
-// brief is an error of which a service chose part of the text.
+// brief is an error whose text a service chose in part: it is shortened and made printable.
 type brief struct{ error }
 
 // Unwrap returns the whole error.

@@ -23,7 +23,7 @@ type Options struct {
 	Store *store.Store
 	// Refused counts records without a JSON form. Required.
 	Refused prometheus.Counter
-	// Hosts returns a function that returns what is known now of a host. Required.
+	// Hosts returns a function that reports the current status of a host. Required.
 	Hosts func() func(*store.Host) HostStatus
 	// Names looks up handles, and DIDs that the store does not hold. Nil: nothing is looked up, and
 	// handles are refused.

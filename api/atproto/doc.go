@@ -11,10 +11,10 @@
 //  1. Contents of a hidden account are not answered: every method for contents calls Visible.
 //  2. Pages neither skip nor repeat items, whatever is written between two requests: the cursor is
 //     the last key of the page. A page that is not empty has a cursor, and an empty one has none.
-//  3. A handle stands for an account only if it leads to the DID and the document claims it. What a
-//     row says of its document is used instead of a lookup.
-//  4. An ETag changes with every change of what the answer shows, and is read before it: an answer
-//     may be newer than its tag, never older.
+//  3. A handle stands for an account only if it leads to the DID and the DID document claims the
+//     handle. If the store has read the document, its row is used instead of a lookup.
+//  4. An ETag changes whenever the answer would. It is read before the records: an answer may be
+//     newer than its tag, never older.
 //  5. Network errors are not repeated to clients: they may name addresses of this network.
 //  6. The memory of an answer is bounded: by pageBytesMax, or by the limit of its items.
 //

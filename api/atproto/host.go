@@ -11,11 +11,11 @@ import (
 	"cistern/store"
 )
 
-// HostStatus is what the daemon knows of a host beside its row.
+// HostStatus is the current status of a host, which its row does not have.
 type HostStatus struct {
 	// Status is the word of the protocol: active, idle, offline, throttled or banned.
 	Status string
-	// Seq is the newest event of its firehose that was read, 0 if that is not followed.
+	// Seq is the newest event that was read from its firehose, 0 if the firehose is not followed.
 	Seq int64
 }
 
@@ -31,8 +31,8 @@ type hostPage struct {
 	Hosts  []hostItem `json:"hosts"`
 }
 
-// ListHosts answers com.atproto.sync.listHosts: all hosts that are known, in the order in which they
-// became known. The cursor is the number of the last host.
+// ListHosts answers com.atproto.sync.listHosts: all known hosts, in the order of discovery. The
+// cursor is the number of the last host.
 func (r *Records) ListHosts(q wire.Query) ([]byte, error) {
 	limit, err := q.Limit(200, 1000)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 // Answer computes the body of an answer.
 type Answer func() ([]byte, error)
 
-// OfAccount returns a method whose parameter repo is a handle or a DID. It looks the handle up, and
-// the answer is the one to the DID that the handle leads to.
+// OfAccount returns a method whose parameter repo is a handle or a DID. It looks a handle up, and
+// calls answer with the DID that the handle leads to.
 func (r *Records) OfAccount(answer func(wire.Query) ([]byte, error)) func(context.Context, wire.Query) (Answer, error) {
 	return func(ctx context.Context, q wire.Query) (Answer, error) {
 		did, err := r.account(ctx, q, "repo")
@@ -87,14 +87,14 @@ func lookupRefusal(err error, name string) error {
 	case errors.Is(err, names.ErrLimited):
 		return wire.Refuse("RateLimitExceeded", "%v", err)
 	case errors.Is(err, identity.ErrRateLimited):
-		return wire.Refuse("Unavailable", "the directory of DIDs has no time for us")
+		return wire.Refuse("Unavailable", "the directory of DIDs refuses further requests for now")
 	}
 	// The error may name addresses of the network of this machine.
 	return wire.Refuse("UpstreamFailure", "%s cannot be looked up now", wire.Echo(name))
 }
 
-// identity returns the identity of a DID: that of its row if the document was read, or else of the
-// document, which is looked up. The error is a refusal.
+// identity returns the identity of a DID, from its row if the store has read the document;
+// otherwise it looks the document up. The error is a refusal, or an error of the store.
 func (r *Records) identity(ctx context.Context, q wire.Query, did string) (identity.Identity, error) {
 	row, err := r.store.Repo(did)
 	if err == nil && row.Resolved != 0 {
@@ -120,8 +120,8 @@ func (r *Records) identity(ctx context.Context, q wire.Query, did string) (ident
 	return ident, err
 }
 
-// verified reports whether a handle that an account claims leads to the account. It is false too if
-// the handle cannot be looked up. The error is names.ErrLimited: nothing is known of the handle.
+// verified reports whether a handle that an account claims leads to the account. It returns false
+// also if the lookup fails. The error is names.ErrLimited: the handle was not looked up.
 func (r *Records) verified(ctx context.Context, q wire.Query, handle, did string) (bool, error) {
 	if handle == "" || r.names == nil {
 		return false, nil
@@ -133,8 +133,8 @@ func (r *Records) verified(ctx context.Context, q wire.Query, handle, did string
 	return err == nil && to == did, nil
 }
 
-// ResolveHandle answers com.atproto.identity.resolveHandle. As on the reference servers, the account
-// may not claim the handle: resolveIdentity tells.
+// ResolveHandle answers com.atproto.identity.resolveHandle. Like the reference servers, it does not
+// check that the account claims the handle; resolveIdentity does.
 func (r *Records) ResolveHandle(ctx context.Context, q wire.Query) (Answer, error) {
 	handle, err := handleParameter(q, "handle")
 	if err != nil {

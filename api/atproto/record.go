@@ -55,8 +55,8 @@ func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
 	return r.appendRecord(nil, did, &rec), nil
 }
 
-// version names the records of a repository: any change of them raises the number of the next block,
-// or changes the number of records, the rev, the filter or the copy.
+// version names the records of a repository: any change of them raises the number of the next
+// block, or changes the number of records, the rev, the filter or the copy.
 func version(row *store.Repo) string {
 	return fmt.Sprintf("%s.%x.%x.%x.%x.%x", row.Rev, row.Ordinal, row.NextBlock, row.Records, row.Shelved, row.Filter)
 }

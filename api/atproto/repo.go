@@ -18,13 +18,13 @@ func (r *Records) Held(did string) (store.Repo, error) {
 	return row, err
 }
 
-// NotFound is the refusal for a repository without a copy.
+// NotFound returns the refusal for a repository without a copy.
 func NotFound(did string) error {
 	return wire.Refuse("RepoNotFound", "could not find repo for DID: %s", did)
 }
 
 // Visible returns the row of a repository whose contents may be shown, or a refusal. Every query
-// for contents uses it (invariant 2).
+// for contents uses it (invariant 1).
 func (r *Records) Visible(did string) (store.Repo, error) {
 	row, err := r.Held(did)
 	if err != nil {
@@ -73,8 +73,8 @@ type description struct {
 }
 
 // DescribeRepo answers com.atproto.repo.describeRepo. It shows the document that was resolved last,
-// and the handle that this document claims. handleIsCorrect reports whether the handle leads to the
-// DID, which is looked up; it is false if it cannot be.
+// and the handle that this document claims. It looks the handle up: handleIsCorrect reports whether
+// the handle leads to the DID, and is false if the lookup fails.
 func (r *Records) DescribeRepo(ctx context.Context, q wire.Query) (Answer, error) {
 	did, err := r.account(ctx, q, "repo")
 	if err != nil {

@@ -118,8 +118,8 @@ type account struct {
 }
 
 // ListReposByCollection answers com.atproto.sync.listReposByCollection, in the order and with the
-// cursor of listRepos. Several collections mean repositories with any of them, and none means all
-// accounts that are active. Inactive accounts are left out.
+// cursor of listRepos. Several collections mean accounts with records in any of them; without the
+// parameter it lists all accounts. Inactive accounts are left out.
 func (r *Records) ListReposByCollection(q wire.Query) ([]byte, error) {
 	collections, err := q.Collections(collectionsMax)
 	if err != nil {

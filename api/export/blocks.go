@@ -11,7 +11,7 @@ import (
 	"cistern/store"
 )
 
-// ErrTooLarge means that blocks were asked for that take too much memory together.
+// ErrTooLarge means that the requested tree nodes together take too much memory.
 var ErrTooLarge = fmt.Errorf("the tree nodes asked for exceed %d bytes", foundBytesMax)
 
 // MissingError names the blocks that a repository does not have.
@@ -43,8 +43,8 @@ type Blocks struct {
 }
 
 // Find looks for blocks: the commit, nodes of the tree, and records. Blocks are not indexed by CID.
-// Unless the commit and the outline of the tree have all that are wanted, Find reads the rows of the
-// repository until it has found them. The view must stay open while Blocks is used. Errors:
+// Unless the commit and the outline of the tree have all that are wanted, Find reads the rows of
+// the repository until it has found them. The view must stay open while Blocks is used. Errors:
 // MissingError, ErrIncomplete in its place if the store does not have all records, ErrMismatch,
 // ErrTooLarge, and those of the store.
 func (e *Exporter) Find(ctx context.Context, v *store.RepoView, want []repo.CID) (*Blocks, error) {

@@ -19,8 +19,8 @@ type outlines struct {
 	passes map[treeOf]chan struct{}
 }
 
-// treeOf is the tree of a copy. Its root stands for one set of records, so that an outline never goes
-// out of date.
+// treeOf is the tree of a copy. Its root stands for one set of records, so that an outline never
+// goes out of date.
 type treeOf struct {
 	ordinal store.Ordinal
 	root    repo.CID
@@ -85,14 +85,14 @@ func (c *outlines) remove(of treeOf) {
 	c.last.Remove(of)
 }
 
-// mismatches remembers repositories that do not agree with their commit, so that a request for one
-// neither reads it again nor has it fetched again.
+// mismatches remembers copies that do not agree with their commit, so that further requests neither
+// read such a copy again nor queue it again.
 type mismatches struct {
 	mu   sync.Mutex
 	last *simplelru.LRU[string, attempt] // mu guards; by DID
 }
 
-// attempt is a copy of a repository: another fetch raises the number.
+// attempt identifies a copy of a repository: every fetch raises the number.
 type attempt struct {
 	rev    string
 	number uint64

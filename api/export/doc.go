@@ -3,7 +3,7 @@
 // # Purpose
 //
 // The store has records, not trees. This package rebuilds the tree of a repository from its ordered
-// record rows, in little memory, and sends what a client wants of it.
+// record rows, in bounded memory, and sends the part that a client asks for.
 //
 // # Invariants
 //
@@ -14,17 +14,17 @@
 //  3. A part has all records of its range, and every node that may lead to others: a verifier finds
 //     the range complete.
 //  4. A CAR has no record that the filter of the repository does not want.
-//  5. Memory does not grow with the repository: outlines have outlineBytesMax, and a walk holds two
-//     of them, unless keys were chosen to have more, which takes the attacker a hash of 4^n tries a
-//     key for the n-th.
+//  5. Memory does not grow with the repository: an outline has at most outlineBytesMax, and a walk
+//     holds two outlines. Chosen keys can make it hold more, but the n-th outline costs an
+//     attacker 4^n hashes for each key.
 //  6. A copy that does not agree with its commit is put into the queue once for each rev.
 //  7. An export ends: its client has readTimeMax at most. It breaks off at the next piece once its
 //     account is hidden or wiped.
 //
 // # Concurrency
 //
-// Exports and Exporter may be used by any goroutine. An Export and a store.RepoView belong to one at
-// a time.
+// Exports and Exporter may be used by any goroutine. An Export and a store.RepoView belong to one
+// goroutine at a time.
 //
 // # Files
 //

@@ -27,9 +27,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Logger. Default: discard.
 	Logger *slog.Logger
-	// Refetch has a repository fetched again whose copy at a rev does not agree with its commit. It
-	// is called once for each rev, as far as the last mismatchesMax repositories are remembered, and
-	// again after an error. Default: nothing.
+	// Refetch is called with a repository whose copy at a rev does not agree with its commit, to
+	// have it fetched again: once for each rev while the repository is among the last
+	// mismatchesMax, and again after an error. Default: a function that does nothing.
 	Refetch func(did, rev string) error
 }
 
@@ -139,8 +139,8 @@ func (e *Exporter) proven(r *store.Repo, b *outliner) (*outline, error) {
 	return o, nil
 }
 
-// mismatch notes that a copy does not agree with its commit, and has it fetched again. What only
-// operations have proven may differ: it is fetched again anyway.
+// mismatch notes that a copy does not agree with its commit, and has it fetched again. A copy that
+// was verified by its operations alone may differ: it is fetched again without a report.
 func (e *Exporter) mismatch(r *store.Repo, why error) error {
 	e.outlines.remove(treeOfRepo(r))
 	first := e.mismatches.add(r)
@@ -159,15 +159,15 @@ func (e *Exporter) mismatch(r *store.Repo, why error) error {
 	return fmt.Errorf("%s at rev %s: %w: %w", r.DID, r.Rev, ErrMismatch, why)
 }
 
-// Rev is the rev of the repository.
+// Rev returns the rev of the repository.
 func (x *Export) Rev() string { return x.view.Repo().Rev }
 
 // Write writes the CAR: the commit, and then the part of its tree in pre-order, with each record
 // where its entry stands. With since, records that were written up to that rev are left out, and if
 // the repository has no later rev, everything but the commit.
 //
-// An error after the first byte leaves a CAR without its end. ErrMismatch and ErrIncomplete may
-// still occur, if the cause is not to be seen in the tree.
+// An error after the first byte leaves an incomplete CAR. ErrMismatch and ErrIncomplete may still
+// occur, if Open could not see the cause in the tree.
 func (x *Export) Write(ctx context.Context, out io.Writer, since string) error {
 	r := x.view.Repo()
 	c := carWriter{w: out}

@@ -36,10 +36,10 @@ func NewExports(s *store.Store, wake func(), l *slog.Logger, reg prometheus.Regi
 	return e, err
 }
 
-// GetRepo answers com.atproto.sync.getRepo. since leaves out records that were written up to a rev;
-// all nodes are sent, since the store does not know which a deletion has changed. prefix, which no
-// lexicon has, asks for the records of a collection, or of those whose record keys begin with
-// something, with the nodes that prove that these are all.
+// GetRepo answers com.atproto.sync.getRepo. The parameter since leaves out records that were
+// written up to a rev; all nodes are sent, because the store does not know which nodes a deletion
+// changed. The parameter prefix, an extension of the lexicon, asks for a collection, or for its
+// records whose keys begin with a text, with the nodes that prove that no record is missing.
 func (e *Exports) GetRepo(w http.ResponseWriter, r *http.Request) error {
 	q, err := wire.ParseQuery(r)
 	if err != nil {
@@ -80,8 +80,7 @@ func parsePrefix(text string) (Part, error) {
 	return Prefix(collection, rkeys), nil
 }
 
-// GetRecord answers com.atproto.sync.getRecord, with a proof that there is no such record if that is
-// so.
+// GetRecord answers com.atproto.sync.getRecord with a proof of the record, or of its absence.
 func (e *Exports) GetRecord(w http.ResponseWriter, r *http.Request) error {
 	q, err := wire.ParseQuery(r)
 	if err != nil {
@@ -152,8 +151,8 @@ func (e *Exports) sendPart(w http.ResponseWriter, r *http.Request, client netip.
 // car writes a CAR.
 type car func(*stream) error
 
-// send waits for a turn, opens a view of a repository that may be shown, and sends the CAR that open
-// prepares.
+// send waits for a turn, opens a view of a repository that may be shown, and sends the CAR that
+// open prepares.
 func (e *Exports) send(w http.ResponseWriter, r *http.Request, client netip.Prefix, did string,
 	weight int64, open func(context.Context, *store.RepoView) (car, error)) (err error) {
 	if err := e.turn(r.Context(), client, weight); err != nil {
@@ -211,8 +210,8 @@ func (e *Exports) shown(was *store.Repo) error {
 	return atproto.Hidden(&now)
 }
 
-// refetch puts a repository into the queue whose copy at a rev does not agree with its commit, unless
-// that is outdated. Its host is asked when its turn comes.
+// refetch puts a repository into the queue whose copy at a rev does not agree with its commit,
+// unless that is outdated. Its host is asked when its turn comes.
 func (e *Exports) refetch(did, rev string) error {
 	if e.store.Frozen() != nil {
 		return wire.Refuse("Unavailable", "the daemon is suspended")
@@ -231,7 +230,7 @@ func (e *Exports) refetch(did, rev string) error {
 	return err
 }
 
-// refusal names the errors of package
+// refusal returns the refusal for an error of this package.
 func refusal(did string, err error) error {
 	var missing *MissingError
 	switch {
@@ -243,8 +242,8 @@ func refusal(did string, err error) error {
 		return wire.Refuse("RepoIncomplete", "the copy of %s here does not agree with its commit, "+
 			"and is fetched again", did)
 	case errors.Is(err, ErrIncomplete):
-		return wire.Refuse("RepoIncomplete", "this server does not show all records of %s that this "+
-			"takes: ask its host", did)
+		return wire.Refuse("RepoIncomplete", "this server cannot show all records of %s that the "+
+			"answer needs: ask its host", did)
 	case errors.Is(err, store.ErrStale):
 		return wire.Refuse("Unavailable", "the filter of %s is being changed", did)
 	}

@@ -22,15 +22,15 @@ const (
 	readTimeMax = time.Hour
 
 	// outlineBytesMax bounds the nodes of an outline, some 7,000 entries of 150 bytes. Of a tree of
-	// a million records it has the layers from 4 up, so that what is below one of its entries is 256
-	// records on average, a quarter of a millisecond to read.
+	// a million records it has the layers from 4 up, so that what is below one of its entries is
+	// 256 records on average, a quarter of a millisecond to read.
 	outlineBytesMax = 1 << 20
 	// nodeBookBytes is what an outline takes for a node beside its bytes.
 	nodeBookBytes = 96
 	// cacheBytesMax bounds the outlines that are kept: 64 of large repositories, and thousands of
 	// small ones.
 	cacheBytesMax = 64 << 20
-	// cacheOutlinesMax bounds their number: an outline of no records takes some 500 bytes.
+	// cacheOutlinesMax bounds their number: the outline of an empty tree takes some 500 bytes.
 	cacheOutlinesMax = 64 << 10
 	// mismatchesMax bounds the repositories that are remembered not to agree with their commit, of
 	// 200 bytes each.
@@ -41,7 +41,7 @@ const (
 	namedMax = 20
 	// foundBytesMax bounds the tree nodes that one request of blocks holds, 24,000 of 330 bytes.
 	foundBytesMax = 8 << 20
-	// yieldSteps is after how many rows or records other goroutines run, as in a walk of package
-	// repo: less than a millisecond.
+	// yieldSteps is the number of rows or records after which other goroutines may run, as in a
+	// walk of package repo: less than a millisecond.
 	yieldSteps = 1024
 )

@@ -31,8 +31,8 @@ func (o *outline) node(id repo.CID) (block []byte, ok bool) {
 	return o.kept[s.layer][s.from:s.to], true
 }
 
-// outliner makes an outline of records that are added in the order of keys. Its memory is bounded by
-// outlineBytesMax and one node of each layer. Making another outline reuses the memory.
+// outliner makes an outline of records that are added in the order of keys. Its memory is bounded
+// by outlineBytesMax and one node of each layer. Making another outline reuses the memory.
 type outliner struct {
 	outline
 	tree  repo.Tree

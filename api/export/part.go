@@ -7,7 +7,7 @@ import (
 )
 
 // Part is the part of a repository that is exported: the records with keys in a range, and the
-// nodes that prove that these are all. The zero value is the whole repository.
+// nodes that prove the range complete. The zero value is the whole repository.
 type Part struct {
 	collection   string // of all keys of the range; "": any
 	lower, upper []byte // of the range: from lower on, below upper; nil: no bound

@@ -8,8 +8,9 @@ import (
 	"cistern/api/wire"
 )
 
-// stream sends a CAR in pieces. Before each piece it asks whether the CAR may still be shown, and
-// gives the client a time by which it must have read so far, as the CAR keeps a view of the store.
+// stream sends a CAR in pieces. Before each piece it checks that the CAR may still be shown, and
+// sets the time by which the client must have read the piece: the CAR keeps a view of the store
+// open.
 type stream struct {
 	ctx   context.Context
 	w     http.ResponseWriter
@@ -63,8 +64,8 @@ func (s *stream) allowed() time.Duration {
 	return min(readGrace+read, readTimeMax)
 }
 
-// end sends the rest after the CAR was written without an error, or says what becomes of the answer
-// after an error.
+// end sends the rest of a CAR that was written without an error. After an error it returns a
+// CutError if the client has received a part.
 func (s *stream) end(err error) error {
 	if err == nil {
 		err = s.flush()

@@ -37,10 +37,10 @@ var errStop = errors.New("stop")
 
 // walk writes a part of a tree in pre-order: a node before what it leads to, and then, in the order
 // of its entries, its subtrees and records. The nodes of the upper layers are in an outline. A
-// subtree below is rebuilt from its record rows when the walk comes to it, as an outline of its own,
-// which is the whole subtree unless someone has chosen keys to make it large. Rows are therefore read
-// twice, by the scan of the subtree and for the records. The memory is that of two outlines and one
-// node of each layer.
+// subtree below is rebuilt from its record rows when the walk comes to it, as an outline of its
+// own, which is the whole subtree unless someone has chosen keys to make it large. Rows are
+// therefore read twice, by the scan of the subtree and for the records. The memory is that of two
+// outlines and one node of each layer.
 type walk struct {
 	ctx   context.Context
 	view  *store.RepoView

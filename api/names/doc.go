@@ -1,22 +1,25 @@
-// Package names looks up the handles and DIDs that clients of the public listener name.
+// Package names looks up handles and DIDs for clients of the public listener.
 //
 // # Purpose
 //
 // A handle is looked up as the protocol demands: the TXT record of _atproto.HANDLE, and
-// https://HANDLE/.well-known/atproto-did if DNS has none. Whether the account claims the handle is
-// the caller's question, as the store may know its document. A DID is looked up in the directory.
+// https://HANDLE/.well-known/atproto-did if DNS does not lead to a DID. The caller checks that the
+// account claims the handle, because the store may have its document. A DID is looked up in the
+// directory.
 //
 // # Invariants
 //
-//  1. A name from outside has no effect but a bounded number of short requests: of one client, of
-//     one site (the last two labels of a name) and in all, by rate and at a time (limits.go).
+//  1. A name from outside causes only short requests. Their rate is bounded for each client, for
+//     each site (the last two labels of a name) and in all; so is their number at a time, for each
+//     client and in all (limits.go).
 //  2. Names that the public network cannot have are not looked up: reserved and private top-level
-//     domains, and names without a dot. Neither are they by a redirect or a did:web. Search domains of
-//     the machine are not tried for handles.
-//  3. Unless AllowPrivate is set, no connection reaches an address that is not public, by redirect
-//     neither, nor a port other than 443.
+//     domains, and names without a dot, also if a redirect or a did:web leads to them. Search domains
+//     of the machine are not tried for handles.
+//  3. Unless AllowPrivate is set, connections reach only public addresses, and only port 443, also
+//     after a redirect.
 //  4. Bodies, redirects and times of requests are bounded, and so is the cache.
-//  5. ErrNotFound is returned only if DNS and the host have answered, or can never have the name.
+//  5. ErrNotFound means a definite answer of DNS or the host, or a name that neither can ever have.
+//     A failed lookup is another error.
 //
 // # Concurrency
 //

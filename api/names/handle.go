@@ -50,8 +50,8 @@ func rooted(dial func(context.Context, string, string) (net.Conn, error)) func(c
 	}
 }
 
-// checkRedirect is identity.CheckRedirect, and refuses ports by which a host could have us knock at
-// the services of another, and names that are not public.
+// checkRedirect is identity.CheckRedirect, and refuses names that are not public and ports other
+// than 443: a host could otherwise make the daemon send requests to other services.
 func checkRedirect(allowPrivate bool) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
 		if port := req.URL.Port(); port != "" && port != "443" && !allowPrivate {
@@ -145,8 +145,8 @@ func (l *lookup) askHost(ctx context.Context, handle string) (string, error) {
 	return did, checkDID(did)
 }
 
-// hostError adds ErrNotFound to a failure that does not pass: the host has no address, or none that
-// may be connected to.
+// hostError adds ErrNotFound to a lasting failure: the host has no address, or only addresses that
+// are not public.
 func hostError(err error) error {
 	if missing := (*net.DNSError)(nil); errors.As(err, &missing) && missing.IsNotFound ||
 		errors.Is(err, identity.ErrPrivateAddress) {

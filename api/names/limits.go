@@ -10,15 +10,15 @@ const (
 	// turnWait is how long a lookup waits for its turn.
 	turnWait = time.Second
 
-	// A client looks up clientRate names a second that are not in the cache, after a burst of
-	// clientBurst: a page that shows an account names a few. Names below one site are looked up
-	// siteRate times a second, whatever clients do: a hoster with a million handles has one. All
-	// together are allRate.
+	// A client may look up clientRate names a second that are not in the cache, after a burst of
+	// clientBurst: a page that shows an account names a few. siteRate bounds the lookups of names
+	// below one site for all clients together; all handles of a hosting service are one site.
+	// allRate bounds all lookups.
 	clientRate, clientBurst = 5, 25
 	siteRate, siteBurst     = 20, 100
 	allRate, allBurst       = 100, 200
-	// ratesMax bounds the clients and the sites whose rate is remembered: 10,000 × 200 bytes. One
-	// that is forgotten has its burst again.
+	// ratesMax bounds the clients and the sites whose rate is remembered: 10,000 × 200 bytes. A
+	// forgotten client or site gets a new burst.
 	ratesMax = 10_000
 
 	// lookupTimeout bounds one lookup. DNS has half of it, so that a slow one leaves time for HTTP.
@@ -30,11 +30,12 @@ const (
 
 	// cacheMax bounds the handles in the cache, 300 bytes each.
 	cacheMax = 50_000
-	// A handle that leads to a DID does so for foundFor. The reference servers take an hour too.
+	// The cache keeps a handle that leads to a DID for foundFor, an hour as on the reference
+	// servers.
 	foundFor = time.Hour
-	// A handle that leads nowhere is asked for again after missingFor: accounts are told to add the
-	// record, and then look.
+	// missingFor is shorter, for a handle that leads to no DID: its owner may add the record, and
+	// then look.
 	missingFor = 5 * time.Minute
-	// A failure is kept for failedFor, so that a host that does not answer costs one timeout in it.
+	// A failure is kept for failedFor, so that a dead host costs one timeout a minute.
 	failedFor = time.Minute
 )

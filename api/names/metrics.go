@@ -9,7 +9,8 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cistern_names_lookups_total",
-		Help: "Handles that clients of the public listener named, by result: cached, found, missing, failed, refused.",
+		Help: "Lookups of handles for clients of the public listener, by result: cached, found, " +
+			"missing, failed, refused.",
 	}, []string{"result"})}
 	return m, reg.Register(m.lookups)
 }

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// rates limits how often each key does something, for the keys that did it last.
+// rates limits how often each key does something. It remembers the ratesMax keys that were used
+// last.
 type rates[K comparable] struct {
 	each  rate.Limit
 	burst int

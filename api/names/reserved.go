@@ -7,8 +7,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// privateTLDs are top-level domains that the public DNS has not, and that networks use for names of
-// their own: .test (RFC 6761) for development, the others although no standard gives them away.
+// privateTLDs are top-level domains that the public DNS does not have and that private networks
+// use: .test (RFC 6761) for development, the others without a standard.
 var privateTLDs = map[string]bool{"test": true, "corp": true, "home": true, "lan": true,
 	"mail": true, "intranet": true, "private": true}
 
@@ -17,7 +17,7 @@ func reserved(handle syntax.Handle, allowPrivate bool) string {
 	name := handle.String()
 	tld := name[strings.LastIndexByte(name, '.')+1:]
 	switch {
-	case !handle.AllowedTLD(): // those that the protocol forbids
+	case !handle.AllowedTLD(): // the protocol forbids them
 		return "names below ." + tld + " cannot be handles"
 	case privateTLDs[tld] && !allowPrivate:
 		return "." + tld + " is not a public domain"

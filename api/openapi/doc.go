@@ -2,14 +2,14 @@
 //
 // # Purpose
 //
-// It has one table of the routes with their parameters and answers, and writes it as a document of
-// OpenAPI 3.1, from which clients can be made.
+// It has one table of the routes with their parameters and answers, and writes the table as an
+// OpenAPI 3.1 document, from which clients can be generated.
 //
 // # Invariants
 //
 //  1. The table has the routes that package api answers, and no other: a test of api compares them,
 //     and asks each for its example.
-//  2. An answer has every field of its row that is not optional, and no field beside the row.
+//  2. An answer has every field of its row that is not optional, and no field that its row lacks.
 //
 // # Concurrency
 //

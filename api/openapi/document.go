@@ -12,8 +12,8 @@ type tree = map[string]any
 // always are the names of errors that every route may answer.
 var always = []string{"InvalidRequest", "RateLimitExceeded", "UpstreamFailure", "Unavailable", "InternalError"}
 
-// Document returns the table as a document of OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1) for
-// a version of the server.
+// Document returns the table as a document of OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.1)
+// for a version of the server.
 func Document(version string) ([]byte, error) {
 	paths := tree{}
 	for _, r := range Routes() {
@@ -55,8 +55,8 @@ func operation(r Route) tree {
 	return op
 }
 
-// operationID returns the name of a function that asks for a path: the last part of a method, or
-// the path.
+// operationID returns the name that generated clients give to a route: the last part of a method,
+// or the path.
 func operationID(path string) string {
 	name := path[strings.LastIndexByte(path, '.')+1:]
 	if name = strings.ReplaceAll(strings.Trim(name, "/"), "/", "_"); name == "" {

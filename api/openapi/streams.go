@@ -28,7 +28,7 @@ func others() []Route {
 				{Name: "live", Summary: "Events of records from the firehose only, or from backfills only.",
 					Values: []string{"true", "false"}, Example: "false"},
 				{Name: "include", Summary: "With each record its DAG-CBOR.", Values: []string{"cbor"}, Example: "cbor"},
-				{Name: "batch", Summary: "Each message is an array of up to so many events.", Usual: 1, Most: 1000, Example: "10"},
+				{Name: "batch", Summary: "Each message is an array of up to this many events.", Usual: 1, Most: 1000, Example: "10"},
 				{Name: "compress", Summary: "Each message is a zstd frame with the dictionary of " +
 					"/stream/dictionary.", Values: []string{"zstd"}, Example: "zstd"},
 				{Name: "snapshot", Summary: "First all current records. Not with cursor.", Values: []string{"true", "false"}},

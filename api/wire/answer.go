@@ -19,11 +19,11 @@ type Refusal struct {
 
 func (e *Refusal) Error() string { return e.Name + ": " + e.Message }
 
-// CutError is an error after the first bytes of an answer were sent. The connection is broken, so
-// that the client cannot take the answer for a whole one.
+// CutError is an error after the first bytes of an answer were sent. The connection is closed
+// without the end of the answer, so that the client cannot take the answer for complete.
 type CutError struct{ Cause error }
 
-func (e *CutError) Error() string { return "answer is broken off: " + e.Cause.Error() }
+func (e *CutError) Error() string { return "answer is cut short: " + e.Cause.Error() }
 
 // Unwrap returns the cause.
 func (e *CutError) Unwrap() error { return e.Cause }

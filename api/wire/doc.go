@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// It reads bodies and parameters, names refusals, checks DIDs, writes JSON answers and DID documents, and appends
-// text and records as JSON.
+// It reads bodies and parameters, names refusals, checks DIDs, writes JSON answers and DID
+// documents, and appends text and records as JSON.
 //
 // # Invariants
 //

@@ -15,8 +15,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// Query holds the parameters of a request. Unknown parameters are ignored, as
-// the reference servers do.
+// Query holds the parameters of a request. Like the reference servers, it ignores unknown
+// parameters.
 type Query struct {
 	values url.Values
 	// Client is the client to which limits apply.
@@ -26,8 +26,8 @@ type Query struct {
 	match  []string // If-None-Match
 }
 
-// ParseQuery reads the parameters of a request. Those that are not named as repeated may be given
-// once. The error is a refusal.
+// ParseQuery reads the parameters of a request. A parameter may be given more than once only if
+// repeated names it. The error is a refusal.
 func ParseQuery(r *http.Request, repeated ...string) (Query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -91,7 +91,7 @@ func (q Query) Uint64(name string) (n uint64, given bool, err error) {
 	return n, true, nil
 }
 
-// Bool returns a parameter that is true or false, which it is if it is missing.
+// Bool returns a parameter that is true or false; a missing one is false.
 func (q Query) Bool(name string) (bool, error) {
 	switch v := q.Text(name); v {
 	case "", "false":
@@ -129,8 +129,8 @@ func (q Query) Collection() (string, error) {
 	return v, checkNSID(v)
 }
 
-// Collections returns the repeated parameter collection, without duplicates and in order, at most
-// that many values.
+// Collections returns the values of the repeated parameter collection, sorted and without
+// duplicates. The error is a refusal, also of more than most values.
 func (q Query) Collections(most int) ([]string, error) {
 	all := slices.Clone(q.All("collection"))
 	if len(all) > most {
@@ -164,7 +164,7 @@ func (q Query) RecordKey(name string) (string, error) {
 	return v, nil
 }
 
-// LinkNext names the next page of a list in the headers of its answer, if there is one.
+// LinkNext names the next page of a list in the headers of its answer; next "" means the last page.
 func (q Query) LinkNext(w http.ResponseWriter, path, next string) {
 	if next == "" {
 		return

@@ -13,13 +13,14 @@ var ErrUnchanged = errors.New("the client has the answer")
 const (
 	// CacheNot has caches ask each time whether the answer is still valid.
 	CacheNot = "no-cache"
-	// CacheShortly is for content that is addressed by its hash. It cannot change, but an account
-	// may be hidden or delete it, which readers have to follow within minutes.
+	// CacheShortly is for content that is addressed by its hash. It cannot change, but it may be
+	// deleted, or its account hidden, and caches must drop it within minutes then.
 	CacheShortly = "public, max-age=60"
 )
 
-// Version names what the answer shows, for the ETag. The error is ErrUnchanged if the client has it.
-// The tag is a weak one, as the answer may be compressed.
+// Version sets the ETag of the answer to a version, and Cache-Control to cache. It returns
+// ErrUnchanged if the client has this version. The tag is weak, because the answer may be
+// compressed.
 func (q Query) Version(version, cache string) error {
 	tag := `"` + version + `"`
 	if q.Header != nil {
@@ -36,7 +37,7 @@ func (q Query) Version(version, cache string) error {
 	return nil
 }
 
-// Reflects names the rev of the repository that the answer shows, or a later one.
+// Reflects sets Atproto-Repo-Rev: the answer shows the repository at this rev or a later one.
 func (q Query) Reflects(rev string) {
 	if q.Header != nil {
 		q.Header.Set("Atproto-Repo-Rev", rev)

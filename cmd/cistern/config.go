@@ -181,10 +181,10 @@ func (c *Config) options() []option {
 				"internal network."},
 		{name: "handles", value: "on|off", standard: "on",
 			set: set(&c.Handles, choice(text, "on", "off")),
-			help: "Whether queries look names up for their clients: handles, by DNS and at " +
-				"https://HANDLE, and DIDs that are not known here, within limits for each " +
-				"client. off: nothing is looked up, handles in parameters are refused, and " +
-				"handleIsCorrect is false. --read-only looks nothing up either."},
+			help: "Whether queries may look up handles (by DNS and at https://HANDLE) and DIDs " +
+				"that the store does not hold, within limits for each client. off: no lookups; " +
+				"handles in parameters are refused, and handleIsCorrect is false. --read-only " +
+				"implies off."},
 		{name: "verify", value: "full|backfill|none", standard: "full",
 			set: set(&c.Verify, choice(text, "full", "backfill", "none")),
 			help: "Which commit signatures are verified. full: all. backfill: those of fetched " +
@@ -304,8 +304,8 @@ func (c *Config) options() []option {
 			set: add(&c.Schedules, parseSchedule),
 			help: "Run an operation of 'cistern maintain' by itself, such as verify=7d, compact=30d " +
 				"or reconcile=1d: one period after the end of its last success. OPERATION=off runs " +
-				"it on request only. offload runs every hour by default, and while it is off nothing " +
-				"that it has not moved is deleted from the log. prune and gc run every minute by " +
+				"it on request only. offload runs every hour by default; while it is off, the log keeps " +
+				"every event that is not in a segment. prune and gc run every minute by " +
 				"default, and cannot be switched off."},
 		{name: "quiet-hours", value: "FROM-TO", set: set(&c.QuietHours, maintain.ParseHours),
 			help: "Hours of the day, by local time, in which scheduled runs of compact, reconcile " +

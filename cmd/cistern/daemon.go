@@ -344,7 +344,7 @@ func (d *daemon) newIngest() (err error) {
 	return err
 }
 
-// newNames makes what looks up the names that clients of the public listener give, nil for nothing.
+// newNames returns the resolver of handles and DIDs for clients, nil if lookups are off.
 func newNames(c *Config, d *identity.Directory, reg prometheus.Registerer) (*names.Resolver, error) {
 	if c.Handles != "on" || c.ReadOnly {
 		return nil, nil

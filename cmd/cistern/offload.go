@@ -7,8 +7,8 @@ import (
 	"cistern/archive"
 )
 
-// offloadEvery is how often events are moved that have become old enough, unless --schedule says
-// otherwise. A segment has at most 16 MiB, so that quiet networks get one small segment each time.
+// offloadEvery is the default period of offload; --schedule sets another. A segment has at most 16
+// MiB, so a quiet network gets one small segment each time.
 const offloadEvery = time.Hour
 
 // newArchive returns the archive of --offload; nil without it.

@@ -9,7 +9,8 @@ import (
 var (
 	// ErrNotFound: the DID does not exist, or it was tombstoned.
 	ErrNotFound = errors.New("DID not found")
-	// ErrGone: the DID was tombstoned, which no other directory can contradict. It is an ErrNotFound.
+	// ErrGone: the DID was tombstoned, which no other directory can contradict. It wraps
+	// ErrNotFound.
 	ErrGone = fmt.Errorf("tombstoned: %w", ErrNotFound)
 	// ErrInvalid: the DID is malformed or of an unknown method, or its document is
 	// unusable. Only a change of the document helps.

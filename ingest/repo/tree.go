@@ -5,8 +5,8 @@ package repo
 // number of records. The zero value is an empty tree.
 type Tree struct {
 	// Node, if it is set, is called for each node once it is complete: children before their
-	// parents, and the root last. Layer 0 is the lowest. block is the node in DAG-CBOR, valid during
-	// the call.
+	// parents, and the root last. Layer 0 is the lowest. block is the node in DAG-CBOR, valid
+	// during the call.
 	Node func(layer int, id CID, block []byte)
 
 	open    []openNode // by layer

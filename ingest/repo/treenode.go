@@ -18,8 +18,8 @@ type TreeEntry struct {
 	Right CID // subtree right of the key; zero: null
 }
 
-// Parse decodes a node. It refers neither to block nor to what it held before, whose memory it
-// reuses. The error is ErrInvalid; the layers and bounds of keys are not checked.
+// Parse decodes a node into n, and reuses the memory of n. It keeps no reference to block. The
+// error is ErrInvalid; the layers and bounds of keys are not checked.
 func (n *TreeNode) Parse(block []byte) error {
 	parsed, left, err := parseNode(n.parsed[:0], block)
 	n.parsed, n.Entries, n.keys = parsed, n.Entries[:0], n.keys[:0]

@@ -33,7 +33,8 @@ type Name struct {
 	Fails bool     // the server cannot answer
 }
 
-// NameServer is Resolver for names that also have texts. answer gives nil for a name that does not exist.
+// NameServer is Resolver for names that also have texts. answer gives nil for a name that does not
+// exist.
 func NameServer(answer func(name string) *Name) *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return &nameServer{answer: answer}, nil
