@@ -353,6 +353,18 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// A DID that no host can have takes nothing of the rates, which remember the names of sites.
+func TestLongDIDs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, false)
+	for i := range 2 * names.ClientBurst {
+		did := fmt.Sprintf("did:web:a%d%s.com", i, strings.Repeat("a", 1000))
+		if _, err := w.Identity(t.Context(), client, did); !errors.Is(err, identity.ErrInvalid) {
+			t.Fatalf("lookup %d: %v", i, err)
+		}
+	}
+}
+
 // Names below one site are looked up at the rate of the site, however many clients there are.
 func TestSiteRate(t *testing.T) {
 	t.Parallel()

@@ -25,7 +25,7 @@ const (
 	lookupTimeout = 5 * time.Second
 	// wellKnownBytesMax bounds the text at a host: a DID with a host name takes 261 bytes.
 	wellKnownBytesMax = 2 << 10
-	// didBytesMax bounds a DID that a handle leads to: did:web: and a host name.
+	// didBytesMax bounds a DID that a handle leads to or that is looked up: did:web: and a host name.
 	didBytesMax = 8 + 253
 
 	// cacheMax bounds the handles in the cache, 300 bytes each.

@@ -140,6 +140,9 @@ func (r *Resolver) Identity(ctx context.Context, client netip.Prefix, did string
 	if ident, ok := r.directory.Cached(did); ok {
 		return ident, nil
 	}
+	if len(did) > didBytesMax { // no host has such a name, and rates remember names
+		return identity.Identity{}, fmt.Errorf("DID of %d bytes: %w", len(did), identity.ErrInvalid)
+	}
 	site := "plc" // the directory
 	if host, ok := strings.CutPrefix(did, "did:web:"); ok {
 		if why := reservedHost(host); why != "" && !r.allowPrivate {
