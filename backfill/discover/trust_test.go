@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,12 +14,15 @@ import (
 	"cistern/backfill/backfilltest"
 	"cistern/backfill/discover"
 	"cistern/filter"
+	"cistern/ingest/identity"
 	"cistern/ingest/simnet"
 	"cistern/store/storetest"
 )
 
-// hanging is a set of hosts that take requests and do not answer.
+// hanging is a set of hosts that take requests and do not answer. It counts requests where they are
+// made: a server learns late that a client has given up.
 type hanging struct {
+	http.RoundTripper
 	names []string
 
 	mu        sync.Mutex
@@ -26,12 +30,10 @@ type hanging struct {
 }
 
 func newHanging(t *testing.T, n int) *hanging {
-	h := &hanging{}
+	h := &hanging{RoundTripper: identity.NewTransport(identity.TransportOptions{AllowPrivate: true})}
 	stop := make(chan struct{})
 	for range n {
 		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			h.count(1)
-			defer h.count(-1)
 			select {
 			case <-stop:
 			case <-r.Context().Done():
@@ -42,6 +44,15 @@ func newHanging(t *testing.T, n int) *hanging {
 	}
 	t.Cleanup(func() { close(stop) })
 	return h
+}
+
+// RoundTrip makes a request.
+func (h *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
+	if slices.Contains(h.names, r.URL.Host) {
+		h.count(1)
+		defer h.count(-1)
+	}
+	return h.RoundTripper.RoundTrip(r)
 }
 
 func (h *hanging) count(by int) {
@@ -91,6 +102,7 @@ func TestHangingHosts(t *testing.T) {
 	}))
 	t.Cleanup(relay.Close)
 	w.Stop()
+	w.transport = h
 	options := discover.Options{Crawl: []discover.Source{{Kind: discover.SourceHosts, URL: relay.URL}}, CrawlEvery: time.Hour, IdleTimeout: 500 * time.Millisecond}
 	w.start(options)
 	w.Until("the good list", func() bool { return w.crawls().Ended == 2 })

@@ -1,6 +1,7 @@
 package discover_test
 
 import (
+	"net/http"
 	"testing"
 
 	"cistern/backfill"
@@ -16,7 +17,8 @@ type world struct {
 	*backfilltest.World
 	crawl     *discover.Runner
 	crawlGate *gate.Gate
-	follows   func(source uint32) bool // of backfill.Options
+	follows   func(source uint32) bool // of backfill.Options, as transport
+	transport http.RoundTripper
 }
 
 type worldOptions struct {
@@ -38,7 +40,8 @@ func (w *world) start(o discover.Options) {
 	if o.Logger == nil {
 		o.Logger = backfilltest.Logger()
 	}
-	w.Make(backfill.Options{Follows: w.follows, IdleTimeout: o.IdleTimeout, Logger: o.Logger, Registerer: o.Registerer})
+	w.Make(backfill.Options{Follows: w.follows, IdleTimeout: o.IdleTimeout, Logger: o.Logger, Registerer: o.Registerer,
+		Transport: w.transport})
 	w.crawlGate = new(gate.Gate)
 	o.Store, o.Hosts, o.Directory, o.Enqueued = w.Store, w.Run.Hosts(), w.Dir, w.Run.Enqueued
 	o.AllowPrivate, o.Gate, o.Now = true, w.crawlGate, w.Clock.Now

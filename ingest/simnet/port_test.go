@@ -1,6 +1,7 @@
 package simnet_test
 
 import (
+	"fmt"
 	"net"
 	"testing"
 
@@ -8,7 +9,7 @@ import (
 )
 
 // TestListen: each listener has a port of its own, below the range from which systems pick ports
-// for connections and for listeners that name none.
+// for connections and for listeners that name none. Other processes find its block taken.
 func TestListen(t *testing.T) {
 	t.Parallel()
 	seen := map[int]bool{}
@@ -23,5 +24,9 @@ func TestListen(t *testing.T) {
 			t.Errorf("port %d", port)
 		}
 		seen[port] = true
+		if other, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port-port%500)); err == nil {
+			t.Errorf("another process may take the block of port %d", port)
+			other.Close()
+		}
 	}
 }
