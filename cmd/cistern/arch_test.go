@@ -372,7 +372,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"cmd/cistern":   {33, 5730},
 	"store":         {89, 14260},
 	"ingest":        {31, 5860},
-	"ingest/simnet": {37, 5020},
+	"ingest/simnet": {37, 5050},
 	"ingest/repo":   {24, 3220},
 }
 
