@@ -255,7 +255,7 @@ func TestGetRepoMismatch(t *testing.T) {
 	state(store.StatePending)
 	// A commit without a proof may have changed more than it states.
 	completed(60, store.VerifiedOps)
-	refuses("does not show")
+	refuses("cannot show")
 	state(store.StateSynced)
 	if n := counted(t, reg, "cistern_api_export_mismatches_total"); n != 2 {
 		t.Errorf("%v mismatches are counted, want 2", n)
