@@ -49,15 +49,22 @@ func Follow(t testing.TB, url, query string) *websocket.Conn {
 		t.Error("the upgrade does not say which epoch")
 	}
 	t.Cleanup(func() { _ = ws.Close() })
+	await(t, ws)
+	return ws
+}
+
+// await gives the next message its time. A test may take as long as messages come.
+func await(t testing.TB, ws *websocket.Conn) {
+	t.Helper()
 	if err := ws.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	return ws
 }
 
 // Next reads one message.
 func Next(t testing.TB, ws *websocket.Conn) Message {
 	t.Helper()
+	await(t, ws)
 	kind, text, err := ws.ReadMessage()
 	if err != nil {
 		t.Fatal(err)
