@@ -11,8 +11,8 @@ import (
 	"cistern/store/storetest"
 )
 
-// TestEphemeral: a store that keeps events only answers for repositories, and refuses what asks for
-// records, rather than answer as if there were none.
+// TestEphemeral: a server of events only answers queries about repositories. It refuses queries for
+// records, rather than answer as if the account had no records.
 func TestEphemeral(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Options{Ephemeral: true, Retention: time.Hour})

@@ -193,7 +193,7 @@ func (w *world) holdFiltered(t testing.TB, did string, m, held storetest.Records
 	}
 }
 
-// TestGetRepoTorn: while a difference is written in part, the records are those of no rev.
+// TestGetRepoTorn: while a difference is written in part, the records belong to no rev.
 func TestGetRepoTorn(t *testing.T) {
 	t.Parallel()
 	for what, change := range map[string]func(r *store.Repo){

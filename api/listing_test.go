@@ -124,7 +124,7 @@ func (l *lists) account(t testing.TB) {
 	l.next++
 }
 
-// commit creates and deletes records that are not of those that stay.
+// commit creates and deletes records, but not the records that stay.
 func (l *lists) commit(t testing.TB, did string) {
 	t.Helper()
 	l.update(t, did, func(b *store.Batch, r *store.Repo) {

@@ -54,7 +54,7 @@ func TestRoutesAreDescribed(t *testing.T) {
 	}
 }
 
-// exampleOf returns the parameters of an example: those that are required, and others by name.
+// exampleOf returns the parameters of an example: the required ones, and others by name.
 func exampleOf(r openapi.Route, also ...string) url.Values {
 	q := url.Values{}
 	for _, p := range r.Parameters {

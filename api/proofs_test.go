@@ -165,7 +165,7 @@ func TestPartsFiltered(t *testing.T) {
 }
 
 // TestTurns: one client does not get all turns, a turn lasts until the CAR is sent, and a request
-// that gets none in time is refused.
+// that gets no turn in time is refused.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{store: storetest.Open(t, store.Options{})}

@@ -71,7 +71,7 @@ var recordless = []string{
 	"com.atproto.sync.listHosts", "com.atproto.sync.listRepos",
 }
 
-// repeated returns the parameter of a method that may be given several times, "" for none.
+// repeated returns the parameter of a method that may be given several times, "" if no parameter may.
 func repeated(method string) string {
 	if method == "com.atproto.sync.listReposByCollection" {
 		return "collection"

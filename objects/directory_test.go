@@ -16,7 +16,7 @@ import (
 	"cistern/objects/objectstest"
 )
 
-// planted is a directory into which somebody else writes, and a file outside of it.
+// planted is a directory into which an attacker writes, and a file outside of it.
 type planted struct {
 	*testing.T
 	at      objects.Destination

@@ -40,7 +40,7 @@ const (
 	answerBytesMax = 8 << 20
 	headerBytesMax = 64 << 10
 	errorTextMax   = 500
-	// pagesMax and listTimeout bound a listing, whose pages may have few names, or none.
+	// pagesMax and listTimeout bound a listing, whose pages may have few names or no name.
 	pagesMax    = 1 << 16
 	listTimeout = 2 * time.Hour
 	// connectionsMax bounds the idle connections: a backup has four transfers and some requests.

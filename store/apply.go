@@ -44,11 +44,11 @@ type numbered struct {
 // one entry of the log. The stored state decides the action of each op: a write to a path whose
 // record is shown is an update, and to any other path a create; a delete of an unknown path and a
 // write of the same CID do nothing. In an ephemeral store Op.Replaces decides where no record is
-// stored. The filter that r names decides what is kept: a record that it
-// does not want is left out, or shelved, and gets a delete event if it was shown. Paths must be
-// unique within a batch. Changes of a hidden account make no events: when the account is shown
-// again, all its records are listed again. An ephemeral store keeps none of them. Apply changes the counts in r; the caller writes r by
-// PutRepo.
+// stored. The filter that r names decides what is kept: a record that it does not want is left out,
+// or shelved, and gets a delete event if it was shown. Paths must be unique within a batch. Changes
+// of a hidden account make no events: when the account is shown again, all its records are listed
+// again, but for an ephemeral store, which does not store these changes. Apply changes the counts
+// in r; the caller writes r by PutRepo.
 func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 	if r.Ordinal == 0 {
 		return fmt.Errorf("apply %s: the repository was never imported", r.DID)

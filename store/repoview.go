@@ -11,8 +11,8 @@ import (
 )
 
 // RepoView reads one repository at one point in time, whatever is written meanwhile. It keeps
-// memtables and tables from being freed until it is closed, so that whoever holds one needs a
-// deadline. It belongs to one goroutine at a time.
+// memtables and tables from being freed until it is closed, so that a caller needs a deadline. It
+// belongs to one goroutine at a time.
 type RepoView struct {
 	s      *Store
 	view   view

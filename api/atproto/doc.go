@@ -10,7 +10,7 @@
 //
 //  1. Contents of a hidden account are not answered: every method for contents calls Visible.
 //  2. Pages neither skip nor repeat items, whatever is written between two requests: the cursor is
-//     the last key of the page. A page that is not empty has a cursor, and an empty one has none.
+//     the last key of the page. Each page has a cursor, but for the empty page at the end.
 //  3. A handle stands for an account only if it leads to the DID and the DID document claims the
 //     handle. If the store has read the document, its row is used instead of a lookup.
 //  4. An ETag changes whenever the answer would. It is read before the records: an answer may be

@@ -38,6 +38,9 @@ func Hidden(row *store.Repo) error {
 	did := row.DID
 	switch row.Status {
 	case store.StatusActive:
+		if row.Rev == "" {
+			return NotFound(did)
+		}
 		return nil
 	case store.StatusTakendown:
 		return wire.Refuse("RepoTakendown", "repo has been takendown: %s", did)

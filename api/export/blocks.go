@@ -46,7 +46,7 @@ type Blocks struct {
 // Unless the commit and the outline of the tree have all that are wanted, Find reads the rows of
 // the repository until it has found them. The view must stay open while Blocks is used. Errors:
 // MissingError, ErrIncomplete in its place if the store does not have all records, ErrMismatch,
-// ErrTooLarge, and those of the store.
+// ErrTooLarge, and errors of the store.
 func (e *Exporter) Find(ctx context.Context, v *store.RepoView, want []repo.CID) (*Blocks, error) {
 	r := v.Repo()
 	f, err := v.Filter()

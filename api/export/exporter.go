@@ -77,7 +77,7 @@ type Export struct {
 
 // Open prepares the export of a part. It compares the tree that all record rows make with the
 // commit, unless it has done so before, so that a large repository may take seconds. The view must
-// stay open while the Export is used. Errors: ErrIncomplete, ErrMismatch, and those of the store.
+// stay open while the Export is used. Errors: ErrIncomplete, ErrMismatch, and errors of the store.
 func (e *Exporter) Open(ctx context.Context, v *store.RepoView, part Part) (*Export, error) {
 	r := v.Repo()
 	f, err := v.Filter()

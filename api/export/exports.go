@@ -168,9 +168,6 @@ func (e *Exports) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	row := v.Repo()
-	if row.Rev == "" && !row.Status.Hidden() {
-		return atproto.NotFound(did)
-	}
 	if err := atproto.Hidden(row); err != nil {
 		return err
 	}

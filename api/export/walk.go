@@ -10,7 +10,7 @@ import (
 	"cistern/store"
 )
 
-// errMismatch means that the records are not those of the tree that the commit signs.
+// errMismatch means that the records do not make the tree that the commit signs.
 var errMismatch = errors.New("the records do not make the tree of the commit")
 
 // scan calls fn for the record rows behind one key and before another, until fn returns false.
@@ -38,7 +38,7 @@ var errStop = errors.New("stop")
 // walk writes a part of a tree in pre-order: a node before what it leads to, and then, in the order
 // of its entries, its subtrees and records. The nodes of the upper layers are in an outline. A
 // subtree below is rebuilt from its record rows when the walk comes to it, as an outline of its
-// own, which is the whole subtree unless someone has chosen keys to make it large. Rows are
+// own, which is the whole subtree unless an attacker has chosen keys to make it large. Rows are
 // therefore read twice, by the scan of the subtree and for the records. The memory is that of two
 // outlines and one node of each layer.
 type walk struct {

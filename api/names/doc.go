@@ -23,8 +23,8 @@
 //
 // # Concurrency
 //
-// A Resolver may be used by any goroutine, and starts none. Concurrent lookups of one handle share
-// one request.
+// A Resolver may be used by any goroutine. It starts no goroutine. Concurrent lookups of one handle
+// share one request.
 //
 // # Files
 //

@@ -324,8 +324,8 @@ func TestCache(t *testing.T) {
 func TestRates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, true)
-	ask := func(who netip.Prefix, i int) error {
-		_, err := w.Handle(t.Context(), who, fmt.Sprintf("a.site%d.com", i))
+	ask := func(client netip.Prefix, i int) error {
+		_, err := w.Handle(t.Context(), client, fmt.Sprintf("a.site%d.com", i))
 		return err
 	}
 	for i := range names.ClientBurst {
@@ -371,8 +371,8 @@ func TestSiteRate(t *testing.T) {
 	w := newWorld(t, true)
 	limited := 0
 	for i := range 2 * names.SiteBurst {
-		who := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32)
-		if _, err := w.Handle(t.Context(), who, fmt.Sprintf("a%d.victim.com", i)); errors.Is(err, names.ErrLimited) {
+		client := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32)
+		if _, err := w.Handle(t.Context(), client, fmt.Sprintf("a%d.victim.com", i)); errors.Is(err, names.ErrLimited) {
 			limited++
 		}
 	}
@@ -469,10 +469,10 @@ func TestSlowHostsLeaveTurns(t *testing.T) {
 		defer time.Sleep(2 * names.LookupTimeout)
 		var g errgroup.Group
 		for c := range 6 {
-			who := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + c)}), 32)
+			client := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + c)}), 32)
 			for i := range names.ClientBurst {
 				g.Go(func() error {
-					_, err := r.Handle(t.Context(), who, fmt.Sprintf("a.slow%d-%d.com", c, i))
+					_, err := r.Handle(t.Context(), client, fmt.Sprintf("a.slow%d-%d.com", c, i))
 					if errors.Is(err, names.ErrLimited) {
 						return fmt.Errorf("client %d, lookup %d: %w", c, i, err)
 					}
@@ -490,7 +490,7 @@ func TestSlowHostsLeaveTurns(t *testing.T) {
 	})
 }
 
-// A client that goes away leaves the lookup to those that share it.
+// A client that goes away leaves the lookup to the clients that share it.
 func TestLeaderGoesAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, true)

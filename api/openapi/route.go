@@ -16,7 +16,7 @@ type Route struct {
 type Parameter struct {
 	Name     string
 	Summary  string
-	Format   string // name of the format in AT Protocol, such as did; "" for none
+	Format   string // name of the format in AT Protocol, such as did; "" without one
 	Required bool
 	Repeated bool
 	// Usual and Most are the default and the maximum of an integer, which is 1 or more.

@@ -21,7 +21,7 @@ type Query struct {
 	values url.Values
 	// Client is the client to which limits apply.
 	Client netip.Prefix
-	// Header is the header of the answer. Nil: the answer has none.
+	// Header is the header of the answer. Nil: the answer has no header.
 	Header http.Header
 	match  []string // If-None-Match
 }

@@ -421,7 +421,7 @@ func (x *testIndex) wantStore(t *testing.T, accounts []*simnet.Account) {
 	}
 }
 
-// errFewer means that a repository lacks records, and that those it has are right.
+// errFewer means that a repository lacks records, and that the records it has are right.
 var errFewer = errors.New("records are missing")
 
 // wantRepo compares one repository.

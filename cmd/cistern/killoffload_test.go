@@ -53,7 +53,7 @@ func offloads(tune *tuning, die string) {
 
 // TestKillOffload kills a daemon while it moves its log into segments: at each step of a segment, and
 // at any moment. Accounts act, and its filter changes; its log is short, so that consumers of every
-// kind read segments, and none of them loses its place. At the end a replay from the first event has
+// kind read segments, and no reader loses its place. At the end a replay from the first event has
 // every event that any consumer got, and leaves what the store has; and so does each consumer. In a
 // calm world, of an odd seed, nothing is ever hidden: then the replay has all ids, and each consumer
 // got all events that it wants.
@@ -166,7 +166,7 @@ func (w *offloaded) play(kills int) {
 	t.Logf("head %d, tail %d, %d segments, %d events left, met %v", w.head, tail, len(segments), len(w.log), w.ledger.met)
 }
 
-// begin starts a daemon that dies at a step; "" for none.
+// begin starts a daemon that dies at a step; "" for no step.
 func (w *offloaded) begin(args []string, die string) *child {
 	c := startChild(w.t, args, childOffloads, dieVariable+"="+die)
 	w.index.await(w.t, "the daemon to answer", func() error {

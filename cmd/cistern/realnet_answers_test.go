@@ -48,8 +48,8 @@ func fetchAnswer(t *testing.T, base, method string, q url.Values) answer {
 	return a
 }
 
-// compareAnswer asks Cistern and the host of an account. normal changes bodies in which the two
-// differ for a reason; nil: in none.
+// compareAnswer asks Cistern and the host of an account. normal removes what differs for a reason
+// from a body; nil removes nothing.
 func (x *realIndex) compareAnswer(t *testing.T, host, method string, q url.Values, normal func(map[string]any)) answer {
 	t.Helper()
 	got, want := fetchAnswer(t, "http://"+x.public, method, q), fetchAnswer(t, host, method, q)
@@ -82,9 +82,9 @@ func (x *realIndex) compareAnswers(t *testing.T, truth realTruth) {
 		}
 	}
 	for _, host := range x.hosts.PDS {
-		nobody, none := "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", url.Values{}
+		unknown, none := "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", url.Values{}
 		for _, method := range []string{"getLatestCommit", "getRepoStatus"} {
-			x.compareAnswer(t, host, "com.atproto.sync."+method, url.Values{"did": {nobody}}, nil)
+			x.compareAnswer(t, host, "com.atproto.sync."+method, url.Values{"did": {unknown}}, nil)
 			x.compareAnswer(t, host, "com.atproto.sync."+method, url.Values{"did": {"did:"}}, nil)
 			x.compareAnswer(t, host, "com.atproto.sync."+method, none, nil)
 		}
@@ -95,7 +95,7 @@ func (x *realIndex) compareAnswers(t *testing.T, truth realTruth) {
 			x.compareAnswer(t, host, "com.atproto.repo."+method, none, nil)
 			x.compareAnswer(t, host, "com.atproto.repo."+method, url.Values{"repo": {"!"}, "collection": {"app.bsky.feed.post"}, "rkey": {"x"}}, nil)
 		}
-		x.compareAnswer(t, host, "com.atproto.repo.listRecords", url.Values{"repo": {nobody}, "collection": {"app.bsky.feed.post"}}, nil)
+		x.compareAnswer(t, host, "com.atproto.repo.listRecords", url.Values{"repo": {unknown}, "collection": {"app.bsky.feed.post"}}, nil)
 		x.compareAnswer(t, host, "com.atproto.identity.resolveHandle", none, nil)
 		x.compareAnswer(t, host, "com.atproto.identity.resolveHandle", url.Values{"handle": {"!"}}, nil)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // TestListen: each listener has a port of its own, below the range from which systems pick ports
-// for connections and for listeners that name none. Other processes find its block taken.
+// for connections and for listeners that name no port. Other processes find its block taken.
 func TestListen(t *testing.T) {
 	t.Parallel()
 	seen := map[int]bool{}
