@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -191,13 +192,31 @@ func TestDaemonRefusesTwo(t *testing.T) {
 // child is a daemon in a process of its own.
 type child struct {
 	cmd    *exec.Cmd
-	stderr *bytes.Buffer
+	stderr *childLog
 	done   chan error
+}
+
+// childLog has what a child has printed. It may be read while the child runs.
+type childLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer // mu guards
+}
+
+func (l *childLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *childLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func startChild(t *testing.T, args []string, environ ...string) *child {
 	t.Helper()
-	c := &child{cmd: exec.Command(os.Args[0], args...), stderr: &bytes.Buffer{}, done: make(chan error, 1)}
+	c := &child{cmd: exec.Command(os.Args[0], args...), stderr: &childLog{}, done: make(chan error, 1)}
 	c.cmd.Env = slices.Concat(os.Environ(), []string{childVariable + "=1", "GORACE=atexit_sleep_ms=0"}, environ)
 	c.cmd.Stdout, c.cmd.Stderr = c.stderr, c.stderr
 	if err := c.cmd.Start(); err != nil {

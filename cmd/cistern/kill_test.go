@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -300,7 +299,7 @@ func (k *killRun) finish() {
 	x.wantStore(t, accounts)
 	t.Logf("%d kills with work in flight, %d accounts, %d wiped at times, %d events seen, head %d",
 		k.busy, len(accounts), len(k.purged), len(k.seen), frames[len(frames)-1].ID)
-	if bytes.Contains(c.stderr.Bytes(), []byte("panic")) {
+	if strings.Contains(c.stderr.String(), "panic") {
 		t.Errorf("%s", c.stderr)
 	}
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,7 +122,7 @@ func (k *killRun) finishLive() {
 	if live == 0 || k.busy == 0 || k.drained == 0 {
 		t.Error("the kills met nothing")
 	}
-	if bytes.Contains(c.stderr.Bytes(), []byte("panic")) {
+	if strings.Contains(c.stderr.String(), "panic") {
 		t.Errorf("%s", c.stderr)
 	}
 }

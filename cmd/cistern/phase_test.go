@@ -399,7 +399,12 @@ func TestSupervisor(t *testing.T) {
 	if err := c.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	await("WATCHDOG=1")
+	x.await(t, "the signal to be in the log", func() error {
+		if !strings.Contains(c.stderr.String(), "SIGHUP is ignored") {
+			return fmt.Errorf("the log has no SIGHUP:\n%s", c.stderr)
+		}
+		return nil
+	})
 	await("WATCHDOG=1")
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -408,9 +413,7 @@ func TestSupervisor(t *testing.T) {
 	if err := c.wait(t); err != nil {
 		t.Errorf("%v\n%s", err, c.stderr)
 	}
-	for _, want := range []string{"SIGHUP is ignored", "phase=suspended from=draining"} {
-		if !strings.Contains(c.stderr.String(), want) {
-			t.Errorf("the log has no %q:\n%s", want, c.stderr)
-		}
+	if want := "phase=suspended from=draining"; !strings.Contains(c.stderr.String(), want) {
+		t.Errorf("the log has no %q:\n%s", want, c.stderr)
 	}
 }
