@@ -62,6 +62,7 @@ func TestPhaseCopies(t *testing.T) {
 	}
 	x := newTestIndex(t)
 	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay()))
+	x.prime(t, n, n.RelayHost())
 	if status, answer := x.send(t, "PUT", "/subscriptions/s", `{"start":"oldest"}`); status != 200 && status != 201 {
 		t.Fatalf("subscription: %d %s", status, answer)
 	}
@@ -318,6 +319,9 @@ func TestPhaseSignals(t *testing.T) {
 		x.await(t, "the daemon to answer", func() error { _, err := x.counts(t.Context()); return err })
 		if r := x.phase(t); r.Phase != "active" || r.Wanted != "active" {
 			t.Errorf("round %d: begins as %+v", round, r)
+		}
+		if round == 0 {
+			x.prime(t, n, n.RelayHost())
 		}
 		l.act(30)
 		for range rng.IntN(3) {
