@@ -314,16 +314,22 @@ func (x *testIndex) stream(ctx context.Context, cursor uint64, fn func(frame) (m
 // replay reads the whole log up to its current head.
 func (x *testIndex) replay(t *testing.T) []frame {
 	t.Helper()
+	return x.replayFrom(t, 0)
+}
+
+// replayFrom reads the log from an id on, up to its current head.
+func (x *testIndex) replayFrom(t *testing.T, cursor uint64) []frame {
+	t.Helper()
 	head := x.head(t)
 	var frames []frame
-	if head == 0 {
+	if head == 0 || head < cursor {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	idle := time.AfterFunc(time.Minute, cancel)
 	defer idle.Stop()
-	err := x.stream(ctx, 0, func(f frame) (bool, error) {
+	err := x.stream(ctx, cursor, func(f frame) (bool, error) {
 		if f.Type == "error" {
 			return false, fmt.Errorf("%s: %s", f.Error, f.Message)
 		}
