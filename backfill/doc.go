@@ -75,4 +75,5 @@
 //     a signal, but without a record of it
 //   - schedule.go: the one switch from failure to kind, pause and delay
 //   - retry.go: due rows become pending
+//   - intake.go: repositories whose CARs do not come from hosts, stored while no Runner runs
 package backfill

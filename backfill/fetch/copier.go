@@ -74,10 +74,7 @@ func (c *Copier) Copy(ctx context.Context, req *Request) (*Copy, error) {
 		return nil, err
 	}
 	c.metrics.fetches.WithLabelValues(way).Inc()
-	return &Copy{
-		records: records, session: s,
-		Commit: s.commit, Block: s.block, Former: s.former, Signal: s.signal,
-	}, nil
+	return s.copyOf(records), nil
 }
 
 // Query sends a query about the repository to its host. query is the part of the URL that follows
@@ -114,6 +111,14 @@ type Copy struct {
 	Block  []byte // the signed commit
 	Former bool   // signed by a key that the document no longer names
 	Signal bool   // the copy has a record in a collection that a signal names
+}
+
+// copyOf returns the copy of what the session has verified.
+func (s *session) copyOf(records records) *Copy {
+	return &Copy{
+		records: records, session: s,
+		Commit: s.commit, Block: s.block, Former: s.former, Signal: s.signal,
+	}
 }
 
 // records are the records of a verified copy, in key order: a repo.CAR or a repo.Partial.
@@ -153,12 +158,15 @@ func (s *session) fetchAll(ctx context.Context) (records, error) {
 // whole gets the whole repository, every block hashed.
 func (s *session) whole(ctx context.Context) (car *repo.CAR, err error) {
 	err = s.watched(ctx, func(ctx context.Context, tr *transfer) error {
-		car, err = s.transfer(ctx, tr, repoMethod, "", repo.CAROptions{
-			BytesMax:  s.c.opts.CARBytesMax,
-			BlocksMax: s.c.opts.CARBlocksMax,
-			GrowIndex: s.growIndex,
-		})
+		car, err = s.transfer(ctx, tr, repoMethod, "", s.wholeCAR())
 		return err
 	})
 	return car, err
+}
+
+// wholeCAR returns the limits of the CAR of a whole repository.
+func (s *session) wholeCAR() repo.CAROptions {
+	return repo.CAROptions{
+		BytesMax: s.c.opts.CARBytesMax, BlocksMax: s.c.opts.CARBlocksMax, GrowIndex: s.growIndex,
+	}
 }

@@ -39,6 +39,6 @@
 //     decompression
 //   - sparse.go: only the wanted parts; wholeonly.go: hosts and repositories that are fetched
 //     whole
-//   - verify.go: commit, signature and tree
+//   - verify.go: commit, signature and tree; file.go: CARs that do not come from hosts
 //   - spool.go: budgets, and bodies on disk; errors.go: why there is no copy
 package fetch

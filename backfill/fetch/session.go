@@ -70,16 +70,29 @@ func (s *session) transfer(ctx context.Context, tr *transfer, method, query stri
 	defer resp.Body.Close()
 	s.sender = senderOf(resp)
 	if resp.ContentLength > o.BytesMax {
-		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: raise --repo-max to fetch it", resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
+		return nil, fmt.Errorf("CAR of %d bytes exceeds %d: %w: raise --repo-max to take it", resp.ContentLength, o.BytesMax, repo.ErrTooLarge)
 	}
 	body, err := s.c.decode.open(resp.Header.Get("Content-Encoding"), tr)
 	if err != nil {
 		return nil, err
 	}
 	defer body.close()
-	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = s.c.opts.RepoMemoryBytes, s.c.openSpool, s.c.chunks, s.grow
-	car, err := repo.ReadCAR(body, o)
+	car, err := repo.ReadCAR(body, s.within(o))
 	return car, readError(err, resp.Header)
+}
+
+// within has the reading of a CAR take its memory from the budgets of all copies.
+func (s *session) within(o repo.CAROptions) repo.CAROptions {
+	o.MemoryBytes, o.Spool, o.Chunks, o.Grow = s.c.opts.RepoMemoryBytes, s.c.openSpool, s.c.chunks, s.grow
+	return o
+}
+
+// tooLarge adds to an error of a CAR that exceeds a limit how to raise the limit.
+func tooLarge(err error) error {
+	if errors.Is(err, repo.ErrTooLarge) {
+		return fmt.Errorf("%w: raise --repo-max to take it", err)
+	}
+	return err
 }
 
 // readError classifies the failure to read the body of an answer with status 200.
@@ -90,7 +103,7 @@ func readError(err error, header http.Header) error {
 	case !errors.Is(err, repo.ErrInvalid):
 		return fmt.Errorf("%w: %w", errBroken, err)
 	case errors.Is(err, repo.ErrTooLarge):
-		return fmt.Errorf("%w: raise --repo-max to fetch it", err)
+		return tooLarge(err)
 	case kind != carType && kind != "application/octet-stream":
 		return fmt.Errorf("host answered 200 with %s: %w", kind, ErrNotCAR)
 	}

@@ -14,17 +14,23 @@ import (
 
 // verify checks everything about a CAR that can be checked without writing.
 func (s *session) verify(ctx context.Context, car *repo.CAR) error {
-	block, ok, err := car.Block(car.Root())
+	block, err := commitOf(car)
 	if err != nil {
 		return err
-	}
-	if !ok {
-		return fmt.Errorf("the commit %s is not in the CAR: %w", car.Root(), repo.ErrInvalid)
 	}
 	if err := s.verifyCommit(ctx, block); err != nil {
 		return err
 	}
 	return s.walkAll(car)
+}
+
+// commitOf returns the block of the commit, which is the root of the CAR.
+func commitOf(car *repo.CAR) ([]byte, error) {
+	block, ok, err := car.Block(car.Root())
+	if err == nil && !ok {
+		err = fmt.Errorf("the commit %s is not in the CAR: %w", car.Root(), repo.ErrInvalid)
+	}
+	return block, err
 }
 
 // verifyCommit takes the signed commit, if it may be what the repository is at now.

@@ -61,8 +61,11 @@ func New(opts Options) (*Table, error) {
 
 // HostID returns the store's id of a host. An error is a StoreError, or a ResolveError if the store
 // accepts no such host.
-func (t *Table) HostID(host string) (uint32, error) {
-	id, err := t.store.HostID(host)
+func (t *Table) HostID(host string) (uint32, error) { return IDOf(t.store, host) }
+
+// IDOf is Table.HostID without a table.
+func IDOf(s *store.Store, host string) (uint32, error) {
+	id, err := s.HostID(host)
 	if errors.Is(err, store.ErrCorrupt) {
 		return 0, OfStore(err)
 	}
