@@ -24,6 +24,7 @@ var levels = map[string]int{
 	"backfill/fetch":          6,
 	"backfill/discover/pages": 6,
 	"backfill/hosts":          5,
+	"intake":                  8,
 	"ingest":                  5,
 	"api":                     8,
 	"api/atproto":             6,
@@ -368,8 +369,8 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 var rooms = map[string]struct{ files, lines int }{
 	"api":           {25, 3550},
 	"api/deliver":   {24, 3600},
-	"backfill":      {24, 3210},
-	"cmd/cistern":   {33, 5730},
+	"backfill":      {24, 3530},
+	"cmd/cistern":   {34, 5930},
 	"store":         {89, 14260},
 	"ingest":        {31, 5860},
 	"ingest/simnet": {37, 5050},

@@ -38,7 +38,7 @@
 //   - progress.go: the progress line
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together
-//   - check.go: offline verification; backup.go: backups, by command and on a schedule
+//   - check.go: offline verification; import.go: repositories from CAR files; backup.go: backups, by command and on a schedule
 //   - repo.go, subscription.go (webhook.go: its webhook), maintain.go, tail.go: commands for a running
 //     daemon; remote.go: what those of the private listener share; eventfilter.go: options that
 //     choose events
