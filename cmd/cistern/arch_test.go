@@ -59,6 +59,7 @@ var levels = map[string]int{
 	"loop":                    1,
 	"ingest/repo":             1,
 	"ingest/repo/recordjson":  2,
+	"links":                   3, // its tests need ingest/repo/recordjson
 
 	// Not production code, but for the demo's network.
 	"ingest/simnet":           3,
@@ -367,7 +368,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {25, 3550},
+	"api":           {25, 3560},
 	"api/deliver":   {24, 3600},
 	"backfill":      {24, 3530},
 	"cmd/cistern":   {34, 5930},
