@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,7 +20,7 @@ func classify(err error) (status int, name, message string) {
 	var r *wire.Refusal
 	switch {
 	case errors.As(err, &r):
-		return refusalStatus(r.Name), r.Name, r.Message
+		return cmp.Or(r.Status, refusalStatus(r.Name)), r.Name, r.Message
 	case errors.Is(err, store.ErrCorrupt):
 		return http.StatusInternalServerError, "InternalError", "the store is damaged; the daemon stops"
 	case errors.Is(err, store.ErrNotFound):

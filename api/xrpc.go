@@ -59,12 +59,18 @@ func lookups(r *atproto.Records) map[string]xrpcLookup {
 		"com.atproto.repo.describeRepo":        {r.DescribeRepo, listWeight},
 		"com.atproto.repo.getRecord":           {r.OfAccount(r.GetRecord), 1},
 		"com.atproto.repo.listRecords":         {r.OfAccount(r.ListRecords), listWeight},
+
+		"blue.microcosm.identity.resolveMiniDoc":  {r.ResolveMiniDoc, 1},
+		"blue.microcosm.repo.getRecordByUri":      {r.GetRecordByURI, 1},
+		"com.bad-example.identity.resolveMiniDoc": {r.ResolveMiniDoc, 1},
+		"com.bad-example.repo.getUriRecord":       {r.GetRecordByURI, 1},
 	}
 }
 
 // recordless are the queries that need no records. An ephemeral store answers no other: what it
 // still has says nothing about a repository.
 var recordless = []string{
+	"blue.microcosm.identity.resolveMiniDoc", "com.bad-example.identity.resolveMiniDoc",
 	"com.atproto.identity.resolveDid", "com.atproto.identity.resolveHandle",
 	"com.atproto.identity.resolveIdentity", "com.atproto.sync.getHostStatus",
 	"com.atproto.sync.getLatestCommit", "com.atproto.sync.getRepoStatus",

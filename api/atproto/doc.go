@@ -1,9 +1,9 @@
-// Package atproto answers the queries of com.atproto from the store.
+// Package atproto answers queries for records and identities from the store.
 //
 // # Purpose
 //
-// Each method of Records is a query of com.atproto: it takes parameters, and returns a JSON body or
-// a refusal. Where the lexicons leave something open, it answers as the reference PDS does. Methods
+// Each method of Records is a query of com.atproto, or one of blue.microcosm that answers the same
+// in another form: it takes parameters, and returns a JSON body or a refusal. Where the lexicons leave something open, it answers as the reference PDS does. Methods
 // that look up names do so first, and return the function that computes the answer.
 //
 // # Invariants
@@ -30,4 +30,5 @@
 //	sync.go      getLatestCommit, getRepoStatus, listRepos, listReposByCollection
 //	host.go      listHosts, getHostStatus
 //	identity.go  com.atproto.identity, handles as parameters
+//	microcosm.go getRecordByUri, resolveMiniDoc
 package atproto

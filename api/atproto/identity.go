@@ -179,36 +179,46 @@ type identityInfo struct {
 }
 
 // ResolveIdentity answers com.atproto.identity.resolveIdentity. The handle is verified in both
-// directions: it is handle.invalid unless the document claims it, and it leads to the DID.
+// directions.
 func (r *Records) ResolveIdentity(ctx context.Context, q wire.Query) (Answer, error) {
-	handle, err := handleParameter(q, "identifier")
+	ident, handle, err := r.resolve(ctx, q)
 	if err != nil {
 		return nil, err
+	}
+	return func() ([]byte, error) {
+		return json.Marshal(identityInfo{ident.DID, handle, documentOf(&ident)})
+	}, nil
+}
+
+// resolve returns the identity that the parameter identifier names, and its handle: the handle is
+// handle.invalid unless the document claims it, and it leads to the DID.
+func (r *Records) resolve(ctx context.Context, q wire.Query) (ident identity.Identity, handle string, err error) {
+	asked, err := handleParameter(q, "identifier")
+	if err != nil {
+		return ident, "", err
 	}
 	var did string
-	if handle == "" {
+	if asked == "" {
 		did, err = q.DID("identifier")
 	} else {
-		did, err = r.didOf(ctx, q, handle)
+		did, err = r.didOf(ctx, q, asked)
 	}
 	if err != nil {
-		return nil, err
+		return ident, "", err
 	}
-	ident, err := r.identity(ctx, q, did)
-	if err != nil {
-		return nil, err
+	if ident, err = r.identity(ctx, q, did); err != nil {
+		return ident, "", err
 	}
-	info := identityInfo{did, wire.InvalidHandle, documentOf(&ident)}
-	correct := ident.Handle == handle && handle != ""
+	correct := ident.Handle == asked && asked != ""
 	if !correct {
 		if correct, err = r.verified(ctx, q, ident.Handle, did); err != nil {
-			return nil, lookupRefusal(err, ident.Handle)
+			return ident, "", lookupRefusal(err, ident.Handle)
 		}
 	}
-	if correct {
-		info.Handle = ident.Handle
+	if !correct {
+		return ident, wire.InvalidHandle, nil
 	}
-	return func() ([]byte, error) { return json.Marshal(info) }, nil
+	return ident, ident.Handle, nil
 }
 
 func documentOf(ident *identity.Identity) wire.Document {

@@ -67,6 +67,8 @@ func operationID(path string) string {
 		return "openapi"
 	case "/xrpc/com.atproto.sync.getRecord": // com.atproto.repo has the name too
 		return "getRecordProof"
+	case "/xrpc/com.bad-example.identity.resolveMiniDoc":
+		return "resolveMiniDocOlder"
 	}
 	return name
 }

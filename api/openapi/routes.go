@@ -1,5 +1,7 @@
 package openapi
 
+import "slices"
+
 // The examples of all routes are about one account, one of its records and its host.
 const (
 	exampleDID        = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
@@ -31,7 +33,7 @@ func limit(usual, most int) Parameter {
 var hidden = []string{"RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDeactivated"}
 
 // Routes returns the table of all routes.
-func Routes() []Route { return append(queries(), others()...) }
+func Routes() []Route { return slices.Concat(queries(), microcosm(), others()) }
 
 // queries are the methods of com.atproto.
 func queries() []Route {

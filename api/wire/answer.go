@@ -15,6 +15,8 @@ const echoCharsMax = 80
 type Refusal struct {
 	Name    string
 	Message string
+	// Status is the status of the answer. 0: that of Name.
+	Status int
 }
 
 func (e *Refusal) Error() string { return e.Name + ": " + e.Message }
