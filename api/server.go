@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"runtime"
 	"time"
 
 	"cistern/alert"
@@ -218,7 +219,8 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	exports, err := export.NewExports(o.Store, o.Wake, o.Logger, o.Registerer)
+	queue := clients.NewQueue(runtime.GOMAXPROCS(0), time.Now)
+	exports, err := export.NewExports(o.Store, queue, o.Wake, o.Logger, o.Registerer)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +244,7 @@ func New(o Options) (*Server, error) {
 		checkpoints:   checkpoints{make: o.Checkpoint, version: o.Version, logger: o.Logger},
 		subscriptions: subscriptions{registry},
 	}
-	if s.xrpc, err = s.newXRPC(o, exports); err != nil {
+	if s.xrpc, err = s.newXRPC(o, exports, queue); err != nil {
 		return nil, err
 	}
 	if s.description, err = describe(o.Version, s.xrpc.coder); err != nil {
@@ -258,12 +260,12 @@ func New(o Options) (*Server, error) {
 }
 
 // newXRPC makes the handler of queries.
-func (s *Server) newXRPC(o Options, exports *export.Exports) (xrpc, error) {
+func (s *Server) newXRPC(o Options, exports *export.Exports, queue *clients.Queue) (xrpc, error) {
 	r := atproto.New(atproto.Options{Store: o.Store, Refused: s.metrics.refused, Names: o.Names,
 		Hosts: func() func(*store.Host) atproto.HostStatus { return s.hosts.statuses(&s.sources) }})
 	c, err := newCoder()
 	return xrpc{methods: methods(r), lookups: lookups(r), cars: cars(exports), answers: s.answers,
-		coder: c,
+		coder: c, queue: queue,
 		turns: clients.NewTurns(queriesMax), large: clients.NewTurns(largeBytesMax)}, err
 }
 

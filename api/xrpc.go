@@ -92,6 +92,7 @@ type xrpc struct {
 	cars    map[string]handler
 	answers *answers
 	turns   *clients.Turns // acquired by the weight of a query
+	queue   *clients.Queue // of the processors
 	large   *clients.Turns // acquired by the bytes of a long answer
 	coder   *coder
 }
@@ -193,6 +194,11 @@ func (x *xrpc) compute(r *http.Request, client netip.Prefix, weight int64, answe
 		return coded{}, wire.Refuse("Unavailable", "too many queries at a time")
 	}
 	defer x.turns.Release(client, weight)
+	_, leave, err := x.queue.Enter(ctx, client)
+	if err != nil {
+		return coded{}, wire.Refuse("Unavailable", "too many queries at a time")
+	}
+	defer leave()
 	body, err := answer()
 	if err != nil {
 		return coded{}, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 
+	"cistern/api/clients"
 	"cistern/ingest/repo"
 	"cistern/store"
 
@@ -111,10 +112,16 @@ func (e *Exporter) tree(ctx context.Context, v *store.RepoView) (*outline, error
 			defer e.outlines.leave(treeOfRepo(r))
 			return e.build(ctx, v)
 		}
-		select {
-		case <-pass: // if it failed, this request may make the next one
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		err := clients.Pause(ctx, func() error {
+			select {
+			case <-pass: // if it failed, this request may make the next one
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 }

@@ -26,11 +26,14 @@ type Exports struct {
 	exporter *Exporter
 	wake     func()         // called after the pending queue may have grown
 	turns    *clients.Turns // acquired by the weight of a CAR, until it is sent
+	queue    *clients.Queue // of the processors
 }
 
-// NewExports answers from a store. wake is called after the pending queue may have grown.
-func NewExports(s *store.Store, wake func(), l *slog.Logger, reg prometheus.Registerer) (*Exports, error) {
-	e := &Exports{store: s, wake: wake, turns: clients.NewTurns(turnsMax)}
+// NewExports answers from a store, with processors of a queue. wake is called after the pending
+// queue may have grown.
+func NewExports(s *store.Store, queue *clients.Queue, wake func(), l *slog.Logger,
+	reg prometheus.Registerer) (*Exports, error) {
+	e := &Exports{store: s, wake: wake, turns: clients.NewTurns(turnsMax), queue: queue}
 	var err error
 	e.exporter, err = New(Options{Registerer: reg, Logger: l, Refetch: e.refetch})
 	return e, err
@@ -159,6 +162,11 @@ func (e *Exports) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 		return err
 	}
 	defer e.turns.Release(client, weight)
+	ctx, leave, err := e.queue.Enter(r.Context(), client)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	v, err := e.store.ViewRepo(did)
 	if errors.Is(err, store.ErrNotFound) {
 		return atproto.NotFound(did)
@@ -171,7 +179,7 @@ func (e *Exports) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 	if err := atproto.Hidden(row); err != nil {
 		return err
 	}
-	write, err := open(r.Context(), v)
+	write, err := open(ctx, v)
 	if err != nil {
 		return refusal(did, err)
 	}
@@ -181,7 +189,7 @@ func (e *Exports) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	s := newStream(w, r, func() error { return e.shown(row) })
+	s := newStream(ctx, w, func() error { return e.shown(row) })
 	return s.end(refusal(did, write(s)))
 }
 

@@ -41,7 +41,7 @@ const (
 	namedMax = 20
 	// foundBytesMax bounds the tree nodes that one request of blocks holds, 24,000 of 330 bytes.
 	foundBytesMax = 8 << 20
-	// yieldSteps is the number of rows or records after which other goroutines may run, as in a
-	// walk of package repo: less than a millisecond.
+	// yieldSteps is the number of rows or records after which others may compute: less than a
+	// millisecond.
 	yieldSteps = 1024
 )

@@ -4,12 +4,16 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"cistern/api/clients"
 	"cistern/api/export"
 	"cistern/store/storetest"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 )
 
 // watched is a context that tells when it is asked for the first time, and then waits.
@@ -71,6 +75,43 @@ func TestPassIsShared(t *testing.T) {
 		if got := <-secondResult; got != nil || passes(t, reg) != built {
 			t.Errorf("the second, after %v: %v, with %d passes, want %d", err, got, passes(t, reg), built)
 		}
+	}
+}
+
+// Requests of one client for one tree compute one at a time beside another client. The request that
+// waits for the pass of another does so without a slot, which the pass may need.
+func TestPassIsSharedInQueue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hold(t, alice, storetest.Random(rand.New(rand.NewPCG(7, 8)), 3000))
+	e, err := export.New(export.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clock atomic.Int64 // each look at it takes longer than a request may compute at a time
+	q := clients.NewQueue(2, func() time.Time { return time.UnixMilli(10 * clock.Add(1)) })
+	present, greedy := clients.Of("192.0.2.1:1"), clients.Of("192.0.2.2:1")
+	var group errgroup.Group
+	for range 8 {
+		_, leave, err := q.Enter(t.Context(), present)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		group.Go(func() error {
+			ctx, leave, err := q.Enter(t.Context(), greedy)
+			if err != nil {
+				return err
+			}
+			defer leave()
+			v := w.view(t, alice)
+			defer v.Close()
+			_, err = e.Open(ctx, v, export.Part{})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"cistern/api/clients"
 	"cistern/api/wire"
 )
 
@@ -21,8 +22,8 @@ type stream struct {
 	sent  int64
 }
 
-func newStream(w http.ResponseWriter, r *http.Request, shown func() error) *stream {
-	return &stream{ctx: r.Context(), w: w, conn: http.NewResponseController(w), shown: shown,
+func newStream(ctx context.Context, w http.ResponseWriter, shown func() error) *stream {
+	return &stream{ctx: ctx, w: w, conn: http.NewResponseController(w), shown: shown,
 		start: time.Now(), buf: make([]byte, 0, pieceBytes)}
 }
 
@@ -52,10 +53,12 @@ func (s *stream) flush() error {
 	if err := s.conn.SetWriteDeadline(s.start.Add(s.allowed())); err != nil {
 		return err
 	}
-	n, err := s.w.Write(s.buf)
-	s.sent += int64(n)
-	s.buf = s.buf[:0]
-	return err
+	return clients.Pause(s.ctx, func() error { // a slow client takes no processor
+		n, err := s.w.Write(s.buf)
+		s.sent += int64(n)
+		s.buf = s.buf[:0]
+		return err
+	})
 }
 
 // allowed returns the time from the start after which the next piece must have been read.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 
+	"cistern/api/clients"
 	"cistern/ingest/repo"
 	"cistern/store"
 )
@@ -21,8 +21,7 @@ func scan(ctx context.Context, v *store.RepoView, lo, hi []byte, fn func(store.R
 			return errStop
 		}
 		if n++; n%yieldSteps == 0 {
-			runtime.Gosched()
-			return ctx.Err()
+			return clients.Yield(ctx)
 		}
 		return nil
 	})
@@ -135,8 +134,7 @@ func (w *walk) rebuild(id repo.CID, layer int, lo, hi []byte) (*outline, error) 
 // record writes the record of an entry.
 func (w *walk) record(key []byte, id repo.CID) error {
 	if w.steps++; w.steps%yieldSteps == 0 {
-		runtime.Gosched()
-		if err := w.ctx.Err(); err != nil {
+		if err := clients.Yield(w.ctx); err != nil {
 			return err
 		}
 	}

@@ -32,11 +32,15 @@ const (
 	childPrunes   = childVariable + "=prunes"   // its log, several times a second
 	childOffloads = childVariable + "=offloads" // small segments, until it dies as dieVariable says
 	dieVariable   = "CISTERNTEST_DIE"
+	childGreedy   = childVariable + "=greedy" // no daemon, but a client of one
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) == "" {
+	switch os.Getenv(childVariable) {
+	case "":
 		os.Exit(m.Run())
+	case "greedy":
+		beGreedy(os.Args[1], os.Args[2:])
 	}
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, exit: os.Exit, tune: hasty()}
 	switch os.Getenv(childVariable) {
