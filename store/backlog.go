@@ -19,8 +19,10 @@ type backlogs struct {
 
 	logged map[string]backlogLog // owned by Prune; by name
 
-	mu   sync.Mutex
-	kept map[string]time.Duration // mu guards; the age of the oldest event kept, by name
+	// mu guards:
+	mu      sync.Mutex
+	kept    map[string]time.Duration // the age of the oldest event kept, by name
+	keepers map[*LogKeeper]uint64    // the first event that each keeps
 }
 
 // backlogLog is when it was last logged that a subscription keeps events, and that it loses some.
@@ -80,6 +82,9 @@ func (s *Store) awaited(to uint64) (uint64, error) {
 		return true, nil
 	})
 	q := &s.backlogs
+	if first, ok := q.keepersFrom(max(tail, most)); ok {
+		limit = min(limit, first)
+	}
 	q.logged = logged
 	q.mu.Lock()
 	defer q.mu.Unlock()

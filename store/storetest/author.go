@@ -18,6 +18,16 @@ type Author struct {
 	Store *store.Store
 	Rand  *rand.Rand
 	Repos int
+	// Record returns the records that it writes. Nil: Text.
+	Record func() []byte
+}
+
+// record returns a record: text unless the author has others.
+func (a *Author) record(text func() string) []byte {
+	if a.Record != nil {
+		return a.Record()
+	}
+	return Text(text())
 }
 
 // Step makes one change.
@@ -78,7 +88,13 @@ func (a *Author) importRepo(n int) {
 		if r.Tracked == store.Untracked {
 			b.Track(r, store.ByOperator, store.PriorityOperator)
 		}
-		im = Random(a.Rand, a.Rand.IntN(60)).Import(*r, Rev(n))
+		records := Random(a.Rand, a.Rand.IntN(60))
+		if a.Record != nil {
+			for _, p := range records.Paths() {
+				records[p] = a.Record()
+			}
+		}
+		im = records.Import(*r, Rev(n))
 		return nil
 	})
 	im.Done = func(_ store.Repo, err error) {
@@ -103,7 +119,7 @@ func (a *Author) commit(n int, r *store.Repo) {
 		if a.Rand.IntN(3) == 0 && len(deletes) > 0 {
 			op = deletes[a.Rand.IntN(len(deletes))]
 		} else {
-			op.Record = Text(fmt.Sprint("text ", a.Rand.IntN(1000)))
+			op.Record = a.record(func() string { return fmt.Sprint("text ", a.Rand.IntN(1000)) })
 			op.CID = repo.HashCID(op.Record)
 		}
 		same := func(o store.Op) bool { return string(o.Path) == string(op.Path) }
