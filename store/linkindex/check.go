@@ -1,0 +1,233 @@
+package linkindex
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+
+	"cistern/store"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// reportMax bounds the differences that Check reports one by one.
+const reportMax = 100
+
+// Check compares the index with itself, and if it has every event of the log, also with the links of
+// every current record. It calls report for the first 100 differences and returns their number.
+// compared is false if the index was behind the log, so that records could not be compared. Nothing
+// may be written meanwhile.
+func (x *Index) Check(ctx context.Context, report func(string)) (differences int, compared bool, err error) {
+	c := checker{x: x, ctx: ctx, report: report, seed: maphash.MakeSeed()}
+	x.mu.Lock()
+	st := x.state
+	x.mu.Unlock()
+	compared = !st.building() && st.Epoch == x.opts.Store.Epoch() && st.Through == x.opts.Store.Head()
+	if compared {
+		err = c.currentRecords()
+	}
+	for _, step := range []func() error{c.rowsOfRecords, c.rowsOfLinks, c.rowsOfAccounts, c.counts} {
+		if err == nil {
+			err = step()
+		}
+	}
+	if err != nil {
+		return c.found, compared, fmt.Errorf("check the index of links: %w", err)
+	}
+	if compared && c.wanted != c.records {
+		c.differ("%d records with links are stored, the index has %d", c.wanted, c.records)
+	}
+	if c.fromRecords != c.fromLinks || c.fromRecords.n != uint64(max(st.Links, 0)) {
+		c.differ("links by record %+v, links by target %+v, counted %d", c.fromRecords, c.fromLinks,
+			st.Links)
+	}
+	if c.byRecords != c.byAccounts {
+		c.differ("links by record %+v, links by account %+v", c.byRecords, c.byAccounts)
+	}
+	return c.found, compared, nil
+}
+
+// checker is one call of Check.
+type checker struct {
+	x      *Index
+	ctx    context.Context
+	report func(string)
+	found  int
+
+	wanted, records        int64   // records with links: stored, and in the index
+	fromRecords, fromLinks summary // of group, arrival, account, rkey
+	byRecords, byAccounts  summary // of group, arrival, account
+	seed                   maphash.Seed
+	buf                    []byte
+}
+
+// summary tells sets of rows apart, in whatever order they come.
+type summary struct{ n, sum uint64 }
+
+func (c *checker) add(s *summary, row []byte) {
+	s.n++
+	s.sum += maphash.Bytes(c.seed, row)
+}
+
+func (c *checker) differ(format string, args ...any) {
+	if c.found++; c.found <= reportMax {
+		c.report("backlinks: " + fmt.Sprintf(format, args...))
+	}
+}
+
+// currentRecords compares the links of every current record with its row.
+func (c *checker) currentRecords() error {
+	s := c.x.opts.Store
+	p := s.BeginSnapshot(everything())
+	r := c.x.newRun() // for its extraction; it is not written
+	var at store.RecordPosition
+	for ended := false; !ended; {
+		var failed, err error
+		at, ended, err = s.ReadRecords(c.ctx, p, at, pageRows,
+			func(e *store.Event, _ store.RecordPosition) bool {
+				failed = c.current(r, e)
+				return failed == nil
+			})
+		if err := errors.Join(failed, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// current compares one record.
+func (c *checker) current(r *run, e *store.Event) error {
+	if err := r.extract(e.Collection, e.Record); err != nil {
+		return err
+	}
+	if len(r.groups) > 0 {
+		c.wanted++
+	}
+	account, known, err := c.x.accountNumber(e.DID)
+	if err != nil {
+		return err
+	}
+	collection, named, err := c.x.sourceNumber(Source{Collection: string(e.Collection)})
+	if err != nil {
+		return err
+	}
+	r.old = r.old[:0]
+	if known && named {
+		_, err = c.x.get(recordKey(nil, account, collection, e.Rkey), func(v []byte) (err error) {
+			_, r.old, err = parseLinks(v, r.old)
+			return err
+		})
+	}
+	if err == nil && !slices.Equal(r.old, r.groups) {
+		c.differ("%s/%s/%s has %d links, the index has %d, or others", e.DID, e.Collection, e.Rkey,
+			len(r.groups), len(r.old))
+	}
+	return err
+}
+
+func (c *checker) rowsOfRecords() error {
+	var groups []group
+	return c.scan(spaceRecord, func(key, value []byte) error {
+		c.records++
+		account, _, rkey, err := parseRecordKey(key)
+		if err != nil {
+			return err
+		}
+		var arrival uint64
+		if arrival, groups, err = parseLinks(value, groups[:0]); err != nil {
+			return err
+		}
+		for _, g := range groups {
+			c.buf = distinctKey(c.buf, g, account, arrival)
+			c.add(&c.byRecords, c.buf)
+			c.buf = append(c.buf, rkey...)
+			c.add(&c.fromRecords, c.buf)
+		}
+		return nil
+	})
+}
+
+func (c *checker) rowsOfLinks() error {
+	return c.scan(spaceLink, func(key, value []byte) error {
+		g, arrival, err := parseLinkKey(key)
+		if err != nil {
+			return err
+		}
+		account, rkey, err := parseLink(value)
+		c.buf = append(distinctKey(c.buf, g, account, arrival), rkey...)
+		c.add(&c.fromLinks, c.buf)
+		return err
+	})
+}
+
+func (c *checker) rowsOfAccounts() error {
+	return c.scan(spaceDistinct, func(key, _ []byte) error {
+		c.add(&c.byAccounts, key)
+		return nil
+	})
+}
+
+// counts compares the count of each group with its rows.
+func (c *checker) counts() (err error) {
+	all, sum := int64(0), int64(0)
+	links, err := c.x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceLink},
+		UpperBound: []byte{spaceLink + 1}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, links.Close()) }()
+	accounts, err := c.x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceDistinct},
+		UpperBound: []byte{spaceDistinct + 1}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, accounts.Close()) }()
+	err = c.scan(spaceCount, func(key, value []byte) error {
+		want, err := parseCounts(value)
+		if err != nil {
+			return err
+		}
+		if len(key) != groupBytes {
+			return damaged("key", key)
+		}
+		var got Counts
+		c.buf = append(append(c.buf[:0], spaceLink), key[1:]...)
+		for ok := links.SeekGE(c.buf); ok && string(links.Key()[:groupBytes]) == string(c.buf); ok = links.Next() {
+			got.Records++
+		}
+		c.buf[0] = spaceDistinct
+		last := int64(-1)
+		for ok := accounts.SeekGE(c.buf); ok && string(accounts.Key()[:groupBytes]) == string(c.buf); ok = accounts.Next() {
+			if n := int64(binary.BigEndian.Uint32(accounts.Key()[groupBytes:])); n != last {
+				last = n
+				got.DIDs++
+			}
+		}
+		if got != want {
+			c.differ("group %x is counted %+v, its rows are %+v", key[1:], want, got)
+		}
+		all += got.Records
+		return errors.Join(links.Error(), accounts.Error())
+	})
+	for ok := links.First(); ok; ok = links.Next() {
+		sum++
+	}
+	if sum != all && err == nil {
+		c.differ("%d links are in groups without a count", sum-all)
+	}
+	return errors.Join(err, links.Error())
+}
+
+// scan calls fn for each row of a keyspace.
+func (c *checker) scan(space byte, fn func(key, value []byte) error) error {
+	n := 0
+	return c.x.scan([]byte{space}, []byte{space + 1}, func(key, value []byte) (bool, error) {
+		if n++; n%1024 == 0 && c.ctx.Err() != nil {
+			return false, c.ctx.Err()
+		}
+		return true, fn(key, value)
+	})
+}

@@ -1,0 +1,82 @@
+package linkindex
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"cistern/store"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// OpenTuned opens an index with options that an operator cannot set: the rows of a run that is
+// written by a batch, 0 for the default, and those of the engine.
+func OpenTuned(o Options, smallRows int, tune func(*pebble.Options)) (*Index, error) {
+	o.smallRows, o.tune = smallRows, tune
+	return Open(o)
+}
+
+// CatchUp builds the index up to the head of the log, as Run does, and returns. It returns earlier
+// once stop returns true, after a page.
+func (x *Index) CatchUp(ctx context.Context, stop func() bool) error {
+	b := &builder{x: x, run: x.newRun(), keeper: x.opts.Store.KeepLog()}
+	defer b.keeper.Release()
+	for {
+		err := b.resume()
+		if err == nil && b.run.next.Pass != nil {
+			err = b.pass(ctx)
+		}
+		for more := true; more && err == nil && !stop(); {
+			more, err = b.advance(ctx)
+		}
+		if errors.Is(err, store.ErrOutdatedCursor) {
+			if err := b.begin(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err == nil {
+			err = errors.Join(b.flush(), b.sync())
+		}
+		return err
+	}
+}
+
+// Writer writes links without a store's records.
+type Writer struct{ run *run }
+
+// NewWriter returns a Writer.
+func (x *Index) NewWriter() *Writer { return &Writer{x.newRun()} }
+
+// Put indexes a record with links, target by source.
+func (w *Writer) Put(did string, collection, rkey []byte, links []TestLink) error {
+	r := w.run
+	r.groups = r.groups[:0]
+	for _, l := range links {
+		g := targetOf(r.x.secret, l.Target)
+		var err error
+		if g.source, err = r.source(l.Source); err != nil {
+			return err
+		}
+		r.groups = append(r.groups, g)
+	}
+	slices.SortFunc(r.groups, group.compare)
+	r.groups = slices.Compact(r.groups)
+	if err := r.replace(did, collection, rkey); err != nil || !r.full() {
+		return err
+	}
+	return r.write()
+}
+
+// Flush writes what was put.
+func (w *Writer) Flush() error { return w.run.write() }
+
+// TestLink is a link of Put.
+type TestLink struct {
+	Source Source
+	Target string
+}
+
+// DB returns the engine.
+func (x *Index) DB() *pebble.DB { return x.db }

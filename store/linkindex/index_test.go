@@ -1,0 +1,256 @@
+package linkindex_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cistern/gate"
+	"cistern/store"
+	"cistern/store/linkindex"
+	"cistern/store/storetest"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// newHistory returns a history without crashes, whose index is not opened yet.
+func newHistory(t *testing.T) (*history, *storetest.Author) {
+	h := &history{t: t, rng: rand.New(rand.NewPCG(1, 2)), clock: time.Unix(1_800_000_000, 0)}
+	h.store = storetest.Open(t, store.Options{Now: func() time.Time { return h.clock },
+		Retention: time.Hour, SubscriptionRetention: 2 * time.Hour})
+	a := &storetest.Author{T: t, Store: h.store, Rand: h.rng, Repos: repos, Record: h.record}
+	return h, a
+}
+
+func (h *history) openIndex(o linkindex.Options) *linkindex.Index {
+	h.t.Helper()
+	o.Store, o.Dir = h.store, "links"
+	x, err := linkindex.OpenTuned(o, 1, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if err := x.Close(); err != nil {
+			h.t.Error(err)
+		}
+	})
+	return x
+}
+
+// TestRun: an index that is opened over a store with records has them, and then follows the log until
+// its context ends. While its gate is shut it does nothing.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, a := newHistory(t)
+		for range 60 {
+			a.Step()
+		}
+		var g gate.Gate
+		g.Shut(gate.Cause{Name: "disk"})
+		x := h.openIndex(linkindex.Options{Gate: &g})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- x.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if st := x.State(); !st.Building || st.Links != 0 {
+			t.Errorf("at a shut gate: %+v", st)
+		}
+		g.Open("disk")
+		for range 4 {
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			compare(t, h.rng, h.store, x)
+			for range 20 {
+				a.Step()
+			}
+			storetest.Head(t, h.store)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if n, _, err := x.Check(t.Context(), func(d string) { t.Error(d) }); n > 0 || err != nil {
+			t.Errorf("at the end: %d differences, %v", n, err)
+		}
+	})
+}
+
+// TestHiddenBefore: links of an account that is hidden are not in pages, also before the index has
+// the event, and neither are those of an account that the store does not know any more.
+func TestHiddenBefore(t *testing.T) {
+	t.Parallel()
+	h, a := newHistory(t)
+	for range 100 {
+		a.Step()
+	}
+	x := h.openIndex(linkindex.Options{})
+	h.catchUp(x)
+	source := linkindex.Source{Collection: "app.test.c0", Path: ".subject.uri"}
+	hidden := ""
+	for n := 0; n < targets; n++ {
+		for _, r := range readRecords(t, x, target(n), source, linkindex.Query{Limit: 100}) {
+			if hidden == "" {
+				hidden = r.DID
+				wait, err := h.store.UpdateRepo(hidden, func(b *store.Batch, r *store.Repo) error {
+					b.Hide(r, store.StatusTakendown, store.OriginHost, store.Retry{})
+					b.Account(r)
+					b.PutRepo(r)
+					return nil
+				})
+				if err := errors.Join(err, wait()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, r := range readRecords(t, x, target(n), source, linkindex.Query{Limit: 100}) {
+			if r.DID == hidden {
+				t.Errorf("%+v is shown", r)
+			}
+		}
+		for _, did := range readDIDs(t, x, target(n), source, 100) {
+			if did == hidden {
+				t.Errorf("%s is shown", did)
+			}
+		}
+	}
+	if hidden == "" {
+		t.Fatal("no target has a link")
+	}
+	h.catchUp(x)
+	compare(t, h.rng, h.store, x)
+}
+
+// TestPagesEnd: a page ends after some thousand rows, though it may be empty, and the next goes on.
+func TestPagesEnd(t *testing.T) {
+	t.Parallel()
+	h, _ := newHistory(t)
+	x := h.openIndex(linkindex.Options{RunBytes: 1 << 30})
+	w := x.NewWriter()
+	source := linkindex.Source{Collection: "app.test.c0", Path: ".x"}
+	for n := range 10_000 { // of accounts that the store does not know
+		did := storetest.DID(100 + n/100)
+		if err := w.Put(did, []byte(source.Collection), []byte(fmt.Sprint(n)), []linkindex.TestLink{{Source: source, Target: "did:x:y"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, d, err := x.Count("did:x:y", source); n != 10_000 || d != 100 || err != nil {
+		t.Errorf("counted %d of %d accounts, %v", n, d, err)
+	}
+	pages := 0
+	for after := linkindex.Cursor(0); pages == 0 || after != 0; pages++ {
+		page, next, err := x.Records("did:x:y", source, linkindex.Query{After: after, Limit: 10})
+		if len(page) > 0 || err != nil {
+			t.Fatalf("%v, %v", page, err)
+		}
+		after = next
+	}
+	if pages != 3 {
+		t.Errorf("%d pages for 10,000 rows", pages)
+	}
+}
+
+// TestAnotherLog: an index of another log, or of one that was pruned beyond what it has, is built
+// anew; and events stay for an index that has not got them, but not for ever.
+func TestAnotherLog(t *testing.T) {
+	t.Parallel()
+	h, a := newHistory(t)
+	x := h.openIndex(linkindex.Options{})
+	prune := func(later time.Duration) {
+		h.clock = h.clock.Add(later)
+		if err := h.store.Prune(t.Context(), func(int64, int64) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		a.Step()
+	}
+	keep := h.store.KeepLog()
+	keep.Keep(1)
+	prune(time.Minute)
+	for range 2 { // 90 minutes: beyond the retention, within that for readers
+		prune(45 * time.Minute)
+	}
+	if h.store.Tail() != 1 {
+		t.Errorf("the log begins at %d though a reader needs 1", h.store.Tail())
+	}
+	keep.Release()
+	h.catchUp(x)
+	compare(t, h.rng, h.store, x)
+	for range 20 {
+		a.Step()
+	}
+	for range 6 {
+		prune(45 * time.Minute)
+	}
+	if h.store.Tail() <= x.State().Through+1 {
+		t.Fatalf("the log begins at %d, the index is at %d", h.store.Tail(), x.State().Through)
+	}
+	h.catchUp(x)
+	compare(t, h.rng, h.store, x)
+	other, b := newHistory(t)
+	for range 50 {
+		b.Step()
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	y, err := linkindex.Open(linkindex.Options{Store: other.store, Dir: "links", FS: h.store.FS()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.catchUp(y)
+	compare(t, h.rng, other.store, y)
+	if err := y.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// brokenFS fails to make the tables of runs.
+type brokenFS struct{ vfs.FS }
+
+var errBroken = errors.New("no table can be made")
+
+func (fs brokenFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.Contains(name, "/run/") {
+		return nil, errBroken
+	}
+	return fs.FS.Create(name, c)
+}
+
+// TestFailure: an index that cannot be written is not built any more, says so, and lets the daemon
+// go on.
+func TestFailure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, a := newHistory(t)
+		for range 60 {
+			a.Step()
+		}
+		x := h.openIndex(linkindex.Options{FS: brokenFS{vfs.NewMem()}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- x.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if st := x.State(); !errors.Is(st.Err, errBroken) {
+			t.Errorf("%+v", st)
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("Run has returned: %v", err)
+		default:
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
