@@ -41,6 +41,7 @@ var levels = map[string]int{
 	"api/export":              7,
 	"ingest/identity":         4,
 	"store":                   3,
+	"store/linkindex":         4,
 	"backup":                  4,
 	"archive":                 4,
 	"verify":                  5, // its tests need backfill/refilter
@@ -196,7 +197,7 @@ func TestOnlyOwnersImport(t *testing.T) {
 		tests  bool // whether other packages' tests may
 		why    string
 	}{
-		{"github.com/cockroachdb/pebble", []string{"store", "store/storetest"}, false, "the engine never leaks out of store"},
+		{"github.com/cockroachdb/pebble", []string{"store", "store/linkindex", "store/storetest"}, false, "the engine never leaks out of store"},
 		{"github.com/urfave/cli", []string{"cmd/cistern"}, false, "options are cmd's"},
 		{"github.com/ethereum/go-ethereum", []string{"ingest/repo"}, false, "only its libsecp256k1 is of use"},
 		{"github.com/aws", []string{"objects"}, false, "requests to S3 are objects'"},
@@ -313,12 +314,13 @@ var engineWriters = map[string][]string{
 // engineReads are the other methods of the engine that may be called anywhere in store.
 var engineReads = []string{"Close", "NewIter", "NewSnapshot", "Metrics", "EstimateDiskUsage", "TableFormat"}
 
-// TestEngineBatches: only engineWriters write to the engine, and each of them does.
+// TestEngineBatches: only engineWriters write to the engine of the store, and each of them does. The
+// index of links has an engine of its own.
 func TestEngineBatches(t *testing.T) {
 	t.Parallel()
 	found := map[string][]string{}
 	for _, s := range sources(t) {
-		if s.test {
+		if s.test || s.pkg == "store/linkindex" {
 			continue
 		}
 		ast.Inspect(s.file, func(n ast.Node) bool {
@@ -371,8 +373,8 @@ var rooms = map[string]struct{ files, lines int }{
 	"api":           {25, 3560},
 	"api/deliver":   {24, 3600},
 	"backfill":      {24, 3530},
-	"cmd/cistern":   {34, 5930},
-	"store":         {89, 14260},
+	"cmd/cistern":   {35, 6030},
+	"store":         {90, 14281},
 	"ingest":        {31, 5860},
 	"ingest/simnet": {37, 5050},
 	"ingest/repo":   {24, 3220},

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"cistern/console"
 	"cistern/store"
+	"cistern/store/linkindex"
 
 	"github.com/urfave/cli/v3"
 )
@@ -17,7 +19,8 @@ import (
 const checkAbout = `Verify a store offline: recompute every counter, reference, gauge and
 cross-reference from the data, and print each difference. Nothing is written.
 No daemon may be running on the store. The exit code is 0 if there is no
-difference, and 1 otherwise.`
+difference, and 1 otherwise. If there is an index of backlinks, it is compared
+with itself and, unless it is behind the log, with all records.`
 
 func (a *app) checkCommand() *cli.Command {
 	var cfg Config
@@ -54,6 +57,8 @@ func (a *app) check(ctx context.Context, dir string) error {
 		fmt.Fprintln(a.stdout, "  the store keeps events only (--ephemeral)")
 	}
 	n, err := s.Check(ctx, func(text string) { fmt.Fprintf(a.stdout, "  difference: %s\n", text) })
+	links, err := a.checkLinks(ctx, s, filepath.Join(dir, linksDir), err)
+	n += links
 	counts := s.Counts()
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
@@ -68,6 +73,29 @@ func (a *app) check(ctx context.Context, dir string) error {
 	}
 	_, err = fmt.Fprintln(a.stdout, "no differences")
 	return err
+}
+
+// checkLinks checks the index of backlinks in a directory, if there is one and the check of the store
+// ended without an error.
+func (a *app) checkLinks(ctx context.Context, s *store.Store, dir string, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	x, err := linkindex.Open(linkindex.Options{Store: s, Dir: dir, ReadOnly: true})
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, compared, err := x.Check(ctx, func(text string) {
+		fmt.Fprintf(a.stdout, "  difference: %s\n", text)
+	})
+	if st := x.State(); !compared && err == nil {
+		fmt.Fprintf(a.stdout, "  the backlinks index is at event %d of %d: not compared with records\n",
+			st.Through, s.Head())
+	}
+	return n, errors.Join(err, x.Close())
 }
 
 // openForCheck opens a store that no daemon is using.

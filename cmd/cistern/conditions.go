@@ -144,7 +144,7 @@ func (d *daemon) demands() (all []condition.Condition) {
 	}
 	if c.Reserve != (reserve{}) {
 		disk := condition.Disk(p, c.Data, c.Reserve.of)
-		disk.Told = d.maintain.SetDisk
+		disk.Told = diskShort(d)
 		all = append(all, disk)
 	}
 	if c.BackfillHours != nil {

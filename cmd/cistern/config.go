@@ -53,6 +53,7 @@ type Config struct {
 	Retention    time.Duration
 	ReadOnly     bool
 	Ephemeral    bool
+	Backlinks    bool
 	LogLevel     slog.Level
 	Jetstream    []byte // the dictionary
 
@@ -254,6 +255,11 @@ func (c *Config) options() []option {
 				"Repositories are fetched, verified and delivered as before, but queries for " +
 				"records and snapshots are refused. A store is ephemeral from its beginning, or " +
 				"never. Needs --retention or --retention-bytes, which then counts records too."},
+		{name: "backlinks", set: set(&c.Backlinks, parseSwitch),
+			help: "Keep an index of what links to what: every at-URI, DID and URI in every record. " +
+				"It is built behind the log, and after the option was turned on, from what is " +
+				"stored. It is in links below --data, which may be deleted while the option is " +
+				"off, and is then built anew when it is on."},
 		{name: "subscription-retention", value: "DURATION", standard: "14d",
 			set: set(&c.SubscriptionRetention, parseAge),
 			help: "How long events that a durable subscription has not acknowledged stay in the " +
@@ -357,6 +363,7 @@ func (c *Config) validate(bad []string) (errs []error) {
 		"event leaves the log, and so no record goes")
 	reject(fine("store") && c.Ephemeral && c.Store == filter.StoreAll,
 		"--ephemeral keeps only records that make events: it cannot be combined with --store all")
+	reject(c.Backlinks && c.Ephemeral, "--backlinks needs records, which --ephemeral does not keep")
 	reject(twice(c.Schedules) != "", "--schedule gives %s two periods", twice(c.Schedules))
 	reject(fine("offload") && c.Offload == "" && schedules(c.Schedules, "offload"),
 		"--schedule gives offload a period, which needs --offload")

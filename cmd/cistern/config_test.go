@@ -184,6 +184,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"all at once", []string{"--mode", "x", "--verify", "y"}, []string{"CISTERN_LOG_LEVEL=z", "CISTERN_FOO=1"},
 			[]string{"4 mistakes", `--mode "x"`, `--verify "y"`, `CISTERN_LOG_LEVEL "z"`, "CISTERN_FOO"}},
 		{"nothing ever goes", []string{"--ephemeral", "--retention", "0"}, nil, []string{"--ephemeral needs --retention or --retention-bytes"}},
+		{"links of nothing", []string{"--ephemeral", "--backlinks"}, nil, []string{"--backlinks needs records"}},
 		{"keeps all and nothing", []string{"--ephemeral", "--store", "all"}, nil, []string{"--ephemeral", "--store all"}},
 		{"values and what they are together", []string{"--admin", ":1", "--mode", "full", "--verify", "y"}, nil, []string{"3 mistakes", "--admin-token", "--relay", "--verify"}},
 		{"together with what was refused", []string{"--admin", ":1", "--admin-token", "short", "--mode", "full", "--relay", "x"}, nil, []string{"2 mistakes", "--admin-token: want", `--relay "x"`}},

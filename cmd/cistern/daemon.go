@@ -146,6 +146,7 @@ type daemon struct {
 	backups  *backup.Maker // nil without --backup
 	lender   *backup.Lender
 	archive  *archive.Archive // nil without --offload
+	links    backlinks
 }
 
 // newDaemon constructs the boxes, each from earlier boxes, and starts none. It owns the listeners.
@@ -184,6 +185,7 @@ func (d *daemon) boxes() []box {
 		serve,
 		{"webhooks", d.api.Webhooks},
 		{"maintenance", d.runMaintenance},
+		{"backlinks", d.links.run},
 		{"conditions", d.runConditions}, // below what it counts
 		{"backfill", func(ctx context.Context) error {
 			awaitSources(ctx, d.ingest)
@@ -230,6 +232,7 @@ func (d *daemon) run(ctx context.Context, watchers ...box) error {
 			err)
 	}
 	if err == nil && !d.cfg.ReadOnly {
+		err = d.links.close()
 		d.suspend(context.WithoutCancel(ctx), stopped.Add(budget))
 	}
 	return errors.Join(err, d.close())
@@ -249,7 +252,8 @@ func (d *daemon) supervisor() supervisor {
 func (d *daemon) close() error {
 	errs := []error{closeListener(d.public), closeListener(d.admin)}
 	if d.store != nil {
-		errs = append(errs, d.store.Close())
+		d.store.Thaw() // closing writes
+		errs = append(errs, d.links.close(), d.store.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -281,6 +285,9 @@ func (d *daemon) openStore() (err error) {
 			"queries for records are refused")
 	}
 	d.archive, err = newArchive(d)
+	if err == nil {
+		d.links, err = openBacklinks(d)
+	}
 	if err != nil || !d.cfg.ReadOnly {
 		return err
 	}

@@ -7,8 +7,8 @@ import (
 	"cistern/gate"
 )
 
-// gates pause the parts of the daemon that bring data in, and webhooks.
-type gates struct{ backfill, crawler, firehose, webhooks gate.Gate }
+// gates pause the parts of the daemon that bring data in, webhooks, and the backlinks index.
+type gates struct{ backfill, crawler, firehose, webhooks, links gate.Gate }
 
 // byOperator is the cause of PATCH /ingestion.
 var byOperator = gate.Cause{Name: "operator", Reason: "switched off by PATCH /ingestion"}

@@ -61,7 +61,7 @@ func TestPhaseCopies(t *testing.T) {
 		h.Inject(simnet.Fault{Kind: simnet.Latency, Delay: 5 * time.Millisecond})
 	}
 	x := newTestIndex(t)
-	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay()))
+	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay(), "--backlinks"))
 	x.prime(t, n, n.RelayHost())
 	if status, answer := x.send(t, "PUT", "/subscriptions/s", `{"start":"oldest"}`); status != 200 && status != 201 {
 		t.Fatalf("subscription: %d %s", status, answer)
@@ -136,6 +136,7 @@ func (x *testIndex) suspended(t *testing.T, round int, sub *phaseConsumer) {
 		t.Errorf("round %d: head %d of the copy, %d of the daemon", round, s.Head(), head)
 	}
 	storetest.Check(t, s)
+	wantBacklinks(t, s, filepath.Join(copied, linksDir))
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

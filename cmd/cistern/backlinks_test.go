@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/linkindex"
+)
+
+// wantBacklinks opens the backlinks index of a store that no daemon uses. It must be sound, at an
+// event that the store has, and equal all records once it has caught up.
+func wantBacklinks(t *testing.T, s *store.Store, dir string) {
+	t.Helper()
+	x, err := linkindex.Open(linkindex.Options{Store: s, Dir: dir})
+	if err != nil {
+		t.Fatalf("open the backlinks index: %v", err)
+	}
+	if st := x.State(); st.Through > s.Head() {
+		t.Errorf("the backlinks index is at %d, the head is %d", st.Through, s.Head())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx) }()
+	for st := x.State(); st.Building || st.Through < s.Head(); st = x.State() {
+		if st.Err != nil {
+			t.Fatal(st.Err)
+		}
+		pause(t.Context(), time.Millisecond)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	n, compared, err := x.Check(t.Context(), func(d string) { t.Error(d) })
+	if n > 0 || !compared || err != nil {
+		t.Errorf("backlinks: %d differences, compared %t, %v", n, compared, err)
+	}
+	if err := x.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBacklinks turns the option on over a store that has records. The daemon says that it builds the
+// index and has metrics of it, the check compares it, and a read-only daemon opens it.
+func TestBacklinks(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Repos: 10, Hosts: 1})
+	x := newTestIndex(t)
+	args := x.args(n, "--mode", "full", "--relay", n.Relay())
+	stop := x.start(t, args)
+	x.settle(t, map[string]int64{"repos": int64(len(n.Accounts())), "synced": active(n.Accounts())})
+	stop()
+	stop = x.start(t, append(args, "--backlinks"))
+	x.await(t, "an index of backlinks", func() error {
+		return x.call(t.Context(), "GET", "/metrics", nil, func(b []byte) error {
+			for _, m := range []string{"building 0", "lag_events 0", "failed 0"} {
+				if !strings.Contains(string(b), "\ncistern_backlinks_"+m+"\n") {
+					return fmt.Errorf("no metric %s", m)
+				}
+			}
+			if strings.Contains(string(b), "\ncistern_backlinks_links 0\n") {
+				return errors.New("no links")
+			}
+			return nil
+		})
+	})
+	stop()
+	out, err := x.command(t.Context(), nil, "check", "--data", x.dir)
+	if err != nil || !strings.Contains(out, "no differences") || strings.Contains(out, "not compared") {
+		t.Errorf("check: %v\n%s", err, out)
+	}
+	x.start(t, x.args(n, "--read-only", "--backlinks"))()
+}
