@@ -83,7 +83,7 @@ func (s *Store) awaited(to uint64) (uint64, error) {
 	})
 	q := &s.backlogs
 	if first, ok := q.keepersFrom(max(tail, most)); ok {
-		limit = min(limit, first)
+		limit = min(first, limit)
 	}
 	q.logged = logged
 	q.mu.Lock()

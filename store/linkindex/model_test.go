@@ -267,7 +267,7 @@ func readDIDs(t *testing.T, x *linkindex.Index, subject string, source linkindex
 func TestModel(t *testing.T) {
 	t.Parallel()
 	storetest.WithoutRace(t)
-	for i := range storetest.Seeds(6) {
+	for i := range storetest.Seeds(4) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			seed := uint64(time.Now().UnixNano()) + i
@@ -282,7 +282,7 @@ func model(t *testing.T, rng *rand.Rand, small int) {
 		clock: time.Unix(1_800_000_000, 0), met: map[string]int{}}
 	h.store, h.index = h.open(h.fs)
 	a := &storetest.Author{T: t, Store: h.store, Rand: rng, Repos: repos, Record: h.record}
-	for range 12 {
+	for range 8 {
 		h.steps = 1 + rng.IntN(60)
 		for range 5 + rng.IntN(25) {
 			a.Step()
