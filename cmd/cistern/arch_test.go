@@ -373,7 +373,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"api":           {25, 3560},
 	"api/deliver":   {24, 3600},
 	"backfill":      {24, 3530},
-	"cmd/cistern":   {35, 6030},
+	"cmd/cistern":   {35, 6035},
 	"store":         {90, 14281},
 	"ingest":        {31, 5860},
 	"ingest/simnet": {37, 5050},

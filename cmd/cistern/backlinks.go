@@ -15,7 +15,8 @@ const linksDir = "links"
 // backlinks is the index of --backlinks; index is nil without the option.
 type backlinks struct{ index *linkindex.Index }
 
-// openBacklinks opens the index. It needs the store, in whose file system it writes.
+// openBacklinks opens the index. It needs the store, in whose file system it writes. An index that
+// cannot be opened does not keep the daemon from its work.
 func openBacklinks(d *daemon) (b backlinks, err error) {
 	if !d.cfg.Backlinks {
 		return b, nil
@@ -23,10 +24,14 @@ func openBacklinks(d *daemon) (b backlinks, err error) {
 	if d.store.Ephemeral() {
 		return b, errors.New("--backlinks needs records: the store keeps events only (--ephemeral)")
 	}
-	b.index, err = linkindex.Open(linkindex.Options{Store: d.store,
-		Dir: filepath.Join(d.cfg.Data, linksDir), Gate: &d.gates.links, Logger: d.log,
-		Registerer: d.metrics})
-	return b, err
+	dir := filepath.Join(d.cfg.Data, linksDir)
+	b.index, err = linkindex.Open(linkindex.Options{Store: d.store, Dir: dir, Gate: &d.gates.links,
+		Logger: d.log, Registerer: d.metrics})
+	if err != nil {
+		d.log.Error("the daemon goes on without the backlinks index, which cannot be opened: delete "+
+			"its directory and restart, and it is built anew", "dir", dir, "err", err)
+	}
+	return b, nil
 }
 
 // run builds the index and follows the log, until ctx ends.

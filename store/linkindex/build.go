@@ -38,7 +38,8 @@ type builder struct {
 	keeper *store.LogKeeper // has events stay in the log that are not in the index durably
 
 	read   uint64    // the run has every event up to it
-	synced time.Time // when the index was last durable
+	synced time.Time // when the index was last made durable, or looked at
+	kept   uint64    // the event up to which it was durable then
 	logged time.Time
 }
 
@@ -92,7 +93,7 @@ func (b *builder) resume() error {
 		return b.begin()
 	}
 	b.read = st.Through
-	b.keeper.Keep(st.Through + 1)
+	b.keep(st.Through)
 	return nil
 }
 
@@ -123,7 +124,7 @@ func (b *builder) begin() error {
 	x.mu.Unlock()
 	b.run.reset()
 	b.read = p.Head
-	b.keeper.Keep(p.Head + 1)
+	b.keep(p.Head)
 	return batch.Close()
 }
 
@@ -315,10 +316,20 @@ func (b *builder) flush() error {
 // sync makes what was written durable, and then has the log go up to it.
 func (b *builder) sync() error {
 	x := b.x
+	b.synced = time.Now()
+	through := x.through()
+	if through == b.kept && b.run.next.Pass == nil {
+		return nil
+	}
 	if err := x.guard(func() error { return x.db.LogData(nil, pebble.Sync) }); err != nil {
 		return fmt.Errorf("sync links: %w", err)
 	}
-	b.synced = time.Now()
-	b.keeper.Keep(x.through() + 1)
+	b.keep(through)
 	return nil
+}
+
+// keep has the log keep what follows an event that is in the index durably.
+func (b *builder) keep(through uint64) {
+	b.keeper.Keep(through + 1)
+	b.kept = through
 }

@@ -1,12 +1,12 @@
 package linkindex_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +27,6 @@ type world struct {
 	rng      *rand.Rand
 	posts    *rand.Zipf
 	accounts *rand.Zipf
-	did      []byte
 	links    []linkindex.TestLink
 }
 
@@ -92,16 +91,45 @@ func build(b *testing.B, o linkindex.Options, smallRows int, tune func(*pebble.O
 	if err != nil {
 		b.Fatal(err)
 	}
-	rng := rand.New(rand.NewPCG(1, 1))
-	w := &world{rng: rng, posts: rand.NewZipf(rng, 1.05, 10, uint64(*benchLinks)*3), accounts: rand.NewZipf(rng, 1.1, 10, 40_000_000)}
-	out, links := x.NewWriter(), 0
-	var making time.Duration
 	start, begin := cpu(), time.Now()
+	links, making := fill(b, x, newWorld(), func(string) {})
+	put := time.Since(begin)
+	settle(b, x)
+	used := cpu() - start - making
+	m := x.DB().Metrics()
+	written := m.WAL.BytesWritten
+	for _, l := range m.Levels {
+		written += l.TableBytesFlushed + l.TableBytesCompacted + l.TableBytesIngested
+	}
+	size := m.DiskSpaceUsage() - m.WAL.Size
+	b.ReportMetric(float64(used.Nanoseconds())/float64(links)/1000, "µs-cpu/link")
+	b.ReportMetric(float64(put.Nanoseconds())/float64(links)/1000, "µs/link")
+	b.ReportMetric(float64(size)/float64(links), "B/link")
+	b.ReportMetric(float64(written)/float64(size), "write-amp")
+	b.ReportMetric(float64(links), "links")
+	if err := x.Close(); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.RemoveAll(o.Dir); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func newWorld() *world {
+	rng := rand.New(rand.NewPCG(1, 1))
+	return &world{rng: rng, posts: rand.NewZipf(rng, 1.05, 10, uint64(*benchLinks)*3),
+		accounts: rand.NewZipf(rng, 1.1, 10, 40_000_000)}
+}
+
+// fill puts records account by account until there are enough links. making is the processor time
+// that it took to make them. It calls begin for each account.
+func fill(b *testing.B, x *linkindex.Index, w *world, begin func(did string)) (links int, making time.Duration) {
+	out := x.NewWriter()
 	for account := 0; links < *benchLinks; account++ {
 		t := cpu()
-		records := int(min(math.Exp(rng.NormFloat64()*1.8+4.6), 200_000)) // median 100
-		made := make([][]linkindex.TestLink, 0, records)
-		kinds := make([]int, 0, records)
+		records := int(min(math.Exp(w.rng.NormFloat64()*1.8+4.6), 200_000)) // median 100
+		var made [][]linkindex.TestLink
+		var kinds []int
 		for kind, share := range []float64{.6, .2, .05, .15} {
 			for range int(share * float64(records)) {
 				made = append(made, append([]linkindex.TestLink(nil), w.record(kind)...))
@@ -109,6 +137,7 @@ func build(b *testing.B, o linkindex.Options, smallRows int, tune func(*pebble.O
 			}
 		}
 		did := storetest.DID(account + 1)
+		begin(did)
 		making += cpu() - t
 		for i, l := range made {
 			rkey := storetest.Rev(account%1000*1_000_000 + i)
@@ -121,28 +150,71 @@ func build(b *testing.B, o linkindex.Options, smallRows int, tune func(*pebble.O
 	if err := out.Flush(); err != nil {
 		b.Fatal(err)
 	}
-	put := time.Since(begin)
-	settle(b, x)
-	used := cpu() - start - making
-	m := x.DB().Metrics()
-	var written uint64
-	for _, l := range m.Levels {
-		written += l.TableBytesFlushed + l.TableBytesCompacted + l.TableBytesIngested
+	return links, making
+}
+
+// BenchmarkRead reads the links to posts, popular ones as often as they are linked to.
+func BenchmarkRead(b *testing.B) {
+	s := storetest.Open(b, store.Options{})
+	x, err := linkindex.Open(linkindex.Options{Store: s, Dir: b.TempDir(), FS: vfs.Default})
+	if err != nil {
+		b.Fatal(err)
 	}
-	written += m.WAL.BytesWritten
-	size := m.DiskSpaceUsage() - m.WAL.Size
-	b.ReportMetric(float64(used.Nanoseconds())/float64(links)/1000, "µs-cpu/link")
-	b.ReportMetric(float64(put.Nanoseconds())/float64(links)/1000, "µs/link")
-	b.ReportMetric(float64(size)/float64(links), "B/link")
-	b.ReportMetric(float64(written)/float64(size), "write-amp")
-	b.ReportMetric(float64(links), "links")
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
-	b.ReportMetric(float64(mem.HeapSys)/(1<<20), "heap-MiB")
+	w := newWorld()
+	fill(b, x, w, func(did string) {
+		wait, err := s.UpdateRepo(did, func(batch *store.Batch, r *store.Repo) error {
+			batch.Track(r, store.ByOperator, store.PriorityOperator)
+			batch.PutRepo(r)
+			return nil
+		})
+		if err := errors.Join(err, wait()); err != nil {
+			b.Fatal(err)
+		}
+	})
+	settle(b, x)
+	like := linkindex.Source{Collection: collections[0], Path: ".subject.uri"}
+	rows := 0
+	for _, c := range []struct {
+		name string
+		read func(target string) (int, error)
+	}{
+		{"Count", func(target string) (int, error) {
+			n, _, err := x.Count(target, like)
+			return int(min(n, 1)), err
+		}},
+		{"Records=100", func(target string) (int, error) {
+			page, _, err := x.Records(target, like, linkindex.Query{Limit: 100})
+			return len(page), err
+		}},
+		{"DIDs=100", func(target string) (int, error) {
+			page, _, err := x.DIDs(target, like, 0, 100)
+			return len(page), err
+		}},
+		{"Sources", func(target string) (int, error) {
+			all, err := x.Sources(target)
+			return len(all), err
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			targets := make([]string, b.N)
+			for i := range targets {
+				targets[i] = w.post()
+			}
+			rows = 0
+			b.ResetTimer()
+			for i := range b.N {
+				n, err := c.read(targets[i])
+				if err != nil {
+					b.Fatal(err)
+				}
+				rows += n
+			}
+			b.ReportMetric(float64(rows)/float64(b.N), "rows/op")
+		})
+	}
 	if err := x.Close(); err != nil {
 		b.Fatal(err)
 	}
-	os.RemoveAll(o.Dir)
 }
 
 // settle waits for compactions.

@@ -130,17 +130,29 @@ func (c *checker) current(r *run, e *store.Event) error {
 
 func (c *checker) rowsOfRecords() error {
 	var groups []group
+	last := uint32(0)
 	return c.scan(spaceRecord, func(key, value []byte) error {
 		c.records++
 		account, _, rkey, err := parseRecordKey(key)
 		if err != nil {
 			return err
 		}
+		if account != last {
+			last = account
+			if err := c.accountName(account); err != nil {
+				return err
+			}
+		}
 		var arrival uint64
 		if arrival, groups, err = parseLinks(value, groups[:0]); err != nil {
 			return err
 		}
 		for _, g := range groups {
+			if _, ok, err := c.x.sourceName(g.source); err != nil {
+				return err
+			} else if !ok {
+				c.differ("source %d has no name", g.source)
+			}
 			c.buf = distinctKey(c.buf, g, account, arrival)
 			c.add(&c.byRecords, c.buf)
 			c.buf = append(c.buf, rkey...)
@@ -148,6 +160,19 @@ func (c *checker) rowsOfRecords() error {
 		}
 		return nil
 	})
+}
+
+// accountName checks that an account and its number have each other's rows.
+func (c *checker) accountName(account uint32) error {
+	did, err := c.x.accountDID(account)
+	if err != nil {
+		return err
+	}
+	n, ok, err := c.x.accountNumber(did)
+	if did == "" || !ok || n != account {
+		c.differ("account %d is %q, whose number is %d", account, did, n)
+	}
+	return err
 }
 
 func (c *checker) rowsOfLinks() error {

@@ -158,15 +158,6 @@ func numberKey(b []byte, space byte, n uint32) []byte {
 
 func textKey(b []byte, space byte, text string) []byte { return append(append(b[:0], space), text...) }
 
-// appendLinks appends the value of a row of spaceRecord.
-func appendLinks(b []byte, arrival uint64, groups []group) []byte {
-	b = appendArrival(b, arrival)
-	for _, g := range groups {
-		b = g.append(b)
-	}
-	return b
-}
-
 // parseLinks reads the value of a row of spaceRecord, and appends its links to groups.
 func parseLinks(value []byte, groups []group) (arrival uint64, all []group, err error) {
 	if len(value) < arrivalBytes || (len(value)-arrivalBytes)%(groupBytes-1) != 0 {

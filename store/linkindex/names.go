@@ -2,7 +2,6 @@ package linkindex
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 )
@@ -85,11 +84,12 @@ func (x *Index) sourceNumber(of Source) (n uint32, ok bool, err error) {
 	return n, ok, err
 }
 
-// sourceName returns the source with a number.
-func (x *Index) sourceName(n uint32) (of Source, err error) {
+// sourceName returns the source with a number. ok is false if the index was emptied since the number
+// was read.
+func (x *Index) sourceName(n uint32) (of Source, ok bool, err error) {
 	of, ok, cleared := x.sources.name(n)
 	if ok {
-		return of, nil
+		return of, true, nil
 	}
 	ok, err = x.get(numberKey(nil, spaceSource, n), func(v []byte) error {
 		collection, path, found := strings.Cut(string(v), "\x00")
@@ -99,13 +99,10 @@ func (x *Index) sourceName(n uint32) (of Source, err error) {
 		of = Source{collection, path}
 		return nil
 	})
-	if err == nil && !ok {
-		err = damaged("source", numberKey(nil, spaceSource, n))
-	}
-	if err == nil {
+	if err == nil && ok {
 		x.sources.put(of, n, cleared)
 	}
-	return of, err
+	return of, ok, err
 }
 
 // accountNumber returns the number of an account that the index knows; ok is false for another.
@@ -117,14 +114,12 @@ func (x *Index) accountNumber(did string) (n uint32, ok bool, err error) {
 	return n, ok, err
 }
 
-// accountDID returns the DID of the account with a number.
+// accountDID returns the DID of the account with a number, "" if the index was emptied since the
+// number was read.
 func (x *Index) accountDID(n uint32) (did string, err error) {
-	ok, err := x.get(numberKey(nil, spaceDID, n), func(v []byte) error {
+	_, err = x.get(numberKey(nil, spaceDID, n), func(v []byte) error {
 		did = string(v)
 		return nil
 	})
-	if err == nil && !ok {
-		err = fmt.Errorf("account: %w", damaged("number", numberKey(nil, spaceDID, n)))
-	}
 	return did, err
 }

@@ -82,8 +82,10 @@ func (x *Index) Sources(target string) (map[Source]Counts, error) {
 		if c == (Counts{}) {
 			return true, nil
 		}
-		s, err := x.sourceName(parseGroup(key[1:]).source)
-		all[s] = c
+		s, ok, err := x.sourceName(parseGroup(key[1:]).source)
+		if ok {
+			all[s] = c
+		}
 		return len(all) < sourcesOfMax, err
 	})
 	return all, err
@@ -337,7 +339,7 @@ func (r *groupReader) record(arrival uint64) (did, rkey string, err error) {
 // shownDID returns the DID of an account, "" if the account is hidden now, or not in the store any
 // more.
 func (x *Index) shownDID(account uint32) (did string, err error) {
-	if did, err = x.accountDID(account); err != nil {
+	if did, err = x.accountDID(account); err != nil || did == "" {
 		return "", err
 	}
 	row, err := x.opts.Store.Repo(did)
