@@ -81,7 +81,8 @@ func (b *Batch) Apply(r *Repo, live bool, rev string, ops []Op) error {
 		}
 	}
 	if len(e.Ops) > 0 && !r.Status.Hidden() {
-		b.entries = append(b.entries, entry{entryV1: e, events: b.s.recent.keep(r.DID, &e, b.logged)})
+		b.entries = append(b.entries, entry{entryV1: e, events: b.s.recent.keep(r.DID, &e, b.logged),
+			arrivals: a.arrivals()})
 	}
 	return b.err
 }
@@ -95,23 +96,36 @@ type application struct {
 	e *entryV1
 }
 
-// collectionChange is the number of records that an Apply adds to a collection.
+// collectionChange is the number of records that an Apply adds to a collection, and its events of
+// the collection.
 type collectionChange struct {
 	collection []byte
 	d          int64
+	arrived    Arrivals
 }
 
-// changed adds d records to the change of a collection. The ops of a large Apply are mostly in path
-// order.
-func (a *application) changed(collection []byte, d int64) {
+// change returns the change of a collection, until the next call. The ops of a large Apply are
+// mostly in path order.
+func (a *application) change(collection []byte) *collectionChange {
 	b := a.b
 	for i := len(b.changes) - 1; i >= 0; i-- {
 		if c := &b.changes[i]; bytes.Equal(c.collection, collection) {
-			c.d += d
-			return
+			return c
 		}
 	}
-	b.changes = append(b.changes, collectionChange{collection, d})
+	b.changes = append(b.changes, collectionChange{collection: collection})
+	return &b.changes[len(b.changes)-1]
+}
+
+// arrivals returns the arrivals of the entry.
+func (a *application) arrivals() []arrival {
+	out := make([]arrival, 0, len(a.b.changes))
+	for i := range a.b.changes {
+		if c := &a.b.changes[i]; c.arrived != (Arrivals{}) {
+			out = append(out, a.b.census.arrival(string(c.collection), c.arrived))
+		}
+	}
+	return out
 }
 
 // unref removes one reference from a block. A block without references is superseded at the entry
@@ -177,33 +191,25 @@ func (a *application) addCollection(collection []byte, d int64) error {
 	if d == 0 {
 		return nil
 	}
-	key := collectionKey(b.key[:0], collection, r.Ordinal)
 	c := collectionOf{r.Ordinal, string(collection)}
-	n, ok := b.s.caches.counts.get(c)
+	was, ok := b.s.caches.counts.get(c)
 	if !ok {
-		err := get(b.s.db, key, func(v []byte) (err error) {
-			n, err = parseCountValue(v)
-			return err
-		})
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		var err error
+		if was, err = b.s.shownIn(b.s.db, c.ordinal, c.collection); err != nil {
 			return err
 		}
 	}
-	b.counts = append(b.counts, collectionCounted{c, n + d})
-	switch was := n; {
-	case was+d < 0:
-		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, r.Ordinal, was+d, ErrCorrupt)
-	case was+d == 0:
-		b.delete(key)
-		b.deltas[countCollections]--
+	n := was + d
+	if n < 0 {
+		return fmt.Errorf("collection %s of ordinal %d would hold %d records: %w", collection, r.Ordinal, n, ErrCorrupt)
+	}
+	b.counts = append(b.counts, collectionCounted{c, n})
+	b.census.set(c, was, n)
+	switch {
+	case n == 0:
 		r.Collections--
-	default:
-		b.value = binary.AppendUvarint(b.value[:0], uint64(was+d))
-		b.set(key, b.value)
-		if was == 0 {
-			b.deltas[countCollections]++
-			r.Collections++
-		}
+	case was == 0:
+		r.Collections++
 	}
 	return b.err
 }
@@ -283,11 +289,11 @@ func (a *application) op(op *Op) error {
 	r.moved(from, to)
 	switch {
 	case from != shown && to == shown:
-		a.changed(collection, 1)
+		a.change(collection).d++
 	case from == shown && to != shown:
-		a.changed(collection, -1)
+		a.change(collection).d--
 	}
-	a.addEvent(op, told, to, block)
+	a.addEvent(op, collection, told, to, block)
 	return nil
 }
 
@@ -298,15 +304,18 @@ func (a *application) setRecord(key []byte, at place, block uint32, cid repo.CID
 }
 
 // addEvent adds to the entry the event of a record that moves between places, if readers see it.
-func (a *application) addEvent(op *Op, from, to place, block uint32) {
+func (a *application) addEvent(op *Op, collection []byte, from, to place, block uint32) {
 	told := entryOp{Path: op.Path}
 	switch {
 	case from == shown && to == shown:
 		told.Action, told.Block = Update, block
+		a.change(collection).arrived.Updated++
 	case to == shown:
 		told.Action, told.Block = Create, block
+		a.change(collection).arrived.Created++
 	case from == shown:
 		told.Action = Delete
+		a.change(collection).arrived.Deleted++
 	default:
 		return
 	}

@@ -34,8 +34,9 @@ type Batch struct {
 	gated       []string            // DIDs of the repositories whose events this batch hides
 	abandoned   []Ordinal           // ordinals whose bulk rows the collector deletes
 	counts      []collectionCounted // as Apply left them
-	inside      bool                // the caller has passed enterWrites
-	impatient   bool                // does not wait until the store is thawed
+	census      census
+	inside      bool // the caller has passed enterWrites
+	impatient   bool // does not wait until the store is thawed
 
 	changes []collectionChange // of the current Apply
 	logged  []Op               // ops of the current Apply that its entry lists
@@ -50,18 +51,22 @@ type entry struct {
 	id          uint64
 	events      []Event           // for readers at the head, or nil: see recent
 	collections []collectionCount // of a listing, in its order
+	arrivals    []arrival
 }
 
 // NewBatch starts an empty batch. It must be committed or discarded.
 func (s *Store) NewBatch() *Batch {
 	w := writer{s: s, b: s.db.NewBatch(), key: make([]byte, 0, 64)}
-	return &Batch{control: control{writer: w}, due: noDue}
+	b := &Batch{control: control{writer: w}, due: noDue}
+	b.census.b = b
+	return b
 }
 
 // Discard drops a batch that is not to be committed.
 func (b *Batch) Discard() {
 	b.s.queue.settle(b.enqueued)
 	b.unpin()
+	b.census.release()
 	b.fail(b.b.Close())
 }
 
@@ -90,6 +95,7 @@ func (b *Batch) Empty() bool {
 func (b *Batch) Commit() (wait func() error, err error) {
 	defer b.s.queue.settle(b.enqueued)
 	defer b.unpin()
+	defer b.census.release()
 	if b.err != nil {
 		return nil, errors.Join(b.err, b.b.Close())
 	}
@@ -167,6 +173,7 @@ func (b *Batch) move(did string, old, now rowState) {
 		b.set(ordinalKey(b.key[:0], spaceOwner, now.ordinal), appendDID(nil, did))
 	}
 	b.deltas.move(old, now)
+	b.census.move(old, now)
 	b.moveHost(old, now)
 	if gates(old, now) {
 		b.gated = append(b.gated, did)
@@ -198,14 +205,9 @@ func (r rowState) queued() bool { return r.exists && r.state == StatePending }
 // Events of its records are no longer shown. Wipe must not follow Apply in the same batch.
 func (b *Batch) Wipe(r *Repo) error {
 	if r.Ordinal != 0 {
-		collections, err := b.s.Collections(r)
-		if err != nil {
+		if _, err := b.census.drop(r.Ordinal); err != nil {
 			return err
 		}
-		for _, c := range collections {
-			b.delete(collectionKey(b.key[:0], []byte(c), r.Ordinal))
-		}
-		b.deltas[countCollections] -= int64(len(collections))
 		b.abandon(r.Ordinal)
 	}
 	r.Attempt++

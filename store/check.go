@@ -35,6 +35,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	c.open = s.seq.postings.copied()
 	c.cursors, c.rows, c.counted = maps.Clone(s.seq.cursors), s.caches.rows.copied(), s.caches.counts.copied()
 	c.hostsSay, c.recent = s.hosts.copied(), s.recent.copied()
+	c.totalsWere, c.daysWere, c.visible = s.totals.copied(), slices.Clone(s.totals.days), ordinalSet{}
 	s.seq.mu.Unlock()
 	s.filters.mu.Unlock()
 	c.r = snap
@@ -42,7 +43,7 @@ func (s *Store) Check(ctx context.Context, report func(difference string)) (diff
 	if err != nil {
 		return 0, errors.Join(err, snap.Close())
 	}
-	for _, step := range []func() error{c.leases, c.supersededRows, func() error { return gatherWritten(&c) }, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, c.log, c.conditions.end,
+	for _, step := range []func() error{c.leases, c.supersededRows, func() error { return gatherWritten(&c) }, c.repos, c.owners, c.queues, c.records, c.supersededLeft, c.strays, c.garbage, c.dropped, c.collections, func() error { return checkTotals(&c) }, c.log, c.conditions.end,
 		c.listings, func() error { return checkPostings(&c) }, c.sources, c.marks, c.subscriptions, func() error { return checkMaintenance(&c) }, func() error { return checkSegments(&c) }, c.filters, c.buffers, c.caches, c.newest, c.numbers, c.hosts, c.counters} {
 		if err = step(); err != nil {
 			break
@@ -74,6 +75,11 @@ type checker struct {
 	filtersWere *selections         // copy of the memory
 	rows        map[string]Repo     // copy of the cache
 	counted     map[collectionOf]int64
+	totalsWere  map[string]total // copy of the memory
+	daysWere    []uint32         // copy of the memory
+
+	visible ordinalSet // ordinals whose records readers see
+	showing int64      // repositories of which readers see records
 
 	byHost   map[uint32]HostCounts // from the rows
 	hostsSay map[uint32]HostCounts // copy of the memory
@@ -201,6 +207,10 @@ func (c *checker) repos() error {
 		c.conditions.row(&r)
 		c.got.add(now, 1)
 		c.countHost(now)
+		if o := now.visible(); o != 0 {
+			c.visible.add(o)
+		}
+		c.showing += now.showing()
 		c.got[countBlocks] -= r.Blocks // counted again from the block rows
 		c.got[countRecords] -= r.Records
 		if n := c.buffered[did].commits; (n > 0) != (r.State == StateDraining) && !(n > 0 && r.State == StatePending) {

@@ -15,6 +15,7 @@ const (
 	countBlocks
 	countEvents
 	countCollections
+	countCollectionNames
 	countPending
 	countSynced
 	countResync
@@ -31,7 +32,7 @@ const (
 	countMax
 )
 
-var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections", "pending", "synced", "resync",
+var countNames = [countMax]string{"repos", "records", "blocks", "events", "collections", "collection_names", "pending", "synced", "resync",
 	"gone", "idle", "draining", "buffered", "behind", "lacking", "returning", "error_ratelimited", "error_transport", "error_generic"}
 
 // counts holds a value, or a change, for each counter.
@@ -103,7 +104,8 @@ func decodeCount(name string, b []byte) (int64, error) {
 }
 
 // Counts returns the exact counters: repos, records that are shown or hidden, blocks, events,
-// collections (pairs of repository and collection), buffered (live commits), and gauges of
+// collections (pairs of repository and collection), collection_names (collections of which an
+// account that is not hidden shows a record), buffered (live commits), and gauges of
 // repositories by state and error kind, of those known to have a later rev (behind), of those that
 // do not yet agree with the filter (lacking), and of active accounts that stay hidden for a while
 // because their status changed too often (returning).

@@ -12,8 +12,7 @@
 //  2. Event ids rise in the order of visibility, without a gap, and are assigned as part of
 //     committing. What is published (Head) is durable; a published id never names another event.
 //     Times rise with ids, by at least a microsecond each.
-//  3. Every counter equals the number of its rows at each point in time. Check recomputes the
-//     counters, and every row that derives from another.
+//  3. Every counter and total equals its rows at each point in time. Check recomputes all.
 //  4. Rows of an import are under an ordinal that a lease covers until the flip, and no row outside
 //     the lease names them. Opening the store deletes what open leases cover. If a repository was
 //     wiped, dropped or never became visible, the bulk rows of its ordinal are abandoned: one row
@@ -62,7 +61,8 @@
 //	engine.go  Pebble's options, failures  format.go    format version, epoch
 //	batch.go   Batch, how rows change      control.go   its rows of no repository
 //	apply.go   Apply: changes of records   sequencer.go ids, counters, durable head
-//	repo.go, update.go, transition.go  the row of a repository  count.go  counters and gauges
+//	repo.go, update.go, transition.go  the row of a repository  count.go, census.go, total*.go,
+//	arrivals.go  counters, gauges, totals by collection and day
 //	import.go  import groups and the flip  slots.go     groups being filled
 //	sink.go    tables or batches of groups check*.go, examine.go, repair.go  Check, Repair
 //	log.go, since.go, event.go  ReadLog    segment.go, kept.go  what the archive has, and gets
@@ -70,10 +70,10 @@
 //	retention.go, prune.go, lapse.go  old events  anchor.go, backlog.go  what readers keep
 //	collect.go, compact.go  freed space    unsettled.go events hidden by volatile batches
 //	recent.go, cache.go  newest events, written rows    buffer.go  live commits during a fetch
-//	pending.go, retry.go  queues    host*.go  hosts    *lock.go, door.go, freeze*.go
+//	pending.go, retry.go  queues    host*.go  hosts    *lock.go, door.go, freeze*.go, ordinalset.go
 //	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
 //	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
-//	snapshot.go, current.go  passes over all records    view.go, repoview.go  one point in time
+//	snapshot.go, current.go, bycollection.go  many records    view.go, repoview.go  one point in time
 //	filter.go, shelve.go, holds.go  the filter, shown records   drop.go  dropped repositories
 //	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups; list.go
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go, maintenance.go  positions

@@ -174,6 +174,44 @@ func CacheCount(s *Store, o Ordinal, collection string, n int64) {
 // ForgetCaches empties the caches of rows and counts, as after opening the store.
 func ForgetCaches(s *Store) { s.caches.init() }
 
+// ForgetTotals drops the totals from memory that no batch holds, as when others take their places.
+func ForgetTotals(s *Store) {
+	s.totals.mu.Lock()
+	defer s.totals.mu.Unlock()
+	s.totals.turn()
+	s.totals.turn()
+}
+
+// TotalsInMemory returns how many totals are in memory.
+func TotalsInMemory(s *Store) int {
+	s.totals.mu.Lock()
+	defer s.totals.mu.Unlock()
+	return len(s.totals.new) + len(s.totals.old)
+}
+
+// TotalsCached bounds a generation of totals, besides those that are held.
+const TotalsCached = totalsCached
+
+// Total is a row of totals.
+type Total struct {
+	Repos, Records int64
+	Day            uint32
+	Arrived        Arrivals
+}
+
+func (t Total) Append(dst []byte) []byte {
+	return (&total{t.Repos, t.Records, t.Day, t.Arrived}).append(dst)
+}
+
+func ParseTotal(b []byte) (Total, error) {
+	t, err := parseTotal(b)
+	return Total{t.repos, t.records, t.day, t.arrived}, err
+}
+
+// AppendArrivals and ParseArrivals are of rows of days.
+func AppendArrivals(dst []byte, a Arrivals) []byte { return appendArrivalsRow(dst, a) }
+func ParseArrivals(b []byte) (Arrivals, error)     { return parseArrivals(b) }
+
 // NameHost names a host under an id, as if all lower ids had been assigned.
 func NameHost(s *Store, id uint32, name string) error {
 	q := &s.hosts
@@ -264,6 +302,10 @@ var (
 	ParseNumberedKey            = parseNumberedKey
 	CollectionKey               = collectionKey
 	ParseCollectionKey          = parseCollectionKey
+	TotalKey                    = totalKey
+	ParseTotalKey               = parseTotalKey
+	DayKey                      = dayKey
+	ParseDayKey                 = parseDayKey
 	EventKey                    = eventKey
 	ParseEventKey               = parseEventKey
 	SupersededKey               = supersededKey
@@ -317,6 +359,8 @@ const (
 	ChunkBits       = chunkBits
 	BucketBits      = bucketBits
 	SpaceWebhook    = spaceWebhook
+	SpaceTotal      = spaceTotal
+	SpaceDay        = spaceDay
 
 	SelectionsMax = selectionsMax
 	IdleHostsMax  = idleHostsMax

@@ -508,18 +508,18 @@ func (g *group) complete(b *Batch, m *member, held bool) (Repo, error) {
 	r.Listed, r.Hidden, r.Collections = max(m.events, 1), m.hidden, uint32(len(m.collections))
 	r.Filter, r.Sweep, r.Lacks, r.Shelved = m.Filter, false, false, m.shelved
 	m.Complete(b, &r) // first, since it may show the account again
+	b.census.imported(m.ordinal, m.collections)
 	if m.events > 0 {
 		e := entry{entryV1: entryV1{Kind: entryImport, DID: appendDID(nil, m.DID), Rev: m.Rev, Ordinal: m.ordinal, Count: m.events},
 			collections: m.collections}
 		if g.s.ephemeral {
 			e.Blocks = m.nextBlock
 		}
+		for _, c := range m.collections {
+			e.arrivals = append(e.arrivals, b.census.arrival(c.name, Arrivals{Created: uint64(c.count)}))
+		}
 		b.entries = append(b.entries, e)
 	}
 	b.PutRepo(&r)
-	for _, c := range m.collections {
-		b.set(collectionKey(b.key[:0], []byte(c.name), m.ordinal), binary.AppendUvarint(nil, uint64(c.count)))
-	}
-	b.deltas[countCollections] += int64(len(m.collections))
 	return r, b.err
 }

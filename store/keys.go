@@ -47,6 +47,8 @@ import (
 //	'H' name                             → webhookStateV1  failures of the webhook of a subscription
 //	'I' name                             → maintenanceV1  state of an operation of maintenance
 //	'J' id(8)                            → segmentV1   events from that id on that the archive has
+//	'M' collection 0x00                  → total       what readers see of it; "" has the sum over all
+//	'N' day(4) collection                → arrivals    events of an earlier day; days since 1970
 //
 // did is 0x01 and 15 bytes for a canonical did:plc, else 0x02, length(2) and the text.
 //
@@ -90,6 +92,8 @@ const (
 	spaceWebhook     = 'H'
 	spaceMaintenance = 'I'
 	spaceSegment     = 'J'
+	spaceTotal       = 'M'
+	spaceDay         = 'N'
 )
 
 // spaceNames are the words of Store.Sizes, in key order.
@@ -103,6 +107,7 @@ var spaceNames = map[byte]string{
 	spaceDescribe: "describe_retries", spaceSubscribed: "subscriptions",
 	spacePosition: "subscription_positions", spacePosting: "postings", spaceWebhook: "webhooks",
 	spaceMaintenance: "maintenance", spaceSegment: "segments",
+	spaceTotal: "totals", spaceDay: "days",
 }
 
 const (
@@ -332,6 +337,31 @@ func parseCollectionKey(b []byte) (collection []byte, o Ordinal, err error) {
 		return nil, 0, errKey(spaceCollection, b)
 	}
 	return b[1:end], parseOrdinal(b[end+1:]), nil
+}
+
+func totalKey(dst []byte, collection []byte) []byte {
+	return append(append(append(dst, spaceTotal), collection...), 0)
+}
+
+// parseTotalKey returns an empty collection for everything.
+func parseTotalKey(b []byte) (collection []byte, err error) {
+	end := len(b) - 1
+	if end < 1 || b[0] != spaceTotal || b[end] != 0 {
+		return nil, errKey(spaceTotal, b)
+	}
+	return b[1:end], nil
+}
+
+// dayKey appends the key of the arrivals of a day.
+func dayKey(dst []byte, day uint32, collection []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(append(dst, spaceDay), day), collection...)
+}
+
+func parseDayKey(b []byte) (day uint32, collection []byte, err error) {
+	if len(b) < 1+4 || b[0] != spaceDay {
+		return 0, nil, errKey(spaceDay, b)
+	}
+	return binary.BigEndian.Uint32(b[1:]), b[1+4:], nil
 }
 
 func eventKey(dst []byte, id uint64) []byte {

@@ -131,7 +131,7 @@ func keyTypes() []keyType {
 	return append([]keyType{numbered(store.SpaceBlock), numbered(store.SpaceRef), numbered(store.SpaceListing),
 		ordinal(store.SpaceOwner), ordinal(store.SpaceLease), ordinal(store.SpaceDropped), ordinal(store.SpaceGarbage),
 		subscriptionKeyType(store.SpaceSubscribed), subscriptionKeyType(store.SpacePosition), subscriptionKeyType(store.SpaceWebhook),
-		maintenanceKeyType(), segmentKeyType(), postingKeyType()},
+		maintenanceKeyType(), segmentKeyType(), postingKeyType(), totalKeyType(), dayKeyType()},
 		append(otherKeyTypes(), markKeyTypes()...)...)
 }
 
@@ -291,6 +291,37 @@ func segmentKeyType() keyType {
 		},
 		order:  numbers,
 		golden: map[string]tuple{"4a0102030405060708": {n: [3]uint64{0x0102030405060708}}},
+	}
+}
+
+func totalKeyType() keyType {
+	return keyType{
+		name:   "totals",
+		random: func(rng *rand.Rand) tuple { return tuple{text: randomText(rng, ".-az", 0, 6)} },
+		key:    func(dst []byte, t tuple) []byte { return store.TotalKey(dst, []byte(t.text)) },
+		parse: func(b []byte) (tuple, error) {
+			c, err := store.ParseTotalKey(b)
+			return tuple{text: string(c)}, err
+		},
+		order:  func(a, b tuple) int { return cmp.Compare(a.text, b.text) },
+		golden: map[string]tuple{"4d00": {}, "4d612e622e6300": {text: "a.b.c"}},
+	}
+}
+
+func dayKeyType() keyType {
+	return keyType{
+		name: "days",
+		random: func(rng *rand.Rand) tuple {
+			return tuple{n: [3]uint64{near(rng, 32)}, text: randomText(rng, ".-az", 0, 6)}
+		},
+		key: func(dst []byte, t tuple) []byte { return store.DayKey(dst, uint32(t.n[0]), []byte(t.text)) },
+		parse: func(b []byte) (tuple, error) {
+			day, c, err := store.ParseDayKey(b)
+			return tuple{n: [3]uint64{uint64(day)}, text: string(c)}, err
+		},
+		order: func(a, b tuple) int { return cmp.Or(numbers(a, b), cmp.Compare(a.text, b.text)) },
+		golden: map[string]tuple{"4e00005121": {n: [3]uint64{20769}},
+			"4e00005121612e622e63": {n: [3]uint64{20769}, text: "a.b.c"}},
 	}
 }
 

@@ -213,15 +213,13 @@ func goesWhole(r *Repo, entries []lapsedEntry) bool {
 // rows.
 func (l *lapsing) empty(r *Repo) error {
 	b := l.b
-	collections, err := b.s.Collections(r)
+	collections, err := b.census.drop(r.Ordinal)
 	if err != nil {
 		return err
 	}
 	for _, c := range collections {
-		b.delete(collectionKey(b.key[:0], []byte(c), r.Ordinal))
-		b.counts = append(b.counts, collectionCounted{collectionOf{r.Ordinal, c}, 0})
+		b.counts = append(b.counts, collectionCounted{collectionOf{r.Ordinal, c.name}, 0})
 	}
-	b.deltas[countCollections] -= int64(len(collections))
 	l.ops += len(collections)
 	r.Records, r.Blocks, r.Collections, r.Lapsed = 0, 0, 0, r.NextBlock
 	l.whole[r.DID] = true
@@ -375,7 +373,7 @@ func (l *lapsing) uncount(a *application, path []byte, row recordRow) {
 	if n := len(a.b.changes); n == 0 || !bytes.Equal(a.b.changes[n-1].collection, collection) {
 		collection = bytes.Clone(collection)
 	}
-	a.changed(collection, -1)
+	a.change(collection).d--
 }
 
 // blocksFrom counts the blocks of an ordinal from a number on.

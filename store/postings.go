@@ -201,6 +201,26 @@ type postingFunc func(kind Kind, collection []byte, id uint64) error
 // eachPosting calls fn for the events [from, to) of the log, and lost for events whose listing is
 // gone. No reader will see these: their repository was wiped or dropped.
 func (s *Store) eachPosting(r reader, from, to uint64, lost func(idRun), fn postingFunc) error {
+	return s.eachEntry(r, from, to, func(id uint64, e *entryV1) error {
+		inside := func(kind Kind, collection []byte, id uint64) error {
+			if id < from || id >= to {
+				return nil
+			}
+			return fn(kind, collection, id)
+		}
+		if !e.listed() {
+			return e.eachOp(id, inside)
+		}
+		next, err := e.eachListed(r, id, max(id, from), inside)
+		if next < id+e.ids() && lost != nil {
+			lost(idRun{next, id + e.ids()})
+		}
+		return err
+	})
+}
+
+// eachEntry calls fn for the entries that have the events [from, to) of the log.
+func (s *Store) eachEntry(r reader, from, to uint64, fn func(id uint64, e *entryV1) error) error {
 	it, err := r.NewIter(&pebble.IterOptions{
 		LowerBound: []byte{spaceEvent}, UpperBound: spaceEnd(spaceEvent),
 	})
@@ -213,22 +233,8 @@ func (s *Store) eachPosting(r reader, from, to uint64, lost func(idRun), fn post
 		if id, err = parseEventKey(it.Key()); err != nil || id >= to {
 			break
 		}
-		if err = s.codec.decode(it.Value(), &e); err != nil {
-			break
-		}
-		inside := func(kind Kind, collection []byte, id uint64) error {
-			if id < from || id >= to {
-				return nil
-			}
-			return fn(kind, collection, id)
-		}
-		if !e.listed() {
-			err = e.eachOp(id, inside)
-			continue
-		}
-		var next uint64
-		if next, err = e.eachListed(r, id, max(id, from), inside); next < id+e.ids() && lost != nil {
-			lost(idRun{next, id + e.ids()})
+		if err = s.codec.decode(it.Value(), &e); err == nil {
+			err = fn(id, &e)
 		}
 	}
 	return errors.Join(err, engineError(it.Error()), engineError(it.Close()))

@@ -217,27 +217,53 @@ func (s *Store) Collections(r *Repo) (out []string, err error) {
 		return nil, nil
 	}
 	err = s.at(func(rd reader) error {
-		it, err := rd.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, r.Ordinal), UpperBound: ordinalKey(nil, spaceRecord, r.Ordinal+1)})
-		if err != nil {
-			return engineError(err)
-		}
-		for ok := it.First(); ok && err == nil; {
-			_, path, perr := parseRecordKey(it.Key())
-			collection, _, valid := repo.SplitPath(path)
-			if err = perr; err != nil || !valid {
-				ok = it.Next()
-				continue
-			}
-			collection = bytes.Clone(collection)
-			var shows bool
-			if shows, err = s.shows(rd, r.Ordinal, collection, it.Value()); shows {
-				out = append(out, string(collection))
-			}
-			ok = it.SeekGE(recordKey(nil, r.Ordinal, append(collection, '0')))
-		}
-		return errors.Join(err, engineError(it.Close()))
+		return s.eachCollection(rd, r.Ordinal, func(name string) (bool, error) {
+			out = append(out, name)
+			return true, nil
+		})
 	})
 	return out, err
+}
+
+// CollectionCounts returns how many records r shows of each of its first collections, at most limit.
+// A hidden account counts as if it were not hidden. It takes two seeks for each.
+func (s *Store) CollectionCounts(r *Repo, limit int) (out map[string]int64, err error) {
+	out = map[string]int64{}
+	err = s.at(func(rd reader) error {
+		return s.eachCollection(rd, r.Ordinal, func(name string) (bool, error) {
+			n, err := s.shownIn(rd, r.Ordinal, name)
+			if n > 0 {
+				out[name] = n
+			}
+			return len(out) < limit, err
+		})
+	})
+	return out, err
+}
+
+// eachCollection calls fn for the collections of which an ordinal shows records, in order, until it
+// returns false.
+func (s *Store) eachCollection(rd reader, o Ordinal, fn func(name string) (more bool, err error)) error {
+	it, err := rd.NewIter(&pebble.IterOptions{LowerBound: ordinalKey(nil, spaceRecord, o), UpperBound: ordinalKey(nil, spaceRecord, o+1)})
+	if err != nil {
+		return engineError(err)
+	}
+	for ok := it.First(); ok && err == nil; {
+		_, path, perr := parseRecordKey(it.Key())
+		collection, _, valid := repo.SplitPath(path)
+		if err = perr; err != nil || !valid {
+			ok = it.Next()
+			continue
+		}
+		collection = bytes.Clone(collection)
+		var shows bool
+		more := true
+		if shows, err = s.shows(rd, o, collection, it.Value()); shows {
+			more, err = fn(string(collection))
+		}
+		ok = more && it.SeekGE(recordKey(nil, o, append(collection, '0')))
+	}
+	return errors.Join(err, engineError(it.Close()))
 }
 
 // shows reports whether any record of a collection is shown. value is a row of the collection. If

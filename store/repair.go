@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"cistern/ingest/repo"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // emptyRecord takes the place of a body that is lost, so that readers of the log can go on. It does
@@ -78,18 +80,15 @@ func correctRows(b *Batch, r *Repo, c *corrections) error {
 		b.deltas[countCollections] += max(0, int64(c.held.Collections)-int64(r.Collections))
 		r.loaded.records = min(r.loaded.records, c.held.Records)
 		r.loaded.blocks = min(r.loaded.blocks, c.held.Blocks)
+		r.loaded.shows = r.loaded.shows && c.held.Collections > 0
 		r.Records, r.Shelved, r.Hidden = c.held.Records, c.held.Shelved, c.held.Hidden
 		r.Collections, r.Blocks = c.held.Collections, c.held.Blocks
 		r.NextBlock = max(r.NextBlock, c.held.NextBlock)
 	}
 	for _, n := range c.collections {
-		key := collectionKey(b.key[:0], []byte(n.collection), o)
-		if n.n == 0 {
-			b.delete(key)
-		} else {
-			b.set(key, binary.AppendUvarint(nil, uint64(n.n)))
+		if err := b.census.correct(n.collectionOf, n.n); err != nil {
+			return err
 		}
-		b.counts = append(b.counts, n)
 	}
 	for block, n := range c.refs {
 		key := numberedKey(b.key[:0], spaceRef, o, block)
@@ -156,61 +155,163 @@ func tear(b *Batch, r *Repo, damaged [][]byte) (Repaired, error) {
 	return RepairTorn, nil
 }
 
-// compareCounters compares the counters that derive from rows of repositories with the sum of these
-// rows, both as of one moment, and calls report for each difference. It calls pause after every few
+// counterDifferences are the differences of counters and totals: what to add to them.
+type counterDifferences struct {
+	texts  []string
+	counts counts
+	totals []CollectionTotal // what to add to each
+	all    CollectionTotal   // and to that of everything
+}
+
+// totalsRepaired bounds the totals that one RepairCounters corrects. It is called again and again.
+const totalsRepaired = 1024
+
+// add notes a difference.
+func (d *counterDifferences) add(format string, args ...any) {
+	d.texts = append(d.texts, fmt.Sprintf(format, args...))
+}
+
+// total compares a total with the sum of rows.
+func (d *counterDifferences) total(name string, says total, sum CollectionTotal) {
+	if says.repos == sum.Repos && says.records == sum.Records || len(d.totals) == totalsRepaired {
+		return
+	}
+	d.add("total of collection %q is %d records of %d repositories, the rows make %d of %d",
+		name, says.records, says.repos, sum.Records, sum.Repos)
+	d.totals = append(d.totals, CollectionTotal{name, sum.Repos - says.repos, sum.Records - says.records})
+}
+
+// compareCounters compares the counters and totals that derive from rows of repositories and of
+// collections with the sum of these rows, both as of one moment. It calls pause after every few
 // thousand rows, during which its view stays open.
-func (s *Store) compareCounters(pause func() error, report func(i count, says, sum int64)) error {
+func (s *Store) compareCounters(pause func() error) (d counterDifferences, err error) {
 	s.seq.mu.Lock()
 	says := s.seq.counts
 	v, err := s.view()
 	s.seq.mu.Unlock()
 	if err != nil {
-		return err
+		return d, err
+	}
+	defer func() { err = errors.Join(err, v.close()) }()
+	n := 0
+	row := func() error {
+		if n++; n%examinePage == 0 {
+			return pause()
+		}
+		return nil
 	}
 	var sum counts
-	n := 0
+	visible, showing := ordinalSet{}, int64(0)
 	err = scan(v, []byte{spaceRepo}, spaceEnd(spaceRepo), func(key, value []byte) (bool, error) {
-		if n++; n%examinePage == 0 {
-			if err := pause(); err != nil {
-				return false, err
-			}
+		if err := row(); err != nil {
+			return false, err
 		}
 		var r Repo
 		if err := s.codec.decode(value, &r); err != nil {
 			return false, fmt.Errorf("repository %x: %w", key, err)
 		}
-		sum.add(r.rowState(), 1)
+		now := r.rowState()
+		sum.add(now, 1)
 		sum[countCollections] += int64(r.Collections)
+		showing += now.showing()
+		if o := now.visible(); o != 0 {
+			visible.add(o)
+		}
 		return true, nil
 	})
-	if err = errors.Join(err, v.close()); err != nil {
-		return err
+	if err == nil {
+		sum[countCollectionNames], err = compareTotals(v, visible, row, &d)
+	}
+	if err != nil {
+		return d, err
+	}
+	all, _, err := totalAt(v, everything)
+	d.all.Repos, d.all.Records = showing-all.repos, d.all.Records-all.records
+	if d.all.Repos != 0 || d.all.Records != 0 {
+		d.add("total of everything is %d records of %d repositories, the rows make %d of %d",
+			all.records, all.repos, all.records+d.all.Records, showing)
 	}
 	for i := range count(countMax) {
 		// The log and the buffers have counters of their own rows.
 		if i != countEvents && i != countBuffered && says[i] != sum[i] {
-			report(i, says[i], sum[i])
+			d.add("counter %s is %d, the rows make %d", countNames[i], says[i], sum[i])
+			d.counts[i] = sum[i] - says[i]
 		}
 	}
-	return nil
+	return d, err
 }
 
-// RepairCounters compares the counters of repositories, of what they hold and of their states with
-// the rows of all repositories, as of one moment, and corrects them. It returns the differences.
-// Writes go on meanwhile: each moves a counter by the same amount as its row. pause is called after
-// every few thousand rows, within one view of the store.
-func (s *Store) RepairCounters(pause func() error) (differences []string, err error) {
-	b := s.NewBatch()
-	err = s.compareCounters(pause, func(i count, says, sum int64) {
-		differences = append(differences,
-			fmt.Sprintf("counter %s is %d, the rows make %d", countNames[i], says, sum))
-		b.deltas[i] += sum - says
+// compareTotals compares the totals of collections with the rows of those ordinals that are visible,
+// and returns how many totals there are. Both are in order of name.
+func compareTotals(rd reader, visible ordinalSet, row func() error, d *counterDifferences) (rows int64, err error) {
+	it, err := rd.NewIter(&pebble.IterOptions{LowerBound: append(totalKey(nil, nil), 0), UpperBound: spaceEnd(spaceTotal)})
+	if err != nil {
+		return 0, engineError(err)
+	}
+	defer func() { err = errors.Join(err, engineError(it.Close())) }()
+	var name string // of the total at it
+	var says total
+	// read reads the total at it; ok is whether there is one.
+	read := func(ok bool) (bool, error) {
+		if !ok {
+			return false, engineError(it.Error())
+		}
+		rows++
+		key, err := parseTotalKey(it.Key())
+		if err == nil {
+			name = string(key)
+			says, err = parseTotal(it.Value())
+		}
+		return true, err
+	}
+	ok, err := read(it.First())
+	if err != nil {
+		return rows, err
+	}
+	// pass compares the totals before a name, of which there are no rows. "": all that are left.
+	pass := func(to string) error {
+		for ok && (to == "" || name < to) && err == nil {
+			d.total(name, says, CollectionTotal{})
+			ok, err = read(it.Next())
+		}
+		return err
+	}
+	err = eachShown(rd, visible, row, func(sum CollectionTotal) error {
+		d.all.Records += sum.Records
+		if err := pass(sum.Collection); err != nil {
+			return err
+		}
+		if !ok || name != sum.Collection {
+			d.total(sum.Collection, total{}, sum)
+			return nil
+		}
+		d.total(name, says, sum)
+		ok, err = read(it.Next())
+		return err
 	})
-	if err != nil || len(differences) == 0 {
-		b.Discard()
+	return rows, errors.Join(err, pass(""))
+}
+
+// RepairCounters compares the counters of repositories, of what they hold and of their states, and
+// the totals of collections, with the rows of all repositories, as of one moment, and corrects them.
+// It returns the differences. Arrivals are not compared: only the log has them. Writes go on
+// meanwhile: each moves a counter by the same amount as its row. pause is called after every few
+// thousand rows, within one view of the store.
+func (s *Store) RepairCounters(pause func() error) (differences []string, err error) {
+	d, err := s.compareCounters(pause)
+	if err != nil || len(d.texts) == 0 {
 		return nil, err
 	}
-	return differences, b.CommitSync()
+	b := s.NewBatch()
+	b.deltas = d.counts
+	c := &b.census
+	c.all.addRepos, c.all.addRecords = d.all.Repos, d.all.Records
+	for _, t := range d.totals {
+		change := c.total(t.Collection)
+		change.addRepos, change.addRecords = t.Repos, t.Records
+		c.all.addRecords -= t.Records // which each brings with it
+	}
+	return d.texts, b.CommitSync()
 }
 
 // VerifyCursor is the place of a walk that verifies all repositories, and what it has found so far.

@@ -261,12 +261,14 @@ type rowState struct {
 	behind  bool
 	lacking bool
 	hidden  bool
+	shows   bool // records, unless the account is hidden
 	mark    Mark
 }
 
 func (r *Repo) rowState() rowState {
 	return rowState{exists: true, state: r.State, kind: r.Retry.Kind, pending: r.Pending, due: r.Due(),
-		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), mark: r.Mark, lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden()}
+		ordinal: r.Ordinal, records: r.Records, blocks: r.Blocks, behind: r.Behind(), mark: r.Mark, lacking: r.Tracked != Untracked && (r.Lacks && r.State != StateGone || r.Sweep), hidden: r.Status.Hidden(),
+		shows: r.Collections > 0}
 }
 
 // Due returns the unix second at which the row is due for another attempt or status check, 0 for

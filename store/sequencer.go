@@ -169,6 +169,9 @@ func (s *Store) sequence(b *Batch) (head uint64, err error) {
 			return 0, err
 		}
 	}
+	if err := s.sequenceTotals(b); err != nil {
+		return 0, err
+	}
 	for i, d := range b.deltas {
 		if d == 0 {
 			continue

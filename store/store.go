@@ -30,6 +30,7 @@ type Store struct {
 	retries   retries
 	buffers   buffers
 	caches    caches
+	totals    totals
 	garbage   garbage
 	unsettled unsettled
 	pruner    pruner
@@ -123,7 +124,7 @@ func (s *Store) closeHealth() error {
 
 // load reads the state that is kept in memory, and repairs the store after a crash.
 func (s *Store) load() error {
-	for _, step := range []func() error{s.loadFormat, s.renewEpoch, s.dropCheckpoints, s.loadCounts, s.loadLog,
+	for _, step := range []func() error{s.loadFormat, s.renewEpoch, s.dropCheckpoints, s.loadCounts, s.loadLog, s.loadTotals,
 		s.loadPostings, s.loadEnqueue, s.loadHosts, s.loadFilters, s.loadCursors, s.loadGarbage, s.loadAges, s.loadSegments, s.recoverLeases, s.loadBuffers, s.openSlots} {
 		if err := step(); err != nil {
 			return err

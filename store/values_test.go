@@ -73,6 +73,11 @@ func listing() (row []byte, ops []store.ListingOp) {
 	return row, ops
 }
 
+func fullTotal() store.Total {
+	return store.Total{Repos: 300, Records: 1 << 40, Day: 20788,
+		Arrived: store.Arrivals{Created: 5, Updated: 6, Deleted: 1 << 33}}
+}
+
 func codec(t testing.TB) (func(any) ([]byte, error), func([]byte, any) error) {
 	t.Helper()
 	encode, decode, err := store.Codec()
@@ -175,6 +180,8 @@ func TestValuesGolden(t *testing.T) {
 		put(row.name, v)
 	}
 	put("host counts", store.AppendHostCounts(nil, store.HostCounts{Accounts: 300, Queued: 2}))
+	put("total", fullTotal().Append(nil))
+	put("arrivals", store.AppendArrivals(nil, fullTotal().Arrived))
 	for _, name := range []string{"entry commit", "entry import", "entry relist", "entry account", "entry identity", "entry repo"} {
 		if v, err = encode(entries()[name]); err != nil {
 			t.Fatal(err)
@@ -230,6 +237,12 @@ func TestValuesRead(t *testing.T) {
 		case "host counts":
 			got, err = store.ParseHostCounts(v)
 			want = store.HostCounts{Accounts: 300, Queued: 2}
+		case "total":
+			got, err = store.ParseTotal(v)
+			want = fullTotal()
+		case "arrivals":
+			got, err = store.ParseArrivals(v)
+			want = fullTotal().Arrived
 		case "repo", "repo empty":
 			r := store.Repo{}
 			err = decode(v, &r)
