@@ -488,7 +488,7 @@ func TestStats(t *testing.T) {
 		call(t, "GET", base+"/stats", "", nil, &got)
 		want := map[string]int64{
 			"repos": 2, "records": 2, "blocks": 2, "events": 3, "collections": 2, "pending": 1, "syncing": 3, "synced": 1,
-			"gone": 0, "resync": 0, "idle": 0, "draining": 0, "buffered": 0, "behind": 0, "lacking": 0, "returning": 0, "error_ratelimited": 0, "error_transport": 0, "error_generic": 0,
+			"gone": 0, "resync": 0, "idle": 0, "draining": 0, "buffered": 0, "behind": 0, "lacking": 0, "returning": 0, "collection_names": 2, "error_ratelimited": 0, "error_transport": 0, "error_generic": 0,
 		}
 		if diff := cmp.Diff(want, got.Counts); diff != "" {
 			t.Error(diff)

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"maps"
 	"net/http"
 
 	"cistern/api/openapi"
@@ -29,14 +28,22 @@ type coded struct {
 }
 
 // head adds the headers to those of an answer.
-func (c *coded) head(h http.Header) { maps.Copy(h, c.header) }
+func (c *coded) head(h http.Header) {
+	for name, values := range c.header {
+		if name == "Vary" {
+			h[name] = append(h[name], values...)
+			continue
+		}
+		h[name] = values
+	}
+}
 
-// code returns a body of JSON as the client accepts it (Accept-Encoding).
-func (c *coder) code(r *http.Request, body []byte) coded {
+// code returns a body of a type as the client accepts it (Accept-Encoding).
+func (c *coder) code(r *http.Request, media string, body []byte) coded {
 	if r.Header.Get("Accept-Encoding") == "" {
 		return coded{http.Header{"Vary": {"Accept-Encoding"}}, body}
 	}
-	out := memory{header: http.Header{"Content-Type": {typeJSON}}}
+	out := memory{header: http.Header{"Content-Type": {media}}}
 	c.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(body) // memory takes everything
 	})).ServeHTTP(&out, r)
@@ -59,7 +66,7 @@ func describe(version string, c *coder) (description, error) {
 
 // show handles GET /openapi.json.
 func (d *description) show(w http.ResponseWriter, r *http.Request) error {
-	body := d.coder.code(r, d.document)
+	body := d.coder.code(r, typeJSON, d.document)
 	body.head(w.Header())
 	wire.WriteBody(w, http.StatusOK, body.bytes)
 	return nil

@@ -69,6 +69,10 @@ const (
 	// changesMax is how many rows one batch changes, under as many locks.
 	changesMax = 200
 
+	// collectionsShown bounds the collections of one repository whose counts are shown: an account can
+	// invent any number.
+	collectionsShown = 1000
+
 	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.
 	sizesAge = 10 * time.Second
 )

@@ -58,11 +58,22 @@ func TestRoutesAreDescribed(t *testing.T) {
 func exampleOf(r openapi.Route, also ...string) url.Values {
 	q := url.Values{}
 	for _, p := range r.Parameters {
-		if p.Example != "" && (p.Required || slices.Contains(also, p.Name)) {
+		if p.Example != "" && !p.InPath && (p.Required || slices.Contains(also, p.Name)) {
 			q.Set(p.Name, p.Example)
 		}
 	}
 	return q
+}
+
+// pathOf returns the path of a route with the examples of the parameters in it.
+func pathOf(r openapi.Route) string {
+	path := r.Path
+	for _, p := range r.Parameters {
+		if p.InPath {
+			path = strings.ReplaceAll(path, "{"+p.Name+"}", p.Example)
+		}
+	}
+	return path
 }
 
 // Each example works: with the required parameters, with each other one, and with all. The answer
@@ -98,7 +109,7 @@ func TestExamplesWork(t *testing.T) {
 // example asks a route, and compares the answer with its description.
 func (w *world) example(t testing.TB, r openapi.Route, q url.Values) {
 	t.Helper()
-	target := w.public.URL + r.Path + "?" + q.Encode()
+	target := w.public.URL + pathOf(r) + "?" + q.Encode()
 	if r.Media == "" {
 		ws, res, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(target, "http"), nil)
 		if err != nil {
@@ -237,7 +248,8 @@ func TestDocument(t *testing.T) {
 		}
 		names[op.OperationID] = path
 		for _, p := range op.Parameters {
-			if p.Name == "" || p.In != "query" || p.Schema["type"] == nil {
+			inPath := strings.Contains(path, "{"+p.Name+"}")
+			if p.Name == "" || (p.In == "path") != inPath || p.In != "query" && !inPath || p.Schema["type"] == nil {
 				t.Errorf("%s: parameter %+v", path, p)
 			}
 		}

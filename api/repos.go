@@ -29,6 +29,10 @@ type repoItem struct {
 	PDS        string `json:"pds,omitempty"`
 	SigningKey string `json:"signing_key,omitempty"`
 	Records    int64  `json:"records"`
+	// number of collections with records that the filter wants
+	Collections uint32 `json:"collections"`
+	// records of each collection, of the first collectionsShown; for one repository only
+	ByCollection map[string]int64 `json:"by_collection,omitempty"`
 	// records that are stored although the filter does not want them
 	Shelved  int64  `json:"shelved,omitempty"`
 	Lacking  bool   `json:"lacking,omitempty"`   // records that the filter wants are missing
@@ -136,7 +140,11 @@ func (rs *repos) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	wire.WriteJSON(w, http.StatusOK, rs.item(&row))
+	item := rs.item(&row)
+	if item.ByCollection, err = rs.store.CollectionCounts(&row, collectionsShown); err != nil {
+		return err
+	}
+	wire.WriteJSON(w, http.StatusOK, item)
 	return nil
 }
 
@@ -145,7 +153,7 @@ func (rs *repos) item(row *store.Repo) repoItem {
 		DID: row.DID, Status: shownStatus(row), Mark: row.Mark.String(), Reason: rs.reason(row),
 		State: row.State.String(), Tracked: row.Tracked != store.Untracked, Why: row.Tracked.String(),
 		Rev: row.Rev, Handle: row.Handle, PDS: row.PDS, SigningKey: wire.Multibase(row.Key),
-		Records: row.Records, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep,
+		Records: row.Records, Collections: row.Collections, Shelved: row.Shelved, Lacking: row.Lacks || row.Sweep,
 		UpdatedAt: rfc3339(row.Updated), SeenRev: row.SeenRev, Buffered: rs.store.Buffered(row.DID),
 		ResolvedAt: rfc3339(row.Resolved),
 	}

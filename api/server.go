@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"cistern/alert"
 	"cistern/api/atproto"
 	"cistern/api/clients"
+	"cistern/api/collections"
 	"cistern/api/deliver"
 	"cistern/api/durable"
 	"cistern/api/export"
@@ -166,19 +168,20 @@ type Server struct {
 	metrics      *metrics
 	drainTimeout time.Duration
 
-	answers   *answers
-	access    access
-	xrpc      xrpc
-	delivery  *deliver.Delivery
-	stats     stats
-	repos     repos
-	changes   changes
-	filters   filters
-	hosts     hosts
-	sources   sources
-	crawls    crawlSources
-	ingestion Ingestion
-	phases    phases
+	answers     *answers
+	collections *collections.Collections
+	access      access
+	xrpc        xrpc
+	delivery    *deliver.Delivery
+	stats       stats
+	repos       repos
+	changes     changes
+	filters     filters
+	hosts       hosts
+	sources     sources
+	crawls      crawlSources
+	ingestion   Ingestion
+	phases      phases
 
 	description   description
 	conditions    conditions
@@ -226,17 +229,18 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
-		answers:   a,
-		access:    access{token: o.AdminToken, requests: m.requests, answers: a},
-		delivery:  delivery,
-		repos:     repos{store: o.Store, hosts: o.Hosts},
-		changes:   changes{store: o.Store, wake: o.Wake},
-		filters:   filters{store: o.Store, wake: o.Wake, refilter: o.Refilter},
-		hosts:     hosts{store: o.Store, opts: o.Hosts, logger: o.Logger},
-		sources:   sources{o.Firehose},
-		crawls:    crawlSources{o.Crawler},
-		ingestion: o.Ingestion,
-		phases:    phases{o.Phase},
+		answers:     a,
+		collections: collections.New(collections.Options{Store: o.Store, Refused: m.refused}),
+		access:      access{token: o.AdminToken, requests: m.requests, answers: a},
+		delivery:    delivery,
+		repos:       repos{store: o.Store, hosts: o.Hosts},
+		changes:     changes{store: o.Store, wake: o.Wake},
+		filters:     filters{store: o.Store, wake: o.Wake, refilter: o.Refilter},
+		hosts:       hosts{store: o.Store, opts: o.Hosts, logger: o.Logger},
+		sources:     sources{o.Firehose},
+		crawls:      crawlSources{o.Crawler},
+		ingestion:   o.Ingestion,
+		phases:      phases{o.Phase},
 
 		conditions:    conditions{o.Conditions},
 		alerts:        alerts{o.Alerts},
@@ -291,7 +295,7 @@ func (s *Server) readSide(mux *http.ServeMux) {
 func (s *Server) reads() map[string]http.Handler {
 	const jetstream = "network.bsky.jetstream."
 	route, untimed := s.answers.route, s.answers.untimed
-	return map[string]http.Handler{
+	all := map[string]http.Handler{
 		"/xrpc/_health":      route("_health", s.stats.health),
 		"/stream":            untimed("stream", s.delivery.Stream),
 		"/stream/dictionary": route("dictionary", s.delivery.ZstdDictionary),
@@ -303,6 +307,8 @@ func (s *Server) reads() map[string]http.Handler {
 		"/xrpc/" + jetstream + "getZstdDictionary": route(jetstream+"getZstdDictionary",
 			s.delivery.ZstdDictionary),
 	}
+	maps.Copy(all, s.aboutCollections(s.collections))
+	return all
 }
 
 // Admin returns the handler of the private listener. It has the routes of the public one too.
@@ -375,7 +381,8 @@ const bannerText = `This is a Cistern: an index of AT Protocol repositories, eac
   /stream?cursor=N    every change of every record, as a WebSocket
   /subscribe          the same for clients of Jetstream
   /xrpc/network.bsky.jetstream.subscribeEvents
-  /stats
+  /collections        what is held of each, and /collections/{nsid}/records
+  /counts, /stats
 `
 
 func banner(w http.ResponseWriter, _ *http.Request) error {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -153,12 +154,17 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup) 
 	if err != nil {
 		return err
 	}
+	return x.respond(w, r, q, method)
+}
+
+// respond computes and answers a query whose parameters are read.
+func (x *xrpc) respond(w http.ResponseWriter, r *http.Request, q wire.Query, method xrpcLookup) error {
 	q.Header = w.Header()
 	answer, err := method.look(r.Context(), q)
 	if err != nil {
 		return err
 	}
-	body, err := x.compute(r, q.Client, method.weight, answer)
+	body, err := x.compute(r, w.Header(), q.Client, method.weight, answer)
 	if errors.Is(err, wire.ErrUnchanged) {
 		w.Header().Set("Vary", "Accept-Encoding") // as caches must learn (RFC 9110, section 15.4.5)
 		w.WriteHeader(http.StatusNotModified)
@@ -187,7 +193,7 @@ func isQuery(r *http.Request) error {
 }
 
 // compute waits for the turn of a query, and returns its answer as the client accepts it.
-func (x *xrpc) compute(r *http.Request, client netip.Prefix, weight int64, answer atproto.Answer) (coded, error) {
+func (x *xrpc) compute(r *http.Request, header http.Header, client netip.Prefix, weight int64, answer atproto.Answer) (coded, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), queryWait)
 	defer cancel()
 	if err := x.turns.Acquire(ctx, client, weight); err != nil {
@@ -203,5 +209,5 @@ func (x *xrpc) compute(r *http.Request, client netip.Prefix, weight int64, answe
 	if err != nil {
 		return coded{}, err
 	}
-	return x.coder.code(r, body), nil
+	return x.coder.code(r, cmp.Or(header.Get("Content-Type"), typeJSON), body), nil
 }

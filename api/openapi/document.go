@@ -65,6 +65,10 @@ func operationID(path string) string {
 	switch path {
 	case "/openapi.json":
 		return "openapi"
+	case "/collections/{collection}":
+		return "collection"
+	case "/collections/{collection}/records":
+		return "collection_records"
 	case "/xrpc/com.atproto.sync.getRecord": // com.atproto.repo has the name too
 		return "getRecordProof"
 	case "/xrpc/com.bad-example.identity.resolveMiniDoc":
@@ -87,6 +91,9 @@ func parameter(p Parameter) tree {
 	out := tree{"name": p.Name, "in": "query", "description": p.Summary, "schema": schema}
 	if p.Required {
 		out["required"] = true
+	}
+	if p.InPath {
+		out["in"] = "path"
 	}
 	if p.Repeated {
 		out["schema"] = tree{"type": "array", "items": schema}

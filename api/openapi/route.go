@@ -18,6 +18,7 @@ type Parameter struct {
 	Summary  string
 	Format   string // name of the format in AT Protocol, such as did; "" without one
 	Required bool
+	InPath   bool // it stands in the path
 	Repeated bool
 	// Usual and Most are the default and the maximum of an integer, which is 1 or more.
 	Usual, Most int

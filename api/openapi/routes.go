@@ -33,7 +33,9 @@ func limit(usual, most int) Parameter {
 var hidden = []string{"RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDeactivated"}
 
 // Routes returns the table of all routes.
-func Routes() []Route { return slices.Concat(queries(), microcosm(), others()) }
+func Routes() []Route {
+	return slices.Concat(queries(), microcosm(), aboutCollections(), others())
+}
 
 // queries are the methods of com.atproto.
 func queries() []Route {

@@ -64,12 +64,15 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	if err != nil {
 		status, body = http.StatusInternalServerError, []byte(`{"error":"InternalError","message":"answer has no JSON form"}`)
 	}
+	w.Header().Set("Content-Type", "application/json")
 	WriteBody(w, status, body)
 }
 
-// WriteBody answers with JSON.
+// WriteBody answers with JSON, unless the header names another type already.
 func WriteBody(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", "application/json")
+	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // an error concerns the client only

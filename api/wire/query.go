@@ -24,6 +24,7 @@ type Query struct {
 	// Header is the header of the answer. Nil: the answer has no header.
 	Header http.Header
 	match  []string // If-None-Match
+	accept []string // Accept
 }
 
 // ParseQuery reads the parameters of a request. A parameter may be given more than once only if
@@ -38,7 +39,8 @@ func ParseQuery(r *http.Request, repeated ...string) (Query, error) {
 			return Query{}, Invalid("parameter %s is given %d times: want one value", Echo(name), len(given))
 		}
 	}
-	return Query{values: values, Client: clients.Of(r.RemoteAddr), match: r.Header.Values("If-None-Match")}, nil
+	return Query{values: values, Client: clients.Of(r.RemoteAddr), match: r.Header.Values("If-None-Match"),
+		accept: r.Header.Values("Accept")}, nil
 }
 
 // Text returns a parameter, "" if it is missing.
@@ -55,6 +57,12 @@ func (q Query) With(name, value string) Query {
 
 // All returns all values of a repeated parameter.
 func (q Query) All(name string) []string { return q.values[name] }
+
+// Accepts reports whether the client names a type of answers, and not JSON.
+func (q Query) Accepts(media string) bool {
+	accept := strings.Join(q.accept, ",")
+	return strings.Contains(accept, media) && !strings.Contains(accept, "application/json")
+}
 
 // Required returns a parameter, or a refusal if it is missing.
 func (q Query) Required(name string) (string, error) {
@@ -166,10 +174,16 @@ func (q Query) RecordKey(name string) (string, error) {
 
 // LinkNext names the next page of a list in the headers of its answer; next "" means the last page.
 func (q Query) LinkNext(w http.ResponseWriter, path, next string) {
-	if next == "" {
+	q.Header = w.Header()
+	q.LinkPage(path, next)
+}
+
+// LinkPage is LinkNext for an answer whose header the query has.
+func (q Query) LinkPage(path, next string) {
+	if next == "" || q.Header == nil {
 		return
 	}
-	w.Header().Set("Cistern-Next-Cursor", next)
-	q.values.Set("cursor", next)
-	w.Header().Set("Link", "<"+path+"?"+q.values.Encode()+`>; rel="next"`)
+	q.Header.Set("Cistern-Next-Cursor", next)
+	q = q.With("cursor", next)
+	q.Header.Set("Link", "<"+path+"?"+q.values.Encode()+`>; rel="next"`)
 }
