@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -76,4 +78,9 @@ func TestBacklinks(t *testing.T) {
 		t.Errorf("check: %v\n%s", err, out)
 	}
 	x.start(t, x.args(n, "--read-only", "--backlinks"))()
+	links := filepath.Join(x.dir, linksDir) // cannot be opened: the daemon goes on without it
+	if err := errors.Join(os.RemoveAll(links), os.WriteFile(links, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	x.start(t, append(args, "--backlinks"))()
 }

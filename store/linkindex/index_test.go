@@ -158,6 +158,38 @@ func TestPagesEnd(t *testing.T) {
 	}
 }
 
+// TestManySources: a run may give more sources than are kept in memory, and gives each one number.
+func TestManySources(t *testing.T) {
+	t.Parallel()
+	h, _ := newHistory(t)
+	x := h.openIndex(linkindex.Options{RunBytes: 1 << 30})
+	w := x.NewWriter()
+	long := strings.Repeat(".long", 200)
+	source := func(n int) linkindex.Source {
+		return linkindex.Source{Collection: "app.test.c0", Path: fmt.Sprint(long, n)}
+	}
+	const sources = 12_000
+	for round := range 2 {
+		for n := range sources {
+			rkey := []byte(fmt.Sprint(round, "-", n))
+			if err := w.Put(storetest.DID(1), []byte("app.test.c0"), rkey, []linkindex.TestLink{{Source: source(n), Target: "did:x:y"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for n := range sources {
+		if records, dids, err := x.Count("did:x:y", source(n)); records != 2 || dids != 1 || err != nil {
+			t.Fatalf("source %d: %d records of %d accounts, %v", n, records, dids, err)
+		}
+	}
+	if all, err := x.Sources("did:x:y"); len(all) != 10_000 || err != nil {
+		t.Errorf("%d sources, %v", len(all), err)
+	}
+}
+
 // TestAnotherLog: an index of another log, or of one that was pruned beyond what it has, is built
 // anew; and events stay for an index that has not got them, but not for ever.
 func TestAnotherLog(t *testing.T) {

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// sourcesMax bounds the sources kept in memory, each some 150 bytes. Records may have any keys, so
-// that their number has no limit.
-const sourcesMax = 64 << 10
+// sourcesBytesMax bounds the sources kept in memory: some 30,000 of usual length. Records may have any
+// keys, so that neither their number nor their length has a useful limit.
+const sourcesBytesMax = 8 << 20
 
 // errNumbers means that an index has given all its numbers.
 var errNumbers = errors.New("all numbers of accounts or sources are given")
@@ -25,7 +25,8 @@ type sources struct {
 	mu      sync.Mutex
 	numbers map[Source]uint32
 	names   map[uint32]Source // the inverse
-	cleared uint64            // how often: what was read before must not be put after
+	bytes   int
+	cleared uint64 // how often: what was read before must not be put after
 }
 
 // number returns the number of a source, if it is in memory, and how often the memory was cleared.
@@ -52,8 +53,11 @@ func (s *sources) put(of Source, n uint32, cleared uint64) {
 	if s.cleared != cleared {
 		return
 	}
-	if len(s.numbers) >= sourcesMax || s.numbers == nil {
-		s.numbers, s.names = map[Source]uint32{}, map[uint32]Source{}
+	if s.bytes >= sourcesBytesMax || s.numbers == nil {
+		s.numbers, s.names, s.bytes = map[Source]uint32{}, map[uint32]Source{}, 0
+	}
+	if _, ok := s.names[n]; !ok {
+		s.bytes += sourceBytes + len(of.text())
 	}
 	s.numbers[of], s.names[n] = n, of
 }

@@ -25,7 +25,9 @@ type run struct {
 	removes  []link
 	named    []namedAccount
 	sourced  []namedSource
-	gathered int // paths of accounts
+	given    map[Source]uint32 // of sourced
+	texts    int               // bytes of sourced
+	gathered int               // paths of accounts
 
 	// of the record at hand, kept for their memory:
 	found  []links.Link
@@ -92,22 +94,34 @@ func (x *Index) newRun() *run {
 	return r
 }
 
+// keptMax is the length up to which slices are kept for the next run, though they were hardly used.
+const keptMax = 16 << 10
+
+// emptied returns a slice of no elements: s, unless most of a large s was of no use. While events are
+// few, the memory of the large runs of an import goes.
+func emptied[T any](s []T) []T {
+	if cap(s) > keptMax && len(s) < cap(s)/8 {
+		return nil
+	}
+	return s[:0]
+}
+
 // reset empties the run. Its state is that of the index.
 func (r *run) reset() {
 	r.x.mu.Lock()
 	r.next = r.x.state
 	r.x.mu.Unlock()
-	r.accounts = map[string]*account{}
-	r.versions, r.rkeys = r.versions[:0], r.rkeys[:0]
-	r.adds, r.removes = r.adds[:0], r.removes[:0]
-	r.named, r.sourced = r.named[:0], r.sourced[:0]
-	r.gathered = 0
+	r.accounts, r.given = map[string]*account{}, map[Source]uint32{}
+	r.versions, r.rkeys = emptied(r.versions), emptied(r.rkeys)
+	r.adds, r.removes = emptied(r.adds), emptied(r.removes)
+	r.named, r.sourced = emptied(r.named), emptied(r.sourced)
+	r.texts, r.gathered = 0, 0
 }
 
 // bytes returns about how much memory the run takes.
 func (r *run) bytes() int {
 	return versionBytes*len(r.versions) + len(r.rkeys) + linkBytes*(len(r.adds)+len(r.removes)) +
-		accountBytes*len(r.accounts) + sourceBytes*len(r.sourced) + pathBytes*r.gathered
+		accountBytes*len(r.accounts) + r.texts + pathBytes*r.gathered
 }
 
 // full reports whether the run must be written.
@@ -153,8 +167,11 @@ func (x *Index) isFresh(account uint32) (fresh bool, err error) {
 	return fresh, err
 }
 
-// source returns the number of a source.
+// source returns the number of a source. One that the run gave is not in the index yet.
 func (r *run) source(of Source) (uint32, error) {
+	if n, ok := r.given[of]; ok {
+		return n, nil
+	}
 	n, ok, err := r.x.sourceNumber(of)
 	if err != nil || ok {
 		return n, err
@@ -166,6 +183,8 @@ func (r *run) source(of Source) (uint32, error) {
 	n = r.next.Sources
 	of = Source{strings.Clone(of.Collection), strings.Clone(of.Path)}
 	r.sourced = append(r.sourced, namedSource{of, n})
+	r.given[of] = n
+	r.texts += sourceBytes + len(of.text())
 	_, _, cleared := r.x.sources.number(of)
 	r.x.sources.put(of, n, cleared)
 	return n, nil
@@ -175,6 +194,9 @@ func (r *run) source(of Source) (uint32, error) {
 // the index does not know it: then it has no record of it.
 func (r *run) collection(name []byte) (n uint32, ok bool, err error) {
 	of := Source{Collection: string(name)}
+	if n, ok = r.given[of]; ok {
+		return n, true, nil
+	}
 	if len(r.groups) == 0 {
 		return r.x.sourceNumber(of)
 	}
