@@ -61,7 +61,7 @@ func refusalStatus(name string) int {
 		return http.StatusUnsupportedMediaType
 	case "UpgradeRequired":
 		return http.StatusUpgradeRequired
-	case "MethodNotImplemented", "EventsOnly":
+	case "MethodNotImplemented", "EventsOnly", "BacklinksDisabled":
 		return http.StatusNotImplemented
 	case "RateLimitExceeded":
 		return http.StatusTooManyRequests
@@ -187,6 +187,12 @@ func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", "1")
 	case http.StatusUpgradeRequired:
 		w.Header().Set("Upgrade", "websocket")
+	}
+	var bare *wire.BareError
+	if errors.As(err, &bare) {
+		w.Header().Set("Cistern-Error", name+": "+message)
+		w.WriteHeader(status)
+		return
 	}
 	wire.WriteJSON(w, status, wire.ErrorBody{Error: name, Message: message})
 }

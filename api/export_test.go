@@ -43,6 +43,9 @@ func (s *Server) PublicPaths() []string {
 	for name := range s.xrpc.methods {
 		paths = append(paths, "/xrpc/"+name)
 	}
+	for name := range s.xrpc.links.Methods() {
+		paths = append(paths, "/xrpc/"+name)
+	}
 	for name := range s.xrpc.lookups {
 		paths = append(paths, "/xrpc/"+name)
 	}

@@ -27,8 +27,9 @@ func newExamples(t testing.TB) *world {
 	t.Helper()
 	g := newRegistry()
 	g.handles[exampleHandle] = exampleDID
-	w := newWorld(t, api.Options{Names: g.resolver(t)})
-	m := storetest.Records{}
+	w := newIndexed(t, api.Options{Names: g.resolver(t)})
+	m := storetest.Records{"app.bsky.feed.like/3jzfcijpj2z2a": linkRecord(t,
+		"at://"+exampleDID+"/app.bsky.feed.post/3jzfcijpj2z2a", "at://"+exampleDID)}
 	for _, rkey := range []string{"3jzfcijpj2z2a", "3jzfcijpj2z2b", "3jzfcijpj2z2c"} {
 		m["app.bsky.feed.post/"+rkey] = storetest.Text(rkey)
 	}

@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime"
+	"strings"
 	"time"
 
 	"cistern/alert"
 	"cistern/api/atproto"
+	"cistern/api/backlinks"
 	"cistern/api/clients"
 	"cistern/api/collections"
 	"cistern/api/deliver"
@@ -29,6 +31,7 @@ import (
 	"cistern/maintain"
 	"cistern/phase"
 	"cistern/store"
+	"cistern/store/linkindex"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -61,6 +64,8 @@ type Options struct {
 	// Names looks up handles and DIDs for clients of the public listener. Default: nothing is
 	// looked up, and handles are refused.
 	Names *names.Resolver
+	// Backlinks is the index of links. Default: queries for links are refused.
+	Backlinks *linkindex.Index
 	// Refilter reports whether a changed filter is being applied to repositories, and the last DID
 	// that was handled. Default: no filter is being applied.
 	Refilter func() (cursor string, running bool, err error)
@@ -269,6 +274,7 @@ func (s *Server) newXRPC(o Options, exports *export.Exports, queue *clients.Queu
 		Hosts: func() func(*store.Host) atproto.HostStatus { return s.hosts.statuses(&s.sources) }})
 	c, err := newCoder()
 	return xrpc{methods: methods(r), lookups: lookups(r), cars: cars(exports), answers: s.answers,
+		links: backlinks.New(o.Backlinks, o.Store),
 		coder: c, queue: queue,
 		turns: clients.NewTurns(queriesMax), large: clients.NewTurns(largeBytesMax)}, err
 }
@@ -308,6 +314,9 @@ func (s *Server) reads() map[string]http.Handler {
 			s.delivery.ZstdDictionary),
 	}
 	maps.Copy(all, s.aboutCollections(s.collections))
+	for path, method := range s.xrpc.links.Older() {
+		all[path] = s.xrpc.backlinks(strings.ReplaceAll(path[1:], "/", "_"), method)
+	}
 	return all
 }
 
@@ -378,6 +387,7 @@ const bannerText = `This is a Cistern: an index of AT Protocol repositories, eac
   /xrpc/com.atproto.repo.{getRecord,listRecords,describeRepo}
   /xrpc/com.atproto.sync.{getLatestCommit,getRecord,getRepo,getRepoStatus,listRepos,...}
   /xrpc/com.atproto.identity.{resolveHandle,resolveDid,resolveIdentity}
+  /xrpc/blue.microcosm.links.{getBacklinks,getBacklinksCount,...}
   /stream?cursor=N    every change of every record, as a WebSocket
   /subscribe          the same for clients of Jetstream
   /xrpc/network.bsky.jetstream.subscribeEvents

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"cistern/api/atproto"
+	"cistern/api/backlinks"
 	"cistern/api/clients"
 	"cistern/api/export"
 	"cistern/api/wire"
@@ -91,6 +92,7 @@ type xrpc struct {
 	methods map[string]xrpcMethod
 	lookups map[string]xrpcLookup
 	cars    map[string]handler
+	links   *backlinks.Backlinks
 	answers *answers
 	turns   *clients.Turns // acquired by the weight of a query
 	queue   *clients.Queue // of the processors
@@ -114,12 +116,15 @@ func (x *xrpc) handler() http.Handler {
 			return x.query(w, r, method)
 		})
 	}
+	for name, method := range x.links.Methods() {
+		routes[name] = x.backlinks(name, method)
+	}
 	for name, method := range x.methods {
 		look := func(_ context.Context, q wire.Query) (atproto.Answer, error) {
 			return func() ([]byte, error) { return method.answer(q) }, nil
 		}
 		routes[name] = x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
-			return x.query(w, r, xrpcLookup{look, method.weight})
+			return x.query(w, r, xrpcLookup{look, method.weight}, repeated(name))
 		})
 	}
 	for name := range routes {
@@ -145,12 +150,30 @@ func (x *xrpc) handler() http.Handler {
 	})
 }
 
+// backlinks answers a query for links. Errors have no body, as those of the service that clients know;
+// a header has the reason.
+func (x *xrpc) backlinks(name string, method backlinks.Method) http.Handler {
+	look := func(_ context.Context, q wire.Query) (atproto.Answer, error) {
+		return func() ([]byte, error) { return method(q) }, nil
+	}
+	return x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
+		if !x.links.Enabled() {
+			return backlinks.Disabled()
+		}
+		err := x.query(w, r, xrpcLookup{look, listWeight}, backlinks.Repeated()...)
+		if err != nil {
+			return &wire.BareError{Cause: err}
+		}
+		return nil
+	})
+}
+
 // query computes a query when its turn comes, and answers it.
-func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup) error {
+func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup, repeated ...string) error {
 	if err := isQuery(r); err != nil {
 		return err
 	}
-	q, err := wire.ParseQuery(r, repeated(r.PathValue("method")))
+	q, err := wire.ParseQuery(r, repeated...)
 	if err != nil {
 		return err
 	}

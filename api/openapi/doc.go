@@ -19,6 +19,7 @@
 //
 //	route.go     Route, Parameter, Field
 //	routes.go    the table: queries
+//	backlinks.go the table: queries for links
 //	microcosm.go the table: methods of blue.microcosm
 //	streams.go   the table: streams and what belongs to the server
 //	document.go  the table as a document

@@ -40,10 +40,14 @@ func operation(r Route) tree {
 	default:
 		good["content"] = tree{r.Media: tree{}}
 	}
+	refused := tree{"description": "The request is refused. The header Cistern-Error has the reason."}
+	if !r.Bare {
+		refused = tree{"description": "The request is refused.", "content": tree{
+			"application/json": tree{"schema": errorSchema(append(slices.Clone(r.Errors), always...))}}}
+	}
 	op := tree{"summary": r.Summary, "operationId": operationID(r.Path), "responses": tree{
-		status: good,
-		"default": tree{"description": "The request is refused.", "content": tree{
-			"application/json": tree{"schema": errorSchema(append(slices.Clone(r.Errors), always...))}}},
+		status:    good,
+		"default": refused,
 	}}
 	var parameters []tree
 	for _, p := range r.Parameters {

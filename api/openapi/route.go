@@ -10,6 +10,8 @@ type Route struct {
 	Fields []Field // of an answer that is JSON. Nil: it is not described
 	// Errors are the names of errors beside those that every route has.
 	Errors []string
+	// Bare says that errors have no body: the header Cistern-Error has name and message.
+	Bare bool
 }
 
 // Parameter is a parameter of a query. Its value is a text unless Most is set.

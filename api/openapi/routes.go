@@ -34,7 +34,7 @@ var hidden = []string{"RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDea
 
 // Routes returns the table of all routes.
 func Routes() []Route {
-	return slices.Concat(queries(), microcosm(), aboutCollections(), others())
+	return slices.Concat(queries(), microcosm(), backlinks(), aboutCollections(), others())
 }
 
 // queries are the methods of com.atproto.

@@ -30,6 +30,14 @@ func (e *CutError) Error() string { return "answer is cut short: " + e.Cause.Err
 // Unwrap returns the cause.
 func (e *CutError) Unwrap() error { return e.Cause }
 
+// BareError is an error that is answered without a body, as clients know it from another service.
+type BareError struct{ Cause error }
+
+func (e *BareError) Error() string { return e.Cause.Error() }
+
+// Unwrap returns the cause.
+func (e *BareError) Unwrap() error { return e.Cause }
+
 // Refuse returns a Refusal.
 func Refuse(name, format string, args ...any) error {
 	return &Refusal{Name: name, Message: fmt.Sprintf(format, args...)}

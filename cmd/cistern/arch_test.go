@@ -28,6 +28,7 @@ var levels = map[string]int{
 	"ingest":                  5,
 	"api":                     8,
 	"api/atproto":             6,
+	"api/backlinks":           6,
 	"api/names":               5,
 	"api/openapi":             1,
 	"api/deliver":             5,
@@ -371,10 +372,10 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {26, 3642},
+	"api":           {26, 3681},
 	"api/deliver":   {24, 3600},
 	"backfill":      {24, 3530},
-	"cmd/cistern":   {35, 6035},
+	"cmd/cistern":   {35, 6036},
 	"store":         {97, 15695},
 	"ingest":        {31, 5860},
 	"ingest/simnet": {37, 5050},

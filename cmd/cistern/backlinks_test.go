@@ -48,7 +48,7 @@ func wantBacklinks(t *testing.T, s *store.Store, dir string) {
 	}
 }
 
-// TestBacklinks turns the option on over a store that has records. The daemon says that it builds the
+// TestBacklinks turns the option on over a store that has records. The daemon answers from the
 // index and has metrics of it, the check compares it, and a read-only daemon opens it.
 func TestBacklinks(t *testing.T) {
 	t.Parallel()
@@ -72,6 +72,14 @@ func TestBacklinks(t *testing.T) {
 			return nil
 		})
 	})
+	if err := x.call(t.Context(), "GET", "/links/all?target=did:plc:none", nil, func(b []byte) error {
+		if string(b) != `{"links":{}}` {
+			return fmt.Errorf("got %s", b)
+		}
+		return nil
+	}); err != nil {
+		t.Errorf("links of a subject that has none: %v", err)
+	}
 	stop()
 	out, err := x.command(t.Context(), nil, "check", "--data", x.dir)
 	if err != nil || !strings.Contains(out, "no differences") || strings.Contains(out, "not compared") {

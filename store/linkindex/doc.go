@@ -37,6 +37,6 @@
 //	keys.go     the schema                  names.go   numbers of sources and accounts
 //	build.go    Run: a pass, then the log   run.go     changes that are not written yet
 //	write.go    the rows of a run           sink.go    batches, or sorted tables
-//	read.go     Count, Records, DIDs, Sources          check.go   Check
+//	read.go     Count, Records, Each, DIDs, Sources    check.go   Check
 //	engine.go   Pebble's options            metrics.go
 package linkindex

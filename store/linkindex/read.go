@@ -91,49 +91,67 @@ func (x *Index) Sources(target string) (map[Source]Counts, error) {
 	return all, err
 }
 
-// Records returns a page of the records that link to a normalised target from a source, in order of
-// arrival, the newest first. A record arrives anew when its links change. The page may be shorter
-// than q.Limit, or empty, though next is not 0: it ends after some thousand rows. Accounts that are
-// hidden now are left out.
+// Records returns a page of the records that link to a normalised target from a source: those that
+// Each calls fn for.
 func (x *Index) Records(target string, s Source, q Query) (page []Record, next Cursor, err error) {
+	next, err = x.Each(target, s, q, func(r Record, _ Cursor) bool {
+		page = append(page, r)
+		return true
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return page, next, nil
+}
+
+// Each calls fn for the records that link to a normalised target from a source, in order of arrival,
+// the newest first, with their places, until fn returns false. A record arrives anew when its links
+// change. It may call fn for fewer than q.Limit records, or none, though next is not 0: it ends after
+// some thousand rows. Accounts that are hidden now are left out.
+func (x *Index) Each(target string, s Source, q Query, fn func(r Record, at Cursor) bool) (
+	next Cursor, err error,
+) {
 	if len(q.DIDs) > DIDsMax {
-		return nil, 0, fmt.Errorf("%d accounts are more than %d", len(q.DIDs), DIDsMax)
+		return 0, fmt.Errorf("%d accounts are more than %d", len(q.DIDs), DIDsMax)
 	}
 	g, ok, err := x.group(target, s)
 	if err != nil || !ok || q.Limit < 1 {
-		return nil, 0, err
+		return 0, err
 	}
 	r, err := x.newGroupReader(g)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	step := r.all
 	if q.DIDs != nil {
 		if err := r.choose(q); err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		step = r.chosen
 	}
-	at := uint64(q.After)
+	at, n := uint64(q.After), 0
 	for range rowsMax {
 		arrival, ok, err := step(at, q.Reverse)
 		if err != nil || !ok {
-			return page, 0, err
+			return 0, err
 		}
-		if len(page) == q.Limit {
-			return page, Cursor(at), nil
+		if n == q.Limit {
+			break
 		}
 		at = arrival
 		did, rkey, err := r.record(arrival)
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
-		if did != "" {
-			page = append(page, Record{did, s.Collection, rkey})
+		if did == "" {
+			continue
+		}
+		if n++; !fn(Record{did, s.Collection, rkey}, Cursor(at)) {
+			break
 		}
 	}
-	return page, Cursor(at), nil
+	return Cursor(at), nil
 }
 
 // DIDs returns a page of the accounts whose records link to a normalised target from a source, each
