@@ -14,8 +14,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// TimeOrderRepos is the number of repositories up to which RecordsByTime merges a collection: one
-// seek for each, some 5 µs.
+// TimeOrderRepos is the number of repositories up to which RecordsByTime merges a collection. Each
+// takes the reading of its row and a seek, some 20 µs of CPU for a page.
 const TimeOrderRepos = 1000
 
 // ErrTooManyRepos is returned when a list by time would merge more than TimeOrderRepos.
