@@ -48,6 +48,19 @@ func wantBacklinks(t *testing.T, s *store.Store, dir string) {
 	}
 }
 
+// wantBacklinks is wantBacklinks for the files of a daemon that has ended.
+func (x *testIndex) wantBacklinks(t *testing.T) {
+	t.Helper()
+	s, err := store.Open(store.Options{Dir: x.dir, MustExist: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantBacklinks(t, s, filepath.Join(x.dir, linksDir))
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestBacklinks turns the option on over a store that has records. The daemon answers from the
 // index and has metrics of it, the check compares it, and a read-only daemon opens it.
 func TestBacklinks(t *testing.T) {

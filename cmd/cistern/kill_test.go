@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"cistern/ingest/simnet"
+	"cistern/store"
+	"cistern/store/linkindex"
 	"cistern/store/storetest"
 
 	"golang.org/x/sync/errgroup"
@@ -37,7 +40,7 @@ func TestKill(t *testing.T) {
 	t.Logf("CISTERNTEST_SEED=%d CISTERNTEST_KILLS=%d repeats this run", seed, kills)
 	n := startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Repos: 40, Hosts: 4, RecordsMedian: 15, RecordsMax: 300})
 	k := newKillRun(t, n, seed, 5*time.Millisecond)
-	k.args, k.disturb = k.index.args(n, "--crawl", "repos::"+n.Relay()), k.disturbBackfill
+	k.args, k.disturb = k.index.args(n, "--crawl", "repos::"+n.Relay(), "--backlinks"), k.disturbBackfill
 	for _, did := range n.DIDs() {
 		k.wanted[did] = true
 	}
@@ -254,6 +257,22 @@ func (k *killRun) check(i int) {
 	if head := s.Head(); head < k.last {
 		k.t.Errorf("after kill %d: head %d, but %d was published", i, head, k.last)
 	}
+	k.checkBacklinks(i, s)
+}
+
+// checkBacklinks checks the backlinks index as a kill left it.
+func (k *killRun) checkBacklinks(i int, s *store.Store) {
+	x, err := linkindex.Open(linkindex.Options{Store: s, Dir: filepath.Join(k.index.dir, linksDir), ReadOnly: true})
+	if err != nil {
+		k.t.Fatalf("after kill %d: %v", i, err)
+	}
+	defer x.Close()
+	if st := x.State(); st.Through > s.Head() {
+		k.t.Errorf("after kill %d: the backlinks index is at %d, the head is %d", i, st.Through, s.Head())
+	}
+	if n, _, err := x.Check(k.t.Context(), func(d string) { k.t.Errorf("after kill %d: difference: %s", i, d) }); n != 0 || err != nil {
+		k.t.Errorf("after kill %d: %d differences in backlinks, %v", i, n, err)
+	}
 }
 
 // finish lets a daemon catch up, and compares its store and its log with the network.
@@ -297,6 +316,7 @@ func (k *killRun) finish() {
 		t.Errorf("the last daemon: %v\n%s", err, c.stderr)
 	}
 	x.wantStore(t, accounts)
+	x.wantBacklinks(t)
 	t.Logf("%d kills with work in flight, %d accounts, %d wiped at times, %d events seen, head %d",
 		k.busy, len(accounts), len(k.purged), len(k.seen), frames[len(frames)-1].ID)
 	if strings.Contains(c.stderr.String(), "panic") {

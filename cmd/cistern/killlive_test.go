@@ -27,7 +27,7 @@ func TestKillLive(t *testing.T) {
 	t.Logf("CISTERNTEST_SEED=%d CISTERNTEST_KILLS=%d repeats this run", seed, kills)
 	n := startNetwork(t, simnet.Options{Seed: seed, Clutter: true, Repos: 40, Hosts: 4, RecordsMedian: 15, RecordsMax: 300})
 	k := newKillRun(t, n, seed, 40*time.Millisecond)
-	k.args = k.index.args(n, "--mode", "full", "--relay", n.Relay())
+	k.args = k.index.args(n, "--mode", "full", "--relay", n.Relay(), "--backlinks")
 	k.purging = true // deletions and returns leave gaps
 	c := startChild(t, k.args)
 	k.index.await(t, "the daemon to answer", func() error { _, err := k.index.counts(t.Context()); return err })
@@ -117,6 +117,7 @@ func (k *killRun) finishLive() {
 		t.Errorf("the last daemon: %v\n%s", err, c.stderr)
 	}
 	x.wantStore(t, accounts)
+	x.wantBacklinks(t)
 	t.Logf("%d kills with work in flight, %d with commits buffered, %d accounts (%d deleted), %d events seen, %d live of %d, head %d",
 		k.busy, k.drained, len(accounts), deleted, len(k.seen), live, len(frames), frames[len(frames)-1].ID)
 	if live == 0 || k.busy == 0 || k.drained == 0 {

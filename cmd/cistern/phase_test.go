@@ -315,7 +315,7 @@ func TestPhaseSignals(t *testing.T) {
 	t.Logf("CISTERNTEST_SEED=%d CISTERNTEST_PHASES=%d repeats this run", seed, rounds)
 	n := startNetwork(t, simnet.Options{Seed: seed, Repos: 30, Hosts: 2})
 	x := newTestIndex(t)
-	args := x.args(n, "--mode", "full", "--relay", n.Relay())
+	args := x.args(n, "--mode", "full", "--relay", n.Relay(), "--backlinks")
 	l := liveliness{t: t, network: n, rng: rand.New(rand.NewPCG(seed, 1)), only: 60}
 	rng := rand.New(rand.NewPCG(seed, 2))
 	for round := range rounds {
@@ -353,6 +353,7 @@ func TestPhaseSignals(t *testing.T) {
 	x.wantLog(t, n.Accounts())
 	stop()
 	x.wantStore(t, n.Accounts())
+	x.wantBacklinks(t)
 }
 
 // callBody sends a request with a body, and takes any answer.
