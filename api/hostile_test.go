@@ -170,7 +170,8 @@ func (h *hostile) ask(rng *rand.Rand, r openapi.Route, q url.Values) error {
 	case res.StatusCode == http.StatusNotModified:
 	case res.StatusCode >= 500 && !(res.StatusCode == 502 && strings.Contains(string(body), "UpstreamFailure")):
 		return fmt.Errorf("%s?%s: %d %s", r.Path, raw, res.StatusCode, body)
-	case res.Header.Get("Content-Type") == "application/x-ndjson" && res.StatusCode == 200:
+	case res.StatusCode == 200 && (res.Header.Get("Content-Type") == "application/x-ndjson" || r.Path == "/export"):
+	case res.StatusCode == 200 && res.Request.URL.Path == "/": // a collection of two dots leads to the banner
 	case json.Unmarshal(body, &answer) != nil:
 		return fmt.Errorf("%s?%s: %d is no object: %s", r.Path, raw, res.StatusCode, body)
 	case res.StatusCode != 200 && (answer["error"] == "" || answer["message"] == "" || len(body) > 5000):
@@ -199,7 +200,7 @@ func TestHostileQueries(t *testing.T) {
 		}
 		var routes []openapi.Route
 		for _, r := range openapi.Routes() {
-			if (strings.HasPrefix(r.Path, "/xrpc/com.atproto.") || strings.HasPrefix(r.Path, "/co")) && r.Fields != nil {
+			if r.Path == "/export" || (strings.HasPrefix(r.Path, "/xrpc/com.atproto.") || strings.HasPrefix(r.Path, "/co")) && r.Fields != nil {
 				routes = append(routes, r)
 			}
 		}

@@ -122,7 +122,11 @@ func (w *world) example(t testing.TB, r openapi.Route, q url.Values) {
 	}
 	var text string
 	res := call(t, "GET", target, "", nil, &text)
-	if media, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";"); res.StatusCode != 200 || media != r.Media {
+	want := r.Media
+	if other := r.Medias[q.Get("format")]; other != "" {
+		want = other
+	}
+	if media, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";"); res.StatusCode != 200 || media != want {
 		t.Errorf("%s %v: %d %s %.200s", r.Path, q, res.StatusCode, media, text)
 		return
 	}

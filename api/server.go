@@ -177,6 +177,7 @@ type Server struct {
 	collections *collections.Collections
 	access      access
 	xrpc        xrpc
+	exports     *export.Records
 	delivery    *deliver.Delivery
 	stats       stats
 	repos       repos
@@ -237,6 +238,7 @@ func New(o Options) (*Server, error) {
 		answers:     a,
 		collections: collections.New(collections.Options{Store: o.Store, Refused: m.refused}),
 		access:      access{token: o.AdminToken, requests: m.requests, answers: a},
+		exports:     export.NewRecords(o.Store, queue),
 		delivery:    delivery,
 		repos:       repos{store: o.Store, hosts: o.Hosts},
 		changes:     changes{store: o.Store, wake: o.Wake},
@@ -308,6 +310,7 @@ func (s *Server) reads() map[string]http.Handler {
 		"/subscribe":         untimed("subscribe", s.delivery.Jetstream1),
 		"/stats":             route("stats", s.stats.show),
 		"/openapi.json":      route("openapi", s.description.show),
+		"/export":            untimed("export", s.exports.Get),
 
 		"/xrpc/" + jetstream + "subscribeEvents": untimed(jetstream+"subscribeEvents", s.delivery.Jetstream2),
 		"/xrpc/" + jetstream + "getZstdDictionary": route(jetstream+"getZstdDictionary",
@@ -393,6 +396,7 @@ const bannerText = `This is a Cistern: an index of AT Protocol repositories, eac
   /xrpc/network.bsky.jetstream.subscribeEvents
   /collections        what is held of each, and /collections/{nsid}/records
   /counts, /stats
+  /export             all current records, or those of some collections, as NDJSON or Parquet
 `
 
 func banner(w http.ResponseWriter, _ *http.Request) error {

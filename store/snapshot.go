@@ -132,6 +132,7 @@ type recordReader struct {
 
 	places *pebble.Iterator // owners of ordinals, or collections; nil by DID
 	rows   *pebble.Iterator // records
+	ev     Event            // what fn gets
 	full   bool             // fn returned false
 	ended  bool
 	key    []byte
@@ -363,8 +364,12 @@ func (r *recordReader) record(did string, collection, rkey []byte, blocks *block
 	if err != nil {
 		return fmt.Errorf("record %s of %s: %w", r.at.Path, did, err)
 	}
-	ev := Event{Kind: KindRecord, DID: did, Rev: string(row.rev), Action: Create,
+	rev := r.ev.Rev
+	if string(row.rev) != rev { // most records of a copy have the same
+		rev = string(row.rev)
+	}
+	r.ev = Event{Kind: KindRecord, DID: did, Rev: rev, Action: Create,
 		Collection: collection, Rkey: rkey, CID: row.cid, Record: body}
-	r.full = !r.fn(&ev, r.at)
+	r.full = !r.fn(&r.ev, r.at)
 	return nil
 }

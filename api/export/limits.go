@@ -13,6 +13,13 @@ const (
 	proofWeight = 1
 	// turnWait is how long a request waits for its turn before it is refused.
 	turnWait = 10 * time.Second
+	// filesMax bounds the weight of the files of records that are sent at a time. One of NDJSON holds
+	// 8 MiB, one of Parquet a row group, up to 64 MiB of text and what its columns take beside it.
+	filesMax    = 4
+	fileWeight  = 1
+	codedWeight = 2
+	// rowsMax bounds the parameter limit.
+	rowsMax = 1_000_000_000
 	// pieceBytes is how much is written at a time.
 	pieceBytes = 64 << 10
 	// A client has readGrace to begin to read a CAR, and must then read readRateMin bytes a second,

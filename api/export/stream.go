@@ -9,22 +9,26 @@ import (
 	"cistern/api/wire"
 )
 
-// stream sends a CAR in pieces. Before each piece it checks that the CAR may still be shown, and
-// sets the time by which the client must have read the piece: the CAR keeps a view of the store
-// open.
+// stream sends an answer in pieces. Before each piece it checks that the answer may still be shown,
+// and sets the time by which the client must have read the piece.
 type stream struct {
 	ctx   context.Context
 	w     http.ResponseWriter
 	conn  *http.ResponseController
 	shown func() error // nil, or the reason to stop
-	start time.Time
-	buf   []byte
-	sent  int64
+	// views says that a view of the store is open until the end, so that all of the time counts. Else
+	// only that counts in which the server waits for the client.
+	views bool
+
+	start  time.Time
+	waited time.Duration // for the client
+	buf    []byte
+	sent   int64
 }
 
 func newStream(ctx context.Context, w http.ResponseWriter, shown func() error) *stream {
 	return &stream{ctx: ctx, w: w, conn: http.NewResponseController(w), shown: shown,
-		start: time.Now(), buf: make([]byte, 0, pieceBytes)}
+		views: true, start: time.Now(), buf: make([]byte, 0, pieceBytes)}
 }
 
 // Write implements io.Writer.
@@ -50,24 +54,29 @@ func (s *stream) flush() error {
 	if err := s.shown(); err != nil {
 		return err
 	}
-	if err := s.conn.SetWriteDeadline(s.start.Add(s.allowed())); err != nil {
+	begun := time.Now()
+	if err := s.conn.SetWriteDeadline(s.deadline(begun)); err != nil {
 		return err
 	}
 	return clients.Pause(s.ctx, func() error { // a slow client takes no processor
 		n, err := s.w.Write(s.buf)
 		s.sent += int64(n)
+		s.waited += time.Since(begun)
 		s.buf = s.buf[:0]
 		return err
 	})
 }
 
-// allowed returns the time from the start after which the next piece must have been read.
-func (s *stream) allowed() time.Duration {
-	read := time.Duration(s.sent) * time.Second / readRateMin
-	return min(readGrace+read, readTimeMax)
+// deadline returns when the next piece must have been read.
+func (s *stream) deadline(now time.Time) time.Time {
+	allowed := readGrace + time.Duration(s.sent)*time.Second/readRateMin
+	if s.views {
+		return s.start.Add(min(allowed, readTimeMax))
+	}
+	return now.Add(allowed - s.waited)
 }
 
-// end sends the rest of a CAR that was written without an error. After an error it returns a
+// end sends the rest of an answer that was written without an error. After an error it returns a
 // CutError if the client has received a part.
 func (s *stream) end(err error) error {
 	if err == nil {

@@ -38,7 +38,11 @@ func operation(r Route) tree {
 	case r.Media == "application/json" && r.Fields != nil:
 		good["content"] = tree{r.Media: tree{"schema": objectSchema(r.Fields)}}
 	default:
-		good["content"] = tree{r.Media: tree{}}
+		content := tree{r.Media: tree{}}
+		for _, media := range r.Medias {
+			content[media] = tree{}
+		}
+		good["content"] = content
 	}
 	refused := tree{"description": "The request is refused. The header Cistern-Error has the reason."}
 	if !r.Bare {

@@ -6,7 +6,9 @@ type Route struct {
 	Summary    string
 	Parameters []Parameter
 	// Media is the type of the answer. "": the answer is a WebSocket.
-	Media  string
+	Media string
+	// Medias are the types of the answer for values of the parameter format, if it is not Media.
+	Medias map[string]string
 	Fields []Field // of an answer that is JSON. Nil: it is not described
 	// Errors are the names of errors beside those that every route has.
 	Errors []string

@@ -47,7 +47,7 @@ func (a *app) run(ctx context.Context, args []string) error {
 		Description: rootAbout,
 		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.tailCommand(), a.repoCommand(),
 			a.subscriptionCommand(), a.maintainCommand(), a.phaseCommand(), a.alertsCommand(), a.backupCommand(),
-			a.restoreCommand(), a.importCommand(), a.checkCommand(), a.versionCommand()},
+			a.restoreCommand(), a.exportCommand(), a.importCommand(), a.checkCommand(), a.versionCommand()},
 		CustomHelpTemplate: helpTemplate + rootExamples,
 		Version:            version(),
 		Writer:             a.stdout,

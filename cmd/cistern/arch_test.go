@@ -41,6 +41,7 @@ var levels = map[string]int{
 	"api/clients":             1,
 	"api/collections":         6,
 	"api/export":              7,
+	"dump":                    5,
 	"ingest/identity":         4,
 	"store":                   3,
 	"store/linkindex":         4,
@@ -372,11 +373,11 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":           {26, 3681},
+	"api":           {26, 3685},
 	"api/deliver":   {24, 3600},
 	"backfill":      {24, 3530},
-	"cmd/cistern":   {35, 6036},
-	"store":         {97, 15695},
+	"cmd/cistern":   {36, 6315},
+	"store":         {97, 15700},
 	"ingest":        {31, 5860},
 	"ingest/simnet": {37, 5050},
 	"ingest/repo":   {24, 3220},

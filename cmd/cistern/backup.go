@@ -168,17 +168,21 @@ type lent struct {
 	Format              int
 }
 
-// errBackedUp ends the request that keeps the checkpoint.
-var errBackedUp = errors.New("backed up")
+// errUsed ends the request that keeps a checkpoint.
+var errUsed = errors.New("the checkpoint was used")
 
-// backup asks the daemon for a checkpoint, and copies it while the request is open. The daemon makes
-// it when nothing runs that excludes it, which may take hours.
 func (s *backupSession) backup(ctx context.Context) error {
-	daemon := client.New(s.admin, s.token, "its private listener with --admin")
+	return s.borrow(ctx, s.admin, s.token, func(c lent) error { return s.copy(ctx, c) })
+}
+
+// borrow asks the daemon for a checkpoint, and calls use while the request is open. The daemon makes
+// it when nothing runs that excludes it, which may take hours.
+func (a *app) borrow(ctx context.Context, admin, token string, use func(lent) error) error {
+	daemon := client.New(admin, token, "its private listener with --admin")
 	waiting, stop := context.WithCancel(ctx)
 	var g errgroup.Group
 	g.Go(func() error {
-		w := maintainSession{remote: remote{app: s.app, client: daemon}}
+		w := maintainSession{remote: remote{app: a, client: daemon}}
 		return w.watch(waiting, "checkpoint")
 	})
 	var result error
@@ -190,25 +194,25 @@ func (s *backupSession) backup(ctx context.Context) error {
 			if err := unmarshalRow(line, &c); err != nil {
 				return err
 			}
-			result = s.copy(ctx, c)
-			return errBackedUp
+			if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+				return fmt.Errorf("%w: the daemon keeps its checkpoint there; run this command on its "+
+					"machine, as its user", err)
+			}
+			result = use(c)
+			return errUsed
 		})
 	stop()
 	_ = g.Wait()
 	switch {
-	case errors.Is(err, errBackedUp):
+	case errors.Is(err, errUsed):
 		return result
 	case err == nil:
-		return fmt.Errorf("the daemon at %s ended its answer without a checkpoint", s.admin)
+		return fmt.Errorf("the daemon at %s ended its answer without a checkpoint", admin)
 	}
 	return err
 }
 
 func (s *backupSession) copy(ctx context.Context, c lent) error {
-	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: the daemon keeps its checkpoint there; run this command on its machine, "+
-			"as its user", err)
-	}
 	drawn := s.progress("storing")
 	res, err := backup.Run(ctx, backup.Options{Destination: s.to, Keep: s.keep, Holder: holder(),
 		Progress: drawn.draw, Source: backup.Source{Dir: c.Dir, Epoch: c.Epoch, Head: c.Head,

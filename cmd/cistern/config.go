@@ -84,6 +84,12 @@ type Config struct {
 	OffloadAfter time.Duration
 	OffloadTo    objects.Destination // of Offload; nil for none
 
+	Export            string // destination; "" for none
+	ExportFormat      string // ndjson or parquet
+	ExportCollections []string
+	ExportKeep        int
+	ExportTo          objects.Destination // of Export; nil for none
+
 	Given []string // names of the options that a flag or a variable has set
 }
 
@@ -287,6 +293,19 @@ func (c *Config) options() []option {
 		{name: "offload-after", value: "DURATION", standard: "24h",
 			set:  set(&c.OffloadAfter, parsePeriod),
 			help: "How old events are that --offload moves, such as 6h or 3d."},
+		{name: "export", value: "DEST", set: set(&c.Export, parseDestination),
+			help: "Where 'cistern maintain run export' and --schedule export=7d write all current " +
+				"records as files, a place as of --backup. Each export has a directory of its own there."},
+		{name: "export-format", value: "ndjson|parquet", standard: "parquet",
+			set:  set(&c.ExportFormat, choice(text, "ndjson", "parquet")),
+			help: "The form of the files of --export."},
+		{name: "export-collection", value: "NSID", repeat: true,
+			set: add(&c.ExportCollections, parsePattern),
+			help: "Collection whose records --export writes, such as app.bsky.feed.post or " +
+				"app.bsky.*. Without this option it writes all records."},
+		{name: "export-keep", value: "N", standard: "4", set: set(&c.ExportKeep, parseKeep),
+			help: "How many complete exports of --export to keep. Older ones are deleted when a newer " +
+				"one is complete. 0 keeps all."},
 		{name: "alert-after", value: "KIND=DURATION", repeat: true,
 			set: add(&c.AlertAfter, parseGrace),
 			help: "How long a subject of a kind fails before it is an alert: hosts (all together), " +
@@ -309,7 +328,7 @@ func (c *Config) options() []option {
 		{name: "schedule", value: "OPERATION=PERIOD", repeat: true,
 			set: add(&c.Schedules, parseSchedule),
 			help: "Run an operation of 'cistern maintain' by itself, such as verify=7d, compact=30d " +
-				"or reconcile=1d: one period after the end of its last success. OPERATION=off runs " +
+				"or export=7d: one period after the end of its last success. OPERATION=off runs " +
 				"it on request only. offload runs every hour by default; while it is off, the log keeps " +
 				"every event that is not in a segment. prune and gc run every minute by " +
 				"default, and cannot be switched off."},
@@ -365,6 +384,10 @@ func (c *Config) validate(bad []string) (errs []error) {
 		"--ephemeral keeps only records that make events: it cannot be combined with --store all")
 	reject(c.Backlinks && c.Ephemeral, "--backlinks needs records, which --ephemeral does not keep")
 	reject(twice(c.Schedules) != "", "--schedule gives %s two periods", twice(c.Schedules))
+	reject(fine("export") && c.Export == "" && schedules(c.Schedules, "export"),
+		"--schedule gives export a period, which needs --export")
+	reject(fine("export") && c.Ephemeral && c.Export != "",
+		"--export needs records, and --ephemeral keeps events only")
 	reject(fine("offload") && c.Offload == "" && schedules(c.Schedules, "offload"),
 		"--schedule gives offload a period, which needs --offload")
 	for _, src := range slices.Concat(c.Relays, c.PDS) {
@@ -377,7 +400,7 @@ func (c *Config) validate(bad []string) (errs []error) {
 		reject(full && !src.PDS && strings.Contains(address, "/"),
 			"--relay %s has a path: --mode full lists hosts only of relays without one", src.URL)
 	}
-	for _, name := range []string{"relay", "pds", "crawl", "backup", "ephemeral"} {
+	for _, name := range []string{"relay", "pds", "crawl", "backup", "export", "ephemeral"} {
 		reject(c.ReadOnly && slices.Contains(c.Given, name), "--%s has no use with --read-only", name)
 	}
 	for _, address := range c.named() {
@@ -420,7 +443,8 @@ func (c *Config) load(cmd *cli.Command, environ []string, names ...string) error
 	for _, d := range []struct {
 		name, at string
 		to       *objects.Destination
-	}{{"backup", c.Backup, &c.BackupTo}, {"offload", c.Offload, &c.OffloadTo}} {
+	}{{"backup", c.Backup, &c.BackupTo}, {"offload", c.Offload, &c.OffloadTo},
+		{"export", c.Export, &c.ExportTo}} {
 		if to, err := objects.Open(d.at, environ); d.at != "" && err != nil {
 			more = append(more, fmt.Errorf("--%s: %w", d.name, err))
 		} else if err == nil {

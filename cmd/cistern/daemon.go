@@ -24,6 +24,7 @@ import (
 	"cistern/backup"
 	"cistern/condition"
 	"cistern/console"
+	"cistern/dump"
 	"cistern/ingest"
 	"cistern/ingest/identity"
 	"cistern/maintain"
@@ -147,6 +148,7 @@ type daemon struct {
 	lender   *backup.Lender
 	archive  *archive.Archive // nil without --offload
 	links    backlinks
+	exports  *dump.Maker // nil without --export
 }
 
 // newDaemon constructs the boxes, each from earlier boxes, and starts none. It owns the listeners.
@@ -287,6 +289,9 @@ func (d *daemon) openStore() (err error) {
 	d.archive, err = newArchive(d)
 	if err == nil {
 		d.links, err = openBacklinks(d)
+	}
+	if err == nil {
+		d.exports, err = newExports(d)
 	}
 	if err != nil || !d.cfg.ReadOnly {
 		return err

@@ -31,6 +31,7 @@ for each other. The daemon runs them by itself where a schedule says so, see
               request
   checkpoint  makes what 'cistern backup DEST' copies, on its request
   backup      backs up to --backup, every --backup-every
+  export      writes all records as files to --export; on request
   offload     moves old events of the log to --offload, every hour by default
 
 While the disk is short of space, prune, gc and offload go first, and compact,

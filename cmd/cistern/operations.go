@@ -32,6 +32,12 @@ func (d *daemon) newMaintain() (err error) {
 		{"reconcile", "checkpoint"}, {"reconcile", "backup"}, {"reconcile", "verify"},
 		{"offload", "prune"}, {"offload", "gc"}, {"offload", "compact"}, {"offload", "verify"},
 		{"offload", "checkpoint"}, {"offload", "backup"}, {"offload", "reconcile"}}
+	// An export reads with short views, and so delays nothing.
+	for _, op := range all {
+		if op.Name != "export" {
+			together = append(together, maintain.Pair{"export", op.Name})
+		}
+	}
 	d.maintain, err = maintain.New(maintain.Options{Operations: all,
 		Together: amongst(all, together), Keeper: operationRows{d.store}, Logger: d.log,
 		Registerer: d.metrics})
@@ -86,6 +92,9 @@ func (d *daemon) operations() ([]maintain.Operation, error) {
 			Run: d.watched(func(ctx context.Context, p *maintain.Progress) error {
 				return d.archive.Offload(ctx, p.Set)
 			})})
+	}
+	if d.exports != nil {
+		all = append(all, exportOperation(d))
 	}
 	return scheduled(all, d.cfg.Schedules, d.cfg.QuietHours), nil
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // schedulable are the operations that --schedule may name.
-var schedulable = []string{"compact", "gc", "offload", "prune", "reconcile", "verify"}
+var schedulable = []string{"compact", "export", "gc", "offload", "prune", "reconcile", "verify"}
 
 // expensive are the operations whose scheduled runs begin in the quiet hours.
 var expensive = []string{"compact", "reconcile", "verify"}

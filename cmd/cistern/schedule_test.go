@@ -37,7 +37,7 @@ func TestScheduleOfADaemon(t *testing.T) {
 	t.Parallel()
 	n := startNetwork(t, simnet.Options{Seed: 3, Repos: 2})
 	x := newTestIndex(t)
-	x.start(t, x.args(n, "--schedule", "compact=30d", "--schedule", "verify=7d", "--schedule", "prune=2m", "--offload", t.TempDir(),
+	x.start(t, x.args(n, "--schedule", "compact=30d", "--schedule", "verify=7d", "--schedule", "prune=2m", "--offload", t.TempDir(), "--export", t.TempDir(),
 		"--schedule", "offload=5h"))
 	wants := []string{`\nprune +idle .* 2m +\d+ \w+ from now`, `\ncompact +idle .*(now|ago) +30d +\d+ weeks? from now`,
 		`\nverify +idle .*(now|ago) +7d +\d+ days from now`, `\nreconcile +idle +- +- +- +- +-`,

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"cistern/console"
+	"cistern/dump"
+	"cistern/maintain"
+	"cistern/objects"
+	"cistern/store"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+)
+
+const exportAbout = `Export all current records, or those of some collections or
+accounts, into files at DEST: a directory with a slash in its name, or
+s3://BUCKET/PREFIX with the access that 'cistern backup --help' describes. The
+daemon on this machine lends the command a checkpoint of its store and goes on;
+--data exports a store that no daemon uses. Run the command as the daemon's user.
+
+DEST gets part files, and at last a manifest.json with the head, that is the event
+as of which the records are, and the rows, size and SHA-256 of each part. Without
+a manifest an export does not count: run the command again, and it goes on behind
+the last part that is complete. One export at a time uses a DEST. To follow what
+changes after the export, read /stream from the head + 1 on. docs/analysing.md
+has queries in SQL for the files.`
+
+const exportExamples = `  cistern export ./export --format parquet
+  cistern export s3://exports/posts --collection app.bsky.feed.post
+  duckdb -c "select collection, count(*) from './export/*.parquet' group by 1"
+`
+
+// exportSession is one run of the command export.
+type exportSession struct {
+	*app
+	to objects.Destination
+
+	format            dump.Format
+	collections, dids []string
+	cbor              bool
+	data              string // "": the store of a running daemon
+	json              bool
+	admin, token      string
+}
+
+// own are the options that no variable sets: variables of the same names configure the daemon.
+func (s *exportSession) own() []option {
+	return []option{
+		{name: "format", value: "ndjson|parquet", standard: "ndjson", set: set(&s.format, dump.ParseFormat),
+			help: "Form of the parts. ndjson: a line of JSON for each record, compressed by zstd. " +
+				"parquet: typed columns, for DuckDB and others."},
+		{name: "collection", value: "NSID", repeat: true, set: add(&s.collections, parsePattern),
+			help: "Records of this collection only, such as app.bsky.feed.post or app.bsky.*."},
+		{name: "did", value: "DID", repeat: true, set: add(&s.dids, parseDID),
+			help: "Records of this account only."},
+		{name: "cbor", set: set(&s.cbor, parseSwitch),
+			help: "Add the bytes of each record, which its CID is the hash of."},
+		{name: "data", value: "DIR", set: set(&s.data, text),
+			help: "Export the store in this directory, which no daemon may be using, instead of " +
+				"that of a running daemon."},
+		{name: "json", set: set(&s.json, parseSwitch), help: "Print the manifest as a JSON line."},
+	}
+}
+
+// common are the options that variables also set.
+func (s *exportSession) common() []option {
+	return []option{
+		{name: "admin", value: "ADDR", standard: adminDefault, set: set(&s.admin, parseServer),
+			help: "The daemon's private listener, host:port or URL; also CISTERN_ADMIN."},
+		{name: "admin-token", value: "TOKEN", secret: true, set: set(&s.token, text),
+			help: "Secret of the private listener, if it has one. Better in CISTERN_ADMIN_TOKEN."},
+	}
+}
+
+func (a *app) exportCommand() *cli.Command {
+	s := &exportSession{app: a}
+	return &cli.Command{
+		Name:               "export",
+		Usage:              "export records as NDJSON or Parquet",
+		UsageText:          "cistern export DEST [options]",
+		Description:        exportAbout,
+		Flags:              flags(append(s.own(), s.common()...)),
+		CustomHelpTemplate: helpTemplate + exportExamples,
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			env, errs := readEnviron(a.environ)
+			_, _, own := load(s.own(), cmd, nil)
+			_, _, common := load(s.common(), cmd, env)
+			errs = append(append(errs, own...), common...)
+			if cmd.NArg() != 1 {
+				errs = append(errs, fmt.Errorf("export takes one argument, DEST, got %d", cmd.NArg()))
+			} else if err := s.open(cmd.Args().First()); err != nil {
+				errs = append(errs, err)
+			}
+			if err := mistakes(errs); err != nil {
+				return err
+			}
+			return a.untilSignal(ctx, s.run)
+		},
+	}
+}
+
+// open opens the destination that the argument names.
+func (s *exportSession) open(name string) (err error) {
+	if _, err := parseDestination(name); err != nil {
+		return fmt.Errorf("destination %q: %w", name, err)
+	}
+	s.to, err = objects.Open(name, s.environ)
+	return err
+}
+
+// run exports the store of --data, or a checkpoint of a running daemon.
+func (s *exportSession) run(ctx context.Context) error {
+	if s.data != "" {
+		return s.export(ctx, s.data)
+	}
+	return s.borrow(ctx, s.admin, s.token, func(c lent) error { return s.export(ctx, c.Dir) })
+}
+
+// export exports the store in a directory.
+func (s *exportSession) export(ctx context.Context, dir string) (err error) {
+	from, err := openForCheck(dir, newLogger(s.stderr, slog.LevelWarn))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	if from.Ephemeral() {
+		return errors.New("the store keeps events only (--ephemeral): it has no records to export")
+	}
+	drawn := s.exportLine(from)
+	m, err := dump.Run(ctx, dump.Options{Source: from, Destination: s.to, Format: s.format,
+		Collections: s.collections, DIDs: s.dids, CBOR: s.cbor, Progress: drawn.draw,
+		Logger: newLogger(console.New(s.stderr, s.environ), slog.LevelInfo)})
+	drawn.end()
+	switch {
+	case errors.Is(err, dump.ErrComplete):
+		return fmt.Errorf("%w: name another destination", err)
+	case err != nil && ctx.Err() != nil && drawn.last.Parts > 0:
+		return fmt.Errorf("%w: %s stored; run the command again to go on", err,
+			console.Count(int64(drawn.last.Parts), "part"))
+	case err != nil:
+		return err
+	case s.json:
+		return json.NewEncoder(s.stdout).Encode(m)
+	}
+	_, err = fmt.Fprintf(s.stdout, "exported %s as of event %d in %s, %s\n",
+		console.Count(m.Rows, "record"), m.Head, console.Count(int64(len(m.Parts)), "part"),
+		size(m.Bytes))
+	return err
+}
+
+// exportLine is the progress line of an export, drawn on terminals only.
+type exportLine struct {
+	term         *console.Terminal
+	total        int64 // records; 0: unknown
+	begun, drawn time.Time
+	last         dump.Progress
+}
+
+func (s *exportSession) exportLine(from *store.Store) *exportLine {
+	l := &exportLine{term: console.New(s.stderr, s.environ), begun: time.Now()}
+	if len(s.collections)+len(s.dids) == 0 {
+		l.total = from.Counts()["records"]
+	}
+	return l
+}
+
+func (l *exportLine) draw(p dump.Progress) {
+	l.last = p
+	if !l.term.Live() || time.Since(l.drawn) < drawEvery {
+		return
+	}
+	l.drawn = time.Now()
+	l.term.Draw(console.Clip(l.line(time.Since(l.begun)), l.term.Columns()-1))
+}
+
+// line returns the line after some time: the share, the records, their rate, and the time that is
+// left.
+func (l *exportLine) line(spent time.Duration) string {
+	parts := []string{"exporting"}
+	rate := float64(l.last.Rows-l.last.Found) / max(spent.Seconds(), 0.001)
+	if l.total > 0 {
+		bar := &progress{term: l.term}
+		parts = append(parts, bar.bar(l.last.Rows, l.total, barMax/2),
+			fmt.Sprintf("%d%%", 100*min(l.last.Rows, l.total)/l.total))
+	}
+	parts = append(parts, humanize.Comma(l.last.Rows)+" records", humanize.Comma(int64(rate))+"/s",
+		console.Count(int64(l.last.Parts), "part")+" of "+size(l.last.Bytes))
+	if left := float64(l.total - l.last.Rows); left > 0 && rate > 0 {
+		eta := time.Duration(left / rate * float64(time.Second)).Round(time.Second)
+		parts = append(parts, eta.String()+" left")
+	}
+	return strings.Join(parts, "  ")
+}
+
+func (l *exportLine) end() { l.term.Draw("") }
+
+// newExports returns what makes the files of --export; nil without it.
+func newExports(d *daemon) (*dump.Maker, error) {
+	if d.cfg.ExportTo == nil {
+		return nil, nil
+	}
+	if d.store.Ephemeral() {
+		return nil, errors.New("--export needs records, and this store keeps events only (--ephemeral)")
+	}
+	format, err := dump.ParseFormat(d.cfg.ExportFormat)
+	if err != nil {
+		return nil, err
+	}
+	return dump.NewMaker(dump.MakerOptions{Source: d.store, Destination: d.cfg.ExportTo,
+		Format: format, Collections: d.cfg.ExportCollections, Keep: d.cfg.ExportKeep,
+		TempDir: d.cfg.Data, Logger: d.log})
+}
+
+// exportOperation returns the operation export.
+func exportOperation(d *daemon) maintain.Operation {
+	run := func(ctx context.Context, p *maintain.Progress) error {
+		total := int64(0)
+		if len(d.cfg.ExportCollections) == 0 {
+			total = d.store.Counts()["records"]
+		}
+		return d.exports.Make(ctx, func(done dump.Progress) {
+			p.Set(done.Rows, total)
+			p.Item("parts", int64(done.Parts), 0)
+		})
+	}
+	return maintain.Operation{Name: "export", Last: d.exports.Last, Run: d.watched(run)}
+}
