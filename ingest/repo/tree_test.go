@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/bluesky-social/indigo/atproto/repo/mst"
+	"github.com/ipfs/go-cid"
 
 	"cistern/ingest/repo"
 )
@@ -144,25 +149,72 @@ func FuzzTreeNode(f *testing.F) {
 	})
 }
 
-// TestTreeMillion compares the root of a million records with that of the recursive builder.
+// indigoRoot is the root of the tree that indigo makes of records, inserted in the order of a map.
+func indigoRoot(t *testing.T, leaves []leaf) string {
+	t.Helper()
+	m := make(map[string]cid.Cid, len(leaves))
+	for _, l := range leaves {
+		c, err := cid.Cast(l.cid.AppendBytes(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m[l.key] = c
+	}
+	tree, err := mst.LoadTreeFromMap(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := tree.RootCID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root.String()
+}
+
+// TestTreeIndigo compares roots of random records with those of indigo.
+func TestTreeIndigo(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for _, most := range []int{1, 2, 10, 100, 1000, 10_000, 30_000} {
+		leaves := randomLeaves(rng, 1+rng.IntN(most))
+		if got, want := rootOf(new(repo.Tree), leaves).String(), indigoRoot(t, leaves); got != want {
+			t.Errorf("%d records: root %s, indigo has %s", len(leaves), got, want)
+		}
+	}
+}
+
+// TestTreeMillion compares the root of a million records with that of the recursive builder, and, if
+// CISTERNTEST_INDIGO is set, with that of indigo, which takes half a minute.
 func TestTreeMillion(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
 	t.Parallel()
 	const n = 1_000_000
-	keys := rand.New(rand.NewPCG(1, n))
+	leaves := randomLeaves(rand.New(rand.NewPCG(1, n)), n)
+	want, _ := buildTree(leaves)
+	if got := rootOf(new(repo.Tree), leaves); got != want {
+		t.Errorf("root %s, want %s", got, want)
+	}
+	if os.Getenv("CISTERNTEST_INDIGO") == "" {
+		return
+	}
+	if indigo := indigoRoot(t, leaves); indigo != want.String() {
+		t.Errorf("root %s, indigo has %s", want, indigo)
+	}
+}
+
+// randomLeaves returns up to n records in order of their keys.
+func randomLeaves(keys *rand.Rand, n int) []leaf {
 	leaves := make([]leaf, n)
 	for i := range leaves {
 		key := fmt.Sprintf("%s/3l%011d", worldCollections[keys.IntN(4)], keys.Uint64N(1e11))
 		leaves[i] = leaf{key: key, cid: repo.HashCID([]byte(key))}
 	}
 	slices.SortFunc(leaves, func(a, b leaf) int { return strings.Compare(a.key, b.key) })
-	leaves = slices.CompactFunc(leaves, func(a, b leaf) bool { return a.key == b.key })
-	want, _ := buildTree(leaves)
-	if got := rootOf(new(repo.Tree), leaves); got != want {
-		t.Errorf("root %s, want %s", got, want)
-	}
+	return slices.CompactFunc(leaves, func(a, b leaf) bool { return a.key == b.key })
 }
 
 func BenchmarkTree(b *testing.B) {
