@@ -10,8 +10,8 @@
 //  1. Only this package reads flags, the environment and signals, and ends the process.
 //  2. Every option is one row of a table: flag, CISTERN_* variable, default and help come from that
 //     row. Config.options has the options of run, from which docs/options.md is generated too.
-//     backup.go, export.go, demo.go, repo.go, subscription.go, maintain.go and tail.go have tables of
-//     their own, which only the help pages show.
+//     backup.go, export.go, import.go, demo.go, repo.go, subscription.go, maintain.go and tail.go
+//     have tables of their own, which only the help pages show.
 //  3. If the command line or the environment has mistakes, nothing starts, and all mistakes are
 //     reported at once.
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
@@ -39,8 +39,8 @@
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together
 //   - check.go: offline verification; backup.go: backups, by command and on a schedule
-//   - export.go: files of records, by command and as an operation; import.go: repositories from CAR
-//     files
+//   - export.go: files of records, by command and as an operation; exportcars.go, import.go:
+//     repositories into CAR files, and from them
 //   - repo.go, subscription.go (webhook.go: its webhook), maintain.go, tail.go: commands for a running
 //     daemon; remote.go: what those of the private listener share; eventfilter.go: options that
 //     choose events

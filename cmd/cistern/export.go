@@ -11,6 +11,7 @@ import (
 
 	"cistern/console"
 	"cistern/dump"
+	"cistern/dump/cars"
 	"cistern/maintain"
 	"cistern/objects"
 	"cistern/store"
@@ -30,9 +31,14 @@ as of which the records are, and the rows, size and SHA-256 of each part. Withou
 a manifest an export does not count: run the command again, and it goes on behind
 the last part that is complete. One export at a time uses a DEST. To follow what
 changes after the export, read /stream from the head + 1 on. docs/analysing.md
-has queries in SQL for the files.`
+has queries in SQL for the files.
+
+With --format car, DEST gets a CAR for each whole repository, and a manifest with
+its did, rev, path, size and SHA-256; DEST may then be a file that ends in .tar,
+.tar.gz or .tar.zst instead of a directory. docs/cars.md describes the files.`
 
 const exportExamples = `  cistern export ./export --format parquet
+  cistern export repos.tar.zst --format car
   cistern export s3://exports/posts --collection app.bsky.feed.post
   duckdb -c "select collection, count(*) from './export/*.parquet' group by 1"
 `
@@ -43,6 +49,8 @@ type exportSession struct {
 	to objects.Destination
 
 	format            dump.Format
+	cars              bool   // whole repositories, in place of format
+	archive           string // of cars; "" for the destination to
 	collections, dids []string
 	cbor              bool
 	data              string // "": the store of a running daemon
@@ -53,9 +61,10 @@ type exportSession struct {
 // own are the options that no variable sets: variables of the same names configure the daemon.
 func (s *exportSession) own() []option {
 	return []option{
-		{name: "format", value: "ndjson|parquet", standard: "ndjson", set: set(&s.format, dump.ParseFormat),
-			help: "Form of the parts. ndjson: a line of JSON for each record, compressed by zstd. " +
-				"parquet: typed columns, for DuckDB and others."},
+		{name: "format", value: "ndjson|parquet|car", standard: "ndjson", set: s.setFormat,
+			help: "Form of the files. ndjson: a line of JSON for each record, compressed by zstd. " +
+				"parquet: typed columns, for DuckDB and others. car: a CAR for each repository, which " +
+				"'cistern import' reads."},
 		{name: "collection", value: "NSID", repeat: true, set: add(&s.collections, parsePattern),
 			help: "Records of this collection only, such as app.bsky.feed.post or app.bsky.*."},
 		{name: "did", value: "DID", repeat: true, set: add(&s.dids, parseDID),
@@ -83,7 +92,7 @@ func (a *app) exportCommand() *cli.Command {
 	s := &exportSession{app: a}
 	return &cli.Command{
 		Name:               "export",
-		Usage:              "export records as NDJSON or Parquet",
+		Usage:              "export records as NDJSON or Parquet, or repositories as CARs",
 		UsageText:          "cistern export DEST [options]",
 		Description:        exportAbout,
 		Flags:              flags(append(s.own(), s.common()...)),
@@ -108,6 +117,14 @@ func (a *app) exportCommand() *cli.Command {
 
 // open opens the destination that the argument names.
 func (s *exportSession) open(name string) (err error) {
+	if s.cars && (len(s.collections) > 0 || s.cbor) {
+		return errors.New("--format car writes whole repositories: it cannot be combined with " +
+			"--collection or --cbor")
+	}
+	if s.cars && cars.IsArchive(name) {
+		s.archive = name
+		return checkArchive(name)
+	}
 	if _, err := parseDestination(name); err != nil {
 		return fmt.Errorf("destination %q: %w", name, err)
 	}
@@ -132,6 +149,9 @@ func (s *exportSession) export(ctx context.Context, dir string) (err error) {
 	defer func() { err = errors.Join(err, from.Close()) }()
 	if from.Ephemeral() {
 		return errors.New("the store keeps events only (--ephemeral): it has no records to export")
+	}
+	if s.cars {
+		return s.exportCARs(ctx, from)
 	}
 	drawn := s.exportLine(from)
 	m, err := dump.Run(ctx, dump.Options{Source: from, Destination: s.to, Format: s.format,

@@ -29,8 +29,6 @@ type Options struct {
 	PageRepos int
 	// TempDir has each large CAR until it is stored. Default: that of the system.
 	TempDir string
-	// Left is called with each repository that is left out, one call at a time. Default: nothing.
-	Left func(Line)
 	// Progress is called after each repository, one call at a time. Default: nothing.
 	Progress func(Progress)
 	// Now is the clock. Default time.Now.
@@ -100,9 +98,6 @@ func newRun(o Options) (*run, error) {
 		x.to = o.Archive
 	default:
 		x.to = o.Destination
-	}
-	if x.Left == nil {
-		x.Left = func(Line) {}
 	}
 	if x.Progress == nil {
 		x.Progress = func(Progress) {}
@@ -202,9 +197,6 @@ func (x *run) note(ctx context.Context, rows []store.Repo, lines []Line, damaged
 func (x *run) tell(l *Line) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if l.LeftOut != "" {
-		x.Left(*l)
-	}
 	x.seen.Repositories++
 	x.seen.Bytes += l.Bytes
 	x.Progress(x.seen)

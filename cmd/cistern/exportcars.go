@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"cistern/console"
+	"cistern/dump"
+	"cistern/dump/cars"
+	"cistern/store"
+
+	"github.com/dustin/go-humanize"
+)
+
+// setFormat reads the format of an export.
+func (s *exportSession) setFormat(name string) (err error) {
+	if s.cars = name == "car"; s.cars {
+		return nil
+	}
+	if s.format, err = dump.ParseFormat(name); err != nil {
+		err = fmt.Errorf("%w, car", err)
+	}
+	return err
+}
+
+// checkArchive returns an error for an archive that is not a file: a bucket takes objects whose
+// size is known when they begin.
+func checkArchive(name string) error {
+	if strings.Contains(name, "://") {
+		return fmt.Errorf("%s: an archive is a file; name a prefix of the bucket, which gets a CAR for "+
+			"each repository", name)
+	}
+	return nil
+}
+
+// exportCARs exports whole repositories of a store.
+func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err error) {
+	line := &carsLine{term: console.New(s.stderr, s.environ), total: from.Counts()["repos"], begun: time.Now()}
+	o := cars.Options{Source: from, Destination: s.to, DIDs: s.dids, Progress: line.draw}
+	if len(s.dids) > 0 {
+		line.total = int64(len(s.dids))
+	}
+	if s.archive != "" {
+		if o.Archive, err = cars.CreateArchive(s.archive); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, o.Archive.Close()) }()
+		o.TempDir = filepath.Dir(s.archive)
+	}
+	m, err := cars.Run(ctx, o)
+	line.term.Draw("")
+	switch {
+	case errors.Is(err, cars.ErrComplete):
+		return fmt.Errorf("%w: name another destination", err)
+	case err != nil && ctx.Err() != nil && s.archive == "":
+		return fmt.Errorf("%w: run the command again to go on", err)
+	case err != nil:
+		return err
+	}
+	return s.exported(&m)
+}
+
+// exported prints what an export of repositories has. It is an error if a copy is damaged.
+func (s *exportSession) exported(m *cars.Manifest) error {
+	if s.json {
+		if err := json.NewEncoder(s.stdout).Encode(m); err != nil {
+			return err
+		}
+	} else {
+		_, err := fmt.Fprintf(s.stdout, "exported %s, %s, %s; %s left out, and the manifest says why\n",
+			console.Count(m.Repositories, "repository"), console.Count(m.Records, "record"), size(m.Bytes),
+			humanize.Comma(m.LeftOut))
+		if err != nil {
+			return err
+		}
+	}
+	if m.Damaged > 0 {
+		return fmt.Errorf("%s left out, because the stored copy does not agree with its commit: run "+
+			"'cistern maintain run verify'", console.Count(m.Damaged, "repository"))
+	}
+	return nil
+}
+
+// carsLine is the progress line of an export of repositories, drawn on terminals only.
+type carsLine struct {
+	term         *console.Terminal
+	total        int64 // repositories that are known
+	begun, drawn time.Time
+}
+
+func (l *carsLine) draw(p cars.Progress) {
+	if !l.term.Live() || time.Since(l.drawn) < drawEvery {
+		return
+	}
+	l.drawn = time.Now()
+	spent := max(time.Since(l.begun).Seconds(), 0.001)
+	rate := float64(p.Repositories-p.Found) / spent
+	text := fmt.Sprintf("exporting  %s of %s  %s/s  %s", humanize.Comma(p.Repositories),
+		console.Count(l.total, "repository"), humanize.Comma(int64(rate)), size(p.Bytes))
+	if left := float64(l.total - p.Repositories); left > 0 && rate > 0 {
+		text += "  " + time.Duration(left/rate*float64(time.Second)).Round(time.Second).String() + " left"
+	}
+	l.term.Draw(console.Clip(text, l.term.Columns()-1))
+}
