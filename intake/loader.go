@@ -213,6 +213,7 @@ func (l *Loader) read(ctx context.Context, e *Entry) (*fetch.File, error) {
 	buffer := l.buffers.Get().(*bytes.Buffer)
 	defer l.buffers.Put(buffer)
 	buffer.Reset()
+	buffer.Grow(int(e.Size) + bytes.MinRead) // so that the read of the end does not move it
 	_, err := buffer.ReadFrom(e.Body)
 	l.source.Unlock()
 	if err != nil {
