@@ -288,7 +288,7 @@ func (r *logReader) op(id uint64, t int64, action Action, path []byte, block uin
 	return r.give(id, t)
 }
 
-// blockCursor reads blocks of one repository, which are mostly requested in rising order.
+// blockCursor reads blocks of one repository, which are mostly requested in rising or falling order.
 type blockCursor struct {
 	it      *pebble.Iterator
 	ordinal Ordinal
@@ -310,6 +310,8 @@ func (c *blockCursor) get(block uint32) ([]byte, error) {
 	case c.at == int64(block):
 	case c.at >= 0 && c.at+1 == int64(block):
 		ok = c.it.Next()
+	case c.at == int64(block)+1:
+		ok = c.it.Prev()
 	default:
 		c.key = numberedKey(c.key[:0], spaceBlock, c.ordinal, block)
 		ok = c.it.SeekGE(c.key)

@@ -172,8 +172,14 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 	if bytes.Compare(lower, upper) >= 0 {
 		return nil, nil
 	}
-	var out []Record
-	err := s.at(func(rd reader) error {
+	l := recordLister{collection: collection}
+	err := s.at(func(rd reader) (err error) {
+		blocks, err := newBlockCursor(rd, r.Ordinal)
+		if err != nil {
+			return err
+		}
+		l.blocks = blocks
+		defer func() { err = errors.Join(err, engineError(blocks.it.Close())) }()
 		it, err := rd.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 		if err != nil {
 			return engineError(err)
@@ -186,28 +192,55 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 		if ok { // otherwise a client could make us walk over all shelved records
 			ok, err = s.shows(rd, r.Ordinal, []byte(collection), it.Value())
 		}
-		for ; ok && len(out) < limit && err == nil; ok = step() {
-			out, err = s.appendRecord(out, rd, it)
+		for ; ok && len(l.out) < limit && err == nil; ok = step() {
+			err = l.add(it)
 		}
 		return errors.Join(err, engineError(it.Close()))
 	})
-	return out, err
+	return l.out, err
 }
 
-func (s *Store) appendRecord(out []Record, rd reader, it *pebble.Iterator) ([]Record, error) {
-	o, path, err := parseRecordKey(it.Key())
+// recordLister gathers the records of a collection.
+type recordLister struct {
+	collection string
+	blocks     *blockCursor
+	out        []Record
+	bodies     []byte // room for bodies: one for each would be most of the allocations of a list
+}
+
+// add adds the record at a row if it is shown.
+func (l *recordLister) add(it *pebble.Iterator) error {
+	r, err := rowAt(it)
 	if err != nil {
-		return out, err
+		return err
 	}
-	row, err := parseRecordRow(it.Value())
+	_, rkey, ok := repo.SplitPath(r.Path)
+	if !ok || r.Hidden || r.Shelved {
+		return nil
+	}
+	body, err := l.blocks.get(r.Block)
 	if err != nil {
-		return out, err
+		return fmt.Errorf("record %s: %w", r.Path, err)
 	}
-	rec, err := s.record(rd, o, path, row)
-	if errors.Is(err, ErrNotFound) {
-		return out, nil
+	rec := Record{Collection: l.collection, Rkey: string(rkey), CID: r.CID, Record: l.keep(body)}
+	if n := len(l.out); n > 0 && l.out[n-1].Rev == string(r.Rev) {
+		rec.Rev = l.out[n-1].Rev // that of the import, mostly
+	} else {
+		rec.Rev = string(r.Rev)
 	}
-	return append(out, rec), err
+	l.out = append(l.out, rec)
+	return nil
+}
+
+// keep copies a body.
+func (l *recordLister) keep(body []byte) []byte {
+	const chunk = 16 << 10
+	if len(body) > cap(l.bodies)-len(l.bodies) {
+		l.bodies = make([]byte, 0, max(chunk, len(body)))
+	}
+	from := len(l.bodies)
+	l.bodies = append(l.bodies, body...)
+	return l.bodies[from:len(l.bodies):len(l.bodies)]
 }
 
 // Collections returns the collections of which r shows records, in order. It takes one seek for

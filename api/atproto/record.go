@@ -3,6 +3,7 @@ package atproto
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"cistern/api/wire"
 	"cistern/ingest/repo"
@@ -119,6 +120,9 @@ func (r *Records) recordPage(
 			return nil, err
 		}
 		more = len(read) == step
+		if len(out) == start {
+			out = slices.Grow(out, min(pageBytesMax, textBytes(read)*limit/step))
+		}
 		for i := range read {
 			mark := len(out)
 			if mark >= pageBytesMax {
@@ -138,4 +142,13 @@ func (r *Records) recordPage(
 		out = wire.AppendString(append(out, `,"cursor":`...), cursor)
 	}
 	return append(out, '}'), nil
+}
+
+// textBytes estimates the length of records as JSON.
+func textBytes(records []store.Record) (n int) {
+	for i := range records {
+		const around = 200 // the URI, the CID and what stands between them
+		n += around + len(records[i].Record)*5/4
+	}
+	return n
 }
