@@ -31,8 +31,13 @@ func TestEphemeral(t *testing.T) {
 		}
 	}
 	var e refused
-	if res := call(t, "GET", w.public.URL+"/stream?snapshot=true", "", nil, &e); res.StatusCode != 501 || e.Error != "EventsOnly" {
-		t.Errorf("snapshot: %d %+v", res.StatusCode, e)
+	for _, path := range []string{"/stream?snapshot=true", "/collections/app.test.a/records"} {
+		if res := call(t, "GET", w.public.URL+path, "", nil, &e); res.StatusCode != 501 || e.Error != "EventsOnly" {
+			t.Errorf("%s: %d %+v", path, res.StatusCode, e)
+		}
+	}
+	if res := call(t, "GET", w.public.URL+"/counts", "", nil, nil); res.StatusCode != 200 {
+		t.Errorf("counts: %d", res.StatusCode)
 	}
 	w.subscribe(t, "PUT", "/subscriptions/a", `{"start":"snapshot"}`, 501)
 	w.subscribe(t, "PUT", "/subscriptions/a", `{"start":"oldest"}`, 201)
