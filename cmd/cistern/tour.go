@@ -37,7 +37,7 @@ type tour struct {
 
 const (
 	// tourLines bounds the lines of an answer that are shown.
-	tourLines = 20
+	tourLines = 24
 	// tourWriteEvery is the time between two writes of accounts, and tourWait bounds the wait for
 	// the first event.
 	tourWriteEvery = 300 * time.Millisecond
