@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -57,6 +58,20 @@ func (x *queued) ask(ctx context.Context, c netip.Prefix, steps int, step time.D
 	})
 }
 
+// running returns how many computations of a client run, and most how many ran at a time.
+func (x *queued) running(c netip.Prefix) (now, most int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.runs[c], x.most[c]
+}
+
+// begun returns the clients of the begins, in order.
+func (x *queued) begun() []netip.Prefix {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.order)
+}
+
 func (x *queued) count(c netip.Prefix, n int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -76,8 +91,8 @@ func TestQueueAlone(t *testing.T) {
 			x.ask(t.Context(), greedy, 1, time.Second)
 		}
 		synctest.Wait()
-		if x.runs[greedy] != 8 {
-			t.Errorf("%d computations run, want four for each processor", x.runs[greedy])
+		if n, _ := x.running(greedy); n != 8 {
+			t.Errorf("%d computations run, want four for each processor", n)
 		}
 		x.group.Wait()
 	})
@@ -90,12 +105,14 @@ func TestQueueShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newQueued(t)
 		x.ask(t.Context(), modest, 1, time.Millisecond)
+		synctest.Wait() // it is present
 		for range 20 {
 			x.ask(t.Context(), greedy, 1, 10*time.Millisecond)
 		}
 		synctest.Wait()
-		if x.runs[greedy] != 1 || x.runs[modest] != 1 {
-			t.Errorf("%d of the greedy client run, and %d of the modest one", x.runs[greedy], x.runs[modest])
+		ofGreedy, _ := x.running(greedy)
+		if ofModest, _ := x.running(modest); ofGreedy != 1 || ofModest != 1 {
+			t.Errorf("%d of the greedy client run, and %d of the modest one", ofGreedy, ofModest)
 		}
 		time.Sleep(50 * time.Millisecond)
 		begun := time.Now()
@@ -105,15 +122,15 @@ func TestQueueShares(t *testing.T) {
 		}
 		leave()
 		time.Sleep(2 * time.Second) // the modest client is gone
-		if x.most[greedy] != 1 {
-			t.Errorf("%d of the greedy client ran at a time", x.most[greedy])
+		if _, most := x.running(greedy); most != 1 {
+			t.Errorf("%d of the greedy client ran at a time", most)
 		}
 		for range 20 {
 			x.ask(t.Context(), greedy, 1, time.Second)
 		}
 		synctest.Wait()
-		if x.runs[greedy] != 8 {
-			t.Errorf("%d of the greedy client run a while later", x.runs[greedy])
+		if n, _ := x.running(greedy); n != 8 {
+			t.Errorf("%d of the greedy client run a while later", n)
 		}
 		x.group.Wait()
 	})
@@ -137,11 +154,11 @@ func TestQueueLeastFirst(t *testing.T) {
 		synctest.Wait()
 		x.ask(t.Context(), modest, 1, time.Millisecond)
 		synctest.Wait()
-		begun := len(x.order)
+		before := len(x.begun())
 		time.Sleep(2 * time.Millisecond) // the first computation is yielded
 		synctest.Wait()
-		if x.order[begun] != modest {
-			t.Errorf("%v begins first", x.order[begun])
+		if first := x.begun()[before]; first != modest {
+			t.Errorf("%v begins first", first)
 		}
 		x.group.Wait()
 	})
