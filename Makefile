@@ -33,7 +33,7 @@ soak: ## SEEDS (2000) seeded networks with faults and crashes, from SEED (1000) 
 	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash|Refilter|Consumers)$$' ./cmd/cistern
 realnet: ## index the reference PDS and compare every record
 	testdata/realnet/install.sh
-	go test -tags realnet -run Realnet -count 1 -timeout 15m -v ./cmd/cistern
+	go test -tags realnet -run Realnet -count 1 -timeout 20m -v ./cmd/cistern
 golden: ## rewrite the golden files
 	@for dir in $$($(GOLDENS)); do go test -count 1 "$$dir" -update || exit 1; done
 clean: ## remove what the targets above made
