@@ -39,7 +39,7 @@ func ParseFormat(name string) (Format, error) {
 		}
 		names = append(names, f.Name)
 	}
-	return Format{}, fmt.Errorf("format %.80q is none of %s", name, strings.Join(names, ", "))
+	return Format{}, fmt.Errorf("format %.80q is unknown: want one of %s", name, strings.Join(names, ", "))
 }
 
 // FileOptions are the options of one file.

@@ -46,8 +46,8 @@ func Begin(s Source, f *filter.Events) *Reading {
 	return newReading(s, s.BeginSnapshot(f), store.RecordPosition{})
 }
 
-// Resume returns the reading that a token continues. The error is ErrToken if the token is none, or
-// comes from another store or filter.
+// Resume returns the reading that a token continues. The error is ErrToken for a text that is
+// not a token, and for a token of another store or filter.
 func Resume(s Source, f *filter.Events, token string) (*Reading, error) {
 	t, err := format.ParseToken(token)
 	if err != nil {

@@ -46,7 +46,7 @@ func eachShown(rd reader, visible ordinalSet, row func() error, fn func(Collecti
 	return end()
 }
 
-// totalAt reads the row of a total; ok is false if there is none.
+// totalAt reads the row of a total; ok is false without a row.
 func totalAt(rd reader, name string) (t total, ok bool, err error) {
 	err = get(rd, totalKey(nil, []byte(name)), func(v []byte) (err error) {
 		t, err = parseTotal(v)

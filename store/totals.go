@@ -148,7 +148,7 @@ func (s *Store) loadTotal(t *heldTotal) error {
 	return t.err
 }
 
-// arrivalsAt reads the row of a day, zero if there is none.
+// arrivalsAt reads the row of a day. Without a row the arrivals are zero.
 func arrivalsAt(rd reader, day uint32, name []byte) (a Arrivals, err error) {
 	err = get(rd, dayKey(nil, day, name), func(v []byte) (err error) {
 		a, err = parseArrivals(v)

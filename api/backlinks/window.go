@@ -48,7 +48,7 @@ func (b *Backlinks) getManyToManyCounts(q wire.Query) (any, error) {
 type window struct {
 	*reader
 	start, end uint64 // end is 0 until the limits have ended the window
-	next       uint64 // where the next window begins; 0: there is none
+	next       uint64 // where the next window begins; 0 at the end
 	by         map[string]*tally
 	memory     int
 	last       uint64 // the last record that was counted

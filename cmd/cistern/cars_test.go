@@ -149,7 +149,7 @@ func TestExportCARs(t *testing.T) {
 	}{
 		{dir + "/x.tar --format car --collection a.b.c", "", "whole repositories"},
 		{dir + "/x.tar --format car --cbor", "", "whole repositories"},
-		{dir + "/x.tar --format cars", "", "is none of ndjson, parquet, car"},
+		{dir + "/x.tar --format cars", "", "is unknown: want one of ndjson, parquet, car"},
 		{"s3://bucket/x.tar --format car", "", "an archive is a file"},
 		{"x --format car", "", "such as ./x"},
 		{dir + "/x.tgz --format car --did " + n.DIDs()[2], "exported 1 repository, ", ""},

@@ -118,7 +118,7 @@ func TestExportCommand(t *testing.T) {
 		{"lines", nil, "", "export is complete: name another"},
 		{"table", []string{"--format", "parquet"}, " in 1 part, ", ""},
 		{"posts", []string{"--collection", posts, "--json"}, `{"format":"ndjson","epoch":"`, ""},
-		{"x", []string{"--format", "csv"}, "", `format "csv" is none of ndjson, parquet`},
+		{"x", []string{"--format", "csv"}, "", `format "csv" is unknown: want one of ndjson, parquet`},
 		{"x", []string{"--collection", "posts"}, "", `--collection "posts"`},
 		{"x", []string{"more/of"}, "", "takes one argument, DEST, got 2"},
 		{"x", []string{"--data", x.dir}, "", "open store"},

@@ -85,7 +85,8 @@ func (b *builder) build(ctx context.Context) error {
 	return errors.Join(b.flush(), b.sync())
 }
 
-// resume has the run begin at the state of the index, and begins a pass if there is none of this log.
+// resume has the run begin at the state of the index. If the index has no state of this log, it
+// begins a pass.
 func (b *builder) resume() error {
 	b.run.reset()
 	st := &b.run.next

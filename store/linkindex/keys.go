@@ -21,9 +21,9 @@ import (
 //	't' collection 0 path                      → source(4)
 //
 // A target is the beginning of SHA-256 over a secret of the index and the text. 80 bits: of four
-// billion targets, any two are equal with a probability of 1 in 150,000, and without the secret
-// nobody can compute two that are. A source is a collection and a path; the number of a collection
-// is that of the source with an empty path, which no link has.
+// billion targets, any two are equal with a probability of 1 in 150,000, and the secret keeps an
+// attacker from computing two that are. A source is a collection and a path; the number of a
+// collection is that of the source with an empty path, which no link has.
 const (
 	spaceAccount    = 'a'
 	spaceDID        = 'b'
