@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -11,8 +13,10 @@ import (
 
 	"cistern/api"
 	"cistern/api/deliver/delivertest"
+	"cistern/ingest/repo"
 	"cistern/store/storetest"
 
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 )
 
@@ -160,5 +164,46 @@ func TestListRecordsPageBytes(t *testing.T) {
 	}
 	if got != "012345" || pages < 3 {
 		t.Errorf("%d pages with %s", pages, got)
+	}
+}
+
+// TestListRecordsAtATime: lists of several repositories at a time do not mix, though their bodies
+// share memory one after the other.
+func TestListRecordsAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, api.Options{})
+	var group errgroup.Group
+	for n := range 8 {
+		did, m := storetest.DID(n), storetest.Records{}
+		for i := range 100 {
+			m[fmt.Sprintf("app.test.a/%03d", i)] = storetest.Text(strings.Repeat(string(rune('a'+n)), 200))
+		}
+		w.hold(t, did, m)
+		path := w.public.URL + "/xrpc/com.atproto.repo.listRecords?limit=100&collection=app.test.a&repo=" + did
+		group.Go(func() error {
+			for range 20 {
+				var page listed
+				res, err := http.Get(path)
+				if err != nil {
+					return err
+				}
+				err = json.NewDecoder(res.Body).Decode(&page)
+				res.Body.Close()
+				if err != nil || len(page.Records) != 100 {
+					return fmt.Errorf("a page of %d records, %v", len(page.Records), err)
+				}
+				for i, rec := range page.Records {
+					want := storetest.Text(strings.Repeat(string(rune('a'+n)), 200))
+					if rec.URI != fmt.Sprintf("at://%s/app.test.a/%03d", did, 99-i) || rec.CID != repo.HashCID(want).String() ||
+						!strings.Contains(string(rec.Value), strings.Repeat(string(rune('a'+n)), 200)) {
+						return fmt.Errorf("a list of %s has %+v", did, rec)
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
 	}
 }

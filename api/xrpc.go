@@ -182,7 +182,8 @@ func (x *xrpc) query(w http.ResponseWriter, r *http.Request, method xrpcLookup, 
 
 // respond computes and answers a query whose parameters are read.
 func (x *xrpc) respond(w http.ResponseWriter, r *http.Request, q wire.Query, method xrpcLookup) error {
-	q.Header = w.Header()
+	q.Header, q.Buffer = w.Header(), wire.NewBuffer()
+	defer q.Buffer.Free()
 	answer, err := method.look(r.Context(), q)
 	if err != nil {
 		return err

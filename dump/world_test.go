@@ -194,11 +194,7 @@ func shown(t testing.TB, s *store.Store, n int, wants *filter.Events) map[string
 			if !wants.Collection([]byte(c)) {
 				continue
 			}
-			records, err := s.ListRecords(&r, c, "", 1<<20, false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, rec := range records {
+			for _, rec := range storetest.List(t, s, &r, c, "", 1<<20, false) {
 				m[r.DID+"/"+c+"/"+rec.Rkey] = rec.CID.String() + " " + rec.Rev
 			}
 		}

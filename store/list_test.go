@@ -212,10 +212,7 @@ func TestListRecordsPages(t *testing.T) {
 			for _, limit := range []int{1, 3, len(rkeys), 100} {
 				var got []string
 				for cursor := ""; ; cursor = got[len(got)-1] {
-					page, err := s.ListRecords(&r, c, cursor, limit, reverse)
-					if err != nil {
-						t.Fatal(err)
-					}
+					page := storetest.List(t, s, &r, c, cursor, limit, reverse)
 					for _, rec := range page {
 						if body := w.records[r.DID][rec.Collection+"/"+rec.Rkey]; rec.Collection != c || repo.HashCID(body) != rec.CID || string(rec.Record) != string(body) {
 							t.Errorf("%s: %+v", c, rec)
@@ -244,15 +241,13 @@ func TestListRecordsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []string{"app.test.none", "app.test", ""} {
-		if page, err := s.ListRecords(&r, c, "", 10, false); err != nil || len(page) > 0 {
-			t.Errorf("collection %q: %v, %v", c, page, err)
+		if page := storetest.List(t, s, &r, c, "", 10, false); len(page) > 0 {
+			t.Errorf("collection %q: %v", c, page)
 		}
 	}
 	for _, cursor := range []string{"\x00", "\xff", "!"} {
 		for _, reverse := range []bool{true, false} {
-			if _, err := s.ListRecords(&r, "app.test.c1", cursor, 10, reverse); err != nil {
-				t.Errorf("cursor %q: %v", cursor, err)
-			}
+			storetest.List(t, s, &r, "app.test.c1", cursor, 10, reverse)
 		}
 	}
 }

@@ -126,9 +126,9 @@ func BenchmarkRecord(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		some, err := s.ListRecords(&row, "app.bsky.feed.c1", "", 1, false)
-		if err != nil || len(some) != 1 {
-			b.Fatal(err, some)
+		some := storetest.List(b, s, &row, "app.bsky.feed.c1", "", 1, false)
+		if len(some) != 1 {
+			b.Fatal(some)
 		}
 		all, repos = append(all, some[0]), append(repos, row)
 	}

@@ -223,7 +223,8 @@ func ask(ctx context.Context, t *testing.T, s *store.Store) {
 		for _, r := range rows {
 			collections, err := s.Collections(&r)
 			for _, c := range collections {
-				_, err := s.ListRecords(&r, c, "", 10, false)
+				n := 0
+				err := s.EachRecordOf(&r, c, "", false, func(*store.Listed) bool { n++; return n < 10 })
 				if err != nil {
 					t.Errorf("list %s of %s: %v", c, r.DID, err)
 				}

@@ -156,11 +156,20 @@ func (s *Store) record(rd reader, o Ordinal, path []byte, row recordRow) (Record
 	return rec, err
 }
 
-// ListRecords lists the records of a collection by descending rkey, or ascending with reverse, as
-// com.atproto.repo.listRecords does. cursor is the last rkey of the previous page.
-func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, reverse bool) ([]Record, error) {
+// Listed is a record of a list. It is valid until the function that got it returns.
+type Listed struct {
+	Rkey   []byte
+	Rev    []byte // of the commit that wrote it, or of the import that found it
+	CID    repo.CID
+	Record []byte // DAG-CBOR
+}
+
+// EachRecordOf calls fn for the records of a collection that r shows, by descending rkey, or
+// ascending with reverse, until fn returns false. All are of one point in time. cursor is the rkey
+// after which the list begins; "" begins at the first. The caller checks whether r may be shown.
+func (s *Store) EachRecordOf(r *Repo, collection, cursor string, reverse bool, fn func(*Listed) (more bool)) error {
 	if r.Ordinal == 0 {
-		return nil, nil
+		return nil
 	}
 	lower := recordKey(nil, r.Ordinal, []byte(collection+"/"))
 	upper := recordKey(nil, r.Ordinal, []byte(collection+"0")) // '0' follows '/'
@@ -170,15 +179,13 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 		upper = append(append([]byte{}, lower...), cursor...)
 	}
 	if bytes.Compare(lower, upper) >= 0 {
-		return nil, nil
+		return nil
 	}
-	l := recordLister{collection: collection}
-	err := s.at(func(rd reader) (err error) {
+	return s.at(func(rd reader) (err error) {
 		blocks, err := newBlockCursor(rd, r.Ordinal)
 		if err != nil {
 			return err
 		}
-		l.blocks = blocks
 		defer func() { err = errors.Join(err, engineError(blocks.it.Close())) }()
 		it, err := rd.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 		if err != nil {
@@ -188,59 +195,34 @@ func (s *Store) ListRecords(r *Repo, collection, cursor string, limit int, rever
 		if reverse {
 			start, step = it.First, it.Next
 		}
-		ok := start()
-		if ok { // otherwise a client could make us walk over all shelved records
-			ok, err = s.shows(rd, r.Ordinal, []byte(collection), it.Value())
+		more := start()
+		if more { // otherwise a client could make us walk over all shelved records
+			more, err = s.shows(rd, r.Ordinal, []byte(collection), it.Value())
 		}
-		for ; ok && len(l.out) < limit && err == nil; ok = step() {
-			err = l.add(it)
+		for more && err == nil {
+			if more, err = listed(it, blocks, fn); more {
+				more = step()
+			}
 		}
 		return errors.Join(err, engineError(it.Close()))
 	})
-	return l.out, err
 }
 
-// recordLister gathers the records of a collection.
-type recordLister struct {
-	collection string
-	blocks     *blockCursor
-	out        []Record
-	bodies     []byte // room for bodies: one for each would be most of the allocations of a list
-}
-
-// add adds the record at a row if it is shown.
-func (l *recordLister) add(it *pebble.Iterator) error {
+// listed calls fn for the record at a row if it is shown.
+func listed(it *pebble.Iterator, blocks *blockCursor, fn func(*Listed) bool) (more bool, err error) {
 	r, err := rowAt(it)
 	if err != nil {
-		return err
+		return false, err
 	}
 	_, rkey, ok := repo.SplitPath(r.Path)
 	if !ok || r.Hidden || r.Shelved {
-		return nil
+		return true, nil
 	}
-	body, err := l.blocks.get(r.Block)
+	body, err := blocks.get(r.Block)
 	if err != nil {
-		return fmt.Errorf("record %s: %w", r.Path, err)
+		return false, fmt.Errorf("record %s: %w", r.Path, err)
 	}
-	rec := Record{Collection: l.collection, Rkey: string(rkey), CID: r.CID, Record: l.keep(body)}
-	if n := len(l.out); n > 0 && l.out[n-1].Rev == string(r.Rev) {
-		rec.Rev = l.out[n-1].Rev // that of the import, mostly
-	} else {
-		rec.Rev = string(r.Rev)
-	}
-	l.out = append(l.out, rec)
-	return nil
-}
-
-// keep copies a body.
-func (l *recordLister) keep(body []byte) []byte {
-	const chunk = 16 << 10
-	if len(body) > cap(l.bodies)-len(l.bodies) {
-		l.bodies = make([]byte, 0, max(chunk, len(body)))
-	}
-	from := len(l.bodies)
-	l.bodies = append(l.bodies, body...)
-	return l.bodies[from:len(l.bodies):len(l.bodies)]
+	return fn(&Listed{Rkey: rkey, Rev: r.Rev, CID: r.CID, Record: body}), nil
 }
 
 // Collections returns the collections of which r shows records, in order. It takes one seek for

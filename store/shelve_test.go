@@ -173,11 +173,11 @@ func TestShelveTransitions(t *testing.T) {
 				t.Fatal(err)
 			}
 			collections, err1 := s.Collections(&r)
-			records, err2 := s.ListRecords(&r, "app.test.b", "", 10, false)
-			_, err3 := s.Record(&r, "app.test.b", "1")
+			records := storetest.List(t, s, &r, "app.test.b", "", 10, false)
+			_, err2 := s.Record(&r, "app.test.b", "1")
 			shown := map[bool]int{true: 1}[row.is == "shown"]
-			if err1 != nil || err2 != nil || len(collections) != shown || len(records) != shown || (err3 == nil) != (shown == 1) || s.Counts()["records"] != int64(shown) {
-				t.Errorf("collections %v, %v; records %v, %v; %v; %v", collections, err1, records, err2, err3, s.Counts())
+			if err1 != nil || len(collections) != shown || len(records) != shown || (err2 == nil) != (shown == 1) || s.Counts()["records"] != int64(shown) {
+				t.Errorf("collections %v, %v; records %v; %v; %v", collections, err1, records, err2, s.Counts())
 			}
 		})
 	}

@@ -159,11 +159,7 @@ func held(t testing.TB, s *store.Store) map[string]storetest.Records {
 			t.Fatal(err)
 		}
 		for _, c := range collections {
-			recs, err := s.ListRecords(&r, c, "", 1<<20, true)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, rec := range recs {
+			for _, rec := range storetest.List(t, s, &r, c, "", 1<<20, true) {
 				m[rec.Collection+"/"+rec.Rkey] = rec.Record
 				one, err := s.Record(&r, rec.Collection, rec.Rkey)
 				if err != nil || !bytes.Equal(one.Record, rec.Record) {

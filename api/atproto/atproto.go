@@ -10,8 +10,6 @@ import (
 const (
 	// pageBytesMax ends a page of listRecords early: limit 100 × 14 MiB would be 1.4 GiB.
 	pageBytesMax = 8 << 20
-	// pageStep is how many records listRecords reads at a time.
-	pageStep = 25
 	// collectionsMax bounds the collections of listReposByCollection: each costs a seek at every
 	// step.
 	collectionsMax = 32

@@ -3,7 +3,6 @@ package atproto
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"cistern/api/wire"
 	"cistern/ingest/repo"
@@ -53,7 +52,7 @@ func (r *Records) GetRecord(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.appendRecord(nil, did, &rec), nil
+	return r.appendRecord(nil, recordURI(did, collection), &store.Listed{Rkey: []byte(rec.Rkey), CID: rec.CID, Record: rec.Record}), nil
 }
 
 // version names the records of a repository: any change of them raises the number of the next
@@ -62,13 +61,16 @@ func version(row *store.Repo) string {
 	return fmt.Sprintf("%s.%x.%x.%x.%x.%x", row.Rev, row.Ordinal, row.NextBlock, row.Records, row.Shelved, row.Filter)
 }
 
+// recordURI begins the URI of each record of a collection.
+func recordURI(did, collection string) string {
+	// DIDs, collections and record keys have no characters that JSON escapes.
+	return `{"uri":"at://` + did + "/" + collection + "/"
+}
+
 // appendRecord appends {"uri","cid","value"}, or {"uri","cid","unrepresentable"} for a record that
 // has no JSON form.
-func (r *Records) appendRecord(dst []byte, did string, rec *store.Record) []byte {
-	// DIDs, collections and record keys have no characters that JSON escapes.
-	out := append(append(dst, `{"uri":"at://`...), did...)
-	out = append(append(out, '/'), rec.Collection...)
-	out = append(append(out, '/'), rec.Rkey...)
+func (r *Records) appendRecord(dst []byte, uri string, rec *store.Listed) []byte {
+	out := append(append(dst, uri...), rec.Rkey...)
 	out = append(rec.CID.AppendText(append(out, `","cid":"`...)), '"')
 	out, ok := wire.AppendBody(out, "value", rec.Record)
 	if !ok {
@@ -106,49 +108,32 @@ func (r *Records) ListRecords(q wire.Query) ([]byte, error) {
 		return nil, err
 	}
 	// Any text is a position among the keys, as on the reference PDS.
-	return r.recordPage(&row, collection, q.Text("cursor"), limit, reverse)
+	body, err := r.appendPage(append(q.Buffer.Bytes(), `{"records":[`...), &row, collection, q.Text("cursor"), limit, reverse)
+	q.Buffer.Keep(body)
+	return body, err
 }
 
-func (r *Records) recordPage(
-	row *store.Repo, collection, cursor string, limit int, reverse bool,
+// appendPage appends the records of a page, and the rest of the answer.
+func (r *Records) appendPage(
+	out []byte, row *store.Repo, collection, cursor string, limit int, reverse bool,
 ) ([]byte, error) {
-	out, more, first := []byte(`{"records":[`), true, cursor
-	for start := len(out); more && limit > 0 && len(out) < pageBytesMax; {
-		step := min(limit, pageStep)
-		read, err := r.store.ListRecords(row, collection, cursor, step, reverse)
-		if err != nil {
-			return nil, err
+	uri := recordURI(row.DID, collection)
+	var last []byte
+	err := r.store.EachRecordOf(row, collection, cursor, reverse, func(rec *store.Listed) bool {
+		if last != nil {
+			out = append(out, ',')
 		}
-		more = len(read) == step
-		if len(out) == start {
-			out = slices.Grow(out, min(pageBytesMax, textBytes(read)*limit/step))
-		}
-		for i := range read {
-			mark := len(out)
-			if mark >= pageBytesMax {
-				more = true
-				break
-			}
-			if mark > start {
-				out = append(out, ',')
-			}
-			out = r.appendRecord(out, row.DID, &read[i])
-			cursor = read[i].Rkey
-		}
-		limit -= step
+		out = r.appendRecord(out, uri, rec)
+		last = append(last[:0], rec.Rkey...)
+		limit--
+		return limit > 0 && len(out) < pageBytesMax
+	})
+	if err != nil {
+		return out, err
 	}
 	out = append(out, ']')
-	if cursor != first {
-		out = wire.AppendString(append(out, `,"cursor":`...), cursor)
+	if last != nil {
+		out = wire.AppendString(append(out, `,"cursor":`...), last)
 	}
 	return append(out, '}'), nil
-}
-
-// textBytes estimates the length of records as JSON.
-func textBytes(records []store.Record) (n int) {
-	for i := range records {
-		const around = 200 // the URI, the CID and what stands between them
-		n += around + len(records[i].Record)*5/4
-	}
-	return n
 }

@@ -223,11 +223,7 @@ func (w *world) recompute(t *testing.T) {
 			if r.Ordinal == 0 || r.Status.Hidden() {
 				continue
 			}
-			records, err := w.store.ListRecords(&r, "app.test.c0", "", 1<<20, false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, rec := range records {
+			for _, rec := range storetest.List(t, w.store, &r, "app.test.c0", "", 1<<20, false) {
 				for other := range othersOf(t, rec, subject) {
 					pairs[did+"/"+rec.Rkey+" "+other] = true
 					if counts[other] == nil {

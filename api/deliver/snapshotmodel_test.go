@@ -106,11 +106,7 @@ func shownIn(t testing.TB, s *store.Store, n int) map[string]string {
 		t.Fatal(err)
 	}
 	for _, c := range collections {
-		records, err := s.ListRecords(&r, c, "", 1<<20, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, rec := range records {
+		for _, rec := range storetest.List(t, s, &r, c, "", 1<<20, false) {
 			out[c+"/"+rec.Rkey] = rec.CID.String()
 		}
 	}

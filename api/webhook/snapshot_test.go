@@ -117,11 +117,7 @@ func TestSnapshotByWebhook(t *testing.T) {
 				t.Fatal(err)
 			}
 			for c := range 4 {
-				records, err := w.s.ListRecords(&r, fmt.Sprint("app.test.c", c), "", 1000, false)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, rec := range records {
+				for _, rec := range storetest.List(t, w.s, &r, fmt.Sprint("app.test.c", c), "", 1000, false) {
 					want[r.DID+"/"+rec.Collection+"/"+rec.Rkey] = rec.CID.String()
 				}
 			}

@@ -82,6 +82,7 @@ func WriteBody(w http.ResponseWriter, status int, body []byte) {
 		w.Header().Set("Content-Type", "application/json")
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // else a long body goes in chunks
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // an error concerns the client only
 }

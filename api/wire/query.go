@@ -23,6 +23,8 @@ type Query struct {
 	Client netip.Prefix
 	// Header is the header of the answer. Nil: the answer has no header.
 	Header http.Header
+	// Buffer is memory for the answer, which must not be used after it. Nil: there is no such memory.
+	Buffer *Buffer
 	match  []string // If-None-Match
 	accept []string // Accept
 }

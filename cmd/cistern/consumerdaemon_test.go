@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // shown returns all records that the store answers.
@@ -32,11 +33,7 @@ func (w *deliveries) shown(s *store.Store) fold {
 			w.t.Fatal(err)
 		}
 		for _, c := range collections {
-			records, err := s.ListRecords(&r, c, "", 1<<20, false)
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			for _, rec := range records {
+			for _, rec := range storetest.List(w.t, s, &r, c, "", 1<<20, false) {
 				out[did][c+"/"+rec.Rkey] = rec.CID.String()
 			}
 		}

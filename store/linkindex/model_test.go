@@ -127,11 +127,7 @@ func recompute(t *testing.T, s *store.Store) naive {
 			t.Fatal(err)
 		}
 		for _, c := range collections {
-			records, err := s.ListRecords(&r, c, "", 1<<20, false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, rec := range records {
+			for _, rec := range storetest.List(t, s, &r, c, "", 1<<20, false) {
 				found, err := links.Extract(nil, rec.Record)
 				if err != nil {
 					t.Fatal(err)

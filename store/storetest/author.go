@@ -139,11 +139,7 @@ func (a *Author) deletes(r *store.Repo) (ops []store.Op) {
 		a.T.Fatal(err)
 	}
 	for _, c := range collections {
-		records, err := a.Store.ListRecords(r, c, "", 1<<20, false)
-		if err != nil {
-			a.T.Fatal(err)
-		}
-		for _, rec := range records {
+		for _, rec := range List(a.T, a.Store, r, c, "", 1<<20, false) {
 			ops = append(ops, store.Op{Path: []byte(c + "/" + rec.Rkey)})
 		}
 	}

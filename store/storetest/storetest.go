@@ -55,6 +55,21 @@ func Check(t testing.TB, s *store.Store) {
 	}
 }
 
+// List returns at most limit records of a collection. The other arguments are
+// those of EachRecordOf.
+func List(t testing.TB, s *store.Store, r *store.Repo, collection, cursor string, limit int, reverse bool) (out []store.Record) {
+	t.Helper()
+	err := s.EachRecordOf(r, collection, cursor, reverse, func(rec *store.Listed) bool {
+		out = append(out, store.Record{Collection: collection, Rkey: string(rec.Rkey), Rev: string(rec.Rev),
+			CID: rec.CID, Record: bytes.Clone(rec.Record)})
+		return len(out) < limit
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // DID returns a did:plc for a number.
 func DID(n int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyz234567"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base32"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -214,12 +215,35 @@ func (t *transcoder) text() error {
 		return errHead
 	}
 	s := t.in[from:to]
+	if isPlain(s) {
+		t.out = append(append(append(t.out, '"'), s...), '"')
+		t.at = to
+		return nil
+	}
 	if !utf8.Valid(s) {
 		return errUTF8
 	}
 	t.at = to
 	t.out = appendQuoted(t.out, s)
 	return nil
+}
+
+// isPlain reports whether a string is ASCII and nothing in it is escaped. It may fail to find so.
+func isPlain(s []byte) bool {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s) >= 8; s = s[8:] {
+		w := binary.LittleEndian.Uint64(s)
+		// A subtraction sets the high bit of a byte that is too small, and at times of the next one.
+		if (w|(w-' '*each)|((w^'"'*each)-each)|((w^'\\'*each)-each))&high != 0 {
+			return false
+		}
+	}
+	for _, b := range s {
+		if b < ' ' || b >= utf8.RuneSelf || b == '"' || b == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *transcoder) bytes() error {

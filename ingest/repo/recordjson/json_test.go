@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/bluesky-social/indigo/atproto/atdata"
 	"github.com/fxamacker/cbor/v2"
@@ -178,6 +179,27 @@ func TestAppend(t *testing.T) {
 			}
 			decodeJSON(t, got[len("before"):])
 		})
+	}
+}
+
+// TestAppendEscapes: each ASCII character at each place of a string, among letters that are not escaped.
+func TestAppendEscapes(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 20; n++ {
+		for at := range n {
+			for b := range byte(utf8.RuneSelf) {
+				text := bytes.Repeat([]byte("~"), n)
+				text[at] = b
+				got, err := recordjson.Append(nil, cborText([]byte("\xa1\x61a"), string(text)))
+				if err != nil {
+					t.Fatalf("%q: %v", text, err)
+				}
+				var back struct{ A string }
+				if err := json.Unmarshal(got, &back); err != nil || back.A != string(text) {
+					t.Fatalf("%q becomes %s, %v", text, got, err)
+				}
+			}
+		}
 	}
 }
 
