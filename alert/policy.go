@@ -18,6 +18,10 @@ const (
 // Kinds are all of them.
 var Kinds = [...]Kind{Disk, Hosts, Host, Source, Subscription, Operation, Condition}
 
+// Runbook returns where the documentation says what to do about an alert of a kind: a file of the
+// source, and a heading in it.
+func Runbook(k Kind) string { return "docs/operating.md#alert-" + string(k) }
+
 // Policy is the grace of a kind: a subject alerts once it has failed for so long and so often. Zero
 // demands nothing.
 type Policy struct {

@@ -26,6 +26,7 @@ type messageData struct {
 	Since    time.Time `json:"since"`
 	Attempts int       `json:"attempts"`
 	Error    string    `json:"error"`
+	Runbook  string    `json:"runbook"`
 }
 
 func newMessage(s Subject, now time.Time) (message, error) {
@@ -34,7 +35,8 @@ func newMessage(s Subject, now time.Time) (message, error) {
 		Timestamp time.Time   `json:"timestamp"`
 		Data      messageData `json:"data"`
 	}{"alert." + string(s.Now), now.UTC(),
-		messageData{s.Kind, s.Name, s.Now, s.Since.UTC(), s.Attempts, s.Error}})
+		messageData{s.Kind, s.Name, s.Now, s.Since.UTC(), s.Attempts, s.Error,
+			Runbook(s.Kind)}})
 	if err != nil {
 		return message{}, fmt.Errorf("message about %s %q: %w", s.Kind, s.Name, err)
 	}
@@ -107,7 +109,7 @@ func (w *Watcher) deliver(ctx context.Context, m message) {
 			w.opts.Logger.Warn("a message of an alert did not arrive, it is sent again", "err", err)
 		case try == sendsMax:
 			w.metrics.sent.WithLabelValues(resultFailed).Inc()
-			w.opts.Logger.Warn("a message of an alert is given up: GET /alerts has what alerts",
+			w.opts.Logger.Error("a message of an alert is given up: GET /alerts has what alerts",
 				"attempts", try, "err", err)
 			return
 		}

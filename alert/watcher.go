@@ -130,7 +130,8 @@ func (w *Watcher) Look() error {
 func (w *Watcher) report(s Subject) {
 	log := w.opts.Logger.With("kind", s.Kind, "subject", s.Name, "err", s.Error)
 	if s.Now == Alert {
-		log.Warn("alert: a subject has failed for too long", "since", s.Since, "attempts", s.Attempts)
+		log.Error("alert: a subject has failed for too long", "since", s.Since,
+			"attempts", s.Attempts, "runbook", Runbook(s.Kind))
 		return
 	}
 	log.Info("alert ended: the subject works again")

@@ -19,6 +19,7 @@ type alertItem struct {
 	Alerted  string      `json:"alerted,omitempty"`
 	Attempts int         `json:"attempts"`
 	Error    string      `json:"error"`
+	Runbook  string      `json:"runbook"`
 }
 
 // list handles GET /alerts.
@@ -48,7 +49,7 @@ func (a alerts) list(w http.ResponseWriter, r *http.Request) error {
 			break
 		}
 		items = append(items, alertItem{s.Kind, s.Name, s.Now, moment(s.Since),
-			moment(s.Alerted), s.Attempts, s.Error})
+			moment(s.Alerted), s.Attempts, s.Error, alert.Runbook(s.Kind)})
 	}
 	q.LinkNext(w, r.URL.Path, next)
 	return writeList(w, r, items)

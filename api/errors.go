@@ -173,7 +173,7 @@ func (a *answers) unknown(mux *http.ServeMux) http.Handler {
 func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 	status, name, message := classify(err)
 	if status == http.StatusInternalServerError {
-		a.logger.LogAttrs(r.Context(), slog.LevelError, "request", slog.String("path", r.URL.Path), slog.Any("err", err))
+		a.logger.Error("a request failed by an internal error", slog.String("path", r.URL.Path), slog.Any("err", err))
 	}
 	a.watch(err)
 	for _, name := range []string{"ETag", "Cache-Control"} { // of the answer that failed

@@ -105,7 +105,7 @@ func alive(w http.ResponseWriter, _ *http.Request) error {
 // the answer leaves it out.
 func (s *stats) ready(w http.ResponseWriter, _ *http.Request) error {
 	if err := s.store.Ready(); err != nil {
-		s.logger.Warn("not ready", "err", err)
+		s.logger.Error("the daemon is not ready: the store has failed", "err", err)
 		return wire.Refuse("Unavailable", "not ready: the store has failed; see the daemon's log")
 	}
 	if s.stopping() {

@@ -69,7 +69,7 @@ func (a *Archive) move(ctx context.Context, first, to uint64) (next uint64, err 
 	}
 	// The row is durable: the events may be pruned, and readers find them in the segment.
 	a.opts.Step("recorded")
-	a.opts.Logger.Info("events are in the archive", "segment", name, "events", seg.Events,
+	a.opts.Logger.Debug("events are in the archive", "segment", name, "events", seg.Events,
 		"bytes", seg.Bytes)
 	return seg.Next, nil
 }

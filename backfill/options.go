@@ -14,6 +14,7 @@ import (
 	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/store"
+	"cistern/trace"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -88,6 +89,8 @@ type Options struct {
 	Now func() time.Time
 	// Seed makes delays repeatable. Default 0, which is a valid seed.
 	Seed uint64
+	// Tracer traces fetches. Default: none is traced.
+	Tracer *trace.Tracer
 	// Logger receives state changes. Default: discard.
 	Logger *slog.Logger
 	// Registerer receives the metrics. Default: a private registry.

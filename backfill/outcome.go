@@ -18,6 +18,9 @@ func (t *task) fail(ctx context.Context, err error) (outcome, error) {
 	// Judge the host before the permit is released: no task must start at a host that just failed.
 	t.r.dispatcher.judge(t.claim, v)
 	t.r.dispatcher.release(t.claim, true)
+	if v.ending == endRetry || v.ending == endFatal {
+		t.path.Fail(resultOf(v), err)
+	}
 	switch v.ending {
 	case endFatal:
 		return outcome{}, errors.Join(err, t.win.abandon())

@@ -63,6 +63,7 @@ func (t *task) attempt(ctx context.Context) (outcome, error) {
 	if err := t.win.open(t.r.dispatcher.fetchedBy); err != nil {
 		return outcome{}, err
 	}
+	t.path.Step("request")
 	p := t.ask.plan()
 	if p.status {
 		return t.confirm(ctx)

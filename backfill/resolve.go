@@ -61,7 +61,11 @@ func (t *task) place(host string) (outcome, error) {
 	}
 	t.doc.hostID = id
 	passed, ok := t.r.dispatcher.acquire(t.claim, id, t.doc.remember(t.it))
-	if t.passed = passed; ok {
+	if t.passed = passed; passed {
+		t.path.Text("result", "waits") // a later task goes on, with a trace of its own
+		t.path.End()
+	}
+	if ok {
 		return outcome{}, nil
 	}
 	return t.move()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"cistern/backfill/fetch"
 	"cistern/backfill/hosts"
@@ -12,6 +13,7 @@ import (
 	"cistern/ingest/repo"
 	"cistern/loop"
 	"cistern/store"
+	"cistern/trace"
 )
 
 // task makes one copy of one repository.
@@ -22,6 +24,7 @@ type task struct {
 	win  window
 	ask  inquiry
 	land landing
+	path trace.Path // from the queue to the flip
 
 	// passed means that run must not end the task: the repository waits for a permit, or the store
 	// imports it and calls imported.
@@ -53,6 +56,9 @@ func ended(row store.Repo, result string) outcome { return outcome{result, row, 
 // run executes the task and ends it, unless the task was passed on.
 func (t *task) run(ctx context.Context) error {
 	defer t.unwind()
+	t.path = t.r.opts.Tracer.Begin("fetch", time.Time{})
+	t.path.Text("did", t.it.did)
+	t.path.Step("resolve")
 	out, err := t.work(ctx)
 	if err != nil && !t.passed {
 		out, err = t.fail(ctx, err)
@@ -67,6 +73,7 @@ func (t *task) run(ctx context.Context) error {
 // end removes the DID from the DIDs in flight, and wakes the loop that the row's new state waits
 // for. The row is durable.
 func (t *task) end(out outcome) {
+	t.endTrace(out)
 	if out.result != "" {
 		t.r.metrics.tasks.WithLabelValues(out.result).Inc()
 	}
@@ -79,6 +86,18 @@ func (t *task) end(out outcome) {
 	case row.State == store.StateDraining:
 		t.r.opts.Drain(t.it.did)
 	}
+}
+
+// endTrace ends the trace of a task that has an outcome.
+func (t *task) endTrace(out outcome) {
+	if !t.path.On() {
+		return
+	}
+	t.path.Text("result", out.result)
+	t.path.Text("host", t.doc.ident.PDS)
+	t.path.Text("rev", out.row.Rev)
+	t.path.Number("records", out.row.Records)
+	t.path.End()
 }
 
 // unwind closes the window after a panic; every other path has closed it.
@@ -227,6 +246,7 @@ func (t *task) fetchWholeNext(err error) error {
 // write stores a verified copy: all of it, or the changes. If the repository is followed for a
 // signal and the copy has none, nothing is stored, and the repository is forgotten.
 func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
+	t.path.Step("write")
 	if !t.land.signal && refilter.OnSignal(t.win.filter.Filter, &t.win.row) {
 		if t.win.row.Ordinal == 0 {
 			t.r.signalMisses.add(t.it.did, t.r.opts.Now(), t.r.delay)
@@ -243,14 +263,20 @@ func (t *task) write(ctx context.Context, c *fetch.Copy) (outcome, error) {
 	// From here on Done ends the task, perhaps in another goroutine and before Import returns.
 	t.passed = true
 	err := t.r.store.Import(ctx, store.Import{
-		DID:      t.it.did,
-		Attempt:  t.win.row.Attempt,
-		Rev:      t.land.commit.Rev,
-		Filter:   t.win.filter.Selection,
-		Blocks:   c.Blocks(),
-		Walk:     c.Walk,
-		Complete: func(b *store.Batch, row *store.Repo) { t.land.complete(b, row) },
-		Done:     func(row store.Repo, err error) { t.imported(ctx, row, err) },
+		DID:     t.it.did,
+		Attempt: t.win.row.Attempt,
+		Rev:     t.land.commit.Rev,
+		Filter:  t.win.filter.Selection,
+		Blocks:  c.Blocks(),
+		Walk: func(fn func(repo.Leaf) error) error {
+			defer t.path.Step("group") // it waits for the other members of its group
+			return c.Walk(fn)
+		},
+		Complete: func(b *store.Batch, row *store.Repo) {
+			t.path.Step("flip")
+			t.land.complete(b, row)
+		},
+		Done: func(row store.Repo, err error) { t.imported(ctx, row, err) },
 	})
 	return outcome{}, hosts.OfStore(err)
 }
@@ -280,7 +306,7 @@ func (t *task) imported(ctx context.Context, row store.Repo, err error) {
 // done returns the outcome of a task whose copy is complete and durable.
 func (t *task) done(row store.Repo) outcome {
 	if t.land.forgot != "" {
-		t.r.opts.Logger.Info("dropped an announced rev that the host does not have", "did", t.it.did, "rev", row.Rev, "seen", t.land.forgot)
+		t.r.opts.Logger.Debug("dropped an announced rev that the host does not have", "did", t.it.did, "rev", row.Rev, "seen", t.land.forgot)
 	}
 	return ended(row, resultSynced)
 }

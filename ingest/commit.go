@@ -205,7 +205,8 @@ func (it *item) fail(w *writing, row *store.Repo, v verdict) {
 		it.desync(w, row, rev, false, "commit %s does not follow %s", rev, row.Rev)
 	case invalid:
 		it.outcome = outcomeRejected
-		it.r.tally.rejected.WithLabelValues(reasonOf(it.check.bad)).Inc()
+		it.reason = reasonOf(it.check.bad)
+		it.r.tally.rejected.WithLabelValues(it.reason).Inc()
 		it.desync(w, row, rev, true, "commit %s: %v", rev, it.check.bad)
 	case unproven:
 		// A host that leaves out the proof may leave out operations too. At most one full copy an

@@ -57,4 +57,5 @@
 //	discover.go unknown DIDs         budget.go   refetches
 //	buckets.go token buckets by key   outage.go   failing lookups   reread.go   reads for #identity
 //	metrics.go metrics of sources     tally.go    metrics of shards
+//	traced.go  traces of commits
 package ingest

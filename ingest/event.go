@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"cistern/ingest/frame"
+	"cistern/trace"
 )
 
 // event is one message of a source, from its socket until its memory is released.
@@ -18,6 +19,8 @@ type event struct {
 	// broken is why the message could not be decoded, nil if it was. frame then has only the DID
 	// and rev of a #commit or #sync.
 	broken error
+
+	path trace.Path // of a #commit, from the socket to the log
 
 	buffer *buffer
 	cost   int64 // its memory, taken from Options.QueueBytes
@@ -47,6 +50,8 @@ func (p *pool) put(e *event) {
 	if e.buffer != nil {
 		p.putBuffer(e.buffer)
 	}
+	e.path.Text("outcome", "dropped") // unless its end has taken the path
+	e.path.End()
 	ops := e.frame.Ops[:0]
 	if clear(e.frame.Ops); cap(ops) > opsKept {
 		ops = nil

@@ -38,7 +38,8 @@ type item struct {
 	now     time.Time
 
 	outcome outcome
-	need    need // set if the outcome is outcomePark
+	reason  string // why the event was rejected
+	need    need   // set if the outcome is outcomePark
 
 	check  check     // used for a #commit or #sync
 	future bool      // its rev is in the future by our clock
@@ -71,7 +72,8 @@ func (it *item) take(l *backlog, e *event, now time.Time) {
 	it.outcome, it.need = outcomeSkipped, needNothing
 	it.e, it.f, it.rev = e, nil, ""
 	it.future, it.readAt = false, time.Time{}
-	if e != nil {
+	if it.reason = ""; e != nil {
+		e.path.Step("verify")
 		it.f, it.rev, it.job = &e.frame, e.frame.Rev, jobOf(e.frame.Kind)
 	}
 	it.check.begin(l, it.f, now)
@@ -113,6 +115,7 @@ func (it *item) finish(o outcome) (done bool, err error) {
 // reject drops an invalid event.
 func (it *item) reject(reason string) (done bool, err error) {
 	it.r.tally.rejected.WithLabelValues(reason).Inc()
+	it.reason = reason
 	return it.finish(outcomeRejected)
 }
 

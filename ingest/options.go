@@ -12,6 +12,7 @@ import (
 	"cistern/gate"
 	"cistern/ingest/identity"
 	"cistern/store"
+	"cistern/trace"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -91,6 +92,8 @@ type Options struct {
 	Now func() time.Time
 	// Seed makes delays repeatable. Default 0, which is a seed too.
 	Seed uint64
+	// Tracer traces commits. Default: none is traced.
+	Tracer *trace.Tracer
 	// Logger takes state changes. Default: discard.
 	Logger *slog.Logger
 	// Registerer takes the metrics. Default: a private registry.

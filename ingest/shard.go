@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cistern/store"
+	"cistern/trace"
 )
 
 // Limits of one shard.
@@ -100,6 +101,7 @@ type shard struct {
 	group        []*item // items that need the lock
 	dids         []string
 	marks        []marks
+	traced       []trace.Path // of the events that the group has finished
 }
 
 func newShard(r *Runner) *shard {
@@ -307,6 +309,7 @@ func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 		}
 		if !done {
 			s.group = append(s.group, it)
+			it.step("write")
 		}
 	}
 	wait, err := s.write(now, s.items[:n])
@@ -319,7 +322,7 @@ func (s *shard) handle(ctx context.Context, waits chan<- func() error) error {
 	for i := range s.items[:n] {
 		s.after(&s.items[i])
 	}
-	if wait == nil {
+	if wait = s.endTraces(wait); wait == nil {
 		return nil
 	}
 	select {
@@ -338,6 +341,7 @@ func (s *shard) after(it *item) {
 	}
 	switch {
 	case it.outcome == outcomePark:
+		it.step("parked")
 		it.end()
 		s.park(l, it.need)
 		return
@@ -351,6 +355,7 @@ func (s *shard) after(it *item) {
 			it.e.src.healthy() // the source sends useful events again
 		}
 		s.r.sources.direct.note(it.e, it.outcome, it.now)
+		s.takeTrace(it)
 		s.finish(l)
 	default:
 		l.forget()

@@ -466,6 +466,10 @@ func (c *socket) failed(name, message string) error {
 // dispatch hands an event to its shard. It waits while the queues are full.
 func (c *socket) dispatch(ctx context.Context, e *event) error {
 	s := c.src
+	if e.frame.Kind == frame.KindCommit {
+		e.path = s.set.opts.Tracer.Begin("commit", c.begun)
+		describe(e)
+	}
 	number, err := c.admit(e.frame.Seq, e.frame.Time)
 	if err != nil {
 		s.set.release(e)

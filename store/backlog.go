@@ -109,7 +109,7 @@ func (s *Store) logBacklog(
 	last, now := s.backlogs.logged[name], s.now()
 	if first < to && now.Sub(last.lost) >= backlogLogEvery {
 		last.lost = now
-		s.opts.Logger.Warn("events are pruned that a durable subscription has not acknowledged: its "+
+		s.opts.Logger.Error("events are pruned that a durable subscription has not acknowledged: its "+
 			"consumer gets a gap, and has to catch up with a snapshot", "subscription", name,
 			"from", first, "to", to-1)
 	}

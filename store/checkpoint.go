@@ -73,7 +73,7 @@ func (s *Store) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 			s.checkpoints.end()
 			return nil, err
 		}
-		s.opts.Logger.Info("a checkpoint failed and is made again", "err", err)
+		s.opts.Logger.Warn("a checkpoint failed and is made again", "err", err)
 	}
 }
 

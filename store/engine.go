@@ -134,11 +134,11 @@ type engineLogger struct {
 }
 
 func (l engineLogger) Infof(format string, args ...any) {
-	l.log.Debug("pebble: " + fmt.Sprintf(format, args...))
+	l.log.Debug("storage engine", "text", fmt.Sprintf(format, args...))
 }
 
 func (l engineLogger) Errorf(format string, args ...any) {
-	l.log.Error("pebble: " + fmt.Sprintf(format, args...))
+	l.log.Error("the storage engine reports an error", "err", fmt.Sprintf(format, args...))
 }
 
 func (l engineLogger) Fatalf(format string, args ...any) {

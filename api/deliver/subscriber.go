@@ -427,11 +427,11 @@ func (u *subscriber) send(ctx context.Context, frames []byte) error {
 func (u *subscriber) farewell(err error) {
 	reason, frames := u.closing(err)
 	u.metrics.ended.WithLabelValues(reason).Inc()
-	level := slog.LevelDebug
 	if reason == "internal" {
-		level = slog.LevelError
+		u.logger.Error("a stream ended by an internal error", slog.Any("err", err))
+	} else {
+		u.logger.Debug("stream ended", slog.String("reason", reason), slog.Any("err", err))
 	}
-	u.logger.Log(context.Background(), level, "stream ended", slog.String("reason", reason), slog.Any("err", err))
 	deadline := time.Now().Add(farewellTimeout)
 	silent := u.protocol.breaksOff && !errors.Is(err, errClosed)
 	if !silent && u.conn.SetWriteDeadline(deadline) == nil {

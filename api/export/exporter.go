@@ -156,7 +156,7 @@ func (e *Exporter) mismatch(r *store.Repo, why error) error {
 	}
 	if first {
 		e.metrics.mismatches.Inc()
-		e.logger.Error("the copy of a repository does not agree with its commit; it is fetched again",
+		e.logger.Error("the copy of a repository does not agree with its commit: it is fetched again",
 			"did", r.DID, "rev", r.Rev, "err", why)
 		if err := e.refetch(r.DID, r.Rev); err != nil {
 			e.mismatches.forget(r.DID)

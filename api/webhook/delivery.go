@@ -179,7 +179,7 @@ func (d *delivery) log(c change, o outcome, now time.Time) {
 				slog.String("err", o.err), slog.Time("next", time.UnixMilli(d.endpoint.kept.Next)))
 		}
 	case parked:
-		d.logger.Warn("webhook is parked; POST /subscriptions/{name}/resume sends again",
+		d.logger.Error("webhook is parked; POST /subscriptions/{name}/resume sends again",
 			slog.String("reason", d.endpoint.kept.Reason), slog.String("err", o.err))
 	case recovered:
 		if d.troubled {

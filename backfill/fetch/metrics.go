@@ -23,7 +23,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		bytes: counter("cistern_backfill_received_bytes_total", "Bytes of bodies received from hosts, as transferred."),
 		parts: counter("cistern_backfill_sparse_received_bytes_total", "Bytes of bodies received as parts of repositories, as transferred."),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole since the parts were not to be had.",
+			Name: "cistern_backfill_fetches_total", Help: "Copies fetched and verified, by how: the whole, the wanted parts, or the whole because the parts were unavailable.",
 		}, []string{"strategy"}),
 	}
 	for _, strategy := range []string{wayFull, waySparse, wayFallback} {

@@ -92,7 +92,7 @@ func (s *session) sparse(ctx context.Context) (part records, way string, err err
 		return nil, wayFull, nil
 	case errors.Is(err, ErrTimeout), hosts.QueriesSpent(err), s.fallsBack(ctx, err):
 		// After many requests that took too long or spent a quota, one may do.
-		s.c.opts.Logger.Debug("fetching the whole, since its parts are not to be had", "did", s.to.DID, "host", s.to.Ident.PDS, "err", err)
+		s.c.opts.Logger.Debug("fetching the whole, because its parts are unavailable", "did", s.to.DID, "host", s.to.Ident.PDS, "err", err)
 		return nil, wayFallback, nil
 	}
 	if p.part.Blocks() > 0 && ctx.Err() == nil && byHost(err) {

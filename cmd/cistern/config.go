@@ -55,6 +55,9 @@ type Config struct {
 	Ephemeral    bool
 	Backlinks    bool
 	LogLevel     slog.Level
+	LogFormat    string // text or json
+	Traces       string // URL of a collector; "" for none
+	TraceShare   int    // percent
 	Jetstream    []byte // the dictionary
 
 	DataMount     string          // "" for any
@@ -337,8 +340,17 @@ func (c *Config) options() []option {
 				"and verify begin, such as 22-6 or 22:30-06:00. A run on request begins at any " +
 				"time, and one that has begun goes on. By default they begin at any time."},
 		{name: "log-level", value: "debug|info|warn|error", standard: "info",
-			set:  set(&c.LogLevel, choice(parseLevel, "debug", "info", "warn", "error")),
-			help: "Least severe message to log on standard error."},
+			set: set(&c.LogLevel, choice(parseLevel, "debug", "info", "warn", "error")),
+			help: "Least severe message to log on standard error. Of messages of one kind, 20 a " +
+				"minute are logged; the next one has the number of those that were left out."},
+		{name: "log-format", value: "text|json", standard: "text",
+			set:  set(&c.LogFormat, choice(text, "text", "json")),
+			help: "Form of the log: key=value pairs, or one JSON object a line."},
+		{name: "traces", value: "URL", set: set(&c.Traces, parseURL),
+			help: "Collector that takes traces of fetches and commits by OTLP over HTTP, such as " +
+				"http://localhost:4318. By default nothing is traced."},
+		{name: "trace-share", value: "PERCENT", standard: "1", set: set(&c.TraceShare, parseShare),
+			help: "How many of all fetches and commits --traces has, as a percentage, from 1 to 100."},
 	}
 }
 

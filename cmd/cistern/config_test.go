@@ -46,7 +46,7 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Data: "./cistern-data", Listen: ":2481", Admin: "127.0.0.1:2480", PLC: []string{"https://plc.directory"},
-		CrawlEvery: 24 * time.Hour, Mode: "filter", Store: "wanted", Handles: "on", Verify: "full", VerifyShare: 25, RepoMax: 4 << 30, FetchTimeout: 6 * time.Hour, Reserve: reserve{percent: 5}, Retention: 7 * 24 * time.Hour, SubscriptionRetention: 14 * 24 * time.Hour, SnapshotRetention: 6 * time.Hour, LogLevel: slog.LevelInfo,
+		CrawlEvery: 24 * time.Hour, Mode: "filter", Store: "wanted", Handles: "on", Verify: "full", VerifyShare: 25, RepoMax: 4 << 30, FetchTimeout: 6 * time.Hour, Reserve: reserve{percent: 5}, Retention: 7 * 24 * time.Hour, SubscriptionRetention: 14 * 24 * time.Hour, SnapshotRetention: 6 * time.Hour, LogLevel: slog.LevelInfo, LogFormat: "text", TraceShare: 1,
 		BackupEvery: time.Hour, BackupKeep: 24, OffloadAfter: 24 * time.Hour, ExportFormat: "parquet", ExportKeep: 4}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(reserve{})); diff != "" {
 		t.Error(diff)
@@ -61,22 +61,24 @@ func TestConfigSources(t *testing.T) {
 		Relays: []store.Source{{URL: "wss://relay.example"}, {URL: "ws://127.0.0.1:4"}}, PDS: []store.Source{{URL: "wss://pds.example", PDS: true}},
 		CrawlEvery: 24 * time.Hour, Mode: "full", Collections: []string{"app.bsky.feed.*", "app.bsky.actor.profile"}, Excludes: []string{"did:web:a.example"}, Store: "all",
 		Given: []string{"data", "listen", "admin", "admin-token", "plc", "crawl", "relay", "pds", "mode", "collection", "store", "exclude", "allow-private",
-			"handles", "verify", "verify-share", "strategy", "repo-max", "fetch-timeout", "disk-reserve", "retention", "retention-bytes", "subscription-retention", "snapshot-retention", "backup-every", "backup-keep", "offload-after", "export-format", "export-collection", "export-keep", "log-level"}, AllowPrivate: true, Handles: "off", Verify: "none", VerifyShare: 50, Strategy: fetch.StrategySparse,
+			"handles", "verify", "verify-share", "strategy", "repo-max", "fetch-timeout", "disk-reserve", "retention", "retention-bytes", "subscription-retention", "snapshot-retention", "backup-every", "backup-keep", "offload-after", "export-format", "export-collection", "export-keep", "log-level", "log-format", "traces", "trace-share"}, AllowPrivate: true, Handles: "off", Verify: "none", VerifyShare: 50, Strategy: fetch.StrategySparse,
 		RepoMax: 8 << 30, FetchTimeout: 24 * time.Hour, Reserve: reserve{bytes: 10 << 30}, Retention: 48 * time.Hour, RetentionBytes: 100 << 30, SubscriptionRetention: 72 * time.Hour, SnapshotRetention: 12 * time.Hour, BackupEvery: 36 * time.Hour, BackupKeep: 9, OffloadAfter: 6 * time.Hour,
-		ExportFormat: "ndjson", ExportCollections: []string{"app.bsky.graph.*"}, ExportKeep: 3, LogLevel: slog.LevelDebug}
+		ExportFormat: "ndjson", ExportCollections: []string{"app.bsky.graph.*"}, ExportKeep: 3, LogLevel: slog.LevelDebug, LogFormat: "json", Traces: "http://127.0.0.1:4318", TraceShare: 10}
 	rows := map[string]struct{ args, environ []string }{
 		"flags": {args: []string{"--data", "/d", "--listen=127.0.0.1:0", "--admin", ":2480", "--admin-token", "opensesame",
 			"--plc", "https://a/", "--plc", "http://b:1", "--crawl", "repos::https://pds.example", "--crawl", "repos::http://127.0.0.1:3/",
 			"--relay", "wss://relay.example", "--relay", "http://127.0.0.1:4/", "--pds", "https://PDS.example:443", "--mode", "full", "--collection", "app.bsky.feed.*",
 			"--collection", "app.bsky.actor.profile", "--exclude", "did:web:a.example", "--store", "all", "--allow-private", "--handles", "off", "--verify", "none", "--verify-share", "50", "--strategy", "sparse",
 			"--repo-max", "8GiB", "--fetch-timeout", "1d", "--disk-reserve", "10GiB", "--retention", "2d", "--retention-bytes", "100GiB", "--subscription-retention", "3d", "--snapshot-retention", "12h", "--backup-every", "1.5d", "--backup-keep", "9", "--offload-after", "6h",
-			"--export-format", "ndjson", "--export-collection", "app.bsky.graph.*", "--export-keep", "3", "--log-level", "debug"}},
+			"--export-format", "ndjson", "--export-collection", "app.bsky.graph.*", "--export-keep", "3", "--log-level", "debug",
+			"--log-format", "json", "--traces", "http://127.0.0.1:4318/", "--trace-share", "10%"}},
 		"variables": {environ: []string{"CISTERN_DATA=/d", "CISTERN_LISTEN=127.0.0.1:0", "CISTERN_ADMIN=:2480", "CISTERN_ADMIN_TOKEN=opensesame",
 			"CISTERN_PLC=https://a, http://b:1", "CISTERN_CRAWL=repos::https://pds.example,repos::http://127.0.0.1:3",
 			"CISTERN_RELAY=https://relay.example, ws://127.0.0.1:4", "CISTERN_PDS=wss://pds.example", "CISTERN_MODE=full",
 			"CISTERN_COLLECTION=app.bsky.feed.*,app.bsky.actor.profile", "CISTERN_EXCLUDE=did:web:a.example", "CISTERN_STORE=all", "CISTERN_ALLOW_PRIVATE=1", "CISTERN_HANDLES=off", "CISTERN_VERIFY=none", "CISTERN_VERIFY_SHARE=50%", "CISTERN_STRATEGY=sparse",
 			"CISTERN_REPO_MAX=8GiB", "CISTERN_FETCH_TIMEOUT=24h", "CISTERN_DISK_RESERVE=10GiB", "CISTERN_RETENTION=48h", "CISTERN_RETENTION_BYTES=100GiB", "CISTERN_SUBSCRIPTION_RETENTION=72h", "CISTERN_SNAPSHOT_RETENTION=12h", "CISTERN_BACKUP_EVERY=36h", "CISTERN_BACKUP_KEEP=9", "CISTERN_OFFLOAD_AFTER=6h",
-			"CISTERN_EXPORT_FORMAT=ndjson", "CISTERN_EXPORT_COLLECTION=app.bsky.graph.*", "CISTERN_EXPORT_KEEP=3", "CISTERN_LOG_LEVEL=debug"}},
+			"CISTERN_EXPORT_FORMAT=ndjson", "CISTERN_EXPORT_COLLECTION=app.bsky.graph.*", "CISTERN_EXPORT_KEEP=3", "CISTERN_LOG_LEVEL=debug",
+			"CISTERN_LOG_FORMAT=json", "CISTERN_TRACES=http://127.0.0.1:4318", "CISTERN_TRACE_SHARE=10"}},
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {

@@ -27,9 +27,11 @@ import (
 	"cistern/dump"
 	"cistern/ingest"
 	"cistern/ingest/identity"
+	"cistern/logs"
 	"cistern/maintain"
 	"cistern/phase"
 	"cistern/store"
+	"cistern/trace"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -86,7 +88,8 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 		return errors.Join(fmt.Errorf("--admin: %w", err), public.Close())
 	}
 	term := console.New(a.stderr, a.environ)
-	log := newLogger(term, cfg.LogLevel)
+	lines := logs.New(logs.Options{Output: term, Level: cfg.LogLevel, JSON: cfg.LogFormat == "json"})
+	log := slog.New(lines)
 	d, err := newDaemon(cfg, log, listeners{public, admin}, a.tune)
 	if err != nil {
 		return err
@@ -97,9 +100,10 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 	if err == nil {
 		log.Info("stopped")
 	}
-	return err
+	return errors.Join(err, lines.Flush(time.Now()))
 }
 
+// newLogger returns the log of a command that is not the daemon.
 func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
@@ -127,6 +131,7 @@ type daemon struct {
 	tune    tuning
 	log     *slog.Logger
 	metrics *prometheus.Registry
+	tracer  *trace.Tracer // nil without --traces
 	gates   *gates
 	ending  atomic.Bool // the boxes are being stopped
 
@@ -157,11 +162,18 @@ type daemon struct {
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
 		gates: new(gates), damage: make(chan error, 1)}
+	if lines, ok := log.Handler().(*logs.Handler); ok { // not the log of the demo
+		d.metrics.MustRegister(lines)
+	}
 	if cfg.ReadOnly {
 		d.cfg.Reserve = reserve{} // it takes no space
 	}
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	if d.tracer, err = newTracer(&d.cfg, log, d.metrics); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
 	for _, build := range []func() error{d.checkDisk, d.newIdentity, d.openStore, d.newPhases,
 		d.newBackups, d.newMaintain, d.newConditions, d.newAlerts,
 		d.newBackfill, d.newDiscover,
@@ -182,6 +194,7 @@ func (d *daemon) boxes() []box {
 		return []box{{"store", d.store.Run}, serve, {"supervisor", d.supervisor().Run}}
 	}
 	return []box{
+		{"traces", d.tracer.Run}, // below all that it traces
 		{"store", d.store.Run},
 		{"phase", d.phases.Run}, // below all that may wait for the disk
 		serve,
@@ -299,6 +312,15 @@ func (d *daemon) openStore() (err error) {
 	return d.store.Freeze(context.Background()) // for good: closing the store thaws it
 }
 
+// newTracer returns what sends traces, nil if there is no collector for them.
+func newTracer(c *Config, log *slog.Logger, reg prometheus.Registerer) (*trace.Tracer, error) {
+	if c.Traces == "" || c.ReadOnly {
+		return nil, nil
+	}
+	return trace.New(trace.Options{Endpoint: c.Traces, Share: float64(c.TraceShare) / 100,
+		Version: version(), Logger: log, Registerer: reg})
+}
+
 func (d *daemon) newIdentity() (err error) {
 	d.identity, err = identity.New(identity.Options{PLC: d.cfg.PLC,
 		AllowPrivate: d.cfg.AllowPrivate, UserAgent: userAgent(), Registerer: d.metrics})
@@ -311,7 +333,7 @@ func (d *daemon) newBackfill() (err error) {
 		SkipSignatures: d.cfg.Verify == "none",
 		CARBytesMax:    d.cfg.RepoMax, FetchTimeout: d.cfg.FetchTimeout,
 		SpoolDir: d.cfg.Data, Gate: &d.gates.backfill, Receive: d.meter.Receive,
-		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics,
+		Seed: rand.Uint64(), Tracer: d.tracer, Logger: d.log, Registerer: d.metrics,
 		// newIngest makes d.ingest next. These are called only once both run.
 		Follows: func(source uint32) bool { return d.ingest.Follows(source) },
 		Drain:   func(did string) { d.ingest.Drain(did) }}
@@ -348,7 +370,7 @@ func (d *daemon) newIngest() (err error) {
 		Sources:        slices.Concat(d.cfg.Relays, d.cfg.PDS),
 		SkipSignatures: d.cfg.Verify != "full", AllowPrivate: d.cfg.AllowPrivate,
 		UserAgent: userAgent(), Wake: d.wake, Gate: &d.gates.firehose,
-		Seed: rand.Uint64(), Logger: d.log, Registerer: d.metrics}
+		Seed: rand.Uint64(), Tracer: d.tracer, Logger: d.log, Registerer: d.metrics}
 	if d.tune.ingest != nil {
 		d.tune.ingest(&o)
 	}

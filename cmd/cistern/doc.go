@@ -17,9 +17,9 @@
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
 //     Then boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at
 //     most until a connection to each source was tried. They stop one after the other: progress,
-//     supervisor, disk, ingest, crawl, backfill, maintenance, webhooks, api, backup, phase, store.
-//     Before, all gates are shut; after, the store is frozen, and closed. If one misses the shutdown
-//     budget, the store is not closed under it: the log recovers it.
+//     supervisor, ingest, alerts, crawl, backfill, conditions, backlinks, maintenance, webhooks,
+//     api, phase, store, traces. Before, all gates are shut; after, the store is frozen, and closed.
+//     If one misses the shutdown budget, the store is not closed under it: the log recovers it.
 //
 // # Concurrency
 //

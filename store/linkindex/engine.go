@@ -97,12 +97,12 @@ type engineLogger struct {
 
 // Infof implements pebble.Logger.
 func (l engineLogger) Infof(format string, args ...any) {
-	l.log.Debug("pebble: " + fmt.Sprintf(format, args...))
+	l.log.Debug("storage engine", "text", fmt.Sprintf(format, args...))
 }
 
 // Errorf implements pebble.Logger.
 func (l engineLogger) Errorf(format string, args ...any) {
-	l.log.Error("pebble: " + fmt.Sprintf(format, args...))
+	l.log.Error("the storage engine reports an error", "err", fmt.Sprintf(format, args...))
 }
 
 // Fatalf implements pebble.Logger.
