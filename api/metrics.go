@@ -2,6 +2,12 @@ package api
 
 import "github.com/prometheus/client_golang/prometheus"
 
+// What happens to a connection beyond the share of its client.
+const (
+	connRefused = "refused"
+	connEvicted = "evicted"
+)
+
 type metrics struct {
 	requests *prometheus.CounterVec   // route, result
 	seconds  *prometheus.HistogramVec // route
@@ -13,11 +19,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cistern_api_requests_total",
-			Help: "Requests by route and result: ok, the class of the refusal, or cut for an " +
-				"incomplete answer.",
+			Help: "Requests by route and result: ok, refused (a mistake of the client), failed (an " +
+				"internal error), cut (the answer is incomplete).",
 		}, []string{"route", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "cistern_api_request_seconds",
+			Name:    "cistern_api_request_duration_seconds",
 			Help:    "Time to answer a request, without streams.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
 		}, []string{"route"}),
@@ -34,6 +40,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
+	}
+	for _, result := range []string{connRefused, connEvicted} {
+		m.conns.WithLabelValues(result)
 	}
 	return m, nil
 }

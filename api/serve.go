@@ -33,7 +33,7 @@ func (s *Server) Serve(ctx context.Context, public, admin net.Listener) error {
 	}{{"public", public, s.Public(), answerTimeout}, {"admin", admin, s.Admin(), profileTimeout}} {
 		srv := s.httpServer(ctx, l.handler, l.answer)
 		g.Go(func() error {
-			refused, evicted := s.metrics.conns.WithLabelValues("refused").Inc, s.metrics.conns.WithLabelValues("evicted").Inc
+			refused, evicted := s.metrics.conns.WithLabelValues(connRefused).Inc, s.metrics.conns.WithLabelValues(connEvicted).Inc
 			bounded := clients.Limit(l.listener, clients.NewPlaces(connsMax, connsReserve, connsShare), refused, evicted)
 			err := srv.Serve(bounded.LimitHeaders(largeHeader, clients.NewTurns(largeHeadersMax)))
 			if errors.Is(err, http.ErrServerClosed) {

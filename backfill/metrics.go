@@ -35,7 +35,10 @@ func newMetrics(reg prometheus.Registerer, d *dispatcher) (*metrics, error) {
 	}
 	m := &metrics{
 		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_backfill_tasks_total", Help: "Tasks by result.",
+			Name: "cistern_backfill_tasks_total",
+			Help: "Tasks of backfill that have ended, by result: synced, gone (the account is not " +
+				"available), stale (the row changed meanwhile), dropped (no longer followed), or " +
+				"the kind of the failure.",
 		}, []string{"result"}),
 		requeued: counter("cistern_backfill_requeued_total", "Repositories requeued because a retry was due."),
 	}

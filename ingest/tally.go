@@ -53,7 +53,8 @@ func newTally(reg prometheus.Registerer, r *Runner) (*tally, error) {
 		Name: "cistern_ingest_events_total", Help: "Events handled, by kind and outcome.",
 	}, []string{"kind", "outcome"})
 	t := &tally{
-		rejected:  vec("cistern_ingest_rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit),
+		rejected: vec("cistern_ingest_rejected_total", "Events that were invalid, by the reason.", "reason", reasonRev, reasonFuture, reasonDID, reasonIdentity, reasonLimit,
+			refusedFrame, refusedTime, refusedRev, refusedCAR, refusedRoot, refusedCommit, refusedEnvelope, refusedOps, refusedRecord, refusedSignature, refusedProof, refusedTree),
 		refetches: vec("cistern_ingest_refetches_total", "Repositories queued to be fetched again, because an event did not fit.", "due", "now", "later"),
 		coalesced: counter("cistern_ingest_coalesced_total", "Events of which only a rev or a newer one was kept, because too many waited for an identity."),
 	}

@@ -424,10 +424,10 @@ func (s *Store) finish(sl *slot, failed error) error {
 func (g *group) write() error {
 	s := g.s
 	if !g.sink.tabled() {
-		s.metrics.groups.WithLabelValues("batch").Inc()
+		s.metrics.groups.WithLabelValues(wayBatch).Inc()
 		return g.sink.applyBatches(s)
 	}
-	s.metrics.groups.WithLabelValues("tables").Inc()
+	s.metrics.groups.WithLabelValues(wayTables).Inc()
 	paths, err := g.sink.finishTables()
 	if err != nil {
 		return err

@@ -27,9 +27,13 @@ func TestGauges(t *testing.T) {
 	for _, f := range families {
 		for _, m := range f.Metric {
 			got[f.GetName()] += m.GetGauge().GetValue()
+			for _, l := range m.Label {
+				got[f.GetName()+" "+l.GetValue()] += m.GetGauge().GetValue()
+			}
 		}
 	}
-	for name, want := range map[string]float64{"cistern_repos_behind": 1, "cistern_repos_lacking": 0, "cistern_store_repos": 2, "cistern_store_resync": 2} {
+	for name, want := range map[string]float64{"cistern_repos_behind": 1, "cistern_repos_lacking": 0,
+		"cistern_repos": 2, "cistern_repos resync": 2, "cistern_repos synced": 0} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s is %v (%v), want %v", name, v, ok, want)
 		}

@@ -40,6 +40,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Damaged repositories that were queued for another copy.",
 		}),
 	}
+	for _, result := range []string{resultIntact, resultUnproven, resultDamaged, resultChanging} {
+		m.repos.WithLabelValues(result)
+	}
 	return m, errors.Join(r.Register(m.repos), r.Register(m.records), r.Register(m.differences),
 		r.Register(m.queued))
 }

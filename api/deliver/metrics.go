@@ -33,13 +33,20 @@ func newMetrics(reg prometheus.Registerer, refused prometheus.Counter) (*metrics
 			Name: "cistern_api_stream_bytes_total", Help: "Bytes of events sent to subscribers.",
 		}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "cistern_api_streams_ended_total", Help: "Ended streams by reason.",
+			Name: "cistern_api_streams_ended_total",
+			Help: "Ended streams by reason: peer (the client left), message (it sent what is not " +
+				"understood), dropped or replayed (its subscription), shutdown, slow (it did not " +
+				"read), cursor (it is outside the log), internal (see the log).",
 		}, []string{"reason"}),
 	}
 	for _, c := range []prometheus.Collector{m.subscribers, m.snapshots, m.events, m.bytes, pages, m.ended} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
+	}
+	for _, reason := range []string{"peer", "message", "dropped", "replayed", "shutdown", "slow",
+		"cursor", "internal"} {
+		m.ended.WithLabelValues(reason)
 	}
 	return m, nil
 }

@@ -28,9 +28,9 @@ func (r *Registry) Collect(out chan<- prometheus.Metric) {
 			{prometheus.GaugeValue, "lag_events",
 				"Ids of the log that the subscription has not passed.", float64(st.Lag)},
 			{prometheus.GaugeValue, "outstanding_events",
-				"Events sent and not acknowledged.", float64(st.Outstanding)},
+				"Events that were sent to the consumer and not acknowledged.", float64(st.Outstanding)},
 			{prometheus.GaugeValue, "oldest_outstanding_seconds",
-				"How long the first of these has been outstanding; 0 without any.", orZero(st.Oldest)},
+				"How long the first of the outstanding events has been so; 0 without any.", orZero(st.Oldest)},
 			{prometheus.GaugeValue, "connections",
 				"Open connections of the subscription.", float64(len(st.Connections))},
 			{prometheus.GaugeValue, "holds_log_seconds", "Age of the oldest event that is in the " +
@@ -38,10 +38,10 @@ func (r *Registry) Collect(out chan<- prometheus.Metric) {
 				orZero(st.HoldsLog)},
 			{prometheus.GaugeValue, "snapshot",
 				"1 if the subscription delivers a snapshot, before the log.", float64(snapshots)},
-			{prometheus.GaugeValue, "snapshot_records", "Records of this snapshot that were " +
+			{prometheus.GaugeValue, "snapshot_records", "Records of the snapshot that were " +
 				"chosen so far; 0 without one.", float64(records)},
 			{prometheus.CounterValue, "redelivered_total",
-				"Events sent again.", float64(st.Redelivered)},
+				"Events that were sent to the consumer again.", float64(st.Redelivered)},
 			{prometheus.GaugeValue, "webhook_parked",
 				"1 if the webhook of the subscription is parked, and no events are sent.",
 				st.webhookParked()},

@@ -12,5 +12,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Help: "Lookups of handles for clients of the public listener, by result: cached, found, " +
 			"missing, failed, refused.",
 	}, []string{"result"})}
+	for _, result := range []string{"cached", "found", "missing", "failed", "refused"} {
+		m.lookups.WithLabelValues(result)
+	}
 	return m, reg.Register(m.lookups)
 }

@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,10 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
+	}
+	for _, kind := range slices.Concat(SourceKinds(), []string{kindGap}) {
+		m.pages.WithLabelValues(kind, "ok")
+		m.pages.WithLabelValues(kind, "error")
 	}
 	return m, nil
 }

@@ -9,7 +9,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, t *Table) (*metrics, error) {
 	m := &metrics{parkings: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "cistern_backfill_parkings_total",
-		Help: "Times that a host was left alone, because it asked for it or failed.",
+		Help: "Times that a host was not asked for a while, because it answered 429 or failed.",
 	})}
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -19,7 +19,7 @@ func newMetrics(reg prometheus.Registerer, t *Table) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.parkings,
 		gauge("cistern_backfill_known_hosts", "Hosts with an entry in memory.", t.known),
-		gauge("cistern_backfill_parked_hosts", "Hosts being left alone.", t.parked),
+		gauge("cistern_backfill_parked_hosts", "Hosts that are not asked for a while, because they answered 429 or failed.", t.parked),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

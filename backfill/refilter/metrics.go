@@ -32,5 +32,8 @@ func newMetrics(reg prometheus.Registerer, r *Runner) (*metrics, error) {
 			return nil, err
 		}
 	}
+	for _, result := range []string{resultSwept, resultQueued, resultDropped} {
+		m.repos.WithLabelValues(result)
+	}
 	return m, nil
 }

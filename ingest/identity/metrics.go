@@ -13,7 +13,8 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, error) {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "cistern_identity_lookups_total",
-		Help: "Identity lookups by result.",
+		Help: "Lookups of identities: hit if the cache had it, miss if it was fetched, coalesced if " +
+			"it shared the fetch of another lookup.",
 	}, []string{"result"})
 	m := &metrics{
 		hits:      lookups.WithLabelValues("hit"),
@@ -24,10 +25,15 @@ func newMetrics(reg prometheus.Registerer, entries func() float64) (*metrics, er
 			Help: "Requests for DID documents and audit logs, by DID method or audit, and outcome.",
 		}, []string{"method", "outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "cistern_identity_fetch_seconds",
+			Name:    "cistern_identity_fetch_duration_seconds",
 			Help:    "Time to fetch and parse one DID document.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8),
 		}),
+	}
+	for _, method := range []string{"plc", "web", "audit"} {
+		for _, outcome := range []string{"ok", "not_found", "invalid", "rate_limited", "error"} {
+			m.fetches.WithLabelValues(method, outcome)
+		}
 	}
 	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "cistern_identity_cache_entries",
