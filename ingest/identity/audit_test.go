@@ -195,7 +195,7 @@ func TestKeysAtOfTheNetwork(t *testing.T) {
 			}
 		}
 	}
-	if n := fetches(t, reg, "ok"); n != 4 {
+	if n := fetches(t, reg, "audit", "ok"); n != 4 {
 		t.Errorf("%v fetches were counted", n)
 	}
 }

@@ -205,13 +205,13 @@ func TestLookupsOfOneDIDShareARequest(t *testing.T) {
 	if asked := n.PLCHost().Log().Requests["did"]; asked != 2 {
 		t.Errorf("%d requests, want the leader's and that of the one that took over", asked)
 	}
-	if ok, failed := fetches(t, reg, "ok"), fetches(t, reg, "error"); ok != 1 || failed != 1 {
+	if ok, failed := fetches(t, reg, "plc", "ok"), fetches(t, reg, "plc", "error"); ok != 1 || failed != 1 {
 		t.Errorf("metrics count %v fetches and %v failures", ok, failed)
 	}
 }
 
-// fetches reads cistern_identity_fetches_total for did:plc.
-func fetches(t testing.TB, reg prometheus.Gatherer, outcome string) float64 {
+// fetches reads cistern_identity_fetches_total of a method.
+func fetches(t testing.TB, reg prometheus.Gatherer, method, outcome string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
@@ -219,7 +219,7 @@ func fetches(t testing.TB, reg prometheus.Gatherer, outcome string) float64 {
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if f.GetName() == "cistern_identity_fetches_total" && m.GetLabel()[1].GetValue() == outcome {
+			if f.GetName() == "cistern_identity_fetches_total" && m.GetLabel()[0].GetValue() == method && m.GetLabel()[1].GetValue() == outcome {
 				return m.GetCounter().GetValue()
 			}
 		}
