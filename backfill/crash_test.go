@@ -61,6 +61,7 @@ func TestCrash(t *testing.T) {
 // something.
 func (w *world) tells(did string) {
 	w.T.Helper()
+	w.Publish(did)
 	held, rev := map[string]repo.CID{}, ""
 	for cursor := w.Store.Tail(); cursor <= w.Store.Head(); {
 		next, err := w.Store.ReadLog(w.T.Context(), cursor, 10_000, func(e *store.Event) error {

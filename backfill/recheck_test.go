@@ -245,6 +245,7 @@ func TestRevealUsedUp(t *testing.T) {
 // TestRevealCrash: an account returns with more changes than one batch holds. After any crash its
 // records are listed once, and each change has one event after that.
 func TestRevealCrash(t *testing.T) {
+	storetest.WithoutRace(t) // many crash clones, one after the other
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
 	}

@@ -8,12 +8,14 @@ import (
 	"cistern/filter"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 )
 
 // TestRefilterCrash clones the file system at many durable steps of filter changes over
 // repositories that take several batches, with none, some or all of the unsynced writes. Each clone
 // must check clean, and reach the state of the filter that was in force by itself.
 func TestRefilterCrash(t *testing.T) {
+	storetest.WithoutRace(t) // many crash clones, one after the other
 	if testing.Short() {
 		t.Skip("takes a second of processor time, or some of waiting")
 	}

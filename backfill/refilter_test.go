@@ -124,6 +124,7 @@ func (w *world) fits(did string) {
 // deletions of records created before the repository was dropped.
 func (w *world) told(did string) map[string]repo.CID {
 	w.T.Helper()
+	w.Publish(did)
 	held, rev := map[string]repo.CID{}, ""
 	for cursor := w.Store.Tail(); cursor <= w.Store.Head(); {
 		next, err := w.Store.ReadLog(w.T.Context(), cursor, 10_000, func(e *store.Event) error {

@@ -46,6 +46,15 @@ func (w *World) ChangeIn(did string, f func(b *store.Batch, r *store.Repo)) {
 	}
 }
 
+// Publish waits until the log has every event of a row as it is now: reads see a row before its
+// events are durable and published. It writes the row anew, in a batch that comes after all others.
+func (w *World) Publish(did string) {
+	w.T.Helper()
+	if r, err := w.Store.Repo(did); err == nil && r.Known() {
+		w.Change(did, func(*store.Repo) {})
+	}
+}
+
 // Know stores an account that is not followed.
 func (w *World) Know(did string) {
 	w.T.Helper()

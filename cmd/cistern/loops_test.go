@@ -12,6 +12,7 @@ import (
 	"cistern/ingest"
 	"cistern/ingest/simnet"
 	"cistern/store"
+	"cistern/store/storetest"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -21,6 +22,7 @@ import (
 // step of it delays them. (A subscriber of the stream has to read the 60,000 events of the import
 // before later ones.)
 func TestLiveDuringHugeBackfill(t *testing.T) {
+	storetest.WithoutRace(t) // the repository is large
 	if testing.Short() {
 		t.Skip("makes a large repository")
 	}
