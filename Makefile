@@ -1,11 +1,8 @@
 # A count: a duration makes go1.26 fail now and then with "context deadline exceeded" (go.dev/issue/75804).
 FUZZTIME ?= 50000x
 FUZZERS = grep -rnoE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz[[:alnum:]_]+' . | sed -E 's,/[^/]*:[0-9]+:func , ,' | sort -u
-GOLDENS = grep -rlE --include='*_test.go' --exclude-dir=node_modules 'flag\.Bool\("update"' . | xargs -rn1 dirname | sort -u
-
 .DEFAULT_GOAL := help
-.PHONY: help build demo test full race fuzz bench lint check mutants soak realnet golden clean
-
+.PHONY: help build demo test full race fuzz bench lint check mutants soak realnet golden release clean
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 build: ## bin/cistern
@@ -35,6 +32,8 @@ realnet: ## index the reference PDS and compare every record
 	testdata/realnet/install.sh
 	go test -tags realnet -run Realnet -count 1 -timeout 20m -v ./cmd/cistern
 golden: ## rewrite the golden files
-	@for dir in $$($(GOLDENS)); do go test -count 1 "$$dir" -update || exit 1; done
+	@for dir in $$(grep -rlE --include='*_test.go' --exclude-dir=node_modules 'flag\.Bool\("update"' . | xargs -rn1 dirname | sort -u); do go test -count 1 "$$dir" -update || exit 1; done
+release: ## dist: archives, Debian packages, bills of materials, checksums; then test them
+	packaging/release.sh && packaging/test.sh
 clean: ## remove what the targets above made
-	rm -rf bin testdata/realnet/node_modules && go clean -testcache
+	rm -rf bin dist testdata/realnet/node_modules && go clean -testcache

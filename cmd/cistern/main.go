@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	// The roots of Mozilla, for systems without any, such as an image of the binary alone.
+	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 func main() {
