@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cistern/objects"
+	"cistern/objects/lease"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -67,7 +68,7 @@ type Progress struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Lease = cmp.Or(o.Lease, leaseDefault)
+	o.Lease = cmp.Or(o.Lease, lease.DefaultLasts)
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
@@ -75,6 +76,11 @@ func (o Options) withDefaults() Options {
 		o.Now = time.Now
 	}
 	return o
+}
+
+// lock returns the lock of a backup on its destination.
+func (o Options) lock() lease.Options {
+	return lease.Options{Destination: o.Destination, What: "backup", Holder: o.Holder, Lasts: o.Lease, Now: o.Now}
 }
 
 func (o Options) validate() error {
@@ -91,13 +97,13 @@ func (o Options) validate() error {
 // Run makes a backup: it stores the files that the destination lacks, then the manifest, then the
 // marker, and last deletes what Keep makes superfluous. Until the marker is durable the destination
 // has no new generation, and the old ones are whole at any time. If Run fails after that, the
-// Result has the generation. It returns ErrLocked if another backup uses the destination.
+// Result has the generation. It returns lease.ErrLocked if another backup uses the destination.
 func Run(ctx context.Context, o Options) (res Result, err error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
 		return res, err
 	}
-	err = withLease(ctx, o, func(ctx context.Context, held func() error) error {
+	err = lease.With(ctx, o.lock(), func(ctx context.Context, held func() error) error {
 		old, err := List(ctx, o.Destination)
 		if err != nil {
 			return err

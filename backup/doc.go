@@ -33,11 +33,11 @@
 // # Concurrency
 //
 // Every function may be called from any goroutine. Run, Verify and Restore own the goroutines that
-// they start, and Run the one that renews its lock; Lender.Borrow owns one.
+// they start, Run holds a lock (package objects/lease); Lender.Borrow owns one.
 //
 // # Files
 //
-//   - manifest.go: manifests, markers, generations; lock.go: one backup at a time
+//   - manifest.go: manifests, markers, generations
 //   - backup.go: Run; prune.go: what is deleted afterwards
 //   - restore.go: Restore; verify.go: Verify
 //   - maker.go: Maker, the backups of a daemon; lender.go: Lender; metrics.go

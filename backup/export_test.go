@@ -10,7 +10,6 @@ func (l *Lender) Asked() int {
 // The limits that tests reach.
 const (
 	FilesMax = filesMax
-	LocksMax = locksMax
 )
 
 // The parsers of what a destination has.

@@ -17,6 +17,7 @@ import (
 
 	"cistern/backup"
 	"cistern/objects"
+	"cistern/objects/lease"
 	"cistern/objects/objectstest"
 	"cistern/store"
 )
@@ -219,7 +220,7 @@ func TestLockAhead(t *testing.T) {
 	}{{100 * 365 * 24 * time.Hour, 0, false}, {100 * 365 * 24 * time.Hour, 2, true}, {20 * time.Hour, 0, false}} {
 		_, err := backup.Run(t.Context(), backup.Options{Destination: &ahead{newDirectory(t).Destination, row.by, row.renewed},
 			Source: m.src, Lease: 5 * time.Second})
-		if errors.Is(err, backup.ErrLocked) != row.locked || !row.locked && err != nil {
+		if errors.Is(err, lease.ErrLocked) != row.locked || !row.locked && err != nil {
 			t.Errorf("%s ahead, renewed %d times: %v", row.by, row.renewed, err)
 		}
 	}
@@ -236,7 +237,7 @@ func TestHostileLocks(t *testing.T) {
 		}
 	}
 	mustRun(t, backup.Options{Destination: at, Source: m.src})
-	for i := range backup.LocksMax + 1 {
+	for i := range lease.LocksMax + 1 {
 		lock := filepath.Join(at.String(), "locks", strings.Repeat("A", 22)+string(rune('A'+i/676%26))+string(rune('A'+i/26%26))+string(rune('A'+i%26)))
 		write(t, lock, "")
 	}

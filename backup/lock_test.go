@@ -12,6 +12,7 @@ import (
 
 	"cistern/backup"
 	"cistern/objects"
+	"cistern/objects/lease"
 )
 
 func sum(b []byte) objects.Sum { return sha256.Sum256(b) }
@@ -53,7 +54,7 @@ func TestOneAtATime(t *testing.T) {
 		}()
 		<-slow.reached
 		o := backup.Options{Destination: at, Source: m.src, Keep: 1, Lease: time.Hour}
-		if _, err := backup.Run(t.Context(), o); !errors.Is(err, backup.ErrLocked) ||
+		if _, err := backup.Run(t.Context(), o); !errors.Is(err, lease.ErrLocked) ||
 			!strings.Contains(err.Error(), "first on somewhere") || !wayOn.MatchString(err.Error()) {
 			t.Errorf("a second backup: %v", err)
 		}
@@ -91,7 +92,7 @@ func TestLocksExclude(t *testing.T) {
 						}
 						ran += max(by, 0)
 					}}, Source: m.src})
-					if err != nil && !errors.Is(err, backup.ErrLocked) {
+					if err != nil && !errors.Is(err, lease.ErrLocked) {
 						t.Error(err)
 					}
 				}

@@ -20,7 +20,6 @@ import (
 const (
 	generationsDir = "generations"
 	tablesDir      = "tables"
-	locksDir       = "locks"
 	manifestName   = "manifest"
 	completeName   = "complete"
 )

@@ -25,6 +25,8 @@ type MakerOptions struct {
 	TempDir string
 	// Logger. Default: discard.
 	Logger *slog.Logger
+	// Holder is that of Options.
+	Holder string
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
@@ -108,7 +110,7 @@ func (m *Maker) Make(ctx context.Context, progress func(Progress)) error {
 		prefix = all[n-1].prefix
 	}
 	made, err := Run(ctx, Options{Source: m.opts.Source, Destination: m.opts.Destination, Prefix: prefix,
-		Format: m.opts.Format, Collections: m.opts.Collections, TempDir: m.opts.TempDir, Progress: progress, Now: m.opts.Now,
+		Format: m.opts.Format, Collections: m.opts.Collections, TempDir: m.opts.TempDir, Progress: progress, Now: m.opts.Now, Holder: m.opts.Holder,
 		Logger: m.opts.Logger})
 	if err != nil {
 		return err

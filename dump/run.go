@@ -10,6 +10,7 @@ import (
 
 	"cistern/filter"
 	"cistern/objects"
+	"cistern/objects/lease"
 	"cistern/store"
 )
 
@@ -34,6 +35,8 @@ type Options struct {
 	TempDir string
 	// Progress is called after each page. Default: not at all.
 	Progress func(Progress)
+	// Holder names the export in the errors of others that find it at the destination.
+	Holder string
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Logger. Default: discard.
@@ -62,12 +65,22 @@ type export struct {
 }
 
 // Run makes an export, or goes on with one that was interrupted. ErrComplete means that the
-// destination has an export already. Only one run at a time may use a destination.
-func Run(ctx context.Context, o Options) (Manifest, error) {
+// destination has an export already, and lease.ErrLocked that another run uses it.
+func Run(ctx context.Context, o Options) (m Manifest, err error) {
 	x, err := newExport(o)
 	if err != nil {
 		return Manifest{}, err
 	}
+	lock := lease.Options{Destination: x.to, Prefix: x.Prefix, What: "export", Holder: x.Holder}
+	err = lease.Alone(ctx, lock, func(ctx context.Context, held func() error) (err error) {
+		m, err = x.run(ctx, held)
+		return err
+	})
+	return m, err
+}
+
+// run makes an export while it has the destination alone. held returns an error if that may be over.
+func (x *export) run(ctx context.Context, held func() error) (Manifest, error) {
 	if err := x.begin(ctx); err != nil {
 		return Manifest{}, err
 	}
@@ -82,7 +95,11 @@ func Run(ctx context.Context, o Options) (Manifest, error) {
 			return Manifest{}, err
 		}
 	}
-	if err := x.seal(ctx); err != nil {
+	err := held()
+	if err == nil {
+		err = x.seal(ctx)
+	}
+	if err != nil {
 		return Manifest{}, err
 	}
 	// The export is complete: if this fails, only notes are left.

@@ -12,6 +12,7 @@ import (
 
 	"cistern/dump"
 	"cistern/objects"
+	"cistern/objects/lease"
 	"cistern/objects/objectstest"
 	"cistern/store"
 	"cistern/store/storetest"
@@ -51,6 +52,9 @@ func (c *crashing) Put(ctx context.Context, name string, o objects.Content) erro
 func (c *crashing) Delete(ctx context.Context, name string) error {
 	return c.change(func() error { return c.Destination.Delete(ctx, name) })
 }
+
+// Lock locks nothing: the lock of a process that has ended is gone.
+func (c *crashing) Lock(string) (func() error, error) { return func() error { return nil }, nil }
 
 func names(t testing.TB, d objects.Destination) (all []string) {
 	t.Helper()
@@ -163,6 +167,11 @@ func TestRunRefuses(t *testing.T) {
 		}
 	}
 	o := begun(dump.Options{Destination: at})
+	o.Progress = func(dump.Progress) { // while it runs
+		if _, err := dump.Run(t.Context(), begun(dump.Options{Destination: at})); !errors.Is(err, lease.ErrLocked) {
+			t.Errorf("a second export: %v", err)
+		}
+	}
 	m, err := dump.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

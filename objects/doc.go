@@ -22,5 +22,5 @@
 // # Files
 //
 //   - destination.go: Destination, sums
-//   - directory.go, s3.go: the two kinds
+//   - directory.go, s3.go: the two kinds; dirlock.go: locks on files of a directory
 package objects

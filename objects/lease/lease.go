@@ -1,12 +1,14 @@
-package backup
+package lease
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,32 +18,44 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ErrLocked means that another backup uses the destination.
-var ErrLocked = errors.New("another backup uses the destination")
+// ErrLocked means that another user has the lock.
+var ErrLocked = errors.New("the destination is in use")
 
-// lockNames are the names of locks.
-var lockNames = regexp.MustCompile(`^` + locksDir + `/[A-Z2-7]{20,40}$`)
-
-// locksMax bounds the locks of a destination. The next backup deletes the locks of killed backups.
-const locksMax = 1000
-
-// leaseDefault is how long a lock holds without renewal. A backup renews its lock renewals times in
-// that time.
 const (
-	leaseDefault = 5 * time.Minute
+	// dir is the directory of locks.
+	dir = "locks/"
+	// LocksMax bounds the locks of a destination. The next user deletes the locks of killed ones.
+	LocksMax = 1000
+	// DefaultLasts is the default of Options.Lasts. A lock is renewed renewals times in its time.
+	DefaultLasts = 5 * time.Minute
 	renewals     = 10
+	// holderBytesMax bounds the content of a lock.
+	holderBytesMax = 4 << 10
 )
 
-// lease is the lock of one backup on its destination. It is an object of its own. A backup that
-// lists no other lock after its own was written has the destination alone: of any two backups, one
-// lists after both have written. This needs no request with a condition, which not every service
-// with the API of S3 has.
+// lockName is the name of a lock below dir.
+var lockName = regexp.MustCompile(`^[A-Z2-7]{20,40}$`)
+
+// Options are the options of With. Destination is required.
+type Options struct {
+	Destination objects.Destination
+	// Prefix begins the names of locks: it is locked, and no other.
+	Prefix string
+	// What is what a user of the destination does, for errors: a backup.
+	What string
+	// Holder names the user, for the errors of others.
+	Holder string
+	// Lasts is how long a lock holds without renewal. Default DefaultLasts.
+	Lasts time.Duration
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// lease is the lock of one user on its destination.
 type lease struct {
-	d      objects.Destination
-	name   string
-	holder string
-	lasts  time.Duration
-	now    func() time.Time
+	Options
+	d    objects.Destination
+	name string
 
 	// mu guards:
 	mu      sync.Mutex
@@ -49,14 +63,18 @@ type lease struct {
 	lost    error     // why the lock no longer holds
 }
 
-// withLease runs fn while it has the destination alone. held, which fn calls before each step that
-// could harm another backup, returns an error once the lock may have expired.
-func withLease(ctx context.Context, o Options, fn func(ctx context.Context, held func() error) error,
+// With calls fn while it has the destination alone. held, which fn calls before each step that could
+// harm another user, returns an error once the lock may have expired. The error is ErrLocked if
+// another user has the lock.
+func With(ctx context.Context, o Options, fn func(ctx context.Context, held func() error) error,
 ) (err error) {
-	l := &lease{d: o.Destination, name: locksDir + "/" + rand.Text(), holder: o.Holder,
-		lasts: o.Lease, now: o.Now, renewed: o.Now()}
+	o.Lasts = cmp.Or(o.Lasts, DefaultLasts)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	l := &lease{Options: o, d: o.Destination, name: o.Prefix + dir + rand.Text(), renewed: o.Now()}
 	defer func() {
-		// Also when ctx has ended: else the next backup would wait for the lock to expire.
+		// Also when ctx has ended: else the next user would wait for the lock to expire.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 		defer cancel()
 		err = errors.Join(err, l.d.Delete(ctx, l.name))
@@ -77,7 +95,7 @@ func withLease(ctx context.Context, o Options, fn func(ctx context.Context, held
 const releaseTimeout = 10 * time.Second
 
 func (l *lease) write(ctx context.Context) error {
-	return objects.PutText(ctx, l.d, l.name, []byte(l.holder))
+	return objects.PutText(ctx, l.d, l.name, []byte(l.Holder))
 }
 
 // acquire writes the lock and looks for others. Their age is measured by the clock of the
@@ -91,11 +109,11 @@ func (l *lease) acquire(ctx context.Context) error {
 		return err
 	}
 	for name, age := range others {
-		if age < l.lasts {
-			left := (l.lasts - age).Round(time.Second)
-			return fmt.Errorf("%s: %w (%s), or it was killed: unless it renews its lock, the lock "+
-				"expires in %s, at %s; try again then, or delete %s there if it was killed", l.d,
-				ErrLocked, l.holderOf(ctx, name), left, l.now().Add(left).UTC().Format(time.RFC3339),
+		if age < l.Lasts {
+			left := (l.Lasts - age).Round(time.Second)
+			return fmt.Errorf("%s: %w by another %s (%s), or that was killed: unless it renews its lock, "+
+				"the lock expires in %s, at %s; try again then, or delete %s there if it was killed", l.d,
+				ErrLocked, l.What, l.holderOf(ctx, name), left, l.Now().Add(left).UTC().Format(time.RFC3339),
 				name)
 		}
 	}
@@ -116,9 +134,9 @@ func (l *lease) others(ctx context.Context) (map[string]time.Duration, error) {
 		return nil, err
 	}
 	ahead := maps.Clone(found)
-	maps.DeleteFunc(ahead, func(_ string, at time.Time) bool { return own.Sub(at) >= -l.lasts })
+	maps.DeleteFunc(ahead, func(_ string, at time.Time) bool { return own.Sub(at) >= -l.Lasts })
 	if len(ahead) > 0 {
-		loop.Sleep(ctx, 2*l.lasts/renewals, nil)
+		loop.Sleep(ctx, 2*l.Lasts/renewals, nil)
 		if own, found, err = l.list(ctx); err != nil {
 			return nil, err
 		}
@@ -127,7 +145,7 @@ func (l *lease) others(ctx context.Context) (map[string]time.Duration, error) {
 	for name, at := range found {
 		ages[name] = own.Sub(at)
 		if was, ok := ahead[name]; ok && was.Equal(at) {
-			ages[name] = l.lasts
+			ages[name] = l.Lasts
 		}
 	}
 	return ages, nil
@@ -136,13 +154,13 @@ func (l *lease) others(ctx context.Context) (map[string]time.Duration, error) {
 // list returns the times at which this lock and each other lock were written.
 func (l *lease) list(ctx context.Context) (own time.Time, others map[string]time.Time, err error) {
 	others = map[string]time.Time{}
-	err = l.d.List(ctx, locksDir+"/", func(o objects.Object) error {
+	err = l.d.List(ctx, l.Prefix+dir, func(o objects.Object) error {
 		switch {
 		case o.Name == l.name:
 			own = o.Modified
-		case len(others) == locksMax:
-			return fmt.Errorf("%s has more than %d locks", l.d, locksMax)
-		case lockNames.MatchString(o.Name):
+		case len(others) == LocksMax:
+			return fmt.Errorf("%s has more than %d locks", l.d, LocksMax)
+		case lockName.MatchString(strings.TrimPrefix(o.Name, l.Prefix+dir)):
 			others[o.Name] = o.Modified
 		}
 		return nil
@@ -153,9 +171,9 @@ func (l *lease) list(ctx context.Context) (own time.Time, others map[string]time
 	return own, others, err
 }
 
-// holderOf returns the name of the backup that wrote a lock, as far as it can be read.
+// holderOf returns the name of the user that wrote a lock, as far as it can be read.
 func (l *lease) holderOf(ctx context.Context, name string) string {
-	text, err := objects.ReadAll(ctx, l.d, name, markerBytesMax)
+	text, err := objects.ReadAll(ctx, l.d, name, holderBytesMax)
 	if err != nil {
 		return name
 	}
@@ -165,11 +183,11 @@ func (l *lease) holderOf(ctx context.Context, name string) string {
 // renew writes the lock again until ctx ends. A failure is tried again; held notices a lasting one.
 func (l *lease) renew(ctx context.Context) error {
 	for {
-		loop.Sleep(ctx, l.lasts/renewals, nil)
+		loop.Sleep(ctx, l.Lasts/renewals, nil)
 		if ctx.Err() != nil {
 			return nil
 		}
-		begun := l.now()
+		begun := l.Now()
 		if l.write(ctx) == nil {
 			_ = l.check(begun) // a lock that was lost stays lost, because held returns it too
 		}
@@ -179,17 +197,17 @@ func (l *lease) renew(ctx context.Context) error {
 // held returns an error unless the lock holds for a while yet.
 func (l *lease) held() error { return l.check(time.Time{}) }
 
-// check returns an error if the lock was not renewed for so long that another backup may soon take
+// check returns an error if the lock was not renewed for so long that another user may soon take
 // it for expired, now or at any time before. It notes a renewal that began at the time begun.
 func (l *lease) check(begun time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
+	now := l.Now()
 	// The monotonic clock stands still while the machine sleeps, and the other one may be set.
 	age := max(now.Sub(l.renewed), now.Round(0).Sub(l.renewed.Round(0)))
-	if l.lost == nil && age > l.lasts/2 {
-		l.lost = fmt.Errorf("the lock on %s was not renewed for %s: another backup may use it; run "+
-			"this one again", l.d, age.Round(time.Second))
+	if l.lost == nil && age > l.Lasts/2 {
+		l.lost = fmt.Errorf("the lock on %s was not renewed for %s: another %s may use it; run "+
+			"this one again", l.d, age.Round(time.Second), l.What)
 	}
 	if !begun.IsZero() {
 		l.renewed = begun
