@@ -11,13 +11,10 @@ import (
 
 // aboutCollections returns the routes of package collections, by path.
 func (s *Server) aboutCollections(c *collections.Collections) map[string]http.Handler {
-	at := func(answer func(wire.Query) ([]byte, error)) func(context.Context, wire.Query) ([]byte, error) {
-		return func(_ context.Context, q wire.Query) ([]byte, error) { return answer(q) }
-	}
 	routes := map[string]http.Handler{
-		"/collections":              s.plain("collections", at(c.List), 1),
-		"/collections/{collection}": s.plain("collection", at(c.Show), 1),
-		"/counts":                   s.plain("counts", at(c.Counts), 1),
+		"/collections":              s.plain("collections", short(c.List), 1),
+		"/collections/{collection}": s.plain("collection", short(c.Show), 1),
+		"/counts":                   s.plain("counts", short(c.Counts), 1),
 	}
 	records := s.plain("collection_records", c.Records, listWeight)
 	if s.answers.store.Ephemeral() {
@@ -43,8 +40,8 @@ func (s *Server) plain(
 			q = q.With("collection", collection)
 		}
 		return s.xrpc.respond(w, r, q, xrpcLookup{
-			look: func(ctx context.Context, q wire.Query) (atproto.Answer, error) {
-				return func() ([]byte, error) { return answer(ctx, q) }, nil
+			look: func(_ context.Context, q wire.Query) (atproto.Answer, error) {
+				return func(ctx context.Context) ([]byte, error) { return answer(ctx, q) }, nil
 			}, weight: weight})
 	})
 }

@@ -316,6 +316,30 @@ func TestListByCollectionPassesHidden(t *testing.T) {
 	if got := list.all(t, w, 1, func() {}); !slices.Equal(got, []string{storetest.DID(9), storetest.DID(19), storetest.DID(29)}) {
 		t.Errorf("got %q", got)
 	}
+	// More than one call of the store passes.
+	const n = 1200
+	for i := range n {
+		w.add(t, storetest.DID(100+i))
+		im := storetest.Records{"app.test.z/one": storetest.Text("x")}.Import(w.row(t, storetest.DID(100+i)), storetest.Rev(1))
+		im.Done = func(_ store.Repo, err error) {
+			if err != nil {
+				t.Errorf("import: %v", err)
+			}
+		}
+		if err := w.store.Import(t.Context(), im); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.store.FlushImports(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n - 1 {
+		w.update(t, storetest.DID(100+i), func(_ *store.Batch, r *store.Repo) { r.Status = store.StatusTakendown })
+	}
+	list.q = url.Values{"collection": {"app.test.z"}}
+	if got := list.all(t, w, 1, func() {}); !slices.Equal(got, []string{storetest.DID(100 + n - 1)}) {
+		t.Errorf("behind %d hidden accounts: %q", n-1, got)
+	}
 	many := url.Values{"collection": slices.Repeat([]string{"app.test.a"}, 33)}
 	w.refuses(t, list.method, many, 400, "InvalidRequest", "33 times")
 	w.refuses(t, list.method, url.Values{"collection": {"app.test.a", "a"}}, 400, "InvalidRequest", `"a" is not an NSID`)

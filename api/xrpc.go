@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"time"
 
 	"cistern/api/atproto"
 	"cistern/api/backlinks"
@@ -19,21 +20,26 @@ import (
 
 // xrpcMethod is a query method.
 type xrpcMethod struct {
-	answer func(q wire.Query) (body []byte, err error)
+	answer func(ctx context.Context, q wire.Query) (body []byte, err error)
 	weight int64 // its part of queriesMax
 }
 
 // methods returns the queries by name.
 func methods(r *atproto.Records) map[string]xrpcMethod {
 	return map[string]xrpcMethod{
-		"com.atproto.sync.getHostStatus":   {r.GetHostStatus, 1},
-		"com.atproto.sync.getLatestCommit": {r.GetLatestCommit, 1},
-		"com.atproto.sync.getRepoStatus":   {r.GetRepoStatus, 1},
-		"com.atproto.sync.listHosts":       {r.ListHosts, 1},
-		"com.atproto.sync.listRepos":       {r.ListRepos, 1},
+		"com.atproto.sync.getHostStatus":   {short(r.GetHostStatus), 1},
+		"com.atproto.sync.getLatestCommit": {short(r.GetLatestCommit), 1},
+		"com.atproto.sync.getRepoStatus":   {short(r.GetRepoStatus), 1},
+		"com.atproto.sync.listHosts":       {short(r.ListHosts), 1},
+		"com.atproto.sync.listRepos":       {short(r.ListRepos), 1},
 
 		"com.atproto.sync.listReposByCollection": {r.ListReposByCollection, listWeight},
 	}
+}
+
+// short returns the answer of a query that is computed at one go.
+func short(answer func(wire.Query) ([]byte, error)) func(context.Context, wire.Query) ([]byte, error) {
+	return func(_ context.Context, q wire.Query) ([]byte, error) { return answer(q) }
 }
 
 // cars returns the queries that are answered with a CAR, by name.
@@ -121,7 +127,7 @@ func (x *xrpc) handler() http.Handler {
 	}
 	for name, method := range x.methods {
 		look := func(_ context.Context, q wire.Query) (atproto.Answer, error) {
-			return func() ([]byte, error) { return method.answer(q) }, nil
+			return func(ctx context.Context) ([]byte, error) { return method.answer(ctx, q) }, nil
 		}
 		routes[name] = x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
 			return x.query(w, r, xrpcLookup{look, method.weight}, repeated(name))
@@ -154,7 +160,7 @@ func (x *xrpc) handler() http.Handler {
 // a header has the reason.
 func (x *xrpc) backlinks(name string, method backlinks.Method) http.Handler {
 	look := func(_ context.Context, q wire.Query) (atproto.Answer, error) {
-		return func() ([]byte, error) { return method(q) }, nil
+		return func(context.Context) ([]byte, error) { return method(q) }, nil
 	}
 	return x.answers.route(name, func(w http.ResponseWriter, r *http.Request) error {
 		if !x.links.Enabled() {
@@ -218,18 +224,20 @@ func isQuery(r *http.Request) error {
 
 // compute waits for the turn of a query, and returns its answer as the client accepts it.
 func (x *xrpc) compute(r *http.Request, header http.Header, client netip.Prefix, weight int64, answer atproto.Answer) (coded, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), queryWait)
+	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+	waited := time.AfterFunc(queryWait, cancel)
 	if err := x.turns.Acquire(ctx, client, weight); err != nil {
 		return coded{}, wire.Refuse("Unavailable", "too many queries at a time")
 	}
 	defer x.turns.Release(client, weight)
-	_, leave, err := x.queue.Enter(ctx, client)
+	slotted, leave, err := x.queue.Enter(ctx, client)
 	if err != nil {
 		return coded{}, wire.Refuse("Unavailable", "too many queries at a time")
 	}
 	defer leave()
-	body, err := answer()
+	waited.Stop()
+	body, err := answer(slotted)
 	if err != nil {
 		return coded{}, err
 	}

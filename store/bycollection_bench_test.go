@@ -10,10 +10,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// BenchmarkByCollection reads the first 100 records of a collection that 100 or 1,000 repositories
-// have, by repository and by time, and totals.
+// BenchmarkByCollection reads the first 100 records of a collection that 100, 1,000 or 10,000
+// repositories have, by repository and by time, and totals.
 func BenchmarkByCollection(b *testing.B) {
-	for _, repos := range []int{100, store.TimeOrderRepos} {
+	for _, repos := range []int{100, 1000, 10_000} {
 		s, err := store.Open(store.Options{FS: vfs.NewMem(), Dir: "db"})
 		if err != nil {
 			b.Fatal(err)
@@ -34,7 +34,8 @@ func BenchmarkByCollection(b *testing.B) {
 				return err
 			},
 			"by time": func() error {
-				return s.RecordsByTime(b.Context(), collection, nil, store.TimedPlace{}, false, some)
+				_, _, err := s.RecordsByTime(b.Context(), store.TimeOrder{Collection: collection, Limit: 100}, some)
+				return err
 			},
 			"total of 30 days": func() error { _, _, err := s.CollectionTotal(collection, 30); return err },
 			"all totals":       func() error { _, err := s.CollectionTotals("", "", 100); return err },

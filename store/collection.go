@@ -8,38 +8,42 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// collectionExaminedMax bounds the hidden accounts that a page of ReposByCollection passes once it
-// has a repository. A page without one goes on: an empty page would mean the end.
-const collectionExaminedMax = 10_000
+// collectionHiddenMax bounds the hidden accounts that a page of ReposByCollection passes: some
+// milliseconds of work.
+const collectionHiddenMax = 1000
 
 // ReposByCollection lists the accounts that show records in at least one of the collections, in the
 // order of first imports, after an ordinal; of no collections, all accounts with a copy. Hidden
-// accounts are left out. It stops where ReposByOrdinal does. A page may be short, and is empty only
-// at the end.
-func (s *Store) ReposByCollection(collections []string, after Ordinal, limit int) (page []Repo, err error) {
+// accounts are left out. It stops where ReposByOrdinal does. A page may be short or empty before the
+// end: next is the ordinal to go on after, and ended reports whether none follows by now.
+func (s *Store) ReposByCollection(collections []string, after Ordinal, limit int) (page []Repo, next Ordinal, ended bool, err error) {
+	next = after
 	end := s.ords.lowestOpen()
 	if after >= OrdinalMax || after+1 >= end {
-		return nil, nil
+		return nil, next, true, nil
 	}
 	err = s.at(func(rd reader) error {
 		m, err := newOrdinalMerge(rd, collections, after+1, end)
 		if err != nil {
 			return err
 		}
-		for examined := 0; err == nil && len(page) < limit; examined++ {
+		for hidden := 0; err == nil && len(page) < limit && hidden < collectionHiddenMax; {
 			o := m.lowest()
-			if o >= end || len(page) > 0 && examined >= collectionExaminedMax {
+			if ended = o >= end; ended {
 				break
 			}
+			next = o
 			var row Repo
 			if row, err = s.owner(rd, o); err == nil && row.Ordinal == o && !row.Status.Hidden() {
 				page = append(page, row)
+			} else {
+				hidden++
 			}
 			err = errors.Join(err, m.pass(o))
 		}
 		return errors.Join(err, m.close())
 	})
-	return page, err
+	return page, next, ended, err
 }
 
 // owner returns the row of the repository with an ordinal. It is the zero Repo if the row is gone.

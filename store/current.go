@@ -27,7 +27,7 @@ func (s *Store) ReadCurrent(
 	if err := s.at(func(rd reader) error { return r.read(ctx, rd, names) }); err != nil {
 		return err
 	}
-	return s.settled(ctx)
+	return s.Settled(ctx)
 }
 
 // currentReader reads records by name.

@@ -73,7 +73,7 @@
 //	pending.go, retry.go  queues    host*.go  hosts    *lock.go, door.go, freeze*.go, ordinalset.go
 //	cursor.go, source.go, crawlsource.go  sources       limits.go, errors.go, metrics.go
 //	relist.go, listing.go  rows of many ops             status.go, condition.go  what is told
-//	snapshot.go, current.go, bycollection.go  many records    view.go, repoview.go  one point in time
+//	snapshot.go, passrepos.go, current.go, bycollection.go  many records    view.go, repoview.go  one point in time
 //	filter.go, shelve.go, holds.go  the filter, shown records   drop.go  dropped repositories
 //	subscription.go, position.go  consumers      checkpoint.go, restored.go  backups; list.go
 //	progress.go, crawlmark.go, reconcile.go, refilter.go, describe.go, maintenance.go  positions

@@ -87,10 +87,12 @@ func TestReposByOrdinalMissesNone(t *testing.T) {
 	for name, list := range map[string]func(*store.Store, store.Ordinal, int) ([]store.Repo, error){
 		"all": (*store.Store).ReposByOrdinal,
 		"active": func(s *store.Store, after store.Ordinal, limit int) ([]store.Repo, error) {
-			return s.ReposByCollection(nil, after, limit)
+			rows, _, _, err := s.ReposByCollection(nil, after, limit)
+			return rows, err
 		},
 		"by collection": func(s *store.Store, after store.Ordinal, limit int) ([]store.Repo, error) {
-			return s.ReposByCollection([]string{"app.test.all", "app.test.c1", "app.test.none"}, after, limit)
+			rows, _, _, err := s.ReposByCollection([]string{"app.test.all", "app.test.c1", "app.test.none"}, after, limit)
+			return rows, err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

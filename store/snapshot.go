@@ -115,7 +115,7 @@ func (s *Store) ReadRecords(ctx context.Context, p *Pass, at RecordPosition, row
 	if err := s.at(func(rd reader) error { return r.page(ctx, rd) }); err != nil {
 		return at, false, err
 	}
-	if err := s.settled(ctx); err != nil {
+	if err := s.Settled(ctx); err != nil {
 		return at, false, err
 	}
 	return r.at, r.ended, nil
@@ -147,17 +147,10 @@ type stretch struct {
 
 func (r *recordReader) page(ctx context.Context, rd reader) error {
 	r.view = rd
-	// Pruning moves the tail before it deletes. A reader that is behind it now learns of it now
-	// instead of at the end of the pass, unless the archive has what it needs then.
-	switch tail, head := r.s.Oldest(), r.s.Head(); {
-	case r.pass.Head > head:
-		return fmt.Errorf("%w: the snapshot began at %d, the head is %d",
-			ErrFutureCursor, r.pass.Head, head)
-	case r.pass.Head+1 < tail:
-		return fmt.Errorf("%w: the snapshot began at %d, the oldest is %d",
-			ErrOutdatedCursor, r.pass.Head, tail)
+	err := r.s.reachable(r.pass)
+	if err == nil {
+		err = r.open()
 	}
-	err := r.open()
 	for err == nil && !r.full && !r.ended && r.left > 0 {
 		if err = ctx.Err(); err == nil {
 			err = r.advance()
@@ -169,6 +162,19 @@ func (r *recordReader) page(ctx context.Context, rd reader) error {
 		}
 	}
 	return err
+}
+
+// reachable returns an error if the log and the archive do not have all events after the head of a
+// pass. Pruning moves the tail before it deletes. A reader that is behind it now learns of it now
+// instead of at the end of the pass.
+func (s *Store) reachable(p *Pass) error {
+	switch tail, head := s.Oldest(), s.Head(); {
+	case p.Head > head:
+		return fmt.Errorf("%w: the snapshot began at %d, the head is %d", ErrFutureCursor, p.Head, head)
+	case p.Head+1 < tail:
+		return fmt.Errorf("%w: the snapshot began at %d, the oldest is %d", ErrOutdatedCursor, p.Head, tail)
+	}
+	return nil
 }
 
 func (r *recordReader) open() (err error) {

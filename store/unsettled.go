@@ -102,8 +102,8 @@ func (u *unsettled) wait() <-chan struct{} {
 	return w.done
 }
 
-// settled waits until every batch that was applied before the call is durable.
-func (s *Store) settled(ctx context.Context) error {
+// Settled waits until every batch that was applied before the call is durable.
+func (s *Store) Settled(ctx context.Context) error {
 	done := s.unsettled.wait()
 	if done == nil {
 		return nil

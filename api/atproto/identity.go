@@ -14,8 +14,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
-// Answer computes the body of an answer.
-type Answer func() ([]byte, error)
+// Answer computes the body of an answer. Its context lets others compute (clients.Yield).
+type Answer func(context.Context) ([]byte, error)
 
 // OfAccount returns a method whose parameter repo is a handle or a DID. It looks a handle up, and
 // calls answer with the DID that the handle leads to.
@@ -26,7 +26,7 @@ func (r *Records) OfAccount(answer func(wire.Query) ([]byte, error)) func(contex
 			return nil, err
 		}
 		q = q.With("repo", did)
-		return func() ([]byte, error) { return answer(q) }, nil
+		return func(context.Context) ([]byte, error) { return answer(q) }, nil
 	}
 }
 
@@ -147,7 +147,7 @@ func (r *Records) ResolveHandle(ctx context.Context, q wire.Query) (Answer, erro
 	if err != nil {
 		return nil, err
 	}
-	return func() ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
 		return json.Marshal(struct {
 			DID string `json:"did"`
 		}{did})
@@ -165,7 +165,7 @@ func (r *Records) ResolveDID(ctx context.Context, q wire.Query) (Answer, error) 
 	if err != nil {
 		return nil, err
 	}
-	return func() ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
 		return json.Marshal(struct {
 			DIDDoc wire.Document `json:"didDoc"`
 		}{documentOf(&ident)})
@@ -185,7 +185,7 @@ func (r *Records) ResolveIdentity(ctx context.Context, q wire.Query) (Answer, er
 	if err != nil {
 		return nil, err
 	}
-	return func() ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
 		return json.Marshal(identityInfo{ident.DID, handle, documentOf(&ident)})
 	}, nil
 }

@@ -31,8 +31,8 @@ func (r *Records) GetRecordByURI(ctx context.Context, q wire.Query) (Answer, err
 	if err != nil {
 		return nil, err
 	}
-	return func() ([]byte, error) {
-		body, err := answer()
+	return func(ctx context.Context) ([]byte, error) {
+		body, err := answer(ctx)
 		var refusal *wire.Refusal
 		if errors.As(err, &refusal) && refusal.Name == "RecordNotFound" {
 			err = &wire.Refusal{Name: refusal.Name, Message: refusal.Message, Status: http.StatusNotFound}
@@ -65,7 +65,7 @@ func (r *Records) ResolveMiniDoc(ctx context.Context, q wire.Query) (Answer, err
 	if ident.PDS == "" || ident.Key == "" {
 		return nil, wire.Refuse("DidNotFound", "the document of %s names no host or no key", ident.DID)
 	}
-	return func() ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
 		return json.Marshal(miniDoc{ident.DID, handle, ident.PDS, wire.Multibase(ident.Key)})
 	}, nil
 }

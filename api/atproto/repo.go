@@ -88,7 +88,7 @@ func (r *Records) DescribeRepo(ctx context.Context, q wire.Query) (Answer, error
 		return nil, err
 	}
 	correct, _ := r.verified(ctx, q, row.Handle, did) // collections are shown beyond the limits too
-	return func() ([]byte, error) { return r.describe(q, did, correct) }, nil
+	return func(context.Context) ([]byte, error) { return r.describe(q, did, correct) }, nil
 }
 
 func (r *Records) describe(q wire.Query, did string, correct bool) ([]byte, error) {

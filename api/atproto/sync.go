@@ -1,9 +1,11 @@
 package atproto
 
 import (
+	"context"
 	"encoding/json"
 	"strconv"
 
+	"cistern/api/clients"
 	"cistern/api/wire"
 	"cistern/ingest/repo"
 	"cistern/store"
@@ -120,7 +122,10 @@ type account struct {
 // ListReposByCollection answers com.atproto.sync.listReposByCollection, in the order and with the
 // cursor of listRepos. Several collections mean accounts with records in any of them; without the
 // parameter it lists all accounts. Inactive accounts are left out.
-func (r *Records) ListReposByCollection(q wire.Query) ([]byte, error) {
+//
+// Accounts that are hidden are passed in bounded steps, between which others compute, so that a page
+// is empty at the end only.
+func (r *Records) ListReposByCollection(ctx context.Context, q wire.Query) ([]byte, error) {
 	collections, err := q.Collections(collectionsMax)
 	if err != nil {
 		return nil, err
@@ -133,9 +138,14 @@ func (r *Records) ListReposByCollection(q wire.Query) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := r.store.ReposByCollection(collections, store.Ordinal(after), limit)
-	if err != nil {
-		return nil, err
+	var rows []store.Repo
+	for at, ended := store.Ordinal(after), false; len(rows) == 0 && !ended; {
+		if rows, at, ended, err = r.store.ReposByCollection(collections, at, limit); err == nil {
+			err = clients.Yield(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	page := accountPage{Repos: []account{}}
 	for i := range rows {

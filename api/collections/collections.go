@@ -28,16 +28,19 @@ type Options struct {
 	Store *store.Store
 	// Refused counts records without a JSON form. Required.
 	Refused prometheus.Counter
+	// TimeOrderRepos is how many repositories a list by time merges at most. Default that of the store.
+	TimeOrderRepos int
 }
 
 // Collections answers the queries.
 type Collections struct {
-	store   *store.Store
-	refused prometheus.Counter
+	store    *store.Store
+	refused  prometheus.Counter
+	reposMax int // of a list by time
 }
 
 // New returns the queries of a store.
-func New(o Options) *Collections { return &Collections{o.Store, o.Refused} }
+func New(o Options) *Collections { return &Collections{o.Store, o.Refused, o.TimeOrderRepos} }
 
 type totalItem struct {
 	Collection string `json:"collection"`

@@ -12,7 +12,8 @@
 //     written meanwhile: the cursor is a place in an order that does not change.
 //  3. Only the last page of a list has no cursor. It is empty.
 //  4. The work and the memory of an answer are bounded: by rowsMax and pageBytesMax, and in the order
-//     of time by store.TimeOrderRepos. Counts take a row for each total and day.
+//     of time by store.TimeOrderRepos, with which the memory does not grow. Others compute between.
+//     Counts take a row for each total and day.
 //
 // # Concurrency
 //

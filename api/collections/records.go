@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"cistern/api/clients"
 	"cistern/api/wire"
 	"cistern/store"
 
@@ -72,7 +73,7 @@ func (c *Collections) byRepo(ctx context.Context, q wire.Query, collection strin
 	return strconv.FormatUint(uint64(next.Ordinal), 10) + "/" + next.Rkey, nil
 }
 
-// byTime reads a page by record key. The cursor is the record key and the DID of its last record.
+// byTime reads a page by record key. The cursor is a record key and an ordinal.
 func (c *Collections) byTime(ctx context.Context, q wire.Query, collection string, p *page) (string, error) {
 	reverse, err := q.Bool("reverse")
 	if err != nil {
@@ -82,23 +83,24 @@ func (c *Collections) byTime(ctx context.Context, q wire.Query, collection strin
 	if err != nil {
 		return "", err
 	}
-	var after store.TimedPlace
+	o := store.TimeOrder{Collection: collection, DIDs: dids, Reverse: reverse, Limit: p.limit,
+		ReposMax: c.reposMax, Yield: func() error { return clients.Yield(ctx) }}
 	if cursor := q.Text("cursor"); cursor != "" {
-		rkey, did, found := strings.Cut(cursor, "/")
-		if !found || !isRecordKey(rkey) || wire.BadDID(did) != "" {
+		rkey, number, found := strings.Cut(cursor, "/")
+		n, err := strconv.ParseUint(number, 10, 64)
+		if !found || !isRecordKey(rkey) || err != nil || n > uint64(store.OrdinalMax) {
 			return "", badCursor(cursor)
 		}
-		after = store.TimedPlace{Rkey: rkey, DID: did}
+		o.After = store.TimedPlace{Rkey: rkey, Ordinal: store.Ordinal(n)}
 	}
-	var last []byte
-	err = c.store.RecordsByTime(ctx, collection, dids, after, reverse, func(ev *store.Event) bool {
-		last = append(append(append(last[:0], ev.Rkey...), '/'), ev.DID...)
-		return p.add(ev)
-	})
+	next, ended, err := c.store.RecordsByTime(ctx, o, p.add)
 	if errors.Is(err, store.ErrTooManyRepos) {
 		return "", wire.Refuse("TooManyRepositories", "order=time: %v; name accounts by did, or use order=repo", err)
 	}
-	return string(last), err
+	if err != nil || ended && p.n == 0 {
+		return "", err
+	}
+	return next.Rkey + "/" + strconv.FormatUint(uint64(next.Ordinal), 10), nil
 }
 
 // accounts returns the values of the repeated parameter did, without duplicates; nil if it is

@@ -354,14 +354,14 @@ func (r *groupReader) record(arrival uint64) (did, rkey string, err error) {
 	return did, string(key), nil
 }
 
-// shownDID returns the DID of an account, "" if the account is hidden now, or not in the store any
-// more.
+// shownDID returns the DID of an account, "" if the account is hidden now, or its records are not in
+// the store any more.
 func (x *Index) shownDID(account uint32) (did string, err error) {
 	if did, err = x.accountDID(account); err != nil || did == "" {
 		return "", err
 	}
 	row, err := x.opts.Store.Repo(did)
-	if errors.Is(err, store.ErrNotFound) || err == nil && row.Status.Hidden() {
+	if errors.Is(err, store.ErrNotFound) || err == nil && (row.Status.Hidden() || row.Ordinal == 0) {
 		return "", nil
 	}
 	return did, err
