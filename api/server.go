@@ -233,12 +233,16 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	files, err := export.NewRecords(exports)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers:     a,
 		collections: collections.New(collections.Options{Store: o.Store, Refused: m.refused}),
 		access:      access{token: o.AdminToken, requests: m.requests, answers: a},
-		exports:     export.NewRecords(o.Store, queue),
+		exports:     files,
 		delivery:    delivery,
 		repos:       repos{store: o.Store, hosts: o.Hosts},
 		changes:     changes{store: o.Store, wake: o.Wake},
@@ -396,7 +400,8 @@ const bannerText = `This is a Cistern: an index of AT Protocol repositories, eac
   /xrpc/network.bsky.jetstream.subscribeEvents
   /collections        what is held of each, and /collections/{nsid}/records
   /counts, /stats
-  /export             all current records, or those of some collections, as NDJSON or Parquet
+  /export             all current records, or those of some collections, as NDJSON or Parquet,
+                      or whole repositories as CARs
 `
 
 func banner(w http.ResponseWriter, _ *http.Request) error {

@@ -73,6 +73,13 @@ func (r *Reading) Head() uint64 { return r.pass.Head }
 // Epoch returns the epoch of the store.
 func (r *Reading) Epoch() string { return r.source.Epoch() }
 
+// Pass returns the pass of the reading, and the position that it goes on from, for a caller that reads
+// repositories in place of records.
+func (r *Reading) Pass() (*store.Pass, store.RecordPosition) { return r.pass, r.at }
+
+// MoveTo has the reading go on from a position of its pass that the caller has read up to.
+func (r *Reading) MoveTo(at store.RecordPosition, ended bool) { r.at, r.ended = at, ended }
+
 // Sum returns a sum of what the filter chooses.
 func (r *Reading) Sum() uint32 { return r.pass.Sum }
 

@@ -14,6 +14,7 @@ type outlines struct {
 	mu    sync.Mutex
 	last  *simplelru.LRU[treeOf, *outline] // mu guards
 	bytes int                              // mu guards; of last
+	most  int                              // bytes
 	// passes are the trees whose rows are being read to make an outline. The channel is closed when
 	// that ends. mu guards.
 	passes map[treeOf]chan struct{}
@@ -28,8 +29,9 @@ type treeOf struct {
 
 func treeOfRepo(r *store.Repo) treeOf { return treeOf{r.Ordinal, r.Data} }
 
-func newOutlines() (*outlines, error) {
-	c := &outlines{passes: map[treeOf]chan struct{}{}}
+// newOutlines keeps outlines of so many bytes.
+func newOutlines(most int) (*outlines, error) {
+	c := &outlines{most: most, passes: map[treeOf]chan struct{}{}}
 	var err error
 	c.last, err = simplelru.NewLRU(cacheOutlinesMax, func(_ treeOf, o *outline) {
 		c.bytes -= o.bytes
@@ -74,7 +76,7 @@ func (c *outlines) put(of treeOf, o *outline) {
 	}
 	c.bytes += o.bytes
 	c.last.Add(of, o)
-	for c.bytes > cacheBytesMax {
+	for c.bytes > c.most {
 		c.last.RemoveOldest()
 	}
 }

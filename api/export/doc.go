@@ -4,7 +4,7 @@
 //
 // The store has records, not trees. This package rebuilds the tree of a repository from its ordered
 // record rows, in bounded memory, and sends the part that a client asks for. It also sends records of
-// many repositories as one file, which package dump writes.
+// many repositories as one file, which package dump writes, and many repositories as one archive of CARs.
 //
 // # Invariants
 //
@@ -21,7 +21,7 @@
 //  6. A copy that does not agree with its commit is put into the queue once for each rev.
 //  7. An export ends: its client has readTimeMax at most. It breaks off at the next piece once its
 //     account is hidden or wiped.
-//  8. A file of many records holds neither a view of the store nor a processor while its client
+//  8. A file of many records, and an archive between its large CARs, holds neither a view of the store nor a processor while its client
 //     reads. What ends early has no end that a client could take for one.
 //
 // # Concurrency
@@ -36,5 +36,5 @@
 //	outline.go   upper part of a tree   walk.go   pre-order over outlines and rows
 //	cache.go     outlines, mismatches   car.go    the format
 //	blocks.go    blocks by their CIDs   limits.go  every limit; metrics.go
-//	records.go   GET /export
+//	records.go   GET /export            archive.go  its archives of CARs
 package export

@@ -56,7 +56,7 @@ func New(o Options) (*Exporter, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept, err := newOutlines()
+	kept, err := newOutlines(cacheBytesMax)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +66,15 @@ func New(o Options) (*Exporter, error) {
 	}
 	return &Exporter{logger: cmp.Or(o.Logger, slog.New(slog.DiscardHandler)), refetch: o.Refetch,
 		metrics: m, outlines: kept, mismatches: wrong, outlineMax: outlineBytesMax}, nil
+}
+
+// uncached returns an exporter that keeps no outlines, for one that exports many repositories once
+// each: they would take the place of those that are asked for often.
+func (e *Exporter) uncached() (*Exporter, error) {
+	x := *e
+	var err error
+	x.outlines, err = newOutlines(0)
+	return &x, err
 }
 
 // Export is a part of a repository that can be written.

@@ -189,7 +189,7 @@ func (e *Exports) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	s := newStream(ctx, w, func() error { return e.shown(row) })
+	s := newStream(ctx, w, func() error { return shown(e.store, row) })
 	return s.end(refusal(did, write(s)))
 }
 
@@ -203,9 +203,9 @@ func (e *Exports) turn(ctx context.Context, client netip.Prefix, weight int64) e
 	return nil
 }
 
-// shown returns why a copy may not be shown any more, nil if it may.
-func (e *Exports) shown(was *store.Repo) error {
-	now, err := e.store.RepoOrNew(was.DID)
+// shown returns why a copy in a store may not be shown any more, nil if it may.
+func shown(s *store.Store, was *store.Repo) error {
+	now, err := s.RepoOrNew(was.DID)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (e *Exports) refetch(did, rev string) error {
 		return wire.Refuse("Unavailable", "the daemon is suspended")
 	}
 	defer e.wake()
-	_, err := e.store.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
+	wait, err := e.store.UpdateRepo(did, func(b *store.Batch, row *store.Repo) error {
 		complete := row.State == store.StateSynced || row.State == store.StateDraining
 		if !complete || row.Rev != rev {
 			return nil
@@ -232,7 +232,10 @@ func (e *Exports) refetch(did, rev string) error {
 		b.PutRepo(row)
 		return nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return wait() // readers of many records wait until every batch is known to be durable
 }
 
 // refusal returns the refusal for an error of this package.

@@ -13,11 +13,22 @@ const (
 	proofWeight = 1
 	// turnWait is how long a request waits for its turn before it is refused.
 	turnWait = 10 * time.Second
-	// filesMax bounds the weight of the files of records that are sent at a time. One of NDJSON holds
-	// 8 MiB, one of Parquet a row group, up to 64 MiB of text and what its columns take beside it.
+	// filesMax bounds the weight of the files that GET /export sends at a time. One of NDJSON, or an
+	// archive, holds 8 MiB, one of Parquet a row group, up to 64 MiB of text and what its columns take
+	// beside it.
 	filesMax    = 4
 	fileWeight  = 1
 	codedWeight = 2
+	// A part of the manifest of an archive has archiveRepos repositories, or those of about
+	// archiveBytes: what a client receives again that goes on after a break.
+	archiveRepos = 1000
+	archiveBytes = 64 << 20
+	// archivePartsMax bounds the parts of an archive, of 200 bytes each in memory: 10 million
+	// repositories of the usual size, or 640 GB. What is left is for another archive.
+	archivePartsMax = 10_000
+	// heldBytesMax is how much of a CAR is held in memory until its size is known. A larger one is
+	// made twice.
+	heldBytesMax = 4 << 20
 	// rowsMax bounds the parameter limit.
 	rowsMax = 1_000_000_000
 	// pieceBytes is how much is written at a time.

@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -15,20 +16,24 @@ import (
 	"cistern/store"
 )
 
-// Records answers GET /export with all current records that a filter wants, as one file.
+// Records answers GET /export with all current records that a filter wants, as one file, or with whole
+// repositories as an archive of CARs.
 type Records struct {
-	store *store.Store
-	turns *clients.Turns // acquired by the weight of a file, until it is sent
-	queue *clients.Queue // of the processors
+	store    *store.Store
+	exporter *Exporter
+	turns    *clients.Turns // acquired by the weight of a file, until it is sent
+	queue    *clients.Queue // of the processors
 }
 
-// NewRecords answers from a store, with processors of a queue.
-func NewRecords(s *store.Store, queue *clients.Queue) *Records {
-	return &Records{store: s, turns: clients.NewTurns(filesMax), queue: queue}
+// NewRecords answers from the store, and with the processors, of others.
+func NewRecords(e *Exports) (*Records, error) {
+	x, err := e.exporter.uncached()
+	return &Records{store: e.store, exporter: x, turns: clients.NewTurns(filesMax), queue: e.queue}, err
 }
 
 // request is what a client asks for.
 type request struct {
+	cars    bool // in place of format
 	format  dump.Format
 	filter  *filter.Events
 	options dump.FileOptions
@@ -59,7 +64,7 @@ func (e *Records) Get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	h := w.Header()
-	h.Set("Content-Type", asked.format.Media)
+	h.Set("Content-Type", asked.media())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Vary", "Accept-Encoding")
 	h.Set("Cistern-Epoch", reading.Epoch())
@@ -73,13 +78,35 @@ func (e *Records) Get(w http.ResponseWriter, r *http.Request) error {
 	return e.send(w, r, q.Client, asked, reading)
 }
 
-// send sends a file. Each page leaves the queue of the processors when it is read, and again when it
-// is written.
+// send sends a file.
 func (e *Records) send(w http.ResponseWriter, r *http.Request, client netip.Prefix, asked request,
 	reading *dump.Reading,
 ) error {
 	s := newStream(r.Context(), w, func() error { return nil }) // each page has what is shown then
 	s.views = false
+	out, err := dump.Compress(s, asked.coding)
+	if err != nil {
+		return err
+	}
+	if asked.cars {
+		err = e.sendArchive(r.Context(), s, out, client, asked, reading)
+	} else {
+		err = e.sendRecords(r.Context(), s, out, client, asked, reading)
+	}
+	if err == nil {
+		err = out.Close()
+	}
+	if err = s.end(err); s.sent == 0 {
+		w.Header().Del("Content-Encoding") // the answer is a refusal
+	}
+	return err
+}
+
+// sendRecords sends a file of records. Each page leaves the queue of the processors when it is read,
+// and again when it is written.
+func (e *Records) sendRecords(all context.Context, s *stream, out io.Writer, client netip.Prefix, asked request,
+	reading *dump.Reading,
+) error {
 	asked.options.Compute = func(ctx context.Context, reads bool) (func(), error) {
 		slotted, leave, err := e.queue.Enter(ctx, client)
 		if err != nil || reads {
@@ -88,21 +115,20 @@ func (e *Records) send(w http.ResponseWriter, r *http.Request, client netip.Pref
 		s.ctx = slotted // without the slot while the client reads
 		return func() {
 			leave()
-			s.ctx = r.Context()
+			s.ctx = all
 		}, nil
 	}
-	out, err := dump.Compress(s, asked.coding)
-	if err != nil {
-		return err
-	}
-	_, err = reading.WriteFile(r.Context(), out, asked.format, asked.options, nil)
-	if err == nil {
-		err = out.Close()
-	}
-	if err = s.end(err); s.sent == 0 {
-		w.Header().Del("Content-Encoding") // the answer is a refusal
-	}
+	_, err := reading.WriteFile(all, out, asked.format, asked.options, nil)
 	return err
+}
+
+// shown returns the error with which an archive breaks off because a copy may not be shown any more,
+// nil if it may.
+func (e *Records) shown(was *store.Repo) error {
+	if err := shown(e.store, was); err != nil {
+		return wire.Refuse("Unavailable", "a repository has changed while it was sent: go on from the last token")
+	}
+	return nil
 }
 
 // turn waits for a turn of a client.
@@ -131,8 +157,10 @@ func parseRequest(q wire.Query, h http.Header) (a request, err error) {
 	if name == "" {
 		name = "ndjson"
 	}
-	if a.format, err = dump.ParseFormat(name); err != nil {
-		return a, wire.Invalid("%v", err)
+	if a.cars = name == "car"; !a.cars {
+		if a.format, err = dump.ParseFormat(name); err != nil {
+			return a, wire.Invalid("%v, car", err)
+		}
 	}
 	a.filter, err = filter.CompileEvents(filter.EventsConfig{Collections: items(q.All("collections")),
 		DIDs: items(q.All("dids"))})
@@ -145,6 +173,9 @@ func parseRequest(q wire.Query, h http.Header) (a request, err error) {
 		a.options.CBOR = true
 	default:
 		return a, wire.Invalid("include %s: want cbor", wire.Echo(include))
+	}
+	if a.cars && (a.options.CBOR || len(a.filter.Ranges()) > 0) {
+		return a, wire.Invalid("format car has whole repositories: it takes neither collections nor include")
 	}
 	if a.options.Tokens, err = q.Bool("tokens"); err != nil {
 		return a, err
@@ -165,6 +196,14 @@ func parseRequest(q wire.Query, h http.Header) (a request, err error) {
 		a.coding = coding(h.Values("Accept-Encoding"))
 	}
 	return a, nil
+}
+
+// media returns the type of the answer.
+func (a *request) media() string {
+	if a.cars {
+		return "application/x-tar"
+	}
+	return a.format.Media
 }
 
 // items splits the values of a parameter at commas.

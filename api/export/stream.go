@@ -24,6 +24,7 @@ type stream struct {
 	waited time.Duration // for the client
 	buf    []byte
 	sent   int64
+	before int64 // of sent, when the view was opened
 }
 
 func newStream(ctx context.Context, w http.ResponseWriter, shown func() error) *stream {
@@ -44,6 +45,14 @@ func (s *stream) Write(p []byte) (n int, err error) {
 		s.buf, p = append(s.buf, p[:take]...), p[take:]
 	}
 	return n, nil
+}
+
+// holdView has the stream treat what is written until the returned function is called as read from a
+// view that is open so long, of an account that is shown while shown returns nil.
+func (s *stream) holdView(shown func() error) (done func()) {
+	was := *s
+	s.views, s.shown, s.start, s.before = true, shown, time.Now(), s.sent
+	return func() { s.views, s.shown, s.start, s.before = was.views, was.shown, was.start, was.before }
 }
 
 // flush sends what was written.
@@ -69,7 +78,7 @@ func (s *stream) flush() error {
 
 // deadline returns when the next piece must have been read.
 func (s *stream) deadline(now time.Time) time.Time {
-	allowed := readGrace + time.Duration(s.sent)*time.Second/readRateMin
+	allowed := readGrace + time.Duration(s.sent-s.before)*time.Second/readRateMin
 	if s.views {
 		return s.start.Add(min(allowed, readTimeMax))
 	}

@@ -57,23 +57,26 @@ func others() []Route {
 		{Path: "/xrpc/network.bsky.jetstream.getZstdDictionary", Media: binary,
 			Summary: "A dictionary of Jetstream v2.", Errors: []string{"DictionaryNotFound"},
 			Parameters: []Parameter{{Name: "id", Summary: "Its id. Without it, the current one is sent."}}},
-		{Path: "/export", Summary: "All current records, or those of some collections or accounts, as one file.",
-			Media: "application/x-ndjson", Medias: map[string]string{"parquet": "application/vnd.apache.parquet"},
+		{Path: "/export", Summary: "All current records, or those of some collections or accounts, as one file; " +
+			"or whole repositories, each as a CAR of a tar archive.",
+			Media: "application/x-ndjson", Medias: map[string]string{"parquet": "application/vnd.apache.parquet",
+				"car": "application/x-tar"},
 			Errors: []string{"OutdatedCursor"},
 			Parameters: []Parameter{
 				{Name: "collections", Summary: "Records of these collections only, such as app.bsky.feed.post " +
 					"or app.bsky.*.", Repeated: true, Example: exampleCollection},
 				{Name: "dids", Summary: "Records of these accounts only.", Format: "did", Repeated: true,
 					Example: exampleDID},
-				{Name: "format", Summary: "The form of the file.", Values: []string{"ndjson", "parquet"},
+				{Name: "format", Summary: "The form of the file. car: a tar archive of whole repositories, " +
+					"without collections and include.", Values: []string{"ndjson", "parquet", "car"},
 					Example: "ndjson"},
 				{Name: "include", Summary: "With each record its DAG-CBOR.", Values: []string{"cbor"}, Example: "cbor"},
-				{Name: "limit", Summary: "Number of records, at most.", Usual: 1_000_000_000, Most: 1_000_000_000,
+				{Name: "limit", Summary: "Number of records, or of repositories with format=car, at most.", Usual: 1_000_000_000, Most: 1_000_000_000,
 					Example: "2"},
 				{Name: "tokens", Summary: "Between the lines of NDJSON, lines with a token to go on from, and at " +
 					"the end one that says that the file is complete.", Values: []string{"true", "false"},
 					Example: "true"},
-				{Name: "resume", Summary: "Go on behind the line with this token."},
+				{Name: "resume", Summary: "Go on behind the line or file with this token."},
 			}},
 		{Path: "/xrpc/_health", Summary: "The version of the server.", Media: json,
 			Fields: []Field{text("version")}},

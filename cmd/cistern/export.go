@@ -155,7 +155,7 @@ func (s *exportSession) export(ctx context.Context, dir string) (err error) {
 	}
 	drawn := s.exportLine(from)
 	m, err := dump.Run(ctx, dump.Options{Source: from, Destination: s.to, Format: s.format,
-		Collections: s.collections, DIDs: s.dids, CBOR: s.cbor, Progress: drawn.draw,
+		Collections: s.collections, DIDs: s.dids, CBOR: s.cbor, Progress: drawn.draw, Holder: holder(),
 		Logger: newLogger(console.New(s.stderr, s.environ), slog.LevelInfo)})
 	drawn.end()
 	switch {
@@ -235,7 +235,7 @@ func newExports(d *daemon) (*dump.Maker, error) {
 	}
 	return dump.NewMaker(dump.MakerOptions{Source: d.store, Destination: d.cfg.ExportTo,
 		Format: format, Collections: d.cfg.ExportCollections, Keep: d.cfg.ExportKeep,
-		TempDir: d.cfg.Data, Logger: d.log})
+		TempDir: d.cfg.Data, Holder: holder(), Logger: d.log})
 }
 
 // exportOperation returns the operation export.

@@ -12,6 +12,7 @@ import (
 	"cistern/console"
 	"cistern/dump"
 	"cistern/dump/cars"
+	"cistern/dump/cars/manifest"
 	"cistern/store"
 
 	"github.com/dustin/go-humanize"
@@ -41,7 +42,7 @@ func checkArchive(name string) error {
 // exportCARs exports whole repositories of a store.
 func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err error) {
 	line := &carsLine{term: console.New(s.stderr, s.environ), total: from.Counts()["repos"], begun: time.Now()}
-	o := cars.Options{Source: from, Destination: s.to, DIDs: s.dids, Progress: line.draw}
+	o := cars.Options{Source: from, Destination: s.to, DIDs: s.dids, Progress: line.draw, Holder: holder()}
 	if len(s.dids) > 0 {
 		line.total = int64(len(s.dids))
 	}
@@ -66,7 +67,7 @@ func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err 
 }
 
 // exported prints what an export of repositories has. It is an error if a copy is damaged.
-func (s *exportSession) exported(m *cars.Manifest) error {
+func (s *exportSession) exported(m *manifest.Manifest) error {
 	if s.json {
 		if err := json.NewEncoder(s.stdout).Encode(m); err != nil {
 			return err

@@ -56,6 +56,7 @@ func (x *realIndex) compareCARs(t *testing.T, want realTruth) {
 	}
 	t.Logf("verified %d repositories with %d records and %d proofs; %d wrong keys and CARs refused",
 		len(dids), want.count(), proofs, refused)
+	t.Logf("%d blocks are in streamable order", x.checkOrders(t, dids))
 }
 
 // TestRealnetHistory follows the PDSes through a random history, and compares all answers and CARs

@@ -22,9 +22,10 @@ import (
 
 // Archive is a tar archive that is being written. It has its name once Commit has returned.
 type Archive struct {
-	name string
-	file *os.File
-	now  func() time.Time
+	name   string
+	file   *os.File
+	unlock func() error // lets others make an archive of the name
+	now    func() time.Time
 
 	// mu guards the writers:
 	mu    sync.Mutex
@@ -44,11 +45,21 @@ func IsArchive(name string) bool {
 }
 
 // CreateArchive begins an archive, whose name says how it is compressed. A file of the name with
-// objects.PartSuffix, which an earlier attempt may have left, is replaced.
-func CreateArchive(name string) (*Archive, error) {
+// objects.PartSuffix, which an earlier attempt may have left, is replaced. The error is
+// objects.ErrInUse while another archive of the name is written.
+func CreateArchive(name string) (a *Archive, err error) {
 	if _, err := os.Lstat(name); err == nil {
 		return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
 	}
+	unlock, err := objects.NewDirectory(filepath.Dir(name)).Lock(filepath.Base(name) + ".locked")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unlock())
+		}
+	}()
 	if err := os.Remove(name + objects.PartSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -56,7 +67,7 @@ func CreateArchive(name string) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Archive{name: name, file: f, now: time.Now, out: bufio.NewWriterSize(f, 1<<20)}
+	a = &Archive{name: name, file: f, unlock: unlock, now: time.Now, out: bufio.NewWriterSize(f, 1<<20)}
 	to := io.Writer(a.out)
 	switch {
 	case strings.HasSuffix(name, "gz"):
@@ -108,10 +119,11 @@ func (a *Archive) Commit() error {
 		return err
 	}
 	a.file = nil
-	if err := os.Rename(a.name+objects.PartSuffix, a.name); err != nil {
-		return err
+	err = os.Rename(a.name+objects.PartSuffix, a.name)
+	if err == nil {
+		err = objects.SyncDir(filepath.Dir(a.name))
 	}
-	return objects.SyncDir(filepath.Dir(a.name))
+	return errors.Join(err, a.unlock())
 }
 
 // Close deletes an archive that was not committed.
@@ -124,7 +136,7 @@ func (a *Archive) Close() error {
 	if a.codec != nil {
 		_ = a.codec.Close() // frees its goroutines
 	}
-	err := errors.Join(a.file.Close(), os.Remove(a.name+objects.PartSuffix))
+	err := errors.Join(a.file.Close(), os.Remove(a.name+objects.PartSuffix), a.unlock())
 	a.file = nil
 	return err
 }

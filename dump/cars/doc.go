@@ -27,7 +27,7 @@
 //
 // # Files
 //
-//	run.go      Options, Run: pages of repositories    manifest.go  Manifest, Line
+//	run.go      Options, Run: pages of repositories    manifest.go  the manifest, progress
 //	spool.go    a CAR until its size is known          archive.go   Archive: a tar archive
 //	limits.go   every limit
 package cars

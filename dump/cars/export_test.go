@@ -1,8 +1,5 @@
 package cars
 
-// PathOf returns the name of the CAR of an account.
-func PathOf(did string) string { return pathOf(did) }
-
 // MemoryBytes is how much of a CAR is kept in memory.
 const MemoryBytes = memoryBytes
 

@@ -14,9 +14,6 @@ const (
 	partsMax = 99_999
 	// progressBytesMax bounds progress.json, which names each part.
 	progressBytesMax = 32 << 20
-	// didBytesMax is the length up to which a DID is the name of a file, which may have 255 bytes. A
-	// longer one is named by its hash.
-	didBytesMax = 200
 	// windowBytes is the window of a compressed archive.
 	windowBytes = 1 << 20
 )

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"cistern/api/export"
+	"cistern/dump/cars/manifest"
 	"cistern/objects"
+	"cistern/objects/lease"
 	"cistern/store"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +33,8 @@ type Options struct {
 	TempDir string
 	// Progress is called after each repository, one call at a time. Default: nothing.
 	Progress func(Progress)
+	// Holder names the export in the errors of others that find it at the destination.
+	Holder string
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
@@ -62,24 +66,37 @@ type run struct {
 }
 
 // Run makes an export, or goes on with one at a destination that was interrupted. ErrComplete means
-// that the destination has an export already.
-func Run(ctx context.Context, o Options) (Manifest, error) {
+// that the destination has an export already, and lease.ErrLocked that another run uses it.
+func Run(ctx context.Context, o Options) (m manifest.Manifest, err error) {
 	x, err := newRun(o)
 	if err != nil {
-		return Manifest{}, err
+		return manifest.Manifest{}, err
 	}
+	if x.Archive != nil {
+		return x.run(ctx, func() error { return nil })
+	}
+	lock := lease.Options{Destination: x.Destination, What: "export", Holder: x.Holder}
+	err = lease.Alone(ctx, lock, func(ctx context.Context, held func() error) (err error) {
+		m, err = x.run(ctx, held)
+		return err
+	})
+	return m, err
+}
+
+// run makes an export while it has the destination alone. held returns an error if that may be over.
+func (x *run) run(ctx context.Context, held func() error) (manifest.Manifest, error) {
 	if x.Destination != nil {
 		if err := x.resume(ctx, x.Destination); err != nil {
-			return Manifest{}, err
+			return manifest.Manifest{}, err
 		}
 	}
 	x.seen = Progress{Repositories: x.found, Found: x.found, Bytes: x.state.Bytes}
-	if err := x.pages(ctx); err != nil {
-		return Manifest{}, err
+	if err := errors.Join(x.pages(ctx), held()); err != nil {
+		return manifest.Manifest{}, err
 	}
-	x.state.Ended = x.Now().UTC().Truncate(time.Second)
-	if err := x.putJSON(ctx, manifestName, &x.state.Manifest); err != nil {
-		return Manifest{}, err
+	x.state.End(x.Now())
+	if err := x.putJSON(ctx, manifest.Name, &x.state.Manifest); err != nil {
+		return manifest.Manifest{}, err
 	}
 	if x.Archive != nil {
 		return x.state.Manifest, x.Archive.Commit()
@@ -105,8 +122,7 @@ func newRun(o Options) (*run, error) {
 	if x.Now == nil {
 		x.Now = time.Now
 	}
-	x.state.Manifest = Manifest{Format: "car", Epoch: o.Source.Epoch(), Head: o.Source.Head(), DIDs: o.DIDs,
-		Begun: x.Now().UTC().Truncate(time.Second), Parts: []Part{}}
+	x.state.Manifest = manifest.New(o.Source.Epoch(), o.Source.Head(), o.DIDs, x.Now())
 	var err error
 	x.exporter, err = export.New(export.Options{})
 	return x, err
@@ -151,18 +167,14 @@ func (x *run) next() (rows []store.Repo, err error) {
 
 // page exports repositories, and then notes them. A crash before the note repeats them.
 func (x *run) page(ctx context.Context, rows []store.Repo) error {
-	lines, damaged := make([]Line, len(rows)), make([]bool, len(rows))
+	lines := make([]manifest.Line, len(rows))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(workersMax)
 	for i := range rows {
 		g.Go(func() (err error) {
 			s := <-x.spools
 			defer func() { x.spools <- s }()
-			lines[i], err = x.one(gctx, rows[i].DID, s)
-			if damaged[i] = errors.Is(err, export.ErrMismatch); damaged[i] {
-				err = nil
-			}
-			if err == nil {
+			if lines[i], err = x.one(gctx, rows[i].DID, s); err == nil {
 				x.tell(&lines[i])
 			}
 			return err
@@ -171,16 +183,13 @@ func (x *run) page(ctx context.Context, rows []store.Repo) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return x.note(ctx, rows, lines, damaged)
+	return x.note(ctx, rows, lines)
 }
 
 // note makes a page durable: from here on an export that is interrupted goes on behind it.
-func (x *run) note(ctx context.Context, rows []store.Repo, lines []Line, damaged []bool) error {
+func (x *run) note(ctx context.Context, rows []store.Repo, lines []manifest.Line) error {
 	if err := x.putPart(ctx, lines); err != nil {
 		return err
-	}
-	for i := range lines {
-		x.state.add(&lines[i], damaged[i])
 	}
 	if x.state.DIDs != nil {
 		x.state.After += store.Ordinal(len(rows))
@@ -194,7 +203,7 @@ func (x *run) note(ctx context.Context, rows []store.Repo, lines []Line, damaged
 }
 
 // tell reports a repository.
-func (x *run) tell(l *Line) {
+func (x *run) tell(l *manifest.Line) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.seen.Repositories++
@@ -202,45 +211,31 @@ func (x *run) tell(l *Line) {
 	x.Progress(x.seen)
 }
 
-// one exports a repository, or says why it is left out. The error is ErrMismatch if the copy does not
-// agree with its commit; the line says so.
-func (x *run) one(ctx context.Context, did string, s *spool) (l Line, err error) {
-	l = Line{DID: did}
+// one exports a repository, or says in its line why it is left out.
+func (x *run) one(ctx context.Context, did string, s *spool) (l manifest.Line, err error) {
 	v, err := x.Source.ViewRepo(did)
 	if errors.Is(err, store.ErrNotFound) {
-		l.LeftOut = "the account is unknown"
-		return l, nil
+		return manifest.Line{DID: did, LeftOut: manifest.Unknown}, nil
 	}
 	if err != nil {
 		return l, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	row := v.Repo()
-	l.Rev = row.Rev
-	switch {
-	case row.Status.Hidden():
-		l.LeftOut = "the account is " + row.Status.String()
-		return l, nil
-	case row.Rev == "":
-		l.LeftOut = "the repository was not fetched yet"
+	if l = manifest.Describe(v.Repo()); l.LeftOut != "" {
 		return l, nil
 	}
 	err = x.write(ctx, v, s)
-	switch {
-	case errors.Is(err, export.ErrMismatch):
-		l.LeftOut = "the stored copy does not agree with its commit"
-		return l, err
-	case errors.Is(err, export.ErrIncomplete):
-		l.LeftOut = "not all of its records are stored: the filter leaves some out, or they are being fetched"
+	if l.LeftOut = export.LeftOut(err); l.LeftOut != "" {
 		return l, nil
-	case err != nil:
+	}
+	if err != nil {
 		return l, fmt.Errorf("export %s: %w", did, err)
 	}
 	c, err := s.content()
 	if err != nil {
 		return l, err
 	}
-	l.Path, l.Records, l.Bytes, l.SHA = pathOf(did), row.Records, c.Size, c.Sum.String()
+	l.SetCAR(v.Repo().Records, c.Size, c.Sum.String())
 	return l, x.to.Put(ctx, l.Path, c)
 }
 

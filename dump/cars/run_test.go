@@ -21,9 +21,11 @@ import (
 	"cistern/backfill"
 	"cistern/backfill/backfilltest"
 	"cistern/dump/cars"
+	"cistern/dump/cars/manifest"
 	"cistern/ingest/repo"
 	"cistern/ingest/simnet"
 	"cistern/objects"
+	"cistern/objects/lease"
 	"cistern/store"
 
 	"github.com/klauspost/compress/gzip"
@@ -67,7 +69,7 @@ func read(t *testing.T, dir string) map[string][]byte {
 // left without a CAR, and the others with the CAR that their host would send.
 func want(t *testing.T, w *backfilltest.World, files map[string][]byte, left map[string]string) {
 	t.Helper()
-	var m cars.Manifest
+	var m manifest.Manifest
 	if err := json.Unmarshal(files["manifest.json"], &m); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +82,7 @@ func want(t *testing.T, w *backfilltest.World, files map[string][]byte, left map
 		}
 		d := json.NewDecoder(bytes.NewReader(text))
 		for d.More() {
-			var l cars.Line
+			var l manifest.Line
 			if err := d.Decode(&l); err != nil {
 				t.Fatal(err)
 			}
@@ -106,7 +108,7 @@ func want(t *testing.T, w *backfilltest.World, files map[string][]byte, left map
 	}
 }
 
-func wantCAR(t *testing.T, truth simnet.Truth, l cars.Line, body []byte) {
+func wantCAR(t *testing.T, truth simnet.Truth, l manifest.Line, body []byte) {
 	t.Helper()
 	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != l.SHA || int64(len(body)) != l.Bytes ||
 		l.Rev != truth.Rev || l.Records != int64(len(truth.Records)) || l.LeftOut != "" {
@@ -159,6 +161,39 @@ func damage(w *backfilltest.World, dids []string) (restore func()) {
 	}
 	change(store.StatusTakendown, true, repo.HashCID([]byte("other")))
 	return func() { change(store.StatusActive, false, data) }
+}
+
+// TestOneAtATime: while an export runs, another one into the same destination or archive is refused before
+// it writes anything.
+func TestOneAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, simnet.Options{Seed: 35, Repos: 6})
+	dir := filepath.Join(t.TempDir(), "export")
+	other := func(cars.Progress) {
+		_, err := cars.Run(t.Context(), cars.Options{Source: w.Store, Destination: objects.NewDirectory(dir)})
+		if !errors.Is(err, lease.ErrLocked) {
+			t.Errorf("a second export: %v", err)
+		}
+	}
+	_, err := cars.Run(t.Context(), cars.Options{Source: w.Store, Destination: objects.NewDirectory(dir), Progress: other})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, w, read(t, dir), nil)
+	name := filepath.Join(t.TempDir(), "x.tar")
+	first, err := cars.CreateArchive(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cars.CreateArchive(name); !errors.Is(err, objects.ErrInUse) {
+		t.Errorf("a second archive: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(name)); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
 }
 
 // TestDIDs exports some accounts, one of which is unknown.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"cistern/dump/cars"
+	"cistern/dump/cars/manifest"
 )
 
 // TestSpool spools CARs below and above the size that is kept in memory, one after another.
@@ -54,7 +55,7 @@ func TestPaths(t *testing.T) {
 	seen := map[string]string{}
 	for _, did := range []string{"did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:example.com", "did:web:example.com%3A80",
 		"did:web:" + strings.Repeat("a", 240), "did:web:" + strings.Repeat("a", 241), "did:x:" + strings.Repeat("%2F", 600)} {
-		p := cars.PathOf(did)
+		p := manifest.PathOf(did)
 		if !filepath.IsLocal(p) || len(filepath.Base(p)) > 250 || seen[p] != "" || strings.Count(p, "/") != 2 {
 			t.Errorf("%s is at %s", did, p)
 		}
