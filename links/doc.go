@@ -17,11 +17,11 @@
 //
 // # Concurrency
 //
-// Functions are pure.
+// Functions are pure. A Finder is used by one goroutine at a time.
 //
 // # Files
 //
-//	extract.go  Link, Extract, limits of records
+//	extract.go  Link, Extract, Finder, limits of records
 //	target.go   Normalise, at-uris, DIDs
 //	uri.go      other URIs (RFC 3986)
 package links

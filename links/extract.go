@@ -3,6 +3,7 @@ package links
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"unicode/utf8"
 
 	"cistern/ingest/repo"
@@ -19,6 +20,8 @@ const (
 	linksMax = 16 << 10
 	// pathBytesMax bounds a path: five lists in lists of a rich document take 600 bytes.
 	pathBytesMax = 1024
+	// keptBytesMax bounds each part of the memory that a Finder keeps for the next record.
+	keptBytesMax = 1 << 20
 )
 
 // Link is one link of a record.
@@ -38,18 +41,10 @@ type Link struct {
 // If the record is no DAG-CBOR or exceeds 1 MiB, nesting of 128 or linksMax, Extract returns
 // repo.ErrInvalid and dst unchanged. The strings of one record share their memory.
 func Extract(dst []Link, record []byte) ([]Link, error) {
-	w := walk{in: record}
-	if err := w.record(); err != nil {
-		return dst, fmt.Errorf("links of a record, byte %d: %w: %w", w.at, err, repo.ErrInvalid)
-	}
-	if w.candidates == 0 {
-		return dst, nil
-	}
-	s := new(scratch)
-	w.at, w.path, w.text, w.found = 0, s.path[:0], s.text[:0], s.found[:0]
-	w.emit = true
-	if err := w.record(); err != nil {
-		return dst, fmt.Errorf("links of a record, byte %d: %w: %w", w.at, err, repo.ErrInvalid)
+	var s scratch
+	w := walk{path: s.path[:0], text: s.text[:0], found: s.found[:0]}
+	if err := w.run(record); err != nil || len(w.found) == 0 {
+		return dst, err
 	}
 	text := string(w.text)
 	for _, f := range w.found {
@@ -58,21 +53,48 @@ func Extract(dst []Link, record []byte) ([]Link, error) {
 	return dst, nil
 }
 
-// walk goes over a record twice. The first time it checks the form, counts the texts that may be
-// targets, and learns the $type of every map that is an element of an array: in the map, texts may
-// stand before the $type that their paths have. The second time it gathers the links.
+// Finder finds the links of one record after the other as Extract does, in memory that it keeps. The
+// zero Finder is ready to use.
+type Finder struct{ walk walk }
+
+// Find finds the links of a record. Its errors are those of Extract; All yields nothing after one.
+func (f *Finder) Find(record []byte) error {
+	if w := &f.walk; max(cap(w.path), cap(w.text), 8*cap(w.types)) > keptBytesMax {
+		f.walk = walk{}
+	}
+	return f.walk.run(record)
+}
+
+// All yields the path and the target of each link of the record of the last Find, in the order of the
+// record's bytes. They are valid until the next call of Find.
+func (f *Finder) All() iter.Seq2[[]byte, []byte] {
+	return func(yield func(path, target []byte) bool) {
+		text := f.walk.text
+		for _, p := range f.walk.found {
+			if !yield(text[p.path:p.target], text[p.target:p.end]) {
+				return
+			}
+		}
+	}
+}
+
+// walk goes over a record, checks its form and gathers the links. A map that is an element of an
+// array has its $type in the paths of what stands in it, also before the $type. The $type is looked
+// for ahead, up to the first array or map within; if it stands behind one that has links, the walk
+// goes over the record once more, with the $type of every such map.
 type walk struct {
 	in []byte
 	at int
 
-	candidates int
-	types      []span // of the maps in arrays, in the order in which they begin; empty without $type
+	path  []byte
+	text  []byte // paths and targets
+	found []place
 
-	emit    bool // the second time
-	element int  // in types, of the next map
-	path    []byte
-	text    []byte // paths and targets
-	found   []place
+	types      []span // of the maps in arrays, in the order in which they begin; empty without $type
+	element    int    // in types, of the next map
+	candidates int    // texts that may be targets
+	late       bool   // a path has another $type than its map
+	again      bool   // this is the second time: types are those of the maps
 }
 
 // span is a part of the record.
@@ -98,7 +120,25 @@ var (
 	errMany   = errors.New("more than 16,384 links")
 )
 
+// run finds the links of a record.
+func (w *walk) run(record []byte) error {
+	w.in, w.types, w.again = record, w.types[:0], false
+	err := w.record()
+	if err == nil && w.late {
+		w.again = true
+		err = w.record()
+	}
+	if err != nil {
+		w.found = w.found[:0]
+		return fmt.Errorf("links of a record, byte %d: %w: %w", w.at, err, repo.ErrInvalid)
+	}
+	return nil
+}
+
+// record goes over the record once.
 func (w *walk) record() error {
+	w.at, w.element, w.candidates, w.late = 0, 0, 0, false
+	w.path, w.text, w.found = w.path[:0], w.text[:0], w.found[:0]
 	switch {
 	case len(w.in) > recordBytesMax:
 		return errLength
@@ -125,7 +165,11 @@ func (w *walk) value(depth int) error {
 		w.at = next
 		return nil
 	case repo.MajorText:
-		return w.leaf()
+		if arg > uint64(len(w.in)-next) {
+			return errForm
+		}
+		w.at = next + int(arg)
+		return w.leaf(w.in[next:w.at])
 	case repo.MajorArray:
 		w.at = next
 		return w.array(arg, depth-1)
@@ -173,9 +217,7 @@ func (w *walk) array(n uint64, depth int) error {
 			w.at = next
 			err = w.elementMap(arg, depth)
 		} else {
-			if w.emit {
-				w.path = append(w.path, "[]"...)
-			}
+			w.path = append(w.path, "[]"...)
 			err = w.value(depth)
 		}
 		if err != nil {
@@ -188,22 +230,56 @@ func (w *walk) array(n uint64, depth int) error {
 
 // elementMap reads a map of n entries that is an element of an array.
 func (w *walk) elementMap(n uint64, depth int) error {
-	if w.emit {
-		named := w.types[w.element]
-		w.element++
-		w.path = append(w.path, '[')
-		w.path = append(w.path, w.in[named.from:named.to]...)
-		w.path = append(w.path, ']')
-		return w.object(n, depth-1, nil)
+	i := w.element
+	w.element++
+	if !w.again {
+		w.types = append(w.types, w.ahead(n))
 	}
-	i := len(w.types)
-	w.types = append(w.types, span{})
+	taken, candidates := w.types[i], w.candidates
+	w.path = append(w.path, '[')
+	w.path = append(w.path, w.in[taken.from:taken.to]...)
+	w.path = append(w.path, ']')
 	var named span
 	if err := w.object(n, depth-1, &named); err != nil {
 		return err
 	}
-	w.types[i] = named
+	if named != taken {
+		w.types[i] = named
+		w.late = w.late || w.candidates > candidates
+	}
 	return nil
+}
+
+// ahead returns the $type of a map of n entries that begins at w.at, unless it stands behind an array,
+// a map or a CID. So it reads no byte for more than one map.
+func (w *walk) ahead(n uint64) (named span) {
+	at := w.at
+	for range n {
+		from, to, ok := repo.Span(w.in, at, repo.MajorText)
+		if !ok {
+			return span{}
+		}
+		key := w.in[from:to]
+		major, arg, next, ok := repo.Head(w.in, to)
+		if !ok {
+			return span{}
+		}
+		switch major {
+		case repo.MajorText, repo.MajorBytes:
+			if arg > uint64(len(w.in)-next) {
+				return span{}
+			}
+			at = next + int(arg)
+			if major == repo.MajorText && string(key) == "$type" {
+				return span{uint32(next), uint32(at)}
+			}
+		case repo.MajorUint, repo.MajorNint, repo.MajorSimple:
+			at = next
+		default:
+			return span{}
+		}
+	}
+	return span{}
 }
 
 // object reads the n entries of a map, and sets named, unless it is nil, to the text of its $type.
@@ -218,18 +294,17 @@ func (w *walk) object(n uint64, depth int, named *span) error {
 			return errForm
 		}
 		key := w.in[from:to]
-		switch {
-		case w.emit:
-			w.path = append(append(w.path, '.'), key...)
-		case !utf8.Valid(key):
+		if !utf8.Valid(key) {
 			return errUTF8
-		case named != nil && string(key) == "$type":
+		}
+		if named != nil && string(key) == "$type" {
 			from, to, ok := repo.Span(w.in, to, repo.MajorText)
 			if ok && !utf8.Valid(w.in[from:to]) {
 				return errUTF8
 			}
 			*named = span{uint32(from), uint32(to)}
 		}
+		w.path = append(append(w.path, '.'), key...)
 		w.at = to
 		if err := w.value(depth); err != nil {
 			return err
@@ -239,27 +314,19 @@ func (w *walk) object(n uint64, depth int, named *span) error {
 	return nil
 }
 
-// leaf reads a text: the first time it counts what may be a target, then it gathers targets.
-func (w *walk) leaf() error {
-	from, to, ok := repo.Span(w.in, w.at, repo.MajorText)
-	if !ok {
-		return errForm
-	}
-	w.at = to
-	s := w.in[from:to]
-	if !w.emit {
-		if len(s) <= targetBytesMax && schemeEnd(s) > 0 {
-			w.candidates++
-		}
+// leaf takes a text as a link if it is a target.
+func (w *walk) leaf(s []byte) error {
+	if len(s) > targetBytesMax || schemeEnd(s) <= 0 {
 		return nil
 	}
+	w.candidates++
 	if len(w.path) > pathBytesMax {
 		return nil
 	}
 	path := len(w.text)
 	text := append(w.text, w.path...)
 	target := len(text)
-	text, ok = appendTarget(text, s)
+	text, ok := appendTarget(text, s)
 	if !ok {
 		return nil
 	}

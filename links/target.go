@@ -93,7 +93,7 @@ func validDID(s []byte) bool {
 		}
 	}
 	for _, b := range id {
-		if b == '~' || b != '%' && class(b)&(unreserved|colon) == 0 {
+		if b == '~' || b != '%' && classes[b]&(unreserved|colon) == 0 {
 			return false
 		}
 	}

@@ -18,28 +18,25 @@ const (
 	queryBytes = pathBytes | question
 )
 
-// class returns the class of a byte, 0 if no part of a URI may have it as it is.
-func class(b byte) byte {
-	switch {
-	case b >= 'a' && b <= 'z' || b >= '0' && b <= '9' || b >= 'A' && b <= 'Z':
-		return unreserved
+// classes has the class of each byte, 0 if no part of a URI may have the byte as it is.
+var classes = func() (all [256]byte) {
+	for _, c := range []struct {
+		class byte
+		bytes string
+	}{
+		{unreserved, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"},
+		{subDelim, "!$&'()*+,;="},
+		{colon, ":"},
+		{at, "@"},
+		{slash, "/"},
+		{question, "?"},
+	} {
+		for i := range len(c.bytes) {
+			all[c.bytes[i]] = c.class
+		}
 	}
-	switch b {
-	case '-', '.', '_', '~':
-		return unreserved
-	case '!', '$', '&', '\'', '(', ')', '*', '+', ',', ';', '=':
-		return subDelim
-	case ':':
-		return colon
-	case '@':
-		return at
-	case '/':
-		return slash
-	case '?':
-		return question
-	}
-	return 0
-}
+	return all
+}()
 
 // schemeEnd returns where the colon behind a scheme stands, -1 if s does not begin with a scheme.
 // It tells most texts from URIs by their first word.
@@ -61,16 +58,20 @@ func schemeEnd(s []byte) int {
 
 // authorityEnd returns where an authority, which begins at s, ends.
 func authorityEnd(s []byte) int {
-	if i := bytes.IndexAny(s, "/?#"); i >= 0 {
-		return i
+	for i, b := range s {
+		if b == '/' || b == '?' || b == '#' {
+			return i
+		}
 	}
 	return len(s)
 }
 
 // cutTail cuts a path from what follows it.
 func cutTail(s []byte) (path, tail []byte) {
-	if i := bytes.IndexAny(s, "?#"); i >= 0 {
-		return s[:i], s[i:]
+	for i, b := range s {
+		if b == '?' || b == '#' {
+			return s[:i], s[i:]
+		}
 	}
 	return s, nil
 }
@@ -174,7 +175,7 @@ func validLiteral(host []byte) bool {
 			}
 		}
 		for _, b := range address {
-			if class(b)&(unreserved|subDelim|colon) == 0 {
+			if classes[b]&(unreserved|subDelim|colon) == 0 {
 				return false
 			}
 		}
@@ -188,19 +189,22 @@ func validLiteral(host []byte) bool {
 // not of the allowed classes, or an escape has not two digits.
 func appendPart(dst, s []byte, allowed byte) ([]byte, bool) {
 	for i := 0; i < len(s); i++ {
-		b := s[i]
-		if b != '%' {
-			if class(b)&allowed == 0 {
-				return dst, false
-			}
-			dst = append(dst, b)
-			continue
+		from := i
+		for i < len(s) && classes[s[i]]&allowed != 0 {
+			i++
+		}
+		dst = append(dst, s[from:i]...)
+		if i == len(s) {
+			return dst, true
+		}
+		if s[i] != '%' {
+			return dst, false
 		}
 		if len(s)-i < 3 || unhex(s[i+1]) < 0 || unhex(s[i+2]) < 0 {
 			return dst, false
 		}
 		high, low := unhex(s[i+1]), unhex(s[i+2])
-		if c := byte(high<<4 | low); class(c) == unreserved {
+		if c := byte(high<<4 | low); classes[c] == unreserved {
 			dst = append(dst, c)
 		} else {
 			dst = append(dst, '%', hexDigits[high], hexDigits[low])

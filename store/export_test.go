@@ -519,7 +519,7 @@ func (u *Unsettled) Wait() <-chan struct{}     { return u.u.wait() }
 
 // ReadLogOnDisk is ReadLog without the newest events in memory.
 func (s *Store) ReadLogOnDisk(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
-	return s.readLog(ctx, cursor, s.Head(), maxEvents, fn)
+	return s.readLog(ctx, cursor, s.Head(), maxEvents, logReader{fn: fn})
 }
 
 // InMemory reports whether ReadLog gets an event from memory.

@@ -20,13 +20,24 @@ import (
 // ErrCorrupt if a body is missing above the tail, ErrFutureCursor for a cursor above head+1, and
 // ErrOutdatedCursor for a cursor below the tail.
 func (s *Store) ReadLog(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+	return s.readEvents(ctx, cursor, maxEvents, logReader{fn: fn})
+}
+
+// ReadLogBodies is ReadLog for readers that need no CIDs: an event may lack the one of its record,
+// which costs a hash of the body.
+func (s *Store) ReadLogBodies(ctx context.Context, cursor uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+	return s.readEvents(ctx, cursor, maxEvents, logReader{fn: fn, bodies: true})
+}
+
+// readEvents reads the log with a reader that has its fn.
+func (s *Store) readEvents(ctx context.Context, cursor uint64, maxEvents int, r logReader) (next uint64, err error) {
 	head := s.Head()
 	if cursor >= s.Tail() && cursor <= head {
-		if next, ok, err := s.recent.read(ctx, cursor, head, maxEvents, fn); ok {
+		if next, ok, err := s.recent.read(ctx, cursor, head, maxEvents, r.fn); ok {
 			return next, err
 		}
 	}
-	return s.readLog(ctx, cursor, head, maxEvents, fn)
+	return s.readLog(ctx, cursor, head, maxEvents, r)
 }
 
 // SkipUnwanted returns the first id from cursor on whose event f may want, by its kind, or as one of
@@ -39,10 +50,10 @@ func (s *Store) SkipUnwanted(f *filter.Events, cursor uint64) uint64 {
 	return s.recent.skip(f, cursor, s.Head())
 }
 
-// readLog is ReadLog from the engine.
-func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int, fn func(*Event) error) (next uint64, err error) {
+// readLog is readEvents from the engine.
+func (s *Store) readLog(ctx context.Context, cursor, head uint64, maxEvents int, r logReader) (next uint64, err error) {
 	return s.readFrom(cursor, head, func(v view, cursor, head uint64) (uint64, error) {
-		r := logReader{s: s, view: v, head: head, next: cursor, left: maxEvents, fn: fn}
+		r.s, r.view, r.head, r.next, r.left = s, v, head, cursor, maxEvents
 		err := r.run(ctx)
 		return r.next, err
 	})
@@ -87,6 +98,7 @@ type logReader struct {
 	hidden  bool
 	ordinal Ordinal
 	commit  bool
+	bodies  bool // without CIDs
 	fn      func(*Event) error
 	ev      Event
 }
@@ -283,7 +295,9 @@ func (r *logReader) op(id uint64, t int64, action Action, path []byte, block uin
 		if err != nil {
 			return fmt.Errorf("event %d: %w", id, err)
 		}
-		ev.Record, ev.CID = body, repo.HashCID(body)
+		if ev.Record = body; !r.bodies {
+			ev.CID = repo.HashCID(body)
+		}
 	}
 	return r.give(id, t)
 }

@@ -42,6 +42,19 @@ type queryRates struct {
 // measures each kind of query for that many seconds. The clients are in this process.
 func TestQueryRates(t *testing.T) {
 	storetest.WithoutRace(t)
+	q := newQueryRates(t)
+	for _, connections := range []int{1, 16, 64} {
+		q.measure("getRecord", connections, q.getRecord)
+	}
+	for _, connections := range []int{1, 16} {
+		q.measure("listRecords of 100", connections, q.listRecords)
+	}
+	q.greedy()
+}
+
+// newQueryRates starts a daemon, with more arguments, and waits until it has the whole network.
+func newQueryRates(t *testing.T, more ...string) *queryRates {
+	t.Helper()
 	q := &queryRates{t: t, index: newTestIndex(t), most: 20}
 	repos, large := 20, 1_000
 	if s := int(testNumber(t, "CISTERNTEST_QUERIES", 0)); s > 0 {
@@ -52,7 +65,8 @@ func TestQueryRates(t *testing.T) {
 	}
 	n := startNetwork(t, simnet.Options{Seed: 6, Repos: repos, RecordsMedian: 100, RecordsMax: large,
 		NoLimit: true, P256Every: -1})
-	q.daemon = startChild(t, q.index.args(n, "--mode", "full", "--relay", n.Relay(), "--crawl", "repos::"+n.Relay()))
+	more = append(more, "--mode", "full", "--relay", n.Relay(), "--crawl", "repos::"+n.Relay())
+	q.daemon = startChild(t, q.index.args(n, more...))
 	q.index.await(t, "the daemon to answer", func() error { _, err := q.index.counts(t.Context()); return err })
 	q.index.settle(t, map[string]int64{"repos": int64(len(n.Accounts())), "synced": active(n.Accounts())})
 	for _, a := range n.Accounts() {
@@ -71,13 +85,7 @@ func TestQueryRates(t *testing.T) {
 			q.truth, q.paths = append(q.truth, truth), append(q.paths, paths)
 		}
 	}
-	for _, connections := range []int{1, 16, 64} {
-		q.measure("getRecord", connections, q.getRecord)
-	}
-	for _, connections := range []int{1, 16} {
-		q.measure("listRecords of 100", connections, q.listRecords)
-	}
-	q.greedy()
+	return q
 }
 
 // ask is the path of a query and what its answer must contain.

@@ -37,21 +37,24 @@ type builder struct {
 	run    *run
 	keeper *store.LogKeeper // has events stay in the log that are not in the index durably
 
-	read   uint64    // the run has every event up to it
-	synced time.Time // when the index was last made durable, or looked at
-	kept   uint64    // the event up to which it was durable then
-	logged time.Time
+	read    uint64    // the run has every event up to it
+	resumed bool      // once: the state at the beginning was durable
+	synced  time.Time // when the index was last made durable, or looked at
+	kept    uint64    // the event up to which it was durable then
+	logged  time.Time
 }
 
-// Run builds the index and follows the log until ctx ends. After a failure of the index it logs it
-// and waits for the end: the daemon goes on without the index. The store must be open until Run has
+// Run builds the index and follows the log until ctx ends. After an error that may pass, such as a
+// full disk, it goes on with what is written once that is possible again. After another failure it
+// waits for the end: the daemon goes on without the index. The store must be open until Run has
 // returned.
 func (x *Index) Run(ctx context.Context) error {
+	x.stop = ctx.Done()
 	b := &builder{x: x, run: x.newRun(), keeper: x.opts.Store.KeepLog()}
 	defer b.keeper.Release()
 	err := b.build(ctx)
 	if ctx.Err() == nil {
-		x.fail(err)
+		x.health.fail(err)
 		x.opts.Logger.Error("the backlinks index is not built any more; queries answer with what it "+
 			"has. Restart the daemon, and if it fails again, delete the directory of the index: "+
 			"it is then built anew", "dir", x.opts.Dir, "err", err)
@@ -60,7 +63,7 @@ func (x *Index) Run(ctx context.Context) error {
 	return nil
 }
 
-// build returns when ctx ends or the index fails.
+// build returns when ctx ends or the index fails for good.
 func (b *builder) build(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := b.resume()
@@ -70,19 +73,33 @@ func (b *builder) build(ctx context.Context) error {
 		if err == nil {
 			err = b.follow(ctx)
 		}
-		switch {
-		case ctx.Err() != nil:
-		case errors.Is(err, store.ErrOutdatedCursor), errors.Is(err, store.ErrFutureCursor):
+		if errors.Is(err, store.ErrOutdatedCursor) || errors.Is(err, store.ErrFutureCursor) {
 			b.x.opts.Logger.Warn("the log does not have the events any more that the backlinks index "+
 				"needs: it is built anew", "through", b.x.through(), "err", err)
-			if err := b.begin(); err != nil {
-				return err
-			}
-		case err != nil:
+			err = b.begin()
+		}
+		switch {
+		case ctx.Err() != nil || err == nil:
+		case permanent(err) || b.x.health.failure() != nil:
 			return err
+		default:
+			b.rest(ctx, err)
 		}
 	}
 	return errors.Join(b.flush(), b.sync())
+}
+
+// rest waits until the index may be written again. What the run has is read anew then.
+func (b *builder) rest(ctx context.Context, err error) {
+	x := b.x
+	if x.health.wrote(err) {
+		x.opts.Logger.Error("the backlinks index cannot be written: queries answer with what it has, "+
+			"and it is tried again every "+x.opts.rest.String(), "dir", x.opts.Dir, "err", err)
+	}
+	for first := true; ctx.Err() == nil && (first || x.health.rests() != nil); first = false {
+		loop.Sleep(ctx, x.opts.rest, nil)
+	}
+	x.sources.clear() // some may have numbers that are not given any more
 }
 
 // resume has the run begin at the state of the index. If the index has no state of this log, it
@@ -94,7 +111,10 @@ func (b *builder) resume() error {
 		return b.begin()
 	}
 	b.read = st.Through
-	b.keep(st.Through)
+	if !b.resumed { // what was written later need not be durable yet
+		b.keep(st.Through)
+		b.resumed = true
+	}
 	return nil
 }
 
@@ -112,11 +132,14 @@ func (b *builder) begin() error {
 		return err
 	}
 	batch := x.db.NewBatch()
-	if err := errors.Join(batch.DeleteRange([]byte{0}, []byte{0xff}, nil),
-		batch.Set([]byte{spaceState}, value, nil)); err != nil {
+	empty, err := x.isEmpty()
+	if !empty && err == nil {
+		err = batch.DeleteRange(lowest, highest, nil)
+	}
+	if err = errors.Join(err, batch.Set([]byte{spaceState}, value, nil)); err != nil {
 		return errors.Join(err, batch.Close())
 	}
-	if err := x.guard(func() error { return x.db.Apply(batch, pebble.Sync) }); err != nil {
+	if err := x.write(func() error { return x.db.Apply(batch, pebble.Sync) }); err != nil {
 		return err
 	}
 	x.sources.clear()
@@ -126,7 +149,11 @@ func (b *builder) begin() error {
 	b.run.reset()
 	b.read = p.Head
 	b.keep(p.Head)
-	return batch.Close()
+	if err := batch.Close(); err != nil || empty {
+		return err
+	}
+	// The mark of what was deleted goes, or no table could be put below it.
+	return x.write(func() error { return x.db.Compact(context.Background(), lowest, highest, false) })
 }
 
 // everything returns the filter of a pass over all records.
@@ -260,7 +287,7 @@ func (b *builder) page(ctx context.Context) error {
 	if b.read >= s.Head() {
 		return nil
 	}
-	next, err := s.ReadLog(ctx, b.read+1, pageRows, func(e *store.Event) error {
+	next, err := s.ReadLogBodies(ctx, b.read+1, pageRows, func(e *store.Event) error {
 		if b.run.full() {
 			return errFull
 		}
@@ -311,6 +338,9 @@ func (b *builder) flush() error {
 	if err := b.run.write(); err != nil {
 		return fmt.Errorf("write links: %w", err)
 	}
+	if b.x.health.wrote(nil) {
+		b.x.opts.Logger.Info("the backlinks index is written again")
+	}
 	return nil
 }
 
@@ -322,7 +352,7 @@ func (b *builder) sync() error {
 	if through == b.kept && b.run.next.Pass == nil {
 		return nil
 	}
-	if err := x.guard(func() error { return x.db.LogData(nil, pebble.Sync) }); err != nil {
+	if err := x.write(func() error { return x.db.LogData(nil, pebble.Sync) }); err != nil {
 		return fmt.Errorf("sync links: %w", err)
 	}
 	b.keep(through)

@@ -2,15 +2,12 @@ package linkindex
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
 
 	"cistern/store"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // reportMax bounds the differences that Check reports one by one.
@@ -29,7 +26,7 @@ func (x *Index) Check(ctx context.Context, report func(string)) (differences int
 	if compared {
 		err = c.currentRecords()
 	}
-	for _, step := range []func() error{c.rowsOfRecords, c.rowsOfLinks, c.rowsOfAccounts, c.counts} {
+	for _, step := range []func() error{c.rowsOfRecords, c.rowsOfAccounts, c.rowsOfTargets} {
 		if err == nil {
 			err = step()
 		}
@@ -47,6 +44,9 @@ func (x *Index) Check(ctx context.Context, report func(string)) (differences int
 	if c.byRecords != c.byAccounts {
 		c.differ("links by record %+v, links by account %+v", c.byRecords, c.byAccounts)
 	}
+	if c.distinct != c.counted {
+		c.differ("accounts of all targets by rows %+v, by counts %+v", c.distinct, c.counted)
+	}
 	return c.found, compared, nil
 }
 
@@ -60,6 +60,7 @@ type checker struct {
 	wanted, records        int64   // records with links: stored, and in the index
 	fromRecords, fromLinks summary // of group, arrival, account, rkey
 	byRecords, byAccounts  summary // of group, arrival, account
+	distinct, counted      summary // of group, once for each account: by rows, and by counts
 	seed                   maphash.Seed
 	buf                    []byte
 }
@@ -67,9 +68,11 @@ type checker struct {
 // summary tells sets of rows apart, in whatever order they come.
 type summary struct{ n, sum uint64 }
 
-func (c *checker) add(s *summary, row []byte) {
-	s.n++
-	s.sum += maphash.Bytes(c.seed, row)
+func (c *checker) add(s *summary, row []byte) { c.addTimes(s, row, 1) }
+
+func (c *checker) addTimes(s *summary, row []byte, n int64) {
+	s.n += uint64(n)
+	s.sum += uint64(n) * maphash.Bytes(c.seed, row)
 }
 
 func (c *checker) differ(format string, args ...any) {
@@ -175,75 +178,73 @@ func (c *checker) accountName(account uint32) error {
 	return err
 }
 
-func (c *checker) rowsOfLinks() error {
-	return c.scan(spaceLink, func(key, value []byte) error {
-		g, arrival, err := parseLinkKey(key)
+func (c *checker) rowsOfAccounts() error {
+	var lastGroup group
+	lastAccount := uint32(0)
+	return c.scan(spaceDistinct, func(key, _ []byte) error {
+		account, g, arrival, err := parseDistinct(key)
 		if err != nil {
 			return err
 		}
+		c.buf = distinctKey(c.buf, g, account, arrival)
+		c.add(&c.byAccounts, c.buf)
+		if account != lastAccount || g != lastGroup {
+			lastAccount, lastGroup = account, g
+			c.addTimes(&c.distinct, g.append(c.buf[:0]), 1)
+		}
+		return nil
+	})
+}
+
+// rowsOfTargets sums up the links, and compares the count of each group with them.
+func (c *checker) rowsOfTargets() error {
+	counted := map[group]int64{} // records of the groups of a target whose links are still to come
+	var at group
+	found := int64(0) // links of at
+	links := func() {
+		if found == 0 {
+			return
+		}
+		if want := counted[at]; want != found {
+			c.differ("group %x is counted with %d links and has %d", at, want, found)
+		}
+		delete(counted, at)
+		found = 0
+	}
+	target := func() {
+		links()
+		for g, want := range counted {
+			if want != 0 {
+				c.differ("group %x is counted with %d links and has none", g, want)
+			}
+		}
+		clear(counted)
+	}
+	err := c.scan(spaceTarget, func(key, value []byte) error {
+		g, kind, arrival, err := parseTargetKey(key)
+		switch {
+		case err != nil:
+			return err
+		case !g.sameTarget(at):
+			target()
+		case g != at && kind == kindLink:
+			links()
+		}
+		at = g
+		if kind == kindCount {
+			want, err := parseCounts(value)
+			counted[g] = want.Records
+			c.addTimes(&c.counted, g.append(c.buf[:0]), want.DIDs)
+			return err
+		}
+		found++
 		account, rkey, err := parseLink(value)
 		c.buf = append(distinctKey(c.buf, g, account, arrival), rkey...)
 		c.add(&c.fromLinks, c.buf)
 		return err
 	})
-}
-
-func (c *checker) rowsOfAccounts() error {
-	return c.scan(spaceDistinct, func(key, _ []byte) error {
-		c.add(&c.byAccounts, key)
-		return nil
-	})
-}
-
-// counts compares the count of each group with its rows.
-func (c *checker) counts() (err error) {
-	all, sum := int64(0), int64(0)
-	links, err := c.x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceLink},
-		UpperBound: []byte{spaceLink + 1}})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, links.Close()) }()
-	accounts, err := c.x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceDistinct},
-		UpperBound: []byte{spaceDistinct + 1}})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, accounts.Close()) }()
-	err = c.scan(spaceCount, func(key, value []byte) error {
-		want, err := parseCounts(value)
-		if err != nil {
-			return err
-		}
-		if len(key) != groupBytes {
-			return damaged("key", key)
-		}
-		var got Counts
-		c.buf = append(append(c.buf[:0], spaceLink), key[1:]...)
-		for ok := links.SeekGE(c.buf); ok && string(links.Key()[:groupBytes]) == string(c.buf); ok = links.Next() {
-			got.Records++
-		}
-		c.buf[0] = spaceDistinct
-		last := int64(-1)
-		for ok := accounts.SeekGE(c.buf); ok && string(accounts.Key()[:groupBytes]) == string(c.buf); ok = accounts.Next() {
-			if n := int64(binary.BigEndian.Uint32(accounts.Key()[groupBytes:])); n != last {
-				last = n
-				got.DIDs++
-			}
-		}
-		if got != want {
-			c.differ("group %x is counted %+v, its rows are %+v", key[1:], want, got)
-		}
-		all += got.Records
-		return errors.Join(links.Error(), accounts.Error())
-	})
-	for ok := links.First(); ok; ok = links.Next() {
-		sum++
-	}
-	if sum != all && err == nil {
-		c.differ("%d links are in groups without a count", sum-all)
-	}
-	return errors.Join(err, links.Error())
+	target()
+	return err
 }
 
 // scan calls fn for each row of a keyspace.

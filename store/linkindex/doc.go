@@ -23,8 +23,9 @@
 //  5. A read examines a bounded number of rows. Records of accounts that are hidden now are not in
 //     its answer, although counts may have them until the index has passed the account event.
 //  6. No operation of the index changes a file while the store is frozen.
-//  7. A failure of the index ends building, and nothing else of the daemon. Only if the engine loses
-//     its log or its manifest in a goroutine of its own does the process end, as with the store.
+//  7. A failure of the index ends nothing else of the daemon. After one that may pass, such as a full
+//     disk, it goes on by itself. If the engine loses its log or its manifest, nothing is written
+//     until the daemon is restarted.
 //
 // # Concurrency
 //
@@ -36,7 +37,8 @@
 //	index.go    Options, Index, State       state.go   the row of the state
 //	keys.go     the schema                  names.go   numbers of sources and accounts
 //	build.go    Run: a pass, then the log   run.go     changes that are not written yet
-//	write.go    the rows of a run           sink.go    batches, or sorted tables
-//	read.go     Count, Records, Each, DIDs, Sources    check.go   Check
-//	engine.go   Pebble's options            metrics.go
+//	write.go    the rows of a run           targets.go those by target, and counts
+//	sink.go     batches, or sorted tables   read.go    Count, Records, Each, DIDs, Sources
+//	engine.go   Pebble's options            health.go  failures, and which of them pass
+//	check.go    Check                       metrics.go
 package linkindex

@@ -2,9 +2,7 @@ package linkindex
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -17,11 +15,13 @@ const (
 	// indexBlockBytes keeps indexes of one level for most tables.
 	indexBlockBytes = 128 << 10
 	openFilesMax    = 500
+	// runLevels is how many runs, each a level of its own, there are before they are compacted.
+	runLevels = 10
 )
 
 // engineOptions are chosen by the measurements in BENCHMARKS.md ("Backlinks"). Runs cover the whole
 // key range, so that each is a level of its own until a compaction takes many of them at once.
-func engineOptions(o *Options, fail func(error)) *pebble.Options {
+func engineOptions(o *Options, h *health) *pebble.Options {
 	p := &pebble.Options{
 		FS:                          o.FS,
 		ReadOnly:                    o.ReadOnly,
@@ -30,15 +30,23 @@ func engineOptions(o *Options, fail func(error)) *pebble.Options {
 		MemTableStopWritesThreshold: 4,
 		FormatMajorVersion:          pebble.FormatNewest,
 		MaxOpenFiles:                openFilesMax,
-		L0CompactionThreshold:       8,
+		L0CompactionThreshold:       2 * runLevels,
 		L0StopWritesThreshold:       60,
 		LBaseMaxBytes:               512 << 20,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		Merger:                      counter,
-		Logger:                      engineLogger{o.Logger, fail},
-		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
-			fail(fmt.Errorf("flush or compaction: %w", err))
-		}},
+		Logger:                      engineLogger{o.Logger, h},
+		EventListener:               h.listener(),
+	}
+	// Tables never cross keyspaces, so that what a compaction merges rows by target with does not
+	// have rows by account.
+	p.Experimental.SpanPolicyFunc = func(start []byte) (pebble.SpanPolicy, []byte, error) {
+		for i := range len(spaces) {
+			if len(start) == 0 || start[0] < spaces[i] {
+				return pebble.SpanPolicy{}, []byte{spaces[i]}, nil
+			}
+		}
+		return pebble.SpanPolicy{}, nil, nil
 	}
 	for i := range p.Levels {
 		l := &p.Levels[i]
@@ -88,48 +96,6 @@ func (m *countMerger) Finish(bool) ([]byte, io.Closer, error) {
 	return appendCounts(nil, m.Counts), nil, nil
 }
 
-// engineLogger passes Pebble's messages on. Pebble calls Fatalf when its log or its manifest is
-// lost, and expects not to return.
-type engineLogger struct {
-	log  *slog.Logger
-	fail func(error)
-}
-
-// Infof implements pebble.Logger.
-func (l engineLogger) Infof(format string, args ...any) {
-	l.log.Debug("storage engine", "text", fmt.Sprintf(format, args...))
-}
-
-// Errorf implements pebble.Logger.
-func (l engineLogger) Errorf(format string, args ...any) {
-	l.log.Error("the storage engine reports an error", "err", fmt.Sprintf(format, args...))
-}
-
-// Fatalf implements pebble.Logger.
-func (l engineLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("pebble: "+format, args...)
-	l.fail(err)
-	panic(err)
-}
-
-// guard runs a write of the engine, which panics when it has lost its log or its manifest, and may
-// keep its locks. Nothing is written after that.
-func (x *Index) guard(write func() error) (err error) {
-	if err := x.failure(); err != nil {
-		return err
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%v", p)
-			x.broken.Store(true)
-		}
-		if err != nil {
-			x.fail(err)
-		}
-	}()
-	return write()
-}
-
 // get calls fn with the value under key, valid during the call. ok is false without the row.
 func (x *Index) get(key []byte, fn func(value []byte) error) (ok bool, err error) {
 	v, closer, err := x.db.Get(key)
@@ -153,6 +119,19 @@ func (x *Index) scan(lower, upper []byte, fn func(key, value []byte) (more bool,
 		more, err = fn(it.Key(), it.Value())
 	}
 	return errors.Join(err, it.Close())
+}
+
+// lowest and highest are before and behind all rows, also those of other versions.
+var lowest, highest = []byte{0}, []byte{0xff}
+
+// isEmpty reports whether the index has no row.
+func (x *Index) isEmpty() (empty bool, err error) {
+	empty = true
+	err = x.scan(lowest, highest, func(_, _ []byte) (bool, error) {
+		empty = false
+		return false, nil
+	})
+	return empty, err
 }
 
 // after returns the first key behind all keys with a prefix that does not end with 0xff.

@@ -4,16 +4,24 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"cistern/store"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/fxamacker/cbor/v2"
 )
 
 // OpenTuned opens an index with options that an operator cannot set: the rows of a run that is
 // written by a batch, 0 for the default, and those of the engine.
 func OpenTuned(o Options, smallRows int, tune func(*pebble.Options)) (*Index, error) {
 	o.smallRows, o.tune = smallRows, tune
+	return Open(o)
+}
+
+// OpenResting opens an index that is tried again soon after it could not be written.
+func OpenResting(o Options, smallRows int) (*Index, error) {
+	o.smallRows, o.rest = smallRows, 20*time.Millisecond
 	return Open(o)
 }
 
@@ -80,3 +88,15 @@ type TestLink struct {
 
 // DB returns the engine.
 func (x *Index) DB() *pebble.DB { return x.db }
+
+// WriteVersion makes the index look like one of another version, with a row that this one does not know.
+func (x *Index) WriteVersion(version uint64) error {
+	st := x.state
+	st.Version = version
+	value, err := cbor.Marshal(st)
+	if err != nil {
+		return err
+	}
+	return errors.Join(x.db.Set([]byte{spaceState}, value, pebble.Sync),
+		x.db.Set([]byte("gx"), []byte("x"), pebble.Sync))
+}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cistern/gate"
 	"cistern/store"
@@ -49,6 +50,7 @@ type Options struct {
 
 	tune      func(*pebble.Options) // set by benchmarks that compare engine options
 	smallRows int                   // set by tests. Default: smallRows (sink.go)
+	rest      time.Duration         // set by tests. Default: retryEvery (health.go)
 }
 
 func (o Options) withDefaults() Options {
@@ -76,6 +78,9 @@ func (o Options) withDefaults() Options {
 	if o.Step == nil {
 		o.Step = func(string) {}
 	}
+	if o.rest == 0 {
+		o.rest = retryEvery
+	}
 	if o.smallRows == 0 {
 		o.smallRows = smallRows
 	}
@@ -92,11 +97,11 @@ type Index struct {
 	bytes   atomic.Int64 // on disk, as of the last write
 	metrics *metrics
 	tables  uint64 // owned by Run; numbers the tables of runs
+	health  *health
+	stop    <-chan struct{} // owned by Run; closed when it is to end
 
-	mu     sync.Mutex
-	state  state       // mu guards; as it is on disk
-	failed error       // mu guards; the first failure
-	broken atomic.Bool // the engine may hold its locks for ever
+	mu    sync.Mutex
+	state state // mu guards; as it is on disk
 
 	closeOnce sync.Once
 	closeErr  error
@@ -105,8 +110,8 @@ type Index struct {
 // Open opens the index in o.Dir, and creates it if it is missing. It is built while Run runs.
 func Open(o Options) (*Index, error) {
 	o = o.withDefaults()
-	x := &Index{opts: o, metrics: newMetrics()}
-	x.engine = engineOptions(&o, x.fail)
+	x := &Index{opts: o, metrics: newMetrics(), health: newHealth(o.rest)}
+	x.engine = engineOptions(&o, x.health)
 	if o.ReadOnly {
 		if found, err := pebble.Peek(o.Dir, o.FS); err != nil || !found.Exists {
 			return nil, errors.Join(fmt.Errorf("no index of links in %s", o.Dir), err, store.ErrNotFound)
@@ -114,8 +119,11 @@ func Open(o Options) (*Index, error) {
 	} else if err := o.FS.MkdirAll(x.runDir(), 0o755); err != nil {
 		return nil, fmt.Errorf("make the directory of the index of links: %w", err)
 	}
-	var err error
-	if x.db, err = pebble.Open(o.Dir, x.engine); err != nil {
+	err := x.health.guard(nil, func() (err error) {
+		x.db, err = pebble.Open(o.Dir, x.engine)
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("open the index of links %s: %w", o.Dir, err)
 	}
 	if err := errors.Join(x.load(), o.Registerer.Register(x)); err != nil {
@@ -128,11 +136,22 @@ func Open(o Options) (*Index, error) {
 // runDir holds the tables of a run until they are ingested.
 func (x *Index) runDir() string { return path.Join(x.opts.Dir, "run") }
 
-// load reads the state, and deletes the tables of a run that a crash left.
+// load reads the state, and deletes the tables of a run that a crash left. An index of another version
+// has no state of any log then, so that Run empties it and builds it anew.
 func (x *Index) load() error {
 	ok, err := x.get([]byte{spaceState}, x.state.parse)
 	if err != nil {
 		return err
+	}
+	if version := x.state.Version; ok && version != stateVersion {
+		if x.opts.ReadOnly {
+			return fmt.Errorf("the index of links has version %d, this program reads %d: the daemon "+
+				"builds it anew", version, stateVersion)
+		}
+		x.opts.Logger.Warn("the backlinks index has the format of another version of this program: "+
+			"it is built anew from all stored records", "format", version, "wanted", stateVersion,
+			"dir", x.opts.Dir)
+		ok = false
 	}
 	if !ok {
 		x.state = state{Secret: make([]byte, 16)}
@@ -155,31 +174,16 @@ func (x *Index) clearRun() error {
 	return err
 }
 
-// fail records the first failure. Nothing is written after it; what is there may be read.
-func (x *Index) fail(err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.failed == nil {
-		x.failed = fmt.Errorf("the index of links failed: %w", err)
-	}
-}
-
-// failure returns the first failure, nil without one.
-func (x *Index) failure() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.failed
-}
-
 // measure notes the size on disk. The engine computes it under a lock that it may hold while the
 // store is frozen, so that a metric must not ask for it.
 func (x *Index) measure() { x.bytes.Store(int64(x.db.Metrics().DiskSpaceUsage())) }
 
 // Close closes the index. It is idempotent. Run must have returned, no read may be under way, and
-// the store must not be frozen. A broken engine is not closed, since that could wait for ever.
+// the store must not be frozen. An engine that is lost is not closed, since that could wait for ever.
 func (x *Index) Close() error {
 	x.closeOnce.Do(func() {
-		if !x.broken.Load() {
+		close(x.health.closing)
+		if !x.health.abandoned() {
 			x.closeErr = x.db.Close()
 		}
 	})
@@ -202,7 +206,7 @@ type State struct {
 	// was stored when it began, of which Done of about Total records are indexed.
 	Building    bool
 	Done, Total int64
-	Err         error // that ended building, nil while it goes on
+	Err         error // why the index cannot be written now, nil while it can
 }
 
 // State returns how far the index has come.
@@ -211,7 +215,7 @@ func (x *Index) State() State {
 	defer x.mu.Unlock()
 	st := &x.state
 	s := State{Epoch: st.Epoch, Through: st.Through, Links: st.Links, Building: st.building(),
-		Err: x.failed}
+		Err: x.health.err()}
 	if s.Building {
 		s.Done = st.Passed
 		s.Total = max(s.Done, x.opts.Store.Counts()["records"])

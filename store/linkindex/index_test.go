@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -14,8 +15,6 @@ import (
 	"cistern/store"
 	"cistern/store/linkindex"
 	"cistern/store/storetest"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // newHistory returns a history without crashes, whose index is not opened yet.
@@ -30,7 +29,7 @@ func newHistory(t *testing.T) (*history, *storetest.Author) {
 func (h *history) openIndex(o linkindex.Options) *linkindex.Index {
 	h.t.Helper()
 	o.Store, o.Dir = h.store, "links"
-	x, err := linkindex.OpenTuned(o, 1, nil)
+	x, err := linkindex.OpenTuned(o, max(h.small, 1), nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -246,43 +245,61 @@ func TestAnotherLog(t *testing.T) {
 	}
 }
 
-// brokenFS fails to make the tables of runs.
-type brokenFS struct{ vfs.FS }
-
-var errBroken = errors.New("no table can be made")
-
-func (fs brokenFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.Contains(name, "/run/") {
-		return nil, errBroken
+// TestLargeRun: a run with more links than are sorted at once, to few targets and to many.
+func TestLargeRun(t *testing.T) {
+	t.Parallel()
+	h, _ := newHistory(t)
+	x := h.openIndex(linkindex.Options{RunBytes: 1 << 30})
+	w := x.NewWriter()
+	source := linkindex.Source{Collection: "app.test.c0", Path: ".x"}
+	const records = 20_000
+	for n := range records {
+		one := linkindex.TestLink{Source: source, Target: fmt.Sprint("did:x:", h.rng.IntN(5_000))}
+		popular := linkindex.TestLink{Source: source, Target: fmt.Sprint("did:x:popular", n%2)}
+		if err := w.Put(storetest.DID(1+n/300), []byte(source.Collection), fmt.Appendf(nil, "%05d", n),
+			[]linkindex.TestLink{one, popular}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return fs.FS.Create(name, c)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, dids, err := x.Count("did:x:popular1", source); n != records/2 || dids != 67 || err != nil {
+		t.Errorf("%d links of %d accounts, %v", n, dids, err)
+	}
+	if n, _, err := x.Check(t.Context(), func(d string) { t.Error(d) }); n > 0 || err != nil {
+		t.Errorf("%d differences, %v", n, err)
+	}
 }
 
-// TestFailure: an index that cannot be written is not built any more, says so, and lets the daemon
-// go on.
-func TestFailure(t *testing.T) {
+// TestFormat: an index of another version is emptied and built anew, and the operator is told.
+func TestFormat(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		h, a := newHistory(t)
-		for range 60 {
-			a.Step()
-		}
-		x := h.openIndex(linkindex.Options{FS: brokenFS{vfs.NewMem()}})
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- x.Run(ctx) }()
-		time.Sleep(time.Minute)
-		if st := x.State(); !errors.Is(st.Err, errBroken) {
-			t.Errorf("%+v", st)
-		}
-		select {
-		case err := <-ended:
-			t.Fatalf("Run has returned: %v", err)
-		default:
-		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	h, a := newHistory(t)
+	for range 100 {
+		a.Step()
+	}
+	x := h.openIndex(linkindex.Options{})
+	h.catchUp(x)
+	if err := errors.Join(x.WriteVersion(1), x.Close()); err != nil {
+		t.Fatal(err)
+	}
+	o := linkindex.Options{Store: h.store, Dir: "links", ReadOnly: true}
+	if _, err := linkindex.Open(o); err == nil || !strings.Contains(err.Error(), "version 1") {
+		t.Errorf("open an old index to read it: %v", err)
+	}
+	var said strings.Builder
+	o.ReadOnly, o.Logger = false, slog.New(slog.NewTextHandler(&said, nil))
+	y, err := linkindex.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said.String(), "built anew") || !y.State().Building {
+		t.Errorf("%+v; logged %s", y.State(), said.String())
+	}
+	h.catchUp(y)
+	compare(t, h.rng, h.store, y)
+	if err := y.Close(); err != nil {
+		t.Error(err)
+	}
 }

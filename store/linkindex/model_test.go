@@ -1,6 +1,7 @@
 package linkindex_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/filter"
 	"cistern/links"
 	"cistern/store"
 	"cistern/store/linkindex"
@@ -70,6 +72,54 @@ func (h *history) record() []byte {
 		h.t.Fatal(err)
 	}
 	return b
+}
+
+// refilter changes which collections readers see, and then what is shown of some repositories.
+func (h *history) refilter() {
+	h.t.Helper()
+	c := filter.Config{Store: filter.StoreAll}
+	for n := range 4 {
+		if h.rng.IntN(3) > 0 {
+			c.Collections = append(c.Collections, fmt.Sprint("app.test.c", n))
+		}
+	}
+	v, err := h.store.SetFilter(c)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for n := range repos {
+		did := storetest.DID(n + 1)
+		r, err := h.store.RepoOrNew(did)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if r.Ordinal == 0 || r.Status.Hidden() || h.rng.IntN(4) == 0 {
+			continue
+		}
+		rows, err := h.store.Rows(r.Ordinal)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		var ops []store.Op
+		for rows.Next() {
+			ops = append(ops, store.Op{Path: slices.Clone(rows.Row().Path), Keep: true})
+		}
+		if err := rows.Close(); err != nil {
+			h.t.Fatal(err)
+		}
+		before := h.store.Head()
+		wait, err := h.store.UpdateRepo(did, func(b *store.Batch, r *store.Repo) error {
+			r.Filter, r.Sweep = v.Selection, true
+			err := b.Apply(r, false, r.Rev, ops)
+			r.Sweep = false
+			b.PutRepo(r)
+			return err
+		})
+		if err := errors.Join(err, wait()); err != nil {
+			h.t.Fatal(err)
+		}
+		h.met["events of a changed filter"] += int(h.store.Head() - before)
+	}
 }
 
 // step notes a step of the store or of the index, where the next crash may be.
@@ -282,6 +332,9 @@ func model(t *testing.T, rng *rand.Rand, small int) {
 		h.steps = 1 + rng.IntN(60)
 		for range 5 + rng.IntN(25) {
 			a.Step()
+			if rng.IntN(20) == 0 {
+				h.refilter()
+			}
 			if rng.IntN(8) == 0 { // stops anywhere, with what it has
 				if err := h.index.CatchUp(t.Context(), func() bool { return rng.IntN(2) == 0 }); err != nil {
 					t.Fatal(err)

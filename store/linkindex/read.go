@@ -59,7 +59,7 @@ func (x *Index) Count(target string, s Source) (records, dids int64, err error) 
 		return 0, 0, err
 	}
 	var c Counts
-	_, err = x.get(groupKey(nil, spaceCount, g), func(v []byte) (err error) {
+	_, err = x.get(countKey(nil, g), func(v []byte) (err error) {
 		c, err = parseCounts(v)
 		return err
 	})
@@ -70,19 +70,20 @@ func (x *Index) Count(target string, s Source) (records, dids int64, err error) 
 // first 10,000 sources if there are more.
 func (x *Index) Sources(target string) (map[Source]Counts, error) {
 	all := map[Source]Counts{}
-	prefix := groupKey(nil, spaceCount, targetOf(x.secret, target))[:1+targetBytes]
+	prefix := targetKey(nil, targetOf(x.secret, target), kindCount)
 	err := x.scan(prefix, after(prefix), func(key, value []byte) (bool, error) {
+		g, _, _, err := parseTargetKey(key)
+		if err != nil {
+			return false, err
+		}
 		c, err := parseCounts(value)
 		if err != nil {
 			return false, err
 		}
-		if len(key) != groupBytes {
-			return false, damaged("key", key)
-		}
 		if c == (Counts{}) {
 			return true, nil
 		}
-		s, ok, err := x.sourceName(parseGroup(key[1:]).source)
+		s, ok, err := x.sourceName(g.source)
 		if ok {
 			all[s] = c
 		}
@@ -169,6 +170,9 @@ func (x *Index) DIDs(target string, s Source, after Cursor, limit int) (
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	at := uint64(after)
+	if after == 0 {
+		r.seen = map[uint32]struct{}{}
+	}
 	for range rowsMax {
 		arrival, ok, err := r.all(at, false)
 		if err != nil || !ok {
@@ -205,6 +209,7 @@ type groupReader struct {
 	other *pebble.Iterator // of spaceDistinct, at the same point in time
 	shown map[uint32]string
 	heads []head
+	seen  map[uint32]struct{} // accounts so far; nil unless all links were read from the newest on
 	key   []byte
 }
 
@@ -215,13 +220,13 @@ type head struct {
 }
 
 func (x *Index) newGroupReader(g group) (*groupReader, error) {
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: groupKey(nil, spaceLink, g),
-		UpperBound: after(groupKey(nil, spaceLink, g))})
+	prefix := groupKey(nil, g, kindLink)
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return nil, err
 	}
 	other, err := it.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{
-		LowerBound: groupKey(nil, spaceDistinct, g), UpperBound: after(groupKey(nil, spaceDistinct, g))}})
+		LowerBound: []byte{spaceDistinct}, UpperBound: []byte{spaceDistinct + 1}}})
 	if err != nil {
 		return nil, errors.Join(err, it.Close())
 	}
@@ -251,7 +256,7 @@ func (r *groupReader) all(at uint64, reverse bool) (arrival uint64, ok bool, err
 	if !ok {
 		return 0, false, it.Error()
 	}
-	_, r.place, err = parseLinkKey(it.Key())
+	_, _, r.place, err = parseTargetKey(it.Key())
 	return r.place, true, err
 }
 
@@ -294,9 +299,9 @@ func (r *groupReader) advance(h *head, at uint64, reverse bool) (ok bool, err er
 	if !ok {
 		return false, it.Error()
 	}
-	account, arrival, err := parseDistinct(it.Key())
+	account, g, arrival, err := parseDistinct(it.Key())
 	h.arrival = arrival
-	return account == h.account, err
+	return account == h.account && g == r.g, err
 }
 
 // chosen is all for the links of the chosen accounts.
@@ -325,6 +330,11 @@ func (r *groupReader) newest(arrival uint64) (bool, error) {
 	account, _, err := parseLink(r.links.Value())
 	if err != nil {
 		return false, err
+	}
+	if r.seen != nil {
+		_, later := r.seen[account]
+		r.seen[account] = struct{}{}
+		return !later, nil
 	}
 	h := head{account: account}
 	ok, err := r.advance(&h, arrival, true)

@@ -29,8 +29,13 @@ type run struct {
 	texts    int               // bytes of sourced
 	gathered int               // paths of accounts
 
+	// at and of are those of the record before: in an import they are those of the next one too.
+	of   string // DID
+	at   *account
+	from collection
+
 	// of the record at hand, kept for their memory:
-	found  []links.Link
+	found  links.Finder
 	groups []group
 	old    []group
 	key    []byte
@@ -39,6 +44,7 @@ type run struct {
 // account is what a run knows of an account. It has no row of a record in the index if it is fresh:
 // then nothing has to be read.
 type account struct {
+	did    string
 	number uint32
 	fresh  bool
 	latest int32 // the last version of the account, -1 for none
@@ -46,6 +52,12 @@ type account struct {
 	// comes twice; then paths are gathered.
 	top   []byte
 	paths map[string]int32 // path → version; nil while paths rise
+}
+
+// collection has numbers of sources in one collection.
+type collection struct {
+	name  string
+	paths map[string]uint32 // at most pathsMax; the number of the collection is that of the empty path
 }
 
 // version is what the run makes of one record.
@@ -86,6 +98,8 @@ const (
 	accountBytes = 400
 	sourceBytes  = 200
 	pathBytes    = 80
+	// pathsMax bounds the sources of one collection that a run remembers.
+	pathsMax = 1000
 )
 
 func (x *Index) newRun() *run {
@@ -112,6 +126,7 @@ func (r *run) reset() {
 	r.next = r.x.state
 	r.x.mu.Unlock()
 	r.accounts, r.given = map[string]*account{}, map[Source]uint32{}
+	r.of, r.at, r.from = "", nil, collection{}
 	r.versions, r.rkeys = emptied(r.versions), emptied(r.rkeys)
 	r.adds, r.removes = emptied(r.adds), emptied(r.removes)
 	r.named, r.sourced = emptied(r.named), emptied(r.sourced)
@@ -133,15 +148,19 @@ func (r *run) rows() int { return 3*(len(r.adds)+len(r.removes)) + len(r.version
 // account returns what the run knows of an account; nil if create is false and the index does not
 // know it.
 func (r *run) account(did string, create bool) (*account, error) {
+	if r.at != nil && r.of == did {
+		return r.at, nil
+	}
 	if a, ok := r.accounts[did]; ok {
+		r.of, r.at = a.did, a
 		return a, nil
 	}
 	n, ok, err := r.x.accountNumber(did)
 	if err != nil || !ok && !create {
 		return nil, err
 	}
-	a := &account{number: n, fresh: !ok, latest: -1}
 	did = strings.Clone(did)
+	a := &account{did: did, number: n, fresh: !ok, latest: -1}
 	if ok {
 		a.fresh, err = r.x.isFresh(n)
 	} else {
@@ -153,6 +172,7 @@ func (r *run) account(did string, create bool) (*account, error) {
 		r.named = append(r.named, namedAccount{did, a.number})
 	}
 	r.accounts[did] = a
+	r.of, r.at = did, a
 	return a, err
 }
 
@@ -190,18 +210,35 @@ func (r *run) source(of Source) (uint32, error) {
 	return n, nil
 }
 
+// sourceIn returns the number of the source with a path in a collection.
+func (r *run) sourceIn(name, path []byte) (uint32, error) {
+	c := &r.from
+	if c.name != string(name) || c.paths == nil || len(c.paths) >= pathsMax {
+		*c = collection{string(name), map[string]uint32{}}
+	}
+	if n, ok := c.paths[string(path)]; ok {
+		return n, nil
+	}
+	of := string(path)
+	n, err := r.source(Source{c.name, of})
+	if err == nil {
+		c.paths[of] = n
+	}
+	return n, err
+}
+
 // collection returns the number of the collection of r.groups. ok is false if there are no links and
-// the index does not know it: then it has no record of it.
+// neither the run nor the index knows it: then there is no record of it.
 func (r *run) collection(name []byte) (n uint32, ok bool, err error) {
+	if len(r.groups) > 0 {
+		n, err = r.sourceIn(name, nil)
+		return n, true, err
+	}
 	of := Source{Collection: string(name)}
 	if n, ok = r.given[of]; ok {
 		return n, true, nil
 	}
-	if len(r.groups) == 0 {
-		return r.x.sourceNumber(of)
-	}
-	n, err = r.source(of)
-	return n, true, err
+	return r.x.sourceNumber(of)
 }
 
 // put makes the index have the links of a record, and no other links of it.
@@ -221,23 +258,23 @@ func (r *run) remove(did string, collection, rkey []byte) error {
 // extract finds the links of a record. Two at one path to one target are one.
 func (r *run) extract(collection, record []byte) (err error) {
 	r.groups = r.groups[:0]
-	if r.found, err = links.Extract(r.found[:0], record); errors.Is(err, repo.ErrInvalid) {
+	if err = r.found.Find(record); errors.Is(err, repo.ErrInvalid) {
 		r.x.metrics.refused.Inc()
 		return nil
 	} else if err != nil {
 		return err
 	}
-	of := Source{Collection: string(collection)}
-	for _, l := range r.found {
-		g := targetOf(r.x.secret, l.Target)
-		of.Path = l.Path
-		if g.source, err = r.source(of); err != nil {
+	for path, target := range r.found.All() {
+		g := targetOf(r.x.secret, target)
+		if g.source, err = r.sourceIn(collection, path); err != nil {
 			return err
 		}
 		r.groups = append(r.groups, g)
 	}
-	slices.SortFunc(r.groups, group.compare)
-	r.groups = slices.Compact(r.groups)
+	if len(r.groups) > 1 {
+		slices.SortFunc(r.groups, group.compare)
+		r.groups = slices.Compact(r.groups)
+	}
 	return nil
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // stateVersion is the version of all rows. An index of another version is built anew.
-const stateVersion = 1
+const stateVersion = 2
 
 // state is the row that every write of the index has. What it says is in the index with it, since
 // one write is there as a whole or not at all, and none without those before it.
@@ -39,13 +39,17 @@ type pass struct {
 // building reports whether the index does not have all records yet.
 func (st *state) building() bool { return st.Epoch == "" || st.Pass != nil }
 
+// parse reads a row of the state. Of another version it reads the version alone.
 func (st *state) parse(value []byte) error {
-	if err := cbor.Unmarshal(value, st); err != nil {
-		return fmt.Errorf("state of the index of links: %w: %w", err, store.ErrCorrupt)
+	var row struct {
+		Version uint64 `cbor:"1,keyasint"`
 	}
-	if st.Version != stateVersion {
-		return fmt.Errorf("the index of links has version %d, this program reads %d: delete its "+
-			"directory, and it is built anew", st.Version, stateVersion)
+	err := cbor.Unmarshal(value, &row)
+	if err == nil && row.Version == stateVersion {
+		err = cbor.Unmarshal(value, st)
+	}
+	if st.Version = row.Version; err != nil {
+		return fmt.Errorf("state of the index of links: %w: %w", err, store.ErrCorrupt)
 	}
 	return nil
 }
