@@ -51,6 +51,9 @@ func (x *Index) CatchUp(ctx context.Context, stop func() bool) error {
 	}
 }
 
+// Failure returns the failure after which nothing is tried again, nil without one.
+func (x *Index) Failure() error { return x.health.failure() }
+
 // Writer writes links without a store's records.
 type Writer struct{ run *run }
 

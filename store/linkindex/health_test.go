@@ -90,6 +90,9 @@ func diskFull(t *testing.T, d *disk, small int) {
 			return
 		}
 		await(t, func() bool {
+			if err := x.Failure(); err != nil {
+				t.Fatal(err)
+			}
 			st := x.State()
 			return st.Err == nil && !st.Building && st.Through == h.store.Head()
 		})
