@@ -94,7 +94,7 @@ func (b *builder) rest(ctx context.Context, err error) {
 	x := b.x
 	if x.health.wrote(err) {
 		x.opts.Logger.Error("the backlinks index cannot be written: queries answer with what it has, "+
-			"and it is tried again every "+x.opts.rest.String(), "dir", x.opts.Dir, "err", err)
+			"and it is tried again", "every", x.opts.rest, "dir", x.opts.Dir, "err", err)
 	}
 	for first := true; ctx.Err() == nil && (first || x.health.rests() != nil); first = false {
 		loop.Sleep(ctx, x.opts.rest, nil)

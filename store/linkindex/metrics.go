@@ -40,7 +40,7 @@ func (x *Index) Collect(out chan<- prometheus.Metric) {
 		{"building", "1 while the backlinks index does not have all stored records yet.", building},
 		{"built_records", "Records that were indexed since building began; 0 if nothing is being " +
 			"built.", float64(st.Done)},
-		{"failed", "1 if the backlinks index is not built any more.", failed},
+		{"failed", "1 while the backlinks index cannot be written.", failed},
 	} {
 		desc := prometheus.NewDesc("cistern_backlinks_"+m.name, m.help, nil, nil)
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, m.value)
