@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"cistern/api/dashboard"
 	"cistern/api/wire"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +39,7 @@ type access struct {
 	token    string                 // of the operator; "": no token
 	requests *prometheus.CounterVec // route, result
 	answers  *answers
+	sessions *dashboard.Sessions
 }
 
 // guard admits only the operator (invariant 6).
@@ -45,6 +47,10 @@ func (a *access) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := a.admit(r); err != nil {
 			a.requests.WithLabelValues("guard", "refused").Inc()
+			if _, name, _ := classify(err); name == "AuthRequired" && r.URL.Path == "/" && r.Method == http.MethodGet {
+				seeOther(w, "login") // a browser that asks for the dashboard
+				return
+			}
 			a.answers.answer(w, r, err)
 			return
 		}
@@ -61,18 +67,27 @@ func (a *access) admit(r *http.Request) error {
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "none" && site != "same-origin" {
 		return wire.Refuse("Forbidden", "the request comes from a page of another site (%s): open this address directly", wire.Echo(site))
 	}
+	path := r.URL.Path
 	switch {
-	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
+	case path == "/healthz" || path == "/readyz":
 		return nil // probes use any name, and their answers reveal nothing
 	case a.token == "" && !ownHost(r):
 		return wire.Refuse("Forbidden", "host %s is not this server's: use its loopback address, or run it with a token", wire.Echo(r.Host))
-	case a.token != "" && !a.hasToken(r):
+	case a.token == "" || a.hasToken(r):
+		return nil
+	case path == "/login" || strings.HasPrefix(path, dashboard.Prefix):
+		return nil // the page that asks for the token, and its parts
+	case !a.sessions.Has(r):
 		return wire.Refuse("AuthRequired", "give the admin token as a bearer token, or as the password of user admin")
+	case r.Method != http.MethodGet && r.Method != http.MethodHead && r.Header.Get("Origin") == "":
+		// Browsers state the origin of every request that is not a GET. Without, the cookie alone
+		// would do, which a page on another port of this host could make a browser send.
+		return wire.Refuse("Forbidden", "the request has a session and no Origin: give the admin token")
 	}
 	return nil
 }
 
-// hasToken compares the token in constant time, whatever its length.
+// hasToken reports whether a request has the token, as a bearer token or as a password.
 func (a *access) hasToken(r *http.Request) bool {
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -82,14 +97,22 @@ func (a *access) hasToken(r *http.Request) bool {
 		}
 		given = password
 	}
+	return a.isToken(given)
+}
+
+// isToken compares a text with the token in constant time, whatever its length.
+func (a *access) isToken(given string) bool {
 	is, want := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(a.token))
 	return subtle.ConstantTimeCompare(is[:], want[:]) == 1
 }
 
 // sameOrigin reports whether the only Origin header names the host of the request.
 func sameOrigin(origin []string, host string) bool {
+	if len(origin) != 1 {
+		return false
+	}
 	u, err := url.Parse(origin[0])
-	return len(origin) == 1 && err == nil && (u.Scheme == "http" || u.Scheme == "https") && strings.EqualFold(u.Host, host)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && strings.EqualFold(u.Host, host)
 }
 
 // ownHost reports whether Host is a loopback name or the address that the request came in on.

@@ -22,6 +22,11 @@ type alertItem struct {
 	Runbook  string      `json:"runbook"`
 }
 
+func newAlertItem(s *alert.Subject) alertItem {
+	return alertItem{s.Kind, s.Name, s.Now, moment(s.Since), moment(s.Alerted), s.Attempts, s.Error,
+		alert.Runbook(s.Kind)}
+}
+
 // list handles GET /alerts.
 func (a alerts) list(w http.ResponseWriter, r *http.Request) error {
 	q, err := wire.ParseQuery(r)
@@ -48,8 +53,7 @@ func (a alerts) list(w http.ResponseWriter, r *http.Request) error {
 			next = string(last.Kind) + " " + last.Subject
 			break
 		}
-		items = append(items, alertItem{s.Kind, s.Name, s.Now, moment(s.Since),
-			moment(s.Alerted), s.Attempts, s.Error, alert.Runbook(s.Kind)})
+		items = append(items, newAlertItem(&s))
 	}
 	q.LinkNext(w, r.URL.Path, next)
 	return writeList(w, r, items)

@@ -37,15 +37,19 @@ func (c conditions) items() (all []conditionItem) {
 	return all
 }
 
+// operators returns the conditions as the operator sees them.
+func (c conditions) operators() []operatorCondition {
+	all := []operatorCondition{}
+	for _, s := range c.status() {
+		all = append(all, operatorCondition{newConditionItem(s), s.Subject, s.Error})
+	}
+	return all
+}
+
 // show handles GET /conditions.
 func (c conditions) show(w http.ResponseWriter, _ *http.Request) error {
-	answer := struct {
+	wire.WriteJSON(w, http.StatusOK, struct {
 		Conditions []operatorCondition `json:"conditions"`
-	}{[]operatorCondition{}}
-	for _, s := range c.status() {
-		answer.Conditions = append(answer.Conditions,
-			operatorCondition{newConditionItem(s), s.Subject, s.Error})
-	}
-	wire.WriteJSON(w, http.StatusOK, answer)
+	}{c.operators()})
 	return nil
 }

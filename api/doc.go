@@ -19,7 +19,9 @@
 //     clients.
 //  6. No web page can use the private listener: Host must be this server, Origin must be Host, a
 //     browser must not state that the request comes from another site, and writes must be JSON by
-//     their content type. With a token, only the probes answer without it.
+//     their content type. The forms that begin and end a session, and all writes of a session, must
+//     state their Origin. Without the token that is configured, or a session begun with it, only
+//     the probes, the login and the parts of pages are answered.
 //  7. Secrets appear neither in the log nor in answers, but for the answer that makes one.
 //
 // # Concurrency
@@ -42,7 +44,8 @@
 //	maintenance.go  operations of maintenance  checkpoint.go  what a backup copies
 //	coding.go  compressed answers
 //	phase.go   the phase of the daemon      conditions.go  what backfill waits for
-//	alerts.go  what fails
+//	alerts.go  what fails                  overview.go  what the dashboard shows
+//	login.go   the dashboard and its login
 //
 // Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
 // are one table in server.go.

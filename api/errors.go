@@ -182,7 +182,10 @@ func (a *answers) answer(w http.ResponseWriter, r *http.Request, err error) {
 	switch status {
 	case http.StatusUnauthorized:
 		w.Header().Add("WWW-Authenticate", `Bearer realm="cistern"`)
-		w.Header().Add("WWW-Authenticate", `Basic realm="cistern", charset="UTF-8"`)
+		// A browser would ask for a password in the middle of a page that only refreshes itself.
+		if r.Header.Get("Sec-Fetch-Dest") != "empty" {
+			w.Header().Add("WWW-Authenticate", `Basic realm="cistern", charset="UTF-8"`)
+		}
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", "1")
 	case http.StatusUpgradeRequired:

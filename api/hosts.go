@@ -91,21 +91,29 @@ type hosts struct {
 func (hs *hosts) item(h *store.Host) hostItem {
 	now := hs.opts.standing(h)
 	it := hostItem{
-		Host: h.Name, State: now.State(), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
+		Host: h.Name, State: stateOf(h, now), Accounts: h.Accounts, Queued: h.Queued, InFlight: now.Running, ParkedUntil: moment(now.ParkedUntil),
 		FailingSince: moment(now.FailingSince), LastError: cmp.Or(now.Error, h.Error), Bytes: h.Bytes + now.Bytes, ReposFetched: h.Repos + now.Repos,
 		FirstSeen: rfc3339(h.FirstSeen), LastSeen: rfc3339(h.LastSeen), Override: pace.Override(h.Limits),
 		Limits: limitsItem{Concurrency: now.Concurrency, ConcurrencyMin: now.Limits.Min, ConcurrencyMax: now.Limits.Max,
 			PerSecond: now.Limits.PerSecond, PerHour: now.Limits.PerHour, PerDay: now.Limits.PerDay, OpensAt: moment(now.Opens),
 			LatencyMs: now.Latency.Milliseconds()},
 	}
-	if it.State == "ok" && h.Failing != 0 && h.Failing > h.LastSeen {
-		it.State = "failing" // since before the restart of the daemon
+	if it.State != now.State() {
 		it.FailingSince = rfc3339(h.Failing)
 	}
 	for _, q := range now.Told {
 		it.Limits.Told = append(it.Limits.Told, quotaItem{Limit: q.Limit, Remaining: q.Remaining, Reset: q.Reset.UTC().Format(time.RFC3339), Window: int64(q.Window.Seconds())})
 	}
 	return it
+}
+
+// stateOf returns the state of a host. One that failed before the restart of the daemon, and was not
+// asked since, still fails.
+func stateOf(h *store.Host, now HostStanding) string {
+	if state := now.State(); state != "ok" || h.Failing == 0 || h.Failing <= h.LastSeen {
+		return state
+	}
+	return "failing"
 }
 
 // statuses returns a function that returns the status of a host as the protocol names it, by its

@@ -59,6 +59,8 @@ const (
 	subscriptionBytesMax = 1 << 20
 	// filterBytesMax bounds a change of the filter: 30,000 items of 130 bytes.
 	filterBytesMax = 4 << 20
+	// formBytesMax bounds the form that has the admin token.
+	formBytesMax = 4 << 10
 	// mistakesMax bounds the mistakes that one answer names: 100 × 500 bytes, or DIDs of 2 KiB.
 	mistakesMax = 100
 	// sourcesMax bounds the sources that can be added: each has two goroutines, a connection and a
@@ -72,6 +74,17 @@ const (
 	// collectionsShown bounds the collections of one repository whose counts are shown: an account can
 	// invent any number.
 	collectionsShown = 1000
+
+	// overviewRows bounds the hosts, the sources and the alerts of an overview, and overviewLines its
+	// log lines: 50 × 500 bytes each, and 200 × 200.
+	overviewRows  = 50
+	overviewLines = 200
+	// overviewShare bounds what it costs to keep costly parts of overviews new: they are renewed
+	// when they are so many times as old as it took to compute them, and then take at most 0.5 % of
+	// a processor.
+	overviewShare = 200
+	// overviewAge is how old these parts may be however quickly they are computed.
+	overviewAge = 4 * time.Second
 
 	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.
 	sizesAge = 10 * time.Second

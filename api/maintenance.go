@@ -64,6 +64,12 @@ func newOperationItem(s maintain.Status) operationItem {
 
 // show handles GET /maintenance.
 func (m *maintenance) show(w http.ResponseWriter, _ *http.Request) error {
+	wire.WriteJSON(w, http.StatusOK, m.view())
+	return nil
+}
+
+// view returns the operations.
+func (m *maintenance) view() maintenanceItem {
 	var view maintain.View
 	if m.coordinator != nil {
 		view = m.coordinator.View()
@@ -73,8 +79,7 @@ func (m *maintenance) show(w http.ResponseWriter, _ *http.Request) error {
 	for _, s := range view.Operations {
 		answer.Operations = append(answer.Operations, newOperationItem(s))
 	}
-	wire.WriteJSON(w, http.StatusOK, answer)
-	return nil
+	return answer
 }
 
 // run handles POST /maintenance/{operation}: it requests a run, and awaits its result with

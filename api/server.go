@@ -19,15 +19,18 @@ import (
 	"cistern/api/backlinks"
 	"cistern/api/clients"
 	"cistern/api/collections"
+	"cistern/api/dashboard"
 	"cistern/api/deliver"
 	"cistern/api/durable"
 	"cistern/api/export"
 	"cistern/api/names"
 	"cistern/api/tap"
 	"cistern/api/webhook"
+	"cistern/chart"
 	"cistern/condition"
 	"cistern/gate"
 	"cistern/ingest/identity"
+	"cistern/logbook"
 	"cistern/maintain"
 	"cistern/phase"
 	"cistern/store"
@@ -87,6 +90,12 @@ type Options struct {
 	Conditions func() []condition.Status
 	// Alerts returns the subjects that fail, in order of kind and name. Default: none fails.
 	Alerts func() []alert.Subject
+	// Charts are the recent figures that /overview shows. Default: none are kept.
+	Charts *chart.Recorder
+	// Journal has the log lines that /overview shows. Default: none are kept.
+	Journal *logbook.Book
+	// Disk reads the disk of the store for /overview. Default: it is not shown.
+	Disk func() (Disk, error)
 	// WebhookGate pauses the requests of webhooks. Default: nothing pauses them.
 	WebhookGate *gate.Gate
 	// Stopping reports whether the daemon has begun to stop, for /readyz. Default: it has not.
@@ -176,6 +185,8 @@ type Server struct {
 	answers     *answers
 	collections *collections.Collections
 	access      access
+	pages       pages
+	overview    overview
 	xrpc        xrpc
 	exports     *export.Records
 	delivery    *deliver.Delivery
@@ -228,6 +239,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	shown, err := dashboard.NewFiles()
+	if err != nil {
+		return nil, err
+	}
 	queue := clients.NewQueue(runtime.GOMAXPROCS(0), time.Now)
 	exports, err := export.NewExports(o.Store, queue, o.Wake, o.Logger, o.Registerer)
 	if err != nil {
@@ -241,7 +256,7 @@ func New(o Options) (*Server, error) {
 		logger: o.Logger, gatherer: o.Gatherer, metrics: m, drainTimeout: o.DrainTimeout,
 		answers:     a,
 		collections: collections.New(collections.Options{Store: o.Store, Refused: m.refused}),
-		access:      access{token: o.AdminToken, requests: m.requests, answers: a},
+		access:      access{token: o.AdminToken, requests: m.requests, answers: a, sessions: dashboard.NewSessions(time.Now)},
 		exports:     files,
 		delivery:    delivery,
 		repos:       repos{store: o.Store, hosts: o.Hosts},
@@ -268,10 +283,20 @@ func New(o Options) (*Server, error) {
 	s.stats = stats{store: o.Store, sizes: sizes{read: o.Store.Sizes}, sources: &s.sources,
 		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
+	s.pages = pages{access: &s.access, files: shown}
+	s.newOverview(o, registry)
 	if err := errors.Join(s.newTap(o, registry), s.newWebhooks(o, registry)); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newOverview makes the handler of /overview from the others.
+func (s *Server) newOverview(o Options, registry *durable.Registry) {
+	s.overview = overview{stats: &s.stats, sources: &s.sources, registry: registry,
+		hosts:       paced[hostSummary]{read: s.hosts.summary},
+		maintenance: &s.maintenance, conditions: s.conditions, alerts: o.Alerts, charts: o.Charts,
+		journal: o.Journal, disk: o.Disk, started: time.Now(), token: o.AdminToken != ""}
 }
 
 // newXRPC makes the handler of queries.
@@ -332,6 +357,12 @@ func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
 	route, change := s.answers.route, s.answers.change
+	mux.Handle("GET /{$}", route("dashboard", s.pages.dashboard))
+	mux.Handle("GET "+dashboard.Prefix+"{file}", route("dashboard_part", s.pages.part))
+	mux.Handle("GET /login", route("login", s.pages.ask))
+	mux.Handle("POST /login", route("login", s.pages.login))
+	mux.Handle("POST /logout", route("logout", s.pages.logout))
+	mux.Handle("GET /overview", route("overview", s.overview.show))
 	mux.Handle("GET /repos", route("repos", s.repos.list))
 	mux.Handle("GET /repos/{did}", route("repo", s.repos.show))
 	mux.Handle("PUT /repos", change("track", s.changes.track))

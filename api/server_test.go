@@ -108,6 +108,11 @@ func (w *world) hold(t testing.TB, did string, m storetest.Records) {
 // call sends a request and decodes the answer into out.
 func call(t testing.TB, method, url, body string, header map[string]string, out any) *http.Response {
 	t.Helper()
+	return callWith(t, http.DefaultClient, method, url, body, header, out)
+}
+
+func callWith(t testing.TB, client *http.Client, method, url, body string, header map[string]string, out any) *http.Response {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +123,7 @@ func call(t testing.TB, method, url, body string, header map[string]string, out 
 			req.Host = v
 		}
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

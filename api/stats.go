@@ -35,6 +35,10 @@ func (z *sizes) get() (map[string]int64, error) {
 	return z.bytes, nil
 }
 
+// Sizes returns the bytes on disk of each keyspace, and their sum as "total", as /stats shows them:
+// up to sizesAge old. Callers do not change the map.
+func (s *Server) Sizes() (map[string]int64, error) { return s.stats.sizes.get() }
+
 type statistics struct {
 	Counts map[string]int64 `json:"counts"`
 	Sizes  map[string]int64 `json:"sizes"`
@@ -76,20 +80,29 @@ type stats struct {
 
 // show handles GET /stats. It is cheap enough to be polled.
 func (s *stats) show(w http.ResponseWriter, _ *http.Request) error {
-	sizes, err := s.sizes.get()
+	now, err := s.read()
 	if err != nil {
 		return err
 	}
+	wire.WriteJSON(w, http.StatusOK, now)
+	return nil
+}
+
+// read returns the statistics of now.
+func (s *stats) read() (statistics, error) {
+	sizes, err := s.sizes.get()
+	if err != nil {
+		return statistics{}, err
+	}
 	counts := maps.Clone(s.store.Counts())
 	counts["syncing"] = int64(s.syncing())
-	wire.WriteJSON(w, http.StatusOK, statistics{
+	return statistics{
 		Counts: counts, Sizes: sizes, Verify: s.verify, Ephemeral: s.store.Ephemeral(),
 		Paused:   s.ingestion.paused(),
 		Log:      logBounds{Epoch: s.store.Epoch(), Tail: s.store.Oldest(), Head: s.store.Head()},
 		Firehose: s.sources.totals(), Phase: s.phases.unlessActive(),
 		Conditions: s.conditions.items(),
-	})
-	return nil
+	}, nil
 }
 
 // alive handles GET /healthz: the process answers.

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe reads the machine. Its functions are called by one goroutine at a time.
+// Probe reads the machine. Its functions are called by one goroutine at a time, but for Disk, which
+// may be called from any goroutine.
 type Probe struct {
 	// Disk returns the space that an ordinary user may still use at dir, and the size of its disk,
 	// in bytes.

@@ -31,6 +31,7 @@ var levels = map[string]int{
 	"api/backlinks":           6,
 	"api/names":               5,
 	"api/openapi":             1,
+	"api/dashboard":           1,
 	"api/deliver":             5,
 	"api/tap":                 5,
 	"api/deliver/format":      4,
@@ -66,6 +67,8 @@ var levels = map[string]int{
 	"loop":                    1,
 	"logs":                    1,
 	"trace":                   1,
+	"chart":                   2,
+	"logbook":                 1,
 	"ingest/repo":             1,
 	"ingest/repo/recordjson":  2,
 	"links":                   3, // its tests need ingest/repo/recordjson
@@ -379,7 +382,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":               {29, 4060},
+	"api":               {32, 4760},
 	"api/deliver":       {24, 3720},
 	"backfill":          {24, 3710},
 	"backfill/discover": {24, 3300},

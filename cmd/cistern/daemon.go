@@ -22,11 +22,13 @@ import (
 	"cistern/backfill"
 	"cistern/backfill/discover"
 	"cistern/backup"
+	"cistern/chart"
 	"cistern/condition"
 	"cistern/console"
 	"cistern/dump"
 	"cistern/ingest"
 	"cistern/ingest/identity"
+	"cistern/logbook"
 	"cistern/logs"
 	"cistern/maintain"
 	"cistern/phase"
@@ -94,7 +96,7 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	log.Info("serving", "version", version(), "data", cfg.Data, "public", public.Addr().String(),
+	d.log.Info("serving", "version", version(), "data", cfg.Data, "public", public.Addr().String(),
 		"admin", admin.Addr().String())
 	err = d.run(ctx, box{"progress", d.progress(term, log).Run})
 	if err == nil {
@@ -122,6 +124,7 @@ type tuning struct {
 
 	conditions func(*condition.Options)
 	alerts     func(*alert.Options)
+	charts     func(*chart.Options)
 }
 
 // daemon is the wiring of one index.
@@ -139,6 +142,8 @@ type daemon struct {
 	conditions *condition.Watcher
 	now        func() time.Time // the clock of conditions
 	alerts     *alert.Watcher
+	charts     *chart.Recorder
+	journal    *logbook.Book // takes what is written to log
 
 	store    *store.Store
 	damage   chan error // that an operation of maintenance found in the store
@@ -160,8 +165,10 @@ type daemon struct {
 // Steps that can fail without the store come before the store, and the filter comes last: a failed
 // start must not leave a store with the filter of its options.
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
-	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: log, metrics: prometheus.NewRegistry(),
-		gates: new(gates), damage: make(chan error, 1)}
+	journal := logbook.New()
+	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: slog.New(journal.Handler(log.Handler())),
+		journal: journal, metrics: prometheus.NewRegistry(), gates: new(gates),
+		damage: make(chan error, 1)}
 	if lines, ok := log.Handler().(*logs.Handler); ok { // not the log of the demo
 		d.metrics.MustRegister(lines)
 	}
@@ -177,7 +184,8 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	for _, build := range []func() error{d.checkDisk, d.newIdentity, d.openStore, d.newPhases,
 		d.newBackups, d.newMaintain, d.newConditions, d.newAlerts,
 		d.newBackfill, d.newDiscover,
-		d.newIngest, d.newAPI, func() error { return d.conditions.Look() }, d.seedFilter} {
+		d.newIngest, func() error { return newCharts(d) }, d.newAPI,
+		func() error { return d.conditions.Look() }, d.seedFilter} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, d.close())
 		}
@@ -190,8 +198,9 @@ func (d *daemon) boxes() []box {
 	serve := box{"api", func(ctx context.Context) error {
 		return d.api.Serve(ctx, d.public, d.admin)
 	}}
+	charts := box{"charts", d.charts.Run}
 	if d.cfg.ReadOnly {
-		return []box{{"store", d.store.Run}, serve, {"supervisor", d.supervisor().Run}}
+		return []box{{"store", d.store.Run}, serve, charts, {"supervisor", d.supervisor().Run}}
 	}
 	return []box{
 		{"traces", d.tracer.Run}, // below all that it traces
@@ -210,6 +219,7 @@ func (d *daemon) boxes() []box {
 			return d.gates.crawler.Run(ctx, d.discover.Run)
 		}},
 		{"alerts", d.alerts.Run},
+		charts,
 		{"ingest", d.ingest.Run}, // also while disk space is low: live events are few
 		{"supervisor", d.supervisor().Run},
 	}
@@ -400,7 +410,9 @@ func (d *daemon) newAPI() (err error) {
 		Refilter:  d.backfill.Refilter, Crawler: d.crawler(), Firehose: d.firehose(), Hosts: d.hosts(),
 		Ingestion: d.gates.ingestion(d.log), Maintenance: d.maintain, Phase: d.phases,
 		Checkpoint: d.lender.Borrow, Conditions: d.conditions.Status,
-		Alerts: d.alerts.Subjects, WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
+		Alerts: d.alerts.Subjects, Charts: d.charts, Journal: d.journal,
+		Disk:        func() (api.Disk, error) { return freeDisk(d) },
+		WebhookGate: &d.gates.webhooks, Stopping: d.ending.Load, Verify: d.cfg.Verify,
 		Version: version(), Logger: d.log, Registerer: d.metrics,
 		JetstreamDictionary: d.cfg.Jetstream, AllowPrivate: d.cfg.AllowPrivate})
 	return err

@@ -17,9 +17,10 @@
 //  4. app.daemon opens the listeners, and newDaemon builds each box after the boxes that it uses.
 //     Then boxes.Run starts all boxes; none waits for another, but backfill waits ten seconds at
 //     most until a connection to each source was tried. They stop one after the other: progress,
-//     supervisor, ingest, alerts, crawl, backfill, conditions, backlinks, maintenance, webhooks,
-//     api, phase, store, traces. Before, all gates are shut; after, the store is frozen, and closed.
-//     If one misses the shutdown budget, the store is not closed under it: the log recovers it.
+//     supervisor, ingest, charts, alerts, crawl, backfill, conditions, backlinks, maintenance,
+//     webhooks, api, phase, store, traces. Before, all gates are shut; after, the store is frozen,
+//     and closed. If one misses the shutdown budget, the store is not closed under it: the log
+//     recovers it.
 //
 // # Concurrency
 //
@@ -35,7 +36,7 @@
 //     private listener set them
 //   - gates.go: what pauses the parts that bring data in; disk.go: the disk reserve; phases.go: what
 //     a phase waits for, and phase.go the command; supervisor.go: systemd, SIGHUP
-//   - progress.go: the progress line
+//   - progress.go: the progress line; charts.go: the figures of the charts
 //   - demo.go, tour.go: the demo and its example queries
 //   - operations.go: the operations of maintenance, and which of them may run together
 //   - check.go: offline verification; backup.go: backups, by command and on a schedule

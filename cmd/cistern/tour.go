@@ -290,7 +290,7 @@ func (t *tour) outlook() error {
 	program := cmp.Or(t.program, "cistern")
 	return t.facts("Serving until Ctrl-C", [][2]string{
 		{"public", "http://" + public},
-		{"private", "http://" + admin + " (/repos, /hosts, /filter, /metrics, /debug/pprof/)"},
+		{"private", "http://" + admin + " (a dashboard; /repos, /hosts, /filter, /metrics)"},
 		{"every event", program + " tail --cursor 0 --url " + public + ", a few more each second"},
 		{"failing", program + " repo ls --state resync --admin " + admin},
 	})
