@@ -1,0 +1,193 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"cistern/backfill/pace"
+	"cistern/console"
+
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v3"
+)
+
+const hostAbout = `Show the hosts that a running daemon fetches from, and limit or ban requests to
+them, through its private listener, at --admin. What slows a backfill is mostly
+one host: 'cistern host ls' has the longest queue first. Limits and bans hold at
+once, and across restarts.`
+
+const hostExamples = `  cistern host ls
+  cistern host limit pds.example.com 2:4
+`
+
+const hostLimitAbout = `Limit the requests to a host: at most N at a time, S a second, H an
+hour and D a day. A part that is left out or 0 stays as the daemon chooses it.`
+
+// hostRow has the fields of a row that ls shows.
+type hostRow struct {
+	Host        string `json:"host"`
+	State       string `json:"state"`
+	Accounts    int64  `json:"accounts"`
+	Queued      int64  `json:"queued"`
+	InFlight    int    `json:"in_flight"`
+	ParkedUntil string `json:"parked_until"`
+	LastError   string `json:"last_error"`
+	Limits      struct {
+		Concurrency int   `json:"concurrency"`
+		PerSecond   int   `json:"per_second"`
+		LatencyMs   int64 `json:"latency_ms"`
+	} `json:"limits"`
+	line json.RawMessage
+}
+
+// hostSession is one run of a host command.
+type hostSession struct {
+	remote
+	state string
+	limit uint64
+}
+
+func (a *app) hostCommand() *cli.Command {
+	return &cli.Command{
+		Name:               "host",
+		Usage:              "list, limit and ban the hosts of repositories",
+		UsageText:          "cistern host COMMAND [options]",
+		Description:        hostAbout,
+		CustomHelpTemplate: helpTemplate + hostExamples,
+		Commands: []*cli.Command{
+			a.hostSubcommand("ls", "", "list hosts, the longest queue first", "", (*hostSession).ls,
+				"  cistern host ls --state failing\n"),
+			a.hostSubcommand("show", "HOST", "show all that is known of a host", "", (*hostSession).show,
+				"  cistern host show pds.example.com\n"),
+			a.hostSubcommand("limit", "HOST N[:S[:H[:D]]]", "limit the requests to a host", hostLimitAbout,
+				(*hostSession).restrict, "  cistern host limit pds.example.com 2:4\n"),
+			a.hostSubcommand("unlimit", "HOST", "take the limits of a host back", "",
+				askHost("DELETE", "limits"), "  cistern host unlimit pds.example.com\n"),
+			a.hostSubcommand("ban", "HOST", "send no more requests to a host; its repositories stay queued", "",
+				askHost("PUT", "ban"), "  cistern host ban pds.example.com\n"),
+			a.hostSubcommand("unban", "HOST", "take the ban of a host back", "",
+				askHost("DELETE", "ban"), "  cistern host unban pds.example.com\n"),
+		},
+	}
+}
+
+// hostSubcommand returns the command 'host NAME'.
+func (a *app) hostSubcommand(name, arguments, usage, about string,
+	act func(*hostSession, context.Context) error, examples string) *cli.Command {
+	s := &hostSession{remote: remote{app: a}}
+	c := subcommand{name: name, arguments: arguments, usage: usage, about: about, examples: examples}
+	if name == "ls" {
+		c.options = []option{
+			{name: "state", value: "STATE", set: set(&s.state, text),
+				help: "Only hosts in this state: ok, parked (asked for a pause), failing or banned."},
+			{name: "limit", value: "N", standard: "20", set: set(&s.limit, parseNumber(0, math.MaxInt32)),
+				help: "Most hosts to list. 0 lists all."},
+		}
+	}
+	return s.command("host", c, func(ctx context.Context) error { return act(s, ctx) })
+}
+
+// ls reads all hosts, which the daemon lists in the order of their discovery, and sorts them.
+func (s *hostSession) ls(ctx context.Context) error {
+	if err := noArguments(s.cmd); err != nil {
+		return err
+	}
+	rows, err := s.all(ctx)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(rows, func(a, b hostRow) int {
+		return cmp.Or(cmp.Compare(b.Queued, a.Queued), cmp.Compare(b.Accounts, a.Accounts))
+	})
+	total := len(rows)
+	if s.limit > 0 {
+		rows = rows[:min(len(rows), int(s.limit))]
+	}
+	titles := []string{"HOST", "STATE", "QUEUED", "IN FLIGHT", "AT A TIME", "ANSWERS IN", "ACCOUNTS", "ERROR"}
+	err = s.list(titles, "no hosts", func(row func(...string)) error {
+		for _, r := range rows {
+			if s.json {
+				if err := s.printJSON(r.line); err != nil {
+					return err
+				}
+				continue
+			}
+			state := r.State
+			if until, err := time.Parse(time.RFC3339, r.ParkedUntil); err == nil {
+				state += " until " + until.Local().Format("15:04:05")
+			}
+			latency := ""
+			if r.Limits.LatencyMs > 0 {
+				latency = strconv.FormatInt(r.Limits.LatencyMs, 10) + " ms"
+			}
+			row(r.Host, state, humanize.Comma(r.Queued), strconv.Itoa(r.InFlight), strconv.Itoa(r.Limits.Concurrency),
+				latency, humanize.Comma(r.Accounts), console.Clip(r.LastError, 60))
+		}
+		return nil
+	})
+	if err == nil && len(rows) < total {
+		fmt.Fprintf(s.stderr, "%d of %d hosts: --limit 0 lists all\n", len(rows), total)
+	}
+	return err
+}
+
+// all returns all hosts, or those in the state that was asked for.
+func (s *hostSession) all(ctx context.Context) (rows []hostRow, err error) {
+	query := url.Values{"limit": {strconv.Itoa(pageMax)}}
+	if s.state != "" {
+		query.Set("state", s.state)
+	}
+	for {
+		next, err := s.client.Do(ctx, "GET", "/hosts", query, nil, func(line json.RawMessage) error {
+			r := hostRow{line: slices.Clone(line)}
+			err := unmarshalRow(line, &r)
+			rows = append(rows, r)
+			return err
+		})
+		if err != nil || next == "" {
+			return rows, err
+		}
+		query.Set("cursor", next)
+	}
+}
+
+func (s *hostSession) show(ctx context.Context) error { return s.ask(ctx, "GET", "", nil) }
+
+// askHost returns the action of a command that sends a request without a body.
+func askHost(method, part string) func(*hostSession, context.Context) error {
+	return func(s *hostSession, ctx context.Context) error { return s.ask(ctx, method, "/"+part, nil) }
+}
+
+// restrict sets the limits of a host, which have the form that --host-limit has.
+func (s *hostSession) restrict(ctx context.Context) error {
+	if s.cmd.NArg() != 2 {
+		return fmt.Errorf("%s needs a HOST and its limits, such as pds.example.com 2:4", subject(s.cmd))
+	}
+	rule, err := pace.ParseRule(s.cmd.Args().First() + "=" + s.cmd.Args().Get(1))
+	if err != nil {
+		return fmt.Errorf("limits %q: want N[:S[:H[:D]]], such as 2:4: %w", s.cmd.Args().Get(1), err)
+	}
+	return s.ask(ctx, "PUT", "/limits", rule.Override)
+}
+
+// ask sends a request about the host that is the first argument, and prints the host as it is then.
+func (s *hostSession) ask(ctx context.Context, method, part string, body any) error {
+	var rows []any
+	if body != nil {
+		rows = append(rows, body)
+	} else if s.cmd.NArg() != 1 {
+		return fmt.Errorf("%s needs one HOST, such as pds.example.com", subject(s.cmd))
+	}
+	path := "/hosts/" + url.PathEscape(s.cmd.Args().First()) + part
+	_, err := s.do(ctx, method, path, nil, rows, func(line json.RawMessage) error {
+		return writeFields(s.stdout, "", line)
+	})
+	return err
+}
