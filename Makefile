@@ -1,5 +1,5 @@
 # A count: a duration makes go1.26 fail now and then with "context deadline exceeded" (go.dev/issue/75804).
-FUZZTIME ?= 50000x
+FUZZTIME ?= 20000x
 FUZZERS = grep -rnoE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz[[:alnum:]_]+' . | sed -E 's,/[^/]*:[0-9]+:func , ,' | sort -u
 .DEFAULT_GOAL := help
 .PHONY: help build demo test full race fuzz bench lint check mutants soak realnet golden release clean
@@ -13,9 +13,9 @@ test: ## the fast part of the tests
 	go test -short -parallel 8 ./...
 full: ## all tests
 	go test -parallel 8 -timeout 30m ./...
-race: ## all tests, with a tenth of the seeds, with the race detector
+race: ## all tests, with few of the seeds, with the race detector
 	go test -race -timeout 40m ./...
-fuzz: ## every fuzz target for FUZZTIME (50000x, some seconds)
+fuzz: ## every fuzz target for FUZZTIME (20000x, some seconds)
 	@$(FUZZERS) | while read -r dir name; do echo "fuzz $$dir $$name"; \
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; done
 bench: ## benchmarks; BENCHMARKS.md has the figures

@@ -92,6 +92,7 @@ func empties(t *testing.T, s *store.Store) {
 // TestLapsePages: of a large import of which some records stay, the rows go a page at a time. A
 // crash between any two batches leaves a store that is in order, and from which the rest goes.
 func TestLapsePages(t *testing.T) {
+	storetest.WithoutRace(t) // one goroutine, many rows
 	t.Parallel()
 	rng := seeded(t)
 	fs := storetest.NewCrashFS()

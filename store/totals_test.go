@@ -389,6 +389,7 @@ func TestTotalsHeld(t *testing.T) {
 
 // TestTotalsBounded: however many collections there are, few totals are in memory.
 func TestTotalsBounded(t *testing.T) {
+	storetest.WithoutRace(t) // one goroutine, many rows
 	t.Parallel()
 	s := storetest.Open(t, store.Options{})
 	const repos, each = 6, 5000

@@ -4,9 +4,9 @@ import "testing"
 
 // raceShare is the inverse of the share of seeds that also run with the race detector: it makes
 // them ten times as slow, and finds what it finds in the first few.
-const raceShare = 10
+const raceShare = 20
 
-// Seeds returns how many of n seeds a test runs: all, or a tenth with the race detector.
+// Seeds returns how many of n seeds a test runs: all, or a twentieth with the race detector.
 func Seeds(n uint64) uint64 {
 	if Race {
 		return max(n/raceShare, 2)
