@@ -75,8 +75,10 @@ func TestRecordsByTimeKeepsFew(t *testing.T) {
 			return -c
 		})
 		for _, limit := range []int{1, 7, 100, 10_000} {
-			if got := byTime(t, s, limit, reverse); !slices.Equal(got, want) {
-				t.Errorf("limit %d, reverse %v: %d records, want %d", limit, reverse, len(got), len(want))
+			for _, taken := range []int{limit, 10_000} { // also by a caller that takes more than it said
+				if got := byTime(t, s, limit, taken, reverse); !slices.Equal(got, want) {
+					t.Errorf("limit %d, %d taken, reverse %v: %d records, want %d", limit, taken, reverse, len(got), len(want))
+				}
 			}
 		}
 	}
@@ -86,8 +88,8 @@ func TestRecordsByTimeKeepsFew(t *testing.T) {
 	}
 }
 
-// byTime reads a list by pages of a limit.
-func byTime(t *testing.T, s *store.Store, limit int, reverse bool) (all []keyed) {
+// byTime reads a list by pages that state a limit, of which it takes some records.
+func byTime(t *testing.T, s *store.Store, limit, taken int, reverse bool) (all []keyed) {
 	t.Helper()
 	o := store.TimeOrder{Collection: "app.test.a", Reverse: reverse, Limit: limit}
 	for ended := false; !ended; {
@@ -99,7 +101,7 @@ func byTime(t *testing.T, s *store.Store, limit int, reverse bool) (all []keyed)
 			}
 			all = append(all, keyed{string(ev.Rkey), row.Ordinal})
 			n++
-			return n < limit
+			return n < taken
 		})
 		if err != nil {
 			t.Fatal(err)

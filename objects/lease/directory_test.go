@@ -35,6 +35,10 @@ func TestAlone(t *testing.T) {
 						t.Errorf("%d have the directory", n)
 					}
 					ran.Add(1)
+					other := func(context.Context, func() error) error { return errors.New("has it too") }
+					if err := lease.Alone(t.Context(), o, other); !errors.Is(err, lease.ErrLocked) {
+						t.Errorf("another user: %v", err)
+					}
 					inside.Add(-1)
 					return held()
 				})
