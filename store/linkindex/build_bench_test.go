@@ -161,16 +161,26 @@ func BenchmarkRead(b *testing.B) {
 		b.Fatal(err)
 	}
 	w := newWorld()
-	fill(b, x, w, func(did string) {
+	fill(b, x, w, func(did string) { // pages have accounts with a copy only
+		var im store.Import
 		wait, err := s.UpdateRepo(did, func(batch *store.Batch, r *store.Repo) error {
 			batch.Track(r, store.ByOperator, store.PriorityOperator)
 			batch.PutRepo(r)
+			im = storetest.Records{}.Import(*r, storetest.Rev(1))
 			return nil
 		})
-		if err := errors.Join(err, wait()); err != nil {
+		im.Done = func(_ store.Repo, err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		}
+		if err := errors.Join(err, wait(), s.Import(b.Context(), im)); err != nil {
 			b.Fatal(err)
 		}
 	})
+	if err := s.FlushImports(); err != nil {
+		b.Fatal(err)
+	}
 	settle(b, x)
 	like := linkindex.Source{Collection: collections[0], Path: ".subject.uri"}
 	rows := 0

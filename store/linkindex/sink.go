@@ -60,7 +60,7 @@ func (k *sink) parts(all ...func() error) error {
 }
 
 // rows returns what takes the rows of a keyspace. It is called once for each keyspace.
-func (k *sink) rows() *rows {
+func (k *sink) rows(space byte) *rows {
 	if k.batch != nil {
 		return &rows{batch: k.batch}
 	}
@@ -73,8 +73,11 @@ func (k *sink) rows() *rows {
 		return &rows{err: fmt.Errorf("create the table %s: %w", name, err)}
 	}
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: tableBytesPerSync})
-	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f),
-		k.x.engine.MakeWriterOptions(0, k.x.db.TableFormat()))
+	o := k.x.engine.MakeWriterOptions(0, k.x.db.TableFormat())
+	if space == spaceDistinct {
+		o.FilterPolicy = pebble.NoFilterPolicy // no row of it is looked up by its whole key
+	}
+	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), o)
 	k.paths, k.tables = append(k.paths, name), append(k.tables, &rows{table: w})
 	return k.tables[len(k.tables)-1]
 }

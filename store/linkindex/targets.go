@@ -20,7 +20,7 @@ func (r *run) writeTargets(out *sink, adds, removes []link) (err error) {
 		return cmp.Or(a.compare(b.group),
 			cmp.Compare(r.versions[a.version].arrival, r.versions[b.version].arrival))
 	})
-	w := targetWriter{run: r, out: out.rows()}
+	w := targetWriter{run: r, out: out.rows(spaceTarget)}
 	defer func() { err = errors.Join(err, w.close()) }()
 	for len(adds)+len(removes) > 0 && w.out.err == nil {
 		g := first(adds, removes)

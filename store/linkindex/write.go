@@ -50,7 +50,7 @@ func (r *run) live() []link {
 // writeNames writes the numbers that the run gave.
 func (r *run) writeNames(out *sink) error {
 	if len(r.named) > 0 {
-		dids, accounts := out.rows(), out.rows()
+		dids, accounts := out.rows(spaceDID), out.rows(spaceAccount)
 		for _, a := range r.named { // in order of number
 			dids.set(numberKey(nil, spaceDID, a.number), []byte(a.did))
 		}
@@ -65,7 +65,7 @@ func (r *run) writeNames(out *sink) error {
 	if len(r.sourced) == 0 {
 		return nil
 	}
-	names, numbers := out.rows(), out.rows()
+	names, numbers := out.rows(spaceSource), out.rows(spaceSourceText)
 	for _, s := range r.sourced {
 		names.set(numberKey(nil, spaceSource, s.number), []byte(s.source.text()))
 	}
@@ -100,7 +100,7 @@ func (r *run) writeRecords(out *sink) error {
 		return bytes.Compare(r.rkeyOf(v), r.rkeyOf(w))
 	})
 	var key, value []byte
-	to := out.rows()
+	to := out.rows(spaceRecord)
 	for _, i := range order {
 		v := &r.versions[i]
 		key = recordKey(key, v.account, v.collection, r.rkeyOf(v))
@@ -134,7 +134,7 @@ func (r *run) writeDistinct(out *sink, adds, removes []link) error {
 		slices.SortStableFunc(all, byAccount)
 	}
 	var key []byte
-	to := out.rows()
+	to := out.rows(spaceDistinct)
 	for len(all) > 0 {
 		n := 1
 		for n < len(all) && all[n].account == all[0].account {
@@ -172,7 +172,7 @@ func (r *run) writeState(out *sink) error {
 	if err != nil {
 		return err
 	}
-	to := out.rows()
+	to := out.rows(spaceState)
 	to.set([]byte{spaceState}, value)
 	return to.err
 }
