@@ -2,7 +2,7 @@
 FUZZTIME ?= 20000x
 FUZZERS = grep -rnoE --include='*_test.go' --exclude-dir=node_modules '^func Fuzz[[:alnum:]_]+' . | sed -E 's,/[^/]*:[0-9]+:func , ,' | sort -u
 .DEFAULT_GOAL := help
-.PHONY: help build demo test full race fuzz bench lint check mutants soak realnet golden release clean
+.PHONY: help build demo test full race fuzz bench lint check mutants soak realnet browser golden release clean
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 build: ## bin/cistern
@@ -22,15 +22,16 @@ bench: ## benchmarks; BENCHMARKS.md has the figures
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
 lint: ## gofmt, go vet, staticcheck, and whether mutants fit the source
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }
-	go vet ./... && go vet -tags realnet ./cmd/cistern && go tool staticcheck ./... && go run ./testdata/mutants -fit
+	go vet ./... && go vet -tags realnet,browser ./cmd/cistern && go tool staticcheck ./... && go run ./testdata/mutants -fit
 check: lint full race fuzz ## what has to pass before a commit
 mutants: ## break invariants one by one: each time a test must fail; ONLY=text for some
 	go run ./testdata/mutants $(ONLY)
 soak: ## SEEDS (2000) seeded networks with faults and crashes, from SEED (1000) on
 	CISTERNTEST_SEED=$(or $(SEED),1000) CISTERNTEST_SEEDS=$(or $(SEEDS),2000) go test -count 1 -timeout 6h -run '^Test(Model|Crash|Refilter|Consumers)$$' ./cmd/cistern
 realnet: ## index the reference PDS and compare every record
-	testdata/realnet/install.sh
-	go test -tags realnet -run Realnet -count 1 -timeout 20m -v ./cmd/cistern
+	testdata/realnet/install.sh && go test -tags realnet -run Realnet -count 1 -timeout 20m -v ./cmd/cistern
+browser: ## look at the dashboard in headless Chromium; CISTERNTEST_SCREENS=DIR keeps the screenshots
+	go test -tags browser -run Browser -count 1 -timeout 5m -v ./cmd/cistern
 golden: ## rewrite the golden files
 	@for dir in $$(grep -rlE --include='*_test.go' --exclude-dir=node_modules 'flag\.Bool\("update"' . | xargs -rn1 dirname | sort -u); do go test -count 1 "$$dir" -update || exit 1; done
 release: ## dist: archives, Debian packages, bills of materials, checksums; then test them
