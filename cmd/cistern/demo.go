@@ -111,7 +111,7 @@ func (a *app) demoCommand() *cli.Command {
 func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // a reader like head must not prevent the cleanup
 	network, err := simnet.New(simnet.Options{Seed: o.seed, Hosts: int(o.hosts),
-		Repos: int(o.repos), RecordsMedian: demoRecords, NoLimit: true})
+		Repos: int(o.repos), RecordsMedian: demoRecords, NoLimit: true, Present: true})
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -29,6 +30,8 @@ type Network struct {
 	accounts []*Account
 	byDID    map[string]*Account
 	running  bool // a new account causes an event
+
+	built atomic.Bool // every repository has its content
 }
 
 // New makes the accounts and hosts of a network. It neither generates repositories nor listens.
@@ -98,7 +101,9 @@ func (n *Network) Build(ctx context.Context) error {
 			return ctx.Err()
 		})
 	}
-	return g.Wait()
+	err := g.Wait()
+	n.built.Store(true)
+	return err
 }
 
 // PLC returns the base URL of the PLC directory.

@@ -94,6 +94,32 @@ func checkAccount(t testing.TB, a *simnet.Account) {
 	}
 }
 
+// TestPresent: content is old, and what is written after Build is of now.
+func TestPresent(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, simnet.Options{Seed: 1, Repos: 3, Present: true})
+	if err := n.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now().Truncate(time.Microsecond)
+	for _, a := range n.Accounts() {
+		old, err := syntax.ParseTID(a.Truth().Rev)
+		if err != nil || !old.Time().Before(began) {
+			t.Errorf("content of %s, %v", old, err)
+		}
+		for range 3 {
+			c, err := a.Mutate(2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rev, err := syntax.ParseTID(c.Rev); err != nil || rev.Time().Before(began) {
+				t.Errorf("a commit of %s, %v; want one after %s", rev.Time(), err, began)
+			}
+		}
+		checkAccount(t, a)
+	}
+}
+
 func TestRepositoriesVerify(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, simnet.Options{Seed: 1, Repos: 12, Empty: 1, OddKeys: 1, Preorder: true})

@@ -48,6 +48,9 @@ type Options struct {
 	// Epoch is the newest time in generated content, which reaches a few weeks back from there.
 	// Default 2026-01-01.
 	Epoch time.Time
+	// Present gives what is written after Build the time of this machine. Default off: each account
+	// has a clock of its own, which goes on from Epoch.
+	Present bool
 	// Gzip makes hosts compress CARs for clients that accept it, as the reference PDS does. Default off.
 	Gzip bool
 	// Clutter makes hosts send what readers have to ignore: blocks without a reference, under CIDs

@@ -116,6 +116,14 @@ const stepMax = 2 * time.Minute
 // advance moves the account's logical clock by a seeded step.
 func (r *repository) advance() time.Time {
 	r.clock = r.clock.Add(time.Duration(1+r.rng.Int64N(int64(stepMax/time.Microsecond))) * time.Microsecond)
+	return r.present()
+}
+
+// present moves the clock to the time of this machine if the network is built and its options say so.
+func (r *repository) present() time.Time {
+	if now := time.Now(); r.net.opts.Present && r.net.built.Load() && now.After(r.clock) {
+		r.clock = now
+	}
 	return r.clock
 }
 
@@ -131,7 +139,7 @@ func tid(at time.Time, clock int) string {
 func (r *repository) stamp() time.Time {
 	r.load()
 	r.clock = r.clock.Add(time.Millisecond)
-	return r.clock
+	return r.present()
 }
 
 // born returns the time at which the account was created, before all its content.
