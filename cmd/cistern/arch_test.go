@@ -389,7 +389,7 @@ var rooms = map[string]struct{ files, lines int }{
 	"cmd/cistern":       {43, 7250},
 	"store":             {102, 16700},
 	"ingest":            {32, 6150},
-	"ingest/simnet":     {37, 5050},
+	"ingest/simnet":     {37, 5064},
 	"ingest/repo":       {24, 3220},
 }
 
