@@ -45,7 +45,7 @@
 //	coding.go  compressed answers
 //	phase.go   the phase of the daemon      conditions.go  what backfill waits for
 //	alerts.go  what fails                  overview.go  what the dashboard shows
-//	login.go   the dashboard and its login
+//	login.go   the dashboard and its login  frontpage.go  the page of the public listener
 //
 // Each handler type has the dependencies of the routes of one noun. New makes them, and the routes
 // are one table in server.go.

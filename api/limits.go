@@ -86,6 +86,12 @@ const (
 	// overviewAge is how old these parts may be however quickly they are computed.
 	overviewAge = 4 * time.Second
 
+	// frontEvents bounds the events that are read for the examples of the page of the public
+	// listener: 32 × up to 1 MiB, and usually 32 × 300 bytes from memory.
+	frontEvents = 32
+	// frontCache is how long caches may keep that page.
+	frontCache = "public, max-age=5"
+
 	// sizesAge is how old the sizes in /stats may be: computing them reads table metadata.
 	sizesAge = 10 * time.Second
 )

@@ -34,6 +34,7 @@ func newExamples(t testing.TB) *world {
 		m["app.bsky.feed.post/"+rkey] = storetest.Text(rkey)
 	}
 	w.hold(t, exampleDID, m)
+	w.examples = m
 	w.resolved(t, exampleDID, exampleHandle)
 	if _, err := w.store.HostID("enoki.us-east.host.bsky.network"); err != nil {
 		t.Fatal(err)

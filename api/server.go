@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -23,6 +22,7 @@ import (
 	"cistern/api/deliver"
 	"cistern/api/durable"
 	"cistern/api/export"
+	"cistern/api/frontpage"
 	"cistern/api/names"
 	"cistern/api/tap"
 	"cistern/api/webhook"
@@ -186,6 +186,7 @@ type Server struct {
 	collections *collections.Collections
 	access      access
 	pages       pages
+	front       front
 	overview    overview
 	xrpc        xrpc
 	exports     *export.Records
@@ -243,6 +244,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	page, err := frontpage.New()
+	if err != nil {
+		return nil, err
+	}
 	queue := clients.NewQueue(runtime.GOMAXPROCS(0), time.Now)
 	exports, err := export.NewExports(o.Store, queue, o.Wake, o.Logger, o.Registerer)
 	if err != nil {
@@ -284,6 +289,7 @@ func New(o Options) (*Server, error) {
 		ingestion: &s.ingestion, phases: s.phases, conditions: s.conditions, syncing: o.Syncing, verify: o.Verify, version: o.Version,
 		stopping: o.Stopping, logger: o.Logger}
 	s.pages = pages{access: &s.access, files: shown}
+	s.front = front{page: page, store: o.Store, xrpc: &s.xrpc, sources: &s.sources, names: o.Names != nil, version: o.Version}
 	s.newOverview(o, registry)
 	if err := errors.Join(s.newTap(o, registry), s.newWebhooks(o, registry)); err != nil {
 		return nil, err
@@ -314,7 +320,8 @@ func (s *Server) newXRPC(o Options, exports *export.Exports, queue *clients.Queu
 func (s *Server) Public() http.Handler {
 	mux := http.NewServeMux()
 	s.readSide(mux)
-	mux.Handle("GET /{$}", s.answers.route("banner", banner))
+	mux.Handle("GET /{$}", s.answers.route("front", s.front.show))
+	mux.Handle("GET "+frontpage.Prefix+"{file}", s.answers.route("front_part", s.front.part))
 	mux.Handle("/", s.answers.unknown(mux))
 	return open(mux)
 }
@@ -434,9 +441,3 @@ const bannerText = `This is a Cistern: an index of AT Protocol repositories, eac
   /export             all current records, or those of some collections, as NDJSON or Parquet,
                       or whole repositories as CARs
 `
-
-func banner(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = io.WriteString(w, bannerText) // an error concerns the client only
-	return nil
-}

@@ -34,6 +34,8 @@ type world struct {
 	admin  *httptest.Server
 	woken  atomic.Int64
 	revs   int
+	// examples are the records of newExamples.
+	examples storetest.Records
 }
 
 func newWorld(t testing.TB, o api.Options) *world {

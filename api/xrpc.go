@@ -196,7 +196,7 @@ func (x *xrpc) respond(w http.ResponseWriter, r *http.Request, q wire.Query, met
 	}
 	body, err := x.compute(r, w.Header(), q.Client, method.weight, answer)
 	if errors.Is(err, wire.ErrUnchanged) {
-		w.Header().Set("Vary", "Accept-Encoding") // as caches must learn (RFC 9110, section 15.4.5)
+		w.Header().Add("Vary", "Accept-Encoding") // as caches must learn (RFC 9110, section 15.4.5)
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}

