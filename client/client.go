@@ -118,6 +118,15 @@ func (c *Client) unreachable(err error) error {
 		c.naming, dial)
 }
 
+// Refused is the error of an answer whose status is an error.
+type Refused struct {
+	Status int // of HTTP
+	text   string
+}
+
+// Error names the daemon, and what it answers.
+func (r *Refused) Error() string { return r.text }
+
 // refused returns the error of an answer whose status is an error.
 func (c *Client) refused(res *http.Response) error {
 	text, err := io.ReadAll(io.LimitReader(res.Body, errorMax))
@@ -132,6 +141,6 @@ func (c *Client) refused(res *http.Response) error {
 	if res.StatusCode == http.StatusUnauthorized {
 		hint = " (with --admin-token or CISTERN_ADMIN_TOKEN)"
 	}
-	return fmt.Errorf("the daemon at %s answers %s: %s%s", c.base, console.Printable(said.Error),
-		console.Printable(said.Message), hint)
+	return &Refused{res.StatusCode, fmt.Sprintf("the daemon at %s answers %s: %s%s", c.base,
+		console.Printable(said.Error), console.Printable(said.Message), hint)}
 }

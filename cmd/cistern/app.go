@@ -36,6 +36,7 @@ const rootAbout = `Cistern keeps a complete, verified, queryable copy of AT Prot
 const rootExamples = `  cistern demo                                    needs no network, ends with Ctrl-C
   cistern run                                     an empty index, and then:
   cistern repo add did:plc:ewvi7nxzyoun6zhxrhs64oiz
+  cistern status                                  shows whether all is well
   cistern tail                                    prints its events as they happen
   curl 'localhost:2481/xrpc/com.atproto.repo.describeRepo?repo=did:plc:ewvi7nxzyoun6zhxrhs64oiz'
 `
@@ -45,7 +46,8 @@ func (a *app) run(ctx context.Context, args []string) error {
 		Name:        "cistern",
 		UsageText:   "cistern COMMAND [options]",
 		Description: rootAbout,
-		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.tailCommand(), a.repoCommand(), a.hostCommand(),
+		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.statusCommand(), a.tailCommand(), a.repoCommand(),
+			a.hostCommand(),
 			a.subscriptionCommand(), a.maintainCommand(), a.phaseCommand(), a.alertsCommand(), a.backupCommand(),
 			a.restoreCommand(), a.exportCommand(), a.importCommand(), a.checkCommand(), a.versionCommand()},
 		CustomHelpTemplate: helpTemplate + rootExamples,

@@ -57,11 +57,8 @@ func TestMain(m *testing.M) {
 			o.PruneEvery = 100 * time.Millisecond
 		}
 	}
-	if err := a.run(context.Background(), os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "cistern:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	a.environ = os.Environ()
+	os.Exit(exitCode(a.run(context.Background(), os.Args[1:]), os.Stderr))
 }
 
 // hasty makes small worlds take the paths of large ones: groups of a few repositories that are

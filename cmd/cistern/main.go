@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,10 +12,28 @@ import (
 )
 
 func main() {
-	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "cistern:", err)
-		os.Exit(1)
+	os.Exit(exitCode(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
+}
+
+// exitError is an error of a command whose exit code has a meaning of its own.
+type exitError struct {
+	code  int
+	error // nil: the command has printed all there is to say
+}
+
+// exitCode returns the exit code of a command that ended with err, and prints err.
+func exitCode(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
 	}
+	code, told := 1, err
+	if exit, ok := errors.AsType[exitError](err); ok {
+		code, told = exit.code, exit.error
+	}
+	if told != nil {
+		fmt.Fprintln(stderr, "cistern:", told)
+	}
+	return code
 }
 
 // run is the whole program without the process around it.

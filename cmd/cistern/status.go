@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"strconv"
+	"time"
+
+	"cistern/client"
+	"cistern/console"
+	"cistern/status"
+
+	"github.com/urfave/cli/v3"
+)
+
+const statusAbout = `Show on one screen what a running daemon does, through its private
+listener at --admin, and whether it needs an operator. The exit code is
+
+  0  all is well
+  1  something needs an operator: an alert, a source that is not connected, or a
+     store that is not ready
+  2  no daemon answers, or it refuses the request
+
+--json prints one line with status (ok, attention or unready), problems, and the
+answer of GET /overview as overview. --probe asks only whether the daemon is
+ready, prints ready, unready or unreachable, and exits with 0 or 1.`
+
+const statusExamples = `  cistern status
+  cistern status --json | jq -r '.problems[]'
+  cistern status --probe || systemctl restart cistern
+`
+
+const (
+	// statusMax bounds the wait for an answer. Health checks give up after ten seconds.
+	statusMax = 8 * time.Second
+	// statusHistory is how much of the past the answer contains, for rates.
+	statusHistory = 10 * time.Minute
+)
+
+// exitUnknown is the exit code of status without an answer.
+const exitUnknown = 2
+
+// statusSession is one run of the command status.
+type statusSession struct {
+	remote
+	probe bool
+}
+
+func (a *app) statusCommand() *cli.Command {
+	s := &statusSession{remote: remote{app: a}}
+	cmd := s.command("", subcommand{name: "status", usage: "show whether all is well in a daemon",
+		about: statusAbout, examples: statusExamples, options: []option{
+			{name: "probe", set: set(&s.probe, parseSwitch),
+				help: "Print only whether the daemon is ready: for health checks."}}}, s.status)
+	cmd.UsageText = "cistern status [options]"
+	return cmd
+}
+
+// status is the command status.
+func (s *statusSession) status(ctx context.Context) error {
+	if err := noArguments(s.cmd); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusMax)
+	defer cancel()
+	unready, err := s.unready(ctx)
+	if s.probe {
+		return s.printProbe(unready, err)
+	}
+	if err != nil {
+		return exitError{exitUnknown, err}
+	}
+	text, answer, err := s.overview(ctx)
+	if err != nil {
+		return exitError{exitUnknown, err}
+	}
+	problems := answer.Problems(unready)
+	if s.json {
+		err = s.printStatus(text, unready, problems)
+	} else {
+		term := console.New(s.stdout, s.environ)
+		_, err = fmt.Fprint(s.stdout, answer.Page(unready,
+			status.View{Columns: term.Columns(), ASCII: term.ASCII(), Paint: term.Paint}))
+	}
+	if err == nil && len(problems) > 0 {
+		err = exitError{code: 1}
+	}
+	return err
+}
+
+// unready asks whether the daemon is ready. It returns why not, or an error if there is no answer.
+func (s *statusSession) unready(ctx context.Context) (reason string, err error) {
+	_, err = s.client.Do(ctx, "GET", "/readyz", nil, nil, func(json.RawMessage) error { return nil })
+	if refused, ok := errors.AsType[*client.Refused](err); ok {
+		return refused.Error(), nil
+	}
+	return "", err
+}
+
+// printProbe prints the word of --probe.
+func (s *statusSession) printProbe(unready string, err error) error {
+	word := "ready"
+	switch {
+	case err != nil:
+		word = "unreachable"
+	case unready != "":
+		word = "unready"
+	}
+	if _, err := fmt.Fprintln(s.stdout, word); err != nil {
+		return err
+	}
+	if word != "ready" {
+		return exitError{code: 1}
+	}
+	return nil
+}
+
+// overview asks for all that a page shows. The answer has the points of statusHistory.
+func (s *statusSession) overview(ctx context.Context) (json.RawMessage, *status.Answer, error) {
+	var text json.RawMessage
+	query := url.Values{"hour": {strconv.FormatInt(time.Now().Add(-statusHistory).Unix(), 10)},
+		"day": {strconv.Itoa(math.MaxInt32)}, "log": {strconv.Itoa(math.MaxInt64)}}
+	_, err := s.client.Do(ctx, "GET", "/overview", query, nil, func(line json.RawMessage) error {
+		text = append(text[:0], line...)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	answer, err := status.Decode(text)
+	return text, answer, err
+}
+
+// printStatus prints the line of --json.
+func (s *statusSession) printStatus(overview json.RawMessage, unready string, problems []string) error {
+	row := struct {
+		Status   string          `json:"status"`
+		Problems []string        `json:"problems"`
+		Overview json.RawMessage `json:"overview"`
+	}{"ok", problems, overview}
+	switch {
+	case unready != "":
+		row.Status = "unready"
+	case len(problems) > 0:
+		row.Status = "attention"
+	default:
+		row.Problems = []string{}
+	}
+	return json.NewEncoder(s.stdout).Encode(row)
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cistern/ingest/simnet"
+)
+
+// stubDaemon answers as a private listener would, with fixed figures.
+type stubDaemon struct {
+	overview string // of ../../status/testdata
+	unready  bool
+	token    string
+}
+
+func (d *stubDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	refuse := func(status int, name, message string) {
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": name, "message": message})
+	}
+	if d.token != "" && r.URL.Path != "/readyz" && r.Header.Get("Authorization") != "Bearer "+d.token {
+		refuse(http.StatusUnauthorized, "AuthRequired", "this listener needs its token")
+		return
+	}
+	switch r.URL.Path {
+	case "/readyz":
+		if d.unready {
+			refuse(http.StatusServiceUnavailable, "Unavailable", "not ready: the store has failed")
+			return
+		}
+		_, _ = w.Write([]byte(`{"status":"ready"}`))
+	case "/overview":
+		text, err := os.ReadFile(filepath.Join("..", "..", "status", "testdata", d.overview+".json"))
+		if err != nil {
+			refuse(http.StatusInternalServerError, "InternalServerError", err.Error())
+			return
+		}
+		_, _ = w.Write(bytes.ReplaceAll(text, []byte("\n"), nil))
+	default:
+		refuse(http.StatusNotFound, "NotFound", r.URL.Path)
+	}
+}
+
+// serveStub serves the answers of a stub, and returns its address.
+func serveStub(t *testing.T, d *stubDaemon) string {
+	t.Helper()
+	server := httptest.NewServer(d)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// TestStatusExitCodes: what status and its probe print, and their exit codes.
+func TestStatusExitCodes(t *testing.T) {
+	t.Parallel()
+	nothing := "http://" + freeAddress(t)
+	for _, row := range []struct {
+		why, args string
+		stub      *stubDaemon
+		code      int
+		out, err  string
+	}{
+		{"all is well", "status", &stubDaemon{overview: "well"}, 0, "all is well", ""},
+		{"there are alerts", "status", &stubDaemon{overview: "troubled"}, 1, "! alert: disk", ""},
+		{"the store has failed", "status", &stubDaemon{overview: "well", unready: true}, 1, "the store has failed", ""},
+		{"no daemon answers", "status", nil, 2, "", "no daemon answers"},
+		{"another program answers", "status", &stubDaemon{overview: "missing"}, 2, "", "InternalServerError"},
+		{"the token is missing", "status", &stubDaemon{overview: "well", token: "secret"}, 2, "", "AuthRequired"},
+		{"the token is given", "status --admin-token secret", &stubDaemon{overview: "well", token: "secret"}, 0, "all is well", ""},
+		{"JSON, well", "status --json", &stubDaemon{overview: "well"}, 0, `{"status":"ok","problems":[],"overview":{"time"`, ""},
+		{"JSON, alerts", "status --json", &stubDaemon{overview: "troubled"}, 1, `{"status":"attention","problems":["alert: disk`, ""},
+		{"JSON, unready", "status --json", &stubDaemon{overview: "well", unready: true}, 1, `{"status":"unready"`, ""},
+		{"a probe needs no token", "status --probe", &stubDaemon{overview: "troubled", token: "secret"}, 0, "ready\n", ""},
+		{"a probe of a failed store", "status --probe", &stubDaemon{unready: true}, 1, "unready\n", ""},
+		{"a probe without a daemon", "status --probe", nil, 1, "unreachable\n", ""},
+		{"an argument", "status now", &stubDaemon{overview: "well"}, 1, "", "takes no arguments"},
+	} {
+		admin := nothing
+		if row.stub != nil {
+			admin = serveStub(t, row.stub)
+		}
+		var out, stderr bytes.Buffer
+		a := &app{stdout: &out, stderr: &stderr, exit: func(int) {}, environ: []string{"CISTERN_ADMIN=" + admin}}
+		code := exitCode(a.run(t.Context(), strings.Fields(row.args)), &stderr)
+		if code != row.code || !strings.Contains(out.String(), row.out) || !strings.Contains(stderr.String(), row.err) ||
+			row.err == "" && stderr.Len() > 0 || strings.HasPrefix(row.args, "status --probe") && out.String() != row.out {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", row.why, code, row.code, &out, &stderr)
+		}
+	}
+}
+
+// TestStatusOfDaemon: a daemon that has synced its repositories is well, and its page has its
+// figures. After its end there is no answer.
+func TestStatusOfDaemon(t *testing.T) {
+	t.Parallel()
+	n := startNetwork(t, simnet.Options{Seed: 71, Repos: 3, Hosts: 1})
+	x := newTestIndex(t)
+	stop := x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay()))
+	status := func() (int, string) {
+		var out bytes.Buffer
+		a := &app{stdout: &out, stderr: &out, exit: func(int) {}}
+		err := a.run(t.Context(), []string{"status", "--admin", x.admin})
+		return exitCode(err, &out), out.String()
+	}
+	var page string
+	x.await(t, "the status of a synced daemon", func() (err error) {
+		var code int
+		if code, page = status(); code != 0 || !strings.Contains(page, "3 of 3 synced") || !strings.Contains(page, "1 of 1 connected") {
+			err = errors.New(page)
+		}
+		return err
+	})
+	if !strings.Contains(page, "all is well") {
+		t.Error(page)
+	}
+	stop()
+	if code, page := status(); code != exitUnknown {
+		t.Errorf("exit code %d after the end of the daemon: %s", code, page)
+	}
+}

@@ -1,0 +1,24 @@
+// Package status shows what a daemon does on one screen.
+//
+// # Purpose
+//
+// It decides from the answer of GET /overview whether an operator is needed, and writes the answer
+// as a page of text for terminals of any width.
+//
+// # Invariants
+//
+//  1. No line of a page is wider than the columns that were asked for.
+//  2. Text of the daemon cannot control a terminal.
+//  3. Ages follow from the times in the answers, and not from the clock of this machine, so
+//     that equal answers make equal pages.
+//
+// # Concurrency
+//
+// Functions have no state. An Answer is not changed after Decode.
+//
+// # Files
+//
+//   - answer.go: what a daemon answers; problems.go: what needs an operator
+//   - page.go: the parts of the page and their order; parts.go: what each part says
+//   - layout.go: lines, tables and columns
+package status
