@@ -27,6 +27,8 @@ type Client struct {
 const (
 	// lineMax bounds one row. Rows take about 1 KiB.
 	lineMax = 1 << 20
+	// textMax bounds an answer that is not JSON.
+	textMax = 8 << 20
 	// errorMax bounds the body of an error.
 	errorMax      = 64 << 10
 	answerTimeout = 30 * time.Second
@@ -62,9 +64,32 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 			return "", err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, &body)
+	res, err := c.send(ctx, method, path, query, &body)
 	if err != nil {
 		return "", err
+	}
+	defer res.Body.Close()
+	return res.Header.Get(nextCursorHeader), readRows(res.Body, fn)
+}
+
+// Text returns an answer that is not JSON, such as that of /metrics. Of a longer one it returns the
+// beginning.
+func (c *Client) Text(ctx context.Context, path string) (string, error) {
+	res, err := c.send(ctx, "GET", path, nil, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, textMax))
+	return string(text), err
+}
+
+// send sends a request. The status of its answer is no error.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, body io.Reader) (
+	*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, err
 	}
 	req.URL.RawQuery = query.Encode()
 	req.Header.Set("Content-Type", "application/x-ndjson")
@@ -72,13 +97,13 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	c.authorize(req.Header)
 	res, err := c.http.Do(req)
 	if err != nil {
-		return "", c.unreachable(err)
+		return nil, c.unreachable(err)
 	}
-	defer res.Body.Close()
 	if res.StatusCode/100 != 2 {
-		return "", c.refused(res)
+		defer res.Body.Close()
+		return nil, c.refused(res)
 	}
-	return res.Header.Get(nextCursorHeader), readRows(res.Body, fn)
+	return res, nil
 }
 
 // authorize adds the token to a request.

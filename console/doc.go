@@ -8,14 +8,16 @@
 // # Invariants
 //
 //  1. Output that is not a terminal gets no colours and no line that is redrawn.
-//  2. Printable returns no character that moves the cursor, changes colours or reorders a line.
+//  2. A Screen that is closed leaves the terminal as it was.
+//  3. Printable returns no character that moves the cursor, changes colours or reorders a line.
 //
 // # Concurrency
 //
-// A Terminal may be used by any goroutine. The functions have no state.
+// A Terminal may be used by any goroutine. One goroutine uses a Screen; any may close it. The
+// functions have no state.
 //
 // # Files
 //
-//   - terminal.go: Terminal, colours
+//   - terminal.go: Terminal, colours; screen.go: Screen, a whole terminal with its keys
 //   - text.go: text cut to a width and made printable; singular and plural
 package console

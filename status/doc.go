@@ -3,22 +3,25 @@
 // # Purpose
 //
 // It decides from the answer of GET /overview whether an operator is needed, and writes the answer
-// as a page of text for terminals of any width.
+// as a page of text for terminals of any width: once, for 'cistern status', or with rates, for
+// 'cistern top'.
 //
 // # Invariants
 //
 //  1. No line of a page is wider than the columns that were asked for.
 //  2. Text of the daemon cannot control a terminal.
-//  3. Ages follow from the times in the answers, and not from the clock of this machine, so
+//  3. Ages and rates follow from the times in the answers, and not from the clock of this machine, so
 //     that equal answers make equal pages.
 //
 // # Concurrency
 //
-// Functions have no state. An Answer is not changed after Decode.
+// Functions have no state. An Answer is not changed after Decode. One goroutine uses a Live.
 //
 // # Files
 //
 //   - answer.go: what a daemon answers; problems.go: what needs an operator
 //   - page.go: the parts of the page and their order; parts.go: what each part says
+//   - trend.go: rates from two answers; live.go: the page that is redrawn, and its rows where there
+//     is no terminal
 //   - layout.go: lines, tables and columns
 package status

@@ -90,7 +90,8 @@ func (a *Answer) head(unready string, rows int) []line {
 	lines := []line{first}
 	for i, p := range problems {
 		if i == rows {
-			lines = append(lines, line{{console.Red, "  and " + humanize.Comma(int64(len(problems)-i)) + " more"}})
+			more := humanize.Comma(int64(len(problems) - i))
+			lines = append(lines, line{{console.Red, "  and " + more + " more"}})
 			break
 		}
 		lines = append(lines, line{{console.Red, "! "}, {"", p}})

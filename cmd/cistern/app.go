@@ -46,7 +46,7 @@ func (a *app) run(ctx context.Context, args []string) error {
 		Name:        "cistern",
 		UsageText:   "cistern COMMAND [options]",
 		Description: rootAbout,
-		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.statusCommand(), a.tailCommand(), a.repoCommand(),
+		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.statusCommand(), a.topCommand(), a.tailCommand(), a.repoCommand(),
 			a.hostCommand(),
 			a.subscriptionCommand(), a.maintainCommand(), a.phaseCommand(), a.alertsCommand(), a.backupCommand(),
 			a.restoreCommand(), a.exportCommand(), a.importCommand(), a.checkCommand(), a.versionCommand()},

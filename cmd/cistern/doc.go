@@ -43,6 +43,6 @@
 //   - export.go: files of records, by command and as an operation; exportcars.go, import.go:
 //     repositories into CAR files, and from them
 //   - repo.go, subscription.go (webhook.go: its webhook), maintain.go, tail.go: commands for a running
-//     daemon; status.go: whether all is well in one; remote.go: what those of the private listener share; eventfilter.go: options that
-//     choose events
+//     daemon; status.go: whether all is well in one, top.go: the same live; remote.go: what those of
+//     the private listener share; eventfilter.go: options that choose events
 package main

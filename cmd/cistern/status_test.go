@@ -44,6 +44,8 @@ func (d *stubDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		_, _ = w.Write(bytes.ReplaceAll(text, []byte("\n"), nil))
+	case "/metrics":
+		_, _ = w.Write([]byte("cistern_api_requests_total{route=\"stats\"} 7\n"))
 	default:
 		refuse(http.StatusNotFound, "NotFound", r.URL.Path)
 	}

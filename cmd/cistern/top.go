@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"cistern/console"
+	"cistern/loop"
+	"cistern/status"
+
+	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
+)
+
+const topAbout = `Show what a running daemon does, as 'cistern status' does, again and
+again: with rates, all hosts with their queues and errors, and operations with
+their progress. Arrows, PgUp and PgDn scroll, q or Ctrl-C ends. If the output is
+not a terminal, a row is printed each time. --json prints a JSON line each time:
+time, per_second and problems.`
+
+const topExamples = `  cistern top
+  cistern top --every 10s > figures.txt
+`
+
+// topSession is one run of the command top.
+type topSession struct {
+	statusSession
+	every time.Duration
+}
+
+func (a *app) topCommand() *cli.Command {
+	s := &topSession{statusSession: statusSession{remote: remote{app: a}}}
+	cmd := s.command("", subcommand{name: "top", usage: "show what a daemon does, live",
+		about: topAbout, examples: topExamples, options: []option{
+			{name: "every", value: "DURATION", standard: "2s", set: set(&s.every, parseTopEvery),
+				help: "Time between two requests, 200ms to 1h."}}}, s.top)
+	cmd.UsageText = "cistern top [options]"
+	return cmd
+}
+
+// parseTopEvery reads the time between two requests.
+func parseTopEvery(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 200*time.Millisecond || d > time.Hour {
+		return 0, errors.New("want a duration such as 500ms, 2s or 1m, from 200ms to 1h")
+	}
+	return d, nil
+}
+
+// top is the command top.
+func (s *topSession) top(ctx context.Context) error {
+	if err := noArguments(s.cmd); err != nil {
+		return err
+	}
+	if s.json {
+		return s.rows(ctx)
+	}
+	screen, err := console.OpenScreen(s.stdin, s.stdout, s.environ)
+	if errors.Is(err, console.ErrNoScreen) {
+		return s.rows(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	defer screen.Close() // for a panic; the error is that of the other call
+	return errors.Join(s.live(ctx, screen), screen.Close())
+}
+
+// sample asks the daemon for all that a page shows.
+func (s *topSession) sample(ctx context.Context) (*status.Sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusMax)
+	defer cancel()
+	unready, err := s.unready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, answer, err := s.overview(ctx)
+	if err != nil {
+		return nil, err
+	}
+	text, err := s.client.Text(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	return &status.Sample{Answer: answer, Counters: status.ParseCounters(text), Unready: unready}, nil
+}
+
+// rows prints a row each time, until ctx ends. It ends with an error if the first request fails.
+func (s *topSession) rows(ctx context.Context) error {
+	const titlesEvery = 20 // rows
+	var live status.Live
+	for n := 0; ; n++ {
+		sample, err := s.sample(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && n == 0:
+			return exitError{exitUnknown, err}
+		case err != nil:
+			live.Fail(err)
+		default:
+			live.Add(sample)
+		}
+		if err := s.printRow(&live, sample, n%titlesEvery == 0); err != nil {
+			return err
+		}
+		if loop.Sleep(ctx, s.every, nil); ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// printRow prints a sample, nil if there was no answer.
+func (s *topSession) printRow(live *status.Live, sample *status.Sample, titles bool) error {
+	switch {
+	case !s.json && titles:
+		if _, err := fmt.Fprintln(s.stdout, status.Titles()); err != nil {
+			return err
+		}
+	case s.json && sample != nil:
+		problems := sample.Problems(sample.Unready)
+		return json.NewEncoder(s.stdout).Encode(struct {
+			Time     string       `json:"time"`
+			Rates    status.Rates `json:"per_second"`
+			Problems []string     `json:"problems"`
+		}{sample.Time, live.Rates(), append([]string{}, problems...)})
+	case s.json:
+		_, err := fmt.Fprintln(s.stderr, live.Row())
+		return err
+	}
+	_, err := fmt.Fprintln(s.stdout, live.Row())
+	return err
+}
+
+// keyWait is how long the screen waits for keys before it looks for a new sample.
+const keyWait = 50 * time.Millisecond
+
+// live redraws a screen until ctx ends or the user ends it.
+func (s *topSession) live(ctx context.Context, screen *console.Screen) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		sample *status.Sample
+		err    error
+	}
+	results := make(chan result)
+	var g errgroup.Group
+	g.Go(func() error {
+		defer func() {
+			if v := recover(); v != nil {
+				_ = screen.Close() // the panic would leave the terminal as it is
+				panic(v)
+			}
+		}()
+		for ctx.Err() == nil {
+			var r result
+			r.sample, r.err = s.sample(ctx)
+			select {
+			case results <- r:
+			case <-ctx.Done():
+			}
+			loop.Sleep(ctx, s.every, nil)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer cancel()
+		defer screen.Close()
+		var live status.Live
+		for ctx.Err() == nil {
+			select {
+			case r := <-results:
+				if r.err != nil {
+					live.Fail(r.err)
+				} else {
+					live.Add(r.sample)
+				}
+			default:
+			}
+			columns, rows := screen.Size()
+			lines := live.Screen(rows, s.every, status.View{Columns: columns, ASCII: screen.ASCII(),
+				Paint: screen.Paint})
+			if err := screen.Show(lines); err != nil {
+				return err
+			}
+			if done, err := pressed(screen, &live); done || err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// pressed handles keys, and reports whether the user has ended the command.
+func pressed(screen *console.Screen, live *status.Live) (done bool, err error) {
+	keys, err := screen.Keys(keyWait)
+	if err != nil {
+		return true, err
+	}
+	for _, key := range keys {
+		if key == console.Quit {
+			return true, nil
+		}
+		live.Scroll(key)
+	}
+	return false, nil
+}
