@@ -65,7 +65,13 @@ type Result struct {
 type Progress struct {
 	Files, FilesTotal int
 	Bytes, BytesTotal int64
+	// File is the file that was begun last, and FileBytes its size.
+	File      string
+	FileBytes int64
 }
+
+// begin notes that work on a file begins.
+func (p *Progress) begin(f File) { p.File, p.FileBytes = f.Name, f.Size }
 
 func (o Options) withDefaults() Options {
 	o.Lease = cmp.Or(o.Lease, lease.DefaultLasts)
@@ -250,6 +256,10 @@ func (u *upload) file(ctx context.Context, f *File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	u.mu.Lock()
+	u.progress.begin(*f)
+	u.opts.Progress(u.progress)
+	u.mu.Unlock()
 	file := filepath.Join(u.opts.Source.Dir, f.Name)
 	if known, ok := u.known[f.Name]; ok && known.Size == f.Size && known.Modified == f.Modified {
 		f.Sum = known.Sum

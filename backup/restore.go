@@ -182,6 +182,10 @@ func (r *restoration) clean(m *Manifest) error {
 
 // file restores one file, unless it is there.
 func (r *restoration) file(ctx context.Context, f File) error {
+	r.mu.Lock()
+	r.progress.begin(f)
+	r.Progress(r.progress)
+	r.mu.Unlock()
 	name := filepath.Join(r.Dir, f.Name)
 	sum, err := objects.ParseSum(f.Sum)
 	if err != nil {

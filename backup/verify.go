@@ -72,6 +72,10 @@ func (v *verification) found(err error) {
 }
 
 func (v *verification) file(ctx context.Context, f File, generation string) error {
+	v.mu.Lock()
+	v.progress.begin(f)
+	v.progressed(v.progress)
+	v.mu.Unlock()
 	err := readFile(ctx, v.d, f, io.Discard)
 	switch {
 	case errors.Is(err, objects.ErrDamaged):

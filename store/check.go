@@ -21,7 +21,14 @@ import (
 // line. It reads the store at one point in time, and leaves out imports in flight (open leases). An
 // error is a failure to read, not a difference.
 func (s *Store) Check(ctx context.Context, report func(difference string)) (differences int, err error) {
-	c := checker{s: s, ctx: ctx, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
+	return s.CheckWithProgress(ctx, report, func(int64) {})
+}
+
+// CheckWithProgress is like Check. It calls progress with the number of repositories whose records
+// are checked, which takes most of the time.
+func (s *Store) CheckWithProgress(ctx context.Context, report func(difference string),
+	progress func(repos int64)) (differences int, err error) {
+	c := checker{s: s, ctx: ctx, progress: progress, blocks: map[uint32]int64{}, byHost: map[uint32]HostCounts{}, report: func(format string, args ...any) {
 		differences++
 		report(fmt.Sprintf(format, args...))
 	}}
@@ -57,6 +64,8 @@ type checker struct {
 	ctx    context.Context
 	r      *pebble.Snapshot
 	report func(format string, args ...any)
+	// progress is called with the number of repositories whose records are checked.
+	progress func(repos int64)
 
 	want   counts
 	got    counts
@@ -312,7 +321,10 @@ func (c *checker) queues() error {
 
 // records checks the records, refs and blocks of each repository.
 func (c *checker) records() error {
+	checked := int64(0)
 	return c.space(spaceOwner, func(key, value []byte) error {
+		checked++
+		c.progress(checked)
 		o, err := parseOrdinalKey(spaceOwner, key)
 		if err != nil {
 			return err

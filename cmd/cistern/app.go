@@ -42,25 +42,33 @@ const rootExamples = `  cistern demo                                    needs no
 `
 
 func (a *app) run(ctx context.Context, args []string) error {
-	root := &cli.Command{
-		Name:        "cistern",
-		UsageText:   "cistern COMMAND [options]",
-		Description: rootAbout,
-		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.statusCommand(), a.topCommand(), a.tailCommand(), a.repoCommand(),
-			a.hostCommand(),
-			a.subscriptionCommand(), a.maintainCommand(), a.phaseCommand(), a.alertsCommand(), a.backupCommand(),
-			a.restoreCommand(), a.exportCommand(), a.importCommand(), a.checkCommand(), a.versionCommand()},
-		CustomHelpTemplate: helpTemplate + rootExamples,
-		Version:            version(),
-		Writer:             a.stdout,
-		ErrWriter:          a.stderr,
-		ExitErrHandler:     func(context.Context, *cli.Command, error) {},
+	root := a.commands()
+	if n := len(args); n > 0 && args[n-1] == completionFlag {
+		return a.complete(root, args[:n-1])
 	}
 	if err := checkCommands(root, args); err != nil {
 		return err
 	}
 	prepare(root, args)
 	return root.Run(ctx, append([]string{"cistern"}, args...))
+}
+
+// commands returns the tree of all commands.
+func (a *app) commands() *cli.Command {
+	return &cli.Command{
+		Name:        "cistern",
+		UsageText:   "cistern COMMAND [options]",
+		Description: rootAbout,
+		Commands: []*cli.Command{a.demoCommand(), a.runCommand(), a.statusCommand(), a.topCommand(), a.tailCommand(), a.repoCommand(),
+			a.subscriptionCommand(), a.maintainCommand(), a.phaseCommand(), a.alertsCommand(), a.backupCommand(),
+			a.restoreCommand(), a.exportCommand(), a.importCommand(), a.checkCommand(), a.completionCommand(), a.manCommand(),
+			a.versionCommand()},
+		CustomHelpTemplate: helpTemplate + rootExamples,
+		Version:            version(),
+		Writer:             a.stdout,
+		ErrWriter:          a.stderr,
+		ExitErrHandler:     func(context.Context, *cli.Command, error) {},
+	}
 }
 
 // prepare renders the help pages of cmd and of the commands below it. Each command then answers a

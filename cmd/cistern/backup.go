@@ -213,11 +213,16 @@ func (a *app) borrow(ctx context.Context, admin, token string, use func(lent) er
 }
 
 func (s *backupSession) copy(ctx context.Context, c lent) error {
-	drawn := s.progress("storing")
-	res, err := backup.Run(ctx, backup.Options{Destination: s.to, Keep: s.keep, Holder: holder(),
-		Progress: drawn.draw, Source: backup.Source{Dir: c.Dir, Epoch: c.Epoch, Head: c.Head,
-			Format: c.Format, Version: c.Version}})
-	drawn.end()
+	shown := s.progress("storing", console.Bytes())
+	o := backup.Options{Destination: s.to, Keep: s.keep, Holder: holder(),
+		Progress: func(p backup.Progress) { shown.Set(transferred(p)) },
+		Source: backup.Source{Dir: c.Dir, Epoch: c.Epoch, Head: c.Head, Format: c.Format,
+			Version: c.Version}}
+	var res backup.Result
+	err := shown.During(ctx, func(ctx context.Context) (err error) {
+		res, err = backup.Run(ctx, o)
+		return err
+	})
 	if res.Generation.Name == "" {
 		return err
 	}
@@ -284,11 +289,17 @@ func (s *backupSession) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	drawn := s.progress("reading")
+	shown := s.progress("reading", console.Bytes())
 	var read backup.Progress
-	bad, err := backup.Verify(ctx, s.to, all, func(p backup.Progress) { read = p; drawn.draw(p) },
-		func(err error) { fmt.Fprintln(s.stdout, console.Printable(err.Error())) })
-	drawn.end()
+	var bad int
+	err = shown.During(ctx, func(ctx context.Context) (err error) {
+		bad, err = backup.Verify(ctx, s.to, all,
+			func(p backup.Progress) { read = p; shown.Set(transferred(p)) },
+			func(err error) {
+				shown.Above(func() { fmt.Fprintln(s.stdout, console.Printable(err.Error())) })
+			})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -303,10 +314,14 @@ func (s *backupSession) verify(ctx context.Context) error {
 }
 
 func (s *backupSession) restore(ctx context.Context) error {
-	drawn := s.progress("restoring")
-	g, err := backup.Restore(ctx, backup.RestoreOptions{Destination: s.to, Generation: s.generation,
-		Dir: s.data, Like: s.like, Progress: drawn.draw})
-	drawn.end()
+	shown := s.progress("restoring", console.Bytes())
+	var g backup.Generation
+	err := shown.During(ctx, func(ctx context.Context) (err error) {
+		g, err = backup.Restore(ctx, backup.RestoreOptions{Destination: s.to,
+			Generation: s.generation, Dir: s.data, Like: s.like,
+			Progress: func(p backup.Progress) { shown.Set(transferred(p)) }})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -315,32 +330,16 @@ func (s *backupSession) restore(ctx context.Context) error {
 	return err
 }
 
-// transferLine is the progress line of a backup, drawn on terminals only.
-type transferLine struct {
-	term  *console.Terminal
-	verb  string
-	drawn time.Time
+// progress returns what shows how far a command is.
+func (a *app) progress(verb string, unit console.Unit) *console.Progress {
+	return console.NewProgress(console.New(a.stderr, a.environ), verb, unit)
 }
 
-func (a *app) progress(verb string) *transferLine {
-	return &transferLine{term: console.New(a.stderr, a.environ), verb: verb}
+// transferred returns the progress of files as that of a command.
+func transferred(p backup.Progress) console.Work {
+	return console.Work{Done: p.Bytes, Total: p.BytesTotal, Item: p.File + ", " + size(p.FileBytes),
+		More: humanize.Comma(int64(p.Files)) + " of " + console.Count(int64(p.FilesTotal), "file")}
 }
-
-func (l *transferLine) draw(p backup.Progress) {
-	if !l.term.Live() || time.Since(l.drawn) < drawEvery && p.Files < p.FilesTotal {
-		return
-	}
-	l.drawn = time.Now()
-	percent := 100
-	if p.BytesTotal > 0 {
-		percent = int(100 * p.Bytes / p.BytesTotal)
-	}
-	l.term.Draw(console.Clip(fmt.Sprintf("%s  %d%%  %s of %s  %s of %s", l.verb, percent,
-		size(p.Bytes), size(p.BytesTotal), humanize.Comma(int64(p.Files)),
-		console.Count(int64(p.FilesTotal), "file")), l.term.Columns()-1))
-}
-
-func (l *transferLine) end() { l.term.Draw("") }
 
 // newBackups makes what commands and the operation backup need.
 func (d *daemon) newBackups() (err error) {

@@ -56,10 +56,20 @@ func (a *app) check(ctx context.Context, dir string) error {
 	if s.Ephemeral() {
 		fmt.Fprintln(a.stdout, "  the store keeps events only (--ephemeral)")
 	}
-	n, err := s.Check(ctx, func(text string) { fmt.Fprintf(a.stdout, "  difference: %s\n", text) })
-	links, err := a.checkLinks(ctx, s, filepath.Join(dir, linksDir), err)
-	n += links
 	counts := s.Counts()
+	shown := a.progress("checking", console.Unit{Noun: "repositories"})
+	var n int
+	err = shown.During(ctx, func(ctx context.Context) error {
+		report := func(text string) {
+			shown.Above(func() { fmt.Fprintf(a.stdout, "  difference: %s\n", text) })
+		}
+		found, err := s.CheckWithProgress(ctx, report, func(repos int64) {
+			shown.Set(console.Work{Done: repos, Total: counts["repos"]})
+		})
+		links, err := a.checkLinks(ctx, s, filepath.Join(dir, linksDir), err)
+		n = found + links
+		return err
+	})
 	if err := errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("check %s: %w", dir, err)
 	}

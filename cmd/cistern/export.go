@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"time"
 
 	"cistern/console"
 	"cistern/dump"
@@ -16,7 +14,6 @@ import (
 	"cistern/objects"
 	"cistern/store"
 
-	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
 )
 
@@ -153,17 +150,13 @@ func (s *exportSession) export(ctx context.Context, dir string) (err error) {
 	if s.cars {
 		return s.exportCARs(ctx, from)
 	}
-	drawn := s.exportLine(from)
-	m, err := dump.Run(ctx, dump.Options{Source: from, Destination: s.to, Format: s.format,
-		Collections: s.collections, DIDs: s.dids, CBOR: s.cbor, Progress: drawn.draw, Holder: holder(),
-		Logger: newLogger(console.New(s.stderr, s.environ), slog.LevelInfo)})
-	drawn.end()
+	m, parts, err := s.exportRecords(ctx, from)
 	switch {
 	case errors.Is(err, dump.ErrComplete):
 		return fmt.Errorf("%w: name another destination", err)
-	case err != nil && ctx.Err() != nil && drawn.last.Parts > 0:
+	case err != nil && ctx.Err() != nil && parts > 0:
 		return fmt.Errorf("%w: %s stored; run the command again to go on", err,
-			console.Count(int64(drawn.last.Parts), "part"))
+			console.Count(int64(parts), "part"))
 	case err != nil:
 		return err
 	case s.json:
@@ -175,51 +168,29 @@ func (s *exportSession) export(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-// exportLine is the progress line of an export, drawn on terminals only.
-type exportLine struct {
-	term         *console.Terminal
-	total        int64 // records; 0: unknown
-	begun, drawn time.Time
-	last         dump.Progress
-}
-
-func (s *exportSession) exportLine(from *store.Store) *exportLine {
-	l := &exportLine{term: console.New(s.stderr, s.environ), begun: time.Now()}
+// exportRecords writes the records of a store, and shows how far it is. parts is how many parts are
+// stored.
+func (s *exportSession) exportRecords(ctx context.Context, from *store.Store) (m dump.Manifest,
+	parts int, err error) {
+	total := int64(0) // unknown
 	if len(s.collections)+len(s.dids) == 0 {
-		l.total = from.Counts()["records"]
+		total = from.Counts()["records"]
 	}
-	return l
+	term := console.New(s.stderr, s.environ)
+	shown := console.NewProgress(term, "exporting", console.Unit{Noun: "records"})
+	o := dump.Options{Source: from, Destination: s.to, Format: s.format, Collections: s.collections,
+		DIDs: s.dids, CBOR: s.cbor, Holder: holder(), Logger: newLogger(term, slog.LevelInfo)}
+	o.Progress = func(p dump.Progress) {
+		parts = p.Parts
+		shown.Set(console.Work{Done: p.Rows, Found: p.Found, Total: total,
+			More: console.Count(int64(p.Parts), "part") + " of " + size(p.Bytes)})
+	}
+	err = shown.During(ctx, func(ctx context.Context) (err error) {
+		m, err = dump.Run(ctx, o)
+		return err
+	})
+	return m, parts, err
 }
-
-func (l *exportLine) draw(p dump.Progress) {
-	l.last = p
-	if !l.term.Live() || time.Since(l.drawn) < drawEvery {
-		return
-	}
-	l.drawn = time.Now()
-	l.term.Draw(console.Clip(l.line(time.Since(l.begun)), l.term.Columns()-1))
-}
-
-// line returns the line after some time: the share, the records, their rate, and the time that is
-// left.
-func (l *exportLine) line(spent time.Duration) string {
-	parts := []string{"exporting"}
-	rate := float64(l.last.Rows-l.last.Found) / max(spent.Seconds(), 0.001)
-	if l.total > 0 {
-		bar := &progress{term: l.term}
-		parts = append(parts, bar.bar(l.last.Rows, l.total, barMax/2),
-			fmt.Sprintf("%d%%", 100*min(l.last.Rows, l.total)/l.total))
-	}
-	parts = append(parts, humanize.Comma(l.last.Rows)+" records", humanize.Comma(int64(rate))+"/s",
-		console.Count(int64(l.last.Parts), "part")+" of "+size(l.last.Bytes))
-	if left := float64(l.total - l.last.Rows); left > 0 && rate > 0 {
-		eta := time.Duration(left / rate * float64(time.Second)).Round(time.Second)
-		parts = append(parts, eta.String()+" left")
-	}
-	return strings.Join(parts, "  ")
-}
-
-func (l *exportLine) end() { l.term.Draw("") }
 
 // newExports returns what makes the files of --export; nil without it.
 func newExports(d *daemon) (*dump.Maker, error) {

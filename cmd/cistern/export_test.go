@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,25 +151,4 @@ func TestExportCommand(t *testing.T) {
 		wantExported(t, hosted(n.Accounts(), collection), got)
 	}
 	x.noCheckpoints(t)
-}
-
-// TestExportLine: the progress line has the share, the rate and the time that is left.
-func TestExportLine(t *testing.T) {
-	t.Parallel()
-	s := &exportSession{app: &app{stderr: new(bytes.Buffer), environ: []string{"LC_ALL=C"}}}
-	l := &exportLine{term: s.progress("").term, total: 3_000_000,
-		last: dump.Progress{Rows: 1_500_000, Found: 500_000, Parts: 1, Bytes: 64 << 20}}
-	line := l.line(10 * time.Second)
-	for _, want := range []string{"50%", "1,500,000 records", "100,000/s", "1 part of 64 MiB", "15s left"} {
-		if !strings.Contains(line, want) {
-			t.Errorf("%q has no %q", line, want)
-		}
-	}
-	l.total = 0
-	if line := l.line(0); strings.Contains(line, "left") || strings.Contains(line, "%") {
-		t.Error(line)
-	}
-	if !slices.Contains(schedulable, "export") {
-		t.Error("no schedule of exports")
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"cistern/console"
 	"cistern/dump"
@@ -41,11 +40,13 @@ func checkArchive(name string) error {
 
 // exportCARs exports whole repositories of a store.
 func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err error) {
-	line := &carsLine{term: console.New(s.stderr, s.environ), total: from.Counts()["repos"], begun: time.Now()}
-	o := cars.Options{Source: from, Destination: s.to, DIDs: s.dids, Progress: line.draw, Holder: holder()}
+	shown, total := s.progress("exporting", console.Unit{Noun: "repositories"}), from.Counts()["repos"]
 	if len(s.dids) > 0 {
-		line.total = int64(len(s.dids))
+		total = int64(len(s.dids))
 	}
+	o := cars.Options{Source: from, Destination: s.to, DIDs: s.dids, Progress: func(p cars.Progress) {
+		shown.Set(console.Work{Done: p.Repositories, Found: p.Found, Total: total, More: size(p.Bytes)})
+	}, Holder: holder()}
 	if s.archive != "" {
 		if o.Archive, err = cars.CreateArchive(s.archive); err != nil {
 			return err
@@ -53,8 +54,11 @@ func (s *exportSession) exportCARs(ctx context.Context, from *store.Store) (err 
 		defer func() { err = errors.Join(err, o.Archive.Close()) }()
 		o.TempDir = filepath.Dir(s.archive)
 	}
-	m, err := cars.Run(ctx, o)
-	line.term.Draw("")
+	var m manifest.Manifest
+	err = shown.During(ctx, func(ctx context.Context) (err error) {
+		m, err = cars.Run(ctx, o)
+		return err
+	})
 	switch {
 	case errors.Is(err, cars.ErrComplete):
 		return fmt.Errorf("%w: name another destination", err)
@@ -85,26 +89,4 @@ func (s *exportSession) exported(m *manifest.Manifest) error {
 			"'cistern maintain run verify'", console.Count(m.Damaged, "repository"))
 	}
 	return nil
-}
-
-// carsLine is the progress line of an export of repositories, drawn on terminals only.
-type carsLine struct {
-	term         *console.Terminal
-	total        int64 // repositories that are known
-	begun, drawn time.Time
-}
-
-func (l *carsLine) draw(p cars.Progress) {
-	if !l.term.Live() || time.Since(l.drawn) < drawEvery {
-		return
-	}
-	l.drawn = time.Now()
-	spent := max(time.Since(l.begun).Seconds(), 0.001)
-	rate := float64(p.Repositories-p.Found) / spent
-	text := fmt.Sprintf("exporting  %s of %s  %s/s  %s", humanize.Comma(p.Repositories),
-		console.Count(l.total, "repository"), humanize.Comma(int64(rate)), size(p.Bytes))
-	if left := float64(l.total - p.Repositories); left > 0 && rate > 0 {
-		text += "  " + time.Duration(left/rate*float64(time.Second)).Round(time.Second).String() + " left"
-	}
-	l.term.Draw(console.Clip(text, l.term.Columns()-1))
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
-	"golang.org/x/sync/errgroup"
 )
 
 const importAbout = `Store the repositories of CAR files. Each is verified as if its host had
@@ -44,6 +43,7 @@ type importSession struct {
 	report string
 	out    *os.File // of report, nil for none
 	failed error    // of a write to out
+	shown  *console.Progress
 }
 
 func (s *importSession) options() []option {
@@ -96,6 +96,7 @@ func (s *importSession) run(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
+	s.shown = s.progress("importing", console.Bytes())
 	log := newLogger(s.stderr, slog.LevelWarn)
 	db, err := store.Open(store.Options{Dir: s.cfg.Data, Logger: log})
 	if errors.Is(err, store.ErrLocked) {
@@ -116,13 +117,12 @@ func (s *importSession) run(ctx context.Context, name string) (err error) {
 // load runs the import, and prints what became of the CARs.
 func (s *importSession) load(ctx context.Context, l *intake.Loader, src intake.Source) error {
 	start := time.Now()
-	line := &importLine{term: console.New(s.stderr, s.environ), start: start, src: src, of: l}
-	drawing, stop := context.WithCancel(ctx)
-	var g errgroup.Group
-	g.Go(func() error { return line.Run(drawing) })
-	sum, err := l.Run(ctx)
-	stop()
-	_ = g.Wait() // it returns no error
+	s.shown.Sample(func() console.Work { return imported(l.Summary(), src) })
+	var sum intake.Summary
+	err := s.shown.During(ctx, func(ctx context.Context) (err error) {
+		sum, err = l.Run(ctx)
+		return err
+	})
 	took := time.Since(start)
 	fmt.Fprintf(s.stdout, "imported %s of %s: %s new, %s updated; %s not newer, %s refused; %s in %.1f s\n",
 		console.Count(sum.New+sum.Updated, "repository"), console.Printable(src.String()),
@@ -148,53 +148,19 @@ func (s *importSession) refused(r intake.Refusal) {
 	if account == "" {
 		account = "(unknown account)"
 	}
-	fmt.Fprintln(s.stderr, console.Printable(fmt.Sprintf("refused %s %s: %s", r.Path, account, r.Reason)))
+	text := console.Printable(fmt.Sprintf("refused %s %s: %s", r.Path, account, r.Reason))
+	s.shown.Above(func() { fmt.Fprintln(s.stderr, text) })
 }
 
-// importLine is the progress line of an import, drawn on terminals only.
-type importLine struct {
-	term  *console.Terminal
-	start time.Time
-	src   intake.Source
-	of    *intake.Loader
-}
-
-// Run shows progress until ctx ends.
-func (p *importLine) Run(ctx context.Context) error {
-	if !p.term.Live() {
-		return nil
-	}
-	defer p.term.Draw("")
-	tick := time.NewTicker(drawEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			p.term.Draw(console.Clip(p.line(now.Sub(p.start)), p.term.Columns()-1))
-		}
-	}
-}
-
-// line returns the text of the line after some time.
-func (p *importLine) line(took time.Duration) string {
-	sum, done, total := p.of.Summary(), p.src.Read(), p.src.Size()
-	if done == 0 {
-		done = sum.Bytes
-	}
-	text := fmt.Sprintf("importing  %s  %s", console.Count(sum.New+sum.Updated, "repository"), size(done))
-	if total > 0 {
-		text = fmt.Sprintf("%s of %s, %d%%", text, size(total), 100*done/total)
-	}
-	rate := float64(done) / max(took.Seconds(), 1e-3)
-	text += fmt.Sprintf("  %s/s", size(int64(rate)))
-	if total > done && rate > 0 {
-		left := time.Duration(float64(total-done) / rate * float64(time.Second))
-		text += fmt.Sprintf("  %s left", left.Round(time.Second))
+// imported returns how far an import is.
+func imported(sum intake.Summary, src intake.Source) console.Work {
+	w := console.Work{Done: src.Read(), Total: src.Size(),
+		More: console.Count(sum.New+sum.Updated, "repository")}
+	if w.Done == 0 {
+		w.Done = sum.Bytes
 	}
 	if sum.Refused > 0 {
-		text += fmt.Sprintf("  %s refused", humanize.Comma(sum.Refused))
+		w.More += ", " + humanize.Comma(sum.Refused) + " refused"
 	}
-	return text
+	return w
 }

@@ -12,6 +12,7 @@ import (
 
 	"cistern/client"
 	"cistern/console"
+	"cistern/loop"
 
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v3"
@@ -202,46 +203,33 @@ const watchEvery = time.Second
 // watch shows the progress of an operation until ctx ends. The error of a request that fails is
 // that of the run too.
 func (s *maintainSession) watch(ctx context.Context, name string) error {
-	term := console.New(s.stderr, s.environ)
-	if !term.Live() {
-		return nil
-	}
-	defer term.Draw("")
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		err := s.view(ctx, func(_ json.RawMessage, v maintenanceRow) error {
-			for _, o := range v.Operations {
-				if o.Name == name {
-					term.Draw(console.Clip(o.line(term.ASCII()), term.Columns()))
+	shown := s.progress(name, console.Unit{})
+	return shown.During(ctx, func(ctx context.Context) error {
+		for ctx.Err() == nil {
+			err := s.view(ctx, func(_ json.RawMessage, v maintenanceRow) error {
+				for _, o := range v.Operations {
+					if o.Name == name {
+						shown.Set(o.work())
+					}
 				}
+				return nil
+			})
+			if err != nil {
+				return nil
 			}
-			return nil
-		})
-		if err != nil {
-			return nil
+			loop.Sleep(ctx, watchEvery, nil)
 		}
-	}
+		return nil
+	})
 }
 
-// line returns the line that shows a run: a bar if its size is known, and what it works on.
-func (o *operationRow) line(ascii bool) string {
-	line := o.Name + " " + o.State
-	if p := o.Progress; p != nil && p.Total > 0 {
-		full, empty := "█", "░"
-		if ascii {
-			full, empty = "#", "."
-		}
-		n := int(barMax * min(p.Done, p.Total) / p.Total)
-		line += " " + strings.Repeat(full, n) + strings.Repeat(empty, barMax-n)
+// work returns how far a run is, and what it waits for.
+func (o *operationRow) work() console.Work {
+	w := console.Work{More: strings.TrimSuffix(o.State+": "+o.Waits, ": ")}
+	if p := o.Progress; p != nil {
+		w.Done, w.Total, w.Item = p.Done, p.Total, p.Item
 	}
-	parts := []string{line, o.progress(), o.Waits}
-	return console.Printable(strings.TrimSpace(strings.Join(parts, " ")))
+	return w
 }
 
 func (s *maintainSession) cancel(ctx context.Context) error {

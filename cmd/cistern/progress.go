@@ -179,7 +179,7 @@ func (p *progress) line(s sample, columns int) string {
 	}
 	var parts []string
 	if size+width(segments) <= columns-1 {
-		parts = append(parts, p.bar(s.done, total, size))
+		parts = append(parts, p.term.Bar(s.done, total, size))
 	}
 	for _, g := range segments {
 		parts = append(parts, p.term.Paint(g.color, console.Clip(g.text, max(1, columns-1))))
@@ -234,18 +234,4 @@ func width(segments []segment) int {
 		n += 2 + runewidth.StringWidth(g.text)
 	}
 	return n
-}
-
-// bar draws done of total, size columns wide.
-func (p *progress) bar(done, total int64, size int) string {
-	filled := 0
-	if total > 0 {
-		filled = int(min(done, total) * int64(size) / total)
-	}
-	full, empty := "━", "─"
-	if p.term.ASCII() {
-		full, empty = "#", "-"
-	}
-	return p.term.Paint(console.Green, strings.Repeat(full, filled)) +
-		p.term.Paint(console.Dim, strings.Repeat(empty, size-filled))
 }

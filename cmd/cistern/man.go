@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+)
+
+const manAbout = `Print the manual page of cistern, made of the same tables as the help of each
+command.`
+
+func (a *app) manCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "man",
+		Usage:       "print the manual page",
+		UsageText:   "cistern man",
+		Description: manAbout,
+		CustomHelpTemplate: helpTemplate +
+			"  cistern man | man -l -\n  cistern man | gzip -9n > /usr/share/man/man1/cistern.1.gz\n",
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			if err := noArguments(cmd); err != nil {
+				return err
+			}
+			// The tree of this run has parts that the library added.
+			return writeManual(a.stdout, a.commands())
+		},
+	}
+}
+
+// writeManual writes the manual page of a tree of commands in the macros man.
+func writeManual(w io.Writer, root *cli.Command) error {
+	var b bytes.Buffer
+	b.WriteString(".TH CISTERN 1 \"\" \"\" \"Cistern\"\n.SH NAME\ncistern \\- " +
+		"verified, queryable copy of AT Protocol repositories\n.SH SYNOPSIS\n.B " +
+		roff(root.UsageText) + "\n.SH DESCRIPTION\n")
+	paragraph(&b, root.Description)
+	b.WriteString(".SH COMMANDS\n")
+	for _, cmd := range root.Commands {
+		manCommand(&b, "cistern", cmd)
+	}
+	b.WriteString(".SH ENVIRONMENT\n" + roff("Each option of cistern run has a variable: --disk-reserve is "+
+		envPrefix+"DISK_RESERVE. Other commands read those that their options name.") + "\n")
+	b.WriteString(".SH EXIT STATUS\n" + roff("0 if the command succeeded, 1 if it failed. cistern status and "+
+		"cistern top exit with 2 if no daemon answers.") + "\n")
+	b.WriteString(".SH EXAMPLES\n")
+	verbatim(&b, rootExamples)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// manCommand writes the section of a command, and those of the commands below it.
+func manCommand(b *bytes.Buffer, path string, cmd *cli.Command) {
+	path += " " + cmd.Name
+	fmt.Fprintf(b, ".SS %s\n", roff(path))
+	if len(cmd.Commands) == 0 || cmd.Action != nil {
+		fmt.Fprintf(b, ".PP\n.B %s\n", roff(cmd.UsageText))
+	}
+	paragraph(b, cmd.Description)
+	for _, f := range cmd.Flags {
+		manFlag(b, f)
+	}
+	if _, examples, ok := strings.Cut(cmd.CustomHelpTemplate, helpTemplate); ok && examples != "" {
+		b.WriteString(".PP\nExamples:\n")
+		verbatim(b, examples)
+	}
+	for _, sub := range cmd.Commands {
+		manCommand(b, path, sub)
+	}
+}
+
+// manFlag writes an option. The first line of its usage is the placeholder of its value.
+func manFlag(b *bytes.Buffer, f cli.Flag) {
+	shown, ok := f.(cli.DocGenerationFlag)
+	if !ok {
+		return
+	}
+	var names []string
+	for _, name := range f.Names() {
+		dashes := "--"
+		if len(name) == 1 {
+			dashes = "-"
+		}
+		names = append(names, dashes+name)
+	}
+	value, help, _ := strings.Cut(shown.GetUsage(), "\n")
+	fmt.Fprintf(b, ".TP\n\\fB%s\\fR%s\n%s\n", roff(strings.Join(names, ", ")), roff(value), roff(help))
+}
+
+// paragraph writes text that is filled, with its blocks that are indented as they are.
+func paragraph(b *bytes.Buffer, text string) {
+	for block := range strings.SplitSeq(text, "\n\n") {
+		if strings.HasPrefix(block, "  ") {
+			verbatim(b, block+"\n")
+			continue
+		}
+		b.WriteString(".PP\n" + roff(block) + "\n")
+	}
+}
+
+// verbatim writes text whose lines stay as they are.
+func verbatim(b *bytes.Buffer, text string) {
+	b.WriteString(".PP\n.nf\n" + roff(strings.TrimRight(text, "\n")) + "\n.fi\n")
+}
+
+// roff escapes text: no character of it is a request to the formatter.
+func roff(text string) string {
+	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "^", `\(ha`, "~", `\(ti`, "`", `\(ga`).
+		Replace(text)
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		if strings.HasPrefix(l, ".") {
+			lines[i] = `\&` + l
+		}
+	}
+	return strings.Join(lines, "\n")
+}
