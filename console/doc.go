@@ -14,10 +14,11 @@
 // # Concurrency
 //
 // A Terminal may be used by any goroutine. One goroutine uses a Screen; any may close it. The
-// functions have no state.
+// functions have no state. Progress.During owns the goroutine that draws.
 //
 // # Files
 //
 //   - terminal.go: Terminal, colours; screen.go: Screen, a whole terminal with its keys
+//   - progress.go: Progress, how far a long command is
 //   - text.go: text cut to a width and made printable; singular and plural
 package console

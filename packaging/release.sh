@@ -25,6 +25,9 @@ export SOURCE_DATE_EPOCH VERSION ARCH
 
 rm -rf dist
 mkdir -p dist/source dist/image/data
+# The manual page is the same for every platform.
+go run ./cmd/cistern man | gzip -9n >dist/cistern.1.gz
+touch -d "@$SOURCE_DATE_EPOCH" dist/cistern.1.gz
 # The files that go with the binary have the time of the commit.
 git -c tar.umask=022 archive HEAD LICENSE README.md CHANGELOG.md docs packaging | tar -x -C dist/source
 for ARCH in ${ARCHS:-amd64 arm64}; do

@@ -30,7 +30,8 @@
 // # Files
 //
 //   - main.go, app.go: the process, the command tree, signals; slack.go: how late timers may be
-//   - config.go, values.go, help.go: options, how their values are read, help pages
+//   - config.go, values.go, help.go: options, how their values are read, help pages; man.go,
+//     complete.go: the manual page, and what shells complete
 //   - daemon.go, boxes.go: what starts, in which order, and how it stops
 //   - firehose.go, crawler.go, filter.go: ingest, discovery and the filter as options and the
 //     private listener set them
