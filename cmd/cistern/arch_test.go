@@ -384,15 +384,15 @@ func TestGoroutinesHaveOwners(t *testing.T) {
 // rooms are the packages that are larger than others may be: files and lines without tests, as they
 // are. A smaller package lowers its numbers here.
 var rooms = map[string]struct{ files, lines int }{
-	"api":               {34, 5100},
-	"api/deliver":       {24, 3720},
-	"backfill":          {24, 3710},
-	"backfill/discover": {24, 3300},
-	"cmd/cistern":       {48, 8200},
-	"store":             {102, 16700},
-	"ingest":            {32, 6150},
+	"api":               {29, 4466},
+	"api/deliver":       {23, 3604},
+	"backfill":          {24, 3570},
+	"backfill/discover": {17, 3203},
+	"cmd/cistern":       {43, 7279},
+	"store":             {98, 15964},
+	"ingest":            {32, 5945},
 	"ingest/simnet":     {37, 5064},
-	"ingest/repo":       {24, 3220},
+	"ingest/repo":       {24, 3212},
 }
 
 // TestPackagesAreSmall: a package is one subject, of at most 24 files and 3,200 lines.
