@@ -57,6 +57,19 @@ func (x *Index) Failure() error { return x.health.failure() }
 // Writer writes links without a store's records.
 type Writer struct{ run *run }
 
+// GuardRecovered has a new health see the engine rest and recover, and returns what a write gets that
+// it guards at a stop, and whether the engine is left as it is.
+func GuardRecovered(cause error, write func() error) (got error, abandoned bool) {
+	h := newHealth(0)
+	l := h.listener()
+	l.BackgroundError(cause)
+	l.FlushEnd(pebble.FlushInfo{})
+	stop := make(chan struct{})
+	close(stop)
+	got = h.guard(stop, write)
+	return got, h.abandoned()
+}
+
 // NewWriter returns a Writer.
 func (x *Index) NewWriter() *Writer { return &Writer{x.newRun()} }
 

@@ -79,6 +79,25 @@ func (h *health) rests() error {
 	return h.resting
 }
 
+// settle records that the engine rests, and wakes a guard.
+func (h *health) settle(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.resting = err
+	loop.Wake(h.stuck)
+}
+
+// awake records that the engine does not rest any more, so that no later guard takes it to be stuck.
+func (h *health) awake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.resting = nil
+	select {
+	case <-h.stuck:
+	default:
+	}
+}
+
 // wrote records whether a run could be written. changed reports whether it is otherwise than before.
 func (h *health) wrote(err error) (changed bool) {
 	h.mu.Lock()
@@ -124,9 +143,7 @@ func permanent(err error) bool {
 func (h *health) listener() *pebble.EventListener {
 	ended := func(err error) {
 		if err == nil {
-			h.mu.Lock()
-			h.resting = nil
-			h.mu.Unlock()
+			h.awake()
 		}
 	}
 	return &pebble.EventListener{
@@ -135,10 +152,7 @@ func (h *health) listener() *pebble.EventListener {
 			if permanent(err) {
 				h.fail(err)
 			}
-			h.mu.Lock()
-			h.resting = err
-			h.mu.Unlock()
-			loop.Wake(h.stuck)
+			h.settle(err)
 			loop.Sleep(context.Background(), h.rest/10, h.closing)
 		},
 		FlushEnd:      func(info pebble.FlushInfo) { ended(info.Err) },

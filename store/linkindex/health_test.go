@@ -120,6 +120,18 @@ func diskFull(t *testing.T, d *disk, small int) {
 	}
 }
 
+// TestStopAfterDiskFull: a rest that has passed does not have the engine left behind at a later stop.
+func TestStopAfterDiskFull(t *testing.T) {
+	t.Parallel()
+	got, abandoned := linkindex.GuardRecovered(syscall.ENOSPC, func() error {
+		time.Sleep(50 * time.Millisecond) // as a write that syncs, long after the stop
+		return nil
+	})
+	if got != nil || abandoned {
+		t.Errorf("the last write of a healthy engine: %v, abandoned %v", got, abandoned)
+	}
+}
+
 // TestLost: when the engine loses its manifest in a goroutine of its own, the index is not built any
 // more and says so; the process goes on, queries are answered, and Run and Close return.
 func TestLost(t *testing.T) {
