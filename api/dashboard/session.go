@@ -14,6 +14,8 @@ const (
 	sessionsMax = 100
 	// sessionIdle ends a session that is not used. An open dashboard uses its session.
 	sessionIdle = 12 * time.Hour
+	// cookiesMax bounds the cookies that are looked at: browsers keep some 180 for a host.
+	cookiesMax = 200
 )
 
 // Sessions are the browsers that have given the token.
@@ -46,27 +48,27 @@ func (s *Sessions) Begin(w http.ResponseWriter, r *http.Request, secure bool) {
 func (s *Sessions) End(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, err := r.Cookie(cookieName(r)); err == nil {
+	for _, c := range r.CookiesNamed(cookieName(r)) {
 		delete(s.used, sha256.Sum256([]byte(c.Value)))
 	}
 	setCookie(w, r, "", false, -1)
 }
 
-// Has reports whether a request is part of a session, and notes the use of the session.
+// Has reports whether a request is part of a session, and notes the use of the session. Any page of
+// the host, on any port, may have set a cookie of the same name for a longer path, which comes first.
 func (s *Sessions) Has(r *http.Request) bool {
-	c, err := r.Cookie(cookieName(r))
-	if err != nil {
-		return false
-	}
-	hash := sha256.Sum256([]byte(c.Value))
+	all := r.CookiesNamed(cookieName(r))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire()
-	if _, ok := s.used[hash]; !ok {
-		return false
+	for _, c := range all[:min(len(all), cookiesMax)] {
+		hash := sha256.Sum256([]byte(c.Value))
+		if _, ok := s.used[hash]; ok {
+			s.used[hash] = s.now()
+			return true
+		}
 	}
-	s.used[hash] = s.now()
-	return true
+	return false
 }
 
 // expire drops the sessions that were not used for sessionIdle. s.mu is held.

@@ -71,6 +71,27 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// TestForeignCookie: a cookie of the same name that another page of the host has set hides no session.
+func TestForeignCookie(t *testing.T) {
+	t.Parallel()
+	s := dashboard.NewSessions(time.Now)
+	const host = "localhost:2480"
+	own := begin(s, host, false)
+	r, w := httptest.NewRequest("POST", "/logout", nil), httptest.NewRecorder()
+	r.Host = host
+	r.AddCookie(&http.Cookie{Name: own.Name, Value: "foreign"})
+	if s.Has(r) {
+		t.Error("a foreign cookie is a session")
+	}
+	r.AddCookie(own)
+	if !s.Has(r) {
+		t.Error("a foreign cookie hides the session")
+	}
+	if s.End(w, r); has(s, host, own) {
+		t.Error("a foreign cookie keeps the session from its end")
+	}
+}
+
 // TestSessionsAreBounded: of too many sessions the one that was used longest ago ends.
 func TestSessionsAreBounded(t *testing.T) {
 	t.Parallel()
