@@ -31,6 +31,7 @@ type Handler struct {
 // shared is what a Handler and those derived from it have in common.
 type shared struct {
 	root    slog.Handler // without attributes
+	written slog.Handler // root without what Through adds
 	kinds   *kinds
 	metrics *metrics
 }
@@ -47,7 +48,7 @@ func New(o Options) *Handler {
 	} else {
 		next = slog.NewTextHandler(o.Output, &slog.HandlerOptions{Level: o.Level})
 	}
-	return &Handler{next, &shared{root: next, metrics: newMetrics(),
+	return &Handler{next, &shared{root: next, written: next, metrics: newMetrics(),
 		kinds: newKinds(cmp.Or(o.Burst, 20), cmp.Or(o.Window, time.Minute))}}
 }
 
@@ -57,6 +58,14 @@ func readable(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue(a.Value.Duration().String())
 	}
 	return a
+}
+
+// Through returns a Handler whose lines, without those that are left out, also go through what wrap
+// makes of the handler that writes them. It counts lines together with h.
+func (h *Handler) Through(wrap func(slog.Handler) slog.Handler) *Handler {
+	s := *h.shared
+	s.root = wrap(h.root)
+	return &Handler{wrap(h.next), &s}
 }
 
 // Enabled implements slog.Handler.
@@ -74,7 +83,11 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 
 // Handle writes a line, or counts it as left out.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
-	h.metrics.lines(r.Level).Inc()
+	count := 0.0
+	if h.written.Enabled(ctx, r.Level) { // else the line is not for the log
+		count = 1
+	}
+	h.metrics.lines(r.Level).Add(count)
 	if r.Level < slog.LevelInfo {
 		return h.next.Handle(ctx, r)
 	}
@@ -82,7 +95,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	left, write := h.kinds.admit(kind{r.Level, r.Message}, r.Time)
 	err := h.report(ctx, r.Time, ended)
 	if !write {
-		h.metrics.leftOut(r.Level).Inc()
+		h.metrics.leftOut(r.Level).Add(count)
 		return err
 	}
 	if left > 0 {

@@ -193,3 +193,52 @@ func (b *book) metric(name string) (sum float64) {
 	}
 	return sum
 }
+
+// TestThrough: what is left out of the log does not push other lines out of what else takes them, which
+// also gets lines that are below the level of the log.
+func TestThrough(t *testing.T) {
+	t.Parallel()
+	b := newBook(t, logs.Options{Level: slog.LevelWarn, Burst: 3})
+	var also bytes.Buffer
+	h := b.h.Through(func(next slog.Handler) slog.Handler {
+		return tee{next, slog.NewTextHandler(&also, nil)}
+	})
+	b.line(h, slog.LevelInfo, "begins")
+	for range 1000 {
+		b.line(h.WithAttrs([]slog.Attr{slog.String("source", "a")}), slog.LevelError, "fails")
+	}
+	b.now = b.now.Add(time.Minute)
+	b.line(h, slog.LevelInfo, "ends")
+	const left = `level=ERROR msg="lines like an earlier one were left out" line=fails left_out=997`
+	b.want("level=ERROR msg=fails source=a", "level=ERROR msg=fails source=a", "level=ERROR msg=fails source=a", left)
+	if text := also.String(); strings.Count(text, "\n") != 6 || !strings.Contains(text, "msg=begins") || !strings.Contains(text, left) || !strings.Contains(text, "msg=ends") {
+		t.Errorf("got\n%s", text)
+	}
+	// Lines below the level of the log are not counted.
+	if all, omitted := b.metric("cistern_log_lines_total"), b.metric("cistern_log_left_out_lines_total"); all != 1000 || omitted != 997 {
+		t.Errorf("%v lines, %v of them left out", all, omitted)
+	}
+}
+
+// tee is a handler that has two others take lines.
+type tee struct{ next, also slog.Handler }
+
+func (h tee) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.next.Enabled(ctx, l) || h.also.Enabled(ctx, l)
+}
+
+func (h tee) Handle(ctx context.Context, r slog.Record) error {
+	err := h.also.Handle(ctx, r.Clone())
+	if h.next.Enabled(ctx, r.Level) {
+		err = errors.Join(err, h.next.Handle(ctx, r))
+	}
+	return err
+}
+
+func (h tee) WithAttrs(a []slog.Attr) slog.Handler {
+	return tee{h.next.WithAttrs(a), h.also.WithAttrs(a)}
+}
+
+func (h tee) WithGroup(name string) slog.Handler {
+	return tee{h.next.WithGroup(name), h.also.WithGroup(name)}
+}

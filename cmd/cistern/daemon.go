@@ -105,6 +105,15 @@ func (a *app) daemon(ctx context.Context, cfg Config) error {
 	return errors.Join(err, lines.Flush(time.Now()))
 }
 
+// journaled returns a log whose lines also go to a journal: those that are written to the log of the
+// daemon, so that many of one kind leave room for others.
+func journaled(log *slog.Logger, journal *logbook.Book) *slog.Logger {
+	if lines, ok := log.Handler().(*logs.Handler); ok {
+		return slog.New(lines.Through(journal.Handler))
+	}
+	return slog.New(journal.Handler(log.Handler())) // the log of the demo
+}
+
 // newLogger returns the log of a command that is not the daemon.
 func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
@@ -166,8 +175,8 @@ type daemon struct {
 // start must not leave a store with the filter of its options.
 func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon, error) {
 	journal := logbook.New()
-	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: slog.New(journal.Handler(log.Handler())),
-		journal: journal, metrics: prometheus.NewRegistry(), gates: new(gates),
+	d := &daemon{listeners: l, cfg: cfg, tune: tune, log: journaled(log, journal), journal: journal,
+		metrics: prometheus.NewRegistry(), gates: new(gates),
 		damage: make(chan error, 1)}
 	if lines, ok := log.Handler().(*logs.Handler); ok { // not the log of the demo
 		d.metrics.MustRegister(lines)

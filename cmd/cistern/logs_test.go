@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/token"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +15,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cistern/logbook"
+	"cistern/logs"
 )
+
+// TestJournaled: many lines of one kind do not push the others out of the journal.
+func TestJournaled(t *testing.T) {
+	t.Parallel()
+	book := logbook.New()
+	log := journaled(slog.New(logs.New(logs.Options{Level: slog.LevelError})), book)
+	log.Info("serving")
+	for range 1000 {
+		log.With("source", "a").Error("fails")
+	}
+	if lines := book.After(0, 500); len(lines) < 2 || lines[0].Message != "serving" || lines[1].Attributes != "source=a" {
+		t.Errorf("%d lines: %v", len(lines), lines)
+	}
+}
 
 // TestLogFormat: with --log-format json every line of a daemon is an object, and the metrics count it.
 func TestLogFormat(t *testing.T) {
