@@ -187,7 +187,7 @@ func newDaemon(cfg Config, log *slog.Logger, l listeners, tune tuning) (*daemon,
 	d.metrics.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var err error
-	if d.tracer, err = newTracer(&d.cfg, log, d.metrics); err != nil {
+	if d.tracer, err = newTracer(&d.cfg, d.log, d.metrics); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	for _, build := range []func() error{d.checkDisk, d.newIdentity, d.openStore, d.newPhases,

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -108,6 +110,23 @@ func (c *traceCollector) traces(t *testing.T, name string) (all []*tracedTask) {
 		}
 	}
 	return all
+}
+
+// TestTracesRefused: the log of the dashboard says that the collector does not take spans.
+func TestTracesRefused(t *testing.T) {
+	t.Parallel()
+	n, x := startNetwork(t, simnet.Options{Seed: 24, Repos: 2, Hosts: 1}), newTestIndex(t)
+	x.start(t, x.args(n, "--mode", "full", "--relay", n.Relay(), "--traces", "http://127.0.0.1:1", "--trace-share", "100"))
+	x.await(t, "the log to say so", func() error {
+		var o struct{ Log []struct{ Message string } }
+		err := x.call(t.Context(), "GET", "/overview", nil, func(b []byte) error { return json.Unmarshal(b, &o) })
+		for _, l := range o.Log {
+			if strings.HasPrefix(l.Message, "the collector of traces does not take spans") {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("the log has %v", o.Log))
+	})
 }
 
 // TestTraces: a collector gets the way of a fetch from the queue to the flip, of one that fails, and
