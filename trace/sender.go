@@ -82,7 +82,7 @@ func (s *sender) send(ctx context.Context, batch []sdk.ReadOnlySpan) []sdk.ReadO
 	case err != nil && !was:
 		s.failing = true
 		s.logger.Warn("the collector of traces does not take spans: they are dropped until it does",
-			"endpoint", s.endpoint, "err", err)
+			"endpoint", s.endpoint, "err", clip(err.Error())) // it has the body of the answer
 	case err == nil && was:
 		s.failing = false
 		s.logger.Info("the collector of traces takes spans again", "endpoint", s.endpoint)

@@ -39,6 +39,7 @@ func newSink(t *testing.T) *sink {
 		var request collector.ExportTraceServiceRequest
 		if err = errors.Join(err, proto.Unmarshal(body, &request)); err != nil || s.refuses.Load() {
 			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write(bytes.Repeat([]byte("long "), 100_000))
 			return
 		}
 		s.mu.Lock()
@@ -183,7 +184,7 @@ func TestDropped(t *testing.T) {
 	if metric("sent") != 600 {
 		t.Errorf("%v sent", metric("sent"))
 	}
-	if log := out.String(); strings.Count(log, "level=WARN") != 1 || strings.Count(log, "takes spans again") != 1 || strings.Count(log, "\n") != 2 {
+	if log := out.String(); strings.Count(log, "level=WARN") != 1 || strings.Count(log, "takes spans again") != 1 || strings.Count(log, "\n") != 2 || len(log) > 1000 {
 		t.Errorf("log: %s", log)
 	}
 }
