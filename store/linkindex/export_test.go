@@ -96,6 +96,17 @@ func (w *Writer) Put(did string, collection, rkey []byte, links []TestLink) erro
 // Flush writes what was put.
 func (w *Writer) Flush() error { return w.run.write() }
 
+// TargetsKeepOrder reports whether the links of what was put are in their order, and how many they are,
+// after the rows by target were made, which are not written.
+func (w *Writer) TargetsKeepOrder() (keep bool, adds, removes int, err error) {
+	r := w.run
+	added, removed := r.live(), slices.Clone(r.removes)
+	before := slices.Clone(added)
+	out := &sink{x: r.x, batch: r.x.db.NewBatch()}
+	err = errors.Join(r.writeTargets(out, added, r.removes), out.batch.Close())
+	return slices.Equal(added, before) && slices.Equal(r.removes, removed), len(added), len(removed), err
+}
+
 // TestLink is a link of Put.
 type TestLink struct {
 	Source Source

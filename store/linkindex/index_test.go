@@ -125,6 +125,29 @@ func TestHiddenBefore(t *testing.T) {
 	compare(t, h.rng, h.store, x)
 }
 
+// TestTargetsKeepOrder: of a large run, rows by target are made while the links are read for others.
+func TestTargetsKeepOrder(t *testing.T) {
+	t.Parallel()
+	h, _ := newHistory(t)
+	x := h.openIndex(linkindex.Options{RunBytes: 1 << 30})
+	w := x.NewWriter()
+	for round := range 2 { // the links of the second replace those of the first
+		for i := range 50 {
+			err := w.Put(storetest.DID(1), []byte("app.test.a"), []byte(storetest.Rev(i)), []linkindex.TestLink{
+				{Source: linkindex.Source{Collection: "app.test.a", Path: ".a"}, Target: storetest.DID(100*round + i)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if keep, adds, removes, err := w.TargetsKeepOrder(); err != nil || !keep || adds != 50 || removes != 50*round {
+			t.Errorf("%d links and %d that go, in their order: %v, %v", adds, removes, keep, err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestPagesEnd: a page ends after some thousand rows, though it may be empty, and the next goes on.
 func TestPagesEnd(t *testing.T) {
 	t.Parallel()

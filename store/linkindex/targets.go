@@ -10,12 +10,14 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// writeTargets writes the rows of links and of counts, target by target.
+// writeTargets writes the rows of links and of counts, target by target. The links stay in their order:
+// writeDistinct reads them at the same time.
 func (r *run) writeTargets(out *sink, adds, removes []link) (err error) {
 	if len(adds)+len(removes) == 0 {
 		return nil
 	}
 	adds = sortLinks(adds)
+	removes = slices.Clone(removes)
 	slices.SortFunc(removes, func(a, b link) int {
 		return cmp.Or(a.compare(b.group),
 			cmp.Compare(r.versions[a.version].arrival, r.versions[b.version].arrival))
@@ -205,11 +207,12 @@ const (
 	sortFew = 4096
 )
 
-// sortLinks returns links by group and version. versions rise in links, which it may change.
+// sortLinks returns links by group and version. versions rise in links, which stays as it is.
 func sortLinks(links []link) []link {
 	if len(links) <= sortFew {
-		sortBucket(links)
-		return links
+		sorted := slices.Clone(links)
+		sortBucket(sorted)
+		return sorted
 	}
 	// Hashes are spread evenly, but for those of targets that have many links.
 	starts := make([]uint32, 1<<sortBits+1)
