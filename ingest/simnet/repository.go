@@ -115,15 +115,16 @@ const stepMax = 2 * time.Minute
 
 // advance moves the account's logical clock by a seeded step.
 func (r *repository) advance() time.Time {
-	r.clock = r.clock.Add(time.Duration(1+r.rng.Int64N(int64(stepMax/time.Microsecond))) * time.Microsecond)
-	return r.present()
+	return r.forward(time.Duration(1+r.rng.Int64N(int64(stepMax/time.Microsecond))) * time.Microsecond)
 }
 
-// present moves the clock to the time of this machine if the network is built and its options say so.
-func (r *repository) present() time.Time {
-	if now := time.Now(); r.net.opts.Present && r.net.built.Load() && now.After(r.clock) {
-		r.clock = now
+// forward moves the clock by a step, or to the time of this machine if the network is built and its
+// options say so. Such a clock does not run ahead of the machine: revs of the future are refused.
+func (r *repository) forward(step time.Duration) time.Time {
+	if r.net.opts.Present && r.net.built.Load() {
+		step = max(time.Microsecond, time.Since(r.clock))
 	}
+	r.clock = r.clock.Add(step)
 	return r.clock
 }
 
@@ -138,8 +139,7 @@ func tid(at time.Time, clock int) string {
 // mu held.
 func (r *repository) stamp() time.Time {
 	r.load()
-	r.clock = r.clock.Add(time.Millisecond)
-	return r.present()
+	return r.forward(time.Millisecond)
 }
 
 // born returns the time at which the account was created, before all its content.
