@@ -29,7 +29,7 @@ mkdir -p dist/source dist/image/data
 go run ./cmd/cistern man | gzip -9n >dist/cistern.1.gz
 touch -d "@$SOURCE_DATE_EPOCH" dist/cistern.1.gz
 # The files that go with the binary have the time of the commit.
-git -c tar.umask=022 archive HEAD LICENSE README.md CHANGELOG.md docs packaging | tar -x -C dist/source
+git -c tar.umask=022 archive HEAD LICENSE README.md CHANGELOG.md BENCHMARKS.md docs packaging | tar -x -C dist/source
 for ARCH in ${ARCHS:-amd64 arm64}; do
   echo "building $VERSION for linux on $ARCH"
   name=cistern_${VERSION}_linux_$ARCH
@@ -37,7 +37,7 @@ for ARCH in ${ARCHS:-amd64 arm64}; do
     -o "dist/linux_$ARCH/cistern" ./cmd/cistern
   touch -d "@$SOURCE_DATE_EPOCH" "dist/linux_$ARCH/cistern"
   tar --sort=name --owner=0 --group=0 --numeric-owner --transform "s,^,$name/," -cf - \
-    -C "dist/linux_$ARCH" cistern -C ../source LICENSE README.md CHANGELOG.md docs packaging |
+    -C "dist/linux_$ARCH" cistern -C ../source LICENSE README.md CHANGELOG.md BENCHMARKS.md docs packaging |
     gzip -9n >"dist/$name.tar.gz"
   go run "$NFPM" package --config packaging/nfpm.yaml --packager deb --target "dist/cistern_${VERSION}_$ARCH.deb"
   go run "$CYCLONEDX" bin -json -noserial -output "dist/$name.cdx.json" "dist/linux_$ARCH/cistern"

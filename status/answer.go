@@ -145,7 +145,7 @@ func (a *Answer) now() time.Time { return parse(a.Time) }
 // waiting returns how many repositories are not fetched yet.
 func (a *Answer) waiting() int64 {
 	c := a.Stats.Counts
-	return c["pending"] + c["syncing"]
+	return c["pending"] // those that are being fetched are among them
 }
 
 // latest returns the newest known point of a series of the last hour.
