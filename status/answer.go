@@ -130,7 +130,7 @@ func Decode(text []byte) (*Answer, error) {
 	return &a, nil
 }
 
-// parse reads a time of an answer, zero if there is none.
+// parse reads a time of an answer. A text that is empty or no time gives zero.
 func parse(moment string) time.Time {
 	t, err := time.Parse(time.RFC3339Nano, moment)
 	if err != nil {

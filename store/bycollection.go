@@ -290,8 +290,8 @@ func (m *recordMerge) owner(o Ordinal) (*Repo, error) {
 }
 
 // seek returns the key of the first record of a repository at a key or behind it; passed means behind
-// it. An empty key means the first record of all. The key is nil if there is none, and valid until
-// the next call.
+// it. An empty key means the first record of all. The key is nil if the repository has no such record,
+// and valid until the next call.
 func (m *recordMerge) seek(o Ordinal, rkey string, passed bool) (found []byte, err error) {
 	m.key = append(append(recordKey(m.key[:0], o, []byte(m.Collection)), '/'), rkey...)
 	first := len(m.key) - len(rkey)

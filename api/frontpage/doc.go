@@ -2,8 +2,8 @@
 //
 // # Purpose
 //
-// A person who finds the host of an index learns what the index holds, how fresh it is, and how each
-// of its routes is used, by examples that work when they are pasted.
+// A visitor of an index learns from its page what the index holds, how fresh it is, and how each of
+// its routes is used, by examples that work when they are pasted.
 //
 // # Invariants
 //

@@ -48,7 +48,7 @@ type browser struct {
 	errors []string // mu guards: what the console complained of
 }
 
-// startBrowser starts Chromium. Where there is none, the test is skipped, unless browserVariable is
+// startBrowser starts Chromium. A machine without Chromium skips the test, unless browserVariable is
 // set.
 func startBrowser(t *testing.T) *browser {
 	t.Helper()

@@ -56,7 +56,7 @@ type Config struct {
 	Backlinks    bool
 	LogLevel     slog.Level
 	LogFormat    string // text or json
-	Traces       string // URL of a collector; "" for none
+	Traces       string // URL of a collector; "": traces are off
 	TraceShare   int    // percent
 	Jetstream    []byte // the dictionary
 
