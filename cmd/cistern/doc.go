@@ -30,8 +30,8 @@
 // # Files
 //
 //   - main.go, app.go: the process, the command tree, signals; slack.go: how late timers may be
-//   - config.go, values.go, help.go: options, how their values are read, help pages; man.go,
-//     complete.go: the manual page, and what shells complete
+//   - config.go, option.go, values.go: the options, how flags and variables set them, how their
+//     values are read; help.go, man.go, complete.go: help, the manual page, what shells complete
 //   - daemon.go, boxes.go: what starts, in which order, and how it stops
 //   - firehose.go, crawler.go, filter.go: ingest, discovery and the filter as options and the
 //     private listener set them
